@@ -1,0 +1,309 @@
+//! One request in, one answer out, or a read that waits.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::answer::{self, Content, Dress, Payload, Presentation, Tailor};
+use super::call::Reading;
+use super::error::Error;
+use super::origin::AllowOrigin;
+use super::parameters::Parameters;
+use super::route::{Call, Route};
+use crate::http::{Callback, Limits, Method, Persistence, Reject, Request};
+use crate::hub::{Auth, Epoch, Hub, Now, Pair, ReadCall, ReadOutcome, ReaderKey, TOKEN_BYTES, Wake, Who, token};
+use crate::web;
+
+/// A body may be a message that is percent-encoded throughout, and its name and channel too.
+const BODY_BYTES_BESIDE_MESSAGE: usize = 4096;
+
+const PREFLIGHT: &str = "Access-Control-Allow-Methods: GET, POST\r\n\
+    Access-Control-Allow-Headers: content-type, last-event-id\r\n\
+    Access-Control-Max-Age: 86400\r\n";
+
+/// What the operator decides about calls.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A message's size in bytes.
+    pub max_message: usize,
+    /// A request head's size in bytes.
+    pub max_head: usize,
+    /// The longest that a read waits.
+    pub poll_timeout: Duration,
+    /// Which pages may call.
+    pub allow_origin: AllowOrigin,
+    /// Whether `/` is the demo.
+    pub demo: bool,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The answer was appended. Tells whether the client stays.
+    Answered(Persistence),
+    /// Nothing was appended: the read waits, and [`Api::wake`] answers it.
+    Waits {
+        /// For [`Hub::close_reader`], should the client go first.
+        reader: ReaderKey,
+        /// For [`Api::wake`].
+        presentation: Option<Box<Presentation>>,
+    },
+}
+
+/// The meaning of the calls, with the scratch space to put answers together.
+pub struct Api {
+    config: Config,
+    poll_timeout_ms: u64,
+    connection_timeout_ms: u64,
+    epoch: Epoch,
+    tailor: Tailor,
+    /// The JSON of the answer that is being put together; of the last wake-up, for those that repeat it.
+    json: Vec<u8>,
+    /// The whole plain answer with that JSON.
+    shared: Option<Rc<[u8]>>,
+    /// An answer for one.
+    private: Vec<u8>,
+    random: fn(&mut [u8]),
+}
+
+impl Api {
+    /// The calls on this hub. `random` fills a buffer with bytes that nobody can guess.
+    #[must_use]
+    pub fn new(config: Config, hub: &Hub, random: fn(&mut [u8])) -> Self {
+        Self {
+            poll_timeout_ms: millis(config.poll_timeout),
+            connection_timeout_ms: millis(hub.connection_timeout()),
+            epoch: hub.epoch(),
+            tailor: Tailor::new(config.allow_origin.clone()),
+            json: Vec::new(),
+            shared: None,
+            private: Vec::new(),
+            random,
+            config,
+        }
+    }
+
+    /// What a request may weigh.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits { head_bytes: self.config.max_head, body_bytes: 3 * self.config.max_message + BODY_BYTES_BESIDE_MESSAGE }
+    }
+
+    /// To be called at the start of every turn.
+    pub fn set_time(&mut self, now: Now) {
+        self.tailor.set_time(now.unix_ms);
+    }
+
+    /// From now on every answer tells its client to go.
+    pub fn close(&mut self) {
+        self.tailor.is_closing = true;
+    }
+
+    /// Does what the request asks and appends the answer to `out`, unless it is a read that waits;
+    /// `client` comes back in the wake-up.
+    pub fn handle(
+        &mut self,
+        hub: &mut Hub,
+        now: Now,
+        request: &Request<'_>,
+        client: u64,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let dress = Dress {
+            callback: None,
+            permission: self.tailor.allow_origin.permission(request.origin),
+            persistence: request.persistence,
+            is_bodiless: request.method == Method::Head,
+        };
+        let route = Route::of(request.path, self.config.demo);
+        match route.and_then(|route| route.check(request.method).map(|()| route)) {
+            Ok(Route::Call(call)) if request.method != Method::Options => {
+                return self.call(hub, now, call, request, client, dress, out);
+            }
+            Ok(route) => self.fetch(route, request, dress, out),
+            Err(error) => self.fail(error, dress, out),
+        }
+        Outcome::Answered(self.tailor.persistence(dress.persistence))
+    }
+
+    /// Appends the answer to bytes that are no request. The client is to be closed.
+    pub fn reject(&mut self, reject: Reject, out: &mut Vec<u8>) {
+        self.refuse(reject.into(), out);
+    }
+
+    /// Appends an error that closes the client.
+    pub fn refuse(&mut self, error: Error, out: &mut Vec<u8>) {
+        let permission = self.tailor.allow_origin.permission(None);
+        self.fail(error, Dress { permission, persistence: Persistence::Closes, ..Dress::PLAIN }, out);
+    }
+
+    /// Encodes the answer of a read that waited, once for all that share it. Tells too whether the client stays.
+    pub fn wake(&mut self, wake: &Wake<'_>, presentation: Option<&Presentation>) -> (Payload<'_>, Persistence) {
+        if !wake.is_repeat {
+            self.json.clear();
+            self.shared = None;
+            let names = presentation.into_iter().flat_map(|presentation| presentation.names.iter().map(|name| &**name));
+            answer::push_reply(&mut self.json, &wake.reply, names, self.epoch);
+        }
+        log::debug!("/read 200");
+        let dress = Dress::of(presentation);
+        let persistence = self.tailor.persistence(dress.persistence);
+        if presentation.is_some() {
+            self.private.clear();
+            self.tailor.push_json(&mut self.private, dress, 200, "", &self.json);
+            return (Payload::Private(&self.private), persistence);
+        }
+        let Self { shared, private, tailor, json, .. } = self;
+        let shared = shared.get_or_insert_with(|| {
+            private.clear();
+            tailor.push_json(private, dress, 200, "", json);
+            Rc::from(private.as_slice())
+        });
+        (Payload::Shared(shared), persistence)
+    }
+
+    /// Gives back what a large answer took. To be called at the end of every turn.
+    pub fn end_turn(&mut self) {
+        const KEPT: usize = 64 * 1024;
+        self.shared = None;
+        for scratch in [&mut self.json, &mut self.private] {
+            if scratch.capacity() > KEPT {
+                *scratch = Vec::new();
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the request and all that it acts on")]
+    fn call(
+        &mut self,
+        hub: &mut Hub,
+        now: Now,
+        call: Call,
+        request: &Request<'_>,
+        client: u64,
+        dress: Dress<'_>,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let (parameters, gathered) = Parameters::gather(call, request);
+        let callback = match &parameters.callback {
+            None => Ok(None),
+            Some(_) if request.method == Method::Post => {
+                Err(Error::BadParameter("'callback' is for GET: a script tag cannot POST"))
+            }
+            Some(name) => Callback::parse(name).map(Some).map_err(|_| Error::BadCallback),
+        };
+        let dress = Dress { callback: callback.ok().flatten(), ..dress };
+        self.json.clear();
+        let mut result = callback.map(|_| ()).and(gathered);
+        if call.adds_messages() {
+            result = result.and_then(|()| self.config.allow_origin.check(request));
+        }
+        let result = match result {
+            Err(error) => Err(error),
+            Ok(()) if call == Call::Read => match self.read(hub, now, &parameters, client) {
+                Ok(Some(reader)) => {
+                    return Outcome::Waits { reader, presentation: dress.remember(parameters.channel_names()) };
+                }
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            },
+            Ok(()) => self.act(hub, now, call, &parameters),
+        };
+        match result {
+            Ok(()) => self.tailor.push_json(out, dress, 200, "", &self.json),
+            Err(error) => self.fail(error, dress, out),
+        }
+        log::debug!("{} {}", call.path(), result.map_or_else(|error| error.row().1, |()| 200));
+        Outcome::Answered(self.tailor.persistence(dress.persistence))
+    }
+
+    /// Does a call that never waits; its JSON is in `self.json`.
+    fn act(&mut self, hub: &mut Hub, now: Now, call: Call, parameters: &Parameters<'_>) -> Result<(), Error> {
+        let json = &mut self.json;
+        match call {
+            Call::Write => {
+                let saying = parameters.saying(call, self.config.max_message)?;
+                let id = hub.write(now, &saying.log, saying.message, saying.credentials)?;
+                answer::push_id(json, id);
+            }
+            Call::Introduce => {
+                let saying = parameters.saying(call, self.config.max_message)?;
+                let who = match saying.credentials {
+                    Some(credentials) => Who::Again(credentials),
+                    None => Who::New(Auth::new(secret(self.random))),
+                };
+                let introduced = hub.introduce(now, &saying.log, saying.message, who)?;
+                answer::push_introduced(json, &introduced, self.connection_timeout_ms);
+            }
+            Call::Goodbye => {
+                let leaving = parameters.leaving(self.config.max_message)?;
+                hub.goodbye(now, leaving.credentials, leaving.log.as_ref(), leaving.message)?;
+                json.extend_from_slice(b"{\"ok\":true}");
+            }
+            Call::Members => answer::push_members(json, &hub.members(now, &parameters.members()?)),
+            Call::Create => answer::push_pair(json, &Pair::new(secret(self.random))),
+            Call::Health => json.extend_from_slice(b"{\"status\":\"ok\"}"),
+            Call::Read => unreachable!("a read may wait"),
+        }
+        Ok(())
+    }
+
+    /// Reads into `self.json`, or tells who waits.
+    fn read(
+        &mut self,
+        hub: &mut Hub,
+        now: Now,
+        parameters: &Parameters<'_>,
+        client: u64,
+    ) -> Result<Option<ReaderKey>, Error> {
+        let Reading { follows, credentials, wait_ms, epoch } = parameters.reading(self.poll_timeout_ms)?;
+        let call = ReadCall { follows: follows.as_slice(), epoch, credentials, wait_ms, client };
+        match hub.read(now, &call)? {
+            ReadOutcome::Waits(reader) => Ok(Some(reader)),
+            ReadOutcome::Answer(reply) => {
+                answer::push_reply(&mut self.json, &reply, parameters.channel_names(), self.epoch);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Answers what needs no hub: files, the image, preflights.
+    fn fetch(&self, route: Route, request: &Request<'_>, dress: Dress<'_>, out: &mut Vec<u8>) {
+        if request.method == Method::Options {
+            let more = format!("{PREFLIGHT}Allow: {}\r\n", route.allow());
+            return self.tailor.head(dress, 204, None, &more).push(out, 0);
+        }
+        match route {
+            Route::ImageTest => self.tailor.push(out, dress, 200, Content::fresh("image/gif"), "", web::PIXEL),
+            Route::Bare => self.tailor.push(out, dress, 200, Content::JSON, "", web::BARE),
+            Route::File(file) => {
+                let content = Content { content_type: file.content_type, cache_control: "no-cache" };
+                self.tailor.push(out, dress, 200, content, web::SAFETY, file.bytes);
+            }
+            Route::Call(_) | Route::Server => unreachable!("calls are called, and `*` takes only OPTIONS"),
+        }
+    }
+
+    fn fail(&mut self, error: Error, dress: Dress<'_>, out: &mut Vec<u8>) {
+        self.json.clear();
+        answer::push_error(&mut self.json, error);
+        self.tailor.push_json(out, dress, error.row().1, &error.fields(), &self.json);
+    }
+}
+
+/// A fresh secret name.
+fn secret(random: fn(&mut [u8])) -> [u8; TOKEN_BYTES] {
+    let mut bytes = [0; 32];
+    let mut used = bytes.len();
+    token(|| {
+        if used == bytes.len() {
+            random(&mut bytes);
+            used = 0;
+        }
+        used += 1;
+        bytes[used - 1]
+    })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,17 @@
+//! What the calls mean: a request goes to the hub, what the hub says becomes an answer.
+//!
+//! Knows both HTTP and the hub, which do not know each other; has no sockets and no clock.
+
+mod answer;
+#[expect(clippy::module_inception, reason = "api/api.rs is where a reader looks for the Api")]
+mod api;
+mod call;
+mod error;
+mod origin;
+mod parameters;
+mod route;
+
+pub use answer::{Payload, Presentation};
+pub use api::{Api, Config, Outcome};
+pub use error::Error;
+pub use origin::AllowOrigin;

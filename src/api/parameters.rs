@@ -1,0 +1,163 @@
+//! The parameters of a call, out of query and body: decoded, each known one once, not yet understood.
+
+use std::borrow::Cow;
+
+use super::error::Error;
+use super::route::Call;
+use crate::http::{self, Method, Request};
+
+/// One value, or several in order; the first needs no allocation.
+#[derive(Default)]
+pub(super) struct Values<'a> {
+    first: Option<Cow<'a, str>>,
+    more: Vec<Cow<'a, str>>,
+}
+
+impl Values<'_> {
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.more.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.first.iter().chain(&self.more).map(|value| &**value)
+    }
+}
+
+/// What a call was given. Absent is `None`.
+#[derive(Default)]
+pub(super) struct Parameters<'a> {
+    pub(super) channels: Values<'a>,
+    pub(super) from_ids: Values<'a>,
+    pub(super) message: Option<Cow<'a, str>>,
+    pub(super) connection: Option<Cow<'a, str>>,
+    pub(super) auth: Option<Cow<'a, str>>,
+    pub(super) timeout: Option<Cow<'a, str>>,
+    pub(super) epoch: Option<Cow<'a, str>>,
+    pub(super) callback: Option<Cow<'a, str>>,
+}
+
+/// Names of parameters, as errors spell them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Channel,
+    FromId,
+    Message,
+    Connection,
+    Auth,
+    Timeout,
+    Epoch,
+    Callback,
+}
+
+impl Known {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Channel => "channel",
+            Self::FromId => "from_id",
+            Self::Message => "message",
+            Self::Connection => "connection",
+            Self::Auth => "auth",
+            Self::Timeout => "timeout",
+            Self::Epoch => "epoch",
+            Self::Callback => "callback",
+        }
+    }
+
+    /// The parameter of that name, if the call knows it.
+    fn of(call: Call, name: &[u8]) -> Option<Self> {
+        use Known::{Auth, Callback, Channel, Connection, Epoch, FromId, Message, Timeout};
+        let known: &[Self] = match call {
+            Call::Write | Call::Introduce | Call::Goodbye => &[Channel, Message, Connection, Auth, Callback],
+            Call::Read => &[Channel, FromId, Connection, Auth, Timeout, Epoch, Callback],
+            Call::Members => &[Channel, Callback],
+            Call::Create | Call::Health => &[Callback],
+        };
+        known.iter().copied().find(|known| known.name().as_bytes() == name)
+    }
+}
+
+impl<'a> Parameters<'a> {
+    /// Gathers what the request carries. The callback is there also beside a fault, so that a script tag can be told.
+    pub(super) fn gather(call: Call, request: &Request<'a>) -> (Self, Result<(), Error>) {
+        let mut parameters = Self::default();
+        let mut result = parameters.take_form(call, request.query.as_bytes());
+        if request.method == Method::Post {
+            let of_body = parameters.take_body(call, request);
+            result = result.and(of_body);
+        }
+        (parameters, result)
+    }
+
+    /// Takes a whole form, whatever is wrong with parts of it; the first fault is the result.
+    fn take_form(&mut self, call: Call, form: &'a [u8]) -> Result<(), Error> {
+        let mut result = Ok(());
+        for (name, value) in http::pairs(form) {
+            result = result.and(self.take(call, name, value));
+        }
+        result
+    }
+
+    fn take_body(&mut self, call: Call, request: &Request<'a>) -> Result<(), Error> {
+        if request.content_type.is_some_and(is_form) {
+            return self.take_form(call, request.body);
+        }
+        let carries_message = request.content_type.is_some() || !request.body.is_empty();
+        if !call.adds_messages() || !carries_message {
+            return Ok(());
+        }
+        if self.message.is_some() {
+            return Err(Error::BadParameter("'message' is given both as a parameter and as a body"));
+        }
+        let text = str::from_utf8(request.body).map_err(|_| Error::BadEncoding("message"))?;
+        self.message = Some(Cow::Borrowed(text));
+        Ok(())
+    }
+
+    fn take(&mut self, call: Call, name: &'a [u8], value: &'a [u8]) -> Result<(), Error> {
+        let Some(known) = Known::of(call, &http::decode(name)) else { return Ok(()) };
+        let value = text(value).ok_or(Error::BadEncoding(known.name()))?;
+        let place = match known {
+            Known::Channel if call == Call::Read => {
+                self.channels.push(value);
+                return Ok(());
+            }
+            Known::FromId => {
+                self.from_ids.push(value);
+                return Ok(());
+            }
+            Known::Channel => &mut self.channels.first,
+            Known::Message => &mut self.message,
+            Known::Connection => &mut self.connection,
+            Known::Auth => &mut self.auth,
+            Known::Timeout => &mut self.timeout,
+            Known::Epoch => &mut self.epoch,
+            Known::Callback => &mut self.callback,
+        };
+        if place.is_some() {
+            return Err(Error::RepeatedParameter(known.name()));
+        }
+        *place = Some(value);
+        Ok(())
+    }
+}
+
+impl<'a> Values<'a> {
+    fn push(&mut self, value: Cow<'a, str>) {
+        match self.first {
+            None => self.first = Some(value),
+            Some(_) => self.more.push(value),
+        }
+    }
+}
+
+fn text(encoded: &[u8]) -> Option<Cow<'_, str>> {
+    match http::decode(encoded) {
+        Cow::Borrowed(bytes) => str::from_utf8(bytes).ok().map(Cow::Borrowed),
+        Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
+    }
+}
+
+fn is_form(content_type: &[u8]) -> bool {
+    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+}

@@ -1,0 +1,96 @@
+//! Paths to calls.
+
+use super::error::Error;
+use crate::http::Method;
+use crate::web::{self, File};
+
+/// The calls that answer in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    Write,
+    Read,
+    Introduce,
+    Goodbye,
+    Members,
+    Create,
+    Health,
+}
+
+/// What a path leads to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Route {
+    Call(Call),
+    ImageTest,
+    File(&'static File),
+    /// `/` where there is no demo.
+    Bare,
+    /// `OPTIONS *`: the server as a whole.
+    Server,
+}
+
+impl Call {
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::Write => "/write",
+            Self::Read => "/read",
+            Self::Introduce => "/introduce",
+            Self::Goodbye => "/goodbye",
+            Self::Members => "/members",
+            Self::Create => "/create",
+            Self::Health => "/health",
+        }
+    }
+
+    /// Whether it adds messages: those that `allow-origin` guards, and whose body may be the message.
+    pub(super) fn adds_messages(self) -> bool {
+        matches!(self, Self::Write | Self::Introduce | Self::Goodbye)
+    }
+
+    fn from_path(path: &str) -> Option<Self> {
+        const ALL: [Call; 7] =
+            [Call::Read, Call::Write, Call::Introduce, Call::Goodbye, Call::Members, Call::Create, Call::Health];
+        ALL.into_iter().find(|call| call.path() == path)
+    }
+}
+
+impl Route {
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], also for the demo's files where it is off.
+    pub(super) fn of(path: &str, has_demo: bool) -> Result<Self, Error> {
+        if let Some(call) = Call::from_path(path) {
+            return Ok(Self::Call(call));
+        }
+        match path {
+            "/image-test" => Ok(Self::ImageTest),
+            "*" => Ok(Self::Server),
+            "/" if !has_demo => Ok(Self::Bare),
+            _ if has_demo => web::file(path).map(Self::File).ok_or(Error::NotFound),
+            _ => Err(Error::NotFound),
+        }
+    }
+
+    /// The methods it takes, as `Allow` lists them.
+    pub(super) fn allow(self) -> &'static str {
+        match self {
+            Self::Call(Call::Health) => "GET, HEAD, POST, OPTIONS",
+            Self::Call(_) => "GET, POST, OPTIONS",
+            Self::ImageTest | Self::File(_) | Self::Bare => "GET, HEAD, OPTIONS",
+            Self::Server => "OPTIONS",
+        }
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::MethodNotAllowed`], with those that are.
+    pub(super) fn check(self, method: Method) -> Result<(), Error> {
+        let is_allowed = match method {
+            Method::Options => true,
+            Method::Get => !matches!(self, Self::Server),
+            Method::Head => !matches!(self, Self::Call(call) if call != Call::Health) && !matches!(self, Self::Server),
+            Method::Post => matches!(self, Self::Call(_)),
+            Method::Other => false,
+        };
+        if is_allowed { Ok(()) } else { Err(Error::MethodNotAllowed(self.allow())) }
+    }
+}

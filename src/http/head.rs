@@ -1,0 +1,262 @@
+//! One request head: what it asks for, how its body is framed, what becomes of the client after.
+
+use std::mem::MaybeUninit;
+
+use httparse::Status;
+
+use super::request::Reject;
+
+/// Header fields for which there is room on the stack; more are rare, and need not be fast.
+const FIELDS_USUAL: usize = 64;
+
+/// A request's method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// GET
+    Get,
+    /// HEAD
+    Head,
+    /// POST
+    Post,
+    /// OPTIONS
+    Options,
+    /// Another method of RFC 9110 or RFC 5789 (PATCH), which nothing here allows.
+    Other,
+}
+
+/// Whether the client stays after the answer, and what the answer has to say about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// HTTP/1.1's default: it stays.
+    Stays,
+    /// HTTP/1.0 asked to stay, and has to be told that it may.
+    StaysIfTold,
+    /// It goes.
+    Closes,
+}
+
+/// How a body is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    Length(usize),
+    Chunked,
+}
+
+/// A parsed head.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head<'a> {
+    pub(super) bytes: usize,
+    pub(super) method: Method,
+    pub(super) path: &'a str,
+    pub(super) query: &'a str,
+    pub(super) persistence: Persistence,
+    pub(super) content_type: Option<&'a [u8]>,
+    pub(super) origin: Option<&'a [u8]>,
+    pub(super) is_cross_site: bool,
+    pub(super) framing: Framing,
+    pub(super) expects_continue: bool,
+}
+
+/// Parses the head at the start of `bytes`; `None` while it is not whole.
+///
+/// # Errors
+///
+/// A [`Reject`] as soon as it is sure.
+pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<Head<'_>>, Reject> {
+    let mut usual = [const { MaybeUninit::uninit() }; FIELDS_USUAL];
+    let parsed = match parse_fields(bytes, &mut usual) {
+        Err(httparse::Error::TooManyHeaders) => {
+            let lines = memchr::memchr_iter(b'\n', bytes).count();
+            parse_fields(bytes, &mut vec![MaybeUninit::uninit(); lines])
+        }
+        parsed => parsed,
+    };
+    match parsed {
+        Ok(head) => head,
+        Err(httparse::Error::Version) => reject_version(bytes),
+        Err(httparse::Error::HeaderName) => Err(Reject::BadRequest("a header field is not 'name: value'")),
+        Err(httparse::Error::HeaderValue) => Err(Reject::BadRequest("a header value has a control character")),
+        Err(_) => Err(Reject::BadRequest("this is not an HTTP/1.x request")),
+    }
+}
+
+/// As [`parse_head`], with room for so many fields; the outer error is that of the syntax.
+fn parse_fields<'a>(
+    bytes: &'a [u8],
+    fields: &mut [MaybeUninit<httparse::Header<'a>>],
+) -> Result<Result<Option<Head<'a>>, Reject>, httparse::Error> {
+    let mut parsed = httparse::Request::new(&mut []);
+    Ok(match parsed.parse_with_uninit_headers(bytes, fields)? {
+        Status::Partial => Ok(None),
+        Status::Complete(length) => Head::check(length, &parsed).map(Some),
+    })
+}
+
+/// Tells another version of HTTP from what is not HTTP at all. Decides when the line is whole.
+fn reject_version<'a>(bytes: &[u8]) -> Result<Option<Head<'a>>, Reject> {
+    let Some(end) = memchr::memchr(b'\n', bytes) else { return Ok(None) };
+    let line = bytes[..end].trim_ascii_end();
+    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    match version.strip_prefix(b"HTTP/") {
+        Some([major, ..]) if major.is_ascii_digit() && *major != b'1' => Err(Reject::VersionNotSupported),
+        _ => Err(Reject::BadRequest("the request line does not end in HTTP/1.0 or HTTP/1.1")),
+    }
+}
+
+/// A higher minor version is to be read as 1.1 (RFC 9110, section 2.5), which `httparse` does not:
+/// writes it so. True if there was something to write.
+pub(super) fn lower_minor_version(bytes: &mut [u8]) -> bool {
+    let Some(end) = memchr::memchr(b'\n', bytes) else { return false };
+    let line_bytes = bytes[..end].trim_ascii_end().len();
+    match &mut bytes[..line_bytes] {
+        [.., b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'2'..=b'9'] => {
+            *minor = b'1';
+            true
+        }
+        _ => false,
+    }
+}
+
+impl<'a> Head<'a> {
+    fn check(bytes: usize, parsed: &httparse::Request<'_, 'a>) -> Result<Self, Reject> {
+        let is_http_10 = parsed.version == Some(0);
+        let method = method(parsed.method.unwrap_or_default())?;
+        let (path, query) = target(method, parsed.path.unwrap_or_default())?;
+        let fields = Fields::gather(parsed.headers)?;
+        if fields.host.is_none() && !is_http_10 {
+            return Err(Reject::BadRequest("HTTP/1.1 needs a Host header"));
+        }
+        Ok(Self {
+            bytes,
+            method,
+            path,
+            query,
+            persistence: match (fields.close, is_http_10, fields.keep_alive) {
+                (true, _, _) | (_, true, false) => Persistence::Closes,
+                (false, true, true) => Persistence::StaysIfTold,
+                (false, false, _) => Persistence::Stays,
+            },
+            content_type: fields.content_type,
+            origin: fields.origin,
+            is_cross_site: fields.is_cross_site,
+            framing: fields.framing(is_http_10)?,
+            // HTTP/1.0 knows no interim answers (RFC 9110, section 10.1.1).
+            expects_continue: fields.expects_continue && !is_http_10,
+        })
+    }
+}
+
+fn method(token: &str) -> Result<Method, Reject> {
+    match token {
+        "GET" => Ok(Method::Get),
+        "HEAD" => Ok(Method::Head),
+        "POST" => Ok(Method::Post),
+        "OPTIONS" => Ok(Method::Options),
+        "PUT" | "DELETE" | "CONNECT" | "TRACE" | "PATCH" => Ok(Method::Other),
+        _ => Err(Reject::UnknownMethod),
+    }
+}
+
+/// Path and query of a target in origin form, absolute form, or `*`.
+fn target(method: Method, target: &str) -> Result<(&str, &str), Reject> {
+    let has_scheme = |scheme: &str| {
+        target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)).then_some(scheme.len())
+    };
+    let origin_form = if target.starts_with('/') {
+        target
+    } else if let Some(length) = has_scheme("http://").or_else(|| has_scheme("https://")) {
+        let rest = &target[length..];
+        let authority_bytes = rest.find(['/', '?']).unwrap_or(rest.len());
+        if !is_authority(&rest.as_bytes()[..authority_bytes]) || authority_bytes == 0 {
+            return Err(Reject::BadRequest("the request target names no host"));
+        }
+        &rest[authority_bytes..]
+    } else if (method == Method::Options && target == "*") || method == Method::Other {
+        // CONNECT brings an authority; it is refused as a method, whatever it names.
+        return Ok(("*", ""));
+    } else {
+        return Err(Reject::BadRequest("the request target is not a path"));
+    };
+    let (path, query) = origin_form.split_once('?').unwrap_or((origin_form, ""));
+    Ok((if path.is_empty() { "/" } else { path }, query))
+}
+
+fn is_authority(host: &[u8]) -> bool {
+    host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]@".contains(byte))
+}
+
+/// Sets what two servers could choose differently from, were it there twice.
+fn set_once<'a>(field: &mut Option<&'a [u8]>, value: &'a [u8], fault: &'static str) -> Result<(), Reject> {
+    match field.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Reject::BadRequest(fault)),
+    }
+}
+
+/// The header fields that matter here.
+#[derive(Default)]
+struct Fields<'a> {
+    host: Option<&'a [u8]>,
+    content_length: Option<&'a [u8]>,
+    transfer_encoding: Option<&'a [u8]>,
+    content_type: Option<&'a [u8]>,
+    origin: Option<&'a [u8]>,
+    close: bool,
+    keep_alive: bool,
+    expects_continue: bool,
+    is_cross_site: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn gather(headers: &[httparse::Header<'a>]) -> Result<Self, Reject> {
+        let mut fields = Self::default();
+        for httparse::Header { name, value } in headers {
+            let is = |known: &str| name.eq_ignore_ascii_case(known);
+            // By length first: most fields of a browser's request are not ours.
+            match name.len() {
+                4 if is("host") => {
+                    let is_second = fields.host.replace(value).is_some();
+                    if is_second || !is_authority(value) {
+                        return Err(Reject::BadRequest("one Host header, with one host"));
+                    }
+                }
+                6 if is("origin") => fields.origin = Some(value),
+                6 if is("expect") => fields.expects_continue |= value.eq_ignore_ascii_case(b"100-continue"),
+                10 if is("connection") => {
+                    for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                        fields.close |= option.eq_ignore_ascii_case(b"close");
+                        fields.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                    }
+                }
+                12 if is("content-type") => fields.content_type = Some(value),
+                14 if is("content-length") => {
+                    set_once(&mut fields.content_length, value, "more than one Content-Length")?;
+                }
+                14 if is("sec-fetch-site") => fields.is_cross_site = value.eq_ignore_ascii_case(b"cross-site"),
+                17 if is("transfer-encoding") => {
+                    set_once(&mut fields.transfer_encoding, value, "more than one Transfer-Encoding")?;
+                }
+                _ => {}
+            }
+        }
+        Ok(fields)
+    }
+
+    /// RFC 9112, section 6.3, and where it leaves a choice, the one that nobody can be made to see differently.
+    fn framing(&self, is_http_10: bool) -> Result<Framing, Reject> {
+        match (self.transfer_encoding, self.content_length) {
+            (Some(_), Some(_)) => Err(Reject::BadRequest("both Content-Length and Transfer-Encoding")),
+            (Some(_), None) if is_http_10 => Err(Reject::BadRequest("HTTP/1.0 knows no Transfer-Encoding")),
+            (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+            (Some(b""), None) => Err(Reject::BadRequest("an empty Transfer-Encoding")),
+            (Some(_), None) => Err(Reject::UnknownCoding),
+            (None, None) => Ok(Framing::Length(0)),
+            (None, Some(digits)) if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => {
+                // Too many digits for a number are too many bytes for us.
+                let length = str::from_utf8(digits).expect("digits").parse().map_err(|_| Reject::BodyTooLarge)?;
+                Ok(Framing::Length(length))
+            }
+            (None, Some(_)) => Err(Reject::BadRequest("a Content-Length is digits")),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Callback names that are safe to put in front of a script.
+
+/// The longest callback name in bytes.
+const CALLBACK_BYTES_MAX: usize = 128;
+
+/// A checked callback name: a dotted path of identifiers and `[digits]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Callback<'a>(&'a str);
+
+/// The name is not such a path, or too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadCallback;
+
+impl<'a> Callback<'a> {
+    /// Checks a name. So narrow a grammar leaves nothing that could be code, markup or, behind
+    /// the comment that every answer begins with, another file format (the "Rosetta Flash" of 2014).
+    ///
+    /// # Errors
+    ///
+    /// [`BadCallback`] for anything else.
+    pub fn parse(name: &'a str) -> Result<Self, BadCallback> {
+        if name.len() > CALLBACK_BYTES_MAX {
+            return Err(BadCallback);
+        }
+        let mut rest = after_identifier(name.as_bytes())?;
+        while let Some((byte, after)) = rest.split_first() {
+            rest = match byte {
+                b'.' => after_identifier(after)?,
+                b'[' => after_index(after)?,
+                _ => return Err(BadCallback),
+            };
+        }
+        Ok(Self(name))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &'a str {
+        self.0
+    }
+
+    /// A name that was checked before and kept.
+    #[must_use]
+    pub fn checked(name: &'a str) -> Self {
+        debug_assert_eq!(Self::parse(name), Ok(Self(name)));
+        Self(name)
+    }
+}
+
+fn after_identifier(text: &[u8]) -> Result<&[u8], BadCallback> {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$');
+    let length = text.iter().take_while(|byte| is_part(byte)).count();
+    if length == 0 || text[0].is_ascii_digit() {
+        return Err(BadCallback);
+    }
+    Ok(&text[length..])
+}
+
+fn after_index(text: &[u8]) -> Result<&[u8], BadCallback> {
+    let length = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    match text.get(length) {
+        Some(b']') if length > 0 => Ok(&text[length + 1..]),
+        _ => Err(BadCallback),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callbacks_are_dotted_paths_of_identifiers() {
+        let longest = "a".repeat(CALLBACK_BYTES_MAX);
+        for good in ["a", "_", "$", "a1", "jQuery12_34", "a.b.c", "a[0]", "a[12][3].b", "$.x", "window.cb", &longest] {
+            assert!(Callback::parse(good).is_ok(), "{good}");
+        }
+        let too_long = "a".repeat(CALLBACK_BYTES_MAX + 1);
+        for bad in [
+            "",
+            "1a",
+            ".a",
+            "a.",
+            "a..b",
+            "a[",
+            "a[]",
+            "a[b]",
+            "a]",
+            "[0]",
+            "a.1",
+            "a[0]b",
+            "a b",
+            "a-b",
+            "a(",
+            "a;b",
+            "é",
+            "a\n",
+            "a[0",
+            "a['x']",
+            "alert(1)//",
+            &too_long,
+        ] {
+            assert_eq!(Callback::parse(bad), Err(BadCallback), "{bad}");
+        }
+    }
+}

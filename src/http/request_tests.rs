@@ -1,0 +1,310 @@
+//! Every case of framing in a table, and each run whole, byte by byte, and with the next request behind it.
+
+use super::*;
+
+const LIMITS: Limits = Limits { head_bytes: 256, body_bytes: 64 };
+const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nHost: n\r\n\r\n";
+
+/// What a case comes to: method, path, query, body, persistence.
+type Whole = (Method, String, String, Vec<u8>, Persistence);
+
+/// Feeds `input` in pieces of this size, as a client's buffer would see them. Returns the first
+/// request, what is left of the bytes behind it, and how often a body was asked for.
+fn feed(input: &[u8], piece_bytes: usize) -> Result<Option<(Whole, Vec<u8>, usize)>, Reject> {
+    let mut buffer = Vec::new();
+    let mut progress = Progress::default();
+    let mut continues = 0;
+    let mut pieces = input.chunks(piece_bytes);
+    while let Some(piece) = pieces.next() {
+        buffer.extend_from_slice(piece);
+        if progress == Progress::default() {
+            let blank = blank_prefix(&buffer);
+            buffer.drain(..blank);
+        }
+        if buffer.is_empty() {
+            continue;
+        }
+        match parse(&mut buffer, &mut progress, &LIMITS)? {
+            Parsed::Incomplete { wants_continue } => continues += usize::from(wants_continue),
+            Parsed::Complete(request, bytes) => {
+                let whole = (
+                    request.method,
+                    request.path.to_owned(),
+                    request.query.to_owned(),
+                    request.body.to_vec(),
+                    request.persistence,
+                );
+                let rest = [&buffer[bytes..], &pieces.flatten().copied().collect::<Vec<_>>()].concat();
+                return Ok(Some((whole, rest, continues)));
+            }
+        }
+        progress.compact(&mut buffer);
+    }
+    Ok(None)
+}
+
+/// Runs a case in all the ways in which it may arrive.
+fn run(input: &[u8]) -> Result<Option<Whole>, Reject> {
+    let whole = feed(input, input.len()).map(|got| {
+        got.map(|(request, rest, _)| {
+            assert_eq!(rest, b"", "{}", input.escape_ascii());
+            request
+        })
+    });
+    for piece_bytes in [1, 2, 3, 7] {
+        let in_pieces = feed(input, piece_bytes).map(|got| got.map(|(request, ..)| request));
+        assert_eq!(in_pieces, whole, "{} in pieces of {piece_bytes}", input.escape_ascii());
+    }
+    if whole != Ok(None) {
+        let with_next = [input, NEXT].concat();
+        for piece_bytes in [1, 5, with_next.len()] {
+            let got = feed(&with_next, piece_bytes).map(|got| {
+                let (request, rest, _) = got.unwrap();
+                assert_eq!(rest, NEXT, "{}", input.escape_ascii());
+                Some(request)
+            });
+            assert_eq!(got, whole, "{} with the next behind it", input.escape_ascii());
+        }
+    }
+    whole
+}
+
+fn request(method: Method, path: &str, query: &str, body: &str, persistence: Persistence) -> Whole {
+    (method, path.into(), query.into(), body.into(), persistence)
+}
+
+#[test]
+fn requests_are_read_as_rfc_9112_says() {
+    use Method::{Get, Head, Options, Other, Post};
+    use Persistence::{Closes, Stays, StaysIfTold};
+    let cases: &[(&str, Whole)] = &[
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/", "", "", Stays)),
+        ("GET /a?b=c&d HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/a", "b=c&d", "", Stays)),
+        ("GET /a?b?c HTTP/1.1\r\nHost:\r\n\r\n", request(Get, "/a", "b?c", "", Stays)),
+        ("GET /?m=h\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/", "m=h\u{e9}", "", Stays)),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", request(Head, "/", "", "", Stays)),
+        ("PUT / HTTP/1.1\r\nHost: a\r\n\r\n", request(Other, "/", "", "", Stays)),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", request(Other, "*", "", "", Stays)),
+        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", request(Options, "*", "", "", Stays)),
+        // Absolute form, as a proxy sends it (RFC 9112, section 3.2.2).
+        ("GET http://a:1/b?c HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/b", "c", "", Stays)),
+        ("GET HTTPS://a HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/", "", "", Stays)),
+        ("GET http://[::1]?c HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/", "c", "", Stays)),
+        // Empty lines before a request, and bare line feeds in its head (section 2.2).
+        ("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/", "", "", Stays)),
+        ("GET / HTTP/1.1\nHost: a\n\n", request(Get, "/", "", "", Stays)),
+        // Versions and persistence (section 9.3).
+        ("GET / HTTP/1.0\r\n\r\n", request(Get, "/", "", "", Closes)),
+        ("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", request(Get, "/", "", "", StaysIfTold)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", request(Get, "/", "", "", Closes)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n", request(Get, "/", "", "", Closes)),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n",
+            request(Get, "/", "", "", Closes),
+        ),
+        ("GET / HTTP/1.7\r\nHost: a\r\n\r\n", request(Get, "/", "", "", Stays)),
+        // Bodies by length.
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhowdy", request(Post, "/", "", "howdy", Stays)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length:  0 \r\n\r\n", request(Post, "/", "", "", Stays)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 00002\r\n\r\n\r\n", request(Post, "/", "", "\r\n", Stays)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nGE", request(Get, "/", "", "GE", Stays)),
+        ("POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\nab", request(Post, "/", "", "ab", Closes)),
+        // Bodies in chunks.
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhowdy\r\n0\r\n\r\n",
+            request(Post, "/", "", "howdy", Stays),
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: CHUNKED\r\n\r\n1\r\na\r\n0A\r\n0123456789\r\n1\r\n\r\r\n000\r\n\r\n",
+            request(Post, "/", "", "a0123456789\r", Stays),
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2 \t;x=\"y\";z\r\nok\r\n0;q\r\nSome: trailer\r\nOther:\r\n\r\n",
+            request(Post, "/", "", "ok", Stays),
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            request(Post, "/", "", "", Stays),
+        ),
+    ];
+    for (input, expected) in cases {
+        assert_eq!(run(input.as_bytes()), Ok(Some(expected.clone())), "{input:?}");
+    }
+}
+
+/// A POST with these lines before the body.
+fn post(fields: &str, body: &str) -> Vec<u8> {
+    format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n{body}").into_bytes()
+}
+
+fn chunked(body: &str) -> Vec<u8> {
+    post("Transfer-Encoding: chunked", body)
+}
+
+#[test]
+fn what_two_servers_could_read_differently_is_refused() {
+    let line = |request: &str| request.as_bytes().to_vec();
+    let cases = [
+        // Request lines and versions.
+        line("GET /\r\n\r\n"),
+        line("GET  / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        line("GET / FOO/1.1\r\nHost: a\r\n\r\n"),
+        line("GET / HTTP/1\r\nHost: a\r\n\r\n"),
+        line("GET / HTTP/1.10\r\nHost: a\r\n\r\n"),
+        line("GET / http/1.1\r\nHost: a\r\n\r\n"),
+        line("GET x HTTP/1.1\r\nHost: a\r\n\r\n"),
+        line("GET * HTTP/1.1\r\nHost: a\r\n\r\n"),
+        line("GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n"),
+        line("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n"),
+        line("G\x01T / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        line("GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n"),
+        line("\x16\x03\x01\x02"),
+        // Hosts.
+        line("GET / HTTP/1.1\r\n\r\n"),
+        line("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
+        line("GET / HTTP/1.1\r\nHost: a b\r\n\r\n"),
+        line("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"),
+        // Field lines: space before the colon, folding, bare CR, NUL, no name.
+        line("GET / HTTP/1.1\r\nHost : a\r\n\r\n"),
+        line("GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n"),
+        line("GET / HTTP/1.1\r\n Host: a\r\n\r\n"),
+        line("GET / HTTP/1.1\r\nHost: a\r\nX: 1\r2\r\n\r\n"),
+        line("GET / HTTP/1.1\rHost: a\r\n\r\n"),
+        line("GET / HTTP/1.1\r\nHost: a\r\nX: \x00\r\n\r\n"),
+        line("GET / HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n"),
+        line("GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n"),
+        // Lengths.
+        post("Content-Length: 5\r\nTransfer-Encoding: chunked", ""),
+        post("Transfer-Encoding: gzip\r\nContent-Length: 5", ""),
+        post("Content-Length: 5\r\nContent-Length: 6", ""),
+        post("Content-Length: 5\r\nContent-Length: 5", ""),
+        post("Content-Length: 5, 5", ""),
+        post("Content-Length: +5", ""),
+        post("Content-Length: -5", ""),
+        post("Content-Length: 0x5", ""),
+        post("Content-Length: 5 5", ""),
+        post("Content-Length:", ""),
+        // Codings.
+        post("Transfer-Encoding:", ""),
+        post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", ""),
+        line("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        // Chunks.
+        chunked("x"),
+        chunked("-1\r\n"),
+        chunked("0x1\r\n"),
+        chunked(" 1\r\n"),
+        chunked("1 \r\na"),
+        chunked("\r\n"),
+        chunked(";a\r\n"),
+        chunked("1\na"),
+        chunked("1;a\nb"),
+        chunked("1;\x01\r\n"),
+        chunked("1\r\r"),
+        chunked("1\r\nab"),
+        chunked("1\r\na\n"),
+        chunked("1\r\na\r\r"),
+        chunked("00000000000000001\r\n"),
+        chunked("0\r\nbad trailer\r\n"),
+        chunked("0\r\n folded: x\r\n"),
+        chunked("0\r\na: b\nc"),
+        chunked("0\r\n\n"),
+        chunked("0\r\n\rx"),
+        chunked("0\nGET"),
+    ];
+    for input in cases {
+        let result = run(&input);
+        assert!(matches!(result, Err(Reject::BadRequest(_))), "{}: {result:?}", input.escape_ascii());
+    }
+}
+
+#[test]
+fn what_is_too_much_or_unknown_has_its_own_answer() {
+    let long = "x".repeat(LIMITS.head_bytes);
+    let cases = [
+        (format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), Reject::UriTooLong),
+        (format!("GET /{long}"), Reject::UriTooLong),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"), Reject::HeadersTooLarge),
+        ("get / HTTP/1.1\r\nHost: a\r\n\r\n".into(), Reject::UnknownMethod),
+        ("PROPFIND / HTTP/1.1\r\nHost: a\r\n\r\n".into(), Reject::UnknownMethod),
+        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n".into(), Reject::VersionNotSupported),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), Reject::VersionNotSupported),
+        ("GET / HTTP/0.9\r\nHost: a\r\n\r\n".into(), Reject::VersionNotSupported),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n".into(), Reject::UnknownCoding),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n".into(), Reject::UnknownCoding),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65\r\n\r\n".into(), Reject::BodyTooLarge),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999\r\n\r\n".into(), Reject::BodyTooLarge),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n41\r\n".into(), Reject::BodyTooLarge),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n".into(),
+            Reject::BodyTooLarge,
+        ),
+        (
+            format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n{}\r\n1\r\n",
+                "y".repeat(64)
+            ),
+            Reject::BodyTooLarge,
+        ),
+        (
+            format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;{}", "e".repeat(5000)),
+            Reject::HeadersTooLarge,
+        ),
+    ];
+    for (input, reject) in cases {
+        assert_eq!(run(input.as_bytes()), Err(reject), "{input:.200}");
+    }
+}
+
+#[test]
+fn a_head_within_its_size_may_have_any_number_of_fields() {
+    let limits = Limits { head_bytes: 16 * 1024, ..LIMITS };
+    let input = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "A:\r\n".repeat(4000)).into_bytes();
+    assert!(matches!(parse_whole(&input, &limits), Some((_, bytes)) if bytes == input.len()));
+    let input = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "A:\r\n".repeat(5000)).into_bytes();
+    let mut buffer = input;
+    let result = parse(&mut buffer, &mut Progress::default(), &limits);
+    assert!(matches!(result, Err(Reject::HeadersTooLarge)));
+}
+
+#[test]
+fn a_client_that_waits_is_told_once_to_go_on() {
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+    let request = [head.as_slice(), b"ok"].concat();
+    for (piece_bytes, asked) in [(1, 1), (head.len(), 1), (head.len() + 1, 0), (request.len(), 0)] {
+        let (_, _, continues) = feed(&request, piece_bytes).unwrap().unwrap();
+        assert_eq!(continues, asked, "in pieces of {piece_bytes}");
+    }
+    let old = b"POST / HTTP/1.0\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nok";
+    assert_eq!(feed(old, 1).unwrap().unwrap().2, 0);
+}
+
+#[test]
+fn an_incomplete_request_is_waited_for() {
+    for input in [
+        "G",
+        "GET / HTTP/1.1\r\nHost: a\r\n",
+        "GET / HTTP/2",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx",
+    ] {
+        assert_eq!(run(input.as_bytes()), Ok(None), "{input}");
+    }
+}
+
+#[test]
+fn the_short_way_reads_what_the_long_way_reads() {
+    for input in
+        ["GET /a?b HTTP/1.1\r\nHost: a\r\n\r\nGET", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhowdyGET"]
+    {
+        let (short, bytes) = parse_whole(input.as_bytes(), &LIMITS).unwrap();
+        let mut buffer = input.as_bytes().to_vec();
+        let Parsed::Complete(long, long_bytes) = parse(&mut buffer, &mut Progress::default(), &LIMITS).unwrap() else {
+            panic!("{input} is whole");
+        };
+        assert_eq!((short.path, short.query, short.body, bytes), (long.path, long.query, long.body, long_bytes));
+    }
+    for input in
+        ["GET / HTTP/1.7\r\nHost: a\r\n\r\n", "GET /", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65\r\n\r\n"]
+    {
+        assert!(parse_whole(input.as_bytes(), &LIMITS).is_none(), "{input}");
+    }
+}

@@ -1,0 +1,283 @@
+//! One channel's log: ids, retention, members, and who waits.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::message::{Content, Entry, encode, string_literal};
+use super::reader::{Promise, Seat, Since};
+use super::slots::Key;
+use super::time::{Millis, Now};
+use super::timer_wheel::TimerId;
+
+/// With `--history 0` this many messages of one turn still reach those who wait.
+const LIVE_MAX: usize = 100;
+
+/// A connection introduced in a channel.
+#[derive(Debug)]
+pub struct Member {
+    /// The id of its newest introduction.
+    pub id: u64,
+    /// The `time` of it, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// What it said, as a JSON string with its quotes.
+    pub text_json: Box<str>,
+    /// The whole message, for newcomers after history has dropped it.
+    introduction_json: Box<str>,
+}
+
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) name: Box<str>,
+    /// The id of the oldest entry; of the next one where there is none.
+    first_id: u64,
+    entries: VecDeque<Entry>,
+    pub(super) members: BTreeMap<u64, Member>,
+    /// Waiting reads in the order in which they came, among them keys of some that left.
+    pub(super) waiting: Vec<Key>,
+    /// How many of `waiting` are still there.
+    pub(super) readers: usize,
+    pub(super) last_use: Millis,
+    /// Set while there is something to expire or the channel itself may be dropped.
+    pub(super) timer: Option<TimerId>,
+    /// On the hub's list of channels to deliver.
+    pub(super) marked: bool,
+}
+
+/// How much history a channel keeps.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retention {
+    pub(super) messages: usize,
+    pub(super) ms: u64,
+}
+
+/// Tells parts of one channel in one turn apart: its range, whether something was missed, and how many
+/// introductions it has that history has dropped (those are all of them, or none).
+pub(super) type PartPrint = (u64, u64, bool, usize);
+
+/// What a read gets of one channel.
+#[derive(Debug)]
+pub struct Part<'h> {
+    channel: Option<&'h Channel>,
+    /// Connections whose introduction history has dropped, oldest introduction first.
+    introductions: Vec<&'h Member>,
+    /// Ids of the retained messages in it.
+    start: u64,
+    end: u64,
+    /// Messages from `from_id` on may be gone.
+    pub missed: bool,
+    /// `from_id` belongs to another numbering.
+    pub reset: bool,
+}
+
+impl<'h> Part<'h> {
+    /// No messages; go on from `next_id`.
+    pub(super) fn empty(next_id: u64) -> Self {
+        Self { channel: None, introductions: Vec::new(), start: next_id, end: next_id, missed: false, reset: false }
+    }
+
+    /// Its messages as JSON objects, ordered by id.
+    pub fn messages(&self) -> impl Iterator<Item = &'h str> + '_ {
+        let entries = self.channel.filter(|_| self.start < self.end).map(|channel| {
+            let first = (self.start - channel.first_id) as usize;
+            channel.entries.range(first..first + (self.end - self.start) as usize)
+        });
+        let dropped = self.introductions.iter().map(|member| &*member.introduction_json);
+        dropped.chain(entries.into_iter().flatten().map(|entry| &*entry.json))
+    }
+
+    /// What to pass as `from_id` next.
+    #[must_use]
+    pub fn next_id(&self) -> u64 {
+        self.end
+    }
+
+    /// Whether a read has to be answered for it.
+    pub(super) fn has_news(&self) -> bool {
+        self.start < self.end || self.missed || self.reset || !self.introductions.is_empty()
+    }
+
+    /// What a read gets of a channel that does not exist and would begin at `next_id`.
+    pub(super) fn of_nothing(next_id: u64, since: Since, same_epoch: bool) -> Self {
+        let (reset, missed) = match since {
+            Since::Id(id) if !same_epoch || id > next_id => (true, false),
+            Since::Id(id) => (false, id < next_id),
+            Since::All | Since::Last(_) | Since::Now => (false, false),
+        };
+        Self { missed, reset, ..Self::empty(next_id) }
+    }
+
+    /// Equal for two parts of one channel in one turn that read the same.
+    pub(super) fn print(&self) -> PartPrint {
+        (self.start, self.end, self.missed, self.introductions.len())
+    }
+
+    /// Cuts what would exceed the budget of bytes of the answer; `any` tells whether it holds a message yet.
+    pub(super) fn cut(&mut self, budget: &mut usize, any: &mut bool) {
+        let Some(channel) = self.channel else { return };
+        for id in self.start..self.end {
+            let bytes = channel.entries[(id - channel.first_id) as usize].json.len();
+            if *any && bytes > *budget {
+                self.end = id;
+                // Nothing of a later channel may slip past what this one had to leave.
+                *budget = 0;
+                return;
+            }
+            *any = true;
+            *budget = budget.saturating_sub(bytes);
+        }
+    }
+}
+
+impl Channel {
+    pub(super) fn new(name: &str, first_id: u64, now: Millis) -> Self {
+        Self {
+            name: name.into(),
+            first_id,
+            entries: VecDeque::new(),
+            members: BTreeMap::new(),
+            waiting: Vec::new(),
+            readers: 0,
+            last_use: now,
+            timer: None,
+            marked: false,
+        }
+    }
+
+    pub(super) fn next_id(&self) -> u64 {
+        self.first_id + self.entries.len() as u64
+    }
+
+    /// How many messages are retained.
+    pub(super) fn retained(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// When the oldest message is to go.
+    pub(super) fn oldest_expires(&self, retention: Retention) -> Option<Millis> {
+        self.entries.front().map(|entry| entry.at.after(retention.ms))
+    }
+
+    /// Adds a message. Constant time: nobody is woken here.
+    pub(super) fn append(&mut self, now: Now, content: Content<'_>, retention: Retention) -> u64 {
+        let id = self.next_id();
+        let json = encode(id, now, content);
+        match content {
+            Content::Introduction { from, text } => {
+                let member = Member {
+                    id,
+                    unix_ms: now.unix_ms,
+                    text_json: string_literal(text),
+                    introduction_json: json.clone(),
+                };
+                self.members.insert(from, member);
+            }
+            Content::Goodbye { from, .. } => {
+                self.members.remove(&from);
+            }
+            Content::Message { .. } => {}
+        }
+        self.entries.push_back(Entry { at: now.mono, json });
+        let keep = if retention.messages == 0 { LIVE_MAX } else { retention.messages };
+        self.trim_to(keep);
+        self.last_use = now.mono;
+        id
+    }
+
+    /// Lets go of what is older than retention allows.
+    pub(super) fn expire(&mut self, now: Millis, retention: Retention) {
+        while self.oldest_expires(retention).is_some_and(|at| at <= now) {
+            self.drop_oldest();
+        }
+        if self.entries.is_empty() {
+            self.entries = VecDeque::new();
+        }
+    }
+
+    /// Lets go of what a turn kept only for those who waited.
+    pub(super) fn end_turn(&mut self, retention: Retention) {
+        if retention.messages == 0 {
+            self.trim_to(0);
+            self.entries = VecDeque::new();
+        }
+    }
+
+    fn trim_to(&mut self, keep: usize) {
+        while self.entries.len() > keep {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        self.entries.pop_front();
+        self.first_id += 1;
+    }
+
+    /// What a read gets that begins here; `same_epoch` tells whether its ids are of this numbering.
+    pub(super) fn part_since(&self, since: Since, same_epoch: bool) -> Part<'_> {
+        let next_id = self.next_id();
+        let reset = matches!(since, Since::Id(id) if !same_epoch || id > next_id);
+        match since {
+            _ if reset => Part { reset, ..self.part_for_newcomer() },
+            Since::All => self.part_for_newcomer(),
+            Since::Id(id) => self.part_from(id, true),
+            Since::Last(count) => self.part_from(next_id.saturating_sub(count), false),
+            Since::Now => self.part_from(next_id, false),
+        }
+    }
+
+    /// What a waiting read gets now.
+    pub(super) fn part_for(&self, seat: Seat) -> Part<'_> {
+        match seat.promise {
+            Promise::Newcomer => self.part_for_newcomer(),
+            Promise::Gapless => self.part_from(seat.cursor, true),
+            Promise::Plain => self.part_from(seat.cursor, false),
+        }
+    }
+
+    fn part_from(&self, id: u64, tell_gaps: bool) -> Part<'_> {
+        Part {
+            channel: Some(self),
+            introductions: Vec::new(),
+            start: id.max(self.first_id),
+            end: self.next_id(),
+            missed: tell_gaps && id < self.first_id,
+            reset: false,
+        }
+    }
+
+    fn part_for_newcomer(&self) -> Part<'_> {
+        let mut introductions: Vec<_> = self.members.values().filter(|member| member.id < self.first_id).collect();
+        introductions.sort_unstable_by_key(|member| member.id);
+        Part { introductions, ..self.part_from(self.first_id, false) }
+    }
+
+    /// Takes a waiting read in, behind those who came before.
+    pub(super) fn seat(&mut self, reader: Key) {
+        self.waiting.push(reader);
+        self.readers += 1;
+    }
+
+    /// Nobody is here: once the messages are gone too, the channel may go.
+    pub(super) fn is_idle(&self) -> bool {
+        self.members.is_empty() && self.readers == 0
+    }
+
+    /// Gives back the room of a crowd that is gone.
+    pub(super) fn give_back_room(&mut self) {
+        self.waiting.shrink_to(2 * self.readers + WAITING_KEPT);
+    }
+
+    /// A waiting read is gone; its key is swept out of `waiting` once half of them are stale.
+    pub(super) fn unseat(&mut self, is_there: impl Fn(Key) -> bool) {
+        self.readers -= 1;
+        if self.readers == 0 {
+            self.waiting.clear();
+            self.give_back_room();
+        } else if self.waiting.len() > 2 * self.readers + WAITING_KEPT {
+            self.waiting.retain(|key| is_there(*key));
+            self.waiting.shrink_to(2 * self.readers);
+        }
+    }
+}
+
+/// Room for readers that an emptied channel keeps: enough for a small room, nothing in ten thousand of them.
+const WAITING_KEPT: usize = 4;

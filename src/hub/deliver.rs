@@ -1,0 +1,71 @@
+//! The end of a turn: what came together is delivered together.
+
+use std::mem;
+
+use super::channel::{Part, PartPrint};
+use super::hub::Hub;
+use super::reader::{Reply, Seat};
+use super::time::Now;
+
+/// One waiting read that is answered.
+pub struct Wake<'h> {
+    /// Whom to answer, as [`ReadCall::client`](super::ReadCall::client) said.
+    pub client: u64,
+    /// What to answer.
+    pub reply: Reply<'h>,
+    /// The reply equals that of the wake-up before: one encoding serves both.
+    pub is_repeat: bool,
+}
+
+impl Hub {
+    /// Answers every waiting read for which this turn brought something, in the order in which they
+    /// began to wait on their channel; then those that are to be answered with nothing.
+    ///
+    /// Costs O(waiting reads of the channels that changed).
+    pub fn deliver(&mut self, now: Now, mut wake: impl FnMut(Wake<'_>)) {
+        let mut marked = mem::take(&mut self.marked);
+        for place in marked.drain(..) {
+            self.deliver_channel(now, place, &mut wake);
+        }
+        self.marked = marked;
+        for key in mem::take(&mut self.orphans) {
+            self.dismiss(now.mono, key);
+        }
+        let mut dismissed = mem::take(&mut self.dismissed);
+        for reader in dismissed.drain(..) {
+            let reply = Reply::of(reader.seats.as_slice(), |seat| Part::empty(seat.cursor));
+            wake(Wake { client: reader.client, reply, is_repeat: false });
+        }
+        self.dismissed = dismissed;
+    }
+
+    fn deliver_channel(&mut self, now: Now, place: u32, wake: &mut impl FnMut(Wake<'_>)) {
+        let channel = &mut self.channels[place as usize];
+        channel.marked = false;
+        let mut waiting = mem::take(&mut channel.waiting);
+        let mut last_print: Option<PartPrint> = None;
+        waiting.retain(|key| {
+            let Some(reader) = self.readers.get(*key) else { return false };
+            let seats = reader.seats.as_slice();
+            let seat = seats.iter().find(|seat| seat.channel == place).expect("it waits here");
+            if !self.channels[place as usize].part_for(*seat).has_news() {
+                return true;
+            }
+            let reader = self.release(now.mono, *key).expect("looked up above");
+            let part = |seat: &Seat| self.channels[seat.channel as usize].part_for(*seat);
+            let mut reply = Reply::of(reader.seats.as_slice(), part);
+            reply.cut(self.config.max_reply);
+            let print = match &reply {
+                Reply::One(part) => Some(part.print()),
+                Reply::Many(_) => None,
+            };
+            let is_repeat = print.is_some() && print == last_print;
+            last_print = print;
+            wake(Wake { client: reader.client, reply, is_repeat });
+            false
+        });
+        let channel = &mut self.channels[place as usize];
+        channel.waiting = waiting;
+        channel.end_turn(self.retention);
+    }
+}

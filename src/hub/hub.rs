@@ -1,0 +1,396 @@
+//! Calls in; wake-ups and the next deadline out.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use slab::Slab;
+
+use super::channel::{Channel, Member, Retention};
+use super::connection::{CHANNELS_PER_CONNECTION_MAX, Connection, Credentials};
+use super::ids::{Auth, Epoch};
+use super::message::{Content, Reason};
+use super::pair::LogName;
+use super::reader::{Reader, ReaderKey, Reply, Since};
+use super::resting_ids::RestingIds;
+use super::slots::Slots;
+use super::time::{Millis, Now};
+use super::timer_wheel::TimerWheel;
+
+/// How long a channel without messages, members and readers lingers after its last use.
+pub(super) const LINGER_MS: u64 = 60_000;
+
+/// What the operator decides, and what a start draws at random.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Messages retained in a channel; 0 retains none.
+    pub history: usize,
+    /// How long a message is retained.
+    pub retention: Duration,
+    /// How long a connection outlives its last call.
+    pub connection_timeout: Duration,
+    /// How long it outlives the closing of a read that waited with it.
+    pub close_grace: Duration,
+    /// Bytes of messages in one answer.
+    pub max_reply: usize,
+    /// Channels at once; 0 for no limit.
+    pub max_channels: usize,
+    /// Names this numbering of ids.
+    pub epoch: Epoch,
+    /// Secret of the table in which dropped channels leave their ids.
+    pub resting_key: [u8; 16],
+}
+
+/// Why a call was refused. Nothing was changed by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such connection now.
+    Ended,
+    /// The connection lives, and the secret is not its own.
+    WrongAuth,
+    /// The connection is in [`CHANNELS_PER_CONNECTION_MAX`] channels already.
+    TooManyChannels,
+    /// One channel more than the operator allows.
+    OverCapacity,
+}
+
+/// Who introduces itself.
+pub enum Who<'a> {
+    /// Somebody new, who gets this secret.
+    New(Auth),
+    /// A connection that lives.
+    Again(Credentials<'a>),
+}
+
+/// The outcome of an introduction.
+pub struct Introduced {
+    /// The connection's number.
+    pub connection: u64,
+    /// Its secret.
+    pub auth: Auth,
+    /// The id of the introduction.
+    pub id: u64,
+}
+
+/// Everything about a read but its transport.
+pub struct ReadCall<'a> {
+    /// The channels in the order asked, all different.
+    pub follows: &'a [(LogName<'a>, Since)],
+    /// The numbering that the ids are of, if the caller said.
+    pub epoch: Option<&'a str>,
+    /// The connection that it keeps alive.
+    pub credentials: Option<Credentials<'a>>,
+    /// How long it may wait; 0 to be answered at once.
+    pub wait_ms: u64,
+    /// Comes back in the wake-up.
+    pub client: u64,
+}
+
+/// What became of a read.
+pub enum ReadOutcome<'h> {
+    /// There is something to tell, or it would not wait.
+    Answer(Reply<'h>),
+    /// It waits. [`Hub::deliver`] answers it, once.
+    Waits(ReaderKey),
+}
+
+/// Who is introduced in a channel, and how many reads wait there.
+pub struct Members<'h> {
+    channel: Option<&'h Channel>,
+}
+
+impl Members<'_> {
+    /// Connection numbers and their newest introductions, by number.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Member)> {
+        self.channel.into_iter().flat_map(|channel| channel.members.iter().map(|(number, member)| (*number, member)))
+    }
+
+    /// How many reads wait on the channel.
+    #[must_use]
+    pub fn readers(&self) -> usize {
+        self.channel.map_or(0, |channel| channel.readers)
+    }
+}
+
+/// What a timer is for, by place.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Alarm {
+    /// A waiting read has waited long enough.
+    Reader(u32),
+    /// A connection may have ended.
+    Connection(u32),
+    /// A channel has something to forget, or may be forgotten.
+    Channel(u32),
+}
+
+/// What a hub holds at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// Channels that exist.
+    pub channels: usize,
+    /// Connections that live.
+    pub connections: usize,
+    /// Reads that wait.
+    pub readers: usize,
+    /// Timers that are set.
+    pub timers: usize,
+    /// Messages retained in all channels. O(channels) to count.
+    pub messages: usize,
+}
+
+/// The server's memory. See the module for what it does not do.
+pub struct Hub {
+    pub(super) config: Config,
+    pub(super) retention: Retention,
+    pub(super) timeout_ms: u64,
+    pub(super) grace_ms: u64,
+    pub(super) channels: Slab<Channel>,
+    /// Names come from strangers: `std`'s `SipHash` with a random key cannot be flooded.
+    pub(super) names: HashMap<Box<str>, u32>,
+    pub(super) resting_ids: RestingIds,
+    pub(super) connections: Slab<Connection>,
+    pub(super) numbers: HashMap<u64, u32>,
+    pub(super) last_number: u64,
+    pub(super) readers: Slots<Reader>,
+    pub(super) wheel: TimerWheel<Alarm>,
+    /// Channels to which this turn added something.
+    pub(super) marked: Vec<u32>,
+    /// Readers whose connection ended this turn: answered with its goodbye where they see it, else with nothing.
+    pub(super) orphans: Vec<ReaderKey>,
+    /// Readers that are to be answered with nothing: replaced, or waited long enough.
+    pub(super) dismissed: Vec<Reader>,
+}
+
+impl Hub {
+    /// An empty hub whose time begins at 0.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            retention: Retention { messages: config.history, ms: millis(config.retention) },
+            timeout_ms: millis(config.connection_timeout),
+            grace_ms: millis(config.close_grace),
+            channels: Slab::new(),
+            names: HashMap::new(),
+            resting_ids: RestingIds::new(config.resting_key),
+            connections: Slab::new(),
+            numbers: HashMap::new(),
+            last_number: 0,
+            readers: Slots::default(),
+            wheel: TimerWheel::new(Millis(0)),
+            marked: Vec::new(),
+            orphans: Vec::new(),
+            dismissed: Vec::new(),
+            config,
+        }
+    }
+
+    /// Names this numbering of ids.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.config.epoch
+    }
+
+    /// How long a connection outlives its last call.
+    #[must_use]
+    pub fn connection_timeout(&self) -> Duration {
+        self.config.connection_timeout
+    }
+
+    /// Adds a message and returns its id. Constant time: readers are woken by [`Hub::deliver`].
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] of the credentials, or of one more channel.
+    pub fn write(
+        &mut self,
+        now: Now,
+        log: &LogName<'_>,
+        text: &str,
+        credentials: Option<Credentials<'_>>,
+    ) -> Result<u64, Refusal> {
+        let sender = self.authenticate_maybe(credentials)?;
+        self.room_for([log])?;
+        let channel = self.channel_at(log, now.mono);
+        let from = sender.map(|place| self.connections[place as usize].number);
+        let id = self.append(now, channel, Content::Message { from, text });
+        self.touch(sender, now.mono);
+        Ok(id)
+    }
+
+    /// Introduces somebody in a channel. The newest introduction is the one that newcomers see.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Refusal`].
+    pub fn introduce(&mut self, now: Now, log: &LogName<'_>, text: &str, who: Who<'_>) -> Result<Introduced, Refusal> {
+        let known = match &who {
+            Who::New(_) => None,
+            Who::Again(credentials) => {
+                let place = self.authenticate(*credentials)?;
+                let channels = &self.connections[place as usize].channels;
+                let is_in = self.find(log).is_some_and(|channel| channels.contains(&channel));
+                if !is_in && channels.len() == CHANNELS_PER_CONNECTION_MAX {
+                    return Err(Refusal::TooManyChannels);
+                }
+                Some(place)
+            }
+        };
+        self.room_for([log])?;
+        let channel = self.channel_at(log, now.mono);
+        let place = match (known, who) {
+            (None, Who::New(auth)) => self.connect(auth, now.mono),
+            (Some(place), _) => place,
+            (None, Who::Again(_)) => unreachable!("authenticated above"),
+        };
+        let connection = &mut self.connections[place as usize];
+        if !connection.channels.contains(&channel) {
+            connection.channels.push(channel);
+        }
+        let (number, auth) = (connection.number, connection.auth.clone());
+        let id = self.append(now, channel, Content::Introduction { from: number, text });
+        self.touch(Some(place), now.mono);
+        Ok(Introduced { connection: number, auth, id })
+    }
+
+    /// Leaves one channel, or ends the connection. Leaving a channel that it is not in adds nothing.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] of the credentials.
+    pub fn goodbye(
+        &mut self,
+        now: Now,
+        credentials: Credentials<'_>,
+        log: Option<&LogName<'_>>,
+        text: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let place = self.authenticate(credentials)?;
+        let Some(log) = log else {
+            self.end_connection(now, place, Reason::Left, text);
+            return Ok(());
+        };
+        let channel = self.find(log);
+        let connection = &mut self.connections[place as usize];
+        let position = connection.channels.iter().position(|its| Some(*its) == channel);
+        if let (Some(position), Some(channel)) = (position, channel) {
+            connection.channels.remove(position);
+            let from = connection.number;
+            self.append(now, channel, Content::Goodbye { from, reason: Reason::Left, text });
+        }
+        self.touch(Some(place), now.mono);
+        Ok(())
+    }
+
+    /// Who is in a channel now.
+    #[must_use]
+    pub fn members(&mut self, now: Now, log: &LogName<'_>) -> Members<'_> {
+        let channel = self.find(log).map(|place| {
+            let channel = &mut self.channels[place as usize];
+            channel.last_use = now.mono;
+            &*channel
+        });
+        Members { channel }
+    }
+
+    /// Reads, or begins to wait where there is nothing to tell.
+    ///
+    /// A read that may wait replaces the one that waits with the same connection on the same set of channels.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] of the credentials; of new channels, if it would have to wait on them.
+    pub fn read(&mut self, now: Now, call: &ReadCall<'_>) -> Result<ReadOutcome<'_>, Refusal> {
+        let connection = self.authenticate_maybe(call.credentials)?;
+        let same_epoch = call.epoch.is_none_or(|epoch| epoch == self.config.epoch.as_str());
+        let mut has_news = false;
+        for (log, since) in call.follows {
+            if let Some(place) = self.find(log) {
+                let channel = &mut self.channels[place as usize];
+                channel.last_use = now.mono;
+                channel.expire(now.mono, self.retention);
+            }
+            has_news |= self.part_since(log, *since, same_epoch).has_news();
+        }
+        let waits = call.wait_ms > 0 && !has_news;
+        if waits {
+            self.room_for(call.follows.iter().map(|(log, _)| log))?;
+        }
+        if let Some(place) = connection.filter(|_| call.wait_ms > 0) {
+            self.replace_older(now.mono, place, call.follows);
+        }
+        self.touch(connection, now.mono);
+        if waits {
+            return Ok(ReadOutcome::Waits(self.wait(now.mono, call, connection)));
+        }
+        let mut reply = Reply::of(call.follows, |(log, since)| self.part_since(log, *since, same_epoch));
+        reply.cut(self.config.max_reply);
+        Ok(ReadOutcome::Answer(reply))
+    }
+
+    /// A client that waited is gone: its read ends, and the connection that it kept alive with it.
+    ///
+    /// Does nothing if the read was answered before.
+    pub fn close_reader(&mut self, now: Now, key: ReaderKey) {
+        let Some(reader) = self.release(now.mono, key) else { return };
+        let Some(place) = reader.connection else { return };
+        if self.grace_ms == 0 {
+            return self.end_connection(now, place, Reason::Closed, None);
+        }
+        let at = now.mono.after(self.grace_ms);
+        let connection = &mut self.connections[place as usize];
+        connection.closes_at = Some(connection.closes_at.map_or(at, |earlier| earlier.min(at)));
+        self.watch_connection(place);
+    }
+
+    /// When [`Hub::expire`] has something to do next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Millis> {
+        self.wheel.next_deadline()
+    }
+
+    /// Does what is due: reads that waited long enough, connections that fell silent, history that is old.
+    pub fn expire(&mut self, now: Now) {
+        while let Some(alarm) = self.wheel.pop(now.mono) {
+            match alarm {
+                Alarm::Reader(index) => {
+                    let key = self.readers.key_at(index).expect("a read that ended cancelled its timer");
+                    if let Some(reader) = self.readers.get_mut(key) {
+                        reader.timer = None;
+                    }
+                    self.dismiss(now.mono, key);
+                }
+                Alarm::Connection(place) => {
+                    self.connections[place as usize].timer = None;
+                    self.check_connection(now, place);
+                }
+                Alarm::Channel(place) => {
+                    self.channels[place as usize].timer = None;
+                    self.check_channel(now.mono, place);
+                }
+            }
+        }
+    }
+
+    /// Has every waiting read answered with nothing by the next [`Hub::deliver`]. Nobody is said goodbye to.
+    pub fn dismiss_all(&mut self, now: Now) {
+        let keys: Vec<_> = self.readers.keys().collect();
+        for key in keys {
+            self.dismiss(now.mono, key);
+        }
+    }
+
+    /// How many channels, connections and waiting reads there are, and timers for them.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        Census {
+            channels: self.channels.len(),
+            connections: self.connections.len(),
+            readers: self.readers.len(),
+            timers: self.wheel.len(),
+            messages: self.channels.iter().map(|(_, channel)| channel.retained()).sum(),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,33 @@
+//! The pure core: channels, connections and waiting reads.
+//!
+//! No sockets, no clock, no randomness: time, secrets and the wish to send come
+//! in as arguments, effects leave through [`Hub::deliver`]. That is what lets a
+//! simulation drive the real thing with a seed.
+
+mod channel;
+mod connection;
+mod deliver;
+#[expect(clippy::module_inception, reason = "hub/hub.rs is where a reader looks for the hub")]
+mod hub;
+mod ids;
+mod message;
+mod pair;
+mod reader;
+mod resting_ids;
+mod slots;
+mod time;
+mod timer_wheel;
+mod upkeep;
+
+pub use channel::{Member, Part};
+pub use connection::{CHANNELS_PER_CONNECTION_MAX, Credentials};
+pub use deliver::Wake;
+pub use hub::{Census, Config, Hub, Introduced, Members, ReadCall, ReadOutcome, Refusal, Who};
+pub use ids::{Auth, Epoch, ID_MAX, TOKEN_BYTES, token};
+pub use message::Reason;
+pub(crate) use message::{push_number, push_string};
+pub use pair::{BadName, CHANNEL_BYTES_MAX, LogName, Name, NotReadable, NotWritable, Pair};
+pub use reader::{ReaderKey, Reply, Since};
+pub use slots::{Key, Slots};
+pub use time::{Millis, Now};
+pub use timer_wheel::{TimerId, TimerWheel};

@@ -1,0 +1,183 @@
+//! Names of channels, and the two halves of a private pair.
+
+use std::borrow::Cow;
+
+use sha2::{Digest, Sha256};
+
+use super::ids::TOKEN_BYTES;
+
+/// The longest channel name, in bytes of UTF-8.
+pub const CHANNEL_BYTES_MAX: usize = 128;
+
+const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// A well-formed channel name, as a caller gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name<'a> {
+    /// Anybody who knows it reads and writes.
+    Public(&'a str),
+    /// `~r…`: the half that is read.
+    ReadHalf(&'a str),
+    /// `~w…`: the half that is written.
+    WriteHalf(&'a str),
+}
+
+/// The name is empty, too long, has control characters, or begins with `~` without being half of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadName;
+
+/// The write half of a pair cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotReadable;
+
+/// The read half of a pair cannot be written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotWritable;
+
+/// The name under which a log is kept: both halves of a pair lead to the same one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogName<'a>(Cow<'a, str>);
+
+impl LogName<'_> {
+    /// The key of the log. A secret, like any channel name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'a> Name<'a> {
+    /// Checks a name.
+    ///
+    /// # Errors
+    ///
+    /// [`BadName`] for what PROTOCOL.md's "Parameters" does not allow.
+    pub fn parse(name: &'a str) -> Result<Self, BadName> {
+        let bytes = name.as_bytes();
+        if bytes.is_empty() || bytes.len() > CHANNEL_BYTES_MAX || bytes.iter().any(u8::is_ascii_control) {
+            return Err(BadName);
+        }
+        let Some(reserved) = bytes.strip_prefix(b"~") else {
+            return Ok(Self::Public(name));
+        };
+        match reserved.split_first() {
+            Some((b'r', code)) if code.len() == TOKEN_BYTES && code.iter().all(u8::is_ascii_alphanumeric) => {
+                Ok(Self::ReadHalf(name))
+            }
+            Some((b'w', code)) if code.len() == TOKEN_BYTES && code.iter().all(|byte| BASE64URL.contains(byte)) => {
+                Ok(Self::WriteHalf(name))
+            }
+            _ => Err(BadName),
+        }
+    }
+
+    /// The log to read under this name.
+    ///
+    /// # Errors
+    ///
+    /// [`NotReadable`] for a write half.
+    pub fn readable(self) -> Result<LogName<'a>, NotReadable> {
+        match self {
+            Self::Public(name) => Ok(LogName(Cow::Borrowed(name))),
+            Self::ReadHalf(name) => Ok(LogName(Cow::Owned(write_half(name)))),
+            Self::WriteHalf(_) => Err(NotReadable),
+        }
+    }
+
+    /// The log to write to under this name.
+    ///
+    /// # Errors
+    ///
+    /// [`NotWritable`] for a read half.
+    pub fn writable(self) -> Result<LogName<'a>, NotWritable> {
+        match self {
+            Self::Public(name) | Self::WriteHalf(name) => Ok(LogName(Cow::Borrowed(name))),
+            Self::ReadHalf(_) => Err(NotWritable),
+        }
+    }
+}
+
+/// A new private pair: two names, and nothing stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// For the owner alone.
+    pub read: String,
+    /// For those who may write to the owner.
+    pub write: String,
+}
+
+impl Pair {
+    /// The pair of one secret `code`, made by [`token`](super::token).
+    #[must_use]
+    pub fn new(code: [u8; TOKEN_BYTES]) -> Self {
+        let read: String = "~r".chars().chain(code.iter().map(|byte| char::from(*byte))).collect();
+        let write = write_half(&read);
+        Self { read, write }
+    }
+}
+
+/// `~w` and the first 22 characters of the unpadded base64url (RFC 4648, section 5) of SHA-256 of the read half.
+fn write_half(read: &str) -> String {
+    let digest = Sha256::digest(read.as_bytes());
+    let mut name = String::with_capacity(2 + TOKEN_BYTES);
+    name.push_str("~w");
+    for place in 0..TOKEN_BYTES {
+        let bit = place * 6;
+        let pair_of_bytes = u16::from_be_bytes([digest[bit / 8], digest[bit / 8 + 1]]);
+        let six_bits = (pair_of_bytes >> (10 - bit % 8)) & 63;
+        name.push(char::from(BASE64URL[usize::from(six_bits)]));
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_write_half_is_the_hash_of_the_read_half() {
+        // printf %s '~rABCDEFGHIJKLMNOPQRSTUV' | openssl dgst -sha256 -binary | basenc --base64url | cut -c-22
+        let pair = Pair::new(*b"ABCDEFGHIJKLMNOPQRSTUV");
+        assert_eq!(pair.read, "~rABCDEFGHIJKLMNOPQRSTUV");
+        assert_eq!(pair.write, "~wom0Uv8Z82UMJe8IycYx3z_");
+    }
+
+    #[test]
+    fn both_halves_lead_to_one_log_and_each_opens_one_way() {
+        let pair = Pair::new(*b"0123456789abcdefghijkl");
+        let read = Name::parse(&pair.read).unwrap();
+        let write = Name::parse(&pair.write).unwrap();
+        assert_eq!(read.readable().unwrap().as_str(), pair.write);
+        assert_eq!(write.writable().unwrap().as_str(), pair.write);
+        assert_eq!(read.writable(), Err(NotWritable));
+        assert_eq!(write.readable(), Err(NotReadable));
+    }
+
+    #[test]
+    fn names_are_checked() {
+        let longest = "x".repeat(CHANNEL_BYTES_MAX);
+        for good in ["a", "a b", "ü", "a~", "\u{80}", &longest, "~rABCDEFGHIJKLMNOPQRSTUV", "~w-_CDEFGHIJKLMNOPQRSTUV"]
+        {
+            assert!(Name::parse(good).is_ok(), "{good}");
+        }
+        let too_long = "ü".repeat(65);
+        for bad in [
+            "",
+            "a\n",
+            "\0",
+            "a\u{7f}",
+            &too_long,
+            "~",
+            "~x",
+            "~r",
+            "~w",
+            "~rABCDEFGHIJKLMNOPQRSTU",
+            "~rABCDEFGHIJKLMNOPQRSTUVW",
+            "~r-BCDEFGHIJKLMNOPQRSTUV",
+            "~w=BCDEFGHIJKLMNOPQRSTUV",
+            "~RABCDEFGHIJKLMNOPQRSTUV",
+        ] {
+            assert_eq!(Name::parse(bad), Err(BadName), "{bad}");
+        }
+    }
+}

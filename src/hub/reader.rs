@@ -1,0 +1,121 @@
+//! Waiting reads, and what a read asks for.
+
+use super::channel::Part;
+use super::slots::Key;
+use super::timer_wheel::TimerId;
+
+/// Where a read begins: the four forms of `from_id`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// Above 0: this id and later.
+    Id(u64),
+    /// 0: everything retained, and the newest introduction of all who are there.
+    All,
+    /// -N: the last N retained.
+    Last(u64),
+    /// Absent: what comes from now on.
+    Now,
+}
+
+/// What a waiting read was promised, on one channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Promise {
+    /// `from_id` was above 0: told of every gap.
+    Gapless,
+    /// `from_id` was 0: the newest introductions too.
+    Newcomer,
+    /// `from_id` was absent or negative.
+    Plain,
+}
+
+/// A waiting read's place on one channel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seat {
+    pub(super) channel: u32,
+    pub(super) promise: Promise,
+    /// The first id that it has not been given.
+    pub(super) cursor: u64,
+}
+
+/// The channels of a waiting read, in the order asked. One is the common case and costs no allocation.
+#[derive(Debug)]
+pub(super) enum Seats {
+    One([Seat; 1]),
+    Many(Box<[Seat]>),
+}
+
+impl Seats {
+    pub(super) fn as_slice(&self) -> &[Seat] {
+        match self {
+            Self::One(seat) => seat,
+            Self::Many(seats) => seats,
+        }
+    }
+
+    /// Whether both follow the same set of channels, in whatever order.
+    pub(super) fn same_channels(&self, sorted: &[u32]) -> bool {
+        let own = self.as_slice();
+        own.len() == sorted.len() && own.iter().all(|seat| sorted.binary_search(&seat.channel).is_ok())
+    }
+}
+
+/// A `/read` that waits.
+#[derive(Debug)]
+pub(super) struct Reader {
+    /// Whom to answer: the caller's own word for it.
+    pub(super) client: u64,
+    pub(super) seats: Seats,
+    /// None once it has fired.
+    pub(super) timer: Option<TimerId>,
+    /// The connection that it keeps alive, by place.
+    pub(super) connection: Option<u32>,
+}
+
+/// The answer of a read: one part for each channel, in the order asked.
+#[derive(Debug)]
+pub enum Reply<'h> {
+    /// The read named one channel.
+    One(Part<'h>),
+    /// The read named several.
+    Many(Vec<Part<'h>>),
+}
+
+impl<'h> Reply<'h> {
+    pub(super) fn of<T>(asked: &[T], part: impl Fn(&T) -> Part<'h>) -> Self {
+        match asked {
+            [one] => Self::One(part(one)),
+            several => Self::Many(several.iter().map(part).collect()),
+        }
+    }
+
+    /// Leaves what exceeds this many bytes of messages to the next read; one message always fits.
+    pub(super) fn cut(&mut self, max_bytes: usize) {
+        let (mut budget, mut any) = (max_bytes, false);
+        match self {
+            Self::One(part) => part.cut(&mut budget, &mut any),
+            Self::Many(parts) => parts.iter_mut().for_each(|part| part.cut(&mut budget, &mut any)),
+        }
+    }
+
+    /// The parts, in the order asked.
+    #[must_use]
+    pub fn parts(&self) -> &[Part<'h>] {
+        match self {
+            Self::One(part) => std::slice::from_ref(part),
+            Self::Many(parts) => parts,
+        }
+    }
+}
+
+/// The name of a waiting read, until it is answered or closed.
+pub type ReaderKey = Key;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_waiting_read_stays_small() {
+        assert!(size_of::<Reader>() <= 48, "{}", size_of::<Reader>());
+    }
+}

@@ -1,0 +1,56 @@
+//! Where dropped channels leave the ids that they reached.
+//!
+//! A fixed table, so that channels which come and go leave no memory behind. A
+//! place is shared by all names that hash to it and holds the highest id of them:
+//! a name may start above 1, but never gets an id twice.
+
+use sha2::{Digest, Sha256};
+
+const PLACES: usize = 4096;
+
+/// The table of PROTOCOL.md's "id".
+pub(super) struct RestingIds {
+    /// Secret, so that nobody can aim a channel at another's place and tell that the other was dropped.
+    key: [u8; 16],
+    /// 0 stands for an untouched place; the kernel gives those pages only when they are written.
+    next_ids: Box<[u64]>,
+}
+
+impl RestingIds {
+    pub(super) fn new(key: [u8; 16]) -> Self {
+        Self { key, next_ids: vec![0; PLACES].into_boxed_slice() }
+    }
+
+    /// The first id of a new channel of that name.
+    pub(super) fn first_id(&self, name: &str) -> u64 {
+        self.next_ids[self.place(name)].max(1)
+    }
+
+    /// Keeps what a dropped channel would have given next.
+    pub(super) fn rest(&mut self, name: &str, next_id: u64) {
+        let place = self.place(name);
+        self.next_ids[place] = self.next_ids[place].max(next_id);
+    }
+
+    fn place(&self, name: &str) -> usize {
+        let digest = Sha256::new().chain_update(self.key).chain_update(name).finalize();
+        usize::from(u16::from_be_bytes([digest[0], digest[1]])) % PLACES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_name_goes_on_where_it_was_and_collisions_only_skip() {
+        let mut ids = RestingIds::new([7; 16]);
+        assert_eq!(ids.first_id("a"), 1);
+        ids.rest("a", 100);
+        assert_eq!(ids.first_id("a"), 100);
+        let twin = (0..1_000_000).map(|n| n.to_string()).find(|name| ids.place(name) == ids.place("a")).unwrap();
+        assert_eq!(ids.first_id(&twin), 100);
+        ids.rest(&twin, 50);
+        assert_eq!(ids.first_id("a"), 100);
+    }
+}

@@ -1,0 +1,23 @@
+//! Points in time, as the loop hands them in.
+
+/// Milliseconds since the server started, from a clock that never goes back.
+/// Every deadline is one of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// The point `ms` milliseconds later. Saturates, so that a huge option is merely "never".
+    #[must_use]
+    pub fn after(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+}
+
+/// The present, read once at the start of a turn and passed to all that happens in it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Now {
+    /// For deadlines.
+    pub mono: Millis,
+    /// For people: milliseconds since 1970 (UTC), a message's `time`.
+    pub unix_ms: u64,
+}

@@ -1,0 +1,217 @@
+//! One TCP connection (or Unix socket): its state and what little it holds.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+
+use super::outbox::{Flush, Outbox, send};
+use crate::api::{Payload, Presentation};
+use crate::http::Progress;
+use crate::hub::{Millis, ReaderKey, TimerId};
+
+/// A connected socket.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// What a client is at.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Between requests, or in the midst of one. Next: all others.
+    Reading,
+    /// A `/read` with nothing to deliver; holds no buffers, but for a client that pipelines and is slow to take the
+    /// answers that came before. Next: `Reading`, `Writing`, `Lingering`, `Closing`.
+    Waiting { reader: ReaderKey, presentation: Option<Box<Presentation>> },
+    /// An answer did not fit into the kernel's buffer; nothing is read meanwhile. Next: what it says.
+    Writing(Next),
+    /// Told to go, but it may still be sending: what it sends is thrown away, since closing now could
+    /// take the answer from it (RFC 9112, section 9.6). Next: `Closing`.
+    Lingering,
+    /// Reaped at the end of this turn; further events are ignored.
+    Closing,
+}
+
+/// What follows an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Read,
+    /// The client is not there to send anything more.
+    Close,
+    Linger,
+}
+
+/// A request of which not all is there or not all was handled.
+#[derive(Default)]
+pub(super) struct Incoming {
+    pub(super) bytes: Vec<u8>,
+    /// How far the first request in it was read.
+    pub(super) progress: Progress,
+}
+
+/// A client with all that belongs to it. Most wait, and hold nothing but this.
+pub(super) struct Client {
+    pub(super) stream: Stream,
+    pub(super) state: State,
+    pub(super) incoming: Option<Box<Incoming>>,
+    pub(super) outbox: Option<Box<Outbox>>,
+    /// When it is looked at in its present state, unless it waits.
+    pub(super) deadline: Millis,
+    /// Never later than `deadline`.
+    pub(super) timer: Option<TimerId>,
+    /// The socket may hold bytes that were not read.
+    pub(super) can_read: bool,
+    /// Nothing comes after what the socket holds.
+    pub(super) peer_closed: bool,
+    /// On the list of clients to go on with in the next turn.
+    pub(super) is_ready: bool,
+    /// Accepted only to be told that there is no room.
+    pub(super) is_refused: bool,
+}
+
+/// What came of a look at the socket.
+pub(super) enum Input {
+    Bytes(usize),
+    Nothing,
+}
+
+impl Client {
+    pub(super) fn new(stream: Stream, deadline: Millis) -> Self {
+        Self {
+            stream,
+            state: State::Reading,
+            incoming: None,
+            outbox: None,
+            deadline,
+            timer: None,
+            can_read: false,
+            peer_closed: false,
+            is_ready: false,
+            is_refused: false,
+        }
+    }
+
+    /// Reads once. A read that returns less than was asked has drained the socket: no second one is needed to find
+    /// that out, since the next arrival raises a new event.
+    ///
+    /// # Errors
+    ///
+    /// What the socket says; the client is gone then.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Input> {
+        match self.stream.read(buffer) {
+            Ok(0) => {
+                self.peer_closed = true;
+                self.can_read = false;
+                Ok(Input::Nothing)
+            }
+            Ok(length) => {
+                self.can_read = length == buffer.len();
+                Ok(Input::Bytes(length))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.can_read = false;
+                Ok(Input::Nothing)
+            }
+            // Edge-triggered: nobody will tell us again, so `can_read` stays.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Input::Nothing),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends an answer: at once, as far as the kernel takes it; the rest, and all that follows, when it has room again.
+    ///
+    /// # Errors
+    ///
+    /// What the socket says; the client is gone then.
+    pub(super) fn send(&mut self, payload: &Payload<'_>) -> io::Result<Flush> {
+        if let Some(outbox) = &mut self.outbox {
+            outbox.push(payload);
+            return Ok(Flush::Blocked { any: false });
+        }
+        let bytes = payload.bytes();
+        let sent = send(&mut self.stream, bytes)?;
+        if sent == bytes.len() {
+            return Ok(Flush::Drained);
+        }
+        self.outbox = Some(Box::new(Outbox::of(payload, sent)));
+        Ok(Flush::Blocked { any: sent > 0 })
+    }
+
+    /// Sends what waits to be sent.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::send`].
+    pub(super) fn flush(&mut self) -> io::Result<Flush> {
+        let Some(outbox) = &mut self.outbox else { return Ok(Flush::Drained) };
+        let result = outbox.flush(&mut self.stream)?;
+        if result == Flush::Drained {
+            self.outbox = None;
+        }
+        Ok(result)
+    }
+
+    /// Whether there is more to read or to handle.
+    pub(super) fn has_input(&self) -> bool {
+        self.can_read || self.incoming.is_some()
+    }
+}
+
+impl Stream {
+    /// Has the poll watch it, both ways and for all its life: an edge-triggered socket costs nothing while it is silent.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says, for instance that it watches too many files.
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let source: &mut dyn Source = match self {
+            Self::Tcp(stream) => stream,
+            Self::Unix(stream) => stream,
+        };
+        registry.register(source, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Tells the peer that nothing more will come.
+    pub(super) fn shut_down_writing(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_waits_stays_small() {
+        assert!(size_of::<Client>() <= 88, "{}", size_of::<Client>());
+    }
+}

@@ -1,0 +1,435 @@
+//! What is said with the clients: bytes in, requests to the calls, answers out.
+//!
+//! Knows neither doors nor the poll: events come in as facts about a client.
+
+use std::io;
+use std::mem;
+
+use super::client::{Client, Incoming, Input, Next, State, Stream};
+use super::clients::Clients;
+use super::outbox::Flush;
+use crate::api::{Api, Error, Outcome, Payload};
+use crate::http::{self, Limits, Parsed, Persistence, Progress};
+use crate::hub::{Hub, Key, Millis, Now, Wake};
+
+/// One read takes this much at most, and with it a client's turn.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A client that pipelines gets this much of answers in one turn, then others have theirs.
+const ANSWERS_BYTES_A_TURN: usize = 256 * 1024;
+
+/// How long a client that was told to go may still send.
+const LINGER_MS: u64 = 5_000;
+
+/// How long clients may take over things.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    pub(super) keep_alive_ms: u64,
+    pub(super) request_timeout_ms: u64,
+}
+
+/// What the poll said of a socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Event {
+    pub(super) is_readable: bool,
+    pub(super) is_writable: bool,
+    /// The peer sends nothing more.
+    pub(super) is_closed: bool,
+    /// The peer is gone altogether.
+    pub(super) is_broken: bool,
+}
+
+/// Why no more requests are taken from a client in this step.
+enum Stop {
+    /// All that is there was handled, or more has to come first.
+    NeedsInput,
+    /// A read waits. What stands behind it is held.
+    Waits,
+    /// It had its share of the turn.
+    Yields,
+    /// It is to go.
+    Ends(Next),
+}
+
+/// Clients, calls and hub, and the present.
+pub(super) struct Conversation {
+    pub(super) clients: Clients,
+    pub(super) hub: Hub,
+    api: Api,
+    limits: Limits,
+    patience: Patience,
+    now: Now,
+    /// What is read, from whichever client it is.
+    buffer: Box<[u8]>,
+    /// What is answered, to whichever client it is.
+    out: Vec<u8>,
+}
+
+impl Conversation {
+    pub(super) fn new(hub: Hub, api: Api, patience: Patience) -> Self {
+        Self {
+            clients: Clients::new(),
+            limits: api.limits(),
+            hub,
+            api,
+            patience,
+            now: Now::default(),
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            out: Vec::new(),
+        }
+    }
+
+    /// A turn begins.
+    pub(super) fn set_time(&mut self, now: Now) {
+        self.now = now;
+        self.api.set_time(now);
+    }
+
+    /// When something is due that nobody will call for.
+    pub(super) fn next_deadline(&self) -> Option<Millis> {
+        [self.hub.next_deadline(), self.clients.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Takes a client in.
+    pub(super) fn admit(&mut self, stream: Stream) -> Key {
+        self.clients.insert(stream, self.now.mono.after(self.patience.keep_alive_ms))
+    }
+
+    /// Lets a client go that was just taken in.
+    pub(super) fn dismiss(&mut self, key: Key) {
+        self.lose(key);
+    }
+
+    /// Tells a client that was just taken in that there is no room for it.
+    pub(super) fn turn_away(&mut self, key: Key) {
+        self.clients.mark_refused(key);
+        self.api
+            .refuse(Error::OverCapacity("this server has as many clients as it may: try again later"), &mut self.out);
+        self.send_out(key, &Stop::Ends(Next::Linger));
+    }
+
+    /// Something happened to a client.
+    pub(super) fn hear(&mut self, key: Key, event: Event) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.can_read |= event.is_readable;
+        client.peer_closed |= event.is_closed;
+        match client.state {
+            State::Closing => {}
+            _ if event.is_broken => self.lose(key),
+            State::Waiting { .. } if event.is_closed => self.lose(key),
+            State::Waiting { .. } | State::Writing(_) => {
+                if event.is_writable {
+                    self.drain(key);
+                }
+            }
+            State::Reading | State::Lingering => self.go_on(key),
+        }
+    }
+
+    /// Goes on with the clients whose work was cut short.
+    pub(super) fn go_on_with_ready(&mut self) {
+        for key in self.clients.take_ready() {
+            self.go_on(key);
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn expire(&mut self) {
+        while let Some(key) = self.clients.pop_due(self.now.mono) {
+            let client = self.clients.the(key);
+            if client.deadline > self.now.mono {
+                let deadline = client.deadline;
+                self.clients.set_deadline(key, deadline);
+                continue;
+            }
+            match client.state {
+                State::Reading if client.incoming.is_some() => {
+                    client.incoming = None;
+                    self.api.refuse(Error::RequestTimeout, &mut self.out);
+                    self.send_out(key, &Stop::Ends(Next::Linger));
+                }
+                // It waits for us, not we for it.
+                State::Waiting { .. } if client.outbox.is_none() => {}
+                _ => self.lose(key),
+            }
+        }
+        self.hub.expire(self.now);
+    }
+
+    /// The end of a turn: what it brought is delivered, and those who left are reaped.
+    pub(super) fn end_turn(&mut self) {
+        let Self { hub, api, clients, patience, now, .. } = self;
+        hub.deliver(*now, |wake| answer_waiting(api, clients, *patience, *now, &wake));
+        api.end_turn();
+        clients.reap();
+        if self.out.capacity() > 2 * ANSWERS_BYTES_A_TURN {
+            self.out = Vec::new();
+        }
+    }
+
+    /// The server stops: every waiting read is answered, and every client goes once it has its answer.
+    pub(super) fn stop(&mut self) {
+        self.api.close();
+        self.hub.dismiss_all(self.now);
+        self.end_turn();
+        for key in self.clients.keys() {
+            match &mut self.clients.the(key).state {
+                State::Reading => self.lose(key),
+                State::Writing(next) => *next = Next::Close,
+                State::Waiting { .. } | State::Lingering | State::Closing => {}
+            }
+        }
+        self.clients.reap();
+    }
+
+    /// Whether some answer is still being sent.
+    pub(super) fn is_sending(&mut self) -> bool {
+        let keys = self.clients.keys();
+        keys.into_iter().any(|key| matches!(self.clients.the(key).state, State::Writing(_)))
+    }
+
+    /// A client is gone, and with it the read that waits on it.
+    fn lose(&mut self, key: Key) {
+        let client = self.clients.the(key);
+        if let State::Waiting { reader, .. } = mem::replace(&mut client.state, State::Closing) {
+            self.hub.close_reader(self.now, reader);
+        }
+        self.clients.reap_later(key);
+    }
+
+    /// Reads on, where the client is at that.
+    fn go_on(&mut self, key: Key) {
+        match self.clients.get_mut(key).map(|client| &client.state) {
+            Some(State::Reading) => self.serve(key),
+            Some(State::Lingering) => self.discard(key),
+            Some(State::Waiting { .. } | State::Writing(_) | State::Closing) | None => {}
+        }
+    }
+
+    /// Throws away what a client sends that was told to go.
+    fn discard(&mut self, key: Key) {
+        let client = self.clients.the(key);
+        let result = if client.can_read { client.read(&mut self.buffer) } else { Ok(Input::Nothing) };
+        let is_over = client.peer_closed && !client.can_read;
+        match result {
+            Ok(_) if !is_over => {
+                if client.can_read {
+                    self.clients.make_ready(key);
+                }
+            }
+            _ => self.lose(key),
+        }
+    }
+
+    /// Takes requests from a client: first those held, then what one read brings.
+    fn serve(&mut self, key: Key) {
+        let client = self.clients.the(key);
+        let was_held = client.incoming.is_some();
+        let mut incoming = client.incoming.take().map_or_else(Incoming::default, |held| *held);
+        let (mut handled, mut stop) = self.take_held(key, &mut incoming);
+        if matches!(stop, Stop::NeedsInput) && self.clients.the(key).can_read {
+            let mut buffer = mem::take(&mut self.buffer);
+            let result = self.read_requests(key, &mut buffer, &mut incoming);
+            self.buffer = buffer;
+            let Ok((fresh, its_stop)) = result else {
+                self.out.clear();
+                return self.lose(key);
+            };
+            handled += fresh;
+            stop = its_stop;
+        }
+        let is_held = !incoming.bytes.is_empty();
+        self.clients.the(key).incoming = is_held.then(|| Box::new(incoming));
+        if handled > 0 || was_held != is_held {
+            let Patience { keep_alive_ms, request_timeout_ms } = self.patience;
+            let ms = if is_held { request_timeout_ms } else { keep_alive_ms };
+            self.clients.set_deadline(key, self.now.mono.after(ms));
+        }
+        self.send_out(key, &stop);
+    }
+
+    /// Reads once and takes requests from what came; what is left of it is held.
+    fn read_requests(&mut self, key: Key, buffer: &mut [u8], incoming: &mut Incoming) -> io::Result<(usize, Stop)> {
+        let Input::Bytes(length) = self.clients.the(key).read(buffer)? else {
+            return Ok((0, Stop::NeedsInput));
+        };
+        let fresh = &mut buffer[..length];
+        if !incoming.bytes.is_empty() {
+            incoming.bytes.extend_from_slice(fresh);
+            return Ok(self.take_held(key, incoming));
+        }
+        // Nearly always: whole requests, handled where they were read.
+        let (taken, stop) = self.take_requests(key, fresh, &mut incoming.progress);
+        incoming.bytes.extend_from_slice(&fresh[taken..]);
+        incoming.forget(0);
+        Ok((taken, stop))
+    }
+
+    fn take_held(&mut self, key: Key, held: &mut Incoming) -> (usize, Stop) {
+        let (taken, stop) = self.take_requests(key, &mut held.bytes, &mut held.progress);
+        held.forget(taken);
+        (taken, stop)
+    }
+
+    /// Handles the requests at the start of `bytes`, one after the other; their answers gather in `self.out`.
+    /// Returns how many bytes they took.
+    fn take_requests(&mut self, key: Key, bytes: &mut [u8], progress: &mut Progress) -> (usize, Stop) {
+        let mut taken = 0;
+        loop {
+            if *progress == Progress::default() {
+                taken += http::blank_prefix(&bytes[taken..]);
+            }
+            let rest = &mut bytes[taken..];
+            if rest.is_empty() {
+                return (taken, Stop::NeedsInput);
+            }
+            let whole = if *progress == Progress::default() { http::parse_whole(rest, &self.limits) } else { None };
+            let (request, length) = match whole {
+                Some(whole) => whole,
+                None => match http::parse(rest, progress, &self.limits) {
+                    Ok(Parsed::Complete(request, length)) => (request, length),
+                    Ok(Parsed::Incomplete { wants_continue }) => {
+                        if wants_continue {
+                            self.out.extend_from_slice(http::CONTINUE);
+                        }
+                        return (taken, Stop::NeedsInput);
+                    }
+                    Err(reject) => {
+                        self.api.reject(reject, &mut self.out);
+                        return (taken, Stop::Ends(Next::Linger));
+                    }
+                },
+            };
+            taken += length;
+            match self.api.handle(&mut self.hub, self.now, &request, key.to_bits(), &mut self.out) {
+                Outcome::Waits { reader, presentation } => {
+                    self.clients.the(key).state = State::Waiting { reader, presentation };
+                    return (taken, Stop::Waits);
+                }
+                Outcome::Answered(Persistence::Closes) => {
+                    let client = self.clients.the(key);
+                    let may_send = taken < bytes.len() || client.can_read;
+                    return (taken, Stop::Ends(if may_send { Next::Linger } else { Next::Close }));
+                }
+                Outcome::Answered(_) if self.out.len() >= ANSWERS_BYTES_A_TURN => return (taken, Stop::Yields),
+                Outcome::Answered(_) => {}
+            }
+        }
+    }
+
+    /// Sends the answers that gathered, and sees what the client is at then.
+    fn send_out(&mut self, key: Key, stop: &Stop) {
+        let client = self.clients.the(key);
+        let sent = if self.out.is_empty() { Ok(Flush::Drained) } else { client.send(&Payload::Private(&self.out)) };
+        self.out.clear();
+        let Ok(flush) = sent else { return self.lose(key) };
+        let next = match stop {
+            Stop::Waits if client.peer_closed => return self.lose(key),
+            Stop::Waits if flush == Flush::Drained => return,
+            Stop::Waits => {
+                return self.clients.set_deadline(key, self.now.mono.after(self.patience.request_timeout_ms));
+            }
+            Stop::NeedsInput if flush == Flush::Drained => {
+                if client.can_read {
+                    self.clients.make_ready(key);
+                } else if client.peer_closed {
+                    // Half-closed and answered: whatever is there is no whole request, and never will be.
+                    self.lose(key);
+                }
+                return;
+            }
+            Stop::NeedsInput | Stop::Yields => Next::Read,
+            Stop::Ends(next) => *next,
+        };
+        settle(&mut self.clients, self.patience, self.now, key, next, flush);
+    }
+
+    /// Sends what waited for the kernel to have room.
+    fn drain(&mut self, key: Key) {
+        let client = self.clients.the(key);
+        if client.outbox.is_none() {
+            return;
+        }
+        match (client.flush(), &client.state) {
+            (Err(_), _) => self.lose(key),
+            (Ok(flush), State::Writing(next)) => {
+                let next = *next;
+                if flush != (Flush::Blocked { any: false }) {
+                    settle(&mut self.clients, self.patience, self.now, key, next, flush);
+                }
+            }
+            (Ok(Flush::Blocked { any: true }), _) => {
+                self.clients.set_deadline(key, self.now.mono.after(self.patience.request_timeout_ms));
+            }
+            (Ok(_), _) => {}
+        }
+    }
+}
+
+impl Incoming {
+    /// Lets go of bytes at the start that were handled, and of those that have no more use.
+    fn forget(&mut self, bytes: usize) {
+        self.bytes.drain(..bytes);
+        self.progress.compact(&mut self.bytes);
+    }
+}
+
+/// Answers a read that waited.
+fn answer_waiting(api: &mut Api, clients: &mut Clients, patience: Patience, now: Now, wake: &Wake<'_>) {
+    let key = Key::from_bits(wake.client);
+    let Some(client) = clients.get_mut(key) else { return };
+    let presentation = match mem::replace(&mut client.state, State::Reading) {
+        State::Waiting { presentation, .. } => presentation,
+        // It closed in this very turn.
+        other => {
+            client.state = other;
+            return;
+        }
+    };
+    let (payload, persistence) = api.wake(wake, presentation.as_deref());
+    let Ok(flush) = client.send(&payload) else {
+        client.state = State::Closing;
+        clients.reap_later(key);
+        return;
+    };
+    let next = match persistence {
+        Persistence::Closes if client.has_input() => Next::Linger,
+        Persistence::Closes => Next::Close,
+        Persistence::Stays | Persistence::StaysIfTold => Next::Read,
+    };
+    settle(clients, patience, now, key, next, flush);
+}
+
+/// After an answer was handed to the kernel, wholly or in part: what the client is at now.
+fn settle(clients: &mut Clients, patience: Patience, now: Now, key: Key, next: Next, flush: Flush) {
+    let client: &mut Client = clients.the(key);
+    if flush != Flush::Drained {
+        client.state = State::Writing(next);
+        return clients.set_deadline(key, now.mono.after(patience.request_timeout_ms));
+    }
+    match next {
+        Next::Read if client.has_input() => {
+            client.state = State::Reading;
+            let ms = if client.incoming.is_some() { patience.request_timeout_ms } else { patience.keep_alive_ms };
+            clients.make_ready(key);
+            clients.set_deadline(key, now.mono.after(ms));
+        }
+        Next::Read if !client.peer_closed => {
+            client.state = State::Reading;
+            clients.set_deadline(key, now.mono.after(patience.keep_alive_ms));
+        }
+        Next::Linger if client.can_read || !client.peer_closed => {
+            client.state = State::Lingering;
+            // A peer that is gone needs no farewell; the next read tells.
+            let _ = client.stream.shut_down_writing();
+            if client.can_read {
+                clients.make_ready(key);
+            }
+            clients.set_deadline(key, now.mono.after(LINGER_MS.min(patience.request_timeout_ms)));
+        }
+        Next::Read | Next::Close | Next::Linger => {
+            client.state = State::Closing;
+            clients.reap_later(key);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! A listening address: bind it, accept from it, give it up.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mio::event::Source;
+use mio::net::{TcpListener, UnixListener};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+
+use super::client::Stream;
+use crate::options::Address;
+
+/// Connections that the kernel completes before we accept them; it cuts this to its own `somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// A peer that vanished without a word is noticed after this much silence: first asked after 30 s, and
+/// given up when neither that nor data was acknowledged for as long again.
+const SILENCE: Duration = Duration::from_secs(30);
+const SILENCE_PROBES: Duration = Duration::from_secs(10);
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+/// A listening socket.
+pub(super) struct Door {
+    listener: Listener,
+    /// A connection may be there to accept; cleared when there is none.
+    pub(super) has_arrivals: bool,
+}
+
+/// Where a door is, as the first lines tell it.
+impl fmt::Display for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.listener {
+            Listener::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => write!(f, "http://{address}"),
+                Err(error) => write!(f, "an address that the kernel does not tell ({error})"),
+            },
+            Listener::Unix(_, path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Door {
+    /// Binds and listens.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says, for instance that the address is in use.
+    pub(super) fn open(address: &Address) -> io::Result<Self> {
+        let listener = match address {
+            Address::Tcp(address) => Listener::Tcp(TcpListener::from_std(listen_tcp(*address)?.into())),
+            Address::Unix(path) => Listener::Unix(UnixListener::from_std(listen_unix(path)?.into()), path.clone()),
+        };
+        Ok(Self { listener, has_arrivals: false })
+    }
+
+    /// The next connection that is there.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` where there is none, else what the kernel says.
+    pub(super) fn accept(&self) -> io::Result<Stream> {
+        match &self.listener {
+            Listener::Tcp(listener) => listener.accept().map(|(stream, _)| Stream::Tcp(stream)),
+            Listener::Unix(listener, _) => listener.accept().map(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+
+    /// For the poll to watch.
+    pub(super) fn source(&mut self) -> &mut dyn Source {
+        match &mut self.listener {
+            Listener::Tcp(listener) => listener,
+            Listener::Unix(listener, _) => listener,
+        }
+    }
+}
+
+/// A Unix socket's file goes with its door.
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let Listener::Unix(_, path) = &self.listener {
+            // Somebody may have removed it already; nothing depends on it.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn listen_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
+    match bind_tcp(address) {
+        // A machine without IPv6: `[::]` is then everything that IPv4 reaches.
+        Err(error) if address.ip().is_unspecified() && address.is_ipv6() && is_without_ipv6(&error) => {
+            bind_tcp((IpAddr::from(Ipv4Addr::UNSPECIFIED), address.port()).into())
+        }
+        result => result,
+    }
+}
+
+fn is_without_ipv6(error: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(error);
+    matches!(errno, Some(rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL))
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = socket(family)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    // Set here once: on Linux, accepted sockets inherit all of them.
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    sockopt::set_socket_keepalive(&socket, true)?;
+    sockopt::set_tcp_keepidle(&socket, SILENCE)?;
+    sockopt::set_tcp_keepintvl(&socket, SILENCE_PROBES)?;
+    sockopt::set_tcp_user_timeout(&socket, SILENCE.as_millis() as u32)?;
+    net::bind(&socket, &address)?;
+    net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = socket(AddressFamily::UNIX)?;
+    match net::bind(&socket, &address) {
+        Err(rustix::io::Errno::ADDRINUSE) if is_stale(path) => {
+            fs::remove_file(path)?;
+            net::bind(&socket, &address)?;
+        }
+        result => result?,
+    }
+    net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+/// Whether the file is a socket on which nobody listens.
+fn is_stale(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+fn socket(family: AddressFamily) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(net::socket_with(family, SocketType::STREAM, flags, None)?)
+}

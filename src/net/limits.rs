@@ -1,0 +1,16 @@
+//! Open files, the one resource that the kernel counts for us.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Files that are not clients: standard streams, epoll, signals, doors, the spare, refused clients that
+/// are still being told so. Generous, since running out is worse than a few clients fewer.
+pub(super) const FILES_RESERVED: usize = 128;
+
+/// Raises the soft limit on open files to the hard one, and tells how many clients that leaves room for.
+pub(super) fn raise_file_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    // Where the kernel refuses, what there is has to do.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let files = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| files as usize);
+    files.saturating_sub(FILES_RESERVED).max(files / 2)
+}

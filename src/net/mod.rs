@@ -1,0 +1,14 @@
+//! The shell around the pure parts: the only place with sockets, clocks and signals.
+
+mod client;
+mod clients;
+mod clock;
+mod conversation;
+mod door;
+mod limits;
+mod log;
+mod outbox;
+mod server;
+
+pub use log::start as start_log;
+pub use server::{Server, StartError};

@@ -1,0 +1,130 @@
+//! What waits to be sent to one client, where the kernel would not take it at once.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::rc::Rc;
+
+use crate::api::Payload;
+
+/// Bytes that are sent as they are: an answer shared by many waits for a slow one at the cost of a pointer.
+enum Chunk {
+    Shared(Rc<[u8]>),
+    Own(Box<[u8]>),
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Shared(bytes) => bytes,
+            Self::Own(bytes) => bytes,
+        }
+    }
+}
+
+/// Chunks, and how much of the first is gone.
+#[derive(Default)]
+pub(super) struct Outbox {
+    chunks: VecDeque<Chunk>,
+    sent: usize,
+}
+
+/// What became of an attempt to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flush {
+    /// Nothing is left.
+    Drained,
+    /// The kernel takes no more for now. Tells whether it took anything.
+    Blocked { any: bool },
+}
+
+impl Outbox {
+    /// What is left of a payload of which this many bytes were sent.
+    pub(super) fn of(payload: &Payload<'_>, sent: usize) -> Self {
+        match payload {
+            Payload::Shared(bytes) => Self { chunks: [Chunk::Shared(Rc::clone(bytes))].into(), sent },
+            Payload::Private(bytes) => Self { chunks: [Chunk::Own(bytes[sent..].into())].into(), sent: 0 },
+        }
+    }
+
+    /// Puts a payload behind what waits already.
+    pub(super) fn push(&mut self, payload: &Payload<'_>) {
+        self.chunks.push_back(match payload {
+            Payload::Shared(bytes) => Chunk::Shared(Rc::clone(bytes)),
+            Payload::Private(bytes) => Chunk::Own((*bytes).into()),
+        });
+    }
+
+    /// Sends as much as the kernel takes.
+    ///
+    /// # Errors
+    ///
+    /// What the socket says; the client is gone then.
+    pub(super) fn flush(&mut self, stream: &mut impl Write) -> io::Result<Flush> {
+        let mut any = false;
+        while let Some(chunk) = self.chunks.front() {
+            let rest = &chunk.bytes()[self.sent..];
+            let sent = send(stream, rest)?;
+            any |= sent > 0;
+            if sent < rest.len() {
+                self.sent += sent;
+                return Ok(Flush::Blocked { any });
+            }
+            self.chunks.pop_front();
+            self.sent = 0;
+        }
+        Ok(Flush::Drained)
+    }
+}
+
+/// Sends what the kernel takes in one call; a call that is interrupted is made again.
+pub(super) fn send(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match stream.write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes so many bytes, then blocks.
+    struct Narrow {
+        taken: Vec<u8>,
+        room: usize,
+    }
+
+    impl Write for Narrow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let length = bytes.len().min(self.room);
+            if length == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.taken.extend_from_slice(&bytes[..length]);
+            self.room -= length;
+            Ok(length)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_narrow_socket_gets_every_byte_once() {
+        let shared: Rc<[u8]> = b"shared by many".as_slice().into();
+        for payload in [Payload::Shared(&shared), Payload::Private(b"only for one!!")] {
+            let mut outbox = Outbox::of(&payload, 3);
+            let mut socket = Narrow { taken: Vec::new(), room: 5 };
+            assert_eq!(outbox.flush(&mut socket).unwrap(), Flush::Blocked { any: true });
+            assert_eq!(outbox.flush(&mut socket).unwrap(), Flush::Blocked { any: false });
+            outbox.push(&Payload::Private(b" and more"));
+            socket.room = 100;
+            assert_eq!(outbox.flush(&mut socket).unwrap(), Flush::Drained);
+            assert_eq!(socket.taken, [&payload.bytes()[3..], b" and more"].concat());
+        }
+    }
+}

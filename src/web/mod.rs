@@ -1,0 +1,36 @@
+//! Files that the binary carries: the demo chat.
+
+/// A file to serve.
+#[derive(Debug)]
+pub struct File {
+    /// Where it is served.
+    pub path: &'static str,
+    /// Its `Content-Type`.
+    pub content_type: &'static str,
+    /// What is in it.
+    pub bytes: &'static [u8],
+}
+
+const FILES: [File; 3] = [
+    File { path: "/", content_type: "text/html; charset=utf-8", bytes: include_bytes!("index.html") },
+    File { path: "/demo.js", content_type: "text/javascript; charset=utf-8", bytes: include_bytes!("demo.js") },
+    File { path: "/demo.css", content_type: "text/css; charset=utf-8", bytes: include_bytes!("demo.css") },
+];
+
+/// Fields for pages: nothing from elsewhere, and a channel's name in an address goes nowhere.
+pub const SAFETY: &str = "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'\r\n\
+    Referrer-Policy: no-referrer\r\n";
+
+/// What `/` says where there is no demo.
+pub const BARE: &[u8] = concat!("{\"speak\":\"", env!("CARGO_PKG_VERSION"), "\"}\n").as_bytes();
+
+/// A transparent GIF of one pixel: a page that can load it can reach the door.
+pub const PIXEL: &[u8] =
+    b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff!\xf9\x04\x01\0\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;";
+
+/// The file served at this path.
+#[must_use]
+pub fn file(path: &str) -> Option<&'static File> {
+    FILES.iter().find(|file| file.path == path)
+}
