@@ -35,7 +35,7 @@ pub(super) struct Event {
     pub(super) is_writable: bool,
     /// The peer sends nothing more.
     pub(super) is_closed: bool,
-    /// The peer is gone altogether.
+    /// The peer reset the connection, or cannot be reached.
     pub(super) is_broken: bool,
 }
 

@@ -239,7 +239,7 @@ fn client_event(event: &mio::event::Event) -> Event {
         is_readable: event.is_readable(),
         is_writable: event.is_writable(),
         is_closed: event.is_read_closed(),
-        is_broken: event.is_error() || (event.is_read_closed() && event.is_write_closed()),
+        is_broken: event.is_error(),
     }
 }
 

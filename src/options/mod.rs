@@ -357,9 +357,9 @@ fn help() -> String {
         };
         let left = format!("--{} {value}", spec.name);
         let default = if spec.takes == Takes::Nothing { String::new() } else { format!(" [{}]", spec.default) };
-        writeln!(text, "  {left:<28} {}{note}{default}", spec.help).expect("a String takes everything");
+        writeln!(text, "  {left:<26} {}{note}{default}", spec.help).expect("a String takes everything");
     }
-    text.push_str("  --help, --version            print this, or the version\n");
+    text.push_str("  --help, --version          print this, or the version\n");
     text
 }
 

@@ -1,0 +1,303 @@
+//! Every call, and the ways in which a request can carry its parameters.
+
+mod common;
+
+use common::{Client, Params, Response, Server, request, target};
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// A way to send a call with its parameters.
+type Way = fn(&mut Client, &str, &Params) -> Response;
+
+/// All ways that the contract knows; the name tells them apart in a failure.
+const WAYS: [(&str, Way); 6] = [
+    ("get", Client::get),
+    ("post-query", |client, path, params| client.call(request("POST", &target(path, params), &[], Some(b"")))),
+    ("post-query-without-length", |client, path, params| {
+        client.call(request("POST", &target(path, params), &[], None))
+    }),
+    ("post-form", Client::post_form),
+    ("post-both", |client, path, params| {
+        let (query, body) = params.split_at(params.len() / 2);
+        client.post_form(&target(path, query), body)
+    }),
+    ("post-chunked-form", |client, path, params| {
+        let form = target("", params);
+        let form = form.trim_start_matches('?');
+        let headers = [("Content-Type", FORM), ("Transfer-Encoding", "chunked")];
+        client.send(request("POST", path, &headers, None));
+        for byte in form.bytes() {
+            client.send([b"1\r\n", &[byte][..], b"\r\n"].concat());
+        }
+        client.call("0\r\n\r\n")
+    }),
+];
+
+/// The one message that `channel` holds.
+#[track_caller]
+fn only_message(server: &Server, channel: &str) -> String {
+    let texts = server.read(channel, "1").texts();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    texts[0].clone()
+}
+
+#[test]
+fn every_call_can_be_sent_in_every_way() {
+    let server = Server::start();
+    let mut client = server.client();
+    for (channel, way) in WAYS {
+        let here = ("channel", channel);
+        let mut call = |path: &str, params: &Params| way(&mut client, path, params).ok();
+
+        assert_eq!(call("/health", &[]).text(), r#"{"status":"ok"}"#);
+        let empty = call("/members", &[here]);
+        assert_eq!(empty.text(), r#"{"members":[],"readers":0}"#);
+        let empty = call("/read", &[here, ("timeout", "0")]);
+        assert!(empty.text().starts_with(r#"{"messages":[],"next_id":1,"#));
+
+        let message = ("message", "a & b = c + ü %41");
+        let introduced = call("/introduce", &[here, message]);
+        let me = common::Identity::from_answer(&introduced);
+        let written = call("/write", &me.and(&[here, message]));
+        assert_eq!(written.text(), r#"{"id":2}"#);
+        let left = call("/goodbye", &me.and(&[message]));
+        assert_eq!(left.text(), r#"{"ok":true}"#);
+
+        let all = call("/read", &[here, ("from_id", "1"), ("timeout", "0")]);
+        assert_eq!(all.texts(), [message.1; 3], "{channel}");
+        assert_eq!(all.events(), ["introduction", "message", "goodbye left"], "{channel}");
+        call("/create", &[]).json()["read"].as_str().expect("a name to read from");
+    }
+}
+
+#[test]
+fn a_body_of_another_type_is_the_message_itself() {
+    let server = Server::start();
+    let mut client = server.client();
+    let types = [
+        "text/plain",
+        "text/plain; charset=utf-8",
+        "application/json",
+        "application/octet-stream",
+        "multipart/form-data; boundary=x",
+    ];
+    let body = "{\"channel\":\"x\"}&message=a+b%20c\r\n\u{fc}";
+    for (place, content_type) in types.iter().enumerate() {
+        let target = format!("/write?channel={place}");
+        client.post(&target, content_type, body).ok();
+        let message = only_message(&server, &place.to_string());
+        assert_eq!(message, body, "{content_type}");
+    }
+}
+
+#[test]
+fn introductions_and_goodbyes_take_a_raw_body_too() {
+    let server = Server::start();
+    let mut client = server.client();
+    let answer = client.post("/introduce?channel=c", "text/plain", "Josh & co");
+    let me = common::Identity::from_answer(&answer.ok());
+    let bye = client.post(&target("/goodbye", &me.and(&[])), "text/plain", "so=long");
+    assert_eq!(bye.ok().text(), r#"{"ok":true}"#);
+    assert_eq!(server.read("c", "1").texts(), ["Josh & co", "so=long"]);
+}
+
+#[test]
+fn a_body_without_a_type_is_the_message_itself() {
+    let server = Server::start();
+    let body = request("POST", "/write?channel=c", &[], Some(b"channel=x&y"));
+    server.client().call(body).ok();
+    assert_eq!(only_message(&server, "c"), "channel=x&y");
+}
+
+#[test]
+fn a_form_is_known_by_its_type_however_it_is_spelt() {
+    let server = Server::start();
+    let types = [
+        FORM,
+        "application/x-www-form-urlencoded; charset=UTF-8",
+        "application/x-www-form-urlencoded;charset=utf-8",
+        "Application/X-WWW-Form-URLEncoded",
+    ];
+    for (place, content_type) in types.iter().enumerate() {
+        let form = format!("channel=c{place}&message=a+b");
+        server.client().post("/write", content_type, form).ok();
+        let message = only_message(&server, &format!("c{place}"));
+        assert_eq!(message, "a b", "{content_type}");
+    }
+}
+
+#[test]
+fn an_empty_body_with_a_type_is_an_empty_message_and_without_none() {
+    let server = Server::start();
+    let typed = [("Content-Type", "text/plain")];
+    let mut client = server.client();
+    for body in [Some(&b""[..]), None] {
+        let typed = request("POST", "/write?channel=c", &typed, body);
+        client.call(typed).ok();
+        let untyped = client.call(request("POST", "/write?channel=c", &[], body));
+        untyped.fails_with(400, "missing_parameter");
+    }
+    assert_eq!(server.read("c", "1").texts(), ["", ""]);
+}
+
+#[test]
+fn a_message_comes_as_a_parameter_or_as_a_body_but_not_as_both() {
+    let server = Server::start();
+    let mut client = server.client();
+    let me = server.introduce("c", "Josh");
+    let twice = [("channel", "c"), ("message", "m")];
+    let paths =
+        [target("/write", &twice), target("/introduce", &twice), target("/goodbye", &me.and(&[("message", "m")]))];
+    for path in paths {
+        let answer = client.post(&path, "text/plain", "m");
+        answer.fails_with(400, "bad_parameter");
+    }
+    assert_eq!(server.read("c", "1").ids(), [1]);
+}
+
+#[test]
+fn a_chunked_body_may_have_extensions_and_trailers() {
+    let server = Server::start();
+    let mut client = server.client();
+    let headers = [("Content-Type", "text/plain"), ("Transfer-Encoding", "Chunked")];
+    client.send(request("POST", "/write?channel=c", &headers, None));
+    client.send("5;name=value\r\nhowdy\r\n00a \t;x=\"y\"\r\n, partner!\r\n");
+    client.call("0;last\r\nX-Trailer: yes\r\n\r\n").ok();
+    assert_eq!(only_message(&server, "c"), "howdy, partner!");
+    // What follows is the next request.
+    client.get("/health", &[]).ok();
+}
+
+#[test]
+fn a_client_that_expects_100_is_told_to_go_on() {
+    let server = Server::start();
+    let mut client = server.client();
+    let headers = [("Content-Type", "text/plain"), ("Content-Length", "5"), ("Expect", "100-continue")];
+    client.send(request("POST", "/write?channel=c", &headers, None));
+    assert_eq!(client.response().status, 100);
+    client.call("howdy").ok();
+
+    let headers = [("Content-Type", "text/plain"), ("Transfer-Encoding", "chunked"), ("Expect", "100-Continue")];
+    client.send(request("POST", "/write?channel=c", &headers, None));
+    assert_eq!(client.response().status, 100);
+    client.call("5\r\nagain\r\n0\r\n\r\n").ok();
+    assert_eq!(server.read("c", "1").texts(), ["howdy", "again"]);
+}
+
+#[test]
+fn a_body_that_is_refused_is_not_asked_for() {
+    let server = Server::start();
+    let headers = [("Content-Type", "text/plain"), ("Content-Length", "9999999"), ("Expect", "100-continue")];
+    let request = request("POST", "/write?channel=c", &headers, None);
+    let answer = server.client().call(request);
+    answer.fails_with(413, "message_too_large");
+}
+
+#[test]
+fn create_makes_names_that_fit_each_other() {
+    let server = Server::start();
+    let mut seen = std::collections::BTreeSet::new();
+    let (mut letters, mut client) = (String::new(), server.client());
+    for _ in 0..20 {
+        let answer = client.get("/create", &[]).ok();
+        let text = answer.text();
+        let pair = answer.json();
+        let read = pair["read"].as_str().expect("a name to read from");
+        let write = pair["write"].as_str().expect("a name to write to");
+        assert_eq!(text, format!(r#"{{"read":"{read}","write":"{write}"}}"#));
+
+        let random = read.strip_prefix("~r").expect("a name that begins with ~r");
+        assert_eq!(random.len(), 22);
+        assert!(random.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+        let digest = write.strip_prefix("~w").expect("a name that begins with ~w");
+        assert_eq!(digest.len(), 22);
+        let base64url = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        assert!(digest.bytes().all(base64url));
+        assert!(seen.insert(read.to_owned()), "{read} came twice");
+        letters += random;
+    }
+    // 440 letters of 62: each kind comes, or the chance was below 2 to the -100.
+    for kind in [u8::is_ascii_uppercase, u8::is_ascii_lowercase, u8::is_ascii_digit] {
+        assert!(letters.bytes().any(|byte| kind(&byte)));
+    }
+}
+
+#[test]
+fn a_pair_needs_no_server_that_made_it() {
+    let server = Server::start();
+    let pairs = [
+        ("~rAAAAAAAAAAAAAAAAAAAAAA", "~wPeSJ1mG8cKFqkHTl4JSHjC"),
+        ("~r0123456789abcdefghijKL", "~w8X9s_4LP-sELgRsNvSl06F"),
+        ("~r0000000000000000000019", "~w-NEP3mQMJ3CIQ_zfPZqVVI"),
+    ];
+    for (read, write) in pairs {
+        server.write(write, "psst");
+        assert_eq!(only_message(&server, read), "psst");
+    }
+}
+
+#[test]
+fn an_introduction_answers_with_four_keys_in_order() {
+    let server = Server::with(&["--connection-timeout", "1500ms"]);
+    server.write("c", "first");
+    let params = [("channel", "c"), ("message", "Josh")];
+    let answer = server.get("/introduce", &params).ok();
+    let auth = answer.json()["auth"].as_str().expect("a code").to_owned();
+    let expected = format!(r#"{{"connection":1,"auth":"{auth}","id":2,"timeout":1.5}}"#);
+    assert_eq!(answer.text(), expected);
+    assert_eq!(auth.len(), 22);
+    assert!(auth.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+}
+
+#[test]
+fn members_are_listed_by_connection() {
+    let server = Server::with(&["--connection-timeout", "1m"]);
+    let before = common::now_ms() - 1;
+    let ann = server.introduce("c", "Ann");
+    let _josh = server.introduce("c", "Josh \"J\"");
+    let _else = server.introduce("elsewhere", "Bob");
+    // A new name moves the introduction, not the place in the list.
+    let rename = ann.and(&[("channel", "c"), ("message", "Anna")]);
+    server.get("/introduce", &rename).ok();
+    let _reader = server.park(&[("channel", "c")]);
+
+    let answer = server.get("/members", &[("channel", "c")]).ok();
+    let list = answer.json();
+    let time = |place: usize| list["members"][place]["time"].as_u64().expect("a time");
+    let expected = format!(
+        concat!(
+            r#"{{"members":[{{"connection":1,"message":"Anna","id":3,"time":{}}},"#,
+            r#"{{"connection":2,"message":"Josh \"J\"","id":2,"time":{}}}],"readers":1}}"#
+        ),
+        time(0),
+        time(1)
+    );
+    assert_eq!(answer.text(), expected);
+    assert!(before <= time(1) && time(1) <= time(0) && time(0) <= common::now_ms() + 1);
+}
+
+#[test]
+fn failed_calls_change_nothing() {
+    let server = Server::start();
+    let me = server.introduce("other", "Josh");
+    let long = "x".repeat(65_537);
+    let failing = [
+        ("/write", vec![("channel", "c")]),
+        ("/write", vec![("message", "m")]),
+        ("/write", vec![("channel", "c"), ("message", "m"), ("auth", "x")]),
+        ("/write", vec![("channel", "c"), ("message", &long)]),
+        ("/introduce", vec![("channel", "c")]),
+        ("/introduce", vec![("channel", "c"), ("message", &long)]),
+        ("/introduce", vec![("channel", "~c"), ("message", "m")]),
+        ("/goodbye", me.and(&[("channel", "~c")])),
+        ("/goodbye", me.and(&[("message", &long)])),
+        ("/introduce", vec![("channel", "c"), ("message", "m"), ("connection", &me.connection), ("auth", "wrong")]),
+    ];
+    for (path, params) in failing {
+        let answer = server.client().post_form(path, &params);
+        assert_ne!(answer.status, 200, "{path} {params:?}");
+    }
+    assert_eq!(server.introduce("c", "next").number, 2);
+    assert_eq!(server.read("c", "1").texts(), ["next"]);
+    assert_eq!(server.read("other", "1").texts(), ["Josh"]);
+}

@@ -1,0 +1,246 @@
+//! One running server: started on a free port, killed and reaped when dropped.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::{Client, GUARD, Identity, Params, Response, until};
+
+/// What each of the first lines on standard error begins with.
+const GREETING: &str = concat!("speak ", env!("CARGO_PKG_VERSION"), " listening on ");
+
+pub struct Server {
+    child: Child,
+    /// As announced: `http://127.0.0.1:PORT` or `unix:PATH`.
+    doors: Vec<String>,
+    log: Arc<Mutex<Vec<String>>>,
+    log_reader: Option<JoinHandle<()>>,
+    /// The test itself ended the process, so its end is no crash.
+    ended: bool,
+}
+
+/// The server's binary, with no options and without what the environment would set.
+pub fn command() -> Command {
+    let own = env!("CARGO_BIN_EXE_speak").to_owned();
+    let mut command = Command::new(std::env::var("SPEAK_BIN").unwrap_or(own));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SPEAK_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// What a process left that ended by itself.
+#[derive(Debug)]
+pub struct Finished {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs what has to end by itself, as a start that fails does.
+#[track_caller]
+pub fn run(mut command: Command) -> Finished {
+    struct Running(Child);
+    impl Drop for Running {
+        fn drop(&mut self) {
+            // Only a process that did not end needs it.
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+    command.stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running(command.spawn().expect("starting the server"));
+    let mut status = None;
+    until(&format!("{command:?} ends"), || {
+        status = running.0.try_wait().expect("asking for our own child");
+        status.is_some()
+    });
+    let mut finished =
+        Finished { code: status.and_then(|status| status.code()), stdout: String::new(), stderr: String::new() };
+    let stdout = running.0.stdout.as_mut().expect("a pipe");
+    stdout.read_to_string(&mut finished.stdout).expect("text");
+    let stderr = running.0.stderr.as_mut().expect("a pipe");
+    stderr.read_to_string(&mut finished.stderr).expect("text");
+    finished
+}
+
+impl Server {
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    pub fn with(options: &[&str]) -> Self {
+        Self::on(&["127.0.0.1:0"], options)
+    }
+
+    pub fn on(addresses: &[&str], options: &[&str]) -> Self {
+        let mut command = command();
+        for address in addresses {
+            command.args(["--listen", address]);
+        }
+        command.args(options);
+        Self::spawn(command, addresses.len())
+    }
+
+    /// Runs `command` and waits until it has announced so many doors.
+    pub fn spawn(mut command: Command, doors: usize) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("starting the server");
+        let stderr = child.stderr.take().expect("its standard error is a pipe");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (announce, announced) = mpsc::channel();
+        let log_reader = keep_reading(stderr, Arc::clone(&log), announce);
+        let mut server = Self { child, doors: Vec::new(), log, log_reader: Some(log_reader), ended: false };
+        while server.doors.len() < doors {
+            let door = announced.recv_timeout(GUARD);
+            let door = door.unwrap_or_else(|_| panic!("it did not start: {:?}", server.log()));
+            server.doors.push(door);
+        }
+        server
+    }
+
+    pub fn door(&self, index: usize) -> &str {
+        &self.doors[index]
+    }
+
+    /// The port of a TCP door.
+    pub fn port(&self, index: usize) -> u16 {
+        let (_, port) = self.doors[index].rsplit_once(':').expect("a port");
+        port.parse().expect("a number of a port")
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port(0)))
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().expect("no panic while logging").clone()
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    /// One call over a TCP connection of its own.
+    pub fn get(&self, path: &str, params: &Params) -> Response {
+        self.client().get(path, params)
+    }
+
+    /// A `/write` that must succeed; tells the id.
+    #[track_caller]
+    pub fn write(&self, channel: &str, message: &str) -> u64 {
+        let params = [("channel", channel), ("message", message)];
+        let answer = self.get("/write", &params).ok().json();
+        answer["id"].as_u64().expect("an id")
+    }
+
+    /// What a `/read` finds now.
+    #[track_caller]
+    pub fn read(&self, channel: &str, from_id: &str) -> Response {
+        let params = [("channel", channel), ("from_id", from_id), ("timeout", "0")];
+        self.get("/read", &params).ok()
+    }
+
+    #[track_caller]
+    pub fn introduce(&self, channel: &str, message: &str) -> Identity {
+        let params = [("channel", channel), ("message", message)];
+        Identity::from_answer(&self.get("/introduce", &params).ok())
+    }
+
+    #[track_caller]
+    pub fn members(&self, channel: &str) -> Value {
+        self.get("/members", &[("channel", channel)]).ok().json()
+    }
+
+    #[track_caller]
+    pub fn readers(&self, channel: &str) -> u64 {
+        self.members(channel)["readers"].as_u64().expect("a number of readers")
+    }
+
+    /// Returns once exactly so many reads wait on `channel`.
+    #[track_caller]
+    pub fn wait_for_readers(&self, channel: &str, count: u64) {
+        let mut client = self.client();
+        until(&format!("{channel} has {count} readers"), || {
+            let answer = client.get("/members", &[("channel", channel)]).ok();
+            answer.json()["readers"].as_u64() == Some(count)
+        });
+    }
+
+    /// Sends a read that finds nothing, and returns once it waits as one more reader of the first
+    /// channel that it names.
+    #[track_caller]
+    pub fn park(&self, params: &Params) -> Client {
+        let (_, channel) = params.iter().find(|(name, _)| *name == "channel").expect("a channel");
+        let before = self.readers(channel);
+        let mut client = self.client();
+        client.send_get("/read", params);
+        self.wait_for_readers(channel, before + 1);
+        client
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).expect("a process id");
+        let pid = Pid::from_raw(id).expect("a process id above 0");
+        kill_process(pid, signal).expect("signalling our own child");
+    }
+
+    /// Waits until the process, told to stop, is gone and its log is complete.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        until("the server is gone", || {
+            status = self.child.try_wait().expect("asking for our own child");
+            status.is_some()
+        });
+        self.ended = true;
+        self.join_log();
+        status.expect("it is gone")
+    }
+
+    fn join_log(&mut self) {
+        if let Some(reader) = self.log_reader.take() {
+            reader.join().expect("the reader of the log");
+        }
+    }
+}
+
+/// Reads standard error to its end, so that the server never blocks on it.
+fn keep_reading(stderr: ChildStderr, log: Arc<Mutex<Vec<String>>>, announce: mpsc::Sender<String>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).split(b'\n') {
+            let Ok(line) = line else { return };
+            let line = String::from_utf8_lossy(&line).into_owned();
+            if let Some(door) = line.strip_prefix(GREETING) {
+                // Nobody asks any more once the server has started.
+                let _ = announce.send(door.to_owned());
+            }
+            log.lock().expect("no panic while logging").push(line);
+        }
+    })
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let gone = self.child.try_wait().ok().flatten();
+        // Fails only where the process is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.join_log();
+        if let (Some(status), false, false) = (gone, self.ended, thread::panicking()) {
+            panic!("the server ended by itself, {status}: {:?}", self.log());
+        }
+    }
+}

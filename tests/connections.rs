@@ -1,0 +1,282 @@
+//! Introductions, names, proofs and goodbyes.
+
+mod common;
+
+use common::{Identity, Params, Server};
+
+/// A server on which nobody is forgotten while a test takes its time.
+fn patient() -> Server {
+    Server::with(&["--connection-timeout", "1m", "--poll-timeout", "1h"])
+}
+
+#[test]
+fn connections_are_numbered_from_1() {
+    let server = patient();
+    let numbers = ["a", "b", "a", "c"].map(|channel| server.introduce(channel, "x").number);
+    assert_eq!(numbers, [1, 2, 3, 4]);
+    let gone = server.introduce("a", "gone");
+    server.get("/goodbye", &gone.and(&[])).ok();
+    assert_eq!(server.introduce("a", "next").number, 6);
+}
+
+#[test]
+fn auth_codes_differ() {
+    let server = patient();
+    let mut codes: Vec<String> = (0..50).map(|_| server.introduce("c", "x").auth).collect();
+    codes.sort();
+    codes.dedup();
+    assert_eq!(codes.len(), 50);
+}
+
+#[test]
+fn one_connection_joins_several_channels() {
+    let server = patient();
+    let me = server.introduce("a", "Josh");
+    let again = me.and(&[("channel", "b"), ("message", "Josh in b")]);
+    let answer = server.get("/introduce", &again).ok();
+    let expected = format!(r#"{{"connection":1,"auth":"{}","id":1,"timeout":60}}"#, me.auth);
+    assert_eq!(answer.text(), expected);
+    for (channel, name) in [("a", "Josh"), ("b", "Josh in b")] {
+        let members = server.members(channel);
+        assert_eq!(members["members"][0]["connection"], 1);
+        assert_eq!(members["members"][0]["message"], name);
+        assert_eq!(server.read(channel, "1").events(), ["introduction"]);
+    }
+}
+
+#[test]
+fn an_introduction_again_is_a_new_name() {
+    let server = patient();
+    let me = server.introduce("c", "Josh");
+    let mut watcher = server.park(&[("channel", "c"), ("from_id", "2")]);
+    let rename = me.and(&[("channel", "c"), ("message", "Joshua")]);
+    let answer = Identity::from_answer(&server.get("/introduce", &rename).ok());
+    assert_eq!((answer.number, answer.id), (1, 2));
+    assert_eq!(answer.auth, me.auth);
+
+    let news = watcher.response();
+    assert_eq!(news.events(), ["introduction"]);
+    assert_eq!(news.texts(), ["Joshua"]);
+    let members = server.members("c")["members"].clone();
+    assert_eq!(members.as_array().map(Vec::len), Some(1));
+    assert_eq!(members[0]["message"], "Joshua");
+    assert_eq!(members[0]["id"], 2);
+
+    // One name or two: there is one goodbye.
+    server.get("/goodbye", &me.and(&[])).ok();
+    assert_eq!(server.read("c", "3").events(), ["goodbye left"]);
+}
+
+#[test]
+fn a_write_carries_from_wherever_it_goes() {
+    let server = patient();
+    let me = server.introduce("home", "Josh");
+    let abroad = me.and(&[("channel", "abroad"), ("message", "hi")]);
+    server.get("/write", &abroad).ok();
+    server.write("abroad", "anonymous");
+    let messages = server.read("abroad", "1").messages();
+    assert_eq!(messages[0]["from"], 1);
+    assert!(messages[1].get("from").is_none());
+    let nobody = server.members("abroad");
+    assert_eq!(nobody["members"].as_array().map(Vec::len), Some(0));
+}
+
+/// Every call that takes a proof, and what else it needs.
+const PROVEN: [(&str, &Params); 5] = [
+    ("/write", &[("channel", "c"), ("message", "m")]),
+    ("/read", &[("channel", "c"), ("timeout", "0")]),
+    ("/introduce", &[("channel", "c"), ("message", "m")]),
+    ("/goodbye", &[]),
+    ("/goodbye", &[("channel", "c")]),
+];
+
+#[test]
+fn a_wrong_auth_code_is_refused() {
+    let server = patient();
+    let me = server.introduce("c", "Josh");
+    let other = server.introduce("c", "Ann");
+    let swapped: String = me.auth.chars().rev().collect();
+    let case = |letter: char| match letter {
+        'a'..='z' => letter.to_ascii_uppercase(),
+        'A'..='Z' => letter.to_ascii_lowercase(),
+        digit => digit,
+    };
+    let wrong = [
+        String::new(),
+        "x".to_owned(),
+        me.auth[..21].to_owned(),
+        format!("{}x", me.auth),
+        format!("{} ", me.auth),
+        format!("{}\0", me.auth),
+        me.auth.chars().map(case).collect(),
+        swapped,
+        other.auth.clone(),
+        "ü".repeat(11),
+    ];
+    for auth in &wrong {
+        for (path, params) in PROVEN {
+            let proof = [("connection", &*me.connection), ("auth", auth)];
+            let answer = server.get(path, &[params, &proof].concat());
+            answer.fails_with(403, "bad_auth");
+        }
+    }
+    assert_eq!(server.read("c", "1").texts(), ["Josh", "Ann"]);
+}
+
+#[test]
+fn no_such_connection_is_an_ended_one() {
+    let server = patient();
+    let me = server.introduce("c", "Josh");
+    let gone = server.introduce("c", "gone");
+    server.get("/goodbye", &gone.and(&[])).ok();
+    for number in [&*gone.connection, "0", "-1", "3", "99", "9007199254740991"] {
+        for (path, params) in PROVEN {
+            let proof = [("connection", number), ("auth", &*me.auth)];
+            let answer = server.get(path, &[params, &proof].concat());
+            answer.fails_with(410, "connection_ended");
+        }
+        // Not even with the code that was right once.
+        for (path, params) in PROVEN {
+            let proof = [("connection", number), ("auth", &*gone.auth)];
+            let answer = server.get(path, &[params, &proof].concat());
+            answer.fails_with(410, "connection_ended");
+        }
+    }
+    assert_eq!(server.read("c", "1").ids(), [1, 2, 3]);
+}
+
+#[test]
+fn a_connection_joins_at_most_32_channels() {
+    let server = patient();
+    let me = server.introduce("c0", "Josh");
+    let join = |channel: &str| {
+        let params = [("channel", channel), ("message", "Josh")];
+        server.get("/introduce", &me.and(&params))
+    };
+    for number in 1..32 {
+        join(&format!("c{number}")).ok();
+    }
+    join("c32").fails_with(400, "bad_parameter");
+    assert_eq!(server.read("c32", "1").next_id(), 1);
+    // It may change its name in those it has, or leave one for another.
+    join("c31").ok();
+    server.get("/goodbye", &me.and(&[("channel", "c7")])).ok();
+    join("c32").ok();
+    join("c7").fails_with(400, "bad_parameter");
+}
+
+#[test]
+fn goodbye_leaves_every_channel_once() {
+    let server = patient();
+    let me = server.introduce("a", "Josh");
+    for channel in ["b", "c", "a"] {
+        let params = [("channel", channel), ("message", "Josh")];
+        server.get("/introduce", &me.and(&params)).ok();
+    }
+    server.introduce("a", "stays");
+    let goodbye = me.and(&[("message", "so long")]);
+    let answer = server.get("/goodbye", &goodbye).ok();
+    assert_eq!(answer.text(), r#"{"ok":true}"#);
+    for (channel, from_id) in [("a", "4"), ("b", "2"), ("c", "2")] {
+        let answer = server.read(channel, from_id);
+        assert_eq!(answer.events(), ["goodbye left"], "{channel}");
+        assert_eq!(answer.texts(), ["so long"], "{channel}");
+        assert_eq!(answer.messages()[0]["from"], 1);
+    }
+    let members = server.members("a")["members"].clone();
+    assert_eq!(members.as_array().map(Vec::len), Some(1));
+    let again = server.get("/goodbye", &me.and(&[]));
+    again.fails_with(410, "connection_ended");
+}
+
+#[test]
+fn goodbye_to_one_channel_leaves_that_one_alone() {
+    let server = patient();
+    let me = server.introduce("a", "Josh");
+    let join = me.and(&[("channel", "b"), ("message", "Josh")]);
+    server.get("/introduce", &join).ok();
+    let mut waiting = server.park(&me.and(&[("channel", "b"), ("from_id", "2")]));
+
+    let leave = me.and(&[("channel", "a"), ("message", "bye")]);
+    server.get("/goodbye", &leave).ok();
+    let left = server.read("a", "2");
+    assert_eq!(left.events(), ["goodbye left"]);
+    assert_eq!(left.texts(), ["bye"]);
+    assert_eq!(server.members("a")["members"].as_array().map(Vec::len), Some(0));
+    assert_eq!(server.members("b")["members"][0]["connection"], 1);
+
+    // The read waits on, and the connection may still write and come back.
+    assert!(!waiting.has_something());
+    let say = me.and(&[("channel", "b"), ("message", "still here")]);
+    server.get("/write", &say).ok();
+    assert_eq!(waiting.response().texts(), ["still here"]);
+    let back = me.and(&[("channel", "a"), ("message", "Josh again")]);
+    server.get("/introduce", &back).ok();
+    assert_eq!(server.read("a", "0").texts(), ["Josh", "bye", "Josh again"]);
+}
+
+#[test]
+fn leaving_the_last_channel_is_not_the_end() {
+    let server = patient();
+    let me = server.introduce("a", "Josh");
+    server.get("/goodbye", &me.and(&[("channel", "a")])).ok();
+    let say = me.and(&[("channel", "a"), ("message", "from outside")]);
+    server.get("/write", &say).ok();
+    assert_eq!(server.read("a", "3").messages()[0]["from"], 1);
+    // And the end then adds nothing more.
+    server.get("/goodbye", &me.and(&[])).ok();
+    assert_eq!(server.read("a", "1").ids(), [1, 2, 3]);
+}
+
+#[test]
+fn leaving_a_channel_one_is_not_in_adds_nothing() {
+    let server = patient();
+    let me = server.introduce("a", "Josh");
+    server.introduce("b", "Ann");
+    for channel in ["b", "never used"] {
+        let leave = me.and(&[("channel", channel), ("message", "bye")]);
+        let answer = server.get("/goodbye", &leave).ok();
+        assert_eq!(answer.text(), r#"{"ok":true}"#);
+    }
+    assert_eq!(server.read("b", "1").texts(), ["Ann"]);
+    assert_eq!(server.read("never used", "1").next_id(), 1);
+    assert_eq!(server.members("a")["members"][0]["connection"], 1);
+}
+
+#[test]
+fn reads_that_wait_with_an_ended_connection_are_answered() {
+    let server = patient();
+    let me = server.introduce("a", "Josh");
+    let mut sees_it = server.park(&me.and(&[("channel", "a"), ("from_id", "2")]));
+    let mut elsewhere = server.park(&me.and(&[("channel", "b"), ("from_id", "1")]));
+    let mut both = server.park(&me.and(&[("channel", "b"), ("channel", "a")]));
+    let mut stranger = server.park(&[("channel", "b")]);
+    server.get("/goodbye", &me.and(&[])).ok();
+
+    assert_eq!(sees_it.response().ok().events(), ["goodbye left"]);
+    let empty = elsewhere.response().ok();
+    assert_eq!((empty.ids(), empty.next_id()), (vec![], 1));
+    let channels = both.response().ok().json()["channels"].clone();
+    assert_eq!(channels[0]["messages"].as_array().map(Vec::len), Some(0));
+    assert_eq!(channels[1]["messages"][0]["reason"], "left");
+    // Their clients live on, and who is somebody else waits on.
+    elsewhere.get("/health", &[]).ok();
+    server.wait_for_readers("b", 1);
+    assert!(!stranger.has_something());
+    server.write("b", "m");
+    assert_eq!(stranger.response().texts(), ["m"]);
+}
+
+#[test]
+fn who_waits_with_from_id_0_sees_people_come() {
+    let server = patient();
+    let mut lobby = server.park(&[("channel", "c"), ("from_id", "0")]);
+    let me = server.introduce("c", "Josh");
+    let came = lobby.response();
+    assert_eq!(came.events(), ["introduction"]);
+    let next_id = came.next_id().to_string();
+    lobby.send_get("/read", &[("channel", "c"), ("from_id", &next_id)]);
+    server.wait_for_readers("c", 1);
+    server.get("/goodbye", &me.and(&[])).ok();
+    assert_eq!(lobby.response().events(), ["goodbye left"]);
+}

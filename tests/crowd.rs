@@ -1,0 +1,345 @@
+//! Many clients at once, and clients that behave badly: nobody else may notice.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Once;
+use std::thread;
+use std::time::Duration;
+
+use common::{Client, GUARD, Server, request, target, until};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// A server that may have a thousand clients, as may this process.
+fn spacious(options: &[&str]) -> Server {
+    static RAISED: Once = Once::new();
+    RAISED.call_once(|| {
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit { current: limit.maximum, ..limit };
+        setrlimit(Resource::Nofile, raised).expect("raising a soft limit");
+    });
+    let patient = ["--poll-timeout", "1h", "--history", "2000"];
+    Server::with(&[&patient, options].concat())
+}
+
+#[test]
+fn a_thousand_readers_hear_every_message() {
+    let server = spacious(&[]);
+    let mut readers: Vec<Client> = (0..1000).map(|_| server.client()).collect();
+    for id in 1..=4 {
+        let from_id = id.to_string();
+        for reader in &mut readers {
+            reader.send_get("/read", &[("channel", "c"), ("from_id", &from_id)]);
+        }
+        server.wait_for_readers("c", 1000);
+        assert_eq!(server.write("c", &format!("round {id}")), id);
+        let first = readers[0].response().ok();
+        assert_eq!((first.ids(), first.next_id()), (vec![id], id + 1));
+        for reader in &mut readers[1..] {
+            assert_eq!(reader.response().ok().text(), first.text());
+        }
+    }
+    assert_eq!(server.readers("c"), 0);
+}
+
+#[test]
+fn readers_are_answered_in_the_order_in_which_they_came() {
+    let server = spacious(&[]);
+    let mut readers: Vec<Client> = (0..600).map(|_| server.client()).collect();
+    let (last, others) = readers.split_last_mut().expect("many readers");
+    for round in 1..=3 {
+        let params = [("channel", "c")];
+        // Sent the other way round, so that no order of their sockets looks like their own.
+        for reader in others.iter_mut().rev() {
+            reader.send_get("/read", &params);
+        }
+        server.wait_for_readers("c", 599);
+        last.send_get("/read", &params);
+        server.wait_for_readers("c", 600);
+
+        server.write("c", "m");
+        let start = std::time::Instant::now();
+        while !last.has_something() {
+            assert!(start.elapsed() < GUARD, "no answer");
+        }
+        // The last to come has its answer, so all before it have had theirs. The kernel may hand
+        // them over a little later, but not by what hundreds of sends take.
+        for place in [0, 598, 1, 597, 300, 299, 200, 400] {
+            if !others[place].has_something() {
+                thread::sleep(Duration::from_millis(1));
+                assert!(others[place].has_something(), "round {round}: reader {place}");
+            }
+        }
+        for reader in others.iter_mut() {
+            reader.response().ok();
+        }
+        last.response().ok();
+    }
+}
+
+#[test]
+fn every_channel_has_its_own_readers() {
+    let server = spacious(&[]);
+    let names: Vec<String> = (0..300).map(|number| format!("c{number}")).collect();
+    let mut readers: Vec<Client> = names
+        .iter()
+        .map(|name| {
+            let mut reader = server.client();
+            reader.send_get("/read", &[("channel", name), ("channel", "all")]);
+            reader
+        })
+        .collect();
+    server.wait_for_readers("all", 300);
+    let mut writer = server.client();
+    for name in &names[..299] {
+        writer.get("/write", &[("channel", name), ("message", name)]).ok();
+    }
+    for (name, reader) in names.iter().zip(&mut readers[..299]) {
+        let answer = reader.response().ok().json();
+        assert_eq!(answer["channels"][0]["messages"][0]["message"], **name);
+    }
+    assert!(!readers[299].has_something());
+    assert_eq!(server.readers("all"), 1);
+    server.write("all", "m");
+    let answer = readers[299].response().ok().json();
+    assert_eq!(answer["channels"][1]["messages"][0]["message"], "m");
+}
+
+#[test]
+fn many_writers_make_one_order() {
+    let server = spacious(&[]);
+    let mut seen: Vec<(u64, String)> = Vec::new();
+    thread::scope(|scope| {
+        for writer in 0..8 {
+            let mut client = server.client();
+            scope.spawn(move || {
+                for line in 0..100 {
+                    let message = format!("{writer} {line}");
+                    client.get("/write", &[("channel", "c"), ("message", &message)]).ok();
+                }
+            });
+        }
+        // One who reads along gets each once, and in order.
+        let mut reader = server.client();
+        let mut next_id = 1;
+        while next_id <= 800 {
+            let from_id = next_id.to_string();
+            let answer = reader.get("/read", &[("channel", "c"), ("from_id", &from_id)]);
+            assert!(!answer.is("missed"));
+            next_id = answer.next_id();
+            seen.extend(answer.ids().into_iter().zip(answer.texts()));
+        }
+    });
+    assert!(seen.iter().map(|(id, _)| *id).eq(1..=800));
+    for writer in 0..8 {
+        let prefix = format!("{writer} ");
+        let lines = seen.iter().filter_map(|(_, text)| text.strip_prefix(&prefix));
+        let lines: Vec<u32> = lines.map(|line| line.parse().expect("a number")).collect();
+        assert_eq!(lines, (0..100).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn clients_that_vanish_in_any_state_leave_nothing_behind() {
+    let server = spacious(&[]);
+    server.write("c", "m");
+    let chunked = [("Content-Type", "text/plain"), ("Transfer-Encoding", "chunked")];
+    let sized = [("Content-Type", "text/plain"), ("Content-Length", "9")];
+    let huge = [("Content-Type", "text/plain"), ("Content-Length", "99999999")];
+    let get = |target: &str| request("GET", target, &[], None);
+    let post = |headers| request("POST", "/write?channel=c", headers, None);
+    let states = [
+        ("nothing sent", vec![]),
+        ("half a head", b"GET /write?channel=c&message=m HTTP/1.1\r\nHo".to_vec()),
+        ("half a body", [&post(&sized)[..], b"half"].concat()),
+        ("half a chunk", [&post(&chunked)[..], b"5\r\nho"].concat()),
+        ("no last chunk", [&post(&chunked)[..], b"1\r\nm\r\n0\r\n"].concat()),
+        ("waiting", get("/read?channel=c")),
+        ("waiting in two channels", get("/read?channel=d&channel=c")),
+        ("waiting for a script", get("/read?channel=c&callback=f")),
+        ("waiting with a request behind it", [get("/read?channel=c"), get("/write?channel=c&message=never")].concat()),
+        ("answer not read", get("/read?channel=c&from_id=1")),
+        ("answers not read", get("/members?channel=c").repeat(50)),
+        ("refused in the middle", [&post(&huge)[..], &b"x".repeat(50_000)[..]].concat()),
+        ("nonsense", b"\0\xff nonsense\r\n\r\n".to_vec()),
+    ];
+    for round in 0..10 {
+        let mut clients: Vec<Client> = Vec::new();
+        for (_, bytes) in &states {
+            let mut client = server.client();
+            client.send(bytes);
+            clients.push(client);
+        }
+        if round % 2 == 0 {
+            // In half of the rounds they have surely come to wait before they go.
+            server.wait_for_readers("c", 4);
+        }
+        for (place, client) in clients.into_iter().enumerate() {
+            match (place + round) % 3 {
+                0 => drop(client),
+                1 => client.reset(),
+                _ => client.half_close(),
+            }
+        }
+        server.wait_for_readers("c", 0);
+        server.wait_for_readers("d", 0);
+    }
+    assert_eq!(server.write("c", "alive"), 2);
+    assert_eq!(server.read("c", "1").texts(), ["m", "alive"]);
+}
+
+#[test]
+fn a_message_written_while_readers_vanish_reaches_the_rest() {
+    let server = spacious(&[]);
+    let mut going: Vec<Client> = Vec::new();
+    let mut staying: Vec<Client> = Vec::new();
+    for place in 0..200 {
+        let mut reader = server.client();
+        reader.send_get("/read", &[("channel", "c")]);
+        match place % 2 {
+            0 => going.push(reader),
+            _ => staying.push(reader),
+        }
+    }
+    server.wait_for_readers("c", 200);
+    let mut writer = server.client();
+    for (place, reader) in going.into_iter().enumerate() {
+        if place == 50 {
+            writer.send_get("/write", &[("channel", "c"), ("message", "m")]);
+        }
+        reader.reset();
+    }
+    writer.response().ok();
+    for reader in &mut staying {
+        assert_eq!(reader.response().ok().texts(), ["m"]);
+    }
+    server.wait_for_readers("c", 0);
+}
+
+#[test]
+fn slow_senders_disturb_nobody() {
+    let server = spacious(&[]);
+    let headers = [("Content-Type", "text/plain")];
+    let slow_request = request("POST", "/write?channel=slow", &headers, Some(b"slow"));
+    let mut slow: Vec<Client> = (0..60).map(|_| server.client()).collect();
+    let mut fast = server.client();
+    for (count, byte) in (1..).zip(&slow_request) {
+        for client in &mut slow {
+            client.send([*byte]);
+        }
+        let written = fast.get("/write", &[("channel", "fast"), ("message", "m")]);
+        assert_eq!(written.ok().text(), format!(r#"{{"id":{count}}}"#));
+    }
+    let mut ids: Vec<u64> =
+        slow.iter_mut().map(|client| client.response().ok().json()["id"].as_u64().expect("an id")).collect();
+    ids.sort_unstable();
+    assert!(ids.into_iter().eq(1..=60));
+}
+
+#[test]
+fn who_does_not_read_its_answers_disturbs_nobody() {
+    let server = spacious(&["--max-reply", "16m"]);
+    let text = "x".repeat(60_000);
+    let mut writer = server.client();
+    for _ in 0..100 {
+        writer.post("/write?channel=c", "text/plain", &text).ok();
+    }
+    // Each asks for 24 MB, and reads none of it.
+    let read = request("GET", "/read?channel=c&from_id=1", &[], None);
+    let mut stuck: Vec<Client> = (0..8).map(|_| server.client()).collect();
+    for client in &mut stuck {
+        client.send(read.repeat(4));
+    }
+    let mut reader = server.park(&[("channel", "d")]);
+    server.write("d", "m");
+    assert_eq!(reader.response().texts(), ["m"]);
+    // Late is not never.
+    for _ in 0..4 {
+        assert_eq!(stuck[0].response().ok().ids().len(), 100);
+    }
+}
+
+/// Ends connection after connection, each in one of four ways; tells number and reason of each.
+fn churn(server: &Server, count: usize) -> Vec<(u64, &'static str)> {
+    let mut endings = Vec::new();
+    for turn in 0..count {
+        let me = server.introduce("c", "somebody");
+        let join = me.and(&[("channel", "d"), ("message", "somebody")]);
+        server.get("/introduce", &join).ok();
+        let mut reader = server.client();
+        let channel = me.connection.clone();
+        let wait = me.and(&[("channel", &*channel)]);
+        let reason = match turn % 4 {
+            0 => "timeout",
+            1 => {
+                server.get("/goodbye", &me.and(&[])).ok();
+                "left"
+            }
+            _ => {
+                reader.send_get("/read", &wait);
+                server.wait_for_readers(&channel, 1);
+                match turn % 4 {
+                    2 => drop(reader),
+                    _ => reader.reset(),
+                }
+                "closed"
+            }
+        };
+        endings.push((me.number, reason));
+    }
+    endings
+}
+
+#[test]
+fn everyone_who_came_says_goodbye_once() {
+    let server = spacious(&["--connection-timeout", "2s"]);
+    let endings: Vec<(u64, &str)> = thread::scope(|scope| {
+        let crowds: Vec<_> = (0..4).map(|_| scope.spawn(|| churn(&server, 40))).collect();
+        let endings = crowds.into_iter().map(|crowd| crowd.join().expect("no panic"));
+        endings.flatten().collect()
+    });
+    let expected: BTreeMap<u64, &str> = endings.into_iter().collect();
+    assert!(expected.keys().copied().eq(1..=160));
+
+    for channel in ["c", "d"] {
+        until("nobody is left", || server.members(channel)["members"].as_array().map(Vec::len) == Some(0));
+        let messages = server.read(channel, "1").messages();
+        assert_eq!(messages.len(), 320, "{channel}");
+        let mut introduced = 0;
+        let mut goodbyes: BTreeMap<u64, String> = BTreeMap::new();
+        for message in &messages {
+            let from = message["from"].as_u64().expect("who it is");
+            match message["reason"].as_str() {
+                None => introduced += 1,
+                Some(reason) => {
+                    let twice = goodbyes.insert(from, reason.to_owned());
+                    assert_eq!(twice, None, "{channel}: {from}");
+                }
+            }
+        }
+        assert_eq!(introduced, 160, "{channel}");
+        let reasons = goodbyes.iter().map(|(&number, reason)| (number, &**reason));
+        assert!(reasons.eq(expected.iter().map(|(&number, &reason)| (number, reason))));
+    }
+}
+
+#[test]
+fn one_client_may_make_many_calls_in_a_row() {
+    let server = spacious(&[]);
+    let mut client = server.client();
+    let mut identity = None;
+    for round in 1..=100 {
+        let name = [("channel", "c"), ("message", "m")];
+        let me = client.get("/introduce", &name).ok();
+        let me = common::Identity::from_answer(&me);
+        assert_eq!(me.number, round);
+        client.get("/write", &me.and(&name)).ok();
+        client.get("/read", &me.and(&[("channel", "c"), ("from_id", "-1")])).ok();
+        let leave = target("/goodbye", &me.and(&[]));
+        client.call(request("POST", &leave, &[], Some(b""))).ok();
+        identity = Some(me);
+    }
+    let gone = identity.expect("at least one");
+    assert_eq!(client.get("/goodbye", &gone.and(&[])).status, 410);
+    assert_eq!(server.read("c", "-1").ids(), [300]);
+}

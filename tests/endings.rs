@@ -1,0 +1,338 @@
+//! How connections end without a word: closed clients and silence; and what does not end them.
+
+mod common;
+
+use std::thread;
+use std::time::Duration;
+
+use common::{Client, Identity, Server, request, target, until};
+
+/// A server on which only a closing ends a connection.
+fn patient() -> Server {
+    Server::with(&["--connection-timeout", "1h", "--poll-timeout", "1h"])
+}
+
+/// What a read of `channel` from `from_id` on gets, once there is something.
+fn next_events(server: &Server, channel: &str, from_id: u64) -> Vec<String> {
+    let params = [("channel", channel), ("from_id", &*from_id.to_string())];
+    server.get("/read", &params).ok().events()
+}
+
+/// Whether the connection still is, by a call that has to change nothing.
+#[track_caller]
+fn lives(server: &Server, who: &Identity) -> bool {
+    let nowhere = [("channel", "nowhere"), ("timeout", "0")];
+    match server.get("/read", &who.and(&nowhere)).status {
+        200 => true,
+        410 => false,
+        status => panic!("an answer of {status}"),
+    }
+}
+
+/// Returns once the server has surely seen all that was closed before: another connection is
+/// closed now, and its goodbye awaited.
+fn settle(server: &Server) {
+    let marker = server.introduce("settle", "marker");
+    drop(server.park(&marker.and(&[("channel", "settle")])));
+    let events = next_events(server, "settle", marker.id + 1);
+    assert_eq!(events, ["goodbye closed"]);
+}
+
+/// Closes a client, and returns what must be kept open of it.
+type Closing = fn(Client) -> Option<Client>;
+
+#[test]
+fn closing_a_waiting_read_says_goodbye_at_once() {
+    let ways: [(&str, Closing); 3] = [
+        ("closed", |client| {
+            drop(client);
+            None
+        }),
+        ("reset", |client| {
+            client.reset();
+            None
+        }),
+        ("half-closed", |client| {
+            client.half_close();
+            Some(client)
+        }),
+    ];
+    let server = patient();
+    for (channel, close) in ways {
+        let me = server.introduce(channel, "Josh");
+        let mut watcher = server.park(&[("channel", channel), ("from_id", "2")]);
+        let reader = server.park(&me.and(&[("channel", channel), ("from_id", "2")]));
+        let _kept = close(reader);
+        let goodbye = watcher.response();
+        assert_eq!(goodbye.events(), ["goodbye closed"], "{channel}");
+        assert_eq!(goodbye.messages()[0]["from"], me.number);
+        assert_eq!(server.members(channel)["readers"], 0);
+        assert!(!lives(&server, &me));
+    }
+}
+
+#[test]
+fn a_half_close_that_comes_with_the_read_is_a_close_too() {
+    let server = patient();
+    let me = server.introduce("c", "Josh");
+    let mut client = server.client();
+    client.send_get("/read", &me.and(&[("channel", "c"), ("from_id", "2")]));
+    client.half_close();
+    assert_eq!(next_events(&server, "c", 2), ["goodbye closed"]);
+}
+
+#[test]
+fn a_client_that_half_closed_is_still_answered() {
+    let server = patient();
+    let me = server.introduce("c", "Josh");
+    let mut client = server.client();
+    let write = target("/write", &me.and(&[("channel", "c"), ("message", "m")]));
+    let read = target("/read", &me.and(&[("channel", "c"), ("timeout", "0")]));
+    let requests = [write, read].map(|target| request("GET", &target, &[], None));
+    client.send(requests.concat());
+    client.half_close();
+    assert_eq!(client.response().ok().text(), r#"{"id":2}"#);
+    assert_eq!(client.response().ok().next_id(), 3);
+    client.is_closed();
+    settle(&server);
+    assert!(lives(&server, &me));
+}
+
+#[test]
+fn closing_with_nothing_waiting_ends_nothing() {
+    let server = patient();
+    let params = [("channel", "c"), ("message", "Josh")];
+    let mut introducing = server.client();
+    let me = Identity::from_answer(&introducing.get("/introduce", &params).ok());
+    drop(introducing);
+
+    let mut reset = server.client();
+    let at_once = me.and(&[("channel", "c"), ("timeout", "0")]);
+    reset.get("/read", &at_once).ok();
+    reset.reset();
+
+    let mut answered = server.park(&me.and(&[("channel", "c")]));
+    server.write("c", "m");
+    answered.response().ok();
+    drop(answered);
+
+    let mut half_a_request = server.client();
+    half_a_request.send(format!("GET {} HTT", target("/read", &me.and(&[]))));
+    half_a_request.reset();
+
+    settle(&server);
+    assert!(lives(&server, &me));
+    assert_eq!(server.read("c", "1").texts(), ["Josh", "m"]);
+}
+
+#[test]
+fn closing_a_read_of_nobody_says_nothing() {
+    let server = patient();
+    drop(server.park(&[("channel", "c")]));
+    server.park(&[("channel", "c")]).reset();
+    server.wait_for_readers("c", 0);
+    assert_eq!(server.read("c", "1").next_id(), 1);
+}
+
+#[test]
+fn closing_one_of_several_reads_ends_the_connection() {
+    let server = patient();
+    let me = server.introduce("a", "Josh");
+    let join = me.and(&[("channel", "b"), ("message", "Josh")]);
+    server.get("/introduce", &join).ok();
+    let closing = server.park(&me.and(&[("channel", "elsewhere")]));
+    let mut in_a = server.park(&me.and(&[("channel", "a")]));
+    let mut far = server.park(&me.and(&[("channel", "far")]));
+    drop(closing);
+    assert_eq!(in_a.response().ok().events(), ["goodbye closed"]);
+    assert_eq!(far.response().ok().ids(), [0; 0]);
+    for channel in ["a", "b"] {
+        let all = server.read(channel, "1");
+        assert_eq!(all.events(), ["introduction", "goodbye closed"], "{channel}");
+    }
+}
+
+#[test]
+fn silence_ends_a_connection_in_all_its_channels() {
+    let server = Server::with(&["--connection-timeout", "500ms"]);
+    let me = server.introduce("a", "Josh");
+    for channel in ["b", "c"] {
+        let join = me.and(&[("channel", channel), ("message", "Josh")]);
+        server.get("/introduce", &join).ok();
+    }
+    for channel in ["a", "b", "c"] {
+        assert_eq!(next_events(&server, channel, 2), ["goodbye timeout"]);
+        let all = server.read(channel, "1");
+        assert_eq!(all.ids(), [1, 2], "{channel}");
+        assert_eq!(all.messages()[1]["from"], 1);
+    }
+    let say = me.and(&[("channel", "a"), ("message", "too late")]);
+    server.get("/write", &say).fails_with(410, "connection_ended");
+}
+
+#[test]
+fn a_waiting_read_keeps_its_connection_alive() {
+    let server = Server::with(&["--connection-timeout", "600ms"]);
+    let me = server.introduce("c", "Josh");
+    // Longer than silence may last, which is counted anew from the answer on.
+    let wait = me.and(&[("channel", "c"), ("from_id", "2"), ("timeout", "1")]);
+    let answer = server.get("/read", &wait).ok();
+    assert_eq!(answer.ids(), [0; 0]);
+    assert!(lives(&server, &me));
+    assert_eq!(next_events(&server, "c", 2), ["goodbye timeout"]);
+}
+
+#[test]
+fn every_call_that_proves_itself_keeps_the_connection_alive() {
+    let server = Server::with(&["--connection-timeout", "800ms"]);
+    let me = server.introduce("c", "Josh");
+    let calls = [
+        target("/write", &me.and(&[("channel", "x"), ("message", "m")])),
+        target("/read", &me.and(&[("channel", "x"), ("from_id", "1")])),
+        target("/read", &me.and(&[("channel", "y"), ("timeout", "0")])),
+        target("/introduce", &me.and(&[("channel", "z"), ("message", "m")])),
+        target("/goodbye", &me.and(&[("channel", "z")])),
+        target("/goodbye", &me.and(&[("channel", "not there")])),
+    ];
+    let mut client = server.client();
+    for call in calls {
+        thread::sleep(Duration::from_millis(250));
+        client.call(request("GET", &call, &[], None)).ok();
+    }
+    assert_eq!(server.read("c", "1").events(), ["introduction"]);
+}
+
+#[test]
+fn calls_that_fail_keep_nothing_alive() {
+    let server = Server::with(&["--connection-timeout", "400ms", "--max-channels", "1"]);
+    let me = server.introduce("c", "Josh");
+    let failing = [
+        target("/write", &me.and(&[("channel", "c")])),
+        target("/write", &me.and(&[("channel", "~"), ("message", "m")])),
+        target("/write", &me.and(&[("channel", "one too many"), ("message", "m")])),
+        target("/read", &me.and(&[("channel", "c"), ("from_id", "x")])),
+        format!("/write?channel=c&message=m&connection={}&auth=wrong", me.number),
+    ];
+    let mut watcher = server.client();
+    watcher.send_get("/read", &[("channel", "c"), ("from_id", "2")]);
+    let mut client = server.client();
+    until("silence ended it", || {
+        for call in &failing {
+            let answer = client.call(request("GET", call, &[], None));
+            assert!([400, 403, 410, 503].contains(&answer.status));
+        }
+        watcher.has_something()
+    });
+    assert_eq!(watcher.response().events(), ["goodbye timeout"]);
+}
+
+#[test]
+fn a_newer_long_poll_replaces_the_older() {
+    let server = patient();
+    let me = server.introduce("c", "Josh");
+    let mut ghost = server.park(&me.and(&[("channel", "c"), ("from_id", "2")]));
+    for _ in 0..3 {
+        let mut newer = server.client();
+        newer.send_get("/read", &me.and(&[("channel", "c"), ("from_id", "2")]));
+        let empty = ghost.response().ok();
+        assert_eq!((empty.ids(), empty.next_id()), (vec![], 2));
+        ghost = newer;
+    }
+    server.wait_for_readers("c", 1);
+    // Those replaced have closed since, which ended nothing.
+    settle(&server);
+    server.write("c", "m");
+    assert_eq!(ghost.response().texts(), ["m"]);
+    assert!(lives(&server, &me));
+}
+
+#[test]
+fn the_same_set_of_channels_is_the_same_in_any_order() {
+    let server = patient();
+    let me = server.introduce("a", "Josh");
+    let mut older = server.park(&me.and(&[("channel", "a"), ("channel", "b")]));
+    let mut newer = server.client();
+    newer.send_get("/read", &me.and(&[("channel", "b"), ("channel", "a")]));
+    let empty = older.response().ok().json();
+    assert_eq!(empty["channels"][0]["channel"], "a");
+    assert_eq!(empty["channels"][0]["messages"].as_array().map(Vec::len), Some(0));
+    server.wait_for_readers("b", 1);
+}
+
+#[test]
+fn only_a_long_poll_of_the_same_connection_and_set_is_replaced() {
+    let server = patient();
+    let me = server.introduce("a", "Josh");
+    let other = server.introduce("a", "Ann");
+    let in_a = ("channel", "a");
+    let mut waiting = [
+        server.park(&me.and(&[in_a])),
+        server.park(&me.and(&[in_a, ("channel", "b")])),
+        server.park(&me.and(&[in_a, ("channel", "c")])),
+        server.park(&other.and(&[in_a])),
+        server.park(&[in_a]),
+        server.park(&[in_a]),
+    ];
+    // Nor does a read replace one that does not wait itself.
+    server.get("/read", &me.and(&[in_a, ("timeout", "0")])).ok();
+    assert_eq!(server.readers("a"), 6);
+    for (place, reader) in waiting.iter_mut().enumerate() {
+        assert!(!reader.has_something(), "reader {place}");
+    }
+}
+
+#[test]
+fn grace_delays_the_end() {
+    let server = Server::with(&["--close-grace", "200ms", "--connection-timeout", "1h"]);
+    let me = server.introduce("c", "Josh");
+    drop(server.park(&me.and(&[("channel", "c")])));
+    assert_eq!(next_events(&server, "c", 2), ["goodbye closed"]);
+    assert!(!lives(&server, &me));
+}
+
+#[test]
+fn whoever_comes_back_in_grace_was_never_gone() {
+    let options = ["--close-grace", "1s", "--connection-timeout", "1h", "--poll-timeout", "1h"];
+    let server = Server::with(&options);
+    // One comes back with a read, one with a write, and one still waits elsewhere.
+    let people = ["a", "b", "c"].map(|channel| server.introduce(channel, "Josh"));
+    let elsewhere = server.park(&people[2].and(&[("channel", "elsewhere")]));
+    for (person, channel) in people.iter().zip(["a", "b", "c"]) {
+        drop(server.park(&person.and(&[("channel", channel)])));
+        server.wait_for_readers(channel, 0);
+    }
+    let back = server.park(&people[0].and(&[("channel", "a")]));
+    let say = people[1].and(&[("channel", "b"), ("message", "back")]);
+    server.get("/write", &say).ok();
+
+    // Somebody who leaves after them is gone before they could be.
+    settle(&server);
+    for (channel, count) in [("a", 1), ("b", 2), ("c", 1)] {
+        assert_eq!(server.read(channel, "1").ids().len(), count, "{channel}");
+        assert_eq!(server.members(channel)["members"].as_array().map(Vec::len), Some(1));
+    }
+    assert!(!back.has_something() && !elsewhere.has_something());
+
+    // The last read that closes is the one that counts.
+    drop(elsewhere);
+    assert_eq!(next_events(&server, "c", 2), ["goodbye closed"]);
+}
+
+#[test]
+fn grace_does_not_outlast_silence() {
+    let server = Server::with(&["--close-grace", "1h", "--connection-timeout", "500ms"]);
+    let me = server.introduce("c", "Josh");
+    drop(server.park(&me.and(&[("channel", "c")])));
+    assert_eq!(next_events(&server, "c", 2), ["goodbye timeout"]);
+}
+
+#[test]
+fn a_goodbye_in_grace_is_the_only_one() {
+    let server = Server::with(&["--close-grace", "1s", "--connection-timeout", "1h"]);
+    let me = server.introduce("c", "Josh");
+    drop(server.park(&me.and(&[("channel", "c")])));
+    server.wait_for_readers("c", 0);
+    server.get("/goodbye", &me.and(&[])).ok();
+    settle(&server);
+    assert_eq!(server.read("c", "1").events(), ["introduction", "goodbye left"]);
+}

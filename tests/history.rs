@@ -1,0 +1,249 @@
+//! What a channel retains, how a reader learns what it missed, and answers in parts.
+
+mod common;
+
+use common::{Server, until};
+
+/// Writes `m1`, `m2` and so on to the channel `c`, after what it holds already.
+fn write(server: &Server, numbers: std::ops::RangeInclusive<u32>) {
+    for number in numbers {
+        server.write("c", &format!("m{number}"));
+    }
+}
+
+#[test]
+fn history_keeps_the_newest() {
+    let server = Server::with(&["--history", "3"]);
+    write(&server, 1..=5);
+    for from_id in ["0", "-3", "-100", "3"] {
+        let answer = server.read("c", from_id);
+        assert_eq!(answer.texts(), ["m3", "m4", "m5"], "{from_id}");
+        assert!(!answer.is("missed"), "{from_id}");
+    }
+    assert_eq!(server.read("c", "-2").ids(), [4, 5]);
+}
+
+#[test]
+fn who_missed_messages_is_told_so() {
+    let server = Server::with(&["--history", "3"]);
+    write(&server, 1..=5);
+    for from_id in ["1", "2"] {
+        let answer = server.read("c", from_id);
+        assert!(answer.is("missed") && !answer.is("reset"), "{from_id}");
+        assert_eq!((answer.ids(), answer.next_id()), (vec![3, 4, 5], 6));
+        let text = answer.text();
+        assert!(text.ends_with(r#"","missed":true}"#), "after epoch: {text}");
+    }
+    for from_id in ["3", "4", "6", "0", "-9"] {
+        assert!(!server.read("c", from_id).is("missed"), "{from_id}");
+    }
+}
+
+#[test]
+fn a_hundred_messages_are_retained_unless_told_otherwise() {
+    let server = Server::start();
+    let mut writer = server.client();
+    for _ in 0..103 {
+        writer.get("/write", &[("channel", "c"), ("message", "m")]).ok();
+    }
+    let ids = server.read("c", "0").ids();
+    assert_eq!(ids, (4..=103).collect::<Vec<_>>());
+}
+
+#[test]
+fn without_history_only_who_waits_gets_a_message() {
+    let server = Server::with(&["--history", "0", "--poll-timeout", "1h"]);
+    let forms: [&[(&str, &str)]; 3] =
+        [&[("channel", "c"), ("from_id", "1")], &[("channel", "c"), ("from_id", "0")], &[("channel", "c")]];
+    let mut readers = forms.map(|params| server.park(params));
+    server.write("c", "live");
+    for reader in &mut readers {
+        let answer = reader.response();
+        assert_eq!((answer.texts(), answer.next_id()), (vec!["live".to_owned()], 2));
+        assert!(!answer.is("missed"));
+    }
+    assert_eq!(server.read("c", "0").ids(), [0; 0]);
+    assert_eq!(server.read("c", "-5").ids(), [0; 0]);
+
+    // It comes at once, with nothing left to tell.
+    let late = server.get("/read", &[("channel", "c"), ("from_id", "1")]).ok();
+    assert_eq!((late.ids(), late.next_id(), late.is("missed")), (vec![], 2, true));
+    let mut on_time = server.park(&[("channel", "c"), ("from_id", "2")]);
+    server.write("c", "next");
+    assert_eq!(on_time.response().ids(), [2]);
+}
+
+#[test]
+fn what_one_turn_added_beyond_history_is_missed() {
+    let server = Server::with(&["--history", "2"]);
+    let mut follower = server.park(&[("channel", "c"), ("from_id", "1")]);
+    let mut newcomer = server.park(&[("channel", "c")]);
+    let request = common::request("GET", "/write?channel=c&message=m", &[], None);
+    let mut writer = server.client();
+    writer.send(request.repeat(5));
+    let answer = follower.response();
+    assert_eq!((answer.ids(), answer.next_id()), (vec![4, 5], 6));
+    assert!(answer.is("missed"));
+    let answer = newcomer.response();
+    assert_eq!((answer.ids(), answer.next_id()), (vec![4, 5], 6));
+    assert!(!answer.is("missed"));
+}
+
+#[test]
+fn a_newcomer_gets_introductions_that_history_dropped() {
+    let server = Server::with(&["--history", "2", "--connection-timeout", "1m"]);
+    let josh = server.introduce("c", "Josh");
+    let ann = server.introduce("c", "Ann");
+    write(&server, 3..=5);
+
+    let list = server.read("c", "0");
+    assert_eq!(list.texts(), ["Josh", "Ann", "m4", "m5"]);
+    assert_eq!((list.ids(), list.next_id()), (vec![1, 2, 4, 5], 6));
+    assert!(!list.is("missed"));
+    assert_eq!(list.messages()[0]["type"], "introduction");
+    assert_eq!(list.messages()[0]["from"], 1);
+    // Only from_id 0 asks for them.
+    assert_eq!(server.read("c", "1").ids(), [4, 5]);
+    assert_eq!(server.read("c", "-9").ids(), [4, 5]);
+
+    // A new name takes the place of the old one.
+    let rename = josh.and(&[("channel", "c"), ("message", "Joshua")]);
+    server.get("/introduce", &rename).ok();
+    assert_eq!(server.read("c", "0").ids(), [2, 5, 6]);
+    write(&server, 7..=8);
+    assert_eq!(server.read("c", "0").texts(), ["Ann", "Joshua", "m7", "m8"]);
+
+    // Who left is no longer there, also where the goodbye is gone.
+    server.get("/goodbye", &ann.and(&[])).ok();
+    assert_eq!(server.read("c", "0").ids(), [6, 8, 9]);
+    write(&server, 10..=11);
+    assert_eq!(server.read("c", "0").ids(), [6, 10, 11]);
+}
+
+#[test]
+fn an_old_introduction_stays_while_history_retains_it() {
+    let server = Server::with(&["--connection-timeout", "1m"]);
+    let josh = server.introduce("c", "Josh");
+    let rename = josh.and(&[("channel", "c"), ("message", "Joshua")]);
+    server.get("/introduce", &rename).ok();
+    let list = server.read("c", "0");
+    assert_eq!(list.texts(), ["Josh", "Joshua"]);
+    let members = server.members("c")["members"].clone();
+    assert_eq!(members.as_array().map(Vec::len), Some(1));
+    assert_eq!(members[0]["message"], "Joshua");
+}
+
+#[test]
+fn a_list_of_members_alone_is_something_to_tell() {
+    let options = ["--history", "0", "--connection-timeout", "1m", "--poll-timeout", "1h"];
+    let server = Server::with(&options);
+    let _josh = server.introduce("c", "Josh");
+    let list = server.get("/read", &[("channel", "c"), ("from_id", "0")]).ok();
+    assert_eq!((list.texts(), list.next_id()), (vec!["Josh".to_owned()], 2));
+}
+
+#[test]
+fn messages_expire() {
+    let server = Server::with(&["--retention", "300ms", "--connection-timeout", "1m"]);
+    let _josh = server.introduce("c", "Josh");
+    server.write("c", "old");
+    until("the messages are gone", || server.read("c", "-9").ids().is_empty());
+
+    let late = server.read("c", "1");
+    assert!(late.is("missed"));
+    assert_eq!((late.ids(), late.next_id()), (vec![], 3));
+    let on_time = server.read("c", "3");
+    assert!(!on_time.is("missed"));
+    // Who is here does not expire, and ids are not given twice.
+    assert_eq!(server.read("c", "0").texts(), ["Josh"]);
+    assert_eq!(server.members("c")["members"][0]["message"], "Josh");
+    assert_eq!(server.write("c", "new"), 3);
+    assert_eq!(server.read("c", "3").texts(), ["new"]);
+}
+
+#[test]
+fn a_long_history_is_read_in_parts() {
+    let server = Server::with(&["--max-reply", "1000"]);
+    let text = "x".repeat(240);
+    for _ in 0..10 {
+        server.write("c", &text);
+    }
+    let (mut next_id, mut ids, mut parts) = (1, Vec::new(), 0);
+    while next_id <= 10 {
+        let answer = server.read("c", &next_id.to_string());
+        let part = answer.ids();
+        assert!(!part.is_empty() && part.len() < 5, "{part:?}");
+        assert!(!answer.is("missed"));
+        next_id = answer.next_id();
+        assert_eq!(part.last().map(|last| last + 1), Some(next_id));
+        ids.extend(part);
+        parts += 1;
+    }
+    assert_eq!(ids, (1..=10).collect::<Vec<_>>());
+    assert!(parts >= 3, "{parts}");
+}
+
+#[test]
+fn one_message_comes_however_long_it_is() {
+    let server = Server::with(&["--max-reply", "100"]);
+    let text = "x".repeat(500);
+    server.write("c", &text);
+    server.write("c", &text);
+    let first = server.read("c", "0");
+    assert_eq!((first.ids(), first.next_id()), (vec![1], 2));
+    let second = server.read("c", "2");
+    assert_eq!((second.ids(), second.next_id()), (vec![2], 3));
+    let mut waiting = server.park(&[("channel", "c"), ("from_id", "3")]);
+    server.write("c", &text);
+    assert_eq!(waiting.response().ids(), [3]);
+}
+
+#[test]
+fn all_channels_of_a_read_share_one_limit() {
+    let server = Server::with(&["--max-reply", "1000"]);
+    let text = "x".repeat(240);
+    for channel in ["a", "b"].repeat(6) {
+        server.write(channel, &text);
+    }
+    let mut next = [1, 1];
+    let mut got = [0, 0];
+    for _ in 0..20 {
+        let from = next.map(|id: u64| id.to_string());
+        let params =
+            [("channel", "a"), ("channel", "b"), ("from_id", &*from[0]), ("from_id", &*from[1]), ("timeout", "0")];
+        let answer = server.get("/read", &params).ok().json();
+        let mut together = 0;
+        for place in [0, 1] {
+            let channel = &answer["channels"][place];
+            for message in channel["messages"].as_array().expect("a list") {
+                assert_eq!(message["id"], next[place]);
+                next[place] += 1;
+                got[place] += 1;
+                together += 1;
+            }
+            assert_eq!(channel["next_id"], next[place]);
+        }
+        assert!(together < 5, "{answer}");
+    }
+    assert_eq!(got, [6, 6]);
+}
+
+#[test]
+fn dropped_introductions_do_not_count_and_come_first() {
+    let options = ["--max-reply", "1000", "--history", "4", "--connection-timeout", "1m"];
+    let server = Server::with(&options);
+    let text = "x".repeat(300);
+    let names: Vec<String> = (1..=5).map(|number| format!("{number}{text}")).collect();
+    let _members: Vec<_> = names.iter().map(|name| server.introduce("c", name)).collect();
+    for _ in 6..=9 {
+        server.write("c", &text);
+    }
+    let first = server.read("c", "0");
+    let ids = first.ids();
+    assert_eq!(ids[..6], [1, 2, 3, 4, 5, 6], "all members, and some history");
+    assert!(ids.len() < 9);
+    let second = server.read("c", &first.next_id().to_string());
+    assert!(!second.is("missed"));
+    let all = [ids, second.ids()].concat();
+    assert_eq!(all, (1..=9).collect::<Vec<_>>());
+}

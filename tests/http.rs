@@ -1,0 +1,352 @@
+//! HTTP as clients and proxies speak it: methods, versions, keep-alive, pipelining, held requests.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Client, Response, Server, request, target};
+
+/// One request line with a host, and nothing else.
+fn bare(line: &str) -> String {
+    format!("{line}\r\nHost: speak.test\r\n\r\n")
+}
+
+#[test]
+fn calls_act_so_only_get_and_post_make_them() {
+    let server = Server::start();
+    let calls = ["/write", "/read", "/introduce", "/goodbye", "/members", "/create"];
+    for path in calls {
+        for method in ["PUT", "DELETE", "TRACE"] {
+            let path = format!("{path}?channel=c&message=m&timeout=0");
+            let answer = server.client().call(request(method, &path, &[], None));
+            assert_eq!(answer.status, 405, "{method} {path}");
+            assert_eq!(answer.header("allow"), Some("GET, POST, OPTIONS"));
+        }
+        // The answer to a HEAD has no body, whatever its status.
+        let mut client = server.client();
+        client.send(request("HEAD", &format!("{path}?channel=c&message=m"), &[], None));
+        let answer = client.head();
+        assert_eq!(answer.status, 405, "{path}");
+        assert_eq!(answer.header("allow"), Some("GET, POST, OPTIONS"));
+        if !answer.says_close() {
+            client.get("/health", &[]).ok();
+        }
+    }
+    assert_eq!(server.read("c", "1").next_id(), 1);
+}
+
+#[test]
+fn the_rest_says_what_it_allows() {
+    let server = Server::start();
+    let cases = [
+        ("PUT", "/health", "GET, HEAD, POST, OPTIONS"),
+        ("DELETE", "/health", "GET, HEAD, POST, OPTIONS"),
+        ("PUT", "/image-test", "GET, HEAD, OPTIONS"),
+        ("POST", "/image-test", "GET, HEAD, OPTIONS"),
+        ("POST", "/", "GET, HEAD, OPTIONS"),
+        ("DELETE", "/", "GET, HEAD, OPTIONS"),
+    ];
+    for (method, path, allow) in cases {
+        let answer = server.client().call(request(method, path, &[], None));
+        assert_eq!(answer.status, 405, "{method} {path}");
+        assert_eq!(answer.header("allow"), Some(allow), "{method} {path}");
+    }
+}
+
+#[test]
+fn head_is_get_without_the_body() {
+    let server = Server::start();
+    let mut client = server.client();
+    for path in ["/", "/image-test", "/health"] {
+        let whole = client.get(path, &[]).ok();
+        client.send(request("HEAD", path, &[], None));
+        let head = client.head();
+        assert_eq!(head.status, 200, "{path}");
+        for name in ["content-type", "content-length", "cache-control"] {
+            assert_eq!(head.header(name), whole.header(name), "{path}");
+        }
+    }
+    client.get("/health", &[]).ok();
+}
+
+#[test]
+fn an_unknown_method_is_not_implemented() {
+    let server = Server::start();
+    for method in ["get", "Get", "post", "FOO", "GETT", "G", "PROPFIND1", "X-Y", "!#$%&'*+.^_`|~"] {
+        let line = format!("{method} /health HTTP/1.1");
+        let answer = server.client().call(bare(&line));
+        assert_eq!(answer.status, 501, "{method}");
+    }
+}
+
+#[test]
+fn no_such_path_is_not_found() {
+    let server = Server::start();
+    let paths = ["/nothing", "/write/", "/Write", "/writex", "/read.html", "/health/x", "/%2e%2e/etc/passwd"];
+    for path in paths {
+        let answer = server.client().get(path, &[]);
+        assert_eq!(answer.status, 404, "{path}");
+    }
+}
+
+#[test]
+fn http_1_1_stays_open_unless_told_otherwise() {
+    let server = Server::start();
+    let mut client = server.client();
+    for _ in 0..3 {
+        assert!(!client.call(bare("GET /health HTTP/1.1")).ok().says_close());
+    }
+    for word in ["close", "Close", "keep-alive, close", "foo , close"] {
+        let mut client = server.client();
+        let request = request("GET", "/health", &[("Connection", word)], None);
+        assert!(client.call(request).ok().says_close(), "{word}");
+        client.is_closed();
+    }
+}
+
+#[test]
+fn http_1_0_closes_unless_told_otherwise() {
+    let server = Server::start();
+    for host in ["", "Host: speak.test\r\n"] {
+        let mut client = server.client();
+        client.call(format!("GET /health HTTP/1.0\r\n{host}\r\n")).ok();
+        client.is_closed();
+    }
+    let mut client = server.client();
+    for word in ["keep-alive", "Keep-Alive"] {
+        let answer = client.call(format!("GET /health HTTP/1.0\r\nConnection: {word}\r\n\r\n"));
+        let kept = answer.header("connection").map(str::to_ascii_lowercase);
+        assert_eq!(kept.as_deref(), Some("keep-alive"));
+    }
+    // A read that waits is no different.
+    let mut reader = server.client();
+    reader.send("GET /read?channel=c HTTP/1.0\r\n\r\n");
+    server.wait_for_readers("c", 1);
+    server.write("c", "m");
+    assert_eq!(reader.response().texts(), ["m"]);
+    reader.is_closed();
+}
+
+#[test]
+fn other_versions() {
+    let server = Server::start();
+    let mut client = server.client();
+    for version in ["HTTP/1.2", "HTTP/1.9"] {
+        client.call(bare(&format!("GET /health {version}"))).ok();
+    }
+    for version in ["HTTP/2.0", "HTTP/0.9", "HTTP/3.0", "HTTP/9.9"] {
+        let mut client = server.client();
+        let answer = client.call(bare(&format!("GET /health {version}")));
+        assert_eq!(answer.status, 505, "{version}");
+        assert!(answer.says_close(), "{version}");
+        client.is_closed();
+    }
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let server = Server::start();
+    let mut client = server.client();
+    let get = |path: &str| request("GET", path, &[], None);
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let chunked = [("Content-Type", "text/plain"), ("Transfer-Encoding", "chunked")];
+    let requests = [
+        get("/write?channel=c&message=1"),
+        request("POST", "/write", &form, Some(b"channel=c&message=2")),
+        get("/nothing"),
+        get("/read?channel=c&from_id=1"),
+        [&request("POST", "/write?channel=c", &chunked, None)[..], b"1\r\n3\r\n0\r\n\r\n"].concat(),
+        get("/write?channel=c"),
+        get("/image-test"),
+        get("/read?channel=c&from_id=1"),
+        request("OPTIONS", "/write", &[], None),
+        get("/health"),
+    ];
+    client.send(requests.concat());
+    let answers: Vec<Response> = requests.iter().map(|_| client.response()).collect();
+    let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, [200, 200, 404, 200, 200, 400, 200, 200, 204, 200]);
+    assert_eq!(answers[3].texts(), ["1", "2"]);
+    assert_eq!(answers[7].texts(), ["1", "2", "3"]);
+}
+
+#[test]
+fn hundreds_of_requests_in_one_go_are_all_answered() {
+    let server = Server::start();
+    let mut client = server.client();
+    let request = request("GET", "/write?channel=c&message=m", &[], None);
+    client.send(request.repeat(500));
+    for id in 1..=500 {
+        assert_eq!(client.response().ok().text(), format!(r#"{{"id":{id}}}"#));
+    }
+}
+
+#[test]
+fn a_last_request_is_the_last() {
+    let server = Server::start();
+    let mut client = server.client();
+    let close = request("GET", "/write?channel=c&message=1", &[("Connection", "close")], None);
+    let more = request("GET", "/write?channel=c&message=2", &[], None);
+    client.send([close, more].concat());
+    assert!(client.response().ok().says_close());
+    client.is_closed();
+    assert_eq!(server.read("c", "1").texts(), ["1"]);
+}
+
+#[test]
+fn a_request_behind_a_waiting_read_is_held() {
+    let server = Server::with(&["--connection-timeout", "1h", "--poll-timeout", "1h"]);
+    let me = server.introduce("c", "Josh");
+    let mut client = server.park(&me.and(&[("channel", "c"), ("from_id", "2")]));
+    client.send_get("/write", &[("channel", "c"), ("message", "held")]);
+    client.send_get("/write", &[("channel", "c"), ("message", "held too")]);
+    assert_eq!(server.write("c", "first"), 2);
+    assert_eq!(client.response().texts(), ["first"]);
+    assert_eq!(client.response().ok().text(), r#"{"id":3}"#);
+    assert_eq!(client.response().ok().text(), r#"{"id":4}"#);
+    let all = server.read("c", "1");
+    assert_eq!(all.texts(), ["Josh", "first", "held", "held too"]);
+    assert_eq!(server.members("c")["members"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn what_is_held_may_be_half_a_request() {
+    let server = Server::start();
+    let mut client = server.park(&[("channel", "c")]);
+    let held = request("GET", "/write?channel=c&message=held", &[], None);
+    let (first, second) = held.split_at(20);
+    client.send(first);
+    server.write("c", "m");
+    assert_eq!(client.response().texts(), ["m"]);
+    assert_eq!(client.call(second).ok().text(), r#"{"id":2}"#);
+}
+
+#[test]
+fn reads_can_be_pipelined() {
+    let server = Server::start();
+    let mut client = server.client();
+    let read = |from_id: u32| {
+        let path = format!("/read?channel=c&from_id={from_id}");
+        request("GET", &path, &[], None)
+    };
+    client.send([read(1), read(2), read(3)].concat());
+    for text in ["a", "b", "c"] {
+        server.wait_for_readers("c", 1);
+        server.write("c", text);
+        assert_eq!(client.response().texts(), [text]);
+    }
+}
+
+#[test]
+fn proxies_send_absolute_targets() {
+    let server = Server::start();
+    let mut client = server.client();
+    let targets = [
+        "http://speak.test/write?channel=c&message=m",
+        "http://other.test:8080/write?channel=c&message=m",
+        "HTTP://SPEAK.TEST/write?channel=c&message=m",
+        "http://[::1]:7732/write?channel=c&message=m",
+    ];
+    for (id, target) in (1..).zip(targets) {
+        let answer = client.call(bare(&format!("GET {target} HTTP/1.1")));
+        assert_eq!(answer.ok().text(), format!(r#"{{"id":{id}}}"#), "{target}");
+    }
+    let answer = client.call(bare("GET http://speak.test HTTP/1.1"));
+    assert_eq!(answer.ok().body, client.get("/", &[]).ok().body);
+}
+
+#[test]
+fn heads_may_be_untidy() {
+    let server = Server::start();
+    let mut client = server.client();
+    let heads = [
+        "GET /health HTTP/1.1\nHost: x\n\n",
+        "GET /health HTTP/1.1\r\nHost: x\n\r\n",
+        "GET /health HTTP/1.1\r\nhOST:x\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: \t x \t\r\nX-Empty:\r\nX: a: b\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: x\r\nX-Latin: \u{fc}\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost:\r\n\r\n",
+    ];
+    for head in heads {
+        let answer = client.call(head);
+        assert_eq!(answer.status, 200, "{head:?}");
+    }
+}
+
+#[test]
+fn a_request_may_come_byte_by_byte() {
+    let server = Server::start();
+    let mut client = server.client();
+    let chunked = [("Content-Type", "text/plain"), ("Transfer-Encoding", "chunked")];
+    let sized = [("Content-Type", "text/plain")];
+    let requests = [
+        request("GET", "/write?channel=c&message=a", &[], None),
+        request("POST", "/write?channel=c", &sized, Some("ü".as_bytes())),
+        [&request("POST", "/write?channel=c", &chunked, None)[..], b"3;x=y\r\nabc\r\n1\r\n\n\r\n0\r\nT: t\r\n\r\n"]
+            .concat(),
+    ];
+    for byte in requests.concat() {
+        client.send([byte]);
+    }
+    for id in 1..=3 {
+        assert_eq!(client.response().ok().text(), format!(r#"{{"id":{id}}}"#));
+    }
+    assert_eq!(server.read("c", "1").texts(), ["a", "ü", "abc\n"]);
+}
+
+#[test]
+fn a_request_may_come_in_any_two_parts() {
+    let server = Server::start();
+    let headers = [("Content-Type", "text/plain"), ("Transfer-Encoding", "chunked")];
+    let request =
+        [&request("POST", "/write?channel=c", &headers, None)[..], b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"].concat();
+    // All clients have sent their first part before any sends the second.
+    let mut clients: Vec<(Client, &[u8])> = (1..request.len())
+        .map(|middle| {
+            let (first, second) = request.split_at(middle);
+            let mut client = server.client();
+            client.send(first);
+            (client, second)
+        })
+        .collect();
+    server.get("/health", &[]).ok();
+    for (client, second) in &mut clients {
+        client.call(*second).ok();
+    }
+    let texts = server.read("c", "-1000").texts();
+    assert_eq!(texts.len(), clients.len().min(100));
+    assert!(texts.iter().all(|text| text == "abc"));
+}
+
+#[test]
+fn an_idle_client_is_closed() {
+    let server = Server::with(&["--keep-alive", "500ms"]);
+    let mut client = server.client();
+    client.get("/health", &[]).ok();
+    client.is_closed();
+    // A read that waits is not idle, however long it waits.
+    let mut reader = server.park(&[("channel", "c"), ("timeout", "1")]);
+    assert_eq!(reader.response().ok().ids(), [0; 0]);
+    reader.is_closed();
+}
+
+#[test]
+fn a_client_that_talks_is_not_idle() {
+    let server = Server::with(&["--keep-alive", "700ms"]);
+    let mut client = server.client();
+    for _ in 0..5 {
+        std::thread::sleep(Duration::from_millis(200));
+        client.get("/health", &[]).ok();
+    }
+}
+
+#[test]
+fn a_form_in_a_get_is_no_form() {
+    // What a body of a GET means is nobody's business, but it has to be skipped.
+    let server = Server::start();
+    let mut client = server.client();
+    let headers = [("Content-Type", "application/x-www-form-urlencoded")];
+    let path = target("/members", &[("channel", "c")]);
+    client.call(request("GET", &path, &headers, Some(b"channel=d"))).ok();
+    client.get("/health", &[]).ok();
+}

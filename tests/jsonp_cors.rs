@@ -1,0 +1,391 @@
+//! What browsers need: script answers, headers for pages from elsewhere, and an image.
+
+mod common;
+
+use common::{Client, Params, Response, Server, request, target};
+
+const A: &str = "https://a.example";
+const B: &str = "http://b.example:8080";
+
+/// A server that only lets pages from two places add messages.
+fn listed() -> Server {
+    Server::with(&["--allow-origin", A, "--allow-origin", B])
+}
+
+#[track_caller]
+fn with_origin(client: &mut Client, path: &str, origin: &str) -> Response {
+    client.get_with(path, &[("channel", "c"), ("message", "m")], &[("Origin", origin)])
+}
+
+/// What a script answer hands to its function.
+#[track_caller]
+fn handed_to<'a>(answer: &'a Response, name: &str) -> &'a str {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let content_type = answer.header("content-type");
+    assert_eq!(content_type, Some("text/javascript; charset=utf-8"));
+    let body = answer.text().strip_prefix("/**/").expect("a comment first");
+    let body = body.strip_prefix(name).expect("the name");
+    let body = body.strip_prefix('(').expect("an opening bracket");
+    body.strip_suffix(");").expect("a closing bracket")
+}
+
+#[test]
+fn a_callback_is_a_dotted_path_of_identifiers() {
+    let server = Server::start();
+    let mut client = server.client();
+    let long = "x".repeat(128);
+    let good = [
+        "f",
+        "$",
+        "_",
+        "F9",
+        "jQuery1102_17",
+        "a.b",
+        "a.b.c.$.d_1",
+        "a[0]",
+        "a[0].b",
+        "a[01][23]",
+        "window.callbacks[12].done",
+        &long,
+    ];
+    for name in good {
+        let answer = client.get("/health", &[("callback", name)]);
+        assert_eq!(handed_to(&answer, name), r#"{"status":"ok"}"#, "{name}");
+    }
+    let long = "x".repeat(129);
+    let bad = [
+        "",
+        " ",
+        "1a",
+        ".",
+        "a.",
+        ".a",
+        "a..b",
+        "a.1",
+        "[0]",
+        "a[",
+        "a]",
+        "a[]",
+        "a[x]",
+        "a[-1]",
+        "a[0",
+        "a[0]b",
+        "a.[0]",
+        "a['b']",
+        "a[ 0]",
+        "a b",
+        "a ",
+        " a",
+        "a()",
+        "alert(1)",
+        "a;b",
+        "a-b",
+        "a/b",
+        "a=b",
+        "a,b",
+        "a\n",
+        "a\0",
+        "é",
+        "aé",
+        "\u{2028}",
+        "a[١]",
+        "</script>",
+        "*/",
+        &long,
+    ];
+    for name in bad {
+        let answer = client.get("/health", &[("callback", name)]);
+        answer.fails_with(400, "bad_callback");
+        assert_eq!(answer.header("content-type"), Some("application/json"), "{name:?}");
+    }
+}
+
+#[test]
+fn every_call_takes_a_callback() {
+    let server = Server::start();
+    let f = ("callback", "f");
+    let c = ("channel", "c");
+    let m = ("message", "m");
+    let get = |path: &str, params: &Params| {
+        let answer = server.get(path, params);
+        handed_to(&answer, "f").to_owned()
+    };
+    assert_eq!(get("/write", &[c, m, f]), r#"{"id":1}"#);
+    let read = get("/read", &[c, f, ("from_id", "1")]);
+    assert!(read.starts_with(r#"{"messages":[{"id":1,"#), "{read}");
+    let introduced = get("/introduce", &[f, c, m]);
+    let introduced: serde_json::Value = serde_json::from_str(&introduced).expect("JSON");
+    assert_eq!(introduced["id"], 2);
+    let members = get("/members", &[c, f]);
+    assert!(members.ends_with(r#"],"readers":0}"#), "{members}");
+    assert!(get("/create", &[f]).starts_with(r#"{"read":"~r"#));
+    let auth = introduced["auth"].as_str().expect("an auth code");
+    let goodbye = [f, ("connection", "1"), ("auth", auth)];
+    assert_eq!(get("/goodbye", &goodbye), r#"{"ok":true}"#);
+}
+
+#[test]
+fn a_waiting_read_is_answered_under_its_own_name() {
+    let server = Server::start();
+    let names = ["f", "g.h[1]"];
+    let mut scripts = names.map(|name| server.park(&[("channel", "c"), ("callback", name)]));
+    let mut plain = server.park(&[("channel", "c")]);
+    server.write("c", "</script>\u{2028}\u{2029}");
+    let answer = plain.response().ok();
+    assert_eq!(answer.texts(), ["</script>\u{2028}\u{2029}"]);
+    for (script, name) in scripts.iter_mut().zip(names) {
+        let script = script.response();
+        let handed = handed_to(&script, name);
+        assert_eq!(handed, answer.text());
+        assert!(!handed.contains(['\u{2028}', '\u{2029}']));
+    }
+}
+
+#[test]
+fn errors_reach_a_script_with_status_200() {
+    let server = Server::start();
+    let f = ("callback", "f");
+    let cases: [(&str, &Params, &str, u16); 5] = [
+        ("/write", &[("channel", "c"), f], "missing_parameter", 400),
+        ("/read", &[f, ("channel", "~")], "bad_channel", 400),
+        ("/read", &[("channel", "c"), ("from_id", "x"), f], "bad_parameter", 400),
+        ("/goodbye", &[("connection", "7"), ("auth", "x"), f], "connection_ended", 410),
+        ("/write", &[f, ("channel", "~rAAAAAAAAAAAAAAAAAAAAAA"), ("message", "m")], "not_writable", 403),
+    ];
+    for (path, params, error, status) in cases {
+        let answer = server.get(path, params);
+        let handed = handed_to(&answer, "f");
+        assert!(handed.starts_with(&format!(r#"{{"error":"{error}","detail":""#)), "{handed}");
+        assert!(handed.ends_with(&format!(r#"","status":{status}}}"#)), "{handed}");
+    }
+}
+
+#[test]
+fn a_post_is_no_script() {
+    let server = Server::start();
+    let mut client = server.client();
+    let message = [("channel", "c"), ("message", "m")];
+    let path = target("/write", &[("callback", "f")]);
+    client.post_form(&path, &message).fails_with(400, "bad_parameter");
+    let in_body = [&message[..], &[("callback", "f")]].concat();
+    client.post_form("/write", &in_body).fails_with(400, "bad_parameter");
+    assert_eq!(server.read("c", "1").next_id(), 1);
+}
+
+/// Whether `date` looks like `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn is_http_date(date: &str) -> bool {
+    let shape = date.bytes().map(|byte| match byte {
+        b'0'..=b'9' => '0',
+        b'A'..=b'Z' => 'A',
+        b'a'..=b'z' => 'a',
+        other => char::from(other),
+    });
+    shape.collect::<String>() == "Aaa, 00 Aaa 0000 00:00:00 AAA" && date.ends_with(" GMT")
+}
+
+#[test]
+fn every_answer_of_a_call_has_all_its_headers() {
+    let server = Server::start();
+    let calls: [(&str, &Params, u16); 12] = [
+        ("/write", &[("channel", "c"), ("message", "m")], 200),
+        ("/read", &[("channel", "c"), ("from_id", "1")], 200),
+        ("/read", &[("channel", "c"), ("timeout", "0")], 200),
+        ("/read", &[("channel", "c"), ("timeout", "1")], 200),
+        ("/introduce", &[("channel", "c"), ("message", "m")], 200),
+        ("/members", &[("channel", "c")], 200),
+        ("/create", &[], 200),
+        ("/health", &[], 200),
+        ("/image-test", &[], 200),
+        ("/write", &[("channel", "c")], 400),
+        ("/members", &[("channel", "~wAAAAAAAAAAAAAAAAAAAAAA")], 403),
+        ("/goodbye", &[("connection", "77"), ("auth", "x")], 410),
+    ];
+    for (path, params, status) in calls {
+        let answer = server.get(path, params);
+        assert_eq!(answer.status, status, "{path} {params:?}");
+        let image = path == "/image-test";
+        let content_type = if image { "image/gif" } else { "application/json" };
+        let expected = [
+            ("content-type", content_type),
+            ("cache-control", "no-store"),
+            ("x-content-type-options", "nosniff"),
+            ("access-control-allow-origin", "*"),
+        ];
+        for (name, value) in expected {
+            assert_eq!(answer.header(name), Some(value), "{path} {params:?}");
+        }
+        let date = answer.header("date").expect("a Date");
+        assert!(is_http_date(date), "{date}");
+    }
+    let waited = server.park(&[("channel", "d")]).response_after(|| server.write("d", "m"));
+    assert_eq!(waited.header("cache-control"), Some("no-store"));
+    assert_eq!(waited.header("access-control-allow-origin"), Some("*"));
+    let script = server.get("/health", &[("callback", "f")]);
+    assert_eq!(script.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(script.header("access-control-allow-origin"), Some("*"));
+}
+
+#[test]
+fn the_image_is_a_gif_of_one_pixel() {
+    let server = Server::start();
+    let gif = server.get("/image-test", &[("_", "12345")]).ok().body;
+    assert!(gif.starts_with(b"GIF87a") || gif.starts_with(b"GIF89a"));
+    let size = |at: usize| [gif[at], gif[at + 1], gif[at + 2], gif[at + 3]];
+    assert_eq!(size(6), [1, 0, 1, 0], "the screen");
+    let table = |flags: u8| match flags & 0x80 {
+        0 => 0,
+        _ => 3 << ((flags & 7) + 1),
+    };
+    // Walk the blocks behind the screen's table of colours, and meet one image.
+    let mut at = 13 + table(gif[10]);
+    let mut images = 0;
+    loop {
+        at += match gif[at] {
+            0x21 => 2,
+            0x2c => {
+                assert_eq!(size(at + 5), [1, 0, 1, 0], "the image");
+                images += 1;
+                11 + table(gif[at + 9])
+            }
+            0x3b => break,
+            other => panic!("no block begins with {other}"),
+        };
+        while gif[at] != 0 {
+            at += 1 + usize::from(gif[at]);
+        }
+        at += 1;
+    }
+    assert_eq!((images, at), (1, gif.len() - 1));
+}
+
+#[test]
+fn a_preflight_allows_what_pages_send() {
+    let server = Server::start();
+    let mut client = server.client();
+    let headers =
+        [("Origin", A), ("Access-Control-Request-Method", "POST"), ("Access-Control-Request-Headers", "content-type")];
+    for path in ["/write", "/read", "/introduce", "/goodbye", "/members", "/create"] {
+        let answer = client.call(request("OPTIONS", path, &headers, None));
+        assert_eq!((answer.status, answer.body.len()), (204, 0), "{path}");
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+        let list = |name: &str| {
+            let list = answer.header(name).expect("a list").to_ascii_lowercase();
+            let items = list.split(',').map(|item| item.trim().to_owned());
+            items.collect::<Vec<_>>()
+        };
+        let methods = list("access-control-allow-methods");
+        assert!(["get", "post"].iter().all(|it| methods.contains(&(*it).to_owned())));
+        let headers = list("access-control-allow-headers");
+        let needed = ["content-type", "last-event-id"];
+        assert!(needed.iter().all(|it| headers.contains(&(*it).to_owned())));
+    }
+}
+
+#[test]
+fn with_a_list_only_those_on_it_are_allowed_to_look() {
+    let server = listed();
+    let mut client = server.client();
+    let health = |client: &mut Client, headers: &[(&str, &str)]| client.get_with("/health", &[], headers).ok();
+    for origin in [A, B] {
+        let answer = health(&mut client, &[("Origin", origin)]);
+        assert_eq!(answer.header("access-control-allow-origin"), Some(origin));
+        assert_eq!(answer.header("vary"), Some("Origin"));
+    }
+    let others = ["https://c.example", "http://a.example", "https://a.example.evil", "null", "*"];
+    for origin in others {
+        let answer = health(&mut client, &[("Origin", origin)]);
+        assert_eq!(answer.header("access-control-allow-origin"), None, "{origin}");
+    }
+    let answer = health(&mut client, &[]);
+    assert_eq!(answer.header("access-control-allow-origin"), None);
+
+    // Two readers of one answer each get the header that is theirs.
+    let read = |origin: &str| {
+        let mut reader = server.client();
+        let path = target("/read", &[("channel", "c")]);
+        reader.send(request("GET", &path, &[("Origin", origin)], None));
+        reader
+    };
+    let mut readers = [A, B, "https://c.example"].map(read);
+    server.wait_for_readers("c", 3);
+    server.write("c", "m");
+    let allowed = readers.each_mut().map(|reader| {
+        let answer = reader.response().ok();
+        let allowed = answer.header("access-control-allow-origin");
+        allowed.map(str::to_owned)
+    });
+    assert_eq!(allowed, [Some(A.to_owned()), Some(B.to_owned()), None]);
+}
+
+#[test]
+fn with_a_list_other_pages_add_no_messages() {
+    let server = listed();
+    let mut client = server.client();
+    let me = server.introduce("c", "Josh");
+    for path in ["/write", "/introduce", "/goodbye"] {
+        let path = target(path, &me.and(&[]));
+        for origin in ["https://c.example", "null", "http://a.example", "https://a.example.evil"] {
+            let form = [("Origin", origin), ("Content-Type", "application/x-www-form-urlencoded")];
+            let body = Some(&b"channel=c&message=m"[..]);
+            let answer = client.call(request("POST", &path, &form, body));
+            answer.fails_with(403, "bad_origin");
+            assert_eq!(answer.header("access-control-allow-origin"), None);
+            let get = format!("{path}&channel=c&message=m");
+            let answer = client.call(request("GET", &get, &[("Origin", origin)], None));
+            answer.fails_with(403, "bad_origin");
+        }
+    }
+    assert_eq!(server.read("c", "1").texts(), ["Josh"]);
+
+    // Reading is for everybody: it is the browser that keeps the answer from the page.
+    for path in ["/read", "/members", "/create", "/health"] {
+        let path = target(path, &[("from_id", "1")]);
+        let path = format!("{path}&channel=c");
+        let foreign = [("Origin", "https://c.example"), ("Sec-Fetch-Site", "cross-site")];
+        client.call(request("GET", &path, &foreign, None)).ok();
+    }
+}
+
+#[test]
+fn with_a_list_the_browsers_word_counts_where_there_is_no_origin() {
+    let server = listed();
+    let mut client = server.client();
+    let params = [("channel", "c"), ("message", "m")];
+    let cases: [(&Params, u16); 9] = [
+        (&[("Sec-Fetch-Site", "cross-site")], 403),
+        (&[("Sec-Fetch-Site", "cross-site"), ("Origin", "https://c.example")], 403),
+        (&[("Sec-Fetch-Site", "same-origin"), ("Origin", "https://c.example")], 403),
+        (&[("Sec-Fetch-Site", "cross-site"), ("Origin", A)], 200),
+        (&[("Sec-Fetch-Site", "same-origin")], 200),
+        (&[("Sec-Fetch-Site", "same-site")], 200),
+        (&[("Sec-Fetch-Site", "none")], 200),
+        (&[("Origin", B)], 200),
+        (&[], 200),
+    ];
+    let mut written = 0;
+    for (headers, status) in cases {
+        let answer = client.get_with("/write", &params, headers);
+        assert_eq!(answer.status, status, "{headers:?}");
+        written += usize::from(status == 200);
+    }
+    // A script tag from elsewhere is told so, in its own way.
+    let script = [("channel", "c"), ("message", "m"), ("callback", "f")];
+    let cross = [("Sec-Fetch-Site", "cross-site")];
+    let answer = client.get_with("/write", &script, &cross);
+    assert!(handed_to(&answer, "f").starts_with(r#"{"error":"bad_origin","#));
+    assert_eq!(server.read("c", "1").ids().len(), written);
+}
+
+#[test]
+fn without_a_list_every_page_may_write() {
+    let server = Server::start();
+    let mut client = server.client();
+    for origin in [A, "null"] {
+        let answer = with_origin(&mut client, "/write", origin).ok();
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+    }
+    let params = [("channel", "c"), ("message", "m")];
+    let cross = [("Sec-Fetch-Site", "cross-site")];
+    client.get_with("/write", &params, &cross).ok();
+    assert_eq!(server.read("c", "1").ids(), [1, 2, 3]);
+}

@@ -1,0 +1,373 @@
+//! The command line, the environment, the doors and the limits of a server.
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+
+use common::{Client, Finished, Params, Server, command, run, until};
+
+/// Runs the binary with `options` until it ends by itself.
+fn run_with(options: &[&str]) -> Finished {
+    let mut command = command();
+    command.args(options);
+    run(command)
+}
+
+/// Claims that a start failed with `code` and one line that names the cause.
+#[track_caller]
+fn names(finished: &Finished, code: i32, cause: &str) {
+    let shown = format!("{finished:?}");
+    assert_eq!(finished.code, Some(code), "{shown}");
+    assert_eq!(finished.stdout, "", "{shown}");
+    assert_eq!(finished.stderr.matches('\n').count(), 1, "{shown}");
+    let line = finished.stderr.to_lowercase();
+    assert!(line.contains(cause), "no {cause} in {shown}");
+}
+
+#[test]
+fn a_bad_option_is_named() {
+    let cases: [(&[&str], &str); 27] = [
+        (&["--nonsense"], "--nonsense"),
+        (&["-x"], "-x"),
+        (&["extra"], "extra"),
+        (&["--history"], "--history"),
+        (&["--history", "abc"], "--history"),
+        (&["--history", ""], "--history"),
+        (&["--history", "-1"], "--history"),
+        (&["--history", "1.5"], "--history"),
+        (&["--history", "99999999999999999999999"], "--history"),
+        (&["--poll-timeout", "5x"], "--poll-timeout"),
+        (&["--poll-timeout", "ms"], "--poll-timeout"),
+        (&["--poll-timeout", "-1"], "--poll-timeout"),
+        (&["--poll-timeout", "soon"], "--poll-timeout"),
+        (&["--connection-timeout", "nan"], "--connection-timeout"),
+        (&["--keep-alive", "inf"], "--keep-alive"),
+        (&["--request-timeout", "99999999999999999999h"], "--request-timeout"),
+        (&["--max-message", "1q"], "--max-message"),
+        (&["--max-message", "k"], "--max-message"),
+        (&["--max-head", "big"], "--max-head"),
+        (&["--max-reply", "99999999999999999999g"], "--max-reply"),
+        (&["--max-clients", "many"], "--max-clients"),
+        (&["--max-channels", "-5"], "--max-channels"),
+        (&["--log", "loud"], "--log"),
+        (&["--listen", "nonsense"], "nonsense"),
+        (&["--listen", "127.0.0.1:99999"], "127.0.0.1:99999"),
+        (&["--listen", "127.0.0.1:x"], "127.0.0.1:x"),
+        (&["--listen", "[::1:80"], "[::1:80"),
+    ];
+    for (options, cause) in cases {
+        let options = [&["--listen", "127.0.0.1:0"], options].concat();
+        names(&run_with(&options), 2, cause);
+    }
+}
+
+#[test]
+fn a_bad_value_in_the_environment_is_named() {
+    let cases = [
+        ("SPEAK_HISTORY", "abc", "history"),
+        ("SPEAK_POLL_TIMEOUT", "5x", "poll"),
+        ("SPEAK_LISTEN", "127.0.0.1:0,nonsense", "nonsense"),
+    ];
+    for (name, value, cause) in cases {
+        let mut command = command();
+        command.env(name, value);
+        if name != "SPEAK_LISTEN" {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        names(&run(command), 2, cause);
+    }
+}
+
+#[test]
+fn help_names_every_option() {
+    let help = run_with(&["--help"]);
+    assert_eq!((help.code, &*help.stderr), (Some(0), ""));
+    let options = [
+        "listen",
+        "poll-timeout",
+        "connection-timeout",
+        "close-grace",
+        "keep-alive",
+        "request-timeout",
+        "heartbeat",
+        "history",
+        "retention",
+        "max-message",
+        "max-head",
+        "max-reply",
+        "max-backlog",
+        "max-clients",
+        "max-channels",
+        "allow-origin",
+        "no-demo",
+        "log",
+    ];
+    for option in options {
+        assert!(help.stdout.contains(&format!("--{option}")), "no --{option}");
+    }
+}
+
+#[test]
+fn version_tells_the_version() {
+    let version = run_with(&["--version"]);
+    assert_eq!(version.code, Some(0));
+    assert_eq!(version.stdout, concat!("speak ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn an_address_in_use_cannot_be_bound() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    let finished = run_with(&["--listen", "127.0.0.1:0", "--listen", &address]);
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stderr.contains(&address), "{finished:?}");
+}
+
+/// The `timeout` of an introduction: the connection-timeout, as the server understood it.
+fn connection_timeout(server: &Server) -> String {
+    let params = [("channel", "c"), ("message", "m")];
+    let answer = server.get("/introduce", &params).ok();
+    answer.json()["timeout"].to_string()
+}
+
+#[test]
+fn durations_are_seconds_or_carry_a_unit() {
+    let cases = [
+        ("5", "5"),
+        ("0.2", "0.2"),
+        ("2.5", "2.5"),
+        ("200ms", "0.2"),
+        ("1500ms", "1.5"),
+        ("5s", "5"),
+        ("10m", "600"),
+        ("1h", "3600"),
+    ];
+    for (duration, seconds) in cases {
+        let server = Server::with(&["--connection-timeout", duration]);
+        assert_eq!(connection_timeout(&server), seconds, "{duration}");
+    }
+    assert_eq!(connection_timeout(&Server::start()), "5");
+    let server = Server::with(&["--connection-timeout=7s"]);
+    assert_eq!(connection_timeout(&server), "7");
+}
+
+#[test]
+fn sizes_are_bytes_or_carry_a_unit() {
+    for (size, bytes) in [("10", 10), ("1k", 1024), ("2m", 2 << 20)] {
+        let server = Server::with(&["--max-message", size]);
+        let write = |bytes: usize| {
+            let body = "x".repeat(bytes);
+            let answer = server.client().post("/write?channel=c", "text/plain", body);
+            answer.status
+        };
+        assert_eq!((write(bytes), write(bytes + 1)), (200, 413), "{size}");
+    }
+}
+
+#[test]
+fn the_environment_sets_what_the_command_line_does_not() {
+    let spawn = |options: &[&str]| {
+        let mut command = command();
+        command.env("SPEAK_LISTEN", "127.0.0.1:0,127.0.0.1:0");
+        command.env("SPEAK_CONNECTION_TIMEOUT", "90s");
+        command.env("SPEAK_ALLOW_ORIGIN", "https://a.example,https://b.example");
+        command.env("SPEAK_HISTORY", "");
+        command.args(options);
+        Server::spawn(command, 2)
+    };
+    let server = spawn(&[]);
+    assert_ne!(server.port(0), server.port(1));
+    assert_eq!(connection_timeout(&server), "90");
+    for (origin, status) in [("https://a.example", 200), ("https://b.example", 200), ("x", 403)] {
+        let params = [("channel", "c"), ("message", "m")];
+        let headers = [("Origin", origin)];
+        let answer = server.client().get_with("/write", &params, &headers);
+        assert_eq!(answer.status, status, "{origin}");
+    }
+    let server = spawn(&["--connection-timeout", "2m"]);
+    assert_eq!(connection_timeout(&server), "120");
+}
+
+#[test]
+fn all_doors_lead_to_the_same_place() {
+    let server = Server::on(&["127.0.0.1:0", "127.0.0.1:0"], &["--log", "error"]);
+    let ports = [server.port(0), server.port(1)];
+    assert_ne!(ports[0], ports[1]);
+    assert_eq!(server.door(1), format!("http://127.0.0.1:{}", ports[1]));
+    let mut reader = server.park(&[("channel", "c")]);
+    let mut other = Client::connect(SocketAddr::from(([127, 0, 0, 1], ports[1])));
+    other.get("/write", &[("channel", "c"), ("message", "hi")]).ok();
+    assert_eq!(reader.response().texts(), ["hi"]);
+}
+
+/// Whether this machine speaks IPv6 with itself.
+fn has_ipv6() -> bool {
+    TcpListener::bind("[::1]:0").is_ok()
+}
+
+#[track_caller]
+fn is_served(address: SocketAddr) {
+    let answer = Client::connect(address).get("/health", &[]).ok();
+    assert_eq!(answer.text(), r#"{"status":"ok"}"#);
+}
+
+#[test]
+fn an_ipv6_door_is_a_door() {
+    if has_ipv6() {
+        let server = Server::on(&["[::1]:0"], &[]);
+        let port = server.port(0);
+        assert_eq!(server.door(0), format!("http://[::1]:{port}"));
+        is_served(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port)));
+    }
+}
+
+#[test]
+fn the_door_for_all_takes_ipv4_too() {
+    for listen in ["[::]:0", "0"] {
+        let server = Server::on(&[listen], &[]);
+        is_served(server.address());
+        if has_ipv6() {
+            assert_eq!(server.door(0), format!("http://[::]:{}", server.port(0)));
+            is_served(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], server.port(0))));
+        }
+    }
+}
+
+/// A path for a socket that no other test has, removed with the test.
+struct SocketPath(PathBuf);
+
+impl SocketPath {
+    fn new(name: &str) -> Self {
+        let file = format!("speak-{}-{name}.sock", std::process::id());
+        Self(std::env::temp_dir().join(file))
+    }
+
+    fn door(&self) -> String {
+        format!("unix:{}", self.0.display())
+    }
+
+    #[track_caller]
+    fn is_served(&self) {
+        let mut stream = UnixStream::connect(&self.0).expect("connecting to the server");
+        stream.set_read_timeout(Some(common::GUARD)).expect("a time-out");
+        let request = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).expect("sending a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer to its end");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.ends_with(r#"{"status":"ok"}"#), "{answer}");
+    }
+}
+
+impl Drop for SocketPath {
+    fn drop(&mut self) {
+        // The server may have removed it.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_unix_socket_is_a_door() {
+    let path = SocketPath::new("door");
+    let server = Server::on(&["127.0.0.1:0", &path.door()], &[]);
+    assert_eq!(server.door(1), path.door());
+    path.is_served();
+    is_served(server.address());
+}
+
+#[test]
+fn a_stale_unix_socket_gives_way() {
+    let path = SocketPath::new("stale");
+    // Whoever listened there is gone, and has left its file.
+    drop(UnixListener::bind(&path.0).expect("a socket"));
+    assert!(path.0.exists());
+    let server = Server::on(&[&path.door()], &[]);
+    path.is_served();
+    // Killed, a server leaves its own file to the next.
+    drop(server);
+    let _next = Server::on(&[&path.door()], &[]);
+    path.is_served();
+}
+
+#[test]
+fn a_unix_socket_in_use_is_left_alone() {
+    let path = SocketPath::new("taken");
+    let _server = Server::on(&[&path.door()], &[]);
+    let second = run_with(&["--listen", &path.door()]);
+    assert_eq!(second.code, Some(1), "{second:?}");
+    path.is_served();
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_left_alone() {
+    let path = SocketPath::new("file");
+    fs::write(&path.0, "precious").expect("a file");
+    let finished = run_with(&["--listen", &path.door()]);
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    let kept = fs::read_to_string(&path.0).expect("the file still");
+    assert_eq!(kept, "precious");
+}
+
+#[test]
+fn one_client_more_than_allowed_is_shed() {
+    let server = Server::with(&["--max-clients", "3"]);
+    let mut clients = [(); 3].map(|()| server.client());
+    for client in &mut clients {
+        client.get("/health", &[]).ok();
+    }
+    let mut shed = server.client();
+    shed.try_send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answer = shed.response();
+    assert_eq!(answer.status, 503);
+    assert!(answer.says_close());
+    shed.is_closed();
+
+    // Those inside are served on, and one that leaves makes room.
+    let [first, mut second, mut third] = clients;
+    second.send_get("/read", &[("channel", "c")]);
+    drop(first);
+    until("there is room again", || {
+        let mut client = server.client();
+        client.try_send("GET /write?channel=c&message=m HTTP/1.1\r\nHost: x\r\n\r\n");
+        client.response().status == 200
+    });
+    assert_eq!(second.response().ok().texts(), ["m"]);
+    third.get("/health", &[]).ok();
+}
+
+#[test]
+fn one_channel_more_than_allowed_is_refused() {
+    let server = Server::with(&["--max-channels", "2"]);
+    server.write("a", "m");
+    server.write("b", "m");
+    for path in ["/write", "/introduce"] {
+        let params: &Params = &[("channel", "c"), ("message", "m")];
+        let answer = server.get(path, params);
+        answer.fails_with(503, "over_capacity");
+        let after = answer.header("retry-after").expect("a Retry-After");
+        after.parse::<u32>().expect("a number of seconds");
+    }
+    assert_eq!(server.write("a", "m"), 2);
+    // No connection came of the refused introduction.
+    assert_eq!(server.introduce("b", "m").number, 1);
+}
+
+#[test]
+fn the_demo_page_is_served_unless_it_is_unwanted() {
+    let server = Server::start();
+    let page = server.get("/", &[]).ok();
+    let content_type = page.header("content-type").expect("a type");
+    assert!(content_type.starts_with("text/html"), "{content_type}");
+    assert!(page.text().to_lowercase().contains("<!doctype html>"));
+
+    let server = Server::with(&["--no-demo"]);
+    let bare = server.get("/", &[]).ok();
+    assert_eq!(bare.header("content-type"), Some("application/json"));
+    assert_eq!(server.get("/demo.js", &[]).status, 404);
+    server.get("/image-test", &[]).ok();
+    server.write("c", "m");
+}

@@ -1,0 +1,375 @@
+//! What a parameter may hold, how it is decoded, and how a call refuses it.
+
+mod common;
+
+use common::{Client, Params, Response, Server, request, target};
+
+/// Sends a query as it stands, without escaping anything.
+#[track_caller]
+fn raw(client: &mut Client, path: &str, query: &str) -> Response {
+    client.call(request("GET", &format!("{path}?{query}"), &[], None))
+}
+
+#[test]
+fn a_channel_is_1_to_128_bytes_without_control_characters() {
+    let server = Server::start();
+    let mut client = server.client();
+    let long = ["x".repeat(128), "ü".repeat(64), "😀".repeat(32)];
+    let good = [
+        " ",
+        "a",
+        "A",
+        "0",
+        "\"",
+        "a~",
+        "/?&=#%",
+        "\u{80}",
+        "\u{9f}",
+        "\u{feff}",
+        "\u{2028}",
+        "日本語",
+        "null",
+        "..",
+        &long[0],
+        &long[1],
+        &long[2],
+    ];
+    for channel in good {
+        let params = [("channel", channel), ("message", "m")];
+        let answer = client.get("/write", &params).ok();
+        assert_eq!(answer.text(), r#"{"id":1}"#, "{channel:?}");
+    }
+    let long = ["x".repeat(129), format!("{}x", "ü".repeat(64))];
+    let bad = ["", "\0", "a\0", "a\tb", "a\nb", "\r", "\u{1f}", "\u{7f}", "a\u{7f}", &long[0], &long[1]];
+    for channel in bad {
+        for path in ["/write", "/read", "/introduce", "/members"] {
+            let params = [("channel", channel), ("message", "m"), ("timeout", "0")];
+            client.get(path, &params).fails_with(400, "bad_channel");
+        }
+    }
+}
+
+#[test]
+fn names_of_channels_are_case_sensitive() {
+    let server = Server::start();
+    server.write("Test", "upper");
+    server.write("test", "lower");
+    assert_eq!(server.read("Test", "1").texts(), ["upper"]);
+    assert_eq!(server.read("test", "1").texts(), ["lower"]);
+}
+
+#[test]
+fn a_name_that_begins_with_a_tilde_is_half_of_a_pair_or_bad() {
+    let server = Server::start();
+    let mut client = server.client();
+    let letters = "abcdefghijklmnopqrstuv";
+    let read = format!("~r{letters}");
+    let write = format!("~w{letters}");
+    let dashed = "~w-_cdefghijklmnopqrstuv";
+    let cases: [(&str, &str, u16, &str); 9] = [
+        ("/write", &write, 200, ""),
+        ("/write", dashed, 200, ""),
+        ("/introduce", &write, 200, ""),
+        ("/read", &read, 200, ""),
+        ("/members", &read, 200, ""),
+        ("/write", &read, 403, "not_writable"),
+        ("/introduce", &read, 403, "not_writable"),
+        ("/read", &write, 403, "not_readable"),
+        ("/members", &write, 403, "not_readable"),
+    ];
+    for (path, channel, status, error) in cases {
+        let params = [("channel", channel), ("message", "m"), ("timeout", "0")];
+        let answer = client.get(path, &params);
+        assert_eq!(answer.status, status, "{path} {channel}");
+        if status != 200 {
+            answer.fails_with(status, error);
+        }
+    }
+    let short = &letters[1..];
+    let malformed = [
+        "~",
+        "~~",
+        "~r",
+        "~w",
+        "~test",
+        "~R0123456789abcdefghijKL",
+        "~r_bcdefghijklmnopqrstuv",
+        "~r-bcdefghijklmnopqrstuv",
+        "~w+bcdefghijklmnopqrstuv",
+        "~w/bcdefghijklmnopqrstuv",
+        "~rübcdefghijklmnopqrstu",
+        "~w=bcdefghijklmnopqrstuv",
+    ];
+    let sized = ["~r", "~w"].map(|half| [format!("{half}{short}"), format!("{half}{letters}x")]);
+    let sized = sized.iter().flatten().map(String::as_str);
+    for channel in malformed.into_iter().chain(sized) {
+        for path in ["/write", "/read", "/introduce", "/members"] {
+            let params = [("channel", channel), ("message", "m"), ("timeout", "0")];
+            client.get(path, &params).fails_with(400, "bad_channel");
+        }
+    }
+}
+
+#[test]
+fn values_are_decoded_as_html_forms_are() {
+    let cases = [
+        ("", ""),
+        ("howdy", "howdy"),
+        ("a+b", "a b"),
+        ("a%20b", "a b"),
+        ("a%2Bb", "a+b"),
+        ("a%2bb", "a+b"),
+        ("%", "%"),
+        ("100%", "100%"),
+        ("%4", "%4"),
+        ("%zz", "%zz"),
+        ("%4z", "%4z"),
+        ("%%41", "%A"),
+        ("%u0041", "%u0041"),
+        ("%2541", "%41"),
+        ("a=b==c", "a=b==c"),
+        ("%26%3D%23", "&=#"),
+        ("a;b", "a;b"),
+        ("%C3%BC", "ü"),
+        ("%F0%9F%98%80", "😀"),
+        ("%00%01%0D%0A%7F", "\0\u{1}\r\n\u{7f}"),
+        ("%EF%BF%BD", "\u{fffd}"),
+        ("%E2%80%A8", "\u{2028}"),
+        ("%22%5C%2F", "\"\\/"),
+    ];
+    let server = Server::start();
+    let mut client = server.client();
+    for (place, (encoded, decoded)) in cases.iter().enumerate() {
+        let query = format!("channel={place}&message={encoded}");
+        raw(&mut client, "/write", &query).ok();
+        let form = "application/x-www-form-urlencoded";
+        client.post("/write", form, query).ok();
+        let texts = server.read(&place.to_string(), "1").texts();
+        assert_eq!(texts, [*decoded; 2], "{encoded}");
+    }
+}
+
+#[test]
+fn names_are_decoded_too_and_empty_pairs_are_nothing() {
+    let server = Server::start();
+    let mut client = server.client();
+    let query = "&&ch%61nnel=c&=&&message=m&";
+    raw(&mut client, "/write", query).ok();
+    // A name without an equals sign has an empty value.
+    raw(&mut client, "/write", "channel=c&message").ok();
+    assert_eq!(server.read("c", "1").texts(), ["m", ""]);
+}
+
+#[test]
+fn what_is_not_utf_8_is_refused() {
+    let server = Server::start();
+    let mut client = server.client();
+    let broken = ["%FF", "%C3", "%C3%28", "a%80", "%C0%80", "%ED%A0%80", "%F4%90%80%80", "%E2%82", "%F8%88%80%80%80"];
+    for text in broken {
+        for query in [format!("channel=c&message={text}"), format!("channel={text}&message=m")] {
+            let answer = raw(&mut client, "/write", &query);
+            answer.fails_with(400, "bad_encoding");
+            let form = "application/x-www-form-urlencoded";
+            let answer = client.post("/write", form, query);
+            answer.fails_with(400, "bad_encoding");
+        }
+    }
+    let bodies = [&b"\xff"[..], b"a\xc3", b"\xc0\x80", b"\xed\xa0\x80", b"ok\x80"];
+    for body in bodies {
+        let answer = client.post("/write?channel=c", "text/plain", body);
+        answer.fails_with(400, "bad_encoding");
+    }
+    assert_eq!(server.read("c", "1").next_id(), 1);
+}
+
+#[test]
+fn integers_are_digits_that_fit_below_2_to_the_53() {
+    let server = Server::start();
+    let mut client = server.client();
+    server.write("c", "m");
+    let good = ["0", "1", "2", "007", "-1", "-0", "-100", "9007199254740991", "-9007199254740991"];
+    for from_id in good {
+        let params = [("channel", "c"), ("from_id", from_id), ("timeout", "0")];
+        client.get("/read", &params).ok();
+    }
+    let bad = [
+        "",
+        "-",
+        "--1",
+        "+1",
+        " 1",
+        "1 ",
+        "1.0",
+        "1e3",
+        "0x1",
+        "a",
+        "1a",
+        "١",
+        "½",
+        "1,2",
+        "9007199254740992",
+        "-9007199254740992",
+        "18446744073709551617",
+        "99999999999999999999999999999999999999999999",
+    ];
+    for value in bad {
+        let params = [("channel", "c"), ("from_id", value), ("timeout", "0")];
+        client.get("/read", &params).fails_with(400, "bad_parameter");
+        let params = [("channel", "c"), ("connection", value), ("auth", "x"), ("timeout", "0")];
+        client.get("/read", &params).fails_with(400, "bad_parameter");
+    }
+    for value in &bad[..14] {
+        let params = [("channel", "c"), ("timeout", value)];
+        client.get("/read", &params).fails_with(400, "bad_parameter");
+    }
+}
+
+#[test]
+fn a_huge_timeout_is_cut_to_the_poll_timeout() {
+    let server = Server::with(&["--poll-timeout", "50ms"]);
+    let mut client = server.client();
+    let huge = [
+        "1",
+        "26",
+        "9007199254740991",
+        "9007199254740992",
+        "18446744073709551616",
+        "99999999999999999999999999999999999999999999",
+    ];
+    for timeout in huge {
+        let params = [("channel", "c"), ("timeout", timeout)];
+        let answer = client.get("/read", &params).ok();
+        assert_eq!(answer.ids(), [0; 0], "{timeout}");
+    }
+}
+
+#[test]
+fn a_known_parameter_comes_once() {
+    let server = Server::start();
+    let me = server.introduce("c", "Josh");
+    let mut client = server.client();
+    let proof = format!("connection={}&auth={}", me.connection, me.auth);
+    let twice = [
+        ("/write", "channel=c&channel=c&message=m".to_owned()),
+        ("/write", "channel=c&message=m&message=m".to_owned()),
+        ("/write", "channel=c&message=m&ch%61nnel=d".to_owned()),
+        ("/write", format!("channel=c&message=m&{proof}&auth={}", me.auth)),
+        ("/write", format!("channel=c&message=m&{proof}&connection=1")),
+        ("/introduce", "channel=c&channel=d&message=m".to_owned()),
+        ("/goodbye", format!("{proof}&channel=c&channel=c")),
+        ("/members", "channel=c&channel=d".to_owned()),
+        ("/read", "channel=c&timeout=0&timeout=0".to_owned()),
+        ("/read", "channel=c&timeout=0&epoch=a&epoch=a".to_owned()),
+        ("/read", "channel=c&channel=c&timeout=0".to_owned()),
+        ("/read", "channel=c&from_id=1&from_id=1&timeout=0".to_owned()),
+        ("/read", "channel=c&channel=d&from_id=1&timeout=0".to_owned()),
+    ];
+    for (path, query) in twice {
+        let answer = raw(&mut client, path, &query);
+        answer.fails_with(400, "bad_parameter");
+    }
+    // Once in the query and once in the body is twice.
+    let answer = client.post_form("/write?channel=c&message=m", &[("channel", "c")]);
+    answer.fails_with(400, "bad_parameter");
+    assert_eq!(server.read("c", "1").texts(), ["Josh"]);
+}
+
+#[test]
+fn unknown_parameters_are_ignored() {
+    let server = Server::start();
+    let mut client = server.client();
+    let queries = [
+        ("/write", "channel=c&message=m&_=12345"),
+        ("/write", "_=1&_=2&channel=c&message=m&from_id=x&timeout=-"),
+        ("/write", "Channel=x&channel=c&message=m&MESSAGE=y"),
+        // On calls that do not list them, these are unknown too.
+        ("/members", "channel=c&connection=x&connection=y&message=m&auth="),
+        ("/create", "channel=~&channel=&connection=1&_"),
+        ("/health", "connection=1&_=7"),
+        ("/image-test", "_=12345&callback=1a"),
+        ("/read", "channel=c&timeout=0&message=a&message=b&_=1"),
+    ];
+    for (path, query) in queries {
+        raw(&mut client, path, query).ok();
+    }
+}
+
+#[test]
+fn what_a_call_needs_is_named_when_it_is_absent() {
+    let server = Server::start();
+    let mut client = server.client();
+    let proof = [("connection", "1"), ("auth", "x")];
+    let cases: [(&str, &Params, &str); 8] = [
+        ("/write", &[("message", "m")], "channel"),
+        ("/write", &[("channel", "c")], "message"),
+        ("/introduce", &[("message", "m")], "channel"),
+        ("/introduce", &[("channel", "c")], "message"),
+        ("/read", &[("timeout", "0")], "channel"),
+        ("/members", &[], "channel"),
+        ("/goodbye", &proof[..1], "auth"),
+        ("/goodbye", &proof[1..], "connection"),
+    ];
+    for (path, params, name) in cases {
+        let answer = client.get(path, params);
+        answer.fails_with(400, "missing_parameter");
+        let detail = answer.json()["detail"].to_string();
+        assert!(detail.contains(name), "{path}: {detail}");
+    }
+    client.get("/goodbye", &[]).fails_with(400, "missing_parameter");
+}
+
+#[test]
+fn connection_and_auth_come_together() {
+    let server = Server::start();
+    let me = server.introduce("c", "Josh");
+    let mut client = server.client();
+    let base = [("channel", "c"), ("message", "m"), ("timeout", "0")];
+    let halves = [("connection", &*me.connection), ("auth", &*me.auth)];
+    for half in halves {
+        for path in ["/write", "/read", "/introduce"] {
+            let params = [&base[..], &[half]].concat();
+            client.get(path, &params).fails_with(400, "bad_parameter");
+        }
+    }
+    assert_eq!(server.read("c", "1").texts(), ["Josh"]);
+}
+
+#[test]
+fn a_message_is_at_most_64_kib() {
+    let server = Server::start();
+    let mut client = server.client();
+    let path = "/write?channel=c";
+    let whole = "ü".repeat(32 * 1024);
+    client.post(path, "text/plain", &whole).ok();
+    // Percent-encoded throughout, it is three times as long, and fits.
+    client.post_form(path, &[("message", &whole)]).ok();
+    let texts = server.read("c", "1").texts();
+    assert!(texts == [whole.clone(), whole.clone()], "not what was sent");
+
+    let more = whole + "x";
+    let answer = client.post_form(path, &[("message", &more)]);
+    answer.fails_with(413, "message_too_large");
+    let answer = server.client().post(path, "text/plain", &more);
+    answer.fails_with(413, "message_too_large");
+    assert_eq!(server.read("c", "3").next_id(), 3);
+}
+
+#[test]
+fn max_message_limits_every_text() {
+    let server = Server::with(&["--max-message", "10"]);
+    let me = server.introduce("c", "0123456789");
+    let path = |path, params: &Params| target(path, params);
+    let targets = [
+        path("/write", &[("channel", "c"), ("message", "0123456789x")]),
+        path("/introduce", &[("channel", "c"), ("message", "012345678é")]),
+        path("/goodbye", &me.and(&[("message", "0123456789x")])),
+    ];
+    for target in targets {
+        let answer = server.client().call(request("GET", &target, &[], None));
+        answer.fails_with(413, "message_too_large");
+    }
+    // It counts what is decoded.
+    let fits = path("/write", &[("channel", "c"), ("message", "ééééé")]);
+    server.client().call(request("GET", &fits, &[], None)).ok();
+    assert_eq!(server.read("c", "1").texts(), ["0123456789", "ééééé"]);
+}

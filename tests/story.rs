@@ -1,0 +1,120 @@
+//! The story that the first page of the documentation tells, played over sockets.
+
+mod common;
+
+use common::Server;
+
+#[test]
+fn what_is_written_can_be_read() {
+    let server = Server::start();
+    let answer = server.get("/write", &[("channel", "test"), ("message", "howdy")]);
+    assert_eq!(answer.ok().text(), r#"{"id":1}"#);
+
+    let answer = server.get("/read", &[("channel", "test"), ("from_id", "1")]);
+    let messages = answer.messages();
+    assert_eq!(messages.len(), 1);
+    assert_eq!(messages[0]["type"], "message");
+    assert_eq!(messages[0]["message"], "howdy");
+    assert_eq!(answer.next_id(), 2);
+}
+
+#[test]
+fn two_people_meet_talk_and_part() {
+    let server = Server::start();
+
+    let josh = server.introduce("test", "Josh");
+    let mut josh_reads = server.park(&josh.and(&[("channel", "test"), ("from_id", "2")]));
+
+    // Ann comes, and sees who is there; Josh sees her come.
+    let ann = server.introduce("test", "Ann");
+    assert_eq!((josh.number, ann.number), (1, 2));
+    let list = server.get("/read", &ann.and(&[("channel", "test"), ("from_id", "0")]));
+    assert_eq!(list.texts(), ["Josh", "Ann"]);
+    assert_eq!(list.next_id(), 3);
+    let news = josh_reads.response();
+    assert_eq!(news.texts(), ["Ann"]);
+    assert_eq!(news.messages()[0]["from"], 2);
+
+    // They talk.
+    let mut ann_reads = server.park(&ann.and(&[("channel", "test"), ("from_id", "3")]));
+    let howdy = [("channel", "test"), ("message", "howdy")];
+    let written = server.get("/write", &josh.and(&howdy)).ok();
+    assert_eq!(written.text(), r#"{"id":3}"#);
+    let heard = ann_reads.response();
+    assert_eq!(heard.texts(), ["howdy"]);
+    assert_eq!(heard.messages()[0]["from"], 1);
+
+    // Josh leaves; Ann is told, and why.
+    let mut ann_reads = server.park(&ann.and(&[("channel", "test"), ("from_id", "4")]));
+    let left = server.get("/goodbye", &josh.and(&[])).ok();
+    assert_eq!(left.text(), r#"{"ok":true}"#);
+    let goodbye = ann_reads.response();
+    assert_eq!(goodbye.events(), ["goodbye left"]);
+    assert_eq!(goodbye.messages()[0]["from"], 1);
+
+    // Ann just closes her window; who reads on is told that too.
+    let mut watcher = server.park(&[("channel", "test"), ("from_id", "5")]);
+    drop(server.park(&ann.and(&[("channel", "test"), ("from_id", "5")])));
+    let goodbye = watcher.response();
+    assert_eq!(goodbye.events(), ["goodbye closed"]);
+    assert_eq!(goodbye.messages()[0]["from"], 2);
+}
+
+#[test]
+fn a_late_comer_gets_the_user_list() {
+    let server = Server::with(&["--history", "3"]);
+    let gone = server.introduce("test", "Gone");
+    let _josh = server.introduce("test", "Josh");
+    let _ann = server.introduce("test", "Ann");
+    server.get("/goodbye", &gone.and(&[])).ok();
+    for message in ["a", "b", "c"] {
+        server.write("test", message);
+    }
+
+    let list = server.read("test", "0");
+    assert_eq!(list.texts(), ["Josh", "Ann", "a", "b", "c"]);
+    assert_eq!(list.ids(), [2, 3, 5, 6, 7]);
+    assert_eq!(list.next_id(), 8);
+}
+
+#[test]
+fn a_private_pair_is_a_letter_box() {
+    let server = Server::start();
+    let pair = server.get("/create", &[]).ok().json();
+    let read = pair["read"].as_str().expect("a name to read from");
+    let write = pair["write"].as_str().expect("a name to write to");
+
+    let mut owner = server.park(&[("channel", read)]);
+    assert_eq!(server.write(write, "psst"), 1);
+    assert_eq!(owner.response().texts(), ["psst"]);
+
+    // Who knows where to write can neither read nor see who reads.
+    let peek = server.get("/read", &[("channel", write), ("from_id", "1")]);
+    peek.fails_with(403, "not_readable");
+    let forged = [("channel", read), ("message", "forged")];
+    server.get("/write", &forged).fails_with(403, "not_writable");
+
+    // A guest may introduce itself: only the owner sees it, and sees it go.
+    let guest = server.introduce(write, "guest");
+    let news = server.read(read, "2");
+    assert_eq!(news.texts(), ["guest"]);
+    assert_eq!(server.members(read)["members"][0]["message"], "guest");
+    server.get("/goodbye", &guest.and(&[])).ok();
+    assert_eq!(server.read(read, "3").events(), ["goodbye left"]);
+}
+
+#[test]
+fn a_reader_follows_a_channel_by_its_next_id() {
+    let server = Server::start();
+    let mut heard = Vec::new();
+    let mut reader = server.park(&[("channel", "test")]);
+    for round in 1..=20 {
+        server.write("test", &format!("line {round}"));
+        let answer = reader.response();
+        heard.extend(answer.texts());
+        let next_id = answer.next_id().to_string();
+        reader.send_get("/read", &[("channel", "test"), ("from_id", &next_id)]);
+    }
+    let written: Vec<String> = (1..=20).map(|round| format!("line {round}")).collect();
+    assert_eq!(heard, written);
+}
