@@ -77,6 +77,17 @@ fn a_read_without_from_id_gets_only_what_comes() {
 }
 
 #[test]
+fn a_posted_read_waits_too() {
+    let server = Server::start();
+    let headers = [("Content-Type", "application/x-www-form-urlencoded")];
+    let mut reader = server.client();
+    reader.send(request("POST", "/read", &headers, Some(b"channel=c&from_id=1")));
+    server.wait_for_readers("c", 1);
+    server.write("c", "howdy");
+    assert_eq!(reader.response().ok().texts(), ["howdy"]);
+}
+
+#[test]
 fn a_timeout_of_0_answers_at_once() {
     let server = Server::with(&["--poll-timeout", "1h"]);
     for from_id in ["1", "0", "-1"] {

@@ -155,7 +155,7 @@ fn a_server_with_nothing_to_do_makes_no_system_call() {
         "--poll-timeout",
         "1h",
         "--connection-timeout",
-        "300ms",
+        "600ms",
         "--request-timeout",
         "300ms",
         "--keep-alive",

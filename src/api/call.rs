@@ -3,10 +3,7 @@
 use super::error::Error;
 use super::parameters::Parameters;
 use super::route::Call;
-use crate::hub::{Credentials, ID_MAX, LogName, Name, Since};
-
-/// Channels in one read.
-const CHANNELS_PER_READ_MAX: usize = 32;
+use crate::hub::{CHANNELS_PER_READ_MAX, Credentials, ID_MAX, LogName, Name, Since};
 
 /// `/write` and `/introduce`.
 pub(super) struct Saying<'a> {

@@ -33,7 +33,7 @@ impl Hub {
         }
         let mut dismissed = mem::take(&mut self.dismissed);
         for reader in dismissed.drain(..) {
-            let reply = Reply::of(reader.seats.as_slice(), |seat| Part::empty(seat.cursor));
+            let reply = Reply::of(reader.seats.as_slice().iter(), |seat| Part::empty(seat.cursor));
             wake(Wake { client: reader.client, reply, is_repeat: false });
         }
         self.dismissed = dismissed;
@@ -53,7 +53,7 @@ impl Hub {
             }
             let reader = self.release(now.mono, *key).expect("looked up above");
             let part = |seat: &Seat| self.channels[seat.channel as usize].part_for(*seat);
-            let mut reply = Reply::of(reader.seats.as_slice(), part);
+            let mut reply = Reply::of(reader.seats.as_slice().iter(), part);
             reply.cut(self.config.max_reply);
             let print = match &reply {
                 Reply::One(part) => Some(part.print()),
@@ -67,5 +67,7 @@ impl Hub {
         let channel = &mut self.channels[place as usize];
         channel.waiting = waiting;
         channel.end_turn(self.retention);
+        // With no history its messages went, and with them what its timer was set for.
+        self.watch_channel(place);
     }
 }

@@ -10,11 +10,12 @@ use super::connection::{CHANNELS_PER_CONNECTION_MAX, Connection, Credentials};
 use super::ids::{Auth, Epoch};
 use super::message::{Content, Reason};
 use super::pair::LogName;
-use super::reader::{Reader, ReaderKey, Reply, Since};
+use super::reader::{Reader, ReaderKey};
 use super::resting_ids::RestingIds;
 use super::slots::Slots;
 use super::time::{Millis, Now};
 use super::timer_wheel::TimerWheel;
+use super::upkeep::Spot;
 
 /// How long a channel without messages, members and readers lingers after its last use.
 pub(super) const LINGER_MS: u64 = 60_000;
@@ -69,28 +70,6 @@ pub struct Introduced {
     pub auth: Auth,
     /// The id of the introduction.
     pub id: u64,
-}
-
-/// Everything about a read but its transport.
-pub struct ReadCall<'a> {
-    /// The channels in the order asked, all different.
-    pub follows: &'a [(LogName<'a>, Since)],
-    /// The numbering that the ids are of, if the caller said.
-    pub epoch: Option<&'a str>,
-    /// The connection that it keeps alive.
-    pub credentials: Option<Credentials<'a>>,
-    /// How long it may wait; 0 to be answered at once.
-    pub wait_ms: u64,
-    /// Comes back in the wake-up.
-    pub client: u64,
-}
-
-/// What became of a read.
-pub enum ReadOutcome<'h> {
-    /// There is something to tell, or it would not wait.
-    Answer(Reply<'h>),
-    /// It waits. [`Hub::deliver`] answers it, once.
-    Waits(ReaderKey),
 }
 
 /// Who is introduced in a channel, and how many reads wait there.
@@ -208,8 +187,9 @@ impl Hub {
         credentials: Option<Credentials<'_>>,
     ) -> Result<u64, Refusal> {
         let sender = self.authenticate_maybe(credentials)?;
-        self.room_for([log])?;
-        let channel = self.channel_at(log, now.mono);
+        let spot = self.spot(log);
+        self.room_for(&[spot])?;
+        let channel = self.channel_at(spot, log, now.mono);
         let from = sender.map(|place| self.connections[place as usize].number);
         let id = self.append(now, channel, Content::Message { from, text });
         self.touch(sender, now.mono);
@@ -222,20 +202,21 @@ impl Hub {
     ///
     /// Any [`Refusal`].
     pub fn introduce(&mut self, now: Now, log: &LogName<'_>, text: &str, who: Who<'_>) -> Result<Introduced, Refusal> {
+        let spot = self.spot(log);
         let known = match &who {
             Who::New(_) => None,
             Who::Again(credentials) => {
                 let place = self.authenticate(*credentials)?;
                 let channels = &self.connections[place as usize].channels;
-                let is_in = self.find(log).is_some_and(|channel| channels.contains(&channel));
+                let is_in = matches!(spot, Spot::Channel(channel) if channels.contains(&channel));
                 if !is_in && channels.len() == CHANNELS_PER_CONNECTION_MAX {
                     return Err(Refusal::TooManyChannels);
                 }
                 Some(place)
             }
         };
-        self.room_for([log])?;
-        let channel = self.channel_at(log, now.mono);
+        self.room_for(&[spot])?;
+        let channel = self.channel_at(spot, log, now.mono);
         let place = match (known, who) {
             (None, Who::New(auth)) => self.connect(auth, now.mono),
             (Some(place), _) => place,
@@ -291,56 +272,6 @@ impl Hub {
         Members { channel }
     }
 
-    /// Reads, or begins to wait where there is nothing to tell.
-    ///
-    /// A read that may wait replaces the one that waits with the same connection on the same set of channels.
-    ///
-    /// # Errors
-    ///
-    /// A [`Refusal`] of the credentials; of new channels, if it would have to wait on them.
-    pub fn read(&mut self, now: Now, call: &ReadCall<'_>) -> Result<ReadOutcome<'_>, Refusal> {
-        let connection = self.authenticate_maybe(call.credentials)?;
-        let same_epoch = call.epoch.is_none_or(|epoch| epoch == self.config.epoch.as_str());
-        let mut has_news = false;
-        for (log, since) in call.follows {
-            if let Some(place) = self.find(log) {
-                let channel = &mut self.channels[place as usize];
-                channel.last_use = now.mono;
-                channel.expire(now.mono, self.retention);
-            }
-            has_news |= self.part_since(log, *since, same_epoch).has_news();
-        }
-        let waits = call.wait_ms > 0 && !has_news;
-        if waits {
-            self.room_for(call.follows.iter().map(|(log, _)| log))?;
-        }
-        if let Some(place) = connection.filter(|_| call.wait_ms > 0) {
-            self.replace_older(now.mono, place, call.follows);
-        }
-        self.touch(connection, now.mono);
-        if waits {
-            return Ok(ReadOutcome::Waits(self.wait(now.mono, call, connection)));
-        }
-        let mut reply = Reply::of(call.follows, |(log, since)| self.part_since(log, *since, same_epoch));
-        reply.cut(self.config.max_reply);
-        Ok(ReadOutcome::Answer(reply))
-    }
-
-    /// A client that waited is gone: its read ends, and the connection that it kept alive with it.
-    ///
-    /// Does nothing if the read was answered before.
-    pub fn close_reader(&mut self, now: Now, key: ReaderKey) {
-        let Some(reader) = self.release(now.mono, key) else { return };
-        let Some(place) = reader.connection else { return };
-        if self.grace_ms == 0 {
-            return self.end_connection(now, place, Reason::Closed, None);
-        }
-        let at = now.mono.after(self.grace_ms);
-        let connection = &mut self.connections[place as usize];
-        connection.closes_at = Some(connection.closes_at.map_or(at, |earlier| earlier.min(at)));
-        self.watch_connection(place);
-    }
-
     /// When [`Hub::expire`] has something to do next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Millis> {
@@ -367,14 +298,6 @@ impl Hub {
                     self.check_channel(now.mono, place);
                 }
             }
-        }
-    }
-
-    /// Has every waiting read answered with nothing by the next [`Hub::deliver`]. Nobody is said goodbye to.
-    pub fn dismiss_all(&mut self, now: Now) {
-        let keys: Vec<_> = self.readers.keys().collect();
-        for key in keys {
-            self.dismiss(now.mono, key);
         }
     }
 

@@ -45,17 +45,18 @@ pub(super) enum Seats {
 }
 
 impl Seats {
+    pub(super) fn of<T>(mut asked: impl ExactSizeIterator<Item = T>, seat: impl FnMut(T) -> Seat) -> Self {
+        match (asked.len(), asked.next()) {
+            (1, Some(one)) => Self::One([one].map(seat)),
+            (_, first) => Self::Many(first.into_iter().chain(asked).map(seat).collect()),
+        }
+    }
+
     pub(super) fn as_slice(&self) -> &[Seat] {
         match self {
             Self::One(seat) => seat,
             Self::Many(seats) => seats,
         }
-    }
-
-    /// Whether both follow the same set of channels, in whatever order.
-    pub(super) fn same_channels(&self, sorted: &[u32]) -> bool {
-        let own = self.as_slice();
-        own.len() == sorted.len() && own.iter().all(|seat| sorted.binary_search(&seat.channel).is_ok())
     }
 }
 
@@ -81,10 +82,10 @@ pub enum Reply<'h> {
 }
 
 impl<'h> Reply<'h> {
-    pub(super) fn of<T>(asked: &[T], part: impl Fn(&T) -> Part<'h>) -> Self {
-        match asked {
-            [one] => Self::One(part(one)),
-            several => Self::Many(several.iter().map(part).collect()),
+    pub(super) fn of<T>(mut asked: impl ExactSizeIterator<Item = T>, part: impl Fn(T) -> Part<'h>) -> Self {
+        match (asked.len(), asked.next()) {
+            (1, Some(one)) => Self::One(part(one)),
+            (_, first) => Self::Many(first.into_iter().chain(asked).map(part).collect()),
         }
     }
 

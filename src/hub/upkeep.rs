@@ -1,14 +1,22 @@
-//! The hub's housekeeping: how channels, connections and waiting reads come, are watched, and go.
+//! The hub's housekeeping: how channels and connections come, are watched, and go.
 
-use super::channel::{Channel, Part};
+use super::channel::Channel;
 use super::connection::{Connection, Credentials};
-use super::hub::{Alarm, Hub, LINGER_MS, ReadCall, Refusal};
+use super::hub::{Alarm, Hub, LINGER_MS, Refusal};
 use super::ids::Auth;
 use super::message::{Content, Reason};
 use super::pair::LogName;
-use super::reader::{Promise, Reader, ReaderKey, Seat, Seats, Since};
 use super::time::{Millis, Now};
 use super::timer_wheel::{TimerId, TimerWheel};
+
+/// What is under a channel's name.
+#[derive(Clone, Copy)]
+pub(super) enum Spot {
+    /// A channel, by place.
+    Channel(u32),
+    /// None; one would begin with this id.
+    Nowhere { first_id: u64 },
+}
 
 /// Channels.
 impl Hub {
@@ -16,39 +24,33 @@ impl Hub {
         self.names.get(log.as_str()).copied()
     }
 
-    /// # Errors
-    ///
-    /// [`Refusal::OverCapacity`] if those of `logs` that do not exist are more than may be added.
-    pub(super) fn room_for<'a>(&self, logs: impl IntoIterator<Item = &'a LogName<'a>>) -> Result<(), Refusal> {
-        if self.config.max_channels == 0 {
-            return Ok(());
-        }
-        let new = logs.into_iter().filter(|log| self.find(log).is_none()).count();
-        // Also with fewer channels allowed than there are, calls on those that exist go on.
-        if new > 0 && self.channels.len() + new > self.config.max_channels {
-            return Err(Refusal::OverCapacity);
-        }
-        Ok(())
+    /// Where the name leads. A name that nobody uses costs a SHA-256, so ask once.
+    pub(super) fn spot(&self, log: &LogName<'_>) -> Spot {
+        self.find(log)
+            .map_or_else(|| Spot::Nowhere { first_id: self.resting_ids.first_id(log.as_str()) }, Spot::Channel)
     }
 
-    /// The channel of that name; it exists from its first use.
-    pub(super) fn channel_at(&mut self, log: &LogName<'_>, now: Millis) -> u32 {
-        if let Some(place) = self.find(log) {
-            return place;
-        }
+    /// # Errors
+    ///
+    /// [`Refusal::OverCapacity`] if those channels that do not exist are more than may be added.
+    pub(super) fn room_for(&self, spots: &[Spot]) -> Result<(), Refusal> {
+        let new = spots.iter().filter(|spot| matches!(spot, Spot::Nowhere { .. })).count();
+        let max = self.config.max_channels;
+        // Those that exist go on, however many they are.
+        if new > 0 && max > 0 && self.channels.len() + new > max { Err(Refusal::OverCapacity) } else { Ok(()) }
+    }
+
+    /// The channel there; it exists from its first use.
+    pub(super) fn channel_at(&mut self, spot: Spot, log: &LogName<'_>, now: Millis) -> u32 {
+        let first_id = match spot {
+            Spot::Channel(place) => return place,
+            Spot::Nowhere { first_id } => first_id,
+        };
         let name = log.as_str();
-        let channel = Channel::new(name, self.resting_ids.first_id(name), now);
-        let place = self.channels.insert(channel) as u32;
+        let place = self.channels.insert(Channel::new(name, first_id, now)) as u32;
         self.names.insert(name.into(), place);
         self.watch_channel(place);
         place
-    }
-
-    pub(super) fn part_since(&self, log: &LogName<'_>, since: Since, same_epoch: bool) -> Part<'_> {
-        match self.find(log) {
-            Some(place) => self.channels[place as usize].part_since(since, same_epoch),
-            None => Part::of_nothing(self.resting_ids.first_id(log.as_str()), since, same_epoch),
-        }
     }
 
     /// Adds a message and marks the channel for delivery.
@@ -64,7 +66,7 @@ impl Hub {
     }
 
     /// Sets the timer that a channel needs, unless an earlier one is set.
-    fn watch_channel(&mut self, place: u32) {
+    pub(super) fn watch_channel(&mut self, place: u32) {
         let channel = &mut self.channels[place as usize];
         let at = match channel.oldest_expires(self.retention) {
             Some(at) => at,
@@ -158,85 +160,6 @@ impl Hub {
         let goodbye = Content::Goodbye { from: connection.number, reason, text };
         for channel in connection.channels {
             self.append(now, channel, goodbye);
-        }
-    }
-}
-
-/// Waiting reads.
-impl Hub {
-    pub(super) fn wait(&mut self, now: Millis, call: &ReadCall<'_>, connection: Option<u32>) -> ReaderKey {
-        let mut seat = |(log, since): &(LogName<'_>, Since)| {
-            let channel = self.channel_at(log, now);
-            let promise = match since {
-                Since::Id(_) => Promise::Gapless,
-                Since::All => Promise::Newcomer,
-                Since::Last(_) | Since::Now => Promise::Plain,
-            };
-            Seat { channel, promise, cursor: self.channels[channel as usize].next_id() }
-        };
-        let seats = match call.follows {
-            [one] => Seats::One([seat(one)]),
-            several => Seats::Many(several.iter().map(seat).collect()),
-        };
-        let key = self.readers.insert(Reader { client: call.client, seats, timer: None, connection });
-        let timer = self.wheel.set(now.after(call.wait_ms), Alarm::Reader(key.index));
-        let reader = self.readers.get_mut(key).expect("just inserted");
-        reader.timer = Some(timer);
-        for seat in reader.seats.as_slice() {
-            self.channels[seat.channel as usize].seat(key);
-        }
-        if let Some(place) = connection {
-            self.connections[place as usize].readers.push(key);
-        }
-        key
-    }
-
-    /// Takes a read out of all that knows of it: it waits no more.
-    pub(super) fn release(&mut self, now: Millis, key: ReaderKey) -> Option<Reader> {
-        let reader = self.readers.remove(key)?;
-        if let Some(timer) = reader.timer {
-            self.wheel.cancel(timer);
-        }
-        for seat in reader.seats.as_slice() {
-            let channel = &mut self.channels[seat.channel as usize];
-            channel.last_use = now;
-            channel.unseat(|key| self.readers.get(key).is_some());
-            if channel.readers == 0 {
-                self.watch_channel(seat.channel);
-            }
-        }
-        if let Some(place) = reader.connection {
-            let connection = &mut self.connections[place as usize];
-            connection.readers.retain(|its| *its != key);
-            connection.last_alive = now;
-            // While this read waited the grace after another one's closing ran out: it was not needed.
-            connection.closes_at = connection.closes_at.filter(|at| *at > now);
-            self.watch_connection(place);
-        }
-        Some(reader)
-    }
-
-    /// Has a waiting read answered with nothing by the next delivery.
-    pub(super) fn dismiss(&mut self, now: Millis, key: ReaderKey) {
-        if let Some(reader) = self.release(now, key) {
-            self.dismissed.push(reader);
-        }
-    }
-
-    /// A connection reads anew: its read that waits on the same channels is a ghost behind some proxy.
-    pub(super) fn replace_older(&mut self, now: Millis, connection: u32, follows: &[(LogName<'_>, Since)]) {
-        if self.connections[connection as usize].readers.is_empty() {
-            return;
-        }
-        let Some(mut channels) = follows.iter().map(|(log, _)| self.find(log)).collect::<Option<Vec<_>>>() else {
-            return;
-        };
-        channels.sort_unstable();
-        let follows_the_same =
-            |key: &&ReaderKey| self.readers.get(**key).is_some_and(|reader| reader.seats.same_channels(&channels));
-        let older = self.connections[connection as usize].readers.iter().find(follows_the_same).copied();
-        if let Some(key) = older {
-            self.dismiss(now, key);
         }
     }
 }

@@ -1,0 +1,62 @@
+# The way around here: `make` lists what there is.
+
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# Packages of Debian that the tests use, as PROGRAM:PACKAGE.
+TEST_TOOLS := strace:strace
+WRK_TOOLS := wrk:wrk nginx:nginx-light
+BENCH_TOOLS := $(WRK_TOOLS) valgrind:valgrind strace:strace
+BENCH := bench/target/release/speak-bench
+SEEDS ?= 5000
+
+.PHONY: help run test lint sim bench bench-full wrk bench-check bench-tools fmt clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/' | expand -t 18
+
+run: ## build and run the server with its demo, on ports 8080 and 7732
+	cargo run --release --locked
+
+test: ## all tests; installs what they need from Debian
+	@$(call install,$(TEST_TOOLS))
+	cargo test --locked
+
+lint: ## formatting, clippy and documentation, all without a warning
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo fmt --check --manifest-path bench/Cargo.toml
+	cargo clippy --locked --all-targets --manifest-path bench/Cargo.toml -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+sim: ## the simulation of the hub beside its model: SEEDS=5000, or SPEAK_SIM_SEED=7 to replay one
+	SPEAK_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim -- --nocapture
+
+bench: bench-tools ## Speak beside nchan, nginx and the floor, in under two minutes; installs what it needs from Debian
+	$(BENCH) run --quick --speak target/release/speak
+
+bench-full: bench-tools ## the same for long: up to 18,000 readers
+	$(BENCH) run --full --speak target/release/speak
+
+wrk: bench-tools ## CPU time per request under wrk, beside nginx
+	bench/wrk/run.sh target/release/speak
+
+bench-check: bench-tools ## what depends on no machine: system calls, memory and instructions, each within its limit
+	bench/syscalls.sh target/release/speak
+	bench/instructions.sh target/release/speak
+
+bench-tools:
+	@$(call install,$(BENCH_TOOLS))
+	@[ -e /usr/lib/nginx/modules/ngx_nchan_module.so ] || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -yq libnginx-mod-nchan; }
+	cargo build --release --locked
+	cargo build --release --locked --manifest-path bench/Cargo.toml
+
+fmt: ## format the code
+	cargo fmt
+
+clean: ## remove what was built
+	cargo clean
+
+# Installs those packages of a list whose programs are missing.
+define install
+missing=; for tool in $(1); do command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
+if [ -n "$$missing" ]; then $(SUDO) apt-get update -q && $(SUDO) apt-get install -yq --no-install-recommends $$missing; fi
+endef

@@ -1,0 +1,158 @@
+//! The command line.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lexopt::prelude::*;
+
+use crate::Result;
+use crate::plan::Length;
+use crate::process::Process;
+use crate::run::Options;
+use crate::server::{Kind, Target};
+use crate::wire::Form;
+use crate::work::{Chat, Closed, Fanout, Work};
+
+pub(crate) const HELP: &str = "\
+Measures Speak beside nchan, nginx and a floor.
+
+speak-bench run [--quick|--full] [--speak PROGRAM] [--rounds N] [--only PART,…] [--results FOLDER]
+    Compares the servers, each started here; prints a table, and writes it as JSON and SVG.
+    --only takes the parts whose name begins with PART.
+
+speak-bench drive WORK --at 127.0.0.1:PORT [--target speak|nchan|nginx] [--pid PID] [WHAT NUMBER]…
+    Puts one load on a server that runs and has served nothing yet, and prints what it cost as a line
+    of JSON. WORK and WHAT:
+        fanout, jsonp    --readers 1000 --messages 20
+        chat             --rooms 100 --users 10 --rate 1000 --messages 2000
+        publish, poll    --connections 64 --depth 1 --requests 20000 --warm-up 0
+                         poll: --messages 1
+        churn, connect   --cycles 1000
+        idle             --readers 1000
+
+speak-bench floor
+    Serves as the floor on a free port, which it tells.
+";
+
+/// What is asked for.
+pub(crate) enum Command {
+    Help,
+    Floor,
+    Drive { target: Target, work: Work },
+    Run(Options),
+}
+
+/// Reads the command line.
+///
+/// # Errors
+///
+/// What is not known, or has no value where it needs one.
+pub(crate) fn parse() -> Result<Command> {
+    let mut parser = lexopt::Parser::from_env();
+    match parser.next()? {
+        Some(Value(name)) if name == "run" => parse_run(parser),
+        Some(Value(name)) if name == "drive" => parse_drive(parser),
+        Some(Value(name)) if name == "floor" => Ok(Command::Floor),
+        None | Some(Short('h') | Long("help")) => Ok(Command::Help),
+        Some(other) => Err(other.unexpected().into()),
+    }
+}
+
+fn parse_run(mut parser: lexopt::Parser) -> Result<Command> {
+    let mut options = Options {
+        length: Length::Quick,
+        speak: None,
+        rounds: None,
+        only: Vec::new(),
+        results: PathBuf::from("bench/results"),
+    };
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("quick") => options.length = Length::Quick,
+            Long("full") => options.length = Length::Full,
+            Long("speak") => options.speak = Some(parser.value()?.into()),
+            Long("rounds") => options.rounds = Some(parser.value()?.parse()?),
+            Long("results") => options.results = parser.value()?.into(),
+            Long("only") => {
+                let parts = parser.value()?.string()?;
+                options.only = parts.split(',').map(str::to_owned).collect();
+            }
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Command::Run(options))
+}
+
+fn parse_drive(mut parser: lexopt::Parser) -> Result<Command> {
+    let (mut name, mut at, mut kind, mut process) = (None, None, Kind::Speak, None);
+    let mut numbers = Numbers::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Value(work) if name.is_none() => name = Some(work.string()?),
+            Long("at") => at = Some(parser.value()?.parse()?),
+            Long("target") => kind = Kind::parse(&parser.value()?.string()?)?,
+            Long("pid") => process = Some(Process::new(parser.value()?.parse()?)),
+            Long(what) => {
+                let what = what.to_owned();
+                numbers.0.insert(what, parser.value()?.parse()?);
+            }
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let work = numbers.work(&name.ok_or("drive what? see --help")?)?;
+    if let Some(what) = numbers.0.keys().next() {
+        return Err(format!("--{what} says nothing of that work").into());
+    }
+    let target = Target { address: at.ok_or("drive where? give --at")?, dialect: kind.dialect(), process };
+    Ok(Command::Drive { target, work })
+}
+
+/// The numbers given to `drive`, by name; what is used is taken out.
+#[derive(Default)]
+struct Numbers(BTreeMap<String, u32>);
+
+impl Numbers {
+    fn take(&mut self, what: &str, otherwise: u32) -> usize {
+        self.0.remove(what).unwrap_or(otherwise) as usize
+    }
+
+    fn work(&mut self, name: &str) -> Result<Work> {
+        Ok(match name {
+            "fanout" => Work::Fanout(self.fanout(Form::Plain)),
+            "jsonp" => Work::Fanout(self.fanout(Form::Jsonp)),
+            "chat" => Work::Chat(Chat {
+                rooms: self.take("rooms", 100),
+                users: self.take("users", 10),
+                per_second: self.take("rate", 1000) as f64,
+                messages: self.take("messages", 2000),
+            }),
+            "publish" => Work::Publish(self.closed()?),
+            "poll" => Work::Poll(self.closed()?, self.take("messages", 1)),
+            "churn" => Work::Churn { cycles: self.take("cycles", 1000) },
+            "connect" => Work::Connect { cycles: self.take("cycles", 1000) },
+            "idle" => Work::Idle { readers: self.take("readers", 1000) },
+            _ => return Err(format!("no such work: {name}").into()),
+        })
+    }
+
+    fn fanout(&mut self, form: Form) -> Fanout {
+        Fanout { readers: self.take("readers", 1000), messages: self.take("messages", 20), form }
+    }
+
+    fn closed(&mut self) -> Result<Closed> {
+        let closed = Closed {
+            connections: self.take("connections", 64),
+            depth: self.take("depth", 1).max(1),
+            requests: self.take("requests", 20_000),
+            at_most: Duration::MAX,
+            warm_up: self.take("warm-up", 0),
+        };
+        let whole = |count: usize| count.is_multiple_of(closed.depth);
+        if whole(closed.requests) && whole(closed.warm_up) {
+            Ok(closed)
+        } else {
+            Err("--requests and --warm-up must be multiples of --depth".into())
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! People who come and go: introduce, wait, close, and a goodbye that an observer must see.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::client::{BUFFER_BYTES, Client, Poller};
+use crate::frame::{Frame, Framer};
+use crate::process::{Cores, Window};
+use crate::server::Target;
+use crate::wire::Dialect;
+use crate::work::Sample;
+use crate::{Result, STALL};
+
+/// Who comes at once. Twice as many messages must fit into the history, or the observer misses some.
+const BATCH: usize = 40;
+const PATIENCE: Duration = Duration::from_millis(200);
+const ROOM: &str = "churn";
+
+/// Introductions that end by closing the read that waits with them.
+pub(crate) fn churn(target: &Target, cores: Cores, cycles: usize) -> Result<Sample> {
+    let mut observer = Observer::new(target)?;
+    let mut door = Door::new(target)?;
+    door.come_and_go(BATCH, &mut observer)?;
+    let window = Window::open(target.process, cores)?;
+    for done in (0..cycles).step_by(BATCH) {
+        door.come_and_go(BATCH.min(cycles - done), &mut observer)?;
+    }
+    let usage = window.close()?;
+    Ok(Sample::new(usage, cycles as u64))
+}
+
+/// Connections that write once and close, for comparison.
+pub(crate) fn connect(target: &Target, cores: Cores, cycles: usize) -> Result<Sample> {
+    let mut door = Door::new(target)?;
+    door.write_and_go(BATCH)?;
+    let window = Window::open(target.process, cores)?;
+    for done in (0..cycles).step_by(BATCH) {
+        door.write_and_go(BATCH.min(cycles - done))?;
+    }
+    let usage = window.close()?;
+    Ok(Sample::new(usage, cycles as u64))
+}
+
+/// Lets clients in by the batch.
+struct Door {
+    target: Target,
+    framer: Framer,
+    buffer: Vec<u8>,
+    tokens: Vec<u64>,
+    next_number: u32,
+}
+
+impl Door {
+    fn new(target: &Target) -> Result<Self> {
+        if target.dialect != Dialect::Speak {
+            return Err("only Speak knows introductions".into());
+        }
+        Ok(Self {
+            target: *target,
+            framer: Framer::default(),
+            buffer: vec![0; BUFFER_BYTES],
+            tokens: Vec::new(),
+            next_number: 0,
+        })
+    }
+
+    fn connect(&mut self, count: usize) -> Result<(Poller, Vec<Client>)> {
+        let poller = Poller::new()?;
+        let mut clients = Vec::with_capacity(count);
+        for index in 0..count {
+            let client = Client::connect(self.target.address, self.next_number)?;
+            self.next_number += 1;
+            poller.add(&client, index as u64)?;
+            clients.push(client);
+        }
+        Ok((poller, clients))
+    }
+
+    /// Waits for one answer to each client.
+    fn answers<T>(
+        &mut self,
+        poller: &mut Poller,
+        clients: &mut [Client],
+        mut read: impl FnMut(&Frame) -> Result<T>,
+    ) -> Result<Vec<(usize, T)>> {
+        let mut answers = Vec::with_capacity(clients.len());
+        let deadline = Instant::now() + STALL;
+        while answers.len() < clients.len() {
+            if Instant::now() > deadline {
+                return Err("a call is not answered".into());
+            }
+            poller.wait(PATIENCE, &mut self.tokens)?;
+            for &token in &self.tokens {
+                let index = token as usize;
+                let (framer, buffer) = (&mut self.framer, &mut self.buffer);
+                clients[index].receive(framer, buffer, |_, frame| {
+                    answers.push((index, read(frame)?));
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(answers)
+    }
+
+    fn come_and_go(&mut self, count: usize, observer: &mut Observer) -> Result<()> {
+        let (mut poller, mut clients) = self.connect(count)?;
+        for client in &clients {
+            client.send(&get(&format!("/introduce?channel={ROOM}&message=somebody")))?;
+        }
+        let introduced = self.answers(&mut poller, &mut clients, |frame| {
+            let value = json(frame)?;
+            let connection = value["connection"].as_u64();
+            let auth = value["auth"].as_str().map(str::to_owned);
+            connection.zip(auth).ok_or_else(|| format!("not introduced: {value}").into())
+        })?;
+        for (index, (connection, auth)) in &introduced {
+            let read = format!("/read?channel={ROOM}-quiet&connection={connection}&auth={auth}");
+            clients[*index].send(&get(&read))?;
+        }
+        // The server takes requests as they come: once it answers the observer, all reads wait.
+        observer.read("&timeout=0")?;
+        drop(clients);
+        observer.await_goodbyes(count)
+    }
+
+    fn write_and_go(&mut self, count: usize) -> Result<()> {
+        let (mut poller, mut clients) = self.connect(count)?;
+        for client in &clients {
+            client.send(&get(&format!("/write?channel={ROOM}&message=somebody")))?;
+        }
+        let dialect = self.target.dialect;
+        self.answers(&mut poller, &mut clients, |frame| dialect.written_id(frame))?;
+        Ok(())
+    }
+}
+
+/// Reads the channel, and checks that each introduction has exactly one goodbye, by closing.
+struct Observer {
+    client: Client,
+    next_id: u64,
+    /// Who is introduced, by connection.
+    present: BTreeMap<u64, u64>,
+    left: usize,
+}
+
+impl Observer {
+    fn new(target: &Target) -> Result<Self> {
+        Ok(Self { client: Client::connect(target.address, 0)?, next_id: 1, present: BTreeMap::new(), left: 0 })
+    }
+
+    fn await_goodbyes(&mut self, count: usize) -> Result<()> {
+        let deadline = Instant::now() + STALL;
+        while self.left < count {
+            if Instant::now() > deadline {
+                return Err(format!("only {} of {count} goodbyes came", self.left).into());
+            }
+            self.read("&timeout=1")?;
+        }
+        self.left -= count;
+        if self.left > 0 || !self.present.is_empty() {
+            return Err("more goodbyes than introductions, or fewer".into());
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, how: &str) -> Result<()> {
+        let request = get(&format!("/read?channel={ROOM}&from_id={}{how}", self.next_id));
+        let answer = self.client.ask(&request, json)?;
+        let wrong = || format!("not in order: {answer}");
+        if answer.get("missed").is_some() {
+            return Err(wrong().into());
+        }
+        for message in answer["messages"].as_array().ok_or_else(wrong)? {
+            let id = message["id"].as_u64().ok_or_else(wrong)?;
+            let from = message["from"].as_u64().ok_or_else(wrong)?;
+            if id != self.next_id {
+                return Err(wrong().into());
+            }
+            self.next_id += 1;
+            let fits = match message["type"].as_str() {
+                Some("introduction") => self.present.insert(from, id).is_none(),
+                Some("goodbye") if message["reason"] == "closed" => {
+                    self.left += 1;
+                    self.present.remove(&from).is_some()
+                }
+                _ => false,
+            };
+            if !fits {
+                return Err(wrong().into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn get(target: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
+}
+
+fn json(frame: &Frame) -> Result<Value> {
+    if frame.status != 200 {
+        return Err(format!("answered {}", frame.lossy()).into());
+    }
+    Ok(serde_json::from_slice(frame.body())?)
+}

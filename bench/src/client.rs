@@ -1,0 +1,159 @@
+//! The generator's side of a TCP connection, and the loop's wait for many of them.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+use crate::Result;
+use crate::frame::{Frame, Framer};
+
+/// As long as a connect may take; on loopback only a full backlog makes it wait.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// Clients come from this many addresses, so that ports never run short.
+const SOURCES: u32 = 200;
+/// The size of the buffer that all clients of a loop receive into.
+pub(crate) const BUFFER_BYTES: usize = 256 * 1024;
+/// How long the loop goes on asking before it sleeps. A generator that sleeps would make the server
+/// pay for waking it, at random, and no distant client does that.
+const SPIN: Duration = Duration::from_micros(500);
+const EVENTS_MAX: usize = 512;
+
+/// One connection to the server.
+pub(crate) struct Client {
+    socket: OwnedFd,
+    /// The beginning of an answer whose end has not come.
+    partial: Vec<u8>,
+}
+
+impl Client {
+    /// Connects from the address that belongs to `number`.
+    pub(crate) fn connect(server: SocketAddrV4, number: u32) -> Result<Self> {
+        let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        sockopt::set_socket_timeout(&socket, Timeout::Send, Some(CONNECT_PATIENCE))?;
+        let source = Ipv4Addr::new(127, 0, 0, 2 + (number % SOURCES) as u8);
+        net::bind(&socket, &SocketAddrV4::new(source, 0))?;
+        net::connect(&socket, &server).map_err(|error| format!("client {number} cannot connect: {error}"))?;
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        Ok(Self { socket, partial: Vec::new() })
+    }
+
+    /// Sends a request whole. A loopback socket with nothing unread takes any of ours.
+    pub(crate) fn send(&self, bytes: &[u8]) -> Result<()> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let sent = net::send(&self.socket, bytes, flags)?;
+        if sent == bytes.len() { Ok(()) } else { Err("the server does not read its requests".into()) }
+    }
+
+    /// Takes what has come, and hands each whole answer to `each`.
+    ///
+    /// # Errors
+    ///
+    /// The server closed, or sent what is no answer, or `each` refused it.
+    pub(crate) fn receive(
+        &mut self,
+        framer: &mut Framer,
+        buffer: &mut [u8],
+        mut each: impl FnMut(&Self, &Frame) -> Result<()>,
+    ) -> Result<()> {
+        loop {
+            let kept = self.partial.len();
+            buffer[..kept].copy_from_slice(&self.partial);
+            self.partial.clear();
+            let received = match net::recv(&self.socket, &mut buffer[kept..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return Err("the server closed a connection".into()),
+                Ok((received, _)) => received,
+                Err(Errno::AGAIN) => 0,
+                Err(error) => return Err(error.into()),
+            };
+            let filled = kept + received;
+            let mut done = 0;
+            while let Some(frame) = framer.next(&buffer[done..filled])? {
+                done += frame.bytes.len();
+                each(self, &frame)?;
+                if done == filled {
+                    break;
+                }
+            }
+            self.partial.extend_from_slice(&buffer[done..filled]);
+            // Events come by edges: only a read that did not fill the buffer has drained the socket.
+            if filled < buffer.len() {
+                return Ok(());
+            }
+            if done == 0 {
+                return Err("an answer is larger than any of this bench".into());
+            }
+        }
+    }
+
+    /// Sends a request and waits for its answer, where speed does not matter.
+    pub(crate) fn ask<T>(&mut self, request: &[u8], mut read: impl FnMut(&Frame) -> Result<T>) -> Result<T> {
+        let mut framer = Framer::default();
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let deadline = Instant::now() + CONNECT_PATIENCE;
+        self.send(request)?;
+        let mut answer = None;
+        while answer.is_none() {
+            if Instant::now() > deadline {
+                return Err("the server does not answer".into());
+            }
+            self.receive(&mut framer, &mut buffer, |_, frame| {
+                answer = Some(read(frame)?);
+                Ok(())
+            })?;
+        }
+        answer.ok_or_else(|| "the server does not answer".into())
+    }
+}
+
+/// Waits for many clients, each known by a token.
+pub(crate) struct Poller {
+    epoll: OwnedFd,
+    events: Vec<Event>,
+    /// When there last was an event.
+    active: Instant,
+}
+
+impl Poller {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            events: Vec::with_capacity(EVENTS_MAX),
+            active: Instant::now(),
+        })
+    }
+
+    pub(crate) fn add(&self, client: &Client, token: u64) -> Result<()> {
+        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+        let token = EventData::new_u64(token);
+        Ok(epoll::add(&self.epoll, &client.socket, token, flags)?)
+    }
+
+    /// Replaces `tokens` by those of the clients that have something; by none after `patience`.
+    pub(crate) fn wait(&mut self, patience: Duration, tokens: &mut Vec<u64>) -> Result<()> {
+        tokens.clear();
+        let start = Instant::now();
+        loop {
+            self.events.clear();
+            let waited = start.elapsed();
+            let sleep = if self.active.elapsed() < SPIN { Duration::ZERO } else { patience.saturating_sub(waited) };
+            let sleep = rustix::event::Timespec::try_from(sleep)?;
+            let space = rustix::buffer::spare_capacity(&mut self.events);
+            match epoll::wait(&self.epoll, space, Some(&sleep)) {
+                Ok(0) | Err(Errno::INTR) if waited < patience => {}
+                Ok(_) | Err(Errno::INTR) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if !self.events.is_empty() {
+            self.active = Instant::now();
+        }
+        tokens.extend(self.events.iter().map(|event| event.data.u64()));
+        Ok(())
+    }
+}

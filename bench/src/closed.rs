@@ -1,0 +1,247 @@
+//! Closed loops: connections that send some requests at once, wait for the answers, and go on.
+//!
+//! With one request at a time this is what wrk does; with sixteen it is pipelining.
+
+use std::time::{Duration, Instant};
+
+use crate::client::{BUFFER_BYTES, Client, Poller};
+use crate::frame::{Frame, Framer};
+use crate::process::{Cores, Window};
+use crate::server::Target;
+use crate::wire::{Dialect, Form};
+use crate::work::{Closed, Sample};
+use crate::{Result, STALL};
+
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// What the connections ask, and what they make of the answers.
+trait Script {
+    /// The bytes of the next `depth` requests of a connection.
+    fn requests(&mut self, connection: usize) -> &[u8];
+
+    /// Checks an answer.
+    fn answer(&mut self, connection: usize, frame: &Frame) -> Result<()>;
+}
+
+/// Sends writes, and checks that each got an id of its own.
+pub(crate) fn publish(target: &Target, cores: Cores, work: Closed) -> Result<Sample> {
+    let mut script = Writes {
+        dialect: target.dialect,
+        template: target.dialect.write(0, work.depth),
+        depth: work.depth,
+        next_seq: 0,
+        sent: vec![0; work.connections],
+        last_ids: vec![0; work.connections],
+        by_id: Vec::new(),
+    };
+    let sample = drive(target, cores, work, &mut script)?;
+    script.check(target)?;
+    Ok(sample)
+}
+
+/// Sends reads of a room with so many messages, and checks that each gives them.
+pub(crate) fn poll(target: &Target, cores: Cores, work: Closed, messages: usize) -> Result<Sample> {
+    let dialect = target.dialect;
+    if dialect != Dialect::Fixed {
+        let mut writer = Client::connect(target.address, 0)?;
+        for seq in 0..messages as u32 {
+            let mut write = dialect.write(0, 1);
+            write.number(0, seq);
+            writer.ask(&write.bytes, |frame| dialect.written_id(frame))?;
+        }
+    }
+    let mut script = Reads {
+        dialect,
+        requests: dialect.immediate_read(0, 1, work.depth),
+        expected: (0..messages as u32).collect(),
+        known: Vec::new(),
+    };
+    drive(target, cores, work, &mut script)
+}
+
+/// Runs the loop: first the warm-up, then what is measured.
+fn drive(target: &Target, cores: Cores, work: Closed, script: &mut impl Script) -> Result<Sample> {
+    let poller = Poller::new()?;
+    let mut clients = Vec::with_capacity(work.connections);
+    for number in 0..work.connections {
+        let client = Client::connect(target.address, number as u32)?;
+        poller.add(&client, number as u64)?;
+        clients.push(client);
+    }
+    let mut pool = Pool {
+        poller,
+        clients,
+        due: vec![0; work.connections],
+        depth: work.depth,
+        framer: Framer::default(),
+        buffer: vec![0; BUFFER_BYTES],
+        answer_bytes: 0,
+    };
+    pool.send(work.warm_up, Duration::MAX, script)?;
+    let window = Window::open(target.process, cores)?;
+    let answered = pool.send(work.requests, work.at_most, script)?;
+    let usage = window.close()?;
+    let mut sample = Sample::new(usage, answered as u64);
+    sample.answer_bytes = pool.answer_bytes;
+    Ok(sample)
+}
+
+struct Pool {
+    poller: Poller,
+    clients: Vec<Client>,
+    /// Answers that each connection still waits for.
+    due: Vec<usize>,
+    depth: usize,
+    framer: Framer,
+    buffer: Vec<u8>,
+    answer_bytes: usize,
+}
+
+impl Pool {
+    /// Sends so many requests (a multiple of the depth), or for so long, and waits for all answers.
+    /// Gives their number.
+    fn send(&mut self, requests: usize, at_most: Duration, script: &mut impl Script) -> Result<usize> {
+        let mut unsent = requests / self.depth;
+        let mut unanswered = 0;
+        let start = Instant::now();
+        let mut progress = start;
+        let mut tokens = Vec::new();
+        for connection in 0..self.clients.len().min(unsent) {
+            self.clients[connection].send(script.requests(connection))?;
+            self.due[connection] = self.depth;
+            unanswered += self.depth;
+            unsent -= 1;
+        }
+        while unanswered > 0 {
+            self.poller.wait(PATIENCE, &mut tokens)?;
+            if !tokens.is_empty() {
+                progress = Instant::now();
+            } else if progress.elapsed() > STALL {
+                return Err(format!("{unanswered} requests are not answered").into());
+            }
+            for &token in &tokens {
+                let connection = token as usize;
+                let due = &mut self.due[connection];
+                let (answer_bytes, depth) = (&mut self.answer_bytes, self.depth);
+                self.clients[connection].receive(&mut self.framer, &mut self.buffer, |client, frame| {
+                    *due = due.checked_sub(1).ok_or("an answer to no request")?;
+                    unanswered -= 1;
+                    *answer_bytes = frame.bytes.len();
+                    script.answer(connection, frame)?;
+                    if *due == 0 && unsent > 0 && start.elapsed() < at_most {
+                        client.send(script.requests(connection))?;
+                        *due = depth;
+                        unanswered += depth;
+                        unsent -= 1;
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(requests - unsent * self.depth)
+    }
+}
+
+struct Writes {
+    dialect: Dialect,
+    template: crate::wire::Template,
+    depth: usize,
+    next_seq: u32,
+    /// The sequence number of the oldest write of each connection that is not answered.
+    sent: Vec<u32>,
+    last_ids: Vec<u64>,
+    /// What got each id, from 1 on.
+    by_id: Vec<Option<u32>>,
+}
+
+impl Script for Writes {
+    fn requests(&mut self, connection: usize) -> &[u8] {
+        self.sent[connection] = self.next_seq;
+        for index in 0..self.depth {
+            self.template.number(index, self.next_seq);
+            self.next_seq += 1;
+        }
+        &self.template.bytes
+    }
+
+    fn answer(&mut self, connection: usize, frame: &Frame) -> Result<()> {
+        let seq = self.sent[connection];
+        self.sent[connection] += 1;
+        let Some(id) = self.dialect.written_id(frame)? else {
+            return Ok(());
+        };
+        if id <= self.last_ids[connection] {
+            return Err(format!("id {id} after {}", self.last_ids[connection]).into());
+        }
+        self.last_ids[connection] = id;
+        if id > u64::from(self.next_seq) {
+            return Err(format!("id {id} is above what was written").into());
+        }
+        let place = usize::try_from(id)? - 1;
+        if place >= self.by_id.len() {
+            self.by_id.resize(place + 1, None);
+        }
+        match self.by_id[place].replace(seq) {
+            Some(other) => Err(format!("{seq} and {other} got id {id}").into()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Writes {
+    /// Reads the newest message back: it must be the one that got the highest id.
+    fn check(&self, target: &Target) -> Result<()> {
+        let Dialect::Speak = self.dialect else {
+            return Ok(());
+        };
+        if self.by_id.len() != self.next_seq as usize {
+            return Err("fewer ids than writes".into());
+        }
+        if let Some(gap) = self.by_id.iter().position(Option::is_none) {
+            return Err(format!("nobody got id {}", gap + 1).into());
+        }
+        let newest = self.by_id.len() as u64;
+        let request = self.dialect.immediate_read(0, newest, 1);
+        let mut reader = Client::connect(target.address, 0)?;
+        let dialect = self.dialect;
+        let answer = reader.ask(&request, |frame| dialect.decode(frame, Form::Plain))?;
+        let expected = self.by_id.last().copied().flatten();
+        if answer.first_id != Some(newest) || answer.seqs.first().copied() != expected {
+            return Err(format!("id {newest} holds {answer:?}, not {expected:?}").into());
+        }
+        Ok(())
+    }
+}
+
+struct Reads {
+    dialect: Dialect,
+    requests: Vec<u8>,
+    expected: Vec<u32>,
+    /// The body that was checked: all others must be the same.
+    known: Vec<u8>,
+}
+
+impl Script for Reads {
+    fn requests(&mut self, _connection: usize) -> &[u8] {
+        &self.requests
+    }
+
+    fn answer(&mut self, _connection: usize, frame: &Frame) -> Result<()> {
+        if frame.status == 200 && frame.body() == self.known {
+            return Ok(());
+        }
+        if !self.known.is_empty() {
+            return Err(format!("not the same answer: {}", frame.lossy()).into());
+        }
+        if self.dialect != Dialect::Fixed {
+            let seqs = self.dialect.decode(frame, Form::Plain)?.seqs;
+            // nchan gives one message at a time.
+            let whole = seqs == self.expected || (seqs == [0] && self.dialect == Dialect::Nchan);
+            if !whole {
+                return Err(format!("read {seqs:?}, not {:?}", self.expected).into());
+            }
+        }
+        self.known.extend_from_slice(frame.body());
+        Ok(())
+    }
+}

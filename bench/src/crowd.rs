@@ -1,0 +1,411 @@
+//! A crowd: readers in rooms who poll for ever, and a few writers. Every message is checked.
+//!
+//! A room has a log, which is what its first reader saw at each place; every other reader must see the
+//! same at that place, and in the end the log must hold what was written, each message once. So a
+//! message that is lost, doubled or out of order is found, whoever the server is.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::client::{BUFFER_BYTES, Client, Poller};
+use crate::frame::{Frame, Framer};
+use crate::server::Target;
+use crate::wire::{self, Cursor, Dialect, Form, Template};
+use crate::{Result, STALL};
+
+const WRITER_TOKENS: u64 = 1 << 32;
+/// Readers that connect before the server must have read from them.
+const CONNECT_BATCH: usize = 100;
+
+/// How large a crowd is.
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    pub(crate) rooms: usize,
+    pub(crate) readers_per_room: usize,
+    pub(crate) writers: usize,
+    pub(crate) form: Form,
+}
+
+struct Reader {
+    client: Client,
+    room: u32,
+    /// How many messages of its room it has seen.
+    place: u32,
+}
+
+struct Room {
+    /// The sequence numbers in the order in which readers see them.
+    log: Vec<u32>,
+    /// The sequence numbers that were written.
+    written: Vec<u32>,
+    /// The last answer, what it held, and the poll that goes on from it: a room's readers mostly get
+    /// the same bytes, and then nothing is parsed or built again.
+    answer: Vec<u8>,
+    seqs: Vec<u32>,
+    poll: Vec<u8>,
+}
+
+/// A message that a reader got.
+pub(crate) struct Delivery {
+    pub(crate) seq: u32,
+    pub(crate) at: Instant,
+}
+
+struct Readers {
+    dialect: Dialect,
+    form: Form,
+    all: Vec<Reader>,
+    rooms: Vec<Room>,
+    framer: Framer,
+    delivered: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Write {
+    room: u32,
+    seq: u32,
+}
+
+struct Writer {
+    client: Client,
+    busy: Option<Write>,
+}
+
+struct Writers {
+    dialect: Dialect,
+    all: Vec<Writer>,
+    /// In turn, so that all of them are used.
+    idle: VecDeque<usize>,
+    queue: VecDeque<Write>,
+    templates: Vec<Template>,
+    framer: Framer,
+    /// Room, id and sequence number of each write, where the server gives ids.
+    ids: Vec<(u32, u64, u32)>,
+}
+
+/// Readers, writers, and the loop that serves them.
+pub(crate) struct Crowd {
+    poller: Poller,
+    tokens: Vec<u64>,
+    buffer: Vec<u8>,
+    readers: Readers,
+    writers: Writers,
+    progress: Instant,
+}
+
+impl Crowd {
+    /// Connects everybody and lets every reader ask for its first message.
+    pub(crate) fn gather(target: &Target, size: Size) -> Result<Self> {
+        let mut crowd = Self {
+            poller: Poller::new()?,
+            tokens: Vec::new(),
+            buffer: vec![0; BUFFER_BYTES],
+            readers: Readers::new(target.dialect, size),
+            writers: Writers::new(target, size)?,
+            progress: Instant::now(),
+        };
+        for (index, writer) in crowd.writers.all.iter().enumerate() {
+            let token = WRITER_TOKENS + index as u64;
+            crowd.poller.add(&writer.client, token)?;
+        }
+        let total = size.rooms * size.readers_per_room;
+        for first in (0..total).step_by(CONNECT_BATCH) {
+            let batch = first..total.min(first + CONNECT_BATCH);
+            for index in batch.clone() {
+                let client = Client::connect(target.address, index as u32)?;
+                crowd.poller.add(&client, index as u64)?;
+                crowd.readers.all.push(Reader {
+                    client,
+                    // Neighbours in the server's tables are in different rooms, as in life.
+                    room: (index % size.rooms) as u32,
+                    place: 0,
+                });
+            }
+            for index in batch {
+                crowd.readers.poll(index)?;
+            }
+        }
+        Ok(crowd)
+    }
+
+    /// Writes message `seq` to a room as soon as a writer is free.
+    pub(crate) fn write(&mut self, room: u32, seq: u32) -> Result<()> {
+        self.readers.rooms[room as usize].written.push(seq);
+        self.writers.queue.push_back(Write { room, seq });
+        self.writers.pump()
+    }
+
+    /// Messages that readers have got.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.readers.delivered
+    }
+
+    /// Writes that are not answered yet.
+    pub(crate) fn unanswered(&self) -> usize {
+        let writers = &self.writers;
+        writers.queue.len() + writers.all.len() - writers.idle.len()
+    }
+
+    /// Bytes of the last answer to a reader of the first room.
+    pub(crate) fn answer_bytes(&self) -> usize {
+        self.readers.rooms[0].answer.len()
+    }
+
+    /// Handles what has come, or waits for something until `patience` ends.
+    pub(crate) fn turn(&mut self, patience: Duration, mut on: impl FnMut(Delivery)) -> Result<()> {
+        self.poller.wait(patience, &mut self.tokens)?;
+        if !self.tokens.is_empty() {
+            self.progress = Instant::now();
+        }
+        for &token in &self.tokens {
+            if token >= WRITER_TOKENS {
+                let index = (token - WRITER_TOKENS) as usize;
+                self.writers.receive(index, &mut self.buffer)?;
+            } else {
+                self.readers.receive(token as usize, &mut self.buffer, &mut on)?;
+            }
+        }
+        self.writers.pump()
+    }
+
+    /// Fails if nothing has come for long.
+    pub(crate) fn check_progress(&self) -> Result<()> {
+        if self.progress.elapsed() < STALL {
+            return Ok(());
+        }
+        let written = |room: u32| self.readers.rooms[room as usize].written.len();
+        let mut behind = self.readers.all.iter().enumerate();
+        let behind = behind.find(|(_, reader)| (reader.place as usize) < written(reader.room));
+        Err(match behind {
+            Some((index, reader)) => format!(
+                "lost: reader {index} has {} of the {} messages of room {}",
+                reader.place,
+                written(reader.room),
+                reader.room
+            ),
+            None => format!("{} writes are not answered", self.unanswered()),
+        }
+        .into())
+    }
+
+    /// Checks in the end that each reader got each message of its room once, in the order of the ids.
+    pub(crate) fn check(&self) -> Result<()> {
+        for (number, room) in self.readers.rooms.iter().enumerate() {
+            let mut log = room.log.clone();
+            log.sort_unstable();
+            let mut written = room.written.clone();
+            written.sort_unstable();
+            if log != written {
+                let at = log.iter().zip(&written).take_while(|(a, b)| a == b).count();
+                return Err(format!(
+                    "room {number} got {} messages of {}: {:?} where {:?} was written",
+                    log.len(),
+                    written.len(),
+                    log.get(at),
+                    written.get(at)
+                )
+                .into());
+            }
+        }
+        for reader in &self.readers.all {
+            let expected = self.readers.rooms[reader.room as usize].log.len();
+            if reader.place as usize != expected {
+                return Err(format!("a reader got {} of {expected}", reader.place).into());
+            }
+        }
+        for &(room, id, seq) in &self.writers.ids {
+            let log = &self.readers.rooms[room as usize].log;
+            let at = usize::try_from(id)?.checked_sub(1);
+            if at.and_then(|at| log.get(at)) != Some(&seq) {
+                return Err(format!("message {seq} of room {room} is not at its id {id}").into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Readers {
+    fn new(dialect: Dialect, size: Size) -> Self {
+        let room = |number| Room {
+            log: Vec::new(),
+            written: Vec::new(),
+            answer: Vec::new(),
+            seqs: Vec::new(),
+            poll: dialect.poll(number, &Cursor::Start, size.form),
+        };
+        Self {
+            dialect,
+            form: size.form,
+            all: Vec::new(),
+            rooms: (0..size.rooms as u32).map(room).collect(),
+            framer: Framer::default(),
+            delivered: 0,
+        }
+    }
+
+    /// Sends the first poll of a reader.
+    fn poll(&mut self, index: usize) -> Result<()> {
+        let reader = &self.all[index];
+        let poll = &mut self.rooms[reader.room as usize].poll;
+        if self.form == Form::Jsonp {
+            wire::put_callback(poll, index as u32);
+        }
+        reader.client.send(poll)
+    }
+
+    fn receive(&mut self, index: usize, buffer: &mut [u8], on: &mut impl FnMut(Delivery)) -> Result<()> {
+        let reader = &mut self.all[index];
+        let room = &mut self.rooms[reader.room as usize];
+        let (dialect, form) = (self.dialect, self.form);
+        let Reader { client, place, .. } = reader;
+        let delivered = &mut self.delivered;
+        let number = index as u32;
+        client.receive(&mut self.framer, buffer, |client, frame| {
+            room.learn(frame, dialect, form, reader.room, number)?;
+            room.admit(place).map_err(|error| format!("reader {index} of room {}: {error}", reader.room))?;
+            let at = Instant::now();
+            for &seq in &room.seqs {
+                on(Delivery { seq, at });
+            }
+            *delivered += room.seqs.len() as u64;
+            if form == Form::Jsonp {
+                wire::put_callback(&mut room.poll, number);
+            }
+            client.send(&room.poll)
+        })
+    }
+}
+
+impl Room {
+    /// Reads an answer, unless it is the one that another reader just got.
+    fn learn(&mut self, frame: &Frame, dialect: Dialect, form: Form, room: u32, reader: u32) -> Result<()> {
+        let known = match form {
+            Form::Plain => self.answer == frame.bytes,
+            Form::Jsonp => wire::same_but_for_callback(frame.bytes, &self.answer, frame.head_bytes, reader),
+        };
+        if known {
+            return Ok(());
+        }
+        let answer = dialect.decode(frame, form)?;
+        self.answer.clear();
+        self.answer.extend_from_slice(frame.bytes);
+        self.poll = dialect.poll(room, &answer.cursor, form);
+        self.seqs = answer.seqs;
+        let own = |answer| wire::same_but_for_callback(answer, answer, frame.head_bytes, reader);
+        if form == Form::Jsonp && !own(frame.bytes) {
+            return Err(format!("reader {reader} got another's name: {}", frame.lossy()).into());
+        }
+        Ok(())
+    }
+
+    /// Takes the messages of the last answer for a reader who is at `place` in the log.
+    fn admit(&mut self, place: &mut u32) -> Result<()> {
+        for &seq in &self.seqs {
+            match self.log.get(*place as usize) {
+                Some(&expected) if expected == seq => {}
+                Some(expected) => return Err(format!("got {seq}, not {expected}").into()),
+                None => self.log.push(seq),
+            }
+            *place += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Writers {
+    fn new(target: &Target, size: Size) -> Result<Self> {
+        let writer = |number| Ok(Writer { client: Client::connect(target.address, number)?, busy: None });
+        let rooms = 0..size.rooms as u32;
+        Ok(Self {
+            dialect: target.dialect,
+            all: (0..size.writers as u32).map(writer).collect::<Result<_>>()?,
+            idle: (0..size.writers).collect(),
+            queue: VecDeque::new(),
+            templates: rooms.map(|room| target.dialect.write(room, 1)).collect(),
+            framer: Framer::default(),
+            ids: Vec::new(),
+        })
+    }
+
+    /// Gives what waits to the writers that are free.
+    fn pump(&mut self) -> Result<()> {
+        while let (Some(&index), Some(&write)) = (self.idle.front(), self.queue.front()) {
+            let template = &mut self.templates[write.room as usize];
+            template.number(0, write.seq);
+            self.all[index].client.send(&template.bytes)?;
+            self.all[index].busy = Some(write);
+            self.idle.pop_front();
+            self.queue.pop_front();
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, index: usize, buffer: &mut [u8]) -> Result<()> {
+        let Writer { client, busy } = &mut self.all[index];
+        let (dialect, idle, ids) = (self.dialect, &mut self.idle, &mut self.ids);
+        client.receive(&mut self.framer, buffer, |_, frame| {
+            let write = busy.take().ok_or("a write was answered twice")?;
+            if let Some(id) = dialect.written_id(frame)? {
+                ids.push((write.room, id, write.seq));
+            }
+            idle.push_back(index);
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddrV4;
+
+    use super::*;
+
+    /// A crowd of one room that was written `written`, without clients.
+    fn crowd(written: &[u32]) -> Crowd {
+        let size = Size { rooms: 1, readers_per_room: 0, writers: 0, form: Form::Plain };
+        let nowhere =
+            Target { address: SocketAddrV4::new([127, 0, 0, 1].into(), 1), dialect: Dialect::Speak, process: None };
+        let mut crowd = Crowd::gather(&nowhere, size).unwrap();
+        crowd.readers.rooms[0].written = written.to_vec();
+        crowd
+    }
+
+    /// What a reader at `place` makes of an answer with these messages.
+    fn got(crowd: &mut Crowd, place: &mut u32, seqs: &[u32]) -> Result<()> {
+        let room = &mut crowd.readers.rooms[0];
+        room.seqs = seqs.to_vec();
+        room.admit(place)
+    }
+
+    #[test]
+    fn readers_must_see_the_same_messages_in_the_same_order() {
+        let mut crowd = crowd(&[1, 2, 3]);
+        let (mut first, mut second, mut third) = (0, 0, 0);
+        got(&mut crowd, &mut first, &[1, 2]).unwrap();
+        got(&mut crowd, &mut first, &[3]).unwrap();
+        got(&mut crowd, &mut second, &[1]).unwrap();
+        got(&mut crowd, &mut second, &[2, 3]).unwrap();
+        crowd.check().unwrap();
+        got(&mut crowd, &mut third, &[1]).unwrap();
+        assert!(got(&mut crowd, &mut third, &[3]).is_err());
+    }
+
+    #[test]
+    fn a_message_that_came_twice_or_not_at_all_fails_the_check() {
+        for wrong in [&[1, 2, 2, 3][..], &[1, 3], &[1, 2, 4], &[1, 2, 3, 4]] {
+            let mut crowd = crowd(&[1, 2, 3]);
+            got(&mut crowd, &mut 0, wrong).unwrap();
+            assert!(crowd.check().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_readers_must_be_that_of_the_ids() {
+        let mut crowd = crowd(&[1, 2]);
+        got(&mut crowd, &mut 0, &[2, 1]).unwrap();
+        crowd.writers.ids = vec![(0, 1, 2), (0, 2, 1)];
+        crowd.check().unwrap();
+        crowd.writers.ids = vec![(0, 1, 1), (0, 2, 2)];
+        assert!(crowd.check().is_err());
+    }
+}

@@ -1,0 +1,204 @@
+//! What is compared with what, how long, and which ratios are wanted.
+
+use std::time::Duration;
+
+use crate::server::Kind;
+use crate::wire::Form;
+use crate::work::{Chat, Closed, Fanout, Work};
+
+/// How much time a run may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Length {
+    /// Under two minutes.
+    Quick,
+    Full,
+}
+
+impl Length {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Length::Quick => "quick",
+            Length::Full => "full",
+        }
+    }
+
+    pub(crate) fn rounds(self) -> usize {
+        match self {
+            Length::Quick => 4,
+            Length::Full => 5,
+        }
+    }
+}
+
+/// What Speak's figure is held against.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Against {
+    /// The same work done by a peer.
+    Peer(Kind),
+    /// Speak's own figure for another work.
+    Own(&'static str),
+    /// A write, for each of two calls; what it costs to connect and close is taken off before.
+    WritePerCall,
+    /// Nothing: the figure itself counts.
+    Absolute,
+    /// Memory when the readers have left, as a multiple of that before they came.
+    LeftOverBefore,
+}
+
+/// A ratio that is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Goal {
+    pub(crate) against: Against,
+    pub(crate) at_most: f64,
+    pub(crate) stretch: Option<f64>,
+}
+
+/// A row of the table.
+pub(crate) struct Part {
+    pub(crate) name: &'static str,
+    pub(crate) label: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) work: Work,
+    pub(crate) targets: &'static [Kind],
+    pub(crate) goals: Vec<Goal>,
+}
+
+const SPEAK: &[Kind] = &[Kind::Speak];
+const PUBSUB: &[Kind] = &[Kind::Speak, Kind::Floor, Kind::Nchan];
+const WITH_NGINX: &[Kind] = &[Kind::Speak, Kind::Floor, Kind::Nchan, Kind::Nginx];
+const WITHOUT_FLOOR: &[Kind] = &[Kind::Speak, Kind::Nchan];
+
+const DELIVERY: &str = "µs a delivery";
+const REQUEST: &str = "µs a request";
+
+fn goal(against: Against, at_most: f64, stretch: Option<f64>) -> Goal {
+    Goal { against, at_most, stretch }
+}
+
+fn peers(floor: f64, stretch: f64, nchan: f64) -> Vec<Goal> {
+    vec![goal(Against::Peer(Kind::Floor), floor, Some(stretch)), goal(Against::Peer(Kind::Nchan), nchan, None)]
+}
+
+fn fanout(name: &'static str, label: &'static str, readers: usize, messages: usize) -> Part {
+    Part {
+        name,
+        label,
+        unit: DELIVERY,
+        work: Work::Fanout(Fanout { readers, messages, form: Form::Plain }),
+        targets: PUBSUB,
+        goals: peers(1.10, 1.03, 0.70),
+    }
+}
+
+fn chat(name: &'static str, label: &'static str, rooms: usize, users: usize, seconds: f64) -> Part {
+    /// A rate that the slowest of the servers bears with half a core.
+    const DELIVERIES_PER_SECOND: f64 = 15_000.0;
+    let per_second = DELIVERIES_PER_SECOND / users as f64;
+    Part {
+        name,
+        label,
+        unit: DELIVERY,
+        work: Work::Chat(Chat {
+            rooms,
+            users,
+            per_second,
+            #[expect(clippy::cast_sign_loss, reason = "both factors are above 0")]
+            messages: (per_second * seconds) as usize,
+        }),
+        targets: PUBSUB,
+        goals: peers(1.15, 1.08, 0.75),
+    }
+}
+
+fn closed(depth: usize, at_most: Duration) -> Closed {
+    /// Enough for any server here to be stopped by the time, and a bound all the same.
+    const REQUESTS_MAX: usize = 16_000_000;
+    Closed { connections: 64, depth, requests: REQUESTS_MAX, at_most, warm_up: 64 * 16 }
+}
+
+/// Publish and poll, one request at a time and sixteen.
+fn requests(at_most: Duration) -> Vec<Part> {
+    let pipelined = vec![goal(Against::Absolute, 1.2, Some(0.9))];
+    let part = |name, label, work, targets, goals| Part { name, label, unit: REQUEST, work, targets, goals };
+    vec![
+        part("publish", "write, 64 connections", Work::Publish(closed(1, at_most)), PUBSUB, peers(1.20, 1.10, 0.65)),
+        part(
+            "poll",
+            "immediate read, 64 connections",
+            Work::Poll(closed(1, at_most), 1),
+            WITH_NGINX,
+            vec![
+                goal(Against::Peer(Kind::Nginx), 1.0, None),
+                goal(Against::Peer(Kind::Floor), f64::INFINITY, Some(1.05)),
+            ],
+        ),
+        part("publish16", "write, 16 pipelined", Work::Publish(closed(16, at_most)), PUBSUB, pipelined.clone()),
+        part("poll16", "immediate read, 16 pipelined", Work::Poll(closed(16, at_most), 1), WITH_NGINX, pipelined),
+    ]
+}
+
+/// What is held against Speak's own figures.
+fn own(readers: usize, messages: usize, scale: usize, against: &'static str) -> Vec<Part> {
+    let jsonp = Work::Fanout(Fanout { readers, messages, form: Form::Jsonp });
+    let cycles = 1_000 * scale;
+    let part = |name, label, unit, work, goals| Part { name, label, unit, work, targets: SPEAK, goals };
+    vec![
+        part(
+            "jsonp",
+            "fan-out, a callback name each",
+            DELIVERY,
+            jsonp,
+            vec![goal(Against::Own(against), 1.15, Some(1.05))],
+        ),
+        part("connect", "connect, write, close", "µs a client", Work::Connect { cycles }, Vec::new()),
+        part(
+            "churn",
+            "connect, introduce, wait, close",
+            "µs a client",
+            Work::Churn { cycles },
+            vec![goal(Against::WritePerCall, 3.0, Some(2.0))],
+        ),
+    ]
+}
+
+fn idle(label: &'static str, readers: usize) -> Part {
+    Part {
+        name: "idle",
+        label,
+        unit: "bytes a reader",
+        work: Work::Idle { readers },
+        targets: WITHOUT_FLOOR,
+        goals: vec![goal(Against::Absolute, 320.0, Some(200.0)), goal(Against::LeftOverBefore, 1.10, None)],
+    }
+}
+
+/// The rows of a run.
+pub(crate) fn parts(length: Length) -> Vec<Part> {
+    let mut parts = match length {
+        Length::Quick => vec![
+            fanout("fanout1000", "fan-out, 1,000 readers", 1000, 30),
+            chat("chat500x10", "chat, 500 rooms × 10", 500, 10, 1.5),
+        ],
+        Length::Full => vec![
+            fanout("fanout1000", "fan-out, 1,000 readers", 1_000, 100),
+            fanout("fanout10000", "fan-out, 10,000 readers", 10_000, 15),
+            fanout("fanout18000", "fan-out, 18,000 readers", 18_000, 10),
+            chat("chat500x10", "chat, 500 rooms × 10", 500, 10, 6.0),
+            chat("chat1800x10", "chat, 1,800 rooms × 10", 1_800, 10, 6.0),
+            chat("chat20x500", "chat, 20 rooms × 500", 20, 500, 6.0),
+        ],
+    };
+    match length {
+        Length::Quick => {
+            parts.extend(requests(Duration::from_millis(500)));
+            parts.extend(own(1_000, 30, 1, "fanout1000"));
+            parts.push(idle("memory, 4,000 readers", 4_000));
+        }
+        Length::Full => {
+            parts.extend(requests(Duration::from_secs(2)));
+            parts.extend(own(1_000, 100, 4, "fanout1000"));
+            parts.push(idle("memory, 18,000 readers", 18_000));
+        }
+    }
+    parts
+}

@@ -1,0 +1,161 @@
+//! A run as text: a table that Markdown shows as one, too.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::plan::{Against, Goal};
+use crate::run::{Outcome, Row};
+use crate::server::Kind;
+use crate::stats::{Latency, Spread};
+
+/// Others may take this share of a core before a rate or a latency is marked.
+const DISTURBED: f64 = 0.05;
+
+/// The floor's answers may be so much longer or shorter than Speak's: ids have more or fewer digits.
+const LENGTHS_DIFFER_BYTES: usize = 16;
+
+/// Both tables: what things cost, and how fast they went.
+pub(crate) fn render(outcome: &Outcome) -> String {
+    let mut text = format!(
+        "\nCPU time of the server: median of {} rounds (least–most). Ratios are Speak's by the peer's, \
+         round by round.\n\n",
+        outcome.rounds
+    );
+    let mut rows = vec![header(&["÷ floor", "÷ nchan", "÷ nginx", "goal"])];
+    rows.extend(outcome.rows.iter().map(|row| costs(outcome, row)));
+    text.push_str(&aligned(&rows));
+    text.push_str(
+        "\nRates, and latencies in ms (median / 99 % / most): of a fan-out from the write to the last \
+         reader, of a\nchat from when the message was due to each reader.\n\n",
+    );
+    let mut rows = vec![header(&[])];
+    rows.extend(outcome.rows.iter().filter(|row| row.part.name != "idle").map(rates));
+    text.push_str(&aligned(&rows));
+    let _ = writeln!(
+        text,
+        "\n* others took more than {:.0} % of a core in at least one round. All took {:.0} s.",
+        DISTURBED * 100.0,
+        outcome.took.as_secs_f64()
+    );
+    for row in &outcome.rows {
+        text.push_str(&unlike_lengths(row).unwrap_or_default());
+    }
+    text
+}
+
+/// Says so where Speak's answers and the floor's are not of one length: they must be, to compare.
+fn unlike_lengths(row: &Row) -> Option<String> {
+    let bytes = |kind| Some(row.samples.get(&kind)?.last()?.answer_bytes);
+    let (speak, floor) = (bytes(Kind::Speak)?, bytes(Kind::Floor)?);
+    (speak.abs_diff(floor) > LENGTHS_DIFFER_BYTES).then(|| {
+        let name = row.part.name;
+        format!("{name}: Speak's answers have {speak} bytes, the floor's {floor}: mend floor.rs\n")
+    })
+}
+
+fn header(more: &[&str]) -> Vec<String> {
+    let names = Kind::ALL.map(Kind::name);
+    let cells = std::iter::once(&"work").chain(&names).chain(more);
+    cells.map(|&cell| cell.to_owned()).collect()
+}
+
+fn costs(outcome: &Outcome, row: &Row) -> Vec<String> {
+    let mut cells = vec![format!("{}: {}", row.part.label, row.part.unit)];
+    for kind in Kind::ALL {
+        cells.push(row.cost(kind).map_or_else(String::new, figure));
+    }
+    for peer in [Kind::Floor, Kind::Nchan, Kind::Nginx] {
+        let ratio = row.ratio(peer);
+        cells.push(
+            ratio.map_or_else(String::new, |ratio| {
+                format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.least, ratio.most)
+            }),
+        );
+    }
+    let goals = row.part.goals.iter();
+    let goals: Vec<String> = goals.filter_map(|g| goal(outcome, row, g)).collect();
+    cells.push(goals.join("; "));
+    cells
+}
+
+fn figure(spread: Spread) -> String {
+    let places = match spread.median {
+        0.0..3.0 => 2,
+        3.0..100.0 => 1,
+        _ => 0,
+    };
+    format!("{:.places$} ({:.places$}–{:.places$})", spread.median, spread.least, spread.most)
+}
+
+/// A goal and whether it is met; nothing where that was not measured.
+fn goal(outcome: &Outcome, row: &Row, goal: &Goal) -> Option<String> {
+    let measured = outcome.measured(row, goal)?.median;
+    let verdict = match goal.stretch {
+        Some(stretch) if measured <= stretch => "met, stretch too",
+        _ if !goal.at_most.is_finite() => "missed",
+        _ if measured <= goal.at_most => "met",
+        _ => "missed",
+    };
+    // A goal may have only its stretch.
+    let limit = if goal.at_most.is_finite() { goal.at_most } else { goal.stretch? };
+    Some(match goal.against {
+        Against::Peer(kind) => format!("≤ {limit:.2} {} {verdict}", kind.name()),
+        Against::Own(name) => format!("{measured:.2} of {name}, ≤ {limit:.2} {verdict}"),
+        Against::WritePerCall => format!("{measured:.2} of a write a call, ≤ {limit:.1} {verdict}"),
+        Against::Absolute => format!("≤ {limit} {verdict}"),
+        Against::LeftOverBefore => {
+            format!("{measured:.2} of the base when they left, ≤ {limit:.2} {verdict}")
+        }
+    })
+}
+
+fn rates(row: &Row) -> Vec<String> {
+    let mut cells = vec![row.part.label.to_owned()];
+    for kind in Kind::ALL {
+        let samples = row.samples.get(&kind).map_or(&[][..], Vec::as_slice);
+        let Some(rate) = Spread::of(samples.iter().map(|sample| sample.per_second)) else {
+            cells.push(String::new());
+            continue;
+        };
+        let mut cell = format!("{:.0}/s", rate.median);
+        let latencies: Vec<_> = samples.iter().filter_map(|sample| sample.latency).collect();
+        let middle = |of: fn(&Latency) -> Duration| {
+            let times = latencies.iter().map(|latency| of(latency).as_secs_f64() * 1000.0);
+            Spread::of(times).map(|spread| spread.median)
+        };
+        if let (Some(half), Some(p99), Some(most)) =
+            (middle(|latency| latency.half), middle(|latency| latency.p99), middle(|latency| latency.most))
+        {
+            let _ = write!(cell, ", {half:.1} / {p99:.1} / {most:.1}");
+        }
+        if samples.iter().any(|sample| sample.disturbed > DISTURBED) {
+            cell.push('*');
+        }
+        cells.push(cell);
+    }
+    cells
+}
+
+/// Pads the cells, and draws the line that Markdown wants under the first row.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(text, "| {cell:width$} ");
+        }
+        text.push_str("|\n");
+        if index == 0 {
+            for width in &widths {
+                let _ = write!(text, "| {} ", "-".repeat((*width).max(3)));
+            }
+            text.push_str("|\n");
+        }
+    }
+    text
+}

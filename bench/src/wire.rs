@@ -1,0 +1,342 @@
+//! What is said on the wire: the requests of each kind of server, and what its answers hold.
+//!
+//! Every field of a request has a fixed width. So a request is a template in which digits are patched,
+//! and the floor finds a room and a message at fixed places instead of parsing.
+
+use serde_json::Value;
+
+use crate::Result;
+use crate::frame::Frame;
+
+/// The length of every message. Its first eight bytes are its sequence number.
+pub(crate) const MESSAGE_BYTES: usize = 64;
+
+const SEQ_DIGITS: usize = 8;
+const ROOM_DIGITS: usize = 5;
+
+/// A plus is a space in a query: the server has something to decode, as it has with people's words.
+const FILLER: &[u8; MESSAGE_BYTES - SEQ_DIGITS] = b"+the+quick+brown+fox+jumps+over+the+lazy+dog,+and+again.";
+
+/// Where the floor finds the room's digits in a waiting read.
+pub(crate) const READ_ROOM_AT: usize = "GET /read?channel=b".len();
+/// Where the floor finds them in a read with `timeout=0`.
+pub(crate) const IMMEDIATE_ROOM_AT: usize = "GET /read?timeout=0&channel=b".len();
+/// Where the floor finds them in a write.
+pub(crate) const WRITE_ROOM_AT: usize = "GET /write?channel=b".len();
+/// Where the floor finds the message in a write.
+pub(crate) const WRITE_MESSAGE_AT: usize = WRITE_ROOM_AT + ROOM_DIGITS + "&message=".len();
+
+const CALLBACK_AT: usize = "GET /read?callback=cb".len();
+const CALLBACK_DIGITS: usize = 5;
+/// Where a JSONP body holds the digits of the reader's name: after `/**/cb`.
+const CALLBACK_IN_BODY_AT: usize = "/**/cb".len();
+
+/// How a server wants to be spoken to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Dialect {
+    /// Speak, and the floor which imitates it.
+    Speak,
+    /// nginx with nchan: messages are raw bodies, the cursor is in two headers.
+    Nchan,
+    /// nginx with one fixed answer.
+    Fixed,
+}
+
+/// Whether a reader asks for JSON or for a call of its own function.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Form {
+    Plain,
+    Jsonp,
+}
+
+/// Where a reader goes on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Cursor {
+    /// From the first message.
+    Start,
+    NextId(u64),
+    /// nchan's: the second of the last message, and its number within that second.
+    Stamp {
+        modified: String,
+        etag: String,
+    },
+}
+
+/// What an answer to a read holds.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The sequence numbers of its messages, in order.
+    pub(crate) seqs: Vec<u32>,
+    /// The id of the first of them, where the server numbers messages.
+    pub(crate) first_id: Option<u64>,
+    pub(crate) cursor: Cursor,
+}
+
+/// A request, once or several times over, with the places of its sequence numbers.
+pub(crate) struct Template {
+    pub(crate) bytes: Vec<u8>,
+    stride: usize,
+    seq_at: usize,
+}
+
+impl Template {
+    /// Puts a sequence number into the request at `index`.
+    pub(crate) fn number(&mut self, index: usize, seq: u32) {
+        let at = index * self.stride + self.seq_at;
+        put_digits(&mut self.bytes[at..at + SEQ_DIGITS], seq);
+    }
+}
+
+/// The text of message `seq`.
+pub(crate) fn message(seq: u32) -> [u8; MESSAGE_BYTES] {
+    let mut text = [0; MESSAGE_BYTES];
+    put_digits(&mut text[..SEQ_DIGITS], seq);
+    text[SEQ_DIGITS..].copy_from_slice(FILLER);
+    text
+}
+
+/// Writes `number` with leading zeros.
+pub(crate) fn put_digits(place: &mut [u8], mut number: u32) {
+    for digit in place.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+}
+
+/// Reads as many digits as `bytes` has.
+pub(crate) fn digits(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0, |sum, byte| sum * 10 + u32::from(byte & 15))
+}
+
+/// The room whose digits start at `at`.
+pub(crate) fn room_at(request: &[u8], at: usize) -> usize {
+    digits(&request[at..at + ROOM_DIGITS]) as usize
+}
+
+impl Dialect {
+    /// `copies` writes to a room, to be sent at once.
+    pub(crate) fn write(self, room: u32, copies: usize) -> Template {
+        let text = String::from_utf8_lossy(&message(0)).into_owned();
+        let one = match self {
+            Dialect::Nchan => format!(
+                "POST /write?channel=b{room:05} HTTP/1.1\r\nHost: localhost\r\n\
+                 Content-Length: {MESSAGE_BYTES}\r\n\r\n{text}"
+            ),
+            Dialect::Speak | Dialect::Fixed => {
+                format!("GET /write?channel=b{room:05}&message={text} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            }
+        };
+        let seq_at = match self {
+            Dialect::Nchan => one.len() - MESSAGE_BYTES,
+            Dialect::Speak | Dialect::Fixed => WRITE_MESSAGE_AT,
+        };
+        Template { stride: one.len(), seq_at, bytes: one.into_bytes().repeat(copies) }
+    }
+
+    /// A read that waits for what comes after `cursor`.
+    pub(crate) fn poll(self, room: u32, cursor: &Cursor, form: Form) -> Vec<u8> {
+        let callback = match form {
+            Form::Plain => "",
+            Form::Jsonp => "callback=cb00000&",
+        };
+        let cursor = match cursor {
+            Cursor::Start if self == Dialect::Nchan => String::new(),
+            Cursor::Start => "&from_id=1".to_owned(),
+            Cursor::NextId(id) => format!("&from_id={id}"),
+            Cursor::Stamp { modified, etag } => {
+                return format!(
+                    "GET /read?channel=b{room:05} HTTP/1.1\r\nHost: localhost\r\n\
+                     If-Modified-Since: {modified}\r\nIf-None-Match: {etag}\r\n\r\n"
+                )
+                .into_bytes();
+            }
+        };
+        format!("GET /read?{callback}channel=b{room:05}{cursor} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
+    }
+
+    /// `copies` reads that are answered at once.
+    pub(crate) fn immediate_read(self, room: u32, from_id: u64, copies: usize) -> Vec<u8> {
+        let query = match self {
+            Dialect::Nchan => format!("channel=b{room:05}"),
+            Dialect::Speak | Dialect::Fixed => {
+                format!("timeout=0&channel=b{room:05}&from_id={from_id}")
+            }
+        };
+        format!("GET /read?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes().repeat(copies)
+    }
+
+    /// What the answer to a read holds.
+    pub(crate) fn decode(self, frame: &Frame, form: Form) -> Result<Answer> {
+        if frame.status != 200 {
+            return Err(format!("a read was answered {}", frame.lossy()).into());
+        }
+        match self {
+            Dialect::Speak => decode_json(unwrapped(frame.body(), form)?),
+            Dialect::Nchan => decode_raw(frame),
+            Dialect::Fixed => Err("a fixed answer holds no messages".into()),
+        }
+    }
+
+    /// The id that a write got, where the server gives one.
+    pub(crate) fn written_id(self, frame: &Frame) -> Result<Option<u64>> {
+        let id = match self {
+            Dialect::Nchan if matches!(frame.status, 201 | 202) => return Ok(None),
+            Dialect::Speak if frame.status == 200 => frame
+                .body()
+                .strip_prefix(b"{\"id\":")
+                .and_then(|rest| rest.strip_suffix(b"}"))
+                .and_then(|id| std::str::from_utf8(id).ok()?.parse().ok()),
+            _ => None,
+        };
+        match id {
+            Some(id) => Ok(Some(id)),
+            None => Err(format!("a write was answered {}", frame.lossy()).into()),
+        }
+    }
+}
+
+/// Names the reader in a JSONP poll.
+pub(crate) fn put_callback(poll: &mut [u8], reader: u32) {
+    put_digits(&mut poll[CALLBACK_AT..CALLBACK_AT + CALLBACK_DIGITS], reader);
+}
+
+/// Whether two JSONP answers are the same but for the reader's name, and this one's is `reader`.
+pub(crate) fn same_but_for_callback(answer: &[u8], other: &[u8], head_bytes: usize, reader: u32) -> bool {
+    let start = head_bytes + CALLBACK_IN_BODY_AT;
+    let end = start + CALLBACK_DIGITS;
+    answer.len() == other.len()
+        && answer.len() > end
+        && digits(&answer[start..end]) == reader
+        && answer[..start] == other[..start]
+        && answer[end..] == other[end..]
+}
+
+/// Takes the JSON out of `/**/cb00000(…);`.
+fn unwrapped(body: &[u8], form: Form) -> Result<&[u8]> {
+    if form == Form::Plain {
+        return Ok(body);
+    }
+    body.get(CALLBACK_IN_BODY_AT + CALLBACK_DIGITS..)
+        .filter(|_| body.starts_with(b"/**/cb"))
+        .and_then(|rest| rest.strip_prefix(b"(")?.strip_suffix(b");"))
+        .ok_or_else(|| format!("not JSONP: {}", String::from_utf8_lossy(body)).into())
+}
+
+fn decode_json(body: &[u8]) -> Result<Answer> {
+    let wrong = || format!("not an answer: {}", String::from_utf8_lossy(body));
+    let value: Value = serde_json::from_slice(body).map_err(|_| wrong())?;
+    if value.get("missed").is_some() || value.get("reset").is_some() {
+        return Err(format!("messages were lost: {value}").into());
+    }
+    let next_id = value["next_id"].as_u64().ok_or_else(wrong)?;
+    let messages = value["messages"].as_array().ok_or_else(wrong)?;
+    let mut seqs = Vec::with_capacity(messages.len());
+    for (place, message) in messages.iter().enumerate() {
+        let id = message["id"].as_u64().ok_or_else(wrong)?;
+        if id + (messages.len() - place) as u64 != next_id {
+            return Err(format!("ids have a gap: {value}").into());
+        }
+        let text = message["message"].as_str().ok_or_else(wrong)?;
+        seqs.push(seq_of(text.as_bytes()).ok_or_else(wrong)?);
+    }
+    Ok(Answer {
+        first_id: (!seqs.is_empty()).then(|| next_id - seqs.len() as u64),
+        seqs,
+        cursor: Cursor::NextId(next_id),
+    })
+}
+
+fn decode_raw(frame: &Frame) -> Result<Answer> {
+    let wrong = || format!("not an answer of nchan: {}", frame.lossy());
+    let seq = seq_of(frame.body()).ok_or_else(wrong)?;
+    let modified = frame.header("last-modified").ok_or_else(wrong)?;
+    let etag = frame.header("etag").ok_or_else(wrong)?;
+    Ok(Answer {
+        seqs: vec![seq],
+        first_id: None,
+        cursor: Cursor::Stamp { modified: modified.to_owned(), etag: etag.to_owned() },
+    })
+}
+
+/// The sequence number of a message, if it is one of ours and whole.
+fn seq_of(text: &[u8]) -> Option<u32> {
+    let (head, rest) = text.split_at_checked(SEQ_DIGITS)?;
+    let space = |byte: &u8| if *byte == b'+' { b' ' } else { *byte };
+    let whole = rest.iter().map(space).eq(FILLER.iter().map(space));
+    (whole && head.iter().all(u8::is_ascii_digit)).then(|| digits(head))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Framer;
+
+    fn framed(text: &str) -> Vec<u8> {
+        format!("HTTP/1.1 200 OK\r\nLast-Modified: now\r\nEtag: 3\r\nContent-Length: {}\r\n\r\n{text}", text.len())
+            .into_bytes()
+    }
+
+    fn entry(id: u64, seq: u32) -> String {
+        let text = String::from_utf8(message(seq).to_vec()).unwrap().replace('+', " ");
+        format!(r#"{{"id":{id},"type":"message","time":1,"message":"{text}"}}"#)
+    }
+
+    #[test]
+    fn a_write_carries_its_number_where_the_floor_looks_for_it() {
+        let mut write = Dialect::Speak.write(12, 2);
+        write.number(1, 345);
+        let second = &write.bytes[write.stride..];
+        assert_eq!(room_at(second, WRITE_ROOM_AT), 12);
+        let text = &second[WRITE_MESSAGE_AT..WRITE_MESSAGE_AT + MESSAGE_BYTES];
+        assert_eq!(text, message(345));
+    }
+
+    #[test]
+    fn reads_carry_their_room_where_the_floor_looks_for_it() {
+        let poll = Dialect::Speak.poll(77, &Cursor::NextId(5), Form::Plain);
+        assert_eq!(room_at(&poll, READ_ROOM_AT), 77);
+        let read = Dialect::Speak.immediate_read(78, 1, 1);
+        assert_eq!(room_at(&read, IMMEDIATE_ROOM_AT), 78);
+    }
+
+    #[test]
+    fn an_answer_with_a_gap_or_with_lost_messages_is_an_error() {
+        let decode = |body: String| {
+            let bytes = framed(&body);
+            let frame = Framer::default().next(&bytes).unwrap().unwrap();
+            Dialect::Speak.decode(&frame, Form::Plain).map(|answer| (answer.seqs, answer.first_id))
+        };
+        let (one, two) = (entry(4, 9), entry(5, 8));
+        let whole = format!(r#"{{"messages":[{one},{two}],"next_id":6,"epoch":"x"}}"#);
+        assert_eq!(decode(whole).unwrap(), (vec![9, 8], Some(4)));
+        let gap = format!(r#"{{"messages":[{one},{two}],"next_id":7,"epoch":"x"}}"#);
+        assert!(decode(gap).is_err());
+        let missed = format!(r#"{{"messages":[{two}],"next_id":6,"epoch":"x","missed":true}}"#);
+        assert!(decode(missed).is_err());
+        let cut = format!(r#"{{"messages":[{}],"next_id":6}}"#, two.replace("lazy", ""));
+        assert!(decode(cut).is_err());
+    }
+
+    #[test]
+    fn an_answer_of_nchan_gives_message_and_cursor() {
+        let bytes = framed(std::str::from_utf8(&message(31)).unwrap());
+        let frame = Framer::default().next(&bytes).unwrap().unwrap();
+        let answer = Dialect::Nchan.decode(&frame, Form::Plain).unwrap();
+        assert_eq!(answer.seqs, [31]);
+        let poll = Dialect::Nchan.poll(1, &answer.cursor, Form::Plain);
+        let poll = String::from_utf8(poll).unwrap();
+        assert!(poll.contains("If-Modified-Since: now\r\nIf-None-Match: 3\r\n"));
+    }
+
+    #[test]
+    fn a_jsonp_answer_must_name_its_own_reader() {
+        let json = format!(r#"{{"messages":[{}],"next_id":2,"epoch":"x"}}"#, entry(1, 3));
+        let answer = |name: u32| framed(&format!("/**/cb{name:05}({json});"));
+        let (mine, other) = (answer(7), answer(9));
+        let frame = Framer::default().next(&mine).unwrap().unwrap();
+        assert_eq!(Dialect::Speak.decode(&frame, Form::Jsonp).unwrap().seqs, [3]);
+        let head = mine.len() - frame.body().len();
+        assert!(same_but_for_callback(&mine, &other, head, 7));
+        assert!(!same_but_for_callback(&mine, &other, head, 9));
+    }
+}

@@ -1,0 +1,288 @@
+//! The workloads that move messages through a crowd: fan-out, chat, and idle readers.
+
+use std::time::{Duration, Instant};
+
+use crate::Result;
+use crate::churn;
+use crate::closed;
+use crate::crowd::{Crowd, Size};
+use crate::process::{Cores, Memory, Process, Usage, Window};
+use crate::server::Target;
+use crate::stats::{Histogram, Latency};
+use crate::wire::Form;
+
+/// How long the loop sleeps when nothing comes; it then looks whether the run has stalled.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// In a chat, the loop does not sleep when the next message is due sooner than this.
+const CHAT_SLEEP_MIN: Duration = Duration::from_millis(2);
+/// Pages may be given back a while after the clients left.
+const RELEASE_STEP: Duration = Duration::from_millis(50);
+const RELEASE_STEPS: usize = 10;
+
+/// Rooms with users, at a fixed rate of messages.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Chat {
+    pub(crate) rooms: usize,
+    pub(crate) users: usize,
+    pub(crate) per_second: f64,
+    pub(crate) messages: usize,
+}
+
+/// One room; messages one at a time, each once all have the last one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Fanout {
+    pub(crate) readers: usize,
+    pub(crate) messages: usize,
+    pub(crate) form: Form,
+}
+
+/// Connections that send `depth` requests at a time, and then wait for their answers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Closed {
+    pub(crate) connections: usize,
+    pub(crate) depth: usize,
+    pub(crate) requests: usize,
+    /// Sending ends after this time even if requests are left: a slow server gets fewer.
+    pub(crate) at_most: Duration,
+    /// How many go before, unmeasured.
+    pub(crate) warm_up: usize,
+}
+
+/// What is done to a server.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Work {
+    Fanout(Fanout),
+    Chat(Chat),
+    /// Writes.
+    Publish(Closed),
+    /// Reads that are answered at once with so many messages.
+    Poll(Closed, usize),
+    /// Introduce, wait, close.
+    Churn {
+        cycles: usize,
+    },
+    /// Connect, write, close: what a connection costs without an identity.
+    Connect {
+        cycles: usize,
+    },
+    /// Readers who wait.
+    Idle {
+        readers: usize,
+    },
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    /// The figure to compare: µs of the server's CPU an operation, or bytes a reader.
+    pub(crate) cost: Option<f64>,
+    pub(crate) operations: u64,
+    pub(crate) per_second: f64,
+    pub(crate) latency: Option<Latency>,
+    pub(crate) disturbed: f64,
+    pub(crate) answer_bytes: usize,
+    /// What else a workload has to tell.
+    pub(crate) extra: Vec<(&'static str, f64)>,
+}
+
+impl Sample {
+    pub(crate) fn new(usage: Usage, operations: u64) -> Self {
+        Self {
+            cost: usage.server_ns.map(|ns| ns as f64 / 1e3 / operations as f64),
+            operations,
+            per_second: operations as f64 / usage.wall.as_secs_f64(),
+            latency: None,
+            disturbed: usage.disturbed,
+            answer_bytes: 0,
+            extra: Vec::new(),
+        }
+    }
+}
+
+impl Work {
+    /// Does it to a server that has served nothing yet.
+    pub(crate) fn run(self, target: &Target, cores: Cores) -> Result<Sample> {
+        match self {
+            Work::Fanout(work) => fanout(target, cores, work),
+            Work::Chat(work) => chat(target, cores, work),
+            Work::Publish(work) => closed::publish(target, cores, work),
+            Work::Poll(work, messages) => closed::poll(target, cores, work, messages),
+            Work::Churn { cycles } => churn::churn(target, cores, cycles),
+            Work::Connect { cycles } => churn::connect(target, cores, cycles),
+            Work::Idle { readers } => idle(target, cores, readers),
+        }
+    }
+}
+
+fn fanout(target: &Target, cores: Cores, work: Fanout) -> Result<Sample> {
+    let Fanout { readers, messages, .. } = work;
+    let size = Size { rooms: 1, readers_per_room: readers, writers: 1, form: work.form };
+    let mut crowd = Crowd::gather(target, size)?;
+    // The first message pays for what later ones find ready.
+    send_to_all(&mut crowd, 0, readers)?;
+    let window = Window::open(target.process, cores)?;
+    let mut last = Histogram::default();
+    for seq in 1..=messages as u32 {
+        last.record(send_to_all(&mut crowd, seq, readers)?);
+    }
+    let usage = window.close()?;
+    crowd.check()?;
+    let mut sample = Sample::new(usage, (readers * messages) as u64);
+    sample.latency = last.summary();
+    sample.answer_bytes = crowd.answer_bytes();
+    Ok(sample)
+}
+
+/// Sends by the clock, whatever the server does: a latency counts from when a message was due.
+fn chat(target: &Target, cores: Cores, work: Chat) -> Result<Sample> {
+    let size = Size { rooms: work.rooms, readers_per_room: work.users, writers: 64, form: Form::Plain };
+    let mut crowd = Crowd::gather(target, size)?;
+    let window = Window::open(target.process, cores)?;
+    let mut latency = Histogram::default();
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    let start = Instant::now();
+    let due = |seq: usize| start + Duration::from_secs_f64(seq as f64 / work.per_second);
+    let mut sent = 0;
+    let all = (work.messages * work.users) as u64;
+    while crowd.delivered() < all || crowd.unanswered() > 0 {
+        while sent < work.messages && due(sent) <= Instant::now() {
+            random = next_random(random);
+            crowd.write((random >> 33) as u32 % work.rooms as u32, sent as u32)?;
+            sent += 1;
+        }
+        let patience = if sent == work.messages {
+            PATIENCE
+        } else {
+            let gap = due(sent).saturating_duration_since(Instant::now());
+            gap.checked_sub(CHAT_SLEEP_MIN).unwrap_or(Duration::ZERO)
+        };
+        crowd.turn(patience, |delivery| {
+            let due = due(delivery.seq as usize);
+            latency.record(delivery.at.saturating_duration_since(due));
+        })?;
+        crowd.check_progress()?;
+    }
+    let usage = window.close()?;
+    crowd.check()?;
+    let mut sample = Sample::new(usage, all);
+    sample.latency = latency.summary();
+    sample.answer_bytes = crowd.answer_bytes();
+    Ok(sample)
+}
+
+/// Writes a message and waits until every reader has it; gives the time to the last one.
+fn send_to_all(crowd: &mut Crowd, seq: u32, readers: usize) -> Result<Duration> {
+    let start = Instant::now();
+    let wanted = crowd.delivered() + readers as u64;
+    crowd.write(0, seq)?;
+    let mut last = start;
+    while crowd.delivered() < wanted || crowd.unanswered() > 0 {
+        crowd.turn(PATIENCE, |delivery| last = delivery.at)?;
+        crowd.check_progress()?;
+    }
+    Ok(last - start)
+}
+
+/// What a waiting reader holds of the server's memory, and whether it gives it back.
+fn idle(target: &Target, cores: Cores, readers: usize) -> Result<Sample> {
+    let process = target.process.ok_or("memory is measured of a known process")?;
+    let size = |rooms, readers_per_room| Size { rooms, readers_per_room, writers: 1, form: Form::Plain };
+    // Code is loaded when it first runs. That is no reader's memory: so each path runs once before.
+    let mut first = Crowd::gather(target, size(2, 4))?;
+    first.write(1, 0)?;
+    while first.delivered() < 4 || first.unanswered() > 0 {
+        first.turn(PATIENCE, |_| ())?;
+        first.check_progress()?;
+    }
+    drop(first);
+    let window = Window::open(target.process, cores)?;
+    let before = resting(process)?;
+    let mut crowd = Crowd::gather(target, size(1, readers))?;
+    let waiting = resting(process)?;
+    send_to_all(&mut crowd, 0, readers)?;
+    let told = resting(process)?;
+    let usage = window.close()?;
+    crowd.check()?;
+    drop(crowd);
+    let left = released(process)?;
+
+    let each = |memory: Memory| (memory.total as f64 - before.total as f64) / readers as f64;
+    let anonymous = |memory: Memory| (memory.anonymous as f64 - before.anonymous as f64) / readers as f64;
+    let mut sample = Sample::new(usage, readers as u64);
+    // A reader holds what it holds at the worst of both times.
+    sample.cost = Some(each(waiting).max(each(told)));
+    sample.extra = vec![
+        ("before_bytes", before.total as f64),
+        ("waiting_bytes_each", each(waiting)),
+        ("told_bytes_each", each(told)),
+        ("told_anonymous_bytes_each", anonymous(told)),
+        ("left_bytes", left.total as f64),
+        ("left_over_before", left.total as f64 / before.total as f64),
+    ];
+    Ok(sample)
+}
+
+fn resting(process: Process) -> Result<Memory> {
+    process.settle()?;
+    process.memory()
+}
+
+/// The memory after a time in which it may shrink.
+fn released(process: Process) -> Result<Memory> {
+    let mut least = resting(process)?;
+    for _ in 0..RELEASE_STEPS {
+        std::thread::sleep(RELEASE_STEP);
+        let now = process.memory()?;
+        if now.total < least.total {
+            least = now;
+        }
+    }
+    Ok(least)
+}
+
+/// A linear congruential step; rooms only have to be mixed, and the same in each run.
+fn next_random(state: u64) -> u64 {
+    state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::floor::Floor;
+    use crate::server::Kind;
+
+    /// A floor in a thread, which ends with the tests.
+    fn floor() -> Target {
+        let mut floor = Floor::bind().unwrap();
+        let address = floor.address().unwrap();
+        std::thread::spawn(move || floor.run().unwrap());
+        Target { address, dialect: Kind::Floor.dialect(), process: None }
+    }
+
+    #[test]
+    fn the_floor_loses_nothing() {
+        let closed = Closed { connections: 5, depth: 4, requests: 4000, at_most: Duration::MAX, warm_up: 40 };
+        let works = [
+            Work::Fanout(Fanout { readers: 50, messages: 30, form: Form::Plain }),
+            // So fast that readers fall behind and get several messages at once.
+            Work::Chat(Chat { rooms: 5, users: 10, per_second: 50_000.0, messages: 2_000 }),
+            Work::Publish(closed),
+            Work::Poll(closed, 1),
+            Work::Poll(closed, 0),
+        ];
+        for work in works {
+            let sample = work.run(&floor(), Cores::choose().unwrap());
+            let sample = sample.unwrap_or_else(|error| panic!("{work:?}: {error}"));
+            assert!(sample.operations > 0 && sample.cost.is_none());
+        }
+    }
+
+    #[test]
+    fn a_server_that_was_used_before_fails_the_check() {
+        let target = floor();
+        let work = Work::Fanout(Fanout { readers: 3, messages: 3, form: Form::Plain });
+        let cores = Cores::choose().unwrap();
+        work.run(&target, cores).unwrap();
+        assert!(work.run(&target, cores).is_err());
+    }
+}

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# What Speak may spend that does not depend on the machine: system calls, and memory of waiting readers.
+#
+# bench/syscalls.sh [--memory-limit BYTES] [SPEAK]      320 bytes a reader, target/release/speak
+#
+# Limits: two system calls for a delivery and its next poll, two for a write, two for an immediate read.
+# Waits (epoll_wait) are shared by all that a turn handles: they are shown, and limited to one an operation.
+# Each work runs twice with different counts; the difference is free of the start and of connecting.
+set -eu
+. "$(dirname "${BASH_SOURCE[0]}")/servers.sh"
+
+MEMORY_LIMIT=320
+if [ "${1-}" = --memory-limit ]; then
+    MEMORY_LIMIT=$2
+    shift 2
+fi
+SPEAK=${1:-target/release/speak}
+READERS=100
+# A call or two for the clock or a timer may fall into one run and not the other.
+SLACK=0.01
+
+build_bench
+
+# counted OUT DRIVE…: the server's system calls, a name and a number a line
+counted() {
+    local out=$1
+    shift
+    start strace -f -c -o "$SCRATCH/strace" "$SPEAK" --listen 127.0.0.1:0
+    speak_bench drive "$@" --at "127.0.0.1:$PORT" >"$SCRATCH/sample"
+    # strace writes its summary once the server that it runs has ended.
+    end "$(tr -d ' ' <"/proc/$PID/task/$PID/children")"
+    stop
+    awk '$4 ~ /^[0-9]+$/ && $NF != "total" { print $NF, $4 }' "$SCRATCH/strace" >"$out"
+}
+
+# limit NAME OPERATIONS LIMIT: judges the difference of the two counts
+limit() {
+    awk -v name="$1" -v operations="$2" -v limit="$3" -v slack="$SLACK" '
+        FNR == NR { few[$1] = $2; next }
+        { more[$1] = $2 }
+        END {
+            for (call in more) {
+                each = (more[call] - few[call]) / operations
+                if (each < 0.0005) continue
+                if (call ~ /^epoll_p?wait/) { waits += each; continue }
+                calls += each
+                list = list sprintf(" %s %.3f", call, each)
+            }
+            bad = calls > limit + slack || waits > 1 + slack
+            printf "%-10s %.3f calls (at most %.2f), %.3f waits;%s%s\n", name, calls, limit, waits, list, bad ? "  TOO MANY" : ""
+            exit bad
+        }' "$SCRATCH/few" "$SCRATCH/many" || FAILED=yes
+}
+
+FAILED=''
+counted "$SCRATCH/few" fanout --readers $READERS --messages 20
+counted "$SCRATCH/many" fanout --readers $READERS --messages 120
+# The writes that cause the deliveries have their own two calls.
+limit delivery $((READERS * 100)) "$(awk "BEGIN { print 2 + 2 / $READERS }")"
+
+counted "$SCRATCH/few" publish --requests 2000
+counted "$SCRATCH/many" publish --requests 12000
+limit write 10000 2
+
+counted "$SCRATCH/few" poll --requests 2000
+counted "$SCRATCH/many" poll --requests 12000
+limit read 10000 2
+
+ulimit -n "$(ulimit -Hn)"
+start "$SPEAK" --listen 127.0.0.1:0
+sample=$(speak_bench drive idle --readers 10000 --at "127.0.0.1:$PORT" --pid "$PID")
+stop
+each=${sample#*\"cost\":} left=${sample#*\"left_over_before\":}
+each=${each%%[,\}]*} left=${left%%[,\}]*}
+printf '%-10s %s bytes a waiting reader (at most %s); %s of the base when they left (at most 1.10)\n' \
+    memory "$each" "$MEMORY_LIMIT" "$left"
+awk "BEGIN { exit $each > $MEMORY_LIMIT || $left > 1.10 }" || FAILED=yes
+[ -z "$FAILED" ]

@@ -1,0 +1,104 @@
+//! Messages and answers, as the contract describes them.
+
+use serde_json::Value;
+use speak::hub::{Reason, Reply};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Type {
+    Message,
+    Introduction,
+    Goodbye,
+}
+
+/// One entry of a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) id: u64,
+    pub(crate) kind: Type,
+    pub(crate) time: u64,
+    pub(crate) from: Option<u64>,
+    pub(crate) text: Option<String>,
+    pub(crate) reason: Option<Reason>,
+}
+
+impl Message {
+    /// Reads what the hub gave, and insists on the one way in which it may be written.
+    fn parse(json: &str) -> Self {
+        let value: Value = serde_json::from_str(json).unwrap_or_else(|error| panic!("{error} in {json}"));
+        let number = |key: &str| value.get(key).map(|number| number.as_u64().expect(key));
+        let text = |key: &str| value.get(key).map(|text| text.as_str().expect(key));
+        let message = Self {
+            id: number("id").expect("every message has an id"),
+            kind: match text("type") {
+                Some("message") => Type::Message,
+                Some("introduction") => Type::Introduction,
+                Some("goodbye") => Type::Goodbye,
+                other => panic!("type {other:?}"),
+            },
+            time: number("time").expect("every message has a time"),
+            from: number("from"),
+            text: text("message").map(str::to_owned),
+            reason: text("reason").map(|reason| match reason {
+                "timeout" => Reason::Timeout,
+                "closed" => Reason::Closed,
+                "left" => Reason::Left,
+                other => panic!("reason {other}"),
+            }),
+        };
+        assert_eq!(message.json(), json, "keys, their order, or an escape");
+        message
+    }
+
+    /// As it stands in an answer.
+    pub(crate) fn json(&self) -> String {
+        let kind = match self.kind {
+            Type::Message => "message",
+            Type::Introduction => "introduction",
+            Type::Goodbye => "goodbye",
+        };
+        let mut json = format!(r#"{{"id":{},"type":"{kind}","time":{}"#, self.id, self.time);
+        if let Some(from) = self.from {
+            json += r#","from":"#;
+            json += &from.to_string();
+        }
+        if let Some(text) = &self.text {
+            let quoted = Value::from(text.as_str()).to_string();
+            json += r#","message":"#;
+            json += &quoted.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
+        }
+        if let Some(reason) = self.reason {
+            json += r#","reason":""#;
+            json += reason.as_str();
+            json.push('"');
+        }
+        json + "}"
+    }
+}
+
+/// What a read gets of one channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) messages: Vec<Message>,
+    pub(crate) next_id: u64,
+    pub(crate) missed: bool,
+    pub(crate) reset: bool,
+}
+
+/// What a read gets: a part for each channel, in the order asked.
+pub(crate) type Answer = Vec<Part>;
+
+/// Takes an answer of the hub in.
+pub(crate) fn answer_of(reply: &Reply<'_>) -> Answer {
+    let parts: Answer = reply.parts().iter().map(part_of).collect();
+    assert_eq!(parts.len() == 1, matches!(reply, Reply::One(_)), "one channel has its own form of answer");
+    parts
+}
+
+fn part_of(part: &speak::hub::Part<'_>) -> Part {
+    let messages: Vec<_> = part.messages().map(Message::parse).collect();
+    let (missed, reset) = (part.missed, part.reset);
+    assert!(!(missed && reset), "never both");
+    assert!(messages.is_sorted_by(|earlier, later| earlier.id < later.id), "ordered by id, each once: {messages:?}");
+    assert!(messages.iter().all(|message| message.id < part.next_id()), "the cursor is behind what was given");
+    Part { messages, next_id: part.next_id(), missed, reset }
+}

@@ -1,0 +1,87 @@
+//! What a run tells about itself.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::{self, Debug};
+
+use speak::hub::Refusal;
+
+/// What becomes of the steps.
+pub(crate) enum Notes {
+    Forgotten,
+    Printed,
+    Kept(RefCell<Vec<String>>),
+}
+
+/// How often each thing happened.
+#[derive(Default)]
+pub(crate) struct Tally(RefCell<BTreeMap<String, u64>>);
+
+impl Tally {
+    pub(crate) fn count(&self, what: &str) {
+        self.count_if(true, what);
+    }
+
+    pub(crate) fn count_if(&self, holds: bool, what: &str) {
+        if holds {
+            self.add(what, 1);
+        }
+    }
+
+    pub(crate) fn add_all(&self, other: &Self) {
+        for (what, times) in &*other.0.borrow() {
+            self.add(what, *times);
+        }
+    }
+
+    pub(crate) fn times(&self, what: &str) -> u64 {
+        self.0.borrow().get(what).copied().unwrap_or(0)
+    }
+
+    fn add(&self, what: &str, times: u64) {
+        let mut all = self.0.borrow_mut();
+        match all.get_mut(what) {
+            Some(count) => *count += times,
+            None => drop(all.insert(what.to_owned(), times)),
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.borrow().iter().try_for_each(|(what, times)| writeln!(f, "{times:>9} {what}"))
+    }
+}
+
+pub(crate) struct Record {
+    pub(crate) notes: Notes,
+    pub(crate) steps: u64,
+    pub(crate) tally: Tally,
+}
+
+impl Record {
+    pub(crate) fn new(notes: Notes) -> Self {
+        Self { notes, steps: 0, tally: Tally::default() }
+    }
+
+    pub(crate) fn note(&self, line: impl FnOnce() -> String) {
+        match &self.notes {
+            Notes::Forgotten => {}
+            Notes::Printed => println!("{}", line()),
+            Notes::Kept(lines) => lines.borrow_mut().push(line()),
+        }
+    }
+
+    pub(crate) fn step(&mut self, line: impl FnOnce() -> String) {
+        self.steps += 1;
+        self.note(line);
+    }
+
+    pub(crate) fn outcome<T: Debug>(&self, what: &str, outcome: &Result<T, Refusal>) {
+        self.note(|| format!("    {outcome:?}"));
+        match outcome {
+            Ok(_) => self.tally.count(what),
+            Err(refusal) => self.tally.count(&format!("{what} refused: {refusal:?}")),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Two names of channels that share a place in the table of resting ids.
+//!
+//! Chance would bring them together in one seed of many thousands. The hash is the hub's own affair, so they are
+//! found as a client would find them: one name is used and dropped, and another begins where it ended.
+
+use std::sync::OnceLock;
+
+use speak::hub::{Hub, LogName, Millis, Name, Now, ReadCall, ReadOutcome, Since};
+
+use super::plan::{LINGER_MS, Limits};
+
+/// The hub's secret wherever these two are played with.
+pub(crate) const KEY: [u8; 16] = *b"0123456789abcdef";
+
+/// The two names. Found once, since it takes some thousands of reads.
+pub(crate) fn twins() -> &'static [String; 2] {
+    static FOUND: OnceLock<[String; 2]> = OnceLock::new();
+    FOUND.get_or_init(find)
+}
+
+fn find() -> [String; 2] {
+    let limits = Limits { history: 1, retention_ms: 1, timeout_ms: 1, grace_ms: 0, max_reply: 1, max_channels: 0 };
+    let mut hub = Hub::new(limits.config("anyEpoch", KEY));
+    let first = "twin".to_owned();
+    hub.write(Now::default(), &log(&first), "", None).expect("nobody was asked who it is");
+    let later = Now { mono: Millis(LINGER_MS), ..Now::default() };
+    hub.expire(Now { mono: Millis(1), ..Now::default() });
+    hub.deliver(Now::default(), |_| {});
+    hub.expire(later);
+    let second = (0..1_000_000).map(|number| format!("twin {number}")).find(|name| next_id(&mut hub, name) > 1);
+    [first, second.expect("a table of 4,096 places is not that large")]
+}
+
+fn log(name: &str) -> LogName<'_> {
+    Name::parse(name).unwrap().writable().unwrap()
+}
+
+fn next_id(hub: &mut Hub, name: &str) -> u64 {
+    let follows = [(log(name), Since::Now)];
+    let call = ReadCall { follows: &follows, epoch: None, credentials: None, wait_ms: 0, client: 0 };
+    match hub.read(Now::default(), &call) {
+        Ok(ReadOutcome::Answer(reply)) => reply.parts()[0].next_id(),
+        _ => unreachable!("it does not wait, and needs nothing"),
+    }
+}

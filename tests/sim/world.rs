@@ -1,0 +1,366 @@
+//! The hub and the model, side by side: every call is made to both, every answer compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use speak::hub::{
+    Auth, Credentials, Epoch, Hub, LogName, Millis, Name, Now, Pair, ReadCall, ReadOutcome, ReaderKey, Since, Who,
+    token,
+};
+
+use super::answers::Tie;
+use super::follower::Follower;
+use super::message::{Answer, Message, answer_of};
+use super::model::{Ask, Due, Model, Shown};
+use super::plan::Plan;
+use super::random::Random;
+use super::record::Record;
+use super::twins;
+
+/// One call, or what a client does to its connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Call {
+    Write { channel: usize, text: String, shown: Option<Shown> },
+    Introduce { channel: usize, text: String, shown: Option<Shown> },
+    Goodbye { shown: Shown, channel: Option<usize>, text: Option<String> },
+    Members { channel: usize },
+    Read(Ask),
+    Close { client: u64 },
+    DismissAll,
+    WrongHalf { channel: usize },
+}
+
+/// The two names of one log; the same one where it is not a pair.
+struct Names {
+    read: String,
+    write: String,
+}
+
+impl Names {
+    fn to_read(&self) -> LogName<'_> {
+        Name::parse(&self.read).unwrap().readable().unwrap()
+    }
+
+    fn to_write(&self) -> LogName<'_> {
+        Name::parse(&self.write).unwrap().writable().unwrap()
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) random: Random,
+    pub(crate) record: Record,
+    pub(crate) hub: Hub,
+    pub(crate) model: Model,
+    pub(crate) now: Now,
+    names: Vec<Names>,
+    /// All that were ever introduced, the newest last.
+    pub(crate) identities: Vec<Shown>,
+    /// The hub's names of all reads that ever waited, the newest last.
+    pub(crate) reads: Vec<(u64, ReaderKey)>,
+    pub(crate) followers: Vec<Follower>,
+    clients: u64,
+    answered: BTreeSet<u64>,
+}
+
+fn shows(shown: &Shown) -> Credentials<'_> {
+    Credentials { connection: shown.connection, auth: &shown.auth }
+}
+
+impl World {
+    pub(crate) fn new(mut random: Random, record: Record) -> Self {
+        let plan = Plan::draw(&mut random);
+        record.note(|| format!("{plan:#?}"));
+        let epoch = Epoch::new(token(|| random.next() as u8));
+        let mut names: Vec<_> = (0..plan.channels).map(|channel| draw_names(channel, &mut random)).collect();
+        let mut resting_key = token(|| random.next() as u8);
+        if plan.twins {
+            resting_key = twins::KEY;
+            for (its, twin) in names.iter_mut().zip(twins::twins()) {
+                *its = Names { read: twin.clone(), write: twin.clone() };
+            }
+        }
+        let followers = (0..plan.followers).map(|_| {
+            let count = random.pick(&[1, 1, 2, 5]);
+            Follower::new(random.places(plan.channels, count))
+        });
+        Self {
+            followers: followers.collect(),
+            hub: Hub::new(plan.limits.config(epoch.as_str(), resting_key)),
+            model: Model::new(plan.limits, plan.channels, epoch.as_str()),
+            now: Now { mono: Millis(random.below(100_000)), unix_ms: 1_763_802_330_123 },
+            names,
+            identities: Vec::new(),
+            reads: Vec::new(),
+            clients: 0,
+            answered: BTreeSet::new(),
+            plan,
+            random,
+            record,
+        }
+    }
+
+    /// A TCP connection that nobody had before.
+    pub(crate) fn next_client(&mut self) -> u64 {
+        self.clients += 1;
+        self.clients
+    }
+
+    /// Makes a call to both and compares what they answer.
+    pub(crate) fn call(&mut self, call: &Call) {
+        self.record.step(|| format!("{call:?}"));
+        match call {
+            Call::Write { channel, text, shown } => self.write(*channel, text, shown.as_ref()),
+            Call::Introduce { channel, text, shown } => self.introduce(*channel, text, shown.as_ref()),
+            Call::Goodbye { shown, channel, text } => self.goodbye(shown, *channel, text.as_deref()),
+            Call::Members { channel } => self.members(*channel),
+            Call::Read(ask) => self.read(ask),
+            Call::Close { client } => self.close(*client),
+            Call::DismissAll => {
+                self.hub.dismiss_all(self.now);
+                self.model.dismiss_all();
+            }
+            Call::WrongHalf { channel } => self.wrong_half(*channel),
+        }
+        self.compare_counts();
+    }
+
+    fn write(&mut self, channel: usize, text: &str, shown: Option<&Shown>) {
+        self.probe(channel);
+        let expected = self.model.write(channel, text, shown);
+        let got = self.hub.write(self.now, &self.names[channel].to_write(), text, shown.map(shows));
+        assert_eq!(got, expected, "write");
+        self.record.outcome("write", &expected);
+    }
+
+    fn introduce(&mut self, channel: usize, text: &str, shown: Option<&Shown>) {
+        self.probe(channel);
+        let auth = Auth::new(token(|| self.random.next() as u8));
+        let expected = self.model.introduce(channel, text, shown, auth.reveal());
+        let own_auth = shown.map_or(auth.reveal(), |shown| &shown.auth).to_owned();
+        let who = shown.map_or(Who::New(auth), |shown| Who::Again(shows(shown)));
+        let got = self.hub.introduce(self.now, &self.names[channel].to_write(), text, who);
+        let got = got.map(|introduced| {
+            assert_eq!(introduced.auth.reveal(), own_auth, "an introduction tells the secret");
+            (introduced.connection, introduced.id)
+        });
+        assert_eq!(got, expected, "introduce");
+        self.record.outcome("introduce", &expected);
+        if let (None, Ok((connection, _))) = (shown, expected) {
+            self.identities.push(Shown { connection, auth: own_auth });
+        }
+    }
+
+    fn goodbye(&mut self, shown: &Shown, channel: Option<usize>, text: Option<&str>) {
+        let expected = self.model.goodbye(shown, channel, text);
+        let log = channel.map(|channel| self.names[channel].to_write());
+        let got = self.hub.goodbye(self.now, shows(shown), log.as_ref(), text);
+        assert_eq!(got, expected, "goodbye");
+        self.record.outcome(if channel.is_some() { "goodbye to one" } else { "goodbye" }, &expected);
+    }
+
+    fn members(&mut self, channel: usize) {
+        let (expected, readers) = self.model.ask_members(channel);
+        let members = self.hub.members(self.now, &self.names[channel].to_read());
+        assert_eq!(members.readers(), readers, "readers of a channel");
+        let as_told = |text: &str| serde_json::from_str::<String>(text).expect("a JSON string");
+        let got = members.iter().map(|(from, its)| (Some(from), its.id, its.unix_ms, Some(as_told(&its.text_json))));
+        let expected = expected.into_iter().map(|message| (message.from, message.id, message.time, message.text));
+        assert_eq!(got.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "members");
+    }
+
+    fn wrong_half(&self, channel: usize) {
+        let Names { read, write } = &self.names[channel];
+        let is_pair = read != write;
+        assert_eq!(Name::parse(write).unwrap().readable().is_err(), is_pair, "the write half is not readable");
+        assert_eq!(Name::parse(read).unwrap().writable().is_err(), is_pair, "the read half is not writable");
+    }
+
+    fn read(&mut self, ask: &Ask) {
+        for (channel, _) in &ask.follows {
+            self.probe(*channel);
+        }
+        let expected = self.model.read(ask);
+        let got = self.hub_read(ask);
+        assert_eq!(got.as_ref().map(|outcome| outcome.as_ref().ok()), expected.as_ref().map(Option::as_ref), "read");
+        self.record.outcome(if matches!(expected, Ok(None)) { "read that waits" } else { "read" }, &expected);
+        if let Ok(Err(key)) = got {
+            self.reads.push((ask.client, key));
+        }
+        if let Ok(Some(answer)) = expected {
+            self.answered(ask.client, &answer);
+        }
+    }
+
+    /// The hub's answer, or its name for the read that waits.
+    fn hub_read(&mut self, ask: &Ask) -> Result<Result<Answer, ReaderKey>, speak::hub::Refusal> {
+        let log = |(channel, since): &(usize, Since)| (self.names[*channel].to_read(), *since);
+        let follows: Vec<_> = ask.follows.iter().map(log).collect();
+        let call = ReadCall {
+            follows: &follows,
+            epoch: ask.epoch.as_deref(),
+            credentials: ask.shown.as_ref().map(shows),
+            wait_ms: ask.wait_ms,
+            client: ask.client,
+        };
+        self.hub.read(self.now, &call).map(|outcome| match outcome {
+            ReadOutcome::Answer(reply) => Ok(answer_of(&reply)),
+            ReadOutcome::Waits(key) => Err(key),
+        })
+    }
+
+    fn close(&mut self, client: u64) {
+        let (_, key) = self.reads.iter().find(|(its, _)| *its == client).expect("it waited once");
+        self.hub.close_reader(self.now, *key);
+        let waits = self.model.waits(client);
+        self.model.close(client);
+        self.record.tally.count_if(!waits, "close of an answered read");
+        if let Some(follower) = self.followers.iter_mut().find(|it| waits && it.client == Some(client)) {
+            follower.client = None;
+        }
+    }
+
+    /// Lets the model know where the ids of a channel that does not exist would go on. Nothing comes of such a read.
+    fn probe(&mut self, channel: usize) {
+        if self.model.exists(channel) {
+            return;
+        }
+        let answer = self.look(channel, Since::Now);
+        let [part] = &answer[..] else { unreachable!("one channel was asked") };
+        assert!(part.messages.is_empty() && !part.missed && !part.reset, "there is no channel {channel}: {part:?}");
+        self.model.learn_next_id(channel, part.next_id);
+    }
+
+    /// Reads without waiting, past the model.
+    fn look(&mut self, channel: usize, since: Since) -> Answer {
+        let ask = Ask { client: 0, follows: vec![(channel, since)], epoch: None, shown: None, wait_ms: 0 };
+        self.hub_read(&ask).expect("needs nothing").expect("waits for nothing")
+    }
+
+    /// All that the hub retains from an id on, in as many reads as it takes.
+    fn look_at_all(&mut self, channel: usize, from_id: u64) -> Vec<Message> {
+        let (mut messages, mut from_id) = (Vec::new(), from_id);
+        loop {
+            let part = self.look(channel, Since::Id(from_id)).remove(0);
+            assert!(!part.reset, "asked from {from_id}: {part:?}");
+            if part.messages.is_empty() {
+                return messages;
+            }
+            messages.extend(part.messages);
+            from_id = part.next_id;
+        }
+    }
+
+    /// The end of a turn: what is due is done, what came is delivered.
+    pub(crate) fn end_turn(&mut self) {
+        self.record.step(|| "end of turn".to_owned());
+        let is_due = self.hub.next_deadline().is_some_and(|at| at <= self.now.mono);
+        if is_due || !self.plan.trusts_deadline {
+            self.hub.expire(self.now);
+        }
+        for tie in self.model.expire() {
+            self.learn_order(&tie);
+        }
+        if self.plan.audits {
+            self.audit();
+        }
+        self.deliver();
+        self.compare_counts();
+        assert_eq!(self.hub.census().messages, self.model.count_retained(), "messages retained");
+        self.check_deadline();
+    }
+
+    fn learn_order(&mut self, tie: &Tie) {
+        let seen = self.look_at_all(tie.channel, tie.from_id);
+        self.record.step(|| format!("said goodbye at once in {}: {seen:?}", tie.channel));
+        self.model.learn_order(tie, &seen);
+        let expected = self.model.retained_messages(tie.channel).filter(|message| message.id >= tie.from_id);
+        assert!(expected.eq(&seen), "goodbyes in channel {}: {seen:#?}", tie.channel);
+    }
+
+    /// Looks at all that this turn said, also where nobody else does.
+    fn audit(&mut self) {
+        for (channel, first_id) in self.model.changed() {
+            let seen = self.look_at_all(channel, first_id);
+            let expected: Vec<_> =
+                self.model.retained_messages(channel).filter(|message| message.id >= first_id).cloned().collect();
+            assert_eq!(seen, expected, "channel {channel} from {first_id} on");
+        }
+    }
+
+    fn deliver(&mut self) {
+        let mut wakes = Vec::new();
+        self.hub.deliver(self.now, |wake| wakes.push((wake.client, answer_of(&wake.reply), wake.is_repeat)));
+        let due = self.model.deliver();
+        for pair in wakes.windows(2) {
+            assert!(!pair[1].2 || pair[0].1 == pair[1].1, "a repetition repeats: {pair:#?}");
+        }
+        assert!(wakes.first().is_none_or(|wake| !wake.2), "the first wake-up repeats nothing");
+        let mut answers: BTreeMap<_, _> = due.iter().map(|due| (due.client, &due.answer)).collect();
+        for (client, answer, _) in &wakes {
+            let expected = answers.remove(client).unwrap_or_else(|| panic!("client {client} got {answer:#?}"));
+            assert_eq!(answer, expected, "what client {client} waited for");
+        }
+        assert!(answers.is_empty(), "not answered: {answers:#?}");
+        let order: Vec<_> = wakes.iter().map(|(client, ..)| *client).collect();
+        assert_in_order(&due, &order);
+        self.record.note(|| format!("answered {order:?}: {wakes:?}"));
+        for (client, answer, is_repeat) in &wakes {
+            self.record.tally.count_if(*is_repeat, "answer shared");
+            self.answered(*client, answer);
+        }
+    }
+
+    /// Whoever waits is answered once.
+    fn answered(&mut self, client: u64, answer: &Answer) {
+        assert!(self.answered.insert(client), "client {client} is answered twice");
+        if let Some(follower) = self.followers.iter_mut().find(|follower| follower.client == Some(client)) {
+            follower.take(answer);
+        }
+    }
+
+    fn compare_counts(&self) {
+        let census = self.hub.census();
+        let expected = self.model.counts();
+        assert_eq!(census.channels, expected.channels, "channels");
+        assert_eq!(census.connections, expected.connections, "connections");
+        assert_eq!(census.readers, expected.readers, "readers");
+        let timed = census.channels + census.connections + census.readers;
+        assert!(census.timers <= timed, "a timer for each at most: {census:?}");
+        assert!(census.timers >= census.readers, "every read waits for a time: {census:?}");
+        let max_channels = self.plan.limits.max_channels;
+        assert!(max_channels == 0 || census.channels <= max_channels, "{census:?}");
+    }
+
+    /// The hub is woken no later than something happens, and sleeps where nothing ever will.
+    fn check_deadline(&self) {
+        let deadline = self.hub.next_deadline();
+        assert!(deadline.is_none_or(|at| at > self.now.mono), "it would not sleep: {deadline:?} at {:?}", self.now);
+        match self.model.next_event_ms() {
+            Some(at_ms) => assert!(deadline.is_some_and(|at| at.0 <= at_ms), "{deadline:?} is later than {at_ms}"),
+            None => assert_eq!(deadline, None, "nothing is to come"),
+        }
+    }
+}
+
+/// Of the reads that are answered for the same channels, those that began to wait first come first.
+fn assert_in_order(due: &[Due], order: &[u64]) {
+    let mut by_news: BTreeMap<Vec<usize>, Vec<u64>> = BTreeMap::new();
+    for due in due.iter().filter(|due| !due.news.is_empty()) {
+        let mut news = due.news.clone();
+        news.sort_unstable();
+        by_news.entry(news).or_default().push(due.client);
+    }
+    for (channels, expected) in by_news {
+        let got = order.iter().filter(|client| expected.contains(client));
+        assert!(got.eq(&expected), "channels {channels:?} were to answer {expected:?} of {order:?}");
+    }
+}
+
+fn draw_names(channel: usize, random: &mut Random) -> Names {
+    if random.once_in(4) {
+        let Pair { read, write } = Pair::new(token(|| random.next() as u8));
+        return Names { read, write };
+    }
+    let name = format!("{}{channel}", random.pick(&["room-", "Zimmer ", "ü✓", "a~"]));
+    Names { read: name.clone(), write: name }
+}
