@@ -1,9 +1,12 @@
 //! The JSON of answers, and how it is dressed for the one who asked.
 
+use std::mem;
 use std::rc::Rc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::error::Error;
 use super::origin::{AllowOrigin, Permission};
+use super::parameters::Values;
 use crate::http::{Callback, Persistence, ResponseHead};
 use crate::hub::{Epoch, Introduced, Members, Pair, Part, Reply, push_number, push_string};
 
@@ -81,18 +84,19 @@ impl<'a> Dress<'a> {
     }
 
     fn is_plain(&self) -> bool {
-        self.callback.is_none() && self.permission == Permission::Any && self.persistence == Persistence::Stays
+        self.callback.is_none()
+            && self.permission == Permission::Any
+            && self.persistence == Persistence::Stays
+            && !self.is_bodiless
     }
 
-    /// What has to be remembered while a read waits on channels of these names; nothing where all is plain.
-    pub(super) fn remember<'n>(self, names: impl Iterator<Item = &'n str>) -> Option<Box<Presentation>> {
-        let mut names: Box<[Box<str>]> = names.map(Box::from).collect();
-        if names.len() == 1 {
-            names = Box::default();
-        }
-        if self.is_plain() && names.is_empty() {
+    /// What has to be remembered while a read waits on these channels; nothing where all is plain.
+    pub(super) fn remember(self, channels: &Values<'_>) -> Option<Box<Presentation>> {
+        let is_one = channels.len() == 1;
+        if self.is_plain() && is_one {
             return None;
         }
+        let names = if is_one { Box::default() } else { channels.iter().map(Box::from).collect() };
         let Self { callback, permission, persistence, .. } = self;
         let callback = callback.map(|callback| callback.as_str().into());
         Some(Box::new(Presentation { callback, permission, persistence, names }))
@@ -105,13 +109,15 @@ pub(super) struct Tailor {
     /// The second that `date` names.
     date_of: u64,
     date: String,
+    /// The head of a plain answer, as nearly all are, up to its length. It changes but once a second.
+    plain_head: Vec<u8>,
     /// Every client is to go: the server stops.
     pub(super) is_closing: bool,
 }
 
 impl Tailor {
     pub(super) fn new(allow_origin: AllowOrigin) -> Self {
-        Self { allow_origin, date_of: u64::MAX, date: String::new(), is_closing: false }
+        Self { allow_origin, date_of: u64::MAX, date: String::new(), plain_head: Vec::new(), is_closing: false }
     }
 
     /// Formats `Date` anew when its second has changed.
@@ -119,7 +125,11 @@ impl Tailor {
         let second = unix_ms / 1000;
         if second != self.date_of {
             self.date_of = second;
-            self.date = httpdate::fmt_http_date(std::time::UNIX_EPOCH + std::time::Duration::from_secs(second));
+            self.date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+            let mut head = mem::take(&mut self.plain_head);
+            head.clear();
+            self.head(Dress::PLAIN, 200, Some(Content::JSON), "").push_up_to_length(&mut head);
+            self.plain_head = head;
         }
     }
 
@@ -131,6 +141,13 @@ impl Tailor {
     /// Appends an answer with this JSON as its body.
     pub(super) fn push_json(&self, out: &mut Vec<u8>, dress: Dress<'_>, status: u16, more: &str, json: &[u8]) {
         match dress.callback {
+            None if status == 200 && dress.is_plain() && !self.is_closing => {
+                debug_assert!(more.is_empty(), "an answer with status 200 needs no further fields");
+                out.reserve(self.plain_head.len() + ResponseHead::LENGTH_BYTES_MAX + json.len());
+                out.extend_from_slice(&self.plain_head);
+                ResponseHead::push_length(out, json.len());
+                out.extend_from_slice(json);
+            }
             None => self.push(out, dress, status, Content::JSON, more, json),
             Some(callback) => {
                 // A script tag sees no status but 200.
@@ -213,7 +230,7 @@ pub(super) fn push_members(json: &mut Vec<u8>, members: &Members<'_>) {
         json.extend_from_slice(if place == 0 { b"{\"connection\":" } else { b",{\"connection\":" });
         push_number(json, connection);
         json.extend_from_slice(b",\"message\":");
-        json.extend_from_slice(member.text_json.as_bytes());
+        json.extend_from_slice(&member.text_json);
         push_field(json, "id", member.id);
         push_field(json, "time", member.unix_ms);
         json.push(b'}');
@@ -268,7 +285,7 @@ fn push_part(json: &mut Vec<u8>, part: &Part<'_>) {
         if place > 0 {
             json.push(b',');
         }
-        json.extend_from_slice(message.as_bytes());
+        json.extend_from_slice(message);
     }
     json.push(b']');
     push_field(json, "next_id", part.next_id());
@@ -285,7 +302,7 @@ fn push_gaps(json: &mut Vec<u8>, part: &Part<'_>) {
 
 fn push_epoch(json: &mut Vec<u8>, epoch: Epoch) {
     json.extend_from_slice(b",\"epoch\":\"");
-    json.extend_from_slice(epoch.as_str().as_bytes());
+    json.extend_from_slice(epoch.as_bytes());
     json.push(b'"');
 }
 

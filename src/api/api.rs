@@ -201,7 +201,7 @@ impl Api {
             Err(error) => Err(error),
             Ok(()) if call == Call::Read => match self.read(hub, now, &parameters, client) {
                 Ok(Some(reader)) => {
-                    return Outcome::Waits { reader, presentation: dress.remember(parameters.channel_names()) };
+                    return Outcome::Waits { reader, presentation: dress.remember(&parameters.channels) };
                 }
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
@@ -260,7 +260,7 @@ impl Api {
         match hub.read(now, &call)? {
             ReadOutcome::Waits(reader) => Ok(Some(reader)),
             ReadOutcome::Answer(reply) => {
-                answer::push_reply(&mut self.json, &reply, parameters.channel_names(), self.epoch);
+                answer::push_reply(&mut self.json, &reply, parameters.channels.iter(), self.epoch);
                 Ok(None)
             }
         }

@@ -77,11 +77,6 @@ impl Parameters<'_> {
         })
     }
 
-    /// The channels that a read asked for, by the names under which it asked.
-    pub(super) fn channel_names(&self) -> impl Iterator<Item = &str> {
-        self.channels.iter()
-    }
-
     fn name(&self, call: Call) -> Result<Name<'_>, Error> {
         let name = self.channels.iter().next().ok_or(Error::MissingParameter(call.path(), "channel"))?;
         Ok(Name::parse(name)?)

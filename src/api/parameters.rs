@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::error::Error;
 use super::route::Call;
-use crate::http::{self, Method, Request};
+use crate::http::{self, Encoded, Method, Request};
 
 /// One value, or several in order; the first needs no allocation.
 #[derive(Default)]
@@ -64,15 +64,27 @@ impl Known {
     }
 
     /// The parameter of that name, if the call knows it.
-    fn of(call: Call, name: &[u8]) -> Option<Self> {
-        use Known::{Auth, Callback, Channel, Connection, Epoch, FromId, Message, Timeout};
-        let known: &[Self] = match call {
-            Call::Write | Call::Introduce | Call::Goodbye => &[Channel, Message, Connection, Auth, Callback],
-            Call::Read => &[Channel, FromId, Connection, Auth, Timeout, Epoch, Callback],
-            Call::Members => &[Channel, Callback],
-            Call::Create | Call::Health => &[Callback],
+    fn of(call: Call, name: &str) -> Option<Self> {
+        let known = match name {
+            "channel" => Self::Channel,
+            "from_id" => Self::FromId,
+            "message" => Self::Message,
+            "connection" => Self::Connection,
+            "auth" => Self::Auth,
+            "timeout" => Self::Timeout,
+            "epoch" => Self::Epoch,
+            "callback" => Self::Callback,
+            _ => return None,
         };
-        known.iter().copied().find(|known| known.name().as_bytes() == name)
+        let is_of_call = match call {
+            Call::Write | Call::Introduce | Call::Goodbye => {
+                matches!(known, Self::Channel | Self::Message | Self::Connection | Self::Auth | Self::Callback)
+            }
+            Call::Read => known != Self::Message,
+            Call::Members => matches!(known, Self::Channel | Self::Callback),
+            Call::Create | Call::Health => known == Self::Callback,
+        };
+        is_of_call.then_some(known)
     }
 }
 
@@ -80,7 +92,7 @@ impl<'a> Parameters<'a> {
     /// Gathers what the request carries. The callback is there also beside a fault, so that a script tag can be told.
     pub(super) fn gather(call: Call, request: &Request<'a>) -> (Self, Result<(), Error>) {
         let mut parameters = Self::default();
-        let mut result = parameters.take_form(call, request.query.as_bytes());
+        let mut result = parameters.take_form(call, request.query);
         if request.method == Method::Post {
             let of_body = parameters.take_body(call, request);
             result = result.and(of_body);
@@ -89,7 +101,7 @@ impl<'a> Parameters<'a> {
     }
 
     /// Takes a whole form, whatever is wrong with parts of it; the first fault is the result.
-    fn take_form(&mut self, call: Call, form: &'a [u8]) -> Result<(), Error> {
+    fn take_form(&mut self, call: Call, form: &'a str) -> Result<(), Error> {
         let mut result = Ok(());
         for (name, value) in http::pairs(form) {
             result = result.and(self.take(call, name, value));
@@ -99,7 +111,8 @@ impl<'a> Parameters<'a> {
 
     fn take_body(&mut self, call: Call, request: &Request<'a>) -> Result<(), Error> {
         if request.content_type.is_some_and(is_form) {
-            return self.take_form(call, request.body);
+            let form = str::from_utf8(request.body).map_err(|_| Error::BadEncoding("body"))?;
+            return self.take_form(call, form);
         }
         let carries_message = request.content_type.is_some() || !request.body.is_empty();
         if !call.adds_messages() || !carries_message {
@@ -113,9 +126,10 @@ impl<'a> Parameters<'a> {
         Ok(())
     }
 
-    fn take(&mut self, call: Call, name: &'a [u8], value: &'a [u8]) -> Result<(), Error> {
-        let Some(known) = Known::of(call, &http::decode(name)) else { return Ok(()) };
-        let value = text(value).ok_or(Error::BadEncoding(known.name()))?;
+    fn take(&mut self, call: Call, name: Encoded<'a>, value: Encoded<'a>) -> Result<(), Error> {
+        let known = name.decode().ok().and_then(|name| Known::of(call, &name));
+        let Some(known) = known else { return Ok(()) };
+        let value = value.decode().map_err(|_| Error::BadEncoding(known.name()))?;
         let place = match known {
             Known::Channel if call == Call::Read => {
                 self.channels.push(value);
@@ -147,13 +161,6 @@ impl<'a> Values<'a> {
             None => self.first = Some(value),
             Some(_) => self.more.push(value),
         }
-    }
-}
-
-fn text(encoded: &[u8]) -> Option<Cow<'_, str>> {
-    match http::decode(encoded) {
-        Cow::Borrowed(bytes) => str::from_utf8(bytes).ok().map(Cow::Borrowed),
-        Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
     }
 }
 

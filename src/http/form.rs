@@ -2,35 +2,101 @@
 
 use std::borrow::Cow;
 
-/// The names and values of a form, still encoded. A name without `=` has an empty value; empty pieces are skipped.
-pub fn pairs(form: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    form.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).map(|pair| match memchr::memchr(b'=', pair) {
-        Some(at) => (&pair[..at], &pair[at + 1..]),
-        None => (pair, &pair[pair.len()..]),
-    })
+/// The names and values of a form. A name without `=` has an empty value; empty pieces are skipped.
+#[must_use]
+pub fn pairs(form: &str) -> Pairs<'_> {
+    Pairs { rest: form }
 }
 
-/// Decodes one name or value: `+` is a space, `%XX` a byte, a broken escape stays as it is.
-///
-/// Borrows where there is nothing to decode, as is usual.
-#[must_use]
-pub fn decode(encoded: &[u8]) -> Cow<'_, [u8]> {
-    let Some(first) = memchr::memchr2(b'%', b'+', encoded) else {
-        return Cow::Borrowed(encoded);
-    };
-    let mut decoded = Vec::with_capacity(encoded.len());
-    decoded.extend_from_slice(&encoded[..first]);
-    let mut rest = &encoded[first..];
-    while let Some((byte, after)) = rest.split_first() {
-        let (value, length) = match byte {
-            b'+' => (b' ', 1),
-            b'%' => escaped_byte(after).map_or((b'%', 1), |value| (value, 3)),
-            other => (*other, 1),
+/// See [`pairs`].
+#[derive(Clone, Debug)]
+pub struct Pairs<'a> {
+    rest: &'a str,
+}
+
+/// A name or a value, still encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encoded<'a> {
+    /// As it stands in the form.
+    pub text: &'a str,
+    is_plain: bool,
+}
+
+/// What a name or value decodes to is not UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotUtf8;
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (Encoded<'a>, Encoded<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // Names are short: a plain loop is done with one before a vectorized search has begun.
+        let start = self.rest.bytes().position(|byte| byte != b'&')?;
+        let form = &self.rest[start..];
+        let name_bytes = form.bytes().position(|byte| matches!(byte, b'=' | b'&')).unwrap_or(form.len());
+        let name = Encoded::of(&form[..name_bytes]);
+        self.rest = &form[name_bytes..];
+        let Some(value) = self.rest.strip_prefix('=') else {
+            return Some((name, Encoded::of("")));
         };
-        decoded.push(value);
-        rest = &rest[length..];
+        // One search finds where a plain value ends, and that it is plain.
+        let bytes = value.as_bytes();
+        let first = memchr::memchr3(b'&', b'%', b'+', bytes).unwrap_or(bytes.len());
+        let is_plain = bytes.get(first).is_none_or(|byte| *byte == b'&');
+        let end = if is_plain { first } else { first + until_ampersand(&bytes[first..]) };
+        self.rest = &value[end..];
+        Some((name, Encoded { text: &value[..end], is_plain }))
     }
-    Cow::Owned(decoded)
+}
+
+fn until_ampersand(bytes: &[u8]) -> usize {
+    memchr::memchr(b'&', bytes).unwrap_or(bytes.len())
+}
+
+impl<'a> Encoded<'a> {
+    fn of(text: &'a str) -> Self {
+        Self { text, is_plain: !text.bytes().any(|byte| matches!(byte, b'%' | b'+')) }
+    }
+
+    /// Decodes it: `+` is a space, `%XX` a byte, a broken escape stays as it is.
+    ///
+    /// Borrows where there is nothing to decode, as is usual.
+    ///
+    /// # Errors
+    ///
+    /// [`NotUtf8`].
+    #[inline]
+    pub fn decode(self) -> Result<Cow<'a, str>, NotUtf8> {
+        if self.is_plain { Ok(Cow::Borrowed(self.text)) } else { decode(self.text).map(Cow::Owned) }
+    }
+}
+
+/// Decodes in two passes, both of them over whole stretches: spaces first, since a decoded `%2B` is none.
+fn decode(encoded: &str) -> Result<String, NotUtf8> {
+    let bytes = encoded.as_bytes();
+    let mut decoded: Vec<u8> = bytes.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    if let Some(first) = memchr::memchr(b'%', bytes) {
+        let length = decode_escapes(bytes, &mut decoded, first);
+        decoded.truncate(length);
+    }
+    String::from_utf8(decoded).map_err(|_| NotUtf8)
+}
+
+/// Decodes the escapes from the first one on; `decoded` has the bytes of `encoded`, but for spaces. Returns the length.
+fn decode_escapes(encoded: &[u8], decoded: &mut [u8], first: usize) -> usize {
+    let (mut from, mut to) = (first, first);
+    while from < encoded.len() {
+        // At `from` stands a percent sign.
+        let (value, length) = escaped_byte(&encoded[from + 1..]).map_or((b'%', 1), |value| (value, 3));
+        decoded[to] = value;
+        to += 1;
+        from += length;
+        let plain = memchr::memchr(b'%', &encoded[from..]).unwrap_or(encoded.len() - from);
+        decoded.copy_within(from..from + plain, to);
+        from += plain;
+        to += plain;
+    }
+    to
 }
 
 fn escaped_byte(digits: &[u8]) -> Option<u8> {
@@ -44,32 +110,41 @@ mod tests {
 
     #[test]
     fn values_are_decoded_as_html_forms_encode_them() {
-        let cases: &[(&str, &[u8])] = &[
-            ("", b""),
-            ("plain", b"plain"),
-            ("a+b", b"a b"),
-            ("%41%7e%c3%bC", b"A~\xc3\xbc"),
-            ("%2B%25%26%3D", b"+%&="),
-            ("%", b"%"),
-            ("%4", b"%4"),
-            ("%zz%41", b"%zzA"),
-            ("%%41", b"%A"),
-            ("%+1", b"% 1"),
-            ("100%", b"100%"),
-            ("%00", b"\0"),
+        let cases: &[(&str, &str)] = &[
+            ("", ""),
+            ("plain", "plain"),
+            ("ü", "ü"),
+            ("a+b", "a b"),
+            ("+ü+", " ü "),
+            ("%41%7e%c3%bC", "A~ü"),
+            ("%2B%25%26%3D", "+%&="),
+            ("a%20b+c%", "a b c%"),
+            ("%", "%"),
+            ("%4", "%4"),
+            ("%zz%41", "%zzA"),
+            ("%%41", "%A"),
+            ("%+1", "% 1"),
+            ("%ü", "%ü"),
+            ("100%", "100%"),
+            ("%00", "\0"),
         ];
         for (encoded, decoded) in cases {
-            assert_eq!(&*decode(encoded.as_bytes()), *decoded, "{encoded}");
+            assert_eq!(Encoded::of(encoded).decode().as_deref(), Ok(*decoded), "{encoded}");
+            let form = format!("a={encoded}&b");
+            let (_, value) = pairs(&form).next().unwrap();
+            assert_eq!(value, Encoded::of(encoded));
+        }
+        for encoded in ["%ff", "%c3", "a%80+", "%ed%a0%80", "%c0%af"] {
+            assert_eq!(Encoded::of(encoded).decode(), Err(NotUtf8), "{encoded}");
         }
     }
 
     #[test]
     fn pairs_are_split_at_the_first_equals_sign() {
-        let of = |form: &'static str| -> Vec<_> {
-            let text = |bytes| str::from_utf8(bytes).unwrap();
-            pairs(form.as_bytes()).map(|(name, value)| (text(name), text(value))).collect()
-        };
+        let of = |form: &'static str| pairs(form).map(|(name, value)| (name.text, value.text)).collect::<Vec<_>>();
         assert_eq!(of("a=1&b=2=3&c&=d&&e="), [("a", "1"), ("b", "2=3"), ("c", ""), ("", "d"), ("e", "")]);
+        assert_eq!(of("&&ü=é&"), [("ü", "é")]);
+        assert_eq!(of("a=%&b=+&c"), [("a", "%"), ("b", "+"), ("c", "")]);
         assert_eq!(of(""), []);
         assert_eq!(of("&"), []);
     }

@@ -177,12 +177,31 @@ fn target(method: Method, target: &str) -> Result<(&str, &str), Reject> {
     } else {
         return Err(Reject::BadRequest("the request target is not a path"));
     };
-    let (path, query) = origin_form.split_once('?').unwrap_or((origin_form, ""));
+    let (path, query) = match memchr::memchr(b'?', origin_form.as_bytes()) {
+        Some(at) => (&origin_form[..at], &origin_form[at + 1..]),
+        None => (origin_form, ""),
+    };
     Ok((if path.is_empty() { "/" } else { path }, query))
 }
 
 fn is_authority(host: &[u8]) -> bool {
-    host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]@".contains(byte))
+    /// The characters of RFC 3986's authority.
+    const ALLOWED: [bool; 256] = {
+        let mut allowed = [false; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            allowed[byte] = (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let others = b"-._~%!$&'()*+,;=:[]@";
+        let mut place = 0;
+        while place < others.len() {
+            allowed[others[place] as usize] = true;
+            place += 1;
+        }
+        allowed
+    };
+    host.iter().all(|byte| ALLOWED[usize::from(*byte)])
 }
 
 /// Sets what two servers could choose differently from, were it there twice.

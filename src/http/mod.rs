@@ -7,7 +7,7 @@ mod jsonp;
 mod request;
 mod response;
 
-pub use form::{decode, pairs};
+pub use form::{Encoded, NotUtf8, Pairs, pairs};
 pub use head::{Method, Persistence};
 pub use jsonp::{BadCallback, Callback};
 pub use request::{Limits, Parsed, Progress, Reject, Request, blank_prefix, parse, parse_whole};

@@ -27,10 +27,24 @@ pub struct ResponseHead<'a> {
 }
 
 impl ResponseHead<'_> {
+    /// No length, its name and the end of the head take more than this.
+    pub const LENGTH_BYTES_MAX: usize = 48;
+
     /// Appends the head of an answer with a body of so many bytes.
     ///
     /// In one buffer with the body, since two cost more to send: measured, `writev` of both takes 6 to 17 % more CPU.
     pub fn push(&self, out: &mut Vec<u8>, body_bytes: usize) {
+        self.push_up_to_length(out);
+        // RFC 9110, section 8.6: a 204 has no Content-Length.
+        if self.status == 204 {
+            out.extend_from_slice(b"\r\n");
+        } else {
+            Self::push_length(out, body_bytes);
+        }
+    }
+
+    /// Appends what does not depend on the body.
+    pub fn push_up_to_length(&self, out: &mut Vec<u8>) {
         let mut put = |parts: &[&str]| parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
         put(&[status_line(self.status)]);
         if let Some(content_type) = self.content_type {
@@ -49,11 +63,13 @@ impl ResponseHead<'_> {
             Persistence::StaysIfTold => &["Connection: keep-alive\r\n"],
             Persistence::Closes => &["Connection: close\r\n"],
         });
-        // RFC 9110, section 8.6: a 204 has no Content-Length.
-        if self.status != 204 {
-            put(&["Content-Length: ", itoa::Buffer::new().format(body_bytes), "\r\n"]);
-        }
-        put(&["\r\n"]);
+    }
+
+    /// Appends the length of the body, and the end of the head.
+    pub fn push_length(out: &mut Vec<u8>, body_bytes: usize) {
+        out.extend_from_slice(b"Content-Length: ");
+        out.extend_from_slice(itoa::Buffer::new().format(body_bytes).as_bytes());
+        out.extend_from_slice(b"\r\n\r\n");
     }
 }
 

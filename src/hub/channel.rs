@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::message::{Content, Entry, encode, string_literal};
+use super::message::{Content, Entry, encode};
 use super::reader::{Promise, Seat, Since};
 use super::slots::Key;
 use super::time::{Millis, Now};
@@ -19,9 +19,9 @@ pub struct Member {
     /// The `time` of it, in milliseconds since 1970.
     pub unix_ms: u64,
     /// What it said, as a JSON string with its quotes.
-    pub text_json: Box<str>,
+    pub text_json: Box<[u8]>,
     /// The whole message, for newcomers after history has dropped it.
-    introduction_json: Box<str>,
+    introduction_json: Box<[u8]>,
 }
 
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl<'h> Part<'h> {
     }
 
     /// Its messages as JSON objects, ordered by id.
-    pub fn messages(&self) -> impl Iterator<Item = &'h str> + '_ {
+    pub fn messages(&self) -> impl Iterator<Item = &'h [u8]> + '_ {
         let entries = self.channel.filter(|_| self.start < self.end).map(|channel| {
             let first = (self.start - channel.first_id) as usize;
             channel.entries.range(first..first + (self.end - self.start) as usize)
@@ -156,18 +156,21 @@ impl Channel {
         self.entries.front().map(|entry| entry.at.after(retention.ms))
     }
 
-    /// Adds a message. Constant time: nobody is woken here.
-    pub(super) fn append(&mut self, now: Now, content: Content<'_>, retention: Retention) -> u64 {
+    /// Adds a message. Constant time: nobody is woken here. `scratch` is for putting it together.
+    pub(super) fn append(
+        &mut self,
+        now: Now,
+        content: Content<'_>,
+        retention: Retention,
+        scratch: &mut Vec<u8>,
+    ) -> u64 {
         let id = self.next_id();
-        let json = encode(id, now, content);
+        let text = encode(scratch, id, now, content);
+        let json: Box<[u8]> = scratch.as_slice().into();
         match content {
-            Content::Introduction { from, text } => {
-                let member = Member {
-                    id,
-                    unix_ms: now.unix_ms,
-                    text_json: string_literal(text),
-                    introduction_json: json.clone(),
-                };
+            Content::Introduction { from, .. } => {
+                let member =
+                    Member { id, unix_ms: now.unix_ms, text_json: json[text].into(), introduction_json: json.clone() };
                 self.members.insert(from, member);
             }
             Content::Goodbye { from, .. } => {

@@ -17,6 +17,9 @@ pub struct Wake<'h> {
     pub is_repeat: bool,
 }
 
+/// Bytes of scratch space that stay from turn to turn.
+const SCRATCH_KEPT: usize = 4096;
+
 impl Hub {
     /// Answers every waiting read for which this turn brought something, in the order in which they
     /// began to wait on their channel; then those that are to be answered with nothing.
@@ -37,6 +40,8 @@ impl Hub {
             wake(Wake { client: reader.client, reply, is_repeat: false });
         }
         self.dismissed = dismissed;
+        // Room for a large message is for that message alone.
+        self.scratch.shrink_to(SCRATCH_KEPT);
     }
 
     fn deliver_channel(&mut self, now: Now, place: u32, wake: &mut impl FnMut(Wake<'_>)) {

@@ -120,6 +120,8 @@ pub struct Census {
 pub struct Hub {
     pub(super) config: Config,
     pub(super) retention: Retention,
+    /// For putting a message together.
+    pub(super) scratch: Vec<u8>,
     pub(super) timeout_ms: u64,
     pub(super) grace_ms: u64,
     pub(super) channels: Slab<Channel>,
@@ -145,6 +147,7 @@ impl Hub {
     pub fn new(config: Config) -> Self {
         Self {
             retention: Retention { messages: config.history, ms: millis(config.retention) },
+            scratch: Vec::new(),
             timeout_ms: millis(config.connection_timeout),
             grace_ms: millis(config.close_grace),
             channels: Slab::new(),

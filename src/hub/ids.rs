@@ -78,6 +78,12 @@ impl Epoch {
     pub fn as_str(&self) -> &str {
         ascii(&self.0)
     }
+
+    /// The same as bytes, which costs no check.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 fn ascii(token: &[u8]) -> &str {

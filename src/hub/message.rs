@@ -4,6 +4,7 @@
 //! are PROTOCOL.md's "The answer of `/read`".
 
 use std::io::Write;
+use std::ops::Range;
 
 use super::time::{Millis, Now};
 
@@ -43,46 +44,42 @@ pub(super) enum Content<'a> {
 pub(super) struct Entry {
     /// When it was added, for retention.
     pub(super) at: Millis,
-    pub(super) json: Box<str>,
+    /// UTF-8.
+    pub(super) json: Box<[u8]>,
 }
 
-/// Encodes the message with this id.
-pub(super) fn encode(id: u64, now: Now, content: Content<'_>) -> Box<str> {
-    let (kind, from, text) = match content {
-        Content::Message { from, text } => ("message", from, Some(text)),
-        Content::Introduction { from, text } => ("introduction", Some(from), Some(text)),
-        Content::Goodbye { from, text, .. } => ("goodbye", Some(from), text),
+/// Encodes the message with this id into `scratch`, and tells where in it the text stands as a JSON string.
+pub(super) fn encode(scratch: &mut Vec<u8>, id: u64, now: Now, content: Content<'_>) -> Range<usize> {
+    let (kind, from, text): (&[u8], _, _) = match content {
+        Content::Message { from, text } => (b"message", from, Some(text)),
+        Content::Introduction { from, text } => (b"introduction", Some(from), Some(text)),
+        Content::Goodbye { from, text, .. } => (b"goodbye", Some(from), text),
     };
-    // Room for the keys and for the quotes: most texts are not escaped, and this allocates once.
-    let mut json = Vec::with_capacity(112 + text.map_or(0, str::len));
-    json.extend_from_slice(b"{\"id\":");
-    push_number(&mut json, id);
-    json.extend_from_slice(b",\"type\":\"");
-    json.extend_from_slice(kind.as_bytes());
-    json.extend_from_slice(b"\",\"time\":");
-    push_number(&mut json, now.unix_ms);
+    scratch.clear();
+    scratch.extend_from_slice(b"{\"id\":");
+    push_number(scratch, id);
+    scratch.extend_from_slice(b",\"type\":\"");
+    scratch.extend_from_slice(kind);
+    scratch.extend_from_slice(b"\",\"time\":");
+    push_number(scratch, now.unix_ms);
     if let Some(from) = from {
-        json.extend_from_slice(b",\"from\":");
-        push_number(&mut json, from);
+        scratch.extend_from_slice(b",\"from\":");
+        push_number(scratch, from);
     }
+    let mut literal = 0..0;
     if let Some(text) = text {
-        json.extend_from_slice(b",\"message\":");
-        push_string(&mut json, text);
+        scratch.extend_from_slice(b",\"message\":");
+        literal.start = scratch.len();
+        push_string(scratch, text);
+        literal.end = scratch.len();
     }
     if let Content::Goodbye { reason, .. } = content {
-        json.extend_from_slice(b",\"reason\":\"");
-        json.extend_from_slice(reason.as_str().as_bytes());
-        json.push(b'"');
+        scratch.extend_from_slice(b",\"reason\":\"");
+        scratch.extend_from_slice(reason.as_str().as_bytes());
+        scratch.push(b'"');
     }
-    json.push(b'}');
-    into_text(json)
-}
-
-/// `text` as a JSON string, quotes included.
-pub(super) fn string_literal(text: &str) -> Box<str> {
-    let mut json = Vec::with_capacity(text.len() + 2);
-    push_string(&mut json, text);
-    into_text(json)
+    scratch.push(b'}');
+    literal
 }
 
 /// Appends a number in decimal digits.
@@ -93,16 +90,33 @@ pub(crate) fn push_number(json: &mut Vec<u8>, number: u64) {
 /// Appends `text` as a JSON string that is also a JavaScript string: U+2028 and
 /// U+2029, line ends there until ES2019, are escaped too.
 pub(crate) fn push_string(json: &mut Vec<u8>, text: &str) {
-    // E2 80 is where both begin; few other characters share it, and those only cost the slower way.
-    if memchr::memmem::find(text.as_bytes(), b"\xe2\x80").is_none() {
-        return push_escaped(json, text);
+    if is_plain(text.as_bytes()) {
+        json.reserve(text.len() + 2);
+        json.push(b'"');
+        json.extend_from_slice(text.as_bytes());
+        json.push(b'"');
+    } else {
+        push_escaped(json, text);
     }
+}
+
+/// Whether every byte may stand as it is. E2 begins U+2028 and U+2029, and others that only cost the longer way.
+///
+/// Looks at all bytes of a stretch before it decides, which the compiler makes into vector instructions.
+fn is_plain(text: &[u8]) -> bool {
+    let needs_care = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\' | 0xe2);
+    text.chunks(64).all(|stretch| !stretch.iter().fold(false, |any, byte| any | needs_care(byte)))
+}
+
+#[cold]
+fn push_escaped(json: &mut Vec<u8>, text: &str) {
     json.push(b'"');
     for piece in text.split_inclusive(['\u{2028}', '\u{2029}']) {
         let plain = piece.trim_end_matches(['\u{2028}', '\u{2029}']);
-        let quoted_at = json.len();
-        push_escaped(json, plain);
-        json.remove(quoted_at);
+        let opened_at = json.len();
+        serde_json::to_writer(&mut *json, plain).expect("a string is JSON and a Vec takes everything");
+        // Its quotes, within ours.
+        json.remove(opened_at);
         json.pop();
         for separator in piece[plain.len()..].chars() {
             write!(json, "\\u{:04x}", separator as u32).expect("a Vec takes everything");
@@ -111,19 +125,17 @@ pub(crate) fn push_string(json: &mut Vec<u8>, text: &str) {
     json.push(b'"');
 }
 
-fn push_escaped(json: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(json, text).expect("a string is JSON and a Vec takes everything");
-}
-
-fn into_text(json: Vec<u8>) -> Box<str> {
-    String::from_utf8(json).expect("made of str and ASCII").into_boxed_str()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn string_literal(text: &str) -> String {
+        let mut json = Vec::new();
+        push_string(&mut json, text);
+        String::from_utf8(json).unwrap()
+    }
 
     const NOW: Now = Now { mono: Millis(0), unix_ms: 1_763_802_330_123 };
 
@@ -152,7 +164,11 @@ mod tests {
             ),
         ];
         for (content, json) in cases {
-            assert_eq!(&*encode(5, NOW, content), json);
+            let mut scratch = b"what was before".to_vec();
+            let literal = encode(&mut scratch, 5, NOW, content);
+            assert_eq!(str::from_utf8(&scratch), Ok(json));
+            let text = ["\"Josh\"", "\"howdy\"", "\"\"", "", "\"bye\""];
+            assert!(text.contains(&str::from_utf8(&scratch[literal]).unwrap()));
         }
     }
 
@@ -165,7 +181,7 @@ mod tests {
             ("\"\\\u{1}\u{7f}/", "\"\\\"\\\\\\u0001\u{7f}/\""),
         ];
         for (text, json) in cases {
-            assert_eq!(&*string_literal(text), json);
+            assert_eq!(string_literal(text), json);
         }
     }
 

@@ -44,7 +44,7 @@ impl Hub {
     /// A [`Refusal`] of the credentials; of new channels, if it would have to wait on them.
     pub fn read(&mut self, now: Now, call: &ReadCall<'_>) -> Result<ReadOutcome<'_>, Refusal> {
         let connection = self.authenticate_maybe(call.credentials)?;
-        let same_epoch = call.epoch.is_none_or(|epoch| epoch == self.config.epoch.as_str());
+        let same_epoch = call.epoch.is_none_or(|epoch| epoch.as_bytes() == self.config.epoch.as_bytes());
         let mut spots = [Spot::Nowhere { first_id: 0 }; CHANNELS_PER_READ_MAX];
         let spots = &mut spots[..call.follows.len()];
         for (spot, (log, _)) in spots.iter_mut().zip(call.follows) {

@@ -14,21 +14,24 @@ pub(super) struct RestingIds {
     key: [u8; 16],
     /// 0 stands for an untouched place; the kernel gives those pages only when they are written.
     next_ids: Box<[u64]>,
+    /// No channel was ever dropped, so there is nothing to look for.
+    is_untouched: bool,
 }
 
 impl RestingIds {
     pub(super) fn new(key: [u8; 16]) -> Self {
-        Self { key, next_ids: vec![0; PLACES].into_boxed_slice() }
+        Self { key, next_ids: vec![0; PLACES].into_boxed_slice(), is_untouched: true }
     }
 
     /// The first id of a new channel of that name.
     pub(super) fn first_id(&self, name: &str) -> u64 {
-        self.next_ids[self.place(name)].max(1)
+        if self.is_untouched { 1 } else { self.next_ids[self.place(name)].max(1) }
     }
 
     /// Keeps what a dropped channel would have given next.
     pub(super) fn rest(&mut self, name: &str, next_id: u64) {
         let place = self.place(name);
+        self.is_untouched = false;
         self.next_ids[place] = self.next_ids[place].max(next_id);
     }
 

@@ -56,7 +56,7 @@ impl Hub {
     /// Adds a message and marks the channel for delivery.
     pub(super) fn append(&mut self, now: Now, place: u32, content: Content<'_>) -> u64 {
         let channel = &mut self.channels[place as usize];
-        let id = channel.append(now, content, self.retention);
+        let id = channel.append(now, content, self.retention, &mut self.scratch);
         if !channel.marked {
             channel.marked = true;
             self.marked.push(place);

@@ -46,7 +46,6 @@ pub(super) enum Next {
 }
 
 /// A request of which not all is there or not all was handled.
-#[derive(Default)]
 pub(super) struct Incoming {
     pub(super) bytes: Vec<u8>,
     /// How far the first request in it was read.

@@ -223,13 +223,15 @@ impl Conversation {
 
     /// Takes requests from a client: first those held, then what one read brings.
     fn serve(&mut self, key: Key) {
-        let client = self.clients.the(key);
-        let was_held = client.incoming.is_some();
-        let mut incoming = client.incoming.take().map_or_else(Incoming::default, |held| *held);
-        let (mut handled, mut stop) = self.take_held(key, &mut incoming);
+        let mut held = self.clients.the(key).incoming.take();
+        let was_held = held.is_some();
+        let (mut handled, mut stop) = match &mut held {
+            Some(held) => self.take_held(key, held),
+            None => (0, Stop::NeedsInput),
+        };
         if matches!(stop, Stop::NeedsInput) && self.clients.the(key).can_read {
             let mut buffer = mem::take(&mut self.buffer);
-            let result = self.read_requests(key, &mut buffer, &mut incoming);
+            let result = self.read_requests(key, &mut buffer, &mut held);
             self.buffer = buffer;
             let Ok((fresh, its_stop)) = result else {
                 self.out.clear();
@@ -238,8 +240,9 @@ impl Conversation {
             handled += fresh;
             stop = its_stop;
         }
-        let is_held = !incoming.bytes.is_empty();
-        self.clients.the(key).incoming = is_held.then(|| Box::new(incoming));
+        let held = held.filter(|held| !held.bytes.is_empty());
+        let is_held = held.is_some();
+        self.clients.the(key).incoming = held;
         if handled > 0 || was_held != is_held {
             let Patience { keep_alive_ms, request_timeout_ms } = self.patience;
             let ms = if is_held { request_timeout_ms } else { keep_alive_ms };
@@ -249,19 +252,28 @@ impl Conversation {
     }
 
     /// Reads once and takes requests from what came; what is left of it is held.
-    fn read_requests(&mut self, key: Key, buffer: &mut [u8], incoming: &mut Incoming) -> io::Result<(usize, Stop)> {
+    fn read_requests(
+        &mut self,
+        key: Key,
+        buffer: &mut [u8],
+        held: &mut Option<Box<Incoming>>,
+    ) -> io::Result<(usize, Stop)> {
         let Input::Bytes(length) = self.clients.the(key).read(buffer)? else {
             return Ok((0, Stop::NeedsInput));
         };
         let fresh = &mut buffer[..length];
-        if !incoming.bytes.is_empty() {
-            incoming.bytes.extend_from_slice(fresh);
-            return Ok(self.take_held(key, incoming));
+        if let Some(held) = held {
+            held.bytes.extend_from_slice(fresh);
+            return Ok(self.take_held(key, held));
         }
         // Nearly always: whole requests, handled where they were read.
-        let (taken, stop) = self.take_requests(key, fresh, &mut incoming.progress);
-        incoming.bytes.extend_from_slice(&fresh[taken..]);
-        incoming.forget(0);
+        let mut progress = Progress::default();
+        let (taken, stop) = self.take_requests(key, fresh, &mut progress);
+        if taken < length {
+            let mut rest = Box::new(Incoming { bytes: fresh[taken..].to_vec(), progress });
+            rest.forget(0);
+            *held = Some(rest);
+        }
         Ok((taken, stop))
     }
 

@@ -23,7 +23,8 @@ pub(crate) struct Message {
 
 impl Message {
     /// Reads what the hub gave, and insists on the one way in which it may be written.
-    fn parse(json: &str) -> Self {
+    fn parse(json: &[u8]) -> Self {
+        let json = str::from_utf8(json).expect("JSON is UTF-8");
         let value: Value = serde_json::from_str(json).unwrap_or_else(|error| panic!("{error} in {json}"));
         let number = |key: &str| value.get(key).map(|number| number.as_u64().expect(key));
         let text = |key: &str| value.get(key).map(|text| text.as_str().expect(key));

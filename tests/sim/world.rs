@@ -162,7 +162,7 @@ impl World {
         let (expected, readers) = self.model.ask_members(channel);
         let members = self.hub.members(self.now, &self.names[channel].to_read());
         assert_eq!(members.readers(), readers, "readers of a channel");
-        let as_told = |text: &str| serde_json::from_str::<String>(text).expect("a JSON string");
+        let as_told = |text: &[u8]| serde_json::from_slice::<String>(text).expect("a JSON string");
         let got = members.iter().map(|(from, its)| (Some(from), its.id, its.unix_ms, Some(as_told(&its.text_json))));
         let expected = expected.into_iter().map(|message| (message.from, message.id, message.time, message.text));
         assert_eq!(got.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "members");
