@@ -6,7 +6,7 @@ use std::mem;
 use speak::hub::{Now, Reason, Since};
 
 use super::message::{Answer, Message, Part, Type};
-use super::model::{Counts, Due, Entry, Model, Waiting};
+use super::model::{Counts, Due, Entry, Model, Seat, Waiting};
 use super::plan::LINGER_MS;
 
 /// What a read would get of one channel if an answer could be of any length.
@@ -92,7 +92,7 @@ impl Model {
     }
 
     fn draft_for_waiting(&self, read: &Waiting) -> Vec<Draft<'_>> {
-        let draft = |seat: &super::model::Seat| match seat.since {
+        let draft = |seat: &Seat| match seat.since {
             Since::Id(_) => self.draft_from(seat.channel, seat.cursor, true),
             Since::All => self.draft_for_newcomer(seat.channel),
             Since::Last(_) | Since::Now => self.draft_from(seat.channel, seat.cursor, false),
@@ -127,8 +127,7 @@ impl Model {
 }
 
 fn nothing_for(read: &Waiting) -> Answer {
-    let nothing =
-        |seat: &super::model::Seat| Part { messages: Vec::new(), next_id: seat.cursor, missed: false, reset: false };
+    let nothing = |seat: &Seat| Part { messages: Vec::new(), next_id: seat.cursor, missed: false, reset: false };
     read.seats.iter().map(nothing).collect()
 }
 
@@ -210,7 +209,7 @@ impl Model {
         let mut due = mem::take(&mut self.dismissed);
         for read in mem::take(&mut self.waiting) {
             let drafts = self.draft_for_waiting(&read);
-            let has_news = |(seat, draft): (&super::model::Seat, &Draft<'_>)| draft.is_news().then_some(seat.channel);
+            let has_news = |(seat, draft): (&Seat, &Draft<'_>)| draft.is_news().then_some(seat.channel);
             let news: Vec<_> = read.seats.iter().zip(&drafts).filter_map(has_news).collect();
             for (what, holds) in [
                 ("orphan answered with its goodbye", read.is_orphan && !news.is_empty()),

@@ -1,6 +1,6 @@
 //! What happens next: dice, loaded by the plan towards where the limits are.
 
-use speak::hub::{ID_MAX, Since};
+use speak::hub::{CHANNELS_PER_CONNECTION_MAX, CHANNELS_PER_READ_MAX, ID_MAX, Since};
 
 use super::follower::Follower;
 use super::model::{Ask, Shown};
@@ -77,9 +77,10 @@ impl World {
             Kind::Read => self.read_something(),
             Kind::Crowd => self.crowd(channel),
             Kind::Household => self.household(),
-            Kind::Follow => self.follow(None),
+            Kind::Follow => self.follow(),
             Kind::Members => self.call(&Call::Members { channel }),
             Kind::Close => self.close_one(),
+            Kind::Vanish => self.vanish(),
             Kind::DismissAll => self.call(&Call::DismissAll),
             Kind::WrongHalf => self.call(&Call::WrongHalf { channel }),
         }
@@ -97,7 +98,7 @@ impl World {
 
     fn join_many(&mut self) {
         let Some(shown) = self.somebody() else { return };
-        for channel in self.random.places(self.plan.channels, 35) {
+        for channel in self.random.places(self.plan.channels, CHANNELS_PER_CONNECTION_MAX + 3) {
             self.join(channel, Some(shown.clone()));
         }
     }
@@ -114,6 +115,21 @@ impl World {
         if !clients.is_empty() {
             let client = self.random.pick(&clients);
             self.call(&Call::Close { client });
+        }
+    }
+
+    /// In as many turns as it has reads; the grace runs from the first.
+    fn vanish(&mut self) {
+        let living = self.model.living();
+        if living.is_empty() {
+            return;
+        }
+        let connection = self.random.pick(&living);
+        while let Some(client) = self.model.waiting_with(connection) {
+            self.call(&Call::Close { client });
+            self.end_turn();
+            let by_ms = self.random.below(self.plan.limits.grace_ms / 2 + 2);
+            self.go_on(by_ms);
         }
     }
 
@@ -167,7 +183,7 @@ impl World {
         let follows = channels.into_iter().map(since).collect();
         let epoch = match self.random.below(8) {
             0 => Some("elsewhere".to_owned()),
-            1..=3 => Some(self.hub.epoch().as_str().to_owned()),
+            1..=3 => Some(self.epoch.clone()),
             _ => None,
         };
         let (client, wait_ms) = (self.next_client(), self.wait_ms());
@@ -193,7 +209,7 @@ impl World {
     }
 
     fn like_none(&mut self) -> (Vec<usize>, Option<Shown>) {
-        let count = self.random.pick(&[1, 1, 1, 2, 3, 6, 32]);
+        let count = self.random.pick(&[1, 1, 1, 2, 3, 6, CHANNELS_PER_READ_MAX]);
         (self.random.places(self.plan.channels, count), self.somebody_maybe())
     }
 
@@ -210,7 +226,7 @@ impl World {
             0 if channels.len() > 1 => drop(channels.pop()),
             1 => {
                 let others: Vec<_> = (0..self.plan.channels).filter(|channel| !channels.contains(channel)).collect();
-                if !others.is_empty() {
+                if !others.is_empty() && channels.len() < CHANNELS_PER_READ_MAX {
                     channels.push(self.random.pick(&others));
                 }
             }
@@ -226,40 +242,39 @@ impl World {
     fn since(&mut self, channel: usize) -> Since {
         let next_id = self.model.next_id(channel);
         match self.random.below(12) {
-            0 | 1 => Since::All,
-            2 => Since::Last(1 + self.random.below(5)),
-            3 => Since::Now,
-            4 => Since::Id(1),
-            5 => Since::Id(1 + self.random.below(next_id)),
-            6 => Since::Id(next_id.saturating_sub(self.plan.limits.history + self.random.below(3)).max(1)),
-            7 => Since::Id(next_id + 1),
-            8 => Since::Id(ID_MAX),
+            0..=2 => Since::All,
+            3 => Since::Last(self.random.pick(&[1, 2, 5, ID_MAX])),
+            4 => Since::Now,
+            5 => Since::Id(1),
+            6 => Since::Id(1 + self.random.below(next_id)),
+            7 => Since::Id(next_id.saturating_sub(self.plan.limits.history + self.random.below(3)).max(1)),
+            8 => Since::Id(self.random.pick(&[next_id + 1, ID_MAX])),
             _ => Since::Id(next_id),
         }
     }
 
-    /// Has one that waits for nothing go on; `wait_ms` if it is not to be drawn.
-    fn follow(&mut self, wait_ms: Option<u64>) {
+    /// Has one that waits for nothing go on.
+    fn follow(&mut self) {
         let idle: Vec<_> = (0..self.followers.len()).filter(|place| self.followers[*place].client.is_none()).collect();
         if idle.is_empty() {
             return;
         }
         let place = self.random.pick(&idle);
-        self.let_follow(place, wait_ms);
+        let epoch = Some(self.epoch.clone());
+        let (wait_ms, shown) = (self.wait_ms(), self.somebody_maybe());
+        let client = self.let_follow(place, epoch, shown, wait_ms);
+        // Where the call was refused it is free to go on.
+        let follower = &mut self.followers[place];
+        follower.client = follower.client.filter(|_| self.model.waits(client));
     }
 
-    fn let_follow(&mut self, place: usize, wait_ms: Option<u64>) {
-        let follows = self.followers[place].follows();
-        let wait_ms = wait_ms.unwrap_or_else(|| self.wait_ms());
-        let epoch = Some(self.hub.epoch().as_str().to_owned());
-        let shown = self.somebody_maybe();
+    fn let_follow(&mut self, place: usize, epoch: Option<String>, shown: Option<Shown>, wait_ms: u64) -> u64 {
         let client = self.next_client();
-        self.followers[place].client = Some(client);
-        self.call(&Call::Read(Ask { client, follows, epoch, shown, wait_ms }));
-        // Where the call was refused, or its read waits already answered, it is free to go on.
-        let is_free = !self.model.waits(client);
         let follower = &mut self.followers[place];
-        follower.client = follower.client.filter(|_| !is_free);
+        follower.client = Some(client);
+        let follows = follower.follows();
+        self.call(&Call::Read(Ask { client, follows, epoch, shown, wait_ms }));
+        client
     }
 
     /// All clients go, time passes, and nothing must be left.
@@ -294,12 +309,9 @@ impl World {
     }
 
     fn read_to_the_end(&mut self, place: usize) {
-        for _ in 0.. {
+        loop {
             let before = self.followers[place].follows();
-            let follows = before.clone();
-            let client = self.next_client();
-            self.followers[place].client = Some(client);
-            self.call(&Call::Read(Ask { client, follows, epoch: None, shown: None, wait_ms: 0 }));
+            self.let_follow(place, None, None, 0);
             if self.followers[place].follows() == before {
                 break;
             }

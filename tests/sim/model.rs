@@ -98,6 +98,7 @@ pub(crate) struct Model {
     pub(super) ended: BTreeMap<u64, Reason>,
     /// In the order in which they began to wait.
     pub(super) waiting: Vec<Waiting>,
+    /// Those that wait no more, and get nothing at the end of the turn.
     pub(super) dismissed: Vec<Due>,
     /// What every dropped channel would have given next.
     pub(super) resting_ids: Vec<u64>,
@@ -128,8 +129,8 @@ impl Model {
         self.now.mono.0
     }
 
-    /// What was said last of all in a channel, whether anybody may still read it or not.
-    pub(crate) fn messages_ever(&self, channel: usize) -> impl DoubleEndedIterator<Item = &Message> {
+    /// All that was ever said in a channel, whether anybody may still read it or not.
+    pub(crate) fn messages_ever(&self, channel: usize) -> impl Iterator<Item = &Message> {
         self.channels[channel].log.iter().map(|entry| &entry.message)
     }
 
@@ -154,6 +155,11 @@ impl Model {
         let closes = |number: u64| self.connections[&number].closes_at_ms.is_some();
         let in_grace = self.waiting.iter().filter(|read| read.connection.is_some_and(closes));
         in_grace.map(|read| read.client).collect()
+    }
+
+    /// Any read that waits with a connection.
+    pub(crate) fn waiting_with(&self, connection: u64) -> Option<u64> {
+        self.waiting.iter().find(|read| read.connection == Some(connection)).map(|read| read.client)
     }
 
     /// On which channels a read waits, and with which connection.

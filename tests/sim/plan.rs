@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use speak::hub::{Config, Epoch};
+use speak::hub::{CHANNELS_PER_CONNECTION_MAX, Config, Epoch};
 
 use super::random::Random;
 
@@ -56,13 +56,23 @@ pub(crate) enum Kind {
     Follow,
     Members,
     Close,
+    /// A client dies, and its reads are closed one by one.
+    Vanish,
     DismissAll,
     WrongHalf,
 }
 
 const READS: [Kind; 4] = [Kind::Read, Kind::Follow, Kind::Crowd, Kind::Household];
-const OTHERS: [Kind; 7] =
-    [Kind::Write, Kind::JoinAsNew, Kind::JoinAgain, Kind::Leave, Kind::LeaveOne, Kind::Members, Kind::Close];
+const OTHERS: [Kind; 8] = [
+    Kind::Write,
+    Kind::JoinAsNew,
+    Kind::JoinAgain,
+    Kind::Leave,
+    Kind::LeaveOne,
+    Kind::Members,
+    Kind::Close,
+    Kind::Vanish,
+];
 const RARE: [Kind; 4] = [Kind::Burst, Kind::JoinMany, Kind::DismissAll, Kind::WrongHalf];
 
 /// How far the clock goes between two turns.
@@ -117,15 +127,19 @@ impl Plan {
         let limits = Limits {
             history: random.pick(&[0, 1, 3, 100]),
             retention_ms: random.pick(&[40, 3_000, 70_000, 600_000, 86_400_000]),
-            timeout_ms: random.pick(&[1, 30, 1_000, 5_000, 5_000, 100_000, 100_000]),
-            grace_ms: random.pick(&[0, 0, 7, 300, 4_000, 200_000]),
+            timeout_ms: random.pick(&[1, 30, 1_000, 5_000, 5_000, 100_000, 100_000, 100_000]),
+            grace_ms: random.pick(&[0, 0, 7, 300, 4_000, 30_000]),
             max_reply: random.pick(&[1, 150, 400, 1 << 20, 1 << 20]),
             max_channels: random.pick(&[0, 0, 0, 1, 3, 6]),
         };
+        let channels = random.pick(&[1, 2, 2, 3, 5, 9, 36]);
         let mut kinds: Vec<_> = OTHERS.map(|kind| (kind, random.pick(&[0, 2, 6, 6, 20]))).into();
         kinds.extend(READS.map(|kind| (kind, random.pick(&[0, 6, 12, 20]))));
         kinds.extend(RARE.map(|kind| (kind, random.pick(&[0, 0, 1]))));
         kinds.push((Kind::Write, 1));
+        if channels > CHANNELS_PER_CONNECTION_MAX {
+            kinds.push((Kind::JoinMany, 1));
+        }
         let mut jumps: Vec<_> = SMALL_JUMPS.map(|jump| (jump, random.pick(&[0, 4, 12]))).into();
         jumps.extend(WAKING_JUMPS.map(|jump| (jump, random.pick(&[0, 1, 4]))));
         jumps.extend(LARGE_JUMPS.map(|jump| (jump, random.pick(&[0, 0, 1, 4]))));
@@ -133,7 +147,7 @@ impl Plan {
         let calls_per_turn_max = random.pick(&[1, 2, 4, 9]);
         Self {
             limits,
-            channels: random.pick(&[1, 2, 2, 3, 5, 9, 36]),
+            channels,
             twins: random.once_in(4),
             connections_max: random.pick(&[1, 2, 4, 40]),
             followers: random.pick(&[0, 1, 3]),

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use speak::hub::{
-    Auth, Credentials, Epoch, Hub, LogName, Millis, Name, Now, Pair, ReadCall, ReadOutcome, ReaderKey, Since, Who,
-    token,
+    Auth, Credentials, Hub, LogName, Millis, Name, Now, Pair, ReadCall, ReadOutcome, ReaderKey, Since, Who, token,
 };
 
 use super::answers::Tie;
@@ -52,6 +51,8 @@ pub(crate) struct World {
     pub(crate) hub: Hub,
     pub(crate) model: Model,
     pub(crate) now: Now,
+    /// The hub's, as its answers tell it.
+    pub(crate) epoch: String,
     names: Vec<Names>,
     /// All that were ever introduced, the newest last.
     pub(crate) identities: Vec<Shown>,
@@ -69,8 +70,8 @@ fn shows(shown: &Shown) -> Credentials<'_> {
 impl World {
     pub(crate) fn new(mut random: Random, record: Record) -> Self {
         let plan = Plan::draw(&mut random);
-        record.note(|| format!("{plan:#?}"));
-        let epoch = Epoch::new(token(|| random.next() as u8));
+        record.note(|| format!("{plan:?}"));
+        let epoch = String::from_utf8(token::<8>(|| random.next() as u8).into()).expect("letters and digits");
         let mut names: Vec<_> = (0..plan.channels).map(|channel| draw_names(channel, &mut random)).collect();
         let mut resting_key = token(|| random.next() as u8);
         if plan.twins {
@@ -85,8 +86,9 @@ impl World {
         });
         Self {
             followers: followers.collect(),
-            hub: Hub::new(plan.limits.config(epoch.as_str(), resting_key)),
-            model: Model::new(plan.limits, plan.channels, epoch.as_str()),
+            hub: Hub::new(plan.limits.config(&epoch, resting_key)),
+            model: Model::new(plan.limits, plan.channels, &epoch),
+            epoch,
             now: Now { mono: Millis(random.below(100_000)), unix_ms: 1_763_802_330_123 },
             names,
             identities: Vec::new(),
