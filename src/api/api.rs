@@ -46,6 +46,8 @@ pub enum Outcome {
         reader: ReaderKey,
         /// For [`Api::wake`].
         presentation: Option<Box<Presentation>>,
+        /// How long it waits; then [`Hub::dismiss`].
+        wait_ms: u64,
     },
 }
 
@@ -200,8 +202,9 @@ impl Api {
         let result = match result {
             Err(error) => Err(error),
             Ok(()) if call == Call::Read => match self.read(hub, now, &parameters, client) {
-                Ok(Some(reader)) => {
-                    return Outcome::Waits { reader, presentation: dress.remember(&parameters.channels) };
+                Ok(Some((reader, wait_ms))) => {
+                    let presentation = dress.remember(&parameters.channels);
+                    return Outcome::Waits { reader, presentation, wait_ms };
                 }
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
@@ -247,18 +250,18 @@ impl Api {
         Ok(())
     }
 
-    /// Reads into `self.json`, or tells who waits.
+    /// Reads into `self.json`, or tells who waits, and for how long.
     fn read(
         &mut self,
         hub: &mut Hub,
         now: Now,
         parameters: &Parameters<'_>,
         client: u64,
-    ) -> Result<Option<ReaderKey>, Error> {
+    ) -> Result<Option<(ReaderKey, u64)>, Error> {
         let Reading { follows, credentials, wait_ms, epoch } = parameters.reading(self.poll_timeout_ms)?;
-        let call = ReadCall { follows: follows.as_slice(), epoch, credentials, wait_ms, client };
+        let call = ReadCall { follows: follows.as_slice(), epoch, credentials, may_wait: wait_ms > 0, client };
         match hub.read(now, &call)? {
-            ReadOutcome::Waits(reader) => Ok(Some(reader)),
+            ReadOutcome::Waits(reader) => Ok(Some((reader, wait_ms))),
             ReadOutcome::Answer(reply) => {
                 answer::push_reply(&mut self.json, &reply, parameters.channels.iter(), self.epoch);
                 Ok(None)

@@ -32,7 +32,7 @@ impl Hub {
         }
         self.marked = marked;
         for key in mem::take(&mut self.orphans) {
-            self.dismiss(now.mono, key);
+            self.dismiss(now, key);
         }
         let mut dismissed = mem::take(&mut self.dismissed);
         for reader in dismissed.drain(..) {

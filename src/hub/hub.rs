@@ -93,8 +93,6 @@ impl Members<'_> {
 /// What a timer is for, by place.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Alarm {
-    /// A waiting read has waited long enough.
-    Reader(u32),
     /// A connection may have ended.
     Connection(u32),
     /// A channel has something to forget, or may be forgotten.
@@ -281,17 +279,10 @@ impl Hub {
         self.wheel.next_deadline()
     }
 
-    /// Does what is due: reads that waited long enough, connections that fell silent, history that is old.
+    /// Does what is due: connections that fell silent, history that is old, channels that nobody uses.
     pub fn expire(&mut self, now: Now) {
         while let Some(alarm) = self.wheel.pop(now.mono) {
             match alarm {
-                Alarm::Reader(index) => {
-                    let key = self.readers.key_at(index).expect("a read that ended cancelled its timer");
-                    if let Some(reader) = self.readers.get_mut(key) {
-                        reader.timer = None;
-                    }
-                    self.dismiss(now.mono, key);
-                }
                 Alarm::Connection(place) => {
                     self.connections[place as usize].timer = None;
                     self.check_connection(now, place);

@@ -2,7 +2,6 @@
 
 use super::channel::Part;
 use super::slots::Key;
-use super::timer_wheel::TimerId;
 
 /// Where a read begins: the four forms of `from_id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +65,6 @@ pub(super) struct Reader {
     /// Whom to answer: the caller's own word for it.
     pub(super) client: u64,
     pub(super) seats: Seats,
-    /// None once it has fired.
-    pub(super) timer: Option<TimerId>,
     /// The connection that it keeps alive, by place.
     pub(super) connection: Option<u32>,
 }
@@ -117,6 +114,6 @@ mod tests {
 
     #[test]
     fn a_waiting_read_stays_small() {
-        assert!(size_of::<Reader>() <= 48, "{}", size_of::<Reader>());
+        assert!(size_of::<Reader>() <= 40, "{}", size_of::<Reader>());
     }
 }

@@ -1,8 +1,11 @@
 //! Reads: answered at once, or waiting until they are answered, replaced, dismissed or closed.
+//!
+//! How long a read may wait is its client's affair: whoever calls [`Hub::read`] keeps the time, and calls
+//! [`Hub::dismiss`] when it is over.
 
 use super::channel::Part;
 use super::connection::Credentials;
-use super::hub::{Alarm, Hub, Refusal};
+use super::hub::{Hub, Refusal};
 use super::message::Reason;
 use super::pair::LogName;
 use super::reader::{Promise, Reader, ReaderKey, Reply, Seat, Seats, Since};
@@ -20,8 +23,8 @@ pub struct ReadCall<'a> {
     pub epoch: Option<&'a str>,
     /// The connection that it keeps alive.
     pub credentials: Option<Credentials<'a>>,
-    /// How long it may wait; 0 to be answered at once.
-    pub wait_ms: u64,
+    /// Whether it is a long poll; else it is answered at once.
+    pub may_wait: bool,
     /// Comes back in the wake-up.
     pub client: u64,
 }
@@ -54,8 +57,7 @@ impl Hub {
             }
         }
         let asked = || spots.iter().zip(call.follows).map(|(spot, (_, since))| (*spot, *since));
-        let waits =
-            call.wait_ms > 0 && !asked().any(|(spot, since)| self.part_since(spot, since, same_epoch).has_news());
+        let waits = call.may_wait && !asked().any(|(spot, since)| self.part_since(spot, since, same_epoch).has_news());
         if waits {
             self.room_for(spots)?;
         }
@@ -65,8 +67,8 @@ impl Hub {
                 self.channels[place as usize].last_use = now.mono;
             }
         }
-        if let Some(place) = connection.filter(|_| call.wait_ms > 0) {
-            self.replace_older(now.mono, place, spots);
+        if let Some(place) = connection.filter(|_| call.may_wait) {
+            self.replace_older(now, place, spots);
         }
         self.touch(connection, now.mono);
         if waits {
@@ -96,13 +98,13 @@ impl Hub {
     pub fn dismiss_all(&mut self, now: Now) {
         let keys: Vec<_> = self.readers.keys().collect();
         for key in keys {
-            self.dismiss(now.mono, key);
+            self.dismiss(now, key);
         }
     }
 
-    /// Has a waiting read answered with nothing by the next delivery.
-    pub(super) fn dismiss(&mut self, now: Millis, key: ReaderKey) {
-        if let Some(reader) = self.release(now, key) {
+    /// Has a waiting read answered with nothing by the next delivery. Does nothing if it was answered before.
+    pub fn dismiss(&mut self, now: Now, key: ReaderKey) {
+        if let Some(reader) = self.release(now.mono, key) {
             self.dismissed.push(reader);
         }
     }
@@ -110,9 +112,6 @@ impl Hub {
     /// Takes a read out of all that knows of it: it waits no more.
     pub(super) fn release(&mut self, now: Millis, key: ReaderKey) -> Option<Reader> {
         let reader = self.readers.remove(key)?;
-        if let Some(timer) = reader.timer {
-            self.wheel.cancel(timer);
-        }
         for seat in reader.seats.as_slice() {
             let channel = &mut self.channels[seat.channel as usize];
             channel.last_use = now;
@@ -149,10 +148,8 @@ impl Hub {
             };
             Seat { channel, promise, cursor: self.channels[channel as usize].next_id() }
         });
-        let key = self.readers.insert(Reader { client: call.client, seats, timer: None, connection });
-        let timer = self.wheel.set(now.after(call.wait_ms), Alarm::Reader(key.index));
-        let reader = self.readers.get_mut(key).expect("just inserted");
-        reader.timer = Some(timer);
+        let key = self.readers.insert(Reader { client: call.client, seats, connection });
+        let reader = self.readers.get(key).expect("just inserted");
         for seat in reader.seats.as_slice() {
             self.channels[seat.channel as usize].seat(key);
         }
@@ -163,7 +160,7 @@ impl Hub {
     }
 
     /// A connection reads anew: its read that waits on the same channels is a ghost behind some proxy.
-    fn replace_older(&mut self, now: Millis, connection: u32, spots: &[Spot]) {
+    fn replace_older(&mut self, now: Now, connection: u32, spots: &[Spot]) {
         let readers = &self.connections[connection as usize].readers;
         let follows_the_same = |key: &&ReaderKey| {
             let seats = self.readers.get(**key).map(|reader| reader.seats.as_slice());

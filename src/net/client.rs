@@ -58,10 +58,11 @@ pub(super) struct Client {
     pub(super) state: State,
     pub(super) incoming: Option<Box<Incoming>>,
     pub(super) outbox: Option<Box<Outbox>>,
-    /// When it is looked at in its present state, unless it waits.
+    /// When it is looked at in its present state.
     pub(super) deadline: Millis,
-    /// Never later than `deadline`.
+    /// Fires at `fires_at`, which is never later than `deadline`.
     pub(super) timer: Option<TimerId>,
+    pub(super) fires_at: Millis,
     /// The socket may hold bytes that were not read.
     pub(super) can_read: bool,
     /// Nothing comes after what the socket holds.
@@ -87,6 +88,7 @@ impl Client {
             outbox: None,
             deadline,
             timer: None,
+            fires_at: Millis(0),
             can_read: false,
             peer_closed: false,
             is_ready: false,
@@ -211,6 +213,6 @@ mod tests {
 
     #[test]
     fn a_client_that_waits_stays_small() {
-        assert!(size_of::<Client>() <= 88, "{}", size_of::<Client>());
+        assert!(size_of::<Client>() <= 96, "{}", size_of::<Client>());
     }
 }

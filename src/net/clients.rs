@@ -67,11 +67,12 @@ impl Clients {
         let Some(client) = self.slots.get_mut(key) else { return };
         client.deadline = at;
         if let Some(timer) = client.timer {
-            if self.wheel.deadline(timer) <= at {
+            if client.fires_at <= at {
                 return;
             }
             self.wheel.cancel(timer);
         }
+        client.fires_at = at;
         client.timer = Some(self.wheel.set(at, key.index));
     }
 

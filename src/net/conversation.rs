@@ -142,14 +142,16 @@ impl Conversation {
                 self.clients.set_deadline(key, deadline);
                 continue;
             }
-            match client.state {
+            match &client.state {
                 State::Reading if client.incoming.is_some() => {
                     client.incoming = None;
                     self.api.refuse(Error::RequestTimeout, &mut self.out);
                     self.send_out(key, &Stop::Ends(Next::Linger));
                 }
-                // It waits for us, not we for it.
-                State::Waiting { .. } if client.outbox.is_none() => {}
+                State::Waiting { reader, .. } => {
+                    let reader = *reader;
+                    self.hub.dismiss(self.now, reader);
+                }
                 _ => self.lose(key),
             }
         }
@@ -243,7 +245,7 @@ impl Conversation {
         let held = held.filter(|held| !held.bytes.is_empty());
         let is_held = held.is_some();
         self.clients.the(key).incoming = held;
-        if handled > 0 || was_held != is_held {
+        if !matches!(stop, Stop::Waits) && (handled > 0 || was_held != is_held) {
             let Patience { keep_alive_ms, request_timeout_ms } = self.patience;
             let ms = if is_held { request_timeout_ms } else { keep_alive_ms };
             self.clients.set_deadline(key, self.now.mono.after(ms));
@@ -314,8 +316,9 @@ impl Conversation {
             };
             taken += length;
             match self.api.handle(&mut self.hub, self.now, &request, key.to_bits(), &mut self.out) {
-                Outcome::Waits { reader, presentation } => {
+                Outcome::Waits { reader, presentation, wait_ms } => {
                     self.clients.the(key).state = State::Waiting { reader, presentation };
+                    self.clients.set_deadline(key, self.now.mono.after(wait_ms));
                     return (taken, Stop::Waits);
                 }
                 Outcome::Answered(Persistence::Closes) => {
@@ -337,10 +340,7 @@ impl Conversation {
         let Ok(flush) = sent else { return self.lose(key) };
         let next = match stop {
             Stop::Waits if client.peer_closed => return self.lose(key),
-            Stop::Waits if flush == Flush::Drained => return,
-            Stop::Waits => {
-                return self.clients.set_deadline(key, self.now.mono.after(self.patience.request_timeout_ms));
-            }
+            Stop::Waits => return,
             Stop::NeedsInput if flush == Flush::Drained => {
                 if client.can_read {
                     self.clients.make_ready(key);
@@ -364,14 +364,9 @@ impl Conversation {
         }
         match (client.flush(), &client.state) {
             (Err(_), _) => self.lose(key),
-            (Ok(flush), State::Writing(next)) => {
+            (Ok(flush), State::Writing(next)) if flush != (Flush::Blocked { any: false }) => {
                 let next = *next;
-                if flush != (Flush::Blocked { any: false }) {
-                    settle(&mut self.clients, self.patience, self.now, key, next, flush);
-                }
-            }
-            (Ok(Flush::Blocked { any: true }), _) => {
-                self.clients.set_deadline(key, self.now.mono.after(self.patience.request_timeout_ms));
+                settle(&mut self.clients, self.patience, self.now, key, next, flush);
             }
             (Ok(_), _) => {}
         }

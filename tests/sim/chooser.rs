@@ -21,7 +21,7 @@ impl World {
     }
 
     fn jump(&mut self) {
-        let deadline_ms = self.hub.next_deadline().map_or(0, |at| at.0.saturating_sub(self.now.mono.0));
+        let deadline_ms = self.next_deadline().map_or(0, |at| at.0.saturating_sub(self.now.mono.0));
         let by_ms = match self.random.weighted(&self.plan.jumps) {
             Jump::Nowhere => 0,
             Jump::Tick => 1 + self.random.below(4),
@@ -304,7 +304,7 @@ impl World {
         let left = self.hub.census();
         let nothing = speak::hub::Census { channels: 0, connections: 0, readers: 0, timers: 0, messages: 0 };
         assert_eq!(left, nothing, "everybody is gone");
-        assert_eq!(self.hub.next_deadline(), None, "nothing is to come");
+        assert_eq!(self.next_deadline(), None, "nothing is to come");
         self.model.assert_all_said_goodbye();
     }
 
@@ -325,7 +325,7 @@ impl World {
     fn sleep_and_wake(&mut self) {
         let timers = self.hub.census().timers;
         let mut in_vain = 0;
-        while let Some(at) = self.hub.next_deadline() {
+        while let Some(at) = self.next_deadline() {
             in_vain += usize::from(self.model.next_event_ms().is_none_or(|event_ms| event_ms > at.0));
             self.go_on(at.0 - self.now.mono.0);
             self.end_turn();
