@@ -9,6 +9,7 @@ use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
+use super::alarm::Alarm;
 use super::client::Stream;
 use super::clock::Clock;
 use super::conversation::{Conversation, Event, Patience};
@@ -35,7 +36,8 @@ const STOP_MS: u64 = 4_500;
 
 /// Tokens from the top are ours; clients' are made of an index and a generation, and the index never gets there.
 const SIGNALS: Token = Token(usize::MAX - 1);
-const FIRST_DOOR: usize = usize::MAX - 2;
+const ALARM: Token = Token(usize::MAX - 2);
+const FIRST_DOOR: usize = usize::MAX - 3;
 
 /// Why the server did not start, in one line.
 #[derive(Debug)]
@@ -45,6 +47,7 @@ pub struct StartError(pub String);
 pub struct Server {
     poll: Poll,
     signals: Signals,
+    alarm: Alarm,
     doors: Vec<Door>,
     clock: Clock,
     conversation: Conversation,
@@ -67,7 +70,7 @@ impl Server {
     /// [`StartError`], for instance with an address that is in use.
     pub fn start(options: &Options) -> Result<Self, StartError> {
         let files_allow = limits::raise_file_limit();
-        let (poll, signals) = watch_signals().map_err(|error| StartError(format!("cannot start: {error}")))?;
+        let (poll, signals, alarm) = watch().map_err(|error| StartError(format!("cannot start: {error}")))?;
         let mut doors = Vec::new();
         for address in &options.listen {
             let fault = |error: io::Error| StartError(format!("cannot listen on {address}: {error}"));
@@ -88,6 +91,7 @@ impl Server {
         Ok(Self {
             poll,
             signals,
+            alarm,
             doors,
             clock: Clock::start(),
             conversation: Conversation::new(hub, api, patience),
@@ -104,7 +108,8 @@ impl Server {
     pub fn run(mut self) -> ExitCode {
         let mut events = Events::with_capacity(EVENTS_A_TURN);
         loop {
-            match self.poll.poll(&mut events, self.sleep()) {
+            let timeout = self.sleep();
+            match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     log::error!("the poll failed: {error}");
                     return ExitCode::FAILURE;
@@ -117,14 +122,17 @@ impl Server {
         }
     }
 
-    /// How long there is nothing to do; `None` is until something happens.
-    fn sleep(&self) -> Option<Duration> {
+    /// How long to wait: not at all where there is work, else until something happens, for which the alarm is set.
+    fn sleep(&mut self) -> Option<Duration> {
         let has_arrivals = self.accept_after.is_none() && self.doors.iter().any(|door| door.has_arrivals);
         if has_arrivals || self.conversation.clients.has_ready() {
             return Some(Duration::ZERO);
         }
         let deadlines = [self.conversation.next_deadline(), self.accept_after, self.stop_at];
-        deadlines.into_iter().flatten().min().map(|deadline| self.clock.until(deadline))
+        if let Some(deadline) = deadlines.into_iter().flatten().min() {
+            self.alarm.set(deadline, &self.clock);
+        }
+        None
     }
 
     /// One turn: what happened to clients, what is due, who arrived; then the turn's messages are delivered.
@@ -136,6 +144,7 @@ impl Server {
         for event in events {
             match event.token() {
                 SIGNALS => was_signalled = true,
+                ALARM => self.alarm.rang(),
                 Token(token) if token > FIRST_DOOR - self.doors.len() && token <= FIRST_DOOR => {
                     self.doors[FIRST_DOOR - token].has_arrivals = true;
                 }
@@ -227,11 +236,13 @@ impl Server {
     }
 }
 
-fn watch_signals() -> io::Result<(Poll, Signals)> {
+/// The poll, with what it watches from the start.
+fn watch() -> io::Result<(Poll, Signals, Alarm)> {
     let poll = Poll::new()?;
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
-    Ok((poll, signals))
+    let alarm = Alarm::new(poll.registry(), ALARM)?;
+    Ok((poll, signals, alarm))
 }
 
 fn client_event(event: &mio::event::Event) -> Event {
