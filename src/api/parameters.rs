@@ -104,7 +104,9 @@ impl<'a> Parameters<'a> {
     fn take_form(&mut self, call: Call, form: &'a str) -> Result<(), Error> {
         let mut result = Ok(());
         for (name, value) in http::pairs(form) {
-            result = result.and(self.take(call, name, value));
+            if let Err(error) = self.take(call, name, value) {
+                result = result.and(Err(error));
+            }
         }
         result
     }

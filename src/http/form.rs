@@ -30,32 +30,36 @@ impl<'a> Iterator for Pairs<'a> {
     type Item = (Encoded<'a>, Encoded<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        // Names are short: a plain loop is done with one before a vectorized search has begun.
         let start = self.rest.bytes().position(|byte| byte != b'&')?;
         let form = &self.rest[start..];
-        let name_bytes = form.bytes().position(|byte| matches!(byte, b'=' | b'&')).unwrap_or(form.len());
-        let name = Encoded::of(&form[..name_bytes]);
-        self.rest = &form[name_bytes..];
+        let name = Encoded::up_to(form, name_end(form.as_bytes()), |rest| memchr::memchr2(b'=', b'&', rest));
+        self.rest = &form[name.text.len()..];
         let Some(value) = self.rest.strip_prefix('=') else {
-            return Some((name, Encoded::of("")));
+            return Some((name, Encoded { text: "", is_plain: true }));
         };
-        // One search finds where a plain value ends, and that it is plain.
-        let bytes = value.as_bytes();
-        let first = memchr::memchr3(b'&', b'%', b'+', bytes).unwrap_or(bytes.len());
-        let is_plain = bytes.get(first).is_none_or(|byte| *byte == b'&');
-        let end = if is_plain { first } else { first + until_ampersand(&bytes[first..]) };
-        self.rest = &value[end..];
-        Some((name, Encoded { text: &value[..end], is_plain }))
+        let first = memchr::memchr3(b'&', b'%', b'+', value.as_bytes());
+        let value = Encoded::up_to(value, first, |rest| memchr::memchr(b'&', rest));
+        self.rest = &self.rest[1 + value.text.len()..];
+        Some((name, value))
     }
 }
 
-fn until_ampersand(bytes: &[u8]) -> usize {
-    memchr::memchr(b'&', bytes).unwrap_or(bytes.len())
+/// As a search for any of `=&%+`. Names are short: a plain loop is done with one before a vectorized search has begun.
+fn name_end(form: &[u8]) -> Option<usize> {
+    form.iter().position(|byte| matches!(byte, b'=' | b'&' | b'%' | b'+'))
 }
 
 impl<'a> Encoded<'a> {
-    fn of(text: &'a str) -> Self {
-        Self { text, is_plain: !text.bytes().any(|byte| matches!(byte, b'%' | b'+')) }
+    /// What stands before the first separator. `first` is where the first separator or escape is, so that one search
+    /// tells where a plain text ends, and that it is plain; only an escaped one needs `separator`, to search on.
+    fn up_to(text: &'a str, first: Option<usize>, separator: impl Fn(&[u8]) -> Option<usize>) -> Self {
+        let bytes = text.as_bytes();
+        let Some(first) = first else { return Self { text, is_plain: true } };
+        if !matches!(bytes[first], b'%' | b'+') {
+            return Self { text: &text[..first], is_plain: true };
+        }
+        let end = separator(&bytes[first..]).map_or(bytes.len(), |at| first + at);
+        Self { text: &text[..end], is_plain: false }
     }
 
     /// Decodes it: `+` is a space, `%XX` a byte, a broken escape stays as it is.
@@ -129,13 +133,22 @@ mod tests {
             ("%00", "\0"),
         ];
         for (encoded, decoded) in cases {
-            assert_eq!(Encoded::of(encoded).decode().as_deref(), Ok(*decoded), "{encoded}");
-            let form = format!("a={encoded}&b");
-            let (_, value) = pairs(&form).next().unwrap();
-            assert_eq!(value, Encoded::of(encoded));
+            for form in [format!("&a={encoded}&b"), format!("a={encoded}")] {
+                let (name, value) = pairs(&form).next().unwrap();
+                assert_eq!(name.decode().as_deref(), Ok("a"));
+                assert_eq!(value.decode().as_deref(), Ok(*decoded), "{encoded}");
+            }
+            if !encoded.is_empty() {
+                let form = format!("{encoded}=a=b&");
+                let (name, value) = pairs(&form).next().unwrap();
+                assert_eq!(name.decode().as_deref(), Ok(*decoded), "{encoded}");
+                assert_eq!(value.text, "a=b");
+            }
         }
         for encoded in ["%ff", "%c3", "a%80+", "%ed%a0%80", "%c0%af"] {
-            assert_eq!(Encoded::of(encoded).decode(), Err(NotUtf8), "{encoded}");
+            let form = format!("a={encoded}");
+            let (_, value) = pairs(&form).next().unwrap();
+            assert_eq!(value.decode(), Err(NotUtf8), "{encoded}");
         }
     }
 

@@ -48,21 +48,24 @@ impl Hub {
     pub fn read(&mut self, now: Now, call: &ReadCall<'_>) -> Result<ReadOutcome<'_>, Refusal> {
         let connection = self.authenticate_maybe(call.credentials)?;
         let same_epoch = call.epoch.is_none_or(|epoch| epoch.as_bytes() == self.config.epoch.as_bytes());
-        let mut spots = [Spot::Nowhere { first_id: 0 }; CHANNELS_PER_READ_MAX];
-        let spots = &mut spots[..call.follows.len()];
-        for (spot, (log, _)) in spots.iter_mut().zip(call.follows) {
-            *spot = self.spot(log);
-            if let Spot::Channel(place) = *spot {
-                self.channels[place as usize].expire(now.mono, self.retention);
+        let (one, several);
+        let spots: &[Spot] = match call.follows {
+            [(log, _)] => {
+                one = [self.fresh_spot(log, now.mono)];
+                &one
             }
-        }
+            follows => {
+                several = follows.iter().map(|(log, _)| self.fresh_spot(log, now.mono)).collect::<Vec<_>>();
+                &several
+            }
+        };
         let asked = || spots.iter().zip(call.follows).map(|(spot, (_, since))| (*spot, *since));
         let waits = call.may_wait && !asked().any(|(spot, since)| self.part_since(spot, since, same_epoch).has_news());
         if waits {
             self.room_for(spots)?;
         }
         // From here on nothing refuses it.
-        for spot in &*spots {
+        for spot in spots {
             if let Spot::Channel(place) = *spot {
                 self.channels[place as usize].last_use = now.mono;
             }
@@ -129,6 +132,15 @@ impl Hub {
             self.watch_connection(place);
         }
         Some(reader)
+    }
+
+    /// Where the name leads, rid of what is too old to be read.
+    fn fresh_spot(&mut self, log: &LogName<'_>, now: Millis) -> Spot {
+        let spot = self.spot(log);
+        if let Spot::Channel(place) = spot {
+            self.channels[place as usize].expire(now, self.retention);
+        }
+        spot
     }
 
     fn part_since(&self, spot: Spot, since: Since, same_epoch: bool) -> Part<'_> {
