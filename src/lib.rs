@@ -9,6 +9,8 @@
 //! Beside them [`options`], what the operator decides, and [`web`], the files that the binary carries.
 //! ARCHITECTURE.md tells the whole story.
 
+#![forbid(unsafe_code)]
+
 pub mod api;
 pub mod http;
 pub mod hub;

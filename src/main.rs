@@ -1,5 +1,9 @@
 //! Options to server to exit code, and nothing else.
 
+#![deny(unsafe_code)]
+
+mod memory;
+
 use std::io::Write;
 use std::process::ExitCode;
 

@@ -1,12 +1,12 @@
-//! A slab whose keys are never given twice: a late event cannot reach a slot's next tenant.
+//! Places whose keys are never given twice: a late event cannot reach a slot's next tenant.
 
-use slab::Slab;
+use super::pages::Pages;
 
 /// The name of one tenant of [`Slots`]: its place, and the generation that tells
 /// it from earlier tenants of the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
-    /// Place in the slab.
+    /// The place.
     pub index: u32,
     generation: u32,
 }
@@ -25,20 +25,20 @@ impl Key {
     }
 }
 
-/// A slab with generations. Insertion, removal and look-up are O(1).
+/// Places with generations. Insertion, removal and look-up are O(1).
 ///
 /// The generation wraps after 2^32 insertions: a stale key would have to outlive
 /// that many newcomers to be mistaken, and every key here lives shorter than a turn
 /// of the loop past its tenant.
 #[derive(Debug)]
 pub struct Slots<T> {
-    slab: Slab<(u32, T)>,
+    places: Pages<(u32, T)>,
     next_generation: u32,
 }
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Self { slab: Slab::new(), next_generation: 0 }
+        Self { places: Pages::new(), next_generation: 0 }
     }
 }
 
@@ -47,14 +47,14 @@ impl<T> Slots<T> {
     pub fn insert(&mut self, tenant: T) -> Key {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
-        let index = self.slab.insert((generation, tenant));
-        Key { index: u32::try_from(index).expect("fewer than 2^32 tenants"), generation }
+        let index = self.places.insert((generation, tenant));
+        Key { index, generation }
     }
 
     /// The tenant, if it is still the one that `key` named.
     #[must_use]
     pub fn get(&self, key: Key) -> Option<&T> {
-        match self.slab.get(key.index as usize) {
+        match self.places.get(key.index) {
             Some((generation, tenant)) if *generation == key.generation => Some(tenant),
             _ => None,
         }
@@ -62,43 +62,40 @@ impl<T> Slots<T> {
 
     /// As [`Slots::get`], to change it.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        match self.slab.get_mut(key.index as usize) {
+        match self.places.get_mut(key.index) {
             Some((generation, tenant)) if *generation == key.generation => Some(tenant),
             _ => None,
         }
     }
 
-    /// Moves the tenant out. An emptied slab gives its memory back.
+    /// Moves the tenant out.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
-        let (_, tenant) = self.slab.remove(key.index as usize);
-        if self.slab.is_empty() {
-            self.slab = Slab::new();
-        }
+        let (_, tenant) = self.places.remove(key.index);
         Some(tenant)
     }
 
     /// The key of the tenant at this place now.
     #[must_use]
     pub fn key_at(&self, index: u32) -> Option<Key> {
-        self.slab.get(index as usize).map(|(generation, _)| Key { index, generation: *generation })
+        self.places.get(index).map(|(generation, _)| Key { index, generation: *generation })
     }
 
     /// How many tenants there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.slab.len()
+        self.places.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.slab.is_empty()
+        self.places.len() == 0
     }
 
     /// The keys of all tenants, by place.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
-        self.slab.iter().map(|(index, (generation, _))| Key { index: index as u32, generation: *generation })
+        self.places.iter().map(|(index, (generation, _))| Key { index, generation: *generation })
     }
 }
 
@@ -121,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_stays_stale_also_after_the_slab_was_emptied() {
+    fn a_key_stays_stale_also_after_all_have_left() {
         let mut slots = Slots::default();
         let old = slots.insert(1);
         slots.remove(old);

@@ -1,4 +1,4 @@
-//! A hierarchical timer wheel: O(1) to set and to cancel, a timer is one slab entry.
+//! A hierarchical timer wheel: O(1) to set and to cancel, a timer is one entry of a slab.
 //!
 //! Seven levels of 64 slots. A timer stands on the level of the highest six-bit
 //! digit in which its deadline differs from the wheel's clock, in the slot of that
@@ -9,8 +9,7 @@
 //! The wheel knows the earliest deadline of every slot, so a loop that sleeps
 //! until [`TimerWheel::next_deadline`] is not woken merely to move timers about.
 
-use slab::Slab;
-
+use super::pages::Pages;
 use super::time::Millis;
 
 const DIGIT_BITS: u32 = 6;
@@ -47,7 +46,7 @@ const EMPTY: Slot = Slot { head: NONE, tail: NONE, earliest: Millis(u64::MAX) };
 #[derive(Debug)]
 pub struct TimerWheel<K> {
     clock: Millis,
-    timers: Slab<Timer<K>>,
+    timers: Pages<Timer<K>>,
     levels: Box<[[Slot; SLOTS]; LEVELS]>,
     /// A bit for each slot that holds a timer.
     occupied: [u64; LEVELS],
@@ -67,7 +66,7 @@ impl<K: Copy> TimerWheel<K> {
     pub fn new(start: Millis) -> Self {
         Self {
             clock: start,
-            timers: Slab::new(),
+            timers: Pages::new(),
             levels: Box::new([[EMPTY; SLOTS]; LEVELS]),
             occupied: [0; LEVELS],
             due: EMPTY,
@@ -77,7 +76,7 @@ impl<K: Copy> TimerWheel<K> {
     /// Sets a timer. It fires in the first [`TimerWheel::pop`] at or after `deadline`. O(1).
     pub fn set(&mut self, deadline: Millis, key: K) -> TimerId {
         let deadline = deadline.min(Millis(self.clock.0 | (SPAN_MS - 1)));
-        let index = self.timers.insert(Timer { deadline, next: NONE, prev: NONE, key }) as u32;
+        let index = self.timers.insert(Timer { deadline, next: NONE, prev: NONE, key });
         self.link(index);
         TimerId(index)
     }
@@ -85,16 +84,13 @@ impl<K: Copy> TimerWheel<K> {
     /// Takes a timer back before it fires. O(1).
     pub fn cancel(&mut self, id: TimerId) {
         self.unlink(id.0);
-        self.timers.remove(id.0 as usize);
-        if self.timers.is_empty() {
-            self.timers = Slab::new();
-        }
+        self.timers.remove(id.0);
     }
 
     /// When a timer is set to fire.
     #[must_use]
     pub fn deadline(&self, id: TimerId) -> Millis {
-        self.timers[id.0 as usize].deadline
+        self.timer(id.0).deadline
     }
 
     /// When to call [`TimerWheel::pop`] next; `None` while no timer is set. O(levels).
@@ -127,11 +123,7 @@ impl<K: Copy> TimerWheel<K> {
         }
         let index = self.due.head;
         self.unlink(index);
-        let timer = self.timers.remove(index as usize);
-        if self.timers.is_empty() {
-            self.timers = Slab::new();
-        }
-        Some(timer.key)
+        Some(self.timers.remove(index).key)
     }
 
     /// How many timers are set.
@@ -143,7 +135,15 @@ impl<K: Copy> TimerWheel<K> {
     /// Whether no timer is set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.timers.is_empty()
+        self.timers.len() == 0
+    }
+
+    fn timer(&self, index: u32) -> &Timer<K> {
+        self.timers.get(index).expect("a timer that is set")
+    }
+
+    fn timer_mut(&mut self, index: u32) -> &mut Timer<K> {
+        self.timers.get_mut(index).expect("a timer that is set")
     }
 
     fn first_occupied(&self) -> Option<(usize, usize)> {
@@ -165,7 +165,7 @@ impl<K: Copy> TimerWheel<K> {
         self.occupied[level] &= !(1 << slot);
         self.clock = start;
         while index != NONE {
-            let next = self.timers[index as usize].next;
+            let next = self.timer(index).next;
             self.link(index);
             index = next;
         }
@@ -189,7 +189,7 @@ impl<K: Copy> TimerWheel<K> {
     }
 
     fn link(&mut self, index: u32) {
-        let deadline = self.timers[index as usize].deadline;
+        let deadline = self.timer(index).deadline;
         let place = self.place(deadline);
         if let Place::Slot { level, slot } = place {
             self.occupied[level] |= 1 << slot;
@@ -201,16 +201,16 @@ impl<K: Copy> TimerWheel<K> {
             slot.head = index;
         }
         slot.earliest = slot.earliest.min(deadline);
-        let timer = &mut self.timers[index as usize];
+        let timer = self.timer_mut(index);
         timer.prev = prev;
         timer.next = NONE;
         if prev != NONE {
-            self.timers[prev as usize].next = index;
+            self.timer_mut(prev).next = index;
         }
     }
 
     fn unlink(&mut self, index: u32) {
-        let Timer { deadline, next, prev, .. } = self.timers[index as usize];
+        let Timer { deadline, next, prev, .. } = *self.timer(index);
         let place = self.place(deadline);
         let slot = self.slot_mut(&place);
         if prev == NONE {
@@ -226,10 +226,10 @@ impl<K: Copy> TimerWheel<K> {
             }
         }
         if prev != NONE {
-            self.timers[prev as usize].next = next;
+            self.timer_mut(prev).next = next;
         }
         if next != NONE {
-            self.timers[next as usize].prev = prev;
+            self.timer_mut(next).prev = prev;
         }
     }
 }
