@@ -4,11 +4,11 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Packages of Debian that the tests use, as PROGRAM:PACKAGE.
 TEST_TOOLS := strace:strace
 WRK_TOOLS := wrk:wrk nginx:nginx-light
-BENCH_TOOLS := $(WRK_TOOLS) valgrind:valgrind strace:strace
+CHECK_TOOLS := valgrind:valgrind strace:strace
 BENCH := bench/target/release/speak-bench
 SEEDS ?= 5000
 
-.PHONY: help run test lint sim bench bench-full wrk bench-check bench-tools fmt clean
+.PHONY: help run test lint sim bench bench-full wrk bench-check bench-tools bench-build fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/' | expand -t 18
@@ -39,13 +39,16 @@ bench-full: bench-tools ## the same for long: up to 18,000 readers
 wrk: bench-tools ## CPU time per request under wrk, beside nginx
 	bench/wrk/run.sh target/release/speak
 
-bench-check: bench-tools ## what depends on no machine: system calls, memory and instructions, each within its limit
+bench-check: bench-build ## what depends on no machine: system calls, memory and instructions, each within its limit
+	@$(call install,$(CHECK_TOOLS))
 	bench/syscalls.sh target/release/speak
 	bench/instructions.sh target/release/speak
 
-bench-tools:
-	@$(call install,$(BENCH_TOOLS))
+bench-tools: bench-build
+	@$(call install,$(WRK_TOOLS))
 	@[ -e /usr/lib/nginx/modules/ngx_nchan_module.so ] || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -yq libnginx-mod-nchan; }
+
+bench-build:
 	cargo build --release --locked
 	cargo build --release --locked --manifest-path bench/Cargo.toml
 
