@@ -278,10 +278,7 @@ impl Api {
         match route {
             Route::ImageTest => self.tailor.push(out, dress, 200, Content::fresh("image/gif"), "", web::PIXEL),
             Route::Bare => self.tailor.push(out, dress, 200, Content::JSON, "", web::BARE),
-            Route::File(file) => {
-                let content = Content { content_type: file.content_type, cache_control: "no-cache" };
-                self.tailor.push(out, dress, 200, content, web::SAFETY, file.bytes);
-            }
+            Route::File(file) => self.tailor.push_file(out, dress, file, request),
             Route::Call(_) | Route::Server => unreachable!("calls are called, and `*` takes only OPTIONS"),
         }
     }

@@ -7,6 +7,7 @@ mod answer;
 mod api;
 mod call;
 mod error;
+mod file;
 mod origin;
 mod parameters;
 mod route;

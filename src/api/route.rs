@@ -65,8 +65,7 @@ impl Route {
             "/image-test" => Ok(Self::ImageTest),
             "*" => Ok(Self::Server),
             "/" if !has_demo => Ok(Self::Bare),
-            _ if has_demo => web::file(path).map(Self::File).ok_or(Error::NotFound),
-            _ => Err(Error::NotFound),
+            _ => web::file(path, has_demo).map(Self::File).ok_or(Error::NotFound),
         }
     }
 

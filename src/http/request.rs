@@ -94,6 +94,8 @@ pub struct Request<'a> {
     pub is_cross_site: bool,
     /// The body, unchunked.
     pub body: &'a [u8],
+    /// Request line and fields, checked.
+    head: &'a [u8],
 }
 
 /// What the bytes so far amount to.
@@ -126,7 +128,8 @@ pub fn parse_whole<'a>(bytes: &'a [u8], limits: &Limits) -> Option<(Request<'a>,
     match head.framing {
         Framing::Length(length) if length <= limits.body_bytes => {
             let end = head.bytes + length;
-            Some((Request::of(&head, bytes.get(head.bytes..end)?), end))
+            let body = bytes.get(head.bytes..end)?;
+            Some((Request::of(&head, &bytes[..head.bytes], body), end))
         }
         Framing::Length(_) | Framing::Chunked => None,
     }
@@ -161,9 +164,9 @@ pub fn parse<'a>(buffer: &'a mut [u8], progress: &mut Progress, limits: &Limits)
         return Ok(Parsed::Incomplete { wants_continue: expects_continue && buffer.len() == head_bytes });
     };
     *progress = Progress::default();
-    let (head, body) = buffer[..body_end].split_at(head_bytes);
-    let head = parse_head(head)?.expect("the head was whole before");
-    Ok(Parsed::Complete(Request::of(&head, body), end))
+    let (bytes, body) = buffer[..body_end].split_at(head_bytes);
+    let head = parse_head(bytes)?.expect("the head was whole before");
+    Ok(Parsed::Complete(Request::of(&head, bytes, body), end))
 }
 
 /// What follows the head, once it is whole, and whether the client waits to send it.
@@ -202,7 +205,7 @@ fn has_head_end(bytes: &[u8], scanned: usize) -> bool {
 }
 
 impl<'a> Request<'a> {
-    fn of(head: &Head<'a>, body: &'a [u8]) -> Self {
+    fn of(head: &Head<'a>, bytes: &'a [u8], body: &'a [u8]) -> Self {
         Self {
             method: head.method,
             path: head.path,
@@ -212,7 +215,20 @@ impl<'a> Request<'a> {
             origin: head.origin,
             is_cross_site: head.is_cross_site,
             body,
+            head: bytes,
         }
+    }
+
+    /// The values of a header field that few requests are asked for, in order, without white space around them.
+    ///
+    /// Costs a walk through the head; what every call needs is in the request already.
+    pub fn field(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let lines = self.head.split(|byte| *byte == b'\n').skip(1);
+        lines.filter_map(move |line| {
+            let (its_name, value) = line.split_at_checked(name.len())?;
+            let value = value.strip_prefix(b":")?;
+            its_name.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Files that the binary carries: the demo chat.
+//! Files that the binary carries: the browser client and the demo chat. `build.rs` packs them.
 
 /// A file to serve.
 #[derive(Debug)]
@@ -7,19 +7,51 @@ pub struct File {
     pub path: &'static str,
     /// Its `Content-Type`.
     pub content_type: &'static str,
+    /// Its `Cache-Control`.
+    pub cache_control: &'static str,
+    /// Further fields of its head, whole lines.
+    pub fields: &'static str,
+    /// Whether it is part of the demo, which an operator may not want.
+    pub is_demo: bool,
     /// What is in it.
     pub bytes: &'static [u8],
+    /// The same, packed by gzip.
+    pub gzip: &'static [u8],
+    /// Names its content, without quotes: for `ETag`.
+    pub tag: &'static str,
 }
 
+/// A file of this folder, with what `build.rs` made of it.
+macro_rules! file {
+    ($name:literal at $path:literal, $($rest:tt)*) => {
+        File {
+            path: $path,
+            bytes: include_bytes!($name),
+            gzip: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz")),
+            tag: include_str!(concat!(env!("OUT_DIR"), "/", $name, ".tag")),
+            $($rest)*
+        }
+    };
+}
+
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+
+/// The parts of the demo have to fit each other: a browser asks each time whether its own are still right.
+const CHECKED: &str = "no-cache";
+
 const FILES: [File; 3] = [
-    File { path: "/", content_type: "text/html; charset=utf-8", bytes: include_bytes!("index.html") },
-    File { path: "/demo.js", content_type: "text/javascript; charset=utf-8", bytes: include_bytes!("demo.js") },
-    File { path: "/demo.css", content_type: "text/css; charset=utf-8", bytes: include_bytes!("demo.css") },
+    file!("index.html" at "/", content_type: HTML, cache_control: CHECKED, fields: SAFETY, is_demo: true),
+    file!("demo.js" at "/demo.js", content_type: SCRIPT, cache_control: CHECKED, fields: "", is_demo: true),
+    file!("demo.css" at "/demo.css", content_type: STYLE, cache_control: CHECKED, fields: "", is_demo: true),
 ];
 
-/// Fields for pages: nothing from elsewhere, and a channel's name in an address goes nowhere.
-pub const SAFETY: &str = "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; \
-    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'\r\n\
+/// Fields for the page: nothing from elsewhere but this machine's direct door, and a channel's name in an address goes
+/// nowhere.
+const SAFETY: &str = "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self' *:7732 data:; connect-src 'self' *:7732; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'self'\r\n\
     Referrer-Policy: no-referrer\r\n";
 
 /// What `/` says where there is no demo.
@@ -31,6 +63,6 @@ pub const PIXEL: &[u8] =
 
 /// The file served at this path.
 #[must_use]
-pub fn file(path: &str) -> Option<&'static File> {
-    FILES.iter().find(|file| file.path == path)
+pub fn file(path: &str, has_demo: bool) -> Option<&'static File> {
+    FILES.iter().find(|file| file.path == path && (has_demo || !file.is_demo))
 }

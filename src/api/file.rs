@@ -1,0 +1,43 @@
+//! Files: packed where the client can unpack them, and not at all where it has them already.
+
+use super::answer::{Content, Dress, Tailor};
+use crate::http::{Request, ResponseHead};
+use crate::web::File;
+
+impl Tailor {
+    /// Appends a file, or that it has not changed.
+    pub(super) fn push_file(&self, out: &mut Vec<u8>, dress: Dress<'_>, file: &File, request: &Request<'_>) {
+        let packs = file.gzip.len() < file.bytes.len() && takes_gzip(request);
+        let (suffix, coding, bytes) =
+            if packs { ("-gzip", "Content-Encoding: gzip\r\n", file.gzip) } else { ("", "", file.bytes) };
+        let tag = format!("\"{}{suffix}\"", file.tag);
+        let fields = format!("ETag: {tag}\r\nVary: Accept-Encoding\r\n{coding}{}", file.fields);
+        let content = Content { content_type: file.content_type, cache_control: file.cache_control };
+        if request.field("if-none-match").any(|known| names(known, &tag)) {
+            let head = self.head(dress, 304, Some(content), &fields);
+            ResponseHead { content_type: None, ..head }.push(out, 0);
+        } else {
+            self.push(out, dress, 200, content, &fields, bytes);
+        }
+    }
+}
+
+/// Whether `Accept-Encoding` has gzip, and not with a weight of 0.
+fn takes_gzip(request: &Request<'_>) -> bool {
+    let mut offers = request.field("accept-encoding").flat_map(|value| value.split(|byte| *byte == b','));
+    offers.any(|offer| {
+        let mut parts = offer.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let is_gzip = parts.next().is_some_and(|coding| coding.eq_ignore_ascii_case(b"gzip"));
+        let is_refused = parts.any(|weight| {
+            let zero = weight.strip_prefix(b"q=0").or_else(|| weight.strip_prefix(b"Q=0"));
+            zero.is_some_and(|rest| rest.iter().all(|byte| matches!(byte, b'.' | b'0')))
+        });
+        is_gzip && !is_refused
+    })
+}
+
+/// Whether the value of an `If-None-Match` names the tag (RFC 9110, section 13.1.2: compared weakly).
+fn names(known: &[u8], tag: &str) -> bool {
+    let mut tags = known.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    tags.any(|known| known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == tag.as_bytes())
+}
