@@ -10,7 +10,7 @@ use super::origin::AllowOrigin;
 use super::parameters::Parameters;
 use super::route::{Call, Route};
 use crate::http::{Callback, Limits, Method, Persistence, Reject, Request};
-use crate::hub::{Auth, Epoch, Hub, Now, Pair, ReadCall, ReadOutcome, ReaderKey, TOKEN_BYTES, Wake, Who, token};
+use crate::hub::{Auth, Epoch, Hub, Mode, Now, Pair, ReadCall, ReadOutcome, ReaderKey, TOKEN_BYTES, Wake, Who, token};
 use crate::web;
 
 /// A body may be a message that is percent-encoded throughout, and its name and channel too.
@@ -259,13 +259,15 @@ impl Api {
         client: u64,
     ) -> Result<Option<(ReaderKey, u64)>, Error> {
         let Reading { follows, credentials, wait_ms, epoch } = parameters.reading(self.poll_timeout_ms)?;
-        let call = ReadCall { follows: follows.as_slice(), epoch, credentials, may_wait: wait_ms > 0, client };
+        let mode = if wait_ms > 0 { Mode::Once } else { Mode::AtOnce };
+        let call = ReadCall { follows: follows.as_slice(), epoch, credentials, mode, client };
         match hub.read(now, &call)? {
             ReadOutcome::Waits(reader) => Ok(Some((reader, wait_ms))),
             ReadOutcome::Answer(reply) => {
                 answer::push_reply(&mut self.json, &reply, parameters.channels.iter(), self.epoch);
                 Ok(None)
             }
+            ReadOutcome::Follows(..) => unreachable!("asked for no stream"),
         }
     }
 

@@ -76,12 +76,27 @@ impl<'h> Part<'h> {
 
     /// Its messages as JSON objects, ordered by id.
     pub fn messages(&self) -> impl Iterator<Item = &'h [u8]> + '_ {
+        self.introductions().chain(self.retained())
+    }
+
+    /// Those of its messages that history has dropped: introductions of who is there.
+    pub fn introductions(&self) -> impl Iterator<Item = &'h [u8]> + '_ {
+        self.introductions.iter().map(|member| &*member.introduction_json)
+    }
+
+    /// Those that history retains. The first has the id [`Part::first_id`], and each the next one.
+    pub fn retained(&self) -> impl Iterator<Item = &'h [u8]> + '_ {
         let entries = self.channel.filter(|_| self.start < self.end).map(|channel| {
             let first = (self.start - channel.first_id) as usize;
             channel.entries.range(first..first + (self.end - self.start) as usize)
         });
-        let dropped = self.introductions.iter().map(|member| &*member.introduction_json);
-        dropped.chain(entries.into_iter().flatten().map(|entry| &*entry.json))
+        entries.into_iter().flatten().map(|entry| &*entry.json)
+    }
+
+    /// Where the retained messages in it begin; the same as [`Part::next_id`] if there are none.
+    #[must_use]
+    pub fn first_id(&self) -> u64 {
+        self.start
     }
 
     /// What to pass as `from_id` next.
@@ -110,20 +125,22 @@ impl<'h> Part<'h> {
         (self.start, self.end, self.missed, self.introductions.len())
     }
 
-    /// Cuts what would exceed the budget of bytes of the answer; `any` tells whether it holds a message yet.
-    pub(super) fn cut(&mut self, budget: &mut usize, any: &mut bool) {
-        let Some(channel) = self.channel else { return };
+    /// Cuts what would exceed the budget of bytes of the answer, and tells whether it did; `any` tells whether the
+    /// answer holds a message yet.
+    pub(super) fn cut(&mut self, budget: &mut usize, any: &mut bool) -> bool {
+        let Some(channel) = self.channel else { return false };
         for id in self.start..self.end {
             let bytes = channel.entries[(id - channel.first_id) as usize].json.len();
             if *any && bytes > *budget {
                 self.end = id;
                 // Nothing of a later channel may slip past what this one had to leave.
                 *budget = 0;
-                return;
+                return true;
             }
             *any = true;
             *budget = budget.saturating_sub(bytes);
         }
+        false
     }
 }
 

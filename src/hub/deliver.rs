@@ -4,10 +4,10 @@ use std::mem;
 
 use super::channel::{Part, PartPrint};
 use super::hub::Hub;
-use super::reader::{Reply, Seat};
+use super::reader::{ReaderKey, Reply, Seat, Stay};
 use super::time::Now;
 
-/// One waiting read that is answered.
+/// Something for one waiting read.
 pub struct Wake<'h> {
     /// Whom to answer, as [`ReadCall::client`](super::ReadCall::client) said.
     pub client: u64,
@@ -15,14 +15,16 @@ pub struct Wake<'h> {
     pub reply: Reply<'h>,
     /// The reply equals that of the wake-up before: one encoding serves both.
     pub is_repeat: bool,
+    /// It waits no more: a long poll that is answered, or a stream that ends.
+    pub is_last: bool,
 }
 
 /// Bytes of scratch space that stay from turn to turn.
 const SCRATCH_KEPT: usize = 4096;
 
 impl Hub {
-    /// Answers every waiting read for which this turn brought something, in the order in which they
-    /// began to wait on their channel; then those that are to be answered with nothing.
+    /// Tells every waiting read what this turn brought for it, in the order in which they began to wait on their
+    /// channel; then those that are to be answered with nothing. Long polls are answered by that, streams wait on.
     ///
     /// Costs O(waiting reads of the channels that changed).
     pub fn deliver(&mut self, now: Now, mut wake: impl FnMut(Wake<'_>)) {
@@ -37,7 +39,7 @@ impl Hub {
         let mut dismissed = mem::take(&mut self.dismissed);
         for reader in dismissed.drain(..) {
             let reply = Reply::of(reader.seats.as_slice().iter(), |seat| Part::empty(seat.cursor));
-            wake(Wake { client: reader.client, reply, is_repeat: false });
+            wake(Wake { client: reader.client, reply, is_repeat: false, is_last: true });
         }
         self.dismissed = dismissed;
         // Room for a large message is for that message alone.
@@ -53,20 +55,19 @@ impl Hub {
             let Some(reader) = self.readers.get(*key) else { return false };
             let seats = reader.seats.as_slice();
             let seat = seats.iter().find(|seat| seat.channel == place).expect("it waits here");
-            if !self.channels[place as usize].part_for(*seat).has_news() {
+            if reader.stay == Stay::Behind || !self.channels[place as usize].part_for(*seat).has_news() {
+                return true;
+            }
+            if reader.stay == Stay::On {
+                self.tell(*key, &mut last_print, &mut *wake);
                 return true;
             }
             let reader = self.release(now.mono, *key).expect("looked up above");
             let part = |seat: &Seat| self.channels[seat.channel as usize].part_for(*seat);
             let mut reply = Reply::of(reader.seats.as_slice().iter(), part);
             reply.cut(self.config.max_reply);
-            let print = match &reply {
-                Reply::One(part) => Some(part.print()),
-                Reply::Many(_) => None,
-            };
-            let is_repeat = print.is_some() && print == last_print;
-            last_print = print;
-            wake(Wake { client: reader.client, reply, is_repeat });
+            let is_repeat = repeats(&reply, &mut last_print);
+            wake(Wake { client: reader.client, reply, is_repeat, is_last: true });
             false
         });
         let channel = &mut self.channels[place as usize];
@@ -75,4 +76,27 @@ impl Hub {
         // With no history its messages went, and with them what its timer was set for.
         self.watch_channel(place);
     }
+
+    /// Gives a stream what there is for it, and leaves it waiting.
+    pub(super) fn tell(&mut self, key: ReaderKey, last_print: &mut Option<PartPrint>, wake: impl FnOnce(Wake<'_>)) {
+        let Self { channels, readers, config, .. } = self;
+        let reader = readers.get_mut(key).expect("looked up by the caller");
+        let part = |seat: &Seat| channels[seat.channel as usize].part_for(*seat);
+        let mut reply = Reply::of(reader.seats.as_slice().iter(), part);
+        let has_more = reply.cut(config.max_reply);
+        reader.go_on_after(&reply, has_more);
+        let is_repeat = repeats(&reply, last_print);
+        wake(Wake { client: reader.client, reply, is_repeat, is_last: false });
+    }
+}
+
+/// Whether a reply about one channel is the same as the one before, of which `last_print` knows.
+fn repeats(reply: &Reply<'_>, last_print: &mut Option<PartPrint>) -> bool {
+    let print = match reply {
+        Reply::One(part) => Some(part.print()),
+        Reply::Many(_) => None,
+    };
+    let is_repeat = print.is_some() && print == *last_print;
+    *last_print = print;
+    is_repeat
 }

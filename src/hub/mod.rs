@@ -31,7 +31,7 @@ pub(crate) use message::{push_number, push_string};
 pub use pages::PAGE_BYTES;
 pub use pair::{BadName, CHANNEL_BYTES_MAX, LogName, Name, NotReadable, NotWritable, Pair};
 pub use reader::{ReaderKey, Reply, Since};
-pub use reading::{CHANNELS_PER_READ_MAX, ReadCall, ReadOutcome};
+pub use reading::{CHANNELS_PER_READ_MAX, Mode, ReadCall, ReadOutcome};
 pub use slots::{Key, Slots};
 pub use time::{Millis, Now};
 pub use timer_wheel::{TimerId, TimerWheel};

@@ -57,6 +57,24 @@ impl Seats {
             Self::Many(seats) => seats,
         }
     }
+
+    fn as_mut_slice(&mut self) -> &mut [Seat] {
+        match self {
+            Self::One(seat) => seat,
+            Self::Many(seats) => seats,
+        }
+    }
+}
+
+/// How long a waiting read stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stay {
+    /// A long poll: until it is answered.
+    Once,
+    /// A stream: until it is closed.
+    On,
+    /// A stream that has not got all that there is, and does not get more before it has taken that.
+    Behind,
 }
 
 /// A `/read` that waits.
@@ -67,6 +85,18 @@ pub(super) struct Reader {
     pub(super) seats: Seats,
     /// The connection that it keeps alive, by place.
     pub(super) connection: Option<u32>,
+    pub(super) stay: Stay,
+}
+
+impl Reader {
+    /// Notes that it was given a reply, and whether that left something for later.
+    pub(super) fn go_on_after(&mut self, reply: &Reply<'_>, has_more: bool) {
+        for (seat, part) in self.seats.as_mut_slice().iter_mut().zip(reply.parts()) {
+            // It has a cursor now, and is owed all that follows.
+            (seat.cursor, seat.promise) = (part.next_id(), Promise::Gapless);
+        }
+        self.stay = if has_more { Stay::Behind } else { Stay::On };
+    }
 }
 
 /// The answer of a read: one part for each channel, in the order asked.
@@ -86,13 +116,26 @@ impl<'h> Reply<'h> {
         }
     }
 
-    /// Leaves what exceeds this many bytes of messages to the next read; one message always fits.
-    pub(super) fn cut(&mut self, max_bytes: usize) {
+    /// Leaves what exceeds this many bytes of messages to the next read; one message always fits. Tells whether
+    /// there is something left.
+    pub(super) fn cut(&mut self, max_bytes: usize) -> bool {
         let (mut budget, mut any) = (max_bytes, false);
         match self {
             Self::One(part) => part.cut(&mut budget, &mut any),
-            Self::Many(parts) => parts.iter_mut().for_each(|part| part.cut(&mut budget, &mut any)),
+            Self::Many(parts) => {
+                let mut is_cut = false;
+                for part in parts {
+                    is_cut |= part.cut(&mut budget, &mut any);
+                }
+                is_cut
+            }
         }
+    }
+
+    /// Whether there is something to tell.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.parts().iter().any(Part::has_news)
     }
 
     /// The parts, in the order asked.
@@ -114,6 +157,6 @@ mod tests {
 
     #[test]
     fn a_waiting_read_stays_small() {
-        assert!(size_of::<Reader>() <= 40, "{}", size_of::<Reader>());
+        assert!(size_of::<Reader>() <= 48, "{}", size_of::<Reader>());
     }
 }

@@ -1,14 +1,16 @@
-//! Reads: answered at once, or waiting until they are answered, replaced, dismissed or closed.
+//! Reads: answered at once, or waiting until they are answered, replaced, dismissed or closed; a stream is a read that
+//! waits on.
 //!
 //! How long a read may wait is its client's affair: whoever calls [`Hub::read`] keeps the time, and calls
 //! [`Hub::dismiss`] when it is over.
 
 use super::channel::Part;
 use super::connection::Credentials;
+use super::deliver::Wake;
 use super::hub::{Hub, Refusal};
 use super::message::Reason;
 use super::pair::LogName;
-use super::reader::{Promise, Reader, ReaderKey, Reply, Seat, Seats, Since};
+use super::reader::{Promise, Reader, ReaderKey, Reply, Seat, Seats, Since, Stay};
 use super::time::{Millis, Now};
 use super::upkeep::Spot;
 
@@ -23,10 +25,21 @@ pub struct ReadCall<'a> {
     pub epoch: Option<&'a str>,
     /// The connection that it keeps alive.
     pub credentials: Option<Credentials<'a>>,
-    /// Whether it is a long poll; else it is answered at once.
-    pub may_wait: bool,
+    /// Whether it waits.
+    pub mode: Mode,
     /// Comes back in the wake-up.
     pub client: u64,
+}
+
+/// How a read waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Not at all.
+    AtOnce,
+    /// Until there is something to tell: a long poll.
+    Once,
+    /// For ever: a stream.
+    On,
 }
 
 /// What became of a read.
@@ -35,18 +48,53 @@ pub enum ReadOutcome<'h> {
     Answer(Reply<'h>),
     /// It waits. [`Hub::deliver`] answers it, once.
     Waits(ReaderKey),
+    /// It waits on; this is what it begins with. [`Hub::deliver`] tells it the rest, until it is closed or dismissed.
+    Follows(ReaderKey, Reply<'h>),
 }
 
 impl Hub {
     /// Reads, or begins to wait where there is nothing to tell.
     ///
-    /// A read that may wait replaces the one that waits with the same connection on the same set of channels.
+    /// A long poll replaces the one that waits with the same connection on the same set of channels.
     ///
     /// # Errors
     ///
     /// A [`Refusal`] of the credentials; of new channels, if it would have to wait on them.
     pub fn read(&mut self, now: Now, call: &ReadCall<'_>) -> Result<ReadOutcome<'_>, Refusal> {
         let connection = self.authenticate_maybe(call.credentials)?;
+        self.begin(now, call, connection, connection, None)
+    }
+
+    /// Has a stream follow other channels from now on, for the same client and connection. The call's own credentials
+    /// only show that theirs is alive. Returns the stream's new key, and what it begins with.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Hub::read`]; the stream then goes on as it was.
+    pub fn follow_anew(
+        &mut self,
+        now: Now,
+        key: ReaderKey,
+        call: &ReadCall<'_>,
+    ) -> Result<(ReaderKey, Reply<'_>), Refusal> {
+        let shown = self.authenticate_maybe(call.credentials)?;
+        let kept = self.readers.get(key).and_then(|reader| reader.connection);
+        match self.begin(now, &ReadCall { mode: Mode::On, ..*call }, shown, kept, Some(key))? {
+            ReadOutcome::Follows(new_key, reply) => Ok((new_key, reply)),
+            ReadOutcome::Answer(_) | ReadOutcome::Waits(_) => unreachable!("a stream follows"),
+        }
+    }
+
+    /// A read of which the connections are known: the one that called, and the one to keep alive. It takes the place of
+    /// the stream `old`.
+    fn begin(
+        &mut self,
+        now: Now,
+        call: &ReadCall<'_>,
+        caller: Option<u32>,
+        kept: Option<u32>,
+        old: Option<ReaderKey>,
+    ) -> Result<ReadOutcome<'_>, Refusal> {
         let same_epoch = call.epoch.is_none_or(|epoch| epoch.as_bytes() == self.config.epoch.as_bytes());
         let (one, several);
         let spots: &[Spot] = match call.follows {
@@ -60,7 +108,11 @@ impl Hub {
             }
         };
         let asked = || spots.iter().zip(call.follows).map(|(spot, (_, since))| (*spot, *since));
-        let waits = call.may_wait && !asked().any(|(spot, since)| self.part_since(spot, since, same_epoch).has_news());
+        let waits = match call.mode {
+            Mode::AtOnce => false,
+            Mode::Once => !asked().any(|(spot, since)| self.part_since(spot, since, same_epoch).has_news()),
+            Mode::On => true,
+        };
         if waits {
             self.room_for(spots)?;
         }
@@ -70,16 +122,39 @@ impl Hub {
                 self.channels[place as usize].last_use = now.mono;
             }
         }
-        if let Some(place) = connection.filter(|_| call.may_wait) {
+        if let Some(place) = caller.filter(|_| call.mode == Mode::Once) {
             self.replace_older(now, place, spots);
         }
-        self.touch(connection, now.mono);
-        if waits {
-            return Ok(ReadOutcome::Waits(self.wait(now.mono, call, spots, connection)));
+        self.touch(caller, now.mono);
+        if !waits {
+            let mut reply = Reply::of(asked(), |(spot, since)| self.part_since(spot, since, same_epoch));
+            reply.cut(self.config.max_reply);
+            return Ok(ReadOutcome::Answer(reply));
         }
-        let mut reply = Reply::of(asked(), |(spot, since)| self.part_since(spot, since, same_epoch));
-        reply.cut(self.config.max_reply);
-        Ok(ReadOutcome::Answer(reply))
+        let key = self.wait(now.mono, call, spots, kept);
+        if call.mode == Mode::Once {
+            return Ok(ReadOutcome::Waits(key));
+        }
+        if let Some(old) = old {
+            self.release(now.mono, old);
+            // Where its connection ended in this very turn, its successor is to end too.
+            self.orphans.iter_mut().filter(|orphan| **orphan == old).for_each(|orphan| *orphan = key);
+        }
+        let Self { channels, readers, config, .. } = self;
+        let reader = readers.get_mut(key).expect("just inserted");
+        let begins = reader.seats.as_slice().iter().zip(call.follows);
+        let mut reply =
+            Reply::of(begins, |(seat, (_, since))| channels[seat.channel as usize].part_since(*since, same_epoch));
+        let has_more = reply.cut(config.max_reply);
+        reader.go_on_after(&reply, has_more);
+        Ok(ReadOutcome::Follows(key, reply))
+    }
+
+    /// A stream has taken what it was given: it gets more, if there is more.
+    pub fn resume(&mut self, key: ReaderKey, wake: impl FnOnce(Wake<'_>)) {
+        if self.readers.get(key).is_some_and(|reader| reader.stay == Stay::Behind) {
+            self.tell(key, &mut None, wake);
+        }
     }
 
     /// A client that waited is gone: its read ends, and the connection that it kept alive with it.
@@ -160,7 +235,8 @@ impl Hub {
             };
             Seat { channel, promise, cursor: self.channels[channel as usize].next_id() }
         });
-        let key = self.readers.insert(Reader { client: call.client, seats, connection });
+        let stay = if call.mode == Mode::On { Stay::On } else { Stay::Once };
+        let key = self.readers.insert(Reader { client: call.client, seats, connection, stay });
         let reader = self.readers.get(key).expect("just inserted");
         for seat in reader.seats.as_slice() {
             self.channels[seat.channel as usize].seat(key);
@@ -175,8 +251,8 @@ impl Hub {
     fn replace_older(&mut self, now: Now, connection: u32, spots: &[Spot]) {
         let readers = &self.connections[connection as usize].readers;
         let follows_the_same = |key: &&ReaderKey| {
-            let seats = self.readers.get(**key).map(|reader| reader.seats.as_slice());
-            seats.is_some_and(|seats| same_channels(seats, spots))
+            let reader = self.readers.get(**key);
+            reader.is_some_and(|reader| reader.stay == Stay::Once && same_channels(reader.seats.as_slice(), spots))
         };
         if let Some(key) = readers.iter().find(follows_the_same).copied() {
             self.dismiss(now, key);

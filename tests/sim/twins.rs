@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-use speak::hub::{Hub, LogName, Millis, Name, Now, ReadCall, ReadOutcome, Since};
+use speak::hub::{Hub, LogName, Millis, Mode, Name, Now, ReadCall, ReadOutcome, Since};
 
 use super::plan::{LINGER_MS, Limits};
 
@@ -37,7 +37,7 @@ fn log(name: &str) -> LogName<'_> {
 
 fn next_id(hub: &mut Hub, name: &str) -> u64 {
     let follows = [(log(name), Since::Now)];
-    let call = ReadCall { follows: &follows, epoch: None, credentials: None, may_wait: false, client: 0 };
+    let call = ReadCall { follows: &follows, epoch: None, credentials: None, mode: Mode::AtOnce, client: 0 };
     match hub.read(Now::default(), &call) {
         Ok(ReadOutcome::Answer(reply)) => reply.parts()[0].next_id(),
         _ => unreachable!("it does not wait, and needs nothing"),

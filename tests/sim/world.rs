@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use speak::hub::{
-    Auth, Credentials, Hub, LogName, Millis, Name, Now, Pair, ReadCall, ReadOutcome, ReaderKey, Since, Who, token,
+    Auth, Credentials, Hub, LogName, Millis, Mode, Name, Now, Pair, ReadCall, ReadOutcome, ReaderKey, Since, Who, token,
 };
 
 use super::answers::Tie;
@@ -205,12 +205,13 @@ impl World {
             follows: &follows,
             epoch: ask.epoch.as_deref(),
             credentials: ask.shown.as_ref().map(shows),
-            may_wait: ask.wait_ms > 0,
+            mode: if ask.wait_ms > 0 { Mode::Once } else { Mode::AtOnce },
             client: ask.client,
         };
         self.hub.read(self.now, &call).map(|outcome| match outcome {
             ReadOutcome::Answer(reply) => Ok(answer_of(&reply)),
             ReadOutcome::Waits(key) => Err(key),
+            ReadOutcome::Follows(..) => unreachable!("no stream was asked for"),
         })
     }
 
