@@ -9,6 +9,7 @@ use super::error::Error;
 use super::origin::AllowOrigin;
 use super::parameters::Parameters;
 use super::route::{Call, Route};
+use super::stream::{Shared, Stream, Transport};
 use crate::http::{Callback, Limits, Method, Persistence, Reject, Request};
 use crate::hub::{Auth, Epoch, Hub, Mode, Now, Pair, ReadCall, ReadOutcome, ReaderKey, TOKEN_BYTES, Wake, Who, token};
 use crate::web;
@@ -49,21 +50,28 @@ pub enum Outcome {
         /// How long it waits; then [`Hub::dismiss`].
         wait_ms: u64,
     },
+    /// Its beginning was appended: the read stays, and [`Api::tell`] goes on with it.
+    Follows {
+        /// For [`Hub::close_reader`] when the client goes.
+        reader: ReaderKey,
+        /// For [`Api::tell`].
+        stream: Stream,
+    },
 }
 
 /// The meaning of the calls, with the scratch space to put answers together.
 pub struct Api {
-    config: Config,
-    poll_timeout_ms: u64,
+    pub(super) config: Config,
+    pub(super) poll_timeout_ms: u64,
     connection_timeout_ms: u64,
-    epoch: Epoch,
-    tailor: Tailor,
+    pub(super) epoch: Epoch,
+    pub(super) tailor: Tailor,
     /// The JSON of the answer that is being put together; of the last wake-up, for those that repeat it.
-    json: Vec<u8>,
-    /// The whole plain answer with that JSON.
-    shared: Option<Rc<[u8]>>,
+    pub(super) json: Vec<u8>,
+    /// What the last wake-up became, in each form in which it was wanted.
+    pub(super) shared: Shared,
     /// An answer for one.
-    private: Vec<u8>,
+    pub(super) private: Vec<u8>,
     random: fn(&mut [u8]),
 }
 
@@ -77,7 +85,7 @@ impl Api {
             epoch: hub.epoch(),
             tailor: Tailor::new(config.allow_origin.clone()),
             json: Vec::new(),
-            shared: None,
+            shared: Shared::default(),
             private: Vec::new(),
             random,
             config,
@@ -140,9 +148,8 @@ impl Api {
 
     /// Encodes the answer of a read that waited, once for all that share it. Tells too whether the client stays.
     pub fn wake(&mut self, wake: &Wake<'_>, presentation: Option<&Presentation>) -> (Payload<'_>, Persistence) {
-        if !wake.is_repeat {
-            self.json.clear();
-            self.shared = None;
+        self.begin_wake(wake);
+        if self.json.is_empty() {
             let names = presentation.into_iter().flat_map(|presentation| presentation.names.iter().map(|name| &**name));
             answer::push_reply(&mut self.json, &wake.reply, names, self.epoch);
         }
@@ -155,7 +162,7 @@ impl Api {
             return (Payload::Private(&self.private), persistence);
         }
         let Self { shared, private, tailor, json, .. } = self;
-        let shared = shared.get_or_insert_with(|| {
+        let shared = shared.answer.get_or_insert_with(|| {
             private.clear();
             tailor.push_json(private, dress, 200, "", json);
             Rc::from(private.as_slice())
@@ -163,10 +170,18 @@ impl Api {
         (Payload::Shared(shared), persistence)
     }
 
+    /// Forgets the wake-up before, unless this one repeats it.
+    pub(super) fn begin_wake(&mut self, wake: &Wake<'_>) {
+        if !wake.is_repeat {
+            self.json.clear();
+            self.shared = Shared::default();
+        }
+    }
+
     /// Gives back what a large answer took. To be called at the end of every turn.
     pub fn end_turn(&mut self) {
         const KEPT: usize = 64 * 1024;
-        self.shared = None;
+        self.shared = Shared::default();
         for scratch in [&mut self.json, &mut self.private] {
             if scratch.capacity() > KEPT {
                 *scratch = Vec::new();
@@ -201,16 +216,16 @@ impl Api {
         }
         let result = match result {
             Err(error) => Err(error),
-            Ok(()) if call == Call::Read => match self.read(hub, now, &parameters, client) {
-                Ok(Some((reader, wait_ms))) => {
-                    let presentation = dress.remember(&parameters.channels);
-                    return Outcome::Waits { reader, presentation, wait_ms };
-                }
+            Ok(()) if call == Call::Read => match self.read(hub, now, (request, &parameters), client, dress, out) {
                 Ok(None) => Ok(()),
+                Ok(Some(outcome)) => return outcome,
                 Err(error) => Err(error),
             },
             Ok(()) => self.act(hub, now, call, &parameters),
         };
+        // What follows a handshake that failed may be no HTTP.
+        let is_over = matches!(result, Err(Error::BadHandshake(_)));
+        let dress = if is_over { Dress { persistence: Persistence::Closes, ..dress } } else { dress };
         match result {
             Ok(()) => self.tailor.push_json(out, dress, 200, "", &self.json),
             Err(error) => self.fail(error, dress, out),
@@ -220,7 +235,13 @@ impl Api {
     }
 
     /// Does a call that never waits; its JSON is in `self.json`.
-    fn act(&mut self, hub: &mut Hub, now: Now, call: Call, parameters: &Parameters<'_>) -> Result<(), Error> {
+    pub(super) fn act(
+        &mut self,
+        hub: &mut Hub,
+        now: Now,
+        call: Call,
+        parameters: &Parameters<'_>,
+    ) -> Result<(), Error> {
         let json = &mut self.json;
         match call {
             Call::Write => {
@@ -250,24 +271,34 @@ impl Api {
         Ok(())
     }
 
-    /// Reads into `self.json`, or tells who waits, and for how long.
+    /// Reads into `self.json`, or tells what else became of the read.
     fn read(
         &mut self,
         hub: &mut Hub,
         now: Now,
-        parameters: &Parameters<'_>,
+        (request, parameters): (&Request<'_>, &Parameters<'_>),
         client: u64,
-    ) -> Result<Option<(ReaderKey, u64)>, Error> {
+        dress: Dress<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Outcome>, Error> {
+        if let Some(transport) = Transport::asked_by(request)? {
+            if transport == Transport::Frames {
+                self.config.allow_origin.check(request)?;
+            }
+            return self.follow(hub, now, (request, parameters), transport, client, dress, out).map(Some);
+        }
         let Reading { follows, credentials, wait_ms, epoch } = parameters.reading(self.poll_timeout_ms)?;
         let mode = if wait_ms > 0 { Mode::Once } else { Mode::AtOnce };
         let call = ReadCall { follows: follows.as_slice(), epoch, credentials, mode, client };
         match hub.read(now, &call)? {
-            ReadOutcome::Waits(reader) => Ok(Some((reader, wait_ms))),
             ReadOutcome::Answer(reply) => {
                 answer::push_reply(&mut self.json, &reply, parameters.channels.iter(), self.epoch);
                 Ok(None)
             }
-            ReadOutcome::Follows(..) => unreachable!("asked for no stream"),
+            ReadOutcome::Waits(reader) => {
+                Ok(Some(Outcome::Waits { reader, presentation: dress.remember(&parameters.channels), wait_ms }))
+            }
+            ReadOutcome::Follows(..) => unreachable!("no stream was asked for"),
         }
     }
 

@@ -34,6 +34,13 @@ pub(super) enum Follows<'a> {
 }
 
 impl<'a> Follows<'a> {
+    pub(super) fn as_mut_slice(&mut self) -> &mut [(LogName<'a>, Since)] {
+        match self {
+            Self::One(one) => one,
+            Self::Many(many) => many,
+        }
+    }
+
     pub(super) fn as_slice(&self) -> &[(LogName<'a>, Since)] {
         match self {
             Self::One(one) => one,
@@ -133,7 +140,7 @@ impl Parameters<'_> {
     }
 }
 
-fn since(from_id: &str) -> Result<Since, Error> {
+pub(super) fn since(from_id: &str) -> Result<Since, Error> {
     match integer(from_id).ok_or(Error::BadParameter("'from_id' is an integer below 2^53"))? {
         0 => Ok(Since::All),
         id if id > 0 => Ok(Since::Id(id.unsigned_abs())),

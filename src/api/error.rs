@@ -12,6 +12,8 @@ use crate::hub::{BadName, NotReadable, NotWritable, Refusal};
 pub enum Error {
     /// Not a request that can be served; says what is wrong.
     BadRequest(&'static str),
+    /// An upgrade to WebSocket that is at fault; says what is wrong.
+    BadHandshake(&'static str),
     /// The call (its path) needs this parameter.
     MissingParameter(&'static str, &'static str),
     /// Says what is wrong with which parameter.
@@ -64,7 +66,7 @@ impl Error {
     #[must_use]
     pub fn row(self) -> (&'static str, u16) {
         match self {
-            Self::BadRequest(_) => ("bad_request", 400),
+            Self::BadRequest(_) | Self::BadHandshake(_) => ("bad_request", 400),
             Self::MissingParameter(..) => ("missing_parameter", 400),
             Self::BadParameter(_) | Self::RepeatedParameter(_) => ("bad_parameter", 400),
             Self::BadChannel => ("bad_channel", 400),
@@ -91,7 +93,9 @@ impl Error {
     #[must_use]
     pub fn detail(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
-            Self::BadRequest(what) | Self::BadParameter(what) | Self::OverCapacity(what) => what,
+            Self::BadRequest(what) | Self::BadHandshake(what) | Self::BadParameter(what) | Self::OverCapacity(what) => {
+                what
+            }
             Self::MissingParameter(call, name) => return format!("{call} needs '{name}'").into(),
             Self::RepeatedParameter(name) => return format!("'{name}' is given more than once").into(),
             Self::BadEncoding(name) => return format!("'{name}' is not UTF-8").into(),
@@ -121,6 +125,8 @@ impl Error {
     pub(super) fn fields(self) -> Cow<'static, str> {
         match self {
             Self::OverCapacity(_) => Cow::Borrowed(RETRY_AFTER),
+            // RFC 6455, section 4.4.
+            Self::BadHandshake(_) => Cow::Borrowed("Sec-WebSocket-Version: 13\r\n"),
             Self::MethodNotAllowed(allow) => format!("Allow: {allow}\r\n").into(),
             _ => Cow::Borrowed(""),
         }

@@ -8,11 +8,14 @@ mod api;
 mod call;
 mod error;
 mod file;
+mod frame;
 mod origin;
 mod parameters;
 mod route;
+mod stream;
 
 pub use answer::{Payload, Presentation};
 pub use api::{Api, Config, Outcome};
 pub use error::Error;
 pub use origin::AllowOrigin;
+pub use stream::{Stream, Transport};

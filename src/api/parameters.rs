@@ -38,7 +38,7 @@ pub(super) struct Parameters<'a> {
 
 /// Names of parameters, as errors spell them.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Known {
+pub(super) enum Known {
     Channel,
     FromId,
     Message,
@@ -64,7 +64,7 @@ impl Known {
     }
 
     /// The parameter of that name, if the call knows it.
-    fn of(call: Call, name: &str) -> Option<Self> {
+    pub(super) fn of(call: Call, name: &str) -> Option<Self> {
         let known = match name {
             "channel" => Self::Channel,
             "from_id" => Self::FromId,
@@ -131,7 +131,11 @@ impl<'a> Parameters<'a> {
     fn take(&mut self, call: Call, name: Encoded<'a>, value: Encoded<'a>) -> Result<(), Error> {
         let known = name.decode().ok().and_then(|name| Known::of(call, &name));
         let Some(known) = known else { return Ok(()) };
-        let value = value.decode().map_err(|_| Error::BadEncoding(known.name()))?;
+        self.put(call, known, value.decode().map_err(|_| Error::BadEncoding(known.name()))?)
+    }
+
+    /// Puts a value where it belongs, once.
+    pub(super) fn put(&mut self, call: Call, known: Known, value: Cow<'a, str>) -> Result<(), Error> {
         let place = match known {
             Known::Channel if call == Call::Read => {
                 self.channels.push(value);

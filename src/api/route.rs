@@ -29,6 +29,9 @@ pub(super) enum Route {
 }
 
 impl Call {
+    const ALL: [Self; 7] =
+        [Self::Read, Self::Write, Self::Introduce, Self::Goodbye, Self::Members, Self::Create, Self::Health];
+
     pub(super) fn path(self) -> &'static str {
         match self {
             Self::Write => "/write",
@@ -46,10 +49,16 @@ impl Call {
         matches!(self, Self::Write | Self::Introduce | Self::Goodbye)
     }
 
+    /// The call of that name in a frame of a WebSocket.
+    pub(super) fn of_frame(name: &str) -> Option<Self> {
+        match Self::ALL.into_iter().find(|call| call.path()[1..] == *name)? {
+            Self::Health => None,
+            call => Some(call),
+        }
+    }
+
     fn from_path(path: &str) -> Option<Self> {
-        const ALL: [Call; 7] =
-            [Call::Read, Call::Write, Call::Introduce, Call::Goodbye, Call::Members, Call::Create, Call::Health];
-        ALL.into_iter().find(|call| call.path() == path)
+        Self::ALL.into_iter().find(|call| call.path() == path)
     }
 }
 

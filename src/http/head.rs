@@ -52,6 +52,8 @@ pub(super) struct Head<'a> {
     pub(super) persistence: Persistence,
     pub(super) content_type: Option<&'a [u8]>,
     pub(super) origin: Option<&'a [u8]>,
+    pub(super) accept: Option<&'a [u8]>,
+    pub(super) upgrade: Option<&'a [u8]>,
     pub(super) is_cross_site: bool,
     pub(super) framing: Framing,
     pub(super) expects_continue: bool,
@@ -138,6 +140,9 @@ impl<'a> Head<'a> {
             },
             content_type: fields.content_type,
             origin: fields.origin,
+            accept: fields.accept,
+            // HTTP/1.0 knows no upgrade (RFC 9110, section 7.8).
+            upgrade: fields.upgrade.filter(|_| !is_http_10),
             is_cross_site: fields.is_cross_site,
             framing: fields.framing(is_http_10)?,
             // HTTP/1.0 knows no interim answers (RFC 9110, section 10.1.1).
@@ -220,6 +225,8 @@ struct Fields<'a> {
     transfer_encoding: Option<&'a [u8]>,
     content_type: Option<&'a [u8]>,
     origin: Option<&'a [u8]>,
+    accept: Option<&'a [u8]>,
+    upgrade: Option<&'a [u8]>,
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
@@ -240,6 +247,8 @@ impl<'a> Fields<'a> {
                     }
                 }
                 6 if is("origin") => fields.origin = Some(value),
+                6 if is("accept") => fields.accept = Some(value),
+                7 if is("upgrade") => fields.upgrade = Some(value),
                 6 if is("expect") => fields.expects_continue |= value.eq_ignore_ascii_case(b"100-continue"),
                 10 if is("connection") => {
                     for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {

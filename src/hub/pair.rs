@@ -2,14 +2,13 @@
 
 use std::borrow::Cow;
 
+use base64ct::{Base64UrlUnpadded, Encoding};
 use sha2::{Digest, Sha256};
 
 use super::ids::TOKEN_BYTES;
 
 /// The longest channel name, in bytes of UTF-8.
 pub const CHANNEL_BYTES_MAX: usize = 128;
-
-const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// A well-formed channel name, as a caller gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +63,7 @@ impl<'a> Name<'a> {
             Some((b'r', code)) if code.len() == TOKEN_BYTES && code.iter().all(u8::is_ascii_alphanumeric) => {
                 Ok(Self::ReadHalf(name))
             }
-            Some((b'w', code)) if code.len() == TOKEN_BYTES && code.iter().all(|byte| BASE64URL.contains(byte)) => {
+            Some((b'w', code)) if code.len() == TOKEN_BYTES && code.iter().all(|byte| is_base64url(*byte)) => {
                 Ok(Self::WriteHalf(name))
             }
             _ => Err(BadName),
@@ -97,6 +96,11 @@ impl<'a> Name<'a> {
     }
 }
 
+/// A letter, a digit, or one of the two other characters of RFC 4648, section 5.
+fn is_base64url(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
+}
+
 /// A new private pair: two names, and nothing stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
@@ -118,15 +122,9 @@ impl Pair {
 
 /// `~w` and the first 22 characters of the unpadded base64url (RFC 4648, section 5) of SHA-256 of the read half.
 fn write_half(read: &str) -> String {
-    let digest = Sha256::digest(read.as_bytes());
-    let mut name = String::with_capacity(2 + TOKEN_BYTES);
-    name.push_str("~w");
-    for place in 0..TOKEN_BYTES {
-        let bit = place * 6;
-        let pair_of_bytes = u16::from_be_bytes([digest[bit / 8], digest[bit / 8 + 1]]);
-        let six_bits = (pair_of_bytes >> (10 - bit % 8)) & 63;
-        name.push(char::from(BASE64URL[usize::from(six_bits)]));
-    }
+    let mut name = Base64UrlUnpadded::encode_string(&Sha256::digest(read.as_bytes()));
+    name.truncate(TOKEN_BYTES);
+    name.insert_str(0, "~w");
     name
 }
 

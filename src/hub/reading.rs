@@ -150,11 +150,13 @@ impl Hub {
         Ok(ReadOutcome::Follows(key, reply))
     }
 
-    /// A stream has taken what it was given: it gets more, if there is more.
-    pub fn resume(&mut self, key: ReaderKey, wake: impl FnOnce(Wake<'_>)) {
-        if self.readers.get(key).is_some_and(|reader| reader.stay == Stay::Behind) {
+    /// A stream has taken what it was given: it gets the next answer, if there is one. Tells whether there was.
+    pub fn resume(&mut self, key: ReaderKey, wake: impl FnOnce(Wake<'_>)) -> bool {
+        let is_behind = self.readers.get(key).is_some_and(|reader| reader.stay == Stay::Behind);
+        if is_behind {
             self.tell(key, &mut None, wake);
         }
+        is_behind
     }
 
     /// A client that waited is gone: its read ends, and the connection that it kept alive with it.

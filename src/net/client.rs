@@ -8,13 +8,13 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
 use super::outbox::{Flush, Outbox, send};
-use crate::api::{Payload, Presentation};
+use crate::api::{Payload, Presentation, Stream};
 use crate::http::Progress;
 use crate::hub::{Millis, ReaderKey, TimerId};
 
 /// A connected socket.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -27,6 +27,9 @@ pub(super) enum State {
     /// A `/read` with nothing to deliver; holds no buffers, but for a client that pipelines and is slow to take the
     /// answers that came before. Next: `Reading`, `Writing`, `Lingering`, `Closing`.
     Waiting { reader: ReaderKey, presentation: Option<Box<Presentation>> },
+    /// A stream: told things until one of both ends it. What does not fit into the kernel's buffer waits in its outbox.
+    /// Next: `Writing`, `Lingering`, `Closing`.
+    Following(Box<Following>),
     /// An answer did not fit into the kernel's buffer; nothing is read meanwhile. Next: what it says.
     Writing(Next),
     /// Told to go, but it may still be sending: what it sends is thrown away, since closing now could
@@ -34,6 +37,19 @@ pub(super) enum State {
     Lingering,
     /// Reaped at the end of this turn; further events are ignored.
     Closing,
+}
+
+/// A read that stays, with what its transport needs.
+#[derive(Debug)]
+pub(super) struct Following {
+    pub(super) reader: ReaderKey,
+    pub(super) stream: Stream,
+    /// Signs of life in a row that the peer did not answer, or did not take.
+    pub(super) unanswered: u8,
+    /// A text that is not whole: WebSocket allows it to come in several frames.
+    pub(super) fragments: Option<Vec<u8>>,
+    /// When the first bytes came of a text that is not whole.
+    pub(super) incomplete_since: Option<Millis>,
 }
 
 /// What follows an answer.
@@ -54,7 +70,7 @@ pub(super) struct Incoming {
 
 /// A client with all that belongs to it. Most wait, and hold nothing but this.
 pub(super) struct Client {
-    pub(super) stream: Stream,
+    pub(super) socket: Socket,
     pub(super) state: State,
     pub(super) incoming: Option<Box<Incoming>>,
     pub(super) outbox: Option<Box<Outbox>>,
@@ -80,9 +96,9 @@ pub(super) enum Input {
 }
 
 impl Client {
-    pub(super) fn new(stream: Stream, deadline: Millis) -> Self {
+    pub(super) fn new(socket: Socket, deadline: Millis) -> Self {
         Self {
-            stream,
+            socket,
             state: State::Reading,
             incoming: None,
             outbox: None,
@@ -103,7 +119,7 @@ impl Client {
     ///
     /// What the socket says; the client is gone then.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Input> {
-        match self.stream.read(buffer) {
+        match self.socket.read(buffer) {
             Ok(0) => {
                 self.peer_closed = true;
                 self.can_read = false;
@@ -134,7 +150,7 @@ impl Client {
             return Ok(Flush::Blocked { any: false });
         }
         let bytes = payload.bytes();
-        let sent = send(&mut self.stream, bytes)?;
+        let sent = send(&mut self.socket, bytes)?;
         if sent == bytes.len() {
             return Ok(Flush::Drained);
         }
@@ -149,11 +165,16 @@ impl Client {
     /// As for [`Client::send`].
     pub(super) fn flush(&mut self) -> io::Result<Flush> {
         let Some(outbox) = &mut self.outbox else { return Ok(Flush::Drained) };
-        let result = outbox.flush(&mut self.stream)?;
+        let result = outbox.flush(&mut self.socket)?;
         if result == Flush::Drained {
             self.outbox = None;
         }
         Ok(result)
+    }
+
+    /// Bytes that wait to be sent.
+    pub(super) fn backlog(&self) -> usize {
+        self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
     }
 
     /// Whether there is more to read or to handle.
@@ -162,7 +183,7 @@ impl Client {
     }
 }
 
-impl Stream {
+impl Socket {
     /// Has the poll watch it, both ways and for all its life: an edge-triggered socket costs nothing while it is silent.
     ///
     /// # Errors
@@ -185,7 +206,7 @@ impl Stream {
     }
 }
 
-impl Read for Stream {
+impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.read(buffer),
@@ -194,7 +215,7 @@ impl Read for Stream {
     }
 }
 
-impl Write for Stream {
+impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.write(bytes),

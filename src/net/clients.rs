@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use super::client::{Client, Stream};
+use super::client::{Client, Socket};
 use crate::hub::{Key, Millis, Slots, TimerWheel};
 
 /// The clients and the lists that a turn of the loop works through.
@@ -13,6 +13,8 @@ pub(super) struct Clients {
     /// Those whose work a budget cut short, or who have input that arrived while they waited.
     ready: Vec<Key>,
     closing: Vec<Key>,
+    /// Those that are to be lost once the delivery at hand is done.
+    doomed: Vec<Key>,
     /// How many are there only to be told that there is no room.
     refused: usize,
 }
@@ -24,12 +26,13 @@ impl Clients {
             wheel: TimerWheel::new(Millis(0)),
             ready: Vec::new(),
             closing: Vec::new(),
+            doomed: Vec::new(),
             refused: 0,
         }
     }
 
-    pub(super) fn insert(&mut self, stream: Stream, deadline: Millis) -> Key {
-        let key = self.slots.insert(Client::new(stream, deadline));
+    pub(super) fn insert(&mut self, socket: Socket, deadline: Millis) -> Key {
+        let key = self.slots.insert(Client::new(socket, deadline));
         self.set_deadline(key, deadline);
         key
     }
@@ -110,6 +113,15 @@ impl Clients {
             }
         }
         ready
+    }
+
+    /// Has the client lost, with all that follows from it, once the hub can be told.
+    pub(super) fn doom(&mut self, key: Key) {
+        self.doomed.push(key);
+    }
+
+    pub(super) fn take_doomed(&mut self) -> Vec<Key> {
+        mem::take(&mut self.doomed)
     }
 
     /// Has the client reaped. Its state must be `Closing` already.

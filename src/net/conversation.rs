@@ -5,10 +5,11 @@
 use std::io;
 use std::mem;
 
-use super::client::{Client, Incoming, Input, Next, State, Stream};
+use super::client::{Client, Incoming, Input, Next, Socket, State};
 use super::clients::Clients;
+use super::following::tell;
 use super::outbox::Flush;
-use crate::api::{Api, Error, Outcome, Payload};
+use crate::api::{Api, Error, Outcome, Payload, Transport};
 use crate::http::{self, Limits, Parsed, Persistence, Progress};
 use crate::hub::{Hub, Key, Millis, Now, Wake};
 
@@ -16,16 +17,20 @@ use crate::hub::{Hub, Key, Millis, Now, Wake};
 const READ_BYTES: usize = 64 * 1024;
 
 /// A client that pipelines gets this much of answers in one turn, then others have theirs.
-const ANSWERS_BYTES_A_TURN: usize = 256 * 1024;
+pub(super) const ANSWERS_BYTES_A_TURN: usize = 256 * 1024;
 
 /// How long a client that was told to go may still send.
 const LINGER_MS: u64 = 5_000;
 
-/// How long clients may take over things.
+/// How long clients may take over things, and how much they may leave lying.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     pub(super) keep_alive_ms: u64,
     pub(super) request_timeout_ms: u64,
+    /// How long a stream may be silent.
+    pub(super) heartbeat_ms: u64,
+    /// Bytes that may wait for one stream.
+    pub(super) max_backlog: usize,
 }
 
 /// What the poll said of a socket.
@@ -40,7 +45,7 @@ pub(super) struct Event {
 }
 
 /// Why no more requests are taken from a client in this step.
-enum Stop {
+pub(super) enum Stop {
     /// All that is there was handled, or more has to come first.
     NeedsInput,
     /// A read waits. What stands behind it is held.
@@ -55,14 +60,14 @@ enum Stop {
 pub(super) struct Conversation {
     pub(super) clients: Clients,
     pub(super) hub: Hub,
-    api: Api,
+    pub(super) api: Api,
     limits: Limits,
-    patience: Patience,
-    now: Now,
+    pub(super) patience: Patience,
+    pub(super) now: Now,
     /// What is read, from whichever client it is.
     buffer: Box<[u8]>,
     /// What is answered, to whichever client it is.
-    out: Vec<u8>,
+    pub(super) out: Vec<u8>,
 }
 
 impl Conversation {
@@ -91,8 +96,8 @@ impl Conversation {
     }
 
     /// Takes a client in.
-    pub(super) fn admit(&mut self, stream: Stream) -> Key {
-        self.clients.insert(stream, self.now.mono.after(self.patience.keep_alive_ms))
+    pub(super) fn admit(&mut self, socket: Socket) -> Key {
+        self.clients.insert(socket, self.now.mono.after(self.patience.keep_alive_ms))
     }
 
     /// Lets a client go that was just taken in.
@@ -113,10 +118,22 @@ impl Conversation {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.can_read |= event.is_readable;
         client.peer_closed |= event.is_closed;
-        match client.state {
+        match &client.state {
             State::Closing => {}
             _ if event.is_broken => self.lose(key),
             State::Waiting { .. } if event.is_closed => self.lose(key),
+            State::Following(following) => {
+                let speaks = following.stream.transport == Transport::Frames;
+                if event.is_closed && !speaks {
+                    return self.lose(key);
+                }
+                if event.is_writable {
+                    self.drain(key);
+                }
+                if speaks && (event.is_readable || event.is_closed) {
+                    self.go_on(key);
+                }
+            }
             State::Waiting { .. } | State::Writing(_) => {
                 if event.is_writable {
                     self.drain(key);
@@ -152,6 +169,7 @@ impl Conversation {
                     let reader = *reader;
                     self.hub.dismiss(self.now, reader);
                 }
+                State::Following(_) => self.show_life(key),
                 _ => self.lose(key),
             }
         }
@@ -160,10 +178,20 @@ impl Conversation {
 
     /// The end of a turn: what it brought is delivered, and those who left are reaped.
     pub(super) fn end_turn(&mut self) {
-        let Self { hub, api, clients, patience, now, .. } = self;
-        hub.deliver(*now, |wake| answer_waiting(api, clients, *patience, *now, &wake));
-        api.end_turn();
-        clients.reap();
+        loop {
+            let Self { hub, api, clients, patience, now, .. } = self;
+            hub.deliver(*now, |wake| answer_waiting(api, clients, *patience, *now, &wake));
+            let doomed = clients.take_doomed();
+            if doomed.is_empty() {
+                break;
+            }
+            // Their goodbyes are of this turn too. Every round loses somebody, so there is a last one.
+            for key in doomed {
+                self.lose(key);
+            }
+        }
+        self.api.end_turn();
+        self.clients.reap();
         if self.out.capacity() > 2 * ANSWERS_BYTES_A_TURN {
             self.out = Vec::new();
         }
@@ -178,7 +206,7 @@ impl Conversation {
             match &mut self.clients.the(key).state {
                 State::Reading => self.lose(key),
                 State::Writing(next) => *next = Next::Close,
-                State::Waiting { .. } | State::Lingering | State::Closing => {}
+                State::Waiting { .. } | State::Following(_) | State::Lingering | State::Closing => {}
             }
         }
         self.clients.reap();
@@ -191,18 +219,24 @@ impl Conversation {
     }
 
     /// A client is gone, and with it the read that waits on it.
-    fn lose(&mut self, key: Key) {
-        let client = self.clients.the(key);
-        if let State::Waiting { reader, .. } = mem::replace(&mut client.state, State::Closing) {
-            self.hub.close_reader(self.now, reader);
-        }
+    pub(super) fn lose(&mut self, key: Key) {
+        self.leave(key, State::Closing);
         self.clients.reap_later(key);
+    }
+
+    /// A client goes over to another state, and the read that waits on it is closed.
+    fn leave(&mut self, key: Key, state: State) {
+        match mem::replace(&mut self.clients.the(key).state, state) {
+            State::Waiting { reader, .. } => self.hub.close_reader(self.now, reader),
+            State::Following(following) => self.hub.close_reader(self.now, following.reader),
+            State::Reading | State::Writing(_) | State::Lingering | State::Closing => {}
+        }
     }
 
     /// Reads on, where the client is at that.
     fn go_on(&mut self, key: Key) {
         match self.clients.get_mut(key).map(|client| &client.state) {
-            Some(State::Reading) => self.serve(key),
+            Some(State::Reading | State::Following(_)) => self.serve(key),
             Some(State::Lingering) => self.discard(key),
             Some(State::Waiting { .. } | State::Writing(_) | State::Closing) | None => {}
         }
@@ -223,7 +257,7 @@ impl Conversation {
         }
     }
 
-    /// Takes requests from a client: first those held, then what one read brings.
+    /// Takes requests, or frames, from a client: first those held, then what one read brings.
     fn serve(&mut self, key: Key) {
         let mut held = self.clients.the(key).incoming.take();
         let was_held = held.is_some();
@@ -245,8 +279,9 @@ impl Conversation {
         let held = held.filter(|held| !held.bytes.is_empty());
         let is_held = held.is_some();
         self.clients.the(key).incoming = held;
-        if !matches!(stop, Stop::Waits) && (handled > 0 || was_held != is_held) {
-            let Patience { keep_alive_ms, request_timeout_ms } = self.patience;
+        let stays = matches!(self.clients.the(key).state, State::Waiting { .. } | State::Following(_));
+        if !stays && (handled > 0 || was_held != is_held) {
+            let Patience { keep_alive_ms, request_timeout_ms, .. } = self.patience;
             let ms = if is_held { request_timeout_ms } else { keep_alive_ms };
             self.clients.set_deadline(key, self.now.mono.after(ms));
         }
@@ -270,7 +305,7 @@ impl Conversation {
         }
         // Nearly always: whole requests, handled where they were read.
         let mut progress = Progress::default();
-        let (taken, stop) = self.take_requests(key, fresh, &mut progress);
+        let (taken, stop) = self.take(key, fresh, &mut progress);
         if taken < length {
             let mut rest = Box::new(Incoming { bytes: fresh[taken..].to_vec(), progress });
             rest.forget(0);
@@ -280,9 +315,16 @@ impl Conversation {
     }
 
     fn take_held(&mut self, key: Key, held: &mut Incoming) -> (usize, Stop) {
-        let (taken, stop) = self.take_requests(key, &mut held.bytes, &mut held.progress);
+        let (taken, stop) = self.take(key, &mut held.bytes, &mut held.progress);
         held.forget(taken);
         (taken, stop)
+    }
+
+    fn take(&mut self, key: Key, bytes: &mut [u8], progress: &mut Progress) -> (usize, Stop) {
+        match self.clients.the(key).state {
+            State::Following(_) => self.take_frames(key, bytes),
+            _ => self.take_requests(key, bytes, progress),
+        }
     }
 
     /// Handles the requests at the start of `bytes`, one after the other; their answers gather in `self.out`.
@@ -321,6 +363,11 @@ impl Conversation {
                     self.clients.set_deadline(key, self.now.mono.after(wait_ms));
                     return (taken, Stop::Waits);
                 }
+                Outcome::Follows { reader, stream } => {
+                    self.begin_following(key, reader, stream);
+                    let (more, stop) = self.take_frames(key, &mut bytes[taken..]);
+                    return (taken + more, stop);
+                }
                 Outcome::Answered(Persistence::Closes) => {
                     let client = self.clients.the(key);
                     let may_send = taken < bytes.len() || client.can_read;
@@ -335,10 +382,22 @@ impl Conversation {
     /// Sends the answers that gathered, and sees what the client is at then.
     fn send_out(&mut self, key: Key, stop: &Stop) {
         let client = self.clients.the(key);
+        let was_blocked = client.outbox.is_some();
         let sent = if self.out.is_empty() { Ok(Flush::Drained) } else { client.send(&Payload::Private(&self.out)) };
         self.out.clear();
         let Ok(flush) = sent else { return self.lose(key) };
+        let is_following = matches!(client.state, State::Following(_));
         let next = match stop {
+            Stop::NeedsInput | Stop::Yields if is_following => {
+                if was_blocked && client.backlog() > self.patience.max_backlog {
+                    return self.lose(key);
+                }
+                return self.go_on_following(key, flush, matches!(stop, Stop::Yields));
+            }
+            Stop::Ends(_) if is_following => {
+                self.leave(key, State::Reading);
+                Next::Linger
+            }
             Stop::Waits if client.peer_closed => return self.lose(key),
             Stop::Waits => return,
             Stop::NeedsInput if flush == Flush::Drained => {
@@ -362,11 +421,17 @@ impl Conversation {
         if client.outbox.is_none() {
             return;
         }
-        match (client.flush(), &client.state) {
+        match (client.flush(), &mut client.state) {
             (Err(_), _) => self.lose(key),
             (Ok(flush), State::Writing(next)) if flush != (Flush::Blocked { any: false }) => {
                 let next = *next;
                 settle(&mut self.clients, self.patience, self.now, key, next, flush);
+            }
+            (Ok(flush), State::Following(following)) => {
+                if flush != (Flush::Blocked { any: false }) {
+                    following.unanswered = 0;
+                }
+                self.go_on_following(key, flush, false);
             }
             (Ok(_), _) => {}
         }
@@ -381,18 +446,17 @@ impl Incoming {
     }
 }
 
-/// Answers a read that waited.
+/// Answers a read that waited, or tells one that stays.
 fn answer_waiting(api: &mut Api, clients: &mut Clients, patience: Patience, now: Now, wake: &Wake<'_>) {
     let key = Key::from_bits(wake.client);
     let Some(client) = clients.get_mut(key) else { return };
-    let presentation = match mem::replace(&mut client.state, State::Reading) {
-        State::Waiting { presentation, .. } => presentation,
+    let presentation = match &mut client.state {
+        State::Waiting { presentation, .. } => presentation.take(),
+        State::Following(_) => return tell(api, clients, patience, now, key, wake),
         // It closed in this very turn.
-        other => {
-            client.state = other;
-            return;
-        }
+        _ => return,
     };
+    client.state = State::Reading;
     let (payload, persistence) = api.wake(wake, presentation.as_deref());
     let Ok(flush) = client.send(&payload) else {
         client.state = State::Closing;
@@ -408,7 +472,7 @@ fn answer_waiting(api: &mut Api, clients: &mut Clients, patience: Patience, now:
 }
 
 /// After an answer was handed to the kernel, wholly or in part: what the client is at now.
-fn settle(clients: &mut Clients, patience: Patience, now: Now, key: Key, next: Next, flush: Flush) {
+pub(super) fn settle(clients: &mut Clients, patience: Patience, now: Now, key: Key, next: Next, flush: Flush) {
     let client: &mut Client = clients.the(key);
     if flush != Flush::Drained {
         client.state = State::Writing(next);
@@ -428,7 +492,7 @@ fn settle(clients: &mut Clients, patience: Patience, now: Now, key: Key, next: N
         Next::Linger if client.can_read || !client.peer_closed => {
             client.state = State::Lingering;
             // A peer that is gone needs no farewell; the next read tells.
-            let _ = client.stream.shut_down_writing();
+            let _ = client.socket.shut_down_writing();
             if client.can_read {
                 clients.make_ready(key);
             }

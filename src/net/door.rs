@@ -14,7 +14,7 @@ use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-use super::client::Stream;
+use super::client::Socket;
 use crate::options::Address;
 
 /// Connections that the kernel completes before we accept them; it cuts this to its own `somaxconn`.
@@ -69,10 +69,10 @@ impl Door {
     /// # Errors
     ///
     /// `WouldBlock` where there is none, else what the kernel says.
-    pub(super) fn accept(&self) -> io::Result<Stream> {
+    pub(super) fn accept(&self) -> io::Result<Socket> {
         match &self.listener {
-            Listener::Tcp(listener) => listener.accept().map(|(stream, _)| Stream::Tcp(stream)),
-            Listener::Unix(listener, _) => listener.accept().map(|(stream, _)| Stream::Unix(stream)),
+            Listener::Tcp(listener) => listener.accept().map(|(socket, _)| Socket::Tcp(socket)),
+            Listener::Unix(listener, _) => listener.accept().map(|(socket, _)| Socket::Unix(socket)),
         }
     }
 

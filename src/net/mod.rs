@@ -6,6 +6,7 @@ mod clients;
 mod clock;
 mod conversation;
 mod door;
+mod following;
 mod limits;
 mod log;
 mod outbox;

@@ -26,6 +26,8 @@ impl Chunk {
 pub(super) struct Outbox {
     chunks: VecDeque<Chunk>,
     sent: usize,
+    /// Bytes in all chunks, also those of the first that are gone.
+    bytes: usize,
 }
 
 /// What became of an attempt to send.
@@ -41,17 +43,28 @@ impl Outbox {
     /// What is left of a payload of which this many bytes were sent.
     pub(super) fn of(payload: &Payload<'_>, sent: usize) -> Self {
         match payload {
-            Payload::Shared(bytes) => Self { chunks: [Chunk::Shared(Rc::clone(bytes))].into(), sent },
-            Payload::Private(bytes) => Self { chunks: [Chunk::Own(bytes[sent..].into())].into(), sent: 0 },
+            Payload::Shared(bytes) => {
+                Self { chunks: [Chunk::Shared(Rc::clone(bytes))].into(), sent, bytes: bytes.len() }
+            }
+            Payload::Private(bytes) => {
+                let rest = &bytes[sent..];
+                Self { chunks: [Chunk::Own(rest.into())].into(), sent: 0, bytes: rest.len() }
+            }
         }
     }
 
     /// Puts a payload behind what waits already.
     pub(super) fn push(&mut self, payload: &Payload<'_>) {
+        self.bytes += payload.bytes().len();
         self.chunks.push_back(match payload {
             Payload::Shared(bytes) => Chunk::Shared(Rc::clone(bytes)),
             Payload::Private(bytes) => Chunk::Own((*bytes).into()),
         });
+    }
+
+    /// Bytes that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes - self.sent
     }
 
     /// Sends as much as the kernel takes.
@@ -69,6 +82,7 @@ impl Outbox {
                 self.sent += sent;
                 return Ok(Flush::Blocked { any });
             }
+            self.bytes -= chunk.bytes().len();
             self.chunks.pop_front();
             self.sent = 0;
         }
@@ -121,6 +135,7 @@ mod tests {
             let mut socket = Narrow { taken: Vec::new(), room: 5 };
             assert_eq!(outbox.flush(&mut socket).unwrap(), Flush::Blocked { any: true });
             assert_eq!(outbox.flush(&mut socket).unwrap(), Flush::Blocked { any: false });
+            assert_eq!(outbox.bytes(), payload.bytes().len() - 8);
             outbox.push(&Payload::Private(b" and more"));
             socket.room = 100;
             assert_eq!(outbox.flush(&mut socket).unwrap(), Flush::Drained);

@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use super::alarm::Alarm;
-use super::client::Stream;
+use super::client::Socket;
 use super::clock::Clock;
 use super::conversation::{Conversation, Event, Patience};
 use super::door::Door;
@@ -85,6 +85,8 @@ impl Server {
         let patience = Patience {
             keep_alive_ms: options.keep_alive.as_millis() as u64,
             request_timeout_ms: options.request_timeout.as_millis() as u64,
+            heartbeat_ms: options.heartbeat.as_millis() as u64,
+            max_backlog: options.max_backlog,
         };
         let max_clients = if options.max_clients == 0 { files_allow } else { options.max_clients.min(files_allow) };
         log::info!("started, for up to {max_clients} clients");
@@ -169,7 +171,7 @@ impl Server {
         for place in 0..self.doors.len() {
             while self.doors[place].has_arrivals && budget > 0 {
                 match self.doors[place].accept() {
-                    Ok(stream) => self.admit(stream),
+                    Ok(socket) => self.admit(socket),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.doors[place].has_arrivals = false,
                     Err(error) if is_out_of_room(&error) => {
                         self.shed(place, now, &error);
@@ -184,14 +186,14 @@ impl Server {
     }
 
     /// Takes a client in, if there is room; else tells it so, if there is room for that.
-    fn admit(&mut self, stream: Stream) {
+    fn admit(&mut self, socket: Socket) {
         let has_room = self.conversation.clients.served() < self.max_clients;
         if !has_room && self.conversation.clients.refused() >= REFUSED_MAX {
             return;
         }
-        let key = self.conversation.admit(stream);
-        let stream = &mut self.conversation.clients.the(key).stream;
-        if let Err(error) = stream.register(self.poll.registry(), Token(key.to_bits() as usize)) {
+        let key = self.conversation.admit(socket);
+        let socket = &mut self.conversation.clients.the(key).socket;
+        if let Err(error) = socket.register(self.poll.registry(), Token(key.to_bits() as usize)) {
             log::warn!("cannot watch a new client: {error}");
             self.conversation.dismiss(key);
         } else if !has_room {

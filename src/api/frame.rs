@@ -1,0 +1,122 @@
+//! Calls in the frames of a WebSocket: JSON in place of a query, the same meaning.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::answer;
+use super::api::Api;
+use super::error::Error;
+use super::parameters::{Known, Parameters};
+use super::route::Call;
+use super::stream::Stream;
+use crate::http::{Opcode, push_frame};
+use crate::hub::{Hub, Mode, Now, ReadCall, ReaderKey};
+
+/// A frame's room for what is not the message: names of 32 channels, numbers, keys.
+const FRAME_BYTES_BESIDE_MESSAGE: usize = 32 * 1024;
+
+/// A character of a message may be written as an escape of so many bytes.
+const ESCAPED_BYTES: usize = 6;
+
+const NOT_AN_OBJECT: Error = Error::BadRequest("a frame is a JSON object with a 'call'");
+
+impl Api {
+    /// No frame that is a call is larger, in bytes.
+    #[must_use]
+    pub fn frame_bytes_max(&self) -> usize {
+        ESCAPED_BYTES * self.config.max_message + FRAME_BYTES_BESIDE_MESSAGE
+    }
+
+    /// Does what a frame asks, and appends the frame that answers it. `reader` is that of the WebSocket itself, which a
+    /// `read` has follow other channels under a new key.
+    pub fn handle_frame(
+        &mut self,
+        hub: &mut Hub,
+        now: Now,
+        text: &str,
+        client: u64,
+        (reader, stream): (&mut ReaderKey, &mut Stream),
+        out: &mut Vec<u8>,
+    ) {
+        let frame = serde_json::from_str(text).ok();
+        let reference = frame.as_ref().and_then(|frame: &Map<_, _>| frame.get("ref"));
+        let is_reference = reference.is_none_or(|it| it.is_string() || it.is_number());
+        let reference = reference.filter(|_| is_reference);
+        self.json.clear();
+        let result = match &frame {
+            None => Err(NOT_AN_OBJECT),
+            Some(_) if !is_reference => Err(Error::BadParameter("'ref' is a number or a string")),
+            Some(frame) => self.do_frame(hub, now, frame, client, (reader, stream)),
+        };
+        if let Err(error) = result {
+            self.json.clear();
+            answer::push_error(&mut self.json, error);
+        }
+        let Some(reference) = reference else { return push_frame(out, Opcode::Text, &self.json) };
+        self.private.clear();
+        self.private.extend_from_slice(b"{\"ref\":");
+        match reference {
+            Value::String(text) => crate::hub::push_string(&mut self.private, text),
+            number => self.private.extend_from_slice(number.to_string().as_bytes()),
+        }
+        self.private.push(b',');
+        self.private.extend_from_slice(&self.json[1..]);
+        push_frame(out, Opcode::Text, &self.private);
+    }
+
+    /// The answer is in `self.json`.
+    fn do_frame(
+        &mut self,
+        hub: &mut Hub,
+        now: Now,
+        frame: &Map<String, Value>,
+        client: u64,
+        (reader, stream): (&mut ReaderKey, &mut Stream),
+    ) -> Result<(), Error> {
+        let call = frame.get("call").and_then(Value::as_str).ok_or(NOT_AN_OBJECT)?;
+        let call = Call::of_frame(call)
+            .ok_or(Error::BadParameter("'call' is one of write, read, introduce, goodbye, members, create"))?;
+        let parameters = Parameters::of_frame(call, frame)?;
+        if call != Call::Read {
+            return self.act(hub, now, call, &parameters);
+        }
+        let reading = parameters.reading(0)?;
+        let (follows, epoch, credentials) = (reading.follows.as_slice(), reading.epoch, reading.credentials);
+        let call = ReadCall { follows, epoch, credentials, mode: Mode::On, client };
+        let (new_reader, reply) = hub.follow_anew(now, *reader, &call)?;
+        *reader = new_reader;
+        *stream = Stream::new(stream.transport, &parameters);
+        answer::push_reply(&mut self.json, &reply, stream.names(), self.epoch);
+        Ok(())
+    }
+}
+
+impl<'a> Parameters<'a> {
+    /// The parameters of a call in a frame; keys that the call does not know are ignored.
+    fn of_frame(call: Call, frame: &'a Map<String, Value>) -> Result<Self, Error> {
+        let mut parameters = Self::default();
+        for (name, value) in frame {
+            let Some(known) = Known::of(call, name) else { continue };
+            match (known, value) {
+                // Neither has a meaning where the answer is a frame, and the wait is for ever.
+                (Known::Callback | Known::Timeout, _) => {}
+                (Known::Channel | Known::FromId, Value::Array(values)) if call == Call::Read => {
+                    values.iter().try_for_each(|value| parameters.put(call, known, text_of(known, value)?))?;
+                }
+                (_, value) => parameters.put(call, known, text_of(known, value)?)?,
+            }
+        }
+        Ok(parameters)
+    }
+}
+
+/// What a query would say: a text, or an integer where one is wanted.
+fn text_of(known: Known, value: &Value) -> Result<Cow<'_, str>, Error> {
+    match (known, value) {
+        (_, Value::String(text)) => Ok(Cow::Borrowed(text)),
+        (Known::FromId | Known::Connection, Value::Number(number)) => Ok(Cow::Owned(number.to_string())),
+        (Known::FromId | Known::Connection, _) => Err(Error::BadParameter("'from_id' and 'connection' are integers")),
+        _ => Err(Error::BadParameter("'channel', 'message', 'auth' and 'epoch' are strings")),
+    }
+}

@@ -1,0 +1,309 @@
+//! Reads that stay: how a stream is asked for, and what it is told.
+
+use std::rc::Rc;
+
+use super::answer::{self, Content, Dress, Payload};
+use super::api::{Api, Outcome};
+use super::error::Error;
+use super::parameters::Parameters;
+use crate::http::{
+    CloseCode, EVENT_STREAM, Method, Opcode, RETRY, Request, accept_key, accepts_events, push_close, push_frame,
+};
+use crate::hub::{Hub, Mode, Now, Part, ReadCall, ReadOutcome, Reply, Since, Wake, push_number, push_string};
+
+/// Nobody between here and the client is to wait for more before handing on what there is.
+const UNBUFFERED: &str = "X-Accel-Buffering: no\r\nConnection: close\r\n\r\n";
+
+const SWITCHING: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ";
+
+/// By what a stream is told things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Server-sent events. They end with their TCP connection: framing each as a chunk would tell nobody anything
+    /// that the events do not, and the same bytes serve HTTP/1.0.
+    Events,
+    /// WebSocket.
+    Frames,
+}
+
+/// What has to be known of a stream to tell it things.
+#[derive(Debug)]
+pub struct Stream {
+    /// By what.
+    pub transport: Transport,
+    /// The channels as they were asked for, if they are several.
+    pub(super) names: Box<[Box<str>]>,
+}
+
+/// A stream's first words, kept with those of its kind: the same bytes for many.
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) answer: Option<Rc<[u8]>>,
+    pub(super) events: Option<Rc<[u8]>>,
+    pub(super) frame: Option<Rc<[u8]>>,
+}
+
+impl Transport {
+    /// How the answer of a read is to come, if it is to be more than one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadHandshake`] for an upgrade to WebSocket that is at fault.
+    pub(super) fn asked_by(request: &Request<'_>) -> Result<Option<Self>, Error> {
+        if request.method != Method::Get {
+            return Ok(None);
+        }
+        if request.upgrade.is_some_and(|protocols| names(protocols, b"websocket")) {
+            check_handshake(request)?;
+            return Ok(Some(Self::Frames));
+        }
+        Ok(request.accept.is_some_and(accepts_events).then_some(Self::Events))
+    }
+}
+
+/// RFC 6455, section 4.2.1, as far as the head's syntax has not settled it. The key is checked where it is answered.
+fn check_handshake(request: &Request<'_>) -> Result<(), Error> {
+    if !request.field("connection").any(|options| names(options, b"upgrade")) {
+        return Err(Error::BadHandshake("a WebSocket needs 'Connection: Upgrade': a proxy may have removed it"));
+    }
+    if !request.field("sec-websocket-version").eq([b"13"]) {
+        return Err(Error::BadHandshake("a WebSocket needs 'Sec-WebSocket-Version: 13'"));
+    }
+    key_of(request).map(|_| ())
+}
+
+/// The answer to the one key of the handshake.
+fn key_of(request: &Request<'_>) -> Result<String, Error> {
+    let mut keys = request.field("sec-websocket-key");
+    let accepted = keys.next().and_then(accept_key).filter(|_| keys.next().is_none());
+    accepted.ok_or(Error::BadHandshake("a WebSocket needs one Sec-WebSocket-Key, of 16 bytes in Base64"))
+}
+
+/// Whether a list in a header field has this name.
+fn names(list: &[u8], name: &[u8]) -> bool {
+    list.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(name))
+}
+
+/// A place to go on from, as `Last-Event-ID` brings it back.
+struct Cursors<'a> {
+    epoch: &'a str,
+    since: Vec<Since>,
+}
+
+impl<'a> Cursors<'a> {
+    /// `EPOCH:NUMBER[,NUMBER…]`, one for each channel; `None` for whatever else somebody may send.
+    fn parse(text: &'a [u8], channels: usize) -> Option<Self> {
+        let (epoch, numbers) = str::from_utf8(text).ok()?.split_once(':')?;
+        let since: Vec<_> = numbers.split(',').map(|number| super::call::since(number).ok()).collect::<Option<_>>()?;
+        (since.len() == channels && !epoch.is_empty()).then_some(Self { epoch, since })
+    }
+}
+
+impl Api {
+    /// Begins a stream: appends its head and what it begins with.
+    #[expect(clippy::too_many_arguments, reason = "the request and all that it acts on")]
+    pub(super) fn follow(
+        &mut self,
+        hub: &mut Hub,
+        now: Now,
+        (request, parameters): (&Request<'_>, &Parameters<'_>),
+        transport: Transport,
+        client: u64,
+        dress: Dress<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, Error> {
+        let mut reading = parameters.reading(self.poll_timeout_ms)?;
+        let follows = reading.follows.as_mut_slice();
+        let last_event_id = request.field("last-event-id").next().filter(|_| transport == Transport::Events);
+        if let Some(cursors) = last_event_id.and_then(|id| Cursors::parse(id, follows.len())) {
+            reading.epoch = Some(cursors.epoch);
+            follows.iter_mut().zip(cursors.since).for_each(|((_, since), cursor)| *since = cursor);
+        }
+        let follows = reading.follows.as_slice();
+        let (epoch, credentials) = (reading.epoch, reading.credentials);
+        let call = ReadCall { follows, epoch, credentials, mode: Mode::On, client };
+        let ReadOutcome::Follows(reader, reply) = hub.read(now, &call)? else { unreachable!("a stream follows") };
+        let stream = Stream::new(transport, parameters);
+        match transport {
+            Transport::Events => {
+                let content = Content::fresh(EVENT_STREAM);
+                self.tailor.head(dress, 200, Some(content), "").push_up_to_length(out);
+                out.extend_from_slice(UNBUFFERED.as_bytes());
+                out.extend_from_slice(RETRY);
+                let asked = |place: usize, part: &Part<'_>| match follows[place].1 {
+                    Since::Id(_) | Since::All if part.reset => 0,
+                    Since::Id(id) => id.cast_signed(),
+                    Since::All => 0,
+                    Since::Last(count) => -count.cast_signed(),
+                    Since::Now => part.first_id().cast_signed(),
+                };
+                let mut events = Events { out, epoch: self.epoch.as_bytes(), reply: &reply, begins: asked };
+                events.push_id_alone();
+                events.push_all(&stream.names);
+            }
+            Transport::Frames => {
+                out.extend_from_slice(SWITCHING);
+                out.extend_from_slice(key_of(request)?.as_bytes());
+                out.extend_from_slice(b"\r\n\r\n");
+                if reply.has_news() {
+                    answer::push_reply(&mut self.json, &reply, stream.names(), self.epoch);
+                    push_frame(out, Opcode::Text, &self.json);
+                }
+            }
+        }
+        Ok(Outcome::Follows { reader, stream })
+    }
+
+    /// Encodes what a stream is told, once for all that share it; what it ends with, if it ends.
+    pub fn tell(&mut self, wake: &Wake<'_>, stream: &Stream) -> Payload<'_> {
+        if wake.is_last {
+            self.private.clear();
+            if stream.transport == Transport::Frames {
+                let code = if self.tailor.is_closing { CloseCode::GoingAway } else { CloseCode::Normal };
+                push_close(&mut self.private, code);
+            }
+            return Payload::Private(&self.private);
+        }
+        self.begin_wake(wake);
+        let is_encoded = match stream.transport {
+            Transport::Events => self.shared.events.is_some(),
+            Transport::Frames => self.shared.frame.is_some(),
+        };
+        if !is_encoded {
+            self.private.clear();
+            match stream.transport {
+                Transport::Events => {
+                    let begins = |_, part: &Part<'_>| part.first_id().cast_signed();
+                    let epoch = self.epoch.as_bytes();
+                    Events { out: &mut self.private, epoch, reply: &wake.reply, begins }.push_all(&stream.names);
+                }
+                Transport::Frames => {
+                    if self.json.is_empty() {
+                        answer::push_reply(&mut self.json, &wake.reply, stream.names(), self.epoch);
+                    }
+                    push_frame(&mut self.private, Opcode::Text, &self.json);
+                }
+            }
+        }
+        if !stream.names.is_empty() {
+            return Payload::Private(&self.private);
+        }
+        let Self { shared, private, .. } = self;
+        let shared = match stream.transport {
+            Transport::Events => &mut shared.events,
+            Transport::Frames => &mut shared.frame,
+        };
+        Payload::Shared(shared.get_or_insert_with(|| Rc::from(private.as_slice())))
+    }
+}
+
+impl Stream {
+    pub(super) fn new(transport: Transport, parameters: &Parameters<'_>) -> Self {
+        let channels = &parameters.channels;
+        let names = if channels.len() == 1 { Box::default() } else { channels.iter().map(Box::from).collect() };
+        Self { transport, names }
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|name| &**name)
+    }
+}
+
+/// A reply on its way to become events. `begins` tells where a client stands in a part of which it was given nothing.
+struct Events<'o, 'r, 'h, B> {
+    out: &'o mut Vec<u8>,
+    epoch: &'o [u8],
+    reply: &'r Reply<'h>,
+    begins: B,
+}
+
+impl<B: Fn(usize, &Part<'_>) -> i64> Events<'_, '_, '_, B> {
+    /// A cursor for a client that is lost before its first message.
+    fn push_id_alone(&mut self) {
+        self.push_id(0, None);
+        self.out.push(b'\n');
+    }
+
+    /// Gaps first, then every message with the cursors that follow it. `names` are those of the channels, where they are
+    /// several.
+    fn push_all(&mut self, names: &[Box<str>]) {
+        let parts = self.reply.parts();
+        for (place, part) in parts.iter().enumerate() {
+            for (name, is_told) in [("missed", part.missed), ("reset", part.reset)] {
+                if is_told {
+                    self.push_gap(name, names.get(place).map(|name| &**name));
+                }
+            }
+        }
+        for (place, part) in parts.iter().enumerate() {
+            for message in part.introductions() {
+                self.push_message(place, (self.begins)(place, part), names, message);
+            }
+            for (next_id, message) in (part.first_id() + 1..).zip(part.retained()) {
+                self.push_message(place, next_id.cast_signed(), names, message);
+            }
+        }
+    }
+
+    fn push_gap(&mut self, event: &str, channel: Option<&str>) {
+        self.out.extend_from_slice(b"event: ");
+        self.out.extend_from_slice(event.as_bytes());
+        self.out.extend_from_slice(b"\ndata: {");
+        if let Some(name) = channel {
+            self.out.extend_from_slice(b"\"channel\":");
+            push_string(self.out, name);
+        }
+        self.out.extend_from_slice(b"}\n\n");
+    }
+
+    fn push_message(&mut self, place: usize, next_id: i64, names: &[Box<str>], message: &[u8]) {
+        self.push_id(place, Some(next_id));
+        self.out.extend_from_slice(b"data: {");
+        if let Some(name) = names.get(place) {
+            self.out.extend_from_slice(b"\"channel\":");
+            push_string(self.out, name);
+            self.out.push(b',');
+        }
+        self.out.extend_from_slice(&message[1..]);
+        self.out.extend_from_slice(b"\n\n");
+    }
+
+    /// The cursors when the parts before `place` are given, and that one up to `next_id`; none of it where that is `None`.
+    fn push_id(&mut self, place: usize, next_id: Option<i64>) {
+        self.out.extend_from_slice(b"id: ");
+        self.out.extend_from_slice(self.epoch);
+        for (its_place, part) in self.reply.parts().iter().enumerate() {
+            self.out.push(if its_place == 0 { b':' } else { b',' });
+            let cursor = match next_id {
+                Some(_) if its_place < place => part.next_id().cast_signed(),
+                Some(next_id) if its_place == place => next_id,
+                _ => (self.begins)(its_place, part),
+            };
+            if cursor < 0 {
+                self.out.push(b'-');
+            }
+            push_number(self.out, cursor.unsigned_abs());
+        }
+        self.out.push(b'\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_last_event_id_is_taken_only_if_it_is_one_of_ours() {
+        let since = |text: &'static str, channels| Cursors::parse(text.as_bytes(), channels).map(|it| it.since);
+        assert_eq!(since("k3Jx9QaZ:8", 1), Some(vec![Since::Id(8)]));
+        assert_eq!(since("k3Jx9QaZ:8,0,-3", 3), Some(vec![Since::Id(8), Since::All, Since::Last(3)]));
+        for (text, channels) in [("", 1), ("8", 1), (":8", 1), ("e:", 1), ("e:8,", 2), ("e:8", 2), ("e:8,9", 1)] {
+            assert_eq!(since(text, channels), None, "{text}");
+        }
+        for text in ["e:x", "e: 8", "e:8 ", "e:99999999999999999999", "e:8:9"] {
+            assert_eq!(since(text, 1), None, "{text}");
+        }
+        assert!(Cursors::parse(b"\xff:8", 1).is_none());
+    }
+}

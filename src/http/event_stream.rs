@@ -1,0 +1,81 @@
+//! Event streams as HTML defines them ("Server-sent events"): what a browser's `EventSource` reads.
+
+/// The type of an event stream.
+pub const EVENT_STREAM: &str = "text/event-stream";
+
+/// What a stream begins with: a client that lost it comes back after a second.
+pub const RETRY: &[u8] = b"retry: 1000\n\n";
+
+/// A comment: says nothing, and shows proxies that the stream lives.
+pub const SIGN_OF_LIFE: &[u8] = b":\n\n";
+
+/// Whether `Accept` asks for an event stream rather than for JSON.
+///
+/// It has to be named, with a weight no lower than that of JSON: `*/*` asks for an ordinary answer.
+#[must_use]
+pub fn accepts_events(accept: &[u8]) -> bool {
+    let weight = |wanted: &[&[u8]]| {
+        let ranges = accept.split(|byte| *byte == b',').map(Range::parse);
+        ranges.filter(|range| wanted.iter().any(|name| range.name.eq_ignore_ascii_case(name))).map(|it| it.weight).max()
+    };
+    let events = weight(&[EVENT_STREAM.as_bytes()]).unwrap_or(0);
+    events > 0 && events >= weight(&[b"application/json"]).unwrap_or(0)
+}
+
+/// One part of an `Accept`.
+struct Range<'a> {
+    name: &'a [u8],
+    /// In thousandths (RFC 9110, section 12.4.2).
+    weight: u16,
+}
+
+impl<'a> Range<'a> {
+    fn parse(part: &'a [u8]) -> Self {
+        let mut pieces = part.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let name = pieces.next().unwrap_or_default();
+        let weight = pieces.find_map(|piece| piece.strip_prefix(b"q=").or_else(|| piece.strip_prefix(b"Q=")));
+        Self { name, weight: weight.map_or(1000, thousandths) }
+    }
+}
+
+/// `0.25` is 250; what is no weight is 0.
+fn thousandths(weight: &[u8]) -> u16 {
+    let (whole, fraction) = match weight {
+        [whole] => (whole, [].as_slice()),
+        [whole, b'.', fraction @ ..] if fraction.len() <= 3 => (whole, fraction),
+        _ => return 0,
+    };
+    let digits = fraction.iter().chain(b"000").take(3);
+    let value = [whole].into_iter().chain(digits).try_fold(0, |value, digit| {
+        let digit = char::from(*digit).to_digit(10)?;
+        Some(value * 10 + digit as u16)
+    });
+    value.unwrap_or(0).min(1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_for_who_asks_for_one() {
+        let cases = [
+            ("text/event-stream", true),
+            ("Text/Event-Stream;charset=utf-8", true),
+            ("application/json, text/event-stream", true),
+            ("text/event-stream;q=0.5, */*", true),
+            ("application/json;q=0.9, text/event-stream;q=0.8", false),
+            ("application/json;q=0.25, text/event-stream;q=0.3", true),
+            ("text/event-stream;q=0", false),
+            ("text/event-stream; q=0.000", false),
+            ("text/event-stream;q=nonsense", false),
+            ("text/event-streams", false),
+            ("text/*", false),
+            ("*/*", false),
+            ("", false),
+        ];
+        for (accept, expected) in cases {
+            assert_eq!(accepts_events(accept.as_bytes()), expected, "{accept}");
+        }
+    }
+}
