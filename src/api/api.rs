@@ -55,7 +55,7 @@ pub enum Outcome {
         /// For [`Hub::close_reader`] when the client goes.
         reader: ReaderKey,
         /// For [`Api::tell`].
-        stream: Stream,
+        stream: Box<Stream>,
     },
 }
 

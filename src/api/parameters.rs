@@ -64,6 +64,11 @@ impl Known {
     }
 
     /// The parameter of that name, if the call knows it.
+    #[expect(
+        clippy::inline_always,
+        reason = "called for each parameter of each request; a second caller would cost that one a call"
+    )]
+    #[inline(always)]
     pub(super) fn of(call: Call, name: &str) -> Option<Self> {
         let known = match name {
             "channel" => Self::Channel,
@@ -135,6 +140,11 @@ impl<'a> Parameters<'a> {
     }
 
     /// Puts a value where it belongs, once.
+    #[expect(
+        clippy::inline_always,
+        reason = "called for each parameter of each request; a second caller would cost that one a call"
+    )]
+    #[inline(always)]
     pub(super) fn put(&mut self, call: Call, known: Known, value: Cow<'a, str>) -> Result<(), Error> {
         let place = match known {
             Known::Channel if call == Call::Read => {

@@ -6,9 +6,7 @@ use super::answer::{self, Content, Dress, Payload};
 use super::api::{Api, Outcome};
 use super::error::Error;
 use super::parameters::Parameters;
-use crate::http::{
-    CloseCode, EVENT_STREAM, Method, Opcode, RETRY, Request, accept_key, accepts_events, push_close, push_frame,
-};
+use crate::http::{CloseCode, EVENT_STREAM, Method, Opcode, RETRY, Request, accept_key, names, push_close, push_frame};
 use crate::hub::{Hub, Mode, Now, Part, ReadCall, ReadOutcome, Reply, Since, Wake, push_number, push_string};
 
 /// Nobody between here and the client is to wait for more before handing on what there is.
@@ -54,11 +52,11 @@ impl Transport {
         if request.method != Method::Get {
             return Ok(None);
         }
-        if request.upgrade.is_some_and(|protocols| names(protocols, b"websocket")) {
+        if request.wants_websocket {
             check_handshake(request)?;
             return Ok(Some(Self::Frames));
         }
-        Ok(request.accept.is_some_and(accepts_events).then_some(Self::Events))
+        Ok(request.accepts_events.then_some(Self::Events))
     }
 }
 
@@ -78,11 +76,6 @@ fn key_of(request: &Request<'_>) -> Result<String, Error> {
     let mut keys = request.field("sec-websocket-key");
     let accepted = keys.next().and_then(accept_key).filter(|_| keys.next().is_none());
     accepted.ok_or(Error::BadHandshake("a WebSocket needs one Sec-WebSocket-Key, of 16 bytes in Base64"))
-}
-
-/// Whether a list in a header field has this name.
-fn names(list: &[u8], name: &[u8]) -> bool {
-    list.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(name))
 }
 
 /// A place to go on from, as `Last-Event-ID` brings it back.
@@ -152,7 +145,7 @@ impl Api {
                 }
             }
         }
-        Ok(Outcome::Follows { reader, stream })
+        Ok(Outcome::Follows { reader, stream: Box::new(stream) })
     }
 
     /// Encodes what a stream is told, once for all that share it; what it ends with, if it ends.

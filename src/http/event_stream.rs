@@ -12,8 +12,7 @@ pub const SIGN_OF_LIFE: &[u8] = b":\n\n";
 /// Whether `Accept` asks for an event stream rather than for JSON.
 ///
 /// It has to be named, with a weight no lower than that of JSON: `*/*` asks for an ordinary answer.
-#[must_use]
-pub fn accepts_events(accept: &[u8]) -> bool {
+pub(super) fn accepts_events(accept: &[u8]) -> bool {
     let weight = |wanted: &[&[u8]]| {
         let ranges = accept.split(|byte| *byte == b',').map(Range::parse);
         ranges.filter(|range| wanted.iter().any(|name| range.name.eq_ignore_ascii_case(name))).map(|it| it.weight).max()

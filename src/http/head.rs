@@ -4,6 +4,7 @@ use std::mem::MaybeUninit;
 
 use httparse::Status;
 
+use super::event_stream::accepts_events;
 use super::request::Reject;
 
 /// Header fields for which there is room on the stack; more are rare, and need not be fast.
@@ -52,8 +53,8 @@ pub(super) struct Head<'a> {
     pub(super) persistence: Persistence,
     pub(super) content_type: Option<&'a [u8]>,
     pub(super) origin: Option<&'a [u8]>,
-    pub(super) accept: Option<&'a [u8]>,
-    pub(super) upgrade: Option<&'a [u8]>,
+    pub(super) accepts_events: bool,
+    pub(super) wants_websocket: bool,
     pub(super) is_cross_site: bool,
     pub(super) framing: Framing,
     pub(super) expects_continue: bool,
@@ -140,9 +141,9 @@ impl<'a> Head<'a> {
             },
             content_type: fields.content_type,
             origin: fields.origin,
-            accept: fields.accept,
+            accepts_events: fields.accepts_events,
             // HTTP/1.0 knows no upgrade (RFC 9110, section 7.8).
-            upgrade: fields.upgrade.filter(|_| !is_http_10),
+            wants_websocket: fields.wants_websocket && !is_http_10,
             is_cross_site: fields.is_cross_site,
             framing: fields.framing(is_http_10)?,
             // HTTP/1.0 knows no interim answers (RFC 9110, section 10.1.1).
@@ -209,6 +210,12 @@ fn is_authority(host: &[u8]) -> bool {
     host.iter().all(|byte| ALLOWED[usize::from(*byte)])
 }
 
+/// Whether a list in a header field has this name.
+#[must_use]
+pub fn names(list: &[u8], name: &[u8]) -> bool {
+    list.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(name))
+}
+
 /// Sets what two servers could choose differently from, were it there twice.
 fn set_once<'a>(field: &mut Option<&'a [u8]>, value: &'a [u8], fault: &'static str) -> Result<(), Reject> {
     match field.replace(value) {
@@ -225,8 +232,8 @@ struct Fields<'a> {
     transfer_encoding: Option<&'a [u8]>,
     content_type: Option<&'a [u8]>,
     origin: Option<&'a [u8]>,
-    accept: Option<&'a [u8]>,
-    upgrade: Option<&'a [u8]>,
+    accepts_events: bool,
+    wants_websocket: bool,
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
@@ -247,14 +254,12 @@ impl<'a> Fields<'a> {
                     }
                 }
                 6 if is("origin") => fields.origin = Some(value),
-                6 if is("accept") => fields.accept = Some(value),
-                7 if is("upgrade") => fields.upgrade = Some(value),
+                6 if is("accept") => fields.accepts_events |= accepts_events(value),
+                7 if is("upgrade") => fields.wants_websocket |= names(value, b"websocket"),
                 6 if is("expect") => fields.expects_continue |= value.eq_ignore_ascii_case(b"100-continue"),
                 10 if is("connection") => {
-                    for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                        fields.close |= option.eq_ignore_ascii_case(b"close");
-                        fields.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-                    }
+                    fields.close |= names(value, b"close");
+                    fields.keep_alive |= names(value, b"keep-alive");
                 }
                 12 if is("content-type") => fields.content_type = Some(value),
                 14 if is("content-length") => {

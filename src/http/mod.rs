@@ -9,9 +9,9 @@ mod request;
 mod response;
 mod websocket;
 
-pub use event_stream::{EVENT_STREAM, RETRY, SIGN_OF_LIFE, accepts_events};
+pub use event_stream::{EVENT_STREAM, RETRY, SIGN_OF_LIFE};
 pub use form::{Encoded, NotUtf8, Pairs, pairs};
-pub use head::{Method, Persistence};
+pub use head::{Method, Persistence, names};
 pub use jsonp::{BadCallback, Callback};
 pub use request::{Limits, Parsed, Progress, Reject, Request, blank_prefix, parse, parse_whole};
 pub use response::{CONTINUE, ResponseHead};

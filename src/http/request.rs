@@ -90,10 +90,10 @@ pub struct Request<'a> {
     pub content_type: Option<&'a [u8]>,
     /// `Origin`.
     pub origin: Option<&'a [u8]>,
-    /// `Accept`.
-    pub accept: Option<&'a [u8]>,
-    /// `Upgrade`; never in HTTP/1.0.
-    pub upgrade: Option<&'a [u8]>,
+    /// `Accept` prefers an event stream to JSON.
+    pub accepts_events: bool,
+    /// `Upgrade` names WebSocket.
+    pub wants_websocket: bool,
     /// `Sec-Fetch-Site` is `cross-site`.
     pub is_cross_site: bool,
     /// The body, unchunked.
@@ -217,8 +217,8 @@ impl<'a> Request<'a> {
             persistence: head.persistence,
             content_type: head.content_type,
             origin: head.origin,
-            accept: head.accept,
-            upgrade: head.upgrade,
+            accepts_events: head.accepts_events,
+            wants_websocket: head.wants_websocket,
             is_cross_site: head.is_cross_site,
             body,
             head: bytes,

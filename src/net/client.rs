@@ -43,7 +43,7 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Following {
     pub(super) reader: ReaderKey,
-    pub(super) stream: Stream,
+    pub(super) stream: Box<Stream>,
     /// Signs of life in a row that the peer did not answer, or did not take.
     pub(super) unanswered: u8,
     /// A text that is not whole: WebSocket allows it to come in several frames.

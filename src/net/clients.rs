@@ -120,6 +120,10 @@ impl Clients {
         self.doomed.push(key);
     }
 
+    pub(super) fn has_doomed(&self) -> bool {
+        !self.doomed.is_empty()
+    }
+
     pub(super) fn take_doomed(&mut self) -> Vec<Key> {
         mem::take(&mut self.doomed)
     }

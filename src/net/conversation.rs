@@ -181,10 +181,10 @@ impl Conversation {
         loop {
             let Self { hub, api, clients, patience, now, .. } = self;
             hub.deliver(*now, |wake| answer_waiting(api, clients, *patience, *now, &wake));
-            let doomed = clients.take_doomed();
-            if doomed.is_empty() {
+            if !clients.has_doomed() {
                 break;
             }
+            let doomed = clients.take_doomed();
             // Their goodbyes are of this turn too. Every round loses somebody, so there is a last one.
             for key in doomed {
                 self.lose(key);

@@ -13,7 +13,7 @@ const UNANSWERED_MAX: u8 = 2;
 
 impl Conversation {
     /// A read of this client stays.
-    pub(super) fn begin_following(&mut self, key: Key, reader: ReaderKey, stream: Stream) {
+    pub(super) fn begin_following(&mut self, key: Key, reader: ReaderKey, stream: Box<Stream>) {
         let following = Following { reader, stream, unanswered: 0, fragments: None, incomplete_since: None };
         self.clients.the(key).state = State::Following(Box::new(following));
         self.clients.set_deadline(key, self.now.mono.after(self.patience.heartbeat_ms));
@@ -74,7 +74,7 @@ impl Conversation {
                     text
                 });
                 let text = str::from_utf8(text).map_err(|_| CloseCode::BadData)?;
-                let socket = (&mut following.reader, &mut following.stream);
+                let socket = (&mut following.reader, &mut *following.stream);
                 api.handle_frame(hub, *now, text, key.to_bits(), socket, out);
             }
         }
