@@ -1,4 +1,4 @@
-//! Files that the binary carries: the demo chat.
+//! Files that the binary carries: the demo chat and the browser client.
 
 /// A file to serve.
 #[derive(Debug)]
@@ -11,10 +11,13 @@ pub struct File {
     pub bytes: &'static [u8],
 }
 
-const FILES: [File; 3] = [
+const FILES: [File; 6] = [
     File { path: "/", content_type: "text/html; charset=utf-8", bytes: include_bytes!("index.html") },
     File { path: "/demo.js", content_type: "text/javascript; charset=utf-8", bytes: include_bytes!("demo.js") },
     File { path: "/demo.css", content_type: "text/css; charset=utf-8", bytes: include_bytes!("demo.css") },
+    File { path: "/speak.js", content_type: "text/javascript; charset=utf-8", bytes: include_bytes!("speak.js") },
+    File { path: "/speak.mjs", content_type: "text/javascript; charset=utf-8", bytes: include_bytes!("speak.mjs") },
+    File { path: "/speak.d.ts", content_type: "text/plain; charset=utf-8", bytes: include_bytes!("speak.d.ts") },
 ];
 
 /// Fields for pages: nothing from elsewhere, and a channel's name in an address goes nowhere.
