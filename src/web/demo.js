@@ -79,7 +79,7 @@ function join(name) {
 }
 
 function reason({ detail, message }) {
-  return `The server says: ${detail ?? message}.`;
+  return detail ? `The server says: ${detail}.` : `${message}.`;
 }
 
 // --- What came ---
@@ -99,7 +99,7 @@ function show(m) {
     else if (before !== m.name) happened(m.time, make("bdi", {}, before), " is now ", person(m));
   } else if (m.type === "goodbye") {
     names.delete(m.from);
-    happened(m.time, person(m), m.reason === "left" ? " left" : " is gone", m.text && `: ${m.text}`);
+    happened(m.time, person(m), m.reason === "timeout" ? " lost the connection" : " left", m.text && `: ${m.text}`);
   } else {
     said(m);
   }
@@ -200,7 +200,12 @@ function members(list) {
   });
   for (const row of old.values()) row.remove();
   $("here").textContent = list.length ? `${list.length} here` : "Nobody here yet";
-  turn(partner && (list.find(({ connection }) => connection === partner.connection) ?? { ...partner, isGone: true }));
+  turn(partner && (find(partner, list) ?? { ...partner, isGone: true }));
+}
+
+// After a restart of the server a number may be somebody else's. An inbox stays whose it is.
+function find({ inbox }, list = chat.members) {
+  return list.find((member) => member.inbox === inbox);
 }
 
 function choose(connection) {
@@ -220,9 +225,9 @@ function choose(connection) {
 // Turns to one person, or with null to everybody.
 function turn(to) {
   const text = $("text");
-  if (to?.connection !== partner?.connection) {
-    drafts.set(partner?.connection, text.value);
-    text.value = drafts.get(to?.connection) ?? "";
+  if (to?.inbox !== partner?.inbox) {
+    drafts.set(partner?.inbox, text.value);
+    text.value = drafts.get(to?.inbox) ?? "";
   }
   partner = to;
   text.placeholder = to ? "Private message" : "Write to everybody";
@@ -247,13 +252,13 @@ function send(text, to) {
   row.append(note);
   $("outbox").append(row);
   $("scroller").scrollTop = 0;
-  const sender = chat;
   const attempt = async () => {
     if (!to) row.dataset.text = text;
     row.classList.remove("failed");
     note.textContent = "Sending …";
     try {
-      const { id } = await (to ? sender.whisper(to, text) : sender.say(text));
+      if (to && !find(to)) throw new Error("They have left");
+      const { id } = await (to ? chat.whisper(find(to), text) : chat.say(text));
       if (to || id <= newest.id) row.remove();
       row.dataset.id = id;
     } catch (error) {
@@ -275,7 +280,8 @@ function settle({ id, text, whisper }) {
 
 // --- The state of things ---
 
-function state({ state, transport, door, latency, retryIn, error }) {
+function state({ state, transport, door, latency, retryIn }) {
+  if (state === "connecting" && document.body.dataset.state === "waiting") return; // still away
   const status = { connecting: "Connecting", connected: "Connected", waiting: "Away", left: "Not connected" }[state];
   if ($("status").textContent !== status) $("status").textContent = status; // read aloud, so only what is new
   document.body.dataset.state = state;
@@ -293,8 +299,6 @@ function state({ state, transport, door, latency, retryIn, error }) {
   } else if (state === "connected") {
     notice("");
     setTimeout(() => ($("log").ariaLive = "polite"));
-  } else if (error) {
-    notice(`${error}.`);
   }
 }
 
@@ -355,15 +359,15 @@ addEventListener("keydown", ({ key }) => {
 function aboutRoom() {
   $("address").textContent = location.href;
   $("other").value = "";
-  $("snippet").textContent = `<div id="log"></div>
+  $("snippet").textContent = `<pre id="log"></pre>
 <form id="form"><input id="text"><button>Send</button></form>
 <script src="${new URL("speak.js", document.baseURI)}"></script>
 <script>
   const chat = Speak.join(${JSON.stringify(room).replaceAll("<", "\\u003c")}, { name: prompt("Name?") });
-  chat.onmessage = ({ type, name, text }) => {
-    if (type === "message") log.append(name + ": " + text, document.createElement("br"));
+  chat.onmessage = (m) => {
+    if (m.type === "message") log.append(\`\${m.name}: \${m.text}\\n\`);
   };
-  form.onsubmit = () => (chat.say(text.value), form.reset(), false);
+  form.onsubmit = () => { chat.say(text.value); form.reset(); return false; };
 </script>`;
   $("room-dialog").showModal();
 }

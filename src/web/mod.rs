@@ -20,9 +20,9 @@ const FILES: [File; 6] = [
     File { path: "/speak.d.ts", content_type: "text/plain; charset=utf-8", bytes: include_bytes!("speak.d.ts") },
 ];
 
-/// Fields for pages: nothing from elsewhere, and a channel's name in an address goes nowhere.
+/// Fields for pages: nothing from elsewhere but the other door, and a channel's name in an address goes nowhere.
 pub const SAFETY: &str = "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; \
-    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'\r\n\
+    img-src 'self' http://*:7732 data:; connect-src 'self' http://*:7732; base-uri 'none'; form-action 'none'; frame-ancestors 'self'\r\n\
     Referrer-Policy: no-referrer\r\n";
 
 /// What `/` says where there is no demo.
