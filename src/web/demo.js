@@ -375,6 +375,7 @@ $("room").onclick = aboutRoom;
 $("embed").onclick = () => {
   aboutRoom();
   document.querySelector("details").open = true;
+  document.querySelector("summary").focus();
 };
 $("room-dialog").firstElementChild.onsubmit = ({ submitter }) => {
   const other = $("other").value.trim();
