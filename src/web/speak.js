@@ -246,9 +246,10 @@
 
     // Follows the room for as long as the page is there, one step at a time.
     async function follow({ signal }) {
-      for (let failures = 0; !signal.aborted; ) {
+      for (let failures = 0, endings = 0; !signal.aborted; ) {
         const proof = me;
         const from = place();
+        if (failures) report({ state: "connecting" });
         try {
           if (!reader) await connect();
           else if (!isLeader && !(isBehind && isIn())) await news();
@@ -261,20 +262,19 @@
             if (signal.aborted) return;
             take(from, answer);
             isBehind = !isLeader && from !== place();
-            failures = 0;
+            failures = endings = 0;
             report({ state: "connected", door, transport: transport.name }, { from, answer });
           }
         } catch (error) {
           if (signal.aborted) return;
           if (hasEnded(error, proof)) {
-            if (!failures++) continue;
+            if (!endings++) continue;
           } else if (error.status && !/^(408|429|5)/.test(error.status)) return finish(error);
           if (++failures > 1) reader = null;
           isBehind = true;
           const retryIn = Math.min(250 * 2 ** failures, 30000) * (0.5 + Math.random());
           report({ state: "waiting", retryIn, error: error.message });
           await new Promise((resolve) => setTimeout((rouse = resolve), retryIn));
-          report({ state: "connecting" });
         }
       }
     }
@@ -302,7 +302,7 @@
           if (error.status || item.to || ++failures > 4) throw error;
           // It may have arrived: only a read that begins now can tell.
           const check = async () => take(place(), await call("read", asked(0)));
-          for (let isSure; !isSure; ) isSure = await check().catch(news);
+          for (let isSure; !isSure && !isLeft(); ) isSure = await check().catch(news);
           if (item.id) return { id: (said = item.id) };
         }
       }
