@@ -21,15 +21,24 @@ fn main() {
     }
 }
 
-/// Writes `NAME.gz`, the file packed, and `NAME.tag`, which names its content.
+/// Writes the file as it is served, `NAME.gz`, the same packed, and `NAME.tag`, which names its content.
 fn prepare(path: &Path, out: &Path) {
     let name = path.file_name().expect("it was listed by name").to_str().expect("our names are ASCII");
-    let bytes = fs::read(path).expect("a file of the source");
+    let text = fs::read_to_string(path).expect("a file of the source");
+    let text = if path.extension().is_some_and(|extension| extension == "js") { without_comments(&text) } else { text };
+    let bytes = text.as_bytes();
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(&bytes).expect("a Vec takes everything");
+    encoder.write_all(bytes).expect("a Vec takes everything");
     let packed = encoder.finish().expect("a Vec takes everything");
-    let digest = Sha256::digest(&bytes);
+    let digest = Sha256::digest(bytes);
     let tag = u64::from_be_bytes(digest[..8].try_into().expect("eight bytes"));
+    fs::write(out.join(name), bytes).expect("cargo's folder can be written");
     fs::write(out.join(format!("{name}.gz")), packed).expect("cargo's folder can be written");
     fs::write(out.join(format!("{name}.tag")), format!("{tag:016x}")).expect("cargo's folder can be written");
+}
+
+/// A script without the lines that are comments and nothing else: who reads the source wants them, a browser does not.
+fn without_comments(script: &str) -> String {
+    let is_comment = |line: &str| line.starts_with("//") || (line.starts_with("/*") && line.ends_with("*/"));
+    script.lines().filter(|line| !is_comment(line.trim())).flat_map(|line| [line, "\n"]).collect()
 }

@@ -7,10 +7,13 @@ use std::io::Read;
 use common::{Client, Response, Server, request};
 use flate2::read::GzDecoder;
 
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 6] = [
     ("/", "text/html; charset=utf-8"),
     ("/demo.js", "text/javascript; charset=utf-8"),
     ("/demo.css", "text/css; charset=utf-8"),
+    ("/speak.js", "text/javascript; charset=utf-8"),
+    ("/speak.mjs", "text/javascript; charset=utf-8"),
+    ("/speak.d.ts", "text/plain; charset=utf-8"),
 ];
 
 fn get(server: &Server, path: &str, headers: &[(&str, &str)]) -> Response {
@@ -31,7 +34,7 @@ fn a_file_comes_packed_to_who_can_unpack_it() {
             let mut unpacked = Vec::new();
             GzDecoder::new(packed.body.as_slice()).read_to_end(&mut unpacked).expect("gzip");
             assert_eq!(unpacked, plain.body);
-            assert!(packed.body.len() < plain.body.len());
+            assert!(packed.body.len() < plain.body.len(), "{path}");
             assert_ne!(packed.header("etag"), plain.header("etag"));
         }
         for refuses in ["", "br", "gzip;q=0", "gzip; q=0.000", "gzipped", "identity"] {
@@ -95,4 +98,17 @@ fn the_page_is_kept_from_everything_that_is_not_ours() {
     assert_eq!(page.header("referrer-policy"), Some("no-referrer"));
     assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
     assert_eq!(page.header("cache-control"), Some("no-cache"));
+}
+
+#[test]
+fn the_client_is_there_for_pages_of_others_also_without_the_demo() {
+    let server = Server::with(&["--no-demo"]);
+    for (path, _) in &FILES[3..] {
+        let file = get(&server, path, &[("Origin", "https://elsewhere.example")]).ok();
+        assert_eq!(file.header("access-control-allow-origin"), Some("*"));
+        assert!(file.header("cache-control").is_some_and(|its| its.starts_with("public, max-age=")));
+    }
+    for (path, _) in &FILES[1..3] {
+        assert_eq!(get(&server, path, &[]).status, 404, "{path}");
+    }
 }

@@ -26,7 +26,7 @@ macro_rules! file {
     ($name:literal at $path:literal, $($rest:tt)*) => {
         File {
             path: $path,
-            bytes: include_bytes!($name),
+            bytes: include_bytes!(concat!(env!("OUT_DIR"), "/", $name)),
             gzip: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz")),
             tag: include_str!(concat!(env!("OUT_DIR"), "/", $name, ".tag")),
             $($rest)*
@@ -36,21 +36,28 @@ macro_rules! file {
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
 /// The parts of the demo have to fit each other: a browser asks each time whether its own are still right.
 const CHECKED: &str = "no-cache";
 
-const FILES: [File; 3] = [
+/// Pages all over the web load the client: they have a new one within an hour, and never wait for it.
+const KEPT: &str = "public, max-age=3600, stale-while-revalidate=86400";
+
+const FILES: [File; 6] = [
     file!("index.html" at "/", content_type: HTML, cache_control: CHECKED, fields: SAFETY, is_demo: true),
     file!("demo.js" at "/demo.js", content_type: SCRIPT, cache_control: CHECKED, fields: "", is_demo: true),
     file!("demo.css" at "/demo.css", content_type: STYLE, cache_control: CHECKED, fields: "", is_demo: true),
+    file!("speak.js" at "/speak.js", content_type: SCRIPT, cache_control: KEPT, fields: "", is_demo: false),
+    file!("speak.mjs" at "/speak.mjs", content_type: SCRIPT, cache_control: KEPT, fields: "", is_demo: false),
+    file!("speak.d.ts" at "/speak.d.ts", content_type: TEXT, cache_control: KEPT, fields: "", is_demo: false),
 ];
 
 /// Fields for the page: nothing from elsewhere but this machine's direct door, and a channel's name in an address goes
 /// nowhere.
 const SAFETY: &str = "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; \
-    img-src 'self' *:7732 data:; connect-src 'self' *:7732; base-uri 'none'; form-action 'none'; \
+    img-src 'self' *:7732 data:; connect-src 'self' *:7732 ws://*:7732; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'self'\r\n\
     Referrer-Policy: no-referrer\r\n";
 

@@ -1,0 +1,380 @@
+// Speak in a browser: const chat = Speak.join("lobby", { name: "Josh" }). speak.d.ts tells what it can do.
+(() => {
+  "use strict";
+
+  class SpeakError extends Error {}
+
+  const unique = () => `_${Math.random().toString(36).slice(2)}${Date.now()}`;
+  const oneLine = (text = "") => `${text}`.replace(/\s+/g, " ").trim();
+  const base = (url) => new URL(url, location.href).href.replace(/\/*$/, "/");
+
+  function form(values) {
+    const fields = Object.entries(values).flatMap(([key, value]) => [value ?? []].flat().map((one) => [key, one]));
+    return new URLSearchParams(fields);
+  }
+
+  // Scripts and pictures may come from anywhere: a script brings an answer, a picture tells that a door is open.
+  const load = (kind) => (url, query, signal) =>
+    new Promise((resolve, reject) => {
+      const element = document.createElement(kind);
+      const callback = unique();
+      query.append("callback", callback);
+      query.append("_", callback);
+      globalThis[callback] = resolve;
+      // Loading cannot be stopped, so the callback stays until the script has come, however late.
+      element.onload = element.onerror = ({ type }) => {
+        delete globalThis[callback];
+        element.remove();
+        if (kind === "img" && type === "load") resolve({});
+        reject(new Error("nothing loaded"));
+      };
+      signal.onabort = () => reject(signal.reason);
+      element.referrerPolicy = "no-referrer";
+      element.src = `${url}?${query}`;
+      document.head.append(element);
+    });
+
+  // The ways to call, best first: call(url, form, signal) is a promise of the server's answer. One that streams has
+  // reader(door) too: next(asked) is a promise of what a waiting /read would answer, and close() ends it.
+  const transports = [
+    {
+      name: "fetch",
+      // A form by POST needs no preflight, and leaves no secret in logs and caches.
+      async call(url, body, signal) {
+        const how = { method: "POST", credentials: "omit", cache: "no-store", referrerPolicy: "no-referrer" };
+        return (await fetch(url, { ...how, body, signal })).json();
+      },
+    },
+    { name: "jsonp", call: load("script") },
+  ];
+  const picture = { call: load("img") };
+
+  // Every call ends, for a network that lost one does not tell.
+  async function ask(transport, url, values, ms = 10000, limit = new AbortController()) {
+    const timer = setTimeout(() => limit.abort(new Error("no answer")), ms);
+    try {
+      const answer = await transport.call(url, form(values), limit.signal);
+      if (answer.error) throw Object.assign(new SpeakError(answer.detail), answer, { name: answer.error });
+      return answer;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  function poll(transport, door) {
+    let limit;
+    return {
+      next: (asked) => ask(transport, `${door}read`, asked, 40000, (limit = new AbortController())),
+      close: () => limit?.abort(),
+    };
+  }
+
+  /** @type {import("./speak").join} */
+  function join(room, options = {}) {
+    const { door: wanted = "auto", transport: way = "auto", history = true, inbox = true, share = true } = options;
+    const server = base(options.server ?? Speak.server);
+    const { protocol, hostname } = new URL(server);
+    const direct = protocol === "http:" ? [`http://${hostname}:7732/`] : [];
+    const doors = wanted === "auto" ? [...direct, server] : [wanted].flat().map(base);
+    let ways = transports.filter(({ name }) => way === "auto" || way === name);
+    let name = oneLine(options.name);
+    const hasInbox = name && inbox;
+    const key = JSON.stringify(["speak", server, room, name]);
+
+    let door, transport, latency, reader, visit, bus, isLeader, rouse;
+    let waiting = [];
+
+    let me; // { connection, auth } while introduced
+    let pair; // our inbox, { read, write }
+    let own = new Set(); // all the connections that we were
+    const names = new Map(); // by connection, of those who left too
+    const members = new Map();
+
+    let epoch;
+    let isBehind = true;
+    const cursor = hasInbox ? [0, 0] : [0]; // where to read on: in the room, and in the inbox
+    const shown = [0, 0]; // what is below was told; the cursor may go back, this does not
+
+    let saying; // what is on its way
+    let said = 0; // the id of the last that arrived
+    let turn = Promise.resolve();
+
+    const chat = {
+      room,
+      state: { state: "connecting" },
+      members: [],
+      me: null,
+      say(text) {
+        text = form({ text: `${text}` }).get("text"); // as it will come back
+        return send({ text, act: () => write(room, text) });
+      },
+      async whisper(member, text) {
+        const to = members.get(member.connection ?? member);
+        if (!to?.inbox) throw new Error("gone, or takes no whispers");
+        const sent = await send({ to, act: () => write(to.inbox, text) });
+        const mine = { ...sent, type: "message", time: Date.now(), from: me?.connection, message: text };
+        if (!to.own) hear(mine, true, true, to);
+        return sent;
+      },
+      async rename(text) {
+        text = oneLine(text);
+        if (!name || !text) throw new Error("no name");
+        await send({ act: () => introduce(text) });
+        name = text;
+      },
+      async leave() {
+        const isLast = isLeader && me;
+        finish();
+        if (isLast) await call("goodbye", me).catch(() => {});
+        reader?.close();
+      },
+    };
+
+    const isLeft = () => chat.state.state === "left";
+    const isReady = () => chat.state.state === "connected" && isIn();
+    const isIn = () => me || !name;
+
+    // Told a little later: handlers set after join miss nothing, and one that throws stops nothing.
+    const emit = (kind, event) => isLeft() || queueMicrotask(() => chat[`on${kind}`]?.(event));
+
+    function report(change, read) {
+      const state = { ...chat.state, latency, error: undefined, retryIn: undefined, ...change };
+      if (JSON.stringify(state) !== JSON.stringify(chat.state)) emit("state", state);
+      chat.state = state;
+      tellTabs(read);
+      tellNews();
+    }
+
+    const news = () => new Promise((resolve) => waiting.push(resolve));
+    function tellNews() {
+      for (const resolve of waiting) resolve();
+      waiting = [];
+    }
+
+    async function call(path, values) {
+      const began = Date.now();
+      const answer = await ask(transport, door + path, values);
+      latency = Date.now() - began;
+      return answer;
+    }
+
+    const write = (channel, message) => call("write", { channel, message, ...me });
+    const introduce = (text) =>
+      call("introduce", { channel: room, message: hasInbox ? `${text}\n${pair.write}` : text, ...me });
+
+    const place = () => `${epoch} ${cursor}`;
+    const asked = (timeout) => {
+      const channel = hasInbox ? [room, pair.read] : room;
+      return { channel, from_id: cursor, epoch, timeout, ...me };
+    };
+
+    // Takes the first door and way that work. To ask for a pair changes nothing at the server, so that is the trial.
+    async function connect() {
+      let failure;
+      for (door of doors) {
+        if (door !== doors.at(-1) && !(await ask(picture, `${door}image-test`, {}, 2000).catch(() => {}))) continue;
+        for (transport of ways) {
+          try {
+            const answer = await call("create", {});
+            pair ??= answer;
+            ways = [transport];
+            reader = (transport.reader ?? poll)(transport, door);
+            return;
+          } catch (error) {
+            failure = error;
+          }
+        }
+      }
+      throw failure;
+    }
+
+    // After a restart our number may be another's: then it is our secret that is wrong.
+    function hasEnded(error, proof) {
+      if (!/connection_ended|bad_auth/.test(error.name)) return false;
+      if (me === proof) me = null;
+      return true;
+    }
+
+    // Every answer comes through here. It counts only if it begins where we are, so nothing is told twice or skipped.
+    function take(from, answer) {
+      if (from !== place()) return false;
+      const isQuiet = !epoch && !history;
+      const isNew = epoch !== answer.epoch; // messages and connections are counted anew
+      let hasMoved = isNew;
+      if (isNew) {
+        names.clear();
+        own = new Set(me && [me.connection]);
+        said = 0;
+      }
+      epoch = answer.epoch;
+      (answer.channels ?? [answer]).forEach((part, i) => {
+        if (isNew || part.reset) cursor[i] = shown[i] = 0;
+        if (part.missed) emit("missed");
+        if (!i && !cursor[i]) members.clear();
+        for (const message of part.messages) {
+          if (hear(message, i > 0, message.id >= shown[i] && !isQuiet)) hasMoved = true;
+        }
+        // What was lost may have told who is here; what is read from 0 tells it again.
+        cursor[i] = part.missed ? 0 : part.next_id;
+        shown[i] = Math.max(shown[i], part.next_id);
+      });
+      if (hasMoved) {
+        chat.members = [...members.values()].sort((one, other) => one.connection - other.connection);
+        chat.me = members.get(me?.connection) ?? null;
+        emit("members", chat.members);
+      }
+      return true;
+    }
+
+    // Takes in one message, and says whether it changes who is here.
+    function hear({ id, type, time, from, reason, message: text = "" }, whisper, isNews, to) {
+      const isTalk = type === "message";
+      if (whisper && !isTalk) return false;
+      if (type === "introduction") {
+        const [who, inbox] = text.split("\n");
+        text = who;
+        names.set(from, who);
+        members.set(from, { connection: from, name: who, own: own.has(from), inbox });
+        if (from === me?.connection) name = who; // perhaps another tab changed it
+      } else if (!isTalk) members.delete(from);
+      else if (!whisper && id > said && text === saying?.text && (from ? own.has(from) : !name)) saying.id ??= id;
+      if (isNews) {
+        emit("message", { id, type, time, from, name: names.get(from), text, reason, own: own.has(from), whisper, to });
+      }
+      return !isTalk;
+    }
+
+    // Follows the room for as long as the page is there, one step at a time.
+    async function follow({ signal }) {
+      for (let failures = 0, endings = 0; !signal.aborted; ) {
+        const proof = me;
+        const from = place();
+        if (failures) report({ state: "connecting" });
+        try {
+          if (!reader) await connect();
+          else if (!isLeader && !(isBehind && isIn())) await news();
+          else if (!isIn()) {
+            const { connection, auth } = await introduce(name);
+            me = { connection, auth };
+            own.add(connection);
+          } else {
+            const answer = await (isBehind ? call("read", asked(0)) : reader.next(asked(25)));
+            if (signal.aborted) return;
+            take(from, answer);
+            isBehind = !isLeader && from !== place();
+            failures = endings = 0;
+            report({ state: "connected", door, transport: transport.name }, { from, answer });
+          }
+        } catch (error) {
+          if (signal.aborted) return;
+          if (hasEnded(error, proof)) {
+            if (!endings++) continue;
+          } else if (error.status && !/^(408|429|5)/.test(error.status)) return finish(error);
+          if (++failures > 1) reader = null;
+          isBehind = true;
+          const retryIn = Math.min(250 * 2 ** failures, 30000) * (0.5 + Math.random());
+          report({ state: "waiting", retryIn, error: error.message });
+          await new Promise((resolve) => setTimeout((rouse = resolve), retryIn));
+        }
+      }
+    }
+
+    function send(item) {
+      const sent = turn.then(() => deliver(item));
+      turn = sent.catch(() => {});
+      return sent;
+    }
+
+    async function deliver(item) {
+      for (let failures = 0; ; ) {
+        while (!isReady()) {
+          if (isLeft()) throw new Error("left");
+          await news();
+        }
+        const proof = me;
+        saying = item;
+        try {
+          const { id } = await item.act();
+          if (!item.to) said = id;
+          return { id };
+        } catch (error) {
+          if (hasEnded(error, proof)) continue;
+          if (error.status || item.to || ++failures > 4) throw error;
+          // It may have arrived: only a read that begins now can tell.
+          const check = async () => take(place(), await call("read", asked(0)));
+          for (let isSure; !isSure && !isLeft(); ) isSure = await check().catch(news);
+          if (item.id) return { id: (said = item.id) };
+        }
+      }
+    }
+
+    // Tabs: one leads, the others take what it reads, and speak in its name.
+    function tellTabs(read) {
+      const now = isReady() && place();
+      if (isLeader && pair) bus?.postMessage({ me, own, pair, name, now, ...read });
+    }
+
+    function hearTab({ data }) {
+      rouse?.();
+      if (isLeader) tellTabs();
+      else if (data) {
+        ({ me, own, pair, name } = data);
+        if (data.answer) take(data.from, data.answer);
+        isBehind ||= data.now !== place();
+        tellNews();
+      }
+    }
+
+    function look() {
+      rouse?.();
+      bus?.postMessage(null); // the tab that leads may sleep
+    }
+
+    function start() {
+      visit = new AbortController();
+      const { signal } = visit;
+      const lead = () => {
+        isLeader = true;
+        tellNews();
+        return new Promise((resolve) => (signal.onabort = resolve));
+      };
+      if (share && navigator.locks && globalThis.BroadcastChannel) {
+        bus = new BroadcastChannel(key);
+        bus.onmessage = hearTab;
+        bus.postMessage(null);
+        navigator.locks.request(key, { signal }, lead).catch(() => signal.aborted || lead());
+      } else lead();
+      addEventListener("online", look, { signal });
+      addEventListener("visibilitychange", () => document.hidden || look(), { signal });
+      addEventListener("pagehide", hide, { signal });
+      follow(visit);
+    }
+
+    function stop() {
+      visit.abort();
+      rouse?.();
+      bus?.close();
+      bus = isLeader = null;
+      isBehind = true;
+    }
+
+    function hide() {
+      if (isLeader && me) navigator.sendBeacon(`${door}goodbye`, form(me));
+      stop();
+      reader?.close();
+      addEventListener("pageshow", start, { once: true }); // a page that was only put aside comes back
+    }
+
+    function finish(error) {
+      if (error) emit("error", error);
+      stop();
+      report({ state: "left", error: error?.message });
+    }
+
+    start();
+    return chat;
+  }
+
+  const Speak = { join, SpeakError, server: new URL(".", document.currentScript?.src || location.origin).href };
+  globalThis.Speak = Speak;
+})();

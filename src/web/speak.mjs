@@ -1,0 +1,6 @@
+import "./speak.js";
+
+const { Speak } = globalThis;
+Speak.server = new URL(".", import.meta.url).href;
+export default Speak;
+export const { join, SpeakError } = Speak;
