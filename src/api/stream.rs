@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::answer::{self, Content, Dress, Payload};
 use super::api::{Api, Outcome};
+use super::caller::{Address, Peer};
 use super::error::Error;
 use super::parameters::Parameters;
 use crate::http::{CloseCode, EVENT_STREAM, Method, Opcode, RETRY, Request, accept_key, names, push_close, push_frame};
@@ -32,6 +33,8 @@ pub struct Stream {
     pub transport: Transport,
     /// The channels as they were asked for, if they are several.
     pub(super) names: Box<[Box<str>]>,
+    /// Whom its calls count for.
+    pub(super) address: Option<Address>,
 }
 
 /// A stream's first words, kept with those of its kind: the same bytes for many.
@@ -102,7 +105,7 @@ impl Api {
         now: Now,
         (request, parameters): (&Request<'_>, &Parameters<'_>),
         transport: Transport,
-        client: u64,
+        peer: Peer,
         dress: Dress<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Outcome, Error> {
@@ -115,9 +118,10 @@ impl Api {
         }
         let follows = reading.follows.as_slice();
         let (epoch, credentials) = (reading.epoch, reading.credentials);
-        let call = ReadCall { follows, epoch, credentials, mode: Mode::On, client };
+        let call = ReadCall { follows, epoch, credentials, mode: Mode::On, client: peer.client };
         let ReadOutcome::Follows(reader, reply) = hub.read(now, &call)? else { unreachable!("a stream follows") };
-        let stream = Stream::new(transport, parameters);
+        let address = self.config.proxies.caller(peer, request);
+        let stream = Stream { transport, names: names_of(parameters), address };
         match transport {
             Transport::Events => {
                 let content = Content::fresh(EVENT_STREAM);
@@ -191,13 +195,13 @@ impl Api {
     }
 }
 
-impl Stream {
-    pub(super) fn new(transport: Transport, parameters: &Parameters<'_>) -> Self {
-        let channels = &parameters.channels;
-        let names = if channels.len() == 1 { Box::default() } else { channels.iter().map(Box::from).collect() };
-        Self { transport, names }
-    }
+/// The channels as they were asked for, if they are several.
+pub(super) fn names_of(parameters: &Parameters<'_>) -> Box<[Box<str>]> {
+    let channels = &parameters.channels;
+    if channels.len() == 1 { Box::default() } else { channels.iter().map(Box::from).collect() }
+}
 
+impl Stream {
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|name| &**name)
     }

@@ -8,7 +8,7 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
 use super::outbox::{Flush, Outbox, send};
-use crate::api::{Payload, Presentation, Stream};
+use crate::api::{Address, Payload, Presentation, Stream};
 use crate::http::Progress;
 use crate::hub::{Millis, ReaderKey, TimerId};
 
@@ -87,6 +87,10 @@ pub(super) struct Client {
     pub(super) is_ready: bool,
     /// Accepted only to be told that there is no room.
     pub(super) is_refused: bool,
+    /// It speaks for others, as the operator says.
+    pub(super) is_proxy: bool,
+    /// Nothing for a Unix socket.
+    pub(super) address: Option<Address>,
 }
 
 /// What came of a look at the socket.
@@ -96,7 +100,7 @@ pub(super) enum Input {
 }
 
 impl Client {
-    pub(super) fn new(socket: Socket, deadline: Millis) -> Self {
+    pub(super) fn new(socket: Socket, address: Option<Address>, is_proxy: bool, deadline: Millis) -> Self {
         Self {
             socket,
             state: State::Reading,
@@ -109,6 +113,8 @@ impl Client {
             peer_closed: false,
             is_ready: false,
             is_refused: false,
+            is_proxy,
+            address,
         }
     }
 
@@ -234,6 +240,6 @@ mod tests {
 
     #[test]
     fn a_client_that_waits_stays_small() {
-        assert!(size_of::<Client>() <= 96, "{}", size_of::<Client>());
+        assert!(size_of::<Client>() <= 104, "{}", size_of::<Client>());
     }
 }

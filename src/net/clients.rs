@@ -1,8 +1,11 @@
 //! All clients: who is there, who has a deadline, who is to be gone on with, who is to be reaped.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::mem;
 
-use super::client::{Client, Socket};
+use super::client::Client;
+use crate::api::Address;
 use crate::hub::{Key, Millis, Slots, TimerWheel};
 
 /// The clients and the lists that a turn of the loop works through.
@@ -17,10 +20,14 @@ pub(super) struct Clients {
     doomed: Vec<Key>,
     /// How many are there only to be told that there is no room.
     refused: usize,
+    /// How many one address may have at once; 0 for no limit.
+    max_per_address: usize,
+    /// How many each has, where there is a limit. Proxies are not counted: they are many.
+    per_address: HashMap<Address, usize>,
 }
 
 impl Clients {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(max_per_address: usize) -> Self {
         Self {
             slots: Slots::default(),
             wheel: TimerWheel::new(Millis(0)),
@@ -28,13 +35,40 @@ impl Clients {
             closing: Vec::new(),
             doomed: Vec::new(),
             refused: 0,
+            max_per_address,
+            per_address: HashMap::new(),
         }
     }
 
-    pub(super) fn insert(&mut self, socket: Socket, deadline: Millis) -> Key {
-        let key = self.slots.insert(Client::new(socket, deadline));
+    pub(super) fn insert(&mut self, client: Client) -> Key {
+        if let Some(address) = self.counted(&client) {
+            *self.per_address.entry(address).or_default() += 1;
+        }
+        let deadline = client.deadline;
+        let key = self.slots.insert(client);
         self.set_deadline(key, deadline);
         key
+    }
+
+    /// Whether this client, which is here already, is one too many of its address.
+    pub(super) fn is_too_many(&self, key: Key) -> bool {
+        let address = self.slots.get(key).and_then(|client| self.counted(client));
+        address.is_some_and(|address| self.per_address[&address] > self.max_per_address)
+    }
+
+    /// By which address a client is counted, if it is.
+    fn counted(&self, client: &Client) -> Option<Address> {
+        client.address.filter(|_| self.max_per_address > 0 && !client.is_proxy && !client.is_refused)
+    }
+
+    fn uncount(&mut self, address: Option<Address>) {
+        let Some(address) = address else { return };
+        if let Entry::Occupied(mut count) = self.per_address.entry(address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Client> {
@@ -60,6 +94,7 @@ impl Clients {
     }
 
     pub(super) fn mark_refused(&mut self, key: Key) {
+        self.uncount(self.slots.get(key).and_then(|client| self.counted(client)));
         self.the(key).is_refused = true;
         self.refused += 1;
     }
@@ -135,12 +170,13 @@ impl Clients {
 
     /// Frees those that closed in this turn; dropping a socket closes it, and the poll forgets it.
     pub(super) fn reap(&mut self) {
-        for key in self.closing.drain(..) {
+        while let Some(key) = self.closing.pop() {
             let Some(client) = self.slots.remove(key) else { continue };
             if let Some(timer) = client.timer {
                 self.wheel.cancel(timer);
             }
             self.refused -= usize::from(client.is_refused);
+            self.uncount(self.counted(&client));
         }
     }
 }

@@ -4,12 +4,13 @@
 
 use std::io;
 use std::mem;
+use std::net::IpAddr;
 
 use super::client::{Client, Incoming, Input, Next, Socket, State};
 use super::clients::Clients;
 use super::following::tell;
 use super::outbox::Flush;
-use crate::api::{Api, Error, Outcome, Payload, Transport};
+use crate::api::{Address, Api, Error, Outcome, Payload, Peer, Transport};
 use crate::http::{self, Limits, Parsed, Persistence, Progress};
 use crate::hub::{Hub, Key, Millis, Now, Wake};
 
@@ -31,6 +32,8 @@ pub(super) struct Patience {
     pub(super) heartbeat_ms: u64,
     /// Bytes that may wait for one stream.
     pub(super) max_backlog: usize,
+    /// Clients that one address may have at once; 0 for no limit.
+    pub(super) max_per_address: usize,
 }
 
 /// What the poll said of a socket.
@@ -73,7 +76,7 @@ pub(super) struct Conversation {
 impl Conversation {
     pub(super) fn new(hub: Hub, api: Api, patience: Patience) -> Self {
         Self {
-            clients: Clients::new(),
+            clients: Clients::new(patience.max_per_address),
             limits: api.limits(),
             hub,
             api,
@@ -96,8 +99,10 @@ impl Conversation {
     }
 
     /// Takes a client in.
-    pub(super) fn admit(&mut self, socket: Socket) -> Key {
-        self.clients.insert(socket, self.now.mono.after(self.patience.keep_alive_ms))
+    pub(super) fn admit(&mut self, socket: Socket, address: Option<IpAddr>) -> Key {
+        let is_proxy = address.is_some_and(|address| self.api.trusts(address));
+        let deadline = self.now.mono.after(self.patience.keep_alive_ms);
+        self.clients.insert(Client::new(socket, address.map(Address::from), is_proxy, deadline))
     }
 
     /// Lets a client go that was just taken in.
@@ -105,11 +110,10 @@ impl Conversation {
         self.lose(key);
     }
 
-    /// Tells a client that was just taken in that there is no room for it.
-    pub(super) fn turn_away(&mut self, key: Key) {
+    /// Tells a client that was just taken in why there is no room for it.
+    pub(super) fn turn_away(&mut self, key: Key, error: Error) {
         self.clients.mark_refused(key);
-        self.api
-            .refuse(Error::OverCapacity("this server has as many clients as it may: try again later"), &mut self.out);
+        self.api.refuse(error, &mut self.out);
         self.send_out(key, &Stop::Ends(Next::Linger));
     }
 
@@ -330,6 +334,8 @@ impl Conversation {
     /// Handles the requests at the start of `bytes`, one after the other; their answers gather in `self.out`.
     /// Returns how many bytes they took.
     fn take_requests(&mut self, key: Key, bytes: &mut [u8], progress: &mut Progress) -> (usize, Stop) {
+        let client = self.clients.the(key);
+        let peer = Peer { client: key.to_bits(), address: client.address, is_proxy: client.is_proxy };
         let mut taken = 0;
         loop {
             if *progress == Progress::default() {
@@ -357,7 +363,7 @@ impl Conversation {
                 },
             };
             taken += length;
-            match self.api.handle(&mut self.hub, self.now, &request, key.to_bits(), &mut self.out) {
+            match self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out) {
                 Outcome::Waits { reader, presentation, wait_ms } => {
                     self.clients.the(key).state = State::Waiting { reader, presentation };
                     self.clients.set_deadline(key, self.now.mono.after(wait_ms));
