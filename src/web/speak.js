@@ -34,20 +34,105 @@
       document.head.append(element);
     });
 
-  // The ways to call, best first: call(url, form, signal) is a promise of the server's answer. One that streams has
-  // reader(door) too: next(asked) is a promise of what a waiting /read would answer, and close() ends it.
+  // A form by POST needs no preflight, and leaves no secret in logs and caches.
+  async function post(url, body, signal) {
+    const how = { method: "POST", credentials: "omit", cache: "no-store", referrerPolicy: "no-referrer" };
+    return (await fetch(url, { ...how, body, signal })).json();
+  }
+
+  // A stream says by itself what reads would answer. next(asked) is the next of that, for as long as it is asked for what
+  // the stream says next; else it is opened anew. Nothing, after a silence in which something may have been lost.
+  const stream = (open) => (_, door) => {
+    let line; // { source, from, told, failure }, of what is open
+    let wake = () => {};
+
+    function begin(asked) {
+      const mine = (line = { from: JSON.stringify(asked), told: [], patience: 5000 });
+      let isOpen = false;
+      mine.source = open(`${door}read?${form(asked)}`, asked, (answer) => {
+        mine.told.push(answer);
+        wake();
+      });
+      mine.source.onopen = () => (isOpen = true);
+      mine.source.onerror = mine.source.onclose = () => {
+        mine.failure ??= Object.assign(new Error("the stream broke off"), { isUnfit: !isOpen });
+        wake();
+      };
+    }
+
+    function close() {
+      line?.source?.close();
+      line = null;
+      wake();
+    }
+
+    async function next({ timeout, ...asked }) {
+      if (line?.from !== JSON.stringify(asked)) {
+        close();
+        begin(asked);
+      }
+      const { told, patience } = line;
+      if (!told.length && !line.failure) {
+        const timer = setTimeout(() => wake(), patience);
+        await new Promise((resolve) => (wake = resolve));
+        clearTimeout(timer);
+      }
+      const answer = told.shift();
+      if (!answer && (!line || line.failure)) {
+        const failure = line?.failure ?? new Error("closed");
+        close();
+        throw failure;
+      }
+      line.patience = 60000;
+      if (answer) {
+        const from_id = parts(answer).map((part) => part.next_id);
+        line.from = JSON.stringify({ ...asked, from_id, epoch: answer.epoch });
+      }
+      return answer;
+    }
+    return { next, close };
+  };
+
+  const parts = (answer) => answer.channels ?? [answer];
+
+  function openSocket(url, asked, tell) {
+    const socket = new WebSocket(url.replace("http", "ws"));
+    socket.onmessage = ({ data }) => tell(JSON.parse(data));
+    return socket;
+  }
+
+  function openEvents(url, { channel }, tell) {
+    const source = new EventSource(url);
+    source.onmessage = ({ data, lastEventId }) => {
+      const message = JSON.parse(data);
+      const [epoch, cursors] = lastEventId.split(":");
+      const part = (next_id, i) => ({ messages: message.channel === [channel].flat()[i] ? [message] : [], next_id });
+      const channels = cursors.split(",").map((cursor, i) => part(+cursor, i));
+      if (!channels[1]) channels[0].messages = [message];
+      tell({ channels, epoch });
+    };
+    // A read tells better what was lost.
+    source.addEventListener("missed", () => source.onerror());
+    source.addEventListener("reset", () => source.onerror());
+    return source;
+  }
+
+  // The ways to call, best first: call(url, form, signal) is a promise of the server's answer. One that streams has a
+  // reader too: next(asked) is a promise of what a waiting /read would answer, and close() ends it.
   const transports = [
-    {
-      name: "fetch",
-      // A form by POST needs no preflight, and leaves no secret in logs and caches.
-      async call(url, body, signal) {
-        const how = { method: "POST", credentials: "omit", cache: "no-store", referrerPolicy: "no-referrer" };
-        return (await fetch(url, { ...how, body, signal })).json();
-      },
-    },
-    { name: "jsonp", call: load("script") },
+    { name: "websocket", needs: "WebSocket", call: post, reader: stream(openSocket) },
+    { name: "eventsource", needs: "EventSource", call: post, reader: stream(openEvents) },
+    { name: "fetch", needs: "fetch", call: post },
+    { name: "jsonp", needs: "document", call: load("script") },
   ];
   const picture = { call: load("img") };
+
+  // What has worked on this page, or will: for the next one.
+  function remembered(way) {
+    try {
+      return way ? sessionStorage.setItem("speak", way) : sessionStorage.getItem("speak");
+    } catch {} // storage may be forbidden
+  }
 
   // Every call ends, for a network that lost one does not tell.
   async function ask(transport, url, values, ms = 10000, limit = new AbortController()) {
@@ -76,7 +161,10 @@
     const { protocol, hostname } = new URL(server);
     const direct = protocol === "http:" ? [`http://${hostname}:7732/`] : [];
     const doors = wanted === "auto" ? [...direct, server] : [wanted].flat().map(base);
-    let ways = transports.filter(({ name }) => way === "auto" || way === name);
+    let ways = transports.filter(({ name, needs }) => globalThis[needs] && (way === "auto" || way === name));
+    const best = ways.findIndex((its) => its.name === remembered());
+    if (best > 0) ways = ways.slice(best);
+    let doubts = 0; // how often in a row a stream broke off at once, or lost something
     let name = oneLine(options.name);
     const hasInbox = name && inbox;
     const key = JSON.stringify(["speak", server, room, name]);
@@ -173,19 +261,32 @@
       let failure;
       for (door of doors) {
         if (door !== doors.at(-1) && !(await ask(picture, `${door}image-test`, {}, 2000).catch(() => {}))) continue;
+        const failed = new Set();
         for (transport of ways) {
+          if (failed.has(transport.call)) continue;
           try {
             const answer = await call("create", {});
             pair ??= answer;
-            ways = [transport];
+            ways = ways.slice(ways.indexOf(transport)).filter((its) => its.call === transport.call);
             reader = (transport.reader ?? poll)(transport, door);
             return;
           } catch (error) {
+            failed.add(transport.call);
             failure = error;
           }
         }
       }
       throw failure;
+    }
+
+    // A proxy may let no stream pass, or hold back what comes: then there is a next best way.
+    function doubt() {
+      if (++doubts < 2 || !ways[1]) return;
+      doubts = 0;
+      ways = ways.slice(1);
+      remembered(ways[0].name);
+      reader?.close();
+      reader = null;
     }
 
     // After a restart our number may be another's: then it is our secret that is wrong.
@@ -207,7 +308,7 @@
         said = 0;
       }
       epoch = answer.epoch;
-      (answer.channels ?? [answer]).forEach((part, i) => {
+      parts(answer).forEach((part, i) => {
         if (isNew || part.reset) cursor[i] = shown[i] = 0;
         if (part.missed) emit("missed");
         if (!i && !cursor[i]) members.clear();
@@ -246,7 +347,7 @@
 
     // Follows the room for as long as the page is there, one step at a time.
     async function follow({ signal }) {
-      for (let failures = 0, endings = 0; !signal.aborted; ) {
+      for (let failures = 0, endings = 0, isCheck; !signal.aborted; ) {
         const proof = me;
         const from = place();
         if (failures) report({ state: "connecting" });
@@ -260,8 +361,15 @@
           } else {
             const answer = await (isBehind ? call("read", asked(0)) : reader.next(asked(25)));
             if (signal.aborted) return;
+            if (!answer) {
+              isBehind = isCheck = true; // perhaps a read knows more than the silent stream
+              continue;
+            }
             take(from, answer);
-            isBehind = !isLeader && from !== place();
+            if (!isBehind) doubts = 0;
+            else if (isCheck && from !== place()) doubt();
+            isCheck = false;
+            isBehind = cursor.includes(0) || (!isLeader && from !== place());
             failures = endings = 0;
             report({ state: "connected", door, transport: transport.name }, { from, answer });
           }
@@ -270,6 +378,7 @@
           if (hasEnded(error, proof)) {
             if (!endings++) continue;
           } else if (error.status && !/^(408|429|5)/.test(error.status)) return finish(error);
+          if (error.isUnfit) doubt();
           if (++failures > 1) reader = null;
           isBehind = true;
           const retryIn = Math.min(250 * 2 ** failures, 30000) * (0.5 + Math.random());
