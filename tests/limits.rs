@@ -86,3 +86,74 @@ fn a_proxy_has_as_many_clients_as_it_needs() {
         client.get("/health", &[]).ok();
     }
 }
+
+/// Messages of a kilobyte, some of them in each of ten channels.
+fn fill(server: &Server, count: usize) -> Vec<Response> {
+    let mut client = Client::connect(server.address());
+    let text = "x".repeat(1_000);
+    (0..count)
+        .map(|place| client.get("/write", &[("channel", &format!("c{}", place % 10)), ("message", &text)]))
+        .collect()
+}
+
+#[test]
+fn where_memory_ends_the_oldest_history_goes_first_and_is_told_as_missed() {
+    let server = Server::with(&["--max-memory", "200k", "--history", "1000"]);
+    assert!(fill(&server, 1_000).iter().all(|answer| answer.status == 200));
+    let retained = |channel: &str| {
+        let answer = server.get("/read", &[("channel", channel), ("from_id", "1")]).ok();
+        assert_eq!(answer.json()["missed"], true);
+        let ids: Vec<_> =
+            answer.json()["messages"].as_array().expect("messages").iter().map(|it| it["id"].clone()).collect();
+        assert_eq!(ids.last().expect("the newest is there"), 100);
+        ids.len()
+    };
+    let counts: Vec<_> = (0..10).map(|place| retained(&format!("c{place}"))).collect();
+    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+    assert!(most - least <= 5, "of all channels alike, but for those of the same millisecond: {counts:?}");
+    assert!((100..200).contains(&counts.iter().sum::<usize>()), "{counts:?}");
+}
+
+#[test]
+fn where_no_history_is_left_nothing_comes_in_and_everything_goes_out() {
+    let server = Server::with(&["--max-memory", "100k", "--history", "0"]);
+    let text = "n".repeat(3_000);
+    let mut members = Vec::new();
+    let mut client = Client::connect(server.address());
+    until("members have taken all there is", || {
+        let answer = client.get("/introduce", &[("channel", "c"), ("message", &text)]);
+        if answer.status == 200 {
+            let json = answer.json();
+            members.push((json["connection"].to_string(), json["auth"].as_str().expect("a secret").to_owned()));
+        }
+        answer.status != 200
+    });
+    assert!((10..40).contains(&members.len()), "{}", members.len());
+    let answer = client.get("/introduce", &[("channel", "another"), ("message", &text)]);
+    answer.fails_with(503, "over_capacity");
+    answer.header("retry-after").expect("a Retry-After");
+    assert_eq!(client.get("/read", &[("channel", "c"), ("from_id", "0")]).ok().texts().len(), members.len());
+    for (connection, auth) in &members {
+        client.get("/goodbye", &[("connection", connection), ("auth", auth)]).ok();
+    }
+    client.get("/introduce", &[("channel", "c"), ("message", &text)]).ok();
+}
+
+#[test]
+fn requests_that_are_not_whole_take_no_more_memory_than_there_is() {
+    let server = Server::with(&["--max-memory", "300k", "--max-message", "64k"]);
+    let head = "POST /write?channel=c HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 60000\r\n\r\n";
+    let half = [head, &"x".repeat(50_000)].concat();
+    let mut clients: Vec<_> = (0..20).map(|_| Client::connect(server.address())).collect();
+    for client in &mut clients {
+        client.send(&half);
+    }
+    until("those are refused for whom there is no room", || {
+        clients.iter().filter(|client| client.has_something()).count() >= 10
+    });
+    let refused = clients.iter_mut().filter(|client| client.has_something());
+    let count = refused.map(|client| client.response().fails_with(503, "over_capacity")).count();
+    assert!(count < 20, "a few have room: {count} of 20 are refused");
+    drop(clients);
+    until("their room is free", || server.get("/write", &[("channel", "c"), ("message", "m")]).status == 200);
+}

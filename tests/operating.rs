@@ -106,6 +106,7 @@ fn help_names_every_option() {
         "max-clients-per-address",
         "max-rate",
         "max-channels",
+        "max-memory",
         "trust-proxy",
         "allow-origin",
         "no-demo",

@@ -1,10 +1,11 @@
 //! One request in, one answer out, or a read that waits.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::answer::{self, Content, Dress, Payload, Presentation, Tailor};
+use super::answer::{self, Content, Dress, Encoded, Payload, Presentation, Tailor};
 use super::call::Reading;
 use super::caller::{Address, Peer, Proxies};
 use super::error::Error;
@@ -77,6 +78,8 @@ pub struct Api {
     pub(super) json: Vec<u8>,
     /// What the last wake-up became, in each form in which it was wanted.
     pub(super) shared: Shared,
+    /// Bytes of those that somebody still holds.
+    pub(super) encoded: Rc<Cell<usize>>,
     /// An answer for one.
     pub(super) private: Vec<u8>,
     rate_limit: Option<RateLimit>,
@@ -94,6 +97,7 @@ impl Api {
             tailor: Tailor::new(config.allow_origin.clone()),
             json: Vec::new(),
             shared: Shared::default(),
+            encoded: Rc::default(),
             private: Vec::new(),
             rate_limit: RateLimit::new(config.max_rate),
             random,
@@ -168,13 +172,19 @@ impl Api {
             self.tailor.push_json(&mut self.private, dress, 200, "", &self.json);
             return (Payload::Private(&self.private), persistence);
         }
-        let Self { shared, private, tailor, json, .. } = self;
+        let Self { shared, private, tailor, json, encoded, .. } = self;
         let shared = shared.answer.get_or_insert_with(|| {
             private.clear();
             tailor.push_json(private, dress, 200, "", json);
-            Rc::from(private.as_slice())
+            Encoded::new(private, encoded)
         });
         (Payload::Shared(shared), persistence)
+    }
+
+    /// Bytes of answers for many that are still held, here or by those who are slow to take them.
+    #[must_use]
+    pub fn encoded_bytes(&self) -> usize {
+        self.encoded.get()
     }
 
     /// Forgets the wake-up before, unless this one repeats it.

@@ -160,6 +160,7 @@ impl From<Refusal> for Error {
             Refusal::WrongAuth => Self::BadAuth,
             Refusal::TooManyChannels => Self::BadParameter("a connection is in 32 channels at most: leave one first"),
             Refusal::OverCapacity => Self::OverCapacity("this server has as many channels as it may: try again later"),
+            Refusal::OutOfMemory => Self::OverCapacity("this server has no memory left for more: try again later"),
         }
     }
 }

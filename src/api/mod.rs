@@ -16,7 +16,7 @@ mod rate;
 mod route;
 mod stream;
 
-pub use answer::{Payload, Presentation};
+pub use answer::{Encoded, Payload, Presentation};
 pub use api::{Api, Config, Outcome};
 pub use caller::{Address, Network, Peer, Proxies};
 pub use error::Error;

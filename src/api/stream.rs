@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::answer::{self, Content, Dress, Payload};
+use super::answer::{self, Content, Dress, Encoded, Payload};
 use super::api::{Api, Outcome};
 use super::caller::{Address, Peer};
 use super::error::Error;
@@ -40,9 +40,9 @@ pub struct Stream {
 /// A stream's first words, kept with those of its kind: the same bytes for many.
 #[derive(Default)]
 pub(super) struct Shared {
-    pub(super) answer: Option<Rc<[u8]>>,
-    pub(super) events: Option<Rc<[u8]>>,
-    pub(super) frame: Option<Rc<[u8]>>,
+    pub(super) answer: Option<Rc<Encoded>>,
+    pub(super) events: Option<Rc<Encoded>>,
+    pub(super) frame: Option<Rc<Encoded>>,
 }
 
 impl Transport {
@@ -186,12 +186,12 @@ impl Api {
         if !stream.names.is_empty() {
             return Payload::Private(&self.private);
         }
-        let Self { shared, private, .. } = self;
+        let Self { shared, private, encoded, .. } = self;
         let shared = match stream.transport {
             Transport::Events => &mut shared.events,
             Transport::Frames => &mut shared.frame,
         };
-        Payload::Shared(shared.get_or_insert_with(|| Rc::from(private.as_slice())))
+        Payload::Shared(shared.get_or_insert_with(|| Encoded::new(private, encoded)))
     }
 }
 

@@ -17,6 +17,9 @@ use super::upkeep::Spot;
 /// How many channels one read may follow.
 pub const CHANNELS_PER_READ_MAX: usize = 32;
 
+/// What a read that waits takes on each channel, and a channel that comes into being with it: roughly.
+const READING_MEMORY: usize = 512;
+
 /// Everything about a read but its transport.
 pub struct ReadCall<'a> {
     /// The channels in the order asked: one to [`CHANNELS_PER_READ_MAX`], all different.
@@ -115,6 +118,7 @@ impl Hub {
         };
         if waits {
             self.room_for(spots)?;
+            self.memory_for(READING_MEMORY * spots.len())?;
         }
         // From here on nothing refuses it.
         for spot in spots {
@@ -215,7 +219,7 @@ impl Hub {
     fn fresh_spot(&mut self, log: &LogName<'_>, now: Millis) -> Spot {
         let spot = self.spot(log);
         if let Spot::Channel(place) = spot {
-            self.channels[place as usize].expire(now, self.retention);
+            self.expire_history(now, place);
         }
         spot
     }

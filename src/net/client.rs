@@ -79,6 +79,8 @@ pub(super) struct Client {
     /// Fires at `fires_at`, which is never later than `deadline`.
     pub(super) timer: Option<TimerId>,
     pub(super) fires_at: Millis,
+    /// What it took when it was last counted.
+    pub(super) counted_memory: u32,
     /// The socket may hold bytes that were not read.
     pub(super) can_read: bool,
     /// Nothing comes after what the socket holds.
@@ -109,6 +111,7 @@ impl Client {
             deadline,
             timer: None,
             fires_at: Millis(0),
+            counted_memory: 0,
             can_read: false,
             peer_closed: false,
             is_ready: false,
@@ -183,6 +186,21 @@ impl Client {
         self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
     }
 
+    /// Whether it takes no memory but its own, as most do.
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.incoming.is_none() && self.outbox.is_none() && !matches!(self.state, State::Following(_))
+    }
+
+    /// Memory that it takes beside itself: requests and texts that are not whole, answers that are not taken.
+    pub(super) fn memory(&self) -> usize {
+        let fragments = match &self.state {
+            State::Following(following) => following.fragments.as_ref().map_or(0, Vec::capacity),
+            _ => 0,
+        };
+        let incoming = self.incoming.as_ref().map_or(0, |incoming| incoming.bytes.capacity());
+        fragments + incoming + self.outbox.as_ref().map_or(0, |outbox| outbox.memory())
+    }
+
     /// Whether there is more to read or to handle.
     pub(super) fn has_input(&self) -> bool {
         self.can_read || self.incoming.is_some()
@@ -240,6 +258,6 @@ mod tests {
 
     #[test]
     fn a_client_that_waits_stays_small() {
-        assert!(size_of::<Client>() <= 104, "{}", size_of::<Client>());
+        assert!(size_of::<Client>() <= 112, "{}", size_of::<Client>());
     }
 }

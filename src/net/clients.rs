@@ -20,6 +20,8 @@ pub(super) struct Clients {
     doomed: Vec<Key>,
     /// How many are there only to be told that there is no room.
     refused: usize,
+    /// Bytes that all take beside themselves.
+    memory: usize,
     /// How many one address may have at once; 0 for no limit.
     max_per_address: usize,
     /// How many each has, where there is a limit. Proxies are not counted: they are many.
@@ -35,6 +37,7 @@ impl Clients {
             closing: Vec::new(),
             doomed: Vec::new(),
             refused: 0,
+            memory: 0,
             max_per_address,
             per_address: HashMap::new(),
         }
@@ -97,6 +100,23 @@ impl Clients {
         self.uncount(self.slots.get(key).and_then(|client| self.counted(client)));
         self.the(key).is_refused = true;
         self.refused += 1;
+    }
+
+    /// Bytes that all take beside themselves: of those that were not counted since they changed, as it was then.
+    pub(super) fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// Takes account of what a client takes now. Tells whether it is more than it was.
+    pub(super) fn count_memory(&mut self, key: Key) -> bool {
+        let Some(client) = self.slots.get_mut(key) else { return false };
+        if client.holds_nothing() && client.counted_memory == 0 {
+            return false;
+        }
+        let now = u32::try_from(client.memory()).unwrap_or(u32::MAX);
+        let before = mem::replace(&mut client.counted_memory, now);
+        self.memory = self.memory + now as usize - before as usize;
+        now > before
     }
 
     /// Has the client looked at by `at`, unless its deadline is moved again. A later deadline is only noted: the
@@ -176,6 +196,7 @@ impl Clients {
                 self.wheel.cancel(timer);
             }
             self.refused -= usize::from(client.is_refused);
+            self.memory -= client.counted_memory as usize;
             self.uncount(self.counted(&client));
         }
     }

@@ -20,6 +20,9 @@ const READ_BYTES: usize = 64 * 1024;
 /// A client that pipelines gets this much of answers in one turn, then others have theirs.
 pub(super) const ANSWERS_BYTES_A_TURN: usize = 256 * 1024;
 
+/// What a client is told whose request finds no memory.
+const NO_MEMORY: Error = Error::OverCapacity("this server has no memory left for more: try again later");
+
 /// How long a client that was told to go may still send.
 const LINGER_MS: u64 = 5_000;
 
@@ -34,6 +37,8 @@ pub(super) struct Patience {
     pub(super) max_backlog: usize,
     /// Clients that one address may have at once; 0 for no limit.
     pub(super) max_per_address: usize,
+    /// Bytes that requests which are not whole and answers which are not taken may take, of all clients.
+    pub(super) max_memory: usize,
 }
 
 /// What the poll said of a socket.
@@ -91,6 +96,7 @@ impl Conversation {
     pub(super) fn set_time(&mut self, now: Now) {
         self.now = now;
         self.api.set_time(now);
+        self.hub.set_outside(self.clients.memory() + self.api.encoded_bytes());
     }
 
     /// When something is due that nobody will call for.
@@ -145,12 +151,29 @@ impl Conversation {
             }
             State::Reading | State::Lingering => self.go_on(key),
         }
+        self.mind_memory(key);
+    }
+
+    /// Something of a client's may have become more. One that takes what is not there is told to go.
+    fn mind_memory(&mut self, key: Key) {
+        if !self.clients.count_memory(key) || self.clients.memory() <= self.patience.max_memory {
+            return;
+        }
+        let client = self.clients.the(key);
+        if let State::Reading = client.state {
+            client.incoming = None;
+            self.api.refuse(NO_MEMORY, &mut self.out);
+            self.send_out(key, &Stop::Ends(Next::Linger));
+        } else {
+            self.lose(key);
+        }
     }
 
     /// Goes on with the clients whose work was cut short.
     pub(super) fn go_on_with_ready(&mut self) {
         for key in self.clients.take_ready() {
             self.go_on(key);
+            self.mind_memory(key);
         }
     }
 
@@ -469,6 +492,10 @@ fn answer_waiting(api: &mut Api, clients: &mut Clients, patience: Patience, now:
         clients.reap_later(key);
         return;
     };
+    if flush != Flush::Drained {
+        clients.count_memory(key);
+    }
+    let client = clients.the(key);
     let next = match persistence {
         Persistence::Closes if client.has_input() => Next::Linger,
         Persistence::Closes => Next::Close,

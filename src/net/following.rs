@@ -150,10 +150,14 @@ pub(super) fn tell(api: &mut Api, clients: &mut Clients, patience: Patience, now
     let payload = api.tell(wake, &following.stream);
     let is_blocked = client.outbox.is_some();
     let Ok(flush) = client.send(&payload) else { return clients.doom(key) };
+    let has_grown = flush != Flush::Drained && clients.count_memory(key);
+    let client = clients.the(key);
     if wake.is_last {
         // The peer of a WebSocket has a farewell to send.
         settle(clients, patience, now, key, Next::Linger, flush);
-    } else if is_blocked && client.backlog() > patience.max_backlog {
+    } else if (is_blocked && client.backlog() > patience.max_backlog)
+        || (has_grown && clients.memory() > patience.max_memory)
+    {
         // One answer may be longer than that; what comes on top of one that is not taken may not.
         clients.doom(key);
     } else {

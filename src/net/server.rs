@@ -93,6 +93,7 @@ impl Server {
             heartbeat_ms: options.heartbeat.as_millis() as u64,
             max_backlog: options.max_backlog,
             max_per_address: options.max_clients_per_address,
+            max_memory: options.max_memory,
         };
         let max_clients = if options.max_clients == 0 { files_allow } else { options.max_clients.min(files_allow) };
         log::info!("started, for up to {max_clients} clients");
@@ -289,6 +290,7 @@ fn hub_config(options: &Options) -> hub::Config {
         close_grace: options.close_grace,
         max_reply: options.max_reply,
         max_channels: options.max_channels,
+        max_memory: options.max_memory,
         epoch: Epoch::new(token(random_byte)),
         resting_key,
     }

@@ -72,6 +72,8 @@ pub struct Options {
     pub max_rate: usize,
     /// Channels at once; 0 for no limit.
     pub max_channels: usize,
+    /// What may be held for clients, in bytes.
+    pub max_memory: usize,
     /// Whose `X-Forwarded-For` names the client.
     pub trust_proxy: Vec<Network>,
     /// Which pages may call.
@@ -234,6 +236,13 @@ const SPECS: &[Spec] = &[
         set: |options, text| put(&mut options.max_channels, count(text)),
     },
     Spec {
+        name: "max-memory",
+        takes: Takes::One("SIZE"),
+        default: "256m",
+        help: "what messages, members and channels may hold together",
+        set: |options, text| put(&mut options.max_memory, size(text).and_then(above_zero)),
+    },
+    Spec {
         name: "trust-proxy",
         takes: Takes::Several("ADDR"),
         default: "",
@@ -299,6 +308,7 @@ impl Options {
             max_clients_per_address: 0,
             max_rate: 0,
             max_channels: 0,
+            max_memory: 0,
             trust_proxy: Vec::new(),
             allow_origin: Vec::new(),
             demo: true,
