@@ -1,4 +1,4 @@
-//! A crowd: readers in rooms who poll for ever, and a few writers. Every message is checked.
+//! A crowd: readers in rooms who poll for ever or stay, and a few writers. Every message is checked.
 //!
 //! A room has a log, which is what its first reader saw at each place; every other reader must see the
 //! same at that place, and in the end the log must hold what was written, each message once. So a
@@ -31,6 +31,8 @@ struct Reader {
     room: u32,
     /// How many messages of its room it has seen.
     place: u32,
+    /// Whether its stream has begun.
+    follows: bool,
 }
 
 struct Room {
@@ -119,6 +121,7 @@ impl Crowd {
                     // Neighbours in the server's tables are in different rooms, as in life.
                     room: (index % size.rooms) as u32,
                     place: 0,
+                    follows: false,
                 });
             }
             for index in batch {
@@ -238,12 +241,12 @@ impl Readers {
             form: size.form,
             all: Vec::new(),
             rooms: (0..size.rooms as u32).map(room).collect(),
-            framer: Framer::default(),
+            framer: Framer::new(size.form.cut()),
             delivered: 0,
         }
     }
 
-    /// Sends the first poll of a reader.
+    /// Sends the first read of a reader.
     fn poll(&mut self, index: usize) -> Result<()> {
         let reader = &self.all[index];
         let poll = &mut self.rooms[reader.room as usize].poll;
@@ -257,10 +260,16 @@ impl Readers {
         let reader = &mut self.all[index];
         let room = &mut self.rooms[reader.room as usize];
         let (dialect, form) = (self.dialect, self.form);
-        let Reader { client, place, .. } = reader;
+        let Reader { client, place, follows, .. } = reader;
         let delivered = &mut self.delivered;
         let number = index as u32;
         client.receive(&mut self.framer, buffer, |client, frame| {
+            if form.stays() && begins(follows, frame, form)? {
+                return Ok(());
+            }
+            if frame.is_ping() {
+                return client.send(&wire::PONG);
+            }
             room.learn(frame, dialect, form, reader.room, number)?;
             room.admit(place).map_err(|error| format!("reader {index} of room {}: {error}", reader.room))?;
             let at = Instant::now();
@@ -268,6 +277,9 @@ impl Readers {
                 on(Delivery { seq, at });
             }
             *delivered += room.seqs.len() as u64;
+            if form.stays() {
+                return Ok(());
+            }
             if form == Form::Jsonp {
                 wire::put_callback(&mut room.poll, number);
             }
@@ -276,11 +288,24 @@ impl Readers {
     }
 }
 
+/// Whether this is how a stream begins, as it must once.
+fn begins(follows: &mut bool, frame: &Frame, form: Form) -> Result<bool> {
+    let begins = frame.status.is_some();
+    if begins == *follows {
+        return Err(format!("a stream begins twice, or not at all: {}", frame.lossy()).into());
+    }
+    *follows = true;
+    if begins {
+        wire::check_opening(frame, form)?;
+    }
+    Ok(begins)
+}
+
 impl Room {
     /// Reads an answer, unless it is the one that another reader just got.
     fn learn(&mut self, frame: &Frame, dialect: Dialect, form: Form, room: u32, reader: u32) -> Result<()> {
         let known = match form {
-            Form::Plain => self.answer == frame.bytes,
+            Form::Plain | Form::Events | Form::Frames => self.answer == frame.bytes,
             Form::Jsonp => wire::same_but_for_callback(frame.bytes, &self.answer, frame.head_bytes, reader),
         };
         if known {
@@ -289,7 +314,9 @@ impl Room {
         let answer = dialect.decode(frame, form)?;
         self.answer.clear();
         self.answer.extend_from_slice(frame.bytes);
-        self.poll = dialect.poll(room, &answer.cursor, form);
+        if !form.stays() {
+            self.poll = dialect.poll(room, &answer.cursor, form);
+        }
         self.seqs = answer.seqs;
         let own = |answer| wire::same_but_for_callback(answer, answer, frame.head_bytes, reader);
         if form == Form::Jsonp && !own(frame.bytes) {
@@ -397,6 +424,16 @@ mod tests {
             got(&mut crowd, &mut 0, wrong).unwrap();
             assert!(crowd.check().is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_stream_begins_once_and_before_its_messages() {
+        let part = |status| Frame { status, bytes: b"HTTP/1.1 101 \r\n", head_bytes: 0 };
+        assert!(begins(&mut false, &part(None), Form::Frames).is_err());
+        assert!(begins(&mut true, &part(Some(101)), Form::Frames).is_err());
+        assert!(!begins(&mut true, &part(None), Form::Frames).unwrap());
+        // Whoever accepts no key accepts no WebSocket.
+        assert!(begins(&mut false, &part(Some(101)), Form::Frames).is_err());
     }
 
     #[test]
