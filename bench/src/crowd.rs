@@ -16,6 +16,8 @@ use crate::{Result, STALL};
 const WRITER_TOKENS: u64 = 1 << 32;
 /// Readers that connect before the server must have read from them.
 const CONNECT_BATCH: usize = 100;
+/// Between two looks whether streams begin.
+const BEGIN_PATIENCE: Duration = Duration::from_millis(200);
 
 /// How large a crowd is.
 #[derive(Clone, Copy)]
@@ -60,6 +62,8 @@ struct Readers {
     rooms: Vec<Room>,
     framer: Framer,
     delivered: u64,
+    /// How many streams have begun.
+    begun: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -96,7 +100,8 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// Connects everybody and lets every reader ask for its first message.
+    /// Connects everybody and lets every reader ask for its first message. Streams have begun then: a later one
+    /// would get its beginning and the first message in one send, in some runs.
     pub(crate) fn gather(target: &Target, size: Size) -> Result<Self> {
         let mut crowd = Self {
             poller: Poller::new()?,
@@ -127,6 +132,10 @@ impl Crowd {
             for index in batch {
                 crowd.readers.poll(index)?;
             }
+        }
+        while size.form.stays() && crowd.readers.begun < total {
+            crowd.turn(BEGIN_PATIENCE, |_| ())?;
+            crowd.check_progress()?;
         }
         Ok(crowd)
     }
@@ -179,6 +188,7 @@ impl Crowd {
         let written = |room: u32| self.readers.rooms[room as usize].written.len();
         let mut behind = self.readers.all.iter().enumerate();
         let behind = behind.find(|(_, reader)| (reader.place as usize) < written(reader.room));
+        let (begun, all) = (self.readers.begun, self.readers.all.len());
         Err(match behind {
             Some((index, reader)) => format!(
                 "lost: reader {index} has {} of the {} messages of room {}",
@@ -186,6 +196,7 @@ impl Crowd {
                 written(reader.room),
                 reader.room
             ),
+            None if self.readers.form.stays() && begun < all => format!("{begun} of {all} streams have begun"),
             None => format!("{} writes are not answered", self.unanswered()),
         }
         .into())
@@ -243,6 +254,7 @@ impl Readers {
             rooms: (0..size.rooms as u32).map(room).collect(),
             framer: Framer::new(size.form.cut()),
             delivered: 0,
+            begun: 0,
         }
     }
 
@@ -261,10 +273,11 @@ impl Readers {
         let room = &mut self.rooms[reader.room as usize];
         let (dialect, form) = (self.dialect, self.form);
         let Reader { client, place, follows, .. } = reader;
-        let delivered = &mut self.delivered;
+        let (delivered, begun) = (&mut self.delivered, &mut self.begun);
         let number = index as u32;
         client.receive(&mut self.framer, buffer, |client, frame| {
             if form.stays() && begins(follows, frame, form)? {
+                *begun += 1;
                 return Ok(());
             }
             if frame.is_ping() {
