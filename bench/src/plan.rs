@@ -180,19 +180,19 @@ fn own(readers: usize, messages: usize, scale: usize, against: &'static str) -> 
     ]
 }
 
-/// The memory of those who wait, of each kind; the streams with `streams` readers.
-fn idle(labels: [&'static str; 3], readers: usize, streams: usize) -> impl Iterator<Item = Part> {
+/// The memory of those who wait, of each kind; `streams` event streams and as many sockets, of these servers.
+fn idle(labels: [&'static str; 3], readers: usize, streams: usize, of: &'static [Kind]) -> impl Iterator<Item = Part> {
     let kinds = [
         ("idle", "bytes a reader", Form::Plain, readers, goal(Against::Absolute, 320.0, Some(200.0))),
         ("idle-events", "bytes a stream", Form::Events, streams, goal(Against::Absolute, 600.0, None)),
         ("idle-frames", "bytes a socket", Form::Frames, streams, goal(Against::Absolute, 600.0, None)),
     ];
-    labels.into_iter().zip(kinds).map(|(label, (name, unit, form, readers, bytes))| Part {
+    labels.into_iter().zip(kinds).map(move |(label, (name, unit, form, readers, bytes))| Part {
         name,
         label,
         unit,
         work: Work::Idle { readers, form },
-        targets: WITHOUT_FLOOR,
+        targets: if form.stays() { of } else { WITHOUT_FLOOR },
         goals: vec![bytes, goal(Against::LeftOverBefore, 1.10, None)],
     })
 }
@@ -202,8 +202,8 @@ pub(crate) fn parts(length: Length) -> Vec<Part> {
     let mut parts = match length {
         Length::Quick => vec![
             fanout("fanout1000", "fan-out, 1,000 readers", 1_000, 30),
-            stream("events1000", "fan-out, 1,000 event streams", Form::Events, 1_000, 30, "fanout1000"),
-            stream("frames1000", "fan-out, 1,000 WebSockets", Form::Frames, 1_000, 30, "fanout1000"),
+            stream("events1000", "fan-out, 1,000 event streams", Form::Events, 1_000, 20, "fanout1000"),
+            stream("frames1000", "fan-out, 1,000 WebSockets", Form::Frames, 1_000, 20, "fanout1000"),
             chat("chat500x10", "chat, 500 rooms × 10", 500, 10, 1.5),
         ],
         Length::Full => vec![
@@ -224,13 +224,13 @@ pub(crate) fn parts(length: Length) -> Vec<Part> {
             parts.extend(requests(Duration::from_millis(500)));
             parts.extend(own(1_000, 30, 1, "fanout1000"));
             let labels = ["memory, 4,000 readers", "memory, 4,000 event streams", "memory, 4,000 WebSockets"];
-            parts.extend(idle(labels, 4_000, 4_000));
+            parts.extend(idle(labels, 4_000, 4_000, SPEAK));
         }
         Length::Full => {
             parts.extend(requests(Duration::from_secs(2)));
             parts.extend(own(1_000, 100, 4, "fanout1000"));
             let labels = ["memory, 18,000 readers", "memory, 10,000 event streams", "memory, 10,000 WebSockets"];
-            parts.extend(idle(labels, 18_000, 10_000));
+            parts.extend(idle(labels, 18_000, 10_000, WITHOUT_FLOOR));
         }
     }
     parts

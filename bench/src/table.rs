@@ -33,13 +33,15 @@ pub(crate) fn render(outcome: &Outcome) -> String {
     let mut rows = vec![header(&[])];
     rows.extend(busy.into_iter().map(rates));
     text.push_str(&aligned(&rows));
-    text.push_str(
-        "\nMemory in bytes each: before a message / after one to each; and all that is resident when they have \
+    if !idle.is_empty() {
+        text.push_str(
+            "\nMemory in bytes each: before a message / after one to each; and all that is resident when they have \
          left,\nby what was before they came.\n\n",
-    );
-    let mut rows = vec![header(&[])];
-    rows.extend(idle.into_iter().map(memory));
-    text.push_str(&aligned(&rows));
+        );
+        let mut rows = vec![header(&[])];
+        rows.extend(idle.into_iter().map(memory));
+        text.push_str(&aligned(&rows));
+    }
     text.push_str("\nThe ratios and goals in short, by the medians.\n\n");
     text.push_str(&short(outcome));
     let _ = writeln!(
@@ -185,7 +187,8 @@ fn short(outcome: &Outcome) -> String {
                 None => write!(text, " |"),
             };
         }
-        let _ = writeln!(text, " {} |", goals(outcome, row));
+        let goals = goals(outcome, row);
+        let _ = if goals.is_empty() { writeln!(text, " |") } else { writeln!(text, " {goals} |") };
     }
     text
 }
