@@ -56,12 +56,7 @@ impl World {
         let channel = self.random.index(self.plan.channels);
         match self.random.weighted(&self.plan.kinds) {
             Kind::Write => self.write_one(channel),
-            Kind::Burst => {
-                let (few, many) = (self.random.pick(&[2, 4]), self.random.pick(&[99, 100, 101, 130]));
-                for _ in 0..if matches!(self.plan.limits.history, 0 | 100) { many } else { few } {
-                    self.write_one(channel);
-                }
-            }
+            Kind::Burst => self.burst(channel),
             Kind::JoinAsNew if self.model.living().len() < self.plan.connections_max => self.join(channel, None),
             Kind::JoinAsNew | Kind::JoinAgain => {
                 let shown = self.somebody();
@@ -80,7 +75,7 @@ impl World {
             Kind::Household => self.household(),
             Kind::Follow => self.follow(),
             Kind::Resume => self.resume_one(),
-            Kind::FollowAnew => self.have_follow_anew(),
+            Kind::FollowAnew => self.follow_anew_by_one(),
             Kind::Members => self.call(&Call::Members { channel }),
             Kind::Close => self.close_one(),
             Kind::Vanish => self.vanish(),
@@ -92,6 +87,13 @@ impl World {
     fn write_one(&mut self, channel: usize) {
         let (text, shown) = (self.text(), self.somebody_maybe());
         self.call(&Call::Write { channel, text, shown });
+    }
+
+    fn burst(&mut self, channel: usize) {
+        let (few, many) = (self.random.pick(&[2, 4]), self.random.pick(&[99, 100, 101, 130]));
+        for _ in 0..if matches!(self.plan.limits.history, 0 | 100) { many } else { few } {
+            self.write_one(channel);
+        }
     }
 
     fn join(&mut self, channel: usize, shown: Option<Shown>) {
@@ -129,6 +131,9 @@ impl World {
         }
         let connection = self.random.pick(&living);
         while let Some(client) = self.model.waiting_with(connection) {
+            if self.model.streaming_clients().contains(&client) && self.random.once_in(3) {
+                self.follow_anew_by(client);
+            }
             self.call(&Call::Close { client });
             self.end_turn();
             let by_ms = self.random.below(self.plan.limits.grace_ms / 2 + 2);
@@ -200,12 +205,18 @@ impl World {
         }
     }
 
+    /// Mostly from one place. What comes next may be more than history retains, and then they differ.
     fn crowd(&mut self, channel: usize) {
         let since = self.since(channel);
         for _ in 0..2 + self.random.below(4) {
             let since = if self.random.once_in(3) { self.since(channel) } else { since };
             let (client, shown, wait) = (self.next_client(), self.somebody_maybe(), self.wait());
             self.call(&Call::Read(Ask { client, follows: vec![(channel, since)], epoch: None, shown, wait }));
+        }
+        if self.random.once_in(6) {
+            let shown = self.somebody_maybe();
+            self.join(channel, shown);
+            self.burst(channel);
         }
     }
 
@@ -312,14 +323,17 @@ impl World {
         }
     }
 
-    /// A follower asks for its own channels again, since it is to see all of them.
-    fn have_follow_anew(&mut self) {
+    fn follow_anew_by_one(&mut self) {
         let clients = self.model.streaming_clients();
-        if clients.is_empty() {
-            return;
+        if !clients.is_empty() {
+            let client = self.random.pick(&clients);
+            self.may_say_goodbye(client);
+            self.follow_anew_by(client);
         }
-        let client = self.random.pick(&clients);
-        self.may_say_goodbye(client);
+    }
+
+    /// A follower asks for its own channels again, since it is to see all of them.
+    fn follow_anew_by(&mut self, client: u64) {
         let follower = self.followers.iter().find(|follower| follower.client == Some(client));
         let (follows, epoch) = if let Some(follower) = follower {
             (follower.follows(), Some(self.epoch.clone()))
