@@ -42,7 +42,8 @@ impl World {
     pub(crate) fn resume(&mut self, client: u64) {
         let expected = self.model.resume(client);
         let mut wakes = Vec::new();
-        self.hub.resume(self.now, self.key_of(client), |wake| wakes.push(Told::by(&wake)));
+        let was_behind = self.hub.resume(self.now, self.key_of(client), |wake| wakes.push(Told::by(&wake)));
+        assert_eq!(was_behind, expected.is_some(), "whether there was more");
         self.record.note(|| format!("    told {wakes:?}"));
         assert_eq!(wakes.iter().map(|told| &told.answer).collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
         for Told { client: whom, answer, is_repeat, is_last } in wakes {
