@@ -155,12 +155,14 @@ impl Hub {
     }
 
     /// A stream has taken what it was given: it gets the next answer, if there is one. Tells whether there was.
-    pub fn resume(&mut self, key: ReaderKey, wake: impl FnOnce(Wake<'_>)) -> bool {
-        let is_behind = self.readers.get(key).is_some_and(|reader| reader.stay == Stay::Behind);
-        if is_behind {
-            self.tell(key, &mut None, wake);
+    pub fn resume(&mut self, now: Now, key: ReaderKey, wake: impl FnOnce(Wake<'_>)) -> bool {
+        let reader = self.readers.get(key).filter(|reader| reader.stay == Stay::Behind);
+        let Some(reader) = reader else { return false };
+        for seat in reader.seats.as_slice() {
+            self.channels[seat.channel as usize].expire(now.mono, self.retention);
         }
-        is_behind
+        self.tell(key, &mut None, wake);
+        true
     }
 
     /// A client that waited is gone: its read ends, and the connection that it kept alive with it.

@@ -112,7 +112,7 @@ impl Conversation {
     fn resume(&mut self, key: Key) {
         let Self { hub, api, clients, patience, now, .. } = self;
         let State::Following(following) = &clients.the(key).state else { return };
-        let is_behind = hub.resume(following.reader, |wake| tell(api, clients, *patience, *now, key, &wake));
+        let is_behind = hub.resume(*now, following.reader, |wake| tell(api, clients, *patience, *now, key, &wake));
         if is_behind && clients.the(key).outbox.is_none() {
             clients.make_ready(key);
         }
