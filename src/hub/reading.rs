@@ -154,15 +154,32 @@ impl Hub {
         Ok(ReadOutcome::Follows(key, reply))
     }
 
-    /// A stream has taken what it was given: it gets the next answer, if there is one. Tells whether there was.
-    pub fn resume(&mut self, now: Now, key: ReaderKey, wake: impl FnOnce(Wake<'_>)) -> bool {
-        let reader = self.readers.get(key).filter(|reader| reader.stay == Stay::Behind);
-        let Some(reader) = reader else { return false };
-        for seat in reader.seats.as_slice() {
-            self.channels[seat.channel as usize].expire(now.mono, self.retention);
+    /// A stream is not to be told more before it has taken what it was given: until [`Hub::resume`], its messages wait in
+    /// the log.
+    pub fn fall_behind(&mut self, key: ReaderKey) {
+        if let Some(reader) = self.readers.get_mut(key) {
+            reader.stay = Stay::Behind;
         }
-        self.tell(key, &mut None, wake);
-        true
+    }
+
+    /// A stream has taken what it was given: if it is behind it gets the next answer, if there is one. Tells whether there
+    /// was.
+    pub fn resume(&mut self, now: Now, key: ReaderKey, wake: impl FnOnce(Wake<'_>)) -> bool {
+        let Some(reader) = self.readers.get(key).filter(|reader| reader.stay == Stay::Behind) else { return false };
+        let places: Vec<_> = reader.seats.as_slice().iter().map(|seat| seat.channel).collect();
+        for place in places {
+            self.expire_history(now.mono, place);
+        }
+        let Self { readers, channels, .. } = self;
+        let reader = readers.get_mut(key).expect("found above");
+        let mut seats = reader.seats.as_slice().iter();
+        let has_news = seats.any(|seat| channels[seat.channel as usize].part_for(*seat).has_news());
+        if has_news {
+            self.tell(key, &mut None, wake);
+        } else {
+            reader.stay = Stay::On;
+        }
+        has_news
     }
 
     /// A client that waited is gone: its read ends, and the connection that it kept alive with it.

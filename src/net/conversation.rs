@@ -6,7 +6,7 @@ use std::io;
 use std::mem;
 use std::net::IpAddr;
 
-use super::client::{Client, Incoming, Input, Next, Socket, State};
+use super::client::{Backlog, Client, Incoming, Input, Next, Socket, State};
 use super::clients::Clients;
 use super::following::tell;
 use super::outbox::Flush;
@@ -208,10 +208,13 @@ impl Conversation {
         loop {
             let Self { hub, api, clients, patience, now, .. } = self;
             hub.deliver(*now, |wake| answer_waiting(api, clients, *patience, *now, &wake));
-            if !clients.has_doomed() {
+            for key in self.clients.take_overloaded() {
+                self.put_off(key);
+            }
+            if !self.clients.has_doomed() {
                 break;
             }
-            let doomed = clients.take_doomed();
+            let doomed = self.clients.take_doomed();
             // Their goodbyes are of this turn too. Every round loses somebody, so there is a last one.
             for key in doomed {
                 self.lose(key);
@@ -412,14 +415,20 @@ impl Conversation {
     fn send_out(&mut self, key: Key, stop: &Stop) {
         let client = self.clients.the(key);
         let was_blocked = client.outbox.is_some();
-        let sent = if self.out.is_empty() { Ok(Flush::Drained) } else { client.send(&Payload::Private(&self.out)) };
+        let sent = match (self.out.is_empty(), was_blocked) {
+            (true, false) => Ok(Flush::Drained),
+            (true, true) => Ok(Flush::Blocked { any: false }),
+            (false, _) => client.send(&Payload::Private(&self.out)),
+        };
         self.out.clear();
         let Ok(flush) = sent else { return self.lose(key) };
         let is_following = matches!(client.state, State::Following(_));
         let next = match stop {
             Stop::NeedsInput | Stop::Yields if is_following => {
-                if was_blocked && client.backlog() > self.patience.max_backlog {
-                    return self.lose(key);
+                match client.backlog(was_blocked, self.patience.max_backlog) {
+                    Backlog::Fits => {}
+                    Backlog::OneTooLong => self.put_off(key),
+                    Backlog::TooMuch => return self.lose(key),
                 }
                 return self.go_on_following(key, flush, matches!(stop, Stop::Yields));
             }

@@ -1,12 +1,12 @@
 //! Streams: reads that stay, and what is said on them both ways.
 
-use super::client::{Client, Following, Next, State};
+use super::client::{Backlog, Client, Following, Next, State};
 use super::clients::Clients;
 use super::conversation::{ANSWERS_BYTES_A_TURN, Conversation, Patience, Stop, settle};
 use super::outbox::Flush;
 use crate::api::{Api, Payload, Stream, Transport};
 use crate::http::{self, CloseCode, Frame, Opcode};
-use crate::hub::{Key, Now, ReaderKey, Wake};
+use crate::hub::{Key, Millis, Now, ReaderKey, Wake};
 
 /// Signs of life in a row that a peer may leave unanswered, or untaken.
 const UNANSWERED_MAX: u8 = 2;
@@ -14,9 +14,18 @@ const UNANSWERED_MAX: u8 = 2;
 impl Conversation {
     /// A read of this client stays.
     pub(super) fn begin_following(&mut self, key: Key, reader: ReaderKey, stream: Box<Stream>) {
-        let following = Following { reader, stream, unanswered: 0, fragments: None, incomplete_since: None };
+        let silent_until = self.now.mono.after(self.patience.heartbeat_ms);
+        let following = Following {
+            reader,
+            stream,
+            silent_until,
+            unanswered: 0,
+            fragments: None,
+            incomplete_since: None,
+            too_long: 0,
+        };
         self.clients.the(key).state = State::Following(Box::new(following));
-        self.clients.set_deadline(key, self.now.mono.after(self.patience.heartbeat_ms));
+        self.clients.set_deadline(key, silent_until);
     }
 
     /// Handles the frames at the start of `bytes`, one after the other; their answers gather in `self.out`. Returns how
@@ -56,6 +65,10 @@ impl Conversation {
         let Self { clients, api, hub, out, now, .. } = self;
         let State::Following(following) = &mut clients.the(key).state else { return Ok(()) };
         following.unanswered = 0;
+        if following.fragments.is_none() {
+            // What was incomplete is whole: the next has its own time.
+            following.incomplete_since = None;
+        }
         match frame.opcode {
             Opcode::Ping => http::push_frame(out, Opcode::Pong, frame.payload),
             Opcode::Pong => {}
@@ -68,6 +81,7 @@ impl Conversation {
                     following.fragments.get_or_insert_default().extend_from_slice(frame.payload);
                     return Ok(());
                 }
+                following.incomplete_since = None;
                 let mut gathered = following.fragments.take();
                 let text = gathered.as_mut().map_or(frame.payload, |text| {
                     text.extend_from_slice(frame.payload);
@@ -84,7 +98,6 @@ impl Conversation {
     /// After something was handed to the kernel, wholly or in part: what is to be done with a stream now. `has_more` tells
     /// that some of what came was not looked at.
     pub(super) fn go_on_following(&mut self, key: Key, flush: Flush, has_more: bool) {
-        let Patience { heartbeat_ms, request_timeout_ms, .. } = self.patience;
         let now = self.now.mono;
         let client = self.clients.the(key);
         let has_bytes = client.incoming.is_some();
@@ -98,13 +111,21 @@ impl Conversation {
         let is_incomplete = has_bytes || following.fragments.is_some();
         following.incomplete_since = is_incomplete.then(|| following.incomplete_since.unwrap_or(now));
         if is_incomplete && !was_incomplete {
-            self.clients.set_deadline(key, now.after(heartbeat_ms.min(request_timeout_ms)));
+            let due = following.due(self.patience);
+            self.clients.set_deadline(key, due);
         }
         if has_input {
             self.clients.make_ready(key);
         }
         if flush == Flush::Drained {
             self.resume(key);
+        }
+    }
+
+    /// A stream has enough to take for now.
+    pub(super) fn put_off(&mut self, key: Key) {
+        if let State::Following(following) = &self.clients.the(key).state {
+            self.hub.fall_behind(following.reader);
         }
     }
 
@@ -120,13 +141,19 @@ impl Conversation {
 
     /// A stream was silent for a while, or its peer was: shows that it lives, and sees whether the peer does.
     pub(super) fn show_life(&mut self, key: Key) {
-        let Patience { heartbeat_ms, request_timeout_ms, .. } = self.patience;
         let now = self.now.mono;
         let client = self.clients.the(key);
         let is_blocked = client.outbox.is_some();
         let State::Following(following) = &mut client.state else { return };
-        let is_too_slow = following.incomplete_since.is_some_and(|since| since.after(request_timeout_ms) <= now);
-        if is_too_slow || following.unanswered >= UNANSWERED_MAX {
+        if following.must_be_whole(self.patience).is_some_and(|at| at <= now) {
+            return self.lose(key);
+        }
+        if following.silent_until > now {
+            // What was to be whole by now is.
+            let due = following.due(self.patience);
+            return self.clients.set_deadline(key, due);
+        }
+        if following.unanswered >= UNANSWERED_MAX {
             return self.lose(key);
         }
         let sign: &[u8] = match following.stream.transport {
@@ -136,17 +163,33 @@ impl Conversation {
         };
         let asks = following.stream.transport == Transport::Frames;
         following.unanswered += u8::from(asks || is_blocked);
+        following.silent_until = now.after(self.patience.heartbeat_ms);
+        let due = following.due(self.patience);
         if !is_blocked && client.send(&Payload::Private(sign)).is_err() {
             return self.lose(key);
         }
-        self.clients.set_deadline(key, now.after(heartbeat_ms));
+        self.clients.set_deadline(key, due);
+    }
+}
+
+impl Following {
+    /// When what the peer has begun to say has to be whole.
+    fn must_be_whole(&self, patience: Patience) -> Option<Millis> {
+        self.incomplete_since.map(|since| since.after(patience.request_timeout_ms))
+    }
+
+    /// When a stream has to be looked at, for its silence or for what its peer leaves half said.
+    fn due(&self, patience: Patience) -> Millis {
+        self.must_be_whole(patience).map_or(self.silent_until, |at| at.min(self.silent_until))
     }
 }
 
 /// Tells a stream what is new, or its end.
 pub(super) fn tell(api: &mut Api, clients: &mut Clients, patience: Patience, now: Now, key: Key, wake: &Wake<'_>) {
     let client: &mut Client = clients.the(key);
-    let State::Following(following) = &client.state else { return };
+    let State::Following(following) = &mut client.state else { return };
+    following.silent_until = now.mono.after(patience.heartbeat_ms);
+    let due = following.due(patience);
     let payload = api.tell(wake, &following.stream);
     let is_blocked = client.outbox.is_some();
     let Ok(flush) = client.send(&payload) else { return clients.doom(key) };
@@ -154,13 +197,15 @@ pub(super) fn tell(api: &mut Api, clients: &mut Clients, patience: Patience, now
     let client = clients.the(key);
     if wake.is_last {
         // The peer of a WebSocket has a farewell to send.
-        settle(clients, patience, now, key, Next::Linger, flush);
-    } else if (is_blocked && client.backlog() > patience.max_backlog)
-        || (has_grown && clients.memory() > patience.max_memory)
-    {
-        // One answer may be longer than that; what comes on top of one that is not taken may not.
-        clients.doom(key);
-    } else {
-        clients.set_deadline(key, now.mono.after(patience.heartbeat_ms));
+        return settle(clients, patience, now, key, Next::Linger, flush);
     }
+    match client.backlog(is_blocked, patience.max_backlog) {
+        Backlog::Fits => {}
+        Backlog::OneTooLong => clients.overload(key),
+        Backlog::TooMuch => return clients.doom(key),
+    }
+    if has_grown && clients.memory() > patience.max_memory {
+        return clients.doom(key);
+    }
+    clients.set_deadline(key, due);
 }
