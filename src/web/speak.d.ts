@@ -105,5 +105,5 @@ declare const Speak: {
 export default Speak;
 
 declare global {
-  const Speak: typeof import("./speak.js").default;
+  var Speak: typeof import("./speak.js").default;
 }

@@ -1,4 +1,4 @@
-// Speak in a browser: const chat = Speak.join("lobby", { name: "Josh" }). speak.d.ts tells what it can do.
+// Speak in a browser: const chat = Speak.join("lobby", { name: "Josh" }). See speak.d.ts.
 (() => {
   "use strict";
 
@@ -13,7 +13,7 @@
     return new URLSearchParams(fields);
   }
 
-  // Scripts and pictures may come from anywhere: a script brings an answer, a picture tells that a door is open.
+  // Scripts bring answers from anywhere; a picture tells that a door is open.
   const load = (kind) => (url, query, signal) =>
     new Promise((resolve, reject) => {
       const element = document.createElement(kind);
@@ -21,7 +21,7 @@
       query.append("callback", callback);
       query.append("_", callback);
       globalThis[callback] = resolve;
-      // Loading cannot be stopped, so the callback stays until the script has come, however late.
+      // It cannot be stopped, so the callback stays until the script has come, however late.
       element.onload = element.onerror = ({ type }) => {
         delete globalThis[callback];
         element.remove();
@@ -48,16 +48,22 @@
 
     function begin(asked) {
       const mine = (line = { from: JSON.stringify(asked), told: [], patience: 5000 });
-      let isOpen = false;
-      mine.source = open(`${door}read?${form(asked)}`, asked, (answer) => {
-        mine.told.push(answer);
-        wake();
-      });
-      mine.source.onopen = () => (isOpen = true);
-      mine.source.onerror = mine.source.onclose = () => {
-        mine.failure ??= Object.assign(new Error("the stream broke off"), { isUnfit: !isOpen });
+      let isUnfit = true; // until it has opened
+      const end = () => {
+        mine.failure ??= Object.assign(new Error("the stream broke off"), { isUnfit });
         wake();
       };
+      const tell = (answer) => {
+        mine.told.push(answer);
+        wake();
+      };
+      try {
+        mine.source = open(`${door}read?${form(asked)}`, asked, tell);
+        mine.source.onopen = () => (isUnfit = false);
+        mine.source.onerror = mine.source.onclose = end;
+      } catch {
+        end(); // a policy of the page may forbid it
+      }
     }
 
     function close() {
@@ -170,7 +176,7 @@
     const key = JSON.stringify(["speak", server, room, name]);
 
     let door, transport, latency, reader, visit, bus, isLeader, rouse;
-    let waiting = [];
+    const waiting = [];
 
     let me; // { connection, auth } while introduced
     let pair; // our inbox, { read, write }
@@ -180,10 +186,10 @@
 
     let epoch;
     let isBehind = true;
-    const cursor = hasInbox ? [0, 0] : [0]; // where to read on: in the room, and in the inbox
-    const shown = [0, 0]; // what is below was told; the cursor may go back, this does not
+    const cursor = hasInbox ? [0, 0] : [0]; // where to read on: room, inbox
+    const shown = [0, 0]; // what is below was told, also when the cursor goes back
 
-    let saying; // what is on its way
+    let saying; // on its way
     let said = 0; // the id of the last that arrived
     let turn = Promise.resolve();
 
@@ -218,12 +224,12 @@
       },
     };
 
-    const isLeft = () => chat.state.state === "left";
-    const isReady = () => chat.state.state === "connected" && isIn();
+    const is = (state) => chat.state.state === state;
     const isIn = () => me || !name;
+    const isReady = () => isIn() && is("connected");
 
-    // Told a little later: handlers set after join miss nothing, and one that throws stops nothing.
-    const emit = (kind, event) => isLeft() || queueMicrotask(() => chat[`on${kind}`]?.(event));
+    // Handlers set after join miss nothing, and one that throws stops nothing.
+    const emit = (kind, event) => is("left") || queueMicrotask(() => chat[`on${kind}`]?.(event));
 
     function report(change, read) {
       const state = { ...chat.state, latency, error: undefined, retryIn: undefined, ...change };
@@ -234,10 +240,7 @@
     }
 
     const news = () => new Promise((resolve) => waiting.push(resolve));
-    function tellNews() {
-      for (const resolve of waiting) resolve();
-      waiting = [];
-    }
+    const tellNews = () => waiting.splice(0).forEach((resolve) => resolve());
 
     async function call(path, values) {
       const began = Date.now();
@@ -256,7 +259,7 @@
       return { channel, from_id: cursor, epoch, timeout, ...me };
     };
 
-    // Takes the first door and way that work. To ask for a pair changes nothing at the server, so that is the trial.
+    // Takes the first door and way that work. Asking for a pair changes nothing, so that is the trial.
     async function connect() {
       let failure;
       for (door of doors) {
@@ -296,7 +299,7 @@
       return true;
     }
 
-    // Every answer comes through here. It counts only if it begins where we are, so nothing is told twice or skipped.
+    // An answer counts only if it begins where we are, so nothing is told twice or skipped.
     function take(from, answer) {
       if (from !== place()) return false;
       const isQuiet = !epoch && !history;
@@ -315,7 +318,7 @@
         for (const message of part.messages) {
           if (hear(message, i > 0, message.id >= shown[i] && !isQuiet)) hasMoved = true;
         }
-        // What was lost may have told who is here; what is read from 0 tells it again.
+        // What was lost may have told who is here: a read from 0 tells it again.
         cursor[i] = part.missed ? 0 : part.next_id;
         shown[i] = Math.max(shown[i], part.next_id);
       });
@@ -327,8 +330,9 @@
       return true;
     }
 
-    // Takes in one message, and says whether it changes who is here.
-    function hear({ id, type, time, from, reason, message: text = "" }, whisper, isNews, to) {
+    // Whether it changes who is here.
+    function hear({ message: text = "", ...rest }, whisper, isNews, to) {
+      const { id, type, from } = rest;
       const isTalk = type === "message";
       if (whisper && !isTalk) return false;
       if (type === "introduction") {
@@ -340,12 +344,12 @@
       } else if (!isTalk) members.delete(from);
       else if (!whisper && id > said && text === saying?.text && (from ? own.has(from) : !name)) saying.id ??= id;
       if (isNews) {
-        emit("message", { id, type, time, from, name: names.get(from), text, reason, own: own.has(from), whisper, to });
+        emit("message", { ...rest, name: names.get(from), text, own: own.has(from), whisper, to });
       }
       return !isTalk;
     }
 
-    // Follows the room for as long as the page is there, one step at a time.
+    // One step at a time, for as long as the page is there.
     async function follow({ signal }) {
       for (let failures = 0, endings = 0, isCheck; !signal.aborted; ) {
         const proof = me;
@@ -397,7 +401,7 @@
     async function deliver(item) {
       for (let failures = 0; ; ) {
         while (!isReady()) {
-          if (isLeft()) throw new Error("left");
+          if (is("left")) throw new Error("left");
           await news();
         }
         const proof = me;
@@ -411,13 +415,13 @@
           if (error.status || item.to || ++failures > 4) throw error;
           // It may have arrived: only a read that begins now can tell.
           const check = async () => take(place(), await call("read", asked(0)));
-          for (let isSure; !isSure && !isLeft(); ) isSure = await check().catch(news);
+          for (let isSure; !isSure && !is("left"); ) isSure = await check().catch(news);
           if (item.id) return { id: (said = item.id) };
         }
       }
     }
 
-    // Tabs: one leads, the others take what it reads, and speak in its name.
+    // Of all tabs one leads; the others take what it reads, and speak in its name.
     function tellTabs(read) {
       const now = isReady() && place();
       if (isLeader && pair) bus?.postMessage({ me, own, pair, name, now, ...read });
@@ -471,7 +475,7 @@
       if (isLeader && me) navigator.sendBeacon(`${door}goodbye`, form(me));
       stop();
       reader?.close();
-      addEventListener("pageshow", start, { once: true }); // a page that was only put aside comes back
+      addEventListener("pageshow", start, { once: true }); // it was only put aside
     }
 
     function finish(error) {
