@@ -2,7 +2,7 @@
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Packages of Debian that the tests use, as PROGRAM:PACKAGE.
-TEST_TOOLS := strace:strace
+TEST_TOOLS := strace:strace nginx:nginx-light chromium:chromium node:nodejs npm:npm
 WRK_TOOLS := wrk:wrk nginx:nginx-light
 CHECK_TOOLS := valgrind:valgrind strace:strace
 BENCH := bench/target/release/speak-bench
@@ -19,6 +19,8 @@ run: ## build and run the server with its demo, on ports 8080 and 7732
 test: ## all tests; installs what they need from Debian
 	@$(call install,$(TEST_TOOLS))
 	cargo test --locked
+	cargo build --locked
+	cd tests/browser && npm ci --no-audit --no-fund && SPEAK_BIN=$(CURDIR)/target/debug/speak npm test
 
 lint: ## formatting, clippy and documentation, all without a warning
 	cargo fmt --check

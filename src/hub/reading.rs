@@ -73,15 +73,15 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// As for [`Hub::read`]; the stream then goes on as it was.
+    /// As for [`Hub::read`]; the stream then goes on as it was. [`Refusal::Ended`] if it has ended itself.
     pub fn follow_anew(
         &mut self,
         now: Now,
         key: ReaderKey,
         call: &ReadCall<'_>,
     ) -> Result<(ReaderKey, Reply<'_>), Refusal> {
+        let kept = self.readers.get(key).ok_or(Refusal::Ended)?.connection;
         let shown = self.authenticate_maybe(call.credentials)?;
-        let kept = self.readers.get(key).and_then(|reader| reader.connection);
         match self.begin(now, &ReadCall { mode: Mode::On, ..*call }, shown, kept, Some(key))? {
             ReadOutcome::Follows(new_key, reply) => Ok((new_key, reply)),
             ReadOutcome::Answer(_) | ReadOutcome::Waits(_) => unreachable!("a stream follows"),
