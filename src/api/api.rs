@@ -63,7 +63,7 @@ pub enum Outcome {
         /// For [`Hub::close_reader`] when the client goes.
         reader: ReaderKey,
         /// For [`Api::tell`].
-        stream: Box<Stream>,
+        stream: Stream,
     },
 }
 

@@ -152,7 +152,7 @@ impl Api {
                 }
             }
         }
-        Ok(Outcome::Follows { reader, stream: Box::new(stream) })
+        Ok(Outcome::Follows { reader, stream })
     }
 
     /// Encodes what a stream is told, once for all that share it; what it ends with, if it ends.

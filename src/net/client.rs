@@ -8,9 +8,9 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
 use super::outbox::{Flush, Outbox, send};
-use crate::api::{Address, Payload, Presentation, Stream};
+use crate::api::{Address, Payload, Presentation};
 use crate::http::Progress;
-use crate::hub::{Millis, ReaderKey, TimerId};
+use crate::hub::{Key, Millis, ReaderKey, TimerId};
 
 /// A connected socket.
 #[derive(Debug)]
@@ -27,9 +27,9 @@ pub(super) enum State {
     /// A `/read` with nothing to deliver; holds no buffers, but for a client that pipelines and is slow to take the
     /// answers that came before. Next: `Reading`, `Writing`, `Lingering`, `Closing`.
     Waiting { reader: ReaderKey, presentation: Option<Box<Presentation>> },
-    /// A stream: told things until one of both ends it. What does not fit into the kernel's buffer waits in its outbox.
+    /// A stream, of which the rest is kept apart: told things until one of both ends it. What does not fit into the kernel's buffer waits in its outbox.
     /// Next: `Writing`, `Lingering`, `Closing`.
-    Following(Box<Following>),
+    Following(Key),
     /// An answer did not fit into the kernel's buffer; nothing is read meanwhile. Next: what it says.
     Writing(Next),
     /// Told to go, but it may still be sending: what it sends is thrown away, since closing now could
@@ -37,35 +37,6 @@ pub(super) enum State {
     Lingering,
     /// Reaped at the end of this turn; further events are ignored.
     Closing,
-}
-
-/// A read that stays, with what its transport needs.
-#[derive(Debug)]
-pub(super) struct Following {
-    pub(super) reader: ReaderKey,
-    pub(super) stream: Box<Stream>,
-    /// When the peer is to be shown that the server lives, if it was told nothing until then.
-    pub(super) silent_until: Millis,
-    /// Signs of life in a row that the peer did not answer, or did not take.
-    pub(super) unanswered: u8,
-    /// A text that is not whole: WebSocket allows it to come in several frames.
-    pub(super) fragments: Option<Vec<u8>>,
-    /// When the first bytes came of a text that is not whole.
-    pub(super) incomplete_since: Option<Millis>,
-    /// Bytes of an answer that alone is longer than what may wait for a stream, while it is being sent.
-    pub(super) too_long: usize,
-}
-
-/// How much waits for a stream, after something more was sent to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Backlog {
-    /// No more than may.
-    Fits,
-    /// More than may, in one answer. It is sent to its end, and until then nothing comes on top of it: a client that
-    /// reads would else never get an answer of that size in a channel that goes on.
-    OneTooLong,
-    /// More than may.
-    TooMuch,
 }
 
 /// What follows an answer.
@@ -197,18 +168,9 @@ impl Client {
         Ok(result)
     }
 
-    /// How what waits to be sent on a stream compares to `max` bytes. `was_blocked` tells that something waited before.
-    pub(super) fn backlog(&mut self, was_blocked: bool, max: usize) -> Backlog {
-        let (Some(outbox), State::Following(following)) = (&self.outbox, &mut self.state) else { return Backlog::Fits };
-        let bytes = outbox.bytes();
-        if !was_blocked {
-            following.too_long = if bytes > max { bytes } else { 0 };
-        }
-        match following.too_long {
-            too_long if bytes > max + too_long => Backlog::TooMuch,
-            0 => Backlog::Fits,
-            _ => Backlog::OneTooLong,
-        }
+    /// Bytes that wait to be sent, if any do.
+    pub(super) fn backlog(&self) -> Option<usize> {
+        self.outbox.as_ref().map(|outbox| outbox.bytes())
     }
 
     /// Whether it takes no memory but its own, as most do.
@@ -216,14 +178,10 @@ impl Client {
         self.incoming.is_none() && self.outbox.is_none() && !matches!(self.state, State::Following(_))
     }
 
-    /// Memory that it takes beside itself: requests and texts that are not whole, answers that are not taken.
+    /// Memory that it takes beside itself: requests that are not whole, answers that are not taken.
     pub(super) fn memory(&self) -> usize {
-        let fragments = match &self.state {
-            State::Following(following) => following.fragments.as_ref().map_or(0, Vec::capacity),
-            _ => 0,
-        };
         let incoming = self.incoming.as_ref().map_or(0, |incoming| incoming.bytes.capacity());
-        fragments + incoming + self.outbox.as_ref().map_or(0, |outbox| outbox.memory())
+        incoming + self.outbox.as_ref().map_or(0, |outbox| outbox.memory())
     }
 
     /// Whether there is more to read or to handle.

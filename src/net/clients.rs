@@ -4,13 +4,16 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::mem;
 
-use super::client::Client;
+use super::client::{Client, State};
+use super::following::Following;
 use crate::api::Address;
-use crate::hub::{Key, Millis, Slots, TimerWheel};
+use crate::hub::{Key, Millis, ReaderKey, Slots, TimerWheel};
 
 /// The clients and the lists that a turn of the loop works through.
 pub(super) struct Clients {
     slots: Slots<Client>,
+    /// What those have in addition whose reads stay.
+    streams: Slots<Following>,
     /// One timer for each client at most, by place.
     wheel: TimerWheel<u32>,
     /// Those whose work a budget cut short, or who have input that arrived while they waited.
@@ -34,6 +37,7 @@ impl Clients {
     pub(super) fn new(max_per_address: usize) -> Self {
         Self {
             slots: Slots::default(),
+            streams: Slots::default(),
             wheel: TimerWheel::new(Millis(0)),
             ready: Vec::new(),
             closing: Vec::new(),
@@ -86,6 +90,28 @@ impl Clients {
         self.slots.get_mut(key).expect("clients are reaped only at the end of a turn")
     }
 
+    /// A client whose read stays, with what belongs to that.
+    pub(super) fn following(&mut self, key: Key) -> Option<(&mut Client, &mut Following)> {
+        let client = self.slots.get_mut(key)?;
+        let State::Following(stream) = client.state else { return None };
+        Some((client, self.streams.get_mut(stream)?))
+    }
+
+    /// The client's read stays from now on.
+    pub(super) fn follow(&mut self, key: Key, following: Following) {
+        let stream = self.streams.insert(following);
+        self.the(key).state = State::Following(stream);
+    }
+
+    /// The client goes over to another state. Returns the read that waited on it, or stayed.
+    pub(super) fn leave(&mut self, key: Key, state: State) -> Option<ReaderKey> {
+        match mem::replace(&mut self.the(key).state, state) {
+            State::Waiting { reader, .. } => Some(reader),
+            State::Following(stream) => self.streams.remove(stream).map(|following| following.reader),
+            State::Reading | State::Writing(_) | State::Lingering | State::Closing => None,
+        }
+    }
+
     pub(super) fn keys(&self) -> Vec<Key> {
         self.slots.keys().collect()
     }
@@ -116,7 +142,11 @@ impl Clients {
         if client.holds_nothing() && client.counted_memory == 0 {
             return false;
         }
-        let now = u32::try_from(client.memory()).unwrap_or(u32::MAX);
+        let fragments = match client.state {
+            State::Following(stream) => self.streams.get(stream).map_or(0, Following::memory),
+            _ => 0,
+        };
+        let now = u32::try_from(client.memory() + fragments).unwrap_or(u32::MAX);
         let before = mem::replace(&mut client.counted_memory, now);
         self.memory = self.memory + now as usize - before as usize;
         now > before

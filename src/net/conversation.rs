@@ -6,11 +6,11 @@ use std::io;
 use std::mem;
 use std::net::IpAddr;
 
-use super::client::{Backlog, Client, Incoming, Input, Next, Socket, State};
+use super::client::{Client, Incoming, Input, Next, Socket, State};
 use super::clients::Clients;
-use super::following::tell;
+use super::following::{Backlog, tell};
 use super::outbox::Flush;
-use crate::api::{Address, Api, Error, Outcome, Payload, Peer, Transport};
+use crate::api::{Address, Api, Error, Outcome, Payload, Peer};
 use crate::http::{self, Limits, Parsed, Persistence, Progress};
 use crate::hub::{Hub, Key, Millis, Now, Wake};
 
@@ -132,18 +132,7 @@ impl Conversation {
             State::Closing => {}
             _ if event.is_broken => self.lose(key),
             State::Waiting { .. } if event.is_closed => self.lose(key),
-            State::Following(following) => {
-                let speaks = following.stream.transport == Transport::Frames;
-                if event.is_closed && !speaks {
-                    return self.lose(key);
-                }
-                if event.is_writable {
-                    self.drain(key);
-                }
-                if speaks && (event.is_readable || event.is_closed) {
-                    self.go_on(key);
-                }
-            }
+            State::Following(_) => self.hear_following(key, event),
             State::Waiting { .. } | State::Writing(_) => {
                 if event.is_writable {
                     self.drain(key);
@@ -256,15 +245,13 @@ impl Conversation {
 
     /// A client goes over to another state, and the read that waits on it is closed.
     fn leave(&mut self, key: Key, state: State) {
-        match mem::replace(&mut self.clients.the(key).state, state) {
-            State::Waiting { reader, .. } => self.hub.close_reader(self.now, reader),
-            State::Following(following) => self.hub.close_reader(self.now, following.reader),
-            State::Reading | State::Writing(_) | State::Lingering | State::Closing => {}
+        if let Some(reader) = self.clients.leave(key, state) {
+            self.hub.close_reader(self.now, reader);
         }
     }
 
     /// Reads on, where the client is at that.
-    fn go_on(&mut self, key: Key) {
+    pub(super) fn go_on(&mut self, key: Key) {
         match self.clients.get_mut(key).map(|client| &client.state) {
             Some(State::Reading | State::Following(_)) => self.serve(key),
             Some(State::Lingering) => self.discard(key),
@@ -425,7 +412,7 @@ impl Conversation {
         let is_following = matches!(client.state, State::Following(_));
         let next = match stop {
             Stop::NeedsInput | Stop::Yields if is_following => {
-                match client.backlog(was_blocked, self.patience.max_backlog) {
+                match self.backlog(key, was_blocked) {
                     Backlog::Fits => {}
                     Backlog::OneTooLong => self.put_off(key),
                     Backlog::TooMuch => return self.lose(key),
@@ -454,23 +441,18 @@ impl Conversation {
     }
 
     /// Sends what waited for the kernel to have room.
-    fn drain(&mut self, key: Key) {
+    pub(super) fn drain(&mut self, key: Key) {
         let client = self.clients.the(key);
         if client.outbox.is_none() {
             return;
         }
-        match (client.flush(), &mut client.state) {
+        match (client.flush(), &client.state) {
             (Err(_), _) => self.lose(key),
             (Ok(flush), State::Writing(next)) if flush != (Flush::Blocked { any: false }) => {
                 let next = *next;
                 settle(&mut self.clients, self.patience, self.now, key, next, flush);
             }
-            (Ok(flush), State::Following(following)) => {
-                if flush != (Flush::Blocked { any: false }) {
-                    following.unanswered = 0;
-                }
-                self.go_on_following(key, flush, false);
-            }
+            (Ok(flush), State::Following(_)) => self.was_taken(key, flush),
             (Ok(_), _) => {}
         }
     }
