@@ -383,7 +383,11 @@ impl Conversation {
     fn send_out(&mut self, key: Key, stop: &Stop) {
         let client = self.clients.the(key);
         let was_blocked = client.outbox.is_some();
-        let sent = if self.out.is_empty() { Ok(Flush::Drained) } else { client.send(&Payload::Private(&self.out)) };
+        let sent = match (self.out.is_empty(), was_blocked) {
+            (true, false) => Ok(Flush::Drained),
+            (true, true) => Ok(Flush::Blocked { any: false }),
+            (false, _) => client.send(&Payload::Private(&self.out)),
+        };
         self.out.clear();
         let Ok(flush) = sent else { return self.lose(key) };
         let is_following = matches!(client.state, State::Following(_));
