@@ -6,7 +6,7 @@ use super::conversation::{ANSWERS_BYTES_A_TURN, Conversation, Patience, Stop, se
 use super::outbox::Flush;
 use crate::api::{Api, Payload, Stream, Transport};
 use crate::http::{self, CloseCode, Frame, Opcode};
-use crate::hub::{Key, Now, ReaderKey, Wake};
+use crate::hub::{Key, Millis, Now, ReaderKey, Wake};
 
 /// Signs of life in a row that a peer may leave unanswered, or untaken.
 const UNANSWERED_MAX: u8 = 2;
@@ -56,6 +56,10 @@ impl Conversation {
         let Self { clients, api, hub, out, now, .. } = self;
         let State::Following(following) = &mut clients.the(key).state else { return Ok(()) };
         following.unanswered = 0;
+        if following.fragments.is_none() {
+            // What was incomplete is whole: the next has its own time.
+            following.incomplete_since = None;
+        }
         match frame.opcode {
             Opcode::Ping => http::push_frame(out, Opcode::Pong, frame.payload),
             Opcode::Pong => {}
@@ -68,6 +72,7 @@ impl Conversation {
                     following.fragments.get_or_insert_default().extend_from_slice(frame.payload);
                     return Ok(());
                 }
+                following.incomplete_since = None;
                 let mut gathered = following.fragments.take();
                 let text = gathered.as_mut().map_or(frame.payload, |text| {
                     text.extend_from_slice(frame.payload);
@@ -84,9 +89,9 @@ impl Conversation {
     /// After something was handed to the kernel, wholly or in part: what is to be done with a stream now. `has_more` tells
     /// that some of what came was not looked at.
     pub(super) fn go_on_following(&mut self, key: Key, flush: Flush, has_more: bool) {
-        let Patience { heartbeat_ms, request_timeout_ms, .. } = self.patience;
         let now = self.now.mono;
         let client = self.clients.the(key);
+        let due = client.deadline;
         let has_bytes = client.incoming.is_some();
         let has_input = has_more || client.can_read;
         let is_over = client.peer_closed && !has_input;
@@ -98,7 +103,7 @@ impl Conversation {
         let is_incomplete = has_bytes || following.fragments.is_some();
         following.incomplete_since = is_incomplete.then(|| following.incomplete_since.unwrap_or(now));
         if is_incomplete && !was_incomplete {
-            self.clients.set_deadline(key, now.after(heartbeat_ms.min(request_timeout_ms)));
+            self.clients.set_deadline(key, due.min(now.after(self.patience.request_timeout_ms)));
         }
         if has_input {
             self.clients.make_ready(key);
@@ -120,13 +125,12 @@ impl Conversation {
 
     /// A stream was silent for a while, or its peer was: shows that it lives, and sees whether the peer does.
     pub(super) fn show_life(&mut self, key: Key) {
-        let Patience { heartbeat_ms, request_timeout_ms, .. } = self.patience;
         let now = self.now.mono;
         let client = self.clients.the(key);
         let is_blocked = client.outbox.is_some();
         let State::Following(following) = &mut client.state else { return };
-        let is_too_slow = following.incomplete_since.is_some_and(|since| since.after(request_timeout_ms) <= now);
-        if is_too_slow || following.unanswered >= UNANSWERED_MAX {
+        if following.must_be_whole(self.patience).is_some_and(|at| at <= now) || following.unanswered >= UNANSWERED_MAX
+        {
             return self.lose(key);
         }
         let sign: &[u8] = match following.stream.transport {
@@ -136,10 +140,24 @@ impl Conversation {
         };
         let asks = following.stream.transport == Transport::Frames;
         following.unanswered += u8::from(asks || is_blocked);
+        let due = following.due(now, self.patience);
         if !is_blocked && client.send(&Payload::Private(sign)).is_err() {
             return self.lose(key);
         }
-        self.clients.set_deadline(key, now.after(heartbeat_ms));
+        self.clients.set_deadline(key, due);
+    }
+}
+
+impl Following {
+    /// When what the peer has begun to say has to be whole.
+    fn must_be_whole(&self, patience: Patience) -> Option<Millis> {
+        self.incomplete_since.map(|since| since.after(patience.request_timeout_ms))
+    }
+
+    /// When a stream that was told something now has to be looked at, for its silence or for what it leaves half said.
+    fn due(&self, now: Millis, patience: Patience) -> Millis {
+        let silent = now.after(patience.heartbeat_ms);
+        self.must_be_whole(patience).map_or(silent, |at| at.min(silent))
     }
 }
 
@@ -147,6 +165,7 @@ impl Conversation {
 pub(super) fn tell(api: &mut Api, clients: &mut Clients, patience: Patience, now: Now, key: Key, wake: &Wake<'_>) {
     let client: &mut Client = clients.the(key);
     let State::Following(following) = &client.state else { return };
+    let due = following.due(now.mono, patience);
     let payload = api.tell(wake, &following.stream);
     let is_blocked = client.outbox.is_some();
     let Ok(flush) = client.send(&payload) else { return clients.doom(key) };
@@ -157,6 +176,6 @@ pub(super) fn tell(api: &mut Api, clients: &mut Clients, patience: Patience, now
         // One answer may be longer than that; what comes on top of one that is not taken may not.
         clients.doom(key);
     } else {
-        clients.set_deadline(key, now.mono.after(patience.heartbeat_ms));
+        clients.set_deadline(key, due);
     }
 }
