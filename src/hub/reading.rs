@@ -150,13 +150,27 @@ impl Hub {
         Ok(ReadOutcome::Follows(key, reply))
     }
 
-    /// A stream has taken what it was given: it gets the next answer, if there is one. Tells whether there was.
-    pub fn resume(&mut self, key: ReaderKey, wake: impl FnOnce(Wake<'_>)) -> bool {
-        let is_behind = self.readers.get(key).is_some_and(|reader| reader.stay == Stay::Behind);
-        if is_behind {
-            self.tell(key, &mut None, wake);
+    /// A stream is not to be told more before it has taken what it was given: until [`Hub::resume`], its messages wait in
+    /// the log.
+    pub fn fall_behind(&mut self, key: ReaderKey) {
+        if let Some(reader) = self.readers.get_mut(key) {
+            reader.stay = Stay::Behind;
         }
-        is_behind
+    }
+
+    /// A stream has taken what it was given: if it is behind it gets the next answer, if there is one. Tells whether there
+    /// was.
+    pub fn resume(&mut self, key: ReaderKey, wake: impl FnOnce(Wake<'_>)) -> bool {
+        let Self { readers, channels, .. } = self;
+        let Some(reader) = readers.get_mut(key).filter(|reader| reader.stay == Stay::Behind) else { return false };
+        let mut seats = reader.seats.as_slice().iter();
+        let has_news = seats.any(|seat| channels[seat.channel as usize].part_for(*seat).has_news());
+        if has_news {
+            self.tell(key, &mut None, wake);
+        } else {
+            reader.stay = Stay::On;
+        }
+        has_news
     }
 
     /// A client that waited is gone: its read ends, and the connection that it kept alive with it.

@@ -50,6 +50,20 @@ pub(super) struct Following {
     pub(super) fragments: Option<Vec<u8>>,
     /// When the first bytes came of a text that is not whole.
     pub(super) incomplete_since: Option<Millis>,
+    /// Bytes of an answer that alone is longer than what may wait for a stream, while it is being sent.
+    pub(super) too_long: usize,
+}
+
+/// How much waits for a stream, after something more was sent to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Backlog {
+    /// No more than may.
+    Fits,
+    /// More than may, in one answer. It is sent to its end, and until then nothing comes on top of it: a client that
+    /// reads would else never get an answer of that size in a channel that goes on.
+    OneTooLong,
+    /// More than may.
+    TooMuch,
 }
 
 /// What follows an answer.
@@ -172,9 +186,18 @@ impl Client {
         Ok(result)
     }
 
-    /// Bytes that wait to be sent.
-    pub(super) fn backlog(&self) -> usize {
-        self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
+    /// How what waits to be sent on a stream compares to `max` bytes. `was_blocked` tells that something waited before.
+    pub(super) fn backlog(&mut self, was_blocked: bool, max: usize) -> Backlog {
+        let (Some(outbox), State::Following(following)) = (&self.outbox, &mut self.state) else { return Backlog::Fits };
+        let bytes = outbox.bytes();
+        if !was_blocked {
+            following.too_long = if bytes > max { bytes } else { 0 };
+        }
+        match following.too_long {
+            too_long if bytes > max + too_long => Backlog::TooMuch,
+            0 => Backlog::Fits,
+            _ => Backlog::OneTooLong,
+        }
     }
 
     /// Whether there is more to read or to handle.

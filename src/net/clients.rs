@@ -15,6 +15,8 @@ pub(super) struct Clients {
     closing: Vec<Key>,
     /// Those that are to be lost once the delivery at hand is done.
     doomed: Vec<Key>,
+    /// Streams that the delivery at hand gave so much that they get no more before they have taken it.
+    overloaded: Vec<Key>,
     /// How many are there only to be told that there is no room.
     refused: usize,
 }
@@ -27,6 +29,7 @@ impl Clients {
             ready: Vec::new(),
             closing: Vec::new(),
             doomed: Vec::new(),
+            overloaded: Vec::new(),
             refused: 0,
         }
     }
@@ -118,6 +121,15 @@ impl Clients {
     /// Has the client lost, with all that follows from it, once the hub can be told.
     pub(super) fn doom(&mut self, key: Key) {
         self.doomed.push(key);
+    }
+
+    /// Has the hub told, once the delivery at hand is done, that a stream has enough to take.
+    pub(super) fn overload(&mut self, key: Key) {
+        self.overloaded.push(key);
+    }
+
+    pub(super) fn take_overloaded(&mut self) -> Vec<Key> {
+        mem::take(&mut self.overloaded)
     }
 
     pub(super) fn has_doomed(&self) -> bool {

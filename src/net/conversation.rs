@@ -5,7 +5,7 @@
 use std::io;
 use std::mem;
 
-use super::client::{Client, Incoming, Input, Next, Socket, State};
+use super::client::{Backlog, Client, Incoming, Input, Next, Socket, State};
 use super::clients::Clients;
 use super::following::tell;
 use super::outbox::Flush;
@@ -181,10 +181,13 @@ impl Conversation {
         loop {
             let Self { hub, api, clients, patience, now, .. } = self;
             hub.deliver(*now, |wake| answer_waiting(api, clients, *patience, *now, &wake));
-            if !clients.has_doomed() {
+            for key in self.clients.take_overloaded() {
+                self.put_off(key);
+            }
+            if !self.clients.has_doomed() {
                 break;
             }
-            let doomed = clients.take_doomed();
+            let doomed = self.clients.take_doomed();
             // Their goodbyes are of this turn too. Every round loses somebody, so there is a last one.
             for key in doomed {
                 self.lose(key);
@@ -393,8 +396,10 @@ impl Conversation {
         let is_following = matches!(client.state, State::Following(_));
         let next = match stop {
             Stop::NeedsInput | Stop::Yields if is_following => {
-                if was_blocked && client.backlog() > self.patience.max_backlog {
-                    return self.lose(key);
+                match client.backlog(was_blocked, self.patience.max_backlog) {
+                    Backlog::Fits => {}
+                    Backlog::OneTooLong => self.put_off(key),
+                    Backlog::TooMuch => return self.lose(key),
                 }
                 return self.go_on_following(key, flush, matches!(stop, Stop::Yields));
             }

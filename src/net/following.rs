@@ -1,6 +1,6 @@
 //! Streams: reads that stay, and what is said on them both ways.
 
-use super::client::{Client, Following, Next, State};
+use super::client::{Backlog, Client, Following, Next, State};
 use super::clients::Clients;
 use super::conversation::{ANSWERS_BYTES_A_TURN, Conversation, Patience, Stop, settle};
 use super::outbox::Flush;
@@ -14,7 +14,8 @@ const UNANSWERED_MAX: u8 = 2;
 impl Conversation {
     /// A read of this client stays.
     pub(super) fn begin_following(&mut self, key: Key, reader: ReaderKey, stream: Box<Stream>) {
-        let following = Following { reader, stream, unanswered: 0, fragments: None, incomplete_since: None };
+        let following =
+            Following { reader, stream, unanswered: 0, fragments: None, incomplete_since: None, too_long: 0 };
         self.clients.the(key).state = State::Following(Box::new(following));
         self.clients.set_deadline(key, self.now.mono.after(self.patience.heartbeat_ms));
     }
@@ -113,6 +114,13 @@ impl Conversation {
         }
     }
 
+    /// A stream has enough to take for now.
+    pub(super) fn put_off(&mut self, key: Key) {
+        if let State::Following(following) = &self.clients.the(key).state {
+            self.hub.fall_behind(following.reader);
+        }
+    }
+
     /// A stream has taken all that it was given: if that was not all that there is, it gets the next answer.
     fn resume(&mut self, key: Key) {
         let Self { hub, api, clients, patience, now, .. } = self;
@@ -171,11 +179,12 @@ pub(super) fn tell(api: &mut Api, clients: &mut Clients, patience: Patience, now
     let Ok(flush) = client.send(&payload) else { return clients.doom(key) };
     if wake.is_last {
         // The peer of a WebSocket has a farewell to send.
-        settle(clients, patience, now, key, Next::Linger, flush);
-    } else if is_blocked && client.backlog() > patience.max_backlog {
-        // One answer may be longer than that; what comes on top of one that is not taken may not.
-        clients.doom(key);
-    } else {
-        clients.set_deadline(key, due);
+        return settle(clients, patience, now, key, Next::Linger, flush);
     }
+    match client.backlog(is_blocked, patience.max_backlog) {
+        Backlog::Fits => {}
+        Backlog::OneTooLong => clients.overload(key),
+        Backlog::TooMuch => return clients.doom(key),
+    }
+    clients.set_deadline(key, due);
 }
