@@ -44,6 +44,8 @@ pub(super) enum State {
 pub(super) struct Following {
     pub(super) reader: ReaderKey,
     pub(super) stream: Box<Stream>,
+    /// When the peer is to be shown that the server lives, if it was told nothing until then.
+    pub(super) silent_until: Millis,
     /// Signs of life in a row that the peer did not answer, or did not take.
     pub(super) unanswered: u8,
     /// A text that is not whole: WebSocket allows it to come in several frames.

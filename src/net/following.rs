@@ -14,10 +14,18 @@ const UNANSWERED_MAX: u8 = 2;
 impl Conversation {
     /// A read of this client stays.
     pub(super) fn begin_following(&mut self, key: Key, reader: ReaderKey, stream: Box<Stream>) {
-        let following =
-            Following { reader, stream, unanswered: 0, fragments: None, incomplete_since: None, too_long: 0 };
+        let silent_until = self.now.mono.after(self.patience.heartbeat_ms);
+        let following = Following {
+            reader,
+            stream,
+            silent_until,
+            unanswered: 0,
+            fragments: None,
+            incomplete_since: None,
+            too_long: 0,
+        };
         self.clients.the(key).state = State::Following(Box::new(following));
-        self.clients.set_deadline(key, self.now.mono.after(self.patience.heartbeat_ms));
+        self.clients.set_deadline(key, silent_until);
     }
 
     /// Handles the frames at the start of `bytes`, one after the other; their answers gather in `self.out`. Returns how
@@ -92,7 +100,6 @@ impl Conversation {
     pub(super) fn go_on_following(&mut self, key: Key, flush: Flush, has_more: bool) {
         let now = self.now.mono;
         let client = self.clients.the(key);
-        let due = client.deadline;
         let has_bytes = client.incoming.is_some();
         let has_input = has_more || client.can_read;
         let is_over = client.peer_closed && !has_input;
@@ -104,7 +111,8 @@ impl Conversation {
         let is_incomplete = has_bytes || following.fragments.is_some();
         following.incomplete_since = is_incomplete.then(|| following.incomplete_since.unwrap_or(now));
         if is_incomplete && !was_incomplete {
-            self.clients.set_deadline(key, due.min(now.after(self.patience.request_timeout_ms)));
+            let due = following.due(self.patience);
+            self.clients.set_deadline(key, due);
         }
         if has_input {
             self.clients.make_ready(key);
@@ -137,8 +145,15 @@ impl Conversation {
         let client = self.clients.the(key);
         let is_blocked = client.outbox.is_some();
         let State::Following(following) = &mut client.state else { return };
-        if following.must_be_whole(self.patience).is_some_and(|at| at <= now) || following.unanswered >= UNANSWERED_MAX
-        {
+        if following.must_be_whole(self.patience).is_some_and(|at| at <= now) {
+            return self.lose(key);
+        }
+        if following.silent_until > now {
+            // What was to be whole by now is.
+            let due = following.due(self.patience);
+            return self.clients.set_deadline(key, due);
+        }
+        if following.unanswered >= UNANSWERED_MAX {
             return self.lose(key);
         }
         let sign: &[u8] = match following.stream.transport {
@@ -148,7 +163,8 @@ impl Conversation {
         };
         let asks = following.stream.transport == Transport::Frames;
         following.unanswered += u8::from(asks || is_blocked);
-        let due = following.due(now, self.patience);
+        following.silent_until = now.after(self.patience.heartbeat_ms);
+        let due = following.due(self.patience);
         if !is_blocked && client.send(&Payload::Private(sign)).is_err() {
             return self.lose(key);
         }
@@ -162,18 +178,18 @@ impl Following {
         self.incomplete_since.map(|since| since.after(patience.request_timeout_ms))
     }
 
-    /// When a stream that was told something now has to be looked at, for its silence or for what it leaves half said.
-    fn due(&self, now: Millis, patience: Patience) -> Millis {
-        let silent = now.after(patience.heartbeat_ms);
-        self.must_be_whole(patience).map_or(silent, |at| at.min(silent))
+    /// When a stream has to be looked at, for its silence or for what its peer leaves half said.
+    fn due(&self, patience: Patience) -> Millis {
+        self.must_be_whole(patience).map_or(self.silent_until, |at| at.min(self.silent_until))
     }
 }
 
 /// Tells a stream what is new, or its end.
 pub(super) fn tell(api: &mut Api, clients: &mut Clients, patience: Patience, now: Now, key: Key, wake: &Wake<'_>) {
     let client: &mut Client = clients.the(key);
-    let State::Following(following) = &client.state else { return };
-    let due = following.due(now.mono, patience);
+    let State::Following(following) = &mut client.state else { return };
+    following.silent_until = now.mono.after(patience.heartbeat_ms);
+    let due = following.due(patience);
     let payload = api.tell(wake, &following.stream);
     let is_blocked = client.outbox.is_some();
     let Ok(flush) = client.send(&payload) else { return clients.doom(key) };
