@@ -6,11 +6,13 @@ use super::answer::{self, Content, Dress, Payload};
 use super::api::{Api, Outcome};
 use super::error::Error;
 use super::parameters::Parameters;
-use crate::http::{CloseCode, EVENT_STREAM, Method, Opcode, RETRY, Request, accept_key, names, push_close, push_frame};
+use crate::http::{
+    CloseCode, EVENT_STREAM, Method, Opcode, Persistence, RETRY, Request, accept_key, names, push_close, push_frame,
+};
 use crate::hub::{Hub, Mode, Now, Part, ReadCall, ReadOutcome, Reply, Since, Wake, push_number, push_string};
 
 /// Nobody between here and the client is to wait for more before handing on what there is.
-const UNBUFFERED: &str = "X-Accel-Buffering: no\r\nConnection: close\r\n\r\n";
+const UNBUFFERED: &str = "X-Accel-Buffering: no\r\n";
 
 const SWITCHING: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ";
@@ -121,8 +123,9 @@ impl Api {
         match transport {
             Transport::Events => {
                 let content = Content::fresh(EVENT_STREAM);
-                self.tailor.head(dress, 200, Some(content), "").push_up_to_length(out);
-                out.extend_from_slice(UNBUFFERED.as_bytes());
+                let dress = Dress { persistence: Persistence::Closes, ..dress };
+                self.tailor.head(dress, 200, Some(content), UNBUFFERED).push_up_to_length(out);
+                out.extend_from_slice(b"\r\n");
                 out.extend_from_slice(RETRY);
                 let asked = |place: usize, part: &Part<'_>| match follows[place].1 {
                     Since::Id(_) | Since::All if part.reset => 0,
