@@ -112,10 +112,7 @@ impl Conversation {
     fn resume(&mut self, key: Key) {
         let Self { hub, api, clients, patience, now, .. } = self;
         let State::Following(following) = &clients.the(key).state else { return };
-        let is_behind = hub.resume(following.reader, |wake| tell(api, clients, *patience, *now, key, &wake));
-        if is_behind && clients.the(key).outbox.is_none() {
-            clients.make_ready(key);
-        }
+        hub.resume(following.reader, |wake| tell(api, clients, *patience, *now, key, &wake));
     }
 
     /// A stream was silent for a while, or its peer was: shows that it lives, and sees whether the peer does.
@@ -158,5 +155,9 @@ pub(super) fn tell(api: &mut Api, clients: &mut Clients, patience: Patience, now
         clients.doom(key);
     } else {
         clients.set_deadline(key, now.mono.after(patience.heartbeat_ms));
+        if wake.has_more && flush == Flush::Drained {
+            // No event will tell that it was taken: the rest is for the next turn, which comes at once.
+            clients.make_ready(key);
+        }
     }
 }
