@@ -12,7 +12,7 @@ SECONDS ?= 60
 # On the stable compiler: the fuzzer's instrumentation needs no nightly one, only an address sanitizer would.
 FUZZ := tests/fuzz
 CARGO_FUZZ := cargo fuzz run --fuzz-dir $(FUZZ) --sanitizer none
-FUZZ_LIMITS := -rss_limit_mb=1024 -timeout=10 -max_len=4096 -print_final_stats=1
+FUZZ_LIMITS := -rss_limit_mb=1024 -timeout=10 -max_len=4096 -len_control=20 -print_final_stats=1
 
 .PHONY: help run test lint sim fuzz fuzz-keep fuzz-tools bench bench-full wrk bench-check bench-tools bench-build fmt clean
 

@@ -131,7 +131,7 @@ fn unwrap_script<'a>(body: &'a [u8], callback: &str) -> &'a [u8] {
 
 /// JSON that is a script too.
 pub(super) fn parse_json(json: &[u8]) -> Value {
-    let text = str::from_utf8(json).expect("JSON is UTF-8");
+    let text = str::from_utf8(json).expect("JSON is UTF-8").trim_end_matches('\n');
     assert!(!text.contains(['\u{2028}', '\u{2029}', '\n', '\r']), "a line end in {text:?}");
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text:?}"))
 }

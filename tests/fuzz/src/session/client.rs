@@ -20,6 +20,8 @@ pub(super) struct Client {
     pub(super) piece_bytes: usize,
     /// It takes nothing of what it is told: so many bytes wait.
     pub(super) backlog: Option<usize>,
+    /// The hub said that there is more for its stream than it was told.
+    pub(super) is_owed: bool,
     /// Its last event stream, which it may go on with.
     pub(super) last_track: Option<Track>,
 }

@@ -66,6 +66,13 @@ impl Track {
         (!cursors.is_empty()).then(|| format!("{EPOCH}:{}", cursors.join(",")))
     }
 
+    /// The first id of each channel that it was not given, as far as that is known.
+    pub(super) fn next_ids(&self) -> impl Iterator<Item = (&str, u64)> {
+        // Behind a gap, the next message tells.
+        let channels = self.follows.channels.iter().zip(&self.channels);
+        channels.filter_map(|(name, place)| Some((&**name, place.next_id.filter(|_| !place.gap_told)?)))
+    }
+
     /// Takes a piece of the stream that ends with an event.
     pub(super) fn take(&mut self, bytes: &[u8], ledger: &mut Ledger) {
         let text = str::from_utf8(bytes).expect("an event stream is UTF-8");

@@ -20,6 +20,12 @@ impl Follows {
         Self { channels: asked.channels(), since, same_epoch }
     }
 
+    /// Where each channel goes on, as far as that is known.
+    pub(super) fn next_ids(&self) -> impl Iterator<Item = (&str, u64)> {
+        let known = self.channels.iter().zip(&self.since);
+        known.filter_map(|(channel, since)| if let Since::Id(id) = since { Some((&**channel, *id)) } else { None })
+    }
+
     /// Checks the answer of a read, and goes on behind it.
     pub(super) fn take(&mut self, answer: &Value, ledger: &mut Ledger) {
         assert_eq!(answer["epoch"].as_str(), Some(EPOCH), "{answer}");

@@ -6,7 +6,7 @@ use std::mem;
 use serde_json::{Map, Value};
 use speak::api::{Api, Outcome, Transport};
 use speak::http::{self, Opcode, Parsed, Persistence, Progress};
-use speak::hub::{Hub, Millis, Now, Wake};
+use speak::hub::{Hub, Millis, Mode, Name, Now, ReadCall, ReadOutcome, Since, Wake};
 
 use super::answer::{self, Head};
 use super::asked::Asked;
@@ -213,6 +213,7 @@ impl World {
                     }
                 };
                 self.clients[place].state = State::Following { reader, stream, told, fragments: None };
+                self.clients[place].is_owed = true;
                 self.resume(place);
                 true
             }
@@ -325,6 +326,7 @@ impl World {
             let mut follows = Follows::of(&asked, false);
             follows.take(&json, &mut self.ledger);
             *told = Told::Frames(follows);
+            self.clients[place].is_owed = true;
             self.resume(place);
         } else {
             self.learn(Learned { asked, json: Some(json) });
@@ -360,9 +362,15 @@ impl World {
         for _ in 0..10_000 {
             let client = &mut clients[place];
             let State::Following { reader, .. } = &client.state else { return };
-            if client.backlog.is_some() || !hub.resume(*reader, |wake| tell(api, client, ledger, &wake)) {
+            if client.backlog.is_some() {
                 return;
             }
+            let was_owed = client.is_owed;
+            if !hub.resume(*reader, |wake| tell(api, client, ledger, &wake)) {
+                client.is_owed = false;
+                return;
+            }
+            assert!(was_owed, "there is more, and nobody said so");
         }
         panic!("a stream that never comes to its end");
     }
@@ -383,14 +391,14 @@ impl World {
         self.api.end_turn();
         self.closed_this_turn.clear();
         self.check_census();
+        self.now.mono = self.now.mono.after(passed_ms);
+        self.now.unix_ms += passed_ms;
+        self.api.set_time(self.now);
         for place in 0..CLIENTS {
             // What was held while a read waited.
             self.take(place);
             self.resume(place);
         }
-        self.now.mono = self.now.mono.after(passed_ms);
-        self.now.unix_ms += passed_ms;
-        self.api.set_time(self.now);
     }
 
     fn deliver(&mut self) {
@@ -440,6 +448,29 @@ impl World {
         }
     }
 
+    /// Streams that take what they are told have been told all that there is.
+    fn check_streams(&mut self) {
+        for client in self.clients.iter().filter(|client| client.backlog.is_none()) {
+            let State::Following { told, .. } = &client.state else { continue };
+            let cursors: Vec<_> = match told {
+                Told::Events(track) => track.next_ids().collect(),
+                Told::Frames(follows) => follows.next_ids().collect(),
+            };
+            for (channel, cursor) in cursors {
+                let log = Name::parse(channel).expect("it was accepted").readable().expect("it was accepted");
+                let call = ReadCall {
+                    follows: &[(log, Since::Now)],
+                    epoch: None,
+                    credentials: None,
+                    mode: Mode::AtOnce,
+                    client: 0,
+                };
+                let Ok(ReadOutcome::Answer(reply)) = self.hub.read(self.now, &call) else { panic!("it is answered") };
+                assert_eq!(reply.parts()[0].next_id(), cursor, "a stream has not been told all");
+            }
+        }
+    }
+
     fn waiting(&self) -> usize {
         let waits = |client: &&Client| matches!(client.state, State::Waiting { .. } | State::Following { .. });
         self.clients.iter().filter(waits).count()
@@ -466,6 +497,8 @@ impl World {
     /// Everybody goes, and time passes until nothing is left to do.
     pub(super) fn finish(&mut self) {
         self.turn(0);
+        self.turn(0);
+        self.check_streams();
         for place in 0..CLIENTS {
             self.clients[place].held.clear();
             self.close(place);
@@ -506,6 +539,7 @@ fn tell(api: &mut Api, client: &mut Client, ledger: &mut Ledger, wake: &Wake<'_>
         }
         Told::Frames(_) => assert_eq!((bytes.len(), bytes[0]), (4, 0x88), "a farewell"),
     }
+    client.is_owed = wake.has_more;
     if wake.is_last {
         assert!(bytes.is_empty() || matches!(told, Told::Frames(_)));
         client.state = State::Closed;
