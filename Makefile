@@ -7,8 +7,14 @@ WRK_TOOLS := wrk:wrk nginx:nginx-light
 CHECK_TOOLS := valgrind:valgrind strace:strace
 BENCH := bench/target/release/speak-bench
 SEEDS ?= 5000
+TARGET ?= session
+SECONDS ?= 60
+# On the stable compiler: the fuzzer's instrumentation needs no nightly one, only an address sanitizer would.
+FUZZ := tests/fuzz
+CARGO_FUZZ := cargo fuzz run --fuzz-dir $(FUZZ) --sanitizer none
+FUZZ_LIMITS := -rss_limit_mb=1024 -timeout=10 -max_len=4096 -len_control=20 -print_final_stats=1
 
-.PHONY: help run test lint sim bench bench-full wrk bench-check bench-tools bench-build fmt clean
+.PHONY: help run test lint sim fuzz fuzz-keep fuzz-tools bench bench-full wrk bench-check bench-tools bench-build fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/' | expand -t 18
@@ -33,6 +39,16 @@ lint: ## formatting, clippy and documentation, all without a warning
 
 sim: ## the simulation of the hub beside its model: SEEDS=5000, or SPEAK_SIM_SEED=7 to replay one
 	SPEAK_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim -- --nocapture
+
+fuzz: fuzz-tools ## look for faults: TARGET=request (chunked, form, frame, session), SECONDS=60; installs cargo-fuzz
+	mkdir -p $(FUZZ)/work/$(TARGET)
+	$(CARGO_FUZZ) $(TARGET) $(FUZZ)/work/$(TARGET) $(FUZZ)/corpus/$(TARGET) -- $(FUZZ_LIMITS) -max_total_time=$(SECONDS)
+
+fuzz-keep: fuzz-tools ## add to the corpus of TARGET what `make fuzz` found, as little of it as reaches as much
+	$(CARGO_FUZZ) $(TARGET) $(FUZZ)/corpus/$(TARGET) $(FUZZ)/work/$(TARGET) -- $(FUZZ_LIMITS) -merge=1 -use_counters=0
+
+fuzz-tools:
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 
 bench: bench-tools ## Speak beside nchan, nginx and the floor, in under two minutes; installs what it needs from Debian
 	$(BENCH) run --quick --speak target/release/speak

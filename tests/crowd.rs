@@ -3,6 +3,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::Once;
 use std::thread;
 use std::time::Duration;
@@ -342,4 +343,26 @@ fn one_client_may_make_many_calls_in_a_row() {
     let gone = identity.expect("at least one");
     assert_eq!(client.get("/goodbye", &gone.and(&[])).status, 410);
     assert_eq!(server.read("c", "-1").ids(), [300]);
+}
+
+#[test]
+fn a_stream_gets_all_of_a_turn_that_brings_more_than_one_answer_holds() {
+    let server = spacious(&["--max-reply", "100", "--heartbeat", "1h"]);
+    let mut reader = server.client();
+    let accept = [("Accept", "text/event-stream")];
+    reader.send(request("GET", &target("/read", &[("channel", "c")]), &accept, None));
+    reader.head();
+    // In one piece, so that all of it comes in one turn.
+    let burst = (1..=5).map(|_| request("GET", &target("/write", &[("channel", "c"), ("message", "m")]), &[], None));
+    server.client().send(burst.collect::<Vec<_>>().concat());
+
+    let mut stream = reader.second_handle();
+    stream.set_read_timeout(Some(GUARD)).expect("a time-out of reads");
+    let mut told = Vec::new();
+    while !told.windows(8).any(|bytes| bytes == b"{\"id\":5,") {
+        let mut buffer = [0; 4096];
+        let length = stream.read(&mut buffer).expect("the rest of what was written");
+        assert!(length > 0, "the stream ended");
+        told.extend_from_slice(&buffer[..length]);
+    }
 }

@@ -17,6 +17,8 @@ pub struct Wake<'h> {
     pub is_repeat: bool,
     /// It waits no more: a long poll that is answered, or a stream that ends.
     pub is_last: bool,
+    /// There is more for a stream than one answer holds: [`Hub::resume`] gives it once this one is taken.
+    pub has_more: bool,
 }
 
 /// Bytes of scratch space that stay from turn to turn.
@@ -39,7 +41,7 @@ impl Hub {
         let mut dismissed = mem::take(&mut self.dismissed);
         for reader in dismissed.drain(..) {
             let reply = Reply::of(reader.seats.as_slice().iter(), |seat| Part::empty(seat.cursor));
-            wake(Wake { client: reader.client, reply, is_repeat: false, is_last: true });
+            wake(Wake { client: reader.client, reply, is_repeat: false, is_last: true, has_more: false });
         }
         self.dismissed = dismissed;
         // Room for a large message is for that message alone.
@@ -67,7 +69,7 @@ impl Hub {
             let mut reply = Reply::of(reader.seats.as_slice().iter(), part);
             reply.cut(self.config.max_reply);
             let is_repeat = repeats(&reply, &mut last_print);
-            wake(Wake { client: reader.client, reply, is_repeat, is_last: true });
+            wake(Wake { client: reader.client, reply, is_repeat, is_last: true, has_more: false });
             false
         });
         self.channels[place as usize].waiting = waiting;
@@ -87,7 +89,7 @@ impl Hub {
         let has_more = reply.cut(config.max_reply);
         reader.go_on_after(&reply, has_more);
         let is_repeat = repeats(&reply, last_print);
-        wake(Wake { client: reader.client, reply, is_repeat, is_last: false });
+        wake(Wake { client: reader.client, reply, is_repeat, is_last: false, has_more });
     }
 }
 

@@ -220,10 +220,7 @@ impl Conversation {
         let Self { hub, api, clients, patience, now, .. } = self;
         let Some((_, following)) = clients.following(key) else { return };
         let reader = following.reader;
-        let was_behind = hub.resume(*now, reader, |wake| tell(api, clients, *patience, *now, key, &wake));
-        if was_behind && clients.the(key).outbox.is_none() {
-            clients.make_ready(key);
-        }
+        hub.resume(*now, reader, |wake| tell(api, clients, *patience, *now, key, &wake));
     }
 
     /// A stream was silent for a while, or its peer was: shows that it lives, and sees whether the peer does.
@@ -277,4 +274,8 @@ pub(super) fn tell(api: &mut Api, clients: &mut Clients, patience: Patience, now
         return clients.doom(key);
     }
     clients.set_deadline(key, due);
+    if wake.has_more && flush == Flush::Drained {
+        // No event will tell that it was taken: the rest is for the next turn, which comes at once.
+        clients.make_ready(key);
+    }
 }

@@ -1,0 +1,174 @@
+//! Chunked bodies, beside a decoder that has them whole and takes its time.
+//!
+//! An input is a line of sizes, then what follows the head, in pieces of those sizes. The same bytes are the data, and the
+//! sizes those of its chunks, when a body is encoded and decoded again.
+
+use speak::http::Reject;
+
+use super::source::{Source, pieces};
+use super::stream::{LIMITS, Way, take_all};
+
+const HEAD: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// Bytes that are neither data nor framing.
+const EXTRAS_BYTES_MAX: usize = 4096;
+
+/// Runs one input.
+pub fn run(input: &[u8]) {
+    let mut source = Source::new(input);
+    let (sizes, bytes) = (source.line(), source.rest());
+    decode(bytes, sizes);
+    encode_and_decode(bytes, sizes);
+}
+
+fn decode(bytes: &[u8], sizes: &[u8]) {
+    let stream = [HEAD, bytes].concat();
+    let whole = take_all(&[&stream], Way::Short);
+    let in_pieces = take_all(&pieces(&stream, sizes), Way::Short);
+    assert_eq!(in_pieces, whole, "in pieces");
+    match (naive_decode(bytes), whole.requests.first()) {
+        (Ok((body, length)), Some((request, bytes))) => {
+            assert_eq!(request.body, body);
+            assert_eq!(*bytes, HEAD.len() + length);
+        }
+        (Err(Fault::Incomplete), None) => assert_eq!(whole.reject, None),
+        (Err(Fault::Bad), None) => assert!(matches!(whole.reject, Some(Reject::BadRequest(_))), "{:?}", whole.reject),
+        (Err(Fault::Large), None) => assert_eq!(whole.reject, Some(Reject::BodyTooLarge)),
+        (Err(Fault::Extras), None) => assert_eq!(whole.reject, Some(Reject::HeadersTooLarge)),
+        (expected, got) => panic!("expected {expected:?}, got {got:?} and {:?}", whole.reject),
+    }
+}
+
+fn encode_and_decode(data: &[u8], sizes: &[u8]) {
+    let data = &data[..data.len().min(LIMITS.body_bytes)];
+    let mut stream = HEAD.to_vec();
+    for chunk in pieces(data, sizes) {
+        stream.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        stream.extend_from_slice(chunk);
+        stream.extend_from_slice(b"\r\n");
+    }
+    stream.extend_from_slice(b"0\r\n\r\n");
+    let got = take_all(&pieces(&stream, sizes), Way::Short);
+    assert_eq!(got.requests.len(), 1);
+    assert_eq!(got.requests[0].0.body, data, "encoded and decoded");
+    assert_eq!((got.reject, got.left), (None, 0));
+}
+
+#[derive(Debug)]
+enum Fault {
+    Incomplete,
+    Bad,
+    Large,
+    Extras,
+}
+
+/// Bytes from a place on.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    extras: usize,
+}
+
+/// RFC 9112, section 7.1, as strictly as it can be read. Returns the body and where it ends.
+fn naive_decode(bytes: &[u8]) -> Result<(Vec<u8>, usize), Fault> {
+    let mut reader = Reader { bytes, at: 0, extras: 0 };
+    let mut body = Vec::new();
+    loop {
+        let size = reader.size_line()?;
+        if size == 0 {
+            break;
+        }
+        let room = (LIMITS.body_bytes - body.len()) as u64;
+        if size > room {
+            return Err(Fault::Large);
+        }
+        for _ in 0..size {
+            body.push(reader.next()?);
+        }
+        reader.line_end()?;
+    }
+    while reader.peek()? != b'\r' {
+        reader.trailer()?;
+    }
+    reader.line_end()?;
+    Ok((body, reader.at))
+}
+
+impl Reader<'_> {
+    fn peek(&self) -> Result<u8, Fault> {
+        self.bytes.get(self.at).copied().ok_or(Fault::Incomplete)
+    }
+
+    fn next(&mut self) -> Result<u8, Fault> {
+        let byte = self.peek()?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), Fault> {
+        if self.next()? == byte { Ok(()) } else { Err(Fault::Bad) }
+    }
+
+    fn line_end(&mut self) -> Result<(), Fault> {
+        self.expect(b'\r')?;
+        self.expect(b'\n')
+    }
+
+    fn extra(&mut self) -> Result<(), Fault> {
+        self.extras += 1;
+        self.at += 1;
+        if self.extras > EXTRAS_BYTES_MAX { Err(Fault::Extras) } else { Ok(()) }
+    }
+
+    fn size_line(&mut self) -> Result<u64, Fault> {
+        let mut digits = String::new();
+        while self.peek()?.is_ascii_hexdigit() {
+            digits.push(char::from(self.next()?));
+            if digits.len() > 16 {
+                return Err(Fault::Bad);
+            }
+        }
+        let size = u64::from_str_radix(&digits, 16).map_err(|_| Fault::Bad)?;
+        let mut has_space = false;
+        while matches!(self.peek()?, b' ' | b'\t') {
+            self.extra()?;
+            has_space = true;
+        }
+        if self.peek()? == b';' {
+            self.at += 1;
+            while is_text(self.peek()?) {
+                self.extra()?;
+            }
+        } else if has_space {
+            return Err(Fault::Bad);
+        }
+        self.line_end()?;
+        Ok(size)
+    }
+
+    fn trailer(&mut self) -> Result<(), Fault> {
+        let start = self.at;
+        while is_name(self.peek()?) {
+            self.extra()?;
+        }
+        if self.at == start {
+            return Err(Fault::Bad);
+        }
+        self.expect(b':')?;
+        while is_text(self.peek()?) {
+            self.extra()?;
+        }
+        self.line_end()
+    }
+}
+
+fn is_text(byte: u8) -> bool {
+    matches!(byte, b'\t' | 0x20..=0x7e | 0x80..)
+}
+
+fn is_name(byte: u8) -> bool {
+    match byte {
+        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~' => true,
+        _ => byte.is_ascii_alphanumeric(),
+    }
+}

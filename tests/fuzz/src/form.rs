@@ -1,0 +1,81 @@
+//! Forms, beside a decoder that takes them byte by byte.
+//!
+//! An input is a form; what of it is no UTF-8, and all behind that, is left out.
+
+use speak::http::{NotUtf8, pairs};
+
+/// Runs one input.
+pub fn run(input: &[u8]) {
+    let form = match str::from_utf8(input) {
+        Ok(form) => form,
+        Err(error) => str::from_utf8(&input[..error.valid_up_to()]).expect("that much is"),
+    };
+    let got: Vec<_> = pairs(form).map(|(name, value)| (name.decode(), value.decode())).collect();
+    let expected = naive_pairs(form.as_bytes());
+    assert_eq!(got.len(), expected.len(), "how many");
+    for ((name, value), (its_name, its_value)) in got.into_iter().zip(expected) {
+        assert_eq!(name.map_err(|NotUtf8| ()).as_deref(), String::from_utf8(its_name).map_err(drop).as_deref(), "name");
+        assert_eq!(
+            value.map_err(|NotUtf8| ()).as_deref(),
+            String::from_utf8(its_value).map_err(drop).as_deref(),
+            "value"
+        );
+    }
+    for encoded in [encode(form, is_unreserved), encode(form, |_| false)] {
+        let pair = format!("{encoded}={encoded}");
+        let (name, value) = pairs(&pair).next().expect("one pair");
+        assert_eq!(name.decode().as_deref(), Ok(form), "a name encoded and decoded");
+        assert_eq!(value.decode().as_deref(), Ok(form), "a value encoded and decoded");
+    }
+}
+
+/// Names and values as bytes, decoded.
+pub(crate) fn naive_pairs(form: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let pieces = form.split(|byte| *byte == b'&').filter(|piece| !piece.is_empty());
+    let pairs = pieces.map(|piece| match piece.iter().position(|byte| *byte == b'=') {
+        Some(at) => (naive_decode(&piece[..at]), naive_decode(&piece[at + 1..])),
+        None => (naive_decode(piece), Vec::new()),
+    });
+    pairs.collect()
+}
+
+fn naive_decode(encoded: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::new();
+    let mut at = 0;
+    while at < encoded.len() {
+        let digits = encoded.get(at + 1..at + 3).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        match (encoded[at], digits) {
+            (b'+', _) => decoded.push(b' '),
+            (b'%', Some(digits)) => {
+                let digits = str::from_utf8(digits).expect("digits");
+                decoded.push(u8::from_str_radix(digits, 16).expect("digits"));
+                at += 2;
+            }
+            (byte, _) => decoded.push(byte),
+        }
+        at += 1;
+    }
+    decoded
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+/// Percent-encodes all but what may stay.
+pub(crate) fn encode(text: &str, stays: impl Fn(u8) -> bool) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b' ' if stays(b'a') => encoded.push('+'),
+            _ if stays(byte) => encoded.push(char::from(byte)),
+            _ => encoded.extend([format!("%{byte:02x}")]),
+        }
+    }
+    encoded
+}
+
+/// Percent-encodes what a query cannot hold.
+pub(crate) fn encode_value(text: &str) -> String {
+    encode(text, is_unreserved)
+}

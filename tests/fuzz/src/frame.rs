@@ -1,0 +1,114 @@
+//! WebSocket frames: cut anyhow they are the same, each has one spelling, and what is written is read back.
+//!
+//! An input is a digit for the largest payload, a line of sizes, then the stream that comes in pieces of those sizes.
+
+use speak::http::{CloseCode, Frame, Opcode, answer_to_close, parse_frame, push_close, push_frame};
+
+use super::source::{Source, pieces};
+
+/// A client's mask where there is no other.
+pub(crate) const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// Runs one input.
+pub fn run(input: &[u8]) {
+    let mut source = Source::new(input);
+    let payload_max = source.pick(&[usize::MAX, 0, 3, 125, 126, 200]);
+    let (sizes, stream) = (source.line(), source.rest());
+    let whole = take_all(&[stream], payload_max);
+    assert_eq!(take_all(&pieces(stream, sizes), payload_max), whole, "in pieces");
+    assert_eq!(take_all(&pieces(stream, b"1"), payload_max), whole, "byte by byte");
+    check(stream, &whole, payload_max);
+    write_and_read(sizes);
+    write_and_read(stream);
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Owned {
+    opcode: Opcode,
+    is_final: bool,
+    payload: Vec<u8>,
+    length: usize,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Outcome {
+    frames: Vec<Owned>,
+    error: Option<CloseCode>,
+}
+
+/// Takes frames as the server does: those that are whole off the front of what is held.
+fn take_all(pieces: &[&[u8]], payload_max: usize) -> Outcome {
+    let (mut held, mut frames) = (Vec::new(), Vec::new());
+    for piece in pieces {
+        held.extend_from_slice(piece);
+        let mut taken = 0;
+        loop {
+            match parse_frame(&mut held[taken..], payload_max) {
+                Ok(None) => break,
+                Ok(Some((Frame { opcode, is_final, payload }, length))) => {
+                    frames.push(Owned { opcode, is_final, payload: payload.to_vec(), length });
+                    taken += length;
+                }
+                Err(code) => return Outcome { frames, error: Some(code) },
+            }
+        }
+        held.drain(..taken);
+    }
+    Outcome { frames, error: None }
+}
+
+fn check(stream: &[u8], outcome: &Outcome, payload_max: usize) {
+    let mut rest = stream;
+    for frame in &outcome.frames {
+        let (bytes, after) = rest.split_at(frame.length);
+        rest = after;
+        let is_control = matches!(frame.opcode, Opcode::Close | Opcode::Ping | Opcode::Pong);
+        assert!(!is_control || (frame.is_final && frame.payload.len() <= 125));
+        assert!(frame.payload.len() <= payload_max);
+        let mask_at = frame.length - frame.payload.len() - 4;
+        let mask = bytes[mask_at..mask_at + 4].try_into().expect("four bytes");
+        // As there is one spelling of each frame, nobody can be made to see another one.
+        assert_eq!(masked(frame.opcode, frame.is_final, &frame.payload, mask), bytes, "another spelling");
+        if frame.opcode == Opcode::Close {
+            let mut farewell = Vec::new();
+            push_close(&mut farewell, answer_to_close(&frame.payload));
+            assert_eq!(farewell.len(), 4);
+        }
+    }
+    if let Some(code) = outcome.error {
+        assert!(matches!(code, CloseCode::ProtocolError | CloseCode::Unsupported | CloseCode::TooLarge), "{code:?}");
+        // The header told, and no more than that was needed.
+        let mut header = rest[..rest.len().min(14)].to_vec();
+        assert_eq!(parse_frame(&mut header, payload_max), Err(code));
+    }
+}
+
+/// What the server writes, a client reads; so it is, masked, with what the server reads.
+fn write_and_read(payload: &[u8]) {
+    let mut long = payload.to_vec();
+    // A size that takes eight bytes, now and then.
+    if payload.len() == 7 {
+        long.resize(65_536 + usize::from(payload[0]), b'x');
+    }
+    for opcode in [Opcode::Continuation, Opcode::Text, Opcode::Close, Opcode::Ping, Opcode::Pong] {
+        let is_control = matches!(opcode, Opcode::Close | Opcode::Ping | Opcode::Pong);
+        let payload = if is_control { &long[..long.len().min(125)] } else { &long[..] };
+        let mut bytes = masked(opcode, true, payload, MASK);
+        let length = bytes.len();
+        bytes.push(b'!');
+        assert_eq!(parse_frame(&mut bytes[..length - 1], usize::MAX), Ok(None));
+        let frame = Frame { opcode, is_final: true, payload };
+        assert_eq!(parse_frame(&mut bytes, usize::MAX), Ok(Some((frame, length))));
+    }
+}
+
+/// What a client sends.
+pub(crate) fn masked(opcode: Opcode, is_final: bool, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    push_frame(&mut bytes, opcode, payload);
+    let header_bytes = bytes.len() - payload.len();
+    bytes[0] = if is_final { bytes[0] } else { bytes[0] & 0x7f };
+    bytes[1] |= 0x80;
+    bytes.splice(header_bytes.., mask.into_iter().chain(payload.iter().zip(mask.iter().cycle()).map(|(a, b)| a ^ b)));
+    bytes
+}

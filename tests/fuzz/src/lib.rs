@@ -1,0 +1,23 @@
+//! What is fuzzed: one module for each target, each with a `run` that panics where it finds a fault.
+//!
+//! `tests/fuzz_corpus.rs` of the server's package shares this code, and runs it on all inputs that are kept.
+
+pub mod chunked;
+pub mod form;
+pub mod frame;
+pub mod request;
+pub mod session;
+mod source;
+mod stream;
+
+/// A target: its name, which is that of its corpus, and what runs an input.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: [Target; 5] = [
+    ("chunked", chunked::run),
+    ("form", form::run),
+    ("frame", frame::run),
+    ("request", request::run),
+    ("session", session::run),
+];

@@ -1,0 +1,90 @@
+//! Streams of requests: however they are cut they come to the same, and what is accepted is sound.
+//!
+//! An input is a line of sizes, then the stream that comes in pieces of those sizes.
+
+use speak::http::{self, Limits, Parsed, Progress, Reject};
+
+use super::source::{Source, pieces};
+use super::stream::{LIMITS, Outcome, Owned, Way, take_all};
+
+/// Runs one input.
+pub fn run(input: &[u8]) {
+    let mut source = Source::new(input);
+    let (sizes, stream) = (source.line(), source.rest());
+    let whole = take_all(&[stream], Way::Short);
+    assert_eq!(take_all(&[stream], Way::Long), whole, "the long way");
+    assert_eq!(take_all(&pieces(stream, sizes), Way::Short), whole, "in pieces");
+    assert_eq!(take_all(&pieces(stream, b"1"), Way::Short), whole, "byte by byte");
+    check(stream, &whole);
+}
+
+fn check(stream: &[u8], outcome: &Outcome) {
+    let mut rest = stream;
+    for (request, length) in &outcome.requests {
+        let (its_bytes, after) = rest.split_at(*length);
+        let its_bytes = &its_bytes[http::blank_prefix(its_bytes)..];
+        check_request(request);
+        check_bytes(its_bytes, request);
+        rest = after;
+    }
+    assert_eq!(rest.len(), outcome.left);
+    if outcome.reject.is_none() {
+        let rest = &rest[http::blank_prefix(rest)..];
+        // What is not rejected and not whole is waited for: that has to have an end.
+        let most = LIMITS.head_bytes + 20 * LIMITS.body_bytes + 4096 + 2;
+        assert!(rest.len() <= most, "{} bytes are held", rest.len());
+    }
+}
+
+/// No value of it has what would be trouble in the hands of somebody else.
+fn check_request(request: &Owned) {
+    let Owned { path, query, body, content_type, origin, fields, .. } = request;
+    assert!(path == "*" || path.starts_with('/'), "{path}");
+    assert!(!path.contains('?'), "{path}");
+    for byte in path.bytes().chain(query.bytes()) {
+        assert!(byte > b' ' && byte != 0x7f, "byte {byte} in a target");
+    }
+    for value in content_type.iter().chain(origin).chain(fields) {
+        assert!(value.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f)), "{value:?}");
+        assert_eq!(value.trim_ascii(), value, "white space around a value");
+    }
+    assert!(body.len() <= LIMITS.body_bytes);
+}
+
+/// The bytes that a request took are that request, no fewer are, and more are the same request and something behind it.
+fn check_bytes(bytes: &[u8], request: &Owned) {
+    let is_chunked = request.fields.iter().any(|value| value.eq_ignore_ascii_case(b"chunked"))
+        && has_line(bytes, b"transfer-encoding:");
+    if !is_chunked {
+        let head = &bytes[..bytes.len() - request.body.len()];
+        assert!(bytes.ends_with(&request.body));
+        assert!(head.len() <= LIMITS.head_bytes, "a head of {} bytes", head.len());
+        assert!(head.ends_with(b"\n\r\n") || head.ends_with(b"\n\n"), "a head ends with an empty line");
+        for (place, byte) in head.iter().enumerate() {
+            assert!(*byte != 0, "a NUL");
+            assert!(*byte != b'\r' || head.get(place + 1) == Some(&b'\n'), "a bare carriage return");
+        }
+        let text = head.strip_suffix(b"\r\n").or(head.strip_suffix(b"\n")).expect("seen above");
+        let is_end = |pair: &[u8]| pair == b"\n\n" || pair == b"\n\r";
+        assert!(!text.windows(2).any(is_end), "an empty line amid a head");
+    }
+    let short = &bytes[..bytes.len() - 1];
+    assert!(http::parse_whole(short, &LIMITS).is_none(), "it was whole before its end");
+    let is_incomplete =
+        matches!(http::parse(&mut short.to_vec(), &mut Progress::default(), &LIMITS), Ok(Parsed::Incomplete { .. }));
+    assert!(is_incomplete, "it was whole, or refused, before its end");
+    // Were the limits any tighter, it would not fit.
+    let tight = Limits { body_bytes: request.body.len(), ..LIMITS };
+    assert!(matches!(http::parse(&mut bytes.to_vec(), &mut Progress::default(), &tight), Ok(Parsed::Complete(..))));
+    if let Some(body_bytes) = request.body.len().checked_sub(1) {
+        let mut bytes = bytes.to_vec();
+        let got = http::parse(&mut bytes, &mut Progress::default(), &Limits { body_bytes, ..LIMITS });
+        assert!(matches!(got, Err(Reject::BodyTooLarge)), "a body above the limit");
+    }
+}
+
+fn has_line(bytes: &[u8], start: &[u8]) -> bool {
+    bytes
+        .split(|byte| *byte == b'\n')
+        .any(|line| line.get(..start.len()).is_some_and(|its_start| its_start.eq_ignore_ascii_case(start)))
+}

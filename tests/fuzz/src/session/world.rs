@@ -1,0 +1,565 @@
+//! The calls and the hub with the clients around them: what `net` does, without sockets.
+
+use std::collections::BTreeSet;
+use std::mem;
+
+use serde_json::{Map, Value};
+use speak::api::{Api, Outcome, Peer, Transport};
+use speak::http::{self, Opcode, Parsed, Persistence, Progress};
+use speak::hub::{Hub, Millis, Mode, Name, Now, ReadCall, ReadOutcome, Since, Wake};
+
+use super::answer::{self, Head};
+use super::asked::Asked;
+use super::client::{Client, State, Told};
+use super::events::Track;
+use super::ledger::Ledger;
+use super::part::Follows;
+use super::settings::{self, MAX_BACKLOG, Settings};
+
+pub(super) const CLIENTS: usize = 6;
+
+/// Somebody introduced.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    pub(super) connection: u64,
+    pub(super) auth: String,
+}
+
+pub(super) struct World {
+    pub(super) settings: Settings,
+    hub: Hub,
+    api: Api,
+    now: Now,
+    pub(super) clients: [Client; CLIENTS],
+    last_number: u64,
+    closed_this_turn: BTreeSet<u64>,
+    is_stopping: bool,
+    pub(super) ledger: Ledger,
+    pub(super) identities: Vec<Identity>,
+    /// Names that were made for somebody.
+    pub(super) pairs: Vec<(String, String)>,
+    out: Vec<u8>,
+}
+
+/// What a client reads of an answer.
+struct Learned {
+    asked: Asked,
+    json: Option<Value>,
+}
+
+impl World {
+    pub(super) fn new(settings: Settings) -> Self {
+        settings::reset_chance();
+        let hub = Hub::new(settings.of_hub());
+        let mut api = Api::new(settings.of_api(), &hub, settings::chance);
+        let now = Now { mono: Millis(0), unix_ms: 1_763_802_330_123 };
+        api.set_time(now);
+        Self {
+            settings,
+            hub,
+            api,
+            now,
+            clients: Default::default(),
+            last_number: 0,
+            closed_this_turn: BTreeSet::new(),
+            is_stopping: false,
+            ledger: Ledger::default(),
+            identities: Vec::new(),
+            pairs: Vec::new(),
+            out: Vec::new(),
+        }
+    }
+
+    /// The client on this place, which comes anew where it has gone.
+    pub(super) fn client(&mut self, place: usize) -> &mut Client {
+        let client = &mut self.clients[place];
+        if client.number == 0 || matches!(client.state, State::Closed) {
+            self.last_number += 1;
+            let last_track = client.last_track.take();
+            *client = Client { number: self.last_number, last_track, ..Client::default() };
+        }
+        client
+    }
+
+    /// A client sends something.
+    pub(super) fn send(&mut self, place: usize, bytes: &[u8]) {
+        let size = match self.client(place).piece_bytes {
+            0 => bytes.len().max(1),
+            size => size,
+        };
+        for piece in bytes.chunks(size) {
+            self.clients[place].held.extend_from_slice(piece);
+            self.take(place);
+        }
+    }
+
+    /// Takes what a client has sent, as far as that goes.
+    fn take(&mut self, place: usize) {
+        loop {
+            let goes_on = match &self.clients[place].state {
+                State::Reading => self.take_request(place),
+                State::Following { stream, .. } if stream.transport == Transport::Frames => self.take_frame(place),
+                State::Following { .. } => {
+                    self.clients[place].held.clear();
+                    false
+                }
+                State::Waiting { .. } | State::Closed => false,
+            };
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// Tells whether there may be another.
+    fn take_request(&mut self, place: usize) -> bool {
+        let limits = self.api.limits();
+        let Client { held, progress, number, .. } = &mut self.clients[place];
+        if *progress == Progress::default() {
+            let blank = http::blank_prefix(held);
+            held.drain(..blank);
+        }
+        if held.is_empty() {
+            return false;
+        }
+        let mut bytes = mem::take(held);
+        let is_http_10 =
+            bytes.split(|byte| *byte == b'\n').next().is_some_and(|line| line.trim_ascii_end().ends_with(b"HTTP/1.0"));
+        let whole = if *progress == Progress::default() { http::parse_whole(&bytes, &limits) } else { None };
+        let parsed = match whole {
+            Some((request, length)) => Ok(Parsed::Complete(request, length)),
+            None => http::parse(&mut bytes, progress, &limits),
+        };
+        self.out.clear();
+        match parsed {
+            Ok(Parsed::Complete(request, length)) => {
+                let asked = Asked::of(&request, is_http_10);
+                let closes = self.is_stopping || request.persistence == Persistence::Closes;
+                let peer = Peer { client: *number, ..Peer::default() };
+                let outcome = self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out);
+                bytes.drain(..length);
+                self.clients[place].held = bytes;
+                self.outcome(place, asked, outcome, closes)
+            }
+            Ok(Parsed::Incomplete { .. }) => {
+                progress.compact(&mut bytes);
+                *held = bytes;
+                false
+            }
+            Err(reject) => {
+                self.api.reject(reject, &mut self.out);
+                let asked = Asked::default();
+                let json = answer::check(&self.out, &asked, self.settings.has_list, true).expect("an error");
+                assert!(json["error"].is_string());
+                self.clients[place].state = State::Closed;
+                false
+            }
+        }
+    }
+
+    fn outcome(&mut self, place: usize, asked: Asked, outcome: Outcome, closes: bool) -> bool {
+        match outcome {
+            Outcome::Answered(persistence) => {
+                // A handshake that failed closes too.
+                let closes = closes || persistence == Persistence::Closes;
+                let json = answer::check(&self.out, &asked, self.settings.has_list, closes);
+                assert_eq!(persistence == Persistence::Closes, closes);
+                if persistence == Persistence::StaysIfTold {
+                    assert!(asked.is_http_10);
+                }
+                self.learn(Learned { asked, json });
+                if closes {
+                    self.clients[place].state = State::Closed;
+                }
+                !closes
+            }
+            Outcome::Waits { reader, presentation, wait_ms } => {
+                assert!(self.out.is_empty(), "who waits is not answered");
+                assert!((1..=self.settings.poll_timeout_ms).contains(&wait_ms));
+                let until = self.now.mono.after(wait_ms);
+                let asked = Box::new(asked);
+                self.clients[place].state = State::Waiting { reader, presentation, until, asked, closes };
+                false
+            }
+            Outcome::Follows { reader, stream } => {
+                let (head, rest) = Head::parse(&self.out);
+                let told = match stream.transport {
+                    Transport::Events => {
+                        head.check(&asked, self.settings.has_list);
+                        assert_eq!(head.field("content-type"), Some("text/event-stream"));
+                        assert_eq!((head.status, head.field("connection")), (200, Some("close")));
+                        assert_eq!(head.field("content-length"), None);
+                        let mut track = Track::new(Follows::of(&asked, true));
+                        if asked.last_event_id.is_some()
+                            && let Some(last) = &self.clients[place].last_track
+                            && last.follows.channels == track.follows.channels
+                            && last.clone().cut(0) == asked.last_event_id
+                        {
+                            track.goes_on(last);
+                        }
+                        track.take(rest, &mut self.ledger);
+                        self.clients[place].last_track = None;
+                        Told::Events(track)
+                    }
+                    Transport::Frames => {
+                        assert_eq!((head.status, head.field("upgrade")), (101, Some("websocket")));
+                        let mut follows = Follows::of(&asked, false);
+                        let texts = texts(rest);
+                        assert!(texts.len() <= 1);
+                        for text in texts {
+                            follows.take(&answer::parse_json(text), &mut self.ledger);
+                        }
+                        Told::Frames(follows)
+                    }
+                };
+                self.clients[place].state = State::Following { reader, stream, told, fragments: None };
+                self.clients[place].is_owed = true;
+                self.resume(place);
+                true
+            }
+        }
+    }
+
+    /// Remembers what an answer tells, and checks it against all that others tell.
+    fn learn(&mut self, Learned { asked, json }: Learned) {
+        let Some(json) = json.filter(|json| json.get("error").is_none()) else { return };
+        let shown = || asked.one("connection").map(|number| number.parse().expect("it was accepted"));
+        match &*asked.call {
+            "write" => {
+                let id = json["id"].as_u64().expect("an id");
+                let text = asked.one("message").expect("it was accepted");
+                self.ledger.write(&asked.log().expect("it was accepted"), id, text, shown());
+            }
+            "introduce" => {
+                let connection = json["connection"].as_u64().expect("a number");
+                let auth = json["auth"].as_str().expect("a secret").to_owned();
+                let id = json["id"].as_u64().expect("an id");
+                let text = asked.one("message").expect("it was accepted");
+                self.ledger.write(&asked.log().expect("it was accepted"), id, text, Some(connection));
+                if let Some(shown) = shown() {
+                    assert_eq!(shown, connection);
+                } else {
+                    assert_eq!(self.identities.len() as u64 + 1, connection, "numbers rise by one");
+                    self.identities.push(Identity { connection, auth });
+                }
+            }
+            "create" => {
+                let name = |key: &str| json[key].as_str().expect("a name").to_owned();
+                self.pairs.push((name("read"), name("write")));
+            }
+            "read" => Follows::of(&asked, false).take(&json, &mut self.ledger),
+            "members" => {
+                let members = json["members"].as_array().expect("members");
+                assert!(members.is_sorted_by_key(|member| member["connection"].as_u64()));
+                assert!(json["readers"].as_u64().expect("a count") <= CLIENTS as u64);
+            }
+            "goodbye" => assert_eq!(json["ok"], true),
+            _ => {}
+        }
+    }
+
+    /// Tells whether there may be another.
+    fn take_frame(&mut self, place: usize) -> bool {
+        let most = self.api.frame_bytes_max();
+        let mut bytes = mem::take(&mut self.clients[place].held);
+        let State::Following { fragments, .. } = &mut self.clients[place].state else { return false };
+        let room = most.saturating_sub(fragments.as_ref().map_or(0, Vec::len));
+        let frame = match http::parse_frame(&mut bytes, room) {
+            Err(_) => {
+                self.close(place);
+                return false;
+            }
+            Ok(None) => {
+                self.clients[place].held = bytes;
+                return false;
+            }
+            Ok(Some((frame, length))) => {
+                let payload = frame.payload.to_vec();
+                let (opcode, is_final) = (frame.opcode, frame.is_final);
+                bytes.drain(..length);
+                self.clients[place].held = bytes;
+                (opcode, is_final, payload)
+            }
+        };
+        let (opcode, is_final, payload) = frame;
+        match opcode {
+            Opcode::Ping | Opcode::Pong => return true,
+            Opcode::Close => {
+                self.close(place);
+                return false;
+            }
+            Opcode::Text | Opcode::Continuation => {}
+        }
+        if fragments.is_some() != (opcode == Opcode::Continuation) {
+            self.close(place);
+            return false;
+        }
+        let mut text = fragments.take().unwrap_or_default();
+        text.extend_from_slice(&payload);
+        if !is_final {
+            *fragments = Some(text);
+            return true;
+        }
+        let Ok(text) = str::from_utf8(&text) else {
+            self.close(place);
+            return false;
+        };
+        self.call_in_frame(place, text);
+        true
+    }
+
+    fn call_in_frame(&mut self, place: usize, text: &str) {
+        let Client { state, number, .. } = &mut self.clients[place];
+        let State::Following { reader, stream, told, .. } = state else { unreachable!("only a WebSocket has frames") };
+        self.out.clear();
+        self.api.handle_frame(&mut self.hub, self.now, text, *number, (reader, stream), &mut self.out);
+        let texts = texts(&self.out);
+        let [answer] = texts[..] else { panic!("a frame is answered by one") };
+        let json = answer::parse_json(answer);
+        let frame: Option<Map<String, Value>> = serde_json::from_str(text).ok();
+        let reference = frame.as_ref().and_then(|frame| frame.get("ref")).filter(|it| it.is_string() || it.is_number());
+        assert_eq!(json.get("ref"), reference, "an answer has the reference of its call");
+        assert!(reference.is_none() || answer.starts_with(b"{\"ref\":"), "and has it first");
+        assert!(json.get("error").is_none() || json["status"].as_u64() >= Some(400));
+        let asked = frame.as_ref().map(Asked::of_frame).unwrap_or_default();
+        if asked.call == "read" && json.get("error").is_none() {
+            let mut follows = Follows::of(&asked, false);
+            follows.take(&json, &mut self.ledger);
+            *told = Told::Frames(follows);
+            self.clients[place].is_owed = true;
+            self.resume(place);
+        } else {
+            self.learn(Learned { asked, json: Some(json) });
+        }
+    }
+
+    /// A client is gone.
+    pub(super) fn close(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        match mem::replace(&mut client.state, State::Closed) {
+            State::Waiting { reader, .. } => self.hub.close_reader(self.now, reader),
+            State::Following { reader, told, .. } => {
+                self.hub.close_reader(self.now, reader);
+                if let Told::Events(track) = told {
+                    client.last_track = Some(track);
+                }
+            }
+            State::Reading | State::Closed => {}
+        }
+        self.closed_this_turn.insert(client.number);
+    }
+
+    /// A client takes nothing any more, or again.
+    pub(super) fn block(&mut self, place: usize) {
+        let client = self.client(place);
+        client.backlog = if client.backlog.is_some() { None } else { Some(0) };
+        self.resume(place);
+    }
+
+    /// Gives a stream that takes what it is told all that there is for it.
+    fn resume(&mut self, place: usize) {
+        let Self { hub, api, clients, ledger, .. } = self;
+        for _ in 0..10_000 {
+            let client = &mut clients[place];
+            let State::Following { reader, .. } = &client.state else { return };
+            if client.backlog.is_some() {
+                return;
+            }
+            let was_owed = client.is_owed;
+            if !hub.resume(self.now, *reader, |wake| tell(api, client, ledger, &wake)) {
+                client.is_owed = false;
+                return;
+            }
+            assert!(was_owed, "there is more, and nobody said so");
+        }
+        panic!("a stream that never comes to its end");
+    }
+
+    /// The end of a turn, and the beginning of the next.
+    pub(super) fn turn(&mut self, passed_ms: u64) {
+        for place in 0..CLIENTS {
+            if let State::Waiting { reader, until, .. } = &self.clients[place].state
+                && *until <= self.now.mono
+            {
+                self.hub.dismiss(self.now, *reader);
+            }
+        }
+        self.hub.expire(self.now);
+        let deadline = self.hub.next_deadline();
+        assert!(deadline.is_none_or(|deadline| deadline > self.now.mono), "what is due was done");
+        self.deliver();
+        self.api.end_turn();
+        self.closed_this_turn.clear();
+        self.check_census();
+        self.now.mono = self.now.mono.after(passed_ms);
+        self.now.unix_ms += passed_ms;
+        self.api.set_time(self.now);
+        for place in 0..CLIENTS {
+            // What was held while a read waited.
+            self.take(place);
+            self.resume(place);
+        }
+    }
+
+    fn deliver(&mut self) {
+        loop {
+            let Self { hub, api, clients, ledger, settings, closed_this_turn, .. } = self;
+            let mut learned = Vec::new();
+            hub.deliver(self.now, |wake| {
+                let Some(place) = clients.iter().position(|client| client.number == wake.client) else {
+                    assert!(closed_this_turn.contains(&wake.client), "somebody who is long gone");
+                    return;
+                };
+                let client = &mut clients[place];
+                match mem::take(&mut client.state) {
+                    State::Waiting { presentation, asked, closes, .. } => {
+                        assert!(wake.is_last);
+                        let (payload, persistence) = api.wake(&wake, presentation.as_deref());
+                        let closes = closes || persistence == Persistence::Closes;
+                        let json = answer::check(payload.bytes(), &asked, settings.has_list, closes);
+                        assert_eq!(persistence == Persistence::Closes, closes);
+                        assert!(json.is_some(), "a read is answered in JSON");
+                        client.state = if closes { State::Closed } else { State::Reading };
+                        learned.push(Learned { asked: *asked, json });
+                    }
+                    state @ State::Following { .. } => {
+                        client.state = state;
+                        tell(api, client, ledger, &wake);
+                    }
+                    State::Closed if closed_this_turn.contains(&wake.client) => client.state = State::Closed,
+                    State::Reading | State::Closed => panic!("it is woken who did not wait"),
+                }
+            });
+            for learned in learned {
+                self.learn(learned);
+            }
+            let is_cut = |client: &Client| client.backlog.is_some_and(|bytes| bytes > MAX_BACKLOG);
+            let cut: Vec<_> = (0..CLIENTS)
+                .filter(|place| {
+                    is_cut(&self.clients[*place]) && matches!(self.clients[*place].state, State::Following { .. })
+                })
+                .collect();
+            if cut.is_empty() {
+                return;
+            }
+            for place in cut {
+                self.close(place);
+            }
+        }
+    }
+
+    /// Streams that take what they are told have been told all that there is.
+    fn check_streams(&mut self) {
+        for client in self.clients.iter().filter(|client| client.backlog.is_none()) {
+            let State::Following { told, .. } = &client.state else { continue };
+            let cursors: Vec<_> = match told {
+                Told::Events(track) => track.next_ids().collect(),
+                Told::Frames(follows) => follows.next_ids().collect(),
+            };
+            for (channel, cursor) in cursors {
+                let log = Name::parse(channel).expect("it was accepted").readable().expect("it was accepted");
+                let call = ReadCall {
+                    follows: &[(log, Since::Now)],
+                    epoch: None,
+                    credentials: None,
+                    mode: Mode::AtOnce,
+                    client: 0,
+                };
+                let Ok(ReadOutcome::Answer(reply)) = self.hub.read(self.now, &call) else { panic!("it is answered") };
+                assert_eq!(reply.parts()[0].next_id(), cursor, "a stream has not been told all");
+            }
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        let waits = |client: &&Client| matches!(client.state, State::Waiting { .. } | State::Following { .. });
+        self.clients.iter().filter(waits).count()
+    }
+
+    fn check_census(&self) {
+        let census = self.hub.census();
+        assert_eq!(census.readers, self.waiting(), "reads that wait");
+        assert!(census.connections <= self.identities.len());
+        let max = self.settings.max_channels;
+        assert!(max == 0 || census.channels <= max, "{census:?}");
+        assert!(census.timers <= census.channels + census.connections, "{census:?}");
+    }
+
+    /// The server stops: everybody who waits is told.
+    pub(super) fn stop(&mut self) {
+        self.is_stopping = true;
+        self.api.close();
+        self.hub.dismiss_all(self.now);
+        self.turn(0);
+        assert_eq!(self.hub.census().readers, self.waiting());
+    }
+
+    /// Everybody goes, and time passes until nothing is left to do.
+    pub(super) fn finish(&mut self) {
+        self.turn(0);
+        self.turn(0);
+        self.check_streams();
+        for place in 0..CLIENTS {
+            self.clients[place].held.clear();
+            self.close(place);
+        }
+        self.turn(0);
+        for _ in 0..10_000 {
+            let Some(deadline) = self.hub.next_deadline() else { break };
+            let ms = deadline.0 - self.now.mono.0.min(deadline.0);
+            self.turn(ms);
+        }
+        self.turn(0);
+        let census = self.hub.census();
+        let nothing = [census.channels, census.connections, census.readers, census.timers, census.messages];
+        assert_eq!(nothing, [0; 5], "all have gone");
+        self.ledger.check_goodbyes();
+    }
+
+    /// A millisecond before, at, or behind the moment when the hub is due.
+    pub(super) fn until_deadline(&self) -> u64 {
+        self.hub.next_deadline().map_or(0, |deadline| deadline.0.saturating_sub(self.now.mono.0))
+    }
+}
+
+/// A stream is told something, or that it ends.
+fn tell(api: &mut Api, client: &mut Client, ledger: &mut Ledger, wake: &Wake<'_>) {
+    let State::Following { stream, told, .. } = &mut client.state else { unreachable!("it is a stream") };
+    let payload = api.tell(wake, stream);
+    let bytes = payload.bytes();
+    if let Some(backlog) = &mut client.backlog {
+        *backlog += bytes.len();
+    }
+    match told {
+        Told::Events(track) => track.take(bytes, ledger),
+        Told::Frames(follows) if !wake.is_last => {
+            let texts = texts(bytes);
+            assert_eq!(texts.len(), 1, "a frame for each answer");
+            follows.take(&answer::parse_json(texts[0]), ledger);
+        }
+        Told::Frames(_) => assert_eq!((bytes.len(), bytes[0]), (4, 0x88), "a farewell"),
+    }
+    client.is_owed = wake.has_more;
+    if wake.is_last {
+        assert!(bytes.is_empty() || matches!(told, Told::Frames(_)));
+        client.state = State::Closed;
+    }
+}
+
+/// The texts in frames of the server.
+fn texts(bytes: &[u8]) -> Vec<&[u8]> {
+    let (mut rest, mut texts) = (bytes, Vec::new());
+    while let [first, short, after @ ..] = rest {
+        assert_eq!(*first, 0x81, "a text in one frame");
+        let (length, after) = match *short {
+            126 => (u16::from_be_bytes([after[0], after[1]]) as usize, &after[2..]),
+            127 => (u64::from_be_bytes(after[..8].try_into().expect("eight bytes")) as usize, &after[8..]),
+            short => (usize::from(short), after),
+        };
+        let (text, after) = after.split_at(length);
+        texts.push(text);
+        rest = after;
+    }
+    assert!(rest.is_empty());
+    texts
+}

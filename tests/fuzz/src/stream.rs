@@ -1,0 +1,102 @@
+//! Requests out of a stream of bytes, taken as the server takes them.
+
+use speak::http::{self, Limits, Method, Parsed, Persistence, Progress, Reject, Request};
+
+/// Small, so that inputs come up to them.
+pub(crate) const LIMITS: Limits = Limits { head_bytes: 512, body_bytes: 256 };
+
+/// All that a request tells.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Owned {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) persistence: Persistence,
+    pub(crate) content_type: Option<Vec<u8>>,
+    pub(crate) origin: Option<Vec<u8>>,
+    pub(crate) flags: [bool; 3],
+    /// The fields that are asked for by name.
+    pub(crate) fields: Vec<Vec<u8>>,
+    pub(crate) body: Vec<u8>,
+}
+
+const FIELDS: [&str; 6] = ["host", "connection", "accept", "last-event-id", "x", "transfer-encoding"];
+
+impl Owned {
+    fn of(request: &Request<'_>) -> Self {
+        Self {
+            method: request.method,
+            path: request.path.to_owned(),
+            query: request.query.to_owned(),
+            persistence: request.persistence,
+            content_type: request.content_type.map(<[u8]>::to_vec),
+            origin: request.origin.map(<[u8]>::to_vec),
+            flags: [request.accepts_events, request.wants_websocket, request.is_cross_site],
+            fields: FIELDS.iter().flat_map(|name| request.field(name).map(<[u8]>::to_vec)).collect(),
+            body: request.body.to_vec(),
+        }
+    }
+}
+
+/// What a stream of bytes came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// The requests in it, each with the number of bytes that it took as they were sent.
+    pub(crate) requests: Vec<(Owned, usize)>,
+    /// What ended it.
+    pub(crate) reject: Option<Reject>,
+    /// Bytes behind the last request, empty lines among them.
+    pub(crate) left: usize,
+}
+
+/// Whether requests that lie there whole are read in one pass, as they are by the server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Short,
+    Long,
+}
+
+/// Feeds the pieces one after the other.
+pub(crate) fn take_all(pieces: &[&[u8]], way: Way) -> Outcome {
+    let mut outcome = Outcome { requests: Vec::new(), reject: None, left: 0 };
+    let (mut held, mut progress) = (Vec::new(), Progress::default());
+    // Bytes that came since the last request, and those of them that are held no more.
+    let (mut came, mut continues) = (0, 0);
+    for (place, piece) in pieces.iter().enumerate() {
+        held.extend_from_slice(piece);
+        came += piece.len();
+        loop {
+            if progress == Progress::default() {
+                let blank = http::blank_prefix(&held);
+                held.drain(..blank);
+            }
+            if held.is_empty() {
+                break;
+            }
+            let is_fresh = progress == Progress::default() && way == Way::Short;
+            let whole = if is_fresh { http::parse_whole(&held, &LIMITS) } else { None };
+            let (owned, length) = match whole {
+                Some((request, length)) => (Owned::of(&request), length),
+                None => match http::parse(&mut held, &mut progress, &LIMITS) {
+                    Ok(Parsed::Complete(request, length)) => (Owned::of(&request), length),
+                    Ok(Parsed::Incomplete { wants_continue }) => {
+                        continues += usize::from(wants_continue);
+                        assert!(continues <= 1, "a body is asked for once");
+                        break;
+                    }
+                    Err(reject) => {
+                        outcome.reject = Some(reject);
+                        outcome.left = came + pieces[place + 1..].iter().map(|piece| piece.len()).sum::<usize>();
+                        return outcome;
+                    }
+                },
+            };
+            held.drain(..length);
+            outcome.requests.push((owned, came - held.len()));
+            (came, continues) = (held.len(), 0);
+        }
+        progress.compact(&mut held);
+    }
+    outcome.left = came;
+    outcome
+}
