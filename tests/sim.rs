@@ -45,7 +45,7 @@ const SEEDS: u64 = 2_000;
 /// From this many seeds on, a rule that never came to bear is a fault of the mix.
 const SEEDS_TO_REACH_ALL: u64 = 1_000;
 
-const RULES: [&str; 78] = [
+const RULES: [&str; 81] = [
     "answer cut",
     "answer shared",
     "answer shared by a stream and a poll",
@@ -110,6 +110,9 @@ const RULES: [&str; 78] = [
     "stream refused: Ended",
     "stream refused: OverCapacity",
     "stream refused: WrongAuth",
+    "stream put off",
+    "stream behind put off",
+    "stream resumed with nothing",
     "stream resumed, and no longer behind",
     "stream resumed, and still behind",
     "stream resumed, and told of a gap",

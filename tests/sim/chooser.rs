@@ -74,6 +74,7 @@ impl World {
             Kind::Crowd => self.crowd(channel),
             Kind::Household => self.household(),
             Kind::Follow => self.follow(),
+            Kind::PutOff => self.put_off_one(),
             Kind::Resume => self.resume_one(),
             Kind::FollowAnew => self.follow_anew_by_one(),
             Kind::Members => self.call(&Call::Members { channel }),
@@ -300,6 +301,14 @@ impl World {
         let follows = follower.follows();
         self.call(&Call::Read(Ask { client, follows, epoch, shown, wait }));
         client
+    }
+
+    fn put_off_one(&mut self) {
+        let clients = self.model.streaming_clients();
+        if !clients.is_empty() {
+            let client = self.random.pick(&clients);
+            self.call(&Call::PutOff { client });
+        }
     }
 
     /// One that is behind, mostly.

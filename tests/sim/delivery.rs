@@ -15,12 +15,13 @@ struct Told {
     answer: Answer,
     is_repeat: bool,
     is_last: bool,
+    has_more: bool,
 }
 
 impl Told {
     fn by(wake: &Wake<'_>) -> Self {
-        let Wake { client, is_repeat, is_last, .. } = *wake;
-        Self { client, answer: answer_of(&wake.reply), is_repeat, is_last }
+        let Wake { client, is_repeat, is_last, has_more, .. } = *wake;
+        Self { client, answer: answer_of(&wake.reply), is_repeat, is_last, has_more }
     }
 }
 
@@ -34,8 +35,8 @@ impl World {
         self.assert_shared(&pairs);
         let order: Vec<_> = pairs.iter().filter(|(_, due)| !due.news.is_empty()).map(|(told, _)| told.client).collect();
         assert_in_order(&due, &order);
-        for Told { client, answer, is_last, .. } in &wakes {
-            self.told(*client, answer, *is_last);
+        for told in &wakes {
+            self.told(told);
         }
     }
 
@@ -46,14 +47,24 @@ impl World {
         assert_eq!(was_behind, expected.is_some(), "whether there was more");
         self.record.note(|| format!("    told {wakes:?}"));
         assert_eq!(wakes.iter().map(|told| &told.answer).collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
-        for Told { client: whom, answer, is_repeat, is_last } in wakes {
+        for told in wakes {
+            let Told { client: whom, is_repeat, is_last, .. } = told;
             assert_eq!((whom, is_repeat, is_last), (client, false, false), "what a stream resumes with");
-            self.told(client, &answer, is_last);
+            self.told(&told);
         }
     }
 
+    fn told(&mut self, told: &Told) {
+        let is_behind = self.model.clients_behind().contains(&told.client);
+        // One that ends in the same turn is told so after this.
+        if self.model.waits(told.client) {
+            assert_eq!(told.has_more, is_behind, "client {} is to come back for more", told.client);
+        }
+        self.answered(told.client, &told.answer, told.is_last);
+    }
+
     /// Whoever waits has one last answer, and nothing after it.
-    pub(crate) fn told(&mut self, client: u64, answer: &Answer, is_last: bool) {
+    pub(crate) fn answered(&mut self, client: u64, answer: &Answer, is_last: bool) {
         assert!(!self.answered.contains(&client), "client {client} was answered before");
         let follower = self.followers.iter_mut().find(|follower| follower.client == Some(client));
         if let Some(follower) = follower {

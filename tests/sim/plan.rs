@@ -55,6 +55,8 @@ pub(crate) enum Kind {
     Household,
     /// A client that goes on where its last answer ended.
     Follow,
+    /// A stream has more before it than it should: it is not to be told anything.
+    PutOff,
     /// A stream has taken what it was given.
     Resume,
     /// A stream follows other channels.
@@ -68,7 +70,7 @@ pub(crate) enum Kind {
 }
 
 const READS: [Kind; 4] = [Kind::Read, Kind::Follow, Kind::Crowd, Kind::Household];
-const STREAMS: [Kind; 2] = [Kind::Resume, Kind::FollowAnew];
+const STREAMS: [Kind; 3] = [Kind::PutOff, Kind::Resume, Kind::FollowAnew];
 const OTHERS: [Kind; 8] = [
     Kind::Write,
     Kind::JoinAsNew,

@@ -3,6 +3,7 @@
 
 use speak::hub::{Refusal, Since};
 
+use super::answers::Draft;
 use super::message::{Answer, Part};
 use super::model::Model;
 use super::reads::{Ask, Waiting};
@@ -60,6 +61,13 @@ impl Model {
         Ok(answer)
     }
 
+    /// A client is slow to take what its stream was given: it is told no more before it has.
+    pub(crate) fn put_off(&mut self, client: u64) {
+        let read = self.waiting.iter_mut().find(|read| read.client == client).expect("it streams");
+        self.tally.count(if read.is_behind { "stream behind put off" } else { "stream put off" });
+        read.is_behind = true;
+    }
+
     /// A client has taken what its stream was given. What it gets next, if it was not given all.
     pub(crate) fn resume(&mut self, client: u64) -> Option<Answer> {
         let place = self.waiting.iter().position(|read| read.client == client);
@@ -67,6 +75,11 @@ impl Model {
             self.tally.count("resume of one that is not behind");
             return None;
         };
+        if !self.draft_for_waiting(&self.waiting[place]).iter().any(Draft::is_news) {
+            self.tally.count("stream resumed with nothing");
+            self.waiting[place].is_behind = false;
+            return None;
+        }
         let mut read = self.waiting.remove(place);
         let answer = self.cut(self.draft_for_waiting(&read));
         self.goes_on(&mut read, &answer);

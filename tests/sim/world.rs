@@ -39,6 +39,9 @@ pub(crate) enum Call {
         channel: usize,
     },
     Read(Ask),
+    PutOff {
+        client: u64,
+    },
     Resume {
         client: u64,
     },
@@ -159,6 +162,10 @@ impl World {
             Call::Goodbye { shown, channel, text } => self.goodbye(shown, *channel, text.as_deref()),
             Call::Members { channel } => self.members(*channel),
             Call::Read(ask) => self.read(ask),
+            Call::PutOff { client } => {
+                self.hub.fall_behind(self.key_of(*client));
+                self.model.put_off(*client);
+            }
             Call::Resume { client } => self.resume(*client),
             Call::FollowAnew(ask) => self.follow_anew(ask),
             Call::Close { client } => self.close(*client),
@@ -242,8 +249,8 @@ impl World {
             }
         }
         match expected {
-            Ok(Outcome::Answer(answer)) => self.told(ask.client, &answer, true),
-            Ok(Outcome::Follows(answer)) => self.told(ask.client, &answer, false),
+            Ok(Outcome::Answer(answer)) => self.answered(ask.client, &answer, true),
+            Ok(Outcome::Follows(answer)) => self.answered(ask.client, &answer, false),
             Ok(Outcome::Waits) | Err(_) => {}
         }
     }
@@ -271,7 +278,7 @@ impl World {
         self.record.outcome("follow anew", &expected);
         if let Ok((new_key, answer)) = got {
             self.reads.push((ask.client, new_key));
-            self.told(ask.client, &answer, false);
+            self.answered(ask.client, &answer, false);
         }
     }
 
