@@ -10,7 +10,7 @@ use super::parameters::Parameters;
 use crate::http::{
     CloseCode, EVENT_STREAM, Method, Opcode, Persistence, RETRY, Request, accept_key, names, push_close, push_frame,
 };
-use crate::hub::{Hub, Mode, Now, Part, ReadCall, ReadOutcome, Reply, Since, Wake, push_number, push_string};
+use crate::hub::{Hub, LogName, Mode, Now, Part, ReadCall, ReadOutcome, Reply, Since, Wake, push_number, push_string};
 
 /// Nobody between here and the client is to wait for more before handing on what there is.
 const UNBUFFERED: &str = "X-Accel-Buffering: no\r\n";
@@ -73,7 +73,7 @@ fn check_handshake(request: &Request<'_>) -> Result<(), Error> {
     if !request.field("sec-websocket-version").eq([b"13"]) {
         return Err(Error::BadHandshake("a WebSocket needs 'Sec-WebSocket-Version: 13'"));
     }
-    key_of(request).map(|_| ())
+    Ok(())
 }
 
 /// The answer to the one key of the handshake.
@@ -111,6 +111,10 @@ impl Api {
         dress: Dress<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Outcome, Error> {
+        let accept = match transport {
+            Transport::Events => None,
+            Transport::Frames => Some(key_of(request)?),
+        };
         let mut reading = parameters.reading(self.poll_timeout_ms)?;
         let follows = reading.follows.as_mut_slice();
         let last_event_id = request.field("last-event-id").next().filter(|_| transport == Transport::Events);
@@ -124,35 +128,46 @@ impl Api {
         let ReadOutcome::Follows(reader, reply) = hub.read(now, &call)? else { unreachable!("a stream follows") };
         let address = self.config.proxies.caller(peer, request);
         let stream = Stream { transport, names: names_of(parameters), address };
-        match transport {
-            Transport::Events => {
-                let content = Content::fresh(EVENT_STREAM);
-                let dress = Dress { persistence: Persistence::Closes, ..dress };
-                self.tailor.head(dress, 200, Some(content), UNBUFFERED).push_up_to_length(out);
-                out.extend_from_slice(b"\r\n");
-                out.extend_from_slice(RETRY);
-                let asked = |place: usize, part: &Part<'_>| match follows[place].1 {
-                    Since::Id(_) | Since::All if part.reset => 0,
-                    Since::Id(id) => id.cast_signed(),
-                    Since::All => 0,
-                    Since::Last(count) => -count.cast_signed(),
-                    Since::Now => part.first_id().cast_signed(),
-                };
-                let mut events = Events { out, epoch: self.epoch.as_bytes(), reply: &reply, begins: asked };
-                events.push_id_alone();
-                events.push_all(&stream.names);
-            }
-            Transport::Frames => {
-                out.extend_from_slice(SWITCHING);
-                out.extend_from_slice(key_of(request)?.as_bytes());
-                out.extend_from_slice(b"\r\n\r\n");
-                if reply.has_news() {
-                    answer::push_reply(&mut self.json, &reply, stream.names(), self.epoch);
-                    push_frame(out, Opcode::Text, &self.json);
-                }
-            }
+        match accept {
+            None => self.begin_events(dress, follows, &reply, &stream, out),
+            Some(accept) => self.begin_frames(&accept, &reply, &stream, out),
         }
         Ok(Outcome::Follows { reader, stream })
+    }
+
+    fn begin_events(
+        &self,
+        dress: Dress<'_>,
+        follows: &[(LogName<'_>, Since)],
+        reply: &Reply<'_>,
+        stream: &Stream,
+        out: &mut Vec<u8>,
+    ) {
+        let content = Content::fresh(EVENT_STREAM);
+        let dress = Dress { persistence: Persistence::Closes, ..dress };
+        self.tailor.head(dress, 200, Some(content), UNBUFFERED).push_up_to_length(out);
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(RETRY);
+        let asked = |place: usize, part: &Part<'_>| match follows[place].1 {
+            _ if part.reset => 0,
+            Since::Id(id) => id.cast_signed(),
+            Since::All => 0,
+            Since::Last(count) => -count.cast_signed(),
+            Since::Now => part.first_id().cast_signed(),
+        };
+        let mut events = Events { out, epoch: self.epoch.as_bytes(), reply, begins: asked };
+        events.push_id_alone();
+        events.push_all(&stream.names);
+    }
+
+    fn begin_frames(&mut self, accept: &str, reply: &Reply<'_>, stream: &Stream, out: &mut Vec<u8>) {
+        out.extend_from_slice(SWITCHING);
+        out.extend_from_slice(accept.as_bytes());
+        out.extend_from_slice(b"\r\n\r\n");
+        if reply.has_news() {
+            answer::push_reply(&mut self.json, reply, stream.names(), self.epoch);
+            push_frame(out, Opcode::Text, &self.json);
+        }
     }
 
     /// Encodes what a stream is told, once for all that share it; what it ends with, if it ends.
