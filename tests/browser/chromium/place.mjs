@@ -3,6 +3,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import http from "node:http";
+import net from "node:net";
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
@@ -11,6 +12,8 @@ const FLAGS = [
   "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ];
 const PATIENCE = 30_000;
+
+export const TRANSPORTS = ["websocket", "eventsource", "fetch", "jsonp"];
 
 /** Waits for what must come true; the limit is only there so that a test ends. */
 export async function until(holds, what = holds) {
@@ -66,7 +69,31 @@ export async function closedPort() {
   return port;
 }
 
-/** Somebody else's page, without a line of script in it. `policy` are the sources that its policy allows. */
+/** A line to the server, which can break: what goes over it ends, and nobody is there until it is mended. */
+export async function startLine(target) {
+  const { hostname, port } = new URL(target);
+  const ends = new Set();
+  const listener = net.createServer((near) => {
+    const far = net.connect(port, hostname);
+    for (const [end, other] of [[near, far], [far, near]]) {
+      ends.add(end);
+      end.on("error", () => {}).on("close", () => ends.delete(end) && other.destroy()).pipe(other);
+    }
+  });
+  const open = async (port) => {
+    listener.listen(port, "127.0.0.1");
+    await once(listener, "listening");
+    return listener.address().port;
+  };
+  const own = await open(0);
+  const cut = () => {
+    listener.close();
+    for (const end of ends) end.resetAndDestroy();
+  };
+  return { door: `http://127.0.0.1:${own}/`, cut, mend: () => open(own), stop: cut };
+}
+
+/** Somebody else's page, without a line of script in it, and with a policy that allows no more than it needs. */
 async function startSite() {
   const pages = {
     "/page.js": `
@@ -87,7 +114,11 @@ async function startSite() {
     if (script) return response.setHeader("Content-Type", "text/javascript").end(script);
     const [home, ...doors] = searchParams.getAll("door");
     const all = [home, ...doors].join(" ");
-    const connect = searchParams.has("no-fetch") ? "'none'" : all;
+    const connect = {
+      nothing: "'none'",
+      http: all,
+      all: `${all} ${all.replaceAll("http", "ws")}`, // a policy tells them apart
+    }[searchParams.get("connect") ?? "all"];
     const isModule = searchParams.has("module");
     if (pathname === "/module.js") {
       response.setHeader("Content-Type", "text/javascript");

@@ -122,7 +122,7 @@ test("a tab that is closed says goodbye through the proxy", async () => {
 });
 
 test("a page that comes back takes the place of the read that the proxy holds on to", async () => {
-  const { server, ada, bob, close } = await behindProxy("superseded", { options: ["--connection-timeout", "60s"] });
+  const { server, ada, bob, close } = await behindProxy("superseded", { transport: "fetch", options: ["--connection-timeout", "60s"] });
   const readers = async () => (await server.call("members", { channel: "superseded" })).readers;
   await until(async () => (await readers()) === 2, "two read");
   const session = await bob.page.context().newCDPSession(bob.page);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { closedPort, openPlace, startServer, until } from "./place.mjs";
+import { closedPort, openPlace, startLine, startServer, TRANSPORTS, until } from "./place.mjs";
 
 let place;
 before(async () => (place = await openPlace()));
@@ -74,26 +74,28 @@ for (const transport of ["fetch", "jsonp"]) {
   });
 }
 
-test("a page that slept too long is told that it missed something", async () => {
-  const server = await startServer({ options: ["--history", "5"] });
-  const person = await place.person();
-  const ada = await person.open(server.doors, "missed", { name: "Ada" });
-  await ada.is("connected");
-  const session = await ada.page.context().newCDPSession(ada.page);
-  await session.send("Network.enable");
-  const offline = (isOffline) =>
-    session.send("Network.emulateNetworkConditions", { offline: isOffline, latency: 0, downloadThroughput: -1, uploadThroughput: -1 });
-  await offline(true);
-  for (let i = 0; i < 20; i++) await server.call("write", { channel: "missed", message: `${i}` });
-  await ada.is("waiting");
-  await offline(false);
-  await ada.hears("19");
-  assert.equal(await ada.run(() => window.told.missed), 1);
-  await ada.sees("Ada");
-  const texts = await ada.texts();
-  assert.equal(new Set(texts).size, texts.length);
-  await Promise.all([person.close(), server.stop()]);
-});
+for (const transport of TRANSPORTS) {
+  test(`a page that was cut off too long is told that it missed something (${transport})`, async () => {
+    const server = await startServer({ options: ["--history", "5"] });
+    const line = await startLine(server.doors[0]);
+    const person = await place.person();
+    const ada = await person.open([line.door], "missed", { name: "Ada", transport });
+    await ada.is("connected");
+    line.cut();
+    await ada.is("waiting");
+    for (let i = 0; i < 20; i++) await server.call("write", { channel: "missed", message: `${i}` });
+    await line.mend();
+    await ada.hears("19");
+    await ada.is("connected");
+    await ada.sees("Ada");
+    assert.equal(await ada.run(() => window.told.missed), 1);
+    const texts = await ada.texts();
+    assert.equal(new Set(texts).size, texts.length);
+    await person.close();
+    line.stop();
+    await server.stop();
+  });
+}
 
 test("the first door is taken where it opens, and else the next", async () => {
   const server = await startServer({ ports: [0, 0] });
@@ -113,7 +115,7 @@ test("the first door is taken where it opens, and else the next", async () => {
 test("where fetch is blocked, it goes by script tags, without being told to", async () => {
   const server = await startServer();
   const person = await place.person();
-  const ada = await person.open(server.doors, "blocked", { name: "Ada" }, "&no-fetch");
+  const ada = await person.open(server.doors, "blocked", { name: "Ada" }, "&connect=nothing");
   await ada.is("connected");
   await ada.say("by script");
   await ada.hears("by script");
