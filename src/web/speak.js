@@ -117,15 +117,14 @@
     return socket;
   }
 
-  function openEvents(url, { channel }, tell) {
+  function openEvents(url, asked, tell) {
     const source = new EventSource(url);
+    const names = [asked.channel].flat();
     source.onmessage = ({ data, lastEventId }) => {
-      const message = JSON.parse(data);
+      const { channel = names[0], ...message } = JSON.parse(data);
       const [epoch, cursors] = lastEventId.split(":");
-      const part = (next_id, i) => ({ messages: message.channel === [channel].flat()[i] ? [message] : [], next_id });
-      const channels = cursors.split(",").map((cursor, i) => part(+cursor, i));
-      if (!channels[1]) channels[0].messages = [message];
-      tell({ channels, epoch });
+      const part = (next_id, i) => ({ messages: channel === names[i] ? [message] : [], next_id: +next_id });
+      tell({ channels: cursors.split(",").map(part), epoch });
     };
     // A read tells better what was lost.
     source.addEventListener("missed", () => source.onerror());
