@@ -297,6 +297,10 @@
       doubts = 0;
       ways = ways.slice(1);
       remembered(ways[0].name);
+      drop();
+    }
+
+    function drop() {
       reader?.close();
       reader = null;
     }
@@ -390,7 +394,7 @@
             if (!endings++) continue;
           } else if (error.status && !/^(408|429|5)/.test(error.status)) return finish(error);
           if (error.isUnfit) doubt();
-          if (++failures > 1) reader = null;
+          if (++failures > 1) drop();
           isBehind = true;
           const retryIn = Math.min(250 * 2 ** failures, 30000) * (0.5 + Math.random());
           report({ state: "waiting", retryIn, error: error.message });
