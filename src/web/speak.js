@@ -354,8 +354,10 @@
         names.set(from, who);
         members.set(from, { connection: from, name: who, own: own.has(from), inbox });
         if (from === me?.connection) name = who; // perhaps another tab changed it
-      } else if (!isTalk) members.delete(from);
-      else if (!whisper && id > said && text === saying?.text && (from ? own.has(from) : !name)) saying.id ??= id;
+      } else if (!isTalk) {
+        members.delete(from);
+        if (from === me?.connection) me = null; // a stream goes on without it
+      } else if (!whisper && id > said && text === saying?.text && (from ? own.has(from) : !name)) saying.id ??= id;
       if (isNews) {
         emit("message", { ...rest, name: names.get(from), text, own: own.has(from), whisper, to });
       }
@@ -422,7 +424,10 @@
           if (!item.to) said = id;
           return { id };
         } catch (error) {
-          if (hasEnded(error, proof)) continue;
+          if (hasEnded(error, proof)) {
+            if (transport.reader) reader?.close(); // it may be dead, since it did not tell
+            continue;
+          }
           if (error.status || item.to || ++failures > 4) throw error;
           // It may have arrived: only a read that begins now can tell.
           const check = async () => take(place(), await call("read", asked(0)));
