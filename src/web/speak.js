@@ -293,11 +293,12 @@
 
     // A proxy may let no stream pass, or hold back what comes: then there is a next best way.
     function doubt() {
-      if (++doubts < 2 || !ways[1]) return;
+      if (++doubts < 2 || !ways[1]) return false;
       doubts = 0;
       ways = ways.slice(1);
       remembered(ways[0].name);
       drop();
+      return true;
     }
 
     function drop() {
@@ -395,10 +396,10 @@
           if (hasEnded(error, proof)) {
             if (!endings++) continue;
           } else if (error.status && !/^(408|429|5)/.test(error.status)) return finish(error);
-          if (error.isUnfit) doubt();
-          if (++failures > 1) drop();
           isBehind = true;
-          const retryIn = Math.min(250 * 2 ** failures, 30000) * (0.5 + Math.random());
+          if (error.isUnfit && doubt()) continue;
+          if (++failures > 1) drop();
+          const retryIn = Math.min(250 * 2 ** Math.max(failures, doubts), 30000) * (0.5 + Math.random());
           report({ state: "waiting", retryIn, error: error.message });
           await new Promise((resolve) => setTimeout((rouse = resolve), retryIn));
         }
