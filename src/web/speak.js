@@ -43,23 +43,23 @@
   // A stream says by itself what reads would answer. next(asked) is the next of that, for as long as it is asked for what
   // the stream says next; else it is opened anew. Nothing, after a silence in which something may have been lost.
   const stream = (open) => (_, door) => {
-    let line; // { source, from, told, failure }, of what is open
+    let line; // { asked, from, told, source, patience, isUnfit, isSilent, isOver }, of what is open
     let wake = () => {};
 
     function begin(asked) {
-      const mine = (line = { from: JSON.stringify(asked), told: [], patience: 5000 });
-      let isUnfit = true; // until it has opened
-      const end = () => {
-        mine.failure ??= Object.assign(new Error("the stream broke off"), { isUnfit });
+      const from = JSON.stringify(asked);
+      const mine = (line = { asked, from, told: [], patience: 5000, isUnfit: true }); // until it has opened
+      // What comes after its end would hide that something was lost.
+      const heed = (act) => (value) => {
+        if (line !== mine || mine.isOver) return;
+        act(value);
         wake();
       };
-      const tell = (answer) => {
-        mine.told.push(answer);
-        wake();
-      };
+      const end = heed(() => (mine.isOver = true));
       try {
-        mine.source = open(`${door}read?${form(asked)}`, asked, tell);
-        mine.source.onopen = () => (isUnfit = false);
+        // Where a proxy makes a plain read of it, that one is answered at once.
+        mine.source = open(`${door}read?${form(asked)}&timeout=0`, asked, heed((answer) => mine.told.push(answer)));
+        mine.source.onopen = () => (mine.isUnfit = false);
         mine.source.onerror = mine.source.onclose = end;
       } catch {
         end(); // a policy of the page may forbid it
@@ -72,29 +72,39 @@
       wake();
     }
 
+    function breakOff(isUnfit) {
+      close();
+      throw Object.assign(new Error("the stream broke off"), { isUnfit });
+    }
+
+    function shift() {
+      const answer = line.told.shift();
+      const from_id = parts(answer).map((part) => part.next_id);
+      line.from = JSON.stringify({ ...line.asked, from_id, epoch: answer.epoch });
+      line.patience = 60000;
+      line.isSilent = false;
+      return answer;
+    }
+
     async function next({ timeout, ...asked }) {
-      if (line?.from !== JSON.stringify(asked)) {
+      const isNext = () => line?.from === JSON.stringify(asked);
+      while (line?.told[0] && !isNext()) shift(); // a read was faster
+      if (!isNext()) {
+        if (line?.isSilent) breakOff(true);
         close();
         begin(asked);
       }
-      const { told, patience } = line;
-      if (!told.length && !line.failure) {
-        const timer = setTimeout(() => wake(), patience);
+      const mine = line;
+      if (!mine.told[0] && !mine.isOver) {
+        const timer = setTimeout(() => wake(), mine.patience * (0.5 + Math.random()));
         await new Promise((resolve) => (wake = resolve));
         clearTimeout(timer);
       }
-      const answer = told.shift();
-      if (!answer && (!line || line.failure)) {
-        const failure = line?.failure ?? new Error("closed");
-        close();
-        throw failure;
-      }
-      line.patience = 60000;
-      if (answer) {
-        const from_id = parts(answer).map((part) => part.next_id);
-        line.from = JSON.stringify({ ...asked, from_id, epoch: answer.epoch });
-      }
-      return answer;
+      if (mine !== line) return;
+      if (mine.told[0]) return shift();
+      if (mine.isOver || mine.isUnfit) breakOff(mine.isUnfit);
+      mine.isSilent = true;
+      mine.patience = Math.min(2 * mine.patience, 60000);
     }
     return { next, close };
   };
@@ -107,15 +117,14 @@
     return socket;
   }
 
-  function openEvents(url, { channel }, tell) {
+  function openEvents(url, asked, tell) {
     const source = new EventSource(url);
+    const names = [asked.channel].flat();
     source.onmessage = ({ data, lastEventId }) => {
-      const message = JSON.parse(data);
+      const { channel = names[0], ...message } = JSON.parse(data);
       const [epoch, cursors] = lastEventId.split(":");
-      const part = (next_id, i) => ({ messages: message.channel === [channel].flat()[i] ? [message] : [], next_id });
-      const channels = cursors.split(",").map((cursor, i) => part(+cursor, i));
-      if (!channels[1]) channels[0].messages = [message];
-      tell({ channels, epoch });
+      const part = (next_id, i) => ({ messages: channel === names[i] ? [message] : [], next_id: +next_id });
+      tell({ channels: cursors.split(",").map(part), epoch });
     };
     // A read tells better what was lost.
     source.addEventListener("missed", () => source.onerror());
@@ -284,10 +293,15 @@
 
     // A proxy may let no stream pass, or hold back what comes: then there is a next best way.
     function doubt() {
-      if (++doubts < 2 || !ways[1]) return;
+      if (++doubts < 2 || !ways[1]) return false;
       doubts = 0;
       ways = ways.slice(1);
       remembered(ways[0].name);
+      drop();
+      return true;
+    }
+
+    function drop() {
       reader?.close();
       reader = null;
     }
@@ -341,8 +355,10 @@
         names.set(from, who);
         members.set(from, { connection: from, name: who, own: own.has(from), inbox });
         if (from === me?.connection) name = who; // perhaps another tab changed it
-      } else if (!isTalk) members.delete(from);
-      else if (!whisper && id > said && text === saying?.text && (from ? own.has(from) : !name)) saying.id ??= id;
+      } else if (!isTalk) {
+        members.delete(from);
+        if (from === me?.connection) me = null; // a stream goes on without it
+      } else if (!whisper && id > said && text === saying?.text && (from ? own.has(from) : !name)) saying.id ??= id;
       if (isNews) {
         emit("message", { ...rest, name: names.get(from), text, own: own.has(from), whisper, to });
       }
@@ -351,7 +367,7 @@
 
     // One step at a time, for as long as the page is there.
     async function follow({ signal }) {
-      for (let failures = 0, endings = 0, isCheck; !signal.aborted; ) {
+      for (let failures = 0, endings = 0; !signal.aborted; ) {
         const proof = me;
         const from = place();
         if (failures) report({ state: "connecting" });
@@ -366,13 +382,11 @@
             const answer = await (isBehind ? call("read", asked(0)) : reader.next(asked(25)));
             if (signal.aborted) return;
             if (!answer) {
-              isBehind = isCheck = true; // perhaps a read knows more than the silent stream
+              isBehind = true; // perhaps a read knows more than the silent stream
               continue;
             }
             take(from, answer);
             if (!isBehind) doubts = 0;
-            else if (isCheck && from !== place()) doubt();
-            isCheck = false;
             isBehind = cursor.includes(0) || (!isLeader && from !== place());
             failures = endings = 0;
             report({ state: "connected", door, transport: transport.name }, { from, answer });
@@ -382,10 +396,10 @@
           if (hasEnded(error, proof)) {
             if (!endings++) continue;
           } else if (error.status && !/^(408|429|5)/.test(error.status)) return finish(error);
-          if (error.isUnfit) doubt();
-          if (++failures > 1) reader = null;
           isBehind = true;
-          const retryIn = Math.min(250 * 2 ** failures, 30000) * (0.5 + Math.random());
+          if (error.isUnfit && doubt()) continue;
+          if (++failures > 1) drop();
+          const retryIn = Math.min(250 * 2 ** Math.max(failures, doubts), 30000) * (0.5 + Math.random());
           report({ state: "waiting", retryIn, error: error.message });
           await new Promise((resolve) => setTimeout((rouse = resolve), retryIn));
         }
@@ -411,7 +425,10 @@
           if (!item.to) said = id;
           return { id };
         } catch (error) {
-          if (hasEnded(error, proof)) continue;
+          if (hasEnded(error, proof)) {
+            if (transport.reader) reader?.close(); // it may be dead, since it did not tell
+            continue;
+          }
           if (error.status || item.to || ++failures > 4) throw error;
           // It may have arrived: only a read that begins now can tell.
           const check = async () => take(place(), await call("read", asked(0)));
