@@ -16,6 +16,8 @@ pub(super) enum Since {
     All,
     Last(u64),
     Now,
+    /// A stream that was told nothing yet: the hub knows where it is, and owes it all behind that.
+    Somewhere,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -26,6 +26,15 @@ impl Follows {
         known.filter_map(|(channel, since)| if let Since::Id(id) = since { Some((&**channel, *id)) } else { None })
     }
 
+    /// A stream has begun: it is told of every gap from now on.
+    pub(super) fn begin(&mut self) {
+        for since in &mut self.since {
+            if !matches!(since, Since::Id(_)) {
+                *since = Since::Somewhere;
+            }
+        }
+    }
+
     /// Checks the answer of a read, and goes on behind it.
     pub(super) fn take(&mut self, answer: &Value, ledger: &mut Ledger) {
         assert_eq!(answer["epoch"].as_str(), Some(EPOCH), "{answer}");
@@ -74,6 +83,7 @@ fn take_part(part: &Value, channel: &str, since: Since, same_epoch: bool, ledger
         }
         Since::All => assert!(!missed),
         Since::Last(_) | Since::Now => assert!(!missed && dropped.is_empty()),
+        Since::Somewhere => assert!(dropped.is_empty()),
     }
     next_id
 }

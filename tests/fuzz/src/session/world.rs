@@ -209,6 +209,7 @@ impl World {
                         for text in texts {
                             follows.take(&answer::parse_json(text), &mut self.ledger);
                         }
+                        follows.begin();
                         Told::Frames(follows)
                     }
                 };
