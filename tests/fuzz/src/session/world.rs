@@ -39,14 +39,14 @@ pub(super) struct World {
     /// Names that were made for somebody.
     pub(super) pairs: Vec<(String, String)>,
     out: Vec<u8>,
-    trace: Trace,
+    diary: Diary,
 }
 
 /// With `SPEAK_FUZZ_TRACE` set, tells what happens in a session.
 #[derive(Clone, Copy)]
-struct Trace(bool);
+struct Diary(bool);
 
-impl Trace {
+impl Diary {
     fn note(self, who: u64, what: &str, bytes: &[u8]) {
         if self.0 {
             eprintln!("{who} {what}: {}", bytes.escape_ascii());
@@ -80,7 +80,7 @@ impl World {
             identities: Vec::new(),
             pairs: Vec::new(),
             out: Vec::new(),
-            trace: Trace(env::var_os("SPEAK_FUZZ_TRACE").is_some()),
+            diary: Diary(env::var_os("SPEAK_FUZZ_TRACE").is_some()),
         }
     }
 
@@ -101,7 +101,7 @@ impl World {
             0 => bytes.len().max(1),
             size => size,
         };
-        self.trace.note(self.clients[place].number, "sends", bytes);
+        self.diary.note(self.clients[place].number, "sends", bytes);
         for piece in bytes.chunks(size) {
             self.clients[place].held.extend_from_slice(piece);
             self.take(place);
@@ -163,6 +163,7 @@ impl World {
             }
             Err(reject) => {
                 self.api.reject(reject, &mut self.out);
+                self.diary.note(self.clients[place].number, "is refused", &self.out);
                 let asked = Asked::default();
                 let json = answer::check(&self.out, &asked, self.settings.has_list, true).expect("an error");
                 assert!(json["error"].is_string());
@@ -173,7 +174,7 @@ impl World {
     }
 
     fn outcome(&mut self, place: usize, asked: Asked, outcome: Outcome, closes: bool) -> bool {
-        self.trace.note(self.clients[place].number, "is answered", &self.out);
+        self.diary.note(self.clients[place].number, "is answered", &self.out);
         match outcome {
             Outcome::Answered(persistence) => {
                 // A handshake that failed closes too.
@@ -330,7 +331,7 @@ impl World {
         let State::Following { reader, stream, told, .. } = state else { unreachable!("only a WebSocket has frames") };
         self.out.clear();
         self.api.handle_frame(&mut self.hub, self.now, text, *number, (reader, stream), &mut self.out);
-        self.trace.note(*number, "is answered", &self.out);
+        self.diary.note(*number, "is answered", &self.out);
         let texts = texts(&self.out);
         let [answer] = texts[..] else { panic!("a frame is answered by one") };
         let json = answer::parse_json(answer);
@@ -354,7 +355,7 @@ impl World {
     /// A client is gone.
     pub(super) fn close(&mut self, place: usize) {
         let client = &mut self.clients[place];
-        self.trace.note(client.number, "closes", b"");
+        self.diary.note(client.number, "closes", b"");
         match mem::replace(&mut client.state, State::Closed) {
             State::Waiting { reader, .. } => self.hub.close_reader(self.now, reader),
             State::Following { reader, told, .. } => {
@@ -377,7 +378,7 @@ impl World {
 
     /// Gives a stream that takes what it is told all that there is for it.
     fn resume(&mut self, place: usize) {
-        let Self { hub, api, clients, ledger, trace, .. } = self;
+        let Self { hub, api, clients, ledger, diary, .. } = self;
         for _ in 0..10_000 {
             let client = &mut clients[place];
             let State::Following { reader, .. } = &client.state else { return };
@@ -385,7 +386,7 @@ impl World {
                 return;
             }
             let was_owed = client.is_owed;
-            if !hub.resume(*reader, |wake| tell(api, client, ledger, *trace, &wake)) {
+            if !hub.resume(*reader, |wake| tell(api, client, ledger, *diary, &wake)) {
                 client.is_owed = false;
                 return;
             }
@@ -397,7 +398,7 @@ impl World {
     /// The end of a turn, and the beginning of the next.
     pub(super) fn turn(&mut self, passed_ms: u64) {
         self.end_turn();
-        self.trace.note(0, "a turn ends, milliseconds", passed_ms.to_string().as_bytes());
+        self.diary.note(0, "a turn ends, milliseconds", passed_ms.to_string().as_bytes());
         self.now.mono = self.now.mono.after(passed_ms);
         self.now.unix_ms += passed_ms;
         self.api.set_time(self.now);
@@ -427,7 +428,7 @@ impl World {
 
     fn deliver(&mut self) {
         loop {
-            let Self { hub, api, clients, ledger, settings, closed_this_turn, trace, .. } = self;
+            let Self { hub, api, clients, ledger, settings, closed_this_turn, diary, .. } = self;
             let mut learned = Vec::new();
             hub.deliver(self.now, |wake| {
                 let Some(place) = clients.iter().position(|client| client.number == wake.client) else {
@@ -439,7 +440,7 @@ impl World {
                     State::Waiting { presentation, asked, closes, .. } => {
                         assert!(wake.is_last);
                         let (payload, persistence) = api.wake(&wake, presentation.as_deref());
-                        trace.note(wake.client, "is woken", payload.bytes());
+                        diary.note(wake.client, "is woken", payload.bytes());
                         let closes = closes || persistence == Persistence::Closes;
                         let json = answer::check(payload.bytes(), &asked, settings.has_list, closes);
                         assert_eq!(persistence == Persistence::Closes, closes);
@@ -449,7 +450,7 @@ impl World {
                     }
                     state @ State::Following { .. } => {
                         client.state = state;
-                        tell(api, client, ledger, *trace, &wake);
+                        tell(api, client, ledger, *diary, &wake);
                     }
                     State::Closed if closed_this_turn.contains(&wake.client) => client.state = State::Closed,
                     State::Reading | State::Closed => panic!("it is woken who did not wait"),
@@ -548,11 +549,11 @@ impl World {
 }
 
 /// A stream is told something, or that it ends.
-fn tell(api: &mut Api, client: &mut Client, ledger: &mut Ledger, trace: Trace, wake: &Wake<'_>) {
+fn tell(api: &mut Api, client: &mut Client, ledger: &mut Ledger, diary: Diary, wake: &Wake<'_>) {
     let State::Following { stream, told, .. } = &mut client.state else { unreachable!("it is a stream") };
     let payload = api.tell(wake, stream);
     let bytes = payload.bytes();
-    trace.note(client.number, "is told", bytes);
+    diary.note(client.number, "is told", bytes);
     if let Some(backlog) = &mut client.backlog {
         *backlog += bytes.len();
     }
