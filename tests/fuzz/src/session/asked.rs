@@ -16,8 +16,8 @@ pub(super) enum Since {
     All,
     Last(u64),
     Now,
-    /// A stream that was told nothing yet: the hub knows where it is, and owes it all behind that.
-    Somewhere,
+    /// As `Id`, but that gaps are not told: what a long poll waits for that named no id.
+    Behind(u64),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -83,6 +83,10 @@ impl Asked {
 
     pub(super) fn callback(&self) -> Option<&str> {
         self.one("callback").filter(|_| self.method != Some(Method::Post))
+    }
+
+    pub(super) fn connection(&self) -> Option<u64> {
+        self.one("connection").map(|number| number.parse().unwrap_or(0))
     }
 
     /// The channels of a read as they were named.

@@ -177,10 +177,12 @@ impl World {
         self.diary.note(self.clients[place].number, "is answered", &self.out);
         match outcome {
             Outcome::Answered(persistence) => {
-                // A handshake that failed closes too.
-                let closes = closes || persistence == Persistence::Closes;
-                let json = answer::check(&self.out, &asked, self.settings.has_list, closes);
-                assert_eq!(persistence == Persistence::Closes, closes);
+                // What follows a handshake that failed may be no HTTP.
+                let is_over = persistence == Persistence::Closes;
+                let json = answer::check(&self.out, &asked, self.settings.has_list, is_over);
+                let has_failed = json.as_ref().is_some_and(|json| json["error"] == "bad_request");
+                assert_eq!(is_over, closes || has_failed);
+                let closes = is_over;
                 if persistence == Persistence::StaysIfTold {
                     assert!(asked.is_http_10);
                 }
@@ -194,8 +196,10 @@ impl World {
                 assert!(self.out.is_empty(), "who waits is not answered");
                 assert!((1..=self.settings.poll_timeout_ms).contains(&wait_ms));
                 let until = self.now.mono.after(wait_ms);
+                let mut follows = Follows::of(&asked, false);
+                follows.wait(&self.next_ids(&follows.channels), false);
                 let asked = Box::new(asked);
-                self.clients[place].state = State::Waiting { reader, presentation, until, asked, closes };
+                self.clients[place].state = State::Waiting { reader, presentation, until, asked, follows, closes };
                 false
             }
             Outcome::Follows { reader, stream } => {
@@ -215,6 +219,7 @@ impl World {
                             track.goes_on(last);
                         }
                         track.take(rest, &mut self.ledger);
+                        track.wait(&self.next_ids(&track.follows.channels));
                         self.clients[place].last_track = None;
                         Told::Events(track)
                     }
@@ -222,15 +227,16 @@ impl World {
                         assert_eq!((head.status, head.field("upgrade")), (101, Some("websocket")));
                         let mut follows = Follows::of(&asked, false);
                         let texts = texts(rest);
-                        assert!(texts.len() <= 1);
-                        for text in texts {
-                            follows.take(&answer::parse_json(text), &mut self.ledger);
+                        match texts[..] {
+                            [] => follows.wait(&self.next_ids(&follows.channels), true),
+                            [text] => follows.take(&answer::parse_json(text), &mut self.ledger),
+                            _ => panic!("a socket begins with one answer at most"),
                         }
-                        follows.begin();
                         Told::Frames(follows)
                     }
                 };
-                self.clients[place].state = State::Following { reader, stream, told, fragments: None };
+                let connection = asked.connection();
+                self.clients[place].state = State::Following { reader, stream, told, connection, fragments: None };
                 self.clients[place].is_owed = true;
                 self.resume(place);
                 true
@@ -241,7 +247,7 @@ impl World {
     /// Remembers what an answer tells, and checks it against all that others tell.
     fn learn(&mut self, Learned { asked, json }: Learned) {
         let Some(json) = json.filter(|json| json.get("error").is_none()) else { return };
-        let shown = || asked.one("connection").map(|number| number.parse().expect("it was accepted"));
+        let shown = || asked.connection();
         match &*asked.call {
             "write" => {
                 let id = json["id"].as_u64().expect("an id");
@@ -429,7 +435,6 @@ impl World {
     fn deliver(&mut self) {
         loop {
             let Self { hub, api, clients, ledger, settings, closed_this_turn, diary, .. } = self;
-            let mut learned = Vec::new();
             hub.deliver(self.now, |wake| {
                 let Some(place) = clients.iter().position(|client| client.number == wake.client) else {
                     assert!(closed_this_turn.contains(&wake.client), "somebody who is long gone");
@@ -437,7 +442,7 @@ impl World {
                 };
                 let client = &mut clients[place];
                 match mem::take(&mut client.state) {
-                    State::Waiting { presentation, asked, closes, .. } => {
+                    State::Waiting { presentation, asked, mut follows, closes, .. } => {
                         assert!(wake.is_last);
                         let (payload, persistence) = api.wake(&wake, presentation.as_deref());
                         diary.note(wake.client, "is woken", payload.bytes());
@@ -446,7 +451,7 @@ impl World {
                         assert_eq!(persistence == Persistence::Closes, closes);
                         assert!(json.is_some(), "a read is answered in JSON");
                         client.state = if closes { State::Closed } else { State::Reading };
-                        learned.push(Learned { asked: *asked, json });
+                        follows.take(&json.expect("seen above"), ledger);
                     }
                     state @ State::Following { .. } => {
                         client.state = state;
@@ -456,9 +461,6 @@ impl World {
                     State::Reading | State::Closed => panic!("it is woken who did not wait"),
                 }
             });
-            for learned in learned {
-                self.learn(learned);
-            }
             let is_cut = |client: &Client| client.backlog.is_some_and(|bytes| bytes > MAX_BACKLOG);
             let cut: Vec<_> = (0..CLIENTS)
                 .filter(|place| {
@@ -476,25 +478,30 @@ impl World {
 
     /// Streams that take what they are told have been told all that there is.
     fn check_streams(&mut self) {
+        let mut known = Vec::new();
         for client in self.clients.iter().filter(|client| client.backlog.is_none()) {
             let State::Following { told, .. } = &client.state else { continue };
-            let cursors: Vec<_> = match told {
-                Told::Events(track) => track.next_ids().collect(),
-                Told::Frames(follows) => follows.next_ids().collect(),
+            let cursors: Box<dyn Iterator<Item = _>> = match told {
+                Told::Events(track) => Box::new(track.next_ids()),
+                Told::Frames(follows) => Box::new(follows.next_ids()),
             };
-            for (channel, cursor) in cursors {
-                let log = Name::parse(channel).expect("it was accepted").readable().expect("it was accepted");
-                let call = ReadCall {
-                    follows: &[(log, Since::Now)],
-                    epoch: None,
-                    credentials: None,
-                    mode: Mode::AtOnce,
-                    client: 0,
-                };
-                let Ok(ReadOutcome::Answer(reply)) = self.hub.read(self.now, &call) else { panic!("it is answered") };
-                assert_eq!(reply.parts()[0].next_id(), cursor, "a stream has not been told all");
-            }
+            known.extend(cursors.map(|(channel, cursor)| (channel.to_owned(), cursor)));
         }
+        for (channel, cursor) in known {
+            assert_eq!(self.next_ids(&[channel]), [cursor], "a stream has not been told all");
+        }
+    }
+
+    /// The id that comes next in each channel that somebody reads, and has used just now.
+    fn next_ids(&mut self, channels: &[String]) -> Vec<u64> {
+        let next_id = |channel: &String| {
+            let log = Name::parse(channel).expect("it was accepted").readable().expect("it was accepted");
+            let follows = &[(log, Since::Now)];
+            let call = ReadCall { follows, epoch: None, credentials: None, mode: Mode::AtOnce, client: 0 };
+            let Ok(ReadOutcome::Answer(reply)) = self.hub.read(self.now, &call) else { panic!("it is answered") };
+            reply.parts()[0].next_id()
+        };
+        channels.iter().map(next_id).collect()
     }
 
     fn waiting(&self) -> usize {
@@ -505,7 +512,13 @@ impl World {
     fn check_census(&self) {
         let census = self.hub.census();
         assert_eq!(census.readers, self.waiting(), "reads that wait");
-        assert!(census.connections <= self.identities.len());
+        let kept = self.clients.iter().filter_map(|client| match &client.state {
+            State::Waiting { asked, .. } => asked.connection(),
+            State::Following { connection, .. } => *connection,
+            State::Reading | State::Closed => None,
+        });
+        let kept = kept.collect::<BTreeSet<_>>().len();
+        assert!((kept..=self.identities.len()).contains(&census.connections), "who reads with a connection has it");
         let max = self.settings.max_channels;
         assert!(max == 0 || census.channels <= max, "{census:?}");
         assert!(census.timers <= census.channels + census.connections, "{census:?}");
