@@ -15,12 +15,14 @@ pub(crate) struct Owned {
     pub(crate) content_type: Option<Vec<u8>>,
     pub(crate) origin: Option<Vec<u8>>,
     pub(crate) flags: [bool; 3],
-    /// The fields that are asked for by name.
-    pub(crate) fields: Vec<Vec<u8>>,
+    /// The values of some fields, by name.
+    pub(crate) fields: Vec<Vec<Vec<u8>>>,
     pub(crate) body: Vec<u8>,
 }
 
-const FIELDS: [&str; 6] = ["host", "connection", "accept", "last-event-id", "x", "transfer-encoding"];
+/// Those of which one is enough stand first.
+pub(crate) const FIELDS: [&str; 7] =
+    ["host", "content-length", "transfer-encoding", "connection", "accept", "last-event-id", "x"];
 
 impl Owned {
     fn of(request: &Request<'_>) -> Self {
@@ -32,7 +34,7 @@ impl Owned {
             content_type: request.content_type.map(<[u8]>::to_vec),
             origin: request.origin.map(<[u8]>::to_vec),
             flags: [request.accepts_events, request.wants_websocket, request.is_cross_site],
-            fields: FIELDS.iter().flat_map(|name| request.field(name).map(<[u8]>::to_vec)).collect(),
+            fields: FIELDS.iter().map(|name| request.field(name).map(<[u8]>::to_vec).collect()).collect(),
             body: request.body.to_vec(),
         }
     }

@@ -16,6 +16,8 @@ pub(super) enum Since {
     All,
     Last(u64),
     Now,
+    /// As `Id`, but that gaps are not told: what a long poll waits for that named no id.
+    Behind(u64),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -81,6 +83,10 @@ impl Asked {
 
     pub(super) fn callback(&self) -> Option<&str> {
         self.one("callback").filter(|_| self.method != Some(Method::Post))
+    }
+
+    pub(super) fn connection(&self) -> Option<u64> {
+        self.one("connection").map(|number| number.parse().unwrap_or(0))
     }
 
     /// The channels of a read as they were named.

@@ -35,12 +35,15 @@ pub(super) enum State {
         presentation: Option<Box<Presentation>>,
         until: Millis,
         asked: Box<Asked>,
+        follows: Follows,
         closes: bool,
     },
     Following {
         reader: ReaderKey,
         stream: Stream,
         told: Told,
+        /// The connection that it keeps alive.
+        connection: Option<u64>,
         fragments: Option<Vec<u8>>,
     },
     Closed,

@@ -73,6 +73,16 @@ impl Track {
         channels.filter_map(|(name, place)| Some((&**name, place.next_id.filter(|_| !place.gap_told)?)))
     }
 
+    /// Nothing was told when it began: these are the ids that come next.
+    pub(super) fn wait(&mut self, next_ids: &[u64]) {
+        if self.before.is_empty() {
+            for (place, next_id) in self.channels.iter_mut().zip(next_ids) {
+                assert!(place.next_id.is_none_or(|id| id == *next_id), "there was something to tell");
+                place.next_id = Some(*next_id);
+            }
+        }
+    }
+
     /// Takes a piece of the stream that ends with an event.
     pub(super) fn take(&mut self, bytes: &[u8], ledger: &mut Ledger) {
         let text = str::from_utf8(bytes).expect("an event stream is UTF-8");
@@ -143,6 +153,7 @@ impl Place {
             *self = Self { next_id: Some(id + 1), last_id: id, gap_told: false, is_new: false };
         } else {
             assert!(self.is_new && message["type"] == "introduction", "message {id} with cursor {cursor}");
+            assert!(cursor <= 0, "who is cut amid introductions gets them again");
         }
     }
 }

@@ -26,6 +26,22 @@ impl Follows {
         known.filter_map(|(channel, since)| if let Since::Id(id) = since { Some((&**channel, *id)) } else { None })
     }
 
+    /// A read waits, since there is nothing to tell: these are the ids that come next.
+    pub(super) fn wait(&mut self, next_ids: &[u64], is_stream: bool) {
+        for (since, next_id) in self.since.iter_mut().zip(next_ids) {
+            *since = match since {
+                Since::All if !is_stream => Since::All,
+                Since::Id(id) => {
+                    assert_eq!(id, next_id, "there was something to tell");
+                    Since::Id(*next_id)
+                }
+                _ if is_stream => Since::Id(*next_id),
+                _ => Since::Behind(*next_id),
+            };
+        }
+        self.same_epoch = true;
+    }
+
     /// Checks the answer of a read, and goes on behind it.
     pub(super) fn take(&mut self, answer: &Value, ledger: &mut Ledger) {
         assert_eq!(answer["epoch"].as_str(), Some(EPOCH), "{answer}");
@@ -74,6 +90,7 @@ fn take_part(part: &Value, channel: &str, since: Since, same_epoch: bool, ledger
         }
         Since::All => assert!(!missed),
         Since::Last(_) | Since::Now => assert!(!missed && dropped.is_empty()),
+        Since::Behind(id) => assert!(!missed && dropped.is_empty() && first_id >= id, "from {id} on: {part}"),
     }
     next_id
 }

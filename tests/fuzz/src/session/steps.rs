@@ -1,7 +1,7 @@
 //! What may happen, and how an input spells it.
 //!
-//! A step is a letter, the digit of a client where one acts, and its choices. `w05hello\n` has client 0 write; an `s` sends
-//! anything up to a NUL.
+//! A step is a letter, the digit of a client where one acts, and its choices. `w0010hello\n` has client 0 write in the first
+//! channel as the one who was introduced first, in the plainest way; an `s` sends anything up to a NUL.
 
 use serde_json::{Map, Value};
 use speak::http::Opcode;
@@ -90,7 +90,7 @@ impl World {
 
 /// A name to call; what is made for somebody comes behind those that everybody knows.
 fn channel(world: &World, source: &mut Source<'_>) -> String {
-    let place = source.below(16);
+    let place = source.below(64);
     match place {
         0 => "a".to_owned(),
         1 => "b".to_owned(),
@@ -98,6 +98,7 @@ fn channel(world: &World, source: &mut Source<'_>) -> String {
         3 => "~bad".to_owned(),
         4 => String::new(),
         5 => "x".repeat(129),
+        16.. => format!("n{place}"),
         _ => {
             let pair = world.pairs.get((place - 6) / 2);
             let pair = pair.cloned().unwrap_or_else(|| ("d".to_owned(), "e".to_owned()));

@@ -1,7 +1,7 @@
 //! The calls and the hub with the clients around them: what `net` does, without sockets.
 
 use std::collections::BTreeSet;
-use std::mem;
+use std::{env, mem};
 
 use serde_json::{Map, Value};
 use speak::api::{Api, Outcome, Peer, Transport};
@@ -39,6 +39,19 @@ pub(super) struct World {
     /// Names that were made for somebody.
     pub(super) pairs: Vec<(String, String)>,
     out: Vec<u8>,
+    diary: Diary,
+}
+
+/// With `SPEAK_FUZZ_TRACE` set, tells what happens in a session.
+#[derive(Clone, Copy)]
+struct Diary(bool);
+
+impl Diary {
+    fn note(self, who: u64, what: &str, bytes: &[u8]) {
+        if self.0 {
+            eprintln!("{who} {what}: {}", bytes.escape_ascii());
+        }
+    }
 }
 
 /// What a client reads of an answer.
@@ -67,6 +80,7 @@ impl World {
             identities: Vec::new(),
             pairs: Vec::new(),
             out: Vec::new(),
+            diary: Diary(env::var_os("SPEAK_FUZZ_TRACE").is_some()),
         }
     }
 
@@ -87,6 +101,7 @@ impl World {
             0 => bytes.len().max(1),
             size => size,
         };
+        self.diary.note(self.clients[place].number, "sends", bytes);
         for piece in bytes.chunks(size) {
             self.clients[place].held.extend_from_slice(piece);
             self.take(place);
@@ -148,6 +163,7 @@ impl World {
             }
             Err(reject) => {
                 self.api.reject(reject, &mut self.out);
+                self.diary.note(self.clients[place].number, "is refused", &self.out);
                 let asked = Asked::default();
                 let json = answer::check(&self.out, &asked, self.settings.has_list, true).expect("an error");
                 assert!(json["error"].is_string());
@@ -158,12 +174,15 @@ impl World {
     }
 
     fn outcome(&mut self, place: usize, asked: Asked, outcome: Outcome, closes: bool) -> bool {
+        self.diary.note(self.clients[place].number, "is answered", &self.out);
         match outcome {
             Outcome::Answered(persistence) => {
-                // A handshake that failed closes too.
-                let closes = closes || persistence == Persistence::Closes;
-                let json = answer::check(&self.out, &asked, self.settings.has_list, closes);
-                assert_eq!(persistence == Persistence::Closes, closes);
+                // What follows a handshake that failed may be no HTTP.
+                let is_over = persistence == Persistence::Closes;
+                let json = answer::check(&self.out, &asked, self.settings.has_list, is_over);
+                let has_failed = json.as_ref().is_some_and(|json| json["error"] == "bad_request");
+                assert_eq!(is_over, closes || has_failed);
+                let closes = is_over;
                 if persistence == Persistence::StaysIfTold {
                     assert!(asked.is_http_10);
                 }
@@ -177,8 +196,10 @@ impl World {
                 assert!(self.out.is_empty(), "who waits is not answered");
                 assert!((1..=self.settings.poll_timeout_ms).contains(&wait_ms));
                 let until = self.now.mono.after(wait_ms);
+                let mut follows = Follows::of(&asked, false);
+                follows.wait(&self.next_ids(&follows.channels), false);
                 let asked = Box::new(asked);
-                self.clients[place].state = State::Waiting { reader, presentation, until, asked, closes };
+                self.clients[place].state = State::Waiting { reader, presentation, until, asked, follows, closes };
                 false
             }
             Outcome::Follows { reader, stream } => {
@@ -198,6 +219,7 @@ impl World {
                             track.goes_on(last);
                         }
                         track.take(rest, &mut self.ledger);
+                        track.wait(&self.next_ids(&track.follows.channels));
                         self.clients[place].last_track = None;
                         Told::Events(track)
                     }
@@ -205,14 +227,16 @@ impl World {
                         assert_eq!((head.status, head.field("upgrade")), (101, Some("websocket")));
                         let mut follows = Follows::of(&asked, false);
                         let texts = texts(rest);
-                        assert!(texts.len() <= 1);
-                        for text in texts {
-                            follows.take(&answer::parse_json(text), &mut self.ledger);
+                        match texts[..] {
+                            [] => follows.wait(&self.next_ids(&follows.channels), true),
+                            [text] => follows.take(&answer::parse_json(text), &mut self.ledger),
+                            _ => panic!("a socket begins with one answer at most"),
                         }
                         Told::Frames(follows)
                     }
                 };
-                self.clients[place].state = State::Following { reader, stream, told, fragments: None };
+                let connection = asked.connection();
+                self.clients[place].state = State::Following { reader, stream, told, connection, fragments: None };
                 self.clients[place].is_owed = true;
                 self.resume(place);
                 true
@@ -223,7 +247,7 @@ impl World {
     /// Remembers what an answer tells, and checks it against all that others tell.
     fn learn(&mut self, Learned { asked, json }: Learned) {
         let Some(json) = json.filter(|json| json.get("error").is_none()) else { return };
-        let shown = || asked.one("connection").map(|number| number.parse().expect("it was accepted"));
+        let shown = || asked.connection();
         match &*asked.call {
             "write" => {
                 let id = json["id"].as_u64().expect("an id");
@@ -313,6 +337,7 @@ impl World {
         let State::Following { reader, stream, told, .. } = state else { unreachable!("only a WebSocket has frames") };
         self.out.clear();
         self.api.handle_frame(&mut self.hub, self.now, text, *number, (reader, stream), &mut self.out);
+        self.diary.note(*number, "is answered", &self.out);
         let texts = texts(&self.out);
         let [answer] = texts[..] else { panic!("a frame is answered by one") };
         let json = answer::parse_json(answer);
@@ -336,6 +361,7 @@ impl World {
     /// A client is gone.
     pub(super) fn close(&mut self, place: usize) {
         let client = &mut self.clients[place];
+        self.diary.note(client.number, "closes", b"");
         match mem::replace(&mut client.state, State::Closed) {
             State::Waiting { reader, .. } => self.hub.close_reader(self.now, reader),
             State::Following { reader, told, .. } => {
@@ -358,7 +384,7 @@ impl World {
 
     /// Gives a stream that takes what it is told all that there is for it.
     fn resume(&mut self, place: usize) {
-        let Self { hub, api, clients, ledger, .. } = self;
+        let Self { hub, api, clients, ledger, diary, now, .. } = self;
         for _ in 0..10_000 {
             let client = &mut clients[place];
             let State::Following { reader, .. } = &client.state else { return };
@@ -366,7 +392,7 @@ impl World {
                 return;
             }
             let was_owed = client.is_owed;
-            if !hub.resume(self.now, *reader, |wake| tell(api, client, ledger, &wake)) {
+            if !hub.resume(*now, *reader, |wake| tell(api, client, ledger, *diary, &wake)) {
                 client.is_owed = false;
                 return;
             }
@@ -377,6 +403,19 @@ impl World {
 
     /// The end of a turn, and the beginning of the next.
     pub(super) fn turn(&mut self, passed_ms: u64) {
+        self.end_turn();
+        self.diary.note(0, "a turn ends, milliseconds", passed_ms.to_string().as_bytes());
+        self.now.mono = self.now.mono.after(passed_ms);
+        self.now.unix_ms += passed_ms;
+        self.api.set_time(self.now);
+        for place in 0..CLIENTS {
+            // What was held while a read waited.
+            self.take(place);
+            self.resume(place);
+        }
+    }
+
+    fn end_turn(&mut self) {
         for place in 0..CLIENTS {
             if let State::Waiting { reader, until, .. } = &self.clients[place].state
                 && *until <= self.now.mono
@@ -391,20 +430,11 @@ impl World {
         self.api.end_turn();
         self.closed_this_turn.clear();
         self.check_census();
-        self.now.mono = self.now.mono.after(passed_ms);
-        self.now.unix_ms += passed_ms;
-        self.api.set_time(self.now);
-        for place in 0..CLIENTS {
-            // What was held while a read waited.
-            self.take(place);
-            self.resume(place);
-        }
     }
 
     fn deliver(&mut self) {
         loop {
-            let Self { hub, api, clients, ledger, settings, closed_this_turn, .. } = self;
-            let mut learned = Vec::new();
+            let Self { hub, api, clients, ledger, settings, closed_this_turn, diary, .. } = self;
             hub.deliver(self.now, |wake| {
                 let Some(place) = clients.iter().position(|client| client.number == wake.client) else {
                     assert!(closed_this_turn.contains(&wake.client), "somebody who is long gone");
@@ -412,27 +442,25 @@ impl World {
                 };
                 let client = &mut clients[place];
                 match mem::take(&mut client.state) {
-                    State::Waiting { presentation, asked, closes, .. } => {
+                    State::Waiting { presentation, asked, mut follows, closes, .. } => {
                         assert!(wake.is_last);
                         let (payload, persistence) = api.wake(&wake, presentation.as_deref());
+                        diary.note(wake.client, "is woken", payload.bytes());
                         let closes = closes || persistence == Persistence::Closes;
                         let json = answer::check(payload.bytes(), &asked, settings.has_list, closes);
                         assert_eq!(persistence == Persistence::Closes, closes);
                         assert!(json.is_some(), "a read is answered in JSON");
                         client.state = if closes { State::Closed } else { State::Reading };
-                        learned.push(Learned { asked: *asked, json });
+                        follows.take(&json.expect("seen above"), ledger);
                     }
                     state @ State::Following { .. } => {
                         client.state = state;
-                        tell(api, client, ledger, &wake);
+                        tell(api, client, ledger, *diary, &wake);
                     }
                     State::Closed if closed_this_turn.contains(&wake.client) => client.state = State::Closed,
                     State::Reading | State::Closed => panic!("it is woken who did not wait"),
                 }
             });
-            for learned in learned {
-                self.learn(learned);
-            }
             let is_cut = |client: &Client| client.backlog.is_some_and(|bytes| bytes > MAX_BACKLOG);
             let cut: Vec<_> = (0..CLIENTS)
                 .filter(|place| {
@@ -450,25 +478,30 @@ impl World {
 
     /// Streams that take what they are told have been told all that there is.
     fn check_streams(&mut self) {
+        let mut known = Vec::new();
         for client in self.clients.iter().filter(|client| client.backlog.is_none()) {
             let State::Following { told, .. } = &client.state else { continue };
-            let cursors: Vec<_> = match told {
-                Told::Events(track) => track.next_ids().collect(),
-                Told::Frames(follows) => follows.next_ids().collect(),
+            let cursors: Box<dyn Iterator<Item = _>> = match told {
+                Told::Events(track) => Box::new(track.next_ids()),
+                Told::Frames(follows) => Box::new(follows.next_ids()),
             };
-            for (channel, cursor) in cursors {
-                let log = Name::parse(channel).expect("it was accepted").readable().expect("it was accepted");
-                let call = ReadCall {
-                    follows: &[(log, Since::Now)],
-                    epoch: None,
-                    credentials: None,
-                    mode: Mode::AtOnce,
-                    client: 0,
-                };
-                let Ok(ReadOutcome::Answer(reply)) = self.hub.read(self.now, &call) else { panic!("it is answered") };
-                assert_eq!(reply.parts()[0].next_id(), cursor, "a stream has not been told all");
-            }
+            known.extend(cursors.map(|(channel, cursor)| (channel.to_owned(), cursor)));
         }
+        for (channel, cursor) in known {
+            assert_eq!(self.next_ids(&[channel]), [cursor], "a stream has not been told all");
+        }
+    }
+
+    /// The id that comes next in each channel that somebody reads, and has used just now.
+    fn next_ids(&mut self, channels: &[String]) -> Vec<u64> {
+        let next_id = |channel: &String| {
+            let log = Name::parse(channel).expect("it was accepted").readable().expect("it was accepted");
+            let follows = &[(log, Since::Now)];
+            let call = ReadCall { follows, epoch: None, credentials: None, mode: Mode::AtOnce, client: 0 };
+            let Ok(ReadOutcome::Answer(reply)) = self.hub.read(self.now, &call) else { panic!("it is answered") };
+            reply.parts()[0].next_id()
+        };
+        channels.iter().map(next_id).collect()
     }
 
     fn waiting(&self) -> usize {
@@ -479,7 +512,13 @@ impl World {
     fn check_census(&self) {
         let census = self.hub.census();
         assert_eq!(census.readers, self.waiting(), "reads that wait");
-        assert!(census.connections <= self.identities.len());
+        let kept = self.clients.iter().filter_map(|client| match &client.state {
+            State::Waiting { asked, .. } => asked.connection(),
+            State::Following { connection, .. } => *connection,
+            State::Reading | State::Closed => None,
+        });
+        let kept = kept.collect::<BTreeSet<_>>().len();
+        assert!((kept..=self.identities.len()).contains(&census.connections), "who reads with a connection has it");
         let max = self.settings.max_channels;
         assert!(max == 0 || census.channels <= max, "{census:?}");
         assert!(census.timers <= census.channels + census.connections, "{census:?}");
@@ -496,8 +535,8 @@ impl World {
 
     /// Everybody goes, and time passes until nothing is left to do.
     pub(super) fn finish(&mut self) {
-        self.turn(0);
-        self.turn(0);
+        self.end_turn();
+        (0..CLIENTS).for_each(|place| self.resume(place));
         self.check_streams();
         for place in 0..CLIENTS {
             self.clients[place].held.clear();
@@ -523,10 +562,11 @@ impl World {
 }
 
 /// A stream is told something, or that it ends.
-fn tell(api: &mut Api, client: &mut Client, ledger: &mut Ledger, wake: &Wake<'_>) {
+fn tell(api: &mut Api, client: &mut Client, ledger: &mut Ledger, diary: Diary, wake: &Wake<'_>) {
     let State::Following { stream, told, .. } = &mut client.state else { unreachable!("it is a stream") };
     let payload = api.tell(wake, stream);
     let bytes = payload.bytes();
+    diary.note(client.number, "is told", bytes);
     if let Some(backlog) = &mut client.backlog {
         *backlog += bytes.len();
     }
