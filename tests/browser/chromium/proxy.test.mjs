@@ -1,5 +1,5 @@
-// Between page and server stands nginx, which caches what it may and more, and does not tell the server when a page
-// hangs up: all that the protocol says about such proxies has to hold.
+// Between page and server stands nginx, in several ways of being in the way: one caches what it may and more, and does
+// not tell the server when a page hangs up; others let no WebSocket through, or no stream at all.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -10,7 +10,17 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { closedPort, openPlace, startServer, until } from "./place.mjs";
 
-async function startProxy(target) {
+const CACHING = `
+  proxy_http_version 1.1;
+  proxy_set_header Connection "";
+  proxy_ignore_client_abort on;
+  proxy_cache all;
+  proxy_cache_valid any 1h;
+  # The worst that there is: what says no-store is stored.
+  proxy_ignore_headers Cache-Control Expires;
+  add_header X-Cache $upstream_cache_status always;`;
+
+async function startProxy(target, manner) {
   const folder = await mkdtemp(join(tmpdir(), "speak-proxy-"));
   const port = await closedPort();
   await writeFile(
@@ -32,14 +42,7 @@ async function startProxy(target) {
         listen 127.0.0.1:${port};
         location / {
           proxy_pass ${target};
-          proxy_http_version 1.1;
-          proxy_set_header Connection "";
-          proxy_ignore_client_abort on;
-          proxy_cache all;
-          proxy_cache_valid any 1h;
-          # The worst that there is: what says no-store is stored.
-          proxy_ignore_headers Cache-Control Expires;
-          add_header X-Cache $upstream_cache_status always;
+          ${manner}
         }
       }
     }`,
@@ -65,9 +68,9 @@ before(async () => (place = await openPlace()));
 after(() => place?.close());
 
 /** A server behind a proxy, and two people who see each other through it. */
-async function behindProxy(room, { transport, options }) {
+async function behindProxy(room, { transport, options, manner = CACHING }) {
   const server = await startServer({ options });
-  const proxy = await startProxy(server.doors[0]);
+  const proxy = await startProxy(server.doors[0], manner);
   const people = [await place.person(), await place.person()];
   const [ada, bob] = [
     await people[0].open([proxy.door], room, { name: "Ada", transport }),
@@ -110,6 +113,66 @@ for (const transport of ["fetch", "jsonp"]) {
     await bob.crash();
     assert.equal((await ada.goodbye("Bob")).reason, "timeout");
     await ada.sees("Ada");
+    await close();
+  });
+}
+
+const STREAMS = {
+  "passes them on": ["websocket", `
+    proxy_http_version 1.1;
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection "upgrade";`],
+  "knows no upgrades": ["eventsource", ""],
+  "knows no upgrades, but HTTP/1.1": ["eventsource", `
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";`],
+  "refuses upgrades, and holds back events": ["fetch", `
+    if ($http_upgrade) { return 403; }
+    proxy_buffering on;
+    proxy_ignore_headers X-Accel-Buffering;
+    gzip on;
+    gzip_types text/event-stream application/json;`],
+};
+
+for (const [what, [expected, manner]] of Object.entries(STREAMS)) {
+  test(`what a proxy does that ${what}: it goes by ${expected}, and loses nothing`, async () => {
+    const { proxy, ada, bob, close } = await behindProxy("streams", { manner, options: ["--history", "1000"] });
+    const said = [];
+    const talk = async () => {
+      for (const [who, one] of [["ada", ada], ["bob", bob]]) {
+        const text = `${who} ${said.length}`;
+        said.push(text);
+        await one.say(text);
+      }
+    };
+    const hasSettled = async () => (await Promise.all([ada.state(), bob.state()])).every(({ transport }) => transport === expected);
+    const all = async (one) => {
+      await one.hears(said.at(-1));
+      assert.deepEqual(await one.texts(), said);
+    };
+    while (!(await hasSettled())) {
+      await talk();
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+    for (let i = 0; i < 5; i++) await talk();
+    for (const one of [ada, bob]) {
+      await all(one);
+      await one.sees("Ada", "Bob").catch(() => one.sees("Bob", "Ada")); // who fell back may have come in anew
+      assert.equal(await one.run(() => window.told.missed), 0);
+    }
+
+    // The next page of this tab knows what works.
+    const tried = [];
+    ada.page.on("websocket", (socket) => tried.push(socket.url()));
+    ada.page.on("request", (request) => request.resourceType() === "eventsource" && tried.push(request.url()));
+    await ada.page.reload();
+    await ada.run((door) => window.talk("streams", { name: "Ada", door }), [proxy.door]);
+    await all(ada);
+    await talk();
+    await Promise.all([all(ada), all(bob)]);
+    assert.equal((await ada.state()).transport, expected);
+    assert.equal(tried.length, expected === "fetch" ? 0 : 1, `tried ${tried}`);
+    assert.ok(tried.every((url) => url.startsWith("ws") === (expected === "websocket")));
     await close();
   });
 }

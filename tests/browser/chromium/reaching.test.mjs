@@ -15,10 +15,11 @@ async function two(server, room, options) {
   return { ada, bob, close: () => Promise.all(people.map((one) => one.close())) };
 }
 
-for (const [how, signal] of [["is killed", "SIGKILL"], ["stops", "SIGTERM"]]) {
-  test(`the server ${how} and starts again while they talk: they come back, and nothing is shown twice`, async () => {
+const RESTARTS = [["stops", "SIGTERM", "websocket"], ...TRANSPORTS.map((transport) => ["is killed", "SIGKILL", transport])];
+for (const [how, signal, transport] of RESTARTS) {
+  test(`the server ${how} and starts again while they talk (${transport}): they come back, and nothing is shown twice`, async () => {
     let server = await startServer();
-    const { ada, bob, close } = await two(server, "restart");
+    const { ada, bob, close } = await two(server, "restart", { transport });
     const said = [];
     let isOver = false;
     const talking = [ada, bob].map(async (one, who) => {
@@ -43,7 +44,8 @@ for (const [how, signal] of [["is killed", "SIGKILL"], ["stops", "SIGTERM"]]) {
       // What the server took in its last moment it may have told nobody; all else is there.
       const lost = said.filter((text) => !texts.includes(text));
       assert.ok(lost.every((text) => said.indexOf(text) <= before + 2) && lost.length <= 2, `${lost} of ${said}`);
-      assert.equal((await one.names()).length, 2);
+      await until(async () => (await one.names()).length === 2, "both are there");
+      assert.equal((await one.state()).transport, transport);
       for (const who of ["0", "1"]) {
         const numbers = texts.filter((text) => text.startsWith(who)).map((text) => Number(text.slice(3)));
         assert.deepEqual(numbers, numbers.toSorted((a, b) => a - b), "in order");
@@ -53,7 +55,7 @@ for (const [how, signal] of [["is killed", "SIGKILL"], ["stops", "SIGTERM"]]) {
   });
 }
 
-for (const transport of ["fetch", "jsonp"]) {
+for (const transport of ["auto", "jsonp"]) {
   test(`the server is away for a while (${transport}): the page waits, keeps what is said, and comes back`, async () => {
     const server = await startServer();
     const { ada, bob, close } = await two(server, "away", { transport });
@@ -68,7 +70,8 @@ for (const transport of ["fetch", "jsonp"]) {
     await Promise.all([ada, bob].map((one) => until(async () => (await one.names()).length === 2)));
     for (const one of [ada, bob]) {
       assert.deepEqual(await one.texts(), ["before", "while it was away"]);
-      assert.equal((await one.state()).transport, transport);
+      // That it was away is no reason to go another way.
+      assert.equal((await one.state()).transport, transport === "auto" ? "websocket" : transport);
     }
     await Promise.all([close(), again.stop()]);
   });
@@ -110,6 +113,24 @@ test("the first door is taken where it opens, and else the next", async () => {
     await person.close();
   }
   await server.stop();
+});
+
+test("where the page's policy forbids WebSockets, it goes by events", async () => {
+  const server = await startServer();
+  const person = await place.person();
+  const ada = await person.open(server.doors, "forbidden", { name: "Ada" }, "&connect=http");
+  await until(async () => (await ada.state()).transport === "eventsource" && (await ada.state()).state === "connected");
+  await ada.say("by events");
+  await ada.hears("by events");
+  const { length } = person.complaints;
+  await ada.page.reload();
+  await ada.run((door) => window.talk("forbidden", { name: "Ada", door }), server.doors);
+  await ada.hears("by events");
+  await ada.say("as before");
+  await ada.hears("as before");
+  assert.equal((await ada.state()).transport, "eventsource");
+  assert.equal(person.complaints.length, length, "it is not tried again");
+  await Promise.all([person.close(), server.stop()]);
 });
 
 test("where fetch is blocked, it goes by script tags, without being told to", async () => {

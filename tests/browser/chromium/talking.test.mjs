@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { openPlace, startServer, until } from "./place.mjs";
+import { openPlace, startServer, TRANSPORTS, until } from "./place.mjs";
 
 let server, place;
 before(async () => ([server, place] = await Promise.all([startServer(), openPlace()])));
 after(() => Promise.all([server?.stop(), place?.close()]));
 
-for (const transport of ["fetch", "jsonp"]) {
+for (const transport of TRANSPORTS) {
   test(`two pages of another origin talk (${transport}): join, talk, whisper, rename, leave`, async () => {
     const room = `talk ${transport}`;
     const people = [await place.person(), await place.person()];
@@ -69,17 +69,21 @@ test("the client is a module as well", async () => {
   await person.close();
 });
 
-test("a tab that is closed says goodbye", async () => {
-  const people = [await place.person(), await place.person()];
-  const ada = await people[0].open(server.doors, "closing", { name: "Ada" });
-  const bob = await people[1].open(server.doors, "closing", { name: "Bob" });
-  await ada.sees("Ada", "Bob");
-  await bob.close();
-  const { reason } = await ada.goodbye("Bob");
-  assert.ok(["left", "closed"].includes(reason), `${reason}, not by time-out`);
-  await ada.sees("Ada");
-  await Promise.all(people.map((one) => one.close()));
-});
+for (const transport of TRANSPORTS) {
+  test(`a tab that is closed says goodbye (${transport})`, async () => {
+    const room = `closing ${transport}`;
+    const people = [await place.person(), await place.person()];
+    const ada = await people[0].open(server.doors, room, { name: "Ada", transport });
+    const bob = await people[1].open(server.doors, room, { name: "Bob", transport });
+    await ada.sees("Ada", "Bob");
+    await bob.close();
+    const { reason } = await ada.goodbye("Bob");
+    assert.ok(["left", "closed"].includes(reason), `${reason}, not by time-out`);
+    await ada.sees("Ada");
+    assert.equal((await ada.state()).transport, transport);
+    await Promise.all(people.map((one) => one.close()));
+  });
+}
 
 test("a page that is left for another says goodbye, and is back when one comes back", async () => {
   const people = [await place.person(), await place.person()];
