@@ -2,7 +2,7 @@
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Packages of Debian that the tests use, as PROGRAM:PACKAGE.
-TEST_TOOLS := strace:strace
+TEST_TOOLS := strace:strace python3:python3 nginx:nginx-light chromium:chromium node:nodejs npm:npm
 WRK_TOOLS := wrk:wrk nginx:nginx-light
 CHECK_TOOLS := valgrind:valgrind strace:strace
 BENCH := bench/target/release/speak-bench
@@ -22,9 +22,13 @@ help: ## this list
 run: ## build and run the server with its demo, on ports 8080 and 7732
 	cargo run --release --locked
 
-test: ## all tests; installs what they need from Debian
+test: ## all tests; installs what they need, from Debian, and from npm and PyPI into folders of its own
 	@$(call install,$(TEST_TOOLS))
+	@python3 -c 'import ensurepip, venv' || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -yq --no-install-recommends python3-venv; }
 	cargo test --locked
+	cargo build --locked
+	tests/conformance/run.sh target/debug/speak
+	cd tests/browser && npm ci --no-audit --no-fund && SPEAK_BIN=$(CURDIR)/target/debug/speak npm test
 
 lint: ## formatting, clippy and documentation, all without a warning
 	cargo fmt --check

@@ -50,6 +50,8 @@ path write16 1 480 2400 --requests publish --connections 1 --depth 16
 path read16 1 480 2400 --requests poll --connections 1 --depth 16
 path delivery 64 110 160 --messages fanout --readers 64
 path delivery-jsonp 64 110 160 --messages jsonp --readers 64
+path event 64 110 160 --messages events --readers 64
+path frame 64 110 160 --messages frames --readers 64
 
 if [ -n "$RECORD" ]; then
     {

@@ -30,7 +30,7 @@ fn names(finished: &Finished, code: i32, cause: &str) {
 
 #[test]
 fn a_bad_option_is_named() {
-    let cases: [(&[&str], &str); 27] = [
+    let cases: [(&[&str], &str); 29] = [
         (&["--nonsense"], "--nonsense"),
         (&["-x"], "-x"),
         (&["extra"], "extra"),
@@ -53,6 +53,8 @@ fn a_bad_option_is_named() {
         (&["--max-reply", "99999999999999999999g"], "--max-reply"),
         (&["--max-clients", "many"], "--max-clients"),
         (&["--max-channels", "-5"], "--max-channels"),
+        (&["--trust-proxy", "10.0.0.0/33"], "--trust-proxy"),
+        (&["--max-rate", "fast"], "--max-rate"),
         (&["--log", "loud"], "--log"),
         (&["--listen", "nonsense"], "nonsense"),
         (&["--listen", "127.0.0.1:99999"], "127.0.0.1:99999"),
@@ -101,7 +103,11 @@ fn help_names_every_option() {
         "max-reply",
         "max-backlog",
         "max-clients",
+        "max-clients-per-address",
+        "max-rate",
         "max-channels",
+        "max-memory",
+        "trust-proxy",
         "allow-origin",
         "no-demo",
         "log",

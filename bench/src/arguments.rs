@@ -24,12 +24,14 @@ speak-bench run [--quick|--full] [--speak PROGRAM] [--rounds N] [--only PART,…
 speak-bench drive WORK --at 127.0.0.1:PORT [--target speak|nchan|nginx] [--pid PID] [WHAT NUMBER]…
     Puts one load on a server that runs and has served nothing yet, and prints what it cost as a line
     of JSON. WORK and WHAT:
-        fanout, jsonp    --readers 1000 --messages 20
+        fanout, jsonp, events, frames
+                         --readers 1000 --messages 20
         chat             --rooms 100 --users 10 --rate 1000 --messages 2000
         publish, poll    --connections 64 --depth 1 --requests 20000 --warm-up 0
                          poll: --messages 1
         churn, connect   --cycles 1000
-        idle             --readers 1000
+        idle, idle-events, idle-frames
+                         --readers 1000
 
 speak-bench floor
     Serves as the floor on a free port, which it tells.
@@ -121,6 +123,8 @@ impl Numbers {
         Ok(match name {
             "fanout" => Work::Fanout(self.fanout(Form::Plain)),
             "jsonp" => Work::Fanout(self.fanout(Form::Jsonp)),
+            "events" => Work::Fanout(self.fanout(Form::Events)),
+            "frames" => Work::Fanout(self.fanout(Form::Frames)),
             "chat" => Work::Chat(Chat {
                 rooms: self.take("rooms", 100),
                 users: self.take("users", 10),
@@ -131,13 +135,19 @@ impl Numbers {
             "poll" => Work::Poll(self.closed()?, self.take("messages", 1)),
             "churn" => Work::Churn { cycles: self.take("cycles", 1000) },
             "connect" => Work::Connect { cycles: self.take("cycles", 1000) },
-            "idle" => Work::Idle { readers: self.take("readers", 1000) },
+            "idle" => self.idle(Form::Plain),
+            "idle-events" => self.idle(Form::Events),
+            "idle-frames" => self.idle(Form::Frames),
             _ => return Err(format!("no such work: {name}").into()),
         })
     }
 
     fn fanout(&mut self, form: Form) -> Fanout {
         Fanout { readers: self.take("readers", 1000), messages: self.take("messages", 20), form }
+    }
+
+    fn idle(&mut self, form: Form) -> Work {
+        Work::Idle { readers: self.take("readers", 1000), form }
     }
 
     fn closed(&mut self) -> Result<Closed> {

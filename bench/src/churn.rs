@@ -200,7 +200,7 @@ fn get(target: &str) -> Vec<u8> {
 }
 
 fn json(frame: &Frame) -> Result<Value> {
-    if frame.status != 200 {
+    if frame.status != Some(200) {
         return Err(format!("answered {}", frame.lossy()).into());
     }
     Ok(serde_json::from_slice(frame.body())?)

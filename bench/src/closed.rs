@@ -227,7 +227,7 @@ impl Script for Reads {
     }
 
     fn answer(&mut self, _connection: usize, frame: &Frame) -> Result<()> {
-        if frame.status == 200 && frame.body() == self.known {
+        if frame.status == Some(200) && frame.body() == self.known {
             return Ok(());
         }
         if !self.known.is_empty() {

@@ -1,4 +1,4 @@
-//! A crowd: readers in rooms who poll for ever, and a few writers. Every message is checked.
+//! A crowd: readers in rooms who poll for ever or stay, and a few writers. Every message is checked.
 //!
 //! A room has a log, which is what its first reader saw at each place; every other reader must see the
 //! same at that place, and in the end the log must hold what was written, each message once. So a
@@ -16,6 +16,8 @@ use crate::{Result, STALL};
 const WRITER_TOKENS: u64 = 1 << 32;
 /// Readers that connect before the server must have read from them.
 const CONNECT_BATCH: usize = 100;
+/// Between two looks whether streams begin.
+const BEGIN_PATIENCE: Duration = Duration::from_millis(200);
 
 /// How large a crowd is.
 #[derive(Clone, Copy)]
@@ -31,6 +33,8 @@ struct Reader {
     room: u32,
     /// How many messages of its room it has seen.
     place: u32,
+    /// Whether its stream has begun.
+    follows: bool,
 }
 
 struct Room {
@@ -58,6 +62,8 @@ struct Readers {
     rooms: Vec<Room>,
     framer: Framer,
     delivered: u64,
+    /// How many streams have begun.
+    begun: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -94,7 +100,8 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// Connects everybody and lets every reader ask for its first message.
+    /// Connects everybody and lets every reader ask for its first message. Streams have begun then: a later one
+    /// would get its beginning and the first message in one send, in some runs.
     pub(crate) fn gather(target: &Target, size: Size) -> Result<Self> {
         let mut crowd = Self {
             poller: Poller::new()?,
@@ -119,11 +126,16 @@ impl Crowd {
                     // Neighbours in the server's tables are in different rooms, as in life.
                     room: (index % size.rooms) as u32,
                     place: 0,
+                    follows: false,
                 });
             }
             for index in batch {
                 crowd.readers.poll(index)?;
             }
+        }
+        while size.form.stays() && crowd.readers.begun < total {
+            crowd.turn(BEGIN_PATIENCE, |_| ())?;
+            crowd.check_progress()?;
         }
         Ok(crowd)
     }
@@ -176,6 +188,7 @@ impl Crowd {
         let written = |room: u32| self.readers.rooms[room as usize].written.len();
         let mut behind = self.readers.all.iter().enumerate();
         let behind = behind.find(|(_, reader)| (reader.place as usize) < written(reader.room));
+        let (begun, all) = (self.readers.begun, self.readers.all.len());
         Err(match behind {
             Some((index, reader)) => format!(
                 "lost: reader {index} has {} of the {} messages of room {}",
@@ -183,6 +196,7 @@ impl Crowd {
                 written(reader.room),
                 reader.room
             ),
+            None if self.readers.form.stays() && begun < all => format!("{begun} of {all} streams have begun"),
             None => format!("{} writes are not answered", self.unanswered()),
         }
         .into())
@@ -238,12 +252,13 @@ impl Readers {
             form: size.form,
             all: Vec::new(),
             rooms: (0..size.rooms as u32).map(room).collect(),
-            framer: Framer::default(),
+            framer: Framer::new(size.form.cut()),
             delivered: 0,
+            begun: 0,
         }
     }
 
-    /// Sends the first poll of a reader.
+    /// Sends the first read of a reader.
     fn poll(&mut self, index: usize) -> Result<()> {
         let reader = &self.all[index];
         let poll = &mut self.rooms[reader.room as usize].poll;
@@ -257,10 +272,17 @@ impl Readers {
         let reader = &mut self.all[index];
         let room = &mut self.rooms[reader.room as usize];
         let (dialect, form) = (self.dialect, self.form);
-        let Reader { client, place, .. } = reader;
-        let delivered = &mut self.delivered;
+        let Reader { client, place, follows, .. } = reader;
+        let (delivered, begun) = (&mut self.delivered, &mut self.begun);
         let number = index as u32;
         client.receive(&mut self.framer, buffer, |client, frame| {
+            if form.stays() && begins(follows, frame, form)? {
+                *begun += 1;
+                return Ok(());
+            }
+            if frame.is_ping() {
+                return client.send(&wire::PONG);
+            }
             room.learn(frame, dialect, form, reader.room, number)?;
             room.admit(place).map_err(|error| format!("reader {index} of room {}: {error}", reader.room))?;
             let at = Instant::now();
@@ -268,6 +290,9 @@ impl Readers {
                 on(Delivery { seq, at });
             }
             *delivered += room.seqs.len() as u64;
+            if form.stays() {
+                return Ok(());
+            }
             if form == Form::Jsonp {
                 wire::put_callback(&mut room.poll, number);
             }
@@ -276,11 +301,24 @@ impl Readers {
     }
 }
 
+/// Whether this is how a stream begins, as it must once.
+fn begins(follows: &mut bool, frame: &Frame, form: Form) -> Result<bool> {
+    let begins = frame.status.is_some();
+    if begins == *follows {
+        return Err(format!("a stream begins twice, or not at all: {}", frame.lossy()).into());
+    }
+    *follows = true;
+    if begins {
+        wire::check_opening(frame, form)?;
+    }
+    Ok(begins)
+}
+
 impl Room {
     /// Reads an answer, unless it is the one that another reader just got.
     fn learn(&mut self, frame: &Frame, dialect: Dialect, form: Form, room: u32, reader: u32) -> Result<()> {
         let known = match form {
-            Form::Plain => self.answer == frame.bytes,
+            Form::Plain | Form::Events | Form::Frames => self.answer == frame.bytes,
             Form::Jsonp => wire::same_but_for_callback(frame.bytes, &self.answer, frame.head_bytes, reader),
         };
         if known {
@@ -289,7 +327,9 @@ impl Room {
         let answer = dialect.decode(frame, form)?;
         self.answer.clear();
         self.answer.extend_from_slice(frame.bytes);
-        self.poll = dialect.poll(room, &answer.cursor, form);
+        if !form.stays() {
+            self.poll = dialect.poll(room, &answer.cursor, form);
+        }
         self.seqs = answer.seqs;
         let own = |answer| wire::same_but_for_callback(answer, answer, frame.head_bytes, reader);
         if form == Form::Jsonp && !own(frame.bytes) {
@@ -397,6 +437,16 @@ mod tests {
             got(&mut crowd, &mut 0, wrong).unwrap();
             assert!(crowd.check().is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_stream_begins_once_and_before_its_messages() {
+        let part = |status| Frame { status, bytes: b"HTTP/1.1 101 \r\n", head_bytes: 0 };
+        assert!(begins(&mut false, &part(None), Form::Frames).is_err());
+        assert!(begins(&mut true, &part(Some(101)), Form::Frames).is_err());
+        assert!(!begins(&mut true, &part(None), Form::Frames).unwrap());
+        // Whoever accepts no key accepts no WebSocket.
+        assert!(begins(&mut false, &part(Some(101)), Form::Frames).is_err());
     }
 
     #[test]

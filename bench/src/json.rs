@@ -74,7 +74,7 @@ fn part(outcome: &Outcome, row: &Row) -> Value {
 fn goal(outcome: &Outcome, row: &Row, goal: &Goal) -> Value {
     let against = match goal.against {
         Against::Peer(kind) => kind.name(),
-        Against::Own(name) => name,
+        Against::LongPoll(name) => name,
         Against::WritePerCall => "write, for each call",
         Against::Absolute => "absolute",
         Against::LeftOverBefore => "memory before",

@@ -35,8 +35,8 @@ impl Length {
 pub(crate) enum Against {
     /// The same work done by a peer.
     Peer(Kind),
-    /// Speak's own figure for another work.
-    Own(&'static str),
+    /// Speak's own figure for the delivery to a long poll, in the row of this name.
+    LongPoll(&'static str),
     /// A write, for each of two calls; what it costs to connect and close is taken off before.
     WritePerCall,
     /// Nothing: the figure itself counts.
@@ -87,6 +87,25 @@ fn fanout(name: &'static str, label: &'static str, readers: usize, messages: usi
         work: Work::Fanout(Fanout { readers, messages, form: Form::Plain }),
         targets: PUBSUB,
         goals: peers(1.10, 1.03, 0.70),
+    }
+}
+
+/// The same to readers who stay: each delivery must cost less than `long_poll` does.
+fn stream(
+    name: &'static str,
+    label: &'static str,
+    form: Form,
+    readers: usize,
+    messages: usize,
+    long_poll: &'static str,
+) -> Part {
+    Part {
+        name,
+        label,
+        unit: DELIVERY,
+        work: Work::Fanout(Fanout { readers, messages, form }),
+        targets: PUBSUB,
+        goals: vec![goal(Against::LongPoll(long_poll), 1.0, None)],
     }
 }
 
@@ -148,7 +167,7 @@ fn own(readers: usize, messages: usize, scale: usize, against: &'static str) -> 
             "fan-out, a callback name each",
             DELIVERY,
             jsonp,
-            vec![goal(Against::Own(against), 1.15, Some(1.05))],
+            vec![goal(Against::LongPoll(against), 1.15, Some(1.05))],
         ),
         part("connect", "connect, write, close", "µs a client", Work::Connect { cycles }, Vec::new()),
         part(
@@ -161,27 +180,39 @@ fn own(readers: usize, messages: usize, scale: usize, against: &'static str) -> 
     ]
 }
 
-fn idle(label: &'static str, readers: usize) -> Part {
-    Part {
-        name: "idle",
+/// The memory of those who wait, of each kind; `streams` event streams and as many sockets, of these servers.
+fn idle(labels: [&'static str; 3], readers: usize, streams: usize, of: &'static [Kind]) -> impl Iterator<Item = Part> {
+    let kinds = [
+        ("idle", "bytes a reader", Form::Plain, readers, goal(Against::Absolute, 320.0, Some(200.0))),
+        ("idle-events", "bytes a stream", Form::Events, streams, goal(Against::Absolute, 600.0, None)),
+        ("idle-frames", "bytes a socket", Form::Frames, streams, goal(Against::Absolute, 600.0, None)),
+    ];
+    labels.into_iter().zip(kinds).map(move |(label, (name, unit, form, readers, bytes))| Part {
+        name,
         label,
-        unit: "bytes a reader",
-        work: Work::Idle { readers },
-        targets: WITHOUT_FLOOR,
-        goals: vec![goal(Against::Absolute, 320.0, Some(200.0)), goal(Against::LeftOverBefore, 1.10, None)],
-    }
+        unit,
+        work: Work::Idle { readers, form },
+        targets: if form.stays() { of } else { WITHOUT_FLOOR },
+        goals: vec![bytes, goal(Against::LeftOverBefore, 1.10, None)],
+    })
 }
 
 /// The rows of a run.
 pub(crate) fn parts(length: Length) -> Vec<Part> {
     let mut parts = match length {
         Length::Quick => vec![
-            fanout("fanout1000", "fan-out, 1,000 readers", 1000, 30),
+            fanout("fanout1000", "fan-out, 1,000 readers", 1_000, 30),
+            stream("events1000", "fan-out, 1,000 event streams", Form::Events, 1_000, 20, "fanout1000"),
+            stream("frames1000", "fan-out, 1,000 WebSockets", Form::Frames, 1_000, 20, "fanout1000"),
             chat("chat500x10", "chat, 500 rooms × 10", 500, 10, 1.5),
         ],
         Length::Full => vec![
             fanout("fanout1000", "fan-out, 1,000 readers", 1_000, 100),
+            stream("events1000", "fan-out, 1,000 event streams", Form::Events, 1_000, 100, "fanout1000"),
+            stream("frames1000", "fan-out, 1,000 WebSockets", Form::Frames, 1_000, 100, "fanout1000"),
             fanout("fanout10000", "fan-out, 10,000 readers", 10_000, 15),
+            stream("events10000", "fan-out, 10,000 event streams", Form::Events, 10_000, 15, "fanout10000"),
+            stream("frames10000", "fan-out, 10,000 WebSockets", Form::Frames, 10_000, 15, "fanout10000"),
             fanout("fanout18000", "fan-out, 18,000 readers", 18_000, 10),
             chat("chat500x10", "chat, 500 rooms × 10", 500, 10, 6.0),
             chat("chat1800x10", "chat, 1,800 rooms × 10", 1_800, 10, 6.0),
@@ -192,12 +223,14 @@ pub(crate) fn parts(length: Length) -> Vec<Part> {
         Length::Quick => {
             parts.extend(requests(Duration::from_millis(500)));
             parts.extend(own(1_000, 30, 1, "fanout1000"));
-            parts.push(idle("memory, 4,000 readers", 4_000));
+            let labels = ["memory, 4,000 readers", "memory, 4,000 event streams", "memory, 4,000 WebSockets"];
+            parts.extend(idle(labels, 4_000, 4_000, SPEAK));
         }
         Length::Full => {
             parts.extend(requests(Duration::from_secs(2)));
             parts.extend(own(1_000, 100, 4, "fanout1000"));
-            parts.push(idle("memory, 18,000 readers", 18_000));
+            let labels = ["memory, 18,000 readers", "memory, 10,000 event streams", "memory, 10,000 WebSockets"];
+            parts.extend(idle(labels, 18_000, 10_000, WITHOUT_FLOOR));
         }
     }
     parts

@@ -64,7 +64,7 @@ impl Outcome {
         match goal.against {
             Against::Peer(kind) => row.ratio(kind),
             Against::Absolute => row.cost(Kind::Speak),
-            Against::Own(name) => {
+            Against::LongPoll(name) => {
                 let other = self.row(name)?;
                 let pairs = row.costs(Kind::Speak).zip(other.costs(Kind::Speak));
                 Spread::of(pairs.map(|(one, other)| one / other))
@@ -173,7 +173,7 @@ fn needed_files(rows: &[Row]) -> u64 {
     let clients = rows.iter().map(|row| match row.part.work {
         Work::Fanout(work) => work.readers,
         Work::Chat(work) => work.rooms * work.users,
-        Work::Idle { readers } => readers,
+        Work::Idle { readers, .. } => readers,
         _ => 0,
     });
     clients.max().unwrap_or(0) as u64 + 200

@@ -1,4 +1,4 @@
-//! A run as text: a table that Markdown shows as one, too.
+//! A run as text: tables that Markdown shows as such, too.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use crate::plan::{Against, Goal};
 use crate::run::{Outcome, Row};
 use crate::server::Kind;
 use crate::stats::{Latency, Spread};
+use crate::work::Work;
 
 /// Others may take this share of a core before a rate or a latency is marked.
 const DISTURBED: f64 = 0.05;
@@ -14,7 +15,7 @@ const DISTURBED: f64 = 0.05;
 /// The floor's answers may be so much longer or shorter than Speak's: ids have more or fewer digits.
 const LENGTHS_DIFFER_BYTES: usize = 16;
 
-/// Both tables: what things cost, and how fast they went.
+/// The tables: what things cost, how fast they went, what memory they took; and the ratios in short.
 pub(crate) fn render(outcome: &Outcome) -> String {
     let mut text = format!(
         "\nCPU time of the server: median of {} rounds (least–most). Ratios are Speak's by the peer's, \
@@ -28,9 +29,21 @@ pub(crate) fn render(outcome: &Outcome) -> String {
         "\nRates, and latencies in ms (median / 99 % / most): of a fan-out from the write to the last \
          reader, of a\nchat from when the message was due to each reader.\n\n",
     );
+    let (idle, busy): (Vec<&Row>, Vec<&Row>) = outcome.rows.iter().partition(|row| is_idle(row));
     let mut rows = vec![header(&[])];
-    rows.extend(outcome.rows.iter().filter(|row| row.part.name != "idle").map(rates));
+    rows.extend(busy.into_iter().map(rates));
     text.push_str(&aligned(&rows));
+    if !idle.is_empty() {
+        text.push_str(
+            "\nMemory in bytes each: before a message / after one to each; and all that is resident when they have \
+         left,\nby what was before they came.\n\n",
+        );
+        let mut rows = vec![header(&[])];
+        rows.extend(idle.into_iter().map(memory));
+        text.push_str(&aligned(&rows));
+    }
+    text.push_str("\nThe ratios and goals in short, by the medians.\n\n");
+    text.push_str(&short(outcome));
     let _ = writeln!(
         text,
         "\n* others took more than {:.0} % of a core in at least one round. All took {:.0} s.",
@@ -72,10 +85,14 @@ fn costs(outcome: &Outcome, row: &Row) -> Vec<String> {
             }),
         );
     }
+    cells.push(goals(outcome, row));
+    cells
+}
+
+fn goals(outcome: &Outcome, row: &Row) -> String {
     let goals = row.part.goals.iter();
     let goals: Vec<String> = goals.filter_map(|g| goal(outcome, row, g)).collect();
-    cells.push(goals.join("; "));
-    cells
+    goals.join("; ")
 }
 
 fn figure(spread: Spread) -> String {
@@ -100,9 +117,12 @@ fn goal(outcome: &Outcome, row: &Row, goal: &Goal) -> Option<String> {
     let limit = if goal.at_most.is_finite() { goal.at_most } else { goal.stretch? };
     Some(match goal.against {
         Against::Peer(kind) => format!("≤ {limit:.2} {} {verdict}", kind.name()),
-        Against::Own(name) => format!("{measured:.2} of {name}, ≤ {limit:.2} {verdict}"),
+        Against::LongPoll(_) => format!("{measured:.2} of a long poll's delivery, ≤ {limit:.2} {verdict}"),
         Against::WritePerCall => format!("{measured:.2} of a write a call, ≤ {limit:.1} {verdict}"),
-        Against::Absolute => format!("≤ {limit} {verdict}"),
+        Against::Absolute => {
+            let places = if measured < 3.0 { 2 } else { 0 };
+            format!("{measured:.places$} {}, ≤ {limit} {verdict}", row.part.unit)
+        }
         Against::LeftOverBefore => {
             format!("{measured:.2} of the base when they left, ≤ {limit:.2} {verdict}")
         }
@@ -134,6 +154,43 @@ fn rates(row: &Row) -> Vec<String> {
         cells.push(cell);
     }
     cells
+}
+
+fn is_idle(row: &Row) -> bool {
+    matches!(row.part.work, Work::Idle { .. })
+}
+
+fn memory(row: &Row) -> Vec<String> {
+    let mut cells = vec![row.part.label.to_owned()];
+    for kind in Kind::ALL {
+        let median = |wanted: &str| {
+            let samples = row.samples.get(&kind).into_iter().flatten();
+            let figures = samples.flat_map(|sample| &sample.extra).filter(|(name, _)| *name == wanted);
+            Spread::of(figures.map(|(_, figure)| *figure)).map(|spread| spread.median)
+        };
+        cells.push(match (median("waiting_bytes_each"), median("told_bytes_each"), median("left_over_before")) {
+            (Some(before), Some(after), Some(left)) => format!("{before:.0} / {after:.0}; {left:.2}"),
+            _ => String::new(),
+        });
+    }
+    cells
+}
+
+/// Ratios and goals alone, in lines that are not padded: for a README.
+fn short(outcome: &Outcome) -> String {
+    let mut text = "| work | ÷ floor | ÷ nchan | ÷ nginx | goal |\n| --- | --- | --- | --- | --- |\n".to_owned();
+    for row in &outcome.rows {
+        let _ = write!(text, "| {} |", row.part.label);
+        for peer in [Kind::Floor, Kind::Nchan, Kind::Nginx] {
+            let _ = match row.ratio(peer) {
+                Some(ratio) => write!(text, " {:.2} |", ratio.median),
+                None => write!(text, " |"),
+            };
+        }
+        let goals = goals(outcome, row);
+        let _ = if goals.is_empty() { writeln!(text, " |") } else { writeln!(text, " {goals} |") };
+    }
+    text
 }
 
 /// Pads the cells, and draws the line that Markdown wants under the first row.

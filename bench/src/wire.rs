@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use crate::Result;
-use crate::frame::Frame;
+use crate::frame::{Cut, Frame};
 
 /// The length of every message. Its first eight bytes are its sequence number.
 pub(crate) const MESSAGE_BYTES: usize = 64;
@@ -26,6 +26,12 @@ pub(crate) const WRITE_ROOM_AT: usize = "GET /write?channel=b".len();
 /// Where the floor finds the message in a write.
 pub(crate) const WRITE_MESSAGE_AT: usize = WRITE_ROOM_AT + ROOM_DIGITS + "&message=".len();
 
+/// The key of the handshake of every WebSocket, and its answer: those of RFC 6455, section 1.3.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub(crate) const KEY_ANSWER: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+/// Answers a Ping: nothing, masked with zeros.
+pub(crate) const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
+
 const CALLBACK_AT: usize = "GET /read?callback=cb".len();
 const CALLBACK_DIGITS: usize = 5;
 /// Where a JSONP body holds the digits of the reader's name: after `/**/cb`.
@@ -42,11 +48,44 @@ pub(crate) enum Dialect {
     Fixed,
 }
 
-/// Whether a reader asks for JSON or for a call of its own function.
+/// How a reader wants its messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Form {
+    /// As the answer to a read that waits.
     Plain,
+    /// The same, as a call of a function of its own.
     Jsonp,
+    /// As server-sent events.
+    Events,
+    /// As frames of a WebSocket.
+    Frames,
+}
+
+impl Form {
+    pub(crate) fn cut(self) -> Cut {
+        match self {
+            Form::Plain | Form::Jsonp => Cut::Answers,
+            Form::Events => Cut::Events,
+            Form::Frames => Cut::Frames,
+        }
+    }
+
+    /// Whether one read is all that a reader asks.
+    pub(crate) fn stays(self) -> bool {
+        self.cut() != Cut::Answers
+    }
+
+    /// What a read says of it after its `Host`. The floor tells them by their last byte.
+    fn headers(self) -> String {
+        match self {
+            Form::Plain | Form::Jsonp => String::new(),
+            Form::Events => "Accept: text/event-stream\r\n".to_owned(),
+            Form::Frames => format!(
+                "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: {KEY}\r\n"
+            ),
+        }
+    }
 }
 
 /// Where a reader goes on.
@@ -135,10 +174,8 @@ impl Dialect {
 
     /// A read that waits for what comes after `cursor`.
     pub(crate) fn poll(self, room: u32, cursor: &Cursor, form: Form) -> Vec<u8> {
-        let callback = match form {
-            Form::Plain => "",
-            Form::Jsonp => "callback=cb00000&",
-        };
+        let callback = if form == Form::Jsonp { "callback=cb00000&" } else { "" };
+        let headers = form.headers();
         let cursor = match cursor {
             Cursor::Start if self == Dialect::Nchan => String::new(),
             Cursor::Start => "&from_id=1".to_owned(),
@@ -146,12 +183,13 @@ impl Dialect {
             Cursor::Stamp { modified, etag } => {
                 return format!(
                     "GET /read?channel=b{room:05} HTTP/1.1\r\nHost: localhost\r\n\
-                     If-Modified-Since: {modified}\r\nIf-None-Match: {etag}\r\n\r\n"
+                     If-Modified-Since: {modified}\r\nIf-None-Match: {etag}\r\n{headers}\r\n"
                 )
                 .into_bytes();
             }
         };
-        format!("GET /read?{callback}channel=b{room:05}{cursor} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
+        format!("GET /read?{callback}channel=b{room:05}{cursor} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
+            .into_bytes()
     }
 
     /// `copies` reads that are answered at once.
@@ -165,23 +203,54 @@ impl Dialect {
         format!("GET /read?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes().repeat(copies)
     }
 
-    /// What the answer to a read holds.
+    /// What the answer to a read holds, or a part of it where it is a stream.
     pub(crate) fn decode(self, frame: &Frame, form: Form) -> Result<Answer> {
-        if frame.status != 200 {
+        let status = if form.stays() { None } else { Some(200) };
+        if frame.status != status {
             return Err(format!("a read was answered {}", frame.lossy()).into());
         }
-        match self {
-            Dialect::Speak => decode_json(unwrapped(frame.body(), form)?),
-            Dialect::Nchan => decode_raw(frame),
-            Dialect::Fixed => Err("a fixed answer holds no messages".into()),
+        match (self, form) {
+            (Dialect::Fixed, _) => Err("a fixed answer holds no messages".into()),
+            (_, Form::Events) => self.decode_event(frame),
+            (Dialect::Nchan, Form::Frames) => Answer::of_text(frame.body(), Cursor::Start),
+            (Dialect::Nchan, _) => decode_raw(frame),
+            (Dialect::Speak, _) => decode_json(unwrapped(frame.body(), form)?),
         }
+    }
+
+    /// An event that is a message; others say nothing of messages, or that some were lost.
+    fn decode_event(self, frame: &Frame) -> Result<Answer> {
+        let wrong = || format!("not an event: {}", frame.lossy());
+        let text = std::str::from_utf8(frame.body())?;
+        let field = |name: &str| {
+            let mut lines = text.lines();
+            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+        };
+        if field("event").is_some() {
+            return Err(format!("messages were lost: {text}").into());
+        }
+        let Some(data) = field("data") else {
+            return Ok(Answer { seqs: Vec::new(), first_id: None, cursor: Cursor::Start });
+        };
+        if self == Dialect::Nchan {
+            return Answer::of_text(data.as_bytes(), Cursor::Start);
+        }
+        let message: Value = serde_json::from_str(data)?;
+        let id = message["id"].as_u64().ok_or_else(wrong)?;
+        let cursor = field("id").and_then(|id| id.split_once(':')?.1.parse().ok());
+        if cursor != Some(id + 1) {
+            return Err(wrong().into());
+        }
+        let text = message["message"].as_str().ok_or_else(wrong)?;
+        let answer = Answer::of_text(text.as_bytes(), Cursor::NextId(id + 1))?;
+        Ok(Answer { first_id: Some(id), ..answer })
     }
 
     /// The id that a write got, where the server gives one.
     pub(crate) fn written_id(self, frame: &Frame) -> Result<Option<u64>> {
         let id = match self {
-            Dialect::Nchan if matches!(frame.status, 201 | 202) => return Ok(None),
-            Dialect::Speak if frame.status == 200 => frame
+            Dialect::Nchan if matches!(frame.status, Some(201 | 202)) => return Ok(None),
+            Dialect::Speak if frame.status == Some(200) => frame
                 .body()
                 .strip_prefix(b"{\"id\":")
                 .and_then(|rest| rest.strip_suffix(b"}"))
@@ -193,6 +262,27 @@ impl Dialect {
             None => Err(format!("a write was answered {}", frame.lossy()).into()),
         }
     }
+}
+
+impl Answer {
+    /// One message, of which no more is known than its text.
+    fn of_text(text: &[u8], cursor: Cursor) -> Result<Self> {
+        let seq = seq_of(text).ok_or_else(|| format!("not a message of ours: {}", String::from_utf8_lossy(text)))?;
+        Ok(Self { seqs: vec![seq], first_id: None, cursor })
+    }
+}
+
+/// Checks the head of a stream.
+pub(crate) fn check_opening(frame: &Frame, form: Form) -> Result<()> {
+    let opens = match form {
+        Form::Plain | Form::Jsonp => false,
+        Form::Events => {
+            let kind = frame.header("content-type").unwrap_or_default();
+            frame.status == Some(200) && kind.starts_with("text/event-stream")
+        }
+        Form::Frames => frame.status == Some(101) && frame.header("sec-websocket-accept") == Some(KEY_ANSWER),
+    };
+    if opens { Ok(()) } else { Err(format!("a stream was answered {}", frame.lossy()).into()) }
 }
 
 /// Names the reader in a JSONP poll.
@@ -213,7 +303,7 @@ pub(crate) fn same_but_for_callback(answer: &[u8], other: &[u8], head_bytes: usi
 
 /// Takes the JSON out of `/**/cb00000(…);`.
 fn unwrapped(body: &[u8], form: Form) -> Result<&[u8]> {
-    if form == Form::Plain {
+    if form != Form::Jsonp {
         return Ok(body);
     }
     body.get(CALLBACK_IN_BODY_AT + CALLBACK_DIGITS..)
@@ -248,14 +338,9 @@ fn decode_json(body: &[u8]) -> Result<Answer> {
 
 fn decode_raw(frame: &Frame) -> Result<Answer> {
     let wrong = || format!("not an answer of nchan: {}", frame.lossy());
-    let seq = seq_of(frame.body()).ok_or_else(wrong)?;
     let modified = frame.header("last-modified").ok_or_else(wrong)?;
     let etag = frame.header("etag").ok_or_else(wrong)?;
-    Ok(Answer {
-        seqs: vec![seq],
-        first_id: None,
-        cursor: Cursor::Stamp { modified: modified.to_owned(), etag: etag.to_owned() },
-    })
+    Answer::of_text(frame.body(), Cursor::Stamp { modified: modified.to_owned(), etag: etag.to_owned() })
 }
 
 /// The sequence number of a message, if it is one of ours and whole.
@@ -315,6 +400,38 @@ mod tests {
         assert!(decode(missed).is_err());
         let cut = format!(r#"{{"messages":[{}],"next_id":6}}"#, two.replace("lazy", ""));
         assert!(decode(cut).is_err());
+    }
+
+    #[test]
+    fn an_event_gives_its_message_and_a_gap_is_an_error() {
+        let decode = |dialect: Dialect, text: &str| {
+            let frame = Framer::new(Cut::Events).next(text.as_bytes()).unwrap().unwrap();
+            dialect.decode(&frame, Form::Events).map(|answer| (answer.seqs, answer.first_id))
+        };
+        let speak = |text: &str| decode(Dialect::Speak, text);
+        let entry = entry(4, 9);
+        assert_eq!(speak(&format!("id: e:5\ndata: {entry}\n\n")).unwrap(), (vec![9], Some(4)));
+        for silent in ["retry: 1000\n\n", "id: e:1\n\n", ":\n\n"] {
+            assert_eq!(speak(silent).unwrap(), (vec![], None), "{silent}");
+        }
+        let cut = format!("id: e:5\ndata: {}\n\n", entry.replace("lazy", ""));
+        let ahead = format!("id: e:6\ndata: {entry}\n\n");
+        for wrong in ["event: missed\ndata: {}\n\n", cut.as_str(), ahead.as_str()] {
+            assert!(speak(wrong).is_err(), "{wrong}");
+        }
+        let text = String::from_utf8(message(9).to_vec()).unwrap();
+        let of_nchan = decode(Dialect::Nchan, &format!("id: 17:0\ndata: {text}\n\n"));
+        assert_eq!(of_nchan.unwrap(), (vec![9], None));
+    }
+
+    #[test]
+    fn a_frame_holds_what_an_answer_holds() {
+        let json = format!(r#"{{"messages":[{}],"next_id":5,"epoch":"x"}}"#, entry(4, 9));
+        let mut bytes = vec![0x81, 126, 0, json.len() as u8];
+        bytes.extend_from_slice(json.as_bytes());
+        let frame = Framer::new(Cut::Frames).next(&bytes).unwrap().unwrap();
+        let answer = Dialect::Speak.decode(&frame, Form::Frames).unwrap();
+        assert_eq!((answer.seqs, answer.first_id), (vec![9], Some(4)));
     }
 
     #[test]

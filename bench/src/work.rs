@@ -68,6 +68,7 @@ pub(crate) enum Work {
     /// Readers who wait.
     Idle {
         readers: usize,
+        form: Form,
     },
 }
 
@@ -109,7 +110,7 @@ impl Work {
             Work::Poll(work, messages) => closed::poll(target, cores, work, messages),
             Work::Churn { cycles } => churn::churn(target, cores, cycles),
             Work::Connect { cycles } => churn::connect(target, cores, cycles),
-            Work::Idle { readers } => idle(target, cores, readers),
+            Work::Idle { readers, form } => idle(target, cores, readers, form),
         }
     }
 }
@@ -184,9 +185,9 @@ fn send_to_all(crowd: &mut Crowd, seq: u32, readers: usize) -> Result<Duration> 
 }
 
 /// What a waiting reader holds of the server's memory, and whether it gives it back.
-fn idle(target: &Target, cores: Cores, readers: usize) -> Result<Sample> {
+fn idle(target: &Target, cores: Cores, readers: usize, form: Form) -> Result<Sample> {
     let process = target.process.ok_or("memory is measured of a known process")?;
-    let size = |rooms, readers_per_room| Size { rooms, readers_per_room, writers: 1, form: Form::Plain };
+    let size = |rooms, readers_per_room| Size { rooms, readers_per_room, writers: 1, form };
     // Code is loaded when it first runs. That is no reader's memory: so each path runs once before.
     let mut first = Crowd::gather(target, size(2, 4))?;
     first.write(1, 0)?;
@@ -264,6 +265,8 @@ mod tests {
         let closed = Closed { connections: 5, depth: 4, requests: 4000, at_most: Duration::MAX, warm_up: 40 };
         let works = [
             Work::Fanout(Fanout { readers: 50, messages: 30, form: Form::Plain }),
+            Work::Fanout(Fanout { readers: 50, messages: 30, form: Form::Events }),
+            Work::Fanout(Fanout { readers: 50, messages: 30, form: Form::Frames }),
             // So fast that readers fall behind and get several messages at once.
             Work::Chat(Chat { rooms: 5, users: 10, per_second: 50_000.0, messages: 2_000 }),
             Work::Publish(closed),

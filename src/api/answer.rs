@@ -1,5 +1,6 @@
 //! The JSON of answers, and how it is dressed for the one who asked.
 
+use std::cell::Cell;
 use std::mem;
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -38,10 +39,38 @@ pub struct Presentation {
     pub(super) names: Box<[Box<str>]>,
 }
 
+/// An answer for many, who may be slow to take it. Counted while it is held.
+#[derive(Debug)]
+pub struct Encoded {
+    bytes: Box<[u8]>,
+    total: Rc<Cell<usize>>,
+}
+
+impl Encoded {
+    /// Counts the bytes in `total` until it is dropped.
+    #[must_use]
+    pub fn new(bytes: &[u8], total: &Rc<Cell<usize>>) -> Rc<Self> {
+        total.set(total.get() + bytes.len());
+        Rc::new(Self { bytes: bytes.into(), total: Rc::clone(total) })
+    }
+
+    /// What to send.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Encoded {
+    fn drop(&mut self) {
+        self.total.set(self.total.get() - self.bytes.len());
+    }
+}
+
 /// An encoded answer.
 pub enum Payload<'a> {
     /// The same bytes for many.
-    Shared(&'a Rc<[u8]>),
+    Shared(&'a Rc<Encoded>),
     /// For one.
     Private(&'a [u8]),
 }
@@ -51,7 +80,7 @@ impl Payload<'_> {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         match self {
-            Self::Shared(bytes) => bytes,
+            Self::Shared(encoded) => encoded.bytes(),
             Self::Private(bytes) => bytes,
         }
     }

@@ -1,13 +1,17 @@
 //! One request in, one answer out, or a read that waits.
 
+use std::cell::Cell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::answer::{self, Content, Dress, Payload, Presentation, Tailor};
+use super::answer::{self, Content, Dress, Encoded, Payload, Presentation, Tailor};
 use super::call::Reading;
+use super::caller::{Address, Peer, Proxies};
 use super::error::Error;
 use super::origin::AllowOrigin;
 use super::parameters::Parameters;
+use super::rate::RateLimit;
 use super::route::{Call, Route};
 use super::stream::{Shared, Stream, Transport};
 use crate::http::{Callback, Limits, Method, Persistence, Reject, Request};
@@ -34,6 +38,10 @@ pub struct Config {
     pub allow_origin: AllowOrigin,
     /// Whether `/` is the demo.
     pub demo: bool,
+    /// Calls that add messages, a second and address; 0 for no limit.
+    pub max_rate: usize,
+    /// Who may say in whose name they call.
+    pub proxies: Proxies,
 }
 
 /// What became of a request.
@@ -55,7 +63,7 @@ pub enum Outcome {
         /// For [`Hub::close_reader`] when the client goes.
         reader: ReaderKey,
         /// For [`Api::tell`].
-        stream: Box<Stream>,
+        stream: Stream,
     },
 }
 
@@ -70,8 +78,11 @@ pub struct Api {
     pub(super) json: Vec<u8>,
     /// What the last wake-up became, in each form in which it was wanted.
     pub(super) shared: Shared,
+    /// Bytes of those that somebody still holds.
+    pub(super) encoded: Rc<Cell<usize>>,
     /// An answer for one.
     pub(super) private: Vec<u8>,
+    rate_limit: Option<RateLimit>,
     random: fn(&mut [u8]),
 }
 
@@ -86,10 +97,18 @@ impl Api {
             tailor: Tailor::new(config.allow_origin.clone()),
             json: Vec::new(),
             shared: Shared::default(),
+            encoded: Rc::default(),
             private: Vec::new(),
+            rate_limit: RateLimit::new(config.max_rate),
             random,
             config,
         }
+    }
+
+    /// Whether whoever calls from this address may say in whose name.
+    #[must_use]
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.config.proxies.trust(address)
     }
 
     /// What a request may weigh.
@@ -108,16 +127,8 @@ impl Api {
         self.tailor.is_closing = true;
     }
 
-    /// Does what the request asks and appends the answer to `out`, unless it is a read that waits;
-    /// `client` comes back in the wake-up.
-    pub fn handle(
-        &mut self,
-        hub: &mut Hub,
-        now: Now,
-        request: &Request<'_>,
-        client: u64,
-        out: &mut Vec<u8>,
-    ) -> Outcome {
+    /// Does what the request asks and appends the answer to `out`, unless it is a read that waits.
+    pub fn handle(&mut self, hub: &mut Hub, now: Now, request: &Request<'_>, peer: Peer, out: &mut Vec<u8>) -> Outcome {
         let dress = Dress {
             callback: None,
             permission: self.tailor.allow_origin.permission(request.origin),
@@ -127,7 +138,7 @@ impl Api {
         let route = Route::of(request.path, self.config.demo);
         match route.and_then(|route| route.check(request.method).map(|()| route)) {
             Ok(Route::Call(call)) if request.method != Method::Options => {
-                return self.call(hub, now, call, request, client, dress, out);
+                return self.call(hub, now, call, request, peer, dress, out);
             }
             Ok(route) => self.fetch(route, request, dress, out),
             Err(error) => self.fail(error, dress, out),
@@ -161,13 +172,19 @@ impl Api {
             self.tailor.push_json(&mut self.private, dress, 200, "", &self.json);
             return (Payload::Private(&self.private), persistence);
         }
-        let Self { shared, private, tailor, json, .. } = self;
+        let Self { shared, private, tailor, json, encoded, .. } = self;
         let shared = shared.answer.get_or_insert_with(|| {
             private.clear();
             tailor.push_json(private, dress, 200, "", json);
-            Rc::from(private.as_slice())
+            Encoded::new(private, encoded)
         });
         (Payload::Shared(shared), persistence)
+    }
+
+    /// Bytes of answers for many that are still held, here or by those who are slow to take them.
+    #[must_use]
+    pub fn encoded_bytes(&self) -> usize {
+        self.encoded.get()
     }
 
     /// Forgets the wake-up before, unless this one repeats it.
@@ -196,7 +213,7 @@ impl Api {
         now: Now,
         call: Call,
         request: &Request<'_>,
-        client: u64,
+        peer: Peer,
         dress: Dress<'_>,
         out: &mut Vec<u8>,
     ) -> Outcome {
@@ -213,10 +230,14 @@ impl Api {
         let mut result = callback.map(|_| ()).and(gathered);
         if call.adds_messages() {
             result = result.and_then(|()| self.config.allow_origin.check(request));
+            if self.rate_limit.is_some() {
+                let address = self.config.proxies.caller(peer, request);
+                result = result.and_then(|()| self.count(now, call, address));
+            }
         }
         let result = match result {
             Err(error) => Err(error),
-            Ok(()) if call == Call::Read => match self.read(hub, now, (request, &parameters), client, dress, out) {
+            Ok(()) if call == Call::Read => match self.read(hub, now, (request, &parameters), peer, dress, out) {
                 Ok(None) => Ok(()),
                 Ok(Some(outcome)) => return outcome,
                 Err(error) => Err(error),
@@ -232,6 +253,16 @@ impl Api {
         }
         log::debug!("{} {}", call.path(), result.map_or_else(|error| error.row().1, |()| 200));
         Outcome::Answered(self.tailor.persistence(dress.persistence))
+    }
+
+    /// Counts a call that adds messages against the limit of who makes it. A goodbye is never refused.
+    pub(super) fn count(&mut self, now: Now, call: Call, address: Option<Address>) -> Result<(), Error> {
+        let (Some(limit), Some(address)) = (&mut self.rate_limit, address) else { return Ok(()) };
+        if !matches!(call, Call::Write | Call::Introduce) {
+            return Ok(());
+        }
+        let too_many = |seconds| Error::TooManyRequests("too many messages from your address: slow down", seconds);
+        limit.take(now.mono, address).map_err(too_many)
     }
 
     /// Does a call that never waits; its JSON is in `self.json`.
@@ -277,7 +308,7 @@ impl Api {
         hub: &mut Hub,
         now: Now,
         (request, parameters): (&Request<'_>, &Parameters<'_>),
-        client: u64,
+        peer: Peer,
         dress: Dress<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Option<Outcome>, Error> {
@@ -285,11 +316,11 @@ impl Api {
             if transport == Transport::Frames {
                 self.config.allow_origin.check(request)?;
             }
-            return self.follow(hub, now, (request, parameters), transport, client, dress, out).map(Some);
+            return self.follow(hub, now, (request, parameters), transport, peer, dress, out).map(Some);
         }
         let Reading { follows, credentials, wait_ms, epoch } = parameters.reading(self.poll_timeout_ms)?;
         let mode = if wait_ms > 0 { Mode::Once } else { Mode::AtOnce };
-        let call = ReadCall { follows: follows.as_slice(), epoch, credentials, mode, client };
+        let call = ReadCall { follows: follows.as_slice(), epoch, credentials, mode, client: peer.client };
         match hub.read(now, &call)? {
             ReadOutcome::Answer(reply) => {
                 answer::push_reply(&mut self.json, &reply, parameters.channels.iter(), self.epoch);

@@ -52,6 +52,8 @@ pub enum Error {
     UnknownMethod,
     /// A transfer coding other than chunked.
     UnknownCoding,
+    /// A limit for each address; says which, and in how many seconds to try again.
+    TooManyRequests(&'static str, u64),
     /// A limit of the server; says which.
     OverCapacity(&'static str),
     /// Not HTTP/1.x.
@@ -84,6 +86,7 @@ impl Error {
             Self::UriTooLong => ("uri_too_long", 414),
             Self::HeadersTooLarge => ("headers_too_large", 431),
             Self::UnknownMethod | Self::UnknownCoding => ("not_implemented", 501),
+            Self::TooManyRequests(..) => ("too_many_requests", 429),
             Self::OverCapacity(_) => ("over_capacity", 503),
             Self::VersionNotSupported => ("version_not_supported", 505),
         }
@@ -93,9 +96,11 @@ impl Error {
     #[must_use]
     pub fn detail(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
-            Self::BadRequest(what) | Self::BadHandshake(what) | Self::BadParameter(what) | Self::OverCapacity(what) => {
-                what
-            }
+            Self::BadRequest(what)
+            | Self::BadHandshake(what)
+            | Self::BadParameter(what)
+            | Self::TooManyRequests(what, _)
+            | Self::OverCapacity(what) => what,
             Self::MissingParameter(call, name) => return format!("{call} needs '{name}'").into(),
             Self::RepeatedParameter(name) => return format!("'{name}' is given more than once").into(),
             Self::BadEncoding(name) => return format!("'{name}' is not UTF-8").into(),
@@ -125,6 +130,7 @@ impl Error {
     pub(super) fn fields(self) -> Cow<'static, str> {
         match self {
             Self::OverCapacity(_) => Cow::Borrowed(RETRY_AFTER),
+            Self::TooManyRequests(_, seconds) => format!("Retry-After: {seconds}\r\n").into(),
             // RFC 6455, section 4.4.
             Self::BadHandshake(_) => Cow::Borrowed("Sec-WebSocket-Version: 13\r\n"),
             Self::MethodNotAllowed(allow) => format!("Allow: {allow}\r\n").into(),
@@ -154,6 +160,7 @@ impl From<Refusal> for Error {
             Refusal::WrongAuth => Self::BadAuth,
             Refusal::TooManyChannels => Self::BadParameter("a connection is in 32 channels at most: leave one first"),
             Refusal::OverCapacity => Self::OverCapacity("this server has as many channels as it may: try again later"),
+            Refusal::OutOfMemory => Self::OverCapacity("this server has no memory left for more: try again later"),
         }
     }
 }

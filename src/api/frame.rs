@@ -9,7 +9,7 @@ use super::api::Api;
 use super::error::Error;
 use super::parameters::{Known, Parameters};
 use super::route::Call;
-use super::stream::Stream;
+use super::stream::{Stream, names_of};
 use crate::http::{Opcode, push_frame};
 use crate::hub::{Hub, Mode, Now, ReadCall, ReaderKey};
 
@@ -78,6 +78,7 @@ impl Api {
         let call = Call::of_frame(call)
             .ok_or(Error::BadParameter("'call' is one of write, read, introduce, goodbye, members, create"))?;
         let parameters = Parameters::of_frame(call, frame)?;
+        self.count(now, call, stream.address)?;
         if call != Call::Read {
             return self.act(hub, now, call, &parameters);
         }
@@ -86,7 +87,7 @@ impl Api {
         let call = ReadCall { follows, epoch, credentials, mode: Mode::On, client };
         let (new_reader, reply) = hub.follow_anew(now, *reader, &call)?;
         *reader = new_reader;
-        *stream = Stream::new(stream.transport, &parameters);
+        stream.names = names_of(&parameters);
         answer::push_reply(&mut self.json, &reply, stream.names(), self.epoch);
         Ok(())
     }

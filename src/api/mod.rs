@@ -6,16 +6,19 @@ mod answer;
 #[expect(clippy::module_inception, reason = "api/api.rs is where a reader looks for the Api")]
 mod api;
 mod call;
+mod caller;
 mod error;
 mod file;
 mod frame;
 mod origin;
 mod parameters;
+mod rate;
 mod route;
 mod stream;
 
-pub use answer::{Payload, Presentation};
+pub use answer::{Encoded, Payload, Presentation};
 pub use api::{Api, Config, Outcome};
+pub use caller::{Address, Network, Peer, Proxies};
 pub use error::Error;
 pub use origin::AllowOrigin;
 pub use stream::{Stream, Transport};

@@ -2,14 +2,15 @@
 
 use std::rc::Rc;
 
-use super::answer::{self, Content, Dress, Payload};
+use super::answer::{self, Content, Dress, Encoded, Payload};
 use super::api::{Api, Outcome};
+use super::caller::{Address, Peer};
 use super::error::Error;
 use super::parameters::Parameters;
 use crate::http::{
     CloseCode, EVENT_STREAM, Method, Opcode, Persistence, RETRY, Request, accept_key, names, push_close, push_frame,
 };
-use crate::hub::{Hub, Mode, Now, Part, ReadCall, ReadOutcome, Reply, Since, Wake, push_number, push_string};
+use crate::hub::{Hub, LogName, Mode, Now, Part, ReadCall, ReadOutcome, Reply, Since, Wake, push_number, push_string};
 
 /// Nobody between here and the client is to wait for more before handing on what there is.
 const UNBUFFERED: &str = "X-Accel-Buffering: no\r\n";
@@ -34,14 +35,16 @@ pub struct Stream {
     pub transport: Transport,
     /// The channels as they were asked for, if they are several.
     pub(super) names: Box<[Box<str>]>,
+    /// Whom its calls count for.
+    pub(super) address: Option<Address>,
 }
 
 /// A stream's first words, kept with those of its kind: the same bytes for many.
 #[derive(Default)]
 pub(super) struct Shared {
-    pub(super) answer: Option<Rc<[u8]>>,
-    pub(super) events: Option<Rc<[u8]>>,
-    pub(super) frame: Option<Rc<[u8]>>,
+    pub(super) answer: Option<Rc<Encoded>>,
+    pub(super) events: Option<Rc<Encoded>>,
+    pub(super) frame: Option<Rc<Encoded>>,
 }
 
 impl Transport {
@@ -70,7 +73,7 @@ fn check_handshake(request: &Request<'_>) -> Result<(), Error> {
     if !request.field("sec-websocket-version").eq([b"13"]) {
         return Err(Error::BadHandshake("a WebSocket needs 'Sec-WebSocket-Version: 13'"));
     }
-    key_of(request).map(|_| ())
+    Ok(())
 }
 
 /// The answer to the one key of the handshake.
@@ -104,10 +107,14 @@ impl Api {
         now: Now,
         (request, parameters): (&Request<'_>, &Parameters<'_>),
         transport: Transport,
-        client: u64,
+        peer: Peer,
         dress: Dress<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Outcome, Error> {
+        let accept = match transport {
+            Transport::Events => None,
+            Transport::Frames => Some(key_of(request)?),
+        };
         let mut reading = parameters.reading(self.poll_timeout_ms)?;
         let follows = reading.follows.as_mut_slice();
         let last_event_id = request.field("last-event-id").next().filter(|_| transport == Transport::Events);
@@ -117,38 +124,50 @@ impl Api {
         }
         let follows = reading.follows.as_slice();
         let (epoch, credentials) = (reading.epoch, reading.credentials);
-        let call = ReadCall { follows, epoch, credentials, mode: Mode::On, client };
+        let call = ReadCall { follows, epoch, credentials, mode: Mode::On, client: peer.client };
         let ReadOutcome::Follows(reader, reply) = hub.read(now, &call)? else { unreachable!("a stream follows") };
-        let stream = Stream::new(transport, parameters);
-        match transport {
-            Transport::Events => {
-                let content = Content::fresh(EVENT_STREAM);
-                let dress = Dress { persistence: Persistence::Closes, ..dress };
-                self.tailor.head(dress, 200, Some(content), UNBUFFERED).push_up_to_length(out);
-                out.extend_from_slice(b"\r\n");
-                out.extend_from_slice(RETRY);
-                let asked = |place: usize, part: &Part<'_>| match follows[place].1 {
-                    Since::Id(_) | Since::All if part.reset => 0,
-                    Since::Id(id) => id.cast_signed(),
-                    Since::All => 0,
-                    Since::Last(count) => -count.cast_signed(),
-                    Since::Now => part.first_id().cast_signed(),
-                };
-                let mut events = Events { out, epoch: self.epoch.as_bytes(), reply: &reply, begins: asked };
-                events.push_id_alone();
-                events.push_all(&stream.names);
-            }
-            Transport::Frames => {
-                out.extend_from_slice(SWITCHING);
-                out.extend_from_slice(key_of(request)?.as_bytes());
-                out.extend_from_slice(b"\r\n\r\n");
-                if reply.has_news() {
-                    answer::push_reply(&mut self.json, &reply, stream.names(), self.epoch);
-                    push_frame(out, Opcode::Text, &self.json);
-                }
-            }
+        let address = self.config.proxies.caller(peer, request);
+        let stream = Stream { transport, names: names_of(parameters), address };
+        match accept {
+            None => self.begin_events(dress, follows, &reply, &stream, out),
+            Some(accept) => self.begin_frames(&accept, &reply, &stream, out),
         }
-        Ok(Outcome::Follows { reader, stream: Box::new(stream) })
+        Ok(Outcome::Follows { reader, stream })
+    }
+
+    fn begin_events(
+        &self,
+        dress: Dress<'_>,
+        follows: &[(LogName<'_>, Since)],
+        reply: &Reply<'_>,
+        stream: &Stream,
+        out: &mut Vec<u8>,
+    ) {
+        let content = Content::fresh(EVENT_STREAM);
+        let dress = Dress { persistence: Persistence::Closes, ..dress };
+        self.tailor.head(dress, 200, Some(content), UNBUFFERED).push_up_to_length(out);
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(RETRY);
+        let asked = |place: usize, part: &Part<'_>| match follows[place].1 {
+            _ if part.reset => 0,
+            Since::Id(id) => id.cast_signed(),
+            Since::All => 0,
+            Since::Last(count) => -count.cast_signed(),
+            Since::Now => part.first_id().cast_signed(),
+        };
+        let mut events = Events { out, epoch: self.epoch.as_bytes(), reply, begins: asked };
+        events.push_id_alone();
+        events.push_all(&stream.names);
+    }
+
+    fn begin_frames(&mut self, accept: &str, reply: &Reply<'_>, stream: &Stream, out: &mut Vec<u8>) {
+        out.extend_from_slice(SWITCHING);
+        out.extend_from_slice(accept.as_bytes());
+        out.extend_from_slice(b"\r\n\r\n");
+        if reply.has_news() {
+            answer::push_reply(&mut self.json, reply, stream.names(), self.epoch);
+            push_frame(out, Opcode::Text, &self.json);
+        }
     }
 
     /// Encodes what a stream is told, once for all that share it; what it ends with, if it ends.
@@ -185,22 +204,22 @@ impl Api {
         if !stream.names.is_empty() {
             return Payload::Private(&self.private);
         }
-        let Self { shared, private, .. } = self;
+        let Self { shared, private, encoded, .. } = self;
         let shared = match stream.transport {
             Transport::Events => &mut shared.events,
             Transport::Frames => &mut shared.frame,
         };
-        Payload::Shared(shared.get_or_insert_with(|| Rc::from(private.as_slice())))
+        Payload::Shared(shared.get_or_insert_with(|| Encoded::new(private, encoded)))
     }
 }
 
-impl Stream {
-    pub(super) fn new(transport: Transport, parameters: &Parameters<'_>) -> Self {
-        let channels = &parameters.channels;
-        let names = if channels.len() == 1 { Box::default() } else { channels.iter().map(Box::from).collect() };
-        Self { transport, names }
-    }
+/// The channels as they were asked for, if they are several.
+pub(super) fn names_of(parameters: &Parameters<'_>) -> Box<[Box<str>]> {
+    let channels = &parameters.channels;
+    if channels.len() == 1 { Box::default() } else { channels.iter().map(Box::from).collect() }
+}
 
+impl Stream {
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|name| &**name)
     }

@@ -35,6 +35,13 @@ pub enum Opcode {
     Pong = 10,
 }
 
+impl Opcode {
+    /// Whether it may come between the frames of a message, and is no part of it.
+    fn is_control(self) -> bool {
+        self as u8 >= Self::Close as u8
+    }
+}
+
 /// One frame of a client, unmasked.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
@@ -68,10 +75,10 @@ pub fn accept_key(key: &[u8]) -> Option<String> {
 /// # Errors
 ///
 /// The code to close with, as soon as the header tells: for what RFC 6455, section 5.2 forbids, for binary, and for a
-/// payload above `payload_max` bytes.
+/// part of a message above `payload_max` bytes.
 pub fn parse_frame(bytes: &mut [u8], payload_max: usize) -> Result<Option<(Frame<'_>, usize)>, CloseCode> {
     let Some(header) = Header::parse(bytes)? else { return Ok(None) };
-    if header.payload_bytes > payload_max as u64 {
+    if header.payload_bytes > payload_max as u64 && !header.opcode.is_control() {
         return Err(CloseCode::TooLarge);
     }
     let end = header.bytes + header.payload_bytes as usize;
@@ -107,9 +114,8 @@ impl Header {
             _ => return Err(CloseCode::ProtocolError),
         };
         let is_masked = second & 0x80 != 0;
-        let is_control = opcode as u8 >= Opcode::Close as u8;
         let short = usize::from(second & 0x7f);
-        if !is_masked || (is_control && (!is_final || short > CONTROL_BYTES_MAX)) {
+        if !is_masked || (opcode.is_control() && (!is_final || short > CONTROL_BYTES_MAX)) {
             return Err(CloseCode::ProtocolError);
         }
         let (payload_bytes, length_bytes, least) = match short {
@@ -227,6 +233,12 @@ mod tests {
             bytes.truncate(10);
             assert_eq!(parse_frame(&mut bytes, 200), Err(*code), "{what}");
         }
+    }
+
+    #[test]
+    fn control_frames_need_no_room_of_the_message_between_whose_frames_they_come() {
+        let mut ping = masked(0x89, b"still there?");
+        assert!(matches!(parse_frame(&mut ping, 0), Ok(Some((Frame { opcode: Opcode::Ping, .. }, _)))));
     }
 
     #[test]

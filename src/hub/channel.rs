@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::memory::{ENTRY, Holding, MEMBER};
 use super::message::{Content, Entry, encode};
 use super::reader::{Promise, Seat, Since};
 use super::slots::Key;
@@ -40,6 +41,10 @@ pub(super) struct Channel {
     pub(super) timer: Option<TimerId>,
     /// On the hub's list of channels to deliver.
     pub(super) marked: bool,
+    /// Bytes of the entries, by [`Channel::holds`].
+    entries_bytes: usize,
+    /// Bytes of the members, likewise.
+    members_bytes: usize,
 }
 
 /// How much history a channel keeps.
@@ -144,6 +149,12 @@ impl<'h> Part<'h> {
     }
 }
 
+impl Member {
+    fn bytes(&self) -> usize {
+        MEMBER + self.text_json.len() + self.introduction_json.len()
+    }
+}
+
 impl Channel {
     pub(super) fn new(name: &str, first_id: u64, now: Millis) -> Self {
         Self {
@@ -156,6 +167,8 @@ impl Channel {
             last_use: now,
             timer: None,
             marked: false,
+            entries_bytes: 0,
+            members_bytes: 0,
         }
     }
 
@@ -188,13 +201,17 @@ impl Channel {
             Content::Introduction { from, .. } => {
                 let member =
                     Member { id, unix_ms: now.unix_ms, text_json: json[text].into(), introduction_json: json.clone() };
-                self.members.insert(from, member);
+                self.members_bytes += member.bytes();
+                let before = self.members.insert(from, member);
+                self.members_bytes -= before.as_ref().map_or(0, Member::bytes);
             }
             Content::Goodbye { from, .. } => {
-                self.members.remove(&from);
+                let gone = self.members.remove(&from);
+                self.members_bytes -= gone.as_ref().map_or(0, Member::bytes);
             }
             Content::Message { .. } => {}
         }
+        self.entries_bytes += ENTRY + json.len();
         self.entries.push_back(Entry { at: now.mono, json });
         let keep = if retention.messages == 0 { LIVE_MAX } else { retention.messages };
         self.trim_to(keep);
@@ -212,12 +229,20 @@ impl Channel {
         }
     }
 
-    /// Lets go of what a turn kept only for those who waited.
-    pub(super) fn end_turn(&mut self, retention: Retention) {
-        if retention.messages == 0 {
-            self.trim_to(0);
-            self.entries = VecDeque::new();
-        }
+    /// Lets go of all messages.
+    pub(super) fn forget(&mut self) {
+        self.trim_to(0);
+        self.entries = VecDeque::new();
+    }
+
+    /// What its messages, its members and its name take.
+    pub(super) fn holds(&self) -> Holding {
+        Holding { bytes: self.entries_bytes + self.members_bytes + 2 * self.name.len(), messages: self.retained() }
+    }
+
+    /// When the oldest message was added.
+    pub(super) fn oldest_at(&self) -> Option<Millis> {
+        self.entries.front().map(|entry| entry.at)
     }
 
     fn trim_to(&mut self, keep: usize) {
@@ -226,8 +251,10 @@ impl Channel {
         }
     }
 
-    fn drop_oldest(&mut self) {
-        self.entries.pop_front();
+    /// Lets go of the oldest message, which there must be.
+    pub(super) fn drop_oldest(&mut self) {
+        let entry = self.entries.pop_front().expect("the caller looked");
+        self.entries_bytes -= ENTRY + entry.json.len();
         self.first_id += 1;
     }
 

@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use super::channel::{Part, PartPrint};
+use super::channel::{Channel, Part, PartPrint};
 use super::hub::Hub;
 use super::reader::{ReaderKey, Reply, Seat, Stay};
 use super::time::Now;
@@ -72,9 +72,10 @@ impl Hub {
             wake(Wake { client: reader.client, reply, is_repeat, is_last: true, has_more: false });
             false
         });
-        let channel = &mut self.channels[place as usize];
-        channel.waiting = waiting;
-        channel.end_turn(self.retention);
+        self.channels[place as usize].waiting = waiting;
+        if self.retention.messages == 0 {
+            self.change(place, Channel::forget);
+        }
         // With no history its messages went, and with them what its timer was set for.
         self.watch_channel(place);
     }

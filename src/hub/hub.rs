@@ -8,6 +8,7 @@ use slab::Slab;
 use super::channel::{Channel, Member, Retention};
 use super::connection::{CHANNELS_PER_CONNECTION_MAX, Connection, Credentials};
 use super::ids::{Auth, Epoch};
+use super::memory::Holding;
 use super::message::{Content, Reason};
 use super::pair::LogName;
 use super::reader::{Reader, ReaderKey};
@@ -19,6 +20,9 @@ use super::upkeep::Spot;
 
 /// How long a channel without messages, members and readers lingers after its last use.
 pub(super) const LINGER_MS: u64 = 60_000;
+
+/// What a message takes beside its text, and a channel and a connection that come into being with it: roughly.
+const SAYING_MEMORY: usize = 512;
 
 /// What the operator decides, and what a start draws at random.
 #[derive(Clone, Debug)]
@@ -35,6 +39,8 @@ pub struct Config {
     pub max_reply: usize,
     /// Channels at once; 0 for no limit.
     pub max_channels: usize,
+    /// Bytes that may be held for clients.
+    pub max_memory: usize,
     /// Names this numbering of ids.
     pub epoch: Epoch,
     /// Secret of the table in which dropped channels leave their ids.
@@ -52,6 +58,8 @@ pub enum Refusal {
     TooManyChannels,
     /// One channel more than the operator allows.
     OverCapacity,
+    /// No memory for what the call would add, and no history left that could make room.
+    OutOfMemory,
 }
 
 /// Who introduces itself.
@@ -129,6 +137,10 @@ pub struct Hub {
     pub(super) connections: Slab<Connection>,
     pub(super) numbers: HashMap<u64, u32>,
     pub(super) last_number: u64,
+    /// What all channels hold.
+    pub(super) held: Holding,
+    /// Bytes held for clients outside of the hub.
+    pub(super) outside: usize,
     pub(super) readers: Slots<Reader>,
     pub(super) wheel: TimerWheel<Alarm>,
     /// Channels to which this turn added something.
@@ -154,6 +166,8 @@ impl Hub {
             connections: Slab::new(),
             numbers: HashMap::new(),
             last_number: 0,
+            held: Holding::default(),
+            outside: 0,
             readers: Slots::default(),
             wheel: TimerWheel::new(Millis(0)),
             marked: Vec::new(),
@@ -190,6 +204,7 @@ impl Hub {
         let sender = self.authenticate_maybe(credentials)?;
         let spot = self.spot(log);
         self.room_for(&[spot])?;
+        self.memory_for(text.len() + SAYING_MEMORY)?;
         let channel = self.channel_at(spot, log, now.mono);
         let from = sender.map(|place| self.connections[place as usize].number);
         let id = self.append(now, channel, Content::Message { from, text });
@@ -217,6 +232,7 @@ impl Hub {
             }
         };
         self.room_for(&[spot])?;
+        self.memory_for(3 * (text.len() + SAYING_MEMORY))?;
         let channel = self.channel_at(spot, log, now.mono);
         let place = match (known, who) {
             (None, Who::New(auth)) => self.connect(auth, now.mono),

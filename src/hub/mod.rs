@@ -10,6 +10,7 @@ mod deliver;
 #[expect(clippy::module_inception, reason = "hub/hub.rs is where a reader looks for the hub")]
 mod hub;
 mod ids;
+mod memory;
 mod message;
 mod pages;
 mod pair;

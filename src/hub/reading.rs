@@ -17,6 +17,9 @@ use super::upkeep::Spot;
 /// How many channels one read may follow.
 pub const CHANNELS_PER_READ_MAX: usize = 32;
 
+/// What a read that waits takes on each channel, and a channel that comes into being with it: roughly.
+const READING_MEMORY: usize = 512;
+
 /// Everything about a read but its transport.
 pub struct ReadCall<'a> {
     /// The channels in the order asked: one to [`CHANNELS_PER_READ_MAX`], all different.
@@ -70,15 +73,15 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// As for [`Hub::read`]; the stream then goes on as it was.
+    /// As for [`Hub::read`]; the stream then goes on as it was. [`Refusal::Ended`] if it has ended itself.
     pub fn follow_anew(
         &mut self,
         now: Now,
         key: ReaderKey,
         call: &ReadCall<'_>,
     ) -> Result<(ReaderKey, Reply<'_>), Refusal> {
+        let kept = self.readers.get(key).ok_or(Refusal::Ended)?.connection;
         let shown = self.authenticate_maybe(call.credentials)?;
-        let kept = self.readers.get(key).and_then(|reader| reader.connection);
         match self.begin(now, &ReadCall { mode: Mode::On, ..*call }, shown, kept, Some(key))? {
             ReadOutcome::Follows(new_key, reply) => Ok((new_key, reply)),
             ReadOutcome::Answer(_) | ReadOutcome::Waits(_) => unreachable!("a stream follows"),
@@ -115,6 +118,7 @@ impl Hub {
         };
         if waits {
             self.room_for(spots)?;
+            self.memory_for(READING_MEMORY * spots.len())?;
         }
         // From here on nothing refuses it.
         for spot in spots {
@@ -150,13 +154,32 @@ impl Hub {
         Ok(ReadOutcome::Follows(key, reply))
     }
 
-    /// A stream has taken what it was given: it gets the next answer, if there is one. Tells whether there was.
-    pub fn resume(&mut self, key: ReaderKey, wake: impl FnOnce(Wake<'_>)) -> bool {
-        let is_behind = self.readers.get(key).is_some_and(|reader| reader.stay == Stay::Behind);
-        if is_behind {
-            self.tell(key, &mut None, wake);
+    /// A stream is not to be told more before it has taken what it was given: until [`Hub::resume`], its messages wait in
+    /// the log.
+    pub fn fall_behind(&mut self, key: ReaderKey) {
+        if let Some(reader) = self.readers.get_mut(key) {
+            reader.stay = Stay::Behind;
         }
-        is_behind
+    }
+
+    /// A stream has taken what it was given: if it is behind it gets the next answer, if there is one. Tells whether there
+    /// was.
+    pub fn resume(&mut self, now: Now, key: ReaderKey, wake: impl FnOnce(Wake<'_>)) -> bool {
+        let Some(reader) = self.readers.get(key).filter(|reader| reader.stay == Stay::Behind) else { return false };
+        let places: Vec<_> = reader.seats.as_slice().iter().map(|seat| seat.channel).collect();
+        for place in places {
+            self.expire_history(now.mono, place);
+        }
+        let Self { readers, channels, .. } = self;
+        let reader = readers.get_mut(key).expect("found above");
+        let mut seats = reader.seats.as_slice().iter();
+        let has_news = seats.any(|seat| channels[seat.channel as usize].part_for(*seat).has_news());
+        if has_news {
+            self.tell(key, &mut None, wake);
+        } else {
+            reader.stay = Stay::On;
+        }
+        has_news
     }
 
     /// A client that waited is gone: its read ends, and the connection that it kept alive with it.
@@ -215,7 +238,7 @@ impl Hub {
     fn fresh_spot(&mut self, log: &LogName<'_>, now: Millis) -> Spot {
         let spot = self.spot(log);
         if let Spot::Channel(place) = spot {
-            self.channels[place as usize].expire(now, self.retention);
+            self.expire_history(now, place);
         }
         spot
     }

@@ -11,6 +11,7 @@
 
 use super::pages::Pages;
 use super::time::Millis;
+use std::num::NonZeroU32;
 
 const DIGIT_BITS: u32 = 6;
 const SLOTS: usize = 1 << DIGIT_BITS;
@@ -21,7 +22,18 @@ const NONE: u32 = u32::MAX;
 
 /// A timer that was set and has neither fired nor been cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimerId(u32);
+pub struct TimerId(NonZeroU32);
+
+impl TimerId {
+    /// Of the timer at this place; without a zero, so that an option of it is no larger.
+    fn at(place: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(place))
+    }
+
+    fn place(self) -> u32 {
+        self.0.get() - 1
+    }
+}
 
 #[derive(Debug)]
 struct Timer<K> {
@@ -78,19 +90,19 @@ impl<K: Copy> TimerWheel<K> {
         let deadline = deadline.min(Millis(self.clock.0 | (SPAN_MS - 1)));
         let index = self.timers.insert(Timer { deadline, next: NONE, prev: NONE, key });
         self.link(index);
-        TimerId(index)
+        TimerId::at(index)
     }
 
     /// Takes a timer back before it fires. O(1).
     pub fn cancel(&mut self, id: TimerId) {
-        self.unlink(id.0);
-        self.timers.remove(id.0);
+        self.unlink(id.place());
+        self.timers.remove(id.place());
     }
 
     /// When a timer is set to fire.
     #[must_use]
     pub fn deadline(&self, id: TimerId) -> Millis {
-        self.timer(id.0).deadline
+        self.timer(id.place()).deadline
     }
 
     /// When to call [`TimerWheel::pop`] next; `None` while no timer is set. O(levels).

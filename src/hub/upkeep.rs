@@ -4,6 +4,7 @@ use super::channel::Channel;
 use super::connection::{Connection, Credentials};
 use super::hub::{Alarm, Hub, LINGER_MS, Refusal};
 use super::ids::Auth;
+use super::memory::Holding;
 use super::message::{Content, Reason};
 use super::pair::LogName;
 use super::time::{Millis, Now};
@@ -47,7 +48,9 @@ impl Hub {
             Spot::Nowhere { first_id } => first_id,
         };
         let name = log.as_str();
-        let place = self.channels.insert(Channel::new(name, first_id, now)) as u32;
+        let channel = Channel::new(name, first_id, now);
+        self.held.change(Holding::default(), channel.holds());
+        let place = self.channels.insert(channel) as u32;
         self.names.insert(name.into(), place);
         self.watch_channel(place);
         place
@@ -56,13 +59,23 @@ impl Hub {
     /// Adds a message and marks the channel for delivery.
     pub(super) fn append(&mut self, now: Now, place: u32, content: Content<'_>) -> u64 {
         let channel = &mut self.channels[place as usize];
+        let before = channel.holds();
         let id = channel.append(now, content, self.retention, &mut self.scratch);
+        self.held.change(before, channel.holds());
         if !channel.marked {
             channel.marked = true;
             self.marked.push(place);
         }
         self.watch_channel(place);
         id
+    }
+
+    /// Rids a channel of what is too old to be read.
+    pub(super) fn expire_history(&mut self, now: Millis, place: u32) {
+        if self.channels[place as usize].oldest_expires(self.retention).is_some_and(|at| at <= now) {
+            let retention = self.retention;
+            self.change(place, |channel| channel.expire(now, retention));
+        }
     }
 
     /// Sets the timer that a channel needs, unless an earlier one is set.
@@ -78,12 +91,13 @@ impl Hub {
 
     /// Forgets what a channel has too long, or the channel itself.
     pub(super) fn check_channel(&mut self, now: Millis, place: u32) {
+        self.expire_history(now, place);
         let channel = &mut self.channels[place as usize];
-        channel.expire(now, self.retention);
         channel.give_back_room();
         let is_idle = channel.is_idle() && channel.retained() == 0;
         if is_idle && channel.last_use.after(LINGER_MS) <= now {
             let channel = self.channels.remove(place as usize);
+            self.held.change(channel.holds(), Holding::default());
             assert!(!channel.marked, "a channel with something to deliver has messages");
             self.names.remove(&channel.name);
             self.resting_ids.rest(&channel.name, channel.next_id());

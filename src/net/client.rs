@@ -8,9 +8,9 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
 use super::outbox::{Flush, Outbox, send};
-use crate::api::{Payload, Presentation, Stream};
+use crate::api::{Address, Payload, Presentation};
 use crate::http::Progress;
-use crate::hub::{Millis, ReaderKey, TimerId};
+use crate::hub::{Key, Millis, ReaderKey, TimerId};
 
 /// A connected socket.
 #[derive(Debug)]
@@ -27,9 +27,9 @@ pub(super) enum State {
     /// A `/read` with nothing to deliver; holds no buffers, but for a client that pipelines and is slow to take the
     /// answers that came before. Next: `Reading`, `Writing`, `Lingering`, `Closing`.
     Waiting { reader: ReaderKey, presentation: Option<Box<Presentation>> },
-    /// A stream: told things until one of both ends it. What does not fit into the kernel's buffer waits in its outbox.
+    /// A stream, of which the rest is kept apart: told things until one of both ends it. What does not fit into the kernel's buffer waits in its outbox.
     /// Next: `Writing`, `Lingering`, `Closing`.
-    Following(Box<Following>),
+    Following(Key),
     /// An answer did not fit into the kernel's buffer; nothing is read meanwhile. Next: what it says.
     Writing(Next),
     /// Told to go, but it may still be sending: what it sends is thrown away, since closing now could
@@ -37,19 +37,6 @@ pub(super) enum State {
     Lingering,
     /// Reaped at the end of this turn; further events are ignored.
     Closing,
-}
-
-/// A read that stays, with what its transport needs.
-#[derive(Debug)]
-pub(super) struct Following {
-    pub(super) reader: ReaderKey,
-    pub(super) stream: Box<Stream>,
-    /// Signs of life in a row that the peer did not answer, or did not take.
-    pub(super) unanswered: u8,
-    /// A text that is not whole: WebSocket allows it to come in several frames.
-    pub(super) fragments: Option<Vec<u8>>,
-    /// When the first bytes came of a text that is not whole.
-    pub(super) incomplete_since: Option<Millis>,
 }
 
 /// What follows an answer.
@@ -79,6 +66,8 @@ pub(super) struct Client {
     /// Fires at `fires_at`, which is never later than `deadline`.
     pub(super) timer: Option<TimerId>,
     pub(super) fires_at: Millis,
+    /// What it took when it was last counted.
+    pub(super) counted_memory: u32,
     /// The socket may hold bytes that were not read.
     pub(super) can_read: bool,
     /// Nothing comes after what the socket holds.
@@ -87,6 +76,10 @@ pub(super) struct Client {
     pub(super) is_ready: bool,
     /// Accepted only to be told that there is no room.
     pub(super) is_refused: bool,
+    /// It speaks for others, as the operator says.
+    pub(super) is_proxy: bool,
+    /// Nothing for a Unix socket.
+    pub(super) address: Option<Address>,
 }
 
 /// What came of a look at the socket.
@@ -96,7 +89,7 @@ pub(super) enum Input {
 }
 
 impl Client {
-    pub(super) fn new(socket: Socket, deadline: Millis) -> Self {
+    pub(super) fn new(socket: Socket, address: Option<Address>, is_proxy: bool, deadline: Millis) -> Self {
         Self {
             socket,
             state: State::Reading,
@@ -105,10 +98,13 @@ impl Client {
             deadline,
             timer: None,
             fires_at: Millis(0),
+            counted_memory: 0,
             can_read: false,
             peer_closed: false,
             is_ready: false,
             is_refused: false,
+            is_proxy,
+            address,
         }
     }
 
@@ -172,9 +168,20 @@ impl Client {
         Ok(result)
     }
 
-    /// Bytes that wait to be sent.
-    pub(super) fn backlog(&self) -> usize {
-        self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
+    /// Bytes that wait to be sent, if any do.
+    pub(super) fn backlog(&self) -> Option<usize> {
+        self.outbox.as_ref().map(|outbox| outbox.bytes())
+    }
+
+    /// Whether it takes no memory but its own, as most do.
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.incoming.is_none() && self.outbox.is_none() && !matches!(self.state, State::Following(_))
+    }
+
+    /// Memory that it takes beside itself: requests that are not whole, answers that are not taken.
+    pub(super) fn memory(&self) -> usize {
+        let incoming = self.incoming.as_ref().map_or(0, |incoming| incoming.bytes.capacity());
+        incoming + self.outbox.as_ref().map_or(0, |outbox| outbox.memory())
     }
 
     /// Whether there is more to read or to handle.
@@ -234,6 +241,6 @@ mod tests {
 
     #[test]
     fn a_client_that_waits_stays_small() {
-        assert!(size_of::<Client>() <= 96, "{}", size_of::<Client>());
+        assert!(size_of::<Client>() <= 112, "{}", size_of::<Client>());
     }
 }

@@ -1,13 +1,19 @@
 //! All clients: who is there, who has a deadline, who is to be gone on with, who is to be reaped.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::mem;
 
-use super::client::{Client, Socket};
-use crate::hub::{Key, Millis, Slots, TimerWheel};
+use super::client::{Client, State};
+use super::following::Following;
+use crate::api::Address;
+use crate::hub::{Key, Millis, ReaderKey, Slots, TimerWheel};
 
 /// The clients and the lists that a turn of the loop works through.
 pub(super) struct Clients {
     slots: Slots<Client>,
+    /// What those have in addition whose reads stay.
+    streams: Slots<Following>,
     /// One timer for each client at most, by place.
     wheel: TimerWheel<u32>,
     /// Those whose work a budget cut short, or who have input that arrived while they waited.
@@ -15,26 +21,64 @@ pub(super) struct Clients {
     closing: Vec<Key>,
     /// Those that are to be lost once the delivery at hand is done.
     doomed: Vec<Key>,
+    /// Streams that the delivery at hand gave so much that they get no more before they have taken it.
+    overloaded: Vec<Key>,
     /// How many are there only to be told that there is no room.
     refused: usize,
+    /// Bytes that all take beside themselves.
+    memory: usize,
+    /// How many one address may have at once; 0 for no limit.
+    max_per_address: usize,
+    /// How many each has, where there is a limit. Proxies are not counted: they are many.
+    per_address: HashMap<Address, usize>,
 }
 
 impl Clients {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(max_per_address: usize) -> Self {
         Self {
             slots: Slots::default(),
+            streams: Slots::default(),
             wheel: TimerWheel::new(Millis(0)),
             ready: Vec::new(),
             closing: Vec::new(),
             doomed: Vec::new(),
+            overloaded: Vec::new(),
             refused: 0,
+            memory: 0,
+            max_per_address,
+            per_address: HashMap::new(),
         }
     }
 
-    pub(super) fn insert(&mut self, socket: Socket, deadline: Millis) -> Key {
-        let key = self.slots.insert(Client::new(socket, deadline));
+    pub(super) fn insert(&mut self, client: Client) -> Key {
+        if let Some(address) = self.counted(&client) {
+            *self.per_address.entry(address).or_default() += 1;
+        }
+        let deadline = client.deadline;
+        let key = self.slots.insert(client);
         self.set_deadline(key, deadline);
         key
+    }
+
+    /// Whether this client, which is here already, is one too many of its address.
+    pub(super) fn is_too_many(&self, key: Key) -> bool {
+        let address = self.slots.get(key).and_then(|client| self.counted(client));
+        address.is_some_and(|address| self.per_address[&address] > self.max_per_address)
+    }
+
+    /// By which address a client is counted, if it is.
+    fn counted(&self, client: &Client) -> Option<Address> {
+        client.address.filter(|_| self.max_per_address > 0 && !client.is_proxy && !client.is_refused)
+    }
+
+    fn uncount(&mut self, address: Option<Address>) {
+        let Some(address) = address else { return };
+        if let Entry::Occupied(mut count) = self.per_address.entry(address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Client> {
@@ -44,6 +88,28 @@ impl Clients {
     /// The client of a key that was looked up before in the same step.
     pub(super) fn the(&mut self, key: Key) -> &mut Client {
         self.slots.get_mut(key).expect("clients are reaped only at the end of a turn")
+    }
+
+    /// A client whose read stays, with what belongs to that.
+    pub(super) fn following(&mut self, key: Key) -> Option<(&mut Client, &mut Following)> {
+        let client = self.slots.get_mut(key)?;
+        let State::Following(stream) = client.state else { return None };
+        Some((client, self.streams.get_mut(stream)?))
+    }
+
+    /// The client's read stays from now on.
+    pub(super) fn follow(&mut self, key: Key, following: Following) {
+        let stream = self.streams.insert(following);
+        self.the(key).state = State::Following(stream);
+    }
+
+    /// The client goes over to another state. Returns the read that waited on it, or stayed.
+    pub(super) fn leave(&mut self, key: Key, state: State) -> Option<ReaderKey> {
+        match mem::replace(&mut self.the(key).state, state) {
+            State::Waiting { reader, .. } => Some(reader),
+            State::Following(stream) => self.streams.remove(stream).map(|following| following.reader),
+            State::Reading | State::Writing(_) | State::Lingering | State::Closing => None,
+        }
     }
 
     pub(super) fn keys(&self) -> Vec<Key> {
@@ -60,8 +126,30 @@ impl Clients {
     }
 
     pub(super) fn mark_refused(&mut self, key: Key) {
+        self.uncount(self.slots.get(key).and_then(|client| self.counted(client)));
         self.the(key).is_refused = true;
         self.refused += 1;
+    }
+
+    /// Bytes that all take beside themselves: of those that were not counted since they changed, as it was then.
+    pub(super) fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// Takes account of what a client takes now. Tells whether it is more than it was.
+    pub(super) fn count_memory(&mut self, key: Key) -> bool {
+        let Some(client) = self.slots.get_mut(key) else { return false };
+        if client.holds_nothing() && client.counted_memory == 0 {
+            return false;
+        }
+        let fragments = match client.state {
+            State::Following(stream) => self.streams.get(stream).map_or(0, Following::memory),
+            _ => 0,
+        };
+        let now = u32::try_from(client.memory() + fragments).unwrap_or(u32::MAX);
+        let before = mem::replace(&mut client.counted_memory, now);
+        self.memory = self.memory + now as usize - before as usize;
+        now > before
     }
 
     /// Has the client looked at by `at`, unless its deadline is moved again. A later deadline is only noted: the
@@ -120,6 +208,15 @@ impl Clients {
         self.doomed.push(key);
     }
 
+    /// Has the hub told, once the delivery at hand is done, that a stream has enough to take.
+    pub(super) fn overload(&mut self, key: Key) {
+        self.overloaded.push(key);
+    }
+
+    pub(super) fn take_overloaded(&mut self) -> Vec<Key> {
+        mem::take(&mut self.overloaded)
+    }
+
     pub(super) fn has_doomed(&self) -> bool {
         !self.doomed.is_empty()
     }
@@ -135,12 +232,14 @@ impl Clients {
 
     /// Frees those that closed in this turn; dropping a socket closes it, and the poll forgets it.
     pub(super) fn reap(&mut self) {
-        for key in self.closing.drain(..) {
+        while let Some(key) = self.closing.pop() {
             let Some(client) = self.slots.remove(key) else { continue };
             if let Some(timer) = client.timer {
                 self.wheel.cancel(timer);
             }
             self.refused -= usize::from(client.is_refused);
+            self.memory -= client.counted_memory as usize;
+            self.uncount(self.counted(&client));
         }
     }
 }

@@ -4,12 +4,13 @@
 
 use std::io;
 use std::mem;
+use std::net::IpAddr;
 
 use super::client::{Client, Incoming, Input, Next, Socket, State};
 use super::clients::Clients;
-use super::following::tell;
+use super::following::{Backlog, tell};
 use super::outbox::Flush;
-use crate::api::{Api, Error, Outcome, Payload, Transport};
+use crate::api::{Address, Api, Error, Outcome, Payload, Peer};
 use crate::http::{self, Limits, Parsed, Persistence, Progress};
 use crate::hub::{Hub, Key, Millis, Now, Wake};
 
@@ -18,6 +19,9 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// A client that pipelines gets this much of answers in one turn, then others have theirs.
 pub(super) const ANSWERS_BYTES_A_TURN: usize = 256 * 1024;
+
+/// What a client is told whose request finds no memory.
+const NO_MEMORY: Error = Error::OverCapacity("this server has no memory left for more: try again later");
 
 /// How long a client that was told to go may still send.
 const LINGER_MS: u64 = 5_000;
@@ -31,6 +35,10 @@ pub(super) struct Patience {
     pub(super) heartbeat_ms: u64,
     /// Bytes that may wait for one stream.
     pub(super) max_backlog: usize,
+    /// Clients that one address may have at once; 0 for no limit.
+    pub(super) max_per_address: usize,
+    /// Bytes that requests which are not whole and answers which are not taken may take, of all clients.
+    pub(super) max_memory: usize,
 }
 
 /// What the poll said of a socket.
@@ -73,7 +81,7 @@ pub(super) struct Conversation {
 impl Conversation {
     pub(super) fn new(hub: Hub, api: Api, patience: Patience) -> Self {
         Self {
-            clients: Clients::new(),
+            clients: Clients::new(patience.max_per_address),
             limits: api.limits(),
             hub,
             api,
@@ -88,6 +96,7 @@ impl Conversation {
     pub(super) fn set_time(&mut self, now: Now) {
         self.now = now;
         self.api.set_time(now);
+        self.hub.set_outside(self.clients.memory() + self.api.encoded_bytes());
     }
 
     /// When something is due that nobody will call for.
@@ -96,8 +105,10 @@ impl Conversation {
     }
 
     /// Takes a client in.
-    pub(super) fn admit(&mut self, socket: Socket) -> Key {
-        self.clients.insert(socket, self.now.mono.after(self.patience.keep_alive_ms))
+    pub(super) fn admit(&mut self, socket: Socket, address: Option<IpAddr>) -> Key {
+        let is_proxy = address.is_some_and(|address| self.api.trusts(address));
+        let deadline = self.now.mono.after(self.patience.keep_alive_ms);
+        self.clients.insert(Client::new(socket, address.map(Address::from), is_proxy, deadline))
     }
 
     /// Lets a client go that was just taken in.
@@ -105,11 +116,10 @@ impl Conversation {
         self.lose(key);
     }
 
-    /// Tells a client that was just taken in that there is no room for it.
-    pub(super) fn turn_away(&mut self, key: Key) {
+    /// Tells a client that was just taken in why there is no room for it.
+    pub(super) fn turn_away(&mut self, key: Key, error: Error) {
         self.clients.mark_refused(key);
-        self.api
-            .refuse(Error::OverCapacity("this server has as many clients as it may: try again later"), &mut self.out);
+        self.api.refuse(error, &mut self.out);
         self.send_out(key, &Stop::Ends(Next::Linger));
     }
 
@@ -122,18 +132,7 @@ impl Conversation {
             State::Closing => {}
             _ if event.is_broken => self.lose(key),
             State::Waiting { .. } if event.is_closed => self.lose(key),
-            State::Following(following) => {
-                let speaks = following.stream.transport == Transport::Frames;
-                if event.is_closed && !speaks {
-                    return self.lose(key);
-                }
-                if event.is_writable {
-                    self.drain(key);
-                }
-                if speaks && (event.is_readable || event.is_closed) {
-                    self.go_on(key);
-                }
-            }
+            State::Following(_) => self.hear_following(key, event),
             State::Waiting { .. } | State::Writing(_) => {
                 if event.is_writable {
                     self.drain(key);
@@ -141,12 +140,29 @@ impl Conversation {
             }
             State::Reading | State::Lingering => self.go_on(key),
         }
+        self.mind_memory(key);
+    }
+
+    /// Something of a client's may have become more. One that takes what is not there is told to go.
+    fn mind_memory(&mut self, key: Key) {
+        if !self.clients.count_memory(key) || self.clients.memory() <= self.patience.max_memory {
+            return;
+        }
+        let client = self.clients.the(key);
+        if let State::Reading = client.state {
+            client.incoming = None;
+            self.api.refuse(NO_MEMORY, &mut self.out);
+            self.send_out(key, &Stop::Ends(Next::Linger));
+        } else {
+            self.lose(key);
+        }
     }
 
     /// Goes on with the clients whose work was cut short.
     pub(super) fn go_on_with_ready(&mut self) {
         for key in self.clients.take_ready() {
             self.go_on(key);
+            self.mind_memory(key);
         }
     }
 
@@ -181,10 +197,13 @@ impl Conversation {
         loop {
             let Self { hub, api, clients, patience, now, .. } = self;
             hub.deliver(*now, |wake| answer_waiting(api, clients, *patience, *now, &wake));
-            if !clients.has_doomed() {
+            for key in self.clients.take_overloaded() {
+                self.put_off(key);
+            }
+            if !self.clients.has_doomed() {
                 break;
             }
-            let doomed = clients.take_doomed();
+            let doomed = self.clients.take_doomed();
             // Their goodbyes are of this turn too. Every round loses somebody, so there is a last one.
             for key in doomed {
                 self.lose(key);
@@ -226,15 +245,13 @@ impl Conversation {
 
     /// A client goes over to another state, and the read that waits on it is closed.
     fn leave(&mut self, key: Key, state: State) {
-        match mem::replace(&mut self.clients.the(key).state, state) {
-            State::Waiting { reader, .. } => self.hub.close_reader(self.now, reader),
-            State::Following(following) => self.hub.close_reader(self.now, following.reader),
-            State::Reading | State::Writing(_) | State::Lingering | State::Closing => {}
+        if let Some(reader) = self.clients.leave(key, state) {
+            self.hub.close_reader(self.now, reader);
         }
     }
 
     /// Reads on, where the client is at that.
-    fn go_on(&mut self, key: Key) {
+    pub(super) fn go_on(&mut self, key: Key) {
         match self.clients.get_mut(key).map(|client| &client.state) {
             Some(State::Reading | State::Following(_)) => self.serve(key),
             Some(State::Lingering) => self.discard(key),
@@ -330,6 +347,8 @@ impl Conversation {
     /// Handles the requests at the start of `bytes`, one after the other; their answers gather in `self.out`.
     /// Returns how many bytes they took.
     fn take_requests(&mut self, key: Key, bytes: &mut [u8], progress: &mut Progress) -> (usize, Stop) {
+        let client = self.clients.the(key);
+        let peer = Peer { client: key.to_bits(), address: client.address, is_proxy: client.is_proxy };
         let mut taken = 0;
         loop {
             if *progress == Progress::default() {
@@ -357,7 +376,7 @@ impl Conversation {
                 },
             };
             taken += length;
-            match self.api.handle(&mut self.hub, self.now, &request, key.to_bits(), &mut self.out) {
+            match self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out) {
                 Outcome::Waits { reader, presentation, wait_ms } => {
                     self.clients.the(key).state = State::Waiting { reader, presentation };
                     self.clients.set_deadline(key, self.now.mono.after(wait_ms));
@@ -383,14 +402,20 @@ impl Conversation {
     fn send_out(&mut self, key: Key, stop: &Stop) {
         let client = self.clients.the(key);
         let was_blocked = client.outbox.is_some();
-        let sent = if self.out.is_empty() { Ok(Flush::Drained) } else { client.send(&Payload::Private(&self.out)) };
+        let sent = match (self.out.is_empty(), was_blocked) {
+            (true, false) => Ok(Flush::Drained),
+            (true, true) => Ok(Flush::Blocked { any: false }),
+            (false, _) => client.send(&Payload::Private(&self.out)),
+        };
         self.out.clear();
         let Ok(flush) = sent else { return self.lose(key) };
         let is_following = matches!(client.state, State::Following(_));
         let next = match stop {
             Stop::NeedsInput | Stop::Yields if is_following => {
-                if was_blocked && client.backlog() > self.patience.max_backlog {
-                    return self.lose(key);
+                match self.backlog(key, was_blocked) {
+                    Backlog::Fits => {}
+                    Backlog::OneTooLong => self.put_off(key),
+                    Backlog::TooMuch => return self.lose(key),
                 }
                 return self.go_on_following(key, flush, matches!(stop, Stop::Yields));
             }
@@ -416,23 +441,18 @@ impl Conversation {
     }
 
     /// Sends what waited for the kernel to have room.
-    fn drain(&mut self, key: Key) {
+    pub(super) fn drain(&mut self, key: Key) {
         let client = self.clients.the(key);
         if client.outbox.is_none() {
             return;
         }
-        match (client.flush(), &mut client.state) {
+        match (client.flush(), &client.state) {
             (Err(_), _) => self.lose(key),
             (Ok(flush), State::Writing(next)) if flush != (Flush::Blocked { any: false }) => {
                 let next = *next;
                 settle(&mut self.clients, self.patience, self.now, key, next, flush);
             }
-            (Ok(flush), State::Following(following)) => {
-                if flush != (Flush::Blocked { any: false }) {
-                    following.unanswered = 0;
-                }
-                self.go_on_following(key, flush, false);
-            }
+            (Ok(flush), State::Following(_)) => self.was_taken(key, flush),
             (Ok(_), _) => {}
         }
     }
@@ -463,6 +483,10 @@ fn answer_waiting(api: &mut Api, clients: &mut Clients, patience: Patience, now:
         clients.reap_later(key);
         return;
     };
+    if flush != Flush::Drained {
+        clients.count_memory(key);
+    }
+    let client = clients.the(key);
     let next = match persistence {
         Persistence::Closes if client.has_input() => Next::Linger,
         Persistence::Closes => Next::Close,

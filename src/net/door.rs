@@ -64,15 +64,15 @@ impl Door {
         Ok(Self { listener, has_arrivals: false })
     }
 
-    /// The next connection that is there.
+    /// The next connection that is there, and from which address; a Unix socket's has none.
     ///
     /// # Errors
     ///
     /// `WouldBlock` where there is none, else what the kernel says.
-    pub(super) fn accept(&self) -> io::Result<Socket> {
+    pub(super) fn accept(&self) -> io::Result<(Socket, Option<IpAddr>)> {
         match &self.listener {
-            Listener::Tcp(listener) => listener.accept().map(|(socket, _)| Socket::Tcp(socket)),
-            Listener::Unix(listener, _) => listener.accept().map(|(socket, _)| Socket::Unix(socket)),
+            Listener::Tcp(listener) => listener.accept().map(|(socket, peer)| (Socket::Tcp(socket), Some(peer.ip()))),
+            Listener::Unix(listener, _) => listener.accept().map(|(socket, _)| (Socket::Unix(socket), None)),
         }
     }
 

@@ -1,22 +1,105 @@
 //! Streams: reads that stay, and what is said on them both ways.
 
-use super::client::{Client, Following, Next, State};
+use super::client::{Next, State};
 use super::clients::Clients;
-use super::conversation::{ANSWERS_BYTES_A_TURN, Conversation, Patience, Stop, settle};
+use super::conversation::{ANSWERS_BYTES_A_TURN, Conversation, Event, Patience, Stop, settle};
 use super::outbox::Flush;
 use crate::api::{Api, Payload, Stream, Transport};
 use crate::http::{self, CloseCode, Frame, Opcode};
-use crate::hub::{Key, Now, ReaderKey, Wake};
+use crate::hub::{Key, Millis, Now, ReaderKey, Wake};
 
 /// Signs of life in a row that a peer may leave unanswered, or untaken.
 const UNANSWERED_MAX: u8 = 2;
 
+/// What belongs to a client whose read stays.
+pub(super) struct Following {
+    pub(super) reader: ReaderKey,
+    stream: Stream,
+    /// When the peer is to be shown that the server lives, if it was told nothing until then.
+    silent_until: Millis,
+    /// Signs of life in a row that the peer did not answer, or did not take.
+    unanswered: u8,
+    /// A text that is not whole: WebSocket allows it to come in several frames.
+    fragments: Option<Vec<u8>>,
+    /// When the first bytes came of a text that is not whole.
+    incomplete_since: Option<Millis>,
+    /// Bytes of an answer that alone is longer than what may wait for a stream, while it is being sent.
+    too_long: usize,
+}
+
+/// How much waits for a stream, after something more was sent to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Backlog {
+    /// No more than may.
+    Fits,
+    /// More than may, in one answer. It is sent to its end, and until then nothing comes on top of it: a client that
+    /// reads would else never get an answer of that size in a channel that goes on.
+    OneTooLong,
+    /// More than may.
+    TooMuch,
+}
+
+impl Following {
+    /// Bytes that it holds beside itself.
+    pub(super) fn memory(&self) -> usize {
+        self.fragments.as_ref().map_or(0, Vec::capacity)
+    }
+
+    /// When what the peer has begun to say has to be whole.
+    fn must_be_whole(&self, patience: Patience) -> Option<Millis> {
+        self.incomplete_since.map(|since| since.after(patience.request_timeout_ms))
+    }
+
+    /// When a stream has to be looked at, for its silence or for what its peer leaves half said.
+    fn due(&self, patience: Patience) -> Millis {
+        self.must_be_whole(patience).map_or(self.silent_until, |at| at.min(self.silent_until))
+    }
+
+    /// How `waits` bytes that are to be sent compare to what may wait. `was_blocked` tells that something waited before.
+    fn backlog(&mut self, waits: Option<usize>, was_blocked: bool, max: usize) -> Backlog {
+        let Some(bytes) = waits else { return Backlog::Fits };
+        if !was_blocked {
+            self.too_long = if bytes > max { bytes } else { 0 };
+        }
+        match self.too_long {
+            too_long if bytes > max + too_long => Backlog::TooMuch,
+            0 => Backlog::Fits,
+            _ => Backlog::OneTooLong,
+        }
+    }
+}
+
 impl Conversation {
     /// A read of this client stays.
-    pub(super) fn begin_following(&mut self, key: Key, reader: ReaderKey, stream: Box<Stream>) {
-        let following = Following { reader, stream, unanswered: 0, fragments: None, incomplete_since: None };
-        self.clients.the(key).state = State::Following(Box::new(following));
-        self.clients.set_deadline(key, self.now.mono.after(self.patience.heartbeat_ms));
+    pub(super) fn begin_following(&mut self, key: Key, reader: ReaderKey, stream: Stream) {
+        let silent_until = self.now.mono.after(self.patience.heartbeat_ms);
+        let following = Following {
+            reader,
+            stream,
+            silent_until,
+            unanswered: 0,
+            fragments: None,
+            incomplete_since: None,
+            too_long: 0,
+        };
+        self.clients.follow(key, following);
+        self.clients.set_deadline(key, silent_until);
+    }
+
+    /// Something happened to the client of a stream.
+    pub(super) fn hear_following(&mut self, key: Key, event: Event) {
+        let Some((_, following)) = self.clients.following(key) else { return };
+        let speaks = following.stream.transport == Transport::Frames;
+        if event.is_closed && !speaks {
+            return self.lose(key);
+        }
+        if event.is_writable {
+            self.drain(key);
+        }
+        // What a WebSocket said before it closed counts.
+        if speaks && (event.is_readable || event.is_closed) {
+            self.go_on(key);
+        }
     }
 
     /// Handles the frames at the start of `bytes`, one after the other; their answers gather in `self.out`. Returns how
@@ -24,9 +107,7 @@ impl Conversation {
     pub(super) fn take_frames(&mut self, key: Key, bytes: &mut [u8]) -> (usize, Stop) {
         let mut taken = 0;
         loop {
-            let State::Following(following) = &mut self.clients.the(key).state else {
-                unreachable!("only a WebSocket has frames")
-            };
+            let (_, following) = self.clients.following(key).expect("the caller looked");
             if following.stream.transport == Transport::Events {
                 // Nothing is to be said on an event stream: whatever it is, it is not for us.
                 return (bytes.len(), Stop::NeedsInput);
@@ -54,8 +135,12 @@ impl Conversation {
     /// The error is the farewell that follows.
     fn hear_frame(&mut self, key: Key, frame: &Frame<'_>) -> Result<(), CloseCode> {
         let Self { clients, api, hub, out, now, .. } = self;
-        let State::Following(following) = &mut clients.the(key).state else { return Ok(()) };
+        let (_, following) = clients.following(key).expect("the caller looked");
         following.unanswered = 0;
+        if following.fragments.is_none() {
+            // What was incomplete is whole: the next has its own time.
+            following.incomplete_since = None;
+        }
         match frame.opcode {
             Opcode::Ping => http::push_frame(out, Opcode::Pong, frame.payload),
             Opcode::Pong => {}
@@ -68,37 +153,49 @@ impl Conversation {
                     following.fragments.get_or_insert_default().extend_from_slice(frame.payload);
                     return Ok(());
                 }
+                following.incomplete_since = None;
                 let mut gathered = following.fragments.take();
                 let text = gathered.as_mut().map_or(frame.payload, |text| {
                     text.extend_from_slice(frame.payload);
                     text
                 });
                 let text = str::from_utf8(text).map_err(|_| CloseCode::BadData)?;
-                let socket = (&mut following.reader, &mut *following.stream);
+                let socket = (&mut following.reader, &mut following.stream);
                 api.handle_frame(hub, *now, text, key.to_bits(), socket, out);
             }
         }
         Ok(())
     }
 
+    /// How much waits for a stream to take it. `was_blocked` tells that something waited before the last was sent.
+    pub(super) fn backlog(&mut self, key: Key, was_blocked: bool) -> Backlog {
+        let max = self.patience.max_backlog;
+        let following = self.clients.following(key);
+        following.map_or(Backlog::Fits, |(client, following)| following.backlog(client.backlog(), was_blocked, max))
+    }
+
+    /// A stream has enough to take for now.
+    pub(super) fn put_off(&mut self, key: Key) {
+        if let Some((_, following)) = self.clients.following(key) {
+            self.hub.fall_behind(following.reader);
+        }
+    }
+
     /// After something was handed to the kernel, wholly or in part: what is to be done with a stream now. `has_more` tells
     /// that some of what came was not looked at.
     pub(super) fn go_on_following(&mut self, key: Key, flush: Flush, has_more: bool) {
-        let Patience { heartbeat_ms, request_timeout_ms, .. } = self.patience;
         let now = self.now.mono;
-        let client = self.clients.the(key);
-        let has_bytes = client.incoming.is_some();
+        let Some((client, following)) = self.clients.following(key) else { return };
         let has_input = has_more || client.can_read;
-        let is_over = client.peer_closed && !has_input;
-        let State::Following(following) = &mut client.state else { return };
-        if is_over {
+        if client.peer_closed && !has_input {
             return self.lose(key);
         }
         let was_incomplete = following.incomplete_since.is_some();
-        let is_incomplete = has_bytes || following.fragments.is_some();
+        let is_incomplete = client.incoming.is_some() || following.fragments.is_some();
         following.incomplete_since = is_incomplete.then(|| following.incomplete_since.unwrap_or(now));
         if is_incomplete && !was_incomplete {
-            self.clients.set_deadline(key, now.after(heartbeat_ms.min(request_timeout_ms)));
+            let due = following.due(self.patience);
+            self.clients.set_deadline(key, due);
         }
         if has_input {
             self.clients.make_ready(key);
@@ -108,56 +205,77 @@ impl Conversation {
         }
     }
 
+    /// A stream took some of what waited for it.
+    pub(super) fn was_taken(&mut self, key: Key, flush: Flush) {
+        if let Some((_, following)) = self.clients.following(key)
+            && flush != (Flush::Blocked { any: false })
+        {
+            following.unanswered = 0;
+        }
+        self.go_on_following(key, flush, false);
+    }
+
     /// A stream has taken all that it was given: if that was not all that there is, it gets the next answer.
     fn resume(&mut self, key: Key) {
         let Self { hub, api, clients, patience, now, .. } = self;
-        let State::Following(following) = &clients.the(key).state else { return };
-        hub.resume(following.reader, |wake| tell(api, clients, *patience, *now, key, &wake));
+        let Some((_, following)) = clients.following(key) else { return };
+        let reader = following.reader;
+        hub.resume(*now, reader, |wake| tell(api, clients, *patience, *now, key, &wake));
     }
 
     /// A stream was silent for a while, or its peer was: shows that it lives, and sees whether the peer does.
     pub(super) fn show_life(&mut self, key: Key) {
-        let Patience { heartbeat_ms, request_timeout_ms, .. } = self.patience;
         let now = self.now.mono;
-        let client = self.clients.the(key);
+        let Some((client, following)) = self.clients.following(key) else { return };
         let is_blocked = client.outbox.is_some();
-        let State::Following(following) = &mut client.state else { return };
-        let is_too_slow = following.incomplete_since.is_some_and(|since| since.after(request_timeout_ms) <= now);
-        if is_too_slow || following.unanswered >= UNANSWERED_MAX {
+        if following.must_be_whole(self.patience).is_some_and(|at| at <= now) {
             return self.lose(key);
         }
-        let sign: &[u8] = match following.stream.transport {
-            // A Ping that carries nothing.
-            Transport::Frames => &[0x80 | Opcode::Ping as u8, 0],
-            Transport::Events => http::SIGN_OF_LIFE,
-        };
+        if following.silent_until > now {
+            // What was to be whole by now is.
+            let due = following.due(self.patience);
+            return self.clients.set_deadline(key, due);
+        }
+        if following.unanswered >= UNANSWERED_MAX {
+            return self.lose(key);
+        }
         let asks = following.stream.transport == Transport::Frames;
+        // A Ping that carries nothing, or a comment.
+        let sign: &[u8] = if asks { &[0x80 | Opcode::Ping as u8, 0] } else { http::SIGN_OF_LIFE };
         following.unanswered += u8::from(asks || is_blocked);
+        following.silent_until = now.after(self.patience.heartbeat_ms);
+        let due = following.due(self.patience);
         if !is_blocked && client.send(&Payload::Private(sign)).is_err() {
             return self.lose(key);
         }
-        self.clients.set_deadline(key, now.after(heartbeat_ms));
+        self.clients.set_deadline(key, due);
     }
 }
 
 /// Tells a stream what is new, or its end.
 pub(super) fn tell(api: &mut Api, clients: &mut Clients, patience: Patience, now: Now, key: Key, wake: &Wake<'_>) {
-    let client: &mut Client = clients.the(key);
-    let State::Following(following) = &client.state else { return };
+    let Some((client, following)) = clients.following(key) else { return };
+    following.silent_until = now.mono.after(patience.heartbeat_ms);
+    let due = following.due(patience);
     let payload = api.tell(wake, &following.stream);
-    let is_blocked = client.outbox.is_some();
+    let was_blocked = client.outbox.is_some();
     let Ok(flush) = client.send(&payload) else { return clients.doom(key) };
     if wake.is_last {
-        // The peer of a WebSocket has a farewell to send.
-        settle(clients, patience, now, key, Next::Linger, flush);
-    } else if is_blocked && client.backlog() > patience.max_backlog {
-        // One answer may be longer than that; what comes on top of one that is not taken may not.
-        clients.doom(key);
-    } else {
-        clients.set_deadline(key, now.mono.after(patience.heartbeat_ms));
-        if wake.has_more && flush == Flush::Drained {
-            // No event will tell that it was taken: the rest is for the next turn, which comes at once.
-            clients.make_ready(key);
-        }
+        // The hub knows already. The peer of a WebSocket has a farewell to send.
+        clients.leave(key, State::Reading);
+        return settle(clients, patience, now, key, Next::Linger, flush);
+    }
+    match following.backlog(client.backlog(), was_blocked, patience.max_backlog) {
+        Backlog::Fits => {}
+        Backlog::OneTooLong => clients.overload(key),
+        Backlog::TooMuch => return clients.doom(key),
+    }
+    if flush != Flush::Drained && clients.count_memory(key) && clients.memory() > patience.max_memory {
+        return clients.doom(key);
+    }
+    clients.set_deadline(key, due);
+    if wake.has_more && flush == Flush::Drained {
+        // No event will tell that it was taken: the rest is for the next turn, which comes at once.
+        clients.make_ready(key);
     }
 }

@@ -4,22 +4,25 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::rc::Rc;
 
-use crate::api::Payload;
+use crate::api::{Encoded, Payload};
 
 /// Bytes that are sent as they are: an answer shared by many waits for a slow one at the cost of a pointer.
 enum Chunk {
-    Shared(Rc<[u8]>),
+    Shared(Rc<Encoded>),
     Own(Box<[u8]>),
 }
 
 impl Chunk {
     fn bytes(&self) -> &[u8] {
         match self {
-            Self::Shared(bytes) => bytes,
+            Self::Shared(encoded) => encoded.bytes(),
             Self::Own(bytes) => bytes,
         }
     }
 }
+
+/// What a chunk takes beside its bytes.
+const CHUNK_MEMORY: usize = 2 * size_of::<Chunk>() + 16;
 
 /// Chunks, and how much of the first is gone.
 #[derive(Default)]
@@ -28,6 +31,8 @@ pub(super) struct Outbox {
     sent: usize,
     /// Bytes in all chunks, also those of the first that are gone.
     bytes: usize,
+    /// Those of them that are this client's alone.
+    own_bytes: usize,
 }
 
 /// What became of an attempt to send.
@@ -43,12 +48,14 @@ impl Outbox {
     /// What is left of a payload of which this many bytes were sent.
     pub(super) fn of(payload: &Payload<'_>, sent: usize) -> Self {
         match payload {
-            Payload::Shared(bytes) => {
-                Self { chunks: [Chunk::Shared(Rc::clone(bytes))].into(), sent, bytes: bytes.len() }
+            Payload::Shared(encoded) => {
+                let bytes = encoded.bytes().len();
+                Self { chunks: [Chunk::Shared(Rc::clone(encoded))].into(), sent, bytes, own_bytes: 0 }
             }
             Payload::Private(bytes) => {
                 let rest = &bytes[sent..];
-                Self { chunks: [Chunk::Own(rest.into())].into(), sent: 0, bytes: rest.len() }
+                let bytes = rest.len();
+                Self { chunks: [Chunk::Own(rest.into())].into(), sent: 0, bytes, own_bytes: bytes }
             }
         }
     }
@@ -57,14 +64,22 @@ impl Outbox {
     pub(super) fn push(&mut self, payload: &Payload<'_>) {
         self.bytes += payload.bytes().len();
         self.chunks.push_back(match payload {
-            Payload::Shared(bytes) => Chunk::Shared(Rc::clone(bytes)),
-            Payload::Private(bytes) => Chunk::Own((*bytes).into()),
+            Payload::Shared(encoded) => Chunk::Shared(Rc::clone(encoded)),
+            Payload::Private(bytes) => {
+                self.own_bytes += bytes.len();
+                Chunk::Own((*bytes).into())
+            }
         });
     }
 
     /// Bytes that wait.
     pub(super) fn bytes(&self) -> usize {
         self.bytes - self.sent
+    }
+
+    /// Memory that it takes, but for what others hold too.
+    pub(super) fn memory(&self) -> usize {
+        self.own_bytes + self.chunks.len() * CHUNK_MEMORY
     }
 
     /// Sends as much as the kernel takes.
@@ -83,6 +98,9 @@ impl Outbox {
                 return Ok(Flush::Blocked { any });
             }
             self.bytes -= chunk.bytes().len();
+            if let Chunk::Own(bytes) = chunk {
+                self.own_bytes -= bytes.len();
+            }
             self.chunks.pop_front();
             self.sent = 0;
         }
@@ -129,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_narrow_socket_gets_every_byte_once() {
-        let shared: Rc<[u8]> = b"shared by many".as_slice().into();
+        let shared = Encoded::new(b"shared by many", &Rc::default());
         for payload in [Payload::Shared(&shared), Payload::Private(b"only for one!!")] {
             let mut outbox = Outbox::of(&payload, 3);
             let mut socket = Narrow { taken: Vec::new(), room: 5 };

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::clock::Clock;
 use super::conversation::{Conversation, Event, Patience};
 use super::door::Door;
 use super::limits;
-use crate::api::{self, Api};
+use crate::api::{self, Api, Error};
 use crate::hub::{self, Epoch, Hub, Key, Millis, token};
 use crate::options::{Options, VERSION};
 
@@ -30,6 +31,10 @@ const ACCEPT_PAUSE_MS: u64 = 100;
 
 /// Clients at once that are there only to read that there is no room. Those beyond are just closed.
 const REFUSED_MAX: usize = limits::FILES_RESERVED / 2;
+
+/// What a client is told that is one too many.
+const NO_ROOM: Error = Error::OverCapacity("this server has as many clients as it may: try again later");
+const TOO_MANY_OF_ONE: Error = Error::TooManyRequests("your address has as many clients here as it may", 1);
 
 /// How long answers may take to leave after a signal to stop.
 const STOP_MS: u64 = 4_500;
@@ -87,6 +92,8 @@ impl Server {
             request_timeout_ms: options.request_timeout.as_millis() as u64,
             heartbeat_ms: options.heartbeat.as_millis() as u64,
             max_backlog: options.max_backlog,
+            max_per_address: options.max_clients_per_address,
+            max_memory: options.max_memory,
         };
         let max_clients = if options.max_clients == 0 { files_allow } else { options.max_clients.min(files_allow) };
         log::info!("started, for up to {max_clients} clients");
@@ -171,7 +178,7 @@ impl Server {
         for place in 0..self.doors.len() {
             while self.doors[place].has_arrivals && budget > 0 {
                 match self.doors[place].accept() {
-                    Ok(socket) => self.admit(socket),
+                    Ok((socket, address)) => self.admit(socket, address),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.doors[place].has_arrivals = false,
                     Err(error) if is_out_of_room(&error) => {
                         self.shed(place, now, &error);
@@ -186,18 +193,24 @@ impl Server {
     }
 
     /// Takes a client in, if there is room; else tells it so, if there is room for that.
-    fn admit(&mut self, socket: Socket) {
+    fn admit(&mut self, socket: Socket, address: Option<IpAddr>) {
         let has_room = self.conversation.clients.served() < self.max_clients;
         if !has_room && self.conversation.clients.refused() >= REFUSED_MAX {
             return;
         }
-        let key = self.conversation.admit(socket);
+        let key = self.conversation.admit(socket, address);
         let socket = &mut self.conversation.clients.the(key).socket;
         if let Err(error) = socket.register(self.poll.registry(), Token(key.to_bits() as usize)) {
             log::warn!("cannot watch a new client: {error}");
             self.conversation.dismiss(key);
         } else if !has_room {
-            self.conversation.turn_away(key);
+            self.conversation.turn_away(key, NO_ROOM);
+        } else if self.conversation.clients.is_too_many(key) {
+            if self.conversation.clients.refused() < REFUSED_MAX {
+                self.conversation.turn_away(key, TOO_MANY_OF_ONE);
+            } else {
+                self.conversation.dismiss(key);
+            }
         }
     }
 
@@ -277,6 +290,7 @@ fn hub_config(options: &Options) -> hub::Config {
         close_grace: options.close_grace,
         max_reply: options.max_reply,
         max_channels: options.max_channels,
+        max_memory: options.max_memory,
         epoch: Epoch::new(token(random_byte)),
         resting_key,
     }
@@ -289,6 +303,8 @@ fn api_config(options: &Options) -> api::Config {
         poll_timeout: options.poll_timeout,
         allow_origin: options.allow_origin(),
         demo: options.demo,
+        max_rate: options.max_rate,
+        proxies: options.proxies(),
     }
 }
 

@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::api::AllowOrigin;
+use crate::api::{AllowOrigin, Network, Proxies};
 
-use values::{above_zero, address, count, duration, level, origin, size, switch};
+use values::{above_zero, address, count, duration, level, network, origin, size, switch};
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,8 +66,16 @@ pub struct Options {
     pub max_backlog: usize,
     /// Clients at once; 0 for what the file limit allows.
     pub max_clients: usize,
+    /// Clients at once from one address; 0 for no limit.
+    pub max_clients_per_address: usize,
+    /// Calls that add messages, a second and address; 0 for no limit.
+    pub max_rate: usize,
     /// Channels at once; 0 for no limit.
     pub max_channels: usize,
+    /// What may be held for clients, in bytes.
+    pub max_memory: usize,
+    /// Whose `X-Forwarded-For` names the client.
+    pub trust_proxy: Vec<Network>,
     /// Which pages may call.
     pub allow_origin: Vec<String>,
     /// Whether `/` is the demo.
@@ -207,11 +215,39 @@ const SPECS: &[Spec] = &[
         set: |options, text| put(&mut options.max_clients, count(text)),
     },
     Spec {
+        name: "max-clients-per-address",
+        takes: Takes::One("COUNT"),
+        default: "0",
+        help: "clients at once from one address; 0 for no limit",
+        set: |options, text| put(&mut options.max_clients_per_address, count(text)),
+    },
+    Spec {
+        name: "max-rate",
+        takes: Takes::One("COUNT"),
+        default: "0",
+        help: "messages a second from one address; 0 for no limit",
+        set: |options, text| put(&mut options.max_rate, count(text)),
+    },
+    Spec {
         name: "max-channels",
         takes: Takes::One("COUNT"),
         default: "0",
         help: "channels at once; 0 for no limit",
         set: |options, text| put(&mut options.max_channels, count(text)),
+    },
+    Spec {
+        name: "max-memory",
+        takes: Takes::One("SIZE"),
+        default: "256m",
+        help: "what messages, members and channels may hold together",
+        set: |options, text| put(&mut options.max_memory, size(text).and_then(above_zero)),
+    },
+    Spec {
+        name: "trust-proxy",
+        takes: Takes::Several("ADDR"),
+        default: "",
+        help: "whose X-Forwarded-For names the client: 127.0.0.1, 10.0.0.0/8",
+        set: |options, text| push(&mut options.trust_proxy, network(text)),
     },
     Spec {
         name: "allow-origin",
@@ -247,6 +283,12 @@ impl Options {
         }
     }
 
+    /// Who may say in whose name they call, as the calls want to know it.
+    #[must_use]
+    pub fn proxies(&self) -> Proxies {
+        Proxies(self.trust_proxy.clone())
+    }
+
     fn defaults() -> Self {
         let mut options = Self {
             listen: Vec::new(),
@@ -263,7 +305,11 @@ impl Options {
             max_reply: 0,
             max_backlog: 0,
             max_clients: 0,
+            max_clients_per_address: 0,
+            max_rate: 0,
             max_channels: 0,
+            max_memory: 0,
+            trust_proxy: Vec::new(),
             allow_origin: Vec::new(),
             demo: true,
             log: LevelFilter::Info,
@@ -278,6 +324,7 @@ impl Options {
         match name {
             "listen" => self.listen.clear(),
             "allow-origin" => self.allow_origin.clear(),
+            "trust-proxy" => self.trust_proxy.clear(),
             _ => {}
         }
     }
@@ -288,6 +335,7 @@ impl Spec {
     fn set_all(&self, options: &mut Options, text: &str) -> Result<(), String> {
         options.forget(self.name);
         match self.takes {
+            Takes::Several(_) if text.is_empty() => Ok(()),
             Takes::Several(_) => text.split(',').try_for_each(|item| (self.set)(options, item.trim())),
             Takes::Nothing | Takes::One(_) => (self.set)(options, text),
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::Address;
+use crate::api::Network;
 
 pub(super) fn above_zero<T: Default + PartialEq>(value: T) -> Result<T, String> {
     if value == T::default() { Err("must be above 0".into()) } else { Ok(value) }
@@ -69,6 +70,11 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
 pub(super) fn count(text: &str) -> Result<usize, String> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_number).ok_or_else(|| format!("'{text}' is not a number"))
+}
+
+pub(super) fn network(text: &str) -> Result<Network, String> {
+    let fault = || format!("'{text}' is no address: give 127.0.0.1, 10.0.0.0/8, ::1 or 2001:db8::/32");
+    Network::parse(text).ok_or_else(fault)
 }
 
 pub(super) fn origin(text: &str) -> Result<String, String> {

@@ -1,6 +1,8 @@
 /** Joins a room. It returns at once; handlers set right after it miss nothing. */
 export function join(room: string, options?: Options): Chat;
 
+export type Transport = "websocket" | "eventsource" | "fetch" | "jsonp";
+
 export interface Options {
   /** What the others see. Without a name one reads along, unseen, and speaks without a sender. */
   name?: string;
@@ -8,8 +10,11 @@ export interface Options {
   server?: string;
   /** Addresses to try in order; the last is taken untried. "auto": port 7732 of a plain http server, then the server. */
   door?: "auto" | string | string[];
-  /** How to call the server. "auto": fetch, or where that cannot reach it, script tags. */
-  transport?: "auto" | "fetch" | "jsonp";
+  /**
+   * How to hear from the server. "auto": by a WebSocket; where none passes by an event stream, by long polls, by script
+   * tags.
+   */
+  transport?: "auto" | Transport;
   /** Whether whispers are taken. Default: true, where there is a name. */
   inbox?: boolean;
   /** Whether tabs of one browser with the same server, room and name are one member, with one read. Default: true. */
@@ -77,7 +82,7 @@ export interface State {
   /** "waiting": the server is away, and is tried again in `retryIn` milliseconds. "left": the chat is over. */
   state: "connecting" | "connected" | "waiting" | "left";
   /** By which way it is connected, and to which of the server's addresses. */
-  transport?: "fetch" | "jsonp";
+  transport?: Transport;
   door?: string;
   /** Milliseconds that the last call took. */
   latency?: number;
@@ -100,5 +105,5 @@ declare const Speak: {
 export default Speak;
 
 declare global {
-  const Speak: typeof import("./speak.js").default;
+  var Speak: typeof import("./speak.js").default;
 }

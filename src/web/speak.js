@@ -1,4 +1,4 @@
-// Speak in a browser: const chat = Speak.join("lobby", { name: "Josh" }). speak.d.ts tells what it can do.
+// Speak in a browser: const chat = Speak.join("lobby", { name: "Josh" }). See speak.d.ts.
 (() => {
   "use strict";
 
@@ -13,7 +13,7 @@
     return new URLSearchParams(fields);
   }
 
-  // Scripts and pictures may come from anywhere: a script brings an answer, a picture tells that a door is open.
+  // Scripts bring answers from anywhere; a picture tells that a door is open.
   const load = (kind) => (url, query, signal) =>
     new Promise((resolve, reject) => {
       const element = document.createElement(kind);
@@ -21,7 +21,7 @@
       query.append("callback", callback);
       query.append("_", callback);
       globalThis[callback] = resolve;
-      // Loading cannot be stopped, so the callback stays until the script has come, however late.
+      // It cannot be stopped, so the callback stays until the script has come, however late.
       element.onload = element.onerror = ({ type }) => {
         delete globalThis[callback];
         element.remove();
@@ -34,20 +34,111 @@
       document.head.append(element);
     });
 
-  // The ways to call, best first: call(url, form, signal) is a promise of the server's answer. One that streams has
-  // reader(door) too: next(asked) is a promise of what a waiting /read would answer, and close() ends it.
+  // A form by POST needs no preflight, and leaves no secret in logs and caches.
+  async function post(url, body, signal) {
+    const how = { method: "POST", credentials: "omit", cache: "no-store", referrerPolicy: "no-referrer" };
+    return (await fetch(url, { ...how, body, signal })).json();
+  }
+
+  // A stream says by itself what reads would answer. next(asked) is the next of that, for as long as it is asked for what
+  // the stream says next; else it is opened anew. Nothing, after a silence in which something may have been lost.
+  const stream = (open) => (_, door) => {
+    let line; // { source, from, told, failure }, of what is open
+    let wake = () => {};
+
+    function begin(asked) {
+      const mine = (line = { from: JSON.stringify(asked), told: [], patience: 5000 });
+      let isUnfit = true; // until it has opened
+      const end = () => {
+        mine.failure ??= Object.assign(new Error("the stream broke off"), { isUnfit });
+        wake();
+      };
+      const tell = (answer) => {
+        mine.told.push(answer);
+        wake();
+      };
+      try {
+        mine.source = open(`${door}read?${form(asked)}`, asked, tell);
+        mine.source.onopen = () => (isUnfit = false);
+        mine.source.onerror = mine.source.onclose = end;
+      } catch {
+        end(); // a policy of the page may forbid it
+      }
+    }
+
+    function close() {
+      line?.source?.close();
+      line = null;
+      wake();
+    }
+
+    async function next({ timeout, ...asked }) {
+      if (line?.from !== JSON.stringify(asked)) {
+        close();
+        begin(asked);
+      }
+      const { told, patience } = line;
+      if (!told.length && !line.failure) {
+        const timer = setTimeout(() => wake(), patience);
+        await new Promise((resolve) => (wake = resolve));
+        clearTimeout(timer);
+      }
+      const answer = told.shift();
+      if (!answer && (!line || line.failure)) {
+        const failure = line?.failure ?? new Error("closed");
+        close();
+        throw failure;
+      }
+      line.patience = 60000;
+      if (answer) {
+        const from_id = parts(answer).map((part) => part.next_id);
+        line.from = JSON.stringify({ ...asked, from_id, epoch: answer.epoch });
+      }
+      return answer;
+    }
+    return { next, close };
+  };
+
+  const parts = (answer) => answer.channels ?? [answer];
+
+  function openSocket(url, asked, tell) {
+    const socket = new WebSocket(url.replace("http", "ws"));
+    socket.onmessage = ({ data }) => tell(JSON.parse(data));
+    return socket;
+  }
+
+  function openEvents(url, { channel }, tell) {
+    const source = new EventSource(url);
+    source.onmessage = ({ data, lastEventId }) => {
+      const message = JSON.parse(data);
+      const [epoch, cursors] = lastEventId.split(":");
+      const part = (next_id, i) => ({ messages: message.channel === [channel].flat()[i] ? [message] : [], next_id });
+      const channels = cursors.split(",").map((cursor, i) => part(+cursor, i));
+      if (!channels[1]) channels[0].messages = [message];
+      tell({ channels, epoch });
+    };
+    // A read tells better what was lost.
+    source.addEventListener("missed", () => source.onerror());
+    source.addEventListener("reset", () => source.onerror());
+    return source;
+  }
+
+  // The ways to call, best first: call(url, form, signal) is a promise of the server's answer. One that streams has a
+  // reader too: next(asked) is a promise of what a waiting /read would answer, and close() ends it.
   const transports = [
-    {
-      name: "fetch",
-      // A form by POST needs no preflight, and leaves no secret in logs and caches.
-      async call(url, body, signal) {
-        const how = { method: "POST", credentials: "omit", cache: "no-store", referrerPolicy: "no-referrer" };
-        return (await fetch(url, { ...how, body, signal })).json();
-      },
-    },
-    { name: "jsonp", call: load("script") },
+    { name: "websocket", needs: "WebSocket", call: post, reader: stream(openSocket) },
+    { name: "eventsource", needs: "EventSource", call: post, reader: stream(openEvents) },
+    { name: "fetch", needs: "fetch", call: post },
+    { name: "jsonp", needs: "document", call: load("script") },
   ];
   const picture = { call: load("img") };
+
+  // What has worked on this page, or will: for the next one.
+  function remembered(way) {
+    try {
+      return way ? sessionStorage.setItem("speak", way) : sessionStorage.getItem("speak");
+    } catch {} // storage may be forbidden
+  }
 
   // Every call ends, for a network that lost one does not tell.
   async function ask(transport, url, values, ms = 10000, limit = new AbortController()) {
@@ -76,13 +167,16 @@
     const { protocol, hostname } = new URL(server);
     const direct = protocol === "http:" ? [`http://${hostname}:7732/`] : [];
     const doors = wanted === "auto" ? [...direct, server] : [wanted].flat().map(base);
-    let ways = transports.filter(({ name }) => way === "auto" || way === name);
+    let ways = transports.filter(({ name, needs }) => globalThis[needs] && (way === "auto" || way === name));
+    const best = ways.findIndex((its) => its.name === remembered());
+    if (best > 0) ways = ways.slice(best);
+    let doubts = 0; // how often in a row a stream broke off at once, or lost something
     let name = oneLine(options.name);
     const hasInbox = name && inbox;
     const key = JSON.stringify(["speak", server, room, name]);
 
     let door, transport, latency, reader, visit, bus, isLeader, rouse;
-    let waiting = [];
+    const waiting = [];
 
     let me; // { connection, auth } while introduced
     let pair; // our inbox, { read, write }
@@ -92,10 +186,10 @@
 
     let epoch;
     let isBehind = true;
-    const cursor = hasInbox ? [0, 0] : [0]; // where to read on: in the room, and in the inbox
-    const shown = [0, 0]; // what is below was told; the cursor may go back, this does not
+    const cursor = hasInbox ? [0, 0] : [0]; // where to read on: room, inbox
+    const shown = [0, 0]; // what is below was told, also when the cursor goes back
 
-    let saying; // what is on its way
+    let saying; // on its way
     let said = 0; // the id of the last that arrived
     let turn = Promise.resolve();
 
@@ -130,12 +224,12 @@
       },
     };
 
-    const isLeft = () => chat.state.state === "left";
-    const isReady = () => chat.state.state === "connected" && isIn();
+    const is = (state) => chat.state.state === state;
     const isIn = () => me || !name;
+    const isReady = () => isIn() && is("connected");
 
-    // Told a little later: handlers set after join miss nothing, and one that throws stops nothing.
-    const emit = (kind, event) => isLeft() || queueMicrotask(() => chat[`on${kind}`]?.(event));
+    // Handlers set after join miss nothing, and one that throws stops nothing.
+    const emit = (kind, event) => is("left") || queueMicrotask(() => chat[`on${kind}`]?.(event));
 
     function report(change, read) {
       const state = { ...chat.state, latency, error: undefined, retryIn: undefined, ...change };
@@ -146,10 +240,7 @@
     }
 
     const news = () => new Promise((resolve) => waiting.push(resolve));
-    function tellNews() {
-      for (const resolve of waiting) resolve();
-      waiting = [];
-    }
+    const tellNews = () => waiting.splice(0).forEach((resolve) => resolve());
 
     async function call(path, values) {
       const began = Date.now();
@@ -168,24 +259,37 @@
       return { channel, from_id: cursor, epoch, timeout, ...me };
     };
 
-    // Takes the first door and way that work. To ask for a pair changes nothing at the server, so that is the trial.
+    // Takes the first door and way that work. Asking for a pair changes nothing, so that is the trial.
     async function connect() {
       let failure;
       for (door of doors) {
         if (door !== doors.at(-1) && !(await ask(picture, `${door}image-test`, {}, 2000).catch(() => {}))) continue;
+        const failed = new Set();
         for (transport of ways) {
+          if (failed.has(transport.call)) continue;
           try {
             const answer = await call("create", {});
             pair ??= answer;
-            ways = [transport];
+            ways = ways.slice(ways.indexOf(transport)).filter((its) => its.call === transport.call);
             reader = (transport.reader ?? poll)(transport, door);
             return;
           } catch (error) {
+            failed.add(transport.call);
             failure = error;
           }
         }
       }
       throw failure;
+    }
+
+    // A proxy may let no stream pass, or hold back what comes: then there is a next best way.
+    function doubt() {
+      if (++doubts < 2 || !ways[1]) return;
+      doubts = 0;
+      ways = ways.slice(1);
+      remembered(ways[0].name);
+      reader?.close();
+      reader = null;
     }
 
     // After a restart our number may be another's: then it is our secret that is wrong.
@@ -195,7 +299,7 @@
       return true;
     }
 
-    // Every answer comes through here. It counts only if it begins where we are, so nothing is told twice or skipped.
+    // An answer counts only if it begins where we are, so nothing is told twice or skipped.
     function take(from, answer) {
       if (from !== place()) return false;
       const isQuiet = !epoch && !history;
@@ -207,14 +311,14 @@
         said = 0;
       }
       epoch = answer.epoch;
-      (answer.channels ?? [answer]).forEach((part, i) => {
+      parts(answer).forEach((part, i) => {
         if (isNew || part.reset) cursor[i] = shown[i] = 0;
         if (part.missed) emit("missed");
         if (!i && !cursor[i]) members.clear();
         for (const message of part.messages) {
           if (hear(message, i > 0, message.id >= shown[i] && !isQuiet)) hasMoved = true;
         }
-        // What was lost may have told who is here; what is read from 0 tells it again.
+        // What was lost may have told who is here: a read from 0 tells it again.
         cursor[i] = part.missed ? 0 : part.next_id;
         shown[i] = Math.max(shown[i], part.next_id);
       });
@@ -226,8 +330,9 @@
       return true;
     }
 
-    // Takes in one message, and says whether it changes who is here.
-    function hear({ id, type, time, from, reason, message: text = "" }, whisper, isNews, to) {
+    // Whether it changes who is here.
+    function hear({ message: text = "", ...rest }, whisper, isNews, to) {
+      const { id, type, from } = rest;
       const isTalk = type === "message";
       if (whisper && !isTalk) return false;
       if (type === "introduction") {
@@ -239,14 +344,14 @@
       } else if (!isTalk) members.delete(from);
       else if (!whisper && id > said && text === saying?.text && (from ? own.has(from) : !name)) saying.id ??= id;
       if (isNews) {
-        emit("message", { id, type, time, from, name: names.get(from), text, reason, own: own.has(from), whisper, to });
+        emit("message", { ...rest, name: names.get(from), text, own: own.has(from), whisper, to });
       }
       return !isTalk;
     }
 
-    // Follows the room for as long as the page is there, one step at a time.
+    // One step at a time, for as long as the page is there.
     async function follow({ signal }) {
-      for (let failures = 0, endings = 0; !signal.aborted; ) {
+      for (let failures = 0, endings = 0, isCheck; !signal.aborted; ) {
         const proof = me;
         const from = place();
         if (failures) report({ state: "connecting" });
@@ -260,8 +365,15 @@
           } else {
             const answer = await (isBehind ? call("read", asked(0)) : reader.next(asked(25)));
             if (signal.aborted) return;
+            if (!answer) {
+              isBehind = isCheck = true; // perhaps a read knows more than the silent stream
+              continue;
+            }
             take(from, answer);
-            isBehind = !isLeader && from !== place();
+            if (!isBehind) doubts = 0;
+            else if (isCheck && from !== place()) doubt();
+            isCheck = false;
+            isBehind = cursor.includes(0) || (!isLeader && from !== place());
             failures = endings = 0;
             report({ state: "connected", door, transport: transport.name }, { from, answer });
           }
@@ -270,6 +382,7 @@
           if (hasEnded(error, proof)) {
             if (!endings++) continue;
           } else if (error.status && !/^(408|429|5)/.test(error.status)) return finish(error);
+          if (error.isUnfit) doubt();
           if (++failures > 1) reader = null;
           isBehind = true;
           const retryIn = Math.min(250 * 2 ** failures, 30000) * (0.5 + Math.random());
@@ -288,7 +401,7 @@
     async function deliver(item) {
       for (let failures = 0; ; ) {
         while (!isReady()) {
-          if (isLeft()) throw new Error("left");
+          if (is("left")) throw new Error("left");
           await news();
         }
         const proof = me;
@@ -302,13 +415,13 @@
           if (error.status || item.to || ++failures > 4) throw error;
           // It may have arrived: only a read that begins now can tell.
           const check = async () => take(place(), await call("read", asked(0)));
-          for (let isSure; !isSure && !isLeft(); ) isSure = await check().catch(news);
+          for (let isSure; !isSure && !is("left"); ) isSure = await check().catch(news);
           if (item.id) return { id: (said = item.id) };
         }
       }
     }
 
-    // Tabs: one leads, the others take what it reads, and speak in its name.
+    // Of all tabs one leads; the others take what it reads, and speak in its name.
     function tellTabs(read) {
       const now = isReady() && place();
       if (isLeader && pair) bus?.postMessage({ me, own, pair, name, now, ...read });
@@ -362,7 +475,7 @@
       if (isLeader && me) navigator.sendBeacon(`${door}goodbye`, form(me));
       stop();
       reader?.close();
-      addEventListener("pageshow", start, { once: true }); // a page that was only put aside comes back
+      addEventListener("pageshow", start, { once: true }); // it was only put aside
     }
 
     function finish(error) {

@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketType, sockopt};
+
 use super::{GUARD, Params, Response};
 
 pub struct Client {
@@ -23,6 +25,17 @@ impl Client {
     pub fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("connecting to the server");
         stream.set_nodelay(true).expect("no delay on a new socket");
+        stream.set_write_timeout(Some(GUARD)).expect("a time-out of writes");
+        Self { stream, received: Vec::new() }
+    }
+
+    /// A client with little room for what it does not read.
+    #[track_caller]
+    pub fn connect_narrow(address: SocketAddr) -> Self {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        sockopt::set_socket_recv_buffer_size(&socket, 4096).expect("a small buffer");
+        rustix::net::connect(&socket, &address).expect("connecting to the server");
+        let stream = TcpStream::from(socket);
         stream.set_write_timeout(Some(GUARD)).expect("a time-out of writes");
         Self { stream, received: Vec::new() }
     }
@@ -105,6 +118,47 @@ impl Client {
         let length = end(&self.received).expect("its end has come") + 4;
         let head: Vec<u8> = self.received.drain(..length).collect();
         Response::parse_head(&head)
+    }
+
+    /// Reads exactly so many bytes. None if the server closes first.
+    #[track_caller]
+    pub fn take_maybe(&mut self, length: usize) -> Option<Vec<u8>> {
+        let deadline = Instant::now() + GUARD;
+        while self.received.len() < length {
+            match self.receive(deadline) {
+                Some(Came::Bytes) => {}
+                Some(Came::End) => return None,
+                None => panic!("waited in vain for {length} bytes: {}", self.so_far()),
+            }
+        }
+        Some(self.split(length))
+    }
+
+    /// Reads up to the first of these ends; the end is not among what it returns. None if the server closes first.
+    #[track_caller]
+    pub fn take_until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+        let deadline = Instant::now() + GUARD;
+        let mut seen = 0;
+        loop {
+            let found = memchr::memmem::find(&self.received[seen..], end);
+            if let Some(place) = found.map(|place| seen + place) {
+                let mut taken = self.split(place + end.len());
+                taken.truncate(place);
+                return Some(taken);
+            }
+            seen = (self.received.len() + 1).saturating_sub(end.len());
+            match self.receive(deadline) {
+                Some(Came::Bytes) => {}
+                Some(Came::End) => return None,
+                None => panic!("waited in vain for {end:?} behind {}", self.so_far()),
+            }
+        }
+    }
+
+    /// Takes what came first. Whole blocks are moved: byte by byte is slow in a build for tests.
+    fn split(&mut self, length: usize) -> Vec<u8> {
+        let rest = self.received.split_off(length);
+        std::mem::replace(&mut self.received, rest)
     }
 
     #[track_caller]

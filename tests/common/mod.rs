@@ -6,14 +6,18 @@
 #![allow(dead_code, unused_imports, reason = "each file of tests uses its own part of the harness")]
 
 mod client;
+mod events;
 mod identity;
 mod response;
 mod server;
+mod socket;
 
 pub use client::{Client, request, target};
+pub use events::{Event, EventStream};
 pub use identity::Identity;
 pub use response::Response;
 pub use server::{Finished, Server, command, run};
+pub use socket::{CLOSE, Frame, HANDSHAKE, PING, PONG, Socket, TEXT, handshake, masked};
 
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -6,8 +6,9 @@ use std::mem;
 use speak::hub::{Now, Reason, Since};
 
 use super::message::{Answer, Message, Part, Type};
-use super::model::{Counts, Due, Entry, Model, Seat, Waiting};
+use super::model::{Counts, Due, Entry, Model};
 use super::plan::LINGER_MS;
+use super::reads::{Ask, Seat, Waiting};
 
 /// What a read would get of one channel if an answer could be of any length.
 pub(super) struct Draft<'m> {
@@ -33,7 +34,12 @@ pub(crate) struct Tie {
 
 /// Answers.
 impl Model {
-    pub(super) fn draft(&self, channel: usize, since: Since, is_ours: bool) -> Draft<'_> {
+    pub(super) fn drafts(&self, ask: &Ask) -> Vec<Draft<'_>> {
+        let is_ours = ask.epoch.as_ref().is_none_or(|epoch| *epoch == self.epoch);
+        ask.follows.iter().map(|(channel, since)| self.draft(*channel, *since, is_ours)).collect()
+    }
+
+    fn draft(&self, channel: usize, since: Since, is_ours: bool) -> Draft<'_> {
         let next_id = self.next_id(channel);
         match since {
             Since::Id(id) if !is_ours || id > next_id => Draft { reset: true, ..self.draft_for_newcomer(channel) },
@@ -91,7 +97,7 @@ impl Model {
         drafts.into_iter().map(&mut cut_one).collect()
     }
 
-    fn draft_for_waiting(&self, read: &Waiting) -> Vec<Draft<'_>> {
+    pub(super) fn draft_for_waiting(&self, read: &Waiting) -> Vec<Draft<'_>> {
         let draft = |seat: &Seat| match seat.since {
             Since::Id(_) => self.draft_from(seat.channel, seat.cursor, true),
             Since::All => self.draft_for_newcomer(seat.channel),
@@ -117,24 +123,39 @@ impl Model {
         self.waiting = still;
         for read in Vec::from_iter::<Vec<Waiting>>(gone) {
             self.waited(&read);
-            self.dismissed.push(Due { client: read.client, answer: nothing_for(&read), news: Vec::new() });
+            self.dismissed.push(Due::nothing_more(&read));
         }
     }
 
     pub(crate) fn dismiss_all(&mut self) {
+        self.tally.count_if(self.waiting.iter().any(|read| read.is_stream), "stream dismissed");
         self.dismiss(|_| true);
     }
 }
 
-fn nothing_for(read: &Waiting) -> Answer {
-    let nothing = |seat: &Seat| Part { messages: Vec::new(), next_id: seat.cursor, missed: false, reset: false };
-    read.seats.iter().map(nothing).collect()
+impl Due {
+    fn new(read: &Waiting, answer: Answer, news: Vec<usize>) -> Self {
+        let channels = read.seats.iter().map(|seat| seat.channel).collect();
+        Self { client: read.client, answer, is_last: !read.is_stream, channels, news }
+    }
+
+    /// The end of a read for which there is nothing, or nothing more.
+    fn nothing_more(read: &Waiting) -> Self {
+        let nothing = |seat: &Seat| Part { messages: Vec::new(), next_id: seat.cursor, missed: false, reset: false };
+        let answer = read.seats.iter().map(nothing).collect();
+        Self { is_last: true, ..Self::new(read, answer, Vec::new()) }
+    }
 }
 
 /// The turn.
 impl Model {
     pub(crate) fn begin_turn(&mut self, now: Now) {
         self.now = now;
+        for (number, connection) in &self.connections {
+            let is_late = connection.last_alive_ms + self.limits.timeout_ms <= now.mono.0;
+            let streams = self.waiting.iter().any(|read| read.is_stream && read.connection == Some(*number));
+            self.tally.count_if(is_late && streams, "stream kept its connection alive");
+        }
         // Where a read waits with it when the grace runs out, the connection did not need it.
         for (number, connection) in &mut self.connections {
             let is_read_with = self.waiting.iter().any(|read| read.connection == Some(*number));
@@ -162,7 +183,7 @@ impl Model {
     /// Does what is due, and tells where it is left to chance who was first.
     pub(crate) fn expire(&mut self) -> Vec<Tie> {
         let now_ms = self.now_ms();
-        self.dismiss(|read| read.until_ms <= now_ms);
+        self.dismiss(|read| read.until_ms.is_some_and(|at_ms| at_ms <= now_ms));
         let next_ids: Vec<_> = (0..self.channels.len()).map(|channel| self.next_id(channel)).collect();
         for number in self.living() {
             if let Some((_, reason)) = self.end_of(number).filter(|(at_ms, _)| *at_ms <= now_ms) {
@@ -204,28 +225,41 @@ impl Model {
         }
     }
 
-    /// The answers that go out at the end of the turn.
+    /// What goes out at the end of the turn.
     pub(crate) fn deliver(&mut self) -> Vec<Due> {
         let mut due = mem::take(&mut self.dismissed);
-        for read in mem::take(&mut self.waiting) {
-            let drafts = self.draft_for_waiting(&read);
+        for mut read in mem::take(&mut self.waiting) {
+            if read.is_behind {
+                self.tally_behind(&read);
+            }
+            let drafts = if read.is_behind { Vec::new() } else { self.draft_for_waiting(&read) };
             let has_news = |(seat, draft): (&Seat, &Draft<'_>)| draft.is_news().then_some(seat.channel);
             let news: Vec<_> = read.seats.iter().zip(&drafts).filter_map(has_news).collect();
+            let is_told = !news.is_empty();
             for (what, holds) in [
-                ("orphan answered with its goodbye", read.is_orphan && !news.is_empty()),
-                ("orphan answered with nothing", read.is_orphan && news.is_empty()),
+                ("orphan answered with its goodbye", read.is_orphan && is_told),
+                ("orphan answered with nothing", read.is_orphan && !is_told),
                 ("waiting read answered for one of several channels", news.len() == 1 && drafts.len() > 1),
                 ("waiting read answered for several channels", news.len() > 1),
                 ("waiting read told of a gap", drafts.iter().any(|draft| draft.missed)),
             ] {
                 self.tally.count_if(holds, what);
             }
-            let answer = if news.is_empty() { nothing_for(&read) } else { self.cut(drafts) };
-            if news.is_empty() && !read.is_orphan {
+            if is_told {
+                let answer = self.cut(drafts);
+                if read.is_stream {
+                    self.tally_told(&read, &answer, news.len());
+                    self.goes_on(&mut read, &answer);
+                }
+                due.push(Due::new(&read, answer, news));
+            }
+            if !read.is_orphan && (read.is_stream || !is_told) {
                 self.waiting.push(read);
-            } else {
-                self.waited(&read);
-                due.push(Due { client: read.client, answer, news });
+                continue;
+            }
+            self.waited(&read);
+            if read.is_stream || !is_told {
+                due.push(Due::nothing_more(&read));
             }
         }
         self.turn += 1;
@@ -241,7 +275,7 @@ impl Model {
 
     /// The earliest moment at which something happens by itself.
     pub(crate) fn next_event_ms(&self) -> Option<u64> {
-        let reads = self.waiting.iter().map(|read| read.until_ms);
+        let reads = self.waiting.iter().filter_map(|read| read.until_ms);
         let connections = self.connections.keys().filter_map(|number| self.end_of(*number)).map(|(at_ms, _)| at_ms);
         let forgets = |channel| self.retained(channel).next().map(|entry| entry.at_ms + self.limits.retention_ms);
         let messages = (0..self.channels.len()).filter_map(forgets);

@@ -3,8 +3,9 @@
 use speak::hub::{CHANNELS_PER_CONNECTION_MAX, CHANNELS_PER_READ_MAX, ID_MAX, Since};
 
 use super::follower::Follower;
-use super::model::{Ask, Shown};
+use super::model::Shown;
 use super::plan::{Jump, Kind, LINGER_MS};
+use super::reads::{Ask, Wait};
 use super::world::{Call, World};
 
 impl World {
@@ -55,12 +56,7 @@ impl World {
         let channel = self.random.index(self.plan.channels);
         match self.random.weighted(&self.plan.kinds) {
             Kind::Write => self.write_one(channel),
-            Kind::Burst => {
-                let (few, many) = (self.random.pick(&[2, 4]), self.random.pick(&[99, 100, 101, 130]));
-                for _ in 0..if matches!(self.plan.limits.history, 0 | 100) { many } else { few } {
-                    self.write_one(channel);
-                }
-            }
+            Kind::Burst => self.burst(channel),
             Kind::JoinAsNew if self.model.living().len() < self.plan.connections_max => self.join(channel, None),
             Kind::JoinAsNew | Kind::JoinAgain => {
                 let shown = self.somebody();
@@ -78,6 +74,9 @@ impl World {
             Kind::Crowd => self.crowd(channel),
             Kind::Household => self.household(),
             Kind::Follow => self.follow(),
+            Kind::PutOff => self.put_off_one(),
+            Kind::Resume => self.resume_one(),
+            Kind::FollowAnew => self.follow_anew_by_one(),
             Kind::Members => self.call(&Call::Members { channel }),
             Kind::Close => self.close_one(),
             Kind::Vanish => self.vanish(),
@@ -89,6 +88,13 @@ impl World {
     fn write_one(&mut self, channel: usize) {
         let (text, shown) = (self.text(), self.somebody_maybe());
         self.call(&Call::Write { channel, text, shown });
+    }
+
+    fn burst(&mut self, channel: usize) {
+        let (few, many) = (self.random.pick(&[2, 4]), self.random.pick(&[99, 100, 101, 130]));
+        for _ in 0..if matches!(self.plan.limits.history, 0 | 100) { many } else { few } {
+            self.write_one(channel);
+        }
     }
 
     fn join(&mut self, channel: usize, shown: Option<Shown>) {
@@ -126,6 +132,9 @@ impl World {
         }
         let connection = self.random.pick(&living);
         while let Some(client) = self.model.waiting_with(connection) {
+            if self.model.streaming_clients().contains(&client) && self.random.once_in(3) {
+                self.follow_anew_by(client);
+            }
             self.call(&Call::Close { client });
             self.end_turn();
             let by_ms = self.random.below(self.plan.limits.grace_ms / 2 + 2);
@@ -178,24 +187,37 @@ impl World {
 
     fn read_something(&mut self) {
         let (channels, shown) = if self.random.once_in(3) { self.like_another() } else { self.like_none() };
+        let (follows, epoch) = (self.begin_anywhere(channels), self.some_epoch());
+        let (client, wait) = (self.next_client(), self.wait());
+        self.call(&Call::Read(Ask { client, follows, epoch, shown, wait }));
+    }
+
+    fn begin_anywhere(&mut self, channels: Vec<usize>) -> Vec<(usize, Since)> {
         let absent = self.random.once_in(3);
         let since = |channel| (channel, if absent { Since::Now } else { self.since(channel) });
-        let follows = channels.into_iter().map(since).collect();
-        let epoch = match self.random.below(8) {
+        channels.into_iter().map(since).collect()
+    }
+
+    fn some_epoch(&mut self) -> Option<String> {
+        match self.random.below(8) {
             0 => Some("elsewhere".to_owned()),
             1..=3 => Some(self.epoch.clone()),
             _ => None,
-        };
-        let (client, wait_ms) = (self.next_client(), self.wait_ms());
-        self.call(&Call::Read(Ask { client, follows, epoch, shown, wait_ms }));
+        }
     }
 
+    /// Mostly from one place. What comes next may be more than history retains, and then they differ.
     fn crowd(&mut self, channel: usize) {
         let since = self.since(channel);
         for _ in 0..2 + self.random.below(4) {
             let since = if self.random.once_in(3) { self.since(channel) } else { since };
-            let (client, shown, wait_ms) = (self.next_client(), self.somebody_maybe(), self.wait_ms());
-            self.call(&Call::Read(Ask { client, follows: vec![(channel, since)], epoch: None, shown, wait_ms }));
+            let (client, shown, wait) = (self.next_client(), self.somebody_maybe(), self.wait());
+            self.call(&Call::Read(Ask { client, follows: vec![(channel, since)], epoch: None, shown, wait }));
+        }
+        if self.random.once_in(6) {
+            let shown = self.somebody_maybe();
+            self.join(channel, shown);
+            self.burst(channel);
         }
     }
 
@@ -203,8 +225,8 @@ impl World {
         let shown = self.somebody();
         for channel in self.random.places(self.plan.channels, 3) {
             let follows = vec![(channel, self.since(channel))];
-            let (client, shown, wait_ms) = (self.next_client(), shown.clone(), self.wait_ms());
-            self.call(&Call::Read(Ask { client, follows, epoch: None, shown, wait_ms }));
+            let (client, shown, wait) = (self.next_client(), shown.clone(), self.wait());
+            self.call(&Call::Read(Ask { client, follows, epoch: None, shown, wait }));
         }
     }
 
@@ -235,8 +257,12 @@ impl World {
         (channels, shown)
     }
 
-    fn wait_ms(&mut self) -> u64 {
-        if self.random.once_in(5) { 0 } else { self.random.pick(&self.plan.waits_ms) }
+    fn wait(&mut self) -> Wait {
+        match self.random.below(5) {
+            0 => Wait::Not,
+            _ if self.random.below(10) < self.plan.streams_in_ten => Wait::On,
+            _ => Wait::Ms(self.random.pick(&self.plan.waits_ms)),
+        }
     }
 
     fn since(&mut self, channel: usize) -> Since {
@@ -261,20 +287,71 @@ impl World {
         }
         let place = self.random.pick(&idle);
         let epoch = Some(self.epoch.clone());
-        let (wait_ms, shown) = (self.wait_ms(), self.somebody_maybe());
-        let client = self.let_follow(place, epoch, shown, wait_ms);
+        let (wait, shown) = (self.wait(), self.somebody_maybe());
+        let client = self.let_follow(place, epoch, shown, wait);
         // Where the call was refused it is free to go on.
         let follower = &mut self.followers[place];
         follower.client = follower.client.filter(|_| self.model.waits(client));
     }
 
-    fn let_follow(&mut self, place: usize, epoch: Option<String>, shown: Option<Shown>, wait_ms: u64) -> u64 {
+    fn let_follow(&mut self, place: usize, epoch: Option<String>, shown: Option<Shown>, wait: Wait) -> u64 {
         let client = self.next_client();
         let follower = &mut self.followers[place];
         follower.client = Some(client);
         let follows = follower.follows();
-        self.call(&Call::Read(Ask { client, follows, epoch, shown, wait_ms }));
+        self.call(&Call::Read(Ask { client, follows, epoch, shown, wait }));
         client
+    }
+
+    fn put_off_one(&mut self) {
+        let clients = self.model.streaming_clients();
+        if !clients.is_empty() {
+            let client = self.random.pick(&clients);
+            self.call(&Call::PutOff { client });
+        }
+    }
+
+    /// One that is behind, mostly.
+    fn resume_one(&mut self) {
+        let mut clients = self.model.clients_behind();
+        if clients.is_empty() || self.random.once_in(8) {
+            clients = self.reads.iter().rev().take(3).map(|(client, _)| *client).collect();
+        }
+        if !clients.is_empty() {
+            let client = self.random.pick(&clients);
+            self.may_say_goodbye(client);
+            self.call(&Call::Resume { client });
+        }
+    }
+
+    /// The connection of one that waits ends, now and then.
+    fn may_say_goodbye(&mut self, client: u64) {
+        let waits = self.model.waits(client) && self.random.once_in(3);
+        if let Some((_, Some(shown))) = waits.then(|| self.model.waits_for(client)) {
+            self.call(&Call::Goodbye { shown, channel: None, text: None });
+        }
+    }
+
+    fn follow_anew_by_one(&mut self) {
+        let clients = self.model.streaming_clients();
+        if !clients.is_empty() {
+            let client = self.random.pick(&clients);
+            self.may_say_goodbye(client);
+            self.follow_anew_by(client);
+        }
+    }
+
+    /// A follower asks for its own channels again, since it is to see all of them.
+    fn follow_anew_by(&mut self, client: u64) {
+        let follower = self.followers.iter().find(|follower| follower.client == Some(client));
+        let (follows, epoch) = if let Some(follower) = follower {
+            (follower.follows(), Some(self.epoch.clone()))
+        } else {
+            let (channels, _) = if self.random.once_in(3) { self.like_another() } else { self.like_none() };
+            (self.begin_anywhere(channels), self.some_epoch())
+        };
+        let (shown, wait) = (self.somebody_maybe(), self.wait());
+        self.call(&Call::FollowAnew(Ask { client, follows, epoch, shown, wait }));
     }
 
     /// All clients go, time passes, and nothing must be left.
@@ -292,6 +369,7 @@ impl World {
         self.end_turn();
         self.go_on(400_000);
         self.end_turn();
+        self.end_streams();
         for place in 0..self.followers.len() {
             self.read_to_the_end(place);
         }
@@ -308,10 +386,26 @@ impl World {
         self.model.assert_all_said_goodbye();
     }
 
+    /// They alone wait for ever.
+    fn end_streams(&mut self) {
+        let streams = self.model.streaming_clients();
+        assert_eq!(self.model.waiting_clients(), streams);
+        if self.random.once_in(4) {
+            self.sleep_and_wake();
+        }
+        while let Some(client) = self.model.clients_behind().first().copied().filter(|_| self.random.below(20) > 0) {
+            self.call(&Call::Resume { client });
+        }
+        for client in streams {
+            self.call(&Call::Close { client });
+        }
+        self.end_turn();
+    }
+
     fn read_to_the_end(&mut self, place: usize) {
         loop {
             let before = self.followers[place].follows();
-            self.let_follow(place, None, None, 0);
+            self.let_follow(place, None, None, Wait::Not);
             if self.followers[place].follows() == before {
                 break;
             }

@@ -10,7 +10,7 @@ use super::message::{Answer, Part};
 
 pub(crate) struct Follower {
     tracks: Vec<Track>,
-    /// Of the read that it waits for.
+    /// Of the read that it waits for, or of the stream that it follows by.
     pub(crate) client: Option<u64>,
 }
 
@@ -35,7 +35,6 @@ impl Follower {
     }
 
     pub(crate) fn take(&mut self, answer: &Answer) {
-        self.client = None;
         assert_eq!(answer.len(), self.tracks.len());
         for (track, part) in self.tracks.iter_mut().zip(answer) {
             track.take(part);

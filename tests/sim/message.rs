@@ -85,6 +85,12 @@ pub(crate) struct Part {
     pub(crate) reset: bool,
 }
 
+impl Part {
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.messages.is_empty() && !self.missed && !self.reset
+    }
+}
+
 /// What a read gets: a part for each channel, in the order asked.
 pub(crate) type Answer = Vec<Part>;
 

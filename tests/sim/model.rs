@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use speak::hub::{Now, Reason, Refusal, Since};
+use speak::hub::{Now, Reason, Refusal};
 
 use super::message::{Answer, Message, Type};
 use super::plan::Limits;
+use super::reads::Waiting;
 use super::record::Tally;
 
 /// Of a turn this many messages reach those who wait, where no history is retained.
@@ -20,16 +21,6 @@ const CHANNELS_PER_CONNECTION_MAX: usize = 32;
 pub(crate) struct Shown {
     pub(crate) connection: u64,
     pub(crate) auth: String,
-}
-
-/// A `/read`.
-#[derive(Clone, Debug)]
-pub(crate) struct Ask {
-    pub(crate) client: u64,
-    pub(crate) follows: Vec<(usize, Since)>,
-    pub(crate) epoch: Option<String>,
-    pub(crate) shown: Option<Shown>,
-    pub(crate) wait_ms: u64,
 }
 
 pub(super) struct Entry {
@@ -53,27 +44,15 @@ pub(super) struct Connection {
     pub(super) closes_at_ms: Option<u64>,
 }
 
-/// A `/read` that waits.
-pub(super) struct Waiting {
-    pub(super) client: u64,
-    pub(super) seats: Vec<Seat>,
-    pub(super) connection: Option<u64>,
-    pub(super) until_ms: u64,
-    /// Its connection ended: it is answered by the end of this turn, whatever there is.
-    pub(super) is_orphan: bool,
-}
-
-pub(super) struct Seat {
-    pub(super) channel: usize,
-    pub(super) since: Since,
-    /// The next id when it began to wait.
-    pub(super) cursor: u64,
-}
-
-/// The answer that a waiting read gets in this turn.
+/// What a waiting read is told in this turn.
+#[derive(Debug)]
 pub(crate) struct Due {
     pub(crate) client: u64,
     pub(crate) answer: Answer,
+    /// It waits no more.
+    pub(crate) is_last: bool,
+    /// The channels that it asked for.
+    pub(crate) channels: Vec<usize>,
     /// The channels for which it is answered; none where it is answered with nothing.
     pub(crate) news: Vec<usize>,
 }
@@ -144,6 +123,10 @@ impl Model {
 
     pub(crate) fn waits(&self, client: u64) -> bool {
         self.waiting.iter().any(|read| read.client == client)
+    }
+
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     pub(crate) fn waiting_clients(&self) -> Vec<u64> {
@@ -227,12 +210,12 @@ impl Model {
         if connection.auth == shown.auth { Ok(shown.connection) } else { Err(Refusal::WrongAuth) }
     }
 
-    fn prove_maybe(&self, shown: Option<&Shown>) -> Result<Option<u64>, Refusal> {
+    pub(super) fn prove_maybe(&self, shown: Option<&Shown>) -> Result<Option<u64>, Refusal> {
         shown.map(|shown| self.prove(shown)).transpose()
     }
 
     /// Whether these channels exist or may begin to.
-    fn have_room(&self, channels: &[usize]) -> Result<(), Refusal> {
+    pub(super) fn have_room(&self, channels: &[usize]) -> Result<(), Refusal> {
         let new = channels.iter().filter(|channel| !self.exists(**channel)).count();
         let total = self.counts().channels + new;
         if new > 0 && self.limits.max_channels > 0 && total > self.limits.max_channels {
@@ -266,7 +249,7 @@ impl Model {
         id
     }
 
-    fn keep_alive(&mut self, connection: Option<u64>) {
+    pub(super) fn keep_alive(&mut self, connection: Option<u64>) {
         let now_ms = self.now_ms();
         if let Some(connection) = connection.and_then(|number| self.connections.get_mut(&number)) {
             connection.last_alive_ms = now_ms;
@@ -343,73 +326,5 @@ impl Model {
         }
         let members = self.members(channel).into_values().cloned().collect();
         (members, self.readers(channel))
-    }
-
-    pub(super) fn readers(&self, channel: usize) -> usize {
-        self.waiting.iter().filter(|read| read.seats.iter().any(|seat| seat.channel == channel)).count()
-    }
-
-    /// The answer, or none for a read that waits.
-    pub(crate) fn read(&mut self, ask: &Ask) -> Result<Option<Answer>, Refusal> {
-        let connection = self.prove_maybe(ask.shown.as_ref())?;
-        let is_ours = ask.epoch.as_ref().is_none_or(|epoch| *epoch == self.epoch);
-        let drafts: Vec<_> = ask.follows.iter().map(|(channel, since)| self.draft(*channel, *since, is_ours)).collect();
-        let waits = ask.wait_ms > 0 && !drafts.iter().any(super::answers::Draft::is_news);
-        let answer = self.cut(drafts);
-        let mut channels: Vec<_> = ask.follows.iter().map(|(channel, _)| *channel).collect();
-        if waits {
-            self.have_room(&channels)?;
-        }
-        for channel in &channels {
-            self.channels[*channel].exists |= waits;
-            if self.exists(*channel) {
-                self.used(*channel);
-            }
-        }
-        channels.sort_unstable();
-        if ask.wait_ms > 0 && connection.is_some() {
-            let same = |read: &Waiting| read.connection == connection && read.channels() == channels;
-            self.tally.count_if(self.waiting.iter().any(same), "read replaced");
-            let overlaps = |read: &Waiting| read.channels().iter().any(|channel| channels.contains(channel));
-            let is_other = |read: &Waiting| read.connection == connection && !same(read) && overlaps(read);
-            self.tally.count_if(self.waiting.iter().any(is_other), "read on overlapping channels not replaced");
-            self.dismiss(same);
-        }
-        self.keep_alive(connection);
-        if !waits {
-            return Ok(Some(answer));
-        }
-        let seat = |(channel, since): &(usize, Since)| {
-            let (channel, cursor) = (*channel, self.next_id(*channel));
-            Seat { channel, since: *since, cursor }
-        };
-        let seats = ask.follows.iter().map(seat).collect();
-        let until_ms = self.now_ms() + ask.wait_ms;
-        self.waiting.push(Waiting { client: ask.client, seats, connection, until_ms, is_orphan: false });
-        Ok(None)
-    }
-
-    /// A client that waits closes.
-    pub(crate) fn close(&mut self, client: u64) {
-        let Some(place) = self.waiting.iter().position(|read| read.client == client) else { return };
-        let read = self.waiting.remove(place);
-        self.waited(&read);
-        let Some(number) = read.connection else { return };
-        if self.limits.grace_ms == 0 {
-            return self.end(number, Reason::Closed, None);
-        }
-        let at_ms = self.now_ms() + self.limits.grace_ms;
-        let connection = self.connections.get_mut(&number).expect("a read waits with it");
-        self.tally.count(if connection.closes_at_ms.is_some() { "grace asked for again" } else { "grace began" });
-        connection.closes_at_ms = Some(connection.closes_at_ms.unwrap_or(at_ms).min(at_ms));
-    }
-}
-
-impl Waiting {
-    /// Sorted: what is asked is whether two follow the same set.
-    pub(super) fn channels(&self) -> Vec<usize> {
-        let mut channels: Vec<_> = self.seats.iter().map(|seat| seat.channel).collect();
-        channels.sort_unstable();
-        channels
     }
 }

@@ -29,6 +29,7 @@ impl Limits {
             close_grace: Duration::from_millis(self.grace_ms),
             max_reply: self.max_reply,
             max_channels: self.max_channels,
+            max_memory: usize::MAX,
             epoch: Epoch::new(epoch.as_bytes().try_into().expect("eight characters")),
             resting_key,
         }
@@ -54,6 +55,12 @@ pub(crate) enum Kind {
     Household,
     /// A client that goes on where its last answer ended.
     Follow,
+    /// A stream has more before it than it should: it is not to be told anything.
+    PutOff,
+    /// A stream has taken what it was given.
+    Resume,
+    /// A stream follows other channels.
+    FollowAnew,
     Members,
     Close,
     /// A client dies, and its reads are closed one by one.
@@ -63,6 +70,7 @@ pub(crate) enum Kind {
 }
 
 const READS: [Kind; 4] = [Kind::Read, Kind::Follow, Kind::Crowd, Kind::Household];
+const STREAMS: [Kind; 3] = [Kind::PutOff, Kind::Resume, Kind::FollowAnew];
 const OTHERS: [Kind; 8] = [
     Kind::Write,
     Kind::JoinAsNew,
@@ -108,6 +116,8 @@ pub(crate) struct Plan {
     pub(crate) followers: usize,
     /// How long reads wait; 0 is drawn beside it.
     pub(crate) waits_ms: Vec<u64>,
+    /// Of ten reads that wait, how many are streams.
+    pub(crate) streams_in_ten: u64,
     pub(crate) turns: u64,
     pub(crate) calls_per_turn_max: u64,
     pub(crate) kinds: Vec<(Kind, u64)>,
@@ -136,6 +146,10 @@ impl Plan {
         let mut kinds: Vec<_> = OTHERS.map(|kind| (kind, random.pick(&[0, 2, 6, 6, 20]))).into();
         kinds.extend(READS.map(|kind| (kind, random.pick(&[0, 6, 12, 20]))));
         kinds.extend(RARE.map(|kind| (kind, random.pick(&[0, 0, 1]))));
+        let streams_in_ten = random.pick(&[0, 0, 2, 5, 10]);
+        if streams_in_ten > 0 {
+            kinds.extend(STREAMS.map(|kind| (kind, random.pick(&[0, 4, 12]))));
+        }
         kinds.push((Kind::Write, 1));
         if channels > CHANNELS_PER_CONNECTION_MAX {
             kinds.push((Kind::JoinMany, 1));
@@ -152,6 +166,7 @@ impl Plan {
             connections_max: random.pick(&[1, 2, 4, 40]),
             followers: random.pick(&[0, 1, 3]),
             waits_ms: random.pick(&[vec![25_000], vec![1, 10, 500], vec![20, 2_000, 25_000], vec![100_000, 400_000]]),
+            streams_in_ten,
             turns: random.pick(&[100, 180, 260]) / (calls_per_turn_max + 1),
             calls_per_turn_max,
             kinds,

@@ -3,29 +3,57 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use speak::hub::{
-    Auth, Credentials, Hub, LogName, Millis, Mode, Name, Now, Pair, ReadCall, ReadOutcome, ReaderKey, Since, Who, token,
+    Auth, Credentials, Hub, LogName, Millis, Mode, Name, Now, Pair, ReadCall, ReadOutcome, ReaderKey, Refusal, Since,
+    Who, token,
 };
 
 use super::answers::Tie;
 use super::follower::Follower;
 use super::message::{Answer, Message, answer_of};
-use super::model::{Ask, Due, Model, Shown};
+use super::model::{Model, Shown};
 use super::plan::Plan;
 use super::random::Random;
+use super::reads::{Ask, Outcome, Wait};
 use super::record::Record;
 use super::twins;
 
 /// One call, or what a client does to its connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Call {
-    Write { channel: usize, text: String, shown: Option<Shown> },
-    Introduce { channel: usize, text: String, shown: Option<Shown> },
-    Goodbye { shown: Shown, channel: Option<usize>, text: Option<String> },
-    Members { channel: usize },
+    Write {
+        channel: usize,
+        text: String,
+        shown: Option<Shown>,
+    },
+    Introduce {
+        channel: usize,
+        text: String,
+        shown: Option<Shown>,
+    },
+    Goodbye {
+        shown: Shown,
+        channel: Option<usize>,
+        text: Option<String>,
+    },
+    Members {
+        channel: usize,
+    },
     Read(Ask),
-    Close { client: u64 },
+    PutOff {
+        client: u64,
+    },
+    Resume {
+        client: u64,
+    },
+    /// By the stream of that client, however it says that it waits.
+    FollowAnew(Ask),
+    Close {
+        client: u64,
+    },
     DismissAll,
-    WrongHalf { channel: usize },
+    WrongHalf {
+        channel: usize,
+    },
 }
 
 /// The two names of one log; the same one where it is not a pair.
@@ -59,14 +87,29 @@ pub(crate) struct World {
     /// The hub's names of all reads that ever waited, the newest last.
     pub(crate) reads: Vec<(u64, ReaderKey)>,
     /// When each read that waits has waited long enough, as the server's clients keep it for the hub.
-    waits: BTreeMap<(Millis, u64), ReaderKey>,
+    pub(crate) waits: BTreeMap<(Millis, u64), ReaderKey>,
     pub(crate) followers: Vec<Follower>,
     clients: u64,
-    answered: BTreeSet<u64>,
+    /// Whoever has got its last answer.
+    pub(crate) answered: BTreeSet<u64>,
 }
 
 fn shows(shown: &Shown) -> Credentials<'_> {
     Credentials { connection: shown.connection, auth: &shown.auth }
+}
+
+fn logs_of<'a>(names: &'a [Names], ask: &Ask) -> Vec<(LogName<'a>, Since)> {
+    ask.follows.iter().map(|(channel, since)| (names[*channel].to_read(), *since)).collect()
+}
+
+fn call_of<'a>(ask: &'a Ask, follows: &'a [(LogName<'a>, Since)]) -> ReadCall<'a> {
+    let mode = match ask.wait {
+        Wait::Not => Mode::AtOnce,
+        Wait::Ms(_) => Mode::Once,
+        Wait::On => Mode::On,
+    };
+    let (epoch, credentials) = (ask.epoch.as_deref(), ask.shown.as_ref().map(shows));
+    ReadCall { follows, epoch, credentials, mode, client: ask.client }
 }
 
 impl World {
@@ -119,6 +162,12 @@ impl World {
             Call::Goodbye { shown, channel, text } => self.goodbye(shown, *channel, text.as_deref()),
             Call::Members { channel } => self.members(*channel),
             Call::Read(ask) => self.read(ask),
+            Call::PutOff { client } => {
+                self.hub.fall_behind(self.key_of(*client));
+                self.model.put_off(*client);
+            }
+            Call::Resume { client } => self.resume(*client),
+            Call::FollowAnew(ask) => self.follow_anew(ask),
             Call::Close { client } => self.close(*client),
             Call::DismissAll => {
                 self.hub.dismiss_all(self.now);
@@ -186,38 +235,61 @@ impl World {
         }
         let expected = self.model.read(ask);
         let got = self.hub_read(ask);
-        assert_eq!(got.as_ref().map(|outcome| outcome.as_ref().ok()), expected.as_ref().map(Option::as_ref), "read");
-        self.record.outcome(if matches!(expected, Ok(None)) { "read that waits" } else { "read" }, &expected);
-        if let Ok(Err(key)) = got {
+        assert_eq!(got.as_ref().map(|(outcome, _)| outcome), expected.as_ref(), "read");
+        let what = match (&expected, ask.wait) {
+            (Ok(Outcome::Waits), _) => "read that waits",
+            (_, Wait::On) => "stream",
+            _ => "read",
+        };
+        self.record.outcome(what, &expected);
+        if let Ok((_, Some(key))) = got {
             self.reads.push((ask.client, key));
-            self.waits.insert((self.now.mono.after(ask.wait_ms), ask.client), key);
+            if let Wait::Ms(wait_ms) = ask.wait {
+                self.waits.insert((self.now.mono.after(wait_ms), ask.client), key);
+            }
         }
-        if let Ok(Some(answer)) = expected {
-            self.answered(ask.client, &answer);
+        match expected {
+            Ok(Outcome::Answer(answer)) => self.answered(ask.client, &answer, true),
+            Ok(Outcome::Follows(answer)) => self.answered(ask.client, &answer, false),
+            Ok(Outcome::Waits) | Err(_) => {}
         }
     }
 
-    /// The hub's answer, or its name for the read that waits.
-    fn hub_read(&mut self, ask: &Ask) -> Result<Result<Answer, ReaderKey>, speak::hub::Refusal> {
-        let log = |(channel, since): &(usize, Since)| (self.names[*channel].to_read(), *since);
-        let follows: Vec<_> = ask.follows.iter().map(log).collect();
-        let call = ReadCall {
-            follows: &follows,
-            epoch: ask.epoch.as_deref(),
-            credentials: ask.shown.as_ref().map(shows),
-            mode: if ask.wait_ms > 0 { Mode::Once } else { Mode::AtOnce },
-            client: ask.client,
-        };
-        self.hub.read(self.now, &call).map(|outcome| match outcome {
-            ReadOutcome::Answer(reply) => Ok(answer_of(&reply)),
-            ReadOutcome::Waits(key) => Err(key),
-            ReadOutcome::Follows(..) => unreachable!("no stream was asked for"),
+    /// What comes of it, and the hub's name for the read that waits.
+    fn hub_read(&mut self, ask: &Ask) -> Result<(Outcome, Option<ReaderKey>), Refusal> {
+        let follows = logs_of(&self.names, ask);
+        self.hub.read(self.now, &call_of(ask, &follows)).map(|outcome| match outcome {
+            ReadOutcome::Answer(reply) => (Outcome::Answer(answer_of(&reply)), None),
+            ReadOutcome::Waits(key) => (Outcome::Waits, Some(key)),
+            ReadOutcome::Follows(key, reply) => (Outcome::Follows(answer_of(&reply)), Some(key)),
         })
     }
 
+    fn follow_anew(&mut self, ask: &Ask) {
+        for (channel, _) in &ask.follows {
+            self.probe(*channel);
+        }
+        let key = self.key_of(ask.client);
+        let expected = self.model.follow_anew(ask);
+        let follows = logs_of(&self.names, ask);
+        let got = self.hub.follow_anew(self.now, key, &call_of(ask, &follows));
+        let got = got.map(|(new_key, reply)| (new_key, answer_of(&reply)));
+        assert_eq!(got.as_ref().map(|(_, answer)| answer), expected.as_ref(), "what it follows anew");
+        self.record.outcome("follow anew", &expected);
+        if let Ok((new_key, answer)) = got {
+            self.reads.push((ask.client, new_key));
+            self.answered(ask.client, &answer, false);
+        }
+    }
+
+    /// The hub's name for the read of a client, whether it still waits or not.
+    pub(crate) fn key_of(&self, client: u64) -> ReaderKey {
+        let (_, key) = self.reads.iter().rev().find(|(its, _)| *its == client).expect("it waited once");
+        *key
+    }
+
     fn close(&mut self, client: u64) {
-        let (_, key) = self.reads.iter().find(|(its, _)| *its == client).expect("it waited once");
-        self.hub.close_reader(self.now, *key);
+        self.hub.close_reader(self.now, self.key_of(client));
         self.waits.retain(|(_, its), _| *its != client);
         let waits = self.model.waits(client);
         self.model.close(client);
@@ -234,14 +306,17 @@ impl World {
         }
         let answer = self.look(channel, Since::Now);
         let [part] = &answer[..] else { unreachable!("one channel was asked") };
-        assert!(part.messages.is_empty() && !part.missed && !part.reset, "there is no channel {channel}: {part:?}");
+        assert!(part.is_nothing(), "there is no channel {channel}: {part:?}");
         self.model.learn_next_id(channel, part.next_id);
     }
 
     /// Reads without waiting, past the model.
     fn look(&mut self, channel: usize, since: Since) -> Answer {
-        let ask = Ask { client: 0, follows: vec![(channel, since)], epoch: None, shown: None, wait_ms: 0 };
-        self.hub_read(&ask).expect("needs nothing").expect("waits for nothing")
+        let ask = Ask { client: 0, follows: vec![(channel, since)], epoch: None, shown: None, wait: Wait::Not };
+        match self.hub_read(&ask) {
+            Ok((Outcome::Answer(answer), None)) => answer,
+            other => unreachable!("it does not wait, and needs nothing: {other:?}"),
+        }
     }
 
     /// All that the hub retains from an id on, in as many reads as it takes.
@@ -298,38 +373,6 @@ impl World {
         }
     }
 
-    fn deliver(&mut self) {
-        let mut wakes = Vec::new();
-        self.hub.deliver(self.now, |wake| wakes.push((wake.client, answer_of(&wake.reply), wake.is_repeat)));
-        let due = self.model.deliver();
-        for pair in wakes.windows(2) {
-            assert!(!pair[1].2 || pair[0].1 == pair[1].1, "a repetition repeats: {pair:#?}");
-        }
-        assert!(wakes.first().is_none_or(|wake| !wake.2), "the first wake-up repeats nothing");
-        let mut answers: BTreeMap<_, _> = due.iter().map(|due| (due.client, &due.answer)).collect();
-        for (client, answer, _) in &wakes {
-            let expected = answers.remove(client).unwrap_or_else(|| panic!("client {client} got {answer:#?}"));
-            assert_eq!(answer, expected, "what client {client} waited for");
-        }
-        assert!(answers.is_empty(), "not answered: {answers:#?}");
-        let order: Vec<_> = wakes.iter().map(|(client, ..)| *client).collect();
-        assert_in_order(&due, &order);
-        self.record.note(|| format!("answered {order:?}: {wakes:?}"));
-        for (client, answer, is_repeat) in &wakes {
-            self.record.tally.count_if(*is_repeat, "answer shared");
-            self.answered(*client, answer);
-        }
-    }
-
-    /// Whoever waits is answered once.
-    fn answered(&mut self, client: u64, answer: &Answer) {
-        assert!(self.answered.insert(client), "client {client} is answered twice");
-        self.waits.retain(|(_, its), _| *its != client);
-        if let Some(follower) = self.followers.iter_mut().find(|follower| follower.client == Some(client)) {
-            follower.take(answer);
-        }
-    }
-
     fn compare_counts(&self) {
         let census = self.hub.census();
         let expected = self.model.counts();
@@ -354,22 +397,9 @@ impl World {
         assert!(deadline.is_none_or(|at| at > self.now.mono), "it would not sleep: {deadline:?} at {:?}", self.now);
         match self.model.next_event_ms() {
             Some(at_ms) => assert!(deadline.is_some_and(|at| at.0 <= at_ms), "{deadline:?} is later than {at_ms}"),
-            None => assert_eq!(deadline, None, "nothing is to come"),
+            // A timer that was set before a stream came may ring once more.
+            None => assert!(deadline.is_none() || self.model.has_waiting(), "nothing is to come"),
         }
-    }
-}
-
-/// Of the reads that are answered for the same channels, those that began to wait first come first.
-fn assert_in_order(due: &[Due], order: &[u64]) {
-    let mut by_news: BTreeMap<Vec<usize>, Vec<u64>> = BTreeMap::new();
-    for due in due.iter().filter(|due| !due.news.is_empty()) {
-        let mut news = due.news.clone();
-        news.sort_unstable();
-        by_news.entry(news).or_default().push(due.client);
-    }
-    for (channels, expected) in by_news {
-        let got = order.iter().filter(|client| expected.contains(client));
-        assert!(got.eq(&expected), "channels {channels:?} were to answer {expected:?} of {order:?}");
     }
 }
 

@@ -28,7 +28,7 @@ test("two people talk", async () => {
     assert.deepEqual(await page.locator("#messages .text").allTextContents(), ["howdy", "hello Josh"]);
     await page.locator("#outbox").locator("li").waitFor({ state: "detached" });
   }
-  assert.match(await josh.locator("#detail").textContent(), new RegExp(`^fetch · 127\\.0\\.0\\.1:${house.server.port} · \\d+ ms$`));
+  assert.match(await josh.locator("#detail").textContent(), new RegExp(`^websocket · 127\\.0\\.0\\.1:${house.server.port} · \\d+ ms$`));
 });
 
 test("a newcomer sees what was said, once, and the name is remembered", async () => {

@@ -121,6 +121,18 @@ test("a restart gives our number to somebody else: they are not us", async () =>
   assert.deepEqual([name, own, chat.me.connection], ["Eve", false, 2]);
 });
 
+test("a restart takes the old names away: a number without an introduction has none", async () => {
+  const world = new World();
+  const ada = world.server.introduce("lobby", "Ada");
+  const { chat } = await joined(world);
+  world.restart();
+  const stranger = world.server.introduce("elsewhere", "somebody");
+  assert.equal(stranger.connection, ada.connection);
+  world.server.write("lobby", "hello", stranger);
+  await world.clock.until(() => chat.texts().length === 1);
+  assert.equal(chat.told.messages.find(({ text }) => text === "hello").name, undefined);
+});
+
 test("a connection that ended is made again, by one introduction", async () => {
   const world = new World();
   const { chat } = await joined(world);

@@ -47,13 +47,12 @@ test("a message was lost: it is sent again, at once", async () => {
 test("the same text said before is not taken for the one that was lost", async () => {
   const world = new World();
   const chat = await joined(world);
-  await world.brings(chat.say("hello"));
-  once(world, "lost");
-  await world.brings(chat.say("hello"));
-  once(world, "unanswered");
-  await world.brings(chat.say("hello"));
+  let count = 0;
+  world.fate = ({ path }) => (path === "write" && ++count === 2 ? "lost" : null);
+  // The second is on its way when the first is read.
+  await world.brings(Promise.all([chat.say("hello"), chat.say("hello")]));
   await world.clock.pass(1000);
-  assert.deepEqual(chat.texts(), ["hello", "hello", "hello"]);
+  assert.deepEqual([world.server.texts("lobby"), chat.texts()], [["hello", "hello"], ["hello", "hello"]]);
 });
 
 test("the same text said by somebody else is not taken for ours", async () => {
@@ -186,6 +185,27 @@ test("leave says goodbye, rejects what waits, and ends everything", async () => 
   assert.equal(world.requests.filter(({ page: by }) => by === page).length, count);
   assert.deepEqual(other.names(), ["Eve"]);
   assert.ok(["online", "pagehide", "visibilitychange"].every((type) => !page.listens(type)));
+});
+
+test("leave rejects what may have arrived, too", async () => {
+  const world = new World();
+  const chat = await joined(world);
+  world.fate = ({ path }) => (path === "write" ? "lost" : null);
+  const said = chat.say("hello");
+  await world.clock.pass(6);
+  world.cut();
+  await world.clock.pass(2000);
+  chat.leave();
+  await assert.rejects(world.brings(said), /left/);
+});
+
+test("leave ends the read of one who has no name, too", async () => {
+  const world = new World();
+  const chat = await joined(world, { name: "" });
+  await world.clock.until(() => world.server.readers.size === 1);
+  await world.brings(chat.leave());
+  await world.clock.pass(100);
+  assert.equal(world.server.readers.size, 0);
 });
 
 test("leave is a goodbye that the others see as such", async () => {

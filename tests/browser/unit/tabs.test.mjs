@@ -143,6 +143,22 @@ test("the server is away: all of them know, and what they say arrives", async ()
   }
 });
 
+test("a tab that did not hear the one that reads finds out by itself", async () => {
+  const world = new World();
+  const eve = world.page().join("lobby", { name: "Eve" });
+  const [, second] = await tabs(world, 2);
+  await world.clock.until(() => eve.names().length === 2);
+  world.isMute = true;
+  await world.brings(eve.say("unheard"));
+  await world.brings(eve.whisper(eve.members[1], "psst"));
+  await world.clock.pass(1000);
+  assert.deepEqual(second.chat.texts(), []);
+  world.isMute = false;
+  world.server.write("lobby", "heard");
+  await world.clock.pass(1000);
+  assert.deepEqual([...second.chat.texts()].sort(), ["heard", "psst", "unheard"]);
+});
+
 test("a rename in one is the name in all, and lasts when the reader is gone", async () => {
   const world = new World();
   const [first, second] = await tabs(world, 2);

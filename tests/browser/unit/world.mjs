@@ -59,6 +59,7 @@ export class World {
   blocksFetch = false; // as CORS does: the request arrives, the answer is withheld
   doors = new Map([[HOME, "open"]]); // "open", "closed" or "silent"
   requests = [];
+  isMute = false; // whether tabs hear each other not
   random = 0.5; // pauses are as long as they are meant
   #pending = new Set();
   #locks = new Map();
@@ -159,6 +160,7 @@ export class World {
   }
 
   broadcast(sender, data) {
+    if (this.isMute) return;
     for (const channel of this.#channels) {
       if (channel === sender || channel.name !== sender.name) continue;
       const copy = structuredClone(data);

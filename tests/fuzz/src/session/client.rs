@@ -40,7 +40,7 @@ pub(super) enum State {
     },
     Following {
         reader: ReaderKey,
-        stream: Box<Stream>,
+        stream: Stream,
         told: Told,
         /// The connection that it keeps alive.
         connection: Option<u64>,

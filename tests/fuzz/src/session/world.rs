@@ -1,10 +1,11 @@
 //! The calls and the hub with the clients around them: what `net` does, without sockets.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::{env, mem};
 
 use serde_json::{Map, Value};
-use speak::api::{Api, Outcome, Transport};
+use speak::api::{Api, Outcome, Peer, Transport};
 use speak::http::{self, Opcode, Parsed, Persistence, Progress};
 use speak::hub::{Hub, Millis, Mode, Name, Now, ReadCall, ReadOutcome, Since, Wake};
 
@@ -150,8 +151,9 @@ impl World {
             Ok(Parsed::Complete(request, length)) => {
                 let asked = Asked::of(&request, is_http_10);
                 let closes = self.is_stopping || request.persistence == Persistence::Closes;
-                let number = *number;
-                let outcome = self.api.handle(&mut self.hub, self.now, &request, number, &mut self.out);
+                let address = IpAddr::from([10, 0, 0, place as u8 % 3]);
+                let peer = Peer { client: *number, address: Some(address.into()), is_proxy: self.api.trusts(address) };
+                let outcome = self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out);
                 bytes.drain(..length);
                 self.clients[place].held = bytes;
                 self.outcome(place, asked, outcome, closes)
@@ -382,9 +384,17 @@ impl World {
         self.resume(place);
     }
 
+    /// A stream is told nothing more before it has taken what it was told.
+    pub(super) fn put_off(&mut self, place: usize) {
+        if let Client { state: State::Following { reader, .. }, is_owed, .. } = &mut self.clients[place] {
+            self.hub.fall_behind(*reader);
+            *is_owed = true;
+        }
+    }
+
     /// Gives a stream that takes what it is told all that there is for it.
     fn resume(&mut self, place: usize) {
-        let Self { hub, api, clients, ledger, diary, .. } = self;
+        let Self { hub, api, clients, ledger, diary, now, .. } = self;
         for _ in 0..10_000 {
             let client = &mut clients[place];
             let State::Following { reader, .. } = &client.state else { return };
@@ -392,7 +402,7 @@ impl World {
                 return;
             }
             let was_owed = client.is_owed;
-            if !hub.resume(*reader, |wake| tell(api, client, ledger, *diary, &wake)) {
+            if !hub.resume(*now, *reader, |wake| tell(api, client, ledger, *diary, &wake)) {
                 client.is_owed = false;
                 return;
             }
@@ -550,8 +560,9 @@ impl World {
         }
         self.turn(0);
         let census = self.hub.census();
-        let nothing = [census.channels, census.connections, census.readers, census.timers, census.messages];
-        assert_eq!(nothing, [0; 5], "all have gone");
+        let held = self.hub.memory();
+        let nothing = [census.channels, census.connections, census.readers, census.timers, census.messages, held];
+        assert_eq!(nothing, [0; 6], "all have gone");
         self.ledger.check_goodbyes();
     }
 

@@ -1,0 +1,106 @@
+//! What the hub holds, and its limit: the oldest history goes first, and then nothing more comes in.
+//!
+//! Counted are what clients can make grow. A test holds the count against what the allocator gave out.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::channel::{Channel, Member};
+use super::connection::Connection;
+use super::hub::{Hub, Refusal};
+use super::message::Entry;
+use super::reader::Reader;
+
+/// What an allocation takes beside what was asked for, on average: a header, and rounding up to 16 bytes.
+const ALLOCATION: usize = 16;
+
+/// A message beside its JSON. A `VecDeque` has grown to twice what is in it, at most.
+pub(super) const ENTRY: usize = 2 * size_of::<Entry>() + ALLOCATION;
+
+/// An introduction of a member beside its JSON: two texts, its part of a node of the tree, and its place in the list of its connection.
+pub(super) const MEMBER: usize = 2 * (size_of::<Member>() + size_of::<u64>()) + 3 * ALLOCATION;
+
+/// A channel beside its name, which it has twice: once as the key of a table that is half full. Its own place is in such a
+/// table too, and its first message brings room for four.
+const CHANNEL: usize =
+    2 * size_of::<Channel>() + 4 * size_of::<Entry>() + 2 * (size_of::<(Box<str>, u32)>() + 1) + 2 * ALLOCATION;
+
+/// A connection: itself, its secret, its lists, and its place in a table that is half full.
+const CONNECTION: usize = size_of::<Connection>() + 2 * (size_of::<(u64, u32)>() + 1) + 6 * ALLOCATION;
+
+/// A waiting read: itself, and its place in the line of its channel and of its connection.
+const READER: usize = size_of::<Reader>() + 16 + 2 * size_of::<u64>() + ALLOCATION;
+
+/// History is dropped until there is room for this part of the limit: it costs a look at all channels.
+const ROOM_PART: usize = 16;
+
+/// What a channel holds, or all of them.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Holding {
+    /// Of messages, members and names.
+    pub(super) bytes: usize,
+    /// Retained messages.
+    pub(super) messages: usize,
+}
+
+impl Holding {
+    /// One part of it has changed.
+    pub(super) fn change(&mut self, before: Self, after: Self) {
+        self.bytes = self.bytes + after.bytes - before.bytes;
+        self.messages = self.messages + after.messages - before.messages;
+    }
+}
+
+impl Hub {
+    /// Bytes that are held for clients, in all, with those that they have outside of the hub.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.held.bytes
+            + self.outside
+            + self.channels.len() * CHANNEL
+            + self.connections.len() * CONNECTION
+            + self.readers.len() * READER
+    }
+
+    /// Told how much is held for clients outside of the hub: requests that are not whole, answers that are not taken.
+    pub fn set_outside(&mut self, bytes: usize) {
+        self.outside = bytes;
+    }
+
+    /// Whether so many bytes more may come in; makes room for them if it has to.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::OutOfMemory`] when no history is left to make room.
+    pub(super) fn memory_for(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let limit = self.config.max_memory;
+        if self.memory() + bytes <= limit {
+            return Ok(());
+        }
+        if self.held.messages > 0 {
+            self.drop_oldest_until((limit - limit / ROOM_PART).saturating_sub(bytes));
+        }
+        if self.memory() + bytes <= limit { Ok(()) } else { Err(Refusal::OutOfMemory) }
+    }
+
+    /// Costs O(channels), and O(log channels) for each message that goes.
+    fn drop_oldest_until(&mut self, memory: usize) {
+        let oldest = |(place, channel): (usize, &Channel)| channel.oldest_at().map(|at| Reverse((at, place)));
+        let mut queue: BinaryHeap<_> = self.channels.iter().filter_map(oldest).collect();
+        while self.memory() > memory
+            && let Some(Reverse((_, place))) = queue.pop()
+        {
+            self.change(place as u32, Channel::drop_oldest);
+            queue.extend(oldest((place, &self.channels[place])));
+        }
+    }
+
+    /// Changes a channel, and takes account of what it holds then.
+    pub(super) fn change<T>(&mut self, place: u32, change: impl FnOnce(&mut Channel) -> T) -> T {
+        let channel = &mut self.channels[place as usize];
+        let before = channel.holds();
+        let result = change(channel);
+        self.held.change(before, channel.holds());
+        result
+    }
+}

@@ -1,0 +1,44 @@
+"""A running server, and the calls that the tests make of it."""
+
+import os
+import re
+import subprocess
+import threading
+
+import httpx
+
+# Longest wait for anything. It only has to be longer than a loaded machine is slow.
+GUARD = 15
+
+
+class Server:
+    """The binary that SPEAK_BIN names, on a port of its own."""
+
+    def __init__(self, *options):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SPEAK_")}
+        self.process = subprocess.Popen(
+            [os.environ["SPEAK_BIN"], "--listen", "127.0.0.1:0", *options],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        greeting = self.process.stderr.readline()
+        self.port = int(re.fullmatch(r"speak \S+ listening on http://127\.0\.0\.1:(\d+)\n", greeting)[1])
+        # Nobody reads its log, which must not fill up the pipe.
+        self.reader = threading.Thread(target=self.process.stderr.read, daemon=True)
+        self.reader.start()
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=GUARD, trust_env=False)
+
+    def call(self, name, **parameters):
+        answer = self.http.get(f"/{name}", params=parameters)
+        answer.raise_for_status()
+        return answer.json()
+
+    def stop(self):
+        self.http.close()
+        ended = self.process.poll()
+        self.process.kill()
+        self.process.wait()
+        self.reader.join()
+        self.process.stderr.close()
+        assert ended is None, f"the server ended by itself: {ended}"

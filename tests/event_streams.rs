@@ -1,0 +1,544 @@
+//! Event streams, sentence by sentence of the contract.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Client, Event, EventStream, Identity, Params, Server, now_ms, request, target, until};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+/// A server on which nothing ends by itself.
+fn patient() -> Server {
+    Server::with(&["--connection-timeout", "1h", "--poll-timeout", "1h", "--heartbeat", "1h"])
+}
+
+/// The numbering of a server's ids.
+fn epoch(server: &Server) -> String {
+    server.read("epoch", "0").json()["epoch"].as_str().expect("an epoch").to_owned()
+}
+
+#[test]
+fn a_stream_begins_with_its_head_a_delay_and_a_cursor() {
+    let server = patient();
+    let epoch = epoch(&server);
+    for (version, connection) in [("1.1", ""), ("1.1", "close"), ("1.0", ""), ("1.0", "keep-alive")] {
+        let mut client = server.client();
+        client.send(format!(
+            "GET /read?channel=c HTTP/{version}\r\nHost: x\r\nConnection: {connection}\r\nAccept: text/event-stream\r\n\r\n"
+        ));
+        let head = client.head();
+        assert_eq!(head.status, 200);
+        for (name, value) in [
+            ("content-type", "text/event-stream"),
+            ("cache-control", "no-store"),
+            ("x-content-type-options", "nosniff"),
+            ("access-control-allow-origin", "*"),
+            ("x-accel-buffering", "no"),
+            // It ends with its TCP connection.
+            ("connection", "close"),
+        ] {
+            assert_eq!(head.header(name), Some(value), "HTTP/{version} {connection}: {head:?}");
+        }
+        assert!(head.header("date").is_some());
+        assert_eq!((head.header("content-length"), head.header("transfer-encoding")), (None, None));
+        let beginning = format!("retry: 1000\n\nid: {epoch}:1\n\n");
+        let came = client.take_maybe(beginning.len()).expect("a beginning");
+        assert_eq!(String::from_utf8_lossy(&came), beginning);
+        assert!(!client.has_something());
+    }
+}
+
+#[test]
+fn a_stream_is_for_who_accepts_one() {
+    let server = patient();
+    server.write("c", "m");
+    let path = target("/read", &[("channel", "c"), ("from_id", "1")]);
+    let ask = |method: &str, accept: &str| {
+        let mut client = server.client();
+        client.send(request(method, &path, &[("Accept", accept)], None));
+        let head = client.head();
+        (head.status, head.header("content-type").map(str::to_owned))
+    };
+    let events = (200, Some("text/event-stream".to_owned()));
+    let json = (200, Some("application/json".to_owned()));
+    for accept in [
+        "text/event-stream",
+        "TEXT/Event-Stream",
+        "text/event-stream, */*",
+        "application/json, text/event-stream",
+        "text/html;q=0.9 , text/event-stream;q=0.1",
+    ] {
+        assert_eq!(ask("GET", accept), events, "{accept}");
+    }
+    for accept in [
+        "",
+        "*/*",
+        "text/*",
+        "application/json",
+        "text/event-stream;q=0",
+        "application/json, text/event-stream;q=0.5",
+        "text/event-streams",
+        "x/text/event-stream",
+    ] {
+        assert_eq!(ask("GET", accept), json, "{accept}");
+    }
+    assert_eq!(ask("POST", "text/event-stream"), json);
+    assert_eq!(ask("HEAD", "text/event-stream").0, 405);
+}
+
+#[test]
+fn a_read_at_fault_is_no_stream() {
+    let server = patient();
+    let me = server.introduce("c", "Josh");
+    let cases: [(&Params, u16, &str); 9] = [
+        (&[], 400, "missing_parameter"),
+        (&[("channel", "")], 400, "bad_channel"),
+        (&[("channel", "c"), ("channel", "c")], 400, "bad_parameter"),
+        (&[("channel", "c"), ("from_id", "x")], 400, "bad_parameter"),
+        (&[("channel", "c"), ("connection", "1")], 400, "bad_parameter"),
+        (&[("channel", "c"), ("connection", "1"), ("auth", "wrong")], 403, "bad_auth"),
+        (&[("channel", "c"), ("connection", "99"), ("auth", "x")], 410, "connection_ended"),
+        (&[("channel", "~wAAAAAAAAAAAAAAAAAAAAAA")], 403, "not_readable"),
+        (&[("channel", "c"), ("callback", "1x")], 400, "bad_callback"),
+    ];
+    // All on one TCP connection: an error is an ordinary answer.
+    let mut client = server.client();
+    for (params, status, error) in cases {
+        let answer = client.get_with("/read", params, &[("Accept", "text/event-stream")]);
+        answer.fails_with(status, error);
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+    }
+    assert_eq!(server.members("c")["readers"], 0);
+    client.get("/goodbye", &me.and(&[])).ok();
+}
+
+#[test]
+fn each_message_is_an_event_with_the_cursor_behind_it() {
+    let server = patient();
+    let epoch = epoch(&server);
+    let mut stream = server.events(&[("channel", "c")]);
+    let me = server.introduce("c", "Josh \u{2028}\n\r\"");
+    server.get("/write", &me.and(&[("channel", "c"), ("message", "one\n\ndata: two\r\n\u{0}")])).ok();
+    server.write("c", "");
+    server.get("/goodbye", &me.and(&[("message", "bye")])).ok();
+
+    let events: Vec<Event> = (0..4).map(|_| stream.event()).collect();
+    let cursors: Vec<&str> = events.iter().map(Event::cursor).collect();
+    assert_eq!(cursors, [2, 3, 4, 5].map(|next| format!("{epoch}:{next}")));
+    // The data is the message as every other reader gets it, byte by byte.
+    let data: Vec<&str> = events.iter().map(|event| event.data.as_deref().expect("data")).collect();
+    let answer = server.read("c", "1");
+    assert_eq!(answer.text(), format!("{{\"messages\":[{}],\"next_id\":5,\"epoch\":\"{epoch}\"}}", data.join(",")));
+    assert!(!stream.client.has_something());
+}
+
+#[test]
+fn several_channels_are_named_and_have_their_cursors_in_the_order_asked() {
+    let server = patient();
+    let epoch = epoch(&server);
+    for (channel, count) in [("a", 2), ("b", 1), ("d", 3)] {
+        (0..count).for_each(|_| {
+            server.write(channel, "m");
+        });
+    }
+    let channels = ["b", "a", "c", "d"].map(|channel| ("channel", channel));
+    let from_ids = ["0", "2", "1", "-2"].map(|from_id| ("from_id", from_id));
+    let mut stream = EventStream::open(server.client(), &[channels, from_ids].concat(), &[]);
+    // What was not sent yet counts as it was asked for.
+    assert_eq!(stream.beginning(), format!("{epoch}:0,2,1,-2"));
+    let expected = [("b", 1, "2,2,1,-2"), ("a", 2, "2,3,1,-2"), ("d", 2, "2,3,1,3"), ("d", 3, "2,3,1,4")];
+    for (channel, id, cursors) in expected {
+        let event = stream.event();
+        assert_eq!(event.cursor(), format!("{epoch}:{cursors}"));
+        let start = format!("{{\"channel\":\"{channel}\",\"id\":{id},\"type\":\"message\",\"time\":");
+        assert!(event.data.as_ref().is_some_and(|data| data.starts_with(&start)), "{event:?}");
+    }
+    server.write("c", "m");
+    let event = stream.event();
+    assert_eq!((event.cursor(), &event.message()["channel"]), (&*format!("{epoch}:2,3,2,4"), &json!("c")));
+
+    // Without from_id, each begins where its channel stands.
+    let mut fresh = EventStream::open(server.client(), &channels, &[]);
+    assert_eq!(fresh.beginning(), format!("{epoch}:2,3,2,4"));
+}
+
+#[test]
+fn from_id_has_its_four_forms() {
+    let server = Server::with(&["--history", "3", "--connection-timeout", "1h"]);
+    let me = server.introduce("c", "Josh");
+    for text in ["two", "three", "four", "five"] {
+        server.write("c", text);
+    }
+    let cases: [(Option<&str>, &[u64]); 5] =
+        [(None, &[]), (Some("0"), &[1, 3, 4, 5]), (Some("4"), &[4, 5]), (Some("-1"), &[5]), (Some("-9"), &[3, 4, 5])];
+    for (from_id, ids) in cases {
+        let from_id = from_id.map(|value| ("from_id", value));
+        let mut stream = server.events(&[&[("channel", "c")], from_id.as_slice()].concat());
+        let came = stream.messages(ids.len());
+        assert!(came.iter().map(|it| it["id"].as_u64()).eq(ids.iter().copied().map(Some)), "{from_id:?}: {came:?}");
+        assert!(!stream.client.has_something(), "{from_id:?}");
+    }
+    drop(me);
+}
+
+/// The ids of the next messages, with their channels where those are told.
+#[track_caller]
+fn ids(stream: &mut EventStream, count: usize) -> Vec<(String, u64)> {
+    let messages = stream.messages(count);
+    let channel = |it: &Value| it["channel"].as_str().unwrap_or_default().to_owned();
+    messages.iter().map(|it| (channel(it), it["id"].as_u64().expect("an id"))).collect()
+}
+
+#[test]
+fn last_event_id_goes_on_behind_whichever_event_it_was() {
+    let server = patient();
+    for text in ["1", "2", "3", "4"] {
+        server.write("a", text);
+        server.write("b", text);
+    }
+    let one: &Params = &[("channel", "a"), ("from_id", "1")];
+    let two: &Params = &[("channel", "a"), ("channel", "b"), ("from_id", "-3"), ("from_id", "2")];
+    for (params, count) in [(one, 4), (two, 6)] {
+        let mut whole = EventStream::open(server.client(), params, &[]);
+        let mut cursors = vec![whole.beginning()];
+        let mut all = Vec::new();
+        for _ in 0..count {
+            let event = whole.event();
+            cursors.push(event.cursor().to_owned());
+            all.push(event.message());
+        }
+        for (place, cursor) in cursors.iter().enumerate() {
+            let mut rest = server.events_after(params, Some(cursor));
+            assert_eq!(rest.messages(count - place), all[place..], "{cursor}");
+            assert!(!rest.client.has_something(), "{cursor}");
+        }
+    }
+}
+
+#[test]
+fn last_event_id_overrides_from_id_and_epoch() {
+    let server = patient();
+    let epoch = epoch(&server);
+    (0..5).for_each(|_| {
+        server.write("c", "m");
+    });
+    let stale = [("channel", "c"), ("from_id", "1"), ("epoch", "elsewhere")];
+    let mut stream = server.events_after(&stale, Some(&format!("{epoch}:4")));
+    assert_eq!(ids(&mut stream, 2), [(String::new(), 4), (String::new(), 5)]);
+    // But a parameter that is none stays at fault.
+    let bad = [("channel", "c"), ("from_id", "x")];
+    let id = format!("{epoch}:4");
+    let headers = [("Accept", "text/event-stream"), ("Last-Event-ID", &*id)];
+    server.client().get_with("/read", &bad, &headers).fails_with(400, "bad_parameter");
+    // An ordinary read does not know it.
+    let plain = server.client().get_with("/read", &[("channel", "c"), ("from_id", "1")], &[("Last-Event-ID", &id)]);
+    assert_eq!(plain.ok().ids(), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_malformed_last_event_id_is_ignored() {
+    let server = patient();
+    let epoch = epoch(&server);
+    (0..3).for_each(|_| {
+        server.write("c", "m");
+    });
+    let params = [("channel", "c"), ("from_id", "2")];
+    let of_this = |rest: &str| format!("{epoch}{rest}");
+    let malformed = [
+        String::new(),
+        "3".to_owned(),
+        ":3".to_owned(),
+        "null".to_owned(),
+        of_this(""),
+        of_this(":"),
+        of_this(":x"),
+        of_this(":3,3"),
+        of_this(":3,"),
+        of_this(":3:3"),
+        of_this(":9007199254740992"),
+        of_this(":+3"),
+        of_this(": 3"),
+    ];
+    for id in malformed {
+        let mut stream = server.events_after(&params, Some(&id));
+        assert_eq!(ids(&mut stream, 2), [(String::new(), 2), (String::new(), 3)], "{id:?}");
+    }
+}
+
+#[test]
+fn after_a_restart_a_stream_is_reset() {
+    let before = patient();
+    (0..7).for_each(|_| {
+        before.write("a", "old");
+    });
+    let one = [("channel", "a"), ("from_id", "1")];
+    let mut stream = before.events(&one);
+    stream.messages(6);
+    let cursor = stream.event().cursor().to_owned();
+    assert!(cursor.ends_with(":8"));
+    drop((stream, before));
+
+    let after = patient();
+    let epoch = epoch(&after);
+    let me = after.introduce("a", "Josh");
+    after.write("b", "m");
+    let mut stream = EventStream::open(after.client(), &one, &[("Last-Event-ID", &cursor)]);
+    // Should it be lost again now, it is to have everything.
+    assert_eq!(stream.beginning(), format!("{epoch}:0"));
+    assert_eq!(stream.event().gap(), ("reset", "{}"));
+    assert_eq!(ids(&mut stream, 1), [(String::new(), 1)]);
+
+    let two = [("channel", "a"), ("channel", "b"), ("channel", "c")];
+    let cursors = cursor.replace(":8", ":8,-1,3");
+    let mut stream = EventStream::open(after.client(), &two, &[("Last-Event-ID", &cursors)]);
+    assert_eq!(stream.beginning(), format!("{epoch}:0,-1,0"));
+    // Every gap comes ahead of every message.
+    assert_eq!(stream.event().gap(), ("reset", r#"{"channel":"a"}"#));
+    assert_eq!(stream.event().gap(), ("reset", r#"{"channel":"c"}"#));
+    assert_eq!(ids(&mut stream, 2), [("a".into(), 1), ("b".into(), 1)]);
+    drop(me);
+}
+
+#[test]
+fn what_is_gone_is_told_ahead_of_what_is_left() {
+    let server = Server::with(&["--history", "2"]);
+    (0..5).for_each(|_| {
+        server.write("a", "m");
+    });
+    server.write("b", "m");
+    let mut stream = server.events(&[("channel", "a"), ("from_id", "2")]);
+    assert_eq!(stream.event().gap(), ("missed", "{}"));
+    assert_eq!(ids(&mut stream, 2), [(String::new(), 4), (String::new(), 5)]);
+
+    let both = [("channel", "b"), ("channel", "a"), ("from_id", "1"), ("from_id", "3")];
+    let mut stream = server.events(&both);
+    assert_eq!(stream.event().gap(), ("missed", r#"{"channel":"a"}"#));
+    assert_eq!(ids(&mut stream, 3), [("b".into(), 1), ("a".into(), 4), ("a".into(), 5)]);
+
+    for from_id in ["0", "-5"] {
+        let mut stream = server.events(&[("channel", "a"), ("from_id", from_id)]);
+        assert_eq!(ids(&mut stream, 2), [(String::new(), 4), (String::new(), 5)]);
+    }
+    // Beyond what there is: another numbering, though of the same epoch.
+    let mut stream = server.events(&[("channel", "a"), ("from_id", "7")]);
+    assert_eq!(stream.event().gap(), ("reset", "{}"));
+    assert_eq!(ids(&mut stream, 2), [(String::new(), 4), (String::new(), 5)]);
+}
+
+#[test]
+fn silence_is_filled_with_comments() {
+    let server = Server::with(&["--heartbeat", "100ms"]);
+    let start = now_ms();
+    let mut stream = server.events(&[("channel", "c")]);
+    for _ in 0..3 {
+        assert_eq!(stream.block(), Some(Event { is_sign_of_life: true, ..Event::default() }));
+    }
+    assert!(now_ms() - start >= 290, "more often than it is silent");
+    server.write("c", "m");
+    assert_eq!(stream.texts(1), ["m"]);
+    let comment = stream.client.take_until(b"\n\n").expect("a comment");
+    assert!(comment.starts_with(b":"), "{comment:?}");
+}
+
+#[test]
+fn a_stream_keeps_its_connection_alive() {
+    let server = Server::with(&["--connection-timeout", "300ms"]);
+    let me = server.introduce("c", "Josh");
+    let stream = server.events(&me.and(&[("channel", "elsewhere")]));
+    // Silence ends the other one, who came later; only then is the first left.
+    server.introduce("d", "Ann");
+    let ends = server.get("/read", &[("channel", "d"), ("from_id", "2")]).ok();
+    assert_eq!(ends.events(), ["goodbye timeout"]);
+    assert_eq!(server.members("c")["members"][0]["connection"], me.number);
+    drop(stream);
+    let ends = server.get("/read", &[("channel", "c"), ("from_id", "2")]).ok();
+    assert_eq!(ends.events(), ["goodbye closed"]);
+}
+
+#[test]
+fn closing_a_stream_says_goodbye_at_once() {
+    /// Closes a client, and returns what must be kept open of it.
+    type Closing = fn(Client) -> Option<Client>;
+    let ways: [(&str, Closing); 4] = [
+        ("closed", |client| {
+            drop(client);
+            None
+        }),
+        ("reset", |client| {
+            client.reset();
+            None
+        }),
+        ("half-closed", |client| {
+            client.half_close();
+            Some(client)
+        }),
+        ("closed behind bytes that are nothing", |mut client| {
+            client.send("GET / HTTP/1.1\r\n\r\n");
+            drop(client);
+            None
+        }),
+    ];
+    let server = patient();
+    for (channel, close) in ways {
+        let me = server.introduce(channel, "Josh");
+        let mut watcher = server.events(&[("channel", channel)]);
+        let stream = server.events(&me.and(&[("channel", channel)]));
+        let _kept = close(stream.client);
+        let goodbye = watcher.event().message();
+        assert_eq!((&goodbye["reason"], &goodbye["from"]), (&json!("closed"), &json!(me.number)), "{channel}");
+        server.wait_for_readers(channel, 1);
+    }
+}
+
+#[test]
+fn closing_has_its_grace() {
+    let server = Server::with(&["--close-grace", "150ms", "--connection-timeout", "1h"]);
+    let me = server.introduce("c", "Josh");
+    let mut watcher = server.events(&[("channel", "c")]);
+    drop(server.events(&me.and(&[("channel", "c")])));
+    let back = server.events(&me.and(&[("channel", "c")]));
+    // It came back in time; once it is gone for good, it is said.
+    let probe = server.introduce("probe", "Ann");
+    drop(server.events(&probe.and(&[("channel", "probe")])));
+    server.get("/read", &[("channel", "probe"), ("from_id", "2")]).ok();
+    assert!(!watcher.client.has_something());
+    drop(back);
+    assert_eq!(watcher.event().message()["reason"], "closed");
+}
+
+#[test]
+fn a_goodbye_reaches_the_stream_and_ends_it() {
+    let server = patient();
+    let me = server.introduce("c", "Josh");
+    let mut there = server.events(&me.and(&[("channel", "c")]));
+    let mut both = server.events(&me.and(&[("channel", "d"), ("channel", "c")]));
+    let mut elsewhere = server.events(&me.and(&[("channel", "elsewhere")]));
+    let mut other = server.events(&[("channel", "c")]);
+    server.get("/goodbye", &me.and(&[("message", "bye")])).ok();
+    for stream in [&mut there, &mut both] {
+        let goodbye = stream.event().message();
+        assert_eq!((&goodbye["reason"], &goodbye["message"]), (&json!("left"), &json!("bye")));
+        stream.ends();
+    }
+    elsewhere.ends();
+    assert_eq!(other.event().message()["reason"], "left");
+    assert!(!other.client.has_something());
+}
+
+#[test]
+fn leaving_one_channel_ends_no_stream() {
+    let server = patient();
+    let me = server.introduce("c", "Josh");
+    let mut stream = server.events(&me.and(&[("channel", "c")]));
+    server.get("/goodbye", &me.and(&[("channel", "c")])).ok();
+    assert_eq!(stream.event().message()["type"], "goodbye");
+    server.write("c", "m");
+    assert_eq!(stream.texts(1), ["m"]);
+}
+
+#[test]
+fn streams_replace_nothing_and_are_not_replaced() {
+    let server = patient();
+    let me = server.introduce("c", "Josh");
+    let c = me.and(&[("channel", "c")]);
+    let mut poll = server.park(&c);
+    let mut streams = [server.events(&c), server.events(&c)];
+    assert_eq!(server.readers("c"), 3);
+    let mut newer = server.client();
+    newer.send_get("/read", &c);
+    assert_eq!(poll.response().ok().ids(), [0; 0]);
+    assert_eq!(server.readers("c"), 3);
+    server.write("c", "m");
+    for stream in &mut streams {
+        assert_eq!(stream.texts(1), ["m"]);
+    }
+    assert_eq!(newer.response().ok().texts(), ["m"]);
+}
+
+#[test]
+fn a_stop_ends_streams_without_a_word() {
+    let mut server = patient();
+    let me = server.introduce("c", "Josh");
+    let mut streams = [server.events(&me.and(&[("channel", "c")])), server.events(&[("channel", "c")])];
+    let start = Instant::now();
+    server.signal(Signal::TERM);
+    for stream in &mut streams {
+        stream.ends();
+    }
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(4), "it waited for streams");
+}
+
+#[test]
+fn a_list_of_origins_is_for_streams_too() {
+    let server = Server::with(&["--allow-origin", "https://a.example"]);
+    for (origin, allowed) in [("https://a.example", Some("https://a.example")), ("https://b.example", None)] {
+        let stream = EventStream::open(server.client(), &[("channel", "c")], &[("Origin", origin)]);
+        assert_eq!(stream.head.header("access-control-allow-origin"), allowed);
+        assert_eq!(stream.head.header("vary"), Some("Origin"));
+    }
+}
+
+#[test]
+fn what_comes_behind_a_stream_is_nothing() {
+    let server = patient();
+    let mut client = server.client();
+    let stream = request("GET", "/read?channel=c", &[("Accept", "text/event-stream")], None);
+    let write = request("GET", "/write?channel=c&message=ghost", &[], None);
+    // What is pipelined before it is answered, in order.
+    client.send([&write[..], &stream, &write].concat());
+    assert_eq!(client.response().ok().text(), r#"{"id":1}"#);
+    assert_eq!(client.head().header("content-type"), Some("text/event-stream"));
+    let mut stream = EventStream { head: server.get("/health", &[]), client };
+    stream.beginning();
+    stream.client.send(write);
+    stream.client.send(vec![b'x'; 300_000]);
+    assert_eq!(server.write("c", "m"), 2);
+    assert_eq!(stream.texts(1), ["m"]);
+    assert_eq!(server.read("c", "1").texts(), ["ghost", "m"]);
+}
+
+#[test]
+fn a_history_longer_than_an_answer_arrives_whole() {
+    for (max_reply, max_backlog) in [("20k", "1m"), ("64m", "20k"), ("20k", "20k"), ("1", "1")] {
+        let server = Server::with(&["--max-reply", max_reply, "--max-backlog", max_backlog, "--history", "1000"]);
+        let text = "x".repeat(60_000);
+        let mut writer = server.client();
+        for number in 0..60 {
+            writer.post("/write?channel=c", "text/plain", format!("{number} {text}")).ok();
+        }
+        let mut stream =
+            EventStream::open(Client::connect_narrow(server.address()), &[("channel", "c"), ("from_id", "1")], &[]);
+        stream.beginning();
+        // While it reads, the channel goes on.
+        for number in 0..61 {
+            let came = stream.texts(1).remove(0);
+            assert!(came.starts_with(&format!("{number} x")), "{max_reply} {max_backlog}: {number}: {}", &came[..9]);
+            if number == 2 {
+                writer.post("/write?channel=c", "text/plain", format!("60 {text}")).ok();
+            }
+        }
+    }
+}
+
+#[test]
+fn who_is_on_streams_is_counted_as_a_reader_once() {
+    let server = patient();
+    let streams: Vec<EventStream> = (0..3).map(|_| server.events(&[("channel", "c"), ("channel", "d")])).collect();
+    assert_eq!((server.readers("c"), server.readers("d")), (3, 3));
+    drop(streams);
+    until("they are gone", || server.readers("c") + server.readers("d") == 0);
+}
+
+#[test]
+fn a_private_pair_is_streamed_from_its_reading_half() {
+    let server = patient();
+    let pair = server.get("/create", &[]).ok().json();
+    let name = |half: &str| pair[half].as_str().expect("a name").to_owned();
+    let mut stream = server.events(&[("channel", &name("read"))]);
+    server.write(&name("write"), "psst");
+    assert_eq!(stream.texts(1), ["psst"]);
+    let me: Identity = server.introduce(&name("write"), "Josh");
+    assert_eq!(stream.event().message()["from"], me.number);
+}

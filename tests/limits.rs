@@ -1,0 +1,159 @@
+//! Limits for each address, alone and behind a proxy.
+
+mod common;
+
+use common::{Client, Response, Server, until};
+
+/// A write that a proxy hands on, for whom `hops` tells.
+fn write_for(server: &Server, hops: &str) -> Response {
+    let params = [("channel", "c"), ("message", "m")];
+    Client::connect(server.address()).get_with("/write", &params, &[("X-Forwarded-For", hops)])
+}
+
+#[track_caller]
+fn is_refused_for_now(answer: &Response) {
+    answer.fails_with(429, "too_many_requests");
+    let after = answer.header("retry-after").expect("a Retry-After");
+    assert!((1..=10).contains(&after.parse::<u32>().expect("seconds")), "{after}");
+}
+
+#[test]
+fn an_address_may_add_so_many_messages_at_once_and_others_are_not_touched_by_it() {
+    let server = Server::with(&["--max-rate", "1", "--trust-proxy", "127.0.0.1"]);
+    let taken = (0..30).take_while(|_| write_for(&server, "192.0.2.1").status == 200).count();
+    assert!((10..=12).contains(&taken), "{taken}");
+    is_refused_for_now(&write_for(&server, "192.0.2.1"));
+    assert_eq!(write_for(&server, "192.0.2.2").status, 200);
+    // What the client itself puts in front changes nothing.
+    is_refused_for_now(&write_for(&server, "198.51.100.9, 192.0.2.1"));
+    // A network of IPv6 is one address.
+    for host in 0..20 {
+        write_for(&server, &format!("2001:db8::{host:x}"));
+    }
+    is_refused_for_now(&write_for(&server, "2001:db8::ffff"));
+    assert_eq!(write_for(&server, "2001:db8:0:1::1").status, 200);
+}
+
+#[test]
+fn what_adds_nothing_is_not_counted_and_a_goodbye_is_never_refused() {
+    let server = Server::with(&["--max-rate", "1"]);
+    let josh = server.introduce("c", "Josh");
+    let auth = josh.auth.clone();
+    let credentials = [("connection", josh.number.to_string()), ("auth", auth)];
+    let mut client = Client::connect(server.address());
+    let write = [("channel", "c"), ("message", "m")];
+    until("the limit is reached", || client.get("/write", &write).status == 429);
+    is_refused_for_now(&client.get("/introduce", &write));
+    for _ in 0..30 {
+        client.get("/read", &[("channel", "c"), ("from_id", "1")]).ok();
+        client.get("/members", &[("channel", "c")]).ok();
+        client.get("/create", &[]).ok();
+    }
+    let goodbye: Vec<_> = credentials.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    client.get("/goodbye", &goodbye).ok();
+}
+
+#[test]
+fn nobody_is_believed_whom_the_operator_did_not_name() {
+    let server = Server::with(&["--max-rate", "1", "--trust-proxy", "10.0.0.0/8"]);
+    let taken = (0..30).take_while(|host| write_for(&server, &format!("192.0.2.{host}")).status == 200).count();
+    assert!((10..=12).contains(&taken), "{taken}");
+}
+
+#[test]
+fn an_address_has_so_many_clients_at_once() {
+    let server = Server::with(&["--max-clients-per-address", "3"]);
+    let mut clients: Vec<_> = (0..3).map(|_| Client::connect(server.address())).collect();
+    for client in &mut clients {
+        client.get("/health", &[]).ok();
+    }
+    let mut fourth = Client::connect(server.address());
+    let answer = fourth.response();
+    is_refused_for_now(&answer);
+    assert!(answer.says_close());
+    drop(clients.pop());
+    until("one may come for the one who went", || {
+        let mut client = Client::connect(server.address());
+        client.try_send(common::request("GET", "/health", &[], None)) && client.response().status == 200
+    });
+}
+
+#[test]
+fn a_proxy_has_as_many_clients_as_it_needs() {
+    let server = Server::with(&["--max-clients-per-address", "2", "--trust-proxy", "127.0.0.0/8"]);
+    let mut clients: Vec<_> = (0..5).map(|_| Client::connect(server.address())).collect();
+    for client in &mut clients {
+        client.get("/health", &[]).ok();
+    }
+}
+
+/// Messages of a kilobyte, some of them in each of ten channels.
+fn fill(server: &Server, count: usize) -> Vec<Response> {
+    let mut client = Client::connect(server.address());
+    let text = "x".repeat(1_000);
+    (0..count)
+        .map(|place| client.get("/write", &[("channel", &format!("c{}", place % 10)), ("message", &text)]))
+        .collect()
+}
+
+#[test]
+fn where_memory_ends_the_oldest_history_goes_first_and_is_told_as_missed() {
+    let server = Server::with(&["--max-memory", "200k", "--history", "1000"]);
+    assert!(fill(&server, 1_000).iter().all(|answer| answer.status == 200));
+    let retained = |channel: &str| {
+        let answer = server.get("/read", &[("channel", channel), ("from_id", "1")]).ok();
+        assert_eq!(answer.json()["missed"], true);
+        let ids: Vec<_> =
+            answer.json()["messages"].as_array().expect("messages").iter().map(|it| it["id"].clone()).collect();
+        assert_eq!(ids.last().expect("the newest is there"), 100);
+        ids.len()
+    };
+    let counts: Vec<_> = (0..10).map(|place| retained(&format!("c{place}"))).collect();
+    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+    assert!(most - least <= 5, "of all channels alike, but for those of the same millisecond: {counts:?}");
+    assert!((100..200).contains(&counts.iter().sum::<usize>()), "{counts:?}");
+}
+
+#[test]
+fn where_no_history_is_left_nothing_comes_in_and_everything_goes_out() {
+    let server = Server::with(&["--max-memory", "100k", "--history", "0"]);
+    let text = "n".repeat(3_000);
+    let mut members = Vec::new();
+    let mut client = Client::connect(server.address());
+    until("members have taken all there is", || {
+        let answer = client.get("/introduce", &[("channel", "c"), ("message", &text)]);
+        if answer.status == 200 {
+            let json = answer.json();
+            members.push((json["connection"].to_string(), json["auth"].as_str().expect("a secret").to_owned()));
+        }
+        answer.status != 200
+    });
+    assert!((10..40).contains(&members.len()), "{}", members.len());
+    let answer = client.get("/introduce", &[("channel", "another"), ("message", &text)]);
+    answer.fails_with(503, "over_capacity");
+    answer.header("retry-after").expect("a Retry-After");
+    assert_eq!(client.get("/read", &[("channel", "c"), ("from_id", "0")]).ok().texts().len(), members.len());
+    for (connection, auth) in &members {
+        client.get("/goodbye", &[("connection", connection), ("auth", auth)]).ok();
+    }
+    client.get("/introduce", &[("channel", "c"), ("message", &text)]).ok();
+}
+
+#[test]
+fn requests_that_are_not_whole_take_no_more_memory_than_there_is() {
+    let server = Server::with(&["--max-memory", "300k", "--max-message", "64k"]);
+    let head = "POST /write?channel=c HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 60000\r\n\r\n";
+    let half = [head, &"x".repeat(50_000)].concat();
+    let mut clients: Vec<_> = (0..20).map(|_| Client::connect(server.address())).collect();
+    for client in &mut clients {
+        client.send(&half);
+    }
+    until("those are refused for whom there is no room", || {
+        clients.iter().filter(|client| client.has_something()).count() >= 10
+    });
+    let refused = clients.iter_mut().filter(|client| client.has_something());
+    let count = refused.map(|client| client.response().fails_with(503, "over_capacity")).count();
+    assert!(count < 20, "a few have room: {count} of 20 are refused");
+    drop(clients);
+    until("their room is free", || server.get("/write", &[("channel", "c"), ("message", "m")]).status == 200);
+}

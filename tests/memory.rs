@@ -1,0 +1,91 @@
+//! The hub's count of what it holds, against what the allocator gave out.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use speak::hub::{Auth, Config, Epoch, Hub, Millis, Mode, Name, Now, ReadCall, Since, Who, token};
+
+/// Bytes that are given out now.
+static GIVEN: AtomicUsize = AtomicUsize::new(0);
+
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: hands everything on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        GIVEN.fetch_add(layout.size(), Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
+        GIVEN.fetch_sub(layout.size(), Ordering::Relaxed);
+        unsafe { System.dealloc(piece, layout) }
+    }
+}
+
+fn hub() -> Hub {
+    Hub::new(Config {
+        history: 100,
+        retention: Duration::from_secs(3600),
+        connection_timeout: Duration::from_secs(5),
+        close_grace: Duration::ZERO,
+        max_reply: 1 << 20,
+        max_channels: 0,
+        max_memory: usize::MAX,
+        epoch: Epoch::new(*b"aaaaaaaa"),
+        resting_key: [0; 16],
+    })
+}
+
+type Fill<'a> = &'a dyn Fn(&mut Hub, usize);
+
+#[test]
+fn the_count_is_near_the_truth_whatever_fills_the_hub() {
+    let now = Now { mono: Millis(0), unix_ms: 0 };
+    let auth = |number: usize| {
+        let mut digits = format!("{number:022}").into_bytes().into_iter();
+        Auth::new(token(|| digits.next().unwrap_or(b'a')))
+    };
+    let fills: [(&str, Fill<'_>); 5] = [
+        ("short messages in one channel after the other", &|hub, step| {
+            let name = format!("channel-{}", step / 100);
+            hub.write(now, &Name::parse(&name).unwrap().writable().unwrap(), "howdy", None).unwrap();
+        }),
+        ("long messages in many channels", &|hub, step| {
+            let name = format!("channel-{}", step % 50);
+            hub.write(now, &Name::parse(&name).unwrap().writable().unwrap(), &"x".repeat(2_000), None).unwrap();
+        }),
+        ("channels with one message", &|hub, step| {
+            let name = format!("a-channel-with-a-rather-long-name-{step}");
+            hub.write(now, &Name::parse(&name).unwrap().writable().unwrap(), "", None).unwrap();
+        }),
+        ("members", &|hub, step| {
+            let name = format!("channel-{}", step % 20);
+            let log = Name::parse(&name).unwrap().writable().unwrap();
+            hub.introduce(now, &log, "Josh", Who::New(auth(step))).ok().unwrap();
+        }),
+        ("readers", &|hub, step| {
+            let name = format!("channel-{}", step % 1_000);
+            let follows = [(Name::parse(&name).unwrap().readable().unwrap(), Since::Now)];
+            let call =
+                ReadCall { follows: &follows, epoch: None, credentials: None, mode: Mode::Once, client: step as u64 };
+            assert!(hub.read(now, &call).is_ok());
+        }),
+    ];
+    for (what, fill) in fills {
+        let before = GIVEN.load(Ordering::Relaxed);
+        let mut hub = hub();
+        let empty = hub.memory();
+        for step in 0..5_000 {
+            fill(&mut hub, step);
+        }
+        let (counted, given) = (hub.memory() - empty, GIVEN.load(Ordering::Relaxed) - before);
+        let percent = counted * 100 / given;
+        assert!((85..170).contains(&percent), "{what}: counted {counted} of {given} bytes, {percent} %");
+        drop(hub);
+    }
+}

@@ -1,0 +1,821 @@
+//! Web sockets, sentence by sentence of the contract. Frames are made by hand, so that they may be wrong; the last tests
+//! hear what an independent client, tungstenite, thinks of it.
+
+mod common;
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use common::{
+    CLOSE, Client, Frame, GUARD, HANDSHAKE, Identity, PING, PONG, Server, Socket, TEXT, handshake, masked, request,
+    until,
+};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+/// A server on which nothing ends by itself.
+fn patient() -> Server {
+    patient_with(&[])
+}
+
+fn patient_with(options: &[&str]) -> Server {
+    let patient = ["--connection-timeout", "1h", "--heartbeat", "1h", "--request-timeout", "1h"];
+    Server::with(&[&patient, options].concat())
+}
+
+/// A frame that writes `text` to a channel.
+fn write(channel: &str, text: &str) -> Vec<u8> {
+    masked(TEXT, json!({"call": "write", "channel": channel, "message": text}).to_string())
+}
+
+#[test]
+fn a_handshake_is_answered_by_the_book() {
+    let server = patient();
+    let variants: [&[(&str, &str)]; 5] = [
+        &HANDSHAKE,
+        &[("upgrade", "WebSocket"), ("connection", "keep-alive, upgrade"), HANDSHAKE[2], HANDSHAKE[3]],
+        &[("Upgrade", "h2c, websocket"), HANDSHAKE[1], HANDSHAKE[2], HANDSHAKE[3]],
+        // What was offered is not taken, and so not named.
+        &[
+            HANDSHAKE[0],
+            HANDSHAKE[1],
+            HANDSHAKE[2],
+            HANDSHAKE[3],
+            ("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"),
+            ("Sec-WebSocket-Protocol", "chat, superchat"),
+        ],
+        &[
+            HANDSHAKE[0],
+            HANDSHAKE[1],
+            HANDSHAKE[2],
+            HANDSHAKE[3],
+            ("Accept", "text/event-stream"),
+            ("Last-Event-ID", "e:1"),
+        ],
+    ];
+    for headers in variants {
+        let mut client = server.client();
+        client.send(request("GET", "/read?channel=c", headers, None));
+        let head = client.head();
+        assert_eq!(head.status, 101, "{headers:?}: {head:?}");
+        assert!(head.header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket")));
+        assert!(head.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")));
+        assert_eq!(head.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        for name in ["sec-websocket-extensions", "sec-websocket-protocol", "content-length", "content-type"] {
+            assert_eq!(head.header(name), None, "{name}");
+        }
+        // Nothing to tell: no first frame.
+        assert!(!client.has_something());
+    }
+}
+
+#[test]
+fn a_handshake_at_fault_is_refused_and_closed() {
+    let server = patient();
+    let [upgrade, connection, key, version] = HANDSHAKE;
+    let named = |value| ("Sec-WebSocket-Key", value);
+    let cases: [&[(&str, &str)]; 12] = [
+        &[upgrade, key, version],
+        &[upgrade, ("Connection", "keep-alive"), key, version],
+        &[upgrade, connection, version],
+        &[upgrade, connection, key, key, version],
+        &[upgrade, connection, named(""), version],
+        &[upgrade, connection, named("c2hvcnQ="), version],
+        &[upgrade, connection, named("dGhlIHNhbXBsZSBub25jZQ"), version],
+        &[upgrade, connection, named("this is no key of any sort"), version],
+        &[upgrade, connection, key],
+        &[upgrade, connection, key, ("Sec-WebSocket-Version", "8")],
+        &[upgrade, connection, key, version, version],
+        &[upgrade, connection, key, ("Sec-WebSocket-Version", "13, 8")],
+    ];
+    for headers in cases {
+        let mut client = server.client();
+        client.send(request("GET", "/read?channel=c", headers, None));
+        // Frames may follow at once: they are not taken for requests.
+        client.try_send(write("c", "ghost"));
+        let answer = client.response();
+        answer.fails_with(400, "bad_request");
+        assert_eq!(answer.header("sec-websocket-version"), Some("13"));
+        assert!(answer.says_close(), "{headers:?}");
+        client.is_closed();
+    }
+    assert_eq!(server.read("c", "1").next_id(), 1);
+}
+
+#[test]
+fn an_upgrade_elsewhere_is_ignored() {
+    let server = patient();
+    server.write("c", "m");
+    let read = "/read?channel=c&from_id=1";
+    let mut client = server.client();
+    assert_eq!(client.call(request("POST", read, &HANDSHAKE, Some(b""))).ok().ids(), [1]);
+    assert_eq!(client.call(request("GET", "/health", &HANDSHAKE, None)).ok().text(), r#"{"status":"ok"}"#);
+    let [_, connection, key, version] = HANDSHAKE;
+    assert_eq!(
+        client.call(request("GET", read, &[("Upgrade", "h2c"), connection, key, version], None)).ok().ids(),
+        [1]
+    );
+    let old = String::from_utf8(request("GET", read, &HANDSHAKE, None)).expect("ASCII").replace("HTTP/1.1", "HTTP/1.0");
+    assert_eq!(client.call(old).ok().ids(), [1]);
+}
+
+#[test]
+fn a_read_at_fault_is_no_socket() {
+    let server = patient();
+    let me = server.introduce("c", "Josh");
+    for (params, status, error) in [
+        ("", 400, "missing_parameter"),
+        ("channel=c&from_id=x", 400, "bad_parameter"),
+        ("channel=~", 400, "bad_channel"),
+        (&*format!("channel=c&connection={}&auth=wrong", me.number), 403, "bad_auth"),
+        ("channel=c&connection=77&auth=x", 410, "connection_ended"),
+    ] {
+        let mut client = server.client();
+        client.call(request("GET", &format!("/read?{params}"), &HANDSHAKE, None)).fails_with(status, error);
+    }
+    assert_eq!(server.readers("c"), 0);
+}
+
+#[test]
+fn frames_are_the_answers_of_reads() {
+    let server = Server::with(&["--history", "3", "--heartbeat", "1h", "--connection-timeout", "1h"]);
+    server.introduce("c", "Josh");
+    for text in ["two", "three", "four", "five"] {
+        server.write("c", text);
+    }
+    server.write("d", "m");
+    let reads: [&[(&str, &str)]; 7] = [
+        &[("channel", "c"), ("from_id", "0")],
+        &[("channel", "c"), ("from_id", "1")],
+        &[("channel", "c"), ("from_id", "5")],
+        &[("channel", "c"), ("from_id", "-2")],
+        &[("channel", "c"), ("from_id", "99")],
+        &[("channel", "c"), ("from_id", "2"), ("epoch", "elsewhere")],
+        &[
+            ("channel", "d"),
+            ("channel", "none"),
+            ("channel", "c"),
+            ("from_id", "1"),
+            ("from_id", "0"),
+            ("from_id", "1"),
+        ],
+    ];
+    for params in reads {
+        let expected = server.get("/read", &[params, &[("timeout", "0")]].concat()).ok();
+        assert_eq!(server.socket(params).text(), expected.text(), "{params:?}");
+    }
+    let quiet: [&[(&str, &str)]; 4] = [
+        &[("channel", "c")],
+        &[("channel", "c"), ("from_id", "7")],
+        &[("channel", "none"), ("from_id", "0")],
+        &[("channel", "nowhere"), ("from_id", "-5")],
+    ];
+    for params in quiet {
+        let mut socket = server.socket(params);
+        assert!(!socket.client.has_something(), "{params:?}");
+        let channel = params[0].1;
+        let id = server.write(channel, "new");
+        let expected = server.read(channel, &id.to_string());
+        assert_eq!(socket.text(), expected.text(), "{params:?}");
+    }
+}
+
+#[test]
+fn every_call_is_answered_as_over_http_with_its_ref_first() {
+    let server = patient();
+    let mut socket = server.socket(&[("channel", "elsewhere")]);
+    let mut ask = |call: Value| {
+        socket.ask(&call);
+        socket.text()
+    };
+    assert_eq!(ask(json!({"call": "write", "channel": "c", "message": "m", "ref": 1})), r#"{"ref":1,"id":1}"#);
+    // A frame without ref is answered too.
+    assert_eq!(ask(json!({"call": "write", "channel": "c", "message": ""})), r#"{"id":2}"#);
+    let introduced = ask(json!({"call": "introduce", "channel": "c", "message": "Josh", "ref": "r"}));
+    assert!(introduced.starts_with(r#"{"ref":"r","connection":1,"auth":""#), "{introduced}");
+    assert!(introduced.ends_with(r#"","id":3,"timeout":3600}"#), "{introduced}");
+    let introduced: Value = serde_json::from_str(&introduced).expect("JSON");
+    let auth = introduced["auth"].as_str().expect("a secret").to_owned();
+    let members = ask(json!({"call": "members", "channel": "c", "ref": 2}));
+    assert_eq!(members, format!("{{\"ref\":2,{}", &server.get("/members", &[("channel", "c")]).text()[1..]));
+    // `connection` may be a number or a text.
+    let wrote = ask(json!({"call": "write", "channel": "c", "message": "x", "connection": 1, "auth": auth, "ref": 3}));
+    assert_eq!(wrote, r#"{"ref":3,"id":4}"#);
+    assert_eq!(server.read("c", "4").messages()[0]["from"], 1);
+    let left = ask(json!({"call": "goodbye", "connection": "1", "auth": auth, "message": "bye", "ref": 4}));
+    assert_eq!(left, r#"{"ref":4,"ok":true}"#);
+    assert_eq!(server.read("c", "5").messages()[0]["message"], "bye");
+    let pair = ask(json!({"call": "create", "ref": 5}));
+    assert!(pair.starts_with(r#"{"ref":5,"read":"~r"#) && pair.contains(r#"","write":"~w"#), "{pair}");
+    let read = ask(json!({"call": "read", "channel": "c", "from_id": -1, "ref": 6}));
+    assert_eq!(read, format!("{{\"ref\":6,{}", &server.read("c", "-1").text()[1..]));
+}
+
+#[test]
+fn a_ref_is_any_number_or_string() {
+    let server = patient();
+    let mut socket = server.socket(&[("channel", "c")]);
+    let long = format!("\"{}\"", "é".repeat(10_000));
+    let refs =
+        ["0", "-1", "1.5", "9007199254740993", "18446744073709551615", "\"\"", "\"a\\\"\\\\\\n\"", "\"😀\"", &long];
+    for reference in refs {
+        socket.send(TEXT, format!(r#"{{"call":"create","ref":{reference}}}"#));
+        let answer = socket.text();
+        assert!(answer.starts_with(&format!("{{\"ref\":{reference},\"read\":")), "{reference}: {answer}");
+        // Errors have it as well.
+        socket.send(TEXT, format!(r#"{{"ref":{reference},"call":"write"}}"#));
+        let answer = socket.text();
+        assert!(answer.starts_with(&format!("{{\"ref\":{reference},\"error\":\"missing_parameter\"")), "{answer}");
+    }
+    // The same number, though spelled in another way.
+    for (reference, value) in [("1e2", 100.0), ("-0.0", 0.0), ("\"\\u0041\"", f64::NAN)] {
+        socket.send(TEXT, format!(r#"{{"call":"create","ref":{reference}}}"#));
+        let answer = socket.json();
+        assert!(answer["ref"].as_f64() == Some(value) || answer["ref"] == "A", "{answer}");
+    }
+    for reference in ["null", "true", "[1]", "{}"] {
+        socket.send(TEXT, format!(r#"{{"call":"create","ref":{reference}}}"#));
+        let answer = socket.text();
+        assert!(answer.starts_with(r#"{"error":"bad_parameter","#), "{answer}");
+    }
+}
+
+#[test]
+fn a_frame_that_is_no_call_is_answered_by_an_error() {
+    let server = patient_with(&["--max-message", "10"]);
+    let me = server.introduce("c", "Josh");
+    let mut socket = server.socket(&[("channel", "c")]);
+    let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
+    let cases = [
+        ("", "bad_request"),
+        (" ", "bad_request"),
+        ("{", "bad_request"),
+        ("[]", "bad_request"),
+        ("null", "bad_request"),
+        ("\"write\"", "bad_request"),
+        ("{}", "bad_request"),
+        (r#"{"call":5}"#, "bad_request"),
+        (r#"{"call":"create"} x"#, "bad_request"),
+        (r#"{"call":"write","channel":"c","message":"\ud800"}"#, "bad_request"),
+        (&*deep, "bad_request"),
+        (r#"{"call":"health"}"#, "bad_parameter"),
+        (r#"{"call":"Write"}"#, "bad_parameter"),
+        (r#"{"call":""}"#, "bad_parameter"),
+        (r#"{"call":"write","channel":"c"}"#, "missing_parameter"),
+        (r#"{"call":"write","channel":5,"message":"m"}"#, "bad_parameter"),
+        (r#"{"call":"write","channel":["c"],"message":"m"}"#, "bad_parameter"),
+        (r#"{"call":"write","channel":"c","message":null}"#, "bad_parameter"),
+        (r#"{"call":"write","channel":"c","message":"longer than ten"}"#, "message_too_large"),
+        (r#"{"call":"write","channel":"","message":"m"}"#, "bad_channel"),
+        (r#"{"call":"write","channel":"a\u0000b","message":"m"}"#, "bad_channel"),
+        (r#"{"call":"write","channel":"c","message":"m","connection":1}"#, "bad_parameter"),
+        (r#"{"call":"write","channel":"c","message":"m","connection":1,"auth":"x"}"#, "bad_auth"),
+        (r#"{"call":"write","channel":"c","message":"m","connection":1.5,"auth":"x"}"#, "bad_parameter"),
+        (r#"{"call":"write","channel":"c","message":"m","connection":99,"auth":"x"}"#, "connection_ended"),
+        (r#"{"call":"goodbye"}"#, "missing_parameter"),
+        (r#"{"call":"members"}"#, "missing_parameter"),
+        (r#"{"call":"read"}"#, "missing_parameter"),
+        (r#"{"call":"read","channel":[]}"#, "missing_parameter"),
+    ];
+    for (text, error) in cases {
+        socket.send(TEXT, text);
+        let answer = socket.json();
+        assert_eq!(answer["error"], error, "{text:.80}: {answer}");
+        assert_eq!(answer.as_object().map(serde_json::Map::len), Some(3), "{answer}");
+    }
+    // None of that changed anything, and the socket goes on.
+    let me = me.and(&[("channel", "c"), ("message", "m")]);
+    server.get("/write", &me).ok();
+    assert_eq!(socket.texts(), ["m"]);
+    assert_eq!(server.read("c", "1").next_id(), 3);
+}
+
+#[test]
+fn unknown_keys_of_a_call_are_ignored() {
+    let server = patient();
+    let mut socket = server.socket(&[("channel", "elsewhere")]);
+    let call =
+        json!({"call": "write", "channel": "c", "message": "m", "_": {}, "timeout": "x", "callback": [], "ref": 1});
+    assert_eq!(socket.call(&call), json!({"ref": 1, "id": 1}));
+}
+
+#[test]
+fn a_read_replaces_the_channels_that_a_socket_follows() {
+    let server = patient();
+    for channel in ["a", "b", "c"] {
+        server.write(channel, "old");
+    }
+    let mut socket = server.socket(&[("channel", "a")]);
+    let answer = socket.call(&json!({"call": "read", "channel": "b", "from_id": 1, "ref": 1}));
+    assert_eq!((&answer["ref"], &answer["messages"][0]["message"]), (&json!(1), &json!("old")));
+    assert_eq!((server.readers("a"), server.readers("b")), (0, 1));
+    server.write("a", "unheard");
+    server.write("b", "new");
+    assert_eq!(socket.texts(), ["new"]);
+
+    let call = json!({"call": "read", "channel": ["a", "none", "b"], "from_id": ["-1", 0, 3], "ref": "x"});
+    let answer = socket.call(&call);
+    assert_eq!(answer["channels"][0]["messages"][0]["message"], "unheard");
+    assert_eq!(answer["channels"][2], json!({"channel": "b", "messages": [], "next_id": 3}));
+    server.write("none", "news");
+    let frame = socket.json();
+    assert_eq!(frame["channels"][1]["messages"][0]["message"], "news");
+    assert_eq!(frame["channels"].as_array().map(Vec::len), Some(3));
+
+    // One in an array is one. Without from_id only what is new comes, but the call is answered.
+    let answer = socket.call(&json!({"call": "read", "channel": ["c"]}));
+    assert_eq!((&answer["messages"], &answer["next_id"]), (&json!([]), &json!(2)));
+    let answer = socket.call(&json!({"call": "read", "channel": "c", "from_id": 1, "epoch": "elsewhere"}));
+    assert_eq!(answer["reset"], true);
+    let answer = socket.call(&json!({"call": "read", "channel": "c", "from_id": 9}));
+    assert_eq!(answer["reset"], true);
+    assert_eq!((server.readers("a"), server.readers("c")), (0, 1));
+}
+
+#[test]
+fn a_read_that_fails_leaves_the_socket_as_it_was() {
+    let server = patient_with(&["--max-channels", "2"]);
+    let me = server.introduce("a", "Josh");
+    let mut socket = server.socket(&me.and(&[("channel", "a"), ("channel", "b")]));
+    let many: Vec<String> = (0..33).map(|number| number.to_string()).collect();
+    let failing = [
+        (json!({"call": "read"}), "missing_parameter"),
+        (json!({"call": "read", "channel": "~"}), "bad_channel"),
+        (json!({"call": "read", "channel": ["a", "a"]}), "bad_parameter"),
+        (json!({"call": "read", "channel": ["a", "b"], "from_id": 1}), "bad_parameter"),
+        (json!({"call": "read", "channel": "a", "from_id": "x"}), "bad_parameter"),
+        (json!({"call": "read", "channel": "a", "from_id": 1.5}), "bad_parameter"),
+        (json!({"call": "read", "channel": "a", "from_id": null}), "bad_parameter"),
+        (json!({"call": "read", "channel": [["a"]]}), "bad_parameter"),
+        (json!({"call": "read", "channel": many}), "bad_parameter"),
+        (json!({"call": "read", "channel": "one too many"}), "over_capacity"),
+        (json!({"call": "read", "channel": "a", "connection": 1, "auth": "wrong"}), "bad_auth"),
+    ];
+    for (call, error) in failing {
+        assert_eq!(socket.call(&call)["error"], error, "{call}");
+    }
+    assert_eq!((server.readers("a"), server.readers("b")), (1, 1));
+    server.write("b", "m");
+    assert_eq!(socket.json()["channels"][1]["messages"][0]["message"], "m");
+    drop(socket);
+    let goodbye = server.get("/read", &[("channel", "a"), ("from_id", "2")]).ok();
+    assert_eq!(goodbye.events(), ["goodbye closed"]);
+}
+
+#[test]
+fn the_handshakes_connection_is_the_sockets_own() {
+    let server = Server::with(&["--connection-timeout", "400ms"]);
+    let own = server.introduce("c", "Josh");
+    let other = server.introduce("d", "Ann");
+    let mut socket = server.socket(&own.and(&[("channel", "c")]));
+    // Reading anew with another's proof does not make that one the socket's.
+    let mut call = json!({"call": "read", "channel": "c", "ref": 1});
+    call["connection"] = json!(other.number);
+    call["auth"] = json!(other.auth);
+    assert_eq!(socket.call(&call)["ref"], 1);
+    // A call that names nobody is nobody's.
+    assert_eq!(socket.call(&json!({"call": "write", "channel": "c", "message": "m", "ref": 2}))["id"], 2);
+    assert_eq!(socket.texts(), ["m"]);
+    assert_eq!(server.read("c", "2").messages()[0].get("from"), None);
+    assert_eq!(server.get("/read", &[("channel", "d"), ("from_id", "2")]).events(), ["goodbye timeout"]);
+    assert_eq!(server.members("c")["members"][0]["connection"], own.number);
+    drop(socket);
+    let goodbye = server.get("/read", &[("channel", "c"), ("from_id", "3")]).ok();
+    assert_eq!(goodbye.events(), ["goodbye closed"]);
+}
+
+#[test]
+fn closing_a_socket_says_goodbye_at_once() {
+    type Closing = fn(Socket) -> Option<Socket>;
+    let ways: [(&str, Closing); 5] = [
+        ("FIN", |socket| {
+            drop(socket);
+            None
+        }),
+        ("RST", |socket| {
+            socket.client.reset();
+            None
+        }),
+        ("half a close", |socket| {
+            socket.client.half_close();
+            Some(socket)
+        }),
+        ("Close", |mut socket| {
+            socket.send(CLOSE, 1001_u16.to_be_bytes());
+            Some(socket)
+        }),
+        ("a violation", |mut socket| {
+            socket.client.send([0xff; 2]);
+            Some(socket)
+        }),
+    ];
+    let server = patient();
+    for (channel, close) in ways {
+        let me = server.introduce(channel, "Josh");
+        let mut watcher = server.socket(&[("channel", channel)]);
+        let _kept = close(server.socket(&me.and(&[("channel", channel)])));
+        let goodbye = &watcher.json()["messages"][0];
+        assert_eq!((&goodbye["reason"], &goodbye["from"]), (&json!("closed"), &json!(me.number)), "{channel}");
+        server.wait_for_readers(channel, 1);
+    }
+}
+
+#[test]
+fn a_goodbye_reaches_the_socket_and_ends_it() {
+    let server = patient();
+    let me = server.introduce("c", "Josh");
+    let mut there = server.socket(&me.and(&[("channel", "c")]));
+    let mut elsewhere = server.socket(&me.and(&[("channel", "elsewhere")]));
+    let mut other = server.socket(&[("channel", "c")]);
+    // It may say so itself.
+    there.ask(&json!({"call": "goodbye", "connection": me.number, "auth": me.auth, "ref": 1}));
+    assert_eq!(there.text(), r#"{"ref":1,"ok":true}"#);
+    assert_eq!(there.json()["messages"][0]["reason"], "left");
+    there.ends_with(1000);
+    elsewhere.ends_with(1000);
+    assert_eq!(other.json()["messages"][0]["reason"], "left");
+    assert!(!other.client.has_something());
+}
+
+#[test]
+fn sockets_replace_nothing_and_are_not_replaced() {
+    let server = patient();
+    let me = server.introduce("c", "Josh");
+    let c = me.and(&[("channel", "c")]);
+    let mut poll = server.park(&c);
+    let mut sockets = [server.socket(&c), server.socket(&c)];
+    let mut newer = server.client();
+    newer.send_get("/read", &c);
+    assert_eq!(poll.response().ok().ids(), [0; 0]);
+    assert_eq!(server.readers("c"), 3);
+    server.write("c", "m");
+    assert!(sockets.iter_mut().all(|socket| socket.texts() == ["m"]));
+}
+
+#[test]
+fn a_stop_says_1001() {
+    let mut server = patient();
+    let me = server.introduce("c", "Josh");
+    let mut sockets = [server.socket(&me.and(&[("channel", "c")])), server.socket(&[("channel", "c")])];
+    let start = Instant::now();
+    server.signal(Signal::TERM);
+    for socket in &mut sockets {
+        socket.ends_with(1001);
+    }
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(4), "it waited for sockets");
+}
+
+#[test]
+fn what_is_forbidden_has_its_code() {
+    // The largest frame is that of a message in which every byte is escaped, and 32 KiB.
+    let server = patient_with(&["--max-message", "100"]);
+    let largest = 6 * 100 + 32 * 1024;
+    let long = vec![b' '; largest + 1];
+    let one = masked(0x01, &long[..largest]);
+    let cases: Vec<(&str, Vec<u8>, u16)> = vec![
+        ("not masked", vec![0x81, 2, b'{', b'}'], 1002),
+        ("RSV1", masked(0xc1, "{}"), 1002),
+        ("RSV2", masked(0xa1, "{}"), 1002),
+        ("RSV3", masked(0x91, "{}"), 1002),
+        ("RSV1 of a ping", masked(0xc9, ""), 1002),
+        ("opcode 3", masked(0x83, "{}"), 1002),
+        ("opcode 7", masked(0x87, ""), 1002),
+        ("opcode 11", masked(0x8b, ""), 1002),
+        ("opcode 15", masked(0x8f, ""), 1002),
+        ("a ping of 126 bytes", masked(PING, [0; 126]), 1002),
+        ("a close of 126 bytes", masked(CLOSE, [0x03; 126]), 1002),
+        ("a ping in parts", masked(0x09, ""), 1002),
+        ("a continuation of nothing", masked(0x80, ""), 1002),
+        ("a continuation of nothing, to go on", masked(0x00, ""), 1002),
+        ("a text within a text", [masked(0x01, "{"), masked(TEXT, "}")].concat(), 1002),
+        ("a length of 16 bits for 5", vec![0x81, 0xfe, 0, 5, 0, 0, 0, 0], 1002),
+        ("a length of 64 bits for 5", vec![0x81, 0xff, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0], 1002),
+        ("a length of 2^63", vec![0x81, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 1002),
+        ("binary", masked(0x82, "{}"), 1003),
+        ("binary in parts", masked(0x02, "{}"), 1003),
+        ("no UTF-8", masked(TEXT, b"\"\xff\""), 1007),
+        ("a surrogate", masked(TEXT, b"\"\xed\xa0\x80\""), 1007),
+        ("an overlong slash", masked(TEXT, b"\"\xc0\xaf\""), 1007),
+        ("beyond Unicode", masked(TEXT, b"\"\xf4\x90\x80\x80\""), 1007),
+        ("half a character", masked(TEXT, b"\"\xe2\x82"), 1007),
+        ("no UTF-8, in parts", [masked(0x01, b"\"\xe2"), masked(0x80, b"\xff\"")].concat(), 1007),
+        ("too large", masked(TEXT, &long), 1009),
+        ("too large by its head alone", vec![0x81, 0xff, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 1009),
+        ("too large in parts", [one.clone(), masked(0x80, " ")].concat(), 1009),
+        ("a close of 1 byte", masked(CLOSE, [3]), 1002),
+        ("a close with 999", masked(CLOSE, 999_u16.to_be_bytes()), 1002),
+        ("a close with 1005", masked(CLOSE, 1005_u16.to_be_bytes()), 1002),
+        ("a close with 1006", masked(CLOSE, 1006_u16.to_be_bytes()), 1002),
+        ("a close with 5000", masked(CLOSE, 5000_u16.to_be_bytes()), 1002),
+        ("a close that is no UTF-8", masked(CLOSE, b"\x03\xe8\xff"), 1007),
+        ("an empty close", masked(CLOSE, ""), 1000),
+        ("a close with 1000", masked(CLOSE, 1000_u16.to_be_bytes()), 1000),
+        ("a close with a reason", masked(CLOSE, b"\x03\xe9bye"), 1000),
+        ("a close with 4999", masked(CLOSE, 4999_u16.to_be_bytes()), 1000),
+    ];
+    for (what, bytes, code) in cases {
+        let mut socket = server.socket(&[("channel", "elsewhere")]);
+        // What stands before it is done, and what stands behind it is not.
+        socket.client.try_send([write(what, "done"), bytes, write(what, "ghost"), masked(PING, "ghost")].concat());
+        assert_eq!(socket.text(), r#"{"id":1}"#, "{what}");
+        let frame = socket.frame();
+        assert_eq!(frame, Frame { first: CLOSE, payload: code.to_be_bytes().to_vec() }, "{what}");
+        socket.client.is_closed();
+        assert_eq!(server.read(what, "1").texts(), ["done"], "{what}");
+    }
+    // A message of just the largest size is one, with a ping between its parts.
+    let mut socket = server.socket(&[("channel", "elsewhere")]);
+    let (head, tail) = long[..largest].split_at(largest - 5);
+    socket.client.send([masked(0x01, head), masked(PING, [7; 125]), masked(0x80, tail)].concat());
+    assert_eq!(socket.frame(), Frame { first: PONG, payload: vec![7; 125] });
+    assert_eq!(socket.json()["error"], "bad_request");
+}
+
+/// A conversation of frames in one message and in several, with its answers.
+fn conversation() -> (Vec<u8>, Vec<Frame>) {
+    let text = |text: &str| Frame { first: TEXT, payload: text.into() };
+    let pong = |payload: &[u8]| Frame { first: PONG, payload: payload.into() };
+    let bytes = [
+        write("c", "one"),
+        masked(PING, "first"),
+        masked(0x01, r#"{"call":"write","channel":"c","#),
+        masked(PING, "within"),
+        masked(0x00, ""),
+        // A part may end within a character.
+        masked(0x00, b"\"message\":\"tw\xc3"),
+        masked(PONG, "unasked"),
+        masked(PING, ""),
+        masked(0x80, b"\xb6\"}"),
+        masked(0x01, ""),
+        masked(0x80, r#"{"call":"write","channel":"c","message":"three","ref":3}"#),
+        masked(TEXT, "not a call"),
+        write("c", &"x".repeat(200)),
+        write("c", &"y".repeat(65_536)),
+    ];
+    let answers = vec![
+        text(r#"{"id":1}"#),
+        pong(b"first"),
+        pong(b"within"),
+        pong(b""),
+        text(r#"{"id":2}"#),
+        text(r#"{"ref":3,"id":3}"#),
+        text(r#"{"error":"bad_request","detail":"a frame is a JSON object with a 'call'","status":400}"#),
+        text(r#"{"id":4}"#),
+        text(r#"{"id":5}"#),
+    ];
+    (bytes.concat(), answers)
+}
+
+#[test]
+fn frames_are_read_however_they_arrive() {
+    let (bytes, answers) = conversation();
+    for piece in [1, 2, 7, 1000, bytes.len()] {
+        let server = patient();
+        let mut socket = server.socket(&[("channel", "elsewhere")]);
+        let (head, tail) = bytes.split_at(bytes.len().min(1500));
+        head.chunks(piece).for_each(|piece| socket.client.send(piece));
+        // The long end of it would take long in single bytes.
+        tail.chunks(piece.max(1000)).for_each(|piece| socket.client.send(piece));
+        for answer in &answers {
+            assert_eq!(socket.frame(), *answer, "in pieces of {piece}");
+        }
+        assert_eq!(server.read("c", "1").texts()[..3], ["one", "tw\u{f6}", "three"]);
+    }
+}
+
+#[test]
+fn frames_may_follow_their_handshake_at_once() {
+    let server = patient();
+    let (bytes, answers) = conversation();
+    let before = request("GET", "/health", &[], None);
+    let mut client = server.client();
+    client.send([before, handshake(&[("channel", "elsewhere")], &[]), bytes].concat());
+    client.response().ok();
+    let mut socket = Socket::opened(client);
+    for answer in &answers {
+        assert_eq!(socket.frame(), *answer);
+    }
+    // A farewell too.
+    let mut client = server.client();
+    client.send([handshake(&[("channel", "c")], &[]), masked(CLOSE, "")].concat());
+    Socket::opened(client).ends_with(1000);
+}
+
+#[test]
+fn many_frames_in_one_packet_are_answered_in_order() {
+    let server = Server::with(&["--history", "5000"]);
+    let mut socket = server.socket(&[("channel", "elsewhere")]);
+    let call =
+        |number| masked(TEXT, format!(r#"{{"call":"write","channel":"c","message":"{number}","ref":{number}}}"#));
+    let mut sender = socket.client.second_handle();
+    let writing = std::thread::spawn(move || {
+        let frames: Vec<u8> = (1..=5000).flat_map(call).collect();
+        std::io::Write::write_all(&mut sender, &frames).expect("sending frames");
+    });
+    for number in 1..=5000 {
+        assert_eq!(socket.text(), format!(r#"{{"ref":{number},"id":{number}}}"#));
+    }
+    writing.join().expect("the writer");
+}
+
+#[test]
+fn what_was_said_before_a_fin_is_done() {
+    let server = patient();
+    for close in [Client::half_close, |_: &Client| {}] {
+        let mut socket = server.socket(&[("channel", "elsewhere")]);
+        let id = server.read("c", "0").next_id();
+        socket.client.send([write("c", "last words"), write("c", "very last")].concat());
+        close(&socket.client);
+        drop(socket);
+        until("both are there", || server.read("c", &id.to_string()).texts() == ["last words", "very last"]);
+    }
+    // And answered, to who still listens.
+    let mut socket = server.socket(&[("channel", "elsewhere")]);
+    socket.client.send([masked(PING, "p"), masked(TEXT, r#"{"call":"members","channel":"x"}"#)].concat());
+    socket.client.half_close();
+    assert_eq!(socket.frame(), Frame { first: PONG, payload: b"p".into() });
+    assert_eq!(socket.text(), r#"{"members":[],"readers":0}"#);
+    socket.client.is_closed();
+}
+
+#[test]
+fn a_frame_that_is_not_finished_in_time_ends_the_socket() {
+    let halves: [(&str, Vec<u8>); 4] = [
+        ("a byte", vec![TEXT]),
+        ("half a head", masked(TEXT, [b' '; 300])[..3].to_vec()),
+        ("half a frame", masked(TEXT, "{}")[..7].to_vec()),
+        ("half a message", masked(0x01, "{")),
+    ];
+    let server = Server::with(&["--request-timeout", "300ms", "--heartbeat", "1h", "--connection-timeout", "1h"]);
+    let start = Instant::now();
+    let mut sockets = halves.map(|(what, half)| {
+        let me = server.introduce("c", what);
+        let mut socket = server.socket(&me.and(&[("channel", "busy")]));
+        socket.client.send(half);
+        socket
+    });
+    // A channel that goes on does not put it off, nor does a ping between the parts.
+    let mut idle = server.socket(&[("channel", "busy")]);
+    until("they are cut", || {
+        server.write("busy", "m");
+        sockets[3].client.try_send(masked(PING, ""));
+        server.readers("busy") == 1
+    });
+    assert!(start.elapsed() >= Duration::from_millis(290), "too soon");
+    assert!(start.elapsed() < GUARD / 2, "too late");
+    let goodbyes = server.read("c", "5").events();
+    assert_eq!(goodbyes, ["goodbye closed"; 4]);
+    assert_eq!(idle.call(&json!({"call": "read", "channel": "d"}))["messages"][0]["message"], "m");
+}
+
+#[test]
+fn frames_without_a_pause_are_no_frame_that_is_not_finished() {
+    let server = Server::with(&["--request-timeout", "200ms", "--heartbeat", "1h"]);
+    let mut socket = server.socket(&[("channel", "elsewhere")]);
+    let frame = masked(TEXT, r#"{"call":"members","channel":"x"}"#);
+    let start = Instant::now();
+    // There is always a part of a frame at the server.
+    socket.client.send(&frame[..10]);
+    while start.elapsed() < Duration::from_millis(600) {
+        socket.client.send([&frame[10..], &frame[..10]].concat());
+        assert_eq!(socket.text(), r#"{"members":[],"readers":0}"#);
+    }
+}
+
+#[test]
+fn a_socket_that_answers_pings_stays() {
+    let server = Server::with(&["--heartbeat", "60ms", "--connection-timeout", "1h"]);
+    let me = server.introduce("c", "Josh");
+    let mut alive = server.socket(&me.and(&[("channel", "c")]));
+    let dead = server.introduce("c", "Ann");
+    let mut silent = server.socket(&dead.and(&[("channel", "elsewhere")]));
+    // The one answers as it waits; the other gets two pings, and is let go.
+    let goodbyes: Vec<Value> = (0..2).map(|_| alive.json()["messages"][0].clone()).collect();
+    assert_eq!((&goodbyes[0]["message"], &goodbyes[1]["reason"]), (&json!("Ann"), &json!("closed")));
+    assert!(alive.pings >= 2, "{}", alive.pings);
+    for _ in 0..2 {
+        assert_eq!(silent.frame(), Frame { first: PING, payload: Vec::new() });
+    }
+    silent.client.is_closed();
+    assert_eq!(server.members("c")["members"][0]["connection"], me.number);
+}
+
+#[test]
+fn whatever_is_said_counts_as_an_answer_to_a_ping() {
+    let server = Server::with(&["--heartbeat", "60ms"]);
+    let mut socket = server.socket(&[("channel", "c")]);
+    for round in 0..6 {
+        assert_eq!(socket.frame(), Frame { first: PING, payload: Vec::new() }, "{round}");
+        socket.send(TEXT, r#"{"call":"members","channel":"x"}"#);
+        assert_eq!(socket.frame().first, TEXT);
+    }
+}
+
+#[test]
+fn with_a_list_of_origins_only_those_may_open_a_socket() {
+    let server = Server::with(&["--allow-origin", "https://a.example", "--allow-origin", "http://b.example:8080"]);
+    let cases: [(&[(&str, &str)], u16); 9] = [
+        (&[("Origin", "https://a.example")], 101),
+        (&[("Origin", "http://b.example:8080")], 101),
+        (&[("Origin", "https://c.example")], 403),
+        (&[("Origin", "http://a.example")], 403),
+        (&[("Origin", "null")], 403),
+        (&[("Origin", "https://a.example.evil")], 403),
+        (&[("Sec-Fetch-Site", "cross-site")], 403),
+        (&[("Sec-Fetch-Site", "same-origin")], 101),
+        // No browser.
+        (&[], 101),
+    ];
+    for (headers, status) in cases {
+        let mut client = server.client();
+        client.send(handshake(&[("channel", "c")], headers));
+        assert_eq!(client.head().status, status, "{headers:?}");
+    }
+    let open = Server::start();
+    let mut client = open.client();
+    client.send(handshake(&[("channel", "c")], &[("Origin", "https://anywhere.example")]));
+    Socket::opened(client);
+}
+
+#[test]
+fn a_socket_writes_and_reads_private_pairs() {
+    let server = patient();
+    let mut socket = server.socket(&[("channel", "lobby")]);
+    let pair = socket.call(&json!({"call": "create"}));
+    let follow = socket.call(&json!({"call": "read", "channel": pair["read"]}));
+    assert_eq!(follow["messages"], json!([]));
+    assert_eq!(socket.call(&json!({"call": "write", "channel": pair["write"], "message": "psst"}))["id"], 1);
+    assert_eq!(socket.texts(), ["psst"]);
+    for (call, half, error) in [("read", "write", "not_readable"), ("write", "read", "not_writable")] {
+        let call = json!({"call": call, "channel": pair[half], "message": "m"});
+        assert_eq!(socket.call(&call)["error"], error);
+    }
+}
+
+/// A blocking conversation of tungstenite with the server.
+fn independent(server: &Server, query: &str) -> tungstenite::WebSocket<TcpStream> {
+    let stream = TcpStream::connect(server.address()).expect("connecting");
+    stream.set_read_timeout(Some(GUARD)).expect("a time-out");
+    let url = format!("ws://{}/read?{query}", server.address());
+    let (socket, answer) = tungstenite::client(url, stream).expect("a handshake that it likes");
+    assert_eq!(answer.status(), 101);
+    socket
+}
+
+#[test]
+fn an_independent_client_talks_with_us() {
+    use tungstenite::Message;
+
+    let server = Server::with(&["--heartbeat", "100ms", "--connection-timeout", "1h", "--max-message", "1m"]);
+    let me: Identity = server.introduce("c", "Josh");
+    let query = format!("channel=c&from_id=2&connection={}&auth={}", me.number, me.auth);
+    let mut socket = independent(&server, &query);
+    let text = |message: Message| -> Value { serde_json::from_str(message.to_text().expect("a text")).expect("JSON") };
+    let next = |socket: &mut tungstenite::WebSocket<TcpStream>| loop {
+        match socket.read().expect("a message") {
+            Message::Ping(_) => {}
+            message => return message,
+        }
+    };
+    // Lengths on both sides of each form that a frame's length has.
+    for (round, length) in [0, 1, 125, 126, 60_000, 65_535, 65_536, 1 << 20].into_iter().enumerate() {
+        let message = "z".repeat(length);
+        let call = json!({"call": "write", "channel": "c", "message": message, "ref": round});
+        socket.send(Message::text(call.to_string())).expect("sending");
+        assert_eq!(text(next(&mut socket)), json!({"ref": round, "id": round + 2}));
+        assert_eq!(text(next(&mut socket))["messages"][0]["message"], *message);
+    }
+    socket.send(Message::Ping("are you there?".into())).expect("sending");
+    assert_eq!(next(&mut socket), Message::Pong("are you there?".into()));
+    // It answers pings by itself, as long as it reads.
+    let before = Instant::now();
+    while before.elapsed() < Duration::from_millis(450) {
+        assert!(matches!(socket.read(), Ok(Message::Ping(_))));
+    }
+    socket.close(None).expect("saying farewell");
+    let farewell = next(&mut socket);
+    assert!(matches!(farewell, Message::Close(_)), "{farewell:?}");
+    assert!(matches!(socket.read(), Err(tungstenite::Error::ConnectionClosed)));
+    assert_eq!(server.get("/read", &[("channel", "c"), ("from_id", "10")]).ok().events(), ["goodbye closed"]);
+}
+
+#[test]
+fn an_independent_client_is_told_why_it_has_to_go() {
+    use tungstenite::Message;
+    use tungstenite::protocol::frame::coding::CloseCode;
+
+    let mut server = patient();
+    let mut binary = independent(&server, "channel=c");
+    binary.send(Message::binary(vec![1, 2, 3])).expect("sending");
+    let code = |message: Message| match message {
+        Message::Close(Some(frame)) => frame.code,
+        other => panic!("no farewell: {other:?}"),
+    };
+    assert_eq!(code(binary.read().expect("a farewell")), CloseCode::Unsupported);
+    let mut stays = independent(&server, "channel=c");
+    server.wait_for_readers("c", 1);
+    server.signal(Signal::TERM);
+    assert_eq!(code(stays.read().expect("a farewell")), CloseCode::Away);
+    server.wait();
+}
