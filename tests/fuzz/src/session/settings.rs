@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use speak::api::{AllowOrigin, Config, Proxies};
+use speak::api::{AllowOrigin, Config, Network, Proxies};
 use speak::hub::{self, Epoch};
 
 use super::super::source::Source;
@@ -27,6 +27,9 @@ pub(super) struct Settings {
     pub(super) has_list: bool,
     demo: bool,
     pub(super) poll_timeout_ms: u64,
+    max_memory: usize,
+    max_rate: usize,
+    proxy: Option<&'static str>,
 }
 
 impl Settings {
@@ -43,6 +46,9 @@ impl Settings {
             has_list: source.below(2) == 1,
             demo: source.below(2) == 0,
             poll_timeout_ms: source.pick(&[25_000, 1_000, 0]),
+            max_memory: source.pick(&[usize::MAX, 2_000, 8_000, 40_000]),
+            max_rate: source.pick(&[0, 1, 0]),
+            proxy: source.pick(&[None, Some("10.0.0.0/31")]),
         }
     }
 
@@ -54,7 +60,7 @@ impl Settings {
             close_grace: Duration::from_millis(self.grace_ms),
             max_reply: self.max_reply,
             max_channels: self.max_channels,
-            max_memory: usize::MAX,
+            max_memory: self.max_memory,
             epoch: Epoch::new(EPOCH.as_bytes().try_into().expect("eight characters")),
             resting_key: *b"sixteen letters!",
         }
@@ -67,8 +73,8 @@ impl Settings {
             poll_timeout: Duration::from_millis(self.poll_timeout_ms),
             allow_origin: if self.has_list { AllowOrigin::List(vec![LISTED.to_owned()]) } else { AllowOrigin::Any },
             demo: self.demo,
-            max_rate: 0,
-            proxies: Proxies::default(),
+            max_rate: self.max_rate,
+            proxies: Proxies(self.proxy.and_then(Network::parse).into_iter().collect()),
         }
     }
 }

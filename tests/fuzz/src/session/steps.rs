@@ -13,7 +13,7 @@ use super::client::{State, Told};
 use super::settings::{EPOCH, LISTED};
 use super::world::{CLIENTS, World};
 
-const STEPS: &[u8] = b"wigrmcopskftdbl";
+const STEPS: &[u8] = b"wigrmcopskftdbla";
 
 /// Takes one step.
 pub(super) fn step(world: &mut World, source: &mut Source<'_>) {
@@ -59,6 +59,7 @@ pub(super) fn step(world: &mut World, source: &mut Source<'_>) {
             world.send(place, &frame);
         }
         b'b' => world.block(place),
+        b'a' => world.put_off(place),
         b'l' => go_on(world, source, place),
         _ => unreachable!("a letter of STEPS"),
     }
@@ -197,7 +198,7 @@ fn go_on(world: &mut World, source: &mut Source<'_>, place: usize) {
 }
 
 /// In how many ways a call may be made.
-const STYLES: usize = 10;
+const STYLES: usize = 11;
 
 struct Call {
     name: &'static str,
@@ -239,6 +240,7 @@ impl Call {
             7 => self.fields.push("Origin: http://evil\r\nSec-Fetch-Site: cross-site".to_owned()),
             5 => self.fields.push("Connection: keep-alive".to_owned()),
             8 => self.fields.push("Connection: close".to_owned()),
+            10 => self.fields.push("X-Forwarded-For: 192.0.2.7:80, nonsense, [2001:db8::1], 10.0.0.1".to_owned()),
             9 => body = Some(("application/x-www-form-urlencoded; charset=utf-8", self.query())),
             _ => {}
         }

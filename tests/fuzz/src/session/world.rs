@@ -1,6 +1,7 @@
 //! The calls and the hub with the clients around them: what `net` does, without sockets.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::{env, mem};
 
 use serde_json::{Map, Value};
@@ -150,7 +151,8 @@ impl World {
             Ok(Parsed::Complete(request, length)) => {
                 let asked = Asked::of(&request, is_http_10);
                 let closes = self.is_stopping || request.persistence == Persistence::Closes;
-                let peer = Peer { client: *number, ..Peer::default() };
+                let address = IpAddr::from([10, 0, 0, place as u8 % 3]);
+                let peer = Peer { client: *number, address: Some(address.into()), is_proxy: self.api.trusts(address) };
                 let outcome = self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out);
                 bytes.drain(..length);
                 self.clients[place].held = bytes;
@@ -382,6 +384,14 @@ impl World {
         self.resume(place);
     }
 
+    /// A stream is told nothing more before it has taken what it was told.
+    pub(super) fn put_off(&mut self, place: usize) {
+        if let Client { state: State::Following { reader, .. }, is_owed, .. } = &mut self.clients[place] {
+            self.hub.fall_behind(*reader);
+            *is_owed = true;
+        }
+    }
+
     /// Gives a stream that takes what it is told all that there is for it.
     fn resume(&mut self, place: usize) {
         let Self { hub, api, clients, ledger, diary, now, .. } = self;
@@ -550,8 +560,9 @@ impl World {
         }
         self.turn(0);
         let census = self.hub.census();
-        let nothing = [census.channels, census.connections, census.readers, census.timers, census.messages];
-        assert_eq!(nothing, [0; 5], "all have gone");
+        let held = self.hub.memory();
+        let nothing = [census.channels, census.connections, census.readers, census.timers, census.messages, held];
+        assert_eq!(nothing, [0; 6], "all have gone");
         self.ledger.check_goodbyes();
     }
 
