@@ -19,7 +19,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(BadOption(line)) => {
-            eprintln!("speak: {line}");
+            let _ = writeln!(std::io::stderr(), "speak: {line}");
             return ExitCode::from(2);
         }
     };
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     match Server::start(&options) {
         Ok(server) => server.run(),
         Err(StartError(line)) => {
-            eprintln!("speak: {line}");
+            let _ = writeln!(std::io::stderr(), "speak: {line}");
             ExitCode::FAILURE
         }
     }

@@ -389,3 +389,13 @@ fn without_a_list_every_page_may_write() {
     client.get_with("/write", &params, &cross).ok();
     assert_eq!(server.read("c", "1").ids(), [1, 2, 3]);
 }
+
+#[test]
+fn a_head_with_a_callback_has_no_body() {
+    let server = Server::start();
+    let mut client = server.client();
+    client.send(common::request("HEAD", "/health?callback=a", &[], None));
+    let head = client.head();
+    assert_eq!(head.header("content-length"), Some("23"));
+    client.get("/health", &[]).ok();
+}

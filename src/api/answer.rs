@@ -183,8 +183,10 @@ impl Tailor {
                 let head = self.head(dress, 200, Some(Content::SCRIPT), more);
                 let name = callback.as_str().as_bytes();
                 head.push(out, b"/**/();".len() + name.len() + json.len());
-                for part in [b"/**/".as_slice(), name, b"(", json, b");"] {
-                    out.extend_from_slice(part);
+                if !dress.is_bodiless {
+                    for part in [b"/**/".as_slice(), name, b"(", json, b");"] {
+                        out.extend_from_slice(part);
+                    }
                 }
             }
         }

@@ -105,9 +105,9 @@ impl Api {
         }
     }
 
-    /// Whether whoever calls from this address may say in whose name.
+    /// Whether whoever calls from this address, or without one by a Unix socket, may say in whose name.
     #[must_use]
-    pub fn trusts(&self, address: IpAddr) -> bool {
+    pub fn trusts(&self, address: Option<IpAddr>) -> bool {
         self.config.proxies.trust(address)
     }
 
@@ -140,7 +140,10 @@ impl Api {
             Ok(Route::Call(call)) if request.method != Method::Options => {
                 return self.call(hub, now, call, request, peer, dress, out);
             }
-            Ok(route) => self.fetch(route, request, dress, out),
+            Ok(route) => {
+                let status = self.fetch(route, request, dress, out);
+                log::debug!("{} {status}", route.name());
+            }
             Err(error) => self.fail(error, dress, out),
         }
         Outcome::Answered(self.tailor.persistence(dress.persistence))
@@ -251,7 +254,9 @@ impl Api {
             Ok(()) => self.tailor.push_json(out, dress, 200, "", &self.json),
             Err(error) => self.fail(error, dress, out),
         }
-        log::debug!("{} {}", call.path(), result.map_or_else(|error| error.row().1, |()| 200));
+        if result.is_ok() {
+            log::debug!("{} 200", call.path());
+        }
         Outcome::Answered(self.tailor.persistence(dress.persistence))
     }
 
@@ -334,23 +339,27 @@ impl Api {
     }
 
     /// Answers what needs no hub: files, the image, preflights.
-    fn fetch(&self, route: Route, request: &Request<'_>, dress: Dress<'_>, out: &mut Vec<u8>) {
+    fn fetch(&self, route: Route, request: &Request<'_>, dress: Dress<'_>, out: &mut Vec<u8>) -> u16 {
         if request.method == Method::Options {
             let more = format!("{PREFLIGHT}Allow: {}\r\n", route.allow());
-            return self.tailor.head(dress, 204, None, &more).push(out, 0);
+            self.tailor.head(dress, 204, None, &more).push(out, 0);
+            return 204;
         }
         match route {
             Route::ImageTest => self.tailor.push(out, dress, 200, Content::fresh("image/gif"), "", web::PIXEL),
             Route::Bare => self.tailor.push(out, dress, 200, Content::JSON, "", web::BARE),
-            Route::File(file) => self.tailor.push_file(out, dress, file, request),
+            Route::File(file) => return self.tailor.push_file(out, dress, file, request),
             Route::Call(_) | Route::Server => unreachable!("calls are called, and `*` takes only OPTIONS"),
         }
+        200
     }
 
     fn fail(&mut self, error: Error, dress: Dress<'_>, out: &mut Vec<u8>) {
         self.json.clear();
         answer::push_error(&mut self.json, error);
-        self.tailor.push_json(out, dress, error.row().1, &error.fields(), &self.json);
+        let (name, status) = error.row();
+        log::debug!("{name} {status}");
+        self.tailor.push_json(out, dress, status, &error.fields(), &self.json);
     }
 }
 

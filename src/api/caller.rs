@@ -22,18 +22,27 @@ impl From<IpAddr> for Address {
     }
 }
 
-/// Addresses with a common beginning.
+/// Where a proxy may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    base: u128,
-    /// How many of the lowest bits are free.
-    free_bits: u32,
+pub enum Network {
+    /// At the other end of a Unix socket.
+    Unix,
+    /// At addresses with a common beginning.
+    Ip {
+        /// What they begin with.
+        base: u128,
+        /// How many of the lowest bits are free.
+        free_bits: u32,
+    },
 }
 
 impl Network {
-    /// `192.0.2.7`, `192.0.2.0/24`, `2001:db8::/32`; `None` for anything else.
+    /// `192.0.2.7`, `192.0.2.0/24`, `2001:db8::/32`, `unix`; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
+        if text == "unix" {
+            return Some(Self::Unix);
+        }
         let (address, prefix) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         let address: IpAddr = address.parse().ok()?;
         let width = if address.is_ipv4() { 32 } else { 128 };
@@ -43,11 +52,16 @@ impl Network {
             None => width,
         };
         let free_bits = u32::checked_sub(width, prefix)?;
-        Some(Self { base: without(bits(address), free_bits), free_bits })
+        Some(Self::Ip { base: without(bits(address), free_bits), free_bits })
     }
 
-    fn contains(&self, address: IpAddr) -> bool {
-        without(bits(address), self.free_bits) == self.base
+    /// A Unix socket's other end has no address.
+    fn contains(self, address: Option<IpAddr>) -> bool {
+        match (self, address) {
+            (Self::Unix, None) => true,
+            (Self::Ip { base, free_bits }, Some(address)) => without(bits(address), free_bits) == base,
+            _ => false,
+        }
     }
 }
 
@@ -92,16 +106,16 @@ impl Proxies {
             // Whoever wrote something else was no proxy that is to be trusted; the one who passed it on counts.
             let Some(address) = parse_hop(hop.trim_ascii()) else { break };
             caller = Some(address.into());
-            if !self.trust(address) {
+            if !self.trust(Some(address)) {
                 break;
             }
         }
         caller
     }
 
-    /// Whether this is one of them.
+    /// Whether this is one of them; without an address it is at the other end of a Unix socket.
     #[must_use]
-    pub fn trust(&self, address: IpAddr) -> bool {
+    pub fn trust(&self, address: Option<IpAddr>) -> bool {
         self.0.iter().any(|network| network.contains(address))
     }
 }
@@ -146,9 +160,12 @@ mod tests {
         ];
         for (network, inside, outside) in cases {
             let network = Network::parse(network).unwrap();
-            assert!(network.contains(address(inside)) && !network.contains(address(outside)), "{network:?}");
+            let contains = |text| network.contains(Some(address(text)));
+            assert!(contains(inside) && !contains(outside) && !network.contains(None), "{network:?}");
         }
-        assert!(Network::parse("::/0").unwrap().contains(address("203.0.113.9")));
+        assert!(Network::parse("::/0").unwrap().contains(Some(address("203.0.113.9"))));
+        let unix = Network::parse("unix").unwrap();
+        assert!(unix.contains(None) && !unix.contains(Some(address("127.0.0.1"))));
     }
 
     #[test]
@@ -169,7 +186,7 @@ mod tests {
         for (peer, fields, expected) in cases {
             let head = format!("GET /write HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
             let (request, _) = parse_whole(head.as_bytes(), &Limits { head_bytes: 1000, body_bytes: 0 }).unwrap();
-            let is_proxy = proxies.trust(address(peer));
+            let is_proxy = proxies.trust(Some(address(peer)));
             let peer = Peer { client: 0, address: Some(address(peer).into()), is_proxy };
             assert_eq!(proxies.caller(peer, &request), Some(address(expected).into()), "{fields}");
         }

@@ -5,8 +5,8 @@ use crate::http::{Request, ResponseHead};
 use crate::web::File;
 
 impl Tailor {
-    /// Appends a file, or that it has not changed.
-    pub(super) fn push_file(&self, out: &mut Vec<u8>, dress: Dress<'_>, file: &File, request: &Request<'_>) {
+    /// Appends a file, or that it has not changed. Returns the status.
+    pub(super) fn push_file(&self, out: &mut Vec<u8>, dress: Dress<'_>, file: &File, request: &Request<'_>) -> u16 {
         let packs = file.gzip.len() < file.bytes.len() && takes_gzip(request);
         let (suffix, coding, bytes) =
             if packs { ("-gzip", "Content-Encoding: gzip\r\n", file.gzip) } else { ("", "", file.bytes) };
@@ -16,8 +16,10 @@ impl Tailor {
         if request.field("if-none-match").any(|known| names(known, &tag)) {
             let head = self.head(dress, 304, Some(content), &fields);
             ResponseHead { content_type: None, ..head }.push(out, 0);
+            304
         } else {
             self.push(out, dress, 200, content, &fields, bytes);
+            200
         }
     }
 }

@@ -49,6 +49,7 @@ impl Api {
             Some(_) if !is_reference => Err(Error::BadParameter("'ref' is a number or a string")),
             Some(frame) => self.do_frame(hub, now, frame, client, (reader, stream)),
         };
+        log::debug!("frame {}", result.map_or_else(|error| error.row().1, |()| 200));
         if let Err(error) = result {
             self.json.clear();
             answer::push_error(&mut self.json, error);

@@ -39,7 +39,7 @@ pub struct Stream {
     pub(super) address: Option<Address>,
 }
 
-/// A stream's first words, kept with those of its kind: the same bytes for many.
+/// What the last wake-up became, for each kind of reader: the same bytes for many.
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) answer: Option<Rc<Encoded>>,
@@ -132,6 +132,7 @@ impl Api {
             None => self.begin_events(dress, follows, &reply, &stream, out),
             Some(accept) => self.begin_frames(&accept, &reply, &stream, out),
         }
+        log::debug!("/read {}", if transport == Transport::Frames { 101 } else { 200 });
         Ok(Outcome::Follows { reader, stream })
     }
 

@@ -155,7 +155,7 @@ pub fn push_close(out: &mut Vec<u8>, code: CloseCode) {
     push_frame(out, Opcode::Close, &(code as u16).to_be_bytes());
 }
 
-/// The code that answers the Close of a peer: the same farewell, or that its own was none.
+/// The code that answers the Close of a peer: that all is said, or that its own was no farewell.
 #[must_use]
 pub fn answer_to_close(payload: &[u8]) -> CloseCode {
     let [high, low, reason @ ..] = payload else {

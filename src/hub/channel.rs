@@ -237,7 +237,8 @@ impl Channel {
 
     /// What its messages, its members and its name take.
     pub(super) fn holds(&self) -> Holding {
-        Holding { bytes: self.entries_bytes + self.members_bytes + 2 * self.name.len(), messages: self.retained() }
+        let history = self.entries_bytes;
+        Holding { bytes: history + self.members_bytes + 2 * self.name.len(), history }
     }
 
     /// When the oldest message was added.

@@ -139,6 +139,8 @@ pub struct Hub {
     pub(super) last_number: u64,
     /// What all channels hold.
     pub(super) held: Holding,
+    /// What reads that wait on several channels take for them, in bytes.
+    pub(super) seats: usize,
     /// Bytes held for clients outside of the hub.
     pub(super) outside: usize,
     pub(super) readers: Slots<Reader>,
@@ -167,6 +169,7 @@ impl Hub {
             numbers: HashMap::new(),
             last_number: 0,
             held: Holding::default(),
+            seats: 0,
             outside: 0,
             readers: Slots::default(),
             wheel: TimerWheel::new(Millis(0)),

@@ -9,7 +9,7 @@ use super::channel::{Channel, Member};
 use super::connection::Connection;
 use super::hub::{Hub, Refusal};
 use super::message::Entry;
-use super::reader::Reader;
+use super::reader::{Reader, Seat, Seats};
 
 /// What an allocation takes beside what was asked for, on average: a header, and rounding up to 16 bytes.
 const ALLOCATION: usize = 16;
@@ -34,20 +34,27 @@ const READER: usize = size_of::<Reader>() + 16 + 2 * size_of::<u64>() + ALLOCATI
 /// History is dropped until there is room for this part of the limit: it costs a look at all channels.
 const ROOM_PART: usize = 16;
 
+/// Less history than this part of the limit is not worth that look: whoever has filled the rest with something else could
+/// have everybody's writes pay for it.
+const WORTH_PART: usize = 64;
+
+/// One more channel of a waiting read, beside its name.
+const SEAT: usize = size_of::<Seat>() + 2 * size_of::<u64>() + 2 * ALLOCATION;
+
 /// What a channel holds, or all of them.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Holding {
     /// Of messages, members and names.
     pub(super) bytes: usize,
-    /// Retained messages.
-    pub(super) messages: usize,
+    /// Of the messages alone.
+    pub(super) history: usize,
 }
 
 impl Holding {
     /// One part of it has changed.
     pub(super) fn change(&mut self, before: Self, after: Self) {
         self.bytes = self.bytes + after.bytes - before.bytes;
-        self.messages = self.messages + after.messages - before.messages;
+        self.history = self.history + after.history - before.history;
     }
 }
 
@@ -60,6 +67,15 @@ impl Hub {
             + self.channels.len() * CHANNEL
             + self.connections.len() * CONNECTION
             + self.readers.len() * READER
+            + self.seats
+    }
+
+    /// What a read that waits on several channels takes for them, with their names, by which it is to be answered.
+    pub(super) fn memory_of(&self, seats: &Seats) -> usize {
+        match seats.as_slice() {
+            [_] => 0,
+            several => several.iter().map(|seat| SEAT + self.channels[seat.channel as usize].name.len()).sum(),
+        }
     }
 
     /// Told how much is held for clients outside of the hub: requests that are not whole, answers that are not taken.
@@ -77,7 +93,7 @@ impl Hub {
         if self.memory() + bytes <= limit {
             return Ok(());
         }
-        if self.held.messages > 0 {
+        if self.held.history >= limit / WORTH_PART {
             self.drop_oldest_until((limit - limit / ROOM_PART).saturating_sub(bytes));
         }
         if self.memory() + bytes <= limit { Ok(()) } else { Err(Refusal::OutOfMemory) }
@@ -91,7 +107,11 @@ impl Hub {
             && let Some(Reverse((_, place))) = queue.pop()
         {
             self.change(place as u32, Channel::drop_oldest);
-            queue.extend(oldest((place, &self.channels[place])));
+            match oldest((place, &self.channels[place])) {
+                Some(next) => queue.push(next),
+                // Nothing keeps it now but its last use.
+                None => self.watch_channel(place as u32),
+            }
         }
     }
 

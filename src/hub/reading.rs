@@ -215,6 +215,7 @@ impl Hub {
     /// Takes a read out of all that knows of it: it waits no more.
     pub(super) fn release(&mut self, now: Millis, key: ReaderKey) -> Option<Reader> {
         let reader = self.readers.remove(key)?;
+        self.seats -= self.memory_of(&reader.seats);
         for seat in reader.seats.as_slice() {
             let channel = &mut self.channels[seat.channel as usize];
             channel.last_use = now;
@@ -260,6 +261,7 @@ impl Hub {
             };
             Seat { channel, promise, cursor: self.channels[channel as usize].next_id() }
         });
+        self.seats += self.memory_of(&seats);
         let stay = if call.mode == Mode::On { Stay::On } else { Stay::Once };
         let key = self.readers.insert(Reader { client: call.client, seats, connection, stay });
         let reader = self.readers.get(key).expect("just inserted");

@@ -106,7 +106,7 @@ impl Conversation {
 
     /// Takes a client in.
     pub(super) fn admit(&mut self, socket: Socket, address: Option<IpAddr>) -> Key {
-        let is_proxy = address.is_some_and(|address| self.api.trusts(address));
+        let is_proxy = self.api.trusts(address);
         let deadline = self.now.mono.after(self.patience.keep_alive_ms);
         self.clients.insert(Client::new(socket, address.map(Address::from), is_proxy, deadline))
     }

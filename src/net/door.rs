@@ -51,14 +51,14 @@ impl fmt::Display for Door {
 }
 
 impl Door {
-    /// Binds and listens.
+    /// Binds and listens. An answer to one of its clients may make no progress for `answer_timeout`.
     ///
     /// # Errors
     ///
     /// What the kernel says, for instance that the address is in use.
-    pub(super) fn open(address: &Address) -> io::Result<Self> {
+    pub(super) fn open(address: &Address, answer_timeout: Duration) -> io::Result<Self> {
         let listener = match address {
-            Address::Tcp(address) => Listener::Tcp(TcpListener::from_std(listen_tcp(*address)?.into())),
+            Address::Tcp(address) => Listener::Tcp(TcpListener::from_std(listen_tcp(*address, answer_timeout)?.into())),
             Address::Unix(path) => Listener::Unix(UnixListener::from_std(listen_unix(path)?.into()), path.clone()),
         };
         Ok(Self { listener, has_arrivals: false })
@@ -95,11 +95,11 @@ impl Drop for Door {
     }
 }
 
-fn listen_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
-    match bind_tcp(address) {
+fn listen_tcp(address: SocketAddr, answer_timeout: Duration) -> io::Result<OwnedFd> {
+    match bind_tcp(address, answer_timeout) {
         // A machine without IPv6: `[::]` is then everything that IPv4 reaches.
         Err(error) if address.ip().is_unspecified() && address.is_ipv6() && is_without_ipv6(&error) => {
-            bind_tcp((IpAddr::from(Ipv4Addr::UNSPECIFIED), address.port()).into())
+            bind_tcp((IpAddr::from(Ipv4Addr::UNSPECIFIED), address.port()).into(), answer_timeout)
         }
         result => result,
     }
@@ -110,7 +110,7 @@ fn is_without_ipv6(error: &io::Error) -> bool {
     matches!(errno, Some(rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL))
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
+fn bind_tcp(address: SocketAddr, answer_timeout: Duration) -> io::Result<OwnedFd> {
     let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let socket = socket(family)?;
     if address.is_ipv6() {
@@ -122,7 +122,9 @@ fn bind_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     sockopt::set_socket_keepalive(&socket, true)?;
     sockopt::set_tcp_keepidle(&socket, SILENCE)?;
     sockopt::set_tcp_keepintvl(&socket, SILENCE_PROBES)?;
-    sockopt::set_tcp_user_timeout(&socket, SILENCE.as_millis() as u32)?;
+    // Linux counts the time in which a peer has no room for more as well.
+    let unacknowledged = SILENCE.max(answer_timeout);
+    sockopt::set_tcp_user_timeout(&socket, u32::try_from(unacknowledged.as_millis()).unwrap_or(u32::MAX))?;
     net::bind(&socket, &address)?;
     net::listen(&socket, BACKLOG)?;
     Ok(socket)

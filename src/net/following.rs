@@ -176,7 +176,10 @@ impl Conversation {
 
     /// A stream has enough to take for now.
     pub(super) fn put_off(&mut self, key: Key) {
-        if let Some((_, following)) = self.clients.following(key) {
+        // What was taken meanwhile is not waited for: nobody would say again that it was.
+        if let Some((client, following)) = self.clients.following(key)
+            && client.outbox.is_some()
+        {
             self.hub.fall_behind(following.reader);
         }
     }

@@ -1,7 +1,7 @@
 //! One turn of the loop, and what begins and ends it: doors and signals.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -79,10 +79,11 @@ impl Server {
         let mut doors = Vec::new();
         for address in &options.listen {
             let fault = |error: io::Error| StartError(format!("cannot listen on {address}: {error}"));
-            let mut door = Door::open(address).map_err(fault)?;
+            let mut door = Door::open(address, options.request_timeout).map_err(fault)?;
             let token = Token(FIRST_DOOR - doors.len());
             poll.registry().register(door.source(), token, Interest::READABLE).map_err(fault)?;
-            eprintln!("{VERSION} listening on {door}");
+            // Whoever closed our standard error does not want to know.
+            let _ = writeln!(io::stderr(), "{VERSION} listening on {door}");
             doors.push(door);
         }
         let hub = Hub::new(hub_config(options));

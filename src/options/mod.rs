@@ -246,7 +246,7 @@ const SPECS: &[Spec] = &[
         name: "trust-proxy",
         takes: Takes::Several("ADDR"),
         default: "",
-        help: "whose X-Forwarded-For names the client: 127.0.0.1, 10.0.0.0/8",
+        help: "whose X-Forwarded-For names the client: 10.0.0.0/8, unix",
         set: |options, text| push(&mut options.trust_proxy, network(text)),
     },
     Spec {

@@ -73,7 +73,8 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
 }
 
 pub(super) fn network(text: &str) -> Result<Network, String> {
-    let fault = || format!("'{text}' is no address: give 127.0.0.1, 10.0.0.0/8, ::1 or 2001:db8::/32");
+    let fault =
+        || format!("'{text}' is no address: give 127.0.0.1, 10.0.0.0/8, 2001:db8::/32, or unix for Unix sockets");
     Network::parse(text).ok_or_else(fault)
 }
 

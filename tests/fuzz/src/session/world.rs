@@ -152,7 +152,8 @@ impl World {
                 let asked = Asked::of(&request, is_http_10);
                 let closes = self.is_stopping || request.persistence == Persistence::Closes;
                 let address = IpAddr::from([10, 0, 0, place as u8 % 3]);
-                let peer = Peer { client: *number, address: Some(address.into()), is_proxy: self.api.trusts(address) };
+                let peer =
+                    Peer { client: *number, address: Some(address.into()), is_proxy: self.api.trusts(Some(address)) };
                 let outcome = self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out);
                 bytes.drain(..length);
                 self.clients[place].held = bytes;
