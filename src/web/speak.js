@@ -48,7 +48,7 @@
 
     function begin(asked) {
       const from = JSON.stringify(asked);
-      const mine = (line = { asked, from, told: [], patience: 5000, isUnfit: true }); // until it has opened
+      const mine = (line = { asked, from, told: [], patience: 3000, isUnfit: true }); // until it has opened
       // What comes after its end would hide that something was lost.
       const heed = (act) => (value) => {
         if (line !== mine || mine.isOver) return;
@@ -81,7 +81,7 @@
       const answer = line.told.shift();
       const from_id = parts(answer).map((part) => part.next_id);
       line.from = JSON.stringify({ ...line.asked, from_id, epoch: answer.epoch });
-      line.patience = 60000;
+      line.patience = 40000;
       line.isSilent = false;
       return answer;
     }
@@ -96,7 +96,7 @@
       }
       const mine = line;
       if (!mine.told[0] && !mine.isOver) {
-        const timer = setTimeout(() => wake(), mine.patience * (0.5 + Math.random()));
+        const timer = setTimeout(() => wake(), mine.patience * (1 + Math.random()));
         await new Promise((resolve) => (wake = resolve));
         clearTimeout(timer);
       }
@@ -104,7 +104,7 @@
       if (mine.told[0]) return shift();
       if (mine.isOver || mine.isUnfit) breakOff(mine.isUnfit);
       mine.isSilent = true;
-      mine.patience = Math.min(2 * mine.patience, 60000);
+      mine.patience = Math.min(2 * mine.patience, 40000);
     }
     return { next, close };
   };
