@@ -169,6 +169,8 @@ export async function openPlace() {
         is: (state) => until(async () => (await tab.state()).state === state, `${options.name} is ${state}`),
         hears: (text) => until(async () => (await tab.texts()).includes(text), `${options.name} hears ${text}`),
         sees: (...names) => until(async () => `${await tab.names()}` === `${names}`, `${options.name} sees ${names}`),
+        // In any order: who fell back from one way to another may have come in anew.
+        meets: (...names) => until(async () => `${(await tab.names()).sort()}` === `${names}`, `${options.name} meets ${names}`),
         goodbye: (name) =>
           until(async () => (await tab.messages()).find((one) => one.type === "goodbye" && one.name === name), `${name} leaves`),
         close: () => page.close(),
