@@ -148,6 +148,10 @@ pub fn parse_whole<'a>(bytes: &'a [u8], limits: &Limits) -> Option<(Request<'a>,
 ///
 /// A [`Reject`], after which the client is to be told and closed.
 pub fn parse<'a>(buffer: &'a mut [u8], progress: &mut Progress, limits: &Limits) -> Result<Parsed<'a>, Reject> {
+    if *progress == Progress::default() && *buffer == [b'\r'] {
+        // Half of an empty line before the request, which is no part of its head.
+        return Ok(Parsed::Incomplete { wants_continue: false });
+    }
     let mut expects_continue = false;
     if let Progress::Head { scanned } = *progress {
         match read_head(buffer, scanned, limits)? {

@@ -92,6 +92,7 @@ fn requests_are_read_as_rfc_9112_says() {
         ("GET http://[::1]?c HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/", "c", "", Stays)),
         // Empty lines before a request, and bare line feeds in its head (section 2.2).
         ("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/", "", "", Stays)),
+        ("\r\nGET / HTTP/1.5\r\nHost: a\r\n\r\n", request(Get, "/", "", "", Stays)),
         ("GET / HTTP/1.1\nHost: a\n\n", request(Get, "/", "", "", Stays)),
         // Versions and persistence (section 9.3).
         ("GET / HTTP/1.0\r\n\r\n", request(Get, "/", "", "", Closes)),
