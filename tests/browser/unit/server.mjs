@@ -1,4 +1,5 @@
-// The protocol's server in small, for the client to talk to: rooms, connections, waiting reads. Its time is the clock's.
+// The protocol's server in small, for the client to talk to: rooms, connections, reads that wait and reads that stay.
+// Its time is the clock's.
 
 const TIMEOUT = 5000;
 
@@ -114,6 +115,40 @@ export class Server {
     const timer = this.clock.setTimeout(reader.finish, timeout * 1000);
     this.readers.add(reader);
     if (connection) connection.waits++;
+    return () => {
+      if (!this.readers.has(reader)) return;
+      leave();
+      if (connection) this.end(connection, "closed");
+    };
+  }
+
+  /** A stream: tell(answer, from) of all that comes, end() when the server goes down. Returns what its closing means. */
+  follow(query, tell, end) {
+    const names = query.getAll("channel");
+    let from = query.getAll("from_id").map(Number);
+    let epoch = query.get("epoch");
+    const connection = this.prove(Object.fromEntries(query));
+    const reader = { names, connection };
+    const leave = () => {
+      this.readers.delete(reader);
+      if (connection) connection.waits--;
+    };
+    // When its connection ends it goes on without.
+    reader.finish = () => {
+      const answer = this.answer(names, from, epoch);
+      const parts = answer.channels ?? [answer];
+      if (!parts.some(({ messages, reset, missed }) => messages.length || reset || missed)) return;
+      tell(answer, from);
+      from = parts.map(({ next_id }) => next_id);
+      epoch = this.epoch;
+    };
+    reader.fail = () => {
+      leave();
+      end();
+    };
+    this.readers.add(reader);
+    if (connection) connection.waits++;
+    reader.finish();
     return () => {
       if (!this.readers.has(reader)) return;
       leave();

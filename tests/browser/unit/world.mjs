@@ -69,7 +69,10 @@ export class World {
     this.server = new Server(this.clock, options);
   }
 
-  /** What becomes of a request: null, "lost" (it never arrives), "unanswered" (its answer is lost), "silent". */
+  /**
+   * What becomes of a request: null, "lost" (it never arrives), "unanswered" (its answer is lost), "silent"; of a stream
+   * also "stripped" (a proxy makes a plain read of it), "held" (it opens, and nothing comes).
+   */
   fate = () => null;
 
   /** Requests of this path, as objects. */
@@ -116,6 +119,46 @@ export class World {
       hangUp = this.server.call(request.path, query, end(isWithheld ? fail : reply), end(fail));
     }, LATENCY);
     return request.breakOff;
+  }
+
+  /** A stream: open(), tell(answer, from) of what comes, end() when it breaks. Returns how to close it. */
+  follow({ url, kind, page }, { open, tell, end }) {
+    const { origin, pathname, searchParams: query } = new URL(url.replace(/^ws/, "http"));
+    const request = { door: `${origin}/`, path: pathname.slice(1), kind, page, query, at: this.clock.now };
+    this.requests.push(request);
+    const fate = this.fate(request);
+    const later = (act) => (...values) => this.clock.setTimeout(() => isDone || act(...values), LATENCY);
+    const over = () => {
+      isDone = true;
+      this.#pending.delete(request);
+    };
+    const fail = later(() => {
+      over();
+      end();
+    });
+    let isDone = false;
+    let hangUp;
+    request.breakOff = () => {
+      hangUp?.();
+      fail();
+    };
+    this.#pending.add(request);
+    later(() => {
+      if (fate === "silent") return;
+      if (!this.isUp || this.doors.get(request.door) !== "open" || fate === "lost") return fail();
+      if (fate === "stripped") return void (hangUp = this.server.call("read", query, fail, fail));
+      later(open)();
+      try {
+        hangUp = this.server.follow(query, fate === "held" ? () => {} : later(tell), fail);
+      } catch (error) {
+        if (!error.refusal) throw error;
+        fail();
+      }
+    })();
+    return () => {
+      over();
+      hangUp?.();
+    };
   }
 
   /** Opens a page with the client loaded. */
@@ -177,15 +220,32 @@ export class World {
   }
 }
 
+/** What an event stream makes of an answer: [name of the event, what it carries], in order. */
+function events({ epoch, channels, ...only }, from) {
+  const parts = channels ?? [only];
+  const cursors = [...from];
+  return parts.flatMap(({ channel, messages, next_id, missed, reset }, i) => {
+    const named = channel && { channel };
+    if (reset) cursors[i] = 0;
+    const lost = missed || reset ? [[missed ? "missed" : "reset", { data: JSON.stringify({ ...named }), lastEventId: `${epoch}:${cursors}` }]] : [];
+    const told = messages.map((message) => {
+      cursors[i] = message === messages.at(-1) ? next_id : message.id + 1;
+      return ["message", { data: JSON.stringify({ ...named, ...message }), lastEventId: `${epoch}:${cursors}` }];
+    });
+    return [...lost, ...told];
+  });
+}
+
 class Page {
   errors = [];
+  streams = new Set(); // that are open
   #listeners = new Map();
   #open = new Set();
   #channels = new Set();
   #places = new Set();
   #isGone = false;
 
-  constructor(world, { src = `${HOME}speak.js`, origin = "http://page.test", without = [] } = {}) {
+  constructor(world, { src = `${HOME}speak.js`, origin = "http://page.test", without = [], streams = [], storage } = {}) {
     this.world = world;
     const { clock } = world;
     const page = this;
@@ -233,6 +293,9 @@ class Page {
         signal?.addEventListener("abort", () => list.delete(act));
       },
     };
+    if (streams.includes("websocket")) globals.WebSocket = this.#socket();
+    if (streams.includes("eventsource")) globals.EventSource = this.#source();
+    if (storage) globals.sessionStorage = storage;
     for (const name of without) delete (name === "locks" ? globals.navigator : globals)[name];
     let count = 0; // names stay unique
     globals.test = { now: () => clock.now, random: () => world.random + count++ * 1e-12 };
@@ -296,6 +359,72 @@ class Page {
         breakOff();
       });
     });
+  }
+
+  #follow(kind, url, acts) {
+    if (this.forbids) throw new Error("SecurityError");
+    const close = this.world.follow({ url, kind, page: this }, {
+      ...acts,
+      end: () => {
+        this.streams.delete(close);
+        acts.end();
+      },
+    });
+    this.streams.add(close);
+    this.#open.add(close);
+    return () => {
+      this.streams.delete(close);
+      this.#open.delete(close);
+      close();
+    };
+  }
+
+  #socket() {
+    const page = this;
+    return class {
+      #close;
+      constructor(url) {
+        this.#close = page.#follow("websocket", url, {
+          open: () => this.onopen(),
+          tell: (answer) => this.onmessage({ data: JSON.stringify(answer) }),
+          end: () => {
+            this.onerror();
+            this.onclose();
+          },
+        });
+      }
+      close() {
+        this.#close();
+        page.world.clock.setTimeout(() => this.onclose(), LATENCY);
+      }
+    };
+  }
+
+  #source() {
+    const page = this;
+    return class extends EventTarget {
+      #close;
+      constructor(url) {
+        super();
+        this.#close = page.#follow("eventsource", url, {
+          open: () => this.onopen(),
+          tell: (answer, from) => {
+            for (const [type, values] of events(answer, from)) {
+              page.world.clock.setTimeout(() => {
+                if (this.isClosed) return;
+                if (type === "message") this.onmessage(values);
+                else this.dispatchEvent(new Event(type));
+              });
+            }
+          },
+          end: () => this.onerror(),
+        });
+      }
+      close() {
+        this.isClosed = true;
+        this.#close();
+      }
+    };
   }
 
   #load(element) {
