@@ -11,6 +11,7 @@ mod limits;
 mod log;
 mod outbox;
 mod server;
+mod wire;
 
 pub use log::start as start_log;
 pub use server::{Server, StartError};

@@ -6,12 +6,16 @@
 //!
 //! Within a version pieces may only gain optional fields, which an older reader passes over.
 
+mod file;
+
 use std::fmt;
 use std::io::{self, Read, Write};
 
 use sha2::{Digest, Sha256};
 
 use crate::hub::{Config, Damaged, Hub, Now, Restoring, Saved};
+
+pub use file::{Kept, StateFile};
 
 /// What every state begins with; the version of the format follows, and a line feed.
 const NAME: &str = "speak state ";
@@ -196,7 +200,6 @@ mod tests {
     fn written() -> (Hub, Vec<u8>) {
         let mut hub = Hub::new(Config { epoch: Epoch::new(*b"k3Jx9QaZ"), ..config() });
         let at_start = Now { mono: Millis(0), unix_ms: NOW.unix_ms - 5_000 };
-        hub.members(at_start, &log("dropped"));
         hub.write(at_start, &log("test"), "howdy \u{2028} ü", None).unwrap();
         let who = Who::New(Auth::new(token(|| 7)));
         let josh = hub.introduce(at_start, &log("test"), "Josh", who).unwrap();
