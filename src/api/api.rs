@@ -84,6 +84,7 @@ pub struct Api {
     pub(super) private: Vec<u8>,
     rate_limit: Option<RateLimit>,
     random: fn(&mut [u8]),
+    pub(super) is_leaving: bool,
 }
 
 impl Api {
@@ -101,6 +102,7 @@ impl Api {
             private: Vec::new(),
             rate_limit: RateLimit::new(config.max_rate),
             random,
+            is_leaving: false,
             config,
         }
     }
@@ -122,8 +124,14 @@ impl Api {
         self.tailor.set_time(now.unix_ms);
     }
 
+    /// From now on streams are told at their end that the server goes.
+    pub fn leave(&mut self) {
+        self.is_leaving = true;
+    }
+
     /// From now on every answer tells its client to go.
     pub fn close(&mut self) {
+        self.leave();
         self.tailor.is_closing = true;
     }
 

@@ -238,14 +238,15 @@ impl Restoring {
     /// # Errors
     ///
     /// [`Damaged`].
-    pub fn begin(config: Config, saved: &SavedNumbering, unix_ms: u64) -> Result<Self, Damaged> {
+    pub fn begin(config: &Config, saved: &SavedNumbering, unix_ms: u64) -> Result<Self, Damaged> {
         check(saved.epoch.iter().all(u8::is_ascii_alphanumeric), "the epoch is not one")?;
         check(saved.last_connection <= ID_MAX, "a connection's number is too large")?;
         check(saved.mono_ms <= ID_MAX, "its clock was beyond the end of time")?;
         // A clock that was set back meanwhile: as if no time had passed.
         let away_ms = unix_ms.saturating_sub(saved.unix_ms).min(ID_MAX);
         let now = Now { mono: Millis(saved.mono_ms).after(away_ms), unix_ms };
-        let mut hub = Hub::new(Config { epoch: Epoch::new(saved.epoch), resting_key: saved.resting_key, ..config });
+        let mut hub =
+            Hub::new(Config { epoch: Epoch::new(saved.epoch), resting_key: saved.resting_key, ..config.clone() });
         hub.last_number = saved.last_connection;
         hub.wheel = TimerWheel::new(now.mono);
         hub.resting_ids = RestingIds::new(saved.resting_key);

@@ -5,20 +5,20 @@
 //! the old one ends the new one and serves on. With [`Message::Go`] the new one serves; the old one passes on its clients, each as
 //! soon as it has its answer. If the old one dies before that word, the new one serves without it.
 
+use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use std::{env, fmt};
 
 use rustix::stdio;
 
 use super::wire::{Message, Wire, no_message};
 use crate::hub::{Config, Hub, Now};
-use crate::options::VERSION;
-use crate::state;
+use crate::options::{Address, VERSION};
+use crate::state::{self, Fault};
 
 /// Set for a process that is to take over; its standard input is the line to the one before.
 const VARIABLE: &str = "SPEAK_TAKES_OVER";
@@ -45,7 +45,7 @@ pub(super) struct Successor {
 pub(super) struct HandedDoor<'a> {
     /// As the operator named it.
     pub(super) option: &'a str,
-    pub(super) address: &'a str,
+    pub(super) address: &'a Address,
     pub(super) file: BorrowedFd<'a>,
 }
 
@@ -61,10 +61,14 @@ impl Successor {
         ours.set_write_timeout(Some(PATIENCE))?;
         let mut arguments = env::args_os();
         // By the name by which it was called: behind a link there may be another program by now.
-        let program = arguments.next().filter(|name| !name.is_empty()).map_or_else(env::current_exe, |it| Ok(it.into()))?;
+        let program =
+            arguments.next().filter(|name| !name.is_empty()).map_or_else(env::current_exe, |it| Ok(it.into()))?;
         let arguments: Vec<OsString> = arguments.collect();
-        let child =
-            Command::new(program).args(arguments).env(VARIABLE, "1").stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
+        let child = Command::new(program)
+            .args(arguments)
+            .env(VARIABLE, "1")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .spawn()?;
         Ok(Self { child, wire: Wire::new(ours) })
     }
 
@@ -79,12 +83,12 @@ impl Successor {
     ///
     /// Where it did not take over. It is to be given up then.
     pub(super) fn hand_over(&mut self, doors: &[HandedDoor<'_>], hub: &Hub, now: Now) -> io::Result<()> {
-        self.wire.wait_for(|message, _| match message {
-            Message::Hello { version } => log::info!("{version} takes over"),
-            _ => {}
-        })?;
+        let hello = |message: Message<'_>, _: &mut _| matches!(message, Message::Hello { .. });
+        if !self.wire.wait_for(hello)? {
+            return Err(no_message());
+        }
         for door in doors {
-            let message = Message::Door { option: door.option, address: door.address };
+            let message = Message::Door { option: door.option, address: &door.address.to_string() };
             self.wire.send(&message, Some(door.file))?;
         }
         self.wire.send(&Message::State, None)?;
@@ -161,7 +165,7 @@ impl Predecessor {
     ///
     /// # Errors
     ///
-    /// Where it does not answer.
+    /// Where the line to it is none.
     pub(super) fn find() -> io::Result<Option<Self>> {
         if env::var_os(VARIABLE).is_none() {
             return Ok(None);
@@ -170,17 +174,16 @@ impl Predecessor {
         stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
-        let mut wire = Wire::new(socket);
-        wire.send(&Message::Hello { version: VERSION }, None)?;
-        Ok(Some(Self { wire, doors: Vec::new() }))
+        Ok(Some(Self { wire: Wire::new(socket), doors: Vec::new() }))
     }
 
-    /// Takes its doors, and the hub. It is `unix_ms` since 1970 now.
+    /// Says hello, and takes its doors and the hub. It is `unix_ms` since 1970 now.
     ///
     /// # Errors
     ///
     /// Where it is gone, or gave something that is not understood.
-    pub(super) fn take_hub(&mut self, config: Config, unix_ms: u64) -> io::Result<(Hub, Now)> {
+    pub(super) fn take_hub(&mut self, config: &Config, unix_ms: u64) -> io::Result<(Hub, Now)> {
+        self.wire.send(&Message::Hello { version: VERSION }, None)?;
         loop {
             match self.wire.wait_for(Came::of)? {
                 Came::Door(door) => self.doors.push(door),
@@ -188,11 +191,15 @@ impl Predecessor {
                 Came::Client(..) | Came::Go | Came::Nonsense => return Err(no_message()),
             }
         }
-        state::read(config, unix_ms, &mut self.wire).map_err(|fault| io::Error::other(fault.to_string()))
+        state::read(config, unix_ms, &mut self.wire).map_err(|fault| match fault {
+            Fault::Io(error) => error,
+            Fault::CutShort => io::ErrorKind::UnexpectedEof.into(),
+            fault => io::Error::other(fault.to_string()),
+        })
     }
 
     /// The door that came of this option, if it had one.
-    pub(super) fn take_door(&mut self, option: &str, address: &impl fmt::Display) -> Option<OwnedFd> {
+    pub(super) fn take_door(&mut self, option: &str, address: &Address) -> Option<OwnedFd> {
         let address = address.to_string();
         let place = self.doors.iter().position(|door| door.option == option && door.address == address)?;
         Some(self.doors.swap_remove(place).file)
@@ -204,6 +211,9 @@ impl Predecessor {
     ///
     /// Where it says something else.
     pub(super) fn wait_for_go(&mut self) -> io::Result<()> {
+        if self.wire.is_over() {
+            return Ok(());
+        }
         let result = self.wire.send(&Message::Ready, None).and_then(|()| self.wire.wait_for(Came::of));
         match result {
             Ok(Came::Go) => {}
@@ -239,7 +249,8 @@ pub(super) enum Clients {
     AllHere,
 }
 
-fn is_gone(error: &io::Error) -> bool {
+/// Whether the other process has ended.
+pub(super) fn is_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), UnexpectedEof | BrokenPipe | ConnectionReset)
 }

@@ -11,8 +11,8 @@ use std::os::unix::net::UnixStream;
 
 use minicbor::{Decode, Encode};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 
 /// Bytes taken from the socket at once.
@@ -151,8 +151,13 @@ impl Wire {
                 self.files.extend(files);
             }
         }
-        self.is_over = result.is_ok() && length == 0;
-        result.map(drop).map_err(io::Error::from)
+        let message = result?;
+        self.is_over = message.bytes == 0;
+        if message.flags.contains(ReturnFlags::CTRUNC) {
+            // Whose descriptor it was cannot be told, and the next one must not be taken for it.
+            return Err(io::Error::other("there is no room for a descriptor"));
+        }
+        Ok(())
     }
 
     /// The other end is gone, or will say nothing more.

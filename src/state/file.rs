@@ -55,7 +55,7 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::Nothing),
             result => result?,
         };
-        match super::read(config.clone(), unix_ms, &mut BufReader::with_capacity(BUFFER_BYTES, file)) {
+        match super::read(config, unix_ms, &mut BufReader::with_capacity(BUFFER_BYTES, file)) {
             Ok((hub, now)) => Ok(Kept::Hub(Box::new(hub), now)),
             // Something is wrong with the disk, not with what is on it.
             Err(Fault::Io(error)) => Err(error),

@@ -96,7 +96,7 @@ pub fn write(hub: &Hub, now: Now, reads_end_ms: u64, out: &mut impl Write) -> io
 /// # Errors
 ///
 /// [`Fault`].
-pub fn read(config: Config, unix_ms: u64, input: &mut impl Read) -> Result<(Hub, Now), Fault> {
+pub fn read(config: &Config, unix_ms: u64, input: &mut impl Read) -> Result<(Hub, Now), Fault> {
     let mut input = Summed { inner: input, sum: Sha256::new() };
     read_name(&mut input)?;
     let mut piece = Vec::new();
@@ -117,7 +117,7 @@ pub fn read(config: Config, unix_ms: u64, input: &mut impl Read) -> Result<(Hub,
         let saved: Saved<'_> = minicbor::decode(&piece).map_err(|_| Fault::Damaged("a piece is malformed"))?;
         match (&mut restoring, &saved) {
             (None, Saved::Numbering(numbering)) => {
-                restoring = Some(Restoring::begin(config.clone(), numbering, unix_ms)?);
+                restoring = Some(Restoring::begin(config, numbering, unix_ms)?);
             }
             (None, _) => return Err(Fault::Damaged("it does not begin with its numbering")),
             (Some(restoring), saved) => restoring.take(saved)?,
@@ -224,7 +224,7 @@ mod tests {
         let (mut hub, bytes) = written();
         let mut input = [bytes.as_slice(), b"what follows"].concat();
         let mut rest = input.as_slice();
-        let (mut restored, now) = read(config(), NOW.unix_ms, &mut rest).unwrap();
+        let (mut restored, now) = read(&config(), NOW.unix_ms, &mut rest).unwrap();
         assert_eq!(rest, b"what follows");
         assert_eq!((now.mono, now.unix_ms), (NOW.mono, NOW.unix_ms));
         assert_eq!(restored.census(), hub.census());
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn nobody_falls_silent_while_no_process_holds_them_but_messages_age() {
         let (_, bytes) = written();
-        let (mut hub, now) = read(config(), NOW.unix_ms + 600_000, &mut bytes.as_slice()).unwrap();
+        let (mut hub, now) = read(&config(), NOW.unix_ms + 600_000, &mut bytes.as_slice()).unwrap();
         assert_eq!(now.mono, Millis(605_000));
         let after = |ms| Now { mono: now.mono.after(ms), unix_ms: now.unix_ms + ms };
         hub.expire(after(4_999));
@@ -249,7 +249,7 @@ mod tests {
         hub.deliver(after(5_000), |_| {});
         assert_eq!(hub.census().connections, 0);
         assert_eq!(messages(&mut hub, after(5_000), "test").len(), 3);
-        let (mut hub, now) = read(config(), NOW.unix_ms + 3_600_000, &mut bytes.as_slice()).unwrap();
+        let (mut hub, now) = read(&config(), NOW.unix_ms + 3_600_000, &mut bytes.as_slice()).unwrap();
         hub.expire(now);
         hub.deliver(now, |_| {});
         // Both messages of the start, but the introduction of who is there is kept for newcomers.
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn a_shorter_history_holds_from_the_start() {
         let (_, bytes) = written();
-        let (mut hub, now) = read(Config { history: 1, ..config() }, NOW.unix_ms, &mut bytes.as_slice()).unwrap();
+        let (mut hub, now) = read(&Config { history: 1, ..config() }, NOW.unix_ms, &mut bytes.as_slice()).unwrap();
         assert_eq!(messages(&mut hub, now, "test").len(), 1);
     }
 
@@ -267,20 +267,20 @@ mod tests {
     fn whatever_is_cut_short_or_changed_is_refused() {
         let (_, bytes) = written();
         for length in 0..bytes.len() {
-            let fault = read(config(), NOW.unix_ms, &mut &bytes[..length]).map(drop).unwrap_err();
+            let fault = read(&config(), NOW.unix_ms, &mut &bytes[..length]).map(drop).unwrap_err();
             assert!(matches!(fault, Fault::CutShort), "{length}: {fault}");
         }
         for place in 0..bytes.len() {
             for bit in 0..8 {
                 let mut changed = bytes.clone();
                 changed[place] ^= 1 << bit;
-                let fault = read(config(), NOW.unix_ms, &mut changed.as_slice()).map(drop).unwrap_err();
+                let fault = read(&config(), NOW.unix_ms, &mut changed.as_slice()).map(drop).unwrap_err();
                 assert!(!fault.to_string().is_empty());
             }
         }
         let mut other = bytes.clone();
         other[NAME.len()] = b'2';
-        assert!(matches!(read(config(), 0, &mut other.as_slice()), Err(Fault::OtherVersion)));
-        assert!(matches!(read(config(), 0, &mut &[b'x'; 100][..]), Err(Fault::Foreign)));
+        assert!(matches!(read(&config(), 0, &mut other.as_slice()), Err(Fault::OtherVersion)));
+        assert!(matches!(read(&config(), 0, &mut &[b'x'; 100][..]), Err(Fault::Foreign)));
     }
 }

@@ -21,7 +21,7 @@ impl World {
         self.deliver();
         let unix_ms = self.now.unix_ms + away_ms;
         let config = self.plan.limits.config("elsewher", [0; 16]);
-        let (hub, now) = state::read(config, unix_ms, &mut bytes.as_slice()).expect("what was written");
+        let (hub, now) = state::read(&config, unix_ms, &mut bytes.as_slice()).expect("what was written");
         self.hub = hub;
         self.record.step(|| format!("saved, away for {away_ms} ms: {now:?}"));
         assert_eq!((now.mono, now.unix_ms), (self.now.mono.after(away_ms), unix_ms), "the clock goes on");
