@@ -1,5 +1,6 @@
 //! The shell around the pure parts: the only place with sockets, clocks and signals.
 
+mod advice;
 mod alarm;
 mod client;
 mod clients;

@@ -10,6 +10,7 @@ use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
+use super::advice;
 use super::alarm::Alarm;
 use super::clock::Clock;
 use super::conversation::Event;
@@ -32,6 +33,14 @@ const ALARM: Token = Token(usize::MAX - 2);
 const PREDECESSOR: Token = Token(usize::MAX - 3);
 const SUCCESSOR: Token = Token(usize::MAX - 4);
 const FIRST_DOOR: usize = usize::MAX - 5;
+
+/// Fewer clients than this are hardly what somebody wants who has not said so.
+const CLIENTS_FEW: usize = 500;
+
+/// What a newcomer may do next.
+const TRY_IT: &str = "try it, in two terminals:\n  \
+    curl 'localhost:8080/read?channel=test'\n  \
+    curl 'localhost:8080/write?channel=test&message=howdy'\n";
 
 /// Why the server did not start, in one line.
 #[derive(Debug)]
@@ -66,13 +75,14 @@ impl Server {
     /// [`StartError`], for instance with an address that is in use.
     pub fn start(options: &Options) -> Result<Self, StartError> {
         let files_allow = limits::raise_file_limit();
-        let (poll, signals, alarm) = watch().map_err(|error| StartError(format!("cannot start: {error}")))?;
+        let fault = |error: io::Error| StartError(format!("cannot start: {}", advice::on_files(&error)));
+        let (poll, signals, alarm) = watch().map_err(fault)?;
         let config = hub_config(options, fill_random);
         let Origin { hub, now, mut predecessor, state_file } = Origin::find(options.state.as_deref(), config)?;
         let clock = Clock::start(now.mono);
         let mut doors = Vec::new();
         for address in &options.listen {
-            let fault = |error: io::Error| StartError(format!("cannot listen on {address}: {error}"));
+            let fault = |error: io::Error| StartError(advice::on_listening(address, &error));
             let inherited = predecessor.as_mut().and_then(|it| it.take_door(LISTEN, address));
             let mut door = match inherited {
                 Some(listener) => Door::inherit(address, listener),
@@ -90,7 +100,17 @@ impl Server {
         let mut server =
             Self { poll, signals, alarm, clock, doors: doors_count, service, state_file, predecessor, successor: None };
         server.begin().map_err(|error| StartError(format!("cannot begin to serve: {error}")))?;
+        if options.has_default_doors() {
+            let _ = io::stderr().write_all(TRY_IT.as_bytes());
+        }
         log::info!("started, for up to {max_clients} clients");
+        let wanted = if options.max_clients == 0 { CLIENTS_FEW } else { options.max_clients };
+        if files_allow < wanted {
+            let files = limits::files();
+            log::warn!(
+                "the limit on open files, {files}, is low: `ulimit -n 20000`, or LimitNOFILE= in the unit, lets more in"
+            );
+        }
         Ok(server)
     }
 

@@ -292,6 +292,12 @@ impl Options {
         }
     }
 
+    /// Whether it serves where it does if nobody says anything.
+    #[must_use]
+    pub fn has_default_doors(&self) -> bool {
+        self.listen == Self::defaults().listen
+    }
+
     /// Who may say in whose name they call, as the calls want to know it.
     #[must_use]
     pub fn proxies(&self) -> Proxies {
@@ -414,7 +420,11 @@ fn help() -> String {
             Takes::Several(value) => (value, "; repeatable"),
         };
         let left = format!("--{} {value}", spec.name);
-        let default = if spec.takes == Takes::Nothing { String::new() } else { format!(" [{}]", spec.default) };
+        let default = match spec.default {
+            _ if spec.takes == Takes::Nothing => String::new(),
+            "" => " [none]".into(),
+            default => format!(" [{default}]"),
+        };
         writeln!(text, "  {left:<26} {}{note}{default}", spec.help).expect("a String takes everything");
     }
     text.push_str("  --help, --version          print this, or the version\n");
