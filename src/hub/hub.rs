@@ -22,7 +22,7 @@ use super::upkeep::Spot;
 pub(super) const LINGER_MS: u64 = 60_000;
 
 /// What a message takes beside its text, and a channel and a connection that come into being with it: roughly.
-const SAYING_MEMORY: usize = 512;
+pub(super) const SAYING_MEMORY: usize = 512;
 
 /// What the operator decides, and what a start draws at random.
 #[derive(Clone, Debug)]
@@ -275,6 +275,7 @@ impl Hub {
         if let (Some(position), Some(channel)) = (position, channel) {
             connection.channels.remove(position);
             let from = connection.number;
+            self.room_for_words(text, 1);
             self.append(now, channel, Content::Goodbye { from, reason: Reason::Left, text });
         }
         self.touch(Some(place), now.mono);
