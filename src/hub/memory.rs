@@ -165,7 +165,7 @@ mod tests {
         let words = "x".repeat(64 << 10);
         let auth = Auth::new(SECRET);
         let names = |speaker: u64| (0..32).map(move |channel| format!("channel-{speaker}-{channel}"));
-        for speaker in 1..=20 {
+        for speaker in 1..=12 {
             let mut who = Who::New(auth.clone());
             for name in names(speaker) {
                 let log = Name::parse(&name).unwrap().writable().unwrap();
@@ -174,7 +174,7 @@ mod tests {
                 who = Who::Again(Credentials { connection: speaker, auth: auth.reveal() });
             }
         }
-        for speaker in 1..=20 {
+        for speaker in 1..=12 {
             let credentials = Credentials { connection: speaker, auth: auth.reveal() };
             // Half of them leave each channel by itself.
             for name in names(speaker).filter(|_| speaker % 2 == 0) {
