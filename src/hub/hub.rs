@@ -331,3 +331,34 @@ impl Hub {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::hash::BuildHasher;
+
+    use super::*;
+
+    /// A hub as usual, but for its memory.
+    pub(in crate::hub) fn hub(max_memory: usize) -> Hub {
+        Hub::new(Config {
+            history: 100,
+            retention: Duration::from_secs(3600),
+            connection_timeout: Duration::from_secs(5),
+            close_grace: Duration::ZERO,
+            max_reply: 1 << 20,
+            max_channels: 0,
+            max_memory,
+            epoch: Epoch::new(*b"aaaaaaaa"),
+            resting_key: [0; 16],
+        })
+    }
+
+    /// Whoever knew the hash could name channels that all have the same, and make each look-up a walk through all of them.
+    #[test]
+    fn a_name_has_another_hash_in_every_hub() {
+        let (one, other) = (hub(0), hub(0));
+        for name in ["", "lobby", "~wABCDEFGHIJKLMNOPQRSTUV"] {
+            assert_ne!(one.names.hasher().hash_one(name), other.names.hasher().hash_one(name));
+        }
+    }
+}

@@ -136,24 +136,8 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::hub::{Auth, Config, Credentials, Epoch, Millis, Name, Now, Who};
-
-    fn hub(max_memory: usize) -> Hub {
-        Hub::new(Config {
-            history: 100,
-            retention: Duration::from_secs(3600),
-            connection_timeout: Duration::from_secs(5),
-            close_grace: Duration::ZERO,
-            max_reply: 1 << 20,
-            max_channels: 0,
-            max_memory,
-            epoch: Epoch::new(*b"aaaaaaaa"),
-            resting_key: [0; 16],
-        })
-    }
+    use super::super::hub::tests::hub;
+    use crate::hub::{Auth, Credentials, Millis, Name, Now, Who};
 
     /// A goodbye is never refused, and brings its words into 32 channels by one call.
     #[test]
