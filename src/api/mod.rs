@@ -2,6 +2,7 @@
 //!
 //! Knows both HTTP and the hub, which do not know each other; has no sockets and no clock.
 
+mod admin;
 mod answer;
 #[expect(clippy::module_inception, reason = "api/api.rs is where a reader looks for the Api")]
 mod api;

@@ -76,6 +76,8 @@ pub(super) struct Client {
     pub(super) is_ready: bool,
     /// Accepted only to be told that there is no room.
     pub(super) is_refused: bool,
+    /// It came by the admin door.
+    pub(super) is_admin: bool,
     /// It speaks for others, as the operator says.
     pub(super) is_proxy: bool,
     /// Nothing for a Unix socket.
@@ -103,6 +105,7 @@ impl Client {
             peer_closed: false,
             is_ready: false,
             is_refused: false,
+            is_admin: false,
             is_proxy,
             address,
         }

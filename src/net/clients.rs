@@ -25,6 +25,8 @@ pub(super) struct Clients {
     overloaded: Vec<Key>,
     /// How many are there only to be told that there is no room.
     refused: usize,
+    /// How many came by the admin door.
+    admins: usize,
     /// Bytes that all take beside themselves.
     memory: usize,
     /// How many one address may have at once; 0 for no limit.
@@ -44,6 +46,7 @@ impl Clients {
             doomed: Vec::new(),
             overloaded: Vec::new(),
             refused: 0,
+            admins: 0,
             memory: 0,
             max_per_address,
             per_address: HashMap::new(),
@@ -54,6 +57,7 @@ impl Clients {
         if let Some(address) = self.counted(&client) {
             *self.per_address.entry(address).or_default() += 1;
         }
+        self.admins += usize::from(client.is_admin);
         let deadline = client.deadline;
         let key = self.slots.insert(client);
         self.set_deadline(key, deadline);
@@ -116,13 +120,18 @@ impl Clients {
         self.slots.keys().collect()
     }
 
-    /// How many are served, those not counted that are merely refused.
+    /// How many are served by the public doors, those not counted that are merely refused.
     pub(super) fn served(&self) -> usize {
-        self.slots.len() - self.refused
+        self.slots.len() - self.refused - self.admins
     }
 
     pub(super) fn refused(&self) -> usize {
         self.refused
+    }
+
+    /// How many are served by the admin door.
+    pub(super) fn admins(&self) -> usize {
+        self.admins
     }
 
     pub(super) fn mark_refused(&mut self, key: Key) {
@@ -238,6 +247,7 @@ impl Clients {
                 self.wheel.cancel(timer);
             }
             self.refused -= usize::from(client.is_refused);
+            self.admins -= usize::from(client.is_admin);
             self.memory -= client.counted_memory as usize;
             self.uncount(self.counted(&client));
         }

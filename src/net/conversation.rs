@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use super::client::{Client, Incoming, Input, Next, Socket, State};
 use super::clients::Clients;
 use super::following::{Backlog, tell};
+use super::metrics::Metrics;
 use super::outbox::Flush;
 use crate::api::{Address, Api, Error, Outcome, Payload, Peer};
 use crate::http::{self, Limits, Parsed, Persistence, Progress};
@@ -72,6 +73,7 @@ pub(super) struct Conversation {
     limits: Limits,
     pub(super) patience: Patience,
     pub(super) now: Now,
+    pub(super) metrics: Metrics,
     /// What is read, from whichever client it is.
     buffer: Box<[u8]>,
     /// What is answered, to whichever client it is.
@@ -87,6 +89,7 @@ impl Conversation {
             api,
             patience,
             now: Now::default(),
+            metrics: Metrics::default(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             out: Vec::new(),
         }
@@ -109,6 +112,12 @@ impl Conversation {
         let is_proxy = self.api.trusts(address);
         let deadline = self.now.mono.after(self.patience.keep_alive_ms);
         self.clients.insert(Client::new(socket, address.map(Address::from), is_proxy, deadline))
+    }
+
+    /// Takes in a client that came by the admin door.
+    pub(super) fn admit_admin(&mut self, socket: Socket) -> Key {
+        let deadline = self.now.mono.after(self.patience.keep_alive_ms);
+        self.clients.insert(Client { is_admin: true, ..Client::new(socket, None, false, deadline) })
     }
 
     /// Lets a client go that was just taken in.
@@ -348,6 +357,7 @@ impl Conversation {
     /// Returns how many bytes they took.
     fn take_requests(&mut self, key: Key, bytes: &mut [u8], progress: &mut Progress) -> (usize, Stop) {
         let client = self.clients.the(key);
+        let is_admin = client.is_admin;
         let peer = Peer { client: key.to_bits(), address: client.address, is_proxy: client.is_proxy };
         let mut taken = 0;
         loop {
@@ -376,7 +386,13 @@ impl Conversation {
                 },
             };
             taken += length;
-            match self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out) {
+            let outcome = if is_admin {
+                let Self { api, hub, clients, metrics, out, .. } = self;
+                Outcome::Answered(api.handle_admin(&request, |page| metrics.write(hub, clients, page), out))
+            } else {
+                self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out)
+            };
+            match outcome {
                 Outcome::Waits { reader, presentation, wait_ms } => {
                     self.clients.the(key).state = State::Waiting { reader, presentation };
                     self.clients.set_deadline(key, self.now.mono.after(wait_ms));

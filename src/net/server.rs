@@ -16,6 +16,7 @@ use super::clock::Clock;
 use super::conversation::{Conversation, Event, Patience};
 use super::door::Door;
 use super::limits;
+use super::metrics::Refused;
 use crate::api::{self, Api, Error};
 use crate::hub::{self, Epoch, Hub, Key, Millis, token};
 use crate::options::{Options, VERSION};
@@ -31,6 +32,9 @@ const ACCEPT_PAUSE_MS: u64 = 100;
 
 /// Clients at once that are there only to read that there is no room. Those beyond are just closed.
 const REFUSED_MAX: usize = limits::FILES_RESERVED / 2;
+
+/// Clients at once by the admin door: some scrapers, and an operator who looks. They must not take the public's room.
+const ADMINS_MAX: usize = limits::FILES_RESERVED / 8;
 
 /// What a client is told that is one too many.
 const NO_ROOM: Error = Error::OverCapacity("this server has as many clients as it may: try again later");
@@ -53,7 +57,9 @@ pub struct Server {
     poll: Poll,
     signals: Signals,
     alarm: Alarm,
+    /// The public ones, and then the one for the operator, if there is one.
     doors: Vec<Door>,
+    has_admin_door: bool,
     clock: Clock,
     conversation: Conversation,
     max_clients: usize,
@@ -77,7 +83,7 @@ impl Server {
         let files_allow = limits::raise_file_limit();
         let (poll, signals, alarm) = watch().map_err(|error| StartError(format!("cannot start: {error}")))?;
         let mut doors = Vec::new();
-        for address in &options.listen {
+        for address in options.listen.iter().chain(&options.admin_listen) {
             let fault = |error: io::Error| StartError(format!("cannot listen on {address}: {error}"));
             let mut door = Door::open(address, options.request_timeout).map_err(fault)?;
             let token = Token(FIRST_DOOR - doors.len());
@@ -103,6 +109,7 @@ impl Server {
             signals,
             alarm,
             doors,
+            has_admin_door: options.admin_listen.is_some(),
             clock: Clock::start(),
             conversation: Conversation::new(hub, api, patience),
             max_clients,
@@ -147,7 +154,8 @@ impl Server {
 
     /// One turn: what happened to clients, what is due, who arrived; then the turn's messages are delivered.
     fn turn(&mut self, events: &Events) -> Option<ExitCode> {
-        let now = self.clock.now();
+        let began = self.clock.running();
+        let now = Clock::now(began);
         self.conversation.set_time(now);
         let mut was_signalled = false;
         self.conversation.go_on_with_ready();
@@ -164,6 +172,7 @@ impl Server {
         self.conversation.expire();
         self.accept(now.mono);
         self.conversation.end_turn();
+        self.conversation.metrics.turns.add(self.clock.running().saturating_sub(began));
         if was_signalled {
             return self.stop(now.mono);
         }
@@ -179,6 +188,7 @@ impl Server {
         for place in 0..self.doors.len() {
             while self.doors[place].has_arrivals && budget > 0 {
                 match self.doors[place].accept() {
+                    Ok((socket, _)) if self.is_admin_door(place) => self.admit_admin(socket),
                     Ok((socket, address)) => self.admit(socket, address),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.doors[place].has_arrivals = false,
                     Err(error) if is_out_of_room(&error) => {
@@ -193,20 +203,47 @@ impl Server {
         }
     }
 
+    fn is_admin_door(&self, place: usize) -> bool {
+        self.has_admin_door && place == self.doors.len() - 1
+    }
+
+    /// Takes in one who comes by the admin door, beside all limits of the others. Those who are too many are just closed.
+    fn admit_admin(&mut self, socket: Socket) {
+        if self.conversation.clients.admins() < ADMINS_MAX {
+            let key = self.conversation.admit_admin(socket);
+            self.watch(key);
+        }
+    }
+
+    /// Has the poll watch a client that was just taken in. Tells whether it does; else the client is gone.
+    fn watch(&mut self, key: Key) -> bool {
+        let socket = &mut self.conversation.clients.the(key).socket;
+        let result = socket.register(self.poll.registry(), Token(key.to_bits() as usize));
+        if let Err(error) = &result {
+            log::warn!("cannot watch a new client: {error}");
+            self.conversation.dismiss(key);
+        }
+        result.is_ok()
+    }
+
     /// Takes a client in, if there is room; else tells it so, if there is room for that.
     fn admit(&mut self, socket: Socket, address: Option<IpAddr>) {
         let has_room = self.conversation.clients.served() < self.max_clients;
+        if !has_room {
+            self.conversation.metrics.count_refused(Refused::MaxClients);
+        }
         if !has_room && self.conversation.clients.refused() >= REFUSED_MAX {
             return;
         }
         let key = self.conversation.admit(socket, address);
-        let socket = &mut self.conversation.clients.the(key).socket;
-        if let Err(error) = socket.register(self.poll.registry(), Token(key.to_bits() as usize)) {
-            log::warn!("cannot watch a new client: {error}");
-            self.conversation.dismiss(key);
-        } else if !has_room {
+        if !self.watch(key) {
+            self.conversation.metrics.count_refused(Refused::Descriptors);
+            return;
+        }
+        if !has_room {
             self.conversation.turn_away(key, NO_ROOM);
         } else if self.conversation.clients.is_too_many(key) {
+            self.conversation.metrics.count_refused(Refused::MaxPerAddress);
             if self.conversation.clients.refused() < REFUSED_MAX {
                 self.conversation.turn_away(key, TOO_MANY_OF_ONE);
             } else {
@@ -219,7 +256,9 @@ impl Server {
     fn shed(&mut self, place: usize, now: Millis, error: &io::Error) {
         // Most likely EMFILE: retrying at once would spin. The spare descriptor lets one know that it is not wanted.
         self.spare = None;
-        drop(self.doors[place].accept());
+        if self.doors[place].accept().is_ok() && !self.is_admin_door(place) {
+            self.conversation.metrics.count_refused(Refused::Descriptors);
+        }
         self.spare = File::open("/dev/null").ok();
         self.accept_after = Some(now.after(ACCEPT_PAUSE_MS));
         if now >= self.next_warning {
