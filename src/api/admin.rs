@@ -18,7 +18,7 @@ impl Api {
     pub fn handle_admin(
         &mut self,
         request: &Request<'_>,
-        metrics: impl FnOnce(&mut Vec<u8>),
+        metrics: impl FnOnce(&Self, &mut Vec<u8>),
         out: &mut Vec<u8>,
     ) -> Persistence {
         let mut body = std::mem::take(&mut self.json);
@@ -28,7 +28,7 @@ impl Api {
                 Err(Error::MethodNotAllowed(ALLOW))
             }
             ("/metrics", _) => {
-                metrics(&mut body);
+                metrics(self, &mut body);
                 Ok(METRICS_TYPE)
             }
             ("/health", _) => {

@@ -16,6 +16,7 @@ mod parameters;
 mod rate;
 mod route;
 mod stream;
+mod tally;
 
 pub use answer::{Encoded, Payload, Presentation};
 pub use api::{Api, Config, Outcome};
@@ -23,3 +24,4 @@ pub use caller::{Address, Network, Peer, Proxies};
 pub use error::Error;
 pub use origin::AllowOrigin;
 pub use stream::{Stream, Transport};
+pub use tally::Requests;

@@ -128,7 +128,7 @@ impl Conversation {
     /// Tells a client that was just taken in why there is no room for it.
     pub(super) fn turn_away(&mut self, key: Key, error: Error) {
         self.clients.mark_refused(key);
-        self.api.refuse(error, &mut self.out);
+        self.api.turn_away(error, &mut self.out);
         self.send_out(key, &Stop::Ends(Next::Linger));
     }
 
@@ -388,7 +388,7 @@ impl Conversation {
             taken += length;
             let outcome = if is_admin {
                 let Self { api, hub, clients, metrics, out, .. } = self;
-                Outcome::Answered(api.handle_admin(&request, |page| metrics.write(hub, clients, page), out))
+                Outcome::Answered(api.handle_admin(&request, |api, page| metrics.write(hub, api, clients, page), out))
             } else {
                 self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out)
             };

@@ -42,7 +42,6 @@ impl<'o> Exposition<'o> {
         self.family(name, Kind::Gauge, help).sample(value);
     }
 
-    #[expect(dead_code, reason = "more numbers come next")]
     /// A number that only rises.
     pub(super) fn counter(&mut self, name: &'static str, help: &str, value: impl Display) {
         self.family(name, Kind::Counter, help).sample(value);
@@ -64,7 +63,6 @@ impl Family<'_, '_> {
         self.page.line(format_args!("{}{{{label}=\"{value_of_label}\"}} {value}", self.name));
     }
 
-    #[allow(dead_code, reason = "requests come next")]
     /// A sample under the values of two labels, likewise.
     pub(super) fn labelled_twice(&mut self, [one, other]: [(&str, &dyn Display); 2], value: impl Display) {
         let ((one, its), (other, others)) = (one, other);

@@ -104,6 +104,9 @@ impl Server {
         };
         let max_clients = if options.max_clients == 0 { files_allow } else { options.max_clients.min(files_allow) };
         log::info!("started, for up to {max_clients} clients");
+        let mut conversation = Conversation::new(hub, api, patience);
+        conversation.metrics.max_clients = max_clients;
+        conversation.metrics.max_memory = options.max_memory;
         Ok(Self {
             poll,
             signals,
@@ -111,7 +114,7 @@ impl Server {
             doors,
             has_admin_door: options.admin_listen.is_some(),
             clock: Clock::start(),
-            conversation: Conversation::new(hub, api, patience),
+            conversation,
             max_clients,
             spare: File::open("/dev/null").ok(),
             accept_after: None,

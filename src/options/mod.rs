@@ -402,6 +402,9 @@ pub fn parse(
 /// `speak` and its version.
 pub const VERSION: &str = concat!("speak ", env!("CARGO_PKG_VERSION"));
 
+/// The version alone.
+pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
+
 fn help() -> String {
     let mut text = format!(
         "{VERSION}: a message and chat server for the web\n\nUsage: speak [OPTIONS]\n\n\
