@@ -15,7 +15,7 @@ use super::rate::RateLimit;
 use super::route::{Call, Route};
 use super::stream::{Shared, Stream, Transport};
 use super::tally::{Requests, Subject};
-use crate::http::{Callback, Limits, Method, Persistence, Reject, Request};
+use crate::http::{Callback, Limits, Method, Persistence, Request};
 use crate::hub::{Auth, Epoch, Hub, Mode, Now, Pair, ReadCall, ReadOutcome, ReaderKey, TOKEN_BYTES, Wake, Who, token};
 use crate::web;
 
@@ -156,11 +156,6 @@ impl Api {
             }
         }
         Outcome::Answered(self.tailor.persistence(dress.persistence))
-    }
-
-    /// Appends the answer to bytes that are no request. The client is to be closed.
-    pub fn reject(&mut self, reject: Reject, out: &mut Vec<u8>) {
-        self.refuse(reject.into(), out);
     }
 
     /// Appends an error that closes the client, in place of an answer to what it asks.

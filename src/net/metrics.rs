@@ -2,7 +2,6 @@
 //!
 //! No label ever names a channel, a connection or an address: those are secrets, and there is no end of them.
 
-use super::clients::Clients;
 use super::exposition::{Exposition, Kind};
 use super::turns::Turns;
 use crate::api::Api;
@@ -46,8 +45,8 @@ impl Metrics {
         self.refused[why as usize] += 1;
     }
 
-    /// Appends the page.
-    pub(super) fn write(&self, hub: &Hub, api: &Api, clients: &Clients, out: &mut Vec<u8>) {
+    /// Appends the page; `clients` are served by the public doors.
+    pub(super) fn write(&self, hub: &Hub, api: &Api, clients: usize, out: &mut Vec<u8>) {
         let mut page = Exposition(out);
         page.family("speak_build_info", Kind::Gauge, "1, under the version that runs.").labelled("version", RELEASE, 1);
         self.write_gauges(hub, clients, &mut page);
@@ -65,9 +64,9 @@ impl Metrics {
             .histogram(self.turns.buckets(), self.turns.count(), self.turns.sum());
     }
 
-    fn write_gauges(&self, hub: &Hub, clients: &Clients, page: &mut Exposition<'_>) {
+    fn write_gauges(&self, hub: &Hub, clients: usize, page: &mut Exposition<'_>) {
         let Census { readers, channels, connections, messages, .. } = hub.census();
-        page.gauge("speak_clients", "TCP connections and Unix sockets that are served.", clients.served());
+        page.gauge("speak_clients", "TCP connections and Unix sockets that are served.", clients);
         page.gauge(
             "speak_clients_max",
             "How many may be: --max-clients, or what the file limit allows.",

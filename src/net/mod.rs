@@ -11,9 +11,16 @@ mod following;
 mod limits;
 mod log;
 mod metrics;
+mod newcomers;
 mod outbox;
 mod server;
+mod service;
+mod socket;
 mod turns;
 
+pub use conversation::{ANSWERS_BYTES_A_TURN, Event, LINGER_MS, READ_BYTES};
 pub use log::start as start_log;
+pub use newcomers::{ACCEPTS_A_TURN, Audience, Listener, OPERATORS_MAX, REFUSED_MAX};
 pub use server::{Server, StartError};
+pub use service::{Census, STOP_MS, Service, Wait};
+pub use socket::Socket;
