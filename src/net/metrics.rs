@@ -3,6 +3,7 @@
 //! No label ever names a channel, a connection or an address: those are secrets, and there is no end of them.
 
 use super::exposition::{Exposition, Kind};
+use super::process::Process;
 use super::turns::Turns;
 use crate::api::Api;
 use crate::hub::{Census, Dropped, Hub, Reason};
@@ -29,6 +30,8 @@ pub(super) struct Metrics {
     pub(super) max_clients: usize,
     /// How many bytes may be held for them.
     pub(super) max_memory: usize,
+    /// What the kernel knows of the process, where it is one that serves.
+    pub(super) process: Option<Process>,
 }
 
 impl Refused {
@@ -46,7 +49,7 @@ impl Metrics {
     }
 
     /// Appends the page; `clients` are served by the public doors.
-    pub(super) fn write(&self, hub: &Hub, api: &Api, clients: usize, out: &mut Vec<u8>) {
+    pub(super) fn write(&mut self, hub: &Hub, api: &Api, clients: usize, out: &mut Vec<u8>) {
         let mut page = Exposition(out);
         page.family("speak_build_info", Kind::Gauge, "1, under the version that runs.").labelled("version", RELEASE, 1);
         self.write_gauges(hub, clients, &mut page);
@@ -62,6 +65,9 @@ impl Metrics {
         }
         page.family("speak_loop_seconds", Kind::Histogram, "How long a turn of the loop worked, without its wait.")
             .histogram(self.turns.buckets(), self.turns.count(), self.turns.sum());
+        if let Some(process) = &mut self.process {
+            process.write(&mut page);
+        }
     }
 
     fn write_gauges(&self, hub: &Hub, clients: usize, page: &mut Exposition<'_>) {

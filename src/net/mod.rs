@@ -13,6 +13,7 @@ mod log;
 mod metrics;
 mod newcomers;
 mod outbox;
+mod process;
 mod server;
 mod service;
 mod socket;

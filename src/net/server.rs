@@ -64,7 +64,10 @@ impl Server {
         let max_clients = if options.max_clients == 0 { files_allow } else { options.max_clients.min(files_allow) };
         log::info!("started, for up to {max_clients} clients");
         let doors_count = doors.len();
-        let service = Service::new(options, doors, max_clients, fill_random);
+        let mut service = Service::new(options, doors, max_clients, fill_random);
+        if options.admin_listen.is_some() {
+            service.watch_process();
+        }
         Ok(Self { poll, signals, alarm, clock: Clock::start(), doors: doors_count, service })
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::conversation::{Conversation, Event, Patience};
 use super::newcomers::{Listener, Newcomers};
+use super::process::Process;
 use crate::api::{self, Api};
 use crate::hub::{self, Epoch, Hub, Key, Millis, Now, token};
 use crate::options::Options;
@@ -102,6 +103,11 @@ impl<L: Listener> Service<L> {
         self.conversation.expire();
         self.newcomers.accept(self.conversation.now.mono, &mut self.conversation, watch);
         self.conversation.end_turn();
+    }
+
+    /// Has the metrics tell what the kernel knows of this process, which began just now. Not for a simulation.
+    pub fn watch_process(&mut self) {
+        self.conversation.metrics.process = Some(Process::this());
     }
 
     /// Tells for how long a turn worked, for the metrics.
