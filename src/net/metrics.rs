@@ -3,6 +3,7 @@
 //! No label ever names a channel, a connection or an address: those are secrets, and there is no end of them.
 
 use super::exposition::{Exposition, Kind};
+use super::log;
 use super::process::Process;
 use super::turns::Turns;
 use crate::api::Api;
@@ -65,6 +66,7 @@ impl Metrics {
         }
         page.family("speak_loop_seconds", Kind::Histogram, "How long a turn of the loop worked, without its wait.")
             .histogram(self.turns.buckets(), self.turns.count(), self.turns.sum());
+        page.counter("speak_log_lines_lost_total", "Lines of the log that nobody took.", log::lost());
         if let Some(process) = &mut self.process {
             process.write(&mut page);
         }
