@@ -93,6 +93,7 @@ fn help_names_every_option() {
     assert_eq!((help.code, &*help.stderr), (Some(0), ""));
     let options = [
         "listen",
+        "admin-listen",
         "poll-timeout",
         "connection-timeout",
         "close-grace",

@@ -14,6 +14,7 @@ use super::pair::LogName;
 use super::reader::{Reader, ReaderKey};
 use super::resting_ids::RestingIds;
 use super::slots::Slots;
+use super::tally::Tally;
 use super::time::{Millis, Now};
 use super::timer_wheel::TimerWheel;
 use super::upkeep::Spot;
@@ -118,7 +119,7 @@ pub struct Census {
     pub readers: usize,
     /// Timers that are set.
     pub timers: usize,
-    /// Messages retained in all channels. O(channels) to count.
+    /// Messages retained in all channels.
     pub messages: usize,
 }
 
@@ -139,6 +140,7 @@ pub struct Hub {
     pub(super) last_number: u64,
     /// What all channels hold.
     pub(super) held: Holding,
+    pub(super) tally: Tally,
     /// What reads that wait on several channels take for them, in bytes.
     pub(super) seats: usize,
     /// Bytes held for clients outside of the hub.
@@ -169,6 +171,7 @@ impl Hub {
             numbers: HashMap::new(),
             last_number: 0,
             held: Holding::default(),
+            tally: Tally::default(),
             seats: 0,
             outside: 0,
             readers: Slots::default(),
@@ -323,7 +326,7 @@ impl Hub {
             connections: self.connections.len(),
             readers: self.readers.len(),
             timers: self.wheel.len(),
-            messages: self.channels.iter().map(|(_, channel)| channel.retained()).sum(),
+            messages: self.held.messages,
         }
     }
 }

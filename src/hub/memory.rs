@@ -10,6 +10,7 @@ use super::connection::Connection;
 use super::hub::{Hub, Refusal, SAYING_MEMORY};
 use super::message::Entry;
 use super::reader::{Reader, Seat, Seats};
+use super::tally::Dropped;
 
 /// What an allocation takes beside what was asked for, on average: a header, and rounding up to 16 bytes.
 const ALLOCATION: usize = 16;
@@ -48,6 +49,8 @@ pub(super) struct Holding {
     pub(super) bytes: usize,
     /// Of the messages alone.
     pub(super) history: usize,
+    /// How many messages those are.
+    pub(super) messages: usize,
 }
 
 impl Holding {
@@ -55,6 +58,7 @@ impl Holding {
     pub(super) fn change(&mut self, before: Self, after: Self) {
         self.bytes = self.bytes + after.bytes - before.bytes;
         self.history = self.history + after.history - before.history;
+        self.messages = self.messages + after.messages - before.messages;
     }
 }
 
@@ -115,7 +119,7 @@ impl Hub {
         while self.memory() > memory
             && let Some(Reverse((_, place))) = queue.pop()
         {
-            self.change(place as u32, Channel::drop_oldest);
+            self.drop_history(place as u32, Dropped::Memory, Channel::drop_oldest);
             match oldest((place, &self.channels[place])) {
                 Some(next) => queue.push(next),
                 // Nothing keeps it now but its last use.
@@ -124,13 +128,14 @@ impl Hub {
         }
     }
 
-    /// Changes a channel, and takes account of what it holds then.
-    pub(super) fn change<T>(&mut self, place: u32, change: impl FnOnce(&mut Channel) -> T) -> T {
+    /// Has a channel let go of history, and takes account of that.
+    pub(super) fn drop_history(&mut self, place: u32, why: Dropped, drop: impl FnOnce(&mut Channel)) {
         let channel = &mut self.channels[place as usize];
         let before = channel.holds();
-        let result = change(channel);
-        self.held.change(before, channel.holds());
-        result
+        drop(channel);
+        let after = channel.holds();
+        self.held.change(before, after);
+        self.tally.count_dropped(why, before.messages - after.messages);
     }
 }
 

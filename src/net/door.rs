@@ -15,7 +15,7 @@ use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-use super::newcomers::Listener;
+use super::newcomers::{Audience, Listener};
 use super::socket::OsSocket;
 use crate::options::Address;
 
@@ -47,6 +47,7 @@ type FileId = (u64, u64);
 /// A listening socket.
 pub(super) struct Door {
     binding: Binding,
+    audience: Audience,
 }
 
 /// Where a door is, as the first lines tell it.
@@ -68,7 +69,7 @@ impl Door {
     /// # Errors
     ///
     /// What the kernel says, for instance that the address is in use.
-    pub(super) fn open(address: &Address, answer_timeout: Duration) -> io::Result<Self> {
+    pub(super) fn open(address: &Address, audience: Audience, answer_timeout: Duration) -> io::Result<Self> {
         let binding = match address {
             Address::Tcp(address) => Binding::Tcp(TcpListener::from_std(listen_tcp(*address, answer_timeout)?.into())),
             Address::Unix(path) => {
@@ -76,7 +77,7 @@ impl Door {
                 Binding::Unix(listener, SocketFile { path: path.clone(), id: socket_id(path) })
             }
         };
-        Ok(Self { binding })
+        Ok(Self { binding, audience })
     }
 
     /// For the poll to watch.
@@ -101,6 +102,10 @@ impl Listener for Door {
 
     fn spare(&mut self) -> Option<File> {
         File::open("/dev/null").ok()
+    }
+
+    fn audience(&self) -> Audience {
+        self.audience
     }
 }
 
