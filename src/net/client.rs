@@ -65,6 +65,8 @@ pub(super) struct Client<S> {
     pub(super) is_ready: bool,
     /// Accepted only to be told that there is no room.
     pub(super) is_refused: bool,
+    /// It came by the admin door.
+    pub(super) is_operator: bool,
     /// It speaks for others, as the operator says.
     pub(super) is_proxy: bool,
     /// Nothing for a Unix socket.
@@ -92,6 +94,7 @@ impl<S: Socket> Client<S> {
             peer_closed: false,
             is_ready: false,
             is_refused: false,
+            is_operator: false,
             is_proxy,
             address,
         }

@@ -16,22 +16,19 @@ impl Clock {
         Self { start: Instant::now(), stood_at: Duration::from_millis(now.0) }
     }
 
-    /// The present, for one turn of the loop.
-    pub(super) fn now(&self) -> Now {
-        Now { mono: self.mono(), unix_ms: unix_ms() }
+    /// What it tells, to the nanosecond: what begins a turn, and tells how long it took.
+    pub(super) fn running(&self) -> Duration {
+        self.stood_at + self.start.elapsed()
+    }
+
+    /// The present, for a turn that began when the clock told that.
+    pub(super) fn now(running: Duration) -> Now {
+        Now { mono: Millis(running.as_millis() as u64), unix_ms: unix_ms() }
     }
 
     /// How long until `deadline`; nothing if it has passed.
     pub(super) fn until(&self, deadline: Millis) -> Duration {
         Duration::from_millis(deadline.0).saturating_sub(self.running())
-    }
-
-    fn running(&self) -> Duration {
-        self.stood_at + self.start.elapsed()
-    }
-
-    fn mono(&self) -> Millis {
-        Millis(self.running().as_millis() as u64)
     }
 }
 

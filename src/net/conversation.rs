@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use super::client::{Client, Incoming, Input, Next, State};
 use super::clients::Clients;
 use super::following::{Backlog, tell};
+use super::metrics::Metrics;
 use super::outbox::Flush;
 use super::socket::Socket;
 use crate::api::{Address, Api, Error, Outcome, Payload, Peer};
@@ -78,6 +79,7 @@ pub(super) struct Conversation<S> {
     limits: Limits,
     pub(super) patience: Patience,
     pub(super) now: Now,
+    pub(super) metrics: Metrics,
     /// What is read, from whichever client it is.
     buffer: Box<[u8]>,
     /// What is answered, to whichever client it is.
@@ -95,6 +97,7 @@ impl<S: Socket> Conversation<S> {
             api,
             patience,
             now,
+            metrics: Metrics::default(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             out: Vec::new(),
             is_leaving: false,
@@ -131,6 +134,12 @@ impl<S: Socket> Conversation<S> {
         key
     }
 
+    /// Takes in a client that came by the admin door.
+    pub(super) fn admit_operator(&mut self, socket: S) -> Key {
+        let deadline = self.now.mono.after(self.patience.keep_alive_ms);
+        self.clients.insert(Client { is_operator: true, ..Client::new(socket, None, false, deadline) })
+    }
+
     /// Lets a client go that was just taken in.
     pub(super) fn dismiss(&mut self, key: Key) {
         self.lose(key);
@@ -139,8 +148,17 @@ impl<S: Socket> Conversation<S> {
     /// Tells a client that was just taken in why there is no room for it.
     pub(super) fn turn_away(&mut self, key: Key, error: Error) {
         self.clients.mark_refused(key);
-        self.api.refuse(error, &mut self.out);
+        self.api.turn_away(error, &mut self.out);
         self.send_out(key, &Stop::Ends(Next::Linger));
+    }
+
+    /// Puts an error in the place of an answer. What an operator asks is not counted.
+    fn refuse(&mut self, key: Key, error: Error) {
+        if self.clients.the(key).is_operator {
+            self.api.turn_away(error, &mut self.out);
+        } else {
+            self.api.refuse(error, &mut self.out);
+        }
     }
 
     /// Something happened to a client.
@@ -171,7 +189,7 @@ impl<S: Socket> Conversation<S> {
         let client = self.clients.the(key);
         if let State::Reading = client.state {
             client.incoming = None;
-            self.api.refuse(NO_MEMORY, &mut self.out);
+            self.refuse(key, NO_MEMORY);
             self.send_out(key, &Stop::Ends(Next::Linger));
         } else {
             self.lose(key);
@@ -198,7 +216,7 @@ impl<S: Socket> Conversation<S> {
             match &client.state {
                 State::Reading if client.incoming.is_some() => {
                     client.incoming = None;
-                    self.api.refuse(Error::RequestTimeout, &mut self.out);
+                    self.refuse(key, Error::RequestTimeout);
                     self.send_out(key, &Stop::Ends(Next::Linger));
                 }
                 State::Waiting { reader, .. } => {
@@ -270,6 +288,8 @@ impl<S: Socket> Conversation<S> {
         for key in self.clients.keys() {
             let client = self.clients.the(key);
             match (&client.state, &client.incoming) {
+                // Nobody there would know that it came by the admin door.
+                (State::Reading, _) if client.is_operator => drop(self.clients.remove(key)),
                 // Its chunks were decoded in place, and are no request any more.
                 (State::Reading, Some(incoming)) if matches!(incoming.progress, Progress::Chunked { .. }) => {
                     client.incoming = None;
@@ -402,6 +422,7 @@ impl<S: Socket> Conversation<S> {
     /// Returns how many bytes they took.
     fn take_requests(&mut self, key: Key, bytes: &mut [u8], progress: &mut Progress) -> (usize, Stop) {
         let client = self.clients.the(key);
+        let is_operator = client.is_operator;
         let peer = Peer { client: key.to_bits(), address: client.address, is_proxy: client.is_proxy };
         let mut taken = 0;
         loop {
@@ -424,13 +445,20 @@ impl<S: Socket> Conversation<S> {
                         return (taken, Stop::NeedsInput);
                     }
                     Err(reject) => {
-                        self.api.reject(reject, &mut self.out);
+                        self.refuse(key, reject.into());
                         return (taken, Stop::Ends(Next::Linger));
                     }
                 },
             };
             taken += length;
-            match self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out) {
+            let outcome = if is_operator {
+                let clients = self.clients.served();
+                let Self { api, hub, metrics, out, .. } = self;
+                Outcome::Answered(api.handle_admin(&request, |api, page| metrics.write(hub, api, clients, page), out))
+            } else {
+                self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out)
+            };
+            match outcome {
                 Outcome::Waits { reader, presentation, wait_ms } => {
                     self.clients.the(key).state = State::Waiting { reader, presentation };
                     self.clients.set_deadline(key, self.now.mono.after(wait_ms));

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use rustix::stdio;
 
+use super::newcomers::Audience;
 use super::wire::{Message, Wire, no_message};
 use crate::hub::{Config, Hub, Now};
 use crate::options::{Address, VERSION};
@@ -43,8 +44,8 @@ pub(super) struct Successor {
 
 /// A door that changes hands.
 pub(super) struct HandedDoor<'a> {
+    pub(super) audience: Audience,
     /// As the operator named it.
-    pub(super) option: &'a str,
     pub(super) address: &'a Address,
     pub(super) file: BorrowedFd<'a>,
 }
@@ -88,7 +89,8 @@ impl Successor {
             return Err(no_message());
         }
         for door in doors {
-            let message = Message::Door { option: door.option, address: &door.address.to_string() };
+            let is_public = door.audience == Audience::Public;
+            let message = Message::Door { is_public, address: &door.address.to_string() };
             self.wire.send(&message, Some(door.file))?;
         }
         self.wire.send(&Message::State, None)?;
@@ -130,7 +132,7 @@ pub(super) struct Predecessor {
 
 /// A listening socket that another process opened.
 struct InheritedDoor {
-    option: String,
+    is_public: bool,
     address: String,
     file: OwnedFd,
 }
@@ -149,8 +151,8 @@ impl Came {
         match (message, files) {
             (Message::State, _) => Self::State,
             (Message::Go, _) => Self::Go,
-            (Message::Door { option, address }, files) => files.pop_front().map_or(Self::Nonsense, |file| {
-                Self::Door(InheritedDoor { option: option.to_owned(), address: address.to_owned(), file })
+            (Message::Door { is_public, address }, files) => files.pop_front().map_or(Self::Nonsense, |file| {
+                Self::Door(InheritedDoor { is_public, address: address.to_owned(), file })
             }),
             (Message::Client { bytes }, files) => {
                 files.pop_front().map_or(Self::Nonsense, |file| Self::Client(file, bytes.to_vec()))
@@ -198,10 +200,10 @@ impl Predecessor {
         })
     }
 
-    /// The door that came of this option, if it had one.
-    pub(super) fn take_door(&mut self, option: &str, address: &Address) -> Option<OwnedFd> {
-        let address = address.to_string();
-        let place = self.doors.iter().position(|door| door.option == option && door.address == address)?;
+    /// The door that it had at this address, if it had one.
+    pub(super) fn take_door(&mut self, audience: Audience, address: &Address) -> Option<OwnedFd> {
+        let (is_public, address) = (audience == Audience::Public, address.to_string());
+        let place = self.doors.iter().position(|door| door.is_public == is_public && door.address == address)?;
         Some(self.doors.swap_remove(place).file)
     }
 

@@ -17,6 +17,7 @@ use super::conversation::Event;
 use super::door::Door;
 use super::handover::{Clients, HandedDoor, Predecessor, SPREAD_MS, START_MS, Successor};
 use super::limits;
+use super::newcomers::{Audience, Listener};
 use super::origin::Origin;
 use super::service::{Service, Wait, hub_config};
 use super::socket::OsSocket;
@@ -81,12 +82,14 @@ impl Server {
         let Origin { hub, now, mut predecessor, state_file } = Origin::find(options.state.as_deref(), config)?;
         let clock = Clock::start(now.mono);
         let mut doors = Vec::new();
-        for address in &options.listen {
+        let public = options.listen.iter().map(|address| (address, Audience::Public));
+        let admin = options.admin_listen.iter().map(|address| (address, Audience::Operator));
+        for (address, audience) in public.chain(admin) {
             let fault = |error: io::Error| StartError(advice::on_listening(address, &error));
-            let inherited = predecessor.as_mut().and_then(|it| it.take_door(LISTEN, address));
+            let inherited = predecessor.as_mut().and_then(|it| it.take_door(audience, address));
             let mut door = match inherited {
-                Some(listener) => Door::inherit(address, listener),
-                None => Door::open(address, options.request_timeout).map_err(fault)?,
+                Some(listener) => Door::inherit(address, audience, listener),
+                None => Door::open(address, audience, options.request_timeout).map_err(fault)?,
             };
             let token = Token(FIRST_DOOR - doors.len());
             poll.registry().register(door.source(), token, Interest::READABLE).map_err(fault)?;
@@ -96,7 +99,10 @@ impl Server {
         }
         let max_clients = if options.max_clients == 0 { files_allow } else { options.max_clients.min(files_allow) };
         let doors_count = doors.len();
-        let service = Service::with_hub(options, (hub, now), doors, max_clients, fill_random);
+        let mut service = Service::with_hub(options, (hub, now), doors, max_clients, fill_random);
+        if options.admin_listen.is_some() {
+            service.watch_process();
+        }
         let mut server =
             Self { poll, signals, alarm, clock, doors: doors_count, service, state_file, predecessor, successor: None };
         server.begin().map_err(|error| StartError(format!("cannot begin to serve: {error}")))?;
@@ -160,7 +166,8 @@ impl Server {
     /// One turn, and whether it was the last.
     fn turn(&mut self, events: &Events) -> Option<ExitCode> {
         let (mut was_signalled, mut successor_speaks) = (false, false);
-        self.service.begin_turn(self.clock.now());
+        let began = self.clock.running();
+        self.service.begin_turn(Clock::now(began));
         for event in events {
             match event.token() {
                 SIGNALS => was_signalled = true,
@@ -175,6 +182,7 @@ impl Server {
         }
         let registry = self.poll.registry();
         self.service.end_turn(|socket, key| socket.register(registry, Token(key.to_bits() as usize)));
+        self.service.count_turn(self.clock.running().saturating_sub(began));
         if successor_speaks && !self.service.is_leaving() {
             self.hand_over();
         }
@@ -251,7 +259,8 @@ impl Server {
     fn hand_over(&mut self) {
         let Some(Succession { successor, .. }) = &mut self.successor else { return };
         let doors = self.service.listeners();
-        let handed = |door| HandedDoor { option: LISTEN, address: Door::address(door), file: door.as_fd() };
+        let handed =
+            |door| HandedDoor { audience: Listener::audience(door), address: Door::address(door), file: door.as_fd() };
         let doors: Vec<_> = doors.map(handed).collect();
         let (hub, now) = self.service.hub();
         match successor.hand_over(&doors, hub, now) {
@@ -305,9 +314,6 @@ impl Server {
         }
     }
 }
-
-/// The option that a door came of, as the process after is told.
-const LISTEN: &str = "listen";
 
 /// The poll, with what it watches from the start.
 fn watch() -> io::Result<(Poll, Signals, Alarm)> {

@@ -4,9 +4,11 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::conversation::{Conversation, Event, Patience};
 use super::newcomers::{Listener, Newcomers};
+use super::process::Process;
 use crate::api::{self, Api};
 use crate::hub::{self, Epoch, Hub, Key, Millis, Now, token};
 use crate::options::Options;
@@ -113,12 +115,10 @@ impl<L: Listener> Service<L> {
             max_per_address: options.max_clients_per_address,
             max_memory: options.max_memory,
         };
-        Self {
-            conversation: Conversation::new(hub, api, patience, now),
-            newcomers: Newcomers::new(listeners, max_clients),
-            stop_at: None,
-            leaving: None,
-        }
+        let mut conversation = Conversation::new(hub, api, patience, now);
+        conversation.metrics.max_clients = max_clients;
+        conversation.metrics.max_memory = options.max_memory;
+        Self { conversation, newcomers: Newcomers::new(listeners, max_clients), stop_at: None, leaving: None }
     }
 
     /// A turn begins: goes on with clients whose work was cut short. `now` never goes back but for its Unix time.
@@ -148,6 +148,16 @@ impl<L: Listener> Service<L> {
         }
         self.newcomers.accept(self.conversation.now.mono, &mut self.conversation, watch);
         self.conversation.end_turn();
+    }
+
+    /// Has the metrics tell what the kernel knows of this process, which began just now. Not for a simulation.
+    pub fn watch_process(&mut self) {
+        self.conversation.metrics.process = Some(Process::this());
+    }
+
+    /// Tells for how long a turn worked, for the metrics.
+    pub fn count_turn(&mut self, took: Duration) {
+        self.conversation.metrics.turns.add(took);
     }
 
     /// How long the next turn has time.

@@ -30,11 +30,11 @@ pub(super) enum Message<'a> {
         #[b(0)]
         version: &'a str,
     },
-    /// Brings a listening socket, and which option it came of.
+    /// Brings a listening socket.
     #[n(1)]
     Door {
-        #[b(0)]
-        option: &'a str,
+        #[n(0)]
+        is_public: bool,
         #[b(1)]
         address: &'a str,
     },
