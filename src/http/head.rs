@@ -173,7 +173,7 @@ fn target(method: Method, target: &str) -> Result<(&str, &str), Reject> {
     } else if let Some(length) = has_scheme("http://").or_else(|| has_scheme("https://")) {
         let rest = &target[length..];
         let authority_bytes = rest.find(['/', '?']).unwrap_or(rest.len());
-        if !is_authority(&rest.as_bytes()[..authority_bytes]) || authority_bytes == 0 {
+        if !is_host(&rest.as_bytes()[..authority_bytes]) || authority_bytes == 0 {
             return Err(Reject::BadRequest("the request target names no host"));
         }
         &rest[authority_bytes..]
@@ -190,24 +190,42 @@ fn target(method: Method, target: &str) -> Result<(&str, &str), Reject> {
     Ok((if path.is_empty() { "/" } else { path }, query))
 }
 
-fn is_authority(host: &[u8]) -> bool {
-    /// The characters of RFC 3986's authority.
-    const ALLOWED: [bool; 256] = {
-        let mut allowed = [false; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            allowed[byte] = (byte as u8).is_ascii_alphanumeric();
-            byte += 1;
-        }
-        let others = b"-._~%!$&'()*+,;=:[]@";
-        let mut place = 0;
-        while place < others.len() {
-            allowed[others[place] as usize] = true;
-            place += 1;
-        }
-        allowed
+/// Whether this is a host and perhaps a port (RFC 9112, section 3.2). It may be empty, but a user's name has no place
+/// in it: what is before the `@` could be taken for the host (RFC 9110, section 4.2.4).
+fn is_host(host: &[u8]) -> bool {
+    /// The characters of RFC 3986's `reg-name`.
+    const OF_NAME: [bool; 256] = characters(b"-._~%!$&'()*+,;=");
+    /// Those of an address in brackets, and of the zone that may stand behind it.
+    const OF_ADDRESS: [bool; 256] = characters(b":.-_~%");
+    let (name, allowed, port) = if let Some(rest) = host.strip_prefix(b"[") {
+        let Some(end) = memchr::memchr(b']', rest) else { return false };
+        (&rest[..end], &OF_ADDRESS, &rest[end + 1..])
+    } else {
+        let (name, port) = host.split_at(memchr::memchr(b':', host).unwrap_or(host.len()));
+        (name, &OF_NAME, port)
     };
-    host.iter().all(|byte| ALLOWED[usize::from(*byte)])
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    is_port && name.iter().all(|byte| allowed[usize::from(*byte)])
+}
+
+/// Letters, digits, and these others.
+const fn characters(others: &[u8]) -> [bool; 256] {
+    let mut allowed = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        allowed[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut place = 0;
+    while place < others.len() {
+        allowed[others[place] as usize] = true;
+        place += 1;
+    }
+    allowed
 }
 
 /// Whether a list in a header field has this name.
@@ -249,7 +267,7 @@ impl<'a> Fields<'a> {
             match name.len() {
                 4 if is("host") => {
                     let is_second = fields.host.replace(value).is_some();
-                    if is_second || !is_authority(value) {
+                    if is_second || !is_host(value) {
                         return Err(Reject::BadRequest("one Host header, with one host"));
                     }
                 }

@@ -90,6 +90,11 @@ fn requests_are_read_as_rfc_9112_says() {
         ("GET http://a:1/b?c HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/b", "c", "", Stays)),
         ("GET HTTPS://a HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/", "", "", Stays)),
         ("GET http://[::1]?c HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/", "c", "", Stays)),
+        // Hosts and ports (section 3.2; RFC 3986, section 3.2.2).
+        ("GET / HTTP/1.1\r\nHost: a_b.c-d:80\r\n\r\n", request(Get, "/", "", "", Stays)),
+        ("GET / HTTP/1.1\r\nHost: a:\r\n\r\n", request(Get, "/", "", "", Stays)),
+        ("GET / HTTP/1.1\r\nHost: [2001:db8::1.2.3.4]:80\r\n\r\n", request(Get, "/", "", "", Stays)),
+        ("GET / HTTP/1.1\r\nHost: [fe80::1%25eth0]\r\n\r\n", request(Get, "/", "", "", Stays)),
         // Empty lines before a request, and bare line feeds in its head (section 2.2).
         ("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/", "", "", Stays)),
         ("\r\nGET / HTTP/1.5\r\nHost: a\r\n\r\n", request(Get, "/", "", "", Stays)),
@@ -165,6 +170,16 @@ fn what_two_servers_could_read_differently_is_refused() {
         line("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
         line("GET / HTTP/1.1\r\nHost: a b\r\n\r\n"),
         line("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"),
+        line("GET / HTTP/1.1\r\nHost: u@a\r\n\r\n"),
+        line("GET / HTTP/1.1\r\nHost: a:b\r\n\r\n"),
+        line("GET / HTTP/1.1\r\nHost: a:1:2\r\n\r\n"),
+        line("GET / HTTP/1.1\r\nHost: ::1\r\n\r\n"),
+        line("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n"),
+        line("GET / HTTP/1.1\r\nHost: [::1]a\r\n\r\n"),
+        line("GET / HTTP/1.1\r\nHost: a[::1]\r\n\r\n"),
+        line("GET / HTTP/1.1\r\nHost: [a@b]\r\n\r\n"),
+        line("GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n"),
+        line("GET http://u:p@a/ HTTP/1.1\r\nHost: a\r\n\r\n"),
         // Field lines: space before the colon, folding, bare CR, NUL, no name.
         line("GET / HTTP/1.1\r\nHost : a\r\n\r\n"),
         line("GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n"),
