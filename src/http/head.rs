@@ -129,12 +129,14 @@ impl<'a> Head<'a> {
         if fields.host.is_none() && !is_http_10 {
             return Err(Reject::BadRequest("HTTP/1.1 needs a Host header"));
         }
+        // What follows CONNECT may have been meant for a tunnel, and passed on unread.
+        let closes = fields.close || (method == Method::Other && parsed.method == Some("CONNECT"));
         Ok(Self {
             bytes,
             method,
             path,
             query,
-            persistence: match (fields.close, is_http_10, fields.keep_alive) {
+            persistence: match (closes, is_http_10, fields.keep_alive) {
                 (true, _, _) | (_, true, false) => Persistence::Closes,
                 (false, true, true) => Persistence::StaysIfTold,
                 (false, false, _) => Persistence::Stays,

@@ -84,7 +84,7 @@ fn requests_are_read_as_rfc_9112_says() {
         ("GET /?m=h\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/", "m=h\u{e9}", "", Stays)),
         ("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", request(Head, "/", "", "", Stays)),
         ("PUT / HTTP/1.1\r\nHost: a\r\n\r\n", request(Other, "/", "", "", Stays)),
-        ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", request(Other, "*", "", "", Stays)),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", request(Other, "*", "", "", Closes)),
         ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", request(Options, "*", "", "", Stays)),
         // Absolute form, as a proxy sends it (RFC 9112, section 3.2.2).
         ("GET http://a:1/b?c HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/b", "c", "", Stays)),
