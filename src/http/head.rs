@@ -175,7 +175,8 @@ fn target(method: Method, target: &str) -> Result<(&str, &str), Reject> {
     } else if let Some(length) = has_scheme("http://").or_else(|| has_scheme("https://")) {
         let rest = &target[length..];
         let authority_bytes = rest.find(['/', '?']).unwrap_or(rest.len());
-        if !is_host(&rest.as_bytes()[..authority_bytes]) || authority_bytes == 0 {
+        let authority = &rest.as_bytes()[..authority_bytes];
+        if matches!(authority, [] | [b':', ..]) || !is_host(authority) {
             return Err(Reject::BadRequest("the request target names no host"));
         }
         &rest[authority_bytes..]

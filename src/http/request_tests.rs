@@ -161,6 +161,7 @@ fn what_two_servers_could_read_differently_is_refused() {
         line("GET x HTTP/1.1\r\nHost: a\r\n\r\n"),
         line("GET * HTTP/1.1\r\nHost: a\r\n\r\n"),
         line("GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n"),
+        line("GET http://:80/x HTTP/1.1\r\nHost: a\r\n\r\n"),
         line("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n"),
         line("G\x01T / HTTP/1.1\r\nHost: a\r\n\r\n"),
         line("GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n"),
