@@ -178,7 +178,7 @@ impl Route<'_> {
         assert!(memchr::memmem::find(&own, others_probe.as_bytes()).is_none(), "another's answer: {}", show());
 
         // nginx logs a request once it is done with it, which may be after the answer.
-        until(&format!("nginx has logged {}", case.name), || {
+        until(&format!("the log of nginx accounts for all that Speak answered: {}", show()), || {
             let is_logged = log.forwarded()[logged_before..].iter().any(|it| it.request_line.contains(&others_probe));
             is_logged && log.answered() >= relay.answered()
         });
