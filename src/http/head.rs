@@ -200,19 +200,24 @@ fn is_host(host: &[u8]) -> bool {
     const OF_NAME: [bool; 256] = characters(b"-._~%!$&'()*+,;=");
     /// Those of an address in brackets, and of the zone that may stand behind it.
     const OF_ADDRESS: [bool; 256] = characters(b":.-_~%");
-    let (name, allowed, port) = if let Some(rest) = host.strip_prefix(b"[") {
-        let Some(end) = memchr::memchr(b']', rest) else { return false };
-        (&rest[..end], &OF_ADDRESS, &rest[end + 1..])
-    } else {
-        let (name, port) = host.split_at(memchr::memchr(b':', host).unwrap_or(host.len()));
-        (name, &OF_NAME, port)
+    let port = match host {
+        [b'[', address @ ..] => match behind(&OF_ADDRESS, address) {
+            [b']', port @ ..] => port,
+            _ => return false,
+        },
+        _ => behind(&OF_NAME, host),
     };
-    let is_port = match port {
+    match port {
         [] => true,
         [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
         _ => false,
-    };
-    is_port && name.iter().all(|byte| allowed[usize::from(*byte)])
+    }
+}
+
+/// What stands behind the characters that are allowed.
+fn behind<'a>(allowed: &[bool; 256], bytes: &'a [u8]) -> &'a [u8] {
+    let end = bytes.iter().position(|byte| !allowed[usize::from(*byte)]);
+    &bytes[end.unwrap_or(bytes.len())..]
 }
 
 /// Letters, digits, and these others.
