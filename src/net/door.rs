@@ -76,6 +76,14 @@ impl Door {
         }
     }
 
+    /// Its port, if it is a TCP one.
+    pub(super) fn port(&self) -> Option<u16> {
+        match &self.listener {
+            Listener::Tcp(listener) => listener.local_addr().ok().map(|address| address.port()),
+            Listener::Unix(..) => None,
+        }
+    }
+
     /// For the poll to watch.
     pub(super) fn source(&mut self) -> &mut dyn Source {
         match &mut self.listener {

@@ -113,6 +113,11 @@ impl Server {
         })
     }
 
+    /// The TCP ports it listens on.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.doors.iter().filter_map(Door::port)
+    }
+
     /// Serves until a signal ends it.
     #[must_use]
     pub fn run(mut self) -> ExitCode {

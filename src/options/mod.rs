@@ -15,7 +15,7 @@ use log::LevelFilter;
 
 use crate::api::{AllowOrigin, Network, Proxies};
 
-use values::{above_zero, address, count, duration, level, network, origin, size, switch};
+use values::{above_zero, address, count, duration, level, name, network, origin, size, switch};
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +80,10 @@ pub struct Options {
     pub allow_origin: Vec<String>,
     /// Whether `/` is the demo.
     pub demo: bool,
+    /// Whom root becomes: `USER` or `USER:GROUP`.
+    pub user: Option<String>,
+    /// Whether the process confines itself.
+    pub sandbox: bool,
     /// What is logged.
     pub log: LevelFilter,
 }
@@ -264,6 +268,20 @@ const SPECS: &[Spec] = &[
         set: |options, text| put(&mut options.demo, switch(text).map(|is_set| !is_set)),
     },
     Spec {
+        name: "user",
+        takes: Takes::One("NAME"),
+        default: "",
+        help: "whom root becomes once bound: NAME, NAME:GROUP, UID:GID",
+        set: |options, text| put(&mut options.user, name(text).map(Some)),
+    },
+    Spec {
+        name: "no-sandbox",
+        takes: Takes::Nothing,
+        default: "off",
+        help: "keep capabilities, and do without Landlock",
+        set: |options, text| put(&mut options.sandbox, switch(text).map(|is_set| !is_set)),
+    },
+    Spec {
         name: "log",
         takes: Takes::One("LEVEL"),
         default: "info",
@@ -312,6 +330,8 @@ impl Options {
             trust_proxy: Vec::new(),
             allow_origin: Vec::new(),
             demo: true,
+            user: None,
+            sandbox: true,
             log: LevelFilter::Info,
         };
         for spec in SPECS {
@@ -335,7 +355,7 @@ impl Spec {
     fn set_all(&self, options: &mut Options, text: &str) -> Result<(), String> {
         options.forget(self.name);
         match self.takes {
-            Takes::Several(_) if text.is_empty() => Ok(()),
+            Takes::One(_) | Takes::Several(_) if text.is_empty() => Ok(()),
             Takes::Several(_) => text.split(',').try_for_each(|item| (self.set)(options, item.trim())),
             Takes::Nothing | Takes::One(_) => (self.set)(options, text),
         }
@@ -404,7 +424,8 @@ fn help() -> String {
             Takes::Several(value) => (value, "; repeatable"),
         };
         let left = format!("--{} {value}", spec.name);
-        let default = if spec.takes == Takes::Nothing { String::new() } else { format!(" [{}]", spec.default) };
+        let is_told = spec.takes != Takes::Nothing && !spec.default.is_empty();
+        let default = if is_told { format!(" [{}]", spec.default) } else { String::new() };
         writeln!(text, "  {left:<26} {}{note}{default}", spec.help).expect("a String takes everything");
     }
     text.push_str("  --help, --version          print this, or the version\n");
@@ -446,7 +467,7 @@ mod tests {
         assert_eq!(options.close_grace, Duration::ZERO);
         assert_eq!((options.history, options.max_message, options.max_reply), (100, 65_536, 1 << 20));
         assert_eq!(options.allow_origin(), AllowOrigin::Any);
-        assert!(options.demo);
+        assert!(options.demo && options.sandbox && options.user.is_none());
     }
 
     #[test]
@@ -478,6 +499,8 @@ mod tests {
             (&["--allow-origin", "example.org"], "--allow-origin"),
             (&["--allow-origin", "https://a/b"], "--allow-origin"),
             (&["--no-demo=x"], "--no-demo"),
+            (&["--no-sandbox=x"], "--no-sandbox"),
+            (&["--user", ""], "--user"),
         ];
         for (arguments, named) in cases {
             let BadOption(line) = parsed(arguments, &[]).unwrap_err();
