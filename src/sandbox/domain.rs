@@ -20,8 +20,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, make_bitflags,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CreateRulesetError, LandlockStatus, NetPort, PathBeneath, PathFd,
+    RestrictSelfError, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    make_bitflags,
 };
 
 /// Up to this version of Landlock all is asked for. A later one is asked for nothing that was never tried.
@@ -94,18 +95,31 @@ pub(super) fn enter(prepared: Result<RulesetCreated, RulesetError>) -> Landlock 
         },
         Err(error) => {
             // Each binary that was started by the one before adds a layer, and the kernel takes 16.
-            log::warn!("Landlock is not in force, or only that of the process which started this one: {error}");
+            let cause = cause(&error);
+            log::warn!("Landlock is not in force, or only that of the process which started this one: {cause}");
             Landlock::Refused
         }
+    }
+}
+
+/// What the kernel said. The crate has words for all that could be wrong with rules, which here are always the same.
+fn cause(error: &RulesetError) -> String {
+    match error {
+        RulesetError::CreateRuleset(CreateRulesetError::CreateRulesetCall { source, .. })
+        | RulesetError::RestrictSelf(RestrictSelfError::RestrictSelfCall { source, .. }) => source.to_string(),
+        _ => "it does not take our rules".to_owned(),
     }
 }
 
 /// The directories of all files that this process executes.
 fn places_of_code() -> Vec<PathBuf> {
     let maps = fs::read("/proc/self/maps").unwrap_or_default();
-    let mut places: Vec<PathBuf> = maps.split(|byte| *byte == b'\n').filter_map(executable).map(place_of).collect();
-    places.sort_unstable();
-    places.dedup();
+    let mut places = Vec::new();
+    for place in maps.split(|byte| *byte == b'\n').filter_map(executable).map(place_of) {
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
     places
 }
 

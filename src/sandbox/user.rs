@@ -20,7 +20,7 @@ pub(super) struct Identity {
     pub(super) name: String,
     uid: Uid,
     gid: Gid,
-    /// All groups, with `gid`.
+    /// All groups, `gid` first.
     groups: Vec<Gid>,
 }
 
@@ -81,10 +81,11 @@ fn find(asked: &str, passwd: &str, group: &str) -> Result<Identity, String> {
     };
     let mut groups = vec![gid];
     if let Some(entry) = entry {
-        let its = group.lines().filter_map(Group::parse).filter(|group| group.has(entry.name)).map(|group| group.gid);
-        groups.extend(its);
-        groups.sort_unstable();
-        groups.dedup();
+        for its in group.lines().filter_map(Group::parse).filter(|group| group.has(entry.name)) {
+            if !groups.contains(&its.gid) {
+                groups.push(its.gid);
+            }
+        }
     }
     Ok(Identity {
         name: asked.to_owned(),
@@ -219,11 +220,11 @@ mod tests {
     #[test]
     fn users_are_found_by_name_and_by_number() {
         for (asked, uid, gid, groups) in [
-            ("speak", 990, 991, &[33, 50, 991][..]),
-            ("990", 990, 991, &[33, 50, 991]),
-            ("speak:root", 990, 0, &[0, 33, 50, 991]),
-            ("speak:50", 990, 50, &[33, 50, 991]),
-            ("990:tls", 990, 50, &[33, 50, 991]),
+            ("speak", 990, 991, &[991, 50, 33][..]),
+            ("990", 990, 991, &[991, 50, 33]),
+            ("speak:root", 990, 0, &[0, 50, 991, 33]),
+            ("speak:50", 990, 50, &[50, 991, 33]),
+            ("990:tls", 990, 50, &[50, 991, 33]),
             // A name that is a number goes before the number.
             ("1001", 2002, 2003, &[2003]),
             ("2002", 2002, 2003, &[2003]),
