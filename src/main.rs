@@ -38,7 +38,6 @@ fn main() -> ExitCode {
 fn start(options: &Options) -> Result<Server, StartError> {
     let sandbox = Sandbox::plan(options).map_err(StartError)?;
     let server = Server::start(options)?;
-    let ports: Vec<u16> = server.ports().collect();
-    sandbox.enter(&ports).map_err(StartError)?;
+    sandbox.enter(server.ports()).map_err(StartError)?;
     Ok(server)
 }
