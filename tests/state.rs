@@ -64,8 +64,8 @@ fn channels_connections_and_ids_go_on_after_a_restart() {
     assert_eq!(rights & 0o777, 0o600, "it holds secrets");
 
     let server = state.start(&[]);
-    assert!(state.around().is_empty(), "an old state must not be read twice");
     assert_eq!(server.read("room", "0").text(), before.text());
+    assert!(state.around().is_empty(), "an old state must not be read twice");
     assert_eq!(server.read(&read, "1").messages()[0]["message"], "whisper");
     let params = josh.and(&[("channel", "room"), ("message", "after")]);
     assert_eq!(server.get("/write", &params).ok().json()["id"], 3);

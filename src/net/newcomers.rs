@@ -102,6 +102,10 @@ impl<L: Listener> Newcomers<L> {
         self.accept_after
     }
 
+    pub(super) fn max_clients(&self) -> usize {
+        self.max_clients
+    }
+
     pub(super) fn listeners(&self) -> impl Iterator<Item = &L> {
         self.doors.iter().map(|door| &door.listener)
     }

@@ -185,6 +185,12 @@ impl<L: Listener> Service<L> {
         (&self.conversation.hub, self.conversation.now)
     }
 
+    /// How many clients it serves at once.
+    #[must_use]
+    pub fn max_clients(&self) -> usize {
+        self.newcomers.max_clients()
+    }
+
     /// Where clients come in.
     pub fn listeners(&self) -> impl Iterator<Item = &L> {
         self.newcomers.listeners()

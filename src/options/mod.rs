@@ -15,7 +15,7 @@ use log::LevelFilter;
 
 use crate::api::{AllowOrigin, Network, Proxies};
 
-use values::{above_zero, address, count, duration, level, network, origin, path, size, switch};
+use values::{above_zero, address, count, duration, level, name, network, origin, path, size, switch};
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +84,10 @@ pub struct Options {
     pub demo: bool,
     /// Where the hub is kept from a stop to the next start.
     pub state: Option<PathBuf>,
+    /// Whom root becomes: `USER` or `USER:GROUP`.
+    pub user: Option<String>,
+    /// Whether the process confines itself.
+    pub sandbox: bool,
     /// What is logged.
     pub log: LevelFilter,
 }
@@ -282,6 +286,20 @@ const SPECS: &[Spec] = &[
         set: |options, text| put(&mut options.state, path(text)),
     },
     Spec {
+        name: "user",
+        takes: Takes::One("NAME"),
+        default: "",
+        help: "whom root becomes once bound: NAME, NAME:GROUP, UID:GID",
+        set: |options, text| put(&mut options.user, name(text).map(Some)),
+    },
+    Spec {
+        name: "no-sandbox",
+        takes: Takes::Nothing,
+        default: "off",
+        help: "keep capabilities, and do without Landlock",
+        set: |options, text| put(&mut options.sandbox, switch(text).map(|is_set| !is_set)),
+    },
+    Spec {
         name: "log",
         takes: Takes::One("LEVEL"),
         default: "info",
@@ -338,6 +356,8 @@ impl Options {
             allow_origin: Vec::new(),
             demo: true,
             state: None,
+            user: None,
+            sandbox: true,
             log: LevelFilter::Info,
         };
         for spec in SPECS {
@@ -477,7 +497,7 @@ mod tests {
         assert_eq!(options.close_grace, Duration::ZERO);
         assert_eq!((options.history, options.max_message, options.max_reply), (100, 65_536, 1 << 20));
         assert_eq!(options.allow_origin(), AllowOrigin::Any);
-        assert!(options.demo);
+        assert!(options.demo && options.sandbox && options.user.is_none());
     }
 
     #[test]
@@ -509,6 +529,8 @@ mod tests {
             (&["--allow-origin", "example.org"], "--allow-origin"),
             (&["--allow-origin", "https://a/b"], "--allow-origin"),
             (&["--no-demo=x"], "--no-demo"),
+            (&["--no-sandbox=x"], "--no-sandbox"),
+            (&["--user", ""], "--user"),
         ];
         for (arguments, named) in cases {
             let BadOption(line) = parsed(arguments, &[]).unwrap_err();
