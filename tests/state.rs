@@ -105,6 +105,7 @@ fn what_is_damaged_is_set_aside_and_the_server_starts_without_it() {
     for (bytes, why) in cases {
         fs::write(state.path(), bytes).expect("a state");
         let mut server = state.start(&[]);
+        assert_eq!(server.write("room", "anew"), 1);
         let said = server.log().join("\n");
         assert!(said.contains(" ERROR ") && said.contains(why), "{why}: {said}");
         assert!(!said.contains("room"), "a secret: {said}");
@@ -114,7 +115,6 @@ fn what_is_damaged_is_set_aside_and_the_server_starts_without_it() {
         let aside = state.0.with_file_name(aside);
         assert_eq!(fs::read(&aside).expect("what was set aside"), bytes);
         fs::remove_file(aside).expect("what was set aside");
-        assert_eq!(server.write("room", "anew"), 1);
         server.signal(Signal::KILL);
         server.wait();
     }
