@@ -25,7 +25,8 @@ tar --create --format=ustar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 
     --directory "$OUT" "$NAME" | gzip -9n >"$OUT/$NAME.tar.gz"
 rm -r "${OUT:?}/$NAME"
 
-# Without the features that would build a C library: Debian's xz packs as well.
-cargo deb --version >/dev/null 2>&1 || cargo install --locked --no-default-features "cargo-deb@$DEB_VERSION"
+# Without the features that would build a C library: the program `xz` packs as well.
+cargo deb --version >/dev/null 2>&1 ||
+    cargo install --locked --no-default-features --features gzip "cargo-deb@$DEB_VERSION"
 cargo deb --quiet --no-build --no-strip --target "$TARGET" --output "$OUT/"
 (cd "$OUT" && sha256sum ./*.tar.gz ./*.deb)
