@@ -17,9 +17,11 @@ use crate::work::{Chat, Closed, Fanout, Work};
 pub(crate) const HELP: &str = "\
 Measures Speak beside nchan, nginx and a floor.
 
-speak-bench run [--quick|--full] [--speak PROGRAM] [--rounds N] [--only PART,…] [--results FOLDER]
+speak-bench run [--quick|--full] [--speak PROGRAM] [--beside PROGRAM] [--rounds N] [--only PART,…]
+                [--results FOLDER]
     Compares the servers, each started here; prints a table, and writes it as JSON and SVG.
-    --only takes the parts whose name begins with PART.
+    --only takes the parts whose name begins with PART. --beside is another build of Speak: it is then
+    the only peer, and what it is held to is in bench/README.md.
 
 speak-bench drive WORK --at 127.0.0.1:PORT [--target speak|nchan|nginx] [--pid PID] [WHAT NUMBER]…
     Puts one load on a server that runs and has served nothing yet, and prints what it cost as a line
@@ -65,6 +67,7 @@ fn parse_run(mut parser: lexopt::Parser) -> Result<Command> {
     let mut options = Options {
         length: Length::Quick,
         speak: None,
+        beside: None,
         rounds: None,
         only: Vec::new(),
         results: PathBuf::from("bench/results"),
@@ -74,6 +77,7 @@ fn parse_run(mut parser: lexopt::Parser) -> Result<Command> {
             Long("quick") => options.length = Length::Quick,
             Long("full") => options.length = Length::Full,
             Long("speak") => options.speak = Some(parser.value()?.into()),
+            Long("beside") => options.beside = Some(parser.value()?.into()),
             Long("rounds") => options.rounds = Some(parser.value()?.parse()?),
             Long("results") => options.results = parser.value()?.into(),
             Long("only") => {

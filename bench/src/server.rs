@@ -29,17 +29,20 @@ const STEP: Duration = Duration::from_millis(10);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Kind {
     Speak,
+    /// Another build of Speak.
+    Beside,
     Floor,
     Nchan,
     Nginx,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 4] = [Kind::Speak, Kind::Floor, Kind::Nchan, Kind::Nginx];
+    pub(crate) const ALL: [Kind; 5] = [Kind::Speak, Kind::Beside, Kind::Floor, Kind::Nchan, Kind::Nginx];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Speak => "speak",
+            Kind::Beside => "beside",
             Kind::Floor => "floor",
             Kind::Nchan => "nchan",
             Kind::Nginx => "nginx",
@@ -53,7 +56,7 @@ impl Kind {
 
     pub(crate) fn dialect(self) -> Dialect {
         match self {
-            Kind::Speak | Kind::Floor => Dialect::Speak,
+            Kind::Speak | Kind::Beside | Kind::Floor => Dialect::Speak,
             Kind::Nchan => Dialect::Nchan,
             Kind::Nginx => Dialect::Fixed,
         }
@@ -72,6 +75,7 @@ pub(crate) struct Target {
 /// Where the servers' programs are.
 pub(crate) struct Programs {
     pub(crate) speak: Option<PathBuf>,
+    pub(crate) beside: Option<PathBuf>,
     pub(crate) cores: Cores,
 }
 
@@ -87,6 +91,7 @@ impl Programs {
     pub(crate) fn missing(&self, kind: Kind) -> Option<&'static str> {
         match kind {
             Kind::Speak if self.speak.is_none() => Some("no --speak given"),
+            Kind::Beside if self.beside.is_none() => Some("no --beside given"),
             Kind::Nchan if first_file(&NCHAN_MODULES).is_none() => Some("install libnginx-mod-nchan"),
             Kind::Nchan | Kind::Nginx if first_file(&NGINX).is_none() => Some("install nginx"),
             _ => None,
@@ -113,7 +118,7 @@ impl Programs {
             folder,
         };
         let started = match kind {
-            Kind::Speak | Kind::Floor => server.await_line(&log),
+            Kind::Speak | Kind::Beside | Kind::Floor => server.await_line(&log),
             Kind::Nchan | Kind::Nginx => server.await_worker(),
         };
         started.map_err(|error| format!("{} does not start: {error}\n{}", kind.name(), server.said()))?;
@@ -122,8 +127,9 @@ impl Programs {
 
     fn command(&self, kind: Kind, folder: &Path) -> Result<Command> {
         Ok(match kind {
-            Kind::Speak => {
-                let mut command = Command::new(self.speak.as_ref().ok_or("no --speak given")?);
+            Kind::Speak | Kind::Beside => {
+                let program = if kind == Kind::Speak { &self.speak } else { &self.beside };
+                let mut command = Command::new(program.as_ref().ok_or("no such program given")?);
                 // No read may time out while a slow peer's turn is prepared.
                 command.args(["--listen", "127.0.0.1:0", "--poll-timeout", "10m"]);
                 command
