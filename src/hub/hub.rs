@@ -56,6 +56,8 @@ pub enum Refusal {
     WrongAuth,
     /// The connection is in [`CHANNELS_PER_CONNECTION_MAX`] channels already.
     TooManyChannels,
+    /// [`READS_PER_CONNECTION_MAX`](super::READS_PER_CONNECTION_MAX) reads wait with the connection already.
+    TooManyReads,
     /// One channel more than the operator allows.
     OverCapacity,
     /// No memory for what the call would add, and no history left that could make room.

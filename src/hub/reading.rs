@@ -5,7 +5,7 @@
 //! [`Hub::dismiss`] when it is over.
 
 use super::channel::Part;
-use super::connection::Credentials;
+use super::connection::{Credentials, READS_PER_CONNECTION_MAX};
 use super::deliver::Wake;
 use super::hub::{Hub, Refusal};
 use super::message::Reason;
@@ -116,7 +116,10 @@ impl Hub {
             Mode::Once => !asked().any(|(spot, since)| self.part_since(spot, since, same_epoch).has_news()),
             Mode::On => true,
         };
+        let replaced = caller.filter(|_| call.mode == Mode::Once).and_then(|place| self.older(place, spots));
         if waits {
+            let goes = replaced.or(old);
+            self.seat_with(kept, goes)?;
             self.room_for(spots)?;
             self.memory_for(READING_MEMORY * spots.len())?;
         }
@@ -126,8 +129,8 @@ impl Hub {
                 self.channels[place as usize].last_use = now.mono;
             }
         }
-        if let Some(place) = caller.filter(|_| call.mode == Mode::Once) {
-            self.replace_older(now, place, spots);
+        if let Some(replaced) = replaced {
+            self.dismiss(now, replaced);
         }
         self.touch(caller, now.mono);
         if !waits {
@@ -274,15 +277,26 @@ impl Hub {
         key
     }
 
-    /// A connection reads anew: its read that waits on the same channels is a ghost behind some proxy.
-    fn replace_older(&mut self, now: Now, connection: u32, spots: &[Spot]) {
+    /// A connection reads anew: its read that waits on the same channels, if there is one, is a ghost behind some proxy.
+    fn older(&self, connection: u32, spots: &[Spot]) -> Option<ReaderKey> {
         let readers = &self.connections[connection as usize].readers;
         let follows_the_same = |key: &&ReaderKey| {
             let reader = self.readers.get(**key);
             reader.is_some_and(|reader| reader.stay == Stay::Once && same_channels(reader.seats.as_slice(), spots))
         };
-        if let Some(key) = readers.iter().find(follows_the_same).copied() {
-            self.dismiss(now, key);
+        readers.iter().find(follows_the_same).copied()
+    }
+
+    /// # Errors
+    ///
+    /// [`Refusal::TooManyReads`] if one more read would be too many for the connection once `goes` has gone.
+    fn seat_with(&self, connection: Option<u32>, goes: Option<ReaderKey>) -> Result<(), Refusal> {
+        let Some(place) = connection else { return Ok(()) };
+        let readers = &self.connections[place as usize].readers;
+        if readers.len() < READS_PER_CONNECTION_MAX || goes.is_some_and(|key| readers.contains(&key)) {
+            Ok(())
+        } else {
+            Err(Refusal::TooManyReads)
         }
     }
 }
