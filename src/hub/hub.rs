@@ -110,7 +110,7 @@ pub(super) enum Alarm {
 }
 
 /// What a hub holds at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Census {
     /// Channels that exist.
     pub channels: usize,

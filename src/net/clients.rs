@@ -6,12 +6,14 @@ use std::mem;
 
 use super::client::{Client, State};
 use super::following::Following;
+use super::service::Census;
+use super::socket::Socket;
 use crate::api::Address;
 use crate::hub::{Key, Millis, ReaderKey, Slots, TimerWheel};
 
 /// The clients and the lists that a turn of the loop works through.
-pub(super) struct Clients {
-    slots: Slots<Client>,
+pub(super) struct Clients<S> {
+    slots: Slots<Client<S>>,
     /// What those have in addition whose reads stay.
     streams: Slots<Following>,
     /// One timer for each client at most, by place.
@@ -33,7 +35,7 @@ pub(super) struct Clients {
     per_address: HashMap<Address, usize>,
 }
 
-impl Clients {
+impl<S: Socket> Clients<S> {
     pub(super) fn new(max_per_address: usize) -> Self {
         Self {
             slots: Slots::default(),
@@ -50,7 +52,7 @@ impl Clients {
         }
     }
 
-    pub(super) fn insert(&mut self, client: Client) -> Key {
+    pub(super) fn insert(&mut self, client: Client<S>) -> Key {
         if let Some(address) = self.counted(&client) {
             *self.per_address.entry(address).or_default() += 1;
         }
@@ -67,7 +69,7 @@ impl Clients {
     }
 
     /// By which address a client is counted, if it is.
-    fn counted(&self, client: &Client) -> Option<Address> {
+    fn counted(&self, client: &Client<S>) -> Option<Address> {
         client.address.filter(|_| self.max_per_address > 0 && !client.is_proxy && !client.is_refused)
     }
 
@@ -81,17 +83,17 @@ impl Clients {
         }
     }
 
-    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Client> {
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Client<S>> {
         self.slots.get_mut(key)
     }
 
     /// The client of a key that was looked up before in the same step.
-    pub(super) fn the(&mut self, key: Key) -> &mut Client {
+    pub(super) fn the(&mut self, key: Key) -> &mut Client<S> {
         self.slots.get_mut(key).expect("clients are reaped only at the end of a turn")
     }
 
     /// A client whose read stays, with what belongs to that.
-    pub(super) fn following(&mut self, key: Key) -> Option<(&mut Client, &mut Following)> {
+    pub(super) fn following(&mut self, key: Key) -> Option<(&mut Client<S>, &mut Following)> {
         let client = self.slots.get_mut(key)?;
         let State::Following(stream) = client.state else { return None };
         Some((client, self.streams.get_mut(stream)?))
@@ -114,6 +116,10 @@ impl Clients {
 
     pub(super) fn keys(&self) -> Vec<Key> {
         self.slots.keys().collect()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Client<S>> {
+        self.slots.keys().filter_map(|key| self.slots.get(key))
     }
 
     /// How many are served, those not counted that are merely refused.
@@ -228,6 +234,20 @@ impl Clients {
     /// Has the client reaped. Its state must be `Closing` already.
     pub(super) fn reap_later(&mut self, key: Key) {
         self.closing.push(key);
+    }
+
+    /// Counts them, and what belongs to them.
+    pub(super) fn census(&self) -> Census {
+        Census {
+            clients: self.slots.len(),
+            refused: self.refused,
+            streams: self.streams.len(),
+            timers: self.wheel.len(),
+            ready: self.ready.len(),
+            addresses: self.per_address.len(),
+            memory: self.memory,
+            ..Census::default()
+        }
     }
 
     /// Frees those that closed in this turn; dropping a socket closes it, and the poll forgets it.

@@ -6,25 +6,26 @@ use std::io;
 use std::mem;
 use std::net::IpAddr;
 
-use super::client::{Client, Incoming, Input, Next, Socket, State};
+use super::client::{Client, Incoming, Input, Next, State};
 use super::clients::Clients;
 use super::following::{Backlog, tell};
 use super::outbox::Flush;
+use super::socket::Socket;
 use crate::api::{Address, Api, Error, Outcome, Payload, Peer};
 use crate::http::{self, Limits, Parsed, Persistence, Progress};
 use crate::hub::{Hub, Key, Millis, Now, Wake};
 
 /// One read takes this much at most, and with it a client's turn.
-const READ_BYTES: usize = 64 * 1024;
+pub const READ_BYTES: usize = 64 * 1024;
 
 /// A client that pipelines gets this much of answers in one turn, then others have theirs.
-pub(super) const ANSWERS_BYTES_A_TURN: usize = 256 * 1024;
+pub const ANSWERS_BYTES_A_TURN: usize = 256 * 1024;
 
 /// What a client is told whose request finds no memory.
 const NO_MEMORY: Error = Error::OverCapacity("this server has no memory left for more: try again later");
 
 /// How long a client that was told to go may still send.
-const LINGER_MS: u64 = 5_000;
+pub const LINGER_MS: u64 = 5_000;
 
 /// How long clients may take over things, and how much they may leave lying.
 #[derive(Clone, Copy, Debug)]
@@ -43,13 +44,15 @@ pub(super) struct Patience {
 
 /// What the poll said of a socket.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Event {
-    pub(super) is_readable: bool,
-    pub(super) is_writable: bool,
+pub struct Event {
+    /// There may be something to read.
+    pub is_readable: bool,
+    /// There may be room to send.
+    pub is_writable: bool,
     /// The peer sends nothing more.
-    pub(super) is_closed: bool,
+    pub is_closed: bool,
     /// The peer reset the connection, or cannot be reached.
-    pub(super) is_broken: bool,
+    pub is_broken: bool,
 }
 
 /// Why no more requests are taken from a client in this step.
@@ -65,8 +68,8 @@ pub(super) enum Stop {
 }
 
 /// Clients, calls and hub, and the present.
-pub(super) struct Conversation {
-    pub(super) clients: Clients,
+pub(super) struct Conversation<S> {
+    pub(super) clients: Clients<S>,
     pub(super) hub: Hub,
     pub(super) api: Api,
     limits: Limits,
@@ -78,7 +81,7 @@ pub(super) struct Conversation {
     pub(super) out: Vec<u8>,
 }
 
-impl Conversation {
+impl<S: Socket> Conversation<S> {
     pub(super) fn new(hub: Hub, api: Api, patience: Patience) -> Self {
         Self {
             clients: Clients::new(patience.max_per_address),
@@ -105,7 +108,7 @@ impl Conversation {
     }
 
     /// Takes a client in.
-    pub(super) fn admit(&mut self, socket: Socket, address: Option<IpAddr>) -> Key {
+    pub(super) fn admit(&mut self, socket: S, address: Option<IpAddr>) -> Key {
         let is_proxy = self.api.trusts(address);
         let deadline = self.now.mono.after(self.patience.keep_alive_ms);
         self.clients.insert(Client::new(socket, address.map(Address::from), is_proxy, deadline))
@@ -232,9 +235,8 @@ impl Conversation {
     }
 
     /// Whether some answer is still being sent.
-    pub(super) fn is_sending(&mut self) -> bool {
-        let keys = self.clients.keys();
-        keys.into_iter().any(|key| matches!(self.clients.the(key).state, State::Writing(_)))
+    pub(super) fn is_sending(&self) -> bool {
+        self.clients.iter().any(|client| matches!(client.state, State::Writing(_)))
     }
 
     /// A client is gone, and with it the read that waits on it.
@@ -467,7 +469,7 @@ impl Incoming {
 }
 
 /// Answers a read that waited, or tells one that stays.
-fn answer_waiting(api: &mut Api, clients: &mut Clients, patience: Patience, now: Now, wake: &Wake<'_>) {
+fn answer_waiting<S: Socket>(api: &mut Api, clients: &mut Clients<S>, patience: Patience, now: Now, wake: &Wake<'_>) {
     let key = Key::from_bits(wake.client);
     let Some(client) = clients.get_mut(key) else { return };
     let presentation = match &mut client.state {
@@ -496,8 +498,15 @@ fn answer_waiting(api: &mut Api, clients: &mut Clients, patience: Patience, now:
 }
 
 /// After an answer was handed to the kernel, wholly or in part: what the client is at now.
-pub(super) fn settle(clients: &mut Clients, patience: Patience, now: Now, key: Key, next: Next, flush: Flush) {
-    let client: &mut Client = clients.the(key);
+pub(super) fn settle<S: Socket>(
+    clients: &mut Clients<S>,
+    patience: Patience,
+    now: Now,
+    key: Key,
+    next: Next,
+    flush: Flush,
+) {
+    let client: &mut Client<S> = clients.the(key);
     if flush != Flush::Drained {
         client.state = State::Writing(next);
         return clients.set_deadline(key, now.mono.after(patience.request_timeout_ms));

@@ -1,7 +1,7 @@
 //! A listening address: bind it, accept from it, give it up.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -14,7 +14,8 @@ use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-use super::client::Socket;
+use super::newcomers::Listener;
+use super::socket::OsSocket;
 use crate::options::Address;
 
 /// Connections that the kernel completes before we accept them; it cuts this to its own `somaxconn`.
@@ -25,27 +26,25 @@ const BACKLOG: i32 = 4096;
 const SILENCE: Duration = Duration::from_secs(30);
 const SILENCE_PROBES: Duration = Duration::from_secs(10);
 
-enum Listener {
+enum Binding {
     Tcp(TcpListener),
     Unix(UnixListener, PathBuf),
 }
 
 /// A listening socket.
 pub(super) struct Door {
-    listener: Listener,
-    /// A connection may be there to accept; cleared when there is none.
-    pub(super) has_arrivals: bool,
+    binding: Binding,
 }
 
 /// Where a door is, as the first lines tell it.
 impl fmt::Display for Door {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.listener {
-            Listener::Tcp(listener) => match listener.local_addr() {
+        match &self.binding {
+            Binding::Tcp(listener) => match listener.local_addr() {
                 Ok(address) => write!(f, "http://{address}"),
                 Err(error) => write!(f, "an address that the kernel does not tell ({error})"),
             },
-            Listener::Unix(_, path) => write!(f, "unix:{}", path.display()),
+            Binding::Unix(_, path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -57,38 +56,42 @@ impl Door {
     ///
     /// What the kernel says, for instance that the address is in use.
     pub(super) fn open(address: &Address, answer_timeout: Duration) -> io::Result<Self> {
-        let listener = match address {
-            Address::Tcp(address) => Listener::Tcp(TcpListener::from_std(listen_tcp(*address, answer_timeout)?.into())),
-            Address::Unix(path) => Listener::Unix(UnixListener::from_std(listen_unix(path)?.into()), path.clone()),
+        let binding = match address {
+            Address::Tcp(address) => Binding::Tcp(TcpListener::from_std(listen_tcp(*address, answer_timeout)?.into())),
+            Address::Unix(path) => Binding::Unix(UnixListener::from_std(listen_unix(path)?.into()), path.clone()),
         };
-        Ok(Self { listener, has_arrivals: false })
-    }
-
-    /// The next connection that is there, and from which address; a Unix socket's has none.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock` where there is none, else what the kernel says.
-    pub(super) fn accept(&self) -> io::Result<(Socket, Option<IpAddr>)> {
-        match &self.listener {
-            Listener::Tcp(listener) => listener.accept().map(|(socket, peer)| (Socket::Tcp(socket), Some(peer.ip()))),
-            Listener::Unix(listener, _) => listener.accept().map(|(socket, _)| (Socket::Unix(socket), None)),
-        }
+        Ok(Self { binding })
     }
 
     /// For the poll to watch.
     pub(super) fn source(&mut self) -> &mut dyn Source {
-        match &mut self.listener {
-            Listener::Tcp(listener) => listener,
-            Listener::Unix(listener, _) => listener,
+        match &mut self.binding {
+            Binding::Tcp(listener) => listener,
+            Binding::Unix(listener, _) => listener,
         }
+    }
+}
+
+impl Listener for Door {
+    type Socket = OsSocket;
+    type Spare = File;
+
+    fn accept(&mut self) -> io::Result<(OsSocket, Option<IpAddr>)> {
+        match &self.binding {
+            Binding::Tcp(listener) => listener.accept().map(|(socket, peer)| (OsSocket::Tcp(socket), Some(peer.ip()))),
+            Binding::Unix(listener, _) => listener.accept().map(|(socket, _)| (OsSocket::Unix(socket), None)),
+        }
+    }
+
+    fn spare(&mut self) -> Option<File> {
+        File::open("/dev/null").ok()
     }
 }
 
 /// A Unix socket's file goes with its door.
 impl Drop for Door {
     fn drop(&mut self) {
-        if let Listener::Unix(_, path) = &self.listener {
+        if let Binding::Unix(_, path) = &self.binding {
             // Somebody may have removed it already; nothing depends on it.
             let _ = fs::remove_file(path);
         }

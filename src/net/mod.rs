@@ -9,8 +9,15 @@ mod door;
 mod following;
 mod limits;
 mod log;
+mod newcomers;
 mod outbox;
 mod server;
+mod service;
+mod socket;
 
+pub use conversation::{ANSWERS_BYTES_A_TURN, Event, LINGER_MS, READ_BYTES};
 pub use log::start as start_log;
+pub use newcomers::{ACCEPTS_A_TURN, Listener, REFUSED_MAX};
 pub use server::{Server, StartError};
+pub use service::{Census, STOP_MS, Service, Wait};
+pub use socket::Socket;

@@ -1,8 +1,6 @@
-//! One turn of the loop, and what begins and ends it: doors and signals.
+//! The shell of the loop: the poll, the doors, signals and the alarm.
 
-use std::fs::File;
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,33 +9,16 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use super::alarm::Alarm;
-use super::client::Socket;
 use super::clock::Clock;
-use super::conversation::{Conversation, Event, Patience};
+use super::conversation::Event;
 use super::door::Door;
 use super::limits;
-use crate::api::{self, Api, Error};
-use crate::hub::{self, Epoch, Hub, Key, Millis, token};
+use super::service::{Service, Wait};
+use crate::hub::Key;
 use crate::options::{Options, VERSION};
 
 /// Events taken from the kernel at once. More are there in the next turn.
 const EVENTS_A_TURN: usize = 1024;
-
-/// Connections accepted in one turn, from all doors: newcomers wait a little where others are being served.
-const ACCEPTS_A_TURN: usize = 256;
-
-/// How long to leave the doors alone when there are no descriptors. The backlog of the kernel holds who comes.
-const ACCEPT_PAUSE_MS: u64 = 100;
-
-/// Clients at once that are there only to read that there is no room. Those beyond are just closed.
-const REFUSED_MAX: usize = limits::FILES_RESERVED / 2;
-
-/// What a client is told that is one too many.
-const NO_ROOM: Error = Error::OverCapacity("this server has as many clients as it may: try again later");
-const TOO_MANY_OF_ONE: Error = Error::TooManyRequests("your address has as many clients here as it may", 1);
-
-/// How long answers may take to leave after a signal to stop.
-const STOP_MS: u64 = 4_500;
 
 /// Tokens from the top are ours; clients' are made of an index and a generation, and the index never gets there.
 const SIGNALS: Token = Token(usize::MAX - 1);
@@ -48,23 +29,14 @@ const FIRST_DOOR: usize = usize::MAX - 3;
 #[derive(Debug)]
 pub struct StartError(pub String);
 
-/// The server: doors, the poll, and the conversation behind them.
+/// The poll, what wakes it, and the service behind it.
 pub struct Server {
     poll: Poll,
     signals: Signals,
     alarm: Alarm,
-    doors: Vec<Door>,
     clock: Clock,
-    conversation: Conversation,
-    max_clients: usize,
-    /// Given up for a moment to accept, and close, a client for whom there is no descriptor.
-    spare: Option<File>,
-    /// Doors are left alone until then.
-    accept_after: Option<Millis>,
-    /// When to say again that there are no descriptors.
-    next_warning: Millis,
-    /// Set by the first signal: when to leave, whatever is unsent.
-    stop_at: Option<Millis>,
+    doors: usize,
+    service: Service<Door>,
 }
 
 impl Server {
@@ -86,31 +58,11 @@ impl Server {
             let _ = writeln!(io::stderr(), "{VERSION} listening on {door}");
             doors.push(door);
         }
-        let hub = Hub::new(hub_config(options));
-        let api = Api::new(api_config(options), &hub, fill_random);
-        let patience = Patience {
-            keep_alive_ms: options.keep_alive.as_millis() as u64,
-            request_timeout_ms: options.request_timeout.as_millis() as u64,
-            heartbeat_ms: options.heartbeat.as_millis() as u64,
-            max_backlog: options.max_backlog,
-            max_per_address: options.max_clients_per_address,
-            max_memory: options.max_memory,
-        };
         let max_clients = if options.max_clients == 0 { files_allow } else { options.max_clients.min(files_allow) };
         log::info!("started, for up to {max_clients} clients");
-        Ok(Self {
-            poll,
-            signals,
-            alarm,
-            doors,
-            clock: Clock::start(),
-            conversation: Conversation::new(hub, api, patience),
-            max_clients,
-            spare: File::open("/dev/null").ok(),
-            accept_after: None,
-            next_warning: Millis(0),
-            stop_at: None,
-        })
+        let doors_count = doors.len();
+        let service = Service::new(options, doors, max_clients, fill_random);
+        Ok(Self { poll, signals, alarm, clock: Clock::start(), doors: doors_count, service })
     }
 
     /// Serves until a signal ends it.
@@ -134,121 +86,49 @@ impl Server {
 
     /// How long to wait: not at all where there is work, else until something happens, for which the alarm is set.
     fn sleep(&mut self) -> Option<Duration> {
-        let has_arrivals = self.accept_after.is_none() && self.doors.iter().any(|door| door.has_arrivals);
-        if has_arrivals || self.conversation.clients.has_ready() {
-            return Some(Duration::ZERO);
-        }
-        let deadlines = [self.conversation.next_deadline(), self.accept_after, self.stop_at];
-        if let Some(deadline) = deadlines.into_iter().flatten().min() {
-            self.alarm.set(deadline, &self.clock);
+        match self.service.wait() {
+            Wait::Not => return Some(Duration::ZERO),
+            Wait::Until(deadline) => self.alarm.set(deadline, &self.clock),
+            Wait::Forever => {}
         }
         None
     }
 
-    /// One turn: what happened to clients, what is due, who arrived; then the turn's messages are delivered.
+    /// One turn, and whether it was the last.
     fn turn(&mut self, events: &Events) -> Option<ExitCode> {
-        let now = self.clock.now();
-        self.conversation.set_time(now);
         let mut was_signalled = false;
-        self.conversation.go_on_with_ready();
+        self.service.begin_turn(self.clock.now());
         for event in events {
             match event.token() {
                 SIGNALS => was_signalled = true,
                 ALARM => self.alarm.rang(),
-                Token(token) if token > FIRST_DOOR - self.doors.len() && token <= FIRST_DOOR => {
-                    self.doors[FIRST_DOOR - token].has_arrivals = true;
+                Token(token) if token > FIRST_DOOR - self.doors && token <= FIRST_DOOR => {
+                    self.service.arrive(FIRST_DOOR - token);
                 }
-                Token(token) => self.conversation.hear(Key::from_bits(token as u64), client_event(event)),
+                Token(token) => self.service.hear(Key::from_bits(token as u64), client_event(event)),
             }
         }
-        self.conversation.expire();
-        self.accept(now.mono);
-        self.conversation.end_turn();
-        if was_signalled {
-            return self.stop(now.mono);
+        let registry = self.poll.registry();
+        self.service.end_turn(|socket, key| socket.register(registry, Token(key.to_bits() as usize)));
+        if was_signalled && let Some(code) = self.stop() {
+            return Some(code);
         }
-        self.is_stopped(now.mono).then_some(ExitCode::SUCCESS)
-    }
-
-    fn accept(&mut self, now: Millis) {
-        if self.accept_after.is_some_and(|at| at > now) {
-            return;
-        }
-        self.accept_after = None;
-        let mut budget = ACCEPTS_A_TURN;
-        for place in 0..self.doors.len() {
-            while self.doors[place].has_arrivals && budget > 0 {
-                match self.doors[place].accept() {
-                    Ok((socket, address)) => self.admit(socket, address),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.doors[place].has_arrivals = false,
-                    Err(error) if is_out_of_room(&error) => {
-                        self.shed(place, now, &error);
-                        return;
-                    }
-                    // The one that was to be accepted is gone; others may be there.
-                    Err(_) => {}
-                }
-                budget -= 1;
-            }
-        }
-    }
-
-    /// Takes a client in, if there is room; else tells it so, if there is room for that.
-    fn admit(&mut self, socket: Socket, address: Option<IpAddr>) {
-        let has_room = self.conversation.clients.served() < self.max_clients;
-        if !has_room && self.conversation.clients.refused() >= REFUSED_MAX {
-            return;
-        }
-        let key = self.conversation.admit(socket, address);
-        let socket = &mut self.conversation.clients.the(key).socket;
-        if let Err(error) = socket.register(self.poll.registry(), Token(key.to_bits() as usize)) {
-            log::warn!("cannot watch a new client: {error}");
-            self.conversation.dismiss(key);
-        } else if !has_room {
-            self.conversation.turn_away(key, NO_ROOM);
-        } else if self.conversation.clients.is_too_many(key) {
-            if self.conversation.clients.refused() < REFUSED_MAX {
-                self.conversation.turn_away(key, TOO_MANY_OF_ONE);
-            } else {
-                self.conversation.dismiss(key);
-            }
-        }
-    }
-
-    /// Closes the next arrival, for want of a descriptor, and leaves the doors alone for a while.
-    fn shed(&mut self, place: usize, now: Millis, error: &io::Error) {
-        // Most likely EMFILE: retrying at once would spin. The spare descriptor lets one know that it is not wanted.
-        self.spare = None;
-        drop(self.doors[place].accept());
-        self.spare = File::open("/dev/null").ok();
-        self.accept_after = Some(now.after(ACCEPT_PAUSE_MS));
-        if now >= self.next_warning {
-            self.next_warning = now.after(1_000);
-            log::warn!("cannot accept more clients ({error}): raise the limit on open files, or set --max-clients");
-        }
+        self.service.is_stopped().then(|| {
+            log::info!("stopped");
+            ExitCode::SUCCESS
+        })
     }
 
     /// The first signal stops gently, the second at once.
-    fn stop(&mut self, now: Millis) -> Option<ExitCode> {
+    fn stop(&mut self) -> Option<ExitCode> {
         self.signals.pending().for_each(drop);
-        if self.stop_at.is_some() {
+        if self.service.is_stopping() {
             log::info!("stopped at once");
             return Some(ExitCode::FAILURE);
         }
         log::info!("stopping");
-        self.stop_at = Some(now.after(STOP_MS));
-        self.doors.clear();
-        self.conversation.stop();
-        self.is_stopped(now).then_some(ExitCode::SUCCESS)
-    }
-
-    fn is_stopped(&mut self, now: Millis) -> bool {
-        let Some(at) = self.stop_at else { return false };
-        let is_over = now >= at || !self.conversation.is_sending();
-        if is_over {
-            log::info!("stopped");
-        }
-        is_over
+        self.service.stop();
+        None
     }
 }
 
@@ -267,45 +147,6 @@ fn client_event(event: &mio::event::Event) -> Event {
         is_writable: event.is_writable(),
         is_closed: event.is_read_closed(),
         is_broken: event.is_error(),
-    }
-}
-
-fn is_out_of_room(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let errno = Errno::from_io_error(error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
-}
-
-fn hub_config(options: &Options) -> hub::Config {
-    let random_byte = || {
-        let mut byte = [0];
-        fill_random(&mut byte);
-        byte[0]
-    };
-    let mut resting_key = [0; 16];
-    fill_random(&mut resting_key);
-    hub::Config {
-        history: options.history,
-        retention: options.retention,
-        connection_timeout: options.connection_timeout,
-        close_grace: options.close_grace,
-        max_reply: options.max_reply,
-        max_channels: options.max_channels,
-        max_memory: options.max_memory,
-        epoch: Epoch::new(token(random_byte)),
-        resting_key,
-    }
-}
-
-fn api_config(options: &Options) -> api::Config {
-    api::Config {
-        max_message: options.max_message,
-        max_head: options.max_head,
-        poll_timeout: options.poll_timeout,
-        allow_origin: options.allow_origin(),
-        demo: options.demo,
-        max_rate: options.max_rate,
-        proxies: options.proxies(),
     }
 }
 
