@@ -170,6 +170,7 @@ impl Hub {
     pub fn resume(&mut self, now: Now, key: ReaderKey, wake: impl FnOnce(Wake<'_>)) -> bool {
         let Some(reader) = self.readers.get(key).filter(|reader| reader.stay == Stay::Behind) else { return false };
         let places: Vec<_> = reader.seats.as_slice().iter().map(|seat| seat.channel).collect();
+        let first = places[0];
         for place in places {
             self.expire_history(now.mono, place);
         }
@@ -178,7 +179,7 @@ impl Hub {
         let mut seats = reader.seats.as_slice().iter();
         let has_news = seats.any(|seat| channels[seat.channel as usize].part_for(*seat).has_news());
         if has_news {
-            self.tell(key, &mut None, wake);
+            self.tell(key, first, &mut None, wake);
         } else {
             reader.stay = Stay::On;
         }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::conversation::Event;
 use super::outbox::{Flush, Outbox, send};
 use super::socket::Socket;
 use crate::api::{Address, Payload, Presentation};
@@ -63,6 +64,8 @@ pub(super) struct Client<S> {
     pub(super) peer_closed: bool,
     /// On the list of clients to go on with in the next turn.
     pub(super) is_ready: bool,
+    /// What happened to it that a turn had no time for.
+    pub(super) late: Option<Event>,
     /// Accepted only to be told that there is no room.
     pub(super) is_refused: bool,
     /// It speaks for others, as the operator says.
@@ -91,6 +94,7 @@ impl<S: Socket> Client<S> {
             can_read: false,
             peer_closed: false,
             is_ready: false,
+            late: None,
             is_refused: false,
             is_proxy,
             address,
@@ -141,6 +145,14 @@ impl<S: Socket> Client<S> {
         }
         self.outbox = Some(Box::new(Outbox::of(payload, sent)));
         Ok(Flush::Blocked { any: sent > 0 })
+    }
+
+    /// Has something wait to be sent, without trying to send it.
+    pub(super) fn hold(&mut self, payload: &Payload<'_>) {
+        match &mut self.outbox {
+            Some(outbox) => outbox.push(payload),
+            None => self.outbox = Some(Box::new(Outbox::of(payload, 0))),
+        }
     }
 
     /// Sends what waits to be sent.

@@ -1,14 +1,19 @@
 //! All clients: who is there, who has a deadline, who is to be gone on with, who is to be reaped.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::mem;
 
+use super::budget::{Budget, Time};
 use super::client::{Client, State};
+use super::conversation::Event;
 use super::following::Following;
+use super::lanes::Lanes;
+use super::outbox::Flush;
 use super::service::Census;
 use super::socket::Socket;
-use crate::api::Address;
+use crate::api::{Address, Payload};
 use crate::hub::{Key, Millis, ReaderKey, Slots, TimerWheel};
 
 /// The clients and the lists that a turn of the loop works through.
@@ -19,7 +24,13 @@ pub(super) struct Clients<S> {
     /// One timer for each client at most, by place.
     wheel: TimerWheel<u32>,
     /// Those whose work a budget cut short, or who have input that arrived while they waited.
-    ready: Vec<Key>,
+    ready: VecDeque<Key>,
+    /// Those to whom something happened that a turn had no time for.
+    late: VecDeque<Key>,
+    /// Those whose answers a turn had no time to send.
+    pub(super) lanes: Lanes,
+    /// How much more this turn may do.
+    pub(super) budget: Budget,
     closing: Vec<Key>,
     /// Those that are to be lost once the delivery at hand is done.
     doomed: Vec<Key>,
@@ -41,7 +52,10 @@ impl<S: Socket> Clients<S> {
             slots: Slots::default(),
             streams: Slots::default(),
             wheel: TimerWheel::new(Millis(0)),
-            ready: Vec::new(),
+            ready: VecDeque::new(),
+            late: VecDeque::new(),
+            lanes: Lanes::default(),
+            budget: Budget::default(),
             closing: Vec::new(),
             doomed: Vec::new(),
             overloaded: Vec::new(),
@@ -190,23 +204,65 @@ impl<S: Socket> Clients<S> {
         let client = self.the(key);
         if !client.is_ready {
             client.is_ready = true;
-            self.ready.push(key);
+            self.ready.push_back(key);
         }
     }
 
-    pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+    /// How many are ready. Those that become so meanwhile stand behind them, for the turn after.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
     }
 
-    /// Those that are ready now; others that become so meanwhile are for the turn after.
-    pub(super) fn take_ready(&mut self) -> Vec<Key> {
-        let ready = mem::take(&mut self.ready);
-        for key in &ready {
-            if let Some(client) = self.slots.get_mut(*key) {
-                client.is_ready = false;
+    /// The one that has been ready longest, if it is still there.
+    pub(super) fn pop_ready(&mut self) -> Option<Key> {
+        let key = self.ready.pop_front()?;
+        self.slots.get_mut(key)?.is_ready = false;
+        Some(key)
+    }
+
+    /// Keeps what happened to a client for when there is time.
+    pub(super) fn hear_later(&mut self, key: Key, event: Event) {
+        let client = self.the(key);
+        match &mut client.late {
+            Some(late) => late.add(event),
+            None => {
+                client.late = Some(event);
+                self.late.push_back(key);
             }
         }
-        ready
+    }
+
+    /// Whether there is more to do than there was time for.
+    pub(super) fn has_work(&self) -> bool {
+        !(self.ready.is_empty() && self.late.is_empty() && self.lanes.is_empty())
+    }
+
+    /// To whom something happened first of those for whom there was no time, and what.
+    pub(super) fn pop_late(&mut self) -> Option<(Key, Event)> {
+        while let Some(key) = self.late.pop_front() {
+            if let Some(event) = self.slots.get_mut(key).and_then(|client| client.late.take()) {
+                return Some((key, event));
+            }
+        }
+        None
+    }
+
+    /// Sends an answer to a read that waited; or has it sent in a later turn, where this one has no time for it or those
+    /// before it in its lane were not sent either.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::send`].
+    pub(super) fn deliver(&mut self, key: Key, lane: u32, payload: &Payload<'_>) -> io::Result<Flush> {
+        let has_time = self.budget.for_delivery() == Time::Left && !self.lanes.has(lane);
+        let client = self.slots.get_mut(key).expect("clients are reaped only at the end of a turn");
+        if has_time || client.outbox.is_some() {
+            self.budget.sent(payload.bytes().len());
+            return client.send(payload);
+        }
+        client.hold(payload);
+        self.lanes.push(lane, key);
+        Ok(Flush::Blocked { any: false })
     }
 
     /// Has the client lost, with all that follows from it, once the hub can be told.
@@ -243,7 +299,7 @@ impl<S: Socket> Clients<S> {
             refused: self.refused,
             streams: self.streams.len(),
             timers: self.wheel.len(),
-            ready: self.ready.len(),
+            ready: self.ready.len() + self.late.len() + self.lanes.len(),
             addresses: self.per_address.len(),
             memory: self.memory,
             ..Census::default()

@@ -6,6 +6,7 @@ use std::io;
 use std::mem;
 use std::net::IpAddr;
 
+use super::budget::{Budget, Time};
 use super::client::{Client, Incoming, Input, Next, State};
 use super::clients::Clients;
 use super::following::{Backlog, tell};
@@ -55,6 +56,16 @@ pub struct Event {
     pub is_broken: bool,
 }
 
+impl Event {
+    /// Another one of the same socket, before anybody looked at this one.
+    pub(super) fn add(&mut self, later: Self) {
+        self.is_readable |= later.is_readable;
+        self.is_writable |= later.is_writable;
+        self.is_closed |= later.is_closed;
+        self.is_broken |= later.is_broken;
+    }
+}
+
 /// Why no more requests are taken from a client in this step.
 pub(super) enum Stop {
     /// All that is there was handled, or more has to come first.
@@ -98,6 +109,7 @@ impl<S: Socket> Conversation<S> {
     /// A turn begins.
     pub(super) fn set_time(&mut self, now: Now) {
         self.now = now;
+        self.clients.budget.begin_turn();
         self.api.set_time(now);
         self.hub.set_outside(self.clients.memory() + self.api.encoded_bytes());
     }
@@ -129,6 +141,14 @@ impl<S: Socket> Conversation<S> {
     /// Something happened to a client.
     pub(super) fn hear(&mut self, key: Key, event: Event) {
         let Some(client) = self.clients.get_mut(key) else { return };
+        if client.late.is_some() || self.clients.budget.for_clients() == Time::Spent {
+            return self.clients.hear_later(key, event);
+        }
+        self.attend(key, event);
+    }
+
+    fn attend(&mut self, key: Key, event: Event) {
+        let client = self.clients.the(key);
         client.can_read |= event.is_readable;
         client.peer_closed |= event.is_closed;
         match &client.state {
@@ -161,11 +181,34 @@ impl<S: Socket> Conversation<S> {
         }
     }
 
-    /// Goes on with the clients whose work was cut short.
+    /// Goes on with the clients whose work was cut short, and with what happened that there was no time for.
     pub(super) fn go_on_with_ready(&mut self) {
-        for key in self.clients.take_ready() {
-            self.go_on(key);
-            self.mind_memory(key);
+        for _ in 0..self.clients.ready() {
+            if self.clients.budget.for_ready() == Time::Spent {
+                break;
+            }
+            if let Some(key) = self.clients.pop_ready() {
+                self.go_on(key);
+                self.mind_memory(key);
+            }
+        }
+        while self.clients.budget.for_clients() == Time::Left
+            && let Some((key, event)) = self.clients.pop_late()
+        {
+            self.attend(key, event);
+        }
+    }
+
+    /// Sends answers that earlier turns had no time for, as long as there is `time`.
+    fn send_late(&mut self, time: fn(&Budget) -> Time) {
+        while time(&self.clients.budget) == Time::Left
+            && let Some(key) = self.clients.lanes.pop()
+        {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            let bytes = client.backlog().unwrap_or(0);
+            self.clients.budget.sent(bytes);
+            self.drain(key);
+            self.clients.count_memory(key);
         }
     }
 
@@ -198,8 +241,10 @@ impl<S: Socket> Conversation<S> {
     /// The end of a turn: what it brought is delivered, and those who left are reaped.
     pub(super) fn end_turn(&mut self) {
         loop {
+            self.send_late(Budget::for_late_delivery);
             let Self { hub, api, clients, patience, now, .. } = self;
             hub.deliver(*now, |wake| answer_waiting(api, clients, *patience, *now, &wake));
+            self.send_late(Budget::for_delivery);
             for key in self.clients.take_overloaded() {
                 self.put_off(key);
             }
@@ -267,7 +312,11 @@ impl<S: Socket> Conversation<S> {
         let result = if client.can_read { client.read(&mut self.buffer) } else { Ok(Input::Nothing) };
         let is_over = client.peer_closed && !client.can_read;
         match result {
-            Ok(_) if !is_over => {
+            Ok(input) if !is_over => {
+                if let Input::Bytes(length) = input {
+                    self.clients.budget.handled(length);
+                }
+                let client = self.clients.the(key);
                 if client.can_read {
                     self.clients.make_ready(key);
                 }
@@ -278,6 +327,7 @@ impl<S: Socket> Conversation<S> {
 
     /// Takes requests, or frames, from a client: first those held, then what one read brings.
     fn serve(&mut self, key: Key) {
+        self.clients.budget.begin_client();
         let mut held = self.clients.the(key).incoming.take();
         let was_held = held.is_some();
         let (mut handled, mut stop) = match &mut held {
@@ -317,6 +367,7 @@ impl<S: Socket> Conversation<S> {
         let Input::Bytes(length) = self.clients.the(key).read(buffer)? else {
             return Ok((0, Stop::NeedsInput));
         };
+        self.clients.budget.came(length);
         let fresh = &mut buffer[..length];
         if let Some(held) = held {
             held.bytes.extend_from_slice(fresh);
@@ -378,7 +429,10 @@ impl<S: Socket> Conversation<S> {
                 },
             };
             taken += length;
-            match self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out) {
+            let answered = self.out.len();
+            let outcome = self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out);
+            self.clients.budget.handled(self.out.len() - answered);
+            match outcome {
                 Outcome::Waits { reader, presentation, wait_ms } => {
                     self.clients.the(key).state = State::Waiting { reader, presentation };
                     self.clients.set_deadline(key, self.now.mono.after(wait_ms));
@@ -394,10 +448,15 @@ impl<S: Socket> Conversation<S> {
                     let may_send = taken < bytes.len() || client.can_read;
                     return (taken, Stop::Ends(if may_send { Next::Linger } else { Next::Close }));
                 }
-                Outcome::Answered(_) if self.out.len() >= ANSWERS_BYTES_A_TURN => return (taken, Stop::Yields),
+                Outcome::Answered(_) if self.has_its_share() => return (taken, Stop::Yields),
                 Outcome::Answered(_) => {}
             }
         }
+    }
+
+    /// Whether the client whose requests are handled now has had its share of the turn.
+    pub(super) fn has_its_share(&self) -> bool {
+        self.out.len() >= ANSWERS_BYTES_A_TURN || self.clients.budget.for_client() == Time::Spent
     }
 
     /// Sends the answers that gathered, and sees what the client is at then.
@@ -480,8 +539,8 @@ fn answer_waiting<S: Socket>(api: &mut Api, clients: &mut Clients<S>, patience: 
     };
     client.state = State::Reading;
     let (payload, persistence) = api.wake(wake, presentation.as_deref());
-    let Ok(flush) = client.send(&payload) else {
-        client.state = State::Closing;
+    let Ok(flush) = clients.deliver(key, wake.channel, &payload) else {
+        clients.the(key).state = State::Closing;
         clients.reap_later(key);
         return;
     };

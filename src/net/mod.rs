@@ -1,12 +1,14 @@
 //! The shell around the pure parts: the only place with sockets, clocks and signals.
 
 mod alarm;
+mod budget;
 mod client;
 mod clients;
 mod clock;
 mod conversation;
 mod door;
 mod following;
+mod lanes;
 mod limits;
 mod log;
 mod newcomers;
