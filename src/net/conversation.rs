@@ -138,6 +138,25 @@ impl<S: Socket> Conversation<S> {
         self.send_out(key, &Stop::Ends(Next::Linger));
     }
 
+    /// Tells somebody why there is no room, and closes at once: there is no room either for those who take their time. What
+    /// was sent already is read, since a close on top of it would be a reset, which may overtake the answer.
+    pub(super) fn brush_off(&mut self, mut socket: S, error: Error) {
+        let _ = socket.read(&mut self.buffer);
+        self.api.refuse(error, &mut self.out);
+        let _ = socket.write(&self.out);
+        self.out.clear();
+        let _ = socket.shut_down_writing();
+    }
+
+    /// The same for a client that was just taken in.
+    pub(super) fn dismiss_with(&mut self, key: Key, error: Error) {
+        self.api.refuse(error, &mut self.out);
+        // Nothing waits before it, and what does not fit now never will.
+        let _ = self.clients.the(key).send(&Payload::Private(&self.out));
+        self.out.clear();
+        self.lose(key);
+    }
+
     /// Something happened to a client.
     pub(super) fn hear(&mut self, key: Key, event: Event) {
         let Some(client) = self.clients.get_mut(key) else { return };

@@ -15,7 +15,8 @@ pub const ACCEPTS_A_TURN: usize = 256;
 /// How long to leave the doors alone when there are no descriptors. The backlog of the kernel holds who comes.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-/// Clients at once that are there only to read that there is no room. Those beyond are just closed.
+/// Clients at once that are there only to read that there is no room, and may take their time. Those beyond are told so too,
+/// and closed at once.
 pub const REFUSED_MAX: usize = limits::FILES_RESERVED / 2;
 
 /// What a client is told that is one too many.
@@ -107,7 +108,7 @@ impl<L: Listener> Newcomers<L> {
                     Ok((socket, address)) => self.admit(conversation, socket, address, &mut watch),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.doors[place].has_arrivals = false,
                     Err(error) if is_out_of_room(&error) => {
-                        self.shed(place, now, &error);
+                        self.shed(conversation, place, now, &error);
                         return;
                     }
                     // The one that was to be accepted is gone; others may be there.
@@ -128,7 +129,7 @@ impl<L: Listener> Newcomers<L> {
     ) {
         let has_room = conversation.clients.served() < self.max_clients;
         if !has_room && conversation.clients.refused() >= REFUSED_MAX {
-            return;
+            return conversation.brush_off(socket, NO_ROOM);
         }
         let key = conversation.admit(socket, address);
         if let Err(error) = watch(&mut conversation.clients.the(key).socket, key) {
@@ -140,17 +141,19 @@ impl<L: Listener> Newcomers<L> {
             if conversation.clients.refused() < REFUSED_MAX {
                 conversation.turn_away(key, TOO_MANY_OF_ONE);
             } else {
-                conversation.dismiss(key);
+                conversation.dismiss_with(key, TOO_MANY_OF_ONE);
             }
         }
     }
 
-    /// Closes the next arrival, for want of a descriptor, and leaves the doors alone for a while.
-    fn shed(&mut self, place: usize, now: Millis, error: &io::Error) {
+    /// Lets the next arrival know that there is no descriptor for it, and closes it, and leaves the doors alone for a while.
+    fn shed(&mut self, conversation: &mut Conversation<L::Socket>, place: usize, now: Millis, error: &io::Error) {
         // Most likely EMFILE: retrying at once would spin. The spare descriptor lets one know that it is not wanted.
         self.spare = None;
         let listener = &mut self.doors[place].listener;
-        drop(listener.accept());
+        if let Ok((socket, _)) = listener.accept() {
+            conversation.brush_off(socket, NO_ROOM);
+        }
         self.spare = listener.spare();
         self.accept_after = Some(now.after(ACCEPT_PAUSE_MS));
         if now >= self.next_warning {
