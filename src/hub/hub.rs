@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use slab::Slab;
-
 use super::channel::{Channel, Member, Retention};
 use super::connection::{CHANNELS_PER_CONNECTION_MAX, Connection, Credentials};
 use super::ids::{Auth, Epoch};
 use super::memory::Holding;
 use super::message::{Content, Reason};
+use super::pages::Pages;
 use super::pair::LogName;
 use super::reader::{Reader, ReaderKey};
 use super::resting_ids::RestingIds;
@@ -132,17 +131,19 @@ pub struct Hub {
     pub(super) scratch: Vec<u8>,
     pub(super) timeout_ms: u64,
     pub(super) grace_ms: u64,
-    pub(super) channels: Slab<Channel>,
+    pub(super) channels: Pages<Channel>,
     /// Names come from strangers: `std`'s `SipHash` with a random key cannot be flooded.
     pub(super) names: HashMap<Box<str>, u32>,
     pub(super) resting_ids: RestingIds,
-    pub(super) connections: Slab<Connection>,
+    pub(super) connections: Pages<Connection>,
     pub(super) numbers: HashMap<u64, u32>,
     pub(super) last_number: u64,
     /// What all channels hold.
     pub(super) held: Holding,
     /// What reads that wait on several channels take for them, in bytes.
     pub(super) seats: usize,
+    /// The place of the channel that is looked at next where room has to be made.
+    pub(super) hand: u32,
     /// Bytes held for clients outside of the hub.
     pub(super) outside: usize,
     pub(super) readers: Slots<Reader>,
@@ -164,14 +165,15 @@ impl Hub {
             scratch: Vec::new(),
             timeout_ms: millis(config.connection_timeout),
             grace_ms: millis(config.close_grace),
-            channels: Slab::new(),
+            channels: Pages::new(),
             names: HashMap::new(),
             resting_ids: RestingIds::new(config.resting_key),
-            connections: Slab::new(),
+            connections: Pages::new(),
             numbers: HashMap::new(),
             last_number: 0,
             held: Holding::default(),
             seats: 0,
+            hand: 0,
             outside: 0,
             readers: Slots::default(),
             wheel: TimerWheel::new(Millis(0)),
@@ -208,8 +210,8 @@ impl Hub {
     ) -> Result<u64, Refusal> {
         let sender = self.authenticate_maybe(credentials)?;
         let spot = self.spot(log);
-        self.room_for(&[spot])?;
-        self.memory_for(text.len() + SAYING_MEMORY)?;
+        self.room_for(now.mono, &[spot])?;
+        self.memory_for(now.mono, text.len() + SAYING_MEMORY, &[spot])?;
         let channel = self.channel_at(spot, log, now.mono);
         let from = sender.map(|place| self.connections[place as usize].number);
         let id = self.append(now, channel, Content::Message { from, text });
@@ -236,8 +238,8 @@ impl Hub {
                 Some(place)
             }
         };
-        self.room_for(&[spot])?;
-        self.memory_for(3 * (text.len() + SAYING_MEMORY))?;
+        self.room_for(now.mono, &[spot])?;
+        self.memory_for(now.mono, 3 * (text.len() + SAYING_MEMORY), &[spot])?;
         let channel = self.channel_at(spot, log, now.mono);
         let place = match (known, who) {
             (None, Who::New(auth)) => self.connect(auth, now.mono),

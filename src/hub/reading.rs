@@ -120,8 +120,8 @@ impl Hub {
         if waits {
             let goes = replaced.or(old);
             self.seat_with(kept, goes)?;
-            self.room_for(spots)?;
-            self.memory_for(READING_MEMORY * spots.len())?;
+            self.room_for(now.mono, spots)?;
+            self.memory_for(now.mono, READING_MEMORY * spots.len(), spots)?;
         }
         // From here on nothing refuses it.
         for spot in spots {
