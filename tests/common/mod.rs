@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "each file of tests uses its own part of the harness")]
 
 mod client;
+mod crowd;
 mod events;
 mod identity;
 mod response;
@@ -13,6 +14,7 @@ mod server;
 mod socket;
 
 pub use client::{Client, request, target};
+pub use crowd::{Crowd, Member, is_full, raise_file_limit, sized};
 pub use events::{Event, EventStream};
 pub use identity::Identity;
 pub use response::Response;
