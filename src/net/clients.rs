@@ -223,12 +223,11 @@ impl<S: Socket> Clients<S> {
     /// Keeps what happened to a client for when there is time.
     pub(super) fn hear_later(&mut self, key: Key, event: Event) {
         let client = self.the(key);
-        match &mut client.late {
-            Some(late) => late.add(event),
-            None => {
-                client.late = Some(event);
-                self.late.push_back(key);
-            }
+        if let Some(late) = &mut client.late {
+            late.add(event);
+        } else {
+            client.late = Some(event);
+            self.late.push_back(key);
         }
     }
 

@@ -13,7 +13,7 @@ const IN_A_ROW: usize = 32;
 /// Whose answers are to be sent. Those who are gone meanwhile are among them.
 #[derive(Default)]
 pub(super) struct Lanes {
-    lanes: BTreeMap<u32, VecDeque<Key>>,
+    by_channel: BTreeMap<u32, VecDeque<Key>>,
     /// The lane that has its turn, if there is one of that number, and how many of it have had theirs.
     at: u32,
     taken: usize,
@@ -21,21 +21,21 @@ pub(super) struct Lanes {
 
 impl Lanes {
     pub(super) fn is_empty(&self) -> bool {
-        self.lanes.is_empty()
+        self.by_channel.is_empty()
     }
 
     /// How many stand in all lanes. O(lanes).
     pub(super) fn len(&self) -> usize {
-        self.lanes.values().map(VecDeque::len).sum()
+        self.by_channel.values().map(VecDeque::len).sum()
     }
 
     /// Whether somebody stands in this lane.
     pub(super) fn has(&self, lane: u32) -> bool {
-        !self.lanes.is_empty() && self.lanes.contains_key(&lane)
+        !self.by_channel.is_empty() && self.by_channel.contains_key(&lane)
     }
 
     pub(super) fn push(&mut self, lane: u32, client: Key) {
-        self.lanes.entry(lane).or_default().push_back(client);
+        self.by_channel.entry(lane).or_default().push_back(client);
     }
 
     /// The next one.
@@ -43,16 +43,16 @@ impl Lanes {
         if self.taken >= IN_A_ROW {
             (self.at, self.taken) = (self.at.wrapping_add(1), 0);
         }
-        let next = self.lanes.range(self.at..).next().or_else(|| self.lanes.iter().next());
+        let next = self.by_channel.range(self.at..).next().or_else(|| self.by_channel.iter().next());
         let (&lane, _) = next?;
         if lane != self.at {
             (self.at, self.taken) = (lane, 0);
         }
         self.taken += 1;
-        let clients = self.lanes.get_mut(&lane)?;
+        let clients = self.by_channel.get_mut(&lane)?;
         let client = clients.pop_front();
         if clients.is_empty() {
-            self.lanes.remove(&lane);
+            self.by_channel.remove(&lane);
         }
         client
     }
