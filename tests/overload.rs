@@ -423,21 +423,21 @@ fn where_descriptors_run_out_those_who_are_there_are_served_and_others_told() {
     let mut crowd = Crowd::connect(server.address(), 200);
     crowd.send_all(&get("/health", &[]));
     crowd.until("are answered, or closed", 200, |member| member.is_closed || !member.received.is_empty());
-    let mut served: Vec<usize> = Vec::new();
+    let mut guests: Vec<usize> = Vec::new();
     let mut refused = 0;
     for number in 0..200 {
         match crowd.members[number].take_answer() {
-            Some((200, _)) => served.push(number),
+            Some((200, _)) => guests.push(number),
             Some((503, _)) => refused += 1,
             other => panic!("{number} was told {other:?}"),
         }
     }
-    assert!(served.len() >= 20 && refused == 200 - served.len(), "{} served", served.len());
+    assert!(guests.len() >= 20 && refused == 200 - guests.len(), "{} served", guests.len());
     // Those who are there go on.
-    for number in &served {
+    for number in &guests {
         crowd.send(*number, &get("/write", &[("channel", "c"), ("message", "m")]));
     }
-    crowd.until("go on", served.len(), |member| !member.received.is_empty());
+    crowd.until("go on", guests.len(), |member| !member.received.is_empty());
     drop(crowd);
     until("there is room again", || {
         let mut client = Client::connect(server.address());

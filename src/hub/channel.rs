@@ -238,7 +238,7 @@ impl Channel {
     /// What its messages, its members and its name take.
     pub(super) fn holds(&self) -> Holding {
         let history = self.entries_bytes;
-        Holding { bytes: history + self.members_bytes + 2 * self.name.len(), history }
+        Holding { bytes: history + self.members_bytes + 2 * self.name.len(), history, messages: self.entries.len() }
     }
 
     /// When the oldest message was added.

@@ -7,9 +7,10 @@ use std::collections::BinaryHeap;
 
 use super::channel::{Channel, Member};
 use super::connection::Connection;
-use super::hub::{Hub, Refusal};
+use super::hub::{Hub, Refusal, SAYING_MEMORY};
 use super::message::Entry;
 use super::reader::{Reader, Seat, Seats};
+use super::tally::Dropped;
 use super::time::Millis;
 use super::upkeep::Spot;
 
@@ -59,6 +60,8 @@ pub(super) struct Holding {
     pub(super) bytes: usize,
     /// Of the messages alone.
     pub(super) history: usize,
+    /// How many messages those are.
+    pub(super) messages: usize,
 }
 
 impl Holding {
@@ -66,6 +69,7 @@ impl Holding {
     pub(super) fn change(&mut self, before: Self, after: Self) {
         self.bytes = self.bytes + after.bytes - before.bytes;
         self.history = self.history + after.history - before.history;
+        self.messages = self.messages + after.messages - before.messages;
     }
 }
 
@@ -116,6 +120,15 @@ impl Hub {
         if has_room(self) { Ok(()) } else { Err(Refusal::OutOfMemory) }
     }
 
+    /// Has history make room for the last words of a connection in so many channels. A goodbye is never refused, so what
+    /// it says would else be a way past the limit: one call brings it into all of them.
+    pub(super) fn room_for_words(&mut self, now: Millis, text: Option<&str>, channels: usize) {
+        if let Some(text) = text {
+            // Where no history is left, what goes with the connection makes up for a good part of it.
+            let _ = self.memory_for(now, channels * (text.len() + SAYING_MEMORY), &[]);
+        }
+    }
+
     /// Rids the hub of channels that are empty and unused, before their time: a read that ended may have been all that there
     /// ever was in them. Looks at some places alone, and goes on from there the next time.
     pub(super) fn drop_unused(&mut self, now: Millis, spots: &[Spot]) {
@@ -143,7 +156,7 @@ impl Hub {
         while self.memory() > memory
             && let Some(Reverse((_, place))) = queue.pop()
         {
-            self.change(place, Channel::drop_oldest);
+            self.drop_history(place, Dropped::Memory, Channel::drop_oldest);
             if let Some(next) = oldest(self, place) {
                 queue.push(next);
             } else if self.is_unused(place) && !spots.contains(&Spot::Channel(place)) {
@@ -163,12 +176,50 @@ impl Hub {
         (0..looks.min(places)).map(move |step| (from + step) % places)
     }
 
-    /// Changes a channel, and takes account of what it holds then.
-    pub(super) fn change<T>(&mut self, place: u32, change: impl FnOnce(&mut Channel) -> T) -> T {
+    /// Has a channel let go of history, and takes account of that.
+    pub(super) fn drop_history(&mut self, place: u32, why: Dropped, drop: impl FnOnce(&mut Channel)) {
         let channel = &mut self.channels[place as usize];
         let before = channel.holds();
-        let result = change(channel);
-        self.held.change(before, channel.holds());
-        result
+        drop(channel);
+        let after = channel.holds();
+        self.held.change(before, after);
+        self.tally.count_dropped(why, before.messages - after.messages);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hub::tests::hub;
+    use crate::hub::{Auth, Credentials, Millis, Name, Now, Who};
+
+    /// A goodbye is never refused, and brings its words into 32 channels by one call.
+    #[test]
+    fn last_words_are_no_way_past_the_limit() {
+        const LIMIT: usize = 16 << 20;
+        const SECRET: [u8; 22] = *b"ABCDEFGHIJKLMNOPQRSTUV";
+        let now = Now { mono: Millis(0), unix_ms: 0 };
+        let mut hub = hub(LIMIT);
+        let words = "x".repeat(64 << 10);
+        let auth = Auth::new(SECRET);
+        let names = |speaker: u64| (0..32).map(move |channel| format!("channel-{speaker}-{channel}"));
+        for speaker in 1..=12 {
+            let mut who = Who::New(auth.clone());
+            for name in names(speaker) {
+                let log = Name::parse(&name).unwrap().writable().unwrap();
+                let introduced = hub.introduce(now, &log, "", who).ok().unwrap();
+                assert_eq!(introduced.connection, speaker);
+                who = Who::Again(Credentials { connection: speaker, auth: auth.reveal() });
+            }
+        }
+        for speaker in 1..=12 {
+            let credentials = Credentials { connection: speaker, auth: auth.reveal() };
+            // Half of them leave each channel by itself.
+            for name in names(speaker).filter(|_| speaker % 2 == 0) {
+                let log = Name::parse(&name).unwrap().writable().unwrap();
+                assert_eq!(hub.goodbye(now, credentials, Some(&log), Some(&words)), Ok(()));
+            }
+            assert_eq!(hub.goodbye(now, credentials, None, Some(&words)), Ok(()));
+            assert!(hub.memory() <= LIMIT, "{} bytes", hub.memory());
+        }
     }
 }

@@ -18,6 +18,7 @@ mod reader;
 mod reading;
 mod resting_ids;
 mod slots;
+mod tally;
 mod time;
 mod timer_wheel;
 mod upkeep;
@@ -34,5 +35,6 @@ pub use pair::{BadName, CHANNEL_BYTES_MAX, LogName, Name, NotReadable, NotWritab
 pub use reader::{ReaderKey, Reply, Since};
 pub use reading::{CHANNELS_PER_READ_MAX, Mode, ReadCall, ReadOutcome};
 pub use slots::{Key, Slots};
+pub use tally::{Dropped, Tally};
 pub use time::{Millis, Now};
 pub use timer_wheel::{TimerId, TimerWheel};

@@ -68,6 +68,8 @@ pub(super) struct Client<S> {
     pub(super) late: Option<Event>,
     /// Accepted only to be told that there is no room.
     pub(super) is_refused: bool,
+    /// It came by the admin door.
+    pub(super) is_operator: bool,
     /// It speaks for others, as the operator says.
     pub(super) is_proxy: bool,
     /// Nothing for a Unix socket.
@@ -96,6 +98,7 @@ impl<S: Socket> Client<S> {
             is_ready: false,
             late: None,
             is_refused: false,
+            is_operator: false,
             is_proxy,
             address,
         }

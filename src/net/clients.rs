@@ -38,6 +38,8 @@ pub(super) struct Clients<S> {
     overloaded: Vec<Key>,
     /// How many are there only to be told that there is no room.
     refused: usize,
+    /// How many came by the admin door.
+    operators: usize,
     /// Bytes that all take beside themselves.
     memory: usize,
     /// How many one address may have at once; 0 for no limit.
@@ -60,6 +62,7 @@ impl<S: Socket> Clients<S> {
             doomed: Vec::new(),
             overloaded: Vec::new(),
             refused: 0,
+            operators: 0,
             memory: 0,
             max_per_address,
             per_address: HashMap::new(),
@@ -70,6 +73,7 @@ impl<S: Socket> Clients<S> {
         if let Some(address) = self.counted(&client) {
             *self.per_address.entry(address).or_default() += 1;
         }
+        self.operators += usize::from(client.is_operator);
         let deadline = client.deadline;
         let key = self.slots.insert(client);
         self.set_deadline(key, deadline);
@@ -136,13 +140,18 @@ impl<S: Socket> Clients<S> {
         self.slots.keys().filter_map(|key| self.slots.get(key))
     }
 
-    /// How many are served, those not counted that are merely refused.
+    /// How many are served by the public doors, those not counted that are merely refused.
     pub(super) fn served(&self) -> usize {
-        self.slots.len() - self.refused
+        self.slots.len() - self.refused - self.operators
     }
 
     pub(super) fn refused(&self) -> usize {
         self.refused
+    }
+
+    /// How many are served by the admin door.
+    pub(super) fn operators(&self) -> usize {
+        self.operators
     }
 
     pub(super) fn mark_refused(&mut self, key: Key) {
@@ -313,6 +322,7 @@ impl<S: Socket> Clients<S> {
                 self.wheel.cancel(timer);
             }
             self.refused -= usize::from(client.is_refused);
+            self.operators -= usize::from(client.is_operator);
             self.memory -= client.counted_memory as usize;
             self.uncount(self.counted(&client));
         }

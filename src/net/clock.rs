@@ -14,18 +14,19 @@ impl Clock {
         Self { start: Instant::now() }
     }
 
-    /// The present, for one turn of the loop.
-    pub(super) fn now(&self) -> Now {
+    /// How long it runs, to the nanosecond: what begins a turn, and tells how long it took.
+    pub(super) fn running(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// The present, for a turn that began when the clock had run so long.
+    pub(super) fn now(running: Duration) -> Now {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { mono: self.mono(), unix_ms: unix.as_millis() as u64 }
+        Now { mono: Millis(running.as_millis() as u64), unix_ms: unix.as_millis() as u64 }
     }
 
     /// How long until `deadline`; nothing if it has passed.
     pub(super) fn until(&self, deadline: Millis) -> Duration {
-        Duration::from_millis(deadline.0).saturating_sub(self.start.elapsed())
-    }
-
-    fn mono(&self) -> Millis {
-        Millis(self.start.elapsed().as_millis() as u64)
+        Duration::from_millis(deadline.0).saturating_sub(self.running())
     }
 }

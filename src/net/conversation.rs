@@ -10,6 +10,7 @@ use super::budget::{Budget, Time};
 use super::client::{Client, Incoming, Input, Next, State};
 use super::clients::Clients;
 use super::following::{Backlog, tell};
+use super::metrics::Metrics;
 use super::outbox::Flush;
 use super::socket::Socket;
 use crate::api::{Address, Api, Error, Outcome, Payload, Peer};
@@ -86,6 +87,7 @@ pub(super) struct Conversation<S> {
     limits: Limits,
     pub(super) patience: Patience,
     pub(super) now: Now,
+    pub(super) metrics: Metrics,
     /// What is read, from whichever client it is.
     buffer: Box<[u8]>,
     /// What is answered, to whichever client it is.
@@ -101,6 +103,7 @@ impl<S: Socket> Conversation<S> {
             api,
             patience,
             now: Now::default(),
+            metrics: Metrics::default(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             out: Vec::new(),
         }
@@ -126,6 +129,12 @@ impl<S: Socket> Conversation<S> {
         self.clients.insert(Client::new(socket, address.map(Address::from), is_proxy, deadline))
     }
 
+    /// Takes in a client that came by the admin door.
+    pub(super) fn admit_operator(&mut self, socket: S) -> Key {
+        let deadline = self.now.mono.after(self.patience.keep_alive_ms);
+        self.clients.insert(Client { is_operator: true, ..Client::new(socket, None, false, deadline) })
+    }
+
     /// Lets a client go that was just taken in.
     pub(super) fn dismiss(&mut self, key: Key) {
         self.lose(key);
@@ -134,7 +143,7 @@ impl<S: Socket> Conversation<S> {
     /// Tells a client that was just taken in why there is no room for it.
     pub(super) fn turn_away(&mut self, key: Key, error: Error) {
         self.clients.mark_refused(key);
-        self.api.refuse(error, &mut self.out);
+        self.api.turn_away(error, &mut self.out);
         self.send_out(key, &Stop::Ends(Next::Linger));
     }
 
@@ -142,7 +151,7 @@ impl<S: Socket> Conversation<S> {
     /// was sent already is read, since a close on top of it would be a reset, which may overtake the answer.
     pub(super) fn brush_off(&mut self, mut socket: S, error: Error) {
         let _ = socket.read(&mut self.buffer);
-        self.api.refuse(error, &mut self.out);
+        self.api.turn_away(error, &mut self.out);
         let _ = socket.write(&self.out);
         self.out.clear();
         let _ = socket.shut_down_writing();
@@ -150,11 +159,20 @@ impl<S: Socket> Conversation<S> {
 
     /// The same for a client that was just taken in.
     pub(super) fn dismiss_with(&mut self, key: Key, error: Error) {
-        self.api.refuse(error, &mut self.out);
+        self.api.turn_away(error, &mut self.out);
         // Nothing waits before it, and what does not fit now never will.
         let _ = self.clients.the(key).send(&Payload::Private(&self.out));
         self.out.clear();
         self.lose(key);
+    }
+
+    /// Puts an error in the place of an answer. What an operator asks is not counted.
+    fn refuse(&mut self, key: Key, error: Error) {
+        if self.clients.the(key).is_operator {
+            self.api.turn_away(error, &mut self.out);
+        } else {
+            self.api.refuse(error, &mut self.out);
+        }
     }
 
     /// Something happened to a client.
@@ -193,7 +211,7 @@ impl<S: Socket> Conversation<S> {
         let client = self.clients.the(key);
         if let State::Reading = client.state {
             client.incoming = None;
-            self.api.refuse(NO_MEMORY, &mut self.out);
+            self.refuse(key, NO_MEMORY);
             self.send_out(key, &Stop::Ends(Next::Linger));
         } else {
             self.lose(key);
@@ -243,7 +261,7 @@ impl<S: Socket> Conversation<S> {
             match &client.state {
                 State::Reading if client.incoming.is_some() => {
                     client.incoming = None;
-                    self.api.refuse(Error::RequestTimeout, &mut self.out);
+                    self.refuse(key, Error::RequestTimeout);
                     self.send_out(key, &Stop::Ends(Next::Linger));
                 }
                 State::Waiting { reader, .. } => {
@@ -420,6 +438,7 @@ impl<S: Socket> Conversation<S> {
     /// Returns how many bytes they took.
     fn take_requests(&mut self, key: Key, bytes: &mut [u8], progress: &mut Progress) -> (usize, Stop) {
         let client = self.clients.the(key);
+        let is_operator = client.is_operator;
         let peer = Peer { client: key.to_bits(), address: client.address, is_proxy: client.is_proxy };
         let mut taken = 0;
         loop {
@@ -442,14 +461,20 @@ impl<S: Socket> Conversation<S> {
                         return (taken, Stop::NeedsInput);
                     }
                     Err(reject) => {
-                        self.api.reject(reject, &mut self.out);
+                        self.refuse(key, reject.into());
                         return (taken, Stop::Ends(Next::Linger));
                     }
                 },
             };
             taken += length;
             let answered = self.out.len();
-            let outcome = self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out);
+            let outcome = if is_operator {
+                let clients = self.clients.served();
+                let Self { api, hub, metrics, out, .. } = self;
+                Outcome::Answered(api.handle_admin(&request, |api, page| metrics.write(hub, api, clients, page), out))
+            } else {
+                self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out)
+            };
             self.clients.budget.handled(self.out.len() - answered);
             match outcome {
                 Outcome::Waits { reader, presentation, wait_ms } => {

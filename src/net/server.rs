@@ -13,6 +13,7 @@ use super::clock::Clock;
 use super::conversation::Event;
 use super::door::Door;
 use super::limits;
+use super::newcomers::Audience;
 use super::service::{Service, Wait};
 use crate::hub::Key;
 use crate::options::{Options, VERSION};
@@ -49,9 +50,11 @@ impl Server {
         let files_allow = limits::raise_file_limit();
         let (poll, signals, alarm) = watch().map_err(|error| StartError(format!("cannot start: {error}")))?;
         let mut doors = Vec::new();
-        for address in &options.listen {
+        let public = options.listen.iter().map(|address| (address, Audience::Public));
+        let admin = options.admin_listen.iter().map(|address| (address, Audience::Operator));
+        for (address, audience) in public.chain(admin) {
             let fault = |error: io::Error| StartError(format!("cannot listen on {address}: {error}"));
-            let mut door = Door::open(address, options.request_timeout).map_err(fault)?;
+            let mut door = Door::open(address, audience, options.request_timeout).map_err(fault)?;
             let token = Token(FIRST_DOOR - doors.len());
             poll.registry().register(door.source(), token, Interest::READABLE).map_err(fault)?;
             // Whoever closed our standard error does not want to know.
@@ -61,7 +64,10 @@ impl Server {
         let max_clients = if options.max_clients == 0 { files_allow } else { options.max_clients.min(files_allow) };
         log::info!("started, for up to {max_clients} clients");
         let doors_count = doors.len();
-        let service = Service::new(options, doors, max_clients, fill_random);
+        let mut service = Service::new(options, doors, max_clients, fill_random);
+        if options.admin_listen.is_some() {
+            service.watch_process();
+        }
         Ok(Self { poll, signals, alarm, clock: Clock::start(), doors: doors_count, service })
     }
 
@@ -97,7 +103,8 @@ impl Server {
     /// One turn, and whether it was the last.
     fn turn(&mut self, events: &Events) -> Option<ExitCode> {
         let mut was_signalled = false;
-        self.service.begin_turn(self.clock.now());
+        let began = self.clock.running();
+        self.service.begin_turn(Clock::now(began));
         for event in events {
             match event.token() {
                 SIGNALS => was_signalled = true,
@@ -110,6 +117,7 @@ impl Server {
         }
         let registry = self.poll.registry();
         self.service.end_turn(|socket, key| socket.register(registry, Token(key.to_bits() as usize)));
+        self.service.count_turn(self.clock.running().saturating_sub(began));
         if was_signalled && let Some(code) = self.stop() {
             return Some(code);
         }

@@ -3,9 +3,11 @@
 //! [`Server`](super::Server) turns it with what the kernel says, a simulation with what a seed says.
 
 use std::io;
+use std::time::Duration;
 
 use super::conversation::{Conversation, Event, Patience};
 use super::newcomers::{Listener, Newcomers};
+use super::process::Process;
 use crate::api::{self, Api};
 use crate::hub::{self, Epoch, Hub, Key, Millis, Now, token};
 use crate::options::Options;
@@ -73,11 +75,10 @@ impl<L: Listener> Service<L> {
             max_per_address: options.max_clients_per_address,
             max_memory: options.max_memory,
         };
-        Self {
-            conversation: Conversation::new(hub, api, patience),
-            newcomers: Newcomers::new(listeners, max_clients),
-            stop_at: None,
-        }
+        let mut conversation = Conversation::new(hub, api, patience);
+        conversation.metrics.max_clients = max_clients;
+        conversation.metrics.max_memory = options.max_memory;
+        Self { conversation, newcomers: Newcomers::new(listeners, max_clients), stop_at: None }
     }
 
     /// A turn begins: goes on with clients whose work was cut short. `now` never goes back but for its Unix time.
@@ -102,6 +103,16 @@ impl<L: Listener> Service<L> {
         self.conversation.expire();
         self.newcomers.accept(self.conversation.now.mono, &mut self.conversation, watch);
         self.conversation.end_turn();
+    }
+
+    /// Has the metrics tell what the kernel knows of this process, which began just now. Not for a simulation.
+    pub fn watch_process(&mut self) {
+        self.conversation.metrics.process = Some(Process::this());
+    }
+
+    /// Tells for how long a turn worked, for the metrics.
+    pub fn count_turn(&mut self, took: Duration) {
+        self.conversation.metrics.turns.add(took);
     }
 
     /// How long the next turn has time.

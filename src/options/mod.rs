@@ -40,6 +40,8 @@ impl fmt::Display for Address {
 pub struct Options {
     /// Where to serve.
     pub listen: Vec<Address>,
+    /// Where metrics are served, apart from the public doors.
+    pub admin_listen: Option<Address>,
     /// The longest that a long poll waits.
     pub poll_timeout: Duration,
     /// How long an introduced connection outlives its last call.
@@ -122,6 +124,13 @@ const SPECS: &[Spec] = &[
         default: "8080,7732",
         help: "where to serve: 8080, 127.0.0.1:8080, [::1]:0, unix:PATH",
         set: |options, text| push(&mut options.listen, address(text)),
+    },
+    Spec {
+        name: "admin-listen",
+        takes: Takes::One("ADDR"),
+        default: "",
+        help: "where /metrics and /health are served apart",
+        set: |options, text| put(&mut options.admin_listen, address(text).map(Some)),
     },
     Spec {
         name: "poll-timeout",
@@ -292,6 +301,7 @@ impl Options {
     fn defaults() -> Self {
         let mut options = Self {
             listen: Vec::new(),
+            admin_listen: None,
             poll_timeout: Duration::ZERO,
             connection_timeout: Duration::ZERO,
             close_grace: Duration::ZERO,
@@ -335,7 +345,8 @@ impl Spec {
     fn set_all(&self, options: &mut Options, text: &str) -> Result<(), String> {
         options.forget(self.name);
         match self.takes {
-            Takes::Several(_) if text.is_empty() => Ok(()),
+            // Nothing is set where that is the default; whoever gives the option has to give a value.
+            Takes::Several(_) | Takes::One(_) if text.is_empty() && self.default.is_empty() => Ok(()),
             Takes::Several(_) => text.split(',').try_for_each(|item| (self.set)(options, item.trim())),
             Takes::Nothing | Takes::One(_) => (self.set)(options, text),
         }
@@ -391,6 +402,9 @@ pub fn parse(
 /// `speak` and its version.
 pub const VERSION: &str = concat!("speak ", env!("CARGO_PKG_VERSION"));
 
+/// The version alone.
+pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
+
 fn help() -> String {
     let mut text = format!(
         "{VERSION}: a message and chat server for the web\n\nUsage: speak [OPTIONS]\n\n\
@@ -404,7 +418,8 @@ fn help() -> String {
             Takes::Several(value) => (value, "; repeatable"),
         };
         let left = format!("--{} {value}", spec.name);
-        let default = if spec.takes == Takes::Nothing { String::new() } else { format!(" [{}]", spec.default) };
+        let is_told = spec.takes != Takes::Nothing && !spec.default.is_empty();
+        let default = if is_told { format!(" [{}]", spec.default) } else { String::new() };
         writeln!(text, "  {left:<26} {}{note}{default}", spec.help).expect("a String takes everything");
     }
     text.push_str("  --help, --version          print this, or the version\n");

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use speak::hub::{
-    Auth, Credentials, Hub, LogName, Millis, Mode, Name, Now, Pair, ReadCall, ReadOutcome, ReaderKey, Refusal, Since,
-    Who, token,
+    Auth, Credentials, Dropped, Hub, LogName, Millis, Mode, Name, Now, Pair, ReadCall, ReadOutcome, ReaderKey, Refusal,
+    Since, Who, token,
 };
 
 use super::answers::Tie;
@@ -352,6 +352,7 @@ impl World {
         self.deliver();
         self.compare_counts();
         assert_eq!(self.hub.census().messages, self.model.count_retained(), "messages retained");
+        self.check_tally();
         self.check_deadline();
     }
 
@@ -371,6 +372,14 @@ impl World {
                 self.model.retained_messages(channel).filter(|message| message.id >= first_id).cloned().collect();
             assert_eq!(seen, expected, "channel {channel} from {first_id} on");
         }
+    }
+
+    /// Every message that ever was is retained, or was dropped for one of the reasons.
+    fn check_tally(&self) {
+        let tally = self.hub.tally();
+        let added: u64 = tally.messages().iter().map(|(_, count)| count).sum();
+        let dropped: u64 = Dropped::ALL.iter().map(|why| tally.dropped(*why)).sum();
+        assert_eq!(added, self.hub.census().messages as u64 + dropped, "{tally:?}");
     }
 
     fn compare_counts(&self) {
