@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::budget::Time;
 use super::conversation::Event;
 use super::outbox::{Flush, Outbox, send};
 use super::socket::Socket;
@@ -74,6 +75,23 @@ pub(super) struct Client<S> {
     pub(super) is_proxy: bool,
     /// Nothing for a Unix socket.
     pub(super) address: Option<Address>,
+}
+
+/// What became of an answer to a read that waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delivery {
+    Tried(Flush),
+    /// It waits for a turn that has time for it.
+    Held,
+}
+
+impl Delivery {
+    pub(super) fn flush(self) -> Flush {
+        match self {
+            Self::Tried(flush) => flush,
+            Self::Held => Flush::Blocked { any: false },
+        }
+    }
 }
 
 /// What came of a look at the socket.
@@ -150,12 +168,17 @@ impl<S: Socket> Client<S> {
         Ok(Flush::Blocked { any: sent > 0 })
     }
 
-    /// Has something wait to be sent, without trying to send it.
-    pub(super) fn hold(&mut self, payload: &Payload<'_>) {
-        match &mut self.outbox {
-            Some(outbox) => outbox.push(payload),
-            None => self.outbox = Some(Box::new(Outbox::of(payload, 0))),
+    /// Sends something if there is `time`, or has it wait without a try.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::send`].
+    pub(super) fn deliver(&mut self, payload: &Payload<'_>, time: Time) -> io::Result<Delivery> {
+        if time == Time::Left || self.outbox.is_some() {
+            return self.send(payload).map(Delivery::Tried);
         }
+        self.outbox = Some(Box::new(Outbox::of(payload, 0)));
+        Ok(Delivery::Held)
     }
 
     /// Sends what waits to be sent.

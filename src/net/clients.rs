@@ -2,18 +2,16 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::mem;
 
 use super::budget::{Budget, Time};
-use super::client::{Client, State};
+use super::client::{Client, Delivery, State};
 use super::conversation::Event;
 use super::following::Following;
 use super::lanes::Lanes;
-use super::outbox::Flush;
 use super::service::Census;
 use super::socket::Socket;
-use crate::api::{Address, Payload};
+use crate::api::Address;
 use crate::hub::{Key, Millis, ReaderKey, Slots, TimerWheel};
 
 /// The clients and the lists that a turn of the loop works through.
@@ -255,22 +253,18 @@ impl<S: Socket> Clients<S> {
         None
     }
 
-    /// Sends an answer to a read that waited; or has it sent in a later turn, where this one has no time for it or those
-    /// before it in its lane were not sent either.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Client::send`].
-    pub(super) fn deliver(&mut self, key: Key, lane: u32, payload: &Payload<'_>) -> io::Result<Flush> {
-        let has_time = self.budget.for_delivery() == Time::Left && !self.lanes.has(lane);
-        let client = self.slots.get_mut(key).expect("clients are reaped only at the end of a turn");
-        if has_time || client.outbox.is_some() {
-            self.budget.sent(payload.bytes().len());
-            return client.send(payload);
+    /// Whether a read that waited is sent its answer in this turn: there is time for it, and those before it in its lane
+    /// were sent theirs.
+    pub(super) fn time_for(&self, lane: u32) -> Time {
+        if self.lanes.has(lane) { Time::Spent } else { self.budget.for_delivery() }
+    }
+
+    /// An answer of so many bytes was delivered to a client, or is to be.
+    pub(super) fn delivered(&mut self, key: Key, lane: u32, bytes: usize, delivery: Delivery) {
+        match delivery {
+            Delivery::Tried(_) => self.budget.sent(bytes),
+            Delivery::Held => self.lanes.push(lane, key),
         }
-        client.hold(payload);
-        self.lanes.push(lane, key);
-        Ok(Flush::Blocked { any: false })
     }
 
     /// Has the client lost, with all that follows from it, once the hub can be told.

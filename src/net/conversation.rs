@@ -574,6 +574,7 @@ impl Incoming {
 /// Answers a read that waited, or tells one that stays.
 fn answer_waiting<S: Socket>(api: &mut Api, clients: &mut Clients<S>, patience: Patience, now: Now, wake: &Wake<'_>) {
     let key = Key::from_bits(wake.client);
+    let time = clients.time_for(wake.channel);
     let Some(client) = clients.get_mut(key) else { return };
     let presentation = match &mut client.state {
         State::Waiting { presentation, .. } => presentation.take(),
@@ -583,20 +584,21 @@ fn answer_waiting<S: Socket>(api: &mut Api, clients: &mut Clients<S>, patience: 
     };
     client.state = State::Reading;
     let (payload, persistence) = api.wake(wake, presentation.as_deref());
-    let Ok(flush) = clients.deliver(key, wake.channel, &payload) else {
-        clients.the(key).state = State::Closing;
+    let Ok(delivery) = client.deliver(&payload, time) else {
+        client.state = State::Closing;
         clients.reap_later(key);
         return;
     };
-    if flush != Flush::Drained {
-        clients.count_memory(key);
-    }
-    let client = clients.the(key);
     let next = match persistence {
         Persistence::Closes if client.has_input() => Next::Linger,
         Persistence::Closes => Next::Close,
         Persistence::Stays | Persistence::StaysIfTold => Next::Read,
     };
+    let flush = delivery.flush();
+    clients.delivered(key, wake.channel, payload.bytes().len(), delivery);
+    if flush != Flush::Drained {
+        clients.count_memory(key);
+    }
     settle(clients, patience, now, key, next, flush);
 }
 

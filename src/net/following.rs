@@ -1,6 +1,6 @@
 //! Streams: reads that stay, and what is said on them both ways.
 
-use super::client::{Next, State};
+use super::client::{Delivery, Next, State};
 use super::clients::Clients;
 use super::conversation::{Conversation, Event, Patience, Stop, settle};
 use super::outbox::Flush;
@@ -269,22 +269,24 @@ pub(super) fn tell<S: Socket>(
     key: Key,
     wake: &Wake<'_>,
 ) {
+    let time = clients.time_for(wake.channel);
     let Some((client, following)) = clients.following(key) else { return };
     following.silent_until = now.mono.after(patience.heartbeat_ms);
     let due = following.due(patience);
     let payload = api.tell(wake, &following.stream);
     let was_blocked = client.outbox.is_some();
-    let Ok(flush) = clients.deliver(key, wake.channel, &payload) else { return clients.doom(key) };
-    let is_held = !was_blocked && clients.lanes.has(wake.channel);
+    let Ok(delivery) = client.deliver(&payload, time) else { return clients.doom(key) };
+    let backlog = following.backlog(client.backlog(), was_blocked, patience.max_backlog);
+    let flush = delivery.flush();
+    clients.delivered(key, wake.channel, payload.bytes().len(), delivery);
     if wake.is_last {
         // The hub knows already. The peer of a WebSocket has a farewell to send.
         clients.leave(key, State::Reading);
         return settle(clients, patience, now, key, Next::Linger, flush);
     }
-    let Some((client, following)) = clients.following(key) else { return };
-    match following.backlog(client.backlog(), was_blocked, patience.max_backlog) {
+    match backlog {
         // What comes meanwhile is told together, once it was sent this.
-        Backlog::Fits if is_held => clients.overload(key),
+        Backlog::Fits if delivery == Delivery::Held => clients.overload(key),
         Backlog::Fits => {}
         Backlog::OneTooLong => clients.overload(key),
         Backlog::TooMuch => return clients.doom(key),
