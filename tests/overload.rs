@@ -335,7 +335,7 @@ fn readers_that_come_back_without_pause_are_served_and_so_are_others() {
 #[test]
 fn goodbyes_and_large_lists_of_members_do_not_hold_the_loop() {
     let server = watched(&["--connection-timeout", "1h"]);
-    let members = sized(2_000, 50_000);
+    let members = sized(2_000, 20_000);
     let mut client = server.client();
     let mut stream = client.second_handle();
     let introductions = get("/introduce", &[("channel", "c"), ("message", "somebody")]).repeat(members);
@@ -347,7 +347,7 @@ fn goodbyes_and_large_lists_of_members_do_not_hold_the_loop() {
         })
         .collect();
     assert!(sender.join().expect("no panic"));
-    let askers = sized(20, 100);
+    let askers = sized(20, 50);
     beside_a_bystander(&server, &format!("{askers} clients ask for {members} members, each five times"), |rounds| {
         let seen = rounds.load(Ordering::Relaxed);
         let mut crowd = Crowd::connect(server.address(), askers);

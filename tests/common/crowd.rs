@@ -47,14 +47,17 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Connects so many at once: none waits for another's connection.
+    /// Connects so many, as fast as one thread can. More at once than the kernel completes before they are accepted it would
+    /// refuse by itself, and the server hear nothing of them.
     #[track_caller]
     pub fn connect(address: SocketAddr, count: usize) -> Self {
         raise_file_limit();
         let poll = Poll::new().expect("a poll");
         let members = (0..count)
             .map(|number| {
-                let mut stream = TcpStream::connect(address).expect("a socket");
+                let stream = std::net::TcpStream::connect(address).expect("connecting to the server");
+                stream.set_nonblocking(true).expect("a socket that does not block");
+                let mut stream = TcpStream::from_std(stream);
                 let both = Interest::READABLE | Interest::WRITABLE;
                 poll.registry().register(&mut stream, Token(number), both).expect("watching a socket");
                 Member { stream, received: Vec::new(), is_closed: false, unsent: Vec::new() }
