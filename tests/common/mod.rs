@@ -35,7 +35,8 @@ pub type Params<'a> = [(&'a str, &'a str)];
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < GUARD, "waited in vain until {what}");
+        // Tens of thousands of clients take a while on a busy machine.
+        assert!(start.elapsed() < GUARD * if is_full() { 8 } else { 1 }, "waited in vain until {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }
