@@ -16,6 +16,9 @@ const JSON_FACTOR: usize = 16;
 /// ask for is very long.
 const CLIENT_STEPS: usize = 1024;
 
+/// The same where others wait for their part: whoever comes with one request stands behind each of them once.
+const CLIENT_STEPS_IN_A_CROWD: usize = 64;
+
 /// All clients have so much of a turn, those of whom there is more to do than a turn has time for only half of it.
 const CLIENTS_STEPS: usize = 2048;
 
@@ -25,6 +28,8 @@ const DELIVERY_STEPS: usize = 1024;
 /// What one turn has spent so far.
 #[derive(Default)]
 pub(super) struct Budget {
+    /// Others wait for what earlier turns had no time for.
+    is_crowded: bool,
     client: usize,
     clients: usize,
     delivery: usize,
@@ -44,9 +49,9 @@ impl Time {
 }
 
 impl Budget {
-    /// A turn begins.
-    pub(super) fn begin_turn(&mut self) {
-        *self = Self::default();
+    /// A turn begins; tells whether several wait for what earlier turns had no time for.
+    pub(super) fn begin_turn(&mut self, is_crowded: bool) {
+        *self = Self { is_crowded, ..Self::default() };
     }
 
     /// Somebody else's requests are handled now.
@@ -79,7 +84,8 @@ impl Budget {
 
     /// Whether the client whose requests are handled now may have more of them handled.
     pub(super) fn for_client(&self) -> Time {
-        Time::of(self.client < CLIENT_STEPS)
+        let steps = if self.is_crowded { CLIENT_STEPS_IN_A_CROWD } else { CLIENT_STEPS };
+        Time::of(self.client < steps)
     }
 
     /// Whether there is time for one more client.

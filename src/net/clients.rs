@@ -215,6 +215,11 @@ impl<S: Socket> Clients<S> {
         }
     }
 
+    /// A turn begins.
+    pub(super) fn begin_turn(&mut self) {
+        self.budget.begin_turn(!self.late.is_empty() || self.ready.len() > 1);
+    }
+
     /// How many are ready. Those that become so meanwhile stand behind them, for the turn after.
     pub(super) fn ready(&self) -> usize {
         self.ready.len()

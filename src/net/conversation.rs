@@ -112,7 +112,7 @@ impl<S: Socket> Conversation<S> {
     /// A turn begins.
     pub(super) fn set_time(&mut self, now: Now) {
         self.now = now;
-        self.clients.budget.begin_turn();
+        self.clients.begin_turn();
         self.api.set_time(now);
         self.hub.set_outside(self.clients.memory() + self.api.encoded_bytes());
     }
