@@ -22,7 +22,7 @@ FUZZ := tests/fuzz
 CARGO_FUZZ := cargo fuzz run --fuzz-dir $(FUZZ) --sanitizer none
 FUZZ_LIMITS := -rss_limit_mb=1024 -timeout=10 -max_len=4096 -len_control=20 -print_final_stats=1
 
-.PHONY: help run test lint audit musl musl-test dist sim fuzz fuzz-keep fuzz-tools bench bench-full wrk bench-check bench-musl bench-tools bench-build fmt clean
+.PHONY: help run test lint audit musl musl-test dist sim fuzz fuzz-keep fuzz-tools overload bench bench-full wrk bench-check bench-musl bench-tools bench-build fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/' | expand -t 18
@@ -73,6 +73,11 @@ fuzz-keep: fuzz-tools ## add to the corpus of TARGET what `make fuzz` found, as 
 
 fuzz-tools:
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+
+overload: ## slow peers by the thousand, 20,000 connects at once, 18,000 readers: what is served meanwhile, and what it costs
+	cargo build --release --locked
+	SPEAK_OVERLOAD=1 SPEAK_BIN=$(CURDIR)/target/release/speak \
+	    cargo test --locked --test slow --test overload -- --nocapture --test-threads 1
 
 bench: bench-tools ## Speak beside nchan, nginx and the floor, in under two minutes; installs what it needs from Debian
 	$(BENCH) run --quick --speak target/release/speak
