@@ -117,7 +117,7 @@ impl Server {
         }
         let registry = self.poll.registry();
         self.service.end_turn(|socket, key| socket.register(registry, Token(key.to_bits() as usize)));
-        self.service.count_turn(self.clock.running().saturating_sub(began));
+        self.service.count_turn(self.clock.running().0 - began.0);
         if was_signalled && let Some(code) = self.stop() {
             return Some(code);
         }

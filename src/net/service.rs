@@ -3,7 +3,6 @@
 //! [`Server`](super::Server) turns it with what the kernel says, a simulation with what a seed says.
 
 use std::io;
-use std::time::Duration;
 
 use super::conversation::{Conversation, Event, Patience};
 use super::newcomers::{Listener, Newcomers};
@@ -110,9 +109,9 @@ impl<L: Listener> Service<L> {
         self.conversation.metrics.process = Some(Process::this());
     }
 
-    /// Tells for how long a turn worked, for the metrics.
-    pub fn count_turn(&mut self, took: Duration) {
-        self.conversation.metrics.turns.add(took);
+    /// Tells for how many nanoseconds a turn worked, for the metrics.
+    pub fn count_turn(&mut self, nanos: u64) {
+        self.conversation.metrics.turns.add(nanos);
     }
 
     /// How long the next turn has time.
