@@ -1,8 +1,11 @@
 """A running server, and the calls that the tests make of it."""
 
+import contextlib
 import os
+import pathlib
 import re
 import subprocess
+import tempfile
 import threading
 
 import httpx
@@ -22,12 +25,16 @@ class Server:
             text=True,
             env=environment,
         )
-        greeting = self.process.stderr.readline()
-        self.port = int(re.fullmatch(r"speak \S+ listening on http://127\.0\.0\.1:(\d+)\n", greeting)[1])
+        self.port = self.next_port()
+        self.admin_port = self.next_port() if "--admin-listen" in options else None
         # Nobody reads its log, which must not fill up the pipe.
         self.reader = threading.Thread(target=self.process.stderr.read, daemon=True)
         self.reader.start()
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=GUARD, trust_env=False)
+
+    def next_port(self):
+        greeting = self.process.stderr.readline()
+        return int(re.fullmatch(r"speak \S+ listening on http://127\.0\.0\.1:(\d+)\n", greeting)[1])
 
     def call(self, name, **parameters):
         answer = self.http.get(f"/{name}", params=parameters)
@@ -42,3 +49,12 @@ class Server:
         self.reader.join()
         self.process.stderr.close()
         assert ended is None, f"the server ended by itself: {ended}"
+
+
+@contextlib.contextmanager
+def scratch(name, text):
+    """A file of this name that holds the text, for as long as it is needed."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / name
+        path.write_text(text)
+        yield path
