@@ -1,50 +1,41 @@
 //! What time it is.
-//!
-//! Asked of the kernel in its own words, seconds and nanoseconds, and kept as one number: `std`'s types cost ten times the
-//! instructions to count with, in every turn.
 
-use std::time::Duration;
-
-use rustix::time::{ClockId, clock_gettime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::hub::{Millis, Now};
 
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
-const NANOS_PER_MS: u64 = 1_000_000;
-
 /// Counts from the start of the server.
 pub(super) struct Clock {
-    start: Nanos,
+    start: Instant,
+    turn_began: Instant,
 }
-
-/// Nanoseconds since some moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Nanos(pub(super) u64);
 
 impl Clock {
     pub(super) fn start() -> Self {
-        Self { start: read(ClockId::Monotonic) }
+        let start = Instant::now();
+        Self { start, turn_began: start }
     }
 
-    /// How long it runs: what begins a turn, and tells how long it took.
-    pub(super) fn running(&self) -> Nanos {
-        Nanos(read(ClockId::Monotonic).0 - self.start.0)
+    /// The present, for one turn of the loop, which begins.
+    pub(super) fn begin_turn(&mut self) -> Now {
+        self.turn_began = Instant::now();
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono: Millis(millis(self.turn_began.saturating_duration_since(self.start))), unix_ms: millis(unix) }
     }
 
-    /// The present, for a turn that began when the clock had run so long.
-    pub(super) fn now(running: Nanos) -> Now {
-        Now { mono: Millis(running.0 / NANOS_PER_MS), unix_ms: read(ClockId::Realtime).0 / NANOS_PER_MS }
+    /// How many nanoseconds the turn has taken until now.
+    pub(super) fn turn_nanos(&self) -> u64 {
+        let took = self.turn_began.elapsed();
+        took.as_secs() * 1_000_000_000 + u64::from(took.subsec_nanos())
     }
 
     /// How long until `deadline`; nothing if it has passed.
     pub(super) fn until(&self, deadline: Millis) -> Duration {
-        Duration::from_millis(deadline.0).saturating_sub(Duration::from_nanos(self.running().0))
+        Duration::from_millis(deadline.0).saturating_sub(self.start.elapsed())
     }
 }
 
-/// Since the machine's start, or since 1970. Before either there is no time.
-fn read(clock: ClockId) -> Nanos {
-    let time = clock_gettime(clock);
-    let (seconds, nanos) = (u64::try_from(time.tv_sec).unwrap_or(0), u64::try_from(time.tv_nsec).unwrap_or(0));
-    Nanos(seconds * NANOS_PER_SECOND + nanos)
+/// `Duration::as_millis` without its 128 bits, which cost more than the rest of a look at the clock.
+fn millis(duration: Duration) -> u64 {
+    duration.as_secs() * 1000 + u64::from(duration.subsec_millis())
 }
