@@ -9,6 +9,7 @@ mod client;
 mod events;
 mod identity;
 mod response;
+mod secrets;
 mod server;
 mod socket;
 
