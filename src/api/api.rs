@@ -86,6 +86,7 @@ pub struct Api {
     rate_limit: Option<RateLimit>,
     requests: Requests,
     random: fn(&mut [u8]),
+    pub(super) is_leaving: bool,
 }
 
 impl Api {
@@ -104,6 +105,7 @@ impl Api {
             rate_limit: RateLimit::new(config.max_rate),
             requests: Requests::default(),
             random,
+            is_leaving: false,
             config,
         }
     }
@@ -125,8 +127,14 @@ impl Api {
         self.tailor.set_time(now.unix_ms);
     }
 
+    /// From now on streams are told at their end that the server goes.
+    pub fn leave(&mut self) {
+        self.is_leaving = true;
+    }
+
     /// From now on every answer tells its client to go.
     pub fn close(&mut self) {
+        self.leave();
         self.tailor.is_closing = true;
     }
 

@@ -177,7 +177,7 @@ impl Api {
         if wake.is_last {
             self.private.clear();
             if stream.transport == Transport::Frames {
-                let code = if self.tailor.is_closing { CloseCode::GoingAway } else { CloseCode::Normal };
+                let code = if self.is_leaving { CloseCode::GoingAway } else { CloseCode::Normal };
                 push_close(&mut self.private, code);
             }
             return Payload::Private(&self.private);

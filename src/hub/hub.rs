@@ -23,7 +23,7 @@ use super::upkeep::Spot;
 pub(super) const LINGER_MS: u64 = 60_000;
 
 /// What a message takes beside its text, and a channel and a connection that come into being with it: roughly.
-const SAYING_MEMORY: usize = 512;
+pub(super) const SAYING_MEMORY: usize = 512;
 
 /// What the operator decides, and what a start draws at random.
 #[derive(Clone, Debug)]
@@ -278,6 +278,7 @@ impl Hub {
         if let (Some(position), Some(channel)) = (position, channel) {
             connection.channels.remove(position);
             let from = connection.number;
+            self.room_for_words(text, 1);
             self.append(now, channel, Content::Goodbye { from, reason: Reason::Left, text });
         }
         self.touch(Some(place), now.mono);
@@ -332,4 +333,35 @@ impl Hub {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::hash::BuildHasher;
+
+    use super::*;
+
+    /// A hub as usual, but for its memory.
+    pub(in crate::hub) fn hub(max_memory: usize) -> Hub {
+        Hub::new(Config {
+            history: 100,
+            retention: Duration::from_secs(3600),
+            connection_timeout: Duration::from_secs(5),
+            close_grace: Duration::ZERO,
+            max_reply: 1 << 20,
+            max_channels: 0,
+            max_memory,
+            epoch: Epoch::new(*b"aaaaaaaa"),
+            resting_key: [0; 16],
+        })
+    }
+
+    /// Whoever knew the hash could name channels that all have the same, and make each look-up a walk through all of them.
+    #[test]
+    fn a_name_has_another_hash_in_every_hub() {
+        let (one, other) = (hub(0), hub(0));
+        for name in ["", "lobby", "~wABCDEFGHIJKLMNOPQRSTUV"] {
+            assert_ne!(one.names.hasher().hash_one(name), other.names.hasher().hash_one(name));
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::collections::BinaryHeap;
 
 use super::channel::{Channel, Member};
 use super::connection::Connection;
-use super::hub::{Hub, Refusal};
+use super::hub::{Hub, Refusal, SAYING_MEMORY};
 use super::message::Entry;
 use super::reader::{Reader, Seat, Seats};
 use super::tally::Dropped;
@@ -103,6 +103,15 @@ impl Hub {
         if self.memory() + bytes <= limit { Ok(()) } else { Err(Refusal::OutOfMemory) }
     }
 
+    /// Has history make room for the last words of a connection in so many channels. A goodbye is never refused, so what
+    /// it says would else be a way past the limit: one call brings it into all of them.
+    pub(super) fn room_for_words(&mut self, text: Option<&str>, channels: usize) {
+        if let Some(text) = text {
+            // Where no history is left, what goes with the connection makes up for a good part of it.
+            let _ = self.memory_for(channels * (text.len() + SAYING_MEMORY));
+        }
+    }
+
     /// Costs O(channels), and O(log channels) for each message that goes.
     fn drop_oldest_until(&mut self, memory: usize) {
         let oldest = |(place, channel): (usize, &Channel)| channel.oldest_at().map(|at| Reverse((at, place)));
@@ -127,5 +136,42 @@ impl Hub {
         let after = channel.holds();
         self.held.change(before, after);
         self.tally.count_dropped(why, before.messages - after.messages);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hub::tests::hub;
+    use crate::hub::{Auth, Credentials, Millis, Name, Now, Who};
+
+    /// A goodbye is never refused, and brings its words into 32 channels by one call.
+    #[test]
+    fn last_words_are_no_way_past_the_limit() {
+        const LIMIT: usize = 16 << 20;
+        const SECRET: [u8; 22] = *b"ABCDEFGHIJKLMNOPQRSTUV";
+        let now = Now { mono: Millis(0), unix_ms: 0 };
+        let mut hub = hub(LIMIT);
+        let words = "x".repeat(64 << 10);
+        let auth = Auth::new(SECRET);
+        let names = |speaker: u64| (0..32).map(move |channel| format!("channel-{speaker}-{channel}"));
+        for speaker in 1..=12 {
+            let mut who = Who::New(auth.clone());
+            for name in names(speaker) {
+                let log = Name::parse(&name).unwrap().writable().unwrap();
+                let introduced = hub.introduce(now, &log, "", who).ok().unwrap();
+                assert_eq!(introduced.connection, speaker);
+                who = Who::Again(Credentials { connection: speaker, auth: auth.reveal() });
+            }
+        }
+        for speaker in 1..=12 {
+            let credentials = Credentials { connection: speaker, auth: auth.reveal() };
+            // Half of them leave each channel by itself.
+            for name in names(speaker).filter(|_| speaker % 2 == 0) {
+                let log = Name::parse(&name).unwrap().writable().unwrap();
+                assert_eq!(hub.goodbye(now, credentials, Some(&log), Some(&words)), Ok(()));
+            }
+            assert_eq!(hub.goodbye(now, credentials, None, Some(&words)), Ok(()));
+            assert!(hub.memory() <= LIMIT, "{} bytes", hub.memory());
+        }
     }
 }

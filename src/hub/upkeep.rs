@@ -175,6 +175,7 @@ impl Hub {
             }
             self.orphans.push(key);
         }
+        self.room_for_words(text, connection.channels.len());
         let goodbye = Content::Goodbye { from: connection.number, reason, text };
         for channel in connection.channels {
             self.append(now, channel, goodbye);

@@ -38,11 +38,12 @@ pub(super) struct Clients<S> {
 }
 
 impl<S: Socket> Clients<S> {
-    pub(super) fn new(max_per_address: usize) -> Self {
+    /// No clients, at `now`.
+    pub(super) fn new(max_per_address: usize, now: Millis) -> Self {
         Self {
             slots: Slots::default(),
             streams: Slots::default(),
-            wheel: TimerWheel::new(Millis(0)),
+            wheel: TimerWheel::new(now),
             ready: Vec::new(),
             closing: Vec::new(),
             doomed: Vec::new(),
@@ -109,6 +110,15 @@ impl<S: Socket> Clients<S> {
         self.the(key).state = State::Following(stream);
     }
 
+    /// The read that waits on a client, or stays.
+    pub(super) fn reader(&self, key: Key) -> Option<ReaderKey> {
+        match self.slots.get(key)?.state {
+            State::Waiting { reader, .. } => Some(reader),
+            State::Following(stream) => self.streams.get(stream).map(|following| following.reader),
+            State::Reading | State::Writing(_) | State::Lingering | State::Closing => None,
+        }
+    }
+
     /// The client goes over to another state. Returns the read that waited on it, or stayed.
     pub(super) fn leave(&mut self, key: Key, state: State) -> Option<ReaderKey> {
         match mem::replace(&mut self.the(key).state, state) {
@@ -120,6 +130,10 @@ impl<S: Socket> Clients<S> {
 
     pub(super) fn keys(&self) -> Vec<Key> {
         self.slots.keys().collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Client<S>> {
@@ -262,14 +276,20 @@ impl<S: Socket> Clients<S> {
     /// Frees those that closed in this turn; dropping a socket closes it, and the poll forgets it.
     pub(super) fn reap(&mut self) {
         while let Some(key) = self.closing.pop() {
-            let Some(client) = self.slots.remove(key) else { continue };
-            if let Some(timer) = client.timer {
-                self.wheel.cancel(timer);
-            }
-            self.refused -= usize::from(client.is_refused);
-            self.operators -= usize::from(client.is_operator);
-            self.memory -= client.counted_memory as usize;
-            self.uncount(self.counted(&client));
+            self.remove(key);
         }
+    }
+
+    /// Takes a client out of all that knows of it, outside of its turns.
+    pub(super) fn remove(&mut self, key: Key) -> Option<Client<S>> {
+        let client = self.slots.remove(key)?;
+        if let Some(timer) = client.timer {
+            self.wheel.cancel(timer);
+        }
+        self.refused -= usize::from(client.is_refused);
+        self.operators -= usize::from(client.is_operator);
+        self.memory -= client.counted_memory as usize;
+        self.uncount(self.counted(&client));
+        Some(client)
     }
 }

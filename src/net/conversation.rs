@@ -25,6 +25,9 @@ pub const ANSWERS_BYTES_A_TURN: usize = 256 * 1024;
 /// What a client is told whose request finds no memory.
 const NO_MEMORY: Error = Error::OverCapacity("this server has no memory left for more: try again later");
 
+/// What a client is told whose request came in the midst of an upgrade.
+const HANDED_OVER: Error = Error::OverCapacity("this server is being replaced by a newer one: try again at once");
+
 /// How long a client that was told to go may still send.
 pub const LINGER_MS: u64 = 5_000;
 
@@ -81,20 +84,23 @@ pub(super) struct Conversation<S> {
     buffer: Box<[u8]>,
     /// What is answered, to whichever client it is.
     pub(super) out: Vec<u8>,
+    /// Another process has the hub: requests are for it.
+    is_leaving: bool,
 }
 
 impl<S: Socket> Conversation<S> {
-    pub(super) fn new(hub: Hub, api: Api, patience: Patience) -> Self {
+    pub(super) fn new(hub: Hub, api: Api, patience: Patience, now: Now) -> Self {
         Self {
-            clients: Clients::new(patience.max_per_address),
+            clients: Clients::new(patience.max_per_address, now.mono),
             limits: api.limits(),
             hub,
             api,
             patience,
-            now: Now::default(),
+            now,
             metrics: Metrics::default(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             out: Vec::new(),
+            is_leaving: false,
         }
     }
 
@@ -115,6 +121,17 @@ impl<S: Socket> Conversation<S> {
         let is_proxy = self.api.trusts(address);
         let deadline = self.now.mono.after(self.patience.keep_alive_ms);
         self.clients.insert(Client::new(socket, address.map(Address::from), is_proxy, deadline))
+    }
+
+    /// Takes in a client that another process has begun with, and what came of its next request.
+    pub(super) fn take_over(&mut self, socket: S, address: Option<IpAddr>, bytes: Vec<u8>) -> Key {
+        let key = self.admit(socket, address);
+        if !bytes.is_empty() {
+            self.clients.the(key).incoming = Some(Box::new(Incoming { bytes, progress: Progress::default() }));
+            self.clients.make_ready(key);
+            self.clients.set_deadline(key, self.now.mono.after(self.patience.request_timeout_ms));
+        }
+        key
     }
 
     /// Takes in a client that came by the admin door.
@@ -252,6 +269,42 @@ impl<S: Socket> Conversation<S> {
         self.clients.reap();
     }
 
+    /// Another process has the hub from now on. Those who wait are still to be dismissed.
+    pub(super) fn leave_to_another(&mut self) {
+        self.is_leaving = true;
+        self.api.leave();
+        self.hub.retire(self.now);
+    }
+
+    /// Has the read that waits on a client answered with nothing, or ends it if it stays.
+    pub(super) fn dismiss_reader(&mut self, key: Key) {
+        if let Some(reader) = self.clients.reader(key) {
+            self.hub.dismiss(self.now, reader);
+        }
+    }
+
+    /// Gives away the clients that are between two requests, each with what came of its next.
+    pub(super) fn pass_on(&mut self, mut pass: impl FnMut(&S, &[u8])) {
+        for key in self.clients.keys() {
+            let client = self.clients.the(key);
+            match (&client.state, &client.incoming) {
+                // Nobody there would know that it came by the admin door.
+                (State::Reading, _) if client.is_operator => drop(self.clients.remove(key)),
+                // Its chunks were decoded in place, and are no request any more.
+                (State::Reading, Some(incoming)) if matches!(incoming.progress, Progress::Chunked { .. }) => {
+                    client.incoming = None;
+                    self.api.refuse(HANDED_OVER, &mut self.out);
+                    self.send_out(key, &Stop::Ends(Next::Linger));
+                }
+                (State::Reading, incoming) => {
+                    pass(&client.socket, incoming.as_ref().map_or(&[], |incoming| &incoming.bytes));
+                    self.clients.remove(key);
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Whether some answer is still being sent.
     pub(super) fn is_sending(&self) -> bool {
         self.clients.iter().any(|client| matches!(client.state, State::Writing(_)))
@@ -273,6 +326,7 @@ impl<S: Socket> Conversation<S> {
     /// Reads on, where the client is at that.
     pub(super) fn go_on(&mut self, key: Key) {
         match self.clients.get_mut(key).map(|client| &client.state) {
+            Some(State::Reading | State::Following(_)) if self.is_leaving => {}
             Some(State::Reading | State::Following(_)) => self.serve(key),
             Some(State::Lingering) => self.discard(key),
             Some(State::Waiting { .. } | State::Writing(_) | State::Closing) | None => {}

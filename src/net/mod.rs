@@ -1,5 +1,6 @@
 //! The shell around the pure parts: the only place with sockets, clocks and signals.
 
+mod advice;
 mod alarm;
 mod client;
 mod clients;
@@ -8,16 +9,19 @@ mod conversation;
 mod door;
 mod exposition;
 mod following;
+mod handover;
 mod limits;
 mod log;
 mod metrics;
 mod newcomers;
+mod origin;
 mod outbox;
 mod process;
 mod server;
 mod service;
 mod socket;
 mod turns;
+mod wire;
 
 pub use conversation::{ANSWERS_BYTES_A_TURN, Event, LINGER_MS, READ_BYTES};
 pub use log::start as start_log;

@@ -102,6 +102,14 @@ impl<L: Listener> Newcomers<L> {
         self.accept_after
     }
 
+    pub(super) fn listeners(&self) -> impl Iterator<Item = &L> {
+        self.doors.iter().map(|door| &door.listener)
+    }
+
+    pub(super) fn listeners_mut(&mut self) -> impl Iterator<Item = &mut L> {
+        self.doors.iter_mut().map(|door| &mut door.listener)
+    }
+
     /// Nobody comes in any more.
     pub(super) fn close(&mut self) {
         self.doors.clear();

@@ -15,7 +15,7 @@ use log::LevelFilter;
 
 use crate::api::{AllowOrigin, Network, Proxies};
 
-use values::{above_zero, address, count, duration, level, network, origin, size, switch};
+use values::{above_zero, address, count, duration, level, network, origin, path, size, switch};
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +82,8 @@ pub struct Options {
     pub allow_origin: Vec<String>,
     /// Whether `/` is the demo.
     pub demo: bool,
+    /// Where the hub is kept from a stop to the next start.
+    pub state: Option<PathBuf>,
     /// What is logged.
     pub log: LevelFilter,
 }
@@ -273,6 +275,13 @@ const SPECS: &[Spec] = &[
         set: |options, text| put(&mut options.demo, switch(text).map(|is_set| !is_set)),
     },
     Spec {
+        name: "state",
+        takes: Takes::One("FILE"),
+        default: "",
+        help: "keeps channels and connections from a stop to the next start",
+        set: |options, text| put(&mut options.state, path(text)),
+    },
+    Spec {
         name: "log",
         takes: Takes::One("LEVEL"),
         default: "info",
@@ -290,6 +299,12 @@ impl Options {
         } else {
             AllowOrigin::List(self.allow_origin.clone())
         }
+    }
+
+    /// Whether it serves where it does if nobody says anything.
+    #[must_use]
+    pub fn has_default_doors(&self) -> bool {
+        self.listen == Self::defaults().listen
     }
 
     /// Who may say in whose name they call, as the calls want to know it.
@@ -322,6 +337,7 @@ impl Options {
             trust_proxy: Vec::new(),
             allow_origin: Vec::new(),
             demo: true,
+            state: None,
             log: LevelFilter::Info,
         };
         for spec in SPECS {

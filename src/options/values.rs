@@ -1,6 +1,7 @@
 //! What is written behind an option, made into a value. Errors quote the text and say what would be right.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -76,6 +77,16 @@ pub(super) fn network(text: &str) -> Result<Network, String> {
     let fault =
         || format!("'{text}' is no address: give 127.0.0.1, 10.0.0.0/8, 2001:db8::/32, or unix for Unix sockets");
     Network::parse(text).ok_or_else(fault)
+}
+
+/// Nothing where it is empty: the option is not set then.
+pub(super) fn path(text: &str) -> Result<Option<PathBuf>, String> {
+    let names_a_file = !text.ends_with('/');
+    if names_a_file {
+        Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from))
+    } else {
+        Err(format!("'{text}' is a folder: name a file in it"))
+    }
 }
 
 pub(super) fn origin(text: &str) -> Result<String, String> {

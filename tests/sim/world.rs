@@ -79,6 +79,8 @@ pub(crate) struct World {
     pub(crate) hub: Hub,
     pub(crate) model: Model,
     pub(crate) now: Now,
+    /// Messages that this hub began with.
+    pub(crate) restored: u64,
     /// The hub's, as its answers tell it.
     pub(crate) epoch: String,
     names: Vec<Names>,
@@ -131,6 +133,7 @@ impl World {
         });
         Self {
             followers: followers.collect(),
+            restored: 0,
             hub: Hub::new(plan.limits.config(&epoch, resting_key)),
             model: Model::new(plan.limits, plan.channels, &epoch),
             epoch,
@@ -374,12 +377,12 @@ impl World {
         }
     }
 
-    /// Every message that ever was is retained, or was dropped for one of the reasons.
+    /// Every message that ever was in this hub is retained, or was dropped for one of the reasons.
     fn check_tally(&self) {
         let tally = self.hub.tally();
         let added: u64 = tally.messages().iter().map(|(_, count)| count).sum();
         let dropped: u64 = Dropped::ALL.iter().map(|why| tally.dropped(*why)).sum();
-        assert_eq!(added, self.hub.census().messages as u64 + dropped, "{tally:?}");
+        assert_eq!(self.restored + added, self.hub.census().messages as u64 + dropped, "{tally:?}");
     }
 
     fn compare_counts(&self) {
