@@ -22,6 +22,10 @@ FUZZ := tests/fuzz
 CARGO_FUZZ := cargo fuzz run --fuzz-dir $(FUZZ) --sanitizer none
 FUZZ_LIMITS := -rss_limit_mb=1024 -timeout=10 -max_len=4096 -len_control=20 -print_final_stats=1
 
+# What the servers of the tests log, and what must not be in it.
+LOGS := $(CURDIR)/target/logs
+test: export SPEAK_TEST_LOGS := $(LOGS)
+
 .PHONY: help run test lint audit musl musl-test dist sim fuzz fuzz-keep fuzz-tools overload bench bench-full wrk bench-check bench-musl bench-tools bench-build fmt clean
 
 help: ## this list
@@ -33,10 +37,12 @@ run: ## build and run the server with its demo, on ports 8080 and 7732
 test: ## all tests; installs what they need, from Debian, and from npm and PyPI into folders of its own
 	@$(call install,$(TEST_TOOLS))
 	@$(VENV)
+	rm -rf $(LOGS) && mkdir -p $(LOGS)
 	cargo test --locked
 	cargo build --locked
 	tests/conformance/run.sh target/debug/speak
 	cd tests/browser && npm ci --no-audit --no-fund && SPEAK_BIN=$(CURDIR)/target/debug/speak npm test
+	python3 tests/secrets.py $(LOGS)
 
 lint: ## formatting, clippy and documentation, all without a warning
 	cargo fmt --check

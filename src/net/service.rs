@@ -4,7 +4,6 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use super::conversation::{Conversation, Event, Patience};
 use super::newcomers::{Listener, Newcomers};
@@ -155,9 +154,9 @@ impl<L: Listener> Service<L> {
         self.conversation.metrics.process = Some(Process::this());
     }
 
-    /// Tells for how long a turn worked, for the metrics.
-    pub fn count_turn(&mut self, took: Duration) {
-        self.conversation.metrics.turns.add(took);
+    /// Tells for how many nanoseconds a turn worked, for the metrics.
+    pub fn count_turn(&mut self, nanos: u64) {
+        self.conversation.metrics.turns.add(nanos);
     }
 
     /// How long the next turn has time.

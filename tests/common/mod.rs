@@ -10,6 +10,7 @@ mod crowd;
 mod events;
 mod identity;
 mod response;
+mod secrets;
 mod server;
 mod socket;
 
