@@ -9,12 +9,13 @@ BENCH := bench/target/release/speak-bench
 SEEDS ?= 5000
 TARGET ?= session
 SECONDS ?= 60
+USERS ?= 1000
 # On the stable compiler: the fuzzer's instrumentation needs no nightly one, only an address sanitizer would.
 FUZZ := tests/fuzz
 CARGO_FUZZ := cargo fuzz run --fuzz-dir $(FUZZ) --sanitizer none
 FUZZ_LIMITS := -rss_limit_mb=1024 -timeout=10 -max_len=4096 -len_control=20 -print_final_stats=1
 
-.PHONY: help run test lint sim fuzz fuzz-keep fuzz-tools bench bench-full wrk bench-check bench-tools bench-build fmt clean
+.PHONY: help run test lint sim fuzz fuzz-keep fuzz-tools stress bench bench-full wrk bench-check bench-tools bench-build fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/' | expand -t 18
@@ -50,6 +51,9 @@ fuzz-keep: fuzz-tools ## add to the corpus of TARGET what `make fuzz` found, as 
 
 fuzz-tools:
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+
+stress: bench-build ## users who come, talk and leave in all ways, and a server that is killed: SECONDS=60 USERS=1000
+	$(BENCH) stress --speak target/release/speak --seconds $(SECONDS) --users $(USERS) $(if $(SEED),--seed $(SEED))
 
 bench: bench-tools ## Speak beside nchan, nginx and the floor, in under two minutes; installs what it needs from Debian
 	$(BENCH) run --quick --speak target/release/speak

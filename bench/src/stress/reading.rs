@@ -264,6 +264,9 @@ impl Reading {
             Some(id) => {
                 let Some((epoch, cursors)) = id.split_once(':') else { return wrong("no cursor") };
                 scene.epochs.see(epoch)?;
+                if self.epoch.is_none() {
+                    self.epoch.clone_from(&scene.epochs.current);
+                }
                 cursors.split(',').map(|cursor| cursor.parse().ok()).collect()
             }
             None => None,

@@ -197,6 +197,11 @@ impl World {
         let reading = match self.user(index).resumes.take() {
             Some(mut reading) => {
                 reading.identity = Some(identity);
+                for follow in &mut reading.follows {
+                    if let Since::Now(_) = follow.since {
+                        follow.since = Since::Now(self.scene.ledger.frontier(follow.room));
+                    }
+                }
                 reading
             }
             None => {
@@ -221,6 +226,9 @@ impl World {
     /// One who is here does something.
     fn live(&mut self, index: u32) -> Checked {
         let stays_on = self.phase != Phase::Clear;
+        if self.user(index).sort == Sort::Clogger {
+            return self.clog(index, stays_on);
+        }
         if self.phase == Phase::Pause || self.is_calling(index) {
             self.act_in(index, 50, 200);
             return Ok(());
@@ -231,9 +239,8 @@ impl World {
         match (user.sort, is_over) {
             (Sort::Resident, false) => self.do_something(index)?,
             (Sort::Resident, true) => return self.begin_to_leave(index),
-            (Sort::Clogger, _) => return self.clog(index, stays_on),
             (_, true) => return Ok(self.be_gone(index)),
-            (Sort::Sipper, false) => {}
+            (Sort::Sipper | Sort::Clogger, false) => {}
             (Sort::Passer, false) => {
                 let (mouth, room) = (self.mouth(index)?, self.user(index).rooms[0]);
                 // Often two in one go.
