@@ -108,7 +108,8 @@ impl World {
         let reference = u64::from(said.seq);
         let frame = json!({"call": "write", "channel": channel, "message": said.text(), "ref": reference,
             "connection": who.number, "auth": who.auth});
-        let call = Call { what: What::Write(said), sent: (self.now, self.now_ms), carries: Some(who.number), reference };
+        let call =
+            Call { what: What::Write(said), sent: (self.now, self.now_ms), carries: Some(who.number), reference };
         if let Some((link, owned)) = self.links.get(token) {
             link.send(&masked(frame.to_string().as_bytes()));
             owned.calls.push_back(call);

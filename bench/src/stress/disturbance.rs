@@ -57,7 +57,11 @@ impl Disturbance {
 
 impl World {
     /// Disturbs the server. Afterwards it runs again, and everybody finds back in his own time.
-    pub(super) fn disturb(&mut self, disturbance: Disturbance, start: &dyn Fn(u16) -> Result<crate::server::Server>) -> Checked {
+    pub(super) fn disturb(
+        &mut self,
+        disturbance: Disturbance,
+        start: &dyn Fn(u16) -> Result<crate::server::Server>,
+    ) -> Checked {
         let failed = |error: Box<dyn std::error::Error>| Fault::new(error.to_string());
         self.count(disturbance.name());
         self.note_cpu()?;

@@ -366,8 +366,7 @@ impl Ledger {
     fn welcome(&mut self, place: u32, id: u64, entry: &Entry) -> Checked {
         let number = entry.from.unwrap_or(0);
         self.introductions += 1;
-        let connection =
-            self.connections.entry(number).or_insert_with(|| Connection::new(Fate::Unclaimed, entry.time));
+        let connection = self.connections.entry(number).or_insert_with(|| Connection::new(Fate::Unclaimed, entry.time));
         if connection.ended_in.contains(&place) {
             return Err(Fault::within(place, format!("connection {number} is introduced by id {id} after its end")));
         }

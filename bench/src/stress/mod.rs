@@ -152,7 +152,11 @@ impl World {
     fn describe(&self, seed: u64, fault: &Fault) -> String {
         let mut told = format!("FAULT with seed {seed}: {}\n", fault.what);
         if let Some(room) = fault.room {
-            told += &format!("in room {room} ({}):\n{}", self.scene.names[room as usize].read, self.scene.ledger.tell(room));
+            told += &format!(
+                "in room {room} ({}):\n{}",
+                self.scene.names[room as usize].read,
+                self.scene.ledger.tell(room)
+            );
         }
         let said = self.server.said();
         if !said.is_empty() {

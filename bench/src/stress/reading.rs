@@ -185,14 +185,7 @@ impl Reading {
         Ok(taken)
     }
 
-    fn take_part(
-        &mut self,
-        at: usize,
-        part: &Part,
-        is_stale: bool,
-        scene: &mut Scene,
-        taken: &mut Taken,
-    ) -> Checked {
+    fn take_part(&mut self, at: usize, part: &Part, is_stale: bool, scene: &mut Scene, taken: &mut Taken) -> Checked {
         let Follow { room, since } = self.follows[at];
         let wrong = |what: String| Err(Fault::within(room, what));
         let messages = part.messages.iter().map(message).collect::<Checked<Vec<_>>>()?;
@@ -276,9 +269,7 @@ impl Reading {
         let at = match data.get("channel").and_then(Value::as_str) {
             None if self.follows.len() == 1 => Some(0),
             None => None,
-            Some(name) => {
-                self.follows.iter().position(|follow| scene.names[follow.room as usize].read == name)
-            }
+            Some(name) => self.follows.iter().position(|follow| scene.names[follow.room as usize].read == name),
         };
         let Some(at) = at else { return wrong("an event of no channel that was asked for") };
         let Follow { room, since } = self.follows[at];

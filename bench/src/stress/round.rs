@@ -61,9 +61,16 @@ impl World {
             }
             self.memory.after = after;
             self.memory.growth = self.memory.growth.max(after as f64 / base as f64);
-            eprintln!("round {} of {rounds}: {} deliveries, resident {} KiB", round + 1, self.deliveries(), after / 1024);
+            eprintln!(
+                "round {} of {rounds}: {} deliveries, resident {} KiB",
+                round + 1,
+                self.deliveries(),
+                after / 1024
+            );
             if after as f64 > base as f64 * FLAT_FACTOR + FLAT_BYTES as f64 {
-                return Err(Fault::new(format!("resident memory went from {base} to {after} bytes, with nobody there")));
+                return Err(Fault::new(format!(
+                    "resident memory went from {base} to {after} bytes, with nobody there"
+                )));
             }
         }
         self.note_cpu()?;
@@ -74,7 +81,12 @@ impl World {
         self.await_quiet_rooms()
     }
 
-    fn round(&mut self, churn: Duration, disturbance: Option<Disturbance>, start: &dyn Fn(u16) -> Result<Server>) -> Checked {
+    fn round(
+        &mut self,
+        churn: Duration,
+        disturbance: Option<Disturbance>,
+        start: &dyn Fn(u16) -> Result<Server>,
+    ) -> Checked {
         self.phase = Phase::Churn;
         if let Some(disturbance) = disturbance {
             self.run_for(churn / 2)?;

@@ -149,7 +149,8 @@ impl World {
     fn arrive(&mut self, index: u32) -> Checked {
         let sorts = [(80, Sort::Resident), (12, Sort::Passer), (5, Sort::Sipper), (3, Sort::Clogger)];
         let sort = self.random.weighted(&sorts);
-        let home = if sort == Sort::Clogger { self.random.below(u64::from(self.scene.loud)) as u32 } else { self.a_room() };
+        let home =
+            if sort == Sort::Clogger { self.random.below(u64::from(self.scene.loud)) as u32 } else { self.a_room() };
         let stays = self.random.between(2, 12);
         let user = self.user(index);
         (user.sort, user.rooms, user.stays, user.identity) = (sort, vec![home], stays, None);
@@ -350,7 +351,8 @@ impl World {
     pub(super) fn begin_to_leave(&mut self, index: u32) -> Checked {
         let mut way = self.random.weighted(&WAYS);
         let ear = self.user(index).ear;
-        let stays = ear.and_then(|ear| self.links.get(ear)).and_then(|(_, it)| it.reading.as_ref()).map(|it| it.form.stays());
+        let stays =
+            ear.and_then(|ear| self.links.get(ear)).and_then(|(_, it)| it.reading.as_ref()).map(|it| it.form.stays());
         if way == Way::Silence && stays != Some(false) {
             // Whoever follows a stream is there.
             way = Way::Close;
