@@ -261,11 +261,11 @@ fn masked(text: &[u8]) -> Vec<u8> {
     match u16::try_from(text.len()) {
         Ok(length @ 0..126) => frame.push(0x80 | length as u8),
         Ok(length) => {
-            frame.push(0x80 | 126);
+            frame.push(0x80 | 0x7e);
             frame.extend_from_slice(&length.to_be_bytes());
         }
         Err(_) => {
-            frame.push(0x80 | 127);
+            frame.push(0x80 | 0x7f);
             frame.extend_from_slice(&(text.len() as u64).to_be_bytes());
         }
     }

@@ -7,8 +7,10 @@
 //! What it holds is bounded: the last [`WINDOW`] ids of each room, and who is there.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use super::connection::{Connection, Fate, Reason, STAMP_SLACK_MS, Verdict};
 use super::said::Said;
 
 /// So many ids of a room are remembered: many times what the server retains.
@@ -19,8 +21,6 @@ const TOLD: usize = 25;
 pub(super) const EVERY_ROOM: u32 = u32::MAX;
 /// No reader is ever so far ahead of the others.
 const AHEAD_MAX: u64 = 100_000;
-/// The server stamps a turn's messages with the time at which the turn began, in whole milliseconds.
-const STAMP_SLACK_MS: u64 = 5;
 
 /// Something that must not be.
 #[derive(Debug)]
@@ -39,13 +39,6 @@ impl Fault {
     pub(super) fn within(room: u32, what: impl Into<String>) -> Self {
         Self { room: Some(room), what: what.into() }
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) enum Reason {
-    Timeout,
-    Closed,
-    Left,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -74,39 +67,6 @@ struct Entry {
     said: Option<Said>,
     /// Of all of it.
     hash: u64,
-}
-
-/// How a connection is to end, or that it is not.
-#[derive(Clone, Debug)]
-pub(super) enum Fate {
-    /// Introduced by a call whose answer nobody reads: falls silent.
-    Unclaimed,
-    /// Nobody means it to end. `alive_ms` is when the last of the answered calls that carried it was sent.
-    Lives { alive_ms: u64 },
-    /// It said goodbye.
-    Left,
-    /// A read that waited with it was closed at a time, with these cursors: if an answer crossed the closing, nothing
-    /// waited, and it falls silent instead.
-    Closed { at_ms: u64, cursors: Vec<(u32, u64)>, alive_ms: u64 },
-    /// It calls no more.
-    Silent { alive_ms: u64 },
-    /// Its stream is not read any more: it may be cut, and then it is closed.
-    Clogged,
-}
-
-#[derive(Debug)]
-struct Connection {
-    fate: Fate,
-    /// Rooms that it leaves, while it lives on.
-    leaves: Vec<u32>,
-    /// The reason of the first of its goodbyes that ended it: the others must have the same.
-    ended: Option<Reason>,
-    /// Where they were seen.
-    ended_in: Vec<u32>,
-    /// When it was first introduced.
-    since_ms: u64,
-    /// In how many rooms it is present.
-    present: usize,
 }
 
 /// Who is in a room: the newest introduction.
@@ -533,46 +493,15 @@ impl Ledger {
         let mut told = format!("  all before id {} is judged; present: {:?}\n", room.frontier, room.present.keys());
         let ids = (room.base..).zip(&room.log);
         for (id, entry) in ids.skip(room.log.len().saturating_sub(TOLD)) {
-            told += &match entry {
+            _ = match entry {
                 Some(Entry { kind, time, from, said, .. }) => {
                     let said = said.map(|said| (said.voice, said.seq));
-                    format!("  {id}: {kind:?} at {time} from {from:?}, voice and word {said:?}\n")
+                    writeln!(told, "  {id}: {kind:?} at {time} from {from:?}, voice and word {said:?}")
                 }
-                None => format!("  {id}: not seen\n"),
+                None => writeln!(told, "  {id}: not seen"),
             };
         }
         told
-    }
-}
-
-/// What is to be thought of a goodbye.
-enum Verdict {
-    Meant,
-    /// Right only if an answer was under way when its reader closed.
-    IfCrossed,
-    /// Right only if the machine was too slow.
-    IfSlow,
-    Wrong,
-}
-
-impl Connection {
-    fn new(fate: Fate, since_ms: u64) -> Self {
-        Self { fate, leaves: Vec::new(), ended: None, ended_in: Vec::new(), since_ms, present: 0 }
-    }
-
-    fn verdict(&self, reason: Reason, time: u64, timeout_ms: u64) -> Verdict {
-        let is_time_over = |alive_ms: u64| time + STAMP_SLACK_MS >= alive_ms + timeout_ms;
-        let timed = |alive_ms, verdict| if is_time_over(alive_ms) { verdict } else { Verdict::Wrong };
-        match (&self.fate, reason) {
-            (Fate::Left, Reason::Left) | (Fate::Clogged | Fate::Closed { .. }, Reason::Closed) => Verdict::Meant,
-            (Fate::Unclaimed, Reason::Timeout) => timed(self.since_ms, Verdict::Meant),
-            (Fate::Silent { alive_ms }, Reason::Timeout) => timed(*alive_ms, Verdict::Meant),
-            (Fate::Closed { alive_ms, .. }, Reason::Timeout) => timed(*alive_ms, Verdict::IfCrossed),
-            (Fate::Lives { alive_ms }, Reason::Timeout) => timed(*alive_ms, Verdict::IfSlow),
-            // It was not yet reading when its time was over.
-            (Fate::Clogged, Reason::Timeout) => timed(self.since_ms, Verdict::IfSlow),
-            _ => Verdict::Wrong,
-        }
     }
 }
 

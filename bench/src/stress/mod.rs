@@ -1,10 +1,11 @@
 //! A stress run that checks itself: users who come, talk, read, are slow and leave in all ways, around a server that is killed
 //! and started again, and a ledger that everything seen is held against.
 //!
-//! From the bottom: `random`, `said` and `link` (sockets that misbehave); `ledger` is what must be; `reading` is one who
-//! reads; `world` has the loop; `call`, `user` and `stray` are what users do; `disturbance` and `round` lead the run,
-//! and `figures` tell of it.
+//! From the bottom: `random`, `said` and `link` (sockets that misbehave); `ledger` is what must be, `connection` how one may
+//! end; `reading` is one who reads; `world` has the loop and `answers` what comes in it; `call`, `user`, `leaving` and `stray`
+//! are what users do; `disturbance` and `round` lead the run, and `figures` tell of it.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -20,9 +21,12 @@ use reading::{Epochs, Names, Scene};
 use user::User;
 use world::World;
 
+mod answers;
 mod call;
+mod connection;
 mod disturbance;
 mod figures;
+mod leaving;
 mod ledger;
 mod link;
 mod random;
@@ -152,7 +156,8 @@ impl World {
     fn describe(&self, seed: u64, fault: &Fault) -> String {
         let mut told = format!("FAULT with seed {seed}: {}\n", fault.what);
         if let Some(room) = fault.room {
-            told += &format!(
+            _ = write!(
+                told,
                 "in room {room} ({}):\n{}",
                 self.scene.names[room as usize].read,
                 self.scene.ledger.tell(room)
@@ -160,7 +165,7 @@ impl World {
         }
         let said = self.server.said();
         if !said.is_empty() {
-            told += &format!("the server's log ends with:\n{said}\n");
+            _ = write!(told, "the server's log ends with:\n{said}\n");
         }
         told
     }

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::ledger::{Checked, Fault, Kind, Ledger, Message, Reason};
+use super::connection::Reason;
+use super::ledger::{Checked, Fault, Kind, Ledger, Message};
 use super::said::push_encoded;
 use crate::wire::Form;
 

@@ -47,7 +47,8 @@ impl World {
             if let Some((_, owned)) = self.links.get(token) {
                 owned.script = script.into();
             }
-            return self.stray_on(token);
+            self.stray_on(token);
+            return Ok(());
         }
         let token = self.open(Who::Stray(Stray::Vanishes), Thirst::Gulps)?;
         let since = Since::Now(self.scene.ledger.frontier(room));
@@ -92,8 +93,8 @@ impl World {
     }
 
     /// A stray client goes on.
-    pub(super) fn stray_on(&mut self, token: Token) -> Checked {
-        let Some((link, owned)) = self.links.get(token) else { return Ok(()) };
+    pub(super) fn stray_on(&mut self, token: Token) {
+        let Some((link, owned)) = self.links.get(token) else { return };
         match owned.who {
             Who::Stray(Stray::TooSlow) => {
                 // The last byte never comes.
@@ -107,7 +108,6 @@ impl World {
             Who::Stray(Stray::Vanishes) => self.drop_link(Some(token)),
             _ => {}
         }
-        Ok(())
     }
 
     /// An answer to a stray client.

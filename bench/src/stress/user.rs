@@ -1,9 +1,9 @@
 //! Users: each is a small state machine that comes, reads, talks and leaves, as the dice have it.
 
-use std::mem;
-
 use super::call::What;
-use super::ledger::{Checked, EVERY_ROOM, Fate, Fault};
+use super::connection::Fate;
+use super::leaving::Way;
+use super::ledger::{Checked, Fault};
 use super::link::{Close, Thirst, Token};
 use super::reading::{Follow, Identity, Reading, Since};
 use super::world::{Due, Owned, Phase, Who, World};
@@ -22,31 +22,6 @@ pub(super) enum Sort {
     /// Follows a loud room, and takes nothing of it.
     Clogger,
 }
-
-/// How one leaves.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Way {
-    /// `/goodbye`
-    Goodbye,
-    /// `/goodbye` in each room.
-    RoomByRoom,
-    /// Closes the waiting read.
-    Close,
-    Reset,
-    /// Sends nothing more, and goes on reading.
-    HalfClose,
-    /// Calls no more.
-    Silence,
-}
-
-const WAYS: [(u64, Way); 6] = [
-    (25, Way::Goodbye),
-    (10, Way::RoomByRoom),
-    (20, Way::Close),
-    (15, Way::Reset),
-    (15, Way::HalfClose),
-    (15, Way::Silence),
-];
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
@@ -67,7 +42,7 @@ pub(super) struct User {
     /// The identity is of a server that is gone.
     pub(super) is_stale: bool,
     /// Where he is introduced.
-    rooms: Vec<u32>,
+    pub(super) rooms: Vec<u32>,
     pub(super) mouth: Option<Token>,
     pub(super) ear: Option<Token>,
     /// The read of a server that is gone: it goes on from there.
@@ -96,7 +71,7 @@ impl User {
 }
 
 impl World {
-    fn user(&mut self, index: u32) -> &mut User {
+    pub(super) fn user(&mut self, index: u32) -> &mut User {
         &mut self.users[index as usize]
     }
 
@@ -125,7 +100,7 @@ impl World {
         }
     }
 
-    fn mouth(&mut self, index: u32) -> Checked<Token> {
+    pub(super) fn mouth(&mut self, index: u32) -> Checked<Token> {
         if let Some(mouth) = self.user(index).mouth {
             return Ok(mouth);
         }
@@ -134,7 +109,7 @@ impl World {
         Ok(mouth)
     }
 
-    fn is_calling(&mut self, index: u32) -> bool {
+    pub(super) fn is_calling(&mut self, index: u32) -> bool {
         let user = self.user(index);
         let (mouth, ear) = (user.mouth, user.ear);
         [mouth, ear].into_iter().flatten().any(|token| self.links.get(token).is_some_and(|it| !it.1.calls.is_empty()))
@@ -195,22 +170,20 @@ impl World {
             self.act_in(index, 400, 600);
             return Ok(());
         }
-        let reading = match self.user(index).resumes.take() {
-            Some(mut reading) => {
-                reading.identity = Some(identity);
-                for follow in &mut reading.follows {
-                    if let Since::Now(_) = follow.since {
-                        follow.since = Since::Now(self.scene.ledger.frontier(follow.room));
-                    }
+        let resumes = self.user(index).resumes.take();
+        let reading = if let Some(mut reading) = resumes {
+            reading.identity = Some(identity);
+            for follow in &mut reading.follows {
+                if let Since::Now(_) = follow.since {
+                    follow.since = Since::Now(self.scene.ledger.frontier(follow.room));
                 }
-                reading
             }
-            None => {
-                let form = Form::ALL[self.random.below(Form::ALL.len() as u64) as usize];
-                let now = Since::Now(self.scene.ledger.frontier(home));
-                let since = self.random.weighted(&[(6, Since::All), (2, Since::Last(10)), (2, now)]);
-                Reading::new(form, vec![Follow { room: home, since }], Some(identity))
-            }
+            reading
+        } else {
+            let form = Form::ALL[self.random.below(Form::ALL.len() as u64) as usize];
+            let now = Since::Now(self.scene.ledger.frontier(home));
+            let since = self.random.weighted(&[(6, Since::All), (2, Since::Last(10)), (2, now)]);
+            Reading::new(form, vec![Follow { room: home, since }], Some(identity))
         };
         self.hear_with(index, reading)?;
         self.act_in(index, 50, 1_500);
@@ -228,7 +201,8 @@ impl World {
     fn live(&mut self, index: u32) -> Checked {
         let stays_on = self.phase != Phase::Clear;
         if self.user(index).sort == Sort::Clogger {
-            return self.clog(index, stays_on);
+            self.clog(index, stays_on);
+            return Ok(());
         }
         if self.phase == Phase::Pause || self.is_calling(index) {
             self.act_in(index, 50, 200);
@@ -240,7 +214,10 @@ impl World {
         match (user.sort, is_over) {
             (Sort::Resident, false) => self.do_something(index)?,
             (Sort::Resident, true) => return self.begin_to_leave(index),
-            (_, true) => return Ok(self.be_gone(index)),
+            (_, true) => {
+                self.be_gone(index);
+                return Ok(());
+            }
             (Sort::Sipper | Sort::Clogger, false) => {}
             (Sort::Passer, false) => {
                 let (mouth, room) = (self.mouth(index)?, self.user(index).rooms[0]);
@@ -289,7 +266,7 @@ impl World {
                 let said = self.word(mouth, room, identity.number, 8);
                 self.introduce(mouth, said, Some(&identity));
             }
-            76..84 => self.join(index, mouth, &identity)?,
+            76..84 => self.join(index, mouth, &identity),
             84..88 if self.user(index).rooms.len() > 1 => {
                 self.user(index).rooms.remove(at);
                 self.scene.ledger.will_leave(identity.number, room);
@@ -303,10 +280,10 @@ impl World {
     }
 
     /// Enters one more room, and reads there too where the read can take it in.
-    fn join(&mut self, index: u32, mouth: Token, identity: &Identity) -> Checked {
+    fn join(&mut self, index: u32, mouth: Token, identity: &Identity) {
         let room = self.a_room();
         if self.user(index).rooms.len() > 3 {
-            return Ok(());
+            return;
         }
         if !self.user(index).rooms.contains(&room) {
             self.user(index).rooms.push(room);
@@ -317,7 +294,6 @@ impl World {
             owned.take_in_next(Follow { room, since: Since::All });
         }
         self.count("joinings of one more room");
-        Ok(())
     }
 
     /// Polls with another link: the read that waits is answered, and nothing of it is lost.
@@ -331,7 +307,7 @@ impl World {
         self.hear_with(index, reading)
     }
 
-    fn clog(&mut self, index: u32, stays_on: bool) -> Checked {
+    fn clog(&mut self, index: u32, stays_on: bool) {
         let number = self.user(index).identity.as_ref().map_or(0, |identity| identity.number);
         // Its mouth, which carries nothing, is of no use.
         let mouth = self.user(index).mouth.take();
@@ -340,194 +316,11 @@ impl World {
             self.count("clients cut for what they did not take");
         } else if stays_on {
             self.act_in(index, 400, 600);
-            return Ok(());
+            return;
         }
         let ear = self.user(index).ear.take();
         self.close(ear, Close::Reset);
         self.be_gone(index);
-        Ok(())
-    }
-
-    pub(super) fn begin_to_leave(&mut self, index: u32) -> Checked {
-        let mut way = self.random.weighted(&WAYS);
-        let ear = self.user(index).ear;
-        let stays =
-            ear.and_then(|ear| self.links.get(ear)).and_then(|(_, it)| it.reading.as_ref()).map(|it| it.form.stays());
-        if way == Way::Silence && stays != Some(false) {
-            // Whoever follows a stream is there.
-            way = Way::Close;
-        }
-        self.user(index).state = State::Leaving(way, 0);
-        let Some(identity) = self.user(index).identity.clone() else { return Ok(self.be_gone(index)) };
-        let mouth = self.mouth(index)?;
-        let home = self.user(index).rooms[0];
-        match way {
-            Way::Goodbye => {
-                // A last word, and the goodbye behind it in one go.
-                let said = self.word(mouth, home, identity.number, 20);
-                self.write(mouth, said, Some(&identity));
-                let last = self.random.percent(50).then(|| self.word(mouth, EVERY_ROOM, identity.number, 5));
-                self.scene.ledger.will_end(identity.number, Fate::Left);
-                self.goodbye(mouth, &identity, last);
-            }
-            Way::RoomByRoom => {
-                for room in mem::take(&mut self.user(index).rooms) {
-                    self.scene.ledger.will_leave(identity.number, room);
-                    self.goodbye_of(mouth, &identity, room);
-                }
-            }
-            Way::Close | Way::Reset | Way::HalfClose => self.begin_barrier(index, way)?,
-            Way::Silence => {
-                // So that the read is answered, and no other begins.
-                let said = self.word(mouth, home, identity.number, 20);
-                self.write(mouth, said, Some(&identity));
-                if let Some((_, owned)) = ear.and_then(|ear| self.links.get(ear))
-                    && let Some(reading) = &owned.reading
-                    && !reading.follows.iter().any(|follow| follow.room == home)
-                {
-                    // He does not read where he speaks: the read ends by its own time.
-                    self.count("silences that begin with the end of a wait");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A read waits for sure once two calls were answered that were sent after it: what is sent to the server first, it
-    /// does first, but that a new client's turn comes one turn later.
-    fn begin_barrier(&mut self, index: u32, way: Way) -> Checked {
-        self.user(index).state = State::Leaving(way, 2);
-        let (mouth, room) = (self.mouth(index)?, self.user(index).rooms[0]);
-        self.members(mouth, room, What::Barrier);
-        Ok(())
-    }
-
-    /// One who leaves does the next step.
-    fn leave(&mut self, index: u32, way: Way, barriers: u8) -> Checked {
-        if self.is_calling(index) || barriers > 0 {
-            return Ok(());
-        }
-        let user = self.user(index);
-        let (ear, identity) = (user.ear, user.identity.clone());
-        let (Some(identity), Some(ear)) = (identity, ear) else { return Ok(self.be_gone(index)) };
-        let number = identity.number;
-        let alive_ms = self.scene.ledger.alive_ms(number).unwrap_or(0);
-        match way {
-            // The read that waits is answered at the end of the connection.
-            Way::Goodbye | Way::Silence => return Ok(()),
-            Way::RoomByRoom => {
-                self.scene.ledger.will_end(number, Fate::Silent { alive_ms });
-            }
-            Way::Close | Way::Reset | Way::HalfClose => {
-                if self.look(ear)? || self.is_about_to_be_answered(ear) {
-                    return self.begin_barrier(index, way);
-                }
-                let at_ms = self.exact_ms();
-                let Some((link, owned)) = self.links.get(ear) else { return Ok(()) };
-                let cursors = owned.reading.as_ref().map(Reading::cursors).unwrap_or_default();
-                self.scene.ledger.will_end(number, Fate::Closed { at_ms, cursors, alive_ms });
-                if way == Way::HalfClose {
-                    link.half_close();
-                    owned.who = Who::Stray(super::stray::Stray::HalfClosed);
-                    self.user(index).ear = None;
-                } else {
-                    self.user(index).ear = None;
-                    self.close(Some(ear), if way == Way::Reset { Close::Reset } else { Close::Orderly });
-                }
-            }
-        }
-        self.be_gone(index);
-        Ok(())
-    }
-
-    /// Whether the time that a poll may wait is nearly over.
-    fn is_about_to_be_answered(&mut self, ear: Token) -> bool {
-        let now = self.now;
-        self.links.get(ear).is_some_and(|(_, owned)| {
-            let stays = owned.reading.as_ref().is_some_and(|reading| reading.form.stays());
-            !stays && now - owned.asked.0 > super::POLL_TIMEOUT.mul_f32(0.7)
-        })
-    }
-
-    /// A call of a user was answered well.
-    pub(super) fn spoke(&mut self, token: Token, who: Who, what: &What) -> Checked {
-        let Who::Mouth(index) = who else { return Ok(()) };
-        if self.user(index).mouth != Some(token) {
-            return Ok(());
-        }
-        match (self.user(index).state, what) {
-            (State::Leaving(way, barriers @ 2..), What::Barrier) => {
-                self.user(index).state = State::Leaving(way, barriers - 1);
-                let room = self.user(index).rooms[0];
-                self.members(token, room, What::Barrier);
-                Ok(())
-            }
-            (State::Leaving(way, _), What::Barrier) => {
-                self.user(index).state = State::Leaving(way, 0);
-                self.leave(index, way, 0)
-            }
-            (State::Leaving(way @ Way::RoomByRoom, _), _) => self.leave(index, way, 0),
-            (State::Leaving(Way::Goodbye, _), What::Goodbye) if self.user(index).ear.is_none() => {
-                self.be_gone(index);
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// A poll was answered.
-    pub(super) fn read_answered(&mut self, token: Token) -> Checked {
-        let Some((_, owned)) = self.links.get(token) else { return Ok(()) };
-        let index = match owned.who {
-            Who::Ear(index) => index,
-            Who::FormerEar(_) => {
-                self.drop_link(Some(token));
-                return Ok(());
-            }
-            Who::Observer(_) => {
-                self.ask_again(token);
-                return Ok(());
-            }
-            Who::Stray(_) | Who::Mouth(_) | Who::House => return Ok(()),
-        };
-        match self.user(index).state {
-            State::Leaving(Way::Goodbye, _) => {
-                let ear = self.user(index).ear.take();
-                self.drop_link(ear);
-                if !self.is_calling(index) {
-                    self.be_gone(index);
-                }
-            }
-            State::Leaving(Way::Silence, _) => {
-                let number = self.user(index).identity.as_ref().map_or(0, |identity| identity.number);
-                if self.is_calling(index) {
-                    // The call may be answered after the read that it woke.
-                    self.ask_again(token);
-                    return Ok(());
-                }
-                let alive_ms = self.scene.ledger.alive_ms(number).unwrap_or(0);
-                self.scene.ledger.will_end(number, Fate::Silent { alive_ms });
-                // Nothing waits: closing ends nothing.
-                let ear = self.user(index).ear.take();
-                self.drop_link(ear);
-                self.be_gone(index);
-            }
-            State::Leaving(way @ (Way::Close | Way::Reset | Way::HalfClose), barriers) => {
-                self.ask_again(token);
-                if barriers > 0 {
-                    self.user(index).state = State::Leaving(way, 3);
-                }
-            }
-            _ => self.ask_again(token),
-        }
-        Ok(())
-    }
-
-    fn ask_again(&mut self, token: Token) {
-        let Some((_, owned)) = self.links.get(token) else { return };
-        let Some(mut reading) = owned.reading.take() else { return };
-        reading.follows.append(&mut owned.next_follows());
-        self.ask(token, reading);
     }
 
     /// A read was refused; that is right only for one whose server is gone, or who was too slow.
@@ -604,7 +397,10 @@ impl World {
             self.be_gone(index);
             return Ok(());
         }
-        let Some(identity) = self.user(index).identity.clone() else { return Ok(self.be_gone(index)) };
+        let Some(identity) = self.user(index).identity.clone() else {
+            self.be_gone(index);
+            return Ok(());
+        };
         // He does not know yet that he has to introduce himself again.
         self.user(index).state = State::Here;
         self.user(index).rooms.truncate(1);
