@@ -2,9 +2,10 @@
 
 use std::mem;
 
+use super::TAKEOVER_MAX;
 use super::call::What;
 use super::connection::Fate;
-use super::ledger::{Checked, EVERY_ROOM};
+use super::ledger::{Checked, EVERY_ROOM, Fault};
 use super::link::{Close, Token};
 use super::reading::Reading;
 use super::stray::Stray;
@@ -172,10 +173,14 @@ impl World {
 
     /// A poll was answered.
     pub(super) fn read_answered(&mut self, token: Token) {
+        let now = self.now;
         let Some((_, owned)) = self.links.get(token) else { return };
         let index = match owned.who {
             Who::Ear(index) => index,
             Who::FormerEar(_) => {
+                if owned.taken_over.is_some_and(|at| now - at > TAKEOVER_MAX) {
+                    self.scene.ledger.suspect(Fault::new("a poll that another took over was not answered at once"));
+                }
                 self.drop_link(Some(token));
                 return;
             }

@@ -28,6 +28,8 @@ mod disturbance;
 mod figures;
 mod leaving;
 mod ledger;
+#[cfg(test)]
+mod ledger_tests;
 mod link;
 mod random;
 mod reading;
@@ -41,7 +43,9 @@ pub(crate) use disturbance::Disturbance;
 
 /// What a poll waits, at most.
 const POLL_TIMEOUT: Duration = Duration::from_secs(3);
-const HISTORY: u64 = 64;
+const HISTORY: u64 = 32;
+/// A read that another took over is answered at once: so long it takes on no machine that is not slow.
+const TAKEOVER_MAX: Duration = Duration::from_secs(1);
 const CONNECTION_TIMEOUT_MS: u64 = 2_000;
 /// Loud rooms, and how long what is said in them is: together more than the kernel takes for a client that reads nothing.
 const LOUD_ROOMS: u32 = 2;
@@ -53,7 +57,7 @@ const USERS_A_ROOM: usize = 10;
 
 const SERVER_OPTIONS: [&str; 14] = [
     "--history",
-    "64",
+    "32",
     "--poll-timeout",
     "3s",
     "--connection-timeout",

@@ -298,11 +298,13 @@ impl World {
 
     /// Polls with another link: the read that waits is answered, and nothing of it is lost.
     fn move_ear(&mut self, index: u32) -> Checked {
+        let now = self.now;
         let Some(ear) = self.user(index).ear else { return Ok(()) };
         let Some((_, owned)) = self.links.get(ear) else { return Ok(()) };
         let Some(reading) = owned.reading.as_ref().filter(|reading| !reading.form.stays()) else { return Ok(()) };
         let reading = reading.clone();
         owned.who = Who::FormerEar(index);
+        owned.taken_over = Some(now);
         self.count("polls taken over");
         self.hear_with(index, reading)
     }

@@ -64,6 +64,8 @@ pub(super) struct Owned {
     pub(super) seq: u32,
     /// What is still to be sent, bit by bit.
     pub(super) script: VecDeque<u8>,
+    /// When another link took the read over.
+    pub(super) taken_over: Option<Instant>,
     /// What the next poll follows in addition.
     next_follows: Vec<Follow>,
 }
@@ -204,6 +206,7 @@ impl World {
                 voice,
                 seq: 0,
                 script: VecDeque::new(),
+                taken_over: None,
                 next_follows: Vec::new(),
             };
             self.links.insert(link, owned)
