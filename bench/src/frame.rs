@@ -227,9 +227,16 @@ mod tests {
         bytes.extend([b'x'; 128]);
         let expected = [(Some(101), Vec::new()), (None, b"{}".to_vec()), (None, Vec::new()), (None, vec![b'x'; 128])];
         assert_eq!(pieces(Cut::Frames, &bytes), expected);
-        for wrong in [&b"\x82\x02{}"[..], b"\x01\x02{}", b"\x88\x02\x03\xe8", b"\x81\x82\0\0\0\0{}"] {
+        for wrong in [&b"\x82\x02{}"[..], b"\x01\x02{}", b"\x81\x82\0\0\0\0{}"] {
             assert!(Framer::new(Cut::Frames).next(wrong).is_err());
         }
+    }
+
+    #[test]
+    fn a_farewell_is_a_frame_of_its_own() {
+        let mut framer = Framer::new(Cut::Frames);
+        assert!(framer.next(b"\x88\x02\x03\xe8").unwrap().is_some_and(|frame| frame.is_farewell()));
+        assert!(framer.next(b"\x81\x02{}").unwrap().is_some_and(|frame| !frame.is_farewell()));
     }
 
     #[test]

@@ -31,7 +31,8 @@ impl World {
             let Some((link, owned)) = self.links.get(token) else { return Ok(()) };
             let received = link.receive(buffer);
             let inbox = mem::take(&mut link.inbox);
-            let framer = match owned.reading.as_ref().map(|reading| reading.form) {
+            let form = owned.reading.as_ref().map(|reading| reading.form);
+            let framer = match form.filter(|_| owned.is_open || begins_a_stream(&inbox)) {
                 Some(Form::Events) => 1,
                 Some(Form::Frames) => 2,
                 _ => 0,
@@ -168,4 +169,9 @@ impl World {
         let rooms = owned.reading.map(|reading| reading.follows).unwrap_or_default();
         Err(Fault { room: rooms.first().map(|follow| follow.room), what })
     }
+}
+
+/// Whether what came for a read that is to stay is its head; else it is refused by a whole answer.
+fn begins_a_stream(bytes: &[u8]) -> bool {
+    [&b"HTTP/1.1 200"[..], b"HTTP/1.1 101"].iter().any(|head| bytes.starts_with(head))
 }

@@ -31,6 +31,10 @@ const SUSPENSE: Duration = Duration::from_secs(1);
 const SIP_EVERY: Duration = Duration::from_millis(5);
 /// How much is sipped: mostly a byte.
 const SIPS: [usize; 6] = [1, 1, 1, 16, 64, 512];
+/// In so many seconds there are as many stray clients as users.
+const STRAY_SHARE: u64 = 40;
+/// So many of them are made up for at most.
+const STRAYS_BEHIND: u32 = 20;
 /// A loud message comes so often in each loud room.
 const LOUD_EVERY: Duration = Duration::from_millis(30);
 
@@ -349,9 +353,11 @@ impl World {
                 }
             }
         }
-        if self.next_stray <= self.now {
-            let pause_ms = 40_000 / self.users.len().max(1) as u64;
-            self.next_stray = self.now + Duration::from_millis(pause_ms.max(2));
+        // After a slow turn some are due at once, but never all that a long one left out.
+        let pause = Duration::from_secs(STRAY_SHARE) / self.users.len().max(1) as u32;
+        self.next_stray = self.next_stray.max(self.now.checked_sub(STRAYS_BEHIND * pause).unwrap_or(self.now));
+        while self.next_stray <= self.now {
+            self.next_stray += pause;
             self.begin_stray()?;
         }
         Ok(())
