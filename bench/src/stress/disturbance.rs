@@ -139,7 +139,8 @@ impl World {
         for index in 0..self.users.len() as u32 {
             let user = &mut self.users[index as usize];
             (user.mouth, user.ear) = (None, None);
-            let is_known = user.sort == Sort::Resident && user.identity.is_some();
+            // One who was leaving room by room has nowhere to come back to.
+            let is_known = user.sort == Sort::Resident && user.identity.is_some() && !user.rooms.is_empty();
             if is_known && user.state != State::Away {
                 user.state = State::Adrift;
                 user.is_stale = true;
