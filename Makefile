@@ -6,6 +6,10 @@ TEST_TOOLS := strace:strace python3:python3 nginx:nginx-light chromium:chromium 
 WRK_TOOLS := wrk:wrk nginx:nginx-light
 CHECK_TOOLS := valgrind:valgrind strace:strace
 BENCH := bench/target/release/speak-bench
+# Debian's python3 comes without what `python3 -m venv` needs.
+VENV := python3 -c 'import ensurepip, venv' || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -yq --no-install-recommends python3-venv; }
+# `where-it-can`: known faults are looked for only where the database can be had.
+AUDIT ?=
 SEEDS ?= 5000
 TARGET ?= session
 SECONDS ?= 60
@@ -15,7 +19,7 @@ FUZZ := tests/fuzz
 CARGO_FUZZ := cargo fuzz run --fuzz-dir $(FUZZ) --sanitizer none
 FUZZ_LIMITS := -rss_limit_mb=1024 -timeout=10 -max_len=4096 -len_control=20 -print_final_stats=1
 
-.PHONY: help run test lint sim fuzz fuzz-keep fuzz-tools stress bench bench-full wrk bench-check bench-tools bench-build fmt clean
+.PHONY: help run test lint audit sim fuzz fuzz-keep fuzz-tools stress bench bench-full wrk bench-check bench-tools bench-build fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/' | expand -t 18
@@ -25,7 +29,7 @@ run: ## build and run the server with its demo, on ports 8080 and 7732
 
 test: ## all tests; installs what they need, from Debian, and from npm and PyPI into folders of its own
 	@$(call install,$(TEST_TOOLS))
-	@python3 -c 'import ensurepip, venv' || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -yq --no-install-recommends python3-venv; }
+	@$(VENV)
 	cargo test --locked
 	cargo build --locked
 	tests/conformance/run.sh target/debug/speak
@@ -38,6 +42,11 @@ lint: ## formatting, clippy and documentation, all without a warning
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets --manifest-path bench/Cargo.toml -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+audit: ## the dependencies: licences, sources, build scripts, and known faults by RustSec's database, which is on GitHub
+	@$(call install,python3:python3 git:git)
+	@$(VENV)
+	.ci/audit $(AUDIT)
 
 sim: ## the simulation of the hub beside its model: SEEDS=5000, or SPEAK_SIM_SEED=7 to replay one
 	SPEAK_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim -- --nocapture

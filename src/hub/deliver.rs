@@ -5,6 +5,7 @@ use std::mem;
 use super::channel::{Channel, Part, PartPrint};
 use super::hub::Hub;
 use super::reader::{ReaderKey, Reply, Seat, Stay};
+use super::tally::Dropped;
 use super::time::Now;
 
 /// Something for one waiting read.
@@ -69,12 +70,13 @@ impl Hub {
             let mut reply = Reply::of(reader.seats.as_slice().iter(), part);
             reply.cut(self.config.max_reply);
             let is_repeat = repeats(&reply, &mut last_print);
+            self.tally.count_delivery();
             wake(Wake { client: reader.client, reply, is_repeat, is_last: true, has_more: false });
             false
         });
         self.channels[place as usize].waiting = waiting;
         if self.retention.messages == 0 {
-            self.change(place, Channel::forget);
+            self.drop_history(place, Dropped::Count, Channel::forget);
         }
         // With no history its messages went, and with them what its timer was set for.
         self.watch_channel(place);
@@ -82,7 +84,8 @@ impl Hub {
 
     /// Gives a stream what there is for it, and leaves it waiting.
     pub(super) fn tell(&mut self, key: ReaderKey, last_print: &mut Option<PartPrint>, wake: impl FnOnce(Wake<'_>)) {
-        let Self { channels, readers, config, .. } = self;
+        let Self { channels, readers, config, tally, .. } = self;
+        tally.count_delivery();
         let reader = readers.get_mut(key).expect("looked up by the caller");
         let part = |seat: &Seat| channels[seat.channel as usize].part_for(*seat);
         let mut reply = Reply::of(reader.seats.as_slice().iter(), part);

@@ -14,6 +14,7 @@ use super::pair::LogName;
 use super::reader::{Reader, ReaderKey};
 use super::resting_ids::RestingIds;
 use super::slots::Slots;
+use super::tally::Tally;
 use super::time::{Millis, Now};
 use super::timer_wheel::TimerWheel;
 use super::upkeep::Spot;
@@ -22,7 +23,7 @@ use super::upkeep::Spot;
 pub(super) const LINGER_MS: u64 = 60_000;
 
 /// What a message takes beside its text, and a channel and a connection that come into being with it: roughly.
-const SAYING_MEMORY: usize = 512;
+pub(super) const SAYING_MEMORY: usize = 512;
 
 /// What the operator decides, and what a start draws at random.
 #[derive(Clone, Debug)]
@@ -108,7 +109,7 @@ pub(super) enum Alarm {
 }
 
 /// What a hub holds at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Census {
     /// Channels that exist.
     pub channels: usize,
@@ -118,7 +119,7 @@ pub struct Census {
     pub readers: usize,
     /// Timers that are set.
     pub timers: usize,
-    /// Messages retained in all channels. O(channels) to count.
+    /// Messages retained in all channels.
     pub messages: usize,
 }
 
@@ -139,6 +140,7 @@ pub struct Hub {
     pub(super) last_number: u64,
     /// What all channels hold.
     pub(super) held: Holding,
+    pub(super) tally: Tally,
     /// What reads that wait on several channels take for them, in bytes.
     pub(super) seats: usize,
     /// Bytes held for clients outside of the hub.
@@ -169,6 +171,7 @@ impl Hub {
             numbers: HashMap::new(),
             last_number: 0,
             held: Holding::default(),
+            tally: Tally::default(),
             seats: 0,
             outside: 0,
             readers: Slots::default(),
@@ -275,6 +278,7 @@ impl Hub {
         if let (Some(position), Some(channel)) = (position, channel) {
             connection.channels.remove(position);
             let from = connection.number;
+            self.room_for_words(text, 1);
             self.append(now, channel, Content::Goodbye { from, reason: Reason::Left, text });
         }
         self.touch(Some(place), now.mono);
@@ -322,11 +326,42 @@ impl Hub {
             connections: self.connections.len(),
             readers: self.readers.len(),
             timers: self.wheel.len(),
-            messages: self.channels.iter().map(|(_, channel)| channel.retained()).sum(),
+            messages: self.held.messages,
         }
     }
 }
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::hash::BuildHasher;
+
+    use super::*;
+
+    /// A hub as usual, but for its memory.
+    pub(in crate::hub) fn hub(max_memory: usize) -> Hub {
+        Hub::new(Config {
+            history: 100,
+            retention: Duration::from_secs(3600),
+            connection_timeout: Duration::from_secs(5),
+            close_grace: Duration::ZERO,
+            max_reply: 1 << 20,
+            max_channels: 0,
+            max_memory,
+            epoch: Epoch::new(*b"aaaaaaaa"),
+            resting_key: [0; 16],
+        })
+    }
+
+    /// Whoever knew the hash could name channels that all have the same, and make each look-up a walk through all of them.
+    #[test]
+    fn a_name_has_another_hash_in_every_hub() {
+        let (one, other) = (hub(0), hub(0));
+        for name in ["", "lobby", "~wABCDEFGHIJKLMNOPQRSTUV"] {
+            assert_ne!(one.names.hasher().hash_one(name), other.names.hasher().hash_one(name));
+        }
+    }
 }

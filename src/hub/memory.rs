@@ -7,9 +7,10 @@ use std::collections::BinaryHeap;
 
 use super::channel::{Channel, Member};
 use super::connection::Connection;
-use super::hub::{Hub, Refusal};
+use super::hub::{Hub, Refusal, SAYING_MEMORY};
 use super::message::Entry;
 use super::reader::{Reader, Seat, Seats};
+use super::tally::Dropped;
 
 /// What an allocation takes beside what was asked for, on average: a header, and rounding up to 16 bytes.
 const ALLOCATION: usize = 16;
@@ -48,6 +49,8 @@ pub(super) struct Holding {
     pub(super) bytes: usize,
     /// Of the messages alone.
     pub(super) history: usize,
+    /// How many messages those are.
+    pub(super) messages: usize,
 }
 
 impl Holding {
@@ -55,6 +58,7 @@ impl Holding {
     pub(super) fn change(&mut self, before: Self, after: Self) {
         self.bytes = self.bytes + after.bytes - before.bytes;
         self.history = self.history + after.history - before.history;
+        self.messages = self.messages + after.messages - before.messages;
     }
 }
 
@@ -99,6 +103,15 @@ impl Hub {
         if self.memory() + bytes <= limit { Ok(()) } else { Err(Refusal::OutOfMemory) }
     }
 
+    /// Has history make room for the last words of a connection in so many channels. A goodbye is never refused, so what
+    /// it says would else be a way past the limit: one call brings it into all of them.
+    pub(super) fn room_for_words(&mut self, text: Option<&str>, channels: usize) {
+        if let Some(text) = text {
+            // Where no history is left, what goes with the connection makes up for a good part of it.
+            let _ = self.memory_for(channels * (text.len() + SAYING_MEMORY));
+        }
+    }
+
     /// Costs O(channels), and O(log channels) for each message that goes.
     fn drop_oldest_until(&mut self, memory: usize) {
         let oldest = |(place, channel): (usize, &Channel)| channel.oldest_at().map(|at| Reverse((at, place)));
@@ -106,7 +119,7 @@ impl Hub {
         while self.memory() > memory
             && let Some(Reverse((_, place))) = queue.pop()
         {
-            self.change(place as u32, Channel::drop_oldest);
+            self.drop_history(place as u32, Dropped::Memory, Channel::drop_oldest);
             match oldest((place, &self.channels[place])) {
                 Some(next) => queue.push(next),
                 // Nothing keeps it now but its last use.
@@ -115,12 +128,50 @@ impl Hub {
         }
     }
 
-    /// Changes a channel, and takes account of what it holds then.
-    pub(super) fn change<T>(&mut self, place: u32, change: impl FnOnce(&mut Channel) -> T) -> T {
+    /// Has a channel let go of history, and takes account of that.
+    pub(super) fn drop_history(&mut self, place: u32, why: Dropped, drop: impl FnOnce(&mut Channel)) {
         let channel = &mut self.channels[place as usize];
         let before = channel.holds();
-        let result = change(channel);
-        self.held.change(before, channel.holds());
-        result
+        drop(channel);
+        let after = channel.holds();
+        self.held.change(before, after);
+        self.tally.count_dropped(why, before.messages - after.messages);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hub::tests::hub;
+    use crate::hub::{Auth, Credentials, Millis, Name, Now, Who};
+
+    /// A goodbye is never refused, and brings its words into 32 channels by one call.
+    #[test]
+    fn last_words_are_no_way_past_the_limit() {
+        const LIMIT: usize = 16 << 20;
+        const SECRET: [u8; 22] = *b"ABCDEFGHIJKLMNOPQRSTUV";
+        let now = Now { mono: Millis(0), unix_ms: 0 };
+        let mut hub = hub(LIMIT);
+        let words = "x".repeat(64 << 10);
+        let auth = Auth::new(SECRET);
+        let names = |speaker: u64| (0..32).map(move |channel| format!("channel-{speaker}-{channel}"));
+        for speaker in 1..=12 {
+            let mut who = Who::New(auth.clone());
+            for name in names(speaker) {
+                let log = Name::parse(&name).unwrap().writable().unwrap();
+                let introduced = hub.introduce(now, &log, "", who).ok().unwrap();
+                assert_eq!(introduced.connection, speaker);
+                who = Who::Again(Credentials { connection: speaker, auth: auth.reveal() });
+            }
+        }
+        for speaker in 1..=12 {
+            let credentials = Credentials { connection: speaker, auth: auth.reveal() };
+            // Half of them leave each channel by itself.
+            for name in names(speaker).filter(|_| speaker % 2 == 0) {
+                let log = Name::parse(&name).unwrap().writable().unwrap();
+                assert_eq!(hub.goodbye(now, credentials, Some(&log), Some(&words)), Ok(()));
+            }
+            assert_eq!(hub.goodbye(now, credentials, None, Some(&words)), Ok(()));
+            assert!(hub.memory() <= LIMIT, "{} bytes", hub.memory());
+        }
     }
 }

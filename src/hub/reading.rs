@@ -12,6 +12,7 @@ use super::message::Reason;
 use super::pair::LogName;
 use super::reader::{Promise, Reader, ReaderKey, Reply, Seat, Seats, Since, Stay};
 use super::time::{Millis, Now};
+use super::timer_wheel::TimerWheel;
 use super::upkeep::Spot;
 
 /// How many channels one read may follow.
@@ -202,6 +203,23 @@ impl Hub {
         let keys: Vec<_> = self.readers.keys().collect();
         for key in keys {
             self.dismiss(now, key);
+        }
+    }
+
+    /// Another process holds the hub from now on: here nothing ends any more, and nobody is said goodbye to. Reads that wait
+    /// are still to be dismissed.
+    pub fn retire(&mut self, now: Now) {
+        let keys: Vec<_> = self.readers.keys().collect();
+        for reader in keys {
+            if let Some(reader) = self.readers.get_mut(reader) {
+                reader.connection = None;
+            }
+        }
+        self.connections.clear();
+        self.numbers.clear();
+        self.wheel = TimerWheel::new(now.mono);
+        for (_, channel) in &mut self.channels {
+            channel.timer = None;
         }
     }
 

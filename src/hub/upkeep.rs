@@ -7,6 +7,7 @@ use super::ids::Auth;
 use super::memory::Holding;
 use super::message::{Content, Reason};
 use super::pair::LogName;
+use super::tally::Dropped;
 use super::time::{Millis, Now};
 use super::timer_wheel::{TimerId, TimerWheel};
 
@@ -61,7 +62,10 @@ impl Hub {
         let channel = &mut self.channels[place as usize];
         let before = channel.holds();
         let id = channel.append(now, content, self.retention, &mut self.scratch);
-        self.held.change(before, channel.holds());
+        let after = channel.holds();
+        self.held.change(before, after);
+        self.tally.count_added(&content);
+        self.tally.count_dropped(Dropped::Count, before.messages + 1 - after.messages);
         if !channel.marked {
             channel.marked = true;
             self.marked.push(place);
@@ -74,7 +78,7 @@ impl Hub {
     pub(super) fn expire_history(&mut self, now: Millis, place: u32) {
         if self.channels[place as usize].oldest_expires(self.retention).is_some_and(|at| at <= now) {
             let retention = self.retention;
-            self.change(place, |channel| channel.expire(now, retention));
+            self.drop_history(place, Dropped::Age, |channel| channel.expire(now, retention));
         }
     }
 
@@ -171,6 +175,7 @@ impl Hub {
             }
             self.orphans.push(key);
         }
+        self.room_for_words(text, connection.channels.len());
         let goodbye = Content::Goodbye { from: connection.number, reason, text };
         for channel in connection.channels {
             self.append(now, channel, goodbye);

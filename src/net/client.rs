@@ -1,23 +1,12 @@
 //! One TCP connection (or Unix socket): its state and what little it holds.
 
-use std::io::{self, Read, Write};
-use std::net::Shutdown;
-
-use mio::event::Source;
-use mio::net::{TcpStream, UnixStream};
-use mio::{Interest, Registry, Token};
+use std::io;
 
 use super::outbox::{Flush, Outbox, send};
+use super::socket::Socket;
 use crate::api::{Address, Payload, Presentation};
 use crate::http::Progress;
 use crate::hub::{Key, Millis, ReaderKey, TimerId};
-
-/// A connected socket.
-#[derive(Debug)]
-pub(super) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
 
 /// What a client is at.
 #[derive(Debug)]
@@ -56,8 +45,8 @@ pub(super) struct Incoming {
 }
 
 /// A client with all that belongs to it. Most wait, and hold nothing but this.
-pub(super) struct Client {
-    pub(super) socket: Socket,
+pub(super) struct Client<S> {
+    pub(super) socket: S,
     pub(super) state: State,
     pub(super) incoming: Option<Box<Incoming>>,
     pub(super) outbox: Option<Box<Outbox>>,
@@ -76,6 +65,8 @@ pub(super) struct Client {
     pub(super) is_ready: bool,
     /// Accepted only to be told that there is no room.
     pub(super) is_refused: bool,
+    /// It came by the admin door.
+    pub(super) is_operator: bool,
     /// It speaks for others, as the operator says.
     pub(super) is_proxy: bool,
     /// Nothing for a Unix socket.
@@ -88,8 +79,8 @@ pub(super) enum Input {
     Nothing,
 }
 
-impl Client {
-    pub(super) fn new(socket: Socket, address: Option<Address>, is_proxy: bool, deadline: Millis) -> Self {
+impl<S: Socket> Client<S> {
+    pub(super) fn new(socket: S, address: Option<Address>, is_proxy: bool, deadline: Millis) -> Self {
         Self {
             socket,
             state: State::Reading,
@@ -103,6 +94,7 @@ impl Client {
             peer_closed: false,
             is_ready: false,
             is_refused: false,
+            is_operator: false,
             is_proxy,
             address,
         }
@@ -190,57 +182,13 @@ impl Client {
     }
 }
 
-impl Socket {
-    /// Has the poll watch it, both ways and for all its life: an edge-triggered socket costs nothing while it is silent.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says, for instance that it watches too many files.
-    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let source: &mut dyn Source = match self {
-            Self::Tcp(stream) => stream,
-            Self::Unix(stream) => stream,
-        };
-        registry.register(source, token, Interest::READABLE | Interest::WRITABLE)
-    }
-
-    /// Tells the peer that nothing more will come.
-    pub(super) fn shut_down_writing(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
-        }
-    }
-}
-
-impl Read for Socket {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(buffer),
-            Self::Unix(stream) => stream.read(buffer),
-        }
-    }
-}
-
-impl Write for Socket {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.write(bytes),
-            Self::Unix(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::socket::OsSocket;
     use super::*;
 
     #[test]
     fn a_client_that_waits_stays_small() {
-        assert!(size_of::<Client>() <= 112, "{}", size_of::<Client>());
+        assert!(size_of::<Client<OsSocket>>() <= 112, "{}", size_of::<Client<OsSocket>>());
     }
 }

@@ -6,25 +6,30 @@ use std::io;
 use std::mem;
 use std::net::IpAddr;
 
-use super::client::{Client, Incoming, Input, Next, Socket, State};
+use super::client::{Client, Incoming, Input, Next, State};
 use super::clients::Clients;
 use super::following::{Backlog, tell};
+use super::metrics::Metrics;
 use super::outbox::Flush;
+use super::socket::Socket;
 use crate::api::{Address, Api, Error, Outcome, Payload, Peer};
 use crate::http::{self, Limits, Parsed, Persistence, Progress};
 use crate::hub::{Hub, Key, Millis, Now, Wake};
 
 /// One read takes this much at most, and with it a client's turn.
-const READ_BYTES: usize = 64 * 1024;
+pub const READ_BYTES: usize = 64 * 1024;
 
 /// A client that pipelines gets this much of answers in one turn, then others have theirs.
-pub(super) const ANSWERS_BYTES_A_TURN: usize = 256 * 1024;
+pub const ANSWERS_BYTES_A_TURN: usize = 256 * 1024;
 
 /// What a client is told whose request finds no memory.
 const NO_MEMORY: Error = Error::OverCapacity("this server has no memory left for more: try again later");
 
+/// What a client is told whose request came in the midst of an upgrade.
+const HANDED_OVER: Error = Error::OverCapacity("this server is being replaced by a newer one: try again at once");
+
 /// How long a client that was told to go may still send.
-const LINGER_MS: u64 = 5_000;
+pub const LINGER_MS: u64 = 5_000;
 
 /// How long clients may take over things, and how much they may leave lying.
 #[derive(Clone, Copy, Debug)]
@@ -43,13 +48,15 @@ pub(super) struct Patience {
 
 /// What the poll said of a socket.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Event {
-    pub(super) is_readable: bool,
-    pub(super) is_writable: bool,
+pub struct Event {
+    /// There may be something to read.
+    pub is_readable: bool,
+    /// There may be room to send.
+    pub is_writable: bool,
     /// The peer sends nothing more.
-    pub(super) is_closed: bool,
+    pub is_closed: bool,
     /// The peer reset the connection, or cannot be reached.
-    pub(super) is_broken: bool,
+    pub is_broken: bool,
 }
 
 /// Why no more requests are taken from a client in this step.
@@ -65,30 +72,35 @@ pub(super) enum Stop {
 }
 
 /// Clients, calls and hub, and the present.
-pub(super) struct Conversation {
-    pub(super) clients: Clients,
+pub(super) struct Conversation<S> {
+    pub(super) clients: Clients<S>,
     pub(super) hub: Hub,
     pub(super) api: Api,
     limits: Limits,
     pub(super) patience: Patience,
     pub(super) now: Now,
+    pub(super) metrics: Metrics,
     /// What is read, from whichever client it is.
     buffer: Box<[u8]>,
     /// What is answered, to whichever client it is.
     pub(super) out: Vec<u8>,
+    /// Another process has the hub: requests are for it.
+    is_leaving: bool,
 }
 
-impl Conversation {
-    pub(super) fn new(hub: Hub, api: Api, patience: Patience) -> Self {
+impl<S: Socket> Conversation<S> {
+    pub(super) fn new(hub: Hub, api: Api, patience: Patience, now: Now) -> Self {
         Self {
-            clients: Clients::new(patience.max_per_address),
+            clients: Clients::new(patience.max_per_address, now.mono),
             limits: api.limits(),
             hub,
             api,
             patience,
-            now: Now::default(),
+            now,
+            metrics: Metrics::default(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             out: Vec::new(),
+            is_leaving: false,
         }
     }
 
@@ -105,10 +117,27 @@ impl Conversation {
     }
 
     /// Takes a client in.
-    pub(super) fn admit(&mut self, socket: Socket, address: Option<IpAddr>) -> Key {
+    pub(super) fn admit(&mut self, socket: S, address: Option<IpAddr>) -> Key {
         let is_proxy = self.api.trusts(address);
         let deadline = self.now.mono.after(self.patience.keep_alive_ms);
         self.clients.insert(Client::new(socket, address.map(Address::from), is_proxy, deadline))
+    }
+
+    /// Takes in a client that another process has begun with, and what came of its next request.
+    pub(super) fn take_over(&mut self, socket: S, address: Option<IpAddr>, bytes: Vec<u8>) -> Key {
+        let key = self.admit(socket, address);
+        if !bytes.is_empty() {
+            self.clients.the(key).incoming = Some(Box::new(Incoming { bytes, progress: Progress::default() }));
+            self.clients.make_ready(key);
+            self.clients.set_deadline(key, self.now.mono.after(self.patience.request_timeout_ms));
+        }
+        key
+    }
+
+    /// Takes in a client that came by the admin door.
+    pub(super) fn admit_operator(&mut self, socket: S) -> Key {
+        let deadline = self.now.mono.after(self.patience.keep_alive_ms);
+        self.clients.insert(Client { is_operator: true, ..Client::new(socket, None, false, deadline) })
     }
 
     /// Lets a client go that was just taken in.
@@ -119,8 +148,17 @@ impl Conversation {
     /// Tells a client that was just taken in why there is no room for it.
     pub(super) fn turn_away(&mut self, key: Key, error: Error) {
         self.clients.mark_refused(key);
-        self.api.refuse(error, &mut self.out);
+        self.api.turn_away(error, &mut self.out);
         self.send_out(key, &Stop::Ends(Next::Linger));
+    }
+
+    /// Puts an error in the place of an answer. What an operator asks is not counted.
+    fn refuse(&mut self, key: Key, error: Error) {
+        if self.clients.the(key).is_operator {
+            self.api.turn_away(error, &mut self.out);
+        } else {
+            self.api.refuse(error, &mut self.out);
+        }
     }
 
     /// Something happened to a client.
@@ -151,7 +189,7 @@ impl Conversation {
         let client = self.clients.the(key);
         if let State::Reading = client.state {
             client.incoming = None;
-            self.api.refuse(NO_MEMORY, &mut self.out);
+            self.refuse(key, NO_MEMORY);
             self.send_out(key, &Stop::Ends(Next::Linger));
         } else {
             self.lose(key);
@@ -178,7 +216,7 @@ impl Conversation {
             match &client.state {
                 State::Reading if client.incoming.is_some() => {
                     client.incoming = None;
-                    self.api.refuse(Error::RequestTimeout, &mut self.out);
+                    self.refuse(key, Error::RequestTimeout);
                     self.send_out(key, &Stop::Ends(Next::Linger));
                 }
                 State::Waiting { reader, .. } => {
@@ -231,10 +269,45 @@ impl Conversation {
         self.clients.reap();
     }
 
+    /// Another process has the hub from now on. Those who wait are still to be dismissed.
+    pub(super) fn leave_to_another(&mut self) {
+        self.is_leaving = true;
+        self.api.leave();
+        self.hub.retire(self.now);
+    }
+
+    /// Has the read that waits on a client answered with nothing, or ends it if it stays.
+    pub(super) fn dismiss_reader(&mut self, key: Key) {
+        if let Some(reader) = self.clients.reader(key) {
+            self.hub.dismiss(self.now, reader);
+        }
+    }
+
+    /// Gives away the clients that are between two requests, each with what came of its next.
+    pub(super) fn pass_on(&mut self, mut pass: impl FnMut(&S, &[u8])) {
+        for key in self.clients.keys() {
+            let client = self.clients.the(key);
+            match (&client.state, &client.incoming) {
+                // Nobody there would know that it came by the admin door.
+                (State::Reading, _) if client.is_operator => drop(self.clients.remove(key)),
+                // Its chunks were decoded in place, and are no request any more.
+                (State::Reading, Some(incoming)) if matches!(incoming.progress, Progress::Chunked { .. }) => {
+                    client.incoming = None;
+                    self.api.refuse(HANDED_OVER, &mut self.out);
+                    self.send_out(key, &Stop::Ends(Next::Linger));
+                }
+                (State::Reading, incoming) => {
+                    pass(&client.socket, incoming.as_ref().map_or(&[], |incoming| &incoming.bytes));
+                    self.clients.remove(key);
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Whether some answer is still being sent.
-    pub(super) fn is_sending(&mut self) -> bool {
-        let keys = self.clients.keys();
-        keys.into_iter().any(|key| matches!(self.clients.the(key).state, State::Writing(_)))
+    pub(super) fn is_sending(&self) -> bool {
+        self.clients.iter().any(|client| matches!(client.state, State::Writing(_)))
     }
 
     /// A client is gone, and with it the read that waits on it.
@@ -253,6 +326,7 @@ impl Conversation {
     /// Reads on, where the client is at that.
     pub(super) fn go_on(&mut self, key: Key) {
         match self.clients.get_mut(key).map(|client| &client.state) {
+            Some(State::Reading | State::Following(_)) if self.is_leaving => {}
             Some(State::Reading | State::Following(_)) => self.serve(key),
             Some(State::Lingering) => self.discard(key),
             Some(State::Waiting { .. } | State::Writing(_) | State::Closing) | None => {}
@@ -348,6 +422,7 @@ impl Conversation {
     /// Returns how many bytes they took.
     fn take_requests(&mut self, key: Key, bytes: &mut [u8], progress: &mut Progress) -> (usize, Stop) {
         let client = self.clients.the(key);
+        let is_operator = client.is_operator;
         let peer = Peer { client: key.to_bits(), address: client.address, is_proxy: client.is_proxy };
         let mut taken = 0;
         loop {
@@ -370,13 +445,20 @@ impl Conversation {
                         return (taken, Stop::NeedsInput);
                     }
                     Err(reject) => {
-                        self.api.reject(reject, &mut self.out);
+                        self.refuse(key, reject.into());
                         return (taken, Stop::Ends(Next::Linger));
                     }
                 },
             };
             taken += length;
-            match self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out) {
+            let outcome = if is_operator {
+                let clients = self.clients.served();
+                let Self { api, hub, metrics, out, .. } = self;
+                Outcome::Answered(api.handle_admin(&request, |api, page| metrics.write(hub, api, clients, page), out))
+            } else {
+                self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out)
+            };
+            match outcome {
                 Outcome::Waits { reader, presentation, wait_ms } => {
                     self.clients.the(key).state = State::Waiting { reader, presentation };
                     self.clients.set_deadline(key, self.now.mono.after(wait_ms));
@@ -467,7 +549,7 @@ impl Incoming {
 }
 
 /// Answers a read that waited, or tells one that stays.
-fn answer_waiting(api: &mut Api, clients: &mut Clients, patience: Patience, now: Now, wake: &Wake<'_>) {
+fn answer_waiting<S: Socket>(api: &mut Api, clients: &mut Clients<S>, patience: Patience, now: Now, wake: &Wake<'_>) {
     let key = Key::from_bits(wake.client);
     let Some(client) = clients.get_mut(key) else { return };
     let presentation = match &mut client.state {
@@ -496,8 +578,15 @@ fn answer_waiting(api: &mut Api, clients: &mut Clients, patience: Patience, now:
 }
 
 /// After an answer was handed to the kernel, wholly or in part: what the client is at now.
-pub(super) fn settle(clients: &mut Clients, patience: Patience, now: Now, key: Key, next: Next, flush: Flush) {
-    let client: &mut Client = clients.the(key);
+pub(super) fn settle<S: Socket>(
+    clients: &mut Clients<S>,
+    patience: Patience,
+    now: Now,
+    key: Key,
+    next: Next,
+    flush: Flush,
+) {
+    let client: &mut Client<S> = clients.the(key);
     if flush != Flush::Drained {
         client.state = State::Writing(next);
         return clients.set_deadline(key, now.mono.after(patience.request_timeout_ms));

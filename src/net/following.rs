@@ -4,6 +4,7 @@ use super::client::{Next, State};
 use super::clients::Clients;
 use super::conversation::{ANSWERS_BYTES_A_TURN, Conversation, Event, Patience, Stop, settle};
 use super::outbox::Flush;
+use super::socket::Socket;
 use crate::api::{Api, Payload, Stream, Transport};
 use crate::http::{self, CloseCode, Frame, Opcode};
 use crate::hub::{Key, Millis, Now, ReaderKey, Wake};
@@ -69,7 +70,7 @@ impl Following {
     }
 }
 
-impl Conversation {
+impl<S: Socket> Conversation<S> {
     /// A read of this client stays.
     pub(super) fn begin_following(&mut self, key: Key, reader: ReaderKey, stream: Stream) {
         let silent_until = self.now.mono.after(self.patience.heartbeat_ms);
@@ -256,7 +257,14 @@ impl Conversation {
 }
 
 /// Tells a stream what is new, or its end.
-pub(super) fn tell(api: &mut Api, clients: &mut Clients, patience: Patience, now: Now, key: Key, wake: &Wake<'_>) {
+pub(super) fn tell<S: Socket>(
+    api: &mut Api,
+    clients: &mut Clients<S>,
+    patience: Patience,
+    now: Now,
+    key: Key,
+    wake: &Wake<'_>,
+) {
     let Some((client, following)) = clients.following(key) else { return };
     following.silent_until = now.mono.after(patience.heartbeat_ms);
     let due = following.due(patience);

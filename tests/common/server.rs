@@ -22,6 +22,8 @@ pub struct Server {
     log_reader: Option<JoinHandle<()>>,
     /// The test itself ended the process, so its end is no crash.
     ended: bool,
+    /// The process that took over from the child, which nobody here can wait for.
+    heir: Option<Pid>,
 }
 
 /// The server's binary, with no options and without what the environment would set.
@@ -98,7 +100,7 @@ impl Server {
         let log = Arc::new(Mutex::new(Vec::new()));
         let (announce, announced) = mpsc::channel();
         let log_reader = keep_reading(stderr, Arc::clone(&log), announce);
-        let mut server = Self { child, doors: Vec::new(), log, log_reader: Some(log_reader), ended: false };
+        let mut server = Self { child, doors: Vec::new(), log, log_reader: Some(log_reader), ended: false, heir: None };
         while server.doors.len() < doors {
             let door = announced.recv_timeout(GUARD);
             let door = door.unwrap_or_else(|_| panic!("it did not start: {:?}", server.log()));
@@ -121,8 +123,9 @@ impl Server {
         SocketAddr::from(([127, 0, 0, 1], self.port(0)))
     }
 
+    /// The process that serves.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.heir.map_or(self.child.id(), |heir| heir.as_raw_nonzero().get().unsigned_abs())
     }
 
     pub fn log(&self) -> Vec<String> {
@@ -192,9 +195,52 @@ impl Server {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.child.id()).expect("a process id");
+        let id = i32::try_from(self.id()).expect("a process id");
         let pid = Pid::from_raw(id).expect("a process id above 0");
         kill_process(pid, signal).expect("signalling our own child");
+    }
+
+    /// Has another process take over, and returns once it serves, and the one before has ended well.
+    #[track_caller]
+    pub fn upgrade(&mut self) {
+        let heirs = self.heirs().len();
+        self.signal(Signal::USR2);
+        until("another process is to take over", || self.heirs().len() > heirs);
+        until("the process before has left", || {
+            self.log().iter().filter(|line| line.ends_with(" the process before has left")).count() > heirs
+        });
+        if let Some(status) = self.adopt_heir() {
+            assert_eq!(status.code(), Some(0), "{:?}", self.log());
+        }
+    }
+
+    /// The process that is to take over, or did, is the server from now on. Waits for the end of the one before, where it can.
+    #[track_caller]
+    pub fn adopt_heir(&mut self) -> Option<ExitStatus> {
+        let status = self.heir.is_none().then(|| self.child.wait().expect("our own child"));
+        self.heir = self.heirs().pop();
+        assert!(self.heir.is_some(), "nobody was to take over: {:?}", self.log());
+        self.ended = true;
+        status
+    }
+
+    /// Whether the process that was started has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("our own child").is_some()
+    }
+
+    /// Whatever became of the process is no fault.
+    pub fn forget(&mut self) {
+        self.ended = true;
+    }
+
+    /// The processes that were to take over, as the log tells them.
+    pub fn heirs(&self) -> Vec<Pid> {
+        let id_of = |line: &String| {
+            let (_, rest) = line.split_once(" INFO process ")?;
+            Pid::from_raw(rest.strip_suffix(" is to take over")?.parse().ok()?)
+        };
+        self.log().iter().filter_map(id_of).collect()
     }
 
     /// Waits until the process, told to stop, is gone and its log is complete.
@@ -235,7 +281,10 @@ fn keep_reading(stderr: ChildStderr, log: Arc<Mutex<Vec<String>>>, announce: mps
 impl Drop for Server {
     fn drop(&mut self) {
         let gone = self.child.try_wait().ok().flatten();
-        // Fails only where the process is gone already.
+        // Both fail only where the process is gone already.
+        if let Some(heir) = self.heir {
+            let _ = kill_process(heir, Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.join_log();

@@ -131,6 +131,26 @@ impl Model {
         self.tally.count_if(self.waiting.iter().any(|read| read.is_stream), "stream dismissed");
         self.dismiss(|_| true);
     }
+
+    /// Whoever waits is answered with nothing within so long, elsewhere: until then it keeps alive what it waited with.
+    pub(crate) fn move_house(&mut self, reads_end_ms: u64) {
+        let ends_ms = self.now_ms() + reads_end_ms;
+        let waited_with: Vec<_> = self.waiting.iter().filter_map(|read| read.connection).collect();
+        self.dismiss_all();
+        for number in waited_with {
+            let connection = self.connections.get_mut(&number).expect("a read waits with a connection that lives");
+            connection.last_alive_ms = ends_ms;
+            connection.closes_at_ms = connection.closes_at_ms.filter(|at| *at > ends_ms);
+        }
+    }
+
+    /// Nobody held the hub for so long, and nobody could be heard of.
+    pub(crate) fn was_away(&mut self, away_ms: u64) {
+        for connection in self.connections.values_mut() {
+            connection.last_alive_ms += away_ms;
+            connection.closes_at_ms = connection.closes_at_ms.map(|at| at + away_ms);
+        }
+    }
 }
 
 impl Due {
