@@ -17,6 +17,7 @@ STATIC := target/$(MUSL)/release/speak
 SEEDS ?= 5000
 TARGET ?= session
 SECONDS ?= 60
+USERS ?= 1000
 # On the stable compiler: the fuzzer's instrumentation needs no nightly one, only an address sanitizer would.
 FUZZ := tests/fuzz
 CARGO_FUZZ := cargo fuzz run --fuzz-dir $(FUZZ) --sanitizer none
@@ -26,7 +27,7 @@ FUZZ_LIMITS := -rss_limit_mb=1024 -timeout=10 -max_len=4096 -len_control=20 -pri
 LOGS := $(CURDIR)/target/logs
 test: export SPEAK_TEST_LOGS := $(LOGS)
 
-.PHONY: help run test lint audit musl musl-test dist sim fuzz fuzz-keep fuzz-tools overload bench bench-full wrk bench-check bench-musl bench-tools bench-build fmt clean
+.PHONY: help run test lint audit musl musl-test dist sim fuzz fuzz-keep fuzz-tools overload stress bench bench-full wrk bench-check bench-musl bench-tools bench-build fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/' | expand -t 18
@@ -84,6 +85,9 @@ overload: ## slow peers by the thousand, 20,000 connects at once, 18,000 readers
 	cargo build --release --locked
 	SPEAK_OVERLOAD=1 SPEAK_BIN=$(CURDIR)/target/release/speak \
 	    cargo test --locked --test slow --test overload -- --nocapture --test-threads 1
+
+stress: bench-build ## users who come, talk and leave in all ways, and a server that is killed: SECONDS=60 USERS=1000
+	$(BENCH) stress --speak target/release/speak --seconds $(SECONDS) --users $(USERS) $(if $(SEED),--seed $(SEED))
 
 bench: bench-tools ## Speak beside nchan, nginx and the floor, in under two minutes; installs what it needs from Debian
 	$(BENCH) run --quick --speak target/release/speak
