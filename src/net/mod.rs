@@ -3,6 +3,7 @@
 mod activation;
 mod advice;
 mod alarm;
+mod budget;
 mod client;
 mod clients;
 mod clock;
@@ -11,6 +12,7 @@ mod door;
 mod exposition;
 mod following;
 mod handover;
+mod lanes;
 mod limits;
 mod log;
 mod metrics;

@@ -1,7 +1,7 @@
 //! The command line and the environment, made into [`Options`].
 //!
-//! One table says of every option its name, its default and what it sets; parsing, `--help` and the
-//! names of the environment variables all come from it.
+//! One table, [`SPECS`], says of every option its name, its default and what it sets; parsing, `--help`, the names of
+//! the environment variables and the manual page all come from it.
 
 mod values;
 
@@ -106,24 +106,32 @@ pub enum Command {
 pub struct BadOption(pub String);
 
 /// What an option takes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Takes {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
     /// Nothing; in the environment yes or no.
     Nothing,
+    /// A value of this kind: `TIME`, `SIZE`, …
     One(&'static str),
-    /// May be repeated; in the environment separated by commas.
+    /// The same, and may be repeated; in the environment separated by commas.
     Several(&'static str),
 }
 
-struct Spec {
-    name: &'static str,
-    takes: Takes,
-    default: &'static str,
-    help: &'static str,
+/// An option, as far as it can be told in a table.
+#[derive(Debug)]
+pub struct Spec {
+    /// Without the dashes.
+    pub name: &'static str,
+    /// What follows it.
+    pub takes: Takes,
+    /// As it would be written in the environment; empty for none.
+    pub default: &'static str,
+    /// What it sets, in one line without a full stop.
+    pub help: &'static str,
     set: fn(&mut Options, &str) -> Result<(), String>,
 }
 
-const SPECS: &[Spec] = &[
+/// All options, in the order in which they are told.
+pub const SPECS: &[Spec] = &[
     Spec {
         name: "listen",
         takes: Takes::Several("ADDR"),
@@ -388,7 +396,9 @@ impl Spec {
         }
     }
 
-    fn variable(&self) -> String {
+    /// The environment variable that sets it too.
+    #[must_use]
+    pub fn variable(&self) -> String {
         format!("SPEAK_{}", self.name.replace('-', "_").to_ascii_uppercase())
     }
 }
