@@ -137,12 +137,13 @@ fn a_supervisor_may_listen_at_an_address_without_a_file() {
     let mut systemd = Systemd::at(&UnixAddr::from_abstract_name(&name).expect("a name"));
     let mut command = speak();
     command.env("NOTIFY_SOCKET", format!("@{name}"));
-    let server = Server::spawn(command, 1);
+    let mut server = Server::spawn(command, 1);
     systemd.main = server.id();
     assert_eq!(systemd.hears(), "READY=1\nSTATUS=serving");
     // The way there is barred by now, but the socket is connected.
     server.signal(Signal::TERM);
     assert_eq!(systemd.hears(), "STOPPING=1\nSTATUS=stopping");
+    assert_eq!(server.wait().code(), Some(0));
 }
 
 #[test]
@@ -209,12 +210,13 @@ fn a_watchdog_for_another_process_is_left_alone() {
     let folder = Folder::new("other");
     let mut command = speak();
     command.env("WATCHDOG_USEC", "2000").env("WATCHDOG_PID", "1");
-    let (systemd, server) = Systemd::with_server(&folder, command);
+    let (systemd, mut server) = Systemd::with_server(&folder, command);
     for _ in 0..20 {
         server.write("room", "a turn of the loop");
     }
     server.signal(Signal::TERM);
     assert_eq!(systemd.hears(), "STOPPING=1\nSTATUS=stopping");
+    assert_eq!(server.wait().code(), Some(0));
 }
 
 #[test]
