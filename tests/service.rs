@@ -24,7 +24,7 @@ use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 
 const SERVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/speak.service");
-const SOCKET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/speak.socket");
+const SOCKETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/sockets");
 
 /// A folder of the test's own, gone when it ends.
 struct Folder(PathBuf);
@@ -344,8 +344,10 @@ fn systemd_understands_the_units() {
     // It has to find the program.
     let unit = unit.replace("/usr/bin/speak", here.to_str().expect("a path in UTF-8"));
     fs::write(folder.file("speak.service"), unit).expect("a copy");
-    fs::copy(SOCKET, folder.file("speak.socket")).expect("a copy");
-    let files = ["speak.service", "speak.socket"].map(|name| folder.file(name));
+    for name in ["speak.socket", "speak-admin.socket"] {
+        fs::copy(Path::new(SOCKETS).join(name), folder.file(name)).expect("a copy");
+    }
+    let files = ["speak.service", "speak.socket", "speak-admin.socket"].map(|name| folder.file(name));
     let mut command = Command::new("systemd-analyze");
     let output = command.args(["verify", "--man=no"]).args(files).output().expect("systemd-analyze");
     let said = [output.stdout, output.stderr].concat();
