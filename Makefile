@@ -38,8 +38,8 @@ lint: ## formatting, clippy and documentation, all without a warning
 	cargo clippy --locked --all-targets --manifest-path bench/Cargo.toml -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 
-sim: ## the simulation of the hub beside its model: SEEDS=5000, or SPEAK_SIM_SEED=7 to replay one
-	SPEAK_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim -- --nocapture
+sim: ## the simulations, of the hub beside its model and of the network: SEEDS=5000, or SPEAK_SIM_SEED=7 to replay one
+	SPEAK_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim --test net_sim -- --nocapture
 
 fuzz: fuzz-tools ## look for faults: TARGET=request (chunked, form, frame, session), SECONDS=60; installs cargo-fuzz
 	mkdir -p $(FUZZ)/work/$(TARGET)
