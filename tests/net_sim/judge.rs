@@ -2,6 +2,7 @@
 
 use speak::net::LINGER_MS;
 
+use crate::network::Link;
 use crate::peer::Kind;
 use crate::world::World;
 
@@ -12,6 +13,7 @@ impl World {
             self.rest(self.present[at]);
         }
         self.rest_of_connections();
+        self.rest_of_addresses();
         self.ledger.slept_at = self.now.mono.0;
         let is_busy = self.present.iter().any(|place| {
             let link = &self.net.borrow().links[*place];
@@ -106,6 +108,22 @@ impl World {
         } else {
             assert!(now < last + numbers.keep_alive, "client {place} is idle since {last}");
         }
+    }
+
+    /// No address has more clients than it may, those that were only told so aside.
+    fn rest_of_addresses(&self) {
+        let max = self.plan.numbers.max_per_address;
+        if max == 0 {
+            return;
+        }
+        let net = self.net.borrow();
+        // Who takes nothing may have been told, and not have heard it.
+        let is_served = |link: &Link| link.is_accepted && !link.is_full;
+        let served = |place: &&usize| is_served(&net.links[**place]) && !self.peers[**place].is_refused;
+        let mut addresses: Vec<_> = self.present.iter().filter(served).map(|it| net.links[*it].address).collect();
+        addresses.sort_unstable();
+        let most = addresses.chunk_by(|a, b| a == b).map(<[_]>::len).max().unwrap_or(0);
+        assert!(most <= max, "an address has {most} clients");
     }
 
     fn rest_of_connections(&mut self) {
@@ -269,7 +287,11 @@ impl World {
     /// What a client waited for ends with it, and the connections that it kept alive.
     fn close_reads(&mut self, place: usize) {
         let now = self.now.mono.0;
-        let has_write_failed = self.net.borrow().links[place].has_write_failed;
+        // An answer that nobody heard any of, for want of room or of a peer, was one.
+        let may_be_answered = {
+            let link = &self.net.borrow().links[place];
+            link.has_write_failed || link.full_since.is_some()
+        };
         let is_told_to_go = self.peers[place].is_told_to_go;
         let following = self.peers[place].following.take();
         for request in std::mem::take(&mut self.peers[place].outstanding) {
@@ -277,7 +299,7 @@ impl World {
             let connection = &mut self.ledger.connections[carried];
             connection.alive_at_most = now;
             if matches!(request.kind, Kind::Poll { .. } | Kind::Events | Kind::Frames) {
-                let is_sure = request.waits_since.is_some() && !has_write_failed && connection.busy_at != now;
+                let is_sure = request.waits_since.is_some() && !may_be_answered && connection.busy_at != now;
                 if is_sure && self.ledger.grace_ms == 0 {
                     connection.must_have_ended = Some("its long poll was closed");
                     self.record.tally.count("long poll closed that carried a connection");

@@ -17,6 +17,9 @@ const ENFILE: i32 = 23;
 const ENOBUFS: i32 = 105;
 const ENOSPC: i32 = 28;
 
+/// How long nobody is to be accepted after there was no descriptor for one.
+const ACCEPT_PAUSE_MS: u64 = 100;
+
 /// What is on its way from a peer to the server.
 #[derive(Debug)]
 pub(crate) enum Piece {
@@ -102,6 +105,9 @@ pub(crate) struct Wires {
     pub(crate) calls: u64,
     pub(crate) accepts: usize,
     pub(crate) refusals: u64,
+    /// The turn and the time of the last one.
+    refused: Option<(u64, u64)>,
+    turns: u64,
 }
 
 pub(crate) type Net = Rc<RefCell<Wires>>;
@@ -138,6 +144,8 @@ impl Wires {
             calls: 0,
             accepts: 0,
             refusals: 0,
+            refused: None,
+            turns: 0,
         }
     }
 
@@ -296,6 +304,7 @@ impl Wires {
 
     /// What a poll says: of some of what happened, in any order. The rest is said by a later one.
     pub(crate) fn harvest(&mut self, max: usize, shuffles: bool) -> (Vec<(Key, Event)>, bool) {
+        self.turns += 1;
         let mut events = Vec::new();
         while events.len() < max && !self.ready.is_empty() {
             let at = if shuffles { self.random.index(self.ready.len()) } else { 0 };
@@ -483,6 +492,12 @@ impl Listener for SimListener {
             })
         {
             net.refusals += 1;
+            let (turn, now) = (net.turns, net.now);
+            let (last_turn, last) = net.refused.replace((turn, now)).unwrap_or((turn, now));
+            assert!(
+                turn == last_turn || now >= last + ACCEPT_PAUSE_MS,
+                "the doors are not left alone without descriptors"
+            );
             let errno = if is_out { EMFILE } else { net.random.pick(&[ENFILE, ENOBUFS]) };
             return Err(io::Error::from_raw_os_error(errno));
         }
