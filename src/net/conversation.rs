@@ -6,9 +6,11 @@ use std::io;
 use std::mem;
 use std::net::IpAddr;
 
+use super::budget::{Budget, Time};
 use super::client::{Client, Incoming, Input, Next, State};
 use super::clients::Clients;
 use super::following::{Backlog, tell};
+use super::metrics::Metrics;
 use super::outbox::Flush;
 use super::socket::Socket;
 use crate::api::{Address, Api, Error, Outcome, Payload, Peer};
@@ -23,6 +25,9 @@ pub const ANSWERS_BYTES_A_TURN: usize = 256 * 1024;
 
 /// What a client is told whose request finds no memory.
 const NO_MEMORY: Error = Error::OverCapacity("this server has no memory left for more: try again later");
+
+/// What a client is told whose request came in the midst of an upgrade.
+const HANDED_OVER: Error = Error::OverCapacity("this server is being replaced by a newer one: try again at once");
 
 /// How long a client that was told to go may still send.
 pub const LINGER_MS: u64 = 5_000;
@@ -55,6 +60,16 @@ pub struct Event {
     pub is_broken: bool,
 }
 
+impl Event {
+    /// Another one of the same socket, before anybody looked at this one.
+    pub(super) fn add(&mut self, later: Self) {
+        self.is_readable |= later.is_readable;
+        self.is_writable |= later.is_writable;
+        self.is_closed |= later.is_closed;
+        self.is_broken |= later.is_broken;
+    }
+}
+
 /// Why no more requests are taken from a client in this step.
 pub(super) enum Stop {
     /// All that is there was handled, or more has to come first.
@@ -75,29 +90,35 @@ pub(super) struct Conversation<S> {
     limits: Limits,
     pub(super) patience: Patience,
     pub(super) now: Now,
+    pub(super) metrics: Metrics,
     /// What is read, from whichever client it is.
     buffer: Box<[u8]>,
     /// What is answered, to whichever client it is.
     pub(super) out: Vec<u8>,
+    /// Another process has the hub: requests are for it.
+    is_leaving: bool,
 }
 
 impl<S: Socket> Conversation<S> {
-    pub(super) fn new(hub: Hub, api: Api, patience: Patience) -> Self {
+    pub(super) fn new(hub: Hub, api: Api, patience: Patience, now: Now) -> Self {
         Self {
-            clients: Clients::new(patience.max_per_address),
+            clients: Clients::new(patience.max_per_address, now.mono),
             limits: api.limits(),
             hub,
             api,
             patience,
-            now: Now::default(),
+            now,
+            metrics: Metrics::default(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             out: Vec::new(),
+            is_leaving: false,
         }
     }
 
     /// A turn begins.
     pub(super) fn set_time(&mut self, now: Now) {
         self.now = now;
+        self.clients.begin_turn();
         self.api.set_time(now);
         self.hub.set_outside(self.clients.memory() + self.api.encoded_bytes());
     }
@@ -114,6 +135,23 @@ impl<S: Socket> Conversation<S> {
         self.clients.insert(Client::new(socket, address.map(Address::from), is_proxy, deadline))
     }
 
+    /// Takes in a client that another process has begun with, and what came of its next request.
+    pub(super) fn take_over(&mut self, socket: S, address: Option<IpAddr>, bytes: Vec<u8>) -> Key {
+        let key = self.admit(socket, address);
+        if !bytes.is_empty() {
+            self.clients.the(key).incoming = Some(Box::new(Incoming { bytes, progress: Progress::default() }));
+            self.clients.make_ready(key);
+            self.clients.set_deadline(key, self.now.mono.after(self.patience.request_timeout_ms));
+        }
+        key
+    }
+
+    /// Takes in a client that came by the admin door.
+    pub(super) fn admit_operator(&mut self, socket: S) -> Key {
+        let deadline = self.now.mono.after(self.patience.keep_alive_ms);
+        self.clients.insert(Client { is_operator: true, ..Client::new(socket, None, false, deadline) })
+    }
+
     /// Lets a client go that was just taken in.
     pub(super) fn dismiss(&mut self, key: Key) {
         self.lose(key);
@@ -122,13 +160,49 @@ impl<S: Socket> Conversation<S> {
     /// Tells a client that was just taken in why there is no room for it.
     pub(super) fn turn_away(&mut self, key: Key, error: Error) {
         self.clients.mark_refused(key);
-        self.api.refuse(error, &mut self.out);
+        self.api.turn_away(error, &mut self.out);
         self.send_out(key, &Stop::Ends(Next::Linger));
+    }
+
+    /// Tells somebody why there is no room, and closes at once: there is no room either for those who take their time. What
+    /// was sent already is read, since a close on top of it would be a reset, which may overtake the answer.
+    pub(super) fn brush_off(&mut self, mut socket: S, error: Error) {
+        let _ = socket.read(&mut self.buffer);
+        self.api.turn_away(error, &mut self.out);
+        let _ = socket.write(&self.out);
+        self.out.clear();
+        let _ = socket.shut_down_writing();
+    }
+
+    /// The same for a client that was just taken in.
+    pub(super) fn dismiss_with(&mut self, key: Key, error: Error) {
+        self.api.turn_away(error, &mut self.out);
+        // Nothing waits before it, and what does not fit now never will.
+        let _ = self.clients.the(key).send(&Payload::Private(&self.out));
+        self.out.clear();
+        self.lose(key);
+    }
+
+    /// Puts an error in the place of an answer. What an operator asks is not counted.
+    fn refuse(&mut self, key: Key, error: Error) {
+        if self.clients.the(key).is_operator {
+            self.api.turn_away(error, &mut self.out);
+        } else {
+            self.api.refuse(error, &mut self.out);
+        }
     }
 
     /// Something happened to a client.
     pub(super) fn hear(&mut self, key: Key, event: Event) {
         let Some(client) = self.clients.get_mut(key) else { return };
+        if client.late.is_some() || self.clients.budget.for_clients() == Time::Spent {
+            return self.clients.hear_later(key, event);
+        }
+        self.attend(key, event);
+    }
+
+    fn attend(&mut self, key: Key, event: Event) {
+        let client = self.clients.the(key);
         client.can_read |= event.is_readable;
         client.peer_closed |= event.is_closed;
         match &client.state {
@@ -154,18 +228,41 @@ impl<S: Socket> Conversation<S> {
         let client = self.clients.the(key);
         if let State::Reading = client.state {
             client.incoming = None;
-            self.api.refuse(NO_MEMORY, &mut self.out);
+            self.refuse(key, NO_MEMORY);
             self.send_out(key, &Stop::Ends(Next::Linger));
         } else {
             self.lose(key);
         }
     }
 
-    /// Goes on with the clients whose work was cut short.
+    /// Goes on with the clients whose work was cut short, and with what happened that there was no time for.
     pub(super) fn go_on_with_ready(&mut self) {
-        for key in self.clients.take_ready() {
-            self.go_on(key);
-            self.mind_memory(key);
+        for _ in 0..self.clients.ready() {
+            if self.clients.budget.for_ready() == Time::Spent {
+                break;
+            }
+            if let Some(key) = self.clients.pop_ready() {
+                self.go_on(key);
+                self.mind_memory(key);
+            }
+        }
+        while self.clients.budget.for_clients() == Time::Left
+            && let Some((key, event)) = self.clients.pop_late()
+        {
+            self.attend(key, event);
+        }
+    }
+
+    /// Sends answers that earlier turns had no time for, as long as there is `time`.
+    fn send_late(&mut self, time: fn(&Budget) -> Time) {
+        while time(&self.clients.budget) == Time::Left
+            && let Some(key) = self.clients.lanes.pop()
+        {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            let bytes = client.backlog().unwrap_or(0);
+            self.clients.budget.sent(bytes);
+            self.drain(key);
+            self.clients.count_memory(key);
         }
     }
 
@@ -181,7 +278,7 @@ impl<S: Socket> Conversation<S> {
             match &client.state {
                 State::Reading if client.incoming.is_some() => {
                     client.incoming = None;
-                    self.api.refuse(Error::RequestTimeout, &mut self.out);
+                    self.refuse(key, Error::RequestTimeout);
                     self.send_out(key, &Stop::Ends(Next::Linger));
                 }
                 State::Waiting { reader, .. } => {
@@ -198,8 +295,10 @@ impl<S: Socket> Conversation<S> {
     /// The end of a turn: what it brought is delivered, and those who left are reaped.
     pub(super) fn end_turn(&mut self) {
         loop {
+            self.send_late(Budget::for_late_delivery);
             let Self { hub, api, clients, patience, now, .. } = self;
             hub.deliver(*now, |wake| answer_waiting(api, clients, *patience, *now, &wake));
+            self.send_late(Budget::for_delivery);
             for key in self.clients.take_overloaded() {
                 self.put_off(key);
             }
@@ -234,6 +333,42 @@ impl<S: Socket> Conversation<S> {
         self.clients.reap();
     }
 
+    /// Another process has the hub from now on. Those who wait are still to be dismissed.
+    pub(super) fn leave_to_another(&mut self) {
+        self.is_leaving = true;
+        self.api.leave();
+        self.hub.retire(self.now);
+    }
+
+    /// Has the read that waits on a client answered with nothing, or ends it if it stays.
+    pub(super) fn dismiss_reader(&mut self, key: Key) {
+        if let Some(reader) = self.clients.reader(key) {
+            self.hub.dismiss(self.now, reader);
+        }
+    }
+
+    /// Gives away the clients that are between two requests, each with what came of its next.
+    pub(super) fn pass_on(&mut self, mut pass: impl FnMut(&S, &[u8])) {
+        for key in self.clients.keys() {
+            let client = self.clients.the(key);
+            match (&client.state, &client.incoming) {
+                // Nobody there would know that it came by the admin door.
+                (State::Reading, _) if client.is_operator => drop(self.clients.remove(key)),
+                // Its chunks were decoded in place, and are no request any more.
+                (State::Reading, Some(incoming)) if matches!(incoming.progress, Progress::Chunked { .. }) => {
+                    client.incoming = None;
+                    self.api.refuse(HANDED_OVER, &mut self.out);
+                    self.send_out(key, &Stop::Ends(Next::Linger));
+                }
+                (State::Reading, incoming) => {
+                    pass(&client.socket, incoming.as_ref().map_or(&[], |incoming| &incoming.bytes));
+                    self.clients.remove(key);
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Whether some answer is still being sent.
     pub(super) fn is_sending(&self) -> bool {
         self.clients.iter().any(|client| matches!(client.state, State::Writing(_)))
@@ -255,6 +390,7 @@ impl<S: Socket> Conversation<S> {
     /// Reads on, where the client is at that.
     pub(super) fn go_on(&mut self, key: Key) {
         match self.clients.get_mut(key).map(|client| &client.state) {
+            Some(State::Reading | State::Following(_)) if self.is_leaving => {}
             Some(State::Reading | State::Following(_)) => self.serve(key),
             Some(State::Lingering) => self.discard(key),
             Some(State::Waiting { .. } | State::Writing(_) | State::Closing) | None => {}
@@ -267,7 +403,11 @@ impl<S: Socket> Conversation<S> {
         let result = if client.can_read { client.read(&mut self.buffer) } else { Ok(Input::Nothing) };
         let is_over = client.peer_closed && !client.can_read;
         match result {
-            Ok(_) if !is_over => {
+            Ok(input) if !is_over => {
+                if let Input::Bytes(length) = input {
+                    self.clients.budget.handled(length);
+                }
+                let client = self.clients.the(key);
                 if client.can_read {
                     self.clients.make_ready(key);
                 }
@@ -278,6 +418,7 @@ impl<S: Socket> Conversation<S> {
 
     /// Takes requests, or frames, from a client: first those held, then what one read brings.
     fn serve(&mut self, key: Key) {
+        self.clients.budget.begin_client();
         let mut held = self.clients.the(key).incoming.take();
         let was_held = held.is_some();
         let (mut handled, mut stop) = match &mut held {
@@ -317,6 +458,7 @@ impl<S: Socket> Conversation<S> {
         let Input::Bytes(length) = self.clients.the(key).read(buffer)? else {
             return Ok((0, Stop::NeedsInput));
         };
+        self.clients.budget.came(length);
         let fresh = &mut buffer[..length];
         if let Some(held) = held {
             held.bytes.extend_from_slice(fresh);
@@ -350,6 +492,7 @@ impl<S: Socket> Conversation<S> {
     /// Returns how many bytes they took.
     fn take_requests(&mut self, key: Key, bytes: &mut [u8], progress: &mut Progress) -> (usize, Stop) {
         let client = self.clients.the(key);
+        let is_operator = client.is_operator;
         let peer = Peer { client: key.to_bits(), address: client.address, is_proxy: client.is_proxy };
         let mut taken = 0;
         loop {
@@ -372,13 +515,22 @@ impl<S: Socket> Conversation<S> {
                         return (taken, Stop::NeedsInput);
                     }
                     Err(reject) => {
-                        self.api.reject(reject, &mut self.out);
+                        self.refuse(key, reject.into());
                         return (taken, Stop::Ends(Next::Linger));
                     }
                 },
             };
             taken += length;
-            match self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out) {
+            let answered = self.out.len();
+            let outcome = if is_operator {
+                let clients = self.clients.served();
+                let Self { api, hub, metrics, out, .. } = self;
+                Outcome::Answered(api.handle_admin(&request, |api, page| metrics.write(hub, api, clients, page), out))
+            } else {
+                self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out)
+            };
+            self.clients.budget.handled(self.out.len() - answered);
+            match outcome {
                 Outcome::Waits { reader, presentation, wait_ms } => {
                     self.clients.the(key).state = State::Waiting { reader, presentation };
                     self.clients.set_deadline(key, self.now.mono.after(wait_ms));
@@ -394,10 +546,15 @@ impl<S: Socket> Conversation<S> {
                     let may_send = taken < bytes.len() || client.can_read;
                     return (taken, Stop::Ends(if may_send { Next::Linger } else { Next::Close }));
                 }
-                Outcome::Answered(_) if self.out.len() >= ANSWERS_BYTES_A_TURN => return (taken, Stop::Yields),
+                Outcome::Answered(_) if self.has_its_share() => return (taken, Stop::Yields),
                 Outcome::Answered(_) => {}
             }
         }
+    }
+
+    /// Whether the client whose requests are handled now has had its share of the turn.
+    pub(super) fn has_its_share(&self) -> bool {
+        self.out.len() >= ANSWERS_BYTES_A_TURN || self.clients.budget.for_client() == Time::Spent
     }
 
     /// Sends the answers that gathered, and sees what the client is at then.
@@ -471,6 +628,7 @@ impl Incoming {
 /// Answers a read that waited, or tells one that stays.
 fn answer_waiting<S: Socket>(api: &mut Api, clients: &mut Clients<S>, patience: Patience, now: Now, wake: &Wake<'_>) {
     let key = Key::from_bits(wake.client);
+    let time = clients.time_for(wake.channel);
     let Some(client) = clients.get_mut(key) else { return };
     let presentation = match &mut client.state {
         State::Waiting { presentation, .. } => presentation.take(),
@@ -480,20 +638,21 @@ fn answer_waiting<S: Socket>(api: &mut Api, clients: &mut Clients<S>, patience: 
     };
     client.state = State::Reading;
     let (payload, persistence) = api.wake(wake, presentation.as_deref());
-    let Ok(flush) = client.send(&payload) else {
+    let Ok(delivery) = client.deliver(&payload, time) else {
         client.state = State::Closing;
         clients.reap_later(key);
         return;
     };
-    if flush != Flush::Drained {
-        clients.count_memory(key);
-    }
-    let client = clients.the(key);
     let next = match persistence {
         Persistence::Closes if client.has_input() => Next::Linger,
         Persistence::Closes => Next::Close,
         Persistence::Stays | Persistence::StaysIfTold => Next::Read,
     };
+    let flush = delivery.flush();
+    clients.delivered(key, wake.channel, payload.bytes().len(), delivery);
+    if flush != Flush::Drained {
+        clients.count_memory(key);
+    }
     settle(clients, patience, now, key, next, flush);
 }
 

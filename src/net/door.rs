@@ -4,17 +4,18 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-use super::newcomers::Listener;
+use super::newcomers::{Audience, Listener};
 use super::socket::OsSocket;
 use crate::options::Address;
 
@@ -26,14 +27,37 @@ const BACKLOG: i32 = 4096;
 const SILENCE: Duration = Duration::from_secs(30);
 const SILENCE_PROBES: Duration = Duration::from_secs(10);
 
+/// A process that has bound its socket listens on it within this time, by far.
+const BETWEEN_BIND_AND_LISTEN: Duration = Duration::from_millis(50);
+
 enum Binding {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, SocketFile),
 }
+
+/// The file of a Unix socket, known by more than its name: under that, somebody may have put another one.
+struct SocketFile {
+    path: PathBuf,
+    id: Option<FileId>,
+}
+
+impl SocketFile {
+    /// The one that is there now.
+    fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), id: socket_id(path) }
+    }
+}
+
+/// Device and inode: nothing else has them for as long as the file, or a socket bound to it, is there.
+type FileId = (u64, u64);
 
 /// A listening socket.
 pub(super) struct Door {
+    address: Address,
     binding: Binding,
+    audience: Audience,
+    /// Another process listens there from now on.
+    is_given_away: bool,
 }
 
 /// Where a door is, as the first lines tell it.
@@ -44,7 +68,7 @@ impl fmt::Display for Door {
                 Ok(address) => write!(f, "http://{address}"),
                 Err(error) => write!(f, "an address that the kernel does not tell ({error})"),
             },
-            Binding::Unix(_, path) => write!(f, "unix:{}", path.display()),
+            Binding::Unix(_, file) => write!(f, "unix:{}", file.path.display()),
         }
     }
 }
@@ -55,12 +79,42 @@ impl Door {
     /// # Errors
     ///
     /// What the kernel says, for instance that the address is in use.
-    pub(super) fn open(address: &Address, answer_timeout: Duration) -> io::Result<Self> {
+    pub(super) fn open(address: &Address, audience: Audience, answer_timeout: Duration) -> io::Result<Self> {
         let binding = match address {
             Address::Tcp(address) => Binding::Tcp(TcpListener::from_std(listen_tcp(*address, answer_timeout)?.into())),
-            Address::Unix(path) => Binding::Unix(UnixListener::from_std(listen_unix(path)?.into()), path.clone()),
+            Address::Unix(path) => {
+                let listener = UnixListener::from_std(listen_unix(path)?.into());
+                Binding::Unix(listener, SocketFile::at(path))
+            }
         };
-        Ok(Self { binding })
+        Ok(Self { address: address.clone(), binding, audience, is_given_away: false })
+    }
+
+    /// Goes on with a socket that another process opened at this address.
+    pub(super) fn inherit(address: &Address, audience: Audience, listener: OwnedFd) -> Self {
+        let binding = match address {
+            Address::Tcp(_) => Binding::Tcp(TcpListener::from_std(listener.into())),
+            Address::Unix(path) => Binding::Unix(UnixListener::from_std(listener.into()), SocketFile::at(path)),
+        };
+        Self { address: address.clone(), binding, audience, is_given_away: false }
+    }
+
+    /// Where it was told to be.
+    pub(super) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Another process listens there from now on.
+    pub(super) fn give_away(&mut self) {
+        self.is_given_away = true;
+    }
+
+    /// Its port, if it is a TCP one.
+    pub(super) fn port(&self) -> Option<u16> {
+        match &self.binding {
+            Binding::Tcp(listener) => listener.local_addr().ok().map(|address| address.port()),
+            Binding::Unix(..) => None,
+        }
     }
 
     /// For the poll to watch.
@@ -86,14 +140,31 @@ impl Listener for Door {
     fn spare(&mut self) -> Option<File> {
         File::open("/dev/null").ok()
     }
+
+    fn audience(&self) -> Audience {
+        self.audience
+    }
 }
 
-/// A Unix socket's file goes with its door.
+impl AsFd for Door {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.binding {
+            Binding::Tcp(listener) => listener.as_fd(),
+            Binding::Unix(listener, _) => listener.as_fd(),
+        }
+    }
+}
+
+/// A Unix socket's file goes with its door, if it is still the one that the door made.
 impl Drop for Door {
     fn drop(&mut self) {
-        if let Binding::Unix(_, path) = &self.binding {
-            // Somebody may have removed it already; nothing depends on it.
-            let _ = fs::remove_file(path);
+        if let Binding::Unix(_, file) = &self.binding
+            && !self.is_given_away
+            && file.id.is_some()
+            && file.id == socket_id(&file.path)
+        {
+            // Somebody may have removed it just now; nothing depends on it.
+            let _ = fs::remove_file(&file.path);
         }
     }
 }
@@ -133,24 +204,41 @@ fn bind_tcp(address: SocketAddr, answer_timeout: Duration) -> io::Result<OwnedFd
     Ok(socket)
 }
 
+/// The kernel makes the file with the rights that the process's umask leaves, in one step with the name: there is no
+/// moment in which it is open to more than it is to be.
 fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let socket = socket(AddressFamily::UNIX)?;
     match net::bind(&socket, &address) {
-        Err(rustix::io::Errno::ADDRINUSE) if is_stale(path) => {
-            fs::remove_file(path)?;
-            net::bind(&socket, &address)?;
-        }
+        Err(rustix::io::Errno::ADDRINUSE) if remove_stale(path)? => net::bind(&socket, &address)?,
         result => result?,
     }
     net::listen(&socket, BACKLOG)?;
     Ok(socket)
 }
 
-/// Whether the file is a socket on which nobody listens.
-fn is_stale(path: &Path) -> bool {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+/// Removes a socket on which nobody listens. False, and nothing removed, if it is anything else: a link too, wherever
+/// that leads.
+fn remove_stale(path: &Path) -> io::Result<bool> {
+    let Some(id) = socket_id(path) else { return Ok(false) };
+    for _ in 0..2 {
+        if !UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            return Ok(false);
+        }
+        // One that was bound a moment ago refuses as well, until its process listens.
+        thread::sleep(BETWEEN_BIND_AND_LISTEN);
+    }
+    // Another start may have put its own there meanwhile.
+    if socket_id(path) != Some(id) {
+        return Ok(false);
+    }
+    fs::remove_file(path).map(|()| true)
+}
+
+/// What identifies the socket of this name, if it is one.
+fn socket_id(path: &Path) -> Option<FileId> {
+    let file = fs::symlink_metadata(path).ok()?;
+    file.file_type().is_socket().then(|| (file.dev(), file.ino()))
 }
 
 fn socket(family: AddressFamily) -> io::Result<OwnedFd> {

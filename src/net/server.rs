@@ -1,21 +1,29 @@
 //! The shell of the loop: the poll, the doors, signals and the alarm.
 
 use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
+use super::advice;
 use super::alarm::Alarm;
 use super::clock::Clock;
 use super::conversation::Event;
 use super::door::Door;
+use super::handover::{Clients, HandedDoor, Predecessor, SPREAD_MS, START_MS, Successor};
 use super::limits;
-use super::service::{Service, Wait};
-use crate::hub::Key;
+use super::newcomers::{Audience, Listener};
+use super::origin::{self, Origin};
+use super::service::{Service, Wait, hub_config};
+use super::socket::OsSocket;
+use crate::hub::{Key, Millis};
 use crate::options::{Options, VERSION};
+use crate::state::StateFile;
 
 /// Events taken from the kernel at once. More are there in the next turn.
 const EVENTS_A_TURN: usize = 1024;
@@ -23,7 +31,17 @@ const EVENTS_A_TURN: usize = 1024;
 /// Tokens from the top are ours; clients' are made of an index and a generation, and the index never gets there.
 const SIGNALS: Token = Token(usize::MAX - 1);
 const ALARM: Token = Token(usize::MAX - 2);
-const FIRST_DOOR: usize = usize::MAX - 3;
+const PREDECESSOR: Token = Token(usize::MAX - 3);
+const SUCCESSOR: Token = Token(usize::MAX - 4);
+const FIRST_DOOR: usize = usize::MAX - 5;
+
+/// Fewer clients than this are hardly what somebody wants who has not said so.
+const CLIENTS_FEW: usize = 500;
+
+/// What a newcomer may do next.
+const TRY_IT: &str = "try it, in two terminals:\n  \
+    curl 'localhost:8080/read?channel=test'\n  \
+    curl 'localhost:8080/write?channel=test&message=howdy'\n";
 
 /// Why the server did not start, in one line.
 #[derive(Debug)]
@@ -36,7 +54,21 @@ pub struct Server {
     alarm: Alarm,
     clock: Clock,
     doors: usize,
+    ports: Vec<u16>,
     service: Service<Door>,
+    state_file: Option<StateFile>,
+    /// The process that served before, while it still has clients.
+    predecessor: Option<Predecessor>,
+    successor: Option<Succession>,
+    /// It listens where newcomers look for it, and tells them what to try.
+    greets: bool,
+}
+
+/// A process that is to serve instead of this one.
+struct Succession {
+    successor: Successor,
+    /// When to give it up, if it has not said anything.
+    give_up_at: Millis,
 }
 
 impl Server {
@@ -47,11 +79,21 @@ impl Server {
     /// [`StartError`], for instance with an address that is in use.
     pub fn start(options: &Options) -> Result<Self, StartError> {
         let files_allow = limits::raise_file_limit();
-        let (poll, signals, alarm) = watch().map_err(|error| StartError(format!("cannot start: {error}")))?;
+        let fault = |error: io::Error| StartError(format!("cannot start: {}", advice::on_files(&error)));
+        let (poll, signals, alarm) = watch().map_err(fault)?;
+        let config = hub_config(options, fill_random);
+        let Origin { hub, now, mut predecessor, state_file } = Origin::find(options.state.as_deref(), config)?;
+        let clock = Clock::start(now.mono);
         let mut doors = Vec::new();
-        for address in &options.listen {
-            let fault = |error: io::Error| StartError(format!("cannot listen on {address}: {error}"));
-            let mut door = Door::open(address, options.request_timeout).map_err(fault)?;
+        let public = options.listen.iter().map(|address| (address, Audience::Public));
+        let admin = options.admin_listen.iter().map(|address| (address, Audience::Operator));
+        for (address, audience) in public.chain(admin) {
+            let fault = |error: io::Error| StartError(advice::on_listening(address, &error));
+            let inherited = predecessor.as_mut().and_then(|it| it.take_door(audience, address));
+            let mut door = match inherited {
+                Some(listener) => Door::inherit(address, audience, listener),
+                None => Door::open(address, audience, options.request_timeout).map_err(fault)?,
+            };
             let token = Token(FIRST_DOOR - doors.len());
             poll.registry().register(door.source(), token, Interest::READABLE).map_err(fault)?;
             // Whoever closed our standard error does not want to know.
@@ -59,10 +101,65 @@ impl Server {
             doors.push(door);
         }
         let max_clients = if options.max_clients == 0 { files_allow } else { options.max_clients.min(files_allow) };
-        log::info!("started, for up to {max_clients} clients");
+        let wanted = if options.max_clients == 0 { CLIENTS_FEW } else { options.max_clients };
+        if files_allow < wanted {
+            let files = limits::files();
+            log::warn!(
+                "the limit on open files, {files}, is low: `ulimit -n 20000`, or LimitNOFILE= in the unit, lets more in"
+            );
+        }
         let doors_count = doors.len();
-        let service = Service::new(options, doors, max_clients, fill_random);
-        Ok(Self { poll, signals, alarm, clock: Clock::start(), doors: doors_count, service })
+        let ports = doors.iter().filter_map(Door::port).collect();
+        let mut service = Service::with_hub(options, (hub, now), doors, max_clients, fill_random);
+        if options.admin_listen.is_some() {
+            service.watch_process();
+        }
+        Ok(Self {
+            poll,
+            signals,
+            alarm,
+            clock,
+            doors: doors_count,
+            ports,
+            service,
+            state_file,
+            predecessor,
+            successor: None,
+            greets: options.has_default_doors(),
+        })
+    }
+
+    /// The TCP ports it listens on.
+    #[must_use]
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
+    /// From here on this process serves, and no other: one that did until now has stopped to.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], where the state cannot be kept, or the process before does not give way.
+    pub fn begin(&mut self) -> Result<(), StartError> {
+        if let Some(file) = &self.state_file {
+            file.try_out().map_err(|error| origin::fault_of(file, "write", &error))?;
+        }
+        self.take_over().map_err(|error| StartError(format!("cannot begin to serve: {error}")))?;
+        if self.greets {
+            // Whoever closed our standard error does not want to know.
+            let _ = io::stderr().write_all(TRY_IT.as_bytes());
+        }
+        log::info!("started, for up to {} clients", self.service.max_clients());
+        Ok(())
+    }
+
+    fn take_over(&mut self) -> io::Result<()> {
+        if let Some(predecessor) = &mut self.predecessor {
+            predecessor.wait_for_go()?;
+            let file = predecessor.as_fd().as_raw_fd();
+            self.poll.registry().register(&mut SourceFd(&file), PREDECESSOR, Interest::READABLE)?;
+        }
+        self.state_file.as_ref().map_or(Ok(()), StateFile::forget)
     }
 
     /// Serves until a signal ends it.
@@ -86,22 +183,28 @@ impl Server {
 
     /// How long to wait: not at all where there is work, else until something happens, for which the alarm is set.
     fn sleep(&mut self) -> Option<Duration> {
-        match self.service.wait() {
+        let wait = match self.service.wait() {
             Wait::Not => return Some(Duration::ZERO),
-            Wait::Until(deadline) => self.alarm.set(deadline, &self.clock),
-            Wait::Forever => {}
+            Wait::Until(deadline) => Some(deadline),
+            Wait::Forever => None,
+        };
+        let give_up = self.successor.as_ref().filter(|_| !self.service.is_leaving()).map(|it| it.give_up_at);
+        if let Some(deadline) = [wait, give_up].into_iter().flatten().min() {
+            self.alarm.set(deadline, &self.clock);
         }
         None
     }
 
     /// One turn, and whether it was the last.
     fn turn(&mut self, events: &Events) -> Option<ExitCode> {
-        let mut was_signalled = false;
-        self.service.begin_turn(self.clock.now());
+        let (mut was_signalled, mut successor_speaks) = (false, false);
+        self.service.begin_turn(self.clock.begin_turn());
         for event in events {
             match event.token() {
                 SIGNALS => was_signalled = true,
                 ALARM => self.alarm.rang(),
+                PREDECESSOR => self.take_clients(),
+                SUCCESSOR => successor_speaks = true,
                 Token(token) if token > FIRST_DOOR - self.doors && token <= FIRST_DOOR => {
                     self.service.arrive(FIRST_DOOR - token);
                 }
@@ -110,7 +213,12 @@ impl Server {
         }
         let registry = self.poll.registry();
         self.service.end_turn(|socket, key| socket.register(registry, Token(key.to_bits() as usize)));
-        if was_signalled && let Some(code) = self.stop() {
+        self.service.count_turn(self.clock.turn_nanos());
+        if successor_speaks && !self.service.is_leaving() {
+            self.hand_over();
+        }
+        self.see_to_successor();
+        if was_signalled && let Some(code) = self.take_signals() {
             return Some(code);
         }
         self.service.is_stopped().then(|| {
@@ -119,23 +227,129 @@ impl Server {
         })
     }
 
+    fn take_signals(&mut self) -> Option<ExitCode> {
+        let (mut stops, mut upgrades) = (false, false);
+        for signal in self.signals.pending() {
+            if signal == SIGUSR2 { upgrades = true } else { stops = true }
+        }
+        if stops {
+            return self.stop();
+        }
+        if upgrades {
+            self.upgrade();
+        }
+        None
+    }
+
     /// The first signal stops gently, the second at once.
     fn stop(&mut self) -> Option<ExitCode> {
-        self.signals.pending().for_each(drop);
         if self.service.is_stopping() {
             log::info!("stopped at once");
-            return Some(ExitCode::FAILURE);
+            return Some(if self.service.is_leaving() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         log::info!("stopping");
+        if let Some(Succession { successor, .. }) = self.successor.take() {
+            successor.give_up();
+        }
         self.service.stop();
-        None
+        let (hub, now) = self.service.hub();
+        match self.state_file.as_ref().map(|file| file.store(hub, now)) {
+            Some(Err(error)) => {
+                log::error!("the state could not be kept: {error}");
+                Some(ExitCode::FAILURE)
+            }
+            _ => None,
+        }
+    }
+
+    /// Starts the process that is to take over. This one serves on until that says hello.
+    fn upgrade(&mut self) {
+        if self.successor.is_some() || self.service.is_stopping() {
+            return log::warn!("an upgrade or a stop is under way already");
+        }
+        if self.predecessor.is_some() {
+            return log::warn!("the upgrade before is not over yet: try again in a moment");
+        }
+        let registry = self.poll.registry();
+        let started = Successor::start().and_then(|successor| {
+            let file = successor.as_fd().as_raw_fd();
+            registry.register(&mut SourceFd(&file), SUCCESSOR, Interest::READABLE)?;
+            Ok(successor)
+        });
+        match started {
+            Ok(successor) => {
+                log::info!("process {} is to take over", successor.id());
+                let give_up_at = self.service.hub().1.mono.after(START_MS);
+                self.successor = Some(Succession { successor, give_up_at });
+            }
+            Err(error) => log::error!("the new process cannot be started, this one serves on: {error}"),
+        }
+    }
+
+    /// The new process has said hello, or is gone.
+    fn hand_over(&mut self) {
+        let Some(Succession { successor, .. }) = &mut self.successor else { return };
+        let doors = self.service.listeners();
+        let handed =
+            |door| HandedDoor { audience: Listener::audience(door), address: Door::address(door), file: door.as_fd() };
+        let doors: Vec<_> = doors.map(handed).collect();
+        let (hub, now) = self.service.hub();
+        match successor.hand_over(&doors, hub, now) {
+            Ok(()) => {
+                self.service.listeners_mut().for_each(Door::give_away);
+                self.service.leave(SPREAD_MS);
+            }
+            Err(error) => self.give_up(&error.to_string()),
+        }
+    }
+
+    /// Passes on the clients that can be, or sees whether the new process takes too long to start.
+    fn see_to_successor(&mut self) {
+        let Some(Succession { successor, give_up_at }) = &mut self.successor else { return };
+        if !self.service.is_leaving() {
+            if self.service.hub().1.mono >= *give_up_at {
+                self.give_up("it takes too long to start");
+            }
+            return;
+        }
+        self.service.pass_on(|socket: &OsSocket, bytes| {
+            if let Err(error) = successor.pass_on(socket.as_fd(), bytes) {
+                log::warn!("a client could not be passed on: {error}");
+            }
+        });
+    }
+
+    fn give_up(&mut self, why: &str) {
+        if let Some(Succession { successor, .. }) = self.successor.take() {
+            log::error!("process {} could not take over, this one serves on: {why}", successor.id());
+            successor.give_up();
+        }
+    }
+
+    /// Takes in the clients of the process before.
+    fn take_clients(&mut self) {
+        let Some(predecessor) = &mut self.predecessor else { return };
+        let registry = self.poll.registry();
+        let service = &mut self.service;
+        let clients = predecessor.take_clients(|file, bytes| match OsSocket::inherit(file) {
+            Ok((socket, address)) => {
+                let watch = |socket: &mut OsSocket, key: Key| socket.register(registry, Token(key.to_bits() as usize));
+                service.take_over(socket, address, bytes, watch);
+            }
+            // It has gone meanwhile.
+            Err(error) => log::debug!("a client was not there any more: {error}"),
+        });
+        if clients == Clients::AllHere {
+            self.predecessor = None;
+            log::info!("the process before has left");
+        }
     }
 }
 
 /// The poll, with what it watches from the start.
 fn watch() -> io::Result<(Poll, Signals, Alarm)> {
     let poll = Poll::new()?;
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR2])?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
     let alarm = Alarm::new(poll.registry(), ALARM)?;
     Ok((poll, signals, alarm))

@@ -3,15 +3,23 @@
 //! [`Server`](super::Server) turns it with what the kernel says, a simulation with what a seed says.
 
 use std::io;
+use std::net::IpAddr;
 
 use super::conversation::{Conversation, Event, Patience};
 use super::newcomers::{Listener, Newcomers};
+use super::process::Process;
 use crate::api::{self, Api};
 use crate::hub::{self, Epoch, Hub, Key, Millis, Now, token};
 use crate::options::Options;
 
 /// How long answers may take to leave once it is to stop.
 pub const STOP_MS: u64 = 4_500;
+
+/// How long answers may take to leave once another process serves: nobody waits for this one to be gone.
+pub const LEAVE_MS: u64 = 30_000;
+
+/// How often some of those who wait are answered while the server leaves.
+const DISMISSAL_MS: u64 = 20;
 
 /// The conversation, who comes in to it, and how it ends.
 ///
@@ -22,6 +30,27 @@ pub struct Service<L: Listener> {
     newcomers: Newcomers<L>,
     /// When to leave, whatever is unsent.
     stop_at: Option<Millis>,
+    leaving: Option<Leaving>,
+}
+
+/// Another process serves; here those who wait are answered little by little, and passed on.
+struct Leaving {
+    since: Millis,
+    /// Over which time they are answered.
+    spread_ms: u64,
+    /// Those who are still to be answered, the last first.
+    waiting: Vec<Key>,
+    /// How many they were.
+    total: usize,
+}
+
+impl Leaving {
+    /// Those whose turn it is.
+    fn take_due(&mut self, now: Millis) -> Vec<Key> {
+        let passed_ms = (now.0 - self.since.0).min(self.spread_ms);
+        let left = (self.total as u64 * (self.spread_ms - passed_ms)).checked_div(self.spread_ms).unwrap_or(0);
+        self.waiting.split_off((left as usize).min(self.waiting.len()))
+    }
 }
 
 /// How long to wait for something to happen.
@@ -46,7 +75,7 @@ pub struct Census {
     pub streams: usize,
     /// Clients' timers that are set.
     pub timers: usize,
-    /// Clients to go on with in the next turn.
+    /// Clients to go on with in the next turn, for whatever there was no time for.
     pub ready: usize,
     /// Addresses that are counted.
     pub addresses: usize,
@@ -64,6 +93,18 @@ impl<L: Listener> Service<L> {
     #[must_use]
     pub fn new(options: &Options, listeners: Vec<L>, max_clients: usize, random: fn(&mut [u8])) -> Self {
         let hub = Hub::new(hub_config(options, random));
+        Self::with_hub(options, (hub, Now::default()), listeners, max_clients, random)
+    }
+
+    /// As [`Service::new`], with a hub that something was said in before, and what time it is there.
+    #[must_use]
+    pub fn with_hub(
+        options: &Options,
+        (hub, now): (Hub, Now),
+        listeners: Vec<L>,
+        max_clients: usize,
+        random: fn(&mut [u8]),
+    ) -> Self {
         let api = Api::new(api_config(options), &hub, random);
         let patience = Patience {
             keep_alive_ms: options.keep_alive.as_millis() as u64,
@@ -73,11 +114,10 @@ impl<L: Listener> Service<L> {
             max_per_address: options.max_clients_per_address,
             max_memory: options.max_memory,
         };
-        Self {
-            conversation: Conversation::new(hub, api, patience),
-            newcomers: Newcomers::new(listeners, max_clients),
-            stop_at: None,
-        }
+        let mut conversation = Conversation::new(hub, api, patience, now);
+        conversation.metrics.max_clients = max_clients;
+        conversation.metrics.max_memory = options.max_memory;
+        Self { conversation, newcomers: Newcomers::new(listeners, max_clients), stop_at: None, leaving: None }
     }
 
     /// A turn begins: goes on with clients whose work was cut short. `now` never goes back but for its Unix time.
@@ -100,17 +140,34 @@ impl<L: Listener> Service<L> {
     /// socket told under its key from then on, also those that are there already.
     pub fn end_turn(&mut self, watch: impl FnMut(&mut L::Socket, Key) -> io::Result<()>) {
         self.conversation.expire();
+        if let Some(leaving) = &mut self.leaving {
+            for key in leaving.take_due(self.conversation.now.mono) {
+                self.conversation.dismiss_reader(key);
+            }
+        }
         self.newcomers.accept(self.conversation.now.mono, &mut self.conversation, watch);
         self.conversation.end_turn();
+    }
+
+    /// Has the metrics tell what the kernel knows of this process, which began just now. Not for a simulation.
+    pub fn watch_process(&mut self) {
+        self.conversation.metrics.process = Some(Process::this());
+    }
+
+    /// Tells for how many nanoseconds a turn worked, for the metrics.
+    pub fn count_turn(&mut self, nanos: u64) {
+        self.conversation.metrics.turns.add(nanos);
     }
 
     /// How long the next turn has time.
     #[must_use]
     pub fn wait(&self) -> Wait {
-        if self.newcomers.are_there() || self.conversation.clients.has_ready() {
+        if self.newcomers.are_there() || self.conversation.clients.has_work() {
             return Wait::Not;
         }
-        let deadlines = [self.conversation.next_deadline(), self.newcomers.next_deadline(), self.stop_at];
+        let dismissal = self.leaving.as_ref().filter(|leaving| !leaving.waiting.is_empty());
+        let dismissal = dismissal.map(|_| self.conversation.now.mono.after(DISMISSAL_MS));
+        let deadlines = [self.conversation.next_deadline(), self.newcomers.next_deadline(), self.stop_at, dismissal];
         deadlines.into_iter().flatten().min().map_or(Wait::Forever, Wait::Until)
     }
 
@@ -119,6 +176,66 @@ impl<L: Listener> Service<L> {
         self.stop_at = Some(self.conversation.now.mono.after(STOP_MS));
         self.newcomers.close();
         self.conversation.stop();
+    }
+
+    /// What is served, between two turns.
+    #[must_use]
+    pub fn hub(&self) -> (&Hub, Now) {
+        (&self.conversation.hub, self.conversation.now)
+    }
+
+    /// How many clients it serves at once.
+    #[must_use]
+    pub fn max_clients(&self) -> usize {
+        self.newcomers.max_clients()
+    }
+
+    /// Where clients come in.
+    pub fn listeners(&self) -> impl Iterator<Item = &L> {
+        self.newcomers.listeners()
+    }
+
+    /// The same, to change them.
+    pub fn listeners_mut(&mut self) -> impl Iterator<Item = &mut L> {
+        self.newcomers.listeners_mut()
+    }
+
+    /// Another process has the listeners and the hub from now on. Here those who wait are answered with nothing over
+    /// `spread_ms`, so that they do not all come back at once, and [`Service::pass_on`] gives them away.
+    pub fn leave(&mut self, spread_ms: u64) {
+        let since = self.conversation.now.mono;
+        self.stop_at = Some(since.after(LEAVE_MS));
+        self.newcomers.close();
+        self.conversation.leave_to_another();
+        let mut waiting = self.conversation.clients.keys();
+        waiting.retain(|key| self.conversation.clients.reader(*key).is_some());
+        self.leaving = Some(Leaving { since, spread_ms, total: waiting.len(), waiting });
+    }
+
+    /// Gives away the clients that are between two requests, each with what came of its next.
+    pub fn pass_on(&mut self, pass: impl FnMut(&L::Socket, &[u8])) {
+        self.conversation.pass_on(pass);
+    }
+
+    /// Takes in a client that another process has passed on. `watch` as for [`Service::end_turn`].
+    pub fn take_over(
+        &mut self,
+        socket: L::Socket,
+        address: Option<IpAddr>,
+        bytes: Vec<u8>,
+        watch: impl FnOnce(&mut L::Socket, Key) -> io::Result<()>,
+    ) {
+        let key = self.conversation.take_over(socket, address, bytes);
+        if let Err(error) = watch(&mut self.conversation.clients.the(key).socket, key) {
+            log::warn!("cannot watch a client that was passed on: {error}");
+            self.conversation.dismiss(key);
+        }
+    }
+
+    /// Whether another process serves.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
     }
 
     /// Whether it was told to stop.
@@ -130,7 +247,11 @@ impl<L: Listener> Service<L> {
     /// Whether it was told to stop, and nothing is left to be done. To be asked at the end of a turn.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.stop_at.is_some_and(|at| self.conversation.now.mono >= at || !self.conversation.is_sending())
+        let is_done = || match &self.leaving {
+            None => !self.conversation.is_sending(),
+            Some(_) => self.conversation.clients.is_empty(),
+        };
+        self.stop_at.is_some_and(|at| self.conversation.now.mono >= at || is_done())
     }
 
     /// Counts what there is. O(channels).
@@ -144,7 +265,7 @@ impl<L: Listener> Service<L> {
     }
 }
 
-fn hub_config(options: &Options, random: fn(&mut [u8])) -> hub::Config {
+pub(super) fn hub_config(options: &Options, random: fn(&mut [u8])) -> hub::Config {
     let random_byte = || {
         let mut byte = [0];
         random(&mut byte);

@@ -1,11 +1,13 @@
 //! What a client is spoken with: the kernel's sockets, or a simulation's.
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+use rustix::net::AddressFamily;
 
 /// A connected socket that never blocks: where it cannot go on, it says `WouldBlock`, and whoever watches it tells when
 /// it can. Dropping it closes it.
@@ -42,6 +44,31 @@ impl OsSocket {
             Self::Unix(stream) => stream,
         };
         registry.register(source, token, Interest::READABLE | Interest::WRITABLE)
+    }
+}
+
+impl OsSocket {
+    /// A client's socket that another process accepted, and from which address; a Unix socket's has none.
+    ///
+    /// # Errors
+    ///
+    /// Where it is something else, or is gone.
+    pub(super) fn inherit(file: OwnedFd) -> io::Result<(Self, Option<IpAddr>)> {
+        if rustix::net::sockopt::socket_domain(&file)? == AddressFamily::UNIX {
+            return Ok((Self::Unix(UnixStream::from_std(file.into())), None));
+        }
+        let stream = std::net::TcpStream::from(file);
+        let address = stream.peer_addr()?.ip();
+        Ok((Self::Tcp(TcpStream::from_std(stream)), Some(address)))
+    }
+}
+
+impl AsFd for OsSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
     }
 }
 

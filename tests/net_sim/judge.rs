@@ -259,7 +259,10 @@ impl World {
     /// The server has said its last word to a client, and that was none: an event stream ends so.
     pub(crate) fn note_farewell(&mut self, place: usize) {
         let peer = &mut self.peers[place];
-        if peer.is_told_to_go || !self.net.borrow().links[place].has_server_fin {
+        let net = self.net.borrow();
+        let link = &net.links[place];
+        // Who was never let in may be told why, as far as that can be done at once.
+        if peer.is_told_to_go || !link.has_server_fin || link.key.is_none() {
             return;
         }
         (peer.is_told_to_go, peer.told_to_go_at) = (true, self.now.mono.0);
