@@ -635,12 +635,13 @@ impl Incoming {
 fn answer_waiting<S: Socket>(api: &mut Api, clients: &mut Clients<S>, patience: Patience, now: Now, wake: &Wake<'_>) {
     let key = Key::from_bits(wake.client);
     let time = clients.time_for(wake.channel);
-    let Some(client) = clients.get_mut(key) else { return };
+    // Who is told next may repeat this one, also where nobody is here to be told.
+    let Some(client) = clients.get_mut(key) else { return api.begin_wake(wake) };
     let presentation = match &mut client.state {
         State::Waiting { presentation, .. } => presentation.take(),
         State::Following(_) => return tell(api, clients, patience, now, key, wake),
         // It closed in this very turn.
-        _ => return,
+        _ => return api.begin_wake(wake),
     };
     client.state = State::Reading;
     let (payload, persistence) = api.wake(wake, presentation.as_deref());

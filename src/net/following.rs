@@ -270,7 +270,7 @@ pub(super) fn tell<S: Socket>(
     wake: &Wake<'_>,
 ) {
     let time = clients.time_for(wake.channel);
-    let Some((client, following)) = clients.following(key) else { return };
+    let Some((client, following)) = clients.following(key) else { return api.begin_wake(wake) };
     following.silent_until = now.mono.after(patience.heartbeat_ms);
     let due = following.due(patience);
     let payload = api.tell(wake, &following.stream);
