@@ -42,6 +42,7 @@ test: ## all tests; installs what they need, from Debian, and from npm and PyPI 
 	cargo test --locked
 	cargo build --locked
 	tests/conformance/run.sh target/debug/speak
+	tests/conformance/openapi/run.sh target/debug/speak
 	cd tests/browser && npm ci --no-audit --no-fund && SPEAK_BIN=$(CURDIR)/target/debug/speak npm test
 	python3 tests/secrets.py $(LOGS)
 

@@ -56,6 +56,18 @@ fn every_error_is_told_with_its_status() {
 }
 
 #[test]
+fn the_page_for_machines_knows_every_error_with_its_status() {
+    let page = markdown::page("docs/openapi.yaml");
+    let rows = page.split("error: {enum: [").skip(1).flat_map(|rest| {
+        let (names, rest) = rest.split_once(']').expect("an end of the names");
+        let (_, rest) = rest.split_once("status: {const: ").expect("a status");
+        let status = rest.split('}').next().and_then(|status| status.parse().ok()).expect("a number");
+        names.split(", ").map(move |name| (name.to_owned(), status))
+    });
+    assert_eq!(rows.collect::<BTreeSet<_>>(), tables::errors());
+}
+
+#[test]
 fn every_option_that_is_told_of_is_there() {
     let options: BTreeSet<String> = speak::options::SPECS.iter().map(|spec| format!("--{}", spec.name)).collect();
     for page in ["README.md", "docs/operating.md", "docs/capacity.md", "docs/troubleshooting.md", "docs/api.md"] {
