@@ -22,6 +22,8 @@ EMPTY=$PWD/target/musl-from-debian
 mkdir -p "$EMPTY"
 ar rc "$EMPTY/libunwind.a"
 RUSTFLAGS="-Clinker=gcc -Clink-self-contained=no -Lnative=$EMPTY -Lnative=$MUSL_FOLDER -Clink-arg=-nostartfiles"
+# The start of a program stands behind the library here: what it wants of that is asked for before.
+RUSTFLAGS="$RUSTFLAGS -Clink-arg=-Wl,-u,__libc_start_main"
 for PART in "$MUSL_FOLDER/rcrt1.o" "$MUSL_FOLDER/crti.o" "$MUSL_FOLDER/crtn.o"; do
     RUSTFLAGS="$RUSTFLAGS -Clink-arg=$PART"
 done
