@@ -70,8 +70,8 @@ musl-test: musl ## is it static, small, does it run alone, and as in a container
 dist: musl ## the static program packed: target/dist/speak-VERSION-….tar.gz and .deb; the same bytes each time
 	dist/pack.sh $(MUSL)
 
-sim: ## the simulation of the hub beside its model: SEEDS=5000, or SPEAK_SIM_SEED=7 to replay one
-	SPEAK_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim -- --nocapture
+sim: ## the simulations, of the hub beside its model and of the network: SEEDS=5000, or SPEAK_SIM_SEED=7 to replay one
+	SPEAK_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim --test net_sim -- --nocapture
 
 fuzz: fuzz-tools ## look for faults: TARGET=request (chunked, form, frame, session), SECONDS=60; installs cargo-fuzz
 	mkdir -p $(FUZZ)/work/$(TARGET)

@@ -691,9 +691,12 @@ pub(super) fn settle<S: Socket>(
             client.state = State::Lingering;
             // A peer that is gone needs no farewell; the next read tells.
             let _ = client.socket.shut_down_writing();
+            // What it sent behind its last request is thrown away like what is still to come.
+            client.incoming = None;
             if client.can_read {
                 clients.make_ready(key);
             }
+            clients.count_memory(key);
             clients.set_deadline(key, now.mono.after(LINGER_MS.min(patience.request_timeout_ms)));
         }
         Next::Read | Next::Close | Next::Linger => {
