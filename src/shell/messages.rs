@@ -1,5 +1,7 @@
 //! Answers of the calls as values, and messages as lines of text.
 
+use std::fmt::Write;
+
 use serde_json::Value;
 
 use super::client::Answer;
@@ -62,7 +64,7 @@ pub(super) fn json_line(message: &Value, output: Output) -> String {
     for key in KEYS {
         if let Some(value) = message.get(key) {
             let comma = if line.len() > 1 { "," } else { "" };
-            line.push_str(&format!("{comma}\"{key}\":{value}"));
+            write!(line, "{comma}\"{key}\":{value}").expect("a String takes everything");
         }
     }
     line.push('}');
@@ -73,7 +75,7 @@ pub(super) fn json_line(message: &Value, output: Output) -> String {
     let mut safe = String::new();
     for letter in line.chars() {
         if is_control(letter) {
-            safe.push_str(&format!("\\u{:04x}", u32::from(letter)));
+            write!(safe, "\\u{:04x}", u32::from(letter)).expect("a String takes everything");
         } else {
             safe.push(letter);
         }

@@ -21,14 +21,11 @@ const ROUNDS: usize = 5;
 pub(super) fn tls(patient: &mut Patient) -> Option<Verdict> {
     let Place::Tls(host) = &patient.server.place else { return None };
     let mut client = patient.client();
-    let fault = match client.call(&Ask::get("/health"), ANSWER_TIME) {
-        Ok(_) => {
-            let version = client.tls_version().unwrap_or_else(|| "TLS".to_owned());
-            let words = format!("{version}, with a certificate that this machine trusts");
-            let is_old = matches!(version.as_str(), "TLSv1" | "TLSv1.1" | "SSLv3");
-            return Some(if is_old { Verdict::warn(words, Mend::OldTls) } else { Verdict::fine(words) });
-        }
-        Err(fault) => fault,
+    let Err(fault) = client.call(&Ask::get("/health"), ANSWER_TIME) else {
+        let version = client.tls_version().unwrap_or_else(|| "TLS".to_owned());
+        let words = format!("{version}, with a certificate that this machine trusts");
+        let is_old = matches!(version.as_str(), "TLSv1" | "TLSv1.1" | "SSLv3");
+        return Some(if is_old { Verdict::warn(words, Mend::OldTls) } else { Verdict::fine(words) });
     };
     let Fault::Certificate(code, why) = fault else {
         // Whatever else it is, the next check runs into it as well, and tells.

@@ -80,6 +80,7 @@ impl Mend {
         chosen.into_iter().map(|(proxy, line)| format!("{}{line}", proxy.name())).collect()
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn all(self) -> &'static [(Proxy, &'static str)] {
         use Proxy::{Any, Caddy, Cloudflare, Haproxy, Nginx};
         match self {

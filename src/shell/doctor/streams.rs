@@ -1,4 +1,4 @@
-//! Reads that stay: event streams and WebSockets.
+//! Reads that stay: event streams and `WebSocket`s.
 
 use std::time::{Duration, Instant};
 
@@ -49,22 +49,23 @@ pub(super) fn stream(patient: &Patient) -> Result<Verdict, Verdict> {
     let ask = Ask { fields: &[("Accept", "text/event-stream")], ..Ask::get(&target) };
     listener.client.send(&ask, ANSWER_TIME).map_err(odd)?;
     let soon = || Instant::now() + patient.patience;
-    let held = |what: &str| {
+    let delayed = |what: &str| {
         let words = format!("an event stream is held back: {what} did not come within {}", seconds(patient.patience));
         Ok(Verdict::fail(words, Mend::Buffering))
     };
     match listener.client.head("GET", soon()) {
         Ok(head) if is_stream(&head) => {}
+        Ok(head) if head.status == 429 => return Ok(Verdict::fail("an event stream is refused with 429", Mend::Rate)),
         Ok(head) => {
             let kind = head.field("content-type").unwrap_or("no type");
             return Ok(Verdict::odd(format!("an event stream is answered with {}, {kind}", head.status)));
         }
-        Err(Fault::Late) => return held("its beginning"),
+        Err(Fault::Late) => return delayed("its beginning"),
         Err(fault) => return Err(odd(fault)),
     }
     match listener.hear("id:", soon()) {
         Ok(()) => {}
-        Err(Fault::Late) => return held("its beginning"),
+        Err(Fault::Late) => return delayed("its beginning"),
         Err(fault) => return Err(odd(fault)),
     }
     for number in 1..=EVENTS {
@@ -72,25 +73,22 @@ pub(super) fn stream(patient: &Patient) -> Result<Verdict, Verdict> {
         write(&mut writer, &channel, &text)?;
         match listener.hear(&text, soon()) {
             Ok(()) => {}
-            Err(Fault::Late) => return held("an event"),
+            Err(Fault::Late) => return delayed("an event"),
             Err(fault) => return Err(odd(fault)),
         }
     }
     let start = Instant::now();
     let signs = listener.signs();
-    match listener.hear("never", start + patient.wait) {
-        Err(Fault::Late) => {}
-        _ => {
-            let words = format!("a silent event stream is cut after {}", seconds(start.elapsed()));
-            return Ok(Verdict::fail(words, Mend::Cut));
-        }
+    if listener.hear("never", start + patient.wait) != Err(Fault::Late) {
+        let words = format!("a silent event stream is cut after {}", seconds(start.elapsed()));
+        return Ok(Verdict::fail(words, Mend::Cut));
     }
     let signs = listener.signs() - signs;
     let silence = seconds(patient.wait);
     write(&mut writer, &channel, "still-there")?;
     match listener.hear("still-there", soon()) {
         Ok(()) => {}
-        Err(Fault::Late) => return held("an event after the silence"),
+        Err(Fault::Late) => return delayed("an event after the silence"),
         Err(fault) => return Err(odd(fault)),
     }
     let words = match signs {
@@ -126,6 +124,9 @@ pub(super) fn websocket(patient: &Patient) -> Result<Verdict, Verdict> {
         }
         Err(fault) => return Err(odd(fault)),
     };
+    if head.status == 429 {
+        return Ok(Verdict::fail("a WebSocket is refused with 429", Mend::Rate));
+    }
     if head.status != 101 {
         let words = format!("an upgrade to a WebSocket is not passed on: {} in place of 101", head.status);
         return Ok(Verdict::fail(words, Mend::Upgrade));
@@ -154,12 +155,12 @@ pub(super) fn websocket(patient: &Patient) -> Result<Verdict, Verdict> {
 /// A text frame, as clients send them (RFC 6455, section 5.2). `text` has under 64 KiB.
 fn masked(text: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let mut frame = vec![0x81];
-    match u8::try_from(text.len()) {
-        Ok(length @ 0..=125) => frame.push(0x80 | length),
-        _ => {
-            frame.push(0x80 | 126);
-            frame.extend((text.len() as u16).to_be_bytes());
-        }
+    // The high bit says that it is masked.
+    if let Ok(length @ 0..=125) = u8::try_from(text.len()) {
+        frame.push(0x80 | length);
+    } else {
+        frame.push(0xfe);
+        frame.extend((text.len() as u16).to_be_bytes());
     }
     frame.extend(mask);
     frame.extend(text.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
