@@ -17,12 +17,17 @@ STATIC := target/$(MUSL)/release/speak
 SEEDS ?= 5000
 TARGET ?= session
 SECONDS ?= 60
+USERS ?= 1000
 # On the stable compiler: the fuzzer's instrumentation needs no nightly one, only an address sanitizer would.
 FUZZ := tests/fuzz
 CARGO_FUZZ := cargo fuzz run --fuzz-dir $(FUZZ) --sanitizer none
 FUZZ_LIMITS := -rss_limit_mb=1024 -timeout=10 -max_len=4096 -len_control=20 -print_final_stats=1
 
-.PHONY: help run test lint audit musl musl-test dist sim fuzz fuzz-keep fuzz-tools bench bench-full wrk bench-check bench-musl bench-tools bench-build fmt clean
+# What the servers of the tests log, and what must not be in it.
+LOGS := $(CURDIR)/target/logs
+test: export SPEAK_TEST_LOGS := $(LOGS)
+
+.PHONY: help run test lint audit musl musl-test dist sim fuzz fuzz-keep fuzz-tools overload stress bench bench-full wrk bench-check bench-musl bench-tools bench-build fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/' | expand -t 18
@@ -33,10 +38,12 @@ run: ## build and run the server with its demo, on ports 8080 and 7732
 test: ## all tests; installs what they need, from Debian, and from npm and PyPI into folders of its own
 	@$(call install,$(TEST_TOOLS))
 	@$(VENV)
+	rm -rf $(LOGS) && mkdir -p $(LOGS)
 	cargo test --locked
 	cargo build --locked
 	tests/conformance/run.sh target/debug/speak
 	cd tests/browser && npm ci --no-audit --no-fund && SPEAK_BIN=$(CURDIR)/target/debug/speak npm test
+	python3 tests/secrets.py $(LOGS)
 
 lint: ## formatting, clippy and documentation, all without a warning
 	cargo fmt --check
@@ -73,6 +80,14 @@ fuzz-keep: fuzz-tools ## add to the corpus of TARGET what `make fuzz` found, as 
 
 fuzz-tools:
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+
+overload: ## slow peers by the thousand, 20,000 connects at once, 18,000 readers: what is served meanwhile, and what it costs
+	cargo build --release --locked
+	SPEAK_OVERLOAD=1 SPEAK_BIN=$(CURDIR)/target/release/speak \
+	    cargo test --locked --test slow --test overload -- --nocapture --test-threads 1
+
+stress: bench-build ## users who come, talk and leave in all ways, and a server that is killed: SECONDS=60 USERS=1000
+	$(BENCH) stress --speak target/release/speak --seconds $(SECONDS) --users $(USERS) $(if $(SEED),--seed $(SEED))
 
 bench: bench-tools ## Speak beside nchan, nginx and the floor, in under two minutes; installs what it needs from Debian
 	$(BENCH) run --quick --speak target/release/speak

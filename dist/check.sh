@@ -1,7 +1,7 @@
 #!/bin/sh
 # Whether a program is what a static Speak should be: dist/check.sh [PROGRAM]
 #
-# Static, at any address, stripped, within 1.5 MiB; it serves alone in an empty folder as its root (if we are root, who alone
+# For the processor of this machine. Static, at any address, stripped, within 1.5 MiB; it serves alone in an empty folder as its root (if we are root, who alone
 # may try that), and takes at most 1.5 MiB of memory with nothing to do. Tells its size and that memory.
 set -eu
 PROGRAM=${1:-target/$(uname -m)-unknown-linux-musl/release/speak}

@@ -101,8 +101,19 @@ impl Programs {
     /// Starts a server on a free port and waits until it serves.
     pub(crate) fn start(&self, kind: Kind) -> Result<Server> {
         let folder = fresh_folder()?;
+        let command = self.command(kind, &folder)?;
+        self.spawn(kind, folder, command)
+    }
+
+    /// Starts Speak on an address of 127.0.0.1, with these options.
+    pub(crate) fn start_speak(&self, listen: &str, options: &[&str]) -> Result<Server> {
+        let mut command = Command::new(self.speak.as_ref().ok_or("no --speak given")?);
+        command.args(["--listen", listen]).args(options);
+        self.spawn(Kind::Speak, fresh_folder()?, command)
+    }
+
+    fn spawn(&self, kind: Kind, folder: PathBuf, mut command: Command) -> Result<Server> {
         let log = folder.join("log");
-        let mut command = self.command(kind, &folder)?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
         // A child begins on its parent's core; to pin it only afterwards would miss its start.
         process::pin(self.cores.server)?;
@@ -159,6 +170,31 @@ impl Programs {
 }
 
 impl Server {
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to stop.
+    pub(crate) fn terminate(&self) {
+        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
+            // An error means that it ended by itself.
+            let _ = rustix::process::kill_process(pid, Signal::TERM);
+        }
+    }
+
+    /// Ends it at once, and waits until it has ended.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Whether it ended, and well.
+    pub(crate) fn ended(&mut self) -> Result<Option<bool>> {
+        Ok(self.child.try_wait()?.map(|status| status.success()))
+    }
+
     /// The last of what it wrote to its log.
     pub(crate) fn said(&self) -> String {
         let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
@@ -215,9 +251,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
-            // An error means that it ended by itself; the wait below tells.
-            let _ = rustix::process::kill_process(pid, Signal::TERM);
+        // Who was waited for has no number any more.
+        if let Ok(None) = self.child.try_wait() {
+            self.terminate();
         }
         let deadline = Instant::now() + STOP_MAX;
         while let Ok(None) = self.child.try_wait() {

@@ -170,7 +170,7 @@ impl Hub {
             ordinals.insert(place as u32, ordinal as u32);
             take(&Saved::Channel(channel.saved(now.mono)))?;
         }
-        for (_, connection) in &self.connections {
+        for (_, connection) in self.connections.iter() {
             take(&Saved::Connection(connection.saved(now.mono.after(reads_end_ms), &ordinals)))?;
         }
         Ok(())

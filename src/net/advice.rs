@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::options::Address;
 
-/// The state of a listening socket in `/proc/net/tcp` (proc_net_tcp.txt of the kernel's documentation).
+/// The state of a listening socket in `/proc/net/tcp` (`proc_net_tcp.txt` of the kernel's documentation).
 const LISTENING: &str = "0A";
 
 /// Why it cannot listen there, and what to do about it, in one line.

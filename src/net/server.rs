@@ -198,8 +198,7 @@ impl Server {
     /// One turn, and whether it was the last.
     fn turn(&mut self, events: &Events) -> Option<ExitCode> {
         let (mut was_signalled, mut successor_speaks) = (false, false);
-        let began = self.clock.running();
-        self.service.begin_turn(Clock::now(began));
+        self.service.begin_turn(self.clock.begin_turn());
         for event in events {
             match event.token() {
                 SIGNALS => was_signalled = true,
@@ -214,7 +213,7 @@ impl Server {
         }
         let registry = self.poll.registry();
         self.service.end_turn(|socket, key| socket.register(registry, Token(key.to_bits() as usize)));
-        self.service.count_turn(self.clock.running().saturating_sub(began));
+        self.service.count_turn(self.clock.turn_nanos());
         if successor_speaks && !self.service.is_leaving() {
             self.hand_over();
         }

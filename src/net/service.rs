@@ -4,7 +4,6 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use super::conversation::{Conversation, Event, Patience};
 use super::newcomers::{Listener, Newcomers};
@@ -76,7 +75,7 @@ pub struct Census {
     pub streams: usize,
     /// Clients' timers that are set.
     pub timers: usize,
-    /// Clients to go on with in the next turn.
+    /// Clients to go on with in the next turn, for whatever there was no time for.
     pub ready: usize,
     /// Addresses that are counted.
     pub addresses: usize,
@@ -155,15 +154,15 @@ impl<L: Listener> Service<L> {
         self.conversation.metrics.process = Some(Process::this());
     }
 
-    /// Tells for how long a turn worked, for the metrics.
-    pub fn count_turn(&mut self, took: Duration) {
-        self.conversation.metrics.turns.add(took);
+    /// Tells for how many nanoseconds a turn worked, for the metrics.
+    pub fn count_turn(&mut self, nanos: u64) {
+        self.conversation.metrics.turns.add(nanos);
     }
 
     /// How long the next turn has time.
     #[must_use]
     pub fn wait(&self) -> Wait {
-        if self.newcomers.are_there() || self.conversation.clients.has_ready() {
+        if self.newcomers.are_there() || self.conversation.clients.has_work() {
             return Wait::Not;
         }
         let dismissal = self.leaving.as_ref().filter(|leaving| !leaving.waiting.is_empty());

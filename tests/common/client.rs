@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use super::{GUARD, Params, Response};
+use super::{GUARD, Params, Response, secrets};
 
 pub struct Client {
     stream: TcpStream,
@@ -43,11 +43,13 @@ impl Client {
     /// Sends bytes as they are.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        secrets::keep_request(bytes.as_ref());
         self.stream.write_all(bytes.as_ref()).expect("sending a request");
     }
 
     /// Sends to a server that may have closed already.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        secrets::keep_request(bytes.as_ref());
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
@@ -99,6 +101,7 @@ impl Client {
             let length = length.parse().expect("a length");
             self.fill("a body", |received| received.len() >= length);
             response.body = self.received.drain(..length).collect();
+            secrets::keep_json(&response.body);
         }
         response
     }

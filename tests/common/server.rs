@@ -1,6 +1,6 @@
 //! One running server: started on a free port, killed and reaped when dropped.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{Client, GUARD, Identity, Params, Response, until};
+use super::{Client, GUARD, Identity, Params, Response, secrets, until};
 
 /// What each of the first lines on standard error begins with.
 const GREETING: &str = concat!("speak ", env!("CARGO_PKG_VERSION"), " listening on ");
@@ -34,6 +34,9 @@ pub fn command() -> Command {
         if name.to_string_lossy().starts_with("SPEAK_") {
             command.env_remove(name);
         }
+    }
+    if secrets::folder().is_some() {
+        command.env("SPEAK_LOG", "debug");
     }
     command
 }
@@ -99,7 +102,7 @@ impl Server {
         let stderr = child.stderr.take().expect("its standard error is a pipe");
         let log = Arc::new(Mutex::new(Vec::new()));
         let (announce, announced) = mpsc::channel();
-        let log_reader = keep_reading(stderr, Arc::clone(&log), announce);
+        let log_reader = keep_reading(stderr, Arc::clone(&log), announce, child.id());
         let mut server = Self { child, doors: Vec::new(), log, log_reader: Some(log_reader), ended: false, heir: None };
         while server.doors.len() < doors {
             let door = announced.recv_timeout(GUARD);
@@ -264,14 +267,23 @@ impl Server {
 }
 
 /// Reads standard error to its end, so that the server never blocks on it.
-fn keep_reading(stderr: ChildStderr, log: Arc<Mutex<Vec<String>>>, announce: mpsc::Sender<String>) -> JoinHandle<()> {
+fn keep_reading(
+    stderr: ChildStderr,
+    log: Arc<Mutex<Vec<String>>>,
+    announce: mpsc::Sender<String>,
+    id: u32,
+) -> JoinHandle<()> {
     thread::spawn(move || {
+        let mut copy = secrets::open(&format!("{id}.log"));
         for line in BufReader::new(stderr).split(b'\n') {
             let Ok(line) = line else { return };
             let line = String::from_utf8_lossy(&line).into_owned();
             if let Some(door) = line.strip_prefix(GREETING) {
                 // Nobody asks any more once the server has started.
                 let _ = announce.send(door.to_owned());
+            }
+            if let Some(copy) = &mut copy {
+                writeln!(copy, "{line}").expect("room for logs");
             }
             log.lock().expect("no panic while logging").push(line);
         }
