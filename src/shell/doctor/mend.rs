@@ -117,7 +117,7 @@ impl Mend {
             Self::KeepAlive => &[
                 (Nginx, "keepalive_timeout 75s;"),
                 (Haproxy, "option http-keep-alive, and no option httpclose"),
-                (Caddy, "keepalive_interval in the global servers block: take it out"),
+                (Caddy, "servers { timeouts { idle 5m } } among the global options"),
             ],
             Self::LostHeader => &[
                 (Nginx, "take out proxy_hide_header, and add_header of that name"),
