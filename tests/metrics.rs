@@ -326,7 +326,7 @@ fn clients_without_a_descriptor_are_counted_and_logged_once_a_second() {
     });
     let before = watched.metric(refused);
     for round in 1..=3 {
-        watched.server.client().is_closed();
+        watched.server.client().response().fails_with(503, "over_capacity");
         until("it is counted", || watched.metric(refused) >= before + round);
     }
     inside.get("/health", &[]).ok();
