@@ -80,7 +80,7 @@ const SERVER: Spec<Choices> = Spec {
     name: "server",
     takes: Takes::One("URL"),
     default: "http://localhost:8080",
-    help: "whom to talk to: http://HOST:PORT, https://HOST, unix:PATH; also by SPEAK_SERVER",
+    help: "whom to ask: http(s)://HOST:PORT or unix:PATH; or SPEAK_SERVER",
     set: |choices, text| put(&mut choices.server, Server::parse(text)),
 };
 

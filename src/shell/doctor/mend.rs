@@ -149,14 +149,18 @@ impl Mend {
                 (Haproxy, "take out http-request deny if { req.body_size gt ... }"),
                 (Caddy, "request_body { max_size 1MB }"),
             ],
-            Self::Head => &[(Nginx, "large_client_header_buffers 4 16k;"), (Haproxy, "tune.bufsize 32768"), (Any, "and speak --max-head 16k or more")],
+            Self::Head => &[
+                (Nginx, "large_client_header_buffers 4 16k;"),
+                (Haproxy, "tune.bufsize 32768"),
+                (Any, "and speak --max-head 16k or more"),
+            ],
             Self::Delay => &[
                 (Nginx, "proxy_buffering off;"),
                 (Any, "or something between holds answers back: try the direct door, speak doctor http://HOST:7732"),
             ],
             Self::Closing => &[
                 (Nginx, "proxy_ignore_client_abort off;"),
-                (Haproxy, "option abortonclose"),
+                (Haproxy, "option abortonclose, in defaults or a listen section"),
                 (Caddy, "take out flush_interval -1"),
                 (Any, "pages that can load http://HOST:7732/image-test use that door and are not concerned"),
             ],
