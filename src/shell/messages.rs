@@ -62,10 +62,14 @@ pub(super) fn text_line(message: &Value, output: Output) -> Option<String> {
 pub(super) fn json_line(message: &Value, output: Output) -> String {
     let mut line = String::from("{");
     for key in KEYS {
-        if let Some(value) = message.get(key) {
-            let comma = if line.len() > 1 { "," } else { "" };
-            write!(line, "{comma}\"{key}\":{value}").expect("a String takes everything");
-        }
+        // Strings and numbers are all that a message has; to print any value would take more code than all of this file.
+        let value = match &message[key] {
+            Value::String(text) => serde_json::to_string(text).unwrap_or_default(),
+            Value::Number(number) => number.to_string(),
+            _ => continue,
+        };
+        let comma = if line.len() > 1 { "," } else { "" };
+        write!(line, "{comma}\"{key}\":{value}").expect("a String takes everything");
     }
     line.push('}');
     if output == Output::Program {

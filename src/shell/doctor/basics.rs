@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::mend::{Mend, Proxy};
-use super::patient::{ANSWER_TIME, Patient, call, secret_name, success, value, write};
+use super::patient::{ANSWER_TIME, Patient, call, milliseconds, secret_name, success, value, write};
 use super::verdict::Verdict;
 use crate::shell::client::{Ask, Client};
 use crate::shell::fault::Fault;
@@ -122,7 +122,7 @@ pub(super) fn latency(client: &mut Client) -> Result<Verdict, Verdict> {
     }
     rounds.sort();
     let middle = rounds[ROUNDS / 2];
-    let words = format!("a call takes {:.1} ms, the middle one of {ROUNDS}", middle.as_secs_f64() * 1000.0);
+    let words = format!("a call takes {}, the middle one of {ROUNDS}", milliseconds(middle));
     Ok(if middle > ROUND_TRIP_MAX { Verdict::warn(words, Mend::Distance) } else { Verdict::fine(words) })
 }
 

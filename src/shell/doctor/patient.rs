@@ -64,11 +64,13 @@ pub(super) fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], Verdict> {
 }
 
 /// A call by a form, which has to succeed.
+#[inline(never)]
 pub(super) fn call(client: &mut Client, path: &str, pairs: &[(&str, &str)]) -> Result<Value, Verdict> {
     call_for(client, path, pairs, ANSWER_TIME)
 }
 
 /// The same, for a read that waits.
+#[inline(never)]
 pub(super) fn call_for(
     client: &mut Client,
     path: &str,
@@ -81,11 +83,13 @@ pub(super) fn call_for(
 }
 
 /// What was answered as JSON, or a verdict about `what` was asked.
+#[inline(never)]
 pub(super) fn value(answer: Result<Answer, Fault>, what: &str) -> Result<Value, Verdict> {
     success(answer, what).map(|answer| answer.json())
 }
 
 /// The answer, if it is one of Speak's and no refusal.
+#[inline(never)]
 pub(super) fn success(answer: Result<Answer, Fault>, what: &str) -> Result<Answer, Verdict> {
     let answer = answer.map_err(|fault| Verdict::odd(format!("{what}: {fault}")))?;
     match answer.refusal() {
@@ -95,6 +99,7 @@ pub(super) fn success(answer: Result<Answer, Fault>, what: &str) -> Result<Answe
     }
 }
 
+#[inline(never)]
 pub(super) fn write(client: &mut Client, channel: &str, message: &str) -> Result<u64, Verdict> {
     let answer = call(client, "/write", &[("channel", channel), ("message", message)])?;
     answer["id"].as_u64().ok_or_else(|| Verdict::odd("POST /write: an answer without an id"))
@@ -123,7 +128,13 @@ pub(super) fn await_reader(patient: &Patient, client: &mut Client, channel: &str
     Ok(())
 }
 
-/// Seconds with one digit behind the point.
+/// Seconds with one digit behind the point; without floating point, whose printing is large.
 pub(super) fn seconds(time: Duration) -> String {
-    format!("{:.1} s", time.as_secs_f64())
+    format!("{}.{} s", time.as_secs(), time.subsec_millis() / 100)
+}
+
+/// The same in milliseconds.
+pub(super) fn milliseconds(time: Duration) -> String {
+    let tenths = time.as_micros() / 100;
+    format!("{}.{} ms", tenths / 10, tenths % 10)
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use base64ct::{Base64, Encoding};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::mend::Mend;
 use super::patient::{ANSWER_TIME, Patient, random, seconds, secret_name, write};
@@ -134,7 +134,7 @@ pub(super) fn websocket(patient: &Patient) -> Result<Verdict, Verdict> {
     if head.field("sec-websocket-accept") != accept_key(key.as_bytes()).as_deref() {
         return Ok(Verdict::odd("a WebSocket is accepted by somebody who does not know its key"));
     }
-    let call = json!({"call": "write", "channel": channel, "message": "howdy", "ref": 1}).to_string();
+    let call = format!(r#"{{"call":"write","channel":"{channel}","message":"howdy","ref":1}}"#);
     let until = Instant::now() + patient.patience;
     let late = |fault: Fault| match fault {
         Fault::Late => Verdict::fail("a WebSocket opens, but its frames do not arrive", Mend::Upgrade),

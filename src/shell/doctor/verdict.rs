@@ -22,24 +22,30 @@ pub(super) struct Verdict {
     pub mend: Option<Mend>,
 }
 
+// Not inlined: there are a hundred places that call these, and the program is to stay small.
 impl Verdict {
+    #[inline(never)]
     pub fn fine(words: impl Into<String>) -> Self {
         Self { level: Level::Fine, words: words.into(), mend: None }
     }
 
+    #[inline(never)]
     pub fn skip(words: impl Into<String>) -> Self {
         Self { level: Level::Skip, words: words.into(), mend: None }
     }
 
+    #[inline(never)]
     pub fn warn(words: impl Into<String>, mend: Mend) -> Self {
         Self { level: Level::Warn, words: words.into(), mend: Some(mend) }
     }
 
+    #[inline(never)]
     pub fn fail(words: impl Into<String>, mend: Mend) -> Self {
         Self { level: Level::Fail, words: words.into(), mend: Some(mend) }
     }
 
     /// A failure that no line of a configuration is known for.
+    #[inline(never)]
     pub fn odd(words: impl Into<String>) -> Self {
         Self { level: Level::Fail, words: words.into(), mend: None }
     }

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::mend::Mend;
 use super::patient::{
-    ANSWER_TIME, Patient, await_reader, call, call_for, introduce, seconds, secret_name, value, whole_seconds, write,
+    ANSWER_TIME, Patient, await_reader, call, call_for, introduce, milliseconds, seconds, secret_name, value,
+    whole_seconds, write,
 };
 use super::verdict::Verdict;
 use crate::shell::client::{Ask, form};
@@ -72,8 +73,8 @@ pub(super) fn prompt(patient: &Patient) -> Result<Verdict, Verdict> {
     if !body.windows(9).any(|nine| nine == b"are you t") {
         return Ok(Verdict::odd("a waiting read is answered without the message that was written"));
     }
-    let took = written.elapsed().as_secs_f64() * 1000.0;
-    Ok(Verdict::fine(format!("a waiting read is answered {took:.1} ms after a message")))
+    let took = milliseconds(written.elapsed());
+    Ok(Verdict::fine(format!("a waiting read is answered {took} after a message")))
 }
 
 /// Whether the server learns that somebody has closed a waiting read.
@@ -104,10 +105,7 @@ pub(super) fn close(patient: &Patient) -> Result<Verdict, Verdict> {
     let last = &answer["messages"][0];
     match last["reason"].as_str() {
         Some("closed") => {
-            return Ok(Verdict::fine(format!(
-                "the goodbye of a closed read comes after {:.1} ms",
-                took.as_secs_f64() * 1000.0
-            )));
+            return Ok(Verdict::fine(format!("the goodbye of a closed read comes after {}", milliseconds(took))));
         }
         Some(reason) => {
             let words = format!("closing a waiting read does not arrive: the goodbye says {reason}");
