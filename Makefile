@@ -2,7 +2,7 @@
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Packages of Debian that the tests use, as PROGRAM:PACKAGE.
-TEST_TOOLS := strace:strace curl:curl python3:python3 nginx:nginx-light haproxy:haproxy caddy:caddy systemd-analyze:systemd chromium:chromium node:nodejs npm:npm
+TEST_TOOLS := strace:strace curl:curl python3:python3 nginx:nginx-light openssl:openssl haproxy:haproxy caddy:caddy systemd-analyze:systemd chromium:chromium node:nodejs npm:npm
 BLACK_BOX := $(shell grep -l '^mod common;' tests/*.rs)
 WRK_TOOLS := wrk:wrk nginx:nginx-light
 CHECK_TOOLS := valgrind:valgrind strace:strace

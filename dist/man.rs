@@ -5,16 +5,18 @@
 use std::fmt::Write;
 
 use speak::options::{SPECS, Spec, Takes, VERSION};
+use speak::shell::{COMMANDS, Command};
 
 const BEFORE: &str = r".SH NAME
 speak \- message and chat server for the web
 .SH SYNOPSIS
 .B speak
 .RI [ OPTIONS ]
-.SH DESCRIPTION
+@COMMANDS@.SH DESCRIPTION
 Speak carries messages between web pages and programs: by long polls, event streams, WebSockets and JSONP, in channels that
 keep a short history.
 It runs in the foreground, and tells on standard error where it listens.
+With a command as its first word it is no server, but talks to one.
 .PP
 Each option can be set in the environment too; the command line wins, and an empty variable is an unset one.
 Lists are separated by commas there.
@@ -24,13 +26,15 @@ Sizes are bytes or carry k, m, g, powers of 1,024.
 .SH OPTIONS
 ";
 
-const AFTER: &str = r#".TP
+const HELP: &str = r#".TP
 .BR \-h ", " \-\-help
 Print the options and leave.
 .TP
 .BR \-V ", " \-\-version
 Print the version and leave.
-.SH SIGNALS
+"#;
+
+const AFTER: &str = r#".SH SIGNALS
 .TP
 .BR SIGTERM ", " SIGINT
 Accept nobody more, answer every waiting reader, finish what is being sent, and leave within five seconds.
@@ -41,10 +45,13 @@ A second one ends the server at once.
 It was told to stop, or has printed what was asked for.
 .TP
 .B 1
-An address cannot be bound.
+An address cannot be bound; a command was refused, or the doctor found a failure.
 .TP
 .B 2
 An option or its value is not understood; one line on standard error names it.
+.TP
+.B 3
+The doctor found nothing worse than a warning.
 .SH EXAMPLES
 Serve on port 8080 of this machine alone, behind a proxy that names the client:
 .PP
@@ -53,18 +60,47 @@ Serve on port 8080 of this machine alone, behind a proxy that names the client:
 speak \-\-listen 127.0.0.1:8080 \-\-trust\-proxy 127.0.0.1
 .EE
 .RE
+.PP
+Write what a program prints, and read it elsewhere, through a proxy:
+.PP
+.RS
+.EX
+make 2>&1 | speak write build \- >/dev/null
+speak read build \-\-server https://chat.example.org \-\-from 0 \-\-follow
+speak doctor https://chat.example.org
+.EE
+.RE
 "#;
 
 fn main() {
-    let mut page = format!(".TH SPEAK 1 \"\" \"{VERSION}\" \"User Commands\"\n{BEFORE}");
+    let synopses: String = COMMANDS.iter().map(synopsis).collect();
+    let before = BEFORE.replace("@COMMANDS@", &synopses);
+    let mut page = format!(".TH SPEAK 1 \"\" \"{VERSION}\" \"User Commands\"\n{before}");
     for spec in SPECS {
         page.push_str(&option(spec));
+        page.push_str(&environment(spec));
+    }
+    page.push_str(HELP);
+    page.push_str(".SH COMMANDS\n");
+    for command in COMMANDS {
+        let _ = writeln!(page, ".SS {}\n{}.", plain(&command.usage()), plain(&sentence(command.about)));
+        page.push_str(&plain(command.more));
+        for spec in command.specs {
+            page.push_str(&option(spec));
+            if !spec.default.is_empty() && spec.takes != Takes::Nothing {
+                let _ = writeln!(page, "Default: {}.", plain(spec.default));
+            }
+        }
     }
     page.push_str(AFTER);
     print!("{page}");
 }
 
-fn option(spec: &Spec) -> String {
+fn synopsis(command: &Command) -> String {
+    format!(".br\n.B speak {}\n.RI [ OPTIONS ] \" {}\"\n", command.name, command.operands.join(" "))
+}
+
+fn option<T>(spec: &Spec<T>) -> String {
     let mut text = format!(".TP\n.B \\-\\-{}", plain(spec.name));
     let (value, note) = match spec.takes {
         Takes::Nothing => ("", ""),
@@ -76,14 +112,18 @@ fn option(spec: &Spec) -> String {
         let _ = write!(text, " \\fI{value}\\fR");
     }
     let _ = writeln!(text, "\n{}.{note}", plain(&sentence(spec.help)));
-    if value.is_empty() {
-        let _ = writeln!(text, "In the environment \\fB{}\\fR, as yes or no.", spec.variable());
-    } else if spec.default.is_empty() {
-        let _ = writeln!(text, "In the environment \\fB{}\\fR.", spec.variable());
-    } else {
-        let _ = writeln!(text, "Default: {}. In the environment \\fB{}\\fR.", plain(spec.default), spec.variable());
-    }
     text
+}
+
+fn environment(spec: &Spec) -> String {
+    let variable = spec.variable();
+    if spec.takes == Takes::Nothing {
+        format!("In the environment \\fB{variable}\\fR, as yes or no.\n")
+    } else if spec.default.is_empty() {
+        format!("In the environment \\fB{variable}\\fR.\n")
+    } else {
+        format!("Default: {}. In the environment \\fB{variable}\\fR.\n", plain(spec.default))
+    }
 }
 
 /// With a capital at the start.

@@ -18,8 +18,14 @@ umask 022
 rm -rf "$OUT"
 mkdir -p "$OUT/$NAME"
 cargo run --quiet --locked --example man >"$OUT/speak.1"
+mkdir "$OUT/completions" "$OUT/$NAME/completions"
+for PAIR in bash:speak.bash zsh:_speak fish:speak.fish; do
+    cargo run --quiet --locked --example completions -- "${PAIR%%:*}" >"$OUT/completions/${PAIR#*:}"
+done
+chmod 755 "$OUT/$NAME/completions"
+cp "$OUT"/completions/* "$OUT/$NAME/completions"
 cp README.md LICENSE dist/speak.service dist/sockets/*.socket "$OUT/speak.1" "target/$TARGET/release/speak" "$OUT/$NAME"
-chmod 644 "$OUT/$NAME"/*
+find "$OUT/$NAME" -type f -exec chmod 644 {} +
 chmod 755 "$OUT/$NAME/speak"
 tar --create --format=ustar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
     --directory "$OUT" "$NAME" | gzip -9n >"$OUT/$NAME.tar.gz"

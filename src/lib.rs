@@ -6,7 +6,7 @@
 //! - [`api`]: what the calls mean
 //! - [`http`]: bytes to values and back; [`hub`]: channels, connections, waiting reads, both without I/O
 //!
-//! Beside them [`options`], what the operator decides, [`sandbox`], what the process gives up before it serves, [`state`], a
+//! Beside them [`shell`], commands that talk to a server, [`options`], what the operator decides, [`sandbox`], what the process gives up before it serves, [`state`], a
 //! hub as bytes, and [`web`], the files that the binary carries.
 //! ARCHITECTURE.md tells the whole story.
 
@@ -18,5 +18,6 @@ pub mod hub;
 pub mod net;
 pub mod options;
 pub mod sandbox;
+pub mod shell;
 pub mod state;
 pub mod web;

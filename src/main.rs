@@ -1,4 +1,4 @@
-//! Options to server to sandbox to exit code, and nothing else.
+//! Options to server to sandbox to exit code, or a command for the shell, and nothing else.
 
 #![deny(unsafe_code)]
 
@@ -11,9 +11,15 @@ use std::process::ExitCode;
 use speak::net::{self, Passed, Server, StartError};
 use speak::options::{self, BadOption, Command, Options};
 use speak::sandbox::Sandbox;
+use speak::shell;
 
 fn main() -> ExitCode {
-    let options = match options::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let variable = |name: &str| std::env::var_os(name);
+    if let Some(code) = shell::run(&arguments, variable) {
+        return code;
+    }
+    let options = match options::parse(arguments, variable) {
         Ok(Command::Run(options)) => options,
         Ok(Command::Print(text)) => {
             // Whoever closed our output does not want to read it.

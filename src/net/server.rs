@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -392,9 +393,11 @@ fn open_doors(
     for (address, audience) in public.chain(admin) {
         let fault = |error: io::Error| StartError(advice::on_listening(address, &error));
         let inherited = predecessor.as_mut().and_then(|it| it.take_door(audience, address));
+        let open = || Door::open(address, audience, options.request_timeout);
         doors.push(match inherited {
             Some(listener) => Door::inherit(address, audience, listener),
-            None => Door::open(address, audience, options.request_timeout).map_err(fault)?,
+            None if predecessor.is_some() => open_patiently(open).map_err(fault)?,
+            None => open().map_err(fault)?,
         });
     }
     for door in &doors {
@@ -402,6 +405,19 @@ fn open_doors(
         let _ = writeln!(io::stderr(), "{VERSION} listening on {door}");
     }
     Ok(doors)
+}
+
+/// Opens a door that the process before may have, which was killed a moment ago: the kernel closes its sockets in its own time.
+fn open_patiently(open: impl Fn() -> io::Result<Door>) -> io::Result<Door> {
+    const TRIES: u32 = 100;
+    const PAUSE: Duration = Duration::from_millis(20);
+    for _ in 1..TRIES {
+        match open() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(PAUSE),
+            result => return result,
+        }
+    }
+    open()
 }
 
 /// The poll, with what it watches from the start.

@@ -3,10 +3,11 @@
 //! One table, [`SPECS`], says of every option its name, its default and what it sets; parsing, `--help`, the names of
 //! the environment variables and the manual page all come from it.
 
+mod table;
 mod values;
 
 use std::ffi::OsString;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,7 +16,10 @@ use log::LevelFilter;
 
 use crate::api::{AllowOrigin, Network, Proxies};
 
-use values::{above_zero, address, count, duration, level, name, network, origin, path, size, switch};
+pub use table::{BadOption, Spec, Takes};
+pub(crate) use table::{Given, Settings, push, push_help, put, read};
+pub(crate) use values::{above_zero, count, duration, origin, switch};
+use values::{address, level, name, network, path, size};
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,35 +103,6 @@ pub enum Command {
     Run(Box<Options>),
     /// Print this and leave.
     Print(String),
-}
-
-/// One line that names the option and says what is wrong with it.
-#[derive(Debug, PartialEq, Eq)]
-pub struct BadOption(pub String);
-
-/// What an option takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Takes {
-    /// Nothing; in the environment yes or no.
-    Nothing,
-    /// A value of this kind: `TIME`, `SIZE`, …
-    One(&'static str),
-    /// The same, and may be repeated; in the environment separated by commas.
-    Several(&'static str),
-}
-
-/// An option, as far as it can be told in a table.
-#[derive(Debug)]
-pub struct Spec {
-    /// Without the dashes.
-    pub name: &'static str,
-    /// What follows it.
-    pub takes: Takes,
-    /// As it would be written in the environment; empty for none.
-    pub default: &'static str,
-    /// What it sets, in one line without a full stop.
-    pub help: &'static str,
-    set: fn(&mut Options, &str) -> Result<(), String>,
 }
 
 /// All options, in the order in which they are told.
@@ -373,7 +348,9 @@ impl Options {
         }
         options
     }
+}
 
+impl Settings for Options {
     fn forget(&mut self, name: &str) {
         match name {
             "listen" => self.listen.clear(),
@@ -381,25 +358,6 @@ impl Options {
             "trust-proxy" => self.trust_proxy.clear(),
             _ => {}
         }
-    }
-}
-
-impl Spec {
-    /// Sets the option anew, from a list where it takes several.
-    fn set_all(&self, options: &mut Options, text: &str) -> Result<(), String> {
-        options.forget(self.name);
-        match self.takes {
-            // Nothing is set where that is the default; whoever gives the option has to give a value.
-            Takes::Several(_) | Takes::One(_) if text.is_empty() && self.default.is_empty() => Ok(()),
-            Takes::Several(_) => text.split(',').try_for_each(|item| (self.set)(options, item.trim())),
-            Takes::Nothing | Takes::One(_) => (self.set)(options, text),
-        }
-    }
-
-    /// The environment variable that sets it too.
-    #[must_use]
-    pub fn variable(&self) -> String {
-        format!("SPEAK_{}", self.name.replace('-', "_").to_ascii_uppercase())
     }
 }
 
@@ -414,35 +372,13 @@ pub fn parse(
 ) -> Result<Command, BadOption> {
     let mut options = Options::defaults();
     for spec in SPECS {
-        let name = spec.variable();
-        let Some(value) = variable(&name).filter(|value| !value.is_empty()) else { continue };
-        let text = value.to_str().ok_or_else(|| BadOption(format!("{name} is not UTF-8")))?;
-        spec.set_all(&mut options, text).map_err(|fault| BadOption(format!("{name}: {fault}")))?;
+        spec.set_from(&mut options, &variable)?;
     }
-    let mut parser = lexopt::Parser::from_args(arguments);
-    let mut given: Vec<&str> = Vec::new();
-    while let Some(argument) = parser.next().map_err(|error| BadOption(error.to_string()))? {
-        use lexopt::Arg::{Long, Short};
-        let spec = match argument {
-            Long("help") | Short('h') => return Ok(Command::Print(help())),
-            Long("version") | Short('V') => return Ok(Command::Print(format!("{VERSION}\n"))),
-            Long(name) => SPECS.iter().find(|spec| spec.name == name),
-            _ => None,
-        };
-        let spec = spec.ok_or_else(|| BadOption(argument.unexpected().to_string()))?;
-        let fault = |fault: String| BadOption(format!("--{}: {fault}", spec.name));
-        if !given.contains(&spec.name) {
-            given.push(spec.name);
-            options.forget(spec.name);
-        }
-        let value = match spec.takes {
-            Takes::Nothing => "on".into(),
-            Takes::One(_) | Takes::Several(_) => parser.value().map_err(|_| fault("needs a value".into()))?,
-        };
-        let text = value.to_str().ok_or_else(|| fault("is not UTF-8".into()))?;
-        (spec.set)(&mut options, text).map_err(fault)?;
-    }
-    Ok(Command::Run(Box::new(options)))
+    Ok(match read(SPECS, &mut options, 0, arguments)? {
+        Given::Operands(_) => Command::Run(Box::new(options)),
+        Given::Help => Command::Print(help()),
+        Given::Version => Command::Print(format!("{VERSION}\n")),
+    })
 }
 
 /// `speak` and its version.
@@ -453,33 +389,12 @@ pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
 fn help() -> String {
     let mut text = format!(
-        "{VERSION}: a message and chat server for the web\n\nUsage: speak [OPTIONS]\n\n\
+        "{VERSION}: a message and chat server for the web\n\nUsage: speak [OPTIONS]\n       speak write|read|doctor ...   talk to a server; speak read --help\n\n\
          Times are seconds (5, 0.2) or carry a unit (200ms, 5s, 10m, 1h); sizes are bytes or carry k, m, g.\n\
          Each option can be set in the environment too: --poll-timeout is SPEAK_POLL_TIMEOUT.\n\n"
     );
-    for spec in SPECS {
-        let (value, note) = match spec.takes {
-            Takes::Nothing => ("", ""),
-            Takes::One(value) => (value, ""),
-            Takes::Several(value) => (value, "; repeatable"),
-        };
-        let left = format!("--{} {value}", spec.name);
-        let is_told = spec.takes != Takes::Nothing && !spec.default.is_empty();
-        let default = if is_told { format!(" [{}]", spec.default) } else { String::new() };
-        writeln!(text, "  {left:<26} {}{note}{default}", spec.help).expect("a String takes everything");
-    }
-    text.push_str("  --help, --version          print this, or the version\n");
+    push_help(&mut text, SPECS);
     text
-}
-
-fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
-    *place = value?;
-    Ok(())
-}
-
-fn push<T>(list: &mut Vec<T>, value: Result<T, String>) -> Result<(), String> {
-    list.push(value?);
-    Ok(())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use log::LevelFilter;
 use super::Address;
 use crate::api::Network;
 
-pub(super) fn above_zero<T: Default + PartialEq>(value: T) -> Result<T, String> {
+pub(crate) fn above_zero<T: Default + PartialEq>(value: T) -> Result<T, String> {
     if value == T::default() { Err("must be above 0".into()) } else { Ok(value) }
 }
 
@@ -33,7 +33,7 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
 /// Longest duration: ten years, so that no sum of times overflows.
 const SECONDS_MAX: f64 = 10.0 * 365.0 * 86_400.0;
 
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let fault = || format!("'{text}' is not a time: give seconds (5, 0.2) or a unit (200ms, 5s, 10m, 1h)");
     let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
     let unit_seconds = match &text[digits.len()..] {
@@ -68,7 +68,7 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
     number.checked_mul(factor).filter(|bytes| *bytes <= isize::MAX as usize / 16).ok_or_else(fault)
 }
 
-pub(super) fn count(text: &str) -> Result<usize, String> {
+pub(crate) fn count(text: &str) -> Result<usize, String> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_number).ok_or_else(|| format!("'{text}' is not a number"))
 }
@@ -89,7 +89,7 @@ pub(super) fn path(text: &str) -> Result<Option<PathBuf>, String> {
     }
 }
 
-pub(super) fn origin(text: &str) -> Result<String, String> {
+pub(crate) fn origin(text: &str) -> Result<String, String> {
     let host = text.split_once("://").map(|(_, host)| host);
     let is_origin = host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', ' ', '@']));
     let is_printable = text.bytes().all(|byte| byte.is_ascii_graphic());
@@ -100,7 +100,7 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
     }
 }
 
-pub(super) fn switch(text: &str) -> Result<bool, String> {
+pub(crate) fn switch(text: &str) -> Result<bool, String> {
     match text {
         "on" | "1" | "true" | "yes" => Ok(true),
         "off" | "0" | "false" | "no" => Ok(false),

@@ -1,0 +1,133 @@
+//! A running nginx with a port for each site, in a folder of its own.
+
+use std::fmt::Write;
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, Command, Stdio};
+
+use super::common::until;
+
+/// What each site has, but where its own lines say something else of the same name.
+const GOOD: &[&str] = &[
+    "proxy_http_version 1.1;",
+    "proxy_set_header Upgrade $http_upgrade;",
+    "proxy_set_header Connection $connection_upgrade;",
+    "large_client_header_buffers 4 16k;",
+];
+/// What may not stand in a `location`.
+const OF_SERVERS: &[&str] = &["large_client_header_buffers"];
+
+/// One port of an nginx.
+pub struct Site {
+    lines: String,
+    /// Certificate and key, without `.crt` and `.key`.
+    certificate: Option<PathBuf>,
+}
+
+pub struct Nginx {
+    child: Child,
+    folder: PathBuf,
+    ports: Vec<u16>,
+    sites: Vec<Site>,
+}
+
+impl Site {
+    pub fn plain(lines: &str) -> Self {
+        Self { lines: lines.to_owned(), certificate: None }
+    }
+
+    pub fn tls(certificate: &Path) -> Self {
+        Self { lines: String::new(), certificate: Some(certificate.to_owned()) }
+    }
+
+    fn configuration(&self, port: u16, speak: SocketAddr) -> String {
+        let mut server = format!("listen 127.0.0.1:{port};");
+        if let Some(path) = &self.certificate {
+            let path = path.display();
+            server =
+                format!("listen 127.0.0.1:{port} ssl; ssl_certificate {path}.crt; ssl_certificate_key {path}.key;");
+        }
+        let mut location = String::new();
+        let own: Vec<&str> = self.lines.split_inclusive(';').map(str::trim).collect();
+        let pass = format!("proxy_pass http://{speak};");
+        let good = GOOD.iter().copied().chain([pass.as_str()]);
+        let kept = good.filter(|line| own.iter().all(|own| key(own) != key(line)));
+        for line in kept.chain(own.iter().copied()) {
+            let place = if OF_SERVERS.contains(&key(line).as_str()) { &mut server } else { &mut location };
+            write!(place, " {line}").expect("a String takes everything");
+        }
+        format!("server {{ {server} location / {{ {location} }} }}\n")
+    }
+}
+
+/// By what a directive is known: its name, and where it sets a header, that header's.
+fn key(line: &str) -> String {
+    let count = if line.starts_with("proxy_set_header") { 2 } else { 1 };
+    line.split_whitespace().take(count).collect::<Vec<_>>().join(" ")
+}
+
+/// A folder for a test of this process.
+pub fn folder(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("speak-doctor-{name}-{}", process::id()))
+}
+
+impl Nginx {
+    /// Starts one with `sites` that stand before `speak`.
+    pub fn start(name: &str, speak: SocketAddr, sites: Vec<Site>) -> Self {
+        let folder = folder(name);
+        fs::create_dir_all(&folder).expect("a folder");
+        // All are held until all are known, so that they differ.
+        let held: Vec<_> = sites.iter().map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+        let ports: Vec<u16> = held.iter().map(|port| port.local_addr().expect("its address").port()).collect();
+        drop(held);
+        let here = folder.display();
+        let mut text = format!(
+            "daemon off; master_process off; pid {here}/pid; error_log {here}/error.log warn;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{ access_log off; default_type text/html;\n\
+             map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}\n\
+             proxy_cache_path {here}/cache keys_zone=answers:1m;\n"
+        );
+        for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+            writeln!(text, "{kind}_temp_path {here}/{kind};").expect("a String takes everything");
+        }
+        for (site, port) in sites.iter().zip(&ports) {
+            text.push_str(&site.configuration(*port, speak));
+        }
+        text.push_str("}\n");
+        let path = folder.join("nginx.conf");
+        fs::write(&path, text).expect("writing the configuration");
+        // Debian has it where the PATH of users does not look.
+        let program = if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" };
+        let mut command = Command::new(program);
+        command.arg("-c").arg(&path).arg("-e").arg(folder.join("error.log")).arg("-p").arg(&folder);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let child = command.spawn().expect("nginx, from the package nginx-light");
+        let mut nginx = Self { child, folder, ports, sites };
+        until("nginx is there", || {
+            let status = nginx.child.try_wait().expect("asking for our own child");
+            assert!(status.is_none(), "nginx did not start: {status:?}");
+            nginx.ports.iter().all(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok())
+        });
+        nginx
+    }
+
+    /// Where one of the sites is.
+    pub fn url(&self, place: usize) -> String {
+        let port = self.ports[place];
+        match self.sites[place].certificate {
+            Some(_) => format!("https://localhost:{port}"),
+            None => format!("http://127.0.0.1:{port}"),
+        }
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // Both fail only where it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
