@@ -3,6 +3,7 @@
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Packages of Debian that the tests use, as PROGRAM:PACKAGE.
 TEST_TOOLS := strace:strace python3:python3 nginx:nginx-light chromium:chromium node:nodejs npm:npm
+BLACK_BOX := $(shell grep -l '^mod common;' tests/*.rs)
 WRK_TOOLS := wrk:wrk nginx:nginx-light
 CHECK_TOOLS := valgrind:valgrind strace:strace
 BENCH := bench/target/release/speak-bench
@@ -10,9 +11,13 @@ BENCH := bench/target/release/speak-bench
 VENV := python3 -c 'import ensurepip, venv' || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -yq --no-install-recommends python3-venv; }
 # `where-it-can`: known faults are looked for only where the database can be had.
 AUDIT ?=
+# This machine's processor, or x86_64-unknown-linux-musl or aarch64-unknown-linux-musl.
+MUSL ?= $(shell uname -m)-unknown-linux-musl
+STATIC := target/$(MUSL)/release/speak
 SEEDS ?= 5000
 TARGET ?= session
 SECONDS ?= 60
+USERS ?= 1000
 # On the stable compiler: the fuzzer's instrumentation needs no nightly one, only an address sanitizer would.
 FUZZ := tests/fuzz
 CARGO_FUZZ := cargo fuzz run --fuzz-dir $(FUZZ) --sanitizer none
@@ -22,7 +27,7 @@ FUZZ_LIMITS := -rss_limit_mb=1024 -timeout=10 -max_len=4096 -len_control=20 -pri
 LOGS := $(CURDIR)/target/logs
 test: export SPEAK_TEST_LOGS := $(LOGS)
 
-.PHONY: help run test lint audit sim fuzz fuzz-keep fuzz-tools bench bench-full wrk bench-check bench-tools bench-build fmt clean
+.PHONY: help run test lint audit musl musl-test dist sim fuzz fuzz-keep fuzz-tools overload stress bench bench-full wrk bench-check bench-musl bench-tools bench-build fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/' | expand -t 18
@@ -53,6 +58,16 @@ audit: ## the dependencies: licences, sources, build scripts, and known faults b
 	@$(VENV)
 	.ci/audit $(AUDIT)
 
+musl: ## one static program, in target/$(MUSL)/release; MUSL=aarch64-unknown-linux-musl for another processor
+	dist/musl.sh $(MUSL)
+
+musl-test: musl ## is it static, small, does it run alone; and the black-box tests against it
+	dist/check.sh $(STATIC)
+	SPEAK_BIN=$(CURDIR)/$(STATIC) cargo test --locked $(patsubst tests/%.rs,--test %,$(BLACK_BOX))
+
+dist: musl ## the static program packed: target/dist/speak-VERSION-….tar.gz and .deb; the same bytes each time
+	dist/pack.sh $(MUSL)
+
 sim: ## the simulation of the hub beside its model: SEEDS=5000, or SPEAK_SIM_SEED=7 to replay one
 	SPEAK_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim -- --nocapture
 
@@ -65,6 +80,14 @@ fuzz-keep: fuzz-tools ## add to the corpus of TARGET what `make fuzz` found, as 
 
 fuzz-tools:
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+
+overload: ## slow peers by the thousand, 20,000 connects at once, 18,000 readers: what is served meanwhile, and what it costs
+	cargo build --release --locked
+	SPEAK_OVERLOAD=1 SPEAK_BIN=$(CURDIR)/target/release/speak \
+	    cargo test --locked --test slow --test overload -- --nocapture --test-threads 1
+
+stress: bench-build ## users who come, talk and leave in all ways, and a server that is killed: SECONDS=60 USERS=1000
+	$(BENCH) stress --speak target/release/speak --seconds $(SECONDS) --users $(USERS) $(if $(SEED),--seed $(SEED))
 
 bench: bench-tools ## Speak beside nchan, nginx and the floor, in under two minutes; installs what it needs from Debian
 	$(BENCH) run --quick --speak target/release/speak
@@ -79,6 +102,11 @@ bench-check: bench-build ## what depends on no machine: system calls, memory and
 	@$(call install,$(CHECK_TOOLS))
 	bench/syscalls.sh target/release/speak
 	bench/instructions.sh target/release/speak
+
+bench-musl: bench-build musl ## the static build beside the one for glibc: CPU time, memory, instructions
+	@$(call install,$(CHECK_TOOLS))
+	$(BENCH) run --quick --speak $(STATIC) --beside target/release/speak --results bench/results/musl
+	bench/instructions.sh --beside target/release/speak $(STATIC)
 
 bench-tools: bench-build
 	@$(call install,$(WRK_TOOLS))

@@ -33,7 +33,7 @@ fn names(finished: &Finished, code: i32, cause: &str) {
 
 #[test]
 fn a_bad_option_is_named() {
-    let cases: [(&[&str], &str); 29] = [
+    let cases: [(&[&str], &str); 30] = [
         (&["--nonsense"], "--nonsense"),
         (&["-x"], "-x"),
         (&["extra"], "extra"),
@@ -58,6 +58,7 @@ fn a_bad_option_is_named() {
         (&["--max-channels", "-5"], "--max-channels"),
         (&["--trust-proxy", "10.0.0.0/33"], "--trust-proxy"),
         (&["--max-rate", "fast"], "--max-rate"),
+        (&["--user", ""], "--user"),
         (&["--log", "loud"], "--log"),
         (&["--listen", "nonsense"], "nonsense"),
         (&["--listen", "127.0.0.1:99999"], "127.0.0.1:99999"),
@@ -114,6 +115,8 @@ fn help_names_every_option() {
         "trust-proxy",
         "allow-origin",
         "no-demo",
+        "user",
+        "no-sandbox",
         "log",
     ];
     for option in options {

@@ -47,7 +47,7 @@ const SEEDS: u64 = 2_000;
 /// From this many seeds on, a rule that never came to bear is a fault of the mix.
 const SEEDS_TO_REACH_ALL: u64 = 1_000;
 
-const RULES: [&str; 84] = [
+const RULES: [&str; 85] = [
     "answer cut",
     "answer shared",
     "answer shared by a stream and a poll",
@@ -129,6 +129,7 @@ const RULES: [&str; 84] = [
     "waiting read answered for one of several channels",
     "waiting read answered for several channels",
     "waiting read told of a gap",
+    "unused channel gave room to another",
     "write refused: Ended",
     "write refused: OverCapacity",
     "write refused: WrongAuth",

@@ -64,8 +64,8 @@ fn channels_connections_and_ids_go_on_after_a_restart() {
     assert_eq!(rights & 0o777, 0o600, "it holds secrets");
 
     let server = state.start(&[]);
-    assert!(state.around().is_empty(), "an old state must not be read twice");
     assert_eq!(server.read("room", "0").text(), before.text());
+    assert!(state.around().is_empty(), "an old state must not be read twice");
     assert_eq!(server.read(&read, "1").messages()[0]["message"], "whisper");
     let params = josh.and(&[("channel", "room"), ("message", "after")]);
     assert_eq!(server.get("/write", &params).ok().json()["id"], 3);
@@ -105,6 +105,7 @@ fn what_is_damaged_is_set_aside_and_the_server_starts_without_it() {
     for (bytes, why) in cases {
         fs::write(state.path(), bytes).expect("a state");
         let mut server = state.start(&[]);
+        assert_eq!(server.write("room", "anew"), 1);
         let said = server.log().join("\n");
         assert!(said.contains(" ERROR ") && said.contains(why), "{why}: {said}");
         assert!(!said.contains("room"), "a secret: {said}");
@@ -114,7 +115,6 @@ fn what_is_damaged_is_set_aside_and_the_server_starts_without_it() {
         let aside = state.0.with_file_name(aside);
         assert_eq!(fs::read(&aside).expect("what was set aside"), bytes);
         fs::remove_file(aside).expect("what was set aside");
-        assert_eq!(server.write("room", "anew"), 1);
         server.signal(Signal::KILL);
         server.wait();
     }

@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use slab::Slab;
-
 use super::channel::{Channel, Member, Retention};
 use super::connection::{CHANNELS_PER_CONNECTION_MAX, Connection, Credentials};
 use super::ids::{Auth, Epoch};
 use super::memory::Holding;
 use super::message::{Content, Reason};
+use super::pages::Pages;
 use super::pair::LogName;
 use super::reader::{Reader, ReaderKey};
 use super::resting_ids::RestingIds;
@@ -57,6 +56,8 @@ pub enum Refusal {
     WrongAuth,
     /// The connection is in [`CHANNELS_PER_CONNECTION_MAX`] channels already.
     TooManyChannels,
+    /// [`READS_PER_CONNECTION_MAX`](super::READS_PER_CONNECTION_MAX) reads wait with the connection already.
+    TooManyReads,
     /// One channel more than the operator allows.
     OverCapacity,
     /// No memory for what the call would add, and no history left that could make room.
@@ -131,11 +132,11 @@ pub struct Hub {
     pub(super) scratch: Vec<u8>,
     pub(super) timeout_ms: u64,
     pub(super) grace_ms: u64,
-    pub(super) channels: Slab<Channel>,
+    pub(super) channels: Pages<Channel>,
     /// Names come from strangers: `std`'s `SipHash` with a random key cannot be flooded.
     pub(super) names: HashMap<Box<str>, u32>,
     pub(super) resting_ids: RestingIds,
-    pub(super) connections: Slab<Connection>,
+    pub(super) connections: Pages<Connection>,
     pub(super) numbers: HashMap<u64, u32>,
     pub(super) last_number: u64,
     /// What all channels hold.
@@ -143,6 +144,8 @@ pub struct Hub {
     pub(super) tally: Tally,
     /// What reads that wait on several channels take for them, in bytes.
     pub(super) seats: usize,
+    /// The place of the channel that is looked at next where room has to be made.
+    pub(super) hand: u32,
     /// Bytes held for clients outside of the hub.
     pub(super) outside: usize,
     pub(super) readers: Slots<Reader>,
@@ -164,15 +167,16 @@ impl Hub {
             scratch: Vec::new(),
             timeout_ms: millis(config.connection_timeout),
             grace_ms: millis(config.close_grace),
-            channels: Slab::new(),
+            channels: Pages::new(),
             names: HashMap::new(),
             resting_ids: RestingIds::new(config.resting_key),
-            connections: Slab::new(),
+            connections: Pages::new(),
             numbers: HashMap::new(),
             last_number: 0,
             held: Holding::default(),
             tally: Tally::default(),
             seats: 0,
+            hand: 0,
             outside: 0,
             readers: Slots::default(),
             wheel: TimerWheel::new(Millis(0)),
@@ -209,8 +213,8 @@ impl Hub {
     ) -> Result<u64, Refusal> {
         let sender = self.authenticate_maybe(credentials)?;
         let spot = self.spot(log);
-        self.room_for(&[spot])?;
-        self.memory_for(text.len() + SAYING_MEMORY)?;
+        self.room_for(now.mono, &[spot])?;
+        self.memory_for(now.mono, text.len() + SAYING_MEMORY, &[spot])?;
         let channel = self.channel_at(spot, log, now.mono);
         let from = sender.map(|place| self.connections[place as usize].number);
         let id = self.append(now, channel, Content::Message { from, text });
@@ -237,8 +241,8 @@ impl Hub {
                 Some(place)
             }
         };
-        self.room_for(&[spot])?;
-        self.memory_for(3 * (text.len() + SAYING_MEMORY))?;
+        self.room_for(now.mono, &[spot])?;
+        self.memory_for(now.mono, 3 * (text.len() + SAYING_MEMORY), &[spot])?;
         let channel = self.channel_at(spot, log, now.mono);
         let place = match (known, who) {
             (None, Who::New(auth)) => self.connect(auth, now.mono),
@@ -278,7 +282,7 @@ impl Hub {
         if let (Some(position), Some(channel)) = (position, channel) {
             connection.channels.remove(position);
             let from = connection.number;
-            self.room_for_words(text, 1);
+            self.room_for_words(now.mono, text, 1);
             self.append(now, channel, Content::Goodbye { from, reason: Reason::Left, text });
         }
         self.touch(Some(place), now.mono);

@@ -30,6 +30,9 @@ impl RestingIds {
 
     /// Keeps what a dropped channel would have given next.
     pub(super) fn rest(&mut self, name: &str, next_id: u64) {
+        if next_id <= 1 {
+            return;
+        }
         let place = self.place(name);
         self.is_untouched = false;
         self.next_ids[place] = self.next_ids[place].max(next_id);

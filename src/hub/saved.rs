@@ -167,10 +167,10 @@ impl Hub {
         }
         let mut ordinals = HashMap::new();
         for (ordinal, (place, channel)) in self.channels.iter().enumerate() {
-            ordinals.insert(place as u32, ordinal as u32);
+            ordinals.insert(place, ordinal as u32);
             take(&Saved::Channel(channel.saved(now.mono)))?;
         }
-        for (_, connection) in &self.connections {
+        for (_, connection) in self.connections.iter() {
             take(&Saved::Connection(connection.saved(now.mono.after(reads_end_ms), &ordinals)))?;
         }
         Ok(())
@@ -297,7 +297,7 @@ impl Restoring {
         channel.trim_to(self.hub.retention.messages);
         self.members_to_come += channel.members.len();
         self.hub.held.change(Holding::default(), channel.holds());
-        let place = self.hub.channels.insert(channel) as u32;
+        let place = self.hub.channels.insert(channel);
         self.hub.names.insert(log.as_str().into(), place);
         self.hub.watch_channel(place);
         self.channels.push(place);
@@ -322,7 +322,7 @@ impl Restoring {
             connection.channels.push(place);
         }
         self.members_to_come -= connection.channels.len();
-        let place = self.hub.connections.insert(connection) as u32;
+        let place = self.hub.connections.insert(connection);
         self.hub.numbers.insert(number, place);
         self.hub.watch_connection(place);
         Ok(())

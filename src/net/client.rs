@@ -2,6 +2,8 @@
 
 use std::io;
 
+use super::budget::Time;
+use super::conversation::Event;
 use super::outbox::{Flush, Outbox, send};
 use super::socket::Socket;
 use crate::api::{Address, Payload, Presentation};
@@ -63,6 +65,8 @@ pub(super) struct Client<S> {
     pub(super) peer_closed: bool,
     /// On the list of clients to go on with in the next turn.
     pub(super) is_ready: bool,
+    /// What happened to it that a turn had no time for.
+    pub(super) late: Option<Event>,
     /// Accepted only to be told that there is no room.
     pub(super) is_refused: bool,
     /// It came by the admin door.
@@ -71,6 +75,23 @@ pub(super) struct Client<S> {
     pub(super) is_proxy: bool,
     /// Nothing for a Unix socket.
     pub(super) address: Option<Address>,
+}
+
+/// What became of an answer to a read that waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delivery {
+    Tried(Flush),
+    /// It waits for a turn that has time for it.
+    Held,
+}
+
+impl Delivery {
+    pub(super) fn flush(self) -> Flush {
+        match self {
+            Self::Tried(flush) => flush,
+            Self::Held => Flush::Blocked { any: false },
+        }
+    }
 }
 
 /// What came of a look at the socket.
@@ -93,6 +114,7 @@ impl<S: Socket> Client<S> {
             can_read: false,
             peer_closed: false,
             is_ready: false,
+            late: None,
             is_refused: false,
             is_operator: false,
             is_proxy,
@@ -144,6 +166,19 @@ impl<S: Socket> Client<S> {
         }
         self.outbox = Some(Box::new(Outbox::of(payload, sent)));
         Ok(Flush::Blocked { any: sent > 0 })
+    }
+
+    /// Sends something if there is `time`, or has it wait without a try.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::send`].
+    pub(super) fn deliver(&mut self, payload: &Payload<'_>, time: Time) -> io::Result<Delivery> {
+        if time == Time::Left || self.outbox.is_some() {
+            return self.send(payload).map(Delivery::Tried);
+        }
+        self.outbox = Some(Box::new(Outbox::of(payload, 0)));
+        Ok(Delivery::Held)
     }
 
     /// Sends what waits to be sent.

@@ -1,11 +1,14 @@
 //! All clients: who is there, who has a deadline, who is to be gone on with, who is to be reaped.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::mem;
 
-use super::client::{Client, State};
+use super::budget::{Budget, Time};
+use super::client::{Client, Delivery, State};
+use super::conversation::Event;
 use super::following::Following;
+use super::lanes::Lanes;
 use super::service::Census;
 use super::socket::Socket;
 use crate::api::Address;
@@ -19,7 +22,13 @@ pub(super) struct Clients<S> {
     /// One timer for each client at most, by place.
     wheel: TimerWheel<u32>,
     /// Those whose work a budget cut short, or who have input that arrived while they waited.
-    ready: Vec<Key>,
+    ready: VecDeque<Key>,
+    /// Those to whom something happened that a turn had no time for.
+    late: VecDeque<Key>,
+    /// Those whose answers a turn had no time to send.
+    pub(super) lanes: Lanes,
+    /// How much more this turn may do.
+    pub(super) budget: Budget,
     closing: Vec<Key>,
     /// Those that are to be lost once the delivery at hand is done.
     doomed: Vec<Key>,
@@ -44,7 +53,10 @@ impl<S: Socket> Clients<S> {
             slots: Slots::default(),
             streams: Slots::default(),
             wheel: TimerWheel::new(now),
-            ready: Vec::new(),
+            ready: VecDeque::new(),
+            late: VecDeque::new(),
+            lanes: Lanes::default(),
+            budget: Budget::default(),
             closing: Vec::new(),
             doomed: Vec::new(),
             overloaded: Vec::new(),
@@ -213,23 +225,65 @@ impl<S: Socket> Clients<S> {
         let client = self.the(key);
         if !client.is_ready {
             client.is_ready = true;
-            self.ready.push(key);
+            self.ready.push_back(key);
         }
     }
 
-    pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+    /// A turn begins.
+    pub(super) fn begin_turn(&mut self) {
+        self.budget.begin_turn(!self.late.is_empty() || self.ready.len() > 1);
     }
 
-    /// Those that are ready now; others that become so meanwhile are for the turn after.
-    pub(super) fn take_ready(&mut self) -> Vec<Key> {
-        let ready = mem::take(&mut self.ready);
-        for key in &ready {
-            if let Some(client) = self.slots.get_mut(*key) {
-                client.is_ready = false;
+    /// How many are ready. Those that become so meanwhile stand behind them, for the turn after.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// The one that has been ready longest, if it is still there.
+    pub(super) fn pop_ready(&mut self) -> Option<Key> {
+        let key = self.ready.pop_front()?;
+        self.slots.get_mut(key)?.is_ready = false;
+        Some(key)
+    }
+
+    /// Keeps what happened to a client for when there is time.
+    pub(super) fn hear_later(&mut self, key: Key, event: Event) {
+        let client = self.the(key);
+        if let Some(late) = &mut client.late {
+            late.add(event);
+        } else {
+            client.late = Some(event);
+            self.late.push_back(key);
+        }
+    }
+
+    /// Whether there is more to do than there was time for.
+    pub(super) fn has_work(&self) -> bool {
+        !(self.ready.is_empty() && self.late.is_empty() && self.lanes.is_empty())
+    }
+
+    /// To whom something happened first of those for whom there was no time, and what.
+    pub(super) fn pop_late(&mut self) -> Option<(Key, Event)> {
+        while let Some(key) = self.late.pop_front() {
+            if let Some(event) = self.slots.get_mut(key).and_then(|client| client.late.take()) {
+                return Some((key, event));
             }
         }
-        ready
+        None
+    }
+
+    /// Whether a read that waited is sent its answer in this turn: there is time for it, and those before it in its lane
+    /// were sent theirs.
+    pub(super) fn time_for(&self, lane: u32) -> Time {
+        if self.lanes.has(lane) { Time::Spent } else { self.budget.for_delivery() }
+    }
+
+    /// An answer of so many bytes was delivered to a client, or is to be.
+    pub(super) fn delivered(&mut self, key: Key, lane: u32, bytes: usize, delivery: Delivery) {
+        match delivery {
+            Delivery::Tried(_) => self.budget.sent(bytes),
+            Delivery::Held => self.lanes.push(lane, key),
+        }
     }
 
     /// Has the client lost, with all that follows from it, once the hub can be told.
@@ -266,7 +320,7 @@ impl<S: Socket> Clients<S> {
             refused: self.refused,
             streams: self.streams.len(),
             timers: self.wheel.len(),
-            ready: self.ready.len(),
+            ready: self.ready.len() + self.late.len() + self.lanes.len(),
             addresses: self.per_address.len(),
             memory: self.memory,
             ..Census::default()

@@ -6,6 +6,7 @@ use std::io;
 use std::mem;
 use std::net::IpAddr;
 
+use super::budget::{Budget, Time};
 use super::client::{Client, Incoming, Input, Next, State};
 use super::clients::Clients;
 use super::following::{Backlog, tell};
@@ -59,6 +60,16 @@ pub struct Event {
     pub is_broken: bool,
 }
 
+impl Event {
+    /// Another one of the same socket, before anybody looked at this one.
+    pub(super) fn add(&mut self, later: Self) {
+        self.is_readable |= later.is_readable;
+        self.is_writable |= later.is_writable;
+        self.is_closed |= later.is_closed;
+        self.is_broken |= later.is_broken;
+    }
+}
+
 /// Why no more requests are taken from a client in this step.
 pub(super) enum Stop {
     /// All that is there was handled, or more has to come first.
@@ -107,6 +118,7 @@ impl<S: Socket> Conversation<S> {
     /// A turn begins.
     pub(super) fn set_time(&mut self, now: Now) {
         self.now = now;
+        self.clients.begin_turn();
         self.api.set_time(now);
         self.hub.set_outside(self.clients.memory() + self.api.encoded_bytes());
     }
@@ -152,6 +164,25 @@ impl<S: Socket> Conversation<S> {
         self.send_out(key, &Stop::Ends(Next::Linger));
     }
 
+    /// Tells somebody why there is no room, and closes at once: there is no room either for those who take their time. What
+    /// was sent already is read, since a close on top of it would be a reset, which may overtake the answer.
+    pub(super) fn brush_off(&mut self, mut socket: S, error: Error) {
+        let _ = socket.read(&mut self.buffer);
+        self.api.turn_away(error, &mut self.out);
+        let _ = socket.write(&self.out);
+        self.out.clear();
+        let _ = socket.shut_down_writing();
+    }
+
+    /// The same for a client that was just taken in.
+    pub(super) fn dismiss_with(&mut self, key: Key, error: Error) {
+        self.api.turn_away(error, &mut self.out);
+        // Nothing waits before it, and what does not fit now never will.
+        let _ = self.clients.the(key).send(&Payload::Private(&self.out));
+        self.out.clear();
+        self.lose(key);
+    }
+
     /// Puts an error in the place of an answer. What an operator asks is not counted.
     fn refuse(&mut self, key: Key, error: Error) {
         if self.clients.the(key).is_operator {
@@ -164,6 +195,14 @@ impl<S: Socket> Conversation<S> {
     /// Something happened to a client.
     pub(super) fn hear(&mut self, key: Key, event: Event) {
         let Some(client) = self.clients.get_mut(key) else { return };
+        if client.late.is_some() || self.clients.budget.for_clients() == Time::Spent {
+            return self.clients.hear_later(key, event);
+        }
+        self.attend(key, event);
+    }
+
+    fn attend(&mut self, key: Key, event: Event) {
+        let client = self.clients.the(key);
         client.can_read |= event.is_readable;
         client.peer_closed |= event.is_closed;
         match &client.state {
@@ -196,11 +235,34 @@ impl<S: Socket> Conversation<S> {
         }
     }
 
-    /// Goes on with the clients whose work was cut short.
+    /// Goes on with the clients whose work was cut short, and with what happened that there was no time for.
     pub(super) fn go_on_with_ready(&mut self) {
-        for key in self.clients.take_ready() {
-            self.go_on(key);
-            self.mind_memory(key);
+        for _ in 0..self.clients.ready() {
+            if self.clients.budget.for_ready() == Time::Spent {
+                break;
+            }
+            if let Some(key) = self.clients.pop_ready() {
+                self.go_on(key);
+                self.mind_memory(key);
+            }
+        }
+        while self.clients.budget.for_clients() == Time::Left
+            && let Some((key, event)) = self.clients.pop_late()
+        {
+            self.attend(key, event);
+        }
+    }
+
+    /// Sends answers that earlier turns had no time for, as long as there is `time`.
+    fn send_late(&mut self, time: fn(&Budget) -> Time) {
+        while time(&self.clients.budget) == Time::Left
+            && let Some(key) = self.clients.lanes.pop()
+        {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            let bytes = client.backlog().unwrap_or(0);
+            self.clients.budget.sent(bytes);
+            self.drain(key);
+            self.clients.count_memory(key);
         }
     }
 
@@ -233,8 +295,10 @@ impl<S: Socket> Conversation<S> {
     /// The end of a turn: what it brought is delivered, and those who left are reaped.
     pub(super) fn end_turn(&mut self) {
         loop {
+            self.send_late(Budget::for_late_delivery);
             let Self { hub, api, clients, patience, now, .. } = self;
             hub.deliver(*now, |wake| answer_waiting(api, clients, *patience, *now, &wake));
+            self.send_late(Budget::for_delivery);
             for key in self.clients.take_overloaded() {
                 self.put_off(key);
             }
@@ -339,7 +403,11 @@ impl<S: Socket> Conversation<S> {
         let result = if client.can_read { client.read(&mut self.buffer) } else { Ok(Input::Nothing) };
         let is_over = client.peer_closed && !client.can_read;
         match result {
-            Ok(_) if !is_over => {
+            Ok(input) if !is_over => {
+                if let Input::Bytes(length) = input {
+                    self.clients.budget.handled(length);
+                }
+                let client = self.clients.the(key);
                 if client.can_read {
                     self.clients.make_ready(key);
                 }
@@ -350,6 +418,7 @@ impl<S: Socket> Conversation<S> {
 
     /// Takes requests, or frames, from a client: first those held, then what one read brings.
     fn serve(&mut self, key: Key) {
+        self.clients.budget.begin_client();
         let mut held = self.clients.the(key).incoming.take();
         let was_held = held.is_some();
         let (mut handled, mut stop) = match &mut held {
@@ -389,6 +458,7 @@ impl<S: Socket> Conversation<S> {
         let Input::Bytes(length) = self.clients.the(key).read(buffer)? else {
             return Ok((0, Stop::NeedsInput));
         };
+        self.clients.budget.came(length);
         let fresh = &mut buffer[..length];
         if let Some(held) = held {
             held.bytes.extend_from_slice(fresh);
@@ -451,6 +521,7 @@ impl<S: Socket> Conversation<S> {
                 },
             };
             taken += length;
+            let answered = self.out.len();
             let outcome = if is_operator {
                 let clients = self.clients.served();
                 let Self { api, hub, metrics, out, .. } = self;
@@ -458,6 +529,7 @@ impl<S: Socket> Conversation<S> {
             } else {
                 self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out)
             };
+            self.clients.budget.handled(self.out.len() - answered);
             match outcome {
                 Outcome::Waits { reader, presentation, wait_ms } => {
                     self.clients.the(key).state = State::Waiting { reader, presentation };
@@ -474,10 +546,15 @@ impl<S: Socket> Conversation<S> {
                     let may_send = taken < bytes.len() || client.can_read;
                     return (taken, Stop::Ends(if may_send { Next::Linger } else { Next::Close }));
                 }
-                Outcome::Answered(_) if self.out.len() >= ANSWERS_BYTES_A_TURN => return (taken, Stop::Yields),
+                Outcome::Answered(_) if self.has_its_share() => return (taken, Stop::Yields),
                 Outcome::Answered(_) => {}
             }
         }
+    }
+
+    /// Whether the client whose requests are handled now has had its share of the turn.
+    pub(super) fn has_its_share(&self) -> bool {
+        self.out.len() >= ANSWERS_BYTES_A_TURN || self.clients.budget.for_client() == Time::Spent
     }
 
     /// Sends the answers that gathered, and sees what the client is at then.
@@ -551,6 +628,7 @@ impl Incoming {
 /// Answers a read that waited, or tells one that stays.
 fn answer_waiting<S: Socket>(api: &mut Api, clients: &mut Clients<S>, patience: Patience, now: Now, wake: &Wake<'_>) {
     let key = Key::from_bits(wake.client);
+    let time = clients.time_for(wake.channel);
     let Some(client) = clients.get_mut(key) else { return };
     let presentation = match &mut client.state {
         State::Waiting { presentation, .. } => presentation.take(),
@@ -560,20 +638,21 @@ fn answer_waiting<S: Socket>(api: &mut Api, clients: &mut Clients<S>, patience: 
     };
     client.state = State::Reading;
     let (payload, persistence) = api.wake(wake, presentation.as_deref());
-    let Ok(flush) = client.send(&payload) else {
+    let Ok(delivery) = client.deliver(&payload, time) else {
         client.state = State::Closing;
         clients.reap_later(key);
         return;
     };
-    if flush != Flush::Drained {
-        clients.count_memory(key);
-    }
-    let client = clients.the(key);
     let next = match persistence {
         Persistence::Closes if client.has_input() => Next::Linger,
         Persistence::Closes => Next::Close,
         Persistence::Stays | Persistence::StaysIfTold => Next::Read,
     };
+    let flush = delivery.flush();
+    clients.delivered(key, wake.channel, payload.bytes().len(), delivery);
+    if flush != Flush::Drained {
+        clients.count_memory(key);
+    }
     settle(clients, patience, now, key, next, flush);
 }
 

@@ -109,6 +109,14 @@ impl Door {
         self.is_given_away = true;
     }
 
+    /// Its port, if it is a TCP one.
+    pub(super) fn port(&self) -> Option<u16> {
+        match &self.binding {
+            Binding::Tcp(listener) => listener.local_addr().ok().map(|address| address.port()),
+            Binding::Unix(..) => None,
+        }
+    }
+
     /// For the poll to watch.
     pub(super) fn source(&mut self) -> &mut dyn Source {
         match &mut self.binding {

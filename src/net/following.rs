@@ -1,8 +1,8 @@
 //! Streams: reads that stay, and what is said on them both ways.
 
-use super::client::{Next, State};
+use super::client::{Delivery, Next, State};
 use super::clients::Clients;
-use super::conversation::{ANSWERS_BYTES_A_TURN, Conversation, Event, Patience, Stop, settle};
+use super::conversation::{Conversation, Event, Patience, Stop, settle};
 use super::outbox::Flush;
 use super::socket::Socket;
 use crate::api::{Api, Payload, Stream, Transport};
@@ -119,7 +119,10 @@ impl<S: Socket> Conversation<S> {
                 Ok(None) => return (taken, Stop::NeedsInput),
                 Ok(Some((frame, length))) => {
                     taken += length;
-                    self.hear_frame(key, &frame)
+                    let answered = self.out.len();
+                    let result = self.hear_frame(key, &frame);
+                    self.clients.budget.handled(self.out.len() - answered);
+                    result
                 }
                 Err(code) => Err(code),
             };
@@ -127,7 +130,7 @@ impl<S: Socket> Conversation<S> {
                 http::push_close(&mut self.out, code);
                 return (taken, Stop::Ends(Next::Linger));
             }
-            if self.out.len() >= ANSWERS_BYTES_A_TURN {
+            if self.has_its_share() {
                 return (taken, Stop::Yields);
             }
         }
@@ -136,6 +139,7 @@ impl<S: Socket> Conversation<S> {
     /// The error is the farewell that follows.
     fn hear_frame(&mut self, key: Key, frame: &Frame<'_>) -> Result<(), CloseCode> {
         let Self { clients, api, hub, out, now, .. } = self;
+        clients.budget.parses(frame.payload.len());
         let (_, following) = clients.following(key).expect("the caller looked");
         following.unanswered = 0;
         if following.fragments.is_none() {
@@ -265,18 +269,24 @@ pub(super) fn tell<S: Socket>(
     key: Key,
     wake: &Wake<'_>,
 ) {
+    let time = clients.time_for(wake.channel);
     let Some((client, following)) = clients.following(key) else { return };
     following.silent_until = now.mono.after(patience.heartbeat_ms);
     let due = following.due(patience);
     let payload = api.tell(wake, &following.stream);
     let was_blocked = client.outbox.is_some();
-    let Ok(flush) = client.send(&payload) else { return clients.doom(key) };
+    let Ok(delivery) = client.deliver(&payload, time) else { return clients.doom(key) };
+    let backlog = following.backlog(client.backlog(), was_blocked, patience.max_backlog);
+    let flush = delivery.flush();
+    clients.delivered(key, wake.channel, payload.bytes().len(), delivery);
     if wake.is_last {
         // The hub knows already. The peer of a WebSocket has a farewell to send.
         clients.leave(key, State::Reading);
         return settle(clients, patience, now, key, Next::Linger, flush);
     }
-    match following.backlog(client.backlog(), was_blocked, patience.max_backlog) {
+    match backlog {
+        // What comes meanwhile is told together, once it was sent this.
+        Backlog::Fits if delivery == Delivery::Held => clients.overload(key),
         Backlog::Fits => {}
         Backlog::OneTooLong => clients.overload(key),
         Backlog::TooMuch => return clients.doom(key),

@@ -2,6 +2,7 @@
 
 mod advice;
 mod alarm;
+mod budget;
 mod client;
 mod clients;
 mod clock;
@@ -10,6 +11,7 @@ mod door;
 mod exposition;
 mod following;
 mod handover;
+mod lanes;
 mod limits;
 mod log;
 mod metrics;

@@ -17,7 +17,8 @@ pub const ACCEPTS_A_TURN: usize = 256;
 /// How long to leave the doors alone when there are no descriptors. The backlog of the kernel holds who comes.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-/// Clients at once that are there only to read that there is no room. Those beyond are just closed.
+/// Clients at once that are there only to read that there is no room, and may take their time. Those beyond are told so too,
+/// and closed at once.
 pub const REFUSED_MAX: usize = limits::FILES_RESERVED / 2;
 
 /// Clients at once by the admin door: some scrapers, and an operator who looks. They are not to take the public's room.
@@ -102,6 +103,10 @@ impl<L: Listener> Newcomers<L> {
         self.accept_after
     }
 
+    pub(super) fn max_clients(&self) -> usize {
+        self.max_clients
+    }
+
     pub(super) fn listeners(&self) -> impl Iterator<Item = &L> {
         self.doors.iter().map(|door| &door.listener)
     }
@@ -182,7 +187,7 @@ impl<L: Listener> Newcomers<L> {
         if !has_room {
             conversation.metrics.count_refused(Refused::MaxClients);
             if conversation.clients.refused() >= REFUSED_MAX {
-                return;
+                return conversation.brush_off(socket, NO_ROOM);
             }
         }
         let key = conversation.admit(socket, address);
@@ -197,7 +202,7 @@ impl<L: Listener> Newcomers<L> {
             if conversation.clients.refused() < REFUSED_MAX {
                 conversation.turn_away(key, TOO_MANY_OF_ONE);
             } else {
-                conversation.dismiss(key);
+                conversation.dismiss_with(key, TOO_MANY_OF_ONE);
             }
         }
     }
@@ -216,13 +221,16 @@ impl<L: Listener> Newcomers<L> {
         Watched::Gone
     }
 
-    /// Closes the next arrival, for want of a descriptor, and leaves the doors alone for a while.
+    /// Tells the next arrival that there is no descriptor for it, closes it, and leaves the doors alone for a while.
     fn shed(&mut self, conversation: &mut Conversation<L::Socket>, place: usize, now: Millis, error: &io::Error) {
         // Most likely EMFILE: retrying at once would spin. The spare descriptor lets one know that it is not wanted.
         self.spare = None;
         let listener = &mut self.doors[place].listener;
-        if listener.accept().is_ok() && listener.audience() == Audience::Public {
+        if let Ok((socket, _)) = listener.accept()
+            && listener.audience() == Audience::Public
+        {
             conversation.metrics.count_refused(Refused::Descriptors);
+            conversation.brush_off(socket, NO_ROOM);
         }
         self.spare = listener.spare();
         self.accept_after = Some(now.after(ACCEPT_PAUSE_MS));

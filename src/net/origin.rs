@@ -49,13 +49,17 @@ impl Origin {
     }
 }
 
+/// What keeps a state from being read or written, and what to do about it.
+pub(super) fn fault_of(file: &StateFile, what: &str, error: &io::Error) -> StartError {
+    let path = file.path().display();
+    StartError(format!("cannot {what} the state in {path}: {error}; see to its rights, or give another --state"))
+}
+
 fn load(file: &StateFile, config: &Config) -> Result<Option<(Hub, Now)>, StartError> {
     let path = file.path().display();
-    let fault = |what: &str, error: io::Error| {
-        StartError(format!("cannot {what} the state in {path}: {error}; see to its rights, or give another --state"))
-    };
-    let kept = file.load(config, unix_ms()).map_err(|error| fault("read", error))?;
-    file.try_out().map_err(|error| fault("write", error))?;
+    let kept = file.load(config, unix_ms()).map_err(|error| fault_of(file, "read", &error))?;
+    // Once more when rights were given up; here so that nothing is bound in vain.
+    file.try_out().map_err(|error| fault_of(file, "write", &error))?;
     Ok(match kept {
         Kept::Nothing => None,
         Kept::Hub(hub, now) => {

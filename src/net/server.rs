@@ -18,7 +18,7 @@ use super::door::Door;
 use super::handover::{Clients, HandedDoor, Predecessor, SPREAD_MS, START_MS, Successor};
 use super::limits;
 use super::newcomers::{Audience, Listener};
-use super::origin::Origin;
+use super::origin::{self, Origin};
 use super::service::{Service, Wait, hub_config};
 use super::socket::OsSocket;
 use crate::hub::{Key, Millis};
@@ -54,11 +54,14 @@ pub struct Server {
     alarm: Alarm,
     clock: Clock,
     doors: usize,
+    ports: Vec<u16>,
     service: Service<Door>,
     state_file: Option<StateFile>,
     /// The process that served before, while it still has clients.
     predecessor: Option<Predecessor>,
     successor: Option<Succession>,
+    /// It listens where newcomers look for it, and tells them what to try.
+    greets: bool,
 }
 
 /// A process that is to serve instead of this one.
@@ -98,18 +101,6 @@ impl Server {
             doors.push(door);
         }
         let max_clients = if options.max_clients == 0 { files_allow } else { options.max_clients.min(files_allow) };
-        let doors_count = doors.len();
-        let mut service = Service::with_hub(options, (hub, now), doors, max_clients, fill_random);
-        if options.admin_listen.is_some() {
-            service.watch_process();
-        }
-        let mut server =
-            Self { poll, signals, alarm, clock, doors: doors_count, service, state_file, predecessor, successor: None };
-        server.begin().map_err(|error| StartError(format!("cannot begin to serve: {error}")))?;
-        if options.has_default_doors() {
-            let _ = io::stderr().write_all(TRY_IT.as_bytes());
-        }
-        log::info!("started, for up to {max_clients} clients");
         let wanted = if options.max_clients == 0 { CLIENTS_FEW } else { options.max_clients };
         if files_allow < wanted {
             let files = limits::files();
@@ -117,11 +108,52 @@ impl Server {
                 "the limit on open files, {files}, is low: `ulimit -n 20000`, or LimitNOFILE= in the unit, lets more in"
             );
         }
-        Ok(server)
+        let doors_count = doors.len();
+        let ports = doors.iter().filter_map(Door::port).collect();
+        let mut service = Service::with_hub(options, (hub, now), doors, max_clients, fill_random);
+        if options.admin_listen.is_some() {
+            service.watch_process();
+        }
+        Ok(Self {
+            poll,
+            signals,
+            alarm,
+            clock,
+            doors: doors_count,
+            ports,
+            service,
+            state_file,
+            predecessor,
+            successor: None,
+            greets: options.has_default_doors(),
+        })
+    }
+
+    /// The TCP ports it listens on.
+    #[must_use]
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
     }
 
     /// From here on this process serves, and no other: one that did until now has stopped to.
-    fn begin(&mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], where the state cannot be kept, or the process before does not give way.
+    pub fn begin(&mut self) -> Result<(), StartError> {
+        if let Some(file) = &self.state_file {
+            file.try_out().map_err(|error| origin::fault_of(file, "write", &error))?;
+        }
+        self.take_over().map_err(|error| StartError(format!("cannot begin to serve: {error}")))?;
+        if self.greets {
+            // Whoever closed our standard error does not want to know.
+            let _ = io::stderr().write_all(TRY_IT.as_bytes());
+        }
+        log::info!("started, for up to {} clients", self.service.max_clients());
+        Ok(())
+    }
+
+    fn take_over(&mut self) -> io::Result<()> {
         if let Some(predecessor) = &mut self.predecessor {
             predecessor.wait_for_go()?;
             let file = predecessor.as_fd().as_raw_fd();

@@ -75,7 +75,7 @@ pub struct Census {
     pub streams: usize,
     /// Clients' timers that are set.
     pub timers: usize,
-    /// Clients to go on with in the next turn.
+    /// Clients to go on with in the next turn, for whatever there was no time for.
     pub ready: usize,
     /// Addresses that are counted.
     pub addresses: usize,
@@ -162,7 +162,7 @@ impl<L: Listener> Service<L> {
     /// How long the next turn has time.
     #[must_use]
     pub fn wait(&self) -> Wait {
-        if self.newcomers.are_there() || self.conversation.clients.has_ready() {
+        if self.newcomers.are_there() || self.conversation.clients.has_work() {
             return Wait::Not;
         }
         let dismissal = self.leaving.as_ref().filter(|leaving| !leaving.waiting.is_empty());
@@ -182,6 +182,12 @@ impl<L: Listener> Service<L> {
     #[must_use]
     pub fn hub(&self) -> (&Hub, Now) {
         (&self.conversation.hub, self.conversation.now)
+    }
+
+    /// How many clients it serves at once.
+    #[must_use]
+    pub fn max_clients(&self) -> usize {
+        self.newcomers.max_clients()
     }
 
     /// Where clients come in.

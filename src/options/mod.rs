@@ -1,7 +1,7 @@
 //! The command line and the environment, made into [`Options`].
 //!
-//! One table says of every option its name, its default and what it sets; parsing, `--help` and the
-//! names of the environment variables all come from it.
+//! One table, [`SPECS`], says of every option its name, its default and what it sets; parsing, `--help`, the names of
+//! the environment variables and the manual page all come from it.
 
 mod values;
 
@@ -15,7 +15,7 @@ use log::LevelFilter;
 
 use crate::api::{AllowOrigin, Network, Proxies};
 
-use values::{above_zero, address, count, duration, level, network, origin, path, size, switch};
+use values::{above_zero, address, count, duration, level, name, network, origin, path, size, switch};
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +84,10 @@ pub struct Options {
     pub demo: bool,
     /// Where the hub is kept from a stop to the next start.
     pub state: Option<PathBuf>,
+    /// Whom root becomes: `USER` or `USER:GROUP`.
+    pub user: Option<String>,
+    /// Whether the process confines itself.
+    pub sandbox: bool,
     /// What is logged.
     pub log: LevelFilter,
 }
@@ -102,24 +106,32 @@ pub enum Command {
 pub struct BadOption(pub String);
 
 /// What an option takes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Takes {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
     /// Nothing; in the environment yes or no.
     Nothing,
+    /// A value of this kind: `TIME`, `SIZE`, …
     One(&'static str),
-    /// May be repeated; in the environment separated by commas.
+    /// The same, and may be repeated; in the environment separated by commas.
     Several(&'static str),
 }
 
-struct Spec {
-    name: &'static str,
-    takes: Takes,
-    default: &'static str,
-    help: &'static str,
+/// An option, as far as it can be told in a table.
+#[derive(Debug)]
+pub struct Spec {
+    /// Without the dashes.
+    pub name: &'static str,
+    /// What follows it.
+    pub takes: Takes,
+    /// As it would be written in the environment; empty for none.
+    pub default: &'static str,
+    /// What it sets, in one line without a full stop.
+    pub help: &'static str,
     set: fn(&mut Options, &str) -> Result<(), String>,
 }
 
-const SPECS: &[Spec] = &[
+/// All options, in the order in which they are told.
+pub const SPECS: &[Spec] = &[
     Spec {
         name: "listen",
         takes: Takes::Several("ADDR"),
@@ -282,6 +294,20 @@ const SPECS: &[Spec] = &[
         set: |options, text| put(&mut options.state, path(text)),
     },
     Spec {
+        name: "user",
+        takes: Takes::One("NAME"),
+        default: "",
+        help: "whom root becomes once bound: NAME, NAME:GROUP, UID:GID",
+        set: |options, text| put(&mut options.user, name(text).map(Some)),
+    },
+    Spec {
+        name: "no-sandbox",
+        takes: Takes::Nothing,
+        default: "off",
+        help: "keep capabilities, and do without Landlock",
+        set: |options, text| put(&mut options.sandbox, switch(text).map(|is_set| !is_set)),
+    },
+    Spec {
         name: "log",
         takes: Takes::One("LEVEL"),
         default: "info",
@@ -338,6 +364,8 @@ impl Options {
             allow_origin: Vec::new(),
             demo: true,
             state: None,
+            user: None,
+            sandbox: true,
             log: LevelFilter::Info,
         };
         for spec in SPECS {
@@ -368,7 +396,9 @@ impl Spec {
         }
     }
 
-    fn variable(&self) -> String {
+    /// The environment variable that sets it too.
+    #[must_use]
+    pub fn variable(&self) -> String {
         format!("SPEAK_{}", self.name.replace('-', "_").to_ascii_uppercase())
     }
 }
@@ -477,7 +507,7 @@ mod tests {
         assert_eq!(options.close_grace, Duration::ZERO);
         assert_eq!((options.history, options.max_message, options.max_reply), (100, 65_536, 1 << 20));
         assert_eq!(options.allow_origin(), AllowOrigin::Any);
-        assert!(options.demo);
+        assert!(options.demo && options.sandbox && options.user.is_none());
     }
 
     #[test]
@@ -516,6 +546,8 @@ mod tests {
             (&["--allow-origin", "example.org"], "--allow-origin"),
             (&["--allow-origin", "https://a/b"], "--allow-origin"),
             (&["--no-demo=x"], "--no-demo"),
+            (&["--no-sandbox=x"], "--no-sandbox"),
+            (&["--user", ""], "--user"),
         ];
         for (arguments, named) in cases {
             let BadOption(line) = parsed(arguments, &[]).unwrap_err();

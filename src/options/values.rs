@@ -108,6 +108,10 @@ pub(super) fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
+pub(super) fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("needs a name".into()) } else { Ok(text.to_owned()) }
+}
+
 pub(super) fn level(text: &str) -> Result<LevelFilter, String> {
     match text {
         "error" => Ok(LevelFilter::Error),

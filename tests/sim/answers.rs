@@ -213,16 +213,21 @@ impl Model {
         for channel in 0..self.channels.len() {
             if self.lingers_until(channel).is_some_and(|at_ms| at_ms <= now_ms) {
                 self.tally.count("channel dropped");
-                self.channels[channel].exists = false;
-                self.resting_ids.push(self.next_id(channel));
+                self.forget(channel);
             }
         }
         let ties = next_ids.into_iter().enumerate().map(|(channel, from_id)| Tie { channel, from_id });
         ties.filter(|tie| self.next_id(tie.channel) > tie.from_id + 1).collect()
     }
 
+    /// Of a channel that is forgotten its ids alone are kept.
+    pub(super) fn forget(&mut self, channel: usize) {
+        self.channels[channel].exists = false;
+        self.resting_ids.push(self.next_id(channel));
+    }
+
     /// When a channel is forgotten; `None` while there is something in it.
-    fn lingers_until(&self, channel: usize) -> Option<u64> {
+    pub(super) fn lingers_until(&self, channel: usize) -> Option<u64> {
         let is_empty = self.exists(channel)
             && self.retained(channel).next().is_none()
             && self.readers(channel) == 0
