@@ -2,7 +2,7 @@
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Packages of Debian that the tests use, as PROGRAM:PACKAGE.
-TEST_TOOLS := strace:strace python3:python3 nginx:nginx-light chromium:chromium node:nodejs npm:npm
+TEST_TOOLS := strace:strace curl:curl python3:python3 nginx:nginx-light haproxy:haproxy caddy:caddy systemd-analyze:systemd chromium:chromium node:nodejs npm:npm
 BLACK_BOX := $(shell grep -l '^mod common;' tests/*.rs)
 WRK_TOOLS := wrk:wrk nginx:nginx-light
 CHECK_TOOLS := valgrind:valgrind strace:strace
@@ -42,6 +42,7 @@ test: ## all tests; installs what they need, from Debian, and from npm and PyPI 
 	cargo test --locked
 	cargo build --locked
 	tests/conformance/run.sh target/debug/speak
+	tests/conformance/openapi/run.sh target/debug/speak
 	cd tests/browser && npm ci --no-audit --no-fund && SPEAK_BIN=$(CURDIR)/target/debug/speak npm test
 	python3 tests/secrets.py $(LOGS)
 
@@ -61,15 +62,16 @@ audit: ## the dependencies: licences, sources, build scripts, and known faults b
 musl: ## one static program, in target/$(MUSL)/release; MUSL=aarch64-unknown-linux-musl for another processor
 	dist/musl.sh $(MUSL)
 
-musl-test: musl ## is it static, small, does it run alone; and the black-box tests against it
+musl-test: musl ## is it static, small, does it run alone, and as in a container; and the black-box tests against it
 	dist/check.sh $(STATIC)
+	dist/container-check.sh $(STATIC)
 	SPEAK_BIN=$(CURDIR)/$(STATIC) cargo test --locked $(patsubst tests/%.rs,--test %,$(BLACK_BOX))
 
 dist: musl ## the static program packed: target/dist/speak-VERSION-….tar.gz and .deb; the same bytes each time
 	dist/pack.sh $(MUSL)
 
-sim: ## the simulation of the hub beside its model: SEEDS=5000, or SPEAK_SIM_SEED=7 to replay one
-	SPEAK_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim -- --nocapture
+sim: ## the simulations, of the hub beside its model and of the network: SEEDS=5000, or SPEAK_SIM_SEED=7 to replay one
+	SPEAK_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim --test net_sim -- --nocapture
 
 fuzz: fuzz-tools ## look for faults: TARGET=request (chunked, form, frame, session), SECONDS=60; installs cargo-fuzz
 	mkdir -p $(FUZZ)/work/$(TARGET)

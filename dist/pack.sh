@@ -18,7 +18,7 @@ umask 022
 rm -rf "$OUT"
 mkdir -p "$OUT/$NAME"
 cargo run --quiet --locked --example man >"$OUT/speak.1"
-cp README.md LICENSE dist/speak.service "$OUT/speak.1" "target/$TARGET/release/speak" "$OUT/$NAME"
+cp README.md LICENSE dist/speak.service dist/sockets/*.socket "$OUT/speak.1" "target/$TARGET/release/speak" "$OUT/$NAME"
 chmod 644 "$OUT/$NAME"/*
 chmod 755 "$OUT/$NAME/speak"
 tar --create --format=ustar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \

@@ -3,11 +3,12 @@
 #![deny(unsafe_code)]
 
 mod memory;
+mod passed;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use speak::net::{self, Server, StartError};
+use speak::net::{self, Passed, Server, StartError};
 use speak::options::{self, BadOption, Command, Options};
 use speak::sandbox::Sandbox;
 
@@ -24,8 +25,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let passed = passed::sockets();
     net::start_log(options.log);
-    match start(&options) {
+    match passed.and_then(|passed| start(&options, passed)) {
         Ok(server) => server.run(),
         Err(StartError(line)) => {
             let _ = writeln!(std::io::stderr(), "speak: {line}");
@@ -35,9 +37,9 @@ fn main() -> ExitCode {
 }
 
 /// What needs rights comes first; the server that comes of it has given them up.
-fn start(options: &Options) -> Result<Server, StartError> {
+fn start(options: &Options, passed: Vec<Passed>) -> Result<Server, StartError> {
     let sandbox = Sandbox::plan(options).map_err(StartError)?;
-    let mut server = Server::start(options)?;
+    let mut server = Server::start(options, passed)?;
     sandbox.enter(server.ports()).map_err(StartError)?;
     server.begin()?;
     Ok(server)

@@ -16,7 +16,7 @@ fn calls_act_so_only_get_and_post_make_them() {
     let server = Server::start();
     let calls = ["/write", "/read", "/introduce", "/goodbye", "/members", "/create"];
     for path in calls {
-        for method in ["PUT", "DELETE", "TRACE"] {
+        for method in ["PUT", "DELETE", "TRACE", "QUERY"] {
             let path = format!("{path}?channel=c&message=m&timeout=0");
             let answer = server.client().call(request(method, &path, &[], None));
             assert_eq!(answer.status, 405, "{method} {path}");

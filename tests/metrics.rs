@@ -326,9 +326,7 @@ fn clients_without_a_descriptor_are_counted_and_logged_once_a_second() {
     });
     let before = watched.metric(refused);
     for round in 1..=3 {
-        // Whatever it is told, it is closed.
-        let mut shed = watched.server.client();
-        while shed.take_maybe(1).is_some() {}
+        watched.server.client().response().fails_with(503, "over_capacity");
         until("it is counted", || watched.metric(refused) >= before + round);
     }
     inside.get("/health", &[]).ok();

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use common::{EventStream, Identity, Server, command, until};
+use common::{Client, EventStream, Identity, Server, command, until};
 use rustix::process::{Signal, kill_process};
 
 /// A folder of the test's own, gone when it ends.
@@ -195,6 +195,20 @@ fn an_old_process_that_is_killed_amid_an_upgrade_leaves_a_new_one_that_serves() 
         let id = server.write("room", "two");
         assert!((1..=2).contains(&id), "{id}");
     }
+}
+
+#[test]
+fn the_operators_clients_are_not_passed_on_among_the_publics() {
+    let mut command = command();
+    command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    let mut server = Server::spawn(command, 2);
+    let admin = ([127, 0, 0, 1], server.port(1)).into();
+    let mut operator = Client::connect(admin);
+    operator.get("/metrics", &[]).ok();
+    server.upgrade();
+    operator.is_closed();
+    Client::connect(admin).get("/metrics", &[]).ok();
+    server.get("/metrics", &[]).fails_with(404, "not_found");
 }
 
 #[test]

@@ -214,8 +214,8 @@ impl Api {
         self.encoded.get()
     }
 
-    /// Forgets the wake-up before, unless this one repeats it.
-    pub(super) fn begin_wake(&mut self, wake: &Wake<'_>) {
+    /// Forgets the wake-up before, unless this one repeats it. Called for every one, also where nobody is left to be told.
+    pub fn begin_wake(&mut self, wake: &Wake<'_>) {
         if !wake.is_repeat {
             self.json.clear();
             self.shared = Shared::default();

@@ -21,7 +21,7 @@ pub enum Method {
     Post,
     /// OPTIONS
     Options,
-    /// Another method of RFC 9110 or RFC 5789 (PATCH), which nothing here allows.
+    /// Another method of RFC 9110, RFC 5789 (PATCH) or RFC 10008 (QUERY), which nothing here allows.
     Other,
 }
 
@@ -160,7 +160,7 @@ fn method(token: &str) -> Result<Method, Reject> {
         "HEAD" => Ok(Method::Head),
         "POST" => Ok(Method::Post),
         "OPTIONS" => Ok(Method::Options),
-        "PUT" | "DELETE" | "CONNECT" | "TRACE" | "PATCH" => Ok(Method::Other),
+        "PUT" | "DELETE" | "CONNECT" | "TRACE" | "PATCH" | "QUERY" => Ok(Method::Other),
         _ => Err(Reject::UnknownMethod),
     }
 }

@@ -1,12 +1,13 @@
 //! One TCP connection (or Unix socket): its state and what little it holds.
 
 use std::io;
+use std::rc::Rc;
 
 use super::budget::Time;
 use super::conversation::Event;
 use super::outbox::{Flush, Outbox, send};
 use super::socket::Socket;
-use crate::api::{Address, Payload, Presentation};
+use crate::api::{Address, Encoded, Payload, Presentation};
 use crate::http::Progress;
 use crate::hub::{Key, Millis, ReaderKey, TimerId};
 
@@ -52,6 +53,8 @@ pub(super) struct Client<S> {
     pub(super) state: State,
     pub(super) incoming: Option<Box<Incoming>>,
     pub(super) outbox: Option<Box<Outbox>>,
+    /// An answer is held for it in a lane, which comes before all that stands in its outbox.
+    pub(super) is_held: bool,
     /// When it is looked at in its present state.
     pub(super) deadline: Millis,
     /// Fires at `fires_at`, which is never later than `deadline`.
@@ -78,18 +81,17 @@ pub(super) struct Client<S> {
 }
 
 /// What became of an answer to a read that waited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
     Tried(Flush),
-    /// It waits for a turn that has time for it.
-    Held,
+    /// It waits for a turn that has time for it: in a lane where it is shared, else in the client's outbox.
+    Held(Option<Rc<Encoded>>),
 }
 
 impl Delivery {
-    pub(super) fn flush(self) -> Flush {
+    pub(super) fn flush(&self) -> Flush {
         match self {
-            Self::Tried(flush) => flush,
-            Self::Held => Flush::Blocked { any: false },
+            Self::Tried(flush) => *flush,
+            Self::Held(_) => Flush::Blocked { any: false },
         }
     }
 }
@@ -107,6 +109,7 @@ impl<S: Socket> Client<S> {
             state: State::Reading,
             incoming: None,
             outbox: None,
+            is_held: false,
             deadline,
             timer: None,
             fires_at: Millis(0),
@@ -155,8 +158,8 @@ impl<S: Socket> Client<S> {
     ///
     /// What the socket says; the client is gone then.
     pub(super) fn send(&mut self, payload: &Payload<'_>) -> io::Result<Flush> {
-        if let Some(outbox) = &mut self.outbox {
-            outbox.push(payload);
+        if self.is_blocked() {
+            self.outbox.get_or_insert_default().push(payload);
             return Ok(Flush::Blocked { any: false });
         }
         let bytes = payload.bytes();
@@ -168,25 +171,63 @@ impl<S: Socket> Client<S> {
         Ok(Flush::Blocked { any: sent > 0 })
     }
 
-    /// Sends something if there is `time`, or has it wait without a try.
+    /// Sends something if there is `time`, or has it held for [`Client::release`]. What many share is held without a
+    /// buffer of the client's own.
     ///
     /// # Errors
     ///
     /// As for [`Client::send`].
     pub(super) fn deliver(&mut self, payload: &Payload<'_>, time: Time) -> io::Result<Delivery> {
-        if time == Time::Left || self.outbox.is_some() {
+        if time == Time::Left || self.is_blocked() {
             return self.send(payload).map(Delivery::Tried);
         }
-        self.outbox = Some(Box::new(Outbox::of(payload, 0)));
-        Ok(Delivery::Held)
+        Ok(Delivery::Held(match payload {
+            Payload::Shared(encoded) => {
+                self.is_held = true;
+                Some(Rc::clone(encoded))
+            }
+            Payload::Private(_) => {
+                self.outbox = Some(Box::new(Outbox::of(payload, 0)));
+                None
+            }
+        }))
     }
 
-    /// Sends what waits to be sent.
+    /// Sends what was held, and what came behind it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::send`].
+    pub(super) fn release(&mut self, held: Option<&Rc<Encoded>>) -> io::Result<Flush> {
+        self.is_held = false;
+        if let Some(encoded) = held {
+            let sent = send(&mut self.socket, encoded.bytes())?;
+            if sent < encoded.bytes().len() {
+                let mut outbox = Outbox::of(&Payload::Shared(encoded), sent);
+                if let Some(behind) = self.outbox.take() {
+                    outbox.append(*behind);
+                }
+                self.outbox = Some(Box::new(outbox));
+                return Ok(Flush::Blocked { any: sent > 0 });
+            }
+        }
+        self.flush()
+    }
+
+    /// Whether something waits to be sent, so that whatever comes has to stand behind it.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.is_held || self.outbox.is_some()
+    }
+
+    /// Sends what waits to be sent, unless it stands behind something that is held.
     ///
     /// # Errors
     ///
     /// As for [`Client::send`].
     pub(super) fn flush(&mut self) -> io::Result<Flush> {
+        if self.is_held {
+            return Ok(Flush::Blocked { any: false });
+        }
         let Some(outbox) = &mut self.outbox else { return Ok(Flush::Drained) };
         let result = outbox.flush(&mut self.socket)?;
         if result == Flush::Drained {

@@ -282,7 +282,7 @@ impl<S: Socket> Clients<S> {
     pub(super) fn delivered(&mut self, key: Key, lane: u32, bytes: usize, delivery: Delivery) {
         match delivery {
             Delivery::Tried(_) => self.budget.sent(bytes),
-            Delivery::Held => self.lanes.push(lane, key),
+            Delivery::Held(payload) => self.lanes.push(lane, (key, payload)),
         }
     }
 

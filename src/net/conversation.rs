@@ -256,12 +256,13 @@ impl<S: Socket> Conversation<S> {
     /// Sends answers that earlier turns had no time for, as long as there is `time`.
     fn send_late(&mut self, time: fn(&Budget) -> Time) {
         while time(&self.clients.budget) == Time::Left
-            && let Some(key) = self.clients.lanes.pop()
+            && let Some((key, held)) = self.clients.lanes.pop()
         {
             let Some(client) = self.clients.get_mut(key) else { continue };
-            let bytes = client.backlog().unwrap_or(0);
+            let bytes = held.as_ref().map_or(0, |held| held.bytes().len()) + client.backlog().unwrap_or(0);
+            let result = client.release(held.as_ref());
             self.clients.budget.sent(bytes);
-            self.drain(key);
+            self.was_flushed(key, &result);
             self.clients.count_memory(key);
         }
     }
@@ -560,7 +561,7 @@ impl<S: Socket> Conversation<S> {
     /// Sends the answers that gathered, and sees what the client is at then.
     fn send_out(&mut self, key: Key, stop: &Stop) {
         let client = self.clients.the(key);
-        let was_blocked = client.outbox.is_some();
+        let was_blocked = client.is_blocked();
         let sent = match (self.out.is_empty(), was_blocked) {
             (true, false) => Ok(Flush::Drained),
             (true, true) => Ok(Flush::Blocked { any: false }),
@@ -602,16 +603,21 @@ impl<S: Socket> Conversation<S> {
     /// Sends what waited for the kernel to have room.
     pub(super) fn drain(&mut self, key: Key) {
         let client = self.clients.the(key);
-        if client.outbox.is_none() {
-            return;
+        if client.outbox.is_some() {
+            let result = client.flush();
+            self.was_flushed(key, &result);
         }
-        match (client.flush(), &client.state) {
+    }
+
+    /// After what waited for a client was sent, wholly or in part: what it is at now.
+    fn was_flushed(&mut self, key: Key, result: &io::Result<Flush>) {
+        match (result, &self.clients.the(key).state) {
             (Err(_), _) => self.lose(key),
-            (Ok(flush), State::Writing(next)) if flush != (Flush::Blocked { any: false }) => {
+            (Ok(flush), State::Writing(next)) if *flush != (Flush::Blocked { any: false }) => {
                 let next = *next;
-                settle(&mut self.clients, self.patience, self.now, key, next, flush);
+                settle(&mut self.clients, self.patience, self.now, key, next, *flush);
             }
-            (Ok(flush), State::Following(_)) => self.was_taken(key, flush),
+            (Ok(flush), State::Following(_)) => self.was_taken(key, *flush),
             (Ok(_), _) => {}
         }
     }
@@ -629,12 +635,13 @@ impl Incoming {
 fn answer_waiting<S: Socket>(api: &mut Api, clients: &mut Clients<S>, patience: Patience, now: Now, wake: &Wake<'_>) {
     let key = Key::from_bits(wake.client);
     let time = clients.time_for(wake.channel);
-    let Some(client) = clients.get_mut(key) else { return };
+    // Who is told next may repeat this one, also where nobody is here to be told.
+    let Some(client) = clients.get_mut(key) else { return api.begin_wake(wake) };
     let presentation = match &mut client.state {
         State::Waiting { presentation, .. } => presentation.take(),
         State::Following(_) => return tell(api, clients, patience, now, key, wake),
         // It closed in this very turn.
-        _ => return,
+        _ => return api.begin_wake(wake),
     };
     client.state = State::Reading;
     let (payload, persistence) = api.wake(wake, presentation.as_deref());
@@ -685,9 +692,12 @@ pub(super) fn settle<S: Socket>(
             client.state = State::Lingering;
             // A peer that is gone needs no farewell; the next read tells.
             let _ = client.socket.shut_down_writing();
+            // What it sent behind its last request is thrown away like what is still to come.
+            client.incoming = None;
             if client.can_read {
                 clients.make_ready(key);
             }
+            clients.count_memory(key);
             clients.set_deadline(key, now.mono.after(LINGER_MS.min(patience.request_timeout_ms)));
         }
         Next::Read | Next::Close | Next::Linger => {

@@ -15,6 +15,7 @@ use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
+use super::activation::no_door;
 use super::newcomers::{Audience, Listener};
 use super::socket::OsSocket;
 use crate::options::Address;
@@ -56,6 +57,8 @@ pub(super) struct Door {
     address: Address,
     binding: Binding,
     audience: Audience,
+    /// Somebody else opened it for this process, or for one before it.
+    is_passed: bool,
     /// Another process listens there from now on.
     is_given_away: bool,
 }
@@ -87,7 +90,7 @@ impl Door {
                 Binding::Unix(listener, SocketFile::at(path))
             }
         };
-        Ok(Self { address: address.clone(), binding, audience, is_given_away: false })
+        Ok(Self { address: address.clone(), binding, audience, is_passed: false, is_given_away: false })
     }
 
     /// Goes on with a socket that another process opened at this address.
@@ -96,7 +99,35 @@ impl Door {
             Address::Tcp(_) => Binding::Tcp(TcpListener::from_std(listener.into())),
             Address::Unix(path) => Binding::Unix(UnixListener::from_std(listener.into()), SocketFile::at(path)),
         };
-        Self { address: address.clone(), binding, audience, is_given_away: false }
+        Self { address: address.clone(), binding, audience, is_passed: false, is_given_away: false }
+    }
+
+    /// Serves at a socket that somebody else opened. `answer_timeout` as for [`Door::open`].
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for what does not listen, or what the kernel says.
+    pub(super) fn passed(audience: Audience, listener: OwnedFd, answer_timeout: Duration) -> io::Result<Self> {
+        if sockopt::socket_type(&listener)? != SocketType::STREAM || !sockopt::socket_acceptconn(&listener)? {
+            return Err(no_door());
+        }
+        rustix::io::ioctl_fionbio(&listener, true)?;
+        let (address, binding) = if sockopt::socket_domain(&listener)? == AddressFamily::UNIX {
+            let listener = UnixListener::from_std(listener.into());
+            let path = listener.local_addr()?.as_pathname().map_or_else(PathBuf::new, Path::to_path_buf);
+            // Whoever made its file will remove it.
+            (Address::Unix(path.clone()), Binding::Unix(listener, SocketFile { path, id: None }))
+        } else {
+            set_up_tcp(&listener, answer_timeout)?;
+            let listener = TcpListener::from_std(listener.into());
+            (Address::Tcp(listener.local_addr()?), Binding::Tcp(listener))
+        };
+        Ok(Self { address, binding, audience, is_passed: true, is_given_away: false })
+    }
+
+    /// Whether somebody else opened it.
+    pub(super) fn is_passed(&self) -> bool {
+        self.is_passed
     }
 
     /// Where it was told to be.
@@ -191,17 +222,22 @@ fn bind_tcp(address: SocketAddr, answer_timeout: Duration) -> io::Result<OwnedFd
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
     sockopt::set_socket_reuseaddr(&socket, true)?;
-    // Set here once: on Linux, accepted sockets inherit all of them.
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    sockopt::set_socket_keepalive(&socket, true)?;
-    sockopt::set_tcp_keepidle(&socket, SILENCE)?;
-    sockopt::set_tcp_keepintvl(&socket, SILENCE_PROBES)?;
-    // Linux counts the time in which a peer has no room for more as well.
-    let unacknowledged = SILENCE.max(answer_timeout);
-    sockopt::set_tcp_user_timeout(&socket, u32::try_from(unacknowledged.as_millis()).unwrap_or(u32::MAX))?;
+    set_up_tcp(&socket, answer_timeout)?;
     net::bind(&socket, &address)?;
     net::listen(&socket, BACKLOG)?;
     Ok(socket)
+}
+
+/// Set here once: on Linux, accepted sockets inherit all of them.
+fn set_up_tcp(listener: &OwnedFd, answer_timeout: Duration) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(listener, true)?;
+    sockopt::set_socket_keepalive(listener, true)?;
+    sockopt::set_tcp_keepidle(listener, SILENCE)?;
+    sockopt::set_tcp_keepintvl(listener, SILENCE_PROBES)?;
+    // Linux counts the time in which a peer has no room for more as well.
+    let unacknowledged = SILENCE.max(answer_timeout);
+    sockopt::set_tcp_user_timeout(listener, u32::try_from(unacknowledged.as_millis()).unwrap_or(u32::MAX))?;
+    Ok(())
 }
 
 /// The kernel makes the file with the rights that the process's umask leaves, in one step with the name: there is no

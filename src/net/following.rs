@@ -183,7 +183,7 @@ impl<S: Socket> Conversation<S> {
     pub(super) fn put_off(&mut self, key: Key) {
         // What was taken meanwhile is not waited for: nobody would say again that it was.
         if let Some((client, following)) = self.clients.following(key)
-            && client.outbox.is_some()
+            && client.is_blocked()
         {
             self.hub.fall_behind(following.reader);
         }
@@ -235,7 +235,7 @@ impl<S: Socket> Conversation<S> {
     pub(super) fn show_life(&mut self, key: Key) {
         let now = self.now.mono;
         let Some((client, following)) = self.clients.following(key) else { return };
-        let is_blocked = client.outbox.is_some();
+        let is_blocked = client.is_blocked();
         if following.must_be_whole(self.patience).is_some_and(|at| at <= now) {
             return self.lose(key);
         }
@@ -270,13 +270,15 @@ pub(super) fn tell<S: Socket>(
     wake: &Wake<'_>,
 ) {
     let time = clients.time_for(wake.channel);
-    let Some((client, following)) = clients.following(key) else { return };
+    let Some((client, following)) = clients.following(key) else { return api.begin_wake(wake) };
     following.silent_until = now.mono.after(patience.heartbeat_ms);
     let due = following.due(patience);
     let payload = api.tell(wake, &following.stream);
-    let was_blocked = client.outbox.is_some();
+    let was_blocked = client.is_blocked();
     let Ok(delivery) = client.deliver(&payload, time) else { return clients.doom(key) };
-    let backlog = following.backlog(client.backlog(), was_blocked, patience.max_backlog);
+    let is_held = matches!(delivery, Delivery::Held(_));
+    let waits = if is_held { Some(payload.bytes().len()) } else { client.backlog() };
+    let backlog = following.backlog(waits, was_blocked, patience.max_backlog);
     let flush = delivery.flush();
     clients.delivered(key, wake.channel, payload.bytes().len(), delivery);
     if wake.is_last {
@@ -286,7 +288,7 @@ pub(super) fn tell<S: Socket>(
     }
     match backlog {
         // What comes meanwhile is told together, once it was sent this.
-        Backlog::Fits if delivery == Delivery::Held => clients.overload(key),
+        Backlog::Fits if is_held => clients.overload(key),
         Backlog::Fits => {}
         Backlog::OneTooLong => clients.overload(key),
         Backlog::TooMuch => return clients.doom(key),

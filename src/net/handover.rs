@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use rustix::stdio;
 
+use super::activation;
 use super::newcomers::Audience;
+use super::supervisor::WATCHDOG_PID;
 use super::wire::{Message, Wire, no_message};
 use crate::hub::{Config, Hub, Now};
 use crate::options::{Address, VERSION};
@@ -47,6 +49,8 @@ pub(super) struct HandedDoor<'a> {
     pub(super) audience: Audience,
     /// As the operator named it.
     pub(super) address: &'a Address,
+    /// No option names it.
+    pub(super) is_passed: bool,
     pub(super) file: BorrowedFd<'a>,
 }
 
@@ -65,11 +69,12 @@ impl Successor {
         let program =
             arguments.next().filter(|name| !name.is_empty()).map_or_else(env::current_exe, |it| Ok(it.into()))?;
         let arguments: Vec<OsString> = arguments.collect();
-        let child = Command::new(program)
-            .args(arguments)
-            .env(VARIABLE, "1")
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .spawn()?;
+        let mut command = Command::new(program);
+        // What was said to this process alone.
+        for name in activation::VARIABLES.into_iter().chain([WATCHDOG_PID]) {
+            command.env_remove(name);
+        }
+        let child = command.args(arguments).env(VARIABLE, "1").stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
         Ok(Self { child, wire: Wire::new(ours) })
     }
 
@@ -90,7 +95,7 @@ impl Successor {
         }
         for door in doors {
             let is_public = door.audience == Audience::Public;
-            let message = Message::Door { is_public, address: &door.address.to_string() };
+            let message = Message::Door { is_public, address: &door.address.to_string(), is_passed: door.is_passed };
             self.wire.send(&message, Some(door.file))?;
         }
         self.wire.send(&Message::State, None)?;
@@ -134,6 +139,7 @@ pub(super) struct Predecessor {
 struct InheritedDoor {
     is_public: bool,
     address: String,
+    is_passed: bool,
     file: OwnedFd,
 }
 
@@ -151,9 +157,11 @@ impl Came {
         match (message, files) {
             (Message::State, _) => Self::State,
             (Message::Go, _) => Self::Go,
-            (Message::Door { is_public, address }, files) => files.pop_front().map_or(Self::Nonsense, |file| {
-                Self::Door(InheritedDoor { is_public, address: address.to_owned(), file })
-            }),
+            (Message::Door { is_public, address, is_passed }, files) => {
+                files.pop_front().map_or(Self::Nonsense, |file| {
+                    Self::Door(InheritedDoor { is_public, address: address.to_owned(), is_passed, file })
+                })
+            }
             (Message::Client { bytes }, files) => {
                 files.pop_front().map_or(Self::Nonsense, |file| Self::Client(file, bytes.to_vec()))
             }
@@ -205,6 +213,12 @@ impl Predecessor {
         let (is_public, address) = (audience == Audience::Public, address.to_string());
         let place = self.doors.iter().position(|door| door.is_public == is_public && door.address == address)?;
         Some(self.doors.swap_remove(place).file)
+    }
+
+    /// The doors that were passed to it, or to one before it.
+    pub(super) fn take_passed(&mut self) -> Vec<(Audience, OwnedFd)> {
+        let audience = |door: &InheritedDoor| if door.is_public { Audience::Public } else { Audience::Operator };
+        self.doors.extract_if(.., |door| door.is_passed).map(|door| (audience(&door), door.file)).collect()
     }
 
     /// Says that this process could serve, and waits for the word to. It comes also when the other one is gone.

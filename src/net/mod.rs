@@ -1,5 +1,6 @@
 //! The shell around the pure parts: the only place with sockets, clocks and signals.
 
+mod activation;
 mod advice;
 mod alarm;
 mod budget;
@@ -22,9 +23,11 @@ mod process;
 mod server;
 mod service;
 mod socket;
+mod supervisor;
 mod turns;
 mod wire;
 
+pub use activation::{FIRST_PASSED, Passed, names_of_passed};
 pub use conversation::{ANSWERS_BYTES_A_TURN, Event, LINGER_MS, READ_BYTES};
 pub use log::start as start_log;
 pub use newcomers::{ACCEPTS_A_TURN, Audience, Listener, OPERATORS_MAX, REFUSED_MAX};

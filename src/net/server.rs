@@ -10,6 +10,7 @@ use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
+use super::activation::Passed;
 use super::advice;
 use super::alarm::Alarm;
 use super::clock::Clock;
@@ -21,6 +22,7 @@ use super::newcomers::{Audience, Listener};
 use super::origin::{self, Origin};
 use super::service::{Service, Wait, hub_config};
 use super::socket::OsSocket;
+use super::supervisor::{Supervisor, Word};
 use crate::hub::{Key, Millis};
 use crate::options::{Options, VERSION};
 use crate::state::StateFile;
@@ -37,6 +39,9 @@ const FIRST_DOOR: usize = usize::MAX - 5;
 
 /// Fewer clients than this are hardly what somebody wants who has not said so.
 const CLIENTS_FEW: usize = 500;
+
+/// What is told to a supervisor that wanted another process.
+const SERVES_ON: &str = "the new process could not take over, the old one serves on: see the log";
 
 /// What a newcomer may do next.
 const TRY_IT: &str = "try it, in two terminals:\n  \
@@ -60,6 +65,8 @@ pub struct Server {
     /// The process that served before, while it still has clients.
     predecessor: Option<Predecessor>,
     successor: Option<Succession>,
+    /// Who started this process and watches over it, if anybody does.
+    supervisor: Supervisor,
     /// It listens where newcomers look for it, and tells them what to try.
     greets: bool,
 }
@@ -72,33 +79,22 @@ struct Succession {
 }
 
 impl Server {
-    /// Binds its addresses and says so on standard error, one line for each.
+    /// Binds its addresses, beside the sockets that were `passed` to it, and says so on standard error, one line for each.
     ///
     /// # Errors
     ///
     /// [`StartError`], for instance with an address that is in use.
-    pub fn start(options: &Options) -> Result<Self, StartError> {
+    pub fn start(options: &Options, passed: Vec<Passed>) -> Result<Self, StartError> {
         let files_allow = limits::raise_file_limit();
         let fault = |error: io::Error| StartError(format!("cannot start: {}", advice::on_files(&error)));
         let (poll, signals, alarm) = watch().map_err(fault)?;
         let config = hub_config(options, fill_random);
         let Origin { hub, now, mut predecessor, state_file } = Origin::find(options.state.as_deref(), config)?;
         let clock = Clock::start(now.mono);
-        let mut doors = Vec::new();
-        let public = options.listen.iter().map(|address| (address, Audience::Public));
-        let admin = options.admin_listen.iter().map(|address| (address, Audience::Operator));
-        for (address, audience) in public.chain(admin) {
-            let fault = |error: io::Error| StartError(advice::on_listening(address, &error));
-            let inherited = predecessor.as_mut().and_then(|it| it.take_door(audience, address));
-            let mut door = match inherited {
-                Some(listener) => Door::inherit(address, audience, listener),
-                None => Door::open(address, audience, options.request_timeout).map_err(fault)?,
-            };
-            let token = Token(FIRST_DOOR - doors.len());
+        let mut doors = open_doors(options, passed, predecessor.as_mut())?;
+        for (place, door) in doors.iter_mut().enumerate() {
+            let token = Token(FIRST_DOOR - place);
             poll.registry().register(door.source(), token, Interest::READABLE).map_err(fault)?;
-            // Whoever closed our standard error does not want to know.
-            let _ = writeln!(io::stderr(), "{VERSION} listening on {door}");
-            doors.push(door);
         }
         let max_clients = if options.max_clients == 0 { files_allow } else { options.max_clients.min(files_allow) };
         let wanted = if options.max_clients == 0 { CLIENTS_FEW } else { options.max_clients };
@@ -109,9 +105,11 @@ impl Server {
             );
         }
         let doors_count = doors.len();
+        let is_greeting = options.has_default_doors() && !doors.iter().any(Door::is_passed);
+        let has_operators = doors.iter().any(|door| door.audience() == Audience::Operator);
         let ports = doors.iter().filter_map(Door::port).collect();
         let mut service = Service::with_hub(options, (hub, now), doors, max_clients, fill_random);
-        if options.admin_listen.is_some() {
+        if has_operators {
             service.watch_process();
         }
         Ok(Self {
@@ -125,7 +123,8 @@ impl Server {
             state_file,
             predecessor,
             successor: None,
-            greets: options.has_default_doors(),
+            greets: is_greeting,
+            supervisor: Supervisor::find(now.mono),
         })
     }
 
@@ -150,6 +149,10 @@ impl Server {
             let _ = io::stderr().write_all(TRY_IT.as_bytes());
         }
         log::info!("started, for up to {} clients", self.service.max_clients());
+        // After a takeover it is the process before that says so.
+        if self.predecessor.is_none() {
+            self.supervisor.say(Word::Ready("serving"));
+        }
         Ok(())
     }
 
@@ -188,8 +191,10 @@ impl Server {
             Wait::Until(deadline) => Some(deadline),
             Wait::Forever => None,
         };
-        let give_up = self.successor.as_ref().filter(|_| !self.service.is_leaving()).map(|it| it.give_up_at);
-        if let Some(deadline) = [wait, give_up].into_iter().flatten().min() {
+        let is_leaving = self.service.is_leaving();
+        let give_up = self.successor.as_ref().filter(|_| !is_leaving).map(|it| it.give_up_at);
+        let ping = self.supervisor.next_ping().filter(|_| !is_leaving);
+        if let Some(deadline) = [wait, give_up, ping].into_iter().flatten().min() {
             self.alarm.set(deadline, &self.clock);
         }
         None
@@ -218,6 +223,10 @@ impl Server {
             self.hand_over();
         }
         self.see_to_successor();
+        // Another process is watched once it serves.
+        if !self.service.is_leaving() {
+            self.supervisor.ping(self.service.hub().1.mono);
+        }
         if was_signalled && let Some(code) = self.take_signals() {
             return Some(code);
         }
@@ -248,6 +257,7 @@ impl Server {
             return Some(if self.service.is_leaving() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         log::info!("stopping");
+        self.supervisor.say(Word::Stopping);
         if let Some(Succession { successor, .. }) = self.successor.take() {
             successor.give_up();
         }
@@ -264,11 +274,18 @@ impl Server {
 
     /// Starts the process that is to take over. This one serves on until that says hello.
     fn upgrade(&mut self) {
-        if self.successor.is_some() || self.service.is_stopping() {
-            return log::warn!("an upgrade or a stop is under way already");
+        if self.service.is_stopping() {
+            return log::warn!("no upgrade: this process is about to end");
         }
-        if self.predecessor.is_some() {
-            return log::warn!("the upgrade before is not over yet: try again in a moment");
+        self.supervisor.say(Word::Reloading);
+        let obstacle = match (&self.successor, &self.predecessor) {
+            (Some(_), _) => Some("an upgrade is under way already"),
+            (_, Some(_)) => Some("the upgrade before is not over yet: try again in a moment"),
+            _ => None,
+        };
+        if let Some(obstacle) = obstacle {
+            log::warn!("{obstacle}");
+            return self.supervisor.say(Word::Ready(obstacle));
         }
         let registry = self.poll.registry();
         let started = Successor::start().and_then(|successor| {
@@ -282,7 +299,10 @@ impl Server {
                 let give_up_at = self.service.hub().1.mono.after(START_MS);
                 self.successor = Some(Succession { successor, give_up_at });
             }
-            Err(error) => log::error!("the new process cannot be started, this one serves on: {error}"),
+            Err(error) => {
+                log::error!("the new process cannot be started, this one serves on: {error}");
+                self.supervisor.say(Word::Ready(SERVES_ON));
+            }
         }
     }
 
@@ -290,14 +310,19 @@ impl Server {
     fn hand_over(&mut self) {
         let Some(Succession { successor, .. }) = &mut self.successor else { return };
         let doors = self.service.listeners();
-        let handed =
-            |door| HandedDoor { audience: Listener::audience(door), address: Door::address(door), file: door.as_fd() };
+        let handed = |door| HandedDoor {
+            audience: Listener::audience(door),
+            address: Door::address(door),
+            is_passed: door.is_passed(),
+            file: door.as_fd(),
+        };
         let doors: Vec<_> = doors.map(handed).collect();
         let (hub, now) = self.service.hub();
         match successor.hand_over(&doors, hub, now) {
             Ok(()) => {
                 self.service.listeners_mut().for_each(Door::give_away);
                 self.service.leave(SPREAD_MS);
+                self.supervisor.say(Word::Successor(successor.id()));
             }
             Err(error) => self.give_up(&error.to_string()),
         }
@@ -323,6 +348,7 @@ impl Server {
         if let Some(Succession { successor, .. }) = self.successor.take() {
             log::error!("process {} could not take over, this one serves on: {why}", successor.id());
             successor.give_up();
+            self.supervisor.say(Word::Ready(SERVES_ON));
         }
     }
 
@@ -344,6 +370,38 @@ impl Server {
             log::info!("the process before has left");
         }
     }
+}
+
+/// The sockets that somebody opened for this process, then those that the options name.
+fn open_doors(
+    options: &Options,
+    passed: Vec<Passed>,
+    mut predecessor: Option<&mut Predecessor>,
+) -> Result<Vec<Door>, StartError> {
+    let mut doors = Vec::new();
+    let handed = predecessor.as_mut().map_or(Vec::new(), |it| it.take_passed());
+    for (audience, file) in passed.into_iter().map(|it| (it.audience(), it.file)).chain(handed) {
+        let fault = |error: io::Error| StartError(format!("cannot serve at a socket that was passed: {error}"));
+        doors.push(Door::passed(audience, file, options.request_timeout).map_err(fault)?);
+    }
+    // Whoever passes public doors and names no others wants those alone.
+    let is_public = |door: &Door| door.audience() == Audience::Public;
+    let named = if options.has_default_doors() && doors.iter().any(is_public) { &[][..] } else { &options.listen };
+    let public = named.iter().map(|address| (address, Audience::Public));
+    let admin = options.admin_listen.iter().map(|address| (address, Audience::Operator));
+    for (address, audience) in public.chain(admin) {
+        let fault = |error: io::Error| StartError(advice::on_listening(address, &error));
+        let inherited = predecessor.as_mut().and_then(|it| it.take_door(audience, address));
+        doors.push(match inherited {
+            Some(listener) => Door::inherit(address, audience, listener),
+            None => Door::open(address, audience, options.request_timeout).map_err(fault)?,
+        });
+    }
+    for door in &doors {
+        // Whoever closed our standard error does not want to know.
+        let _ = writeln!(io::stderr(), "{VERSION} listening on {door}");
+    }
+    Ok(doors)
 }
 
 /// The poll, with what it watches from the start.

@@ -37,6 +37,9 @@ pub(super) enum Message<'a> {
         is_public: bool,
         #[b(1)]
         address: &'a str,
+        /// It was passed to the process, whose options say nothing of it.
+        #[cbor(n(2), default)]
+        is_passed: bool,
     },
     /// The state of the hub follows, as [`state`](crate::state) writes it.
     #[n(2)]

@@ -40,6 +40,17 @@ impl Client {
         Self { stream, received: Vec::new() }
     }
 
+    /// A client that comes from this address, which has to be one of the machine's.
+    #[track_caller]
+    pub fn connect_from(from: [u8; 4], address: SocketAddr) -> Self {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        rustix::net::bind(&socket, &SocketAddr::from((from, 0))).expect("an address of ours");
+        rustix::net::connect(&socket, &address).expect("connecting to the server");
+        let stream = TcpStream::from(socket);
+        stream.set_write_timeout(Some(GUARD)).expect("a time-out of writes");
+        Self { stream, received: Vec::new() }
+    }
+
     /// Sends bytes as they are.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {

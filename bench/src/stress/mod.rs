@@ -99,7 +99,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if files < 4 * options.users as u64 + 500 {
         return Err(format!("only {files} files may be open, which is too few for {} users", options.users).into());
     }
-    let programs = Programs { speak: Some(options.speak.clone()), cores: Cores::choose()? };
+    let programs = Programs { speak: Some(options.speak.clone()), beside: None, cores: Cores::choose()? };
     process::pin(programs.cores.generator)?;
     let seed = options.seed.unwrap_or_else(|| {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64 % 1_000_000)

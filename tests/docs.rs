@@ -1,0 +1,130 @@
+//! What the documentation says, held against the server: tables are those of the code, links lead somewhere, and every
+//! example is run, with `curl` and `node` as a reader would.
+//!
+//! `SPEAK_DOCS=renew cargo test --test docs` writes the tables anew.
+
+mod common;
+#[path = "docs/examples.rs"]
+mod examples;
+#[path = "docs/markdown.rs"]
+mod markdown;
+#[path = "docs/tables.rs"]
+mod tables;
+
+use std::collections::BTreeSet;
+
+use examples::Session;
+
+const PAGES: [&str; 12] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "bench/README.md",
+    "docs/README.md",
+    "docs/api.md",
+    "docs/capacity.md",
+    "docs/operating.md",
+    "docs/proxies.md",
+    "docs/service.md",
+    "docs/troubleshooting.md",
+];
+
+#[test]
+fn the_table_of_options_is_that_of_the_code() {
+    tables::is_current("docs/operating.md", "options", &tables::options());
+}
+
+#[test]
+fn the_table_of_metrics_is_what_a_server_tells() {
+    let page = Session::start().metrics_after_a_call();
+    tables::is_current("docs/operating.md", "metrics", &tables::metrics(&page));
+}
+
+#[test]
+fn every_error_is_told_with_its_status() {
+    let page = markdown::page("docs/api.md");
+    let (_, section) = page.split_once("\n## Errors\n").expect("a section on errors");
+    let section = section.split("\n## ").next().expect("it is there");
+    let rows = section.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.split(" | ");
+        let name = cells.next()?.trim_end_matches('`').to_owned();
+        Some((name, cells.next()?.parse().ok()?))
+    });
+    assert_eq!(rows.collect::<BTreeSet<_>>(), tables::errors());
+}
+
+#[test]
+fn the_page_for_machines_knows_every_error_with_its_status() {
+    let page = markdown::page("docs/openapi.yaml");
+    let rows = page.split("error: {enum: [").skip(1).flat_map(|rest| {
+        let (names, rest) = rest.split_once(']').expect("an end of the names");
+        let (_, rest) = rest.split_once("status: {const: ").expect("a status");
+        let status = rest.split('}').next().and_then(|status| status.parse().ok()).expect("a number");
+        names.split(", ").map(move |name| (name.to_owned(), status))
+    });
+    assert_eq!(rows.collect::<BTreeSet<_>>(), tables::errors());
+}
+
+#[test]
+fn every_option_that_is_told_of_is_there() {
+    let options: BTreeSet<String> = speak::options::SPECS.iter().map(|spec| format!("--{}", spec.name)).collect();
+    for page in ["README.md", "docs/operating.md", "docs/capacity.md", "docs/troubleshooting.md", "docs/api.md"] {
+        let prose = markdown::prose(page);
+        for code in markdown::code(&prose).iter().filter(|code| code.starts_with("--")) {
+            let name = code.split([' ', '=']).next().expect("a first word");
+            assert!(options.contains(name) || ["--help", "--version"].contains(&name), "{page}: {code}");
+        }
+    }
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut count = 0;
+    for page in PAGES {
+        for link in markdown::links(page) {
+            let (file, anchor) = link.split_once('#').map_or((&*link, None), |(file, anchor)| (file, Some(anchor)));
+            let folder = page.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+            for part in file.split('/') {
+                match part {
+                    ".." => drop(parts.pop().unwrap_or_else(|| panic!("{page}: {link} leads out"))),
+                    "." | "" => {}
+                    name => parts.push(name),
+                }
+            }
+            let target = if file.is_empty() { page.to_owned() } else { parts.join("/") };
+            count += 1;
+            assert!(markdown::path(&target).exists(), "{page} links to {link}, which is not there");
+            if let Some(anchor) = anchor {
+                assert!(markdown::anchors(&target).iter().any(|it| it == anchor), "{page}: no {anchor} in {target}");
+            }
+        }
+    }
+    assert!(count > 20, "links are written otherwise now: {count}");
+}
+
+#[test]
+fn the_readme_is_true() {
+    let mut session = Session::start();
+    session.follow("README.md");
+    session.run_code("README.md");
+    session.run_scripts("README.md");
+}
+
+#[test]
+fn the_examples_of_the_calls_are_true() {
+    let mut session = Session::start();
+    session.follow("docs/api.md");
+    session.run_code("docs/api.md");
+    Session::start().run_scripts("docs/api.md");
+}
+
+#[test]
+fn the_commands_of_the_other_pages_are_true() {
+    for page in ["docs/operating.md", "docs/troubleshooting.md"] {
+        let mut session = Session::start();
+        session.follow(page);
+        session.run_code(page);
+    }
+}

@@ -1,0 +1,294 @@
+//! Runs what the pages tell readers to type, in the order in which it stands there, and compares what they say comes of it.
+//!
+//! - A block `sh`: its lines that begin with `curl`. One that waits is left waiting.
+//! - A block `json`: the answer of the last command that has not had one yet; what is told to take long is told again last.
+//!   A message alone is what the room is told when the command that waits is interrupted.
+//! - A block `text`: how the output begins of the last command, which is interrupted then.
+//! - A block `js` is a module; a block `console` behind it is what it prints.
+//!
+//! Times, codes and tokens differ each time. A code that a page gives for an answer stands for the real one from then on.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Value, json};
+
+use super::common::{GUARD, Server, until};
+use super::markdown::{self, Block};
+
+/// Keys whose values are other ones each time.
+const VARIES: [&str; 6] = ["time", "auth", "epoch", "timeout", "read", "write"];
+
+/// The doors: two public ones, and the operator's behind them.
+const PORTS: [&str; 3] = ["localhost:8080", "localhost:7732", "localhost:9100"];
+
+/// A reader of a page, with a server.
+pub struct Session {
+    server: Server,
+    folder: PathBuf,
+    /// Commands whose answer was not told yet.
+    commands: Vec<Running>,
+    count: usize,
+    /// What a page calls something, and what it is.
+    known: Vec<(String, String)>,
+}
+
+struct Running {
+    text: String,
+    at: String,
+    child: Child,
+    output: PathBuf,
+}
+
+impl Session {
+    pub fn start() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("docs-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&folder).expect("a folder of our own");
+        fs::write(folder.join("file"), "a line\n").expect("a file");
+        // Who was introduced has to be there still when a slow machine comes to the next line.
+        let mut command = super::common::command();
+        command.args(["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+        command.args(["--connection-timeout", "60s"]);
+        let server = Server::spawn(command, 3);
+        Self { server, folder, commands: Vec::new(), count: 0, known: Vec::new() }
+    }
+
+    /// The page of metrics.
+    pub fn metrics(&self) -> String {
+        let address = ([127, 0, 0, 1], self.server.port(2)).into();
+        super::common::Client::connect(address).get("/metrics", &[]).ok().text().to_owned()
+    }
+
+    /// The same, with the labels that there are once something was asked.
+    pub fn metrics_after_a_call(&self) -> String {
+        self.server.get("/health", &[]).ok();
+        self.metrics()
+    }
+
+    /// Does all that the blocks of a page say.
+    pub fn follow(&mut self, page: &str) {
+        for block in markdown::blocks(page) {
+            match &*block.language {
+                "sh" => commands_of(&block.text).for_each(|command| self.begin(&command, &block.at)),
+                "json" => self.compare_answer(&block),
+                "text" => self.compare_beginning(&block),
+                _ => {}
+            }
+        }
+        // Those that were to wait for ever do; whatever else came was no error.
+        while let Some(mut command) = self.commands.pop() {
+            if command.child.try_wait().expect("a child of ours").is_none() {
+                command.interrupt();
+                continue;
+            }
+            command.ends_well();
+        }
+    }
+
+    /// Runs the commands in the prose of a page, but for those with something left out.
+    pub fn run_code(&mut self, page: &str) {
+        for code in markdown::code(&markdown::prose(page)) {
+            if code.starts_with("curl ") && !code.contains('…') && code.contains("localhost") {
+                self.begin(&code, page);
+                self.commands.pop().expect("it has begun").ends_well();
+            }
+        }
+    }
+
+    /// Runs the scripts of a page in one process of node, one after the other.
+    pub fn run_scripts(&self, page: &str) {
+        let mut scripts: Vec<(Block, Option<Block>)> = Vec::new();
+        for block in markdown::blocks(page) {
+            match (&*block.language, scripts.last_mut()) {
+                ("js", _) => scripts.push((block, None)),
+                ("console", Some((_, printed @ None))) => *printed = Some(block),
+                _ => {}
+            }
+        }
+        assert!(!scripts.is_empty(), "{page} has no scripts");
+        let task = scripts.iter().enumerate().map(|(place, (script, printed))| {
+            let file = self.folder.join(format!("{place}.mjs"));
+            fs::write(&file, self.here(&script.text)).expect("a file in our folder");
+            json!({ "file": file, "at": script.at, "lines": printed.as_ref().map(|it| it.text.lines().count()) })
+        });
+        let task = task.collect::<Value>().to_string();
+        let runner = markdown::path("tests/docs/run.mjs");
+        let mut command = Command::new("node");
+        command.arg(runner).arg(task).arg(GUARD.as_millis().to_string());
+        let output = command.output().expect("node, which `make test` installs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        let printed: Vec<Vec<String>> = serde_json::from_slice(&output.stdout).expect("what each of them printed");
+        for ((script, expected), printed) in scripts.iter().zip(printed) {
+            if let Some(expected) = expected {
+                let lines: Vec<_> = expected.text.lines().map(|line| shape(line).0).collect();
+                let printed: Vec<_> = printed.iter().map(|line| shape(line).0).collect();
+                assert_eq!(printed[..lines.len()], lines, "{}", script.at);
+            }
+        }
+    }
+
+    /// A text of a page with what things are called here.
+    fn here(&self, text: &str) -> String {
+        let mut text = text.replace("https://chat.example.org", "http://localhost:8080");
+        for (place, port) in PORTS.iter().enumerate() {
+            text = text.replace(port, &format!("127.0.0.1:{}", self.server.port(place)));
+        }
+        self.known.iter().fold(text, |text, (told, real)| text.replace(told, real))
+    }
+
+    /// Starts a command, and returns once it has ended or waits.
+    fn begin(&mut self, text: &str, at: &str) {
+        let output = self.folder.join(format!("{}.out", self.count));
+        self.count += 1;
+        let stdout = File::create(&output).expect("a file in our folder");
+        let line = self.here(text).replacen("curl ", "exec curl -sS ", 1);
+        let mut command = Command::new("sh");
+        command.args(["-c", &line]).current_dir(&self.folder);
+        let child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::inherit()).spawn().expect("a shell");
+        self.commands.push(Running { text: text.to_owned(), at: at.to_owned(), child, output });
+        until(&format!("{at}: {text} ends or waits"), || {
+            let running = self.commands.iter_mut().map(|it| it.child.try_wait().expect("a child of ours"));
+            let running: Vec<_> = running.collect();
+            let waits = running.iter().filter(|status| status.is_none()).count();
+            running.last().is_some_and(Option::is_some) || self.readers() == waits
+        });
+    }
+
+    /// Reads that wait.
+    fn readers(&self) -> usize {
+        let metrics = self.metrics();
+        let line = metrics.lines().find_map(|line| line.strip_prefix("speak_readers "));
+        line.expect("a number of readers").parse().expect("a number")
+    }
+
+    fn compare_answer(&mut self, block: &Block) {
+        let told: String = block.text.lines().map(str::trim_start).collect();
+        let real = if told.contains("\"type\":") && !told.contains("\"messages\":") {
+            self.last_words()
+        } else {
+            let command = self.commands.pop().unwrap_or_else(|| panic!("{}: the answer of nothing", block.at));
+            command.answer()
+        };
+        let ((told_shape, told_values), (real_shape, real_values)) = (shape(&told), shape(&real));
+        assert_eq!(real_shape, told_shape, "{}", block.at);
+        let values = told_values.into_iter().zip(real_values).filter(|(told, real)| told != real);
+        // Long enough to be a code, and no number.
+        self.known.extend(values.filter(|(told, _)| told.len() >= 8 && told.parse::<u64>().is_err()));
+    }
+
+    /// Interrupts the read that waits, and tells what its channel was told then.
+    fn last_words(&mut self) -> String {
+        let mut command = self.commands.pop().expect("a read that waits");
+        let (_, channel) = command.text.split_once("channel=").expect("it reads a channel");
+        let channel = channel.split(['&', '\'']).next().expect("its name").to_owned();
+        command.interrupt();
+        let mut last = String::new();
+        until("the channel is told", || {
+            let answer = self.server.read(&channel, "-1");
+            let text = answer.text();
+            let (from, to) = (text.find('[').expect("a list"), text.rfind(']').expect("its end"));
+            text[from + 1..to].clone_into(&mut last);
+            last.contains("\"goodbye\"")
+        });
+        last
+    }
+
+    fn compare_beginning(&mut self, block: &Block) {
+        let mut command = self.commands.pop().unwrap_or_else(|| panic!("{}: the output of nothing", block.at));
+        let lines: Vec<_> = block.text.lines().collect();
+        until(&format!("{} comes", block.at), || {
+            let has_ended = command.child.try_wait().expect("a child of ours").is_some();
+            has_ended || command.so_far().matches('\n').count() >= lines.len()
+        });
+        let so_far = command.so_far();
+        command.interrupt();
+        assert!(so_far.lines().count() >= lines.len(), "{}: {so_far}", block.at);
+        for (told, real) in lines.iter().zip(so_far.lines()) {
+            // A cursor's epoch, and a date.
+            if told.starts_with("id: ") || told.starts_with("Date: ") {
+                let after = |line: &str| line.rsplit_once(':').map(|(_, rest)| rest.to_owned());
+                let is_cursor = told.starts_with("id: ");
+                assert!(!is_cursor || after(told) == after(real), "{}: {real}, not {told}", block.at);
+                assert_eq!(told[..4], real[..4], "{}", block.at);
+                continue;
+            }
+            assert_eq!(shape(real).0, shape(told).0, "{}", block.at);
+        }
+    }
+}
+
+impl Running {
+    fn so_far(&self) -> String {
+        fs::read_to_string(&self.output).expect("its output")
+    }
+
+    /// Ends it as Ctrl-C would.
+    fn interrupt(&mut self) {
+        self.child.kill().expect("a child of ours");
+        self.child.wait().expect("a child of ours");
+    }
+
+    /// What it printed when it ends by itself.
+    fn answer(mut self) -> String {
+        until(&format!("{}: {} is answered", self.at, self.text), || {
+            self.child.try_wait().expect("a child of ours").is_some()
+        });
+        self.so_far()
+    }
+
+    /// Claims that it ends by itself, and well.
+    fn ends_well(mut self) {
+        let mut status = None;
+        until(&format!("{}: {} ends", self.at, self.text), || {
+            status = self.child.try_wait().expect("a child of ours");
+            status.is_some()
+        });
+        let output = fs::read(&self.output).expect("its output");
+        let output = String::from_utf8_lossy(&output);
+        assert!(status.is_some_and(|it| it.success()), "{}: {}: {status:?}", self.at, self.text);
+        assert!(!output.contains("\"error\":"), "{}: {}: {output}", self.at, self.text);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for command in &mut self.commands {
+            let _ = command.child.kill();
+            let _ = command.child.wait();
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The lines with `curl` of a block, each with those that continue it.
+fn commands_of(text: &str) -> impl Iterator<Item = String> {
+    let whole = text.replace("\\\n", " ");
+    let commands: Vec<_> = whole.lines().filter(|line| line.starts_with("curl ")).map(str::to_owned).collect();
+    commands.into_iter()
+}
+
+/// JSON without the values that vary, and those.
+fn shape(json: &str) -> (String, Vec<String>) {
+    let (mut shape, mut values) = (String::new(), Vec::new());
+    let mut rest = json.trim_end();
+    let key_of = |rest: &str| VARIES.iter().map(|key| format!("\"{key}\":")).find(|key| rest.starts_with(&**key));
+    while let Some(letter) = rest.chars().next() {
+        if let Some(key) = key_of(rest) {
+            rest = &rest[key.len()..];
+            let end = rest.find([',', '}']).unwrap_or(rest.len());
+            values.push(rest[..end].trim_matches('"').to_owned());
+            shape.push_str(&key);
+            shape.push('?');
+            rest = &rest[end..];
+        } else {
+            shape.push(letter);
+            rest = &rest[letter.len_utf8()..];
+        }
+    }
+    (shape, values)
+}

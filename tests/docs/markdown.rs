@@ -1,0 +1,90 @@
+//! What the tests need of Markdown, as these pages write it: fenced blocks, code in lines, links, headings.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A fenced block.
+#[derive(Debug)]
+pub struct Block {
+    /// What stands behind the first fence.
+    pub language: String,
+    pub text: String,
+    /// Where it begins, for whoever has to mend it.
+    pub at: String,
+}
+
+/// A file of the repository.
+pub fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+pub fn page(name: &str) -> String {
+    fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The fenced blocks of a page, in order.
+pub fn blocks(name: &str) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut is_open = false;
+    for (number, line) in page(name).lines().enumerate() {
+        match line.strip_prefix("```") {
+            Some(_) if is_open => is_open = false,
+            Some(language) => {
+                is_open = true;
+                let at = format!("{name}:{}", number + 1);
+                blocks.push(Block { language: language.to_owned(), text: String::new(), at });
+            }
+            None if is_open => {
+                let text = &mut blocks.last_mut().expect("an open block").text;
+                text.push_str(line);
+                text.push('\n');
+            }
+            None => {}
+        }
+    }
+    assert!(!is_open, "{name} ends in a block");
+    blocks
+}
+
+/// A page without its fenced blocks.
+pub fn prose(name: &str) -> String {
+    let mut is_open = false;
+    let mut prose = String::new();
+    for line in page(name).lines() {
+        if line.starts_with("```") {
+            is_open = !is_open;
+        } else if !is_open {
+            prose.push_str(line);
+            prose.push('\n');
+        }
+    }
+    prose
+}
+
+/// What stands between two backticks in prose, on one line or over its end.
+pub fn code(prose: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for paragraph in prose.split("\n\n") {
+        found.extend(paragraph.split('`').skip(1).step_by(2).map(|code| code.replace('\n', " ")));
+    }
+    found
+}
+
+/// Where the links of a page lead, without those into the web.
+pub fn links(name: &str) -> Vec<String> {
+    let prose = prose(name);
+    let targets = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(target, _)| target));
+    targets.filter(|target| !target.contains("://")).map(str::to_owned).collect()
+}
+
+/// The names under which the headings of a page can be reached, as forges make them.
+pub fn anchors(name: &str) -> Vec<String> {
+    let prose = prose(name);
+    let headings = prose.lines().filter(|line| line.starts_with('#'));
+    headings.map(|heading| anchor(heading.trim_start_matches('#').trim())).collect()
+}
+
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
+    kept.map(|letter| if letter == ' ' { '-' } else { letter.to_ascii_lowercase() }).collect()
+}
