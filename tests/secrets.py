@@ -29,7 +29,8 @@ def lines_of(folder):
     """The lines of all logs without their times, each once, and how many there were."""
     lines, count = set(), 0
     for path in folder.glob("*.log"):
-        for line in path.read_text(errors="replace").splitlines():
+        # Not splitlines(), which takes more than a line feed for an end.
+        for line in path.read_text(errors="replace").split("\n"):
             lines.add(TIME.sub("", line))
             count += 1
     return lines, count
@@ -38,14 +39,14 @@ def lines_of(folder):
 def secrets_of(folder):
     secrets = set()
     for path in folder.glob("*.secrets"):
-        secrets.update(json.loads(line) for line in path.read_text().splitlines())
+        secrets.update(json.loads(line) for line in path.read_text().split("\n") if line)
     return secrets
 
 
-def is_telling(secret, vocabulary):
-    """Whether a log that holds it must have it from a client: it is no number, and none of the log's own words."""
+def is_telling(secret):
+    """Whether a log that holds it must have it from a client: it is no number, and no common word."""
     text = secret.strip()
-    return len(text) >= LENGTH_MIN and not re.fullmatch(r"[-+.:\d]+", text) and text not in vocabulary
+    return len(text) >= LENGTH_MIN and not re.fullmatch(r"[-+.:\d]+|[A-Za-z]{1,9}", text)
 
 
 def found(lines, secrets):
@@ -60,30 +61,14 @@ def found(lines, secrets):
     return faults
 
 
-# Lines that a server writes by itself, whoever calls: a secret that is a part of these tells nothing.
-VOCABULARY = "\n".join(
-    [
-        "speak listening on http://127.0.0.1 unix:/tmp/",
-        "INFO started, for up to clients",
-        "INFO stopping stopped at once",
-        "WARN cannot accept more clients watch a new client: raise the limit on open files, or set --max-clients",
-        "DEBUG read write introduce goodbye members create health image-test file preflight none admin /metrics",
-        "bad_request missing_parameter bad_parameter bad_channel bad_callback bad_encoding bad_origin bad_auth",
-        "not_readable not_writable not_found method_not_allowed request_timeout connection_ended message_too_large",
-        "uri_too_long headers_too_large too_many_requests not_implemented over_capacity version_not_supported",
-        "lines were lost here",
-    ]
-)
-
-
 def main():
     folder = pathlib.Path(sys.argv[1])
     lines, count = lines_of(folder)
-    secrets = {secret for secret in secrets_of(folder) if is_telling(secret, VOCABULARY)}
+    secrets = {secret for secret in secrets_of(folder) if is_telling(secret)}
     requests = sum(1 for line in lines if line.startswith("DEBUG "))
     assert requests >= 10 and len(secrets) >= 100, f"{requests} kinds of lines and {len(secrets)} secrets: not all was kept"
     # A search that finds nothing proves something only if it would find what is there.
-    some = sorted(secrets)[:: max(1, len(secrets) // 20)]
+    some = sorted(secrets)[:: max(1, len(secrets) // 5)]
     for secret in some:
         assert found(lines | {f"WARN trouble with {secret} today"}, secrets), f"{secret!r} was planted, and not found"
     faults = found(lines, secrets)

@@ -1,6 +1,6 @@
 //! The text format of Prometheus, version 0.0.4: families of samples, each behind its `# HELP` and `# TYPE`.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::Write;
 use std::time::Duration;
 
@@ -12,6 +12,16 @@ pub(super) enum Kind {
     /// It rises and falls.
     Gauge,
     Histogram,
+}
+
+/// A time in seconds, exact to the nanosecond. Floating-point numbers would bring 20 KiB of code to write them.
+pub(super) struct Seconds(pub(super) Duration);
+
+impl Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fraction = format!(".{:09}", self.0.subsec_nanos());
+        write!(f, "{}{}", self.0.as_secs(), fraction.trim_end_matches('0').trim_end_matches('.'))
+    }
 }
 
 /// A page in the making.
@@ -73,10 +83,10 @@ impl Family<'_, '_> {
     pub(super) fn histogram(&mut self, buckets: impl Iterator<Item = (Duration, u64)>, count: u64, sum: Duration) {
         let name = self.name;
         for (bound, count) in buckets {
-            self.page.line(format_args!("{name}_bucket{{le=\"{}\"}} {count}", bound.as_secs_f64()));
+            self.page.line(format_args!("{name}_bucket{{le=\"{}\"}} {count}", Seconds(bound)));
         }
         self.page.line(format_args!("{name}_bucket{{le=\"+Inf\"}} {count}"));
-        self.page.line(format_args!("{name}_sum {}", sum.as_secs_f64()));
+        self.page.line(format_args!("{name}_sum {}", Seconds(sum)));
         self.page.line(format_args!("{name}_count {count}"));
     }
 }

@@ -132,6 +132,10 @@ impl<L: Listener> Newcomers<L> {
             return;
         }
         self.accept_after = None;
+        // As in most turns.
+        if !self.are_there() {
+            return;
+        }
         // However many come, whoever looks after the server gets in.
         for (audience, mut budget) in [(Audience::Operator, OPERATORS_MAX), (Audience::Public, ACCEPTS_A_TURN)] {
             self.accept_of(audience, &mut budget, now, conversation, &mut watch);

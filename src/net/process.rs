@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::process::{Resource, getrlimit};
 
-use super::exposition::Exposition;
+use super::exposition::{Exposition, Seconds};
 
 /// `/proc/self/stat` has 52 numbers and a name.
 const STAT_BYTES_MAX: usize = 2048;
@@ -16,7 +16,8 @@ const STAT_BYTES_MAX: usize = 2048;
 /// What has to be open from the start: once the process has changed its user, or shut itself in, `/proc/self` can no
 /// more be opened, but what was opened before can still be read. What is not there is left out of the page.
 pub(super) struct Process {
-    started_unix_seconds: f64,
+    /// Since 1970.
+    started: Duration,
     stat: Option<File>,
     files: Option<Dir>,
 }
@@ -37,16 +38,12 @@ impl Process {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let files = rustix::fs::open("/proc/self/fd", flags, Mode::empty());
-        Self {
-            started_unix_seconds: since_1970.as_secs_f64(),
-            stat: File::open("/proc/self/stat").ok(),
-            files: files.and_then(Dir::new).ok(),
-        }
+        Self { started: since_1970, stat: File::open("/proc/self/stat").ok(), files: files.and_then(Dir::new).ok() }
     }
 
     /// Appends what is known. Costs three system calls, and a look at each open file where the kernel is older than 6.2.
     pub(super) fn write(&mut self, page: &mut Exposition<'_>) {
-        let started = self.started_unix_seconds;
+        let started = Seconds(self.started);
         page.gauge("process_start_time_seconds", "When it was started, in seconds since 1970.", started);
         if let Some(files) = getrlimit(Resource::Nofile).current {
             page.gauge("process_max_fds", "How many files it may have open.", files);
@@ -56,7 +53,7 @@ impl Process {
         }
         if let Some(stat) = self.stat.as_ref().and_then(|stat| Stat::read(stat).ok()) {
             let cpu = Duration::from_millis(1000 * stat.ticks / rustix::param::clock_ticks_per_second());
-            page.counter("process_cpu_seconds_total", "Processor time, the kernel's for it too.", cpu.as_secs_f64());
+            page.counter("process_cpu_seconds_total", "Processor time, the kernel's for it too.", Seconds(cpu));
             let resident_bytes = stat.resident_pages * rustix::param::page_size() as u64;
             page.gauge("process_resident_memory_bytes", "Memory that it really takes.", resident_bytes);
             page.gauge("process_virtual_memory_bytes", "Addresses that it has.", stat.virtual_bytes);

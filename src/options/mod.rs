@@ -434,6 +434,10 @@ mod tests {
         assert_eq!((options.history, options.log, options.demo), (7, LevelFilter::Info, false));
         let options = parsed(&["--listen=3", "--history", "8"], &environment).unwrap();
         assert_eq!(options.listen, [Address::Tcp((Ipv6Addr::UNSPECIFIED, 3).into())]);
+        assert_eq!(options.admin_listen, None);
+        let admin_listen = |text| parsed(&[], &[("SPEAK_ADMIN_LISTEN", text)]).unwrap().admin_listen;
+        assert_eq!(admin_listen("unix:/run/speak/admin"), Some(Address::Unix("/run/speak/admin".into())));
+        assert_eq!(admin_listen(""), None);
         assert_eq!(options.history, 8);
     }
 
@@ -450,6 +454,9 @@ mod tests {
             (&["--listen", "nowhere"], "--listen"),
             (&["--listen", "127.0.0.1:99999"], "--listen"),
             (&["--listen", "unix:"], "--listen"),
+            (&["--admin-listen", "nowhere"], "--admin-listen"),
+            (&["--admin-listen="], "--admin-listen"),
+            (&["--admin-listen"], "--admin-listen"),
             (&["--log", "loud"], "--log"),
             (&["--allow-origin", "example.org"], "--allow-origin"),
             (&["--allow-origin", "https://a/b"], "--allow-origin"),

@@ -2,7 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { createWriteStream } from "node:fs";
+import { appendFileSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
 import { join } from "node:path";
@@ -36,7 +36,7 @@ export async function startServer({ ports = [0], options = [] } = {}) {
   const logs = process.env.SPEAK_TEST_LOGS;
   const env = logs ? { ...process.env, SPEAK_LOG: "debug" } : process.env;
   const child = spawn(program, [...listen, ...options], { stdio: ["ignore", "ignore", "pipe"], env });
-  if (logs) child.stderr.pipe(createWriteStream(join(logs, `${child.pid}.log`)));
+  if (logs) child.stderr.on("data", (bytes) => appendFileSync(join(logs, `${child.pid}.log`), bytes));
   const ended = once(child, "exit");
   // A test that fails leaves its server behind; it must not outlive the tests, nor keep them from ending.
   process.once("exit", () => child.kill("SIGKILL"));

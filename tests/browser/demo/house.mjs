@@ -3,7 +3,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { createWriteStream } from "node:fs";
+import { appendFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
@@ -20,7 +20,7 @@ export async function startServer(port = 0) {
   const logs = process.env.SPEAK_TEST_LOGS;
   const env = logs ? { ...process.env, SPEAK_LOG: "debug" } : process.env;
   const child = spawn(program, ["--listen", `127.0.0.1:${port}`], { stdio: ["ignore", "ignore", "pipe"], env });
-  if (logs) child.stderr.pipe(createWriteStream(join(logs, `${child.pid}.log`)));
+  if (logs) child.stderr.on("data", (bytes) => appendFileSync(join(logs, `${child.pid}.log`), bytes));
   const ended = once(child, "exit");
   for await (const line of createInterface({ input: child.stderr })) {
     const origin = line.match(/http:\/\/127\.0\.0\.1:\d+/)?.[0];
