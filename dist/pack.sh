@@ -24,7 +24,10 @@ for PAIR in bash:speak.bash zsh:_speak fish:speak.fish; do
 done
 chmod 755 "$OUT/$NAME/completions"
 cp "$OUT"/completions/* "$OUT/$NAME/completions"
-cp README.md LICENSE dist/speak.service dist/sockets/*.socket "$OUT/speak.1" "target/$TARGET/release/speak" "$OUT/$NAME"
+mkdir "$OUT/$NAME/docs"
+chmod 755 "$OUT/$NAME/docs"
+cp docs/*.md docs/*.yaml docs/*.png docs/*.svg "$OUT/$NAME/docs"
+cp README.md SECURITY.md CHANGELOG.md LICENSE dist/speak.service dist/sockets/*.socket "$OUT/speak.1" "target/$TARGET/release/speak" "$OUT/$NAME"
 find "$OUT/$NAME" -type f -exec chmod 644 {} +
 chmod 755 "$OUT/$NAME/speak"
 tar --create --format=ustar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
