@@ -6,7 +6,8 @@
 //! - [`api`]: what the calls mean
 //! - [`http`]: bytes to values and back; [`hub`]: channels, connections, waiting reads, both without I/O
 //!
-//! Beside them [`options`], what the operator decides, and [`web`], the files that the binary carries.
+//! Beside them [`options`], what the operator decides, [`sandbox`], what the process gives up before it serves, [`state`], a
+//! hub as bytes, and [`web`], the files that the binary carries.
 //! ARCHITECTURE.md tells the whole story.
 
 #![forbid(unsafe_code)]
@@ -16,4 +17,6 @@ pub mod http;
 pub mod hub;
 pub mod net;
 pub mod options;
+pub mod sandbox;
+pub mod state;
 pub mod web;

@@ -1,14 +1,16 @@
-//! Options to server to exit code, and nothing else.
+//! Options to server to sandbox to exit code, and nothing else.
 
 #![deny(unsafe_code)]
 
 mod memory;
+mod passed;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use speak::net::{self, Server, StartError};
-use speak::options::{self, BadOption, Command};
+use speak::net::{self, Passed, Server, StartError};
+use speak::options::{self, BadOption, Command, Options};
+use speak::sandbox::Sandbox;
 
 fn main() -> ExitCode {
     let options = match options::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
@@ -23,12 +25,22 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let passed = passed::sockets();
     net::start_log(options.log);
-    match Server::start(&options) {
+    match passed.and_then(|passed| start(&options, passed)) {
         Ok(server) => server.run(),
         Err(StartError(line)) => {
             let _ = writeln!(std::io::stderr(), "speak: {line}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// What needs rights comes first; the server that comes of it has given them up.
+fn start(options: &Options, passed: Vec<Passed>) -> Result<Server, StartError> {
+    let sandbox = Sandbox::plan(options).map_err(StartError)?;
+    let mut server = Server::start(options, passed)?;
+    sandbox.enter(server.ports()).map_err(StartError)?;
+    server.begin()?;
+    Ok(server)
 }

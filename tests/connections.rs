@@ -280,3 +280,31 @@ fn who_waits_with_from_id_0_sees_people_come() {
     server.get("/goodbye", &me.and(&[])).ok();
     assert_eq!(lobby.response().events(), ["goodbye left"]);
 }
+
+#[test]
+fn so_many_reads_wait_with_one_connection_and_one_that_takes_the_place_of_another_is_not_one_more() {
+    let server = patient();
+    let me = server.introduce("home", "busy");
+    let mut readers: Vec<_> = (0..256)
+        .map(|number| {
+            let mut reader = server.client();
+            reader.send_get("/read", &me.and(&[("channel", &format!("c{number}"))]));
+            reader
+        })
+        .collect();
+    for number in 0..256 {
+        server.wait_for_readers(&format!("c{number}"), 1);
+    }
+    let refused = server.get("/read", &me.and(&[("channel", "one more")]));
+    refused.fails_with(400, "bad_parameter");
+    let mut anew = server.client();
+    anew.send_get("/read", &me.and(&[("channel", "c100")]));
+    assert!(readers[100].response().ok().messages().is_empty(), "the older one is answered with nothing");
+    assert!(!anew.has_something());
+    // Where one ends there is room for another.
+    server.write("c7", "m");
+    assert_eq!(readers[7].response().ok().texts(), ["m"]);
+    let mut other = server.client();
+    other.send_get("/read", &me.and(&[("channel", "one more")]));
+    server.wait_for_readers("one more", 1);
+}

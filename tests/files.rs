@@ -107,6 +107,8 @@ fn the_client_is_there_for_pages_of_others_also_without_the_demo() {
         let file = get(&server, path, &[("Origin", "https://elsewhere.example")]).ok();
         assert_eq!(file.header("access-control-allow-origin"), Some("*"));
         assert!(file.header("cache-control").is_some_and(|its| its.starts_with("public, max-age=")));
+        // Pages that want to be isolated load nothing without it.
+        assert_eq!(file.header("cross-origin-resource-policy"), Some("cross-origin"));
     }
     for (path, _) in &FILES[1..3] {
         assert_eq!(get(&server, path, &[]).status, 404, "{path}");

@@ -5,10 +5,13 @@ mod common;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::process::Command;
 
 use common::{Client, Finished, Params, Server, command, run, until};
+use rustix::process::Signal;
 
 /// Runs the binary with `options` until it ends by itself.
 fn run_with(options: &[&str]) -> Finished {
@@ -30,7 +33,7 @@ fn names(finished: &Finished, code: i32, cause: &str) {
 
 #[test]
 fn a_bad_option_is_named() {
-    let cases: [(&[&str], &str); 29] = [
+    let cases: [(&[&str], &str); 30] = [
         (&["--nonsense"], "--nonsense"),
         (&["-x"], "-x"),
         (&["extra"], "extra"),
@@ -55,6 +58,7 @@ fn a_bad_option_is_named() {
         (&["--max-channels", "-5"], "--max-channels"),
         (&["--trust-proxy", "10.0.0.0/33"], "--trust-proxy"),
         (&["--max-rate", "fast"], "--max-rate"),
+        (&["--user", ""], "--user"),
         (&["--log", "loud"], "--log"),
         (&["--listen", "nonsense"], "nonsense"),
         (&["--listen", "127.0.0.1:99999"], "127.0.0.1:99999"),
@@ -90,6 +94,7 @@ fn help_names_every_option() {
     assert_eq!((help.code, &*help.stderr), (Some(0), ""));
     let options = [
         "listen",
+        "admin-listen",
         "poll-timeout",
         "connection-timeout",
         "close-grace",
@@ -110,6 +115,8 @@ fn help_names_every_option() {
         "trust-proxy",
         "allow-origin",
         "no-demo",
+        "user",
+        "no-sandbox",
         "log",
     ];
     for option in options {
@@ -308,6 +315,54 @@ fn a_unix_socket_in_use_is_left_alone() {
     let second = run_with(&["--listen", &path.door()]);
     assert_eq!(second.code, Some(1), "{second:?}");
     path.is_served();
+}
+
+#[test]
+fn who_may_use_a_unix_socket_is_for_the_umask_to_say() {
+    for (umask, mode) in [("022", 0o755), ("007", 0o770), ("077", 0o700), ("000", 0o777)] {
+        let path = SocketPath::new(umask);
+        let script = format!("umask {umask}; exec \"$0\" --listen \"$1\"");
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &script]).arg(command().get_program()).arg(path.door());
+        shell.env_clear();
+        let _server = Server::spawn(shell, 1);
+        path.is_served();
+        let rights = fs::symlink_metadata(&path.0).expect("the socket").permissions().mode();
+        assert_eq!(rights & 0o777, mode, "umask {umask}");
+    }
+}
+
+#[test]
+fn a_link_is_left_alone_wherever_it_leads() {
+    let target = SocketPath::new("target");
+    drop(UnixListener::bind(&target.0).expect("a socket"));
+    until("nobody listens", || UnixStream::connect(&target.0).is_err());
+    let nowhere = SocketPath::new("nowhere");
+    for (name, leads_to) in [("link-to-a-stale-socket", &target.0), ("link-to-nowhere", &nowhere.0)] {
+        let link = SocketPath::new(name);
+        symlink(leads_to, &link.0).expect("a link");
+        let finished = run_with(&["--listen", &link.door()]);
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        assert_eq!(fs::read_link(&link.0).expect("the link still"), *leads_to);
+    }
+    assert!(target.0.exists() && !nowhere.0.exists());
+}
+
+#[test]
+fn a_stop_removes_its_own_socket_and_no_other() {
+    let path = SocketPath::new("own");
+    let mut server = Server::on(&[&path.door()], &[]);
+    server.signal(Signal::TERM);
+    server.wait();
+    assert!(!path.0.exists());
+
+    let mut server = Server::on(&[&path.door()], &[]);
+    fs::remove_file(&path.0).expect("the socket");
+    let theirs = UnixListener::bind(&path.0).expect("a socket of somebody else");
+    server.signal(Signal::TERM);
+    server.wait();
+    UnixStream::connect(&path.0).expect("it is there still");
+    drop(theirs);
 }
 
 #[test]

@@ -20,6 +20,8 @@ mod follower;
 mod message;
 #[path = "sim/model.rs"]
 mod model;
+#[path = "sim/moving.rs"]
+mod moving;
 #[path = "sim/plan.rs"]
 mod plan;
 #[path = "sim/random.rs"]
@@ -45,7 +47,7 @@ const SEEDS: u64 = 2_000;
 /// From this many seeds on, a rule that never came to bear is a fault of the mix.
 const SEEDS_TO_REACH_ALL: u64 = 1_000;
 
-const RULES: [&str; 81] = [
+const RULES: [&str; 85] = [
     "answer cut",
     "answer shared",
     "answer shared by a stream and a poll",
@@ -55,6 +57,7 @@ const RULES: [&str; 81] = [
     "connection ended: Closed",
     "connection ended: Left",
     "connection ended: Timeout",
+    "connection restored",
     "dropped channel came again",
     "dropped introduction given",
     "follow anew",
@@ -70,6 +73,8 @@ const RULES: [&str; 81] = [
     "grace began",
     "grace ended by a call",
     "grace outlived by a read",
+    "hub restored",
+    "hub saved while somebody waited",
     "introduce",
     "introduce refused: Ended",
     "introduce refused: OverCapacity",
@@ -124,6 +129,7 @@ const RULES: [&str; 81] = [
     "waiting read answered for one of several channels",
     "waiting read answered for several channels",
     "waiting read told of a gap",
+    "unused channel gave room to another",
     "write refused: Ended",
     "write refused: OverCapacity",
     "write refused: WrongAuth",

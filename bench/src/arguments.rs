@@ -11,15 +11,18 @@ use crate::plan::Length;
 use crate::process::Process;
 use crate::run::Options;
 use crate::server::{Kind, Target};
+use crate::stress::{self, Disturbance};
 use crate::wire::Form;
 use crate::work::{Chat, Closed, Fanout, Work};
 
 pub(crate) const HELP: &str = "\
 Measures Speak beside nchan, nginx and a floor.
 
-speak-bench run [--quick|--full] [--speak PROGRAM] [--rounds N] [--only PART,…] [--results FOLDER]
+speak-bench run [--quick|--full] [--speak PROGRAM] [--beside PROGRAM] [--rounds N] [--only PART,…]
+                [--results FOLDER]
     Compares the servers, each started here; prints a table, and writes it as JSON and SVG.
-    --only takes the parts whose name begins with PART.
+    --only takes the parts whose name begins with PART. --beside is another build of Speak: it is then
+    the only peer, and what it is held to is in bench/README.md.
 
 speak-bench drive WORK --at 127.0.0.1:PORT [--target speak|nchan|nginx] [--pid PID] [WHAT NUMBER]…
     Puts one load on a server that runs and has served nothing yet, and prints what it cost as a line
@@ -33,6 +36,10 @@ speak-bench drive WORK --at 127.0.0.1:PORT [--target speak|nchan|nginx] [--pid P
         idle, idle-events, idle-frames
                          --readers 1000
 
+speak-bench stress --speak PROGRAM [--seconds 60] [--users 1000] [--seed N] [--disturb kill,stop]
+    Has users come, talk, read and leave in all ways, kills the server and starts it again, and checks all
+    that is seen. Ends with the first fault, or with figures. --disturb none lets the server live.
+
 speak-bench floor
     Serves as the floor on a free port, which it tells.
 ";
@@ -43,6 +50,7 @@ pub(crate) enum Command {
     Floor,
     Drive { target: Target, work: Work },
     Run(Options),
+    Stress(stress::Options),
 }
 
 /// Reads the command line.
@@ -55,6 +63,7 @@ pub(crate) fn parse() -> Result<Command> {
     match parser.next()? {
         Some(Value(name)) if name == "run" => parse_run(parser),
         Some(Value(name)) if name == "drive" => parse_drive(parser),
+        Some(Value(name)) if name == "stress" => parse_stress(parser),
         Some(Value(name)) if name == "floor" => Ok(Command::Floor),
         None | Some(Short('h') | Long("help")) => Ok(Command::Help),
         Some(other) => Err(other.unexpected().into()),
@@ -65,6 +74,7 @@ fn parse_run(mut parser: lexopt::Parser) -> Result<Command> {
     let mut options = Options {
         length: Length::Quick,
         speak: None,
+        beside: None,
         rounds: None,
         only: Vec::new(),
         results: PathBuf::from("bench/results"),
@@ -74,6 +84,7 @@ fn parse_run(mut parser: lexopt::Parser) -> Result<Command> {
             Long("quick") => options.length = Length::Quick,
             Long("full") => options.length = Length::Full,
             Long("speak") => options.speak = Some(parser.value()?.into()),
+            Long("beside") => options.beside = Some(parser.value()?.into()),
             Long("rounds") => options.rounds = Some(parser.value()?.parse()?),
             Long("results") => options.results = parser.value()?.into(),
             Long("only") => {
@@ -84,6 +95,27 @@ fn parse_run(mut parser: lexopt::Parser) -> Result<Command> {
         }
     }
     Ok(Command::Run(options))
+}
+
+fn parse_stress(mut parser: lexopt::Parser) -> Result<Command> {
+    let (mut speak, mut seconds, mut users, mut seed) = (None, 60, 1000, None);
+    let mut disturbances = vec![Disturbance::Kill, Disturbance::Stop];
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("speak") => speak = Some(parser.value()?.into()),
+            Long("seconds") => seconds = parser.value()?.parse()?,
+            Long("users") => users = parser.value()?.parse()?,
+            Long("seed") => seed = Some(parser.value()?.parse()?),
+            Long("disturb") => {
+                let names = parser.value()?.string()?;
+                let names = names.split(',').filter(|name| *name != "none");
+                disturbances = names.map(Disturbance::parse).collect::<Result<_>>()?;
+            }
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let speak = speak.ok_or("stress what? give --speak")?;
+    Ok(Command::Stress(stress::Options { speak, seconds, users, seed, disturbances }))
 }
 
 fn parse_drive(mut parser: lexopt::Parser) -> Result<Command> {

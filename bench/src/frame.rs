@@ -1,7 +1,7 @@
 //! Cuts what a server sends into single answers, events or frames.
 //!
 //! Knows what the servers of this bench send, and no more: answers with a `Content-Length`, events that
-//! an empty line ends, and frames of under 64 KiB that are a whole text or a Ping.
+//! an empty line ends, and frames of under 64 KiB that are a whole text, a Ping or a farewell.
 
 use memchr::memmem;
 
@@ -10,8 +10,9 @@ use crate::Result;
 /// A head longer than this is taken for a defect of the server.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// The first byte of a whole text of a WebSocket, and that of a Ping (RFC 6455, section 5.2).
+/// The first byte of a whole text of a WebSocket, that of a farewell, and that of a Ping (RFC 6455, section 5.2).
 const TEXT: u8 = 0x81;
+const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
 
 /// What a connection carries.
@@ -42,6 +43,11 @@ impl<'a> Frame<'a> {
     /// Whether it asks for a sign of life, and says nothing.
     pub(crate) fn is_ping(&self) -> bool {
         self.status.is_none() && self.bytes.first() == Some(&PING)
+    }
+
+    /// Whether it ends a WebSocket.
+    pub(crate) fn is_farewell(&self) -> bool {
+        self.status.is_none() && self.bytes.first() == Some(&CLOSE)
     }
 
     /// The value of a header, by its name in lower case.
@@ -132,7 +138,7 @@ fn next_frame(bytes: &[u8]) -> Result<Option<Frame<'_>>> {
         }
         _ => return Err("a frame is masked, or larger than any of this bench".into()),
     };
-    if !matches!(first, TEXT | PING) {
+    if !matches!(first, TEXT | CLOSE | PING) {
         return Err(format!("a frame that begins with {first:#x}").into());
     }
     let whole = length.and_then(|length| bytes.get(..head_bytes + length));
@@ -221,9 +227,16 @@ mod tests {
         bytes.extend([b'x'; 128]);
         let expected = [(Some(101), Vec::new()), (None, b"{}".to_vec()), (None, Vec::new()), (None, vec![b'x'; 128])];
         assert_eq!(pieces(Cut::Frames, &bytes), expected);
-        for wrong in [&b"\x82\x02{}"[..], b"\x01\x02{}", b"\x88\x02\x03\xe8", b"\x81\x82\0\0\0\0{}"] {
+        for wrong in [&b"\x82\x02{}"[..], b"\x01\x02{}", b"\x81\x82\0\0\0\0{}"] {
             assert!(Framer::new(Cut::Frames).next(wrong).is_err());
         }
+    }
+
+    #[test]
+    fn a_farewell_is_a_frame_of_its_own() {
+        let mut framer = Framer::new(Cut::Frames);
+        assert!(framer.next(b"\x88\x02\x03\xe8").unwrap().is_some_and(|frame| frame.is_farewell()));
+        assert!(framer.next(b"\x81\x02{}").unwrap().is_some_and(|frame| !frame.is_farewell()));
     }
 
     #[test]

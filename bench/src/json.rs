@@ -55,7 +55,7 @@ fn part(outcome: &Outcome, row: &Row) -> Value {
         servers.insert(kind.name().into(), json!({ "cost": row.cost(*kind).map(spread), "rounds": rounds }));
     }
     let mut ratios = Map::new();
-    for peer in [Kind::Floor, Kind::Nchan, Kind::Nginx] {
+    for peer in [Kind::Beside, Kind::Floor, Kind::Nchan, Kind::Nginx] {
         if let Some(ratio) = row.ratio(peer) {
             ratios.insert(peer.name().into(), spread(ratio));
         }

@@ -1,7 +1,7 @@
 //! `speak-bench`: measures Speak beside nchan, nginx and a floor. See `bench/README.md`.
 //!
 //! `run` compares all of them, `drive` puts one load on a server that already runs, `floor` is the
-//! floor itself. Modules from the bottom: `wire`, `frame` and `stats` are values; `client` has the
+//! floor itself; `stress` measures little and checks everything. Modules from the bottom: `wire`, `frame` and `stats` are values; `client` has the
 //! sockets, `process` and `server` the processes; `crowd`, `closed` and `churn` are ways to load a server
 //! and `work` names them; `plan` says what is compared, `run` does it, `table`, `json` and `plot` tell.
 
@@ -21,6 +21,7 @@ mod process;
 mod run;
 mod server;
 mod stats;
+mod stress;
 mod table;
 mod wire;
 mod work;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Floor => floor::serve(),
         Command::Drive { target, work } => run::drive(&target, work),
         Command::Run(options) => run::run(&options),
+        Command::Stress(options) => stress::run(&options),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -63,6 +63,8 @@ pub(crate) struct Part {
     pub(crate) goals: Vec<Goal>,
 }
 
+/// Those that Speak is mostly compared with, and itself.
+pub(crate) const PEERS: &[Kind] = WITH_NGINX;
 const SPEAK: &[Kind] = &[Kind::Speak];
 const PUBSUB: &[Kind] = &[Kind::Speak, Kind::Floor, Kind::Nchan];
 const WITH_NGINX: &[Kind] = &[Kind::Speak, Kind::Floor, Kind::Nchan, Kind::Nginx];
@@ -195,6 +197,15 @@ fn idle(labels: [&'static str; 3], readers: usize, streams: usize, of: &'static 
         targets: if form.stays() { of } else { WITHOUT_FLOOR },
         goals: vec![bytes, goal(Against::LeftOverBefore, 1.10, None)],
     })
+}
+
+/// Makes another build of Speak the only peer of each row: this one must cost no more than 1.03 of it.
+pub(crate) fn beside(parts: &mut [Part]) {
+    for part in parts {
+        part.targets = &[Kind::Speak, Kind::Beside];
+        // What is left behind of a smaller base is a larger part of it; bytes each are held against those of the peer.
+        part.goals = vec![goal(Against::Peer(Kind::Beside), 1.03, None)];
+    }
 }
 
 /// The rows of a run.

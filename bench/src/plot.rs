@@ -21,7 +21,7 @@ const GAP: f64 = 14.0;
 fn colour(kind: Kind) -> &'static str {
     match kind {
         Kind::Speak => "#2f81f7",
-        Kind::Floor => "#868e98",
+        Kind::Floor | Kind::Beside => "#868e98",
         Kind::Nchan => "#d97a2b",
         Kind::Nginx => "#2f9e62",
     }

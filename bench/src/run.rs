@@ -15,6 +15,8 @@ use crate::{Result, json, plot, table};
 pub(crate) struct Options {
     pub(crate) length: Length,
     pub(crate) speak: Option<PathBuf>,
+    /// Another build of Speak, to be the only peer.
+    pub(crate) beside: Option<PathBuf>,
     pub(crate) rounds: Option<usize>,
     pub(crate) only: Vec<String>,
     pub(crate) results: PathBuf,
@@ -55,6 +57,12 @@ impl Row {
 }
 
 impl Outcome {
+    /// The servers that are compared, Speak first: another build of it alone, or the usual peers.
+    pub(crate) fn kinds(&self) -> &'static [Kind] {
+        let has_beside = self.rows.iter().any(|row| row.part.targets.contains(&Kind::Beside));
+        if has_beside { &[Kind::Speak, Kind::Beside] } else { plan::PEERS }
+    }
+
     pub(crate) fn row(&self, name: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.part.name == name)
     }
@@ -91,12 +99,13 @@ impl Outcome {
 /// Compares the servers, prints the table, and writes the files.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let files = process::raise_file_limit()?;
-    let programs = Programs { speak: options.speak.clone(), cores: Cores::choose()? };
+    let programs = Programs { speak: options.speak.clone(), beside: options.beside.clone(), cores: Cores::choose()? };
     process::pin(programs.cores.generator)?;
     if programs.cores.server == programs.cores.generator {
         eprintln!("only one core may be used: rates and latencies mean little");
     }
-    for kind in Kind::ALL {
+    let kinds = if options.beside.is_some() { &[Kind::Speak, Kind::Beside] } else { plan::PEERS };
+    for &kind in kinds {
         if let Some(why) = programs.missing(kind) {
             eprintln!("without {}: {why}", kind.name());
         }
@@ -106,7 +115,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         targets.any(|&kind| programs.missing(kind).is_none())
     };
     let named = |part: &Part| options.only.is_empty() || options.only.iter().any(|only| part.name.starts_with(only));
-    let parts = plan::parts(options.length).into_iter();
+    let mut parts = plan::parts(options.length);
+    if options.beside.is_some() {
+        plan::beside(&mut parts);
+    }
+    let parts = parts.into_iter();
     let rows = parts.filter(named).filter(startable).map(|part| Row { part, samples: BTreeMap::new() });
     let start = Instant::now();
     let mut outcome = Outcome {

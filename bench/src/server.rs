@@ -29,17 +29,20 @@ const STEP: Duration = Duration::from_millis(10);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Kind {
     Speak,
+    /// Another build of Speak.
+    Beside,
     Floor,
     Nchan,
     Nginx,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 4] = [Kind::Speak, Kind::Floor, Kind::Nchan, Kind::Nginx];
+    pub(crate) const ALL: [Kind; 5] = [Kind::Speak, Kind::Beside, Kind::Floor, Kind::Nchan, Kind::Nginx];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Speak => "speak",
+            Kind::Beside => "beside",
             Kind::Floor => "floor",
             Kind::Nchan => "nchan",
             Kind::Nginx => "nginx",
@@ -53,7 +56,7 @@ impl Kind {
 
     pub(crate) fn dialect(self) -> Dialect {
         match self {
-            Kind::Speak | Kind::Floor => Dialect::Speak,
+            Kind::Speak | Kind::Beside | Kind::Floor => Dialect::Speak,
             Kind::Nchan => Dialect::Nchan,
             Kind::Nginx => Dialect::Fixed,
         }
@@ -72,6 +75,7 @@ pub(crate) struct Target {
 /// Where the servers' programs are.
 pub(crate) struct Programs {
     pub(crate) speak: Option<PathBuf>,
+    pub(crate) beside: Option<PathBuf>,
     pub(crate) cores: Cores,
 }
 
@@ -87,6 +91,7 @@ impl Programs {
     pub(crate) fn missing(&self, kind: Kind) -> Option<&'static str> {
         match kind {
             Kind::Speak if self.speak.is_none() => Some("no --speak given"),
+            Kind::Beside if self.beside.is_none() => Some("no --beside given"),
             Kind::Nchan if first_file(&NCHAN_MODULES).is_none() => Some("install libnginx-mod-nchan"),
             Kind::Nchan | Kind::Nginx if first_file(&NGINX).is_none() => Some("install nginx"),
             _ => None,
@@ -96,8 +101,19 @@ impl Programs {
     /// Starts a server on a free port and waits until it serves.
     pub(crate) fn start(&self, kind: Kind) -> Result<Server> {
         let folder = fresh_folder()?;
+        let command = self.command(kind, &folder)?;
+        self.spawn(kind, folder, command)
+    }
+
+    /// Starts Speak on an address of 127.0.0.1, with these options.
+    pub(crate) fn start_speak(&self, listen: &str, options: &[&str]) -> Result<Server> {
+        let mut command = Command::new(self.speak.as_ref().ok_or("no --speak given")?);
+        command.args(["--listen", listen]).args(options);
+        self.spawn(Kind::Speak, fresh_folder()?, command)
+    }
+
+    fn spawn(&self, kind: Kind, folder: PathBuf, mut command: Command) -> Result<Server> {
         let log = folder.join("log");
-        let mut command = self.command(kind, &folder)?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
         // A child begins on its parent's core; to pin it only afterwards would miss its start.
         process::pin(self.cores.server)?;
@@ -113,7 +129,7 @@ impl Programs {
             folder,
         };
         let started = match kind {
-            Kind::Speak | Kind::Floor => server.await_line(&log),
+            Kind::Speak | Kind::Beside | Kind::Floor => server.await_line(&log),
             Kind::Nchan | Kind::Nginx => server.await_worker(),
         };
         started.map_err(|error| format!("{} does not start: {error}\n{}", kind.name(), server.said()))?;
@@ -122,8 +138,9 @@ impl Programs {
 
     fn command(&self, kind: Kind, folder: &Path) -> Result<Command> {
         Ok(match kind {
-            Kind::Speak => {
-                let mut command = Command::new(self.speak.as_ref().ok_or("no --speak given")?);
+            Kind::Speak | Kind::Beside => {
+                let program = if kind == Kind::Speak { &self.speak } else { &self.beside };
+                let mut command = Command::new(program.as_ref().ok_or("no such program given")?);
                 // No read may time out while a slow peer's turn is prepared.
                 command.args(["--listen", "127.0.0.1:0", "--poll-timeout", "10m"]);
                 command
@@ -153,6 +170,31 @@ impl Programs {
 }
 
 impl Server {
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to stop.
+    pub(crate) fn terminate(&self) {
+        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
+            // An error means that it ended by itself.
+            let _ = rustix::process::kill_process(pid, Signal::TERM);
+        }
+    }
+
+    /// Ends it at once, and waits until it has ended.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Whether it ended, and well.
+    pub(crate) fn ended(&mut self) -> Result<Option<bool>> {
+        Ok(self.child.try_wait()?.map(|status| status.success()))
+    }
+
     /// The last of what it wrote to its log.
     pub(crate) fn said(&self) -> String {
         let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
@@ -209,9 +251,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
-            // An error means that it ended by itself; the wait below tells.
-            let _ = rustix::process::kill_process(pid, Signal::TERM);
+        // Who was waited for has no number any more.
+        if let Ok(None) = self.child.try_wait() {
+            self.terminate();
         }
         let deadline = Instant::now() + STOP_MAX;
         while let Ok(None) = self.child.try_wait() {

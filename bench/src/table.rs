@@ -22,7 +22,9 @@ pub(crate) fn render(outcome: &Outcome) -> String {
          round by round.\n\n",
         outcome.rounds
     );
-    let mut rows = vec![header(&["÷ floor", "÷ nchan", "÷ nginx", "goal"])];
+    let kinds = outcome.kinds();
+    let ratios: Vec<String> = kinds[1..].iter().map(|kind| format!("÷ {}", kind.name())).collect();
+    let mut rows = vec![header(kinds, &[&ratios[..], &["goal".to_owned()]].concat())];
     rows.extend(outcome.rows.iter().map(|row| costs(outcome, row)));
     text.push_str(&aligned(&rows));
     text.push_str(
@@ -30,16 +32,16 @@ pub(crate) fn render(outcome: &Outcome) -> String {
          reader, of a\nchat from when the message was due to each reader.\n\n",
     );
     let (idle, busy): (Vec<&Row>, Vec<&Row>) = outcome.rows.iter().partition(|row| is_idle(row));
-    let mut rows = vec![header(&[])];
-    rows.extend(busy.into_iter().map(rates));
+    let mut rows = vec![header(kinds, &[])];
+    rows.extend(busy.into_iter().map(|row| rates(outcome, row)));
     text.push_str(&aligned(&rows));
     if !idle.is_empty() {
         text.push_str(
             "\nMemory in bytes each: before a message / after one to each; and all that is resident when they have \
          left,\nby what was before they came.\n\n",
         );
-        let mut rows = vec![header(&[])];
-        rows.extend(idle.into_iter().map(memory));
+        let mut rows = vec![header(kinds, &[])];
+        rows.extend(idle.into_iter().map(|row| memory(outcome, row)));
         text.push_str(&aligned(&rows));
     }
     text.push_str("\nThe ratios and goals in short, by the medians.\n\n");
@@ -66,18 +68,17 @@ fn unlike_lengths(row: &Row) -> Option<String> {
     })
 }
 
-fn header(more: &[&str]) -> Vec<String> {
-    let names = Kind::ALL.map(Kind::name);
-    let cells = std::iter::once(&"work").chain(&names).chain(more);
-    cells.map(|&cell| cell.to_owned()).collect()
+fn header(kinds: &[Kind], more: &[String]) -> Vec<String> {
+    let names = kinds.iter().map(|kind| kind.name().to_owned());
+    std::iter::once("work".to_owned()).chain(names).chain(more.iter().cloned()).collect()
 }
 
 fn costs(outcome: &Outcome, row: &Row) -> Vec<String> {
     let mut cells = vec![format!("{}: {}", row.part.label, row.part.unit)];
-    for kind in Kind::ALL {
+    for &kind in outcome.kinds() {
         cells.push(row.cost(kind).map_or_else(String::new, figure));
     }
-    for peer in [Kind::Floor, Kind::Nchan, Kind::Nginx] {
+    for &peer in &outcome.kinds()[1..] {
         let ratio = row.ratio(peer);
         cells.push(
             ratio.map_or_else(String::new, |ratio| {
@@ -129,9 +130,9 @@ fn goal(outcome: &Outcome, row: &Row, goal: &Goal) -> Option<String> {
     })
 }
 
-fn rates(row: &Row) -> Vec<String> {
+fn rates(outcome: &Outcome, row: &Row) -> Vec<String> {
     let mut cells = vec![row.part.label.to_owned()];
-    for kind in Kind::ALL {
+    for &kind in outcome.kinds() {
         let samples = row.samples.get(&kind).map_or(&[][..], Vec::as_slice);
         let Some(rate) = Spread::of(samples.iter().map(|sample| sample.per_second)) else {
             cells.push(String::new());
@@ -160,9 +161,9 @@ fn is_idle(row: &Row) -> bool {
     matches!(row.part.work, Work::Idle { .. })
 }
 
-fn memory(row: &Row) -> Vec<String> {
+fn memory(outcome: &Outcome, row: &Row) -> Vec<String> {
     let mut cells = vec![row.part.label.to_owned()];
-    for kind in Kind::ALL {
+    for &kind in outcome.kinds() {
         let median = |wanted: &str| {
             let samples = row.samples.get(&kind).into_iter().flatten();
             let figures = samples.flat_map(|sample| &sample.extra).filter(|(name, _)| *name == wanted);
@@ -178,10 +179,15 @@ fn memory(row: &Row) -> Vec<String> {
 
 /// Ratios and goals alone, in lines that are not padded: for a README.
 fn short(outcome: &Outcome) -> String {
-    let mut text = "| work | ÷ floor | ÷ nchan | ÷ nginx | goal |\n| --- | --- | --- | --- | --- |\n".to_owned();
+    let peers = &outcome.kinds()[1..];
+    let mut text = "| work |".to_owned();
+    for peer in peers {
+        let _ = write!(text, " ÷ {} |", peer.name());
+    }
+    let _ = writeln!(text, " goal |\n| --- |{} --- |", " --- |".repeat(peers.len()));
     for row in &outcome.rows {
         let _ = write!(text, "| {} |", row.part.label);
-        for peer in [Kind::Floor, Kind::Nchan, Kind::Nginx] {
+        for &peer in peers {
             let _ = match row.ratio(peer) {
                 Some(ratio) => write!(text, " {:.2} |", ratio.median),
                 None => write!(text, " |"),

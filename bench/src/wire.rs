@@ -49,7 +49,7 @@ pub(crate) enum Dialect {
 }
 
 /// How a reader wants its messages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Form {
     /// As the answer to a read that waits.
     Plain,
@@ -62,6 +62,18 @@ pub(crate) enum Form {
 }
 
 impl Form {
+    pub(crate) const ALL: [Form; 4] = [Form::Plain, Form::Jsonp, Form::Events, Form::Frames];
+
+    /// As people call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Form::Plain => "long poll",
+            Form::Jsonp => "JSONP",
+            Form::Events => "event stream",
+            Form::Frames => "WebSocket",
+        }
+    }
+
     pub(crate) fn cut(self) -> Cut {
         match self {
             Form::Plain | Form::Jsonp => Cut::Answers,
@@ -76,7 +88,7 @@ impl Form {
     }
 
     /// What a read says of it after its `Host`. The floor tells them by their last byte.
-    fn headers(self) -> String {
+    pub(crate) fn headers(self) -> String {
         match self {
             Form::Plain | Form::Jsonp => String::new(),
             Form::Events => "Accept: text/event-stream\r\n".to_owned(),

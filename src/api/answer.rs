@@ -162,6 +162,11 @@ impl Tailor {
         }
     }
 
+    /// The value of `Date`.
+    pub(super) fn date(&self) -> &str {
+        &self.date
+    }
+
     /// Whether the client stays after an answer in this dress.
     pub(super) fn persistence(&self, asked: Persistence) -> Persistence {
         if self.is_closing { Persistence::Closes } else { asked }

@@ -14,7 +14,8 @@ use super::parameters::Parameters;
 use super::rate::RateLimit;
 use super::route::{Call, Route};
 use super::stream::{Shared, Stream, Transport};
-use crate::http::{Callback, Limits, Method, Persistence, Reject, Request};
+use super::tally::{Requests, Subject};
+use crate::http::{Callback, Limits, Method, Persistence, Request};
 use crate::hub::{Auth, Epoch, Hub, Mode, Now, Pair, ReadCall, ReadOutcome, ReaderKey, TOKEN_BYTES, Wake, Who, token};
 use crate::web;
 
@@ -83,7 +84,9 @@ pub struct Api {
     /// An answer for one.
     pub(super) private: Vec<u8>,
     rate_limit: Option<RateLimit>,
+    requests: Requests,
     random: fn(&mut [u8]),
+    pub(super) is_leaving: bool,
 }
 
 impl Api {
@@ -100,7 +103,9 @@ impl Api {
             encoded: Rc::default(),
             private: Vec::new(),
             rate_limit: RateLimit::new(config.max_rate),
+            requests: Requests::default(),
             random,
+            is_leaving: false,
             config,
         }
     }
@@ -122,8 +127,14 @@ impl Api {
         self.tailor.set_time(now.unix_ms);
     }
 
+    /// From now on streams are told at their end that the server goes.
+    pub fn leave(&mut self) {
+        self.is_leaving = true;
+    }
+
     /// From now on every answer tells its client to go.
     pub fn close(&mut self) {
+        self.leave();
         self.tailor.is_closing = true;
     }
 
@@ -135,29 +146,42 @@ impl Api {
             persistence: request.persistence,
             is_bodiless: request.method == Method::Head,
         };
-        let route = Route::of(request.path, self.config.demo);
-        match route.and_then(|route| route.check(request.method).map(|()| route)) {
-            Ok(Route::Call(call)) if request.method != Method::Options => {
+        let route = match Route::of(request.path, self.config.demo) {
+            Ok(route) => route,
+            Err(error) => {
+                self.fail(Subject::None, error, dress, out);
+                return Outcome::Answered(self.tailor.persistence(dress.persistence));
+            }
+        };
+        match (route, route.check(request.method)) {
+            (_, Err(error)) => self.fail(route.into(), error, dress, out),
+            (Route::Call(call), Ok(())) if request.method != Method::Options => {
                 return self.call(hub, now, call, request, peer, dress, out);
             }
-            Ok(route) => {
+            (_, Ok(())) => {
                 let status = self.fetch(route, request, dress, out);
-                log::debug!("{} {status}", route.name());
+                self.note(if request.method == Method::Options { Subject::Preflight } else { route.into() }, status);
             }
-            Err(error) => self.fail(error, dress, out),
         }
         Outcome::Answered(self.tailor.persistence(dress.persistence))
     }
 
-    /// Appends the answer to bytes that are no request. The client is to be closed.
-    pub fn reject(&mut self, reject: Reject, out: &mut Vec<u8>) {
-        self.refuse(reject.into(), out);
+    /// Appends an error that closes the client, in place of an answer to what it asks.
+    pub fn refuse(&mut self, error: Error, out: &mut Vec<u8>) {
+        self.note_error(Subject::None, error);
+        self.turn_away(error, out);
     }
 
-    /// Appends an error that closes the client.
-    pub fn refuse(&mut self, error: Error, out: &mut Vec<u8>) {
+    /// Appends an error that closes the client, who did not ask anything that would count.
+    pub fn turn_away(&mut self, error: Error, out: &mut Vec<u8>) {
         let permission = self.tailor.allow_origin.permission(None);
-        self.fail(error, Dress { permission, persistence: Persistence::Closes, ..Dress::PLAIN }, out);
+        self.push_error(error, Dress { permission, persistence: Persistence::Closes, ..Dress::PLAIN }, out);
+    }
+
+    /// How requests were answered until now.
+    #[must_use]
+    pub fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     /// Encodes the answer of a read that waited, once for all that share it. Tells too whether the client stays.
@@ -167,7 +191,7 @@ impl Api {
             let names = presentation.into_iter().flat_map(|presentation| presentation.names.iter().map(|name| &**name));
             answer::push_reply(&mut self.json, &wake.reply, names, self.epoch);
         }
-        log::debug!("/read 200");
+        self.note(Subject::Read, 200);
         let dress = Dress::of(presentation);
         let persistence = self.tailor.persistence(dress.persistence);
         if presentation.is_some() {
@@ -251,11 +275,11 @@ impl Api {
         let is_over = matches!(result, Err(Error::BadHandshake(_)));
         let dress = if is_over { Dress { persistence: Persistence::Closes, ..dress } } else { dress };
         match result {
-            Ok(()) => self.tailor.push_json(out, dress, 200, "", &self.json),
-            Err(error) => self.fail(error, dress, out),
-        }
-        if result.is_ok() {
-            log::debug!("{} 200", call.path());
+            Ok(()) => {
+                self.tailor.push_json(out, dress, 200, "", &self.json);
+                self.note(call.into(), 200);
+            }
+            Err(error) => self.fail(call.into(), error, dress, out),
         }
         Outcome::Answered(self.tailor.persistence(dress.persistence))
     }
@@ -354,12 +378,28 @@ impl Api {
         200
     }
 
-    fn fail(&mut self, error: Error, dress: Dress<'_>, out: &mut Vec<u8>) {
+    fn fail(&mut self, subject: Subject, error: Error, dress: Dress<'_>, out: &mut Vec<u8>) {
+        self.note_error(subject, error);
+        self.push_error(error, dress, out);
+    }
+
+    fn push_error(&mut self, error: Error, dress: Dress<'_>, out: &mut Vec<u8>) {
         self.json.clear();
         answer::push_error(&mut self.json, error);
+        self.tailor.push_json(out, dress, error.row().1, &error.fields(), &self.json);
+    }
+
+    /// Counts and logs a request that was answered. Neither ever tells more of it.
+    pub(super) fn note(&mut self, subject: Subject, status: u16) {
+        self.requests.count(subject, status);
+        log::debug!("{} {status}", subject.name());
+    }
+
+    /// The same for one that is refused.
+    pub(super) fn note_error(&mut self, subject: Subject, error: Error) {
         let (name, status) = error.row();
-        log::debug!("{name} {status}");
-        self.tailor.push_json(out, dress, status, &error.fields(), &self.json);
+        self.requests.count(subject, status);
+        log::debug!("{} {status} {name}", subject.name());
     }
 }
 

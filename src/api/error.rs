@@ -159,6 +159,9 @@ impl From<Refusal> for Error {
             Refusal::Ended => Self::ConnectionEnded,
             Refusal::WrongAuth => Self::BadAuth,
             Refusal::TooManyChannels => Self::BadParameter("a connection is in 32 channels at most: leave one first"),
+            Refusal::TooManyReads => Self::BadParameter(
+                "256 reads wait with this connection already: read several channels at once, or introduce another",
+            ),
             Refusal::OverCapacity => Self::OverCapacity("this server has as many channels as it may: try again later"),
             Refusal::OutOfMemory => Self::OverCapacity("this server has no memory left for more: try again later"),
         }

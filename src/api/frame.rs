@@ -10,6 +10,7 @@ use super::error::Error;
 use super::parameters::{Known, Parameters};
 use super::route::Call;
 use super::stream::{Stream, names_of};
+use super::tally::Subject;
 use crate::http::{Opcode, push_frame};
 use crate::hub::{Hub, Mode, Now, ReadCall, ReaderKey};
 
@@ -44,12 +45,17 @@ impl Api {
         let is_reference = reference.is_none_or(|it| it.is_string() || it.is_number());
         let reference = reference.filter(|_| is_reference);
         self.json.clear();
-        let result = match &frame {
-            None => Err(NOT_AN_OBJECT),
-            Some(_) if !is_reference => Err(Error::BadParameter("'ref' is a number or a string")),
-            Some(frame) => self.do_frame(hub, now, frame, client, (reader, stream)),
+        let call = frame.as_ref().ok_or(NOT_AN_OBJECT).and_then(|frame| Ok((call_of(frame)?, frame)));
+        let result = match call {
+            _ if !is_reference => Err(Error::BadParameter("'ref' is a number or a string")),
+            Ok(call) => self.do_frame(hub, now, call, client, (reader, stream)),
+            Err(error) => Err(error),
         };
-        log::debug!("frame {}", result.map_or_else(|error| error.row().1, |()| 200));
+        let subject = call.map_or(Subject::None, |(call, _)| call.into());
+        match result {
+            Ok(()) => self.note(subject, 200),
+            Err(error) => self.note_error(subject, error),
+        }
         if let Err(error) = result {
             self.json.clear();
             answer::push_error(&mut self.json, error);
@@ -71,13 +77,10 @@ impl Api {
         &mut self,
         hub: &mut Hub,
         now: Now,
-        frame: &Map<String, Value>,
+        (call, frame): (Call, &Map<String, Value>),
         client: u64,
         (reader, stream): (&mut ReaderKey, &mut Stream),
     ) -> Result<(), Error> {
-        let call = frame.get("call").and_then(Value::as_str).ok_or(NOT_AN_OBJECT)?;
-        let call = Call::of_frame(call)
-            .ok_or(Error::BadParameter("'call' is one of write, read, introduce, goodbye, members, create"))?;
         let parameters = Parameters::of_frame(call, frame)?;
         self.count(now, call, stream.address)?;
         if call != Call::Read {
@@ -92,6 +95,12 @@ impl Api {
         answer::push_reply(&mut self.json, &reply, stream.names(), self.epoch);
         Ok(())
     }
+}
+
+/// Which call a frame makes.
+fn call_of(frame: &Map<String, Value>) -> Result<Call, Error> {
+    let name = frame.get("call").and_then(Value::as_str).ok_or(NOT_AN_OBJECT)?;
+    Call::of_frame(name).ok_or(Error::BadParameter("'call' is one of write, read, introduce, goodbye, members, create"))
 }
 
 impl<'a> Parameters<'a> {

@@ -2,6 +2,7 @@
 //!
 //! Knows both HTTP and the hub, which do not know each other; has no sockets and no clock.
 
+mod admin;
 mod answer;
 #[expect(clippy::module_inception, reason = "api/api.rs is where a reader looks for the Api")]
 mod api;
@@ -15,6 +16,7 @@ mod parameters;
 mod rate;
 mod route;
 mod stream;
+mod tally;
 
 pub use answer::{Encoded, Payload, Presentation};
 pub use api::{Api, Config, Outcome};
@@ -22,3 +24,4 @@ pub use caller::{Address, Network, Peer, Proxies};
 pub use error::Error;
 pub use origin::AllowOrigin;
 pub use stream::{Stream, Transport};
+pub use tally::Requests;

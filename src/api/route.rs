@@ -78,17 +78,6 @@ impl Route {
         }
     }
 
-    /// What a log may call it: no path that was made up.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Call(call) => call.path(),
-            Self::ImageTest => "/image-test",
-            Self::File(file) => file.path,
-            Self::Bare => "/",
-            Self::Server => "*",
-        }
-    }
-
     /// The methods it takes, as `Allow` lists them.
     pub(super) fn allow(self) -> &'static str {
         match self {

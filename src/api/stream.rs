@@ -7,6 +7,7 @@ use super::api::{Api, Outcome};
 use super::caller::{Address, Peer};
 use super::error::Error;
 use super::parameters::Parameters;
+use super::tally::Subject;
 use crate::http::{
     CloseCode, EVENT_STREAM, Method, Opcode, Persistence, RETRY, Request, accept_key, names, push_close, push_frame,
 };
@@ -132,7 +133,7 @@ impl Api {
             None => self.begin_events(dress, follows, &reply, &stream, out),
             Some(accept) => self.begin_frames(&accept, &reply, &stream, out),
         }
-        log::debug!("/read {}", if transport == Transport::Frames { 101 } else { 200 });
+        self.note(Subject::Read, if transport == Transport::Frames { 101 } else { 200 });
         Ok(Outcome::Follows { reader, stream })
     }
 
@@ -176,7 +177,7 @@ impl Api {
         if wake.is_last {
             self.private.clear();
             if stream.transport == Transport::Frames {
-                let code = if self.tailor.is_closing { CloseCode::GoingAway } else { CloseCode::Normal };
+                let code = if self.is_leaving { CloseCode::GoingAway } else { CloseCode::Normal };
                 push_close(&mut self.private, code);
             }
             return Payload::Private(&self.private);

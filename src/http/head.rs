@@ -129,12 +129,14 @@ impl<'a> Head<'a> {
         if fields.host.is_none() && !is_http_10 {
             return Err(Reject::BadRequest("HTTP/1.1 needs a Host header"));
         }
+        // What follows CONNECT may have been meant for a tunnel, and passed on unread.
+        let closes = fields.close || (method == Method::Other && parsed.method == Some("CONNECT"));
         Ok(Self {
             bytes,
             method,
             path,
             query,
-            persistence: match (fields.close, is_http_10, fields.keep_alive) {
+            persistence: match (closes, is_http_10, fields.keep_alive) {
                 (true, _, _) | (_, true, false) => Persistence::Closes,
                 (false, true, true) => Persistence::StaysIfTold,
                 (false, false, _) => Persistence::Stays,
@@ -173,7 +175,8 @@ fn target(method: Method, target: &str) -> Result<(&str, &str), Reject> {
     } else if let Some(length) = has_scheme("http://").or_else(|| has_scheme("https://")) {
         let rest = &target[length..];
         let authority_bytes = rest.find(['/', '?']).unwrap_or(rest.len());
-        if !is_authority(&rest.as_bytes()[..authority_bytes]) || authority_bytes == 0 {
+        let authority = &rest.as_bytes()[..authority_bytes];
+        if matches!(authority, [] | [b':', ..]) || !is_host(authority) {
             return Err(Reject::BadRequest("the request target names no host"));
         }
         &rest[authority_bytes..]
@@ -190,24 +193,47 @@ fn target(method: Method, target: &str) -> Result<(&str, &str), Reject> {
     Ok((if path.is_empty() { "/" } else { path }, query))
 }
 
-fn is_authority(host: &[u8]) -> bool {
-    /// The characters of RFC 3986's authority.
-    const ALLOWED: [bool; 256] = {
-        let mut allowed = [false; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            allowed[byte] = (byte as u8).is_ascii_alphanumeric();
-            byte += 1;
-        }
-        let others = b"-._~%!$&'()*+,;=:[]@";
-        let mut place = 0;
-        while place < others.len() {
-            allowed[others[place] as usize] = true;
-            place += 1;
-        }
-        allowed
+/// Whether this is a host and perhaps a port (RFC 9112, section 3.2). It may be empty, but a user's name has no place
+/// in it: what is before the `@` could be taken for the host (RFC 9110, section 4.2.4).
+fn is_host(host: &[u8]) -> bool {
+    /// The characters of RFC 3986's `reg-name`.
+    const OF_NAME: [bool; 256] = characters(b"-._~%!$&'()*+,;=");
+    /// Those of an address in brackets, and of the zone that may stand behind it.
+    const OF_ADDRESS: [bool; 256] = characters(b":.-_~%");
+    let port = match host {
+        [b'[', address @ ..] => match behind(&OF_ADDRESS, address) {
+            [b']', port @ ..] => port,
+            _ => return false,
+        },
+        _ => behind(&OF_NAME, host),
     };
-    host.iter().all(|byte| ALLOWED[usize::from(*byte)])
+    match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
+}
+
+/// What stands behind the characters that are allowed.
+fn behind<'a>(allowed: &[bool; 256], bytes: &'a [u8]) -> &'a [u8] {
+    let end = bytes.iter().position(|byte| !allowed[usize::from(*byte)]);
+    &bytes[end.unwrap_or(bytes.len())..]
+}
+
+/// Letters, digits, and these others.
+const fn characters(others: &[u8]) -> [bool; 256] {
+    let mut allowed = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        allowed[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut place = 0;
+    while place < others.len() {
+        allowed[others[place] as usize] = true;
+        place += 1;
+    }
+    allowed
 }
 
 /// Whether a list in a header field has this name.
@@ -249,7 +275,7 @@ impl<'a> Fields<'a> {
             match name.len() {
                 4 if is("host") => {
                     let is_second = fields.host.replace(value).is_some();
-                    if is_second || !is_authority(value) {
+                    if is_second || !is_host(value) {
                         return Err(Reject::BadRequest("one Host header, with one host"));
                     }
                 }

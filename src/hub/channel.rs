@@ -22,15 +22,15 @@ pub struct Member {
     /// What it said, as a JSON string with its quotes.
     pub text_json: Box<[u8]>,
     /// The whole message, for newcomers after history has dropped it.
-    introduction_json: Box<[u8]>,
+    pub(super) introduction_json: Box<[u8]>,
 }
 
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) name: Box<str>,
     /// The id of the oldest entry; of the next one where there is none.
-    first_id: u64,
-    entries: VecDeque<Entry>,
+    pub(super) first_id: u64,
+    pub(super) entries: VecDeque<Entry>,
     pub(super) members: BTreeMap<u64, Member>,
     /// Waiting reads in the order in which they came, among them keys of some that left.
     pub(super) waiting: Vec<Key>,
@@ -219,6 +219,18 @@ impl Channel {
         id
     }
 
+    /// Puts a message behind the others as it stood in a log before.
+    pub(super) fn restore_entry(&mut self, entry: Entry) {
+        self.entries_bytes += ENTRY + entry.json.len();
+        self.entries.push_back(entry);
+    }
+
+    /// Takes in who was here before. Tells whether nobody of that number was.
+    pub(super) fn restore_member(&mut self, number: u64, member: Member) -> bool {
+        self.members_bytes += member.bytes();
+        self.members.insert(number, member).is_none()
+    }
+
     /// Lets go of what is older than retention allows.
     pub(super) fn expire(&mut self, now: Millis, retention: Retention) {
         while self.oldest_expires(retention).is_some_and(|at| at <= now) {
@@ -238,7 +250,7 @@ impl Channel {
     /// What its messages, its members and its name take.
     pub(super) fn holds(&self) -> Holding {
         let history = self.entries_bytes;
-        Holding { bytes: history + self.members_bytes + 2 * self.name.len(), history }
+        Holding { bytes: history + self.members_bytes + 2 * self.name.len(), history, messages: self.entries.len() }
     }
 
     /// When the oldest message was added.
@@ -246,7 +258,8 @@ impl Channel {
         self.entries.front().map(|entry| entry.at)
     }
 
-    fn trim_to(&mut self, keep: usize) {
+    /// Lets go of the oldest messages beyond this number.
+    pub(super) fn trim_to(&mut self, keep: usize) {
         while self.entries.len() > keep {
             self.drop_oldest();
         }

@@ -8,6 +8,10 @@ use super::timer_wheel::TimerId;
 /// In how many channels one connection may be introduced at once.
 pub const CHANNELS_PER_CONNECTION_MAX: usize = 32;
 
+/// How many reads may wait with one connection at once. Each new one looks at all of them for the one that it replaces,
+/// and so does each that ends.
+pub const READS_PER_CONNECTION_MAX: usize = 256;
+
 /// What a call shows to prove who it comes from. Not yet checked.
 #[derive(Clone, Copy)]
 pub struct Credentials<'a> {

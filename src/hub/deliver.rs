@@ -5,12 +5,16 @@ use std::mem;
 use super::channel::{Channel, Part, PartPrint};
 use super::hub::Hub;
 use super::reader::{ReaderKey, Reply, Seat, Stay};
+use super::tally::Dropped;
 use super::time::Now;
 
 /// Something for one waiting read.
 pub struct Wake<'h> {
     /// Whom to answer, as [`ReadCall::client`](super::ReadCall::client) said.
     pub client: u64,
+    /// Which channel it is answered for, by a number that stands for no other at the time; [`NO_CHANNEL`] for none. Those of
+    /// one channel are to be answered in the order in which they are told.
+    pub channel: u32,
     /// What to answer.
     pub reply: Reply<'h>,
     /// The reply equals that of the wake-up before: one encoding serves both.
@@ -20,6 +24,9 @@ pub struct Wake<'h> {
     /// There is more for a stream than one answer holds: [`Hub::resume`] gives it once this one is taken.
     pub has_more: bool,
 }
+
+/// For reads that are answered with nothing.
+pub const NO_CHANNEL: u32 = u32::MAX;
 
 /// Bytes of scratch space that stay from turn to turn.
 const SCRATCH_KEPT: usize = 4096;
@@ -41,7 +48,8 @@ impl Hub {
         let mut dismissed = mem::take(&mut self.dismissed);
         for reader in dismissed.drain(..) {
             let reply = Reply::of(reader.seats.as_slice().iter(), |seat| Part::empty(seat.cursor));
-            wake(Wake { client: reader.client, reply, is_repeat: false, is_last: true, has_more: false });
+            let (client, channel) = (reader.client, NO_CHANNEL);
+            wake(Wake { client, channel, reply, is_repeat: false, is_last: true, has_more: false });
         }
         self.dismissed = dismissed;
         // Room for a large message is for that message alone.
@@ -61,7 +69,7 @@ impl Hub {
                 return true;
             }
             if reader.stay == Stay::On {
-                self.tell(*key, &mut last_print, &mut *wake);
+                self.tell(*key, place, &mut last_print, &mut *wake);
                 return true;
             }
             let reader = self.release(now.mono, *key).expect("looked up above");
@@ -69,27 +77,36 @@ impl Hub {
             let mut reply = Reply::of(reader.seats.as_slice().iter(), part);
             reply.cut(self.config.max_reply);
             let is_repeat = repeats(&reply, &mut last_print);
-            wake(Wake { client: reader.client, reply, is_repeat, is_last: true, has_more: false });
+            self.tally.count_delivery();
+            let client = reader.client;
+            wake(Wake { client, channel: place, reply, is_repeat, is_last: true, has_more: false });
             false
         });
         self.channels[place as usize].waiting = waiting;
         if self.retention.messages == 0 {
-            self.change(place, Channel::forget);
+            self.drop_history(place, Dropped::Count, Channel::forget);
         }
         // With no history its messages went, and with them what its timer was set for.
         self.watch_channel(place);
     }
 
     /// Gives a stream what there is for it, and leaves it waiting.
-    pub(super) fn tell(&mut self, key: ReaderKey, last_print: &mut Option<PartPrint>, wake: impl FnOnce(Wake<'_>)) {
-        let Self { channels, readers, config, .. } = self;
+    pub(super) fn tell(
+        &mut self,
+        key: ReaderKey,
+        channel: u32,
+        last_print: &mut Option<PartPrint>,
+        wake: impl FnOnce(Wake<'_>),
+    ) {
+        let Self { channels, readers, config, tally, .. } = self;
+        tally.count_delivery();
         let reader = readers.get_mut(key).expect("looked up by the caller");
         let part = |seat: &Seat| channels[seat.channel as usize].part_for(*seat);
         let mut reply = Reply::of(reader.seats.as_slice().iter(), part);
         let has_more = reply.cut(config.max_reply);
         reader.go_on_after(&reply, has_more);
         let is_repeat = repeats(&reply, last_print);
-        wake(Wake { client: reader.client, reply, is_repeat, is_last: false, has_more });
+        wake(Wake { client: reader.client, channel, reply, is_repeat, is_last: false, has_more });
     }
 }
 

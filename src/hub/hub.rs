@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use slab::Slab;
-
 use super::channel::{Channel, Member, Retention};
 use super::connection::{CHANNELS_PER_CONNECTION_MAX, Connection, Credentials};
 use super::ids::{Auth, Epoch};
 use super::memory::Holding;
 use super::message::{Content, Reason};
+use super::pages::Pages;
 use super::pair::LogName;
 use super::reader::{Reader, ReaderKey};
 use super::resting_ids::RestingIds;
 use super::slots::Slots;
+use super::tally::Tally;
 use super::time::{Millis, Now};
 use super::timer_wheel::TimerWheel;
 use super::upkeep::Spot;
@@ -22,7 +22,7 @@ use super::upkeep::Spot;
 pub(super) const LINGER_MS: u64 = 60_000;
 
 /// What a message takes beside its text, and a channel and a connection that come into being with it: roughly.
-const SAYING_MEMORY: usize = 512;
+pub(super) const SAYING_MEMORY: usize = 512;
 
 /// What the operator decides, and what a start draws at random.
 #[derive(Clone, Debug)]
@@ -56,6 +56,8 @@ pub enum Refusal {
     WrongAuth,
     /// The connection is in [`CHANNELS_PER_CONNECTION_MAX`] channels already.
     TooManyChannels,
+    /// [`READS_PER_CONNECTION_MAX`](super::READS_PER_CONNECTION_MAX) reads wait with the connection already.
+    TooManyReads,
     /// One channel more than the operator allows.
     OverCapacity,
     /// No memory for what the call would add, and no history left that could make room.
@@ -108,7 +110,7 @@ pub(super) enum Alarm {
 }
 
 /// What a hub holds at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Census {
     /// Channels that exist.
     pub channels: usize,
@@ -118,7 +120,7 @@ pub struct Census {
     pub readers: usize,
     /// Timers that are set.
     pub timers: usize,
-    /// Messages retained in all channels. O(channels) to count.
+    /// Messages retained in all channels.
     pub messages: usize,
 }
 
@@ -130,17 +132,20 @@ pub struct Hub {
     pub(super) scratch: Vec<u8>,
     pub(super) timeout_ms: u64,
     pub(super) grace_ms: u64,
-    pub(super) channels: Slab<Channel>,
+    pub(super) channels: Pages<Channel>,
     /// Names come from strangers: `std`'s `SipHash` with a random key cannot be flooded.
     pub(super) names: HashMap<Box<str>, u32>,
     pub(super) resting_ids: RestingIds,
-    pub(super) connections: Slab<Connection>,
+    pub(super) connections: Pages<Connection>,
     pub(super) numbers: HashMap<u64, u32>,
     pub(super) last_number: u64,
     /// What all channels hold.
     pub(super) held: Holding,
+    pub(super) tally: Tally,
     /// What reads that wait on several channels take for them, in bytes.
     pub(super) seats: usize,
+    /// The place of the channel that is looked at next where room has to be made.
+    pub(super) hand: u32,
     /// Bytes held for clients outside of the hub.
     pub(super) outside: usize,
     pub(super) readers: Slots<Reader>,
@@ -162,14 +167,16 @@ impl Hub {
             scratch: Vec::new(),
             timeout_ms: millis(config.connection_timeout),
             grace_ms: millis(config.close_grace),
-            channels: Slab::new(),
+            channels: Pages::new(),
             names: HashMap::new(),
             resting_ids: RestingIds::new(config.resting_key),
-            connections: Slab::new(),
+            connections: Pages::new(),
             numbers: HashMap::new(),
             last_number: 0,
             held: Holding::default(),
+            tally: Tally::default(),
             seats: 0,
+            hand: 0,
             outside: 0,
             readers: Slots::default(),
             wheel: TimerWheel::new(Millis(0)),
@@ -206,8 +213,8 @@ impl Hub {
     ) -> Result<u64, Refusal> {
         let sender = self.authenticate_maybe(credentials)?;
         let spot = self.spot(log);
-        self.room_for(&[spot])?;
-        self.memory_for(text.len() + SAYING_MEMORY)?;
+        self.room_for(now.mono, &[spot])?;
+        self.memory_for(now.mono, text.len() + SAYING_MEMORY, &[spot])?;
         let channel = self.channel_at(spot, log, now.mono);
         let from = sender.map(|place| self.connections[place as usize].number);
         let id = self.append(now, channel, Content::Message { from, text });
@@ -234,8 +241,8 @@ impl Hub {
                 Some(place)
             }
         };
-        self.room_for(&[spot])?;
-        self.memory_for(3 * (text.len() + SAYING_MEMORY))?;
+        self.room_for(now.mono, &[spot])?;
+        self.memory_for(now.mono, 3 * (text.len() + SAYING_MEMORY), &[spot])?;
         let channel = self.channel_at(spot, log, now.mono);
         let place = match (known, who) {
             (None, Who::New(auth)) => self.connect(auth, now.mono),
@@ -275,6 +282,7 @@ impl Hub {
         if let (Some(position), Some(channel)) = (position, channel) {
             connection.channels.remove(position);
             let from = connection.number;
+            self.room_for_words(now.mono, text, 1);
             self.append(now, channel, Content::Goodbye { from, reason: Reason::Left, text });
         }
         self.touch(Some(place), now.mono);
@@ -322,11 +330,42 @@ impl Hub {
             connections: self.connections.len(),
             readers: self.readers.len(),
             timers: self.wheel.len(),
-            messages: self.channels.iter().map(|(_, channel)| channel.retained()).sum(),
+            messages: self.held.messages,
         }
     }
 }
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::hash::BuildHasher;
+
+    use super::*;
+
+    /// A hub as usual, but for its memory.
+    pub(in crate::hub) fn hub(max_memory: usize) -> Hub {
+        Hub::new(Config {
+            history: 100,
+            retention: Duration::from_secs(3600),
+            connection_timeout: Duration::from_secs(5),
+            close_grace: Duration::ZERO,
+            max_reply: 1 << 20,
+            max_channels: 0,
+            max_memory,
+            epoch: Epoch::new(*b"aaaaaaaa"),
+            resting_key: [0; 16],
+        })
+    }
+
+    /// Whoever knew the hash could name channels that all have the same, and make each look-up a walk through all of them.
+    #[test]
+    fn a_name_has_another_hash_in_every_hub() {
+        let (one, other) = (hub(0), hub(0));
+        for name in ["", "lobby", "~wABCDEFGHIJKLMNOPQRSTUV"] {
+            assert_ne!(one.names.hasher().hash_one(name), other.names.hasher().hash_one(name));
+        }
+    }
 }

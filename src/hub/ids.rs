@@ -81,7 +81,7 @@ impl Epoch {
 
     /// The same as bytes, which costs no check.
     #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8; 8] {
         &self.0
     }
 }

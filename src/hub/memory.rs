@@ -7,9 +7,12 @@ use std::collections::BinaryHeap;
 
 use super::channel::{Channel, Member};
 use super::connection::Connection;
-use super::hub::{Hub, Refusal};
+use super::hub::{Hub, Refusal, SAYING_MEMORY};
 use super::message::Entry;
 use super::reader::{Reader, Seat, Seats};
+use super::tally::Dropped;
+use super::time::Millis;
+use super::upkeep::Spot;
 
 /// What an allocation takes beside what was asked for, on average: a header, and rounding up to 16 bytes.
 const ALLOCATION: usize = 16;
@@ -31,12 +34,21 @@ const CONNECTION: usize = size_of::<Connection>() + 2 * (size_of::<(u64, u32)>()
 /// A waiting read: itself, and its place in the line of its channel and of its connection.
 const READER: usize = size_of::<Reader>() + 16 + 2 * size_of::<u64>() + ALLOCATION;
 
-/// History is dropped until there is room for this part of the limit: it costs a look at all channels.
+/// Where room has to be made, this part of what is looked at goes: so one call pays for many.
 const ROOM_PART: usize = 16;
 
-/// Less history than this part of the limit is not worth that look: whoever has filled the rest with something else could
-/// have everybody's writes pay for it.
+/// Less history than this part of the limit is not worth looking for: whoever has filled the rest with something else
+/// could have everybody's writes pay for it.
 const WORTH_PART: usize = 64;
+
+/// How many places are looked at for channels that are unused. A call that is refused has paid for as many.
+const UNUSED_LOOKS: u32 = 256;
+
+/// How many places are looked at for the oldest history among them; a server with fewer finds the oldest of all.
+const HISTORY_LOOKS: u32 = 4096;
+
+/// How often one call looks for history: some milliseconds, at most.
+const HISTORY_LOOKS_A_CALL: usize = 16;
 
 /// One more channel of a waiting read, beside its name.
 const SEAT: usize = size_of::<Seat>() + 2 * size_of::<u64>() + 2 * ALLOCATION;
@@ -48,6 +60,8 @@ pub(super) struct Holding {
     pub(super) bytes: usize,
     /// Of the messages alone.
     pub(super) history: usize,
+    /// How many messages those are.
+    pub(super) messages: usize,
 }
 
 impl Holding {
@@ -55,6 +69,7 @@ impl Holding {
     pub(super) fn change(&mut self, before: Self, after: Self) {
         self.bytes = self.bytes + after.bytes - before.bytes;
         self.history = self.history + after.history - before.history;
+        self.messages = self.messages + after.messages - before.messages;
     }
 }
 
@@ -83,44 +98,128 @@ impl Hub {
         self.outside = bytes;
     }
 
-    /// Whether so many bytes more may come in; makes room for them if it has to.
+    /// Whether so many bytes more may come in. Makes room for them if it has to: channels that are unused go first, then
+    /// the oldest history. The channels of `spots` stay.
     ///
     /// # Errors
     ///
-    /// [`Refusal::OutOfMemory`] when no history is left to make room.
-    pub(super) fn memory_for(&mut self, bytes: usize) -> Result<(), Refusal> {
+    /// [`Refusal::OutOfMemory`] when there was not enough to be dropped.
+    pub(super) fn memory_for(&mut self, now: Millis, bytes: usize, spots: &[Spot]) -> Result<(), Refusal> {
         let limit = self.config.max_memory;
-        if self.memory() + bytes <= limit {
+        let has_room = |hub: &Self| hub.memory() + bytes <= limit;
+        if has_room(self) {
             return Ok(());
         }
-        if self.held.history >= limit / WORTH_PART {
-            self.drop_oldest_until((limit - limit / ROOM_PART).saturating_sub(bytes));
+        self.drop_unused(now, spots);
+        for _ in 0..HISTORY_LOOKS_A_CALL {
+            if has_room(self) || self.held.history < limit / WORTH_PART {
+                break;
+            }
+            self.drop_oldest((limit - limit / ROOM_PART).saturating_sub(bytes), spots);
         }
-        if self.memory() + bytes <= limit { Ok(()) } else { Err(Refusal::OutOfMemory) }
+        if has_room(self) { Ok(()) } else { Err(Refusal::OutOfMemory) }
     }
 
-    /// Costs O(channels), and O(log channels) for each message that goes.
-    fn drop_oldest_until(&mut self, memory: usize) {
-        let oldest = |(place, channel): (usize, &Channel)| channel.oldest_at().map(|at| Reverse((at, place)));
-        let mut queue: BinaryHeap<_> = self.channels.iter().filter_map(oldest).collect();
-        while self.memory() > memory
-            && let Some(Reverse((_, place))) = queue.pop()
-        {
-            self.change(place as u32, Channel::drop_oldest);
-            match oldest((place, &self.channels[place])) {
-                Some(next) => queue.push(next),
-                // Nothing keeps it now but its last use.
-                None => self.watch_channel(place as u32),
+    /// Has history make room for the last words of a connection in so many channels. A goodbye is never refused, so what
+    /// it says would else be a way past the limit: one call brings it into all of them.
+    pub(super) fn room_for_words(&mut self, now: Millis, text: Option<&str>, channels: usize) {
+        if let Some(text) = text {
+            // Where no history is left, what goes with the connection makes up for a good part of it.
+            let _ = self.memory_for(now, channels * (text.len() + SAYING_MEMORY), &[]);
+        }
+    }
+
+    /// Rids the hub of channels that are empty and unused, before their time: a read that ended may have been all that there
+    /// ever was in them. Looks at some places alone, and goes on from there the next time.
+    pub(super) fn drop_unused(&mut self, now: Millis, spots: &[Spot]) {
+        for place in self.next_places(UNUSED_LOOKS) {
+            if !self.channels.get(place).is_some_and(Channel::is_idle) || spots.contains(&Spot::Channel(place)) {
+                continue;
+            }
+            self.expire_history(now, place);
+            if self.is_unused(place) {
+                self.drop_channel(place);
             }
         }
     }
 
-    /// Changes a channel, and takes account of what it holds then.
-    pub(super) fn change<T>(&mut self, place: u32, change: impl FnOnce(&mut Channel) -> T) -> T {
+    /// Drops the oldest of the messages in the next places, and channels with their last message: where these are all
+    /// places until no more than `memory` is held, else a part of them.
+    fn drop_oldest(&mut self, memory: usize, spots: &[Spot]) {
+        let places = self.next_places(HISTORY_LOOKS);
+        let oldest = |hub: &Self, place| hub.channels.get(place)?.oldest_at().map(|at| Reverse((at, place)));
+        let history = |place| self.channels.get(place).map_or(0, |channel| channel.holds().history);
+        let part = places.clone().map(history).sum::<usize>() / ROOM_PART;
+        let is_all = self.channels.places() <= HISTORY_LOOKS;
+        let memory = if is_all { memory } else { self.memory() - part };
+        let mut queue: BinaryHeap<_> = places.filter_map(|place| oldest(self, place)).collect();
+        while self.memory() > memory
+            && let Some(Reverse((_, place))) = queue.pop()
+        {
+            self.drop_history(place, Dropped::Memory, Channel::drop_oldest);
+            if let Some(next) = oldest(self, place) {
+                queue.push(next);
+            } else if self.is_unused(place) && !spots.contains(&Spot::Channel(place)) {
+                self.drop_channel(place);
+            } else {
+                // Nothing keeps it now but its last use.
+                self.watch_channel(place);
+            }
+        }
+    }
+
+    /// So many places of channels, or all, from where the last look ended.
+    fn next_places(&mut self, looks: u32) -> impl Iterator<Item = u32> + Clone + use<> {
+        let places = self.channels.places().max(1);
+        let from = self.hand % places;
+        self.hand = (from + looks) % places;
+        (0..looks.min(places)).map(move |step| (from + step) % places)
+    }
+
+    /// Has a channel let go of history, and takes account of that.
+    pub(super) fn drop_history(&mut self, place: u32, why: Dropped, drop: impl FnOnce(&mut Channel)) {
         let channel = &mut self.channels[place as usize];
         let before = channel.holds();
-        let result = change(channel);
-        self.held.change(before, channel.holds());
-        result
+        drop(channel);
+        let after = channel.holds();
+        self.held.change(before, after);
+        self.tally.count_dropped(why, before.messages - after.messages);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hub::tests::hub;
+    use crate::hub::{Auth, Credentials, Millis, Name, Now, Who};
+
+    /// A goodbye is never refused, and brings its words into 32 channels by one call.
+    #[test]
+    fn last_words_are_no_way_past_the_limit() {
+        const LIMIT: usize = 16 << 20;
+        const SECRET: [u8; 22] = *b"ABCDEFGHIJKLMNOPQRSTUV";
+        let now = Now { mono: Millis(0), unix_ms: 0 };
+        let mut hub = hub(LIMIT);
+        let words = "x".repeat(64 << 10);
+        let auth = Auth::new(SECRET);
+        let names = |speaker: u64| (0..32).map(move |channel| format!("channel-{speaker}-{channel}"));
+        for speaker in 1..=12 {
+            let mut who = Who::New(auth.clone());
+            for name in names(speaker) {
+                let log = Name::parse(&name).unwrap().writable().unwrap();
+                let introduced = hub.introduce(now, &log, "", who).ok().unwrap();
+                assert_eq!(introduced.connection, speaker);
+                who = Who::Again(Credentials { connection: speaker, auth: auth.reveal() });
+            }
+        }
+        for speaker in 1..=12 {
+            let credentials = Credentials { connection: speaker, auth: auth.reveal() };
+            // Half of them leave each channel by itself.
+            for name in names(speaker).filter(|_| speaker % 2 == 0) {
+                let log = Name::parse(&name).unwrap().writable().unwrap();
+                assert_eq!(hub.goodbye(now, credentials, Some(&log), Some(&words)), Ok(()));
+            }
+            assert_eq!(hub.goodbye(now, credentials, None, Some(&words)), Ok(()));
+            assert!(hub.memory() <= LIMIT, "{} bytes", hub.memory());
+        }
     }
 }

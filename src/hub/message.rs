@@ -20,6 +20,9 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Timeout, Self::Closed, Self::Left];
+
     /// As it stands in the message.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -3,6 +3,8 @@
 //! One slab of ten thousand places keeps its memory for the one tenant who stayed. Newcomers
 //! get places in the lowest page that has any, so that the upper ones empty.
 
+use std::ops::{Index, IndexMut};
+
 use slab::Slab;
 
 /// Bytes of a page, at least. Allocations of this size should return to the kernel as soon as they are freed,
@@ -63,6 +65,11 @@ impl<T> Pages<T> {
         value
     }
 
+    /// All places are below this, those among them that are empty.
+    pub(super) fn places(&self) -> u32 {
+        (self.slabs.len() * Self::PLACES) as u32
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -83,6 +90,21 @@ impl<T> Pages<T> {
         self.with_room.resize(page / 64 + 1, 0);
         self.with_room[page / 64] |= 1 << (page % 64);
         page
+    }
+}
+
+/// The value in a place, where there must be one.
+impl<T> Index<usize> for Pages<T> {
+    type Output = T;
+
+    fn index(&self, index: usize) -> &T {
+        &self.slabs[index / Self::PLACES][index % Self::PLACES]
+    }
+}
+
+impl<T> IndexMut<usize> for Pages<T> {
+    fn index_mut(&mut self, index: usize) -> &mut T {
+        &mut self.slabs[index / Self::PLACES][index % Self::PLACES]
     }
 }
 

@@ -5,13 +5,15 @@
 //! [`Hub::dismiss`] when it is over.
 
 use super::channel::Part;
-use super::connection::Credentials;
+use super::connection::{Credentials, READS_PER_CONNECTION_MAX};
 use super::deliver::Wake;
 use super::hub::{Hub, Refusal};
 use super::message::Reason;
+use super::pages::Pages;
 use super::pair::LogName;
 use super::reader::{Promise, Reader, ReaderKey, Reply, Seat, Seats, Since, Stay};
 use super::time::{Millis, Now};
+use super::timer_wheel::TimerWheel;
 use super::upkeep::Spot;
 
 /// How many channels one read may follow.
@@ -116,9 +118,12 @@ impl Hub {
             Mode::Once => !asked().any(|(spot, since)| self.part_since(spot, since, same_epoch).has_news()),
             Mode::On => true,
         };
+        let replaced = caller.filter(|_| call.mode == Mode::Once).and_then(|place| self.older(place, spots));
         if waits {
-            self.room_for(spots)?;
-            self.memory_for(READING_MEMORY * spots.len())?;
+            let goes = replaced.or(old);
+            self.seat_with(kept, goes)?;
+            self.room_for(now.mono, spots)?;
+            self.memory_for(now.mono, READING_MEMORY * spots.len(), spots)?;
         }
         // From here on nothing refuses it.
         for spot in spots {
@@ -126,8 +131,8 @@ impl Hub {
                 self.channels[place as usize].last_use = now.mono;
             }
         }
-        if let Some(place) = caller.filter(|_| call.mode == Mode::Once) {
-            self.replace_older(now, place, spots);
+        if let Some(replaced) = replaced {
+            self.dismiss(now, replaced);
         }
         self.touch(caller, now.mono);
         if !waits {
@@ -167,6 +172,7 @@ impl Hub {
     pub fn resume(&mut self, now: Now, key: ReaderKey, wake: impl FnOnce(Wake<'_>)) -> bool {
         let Some(reader) = self.readers.get(key).filter(|reader| reader.stay == Stay::Behind) else { return false };
         let places: Vec<_> = reader.seats.as_slice().iter().map(|seat| seat.channel).collect();
+        let first = places[0];
         for place in places {
             self.expire_history(now.mono, place);
         }
@@ -175,7 +181,7 @@ impl Hub {
         let mut seats = reader.seats.as_slice().iter();
         let has_news = seats.any(|seat| channels[seat.channel as usize].part_for(*seat).has_news());
         if has_news {
-            self.tell(key, &mut None, wake);
+            self.tell(key, first, &mut None, wake);
         } else {
             reader.stay = Stay::On;
         }
@@ -202,6 +208,24 @@ impl Hub {
         let keys: Vec<_> = self.readers.keys().collect();
         for key in keys {
             self.dismiss(now, key);
+        }
+    }
+
+    /// Another process holds the hub from now on: here nothing ends any more, and nobody is said goodbye to. Reads that wait
+    /// are still to be dismissed.
+    pub fn retire(&mut self, now: Now) {
+        let keys: Vec<_> = self.readers.keys().collect();
+        for reader in keys {
+            if let Some(reader) = self.readers.get_mut(reader) {
+                reader.connection = None;
+            }
+        }
+        self.connections = Pages::new();
+        self.numbers.clear();
+        self.wheel = TimerWheel::new(now.mono);
+        let places: Vec<_> = self.channels.iter().map(|(place, _)| place).collect();
+        for place in places {
+            self.channels[place as usize].timer = None;
         }
     }
 
@@ -274,15 +298,26 @@ impl Hub {
         key
     }
 
-    /// A connection reads anew: its read that waits on the same channels is a ghost behind some proxy.
-    fn replace_older(&mut self, now: Now, connection: u32, spots: &[Spot]) {
+    /// A connection reads anew: its read that waits on the same channels, if there is one, is a ghost behind some proxy.
+    fn older(&self, connection: u32, spots: &[Spot]) -> Option<ReaderKey> {
         let readers = &self.connections[connection as usize].readers;
         let follows_the_same = |key: &&ReaderKey| {
             let reader = self.readers.get(**key);
             reader.is_some_and(|reader| reader.stay == Stay::Once && same_channels(reader.seats.as_slice(), spots))
         };
-        if let Some(key) = readers.iter().find(follows_the_same).copied() {
-            self.dismiss(now, key);
+        readers.iter().find(follows_the_same).copied()
+    }
+
+    /// # Errors
+    ///
+    /// [`Refusal::TooManyReads`] if one more read would be too many for the connection once `goes` has gone.
+    fn seat_with(&self, connection: Option<u32>, goes: Option<ReaderKey>) -> Result<(), Refusal> {
+        let Some(place) = connection else { return Ok(()) };
+        let readers = &self.connections[place as usize].readers;
+        if readers.len() < READS_PER_CONNECTION_MAX || goes.is_some_and(|key| readers.contains(&key)) {
+            Ok(())
+        } else {
+            Err(Refusal::TooManyReads)
         }
     }
 }

@@ -30,9 +30,30 @@ impl RestingIds {
 
     /// Keeps what a dropped channel would have given next.
     pub(super) fn rest(&mut self, name: &str, next_id: u64) {
+        if next_id <= 1 {
+            return;
+        }
         let place = self.place(name);
         self.is_untouched = false;
         self.next_ids[place] = self.next_ids[place].max(next_id);
+    }
+
+    /// Secret of the table.
+    pub(super) fn key(&self) -> [u8; 16] {
+        self.key
+    }
+
+    /// The places that something rests in, and what does.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u16, u64)> {
+        let places = self.next_ids.iter().enumerate().filter(|(_, next_id)| **next_id > 0);
+        places.map(|(place, next_id)| (place as u16, *next_id))
+    }
+
+    /// Puts back what rested in a place. Tells whether there is such a place.
+    pub(super) fn restore(&mut self, place: u16, next_id: u64) -> bool {
+        let place = self.next_ids.get_mut(usize::from(place));
+        self.is_untouched &= place.is_none();
+        place.map(|place| *place = next_id).is_some()
     }
 
     fn place(&self, name: &str) -> usize {

@@ -1,6 +1,6 @@
 //! Points in time, as the loop hands them in.
 
-/// Milliseconds since the server started, from a clock that never goes back.
+/// Milliseconds since the server started, or since the one started whose state it goes on with, from a clock that never goes back.
 /// Every deadline is one of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Millis(pub u64);

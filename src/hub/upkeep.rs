@@ -1,5 +1,8 @@
 //! The hub's housekeeping: how channels and connections come, are watched, and go.
 
+use std::collections::HashMap;
+use std::hash::Hash;
+
 use super::channel::Channel;
 use super::connection::{Connection, Credentials};
 use super::hub::{Alarm, Hub, LINGER_MS, Refusal};
@@ -7,11 +10,12 @@ use super::ids::Auth;
 use super::memory::Holding;
 use super::message::{Content, Reason};
 use super::pair::LogName;
+use super::tally::Dropped;
 use super::time::{Millis, Now};
 use super::timer_wheel::{TimerId, TimerWheel};
 
 /// What is under a channel's name.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spot {
     /// A channel, by place.
     Channel(u32),
@@ -33,12 +37,17 @@ impl Hub {
 
     /// # Errors
     ///
-    /// [`Refusal::OverCapacity`] if those channels that do not exist are more than may be added.
-    pub(super) fn room_for(&self, spots: &[Spot]) -> Result<(), Refusal> {
+    /// [`Refusal::OverCapacity`] if those channels that do not exist are more than may be added, also where channels that
+    /// are empty and unused go before their time.
+    pub(super) fn room_for(&mut self, now: Millis, spots: &[Spot]) -> Result<(), Refusal> {
         let new = spots.iter().filter(|spot| matches!(spot, Spot::Nowhere { .. })).count();
         let max = self.config.max_channels;
+        let has_room = |hub: &Self| new == 0 || max == 0 || hub.channels.len() + new <= max;
+        if !has_room(self) {
+            self.drop_unused(now, spots);
+        }
         // Those that exist go on, however many they are.
-        if new > 0 && max > 0 && self.channels.len() + new > max { Err(Refusal::OverCapacity) } else { Ok(()) }
+        if has_room(self) { Ok(()) } else { Err(Refusal::OverCapacity) }
     }
 
     /// The channel there; it exists from its first use.
@@ -50,7 +59,7 @@ impl Hub {
         let name = log.as_str();
         let channel = Channel::new(name, first_id, now);
         self.held.change(Holding::default(), channel.holds());
-        let place = self.channels.insert(channel) as u32;
+        let place = self.channels.insert(channel);
         self.names.insert(name.into(), place);
         self.watch_channel(place);
         place
@@ -61,7 +70,10 @@ impl Hub {
         let channel = &mut self.channels[place as usize];
         let before = channel.holds();
         let id = channel.append(now, content, self.retention, &mut self.scratch);
-        self.held.change(before, channel.holds());
+        let after = channel.holds();
+        self.held.change(before, after);
+        self.tally.count_added(&content);
+        self.tally.count_dropped(Dropped::Count, before.messages + 1 - after.messages);
         if !channel.marked {
             channel.marked = true;
             self.marked.push(place);
@@ -74,7 +86,7 @@ impl Hub {
     pub(super) fn expire_history(&mut self, now: Millis, place: u32) {
         if self.channels[place as usize].oldest_expires(self.retention).is_some_and(|at| at <= now) {
             let retention = self.retention;
-            self.change(place, |channel| channel.expire(now, retention));
+            self.drop_history(place, Dropped::Age, |channel| channel.expire(now, retention));
         }
     }
 
@@ -96,14 +108,31 @@ impl Hub {
         channel.give_back_room();
         let is_idle = channel.is_idle() && channel.retained() == 0;
         if is_idle && channel.last_use.after(LINGER_MS) <= now {
-            let channel = self.channels.remove(place as usize);
-            self.held.change(channel.holds(), Holding::default());
-            assert!(!channel.marked, "a channel with something to deliver has messages");
-            self.names.remove(&channel.name);
-            self.resting_ids.rest(&channel.name, channel.next_id());
+            self.drop_channel(place);
         } else {
             self.watch_channel(place);
         }
+    }
+}
+
+/// How channels go.
+impl Hub {
+    /// Whether nobody would notice if the channel went now: it has no messages, no members and no readers.
+    pub(super) fn is_unused(&self, place: u32) -> bool {
+        self.channels.get(place).is_some_and(|channel| channel.is_idle() && channel.retained() == 0 && !channel.marked)
+    }
+
+    /// Forgets a channel that is unused, but for its ids.
+    pub(super) fn drop_channel(&mut self, place: u32) {
+        let channel = self.channels.remove(place);
+        assert!(!channel.marked, "a channel with something to deliver has messages, or goes once that is done");
+        self.held.change(channel.holds(), Holding::default());
+        if let Some(timer) = channel.timer {
+            self.wheel.cancel(timer);
+        }
+        self.names.remove(&channel.name);
+        give_back_room(&mut self.names);
+        self.resting_ids.rest(&channel.name, channel.next_id());
     }
 }
 
@@ -125,7 +154,7 @@ impl Hub {
 
     pub(super) fn connect(&mut self, auth: Auth, now: Millis) -> u32 {
         self.last_number += 1;
-        let place = self.connections.insert(Connection::new(self.last_number, auth, now)) as u32;
+        let place = self.connections.insert(Connection::new(self.last_number, auth, now));
         self.numbers.insert(self.last_number, place);
         place
     }
@@ -160,8 +189,9 @@ impl Hub {
 
     /// Says goodbye in every channel of the connection, and has the reads that wait with it answered.
     pub(super) fn end_connection(&mut self, now: Now, place: u32, reason: Reason, text: Option<&str>) {
-        let connection = self.connections.remove(place as usize);
+        let connection = self.connections.remove(place);
         self.numbers.remove(&connection.number);
+        give_back_room(&mut self.numbers);
         if let Some(timer) = connection.timer {
             self.wheel.cancel(timer);
         }
@@ -171,10 +201,19 @@ impl Hub {
             }
             self.orphans.push(key);
         }
+        self.room_for_words(now.mono, text, connection.channels.len());
         let goodbye = Content::Goodbye { from: connection.number, reason, text };
         for channel in connection.channels {
             self.append(now, channel, goodbye);
         }
+    }
+}
+
+/// Gives back the room of a crowd that is gone. Costs O(1) for each that went, over time.
+fn give_back_room<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+    const KEPT: usize = 1024;
+    if map.capacity() > KEPT && map.len() < map.capacity() / 4 {
+        map.shrink_to(map.capacity() / 2);
     }
 }
 

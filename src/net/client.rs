@@ -1,23 +1,15 @@
 //! One TCP connection (or Unix socket): its state and what little it holds.
 
-use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::io;
+use std::rc::Rc;
 
-use mio::event::Source;
-use mio::net::{TcpStream, UnixStream};
-use mio::{Interest, Registry, Token};
-
+use super::budget::Time;
+use super::conversation::Event;
 use super::outbox::{Flush, Outbox, send};
-use crate::api::{Address, Payload, Presentation};
+use super::socket::Socket;
+use crate::api::{Address, Encoded, Payload, Presentation};
 use crate::http::Progress;
 use crate::hub::{Key, Millis, ReaderKey, TimerId};
-
-/// A connected socket.
-#[derive(Debug)]
-pub(super) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
 
 /// What a client is at.
 #[derive(Debug)]
@@ -56,11 +48,13 @@ pub(super) struct Incoming {
 }
 
 /// A client with all that belongs to it. Most wait, and hold nothing but this.
-pub(super) struct Client {
-    pub(super) socket: Socket,
+pub(super) struct Client<S> {
+    pub(super) socket: S,
     pub(super) state: State,
     pub(super) incoming: Option<Box<Incoming>>,
     pub(super) outbox: Option<Box<Outbox>>,
+    /// An answer is held for it in a lane, which comes before all that stands in its outbox.
+    pub(super) is_held: bool,
     /// When it is looked at in its present state.
     pub(super) deadline: Millis,
     /// Fires at `fires_at`, which is never later than `deadline`.
@@ -74,12 +68,32 @@ pub(super) struct Client {
     pub(super) peer_closed: bool,
     /// On the list of clients to go on with in the next turn.
     pub(super) is_ready: bool,
+    /// What happened to it that a turn had no time for.
+    pub(super) late: Option<Event>,
     /// Accepted only to be told that there is no room.
     pub(super) is_refused: bool,
+    /// It came by the admin door.
+    pub(super) is_operator: bool,
     /// It speaks for others, as the operator says.
     pub(super) is_proxy: bool,
     /// Nothing for a Unix socket.
     pub(super) address: Option<Address>,
+}
+
+/// What became of an answer to a read that waited.
+pub(super) enum Delivery {
+    Tried(Flush),
+    /// It waits for a turn that has time for it: in a lane where it is shared, else in the client's outbox.
+    Held(Option<Rc<Encoded>>),
+}
+
+impl Delivery {
+    pub(super) fn flush(&self) -> Flush {
+        match self {
+            Self::Tried(flush) => *flush,
+            Self::Held(_) => Flush::Blocked { any: false },
+        }
+    }
 }
 
 /// What came of a look at the socket.
@@ -88,13 +102,14 @@ pub(super) enum Input {
     Nothing,
 }
 
-impl Client {
-    pub(super) fn new(socket: Socket, address: Option<Address>, is_proxy: bool, deadline: Millis) -> Self {
+impl<S: Socket> Client<S> {
+    pub(super) fn new(socket: S, address: Option<Address>, is_proxy: bool, deadline: Millis) -> Self {
         Self {
             socket,
             state: State::Reading,
             incoming: None,
             outbox: None,
+            is_held: false,
             deadline,
             timer: None,
             fires_at: Millis(0),
@@ -102,7 +117,9 @@ impl Client {
             can_read: false,
             peer_closed: false,
             is_ready: false,
+            late: None,
             is_refused: false,
+            is_operator: false,
             is_proxy,
             address,
         }
@@ -141,8 +158,8 @@ impl Client {
     ///
     /// What the socket says; the client is gone then.
     pub(super) fn send(&mut self, payload: &Payload<'_>) -> io::Result<Flush> {
-        if let Some(outbox) = &mut self.outbox {
-            outbox.push(payload);
+        if self.is_blocked() {
+            self.outbox.get_or_insert_default().push(payload);
             return Ok(Flush::Blocked { any: false });
         }
         let bytes = payload.bytes();
@@ -154,12 +171,63 @@ impl Client {
         Ok(Flush::Blocked { any: sent > 0 })
     }
 
-    /// Sends what waits to be sent.
+    /// Sends something if there is `time`, or has it held for [`Client::release`]. What many share is held without a
+    /// buffer of the client's own.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::send`].
+    pub(super) fn deliver(&mut self, payload: &Payload<'_>, time: Time) -> io::Result<Delivery> {
+        if time == Time::Left || self.is_blocked() {
+            return self.send(payload).map(Delivery::Tried);
+        }
+        Ok(Delivery::Held(match payload {
+            Payload::Shared(encoded) => {
+                self.is_held = true;
+                Some(Rc::clone(encoded))
+            }
+            Payload::Private(_) => {
+                self.outbox = Some(Box::new(Outbox::of(payload, 0)));
+                None
+            }
+        }))
+    }
+
+    /// Sends what was held, and what came behind it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::send`].
+    pub(super) fn release(&mut self, held: Option<&Rc<Encoded>>) -> io::Result<Flush> {
+        self.is_held = false;
+        if let Some(encoded) = held {
+            let sent = send(&mut self.socket, encoded.bytes())?;
+            if sent < encoded.bytes().len() {
+                let mut outbox = Outbox::of(&Payload::Shared(encoded), sent);
+                if let Some(behind) = self.outbox.take() {
+                    outbox.append(*behind);
+                }
+                self.outbox = Some(Box::new(outbox));
+                return Ok(Flush::Blocked { any: sent > 0 });
+            }
+        }
+        self.flush()
+    }
+
+    /// Whether something waits to be sent, so that whatever comes has to stand behind it.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.is_held || self.outbox.is_some()
+    }
+
+    /// Sends what waits to be sent, unless it stands behind something that is held.
     ///
     /// # Errors
     ///
     /// As for [`Client::send`].
     pub(super) fn flush(&mut self) -> io::Result<Flush> {
+        if self.is_held {
+            return Ok(Flush::Blocked { any: false });
+        }
         let Some(outbox) = &mut self.outbox else { return Ok(Flush::Drained) };
         let result = outbox.flush(&mut self.socket)?;
         if result == Flush::Drained {
@@ -190,57 +258,13 @@ impl Client {
     }
 }
 
-impl Socket {
-    /// Has the poll watch it, both ways and for all its life: an edge-triggered socket costs nothing while it is silent.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says, for instance that it watches too many files.
-    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let source: &mut dyn Source = match self {
-            Self::Tcp(stream) => stream,
-            Self::Unix(stream) => stream,
-        };
-        registry.register(source, token, Interest::READABLE | Interest::WRITABLE)
-    }
-
-    /// Tells the peer that nothing more will come.
-    pub(super) fn shut_down_writing(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
-        }
-    }
-}
-
-impl Read for Socket {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(buffer),
-            Self::Unix(stream) => stream.read(buffer),
-        }
-    }
-}
-
-impl Write for Socket {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.write(bytes),
-            Self::Unix(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::socket::OsSocket;
     use super::*;
 
     #[test]
     fn a_client_that_waits_stays_small() {
-        assert!(size_of::<Client>() <= 112, "{}", size_of::<Client>());
+        assert!(size_of::<Client<OsSocket>>() <= 112, "{}", size_of::<Client<OsSocket>>());
     }
 }

@@ -6,25 +6,31 @@ use std::io;
 use std::mem;
 use std::net::IpAddr;
 
-use super::client::{Client, Incoming, Input, Next, Socket, State};
+use super::budget::{Budget, Time};
+use super::client::{Client, Incoming, Input, Next, State};
 use super::clients::Clients;
 use super::following::{Backlog, tell};
+use super::metrics::Metrics;
 use super::outbox::Flush;
+use super::socket::Socket;
 use crate::api::{Address, Api, Error, Outcome, Payload, Peer};
 use crate::http::{self, Limits, Parsed, Persistence, Progress};
 use crate::hub::{Hub, Key, Millis, Now, Wake};
 
 /// One read takes this much at most, and with it a client's turn.
-const READ_BYTES: usize = 64 * 1024;
+pub const READ_BYTES: usize = 64 * 1024;
 
 /// A client that pipelines gets this much of answers in one turn, then others have theirs.
-pub(super) const ANSWERS_BYTES_A_TURN: usize = 256 * 1024;
+pub const ANSWERS_BYTES_A_TURN: usize = 256 * 1024;
 
 /// What a client is told whose request finds no memory.
 const NO_MEMORY: Error = Error::OverCapacity("this server has no memory left for more: try again later");
 
+/// What a client is told whose request came in the midst of an upgrade.
+const HANDED_OVER: Error = Error::OverCapacity("this server is being replaced by a newer one: try again at once");
+
 /// How long a client that was told to go may still send.
-const LINGER_MS: u64 = 5_000;
+pub const LINGER_MS: u64 = 5_000;
 
 /// How long clients may take over things, and how much they may leave lying.
 #[derive(Clone, Copy, Debug)]
@@ -43,13 +49,25 @@ pub(super) struct Patience {
 
 /// What the poll said of a socket.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Event {
-    pub(super) is_readable: bool,
-    pub(super) is_writable: bool,
+pub struct Event {
+    /// There may be something to read.
+    pub is_readable: bool,
+    /// There may be room to send.
+    pub is_writable: bool,
     /// The peer sends nothing more.
-    pub(super) is_closed: bool,
+    pub is_closed: bool,
     /// The peer reset the connection, or cannot be reached.
-    pub(super) is_broken: bool,
+    pub is_broken: bool,
+}
+
+impl Event {
+    /// Another one of the same socket, before anybody looked at this one.
+    pub(super) fn add(&mut self, later: Self) {
+        self.is_readable |= later.is_readable;
+        self.is_writable |= later.is_writable;
+        self.is_closed |= later.is_closed;
+        self.is_broken |= later.is_broken;
+    }
 }
 
 /// Why no more requests are taken from a client in this step.
@@ -65,36 +83,42 @@ pub(super) enum Stop {
 }
 
 /// Clients, calls and hub, and the present.
-pub(super) struct Conversation {
-    pub(super) clients: Clients,
+pub(super) struct Conversation<S> {
+    pub(super) clients: Clients<S>,
     pub(super) hub: Hub,
     pub(super) api: Api,
     limits: Limits,
     pub(super) patience: Patience,
     pub(super) now: Now,
+    pub(super) metrics: Metrics,
     /// What is read, from whichever client it is.
     buffer: Box<[u8]>,
     /// What is answered, to whichever client it is.
     pub(super) out: Vec<u8>,
+    /// Another process has the hub: requests are for it.
+    is_leaving: bool,
 }
 
-impl Conversation {
-    pub(super) fn new(hub: Hub, api: Api, patience: Patience) -> Self {
+impl<S: Socket> Conversation<S> {
+    pub(super) fn new(hub: Hub, api: Api, patience: Patience, now: Now) -> Self {
         Self {
-            clients: Clients::new(patience.max_per_address),
+            clients: Clients::new(patience.max_per_address, now.mono),
             limits: api.limits(),
             hub,
             api,
             patience,
-            now: Now::default(),
+            now,
+            metrics: Metrics::default(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             out: Vec::new(),
+            is_leaving: false,
         }
     }
 
     /// A turn begins.
     pub(super) fn set_time(&mut self, now: Now) {
         self.now = now;
+        self.clients.begin_turn();
         self.api.set_time(now);
         self.hub.set_outside(self.clients.memory() + self.api.encoded_bytes());
     }
@@ -105,10 +129,27 @@ impl Conversation {
     }
 
     /// Takes a client in.
-    pub(super) fn admit(&mut self, socket: Socket, address: Option<IpAddr>) -> Key {
+    pub(super) fn admit(&mut self, socket: S, address: Option<IpAddr>) -> Key {
         let is_proxy = self.api.trusts(address);
         let deadline = self.now.mono.after(self.patience.keep_alive_ms);
         self.clients.insert(Client::new(socket, address.map(Address::from), is_proxy, deadline))
+    }
+
+    /// Takes in a client that another process has begun with, and what came of its next request.
+    pub(super) fn take_over(&mut self, socket: S, address: Option<IpAddr>, bytes: Vec<u8>) -> Key {
+        let key = self.admit(socket, address);
+        if !bytes.is_empty() {
+            self.clients.the(key).incoming = Some(Box::new(Incoming { bytes, progress: Progress::default() }));
+            self.clients.make_ready(key);
+            self.clients.set_deadline(key, self.now.mono.after(self.patience.request_timeout_ms));
+        }
+        key
+    }
+
+    /// Takes in a client that came by the admin door.
+    pub(super) fn admit_operator(&mut self, socket: S) -> Key {
+        let deadline = self.now.mono.after(self.patience.keep_alive_ms);
+        self.clients.insert(Client { is_operator: true, ..Client::new(socket, None, false, deadline) })
     }
 
     /// Lets a client go that was just taken in.
@@ -119,13 +160,49 @@ impl Conversation {
     /// Tells a client that was just taken in why there is no room for it.
     pub(super) fn turn_away(&mut self, key: Key, error: Error) {
         self.clients.mark_refused(key);
-        self.api.refuse(error, &mut self.out);
+        self.api.turn_away(error, &mut self.out);
         self.send_out(key, &Stop::Ends(Next::Linger));
+    }
+
+    /// Tells somebody why there is no room, and closes at once: there is no room either for those who take their time. What
+    /// was sent already is read, since a close on top of it would be a reset, which may overtake the answer.
+    pub(super) fn brush_off(&mut self, mut socket: S, error: Error) {
+        let _ = socket.read(&mut self.buffer);
+        self.api.turn_away(error, &mut self.out);
+        let _ = socket.write(&self.out);
+        self.out.clear();
+        let _ = socket.shut_down_writing();
+    }
+
+    /// The same for a client that was just taken in.
+    pub(super) fn dismiss_with(&mut self, key: Key, error: Error) {
+        self.api.turn_away(error, &mut self.out);
+        // Nothing waits before it, and what does not fit now never will.
+        let _ = self.clients.the(key).send(&Payload::Private(&self.out));
+        self.out.clear();
+        self.lose(key);
+    }
+
+    /// Puts an error in the place of an answer. What an operator asks is not counted.
+    fn refuse(&mut self, key: Key, error: Error) {
+        if self.clients.the(key).is_operator {
+            self.api.turn_away(error, &mut self.out);
+        } else {
+            self.api.refuse(error, &mut self.out);
+        }
     }
 
     /// Something happened to a client.
     pub(super) fn hear(&mut self, key: Key, event: Event) {
         let Some(client) = self.clients.get_mut(key) else { return };
+        if client.late.is_some() || self.clients.budget.for_clients() == Time::Spent {
+            return self.clients.hear_later(key, event);
+        }
+        self.attend(key, event);
+    }
+
+    fn attend(&mut self, key: Key, event: Event) {
+        let client = self.clients.the(key);
         client.can_read |= event.is_readable;
         client.peer_closed |= event.is_closed;
         match &client.state {
@@ -151,18 +228,42 @@ impl Conversation {
         let client = self.clients.the(key);
         if let State::Reading = client.state {
             client.incoming = None;
-            self.api.refuse(NO_MEMORY, &mut self.out);
+            self.refuse(key, NO_MEMORY);
             self.send_out(key, &Stop::Ends(Next::Linger));
         } else {
             self.lose(key);
         }
     }
 
-    /// Goes on with the clients whose work was cut short.
+    /// Goes on with the clients whose work was cut short, and with what happened that there was no time for.
     pub(super) fn go_on_with_ready(&mut self) {
-        for key in self.clients.take_ready() {
-            self.go_on(key);
-            self.mind_memory(key);
+        for _ in 0..self.clients.ready() {
+            if self.clients.budget.for_ready() == Time::Spent {
+                break;
+            }
+            if let Some(key) = self.clients.pop_ready() {
+                self.go_on(key);
+                self.mind_memory(key);
+            }
+        }
+        while self.clients.budget.for_clients() == Time::Left
+            && let Some((key, event)) = self.clients.pop_late()
+        {
+            self.attend(key, event);
+        }
+    }
+
+    /// Sends answers that earlier turns had no time for, as long as there is `time`.
+    fn send_late(&mut self, time: fn(&Budget) -> Time) {
+        while time(&self.clients.budget) == Time::Left
+            && let Some((key, held)) = self.clients.lanes.pop()
+        {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            let bytes = held.as_ref().map_or(0, |held| held.bytes().len()) + client.backlog().unwrap_or(0);
+            let result = client.release(held.as_ref());
+            self.clients.budget.sent(bytes);
+            self.was_flushed(key, &result);
+            self.clients.count_memory(key);
         }
     }
 
@@ -178,7 +279,7 @@ impl Conversation {
             match &client.state {
                 State::Reading if client.incoming.is_some() => {
                     client.incoming = None;
-                    self.api.refuse(Error::RequestTimeout, &mut self.out);
+                    self.refuse(key, Error::RequestTimeout);
                     self.send_out(key, &Stop::Ends(Next::Linger));
                 }
                 State::Waiting { reader, .. } => {
@@ -195,8 +296,10 @@ impl Conversation {
     /// The end of a turn: what it brought is delivered, and those who left are reaped.
     pub(super) fn end_turn(&mut self) {
         loop {
+            self.send_late(Budget::for_late_delivery);
             let Self { hub, api, clients, patience, now, .. } = self;
             hub.deliver(*now, |wake| answer_waiting(api, clients, *patience, *now, &wake));
+            self.send_late(Budget::for_delivery);
             for key in self.clients.take_overloaded() {
                 self.put_off(key);
             }
@@ -231,10 +334,45 @@ impl Conversation {
         self.clients.reap();
     }
 
+    /// Another process has the hub from now on. Those who wait are still to be dismissed.
+    pub(super) fn leave_to_another(&mut self) {
+        self.is_leaving = true;
+        self.api.leave();
+        self.hub.retire(self.now);
+    }
+
+    /// Has the read that waits on a client answered with nothing, or ends it if it stays.
+    pub(super) fn dismiss_reader(&mut self, key: Key) {
+        if let Some(reader) = self.clients.reader(key) {
+            self.hub.dismiss(self.now, reader);
+        }
+    }
+
+    /// Gives away the clients that are between two requests, each with what came of its next.
+    pub(super) fn pass_on(&mut self, mut pass: impl FnMut(&S, &[u8])) {
+        for key in self.clients.keys() {
+            let client = self.clients.the(key);
+            match (&client.state, &client.incoming) {
+                // Nobody there would know that it came by the admin door.
+                (State::Reading, _) if client.is_operator => drop(self.clients.remove(key)),
+                // Its chunks were decoded in place, and are no request any more.
+                (State::Reading, Some(incoming)) if matches!(incoming.progress, Progress::Chunked { .. }) => {
+                    client.incoming = None;
+                    self.api.refuse(HANDED_OVER, &mut self.out);
+                    self.send_out(key, &Stop::Ends(Next::Linger));
+                }
+                (State::Reading, incoming) => {
+                    pass(&client.socket, incoming.as_ref().map_or(&[], |incoming| &incoming.bytes));
+                    self.clients.remove(key);
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Whether some answer is still being sent.
-    pub(super) fn is_sending(&mut self) -> bool {
-        let keys = self.clients.keys();
-        keys.into_iter().any(|key| matches!(self.clients.the(key).state, State::Writing(_)))
+    pub(super) fn is_sending(&self) -> bool {
+        self.clients.iter().any(|client| matches!(client.state, State::Writing(_)))
     }
 
     /// A client is gone, and with it the read that waits on it.
@@ -253,6 +391,7 @@ impl Conversation {
     /// Reads on, where the client is at that.
     pub(super) fn go_on(&mut self, key: Key) {
         match self.clients.get_mut(key).map(|client| &client.state) {
+            Some(State::Reading | State::Following(_)) if self.is_leaving => {}
             Some(State::Reading | State::Following(_)) => self.serve(key),
             Some(State::Lingering) => self.discard(key),
             Some(State::Waiting { .. } | State::Writing(_) | State::Closing) | None => {}
@@ -265,7 +404,11 @@ impl Conversation {
         let result = if client.can_read { client.read(&mut self.buffer) } else { Ok(Input::Nothing) };
         let is_over = client.peer_closed && !client.can_read;
         match result {
-            Ok(_) if !is_over => {
+            Ok(input) if !is_over => {
+                if let Input::Bytes(length) = input {
+                    self.clients.budget.handled(length);
+                }
+                let client = self.clients.the(key);
                 if client.can_read {
                     self.clients.make_ready(key);
                 }
@@ -276,6 +419,7 @@ impl Conversation {
 
     /// Takes requests, or frames, from a client: first those held, then what one read brings.
     fn serve(&mut self, key: Key) {
+        self.clients.budget.begin_client();
         let mut held = self.clients.the(key).incoming.take();
         let was_held = held.is_some();
         let (mut handled, mut stop) = match &mut held {
@@ -315,6 +459,7 @@ impl Conversation {
         let Input::Bytes(length) = self.clients.the(key).read(buffer)? else {
             return Ok((0, Stop::NeedsInput));
         };
+        self.clients.budget.came(length);
         let fresh = &mut buffer[..length];
         if let Some(held) = held {
             held.bytes.extend_from_slice(fresh);
@@ -348,6 +493,7 @@ impl Conversation {
     /// Returns how many bytes they took.
     fn take_requests(&mut self, key: Key, bytes: &mut [u8], progress: &mut Progress) -> (usize, Stop) {
         let client = self.clients.the(key);
+        let is_operator = client.is_operator;
         let peer = Peer { client: key.to_bits(), address: client.address, is_proxy: client.is_proxy };
         let mut taken = 0;
         loop {
@@ -370,13 +516,22 @@ impl Conversation {
                         return (taken, Stop::NeedsInput);
                     }
                     Err(reject) => {
-                        self.api.reject(reject, &mut self.out);
+                        self.refuse(key, reject.into());
                         return (taken, Stop::Ends(Next::Linger));
                     }
                 },
             };
             taken += length;
-            match self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out) {
+            let answered = self.out.len();
+            let outcome = if is_operator {
+                let clients = self.clients.served();
+                let Self { api, hub, metrics, out, .. } = self;
+                Outcome::Answered(api.handle_admin(&request, |api, page| metrics.write(hub, api, clients, page), out))
+            } else {
+                self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out)
+            };
+            self.clients.budget.handled(self.out.len() - answered);
+            match outcome {
                 Outcome::Waits { reader, presentation, wait_ms } => {
                     self.clients.the(key).state = State::Waiting { reader, presentation };
                     self.clients.set_deadline(key, self.now.mono.after(wait_ms));
@@ -392,16 +547,21 @@ impl Conversation {
                     let may_send = taken < bytes.len() || client.can_read;
                     return (taken, Stop::Ends(if may_send { Next::Linger } else { Next::Close }));
                 }
-                Outcome::Answered(_) if self.out.len() >= ANSWERS_BYTES_A_TURN => return (taken, Stop::Yields),
+                Outcome::Answered(_) if self.has_its_share() => return (taken, Stop::Yields),
                 Outcome::Answered(_) => {}
             }
         }
     }
 
+    /// Whether the client whose requests are handled now has had its share of the turn.
+    pub(super) fn has_its_share(&self) -> bool {
+        self.out.len() >= ANSWERS_BYTES_A_TURN || self.clients.budget.for_client() == Time::Spent
+    }
+
     /// Sends the answers that gathered, and sees what the client is at then.
     fn send_out(&mut self, key: Key, stop: &Stop) {
         let client = self.clients.the(key);
-        let was_blocked = client.outbox.is_some();
+        let was_blocked = client.is_blocked();
         let sent = match (self.out.is_empty(), was_blocked) {
             (true, false) => Ok(Flush::Drained),
             (true, true) => Ok(Flush::Blocked { any: false }),
@@ -443,16 +603,21 @@ impl Conversation {
     /// Sends what waited for the kernel to have room.
     pub(super) fn drain(&mut self, key: Key) {
         let client = self.clients.the(key);
-        if client.outbox.is_none() {
-            return;
+        if client.outbox.is_some() {
+            let result = client.flush();
+            self.was_flushed(key, &result);
         }
-        match (client.flush(), &client.state) {
+    }
+
+    /// After what waited for a client was sent, wholly or in part: what it is at now.
+    fn was_flushed(&mut self, key: Key, result: &io::Result<Flush>) {
+        match (result, &self.clients.the(key).state) {
             (Err(_), _) => self.lose(key),
-            (Ok(flush), State::Writing(next)) if flush != (Flush::Blocked { any: false }) => {
+            (Ok(flush), State::Writing(next)) if *flush != (Flush::Blocked { any: false }) => {
                 let next = *next;
-                settle(&mut self.clients, self.patience, self.now, key, next, flush);
+                settle(&mut self.clients, self.patience, self.now, key, next, *flush);
             }
-            (Ok(flush), State::Following(_)) => self.was_taken(key, flush),
+            (Ok(flush), State::Following(_)) => self.was_taken(key, *flush),
             (Ok(_), _) => {}
         }
     }
@@ -467,8 +632,9 @@ impl Incoming {
 }
 
 /// Answers a read that waited, or tells one that stays.
-fn answer_waiting(api: &mut Api, clients: &mut Clients, patience: Patience, now: Now, wake: &Wake<'_>) {
+fn answer_waiting<S: Socket>(api: &mut Api, clients: &mut Clients<S>, patience: Patience, now: Now, wake: &Wake<'_>) {
     let key = Key::from_bits(wake.client);
+    let time = clients.time_for(wake.channel);
     let Some(client) = clients.get_mut(key) else { return };
     let presentation = match &mut client.state {
         State::Waiting { presentation, .. } => presentation.take(),
@@ -478,26 +644,34 @@ fn answer_waiting(api: &mut Api, clients: &mut Clients, patience: Patience, now:
     };
     client.state = State::Reading;
     let (payload, persistence) = api.wake(wake, presentation.as_deref());
-    let Ok(flush) = client.send(&payload) else {
+    let Ok(delivery) = client.deliver(&payload, time) else {
         client.state = State::Closing;
         clients.reap_later(key);
         return;
     };
-    if flush != Flush::Drained {
-        clients.count_memory(key);
-    }
-    let client = clients.the(key);
     let next = match persistence {
         Persistence::Closes if client.has_input() => Next::Linger,
         Persistence::Closes => Next::Close,
         Persistence::Stays | Persistence::StaysIfTold => Next::Read,
     };
+    let flush = delivery.flush();
+    clients.delivered(key, wake.channel, payload.bytes().len(), delivery);
+    if flush != Flush::Drained {
+        clients.count_memory(key);
+    }
     settle(clients, patience, now, key, next, flush);
 }
 
 /// After an answer was handed to the kernel, wholly or in part: what the client is at now.
-pub(super) fn settle(clients: &mut Clients, patience: Patience, now: Now, key: Key, next: Next, flush: Flush) {
-    let client: &mut Client = clients.the(key);
+pub(super) fn settle<S: Socket>(
+    clients: &mut Clients<S>,
+    patience: Patience,
+    now: Now,
+    key: Key,
+    next: Next,
+    flush: Flush,
+) {
+    let client: &mut Client<S> = clients.the(key);
     if flush != Flush::Drained {
         client.state = State::Writing(next);
         return clients.set_deadline(key, now.mono.after(patience.request_timeout_ms));
@@ -517,9 +691,12 @@ pub(super) fn settle(clients: &mut Clients, patience: Patience, now: Now, key: K
             client.state = State::Lingering;
             // A peer that is gone needs no farewell; the next read tells.
             let _ = client.socket.shut_down_writing();
+            // What it sent behind its last request is thrown away like what is still to come.
+            client.incoming = None;
             if client.can_read {
                 clients.make_ready(key);
             }
+            clients.count_memory(key);
             clients.set_deadline(key, now.mono.after(LINGER_MS.min(patience.request_timeout_ms)));
         }
         Next::Read | Next::Close | Next::Linger => {

@@ -1,9 +1,10 @@
 //! Streams: reads that stay, and what is said on them both ways.
 
-use super::client::{Next, State};
+use super::client::{Delivery, Next, State};
 use super::clients::Clients;
-use super::conversation::{ANSWERS_BYTES_A_TURN, Conversation, Event, Patience, Stop, settle};
+use super::conversation::{Conversation, Event, Patience, Stop, settle};
 use super::outbox::Flush;
+use super::socket::Socket;
 use crate::api::{Api, Payload, Stream, Transport};
 use crate::http::{self, CloseCode, Frame, Opcode};
 use crate::hub::{Key, Millis, Now, ReaderKey, Wake};
@@ -69,7 +70,7 @@ impl Following {
     }
 }
 
-impl Conversation {
+impl<S: Socket> Conversation<S> {
     /// A read of this client stays.
     pub(super) fn begin_following(&mut self, key: Key, reader: ReaderKey, stream: Stream) {
         let silent_until = self.now.mono.after(self.patience.heartbeat_ms);
@@ -118,7 +119,10 @@ impl Conversation {
                 Ok(None) => return (taken, Stop::NeedsInput),
                 Ok(Some((frame, length))) => {
                     taken += length;
-                    self.hear_frame(key, &frame)
+                    let answered = self.out.len();
+                    let result = self.hear_frame(key, &frame);
+                    self.clients.budget.handled(self.out.len() - answered);
+                    result
                 }
                 Err(code) => Err(code),
             };
@@ -126,7 +130,7 @@ impl Conversation {
                 http::push_close(&mut self.out, code);
                 return (taken, Stop::Ends(Next::Linger));
             }
-            if self.out.len() >= ANSWERS_BYTES_A_TURN {
+            if self.has_its_share() {
                 return (taken, Stop::Yields);
             }
         }
@@ -135,6 +139,7 @@ impl Conversation {
     /// The error is the farewell that follows.
     fn hear_frame(&mut self, key: Key, frame: &Frame<'_>) -> Result<(), CloseCode> {
         let Self { clients, api, hub, out, now, .. } = self;
+        clients.budget.parses(frame.payload.len());
         let (_, following) = clients.following(key).expect("the caller looked");
         following.unanswered = 0;
         if following.fragments.is_none() {
@@ -178,7 +183,7 @@ impl Conversation {
     pub(super) fn put_off(&mut self, key: Key) {
         // What was taken meanwhile is not waited for: nobody would say again that it was.
         if let Some((client, following)) = self.clients.following(key)
-            && client.outbox.is_some()
+            && client.is_blocked()
         {
             self.hub.fall_behind(following.reader);
         }
@@ -230,7 +235,7 @@ impl Conversation {
     pub(super) fn show_life(&mut self, key: Key) {
         let now = self.now.mono;
         let Some((client, following)) = self.clients.following(key) else { return };
-        let is_blocked = client.outbox.is_some();
+        let is_blocked = client.is_blocked();
         if following.must_be_whole(self.patience).is_some_and(|at| at <= now) {
             return self.lose(key);
         }
@@ -256,19 +261,34 @@ impl Conversation {
 }
 
 /// Tells a stream what is new, or its end.
-pub(super) fn tell(api: &mut Api, clients: &mut Clients, patience: Patience, now: Now, key: Key, wake: &Wake<'_>) {
+pub(super) fn tell<S: Socket>(
+    api: &mut Api,
+    clients: &mut Clients<S>,
+    patience: Patience,
+    now: Now,
+    key: Key,
+    wake: &Wake<'_>,
+) {
+    let time = clients.time_for(wake.channel);
     let Some((client, following)) = clients.following(key) else { return };
     following.silent_until = now.mono.after(patience.heartbeat_ms);
     let due = following.due(patience);
     let payload = api.tell(wake, &following.stream);
-    let was_blocked = client.outbox.is_some();
-    let Ok(flush) = client.send(&payload) else { return clients.doom(key) };
+    let was_blocked = client.is_blocked();
+    let Ok(delivery) = client.deliver(&payload, time) else { return clients.doom(key) };
+    let is_held = matches!(delivery, Delivery::Held(_));
+    let waits = if is_held { Some(payload.bytes().len()) } else { client.backlog() };
+    let backlog = following.backlog(waits, was_blocked, patience.max_backlog);
+    let flush = delivery.flush();
+    clients.delivered(key, wake.channel, payload.bytes().len(), delivery);
     if wake.is_last {
         // The hub knows already. The peer of a WebSocket has a farewell to send.
         clients.leave(key, State::Reading);
         return settle(clients, patience, now, key, Next::Linger, flush);
     }
-    match following.backlog(client.backlog(), was_blocked, patience.max_backlog) {
+    match backlog {
+        // What comes meanwhile is told together, once it was sent this.
+        Backlog::Fits if is_held => clients.overload(key),
         Backlog::Fits => {}
         Backlog::OneTooLong => clients.overload(key),
         Backlog::TooMuch => return clients.doom(key),

@@ -72,6 +72,14 @@ impl Outbox {
         });
     }
 
+    /// Puts what waited by itself behind.
+    pub(super) fn append(&mut self, behind: Self) {
+        assert!(behind.sent == 0, "nothing of it was sent before its turn");
+        self.bytes += behind.bytes;
+        self.own_bytes += behind.own_bytes;
+        self.chunks.extend(behind.chunks);
+    }
+
     /// Bytes that wait.
     pub(super) fn bytes(&self) -> usize {
         self.bytes - self.sent

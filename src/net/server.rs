@@ -1,116 +1,168 @@
-//! One turn of the loop, and what begins and ends it: doors and signals.
+//! The shell of the loop: the poll, the doors, signals and the alarm.
 
-use std::fs::File;
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
+use super::activation::Passed;
+use super::advice;
 use super::alarm::Alarm;
-use super::client::Socket;
 use super::clock::Clock;
-use super::conversation::{Conversation, Event, Patience};
+use super::conversation::Event;
 use super::door::Door;
+use super::handover::{Clients, HandedDoor, Predecessor, SPREAD_MS, START_MS, Successor};
 use super::limits;
-use crate::api::{self, Api, Error};
-use crate::hub::{self, Epoch, Hub, Key, Millis, token};
+use super::newcomers::{Audience, Listener};
+use super::origin::{self, Origin};
+use super::service::{Service, Wait, hub_config};
+use super::socket::OsSocket;
+use super::supervisor::{Supervisor, Word};
+use crate::hub::{Key, Millis};
 use crate::options::{Options, VERSION};
+use crate::state::StateFile;
 
 /// Events taken from the kernel at once. More are there in the next turn.
 const EVENTS_A_TURN: usize = 1024;
 
-/// Connections accepted in one turn, from all doors: newcomers wait a little where others are being served.
-const ACCEPTS_A_TURN: usize = 256;
-
-/// How long to leave the doors alone when there are no descriptors. The backlog of the kernel holds who comes.
-const ACCEPT_PAUSE_MS: u64 = 100;
-
-/// Clients at once that are there only to read that there is no room. Those beyond are just closed.
-const REFUSED_MAX: usize = limits::FILES_RESERVED / 2;
-
-/// What a client is told that is one too many.
-const NO_ROOM: Error = Error::OverCapacity("this server has as many clients as it may: try again later");
-const TOO_MANY_OF_ONE: Error = Error::TooManyRequests("your address has as many clients here as it may", 1);
-
-/// How long answers may take to leave after a signal to stop.
-const STOP_MS: u64 = 4_500;
-
 /// Tokens from the top are ours; clients' are made of an index and a generation, and the index never gets there.
 const SIGNALS: Token = Token(usize::MAX - 1);
 const ALARM: Token = Token(usize::MAX - 2);
-const FIRST_DOOR: usize = usize::MAX - 3;
+const PREDECESSOR: Token = Token(usize::MAX - 3);
+const SUCCESSOR: Token = Token(usize::MAX - 4);
+const FIRST_DOOR: usize = usize::MAX - 5;
+
+/// Fewer clients than this are hardly what somebody wants who has not said so.
+const CLIENTS_FEW: usize = 500;
+
+/// What is told to a supervisor that wanted another process.
+const SERVES_ON: &str = "the new process could not take over, the old one serves on: see the log";
+
+/// What a newcomer may do next.
+const TRY_IT: &str = "try it, in two terminals:\n  \
+    curl 'localhost:8080/read?channel=test'\n  \
+    curl 'localhost:8080/write?channel=test&message=howdy'\n";
 
 /// Why the server did not start, in one line.
 #[derive(Debug)]
 pub struct StartError(pub String);
 
-/// The server: doors, the poll, and the conversation behind them.
+/// The poll, what wakes it, and the service behind it.
 pub struct Server {
     poll: Poll,
     signals: Signals,
     alarm: Alarm,
-    doors: Vec<Door>,
     clock: Clock,
-    conversation: Conversation,
-    max_clients: usize,
-    /// Given up for a moment to accept, and close, a client for whom there is no descriptor.
-    spare: Option<File>,
-    /// Doors are left alone until then.
-    accept_after: Option<Millis>,
-    /// When to say again that there are no descriptors.
-    next_warning: Millis,
-    /// Set by the first signal: when to leave, whatever is unsent.
-    stop_at: Option<Millis>,
+    doors: usize,
+    ports: Vec<u16>,
+    service: Service<Door>,
+    state_file: Option<StateFile>,
+    /// The process that served before, while it still has clients.
+    predecessor: Option<Predecessor>,
+    successor: Option<Succession>,
+    /// Who started this process and watches over it, if anybody does.
+    supervisor: Supervisor,
+    /// It listens where newcomers look for it, and tells them what to try.
+    greets: bool,
+}
+
+/// A process that is to serve instead of this one.
+struct Succession {
+    successor: Successor,
+    /// When to give it up, if it has not said anything.
+    give_up_at: Millis,
 }
 
 impl Server {
-    /// Binds its addresses and says so on standard error, one line for each.
+    /// Binds its addresses, beside the sockets that were `passed` to it, and says so on standard error, one line for each.
     ///
     /// # Errors
     ///
     /// [`StartError`], for instance with an address that is in use.
-    pub fn start(options: &Options) -> Result<Self, StartError> {
+    pub fn start(options: &Options, passed: Vec<Passed>) -> Result<Self, StartError> {
         let files_allow = limits::raise_file_limit();
-        let (poll, signals, alarm) = watch().map_err(|error| StartError(format!("cannot start: {error}")))?;
-        let mut doors = Vec::new();
-        for address in &options.listen {
-            let fault = |error: io::Error| StartError(format!("cannot listen on {address}: {error}"));
-            let mut door = Door::open(address, options.request_timeout).map_err(fault)?;
-            let token = Token(FIRST_DOOR - doors.len());
+        let fault = |error: io::Error| StartError(format!("cannot start: {}", advice::on_files(&error)));
+        let (poll, signals, alarm) = watch().map_err(fault)?;
+        let config = hub_config(options, fill_random);
+        let Origin { hub, now, mut predecessor, state_file } = Origin::find(options.state.as_deref(), config)?;
+        let clock = Clock::start(now.mono);
+        let mut doors = open_doors(options, passed, predecessor.as_mut())?;
+        for (place, door) in doors.iter_mut().enumerate() {
+            let token = Token(FIRST_DOOR - place);
             poll.registry().register(door.source(), token, Interest::READABLE).map_err(fault)?;
-            // Whoever closed our standard error does not want to know.
-            let _ = writeln!(io::stderr(), "{VERSION} listening on {door}");
-            doors.push(door);
         }
-        let hub = Hub::new(hub_config(options));
-        let api = Api::new(api_config(options), &hub, fill_random);
-        let patience = Patience {
-            keep_alive_ms: options.keep_alive.as_millis() as u64,
-            request_timeout_ms: options.request_timeout.as_millis() as u64,
-            heartbeat_ms: options.heartbeat.as_millis() as u64,
-            max_backlog: options.max_backlog,
-            max_per_address: options.max_clients_per_address,
-            max_memory: options.max_memory,
-        };
         let max_clients = if options.max_clients == 0 { files_allow } else { options.max_clients.min(files_allow) };
-        log::info!("started, for up to {max_clients} clients");
+        let wanted = if options.max_clients == 0 { CLIENTS_FEW } else { options.max_clients };
+        if files_allow < wanted {
+            let files = limits::files();
+            log::warn!(
+                "the limit on open files, {files}, is low: `ulimit -n 20000`, or LimitNOFILE= in the unit, lets more in"
+            );
+        }
+        let doors_count = doors.len();
+        let is_greeting = options.has_default_doors() && !doors.iter().any(Door::is_passed);
+        let has_operators = doors.iter().any(|door| door.audience() == Audience::Operator);
+        let ports = doors.iter().filter_map(Door::port).collect();
+        let mut service = Service::with_hub(options, (hub, now), doors, max_clients, fill_random);
+        if has_operators {
+            service.watch_process();
+        }
         Ok(Self {
             poll,
             signals,
             alarm,
-            doors,
-            clock: Clock::start(),
-            conversation: Conversation::new(hub, api, patience),
-            max_clients,
-            spare: File::open("/dev/null").ok(),
-            accept_after: None,
-            next_warning: Millis(0),
-            stop_at: None,
+            clock,
+            doors: doors_count,
+            ports,
+            service,
+            state_file,
+            predecessor,
+            successor: None,
+            greets: is_greeting,
+            supervisor: Supervisor::find(now.mono),
         })
+    }
+
+    /// The TCP ports it listens on.
+    #[must_use]
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
+    /// From here on this process serves, and no other: one that did until now has stopped to.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], where the state cannot be kept, or the process before does not give way.
+    pub fn begin(&mut self) -> Result<(), StartError> {
+        if let Some(file) = &self.state_file {
+            file.try_out().map_err(|error| origin::fault_of(file, "write", &error))?;
+        }
+        self.take_over().map_err(|error| StartError(format!("cannot begin to serve: {error}")))?;
+        if self.greets {
+            // Whoever closed our standard error does not want to know.
+            let _ = io::stderr().write_all(TRY_IT.as_bytes());
+        }
+        log::info!("started, for up to {} clients", self.service.max_clients());
+        // After a takeover it is the process before that says so.
+        if self.predecessor.is_none() {
+            self.supervisor.say(Word::Ready("serving"));
+        }
+        Ok(())
+    }
+
+    fn take_over(&mut self) -> io::Result<()> {
+        if let Some(predecessor) = &mut self.predecessor {
+            predecessor.wait_for_go()?;
+            let file = predecessor.as_fd().as_raw_fd();
+            self.poll.registry().register(&mut SourceFd(&file), PREDECESSOR, Interest::READABLE)?;
+        }
+        self.state_file.as_ref().map_or(Ok(()), StateFile::forget)
     }
 
     /// Serves until a signal ends it.
@@ -134,128 +186,228 @@ impl Server {
 
     /// How long to wait: not at all where there is work, else until something happens, for which the alarm is set.
     fn sleep(&mut self) -> Option<Duration> {
-        let has_arrivals = self.accept_after.is_none() && self.doors.iter().any(|door| door.has_arrivals);
-        if has_arrivals || self.conversation.clients.has_ready() {
-            return Some(Duration::ZERO);
-        }
-        let deadlines = [self.conversation.next_deadline(), self.accept_after, self.stop_at];
-        if let Some(deadline) = deadlines.into_iter().flatten().min() {
+        let wait = match self.service.wait() {
+            Wait::Not => return Some(Duration::ZERO),
+            Wait::Until(deadline) => Some(deadline),
+            Wait::Forever => None,
+        };
+        let is_leaving = self.service.is_leaving();
+        let give_up = self.successor.as_ref().filter(|_| !is_leaving).map(|it| it.give_up_at);
+        let ping = self.supervisor.next_ping().filter(|_| !is_leaving);
+        if let Some(deadline) = [wait, give_up, ping].into_iter().flatten().min() {
             self.alarm.set(deadline, &self.clock);
         }
         None
     }
 
-    /// One turn: what happened to clients, what is due, who arrived; then the turn's messages are delivered.
+    /// One turn, and whether it was the last.
     fn turn(&mut self, events: &Events) -> Option<ExitCode> {
-        let now = self.clock.now();
-        self.conversation.set_time(now);
-        let mut was_signalled = false;
-        self.conversation.go_on_with_ready();
+        let (mut was_signalled, mut successor_speaks) = (false, false);
+        self.service.begin_turn(self.clock.begin_turn());
         for event in events {
             match event.token() {
                 SIGNALS => was_signalled = true,
                 ALARM => self.alarm.rang(),
-                Token(token) if token > FIRST_DOOR - self.doors.len() && token <= FIRST_DOOR => {
-                    self.doors[FIRST_DOOR - token].has_arrivals = true;
+                PREDECESSOR => self.take_clients(),
+                SUCCESSOR => successor_speaks = true,
+                Token(token) if token > FIRST_DOOR - self.doors && token <= FIRST_DOOR => {
+                    self.service.arrive(FIRST_DOOR - token);
                 }
-                Token(token) => self.conversation.hear(Key::from_bits(token as u64), client_event(event)),
+                Token(token) => self.service.hear(Key::from_bits(token as u64), client_event(event)),
             }
         }
-        self.conversation.expire();
-        self.accept(now.mono);
-        self.conversation.end_turn();
-        if was_signalled {
-            return self.stop(now.mono);
+        let registry = self.poll.registry();
+        self.service.end_turn(|socket, key| socket.register(registry, Token(key.to_bits() as usize)));
+        self.service.count_turn(self.clock.turn_nanos());
+        if successor_speaks && !self.service.is_leaving() {
+            self.hand_over();
         }
-        self.is_stopped(now.mono).then_some(ExitCode::SUCCESS)
+        self.see_to_successor();
+        // Another process is watched once it serves.
+        if !self.service.is_leaving() {
+            self.supervisor.ping(self.service.hub().1.mono);
+        }
+        if was_signalled && let Some(code) = self.take_signals() {
+            return Some(code);
+        }
+        self.service.is_stopped().then(|| {
+            log::info!("stopped");
+            ExitCode::SUCCESS
+        })
     }
 
-    fn accept(&mut self, now: Millis) {
-        if self.accept_after.is_some_and(|at| at > now) {
-            return;
+    fn take_signals(&mut self) -> Option<ExitCode> {
+        let (mut stops, mut upgrades) = (false, false);
+        for signal in self.signals.pending() {
+            if signal == SIGUSR2 { upgrades = true } else { stops = true }
         }
-        self.accept_after = None;
-        let mut budget = ACCEPTS_A_TURN;
-        for place in 0..self.doors.len() {
-            while self.doors[place].has_arrivals && budget > 0 {
-                match self.doors[place].accept() {
-                    Ok((socket, address)) => self.admit(socket, address),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.doors[place].has_arrivals = false,
-                    Err(error) if is_out_of_room(&error) => {
-                        self.shed(place, now, &error);
-                        return;
-                    }
-                    // The one that was to be accepted is gone; others may be there.
-                    Err(_) => {}
-                }
-                budget -= 1;
-            }
+        if stops {
+            return self.stop();
         }
-    }
-
-    /// Takes a client in, if there is room; else tells it so, if there is room for that.
-    fn admit(&mut self, socket: Socket, address: Option<IpAddr>) {
-        let has_room = self.conversation.clients.served() < self.max_clients;
-        if !has_room && self.conversation.clients.refused() >= REFUSED_MAX {
-            return;
+        if upgrades {
+            self.upgrade();
         }
-        let key = self.conversation.admit(socket, address);
-        let socket = &mut self.conversation.clients.the(key).socket;
-        if let Err(error) = socket.register(self.poll.registry(), Token(key.to_bits() as usize)) {
-            log::warn!("cannot watch a new client: {error}");
-            self.conversation.dismiss(key);
-        } else if !has_room {
-            self.conversation.turn_away(key, NO_ROOM);
-        } else if self.conversation.clients.is_too_many(key) {
-            if self.conversation.clients.refused() < REFUSED_MAX {
-                self.conversation.turn_away(key, TOO_MANY_OF_ONE);
-            } else {
-                self.conversation.dismiss(key);
-            }
-        }
-    }
-
-    /// Closes the next arrival, for want of a descriptor, and leaves the doors alone for a while.
-    fn shed(&mut self, place: usize, now: Millis, error: &io::Error) {
-        // Most likely EMFILE: retrying at once would spin. The spare descriptor lets one know that it is not wanted.
-        self.spare = None;
-        drop(self.doors[place].accept());
-        self.spare = File::open("/dev/null").ok();
-        self.accept_after = Some(now.after(ACCEPT_PAUSE_MS));
-        if now >= self.next_warning {
-            self.next_warning = now.after(1_000);
-            log::warn!("cannot accept more clients ({error}): raise the limit on open files, or set --max-clients");
-        }
+        None
     }
 
     /// The first signal stops gently, the second at once.
-    fn stop(&mut self, now: Millis) -> Option<ExitCode> {
-        self.signals.pending().for_each(drop);
-        if self.stop_at.is_some() {
+    fn stop(&mut self) -> Option<ExitCode> {
+        if self.service.is_stopping() {
             log::info!("stopped at once");
-            return Some(ExitCode::FAILURE);
+            return Some(if self.service.is_leaving() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         log::info!("stopping");
-        self.stop_at = Some(now.after(STOP_MS));
-        self.doors.clear();
-        self.conversation.stop();
-        self.is_stopped(now).then_some(ExitCode::SUCCESS)
+        self.supervisor.say(Word::Stopping);
+        if let Some(Succession { successor, .. }) = self.successor.take() {
+            successor.give_up();
+        }
+        self.service.stop();
+        let (hub, now) = self.service.hub();
+        match self.state_file.as_ref().map(|file| file.store(hub, now)) {
+            Some(Err(error)) => {
+                log::error!("the state could not be kept: {error}");
+                Some(ExitCode::FAILURE)
+            }
+            _ => None,
+        }
     }
 
-    fn is_stopped(&mut self, now: Millis) -> bool {
-        let Some(at) = self.stop_at else { return false };
-        let is_over = now >= at || !self.conversation.is_sending();
-        if is_over {
-            log::info!("stopped");
+    /// Starts the process that is to take over. This one serves on until that says hello.
+    fn upgrade(&mut self) {
+        if self.service.is_stopping() {
+            return log::warn!("no upgrade: this process is about to end");
         }
-        is_over
+        self.supervisor.say(Word::Reloading);
+        let obstacle = match (&self.successor, &self.predecessor) {
+            (Some(_), _) => Some("an upgrade is under way already"),
+            (_, Some(_)) => Some("the upgrade before is not over yet: try again in a moment"),
+            _ => None,
+        };
+        if let Some(obstacle) = obstacle {
+            log::warn!("{obstacle}");
+            return self.supervisor.say(Word::Ready(obstacle));
+        }
+        let registry = self.poll.registry();
+        let started = Successor::start().and_then(|successor| {
+            let file = successor.as_fd().as_raw_fd();
+            registry.register(&mut SourceFd(&file), SUCCESSOR, Interest::READABLE)?;
+            Ok(successor)
+        });
+        match started {
+            Ok(successor) => {
+                log::info!("process {} is to take over", successor.id());
+                let give_up_at = self.service.hub().1.mono.after(START_MS);
+                self.successor = Some(Succession { successor, give_up_at });
+            }
+            Err(error) => {
+                log::error!("the new process cannot be started, this one serves on: {error}");
+                self.supervisor.say(Word::Ready(SERVES_ON));
+            }
+        }
     }
+
+    /// The new process has said hello, or is gone.
+    fn hand_over(&mut self) {
+        let Some(Succession { successor, .. }) = &mut self.successor else { return };
+        let doors = self.service.listeners();
+        let handed = |door| HandedDoor {
+            audience: Listener::audience(door),
+            address: Door::address(door),
+            is_passed: door.is_passed(),
+            file: door.as_fd(),
+        };
+        let doors: Vec<_> = doors.map(handed).collect();
+        let (hub, now) = self.service.hub();
+        match successor.hand_over(&doors, hub, now) {
+            Ok(()) => {
+                self.service.listeners_mut().for_each(Door::give_away);
+                self.service.leave(SPREAD_MS);
+                self.supervisor.say(Word::Successor(successor.id()));
+            }
+            Err(error) => self.give_up(&error.to_string()),
+        }
+    }
+
+    /// Passes on the clients that can be, or sees whether the new process takes too long to start.
+    fn see_to_successor(&mut self) {
+        let Some(Succession { successor, give_up_at }) = &mut self.successor else { return };
+        if !self.service.is_leaving() {
+            if self.service.hub().1.mono >= *give_up_at {
+                self.give_up("it takes too long to start");
+            }
+            return;
+        }
+        self.service.pass_on(|socket: &OsSocket, bytes| {
+            if let Err(error) = successor.pass_on(socket.as_fd(), bytes) {
+                log::warn!("a client could not be passed on: {error}");
+            }
+        });
+    }
+
+    fn give_up(&mut self, why: &str) {
+        if let Some(Succession { successor, .. }) = self.successor.take() {
+            log::error!("process {} could not take over, this one serves on: {why}", successor.id());
+            successor.give_up();
+            self.supervisor.say(Word::Ready(SERVES_ON));
+        }
+    }
+
+    /// Takes in the clients of the process before.
+    fn take_clients(&mut self) {
+        let Some(predecessor) = &mut self.predecessor else { return };
+        let registry = self.poll.registry();
+        let service = &mut self.service;
+        let clients = predecessor.take_clients(|file, bytes| match OsSocket::inherit(file) {
+            Ok((socket, address)) => {
+                let watch = |socket: &mut OsSocket, key: Key| socket.register(registry, Token(key.to_bits() as usize));
+                service.take_over(socket, address, bytes, watch);
+            }
+            // It has gone meanwhile.
+            Err(error) => log::debug!("a client was not there any more: {error}"),
+        });
+        if clients == Clients::AllHere {
+            self.predecessor = None;
+            log::info!("the process before has left");
+        }
+    }
+}
+
+/// The sockets that somebody opened for this process, then those that the options name.
+fn open_doors(
+    options: &Options,
+    passed: Vec<Passed>,
+    mut predecessor: Option<&mut Predecessor>,
+) -> Result<Vec<Door>, StartError> {
+    let mut doors = Vec::new();
+    let handed = predecessor.as_mut().map_or(Vec::new(), |it| it.take_passed());
+    for (audience, file) in passed.into_iter().map(|it| (it.audience(), it.file)).chain(handed) {
+        let fault = |error: io::Error| StartError(format!("cannot serve at a socket that was passed: {error}"));
+        doors.push(Door::passed(audience, file, options.request_timeout).map_err(fault)?);
+    }
+    // Whoever passes public doors and names no others wants those alone.
+    let is_public = |door: &Door| door.audience() == Audience::Public;
+    let named = if options.has_default_doors() && doors.iter().any(is_public) { &[][..] } else { &options.listen };
+    let public = named.iter().map(|address| (address, Audience::Public));
+    let admin = options.admin_listen.iter().map(|address| (address, Audience::Operator));
+    for (address, audience) in public.chain(admin) {
+        let fault = |error: io::Error| StartError(advice::on_listening(address, &error));
+        let inherited = predecessor.as_mut().and_then(|it| it.take_door(audience, address));
+        doors.push(match inherited {
+            Some(listener) => Door::inherit(address, audience, listener),
+            None => Door::open(address, audience, options.request_timeout).map_err(fault)?,
+        });
+    }
+    for door in &doors {
+        // Whoever closed our standard error does not want to know.
+        let _ = writeln!(io::stderr(), "{VERSION} listening on {door}");
+    }
+    Ok(doors)
 }
 
 /// The poll, with what it watches from the start.
 fn watch() -> io::Result<(Poll, Signals, Alarm)> {
     let poll = Poll::new()?;
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR2])?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
     let alarm = Alarm::new(poll.registry(), ALARM)?;
     Ok((poll, signals, alarm))
@@ -267,45 +419,6 @@ fn client_event(event: &mio::event::Event) -> Event {
         is_writable: event.is_writable(),
         is_closed: event.is_read_closed(),
         is_broken: event.is_error(),
-    }
-}
-
-fn is_out_of_room(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let errno = Errno::from_io_error(error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
-}
-
-fn hub_config(options: &Options) -> hub::Config {
-    let random_byte = || {
-        let mut byte = [0];
-        fill_random(&mut byte);
-        byte[0]
-    };
-    let mut resting_key = [0; 16];
-    fill_random(&mut resting_key);
-    hub::Config {
-        history: options.history,
-        retention: options.retention,
-        connection_timeout: options.connection_timeout,
-        close_grace: options.close_grace,
-        max_reply: options.max_reply,
-        max_channels: options.max_channels,
-        max_memory: options.max_memory,
-        epoch: Epoch::new(token(random_byte)),
-        resting_key,
-    }
-}
-
-fn api_config(options: &Options) -> api::Config {
-    api::Config {
-        max_message: options.max_message,
-        max_head: options.max_head,
-        poll_timeout: options.poll_timeout,
-        allow_origin: options.allow_origin(),
-        demo: options.demo,
-        max_rate: options.max_rate,
-        proxies: options.proxies(),
     }
 }
 

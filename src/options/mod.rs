@@ -1,7 +1,7 @@
 //! The command line and the environment, made into [`Options`].
 //!
-//! One table says of every option its name, its default and what it sets; parsing, `--help` and the
-//! names of the environment variables all come from it.
+//! One table, [`SPECS`], says of every option its name, its default and what it sets; parsing, `--help`, the names of
+//! the environment variables and the manual page all come from it.
 
 mod values;
 
@@ -15,7 +15,7 @@ use log::LevelFilter;
 
 use crate::api::{AllowOrigin, Network, Proxies};
 
-use values::{above_zero, address, count, duration, level, network, origin, size, switch};
+use values::{above_zero, address, count, duration, level, name, network, origin, path, size, switch};
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ impl fmt::Display for Address {
 pub struct Options {
     /// Where to serve.
     pub listen: Vec<Address>,
+    /// Where metrics are served, apart from the public doors.
+    pub admin_listen: Option<Address>,
     /// The longest that a long poll waits.
     pub poll_timeout: Duration,
     /// How long an introduced connection outlives its last call.
@@ -80,6 +82,12 @@ pub struct Options {
     pub allow_origin: Vec<String>,
     /// Whether `/` is the demo.
     pub demo: bool,
+    /// Where the hub is kept from a stop to the next start.
+    pub state: Option<PathBuf>,
+    /// Whom root becomes: `USER` or `USER:GROUP`.
+    pub user: Option<String>,
+    /// Whether the process confines itself.
+    pub sandbox: bool,
     /// What is logged.
     pub log: LevelFilter,
 }
@@ -98,30 +106,45 @@ pub enum Command {
 pub struct BadOption(pub String);
 
 /// What an option takes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Takes {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
     /// Nothing; in the environment yes or no.
     Nothing,
+    /// A value of this kind: `TIME`, `SIZE`, …
     One(&'static str),
-    /// May be repeated; in the environment separated by commas.
+    /// The same, and may be repeated; in the environment separated by commas.
     Several(&'static str),
 }
 
-struct Spec {
-    name: &'static str,
-    takes: Takes,
-    default: &'static str,
-    help: &'static str,
+/// An option, as far as it can be told in a table.
+#[derive(Debug)]
+pub struct Spec {
+    /// Without the dashes.
+    pub name: &'static str,
+    /// What follows it.
+    pub takes: Takes,
+    /// As it would be written in the environment; empty for none.
+    pub default: &'static str,
+    /// What it sets, in one line without a full stop.
+    pub help: &'static str,
     set: fn(&mut Options, &str) -> Result<(), String>,
 }
 
-const SPECS: &[Spec] = &[
+/// All options, in the order in which they are told.
+pub const SPECS: &[Spec] = &[
     Spec {
         name: "listen",
         takes: Takes::Several("ADDR"),
         default: "8080,7732",
         help: "where to serve: 8080, 127.0.0.1:8080, [::1]:0, unix:PATH",
         set: |options, text| push(&mut options.listen, address(text)),
+    },
+    Spec {
+        name: "admin-listen",
+        takes: Takes::One("ADDR"),
+        default: "",
+        help: "where /metrics and /health are served apart",
+        set: |options, text| put(&mut options.admin_listen, address(text).map(Some)),
     },
     Spec {
         name: "poll-timeout",
@@ -264,6 +287,27 @@ const SPECS: &[Spec] = &[
         set: |options, text| put(&mut options.demo, switch(text).map(|is_set| !is_set)),
     },
     Spec {
+        name: "state",
+        takes: Takes::One("FILE"),
+        default: "",
+        help: "keeps channels and connections from a stop to the next start",
+        set: |options, text| put(&mut options.state, path(text)),
+    },
+    Spec {
+        name: "user",
+        takes: Takes::One("NAME"),
+        default: "",
+        help: "whom root becomes once bound: NAME, NAME:GROUP, UID:GID",
+        set: |options, text| put(&mut options.user, name(text).map(Some)),
+    },
+    Spec {
+        name: "no-sandbox",
+        takes: Takes::Nothing,
+        default: "off",
+        help: "keep capabilities, and do without Landlock",
+        set: |options, text| put(&mut options.sandbox, switch(text).map(|is_set| !is_set)),
+    },
+    Spec {
         name: "log",
         takes: Takes::One("LEVEL"),
         default: "info",
@@ -283,6 +327,12 @@ impl Options {
         }
     }
 
+    /// Whether it serves where it does if nobody says anything.
+    #[must_use]
+    pub fn has_default_doors(&self) -> bool {
+        self.listen == Self::defaults().listen
+    }
+
     /// Who may say in whose name they call, as the calls want to know it.
     #[must_use]
     pub fn proxies(&self) -> Proxies {
@@ -292,6 +342,7 @@ impl Options {
     fn defaults() -> Self {
         let mut options = Self {
             listen: Vec::new(),
+            admin_listen: None,
             poll_timeout: Duration::ZERO,
             connection_timeout: Duration::ZERO,
             close_grace: Duration::ZERO,
@@ -312,6 +363,9 @@ impl Options {
             trust_proxy: Vec::new(),
             allow_origin: Vec::new(),
             demo: true,
+            state: None,
+            user: None,
+            sandbox: true,
             log: LevelFilter::Info,
         };
         for spec in SPECS {
@@ -335,13 +389,16 @@ impl Spec {
     fn set_all(&self, options: &mut Options, text: &str) -> Result<(), String> {
         options.forget(self.name);
         match self.takes {
-            Takes::Several(_) if text.is_empty() => Ok(()),
+            // Nothing is set where that is the default; whoever gives the option has to give a value.
+            Takes::Several(_) | Takes::One(_) if text.is_empty() && self.default.is_empty() => Ok(()),
             Takes::Several(_) => text.split(',').try_for_each(|item| (self.set)(options, item.trim())),
             Takes::Nothing | Takes::One(_) => (self.set)(options, text),
         }
     }
 
-    fn variable(&self) -> String {
+    /// The environment variable that sets it too.
+    #[must_use]
+    pub fn variable(&self) -> String {
         format!("SPEAK_{}", self.name.replace('-', "_").to_ascii_uppercase())
     }
 }
@@ -391,6 +448,9 @@ pub fn parse(
 /// `speak` and its version.
 pub const VERSION: &str = concat!("speak ", env!("CARGO_PKG_VERSION"));
 
+/// The version alone.
+pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
+
 fn help() -> String {
     let mut text = format!(
         "{VERSION}: a message and chat server for the web\n\nUsage: speak [OPTIONS]\n\n\
@@ -404,7 +464,8 @@ fn help() -> String {
             Takes::Several(value) => (value, "; repeatable"),
         };
         let left = format!("--{} {value}", spec.name);
-        let default = if spec.takes == Takes::Nothing { String::new() } else { format!(" [{}]", spec.default) };
+        let is_told = spec.takes != Takes::Nothing && !spec.default.is_empty();
+        let default = if is_told { format!(" [{}]", spec.default) } else { String::new() };
         writeln!(text, "  {left:<26} {}{note}{default}", spec.help).expect("a String takes everything");
     }
     text.push_str("  --help, --version          print this, or the version\n");
@@ -446,7 +507,7 @@ mod tests {
         assert_eq!(options.close_grace, Duration::ZERO);
         assert_eq!((options.history, options.max_message, options.max_reply), (100, 65_536, 1 << 20));
         assert_eq!(options.allow_origin(), AllowOrigin::Any);
-        assert!(options.demo);
+        assert!(options.demo && options.sandbox && options.user.is_none());
     }
 
     #[test]
@@ -478,6 +539,8 @@ mod tests {
             (&["--allow-origin", "example.org"], "--allow-origin"),
             (&["--allow-origin", "https://a/b"], "--allow-origin"),
             (&["--no-demo=x"], "--no-demo"),
+            (&["--no-sandbox=x"], "--no-sandbox"),
+            (&["--user", ""], "--user"),
         ];
         for (arguments, named) in cases {
             let BadOption(line) = parsed(arguments, &[]).unwrap_err();

@@ -1,6 +1,7 @@
 //! What is written behind an option, made into a value. Errors quote the text and say what would be right.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -78,6 +79,16 @@ pub(super) fn network(text: &str) -> Result<Network, String> {
     Network::parse(text).ok_or_else(fault)
 }
 
+/// Nothing where it is empty: the option is not set then.
+pub(super) fn path(text: &str) -> Result<Option<PathBuf>, String> {
+    let names_a_file = !text.ends_with('/');
+    if names_a_file {
+        Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from))
+    } else {
+        Err(format!("'{text}' is a folder: name a file in it"))
+    }
+}
+
 pub(super) fn origin(text: &str) -> Result<String, String> {
     let host = text.split_once("://").map(|(_, host)| host);
     let is_origin = host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', ' ', '@']));
@@ -95,6 +106,10 @@ pub(super) fn switch(text: &str) -> Result<bool, String> {
         "off" | "0" | "false" | "no" => Ok(false),
         _ => Err(format!("'{text}' is neither on nor off")),
     }
+}
+
+pub(super) fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("needs a name".into()) } else { Ok(text.to_owned()) }
 }
 
 pub(super) fn level(text: &str) -> Result<LevelFilter, String> {

@@ -96,7 +96,7 @@ function show(m) {
     const before = names.get(m.from);
     names.set(m.from, m.name);
     if (before === undefined) happened(m.time, person(m), " came in");
-    else if (before !== m.name) happened(m.time, make("bdi", {}, before), " is now ", person(m));
+    else if (before !== m.name) happened(m.time, person({ name: before }), " is now ", person(m));
   } else if (m.type === "goodbye") {
     names.delete(m.from);
     happened(m.time, person(m), m.reason === "timeout" ? " lost the connection" : " left", m.text && `: ${m.text}`);
@@ -154,13 +154,18 @@ function message(m, isMore) {
   return row;
 }
 
+// Other clients may give themselves no name, or one of blanks.
+function called(name) {
+  return name?.trim() || "Somebody";
+}
+
 function person({ name }) {
-  return make("bdi", {}, name ?? "Somebody");
+  return make("bdi", {}, called(name));
 }
 
 // The first letter of a name, in the name's own colour.
-function face(name = "?") {
-  const signs = [...name];
+function face(name) {
+  const signs = name?.trim() ? [...name.trim()] : ["?"];
   const element = make("span", { className: "face", ariaHidden: "true" }, signs[0].toUpperCase());
   element.style.setProperty("--hue", signs.reduce((sum, sign) => (sum * 67 + sign.codePointAt(0)) % 3607, 0) % 360);
   return element;
@@ -194,7 +199,7 @@ function members(list) {
     row.dataset.connection = key;
     button.replaceChildren(face(member.name), make("span", { className: "name" }, person(member)), member.own ? make("small", {}, "you") : "");
     button.disabled = !member.own && !(member.inbox && chat.me);
-    button.title = member.own ? "Change your name, or leave" : button.disabled ? "" : `Write to ${member.name} alone`;
+    button.title = member.own ? "Change your name, or leave" : button.disabled ? "" : `Write to ${called(member.name)} alone`;
     // Only what has to move is moved, so that the focus stays where it is.
     if (rows.children[place] !== row) rows.insertBefore(row, rows.children[place] ?? null);
   });
@@ -231,7 +236,7 @@ function turn(to) {
   }
   partner = to;
   text.placeholder = to ? "Private message" : "Write to everybody";
-  text.ariaLabel = to ? `Private message to ${to.name}` : `Message to everybody in ${room}`;
+  text.ariaLabel = to ? `Private message to ${called(to.name)}` : `Message to everybody in ${room}`;
   $("private").hidden = !to;
   $("compose").classList.toggle("private", Boolean(to));
   $("private-note").replaceChildren(...(to ? [person(to), to.isGone ? " has left, and gets nothing any more." : " alone will see this."] : []));

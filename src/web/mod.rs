@@ -49,9 +49,9 @@ const FILES: [File; 6] = [
     file!("index.html" at "/", content_type: HTML, cache_control: CHECKED, fields: SAFETY, is_demo: true),
     file!("demo.js" at "/demo.js", content_type: SCRIPT, cache_control: CHECKED, fields: "", is_demo: true),
     file!("demo.css" at "/demo.css", content_type: STYLE, cache_control: CHECKED, fields: "", is_demo: true),
-    file!("speak.js" at "/speak.js", content_type: SCRIPT, cache_control: KEPT, fields: "", is_demo: false),
-    file!("speak.mjs" at "/speak.mjs", content_type: SCRIPT, cache_control: KEPT, fields: "", is_demo: false),
-    file!("speak.d.ts" at "/speak.d.ts", content_type: TEXT, cache_control: KEPT, fields: "", is_demo: false),
+    file!("speak.js" at "/speak.js", content_type: SCRIPT, cache_control: KEPT, fields: FOR_ALL, is_demo: false),
+    file!("speak.mjs" at "/speak.mjs", content_type: SCRIPT, cache_control: KEPT, fields: FOR_ALL, is_demo: false),
+    file!("speak.d.ts" at "/speak.d.ts", content_type: TEXT, cache_control: KEPT, fields: FOR_ALL, is_demo: false),
 ];
 
 /// Fields for the page: nothing from elsewhere but this machine's direct door, and a channel's name in an address goes
@@ -60,6 +60,9 @@ const SAFETY: &str = "Content-Security-Policy: default-src 'none'; script-src 's
     img-src 'self' *:7732 data:; connect-src 'self' *:7732 ws://*:7732; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'self'\r\n\
     Referrer-Policy: no-referrer\r\n";
+
+/// Fields for the client: also a page that wants to be isolated (`Cross-Origin-Embedder-Policy: require-corp`) may load it.
+const FOR_ALL: &str = "Cross-Origin-Resource-Policy: cross-origin\r\n";
 
 /// What `/` says where there is no demo.
 pub const BARE: &[u8] = concat!("{\"speak\":\"", env!("CARGO_PKG_VERSION"), "\"}\n").as_bytes();

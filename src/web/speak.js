@@ -353,7 +353,8 @@
         const [who, inbox] = text.split("\n");
         text = who;
         names.set(from, who);
-        members.set(from, { connection: from, name: who, own: own.has(from), inbox });
+        // Whispers go into pairs alone: else a member could name a room, and have what is whispered to it said there.
+        members.set(from, { connection: from, name: who, own: own.has(from), inbox: /^~w/.test(inbox) ? inbox : undefined });
         if (from === me?.connection) name = who; // perhaps another tab changed it
       } else if (!isTalk) {
         members.delete(from);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use super::{GUARD, Params, Response};
+use super::{GUARD, Params, Response, secrets};
 
 pub struct Client {
     stream: TcpStream,
@@ -40,14 +40,27 @@ impl Client {
         Self { stream, received: Vec::new() }
     }
 
+    /// A client that comes from this address, which has to be one of the machine's.
+    #[track_caller]
+    pub fn connect_from(from: [u8; 4], address: SocketAddr) -> Self {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        rustix::net::bind(&socket, &SocketAddr::from((from, 0))).expect("an address of ours");
+        rustix::net::connect(&socket, &address).expect("connecting to the server");
+        let stream = TcpStream::from(socket);
+        stream.set_write_timeout(Some(GUARD)).expect("a time-out of writes");
+        Self { stream, received: Vec::new() }
+    }
+
     /// Sends bytes as they are.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        secrets::keep_request(bytes.as_ref());
         self.stream.write_all(bytes.as_ref()).expect("sending a request");
     }
 
     /// Sends to a server that may have closed already.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        secrets::keep_request(bytes.as_ref());
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
@@ -99,6 +112,7 @@ impl Client {
             let length = length.parse().expect("a length");
             self.fill("a body", |received| received.len() >= length);
             response.body = self.received.drain(..length).collect();
+            secrets::keep_json(&response.body);
         }
         response
     }

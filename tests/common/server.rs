@@ -1,6 +1,6 @@
 //! One running server: started on a free port, killed and reaped when dropped.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{Client, GUARD, Identity, Params, Response, until};
+use super::{Client, GUARD, Identity, Params, Response, secrets, until};
 
 /// What each of the first lines on standard error begins with.
 const GREETING: &str = concat!("speak ", env!("CARGO_PKG_VERSION"), " listening on ");
@@ -22,6 +22,8 @@ pub struct Server {
     log_reader: Option<JoinHandle<()>>,
     /// The test itself ended the process, so its end is no crash.
     ended: bool,
+    /// The process that took over from the child, which nobody here can wait for.
+    heir: Option<Pid>,
 }
 
 /// The server's binary, with no options and without what the environment would set.
@@ -32,6 +34,9 @@ pub fn command() -> Command {
         if name.to_string_lossy().starts_with("SPEAK_") {
             command.env_remove(name);
         }
+    }
+    if secrets::folder().is_some() {
+        command.env("SPEAK_LOG", "debug");
     }
     command
 }
@@ -97,8 +102,8 @@ impl Server {
         let stderr = child.stderr.take().expect("its standard error is a pipe");
         let log = Arc::new(Mutex::new(Vec::new()));
         let (announce, announced) = mpsc::channel();
-        let log_reader = keep_reading(stderr, Arc::clone(&log), announce);
-        let mut server = Self { child, doors: Vec::new(), log, log_reader: Some(log_reader), ended: false };
+        let log_reader = keep_reading(stderr, Arc::clone(&log), announce, child.id());
+        let mut server = Self { child, doors: Vec::new(), log, log_reader: Some(log_reader), ended: false, heir: None };
         while server.doors.len() < doors {
             let door = announced.recv_timeout(GUARD);
             let door = door.unwrap_or_else(|_| panic!("it did not start: {:?}", server.log()));
@@ -121,8 +126,9 @@ impl Server {
         SocketAddr::from(([127, 0, 0, 1], self.port(0)))
     }
 
+    /// The process that serves.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.heir.map_or(self.child.id(), |heir| heir.as_raw_nonzero().get().unsigned_abs())
     }
 
     pub fn log(&self) -> Vec<String> {
@@ -192,9 +198,52 @@ impl Server {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.child.id()).expect("a process id");
+        let id = i32::try_from(self.id()).expect("a process id");
         let pid = Pid::from_raw(id).expect("a process id above 0");
         kill_process(pid, signal).expect("signalling our own child");
+    }
+
+    /// Has another process take over, and returns once it serves, and the one before has ended well.
+    #[track_caller]
+    pub fn upgrade(&mut self) {
+        let heirs = self.heirs().len();
+        self.signal(Signal::USR2);
+        until("another process is to take over", || self.heirs().len() > heirs);
+        until("the process before has left", || {
+            self.log().iter().filter(|line| line.ends_with(" the process before has left")).count() > heirs
+        });
+        if let Some(status) = self.adopt_heir() {
+            assert_eq!(status.code(), Some(0), "{:?}", self.log());
+        }
+    }
+
+    /// The process that is to take over, or did, is the server from now on. Waits for the end of the one before, where it can.
+    #[track_caller]
+    pub fn adopt_heir(&mut self) -> Option<ExitStatus> {
+        let status = self.heir.is_none().then(|| self.child.wait().expect("our own child"));
+        self.heir = self.heirs().pop();
+        assert!(self.heir.is_some(), "nobody was to take over: {:?}", self.log());
+        self.ended = true;
+        status
+    }
+
+    /// Whether the process that was started has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("our own child").is_some()
+    }
+
+    /// Whatever became of the process is no fault.
+    pub fn forget(&mut self) {
+        self.ended = true;
+    }
+
+    /// The processes that were to take over, as the log tells them.
+    pub fn heirs(&self) -> Vec<Pid> {
+        let id_of = |line: &String| {
+            let (_, rest) = line.split_once(" INFO process ")?;
+            Pid::from_raw(rest.strip_suffix(" is to take over")?.parse().ok()?)
+        };
+        self.log().iter().filter_map(id_of).collect()
     }
 
     /// Waits until the process, told to stop, is gone and its log is complete.
@@ -218,14 +267,23 @@ impl Server {
 }
 
 /// Reads standard error to its end, so that the server never blocks on it.
-fn keep_reading(stderr: ChildStderr, log: Arc<Mutex<Vec<String>>>, announce: mpsc::Sender<String>) -> JoinHandle<()> {
+fn keep_reading(
+    stderr: ChildStderr,
+    log: Arc<Mutex<Vec<String>>>,
+    announce: mpsc::Sender<String>,
+    id: u32,
+) -> JoinHandle<()> {
     thread::spawn(move || {
+        let mut copy = secrets::open(&format!("{id}.log"));
         for line in BufReader::new(stderr).split(b'\n') {
             let Ok(line) = line else { return };
             let line = String::from_utf8_lossy(&line).into_owned();
             if let Some(door) = line.strip_prefix(GREETING) {
                 // Nobody asks any more once the server has started.
                 let _ = announce.send(door.to_owned());
+            }
+            if let Some(copy) = &mut copy {
+                writeln!(copy, "{line}").expect("room for logs");
             }
             log.lock().expect("no panic while logging").push(line);
         }
@@ -235,7 +293,10 @@ fn keep_reading(stderr: ChildStderr, log: Arc<Mutex<Vec<String>>>, announce: mps
 impl Drop for Server {
     fn drop(&mut self) {
         let gone = self.child.try_wait().ok().flatten();
-        // Fails only where the process is gone already.
+        // Both fail only where the process is gone already.
+        if let Some(heir) = self.heir {
+            let _ = kill_process(heir, Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.join_log();

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Client, Params, Server, request, target};
+use super::{Client, Params, Server, request, secrets, target};
 
 /// The handshake of RFC 6455, section 1.3.
 pub const HANDSHAKE: [(&str, &str); 4] = [
@@ -79,6 +79,7 @@ impl Socket {
 
     #[track_caller]
     pub fn send(&mut self, first: u8, payload: impl AsRef<[u8]>) {
+        secrets::keep_json(payload.as_ref());
         self.client.send(masked(first, payload));
     }
 

@@ -1,8 +1,12 @@
 """A running server, and the calls that the tests make of it."""
 
+import contextlib
+import json
 import os
+import pathlib
 import re
 import subprocess
+import tempfile
 import threading
 
 import httpx
@@ -16,20 +20,36 @@ class Server:
 
     def __init__(self, *options):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SPEAK_")}
+        # Where all logs are looked at for secrets: see tests/secrets.py.
+        self.logs = os.environ.get("SPEAK_TEST_LOGS")
+        if self.logs:
+            environment["SPEAK_LOG"] = "debug"
         self.process = subprocess.Popen(
             [os.environ["SPEAK_BIN"], "--listen", "127.0.0.1:0", *options],
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
         )
-        greeting = self.process.stderr.readline()
-        self.port = int(re.fullmatch(r"speak \S+ listening on http://127\.0\.0\.1:(\d+)\n", greeting)[1])
+        self.port = self.next_port()
+        self.admin_port = self.next_port() if "--admin-listen" in options else None
         # Nobody reads its log, which must not fill up the pipe.
-        self.reader = threading.Thread(target=self.process.stderr.read, daemon=True)
+        self.reader = threading.Thread(target=self.read_log, daemon=True)
         self.reader.start()
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=GUARD, trust_env=False)
 
+    def next_port(self):
+        greeting = self.process.stderr.readline()
+        return int(re.fullmatch(r"speak \S+ listening on http://127\.0\.0\.1:(\d+)\n", greeting)[1])
+
+    def read_log(self):
+        log = self.process.stderr.read()
+        if self.logs:
+            pathlib.Path(self.logs, f"{self.process.pid}.log").write_text(log)
+
     def call(self, name, **parameters):
+        if self.logs:
+            with pathlib.Path(self.logs, f"{os.getpid()}.secrets").open("a") as secrets:
+                secrets.writelines(json.dumps(str(value)) + "\n" for value in parameters.values())
         answer = self.http.get(f"/{name}", params=parameters)
         answer.raise_for_status()
         return answer.json()
@@ -42,3 +62,12 @@ class Server:
         self.reader.join()
         self.process.stderr.close()
         assert ended is None, f"the server ended by itself: {ended}"
+
+
+@contextlib.contextmanager
+def scratch(name, text):
+    """A file of this name that holds the text, for as long as it is needed."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / name
+        path.write_text(text)
+        yield path

@@ -131,6 +131,26 @@ impl Model {
         self.tally.count_if(self.waiting.iter().any(|read| read.is_stream), "stream dismissed");
         self.dismiss(|_| true);
     }
+
+    /// Whoever waits is answered with nothing within so long, elsewhere: until then it keeps alive what it waited with.
+    pub(crate) fn move_house(&mut self, reads_end_ms: u64) {
+        let ends_ms = self.now_ms() + reads_end_ms;
+        let waited_with: Vec<_> = self.waiting.iter().filter_map(|read| read.connection).collect();
+        self.dismiss_all();
+        for number in waited_with {
+            let connection = self.connections.get_mut(&number).expect("a read waits with a connection that lives");
+            connection.last_alive_ms = ends_ms;
+            connection.closes_at_ms = connection.closes_at_ms.filter(|at| *at > ends_ms);
+        }
+    }
+
+    /// Nobody held the hub for so long, and nobody could be heard of.
+    pub(crate) fn was_away(&mut self, away_ms: u64) {
+        for connection in self.connections.values_mut() {
+            connection.last_alive_ms += away_ms;
+            connection.closes_at_ms = connection.closes_at_ms.map(|at| at + away_ms);
+        }
+    }
 }
 
 impl Due {
@@ -193,16 +213,21 @@ impl Model {
         for channel in 0..self.channels.len() {
             if self.lingers_until(channel).is_some_and(|at_ms| at_ms <= now_ms) {
                 self.tally.count("channel dropped");
-                self.channels[channel].exists = false;
-                self.resting_ids.push(self.next_id(channel));
+                self.forget(channel);
             }
         }
         let ties = next_ids.into_iter().enumerate().map(|(channel, from_id)| Tie { channel, from_id });
         ties.filter(|tie| self.next_id(tie.channel) > tie.from_id + 1).collect()
     }
 
+    /// Of a channel that is forgotten its ids alone are kept.
+    pub(super) fn forget(&mut self, channel: usize) {
+        self.channels[channel].exists = false;
+        self.resting_ids.push(self.next_id(channel));
+    }
+
     /// When a channel is forgotten; `None` while there is something in it.
-    fn lingers_until(&self, channel: usize) -> Option<u64> {
+    pub(super) fn lingers_until(&self, channel: usize) -> Option<u64> {
         let is_empty = self.exists(channel)
             && self.retained(channel).next().is_none()
             && self.readers(channel) == 0

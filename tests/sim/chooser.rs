@@ -82,6 +82,7 @@ impl World {
             Kind::Vanish => self.vanish(),
             Kind::DismissAll => self.call(&Call::DismissAll),
             Kind::WrongHalf => self.call(&Call::WrongHalf { channel }),
+            Kind::MoveHouse => self.move_house(),
         }
     }
 

@@ -215,13 +215,20 @@ impl Model {
     }
 
     /// Whether these channels exist or may begin to.
-    pub(super) fn have_room(&self, channels: &[usize]) -> Result<(), Refusal> {
+    /// Where there is none, channels that are empty and unused go before their time, but for those that are asked for.
+    pub(super) fn have_room(&mut self, channels: &[usize]) -> Result<(), Refusal> {
         let new = channels.iter().filter(|channel| !self.exists(**channel)).count();
-        let total = self.counts().channels + new;
-        if new > 0 && self.limits.max_channels > 0 && total > self.limits.max_channels {
-            return Err(Refusal::OverCapacity);
+        let max = self.limits.max_channels;
+        let has_room = |model: &Self| new == 0 || max == 0 || model.counts().channels + new <= max;
+        if !has_room(self) {
+            for channel in (0..self.channels.len()).filter(|channel| !channels.contains(channel)) {
+                if self.lingers_until(channel).is_some() {
+                    self.tally.count("unused channel gave room to another");
+                    self.forget(channel);
+                }
+            }
         }
-        Ok(())
+        if has_room(self) { Ok(()) } else { Err(Refusal::OverCapacity) }
     }
 
     pub(super) fn used(&mut self, channel: usize) {

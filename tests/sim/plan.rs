@@ -67,6 +67,8 @@ pub(crate) enum Kind {
     Vanish,
     DismissAll,
     WrongHalf,
+    /// The hub is saved, and restored elsewhere.
+    MoveHouse,
 }
 
 const READS: [Kind; 4] = [Kind::Read, Kind::Follow, Kind::Crowd, Kind::Household];
@@ -81,7 +83,7 @@ const OTHERS: [Kind; 8] = [
     Kind::Close,
     Kind::Vanish,
 ];
-const RARE: [Kind; 4] = [Kind::Burst, Kind::JoinMany, Kind::DismissAll, Kind::WrongHalf];
+const RARE: [Kind; 5] = [Kind::Burst, Kind::JoinMany, Kind::DismissAll, Kind::WrongHalf, Kind::MoveHouse];
 
 /// How far the clock goes between two turns.
 #[derive(Clone, Copy, Debug)]

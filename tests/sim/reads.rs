@@ -74,7 +74,7 @@ impl Model {
         if waits {
             self.have_room(&channels)?;
         }
-        let answer = self.cut(drafts);
+        let answer = self.cut(self.drafts(ask));
         for channel in &channels {
             self.channels[*channel].exists |= waits;
             if self.exists(*channel) {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use speak::hub::{
-    Auth, Credentials, Hub, LogName, Millis, Mode, Name, Now, Pair, ReadCall, ReadOutcome, ReaderKey, Refusal, Since,
-    Who, token,
+    Auth, Credentials, Dropped, Hub, LogName, Millis, Mode, Name, Now, Pair, ReadCall, ReadOutcome, ReaderKey, Refusal,
+    Since, Who, token,
 };
 
 use super::answers::Tie;
@@ -79,6 +79,8 @@ pub(crate) struct World {
     pub(crate) hub: Hub,
     pub(crate) model: Model,
     pub(crate) now: Now,
+    /// Messages that this hub began with.
+    pub(crate) restored: u64,
     /// The hub's, as its answers tell it.
     pub(crate) epoch: String,
     names: Vec<Names>,
@@ -131,6 +133,7 @@ impl World {
         });
         Self {
             followers: followers.collect(),
+            restored: 0,
             hub: Hub::new(plan.limits.config(&epoch, resting_key)),
             model: Model::new(plan.limits, plan.channels, &epoch),
             epoch,
@@ -352,6 +355,7 @@ impl World {
         self.deliver();
         self.compare_counts();
         assert_eq!(self.hub.census().messages, self.model.count_retained(), "messages retained");
+        self.check_tally();
         self.check_deadline();
     }
 
@@ -371,6 +375,14 @@ impl World {
                 self.model.retained_messages(channel).filter(|message| message.id >= first_id).cloned().collect();
             assert_eq!(seen, expected, "channel {channel} from {first_id} on");
         }
+    }
+
+    /// Every message that ever was in this hub is retained, or was dropped for one of the reasons.
+    fn check_tally(&self) {
+        let tally = self.hub.tally();
+        let added: u64 = tally.messages().iter().map(|(_, count)| count).sum();
+        let dropped: u64 = Dropped::ALL.iter().map(|why| tally.dropped(*why)).sum();
+        assert_eq!(self.restored + added, self.hub.census().messages as u64 + dropped, "{tally:?}");
     }
 
     fn compare_counts(&self) {

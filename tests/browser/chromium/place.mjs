@@ -2,8 +2,10 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { createWriteStream } from "node:fs";
 import http from "node:http";
 import net from "node:net";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
@@ -30,7 +32,11 @@ export async function startServer({ ports = [0], options = [] } = {}) {
   const program = process.env.SPEAK_BIN;
   if (!program) throw new Error("SPEAK_BIN names no server to test");
   const listen = ports.flatMap((port) => ["--listen", `127.0.0.1:${port}`]);
-  const child = spawn(program, [...listen, ...options], { stdio: ["ignore", "ignore", "pipe"] });
+  // Where all logs are looked at for secrets (tests/secrets.py), it tells of every request.
+  const logs = process.env.SPEAK_TEST_LOGS;
+  const env = logs ? { ...process.env, SPEAK_LOG: "debug" } : process.env;
+  const child = spawn(program, [...listen, ...options], { stdio: ["ignore", "ignore", "pipe"], env });
+  if (logs) child.stderr.pipe(createWriteStream(join(logs, `${child.pid}.log`)));
   const ended = once(child, "exit");
   // A test that fails leaves its server behind; it must not outlive the tests, nor keep them from ending.
   process.once("exit", () => child.kill("SIGKILL"));

@@ -3,6 +3,8 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { createWriteStream } from "node:fs";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
@@ -14,7 +16,11 @@ const FLAGS = [
 export async function startServer(port = 0) {
   const program = process.env.SPEAK_BIN;
   if (!program) throw new Error("SPEAK_BIN names no server to test");
-  const child = spawn(program, ["--listen", `127.0.0.1:${port}`], { stdio: ["ignore", "ignore", "pipe"] });
+  // Where all logs are looked at for secrets (tests/secrets.py), it tells of every request.
+  const logs = process.env.SPEAK_TEST_LOGS;
+  const env = logs ? { ...process.env, SPEAK_LOG: "debug" } : process.env;
+  const child = spawn(program, ["--listen", `127.0.0.1:${port}`], { stdio: ["ignore", "ignore", "pipe"], env });
+  if (logs) child.stderr.pipe(createWriteStream(join(logs, `${child.pid}.log`)));
   const ended = once(child, "exit");
   for await (const line of createInterface({ input: child.stderr })) {
     const origin = line.match(/http:\/\/127\.0\.0\.1:\d+/)?.[0];

@@ -68,6 +68,23 @@ test("HTML and script are text, and only addresses of the web are links", async 
   ]);
 });
 
+test("who has no name, or one of blanks, is somebody, and everybody else is seen as well", async () => {
+  const josh = await house.visit("nameless");
+  await comeIn(josh, "Josh");
+  for (const name of ["", " ", "\n~w1", "\u00a0\nlobby"]) {
+    const body = new URLSearchParams({ channel: "nameless", message: name });
+    const { connection, auth } = await (await fetch(`${house.server.origin}/introduce`, { method: "POST", body })).json();
+    await josh.locator("#here").getByText("2 here", { exact: true }).waitFor();
+    await member(josh, "Somebody").waitFor();
+    const said = { channel: "nameless", message: `by ${connection}`, connection, auth };
+    await fetch(`${house.server.origin}/write`, { method: "POST", body: new URLSearchParams(said) });
+    await row(josh, `by ${connection}`).getByText("Somebody", { exact: true }).waitFor();
+    await fetch(`${house.server.origin}/goodbye`, { method: "POST", body: new URLSearchParams({ connection, auth }) });
+    await josh.locator("#here").getByText("1 here", { exact: true }).waitFor();
+  }
+  assert.deepEqual(house.complaints, []);
+});
+
 test("rename", async () => {
   const josh = await house.visit("rename");
   await comeIn(josh, "Josh");

@@ -150,6 +150,18 @@ test("whispers come in the same read, and go to one alone", async () => {
   await assert.rejects(ada.whisper(99, "anybody?"));
 });
 
+test("what is whispered goes into a pair or nowhere, whatever a member calls an inbox", async () => {
+  const world = new World();
+  const ada = world.page().join("lobby", { name: "Ada" });
+  for (const inbox of ["lobby", "~r7", " ~w7", "~", ""]) {
+    const { connection } = world.server.introduce("lobby", `Eve\n${inbox}`);
+    await world.clock.until(() => ada.members.some((member) => member.connection === connection));
+    await assert.rejects(ada.whisper(connection, "for you alone"), JSON.stringify(inbox));
+  }
+  await world.clock.pass(100);
+  assert.deepEqual([world.server.texts("lobby"), ada.texts()], [[], []]);
+});
+
 test("a rename is a new introduction of the same member, and lasts", async () => {
   const world = new World();
   const chat = world.page().join("lobby", { name: "Josh" });

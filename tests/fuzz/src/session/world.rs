@@ -165,7 +165,7 @@ impl World {
                 false
             }
             Err(reject) => {
-                self.api.reject(reject, &mut self.out);
+                self.api.refuse(reject.into(), &mut self.out);
                 self.diary.note(self.clients[place].number, "is refused", &self.out);
                 let asked = Asked::default();
                 let json = answer::check(&self.out, &asked, self.settings.has_list, true).expect("an error");

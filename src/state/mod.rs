@@ -1,0 +1,286 @@
+//! A hub as bytes, for a file or for the process that takes over.
+//!
+//! A line that names the format and its version; the pieces of [`Saved`], each as CBOR (RFC 8949) behind its length in four
+//! bytes, the highest first; a length of 0; and the SHA-256 of all that came before. Nothing of it depends on the machine.
+//! What is read is taken only when the sum is right, so whatever cut it short or changed it is noticed.
+//!
+//! Within a version pieces may only gain optional fields, which an older reader passes over.
+
+mod file;
+
+use std::fmt;
+use std::io::{self, Read, Write};
+
+use sha2::{Digest, Sha256};
+
+use crate::hub::{Config, Damaged, Hub, Now, Restoring, Saved};
+
+pub use file::{Kept, StateFile};
+
+/// What every state begins with; the version of the format follows, and a line feed.
+const NAME: &str = "speak state ";
+
+/// The version that is written, and the one that is read.
+const VERSION: &str = "1\n";
+
+/// Bytes of the sum at the end.
+const SUM_BYTES: usize = 32;
+
+/// Why a state was not taken. Nothing came of it.
+#[derive(Debug)]
+pub enum Fault {
+    /// It could not be read.
+    Io(io::Error),
+    /// It is something else.
+    Foreign,
+    /// It is of another version of this format.
+    OtherVersion,
+    /// It ends too early.
+    CutShort,
+    /// It is not what was written.
+    Damaged(&'static str),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "it cannot be read: {error}"),
+            Self::Foreign => f.write_str("it is no state of this server"),
+            Self::OtherVersion => f.write_str("another version of this server wrote it, in a format not known here"),
+            Self::CutShort => f.write_str("it ends too early"),
+            Self::Damaged(what) => write!(f, "it is damaged: {what}"),
+        }
+    }
+}
+
+impl From<Damaged> for Fault {
+    fn from(Damaged(what): Damaged) -> Self {
+        Self::Damaged(what)
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::UnexpectedEof { Self::CutShort } else { Self::Io(error) }
+    }
+}
+
+/// Writes all that the hub holds, between two turns. See [`Hub::save`] for `reads_end_ms`.
+///
+/// Makes two small writes for each channel and connection: give it a buffer. Takes no more memory than the largest channel.
+///
+/// # Errors
+///
+/// What `out` says.
+pub fn write(hub: &Hub, now: Now, reads_end_ms: u64, out: &mut impl Write) -> io::Result<()> {
+    let mut out = Summed { inner: out, sum: Sha256::new() };
+    out.write_all(NAME.as_bytes())?;
+    out.write_all(VERSION.as_bytes())?;
+    let mut piece = Vec::new();
+    hub.save(now, reads_end_ms, |saved| {
+        piece.clear();
+        minicbor::encode(saved, &mut piece).expect("a Vec takes everything");
+        let length = u32::try_from(piece.len()).map_err(|_| io::Error::other("a channel holds more than 4 GiB"))?;
+        out.write_all(&length.to_be_bytes())?;
+        out.write_all(&piece)
+    })?;
+    out.write_all(&0_u32.to_be_bytes())?;
+    let Summed { inner, sum } = out;
+    inner.write_all(&sum.finalize())?;
+    inner.flush()
+}
+
+/// Reads what [`write()`] wrote, and not a byte more. It is `unix_ms` since 1970 now. Returns the hub, and what time it is there:
+/// the clock of the caller goes on from it.
+///
+/// # Errors
+///
+/// [`Fault`].
+pub fn read(config: &Config, unix_ms: u64, input: &mut impl Read) -> Result<(Hub, Now), Fault> {
+    let mut input = Summed { inner: input, sum: Sha256::new() };
+    read_name(&mut input)?;
+    let mut piece = Vec::new();
+    let mut restoring = None;
+    loop {
+        let mut length = [0; 4];
+        input.read_exact(&mut length)?;
+        let length = u32::from_be_bytes(length);
+        if length == 0 {
+            break;
+        }
+        piece.clear();
+        // Not allocated at once: what is damaged may tell any length.
+        (&mut input).take(length.into()).read_to_end(&mut piece)?;
+        if piece.len() < length as usize {
+            return Err(Fault::CutShort);
+        }
+        let saved: Saved<'_> = minicbor::decode(&piece).map_err(|_| Fault::Damaged("a piece is malformed"))?;
+        match (&mut restoring, &saved) {
+            (None, Saved::Numbering(numbering)) => {
+                restoring = Some(Restoring::begin(config, numbering, unix_ms)?);
+            }
+            (None, _) => return Err(Fault::Damaged("it does not begin with its numbering")),
+            (Some(restoring), saved) => restoring.take(saved)?,
+        }
+    }
+    let Summed { inner, sum } = input;
+    let mut told = [0; SUM_BYTES];
+    inner.read_exact(&mut told)?;
+    if sum.finalize().as_slice() != told {
+        return Err(Fault::Damaged("its sum is wrong"));
+    }
+    Ok(restoring.ok_or(Fault::Damaged("it holds nothing"))?.finish()?)
+}
+
+fn read_name(input: &mut impl Read) -> Result<(), Fault> {
+    let mut start = [0; NAME.len() + VERSION.len()];
+    input.read_exact(&mut start)?;
+    let (name, version) = start.split_at(NAME.len());
+    match () {
+        () if name != NAME.as_bytes() => Err(Fault::Foreign),
+        () if version != VERSION.as_bytes() => Err(Fault::OtherVersion),
+        () => Ok(()),
+    }
+}
+
+/// Adds up what passes through it.
+struct Summed<T> {
+    inner: T,
+    sum: Sha256,
+}
+
+impl<T: Write> Write for Summed<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.sum.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<T: Read> Read for Summed<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.sum.update(&buffer[..length]);
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::hub::{Auth, Credentials, Epoch, Millis, Name, Since, Who, token};
+
+    const NOW: Now = Now { mono: Millis(5_000), unix_ms: 1_763_802_330_123 };
+
+    fn config() -> Config {
+        Config {
+            history: 100,
+            retention: Duration::from_secs(3600),
+            connection_timeout: Duration::from_secs(5),
+            close_grace: Duration::ZERO,
+            max_reply: 1 << 20,
+            max_channels: 0,
+            max_memory: usize::MAX,
+            epoch: Epoch::new(*b"anything"),
+            resting_key: [9; 16],
+        }
+    }
+
+    fn log(name: &str) -> crate::hub::LogName<'_> {
+        Name::parse(name).unwrap().writable().unwrap()
+    }
+
+    /// A hub with something of everything, and its bytes.
+    fn written() -> (Hub, Vec<u8>) {
+        let mut hub = Hub::new(Config { epoch: Epoch::new(*b"k3Jx9QaZ"), ..config() });
+        let at_start = Now { mono: Millis(0), unix_ms: NOW.unix_ms - 5_000 };
+        hub.write(at_start, &log("test"), "howdy \u{2028} ü", None).unwrap();
+        let who = Who::New(Auth::new(token(|| 7)));
+        let josh = hub.introduce(at_start, &log("test"), "Josh", who).unwrap();
+        let shown = Credentials { connection: josh.connection, auth: josh.auth.reveal() };
+        hub.introduce(NOW, &log("other"), "Josh too", Who::Again(shown)).unwrap();
+        hub.deliver(NOW, |_| unreachable!("nobody waits"));
+        let mut bytes = Vec::new();
+        write(&hub, NOW, 0, &mut bytes).unwrap();
+        (hub, bytes)
+    }
+
+    fn messages(hub: &mut Hub, now: Now, channel: &str) -> Vec<String> {
+        use crate::hub::{Mode, ReadCall, ReadOutcome};
+        let follows = [(Name::parse(channel).unwrap().readable().unwrap(), Since::All)];
+        let call = ReadCall { follows: &follows, epoch: None, credentials: None, mode: Mode::AtOnce, client: 0 };
+        let Ok(ReadOutcome::Answer(reply)) = hub.read(now, &call) else { panic!("it answers at once") };
+        reply.parts()[0].messages().map(|json| String::from_utf8(json.to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_and_written_the_same_again() {
+        let (mut hub, bytes) = written();
+        let mut input = [bytes.as_slice(), b"what follows"].concat();
+        let mut rest = input.as_slice();
+        let (mut restored, now) = read(&config(), NOW.unix_ms, &mut rest).unwrap();
+        assert_eq!(rest, b"what follows");
+        assert_eq!((now.mono, now.unix_ms), (NOW.mono, NOW.unix_ms));
+        assert_eq!(restored.census(), hub.census());
+        assert_eq!(restored.memory(), hub.memory());
+        input.clear();
+        write(&restored, now, 0, &mut input).unwrap();
+        assert!(input == bytes, "another state");
+        for channel in ["test", "other"] {
+            assert_eq!(messages(&mut restored, now, channel), messages(&mut hub, NOW, channel));
+        }
+    }
+
+    #[test]
+    fn nobody_falls_silent_while_no_process_holds_them_but_messages_age() {
+        let (_, bytes) = written();
+        let (mut hub, now) = read(&config(), NOW.unix_ms + 600_000, &mut bytes.as_slice()).unwrap();
+        assert_eq!(now.mono, Millis(605_000));
+        let after = |ms| Now { mono: now.mono.after(ms), unix_ms: now.unix_ms + ms };
+        hub.expire(after(4_999));
+        assert_eq!(hub.census().connections, 1);
+        hub.expire(after(5_000));
+        hub.deliver(after(5_000), |_| {});
+        assert_eq!(hub.census().connections, 0);
+        assert_eq!(messages(&mut hub, after(5_000), "test").len(), 3);
+        let (mut hub, now) = read(&config(), NOW.unix_ms + 3_600_000, &mut bytes.as_slice()).unwrap();
+        hub.expire(now);
+        hub.deliver(now, |_| {});
+        // Both messages of the start, but the introduction of who is there is kept for newcomers.
+        assert_eq!(messages(&mut hub, now, "test").len(), 1);
+    }
+
+    #[test]
+    fn a_shorter_history_holds_from_the_start() {
+        let (_, bytes) = written();
+        let (mut hub, now) = read(&Config { history: 1, ..config() }, NOW.unix_ms, &mut bytes.as_slice()).unwrap();
+        assert_eq!(messages(&mut hub, now, "test").len(), 1);
+    }
+
+    #[test]
+    fn whatever_is_cut_short_or_changed_is_refused() {
+        let (_, bytes) = written();
+        for length in 0..bytes.len() {
+            let fault = read(&config(), NOW.unix_ms, &mut &bytes[..length]).map(drop).unwrap_err();
+            assert!(matches!(fault, Fault::CutShort), "{length}: {fault}");
+        }
+        for place in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut changed = bytes.clone();
+                changed[place] ^= 1 << bit;
+                let fault = read(&config(), NOW.unix_ms, &mut changed.as_slice()).map(drop).unwrap_err();
+                assert!(!fault.to_string().is_empty());
+            }
+        }
+        let mut other = bytes.clone();
+        other[NAME.len()] = b'2';
+        assert!(matches!(read(&config(), 0, &mut other.as_slice()), Err(Fault::OtherVersion)));
+        assert!(matches!(read(&config(), 0, &mut &[b'x'; 100][..]), Err(Fault::Foreign)));
+    }
+}

@@ -1,0 +1,132 @@
+"""What Prometheus makes of /metrics, and of the rules and the dashboard over it."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import unittest
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+import speak
+
+DIST = pathlib.Path(__file__).parents[2] / "dist"
+
+# The contract's, with the labels that each may have.
+NAMES = {
+    "speak_clients": ("gauge", set()),
+    "speak_readers": ("gauge", set()),
+    "speak_channels": ("gauge", set()),
+    "speak_connections": ("gauge", set()),
+    "speak_messages_retained": ("gauge", set()),
+    "speak_memory_bytes": ("gauge", set()),
+    "speak_requests": ("counter", {"call", "status"}),
+    "speak_messages": ("counter", {"type"}),
+    "speak_deliveries": ("counter", set()),
+    "speak_goodbyes": ("counter", {"reason"}),
+    "speak_clients_refused": ("counter", {"reason"}),
+    "speak_history_dropped": ("counter", {"reason"}),
+    "speak_loop_seconds": ("histogram", {"le"}),
+    "process_cpu_seconds": ("counter", set()),
+    "process_resident_memory_bytes": ("gauge", set()),
+    "process_virtual_memory_bytes": ("gauge", set()),
+    "process_open_fds": ("gauge", set()),
+    "process_max_fds": ("gauge", set()),
+    "process_start_time_seconds": ("gauge", set()),
+}
+
+
+def promtool(*arguments, text=None):
+    """Runs promtool; what it finds fault with fails the test, warnings too."""
+    done = subprocess.run([os.environ["PROMTOOL"], *arguments], input=text, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    if done.returncode:
+        raise AssertionError(f"promtool {' '.join(map(str, arguments))}: {said}")
+    return said
+
+
+class Metrics(unittest.TestCase):
+    def setUp(self):
+        self.server = speak.Server("--admin-listen", "127.0.0.1:0", "--connection-timeout", "100ms")
+        self.addCleanup(self.server.stop)
+
+    def page(self):
+        answer = httpx.get(f"http://127.0.0.1:{self.server.admin_port}/metrics", timeout=speak.GUARD, trust_env=False)
+        answer.raise_for_status()
+        return answer.text
+
+    def pages(self):
+        """The page before anything happened, and one after a bit of everything."""
+        yield self.page()
+        self.server.call("write", channel="channel", message="message")
+        self.server.call("introduce", channel="channel", message="somebody")
+        self.server.http.get("/write")
+        # Ends with the goodbye of a connection that fell silent.
+        self.server.call("read", channel="channel", from_id=3)
+        yield self.page()
+
+    def test_every_name_is_read_with_its_type_and_labels(self):
+        for page in self.pages():
+            families = {family.name: family for family in text_string_to_metric_families(page)}
+            for name, (kind, labels) in NAMES.items():
+                family = families[name]
+                self.assertEqual(family.type, kind, name)
+                self.assertTrue(family.documentation, name)
+                for sample in family.samples:
+                    self.assertLessEqual(set(sample.labels), labels, name)
+                    self.assertGreaterEqual(sample.value, 0, name)
+        values = {(s.name, *s.labels.values()): s.value for family in families.values() for s in family.samples}
+        self.assertEqual(values["speak_messages_total", "message"], 1)
+        self.assertEqual(values["speak_messages_total", "introduction"], 1)
+        self.assertEqual(values["speak_goodbyes_total", "timeout"], 1)
+        self.assertEqual(values["speak_requests_total", "write", "200"], 1)
+        self.assertEqual(values["speak_requests_total", "write", "400"], 1)
+        self.assertEqual(values["speak_deliveries_total",], 1)
+
+    def test_promtool_has_nothing_to_say(self):
+        for page in self.pages():
+            self.assertEqual(promtool("check", "metrics", text=page), "")
+
+    def test_promtool_finds_fault_where_there_is_some(self):
+        with self.assertRaises(AssertionError):
+            promtool("check", "metrics", text=self.page().replace("# TYPE speak_clients gauge", "# TYPE speak_clients counter"))
+
+    def test_the_rules_and_the_dashboard_name_what_there_is(self):
+        known = set()
+        for family in text_string_to_metric_families(self.page()):
+            known.add(family.name + ("_total" if family.type == "counter" else ""))
+            if family.type == "histogram":
+                known.update(family.name + suffix for suffix in ("_bucket", "_sum", "_count"))
+        dashboard = json.loads((DIST / "grafana-dashboard.json").read_text())
+        texts = {"alerts": (DIST / "alerts.yml").read_text()}
+        for panel in dashboard["panels"]:
+            texts[panel["title"]] = " ".join(target["expr"] for target in panel["targets"])
+        texts["variables"] = json.dumps(dashboard["templating"])
+        texts["annotations"] = json.dumps(dashboard["annotations"])
+        for place, text in texts.items():
+            named = set(re.findall(r"\b(?:speak|process)_[a-z_]+", text))
+            self.assertTrue(named, place)
+            self.assertLessEqual(named, known, place)
+
+    def test_promtool_reads_every_expression_of_the_dashboard(self):
+        dashboard = json.loads((DIST / "grafana-dashboard.json").read_text())
+        expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+        expressions += [annotation["expr"] for annotation in dashboard["annotations"]["list"]]
+        rules = []
+        for place, expression in enumerate(expressions):
+            # What Grafana fills in.
+            expression = expression.replace("$__rate_interval", "1m").replace("$job", "speak").replace("$instance", ".*")
+            rules.append({"record": f"panel:{place}", "expr": expression})
+        # JSON is YAML too.
+        with speak.scratch("rules.yml", json.dumps({"groups": [{"name": "dashboard", "rules": rules}]})) as path:
+            self.assertIn(f"{len(rules)} rules found", promtool("check", "rules", path))
+
+    def test_the_alerts_are_rules_and_each_goes_off(self):
+        self.assertIn("rules found", promtool("check", "rules", DIST / "alerts.yml"))
+        here = pathlib.Path(__file__).parent
+        self.assertIn("SUCCESS", promtool("test", "rules", here / "alerts_test.yml"))
+        rules = set(re.findall(r"alert: (\w+)", (DIST / "alerts.yml").read_text()))
+        tried = set(re.findall(r"alertname: (\w+)", (here / "alerts_test.yml").read_text()))
+        self.assertEqual(rules, tried)

@@ -1,0 +1,111 @@
+//! A running nginx, in a folder of its own.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, Command, Stdio};
+
+use super::common::until;
+use super::table;
+use super::verdict::Door;
+
+pub struct Nginx {
+    child: Child,
+    pub folder: PathBuf,
+}
+
+/// What a proxy logs, read as it grows.
+pub struct Log {
+    file: BufReader<File>,
+    /// What is there of the next line.
+    line: Vec<u8>,
+    forwarded: Vec<Forwarded>,
+}
+
+/// A request that a proxy took.
+pub struct Forwarded {
+    /// What Speak answered; none where nginx did not ask it, or left before.
+    pub status: Option<u16>,
+    pub request_line: String,
+}
+
+impl Log {
+    /// All that there is by now.
+    pub fn forwarded(&mut self) -> &[Forwarded] {
+        while self.file.read_until(b'\n', &mut self.line).expect("reading the log") > 0 && self.line.ends_with(b"\n") {
+            let line = String::from_utf8_lossy(&self.line);
+            let (status, request_line) = line.trim_end_matches('\n').split_once(' ').expect("as it is configured");
+            self.forwarded.push(Forwarded { status: status.parse().ok(), request_line: request_line.to_owned() });
+            self.line.clear();
+        }
+        &self.forwarded
+    }
+
+    /// How many requests Speak has answered, as nginx sees it.
+    pub fn answered(&mut self) -> usize {
+        self.forwarded().iter().filter(|forwarded| forwarded.status.is_some()).count()
+    }
+}
+
+impl Nginx {
+    /// Makes the folder, lets `prepare` put there what nginx will look for, and starts it.
+    pub fn start(name: &str, prepare: impl FnOnce(&Path)) -> Self {
+        let folder = env::temp_dir().join(format!("speak-{name}-{}", process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        prepare(&folder);
+        let template = fs::read_to_string(table::folder().join("nginx.conf")).expect("the configuration");
+        let configuration = folder.join("nginx.conf");
+        fs::write(&configuration, template.replace("@FOLDER@", folder.to_str().expect("a path in UTF-8")))
+            .expect("writing the configuration");
+        let mut command = command();
+        command.arg("-c").arg(configuration).arg("-e").arg(folder.join("error.log"));
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut nginx = Self { child: command.spawn().expect("nginx, from the package nginx-light"), folder };
+        let sockets = ["origin", "answer", "buffering", "passing", "upgrading"];
+        until("nginx is there", || {
+            let status = nginx.child.try_wait().expect("asking for our own child");
+            assert!(status.is_none(), "nginx did not start: {status:?}");
+            sockets.iter().all(|name| UnixStream::connect(nginx.folder.join(name)).is_ok())
+        });
+        nginx
+    }
+
+    pub fn door(&self, name: &str) -> Door {
+        Door::Unix(self.folder.join(name))
+    }
+
+    /// The log of the proxy of this name.
+    pub fn log(&self, proxy: &str) -> Log {
+        let file = File::open(self.folder.join(format!("{proxy}.log"))).expect("the log");
+        Log { file: BufReader::new(file), line: Vec::new(), forwarded: Vec::new() }
+    }
+
+    pub fn stop(&mut self) {
+        // Fails only where the process is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        self.stop();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Its version, as in `1.22.1`.
+pub fn version() -> String {
+    let output = command().arg("-v").output().expect("nginx, from the package nginx-light");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let (_, version) = text.split_once("nginx/").unwrap_or_else(|| panic!("no version: {text}"));
+    version.split_whitespace().next().unwrap_or_default().to_owned()
+}
+
+fn command() -> Command {
+    // Debian puts it where only root looks.
+    let debian = "/usr/sbin/nginx";
+    Command::new(if Path::new(debian).exists() { debian } else { "nginx" })
+}

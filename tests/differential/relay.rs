@@ -1,0 +1,116 @@
+//! What stands between nginx and Speak, and writes down what they say to each other.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use super::verdict::Answers;
+
+/// Passes on every connection to a socket's path.
+pub struct Relay {
+    flows: Arc<Mutex<Vec<Arc<Mutex<Flow>>>>>,
+}
+
+/// One connection, so far.
+#[derive(Default)]
+struct Flow {
+    asked: Vec<u8>,
+    answered: Vec<u8>,
+    /// Answers that were counted already, and how many bytes they took.
+    counted: usize,
+    counted_bytes: usize,
+    /// Speak sends nothing more.
+    is_over: bool,
+}
+
+impl Flow {
+    /// The answers so far, but for interim ones.
+    fn count(&mut self) -> usize {
+        let new = Answers::parse(&self.answered[self.counted_bytes..]);
+        let is_final: Vec<bool> = new.whole.iter().map(|answer| answer.status != 100).collect();
+        let count = |are_final: &[bool]| are_final.iter().filter(|is_final| **is_final).count();
+        let all = self.counted + count(&is_final);
+        // The last one may still get its body.
+        if let [.., end, _] = new.ends[..] {
+            self.counted += count(&is_final[..is_final.len() - 1]);
+            self.counted_bytes += end;
+        }
+        all
+    }
+}
+
+impl Relay {
+    pub fn start(path: &Path, speak: SocketAddr) -> Self {
+        let listener = UnixListener::bind(path).expect("a socket for nginx to find");
+        let flows = Arc::new(Mutex::new(Vec::new()));
+        let relay = Self { flows: Arc::clone(&flows) };
+        // Ends with the test: nobody else has an interest in it.
+        thread::spawn(move || {
+            for nginx in listener.incoming() {
+                let flow = Arc::new(Mutex::new(Flow::default()));
+                flows.lock().expect("no panic in a relay").push(Arc::clone(&flow));
+                let speak = TcpStream::connect(speak).expect("connecting to Speak");
+                speak.set_nodelay(true).expect("no delay on a new socket");
+                pass_on(nginx.expect("a connection from nginx"), speak, flow);
+            }
+        });
+        relay
+    }
+
+    /// How many requests Speak has answered.
+    pub fn answered(&self) -> usize {
+        let flows = self.flows.lock().expect("no panic in a relay");
+        flows.iter().map(|flow| flow.lock().expect("no panic in a relay").count()).sum()
+    }
+
+    /// How many connections nginx has made.
+    pub fn connections(&self) -> usize {
+        self.flows.lock().expect("no panic in a relay").len()
+    }
+
+    /// Whether every connection has ended, and all that was said on it is known.
+    pub fn is_over(&self) -> bool {
+        let flows = self.flows.lock().expect("no panic in a relay");
+        flows.iter().all(|flow| flow.lock().expect("no panic in a relay").is_over)
+    }
+
+    /// What went over the newest connections, to be read by who looks for a fault.
+    pub fn newest(&self) -> String {
+        let flows = self.flows.lock().expect("no panic in a relay");
+        let tail = |bytes: &[u8]| bytes[bytes.len().saturating_sub(1000)..].escape_ascii().to_string();
+        let show = |flow: &Arc<Mutex<Flow>>| {
+            let flow = flow.lock().expect("no panic in a relay");
+            format!("nginx to Speak: …{}\nSpeak to nginx: …{}", tail(&flow.asked), tail(&flow.answered))
+        };
+        flows.iter().rev().take(2).map(show).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Copies both ways, each in a thread of its own, until both sides have closed.
+fn pass_on(nginx: UnixStream, speak: TcpStream, flow: Arc<Mutex<Flow>>) {
+    let from_nginx = nginx.try_clone().expect("a second handle");
+    let to_speak = speak.try_clone().expect("a second handle");
+    let asked = Arc::clone(&flow);
+    // Either may be gone before the other has said all: that is for the other end to notice.
+    thread::spawn(move || {
+        copy(from_nginx, &to_speak, |bytes| asked.lock().expect("no panic in a relay").asked.extend_from_slice(bytes));
+        let _ = to_speak.shutdown(Shutdown::Write);
+    });
+    thread::spawn(move || {
+        copy(speak, &nginx, |bytes| flow.lock().expect("no panic in a relay").answered.extend_from_slice(bytes));
+        flow.lock().expect("no panic in a relay").is_over = true;
+        let _ = nginx.shutdown(Shutdown::Write);
+    });
+}
+
+/// Copies until the source ends; what the other side does not take is noted all the same.
+fn copy(mut from: impl Read, mut to: impl Write, mut note: impl FnMut(&[u8])) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        note(&buffer[..length]);
+        let _ = to.write_all(&buffer[..length]);
+    }
+}

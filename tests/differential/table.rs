@@ -1,0 +1,166 @@
+//! The cases: tables in Markdown, for people and for the test alike. `README.md` beside them tells the notation.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Stands in a case's bytes for a second request, which writes to the case's own channel. 57 bytes, or 39 hexadecimal.
+const SMUGGLED: &str = r"GET /write?channel={c}&message=x HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// One row of a table.
+pub struct Case {
+    pub name: String,
+    /// Its bytes as they are written, the section's template filled in.
+    notation: String,
+    /// What nginx and Speak are known to answer; empty where that was never looked at.
+    pub nginx: String,
+    pub speak: String,
+    /// Why they differ; empty where they do not.
+    pub why: String,
+}
+
+/// One file of tables.
+pub struct Table {
+    path: PathBuf,
+    lines: Vec<Line>,
+}
+
+enum Line {
+    Text(String),
+    /// A row, and what stands in its second cell.
+    Row(Case, String),
+}
+
+/// All tables, in the order of their names.
+pub fn read_tables() -> Vec<Table> {
+    let files = fs::read_dir(folder()).expect("the folder of the tables");
+    let mut paths: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|it| it == "md") && !path.ends_with("README.md"));
+    paths.sort();
+    paths.into_iter().map(Table::read).collect()
+}
+
+/// Where they lie.
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/differential")
+}
+
+impl Table {
+    fn read(path: PathBuf) -> Self {
+        let text = fs::read_to_string(&path).expect("a table");
+        let mut template = String::new();
+        let mut was_template = false;
+        let lines = text.lines().map(|line| {
+            let of_template = line.strip_prefix("    ");
+            match of_template {
+                Some(piece) if was_template => template.push_str(piece),
+                Some(piece) => piece.clone_into(&mut template),
+                None => {}
+            }
+            was_template = of_template.is_some();
+            row(line, &template).map_or_else(|| Line::Text(line.to_owned()), |(case, cell)| Line::Row(case, cell))
+        });
+        let lines = lines.collect();
+        Self { path, lines }
+    }
+
+    pub fn cases(&self) -> impl Iterator<Item = &Case> {
+        self.lines.iter().filter_map(|line| if let Line::Row(case, _) = line { Some(case) } else { None })
+    }
+
+    pub fn cases_mut(&mut self) -> impl Iterator<Item = &mut Case> {
+        self.lines.iter_mut().filter_map(|line| if let Line::Row(case, _) = line { Some(case) } else { None })
+    }
+
+    /// Writes the file anew, with the verdicts that the cases have now.
+    pub fn write(&self) {
+        let mut text = String::new();
+        for line in &self.lines {
+            match line {
+                Line::Text(line) => writeln!(text, "{line}"),
+                Line::Row(Case { name, nginx, speak, why, .. }, cell) => {
+                    let row = format!("| {name} | {cell} | {nginx} | {speak} | {why}");
+                    writeln!(text, "{} |", row.trim_end())
+                }
+            }
+            .expect("a String takes everything");
+        }
+        fs::write(&self.path, text).expect("writing a table");
+    }
+}
+
+/// A row is: name, bytes, nginx, Speak, why. Its head has no bytes.
+fn row(line: &str, template: &str) -> Option<(Case, String)> {
+    let cells: Vec<_> = line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
+    let [name, cell, nginx, speak, why] = cells[..] else { panic!("a row has five cells: {line}") };
+    let bytes = cell.strip_prefix('`')?.strip_suffix('`').expect("a closing backtick");
+    let notation = template.replace("{}", bytes);
+    let [name, nginx, speak, why] = [name, nginx, speak, why].map(str::to_owned);
+    Some((Case { name, notation, nginx, speak, why }, cell.to_owned()))
+}
+
+impl Case {
+    /// Its bytes, where `channel` (six letters) is the channel to write to.
+    pub fn bytes(&self, channel: &str) -> Vec<u8> {
+        assert_eq!(channel.len(), 6, "lengths in the tables count on it");
+        let without_length = expand(&self.notation, channel, 0);
+        let head = memchr::memmem::find(&without_length, b"\r\n\r\n");
+        let body_bytes = head.map_or(0, |head| without_length.len() - head - 4);
+        expand(&self.notation, channel, body_bytes)
+    }
+}
+
+/// From the notation to bytes.
+fn expand(notation: &str, channel: &str, body_bytes: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = notation;
+    while let Some(first) = rest.chars().next() {
+        rest = &rest[first.len_utf8()..];
+        match first {
+            '\\' => {
+                let (byte, length) = escape(rest);
+                bytes.push(byte);
+                rest = &rest[length..];
+            }
+            '{' => {
+                let (inner, after) = rest.split_once('}').expect("a closing brace");
+                bytes.extend(insert(inner, channel, body_bytes));
+                rest = after;
+            }
+            _ => bytes.extend_from_slice(first.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    bytes
+}
+
+/// The byte behind a backslash, and how many letters spell it.
+fn escape(text: &str) -> (u8, usize) {
+    let byte = match text.as_bytes().first().expect("something behind a backslash") {
+        b'r' => b'\r',
+        b'n' => b'\n',
+        b't' => b'\t',
+        b's' => b' ',
+        b'0' => 0,
+        b'\\' => b'\\',
+        b'x' => return (u8::from_str_radix(&text[1..3], 16).expect("two hexadecimal digits"), 3),
+        other => panic!("no escape: {}", char::from(*other)),
+    };
+    (byte, 1)
+}
+
+/// What braces stand for.
+fn insert(inner: &str, channel: &str, body_bytes: usize) -> Vec<u8> {
+    if let Some((count, text)) = inner.split_once('*') {
+        return expand(text, channel, body_bytes).repeat(count.parse().expect("how often"));
+    }
+    if let Some(more) = inner.strip_prefix("length") {
+        let more: isize = if more.is_empty() { 0 } else { more.parse().expect("a sign and a number") };
+        // Not below 0 while the length is being found out.
+        return body_bytes.saturating_add_signed(more).to_string().into_bytes();
+    }
+    match inner {
+        "c" => channel.as_bytes().to_vec(),
+        "smuggled" => expand(SMUGGLED, channel, body_bytes),
+        other => panic!("nothing is called {other}"),
+    }
+}

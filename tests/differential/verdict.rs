@@ -1,0 +1,139 @@
+//! What a server makes of some bytes: the statuses of its answers, and what becomes of the connection.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use super::common::{GUARD, Response};
+use super::table::Case;
+
+/// Where a server can be reached.
+pub enum Door {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// What came back until the server closed.
+#[derive(Default)]
+pub struct Answers {
+    pub whole: Vec<Response>,
+    /// Something that is no HTTP/1.x: the answer to a request that was taken for HTTP/0.9.
+    pub is_headless: bool,
+    /// Where each of them ends.
+    pub ends: Vec<usize>,
+}
+
+impl Door {
+    /// Sends bytes on a connection of their own, and a half-close behind them; returns what comes until the end.
+    ///
+    /// The server may refuse before all is sent, so that the rest cannot be.
+    #[track_caller]
+    pub fn ask(&self, bytes: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Tcp(address) => {
+                let stream = TcpStream::connect(address).expect("connecting");
+                stream.set_read_timeout(Some(GUARD)).expect("a time-out of reads");
+                let _ = (&stream).write_all(bytes);
+                let _ = stream.shutdown(Shutdown::Write);
+                read_all(stream)
+            }
+            Self::Unix(path) => {
+                let stream = UnixStream::connect(path).expect("connecting");
+                stream.set_read_timeout(Some(GUARD)).expect("a time-out of reads");
+                let _ = (&stream).write_all(bytes);
+                let _ = stream.shutdown(Shutdown::Write);
+                read_all(stream)
+            }
+        }
+    }
+
+    /// Tells the verdict in the notation of the tables.
+    ///
+    /// The case is sent alone, for its answers. It is sent again with a probe behind it: if that is answered as what it
+    /// is, the server stands where the case ends. Else, and if it did not close either, it waits for more of the case.
+    #[track_caller]
+    pub fn verdict(&self, case: &Case, number: usize) -> String {
+        let alone = Answers::parse(&self.ask(&case.bytes(&format!("a{number:05}"))));
+        let probe = format!("probe{number}");
+        let again = [case.bytes(&format!("b{number:05}")), probe_bytes(&probe)].concat();
+        let with_probe = Answers::parse(&self.ask(&again));
+        let mut words = alone.statuses();
+        let is_switched = alone.whole.last().is_some_and(|answer| answer.status == 101);
+        let closes = alone.is_headless || alone.whole.last().is_some_and(Response::says_close);
+        let has_own_answer = with_probe.end_with(&probe) && with_probe.statuses().len() == words.len() + 1;
+        if is_switched {
+            // What follows is frames.
+        } else if closes {
+            assert_eq!(with_probe.statuses(), words, "{} with a probe behind it", case.name);
+            words.extend(alone.is_headless.then(|| "headless".to_owned()));
+            words.push("close".to_owned());
+        } else if !has_own_answer {
+            words.push("waits".to_owned());
+        }
+        words.join(" ")
+    }
+}
+
+fn read_all(mut stream: impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes) {
+        Ok(_) => {}
+        // It closed with something unread.
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("no end behind {}: {error}", bytes.escape_ascii()),
+    }
+    bytes
+}
+
+/// A request that both servers answer with its name, and close.
+pub fn probe_bytes(name: &str) -> Vec<u8> {
+    format!("GET /health?callback={name} HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n").into_bytes()
+}
+
+impl Answers {
+    /// Takes the answers from what a server sent, as far as they are whole.
+    #[track_caller]
+    pub fn parse(mut bytes: &[u8]) -> Self {
+        let mut all = Self::default();
+        let all_bytes = bytes.len();
+        while !bytes.is_empty() {
+            if !bytes.starts_with(b"HTTP/1.") {
+                all.is_headless = true;
+                break;
+            }
+            let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { break };
+            let (head, rest) = bytes.split_at(end + 4);
+            let mut answer = Response::parse_head(head);
+            let length = answer.header("content-length").map_or(0, |length| length.parse().expect("a length"));
+            // The answer to HEAD tells a length, and nothing or the next answer comes.
+            let has_body = !rest.is_empty() && !rest.starts_with(b"HTTP/1.");
+            let length = if has_body { length } else { 0 };
+            if length > rest.len() {
+                break;
+            }
+            answer.body = rest[..length].to_vec();
+            bytes = &rest[length..];
+            let is_switched = answer.status == 101;
+            all.whole.push(answer);
+            all.ends.push(all_bytes - bytes.len());
+            if is_switched {
+                break;
+            }
+        }
+        all
+    }
+
+    fn statuses(&self) -> Vec<String> {
+        self.whole.iter().map(|answer| answer.status.to_string()).collect()
+    }
+
+    /// Whether the last answer is that to the probe of this name.
+    pub fn end_with(&self, probe: &str) -> bool {
+        self.whole.last().is_some_and(|answer| answer.status == 200 && answer.body == probe_body(probe))
+    }
+}
+
+fn probe_body(name: &str) -> Vec<u8> {
+    format!("/**/{name}({{\"status\":\"ok\"}});").into_bytes()
+}

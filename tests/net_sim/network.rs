@@ -1,0 +1,528 @@
+//! A network of a simulation's own, with the habits of Linux: streams that come in pieces, buffers that fill, peers that
+//! close by half, reset, or vanish, edges that are told once, and descriptors that run out.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use speak::hub::Key;
+use speak::net::{Event, Listener, Socket};
+
+use crate::random::Random;
+
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+const ENOBUFS: i32 = 105;
+const ENOSPC: i32 = 28;
+
+/// How long nobody is to be accepted after there was no descriptor for one.
+const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// What is on its way from a peer to the server.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    Bytes(Vec<u8>),
+    Fin,
+    Reset,
+}
+
+/// How ill the network behaves: once in so many times; 0 for never.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Faults {
+    pub(crate) interrupted: u64,
+    pub(crate) short_write: u64,
+    pub(crate) out_of_room: u64,
+    pub(crate) cannot_watch: u64,
+}
+
+/// One connection, as the kernel sees it. Times are the loop's, in milliseconds.
+pub(crate) struct Link {
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) key: Option<Key>,
+    pub(crate) is_accepted: bool,
+    inbound: Vec<u8>,
+    taken: usize,
+    flight: VecDeque<(u64, Piece)>,
+    /// Bytes that reached the server's socket, and of those what the server read.
+    pub(crate) arrived: u64,
+    pub(crate) consumed: u64,
+    pub(crate) arrival_at: u64,
+    /// Nothing comes after what arrived.
+    pub(crate) has_fin: bool,
+    pub(crate) is_reset: bool,
+    has_error: bool,
+    /// After so many calls on the socket the peer resets it, amid whatever goes on.
+    pub(crate) fuse: Option<u32>,
+    /// What the server wrote and nobody looked at yet.
+    pub(crate) tape: Vec<u8>,
+    /// What the peer did not take of it yet.
+    pub(crate) queued: usize,
+    pub(crate) capacity: usize,
+    /// The kernel owes an event for room to write.
+    pub(crate) is_full: bool,
+    /// Since when it has something to write that did not fit.
+    pub(crate) full_since: Option<u64>,
+    pub(crate) last_written: u64,
+    /// When it last wrote of what did not fit before.
+    pub(crate) last_drained: u64,
+    pub(crate) has_server_fin: bool,
+    pub(crate) is_dropped: bool,
+    /// The peer has closed both ways: what is sent to it comes back as a reset.
+    pub(crate) is_peer_gone: bool,
+    /// An event told the server that the peer closed, or is broken.
+    pub(crate) is_close_told: bool,
+    pub(crate) has_write_failed: bool,
+    /// It takes all that is written at once.
+    pub(crate) is_perfect: bool,
+    is_ready: bool,
+    is_touched: bool,
+    pub(crate) turn: TurnWork,
+}
+
+/// What the server did with one socket in one turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TurnWork {
+    pub(crate) events: u32,
+    pub(crate) bytes_read: usize,
+    pub(crate) bytes_written: usize,
+}
+
+pub(crate) struct Wires {
+    pub(crate) now: u64,
+    pub(crate) random: Random,
+    pub(crate) faults: Faults,
+    pub(crate) links: Vec<Link>,
+    /// Edges that were not harvested yet.
+    ready: Vec<usize>,
+    touched: Vec<usize>,
+    backlog: VecDeque<usize>,
+    has_door_edge: bool,
+    pub(crate) descriptors: usize,
+    pub(crate) descriptors_max: usize,
+    /// Calls that the server made in this turn.
+    pub(crate) calls: u64,
+    pub(crate) accepts: usize,
+    pub(crate) refusals: u64,
+    /// The turn and the time of the last one.
+    refused: Option<(u64, u64)>,
+    turns: u64,
+}
+
+pub(crate) type Net = Rc<RefCell<Wires>>;
+
+pub(crate) struct SimSocket {
+    net: Net,
+    place: usize,
+}
+
+pub(crate) struct SimListener(pub(crate) Net);
+
+/// A descriptor that is held.
+pub(crate) struct Descriptor(Net);
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        self.0.borrow_mut().descriptors -= 1;
+    }
+}
+
+impl Wires {
+    pub(crate) fn new(random: Random, faults: Faults, descriptors_max: usize) -> Self {
+        Self {
+            now: 0,
+            random,
+            faults,
+            links: Vec::new(),
+            ready: Vec::new(),
+            touched: Vec::new(),
+            backlog: VecDeque::new(),
+            has_door_edge: false,
+            descriptors: 0,
+            descriptors_max,
+            calls: 0,
+            accepts: 0,
+            refusals: 0,
+            refused: None,
+            turns: 0,
+        }
+    }
+
+    fn happens(&mut self, once_in: u64) -> bool {
+        once_in > 0 && self.random.once_in(once_in)
+    }
+
+    /// Somebody connects. The kernel completes that by itself.
+    pub(crate) fn connect(&mut self, address: Option<IpAddr>, capacity: usize) -> usize {
+        self.links.push(Link {
+            address,
+            key: None,
+            is_accepted: false,
+            inbound: Vec::new(),
+            taken: 0,
+            flight: VecDeque::new(),
+            arrived: 0,
+            consumed: 0,
+            arrival_at: 0,
+            has_fin: false,
+            is_reset: false,
+            has_error: false,
+            fuse: None,
+            tape: Vec::new(),
+            queued: 0,
+            capacity,
+            is_full: false,
+            full_since: None,
+            last_written: 0,
+            last_drained: 0,
+            has_server_fin: false,
+            is_dropped: false,
+            is_peer_gone: false,
+            is_close_told: false,
+            has_write_failed: false,
+            is_perfect: false,
+            is_ready: false,
+            is_touched: false,
+            turn: TurnWork::default(),
+        });
+        let place = self.links.len() - 1;
+        self.backlog.push_back(place);
+        self.has_door_edge = true;
+        place
+    }
+
+    /// Puts a piece on its way, behind those that are.
+    pub(crate) fn send(&mut self, place: usize, piece: Piece, delay_ms: u64) {
+        let link = &mut self.links[place];
+        let at = link.flight.back().map_or(0, |(at, _)| *at).max(self.now + delay_ms);
+        link.flight.push_back((at, piece));
+        self.deliver(place);
+    }
+
+    /// When the next piece lands, of all links.
+    pub(crate) fn next_landing(&self) -> Option<u64> {
+        let links = self.links.iter().filter(|link| !link.is_dropped);
+        links.filter_map(|link| link.flight.front().map(|(at, _)| *at)).min()
+    }
+
+    /// The network heals: what is under way arrives now.
+    pub(crate) fn land_all(&mut self) {
+        for place in 0..self.links.len() {
+            self.links[place].flight.iter_mut().for_each(|(at, _)| *at = 0);
+            self.deliver(place);
+        }
+    }
+
+    /// Time goes on.
+    pub(crate) fn advance(&mut self, ms: u64) {
+        self.now += ms;
+        for place in 0..self.links.len() {
+            if !self.links[place].flight.is_empty() {
+                self.deliver(place);
+            }
+        }
+    }
+
+    fn deliver(&mut self, place: usize) {
+        let mut is_told = false;
+        while self.links[place].flight.front().is_some_and(|(at, _)| *at <= self.now) {
+            let (_, piece) = self.links[place].flight.pop_front().expect("it is there");
+            let link = &mut self.links[place];
+            if link.is_reset || link.has_fin && !matches!(piece, Piece::Reset) {
+                continue;
+            }
+            is_told = true;
+            match piece {
+                Piece::Bytes(bytes) => {
+                    link.arrived += bytes.len() as u64;
+                    link.inbound.extend_from_slice(&bytes);
+                }
+                Piece::Fin => link.has_fin = true,
+                Piece::Reset => self.reset(place),
+            }
+        }
+        if is_told {
+            self.links[place].arrival_at = self.now;
+            self.make_ready(place);
+            self.touch(place);
+        }
+    }
+
+    /// The peer resets the connection. What it sent before may be lost with that.
+    pub(crate) fn reset(&mut self, place: usize) {
+        let purges = self.random.once_in(2);
+        let link = &mut self.links[place];
+        if link.is_reset {
+            return;
+        }
+        (link.is_reset, link.has_error) = (true, true);
+        (link.is_full, link.queued) = (false, 0);
+        link.flight.clear();
+        if purges {
+            link.inbound.clear();
+            link.taken = 0;
+        }
+        self.make_ready(place);
+        self.touch(place);
+    }
+
+    pub(crate) fn make_ready(&mut self, place: usize) {
+        let link = &mut self.links[place];
+        if link.key.is_some() && !link.is_dropped && !link.is_ready {
+            link.is_ready = true;
+            self.ready.push(place);
+        }
+    }
+
+    fn touch(&mut self, place: usize) {
+        let link = &mut self.links[place];
+        if !link.is_touched {
+            link.is_touched = true;
+            self.touched.push(place);
+        }
+    }
+
+    /// The peer takes bytes out of its buffer, so there is room for more.
+    pub(crate) fn drain(&mut self, place: usize, bytes: usize) {
+        let link = &mut self.links[place];
+        link.queued -= bytes.min(link.queued);
+        if link.is_full && link.capacity - link.queued.min(link.capacity) >= link.capacity.div_ceil(3) {
+            link.is_full = false;
+            self.make_ready(place);
+        }
+    }
+
+    pub(crate) fn has_events(&self) -> bool {
+        self.has_door_edge || !self.ready.is_empty()
+    }
+
+    /// Who connected and was not accepted.
+    pub(crate) fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// What a poll says: of some of what happened, in any order. The rest is said by a later one.
+    pub(crate) fn harvest(&mut self, max: usize, shuffles: bool) -> (Vec<(Key, Event)>, bool) {
+        self.turns += 1;
+        let mut events = Vec::new();
+        while events.len() < max && !self.ready.is_empty() {
+            let at = if shuffles { self.random.index(self.ready.len()) } else { 0 };
+            let place = self.ready.remove(at);
+            self.links[place].is_ready = false;
+            if let Some(event) = self.event_of(place) {
+                events.push(event);
+            }
+        }
+        (events, std::mem::take(&mut self.has_door_edge))
+    }
+
+    /// The state of a socket as an edge-triggered poll tells it, of itself or for nothing.
+    pub(crate) fn event_of(&mut self, place: usize) -> Option<(Key, Event)> {
+        let link = &mut self.links[place];
+        let key = link.key.filter(|_| !link.is_dropped)?;
+        link.turn.events += 1;
+        let event = Event {
+            is_readable: link.has_inbound() || link.has_fin || link.is_reset,
+            is_writable: link.is_reset || !link.is_full,
+            is_closed: link.has_fin || link.is_reset,
+            is_broken: link.has_error,
+        };
+        link.is_close_told |= event.is_closed || event.is_broken;
+        self.touch(place);
+        Some((key, event))
+    }
+
+    /// Links on which something happened since the last call.
+    pub(crate) fn take_touched(&mut self) -> Vec<usize> {
+        let touched = std::mem::take(&mut self.touched);
+        for place in &touched {
+            self.links[*place].is_touched = false;
+        }
+        touched
+    }
+
+    /// Has the events of a link told under its key, also those that are there.
+    pub(crate) fn watch(&mut self, socket: &SimSocket, key: Key) -> io::Result<()> {
+        if self.happens(self.faults.cannot_watch) {
+            return Err(io::Error::from_raw_os_error(ENOSPC));
+        }
+        self.links[socket.place].key = Some(key);
+        self.make_ready(socket.place);
+        Ok(())
+    }
+
+    /// A call on a socket, amid which a peer may reset it.
+    fn call(&mut self, place: usize) {
+        self.calls += 1;
+        self.touch(place);
+        let link = &mut self.links[place];
+        if let Some(fuse) = &mut link.fuse {
+            *fuse = fuse.saturating_sub(1);
+            if *fuse == 0 {
+                link.fuse = None;
+                self.reset(place);
+            }
+        }
+    }
+
+    fn read(&mut self, place: usize, buffer: &mut [u8]) -> io::Result<usize> {
+        self.call(place);
+        if self.happens(self.faults.interrupted) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let link = &mut self.links[place];
+        let there = &link.inbound[link.taken..];
+        if there.is_empty() {
+            return match (std::mem::take(&mut link.has_error), link.has_fin || link.is_reset) {
+                (true, _) => Err(io::ErrorKind::ConnectionReset.into()),
+                (false, true) => Ok(0),
+                (false, false) => Err(io::ErrorKind::WouldBlock.into()),
+            };
+        }
+        let length = there.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&there[..length]);
+        link.taken += length;
+        link.consumed += length as u64;
+        link.turn.bytes_read += length;
+        if link.taken == link.inbound.len() {
+            link.inbound.clear();
+            link.taken = 0;
+        }
+        Ok(length)
+    }
+
+    fn write(&mut self, place: usize, bytes: &[u8]) -> io::Result<usize> {
+        self.call(place);
+        if self.happens(self.faults.interrupted) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let is_short = !self.links[place].is_perfect && self.happens(self.faults.short_write);
+        let shortened = if is_short { 1 + self.random.index(bytes.len()) } else { bytes.len() };
+        let now = self.now;
+        let link = &mut self.links[place];
+        if link.is_reset || link.has_server_fin {
+            link.has_write_failed = true;
+            let has_error = std::mem::take(&mut link.has_error);
+            return Err(if has_error { io::ErrorKind::ConnectionReset } else { io::ErrorKind::BrokenPipe }.into());
+        }
+        if link.full_since.is_some() {
+            link.last_drained = now;
+        }
+        let room = link.capacity.saturating_sub(link.queued);
+        let length = shortened.min(room);
+        if length < bytes.len() {
+            link.is_full = true;
+            link.full_since.get_or_insert(now);
+        }
+        if length > 0 {
+            link.last_written = now;
+        }
+        link.queued += length;
+        link.turn.bytes_written += length;
+        link.tape.extend_from_slice(&bytes[..length]);
+        let is_peer_gone = link.is_peer_gone;
+        if length > 0 && is_peer_gone {
+            let delay_ms = self.random.below(20);
+            self.send(place, Piece::Reset, delay_ms);
+        }
+        if length == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(length) }
+    }
+}
+
+impl Link {
+    pub(crate) fn has_inbound(&self) -> bool {
+        self.inbound.len() > self.taken
+    }
+}
+
+impl Read for SimSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.net.borrow_mut().read(self.place, buffer)
+    }
+}
+
+impl Write for SimSocket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.net.borrow_mut().write(self.place, bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Socket for SimSocket {
+    fn shut_down_writing(&self) -> io::Result<()> {
+        let mut net = self.net.borrow_mut();
+        net.call(self.place);
+        let link = &mut net.links[self.place];
+        if link.is_reset {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        link.has_server_fin = true;
+        Ok(())
+    }
+}
+
+impl Drop for SimSocket {
+    fn drop(&mut self) {
+        let mut net = self.net.borrow_mut();
+        net.descriptors -= 1;
+        net.links[self.place].is_dropped = true;
+        net.touch(self.place);
+    }
+}
+
+impl Listener for SimListener {
+    type Socket = SimSocket;
+    type Spare = Descriptor;
+
+    fn accept(&mut self) -> io::Result<(SimSocket, Option<IpAddr>)> {
+        let mut net = self.0.borrow_mut();
+        net.calls += 1;
+        let is_out = net.descriptors >= net.descriptors_max;
+        if is_out
+            || (!net.backlog.is_empty() && net.faults.out_of_room > 0 && {
+                let once_in = net.faults.out_of_room;
+                net.random.once_in(once_in)
+            })
+        {
+            net.refusals += 1;
+            let (turn, now) = (net.turns, net.now);
+            let (last_turn, last) = net.refused.replace((turn, now)).unwrap_or((turn, now));
+            assert!(
+                turn == last_turn || now >= last + ACCEPT_PAUSE_MS,
+                "the doors are not left alone without descriptors"
+            );
+            let errno = if is_out { EMFILE } else { net.random.pick(&[ENFILE, ENOBUFS]) };
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let Some(place) = net.backlog.pop_front() else { return Err(io::ErrorKind::WouldBlock.into()) };
+        net.accepts += 1;
+        if net.links[place].is_reset && net.random.once_in(2) {
+            net.links[place].is_dropped = true;
+            net.touch(place);
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        net.descriptors += 1;
+        net.links[place].is_accepted = true;
+        let address = net.links[place].address;
+        net.touch(place);
+        drop(net);
+        Ok((SimSocket { net: Rc::clone(&self.0), place }, address))
+    }
+
+    fn spare(&mut self) -> Option<Descriptor> {
+        let mut net = self.0.borrow_mut();
+        if net.descriptors >= net.descriptors_max {
+            return None;
+        }
+        net.descriptors += 1;
+        drop(net);
+        Some(Descriptor(Rc::clone(&self.0)))
+    }
+}

@@ -1,0 +1,290 @@
+//! Speak behind proxies, as docs/proxies.md advises: the real programs, with the files that it quotes.
+
+mod common;
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use common::{Client, Identity, Params, Server, Socket, request, target, until};
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::json;
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/proxies");
+const GUIDE: &str = include_str!("../docs/proxies.md");
+
+/// Which proxy, in the words of its configuration.
+struct Recipe {
+    file: &'static str,
+    /// What is said there of where clients come to, and what a test says instead.
+    door: (&'static str, &'static str),
+    run: fn(&Path, &Path) -> Command,
+}
+
+const RECIPES: [Recipe; 3] = [
+    Recipe { file: "nginx.conf", door: ("listen 80;", "listen 127.0.0.1:PORT;"), run: nginx },
+    Recipe { file: "haproxy.cfg", door: ("bind :80\n", "bind 127.0.0.1:PORT\n"), run: haproxy },
+    Recipe { file: "Caddyfile", door: ("chat.example.org {", "http://:PORT {"), run: caddy },
+];
+
+/// nginx wants a frame around what goes into its http block.
+fn nginx(folder: &Path, file: &Path) -> Command {
+    let place = |name: &str| folder.join(name).display().to_string();
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    let temporary = temporary.map(|name| format!("{name}_temp_path {};", place(name))).join(" ");
+    let frame = format!(
+        "daemon off; pid {}; error_log stderr; events {{}} http {{ access_log off; {temporary} include {}; }}",
+        place("pid"),
+        file.display(),
+    );
+    fs::write(folder.join("frame.conf"), frame).expect("a configuration");
+    let mut command = Command::new("nginx");
+    command.arg("-e").arg("stderr").arg("-c").arg(folder.join("frame.conf"));
+    command
+}
+
+fn haproxy(_: &Path, file: &Path) -> Command {
+    let mut command = Command::new("haproxy");
+    command.arg("-db").arg("-f").arg(file);
+    command
+}
+
+fn caddy(folder: &Path, file: &Path) -> Command {
+    // Its port for operators is one for all who run it.
+    let text = fs::read_to_string(file).expect("the configuration");
+    fs::write(file, format!("{{\n\tadmin off\n}}\n{text}")).expect("a configuration");
+    let mut command = Command::new("caddy");
+    command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file);
+    command.env("HOME", folder).env("XDG_DATA_HOME", folder).env("XDG_CONFIG_HOME", folder);
+    command
+}
+
+/// A proxy that runs, and Speak behind it.
+struct Proxy {
+    name: &'static str,
+    child: Child,
+    address: SocketAddr,
+    folder: PathBuf,
+    server: Server,
+}
+
+impl Recipe {
+    fn start(&self, options: &[&str]) -> Proxy {
+        // Somebody else may take the port before the proxy does.
+        let started = (0..5).find_map(|_| self.try_to_start(options));
+        started.unwrap_or_else(|| panic!("{} does not start", self.file))
+    }
+
+    /// Nothing if the proxy ends at once.
+    fn try_to_start(&self, options: &[&str]) -> Option<Proxy> {
+        let server = Server::with(&[&["--trust-proxy", "127.0.0.1", "--connection-timeout", "1h"], options].concat());
+        let address = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
+        let folder = std::env::temp_dir().join(format!("speak-proxies-{}-{}", std::process::id(), server.port(0)));
+        fs::create_dir_all(&folder).expect("a folder");
+        let file = folder.join(self.file);
+        fs::write(&file, self.configuration(address, server.address())).expect("a configuration");
+        let log = fs::File::create(folder.join("log")).expect("a log");
+        let mut command = (self.run)(&folder, &file);
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
+        // A group of its own, so that workers end with it.
+        let child = command.process_group(0).spawn().expect(self.file);
+        let mut proxy = Proxy { name: self.file, child, address, folder, server };
+        let mut has_ended = false;
+        until(&format!("{} listens", self.file), || {
+            has_ended = proxy.child.try_wait().expect("our own child").is_some();
+            has_ended || TcpStream::connect(address).is_ok()
+        });
+        if has_ended {
+            eprintln!("{}", fs::read_to_string(proxy.folder.join("log")).unwrap_or_default());
+        }
+        (!has_ended).then_some(proxy)
+    }
+
+    /// The file, with other addresses.
+    fn configuration(&self, address: SocketAddr, server: SocketAddr) -> String {
+        let text = fs::read_to_string(Path::new(FOLDER).join(self.file)).expect("the recipe");
+        // What its first lines say about Speak stays as it is.
+        let (comment, rules) = text.split_once("\n\n").expect("lines about Speak");
+        let replaced = |text: &str, old: &str, new: &str| {
+            assert_eq!(text.matches(old).count(), 1, "{old:?} in {}", self.file);
+            text.replace(old, new)
+        };
+        let rules = replaced(rules, "127.0.0.1:8080", &server.to_string());
+        let rules = replaced(&rules, self.door.0, &self.door.1.replace("PORT", &address.port().to_string()));
+        format!("{comment}\n\n{rules}")
+    }
+}
+
+impl Proxy {
+    fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// Claims that a member whose read ends by `close` is said goodbye to at once, although their connection would live for
+    /// an hour.
+    #[track_caller]
+    fn says_goodbye<T>(&self, way: &str, read: impl FnOnce(&Identity) -> T) {
+        let channel = &*format!("leaving-{way}");
+        let answer = self.client().get("/introduce", &[("channel", channel), ("message", "Josh")]).ok();
+        let josh = Identity::from_answer(&answer);
+        let open = read(&josh);
+        self.server.wait_for_readers(channel, 1);
+        drop(open);
+        until(&format!("{} tells Speak that {way} has closed", self.name), || {
+            let messages = self.server.read(channel, "1").messages();
+            messages.iter().any(|it| it["type"] == "goodbye" && it["reason"] == "closed")
+        });
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // All of it fails only where it is gone already.
+        let group = Pid::from_child(&self.child);
+        let _ = kill_process_group(group, Signal::KILL);
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// An event stream of which the head has come. Proxies cut it into chunks, which do not matter here.
+fn stream(proxy: &Proxy, params: &Params) -> Client {
+    let mut client = proxy.client();
+    client.send(request("GET", &target("/read", params), &[("Accept", "text/event-stream")], None));
+    let head = client.head();
+    assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")), "{}", proxy.name);
+    client
+}
+
+fn each(check: impl Fn(&Proxy)) {
+    for recipe in &RECIPES {
+        check(&recipe.start(&[]));
+    }
+}
+
+#[test]
+fn the_guide_quotes_the_files_that_are_tested() {
+    for recipe in &RECIPES {
+        let text = fs::read_to_string(Path::new(FOLDER).join(recipe.file)).expect("the recipe");
+        assert!(GUIDE.contains(&format!("```\n{text}```\n")), "{} stands differently in docs/proxies.md", recipe.file);
+    }
+}
+
+#[test]
+fn a_long_poll_is_answered_when_a_message_comes_and_so_is_the_next() {
+    each(|proxy| {
+        let mut client = proxy.client();
+        for id in 1..=3 {
+            client.send_get("/read", &[("channel", "room"), ("from_id", &id.to_string())]);
+            proxy.server.wait_for_readers("room", 1);
+            proxy.server.write("room", "howdy");
+            assert_eq!(client.response().ok().ids(), [id], "{}", proxy.name);
+        }
+        // One that nothing comes for is answered in its time.
+        let answer = client.get("/read", &[("channel", "room"), ("timeout", "2")]).ok();
+        assert_eq!(answer.ids(), [0; 0], "{}", proxy.name);
+    });
+}
+
+#[test]
+fn each_event_of_a_stream_comes_before_the_next_is_written() {
+    each(|proxy| {
+        let mut events = stream(proxy, &[("channel", "room"), ("from_id", "1")]);
+        proxy.server.wait_for_readers("room", 1);
+        for text in ["one", "two", "three"] {
+            proxy.server.write("room", text);
+            let data = events.take_until(format!("\"message\":\"{text}\"}}\n\n").as_bytes());
+            assert!(data.is_some(), "{} ends the stream", proxy.name);
+        }
+    });
+}
+
+#[test]
+fn a_websocket_talks_both_ways() {
+    each(|proxy| {
+        let mut socket = Socket::open(proxy.client(), &[("channel", "room")], &[]);
+        for text in ["one", "two"] {
+            socket.ask(&json!({"call": "write", "channel": "room", "message": text, "ref": 1}));
+            let frames = [socket.json(), socket.json()];
+            let has = |it: &serde_json::Value| it["messages"][0]["message"] == text;
+            assert!(frames.iter().any(has) && frames.iter().any(|it| it["ref"] == 1), "{}: {frames:?}", proxy.name);
+        }
+    });
+}
+
+#[test]
+fn a_client_that_closes_is_said_goodbye_to_at_once() {
+    each(|proxy| {
+        proxy.says_goodbye("a long poll", |josh| {
+            let mut client = proxy.client();
+            client.send_get("/read", &josh.and(&[("channel", "leaving-a long poll")]));
+            client
+        });
+        proxy.says_goodbye("a stream", |josh| stream(proxy, &josh.and(&[("channel", "leaving-a stream")])));
+        proxy.says_goodbye("a socket", |josh| {
+            Socket::open(proxy.client(), &josh.and(&[("channel", "leaving-a socket")]), &[])
+        });
+    });
+}
+
+#[test]
+fn limits_count_the_client_and_not_the_proxy_nor_whom_the_client_names() {
+    for recipe in &RECIPES {
+        let proxy = &recipe.start(&["--max-rate", "1"]);
+        let params = [("channel", "room"), ("message", "m")];
+        let mut one = Client::connect_from([127, 0, 0, 2], proxy.address);
+        until("the limit is reached", || {
+            // A name that the client invents helps nobody.
+            one.get_with("/write", &params, &[("X-Forwarded-For", "192.0.2.1")]).status == 429
+        });
+        let mut other = Client::connect_from([127, 0, 0, 3], proxy.address);
+        for _ in 0..5 {
+            assert_eq!(other.get("/write", &params).status, 200, "{}", proxy.name);
+        }
+    }
+}
+
+#[test]
+fn requests_share_connections_to_speak() {
+    for recipe in &RECIPES {
+        let folder = std::env::temp_dir().join(format!("speak-shares-{}-{}", std::process::id(), recipe.file));
+        let admin = format!("unix:{}", folder.display());
+        let proxy = &recipe.start(&["--admin-listen", &admin, "--log", "debug"]);
+        let mut client = proxy.client();
+        for _ in 0..20 {
+            client.get("/health", &[]).ok();
+        }
+        drop(client);
+        // One that stays although its client has gone; the other client is the one that asks.
+        let metrics = metrics_at(&folder);
+        let clients = metrics.lines().find_map(|line| line.strip_prefix("speak_clients ")).expect("a number");
+        let clients: u32 = clients.parse().expect("a number");
+        assert!((1..5).contains(&clients), "{}: {clients} connections", proxy.name);
+    }
+}
+
+fn metrics_at(socket: &Path) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("the operator's door");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+#[test]
+fn pages_elsewhere_may_call_and_nothing_is_kept_by_caches() {
+    each(|proxy| {
+        let mut client = proxy.client();
+        let origin = [("Origin", "https://example.org")];
+        let answer = client.get_with("/read", &[("channel", "room"), ("from_id", "0"), ("timeout", "0")], &origin).ok();
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "{}", proxy.name);
+        assert!(answer.header("cache-control").is_some_and(|it| it.contains("no-store")), "{answer:?}");
+        let asks = [origin[0], ("Access-Control-Request-Method", "POST")];
+        client.send(request("OPTIONS", &target("/write", &[]), &asks, None));
+        let head = client.head();
+        assert!(head.header("access-control-allow-methods").is_some(), "{}: {head:?}", proxy.name);
+    });
+}

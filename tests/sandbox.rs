@@ -1,0 +1,395 @@
+//! What the process gives up before it serves, and that it still does all that it has to.
+//!
+//! Whether there is Landlock the kernel is asked each time; where there is none, the tests are of the server that does
+//! without. Only root can become somebody else: those tests run where root runs them, and say so where they do not.
+
+mod common;
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::{self as unix, UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use common::{Server, command, run, until};
+use landlock::{LandlockStatus, RestrictSelf};
+use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, prlimit, test_kill_process};
+use speak::options::{self, Options};
+use speak::sandbox::{InForce, Landlock, Sandbox};
+
+/// Somebody of whom no file needs to know.
+const SOMEBODY: &str = "65533:65532";
+
+/// The kernel's version of Landlock, 0 where it has none, as told by the kernel itself.
+fn landlock_version() -> u32 {
+    let asked = RestrictSelf::default().no_new_privs(false).apply().expect("a question");
+    match asked.landlock {
+        LandlockStatus::Available { effective_abi, .. } => effective_abi as u32,
+        _ => 0,
+    }
+}
+
+fn is_root(test: &str) -> bool {
+    let is_root = geteuid().is_root();
+    if !is_root {
+        println!("{test}: not tried, since only root can");
+    }
+    is_root
+}
+
+/// A directory that everybody may look into, removed with the test.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("speak-sandbox-{}-{number}", std::process::id()));
+        fs::create_dir(&path).expect("a directory");
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("its rights");
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn door(&self) -> String {
+        format!("unix:{}", self.file("door").display())
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What `/proc/PID/status` says of a process.
+fn status(id: impl std::fmt::Display, name: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name} in {status}")).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The server's word on what is in force. It is its last before it serves.
+fn told(server: &Server) -> String {
+    server.get("/health", &[]).ok();
+    let find = || server.log().iter().find_map(|line| Some(line.split_once("INFO sandbox: ")?.1.to_owned()));
+    until("the sandbox is told", || find().is_some());
+    find().expect("it was told")
+}
+
+fn landlock_told() -> String {
+    match landlock_version() {
+        0 => "no Landlock here".to_owned(),
+        version => format!("Landlock ABI {version}"),
+    }
+}
+
+#[test]
+fn every_server_gives_up_capabilities_and_new_privileges() {
+    let server = Server::start();
+    let uid = geteuid().as_raw();
+    assert_eq!(told(&server), format!("user {uid}, no new privileges, {}", landlock_told()));
+    assert_eq!(status(server.id(), "NoNewPrivs"), "1");
+    // Root keeps the right to enter directories of others, or could not start its own executable again.
+    let kept = if uid == 0 { "0000000000000002" } else { "0000000000000000" };
+    for set in ["CapEff", "CapPrm"] {
+        assert_eq!(status(server.id(), set), kept, "{set}");
+    }
+    for set in ["CapInh", "CapAmb"] {
+        assert_eq!(status(server.id(), set), "0000000000000000", "{set}");
+    }
+    assert_eq!(status(server.id(), "Seccomp"), status("self", "Seccomp"));
+    let warnings = server.log().iter().filter(|line| line.contains("WARN") && line.contains("--user")).count();
+    assert_eq!(warnings, usize::from(uid == 0), "{:?}", server.log());
+}
+
+#[test]
+fn without_the_sandbox_everything_is_as_it_was() {
+    let server = Server::with(&["--no-sandbox"]);
+    assert_eq!(told(&server), format!("user {}, not confined (--no-sandbox)", geteuid().as_raw()));
+    for fact in ["NoNewPrivs", "CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb", "Seccomp", "Uid", "Gid", "Groups"] {
+        assert_eq!(status(server.id(), fact), status("self", fact), "{fact}");
+    }
+}
+
+#[track_caller]
+fn is_somebody(server: &Server, uid: &str, gid: &str, groups: &str) {
+    told(server);
+    assert_eq!(status(server.id(), "Uid"), [uid; 4].join(" "));
+    assert_eq!(status(server.id(), "Gid"), [gid; 4].join(" "));
+    assert_eq!(status(server.id(), "Groups"), groups);
+    for set in ["CapEff", "CapPrm", "CapInh", "CapAmb", "CapBnd"] {
+        assert_eq!(status(server.id(), set), "0000000000000000", "{set}");
+    }
+}
+
+#[test]
+fn root_becomes_the_user_for_good() {
+    if !is_root("root_becomes_the_user_for_good") {
+        return;
+    }
+    let server = Server::with(&["--user", SOMEBODY]);
+    is_somebody(&server, "65533", "65532", "65532");
+    assert_eq!(told(&server), format!("user {SOMEBODY}, no new privileges, {}", landlock_told()));
+    assert!(!server.log().iter().any(|line| line.contains("WARN")), "{:?}", server.log());
+    is_somebody(&Server::with(&["--user", SOMEBODY, "--no-sandbox"]), "65533", "65532", "65532");
+
+    let id = |flag: &str| {
+        let told = Command::new("id").args([flag, "nobody"]).output().expect("id, of every system");
+        String::from_utf8(told.stdout).expect("text").trim().to_owned()
+    };
+    is_somebody(&Server::with(&["--user", "nobody"]), &id("-u"), &id("-g"), &id("-G"));
+}
+
+#[test]
+fn who_is_not_to_be_become_stops_the_start() {
+    let mut cases = vec![("nobody-knows-whom", "no such user"), ("65533", "65533:GID"), ("0:0", "root")];
+    if !geteuid().is_root() {
+        cases.push((SOMEBODY, "only root"));
+    }
+    for (user, reason) in cases {
+        let directory = Directory::new();
+        let mut command = command();
+        command.args(["--listen", &directory.door(), "--user", user]);
+        let finished = run(command);
+        let shown = format!("{user}: {finished:?}");
+        assert_eq!(finished.code, Some(1), "{shown}");
+        assert_eq!(finished.stderr.matches('\n').count(), 1, "{shown}");
+        assert!(finished.stderr.contains("--user") && finished.stderr.contains(reason), "{shown}");
+    }
+}
+
+#[test]
+fn who_is_the_user_already_is_served_and_nobody_else() {
+    let directory = Directory::new();
+    let mut others = command();
+    let mut own = command();
+    let mut me = format!("{}:{}", geteuid().as_raw(), rustix::process::getegid().as_raw());
+    if geteuid().is_root() {
+        // Somebody may not reach where the tests are built.
+        let binary = directory.file("speak");
+        fs::copy(own.get_program(), &binary).expect("a copy");
+        for command in [&mut own, &mut others] {
+            *command = Command::new(&binary);
+            command.uid(65533).gid(65532);
+        }
+        SOMEBODY.clone_into(&mut me);
+    }
+    own.args(["--listen", "127.0.0.1:0", "--user", &me]);
+    let server = Server::spawn(own, 1);
+    assert!(told(&server).contains("no new privileges"), "{:?}", server.log());
+
+    others.args(["--listen", "127.0.0.1:0", "--user", "65531:65532"]);
+    let finished = run(others);
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("only root"), "{finished:?}");
+}
+
+#[test]
+fn the_socket_goes_to_the_user_and_with_the_server() {
+    let directory = Directory::new();
+    let mut options = vec![];
+    let mut uid = geteuid().as_raw();
+    if geteuid().is_root() {
+        uid = 65533;
+        chown(&directory.0, Some(uid), None).expect("root's right");
+        options = vec!["--user", SOMEBODY];
+    }
+    let mut server = Server::on(&["127.0.0.1:0", &directory.door()], &options);
+    told(&server);
+    assert_eq!(fs::symlink_metadata(directory.file("door")).expect("a socket").uid(), uid);
+    let _client = UnixStream::connect(directory.file("door")).expect("a door");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(!directory.file("door").exists());
+    assert!(server.log().iter().all(|line| !line.contains("WARN") || line.contains("as root")), "{:?}", server.log());
+}
+
+#[test]
+fn out_of_descriptors_it_sheds_one_after_the_other() {
+    let server = Server::start();
+    told(&server);
+    let mut client = server.client();
+    client.get("/health", &[]).ok();
+    // As many as are open now, or one more, if somebody is just leaving.
+    let pid = Pid::from_raw(i32::try_from(server.id()).expect("an id"));
+    let open = fs::read_dir(format!("/proc/{}/fd", server.id())).expect("its descriptors").count() as u64;
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(open), maximum: Some(open) }).expect("a lower limit");
+    // Each takes the spare one's place, which has to be opened again for the next.
+    let mut others = Vec::new();
+    until("three are shed", || {
+        others.push(server.client());
+        others.iter().filter(|other| other.has_something()).count() >= 3
+    });
+    until("it is told", || server.log().iter().any(|line| line.contains("limit on open files")));
+    client.get("/health", &[]).ok();
+}
+
+/// What stands outside of the sandbox, made before it is entered.
+struct Outside {
+    directory: Directory,
+    tcp: SocketAddr,
+    _tcp: TcpListener,
+    abstract_name: unix::SocketAddr,
+    _abstract: UnixListener,
+    sleeper: Child,
+}
+
+impl Outside {
+    fn new() -> Self {
+        let directory = Directory::new();
+        fs::write(directory.file("kept"), "precious").expect("a file");
+        let name = directory.file("abstract");
+        let abstract_name = unix::SocketAddr::from_abstract_name(name.as_os_str().as_encoded_bytes()).expect("a name");
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let sleeper = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().expect("sleep, of every system");
+        Self {
+            tcp: tcp.local_addr().expect("its address"),
+            _tcp: tcp,
+            _abstract: UnixListener::bind_addr(&abstract_name).expect("an abstract socket"),
+            abstract_name,
+            sleeper,
+            directory,
+        }
+    }
+
+    fn options(&self, more: &[&str]) -> Options {
+        let door = self.directory.door();
+        let arguments = ["--listen", &door].into_iter().chain(more.iter().copied()).map(Into::into);
+        match options::parse(arguments, |_| None) {
+            Ok(options::Command::Run(options)) => *options,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        let _ = self.sleeper.kill();
+        let _ = self.sleeper.wait();
+    }
+}
+
+/// Enters the sandbox in a thread, which is all that Landlock and `no_new_privs` are about, and does something there.
+#[track_caller]
+fn inside<T: Send>(options: &Options, ports: &[u16], act: impl FnOnce(InForce) -> T + Send) -> T {
+    let sandbox = Sandbox::plan(options).expect("a plan");
+    let enter = move || act(sandbox.enter(ports).expect("a sandbox"));
+    thread::scope(|scope| scope.spawn(enter).join()).expect("no panic in the sandbox")
+}
+
+/// What nobody needs to do who serves, and from which version on Landlock bars it.
+type Attempt = (&'static str, u32, fn(&Outside) -> io::Result<()>);
+
+const ATTEMPTS: [Attempt; 11] = [
+    ("read a file", 1, |_| fs::read("/etc/passwd").map(drop)),
+    ("list a directory", 1, |outside| fs::read_dir(&outside.directory.0).map(drop)),
+    ("read what is beside a socket", 1, |outside| fs::read(outside.directory.file("kept")).map(drop)),
+    ("write a file", 1, |outside| fs::write(outside.directory.file("new"), "")),
+    ("make a directory", 1, |outside| fs::create_dir(outside.directory.file("newer"))),
+    ("make a socket", 1, |outside| UnixListener::bind(outside.directory.file("socket")).map(drop)),
+    ("execute another program", 1, |_| Command::new("/bin/true").status().map(drop)),
+    ("connect to a port", 4, |outside| TcpStream::connect(outside.tcp).map(drop)),
+    ("bind another port", 4, |_| TcpListener::bind("127.0.0.1:0").map(drop)),
+    ("signal another process", 6, |outside| Ok(test_kill_process(Pid::from_child(&outside.sleeper))?)),
+    ("connect to an abstract socket", 6, |outside| UnixStream::connect_addr(&outside.abstract_name).map(drop)),
+];
+
+#[test]
+fn what_a_server_does_not_need_is_denied_as_far_as_the_kernel_can() {
+    let version = landlock_version();
+    println!("this kernel has version {version} of Landlock");
+    // First without: that each attempt can succeed is what makes its failure mean something.
+    for (options, version) in [(&["--no-sandbox"][..], 0), (&[], version)] {
+        let outside = Outside::new();
+        let options = outside.options(options);
+        let outcomes = inside(&options, &[], |in_force| {
+            let expected = (version > 0).then_some(Landlock::Version(version));
+            assert_eq!(in_force.landlock, expected.or(options.sandbox.then_some(Landlock::Absent)));
+            assert_eq!(in_force.no_new_privs, options.sandbox);
+            ATTEMPTS.map(|(_, _, attempt)| attempt(&outside))
+        });
+        for ((what, since, _), outcome) in ATTEMPTS.into_iter().zip(outcomes) {
+            let is_barred = matches!(&outcome, Err(error) if error.kind() == io::ErrorKind::PermissionDenied);
+            let is_as_expected = if version >= since { is_barred } else { outcome.is_ok() };
+            assert!(is_as_expected, "{what}, with version {version}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_server_needs_is_allowed() {
+    let outside = Outside::new();
+    let bound = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = bound.local_addr().expect("its address");
+    let again = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
+    let socket = outside.directory.file("door");
+    drop(UnixListener::bind(&socket).expect("a socket"));
+    let own = std::env::current_exe().expect("the path of this test");
+    let _client = TcpStream::connect(address).expect("a client");
+    inside(&outside.options(&[]), &[address.port(), again.port()], |_| {
+        bound.accept().expect("to take in who comes");
+        for path in ["/proc/self/stat", "/proc/self/limits", "/proc/self/status"] {
+            assert!(!fs::read(path).expect("to look at itself").is_empty(), "{path}");
+        }
+        assert!(fs::read_dir("/proc/self/fd").expect("its descriptors").count() > 0);
+        File::open("/dev/null").expect("a spare descriptor");
+        TcpListener::bind(again).expect("to bind a port that it was told to listen on");
+        fs::remove_file(&socket).expect("to remove its socket");
+        let next = Command::new(&own).arg("--list").output().expect("to start its own executable, as an upgrade does");
+        assert!(next.status.success(), "{next:?}");
+    });
+}
+
+/// Runs the server where one system call fails.
+fn where_it_fails(call: &str, error: &str) -> Server {
+    let own = command();
+    let mut strace = Command::new("strace");
+    // With -D the process that is started is the server, and strace one beside it.
+    strace.args(["-D", "-qq", "-o", "/dev/null", "-e", &format!("inject={call}:error={error}")]);
+    strace.arg(own.get_program()).args(["--listen", "127.0.0.1:0"]);
+    Server::spawn(strace, 1)
+}
+
+#[test]
+fn where_there_is_no_landlock_it_serves_all_the_same() {
+    // A kernel without, one that has it switched off, and a container that forbids it.
+    for error in ["ENOSYS", "EOPNOTSUPP", "EPERM"] {
+        let server = where_it_fails("landlock_create_ruleset", error);
+        assert!(told(&server).ends_with("no new privileges, no Landlock here"), "{error}: {:?}", server.log());
+    }
+    if landlock_version() > 0 {
+        let server = where_it_fails("landlock_restrict_self", "EPERM");
+        assert!(told(&server).ends_with("no new privileges, no Landlock"), "{:?}", server.log());
+        assert!(server.log().iter().any(|line| line.contains("WARN Landlock is not in force")), "{:?}", server.log());
+    }
+}
+
+#[test]
+fn a_row_of_upgrades_is_served_also_beyond_the_kernels_layers() {
+    let outside = Outside::new();
+    let options = outside.options(&[]);
+    let reports = inside(&options, &[], |first| {
+        let next = |_| Sandbox::plan(&options).expect("a plan").enter(&[]).expect("a sandbox").landlock;
+        let mut reports = vec![first.landlock];
+        reports.extend((0..20).map(next));
+        assert!(landlock_version() == 0 || fs::read("/etc/passwd").is_err(), "the first layers hold");
+        reports
+    });
+    match landlock_version() {
+        0 => assert!(reports.iter().all(|report| *report == Some(Landlock::Absent))),
+        version => {
+            assert_eq!(reports[..16], [Some(Landlock::Version(version)); 16]);
+            assert_eq!(reports[16..], [Some(Landlock::Refused); 5]);
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! What SECURITY.md promises and no other test shows. The last test holds that page against the sources.
+
+mod common;
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::Path;
+
+use common::{Client, Response, Server, request, target};
+
+const LISTED: &str = "https://a.example";
+const FOREIGN: &str = "https://evil.example";
+
+/// A server that only lets pages from one place add messages.
+fn listed() -> Server {
+    Server::with(&["--allow-origin", LISTED])
+}
+
+/// The calls, with what makes each of them succeed.
+const CALLS: [(&str, &common::Params); 7] = [
+    ("/write", &[("channel", "c"), ("message", "m")]),
+    ("/read", &[("channel", "c"), ("timeout", "0")]),
+    ("/introduce", &[("channel", "c"), ("message", "m")]),
+    ("/goodbye", &[("connection", "1"), ("auth", "x")]),
+    ("/members", &[("channel", "c")]),
+    ("/create", &[]),
+    ("/health", &[]),
+];
+
+const FILES: [&str; 6] = ["/", "/demo.js", "/demo.css", "/speak.js", "/speak.mjs", "/speak.d.ts"];
+
+// --- Secrets ---
+
+/// Pearson's chi-squared of so many characters against 62 that are equally likely: 61 on average, and above 200 once in
+/// 10^16 times. A remainder of a whole byte, the usual mistake, has above 300 with 50,000 characters.
+fn chi_squared(characters: impl Iterator<Item = u8>) -> f64 {
+    let mut counts = HashMap::new();
+    let mut total = 0_u32;
+    for character in characters {
+        assert!(character.is_ascii_alphanumeric(), "{character}");
+        *counts.entry(character).or_insert(0_u32) += 1;
+        total += 1;
+    }
+    let expected = f64::from(total) / 62.0;
+    let of_those_that_came = counts.values().map(|count| (f64::from(*count) - expected).powi(2) / expected);
+    let missing = 62 - u32::try_from(counts.len()).expect("62 at most");
+    of_those_that_came.sum::<f64>() + f64::from(missing) * expected
+}
+
+/// What `count` requests, sent in one go, bring under this key.
+fn secrets(server: &Server, path: &str, params: &common::Params, key: &str, count: usize) -> Vec<String> {
+    let mut client = server.client();
+    let mut secrets = Vec::new();
+    while secrets.len() < count {
+        client.send(request("GET", &target(path, params), &[], None).repeat(100));
+        secrets.extend((0..100).map(|_| client.response().ok().json()[key].as_str().expect("a secret").to_owned()));
+    }
+    secrets
+}
+
+#[test]
+fn secrets_are_as_random_as_they_are_long() {
+    let server = Server::start();
+    let halves = secrets(&server, "/create", &[], "read", 3_000);
+    let halves: Vec<_> = halves.iter().map(|name| name.strip_prefix("~r").expect("a half that is read")).collect();
+    let codes = secrets(&server, "/introduce", &[("channel", "c"), ("message", "m")], "auth", 3_000);
+    for secrets in [halves, codes.iter().map(String::as_str).collect()] {
+        assert!(secrets.iter().all(|secret| secret.len() == 22));
+        assert_eq!(secrets.iter().collect::<HashSet<_>>().len(), secrets.len(), "one came twice");
+        let all = chi_squared(secrets.iter().flat_map(|secret| secret.bytes()));
+        assert!(all < 200.0, "{all}");
+        for place in 0..22 {
+            let here = chi_squared(secrets.iter().map(|secret| secret.as_bytes()[place]));
+            assert!(here < 200.0, "{here} at place {place}");
+        }
+    }
+}
+
+#[test]
+fn a_test_of_chance_finds_what_is_not() {
+    let alphabet: Vec<u8> = (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9').collect();
+    let of_bytes = |bytes: u32| (0..50_000).map(move |number| number % bytes);
+    let fair = chi_squared(of_bytes(248).map(|byte| alphabet[byte as usize % 62]));
+    let biased = chi_squared(of_bytes(256).map(|byte| alphabet[byte as usize % 62]));
+    assert!(fair < 1.0 && biased > 300.0, "{fair} {biased}");
+}
+
+#[test]
+fn a_wrong_code_is_refused_however_much_of_it_is_right() {
+    let server = Server::start();
+    let me = server.introduce("c", "Josh");
+    let mut client = server.client();
+    let mut wrong: Vec<String> = Vec::new();
+    for place in 0..22 {
+        let other = if &me.auth[place..=place] == "A" { "B" } else { "A" };
+        wrong.push([&me.auth[..place], other, &me.auth[place + 1..]].concat());
+        wrong.push([&me.auth[..place], &"-".repeat(22 - place)].concat());
+        wrong.push(me.auth[..place].to_owned());
+    }
+    wrong.extend([format!("{}A", me.auth), format!("{}\0", me.auth), format!(" {}", me.auth), "é".repeat(11)]);
+    for auth in wrong {
+        let params = [("channel", "c"), ("message", "m"), ("connection", &*me.connection), ("auth", &auth)];
+        for path in ["/write", "/read", "/introduce", "/goodbye"] {
+            client.get(path, &params).fails_with(403, "bad_auth");
+        }
+    }
+    assert_eq!(server.read("c", "1").texts(), ["Josh"]);
+    client.get("/write", &me.and(&[("channel", "c"), ("message", "howdy")])).ok();
+}
+
+// --- Answers ---
+
+/// Every way to be answered: each call well and badly, each file, and what is no request at all.
+fn all_answers(server: &Server, headers: &[(&str, &str)]) -> Vec<(String, Response)> {
+    let mut answers = Vec::new();
+    let mut ask = |method: &str, path: &str| {
+        let mut client = server.client();
+        client.send(request(method, path, headers, None));
+        let answer = if method == "HEAD" { client.head() } else { client.response() };
+        answers.push((format!("{method} {path}"), answer));
+    };
+    for (path, params) in CALLS {
+        let well = target(path, params);
+        let separator = if params.is_empty() { "?" } else { "&" };
+        let variants =
+            ["", "callback=f", "callback=f()", "channel=%ff", "channel=c&channel=c", "timeout=-1", "from_id=x"];
+        for variant in variants {
+            ask("GET", &format!("{well}{separator}{variant}"));
+        }
+        for method in ["POST", "OPTIONS", "HEAD", "PUT", "TRACE", "get"] {
+            ask(method, &well);
+        }
+    }
+    for path in FILES.iter().chain(&["/image-test", "/nothing", "/read/", "/favicon.ico"]) {
+        for method in ["GET", "HEAD", "POST", "OPTIONS"] {
+            ask(method, path);
+        }
+    }
+    let long = "x".repeat(20_000);
+    let malformed = [
+        "nonsense\r\n\r\n".to_owned(),
+        "GET /health HTTP/1.1\r\n\r\n".to_owned(),
+        "GET /health HTTP/2.0\r\nHost: x\r\n\r\n".to_owned(),
+        format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: x\r\nX: {long}\r\n\r\n"),
+        "POST /write HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n".to_owned(),
+        "POST /write HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n".to_owned(),
+    ];
+    for bytes in malformed {
+        answers.push((bytes.chars().take(40).collect(), server.client().call(bytes)));
+    }
+    answers
+}
+
+/// Whether the path, with its method in front, is a file that answers as one.
+fn is_file(what: &str, answer: &Response) -> bool {
+    FILES.iter().any(|file| what.split(' ').nth(1) == Some(file)) && answer.status == 200
+}
+
+#[test]
+fn every_answer_says_what_it_is_and_is_not_to_be_taken_for_anything_else() {
+    let server = Server::start();
+    for (what, answer) in all_answers(&server, &[]) {
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{what}");
+        let expected = match what.as_str() {
+            _ if answer.status == 204 => None,
+            _ if is_file(&what, &answer) => continue, // tests/files.rs
+            "GET /image-test" | "HEAD /image-test" => Some("image/gif"),
+            _ if what.ends_with("callback=f") => Some("text/javascript; charset=utf-8"),
+            _ => Some("application/json"),
+        };
+        assert_eq!(answer.header("content-type"), expected, "{what}");
+    }
+}
+
+#[test]
+fn no_cache_keeps_the_answer_of_a_call() {
+    for server in [Server::start(), listed()] {
+        for (what, answer) in all_answers(&server, &[("Origin", LISTED)]) {
+            if !is_file(&what, &answer) {
+                assert_eq!(answer.header("cache-control"), Some("no-store"), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_page_may_read_never_depends_on_cookies() {
+    for (server, allowed) in [(Server::start(), Some("*")), (listed(), Some(LISTED)), (listed(), None)] {
+        let origin = if allowed.is_none() { FOREIGN } else { LISTED };
+        for (what, answer) in all_answers(&server, &[("Origin", origin), ("Cookie", "a=b")]) {
+            assert_eq!(answer.header("access-control-allow-credentials"), None, "{what}");
+            assert_eq!(answer.header("set-cookie"), None, "{what}");
+            let is_of_no_page = answer.says_close();
+            if !is_of_no_page {
+                assert_eq!(answer.header("access-control-allow-origin"), allowed, "{what}");
+            }
+            let varies = answer.headers.iter().any(|(name, value)| name == "Vary" && value == "Origin");
+            assert_eq!(varies, allowed != Some("*"), "{what}");
+        }
+    }
+}
+
+/// Header fields that ask some servers or frameworks for another host, path, method or address.
+const MISLEADING: [&str; 14] = [
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Forwarded-For",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-Scheme",
+    "X-Original-URL",
+    "X-Rewrite-URL",
+    "X-HTTP-Method-Override",
+    "X-Host",
+    "Forwarded",
+    "Referer",
+    "User-Agent",
+    "Accept-Language",
+    "X-Real-IP",
+];
+
+#[test]
+fn no_header_field_finds_its_way_into_an_answer() {
+    let server = Server::with(&["--trust-proxy", "127.0.0.1"]);
+    let plain = all_answers(&server, &[]);
+    let hostile: Vec<_> = MISLEADING.iter().map(|name| (*name, "/write?evil.example")).collect();
+    let hostile = [&hostile[..], &[("Origin", "https://evil.example"), ("Cookie", "evil=1")]].concat();
+    for ((what, plain), (_, answer)) in plain.iter().zip(all_answers(&server, &hostile)) {
+        let shown = format!("{:?}{}", answer.headers, String::from_utf8_lossy(&answer.body));
+        assert!(!shown.contains("evil"), "{what}: {shown}");
+        assert_eq!(answer.status, plain.status, "{what}");
+        let names = |answer: &Response| answer.headers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&answer), names(plain), "{what}");
+        if is_file(what, plain) {
+            assert_eq!(answer.body, plain.body, "{what}");
+        }
+    }
+}
+
+#[test]
+fn no_parameter_finds_its_way_into_a_head() {
+    const FIELDS: [&str; 15] = [
+        "Content-Type",
+        "Content-Length",
+        "Cache-Control",
+        "X-Content-Type-Options",
+        "Access-Control-Allow-Origin",
+        "Vary",
+        "Date",
+        "Connection",
+        "Allow",
+        "Retry-After",
+        "X-Accel-Buffering",
+        "Upgrade",
+        "Sec-WebSocket-Accept",
+        "Sec-WebSocket-Version",
+        "Content-Security-Policy",
+    ];
+    let names = ["channel", "message", "connection", "auth", "from_id", "timeout", "epoch", "callback", "_"];
+    let splits =
+        ["a\r\nX-Evil: 1", "a\nX-Evil: 1", "a\rX-Evil: 1", "a\u{85}X-Evil: 1", "嘊嘍X-Evil: 1", "X-Evil\r\n\r\n"];
+    let streams: [&[(&str, &str)]; 3] = [
+        &[],
+        &[("Accept", "text/event-stream"), ("Last-Event-ID", "X-Evil:1")],
+        &[
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("Sec-WebSocket-Protocol", "X-Evil"),
+        ],
+    ];
+    let server = Server::start();
+    for (path, params) in CALLS {
+        for (name, value) in names.iter().flat_map(|name| splits.map(|value| (*name, value))) {
+            let mut params: Vec<_> = params.iter().filter(|(known, _)| *known != name).copied().collect();
+            params.push((name, value));
+            for headers in streams.iter().take(if path == "/read" { 3 } else { 1 }) {
+                let mut client = Client::connect(server.address());
+                client.send(request("GET", &target(path, &params), headers, None));
+                let head = client.head();
+                for (field, value) in &head.headers {
+                    assert!(FIELDS.contains(&field.as_str()) && !value.contains("Evil"), "{path} {name}: {head:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_script_is_no_beginning_of_another_file() {
+    let server = Server::start();
+    let mut client = server.client();
+    // Letters and digits alone, as a Flash file can be written ("Rosetta Flash"), and other files whose first bytes are
+    // a name. Behind them as much as a callback may have.
+    for magic in ["CWS", "FWS", "ZWS", "GIF89a", "PK", "BM", "MZ", "ID3", "OggS", "wOFF", "RIFF", "II", "MM", "BZh9"] {
+        let name = format!("{magic}{}", "hC0".repeat(50)).chars().take(128).collect::<String>();
+        for name in [magic, &name] {
+            let answer = client.get("/health", &[("callback", name)]).ok();
+            assert!(answer.text().starts_with(&format!("/**/{name}(")), "{name}");
+            assert_eq!(answer.header("content-type"), Some("text/javascript; charset=utf-8"));
+            assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        }
+        client.get("/health", &[("callback", &format!("{name}X"))]).fails_with(400, "bad_callback");
+    }
+    for name in ["%PDF-1", "%!PS", "<svg", "<html>", "<?xml", "{\\rtf", "#!/bin/sh", "\u{feff}a", "+ADw-", "'a'", "`a`"]
+    {
+        client.get("/health", &[("callback", name)]).fails_with(400, "bad_callback");
+    }
+}
+
+#[test]
+fn a_path_has_one_spelling() {
+    let server = Server::start();
+    let mut client = server.client();
+    let spellings = [
+        "/%72ead",
+        "//read",
+        "/read/",
+        "/./read",
+        "/x/../read",
+        "/READ",
+        "/read;x",
+        "/read%00",
+        "/read%3f",
+        "/read.js",
+    ];
+    for path in spellings {
+        client.call(request("GET", &format!("{path}?channel=c&timeout=0"), &[], None)).fails_with(404, "not_found");
+    }
+}
+
+// --- Pages of others ---
+
+#[test]
+fn a_form_of_a_foreign_page_adds_nothing_where_pages_are_listed() {
+    let server = listed();
+    let mut client = server.client();
+    // What a form or a beacon can send without being asked first.
+    let bodies = [
+        ("application/x-www-form-urlencoded", "channel=c&message=m"),
+        ("text/plain", "m"),
+        (
+            "multipart/form-data; boundary=b",
+            "--b\r\nContent-Disposition: form-data; name=\"message\"\r\n\r\nm\r\n--b--",
+        ),
+    ];
+    let pages: [&[(&str, &str)]; 4] = [
+        &[("Origin", FOREIGN)],
+        &[("Origin", "null")],
+        &[("Sec-Fetch-Site", "cross-site")],
+        &[("Origin", FOREIGN), ("Sec-Fetch-Site", "same-origin")],
+    ];
+    for path in ["/write", "/introduce"] {
+        for (content_type, body) in bodies {
+            for page in pages {
+                let headers = [page, &[("Content-Type", content_type)]].concat();
+                let path = if content_type.starts_with("app") { path.to_owned() } else { format!("{path}?channel=c") };
+                let answer = client.call(request("POST", &path, &headers, Some(body.as_bytes())));
+                answer.fails_with(403, "bad_origin");
+                assert_eq!(answer.header("access-control-allow-origin"), None);
+            }
+        }
+    }
+    assert_eq!(server.read("c", "1").next_id(), 1);
+}
+
+// --- Sources ---
+
+fn source(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn sources_in(folder: &Path, sources: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).expect("a folder of the sources") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources_in(&path, sources);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources.push(fs::read_to_string(&path).expect("a source"));
+        }
+    }
+}
+
+#[test]
+fn no_table_has_a_hash_that_strangers_could_know() {
+    let mut sources = Vec::new();
+    sources_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut sources);
+    assert!(sources.iter().filter(|source| source.contains("HashMap<")).count() >= 2, "these are not the sources");
+    // `std`'s own draws its key anew for each table.
+    for source in &sources {
+        for other in ["with_hasher", "with_capacity_and_hasher", "BuildHasherDefault", "DefaultHasher", "hashbrown"] {
+            assert!(!source.contains(other), "{other}");
+        }
+    }
+    assert!(
+        !source("Cargo.lock").lines().any(|line| ["fxhash", "rustc-hash", "ahash", "fnv"]
+            .iter()
+            .any(|name| line == format!("name = \"{name}\"")))
+    );
+}
+
+/// Each promise names its tests, as `FILE: NAME`; every one of them is there, and is a test.
+#[test]
+fn security_md_names_tests_that_exist() {
+    let page = source("SECURITY.md");
+    let (_, promises) = page.split_once("\n## What Speak promises\n").expect("the promises");
+    let (promises, _) = promises.split_once("\n## ").expect("what comes behind them");
+    let mut named = 0;
+    for promise in promises.split("\n- ").skip(1) {
+        let promise = promise.split("\n\n").next().unwrap_or_default();
+        let tests = promise.split('`').skip(1).step_by(2).filter_map(|code| code.split_once(": "));
+        let tests: Vec<_> = tests.filter(|(file, _)| file.ends_with("rs") || file.ends_with("mjs")).collect();
+        assert!(!tests.is_empty(), "this names no test: {promise}");
+        for (file, name) in tests {
+            let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
+            let source = source(file);
+            let is_there = if file.ends_with("rs") {
+                // An attribute may stand in between.
+                let before = source.split(&format!("fn {name}(")).next().filter(|before| *before != source);
+                before.is_some_and(|before| before.lines().rev().take(4).any(|line| line.trim() == "#[test]"))
+            } else {
+                source.contains(&format!("test(\"{name}\""))
+            };
+            assert!(is_there, "{file} has no test {name}");
+            named += 1;
+        }
+    }
+    assert!(named > 40, "{named}");
+}

@@ -1,0 +1,480 @@
+//! Speak as a service of systemd: what it says to it, the sockets that it takes from it, and the unit.
+//!
+//! systemd itself needs a machine of its own; here a socket hears what it would be told, with the rules by which it listens.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{EventStream, GUARD, Server, Socket, command, run, until};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
+use rustix::process::Signal;
+use rustix::time::{ClockId, clock_gettime};
+
+const SERVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/speak.service");
+const SOCKETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/sockets");
+
+/// A folder of the test's own, gone when it ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("speak-service-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).expect("a folder");
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Nothing depends on it.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Hears what systemd would, with `NotifyAccess=main`: from the main process alone.
+struct Systemd {
+    socket: UnixDatagram,
+    main: u32,
+}
+
+impl Systemd {
+    fn at(address: &UnixAddr) -> Self {
+        let socket = UnixDatagram::bind_addr(address).expect("a socket");
+        sockopt::set_socket_passcred(&socket, true).expect("the senders' numbers");
+        socket.set_read_timeout(Some(GUARD)).expect("a time-out of reads");
+        Self { socket, main: 0 }
+    }
+
+    /// At a file of this folder, with a server that was told of it.
+    fn with_server(folder: &Folder, mut command: Command) -> (Self, Server) {
+        let path = folder.file("notify");
+        let mut systemd = Self::at(&UnixAddr::from_pathname(&path).expect("a path"));
+        command.env("NOTIFY_SOCKET", &path);
+        let server = Server::spawn(command, 1);
+        systemd.main = server.id();
+        assert_eq!(systemd.hears(), "READY=1\nSTATUS=serving");
+        (systemd, server)
+    }
+
+    /// The next message.
+    #[track_caller]
+    fn hears(&self) -> String {
+        let mut bytes = [0; 4096];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let came = recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::empty());
+        let length = came.expect("a message").bytes;
+        let text = String::from_utf8(bytes[..length].to_vec()).expect("text");
+        let sender = control.drain().find_map(|it| match it {
+            RecvAncillaryMessage::ScmCredentials(who) => Some(who.pid.as_raw_nonzero().get().unsigned_abs()),
+            _ => None,
+        });
+        assert_eq!(sender, Some(self.main), "{text:?} is not from the main process");
+        text
+    }
+
+    /// Whether there is a message that nobody heard yet.
+    fn has_more(&self) -> bool {
+        self.socket.set_nonblocking(true).expect("a socket that does not block");
+        let more = self.socket.recv(&mut [0; 8]).is_ok();
+        self.socket.set_nonblocking(false).expect("a socket that blocks");
+        more
+    }
+
+    /// The next message says that another process is to take over, and when.
+    #[track_caller]
+    fn hears_of_reloading(&self, after_usec: i64) {
+        let text = self.hears();
+        let rest = text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap_or_else(|| panic!("{text:?}"));
+        let (usec, _) = rest.split_once('\n').expect("a status");
+        let usec: i64 = usec.parse().expect("a number");
+        assert!((after_usec..=monotonic_usec()).contains(&usec), "{usec}");
+    }
+}
+
+fn monotonic_usec() -> i64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec * 1_000_000 + now.tv_nsec / 1_000
+}
+
+fn speak() -> Command {
+    let mut command = command();
+    command.args(["--listen", "127.0.0.1:0"]);
+    command
+}
+
+#[test]
+fn it_says_that_it_is_ready_once_it_serves_and_that_it_stops() {
+    let folder = Folder::new("ready");
+    let (systemd, mut server) = Systemd::with_server(&folder, speak());
+    server.get("/health", &[]).ok();
+    server.signal(Signal::TERM);
+    assert_eq!(systemd.hears(), "STOPPING=1\nSTATUS=stopping");
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(!systemd.has_more());
+}
+
+#[test]
+fn a_supervisor_may_listen_at_an_address_without_a_file() {
+    let name = format!("speak-service-{}", std::process::id());
+    let mut systemd = Systemd::at(&UnixAddr::from_abstract_name(&name).expect("a name"));
+    let mut command = speak();
+    command.env("NOTIFY_SOCKET", format!("@{name}"));
+    let mut server = Server::spawn(command, 1);
+    systemd.main = server.id();
+    assert_eq!(systemd.hears(), "READY=1\nSTATUS=serving");
+    // The way there is barred by now, but the socket is connected.
+    server.signal(Signal::TERM);
+    assert_eq!(systemd.hears(), "STOPPING=1\nSTATUS=stopping");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn an_upgrade_names_the_new_main_process_before_the_old_one_ends() {
+    let folder = Folder::new("upgrade");
+    let (mut systemd, mut server) = Systemd::with_server(&folder, speak());
+    server.write("room", "before");
+    for _ in 0..2 {
+        let (old, before) = (server.id(), monotonic_usec());
+        server.upgrade();
+        systemd.hears_of_reloading(before);
+        let text = format!("MAINPID={}\nREADY=1\nSTATUS=took over from process {old}", server.id());
+        assert_eq!(systemd.hears(), text);
+        systemd.main = server.id();
+    }
+    assert_eq!(server.read("room", "0").ids(), [1]);
+    server.signal(Signal::TERM);
+    assert_eq!(systemd.hears(), "STOPPING=1\nSTATUS=stopping");
+    assert!(!systemd.has_more());
+}
+
+#[test]
+fn an_upgrade_that_fails_leaves_the_main_process_as_it_is_and_ready() {
+    let folder = Folder::new("fails");
+    let program = folder.file("speak");
+    symlink(command().get_program(), &program).expect("a link");
+    let mut start = Command::new(&program);
+    start.args(["--listen", "127.0.0.1:0"]);
+    let (systemd, server) = Systemd::with_server(&folder, start);
+    fs::remove_file(&program).expect("the link");
+    // First there is nothing to start, then something that ends at once.
+    for _ in 0..2 {
+        let before = monotonic_usec();
+        server.signal(Signal::USR2);
+        systemd.hears_of_reloading(before);
+        let text = systemd.hears();
+        assert!(text.starts_with("READY=1\nSTATUS=the new process could not take over"), "{text:?}");
+        server.get("/health", &[]).ok();
+        let _ = symlink("/bin/false", &program);
+    }
+    assert!(!systemd.has_more());
+}
+
+#[test]
+fn the_loop_says_that_it_turns_also_with_nothing_to_do_and_after_an_upgrade() {
+    let folder = Folder::new("watchdog");
+    let mut command = speak();
+    command.env("WATCHDOG_USEC", "100000");
+    let (mut systemd, mut server) = Systemd::with_server(&folder, command);
+    for _ in 0..3 {
+        assert_eq!(systemd.hears(), "WATCHDOG=1");
+    }
+    server.upgrade();
+    let text = std::iter::repeat_with(|| systemd.hears()).find(|text| text.starts_with("MAINPID="));
+    assert!(text.expect("an endless line").contains("\nREADY=1\n"));
+    systemd.main = server.id();
+    for _ in 0..3 {
+        assert_eq!(systemd.hears(), "WATCHDOG=1");
+    }
+}
+
+#[test]
+fn a_watchdog_for_another_process_is_left_alone() {
+    let folder = Folder::new("other");
+    let mut command = speak();
+    command.env("WATCHDOG_USEC", "2000").env("WATCHDOG_PID", "1");
+    let (systemd, mut server) = Systemd::with_server(&folder, command);
+    for _ in 0..20 {
+        server.write("room", "a turn of the loop");
+    }
+    server.signal(Signal::TERM);
+    assert_eq!(systemd.hears(), "STOPPING=1\nSTATUS=stopping");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_supervisor_that_cannot_be_reached_is_no_reason_not_to_serve() {
+    let mut command = speak();
+    command.env("NOTIFY_SOCKET", "/nowhere/notify").env("WATCHDOG_USEC", "2000");
+    let server = Server::spawn(command, 1);
+    server.get("/health", &[]).ok();
+    let warnings = server.log().iter().filter(|line| line.contains("NOTIFY_SOCKET")).count();
+    assert_eq!(warnings, 1, "{:?}", server.log());
+}
+
+/// The server with these sockets as descriptors from 3 on, as systemd starts it.
+fn passing(sockets: &[OwnedFd], names: &str, options: &[&str]) -> Command {
+    // By way of high numbers: one of ours may be where another is to go.
+    let (mut away, mut back) = (String::new(), String::new());
+    for (place, socket) in sockets.iter().enumerate() {
+        fcntl_setfd(socket, FdFlags::empty()).expect("a descriptor to pass");
+        let (high, passed, ours) = (200 + place, 3 + place, socket.as_raw_fd());
+        write!(away, "exec {high}<&{ours}; ").expect("a String takes everything");
+        write!(back, "exec {passed}<&{high} {high}<&-; ").expect("a String takes everything");
+    }
+    let count = sockets.len();
+    let variables = format!("LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}");
+    let mut bash = Command::new("bash");
+    bash.arg("-c").arg(format!("{away}{back}{variables} exec \"$0\" \"$@\""));
+    bash.arg(command().get_program()).args(options);
+    bash
+}
+
+/// What is served at a Unix socket under this path.
+fn get_at(socket: &Path, path: &str) -> String {
+    let mut stream = UnixStream::connect(socket).expect("a socket that listens");
+    stream.set_read_timeout(Some(GUARD)).expect("a time-out of reads");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").expect("sending a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+#[test]
+fn it_serves_at_sockets_that_systemd_opened_also_after_upgrades_and_leaves_their_files() {
+    let folder = Folder::new("passed");
+    let path = folder.file("admin.sock");
+    let public = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address: SocketAddr = public.local_addr().expect("its address");
+    let admin = UnixListener::bind(&path).expect("a socket");
+    let sockets = [public.into(), admin.into()];
+    let mut server = Server::spawn(passing(&sockets, "speak:admin", &[]), 2);
+    drop(sockets);
+    assert_eq!(server.address(), address);
+    assert_eq!(server.door(1), format!("unix:{}", path.display()));
+    for round in 1..=3 {
+        assert_eq!(server.write("room", "howdy"), round);
+        assert!(get_at(&path, "/metrics").contains("speak_channels 1\n"));
+        assert!(get_at(&path, "/read?channel=room").starts_with("HTTP/1.1 404 "));
+        server.upgrade();
+        let environment = fs::read(format!("/proc/{}/environ", server.id())).expect("our own process");
+        assert!(!String::from_utf8_lossy(&environment).contains("LISTEN_"));
+    }
+    // Nothing else was opened: two doors for each of four processes.
+    let doors = server.log().iter().filter(|line| line.contains(" listening on ")).count();
+    assert_eq!(doors, 8, "{:?}", server.log());
+    server.signal(Signal::TERM);
+    until("it has stopped", || server.log().iter().any(|line| line.ends_with(" stopped")));
+    assert!(path.exists());
+}
+
+#[test]
+fn doors_that_options_name_are_opened_beside_those_that_are_passed() {
+    let public = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let server = Server::spawn(passing(&[public.into()], "", &["--listen", "127.0.0.1:0"]), 2);
+    assert_ne!(server.port(0), server.port(1));
+    server.write("room", "one");
+    let second = SocketAddr::from(([127, 0, 0, 1], server.port(1)));
+    common::Client::connect(second).get("/health", &[]).ok();
+}
+
+#[test]
+fn what_is_passed_and_is_no_door_stops_the_start_with_its_reason() {
+    let (one, _other) = UnixStream::pair().expect("a pair");
+    let connected = [one.into()];
+    let datagram = [UnixDatagram::unbound().expect("a socket").into()];
+    let file = [fs::File::open("/dev/null").expect("a file").into()];
+    let [connected, datagram, file] = [&connected, &datagram, &file].map(|it| passing(it, "speak", &[]));
+    let mut nothing = Command::new("bash");
+    nothing.args(["-c", "LISTEN_PID=$$ LISTEN_FDS=60 exec \"$0\" \"$@\""]).arg(command().get_program());
+    for (command, reason) in [
+        (connected, "does not listen"),
+        (datagram, "does not listen"),
+        (file, "a socket that was passed"),
+        (nothing, "LISTEN_FDS promises descriptor"),
+    ] {
+        let finished = run(command);
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        assert_eq!(finished.stderr.matches('\n').count(), 1, "{finished:?}");
+        assert!(finished.stderr.contains(reason), "no {reason} in {finished:?}");
+    }
+}
+
+/// What `systemd-analyze` prints; it has to succeed.
+fn analyze(arguments: &[&str]) -> String {
+    let output =
+        Command::new("systemd-analyze").args(arguments).output().expect("systemd-analyze, of Debian's systemd");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {text} {}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+#[test]
+fn systemd_reckons_the_exposure_of_the_service_below_two() {
+    let report = analyze(&["security", "--offline=true", "--no-pager", SERVICE]);
+    let line = report.lines().find(|line| line.contains("Overall exposure level")).expect("a result");
+    let (_, rest) = line.split_once("speak.service: ").expect("the service");
+    let figure: f64 = rest.split(' ').next().expect("a figure").parse().expect("a number");
+    assert!(figure < 2.0, "{line}");
+}
+
+#[test]
+fn systemd_understands_the_units() {
+    let folder = Folder::new("units");
+    let here = command().get_program().to_str().expect("a path in UTF-8").to_owned();
+    let here = fs::canonicalize(here).expect("the binary");
+    let unit = fs::read_to_string(SERVICE).expect("the unit");
+    // It has to find the program.
+    let unit = unit.replace("/usr/bin/speak", here.to_str().expect("a path in UTF-8"));
+    fs::write(folder.file("speak.service"), unit).expect("a copy");
+    for name in ["speak.socket", "speak-admin.socket"] {
+        fs::copy(Path::new(SOCKETS).join(name), folder.file(name)).expect("a copy");
+    }
+    let files = ["speak.service", "speak.socket", "speak-admin.socket"].map(|name| folder.file(name));
+    let mut command = Command::new("systemd-analyze");
+    let output = command.args(["verify", "--man=no"]).args(files).output().expect("systemd-analyze");
+    let said = [output.stdout, output.stderr].concat();
+    // Units of the machine itself are none of ours.
+    let said = String::from_utf8_lossy(&said);
+    let ours: Vec<_> = said.lines().filter(|line| line.contains("speak")).collect();
+    assert!(output.status.success() && ours.is_empty(), "{said}");
+}
+
+/// The system calls of a set, of sets in it too.
+fn calls_of(set: &str, calls: &mut BTreeSet<String>) {
+    for line in analyze(&["syscall-filter", set]).lines().map(str::trim) {
+        if line.starts_with('@') && line != set {
+            calls_of(line, calls);
+        } else if !line.is_empty() && !line.starts_with(['#', '@']) {
+            calls.insert(line.to_owned());
+        }
+    }
+}
+
+/// What the unit's filter lets through, by the rules of `SystemCallFilter=`.
+fn allowed_calls() -> BTreeSet<String> {
+    let unit = fs::read_to_string(SERVICE).expect("the unit");
+    let mut allowed = BTreeSet::new();
+    calls_of("@default", &mut allowed);
+    for line in unit.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")) {
+        let (is_denied, names) = line.strip_prefix('~').map_or((false, line), |names| (true, names));
+        for name in names.split(' ') {
+            let mut calls = BTreeSet::new();
+            if name.starts_with('@') {
+                calls_of(name, &mut calls);
+            } else {
+                calls.insert(name.to_owned());
+            }
+            if is_denied {
+                allowed.retain(|call| !calls.contains(call));
+            } else {
+                allowed.append(&mut calls);
+            }
+        }
+    }
+    allowed
+}
+
+/// Each call once, as strace names them, from the lines of `-f -o`: `123 name(…` or `123 <... name resumed>`.
+fn traced_calls(trace: &str) -> BTreeSet<String> {
+    let calls = trace.lines().filter_map(|line| {
+        let (_, rest) = line.trim_start().split_once(' ')?;
+        let (name, _) = rest.trim_start().split_once('(')?;
+        name.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'_').then(|| name.to_owned())
+    });
+    calls.collect()
+}
+
+/// Runs a command under strace, as a child of ours beside the tracer.
+fn traced(command: &Command, trace: &Path) -> Command {
+    let mut strace = Command::new("strace");
+    strace.args(["-D", "-f", "-q", "-o"]).arg(trace).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => strace.env(name, value),
+            None => strace.env_remove(name),
+        };
+    }
+    strace
+}
+
+/// Does once what clients do.
+fn use_it(server: &Server) {
+    let josh = server.introduce("room", "Josh");
+    let mut waiting = server.park(&josh.and(&[("channel", "room")]));
+    let mut events = EventStream::open(server.client(), &[("channel", "room"), ("from_id", "1")], &[]);
+    events.beginning();
+    let socket: Socket = server.socket(&[("channel", "room")]);
+    server.client().post("/write?channel=room", "text/plain", "a long message ".repeat(2000)).ok();
+    waiting.response().ok();
+    events.event();
+    for path in ["/", "/speak.js", "/health", "/create", "/image-test", "/nowhere"] {
+        server.get(path, &[]);
+    }
+    server.get("/goodbye", &josh.and(&[])).ok();
+    drop((waiting, events, socket));
+}
+
+#[test]
+fn the_services_filter_lets_through_all_that_speak_asks_of_the_kernel() {
+    let folder = Folder::new("filter");
+    let (unix, admin, state) = (folder.file("speak.sock"), folder.file("admin.sock"), folder.file("state"));
+    let notify = folder.file("notify");
+    let _systemd = Systemd::at(&UnixAddr::from_pathname(&notify).expect("a path"));
+    let mut speak = speak();
+    speak.arg("--listen").arg(format!("unix:{}", unix.display()));
+    speak.arg("--admin-listen").arg(format!("unix:{}", admin.display())).arg("--state").arg(&state);
+    speak.env("NOTIFY_SOCKET", notify).env("WATCHDOG_USEC", "50000");
+    let mut calls = BTreeSet::new();
+    // The second start goes on with what the first one kept.
+    for start in ["first", "second"] {
+        let trace = folder.file(start);
+        let mut server = Server::spawn(traced(&speak, &trace), 3);
+        use_it(&server);
+        assert!(get_at(&admin, "/metrics").contains("process_open_fds"));
+        // As ExecReload= does it, within the same filter.
+        let kill = folder.file("kill");
+        let id = server.id().to_string();
+        let mut reload = Command::new("strace");
+        reload.arg("-qqfo").arg(&kill).args(["/bin/kill", "-USR2", &id]);
+        assert!(reload.status().expect("strace").success());
+        until("the process before has left", || {
+            server.log().iter().any(|line| line.ends_with(" the process before has left"))
+        });
+        server.adopt_heir();
+        use_it(&server);
+        server.signal(Signal::TERM);
+        let heir = server.id();
+        let is_complete = |text: &str| {
+            text.lines().any(|line| line.starts_with(&heir.to_string()) && line.contains("+++ exited with 0"))
+        };
+        until("the trace is complete", || is_complete(&fs::read_to_string(&trace).unwrap_or_default()));
+        for file in [trace, kill] {
+            calls.append(&mut traced_calls(&fs::read_to_string(file).expect("a trace")));
+        }
+    }
+    for needed in ["execve", "timerfd_settime", "sendmsg", "capset", "landlock_create_ruleset"] {
+        assert!(calls.contains(needed), "{needed} was not traced: {calls:?}");
+    }
+    let allowed = allowed_calls();
+    assert!(!allowed.contains("mount") && !allowed.contains("setuid"), "{allowed:?}");
+    let refused: Vec<_> = calls.difference(&allowed).collect();
+    assert!(refused.is_empty(), "the unit would refuse {refused:?}");
+}

@@ -1,0 +1,35 @@
+//! The hub is saved, and goes on elsewhere: nothing tells the two apart but the time that passed.
+
+use speak::hub::Now;
+use speak::state;
+
+use super::world::World;
+
+impl World {
+    /// Between two turns the hub is written down, whoever waits is answered with nothing, and what was written is read by a new
+    /// hub. A while passes in between, and the wall clock may be anywhere then.
+    pub(crate) fn move_house(&mut self) {
+        self.end_turn();
+        let reads_end_ms = self.random.pick(&[0, 0, 40, 1_000]);
+        let away_ms = self.random.pick(&[0, 0, 30, 2_000, 80_000]);
+        let mut bytes = Vec::new();
+        state::write(&self.hub, self.now, reads_end_ms, &mut bytes).expect("a Vec takes everything");
+        self.record.tally.count_if(self.model.has_waiting(), "hub saved while somebody waited");
+        self.model.begin_turn(self.now);
+        self.model.move_house(reads_end_ms);
+        self.hub.dismiss_all(self.now);
+        self.deliver();
+        let unix_ms = self.now.unix_ms + away_ms;
+        let config = self.plan.limits.config("elsewher", [0; 16]);
+        let (hub, now) = state::read(&config, unix_ms, &mut bytes.as_slice()).expect("what was written");
+        self.hub = hub;
+        self.restored = self.hub.census().messages as u64;
+        self.record.step(|| format!("saved, away for {away_ms} ms: {now:?}"));
+        assert_eq!((now.mono, now.unix_ms), (self.now.mono.after(away_ms), unix_ms), "the clock goes on");
+        self.now = Now { mono: now.mono, unix_ms };
+        self.model.begin_turn(self.now);
+        self.model.was_away(away_ms);
+        self.record.tally.count("hub restored");
+        self.record.tally.count_if(!self.model.living().is_empty(), "connection restored");
+    }
+}

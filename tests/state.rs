@@ -1,0 +1,149 @@
+//! `--state`: a stop and a start lose nothing.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use common::{Server, command, run};
+use rustix::process::Signal;
+
+/// A file of the test's own, in a folder that is gone when it ends.
+struct State(PathBuf);
+
+impl State {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("speak-state-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        Self(folder.join("state"))
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("a path in UTF-8")
+    }
+
+    fn start(&self, options: &[&str]) -> Server {
+        Server::with(&[&["--state", self.path()], options].concat())
+    }
+
+    /// The names of what is in the folder.
+    fn around(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.parent().expect("a folder")).expect("a folder");
+        entries.map(|entry| entry.expect("a file").file_name().into_string().expect("a name")).collect()
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        // Nothing depends on it.
+        let _ = fs::remove_dir_all(self.0.parent().expect("a folder"));
+    }
+}
+
+fn stop(mut server: Server) {
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0), "{:?}", server.log());
+}
+
+#[test]
+fn channels_connections_and_ids_go_on_after_a_restart() {
+    let state = State::new("goes-on");
+    let server = state.start(&[]);
+    let josh = server.introduce("room", "Josh");
+    server.write("room", "before");
+    let inbox = server.get("/create", &[]).ok().json();
+    let [read, write] = ["read", "write"].map(|half| inbox[half].as_str().expect("a name").to_owned());
+    server.write(&write, "whisper");
+    let before = server.read("room", "0");
+    let mut waiting = server.park(&josh.and(&[("channel", "room"), ("from_id", "3")]));
+    stop(server);
+    assert_eq!(waiting.response().ok().ids(), Vec::<u64>::new());
+    assert_eq!(state.around(), ["state"]);
+    let rights = fs::metadata(state.path()).expect("the file").permissions().mode();
+    assert_eq!(rights & 0o777, 0o600, "it holds secrets");
+
+    let server = state.start(&[]);
+    assert_eq!(server.read("room", "0").text(), before.text());
+    assert!(state.around().is_empty(), "an old state must not be read twice");
+    assert_eq!(server.read(&read, "1").messages()[0]["message"], "whisper");
+    let params = josh.and(&[("channel", "room"), ("message", "after")]);
+    assert_eq!(server.get("/write", &params).ok().json()["id"], 3);
+    // Nobody else has a goodbye either: it is still there.
+    assert_eq!(server.members("room")["members"][0]["message"], "Josh");
+    assert_eq!(server.introduce("room", "Ann").number, 2);
+}
+
+#[test]
+fn who_does_not_come_back_after_a_restart_is_said_goodbye_to() {
+    let state = State::new("goodbye");
+    let server = state.start(&["--connection-timeout", "500ms"]);
+    server.introduce("room", "Josh");
+    stop(server);
+    let server = state.start(&["--connection-timeout", "500ms"]);
+    let goodbye = server.get("/read", &[("channel", "room"), ("from_id", "2")]).ok();
+    assert_eq!(goodbye.messages()[0]["reason"], "timeout");
+}
+
+#[test]
+fn what_is_damaged_is_set_aside_and_the_server_starts_without_it() {
+    let state = State::new("damaged");
+    let server = state.start(&[]);
+    server.write("room", "one");
+    stop(server);
+    let good = fs::read(state.path()).expect("the state");
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 1;
+    let other = [b"speak state 9\n", &good[14..]].concat();
+    let cases: [(&[u8], &str); 5] = [
+        (&good[..good.len() - 1], "it ends too early"),
+        (b"", "it ends too early"),
+        (b"something else entirely", "it is no state of this server"),
+        (&flipped, "it is damaged"),
+        (&other, "another version of this server wrote it"),
+    ];
+    for (bytes, why) in cases {
+        fs::write(state.path(), bytes).expect("a state");
+        let mut server = state.start(&[]);
+        assert_eq!(server.write("room", "anew"), 1);
+        let said = server.log().join("\n");
+        assert!(said.contains(" ERROR ") && said.contains(why), "{why}: {said}");
+        assert!(!said.contains("room"), "a secret: {said}");
+        let around = state.around();
+        let [aside] = &around[..] else { panic!("one file set aside: {around:?}") };
+        assert!(said.contains(aside.as_str()), "it says where: {said}");
+        let aside = state.0.with_file_name(aside);
+        assert_eq!(fs::read(&aside).expect("what was set aside"), bytes);
+        fs::remove_file(aside).expect("what was set aside");
+        server.signal(Signal::KILL);
+        server.wait();
+    }
+}
+
+#[test]
+fn a_server_that_was_killed_begins_anew() {
+    let state = State::new("killed");
+    let server = state.start(&[]);
+    server.write("room", "one");
+    stop(server);
+    let mut server = state.start(&[]);
+    let epoch = server.read("room", "1").json()["epoch"].clone();
+    server.signal(Signal::KILL);
+    server.wait();
+    let server = state.start(&[]);
+    assert_ne!(server.read("room", "0").json()["epoch"], epoch);
+    assert_eq!(server.read("room", "0").ids(), Vec::<u64>::new());
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_told_at_the_start() {
+    let state = State::new("nowhere");
+    for (path, cause) in [("/proc/none/state", "/proc/none/state"), ("/tmp/", "--state")] {
+        let mut start = command();
+        start.args(["--listen", "127.0.0.1:0", "--state", path]);
+        let finished = run(start);
+        assert_ne!(finished.code, Some(0), "{finished:?}");
+        assert!(finished.stderr.contains(cause) && finished.stderr.lines().count() == 1, "{finished:?}");
+    }
+    drop(state);
+}

@@ -1,0 +1,209 @@
+//! SIGUSR2: another process takes over, and nobody loses anything by it.
+
+mod common;
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use common::{EventStream, Identity, Server, command, until};
+use rustix::process::{Signal, kill_process};
+
+/// A folder of the test's own, gone when it ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("speak-upgrade-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).expect("a folder");
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Nothing depends on it.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn write_as(server: &Server, who: &Identity, channel: &str, message: &str) -> u64 {
+    let answer = server.get("/write", &who.and(&[("channel", channel), ("message", message)])).ok().json();
+    answer["id"].as_u64().expect("an id")
+}
+
+#[test]
+fn channels_connections_and_ids_go_on_in_the_new_process() {
+    let mut server = Server::with(&["--connection-timeout", "1h"]);
+    let josh = server.introduce("room", "Josh");
+    server.write("room", "before");
+    let before = server.read("room", "1");
+    for round in 0..3 {
+        server.upgrade();
+        let after = server.read("room", "1");
+        assert!(after.messages().starts_with(&before.messages()));
+        assert_eq!(after.json()["epoch"], before.json()["epoch"]);
+        assert_eq!(write_as(&server, &josh, "room", "after"), 3 + round);
+        assert_eq!(server.members("room")["members"][0]["message"], "Josh");
+    }
+    assert_eq!(server.introduce("room", "Ann").number, josh.number + 1);
+}
+
+#[test]
+fn a_client_goes_on_over_the_same_tcp_connection() {
+    let mut server = Server::with(&["--connection-timeout", "1h", "--poll-timeout", "1h"]);
+    let josh = server.introduce("room", "Josh");
+    let mut idle = server.client();
+    idle.get("/health", &[]).ok();
+    let mut half = server.client();
+    half.send("GET /write?channel=room&mess");
+    let mut body = server.client();
+    body.send(
+        "POST /write?channel=room HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\nhalf ",
+    );
+    let mut waiting = server.park(&josh.and(&[("channel", "room"), ("from_id", "2")]));
+    server.upgrade();
+    let answer = waiting.response().ok();
+    assert_eq!((answer.ids(), answer.next_id(), answer.says_close()), (vec![], 2, false));
+    idle.get("/write", &[("channel", "room"), ("message", "idle")]).ok();
+    half.call("age=half HTTP/1.1\r\nHost: h\r\n\r\n").ok();
+    body.call("body").ok();
+    let answer = waiting.get("/read", &josh.and(&[("channel", "room"), ("from_id", "2")])).ok();
+    let texts: Vec<_> = answer.messages().iter().map(|it| it["message"].clone()).collect();
+    assert_eq!(texts, ["idle", "half", "half body"]);
+}
+
+#[test]
+fn streams_end_and_come_back_to_the_new_process_without_a_goodbye() {
+    let mut server = Server::with(&["--connection-timeout", "1h"]);
+    let josh = server.introduce("room", "Josh");
+    let mut events = EventStream::open(server.client(), &josh.and(&[("channel", "room"), ("from_id", "1")]), &[]);
+    events.beginning();
+    let cursor = events.event().id.expect("a cursor");
+    let mut socket = server.socket(&[("channel", "room")]);
+    server.upgrade();
+    events.ends();
+    socket.ends_with(1001);
+    server.write("room", "meanwhile");
+    let params = josh.and(&[("channel", "room")]);
+    let mut events = EventStream::open(server.client(), &params, &[("Last-Event-ID", &cursor)]);
+    events.beginning();
+    assert_eq!(events.texts(1), ["meanwhile"]);
+}
+
+#[test]
+fn nobody_who_waits_falls_silent_by_an_upgrade() {
+    // Far less than an upgrade takes; whoever comes back at once has it anew.
+    let mut server = Server::with(&["--connection-timeout", "3s", "--poll-timeout", "1h"]);
+    let josh = server.introduce("room", "Josh");
+    let wait = josh.and(&[("channel", "room"), ("from_id", "2")]);
+    let mut waiting = server.park(&wait);
+    for _ in 0..2 {
+        server.signal(Signal::USR2);
+        assert_eq!(waiting.response().ok().ids(), Vec::<u64>::new());
+        waiting.send_get("/read", &wait);
+        let heirs = server.heirs().len();
+        until("the process before has left", || {
+            server.log().iter().filter(|line| line.ends_with(" the process before has left")).count() >= heirs
+        });
+        server.adopt_heir();
+    }
+    server.wait_for_readers("room", 1);
+    assert_eq!(server.read("room", "0").ids(), [1]);
+}
+
+#[test]
+fn a_request_in_chunks_that_is_cut_by_an_upgrade_is_refused_and_changes_nothing() {
+    let mut server = Server::start();
+    let mut chunked = server.client();
+    chunked.send(
+        "POST /write?channel=room HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    );
+    // The server has read it once it has answered somebody who came later.
+    server.write("room", "one");
+    server.upgrade();
+    let answer = chunked.response();
+    assert_eq!((answer.status, &answer.json()["error"]), (503, &"over_capacity".into()));
+    assert_eq!(server.read("room", "0").ids(), [1]);
+}
+
+#[test]
+fn a_new_process_that_does_not_start_leaves_the_old_one_serving() {
+    let folder = Folder::new("broken");
+    let program = folder.file("speak");
+    let speak = command().get_program().to_owned();
+    symlink(&speak, &program).expect("a link");
+    let mut start = Command::new(&program);
+    start.args(["--listen", "127.0.0.1:0"]);
+    let server = Server::spawn(start, 1);
+    server.write("room", "one");
+    // What is there now is called by the same name: a program that ends at once, and one that says nothing.
+    for broken in ["/bin/false", "/bin/true"] {
+        fs::remove_file(&program).expect("the link");
+        symlink(Path::new(broken), &program).expect("a link");
+        let failures = |server: &Server| server.log().iter().filter(|line| line.contains("this one serves on")).count();
+        let before = failures(&server);
+        server.signal(Signal::USR2);
+        until("the old one serves on", || failures(&server) > before);
+        server.write("room", "two");
+    }
+    assert_eq!(server.read("room", "1").ids(), [1, 2, 3]);
+}
+
+#[test]
+fn a_new_process_that_is_killed_before_it_serves_leaves_the_old_one_serving() {
+    for _ in 0..4 {
+        let mut server = Server::with(&["--connection-timeout", "1h"]);
+        server.write("room", "one");
+        server.signal(Signal::USR2);
+        until("another process is to take over", || !server.heirs().is_empty());
+        // Fails only where it was given up already.
+        let _ = kill_process(server.heirs()[0], Signal::KILL);
+        let says = |server: &Server, what: &str| server.log().iter().any(|line| line.contains(what));
+        until("one of them is gone", || says(&server, "this one serves on") || server.has_ended());
+        if server.has_ended() {
+            // It was killed too late: it served already.
+            server.forget();
+        } else {
+            assert_eq!(server.read("room", "1").ids(), [1]);
+        }
+    }
+}
+
+#[test]
+fn an_old_process_that_is_killed_amid_an_upgrade_leaves_a_new_one_that_serves() {
+    // The new one may have to bind the address by itself, so it has to know the port.
+    let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address");
+    for pause_ms in [0, 5, 20, 60] {
+        let mut server = Server::on(&[&port.to_string()], &[]);
+        server.write("room", "one");
+        server.signal(Signal::USR2);
+        until("another process is to take over", || !server.heirs().is_empty());
+        thread::sleep(Duration::from_millis(pause_ms));
+        server.signal(Signal::KILL);
+        server.adopt_heir();
+        until("the new one serves", || TcpStream::connect(port).is_ok());
+        let id = server.write("room", "two");
+        assert!((1..=2).contains(&id), "{id}");
+    }
+}
+
+#[test]
+fn a_unix_socket_stays_where_it_is() {
+    let folder = Folder::new("unix");
+    let path = folder.file("speak.sock");
+    let mut server = Server::on(&["127.0.0.1:0", &format!("unix:{}", path.display())], &[]);
+    server.upgrade();
+    UnixStream::connect(&path).expect("the new process listens there");
+    server.signal(Signal::TERM);
+    until("its file is gone", || !path.exists());
+}
