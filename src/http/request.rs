@@ -141,8 +141,9 @@ pub fn parse_whole<'a>(bytes: &'a [u8], limits: &Limits) -> Option<(Request<'a>,
 
 /// Reads on in the request at the start of `buffer`, from where `progress` tells.
 ///
-/// The result is the same whatever the pieces in which the bytes came. Costs O(new bytes), and the head once more
-/// when it becomes whole and when its body does.
+/// The result is the same whatever the pieces in which the bytes came; only that a head which can become none is refused at
+/// once if it is in the first piece, and when its end comes if it is not. Costs O(new bytes), and the head once more when it
+/// becomes whole and when its body does.
 ///
 /// # Errors
 ///

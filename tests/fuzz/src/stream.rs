@@ -100,5 +100,9 @@ pub(crate) fn take_all(pieces: &[&[u8]], way: Way) -> Outcome {
         progress.compact(&mut held);
     }
     outcome.left = came;
+    // A head that is not whole is refused with its first piece, or else when its end comes. As if that came now:
+    if matches!(progress, Progress::Head { .. }) {
+        outcome.reject = http::parse(&mut held, &mut Progress::default(), &LIMITS).err();
+    }
     outcome
 }
