@@ -26,6 +26,8 @@ pub(super) enum Fate {
     Silent { alive_ms: u64 },
     /// Its stream is not read any more: it may be cut, and then it is closed.
     Clogged,
+    /// The server changed or ended while it was to end, so that it may have ended in its way, or falls silent.
+    Unsure { alive_ms: u64 },
 }
 
 /// An introduced connection.
@@ -67,9 +69,11 @@ impl Connection {
             (Fate::Unclaimed, Reason::Timeout) => timed(self.since_ms, Verdict::Meant),
             (Fate::Silent { alive_ms }, Reason::Timeout) => timed(*alive_ms, Verdict::Meant),
             (Fate::Closed { alive_ms, .. }, Reason::Timeout) => timed(*alive_ms, Verdict::IfCrossed),
+            (Fate::Unsure { .. }, Reason::Left | Reason::Closed) => Verdict::Meant,
+            (Fate::Unsure { alive_ms }, Reason::Timeout) => timed(*alive_ms, Verdict::Meant),
             (Fate::Lives { alive_ms }, Reason::Timeout) => timed(*alive_ms, Verdict::IfSlow),
-            // It was not yet reading when its time was over.
-            (Fate::Clogged, Reason::Timeout) => timed(self.since_ms, Verdict::IfSlow),
+            // It was not yet reading when its time was over, or its goodbye came later than that.
+            (Fate::Clogged | Fate::Left, Reason::Timeout) => timed(self.since_ms, Verdict::IfSlow),
             _ => Verdict::Wrong,
         }
     }

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::mem;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -112,6 +113,15 @@ pub(super) enum Phase {
     Clear,
 }
 
+/// How long the server stood still, as those see it who call.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Pauses {
+    /// The longest time in which nobody's call was answered.
+    pub(super) all: Duration,
+    /// The longest that a call took.
+    pub(super) one: Duration,
+}
+
 /// What happened, by name.
 pub(super) type Counts = BTreeMap<&'static str, u64>;
 
@@ -126,6 +136,18 @@ pub(super) struct World {
     pub(super) phase: Phase,
     /// The server is being ended: links may break.
     pub(super) is_disturbed: bool,
+    /// One server takes over from another: streams end.
+    pub(super) is_handing: bool,
+    /// When that was last over.
+    pub(super) handed_at: Option<Instant>,
+    /// How long calls took, apart from upgrades and amid them.
+    pub(super) pauses: [Pauses; 2],
+    pub(super) answered_at: Instant,
+    pub(super) upgrades: u64,
+    /// The longest that an upgrade took until the process before had left.
+    pub(super) upgrade_most: Duration,
+    /// Where the server keeps its state when it is stopped, if it does.
+    pub(super) state_file: Option<PathBuf>,
     pub(super) timers: BinaryHeap<Reverse<(Instant, Due)>>,
     pub(super) sippers: Vec<Token>,
     pub(super) counts: Counts,
@@ -167,6 +189,13 @@ impl World {
             random: Random::new(seed),
             phase: Phase::Pause,
             is_disturbed: false,
+            is_handing: false,
+            handed_at: None,
+            pauses: [Pauses::default(); 2],
+            answered_at: now,
+            upgrades: 0,
+            upgrade_most: Duration::ZERO,
+            state_file: None,
             timers: BinaryHeap::new(),
             sippers: Vec::new(),
             counts: Counts::new(),
@@ -272,6 +301,26 @@ impl World {
         if took > LAG {
             self.lagged = Some(self.now);
         }
+    }
+
+    /// A call was answered that was sent at this time.
+    pub(super) fn note_answer(&mut self, sent: Instant) {
+        let took = self.now - sent;
+        if !self.is_handing {
+            // An upgrade is no excuse.
+            self.notice_lag(took);
+        }
+        if self.phase == Phase::Churn {
+            let pauses = &mut self.pauses[usize::from(self.is_handing)];
+            pauses.one = pauses.one.max(took);
+            pauses.all = pauses.all.max(self.now - self.answered_at);
+        }
+        self.answered_at = self.now;
+    }
+
+    /// Whether some of the time since then was amid an upgrade.
+    pub(super) fn was_handed(&self, since: Instant) -> bool {
+        self.is_handing || self.handed_at.is_some_and(|end| since < end)
     }
 
     pub(super) fn was_slow(&self) -> bool {
