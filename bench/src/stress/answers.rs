@@ -155,14 +155,15 @@ impl World {
             return Ok(());
         }
         let is_stream = owned.reading.as_ref().is_some_and(|reading| reading.form.stays());
+        let (is_cut, may_end_streams) = (self.was_cut(owned.asked.0), self.may_end_streams(owned.asked.0));
         let may_end = match owned.who {
             // Streams end with the process that has them.
-            Who::Observer(room) if is_stream && self.is_handing => {
+            Who::Observer(room) if is_cut || is_stream && may_end_streams => {
                 self.count("streams that an upgrade ended");
                 self.observe(room, owned.reading.take())?;
                 true
             }
-            Who::Ear(user) if is_stream && self.is_handing => {
+            Who::Ear(user) if is_cut || is_stream && may_end_streams => {
                 self.count("streams that an upgrade ended");
                 let unanswered = owned.calls.len() as u64;
                 *self.counts.entry("calls in frames that an upgrade cut").or_default() += unanswered;
@@ -175,7 +176,12 @@ impl World {
                 self.find_back(user)?;
                 true
             }
-            Who::Stray(Stray::Vanishes) if is_stream && self.is_handing => true,
+            Who::Stray(Stray::Vanishes) if is_stream && may_end_streams => true,
+            Who::Mouth(user) if is_cut => {
+                self.find_back(user)?;
+                true
+            }
+            Who::House | Who::FormerEar(_) | Who::Stray(_) if is_cut => true,
             Who::Observer(_) | Who::House | Who::FormerEar(_) => false,
             Who::Ear(user) => self.may_lose_ear(user, &owned),
             Who::Mouth(user) => {

@@ -46,6 +46,8 @@ impl World {
         for index in 0..self.users.len() as u32 {
             self.find_back(index)?;
         }
+        self.exact_ms();
+        self.cut_at = Some(self.now);
         self.scene.ledger.unsettle_closings();
         Ok(())
     }

@@ -9,6 +9,7 @@ use super::disturbance::{Memory, Start};
 use super::ledger::{Checked, Fault};
 use super::link::Thirst;
 use super::world::World;
+use crate::process::Process;
 
 /// No upgrade takes so long, however slow the machine.
 const UPGRADE_MAX: Duration = Duration::from_secs(40);
@@ -36,7 +37,8 @@ impl World {
     pub(super) fn upgrade(&mut self) -> Checked {
         let began = Instant::now();
         let since = self.begin_handing();
-        let (mut heir, mut next_look) = (None, began);
+        let starved_before = self.starved(None);
+        let (mut heir, mut next_look, mut starved) = (None, began, Duration::ZERO);
         loop {
             self.turn()?;
             if self.now < next_look {
@@ -47,6 +49,7 @@ impl World {
             let _ = self.note_cpu();
             let said = self.server.log().split_off(since);
             heir = heir.or_else(|| heir_in(&said));
+            starved = starved.max(self.starved(heir).saturating_sub(starved_before));
             if said.contains(FAILED) {
                 return Err(Fault::new("an upgrade failed"));
             }
@@ -63,6 +66,8 @@ impl World {
         self.adopt(heir);
         self.look_at_all()?;
         self.end_handing();
+        // That an answer takes long is no excuse amid an upgrade; that there is no core for the server is one.
+        self.notice_lag(starved);
         self.upgrades += 1;
         self.upgrade_most = self.upgrade_most.max(began.elapsed());
         Ok(())
@@ -115,6 +120,13 @@ impl World {
         self.is_handing = true;
         self.server.signal(Signal::USR2);
         length
+    }
+
+    /// For how long the server, and who takes over from it, had no core. Nothing of one that has ended.
+    fn starved(&self, heir: Option<Pid>) -> Duration {
+        let heir = heir.map(|heir| Process::new(heir.as_raw_pid().cast_unsigned()));
+        let both = [self.server.target.process, heir];
+        both.into_iter().flatten().filter_map(|process| process.starved().ok()).sum()
     }
 
     fn end_handing(&mut self) {

@@ -360,6 +360,12 @@ impl World {
                 Ok(())
             }
             Who::Ear(index) => self.is_ended(index, number),
+            // The same of one who went on with another link before.
+            Who::FormerEar(_) if number.is_some_and(|it| self.scene.ledger.alive_ms(it).is_none()) => {
+                self.count("reads that came after their goodbye");
+                self.drop_link(Some(token));
+                Ok(())
+            }
             _ => Err(Fault::new("410 for nobody who reads")),
         }
     }

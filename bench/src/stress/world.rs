@@ -29,6 +29,8 @@ const LAG: Duration = Duration::from_millis(500);
 const LAG_EXCUSES: Duration = Duration::from_secs(12);
 /// So long a suspect waits for what may clear it.
 const SUSPENSE: Duration = Duration::from_secs(1);
+/// So long a busy kernel may take to tell of the end of a process's links.
+const END_MAX: Duration = Duration::from_secs(1);
 const SIP_EVERY: Duration = Duration::from_millis(5);
 /// How much is sipped: mostly a byte.
 const SIPS: [usize; 6] = [1, 1, 1, 16, 64, 512];
@@ -140,6 +142,8 @@ pub(super) struct World {
     pub(super) is_handing: bool,
     /// When that was last over.
     pub(super) handed_at: Option<Instant>,
+    /// When last a process was killed, and another had taken over from it.
+    pub(super) cut_at: Option<Instant>,
     /// How long calls took, apart from upgrades and amid them.
     pub(super) pauses: [Pauses; 2],
     pub(super) answered_at: Instant,
@@ -191,6 +195,7 @@ impl World {
             is_disturbed: false,
             is_handing: false,
             handed_at: None,
+            cut_at: None,
             pauses: [Pauses::default(); 2],
             answered_at: now,
             upgrades: 0,
@@ -316,6 +321,16 @@ impl World {
             pauses.all = pauses.all.max(self.now - self.answered_at);
         }
         self.answered_at = self.now;
+    }
+
+    /// Whether a stream that was asked for then may end: its process ends, or did just now.
+    pub(super) fn may_end_streams(&self, asked: Instant) -> bool {
+        self.is_handing || self.handed_at.is_some_and(|end| asked < end && end + END_MAX > self.now)
+    }
+
+    /// Whether a link that is from then may end, whatever it is: its process was killed just now.
+    pub(super) fn was_cut(&self, since: Instant) -> bool {
+        self.cut_at.is_some_and(|at| since < at && at + END_MAX > self.now)
     }
 
     /// Whether some of the time since then was amid an upgrade.
