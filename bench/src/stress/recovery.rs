@@ -63,12 +63,10 @@ impl World {
         }
         let number = user.identity.as_ref().map_or(0, |identity| identity.number);
         match state {
-            State::Away | State::Adrift => {}
             State::Arriving => self.be_gone(index),
             State::Here if lost_ear && sort == Sort::Sipper => self.be_gone(index),
             // In his own time, but before his connection's is over.
             State::Here if lost_ear && sort == Sort::Resident => self.act_in(index, 0, 800),
-            State::Here => {}
             State::Leaving(Way::Goodbye | Way::RoomByRoom, _) if lost_mouth => {
                 self.scene.ledger.unsettle(number);
                 self.be_gone(index);
@@ -85,7 +83,7 @@ impl World {
                 self.scene.ledger.will_end(number, Fate::Silent { alive_ms });
                 self.be_gone(index);
             }
-            State::Leaving(Way::Silence, _) => {}
+            State::Away | State::Adrift | State::Here | State::Leaving(Way::Silence, _) => {}
             State::Leaving(way @ (Way::Close | Way::Reset | Way::HalfClose), _) => {
                 if lost_ear {
                     self.read_on(index)?;

@@ -16,7 +16,7 @@ const GUARD: Duration = Duration::from_secs(20);
 const ROUNDS_MIN: u64 = 4;
 const ROUND_SECONDS: u64 = 10;
 /// From an upgrade to the next, and to or from a disturbance.
-const STRETCH_MIN: Duration = Duration::from_millis(500);
+const STRETCH_MIN: Duration = Duration::from_millis(300);
 /// What a round takes at its end until everybody is gone for sure.
 const CLEARING: Duration = Duration::from_millis(2_500);
 /// A server at rest holds no more than this many times what it held at an earlier rest, and some.

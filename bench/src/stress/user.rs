@@ -327,7 +327,8 @@ impl World {
         self.drop_link(mouth);
         if self.scene.ledger.has_ended(number) {
             self.count("clients cut for what they did not take");
-        } else if stays_on {
+        } else if stays_on && !self.is_handing {
+            // An upgrade is not over before all have what was sent to them.
             self.act_in(index, 400, 600);
             return;
         }
