@@ -18,6 +18,7 @@ SEEDS ?= 5000
 TARGET ?= session
 SECONDS ?= 60
 USERS ?= 1000
+UPGRADES ?= 10
 # On the stable compiler: the fuzzer's instrumentation needs no nightly one, only an address sanitizer would.
 FUZZ := tests/fuzz
 CARGO_FUZZ := cargo fuzz run --fuzz-dir $(FUZZ) --sanitizer none
@@ -88,8 +89,8 @@ overload: ## slow peers by the thousand, 20,000 connects at once, 18,000 readers
 	SPEAK_OVERLOAD=1 SPEAK_BIN=$(CURDIR)/target/release/speak \
 	    cargo test --locked --test slow --test overload -- --nocapture --test-threads 1
 
-stress: bench-build ## users who come, talk and leave in all ways, and a server that is killed: SECONDS=60 USERS=1000
-	$(BENCH) stress --speak target/release/speak --seconds $(SECONDS) --users $(USERS) $(if $(SEED),--seed $(SEED))
+stress: bench-build ## users who come, talk and leave in all ways, and a server that is upgraded and killed: SECONDS=60 USERS=1000 UPGRADES=10
+	$(BENCH) stress --speak target/release/speak --seconds $(SECONDS) --users $(USERS) --upgrades $(UPGRADES) $(if $(SEED),--seed $(SEED))
 
 bench: bench-tools ## Speak beside nchan, nginx and the floor, in under two minutes; installs what it needs from Debian
 	$(BENCH) run --quick --speak target/release/speak

@@ -36,9 +36,11 @@ speak-bench drive WORK --at 127.0.0.1:PORT [--target speak|nchan|nginx] [--pid P
         idle, idle-events, idle-frames
                          --readers 1000
 
-speak-bench stress --speak PROGRAM [--seconds 60] [--users 1000] [--seed N] [--disturb kill,stop]
-    Has users come, talk, read and leave in all ways, kills the server and starts it again, and checks all
-    that is seen. Ends with the first fault, or with figures. --disturb none lets the server live.
+speak-bench stress --speak PROGRAM [--seconds 60] [--users 1000] [--seed N] [--upgrades 10]
+                   [--disturb kill,stop,state,kill-old,kill-new]
+    Has users come, talk, read and leave in all ways, has another process take over from the server, kills
+    or stops it and starts it again, and checks all that is seen. Ends with the first fault, or with
+    figures. --disturb none --upgrades 0 lets the server live.
 
 speak-bench floor
     Serves as the floor on a free port, which it tells.
@@ -99,12 +101,13 @@ fn parse_run(mut parser: lexopt::Parser) -> Result<Command> {
 
 fn parse_stress(mut parser: lexopt::Parser) -> Result<Command> {
     let (mut speak, mut seconds, mut users, mut seed) = (None, 60, 1000, None);
-    let mut disturbances = vec![Disturbance::Kill, Disturbance::Stop];
+    let (mut disturbances, mut upgrades) = (Disturbance::ALL.to_vec(), 10);
     while let Some(argument) = parser.next()? {
         match argument {
             Long("speak") => speak = Some(parser.value()?.into()),
             Long("seconds") => seconds = parser.value()?.parse()?,
             Long("users") => users = parser.value()?.parse()?,
+            Long("upgrades") => upgrades = parser.value()?.parse()?,
             Long("seed") => seed = Some(parser.value()?.parse()?),
             Long("disturb") => {
                 let names = parser.value()?.string()?;
@@ -115,7 +118,7 @@ fn parse_stress(mut parser: lexopt::Parser) -> Result<Command> {
         }
     }
     let speak = speak.ok_or("stress what? give --speak")?;
-    Ok(Command::Stress(stress::Options { speak, seconds, users, seed, disturbances }))
+    Ok(Command::Stress(stress::Options { speak, seconds, users, seed, disturbances, upgrades }))
 }
 
 fn parse_drive(mut parser: lexopt::Parser) -> Result<Command> {

@@ -76,6 +76,12 @@ impl Process {
         Ok(sum)
     }
 
+    /// For how long its first thread could have run, and had no core.
+    pub(crate) fn starved(self) -> Result<Duration> {
+        let text = fs::read_to_string(format!("/proc/{}/schedstat", self.pid))?;
+        Ok(Duration::from_nanos(text.split(' ').nth(1).unwrap_or_default().parse()?))
+    }
+
     /// Waits until the process uses no more CPU time: then it has done all it was asked.
     pub(crate) fn settle(self) -> Result<u64> {
         let deadline = Instant::now() + SETTLE_MAX;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
 use crate::Result;
 use crate::process::{self, Cores, Process};
@@ -83,6 +83,10 @@ pub(crate) struct Programs {
 pub(crate) struct Server {
     pub(crate) target: Target,
     child: Child,
+    /// The process that took over from `child`, or from another heir.
+    heir: Option<Pid>,
+    /// Whether it ended well, if it ended.
+    outcome: Option<bool>,
     folder: PathBuf,
 }
 
@@ -126,6 +130,8 @@ impl Programs {
                 process: None,
             },
             child: spawned.map_err(|error| format!("cannot start {}: {error}", kind.name()))?,
+            heir: None,
+            outcome: None,
             folder,
         };
         let started = match kind {
@@ -172,32 +178,67 @@ impl Programs {
 impl Server {
     /// The number of its process.
     pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+        self.heir.map_or(self.child.id(), |heir| heir.as_raw_pid().cast_unsigned())
     }
 
     /// Asks it to stop.
     pub(crate) fn terminate(&self) {
-        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Tells it something, unless it has ended.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if self.outcome.is_none()
+            && let Some(pid) = Pid::from_raw(self.id().cast_signed())
+        {
             // An error means that it ended by itself.
-            let _ = rustix::process::kill_process(pid, Signal::TERM);
+            let _ = rustix::process::kill_process(pid, signal);
         }
     }
 
     /// Ends it at once, and waits until it has ended.
     pub(crate) fn kill(&mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
+        self.signal(Signal::KILL);
+        let deadline = Instant::now() + STOP_MAX;
+        while self.ended()?.is_none() {
+            if Instant::now() > deadline {
+                return Err("a server was killed, and is still there".into());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
         Ok(())
     }
 
     /// Whether it ended, and well.
     pub(crate) fn ended(&mut self) -> Result<Option<bool>> {
-        Ok(self.child.try_wait()?.map(|status| status.success()))
+        if self.outcome.is_none() {
+            self.outcome = match self.heir {
+                None => self.child.try_wait()?.map(|status| status.success()),
+                // An heir is this process's child only once the process before has ended.
+                Some(heir) => match waitpid(Some(heir), WaitOptions::NOHANG) {
+                    Ok(ended) => ended.map(|(_, status)| status.exit_status() == Some(0)),
+                    Err(_) => None,
+                },
+            };
+        }
+        Ok(self.outcome)
+    }
+
+    /// It has ended, and this process serves instead: one that it started. For this process to hear of its end,
+    /// orphans must come to it (`PR_SET_CHILD_SUBREAPER`).
+    pub(crate) fn succeeded_by(&mut self, heir: Pid) {
+        (self.heir, self.outcome) = (Some(heir), None);
+        self.target.process = Some(Process::new(self.id()));
+    }
+
+    /// All that it and those before it wrote to the log.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
     /// The last of what it wrote to its log.
     pub(crate) fn said(&self) -> String {
-        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
@@ -252,15 +293,14 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // Who was waited for has no number any more.
-        if let Ok(None) = self.child.try_wait() {
+        if let Ok(None) = self.ended() {
             self.terminate();
         }
         let deadline = Instant::now() + STOP_MAX;
-        while let Ok(None) = self.child.try_wait() {
+        while let Ok(None) = self.ended() {
             if Instant::now() > deadline {
                 eprintln!("a server does not end when asked; it is killed");
-                let _ = self.child.kill();
-                let _ = self.child.wait();
+                let _ = self.kill();
                 break;
             }
             std::thread::sleep(STEP);

@@ -42,9 +42,10 @@ impl Connection {
         Self { number, auth, channels: Vec::new(), readers: Vec::new(), last_alive: now, closes_at: None, timer: None }
     }
 
-    /// A call that carried it succeeded.
+    /// A call that carried it succeeded. It may be known already that it is alive later than that: where another process
+    /// answers the read that waited with it.
     pub(super) fn touch(&mut self, now: Millis) {
-        self.last_alive = now;
+        self.last_alive = self.last_alive.max(now);
         self.closes_at = None;
     }
 

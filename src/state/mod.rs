@@ -257,6 +257,34 @@ mod tests {
     }
 
     #[test]
+    fn a_call_does_not_shorten_the_life_of_one_whose_read_another_process_has_yet_to_answer() {
+        use crate::hub::{Mode, ReadCall, ReadOutcome};
+        let mut hub = Hub::new(config());
+        let who = Who::New(Auth::new(token(|| 7)));
+        let josh = hub.introduce(NOW, &log("test"), "Josh", who).unwrap();
+        let shown = Some(Credentials { connection: josh.connection, auth: josh.auth.reveal() });
+        hub.deliver(NOW, |_| unreachable!("nobody waits"));
+        let follows = [(Name::parse("other").unwrap().readable().unwrap(), Since::All)];
+        let call = ReadCall { follows: &follows, epoch: None, credentials: shown, mode: Mode::Once, client: 0 };
+        assert!(matches!(hub.read(NOW, &call), Ok(ReadOutcome::Waits(_))));
+        let mut bytes = Vec::new();
+        write(&hub, NOW, 1_250, &mut bytes).unwrap();
+        for speaks in [false, true] {
+            let (mut hub, now) = read(&config(), NOW.unix_ms, &mut bytes.as_slice()).unwrap();
+            let after = |ms| Now { mono: now.mono.after(ms), unix_ms: now.unix_ms + ms };
+            if speaks {
+                hub.write(after(10), &log("test"), "I am here", shown).unwrap();
+                hub.deliver(after(10), |_| unreachable!("nobody waits"));
+            }
+            hub.expire(after(6_249));
+            assert_eq!(hub.census().connections, 1, "speaks: {speaks}");
+            hub.expire(after(6_250));
+            hub.deliver(after(6_250), |_| {});
+            assert_eq!(hub.census().connections, 0, "speaks: {speaks}");
+        }
+    }
+
+    #[test]
     fn a_shorter_history_holds_from_the_start() {
         let (_, bytes) = written();
         let (mut hub, now) = read(&Config { history: 1, ..config() }, NOW.unix_ms, &mut bytes.as_slice()).unwrap();

@@ -6,8 +6,9 @@ use serde_json::Value;
 
 use super::call::What;
 use super::ledger::{Checked, Fault};
-use super::link::{Close, Received, Token};
+use super::link::{Close, Received, Thirst, Token};
 use super::reading::{Reading, Taken};
+use super::stray::Stray;
 use super::world::{Who, World};
 use crate::client::BUFFER_BYTES;
 use crate::frame::Frame;
@@ -146,13 +147,41 @@ impl World {
 
     /// The server ended a link.
     fn ended(&mut self, token: Token, how: Received) -> Checked {
-        let Some((link, owned)) = self.links.remove(token) else { return Ok(()) };
+        let Some((link, mut owned)) = self.links.remove(token) else { return Ok(()) };
+        let is_sipped = link.thirst == Thirst::Sips;
         link.close(Close::Orderly);
         if self.is_disturbed {
             self.last_readings.extend(owned.reading.map(|reading| (owned.who, reading)));
             return Ok(());
         }
+        let is_stream = owned.reading.as_ref().is_some_and(|reading| reading.form.stays());
+        let (is_cut, may_end_streams) = (self.was_cut(owned.asked.0), self.may_end_streams(owned.asked.0));
         let may_end = match owned.who {
+            // Streams end with the process that has them.
+            Who::Observer(room) if is_cut || is_stream && may_end_streams => {
+                self.count("streams that an upgrade ended");
+                self.observe(room, owned.reading.take())?;
+                true
+            }
+            Who::Ear(user) if is_cut || is_stream && may_end_streams => {
+                self.count("streams that an upgrade ended");
+                let unanswered = owned.calls.len() as u64;
+                *self.counts.entry("calls in frames that an upgrade cut").or_default() += unanswered;
+                self.user(user).resumes = owned.reading.take();
+                self.find_back(user)?;
+                true
+            }
+            // Who takes an answer too slowly gets some of it.
+            Who::Ear(user) if is_sipped && self.was_handed(owned.asked.0) => {
+                self.find_back(user)?;
+                true
+            }
+            Who::Stray(Stray::Vanishes) if is_stream && may_end_streams => true,
+            Who::Mouth(user) if is_cut => {
+                self.find_back(user)?;
+                true
+            }
+            Who::House | Who::FormerEar(_) | Who::Stray(_) if is_cut => true,
             Who::Observer(_) | Who::House | Who::FormerEar(_) => false,
             Who::Ear(user) => self.may_lose_ear(user, &owned),
             Who::Mouth(user) => {

@@ -144,7 +144,7 @@ impl World {
     }
 
     fn came(&mut self, token: Token, who: Who, call: &Call, status: u16, value: &Value) -> Checked {
-        self.notice_lag(self.now - call.sent.0);
+        self.note_answer(call.sent.0);
         if let What::Refused(expected) = call.what {
             if status == expected {
                 self.count("calls refused, as they must be");
@@ -152,12 +152,20 @@ impl World {
             }
             return Err(Fault::new(format!("answered {status} instead of {expected}: {value}")));
         }
-        if status == 410 && call.carries.is_some() {
+        // Another may have the number by now, after a server that began anew.
+        let is_others =
+            status == 403 && matches!(who, Who::Mouth(user) if self.user(user).is_stale) && call.carries.is_some();
+        if status == 410 && call.carries.is_some() || is_others {
             if let What::Write(said) | What::Introduce(said, _) = call.what {
                 self.scene.ledger.refused(said);
             }
             let (Who::Mouth(user) | Who::Ear(user)) = who else { return Err(Fault::new("410 for nobody")) };
             return self.is_ended(user, call.carries);
+        }
+        if let (410, What::Goodbye, Who::Mouth(user)) = (status, &call.what, who) {
+            self.scene.ledger.suspect(Fault::new("one who says goodbye has ended already, and nothing was slow"));
+            self.be_gone(user);
+            return Ok(());
         }
         if status != 200 {
             return Err(Fault::new(format!("{:?} of {who:?} was answered {status}: {value}", call.what)));

@@ -26,6 +26,8 @@ pub(super) enum Fate {
     Silent { alive_ms: u64 },
     /// Its stream is not read any more: it may be cut, and then it is closed.
     Clogged,
+    /// The server changed or ended while it was to end, so that it may have ended in its way, or falls silent.
+    Unsure { alive_ms: u64 },
 }
 
 /// An introduced connection.
@@ -63,13 +65,16 @@ impl Connection {
         let is_time_over = |alive_ms: u64| time + STAMP_SLACK_MS >= alive_ms + timeout_ms;
         let timed = |alive_ms, verdict| if is_time_over(alive_ms) { verdict } else { Verdict::Wrong };
         match (&self.fate, reason) {
-            (Fate::Left, Reason::Left) | (Fate::Clogged | Fate::Closed { .. }, Reason::Closed) => Verdict::Meant,
+            (Fate::Left | Fate::Unsure { .. }, Reason::Left)
+            | (Fate::Clogged | Fate::Closed { .. } | Fate::Unsure { .. }, Reason::Closed) => Verdict::Meant,
             (Fate::Unclaimed, Reason::Timeout) => timed(self.since_ms, Verdict::Meant),
-            (Fate::Silent { alive_ms }, Reason::Timeout) => timed(*alive_ms, Verdict::Meant),
+            (Fate::Silent { alive_ms } | Fate::Unsure { alive_ms }, Reason::Timeout) => {
+                timed(*alive_ms, Verdict::Meant)
+            }
             (Fate::Closed { alive_ms, .. }, Reason::Timeout) => timed(*alive_ms, Verdict::IfCrossed),
             (Fate::Lives { alive_ms }, Reason::Timeout) => timed(*alive_ms, Verdict::IfSlow),
-            // It was not yet reading when its time was over.
-            (Fate::Clogged, Reason::Timeout) => timed(self.since_ms, Verdict::IfSlow),
+            // It was not yet reading when its time was over, or its goodbye came later than that.
+            (Fate::Clogged | Fate::Left, Reason::Timeout) => timed(self.since_ms, Verdict::IfSlow),
             _ => Verdict::Wrong,
         }
     }

@@ -1,17 +1,20 @@
 //! What is done to the server in the middle of things, and what may be lost by it.
 
-use std::mem;
+use std::fs;
 use std::time::{Duration, Instant};
 
 use super::ledger::{Checked, Fault};
-use super::link::{Close, Thirst};
-use super::reading::Reading;
+use super::upgrade::Victim;
 use super::user::{Sort, State};
-use super::world::{Who, World};
+use super::world::World;
 use crate::Result;
+use crate::server::Server;
 
 /// A server that is asked to stop ends within 5 seconds.
 const STOP_MAX: Duration = Duration::from_secs(20);
+
+/// Starts a server on a port.
+pub(super) type Start<'a> = dyn Fn(u16) -> Result<Server> + 'a;
 
 /// What is done to the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,76 +23,112 @@ pub(crate) enum Disturbance {
     Kill,
     /// It is asked to stop, and started again.
     Stop,
+    /// The same, with `--state`.
+    State,
+    /// Another process is to take over, and one of the two is killed.
+    KillOld,
+    KillNew,
 }
 
 /// What is left of what the server knew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Memory {
+pub(super) enum Memory {
     /// Ids begin anew in another epoch, whoever reads on by id is told so, and nobody is introduced any more.
     Nothing,
+    /// Only links broke: ids, epoch and connections go on.
+    All,
+    /// Links go on, too.
+    Untouched,
 }
 
 impl Disturbance {
-    const NAMES: &'static str = "kill, stop";
+    pub(crate) const ALL: [Self; 5] = [Self::Kill, Self::Stop, Self::State, Self::KillOld, Self::KillNew];
+    const NAMES: [&'static str; 5] = ["kill", "stop", "state", "kill-old", "kill-new"];
 
     pub(crate) fn parse(name: &str) -> Result<Self> {
-        match name {
-            "kill" => Ok(Self::Kill),
-            "stop" => Ok(Self::Stop),
-            _ => Err(format!("no such disturbance: {name}; there are: {}", Self::NAMES).into()),
-        }
-    }
-
-    /// The rule of what may be lost. In between no goodbye may be said that nobody meant, whatever the rule.
-    fn memory(self) -> Memory {
-        match self {
-            Self::Kill | Self::Stop => Memory::Nothing,
-        }
+        let place = Self::NAMES.iter().position(|other| *other == name);
+        let found = place.map(|place| Self::ALL[place]);
+        found.ok_or_else(|| format!("no such disturbance: {name}; there are: {}", Self::NAMES.join(", ")).into())
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Kill => "kills of the server",
             Self::Stop => "stops of the server",
+            Self::State => "stops of the server that keep its state",
+            Self::KillOld | Self::KillNew => "kills amid an upgrade",
         }
     }
 }
 
 impl World {
     /// Disturbs the server. Afterwards it runs again, and everybody finds back in his own time.
-    pub(super) fn disturb(
-        &mut self,
-        disturbance: Disturbance,
-        start: &dyn Fn(u16) -> Result<crate::server::Server>,
-    ) -> Checked {
-        let failed = |error: Box<dyn std::error::Error>| Fault::new(error.to_string());
+    pub(super) fn disturb(&mut self, disturbance: Disturbance, start: &Start) -> Checked {
         self.count(disturbance.name());
         self.note_cpu()?;
+        // The rule of what may be lost. In between no goodbye may be said that nobody meant, whatever the rule.
+        let memory = match disturbance {
+            Disturbance::Kill => {
+                self.server.kill().map_err(|error| Fault::new(error.to_string()))?;
+                self.see_the_end()?;
+                self.start_again(start)?;
+                Memory::Nothing
+            }
+            Disturbance::Stop | Disturbance::State => {
+                self.is_disturbed = true;
+                self.await_stop()?;
+                self.see_the_end()?;
+                if disturbance == Disturbance::Stop
+                    && let Some(file) = &self.state_file
+                {
+                    fs::remove_file(file).map_err(|error| Fault::new(format!("no state was kept: {error}")))?;
+                }
+                self.start_again(start)?;
+                if disturbance == Disturbance::Stop { Memory::Nothing } else { Memory::All }
+            }
+            Disturbance::KillOld => self.kill_amid_upgrade(Victim::Old, start)?,
+            Disturbance::KillNew => self.kill_amid_upgrade(Victim::New, start)?,
+        };
+        match memory {
+            Memory::Nothing => self.begin_anew()?,
+            Memory::All => {
+                if disturbance == Disturbance::State {
+                    self.lose_all_links();
+                } else {
+                    self.see_the_end()?;
+                }
+                self.find_all_back()?;
+            }
+            Memory::Untouched => {}
+        }
+        self.exact_ms();
+        self.answered_at = self.now;
+        Ok(())
+    }
+
+    /// What a server sent before it ended is judged by what held then.
+    fn see_the_end(&mut self) -> Checked {
         self.is_disturbed = true;
-        match disturbance {
-            Disturbance::Kill => self.server.kill().map_err(failed)?,
-            Disturbance::Stop => self.await_stop()?,
-        }
-        // What it sent before it ended is judged by what held then.
-        for token in self.links.tokens() {
-            if self.links.get(token).is_some_and(|(link, _)| link.thirst == Thirst::Gulps) {
-                self.look(token)?;
-            }
-        }
-        let readings = self.lose_all_links();
-        match disturbance.memory() {
-            Memory::Nothing => {
-                self.scene.ledger.forget_all();
-                self.scene.epochs.renew();
-                self.forget_suspects();
-            }
-        }
+        self.look_at_all()?;
+        self.is_disturbed = false;
+        Ok(())
+    }
+
+    pub(super) fn start_again(&mut self, start: &Start) -> Checked {
         let port = self.server.target.address.port();
-        self.server = start(port).map_err(failed)?;
+        self.server = start(port).map_err(|error| Fault::new(error.to_string()))?;
         super::watch(&self.server);
         self.cpu_counted_ns = 0;
-        self.is_disturbed = false;
-        for (room, reading) in (0..).zip(readings) {
+        Ok(())
+    }
+
+    /// The server knows nothing of what was.
+    fn begin_anew(&mut self) -> Checked {
+        self.lose_all_links();
+        self.scene.ledger.forget_all();
+        self.scene.epochs.renew();
+        self.forget_suspects();
+        for (room, reading) in (0..).zip(self.keep_readings()) {
             self.observe(room, reading)?;
         }
         self.set_adrift();
@@ -108,31 +147,6 @@ impl World {
                 None => {}
             }
         }
-    }
-
-    /// Drops all links, and keeps what goes on with others: what the observers and the users read.
-    fn lose_all_links(&mut self) -> Vec<Option<Reading>> {
-        let mut observed = vec![None; self.observers.len()];
-        self.observers.fill(None);
-        self.house = None;
-        self.sippers.clear();
-        for token in self.links.tokens() {
-            let Some((link, owned)) = self.links.remove(token) else { continue };
-            link.close(Close::Orderly);
-            match owned.who {
-                Who::Observer(room) => observed[room as usize] = owned.reading,
-                Who::Ear(user) => self.users[user as usize].resumes = owned.reading,
-                _ => {}
-            }
-        }
-        for (who, reading) in mem::take(&mut self.last_readings) {
-            match who {
-                Who::Observer(room) => observed[room as usize] = Some(reading),
-                Who::Ear(user) => self.users[user as usize].resumes = Some(reading),
-                _ => {}
-            }
-        }
-        observed
     }
 
     fn set_adrift(&mut self) {

@@ -37,10 +37,17 @@ impl World {
         row("resident: most", kib(self.memory.peak));
         row("resident: at the last rest", kib(self.memory.after));
         row("most by an earlier rest of the same server", format!("{:.3}", self.memory.growth));
+        let ms = |time: Duration| format!("{} ms", time.as_millis());
         let us = self.cpu_ns as f64 / 1_000.0;
         row("CPU time of the server", format!("{:.2} s", us / 1e6));
         row("CPU time a delivery", format!("{:.2} µs", us / self.deliveries().max(1) as f64));
-        row("longest lag seen", format!("{} ms", self.lag_most.as_millis()));
+        row("upgrades", self.upgrades.to_string());
+        row("longest upgrade, until the process before had left", ms(self.upgrade_most));
+        for (pauses, when) in self.pauses.iter().zip(["without an upgrade", "amid an upgrade"]) {
+            row(&format!("longest that no call was answered, {when}"), ms(pauses.all));
+            row(&format!("longest that a call took, {when}"), ms(pauses.one));
+        }
+        row("longest lag seen", ms(self.lag_most));
         let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         let mut table = String::new();
         for (name, value) in rows {

@@ -88,7 +88,7 @@ impl World {
 
     /// A read waits for sure once two calls were answered that were sent after it: what is sent to the server first, it
     /// does first, but that a new client's turn comes one turn later.
-    fn begin_barrier(&mut self, index: u32, way: Way) -> Checked {
+    pub(super) fn begin_barrier(&mut self, index: u32, way: Way) -> Checked {
         self.user(index).state = State::Leaving(way, 2);
         let (mouth, room) = (self.mouth(index)?, self.user(index).rooms[0]);
         self.members(mouth, room, What::Barrier);
@@ -121,7 +121,13 @@ impl World {
                 let at_ms = self.exact_ms();
                 let Some((link, owned)) = self.links.get(ear) else { return Ok(()) };
                 let cursors = owned.reading.as_ref().map(Reading::cursors).unwrap_or_default();
-                self.scene.ledger.will_end(number, Fate::Closed { at_ms, cursors, alive_ms });
+                let fate = if self.is_handing {
+                    // The process that has the read may not have the connection.
+                    Fate::Unsure { alive_ms }
+                } else {
+                    Fate::Closed { at_ms, cursors, alive_ms }
+                };
+                self.scene.ledger.will_end(number, fate);
                 if way == Way::HalfClose {
                     link.half_close();
                     owned.who = Who::Stray(Stray::HalfClosed);
@@ -178,7 +184,8 @@ impl World {
         let index = match owned.who {
             Who::Ear(index) => index,
             Who::FormerEar(_) => {
-                if owned.taken_over.is_some_and(|at| now - at > TAKEOVER_MAX) {
+                let since = owned.taken_over;
+                if since.is_some_and(|at| now - at > TAKEOVER_MAX && !self.was_handed(at)) {
                     self.scene.ledger.suspect(Fault::new("a poll that another took over was not answered at once"));
                 }
                 self.drop_link(Some(token));

@@ -205,6 +205,24 @@ impl Ledger {
         }
     }
 
+    /// One server takes over from another in the middle of things: a closing that only the former sees may come as silence.
+    pub(super) fn unsettle_closings(&mut self) {
+        for connection in self.connections.values_mut().filter(|it| it.ended.is_none()) {
+            match connection.fate {
+                Fate::Closed { alive_ms, .. } => connection.fate = Fate::Unsure { alive_ms },
+                Fate::Clogged => connection.fate = Fate::Unsure { alive_ms: connection.since_ms },
+                _ => {}
+            }
+        }
+    }
+
+    /// A call with which somebody went, of all rooms or of some, may have come to the server or not.
+    pub(super) fn unsettle(&mut self, number: u64) {
+        if let Some(connection) = self.connections.get_mut(&number) {
+            connection.fate = Fate::Unsure { alive_ms: connection.since_ms };
+        }
+    }
+
     /// Somebody is about to leave one room.
     pub(super) fn will_leave(&mut self, number: u64, room: u32) {
         if let Some(connection) = self.connections.get_mut(&number) {

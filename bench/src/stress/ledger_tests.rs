@@ -118,3 +118,20 @@ fn silence_after_a_closing_is_cleared_only_by_what_crossed_it() {
         assert_eq!(ledger.crossed(&suspect), is_cleared);
     }
 }
+
+#[test]
+fn a_closing_amid_an_upgrade_may_come_as_silence_but_not_before_its_time() {
+    for (reason, time, is_right) in
+        [(Reason::Closed, 1_600, true), (Reason::Timeout, 3_500, true), (Reason::Timeout, 3_000, false)]
+    {
+        let mut ledger = introduced();
+        ledger.will_end(1, Fate::Closed { at_ms: 1_600, cursors: vec![(ROOM, 2)], alive_ms: 1_500 });
+        ledger.unsettle_closings();
+        assert!(ledger.owing().is_some(), "a goodbye is owed");
+        assert_eq!(goodbye(&mut ledger, 2, reason, time).is_ok(), is_right, "{reason:?} at {time}");
+        assert!(ledger.suspects.is_empty());
+    }
+    let mut ledger = introduced();
+    ledger.unsettle_closings();
+    assert!(goodbye(&mut ledger, 2, Reason::Closed, 1_600).is_err(), "who lives on is not touched");
+}

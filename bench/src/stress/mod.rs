@@ -1,16 +1,17 @@
 //! A stress run that checks itself: users who come, talk, read, are slow and leave in all ways, around a server that is killed
-//! and started again, and a ledger that everything seen is held against.
+//! and started again, and from which others take over, and a ledger that everything seen is held against.
 //!
 //! From the bottom: `random`, `said` and `link` (sockets that misbehave); `ledger` is what must be, `connection` how one may
 //! end; `reading` is one who reads; `world` has the loop and `answers` what comes in it; `call`, `user`, `leaving` and `stray`
-//! are what users do; `disturbance` and `round` lead the run, and `figures` tell of it.
+//! are what users do; `recovery` is how they find back; `disturbance`, `upgrade` and `round` lead the run, and `figures` tell of it.
 
 use std::fmt::Write as _;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, getpid, set_child_subreaper};
 
 use crate::Result;
 use crate::client::Client;
@@ -33,9 +34,11 @@ mod ledger_tests;
 mod link;
 mod random;
 mod reading;
+mod recovery;
 mod round;
 mod said;
 mod stray;
+mod upgrade;
 mod user;
 mod world;
 
@@ -69,7 +72,7 @@ const SERVER_OPTIONS: [&str; 14] = [
     "--max-backlog",
     "64k",
     "--log",
-    "warn",
+    "info",
 ];
 
 /// What `stress` was asked for.
@@ -79,6 +82,8 @@ pub(crate) struct Options {
     pub(crate) users: usize,
     pub(crate) seed: Option<u64>,
     pub(crate) disturbances: Vec<Disturbance>,
+    /// How often another process takes over.
+    pub(crate) upgrades: u64,
 }
 
 /// The server that must not outlive this process, whatever becomes of it; 0 for none.
@@ -104,8 +109,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let seed = options.seed.unwrap_or_else(|| {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64 % 1_000_000)
     });
-    let start = |port: u16| programs.start_speak(&format!("127.0.0.1:{port}"), &SERVER_OPTIONS);
-    let server = start(0)?;
+    // A server that took over from another, and whose own end is to be waited for, is a child of that other one.
+    set_child_subreaper(Some(getpid()))?;
+    let keeps_state = options.disturbances.contains(&Disturbance::State);
+    let state_file = keeps_state.then(|| std::env::temp_dir().join(format!("speak-stress-{}", std::process::id())));
+    let start = |port: u16| {
+        let state = state_file.as_ref().map(|file| file.to_string_lossy());
+        let state: Vec<&str> = state.iter().flat_map(|file| ["--state", file]).collect();
+        programs.start_speak(&format!("127.0.0.1:{port}"), &[&SERVER_OPTIONS[..], &state].concat())
+    };
+    // Whoever takes over from a server that is killed may have to bind the port by its number.
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let server = start(port)?;
     watch(&server);
     end_server_when_we_panic();
     let names = rooms(&server, options.users)?;
@@ -113,6 +128,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let scene = Scene { names, epochs: Epochs::default(), ledger, loud: LOUD_ROOMS };
     let users = (0..options.users).map(|_| User::new()).collect();
     let mut world = World::new(server, scene, seed, users)?;
+    world.state_file.clone_from(&state_file);
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, world.interrupted.clone())?;
     }
@@ -120,7 +136,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     eprintln!("seed {seed}: {} users, {} rooms, {} s", options.users, world.scene.names.len(), options.seconds);
     let outcome = world.rounds(options, &start);
     print!("{}", world.figures(seed, began.elapsed()));
-    outcome.map_err(|fault| world.describe(seed, &fault).into())
+    let outcome = outcome.map_err(|fault| world.describe(seed, &fault).into());
+    drop(world);
+    if let Some(file) = state_file {
+        // The last stop has kept it, unless the server failed.
+        let _ = std::fs::remove_file(file);
+    }
+    outcome
 }
 
 /// The rooms: loud ones, plain ones, and private pairs at the end.

@@ -3,20 +3,20 @@
 use std::time::{Duration, Instant};
 
 use super::call::What;
-use super::disturbance::Disturbance;
+use super::disturbance::{Disturbance, Start};
 use super::ledger::{Checked, Fault};
 use super::link::{Close, Thirst};
 use super::user::State;
 use super::world::{Phase, Who, World};
 use super::{HISTORY, LOUD_BYTES, Options};
-use crate::Result;
-use crate::server::Server;
 
 /// Nothing that is to come takes so long, however slow the machine.
 const GUARD: Duration = Duration::from_secs(20);
 /// A run has at least so many rounds: two with the first server, one for each disturbance.
 const ROUNDS_MIN: u64 = 4;
 const ROUND_SECONDS: u64 = 10;
+/// From an upgrade to the next, and to or from a disturbance.
+const STRETCH_MIN: Duration = Duration::from_millis(300);
 /// What a round takes at its end until everybody is gone for sure.
 const CLEARING: Duration = Duration::from_millis(2_500);
 /// A server at rest holds no more than this many times what it held at an earlier rest, and some.
@@ -40,7 +40,7 @@ pub(super) struct Memory {
 
 impl World {
     /// The whole run.
-    pub(super) fn rounds(&mut self, options: &Options, start: &dyn Fn(u16) -> Result<Server>) -> Checked {
+    pub(super) fn rounds(&mut self, options: &Options, start: &Start) -> Checked {
         for room in 0..self.observers.len() as u32 {
             self.observe(room, None)?;
         }
@@ -52,17 +52,22 @@ impl World {
         let rounds = (options.seconds / ROUND_SECONDS).max(ROUNDS_MIN);
         let length = Duration::from_secs(options.seconds) / rounds as u32;
         let churn = length.saturating_sub(CLEARING).max(Duration::from_secs(1));
+        let is_disturbed = |round: &u64| *round >= 2 && round % 3 != 1;
+        let disturbed = (0..rounds).filter(is_disturbed).count();
+        // Each once at least.
+        let at_once = options.disturbances.len().div_ceil(disturbed).max(1);
         let mut next = options.disturbances.iter().cycle().copied();
         let end = Instant::now() + Duration::from_secs(options.seconds);
         for round in 0..rounds {
             // On a slow machine a rest takes longer.
-            if round >= ROUNDS_MIN && Instant::now() > end {
+            let to_do = options.upgrades.saturating_sub(self.upgrades);
+            if round >= ROUNDS_MIN && Instant::now() > end && to_do == 0 {
                 break;
             }
-            let disturbance = if round >= 2 && round % 3 != 1 { next.next() } else { None };
-            self.round(churn, disturbance, start)?;
+            let disturbances: Vec<_> = next.by_ref().take(if is_disturbed(&round) { at_once } else { 0 }).collect();
+            self.round(churn, to_do.div_ceil(rounds - round), &disturbances, start)?;
             let after = self.rest_memory()?;
-            if disturbance.is_some() {
+            if !disturbances.is_empty() {
                 // Another process.
                 base = after;
             }
@@ -88,19 +93,19 @@ impl World {
         self.await_quiet_rooms()
     }
 
-    fn round(
-        &mut self,
-        churn: Duration,
-        disturbance: Option<Disturbance>,
-        start: &dyn Fn(u16) -> Result<Server>,
-    ) -> Checked {
+    /// Upgrades are a part of the churn, disturbances a cut in it.
+    fn round(&mut self, churn: Duration, upgrades: u64, disturbances: &[Disturbance], start: &Start) -> Checked {
         self.phase = Phase::Churn;
-        if let Some(disturbance) = disturbance {
-            self.run_for(churn / 2)?;
-            self.disturb(disturbance, start)?;
-            self.run_for(churn / 2)?;
-        } else {
-            self.run_for(churn)?;
+        let mut disturbances = disturbances.iter();
+        let stretch = churn / (upgrades as u32 + disturbances.len() as u32 + 1);
+        for at in 0..=upgrades.max(disturbances.len() as u64) {
+            if at < upgrades {
+                self.upgrade()?;
+            }
+            if let Some(disturbance) = disturbances.next() {
+                self.disturb(*disturbance, start)?;
+            }
+            self.run_for(stretch.max(STRETCH_MIN))?;
         }
         self.phase = Phase::Pause;
         self.run_until(|world| world.unfinished(true))?;
@@ -234,7 +239,7 @@ impl World {
     pub(super) fn note_cpu(&mut self) -> Checked {
         let process = self.server.target.process;
         let used = process.and_then(|process| process.cpu_ns().ok()).ok_or_else(|| Fault::new("the server is gone"))?;
-        self.cpu_ns += used - self.cpu_counted_ns;
+        self.cpu_ns += used.saturating_sub(self.cpu_counted_ns);
         self.cpu_counted_ns = used;
         Ok(())
     }

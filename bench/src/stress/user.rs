@@ -45,7 +45,7 @@ pub(super) struct User {
     pub(super) rooms: Vec<u32>,
     pub(super) mouth: Option<Token>,
     pub(super) ear: Option<Token>,
-    /// The read of a server that is gone: it goes on from there.
+    /// The read that a server ended by its end: it goes on from there.
     pub(super) resumes: Option<Reading>,
     /// Acts that are left.
     stays: u64,
@@ -94,6 +94,10 @@ impl World {
                 Ok(())
             }
             State::Arriving => Ok(()),
+            State::Here if self.user(index).sort == Sort::Resident && self.user(index).resumes.is_some() => {
+                self.read_on(index)?;
+                self.live(index)
+            }
             State::Here => self.live(index),
             State::Leaving(way, barriers) => self.leave(index, way, barriers),
             State::Adrift => self.come_back(index),
@@ -170,9 +174,18 @@ impl World {
             self.act_in(index, 400, 600);
             return Ok(());
         }
-        let resumes = self.user(index).resumes.take();
+        self.read_on(index)?;
+        self.act_in(index, 50, 1_500);
+        Ok(())
+    }
+
+    /// Begins to read, or goes on with a read that was ended.
+    pub(super) fn read_on(&mut self, index: u32) -> Checked {
+        let user = self.user(index);
+        let home = user.rooms.first().copied().unwrap_or_default();
+        let (identity, resumes) = (user.identity.clone(), user.resumes.take());
         let reading = if let Some(mut reading) = resumes {
-            reading.identity = Some(identity);
+            reading.identity = identity;
             for follow in &mut reading.follows {
                 if let Since::Now(_) = follow.since {
                     follow.since = Since::Now(self.scene.ledger.frontier(follow.room));
@@ -183,11 +196,9 @@ impl World {
             let form = Form::ALL[self.random.below(Form::ALL.len() as u64) as usize];
             let now = Since::Now(self.scene.ledger.frontier(home));
             let since = self.random.weighted(&[(6, Since::All), (2, Since::Last(10)), (2, now)]);
-            Reading::new(form, vec![Follow { room: home, since }], Some(identity))
+            Reading::new(form, vec![Follow { room: home, since }], identity)
         };
-        self.hear_with(index, reading)?;
-        self.act_in(index, 50, 1_500);
-        Ok(())
+        self.hear_with(index, reading)
     }
 
     fn hear_with(&mut self, index: u32, reading: Reading) -> Checked {
@@ -316,7 +327,8 @@ impl World {
         self.drop_link(mouth);
         if self.scene.ledger.has_ended(number) {
             self.count("clients cut for what they did not take");
-        } else if stays_on {
+        } else if stays_on && !self.is_handing {
+            // An upgrade is not over before all have what was sent to them.
             self.act_in(index, 400, 600);
             return;
         }
@@ -336,8 +348,25 @@ impl World {
     pub(super) fn read_gone(&mut self, token: Token) -> Checked {
         let Some((_, owned)) = self.links.get(token) else { return Ok(()) };
         let number = owned.reading.as_ref().and_then(|it| it.identity.as_ref()).map(|it| it.number);
-        match owned.who {
+        let who = owned.who;
+        match who {
+            Who::Ear(index) if matches!(self.user(index).state, State::Leaving(Way::Goodbye, _)) => {
+                // His goodbye came first, over the other link.
+                self.count("reads that came after their goodbye");
+                let ear = self.user(index).ear.take();
+                self.drop_link(ear);
+                if !self.is_calling(index) {
+                    self.be_gone(index);
+                }
+                Ok(())
+            }
             Who::Ear(index) => self.is_ended(index, number),
+            // The same of one who went on with another link before.
+            Who::FormerEar(_) if number.is_some_and(|it| self.scene.ledger.alive_ms(it).is_none()) => {
+                self.count("reads that came after their goodbye");
+                self.drop_link(Some(token));
+                Ok(())
+            }
             _ => Err(Fault::new("410 for nobody who reads")),
         }
     }

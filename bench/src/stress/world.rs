@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::mem;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -28,6 +29,8 @@ const LAG: Duration = Duration::from_millis(500);
 const LAG_EXCUSES: Duration = Duration::from_secs(12);
 /// So long a suspect waits for what may clear it.
 const SUSPENSE: Duration = Duration::from_secs(1);
+/// So long a busy kernel may take to tell of the end of a process's links.
+const END_MAX: Duration = Duration::from_secs(1);
 const SIP_EVERY: Duration = Duration::from_millis(5);
 /// How much is sipped: mostly a byte.
 const SIPS: [usize; 6] = [1, 1, 1, 16, 64, 512];
@@ -112,6 +115,15 @@ pub(super) enum Phase {
     Clear,
 }
 
+/// How long the server stood still, as those see it who call.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Pauses {
+    /// The longest time in which nobody's call was answered.
+    pub(super) all: Duration,
+    /// The longest that a call took.
+    pub(super) one: Duration,
+}
+
 /// What happened, by name.
 pub(super) type Counts = BTreeMap<&'static str, u64>;
 
@@ -126,6 +138,20 @@ pub(super) struct World {
     pub(super) phase: Phase,
     /// The server is being ended: links may break.
     pub(super) is_disturbed: bool,
+    /// One server takes over from another: streams end.
+    pub(super) is_handing: bool,
+    /// When that was last over.
+    pub(super) handed_at: Option<Instant>,
+    /// When last a process was killed, and another had taken over from it.
+    pub(super) cut_at: Option<Instant>,
+    /// How long calls took, apart from upgrades and amid them.
+    pub(super) pauses: [Pauses; 2],
+    pub(super) answered_at: Instant,
+    pub(super) upgrades: u64,
+    /// The longest that an upgrade took until the process before had left.
+    pub(super) upgrade_most: Duration,
+    /// Where the server keeps its state when it is stopped, if it does.
+    pub(super) state_file: Option<PathBuf>,
     pub(super) timers: BinaryHeap<Reverse<(Instant, Due)>>,
     pub(super) sippers: Vec<Token>,
     pub(super) counts: Counts,
@@ -167,6 +193,14 @@ impl World {
             random: Random::new(seed),
             phase: Phase::Pause,
             is_disturbed: false,
+            is_handing: false,
+            handed_at: None,
+            cut_at: None,
+            pauses: [Pauses::default(); 2],
+            answered_at: now,
+            upgrades: 0,
+            upgrade_most: Duration::ZERO,
+            state_file: None,
             timers: BinaryHeap::new(),
             sippers: Vec::new(),
             counts: Counts::new(),
@@ -272,6 +306,36 @@ impl World {
         if took > LAG {
             self.lagged = Some(self.now);
         }
+    }
+
+    /// A call was answered that was sent at this time.
+    pub(super) fn note_answer(&mut self, sent: Instant) {
+        let took = self.now - sent;
+        if !self.is_handing {
+            // An upgrade is no excuse.
+            self.notice_lag(took);
+        }
+        if self.phase == Phase::Churn {
+            let pauses = &mut self.pauses[usize::from(self.is_handing)];
+            pauses.one = pauses.one.max(took);
+            pauses.all = pauses.all.max(self.now - self.answered_at);
+        }
+        self.answered_at = self.now;
+    }
+
+    /// Whether a stream that was asked for then may end: its process ends, or did just now.
+    pub(super) fn may_end_streams(&self, asked: Instant) -> bool {
+        self.is_handing || self.handed_at.is_some_and(|end| asked < end && end + END_MAX > self.now)
+    }
+
+    /// Whether a link that is from then may end, whatever it is: its process was killed just now.
+    pub(super) fn was_cut(&self, since: Instant) -> bool {
+        self.cut_at.is_some_and(|at| since < at && at + END_MAX > self.now)
+    }
+
+    /// Whether some of the time since then was amid an upgrade.
+    pub(super) fn was_handed(&self, since: Instant) -> bool {
+        self.is_handing || self.handed_at.is_some_and(|end| since < end)
     }
 
     pub(super) fn was_slow(&self) -> bool {
