@@ -68,8 +68,6 @@ pub struct Server {
     successor: Option<Succession>,
     /// Who started this process and watches over it, if anybody does.
     supervisor: Supervisor,
-    /// It listens where newcomers look for it, and tells them what to try.
-    greets: bool,
 }
 
 /// A process that is to serve instead of this one.
@@ -106,7 +104,6 @@ impl Server {
             );
         }
         let doors_count = doors.len();
-        let is_greeting = options.has_default_doors() && !doors.iter().any(Door::is_passed);
         let has_operators = doors.iter().any(|door| door.audience() == Audience::Operator);
         let ports = doors.iter().filter_map(Door::port).collect();
         let mut service = Service::with_hub(options, (hub, now), doors, max_clients, fill_random);
@@ -124,7 +121,6 @@ impl Server {
             state_file,
             predecessor,
             successor: None,
-            greets: is_greeting,
             supervisor: Supervisor::find(now.mono),
         })
     }
@@ -145,10 +141,6 @@ impl Server {
             file.try_out().map_err(|error| origin::fault_of(file, "write", &error))?;
         }
         self.take_over().map_err(|error| StartError(format!("cannot begin to serve: {error}")))?;
-        if self.greets {
-            // Whoever closed our standard error does not want to know.
-            let _ = io::stderr().write_all(TRY_IT.as_bytes());
-        }
         log::info!("started, for up to {} clients", self.service.max_clients());
         // After a takeover it is the process before that says so.
         if self.predecessor.is_none() {
@@ -403,6 +395,9 @@ fn open_doors(
     for door in &doors {
         // Whoever closed our standard error does not want to know.
         let _ = writeln!(io::stderr(), "{VERSION} listening on {door}");
+    }
+    if options.has_default_doors() && predecessor.is_none() && !doors.iter().any(Door::is_passed) {
+        let _ = io::stderr().write_all(TRY_IT.as_bytes());
     }
     Ok(doors)
 }
