@@ -15,6 +15,7 @@ AUDIT ?=
 MUSL ?= $(shell uname -m)-unknown-linux-musl
 STATIC := target/$(MUSL)/release/speak
 SEEDS ?= 5000
+NET_SEEDS ?= 1500
 TARGET ?= session
 SECONDS ?= 60
 USERS ?= 1000
@@ -72,7 +73,8 @@ dist: musl ## the static program packed: target/dist/speak-VERSION-….tar.gz an
 	dist/pack.sh $(MUSL)
 
 sim: ## the simulations, of the hub beside its model and of the network: SEEDS=5000, or SPEAK_SIM_SEED=7 to replay one
-	SPEAK_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim --test net_sim -- --nocapture
+	SPEAK_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim -- --nocapture
+	SPEAK_SIM_SEEDS=$(NET_SEEDS) cargo test --locked --release --test net_sim -- --nocapture
 
 fuzz: fuzz-tools ## look for faults: TARGET=request (chunked, form, frame, session), SECONDS=60; installs cargo-fuzz
 	mkdir -p $(FUZZ)/work/$(TARGET)
