@@ -251,7 +251,7 @@ impl Hub {
         if let Some(place) = reader.connection {
             let connection = &mut self.connections[place as usize];
             connection.readers.retain(|its| *its != key);
-            connection.last_alive = now;
+            connection.last_alive = connection.last_alive.max(now);
             // While this read waited the grace after another one's closing ran out: it was not needed.
             connection.closes_at = connection.closes_at.filter(|at| *at > now);
             self.watch_connection(place);

@@ -113,7 +113,7 @@ impl Model {
             self.used(seat.channel);
         }
         if let Some(connection) = read.connection.and_then(|number| self.connections.get_mut(&number)) {
-            connection.last_alive_ms = now_ms;
+            connection.last_alive_ms = connection.last_alive_ms.max(now_ms);
         }
     }
 

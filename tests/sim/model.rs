@@ -259,7 +259,8 @@ impl Model {
     pub(super) fn keep_alive(&mut self, connection: Option<u64>) {
         let now_ms = self.now_ms();
         if let Some(connection) = connection.and_then(|number| self.connections.get_mut(&number)) {
-            connection.last_alive_ms = now_ms;
+            // A move may have told that it is alive later than this.
+            connection.last_alive_ms = connection.last_alive_ms.max(now_ms);
             self.tally.count_if(connection.closes_at_ms.is_some(), "grace ended by a call");
             connection.closes_at_ms = None;
         }
