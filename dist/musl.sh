@@ -27,9 +27,11 @@ if [ "${TARGET%%-*}" != "$(uname -m)" ]; then
 fi
 
 FLAGS="--remap-path-prefix=$PWD=/speak --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
-# It is to stay below 1.5 MiB: relocations in one bit each, not 24 bytes, save 36 KiB (Rust's musl reads them, Debian's 1.2.3 does
-# not), and the second level of optimization 52 KiB, for 1 to 2 % more instructions of its own, which are a tenth of what a call
-# costs.
+# File and memory are to stay below 1.5 MiB each, and with some room: all of the file may lie in memory, and 150 KiB beside it.
+# Relocations in one bit each, not 24 bytes, save 36 KiB (Rust's musl reads them, Debian's 1.2.3 does not); the second level of
+# optimization 52 KiB; and calls put in place only up to 120 of the compiler's units, not 225, another 144 KiB. The two take 2 to
+# 9 % more instructions of Speak's own, which are a tenth of what a call costs.
+FLAGS="$FLAGS -C llvm-args=-inline-threshold=120"
 if has_library; then FLAGS="$FLAGS -C link-arg=$PACK"; fi
 export CARGO_PROFILE_RELEASE_OPT_LEVEL="${CARGO_PROFILE_RELEASE_OPT_LEVEL-2}"
 # shellcheck disable=SC2086 # options of the fallback, if any
