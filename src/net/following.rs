@@ -113,6 +113,8 @@ impl<S: Socket> Conversation<S> {
                 // Nothing is to be said on an event stream: whatever it is, it is not for us.
                 return (bytes.len(), Stop::NeedsInput);
             }
+            // Who says anything lives, and has a time of its own for what it leaves half said.
+            following.unanswered = 0;
             let gathered = following.fragments.as_ref().map_or(0, Vec::len);
             let parsed = http::parse_frame(&mut bytes[taken..], self.api.frame_bytes_max().saturating_sub(gathered));
             let result = match parsed {
@@ -141,7 +143,6 @@ impl<S: Socket> Conversation<S> {
         let Self { clients, api, hub, out, now, .. } = self;
         clients.budget.parses(frame.payload.len());
         let (_, following) = clients.following(key).expect("the caller looked");
-        following.unanswered = 0;
         if following.fragments.is_none() {
             // What was incomplete is whole: the next has its own time.
             following.incomplete_since = None;

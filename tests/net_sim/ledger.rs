@@ -224,4 +224,9 @@ impl Ledger {
     pub(crate) fn is_ended(&self, connection: usize) -> bool {
         self.connections[connection].ended.is_some() || self.connections[connection].has_left
     }
+
+    /// Whoever is in no channel any more, whatever the reason.
+    pub(crate) fn is_over(&self, connection: usize) -> bool {
+        self.is_ended(connection) || self.connections[connection].channels.is_empty()
+    }
 }
