@@ -3,7 +3,7 @@
 use speak::net::LINGER_MS;
 
 use crate::network::Link;
-use crate::peer::Kind;
+use crate::peer::{Kind, Request};
 use crate::world::World;
 
 impl World {
@@ -58,7 +58,9 @@ impl World {
             let looks = following.silence.look(sign.max(grown).max(peer.heard_at), now, numbers.heartbeat);
             if link.is_full || following.is_frames {
                 // A farewell that waits to be taken has the time of an answer.
-                let is_over = following.carries.is_some_and(|it| self.ledger.is_over(it));
+                let is_fatal = |it: &Request| matches!(it.kind, Kind::Fatal(_)) && it.arrived_at.is_some();
+                let is_over = following.carries.is_some_and(|it| self.ledger.is_over(it))
+                    || peer.outstanding.iter().any(is_fatal);
                 let farewell = if is_over { numbers.request_timeout / numbers.heartbeat + 1 } else { 0 };
                 assert!(u64::from(looks) <= 3 + farewell, "client {place} takes and says nothing, and stays");
             }
@@ -88,7 +90,7 @@ impl World {
             if link.is_full {
                 return;
             }
-            let next_ids = |request: &crate::peer::Request| -> Vec<u64> {
+            let next_ids = |request: &Request| -> Vec<u64> {
                 request.channels.iter().map(|channel| self.ledger.channels[*channel].next_id).collect()
             };
             // Without a witness the ledger hears of a message when somebody takes it: it may be older than the read.
