@@ -87,9 +87,7 @@ fuzz-tools:
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 
 overload: ## slow peers by the thousand, 20,000 connects at once, 18,000 readers: what is served meanwhile, and what it costs
-	cargo build --release --locked
-	SPEAK_OVERLOAD=1 SPEAK_BIN=$(CURDIR)/target/release/speak \
-	    cargo test --locked --test slow --test overload -- --nocapture --test-threads 1
+	SPEAK_OVERLOAD=1 cargo test --release --locked --test slow --test overload -- --nocapture --test-threads 1
 
 stress: bench-build ## users who come, talk and leave in all ways, and a server that is upgraded and killed: SECONDS=60 USERS=1000 UPGRADES=10
 	$(BENCH) stress --speak target/release/speak --seconds $(SECONDS) --users $(USERS) --upgrades $(UPGRADES) $(if $(SEED),--seed $(SEED))

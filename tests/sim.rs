@@ -47,10 +47,11 @@ const SEEDS: u64 = 2_000;
 /// From this many seeds on, a rule that never came to bear is a fault of the mix.
 const SEEDS_TO_REACH_ALL: u64 = 1_000;
 
-const RULES: [&str; 85] = [
+const RULES: [&str; 86] = [
     "answer cut",
     "answer shared",
     "answer shared by a stream and a poll",
+    "answer shared by two that go on",
     "channel began where another name rests",
     "channel dropped",
     "close of an answered read",

@@ -25,6 +25,13 @@ pub struct Wake<'h> {
     pub has_more: bool,
 }
 
+/// The stream that was told something last, of those that [`Hub::resume`] has go on one after the other.
+#[derive(Debug, Default)]
+pub struct Resumed {
+    pub(super) channel: u32,
+    pub(super) print: Option<PartPrint>,
+}
+
 /// For reads that are answered with nothing.
 pub const NO_CHANNEL: u32 = u32::MAX;
 

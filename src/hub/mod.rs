@@ -26,7 +26,7 @@ mod upkeep;
 
 pub use channel::{Member, Part};
 pub use connection::{CHANNELS_PER_CONNECTION_MAX, Credentials, READS_PER_CONNECTION_MAX};
-pub use deliver::{NO_CHANNEL, Wake};
+pub use deliver::{NO_CHANNEL, Resumed, Wake};
 pub use hub::{Census, Config, Hub, Introduced, Members, Refusal, Who};
 pub use ids::{Auth, Epoch, ID_MAX, TOKEN_BYTES, token};
 pub use message::Reason;

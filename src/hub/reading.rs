@@ -6,7 +6,7 @@
 
 use super::channel::Part;
 use super::connection::{Credentials, READS_PER_CONNECTION_MAX};
-use super::deliver::Wake;
+use super::deliver::{Resumed, Wake};
 use super::hub::{Hub, Refusal};
 use super::message::Reason;
 use super::pages::Pages;
@@ -169,7 +169,10 @@ impl Hub {
 
     /// A stream has taken what it was given: if it is behind it gets the next answer, if there is one. Tells whether there
     /// was.
-    pub fn resume(&mut self, now: Now, key: ReaderKey, wake: impl FnOnce(Wake<'_>)) -> bool {
+    ///
+    /// Those that go on in a row, with nothing between them, may be given the same `resumed`: the wake-up then tells which
+    /// of them share an answer.
+    pub fn resume(&mut self, now: Now, key: ReaderKey, resumed: &mut Resumed, wake: impl FnOnce(Wake<'_>)) -> bool {
         let Some(reader) = self.readers.get(key).filter(|reader| reader.stay == Stay::Behind) else { return false };
         let places: Vec<_> = reader.seats.as_slice().iter().map(|seat| seat.channel).collect();
         let first = places[0];
@@ -181,7 +184,10 @@ impl Hub {
         let mut seats = reader.seats.as_slice().iter();
         let has_news = seats.any(|seat| channels[seat.channel as usize].part_for(*seat).has_news());
         if has_news {
-            self.tell(key, first, &mut None, wake);
+            if resumed.channel != first {
+                *resumed = Resumed { channel: first, print: None };
+            }
+            self.tell(key, first, &mut resumed.print, wake);
         } else {
             reader.stay = Stay::On;
         }

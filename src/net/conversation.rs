@@ -15,7 +15,7 @@ use super::outbox::Flush;
 use super::socket::Socket;
 use crate::api::{Address, Api, Error, Outcome, Payload, Peer};
 use crate::http::{self, Limits, Parsed, Persistence, Progress};
-use crate::hub::{Hub, Key, Millis, Now, Wake};
+use crate::hub::{Hub, Key, Millis, Now, Resumed, Wake};
 
 /// One read takes this much at most, and with it a client's turn.
 pub const READ_BYTES: usize = 64 * 1024;
@@ -97,6 +97,8 @@ pub(super) struct Conversation<S> {
     pub(super) out: Vec<u8>,
     /// Another process has the hub: requests are for it.
     is_leaving: bool,
+    /// While streams go on in a row, and may share what they are told.
+    pub(super) resumed: Option<Resumed>,
 }
 
 impl<S: Socket> Conversation<S> {
@@ -112,6 +114,7 @@ impl<S: Socket> Conversation<S> {
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             out: Vec::new(),
             is_leaving: false,
+            resumed: None,
         }
     }
 
@@ -255,6 +258,7 @@ impl<S: Socket> Conversation<S> {
 
     /// Sends answers that earlier turns had no time for, as long as there is `time`.
     fn send_late(&mut self, time: fn(&Budget) -> Time) {
+        self.resumed = Some(Resumed::default());
         while time(&self.clients.budget) == Time::Left
             && let Some((key, held)) = self.clients.lanes.pop()
         {
@@ -265,6 +269,7 @@ impl<S: Socket> Conversation<S> {
             self.was_flushed(key, &result);
             self.clients.count_memory(key);
         }
+        self.resumed = None;
     }
 
     /// Does what is due.

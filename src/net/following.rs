@@ -7,7 +7,7 @@ use super::outbox::Flush;
 use super::socket::Socket;
 use crate::api::{Api, Payload, Stream, Transport};
 use crate::http::{self, CloseCode, Frame, Opcode};
-use crate::hub::{Key, Millis, Now, ReaderKey, Wake};
+use crate::hub::{Key, Millis, Now, ReaderKey, Resumed, Wake};
 
 /// Signs of life in a row that a peer may leave unanswered, or untaken.
 const UNANSWERED_MAX: u8 = 2;
@@ -226,10 +226,12 @@ impl<S: Socket> Conversation<S> {
 
     /// A stream has taken all that it was given: if that was not all that there is, it gets the next answer.
     fn resume(&mut self, key: Key) {
-        let Self { hub, api, clients, patience, now, .. } = self;
+        let Self { hub, api, clients, patience, now, resumed, .. } = self;
         let Some((_, following)) = clients.following(key) else { return };
         let reader = following.reader;
-        hub.resume(*now, reader, |wake| tell(api, clients, *patience, *now, key, &wake));
+        let mut alone = Resumed::default();
+        let resumed = resumed.as_mut().unwrap_or(&mut alone);
+        hub.resume(*now, reader, resumed, |wake| tell(api, clients, *patience, *now, key, &wake));
     }
 
     /// A stream was silent for a while, or its peer was: shows that it lives, and sees whether the peer does.

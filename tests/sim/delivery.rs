@@ -27,6 +27,7 @@ impl Told {
 
 impl World {
     pub(crate) fn deliver(&mut self) {
+        self.resumed = Default::default();
         let mut wakes = Vec::new();
         self.hub.deliver(self.now, |wake| wakes.push(Told::by(&wake)));
         let due = self.model.deliver();
@@ -43,14 +44,22 @@ impl World {
     pub(crate) fn resume(&mut self, client: u64) {
         let expected = self.model.resume(client);
         let mut wakes = Vec::new();
-        let was_behind = self.hub.resume(self.now, self.key_of(client), |wake| wakes.push(Told::by(&wake)));
+        let (mut resumed, before) = std::mem::take(&mut self.resumed);
+        let key = self.key_of(client);
+        let was_behind = self.hub.resume(self.now, key, &mut resumed, |wake| wakes.push(Told::by(&wake)));
         assert_eq!(was_behind, expected.is_some(), "whether there was more");
         self.record.note(|| format!("    told {wakes:?}"));
         assert_eq!(wakes.iter().map(|told| &told.answer).collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
-        for told in wakes {
-            let Told { client: whom, is_repeat, is_last, .. } = told;
-            assert_eq!((whom, is_repeat, is_last), (client, false, false), "what a stream resumes with");
+        if let Some(told) = wakes.pop() {
+            let Told { client: whom, is_last, .. } = told;
+            assert_eq!((whom, is_last), (client, false), "what a stream resumes with");
+            assert!(
+                !told.is_repeat || before.as_ref() == Some(&told.answer),
+                "a repetition repeats: {before:?}, {told:?}"
+            );
+            self.record.tally.count_if(told.is_repeat, "answer shared by two that go on");
             self.told(&told);
+            self.resumed = (resumed, Some(told.answer));
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use speak::hub::{
     Auth, Credentials, Dropped, Hub, LogName, Millis, Mode, Name, Now, Pair, ReadCall, ReadOutcome, ReaderKey, Refusal,
-    Since, Who, token,
+    Resumed, Since, Who, token,
 };
 
 use super::answers::Tie;
@@ -92,6 +92,8 @@ pub(crate) struct World {
     pub(crate) waits: BTreeMap<(Millis, u64), ReaderKey>,
     pub(crate) followers: Vec<Follower>,
     clients: u64,
+    /// Streams that go on in a row, and what the last of them was told.
+    pub(crate) resumed: (Resumed, Option<Answer>),
     /// Whoever has got its last answer.
     pub(crate) answered: BTreeSet<u64>,
 }
@@ -143,6 +145,7 @@ impl World {
             reads: Vec::new(),
             waits: BTreeMap::new(),
             clients: 0,
+            resumed: Default::default(),
             answered: BTreeSet::new(),
             plan,
             random,
@@ -159,6 +162,9 @@ impl World {
     /// Makes a call to both and compares what they answer.
     pub(crate) fn call(&mut self, call: &Call) {
         self.record.step(|| format!("{call:?}"));
+        if !matches!(call, Call::Resume { .. }) {
+            self.resumed = Default::default();
+        }
         match call {
             Call::Write { channel, text, shown } => self.write(*channel, text, shown.as_ref()),
             Call::Introduce { channel, text, shown } => self.introduce(*channel, text, shown.as_ref()),

@@ -7,7 +7,7 @@ use std::{env, mem};
 use serde_json::{Map, Value};
 use speak::api::{Api, Outcome, Peer, Transport};
 use speak::http::{self, Opcode, Parsed, Persistence, Progress};
-use speak::hub::{Hub, Millis, Mode, Name, Now, ReadCall, ReadOutcome, Since, Wake};
+use speak::hub::{Hub, Millis, Mode, Name, Now, ReadCall, ReadOutcome, Resumed, Since, Wake};
 
 use super::answer::{self, Head};
 use super::asked::Asked;
@@ -403,7 +403,7 @@ impl World {
                 return;
             }
             let was_owed = client.is_owed;
-            if !hub.resume(*now, *reader, |wake| tell(api, client, ledger, *diary, &wake)) {
+            if !hub.resume(*now, *reader, &mut Resumed::default(), |wake| tell(api, client, ledger, *diary, &wake)) {
                 client.is_owed = false;
                 return;
             }
