@@ -47,6 +47,8 @@ fn start(options: &Options, passed: Vec<Passed>) -> Result<Server, StartError> {
     let sandbox = Sandbox::plan(options).map_err(StartError)?;
     let mut server = Server::start(options, passed)?;
     sandbox.enter(server.ports()).map_err(StartError)?;
+    #[cfg(target_env = "gnu")]
+    server.on_ebb(memory::give_back);
     server.begin()?;
     Ok(server)
 }

@@ -15,6 +15,8 @@ mod spares;
 #[cfg(not(target_env = "musl"))]
 use std::alloc::System as Small;
 use std::alloc::{GlobalAlloc, Layout};
+#[cfg(target_env = "gnu")]
+use std::ffi::c_int;
 use std::ptr;
 
 #[cfg(target_env = "musl")]
@@ -75,6 +77,15 @@ unsafe impl GlobalAlloc for Memory {
             }
         }
     }
+}
+
+/// Has glibc give back the pages of its heap that hold nothing. O(heap).
+#[cfg(target_env = "gnu")]
+pub fn give_back() {
+    unsafe extern "C" {
+        safe fn malloc_trim(kept_at_the_top: usize) -> c_int;
+    }
+    malloc_trim(0);
 }
 
 fn map(bytes: usize) -> *mut u8 {

@@ -9,6 +9,7 @@ mod clients;
 mod clock;
 mod conversation;
 mod door;
+mod ebb;
 mod exposition;
 mod following;
 mod handover;

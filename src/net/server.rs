@@ -17,6 +17,7 @@ use super::alarm::Alarm;
 use super::clock::Clock;
 use super::conversation::Event;
 use super::door::Door;
+use super::ebb::Ebb;
 use super::handover::{Clients, HandedDoor, Predecessor, SPREAD_MS, START_MS, Successor};
 use super::limits;
 use super::newcomers::{Audience, Listener};
@@ -68,6 +69,8 @@ pub struct Server {
     successor: Option<Succession>,
     /// Who started this process and watches over it, if anybody does.
     supervisor: Supervisor,
+    ebb: Ebb,
+    give_back: Option<fn()>,
 }
 
 /// A process that is to serve instead of this one.
@@ -122,7 +125,14 @@ impl Server {
             predecessor,
             successor: None,
             supervisor: Supervisor::find(now.mono),
+            ebb: Ebb::default(),
+            give_back: None,
         })
+    }
+
+    /// Has `give_back` called when much of what was held is free: for an allocator that would keep it.
+    pub fn on_ebb(&mut self, give_back: fn()) {
+        self.give_back = Some(give_back);
     }
 
     /// The TCP ports it listens on.
@@ -187,7 +197,7 @@ impl Server {
         let is_leaving = self.service.is_leaving();
         let give_up = self.successor.as_ref().filter(|_| !is_leaving).map(|it| it.give_up_at);
         let ping = self.supervisor.next_ping().filter(|_| !is_leaving);
-        if let Some(deadline) = [wait, give_up, ping].into_iter().flatten().min() {
+        if let Some(deadline) = [wait, give_up, ping, self.ebb.due()].into_iter().flatten().min() {
             self.alarm.set(deadline, &self.clock);
         }
         None
@@ -211,6 +221,11 @@ impl Server {
         }
         let registry = self.poll.registry();
         self.service.end_turn(|socket, key| socket.register(registry, Token(key.to_bits() as usize)));
+        if let Some(give_back) = self.give_back
+            && self.ebb.note(self.service.memory(), self.service.hub().1.mono)
+        {
+            give_back();
+        }
         self.service.count_turn(self.clock.turn_nanos());
         if successor_speaks && !self.service.is_leaving() {
             self.hand_over();

@@ -149,6 +149,12 @@ impl<L: Listener> Service<L> {
         self.conversation.end_turn();
     }
 
+    /// Bytes that are held for clients, as they are counted.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.conversation.hub.memory()
+    }
+
     /// Has the metrics tell what the kernel knows of this process, which began just now. Not for a simulation.
     pub fn watch_process(&mut self) {
         self.conversation.metrics.process = Some(Process::this());
