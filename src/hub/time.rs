@@ -11,6 +11,14 @@ impl Millis {
     pub fn after(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms))
     }
+
+    /// The first of some deadlines, if there is one.
+    #[must_use]
+    pub fn first<const N: usize>(deadlines: [Option<Self>; N]) -> Option<Self> {
+        const NEVER: Millis = Millis(u64::MAX);
+        let first = deadlines.into_iter().fold(NEVER, |first, at| first.min(at.unwrap_or(NEVER)));
+        (first < NEVER).then_some(first)
+    }
 }
 
 /// The present, read once at the start of a turn and passed to all that happens in it.

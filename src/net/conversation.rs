@@ -128,7 +128,7 @@ impl<S: Socket> Conversation<S> {
 
     /// When something is due that nobody will call for.
     pub(super) fn next_deadline(&self) -> Option<Millis> {
-        [self.hub.next_deadline(), self.clients.next_deadline()].into_iter().flatten().min()
+        Millis::first([self.hub.next_deadline(), self.clients.next_deadline()])
     }
 
     /// Takes a client in.

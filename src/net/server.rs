@@ -197,7 +197,7 @@ impl Server {
         let is_leaving = self.service.is_leaving();
         let give_up = self.successor.as_ref().filter(|_| !is_leaving).map(|it| it.give_up_at);
         let ping = self.supervisor.next_ping().filter(|_| !is_leaving);
-        if let Some(deadline) = [wait, give_up, ping, self.ebb.due()].into_iter().flatten().min() {
+        if let Some(deadline) = Millis::first([wait, give_up, ping, self.ebb.due()]) {
             self.alarm.set(deadline, &self.clock);
         }
         None

@@ -174,7 +174,7 @@ impl<L: Listener> Service<L> {
         let dismissal = self.leaving.as_ref().filter(|leaving| !leaving.waiting.is_empty());
         let dismissal = dismissal.map(|_| self.conversation.now.mono.after(DISMISSAL_MS));
         let deadlines = [self.conversation.next_deadline(), self.newcomers.next_deadline(), self.stop_at, dismissal];
-        deadlines.into_iter().flatten().min().map_or(Wait::Forever, Wait::Until)
+        Millis::first(deadlines).map_or(Wait::Forever, Wait::Until)
     }
 
     /// Stops gently: nobody comes in any more, who waits is answered, and who has an answer to take gets some time for it.
