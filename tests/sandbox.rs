@@ -12,12 +12,10 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{self as unix, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use common::{Server, command, run, until};
+use common::{Folder, Server, command, run, until};
 use landlock::{LandlockStatus, RestrictSelf};
 use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, prlimit, test_kill_process};
 use speak::options::{self, Options};
@@ -43,32 +41,15 @@ fn is_root(test: &str) -> bool {
     is_root
 }
 
-/// A directory that everybody may look into, removed with the test.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("speak-sandbox-{}-{number}", std::process::id()));
-        fs::create_dir(&path).expect("a directory");
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("its rights");
-        Self(path)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    fn door(&self) -> String {
-        format!("unix:{}", self.file("door").display())
-    }
+/// A folder that everybody may look into.
+fn open_folder() -> Folder {
+    let folder = Folder::new("sandbox");
+    fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("its rights");
+    folder
 }
 
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn door_in(folder: &Folder) -> String {
+    format!("unix:{}", folder.file("door").display())
 }
 
 /// What `/proc/PID/status` says of a process.
@@ -157,9 +138,9 @@ fn who_is_not_to_be_become_stops_the_start() {
         cases.push((SOMEBODY, "only root"));
     }
     for (user, reason) in cases {
-        let directory = Directory::new();
+        let folder = open_folder();
         let mut command = command();
-        command.args(["--listen", &directory.door(), "--user", user]);
+        command.args(["--listen", &door_in(&folder), "--user", user]);
         let finished = run(command);
         let shown = format!("{user}: {finished:?}");
         assert_eq!(finished.code, Some(1), "{shown}");
@@ -170,13 +151,13 @@ fn who_is_not_to_be_become_stops_the_start() {
 
 #[test]
 fn who_is_the_user_already_is_served_and_nobody_else() {
-    let directory = Directory::new();
+    let folder = open_folder();
     let mut others = command();
     let mut own = command();
     let mut me = format!("{}:{}", geteuid().as_raw(), rustix::process::getegid().as_raw());
     if geteuid().is_root() {
         // Somebody may not reach where the tests are built.
-        let binary = directory.file("speak");
+        let binary = folder.file("speak");
         fs::copy(own.get_program(), &binary).expect("a copy");
         for command in [&mut own, &mut others] {
             *command = Command::new(&binary);
@@ -196,21 +177,21 @@ fn who_is_the_user_already_is_served_and_nobody_else() {
 
 #[test]
 fn the_socket_goes_to_the_user_and_with_the_server() {
-    let directory = Directory::new();
+    let folder = open_folder();
     let mut options = vec![];
     let mut uid = geteuid().as_raw();
     if geteuid().is_root() {
         uid = 65533;
-        chown(&directory.0, Some(uid), None).expect("root's right");
+        chown(folder.path(), Some(uid), None).expect("root's right");
         options = vec!["--user", SOMEBODY];
     }
-    let mut server = Server::on(&["127.0.0.1:0", &directory.door()], &options);
+    let mut server = Server::on(&["127.0.0.1:0", &door_in(&folder)], &options);
     told(&server);
-    assert_eq!(fs::symlink_metadata(directory.file("door")).expect("a socket").uid(), uid);
-    let _client = UnixStream::connect(directory.file("door")).expect("a door");
+    assert_eq!(fs::symlink_metadata(folder.file("door")).expect("a socket").uid(), uid);
+    let _client = UnixStream::connect(folder.file("door")).expect("a door");
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
-    assert!(!directory.file("door").exists());
+    assert!(!folder.file("door").exists());
     assert!(server.log().iter().all(|line| !line.contains("WARN") || line.contains("as root")), "{:?}", server.log());
 }
 
@@ -236,7 +217,7 @@ fn out_of_descriptors_it_sheds_one_after_the_other() {
 
 /// What stands outside of the sandbox, made before it is entered.
 struct Outside {
-    directory: Directory,
+    folder: Folder,
     tcp: SocketAddr,
     _tcp: TcpListener,
     abstract_name: unix::SocketAddr,
@@ -246,9 +227,9 @@ struct Outside {
 
 impl Outside {
     fn new() -> Self {
-        let directory = Directory::new();
-        fs::write(directory.file("kept"), "precious").expect("a file");
-        let name = directory.file("abstract");
+        let folder = open_folder();
+        fs::write(folder.file("kept"), "precious").expect("a file");
+        let name = folder.file("abstract");
         let abstract_name = unix::SocketAddr::from_abstract_name(name.as_os_str().as_encoded_bytes()).expect("a name");
         let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
         let sleeper = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().expect("sleep, of every system");
@@ -258,12 +239,12 @@ impl Outside {
             _abstract: UnixListener::bind_addr(&abstract_name).expect("an abstract socket"),
             abstract_name,
             sleeper,
-            directory,
+            folder,
         }
     }
 
     fn options(&self, more: &[&str]) -> Options {
-        let door = self.directory.door();
+        let door = door_in(&self.folder);
         let arguments = ["--listen", &door].into_iter().chain(more.iter().copied()).map(Into::into);
         match options::parse(arguments, |_| None) {
             Ok(options::Command::Run(options)) => *options,
@@ -292,11 +273,11 @@ type Attempt = (&'static str, u32, fn(&Outside) -> io::Result<()>);
 
 const ATTEMPTS: [Attempt; 11] = [
     ("read a file", 1, |_| fs::read("/etc/passwd").map(drop)),
-    ("list a directory", 1, |outside| fs::read_dir(&outside.directory.0).map(drop)),
-    ("read what is beside a socket", 1, |outside| fs::read(outside.directory.file("kept")).map(drop)),
-    ("write a file", 1, |outside| fs::write(outside.directory.file("new"), "")),
-    ("make a directory", 1, |outside| fs::create_dir(outside.directory.file("newer"))),
-    ("make a socket", 1, |outside| UnixListener::bind(outside.directory.file("socket")).map(drop)),
+    ("list a directory", 1, |outside| fs::read_dir(outside.folder.path()).map(drop)),
+    ("read what is beside a socket", 1, |outside| fs::read(outside.folder.file("kept")).map(drop)),
+    ("write a file", 1, |outside| fs::write(outside.folder.file("new"), "")),
+    ("make a directory", 1, |outside| fs::create_dir(outside.folder.file("newer"))),
+    ("make a socket", 1, |outside| UnixListener::bind(outside.folder.file("socket")).map(drop)),
     ("execute another program", 1, |_| Command::new("/bin/true").status().map(drop)),
     ("connect to a port", 4, |outside| TcpStream::connect(outside.tcp).map(drop)),
     ("bind another port", 4, |_| TcpListener::bind("127.0.0.1:0").map(drop)),
@@ -332,7 +313,7 @@ fn what_a_server_needs_is_allowed() {
     let bound = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = bound.local_addr().expect("its address");
     let again = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
-    let socket = outside.directory.file("door");
+    let socket = outside.folder.file("door");
     drop(UnixListener::bind(&socket).expect("a socket"));
     let own = std::env::current_exe().expect("the path of this test");
     let _client = TcpStream::connect(address).expect("a client");

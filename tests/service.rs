@@ -14,10 +14,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use common::{EventStream, GUARD, Server, Socket, command, run, until};
+use common::{EventStream, Folder, GUARD, Server, Socket, command, run, until};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
 use rustix::process::Signal;
@@ -25,28 +25,6 @@ use rustix::time::{ClockId, clock_gettime};
 
 const SERVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/speak.service");
 const SOCKETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/sockets");
-
-/// A folder of the test's own, gone when it ends.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("speak-service-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).expect("a folder");
-        Self(path)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Nothing depends on it.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Hears what systemd would, with `NotifyAccess=main`: from the main process alone.
 struct Systemd {

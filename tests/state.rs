@@ -4,40 +4,30 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 
-use common::{Server, command, run};
+use common::{Folder, Server, command, run};
 use rustix::process::Signal;
 
-/// A file of the test's own, in a folder that is gone when it ends.
-struct State(PathBuf);
+/// A state in a folder of its own.
+struct State(Folder);
 
 impl State {
     fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("speak-state-{}-{name}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder");
-        Self(folder.join("state"))
+        Self(Folder::new(name))
     }
 
-    fn path(&self) -> &str {
-        self.0.to_str().expect("a path in UTF-8")
+    fn path(&self) -> String {
+        self.0.file("state").display().to_string()
     }
 
     fn start(&self, options: &[&str]) -> Server {
-        Server::with(&[&["--state", self.path()], options].concat())
+        Server::with(&[&["--state", &self.path()], options].concat())
     }
 
     /// The names of what is in the folder.
     fn around(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.0.parent().expect("a folder")).expect("a folder");
+        let entries = fs::read_dir(self.0.path()).expect("a folder");
         entries.map(|entry| entry.expect("a file").file_name().into_string().expect("a name")).collect()
-    }
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        // Nothing depends on it.
-        let _ = fs::remove_dir_all(self.0.parent().expect("a folder"));
     }
 }
 
@@ -112,7 +102,7 @@ fn what_is_damaged_is_set_aside_and_the_server_starts_without_it() {
         let around = state.around();
         let [aside] = &around[..] else { panic!("one file set aside: {around:?}") };
         assert!(said.contains(aside.as_str()), "it says where: {said}");
-        let aside = state.0.with_file_name(aside);
+        let aside = state.0.file(aside);
         assert_eq!(fs::read(&aside).expect("what was set aside"), bytes);
         fs::remove_file(aside).expect("what was set aside");
         server.signal(Signal::KILL);

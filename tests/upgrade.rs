@@ -6,35 +6,13 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use common::{Client, EventStream, Identity, Server, command, until};
+use common::{Client, EventStream, Folder, Identity, Server, command, until};
 use rustix::process::{Signal, kill_process};
-
-/// A folder of the test's own, gone when it ends.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("speak-upgrade-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).expect("a folder");
-        Self(path)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Nothing depends on it.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn write_as(server: &Server, who: &Identity, channel: &str, message: &str) -> u64 {
     let answer = server.get("/write", &who.and(&[("channel", channel), ("message", message)])).ok().json();

@@ -8,6 +8,7 @@
 mod client;
 mod crowd;
 mod events;
+mod folder;
 mod identity;
 mod response;
 mod secrets;
@@ -17,6 +18,7 @@ mod socket;
 pub use client::{Client, request, target};
 pub use crowd::{Crowd, Member, is_full, raise_file_limit, sized};
 pub use events::{Event, EventStream};
+pub use folder::Folder;
 pub use identity::Identity;
 pub use response::Response;
 pub use server::{Finished, Server, command, run};
