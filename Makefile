@@ -14,8 +14,7 @@ AUDIT ?=
 # This machine's processor, or x86_64-unknown-linux-musl or aarch64-unknown-linux-musl.
 MUSL ?= $(shell uname -m)-unknown-linux-musl
 STATIC := target/$(MUSL)/release/speak
-SEEDS ?= 5000
-NET_SEEDS ?= 5000
+SEEDS ?= 20000
 TARGET ?= session
 SECONDS ?= 60
 USERS ?= 1000
@@ -24,6 +23,9 @@ UPGRADES ?= 10
 FUZZ := tests/fuzz
 CARGO_FUZZ := cargo fuzz run --fuzz-dir $(FUZZ) --sanitizer none
 FUZZ_LIMITS := -rss_limit_mb=1024 -timeout=10 -max_len=4096 -len_control=20 -print_final_stats=1
+
+# Tests mostly wait for something.
+export RUST_TEST_THREADS ?= 4
 
 # What the servers of the tests log, and what must not be in it.
 LOGS := $(CURDIR)/target/logs
@@ -72,9 +74,8 @@ musl-test: musl ## is it static, small, does it run alone, and as in a container
 dist: musl ## the static program packed: target/dist/speak-VERSION-….tar.gz and .deb; the same bytes each time
 	dist/pack.sh $(MUSL)
 
-sim: ## the simulations, of the hub beside its model and of the network: SEEDS=5000, or SPEAK_SIM_SEED=7 to replay one
-	SPEAK_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim -- --nocapture
-	SPEAK_SIM_SEEDS=$(NET_SEEDS) cargo test --locked --release --test net_sim -- --nocapture
+sim: ## the simulations, of the hub beside its model and of the network: SEEDS=20000, or SPEAK_SIM_SEED=7 to replay one
+	SPEAK_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim --test net_sim -- --nocapture
 
 fuzz: fuzz-tools ## look for faults: TARGET=request (chunked, form, frame, session), SECONDS=60; installs cargo-fuzz
 	mkdir -p $(FUZZ)/work/$(TARGET)
