@@ -128,6 +128,8 @@ pub(crate) struct Peer {
     pub(crate) whole: u64,
     /// When the first bytes were read of what is not whole.
     pub(crate) partial_since: Option<u64>,
+    /// When it was seen that what it began is refused, while it takes nothing.
+    pub(crate) refused_at: Option<u64>,
     pub(crate) pings: u32,
     /// Judged already: it is gone.
     pub(crate) is_over: bool,
@@ -156,6 +158,7 @@ impl Peer {
             ends: VecDeque::new(),
             whole: 0,
             partial_since: None,
+            refused_at: None,
             pings: 0,
             is_over: false,
             cursors: vec![0; channels],
