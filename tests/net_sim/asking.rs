@@ -257,7 +257,8 @@ impl World {
     fn enqueue(&mut self, peer: usize, mut request: Request, bytes: Vec<u8>) -> Vec<u8> {
         let peer = &mut self.peers[peer];
         peer.sent += bytes.len() as u64;
-        request.end = peer.sent;
+        // A frame that is none is refused by its first bytes.
+        request.end = if request.kind == Kind::Fatal(0) { peer.sent + 1 - bytes.len() as u64 } else { peer.sent };
         peer.ends.push_back(peer.sent);
         peer.outstanding.push_back(request);
         bytes
