@@ -2,8 +2,9 @@
 
 use super::client::{Delivery, Next, State};
 use super::clients::Clients;
-use super::conversation::{Conversation, Event, Patience, Stop, settle};
+use super::conversation::{Conversation, Event, Patience};
 use super::outbox::Flush;
+use super::serving::{Stop, settle};
 use super::socket::Socket;
 use crate::api::{Api, Payload, Stream, Transport};
 use crate::http::{self, CloseCode, Frame, Opcode};

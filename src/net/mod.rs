@@ -23,15 +23,17 @@ mod outbox;
 mod process;
 mod server;
 mod service;
+mod serving;
 mod socket;
 mod supervisor;
 mod turns;
 mod wire;
 
 pub use activation::{FIRST_PASSED, Passed, names_of_passed};
-pub use conversation::{ANSWERS_BYTES_A_TURN, Event, LINGER_MS, READ_BYTES};
+pub use conversation::Event;
 pub use log::start as start_log;
 pub use newcomers::{ACCEPTS_A_TURN, Audience, Listener, OPERATORS_MAX, REFUSED_MAX};
 pub use server::{Server, StartError};
 pub use service::{Census, STOP_MS, Service, Wait};
+pub use serving::{ANSWERS_BYTES_A_TURN, LINGER_MS, READ_BYTES};
 pub use socket::Socket;

@@ -1,0 +1,362 @@
+//! Requests in, answers out: what one client is at, from the read of its socket to the answer that it takes.
+
+use std::io;
+use std::mem;
+
+use super::budget::Time;
+use super::client::{Client, Incoming, Input, Next, State};
+use super::clients::Clients;
+use super::conversation::{Conversation, Patience};
+use super::following::{Backlog, tell};
+use super::outbox::Flush;
+use super::socket::Socket;
+use crate::api::{Api, Outcome, Payload, Peer};
+use crate::http::{self, Parsed, Persistence, Progress};
+use crate::hub::{Key, Now, Wake};
+
+/// One read takes this much at most, and with it a client's turn.
+pub const READ_BYTES: usize = 64 * 1024;
+
+/// A client that pipelines gets this much of answers in one turn, then others have theirs.
+pub const ANSWERS_BYTES_A_TURN: usize = 256 * 1024;
+
+/// How long a client that was told to go may still send.
+pub const LINGER_MS: u64 = 5_000;
+
+/// Why no more requests are taken from a client in this step.
+pub(super) enum Stop {
+    /// All that is there was handled, or more has to come first.
+    NeedsInput,
+    /// A read waits. What stands behind it is held.
+    Waits,
+    /// It had its share of the turn.
+    Yields,
+    /// It is to go.
+    Ends(Next),
+}
+
+impl<S: Socket> Conversation<S> {
+    /// Reads on, where the client is at that.
+    pub(super) fn go_on(&mut self, key: Key) {
+        match self.clients.get_mut(key).map(|client| &client.state) {
+            Some(State::Reading | State::Following(_)) if self.is_leaving => {}
+            Some(State::Reading | State::Following(_)) => self.serve(key),
+            Some(State::Lingering) => self.discard(key),
+            Some(State::Waiting { .. } | State::Writing(_) | State::Closing) | None => {}
+        }
+    }
+
+    /// Throws away what a client sends that was told to go.
+    fn discard(&mut self, key: Key) {
+        let client = self.clients.the(key);
+        let result = if client.can_read { client.read(&mut self.buffer) } else { Ok(Input::Nothing) };
+        let is_over = client.peer_closed && !client.can_read;
+        match result {
+            Ok(input) if !is_over => {
+                if let Input::Bytes(length) = input {
+                    self.clients.budget.handled(length);
+                }
+                let client = self.clients.the(key);
+                if client.can_read {
+                    self.clients.make_ready(key);
+                }
+            }
+            _ => self.lose(key),
+        }
+    }
+
+    /// Takes requests, or frames, from a client: first those held, then what one read brings.
+    fn serve(&mut self, key: Key) {
+        self.clients.budget.begin_client();
+        let mut held = self.clients.the(key).incoming.take();
+        let was_held = held.is_some();
+        let (mut handled, mut stop) = match &mut held {
+            Some(held) => self.take_held(key, held),
+            None => (0, Stop::NeedsInput),
+        };
+        if matches!(stop, Stop::NeedsInput) && self.clients.the(key).can_read {
+            let mut buffer = mem::take(&mut self.buffer);
+            let result = self.read_requests(key, &mut buffer, &mut held);
+            self.buffer = buffer;
+            let Ok((fresh, its_stop)) = result else {
+                self.out.clear();
+                return self.lose(key);
+            };
+            handled += fresh;
+            stop = its_stop;
+        }
+        let held = held.filter(|held| !held.bytes.is_empty());
+        let is_held = held.is_some();
+        self.clients.the(key).incoming = held;
+        let stays = matches!(self.clients.the(key).state, State::Waiting { .. } | State::Following(_));
+        if !stays && (handled > 0 || was_held != is_held) {
+            let Patience { keep_alive_ms, request_timeout_ms, .. } = self.patience;
+            let ms = if is_held { request_timeout_ms } else { keep_alive_ms };
+            self.clients.set_deadline(key, self.now.mono.after(ms));
+        }
+        self.send_out(key, &stop);
+    }
+
+    /// Reads once and takes requests from what came; what is left of it is held.
+    fn read_requests(
+        &mut self,
+        key: Key,
+        buffer: &mut [u8],
+        held: &mut Option<Box<Incoming>>,
+    ) -> io::Result<(usize, Stop)> {
+        let Input::Bytes(length) = self.clients.the(key).read(buffer)? else {
+            return Ok((0, Stop::NeedsInput));
+        };
+        self.clients.budget.came(length);
+        let fresh = &mut buffer[..length];
+        if let Some(held) = held {
+            held.bytes.extend_from_slice(fresh);
+            return Ok(self.take_held(key, held));
+        }
+        // Nearly always: whole requests, handled where they were read.
+        let mut progress = Progress::default();
+        let (taken, stop) = self.take(key, fresh, &mut progress);
+        if taken < length {
+            let mut rest = Box::new(Incoming { bytes: fresh[taken..].to_vec(), progress });
+            rest.forget(0);
+            *held = Some(rest);
+        }
+        Ok((taken, stop))
+    }
+
+    fn take_held(&mut self, key: Key, held: &mut Incoming) -> (usize, Stop) {
+        let (taken, stop) = self.take(key, &mut held.bytes, &mut held.progress);
+        held.forget(taken);
+        (taken, stop)
+    }
+
+    fn take(&mut self, key: Key, bytes: &mut [u8], progress: &mut Progress) -> (usize, Stop) {
+        match self.clients.the(key).state {
+            State::Following(_) => self.take_frames(key, bytes),
+            _ => self.take_requests(key, bytes, progress),
+        }
+    }
+
+    /// Handles the requests at the start of `bytes`, one after the other; their answers gather in `self.out`.
+    /// Returns how many bytes they took.
+    fn take_requests(&mut self, key: Key, bytes: &mut [u8], progress: &mut Progress) -> (usize, Stop) {
+        let client = self.clients.the(key);
+        let is_operator = client.is_operator;
+        let peer = Peer { client: key.to_bits(), address: client.address, is_proxy: client.is_proxy };
+        let mut taken = 0;
+        loop {
+            if *progress == Progress::default() {
+                taken += http::blank_prefix(&bytes[taken..]);
+            }
+            let rest = &mut bytes[taken..];
+            if rest.is_empty() {
+                return (taken, Stop::NeedsInput);
+            }
+            let whole = if *progress == Progress::default() { http::parse_whole(rest, &self.limits) } else { None };
+            let (request, length) = match whole {
+                Some(whole) => whole,
+                None => match http::parse(rest, progress, &self.limits) {
+                    Ok(Parsed::Complete(request, length)) => (request, length),
+                    Ok(Parsed::Incomplete { wants_continue }) => {
+                        if wants_continue {
+                            self.out.extend_from_slice(http::CONTINUE);
+                        }
+                        return (taken, Stop::NeedsInput);
+                    }
+                    Err(reject) => {
+                        self.refuse(key, reject.into());
+                        return (taken, Stop::Ends(Next::Linger));
+                    }
+                },
+            };
+            taken += length;
+            let answered = self.out.len();
+            let outcome = if is_operator {
+                let clients = self.clients.served();
+                let Self { api, hub, metrics, out, .. } = self;
+                Outcome::Answered(api.handle_admin(&request, |api, page| metrics.write(hub, api, clients, page), out))
+            } else {
+                self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out)
+            };
+            self.clients.budget.handled(self.out.len() - answered);
+            match outcome {
+                Outcome::Waits { reader, presentation, wait_ms } => {
+                    self.clients.the(key).state = State::Waiting { reader, presentation };
+                    self.clients.set_deadline(key, self.now.mono.after(wait_ms));
+                    return (taken, Stop::Waits);
+                }
+                Outcome::Follows { reader, stream } => {
+                    self.begin_following(key, reader, stream);
+                    let (more, stop) = self.take_frames(key, &mut bytes[taken..]);
+                    return (taken + more, stop);
+                }
+                Outcome::Answered(Persistence::Closes) => {
+                    let client = self.clients.the(key);
+                    let may_send = taken < bytes.len() || client.can_read;
+                    return (taken, Stop::Ends(if may_send { Next::Linger } else { Next::Close }));
+                }
+                Outcome::Answered(_) if self.has_its_share() => return (taken, Stop::Yields),
+                Outcome::Answered(_) => {}
+            }
+        }
+    }
+
+    /// Whether the client whose requests are handled now has had its share of the turn.
+    pub(super) fn has_its_share(&self) -> bool {
+        self.out.len() >= ANSWERS_BYTES_A_TURN || self.clients.budget.for_client() == Time::Spent
+    }
+
+    /// Sends the answers that gathered, and sees what the client is at then.
+    pub(super) fn send_out(&mut self, key: Key, stop: &Stop) {
+        let client = self.clients.the(key);
+        let was_blocked = client.is_blocked();
+        let sent = match (self.out.is_empty(), was_blocked) {
+            (true, false) => Ok(Flush::Drained),
+            (true, true) => Ok(Flush::Blocked { any: false }),
+            (false, _) => client.send(&Payload::Private(&self.out)),
+        };
+        self.out.clear();
+        let Ok(flush) = sent else { return self.lose(key) };
+        let is_following = matches!(client.state, State::Following(_));
+        let next = match stop {
+            Stop::NeedsInput | Stop::Yields if is_following => {
+                match self.backlog(key, was_blocked) {
+                    Backlog::Fits => {}
+                    Backlog::OneTooLong => self.put_off(key),
+                    Backlog::TooMuch => return self.lose(key),
+                }
+                return self.go_on_following(key, flush, matches!(stop, Stop::Yields));
+            }
+            Stop::Ends(_) if is_following => {
+                self.leave(key, State::Reading);
+                Next::Linger
+            }
+            Stop::Waits if client.peer_closed => return self.lose(key),
+            Stop::Waits => return,
+            Stop::NeedsInput if flush == Flush::Drained => {
+                if client.can_read {
+                    self.clients.make_ready(key);
+                } else if client.peer_closed {
+                    // Half-closed and answered: whatever is there is no whole request, and never will be.
+                    self.lose(key);
+                }
+                return;
+            }
+            Stop::NeedsInput | Stop::Yields => Next::Read,
+            Stop::Ends(next) => *next,
+        };
+        settle(&mut self.clients, self.patience, self.now, key, next, flush);
+    }
+
+    /// Sends what waited for the kernel to have room.
+    pub(super) fn drain(&mut self, key: Key) {
+        let client = self.clients.the(key);
+        if client.outbox.is_some() {
+            let result = client.flush();
+            self.was_flushed(key, &result);
+        }
+    }
+
+    /// After what waited for a client was sent, wholly or in part: what it is at now.
+    pub(super) fn was_flushed(&mut self, key: Key, result: &io::Result<Flush>) {
+        match (result, &self.clients.the(key).state) {
+            (Err(_), _) => self.lose(key),
+            (Ok(flush), State::Writing(next)) if *flush != (Flush::Blocked { any: false }) => {
+                let next = *next;
+                settle(&mut self.clients, self.patience, self.now, key, next, *flush);
+            }
+            (Ok(flush), State::Following(_)) => self.was_taken(key, *flush),
+            (Ok(_), _) => {}
+        }
+    }
+}
+
+impl Incoming {
+    /// Lets go of bytes at the start that were handled, and of those that have no more use.
+    fn forget(&mut self, bytes: usize) {
+        self.bytes.drain(..bytes);
+        self.progress.compact(&mut self.bytes);
+    }
+}
+
+/// Answers a read that waited, or tells one that stays.
+pub(super) fn answer_waiting<S: Socket>(
+    api: &mut Api,
+    clients: &mut Clients<S>,
+    patience: Patience,
+    now: Now,
+    wake: &Wake<'_>,
+) {
+    let key = Key::from_bits(wake.client);
+    let time = clients.time_for(wake.channel);
+    // Who is told next may repeat this one, also where nobody is here to be told.
+    let Some(client) = clients.get_mut(key) else { return api.begin_wake(wake) };
+    let presentation = match &mut client.state {
+        State::Waiting { presentation, .. } => presentation.take(),
+        State::Following(_) => return tell(api, clients, patience, now, key, wake),
+        // It closed in this very turn.
+        _ => return api.begin_wake(wake),
+    };
+    client.state = State::Reading;
+    let (payload, persistence) = api.wake(wake, presentation.as_deref());
+    let Ok(delivery) = client.deliver(&payload, time) else {
+        client.state = State::Closing;
+        clients.reap_later(key);
+        return;
+    };
+    let next = match persistence {
+        Persistence::Closes if client.has_input() => Next::Linger,
+        Persistence::Closes => Next::Close,
+        Persistence::Stays | Persistence::StaysIfTold => Next::Read,
+    };
+    let flush = delivery.flush();
+    clients.delivered(key, wake.channel, payload.bytes().len(), delivery);
+    if flush != Flush::Drained {
+        clients.count_memory(key);
+    }
+    settle(clients, patience, now, key, next, flush);
+}
+
+/// After an answer was handed to the kernel, wholly or in part: what the client is at now.
+pub(super) fn settle<S: Socket>(
+    clients: &mut Clients<S>,
+    patience: Patience,
+    now: Now,
+    key: Key,
+    next: Next,
+    flush: Flush,
+) {
+    let client: &mut Client<S> = clients.the(key);
+    if flush != Flush::Drained {
+        client.state = State::Writing(next);
+        return clients.set_deadline(key, now.mono.after(patience.request_timeout_ms));
+    }
+    match next {
+        Next::Read if client.has_input() => {
+            client.state = State::Reading;
+            let ms = if client.incoming.is_some() { patience.request_timeout_ms } else { patience.keep_alive_ms };
+            clients.make_ready(key);
+            clients.set_deadline(key, now.mono.after(ms));
+        }
+        Next::Read if !client.peer_closed => {
+            client.state = State::Reading;
+            clients.set_deadline(key, now.mono.after(patience.keep_alive_ms));
+        }
+        Next::Linger if client.can_read || !client.peer_closed => {
+            client.state = State::Lingering;
+            // A peer that is gone needs no farewell; the next read tells.
+            let _ = client.socket.shut_down_writing();
+            // What it sent behind its last request is thrown away like what is still to come.
+            client.incoming = None;
+            if client.can_read {
+                clients.make_ready(key);
+            }
+            clients.count_memory(key);
+            clients.set_deadline(key, now.mono.after(LINGER_MS.min(patience.request_timeout_ms)));
+        }
+        Next::Read | Next::Close | Next::Linger => {
+            client.state = State::Closing;
+            clients.reap_later(key);
+        }
+    }
+}
