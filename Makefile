@@ -14,7 +14,7 @@ AUDIT ?=
 # This machine's processor, or x86_64-unknown-linux-musl or aarch64-unknown-linux-musl.
 MUSL ?= $(shell uname -m)-unknown-linux-musl
 STATIC := target/$(MUSL)/release/speak
-SEEDS ?= 20000
+SEEDS ?= 10000
 TARGET ?= session
 SECONDS ?= 60
 USERS ?= 1000
@@ -74,7 +74,7 @@ musl-test: musl ## is it static, small, does it run alone, and as in a container
 dist: musl ## the static program packed: target/dist/speak-VERSION-….tar.gz and .deb; the same bytes each time
 	dist/pack.sh $(MUSL)
 
-sim: ## the simulations, of the hub beside its model and of the network: SEEDS=20000, or SPEAK_SIM_SEED=7 to replay one
+sim: ## the simulations, of the hub beside its model and of the network: SEEDS=10000, or SPEAK_SIM_SEED=7 to replay one
 	SPEAK_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim --test net_sim -- --nocapture
 
 fuzz: fuzz-tools ## look for faults: TARGET=request (chunked, form, frame, session), SECONDS=60; installs cargo-fuzz

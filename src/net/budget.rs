@@ -26,13 +26,20 @@ const CLIENTS_STEPS: usize = 2048;
 const DELIVERY_STEPS: usize = 1024;
 
 /// What one turn has spent so far.
-#[derive(Default)]
 pub(super) struct Budget {
+    /// For how many a step counts: one, but where a small crowd is to find a turn too short.
+    pub(super) weight: usize,
     /// Others wait for what earlier turns had no time for.
     is_crowded: bool,
     client: usize,
     clients: usize,
     delivery: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { weight: 1, is_crowded: false, client: 0, clients: 0, delivery: 0 }
+    }
 }
 
 /// Whether there is time for more in this turn.
@@ -51,7 +58,7 @@ impl Time {
 impl Budget {
     /// A turn begins; tells whether several wait for what earlier turns had no time for.
     pub(super) fn begin_turn(&mut self, is_crowded: bool) {
-        *self = Self { is_crowded, ..Self::default() };
+        *self = Self { weight: self.weight, is_crowded, ..Self::default() };
     }
 
     /// Somebody else's requests are handled now.
@@ -61,15 +68,16 @@ impl Budget {
 
     /// A request or a frame was handled; its answer has so many bytes.
     pub(super) fn handled(&mut self, bytes: usize) {
-        let steps = 1 + bytes / STEP_BYTES;
+        let steps = self.weight * (1 + bytes / STEP_BYTES);
         self.client += steps;
         self.clients += steps;
     }
 
     /// So many bytes were read.
     pub(super) fn came(&mut self, bytes: usize) {
-        self.client += bytes / STEP_BYTES;
-        self.clients += bytes / STEP_BYTES;
+        let steps = self.weight * (bytes / STEP_BYTES);
+        self.client += steps;
+        self.clients += steps;
     }
 
     /// So many bytes of JSON are to be read.
@@ -79,7 +87,7 @@ impl Budget {
 
     /// Something was sent to a read that waited.
     pub(super) fn sent(&mut self, bytes: usize) {
-        self.delivery += 1 + bytes / SENT_STEP_BYTES;
+        self.delivery += self.weight * (1 + bytes / SENT_STEP_BYTES);
     }
 
     /// Whether the client whose requests are handled now may have more of them handled.

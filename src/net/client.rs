@@ -181,11 +181,9 @@ impl<S: Socket> Client<S> {
         if time == Time::Left || self.is_blocked() {
             return self.send(payload).map(Delivery::Tried);
         }
+        self.is_held = true;
         Ok(Delivery::Held(match payload {
-            Payload::Shared(encoded) => {
-                self.is_held = true;
-                Some(Rc::clone(encoded))
-            }
+            Payload::Shared(encoded) => Some(Rc::clone(encoded)),
             Payload::Private(_) => {
                 self.outbox = Some(Box::new(Outbox::of(payload, 0)));
                 None
@@ -212,6 +210,11 @@ impl<S: Socket> Client<S> {
             }
         }
         self.flush()
+    }
+
+    /// Whether there was no time yet for what it said, or for what it is to be told.
+    pub(super) fn is_kept_waiting(&self) -> bool {
+        self.is_ready || self.late.is_some() || self.is_held
     }
 
     /// Whether something waits to be sent, so that whatever comes has to stand behind it.

@@ -258,6 +258,10 @@ impl<S: Socket> Conversation<S> {
                 continue;
             }
             match &client.state {
+                // It is not the client that is late.
+                State::Reading | State::Following(_) | State::Writing(_) if client.is_kept_waiting() => {
+                    self.clients.set_deadline(key, self.now.mono.after(1));
+                }
                 State::Reading if client.incoming.is_some() => {
                     client.incoming = None;
                     self.refuse(key, Error::RequestTimeout);

@@ -283,6 +283,8 @@ pub(super) fn tell<S: Socket>(
     let is_held = matches!(delivery, Delivery::Held(_));
     let waits = if is_held { Some(payload.bytes().len()) } else { client.backlog() };
     let backlog = following.backlog(waits, was_blocked, patience.max_backlog);
+    // Its own answer may be, or the one of another channel before it: it is not slow.
+    let waits_for_time = client.is_held;
     let flush = delivery.flush();
     clients.delivered(key, wake.channel, payload.bytes().len(), delivery);
     if wake.is_last {
@@ -292,7 +294,7 @@ pub(super) fn tell<S: Socket>(
     }
     match backlog {
         // What comes meanwhile is told together, once it was sent this.
-        Backlog::Fits if is_held => clients.overload(key),
+        _ if waits_for_time => clients.overload(key),
         Backlog::Fits => {}
         Backlog::OneTooLong => clients.overload(key),
         Backlog::TooMuch => return clients.doom(key),

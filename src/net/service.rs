@@ -149,6 +149,11 @@ impl<L: Listener> Service<L> {
         self.conversation.end_turn();
     }
 
+    /// Has a turn end sooner: each step of its work counts for so many. For a simulation, whose crowds are small.
+    pub fn shorten_turns(&mut self, weight: usize) {
+        self.conversation.clients.budget.weight = weight;
+    }
+
     /// Bytes that are held for clients, as they are counted.
     #[must_use]
     pub fn memory(&self) -> usize {

@@ -141,7 +141,8 @@ impl World {
     fn rest_of_connections(&mut self) {
         let now = self.now.mono.0;
         let numbers = self.plan.numbers;
-        let is_watched = self.witness.is_some();
+        // A server that stops says goodbye for nobody.
+        let is_watched = self.witness.is_some() && self.stops_at.is_none();
         for place in std::mem::take(&mut self.ended_claims) {
             let connection = &self.ledger.connections[place];
             let leaves = connection.channels.is_empty()
@@ -248,7 +249,9 @@ impl World {
             if following.carries.is_some_and(|it| self.ledger.is_over(it)) {
                 return Some("its connection ended");
             }
-            if is_full {
+            // Where a turn is short, what it calls for may pile up behind what there was no time to send.
+            let piles_up = self.plan.weight > 1 && following.is_frames && numbers.max_backlog < 1_000;
+            if is_full || piles_up {
                 return Some("slow");
             }
             if following.is_frames && now >= peer.heard_at + 2 * numbers.heartbeat {

@@ -110,6 +110,8 @@ pub(crate) struct Plan {
     /// Somebody reads everything from the beginning to the end, by a network without faults.
     pub(crate) has_witness: bool,
     pub(crate) stops: bool,
+    /// For how many a step counts: a turn may have time for few.
+    pub(crate) weight: usize,
 }
 
 impl Plan {
@@ -188,6 +190,7 @@ impl Plan {
             message_bytes: random.pick(&[vec![0], vec![0, 50, 3_000], vec![500]]),
             has_witness: !random.once_in(5),
             stops: random.once_in(5),
+            weight: random.pick(&[1, 1, 30, 300, 2_000]),
         }
     }
 }
