@@ -78,11 +78,11 @@ sim: ## the simulations, of the hub beside its model and of the network: SEEDS=1
 	SPEAK_SIM_SEEDS=$(SEEDS) cargo test --locked --release --test sim --test net_sim -- --nocapture
 
 fuzz: fuzz-tools ## look for faults: TARGET=request (chunked, form, frame, session), SECONDS=60; installs cargo-fuzz
-	mkdir -p $(FUZZ)/work/$(TARGET)
-	$(CARGO_FUZZ) $(TARGET) $(FUZZ)/work/$(TARGET) $(FUZZ)/corpus/$(TARGET) -- $(FUZZ_LIMITS) -max_total_time=$(SECONDS)
+	mkdir -p $(FUZZ)/found/$(TARGET)
+	$(CARGO_FUZZ) $(TARGET) $(FUZZ)/found/$(TARGET) $(FUZZ)/corpus/$(TARGET) -- $(FUZZ_LIMITS) -max_total_time=$(SECONDS)
 
 fuzz-keep: fuzz-tools ## add to the corpus of TARGET what `make fuzz` found, as little of it as reaches as much
-	$(CARGO_FUZZ) $(TARGET) $(FUZZ)/corpus/$(TARGET) $(FUZZ)/work/$(TARGET) -- $(FUZZ_LIMITS) -merge=1 -use_counters=0
+	$(CARGO_FUZZ) $(TARGET) $(FUZZ)/corpus/$(TARGET) $(FUZZ)/found/$(TARGET) -- $(FUZZ_LIMITS) -merge=1 -use_counters=0
 
 fuzz-tools:
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
