@@ -144,8 +144,8 @@ impl<S: Socket> Conversation<S> {
         let Self { clients, api, hub, out, now, .. } = self;
         clients.budget.parses(frame.payload.len());
         let (_, following) = clients.following(key).expect("the caller looked");
-        if following.fragments.is_none() {
-            // What was incomplete is whole: the next has its own time.
+        if following.fragments.is_none() && frame.is_final {
+            // What was incomplete is whole: the next has its own time. The first part of a text is not.
             following.incomplete_since = None;
         }
         match frame.opcode {

@@ -326,9 +326,14 @@ impl World {
     /// The beginning of something.
     pub(crate) fn stump(&mut self, peer: usize) -> Vec<u8> {
         let is_socket = self.peers[peer].following.is_some();
-        let whole =
-            if is_socket { masked(0x81, b"{\"call\":") } else { b"GET /write?channel=c0&message=half".to_vec() };
-        let length = 1 + self.random.index(whole.len() - 1);
+        // A text may also end with a frame that is whole, and is not its last.
+        let is_fragment = is_socket && self.random.once_in(3);
+        let whole = if is_socket {
+            masked(if is_fragment { 0x01 } else { 0x81 }, b"{\"call\":")
+        } else {
+            b"GET /write?channel=c0&message=half".to_vec()
+        };
+        let length = if is_fragment { whole.len() } else { 1 + self.random.index(whole.len() - 1) };
         self.peers[peer].is_spoilt = true;
         self.peers[peer].sent += length as u64;
         whole[..length].to_vec()
