@@ -33,11 +33,31 @@ impl World {
                     let is_frames = matches!(said, Said::BeginsFrames);
                     self.begin_following(peer, is_frames, done_at);
                 }
-                Said::Event { id, name, data } => self.event(peer, id.as_deref(), name.as_deref(), data.as_deref()),
-                Said::Comment => self.tally("sign of life"),
+                Said::Event { id, name, data } => {
+                    self.event(peer, id.as_deref(), name.as_deref(), data.as_deref());
+                    self.was_told(peer, done_at);
+                }
+                Said::Comment => {
+                    self.tally("sign of life");
+                    self.shown_life(peer, done_at);
+                }
                 Said::Frame { opcode, payload } => self.frame(peer, opcode, &payload, done_at),
             }
         }
+    }
+
+    /// A stream was told something, and need not be told that the server lives for a while.
+    fn was_told(&mut self, peer: usize, done_at: u64) {
+        let following = self.peers[peer].following.as_mut().expect("it follows");
+        following.told_at = following.told_at.max(done_at);
+    }
+
+    /// A stream was shown that the server lives, which costs something where nobody needs it.
+    fn shown_life(&mut self, peer: usize, done_at: u64) {
+        let now = self.now.mono.0;
+        let due = self.peers[peer].following.as_ref().expect("it follows").told_at + self.plan.numbers.heartbeat;
+        assert!(now >= due, "client {peer} is shown life at {now}, which was due at {due}");
+        self.was_told(peer, done_at);
     }
 
     /// Sends the body that was held back.
@@ -85,9 +105,11 @@ impl World {
         let peer = &mut self.peers[place];
         if is_unasked {
             assert!(closes, "whoever is told {status} is told to go");
+            peer.may_linger = true;
         } else {
             assert!(is_asked, "client {place} is told {status} and asked nothing: {body}");
             let request = peer.outstanding.pop_front().expect("just looked");
+            peer.may_linger = matches!(request.kind, Kind::Fatal(_));
             let is_over = request.closes || matches!(request.kind, Kind::Fatal(_)) || self.stops_at.is_some();
             assert_eq!(closes, is_over, "client {place} stays or goes as it was agreed, after {:?}", request.kind);
             let json = if request.is_script {
@@ -237,6 +259,7 @@ impl World {
             since: request.since,
             carries: request.carries,
             is_settled: false,
+            told_at: done_at,
             silence: crate::peer::Silence::default(),
         });
     }
@@ -300,6 +323,8 @@ impl World {
                 let peer = &mut self.peers[place];
                 peer.pings += 1;
                 self.record.tally.count("ping");
+                self.shown_life(place, done_at);
+                let peer = &mut self.peers[place];
                 if peer.answers_pings && !peer.has_closed && !peer.is_spoilt && peer.rest.is_none() {
                     let pong = masked(0x8a, payload);
                     peer.sent += pong.len() as u64;
@@ -309,7 +334,7 @@ impl World {
             }
             0x8 => {
                 let peer = &mut self.peers[place];
-                (peer.is_told_to_go, peer.told_to_go_at) = (true, now);
+                (peer.is_told_to_go, peer.told_to_go_at, peer.may_linger) = (true, now, true);
                 self.record.tally.count("socket closed");
                 if let Some(following) = &mut peer.following
                     && let Some(carried) = following.carries.take()
@@ -317,6 +342,7 @@ impl World {
                     let connection = &mut self.ledger.connections[carried];
                     connection.alive_at_most = now;
                     connection.closings.push(now);
+                    connection.closed_at = following.is_settled.then_some(now);
                     if following.is_settled && self.ledger.grace_ms == 0 && self.stops_at.is_none() {
                         connection.must_have_ended = Some("its socket was closed");
                         self.record.tally.count("socket closed that carried a connection");
@@ -333,6 +359,7 @@ impl World {
                 if value["ref"].is_null() {
                     self.tally("frame");
                     self.frame_reply(place, &value);
+                    self.was_told(place, done_at);
                 } else {
                     let peer = &mut self.peers[place];
                     let request = peer.outstanding.pop_front().expect("an answer answers a call");

@@ -172,10 +172,13 @@ impl World {
             if let Some(why) = connection.must_have_ended {
                 panic!("{number} is there, and {why}");
             }
-            if now < connection.alive_at_most + numbers.connection_timeout {
+            let closed_at = connection.closed_at.filter(|at| connection.busy_at < *at);
+            let is_closed = closed_at.is_some_and(|at| now >= at + numbers.grace);
+            if !is_closed && now < connection.alive_at_most + numbers.connection_timeout {
                 continue;
             }
             let is_carried = self.present.iter().any(|present| self.carries(*present, place));
+            assert!(is_carried || !is_closed, "{number} lives at {now}, and was closed at {closed_at:?}");
             assert!(is_carried, "{number} lives at {now}, and was last heard of at {}", connection.alive_at_most);
         }
     }
@@ -233,11 +236,16 @@ impl World {
             assert!(!is_left, "client {place} closed its side, and was not answered: {front:?}");
             return Some("closed by its peer");
         }
-        if peer.is_told_to_go {
-            return Some("told to go");
-        }
         if self.stops_at.is_some() {
             return Some("stopped");
+        }
+        if peer.is_told_to_go {
+            // To close on top of what it still sends would be a reset, which may overtake the answer.
+            let is_early = now < peer.told_to_go_at + LINGER_MS.min(numbers.request_timeout);
+            let is_brushed_off = peer.is_refused && peer.accepted_at == Some(now);
+            let may_stay = peer.may_linger && !is_brushed_off && !numbers.is_tight;
+            assert!(!(may_stay && is_early), "client {place} was closed before it could read why");
+            return Some("told to go");
         }
         if numbers.is_tight {
             return Some("no memory");
@@ -317,17 +325,23 @@ impl World {
             connection.alive_at_most = now;
             if matches!(request.kind, Kind::Poll { .. } | Kind::Events | Kind::Frames) {
                 let is_sure = request.waits_since.is_some() && !may_be_answered && connection.busy_at != now;
+                connection.closed_at = is_sure.then_some(now);
                 if is_sure && self.ledger.grace_ms == 0 {
                     connection.must_have_ended = Some("its long poll was closed");
                     self.record.tally.count("long poll closed that carried a connection");
                 }
+            } else {
+                // It may have been done, after what was closed before.
+                connection.closed_at = None;
             }
         }
         let Some(following) = following else { return };
         let Some(carried) = following.carries else { return };
         let connection = &mut self.ledger.connections[carried];
         connection.alive_at_most = now;
-        if following.is_settled && !is_told_to_go && self.ledger.grace_ms == 0 {
+        let is_sure = following.is_settled && !is_told_to_go;
+        connection.closed_at = is_sure.then_some(now);
+        if is_sure && self.ledger.grace_ms == 0 {
             connection.must_have_ended = Some("its stream was closed");
             self.record.tally.count("stream closed that carried a connection");
         }

@@ -64,6 +64,8 @@ pub(crate) struct Connection {
     pub(crate) ended: Option<(String, u64)>,
     /// Another call that carries it was under way in this turn.
     pub(crate) busy_at: u64,
+    /// When the last read was closed that waited with it, unless what ended then beside that may keep it alive.
+    pub(crate) closed_at: Option<u64>,
 }
 
 #[derive(Default)]
@@ -156,6 +158,7 @@ impl Ledger {
                 must_have_ended: None,
                 ended: None,
                 busy_at: 0,
+                closed_at: None,
             });
         }
         place

@@ -101,6 +101,8 @@ pub(crate) struct Wires {
     has_door_edge: bool,
     pub(crate) descriptors: usize,
     pub(crate) descriptors_max: usize,
+    /// The spare descriptor was given up, and nobody asked for another one.
+    pub(crate) owes_spare: bool,
     /// Calls that the server made in this turn.
     pub(crate) calls: u64,
     pub(crate) accepts: usize,
@@ -124,7 +126,9 @@ pub(crate) struct Descriptor(Net);
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        self.0.borrow_mut().descriptors -= 1;
+        let mut net = self.0.borrow_mut();
+        net.descriptors -= 1;
+        net.owes_spare = true;
     }
 }
 
@@ -141,6 +145,7 @@ impl Wires {
             has_door_edge: false,
             descriptors: 0,
             descriptors_max,
+            owes_spare: false,
             calls: 0,
             accepts: 0,
             refusals: 0,
@@ -518,6 +523,7 @@ impl Listener for SimListener {
 
     fn spare(&mut self) -> Option<Descriptor> {
         let mut net = self.0.borrow_mut();
+        net.owes_spare = false;
         if net.descriptors >= net.descriptors_max {
             return None;
         }

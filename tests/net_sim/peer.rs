@@ -64,6 +64,8 @@ pub(crate) struct Following {
     pub(crate) carries: Option<usize>,
     /// The loop has slept since it began.
     pub(crate) is_settled: bool,
+    /// When it was last told something, at the earliest; answers to its calls are not meant.
+    pub(crate) told_at: u64,
     pub(crate) silence: Silence,
 }
 
@@ -116,6 +118,8 @@ pub(crate) struct Peer {
     /// It was told to go.
     pub(crate) is_told_to_go: bool,
     pub(crate) told_to_go_at: u64,
+    /// It may have been amid something when it was told to go, and has time to read why.
+    pub(crate) may_linger: bool,
     /// It was let in only to be told that there is no room.
     pub(crate) is_refused: bool,
     pub(crate) is_witness: bool,
@@ -150,6 +154,7 @@ impl Peer {
             has_closed: false,
             is_told_to_go: false,
             told_to_go_at: 0,
+            may_linger: false,
             is_refused: false,
             is_witness: false,
             accepted_at: None,

@@ -351,6 +351,8 @@ impl World {
         {
             let mut net = self.net.borrow_mut();
             assert!(net.accepts <= ACCEPTS_A_TURN, "{} accepted in a turn", net.accepts);
+            // Who comes next without a descriptor would not be told.
+            assert!(!net.owes_spare, "the spare descriptor was given up for good");
             for place in &touched {
                 let link = &mut net.links[*place];
                 let TurnWork { events, bytes_read, bytes_written } = std::mem::take(&mut link.turn);
