@@ -95,8 +95,10 @@ impl World {
                 self.record.tally.count("no memory for a request");
                 // It may be for calls that lie here, and that nobody looked at.
                 let is_answer = |request: &Request| {
-                    let fits = request.is_script == body.starts_with("/**/") && !matches!(request.kind, Kind::Plain(_));
-                    request.closes && fits
+                    // These are never refused so by themselves.
+                    let is_exempt =
+                        matches!(request.kind, Kind::Plain(_) | Kind::Fatal(_) | Kind::Goodbye | Kind::GoodbyeToOne);
+                    request.closes && !is_exempt && request.is_script == body.starts_with("/**/")
                 };
                 !is_asked || !peer.outstanding.front().is_some_and(is_answer)
             }
