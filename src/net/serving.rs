@@ -38,11 +38,14 @@ pub(super) enum Stop {
 impl<S: Socket> Conversation<S> {
     /// Reads on, where the client is at that.
     pub(super) fn go_on(&mut self, key: Key) {
-        match self.clients.get_mut(key).map(|client| &client.state) {
-            Some(State::Reading | State::Following(_)) if self.is_leaving => {}
-            Some(State::Reading | State::Following(_)) => self.serve(key),
-            Some(State::Lingering) => self.discard(key),
-            Some(State::Waiting { .. } | State::Writing(_) | State::Closing) | None => {}
+        let Some(client) = self.clients.get_mut(key) else { return };
+        match client.state {
+            State::Reading | State::Following(_) if self.is_leaving => {}
+            // What it asks for would pile up behind what it was not sent yet, as if it were slow to take it.
+            State::Following(_) if client.is_held => self.clients.make_ready(key),
+            State::Reading | State::Following(_) => self.serve(key),
+            State::Lingering => self.discard(key),
+            State::Waiting { .. } | State::Writing(_) | State::Closing => {}
         }
     }
 

@@ -257,9 +257,7 @@ impl World {
             if following.carries.is_some_and(|it| self.ledger.is_over(it)) {
                 return Some("its connection ended");
             }
-            // Where a turn is short, what it calls for may pile up behind what there was no time to send.
-            let piles_up = self.plan.weight > 1 && following.is_frames && numbers.max_backlog < 1_000;
-            if is_full || piles_up {
+            if is_full {
                 return Some("slow");
             }
             if following.is_frames && now >= peer.heard_at + 2 * numbers.heartbeat {
