@@ -78,7 +78,7 @@ impl World {
         let is_asked = peer.outstanding.front().is_some_and(is_whole);
         let is_unasked = match status {
             408 => {
-                let since = peer.partial_since.expect("a request that is not whole");
+                let since = peer.overdue_since.or(peer.partial_since).expect("a request that is not whole");
                 assert!(now >= since + numbers.request_timeout, "408 at {now}, since {since}");
                 self.record.tally.count("request timed out");
                 true

@@ -132,6 +132,8 @@ pub(crate) struct Peer {
     pub(crate) whole: u64,
     /// When the first bytes were read of what is not whole.
     pub(crate) partial_since: Option<u64>,
+    /// The same of one whose time was over.
+    pub(crate) overdue_since: Option<u64>,
     /// When it was seen that what it began is refused, while it takes nothing.
     pub(crate) refused_at: Option<u64>,
     pub(crate) pings: u32,
@@ -163,6 +165,7 @@ impl Peer {
             ends: VecDeque::new(),
             whole: 0,
             partial_since: None,
+            overdue_since: None,
             refused_at: None,
             pings: 0,
             is_over: false,

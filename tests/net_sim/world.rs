@@ -383,6 +383,9 @@ impl World {
                         request.carries.into_iter().for_each(|it| self.ledger.connections[it].busy_at = now);
                     }
                 }
+                let is_overdue = |since: &u64| now >= since + self.plan.numbers.request_timeout;
+                // It may hear so when the rest of it was thrown away already.
+                peer.overdue_since = peer.partial_since.filter(is_overdue).or(peer.overdue_since);
                 while peer.ends.front().is_some_and(|end| *end <= link.consumed) {
                     peer.whole = peer.ends.pop_front().expect("just looked");
                     peer.partial_since = None;
