@@ -8,12 +8,11 @@ mod common;
 mod nginx;
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use common::{Finished, Server, command, run};
+use common::{ClosedPort, Finished, Folder, Server, command, run};
 use nginx::{Nginx, Site};
 
 /// What the manual claims of one misconfiguration.
@@ -74,15 +73,15 @@ fn each_misconfiguration_of_the_manual_is_found_and_its_mend_is_named() {
     let server = Server::with(&["--connection-timeout", "60"]);
     let claims = claims();
     assert!(claims.len() >= 8, "{claims:?}");
-    let sites = claims.iter().map(|claim| Site::plain(&claim.configuration)).collect();
-    let nginx = Nginx::start("claims", server.address(), sites);
+    let sites: Vec<Site> = claims.iter().map(|claim| Site::plain(&claim.configuration)).collect();
+    let nginx = Nginx::start("claims", server.address(), &sites);
     let direct = server.port(0).to_string();
     thread::scope(|scope| {
         for (place, claim) in claims.iter().enumerate() {
             let (url, direct) = (nginx.url(place), &direct);
             scope.spawn(move || {
                 let options = ["--wait", "2s", "--patience", "2s", "--direct-port", direct];
-                says(&doctor(&url, &options), &claim.verdict, &claim.mend);
+                says(&doctor(url, &options), &claim.verdict, &claim.mend);
             });
         }
     });
@@ -91,11 +90,11 @@ fn each_misconfiguration_of_the_manual_is_found_and_its_mend_is_named() {
 #[test]
 fn a_good_proxy_is_well_and_so_is_no_proxy() {
     let server = Server::with(&["--heartbeat", "1s"]);
-    let nginx = Nginx::start("good", server.address(), vec![Site::plain("")]);
+    let nginx = Nginx::start("good", server.address(), &[Site::plain("")]);
     let direct = server.port(0).to_string();
     let options = ["--wait", "3s", "--patience", "14s", "--direct-port", &direct];
-    for url in [nginx.url(0), server.door(0).to_owned()] {
-        let finished = doctor(&url, &options);
+    for url in [nginx.url(0), server.door(0)] {
+        let finished = doctor(url, &options);
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
         assert!(finished.stdout.ends_with("\nall is well\n"), "{finished:?}");
         assert!(about(&finished, "stream")[0].contains("signs of life"), "{finished:?}");
@@ -108,13 +107,13 @@ fn a_good_proxy_is_well_and_so_is_no_proxy() {
 
 #[test]
 fn what_is_no_fault_of_a_proxy_is_found_as_well() {
-    let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
-    let (wait, closed) = (["--wait", "1s", "--patience", "1s"], closed.port().to_string());
+    let closed = ClosedPort::new();
+    let (wait, closed_port) = (["--wait", "1s", "--patience", "1s"], closed.address().port().to_string());
     // A stream and its writer are two clients, whoever else is refused.
     let server = Server::with(&["--max-clients-per-address", "1"]);
     says_part(&doctor(server.door(0), &wait), "FAIL stream", "--trust-proxy");
     let server = Server::with(&["--allow-origin", "https://chat.test"]);
-    let finished = doctor(server.door(0), &[&wait[..], &["--direct-port", &closed]].concat());
+    let finished = doctor(server.door(0), &[&wait[..], &["--direct-port", &closed_port]].concat());
     let (verdict, mend) = ("warn direct", "port 7732 open in the firewall");
     says_part(&finished, verdict, mend);
     assert!(about(&finished, "headers")[0].contains("not in --allow-origin"), "{finished:?}");
@@ -124,7 +123,7 @@ fn what_is_no_fault_of_a_proxy_is_found_as_well() {
     assert!(about(&listed, "direct")[0].starts_with("skip"), "{listed:?}");
     // Nobody is there.
     says(
-        &doctor(&format!("http://127.0.0.1:{closed}"), &wait),
+        &doctor(&format!("http://{}", closed.address()), &wait),
         "FAIL reach",
         "nginx: proxy_pass http://127.0.0.1:8080;",
     );
@@ -143,8 +142,8 @@ fn a_wrong_clock_is_told() {
     let server = Server::start();
     // The first digit of all times: a proxy is the easiest clock to set.
     let wrong = r#"sub_filter '"time":1' '"time":2'; sub_filter_types application/json; sub_filter_once off;"#;
-    let nginx = Nginx::start("clock", server.address(), vec![Site::plain(wrong)]);
-    let finished = doctor(&nginx.url(0), &["--wait", "1s", "--patience", "1s", "--direct-port", "0"]);
+    let nginx = Nginx::start("clock", server.address(), &[Site::plain(wrong)]);
+    let finished = doctor(nginx.url(0), &["--wait", "1s", "--patience", "1s", "--direct-port", "0"]);
     says_part(&finished, "warn clock", "timedatectl");
     assert!(about(&finished, "clock")[0].contains("days ahead"), "{finished:?}");
 }
@@ -152,17 +151,17 @@ fn a_wrong_clock_is_told() {
 #[test]
 fn certificates_are_told_apart_and_https_works_where_they_are_good() {
     let server = Server::start();
-    let folder = nginx::folder("certificates");
+    let folder = Folder::new("certificates");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doctor/certificates.sh");
-    let made = Command::new(script).arg(&folder).stderr(Stdio::piped()).output().expect("a shell");
+    let made = Command::new(script).arg(folder.path()).stderr(Stdio::piped()).output().expect("a shell");
     assert!(made.status.success(), "{made:?}");
     let names = ["good", "self-signed", "expired", "other-name"];
-    let sites = names.iter().map(|name| Site::tls(&folder.join(name))).collect();
-    let nginx = Nginx::start("tls", server.address(), sites);
+    let sites: Vec<Site> = names.iter().map(|name| Site::tls(&folder.file(name))).collect();
+    let nginx = Nginx::start("tls", server.address(), &sites);
     let speak = |words: &[&str]| {
         let mut speak = command();
         // The tests' own authority, and nobody else.
-        speak.env("SSL_CERT_FILE", folder.join("authority.crt")).env("SSL_CERT_DIR", &folder).args(words);
+        speak.env("SSL_CERT_FILE", folder.file("authority.crt")).env("SSL_CERT_DIR", folder.path()).args(words);
         run(speak)
     };
     let cases = [
@@ -175,7 +174,7 @@ fn certificates_are_told_apart_and_https_works_where_they_are_good() {
         for (place, (name, level, words, code)) in cases.into_iter().enumerate() {
             let (url, speak) = (nginx.url(place), &speak);
             scope.spawn(move || {
-                let finished = speak(&["doctor", &url, "--wait", "1s", "--patience", "14s"]);
+                let finished = speak(&["doctor", url, "--wait", "1s", "--patience", "14s"]);
                 let line = &about(&finished, "tls")[0];
                 assert!(line.starts_with(level) && line.contains(words), "{name}: {finished:?}");
                 // What else there is to say is said all the same, over TLS.
@@ -186,17 +185,16 @@ fn certificates_are_told_apart_and_https_works_where_they_are_good() {
         }
     });
     let (good, bad) = (nginx.url(0), nginx.url(1));
-    assert_eq!(speak(&["write", "--server", &good, "room", "howdy"]).stdout, "1\n");
-    assert_eq!(speak(&["read", "--server", &good, "room", "--from", "1"]).stdout, "howdy\n");
+    assert_eq!(speak(&["write", "--server", good, "room", "howdy"]).stdout, "1\n");
+    assert_eq!(speak(&["read", "--server", good, "room", "--from", "1"]).stdout, "howdy\n");
     // Whoever cannot be trusted is told nothing.
-    let refused = speak(&["write", "--server", &bad, "room", "howdy"]);
+    let refused = speak(&["write", "--server", bad, "room", "howdy"]);
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""), "{refused:?}");
     assert!(refused.stderr.contains("not trusted: self-signed"), "{refused:?}");
     assert_eq!(server.read("room", "1").json()["messages"].as_array().map(Vec::len), Some(1));
     let mut without = command();
-    without.env("PATH", &folder).args(["write", "--server", &good, "room", "howdy"]);
+    without.env("PATH", folder.path()).args(["write", "--server", good, "room", "howdy"]);
     let without = run(without);
     assert_eq!(without.code, Some(1), "{without:?}");
     assert!(without.stderr.contains("apt-get install openssl"), "{without:?}");
-    fs::remove_dir_all(&folder).expect("our own folder");
 }

@@ -3,12 +3,12 @@
 mod common;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Client, Identity, Params, Server, Socket, request, target, until};
+use common::{Client, Folder, Identity, Params, Server, Socket, free_address, request, target, until};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 
@@ -24,9 +24,9 @@ struct Recipe {
 }
 
 const RECIPES: [Recipe; 3] = [
-    Recipe { file: "nginx.conf", door: ("listen 80;", "listen 127.0.0.1:PORT;"), run: nginx },
-    Recipe { file: "haproxy.cfg", door: ("bind :80\n", "bind 127.0.0.1:PORT\n"), run: haproxy },
-    Recipe { file: "Caddyfile", door: ("chat.example.org {", "http://:PORT {"), run: caddy },
+    Recipe { file: "nginx.conf", door: ("listen 80;", "listen ADDRESS;"), run: nginx },
+    Recipe { file: "haproxy.cfg", door: ("bind :80\n", "bind ADDRESS\n"), run: haproxy },
+    Recipe { file: "Caddyfile", door: ("chat.example.org {", "http://:PORT {\n\tbind IP"), run: caddy },
 ];
 
 /// nginx wants a frame around what goes into its http block.
@@ -66,40 +66,30 @@ struct Proxy {
     name: &'static str,
     child: Child,
     address: SocketAddr,
-    folder: PathBuf,
+    folder: Folder,
     server: Server,
 }
 
 impl Recipe {
     fn start(&self, options: &[&str]) -> Proxy {
-        // Somebody else may take the port before the proxy does.
-        let started = (0..5).find_map(|_| self.try_to_start(options));
-        started.unwrap_or_else(|| panic!("{} does not start", self.file))
-    }
-
-    /// Nothing if the proxy ends at once.
-    fn try_to_start(&self, options: &[&str]) -> Option<Proxy> {
         let server = Server::with(&[&["--trust-proxy", "127.0.0.1", "--connection-timeout", "1h"], options].concat());
-        let address = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
-        let folder = std::env::temp_dir().join(format!("speak-proxies-{}-{}", std::process::id(), server.port(0)));
-        fs::create_dir_all(&folder).expect("a folder");
-        let file = folder.join(self.file);
+        let address = free_address();
+        let folder = Folder::new("proxy");
+        let file = folder.file(self.file);
         fs::write(&file, self.configuration(address, server.address())).expect("a configuration");
-        let log = fs::File::create(folder.join("log")).expect("a log");
-        let mut command = (self.run)(&folder, &file);
+        let log = fs::File::create(folder.file("log")).expect("a log");
+        let mut command = (self.run)(folder.path(), &file);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
         // A group of its own, so that workers end with it.
         let child = command.process_group(0).spawn().expect(self.file);
         let mut proxy = Proxy { name: self.file, child, address, folder, server };
-        let mut has_ended = false;
         until(&format!("{} listens", self.file), || {
-            has_ended = proxy.child.try_wait().expect("our own child").is_some();
-            has_ended || TcpStream::connect(address).is_ok()
+            let status = proxy.child.try_wait().expect("our own child");
+            let said = || fs::read_to_string(proxy.folder.file("log"));
+            assert!(status.is_none(), "{} ended with {status:?}: {:?}", self.file, said());
+            TcpStream::connect(address).is_ok()
         });
-        if has_ended {
-            eprintln!("{}", fs::read_to_string(proxy.folder.join("log")).unwrap_or_default());
-        }
-        (!has_ended).then_some(proxy)
+        proxy
     }
 
     /// The file, with other addresses.
@@ -112,7 +102,9 @@ impl Recipe {
             text.replace(old, new)
         };
         let rules = replaced(rules, "127.0.0.1:8080", &server.to_string());
-        let rules = replaced(&rules, self.door.0, &self.door.1.replace("PORT", &address.port().to_string()));
+        let door = self.door.1.replace("ADDRESS", &address.to_string());
+        let door = door.replace("PORT", &address.port().to_string()).replace("IP", &address.ip().to_string());
+        let rules = replaced(&rules, self.door.0, &door);
         format!("{comment}\n\n{rules}")
     }
 }
@@ -141,11 +133,10 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // All of it fails only where it is gone already.
+        // Both fail only where it is gone already.
         let group = Pid::from_child(&self.child);
         let _ = kill_process_group(group, Signal::KILL);
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 

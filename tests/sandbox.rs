@@ -15,7 +15,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
-use common::{Folder, Server, command, run, until};
+use common::{Folder, Server, command, free_address, run, until};
 use landlock::{LandlockStatus, RestrictSelf};
 use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, prlimit, test_kill_process};
 use speak::options::{self, Options};
@@ -312,7 +312,7 @@ fn what_a_server_needs_is_allowed() {
     let outside = Outside::new();
     let bound = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = bound.local_addr().expect("its address");
-    let again = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
+    let again = free_address();
     let socket = outside.folder.file("door");
     drop(UnixListener::bind(&socket).expect("a socket"));
     let own = std::env::current_exe().expect("the path of this test");

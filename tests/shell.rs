@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 
-use common::{Finished, Server, command, run, until};
+use common::{ClosedPort, Finished, Server, command, run, until};
 use rustix::process::Signal;
 
 /// A command about a server.
@@ -246,7 +246,7 @@ fn a_terminal_is_not_commanded_by_messages() {
 #[test]
 fn a_failure_is_one_line_and_a_code() {
     let server = Server::start();
-    let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
+    let closed = ClosedPort::new();
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let stranger = format!("http://{}", silent.local_addr().expect("its address"));
     thread::spawn(move || {
@@ -257,10 +257,10 @@ fn a_failure_is_one_line_and_a_code() {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nServer: \xc2\x9b2J\r\nContent-Length: 2\r\n\r\nhi");
         }
     });
-    let closed = format!("http://{closed}");
+    let closed_url = format!("http://{}", closed.address());
     let cases: &[(&str, &[&str], i32, &str)] = &[
-        (&closed, &["write", "room", "x"], 1, "cannot connect: connection refused"),
-        (&closed, &["read", "room", "--follow"], 1, "cannot connect: connection refused"),
+        (&closed_url, &["write", "room", "x"], 1, "cannot connect: connection refused"),
+        (&closed_url, &["read", "room", "--follow"], 1, "cannot connect: connection refused"),
         (server.door(0), &["write", "~rxyz", "x"], 1, "bad_channel"),
         (server.door(0), &["read", "", "--follow"], 1, "bad_channel"),
         ("unix:/nonexistent", &["read", "room"], 1, "unix:/nonexistent: cannot connect"),

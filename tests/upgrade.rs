@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -11,7 +11,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use common::{Client, EventStream, Folder, Identity, Server, command, until};
+use common::{Client, EventStream, Folder, Identity, Server, command, free_address, until};
 use rustix::process::{Signal, kill_process};
 
 fn write_as(server: &Server, who: &Identity, channel: &str, message: &str) -> u64 {
@@ -171,7 +171,7 @@ impl Drop for Told<'_> {
 #[test]
 fn an_old_process_that_is_killed_amid_an_upgrade_leaves_a_new_one_that_serves() {
     // The new one may have to bind the address by itself, so it has to know the port.
-    let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address");
+    let port = free_address();
     for pause_ms in [0, 5, 20, 60] {
         let mut server = Server::on(&[&port.to_string()], &[]);
         server.write("room", "one");

@@ -109,7 +109,7 @@ impl Programs {
         self.spawn(kind, folder, command)
     }
 
-    /// Starts Speak on an address of 127.0.0.1, with these options.
+    /// Starts Speak on an address, with these options.
     pub(crate) fn start_speak(&self, listen: &str, options: &[&str]) -> Result<Server> {
         let mut command = Command::new(self.speak.as_ref().ok_or("no --speak given")?);
         command.args(["--listen", listen]).args(options);
@@ -243,17 +243,17 @@ impl Server {
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
 
-    /// Waits for the line that names the port.
+    /// Waits for the line that names the address.
     fn await_line(&mut self, log: &Path) -> Result<()> {
         let deadline = Instant::now() + START_MAX;
         loop {
             let said = fs::read_to_string(log)?;
-            let port = said.lines().find_map(|line| {
-                let (_, port) = line.split_once(" listening on http://127.0.0.1:")?;
-                port.trim().parse().ok()
+            let address = said.lines().find_map(|line| {
+                let (_, address) = line.split_once(" listening on http://")?;
+                address.trim().parse().ok()
             });
-            if let Some(port) = port {
-                self.target.address.set_port(port);
+            if let Some(address) = address {
+                self.target.address = address;
                 self.target.process = Some(Process::new(self.child.id()));
                 return Ok(());
             }

@@ -122,8 +122,10 @@ impl Server {
         port.parse().expect("a number of a port")
     }
 
+    /// Where the first door is, of TCP.
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port(0)))
+        let (_, address) = self.doors[0].rsplit_once('/').expect("a URL");
+        address.parse().expect("an address with a port")
     }
 
     /// The process that serves.

@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{self, Child, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use super::common::until;
+use super::common::{Folder, until};
 
 /// What each site has, but where its own lines say something else of the same name.
 const GOOD: &[&str] = &[
@@ -27,9 +27,10 @@ pub struct Site {
 
 pub struct Nginx {
     child: Child,
-    folder: PathBuf,
-    ports: Vec<u16>,
-    sites: Vec<Site>,
+    /// What it stands on, as long as it does.
+    _folder: Folder,
+    /// Where each site is.
+    urls: Vec<String>,
 }
 
 impl Site {
@@ -39,6 +40,13 @@ impl Site {
 
     pub fn tls(certificate: &Path) -> Self {
         Self { lines: String::new(), certificate: Some(certificate.to_owned()) }
+    }
+
+    fn url(&self, port: u16) -> String {
+        match self.certificate {
+            Some(_) => format!("https://localhost:{port}"),
+            None => format!("http://127.0.0.1:{port}"),
+        }
     }
 
     fn configuration(&self, port: u16, speak: SocketAddr) -> String {
@@ -67,21 +75,23 @@ fn key(line: &str) -> String {
     line.split_whitespace().take(count).collect::<Vec<_>>().join(" ")
 }
 
-/// A folder for a test of this process.
-pub fn folder(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("speak-doctor-{name}-{}", process::id()))
-}
-
 impl Nginx {
     /// Starts one with `sites` that stand before `speak`.
-    pub fn start(name: &str, speak: SocketAddr, sites: Vec<Site>) -> Self {
-        let folder = folder(name);
-        fs::create_dir_all(&folder).expect("a folder");
+    pub fn start(name: &str, speak: SocketAddr, sites: &[Site]) -> Self {
+        // Somebody else may take one of the ports before nginx does.
+        let started = (0..5).find_map(|_| Self::try_to_start(name, speak, sites));
+        started.expect("nginx, which finds its ports taken, or its configuration wrong")
+    }
+
+    /// Nothing if nginx ends at once.
+    fn try_to_start(name: &str, speak: SocketAddr, sites: &[Site]) -> Option<Self> {
+        let folder = Folder::new(name);
         // All are held until all are known, so that they differ.
         let held: Vec<_> = sites.iter().map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
         let ports: Vec<u16> = held.iter().map(|port| port.local_addr().expect("its address").port()).collect();
         drop(held);
-        let here = folder.display();
+        let here = folder.path().display();
+        let pid = folder.file("pid");
         let mut text = format!(
             "daemon off; master_process off; pid {here}/pid; error_log {here}/error.log warn;\n\
              events {{ worker_connections 1024; }}\n\
@@ -96,30 +106,28 @@ impl Nginx {
             text.push_str(&site.configuration(*port, speak));
         }
         text.push_str("}\n");
-        let path = folder.join("nginx.conf");
+        let path = folder.file("nginx.conf");
         fs::write(&path, text).expect("writing the configuration");
         // Debian has it where the PATH of users does not look.
         let program = if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" };
         let mut command = Command::new(program);
-        command.arg("-c").arg(&path).arg("-e").arg(folder.join("error.log")).arg("-p").arg(&folder);
+        command.arg("-c").arg(&path).arg("-e").arg(folder.file("error.log")).arg("-p").arg(folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.spawn().expect("nginx, from the package nginx-light");
-        let mut nginx = Self { child, folder, ports, sites };
+        let urls = sites.iter().zip(ports).map(|(site, port)| site.url(port)).collect();
+        let mut nginx = Self { child, _folder: folder, urls };
+        let mut has_ended = false;
         until("nginx is there", || {
-            let status = nginx.child.try_wait().expect("asking for our own child");
-            assert!(status.is_none(), "nginx did not start: {status:?}");
-            nginx.ports.iter().all(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok())
+            has_ended = nginx.child.try_wait().expect("asking for our own child").is_some();
+            // That somebody accepts at its ports would not tell who: it writes this once all of them are its own.
+            has_ended || pid.exists()
         });
-        nginx
+        (!has_ended).then_some(nginx)
     }
 
     /// Where one of the sites is.
-    pub fn url(&self, place: usize) -> String {
-        let port = self.ports[place];
-        match self.sites[place].certificate {
-            Some(_) => format!("https://localhost:{port}"),
-            None => format!("http://127.0.0.1:{port}"),
-        }
+    pub fn url(&self, place: usize) -> &str {
+        &self.urls[place]
     }
 }
 
@@ -128,6 +136,5 @@ impl Drop for Nginx {
         // Both fail only where it is gone already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }

@@ -1,6 +1,7 @@
 //! What is done to the server in the middle of things, and what may be lost by it.
 
 use std::fs;
+use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use super::ledger::{Checked, Fault};
@@ -13,8 +14,8 @@ use crate::server::Server;
 /// A server that is asked to stop ends within 5 seconds.
 const STOP_MAX: Duration = Duration::from_secs(20);
 
-/// Starts a server on a port.
-pub(super) type Start<'a> = dyn Fn(u16) -> Result<Server> + 'a;
+/// Starts a server on an address.
+pub(super) type Start<'a> = dyn Fn(SocketAddrV4) -> Result<Server> + 'a;
 
 /// What is done to the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,8 +116,8 @@ impl World {
     }
 
     pub(super) fn start_again(&mut self, start: &Start) -> Checked {
-        let port = self.server.target.address.port();
-        self.server = start(port).map_err(|error| Fault::new(error.to_string()))?;
+        let address = self.server.target.address;
+        self.server = start(address).map_err(|error| Fault::new(error.to_string()))?;
         super::watch(&self.server);
         self.cpu_counted_ns = 0;
         Ok(())

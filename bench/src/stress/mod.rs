@@ -6,7 +6,7 @@
 //! are what users do; `recovery` is how they find back; `disturbance`, `upgrade` and `round` lead the run, and `figures` tell of it.
 
 use std::fmt::Write as _;
-use std::net::TcpListener;
+use std::net::{SocketAddr, SocketAddrV4, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -94,6 +94,15 @@ fn watch(server: &Server) {
     SERVER.store(server.id(), Ordering::Relaxed);
 }
 
+/// A free address by its number: whoever takes over from a server that is killed may have to bind it. The kernel gives
+/// clients no port of this IP address, so that none of them takes the server's, or calls itself, while nobody listens.
+fn free_address() -> Result<SocketAddrV4> {
+    match TcpListener::bind(("127.1.1.1", 0))?.local_addr()? {
+        SocketAddr::V4(address) => Ok(address),
+        SocketAddr::V6(_) => Err("not the address that was asked for".into()),
+    }
+}
+
 /// Runs it, and prints its figures.
 ///
 /// # Errors
@@ -113,14 +122,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     set_child_subreaper(Some(getpid()))?;
     let keeps_state = options.disturbances.contains(&Disturbance::State);
     let state_file = keeps_state.then(|| std::env::temp_dir().join(format!("speak-stress-{}", std::process::id())));
-    let start = |port: u16| {
+    let start = |address: SocketAddrV4| {
         let state = state_file.as_ref().map(|file| file.to_string_lossy());
         let state: Vec<&str> = state.iter().flat_map(|file| ["--state", file]).collect();
-        programs.start_speak(&format!("127.0.0.1:{port}"), &[&SERVER_OPTIONS[..], &state].concat())
+        programs.start_speak(&address.to_string(), &[&SERVER_OPTIONS[..], &state].concat())
     };
-    // Whoever takes over from a server that is killed may have to bind the port by its number.
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let server = start(port)?;
+    let server = start(free_address()?)?;
     watch(&server);
     end_server_when_we_panic();
     let names = rooms(&server, options.users)?;
