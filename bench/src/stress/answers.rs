@@ -155,7 +155,8 @@ impl World {
             return Ok(());
         }
         let is_stream = owned.reading.as_ref().is_some_and(|reading| reading.form.stays());
-        let (is_cut, may_end_streams) = (self.was_cut(owned.asked.0), self.may_end_streams(owned.asked.0));
+        // Who sips may find an end behind an answer that came before it, and have asked again by then.
+        let (is_cut, may_end_streams) = (self.was_cut(owned.opened), self.may_end_streams(owned.asked.0));
         let may_end = match owned.who {
             // Streams end with the process that has them.
             Who::Observer(room) if is_cut || is_stream && may_end_streams => {
@@ -172,7 +173,7 @@ impl World {
                 true
             }
             // Who takes an answer too slowly gets some of it.
-            Who::Ear(user) if is_sipped && self.was_handed(owned.asked.0) => {
+            Who::Ear(user) if is_sipped && self.was_handed(owned.opened) => {
                 self.find_back(user)?;
                 true
             }

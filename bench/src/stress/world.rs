@@ -61,6 +61,7 @@ pub(super) enum Who {
 pub(super) struct Owned {
     pub(super) who: Who,
     pub(super) reading: Option<Reading>,
+    pub(super) opened: Instant,
     /// When the read was asked, and the same by the server's clock.
     pub(super) asked: (Instant, u64),
     /// Calls that are not answered yet, in order.
@@ -238,6 +239,7 @@ impl World {
             let owned = Owned {
                 who,
                 reading: None,
+                opened: self.now,
                 asked: (self.now, self.now_ms),
                 calls: VecDeque::new(),
                 is_open: false,
