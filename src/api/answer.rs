@@ -315,6 +315,7 @@ pub(super) fn push_reply<'n>(
     json.push(b'}');
 }
 
+#[inline]
 fn push_part(json: &mut Vec<u8>, part: &Part<'_>) {
     json.extend_from_slice(b"\"messages\":[");
     for (place, message) in part.messages().enumerate() {
@@ -327,6 +328,7 @@ fn push_part(json: &mut Vec<u8>, part: &Part<'_>) {
     push_field(json, "next_id", part.next_id());
 }
 
+#[inline]
 fn push_gaps(json: &mut Vec<u8>, part: &Part<'_>) {
     if part.missed {
         json.extend_from_slice(b",\"missed\":true");
@@ -336,6 +338,7 @@ fn push_gaps(json: &mut Vec<u8>, part: &Part<'_>) {
     }
 }
 
+#[inline]
 fn push_epoch(json: &mut Vec<u8>, epoch: Epoch) {
     json.extend_from_slice(b",\"epoch\":\"");
     json.extend_from_slice(epoch.as_bytes());
@@ -343,6 +346,7 @@ fn push_epoch(json: &mut Vec<u8>, epoch: Epoch) {
 }
 
 /// `,"name":number`
+#[inline]
 fn push_field(json: &mut Vec<u8>, name: &str, number: u64) {
     json.extend_from_slice(b",\"");
     json.extend_from_slice(name.as_bytes());

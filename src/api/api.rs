@@ -390,6 +390,7 @@ impl Api {
     }
 
     /// Counts and logs a request that was answered. Neither ever tells more of it.
+    #[inline]
     pub(super) fn note(&mut self, subject: Subject, status: u16) {
         self.requests.count(subject, status);
         log::debug!("{} {status}", subject.name());

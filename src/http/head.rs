@@ -195,6 +195,7 @@ fn target(method: Method, target: &str) -> Result<(&str, &str), Reject> {
 
 /// Whether this is a host and perhaps a port (RFC 9112, section 3.2). It may be empty, but a user's name has no place
 /// in it: what is before the `@` could be taken for the host (RFC 9110, section 4.2.4).
+#[inline]
 fn is_host(host: &[u8]) -> bool {
     /// The characters of RFC 3986's `reg-name`.
     const OF_NAME: [bool; 256] = characters(b"-._~%!$&'()*+,;=");

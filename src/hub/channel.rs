@@ -90,6 +90,7 @@ impl<'h> Part<'h> {
     }
 
     /// Those that history retains. The first has the id [`Part::first_id`], and each the next one.
+    #[inline]
     pub fn retained(&self) -> impl Iterator<Item = &'h [u8]> + '_ {
         let entries = self.channel.filter(|_| self.start < self.end).map(|channel| {
             let first = (self.start - channel.first_id) as usize;
@@ -132,6 +133,7 @@ impl<'h> Part<'h> {
 
     /// Cuts what would exceed the budget of bytes of the answer, and tells whether it did; `any` tells whether the
     /// answer holds a message yet.
+    #[inline]
     pub(super) fn cut(&mut self, budget: &mut usize, any: &mut bool) -> bool {
         let Some(channel) = self.channel else { return false };
         for id in self.start..self.end {

@@ -86,6 +86,7 @@ pub(super) fn encode(scratch: &mut Vec<u8>, id: u64, now: Now, content: Content<
 }
 
 /// Appends a number in decimal digits.
+#[inline]
 pub(crate) fn push_number(json: &mut Vec<u8>, number: u64) {
     json.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }

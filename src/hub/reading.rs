@@ -65,6 +65,7 @@ impl Hub {
     /// # Errors
     ///
     /// A [`Refusal`] of the credentials; of new channels, if it would have to wait on them.
+    #[inline]
     pub fn read(&mut self, now: Now, call: &ReadCall<'_>) -> Result<ReadOutcome<'_>, Refusal> {
         let connection = self.authenticate_maybe(call.credentials)?;
         self.begin(now, call, connection, connection, None)
@@ -266,6 +267,7 @@ impl Hub {
     }
 
     /// Where the name leads, rid of what is too old to be read.
+    #[inline]
     fn fresh_spot(&mut self, log: &LogName<'_>, now: Millis) -> Spot {
         let spot = self.spot(log);
         if let Spot::Channel(place) = spot {
@@ -274,6 +276,7 @@ impl Hub {
         spot
     }
 
+    #[inline]
     fn part_since(&self, spot: Spot, since: Since, same_epoch: bool) -> Part<'_> {
         match spot {
             Spot::Channel(place) => self.channels[place as usize].part_since(since, same_epoch),

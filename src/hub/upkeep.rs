@@ -30,6 +30,7 @@ impl Hub {
     }
 
     /// Where the name leads. A name that nobody uses costs a SHA-256, so ask once.
+    #[inline]
     pub(super) fn spot(&self, log: &LogName<'_>) -> Spot {
         self.find(log)
             .map_or_else(|| Spot::Nowhere { first_id: self.resting_ids.first_id(log.as_str()) }, Spot::Channel)

@@ -55,7 +55,7 @@ mod symbols {
 /// `from` can be read and `to` be written for `count` bytes.
 #[inline(always)]
 unsafe fn copy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
-    unsafe { if count <= 128 { copy_short(to, from, count) } else { copy_long(to, from, count) } }
+    unsafe { if count <= 256 { copy_short(to, from, count) } else { copy_long(to, from, count) } }
 }
 
 /// Copies `count` bytes between places that may overlap, and gives `to`.
@@ -66,7 +66,7 @@ unsafe fn copy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
 #[inline(always)]
 unsafe fn shift(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     unsafe {
-        if count <= 128 {
+        if count <= 256 {
             copy_short(to, from, count)
         } else if (to as usize).abs_diff(from as usize) >= count {
             copy_long(to, from, count)
@@ -76,7 +76,7 @@ unsafe fn shift(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     }
 }
 
-/// Copies up to 128 bytes. Everything is read before anything is written, so overlaps do no harm.
+/// Copies up to 256 bytes. Everything is read before anything is written, so overlaps do no harm.
 #[inline(always)]
 unsafe fn copy_short(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     unsafe {
@@ -85,8 +85,10 @@ unsafe fn copy_short(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
                 copy_ends::<1>(to, from, count);
             } else if count <= 64 {
                 copy_ends::<2>(to, from, count);
-            } else {
+            } else if count <= 128 {
                 copy_ends::<4>(to, from, count);
+            } else {
+                copy_ends::<8>(to, from, count);
             }
         } else if count >= 8 {
             copy_bytes::<8>(to, from, count);
@@ -101,7 +103,7 @@ unsafe fn copy_short(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     to
 }
 
-/// Copies more than 128 bytes that do not overlap: so many a step, and then the last of them, also where the steps
+/// Copies more than 256 bytes that do not overlap: so many a step, and then the last of them, also where the steps
 /// have copied some of those.
 unsafe fn copy_long(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     let mut left = count;
@@ -117,7 +119,7 @@ unsafe fn copy_long(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     to
 }
 
-/// Copies more than 128 bytes that overlap.
+/// Copies more than 256 bytes that overlap.
 ///
 /// What a step writes lies behind all that later steps read: so forwards if `to` is before `from`, and else backwards.
 /// The last piece was read first of all, since the steps write over it.
