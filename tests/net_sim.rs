@@ -4,6 +4,8 @@
 
 #[path = "net_sim/asking.rs"]
 mod asking;
+#[path = "net_sim/crowd.rs"]
+mod crowd;
 #[path = "net_sim/ear.rs"]
 mod ear;
 #[path = "net_sim/hearing.rs"]

@@ -63,6 +63,12 @@ impl Hub {
         self.scratch.shrink_to(SCRATCH_KEPT);
     }
 
+    /// Whether [`Hub::deliver`] has something to tell. Constant time.
+    #[must_use]
+    pub fn has_undelivered(&self) -> bool {
+        !(self.marked.is_empty() && self.orphans.is_empty() && self.dismissed.is_empty())
+    }
+
     fn deliver_channel(&mut self, now: Now, place: u32, wake: &mut impl FnMut(Wake<'_>)) {
         let channel = &mut self.channels[place as usize];
         channel.marked = false;

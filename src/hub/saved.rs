@@ -154,7 +154,7 @@ impl Hub {
         reads_end_ms: u64,
         mut take: impl FnMut(&Saved<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        assert!(self.marked.is_empty() && self.orphans.is_empty() && self.dismissed.is_empty(), "a turn has ended");
+        assert!(!self.has_undelivered(), "a turn has ended");
         take(&Saved::Numbering(SavedNumbering {
             mono_ms: now.mono.0,
             unix_ms: now.unix_ms,

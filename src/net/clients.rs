@@ -300,10 +300,6 @@ impl<S: Socket> Clients<S> {
         mem::take(&mut self.overloaded)
     }
 
-    pub(super) fn has_doomed(&self) -> bool {
-        !self.doomed.is_empty()
-    }
-
     pub(super) fn take_doomed(&mut self) -> Vec<Key> {
         mem::take(&mut self.doomed)
     }

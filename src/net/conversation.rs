@@ -288,13 +288,13 @@ impl<S: Socket> Conversation<S> {
             for key in self.clients.take_overloaded() {
                 self.put_off(key);
             }
-            if !self.clients.has_doomed() {
-                break;
-            }
-            let doomed = self.clients.take_doomed();
-            // Their goodbyes are of this turn too. Every round loses somebody, so there is a last one.
-            for key in doomed {
+            // Their goodbyes are of this turn too, and those of who turned out to be gone when it was sent something. Every
+            // round but the first loses somebody, so there is a last one.
+            for key in self.clients.take_doomed() {
                 self.lose(key);
+            }
+            if !self.hub.has_undelivered() {
+                break;
             }
         }
         self.api.end_turn();

@@ -217,10 +217,14 @@ impl<S: Socket> Conversation<S> {
 
     /// A stream took some of what waited for it.
     pub(super) fn was_taken(&mut self, key: Key, flush: Flush) {
-        if let Some((_, following)) = self.clients.following(key)
-            && flush != (Flush::Blocked { any: false })
-        {
+        let Some((client, following)) = self.clients.following(key) else { return };
+        if flush != (Flush::Blocked { any: false }) {
             following.unanswered = 0;
+        }
+        let has_input = client.is_ready || client.can_read;
+        if has_input && !self.is_leaving {
+            // Told more first, it might be held again, turn after turn, and never be heard.
+            return self.clients.make_ready(key);
         }
         self.go_on_following(key, flush, false);
     }

@@ -156,6 +156,8 @@ impl Server {
         if self.predecessor.is_none() {
             self.supervisor.say(Word::Ready("serving"));
         }
+        // One may have come with the word to begin: of that no poll tells any more.
+        self.take_clients();
         Ok(())
     }
 

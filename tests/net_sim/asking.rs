@@ -8,7 +8,7 @@ use crate::plan::Step;
 use crate::world::World;
 
 /// Base64 of any sixteen bytes.
-const SOCKET_KEY: &str = "AAECAwQFBgcICQoLDA0ODw==";
+pub(crate) const SOCKET_KEY: &str = "AAECAwQFBgcICQoLDA0ODw==";
 
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
 

@@ -324,6 +324,7 @@ impl World {
         }
         let net = Rc::clone(&self.net);
         self.service.end_turn(|socket, key| net.borrow_mut().watch(socket, key));
+        assert!(!self.service.hub().0.has_undelivered(), "left for a turn that may come late");
         let is_spin = self.wait == Wait::Not && !is_told && self.net.borrow().calls == 0;
         self.spins = if is_spin { self.spins + 1 } else { 0 };
         // A short turn may do no more than to look at one of the calls that lie here.
