@@ -229,10 +229,19 @@ impl World {
         let last_written = link.last_written.max(peer.accepted_at.unwrap_or(0));
         let is_unread = peer.outstanding.front().is_none_or(|request| request.end > peer.consumed);
         let is_idle = is_unread && now >= last_written + numbers.keep_alive;
+        let is_silent = now >= peer.heard_at + 2 * numbers.heartbeat;
+        let is_late = peer.partial_since.is_some_and(|since| now >= since + numbers.request_timeout);
         if link.has_fin {
             let front = peer.outstanding.front().filter(|it| it.arrived_at.is_some());
             let is_left = front.is_some_and(|it| !matches!(it.kind, Kind::Poll { .. } | Kind::Fatal(0)));
-            let is_left = is_left && !is_full && peer.following.is_none() && !numbers.is_tight && !is_idle;
+            let may_be_left = match &peer.following {
+                Some(following) => {
+                    let is_over = following.carries.is_some_and(|it| self.ledger.is_over(it));
+                    !following.is_frames || is_over || is_silent || is_late
+                }
+                None => is_idle,
+            };
+            let is_left = is_left && !may_be_left && !is_full && !numbers.is_tight;
             assert!(!is_left, "client {place} closed its side, and was not answered: {front:?}");
             return Some("closed by its peer");
         }
@@ -260,10 +269,9 @@ impl World {
             if is_full {
                 return Some("slow");
             }
-            if following.is_frames && now >= peer.heard_at + 2 * numbers.heartbeat {
+            if following.is_frames && is_silent {
                 return Some("silent socket");
             }
-            let is_late = peer.partial_since.is_some_and(|since| now >= since + numbers.request_timeout);
             return (following.is_frames && is_late).then_some("half a frame");
         }
         let begins_stream = peer.outstanding.iter().any(|it| matches!(it.kind, Kind::Events | Kind::Frames));
