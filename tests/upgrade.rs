@@ -80,12 +80,13 @@ fn streams_end_and_come_back_to_the_new_process_without_a_goodbye() {
 
 #[test]
 fn nobody_who_waits_falls_silent_by_an_upgrade() {
-    // Far less than an upgrade takes; whoever comes back at once has it anew.
-    let mut server = Server::with(&["--connection-timeout", "3s", "--poll-timeout", "1h"]);
+    let mut server = Server::with(&["--connection-timeout", "2s", "--poll-timeout", "1h"]);
     let josh = server.introduce("room", "Josh");
     let wait = josh.and(&[("channel", "room"), ("from_id", "2")]);
     let mut waiting = server.park(&wait);
     for _ in 0..2 {
+        // Nothing was heard of Josh for longer than he may be silent, but that he waits.
+        thread::sleep(Duration::from_millis(2_200));
         server.signal(Signal::USR2);
         assert_eq!(waiting.response().ok().ids(), Vec::<u64>::new());
         waiting.send_get("/read", &wait);

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::iter;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -671,13 +672,13 @@ fn a_frame_that_is_not_finished_in_time_ends_the_socket() {
 
 #[test]
 fn frames_without_a_pause_are_no_frame_that_is_not_finished() {
-    let server = Server::with(&["--request-timeout", "200ms", "--heartbeat", "1h"]);
+    let server = Server::with(&["--request-timeout", "1s", "--heartbeat", "1h"]);
     let mut socket = server.socket(&[("channel", "elsewhere")]);
     let frame = masked(TEXT, r#"{"call":"members","channel":"x"}"#);
     let start = Instant::now();
     // There is always a part of a frame at the server.
     socket.client.send(&frame[..10]);
-    while start.elapsed() < Duration::from_millis(600) {
+    while start.elapsed() < Duration::from_secs(3) {
         socket.client.send([&frame[10..], &frame[..10]].concat());
         assert_eq!(socket.text(), r#"{"members":[],"readers":0}"#);
     }
@@ -685,7 +686,7 @@ fn frames_without_a_pause_are_no_frame_that_is_not_finished() {
 
 #[test]
 fn a_socket_that_answers_pings_stays() {
-    let server = Server::with(&["--heartbeat", "60ms", "--connection-timeout", "1h"]);
+    let server = Server::with(&["--heartbeat", "400ms", "--connection-timeout", "1h"]);
     let me = server.introduce("c", "Josh");
     let mut alive = server.socket(&me.and(&[("channel", "c")]));
     let dead = server.introduce("c", "Ann");
@@ -703,12 +704,15 @@ fn a_socket_that_answers_pings_stays() {
 
 #[test]
 fn whatever_is_said_counts_as_an_answer_to_a_ping() {
-    let server = Server::with(&["--heartbeat", "60ms"]);
+    let server = Server::with(&["--heartbeat", "400ms"]);
     let mut socket = server.socket(&[("channel", "c")]);
+    let ping = Frame { first: PING, payload: Vec::new() };
     for round in 0..6 {
-        assert_eq!(socket.frame(), Frame { first: PING, payload: Vec::new() }, "{round}");
+        assert_eq!(socket.frame(), ping, "{round}");
         socket.send(TEXT, r#"{"call":"members","channel":"x"}"#);
-        assert_eq!(socket.frame().first, TEXT);
+        // On a slow machine the next one may be on its way already.
+        let answer = iter::repeat_with(|| socket.frame()).find(|frame| *frame != ping).expect("an answer");
+        assert_eq!(answer.first, TEXT);
     }
 }
 

@@ -164,3 +164,31 @@ fn who_turns_out_to_be_gone_when_a_turn_is_nearly_over_is_said_goodbye_to_all_th
         assert!(room.was_told(waiting, r#""reason":"closed""#), "{place}");
     }
 }
+
+#[test]
+fn who_pipelines_has_a_share_of_a_turn_and_less_where_others_wait() {
+    let answers = |room: &Room, place: usize| {
+        let net = room.net.borrow();
+        net.links[place].tape.windows(9).filter(|bytes| bytes == b"HTTP/1.1 ").count()
+    };
+    // More than comes in one read, and far more than anybody's share.
+    let flood = "GET /health HTTP/1.1\r\nHost:\r\n\r\n".repeat(8_000);
+    let mut room = Room::new(1);
+    let flooding: Vec<usize> = (0..3).map(|_| room.connect()).collect();
+    room.rest();
+    room.send(flooding[0], flood.as_bytes());
+    room.turn();
+    assert_eq!(answers(&room, flooding[0]), 1_024 - 16, "the read of 64 KiB counts too");
+    for place in &flooding[1..] {
+        room.send(*place, flood.as_bytes());
+    }
+    // They find nobody waiting yet but the first.
+    room.turn();
+    let before = flooding.iter().map(|place| answers(&room, *place)).collect::<Vec<_>>();
+    room.turn();
+    for (place, before) in flooding.iter().zip(before) {
+        assert!((1..=64).contains(&(answers(&room, *place) - before)), "{place}");
+    }
+    room.rest();
+    assert!(flooding.iter().all(|place| answers(&room, *place) == 8_000));
+}

@@ -173,7 +173,7 @@ impl World {
                 true
             }
             // Who takes an answer too slowly gets some of it.
-            Who::Ear(user) if is_sipped && self.was_handed(owned.opened) => {
+            Who::Ear(user) if is_sipped && self.may_end_slow(owned.opened) => {
                 self.find_back(user)?;
                 true
             }

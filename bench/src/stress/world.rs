@@ -29,6 +29,8 @@ const LAG: Duration = Duration::from_millis(500);
 const LAG_EXCUSES: Duration = Duration::from_secs(12);
 /// So long a suspect waits for what may clear it.
 const SUSPENSE: Duration = Duration::from_secs(1);
+/// So long a process that was taken over from has for those who are slow to take their answer.
+const LEAVE_MAX: Duration = Duration::from_secs(30);
 /// So long a busy kernel may take to tell of the end of a process's links.
 const END_MAX: Duration = Duration::from_secs(1);
 const SIP_EVERY: Duration = Duration::from_millis(5);
@@ -333,6 +335,12 @@ impl World {
     /// Whether a link that is from then may end, whatever it is: its process was killed just now.
     pub(super) fn was_cut(&self, since: Instant) -> bool {
         self.cut_at.is_some_and(|at| since < at && at + END_MAX > self.now)
+    }
+
+    /// Whether a link that is from then, and takes what it is sent slowly, may end: its process leaves, or did not long ago.
+    pub(super) fn may_end_slow(&self, opened: Instant) -> bool {
+        let is_left = |end: Instant| opened < end && end + LEAVE_MAX + END_MAX > self.now;
+        self.is_handing || self.handed_at.is_some_and(is_left)
     }
 
     /// Whether some of the time since then was amid an upgrade.
