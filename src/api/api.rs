@@ -244,7 +244,9 @@ impl Api {
         dress: Dress<'_>,
         out: &mut Vec<u8>,
     ) -> Outcome {
-        let (parameters, gathered) = Parameters::gather(call, request);
+        // In one place from the first to the last: they are large for something that is moved with each request.
+        let mut parameters = Parameters::default();
+        let gathered = parameters.gather(call, request);
         let callback = match &parameters.callback {
             None => Ok(None),
             Some(_) if request.method == Method::Post => {

@@ -95,14 +95,13 @@ impl Known {
 
 impl<'a> Parameters<'a> {
     /// Gathers what the request carries. The callback is there also beside a fault, so that a script tag can be told.
-    pub(super) fn gather(call: Call, request: &Request<'a>) -> (Self, Result<(), Error>) {
-        let mut parameters = Self::default();
-        let mut result = parameters.take_form(call, request.query);
+    pub(super) fn gather(&mut self, call: Call, request: &Request<'a>) -> Result<(), Error> {
+        let mut result = self.take_form(call, request.query);
         if request.method == Method::Post {
-            let of_body = parameters.take_body(call, request);
+            let of_body = self.take_body(call, request);
             result = result.and(of_body);
         }
-        (parameters, result)
+        result
     }
 
     /// Takes a whole form, whatever is wrong with parts of it; the first fault is the result.

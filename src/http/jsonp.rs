@@ -47,6 +47,7 @@ impl<'a> Callback<'a> {
     }
 }
 
+#[inline]
 fn after_identifier(text: &[u8]) -> Result<&[u8], BadCallback> {
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$');
     let length = text.iter().take_while(|byte| is_part(byte)).count();

@@ -33,6 +33,7 @@ impl ResponseHead<'_> {
     /// Appends the head of an answer with a body of so many bytes.
     ///
     /// In one buffer with the body, since two cost more to send: measured, `writev` of both takes 6 to 17 % more CPU.
+    #[inline]
     pub fn push(&self, out: &mut Vec<u8>, body_bytes: usize) {
         self.push_up_to_length(out);
         // RFC 9110, section 8.6: a 204 has no Content-Length; that of a 304 would be of what it does not carry.

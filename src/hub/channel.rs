@@ -288,6 +288,7 @@ impl Channel {
     }
 
     /// What a waiting read gets now.
+    #[inline]
     pub(super) fn part_for(&self, seat: Seat) -> Part<'_> {
         match seat.promise {
             Promise::Newcomer => self.part_for_newcomer(),

@@ -97,6 +97,7 @@ impl<T> Pages<T> {
 impl<T> Index<usize> for Pages<T> {
     type Output = T;
 
+    #[inline]
     fn index(&self, index: usize) -> &T {
         &self.slabs[index / Self::PLACES][index % Self::PLACES]
     }
