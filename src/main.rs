@@ -47,7 +47,7 @@ fn start(options: &Options, passed: Vec<Passed>) -> Result<Server, StartError> {
     let sandbox = Sandbox::plan(options).map_err(StartError)?;
     let mut server = Server::start(options, passed)?;
     sandbox.enter(server.ports()).map_err(StartError)?;
-    #[cfg(target_env = "gnu")]
+    #[cfg(any(target_env = "gnu", target_env = "musl"))]
     server.on_ebb(memory::give_back);
     server.begin()?;
     Ok(server)

@@ -79,6 +79,9 @@ unsafe impl GlobalAlloc for Memory {
     }
 }
 
+#[cfg(target_env = "musl")]
+pub use spares::give_back;
+
 /// Has glibc give back the pages of its heap that hold nothing. O(heap).
 #[cfg(target_env = "gnu")]
 pub fn give_back() {

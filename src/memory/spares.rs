@@ -4,7 +4,7 @@
 //! instructions. A spare piece is taken in ten of them and put back in as many. glibc keeps such lists itself.
 //!
 //! Each thread has spares of its own, so nothing is locked and nothing shared; those of a thread that ends are
-//! lost, and Speak has one thread. They are at most [`SPARES_MAX`] of a size, 66 KiB in all.
+//! lost, and Speak has one thread. They are 317 KiB at most, and go to musl when a crowd has gone ([`give_back`]).
 
 // Every piece with a shelf is aligned to a word.
 #![allow(clippy::cast_ptr_alignment)]
@@ -17,8 +17,11 @@ use std::ptr;
 const GRAIN: usize = 16;
 const OWN: usize = 4;
 const SIZES: usize = 32;
-/// So many of a size. A burst of frees, as of a crowd that leaves, goes on to musl.
-const SPARES_MAX: u8 = 8;
+/// So many of a size, and of the smallest sizes so many bytes: a thousand reads that are answered in one turn free what the
+/// same thousand take a moment later. A larger burst, as of a crowd that leaves, goes on to musl.
+const SPARES_MAX: usize = 8;
+const SMALLEST: usize = 8;
+const SMALLEST_BYTES: usize = 32 * 1024;
 
 /// musl's allocator behind the shelves of this thread.
 pub struct Spares;
@@ -26,7 +29,7 @@ pub struct Spares;
 /// A list through the pieces themselves: the first word of each tells the next.
 struct Shelf {
     first: Cell<*mut u8>,
-    count: Cell<u8>,
+    count: Cell<u16>,
 }
 
 thread_local! {
@@ -38,6 +41,35 @@ thread_local! {
 fn shelf(layout: Layout) -> Option<usize> {
     let index = (layout.size() + OWN - 1) / GRAIN;
     (index < SIZES && layout.align() <= align_of::<*mut u8>()).then_some(index)
+}
+
+/// How many each shelf holds at most.
+const ROOM: [u16; SIZES] = {
+    let mut room = [SPARES_MAX as u16; SIZES];
+    let mut shelf = 0;
+    while shelf < SMALLEST {
+        room[shelf] = (SMALLEST_BYTES / ((shelf + 1) * GRAIN)) as u16;
+        shelf += 1;
+    }
+    room
+};
+
+/// Empties the shelves of this thread. O(pieces on them).
+pub fn give_back() {
+    SHELVES.with(|shelves| {
+        for (index, Shelf { first, count }) in shelves.iter().enumerate() {
+            let mut piece = first.replace(ptr::null_mut());
+            count.set(0);
+            while !piece.is_null() {
+                // SAFETY: a piece on a shelf is nobody else's, tells the next in its first word, and is of this layout.
+                piece = unsafe {
+                    let next = piece.cast::<*mut u8>().read();
+                    System.dealloc(piece, layout_of(index));
+                    next
+                };
+            }
+        }
+    });
 }
 
 /// What all pieces on a shelf were asked for as, and are freed as.
@@ -70,7 +102,7 @@ unsafe impl GlobalAlloc for Spares {
         let Some(index) = shelf(layout) else { return unsafe { System.dealloc(piece, layout) } };
         SHELVES.with(|shelves| {
             let Shelf { first, count } = &shelves[index];
-            if count.get() == SPARES_MAX {
+            if count.get() == ROOM[index] {
                 return unsafe { System.dealloc(piece, layout_of(index)) };
             }
             unsafe { piece.cast::<*mut u8>().write(first.get()) };
@@ -144,8 +176,26 @@ mod tests {
             }
             assert_eq!(shelf(layout(size, 16)), None);
         }
-        let held: usize = (0..SIZES).map(|index| (index + 1) * GRAIN * usize::from(SPARES_MAX)).sum();
-        assert_eq!(held / 1024, 66);
+        let held: usize = (0..SIZES).map(|index| (index + 1) * GRAIN * usize::from(ROOM[index])).sum();
+        assert_eq!(held / 1024, 317);
+    }
+
+    #[test]
+    fn a_shelf_is_full_at_some_time_and_empty_when_all_is_given_back() {
+        let few = layout(300, 8);
+        let on_shelf = |layout| SHELVES.with(|shelves| shelves[shelf(layout).unwrap()].count.get());
+        // SAFETY: each piece is freed once, with its own layout.
+        unsafe {
+            let pieces: Vec<*mut u8> = (0..20).map(|_| Spares.alloc(few)).collect();
+            for piece in pieces {
+                Spares.dealloc(piece, few);
+            }
+            let single = Spares.alloc(layout(40, 8));
+            Spares.dealloc(single, layout(40, 8));
+        }
+        assert_eq!((on_shelf(few), on_shelf(layout(40, 8))), (8, 1));
+        give_back();
+        assert_eq!((on_shelf(few), on_shelf(layout(40, 8))), (0, 0));
     }
 
     #[test]

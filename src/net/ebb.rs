@@ -1,6 +1,6 @@
 //! Notices when much of what was held is let go, for allocators that have to be told to give free pages back.
 //!
-//! glibc's lets go of its heap from the top only: what lives on above what was freed keeps all of it.
+//! glibc's lets go of its heap from the top only: what lives on above what was freed keeps all of it. Before musl's stand spares of ours.
 
 use crate::hub::Millis;
 
