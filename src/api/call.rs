@@ -96,6 +96,7 @@ impl Parameters<'_> {
         }
     }
 
+    #[inline]
     fn credentials(&self) -> Result<Option<Credentials<'_>>, Error> {
         match (&self.connection, self.auth.as_deref()) {
             (None, None) => Ok(None),

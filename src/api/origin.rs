@@ -24,6 +24,7 @@ pub(super) enum Permission {
 }
 
 impl AllowOrigin {
+    #[inline]
     pub(super) fn permission(&self, origin: Option<&[u8]>) -> Permission {
         match (self, origin) {
             (Self::Any, _) => Permission::Any,

@@ -38,10 +38,10 @@ mod symbols {
         unsafe { super::compare(one, other, count) as i32 }
     }
 
-    /// SAFETY: as above; it only has to tell whether they differ.
+    /// SAFETY: the contract of C's `bcmp` is that of `differ`.
     #[unsafe(no_mangle)]
     unsafe extern "C" fn bcmp(one: *const u8, other: *const u8, count: usize) -> i32 {
-        unsafe { super::compare(one, other, count) as i32 }
+        unsafe { i32::from(super::differ(one, other, count)) }
     }
 }
 
@@ -196,6 +196,28 @@ unsafe fn compare(one: *const u8, other: *const u8, count: usize) -> Ordering {
     }
 }
 
+/// Whether any of the bytes at `one` and at `other` differ: in a short piece without a look for the first that does.
+///
+/// # Safety
+///
+/// As for [`compare`].
+#[inline(always)]
+unsafe fn differ(one: *const u8, other: *const u8, count: usize) -> bool {
+    unsafe {
+        let wide = |at: usize| u64::from_ne_bytes(bytes(one.add(at))) ^ u64::from_ne_bytes(bytes(other.add(at)));
+        let half = |at: usize| u32::from_ne_bytes(bytes(one.add(at))) ^ u32::from_ne_bytes(bytes(other.add(at)));
+        if count > VECTOR {
+            compare_long(one, other, count) != Ordering::Equal
+        } else if count >= 8 {
+            wide(0) | wide(count - 8) != 0
+        } else if count >= 4 {
+            half(0) | half(count - 4) != 0
+        } else {
+            compare(one, other, count) != Ordering::Equal
+        }
+    }
+}
+
 /// Compares more than 16 bytes.
 unsafe fn compare_long(one: *const u8, other: *const u8, count: usize) -> Ordering {
     let mut at = 0;
@@ -302,11 +324,15 @@ mod tests {
                         // SAFETY: both have `count` bytes and one more.
                         let order = unsafe { compare(one.as_ptr(), other.as_ptr(), count) };
                         assert_eq!(order, one[..count].cmp(&other[..count]), "{count} bytes, {at} differs");
+                        // SAFETY: as above.
+                        assert!(unsafe { differ(one.as_ptr(), other.as_ptr(), count) }, "{count} bytes, {at} differs");
                         other[at] ^= change;
                     }
                 }
                 // SAFETY: as above.
                 assert_eq!(unsafe { compare(one.as_ptr(), other.as_ptr(), count) }, Ordering::Equal);
+                // SAFETY: as above.
+                assert!(!unsafe { differ(one.as_ptr(), other.as_ptr(), count) }, "{count} bytes");
             }
         }
     }
