@@ -9,7 +9,7 @@ use speak::net::{Service, Wait};
 use speak::options::{Command, parse};
 
 use crate::asking::{SOCKET_KEY, masked};
-use crate::network::{Faults, Net, Piece, SimListener, Wires};
+use crate::network::{Faults, Net, Piece, SimListener, Wires, turn};
 use crate::random::Random;
 
 const SOCKETS: usize = 8;
@@ -49,17 +49,8 @@ impl Room {
 
     /// All in the same moment: that a turn had no time for somebody is not for want of waiting.
     fn turn(&mut self) {
-        let (events, has_arrivals) = self.net.borrow_mut().harvest(usize::MAX, false);
-        self.service.begin_turn(Now { mono: Millis(0), unix_ms: 1_700_000_000_000 });
-        for (key, event) in events {
-            self.service.hear(key, event);
-        }
-        if has_arrivals {
-            self.service.arrive(0);
-        }
-        let net = Rc::clone(&self.net);
-        self.service.end_turn(|socket, key| net.borrow_mut().watch(socket, key));
-        assert!(!self.service.hub().0.has_undelivered(), "left for a turn that may come late");
+        let told = self.net.borrow_mut().harvest(usize::MAX, false);
+        turn(&self.net, &mut self.service, Now { mono: Millis(0), unix_ms: 1_700_000_000_000 }, told);
     }
 
     fn was_told(&self, place: usize, what: &str) -> bool {

@@ -7,8 +7,8 @@ use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use speak::hub::Key;
-use speak::net::{Event, Listener, Socket};
+use speak::hub::{Key, Now};
+use speak::net::{Event, Listener, Service, Socket};
 
 use crate::random::Random;
 
@@ -130,6 +130,24 @@ impl Drop for Descriptor {
         net.descriptors -= 1;
         net.owes_spare = true;
     }
+}
+
+/// One turn of the loop, after the poll has told these events, and whether somebody came.
+pub(crate) fn turn(
+    net: &Net,
+    service: &mut Service<SimListener>,
+    now: Now,
+    (events, has_arrivals): (Vec<(Key, Event)>, bool),
+) {
+    service.begin_turn(now);
+    for (key, event) in events {
+        service.hear(key, event);
+    }
+    if has_arrivals {
+        service.arrive(0);
+    }
+    service.end_turn(|socket, key| net.borrow_mut().watch(socket, key));
+    assert!(!service.hub().0.has_undelivered(), "left for a turn that may come late");
 }
 
 impl Wires {

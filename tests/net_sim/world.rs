@@ -8,7 +8,7 @@ use speak::hub::{Millis, Now};
 use speak::net::{ACCEPTS_A_TURN, ANSWERS_BYTES_A_TURN, READ_BYTES, Service, Wait};
 
 use crate::ledger::{Channel, Ledger};
-use crate::network::{Faults, Net, Piece, SimListener, TurnWork, Wires};
+use crate::network::{Faults, Net, Piece, SimListener, TurnWork, Wires, turn};
 use crate::peer::{Appetite, Kind, Peer, Request, Since};
 use crate::plan::{Plan, Step};
 use crate::random::Random;
@@ -315,16 +315,7 @@ impl World {
         };
         self.record.note(|| format!("    turn at {:?}: {events:?} {has_arrivals}", self.now));
         let is_told = !events.is_empty() || has_arrivals;
-        self.service.begin_turn(self.now);
-        for (key, event) in events {
-            self.service.hear(key, event);
-        }
-        if has_arrivals {
-            self.service.arrive(0);
-        }
-        let net = Rc::clone(&self.net);
-        self.service.end_turn(|socket, key| net.borrow_mut().watch(socket, key));
-        assert!(!self.service.hub().0.has_undelivered(), "left for a turn that may come late");
+        turn(&self.net, &mut self.service, self.now, (events, has_arrivals));
         let is_spin = self.wait == Wait::Not && !is_told && self.net.borrow().calls == 0;
         self.spins = if is_spin { self.spins + 1 } else { 0 };
         // A short turn may do no more than to look at one of the calls that lie here.
