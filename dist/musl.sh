@@ -29,7 +29,7 @@ fi
 FLAGS="--remap-path-prefix=$PWD=/speak --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 # File and memory are to stay below 1.5 MiB each, and with some room: all of the file may lie in memory, and 140 KiB beside it.
 # Relocations in one bit each, not 24 bytes, save 36 KiB (Rust's musl reads them, Debian's 1.2.3 does not); and calls put in place
-# only up to 105 of the compiler's units, not 275, some 150 KiB, but for those that are marked `inline`. That takes up to 3 % more
+# only up to 105 of the compiler's units, not 275, another 256 KiB, but for those that are marked `inline`. That takes up to 3 % more
 # instructions of Speak's own, which are a tenth of what a call costs.
 FLAGS="$FLAGS -C llvm-args=-inline-threshold=105"
 if has_library; then FLAGS="$FLAGS -C link-arg=$PACK"; fi
