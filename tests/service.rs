@@ -203,8 +203,10 @@ fn a_supervisor_that_cannot_be_reached_is_no_reason_not_to_serve() {
     command.env("NOTIFY_SOCKET", "/nowhere/notify").env("WATCHDOG_USEC", "2000");
     let server = Server::spawn(command, 1);
     server.get("/health", &[]).ok();
-    let warnings = server.log().iter().filter(|line| line.contains("NOTIFY_SOCKET")).count();
-    assert_eq!(warnings, 1, "{:?}", server.log());
+    let warnings = || server.log().iter().filter(|line| line.contains("NOTIFY_SOCKET")).count();
+    // Its log is read beside the test, and may come after its answer.
+    until("it has warned", || warnings() > 0);
+    assert_eq!(warnings(), 1, "{:?}", server.log());
 }
 
 /// The server with these sockets as descriptors from 3 on, as systemd starts it.
