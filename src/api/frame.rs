@@ -9,8 +9,9 @@ use super::api::Api;
 use super::error::Error;
 use super::parameters::{Known, Parameters};
 use super::route::Call;
-use super::stream::{Stream, names_of};
+use super::stream::names_of;
 use super::tally::Subject;
+use super::transport::Stream;
 use crate::http::{Opcode, push_frame};
 use crate::hub::{Hub, Mode, Now, ReadCall, ReaderKey};
 

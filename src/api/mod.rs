@@ -17,11 +17,12 @@ mod rate;
 mod route;
 mod stream;
 mod tally;
+mod transport;
 
 pub use answer::{Encoded, Payload, Presentation};
 pub use api::{Api, Config, Outcome};
 pub use caller::{Address, Network, Peer, Proxies};
 pub use error::Error;
 pub use origin::AllowOrigin;
-pub use stream::{Stream, Transport};
 pub use tally::Requests;
+pub use transport::{Stream, Transport};

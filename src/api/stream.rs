@@ -1,16 +1,13 @@
 //! Reads that stay: how a stream is asked for, and what it is told.
 
-use std::rc::Rc;
-
 use super::answer::{self, Content, Dress, Encoded, Payload};
 use super::api::{Api, Outcome};
-use super::caller::{Address, Peer};
+use super::caller::Peer;
 use super::error::Error;
 use super::parameters::Parameters;
 use super::tally::Subject;
-use crate::http::{
-    CloseCode, EVENT_STREAM, Method, Opcode, Persistence, RETRY, Request, accept_key, names, push_close, push_frame,
-};
+use super::transport::{Stream, Transport};
+use crate::http::{CloseCode, EVENT_STREAM, Opcode, Persistence, RETRY, Request, accept_key, push_close, push_frame};
 use crate::hub::{Hub, LogName, Mode, Now, Part, ReadCall, ReadOutcome, Reply, Since, Wake, push_number, push_string};
 
 /// Nobody between here and the client is to wait for more before handing on what there is.
@@ -18,64 +15,6 @@ const UNBUFFERED: &str = "X-Accel-Buffering: no\r\n";
 
 const SWITCHING: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ";
-
-/// By what a stream is told things.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// Server-sent events. They end with their TCP connection: framing each as a chunk would tell nobody anything
-    /// that the events do not, and the same bytes serve HTTP/1.0.
-    Events,
-    /// WebSocket.
-    Frames,
-}
-
-/// What has to be known of a stream to tell it things.
-#[derive(Debug)]
-pub struct Stream {
-    /// By what.
-    pub transport: Transport,
-    /// The channels as they were asked for, if they are several.
-    pub(super) names: Box<[Box<str>]>,
-    /// Whom its calls count for.
-    pub(super) address: Option<Address>,
-}
-
-/// What the last wake-up became, for each kind of reader: the same bytes for many.
-#[derive(Default)]
-pub(super) struct Shared {
-    pub(super) answer: Option<Rc<Encoded>>,
-    pub(super) events: Option<Rc<Encoded>>,
-    pub(super) frame: Option<Rc<Encoded>>,
-}
-
-impl Transport {
-    /// How the answer of a read is to come, if it is to be more than one.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::BadHandshake`] for an upgrade to WebSocket that is at fault.
-    pub(super) fn asked_by(request: &Request<'_>) -> Result<Option<Self>, Error> {
-        if request.method != Method::Get {
-            return Ok(None);
-        }
-        if request.wants_websocket {
-            check_handshake(request)?;
-            return Ok(Some(Self::Frames));
-        }
-        Ok(request.accepts_events.then_some(Self::Events))
-    }
-}
-
-/// RFC 6455, section 4.2.1, as far as the head's syntax has not settled it. The key is checked where it is answered.
-fn check_handshake(request: &Request<'_>) -> Result<(), Error> {
-    if !request.field("connection").any(|options| names(options, b"upgrade")) {
-        return Err(Error::BadHandshake("a WebSocket needs 'Connection: Upgrade': a proxy may have removed it"));
-    }
-    if !request.field("sec-websocket-version").eq([b"13"]) {
-        return Err(Error::BadHandshake("a WebSocket needs 'Sec-WebSocket-Version: 13'"));
-    }
-    Ok(())
-}
 
 /// The answer to the one key of the handshake.
 fn key_of(request: &Request<'_>) -> Result<String, Error> {
@@ -219,12 +158,6 @@ impl Api {
 pub(super) fn names_of(parameters: &Parameters<'_>) -> Box<[Box<str>]> {
     let channels = &parameters.channels;
     if channels.len() == 1 { Box::default() } else { channels.iter().map(Box::from).collect() }
-}
-
-impl Stream {
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(|name| &**name)
-    }
 }
 
 /// A reply on its way to become events. `begins` tells where a client stands in a part of which it was given nothing.

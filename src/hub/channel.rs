@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::memory::{ENTRY, Holding, MEMBER};
-use super::message::{Content, Entry, encode};
+use super::message::{Content, ENTRY, Entry, encode};
 use super::reader::{Promise, Seat, Since};
 use super::slots::Key;
 use super::time::{Millis, Now};
 use super::timer_wheel::TimerId;
+use super::usage::{ALLOCATION, Holding};
 
 /// With `--history 0` this many messages of one turn still reach those who wait.
 const LIVE_MAX: usize = 100;
@@ -24,6 +24,9 @@ pub struct Member {
     /// The whole message, for newcomers after history has dropped it.
     pub(super) introduction_json: Box<[u8]>,
 }
+
+/// An introduction of a member beside its JSON: two texts, its part of a node of the tree, and its place in the list of its connection.
+pub(super) const MEMBER: usize = 2 * (size_of::<Member>() + size_of::<u64>()) + 3 * ALLOCATION;
 
 #[derive(Debug)]
 pub(super) struct Channel {

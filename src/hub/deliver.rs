@@ -4,7 +4,8 @@ use std::mem;
 
 use super::channel::{Channel, Part, PartPrint};
 use super::hub::Hub;
-use super::reader::{ReaderKey, Reply, Seat, Stay};
+use super::reader::{ReaderKey, Seat, Stay};
+use super::reply::Reply;
 use super::tally::Dropped;
 use super::time::Now;
 

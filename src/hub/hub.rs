@@ -6,17 +6,18 @@ use std::time::Duration;
 use super::channel::{Channel, Member, Retention};
 use super::connection::{CHANNELS_PER_CONNECTION_MAX, Connection, Credentials};
 use super::ids::{Auth, Epoch};
-use super::memory::Holding;
 use super::message::{Content, Reason};
 use super::pages::Pages;
 use super::pair::LogName;
 use super::reader::{Reader, ReaderKey};
+use super::refusal::Refusal;
 use super::resting_ids::RestingIds;
 use super::slots::Slots;
+use super::spot::Spot;
 use super::tally::Tally;
 use super::time::{Millis, Now};
 use super::timer_wheel::TimerWheel;
-use super::upkeep::Spot;
+use super::usage::Holding;
 
 /// How long a channel without messages, members and readers lingers after its last use.
 pub(super) const LINGER_MS: u64 = 60_000;
@@ -45,23 +46,6 @@ pub struct Config {
     pub epoch: Epoch,
     /// Secret of the table in which dropped channels leave their ids.
     pub resting_key: [u8; 16],
-}
-
-/// Why a call was refused. Nothing was changed by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// No such connection now.
-    Ended,
-    /// The connection lives, and the secret is not its own.
-    WrongAuth,
-    /// The connection is in [`CHANNELS_PER_CONNECTION_MAX`] channels already.
-    TooManyChannels,
-    /// [`READS_PER_CONNECTION_MAX`](super::READS_PER_CONNECTION_MAX) reads wait with the connection already.
-    TooManyReads,
-    /// One channel more than the operator allows.
-    OverCapacity,
-    /// No memory for what the call would add, and no history left that could make room.
-    OutOfMemory,
 }
 
 /// Who introduces itself.
@@ -320,6 +304,12 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// What it has done since it began.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// How many channels, connections and waiting reads there are, and timers for them.

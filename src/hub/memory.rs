@@ -5,23 +5,16 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::channel::{Channel, Member};
+use super::channel::Channel;
 use super::connection::Connection;
-use super::hub::{Hub, Refusal, SAYING_MEMORY};
+use super::hub::{Hub, SAYING_MEMORY};
 use super::message::Entry;
 use super::reader::{Reader, Seat, Seats};
+use super::refusal::Refusal;
+use super::spot::Spot;
 use super::tally::Dropped;
 use super::time::Millis;
-use super::upkeep::Spot;
-
-/// What an allocation takes beside what was asked for, on average: a header, and rounding up to 16 bytes.
-const ALLOCATION: usize = 16;
-
-/// A message beside its JSON. A `VecDeque` has grown to twice what is in it, at most.
-pub(super) const ENTRY: usize = 2 * size_of::<Entry>() + ALLOCATION;
-
-/// An introduction of a member beside its JSON: two texts, its part of a node of the tree, and its place in the list of its connection.
-pub(super) const MEMBER: usize = 2 * (size_of::<Member>() + size_of::<u64>()) + 3 * ALLOCATION;
+use super::usage::ALLOCATION;
 
 /// A channel beside its name, which it has twice: once as the key of a table that is half full. Its own place is in such a
 /// table too, and its first message brings room for four.
@@ -52,26 +45,6 @@ const HISTORY_LOOKS_A_CALL: usize = 16;
 
 /// One more channel of a waiting read, beside its name.
 const SEAT: usize = size_of::<Seat>() + 2 * size_of::<u64>() + 2 * ALLOCATION;
-
-/// What a channel holds, or all of them.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Holding {
-    /// Of messages, members and names.
-    pub(super) bytes: usize,
-    /// Of the messages alone.
-    pub(super) history: usize,
-    /// How many messages those are.
-    pub(super) messages: usize,
-}
-
-impl Holding {
-    /// One part of it has changed.
-    pub(super) fn change(&mut self, before: Self, after: Self) {
-        self.bytes = self.bytes + after.bytes - before.bytes;
-        self.history = self.history + after.history - before.history;
-        self.messages = self.messages + after.messages - before.messages;
-    }
-}
 
 impl Hub {
     /// Bytes that are held for clients, in all, with those that they have outside of the hub.

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::ops::Range;
 
 use super::time::{Millis, Now};
+use super::usage::ALLOCATION;
 
 /// Why a connection said goodbye.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +51,9 @@ pub(super) struct Entry {
     /// UTF-8.
     pub(super) json: Box<[u8]>,
 }
+
+/// A message beside its JSON. A `VecDeque` has grown to twice what is in it, at most.
+pub(super) const ENTRY: usize = 2 * size_of::<Entry>() + ALLOCATION;
 
 /// Encodes the message with this id into `scratch`, and tells where in it the text stands as a JSON string.
 pub(super) fn encode(scratch: &mut Vec<u8>, id: u64, now: Now, content: Content<'_>) -> Range<usize> {

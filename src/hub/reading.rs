@@ -7,14 +7,16 @@
 use super::channel::Part;
 use super::connection::{Credentials, READS_PER_CONNECTION_MAX};
 use super::deliver::{Resumed, Wake};
-use super::hub::{Hub, Refusal};
+use super::hub::Hub;
 use super::message::Reason;
 use super::pages::Pages;
 use super::pair::LogName;
-use super::reader::{Promise, Reader, ReaderKey, Reply, Seat, Seats, Since, Stay};
+use super::reader::{Promise, Reader, ReaderKey, Seat, Seats, Since, Stay};
+use super::refusal::Refusal;
+use super::reply::Reply;
+use super::spot::Spot;
 use super::time::{Millis, Now};
 use super::timer_wheel::TimerWheel;
-use super::upkeep::Spot;
 
 /// How many channels one read may follow.
 pub const CHANNELS_PER_READ_MAX: usize = 32;

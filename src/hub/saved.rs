@@ -11,12 +11,12 @@ use super::channel::{Channel, Member};
 use super::connection::{CHANNELS_PER_CONNECTION_MAX, Connection};
 use super::hub::{Config, Hub};
 use super::ids::{Auth, Epoch, ID_MAX, TOKEN_BYTES};
-use super::memory::Holding;
 use super::message::Entry;
 use super::pair::{LogName, Name};
 use super::resting_ids::RestingIds;
 use super::time::{Millis, Now};
 use super::timer_wheel::TimerWheel;
+use super::usage::Holding;
 
 /// One piece. They come in the order of the variants: the numbering once, then the others.
 ///

@@ -1,6 +1,5 @@
 //! What the hub has done since it began, in plain numbers. Nobody asks for them on the way of a message.
 
-use super::hub::Hub;
 use super::message::{Content, Reason};
 
 /// Why history let go of a message.
@@ -80,13 +79,5 @@ impl Tally {
 
     pub(super) fn count_delivery(&mut self) {
         self.deliveries += 1;
-    }
-}
-
-impl Hub {
-    /// What it has done since it began.
-    #[must_use]
-    pub fn tally(&self) -> &Tally {
-        &self.tally
     }
 }

@@ -5,23 +5,16 @@ use std::hash::Hash;
 
 use super::channel::Channel;
 use super::connection::{Connection, Credentials};
-use super::hub::{Alarm, Hub, LINGER_MS, Refusal};
+use super::hub::{Alarm, Hub, LINGER_MS};
 use super::ids::Auth;
-use super::memory::Holding;
 use super::message::{Content, Reason};
 use super::pair::LogName;
+use super::refusal::Refusal;
+use super::spot::Spot;
 use super::tally::Dropped;
 use super::time::{Millis, Now};
 use super::timer_wheel::{TimerId, TimerWheel};
-
-/// What is under a channel's name.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spot {
-    /// A channel, by place.
-    Channel(u32),
-    /// None; one would begin with this id.
-    Nowhere { first_id: u64 },
-}
+use super::usage::Holding;
 
 /// Channels.
 impl Hub {

@@ -10,6 +10,7 @@ mod messages;
 mod read;
 mod server;
 mod stream;
+mod tcp;
 mod tls;
 mod write;
 

@@ -1,7 +1,5 @@
 //! Bytes to and from a server, each wait with an end: over TCP, a Unix socket, or the pipes of a program that speaks TLS.
 
-use std::io;
-use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -10,7 +8,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::fault::Fault;
-use super::server::{Host, Place, Server};
+use super::server::{Place, Server};
+use super::tcp::connect_tcp;
 use super::tls::{Tls, Trust};
 
 /// An open connection. Dropping it closes it.
@@ -114,26 +113,4 @@ fn wait(fd: BorrowedFd, flags: PollFlags, until: Instant, watched: Option<Borrow
 /// A time as the kernel takes it.
 pub(super) fn span(time: Duration) -> Timespec {
     Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() }
-}
-
-/// A connection to the first address of `host` that answers.
-pub(super) fn connect_tcp(host: &Host, until: Instant) -> Result<TcpStream, Fault> {
-    let fault = |error: io::Error| Fault::Connect(plain(&error));
-    let addresses: Vec<_> = (host.name.as_str(), host.port).to_socket_addrs().map_err(fault)?.collect();
-    let mut last = Fault::Connect("the name has no address".to_owned());
-    for (tried, address) in addresses.iter().enumerate() {
-        // No address may use up the time of the others.
-        let left = until.saturating_duration_since(Instant::now()) / (addresses.len() - tried) as u32;
-        match TcpStream::connect_timeout(address, left.max(Duration::from_millis(1))) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = fault(error),
-        }
-    }
-    Err(last)
-}
-
-/// An error without the number that Rust adds.
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::fault::Fault;
 use super::server::Host;
-use super::stream::connect_tcp;
+use super::tcp::connect_tcp;
 
 /// Whether a certificate has to be good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
