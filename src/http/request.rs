@@ -6,6 +6,7 @@
 
 use super::chunked::Chunked;
 use super::head::{Framing, Head, Method, Persistence, lower_minor_version, parse_head};
+use super::reject::Reject;
 
 /// What a request may weigh.
 #[derive(Clone, Copy, Debug)]
@@ -14,25 +15,6 @@ pub struct Limits {
     pub head_bytes: usize,
     /// The body, decoded, in bytes.
     pub body_bytes: usize,
-}
-
-/// Why bytes are no request that can be served. The client cannot go on after any of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reject {
-    /// Not HTTP, or ambiguous; says what is wrong.
-    BadRequest(&'static str),
-    /// The request line alone is above the limit of the head.
-    UriTooLong,
-    /// The head, or what a chunked body brings beside its data, is above its limit.
-    HeadersTooLarge,
-    /// The body is above its limit.
-    BodyTooLarge,
-    /// No method of HTTP.
-    UnknownMethod,
-    /// A transfer coding other than chunked.
-    UnknownCoding,
-    /// Not HTTP/1.x.
-    VersionNotSupported,
 }
 
 /// How much of the request at the start of the buffer was read.

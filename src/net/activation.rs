@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
-use super::newcomers::Audience;
+use super::listener::Audience;
 
 /// The descriptor of the first of them; the others follow it.
 pub const FIRST_PASSED: RawFd = 3;

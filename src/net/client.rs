@@ -4,12 +4,15 @@ use std::io;
 use std::rc::Rc;
 
 use super::budget::Time;
-use super::conversation::Event;
+use super::event::Event;
 use super::outbox::{Flush, Outbox, send};
 use super::socket::Socket;
 use crate::api::{Address, Encoded, Payload, Presentation};
 use crate::http::Progress;
 use crate::hub::{Key, Millis, ReaderKey, TimerId};
+
+/// How long a client that was told to go may still send.
+pub const LINGER_MS: u64 = 5_000;
 
 /// What a client is at.
 #[derive(Debug)]

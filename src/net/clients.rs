@@ -5,12 +5,12 @@ use std::collections::{HashMap, VecDeque};
 use std::mem;
 
 use super::budget::{Budget, Time};
+use super::census::Census;
 use super::client::{Client, Delivery, State};
-use super::conversation::Event;
-use super::following::Following;
+use super::event::Event;
 use super::lanes::Lanes;
-use super::service::Census;
 use super::socket::Socket;
+use super::stream_state::Following;
 use crate::api::Address;
 use crate::hub::{Key, Millis, ReaderKey, Slots, TimerWheel};
 

@@ -16,7 +16,7 @@ use mio::net::{TcpListener, UnixListener};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::activation::no_door;
-use super::newcomers::{Audience, Listener};
+use super::listener::{Audience, Listener};
 use super::socket::OsSocket;
 use crate::options::Address;
 

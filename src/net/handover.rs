@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustix::stdio;
 
 use super::activation;
-use super::newcomers::Audience;
+use super::listener::Audience;
 use super::supervisor::WATCHDOG_PID;
 use super::wire::{Message, Wire, no_message};
 use crate::hub::{Config, Hub, Now};

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use super::conversation::Conversation;
 use super::limits;
+use super::listener::{Audience, Listener};
 use super::metrics::Refused;
-use super::socket::Socket;
 use crate::api::Error;
 use crate::hub::{Key, Millis};
 
@@ -27,39 +27,6 @@ pub const OPERATORS_MAX: usize = limits::FILES_RESERVED / 8;
 /// What a client is told that is one too many.
 const NO_ROOM: Error = Error::OverCapacity("this server has as many clients as it may: try again later");
 const TOO_MANY_OF_ONE: Error = Error::TooManyRequests("your address has as many clients here as it may", 1);
-
-/// Whom a door is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Audience {
-    /// Everybody.
-    Public,
-    /// Whoever runs the server, and his tools.
-    Operator,
-}
-
-/// Where clients come from: the kernel's listening sockets, or a simulation's.
-pub trait Listener {
-    /// What a client is spoken with.
-    type Socket: Socket;
-    /// A descriptor that is held only to be given up.
-    type Spare;
-
-    /// The next connection that is there, and from which address; a Unix socket's has none.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock` where there is none: later ones are told anew. `EMFILE`, `ENFILE`, `ENOBUFS` or `ENOMEM` where there is
-    /// no room for it; anything else is about the one that was to be accepted.
-    fn accept(&mut self) -> io::Result<(Self::Socket, Option<IpAddr>)>;
-
-    /// One descriptor more, if there is one.
-    fn spare(&mut self) -> Option<Self::Spare>;
-
-    /// For whom it is.
-    fn audience(&self) -> Audience {
-        Audience::Public
-    }
-}
 
 /// The doors, and what is decided about those who come in.
 pub(super) struct Newcomers<L: Listener> {
@@ -175,18 +142,18 @@ impl<L: Listener> Newcomers<L> {
         (socket, address): (L::Socket, Option<IpAddr>),
         watch: &mut impl FnMut(&mut L::Socket, Key) -> io::Result<()>,
     ) {
-        let now = conversation.now.mono;
+        let now = conversation.io.now.mono;
         if audience == Audience::Operator {
-            if conversation.clients.operators() < OPERATORS_MAX {
+            if conversation.io.clients.operators() < OPERATORS_MAX {
                 let key = conversation.admit_operator(socket);
                 self.watch(conversation, key, now, watch);
             }
             return;
         }
-        let has_room = conversation.clients.served() < self.max_clients;
+        let has_room = conversation.io.clients.served() < self.max_clients;
         if !has_room {
             conversation.metrics.count_refused(Refused::MaxClients);
-            if conversation.clients.refused() >= REFUSED_MAX {
+            if conversation.io.clients.refused() >= REFUSED_MAX {
                 return conversation.brush_off(socket, NO_ROOM);
             }
         }
@@ -197,9 +164,9 @@ impl<L: Listener> Newcomers<L> {
             }
         } else if !has_room {
             conversation.turn_away(key, NO_ROOM);
-        } else if conversation.clients.is_too_many(key) {
+        } else if conversation.io.clients.is_too_many(key) {
             conversation.metrics.count_refused(Refused::MaxPerAddress);
-            if conversation.clients.refused() < REFUSED_MAX {
+            if conversation.io.clients.refused() < REFUSED_MAX {
                 conversation.turn_away(key, TOO_MANY_OF_ONE);
             } else {
                 conversation.dismiss_with(key, TOO_MANY_OF_ONE);
@@ -215,7 +182,7 @@ impl<L: Listener> Newcomers<L> {
         now: Millis,
         watch: &mut impl FnMut(&mut L::Socket, Key) -> io::Result<()>,
     ) -> Watched {
-        let Err(error) = watch(&mut conversation.clients.the(key).socket, key) else { return Watched::Stays };
+        let Err(error) = watch(&mut conversation.io.clients.the(key).socket, key) else { return Watched::Stays };
         conversation.dismiss(key);
         self.warn(now, format_args!("cannot watch a new client: {error}"));
         Watched::Gone

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::clock::unix_ms;
 use super::handover::{Predecessor, is_gone};
-use super::server::StartError;
+use super::start_error::StartError;
 use crate::hub::{Config, Hub, Now};
 use crate::state::{Kept, StateFile};
 

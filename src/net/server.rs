@@ -15,15 +15,16 @@ use super::activation::Passed;
 use super::advice;
 use super::alarm::Alarm;
 use super::clock::Clock;
-use super::conversation::Event;
 use super::door::Door;
 use super::ebb::Ebb;
+use super::event::Event;
 use super::handover::{Clients, HandedDoor, Predecessor, SPREAD_MS, START_MS, Successor};
 use super::limits;
-use super::newcomers::{Audience, Listener};
+use super::listener::{Audience, Listener};
 use super::origin::{self, Origin};
 use super::service::{Service, Wait, hub_config};
 use super::socket::OsSocket;
+use super::start_error::StartError;
 use super::supervisor::{Supervisor, Word};
 use crate::hub::{Key, Millis};
 use crate::options::{Options, VERSION};
@@ -49,10 +50,6 @@ const SERVES_ON: &str = "the new process could not take over, the old one serves
 const TRY_IT: &str = "try it, in two terminals:\n  \
     curl 'localhost:8080/read?channel=test'\n  \
     curl 'localhost:8080/write?channel=test&message=howdy'\n";
-
-/// Why the server did not start, in one line.
-#[derive(Debug)]
-pub struct StartError(pub String);
 
 /// The poll, what wakes it, and the service behind it.
 pub struct Server {

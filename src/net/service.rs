@@ -5,8 +5,12 @@
 use std::io;
 use std::net::IpAddr;
 
-use super::conversation::{Conversation, Event, Patience};
-use super::newcomers::{Listener, Newcomers};
+use super::census::Census;
+use super::conversation::Conversation;
+use super::event::Event;
+use super::listener::Listener;
+use super::newcomers::Newcomers;
+use super::patience::Patience;
 use super::process::Process;
 use crate::api::{self, Api};
 use crate::hub::{self, Epoch, Hub, Key, Millis, Now, token};
@@ -64,29 +68,6 @@ pub enum Wait {
     Forever,
 }
 
-/// How many there are of everything that comes and goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
-    /// Clients, those that are merely refused included.
-    pub clients: usize,
-    /// Clients that are merely refused.
-    pub refused: usize,
-    /// Clients whose read stays.
-    pub streams: usize,
-    /// Clients' timers that are set.
-    pub timers: usize,
-    /// Clients to go on with in the next turn, for whatever there was no time for.
-    pub ready: usize,
-    /// Addresses that are counted.
-    pub addresses: usize,
-    /// Bytes that clients hold beside themselves, as they are counted.
-    pub memory: usize,
-    /// Bytes of answers that somebody has still to take, and that may have several holders.
-    pub encoded_bytes: usize,
-    /// What the hub has.
-    pub hub: hub::Census,
-}
-
 impl<L: Listener> Service<L> {
     /// Serves who comes to `listeners`, `max_clients` at once, as the options say. `random` fills a buffer with bytes
     /// that nobody can guess.
@@ -141,17 +122,17 @@ impl<L: Listener> Service<L> {
     pub fn end_turn(&mut self, watch: impl FnMut(&mut L::Socket, Key) -> io::Result<()>) {
         self.conversation.expire();
         if let Some(leaving) = &mut self.leaving {
-            for key in leaving.take_due(self.conversation.now.mono) {
+            for key in leaving.take_due(self.conversation.io.now.mono) {
                 self.conversation.dismiss_reader(key);
             }
         }
-        self.newcomers.accept(self.conversation.now.mono, &mut self.conversation, watch);
+        self.newcomers.accept(self.conversation.io.now.mono, &mut self.conversation, watch);
         self.conversation.end_turn();
     }
 
     /// Has a turn end sooner: each step of its work counts for so many. For a simulation, whose crowds are small.
     pub fn shorten_turns(&mut self, weight: usize) {
-        self.conversation.clients.budget.weight = weight;
+        self.conversation.io.clients.budget.weight = weight;
     }
 
     /// Bytes that are held for clients, as they are counted.
@@ -173,18 +154,18 @@ impl<L: Listener> Service<L> {
     /// How long the next turn has time.
     #[must_use]
     pub fn wait(&self) -> Wait {
-        if self.newcomers.are_there() || self.conversation.clients.has_work() {
+        if self.newcomers.are_there() || self.conversation.io.clients.has_work() {
             return Wait::Not;
         }
         let dismissal = self.leaving.as_ref().filter(|leaving| !leaving.waiting.is_empty());
-        let dismissal = dismissal.map(|_| self.conversation.now.mono.after(DISMISSAL_MS));
+        let dismissal = dismissal.map(|_| self.conversation.io.now.mono.after(DISMISSAL_MS));
         let deadlines = [self.conversation.next_deadline(), self.newcomers.next_deadline(), self.stop_at, dismissal];
         Millis::first(deadlines).map_or(Wait::Forever, Wait::Until)
     }
 
     /// Stops gently: nobody comes in any more, who waits is answered, and who has an answer to take gets some time for it.
     pub fn stop(&mut self) {
-        self.stop_at = Some(self.conversation.now.mono.after(STOP_MS));
+        self.stop_at = Some(self.conversation.io.now.mono.after(STOP_MS));
         self.newcomers.close();
         self.conversation.stop();
     }
@@ -192,7 +173,7 @@ impl<L: Listener> Service<L> {
     /// What is served, between two turns.
     #[must_use]
     pub fn hub(&self) -> (&Hub, Now) {
-        (&self.conversation.hub, self.conversation.now)
+        (&self.conversation.hub, self.conversation.io.now)
     }
 
     /// How many clients it serves at once.
@@ -214,12 +195,12 @@ impl<L: Listener> Service<L> {
     /// Another process has the listeners and the hub from now on. Here those who wait are answered with nothing over
     /// `spread_ms`, so that they do not all come back at once, and [`Service::pass_on`] gives them away.
     pub fn leave(&mut self, spread_ms: u64) {
-        let since = self.conversation.now.mono;
+        let since = self.conversation.io.now.mono;
         self.stop_at = Some(since.after(LEAVE_MS));
         self.newcomers.close();
         self.conversation.leave_to_another();
-        let mut waiting = self.conversation.clients.keys();
-        waiting.retain(|key| self.conversation.clients.reader(*key).is_some());
+        let mut waiting = self.conversation.io.clients.keys();
+        waiting.retain(|key| self.conversation.io.clients.reader(*key).is_some());
         self.leaving = Some(Leaving { since, spread_ms, total: waiting.len(), waiting });
     }
 
@@ -237,7 +218,7 @@ impl<L: Listener> Service<L> {
         watch: impl FnOnce(&mut L::Socket, Key) -> io::Result<()>,
     ) {
         let key = self.conversation.take_over(socket, address, bytes);
-        if let Err(error) = watch(&mut self.conversation.clients.the(key).socket, key) {
+        if let Err(error) = watch(&mut self.conversation.io.clients.the(key).socket, key) {
             log::warn!("cannot watch a client that was passed on: {error}");
             self.conversation.dismiss(key);
         }
@@ -260,9 +241,9 @@ impl<L: Listener> Service<L> {
     pub fn is_stopped(&self) -> bool {
         let is_done = || match &self.leaving {
             None => !self.conversation.is_sending(),
-            Some(_) => self.conversation.clients.is_empty(),
+            Some(_) => self.conversation.io.clients.is_empty(),
         };
-        self.stop_at.is_some_and(|at| self.conversation.now.mono >= at || is_done())
+        self.stop_at.is_some_and(|at| self.conversation.io.now.mono >= at || is_done())
     }
 
     /// Counts what there is. O(channels).
@@ -270,8 +251,8 @@ impl<L: Listener> Service<L> {
     pub fn census(&self) -> Census {
         Census {
             hub: self.conversation.hub.census(),
-            encoded_bytes: self.conversation.api.encoded_bytes(),
-            ..self.conversation.clients.census()
+            encoded_bytes: self.conversation.io.api.encoded_bytes(),
+            ..self.conversation.io.clients.census()
         }
     }
 }

@@ -4,24 +4,22 @@ use std::io;
 use std::mem;
 
 use super::budget::Time;
-use super::client::{Client, Incoming, Input, Next, State};
-use super::clients::Clients;
-use super::conversation::{Conversation, Patience};
-use super::following::{Backlog, tell};
+use super::client::{Incoming, Input, Next, State};
+use super::conversation::Conversation;
+use super::io::Io;
 use super::outbox::Flush;
+use super::patience::Patience;
 use super::socket::Socket;
-use crate::api::{Api, Outcome, Payload, Peer};
+use super::stream_state::Backlog;
+use crate::api::{Outcome, Payload, Peer};
 use crate::http::{self, Parsed, Persistence, Progress};
-use crate::hub::{Key, Now, Wake};
+use crate::hub::Key;
 
 /// One read takes this much at most, and with it a client's turn.
 pub const READ_BYTES: usize = 64 * 1024;
 
 /// A client that pipelines gets this much of answers in one turn, then others have theirs.
 pub const ANSWERS_BYTES_A_TURN: usize = 256 * 1024;
-
-/// How long a client that was told to go may still send.
-pub const LINGER_MS: u64 = 5_000;
 
 /// Why no more requests are taken from a client in this step.
 pub(super) enum Stop {
@@ -38,11 +36,11 @@ pub(super) enum Stop {
 impl<S: Socket> Conversation<S> {
     /// Reads on, where the client is at that.
     pub(super) fn go_on(&mut self, key: Key) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(client) = self.io.clients.get_mut(key) else { return };
         match client.state {
             State::Reading | State::Following(_) if self.is_leaving => {}
             // What it asks for would pile up behind what it was not sent yet, as if it were slow to take it.
-            State::Following(_) if client.is_held => self.clients.make_ready(key),
+            State::Following(_) if client.is_held => self.io.clients.make_ready(key),
             State::Reading | State::Following(_) => self.serve(key),
             State::Lingering => self.discard(key),
             State::Waiting { .. } | State::Writing(_) | State::Closing => {}
@@ -51,17 +49,17 @@ impl<S: Socket> Conversation<S> {
 
     /// Throws away what a client sends that was told to go.
     fn discard(&mut self, key: Key) {
-        let client = self.clients.the(key);
+        let client = self.io.clients.the(key);
         let result = if client.can_read { client.read(&mut self.buffer) } else { Ok(Input::Nothing) };
         let is_over = client.peer_closed && !client.can_read;
         match result {
             Ok(input) if !is_over => {
                 if let Input::Bytes(length) = input {
-                    self.clients.budget.handled(length);
+                    self.io.clients.budget.handled(length);
                 }
-                let client = self.clients.the(key);
+                let client = self.io.clients.the(key);
                 if client.can_read {
-                    self.clients.make_ready(key);
+                    self.io.clients.make_ready(key);
                 }
             }
             _ => self.lose(key),
@@ -70,14 +68,14 @@ impl<S: Socket> Conversation<S> {
 
     /// Takes requests, or frames, from a client: first those held, then what one read brings.
     fn serve(&mut self, key: Key) {
-        self.clients.budget.begin_client();
-        let mut held = self.clients.the(key).incoming.take();
+        self.io.clients.budget.begin_client();
+        let mut held = self.io.clients.the(key).incoming.take();
         let was_held = held.is_some();
         let (mut handled, mut stop) = match &mut held {
             Some(held) => self.take_held(key, held),
             None => (0, Stop::NeedsInput),
         };
-        if matches!(stop, Stop::NeedsInput) && self.clients.the(key).can_read {
+        if matches!(stop, Stop::NeedsInput) && self.io.clients.the(key).can_read {
             let mut buffer = mem::take(&mut self.buffer);
             let result = self.read_requests(key, &mut buffer, &mut held);
             self.buffer = buffer;
@@ -90,12 +88,12 @@ impl<S: Socket> Conversation<S> {
         }
         let held = held.filter(|held| !held.bytes.is_empty());
         let is_held = held.is_some();
-        self.clients.the(key).incoming = held;
-        let stays = matches!(self.clients.the(key).state, State::Waiting { .. } | State::Following(_));
+        self.io.clients.the(key).incoming = held;
+        let stays = matches!(self.io.clients.the(key).state, State::Waiting { .. } | State::Following(_));
         if !stays && (handled > 0 || was_held != is_held) {
-            let Patience { keep_alive_ms, request_timeout_ms, .. } = self.patience;
+            let Patience { keep_alive_ms, request_timeout_ms, .. } = self.io.patience;
             let ms = if is_held { request_timeout_ms } else { keep_alive_ms };
-            self.clients.set_deadline(key, self.now.mono.after(ms));
+            self.io.clients.set_deadline(key, self.io.now.mono.after(ms));
         }
         self.send_out(key, &stop);
     }
@@ -107,10 +105,10 @@ impl<S: Socket> Conversation<S> {
         buffer: &mut [u8],
         held: &mut Option<Box<Incoming>>,
     ) -> io::Result<(usize, Stop)> {
-        let Input::Bytes(length) = self.clients.the(key).read(buffer)? else {
+        let Input::Bytes(length) = self.io.clients.the(key).read(buffer)? else {
             return Ok((0, Stop::NeedsInput));
         };
-        self.clients.budget.came(length);
+        self.io.clients.budget.came(length);
         let fresh = &mut buffer[..length];
         if let Some(held) = held {
             held.bytes.extend_from_slice(fresh);
@@ -134,7 +132,7 @@ impl<S: Socket> Conversation<S> {
     }
 
     fn take(&mut self, key: Key, bytes: &mut [u8], progress: &mut Progress) -> (usize, Stop) {
-        match self.clients.the(key).state {
+        match self.io.clients.the(key).state {
             State::Following(_) => self.take_frames(key, bytes),
             _ => self.take_requests(key, bytes, progress),
         }
@@ -143,7 +141,7 @@ impl<S: Socket> Conversation<S> {
     /// Handles the requests at the start of `bytes`, one after the other; their answers gather in `self.out`.
     /// Returns how many bytes they took.
     fn take_requests(&mut self, key: Key, bytes: &mut [u8], progress: &mut Progress) -> (usize, Stop) {
-        let client = self.clients.the(key);
+        let client = self.io.clients.the(key);
         let is_operator = client.is_operator;
         let peer = Peer { client: key.to_bits(), address: client.address, is_proxy: client.is_proxy };
         let mut taken = 0;
@@ -175,17 +173,17 @@ impl<S: Socket> Conversation<S> {
             taken += length;
             let answered = self.out.len();
             let outcome = if is_operator {
-                let clients = self.clients.served();
-                let Self { api, hub, metrics, out, .. } = self;
+                let clients = self.io.clients.served();
+                let Self { io: Io { api, .. }, hub, metrics, out, .. } = self;
                 Outcome::Answered(api.handle_admin(&request, |api, page| metrics.write(hub, api, clients, page), out))
             } else {
-                self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out)
+                self.io.api.handle(&mut self.hub, self.io.now, &request, peer, &mut self.out)
             };
-            self.clients.budget.handled(self.out.len() - answered);
+            self.io.clients.budget.handled(self.out.len() - answered);
             match outcome {
                 Outcome::Waits { reader, presentation, wait_ms } => {
-                    self.clients.the(key).state = State::Waiting { reader, presentation };
-                    self.clients.set_deadline(key, self.now.mono.after(wait_ms));
+                    self.io.clients.the(key).state = State::Waiting { reader, presentation };
+                    self.io.clients.set_deadline(key, self.io.now.mono.after(wait_ms));
                     return (taken, Stop::Waits);
                 }
                 Outcome::Follows { reader, stream } => {
@@ -194,7 +192,7 @@ impl<S: Socket> Conversation<S> {
                     return (taken + more, stop);
                 }
                 Outcome::Answered(Persistence::Closes) => {
-                    let client = self.clients.the(key);
+                    let client = self.io.clients.the(key);
                     let may_send = taken < bytes.len() || client.can_read;
                     return (taken, Stop::Ends(if may_send { Next::Linger } else { Next::Close }));
                 }
@@ -206,12 +204,12 @@ impl<S: Socket> Conversation<S> {
 
     /// Whether the client whose requests are handled now has had its share of the turn.
     pub(super) fn has_its_share(&self) -> bool {
-        self.out.len() >= ANSWERS_BYTES_A_TURN || self.clients.budget.for_client() == Time::Spent
+        self.out.len() >= ANSWERS_BYTES_A_TURN || self.io.clients.budget.for_client() == Time::Spent
     }
 
     /// Sends the answers that gathered, and sees what the client is at then.
     pub(super) fn send_out(&mut self, key: Key, stop: &Stop) {
-        let client = self.clients.the(key);
+        let client = self.io.clients.the(key);
         let was_blocked = client.is_blocked();
         let sent = match (self.out.is_empty(), was_blocked) {
             (true, false) => Ok(Flush::Drained),
@@ -238,7 +236,7 @@ impl<S: Socket> Conversation<S> {
             Stop::Waits => return,
             Stop::NeedsInput if flush == Flush::Drained => {
                 if client.can_read {
-                    self.clients.make_ready(key);
+                    self.io.clients.make_ready(key);
                 } else if client.peer_closed {
                     // Half-closed and answered: whatever is there is no whole request, and never will be.
                     self.lose(key);
@@ -248,12 +246,12 @@ impl<S: Socket> Conversation<S> {
             Stop::NeedsInput | Stop::Yields => Next::Read,
             Stop::Ends(next) => *next,
         };
-        settle(&mut self.clients, self.patience, self.now, key, next, flush);
+        self.io.settle(key, next, flush);
     }
 
     /// Sends what waited for the kernel to have room.
     pub(super) fn drain(&mut self, key: Key) {
-        let client = self.clients.the(key);
+        let client = self.io.clients.the(key);
         if client.outbox.is_some() {
             let result = client.flush();
             self.was_flushed(key, &result);
@@ -262,11 +260,11 @@ impl<S: Socket> Conversation<S> {
 
     /// After what waited for a client was sent, wholly or in part: what it is at now.
     pub(super) fn was_flushed(&mut self, key: Key, result: &io::Result<Flush>) {
-        match (result, &self.clients.the(key).state) {
+        match (result, &self.io.clients.the(key).state) {
             (Err(_), _) => self.lose(key),
             (Ok(flush), State::Writing(next)) if *flush != (Flush::Blocked { any: false }) => {
                 let next = *next;
-                settle(&mut self.clients, self.patience, self.now, key, next, *flush);
+                self.io.settle(key, next, *flush);
             }
             (Ok(flush), State::Following(_)) => self.was_taken(key, *flush),
             (Ok(_), _) => {}
@@ -279,87 +277,5 @@ impl Incoming {
     fn forget(&mut self, bytes: usize) {
         self.bytes.drain(..bytes);
         self.progress.compact(&mut self.bytes);
-    }
-}
-
-/// Answers a read that waited, or tells one that stays.
-pub(super) fn answer_waiting<S: Socket>(
-    api: &mut Api,
-    clients: &mut Clients<S>,
-    patience: Patience,
-    now: Now,
-    wake: &Wake<'_>,
-) {
-    let key = Key::from_bits(wake.client);
-    let time = clients.time_for(wake.channel);
-    // Who is told next may repeat this one, also where nobody is here to be told.
-    let Some(client) = clients.get_mut(key) else { return api.begin_wake(wake) };
-    let presentation = match &mut client.state {
-        State::Waiting { presentation, .. } => presentation.take(),
-        State::Following(_) => return tell(api, clients, patience, now, key, wake),
-        // It closed in this very turn.
-        _ => return api.begin_wake(wake),
-    };
-    client.state = State::Reading;
-    let (payload, persistence) = api.wake(wake, presentation.as_deref());
-    let Ok(delivery) = client.deliver(&payload, time) else {
-        client.state = State::Closing;
-        clients.reap_later(key);
-        return;
-    };
-    let next = match persistence {
-        Persistence::Closes if client.has_input() => Next::Linger,
-        Persistence::Closes => Next::Close,
-        Persistence::Stays | Persistence::StaysIfTold => Next::Read,
-    };
-    let flush = delivery.flush();
-    clients.delivered(key, wake.channel, payload.bytes().len(), delivery);
-    if flush != Flush::Drained {
-        clients.count_memory(key);
-    }
-    settle(clients, patience, now, key, next, flush);
-}
-
-/// After an answer was handed to the kernel, wholly or in part: what the client is at now.
-pub(super) fn settle<S: Socket>(
-    clients: &mut Clients<S>,
-    patience: Patience,
-    now: Now,
-    key: Key,
-    next: Next,
-    flush: Flush,
-) {
-    let client: &mut Client<S> = clients.the(key);
-    if flush != Flush::Drained {
-        client.state = State::Writing(next);
-        return clients.set_deadline(key, now.mono.after(patience.request_timeout_ms));
-    }
-    match next {
-        Next::Read if client.has_input() => {
-            client.state = State::Reading;
-            let ms = if client.incoming.is_some() { patience.request_timeout_ms } else { patience.keep_alive_ms };
-            clients.make_ready(key);
-            clients.set_deadline(key, now.mono.after(ms));
-        }
-        Next::Read if !client.peer_closed => {
-            client.state = State::Reading;
-            clients.set_deadline(key, now.mono.after(patience.keep_alive_ms));
-        }
-        Next::Linger if client.can_read || !client.peer_closed => {
-            client.state = State::Lingering;
-            // A peer that is gone needs no farewell; the next read tells.
-            let _ = client.socket.shut_down_writing();
-            // What it sent behind its last request is thrown away like what is still to come.
-            client.incoming = None;
-            if client.can_read {
-                clients.make_ready(key);
-            }
-            clients.count_memory(key);
-            clients.set_deadline(key, now.mono.after(LINGER_MS.min(patience.request_timeout_ms)));
-        }
-        Next::Read | Next::Close | Next::Linger => {
-            client.state = State::Closing;
-            clients.reap_later(key);
-        }
     }
 }
