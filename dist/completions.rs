@@ -5,8 +5,8 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
+use speak::cli::COMMANDS;
 use speak::options::{SPECS, Spec, Takes};
-use speak::shell::COMMANDS;
 
 /// What a shell has to know of an option.
 struct Shape {

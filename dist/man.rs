@@ -4,8 +4,8 @@
 
 use std::fmt::Write;
 
+use speak::cli::{COMMANDS, Command};
 use speak::options::{SPECS, Spec, Takes, VERSION};
-use speak::shell::{COMMANDS, Command};
 
 const BEFORE: &str = r".SH NAME
 speak \- message and chat server for the web

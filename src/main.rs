@@ -2,21 +2,21 @@
 
 #![deny(unsafe_code)]
 
-mod memory;
-mod passed;
+mod activation_fds;
+mod allocator;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use speak::net::{self, Passed, Server, StartError};
+use speak::cli;
 use speak::options::{self, BadOption, Command, Options};
 use speak::sandbox::Sandbox;
-use speak::shell;
+use speak::server::{self, Passed, Server, StartError};
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let variable = |name: &str| std::env::var_os(name);
-    if let Some(code) = shell::run(&arguments, variable) {
+    if let Some(code) = cli::run(&arguments, variable) {
         return code;
     }
     let options = match options::parse(arguments, variable) {
@@ -31,8 +31,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let passed = passed::sockets();
-    net::start_log(options.log);
+    let passed = activation_fds::sockets();
+    server::start_log(options.log);
     match passed.and_then(|passed| start(&options, passed)) {
         Ok(server) => server.run(),
         Err(StartError(line)) => {
@@ -48,7 +48,7 @@ fn start(options: &Options, passed: Vec<Passed>) -> Result<Server, StartError> {
     let mut server = Server::start(options, passed)?;
     sandbox.enter(server.ports()).map_err(StartError)?;
     #[cfg(any(target_env = "gnu", target_env = "musl"))]
-    server.on_ebb(memory::give_back);
+    server.on_ebb(allocator::give_back);
     server.begin()?;
     Ok(server)
 }

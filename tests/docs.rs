@@ -68,7 +68,7 @@ fn the_page_for_machines_knows_every_error_with_its_status() {
 
 #[test]
 fn every_option_that_is_told_of_is_there() {
-    let commands = speak::shell::COMMANDS.iter().flat_map(|command| command.specs.iter());
+    let commands = speak::cli::COMMANDS.iter().flat_map(|command| command.specs.iter());
     let specs = speak::options::SPECS.iter().map(|spec| spec.name).chain(commands.map(|spec| spec.name));
     let options: BTreeSet<String> = specs.map(|name| format!("--{name}")).collect();
     for page in ["README.md", "docs/operating.md", "docs/capacity.md", "docs/troubleshooting.md", "docs/api.md"] {

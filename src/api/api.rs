@@ -5,15 +5,15 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::answer::{self, Content, Dress, Encoded, Payload, Presentation, Tailor};
 use super::call::Reading;
-use super::caller::{Address, Peer, Proxies};
+use super::client_addr::{Address, Peer, Proxies};
+use super::cors::AllowOrigin;
 use super::error::Error;
-use super::origin::AllowOrigin;
-use super::parameters::Parameters;
-use super::rate::RateLimit;
+use super::params::Parameters;
+use super::rate_limit::RateLimit;
+use super::request_stats::{Requests, Subject};
+use super::response::{self, Content, Dress, Encoded, Payload, Presentation, Tailor};
 use super::route::{Call, Route};
-use super::tally::{Requests, Subject};
 use super::transport::{Shared, Stream, Transport};
 use crate::http::{Callback, Limits, Method, Persistence, Request};
 use crate::hub::{Auth, Epoch, Hub, Mode, Now, Pair, ReadCall, ReadOutcome, ReaderKey, TOKEN_BYTES, Wake, Who, token};
@@ -189,7 +189,7 @@ impl Api {
         self.begin_wake(wake);
         if self.json.is_empty() {
             let names = presentation.into_iter().flat_map(|presentation| presentation.names.iter().map(|name| &**name));
-            answer::push_reply(&mut self.json, &wake.reply, names, self.epoch);
+            response::push_reply(&mut self.json, &wake.reply, names, self.epoch);
         }
         self.note(Subject::Read, 200);
         let dress = Dress::of(presentation);
@@ -309,7 +309,7 @@ impl Api {
             Call::Write => {
                 let saying = parameters.saying(call, self.config.max_message)?;
                 let id = hub.write(now, &saying.log, saying.message, saying.credentials)?;
-                answer::push_id(json, id);
+                response::push_id(json, id);
             }
             Call::Introduce => {
                 let saying = parameters.saying(call, self.config.max_message)?;
@@ -318,15 +318,15 @@ impl Api {
                     None => Who::New(Auth::new(secret(self.random))),
                 };
                 let introduced = hub.introduce(now, &saying.log, saying.message, who)?;
-                answer::push_introduced(json, &introduced, self.connection_timeout_ms);
+                response::push_introduced(json, &introduced, self.connection_timeout_ms);
             }
             Call::Goodbye => {
                 let leaving = parameters.leaving(self.config.max_message)?;
                 hub.goodbye(now, leaving.credentials, leaving.log.as_ref(), leaving.message)?;
                 json.extend_from_slice(b"{\"ok\":true}");
             }
-            Call::Members => answer::push_members(json, &hub.members(now, &parameters.members()?)),
-            Call::Create => answer::push_pair(json, &Pair::new(secret(self.random))),
+            Call::Members => response::push_members(json, &hub.members(now, &parameters.members()?)),
+            Call::Create => response::push_pair(json, &Pair::new(secret(self.random))),
             Call::Health => json.extend_from_slice(b"{\"status\":\"ok\"}"),
             Call::Read => unreachable!("a read may wait"),
         }
@@ -354,7 +354,7 @@ impl Api {
         let call = ReadCall { follows: follows.as_slice(), epoch, credentials, mode, client: peer.client };
         match hub.read(now, &call)? {
             ReadOutcome::Answer(reply) => {
-                answer::push_reply(&mut self.json, &reply, parameters.channels.iter(), self.epoch);
+                response::push_reply(&mut self.json, &reply, parameters.channels.iter(), self.epoch);
                 Ok(None)
             }
             ReadOutcome::Waits(reader) => {
@@ -387,7 +387,7 @@ impl Api {
 
     fn push_error(&mut self, error: Error, dress: Dress<'_>, out: &mut Vec<u8>) {
         self.json.clear();
-        answer::push_error(&mut self.json, error);
+        response::push_error(&mut self.json, error);
         self.tailor.push_json(out, dress, error.row().1, &error.fields(), &self.json);
     }
 

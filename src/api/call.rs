@@ -1,7 +1,7 @@
 //! Parameters to typed calls: parse, don't validate. What comes out of here needs no further check.
 
 use super::error::Error;
-use super::parameters::Parameters;
+use super::params::Parameters;
 use super::route::Call;
 use crate::hub::{CHANNELS_PER_READ_MAX, Credentials, ID_MAX, LogName, Name, Since};
 

@@ -1,6 +1,6 @@
 //! Files: packed where the client can unpack them, and not at all where it has them already.
 
-use super::answer::{Content, Dress, Tailor};
+use super::response::{Content, Dress, Tailor};
 use crate::http::{Request, ResponseHead};
 use crate::web::File;
 

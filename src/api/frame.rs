@@ -4,13 +4,13 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::answer;
 use super::api::Api;
 use super::error::Error;
-use super::parameters::{Known, Parameters};
+use super::params::{Known, Parameters};
+use super::request_stats::Subject;
+use super::response;
 use super::route::Call;
 use super::stream::names_of;
-use super::tally::Subject;
 use super::transport::Stream;
 use crate::http::{Opcode, push_frame};
 use crate::hub::{Hub, Mode, Now, ReadCall, ReaderKey};
@@ -59,7 +59,7 @@ impl Api {
         }
         if let Err(error) = result {
             self.json.clear();
-            answer::push_error(&mut self.json, error);
+            response::push_error(&mut self.json, error);
         }
         let Some(reference) = reference else { return push_frame(out, Opcode::Text, &self.json) };
         self.private.clear();
@@ -93,7 +93,7 @@ impl Api {
         let (new_reader, reply) = hub.follow_anew(now, *reader, &call)?;
         *reader = new_reader;
         stream.names = names_of(&parameters);
-        answer::push_reply(&mut self.json, &reply, stream.names(), self.epoch);
+        response::push_reply(&mut self.json, &reply, stream.names(), self.epoch);
         Ok(())
     }
 }

@@ -3,26 +3,26 @@
 //! Knows both HTTP and the hub, which do not know each other; has no sockets and no clock.
 
 mod admin;
-mod answer;
 #[expect(clippy::module_inception, reason = "api/api.rs is where a reader looks for the Api")]
 mod api;
 mod call;
-mod caller;
+mod client_addr;
+mod cors;
 mod error;
 mod file;
 mod frame;
-mod origin;
-mod parameters;
-mod rate;
+mod params;
+mod rate_limit;
+mod request_stats;
+mod response;
 mod route;
 mod stream;
-mod tally;
 mod transport;
 
-pub use answer::{Encoded, Payload, Presentation};
 pub use api::{Api, Config, Outcome};
-pub use caller::{Address, Network, Peer, Proxies};
+pub use client_addr::{Address, Network, Peer, Proxies};
+pub use cors::AllowOrigin;
 pub use error::Error;
-pub use origin::AllowOrigin;
-pub use tally::Requests;
+pub use request_stats::Requests;
+pub use response::{Encoded, Payload, Presentation};
 pub use transport::{Stream, Transport};

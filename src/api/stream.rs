@@ -1,11 +1,11 @@
 //! Reads that stay: how a stream is asked for, and what it is told.
 
-use super::answer::{self, Content, Dress, Encoded, Payload};
 use super::api::{Api, Outcome};
-use super::caller::Peer;
+use super::client_addr::Peer;
 use super::error::Error;
-use super::parameters::Parameters;
-use super::tally::Subject;
+use super::params::Parameters;
+use super::request_stats::Subject;
+use super::response::{self, Content, Dress, Encoded, Payload};
 use super::transport::{Stream, Transport};
 use crate::http::{CloseCode, EVENT_STREAM, Opcode, Persistence, RETRY, Request, accept_key, push_close, push_frame};
 use crate::hub::{Hub, LogName, Mode, Now, Part, ReadCall, ReadOutcome, Reply, Since, Wake, push_number, push_string};
@@ -106,7 +106,7 @@ impl Api {
         out.extend_from_slice(accept.as_bytes());
         out.extend_from_slice(b"\r\n\r\n");
         if reply.has_news() {
-            answer::push_reply(&mut self.json, reply, stream.names(), self.epoch);
+            response::push_reply(&mut self.json, reply, stream.names(), self.epoch);
             push_frame(out, Opcode::Text, &self.json);
         }
     }
@@ -136,7 +136,7 @@ impl Api {
                 }
                 Transport::Frames => {
                     if self.json.is_empty() {
-                        answer::push_reply(&mut self.json, &wake.reply, stream.names(), self.epoch);
+                        response::push_reply(&mut self.json, &wake.reply, stream.names(), self.epoch);
                     }
                     push_frame(&mut self.private, Opcode::Text, &self.json);
                 }

@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use super::answer::Encoded;
-use super::caller::Address;
+use super::client_addr::Address;
 use super::error::Error;
+use super::response::Encoded;
 use crate::http::{Method, Request, names};
 
 /// By what a stream is told things.

@@ -3,7 +3,7 @@
 //! Strict where two readers of the same bytes could disagree: line ends are CRLF,
 //! a size is hexadecimal digits and nothing else.
 
-use super::reject::Reject;
+use super::parse_error::Reject;
 
 /// Bytes of chunk extensions and trailers, together, before we lose interest.
 const EXTRAS_BYTES_MAX: usize = 4096;

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use httparse::Status;
 
 use super::event_stream::accepts_events;
-use super::reject::Reject;
+use super::parse_error::Reject;
 
 /// Header fields for which there is room on the stack; more are rare, and need not be fast.
 const FIELDS_USUAL: usize = 64;

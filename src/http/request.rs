@@ -6,7 +6,7 @@
 
 use super::chunked::Chunked;
 use super::head::{Framing, Head, Method, Persistence, lower_minor_version, parse_head};
-use super::reject::Reject;
+use super::parse_error::Reject;
 
 /// What a request may weigh.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::message::{Content, ENTRY, Entry, encode};
 use super::reader::{Promise, Seat, Since};
-use super::slots::Key;
+use super::slab::Key;
 use super::time::{Millis, Now};
 use super::timer_wheel::TimerId;
 use super::usage::{ALLOCATION, Holding};

@@ -6,7 +6,7 @@ use super::channel::{Channel, Part, PartPrint};
 use super::hub::Hub;
 use super::reader::{ReaderKey, Seat, Stay};
 use super::reply::Reply;
-use super::tally::Dropped;
+use super::stats::Dropped;
 use super::time::Now;
 
 /// Something for one waiting read.

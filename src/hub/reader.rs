@@ -1,6 +1,6 @@
 //! Waiting reads, and what a read asks for.
 
-use super::slots::Key;
+use super::slab::Key;
 
 /// Where a read begins: the four forms of `from_id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@
 //! The wheel knows the earliest deadline of every slot, so a loop that sleeps
 //! until [`TimerWheel::next_deadline`] is not woken merely to move timers about.
 
-use super::pages::Pages;
+use super::paged_slab::Pages;
 use super::time::Millis;
 use std::num::NonZeroU32;
 

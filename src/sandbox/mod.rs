@@ -6,7 +6,7 @@
 //! starts is confined likewise.
 
 mod capabilities;
-mod domain;
+mod landlock;
 mod user;
 
 use std::fmt;
@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
 
-pub use domain::Landlock;
+pub use landlock::Landlock;
 
 use crate::options::{Address, Options};
-use domain::Paths;
+use landlock::Paths;
 use user::Identity;
 
 /// What will be given up, decided before anything is bound: a wrong `--user` stops the start early.
@@ -87,7 +87,7 @@ impl Sandbox {
     /// One line, where it cannot become whom it was told to.
     pub fn enter(self, ports: &[u16]) -> Result<InForce, String> {
         // Paths are opened before the rights go that may be needed to reach them.
-        let domain = self.is_wanted.then(|| domain::prepare(&self.paths(), ports));
+        let domain = self.is_wanted.then(|| landlock::prepare(&self.paths(), ports));
         let name = self.user.as_ref().map(|user| user.name.clone());
         if let Some(user) = &self.user {
             self.sockets.iter().for_each(|path| user.own_socket(path));
@@ -104,7 +104,7 @@ impl Sandbox {
             uid: geteuid().as_raw(),
             name,
             no_new_privs: rustix::thread::no_new_privs().unwrap_or(false),
-            landlock: domain.map(domain::enter),
+            landlock: domain.map(landlock::enter),
         };
         log::info!("sandbox: {in_force}");
         Ok(in_force)

@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use std::rc::Rc;
 
 use speak::hub::{Millis, Now};
-use speak::net::{Service, Wait};
 use speak::options::{Command, parse};
+use speak::service::{Service, Wait};
 
 use crate::asking::{SOCKET_KEY, masked};
 use crate::network::{Faults, Net, Piece, SimListener, Wires, turn};

@@ -1,6 +1,6 @@
 //! The rules: what has to be true whenever the loop sleeps, and whenever it closes somebody.
 
-use speak::net::LINGER_MS;
+use speak::service::LINGER_MS;
 
 use crate::network::Link;
 use crate::peer::{Kind, Request};

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use speak::hub::{Key, Now};
-use speak::net::{Event, Listener, Service, Socket};
+use speak::service::{Event, Listener, Service, Socket};
 
 use crate::random::Random;
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
 use speak::hub::{Millis, Now};
-use speak::net::{ACCEPTS_A_TURN, ANSWERS_BYTES_A_TURN, READ_BYTES, Service, Wait};
+use speak::service::{ACCEPTS_A_TURN, ANSWERS_BYTES_A_TURN, READ_BYTES, Service, Wait};
 
 use crate::ledger::{Channel, Ledger};
 use crate::network::{Faults, Net, Piece, SimListener, TurnWork, Wires, turn};
@@ -500,7 +500,7 @@ impl World {
         assert!(held <= 1, "{held} descriptors are held, and one is to be spared");
         let turns = self.live_on(2 * 3_600_000);
         let census = self.service.census();
-        assert_eq!(census, speak::net::Census::default());
+        assert_eq!(census, speak::service::Census::default());
         assert_eq!(self.wait, Wait::Forever);
         // Each channel and connection may have had some alarms.
         let bound =
@@ -518,7 +518,7 @@ impl World {
         self.after_turn();
         self.service.stop();
         self.after_turn();
-        let end = self.now.mono.0 + speak::net::STOP_MS;
+        let end = self.now.mono.0 + speak::service::STOP_MS;
         while !self.service.is_stopped() {
             assert!(self.now.mono.0 <= end, "it stops in time");
             self.turn(usize::MAX);

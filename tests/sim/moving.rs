@@ -1,7 +1,7 @@
 //! The hub is saved, and goes on elsewhere: nothing tells the two apart but the time that passed.
 
 use speak::hub::Now;
-use speak::state;
+use speak::snapshot;
 
 use super::world::World;
 
@@ -13,7 +13,7 @@ impl World {
         let reads_end_ms = self.random.pick(&[0, 0, 40, 1_000]);
         let away_ms = self.random.pick(&[0, 0, 30, 2_000, 80_000]);
         let mut bytes = Vec::new();
-        state::write(&self.hub, self.now, reads_end_ms, &mut bytes).expect("a Vec takes everything");
+        snapshot::write(&self.hub, self.now, reads_end_ms, &mut bytes).expect("a Vec takes everything");
         self.record.tally.count_if(self.model.has_waiting(), "hub saved while somebody waited");
         self.model.begin_turn(self.now);
         self.model.move_house(reads_end_ms);
@@ -21,7 +21,7 @@ impl World {
         self.deliver();
         let unix_ms = self.now.unix_ms + away_ms;
         let config = self.plan.limits.config("elsewher", [0; 16]);
-        let (hub, now) = state::read(&config, unix_ms, &mut bytes.as_slice()).expect("what was written");
+        let (hub, now) = snapshot::read(&config, unix_ms, &mut bytes.as_slice()).expect("what was written");
         self.hub = hub;
         // Names of reads are the old hub's: who comes to the new one has none.
         self.reads.clear();

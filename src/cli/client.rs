@@ -1,0 +1,383 @@
+//! A small client of HTTP/1.1 that blocks: one request at a time, over a connection that is kept while it can be.
+
+use std::time::{Duration, Instant};
+
+use super::error::Fault;
+use super::server_url::Server;
+use super::socket::{Came, Stream};
+use super::tls::Trust;
+
+/// How long a connection may take to come about.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// More is no head of anybody's.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// More is no answer of Speak's, whose operator would have had to set `--max-reply` to it.
+const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
+const FIELDS_MAX: usize = 100;
+
+/// A request.
+pub(super) struct Ask<'a> {
+    pub method: &'a str,
+    /// Path and query, without the server's prefix.
+    pub target: &'a str,
+    pub fields: &'a [(&'a str, &'a str)],
+    /// Its type and its bytes.
+    pub body: Option<(&'a str, &'a [u8])>,
+}
+
+/// The head of an answer.
+#[derive(Clone, Debug)]
+pub(super) struct Head {
+    pub status: u16,
+    /// 1 for HTTP/1.1.
+    pub minor: u8,
+    fields: Vec<(String, String)>,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub head: Head,
+    pub body: Vec<u8>,
+}
+
+/// Whose end ends the waiting for a server too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watch {
+    Nothing,
+    /// That of whoever reads our standard output.
+    Output,
+}
+
+pub(super) struct Client {
+    pub server: Server,
+    trust: Trust,
+    pub watch: Watch,
+    stream: Option<Stream>,
+    received: Vec<u8>,
+    framing: Framing,
+    /// The connection serves for another request once this answer is through.
+    persists: bool,
+}
+
+/// What is left of an answer's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    Done,
+    Length(usize),
+    ToEnd,
+    /// The line with the size of a chunk comes next.
+    ChunkSize,
+    Chunk(usize),
+    /// The line break behind a chunk comes next.
+    ChunkEnd,
+    Trailers,
+}
+
+impl Ask<'_> {
+    pub fn get(target: &str) -> Ask<'_> {
+        Ask { method: "GET", target, fields: &[], body: None }
+    }
+
+    /// Parameters as a body, which nobody logs.
+    pub fn form<'a>(path: &'a str, form: &'a str) -> Ask<'a> {
+        Ask {
+            method: "POST",
+            target: path,
+            fields: &[],
+            body: Some(("application/x-www-form-urlencoded", form.as_bytes())),
+        }
+    }
+
+    fn bytes(&self, server: &Server) -> Vec<u8> {
+        let mut head =
+            format!("{} {}{} HTTP/1.1\r\nHost: {}\r\n", self.method, server.prefix, self.target, server.host_field());
+        let mut field = |name: &str, value: &str| {
+            for part in [name, ": ", value, "\r\n"] {
+                head.push_str(part);
+            }
+        };
+        field("User-Agent", concat!("speak/", env!("CARGO_PKG_VERSION")));
+        for (name, value) in self.fields {
+            field(name, value);
+        }
+        if let Some((kind, body)) = self.body {
+            field("Content-Type", kind);
+            field("Content-Length", &body.len().to_string());
+        }
+        head.push_str("\r\n");
+        [head.as_bytes(), self.body.map_or(&[][..], |(_, body)| body)].concat()
+    }
+}
+
+impl Head {
+    /// The first field of this name.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.all(name).next()
+    }
+
+    /// All fields of this name.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.fields.iter().filter(move |(its, _)| its.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a field that is a list has this among its values.
+    pub fn lists(&self, name: &str, value: &str) -> bool {
+        self.all(name).flat_map(|list| list.split(',')).any(|item| item.trim().eq_ignore_ascii_case(value))
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, Fault> {
+        let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+        let mut response = httparse::Response::new(&mut fields);
+        response.parse(bytes).map_err(|_| Fault::Strange)?;
+        let (Some(status), Some(minor)) = (response.code, response.version) else { return Err(Fault::Strange) };
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        let fields = response.headers.iter().map(|field| (field.name.to_owned(), text(field.value))).collect();
+        Ok(Self { status, minor, fields })
+    }
+
+    /// How the body behind this head ends (RFC 9112, section 6.3).
+    fn framing(&self, method: &str) -> Result<Framing, Fault> {
+        if method == "HEAD" || self.status < 200 || matches!(self.status, 204 | 304) {
+            return Ok(Framing::Done);
+        }
+        if self.lists("transfer-encoding", "chunked") {
+            return Ok(Framing::ChunkSize);
+        }
+        match self.field("content-length") {
+            None => Ok(Framing::ToEnd),
+            Some(length) => Ok(Framing::Length(length.trim().parse().map_err(|_| Fault::Strange)?)),
+        }
+    }
+}
+
+impl Client {
+    pub fn new(server: Server, trust: Trust) -> Self {
+        Self {
+            server,
+            trust,
+            watch: Watch::Nothing,
+            stream: None,
+            received: Vec::new(),
+            framing: Framing::Done,
+            persists: false,
+        }
+    }
+
+    /// Asks, and waits for the whole answer, for so long at most from the moment when the connection is there.
+    pub fn call(&mut self, ask: &Ask, within: Duration) -> Result<Answer, Fault> {
+        let answer = self.exchange(ask, within);
+        if answer.is_err() {
+            self.close();
+        }
+        answer
+    }
+
+    fn exchange(&mut self, ask: &Ask, within: Duration) -> Result<Answer, Fault> {
+        self.send(ask, within)?;
+        let until = Instant::now() + within;
+        let head = self.head(ask.method, until)?;
+        let mut body = Vec::new();
+        while let Some(piece) = self.piece(until)? {
+            body.extend_from_slice(&piece);
+            if body.len() > BODY_BYTES_MAX {
+                return Err(Fault::Large);
+            }
+        }
+        Ok(Answer { head, body })
+    }
+
+    /// Sends a request, over the connection before if that is still good.
+    pub fn send(&mut self, ask: &Ask, within: Duration) -> Result<(), Fault> {
+        let is_fresh = self.framing == Framing::Done && self.persists && self.received.is_empty();
+        if !is_fresh || self.stream.as_ref().is_none_or(Stream::is_stale) {
+            self.close();
+            self.stream = Some(Stream::connect(&self.server, self.trust, Instant::now() + CONNECT_TIME)?);
+        }
+        let Some(stream) = &self.stream else { return Err(Fault::Ended) };
+        match stream.send(&ask.bytes(&self.server), Instant::now() + within) {
+            // Who refuses a request may close before it has all of it; the answer tells.
+            Ok(()) | Err(Fault::Ended) => Ok(()),
+            Err(fault) => {
+                self.close();
+                Err(fault)
+            }
+        }
+    }
+
+    /// Waits for the head of the answer to what was sent.
+    pub fn head(&mut self, method: &str, until: Instant) -> Result<Head, Fault> {
+        loop {
+            while let Some(length) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
+                let bytes: Vec<u8> = self.received.drain(..length + 4).collect();
+                let head = Head::parse(&bytes)?;
+                // A head that only says to go on is none.
+                if (100..200).contains(&head.status) && head.status != 101 {
+                    continue;
+                }
+                self.framing = head.framing(method)?;
+                let stays = if head.minor == 0 {
+                    head.lists("connection", "keep-alive")
+                } else {
+                    !head.lists("connection", "close")
+                };
+                self.persists = stays && self.framing != Framing::ToEnd;
+                return Ok(head);
+            }
+            if self.received.len() > HEAD_BYTES_MAX {
+                return Err(Fault::Strange);
+            }
+            if self.fill(until)? == Came::End {
+                let fault = if self.received.is_empty() { Fault::Ended } else { Fault::Strange };
+                let tls = self.stream.as_mut().and_then(|stream| stream.tls.as_mut());
+                let fault = match tls {
+                    Some(tls) if fault == Fault::Ended => tls.fault(),
+                    _ => fault,
+                };
+                self.close();
+                return Err(fault);
+            }
+        }
+    }
+
+    /// Waits for some more of a body. None at its end.
+    pub fn piece(&mut self, until: Instant) -> Result<Option<Vec<u8>>, Fault> {
+        loop {
+            match self.framing {
+                Framing::Done | Framing::Length(0) => {
+                    self.framing = Framing::Done;
+                    return Ok(None);
+                }
+                Framing::Length(left) if !self.received.is_empty() => {
+                    let piece = self.take(left);
+                    self.framing = Framing::Length(left - piece.len());
+                    return Ok(Some(piece));
+                }
+                Framing::ToEnd if !self.received.is_empty() => return Ok(Some(self.take(usize::MAX))),
+                Framing::Chunk(left) if !self.received.is_empty() => {
+                    let piece = self.take(left);
+                    let left = left - piece.len();
+                    self.framing = if left == 0 { Framing::ChunkEnd } else { Framing::Chunk(left) };
+                    return Ok(Some(piece));
+                }
+                Framing::ChunkSize | Framing::ChunkEnd | Framing::Trailers => {
+                    if let Some(line) = self.line() {
+                        self.framing = after(self.framing, &line)?;
+                        continue;
+                    }
+                    if self.received.len() > HEAD_BYTES_MAX {
+                        return Err(Fault::Strange);
+                    }
+                }
+                Framing::Length(_) | Framing::ToEnd | Framing::Chunk(_) => {}
+            }
+            if self.fill(until)? == Came::End {
+                let is_whole = self.framing == Framing::ToEnd;
+                self.close();
+                return if is_whole { Ok(None) } else { Err(Fault::Cut) };
+            }
+        }
+    }
+
+    /// Waits for bytes behind a head that changed the protocol.
+    pub fn raw(&mut self, until: Instant) -> Result<Vec<u8>, Fault> {
+        if self.received.is_empty() && self.fill(until)? == Came::End {
+            return Err(Fault::Cut);
+        }
+        Ok(std::mem::take(&mut self.received))
+    }
+
+    /// Gives back what was too much of that.
+    pub fn put_back(&mut self, bytes: Vec<u8>) {
+        self.received = bytes;
+    }
+
+    /// Sends bytes of another protocol.
+    pub fn send_raw(&self, bytes: &[u8], until: Instant) -> Result<(), Fault> {
+        self.stream.as_ref().map_or(Err(Fault::Ended), |stream| stream.send(bytes, until))
+    }
+
+    /// Closes the connection, whatever is still to come on it.
+    pub fn close(&mut self) {
+        self.stream = None;
+        self.received.clear();
+        self.framing = Framing::Done;
+        self.persists = false;
+    }
+
+    /// Whether the connection is still there and good for another request.
+    pub fn is_kept(&self) -> bool {
+        self.persists && self.stream.as_ref().is_some_and(|stream| !stream.is_stale())
+    }
+
+    /// The version of TLS in use.
+    pub fn tls_version(&mut self) -> Option<String> {
+        self.stream.as_mut()?.tls.as_mut()?.version()
+    }
+
+    fn fill(&mut self, until: Instant) -> Result<Came, Fault> {
+        let Some(stream) = &self.stream else { return Ok(Came::End) };
+        let mut buffer = [0; 16 * 1024];
+        let output = std::io::stdout();
+        let watched = (self.watch == Watch::Output).then(|| std::os::fd::AsFd::as_fd(&output));
+        let came = stream.read(&mut buffer, until, watched)?;
+        if let Came::Bytes(count) = came {
+            self.received.extend_from_slice(&buffer[..count]);
+        }
+        Ok(came)
+    }
+
+    fn take(&mut self, most: usize) -> Vec<u8> {
+        let rest = self.received.split_off(most.min(self.received.len()));
+        std::mem::replace(&mut self.received, rest)
+    }
+
+    /// A whole line, without its end.
+    fn line(&mut self) -> Option<Vec<u8>> {
+        let end = self.received.iter().position(|byte| *byte == b'\n')?;
+        let mut line = self.take(end + 1);
+        line.truncate(line.trim_ascii_end().len());
+        Some(line)
+    }
+}
+
+/// What comes behind a line of chunked coding.
+fn after(framing: Framing, line: &[u8]) -> Result<Framing, Fault> {
+    match framing {
+        Framing::ChunkSize => {
+            let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+            let digits = str::from_utf8(digits).map_err(|_| Fault::Strange)?;
+            match usize::from_str_radix(digits, 16) {
+                Ok(0) => Ok(Framing::Trailers),
+                Ok(size) => Ok(Framing::Chunk(size)),
+                Err(_) => Err(Fault::Strange),
+            }
+        }
+        Framing::ChunkEnd if line.is_empty() => Ok(Framing::ChunkSize),
+        Framing::Trailers if line.is_empty() => Ok(Framing::Done),
+        Framing::Trailers => Ok(Framing::Trailers),
+        _ => Err(Fault::Strange),
+    }
+}
+
+/// Parameters as a form, percent-encoded.
+pub(super) fn form(pairs: &[(&str, &[u8])]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut form = String::new();
+    for (name, value) in pairs {
+        if !form.is_empty() {
+            form.push('&');
+        }
+        form.push_str(name);
+        form.push('=');
+        for byte in *value {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
+                form.push(char::from(*byte));
+            } else {
+                let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
+                form.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+            }
+        }
+    }
+    form
+}

@@ -1,0 +1,66 @@
+//! What a check found, as a line that a person and a script can read.
+
+use super::fix::{Mend, Proxy};
+use crate::cli::messages::printable;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    /// There was nothing to try.
+    Skip,
+    Fine,
+    /// It works, but less well than it could.
+    Warn,
+    Fail,
+}
+
+/// The outcome of one check.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub level: Level,
+    /// In plain words, a line.
+    pub words: String,
+    pub mend: Option<Mend>,
+}
+
+// Not inlined: there are a hundred places that call these, and the program is to stay small.
+impl Verdict {
+    #[inline(never)]
+    pub fn fine(words: impl Into<String>) -> Self {
+        Self { level: Level::Fine, words: words.into(), mend: None }
+    }
+
+    #[inline(never)]
+    pub fn skip(words: impl Into<String>) -> Self {
+        Self { level: Level::Skip, words: words.into(), mend: None }
+    }
+
+    #[inline(never)]
+    pub fn warn(words: impl Into<String>, mend: Mend) -> Self {
+        Self { level: Level::Warn, words: words.into(), mend: Some(mend) }
+    }
+
+    #[inline(never)]
+    pub fn fail(words: impl Into<String>, mend: Mend) -> Self {
+        Self { level: Level::Fail, words: words.into(), mend: Some(mend) }
+    }
+
+    /// A failure that no line of a configuration is known for.
+    #[inline(never)]
+    pub fn odd(words: impl Into<String>) -> Self {
+        Self { level: Level::Fail, words: words.into(), mend: None }
+    }
+
+    /// A line, and behind it what mends it in `proxy`, or in each that is known where nobody knows which it is.
+    pub fn text(&self, check: &str, proxy: Option<Proxy>) -> String {
+        let level = match self.level {
+            Level::Skip => "skip",
+            Level::Fine => "ok",
+            Level::Warn => "warn",
+            Level::Fail => "FAIL",
+        };
+        let mut text = format!("{level:<5} {check:<10} {}\n", printable(&self.words));
+        let lines = self.mend.map(|mend| mend.lines(proxy)).unwrap_or_default();
+        text.extend(lines.iter().map(|line| format!("                 {line}\n")));
+        text
+    }
+}

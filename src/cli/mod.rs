@@ -1,0 +1,333 @@
+//! The commands for a shell: `speak write`, `speak read`, `speak doctor`. They talk to a server as any other program does.
+//!
+//! They block, and are a process of their own: nothing of this is ever in the server's way. Their options are tables like
+//! that of the server, so `--help`, errors, completions and the manual page come from the same code.
+
+mod client;
+mod doctor;
+mod error;
+mod messages;
+mod read;
+mod server_url;
+mod socket;
+mod tcp;
+mod tls;
+mod write;
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::options::{
+    self, BadOption, Given, Settings, Spec, Takes, VERSION, above_zero, duration, origin, put, switch,
+};
+
+use server_url::Server;
+
+/// A command, as far as it can be told in a table.
+#[derive(Debug)]
+pub struct Command {
+    /// The word that calls it.
+    pub name: &'static str,
+    /// What stands there beside options.
+    pub operands: &'static [&'static str],
+    /// What it does, in one line without a full stop.
+    pub about: &'static str,
+    /// The rest of what there is to say, in sentences, a line each.
+    pub more: &'static str,
+    /// Its options.
+    pub specs: &'static [Spec<Choices>],
+    run: fn(&Choices, &[OsString]) -> Result<Outcome, Failure>,
+}
+
+/// What the options of the commands set; each command has some of them.
+#[derive(Debug)]
+pub struct Choices {
+    server: Server,
+    retry: Duration,
+    from: Option<i64>,
+    follow: bool,
+    json: bool,
+    direct_port: u16,
+    origin: String,
+    wait: Duration,
+    patience: Duration,
+    quick: bool,
+}
+
+/// How a command ends that did what it was asked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    /// The doctor found a fault.
+    Faults,
+    /// The doctor found nothing worse than a warning.
+    Warnings,
+}
+
+/// Why a command gives up.
+#[derive(Debug, PartialEq, Eq)]
+enum Failure {
+    /// The operands are not what they should be.
+    Usage(String),
+    /// Anything else, in a line.
+    Told(String),
+    /// Whoever read our output has closed it, and wants nothing more.
+    Deaf,
+}
+
+const SERVER: Spec<Choices> = Spec {
+    name: "server",
+    takes: Takes::One("URL"),
+    default: "http://localhost:8080",
+    help: "whom to ask: http(s)://HOST:PORT or unix:PATH; or SPEAK_SERVER",
+    set: |choices, text| put(&mut choices.server, Server::parse(text)),
+};
+
+/// All commands.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "write",
+        operands: &["CHANNEL", "MESSAGE"],
+        about: "write a message, and print its id",
+        more: "A MESSAGE of - stands for standard input, each line a message, up to the first that is refused.\n\
+               What begins with a hyphen stands behind --.\n",
+        specs: &[
+            SERVER,
+            Spec {
+                name: "retry",
+                takes: Takes::One("TIME"),
+                default: "30s",
+                help: "how long to try again what a busy server refuses",
+                set: |choices, text| put(&mut choices.retry, duration(text)),
+            },
+        ],
+        run: |choices, operands| write::run(choices, operands),
+    },
+    Command {
+        name: "read",
+        operands: &["CHANNEL"],
+        about: "print messages, one a line",
+        more: "Without --from and --follow it waits for the next message, prints it and ends.\n\
+               Line breaks in a message are printed as \\n and \\r, and on a terminal all control characters are escaped.\n",
+        specs: &[
+            SERVER,
+            Spec {
+                name: "from",
+                takes: Takes::One("ID"),
+                default: "",
+                help: "what is there from this id on: 7, 0 for all, -3 for the last three",
+                set: |choices, text| put(&mut choices.from, id(text).map(Some)),
+            },
+            Spec {
+                name: "follow",
+                takes: Takes::Nothing,
+                default: "off",
+                help: "go on with what comes, also after a failure",
+                set: |choices, text| put(&mut choices.follow, switch(text)),
+            },
+            Spec {
+                name: "json",
+                takes: Takes::Nothing,
+                default: "off",
+                help: "print whole messages, also who came and went",
+                set: |choices, text| put(&mut choices.json, switch(text)),
+            },
+        ],
+        run: |choices, operands| read::run(choices, operands),
+    },
+    Command {
+        name: "doctor",
+        operands: &["URL"],
+        about: "try a server through whatever stands before it, and say what mends it",
+        more: "A line for each check: ok, warn or FAIL; behind a failure, what to set in which proxy.\n\
+               Ends with 0 when all is well, 1 after a failure, 3 after nothing worse than a warning.\n\
+               It uses channels with random names, and says goodbye. docs/doctor.md tells more.\n",
+        specs: &[
+            Spec {
+                name: "quick",
+                takes: Takes::Nothing,
+                default: "off",
+                help: "wait 5 s where it would wait for longer",
+                set: |choices, text| put(&mut choices.quick, switch(text)),
+            },
+            Spec {
+                name: "wait",
+                takes: Takes::One("TIME"),
+                default: "25s",
+                help: "how long a read and a silent stream have to survive",
+                set: |choices, text| put(&mut choices.wait, duration(text).and_then(above_zero)),
+            },
+            Spec {
+                name: "patience",
+                takes: Takes::One("TIME"),
+                default: "3s",
+                help: "how long what should come at once may take",
+                set: |choices, text| put(&mut choices.patience, duration(text).and_then(above_zero)),
+            },
+            Spec {
+                name: "direct-port",
+                takes: Takes::One("PORT"),
+                default: "7732",
+                help: "the direct door on the same host; 0 for none",
+                set: |choices, text| put(&mut choices.direct_port, port(text)),
+            },
+            Spec {
+                name: "origin",
+                takes: Takes::One("ORIGIN"),
+                default: "https://example.org",
+                help: "the page in whose name the headers are tried",
+                set: |choices, text| put(&mut choices.origin, origin(text)),
+            },
+        ],
+        run: |choices, operands| doctor::run(choices, operands),
+    },
+];
+
+fn id(text: &str) -> Result<i64, String> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_number).ok_or_else(|| format!("'{text}' is no id: give 7, 0 or -3"))
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| format!("'{text}' is no port"))
+}
+
+impl Settings for Choices {
+    fn forget(&mut self, _: &str) {}
+}
+
+impl Choices {
+    fn defaults() -> Self {
+        let mut choices = Self {
+            server: Server::parse(SERVER.default).expect("the default is good"),
+            retry: Duration::ZERO,
+            from: None,
+            follow: false,
+            json: false,
+            direct_port: 0,
+            origin: String::new(),
+            wait: Duration::ZERO,
+            patience: Duration::ZERO,
+            quick: false,
+        };
+        for spec in COMMANDS.iter().flat_map(|command| command.specs) {
+            spec.set_all(&mut choices, spec.default).expect("defaults are good");
+        }
+        choices
+    }
+}
+
+impl Command {
+    /// How it is called.
+    #[must_use]
+    pub fn usage(&self) -> String {
+        format!("speak {} [OPTIONS] {}", self.name, self.operands.join(" "))
+    }
+
+    fn help(&self) -> String {
+        let mut text = format!("{VERSION}: {}\n\nUsage: {}\n\n{}\n", self.about, self.usage(), self.more);
+        options::push_help(&mut text, self.specs);
+        text
+    }
+
+    /// Does all of it: reads the rest of the command line, and runs.
+    fn call(&self, arguments: &[OsString], variable: impl Fn(&str) -> Option<OsString>) -> Result<Outcome, Failure> {
+        let usage = |BadOption(line)| Failure::Usage(line);
+        let mut choices = Choices::defaults();
+        // No other option is one that somebody would want to set for good.
+        if let Some(spec) = self.specs.iter().find(|spec| spec.name == SERVER.name) {
+            spec.set_from(&mut choices, variable).map_err(usage)?;
+        }
+        let given = options::read(self.specs, &mut choices, self.operands.len(), arguments.iter().cloned());
+        match given.map_err(usage)? {
+            Given::Help => print(&self.help()).map(|()| Outcome::Done),
+            Given::Version => print(&format!("{VERSION}\n")).map(|()| Outcome::Done),
+            Given::Operands(operands) => match self.operands.get(operands.len()) {
+                Some(missing) => Err(Failure::Usage(format!("{missing} is missing: {}", self.usage()))),
+                None => (self.run)(&choices, &operands),
+            },
+        }
+    }
+}
+
+/// Runs the command that `arguments` (those after the program's name) begin with. None where they begin with none: then the
+/// server is meant.
+///
+/// Ends with 0, with 1 after a failure, with 2 where the command line is not understood, and the doctor with 3 after warnings.
+pub fn run(arguments: &[OsString], variable: impl Fn(&str) -> Option<OsString>) -> Option<ExitCode> {
+    let word: &OsStr = arguments.first()?;
+    let command = COMMANDS.iter().find(|command| word == command.name)?;
+    let (code, line) = match command.call(&arguments[1..], variable) {
+        Ok(Outcome::Done) | Err(Failure::Deaf) => (0, None),
+        Ok(Outcome::Faults) => (1, None),
+        Ok(Outcome::Warnings) => (3, None),
+        Err(Failure::Told(line)) => (1, Some(line)),
+        Err(Failure::Usage(line)) => (2, Some(line)),
+    };
+    if let Some(line) = line {
+        tell(&line);
+    }
+    Some(ExitCode::from(code))
+}
+
+/// A line on standard error.
+fn tell(line: &str) {
+    // Whoever closed it does not want to read it.
+    let _ = writeln!(io::stderr(), "speak: {line}");
+}
+
+/// Text on standard output, at once.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut output = io::stdout().lock();
+    output.write_all(text.as_bytes()).and_then(|()| output.flush()).map_err(|_| Failure::Deaf)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_names_every_option_of_every_command() {
+        for command in COMMANDS {
+            let text = command.help();
+            assert!(text.contains(&command.usage()), "{text}");
+            assert!(command.specs.iter().all(|spec| text.contains(&format!("--{}", spec.name))), "{text}");
+            assert!(text.lines().all(|line| line.len() <= 120), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bad_command_line_is_told_in_one_line_that_names_the_fault() {
+        let cases: &[(&[&str], &str)] = &[
+            (&["write", "room"], "MESSAGE"),
+            (&["write"], "CHANNEL"),
+            (&["write", "a", "b", "c"], "\"c\""),
+            (&["read", "room", "--from", "x"], "--from"),
+            (&["read", "room", "--from"], "--from"),
+            (&["read", "room", "--server", "nowhere"], "--server"),
+            (&["read", "room", "--nonsense"], "--nonsense"),
+            (&["doctor", "http://a", "--direct-port", "x"], "--direct-port"),
+            (&["doctor"], "URL"),
+            (&["doctor", "nowhere"], "nowhere"),
+        ];
+        for (words, named) in cases {
+            let command = COMMANDS.iter().find(|command| command.name == words[0]).unwrap();
+            let arguments: Vec<_> = words[1..].iter().map(OsString::from).collect();
+            match command.call(&arguments, |_| None) {
+                Err(Failure::Usage(line)) => assert!(line.contains(named) && !line.contains('\n'), "{line}"),
+                other => panic!("{words:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_begins_with_no_command_is_meant_for_the_server() {
+        let nothing = |_: &str| None;
+        assert!(run(&[], nothing).is_none());
+        assert!(run(&["--listen".into(), "write".into()], nothing).is_none());
+        assert!(run(&["stray".into()], nothing).is_none());
+    }
+}

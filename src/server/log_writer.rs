@@ -1,0 +1,144 @@
+//! Lines on standard error: `TIME LEVEL text`.
+//!
+//! A log must not stop the server. Whoever reads it may fall behind, or stand still, and a write to a full pipe waits for
+//! ever; so the kernel is asked first whether it takes a line, and what it does not take is lost, and counted. Having the
+//! descriptor itself not wait would change it for all who share it: the shell, its terminal, other programs.
+
+use std::any::Any;
+use std::fmt::Arguments;
+use std::io::{self, Write};
+use std::panic::{self, Location};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+struct StandardError;
+
+/// Lines that nobody took. A logger is shared by all threads, so these numbers alone are atomic ones; only a line of the
+/// log ever looks at them.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Of how many of those the log has told.
+static LOST_AND_TOLD: AtomicU64 = AtomicU64::new(0);
+
+/// Logs lines up to this level from now on, and a panic as one more. To be called once.
+pub fn start(level: LevelFilter) {
+    if log::set_logger(&StandardError).is_ok() {
+        log::set_max_level(level);
+    }
+    // A build for tests tells more, and nobody's secrets are in it.
+    if !cfg!(debug_assertions) {
+        panic::set_hook(Box::new(|info| {
+            let text = panic_text(info.payload(), info.location());
+            write_line(Level::Error, format_args!("{text}"));
+        }));
+    }
+}
+
+/// Lines that were lost since the start, since nobody took them.
+pub(super) fn lost() -> u64 {
+    LOST.load(Ordering::Relaxed)
+}
+
+impl Log for StandardError {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        write_line(record.level(), *record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+fn write_line(level: Level, text: Arguments<'_>) {
+    if !takes_more() {
+        LOST.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let time = rfc_3339(unix_ms);
+    let lost = lost();
+    let untold = lost - LOST_AND_TOLD.load(Ordering::Relaxed);
+    let gap = if untold == 0 { String::new() } else { format!("{time} WARN {untold} lines were lost here\n") };
+    // One write, so that lines stay whole.
+    match io::stderr().write_all(format!("{gap}{time} {level} {text}\n").as_bytes()) {
+        Ok(()) => LOST_AND_TOLD.store(lost, Ordering::Relaxed),
+        Err(_) => {
+            LOST.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether standard error takes a line now. A pipe that takes anything takes 4 KiB at once, and no line is that long. What
+/// cannot be asked is tried.
+fn takes_more() -> bool {
+    let stderr = io::stderr();
+    let mut asked = [PollFd::new(&stderr, PollFlags::OUT)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    !matches!(poll(&mut asked, Some(&at_once)), Ok(0))
+}
+
+/// Where it panicked, and why if that is a text of ours. Texts that were put together may quote what a client sent.
+fn panic_text(payload: &dyn Any, location: Option<&Location<'_>>) -> String {
+    let why = payload.downcast_ref::<&'static str>().map_or(String::new(), |why| format!(": {why}"));
+    let place = location.map_or(String::new(), |location| format!(" at {}:{}", location.file(), location.line()));
+    format!("panicked{place}{why}")
+}
+
+/// Milliseconds since 1970 as `2026-11-22T10:43:04.123Z`.
+fn rfc_3339(unix_ms: u64) -> String {
+    let (days, ms_of_day) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
+    let (year, month, day) = civil(days);
+    let (seconds, ms) = (ms_of_day / 1000, ms_of_day % 1000);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
+/// Year, month and day of a day since 1970. Counts years from March, so that the leap day comes last.
+fn civil(days_since_1970: u64) -> (u64, u64, u64) {
+    const DAYS_IN_400_YEARS: u64 = 146_097;
+    // 0000-03-01 is 719,468 days before 1970-01-01.
+    let days = days_since_1970 + 719_468;
+    let (era, day_of_era) = (days / DAYS_IN_400_YEARS, days % DAYS_IN_400_YEARS);
+    let leap_days = day_of_era / 1460 - day_of_era / 36_524 + day_of_era / (DAYS_IN_400_YEARS - 1);
+    let year_of_era = (day_of_era - leap_days) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // From March on, months repeat every 153 days: 31 30 31 30 31.
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let (month, next_year) = if month_from_march < 10 { (month_from_march + 3, 0) } else { (month_from_march - 9, 1) };
+    (era * 400 + year_of_era + next_year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_tells_where_it_was_and_no_text_that_was_put_together() {
+        let at = Location::caller();
+        let place = format!("panicked at src/server/log_writer.rs:{}", at.line());
+        assert_eq!(panic_text(&"a client is gone", Some(at)), format!("{place}: a client is gone"));
+        assert_eq!(panic_text(&String::from("no boundary in `secret`"), Some(at)), place);
+        assert_eq!(panic_text(&7, None), "panicked");
+    }
+
+    #[test]
+    fn times_are_those_of_date() {
+        // date -u -d @SECONDS +%FT%TZ
+        let cases = [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400_001, "2000-02-29T00:00:00.001Z"),
+            (1_709_251_199_999, "2024-02-29T23:59:59.999Z"),
+            (1_763_802_330_123, "2025-11-22T09:05:30.123Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        ];
+        for (unix_ms, text) in cases {
+            assert_eq!(rfc_3339(unix_ms), text);
+        }
+    }
+}

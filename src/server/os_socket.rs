@@ -1,0 +1,102 @@
+//! The kernel's sockets.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+use rustix::net::AddressFamily;
+
+use crate::service::Socket;
+
+/// A socket of the kernel.
+#[derive(Debug)]
+pub(super) enum OsSocket {
+    /// Accepted at a TCP port.
+    Tcp(TcpStream),
+    /// Accepted at a file.
+    Unix(UnixStream),
+}
+
+impl OsSocket {
+    /// Has the poll watch it, both ways and for all its life: an edge-triggered socket costs nothing while it is silent.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says, for instance that it watches too many files.
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let source: &mut dyn Source = match self {
+            Self::Tcp(stream) => stream,
+            Self::Unix(stream) => stream,
+        };
+        registry.register(source, token, Interest::READABLE | Interest::WRITABLE)
+    }
+}
+
+impl OsSocket {
+    /// A client's socket that another process accepted, and from which address; a Unix socket's has none.
+    ///
+    /// # Errors
+    ///
+    /// Where it is something else, or is gone.
+    pub(super) fn inherit(file: OwnedFd) -> io::Result<(Self, Option<IpAddr>)> {
+        if rustix::net::sockopt::socket_domain(&file)? == AddressFamily::UNIX {
+            return Ok((Self::Unix(UnixStream::from_std(file.into())), None));
+        }
+        let stream = std::net::TcpStream::from(file);
+        let address = stream.peer_addr()?.ip();
+        Ok((Self::Tcp(TcpStream::from_std(stream)), Some(address)))
+    }
+}
+
+impl AsFd for OsSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl Socket for OsSocket {
+    fn shut_down_writing(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+}
+
+impl Read for OsSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for OsSocket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_a_descriptor_and_its_kind() {
+        assert!(size_of::<OsSocket>() <= 24);
+    }
+}
