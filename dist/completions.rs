@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use speak::cli::COMMANDS;
-use speak::options::{SPECS, Spec, Takes};
+use speak::options::{Arity, SPECS, Spec};
 
 /// What a shell has to know of an option.
 struct Shape {
@@ -43,8 +43,8 @@ fn main() -> ExitCode {
 
 fn shape<T>(spec: &Spec<T>) -> Shape {
     let value = match spec.takes {
-        Takes::Nothing => "",
-        Takes::One(value) | Takes::Several(value) => value,
+        Arity::Nothing => "",
+        Arity::One(value) | Arity::Several(value) => value,
     };
     Shape { name: spec.name, value, help: spec.help }
 }

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use speak::cli::{COMMANDS, Command};
-use speak::options::{SPECS, Spec, Takes, VERSION};
+use speak::options::{Arity, NAME_AND_VERSION, SPECS, Spec};
 
 const BEFORE: &str = r".SH NAME
 speak \- message and chat server for the web
@@ -75,7 +75,7 @@ speak doctor https://chat.example.org
 fn main() {
     let synopses: String = COMMANDS.iter().map(synopsis).collect();
     let before = BEFORE.replace("@COMMANDS@", &synopses);
-    let mut page = format!(".TH SPEAK 1 \"\" \"{VERSION}\" \"User Commands\"\n{before}");
+    let mut page = format!(".TH SPEAK 1 \"\" \"{NAME_AND_VERSION}\" \"User Commands\"\n{before}");
     for spec in SPECS {
         page.push_str(&option(spec));
         page.push_str(&environment(spec));
@@ -87,7 +87,7 @@ fn main() {
         page.push_str(&plain(command.more));
         for spec in command.specs {
             page.push_str(&option(spec));
-            if !spec.default.is_empty() && spec.takes != Takes::Nothing {
+            if !spec.default.is_empty() && spec.takes != Arity::Nothing {
                 let _ = writeln!(page, "Default: {}.", plain(spec.default));
             }
         }
@@ -103,9 +103,9 @@ fn synopsis(command: &Command) -> String {
 fn option<T>(spec: &Spec<T>) -> String {
     let mut text = format!(".TP\n.B \\-\\-{}", plain(spec.name));
     let (value, note) = match spec.takes {
-        Takes::Nothing => ("", ""),
-        Takes::One(value) => (value, ""),
-        Takes::Several(value) => (value, " May be repeated."),
+        Arity::Nothing => ("", ""),
+        Arity::One(value) => (value, ""),
+        Arity::Several(value) => (value, " May be repeated."),
     };
     if !value.is_empty() {
         // `\fI` and not `.I`: value and name stand in one line.
@@ -117,7 +117,7 @@ fn option<T>(spec: &Spec<T>) -> String {
 
 fn environment(spec: &Spec) -> String {
     let variable = spec.variable();
-    if spec.takes == Takes::Nothing {
+    if spec.takes == Arity::Nothing {
         format!("In the environment \\fB{variable}\\fR, as yes or no.\n")
     } else if spec.default.is_empty() {
         format!("In the environment \\fB{variable}\\fR.\n")

@@ -9,12 +9,12 @@ use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::{FdFlags, fcntl_setfd};
-use speak::server::{FIRST_PASSED, Passed, StartError, names_of_passed};
+use speak::server::{ActivatedSocket, LISTEN_FDS_START, StartError, activated_names};
 
 /// Takes them. To be called once, before anything else opens a file.
-pub fn sockets() -> Result<Vec<Passed>, StartError> {
-    let names = names_of_passed(std::process::id(), |name| env::var_os(name));
-    let take = |(file, name)| -> Result<Passed, StartError> {
+pub fn take() -> Result<Vec<ActivatedSocket>, StartError> {
+    let names = activated_names(std::process::id(), |name| env::var_os(name));
+    let take = |(file, name)| -> Result<ActivatedSocket, StartError> {
         // SAFETY: nothing but a flag is set; of what is not open the kernel says so.
         unsafe { fcntl_setfd(BorrowedFd::borrow_raw(file), FdFlags::CLOEXEC) }.map_err(|error| {
             let error = io::Error::from(error);
@@ -23,7 +23,7 @@ pub fn sockets() -> Result<Vec<Passed>, StartError> {
         // SAFETY: it is open, and was when the process began, since nothing has opened files yet. Rust's runtime keeps to
         // the three standard streams, so nobody else holds it for his own, and `zip` gives each number once.
         let file = unsafe { OwnedFd::from_raw_fd(file) };
-        Ok(Passed { name, file })
+        Ok(ActivatedSocket { name, file })
     };
-    (FIRST_PASSED..).zip(names).map(take).collect()
+    (LISTEN_FDS_START..).zip(names).map(take).collect()
 }

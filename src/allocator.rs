@@ -20,16 +20,16 @@ use std::ffi::c_int;
 use std::ptr;
 
 #[cfg(target_env = "musl")]
-use free_lists::Spares as Small;
+use free_lists::FreeListAllocator as Small;
 
 use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap_anonymous, mremap, munmap};
 use speak::hub::PAGE_BYTES;
 
 /// The C library's allocator, with spares of small pieces where that is musl's, but for pieces from [`PAGE_BYTES`] on.
-pub struct Memory;
+pub struct Allocator;
 
 #[global_allocator]
-static MEMORY: Memory = Memory;
+static GLOBAL: Allocator = Allocator;
 
 /// What every Linux aligns a mapping to, at least.
 const ALIGNMENT: usize = 4096;
@@ -41,7 +41,7 @@ fn is_mapped(layout: Layout) -> bool {
 // SAFETY: `is_mapped` depends on the layout alone, so a piece is freed and resized by whom it was given out;
 // `Small` keeps the contract for its own, and a private anonymous mapping is memory that nothing else refers to,
 // aligned, zeroed, of the size asked for, until it is unmapped. Nothing here panics or allocates.
-unsafe impl GlobalAlloc for Memory {
+unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_mapped(layout) { map(layout.size()) } else { unsafe { Small.alloc(layout) } }
     }
@@ -84,7 +84,7 @@ pub use free_lists::give_back;
 
 /// Has glibc give back the pages of its heap that hold nothing. O(heap).
 #[cfg(target_env = "gnu")]
-pub fn give_back() {
+pub fn trim() {
     unsafe extern "C" {
         safe fn malloc_trim(kept_at_the_top: usize) -> c_int;
     }

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use speak::cli;
 use speak::options::{self, BadOption, Command, Options};
 use speak::sandbox::Sandbox;
-use speak::server::{self, Passed, Server, StartError};
+use speak::server::{self, ActivatedSocket, Server, StartError};
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let passed = activation_fds::sockets();
+    let passed = activation_fds::take();
     server::start_log(options.log);
     match passed.and_then(|passed| start(&options, passed)) {
         Ok(server) => server.run(),
@@ -43,12 +43,12 @@ fn main() -> ExitCode {
 }
 
 /// What needs rights comes first; the server that comes of it has given them up.
-fn start(options: &Options, passed: Vec<Passed>) -> Result<Server, StartError> {
+fn start(options: &Options, passed: Vec<ActivatedSocket>) -> Result<Server, StartError> {
     let sandbox = Sandbox::plan(options).map_err(StartError)?;
     let mut server = Server::start(options, passed)?;
     sandbox.enter(server.ports()).map_err(StartError)?;
     #[cfg(any(target_env = "gnu", target_env = "musl"))]
-    server.on_ebb(allocator::give_back);
-    server.begin()?;
+    server.set_heap_trim(allocator::trim);
+    server.start_serving()?;
     Ok(server)
 }

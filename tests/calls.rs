@@ -7,10 +7,10 @@ use common::{Client, Params, Response, Server, request, target};
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// A way to send a call with its parameters.
-type Way = fn(&mut Client, &str, &Params) -> Response;
+type Encoding = fn(&mut Client, &str, &Params) -> Response;
 
 /// All ways that the contract knows; the name tells them apart in a failure.
-const WAYS: [(&str, Way); 6] = [
+const ENCODINGS: [(&str, Encoding); 6] = [
     ("get", Client::get),
     ("post-query", |client, path, params| client.call(request("POST", &target(path, params), &[], Some(b"")))),
     ("post-query-without-length", |client, path, params| {
@@ -45,7 +45,7 @@ fn only_message(server: &Server, channel: &str) -> String {
 fn every_call_can_be_sent_in_every_way() {
     let server = Server::start();
     let mut client = server.client();
-    for (channel, way) in WAYS {
+    for (channel, way) in ENCODINGS {
         let here = ("channel", channel);
         let mut call = |path: &str, params: &Params| way(&mut client, path, params).ok();
 

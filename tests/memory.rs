@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use speak::hub::{Auth, Config, Epoch, Hub, Millis, Mode, Name, Now, ReadCall, Since, Who, token};
+use speak::hub::{Auth, ChannelName, Config, Epoch, Hub, Introducer, Millis, Mode, Now, ReadRequest, Since, token};
 
 /// Bytes that are given out now.
 static GIVEN: AtomicUsize = AtomicUsize::new(0);
@@ -37,7 +37,7 @@ fn hub() -> Hub {
         max_channels: 0,
         max_memory: usize::MAX,
         epoch: Epoch::new(*b"aaaaaaaa"),
-        resting_key: [0; 16],
+        watermark_hash_key: [0; 16],
     })
 }
 
@@ -53,26 +53,32 @@ fn the_count_is_near_the_truth_whatever_fills_the_hub() {
     let fills: [(&str, Fill<'_>); 5] = [
         ("short messages in one channel after the other", &|hub, step| {
             let name = format!("channel-{}", step / 100);
-            hub.write(now, &Name::parse(&name).unwrap().writable().unwrap(), "howdy", None).unwrap();
+            hub.write(now, &ChannelName::parse(&name).unwrap().for_writing().unwrap(), "howdy", None).unwrap();
         }),
         ("long messages in many channels", &|hub, step| {
             let name = format!("channel-{}", step % 50);
-            hub.write(now, &Name::parse(&name).unwrap().writable().unwrap(), &"x".repeat(2_000), None).unwrap();
+            hub.write(now, &ChannelName::parse(&name).unwrap().for_writing().unwrap(), &"x".repeat(2_000), None)
+                .unwrap();
         }),
         ("channels with one message", &|hub, step| {
             let name = format!("a-channel-with-a-rather-long-name-{step}");
-            hub.write(now, &Name::parse(&name).unwrap().writable().unwrap(), "", None).unwrap();
+            hub.write(now, &ChannelName::parse(&name).unwrap().for_writing().unwrap(), "", None).unwrap();
         }),
         ("members", &|hub, step| {
             let name = format!("channel-{}", step % 20);
-            let log = Name::parse(&name).unwrap().writable().unwrap();
-            hub.introduce(now, &log, "Josh", Who::New(auth(step))).ok().unwrap();
+            let log = ChannelName::parse(&name).unwrap().for_writing().unwrap();
+            hub.introduce(now, &log, "Josh", Introducer::New(auth(step))).ok().unwrap();
         }),
         ("readers", &|hub, step| {
             let name = format!("channel-{}", step % 1_000);
-            let follows = [(Name::parse(&name).unwrap().readable().unwrap(), Since::Now)];
-            let call =
-                ReadCall { follows: &follows, epoch: None, credentials: None, mode: Mode::Once, client: step as u64 };
+            let follows = [(ChannelName::parse(&name).unwrap().for_reading().unwrap(), Since::Now)];
+            let call = ReadRequest {
+                targets: &follows,
+                epoch: None,
+                credentials: None,
+                mode: Mode::LongPoll,
+                token: step as u64,
+            };
             assert!(hub.read(now, &call).is_ok());
         }),
     ];

@@ -31,7 +31,7 @@ mod seeds;
 mod world;
 
 use random::Random;
-use record::{Notes, Record};
+use record::{Record, Trace};
 use seeds::Simulation;
 use world::World;
 
@@ -83,7 +83,7 @@ const RULES: [&str; 42] = [
 static SIMULATION: Simulation =
     Simulation { test: "net_sim", seeds: 5_000, seeds_to_reach_all: 1_500, rules: &RULES, run };
 
-fn run(seed: u64, notes: Notes) -> Record {
+fn run(seed: u64, notes: Trace) -> Record {
     let mut world = World::new(Random::new(seed), Record::new(notes));
     world.run();
     world.record

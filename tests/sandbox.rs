@@ -19,7 +19,7 @@ use common::{Folder, Server, command, free_address, run, until};
 use landlock::{LandlockStatus, RestrictSelf};
 use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, prlimit, test_kill_process};
 use speak::options::{self, Options};
-use speak::sandbox::{InForce, Landlock, Sandbox};
+use speak::sandbox::{Landlock, Sandbox, SandboxStatus};
 
 /// Somebody of whom no file needs to know.
 const SOMEBODY: &str = "65533:65532";
@@ -262,7 +262,7 @@ impl Drop for Outside {
 
 /// Enters the sandbox in a thread, which is all that Landlock and `no_new_privs` are about, and does something there.
 #[track_caller]
-fn inside<T: Send>(options: &Options, ports: &[u16], act: impl FnOnce(InForce) -> T + Send) -> T {
+fn inside<T: Send>(options: &Options, ports: &[u16], act: impl FnOnce(SandboxStatus) -> T + Send) -> T {
     let sandbox = Sandbox::plan(options).expect("a plan");
     let enter = move || act(sandbox.enter(ports).expect("a sandbox"));
     thread::scope(|scope| scope.spawn(enter).join()).expect("no panic in the sandbox")

@@ -34,7 +34,7 @@ mod twins;
 mod world;
 
 use random::Random;
-use record::{Notes, Record};
+use record::{Record, Trace};
 use seeds::Simulation;
 use world::World;
 
@@ -129,7 +129,7 @@ const RULES: [&str; 86] = [
 
 static SIMULATION: Simulation = Simulation { test: "sim", seeds: 5_000, seeds_to_reach_all: 1_000, rules: &RULES, run };
 
-fn run(seed: u64, notes: Notes) -> Record {
+fn run(seed: u64, notes: Trace) -> Record {
     let mut world = World::new(Random::new(seed), Record::new(notes));
     world.run();
     world.record.tally.add_all(&world.model.tally);

@@ -24,7 +24,7 @@ struct Kind {
 }
 
 /// Those who owe a request, and are told so when its time is over.
-fn owing() -> Vec<Kind> {
+fn owed() -> Vec<Kind> {
     let kind = |name, first: &[u8], drips| Kind { name, first: first.to_vec(), drips };
     let post = |more: &[u8]| [POST, more].concat();
     vec![
@@ -56,7 +56,7 @@ fn drip(crowd: &mut Crowd, kinds: &[Kind], round: usize) {
 #[test]
 fn a_request_that_does_not_come_whole_is_told_so_in_its_time_however_it_drips() {
     let server = Server::with(&["--request-timeout", "2s", "--keep-alive", "1h"]);
-    let kinds = owing();
+    let kinds = owed();
     let fresh = server.rss_kib();
     let mut crowd = Crowd::connect(server.address(), many() * kinds.len());
     for number in 0..crowd.members.len() {
@@ -100,7 +100,7 @@ fn a_body_that_was_asked_for_and_never_comes_is_told_so() {
 fn so_many_silent_clients_wake_nobody_up_before_their_time() {
     // All but the last kind: dripping is not silence.
     let server = Server::with(&["--request-timeout", "1h", "--keep-alive", "1h", "--heartbeat", "1h"]);
-    let kinds = owing();
+    let kinds = owed();
     let mut crowd = Crowd::connect(server.address(), many() * (kinds.len() + 3));
     let wait = request("GET", &target("/read", &[("channel", "c")]), &[], None);
     let stream = request("GET", &target("/read", &[("channel", "c")]), &[("Accept", "text/event-stream")], None);

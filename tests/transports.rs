@@ -26,7 +26,7 @@ const STREAMS: [Transport; 2] = [Transport::Events, Transport::Socket];
 /// Somebody who follows one channel, from a cursor on.
 struct Follower {
     transport: Transport,
-    way: Way,
+    way: ReadTransport,
     /// Proof, if it has one: `&connection=…&auth=…`.
     proof: String,
     epoch: String,
@@ -36,7 +36,7 @@ struct Follower {
     came: Vec<Value>,
 }
 
-enum Way {
+enum ReadTransport {
     Polls(Client),
     Events(EventStream),
     Socket(Socket),
@@ -51,13 +51,13 @@ impl Follower {
         params.extend((!epoch.is_empty()).then_some(("epoch", epoch)));
         let params = who.map_or_else(|| params.clone(), |who| who.and(&params));
         let way = match transport {
-            Transport::Poll | Transport::Script => Way::Polls(client),
+            Transport::Poll | Transport::Script => ReadTransport::Polls(client),
             Transport::Events => {
                 let mut stream = EventStream::open(client, &params, &[]);
                 stream.beginning();
-                Way::Events(stream)
+                ReadTransport::Events(stream)
             }
-            Transport::Socket => Way::Socket(Socket::open(client, &params, &[])),
+            Transport::Socket => ReadTransport::Socket(Socket::open(client, &params, &[])),
         };
         let mut follower = Self { transport, way, proof, epoch: epoch.to_owned(), next_id: from_id, came: Vec::new() };
         follower.poll();
@@ -69,7 +69,7 @@ impl Follower {
         let script = if self.transport == Transport::Script { "&callback=f" } else { "" };
         let epoch = if self.epoch.is_empty() { String::new() } else { format!("&epoch={}", self.epoch) };
         let path = format!("/read?channel=c&from_id={}{epoch}{}{script}", self.next_id, self.proof);
-        if let Way::Polls(client) = &mut self.way {
+        if let ReadTransport::Polls(client) = &mut self.way {
             client.send(request("GET", &path, &[], None));
         }
     }
@@ -79,14 +79,14 @@ impl Follower {
     fn maybe_next(&mut self) -> Option<Value> {
         while self.came.is_empty() {
             let text = match &mut self.way {
-                Way::Events(stream) => {
+                ReadTransport::Events(stream) => {
                     let event = stream.maybe_event()?;
                     let (epoch, next_id) = event.cursor().split_once(':').expect("a cursor");
                     (self.epoch, self.next_id) = (epoch.to_owned(), next_id.parse().expect("a number"));
                     return Some(event.message());
                 }
-                Way::Socket(socket) => socket.maybe_text()?,
-                Way::Polls(client) => {
+                ReadTransport::Socket(socket) => socket.maybe_text()?,
+                ReadTransport::Polls(client) => {
                     let answer = client.response().ok();
                     let text = answer.text();
                     let script = text.strip_prefix("/**/f(").and_then(|text| text.strip_suffix(");"));
@@ -113,29 +113,31 @@ impl Follower {
     /// The bytes of the next event, or of the next frame, one of medium length.
     fn raw(&mut self) -> Vec<u8> {
         match &mut self.way {
-            Way::Events(stream) => [stream.client.take_until(b"\n\n").expect("an event"), b"\n\n".to_vec()].concat(),
-            Way::Socket(socket) => {
+            ReadTransport::Events(stream) => {
+                [stream.client.take_until(b"\n\n").expect("an event"), b"\n\n".to_vec()].concat()
+            }
+            ReadTransport::Socket(socket) => {
                 let payload = socket.frame().payload;
                 let length = u16::try_from(payload.len()).expect("a medium length").to_be_bytes();
                 [vec![TEXT, 126], length.to_vec(), payload].concat()
             }
-            Way::Polls(_) => unreachable!("it is no stream"),
+            ReadTransport::Polls(_) => unreachable!("it is no stream"),
         }
     }
 
     fn client_mut(&mut self) -> &mut Client {
         match &mut self.way {
-            Way::Polls(client) => client,
-            Way::Events(stream) => &mut stream.client,
-            Way::Socket(socket) => &mut socket.client,
+            ReadTransport::Polls(client) => client,
+            ReadTransport::Events(stream) => &mut stream.client,
+            ReadTransport::Socket(socket) => &mut socket.client,
         }
     }
 
     fn client(self) -> Client {
         match self.way {
-            Way::Polls(client) => client,
-            Way::Events(stream) => stream.client,
-            Way::Socket(socket) => socket.client,
+            ReadTransport::Polls(client) => client,
+            ReadTransport::Events(stream) => stream.client,
+            ReadTransport::Socket(socket) => socket.client,
         }
     }
 }
@@ -377,11 +379,11 @@ fn a_long_history_arrives_whole_also_where_there_is_talk() {
         }
         let head = client.head();
         let way = if transport == Transport::Socket {
-            Way::Socket(Socket { client, pings: 0 })
+            ReadTransport::Socket(Socket { client, pings: 0 })
         } else {
             let mut stream = EventStream { client, head };
             stream.beginning();
-            Way::Events(stream)
+            ReadTransport::Events(stream)
         };
         let (proof, epoch) = (String::new(), String::new());
         let mut follower = Follower { transport, way, proof, epoch, next_id: 1, came: Vec::new() };

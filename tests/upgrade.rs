@@ -162,9 +162,9 @@ fn a_new_process_that_is_killed_before_it_serves_leaves_the_old_one_serving() {
 }
 
 /// Tells the log where a test fails.
-struct Told<'a>(&'a Server);
+struct Delivered<'a>(&'a Server);
 
-impl Drop for Told<'_> {
+impl Drop for Delivered<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             eprintln!("{}", self.0.log().join("\n"));
@@ -184,7 +184,7 @@ fn an_old_process_that_is_killed_amid_an_upgrade_leaves_a_new_one_that_serves() 
         thread::sleep(Duration::from_millis(pause_ms));
         server.signal(Signal::KILL);
         server.adopt_heir();
-        let told = Told(&server);
+        let told = Delivered(&server);
         until("the new one serves", || TcpStream::connect(port).is_ok());
         drop(told);
         let id = server.write("room", "two");

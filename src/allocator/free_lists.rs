@@ -14,41 +14,41 @@ use std::cell::Cell;
 use std::ptr;
 
 /// musl's pieces are multiples of 16 bytes, of which it needs 4 itself: so nothing is lost by asking for all of one.
-const GRAIN: usize = 16;
-const OWN: usize = 4;
-const SIZES: usize = 32;
+const SIZE_CLASS_STEP: usize = 16;
+const MALLOC_HEADER_BYTES: usize = 4;
+const SIZE_CLASSES: usize = 32;
 /// So many of a size, and of the smallest sizes so many bytes: a thousand reads that are answered in one turn free what the
 /// same thousand take a moment later. A larger burst, as of a crowd that leaves, goes on to musl.
-const SPARES_MAX: usize = 8;
-const SMALLEST: usize = 8;
-const SMALLEST_BYTES: usize = 32 * 1024;
+const FREE_MAX: usize = 8;
+const SMALL_CLASSES: usize = 8;
+const SMALL_CLASS_BUDGET: usize = 32 * 1024;
 
 /// musl's allocator behind the shelves of this thread.
-pub struct Spares;
+pub struct FreeListAllocator;
 
 /// A list through the pieces themselves: the first word of each tells the next.
-struct Shelf {
+struct FreeList {
     first: Cell<*mut u8>,
     count: Cell<u16>,
 }
 
 thread_local! {
     // Const and without a destructor: to come by it takes no allocation, and it can be used as long as the thread runs.
-    static SHELVES: [Shelf; SIZES] = const { [const { Shelf { first: Cell::new(ptr::null_mut()), count: Cell::new(0) } }; SIZES] };
+    static SHELVES: [FreeList; SIZE_CLASSES] = const { [const { FreeList { first: Cell::new(ptr::null_mut()), count: Cell::new(0) } }; SIZE_CLASSES] };
 }
 
 /// Which shelf is for it, unless it is too large or aligned more than a word is.
-fn shelf(layout: Layout) -> Option<usize> {
-    let index = (layout.size() + OWN - 1) / GRAIN;
-    (index < SIZES && layout.align() <= align_of::<*mut u8>()).then_some(index)
+fn list_for(layout: Layout) -> Option<usize> {
+    let index = (layout.size() + MALLOC_HEADER_BYTES - 1) / SIZE_CLASS_STEP;
+    (index < SIZE_CLASSES && layout.align() <= align_of::<*mut u8>()).then_some(index)
 }
 
 /// How many each shelf holds at most.
-const ROOM: [u16; SIZES] = {
-    let mut room = [SPARES_MAX as u16; SIZES];
+const CAPACITY: [u16; SIZE_CLASSES] = {
+    let mut room = [FREE_MAX as u16; SIZE_CLASSES];
     let mut shelf = 0;
-    while shelf < SMALLEST {
-        room[shelf] = (SMALLEST_BYTES / ((shelf + 1) * GRAIN)) as u16;
+    while shelf < SMALL_CLASSES {
+        room[shelf] = (SMALL_CLASS_BUDGET / ((shelf + 1) * SIZE_CLASS_STEP)) as u16;
         shelf += 1;
     }
     room
@@ -57,7 +57,7 @@ const ROOM: [u16; SIZES] = {
 /// Empties the shelves of this thread. O(pieces on them).
 pub fn give_back() {
     SHELVES.with(|shelves| {
-        for (index, Shelf { first, count }) in shelves.iter().enumerate() {
+        for (index, FreeList { first, count }) in shelves.iter().enumerate() {
             let mut piece = first.replace(ptr::null_mut());
             count.set(0);
             while !piece.is_null() {
@@ -75,18 +75,20 @@ pub fn give_back() {
 /// What all pieces on a shelf were asked for as, and are freed as.
 fn layout_of(shelf: usize) -> Layout {
     // SAFETY: the alignment is a power of two, and the size far below the limit.
-    unsafe { Layout::from_size_align_unchecked((shelf + 1) * GRAIN - OWN, align_of::<*mut u8>()) }
+    unsafe {
+        Layout::from_size_align_unchecked((shelf + 1) * SIZE_CLASS_STEP - MALLOC_HEADER_BYTES, align_of::<*mut u8>())
+    }
 }
 
 // SAFETY: the layout alone decides whether a piece has a shelf, and which: so `System` gets back what it gave out, with
 // the layout with which it did, which is as large as was asked for and aligned to a word, or more. A piece on a shelf
 // is nobody else's, and large enough for a pointer; it leaves the shelf before it is given out. Nothing here panics.
-unsafe impl GlobalAlloc for Spares {
+unsafe impl GlobalAlloc for FreeListAllocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let Some(index) = shelf(layout) else { return unsafe { System.alloc(layout) } };
+        let Some(index) = list_for(layout) else { return unsafe { System.alloc(layout) } };
         SHELVES.with(|shelves| {
-            let Shelf { first, count } = &shelves[index];
+            let FreeList { first, count } = &shelves[index];
             let piece = first.get();
             if piece.is_null() {
                 return unsafe { System.alloc(layout_of(index)) };
@@ -99,10 +101,10 @@ unsafe impl GlobalAlloc for Spares {
 
     #[inline]
     unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
-        let Some(index) = shelf(layout) else { return unsafe { System.dealloc(piece, layout) } };
+        let Some(index) = list_for(layout) else { return unsafe { System.dealloc(piece, layout) } };
         SHELVES.with(|shelves| {
-            let Shelf { first, count } = &shelves[index];
-            if count.get() == ROOM[index] {
+            let FreeList { first, count } = &shelves[index];
+            if count.get() == CAPACITY[index] {
                 return unsafe { System.dealloc(piece, layout_of(index)) };
             }
             unsafe { piece.cast::<*mut u8>().write(first.get()) };
@@ -112,7 +114,7 @@ unsafe impl GlobalAlloc for Spares {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if shelf(layout).is_none() {
+        if list_for(layout).is_none() {
             return unsafe { System.alloc_zeroed(layout) };
         }
         let piece = unsafe { self.alloc(layout) };
@@ -124,7 +126,7 @@ unsafe impl GlobalAlloc for Spares {
 
     unsafe fn realloc(&self, piece: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let new_layout = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
-        match (shelf(layout), shelf(new_layout)) {
+        match (list_for(layout), list_for(new_layout)) {
             (None, None) => unsafe { System.realloc(piece, layout, size) },
             (old, new) if old == new => piece,
             _ => {
@@ -153,45 +155,46 @@ mod tests {
     fn a_piece_that_was_freed_is_the_next_one_of_its_size() {
         // SAFETY: each piece is freed once, with its own layout, and not used afterwards.
         unsafe {
-            let first = Spares.alloc(layout(100, 8));
-            Spares.dealloc(first, layout(100, 8));
-            let other = Spares.alloc(layout(200, 8));
-            let second = Spares.alloc(layout(108, 4));
-            assert_eq!((first, layout_of(shelf(layout(100, 8)).unwrap()).size()), (second, 108));
-            Spares.dealloc(other, layout(200, 8));
-            Spares.dealloc(second, layout(108, 4));
+            let first = FreeListAllocator.alloc(layout(100, 8));
+            FreeListAllocator.dealloc(first, layout(100, 8));
+            let other = FreeListAllocator.alloc(layout(200, 8));
+            let second = FreeListAllocator.alloc(layout(108, 4));
+            assert_eq!((first, layout_of(list_for(layout(100, 8)).unwrap()).size()), (second, 108));
+            FreeListAllocator.dealloc(other, layout(200, 8));
+            FreeListAllocator.dealloc(second, layout(108, 4));
         }
     }
 
     #[test]
     fn shelves_hold_every_small_size_and_no_more_than_that_of_it() {
         for size in 1..1024 {
-            match shelf(layout(size, 8)) {
+            match list_for(layout(size, 8)) {
                 Some(index) => {
                     let whole = layout_of(index);
-                    assert!(whole.size() >= size.max(size_of::<*mut u8>()) && whole.size() < size + GRAIN);
-                    assert_eq!(shelf(whole), Some(index));
+                    assert!(whole.size() >= size.max(size_of::<*mut u8>()) && whole.size() < size + SIZE_CLASS_STEP);
+                    assert_eq!(list_for(whole), Some(index));
                 }
-                None => assert!(size > SIZES * GRAIN - OWN),
+                None => assert!(size > SIZE_CLASSES * SIZE_CLASS_STEP - MALLOC_HEADER_BYTES),
             }
-            assert_eq!(shelf(layout(size, 16)), None);
+            assert_eq!(list_for(layout(size, 16)), None);
         }
-        let held: usize = (0..SIZES).map(|index| (index + 1) * GRAIN * usize::from(ROOM[index])).sum();
+        let held: usize =
+            (0..SIZE_CLASSES).map(|index| (index + 1) * SIZE_CLASS_STEP * usize::from(CAPACITY[index])).sum();
         assert_eq!(held / 1024, 317);
     }
 
     #[test]
     fn a_shelf_is_full_at_some_time_and_empty_when_all_is_given_back() {
         let few = layout(300, 8);
-        let on_shelf = |layout| SHELVES.with(|shelves| shelves[shelf(layout).unwrap()].count.get());
+        let on_shelf = |layout| SHELVES.with(|shelves| shelves[list_for(layout).unwrap()].count.get());
         // SAFETY: each piece is freed once, with its own layout.
         unsafe {
-            let pieces: Vec<*mut u8> = (0..20).map(|_| Spares.alloc(few)).collect();
+            let pieces: Vec<*mut u8> = (0..20).map(|_| FreeListAllocator.alloc(few)).collect();
             for piece in pieces {
-                Spares.dealloc(piece, few);
+                FreeListAllocator.dealloc(piece, few);
             }
-            let single = Spares.alloc(layout(40, 8));
-            Spares.dealloc(single, layout(40, 8));
+            let single = FreeListAllocator.alloc(layout(40, 8));
+            FreeListAllocator.dealloc(single, layout(40, 8));
         }
         assert_eq!((on_shelf(few), on_shelf(layout(40, 8))), (8, 1));
         give_back();
@@ -221,27 +224,27 @@ mod tests {
                     0 if !held.is_empty() => {
                         let piece = held.swap_remove(draw % held.len());
                         piece.check();
-                        Spares.dealloc(piece.0, piece.1);
+                        FreeListAllocator.dealloc(piece.0, piece.1);
                     }
                     1 if !held.is_empty() => {
                         let index = draw % held.len();
                         let Held(piece, old, value) = &held[index];
                         let (piece, old, value) = (*piece, *old, *value);
-                        let moved = Held(Spares.realloc(piece, old, size), layout(size, old.align()), value);
+                        let moved = Held(FreeListAllocator.realloc(piece, old, size), layout(size, old.align()), value);
                         Held(moved.0, layout(size.min(old.size()), 1), value).check();
                         moved.0.write_bytes(value, size);
                         held[index] = moved;
                     }
                     2 if held.len() < 200 => {
                         let its = layout(size, 1 << (draw >> 12 & 5));
-                        let piece = Spares.alloc_zeroed(its);
+                        let piece = FreeListAllocator.alloc_zeroed(its);
                         assert!((piece as usize).is_multiple_of(its.align()));
                         Held(piece, its, 0).check();
                         held.push(Held(piece, its, 0));
                     }
                     _ if held.len() < 200 => {
                         let its = layout(size, 8);
-                        let piece = Spares.alloc(its);
+                        let piece = FreeListAllocator.alloc(its);
                         piece.write_bytes(value, size);
                         held.push(Held(piece, its, value));
                     }
@@ -252,7 +255,7 @@ mod tests {
         for piece in held {
             piece.check();
             // SAFETY: as above.
-            unsafe { Spares.dealloc(piece.0, piece.1) };
+            unsafe { FreeListAllocator.dealloc(piece.0, piece.1) };
         }
     }
 }

@@ -64,7 +64,7 @@ unsafe fn copy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
 ///
 /// As for [`copy`].
 #[inline(always)]
-unsafe fn shift(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
+unsafe fn memmove_impl(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     unsafe {
         if count <= 256 {
             copy_short(to, from, count)
@@ -279,7 +279,7 @@ mod tests {
             unsafe { assert_eq!(way(start.add(to), start.add(from), count), start.add(to)) };
             assert!(copied == expected, "{count} bytes from {from} to {to}");
         };
-        check(shift);
+        check(memmove_impl);
         if from.abs_diff(to) >= count {
             check(copy);
         }

@@ -37,12 +37,12 @@ impl Api {
             }
             _ => Err(Error::NotFound),
         };
-        let persistence = self.tailor.persistence(request.persistence);
+        let persistence = self.writer.persistence(request.persistence);
         let (status, content_type, more) = match result {
             Ok(content_type) => (200, content_type, "".into()),
             Err(error) => {
                 super::response::push_error(&mut body, error);
-                (error.row().1, JSON_TYPE, error.fields())
+                (error.name_and_status().1, JSON_TYPE, error.extra_headers())
             }
         };
         // The path is one of those two where it was answered.
@@ -53,8 +53,8 @@ impl Api {
             allow_origin: None,
             varies_by_origin: false,
             cache_control: "no-store",
-            date: self.tailor.date(),
-            more: &more,
+            date: self.writer.date(),
+            extra_fields: &more,
             persistence,
         };
         head.push(out, body.len());

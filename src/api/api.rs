@@ -5,22 +5,24 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::call::Reading;
-use super::client_addr::{Address, Peer, Proxies};
+use super::call::ReadParams;
+use super::client_addr::{RequestSource, SourceKey, TrustedProxies};
 use super::cors::AllowOrigin;
 use super::error::Error;
 use super::params::Parameters;
 use super::rate_limit::RateLimit;
-use super::request_stats::{Requests, Subject};
-use super::response::{self, Content, Dress, Encoded, Payload, Presentation, Tailor};
+use super::request_stats::{RequestKind, RequestStats};
+use super::response::{self, BodyType, Payload, ReplyFormat, ResponseOptions, ResponseWriter, SharedBytes};
 use super::route::{Call, Route};
-use super::transport::{Shared, Stream, Transport};
+use super::transport::{EncodeCache, Stream, Transport};
 use crate::http::{Callback, Limits, Method, Persistence, Request};
-use crate::hub::{Auth, Epoch, Hub, Mode, Now, Pair, ReadCall, ReadOutcome, ReaderKey, TOKEN_BYTES, Wake, Who, token};
+use crate::hub::{
+    Auth, Epoch, Hub, Introducer, Mode, Now, Pair, ReadRequest, ReadResult, ReaderKey, TOKEN_BYTES, Wake, token,
+};
 use crate::web;
 
 /// A body may be a message that is percent-encoded throughout, and its name and channel too.
-const BODY_BYTES_BESIDE_MESSAGE: usize = 4096;
+const BODY_OVERHEAD_BYTES: usize = 4096;
 
 const PREFLIGHT: &str = "Access-Control-Allow-Methods: GET, POST\r\n\
     Access-Control-Allow-Headers: content-type, last-event-id\r\n\
@@ -42,25 +44,25 @@ pub struct Config {
     /// Calls that add messages, a second and address; 0 for no limit.
     pub max_rate: usize,
     /// Who may say in whose name they call.
-    pub proxies: Proxies,
+    pub proxies: TrustedProxies,
 }
 
 /// What became of a request.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum Handled {
     /// The answer was appended. Tells whether the client stays.
-    Answered(Persistence),
+    Responded(Persistence),
     /// Nothing was appended: the read waits, and [`Api::wake`] answers it.
-    Waits {
+    LongPoll {
         /// For [`Hub::close_reader`], should the client go first.
         reader: ReaderKey,
         /// For [`Api::wake`].
-        presentation: Option<Box<Presentation>>,
+        presentation: Option<Box<ReplyFormat>>,
         /// How long it waits; then [`Hub::dismiss`].
         wait_ms: u64,
     },
     /// Its beginning was appended: the read stays, and [`Api::tell`] goes on with it.
-    Follows {
+    Stream {
         /// For [`Hub::close_reader`] when the client goes.
         reader: ReaderKey,
         /// For [`Api::tell`].
@@ -74,17 +76,17 @@ pub struct Api {
     pub(super) poll_timeout_ms: u64,
     connection_timeout_ms: u64,
     pub(super) epoch: Epoch,
-    pub(super) tailor: Tailor,
+    pub(super) writer: ResponseWriter,
     /// The JSON of the answer that is being put together; of the last wake-up, for those that repeat it.
     pub(super) json: Vec<u8>,
     /// What the last wake-up became, in each form in which it was wanted.
-    pub(super) shared: Shared,
+    pub(super) shared_buf: EncodeCache,
     /// Bytes of those that somebody still holds.
-    pub(super) encoded: Rc<Cell<usize>>,
+    pub(super) cached: Rc<Cell<usize>>,
     /// An answer for one.
-    pub(super) private: Vec<u8>,
+    pub(super) private_buf: Vec<u8>,
     rate_limit: Option<RateLimit>,
-    requests: Requests,
+    requests: RequestStats,
     random: fn(&mut [u8]),
     pub(super) is_leaving: bool,
 }
@@ -97,13 +99,13 @@ impl Api {
             poll_timeout_ms: millis(config.poll_timeout),
             connection_timeout_ms: millis(hub.connection_timeout()),
             epoch: hub.epoch(),
-            tailor: Tailor::new(config.allow_origin.clone()),
+            writer: ResponseWriter::new(config.allow_origin.clone()),
             json: Vec::new(),
-            shared: Shared::default(),
-            encoded: Rc::default(),
-            private: Vec::new(),
+            shared_buf: EncodeCache::default(),
+            cached: Rc::default(),
+            private_buf: Vec::new(),
             rate_limit: RateLimit::new(config.max_rate),
-            requests: Requests::default(),
+            requests: RequestStats::default(),
             random,
             is_leaving: false,
             config,
@@ -112,19 +114,19 @@ impl Api {
 
     /// Whether whoever calls from this address, or without one by a Unix socket, may say in whose name.
     #[must_use]
-    pub fn trusts(&self, address: Option<IpAddr>) -> bool {
-        self.config.proxies.trust(address)
+    pub fn is_trusted(&self, address: Option<IpAddr>) -> bool {
+        self.config.proxies.is_trusted(address)
     }
 
     /// What a request may weigh.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        Limits { head_bytes: self.config.max_head, body_bytes: 3 * self.config.max_message + BODY_BYTES_BESIDE_MESSAGE }
+        Limits { head_bytes: self.config.max_head, body_bytes: 3 * self.config.max_message + BODY_OVERHEAD_BYTES }
     }
 
     /// To be called at the start of every turn.
     pub fn set_time(&mut self, now: Now) {
-        self.tailor.set_time(now.unix_ms);
+        self.writer.set_time(now.unix_ms);
     }
 
     /// From now on streams are told at their end that the server goes.
@@ -135,75 +137,91 @@ impl Api {
     /// From now on every answer tells its client to go.
     pub fn close(&mut self) {
         self.leave();
-        self.tailor.is_closing = true;
+        self.writer.is_closing = true;
     }
 
     /// Does what the request asks and appends the answer to `out`, unless it is a read that waits.
-    pub fn handle(&mut self, hub: &mut Hub, now: Now, request: &Request<'_>, peer: Peer, out: &mut Vec<u8>) -> Outcome {
-        let dress = Dress {
+    pub fn handle(
+        &mut self,
+        hub: &mut Hub,
+        now: Now,
+        request: &Request<'_>,
+        peer: RequestSource,
+        out: &mut Vec<u8>,
+    ) -> Handled {
+        let dress = ResponseOptions {
             callback: None,
-            permission: self.tailor.allow_origin.permission(request.origin),
+            cors_grant: self.writer.allow_origin.cors_grant(request.origin),
             persistence: request.persistence,
-            is_bodiless: request.method == Method::Head,
+            is_head: request.method == Method::Head,
         };
         let route = match Route::of(request.path, self.config.demo) {
             Ok(route) => route,
             Err(error) => {
-                self.fail(Subject::None, error, dress, out);
-                return Outcome::Answered(self.tailor.persistence(dress.persistence));
+                self.respond_error(RequestKind::None, error, dress, out);
+                return Handled::Responded(self.writer.persistence(dress.persistence));
             }
         };
-        match (route, route.check(request.method)) {
-            (_, Err(error)) => self.fail(route.into(), error, dress, out),
+        match (route, route.check_method(request.method)) {
+            (_, Err(error)) => self.respond_error(route.into(), error, dress, out),
             (Route::Call(call), Ok(())) if request.method != Method::Options => {
-                return self.call(hub, now, call, request, peer, dress, out);
+                return self.handle_call(hub, now, call, request, peer, dress, out);
             }
             (_, Ok(())) => {
-                let status = self.fetch(route, request, dress, out);
-                self.note(if request.method == Method::Options { Subject::Preflight } else { route.into() }, status);
+                let status = self.respond_file(route, request, dress, out);
+                self.record(
+                    if request.method == Method::Options { RequestKind::Preflight } else { route.into() },
+                    status,
+                );
             }
         }
-        Outcome::Answered(self.tailor.persistence(dress.persistence))
+        Handled::Responded(self.writer.persistence(dress.persistence))
     }
 
     /// Appends an error that closes the client, in place of an answer to what it asks.
-    pub fn refuse(&mut self, error: Error, out: &mut Vec<u8>) {
-        self.note_error(Subject::None, error);
-        self.turn_away(error, out);
+    pub fn push_rejection(&mut self, error: Error, out: &mut Vec<u8>) {
+        self.record_error(RequestKind::None, error);
+        self.push_rejection_uncounted(error, out);
     }
 
     /// Appends an error that closes the client, who did not ask anything that would count.
-    pub fn turn_away(&mut self, error: Error, out: &mut Vec<u8>) {
-        let permission = self.tailor.allow_origin.permission(None);
-        self.push_error(error, Dress { permission, persistence: Persistence::Closes, ..Dress::PLAIN }, out);
+    pub fn push_rejection_uncounted(&mut self, error: Error, out: &mut Vec<u8>) {
+        let cors_grant = self.writer.allow_origin.cors_grant(None);
+        self.push_error(
+            error,
+            ResponseOptions { cors_grant, persistence: Persistence::Close, ..ResponseOptions::DEFAULT },
+            out,
+        );
     }
 
     /// How requests were answered until now.
     #[must_use]
-    pub fn requests(&self) -> &Requests {
+    pub fn requests(&self) -> &RequestStats {
         &self.requests
     }
 
     /// Encodes the answer of a read that waited, once for all that share it. Tells too whether the client stays.
-    pub fn wake(&mut self, wake: &Wake<'_>, presentation: Option<&Presentation>) -> (Payload<'_>, Persistence) {
-        self.begin_wake(wake);
+    pub fn encode_reply(&mut self, wake: &Wake<'_>, presentation: Option<&ReplyFormat>) -> (Payload<'_>, Persistence) {
+        self.reset_cache(wake);
         if self.json.is_empty() {
-            let names = presentation.into_iter().flat_map(|presentation| presentation.names.iter().map(|name| &**name));
+            let names = presentation
+                .into_iter()
+                .flat_map(|presentation| presentation.channel_labels.iter().map(|name| &**name));
             response::push_reply(&mut self.json, &wake.reply, names, self.epoch);
         }
-        self.note(Subject::Read, 200);
-        let dress = Dress::of(presentation);
-        let persistence = self.tailor.persistence(dress.persistence);
+        self.record(RequestKind::Read, 200);
+        let dress = ResponseOptions::of(presentation);
+        let persistence = self.writer.persistence(dress.persistence);
         if presentation.is_some() {
-            self.private.clear();
-            self.tailor.push_json(&mut self.private, dress, 200, "", &self.json);
-            return (Payload::Private(&self.private), persistence);
+            self.private_buf.clear();
+            self.writer.push_json(&mut self.private_buf, dress, 200, "", &self.json);
+            return (Payload::Private(&self.private_buf), persistence);
         }
-        let Self { shared, private, tailor, json, encoded, .. } = self;
-        let shared = shared.answer.get_or_insert_with(|| {
-            private.clear();
-            tailor.push_json(private, dress, 200, "", json);
-            Encoded::new(private, encoded)
+        let Self { shared_buf, private_buf, writer, json, cached, .. } = self;
+        let shared = shared_buf.answer.get_or_insert_with(|| {
+            private_buf.clear();
+            writer.push_json(private_buf, dress, 200, "", json);
+            SharedBytes::new(private_buf, cached)
         });
         (Payload::Shared(shared), persistence)
     }
@@ -211,42 +229,42 @@ impl Api {
     /// Bytes of answers for many that are still held, here or by those who are slow to take them.
     #[must_use]
     pub fn encoded_bytes(&self) -> usize {
-        self.encoded.get()
+        self.cached.get()
     }
 
     /// Forgets the wake-up before, unless this one repeats it. Called for every one, also where nobody is left to be told.
-    pub fn begin_wake(&mut self, wake: &Wake<'_>) {
-        if !wake.is_repeat {
+    pub fn reset_cache(&mut self, wake: &Wake<'_>) {
+        if !wake.same_as_previous {
             self.json.clear();
-            self.shared = Shared::default();
+            self.shared_buf = EncodeCache::default();
         }
     }
 
     /// Gives back what a large answer took. To be called at the end of every turn.
     pub fn end_turn(&mut self) {
-        const KEPT: usize = 64 * 1024;
-        self.shared = Shared::default();
-        for scratch in [&mut self.json, &mut self.private] {
-            if scratch.capacity() > KEPT {
+        const KEEP_CAPACITY: usize = 64 * 1024;
+        self.shared_buf = EncodeCache::default();
+        for scratch in [&mut self.json, &mut self.private_buf] {
+            if scratch.capacity() > KEEP_CAPACITY {
                 *scratch = Vec::new();
             }
         }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the request and all that it acts on")]
-    fn call(
+    fn handle_call(
         &mut self,
         hub: &mut Hub,
         now: Now,
         call: Call,
         request: &Request<'_>,
-        peer: Peer,
-        dress: Dress<'_>,
+        peer: RequestSource,
+        dress: ResponseOptions<'_>,
         out: &mut Vec<u8>,
-    ) -> Outcome {
+    ) -> Handled {
         // In one place from the first to the last: they are large for something that is moved with each request.
         let mut parameters = Parameters::default();
-        let gathered = parameters.gather(call, request);
+        let gathered = parameters.parse(call, request);
         let callback = match &parameters.callback {
             None => Ok(None),
             Some(_) if request.method == Method::Post => {
@@ -254,13 +272,13 @@ impl Api {
             }
             Some(name) => Callback::parse(name).map(Some).map_err(|_| Error::BadCallback),
         };
-        let dress = Dress { callback: callback.ok().flatten(), ..dress };
+        let dress = ResponseOptions { callback: callback.ok().flatten(), ..dress };
         self.json.clear();
         let mut result = callback.map(|_| ()).and(gathered);
         if call.adds_messages() {
-            result = result.and_then(|()| self.config.allow_origin.check(request));
+            result = result.and_then(|()| self.config.allow_origin.check_origin(request));
             if self.rate_limit.is_some() {
-                let address = self.config.proxies.caller(peer, request);
+                let address = self.config.proxies.client_addr(peer, request);
                 result = result.and_then(|()| self.count(now, call, address));
             }
         }
@@ -271,23 +289,23 @@ impl Api {
                 Ok(Some(outcome)) => return outcome,
                 Err(error) => Err(error),
             },
-            Ok(()) => self.act(hub, now, call, &parameters),
+            Ok(()) => self.execute(hub, now, call, &parameters),
         };
         // What follows a handshake that failed may be no HTTP.
         let is_over = matches!(result, Err(Error::BadHandshake(_)));
-        let dress = if is_over { Dress { persistence: Persistence::Closes, ..dress } } else { dress };
+        let dress = if is_over { ResponseOptions { persistence: Persistence::Close, ..dress } } else { dress };
         match result {
             Ok(()) => {
-                self.tailor.push_json(out, dress, 200, "", &self.json);
-                self.note(call.into(), 200);
+                self.writer.push_json(out, dress, 200, "", &self.json);
+                self.record(call.into(), 200);
             }
-            Err(error) => self.fail(call.into(), error, dress, out),
+            Err(error) => self.respond_error(call.into(), error, dress, out),
         }
-        Outcome::Answered(self.tailor.persistence(dress.persistence))
+        Handled::Responded(self.writer.persistence(dress.persistence))
     }
 
     /// Counts a call that adds messages against the limit of who makes it. A goodbye is never refused.
-    pub(super) fn count(&mut self, now: Now, call: Call, address: Option<Address>) -> Result<(), Error> {
+    pub(super) fn count(&mut self, now: Now, call: Call, address: Option<SourceKey>) -> Result<(), Error> {
         let (Some(limit), Some(address)) = (&mut self.rate_limit, address) else { return Ok(()) };
         if !matches!(call, Call::Write | Call::Introduce) {
             return Ok(());
@@ -297,7 +315,7 @@ impl Api {
     }
 
     /// Does a call that never waits; its JSON is in `self.json`.
-    pub(super) fn act(
+    pub(super) fn execute(
         &mut self,
         hub: &mut Hub,
         now: Now,
@@ -307,26 +325,26 @@ impl Api {
         let json = &mut self.json;
         match call {
             Call::Write => {
-                let saying = parameters.saying(call, self.config.max_message)?;
-                let id = hub.write(now, &saying.log, saying.message, saying.credentials)?;
+                let saying = parameters.parse_write(call, self.config.max_message)?;
+                let id = hub.write(now, &saying.channel, saying.message, saying.credentials)?;
                 response::push_id(json, id);
             }
             Call::Introduce => {
-                let saying = parameters.saying(call, self.config.max_message)?;
+                let saying = parameters.parse_write(call, self.config.max_message)?;
                 let who = match saying.credentials {
-                    Some(credentials) => Who::Again(credentials),
-                    None => Who::New(Auth::new(secret(self.random))),
+                    Some(credentials) => Introducer::Existing(credentials),
+                    None => Introducer::New(Auth::new(random_token(self.random))),
                 };
-                let introduced = hub.introduce(now, &saying.log, saying.message, who)?;
+                let introduced = hub.introduce(now, &saying.channel, saying.message, who)?;
                 response::push_introduced(json, &introduced, self.connection_timeout_ms);
             }
             Call::Goodbye => {
-                let leaving = parameters.leaving(self.config.max_message)?;
-                hub.goodbye(now, leaving.credentials, leaving.log.as_ref(), leaving.message)?;
+                let leaving = parameters.parse_goodbye(self.config.max_message)?;
+                hub.goodbye(now, leaving.credentials, leaving.channel.as_ref(), leaving.message)?;
                 json.extend_from_slice(b"{\"ok\":true}");
             }
             Call::Members => response::push_members(json, &hub.members(now, &parameters.members()?)),
-            Call::Create => response::push_pair(json, &Pair::new(secret(self.random))),
+            Call::Create => response::push_pair(json, &Pair::new(random_token(self.random))),
             Call::Health => json.extend_from_slice(b"{\"status\":\"ok\"}"),
             Call::Read => unreachable!("a read may wait"),
         }
@@ -339,75 +357,77 @@ impl Api {
         hub: &mut Hub,
         now: Now,
         (request, parameters): (&Request<'_>, &Parameters<'_>),
-        peer: Peer,
-        dress: Dress<'_>,
+        peer: RequestSource,
+        dress: ResponseOptions<'_>,
         out: &mut Vec<u8>,
-    ) -> Result<Option<Outcome>, Error> {
-        if let Some(transport) = Transport::asked_by(request)? {
-            if transport == Transport::Frames {
-                self.config.allow_origin.check(request)?;
+    ) -> Result<Option<Handled>, Error> {
+        if let Some(transport) = Transport::from_request(request)? {
+            if transport == Transport::WebSocket {
+                self.config.allow_origin.check_origin(request)?;
             }
-            return self.follow(hub, now, (request, parameters), transport, peer, dress, out).map(Some);
+            return self.start_stream(hub, now, (request, parameters), transport, peer, dress, out).map(Some);
         }
-        let Reading { follows, credentials, wait_ms, epoch } = parameters.reading(self.poll_timeout_ms)?;
-        let mode = if wait_ms > 0 { Mode::Once } else { Mode::AtOnce };
-        let call = ReadCall { follows: follows.as_slice(), epoch, credentials, mode, client: peer.client };
+        let ReadParams { follows, credentials, wait_ms, epoch } = parameters.parse_read(self.poll_timeout_ms)?;
+        let mode = if wait_ms > 0 { Mode::LongPoll } else { Mode::Immediate };
+        let call = ReadRequest { targets: follows.as_slice(), epoch, credentials, mode, token: peer.client };
         match hub.read(now, &call)? {
-            ReadOutcome::Answer(reply) => {
+            ReadResult::Ready(reply) => {
                 response::push_reply(&mut self.json, &reply, parameters.channels.iter(), self.epoch);
                 Ok(None)
             }
-            ReadOutcome::Waits(reader) => {
-                Ok(Some(Outcome::Waits { reader, presentation: dress.remember(&parameters.channels), wait_ms }))
-            }
-            ReadOutcome::Follows(..) => unreachable!("no stream was asked for"),
+            ReadResult::Pending(reader) => Ok(Some(Handled::LongPoll {
+                reader,
+                presentation: dress.to_reply_format(&parameters.channels),
+                wait_ms,
+            })),
+            ReadResult::Streaming(..) => unreachable!("no stream was asked for"),
         }
     }
 
     /// Answers what needs no hub: files, the image, preflights.
-    fn fetch(&self, route: Route, request: &Request<'_>, dress: Dress<'_>, out: &mut Vec<u8>) -> u16 {
+    fn respond_file(&self, route: Route, request: &Request<'_>, dress: ResponseOptions<'_>, out: &mut Vec<u8>) -> u16 {
         if request.method == Method::Options {
             let more = format!("{PREFLIGHT}Allow: {}\r\n", route.allow());
-            self.tailor.head(dress, 204, None, &more).push(out, 0);
+            self.writer.head(dress, 204, None, &more).push(out, 0);
             return 204;
         }
         match route {
-            Route::ImageTest => self.tailor.push(out, dress, 200, Content::fresh("image/gif"), "", web::PIXEL),
-            Route::Bare => self.tailor.push(out, dress, 200, Content::JSON, "", web::BARE),
-            Route::File(file) => return self.tailor.push_file(out, dress, file, request),
-            Route::Call(_) | Route::Server => unreachable!("calls are called, and `*` takes only OPTIONS"),
+            Route::ImageTest => self.writer.push(out, dress, 200, BodyType::no_store("image/gif"), "", web::PIXEL),
+            Route::Root => self.writer.push(out, dress, 200, BodyType::JSON, "", web::BARE),
+            Route::File(file) => return self.writer.push_file(out, dress, file, request),
+            Route::Call(_) | Route::Asterisk => unreachable!("calls are called, and `*` takes only OPTIONS"),
         }
         200
     }
 
-    fn fail(&mut self, subject: Subject, error: Error, dress: Dress<'_>, out: &mut Vec<u8>) {
-        self.note_error(subject, error);
+    fn respond_error(&mut self, subject: RequestKind, error: Error, dress: ResponseOptions<'_>, out: &mut Vec<u8>) {
+        self.record_error(subject, error);
         self.push_error(error, dress, out);
     }
 
-    fn push_error(&mut self, error: Error, dress: Dress<'_>, out: &mut Vec<u8>) {
+    fn push_error(&mut self, error: Error, dress: ResponseOptions<'_>, out: &mut Vec<u8>) {
         self.json.clear();
         response::push_error(&mut self.json, error);
-        self.tailor.push_json(out, dress, error.row().1, &error.fields(), &self.json);
+        self.writer.push_json(out, dress, error.name_and_status().1, &error.extra_headers(), &self.json);
     }
 
     /// Counts and logs a request that was answered. Neither ever tells more of it.
     #[inline]
-    pub(super) fn note(&mut self, subject: Subject, status: u16) {
+    pub(super) fn record(&mut self, subject: RequestKind, status: u16) {
         self.requests.count(subject, status);
         log::debug!("{} {status}", subject.name());
     }
 
     /// The same for one that is refused.
-    pub(super) fn note_error(&mut self, subject: Subject, error: Error) {
-        let (name, status) = error.row();
+    pub(super) fn record_error(&mut self, subject: RequestKind, error: Error) {
+        let (name, status) = error.name_and_status();
         self.requests.count(subject, status);
         log::debug!("{} {status} {name}", subject.name());
     }
 }
 
 /// A fresh secret name.
-fn secret(random: fn(&mut [u8])) -> [u8; TOKEN_BYTES] {
+fn random_token(random: fn(&mut [u8])) -> [u8; TOKEN_BYTES] {
     let mut bytes = [0; 32];
     let mut used = bytes.len();
     token(|| {

@@ -3,45 +3,45 @@
 use super::error::Error;
 use super::params::Parameters;
 use super::route::Call;
-use crate::hub::{CHANNELS_PER_READ_MAX, Credentials, ID_MAX, LogName, Name, Since};
+use crate::hub::{CHANNELS_PER_READ_MAX, ChannelKey, ChannelName, Credentials, ID_MAX, Since};
 
 /// `/write` and `/introduce`.
-pub(super) struct Saying<'a> {
-    pub(super) log: LogName<'a>,
+pub(super) struct WriteParams<'a> {
+    pub(super) channel: ChannelKey<'a>,
     pub(super) message: &'a str,
     pub(super) credentials: Option<Credentials<'a>>,
 }
 
 /// `/goodbye`.
-pub(super) struct Leaving<'a> {
-    pub(super) log: Option<LogName<'a>>,
+pub(super) struct GoodbyeParams<'a> {
+    pub(super) channel: Option<ChannelKey<'a>>,
     pub(super) message: Option<&'a str>,
     pub(super) credentials: Credentials<'a>,
 }
 
 /// `/read`.
-pub(super) struct Reading<'a> {
-    pub(super) follows: Follows<'a>,
+pub(super) struct ReadParams<'a> {
+    pub(super) follows: ReadTargets<'a>,
     pub(super) credentials: Option<Credentials<'a>>,
     pub(super) wait_ms: u64,
     pub(super) epoch: Option<&'a str>,
 }
 
 /// What a read follows; one channel, as is usual, needs no allocation.
-pub(super) enum Follows<'a> {
-    One([(LogName<'a>, Since); 1]),
-    Many(Vec<(LogName<'a>, Since)>),
+pub(super) enum ReadTargets<'a> {
+    One([(ChannelKey<'a>, Since); 1]),
+    Many(Vec<(ChannelKey<'a>, Since)>),
 }
 
-impl<'a> Follows<'a> {
-    pub(super) fn as_mut_slice(&mut self) -> &mut [(LogName<'a>, Since)] {
+impl<'a> ReadTargets<'a> {
+    pub(super) fn as_mut_slice(&mut self) -> &mut [(ChannelKey<'a>, Since)] {
         match self {
             Self::One(one) => one,
             Self::Many(many) => many,
         }
     }
 
-    pub(super) fn as_slice(&self) -> &[(LogName<'a>, Since)] {
+    pub(super) fn as_slice(&self) -> &[(ChannelKey<'a>, Since)] {
         match self {
             Self::One(one) => one,
             Self::Many(many) => many,
@@ -50,30 +50,30 @@ impl<'a> Follows<'a> {
 }
 
 impl Parameters<'_> {
-    pub(super) fn saying(&self, call: Call, max_message: usize) -> Result<Saying<'_>, Error> {
-        let log = self.name(call)?.writable()?;
+    pub(super) fn parse_write(&self, call: Call, max_message: usize) -> Result<WriteParams<'_>, Error> {
+        let channel = self.name(call)?.for_writing()?;
         let message = self.message(max_message)?.ok_or(Error::MissingParameter(call.path(), "message"))?;
-        Ok(Saying { log, message, credentials: self.credentials()? })
+        Ok(WriteParams { channel, message, credentials: self.credentials()? })
     }
 
-    pub(super) fn leaving(&self, max_message: usize) -> Result<Leaving<'_>, Error> {
+    pub(super) fn parse_goodbye(&self, max_message: usize) -> Result<GoodbyeParams<'_>, Error> {
         let missing = |name| Error::MissingParameter(Call::Goodbye.path(), name);
         self.connection.as_ref().ok_or(missing("connection"))?;
         self.auth.as_ref().ok_or(missing("auth"))?;
-        let log = match self.channels.iter().next() {
-            Some(name) => Some(Name::parse(name)?.writable()?),
+        let channel = match self.channels.iter().next() {
+            Some(name) => Some(ChannelName::parse(name)?.for_writing()?),
             None => None,
         };
         let credentials = self.credentials()?.expect("both are there");
-        Ok(Leaving { log, message: self.message(max_message)?, credentials })
+        Ok(GoodbyeParams { channel, message: self.message(max_message)?, credentials })
     }
 
-    pub(super) fn members(&self) -> Result<LogName<'_>, Error> {
-        Ok(self.name(Call::Members)?.readable()?)
+    pub(super) fn members(&self) -> Result<ChannelKey<'_>, Error> {
+        Ok(self.name(Call::Members)?.for_reading()?)
     }
 
-    pub(super) fn reading(&self, poll_timeout_ms: u64) -> Result<Reading<'_>, Error> {
-        Ok(Reading {
+    pub(super) fn parse_read(&self, poll_timeout_ms: u64) -> Result<ReadParams<'_>, Error> {
+        Ok(ReadParams {
             follows: self.follows()?,
             credentials: self.credentials()?,
             wait_ms: match &self.timeout {
@@ -84,9 +84,9 @@ impl Parameters<'_> {
         })
     }
 
-    fn name(&self, call: Call) -> Result<Name<'_>, Error> {
+    fn name(&self, call: Call) -> Result<ChannelName<'_>, Error> {
         let name = self.channels.iter().next().ok_or(Error::MissingParameter(call.path(), "channel"))?;
-        Ok(Name::parse(name)?)
+        Ok(ChannelName::parse(name)?)
     }
 
     fn message(&self, max_message: usize) -> Result<Option<&str>, Error> {
@@ -103,13 +103,13 @@ impl Parameters<'_> {
             (Some(connection), Some(auth)) => {
                 let number = integer(connection).ok_or(Error::BadParameter("'connection' is an integer"))?;
                 // Nobody is number 0, and nobody below it.
-                Ok(Some(Credentials { connection: u64::try_from(number).unwrap_or(0), auth }))
+                Ok(Some(Credentials { session: u64::try_from(number).unwrap_or(0), auth }))
             }
             _ => Err(Error::BadParameter("'connection' and 'auth' belong together: give both, or neither")),
         }
     }
 
-    fn follows(&self) -> Result<Follows<'_>, Error> {
+    fn follows(&self) -> Result<ReadTargets<'_>, Error> {
         let (channels, from_ids) = (self.channels.len(), self.from_ids.len());
         if channels == 0 {
             return Err(Error::MissingParameter(Call::Read.path(), "channel"));
@@ -122,12 +122,12 @@ impl Parameters<'_> {
         }
         let mut from_ids = self.from_ids.iter();
         let mut follow = |name| -> Result<_, Error> {
-            let log = Name::parse(name)?.readable()?;
+            let log = ChannelName::parse(name)?.for_reading()?;
             Ok((log, from_ids.next().map_or(Ok(Since::Now), since)?))
         };
         let mut names = self.channels.iter();
         if let (Some(name), 1) = (names.next(), channels) {
-            return Ok(Follows::One([follow(name)?]));
+            return Ok(ReadTargets::One([follow(name)?]));
         }
         let mut follows = Vec::with_capacity(channels);
         for name in self.channels.iter() {
@@ -137,7 +137,7 @@ impl Parameters<'_> {
             }
             follows.push((log, since));
         }
-        Ok(Follows::Many(follows))
+        Ok(ReadTargets::Many(follows))
     }
 }
 
@@ -155,7 +155,7 @@ fn integer(text: &str) -> Option<i64> {
         Some(digits) => (true, digits),
         None => (false, text),
     };
-    let magnitude = magnitude(digits)?;
+    let magnitude = parse_digits(digits)?;
     if magnitude > ID_MAX {
         return None;
     }
@@ -164,7 +164,7 @@ fn integer(text: &str) -> Option<i64> {
 }
 
 /// Digits alone; what is too large for a number is the largest one.
-fn magnitude(digits: &str) -> Option<u64> {
+fn parse_digits(digits: &str) -> Option<u64> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -175,9 +175,9 @@ fn magnitude(digits: &str) -> Option<u64> {
 fn seconds(text: &str) -> Result<u64, Error> {
     let fault = Error::BadParameter("'timeout' is a number of whole seconds, from 0");
     match text.strip_prefix('-') {
-        Some(digits) if magnitude(digits) == Some(0) => Ok(0),
+        Some(digits) if parse_digits(digits) == Some(0) => Ok(0),
         Some(_) => Err(fault),
-        None => magnitude(text).ok_or(fault),
+        None => parse_digits(text).ok_or(fault),
     }
 }
 

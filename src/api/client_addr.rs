@@ -8,9 +8,9 @@ use crate::http::Request;
 /// Whom a limit per address counts as one: an IPv4 address, or a /64 of IPv6, of which everybody who has one address
 /// commonly has all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Address(NonZeroU64);
+pub struct SourceKey(NonZeroU64);
 
-impl From<IpAddr> for Address {
+impl From<IpAddr> for SourceKey {
     fn from(address: IpAddr) -> Self {
         let number = match address.to_canonical() {
             // No network of IPv6 begins like this: what begins with eight zeros is reserved (RFC 4291, section 2.4).
@@ -79,23 +79,23 @@ fn without(bits: u128, free_bits: u32) -> u128 {
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Peer {
+pub struct RequestSource {
     /// Comes back in wake-ups.
     pub client: u64,
     /// Nothing for a Unix socket.
-    pub address: Option<Address>,
+    pub address: Option<SourceKey>,
     /// It speaks for others, and says for whom.
     pub is_proxy: bool,
 }
 
 /// `--trust-proxy`: who may say in whose name they call.
 #[derive(Clone, Debug, Default)]
-pub struct Proxies(pub Vec<Network>);
+pub struct TrustedProxies(pub Vec<Network>);
 
-impl Proxies {
+impl TrustedProxies {
     /// Whom a request counts for: the last in `X-Forwarded-For` who is no proxy of ours. What stands before may be
     /// invented.
-    pub(super) fn caller(&self, peer: Peer, request: &Request<'_>) -> Option<Address> {
+    pub(super) fn client_addr(&self, peer: RequestSource, request: &Request<'_>) -> Option<SourceKey> {
         if !peer.is_proxy {
             return peer.address;
         }
@@ -106,7 +106,7 @@ impl Proxies {
             // Whoever wrote something else was no proxy that is to be trusted; the one who passed it on counts.
             let Some(address) = parse_hop(hop.trim_ascii()) else { break };
             caller = Some(address.into());
-            if !self.trust(Some(address)) {
+            if !self.is_trusted(Some(address)) {
                 break;
             }
         }
@@ -115,7 +115,7 @@ impl Proxies {
 
     /// Whether this is one of them; without an address it is at the other end of a Unix socket.
     #[must_use]
-    pub fn trust(&self, address: Option<IpAddr>) -> bool {
+    pub fn is_trusted(&self, address: Option<IpAddr>) -> bool {
         self.0.iter().any(|network| network.contains(address))
     }
 }
@@ -130,7 +130,7 @@ fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::{Limits, parse_whole};
+    use crate::http::{Limits, parse_complete};
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn an_address_of_ipv6_counts_by_its_network() {
-        let of = |text| Address::from(address(text));
+        let of = |text| SourceKey::from(address(text));
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_last_who_is_no_proxy_of_ours_is_who_calls() {
-        let proxies = Proxies(vec![Network::parse("10.0.0.0/8").unwrap()]);
+        let proxies = TrustedProxies(vec![Network::parse("10.0.0.0/8").unwrap()]);
         let cases = [
             ("10.0.0.1", "", "10.0.0.1"),
             ("10.0.0.1", "X-Forwarded-For: 192.0.2.7\r\n", "192.0.2.7"),
@@ -185,10 +185,10 @@ mod tests {
         ];
         for (peer, fields, expected) in cases {
             let head = format!("GET /write HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
-            let (request, _) = parse_whole(head.as_bytes(), &Limits { head_bytes: 1000, body_bytes: 0 }).unwrap();
-            let is_proxy = proxies.trust(Some(address(peer)));
-            let peer = Peer { client: 0, address: Some(address(peer).into()), is_proxy };
-            assert_eq!(proxies.caller(peer, &request), Some(address(expected).into()), "{fields}");
+            let (request, _) = parse_complete(head.as_bytes(), &Limits { head_bytes: 1000, body_bytes: 0 }).unwrap();
+            let is_proxy = proxies.is_trusted(Some(address(peer)));
+            let peer = RequestSource { client: 0, address: Some(address(peer).into()), is_proxy };
+            assert_eq!(proxies.client_addr(peer, &request), Some(address(expected).into()), "{fields}");
         }
     }
 }

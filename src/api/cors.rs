@@ -14,7 +14,7 @@ pub enum AllowOrigin {
 
 /// What an answer tells a browser about the page that asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Permission {
+pub(super) enum CorsGrant {
     /// Everybody may read it.
     Any,
     /// The page on this place of the list may.
@@ -25,22 +25,22 @@ pub(super) enum Permission {
 
 impl AllowOrigin {
     #[inline]
-    pub(super) fn permission(&self, origin: Option<&[u8]>) -> Permission {
+    pub(super) fn cors_grant(&self, origin: Option<&[u8]>) -> CorsGrant {
         match (self, origin) {
-            (Self::Any, _) => Permission::Any,
-            (Self::List(_), None) => Permission::None,
+            (Self::Any, _) => CorsGrant::Any,
+            (Self::List(_), None) => CorsGrant::None,
             (Self::List(list), Some(origin)) => list
                 .iter()
                 .position(|listed| listed.as_bytes().eq_ignore_ascii_case(origin))
-                .map_or(Permission::None, |place| Permission::Listed(place as u16)),
+                .map_or(CorsGrant::None, |place| CorsGrant::Listed(place as u16)),
         }
     }
 
     /// The value of `Access-Control-Allow-Origin`.
-    pub(super) fn field(&self, permission: Permission) -> Option<&str> {
+    pub(super) fn header(&self, permission: CorsGrant) -> Option<&str> {
         match (self, permission) {
             (Self::Any, _) => Some("*"),
-            (Self::List(list), Permission::Listed(place)) => Some(&list[usize::from(place)]),
+            (Self::List(list), CorsGrant::Listed(place)) => Some(&list[usize::from(place)]),
             (Self::List(_), _) => None,
         }
     }
@@ -51,11 +51,11 @@ impl AllowOrigin {
     /// # Errors
     ///
     /// [`Error::BadOrigin`].
-    pub(super) fn check(&self, request: &Request<'_>) -> Result<(), Error> {
+    pub(super) fn check_origin(&self, request: &Request<'_>) -> Result<(), Error> {
         let is_foreign = match (self, request.origin) {
             (Self::Any, _) => false,
             (Self::List(_), None) => request.is_cross_site,
-            (Self::List(_), origin) => self.permission(origin) == Permission::None,
+            (Self::List(_), origin) => self.cors_grant(origin) == CorsGrant::None,
         };
         if is_foreign { Err(Error::BadOrigin) } else { Ok(()) }
     }

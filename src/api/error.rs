@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::http::Reject;
+use crate::http::ParseError;
 use crate::hub::{BadName, NotReadable, NotWritable, Refusal};
 
 /// Why a request gets no answer but this. Whatever it was, it changed nothing.
@@ -66,7 +66,7 @@ const RETRY_AFTER: &str = "Retry-After: 1\r\n";
 impl Error {
     /// Name and status: PROTOCOL.md's table.
     #[must_use]
-    pub fn row(self) -> (&'static str, u16) {
+    pub fn name_and_status(self) -> (&'static str, u16) {
         match self {
             Self::BadRequest(_) | Self::BadHandshake(_) => ("bad_request", 400),
             Self::MissingParameter(..) => ("missing_parameter", 400),
@@ -127,7 +127,7 @@ impl Error {
 
     /// Header fields that belong to it, whole lines.
     #[must_use]
-    pub(super) fn fields(self) -> Cow<'static, str> {
+    pub(super) fn extra_headers(self) -> Cow<'static, str> {
         match self {
             Self::OverCapacity(_) => Cow::Borrowed(RETRY_AFTER),
             Self::TooManyRequests(_, seconds) => format!("Retry-After: {seconds}\r\n").into(),
@@ -139,16 +139,16 @@ impl Error {
     }
 }
 
-impl From<Reject> for Error {
-    fn from(reject: Reject) -> Self {
+impl From<ParseError> for Error {
+    fn from(reject: ParseError) -> Self {
         match reject {
-            Reject::BadRequest(what) => Self::BadRequest(what),
-            Reject::UriTooLong => Self::UriTooLong,
-            Reject::HeadersTooLarge => Self::HeadersTooLarge,
-            Reject::BodyTooLarge => Self::MessageTooLarge,
-            Reject::UnknownMethod => Self::UnknownMethod,
-            Reject::UnknownCoding => Self::UnknownCoding,
-            Reject::VersionNotSupported => Self::VersionNotSupported,
+            ParseError::BadRequest(what) => Self::BadRequest(what),
+            ParseError::UriTooLong => Self::UriTooLong,
+            ParseError::HeadersTooLarge => Self::HeadersTooLarge,
+            ParseError::BodyTooLarge => Self::MessageTooLarge,
+            ParseError::UnknownMethod => Self::UnknownMethod,
+            ParseError::UnknownCoding => Self::UnknownCoding,
+            ParseError::VersionNotSupported => Self::VersionNotSupported,
         }
     }
 }
@@ -156,7 +156,7 @@ impl From<Reject> for Error {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Ended => Self::ConnectionEnded,
+            Refusal::SessionEnded => Self::ConnectionEnded,
             Refusal::WrongAuth => Self::BadAuth,
             Refusal::TooManyChannels => Self::BadParameter("a connection is in 32 channels at most: leave one first"),
             Refusal::TooManyReads => Self::BadParameter(

@@ -6,20 +6,20 @@ use serde_json::{Map, Value};
 
 use super::api::Api;
 use super::error::Error;
-use super::params::{Known, Parameters};
-use super::request_stats::Subject;
+use super::params::{Param, Parameters};
+use super::request_stats::RequestKind;
 use super::response;
 use super::route::Call;
 use super::stream::names_of;
 use super::transport::Stream;
 use crate::http::{Opcode, push_frame};
-use crate::hub::{Hub, Mode, Now, ReadCall, ReaderKey};
+use crate::hub::{Hub, Mode, Now, ReadRequest, ReaderKey};
 
 /// A frame's room for what is not the message: names of 32 channels, numbers, keys.
-const FRAME_BYTES_BESIDE_MESSAGE: usize = 32 * 1024;
+const FRAME_OVERHEAD_BYTES: usize = 32 * 1024;
 
 /// A character of a message may be written as an escape of so many bytes.
-const ESCAPED_BYTES: usize = 6;
+const ESCAPE_FACTOR: usize = 6;
 
 const NOT_AN_OBJECT: Error = Error::BadRequest("a frame is a JSON object with a 'call'");
 
@@ -27,7 +27,7 @@ impl Api {
     /// No frame that is a call is larger, in bytes.
     #[must_use]
     pub fn frame_bytes_max(&self) -> usize {
-        ESCAPED_BYTES * self.config.max_message + FRAME_BYTES_BESIDE_MESSAGE
+        ESCAPE_FACTOR * self.config.max_message + FRAME_OVERHEAD_BYTES
     }
 
     /// Does what a frame asks, and appends the frame that answers it. `reader` is that of the WebSocket itself, which a
@@ -52,25 +52,25 @@ impl Api {
             Ok(call) => self.do_frame(hub, now, call, client, (reader, stream)),
             Err(error) => Err(error),
         };
-        let subject = call.map_or(Subject::None, |(call, _)| call.into());
+        let subject = call.map_or(RequestKind::None, |(call, _)| call.into());
         match result {
-            Ok(()) => self.note(subject, 200),
-            Err(error) => self.note_error(subject, error),
+            Ok(()) => self.record(subject, 200),
+            Err(error) => self.record_error(subject, error),
         }
         if let Err(error) = result {
             self.json.clear();
             response::push_error(&mut self.json, error);
         }
         let Some(reference) = reference else { return push_frame(out, Opcode::Text, &self.json) };
-        self.private.clear();
-        self.private.extend_from_slice(b"{\"ref\":");
+        self.private_buf.clear();
+        self.private_buf.extend_from_slice(b"{\"ref\":");
         match reference {
-            Value::String(text) => crate::hub::push_string(&mut self.private, text),
-            number => self.private.extend_from_slice(number.to_string().as_bytes()),
+            Value::String(text) => crate::hub::push_string(&mut self.private_buf, text),
+            number => self.private_buf.extend_from_slice(number.to_string().as_bytes()),
         }
-        self.private.push(b',');
-        self.private.extend_from_slice(&self.json[1..]);
-        push_frame(out, Opcode::Text, &self.private);
+        self.private_buf.push(b',');
+        self.private_buf.extend_from_slice(&self.json[1..]);
+        push_frame(out, Opcode::Text, &self.private_buf);
     }
 
     /// The answer is in `self.json`.
@@ -79,21 +79,21 @@ impl Api {
         hub: &mut Hub,
         now: Now,
         (call, frame): (Call, &Map<String, Value>),
-        client: u64,
+        token: u64,
         (reader, stream): (&mut ReaderKey, &mut Stream),
     ) -> Result<(), Error> {
         let parameters = Parameters::of_frame(call, frame)?;
         self.count(now, call, stream.address)?;
         if call != Call::Read {
-            return self.act(hub, now, call, &parameters);
+            return self.execute(hub, now, call, &parameters);
         }
-        let reading = parameters.reading(0)?;
-        let (follows, epoch, credentials) = (reading.follows.as_slice(), reading.epoch, reading.credentials);
-        let call = ReadCall { follows, epoch, credentials, mode: Mode::On, client };
-        let (new_reader, reply) = hub.follow_anew(now, *reader, &call)?;
+        let reading = parameters.parse_read(0)?;
+        let (targets, epoch, credentials) = (reading.follows.as_slice(), reading.epoch, reading.credentials);
+        let call = ReadRequest { targets, epoch, credentials, mode: Mode::Stream, token };
+        let (new_reader, reply) = hub.resubscribe(now, *reader, &call)?;
         *reader = new_reader;
-        stream.names = names_of(&parameters);
-        response::push_reply(&mut self.json, &reply, stream.names(), self.epoch);
+        stream.channel_labels = names_of(&parameters);
+        response::push_reply(&mut self.json, &reply, stream.channel_labels(), self.epoch);
         Ok(())
     }
 }
@@ -109,14 +109,14 @@ impl<'a> Parameters<'a> {
     fn of_frame(call: Call, frame: &'a Map<String, Value>) -> Result<Self, Error> {
         let mut parameters = Self::default();
         for (name, value) in frame {
-            let Some(known) = Known::of(call, name) else { continue };
+            let Some(known) = Param::of(call, name) else { continue };
             match (known, value) {
                 // Neither has a meaning where the answer is a frame, and the wait is for ever.
-                (Known::Callback | Known::Timeout, _) => {}
-                (Known::Channel | Known::FromId, Value::Array(values)) if call == Call::Read => {
-                    values.iter().try_for_each(|value| parameters.put(call, known, text_of(known, value)?))?;
+                (Param::Callback | Param::Timeout, _) => {}
+                (Param::Channel | Param::FromId, Value::Array(values)) if call == Call::Read => {
+                    values.iter().try_for_each(|value| parameters.set(call, known, text_of(known, value)?))?;
                 }
-                (_, value) => parameters.put(call, known, text_of(known, value)?)?,
+                (_, value) => parameters.set(call, known, text_of(known, value)?)?,
             }
         }
         Ok(parameters)
@@ -124,11 +124,11 @@ impl<'a> Parameters<'a> {
 }
 
 /// What a query would say: a text, or an integer where one is wanted.
-fn text_of(known: Known, value: &Value) -> Result<Cow<'_, str>, Error> {
+fn text_of(known: Param, value: &Value) -> Result<Cow<'_, str>, Error> {
     match (known, value) {
         (_, Value::String(text)) => Ok(Cow::Borrowed(text)),
-        (Known::FromId | Known::Connection, Value::Number(number)) => Ok(Cow::Owned(number.to_string())),
-        (Known::FromId | Known::Connection, _) => Err(Error::BadParameter("'from_id' and 'connection' are integers")),
+        (Param::FromId | Param::Connection, Value::Number(number)) => Ok(Cow::Owned(number.to_string())),
+        (Param::FromId | Param::Connection, _) => Err(Error::BadParameter("'from_id' and 'connection' are integers")),
         _ => Err(Error::BadParameter("'channel', 'message', 'auth' and 'epoch' are strings")),
     }
 }

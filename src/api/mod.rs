@@ -19,10 +19,10 @@ mod route;
 mod stream;
 mod transport;
 
-pub use api::{Api, Config, Outcome};
-pub use client_addr::{Address, Network, Peer, Proxies};
+pub use api::{Api, Config, Handled};
+pub use client_addr::{Network, RequestSource, SourceKey, TrustedProxies};
 pub use cors::AllowOrigin;
 pub use error::Error;
-pub use request_stats::Requests;
-pub use response::{Encoded, Payload, Presentation};
+pub use request_stats::RequestStats;
+pub use response::{Payload, ReplyFormat, SharedBytes};
 pub use transport::{Stream, Transport};

@@ -4,16 +4,16 @@ use std::borrow::Cow;
 
 use super::error::Error;
 use super::route::Call;
-use crate::http::{self, Encoded, Method, Request};
+use crate::http::{self, FormText, Method, Request};
 
 /// One value, or several in order; the first needs no allocation.
 #[derive(Default)]
-pub(super) struct Values<'a> {
+pub(super) struct OneOrMany<'a> {
     first: Option<Cow<'a, str>>,
     more: Vec<Cow<'a, str>>,
 }
 
-impl Values<'_> {
+impl OneOrMany<'_> {
     pub(super) fn len(&self) -> usize {
         usize::from(self.first.is_some()) + self.more.len()
     }
@@ -26,8 +26,8 @@ impl Values<'_> {
 /// What a call was given. Absent is `None`.
 #[derive(Default)]
 pub(super) struct Parameters<'a> {
-    pub(super) channels: Values<'a>,
-    pub(super) from_ids: Values<'a>,
+    pub(super) channels: OneOrMany<'a>,
+    pub(super) from_ids: OneOrMany<'a>,
     pub(super) message: Option<Cow<'a, str>>,
     pub(super) connection: Option<Cow<'a, str>>,
     pub(super) auth: Option<Cow<'a, str>>,
@@ -38,7 +38,7 @@ pub(super) struct Parameters<'a> {
 
 /// Names of parameters, as errors spell them.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Known {
+pub(super) enum Param {
     Channel,
     FromId,
     Message,
@@ -49,7 +49,7 @@ pub(super) enum Known {
     Callback,
 }
 
-impl Known {
+impl Param {
     fn name(self) -> &'static str {
         match self {
             Self::Channel => "channel",
@@ -95,17 +95,17 @@ impl Known {
 
 impl<'a> Parameters<'a> {
     /// Gathers what the request carries. The callback is there also beside a fault, so that a script tag can be told.
-    pub(super) fn gather(&mut self, call: Call, request: &Request<'a>) -> Result<(), Error> {
-        let mut result = self.take_form(call, request.query);
+    pub(super) fn parse(&mut self, call: Call, request: &Request<'a>) -> Result<(), Error> {
+        let mut result = self.parse_form(call, request.query);
         if request.method == Method::Post {
-            let of_body = self.take_body(call, request);
+            let of_body = self.parse_body(call, request);
             result = result.and(of_body);
         }
         result
     }
 
     /// Takes a whole form, whatever is wrong with parts of it; the first fault is the result.
-    fn take_form(&mut self, call: Call, form: &'a str) -> Result<(), Error> {
+    fn parse_form(&mut self, call: Call, form: &'a str) -> Result<(), Error> {
         let mut result = Ok(());
         for (name, value) in http::pairs(form) {
             if let Err(error) = self.take(call, name, value) {
@@ -115,10 +115,10 @@ impl<'a> Parameters<'a> {
         result
     }
 
-    fn take_body(&mut self, call: Call, request: &Request<'a>) -> Result<(), Error> {
+    fn parse_body(&mut self, call: Call, request: &Request<'a>) -> Result<(), Error> {
         if request.content_type.is_some_and(is_form) {
             let form = str::from_utf8(request.body).map_err(|_| Error::BadEncoding("body"))?;
-            return self.take_form(call, form);
+            return self.parse_form(call, form);
         }
         let carries_message = request.content_type.is_some() || !request.body.is_empty();
         if !call.adds_messages() || !carries_message {
@@ -132,10 +132,10 @@ impl<'a> Parameters<'a> {
         Ok(())
     }
 
-    fn take(&mut self, call: Call, name: Encoded<'a>, value: Encoded<'a>) -> Result<(), Error> {
-        let known = name.decode().ok().and_then(|name| Known::of(call, &name));
+    fn take(&mut self, call: Call, name: FormText<'a>, value: FormText<'a>) -> Result<(), Error> {
+        let known = name.decode().ok().and_then(|name| Param::of(call, &name));
         let Some(known) = known else { return Ok(()) };
-        self.put(call, known, value.decode().map_err(|_| Error::BadEncoding(known.name()))?)
+        self.set(call, known, value.decode().map_err(|_| Error::BadEncoding(known.name()))?)
     }
 
     /// Puts a value where it belongs, once.
@@ -144,23 +144,23 @@ impl<'a> Parameters<'a> {
         reason = "called for each parameter of each request; a second caller would cost that one a call"
     )]
     #[inline(always)]
-    pub(super) fn put(&mut self, call: Call, known: Known, value: Cow<'a, str>) -> Result<(), Error> {
+    pub(super) fn set(&mut self, call: Call, known: Param, value: Cow<'a, str>) -> Result<(), Error> {
         let place = match known {
-            Known::Channel if call == Call::Read => {
+            Param::Channel if call == Call::Read => {
                 self.channels.push(value);
                 return Ok(());
             }
-            Known::FromId => {
+            Param::FromId => {
                 self.from_ids.push(value);
                 return Ok(());
             }
-            Known::Channel => &mut self.channels.first,
-            Known::Message => &mut self.message,
-            Known::Connection => &mut self.connection,
-            Known::Auth => &mut self.auth,
-            Known::Timeout => &mut self.timeout,
-            Known::Epoch => &mut self.epoch,
-            Known::Callback => &mut self.callback,
+            Param::Channel => &mut self.channels.first,
+            Param::Message => &mut self.message,
+            Param::Connection => &mut self.connection,
+            Param::Auth => &mut self.auth,
+            Param::Timeout => &mut self.timeout,
+            Param::Epoch => &mut self.epoch,
+            Param::Callback => &mut self.callback,
         };
         if place.is_some() {
             return Err(Error::RepeatedParameter(known.name()));
@@ -170,7 +170,7 @@ impl<'a> Parameters<'a> {
     }
 }
 
-impl<'a> Values<'a> {
+impl<'a> OneOrMany<'a> {
     fn push(&mut self, value: Cow<'a, str>) {
         match self.first {
             None => self.first = Some(value),

@@ -3,11 +3,11 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-use super::client_addr::Address;
+use super::client_addr::SourceKey;
 use crate::hub::Millis;
 
 /// Addresses are counted in so many places of each row.
-const PLACES: usize = 1 << 15;
+const BUCKETS: usize = 1 << 15;
 
 /// Seconds' worth of calls that may come at once.
 const BURST_SECONDS: u64 = 10;
@@ -25,7 +25,7 @@ pub(super) struct RateLimit {
 }
 
 struct Row {
-    full_at_nanos: Box<[u64]>,
+    tat_nanos: Box<[u64]>,
     keys: RandomState,
 }
 
@@ -33,7 +33,7 @@ impl RateLimit {
     /// None for a limit of 0.
     pub(super) fn new(calls_per_second: usize) -> Option<Self> {
         let nanos_per_call = NANOS_PER_SECOND.checked_div(calls_per_second as u64)?;
-        let row = || Row { full_at_nanos: vec![0; PLACES].into(), keys: RandomState::new() };
+        let row = || Row { tat_nanos: vec![0; BUCKETS].into(), keys: RandomState::new() };
         Some(Self { rows: [row(), row()], nanos_per_call })
     }
 
@@ -42,11 +42,11 @@ impl RateLimit {
     /// # Errors
     ///
     /// In how many seconds the next may come, if this one is too many.
-    pub(super) fn take(&mut self, now: Millis, address: Address) -> Result<(), u64> {
+    pub(super) fn take(&mut self, now: Millis, address: SourceKey) -> Result<(), u64> {
         let now_nanos = now.0 * 1_000_000;
         let [one, other] = self.rows.each_mut().map(|row| {
-            let place = row.keys.hash_one(address) as usize % PLACES;
-            &mut row.full_at_nanos[place]
+            let place = row.keys.hash_one(address) as usize % BUCKETS;
+            &mut row.tat_nanos[place]
         });
         let full_at = (*one).min(*other).max(now_nanos) + self.nanos_per_call;
         let over_nanos = (full_at - now_nanos).saturating_sub(BURST_SECONDS * NANOS_PER_SECOND);
@@ -65,7 +65,7 @@ mod tests {
 
     use super::*;
 
-    fn address(number: u32) -> Address {
+    fn address(number: u32) -> SourceKey {
         IpAddr::V4(number.into()).into()
     }
 

@@ -4,7 +4,7 @@ use super::route::{Call, Route};
 
 /// What a request was about, as far as it is told apart: a log and a metric may say so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Subject {
+pub(super) enum RequestKind {
     Read,
     Write,
     Introduce,
@@ -29,9 +29,9 @@ const STATUSES: [u16; 17] = [200, 101, 204, 304, 400, 403, 404, 405, 408, 410, 4
 /// A long poll counts when it is answered, a stream when it begins, a frame of a WebSocket as the call that it is, and
 /// an error of JSONP by the status that it names.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Requests([[u64; STATUSES.len()]; Subject::ALL.len()]);
+pub struct RequestStats([[u64; STATUSES.len()]; RequestKind::ALL.len()]);
 
-impl Subject {
+impl RequestKind {
     const ALL: [Self; 11] = [
         Self::Read,
         Self::Write,
@@ -63,7 +63,7 @@ impl Subject {
     }
 }
 
-impl From<Call> for Subject {
+impl From<Call> for RequestKind {
     fn from(call: Call) -> Self {
         match call {
             Call::Read => Self::Read,
@@ -77,36 +77,36 @@ impl From<Call> for Subject {
     }
 }
 
-impl From<Route> for Subject {
+impl From<Route> for RequestKind {
     fn from(route: Route) -> Self {
         match route {
             Route::Call(call) => call.into(),
             Route::ImageTest => Self::ImageTest,
-            Route::File(_) | Route::Bare => Self::File,
-            Route::Server => Self::None,
+            Route::File(_) | Route::Root => Self::File,
+            Route::Asterisk => Self::None,
         }
     }
 }
 
-impl Requests {
+impl RequestStats {
     /// Those that were answered, with their call, status and count; only what there was.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u16, u64)> {
-        Subject::ALL.into_iter().zip(&self.0).flat_map(|(subject, counts)| {
+        RequestKind::ALL.into_iter().zip(&self.0).flat_map(|(subject, counts)| {
             let counts = STATUSES.iter().zip(counts).filter(|(_, count)| **count > 0);
             counts.map(move |(status, count)| (subject.name(), *status, *count))
         })
     }
 
     #[inline]
-    pub(super) fn count(&mut self, subject: Subject, status: u16) {
+    pub(super) fn count(&mut self, subject: RequestKind, status: u16) {
         // Nearly always.
-        let place = if status == STATUSES[0] { 0 } else { place_of(status) };
+        let place = if status == STATUSES[0] { 0 } else { index_of(status) };
         self.0[subject as usize][place] += 1;
     }
 }
 
 #[cold]
-fn place_of(status: u16) -> usize {
+fn index_of(status: u16) -> usize {
     STATUSES.iter().position(|its| *its == status).expect("every status is listed")
 }
 
@@ -116,16 +116,16 @@ mod tests {
 
     #[test]
     fn each_call_and_status_has_a_count_of_its_own() {
-        let mut requests = Requests::default();
+        let mut requests = RequestStats::default();
         assert_eq!(requests.iter().count(), 0);
-        for (times, subject) in Subject::ALL.into_iter().enumerate() {
+        for (times, subject) in RequestKind::ALL.into_iter().enumerate() {
             assert_eq!(subject as usize, times, "a place is that of its name");
             for status in STATUSES {
                 (0..=times).for_each(|_| requests.count(subject, status));
             }
         }
         let counted: Vec<_> = requests.iter().collect();
-        assert_eq!(counted.len(), Subject::ALL.len() * STATUSES.len());
+        assert_eq!(counted.len(), RequestKind::ALL.len() * STATUSES.len());
         assert!(counted.contains(&("read", 503, 1)) && counted.contains(&("none", 101, 11)), "{counted:?}");
     }
 }

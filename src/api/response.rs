@@ -5,25 +5,25 @@ use std::mem;
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::cors::{AllowOrigin, Permission};
+use super::cors::{AllowOrigin, CorsGrant};
 use super::error::Error;
-use super::params::Values;
+use super::params::OneOrMany;
 use crate::http::{Callback, Persistence, ResponseHead};
-use crate::hub::{Epoch, Introduced, Members, Pair, Part, Reply, push_number, push_string};
+use crate::hub::{ChannelSlice, Epoch, Introduced, Members, Pair, Reply, push_number, push_string};
 
 /// What an answer holds, and how long that may be kept.
 #[derive(Clone, Copy)]
-pub(super) struct Content<'a> {
+pub(super) struct BodyType<'a> {
     pub(super) content_type: &'a str,
     pub(super) cache_control: &'a str,
 }
 
-impl<'a> Content<'a> {
-    pub(super) const JSON: Content<'static> = Content::fresh("application/json");
-    const SCRIPT: Content<'static> = Content::fresh("text/javascript; charset=utf-8");
+impl<'a> BodyType<'a> {
+    pub(super) const JSON: BodyType<'static> = BodyType::no_store("application/json");
+    const SCRIPT: BodyType<'static> = BodyType::no_store("text/javascript; charset=utf-8");
 
     /// An answer to a call, which is not to be kept at all.
-    pub(super) const fn fresh(content_type: &'a str) -> Self {
+    pub(super) const fn no_store(content_type: &'a str) -> Self {
         Self { content_type, cache_control: "no-store" }
     }
 }
@@ -31,22 +31,22 @@ impl<'a> Content<'a> {
 /// How a waiting read is to be answered, where that is not the plain way (JSON about one channel,
 /// for everybody, HTTP/1.1). Readers without one share one encoded answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Presentation {
+pub struct ReplyFormat {
     pub(super) callback: Option<Box<str>>,
-    pub(super) permission: Permission,
+    pub(super) cors_grant: CorsGrant,
     pub(super) persistence: Persistence,
     /// The channels as they were asked for, if they were several.
-    pub(super) names: Box<[Box<str>]>,
+    pub(super) channel_labels: Box<[Box<str>]>,
 }
 
 /// An answer for many, who may be slow to take it. Counted while it is held.
 #[derive(Debug)]
-pub struct Encoded {
+pub struct SharedBytes {
     bytes: Box<[u8]>,
     total: Rc<Cell<usize>>,
 }
 
-impl Encoded {
+impl SharedBytes {
     /// Counts the bytes in `total` until it is dropped.
     #[must_use]
     pub fn new(bytes: &[u8], total: &Rc<Cell<usize>>) -> Rc<Self> {
@@ -61,7 +61,7 @@ impl Encoded {
     }
 }
 
-impl Drop for Encoded {
+impl Drop for SharedBytes {
     fn drop(&mut self) {
         self.total.set(self.total.get() - self.bytes.len());
     }
@@ -70,7 +70,7 @@ impl Drop for Encoded {
 /// An encoded answer.
 pub enum Payload<'a> {
     /// The same bytes for many.
-    Shared(&'a Rc<Encoded>),
+    Shared(&'a Rc<SharedBytes>),
     /// For one.
     Private(&'a [u8]),
 }
@@ -88,52 +88,52 @@ impl Payload<'_> {
 
 /// What an answer's head depends on, beside its body.
 #[derive(Clone, Copy)]
-pub(super) struct Dress<'a> {
+pub(super) struct ResponseOptions<'a> {
     pub(super) callback: Option<Callback<'a>>,
-    pub(super) permission: Permission,
+    pub(super) cors_grant: CorsGrant,
     pub(super) persistence: Persistence,
     /// The answer is to a HEAD: it tells how long a body would be, and has none.
-    pub(super) is_bodiless: bool,
+    pub(super) is_head: bool,
 }
 
-impl Dress<'static> {
+impl ResponseOptions<'static> {
     /// As most clients are answered.
-    pub(super) const PLAIN: Self =
-        Self { callback: None, permission: Permission::Any, persistence: Persistence::Stays, is_bodiless: false };
+    pub(super) const DEFAULT: Self =
+        Self { callback: None, cors_grant: CorsGrant::Any, persistence: Persistence::Persistent, is_head: false };
 }
 
-impl<'a> Dress<'a> {
-    pub(super) fn of(presentation: Option<&'a Presentation>) -> Self {
-        presentation.map_or(Dress::PLAIN, |presentation| Self {
-            callback: presentation.callback.as_deref().map(Callback::checked),
-            permission: presentation.permission,
+impl<'a> ResponseOptions<'a> {
+    pub(super) fn of(presentation: Option<&'a ReplyFormat>) -> Self {
+        presentation.map_or(ResponseOptions::DEFAULT, |presentation| Self {
+            callback: presentation.callback.as_deref().map(Callback::assume_valid),
+            cors_grant: presentation.cors_grant,
             persistence: presentation.persistence,
-            is_bodiless: false,
+            is_head: false,
         })
     }
 
     fn is_plain(&self) -> bool {
         self.callback.is_none()
-            && self.permission == Permission::Any
-            && self.persistence == Persistence::Stays
-            && !self.is_bodiless
+            && self.cors_grant == CorsGrant::Any
+            && self.persistence == Persistence::Persistent
+            && !self.is_head
     }
 
     /// What has to be remembered while a read waits on these channels; nothing where all is plain.
-    pub(super) fn remember(self, channels: &Values<'_>) -> Option<Box<Presentation>> {
+    pub(super) fn to_reply_format(self, channels: &OneOrMany<'_>) -> Option<Box<ReplyFormat>> {
         let is_one = channels.len() == 1;
         if self.is_plain() && is_one {
             return None;
         }
-        let names = if is_one { Box::default() } else { channels.iter().map(Box::from).collect() };
-        let Self { callback, permission, persistence, .. } = self;
+        let channel_labels = if is_one { Box::default() } else { channels.iter().map(Box::from).collect() };
+        let Self { callback, cors_grant, persistence, .. } = self;
         let callback = callback.map(|callback| callback.as_str().into());
-        Some(Box::new(Presentation { callback, permission, persistence, names }))
+        Some(Box::new(ReplyFormat { callback, cors_grant, persistence, channel_labels }))
     }
 }
 
 /// Puts whole answers together.
-pub(super) struct Tailor {
+pub(super) struct ResponseWriter {
     pub(super) allow_origin: AllowOrigin,
     /// The second that `date` names.
     date_of: u64,
@@ -144,7 +144,7 @@ pub(super) struct Tailor {
     pub(super) is_closing: bool,
 }
 
-impl Tailor {
+impl ResponseWriter {
     pub(super) fn new(allow_origin: AllowOrigin) -> Self {
         Self { allow_origin, date_of: u64::MAX, date: String::new(), plain_head: Vec::new(), is_closing: false }
     }
@@ -157,7 +157,7 @@ impl Tailor {
             self.date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
             let mut head = mem::take(&mut self.plain_head);
             head.clear();
-            self.head(Dress::PLAIN, 200, Some(Content::JSON), "").push_up_to_length(&mut head);
+            self.head(ResponseOptions::DEFAULT, 200, Some(BodyType::JSON), "").push_without_length(&mut head);
             self.plain_head = head;
         }
     }
@@ -169,11 +169,18 @@ impl Tailor {
 
     /// Whether the client stays after an answer in this dress.
     pub(super) fn persistence(&self, asked: Persistence) -> Persistence {
-        if self.is_closing { Persistence::Closes } else { asked }
+        if self.is_closing { Persistence::Close } else { asked }
     }
 
     /// Appends an answer with this JSON as its body.
-    pub(super) fn push_json(&self, out: &mut Vec<u8>, dress: Dress<'_>, status: u16, more: &str, json: &[u8]) {
+    pub(super) fn push_json(
+        &self,
+        out: &mut Vec<u8>,
+        dress: ResponseOptions<'_>,
+        status: u16,
+        more: &str,
+        json: &[u8],
+    ) {
         match dress.callback {
             None if status == 200 && dress.is_plain() && !self.is_closing => {
                 debug_assert!(more.is_empty(), "an answer with status 200 needs no further fields");
@@ -182,13 +189,13 @@ impl Tailor {
                 ResponseHead::push_length(out, json.len());
                 out.extend_from_slice(json);
             }
-            None => self.push(out, dress, status, Content::JSON, more, json),
+            None => self.push(out, dress, status, BodyType::JSON, more, json),
             Some(callback) => {
                 // A script tag sees no status but 200.
-                let head = self.head(dress, 200, Some(Content::SCRIPT), more);
+                let head = self.head(dress, 200, Some(BodyType::SCRIPT), more);
                 let name = callback.as_str().as_bytes();
                 head.push(out, b"/**/();".len() + name.len() + json.len());
-                if !dress.is_bodiless {
+                if !dress.is_head {
                     for part in [b"/**/".as_slice(), name, b"(", json, b");"] {
                         out.extend_from_slice(part);
                     }
@@ -201,40 +208,40 @@ impl Tailor {
     pub(super) fn push(
         &self,
         out: &mut Vec<u8>,
-        dress: Dress<'_>,
+        dress: ResponseOptions<'_>,
         status: u16,
-        content: Content<'_>,
+        content: BodyType<'_>,
         more: &str,
         body: &[u8],
     ) {
         self.head(dress, status, Some(content), more).push(out, body.len());
-        if !dress.is_bodiless {
+        if !dress.is_head {
             out.extend_from_slice(body);
         }
     }
 
     pub(super) fn head<'a>(
         &'a self,
-        dress: Dress<'_>,
+        dress: ResponseOptions<'_>,
         status: u16,
-        content: Option<Content<'a>>,
-        more: &'a str,
+        content: Option<BodyType<'a>>,
+        extra_fields: &'a str,
     ) -> ResponseHead<'a> {
         ResponseHead {
             status,
             content_type: content.map(|content| content.content_type),
-            allow_origin: self.allow_origin.field(dress.permission),
+            allow_origin: self.allow_origin.header(dress.cors_grant),
             varies_by_origin: self.allow_origin != AllowOrigin::Any,
             cache_control: content.map_or("no-store", |content| content.cache_control),
             date: &self.date,
-            more,
+            extra_fields,
             persistence: self.persistence(dress.persistence),
         }
     }
 }
 
 pub(super) fn push_error(json: &mut Vec<u8>, error: Error) {
-    let (name, status) = error.row();
+    let (name, status) = error.name_and_status();
     json.extend_from_slice(b"{\"error\":\"");
     json.extend_from_slice(name.as_bytes());
     json.extend_from_slice(b"\",\"detail\":");
@@ -316,7 +323,7 @@ pub(super) fn push_reply<'n>(
 }
 
 #[inline]
-fn push_part(json: &mut Vec<u8>, part: &Part<'_>) {
+fn push_part(json: &mut Vec<u8>, part: &ChannelSlice<'_>) {
     json.extend_from_slice(b"\"messages\":[");
     for (place, message) in part.messages().enumerate() {
         if place > 0 {
@@ -329,7 +336,7 @@ fn push_part(json: &mut Vec<u8>, part: &Part<'_>) {
 }
 
 #[inline]
-fn push_gaps(json: &mut Vec<u8>, part: &Part<'_>) {
+fn push_gaps(json: &mut Vec<u8>, part: &ChannelSlice<'_>) {
     if part.missed {
         json.extend_from_slice(b",\"missed\":true");
     }

@@ -23,9 +23,9 @@ pub(super) enum Route {
     ImageTest,
     File(&'static File),
     /// `/` where there is no demo.
-    Bare,
+    Root,
     /// `OPTIONS *`: the server as a whole.
-    Server,
+    Asterisk,
 }
 
 impl Call {
@@ -72,8 +72,8 @@ impl Route {
         }
         match path {
             "/image-test" => Ok(Self::ImageTest),
-            "*" => Ok(Self::Server),
-            "/" if !has_demo => Ok(Self::Bare),
+            "*" => Ok(Self::Asterisk),
+            "/" if !has_demo => Ok(Self::Root),
             _ => web::file(path, has_demo).map(Self::File).ok_or(Error::NotFound),
         }
     }
@@ -83,19 +83,21 @@ impl Route {
         match self {
             Self::Call(Call::Health) => "GET, HEAD, POST, OPTIONS",
             Self::Call(_) => "GET, POST, OPTIONS",
-            Self::ImageTest | Self::File(_) | Self::Bare => "GET, HEAD, OPTIONS",
-            Self::Server => "OPTIONS",
+            Self::ImageTest | Self::File(_) | Self::Root => "GET, HEAD, OPTIONS",
+            Self::Asterisk => "OPTIONS",
         }
     }
 
     /// # Errors
     ///
     /// [`Error::MethodNotAllowed`], with those that are.
-    pub(super) fn check(self, method: Method) -> Result<(), Error> {
+    pub(super) fn check_method(self, method: Method) -> Result<(), Error> {
         let is_allowed = match method {
             Method::Options => true,
-            Method::Get => !matches!(self, Self::Server),
-            Method::Head => !matches!(self, Self::Call(call) if call != Call::Health) && !matches!(self, Self::Server),
+            Method::Get => !matches!(self, Self::Asterisk),
+            Method::Head => {
+                !matches!(self, Self::Call(call) if call != Call::Health) && !matches!(self, Self::Asterisk)
+            }
             Method::Post => matches!(self, Self::Call(_)),
             Method::Other => false,
         };

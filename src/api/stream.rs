@@ -1,35 +1,37 @@
 //! Reads that stay: how a stream is asked for, and what it is told.
 
-use super::api::{Api, Outcome};
-use super::client_addr::Peer;
+use super::api::{Api, Handled};
+use super::client_addr::RequestSource;
 use super::error::Error;
 use super::params::Parameters;
-use super::request_stats::Subject;
-use super::response::{self, Content, Dress, Encoded, Payload};
+use super::request_stats::RequestKind;
+use super::response::{self, BodyType, Payload, ResponseOptions, SharedBytes};
 use super::transport::{Stream, Transport};
 use crate::http::{CloseCode, EVENT_STREAM, Opcode, Persistence, RETRY, Request, accept_key, push_close, push_frame};
-use crate::hub::{Hub, LogName, Mode, Now, Part, ReadCall, ReadOutcome, Reply, Since, Wake, push_number, push_string};
+use crate::hub::{
+    ChannelKey, ChannelSlice, Hub, Mode, Now, ReadRequest, ReadResult, Reply, Since, Wake, push_number, push_string,
+};
 
 /// Nobody between here and the client is to wait for more before handing on what there is.
-const UNBUFFERED: &str = "X-Accel-Buffering: no\r\n";
+const NO_PROXY_BUFFERING: &str = "X-Accel-Buffering: no\r\n";
 
-const SWITCHING: &[u8] =
+const SWITCHING_PROTOCOLS: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ";
 
 /// The answer to the one key of the handshake.
-fn key_of(request: &Request<'_>) -> Result<String, Error> {
+fn websocket_key(request: &Request<'_>) -> Result<String, Error> {
     let mut keys = request.field("sec-websocket-key");
     let accepted = keys.next().and_then(accept_key).filter(|_| keys.next().is_none());
     accepted.ok_or(Error::BadHandshake("a WebSocket needs one Sec-WebSocket-Key, of 16 bytes in Base64"))
 }
 
 /// A place to go on from, as `Last-Event-ID` brings it back.
-struct Cursors<'a> {
+struct LastEventId<'a> {
     epoch: &'a str,
     since: Vec<Since>,
 }
 
-impl<'a> Cursors<'a> {
+impl<'a> LastEventId<'a> {
     /// `EPOCH:NUMBER[,NUMBER…]`, one for each channel; `None` for whatever else somebody may send.
     fn parse(text: &'a [u8], channels: usize) -> Option<Self> {
         let (epoch, numbers) = str::from_utf8(text).ok()?.split_once(':')?;
@@ -41,116 +43,117 @@ impl<'a> Cursors<'a> {
 impl Api {
     /// Begins a stream: appends its head and what it begins with.
     #[expect(clippy::too_many_arguments, reason = "the request and all that it acts on")]
-    pub(super) fn follow(
+    pub(super) fn start_stream(
         &mut self,
         hub: &mut Hub,
         now: Now,
         (request, parameters): (&Request<'_>, &Parameters<'_>),
         transport: Transport,
-        peer: Peer,
-        dress: Dress<'_>,
+        peer: RequestSource,
+        dress: ResponseOptions<'_>,
         out: &mut Vec<u8>,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<Handled, Error> {
         let accept = match transport {
-            Transport::Events => None,
-            Transport::Frames => Some(key_of(request)?),
+            Transport::Sse => None,
+            Transport::WebSocket => Some(websocket_key(request)?),
         };
-        let mut reading = parameters.reading(self.poll_timeout_ms)?;
+        let mut reading = parameters.parse_read(self.poll_timeout_ms)?;
         let follows = reading.follows.as_mut_slice();
-        let last_event_id = request.field("last-event-id").next().filter(|_| transport == Transport::Events);
-        if let Some(cursors) = last_event_id.and_then(|id| Cursors::parse(id, follows.len())) {
+        let last_event_id = request.field("last-event-id").next().filter(|_| transport == Transport::Sse);
+        if let Some(cursors) = last_event_id.and_then(|id| LastEventId::parse(id, follows.len())) {
             reading.epoch = Some(cursors.epoch);
             follows.iter_mut().zip(cursors.since).for_each(|((_, since), cursor)| *since = cursor);
         }
-        let follows = reading.follows.as_slice();
+        let targets = reading.follows.as_slice();
         let (epoch, credentials) = (reading.epoch, reading.credentials);
-        let call = ReadCall { follows, epoch, credentials, mode: Mode::On, client: peer.client };
-        let ReadOutcome::Follows(reader, reply) = hub.read(now, &call)? else { unreachable!("a stream follows") };
-        let address = self.config.proxies.caller(peer, request);
-        let stream = Stream { transport, names: names_of(parameters), address };
+        let call = ReadRequest { targets, epoch, credentials, mode: Mode::Stream, token: peer.client };
+        let ReadResult::Streaming(reader, reply) = hub.read(now, &call)? else { unreachable!("a stream follows") };
+        let address = self.config.proxies.client_addr(peer, request);
+        let stream = Stream { transport, channel_labels: names_of(parameters), address };
         match accept {
-            None => self.begin_events(dress, follows, &reply, &stream, out),
-            Some(accept) => self.begin_frames(&accept, &reply, &stream, out),
+            None => self.start_sse(dress, targets, &reply, &stream, out),
+            Some(accept) => self.start_websocket(&accept, &reply, &stream, out),
         }
-        self.note(Subject::Read, if transport == Transport::Frames { 101 } else { 200 });
-        Ok(Outcome::Follows { reader, stream })
+        self.record(RequestKind::Read, if transport == Transport::WebSocket { 101 } else { 200 });
+        Ok(Handled::Stream { reader, stream })
     }
 
-    fn begin_events(
+    fn start_sse(
         &self,
-        dress: Dress<'_>,
-        follows: &[(LogName<'_>, Since)],
+        dress: ResponseOptions<'_>,
+        follows: &[(ChannelKey<'_>, Since)],
         reply: &Reply<'_>,
         stream: &Stream,
         out: &mut Vec<u8>,
     ) {
-        let content = Content::fresh(EVENT_STREAM);
-        let dress = Dress { persistence: Persistence::Closes, ..dress };
-        self.tailor.head(dress, 200, Some(content), UNBUFFERED).push_up_to_length(out);
+        let content = BodyType::no_store(EVENT_STREAM);
+        let dress = ResponseOptions { persistence: Persistence::Close, ..dress };
+        self.writer.head(dress, 200, Some(content), NO_PROXY_BUFFERING).push_without_length(out);
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(RETRY);
-        let asked = |place: usize, part: &Part<'_>| match follows[place].1 {
+        let asked = |place: usize, part: &ChannelSlice<'_>| match follows[place].1 {
             _ if part.reset => 0,
             Since::Id(id) => id.cast_signed(),
             Since::All => 0,
             Since::Last(count) => -count.cast_signed(),
             Since::Now => part.first_id().cast_signed(),
         };
-        let mut events = Events { out, epoch: self.epoch.as_bytes(), reply, begins: asked };
+        let mut events = SseEncoder { out, epoch: self.epoch.as_bytes(), reply, begins: asked };
         events.push_id_alone();
-        events.push_all(&stream.names);
+        events.push_all(&stream.channel_labels);
     }
 
-    fn begin_frames(&mut self, accept: &str, reply: &Reply<'_>, stream: &Stream, out: &mut Vec<u8>) {
-        out.extend_from_slice(SWITCHING);
+    fn start_websocket(&mut self, accept: &str, reply: &Reply<'_>, stream: &Stream, out: &mut Vec<u8>) {
+        out.extend_from_slice(SWITCHING_PROTOCOLS);
         out.extend_from_slice(accept.as_bytes());
         out.extend_from_slice(b"\r\n\r\n");
-        if reply.has_news() {
-            response::push_reply(&mut self.json, reply, stream.names(), self.epoch);
+        if reply.is_nonempty() {
+            response::push_reply(&mut self.json, reply, stream.channel_labels(), self.epoch);
             push_frame(out, Opcode::Text, &self.json);
         }
     }
 
     /// Encodes what a stream is told, once for all that share it; what it ends with, if it ends.
-    pub fn tell(&mut self, wake: &Wake<'_>, stream: &Stream) -> Payload<'_> {
+    pub fn encode_update(&mut self, wake: &Wake<'_>, stream: &Stream) -> Payload<'_> {
         if wake.is_last {
-            self.private.clear();
-            if stream.transport == Transport::Frames {
+            self.private_buf.clear();
+            if stream.transport == Transport::WebSocket {
                 let code = if self.is_leaving { CloseCode::GoingAway } else { CloseCode::Normal };
-                push_close(&mut self.private, code);
+                push_close(&mut self.private_buf, code);
             }
-            return Payload::Private(&self.private);
+            return Payload::Private(&self.private_buf);
         }
-        self.begin_wake(wake);
+        self.reset_cache(wake);
         let is_encoded = match stream.transport {
-            Transport::Events => self.shared.events.is_some(),
-            Transport::Frames => self.shared.frame.is_some(),
+            Transport::Sse => self.shared_buf.events.is_some(),
+            Transport::WebSocket => self.shared_buf.frame.is_some(),
         };
         if !is_encoded {
-            self.private.clear();
+            self.private_buf.clear();
             match stream.transport {
-                Transport::Events => {
-                    let begins = |_, part: &Part<'_>| part.first_id().cast_signed();
+                Transport::Sse => {
+                    let begins = |_, part: &ChannelSlice<'_>| part.first_id().cast_signed();
                     let epoch = self.epoch.as_bytes();
-                    Events { out: &mut self.private, epoch, reply: &wake.reply, begins }.push_all(&stream.names);
+                    SseEncoder { out: &mut self.private_buf, epoch, reply: &wake.reply, begins }
+                        .push_all(&stream.channel_labels);
                 }
-                Transport::Frames => {
+                Transport::WebSocket => {
                     if self.json.is_empty() {
-                        response::push_reply(&mut self.json, &wake.reply, stream.names(), self.epoch);
+                        response::push_reply(&mut self.json, &wake.reply, stream.channel_labels(), self.epoch);
                     }
-                    push_frame(&mut self.private, Opcode::Text, &self.json);
+                    push_frame(&mut self.private_buf, Opcode::Text, &self.json);
                 }
             }
         }
-        if !stream.names.is_empty() {
-            return Payload::Private(&self.private);
+        if !stream.channel_labels.is_empty() {
+            return Payload::Private(&self.private_buf);
         }
-        let Self { shared, private, encoded, .. } = self;
+        let Self { shared_buf, private_buf, cached, .. } = self;
         let shared = match stream.transport {
-            Transport::Events => &mut shared.events,
-            Transport::Frames => &mut shared.frame,
+            Transport::Sse => &mut shared_buf.events,
+            Transport::WebSocket => &mut shared_buf.frame,
         };
-        Payload::Shared(shared.get_or_insert_with(|| Encoded::new(private, encoded)))
+        Payload::Shared(shared.get_or_insert_with(|| SharedBytes::new(private_buf, cached)))
     }
 }
 
@@ -161,14 +164,14 @@ pub(super) fn names_of(parameters: &Parameters<'_>) -> Box<[Box<str>]> {
 }
 
 /// A reply on its way to become events. `begins` tells where a client stands in a part of which it was given nothing.
-struct Events<'o, 'r, 'h, B> {
+struct SseEncoder<'o, 'r, 'h, B> {
     out: &'o mut Vec<u8>,
     epoch: &'o [u8],
     reply: &'r Reply<'h>,
     begins: B,
 }
 
-impl<B: Fn(usize, &Part<'_>) -> i64> Events<'_, '_, '_, B> {
+impl<B: Fn(usize, &ChannelSlice<'_>) -> i64> SseEncoder<'_, '_, '_, B> {
     /// A cursor for a client that is lost before its first message.
     fn push_id_alone(&mut self) {
         self.push_id(0, None);
@@ -178,7 +181,7 @@ impl<B: Fn(usize, &Part<'_>) -> i64> Events<'_, '_, '_, B> {
     /// Gaps first, then every message with the cursors that follow it. `names` are those of the channels, where they are
     /// several.
     fn push_all(&mut self, names: &[Box<str>]) {
-        let parts = self.reply.parts();
+        let parts = self.reply.slices();
         for (place, part) in parts.iter().enumerate() {
             for (name, is_told) in [("missed", part.missed), ("reset", part.reset)] {
                 if is_told {
@@ -223,7 +226,7 @@ impl<B: Fn(usize, &Part<'_>) -> i64> Events<'_, '_, '_, B> {
     fn push_id(&mut self, place: usize, next_id: Option<i64>) {
         self.out.extend_from_slice(b"id: ");
         self.out.extend_from_slice(self.epoch);
-        for (its_place, part) in self.reply.parts().iter().enumerate() {
+        for (its_place, part) in self.reply.slices().iter().enumerate() {
             self.out.push(if its_place == 0 { b':' } else { b',' });
             let cursor = match next_id {
                 Some(_) if its_place < place => part.next_id().cast_signed(),
@@ -245,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_last_event_id_is_taken_only_if_it_is_one_of_ours() {
-        let since = |text: &'static str, channels| Cursors::parse(text.as_bytes(), channels).map(|it| it.since);
+        let since = |text: &'static str, channels| LastEventId::parse(text.as_bytes(), channels).map(|it| it.since);
         assert_eq!(since("k3Jx9QaZ:8", 1), Some(vec![Since::Id(8)]));
         assert_eq!(since("k3Jx9QaZ:8,0,-3", 3), Some(vec![Since::Id(8), Since::All, Since::Last(3)]));
         for (text, channels) in [("", 1), ("8", 1), (":8", 1), ("e:", 1), ("e:8,", 2), ("e:8", 2), ("e:8,9", 1)] {
@@ -254,6 +257,6 @@ mod tests {
         for text in ["e:x", "e: 8", "e:8 ", "e:99999999999999999999", "e:8:9"] {
             assert_eq!(since(text, 1), None, "{text}");
         }
-        assert!(Cursors::parse(b"\xff:8", 1).is_none());
+        assert!(LastEventId::parse(b"\xff:8", 1).is_none());
     }
 }

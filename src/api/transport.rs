@@ -2,19 +2,19 @@
 
 use std::rc::Rc;
 
-use super::client_addr::Address;
+use super::client_addr::SourceKey;
 use super::error::Error;
-use super::response::Encoded;
-use crate::http::{Method, Request, names};
+use super::response::SharedBytes;
+use crate::http::{Method, Request, list_contains};
 
 /// By what a stream is told things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// Server-sent events. They end with their TCP connection: framing each as a chunk would tell nobody anything
     /// that the events do not, and the same bytes serve HTTP/1.0.
-    Events,
+    Sse,
     /// WebSocket.
-    Frames,
+    WebSocket,
 }
 
 /// What has to be known of a stream to tell it things.
@@ -23,17 +23,17 @@ pub struct Stream {
     /// By what.
     pub transport: Transport,
     /// The channels as they were asked for, if they are several.
-    pub(super) names: Box<[Box<str>]>,
+    pub(super) channel_labels: Box<[Box<str>]>,
     /// Whom its calls count for.
-    pub(super) address: Option<Address>,
+    pub(super) address: Option<SourceKey>,
 }
 
 /// What the last wake-up became, for each kind of reader: the same bytes for many.
 #[derive(Default)]
-pub(super) struct Shared {
-    pub(super) answer: Option<Rc<Encoded>>,
-    pub(super) events: Option<Rc<Encoded>>,
-    pub(super) frame: Option<Rc<Encoded>>,
+pub(super) struct EncodeCache {
+    pub(super) answer: Option<Rc<SharedBytes>>,
+    pub(super) events: Option<Rc<SharedBytes>>,
+    pub(super) frame: Option<Rc<SharedBytes>>,
 }
 
 impl Transport {
@@ -42,21 +42,21 @@ impl Transport {
     /// # Errors
     ///
     /// [`Error::BadHandshake`] for an upgrade to WebSocket that is at fault.
-    pub(super) fn asked_by(request: &Request<'_>) -> Result<Option<Self>, Error> {
+    pub(super) fn from_request(request: &Request<'_>) -> Result<Option<Self>, Error> {
         if request.method != Method::Get {
             return Ok(None);
         }
         if request.wants_websocket {
             check_handshake(request)?;
-            return Ok(Some(Self::Frames));
+            return Ok(Some(Self::WebSocket));
         }
-        Ok(request.accepts_events.then_some(Self::Events))
+        Ok(request.accepts_event_stream.then_some(Self::Sse))
     }
 }
 
 /// RFC 6455, section 4.2.1, as far as the head's syntax has not settled it. The key is checked where it is answered.
 fn check_handshake(request: &Request<'_>) -> Result<(), Error> {
-    if !request.field("connection").any(|options| names(options, b"upgrade")) {
+    if !request.field("connection").any(|options| list_contains(options, b"upgrade")) {
         return Err(Error::BadHandshake("a WebSocket needs 'Connection: Upgrade': a proxy may have removed it"));
     }
     if !request.field("sec-websocket-version").eq([b"13"]) {
@@ -66,7 +66,7 @@ fn check_handshake(request: &Request<'_>) -> Result<(), Error> {
 }
 
 impl Stream {
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(|name| &**name)
+    pub(super) fn channel_labels(&self) -> impl Iterator<Item = &str> {
+        self.channel_labels.iter().map(|name| &**name)
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::error::Fault;
-use super::server_url::Server;
-use super::socket::{Came, Stream};
-use super::tls::Trust;
+use super::error::ClientError;
+use super::server_url::ServerUrl;
+use super::socket::{ReadResult, Socket};
+use super::tls::Verify;
 
 /// How long a connection may take to come about.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
@@ -16,7 +16,7 @@ const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
 const FIELDS_MAX: usize = 100;
 
 /// A request.
-pub(super) struct Ask<'a> {
+pub(super) struct Request<'a> {
     pub method: &'a str,
     /// Path and query, without the server's prefix.
     pub target: &'a str,
@@ -36,28 +36,28 @@ pub(super) struct Head {
 
 /// A whole answer.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(super) struct Response {
     pub head: Head,
     pub body: Vec<u8>,
 }
 
 /// Whose end ends the waiting for a server too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Watch {
+pub(super) enum WatchOutput {
     Nothing,
     /// That of whoever reads our standard output.
     Output,
 }
 
 pub(super) struct Client {
-    pub server: Server,
-    trust: Trust,
-    pub watch: Watch,
-    stream: Option<Stream>,
+    pub server: ServerUrl,
+    trust: Verify,
+    pub watch: WatchOutput,
+    stream: Option<Socket>,
     received: Vec<u8>,
     framing: Framing,
     /// The connection serves for another request once this answer is through.
-    persists: bool,
+    keep_alive: bool,
 }
 
 /// What is left of an answer's body.
@@ -74,14 +74,14 @@ enum Framing {
     Trailers,
 }
 
-impl Ask<'_> {
-    pub fn get(target: &str) -> Ask<'_> {
-        Ask { method: "GET", target, fields: &[], body: None }
+impl Request<'_> {
+    pub fn get(target: &str) -> Request<'_> {
+        Request { method: "GET", target, fields: &[], body: None }
     }
 
     /// Parameters as a body, which nobody logs.
-    pub fn form<'a>(path: &'a str, form: &'a str) -> Ask<'a> {
-        Ask {
+    pub fn form<'a>(path: &'a str, form: &'a str) -> Request<'a> {
+        Request {
             method: "POST",
             target: path,
             fields: &[],
@@ -89,9 +89,14 @@ impl Ask<'_> {
         }
     }
 
-    fn bytes(&self, server: &Server) -> Vec<u8> {
-        let mut head =
-            format!("{} {}{} HTTP/1.1\r\nHost: {}\r\n", self.method, server.prefix, self.target, server.host_field());
+    fn bytes(&self, server: &ServerUrl) -> Vec<u8> {
+        let mut head = format!(
+            "{} {}{} HTTP/1.1\r\nHost: {}\r\n",
+            self.method,
+            server.path_prefix,
+            self.target,
+            server.host_field()
+        );
         let mut field = |name: &str, value: &str| {
             for part in [name, ": ", value, "\r\n"] {
                 head.push_str(part);
@@ -113,59 +118,59 @@ impl Ask<'_> {
 impl Head {
     /// The first field of this name.
     pub fn field(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
+        self.get_all(name).next()
     }
 
     /// All fields of this name.
-    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+    pub fn get_all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.fields.iter().filter(move |(its, _)| its.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     /// Whether a field that is a list has this among its values.
-    pub fn lists(&self, name: &str, value: &str) -> bool {
-        self.all(name).flat_map(|list| list.split(',')).any(|item| item.trim().eq_ignore_ascii_case(value))
+    pub fn list_contains(&self, name: &str, value: &str) -> bool {
+        self.get_all(name).flat_map(|list| list.split(',')).any(|item| item.trim().eq_ignore_ascii_case(value))
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, Fault> {
+    fn parse(bytes: &[u8]) -> Result<Self, ClientError> {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
         let mut response = httparse::Response::new(&mut fields);
-        response.parse(bytes).map_err(|_| Fault::Strange)?;
-        let (Some(status), Some(minor)) = (response.code, response.version) else { return Err(Fault::Strange) };
+        response.parse(bytes).map_err(|_| ClientError::NotHttp)?;
+        let (Some(status), Some(minor)) = (response.code, response.version) else { return Err(ClientError::NotHttp) };
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
         let fields = response.headers.iter().map(|field| (field.name.to_owned(), text(field.value))).collect();
         Ok(Self { status, minor, fields })
     }
 
     /// How the body behind this head ends (RFC 9112, section 6.3).
-    fn framing(&self, method: &str) -> Result<Framing, Fault> {
+    fn framing(&self, method: &str) -> Result<Framing, ClientError> {
         if method == "HEAD" || self.status < 200 || matches!(self.status, 204 | 304) {
             return Ok(Framing::Done);
         }
-        if self.lists("transfer-encoding", "chunked") {
+        if self.list_contains("transfer-encoding", "chunked") {
             return Ok(Framing::ChunkSize);
         }
         match self.field("content-length") {
             None => Ok(Framing::ToEnd),
-            Some(length) => Ok(Framing::Length(length.trim().parse().map_err(|_| Fault::Strange)?)),
+            Some(length) => Ok(Framing::Length(length.trim().parse().map_err(|_| ClientError::NotHttp)?)),
         }
     }
 }
 
 impl Client {
-    pub fn new(server: Server, trust: Trust) -> Self {
+    pub fn new(server: ServerUrl, trust: Verify) -> Self {
         Self {
             server,
             trust,
-            watch: Watch::Nothing,
+            watch: WatchOutput::Nothing,
             stream: None,
             received: Vec::new(),
             framing: Framing::Done,
-            persists: false,
+            keep_alive: false,
         }
     }
 
     /// Asks, and waits for the whole answer, for so long at most from the moment when the connection is there.
-    pub fn call(&mut self, ask: &Ask, within: Duration) -> Result<Answer, Fault> {
+    pub fn call(&mut self, ask: &Request, within: Duration) -> Result<Response, ClientError> {
         let answer = self.exchange(ask, within);
         if answer.is_err() {
             self.close();
@@ -173,7 +178,7 @@ impl Client {
         answer
     }
 
-    fn exchange(&mut self, ask: &Ask, within: Duration) -> Result<Answer, Fault> {
+    fn exchange(&mut self, ask: &Request, within: Duration) -> Result<Response, ClientError> {
         self.send(ask, within)?;
         let until = Instant::now() + within;
         let head = self.head(ask.method, until)?;
@@ -181,23 +186,23 @@ impl Client {
         while let Some(piece) = self.piece(until)? {
             body.extend_from_slice(&piece);
             if body.len() > BODY_BYTES_MAX {
-                return Err(Fault::Large);
+                return Err(ClientError::TooLarge);
             }
         }
-        Ok(Answer { head, body })
+        Ok(Response { head, body })
     }
 
     /// Sends a request, over the connection before if that is still good.
-    pub fn send(&mut self, ask: &Ask, within: Duration) -> Result<(), Fault> {
-        let is_fresh = self.framing == Framing::Done && self.persists && self.received.is_empty();
-        if !is_fresh || self.stream.as_ref().is_none_or(Stream::is_stale) {
+    pub fn send(&mut self, ask: &Request, within: Duration) -> Result<(), ClientError> {
+        let is_fresh = self.framing == Framing::Done && self.keep_alive && self.received.is_empty();
+        if !is_fresh || self.stream.as_ref().is_none_or(Socket::is_stale) {
             self.close();
-            self.stream = Some(Stream::connect(&self.server, self.trust, Instant::now() + CONNECT_TIME)?);
+            self.stream = Some(Socket::connect(&self.server, self.trust, Instant::now() + CONNECT_TIME)?);
         }
-        let Some(stream) = &self.stream else { return Err(Fault::Ended) };
+        let Some(stream) = &self.stream else { return Err(ClientError::ClosedBeforeResponse) };
         match stream.send(&ask.bytes(&self.server), Instant::now() + within) {
             // Who refuses a request may close before it has all of it; the answer tells.
-            Ok(()) | Err(Fault::Ended) => Ok(()),
+            Ok(()) | Err(ClientError::ClosedBeforeResponse) => Ok(()),
             Err(fault) => {
                 self.close();
                 Err(fault)
@@ -206,7 +211,7 @@ impl Client {
     }
 
     /// Waits for the head of the answer to what was sent.
-    pub fn head(&mut self, method: &str, until: Instant) -> Result<Head, Fault> {
+    pub fn head(&mut self, method: &str, until: Instant) -> Result<Head, ClientError> {
         loop {
             while let Some(length) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
                 let bytes: Vec<u8> = self.received.drain(..length + 4).collect();
@@ -217,21 +222,22 @@ impl Client {
                 }
                 self.framing = head.framing(method)?;
                 let stays = if head.minor == 0 {
-                    head.lists("connection", "keep-alive")
+                    head.list_contains("connection", "keep-alive")
                 } else {
-                    !head.lists("connection", "close")
+                    !head.list_contains("connection", "close")
                 };
-                self.persists = stays && self.framing != Framing::ToEnd;
+                self.keep_alive = stays && self.framing != Framing::ToEnd;
                 return Ok(head);
             }
             if self.received.len() > HEAD_BYTES_MAX {
-                return Err(Fault::Strange);
+                return Err(ClientError::NotHttp);
             }
-            if self.fill(until)? == Came::End {
-                let fault = if self.received.is_empty() { Fault::Ended } else { Fault::Strange };
+            if self.fill(until)? == ReadResult::End {
+                let fault =
+                    if self.received.is_empty() { ClientError::ClosedBeforeResponse } else { ClientError::NotHttp };
                 let tls = self.stream.as_mut().and_then(|stream| stream.tls.as_mut());
                 let fault = match tls {
-                    Some(tls) if fault == Fault::Ended => tls.fault(),
+                    Some(tls) if fault == ClientError::ClosedBeforeResponse => tls.take_error(),
                     _ => fault,
                 };
                 self.close();
@@ -241,7 +247,7 @@ impl Client {
     }
 
     /// Waits for some more of a body. None at its end.
-    pub fn piece(&mut self, until: Instant) -> Result<Option<Vec<u8>>, Fault> {
+    pub fn piece(&mut self, until: Instant) -> Result<Option<Vec<u8>>, ClientError> {
         loop {
             match self.framing {
                 Framing::Done | Framing::Length(0) => {
@@ -266,23 +272,23 @@ impl Client {
                         continue;
                     }
                     if self.received.len() > HEAD_BYTES_MAX {
-                        return Err(Fault::Strange);
+                        return Err(ClientError::NotHttp);
                     }
                 }
                 Framing::Length(_) | Framing::ToEnd | Framing::Chunk(_) => {}
             }
-            if self.fill(until)? == Came::End {
+            if self.fill(until)? == ReadResult::End {
                 let is_whole = self.framing == Framing::ToEnd;
                 self.close();
-                return if is_whole { Ok(None) } else { Err(Fault::Cut) };
+                return if is_whole { Ok(None) } else { Err(ClientError::ClosedMidResponse) };
             }
         }
     }
 
     /// Waits for bytes behind a head that changed the protocol.
-    pub fn raw(&mut self, until: Instant) -> Result<Vec<u8>, Fault> {
-        if self.received.is_empty() && self.fill(until)? == Came::End {
-            return Err(Fault::Cut);
+    pub fn raw(&mut self, until: Instant) -> Result<Vec<u8>, ClientError> {
+        if self.received.is_empty() && self.fill(until)? == ReadResult::End {
+            return Err(ClientError::ClosedMidResponse);
         }
         Ok(std::mem::take(&mut self.received))
     }
@@ -293,8 +299,8 @@ impl Client {
     }
 
     /// Sends bytes of another protocol.
-    pub fn send_raw(&self, bytes: &[u8], until: Instant) -> Result<(), Fault> {
-        self.stream.as_ref().map_or(Err(Fault::Ended), |stream| stream.send(bytes, until))
+    pub fn send_raw(&self, bytes: &[u8], until: Instant) -> Result<(), ClientError> {
+        self.stream.as_ref().map_or(Err(ClientError::ClosedBeforeResponse), |stream| stream.send(bytes, until))
     }
 
     /// Closes the connection, whatever is still to come on it.
@@ -302,12 +308,12 @@ impl Client {
         self.stream = None;
         self.received.clear();
         self.framing = Framing::Done;
-        self.persists = false;
+        self.keep_alive = false;
     }
 
     /// Whether the connection is still there and good for another request.
-    pub fn is_kept(&self) -> bool {
-        self.persists && self.stream.as_ref().is_some_and(|stream| !stream.is_stale())
+    pub fn is_reusable(&self) -> bool {
+        self.keep_alive && self.stream.as_ref().is_some_and(|stream| !stream.is_stale())
     }
 
     /// The version of TLS in use.
@@ -315,13 +321,13 @@ impl Client {
         self.stream.as_mut()?.tls.as_mut()?.version()
     }
 
-    fn fill(&mut self, until: Instant) -> Result<Came, Fault> {
-        let Some(stream) = &self.stream else { return Ok(Came::End) };
+    fn fill(&mut self, until: Instant) -> Result<ReadResult, ClientError> {
+        let Some(stream) = &self.stream else { return Ok(ReadResult::End) };
         let mut buffer = [0; 16 * 1024];
         let output = std::io::stdout();
-        let watched = (self.watch == Watch::Output).then(|| std::os::fd::AsFd::as_fd(&output));
+        let watched = (self.watch == WatchOutput::Output).then(|| std::os::fd::AsFd::as_fd(&output));
         let came = stream.read(&mut buffer, until, watched)?;
-        if let Came::Bytes(count) = came {
+        if let ReadResult::Bytes(count) = came {
             self.received.extend_from_slice(&buffer[..count]);
         }
         Ok(came)
@@ -342,21 +348,21 @@ impl Client {
 }
 
 /// What comes behind a line of chunked coding.
-fn after(framing: Framing, line: &[u8]) -> Result<Framing, Fault> {
+fn after(framing: Framing, line: &[u8]) -> Result<Framing, ClientError> {
     match framing {
         Framing::ChunkSize => {
             let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-            let digits = str::from_utf8(digits).map_err(|_| Fault::Strange)?;
+            let digits = str::from_utf8(digits).map_err(|_| ClientError::NotHttp)?;
             match usize::from_str_radix(digits, 16) {
                 Ok(0) => Ok(Framing::Trailers),
                 Ok(size) => Ok(Framing::Chunk(size)),
-                Err(_) => Err(Fault::Strange),
+                Err(_) => Err(ClientError::NotHttp),
             }
         }
         Framing::ChunkEnd if line.is_empty() => Ok(Framing::ChunkSize),
         Framing::Trailers if line.is_empty() => Ok(Framing::Done),
         Framing::Trailers => Ok(Framing::Trailers),
-        _ => Err(Fault::Strange),
+        _ => Err(ClientError::NotHttp),
     }
 }
 

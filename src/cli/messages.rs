@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::client::Answer;
+use super::client::Response;
 
 /// The keys of a message in the order of the protocol.
 const KEYS: [&str; 6] = ["id", "type", "time", "from", "message", "reason"];
@@ -17,7 +17,7 @@ pub(super) enum Output {
     Program,
 }
 
-impl Answer {
+impl Response {
     /// The body as JSON; null where it is none.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()

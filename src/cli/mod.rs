@@ -20,10 +20,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::options::{
-    self, BadOption, Given, Settings, Spec, Takes, VERSION, above_zero, duration, origin, put, switch,
+    self, Arity, BadOption, NAME_AND_VERSION, Parsed, Settings, Spec, duration, nonzero, origin, parse_bool, set,
 };
 
-use server_url::Server;
+use server_url::ServerUrl;
 
 /// A command, as far as it can be told in a table.
 #[derive(Debug)]
@@ -37,14 +37,14 @@ pub struct Command {
     /// The rest of what there is to say, in sentences, a line each.
     pub more: &'static str,
     /// Its options.
-    pub specs: &'static [Spec<Choices>],
-    run: fn(&Choices, &[OsString]) -> Result<Outcome, Failure>,
+    pub specs: &'static [Spec<CliOptions>],
+    run: fn(&CliOptions, &[OsString]) -> Result<Outcome, Failure>,
 }
 
 /// What the options of the commands set; each command has some of them.
 #[derive(Debug)]
-pub struct Choices {
-    server: Server,
+pub struct CliOptions {
+    server: ServerUrl,
     retry: Duration,
     from: Option<i64>,
     follow: bool,
@@ -52,7 +52,7 @@ pub struct Choices {
     direct_port: u16,
     origin: String,
     wait: Duration,
-    patience: Duration,
+    timeout: Duration,
     quick: bool,
 }
 
@@ -72,17 +72,17 @@ enum Failure {
     /// The operands are not what they should be.
     Usage(String),
     /// Anything else, in a line.
-    Told(String),
+    Error(String),
     /// Whoever read our output has closed it, and wants nothing more.
-    Deaf,
+    OutputClosed,
 }
 
-const SERVER: Spec<Choices> = Spec {
+const SERVER: Spec<CliOptions> = Spec {
     name: "server",
-    takes: Takes::One("URL"),
+    takes: Arity::One("URL"),
     default: "http://localhost:8080",
     help: "whom to ask: http(s)://HOST:PORT or unix:PATH; or SPEAK_SERVER",
-    set: |choices, text| put(&mut choices.server, Server::parse(text)),
+    set: |choices, text| set(&mut choices.server, ServerUrl::parse(text)),
 };
 
 /// All commands.
@@ -97,10 +97,10 @@ pub const COMMANDS: &[Command] = &[
             SERVER,
             Spec {
                 name: "retry",
-                takes: Takes::One("TIME"),
+                takes: Arity::One("TIME"),
                 default: "30s",
                 help: "how long to try again what a busy server refuses",
-                set: |choices, text| put(&mut choices.retry, duration(text)),
+                set: |choices, text| set(&mut choices.retry, duration(text)),
             },
         ],
         run: |choices, operands| write::run(choices, operands),
@@ -115,24 +115,24 @@ pub const COMMANDS: &[Command] = &[
             SERVER,
             Spec {
                 name: "from",
-                takes: Takes::One("ID"),
+                takes: Arity::One("ID"),
                 default: "",
                 help: "what is there from this id on: 7, 0 for all, -3 for the last three",
-                set: |choices, text| put(&mut choices.from, id(text).map(Some)),
+                set: |choices, text| set(&mut choices.from, id(text).map(Some)),
             },
             Spec {
                 name: "follow",
-                takes: Takes::Nothing,
+                takes: Arity::Nothing,
                 default: "off",
                 help: "go on with what comes, also after a failure",
-                set: |choices, text| put(&mut choices.follow, switch(text)),
+                set: |choices, text| set(&mut choices.follow, parse_bool(text)),
             },
             Spec {
                 name: "json",
-                takes: Takes::Nothing,
+                takes: Arity::Nothing,
                 default: "off",
                 help: "print whole messages, also who came and went",
-                set: |choices, text| put(&mut choices.json, switch(text)),
+                set: |choices, text| set(&mut choices.json, parse_bool(text)),
             },
         ],
         run: |choices, operands| read::run(choices, operands),
@@ -147,38 +147,38 @@ pub const COMMANDS: &[Command] = &[
         specs: &[
             Spec {
                 name: "quick",
-                takes: Takes::Nothing,
+                takes: Arity::Nothing,
                 default: "off",
                 help: "wait 5 s where it would wait for longer",
-                set: |choices, text| put(&mut choices.quick, switch(text)),
+                set: |choices, text| set(&mut choices.quick, parse_bool(text)),
             },
             Spec {
                 name: "wait",
-                takes: Takes::One("TIME"),
+                takes: Arity::One("TIME"),
                 default: "25s",
                 help: "how long a read and a silent stream have to survive",
-                set: |choices, text| put(&mut choices.wait, duration(text).and_then(above_zero)),
+                set: |choices, text| set(&mut choices.wait, duration(text).and_then(nonzero)),
             },
             Spec {
                 name: "patience",
-                takes: Takes::One("TIME"),
+                takes: Arity::One("TIME"),
                 default: "3s",
                 help: "how long what should come at once may take",
-                set: |choices, text| put(&mut choices.patience, duration(text).and_then(above_zero)),
+                set: |choices, text| set(&mut choices.timeout, duration(text).and_then(nonzero)),
             },
             Spec {
                 name: "direct-port",
-                takes: Takes::One("PORT"),
+                takes: Arity::One("PORT"),
                 default: "7732",
                 help: "the direct door on the same host; 0 for none",
-                set: |choices, text| put(&mut choices.direct_port, port(text)),
+                set: |choices, text| set(&mut choices.direct_port, port(text)),
             },
             Spec {
                 name: "origin",
-                takes: Takes::One("ORIGIN"),
+                takes: Arity::One("ORIGIN"),
                 default: "https://example.org",
                 help: "the page in whose name the headers are tried",
-                set: |choices, text| put(&mut choices.origin, origin(text)),
+                set: |choices, text| set(&mut choices.origin, origin(text)),
             },
         ],
         run: |choices, operands| doctor::run(choices, operands),
@@ -195,14 +195,14 @@ fn port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| format!("'{text}' is no port"))
 }
 
-impl Settings for Choices {
-    fn forget(&mut self, _: &str) {}
+impl Settings for CliOptions {
+    fn clear_list(&mut self, _: &str) {}
 }
 
-impl Choices {
+impl CliOptions {
     fn defaults() -> Self {
         let mut choices = Self {
-            server: Server::parse(SERVER.default).expect("the default is good"),
+            server: ServerUrl::parse(SERVER.default).expect("the default is good"),
             retry: Duration::ZERO,
             from: None,
             follow: false,
@@ -210,7 +210,7 @@ impl Choices {
             direct_port: 0,
             origin: String::new(),
             wait: Duration::ZERO,
-            patience: Duration::ZERO,
+            timeout: Duration::ZERO,
             quick: false,
         };
         for spec in COMMANDS.iter().flat_map(|command| command.specs) {
@@ -228,7 +228,7 @@ impl Command {
     }
 
     fn help(&self) -> String {
-        let mut text = format!("{VERSION}: {}\n\nUsage: {}\n\n{}\n", self.about, self.usage(), self.more);
+        let mut text = format!("{NAME_AND_VERSION}: {}\n\nUsage: {}\n\n{}\n", self.about, self.usage(), self.more);
         options::push_help(&mut text, self.specs);
         text
     }
@@ -236,16 +236,16 @@ impl Command {
     /// Does all of it: reads the rest of the command line, and runs.
     fn call(&self, arguments: &[OsString], variable: impl Fn(&str) -> Option<OsString>) -> Result<Outcome, Failure> {
         let usage = |BadOption(line)| Failure::Usage(line);
-        let mut choices = Choices::defaults();
+        let mut choices = CliOptions::defaults();
         // No other option is one that somebody would want to set for good.
         if let Some(spec) = self.specs.iter().find(|spec| spec.name == SERVER.name) {
             spec.set_from(&mut choices, variable).map_err(usage)?;
         }
         let given = options::read(self.specs, &mut choices, self.operands.len(), arguments.iter().cloned());
         match given.map_err(usage)? {
-            Given::Help => print(&self.help()).map(|()| Outcome::Done),
-            Given::Version => print(&format!("{VERSION}\n")).map(|()| Outcome::Done),
-            Given::Operands(operands) => match self.operands.get(operands.len()) {
+            Parsed::Help => print(&self.help()).map(|()| Outcome::Done),
+            Parsed::Version => print(&format!("{NAME_AND_VERSION}\n")).map(|()| Outcome::Done),
+            Parsed::Operands(operands) => match self.operands.get(operands.len()) {
                 Some(missing) => Err(Failure::Usage(format!("{missing} is missing: {}", self.usage()))),
                 None => (self.run)(&choices, &operands),
             },
@@ -261,20 +261,20 @@ pub fn run(arguments: &[OsString], variable: impl Fn(&str) -> Option<OsString>) 
     let word: &OsStr = arguments.first()?;
     let command = COMMANDS.iter().find(|command| word == command.name)?;
     let (code, line) = match command.call(&arguments[1..], variable) {
-        Ok(Outcome::Done) | Err(Failure::Deaf) => (0, None),
+        Ok(Outcome::Done) | Err(Failure::OutputClosed) => (0, None),
         Ok(Outcome::Faults) => (1, None),
         Ok(Outcome::Warnings) => (3, None),
-        Err(Failure::Told(line)) => (1, Some(line)),
+        Err(Failure::Error(line)) => (1, Some(line)),
         Err(Failure::Usage(line)) => (2, Some(line)),
     };
     if let Some(line) = line {
-        tell(&line);
+        eprint_line(&line);
     }
     Some(ExitCode::from(code))
 }
 
 /// A line on standard error.
-fn tell(line: &str) {
+fn eprint_line(line: &str) {
     // Whoever closed it does not want to read it.
     let _ = writeln!(io::stderr(), "speak: {line}");
 }
@@ -282,7 +282,7 @@ fn tell(line: &str) {
 /// Text on standard output, at once.
 fn print(text: &str) -> Result<(), Failure> {
     let mut output = io::stdout().lock();
-    output.write_all(text.as_bytes()).and_then(|()| output.flush()).map_err(|_| Failure::Deaf)
+    output.write_all(text.as_bytes()).and_then(|()| output.flush()).map_err(|_| Failure::OutputClosed)
 }
 
 #[cfg(test)]

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::Value;
 
-use super::client::{Ask, Client, Watch, form};
-use super::error::Fault;
+use super::client::{Client, Request, WatchOutput, form};
+use super::error::ClientError;
 use super::messages::{Output, json_line, text_line};
-use super::socket::span;
-use super::tls::Trust;
-use super::{Choices, Failure, Outcome, print, tell};
+use super::socket::to_timespec;
+use super::tls::Verify;
+use super::{CliOptions, Failure, Outcome, eprint_line, print};
 
 /// The longest that a read asks to wait; the server may wait for less.
 const WAIT_SECONDS: u64 = 25;
@@ -25,10 +25,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 
 /// A reader of one channel with its place in it.
-struct Reading<'a> {
+struct Follower<'a> {
     client: Client,
     channel: &'a [u8],
-    choices: &'a Choices,
+    choices: &'a CliOptions,
     output: Output,
     /// Where to go on, as the server said; before its first answer, where to begin.
     from: Option<i64>,
@@ -38,37 +38,37 @@ struct Reading<'a> {
 }
 
 /// Why there is no answer.
-enum Trouble {
+enum ReadError {
     /// It may pass: trying again makes sense, perhaps after so long.
-    Passing(String, Option<Duration>),
-    Lasting(Failure),
+    Transient(String, Option<Duration>),
+    Permanent(Failure),
 }
 
-pub(super) fn run(choices: &Choices, operands: &[OsString]) -> Result<Outcome, Failure> {
+pub(super) fn run(choices: &CliOptions, operands: &[OsString]) -> Result<Outcome, Failure> {
     let [channel] = operands else { unreachable!("the table asks for one") };
-    let mut client = Client::new(choices.server.clone(), Trust::Checked);
-    client.watch = Watch::Output;
+    let mut client = Client::new(choices.server.clone(), Verify::Yes);
+    client.watch = WatchOutput::Output;
     let output = if io::stdout().is_terminal() { Output::Terminal } else { Output::Program };
     let channel = channel.as_bytes();
-    let mut reading = Reading { client, channel, choices, output, from: None, epoch: String::new(), lines: 0 };
+    let mut reading = Follower { client, channel, choices, output, from: None, epoch: String::new(), lines: 0 };
     reading.run()?;
     Ok(Outcome::Done)
 }
 
-impl Reading<'_> {
+impl Follower<'_> {
     fn run(&mut self) -> Result<(), Failure> {
         // Only what answers at the start is worth coming back to; and with the end of what is there, nothing is told twice.
-        let end = self.ask(0).map_err(Failure::from)?;
+        let end = self.request(0).map_err(Failure::from)?;
         let end = end["next_id"].as_i64();
         let Some(from) = self.choices.from else { return self.follow() };
         self.from = Some(from);
-        self.turn(0).map_err(Failure::from)?;
+        self.read_once(0).map_err(Failure::from)?;
         if self.choices.follow {
             return self.follow();
         }
         // One answer need not hold all of it.
         while self.from < end {
-            self.turn(0).map_err(Failure::from)?;
+            self.read_once(0).map_err(Failure::from)?;
         }
         Ok(())
     }
@@ -77,19 +77,19 @@ impl Reading<'_> {
     fn follow(&mut self) -> Result<(), Failure> {
         let mut pause = Duration::ZERO;
         while self.choices.follow || self.lines == 0 {
-            match self.turn(WAIT_SECONDS) {
+            match self.read_once(WAIT_SECONDS) {
                 Ok(()) if pause.is_zero() => {}
                 Ok(()) => {
-                    tell("going on");
+                    eprint_line("going on");
                     pause = Duration::ZERO;
                 }
-                Err(Trouble::Lasting(failure)) => return Err(failure),
-                Err(Trouble::Passing(why, after)) => {
+                Err(ReadError::Permanent(failure)) => return Err(failure),
+                Err(ReadError::Transient(why, after)) => {
                     if pause.is_zero() {
-                        tell(&format!("{why}; trying again"));
+                        eprint_line(&format!("{why}; trying again"));
                     }
                     pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-                    rest(after.unwrap_or(pause).clamp(pause, PAUSE_MAX.max(pause)))?;
+                    sleep_while_output_open(after.unwrap_or(pause).clamp(pause, PAUSE_MAX.max(pause)))?;
                 }
             }
         }
@@ -97,14 +97,14 @@ impl Reading<'_> {
     }
 
     /// One read: prints what it brought, and moves on.
-    fn turn(&mut self, wait_seconds: u64) -> Result<(), Trouble> {
-        let answer = self.ask(wait_seconds)?;
+    fn read_once(&mut self, wait_seconds: u64) -> Result<(), ReadError> {
+        let answer = self.request(wait_seconds)?;
         for (key, words) in [
             ("missed", "messages are missing here: they are no longer retained"),
             ("reset", "the server has begun anew: what follows is all that it has"),
         ] {
             if answer[key] == true {
-                tell(words);
+                eprint_line(words);
             }
         }
         let mut text = String::new();
@@ -117,11 +117,11 @@ impl Reading<'_> {
                 self.lines += 1;
             }
         }
-        print(&text).map_err(Trouble::Lasting)
+        print(&text).map_err(ReadError::Permanent)
     }
 
     /// Calls `/read`, and notes where to go on.
-    fn ask(&mut self, wait_seconds: u64) -> Result<Value, Trouble> {
+    fn request(&mut self, wait_seconds: u64) -> Result<Value, ReadError> {
         let timeout = wait_seconds.to_string();
         let from = self.from.map(|from| from.to_string());
         let mut pairs = vec![("channel", self.channel), ("timeout", timeout.as_bytes())];
@@ -133,22 +133,24 @@ impl Reading<'_> {
         let form = form(&pairs);
         let within = Duration::from_secs(wait_seconds) + GRACE;
         let server = self.client.server.to_string();
-        let answer = self.client.call(&Ask::form("/read", &form), within).map_err(|fault| match fault {
-            Fault::Deaf => Trouble::Lasting(Failure::Deaf),
-            Fault::Certificate(..) | Fault::NoOpenssl => Trouble::Lasting(Failure::Told(format!("{server}: {fault}"))),
-            _ => Trouble::Passing(format!("{server}: {fault}"), None),
+        let answer = self.client.call(&Request::form("/read", &form), within).map_err(|fault| match fault {
+            ClientError::OutputClosed => ReadError::Permanent(Failure::OutputClosed),
+            ClientError::Certificate(..) | ClientError::NoOpenssl => {
+                ReadError::Permanent(Failure::Error(format!("{server}: {fault}")))
+            }
+            _ => ReadError::Transient(format!("{server}: {fault}"), None),
         })?;
         if let Some(refusal) = answer.refusal() {
             let status = answer.head.status;
             return Err(if status >= 500 || matches!(status, 408 | 429) {
-                Trouble::Passing(refusal, answer.retry_after().map(Duration::from_secs))
+                ReadError::Transient(refusal, answer.retry_after().map(Duration::from_secs))
             } else {
-                Trouble::Lasting(Failure::Told(refusal))
+                ReadError::Permanent(Failure::Error(refusal))
             });
         }
         let json = answer.json();
         let (Some(next), Some(epoch)) = (json["next_id"].as_i64(), json["epoch"].as_str()) else {
-            return Err(Trouble::Lasting(Failure::Told(format!("{server}: an answer that is not Speak's"))));
+            return Err(ReadError::Permanent(Failure::Error(format!("{server}: an answer that is not Speak's"))));
         };
         self.from = Some(next);
         epoch.clone_into(&mut self.epoch);
@@ -156,17 +158,17 @@ impl Reading<'_> {
     }
 }
 
-impl From<Trouble> for Failure {
-    fn from(trouble: Trouble) -> Self {
+impl From<ReadError> for Failure {
+    fn from(trouble: ReadError) -> Self {
         match trouble {
-            Trouble::Passing(why, _) => Self::Told(why),
-            Trouble::Lasting(failure) => failure,
+            ReadError::Transient(why, _) => Self::Error(why),
+            ReadError::Permanent(failure) => failure,
         }
     }
 }
 
 /// Pauses, but no longer than somebody reads what we print.
-fn rest(pause: Duration) -> Result<(), Failure> {
+fn sleep_while_output_open(pause: Duration) -> Result<(), Failure> {
     let output = io::stdout();
     let until = Instant::now() + pause;
     loop {
@@ -175,8 +177,8 @@ fn rest(pause: Duration) -> Result<(), Failure> {
             return Ok(());
         }
         let mut fds = [PollFd::from_borrowed_fd(output.as_fd(), PollFlags::empty())];
-        if poll(&mut fds, Some(&span(left))).is_ok_and(|ready| ready > 0) {
-            return Err(Failure::Deaf);
+        if poll(&mut fds, Some(&to_timespec(left))).is_ok_and(|ready| ready > 0) {
+            return Err(Failure::OutputClosed);
         }
     }
 }

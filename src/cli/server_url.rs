@@ -5,33 +5,33 @@ use std::path::PathBuf;
 
 /// A server as it was named.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Server {
-    pub place: Place,
+pub(super) struct ServerUrl {
+    pub place: Scheme,
     /// What stands before `/read`: nothing, or `/chat`.
-    pub prefix: String,
+    pub path_prefix: String,
 }
 
 /// How it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    Plain(Host),
-    Tls(Host),
+pub(super) enum Scheme {
+    Plain(Authority),
+    Tls(Authority),
     Unix(PathBuf),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Host {
+pub(super) struct Authority {
     /// A name or an address, without brackets.
     pub name: String,
     pub port: u16,
 }
 
-impl Server {
+impl ServerUrl {
     /// Reads what was given on the command line.
     pub fn parse(text: &str) -> Result<Self, String> {
         let fault = || format!("'{text}' is no address of a server: give http://HOST:PORT, https://HOST or unix:PATH");
         if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
-            return Ok(Self { place: Place::Unix(path.into()), prefix: String::new() });
+            return Ok(Self { place: Scheme::Unix(path.into()), path_prefix: String::new() });
         }
         let (scheme, rest) = text.split_once("://").ok_or_else(fault)?;
         let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
@@ -40,45 +40,45 @@ impl Server {
             return Err(fault());
         }
         let port = if scheme == "https" { 443 } else { 80 };
-        let host = Host::parse(authority, port).ok_or_else(fault)?;
+        let host = Authority::parse(authority, port).ok_or_else(fault)?;
         let place = match scheme {
-            "http" => Place::Plain(host),
-            "https" => Place::Tls(host),
+            "http" => Scheme::Plain(host),
+            "https" => Scheme::Tls(host),
             _ => return Err(fault()),
         };
-        Ok(Self { place, prefix: path.trim_end_matches('/').to_owned() })
+        Ok(Self { place, path_prefix: path.trim_end_matches('/').to_owned() })
     }
 
     /// The same host by another port, in plain HTTP and without a path. None for a Unix socket.
-    pub fn beside(&self, port: u16) -> Option<Self> {
-        let (Place::Plain(host) | Place::Tls(host)) = &self.place else { return None };
-        let host = Host { name: host.name.clone(), port };
-        Some(Self { place: Place::Plain(host), prefix: String::new() })
+    pub fn with_port(&self, port: u16) -> Option<Self> {
+        let (Scheme::Plain(host) | Scheme::Tls(host)) = &self.place else { return None };
+        let host = Authority { name: host.name.clone(), port };
+        Some(Self { place: Scheme::Plain(host), path_prefix: String::new() })
     }
 
     /// The field `Host` of requests.
     pub fn host_field(&self) -> String {
         match &self.place {
-            Place::Plain(host) if host.port == 80 => host.bracketed(),
-            Place::Tls(host) if host.port == 443 => host.bracketed(),
-            Place::Plain(host) | Place::Tls(host) => format!("{}:{}", host.bracketed(), host.port),
-            Place::Unix(_) => "localhost".to_owned(),
+            Scheme::Plain(host) if host.port == 80 => host.bracketed(),
+            Scheme::Tls(host) if host.port == 443 => host.bracketed(),
+            Scheme::Plain(host) | Scheme::Tls(host) => format!("{}:{}", host.bracketed(), host.port),
+            Scheme::Unix(_) => "localhost".to_owned(),
         }
     }
 }
 
-impl fmt::Display for Server {
+impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match &self.place {
-            Place::Plain(_) => "http",
-            Place::Tls(_) => "https",
-            Place::Unix(path) => return write!(f, "unix:{}", path.display()),
+            Scheme::Plain(_) => "http",
+            Scheme::Tls(_) => "https",
+            Scheme::Unix(path) => return write!(f, "unix:{}", path.display()),
         };
-        write!(f, "{scheme}://{}{}", self.host_field(), self.prefix)
+        write!(f, "{scheme}://{}{}", self.host_field(), self.path_prefix)
     }
 }
 
-impl Host {
+impl Authority {
     fn parse(text: &str, default_port: u16) -> Option<Self> {
         let (name, rest) = match text.strip_prefix('[') {
             Some(inner) => inner.split_once(']')?,
@@ -106,9 +106,9 @@ mod tests {
     fn addresses_of_servers_are_read_and_told_alike() {
         let same = ["http://localhost:8080", "https://example.org", "https://[::1]:8443/chat", "unix:/run/speak.sock"];
         for text in same {
-            assert_eq!(Server::parse(text).unwrap().to_string(), text);
+            assert_eq!(ServerUrl::parse(text).unwrap().to_string(), text);
         }
-        assert_eq!(Server::parse("http://a:80/b/").unwrap().to_string(), "http://a/b");
+        assert_eq!(ServerUrl::parse("http://a:80/b/").unwrap().to_string(), "http://a/b");
         let strange = [
             "",
             "example.org",
@@ -126,7 +126,7 @@ mod tests {
             "http://a b",
         ];
         for text in strange {
-            assert!(Server::parse(text).is_err(), "{text}");
+            assert!(ServerUrl::parse(text).is_err(), "{text}");
         }
     }
 }

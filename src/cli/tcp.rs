@@ -4,14 +4,14 @@ use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use super::error::Fault;
-use super::server_url::Host;
+use super::error::ClientError;
+use super::server_url::Authority;
 
 /// A connection to the first address of `host` that answers.
-pub(super) fn connect_tcp(host: &Host, until: Instant) -> Result<TcpStream, Fault> {
-    let fault = |error: io::Error| Fault::Connect(plain(&error));
+pub(super) fn connect_tcp(host: &Authority, until: Instant) -> Result<TcpStream, ClientError> {
+    let fault = |error: io::Error| ClientError::Connect(tcp(&error));
     let addresses: Vec<_> = (host.name.as_str(), host.port).to_socket_addrs().map_err(fault)?.collect();
-    let mut last = Fault::Connect("the name has no address".to_owned());
+    let mut last = ClientError::Connect("the name has no address".to_owned());
     for (tried, address) in addresses.iter().enumerate() {
         // No address may use up the time of the others.
         let left = until.saturating_duration_since(Instant::now()) / (addresses.len() - tried) as u32;
@@ -24,7 +24,7 @@ pub(super) fn connect_tcp(host: &Host, until: Instant) -> Result<TcpStream, Faul
 }
 
 /// An error without the number that Rust adds.
-fn plain(error: &io::Error) -> String {
+fn tcp(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }

@@ -6,34 +6,34 @@ use std::os::unix::ffi::OsStrExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::client::{Ask, Client, form};
-use super::tls::Trust;
-use super::{Choices, Failure, Outcome, print};
+use super::client::{Client, Request, form};
+use super::tls::Verify;
+use super::{CliOptions, Failure, Outcome, print};
 
 /// How long an answer may take.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// The pause before another try where the server names none.
 const PAUSE: Duration = Duration::from_secs(1);
 
-pub(super) fn run(choices: &Choices, operands: &[OsString]) -> Result<Outcome, Failure> {
-    let mut client = Client::new(choices.server.clone(), Trust::Checked);
+pub(super) fn run(choices: &CliOptions, operands: &[OsString]) -> Result<Outcome, Failure> {
+    let mut client = Client::new(choices.server.clone(), Verify::Yes);
     let [channel, message] = operands else { unreachable!("the table asks for two") };
     let channel = channel.as_bytes();
     if message != "-" {
-        say(&mut client, channel, message.as_bytes(), choices.retry).map_err(Failure::Told)??;
+        write_message(&mut client, channel, message.as_bytes(), choices.retry).map_err(Failure::Error)??;
         return Ok(Outcome::Done);
     }
     let mut input = io::stdin().lock();
     let mut line = Vec::new();
     for number in 1_u64.. {
         line.clear();
-        let fault = |why: String| Failure::Told(format!("line {number}: {why}"));
+        let fault = |why: String| Failure::Error(format!("line {number}: {why}"));
         let count = input.read_until(b'\n', &mut line).map_err(|error| fault(error.to_string()))?;
         if count == 0 {
             break;
         }
         let message = line.strip_suffix(b"\n").unwrap_or(&line);
-        say(&mut client, channel, message, choices.retry).map_err(fault)??;
+        write_message(&mut client, channel, message, choices.retry).map_err(fault)??;
     }
     Ok(Outcome::Done)
 }
@@ -41,12 +41,17 @@ pub(super) fn run(choices: &Choices, operands: &[OsString]) -> Result<Outcome, F
 /// Writes one message and prints its id; what a busy server refuses is tried again for `retry`.
 ///
 /// What may have been written is never tried again: nobody wants to say things twice.
-fn say(client: &mut Client, channel: &[u8], message: &[u8], retry: Duration) -> Result<Result<(), Failure>, String> {
+fn write_message(
+    client: &mut Client,
+    channel: &[u8],
+    message: &[u8],
+    retry: Duration,
+) -> Result<Result<(), Failure>, String> {
     let form = form(&[("channel", channel), ("message", message)]);
     let until = Instant::now() + retry;
     loop {
         let server = client.server.to_string();
-        let answer = client.call(&Ask::form("/write", &form), ANSWER_TIME);
+        let answer = client.call(&Request::form("/write", &form), ANSWER_TIME);
         let answer = answer.map_err(|fault| format!("{server}: {fault}"))?;
         let Some(refusal) = answer.refusal() else {
             let id = answer.json()["id"].as_u64().ok_or_else(|| format!("{server}: an answer without an id"))?;

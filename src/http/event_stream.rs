@@ -7,14 +7,14 @@ pub const EVENT_STREAM: &str = "text/event-stream";
 pub const RETRY: &[u8] = b"retry: 1000\n\n";
 
 /// A comment: says nothing, and shows proxies that the stream lives.
-pub const SIGN_OF_LIFE: &[u8] = b":\n\n";
+pub const HEARTBEAT: &[u8] = b":\n\n";
 
 /// Whether `Accept` asks for an event stream rather than for JSON.
 ///
 /// It has to be named, with a weight no lower than that of JSON: `*/*` asks for an ordinary answer.
-pub(super) fn accepts_events(accept: &[u8]) -> bool {
+pub(super) fn accepts_event_stream(accept: &[u8]) -> bool {
     let weight = |wanted: &[&[u8]]| {
-        let ranges = accept.split(|byte| *byte == b',').map(Range::parse);
+        let ranges = accept.split(|byte| *byte == b',').map(MediaRange::parse);
         ranges.filter(|range| wanted.iter().any(|name| range.name.eq_ignore_ascii_case(name))).map(|it| it.weight).max()
     };
     let events = weight(&[EVENT_STREAM.as_bytes()]).unwrap_or(0);
@@ -22,23 +22,23 @@ pub(super) fn accepts_events(accept: &[u8]) -> bool {
 }
 
 /// One part of an `Accept`.
-struct Range<'a> {
+struct MediaRange<'a> {
     name: &'a [u8],
     /// In thousandths (RFC 9110, section 12.4.2).
     weight: u16,
 }
 
-impl<'a> Range<'a> {
+impl<'a> MediaRange<'a> {
     fn parse(part: &'a [u8]) -> Self {
         let mut pieces = part.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
         let name = pieces.next().unwrap_or_default();
         let weight = pieces.find_map(|piece| piece.strip_prefix(b"q=").or_else(|| piece.strip_prefix(b"Q=")));
-        Self { name, weight: weight.map_or(1000, thousandths) }
+        Self { name, weight: weight.map_or(1000, parse_weight) }
     }
 }
 
 /// `0.25` is 250; what is no weight is 0.
-fn thousandths(weight: &[u8]) -> u16 {
+fn parse_weight(weight: &[u8]) -> u16 {
     let (whole, fraction) = match weight {
         [whole] => (whole, [].as_slice()),
         [whole, b'.', fraction @ ..] if fraction.len() <= 3 => (whole, fraction),
@@ -74,7 +74,7 @@ mod tests {
             ("", false),
         ];
         for (accept, expected) in cases {
-            assert_eq!(accepts_events(accept.as_bytes()), expected, "{accept}");
+            assert_eq!(accepts_event_stream(accept.as_bytes()), expected, "{accept}");
         }
     }
 }

@@ -4,19 +4,19 @@ use std::borrow::Cow;
 
 /// The names and values of a form. A name without `=` has an empty value; empty pieces are skipped.
 #[must_use]
-pub fn pairs(form: &str) -> Pairs<'_> {
-    Pairs { rest: form }
+pub fn pairs(form: &str) -> FormPairs<'_> {
+    FormPairs { rest: form }
 }
 
 /// See [`pairs`].
 #[derive(Clone, Debug)]
-pub struct Pairs<'a> {
+pub struct FormPairs<'a> {
     rest: &'a str,
 }
 
 /// A name or a value, still encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Encoded<'a> {
+pub struct FormText<'a> {
     /// As it stands in the form.
     pub text: &'a str,
     is_plain: bool,
@@ -26,19 +26,19 @@ pub struct Encoded<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotUtf8;
 
-impl<'a> Iterator for Pairs<'a> {
-    type Item = (Encoded<'a>, Encoded<'a>);
+impl<'a> Iterator for FormPairs<'a> {
+    type Item = (FormText<'a>, FormText<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
         let start = self.rest.bytes().position(|byte| byte != b'&')?;
         let form = &self.rest[start..];
-        let name = Encoded::up_to(form, name_end(form.as_bytes()), |rest| memchr::memchr2(b'=', b'&', rest));
+        let name = FormText::split_at_byte(form, name_end(form.as_bytes()), |rest| memchr::memchr2(b'=', b'&', rest));
         self.rest = &form[name.text.len()..];
         let Some(value) = self.rest.strip_prefix('=') else {
-            return Some((name, Encoded { text: "", is_plain: true }));
+            return Some((name, FormText { text: "", is_plain: true }));
         };
         let first = memchr::memchr3(b'&', b'%', b'+', value.as_bytes());
-        let value = Encoded::up_to(value, first, |rest| memchr::memchr(b'&', rest));
+        let value = FormText::split_at_byte(value, first, |rest| memchr::memchr(b'&', rest));
         self.rest = &self.rest[1 + value.text.len()..];
         Some((name, value))
     }
@@ -49,10 +49,10 @@ fn name_end(form: &[u8]) -> Option<usize> {
     form.iter().position(|byte| matches!(byte, b'=' | b'&' | b'%' | b'+'))
 }
 
-impl<'a> Encoded<'a> {
+impl<'a> FormText<'a> {
     /// What stands before the first separator. `first` is where the first separator or escape is, so that one search
     /// tells where a plain text ends, and that it is plain; only an escaped one needs `separator`, to search on.
-    fn up_to(text: &'a str, first: Option<usize>, separator: impl Fn(&[u8]) -> Option<usize>) -> Self {
+    fn split_at_byte(text: &'a str, first: Option<usize>, separator: impl Fn(&[u8]) -> Option<usize>) -> Self {
         let bytes = text.as_bytes();
         let Some(first) = first else { return Self { text, is_plain: true } };
         if !matches!(bytes[first], b'%' | b'+') {

@@ -4,11 +4,11 @@ use std::mem::MaybeUninit;
 
 use httparse::Status;
 
-use super::event_stream::accepts_events;
-use super::parse_error::Reject;
+use super::event_stream::accepts_event_stream;
+use super::parse_error::ParseError;
 
 /// Header fields for which there is room on the stack; more are rare, and need not be fast.
-const FIELDS_USUAL: usize = 64;
+const FIELDS_CAPACITY: usize = 64;
 
 /// A request's method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +29,11 @@ pub enum Method {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persistence {
     /// HTTP/1.1's default: it stays.
-    Stays,
+    Persistent,
     /// HTTP/1.0 asked to stay, and has to be told that it may.
-    StaysIfTold,
+    PersistentIfAnnounced,
     /// It goes.
-    Closes,
+    Close,
 }
 
 /// How a body is framed.
@@ -53,7 +53,7 @@ pub(super) struct Head<'a> {
     pub(super) persistence: Persistence,
     pub(super) content_type: Option<&'a [u8]>,
     pub(super) origin: Option<&'a [u8]>,
-    pub(super) accepts_events: bool,
+    pub(super) accepts_event_stream: bool,
     pub(super) wants_websocket: bool,
     pub(super) is_cross_site: bool,
     pub(super) framing: Framing,
@@ -65,8 +65,8 @@ pub(super) struct Head<'a> {
 /// # Errors
 ///
 /// A [`Reject`] as soon as it is sure.
-pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<Head<'_>>, Reject> {
-    let mut usual = [const { MaybeUninit::uninit() }; FIELDS_USUAL];
+pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<Head<'_>>, ParseError> {
+    let mut usual = [const { MaybeUninit::uninit() }; FIELDS_CAPACITY];
     let parsed = match parse_fields(bytes, &mut usual) {
         Err(httparse::Error::TooManyHeaders) => {
             let lines = memchr::memchr_iter(b'\n', bytes).count();
@@ -77,9 +77,9 @@ pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<Head<'_>>, Reject> {
     match parsed {
         Ok(head) => head,
         Err(httparse::Error::Version) => reject_version(bytes),
-        Err(httparse::Error::HeaderName) => Err(Reject::BadRequest("a header field is not 'name: value'")),
-        Err(httparse::Error::HeaderValue) => Err(Reject::BadRequest("a header value has a control character")),
-        Err(_) => Err(Reject::BadRequest("this is not an HTTP/1.x request")),
+        Err(httparse::Error::HeaderName) => Err(ParseError::BadRequest("a header field is not 'name: value'")),
+        Err(httparse::Error::HeaderValue) => Err(ParseError::BadRequest("a header value has a control character")),
+        Err(_) => Err(ParseError::BadRequest("this is not an HTTP/1.x request")),
     }
 }
 
@@ -87,7 +87,7 @@ pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<Head<'_>>, Reject> {
 fn parse_fields<'a>(
     bytes: &'a [u8],
     fields: &mut [MaybeUninit<httparse::Header<'a>>],
-) -> Result<Result<Option<Head<'a>>, Reject>, httparse::Error> {
+) -> Result<Result<Option<Head<'a>>, ParseError>, httparse::Error> {
     let mut parsed = httparse::Request::new(&mut []);
     Ok(match parsed.parse_with_uninit_headers(bytes, fields)? {
         Status::Partial => Ok(None),
@@ -96,13 +96,13 @@ fn parse_fields<'a>(
 }
 
 /// Tells another version of HTTP from what is not HTTP at all. Decides when the line is whole.
-fn reject_version<'a>(bytes: &[u8]) -> Result<Option<Head<'a>>, Reject> {
+fn reject_version<'a>(bytes: &[u8]) -> Result<Option<Head<'a>>, ParseError> {
     let Some(end) = memchr::memchr(b'\n', bytes) else { return Ok(None) };
     let line = bytes[..end].trim_ascii_end();
     let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
     match version.strip_prefix(b"HTTP/") {
-        Some([major, ..]) if major.is_ascii_digit() && *major != b'1' => Err(Reject::VersionNotSupported),
-        _ => Err(Reject::BadRequest("the request line does not end in HTTP/1.0 or HTTP/1.1")),
+        Some([major, ..]) if major.is_ascii_digit() && *major != b'1' => Err(ParseError::VersionNotSupported),
+        _ => Err(ParseError::BadRequest("the request line does not end in HTTP/1.0 or HTTP/1.1")),
     }
 }
 
@@ -121,13 +121,13 @@ pub(super) fn lower_minor_version(bytes: &mut [u8]) -> bool {
 }
 
 impl<'a> Head<'a> {
-    fn check(bytes: usize, parsed: &httparse::Request<'_, 'a>) -> Result<Self, Reject> {
+    fn check(bytes: usize, parsed: &httparse::Request<'_, 'a>) -> Result<Self, ParseError> {
         let is_http_10 = parsed.version == Some(0);
         let method = method(parsed.method.unwrap_or_default())?;
         let (path, query) = target(method, parsed.path.unwrap_or_default())?;
         let fields = Fields::gather(parsed.headers)?;
         if fields.host.is_none() && !is_http_10 {
-            return Err(Reject::BadRequest("HTTP/1.1 needs a Host header"));
+            return Err(ParseError::BadRequest("HTTP/1.1 needs a Host header"));
         }
         // What follows CONNECT may have been meant for a tunnel, and passed on unread.
         let closes = fields.close || (method == Method::Other && parsed.method == Some("CONNECT"));
@@ -137,13 +137,13 @@ impl<'a> Head<'a> {
             path,
             query,
             persistence: match (closes, is_http_10, fields.keep_alive) {
-                (true, _, _) | (_, true, false) => Persistence::Closes,
-                (false, true, true) => Persistence::StaysIfTold,
-                (false, false, _) => Persistence::Stays,
+                (true, _, _) | (_, true, false) => Persistence::Close,
+                (false, true, true) => Persistence::PersistentIfAnnounced,
+                (false, false, _) => Persistence::Persistent,
             },
             content_type: fields.content_type,
             origin: fields.origin,
-            accepts_events: fields.accepts_events,
+            accepts_event_stream: fields.accepts_event_stream,
             // HTTP/1.0 knows no upgrade (RFC 9110, section 7.8).
             wants_websocket: fields.wants_websocket && !is_http_10,
             is_cross_site: fields.is_cross_site,
@@ -154,19 +154,19 @@ impl<'a> Head<'a> {
     }
 }
 
-fn method(token: &str) -> Result<Method, Reject> {
+fn method(token: &str) -> Result<Method, ParseError> {
     match token {
         "GET" => Ok(Method::Get),
         "HEAD" => Ok(Method::Head),
         "POST" => Ok(Method::Post),
         "OPTIONS" => Ok(Method::Options),
         "PUT" | "DELETE" | "CONNECT" | "TRACE" | "PATCH" | "QUERY" => Ok(Method::Other),
-        _ => Err(Reject::UnknownMethod),
+        _ => Err(ParseError::UnknownMethod),
     }
 }
 
 /// Path and query of a target in origin form, absolute form, or `*`.
-fn target(method: Method, target: &str) -> Result<(&str, &str), Reject> {
+fn target(method: Method, target: &str) -> Result<(&str, &str), ParseError> {
     let has_scheme = |scheme: &str| {
         target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)).then_some(scheme.len())
     };
@@ -177,14 +177,14 @@ fn target(method: Method, target: &str) -> Result<(&str, &str), Reject> {
         let authority_bytes = rest.find(['/', '?']).unwrap_or(rest.len());
         let authority = &rest.as_bytes()[..authority_bytes];
         if matches!(authority, [] | [b':', ..]) || !is_host(authority) {
-            return Err(Reject::BadRequest("the request target names no host"));
+            return Err(ParseError::BadRequest("the request target names no host"));
         }
         &rest[authority_bytes..]
     } else if (method == Method::Options && target == "*") || method == Method::Other {
         // CONNECT brings an authority; it is refused as a method, whatever it names.
         return Ok(("*", ""));
     } else {
-        return Err(Reject::BadRequest("the request target is not a path"));
+        return Err(ParseError::BadRequest("the request target is not a path"));
     };
     let (path, query) = match memchr::memchr(b'?', origin_form.as_bytes()) {
         Some(at) => (&origin_form[..at], &origin_form[at + 1..]),
@@ -198,15 +198,15 @@ fn target(method: Method, target: &str) -> Result<(&str, &str), Reject> {
 #[inline]
 fn is_host(host: &[u8]) -> bool {
     /// The characters of RFC 3986's `reg-name`.
-    const OF_NAME: [bool; 256] = characters(b"-._~%!$&'()*+,;=");
+    const TOKEN_BYTES: [bool; 256] = byte_class(b"-._~%!$&'()*+,;=");
     /// Those of an address in brackets, and of the zone that may stand behind it.
-    const OF_ADDRESS: [bool; 256] = characters(b":.-_~%");
+    const HOST_BYTES: [bool; 256] = byte_class(b":.-_~%");
     let port = match host {
-        [b'[', address @ ..] => match behind(&OF_ADDRESS, address) {
+        [b'[', address @ ..] => match skip_allowed(&HOST_BYTES, address) {
             [b']', port @ ..] => port,
             _ => return false,
         },
-        _ => behind(&OF_NAME, host),
+        _ => skip_allowed(&TOKEN_BYTES, host),
     };
     match port {
         [] => true,
@@ -216,13 +216,13 @@ fn is_host(host: &[u8]) -> bool {
 }
 
 /// What stands behind the characters that are allowed.
-fn behind<'a>(allowed: &[bool; 256], bytes: &'a [u8]) -> &'a [u8] {
+fn skip_allowed<'a>(allowed: &[bool; 256], bytes: &'a [u8]) -> &'a [u8] {
     let end = bytes.iter().position(|byte| !allowed[usize::from(*byte)]);
     &bytes[end.unwrap_or(bytes.len())..]
 }
 
 /// Letters, digits, and these others.
-const fn characters(others: &[u8]) -> [bool; 256] {
+const fn byte_class(others: &[u8]) -> [bool; 256] {
     let mut allowed = [false; 256];
     let mut byte = 0;
     while byte < 256 {
@@ -239,15 +239,15 @@ const fn characters(others: &[u8]) -> [bool; 256] {
 
 /// Whether a list in a header field has this name.
 #[must_use]
-pub fn names(list: &[u8], name: &[u8]) -> bool {
+pub fn list_contains(list: &[u8], name: &[u8]) -> bool {
     list.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(name))
 }
 
 /// Sets what two servers could choose differently from, were it there twice.
-fn set_once<'a>(field: &mut Option<&'a [u8]>, value: &'a [u8], fault: &'static str) -> Result<(), Reject> {
+fn set_once<'a>(field: &mut Option<&'a [u8]>, value: &'a [u8], fault: &'static str) -> Result<(), ParseError> {
     match field.replace(value) {
         None => Ok(()),
-        Some(_) => Err(Reject::BadRequest(fault)),
+        Some(_) => Err(ParseError::BadRequest(fault)),
     }
 }
 
@@ -259,7 +259,7 @@ struct Fields<'a> {
     transfer_encoding: Option<&'a [u8]>,
     content_type: Option<&'a [u8]>,
     origin: Option<&'a [u8]>,
-    accepts_events: bool,
+    accepts_event_stream: bool,
     wants_websocket: bool,
     close: bool,
     keep_alive: bool,
@@ -268,7 +268,7 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn gather(headers: &[httparse::Header<'a>]) -> Result<Self, Reject> {
+    fn gather(headers: &[httparse::Header<'a>]) -> Result<Self, ParseError> {
         let mut fields = Self::default();
         for httparse::Header { name, value } in headers {
             let is = |known: &str| name.eq_ignore_ascii_case(known);
@@ -277,16 +277,16 @@ impl<'a> Fields<'a> {
                 4 if is("host") => {
                     let is_second = fields.host.replace(value).is_some();
                     if is_second || !is_host(value) {
-                        return Err(Reject::BadRequest("one Host header, with one host"));
+                        return Err(ParseError::BadRequest("one Host header, with one host"));
                     }
                 }
                 6 if is("origin") => fields.origin = Some(value),
-                6 if is("accept") => fields.accepts_events |= accepts_events(value),
-                7 if is("upgrade") => fields.wants_websocket |= names(value, b"websocket"),
+                6 if is("accept") => fields.accepts_event_stream |= accepts_event_stream(value),
+                7 if is("upgrade") => fields.wants_websocket |= list_contains(value, b"websocket"),
                 6 if is("expect") => fields.expects_continue |= value.eq_ignore_ascii_case(b"100-continue"),
                 10 if is("connection") => {
-                    fields.close |= names(value, b"close");
-                    fields.keep_alive |= names(value, b"keep-alive");
+                    fields.close |= list_contains(value, b"close");
+                    fields.keep_alive |= list_contains(value, b"keep-alive");
                 }
                 12 if is("content-type") => fields.content_type = Some(value),
                 14 if is("content-length") => {
@@ -303,20 +303,20 @@ impl<'a> Fields<'a> {
     }
 
     /// RFC 9112, section 6.3, and where it leaves a choice, the one that nobody can be made to see differently.
-    fn framing(&self, is_http_10: bool) -> Result<Framing, Reject> {
+    fn framing(&self, is_http_10: bool) -> Result<Framing, ParseError> {
         match (self.transfer_encoding, self.content_length) {
-            (Some(_), Some(_)) => Err(Reject::BadRequest("both Content-Length and Transfer-Encoding")),
-            (Some(_), None) if is_http_10 => Err(Reject::BadRequest("HTTP/1.0 knows no Transfer-Encoding")),
+            (Some(_), Some(_)) => Err(ParseError::BadRequest("both Content-Length and Transfer-Encoding")),
+            (Some(_), None) if is_http_10 => Err(ParseError::BadRequest("HTTP/1.0 knows no Transfer-Encoding")),
             (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
-            (Some(b""), None) => Err(Reject::BadRequest("an empty Transfer-Encoding")),
-            (Some(_), None) => Err(Reject::UnknownCoding),
+            (Some(b""), None) => Err(ParseError::BadRequest("an empty Transfer-Encoding")),
+            (Some(_), None) => Err(ParseError::UnknownCoding),
             (None, None) => Ok(Framing::Length(0)),
             (None, Some(digits)) if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => {
                 // Too many digits for a number are too many bytes for us.
-                let length = str::from_utf8(digits).expect("digits").parse().map_err(|_| Reject::BodyTooLarge)?;
+                let length = str::from_utf8(digits).expect("digits").parse().map_err(|_| ParseError::BodyTooLarge)?;
                 Ok(Framing::Length(length))
             }
-            (None, Some(_)) => Err(Reject::BadRequest("a Content-Length is digits")),
+            (None, Some(_)) => Err(ParseError::BadRequest("a Content-Length is digits")),
         }
     }
 }

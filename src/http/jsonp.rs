@@ -41,7 +41,7 @@ impl<'a> Callback<'a> {
 
     /// A name that was checked before and kept.
     #[must_use]
-    pub fn checked(name: &'a str) -> Self {
+    pub fn assume_valid(name: &'a str) -> Self {
         debug_assert_eq!(Self::parse(name), Ok(Self(name)));
         Self(name)
     }

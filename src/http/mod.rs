@@ -10,11 +10,11 @@ mod request;
 mod response;
 mod websocket;
 
-pub use event_stream::{EVENT_STREAM, RETRY, SIGN_OF_LIFE};
-pub use form::{Encoded, NotUtf8, Pairs, pairs};
-pub use head::{Method, Persistence, names};
+pub use event_stream::{EVENT_STREAM, HEARTBEAT, RETRY};
+pub use form::{FormPairs, FormText, NotUtf8, pairs};
+pub use head::{Method, Persistence, list_contains};
 pub use jsonp::{BadCallback, Callback};
-pub use parse_error::Reject;
-pub use request::{Limits, Parsed, Progress, Request, blank_prefix, parse, parse_whole};
+pub use parse_error::ParseError;
+pub use request::{Limits, Parsed, Progress, Request, leading_blank_lines, parse, parse_complete};
 pub use response::{CONTINUE, ResponseHead};
-pub use websocket::{CloseCode, Frame, Opcode, accept_key, answer_to_close, parse_frame, push_close, push_frame};
+pub use websocket::{CloseCode, Frame, Opcode, accept_key, close_reply, parse_frame, push_close, push_frame};

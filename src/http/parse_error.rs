@@ -2,7 +2,7 @@
 
 /// Why bytes are no request that can be served. The client cannot go on after any of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reject {
+pub enum ParseError {
     /// Not HTTP, or ambiguous; says what is wrong.
     BadRequest(&'static str),
     /// The request line alone is above the limit of the head.

@@ -4,9 +4,9 @@
 //! they were read, so that each is scanned once however small the pieces are.
 //! It has no notion of sockets or of time.
 
-use super::chunked::Chunked;
+use super::chunked::ChunkedDecoder;
 use super::head::{Framing, Head, Method, Persistence, lower_minor_version, parse_head};
-use super::parse_error::Reject;
+use super::parse_error::ParseError;
 
 /// What a request may weigh.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +37,7 @@ pub enum Progress {
         /// Where the body begins.
         head_bytes: usize,
         /// How far it was decoded.
-        body: Chunked,
+        body: ChunkedDecoder,
     },
 }
 
@@ -51,8 +51,8 @@ impl Progress {
     /// Takes bytes that have no more use out of the buffer (the framing of chunks that were decoded).
     pub fn compact(&mut self, buffer: &mut Vec<u8>) {
         if let Self::Chunked { body, .. } = self {
-            buffer.drain(body.decoded..body.raw);
-            body.raw = body.decoded;
+            buffer.drain(body.decoded..body.consumed);
+            body.consumed = body.decoded;
         }
     }
 }
@@ -73,7 +73,7 @@ pub struct Request<'a> {
     /// `Origin`.
     pub origin: Option<&'a [u8]>,
     /// `Accept` prefers an event stream to JSON.
-    pub accepts_events: bool,
+    pub accepts_event_stream: bool,
     /// `Upgrade` names WebSocket.
     pub wants_websocket: bool,
     /// `Sec-Fetch-Site` is `cross-site`.
@@ -98,7 +98,7 @@ pub enum Parsed<'a> {
 
 /// How many bytes of empty lines stand before a request. They mean nothing (RFC 9112, section 2.2).
 #[must_use]
-pub fn blank_prefix(bytes: &[u8]) -> usize {
+pub fn leading_blank_lines(bytes: &[u8]) -> usize {
     let mut rest = bytes;
     while let [b'\r', b'\n', after @ ..] | [b'\n', after @ ..] = rest {
         rest = after;
@@ -109,7 +109,7 @@ pub fn blank_prefix(bytes: &[u8]) -> usize {
 /// The request at the start of `bytes`, if it is there whole, plainly framed and without fault: the usual case,
 /// in one pass. `None` asks for [`parse`], which knows the rest.
 #[must_use]
-pub fn parse_whole<'a>(bytes: &'a [u8], limits: &Limits) -> Option<(Request<'a>, usize)> {
+pub fn parse_complete<'a>(bytes: &'a [u8], limits: &Limits) -> Option<(Request<'a>, usize)> {
     let head = parse_head(&bytes[..limits.head_bytes.min(bytes.len())]).ok()??;
     match head.framing {
         Framing::Length(length) if length <= limits.body_bytes => {
@@ -130,7 +130,7 @@ pub fn parse_whole<'a>(bytes: &'a [u8], limits: &Limits) -> Option<(Request<'a>,
 /// # Errors
 ///
 /// A [`Reject`], after which the client is to be told and closed.
-pub fn parse<'a>(buffer: &'a mut [u8], progress: &mut Progress, limits: &Limits) -> Result<Parsed<'a>, Reject> {
+pub fn parse<'a>(buffer: &'a mut [u8], progress: &mut Progress, limits: &Limits) -> Result<Parsed<'a>, ParseError> {
     if *progress == Progress::default() && *buffer == [b'\r'] {
         // Half of an empty line before the request, which is no part of its head.
         return Ok(Parsed::Incomplete { wants_continue: false });
@@ -146,8 +146,8 @@ pub fn parse<'a>(buffer: &'a mut [u8], progress: &mut Progress, limits: &Limits)
         Progress::Head { .. } => return Ok(Parsed::Incomplete { wants_continue: false }),
         Progress::Length { head_bytes, end } => (*head_bytes, (buffer.len() >= *end).then_some((*end, *end))),
         Progress::Chunked { head_bytes, body } => {
-            let is_whole = body.advance(buffer, limits.body_bytes)?;
-            (*head_bytes, is_whole.then_some((body.decoded, body.raw)))
+            let is_whole = body.decode(buffer, limits.body_bytes)?;
+            (*head_bytes, is_whole.then_some((body.decoded, body.consumed)))
         }
     };
     let Some((body_end, end)) = ends else {
@@ -161,7 +161,7 @@ pub fn parse<'a>(buffer: &'a mut [u8], progress: &mut Progress, limits: &Limits)
 }
 
 /// What follows the head, once it is whole, and whether the client waits to send it.
-fn read_head(buffer: &mut [u8], scanned: usize, limits: &Limits) -> Result<Option<(Progress, bool)>, Reject> {
+fn read_head(buffer: &mut [u8], scanned: usize, limits: &Limits) -> Result<Option<(Progress, bool)>, ParseError> {
     let is_too_long = buffer.len() > limits.head_bytes;
     let within_bytes = limits.head_bytes.min(buffer.len());
     let within = &mut buffer[..within_bytes];
@@ -175,14 +175,14 @@ fn read_head(buffer: &mut [u8], scanned: usize, limits: &Limits) -> Result<Optio
     let Some(head) = parse_head(within)? else {
         return match (is_too_long, memchr::memchr(b'\n', within)) {
             (false, _) => Ok(None),
-            (true, None) => Err(Reject::UriTooLong),
-            (true, Some(_)) => Err(Reject::HeadersTooLarge),
+            (true, None) => Err(ParseError::UriTooLong),
+            (true, Some(_)) => Err(ParseError::HeadersTooLarge),
         };
     };
     let progress = match head.framing {
-        Framing::Length(length) if length > limits.body_bytes => return Err(Reject::BodyTooLarge),
+        Framing::Length(length) if length > limits.body_bytes => return Err(ParseError::BodyTooLarge),
         Framing::Length(length) => Progress::Length { head_bytes: head.bytes, end: head.bytes + length },
-        Framing::Chunked => Progress::Chunked { head_bytes: head.bytes, body: Chunked::at(head.bytes) },
+        Framing::Chunked => Progress::Chunked { head_bytes: head.bytes, body: ChunkedDecoder::at(head.bytes) },
     };
     Ok(Some((progress, head.expects_continue)))
 }
@@ -204,7 +204,7 @@ impl<'a> Request<'a> {
             persistence: head.persistence,
             content_type: head.content_type,
             origin: head.origin,
-            accepts_events: head.accepts_events,
+            accepts_event_stream: head.accepts_event_stream,
             wants_websocket: head.wants_websocket,
             is_cross_site: head.is_cross_site,
             body,

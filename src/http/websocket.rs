@@ -13,11 +13,11 @@ pub enum CloseCode {
     /// A violation of the protocol.
     ProtocolError = 1002,
     /// Binary.
-    Unsupported = 1003,
+    UnsupportedData = 1003,
     /// A text that is not UTF-8.
-    BadData = 1007,
+    InvalidPayload = 1007,
     /// Larger than any call.
-    TooLarge = 1009,
+    MessageTooBig = 1009,
 }
 
 /// What a frame is.
@@ -79,7 +79,7 @@ pub fn accept_key(key: &[u8]) -> Option<String> {
 pub fn parse_frame(bytes: &mut [u8], payload_max: usize) -> Result<Option<(Frame<'_>, usize)>, CloseCode> {
     let Some(header) = Header::parse(bytes)? else { return Ok(None) };
     if header.payload_bytes > payload_max as u64 && !header.opcode.is_control() {
-        return Err(CloseCode::TooLarge);
+        return Err(CloseCode::MessageTooBig);
     }
     let end = header.bytes + header.payload_bytes as usize;
     let Some(payload) = bytes.get_mut(header.bytes..end) else { return Ok(None) };
@@ -106,7 +106,7 @@ impl Header {
         let opcode = match first & 0x7f {
             0 => Opcode::Continuation,
             1 => Opcode::Text,
-            2 => return Err(CloseCode::Unsupported),
+            2 => return Err(CloseCode::UnsupportedData),
             8 => Opcode::Close,
             9 => Opcode::Ping,
             10 => Opcode::Pong,
@@ -157,12 +157,12 @@ pub fn push_close(out: &mut Vec<u8>, code: CloseCode) {
 
 /// The code that answers the Close of a peer: that all is said, or that its own was no farewell.
 #[must_use]
-pub fn answer_to_close(payload: &[u8]) -> CloseCode {
+pub fn close_reply(payload: &[u8]) -> CloseCode {
     let [high, low, reason @ ..] = payload else {
         return if payload.is_empty() { CloseCode::Normal } else { CloseCode::ProtocolError };
     };
     match u16::from_be_bytes([*high, *low]) {
-        _ if str::from_utf8(reason).is_err() => CloseCode::BadData,
+        _ if str::from_utf8(reason).is_err() => CloseCode::InvalidPayload,
         1000..=1003 | 1007..=1014 | 3000..=4999 => CloseCode::Normal,
         _ => CloseCode::ProtocolError,
     }
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn what_the_specification_forbids_is_refused_as_soon_as_it_shows() {
-        use CloseCode::{ProtocolError, TooLarge, Unsupported};
+        use CloseCode::{MessageTooBig, ProtocolError, UnsupportedData};
         let long = [0; 126];
         let mut padded_short = masked(0x81, &long);
         padded_short[2..4].copy_from_slice(&125_u16.to_be_bytes());
@@ -225,8 +225,8 @@ mod tests {
             ("half a close", masked(0x08, b""), ProtocolError),
             ("a length longer than it need be", padded_short, ProtocolError),
             ("a negative length", huge, ProtocolError),
-            ("binary", masked(0x82, b""), Unsupported),
-            ("too large", masked(0x81, &[0; 201]), TooLarge),
+            ("binary", masked(0x82, b""), UnsupportedData),
+            ("too large", masked(0x81, &[0; 201]), MessageTooBig),
         ];
         for (what, bytes, code) in cases {
             let mut bytes = bytes.clone();
@@ -243,16 +243,16 @@ mod tests {
 
     #[test]
     fn a_close_is_answered_as_it_deserves() {
-        let close = |code: u16, reason: &[u8]| answer_to_close(&[&code.to_be_bytes(), reason].concat());
-        assert_eq!(answer_to_close(b""), CloseCode::Normal);
-        assert_eq!(answer_to_close(b"\x03"), CloseCode::ProtocolError);
+        let close = |code: u16, reason: &[u8]| close_reply(&[&code.to_be_bytes(), reason].concat());
+        assert_eq!(close_reply(b""), CloseCode::Normal);
+        assert_eq!(close_reply(b"\x03"), CloseCode::ProtocolError);
         for code in [1000, 1001, 1003, 1007, 1011, 3000, 4999] {
             assert_eq!(close(code, "bye ✓".as_bytes()), CloseCode::Normal, "{code}");
         }
         for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535] {
             assert_eq!(close(code, b""), CloseCode::ProtocolError, "{code}");
         }
-        assert_eq!(close(1000, b"\xff"), CloseCode::BadData);
+        assert_eq!(close(1000, b"\xff"), CloseCode::InvalidPayload);
     }
 
     proptest! {

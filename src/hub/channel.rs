@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::message::{Content, ENTRY, Entry, encode};
-use super::reader::{Promise, Seat, Since};
+use super::message::{ENTRY, Entry, MessageKind, encode};
+use super::reader::{GapPolicy, Since, Subscription};
 use super::slab::Key;
 use super::time::{Millis, Now};
 use super::timer_wheel::TimerId;
-use super::usage::{ALLOCATION, Holding};
+use super::usage::{ALLOCATION, Usage};
 
 /// With `--history 0` this many messages of one turn still reach those who wait.
-const LIVE_MAX: usize = 100;
+const UNRETAINED_MAX: usize = 100;
 
 /// A connection introduced in a channel.
 #[derive(Debug)]
@@ -36,14 +36,14 @@ pub(super) struct Channel {
     pub(super) entries: VecDeque<Entry>,
     pub(super) members: BTreeMap<u64, Member>,
     /// Waiting reads in the order in which they came, among them keys of some that left.
-    pub(super) waiting: Vec<Key>,
+    pub(super) readers_in_order: Vec<Key>,
     /// How many of `waiting` are still there.
-    pub(super) readers: usize,
+    pub(super) reader_count: usize,
     pub(super) last_use: Millis,
     /// Set while there is something to expire or the channel itself may be dropped.
     pub(super) timer: Option<TimerId>,
     /// On the hub's list of channels to deliver.
-    pub(super) marked: bool,
+    pub(super) is_dirty: bool,
     /// Bytes of the entries, by [`Channel::holds`].
     entries_bytes: usize,
     /// Bytes of the members, likewise.
@@ -59,11 +59,11 @@ pub(super) struct Retention {
 
 /// Tells parts of one channel in one turn apart: its range, whether something was missed, and how many
 /// introductions it has that history has dropped (those are all of them, or none).
-pub(super) type PartPrint = (u64, u64, bool, usize);
+pub(super) type Fingerprint = (u64, u64, bool, usize);
 
 /// What a read gets of one channel.
 #[derive(Debug)]
-pub struct Part<'h> {
+pub struct ChannelSlice<'h> {
     channel: Option<&'h Channel>,
     /// Connections whose introduction history has dropped, oldest introduction first.
     introductions: Vec<&'h Member>,
@@ -76,7 +76,7 @@ pub struct Part<'h> {
     pub reset: bool,
 }
 
-impl<'h> Part<'h> {
+impl<'h> ChannelSlice<'h> {
     /// No messages; go on from `next_id`.
     pub(super) fn empty(next_id: u64) -> Self {
         Self { channel: None, introductions: Vec::new(), start: next_id, end: next_id, missed: false, reset: false }
@@ -120,7 +120,7 @@ impl<'h> Part<'h> {
     }
 
     /// What a read gets of a channel that does not exist and would begin at `next_id`.
-    pub(super) fn of_nothing(next_id: u64, since: Since, same_epoch: bool) -> Self {
+    pub(super) fn of_missing(next_id: u64, since: Since, same_epoch: bool) -> Self {
         let (reset, missed) = match since {
             Since::Id(id) if !same_epoch || id > next_id => (true, false),
             Since::Id(id) => (false, id < next_id),
@@ -130,7 +130,7 @@ impl<'h> Part<'h> {
     }
 
     /// Equal for two parts of one channel in one turn that read the same.
-    pub(super) fn print(&self) -> PartPrint {
+    pub(super) fn fingerprint(&self) -> Fingerprint {
         (self.start, self.end, self.missed, self.introductions.len())
     }
 
@@ -167,11 +167,11 @@ impl Channel {
             first_id,
             entries: VecDeque::new(),
             members: BTreeMap::new(),
-            waiting: Vec::new(),
-            readers: 0,
+            readers_in_order: Vec::new(),
+            reader_count: 0,
             last_use: now,
             timer: None,
-            marked: false,
+            is_dirty: false,
             entries_bytes: 0,
             members_bytes: 0,
         }
@@ -187,7 +187,7 @@ impl Channel {
     }
 
     /// When the oldest message is to go.
-    pub(super) fn oldest_expires(&self, retention: Retention) -> Option<Millis> {
+    pub(super) fn oldest_expiry(&self, retention: Retention) -> Option<Millis> {
         self.entries.front().map(|entry| entry.at.after(retention.ms))
     }
 
@@ -195,7 +195,7 @@ impl Channel {
     pub(super) fn append(
         &mut self,
         now: Now,
-        content: Content<'_>,
+        content: MessageKind<'_>,
         retention: Retention,
         scratch: &mut Vec<u8>,
     ) -> u64 {
@@ -203,22 +203,22 @@ impl Channel {
         let text = encode(scratch, id, now, content);
         let json: Box<[u8]> = scratch.as_slice().into();
         match content {
-            Content::Introduction { from, .. } => {
+            MessageKind::Introduction { from, .. } => {
                 let member =
                     Member { id, unix_ms: now.unix_ms, text_json: json[text].into(), introduction_json: json.clone() };
                 self.members_bytes += member.bytes();
                 let before = self.members.insert(from, member);
                 self.members_bytes -= before.as_ref().map_or(0, Member::bytes);
             }
-            Content::Goodbye { from, .. } => {
+            MessageKind::Goodbye { from, .. } => {
                 let gone = self.members.remove(&from);
                 self.members_bytes -= gone.as_ref().map_or(0, Member::bytes);
             }
-            Content::Message { .. } => {}
+            MessageKind::Message { .. } => {}
         }
         self.entries_bytes += ENTRY + json.len();
         self.entries.push_back(Entry { at: now.mono, json });
-        let keep = if retention.messages == 0 { LIVE_MAX } else { retention.messages };
+        let keep = if retention.messages == 0 { UNRETAINED_MAX } else { retention.messages };
         self.trim_to(keep);
         self.last_use = now.mono;
         id
@@ -238,8 +238,8 @@ impl Channel {
 
     /// Lets go of what is older than retention allows.
     pub(super) fn expire(&mut self, now: Millis, retention: Retention) {
-        while self.oldest_expires(retention).is_some_and(|at| at <= now) {
-            self.drop_oldest();
+        while self.oldest_expiry(retention).is_some_and(|at| at <= now) {
+            self.evict_oldest();
         }
         if self.entries.is_empty() {
             self.entries = VecDeque::new();
@@ -247,15 +247,15 @@ impl Channel {
     }
 
     /// Lets go of all messages.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn clear_history(&mut self) {
         self.trim_to(0);
         self.entries = VecDeque::new();
     }
 
     /// What its messages, its members and its name take.
-    pub(super) fn holds(&self) -> Holding {
+    pub(super) fn holds(&self) -> Usage {
         let history = self.entries_bytes;
-        Holding { bytes: history + self.members_bytes + 2 * self.name.len(), history, messages: self.entries.len() }
+        Usage { bytes: history + self.members_bytes + 2 * self.name.len(), history, messages: self.entries.len() }
     }
 
     /// When the oldest message was added.
@@ -266,23 +266,23 @@ impl Channel {
     /// Lets go of the oldest messages beyond this number.
     pub(super) fn trim_to(&mut self, keep: usize) {
         while self.entries.len() > keep {
-            self.drop_oldest();
+            self.evict_oldest();
         }
     }
 
     /// Lets go of the oldest message, which there must be.
-    pub(super) fn drop_oldest(&mut self) {
+    pub(super) fn evict_oldest(&mut self) {
         let entry = self.entries.pop_front().expect("the caller looked");
         self.entries_bytes -= ENTRY + entry.json.len();
         self.first_id += 1;
     }
 
     /// What a read gets that begins here; `same_epoch` tells whether its ids are of this numbering.
-    pub(super) fn part_since(&self, since: Since, same_epoch: bool) -> Part<'_> {
+    pub(super) fn part_since(&self, since: Since, same_epoch: bool) -> ChannelSlice<'_> {
         let next_id = self.next_id();
         let reset = matches!(since, Since::Id(id) if !same_epoch || id > next_id);
         match since {
-            _ if reset => Part { reset, ..self.part_for_newcomer() },
+            _ if reset => ChannelSlice { reset, ..self.part_for_newcomer() },
             Since::All => self.part_for_newcomer(),
             Since::Id(id) => self.part_from(id, true),
             Since::Last(count) => self.part_from(next_id.saturating_sub(count), false),
@@ -292,16 +292,16 @@ impl Channel {
 
     /// What a waiting read gets now.
     #[inline]
-    pub(super) fn part_for(&self, seat: Seat) -> Part<'_> {
+    pub(super) fn part_for(&self, seat: Subscription) -> ChannelSlice<'_> {
         match seat.promise {
-            Promise::Newcomer => self.part_for_newcomer(),
-            Promise::Gapless => self.part_from(seat.cursor, true),
-            Promise::Plain => self.part_from(seat.cursor, false),
+            GapPolicy::FullState => self.part_for_newcomer(),
+            GapPolicy::Report => self.part_from(seat.cursor, true),
+            GapPolicy::Ignore => self.part_from(seat.cursor, false),
         }
     }
 
-    fn part_from(&self, id: u64, tell_gaps: bool) -> Part<'_> {
-        Part {
+    fn part_from(&self, id: u64, tell_gaps: bool) -> ChannelSlice<'_> {
+        ChannelSlice {
             channel: Some(self),
             introductions: Vec::new(),
             start: id.max(self.first_id),
@@ -311,40 +311,40 @@ impl Channel {
         }
     }
 
-    fn part_for_newcomer(&self) -> Part<'_> {
+    fn part_for_newcomer(&self) -> ChannelSlice<'_> {
         let mut introductions: Vec<_> = self.members.values().filter(|member| member.id < self.first_id).collect();
         introductions.sort_unstable_by_key(|member| member.id);
-        Part { introductions, ..self.part_from(self.first_id, false) }
+        ChannelSlice { introductions, ..self.part_from(self.first_id, false) }
     }
 
     /// Takes a waiting read in, behind those who came before.
-    pub(super) fn seat(&mut self, reader: Key) {
-        self.waiting.push(reader);
-        self.readers += 1;
+    pub(super) fn add_reader(&mut self, reader: Key) {
+        self.readers_in_order.push(reader);
+        self.reader_count += 1;
     }
 
     /// Nobody is here: once the messages are gone too, the channel may go.
     pub(super) fn is_idle(&self) -> bool {
-        self.members.is_empty() && self.readers == 0
+        self.members.is_empty() && self.reader_count == 0
     }
 
     /// Gives back the room of a crowd that is gone.
-    pub(super) fn give_back_room(&mut self) {
-        self.waiting.shrink_to(2 * self.readers + WAITING_KEPT);
+    pub(super) fn shrink(&mut self) {
+        self.readers_in_order.shrink_to(2 * self.reader_count + WAITING_KEEP_CAPACITY);
     }
 
     /// A waiting read is gone; its key is swept out of `waiting` once half of them are stale.
-    pub(super) fn unseat(&mut self, is_there: impl Fn(Key) -> bool) {
-        self.readers -= 1;
-        if self.readers == 0 {
-            self.waiting.clear();
-            self.give_back_room();
-        } else if self.waiting.len() > 2 * self.readers + WAITING_KEPT {
-            self.waiting.retain(|key| is_there(*key));
-            self.waiting.shrink_to(2 * self.readers);
+    pub(super) fn remove_reader(&mut self, is_there: impl Fn(Key) -> bool) {
+        self.reader_count -= 1;
+        if self.reader_count == 0 {
+            self.readers_in_order.clear();
+            self.shrink();
+        } else if self.readers_in_order.len() > 2 * self.reader_count + WAITING_KEEP_CAPACITY {
+            self.readers_in_order.retain(|key| is_there(*key));
+            self.readers_in_order.shrink_to(2 * self.reader_count);
         }
     }
 }
 
 /// Room for readers that an emptied channel keeps: enough for a small room, nothing in ten thousand of them.
-const WAITING_KEPT: usize = 4;
+const WAITING_KEEP_CAPACITY: usize = 4;

@@ -12,7 +12,7 @@ pub const CHANNEL_BYTES_MAX: usize = 128;
 
 /// A well-formed channel name, as a caller gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Name<'a> {
+pub enum ChannelName<'a> {
     /// Anybody who knows it reads and writes.
     Public(&'a str),
     /// `~r…`: the half that is read.
@@ -35,9 +35,9 @@ pub struct NotWritable;
 
 /// The name under which a log is kept: both halves of a pair lead to the same one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogName<'a>(Cow<'a, str>);
+pub struct ChannelKey<'a>(Cow<'a, str>);
 
-impl LogName<'_> {
+impl ChannelKey<'_> {
     /// The key of the log. A secret, like any channel name.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -45,7 +45,7 @@ impl LogName<'_> {
     }
 }
 
-impl<'a> Name<'a> {
+impl<'a> ChannelName<'a> {
     /// Checks a name.
     ///
     /// # Errors
@@ -75,10 +75,10 @@ impl<'a> Name<'a> {
     /// # Errors
     ///
     /// [`NotReadable`] for a write half.
-    pub fn readable(self) -> Result<LogName<'a>, NotReadable> {
+    pub fn for_reading(self) -> Result<ChannelKey<'a>, NotReadable> {
         match self {
-            Self::Public(name) => Ok(LogName(Cow::Borrowed(name))),
-            Self::ReadHalf(name) => Ok(LogName(Cow::Owned(write_half(name)))),
+            Self::Public(name) => Ok(ChannelKey(Cow::Borrowed(name))),
+            Self::ReadHalf(name) => Ok(ChannelKey(Cow::Owned(write_half(name)))),
             Self::WriteHalf(_) => Err(NotReadable),
         }
     }
@@ -88,9 +88,9 @@ impl<'a> Name<'a> {
     /// # Errors
     ///
     /// [`NotWritable`] for a read half.
-    pub fn writable(self) -> Result<LogName<'a>, NotWritable> {
+    pub fn for_writing(self) -> Result<ChannelKey<'a>, NotWritable> {
         match self {
-            Self::Public(name) | Self::WriteHalf(name) => Ok(LogName(Cow::Borrowed(name))),
+            Self::Public(name) | Self::WriteHalf(name) => Ok(ChannelKey(Cow::Borrowed(name))),
             Self::ReadHalf(_) => Err(NotWritable),
         }
     }
@@ -143,12 +143,12 @@ mod tests {
     #[test]
     fn both_halves_lead_to_one_log_and_each_opens_one_way() {
         let pair = Pair::new(*b"0123456789abcdefghijkl");
-        let read = Name::parse(&pair.read).unwrap();
-        let write = Name::parse(&pair.write).unwrap();
-        assert_eq!(read.readable().unwrap().as_str(), pair.write);
-        assert_eq!(write.writable().unwrap().as_str(), pair.write);
-        assert_eq!(read.writable(), Err(NotWritable));
-        assert_eq!(write.readable(), Err(NotReadable));
+        let read = ChannelName::parse(&pair.read).unwrap();
+        let write = ChannelName::parse(&pair.write).unwrap();
+        assert_eq!(read.for_reading().unwrap().as_str(), pair.write);
+        assert_eq!(write.for_writing().unwrap().as_str(), pair.write);
+        assert_eq!(read.for_writing(), Err(NotWritable));
+        assert_eq!(write.for_reading(), Err(NotReadable));
     }
 
     #[test]
@@ -156,7 +156,7 @@ mod tests {
         let longest = "x".repeat(CHANNEL_BYTES_MAX);
         for good in ["a", "a b", "ü", "a~", "\u{80}", &longest, "~rABCDEFGHIJKLMNOPQRSTUV", "~w-_CDEFGHIJKLMNOPQRSTUV"]
         {
-            assert!(Name::parse(good).is_ok(), "{good}");
+            assert!(ChannelName::parse(good).is_ok(), "{good}");
         }
         let too_long = "ü".repeat(65);
         for bad in [
@@ -175,7 +175,7 @@ mod tests {
             "~w=BCDEFGHIJKLMNOPQRSTUV",
             "~RABCDEFGHIJKLMNOPQRSTUV",
         ] {
-            assert_eq!(Name::parse(bad), Err(BadName), "{bad}");
+            assert_eq!(ChannelName::parse(bad), Err(BadName), "{bad}");
         }
     }
 }

@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// No such connection now.
-    Ended,
+    SessionEnded,
     /// The connection lives, and the secret is not its own.
     WrongAuth,
     /// The connection is in [`CHANNELS_PER_CONNECTION_MAX`] channels already.

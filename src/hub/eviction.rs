@@ -6,13 +6,13 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::channel::Channel;
-use super::entry::Spot;
 use super::error::Refusal;
-use super::hub::{Hub, SAYING_MEMORY};
+use super::hub::{Hub, WRITE_OVERHEAD_BYTES};
+use super::lookup::Lookup;
 use super::message::Entry;
-use super::reader::{Reader, Seat, Seats};
-use super::session::Connection;
-use super::stats::Dropped;
+use super::reader::{Reader, Subscription, Subscriptions};
+use super::session::Session;
+use super::stats::DropReason;
 use super::time::Millis;
 use super::usage::ALLOCATION;
 
@@ -22,44 +22,44 @@ const CHANNEL: usize =
     2 * size_of::<Channel>() + 4 * size_of::<Entry>() + 2 * (size_of::<(Box<str>, u32)>() + 1) + 2 * ALLOCATION;
 
 /// A connection: itself, its secret, its lists, and its place in a table that is half full.
-const CONNECTION: usize = size_of::<Connection>() + 2 * (size_of::<(u64, u32)>() + 1) + 6 * ALLOCATION;
+const CONNECTION: usize = size_of::<Session>() + 2 * (size_of::<(u64, u32)>() + 1) + 6 * ALLOCATION;
 
 /// A waiting read: itself, and its place in the line of its channel and of its connection.
 const READER: usize = size_of::<Reader>() + 16 + 2 * size_of::<u64>() + ALLOCATION;
 
 /// Where room has to be made, this part of what is looked at goes: so one call pays for many.
-const ROOM_PART: usize = 16;
+const EVICTION_FRACTION: usize = 16;
 
 /// Less history than this part of the limit is not worth looking for: whoever has filled the rest with something else
 /// could have everybody's writes pay for it.
-const WORTH_PART: usize = 64;
+const MIN_HISTORY_FRACTION: usize = 64;
 
 /// How many places are looked at for channels that are unused. A call that is refused has paid for as many.
-const UNUSED_LOOKS: u32 = 256;
+const IDLE_SCAN_MAX: u32 = 256;
 
 /// How many places are looked at for the oldest history among them; a server with fewer finds the oldest of all.
-const HISTORY_LOOKS: u32 = 4096;
+const HISTORY_SCAN_MAX: u32 = 4096;
 
 /// How often one call looks for history: some milliseconds, at most.
-const HISTORY_LOOKS_A_CALL: usize = 16;
+const HISTORY_SCANS_PER_CALL: usize = 16;
 
 /// One more channel of a waiting read, beside its name.
-const SEAT: usize = size_of::<Seat>() + 2 * size_of::<u64>() + 2 * ALLOCATION;
+const SEAT: usize = size_of::<Subscription>() + 2 * size_of::<u64>() + 2 * ALLOCATION;
 
 impl Hub {
     /// Bytes that are held for clients, in all, with those that they have outside of the hub.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.held.bytes
-            + self.outside
+        self.usage.bytes
+            + self.external_bytes
             + self.channels.len() * CHANNEL
-            + self.connections.len() * CONNECTION
+            + self.sessions.len() * CONNECTION
             + self.readers.len() * READER
-            + self.seats
+            + self.subscription_bytes
     }
 
     /// What a read that waits on several channels takes for them, with their names, by which it is to be answered.
-    pub(super) fn memory_of(&self, seats: &Seats) -> usize {
+    pub(super) fn memory_of(&self, seats: &Subscriptions) -> usize {
         match seats.as_slice() {
             [_] => 0,
             several => several.iter().map(|seat| SEAT + self.channels[seat.channel as usize].name.len()).sum(),
@@ -67,8 +67,8 @@ impl Hub {
     }
 
     /// Told how much is held for clients outside of the hub: requests that are not whole, answers that are not taken.
-    pub fn set_outside(&mut self, bytes: usize) {
-        self.outside = bytes;
+    pub fn set_external_bytes(&mut self, bytes: usize) {
+        self.external_bytes = bytes;
     }
 
     /// Whether so many bytes more may come in. Makes room for them if it has to: channels that are unused go first, then
@@ -77,36 +77,36 @@ impl Hub {
     /// # Errors
     ///
     /// [`Refusal::OutOfMemory`] when there was not enough to be dropped.
-    pub(super) fn memory_for(&mut self, now: Millis, bytes: usize, spots: &[Spot]) -> Result<(), Refusal> {
+    pub(super) fn reserve(&mut self, now: Millis, bytes: usize, spots: &[Lookup]) -> Result<(), Refusal> {
         let limit = self.config.max_memory;
         let has_room = |hub: &Self| hub.memory() + bytes <= limit;
         if has_room(self) {
             return Ok(());
         }
-        self.drop_unused(now, spots);
-        for _ in 0..HISTORY_LOOKS_A_CALL {
-            if has_room(self) || self.held.history < limit / WORTH_PART {
+        self.evict_idle_channels(now, spots);
+        for _ in 0..HISTORY_SCANS_PER_CALL {
+            if has_room(self) || self.usage.history < limit / MIN_HISTORY_FRACTION {
                 break;
             }
-            self.drop_oldest((limit - limit / ROOM_PART).saturating_sub(bytes), spots);
+            self.evict_oldest_history((limit - limit / EVICTION_FRACTION).saturating_sub(bytes), spots);
         }
         if has_room(self) { Ok(()) } else { Err(Refusal::OutOfMemory) }
     }
 
     /// Has history make room for the last words of a connection in so many channels. A goodbye is never refused, so what
     /// it says would else be a way past the limit: one call brings it into all of them.
-    pub(super) fn room_for_words(&mut self, now: Millis, text: Option<&str>, channels: usize) {
+    pub(super) fn reserve_for_goodbye(&mut self, now: Millis, text: Option<&str>, channels: usize) {
         if let Some(text) = text {
             // Where no history is left, what goes with the connection makes up for a good part of it.
-            let _ = self.memory_for(now, channels * (text.len() + SAYING_MEMORY), &[]);
+            let _ = self.reserve(now, channels * (text.len() + WRITE_OVERHEAD_BYTES), &[]);
         }
     }
 
     /// Rids the hub of channels that are empty and unused, before their time: a read that ended may have been all that there
     /// ever was in them. Looks at some places alone, and goes on from there the next time.
-    pub(super) fn drop_unused(&mut self, now: Millis, spots: &[Spot]) {
-        for place in self.next_places(UNUSED_LOOKS) {
-            if !self.channels.get(place).is_some_and(Channel::is_idle) || spots.contains(&Spot::Channel(place)) {
+    pub(super) fn evict_idle_channels(&mut self, now: Millis, spots: &[Lookup]) {
+        for place in self.scan_window(IDLE_SCAN_MAX) {
+            if !self.channels.get(place).is_some_and(Channel::is_idle) || spots.contains(&Lookup::Occupied(place)) {
                 continue;
             }
             self.expire_history(now, place);
@@ -118,52 +118,52 @@ impl Hub {
 
     /// Drops the oldest of the messages in the next places, and channels with their last message: where these are all
     /// places until no more than `memory` is held, else a part of them.
-    fn drop_oldest(&mut self, memory: usize, spots: &[Spot]) {
-        let places = self.next_places(HISTORY_LOOKS);
+    fn evict_oldest_history(&mut self, memory: usize, spots: &[Lookup]) {
+        let places = self.scan_window(HISTORY_SCAN_MAX);
         let oldest = |hub: &Self, place| hub.channels.get(place)?.oldest_at().map(|at| Reverse((at, place)));
         let history = |place| self.channels.get(place).map_or(0, |channel| channel.holds().history);
-        let part = places.clone().map(history).sum::<usize>() / ROOM_PART;
-        let is_all = self.channels.places() <= HISTORY_LOOKS;
+        let part = places.clone().map(history).sum::<usize>() / EVICTION_FRACTION;
+        let is_all = self.channels.index_bound() <= HISTORY_SCAN_MAX;
         let memory = if is_all { memory } else { self.memory() - part };
         let mut queue: BinaryHeap<_> = places.filter_map(|place| oldest(self, place)).collect();
         while self.memory() > memory
             && let Some(Reverse((_, place))) = queue.pop()
         {
-            self.drop_history(place, Dropped::Memory, Channel::drop_oldest);
+            self.evict_history(place, DropReason::Memory, Channel::evict_oldest);
             if let Some(next) = oldest(self, place) {
                 queue.push(next);
-            } else if self.is_unused(place) && !spots.contains(&Spot::Channel(place)) {
+            } else if self.is_unused(place) && !spots.contains(&Lookup::Occupied(place)) {
                 self.drop_channel(place);
             } else {
                 // Nothing keeps it now but its last use.
-                self.watch_channel(place);
+                self.arm_channel_timer(place);
             }
         }
     }
 
     /// So many places of channels, or all, from where the last look ended.
-    fn next_places(&mut self, looks: u32) -> impl Iterator<Item = u32> + Clone + use<> {
-        let places = self.channels.places().max(1);
-        let from = self.hand % places;
-        self.hand = (from + looks) % places;
+    fn scan_window(&mut self, looks: u32) -> impl Iterator<Item = u32> + Clone + use<> {
+        let places = self.channels.index_bound().max(1);
+        let from = self.eviction_cursor % places;
+        self.eviction_cursor = (from + looks) % places;
         (0..looks.min(places)).map(move |step| (from + step) % places)
     }
 
     /// Has a channel let go of history, and takes account of that.
-    pub(super) fn drop_history(&mut self, place: u32, why: Dropped, drop: impl FnOnce(&mut Channel)) {
+    pub(super) fn evict_history(&mut self, place: u32, why: DropReason, drop: impl FnOnce(&mut Channel)) {
         let channel = &mut self.channels[place as usize];
         let before = channel.holds();
         drop(channel);
         let after = channel.holds();
-        self.held.change(before, after);
-        self.tally.count_dropped(why, before.messages - after.messages);
+        self.usage.update(before, after);
+        self.stats.count_dropped(why, before.messages - after.messages);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::hub::tests::hub;
-    use crate::hub::{Auth, Credentials, Millis, Name, Now, Who};
+    use crate::hub::{Auth, ChannelName, Credentials, Introducer, Millis, Now};
 
     /// A goodbye is never refused, and brings its words into 32 channels by one call.
     #[test]
@@ -176,19 +176,19 @@ mod tests {
         let auth = Auth::new(SECRET);
         let names = |speaker: u64| (0..32).map(move |channel| format!("channel-{speaker}-{channel}"));
         for speaker in 1..=12 {
-            let mut who = Who::New(auth.clone());
+            let mut who = Introducer::New(auth.clone());
             for name in names(speaker) {
-                let log = Name::parse(&name).unwrap().writable().unwrap();
+                let log = ChannelName::parse(&name).unwrap().for_writing().unwrap();
                 let introduced = hub.introduce(now, &log, "", who).ok().unwrap();
                 assert_eq!(introduced.connection, speaker);
-                who = Who::Again(Credentials { connection: speaker, auth: auth.reveal() });
+                who = Introducer::Existing(Credentials { session: speaker, auth: auth.reveal() });
             }
         }
         for speaker in 1..=12 {
-            let credentials = Credentials { connection: speaker, auth: auth.reveal() };
+            let credentials = Credentials { session: speaker, auth: auth.reveal() };
             // Half of them leave each channel by itself.
             for name in names(speaker).filter(|_| speaker % 2 == 0) {
-                let log = Name::parse(&name).unwrap().writable().unwrap();
+                let log = ChannelName::parse(&name).unwrap().for_writing().unwrap();
                 assert_eq!(hub.goodbye(now, credentials, Some(&log), Some(&words)), Ok(()));
             }
             assert_eq!(hub.goodbye(now, credentials, None, Some(&words)), Ok(()));

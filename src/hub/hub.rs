@@ -4,26 +4,26 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::channel::{Channel, Member, Retention};
-use super::channel_name::LogName;
-use super::entry::Spot;
+use super::channel_name::ChannelKey;
 use super::error::Refusal;
-use super::id_watermarks::RestingIds;
+use super::id_watermarks::IdWatermarks;
 use super::ids::{Auth, Epoch};
-use super::message::{Content, Reason};
-use super::paged_slab::Pages;
+use super::lookup::Lookup;
+use super::message::{MessageKind, Reason};
+use super::paged_slab::PagedSlab;
 use super::reader::{Reader, ReaderKey};
-use super::session::{CHANNELS_PER_CONNECTION_MAX, Connection, Credentials};
-use super::slab::Slots;
-use super::stats::Tally;
+use super::session::{CHANNELS_PER_CONNECTION_MAX, Credentials, Session};
+use super::slab::Slab;
+use super::stats::Stats;
 use super::time::{Millis, Now};
 use super::timer_wheel::TimerWheel;
-use super::usage::Holding;
+use super::usage::Usage;
 
 /// How long a channel without messages, members and readers lingers after its last use.
-pub(super) const LINGER_MS: u64 = 60_000;
+pub(super) const IDLE_CHANNEL_MS: u64 = 60_000;
 
 /// What a message takes beside its text, and a channel and a connection that come into being with it: roughly.
-pub(super) const SAYING_MEMORY: usize = 512;
+pub(super) const WRITE_OVERHEAD_BYTES: usize = 512;
 
 /// What the operator decides, and what a start draws at random.
 #[derive(Clone, Debug)]
@@ -45,15 +45,15 @@ pub struct Config {
     /// Names this numbering of ids.
     pub epoch: Epoch,
     /// Secret of the table in which dropped channels leave their ids.
-    pub resting_key: [u8; 16],
+    pub watermark_hash_key: [u8; 16],
 }
 
 /// Who introduces itself.
-pub enum Who<'a> {
+pub enum Introducer<'a> {
     /// Somebody new, who gets this secret.
     New(Auth),
     /// A connection that lives.
-    Again(Credentials<'a>),
+    Existing(Credentials<'a>),
 }
 
 /// The outcome of an introduction.
@@ -80,13 +80,13 @@ impl Members<'_> {
     /// How many reads wait on the channel.
     #[must_use]
     pub fn readers(&self) -> usize {
-        self.channel.map_or(0, |channel| channel.readers)
+        self.channel.map_or(0, |channel| channel.reader_count)
     }
 }
 
 /// What a timer is for, by place.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Alarm {
+pub(super) enum TimerKey {
     /// A connection may have ended.
     Connection(u32),
     /// A channel has something to forget, or may be forgotten.
@@ -95,11 +95,11 @@ pub(super) enum Alarm {
 
 /// What a hub holds at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct Gauges {
     /// Channels that exist.
     pub channels: usize,
     /// Connections that live.
-    pub connections: usize,
+    pub sessions: usize,
     /// Reads that wait.
     pub readers: usize,
     /// Timers that are set.
@@ -114,32 +114,32 @@ pub struct Hub {
     pub(super) retention: Retention,
     /// For putting a message together.
     pub(super) scratch: Vec<u8>,
-    pub(super) timeout_ms: u64,
-    pub(super) grace_ms: u64,
-    pub(super) channels: Pages<Channel>,
+    pub(super) session_timeout_ms: u64,
+    pub(super) close_grace_ms: u64,
+    pub(super) channels: PagedSlab<Channel>,
     /// Names come from strangers: `std`'s `SipHash` with a random key cannot be flooded.
-    pub(super) names: HashMap<Box<str>, u32>,
-    pub(super) resting_ids: RestingIds,
-    pub(super) connections: Pages<Connection>,
-    pub(super) numbers: HashMap<u64, u32>,
-    pub(super) last_number: u64,
+    pub(super) channels_by_name: HashMap<Box<str>, u32>,
+    pub(super) id_watermarks: IdWatermarks,
+    pub(super) sessions: PagedSlab<Session>,
+    pub(super) sessions_by_number: HashMap<u64, u32>,
+    pub(super) last_session: u64,
     /// What all channels hold.
-    pub(super) held: Holding,
-    pub(super) tally: Tally,
+    pub(super) usage: Usage,
+    pub(super) stats: Stats,
     /// What reads that wait on several channels take for them, in bytes.
-    pub(super) seats: usize,
+    pub(super) subscription_bytes: usize,
     /// The place of the channel that is looked at next where room has to be made.
-    pub(super) hand: u32,
+    pub(super) eviction_cursor: u32,
     /// Bytes held for clients outside of the hub.
-    pub(super) outside: usize,
-    pub(super) readers: Slots<Reader>,
-    pub(super) wheel: TimerWheel<Alarm>,
+    pub(super) external_bytes: usize,
+    pub(super) readers: Slab<Reader>,
+    pub(super) timers: TimerWheel<TimerKey>,
     /// Channels to which this turn added something.
-    pub(super) marked: Vec<u32>,
+    pub(super) dirty_channels: Vec<u32>,
     /// Readers whose connection ended this turn: answered with its goodbye where they see it, else with nothing.
-    pub(super) orphans: Vec<ReaderKey>,
+    pub(super) orphaned_readers: Vec<ReaderKey>,
     /// Readers that are to be answered with nothing: replaced, or waited long enough.
-    pub(super) dismissed: Vec<Reader>,
+    pub(super) cancelled_readers: Vec<Reader>,
 }
 
 impl Hub {
@@ -149,24 +149,24 @@ impl Hub {
         Self {
             retention: Retention { messages: config.history, ms: millis(config.retention) },
             scratch: Vec::new(),
-            timeout_ms: millis(config.connection_timeout),
-            grace_ms: millis(config.close_grace),
-            channels: Pages::new(),
-            names: HashMap::new(),
-            resting_ids: RestingIds::new(config.resting_key),
-            connections: Pages::new(),
-            numbers: HashMap::new(),
-            last_number: 0,
-            held: Holding::default(),
-            tally: Tally::default(),
-            seats: 0,
-            hand: 0,
-            outside: 0,
-            readers: Slots::default(),
-            wheel: TimerWheel::new(Millis(0)),
-            marked: Vec::new(),
-            orphans: Vec::new(),
-            dismissed: Vec::new(),
+            session_timeout_ms: millis(config.connection_timeout),
+            close_grace_ms: millis(config.close_grace),
+            channels: PagedSlab::new(),
+            channels_by_name: HashMap::new(),
+            id_watermarks: IdWatermarks::new(config.watermark_hash_key),
+            sessions: PagedSlab::new(),
+            sessions_by_number: HashMap::new(),
+            last_session: 0,
+            usage: Usage::default(),
+            stats: Stats::default(),
+            subscription_bytes: 0,
+            eviction_cursor: 0,
+            external_bytes: 0,
+            readers: Slab::default(),
+            timers: TimerWheel::new(Millis(0)),
+            dirty_channels: Vec::new(),
+            orphaned_readers: Vec::new(),
+            cancelled_readers: Vec::new(),
             config,
         }
     }
@@ -191,17 +191,17 @@ impl Hub {
     pub fn write(
         &mut self,
         now: Now,
-        log: &LogName<'_>,
+        log: &ChannelKey<'_>,
         text: &str,
         credentials: Option<Credentials<'_>>,
     ) -> Result<u64, Refusal> {
-        let sender = self.authenticate_maybe(credentials)?;
-        let spot = self.spot(log);
-        self.room_for(now.mono, &[spot])?;
-        self.memory_for(now.mono, text.len() + SAYING_MEMORY, &[spot])?;
-        let channel = self.channel_at(spot, log, now.mono);
-        let from = sender.map(|place| self.connections[place as usize].number);
-        let id = self.append(now, channel, Content::Message { from, text });
+        let sender = self.authenticate_optional(credentials)?;
+        let spot = self.entry(log);
+        self.ensure_capacity(now.mono, &[spot])?;
+        self.reserve(now.mono, text.len() + WRITE_OVERHEAD_BYTES, &[spot])?;
+        let channel = self.get_or_create(spot, log, now.mono);
+        let from = sender.map(|place| self.sessions[place as usize].number);
+        let id = self.append(now, channel, MessageKind::Message { from, text });
         self.touch(sender, now.mono);
         Ok(id)
     }
@@ -211,34 +211,40 @@ impl Hub {
     /// # Errors
     ///
     /// Any [`Refusal`].
-    pub fn introduce(&mut self, now: Now, log: &LogName<'_>, text: &str, who: Who<'_>) -> Result<Introduced, Refusal> {
-        let spot = self.spot(log);
+    pub fn introduce(
+        &mut self,
+        now: Now,
+        log: &ChannelKey<'_>,
+        text: &str,
+        who: Introducer<'_>,
+    ) -> Result<Introduced, Refusal> {
+        let spot = self.entry(log);
         let known = match &who {
-            Who::New(_) => None,
-            Who::Again(credentials) => {
+            Introducer::New(_) => None,
+            Introducer::Existing(credentials) => {
                 let place = self.authenticate(*credentials)?;
-                let channels = &self.connections[place as usize].channels;
-                let is_in = matches!(spot, Spot::Channel(channel) if channels.contains(&channel));
+                let channels = &self.sessions[place as usize].channels;
+                let is_in = matches!(spot, Lookup::Occupied(channel) if channels.contains(&channel));
                 if !is_in && channels.len() == CHANNELS_PER_CONNECTION_MAX {
                     return Err(Refusal::TooManyChannels);
                 }
                 Some(place)
             }
         };
-        self.room_for(now.mono, &[spot])?;
-        self.memory_for(now.mono, 3 * (text.len() + SAYING_MEMORY), &[spot])?;
-        let channel = self.channel_at(spot, log, now.mono);
+        self.ensure_capacity(now.mono, &[spot])?;
+        self.reserve(now.mono, 3 * (text.len() + WRITE_OVERHEAD_BYTES), &[spot])?;
+        let channel = self.get_or_create(spot, log, now.mono);
         let place = match (known, who) {
-            (None, Who::New(auth)) => self.connect(auth, now.mono),
+            (None, Introducer::New(auth)) => self.create_session(auth, now.mono),
             (Some(place), _) => place,
-            (None, Who::Again(_)) => unreachable!("authenticated above"),
+            (None, Introducer::Existing(_)) => unreachable!("authenticated above"),
         };
-        let connection = &mut self.connections[place as usize];
+        let connection = &mut self.sessions[place as usize];
         if !connection.channels.contains(&channel) {
             connection.channels.push(channel);
         }
         let (number, auth) = (connection.number, connection.auth.clone());
-        let id = self.append(now, channel, Content::Introduction { from: number, text });
+        let id = self.append(now, channel, MessageKind::Introduction { from: number, text });
         self.touch(Some(place), now.mono);
         Ok(Introduced { connection: number, auth, id })
     }
@@ -252,22 +258,22 @@ impl Hub {
         &mut self,
         now: Now,
         credentials: Credentials<'_>,
-        log: Option<&LogName<'_>>,
+        log: Option<&ChannelKey<'_>>,
         text: Option<&str>,
     ) -> Result<(), Refusal> {
         let place = self.authenticate(credentials)?;
         let Some(log) = log else {
-            self.end_connection(now, place, Reason::Left, text);
+            self.end_session(now, place, Reason::Left, text);
             return Ok(());
         };
         let channel = self.find(log);
-        let connection = &mut self.connections[place as usize];
+        let connection = &mut self.sessions[place as usize];
         let position = connection.channels.iter().position(|its| Some(*its) == channel);
         if let (Some(position), Some(channel)) = (position, channel) {
             connection.channels.remove(position);
             let from = connection.number;
-            self.room_for_words(now.mono, text, 1);
-            self.append(now, channel, Content::Goodbye { from, reason: Reason::Left, text });
+            self.reserve_for_goodbye(now.mono, text, 1);
+            self.append(now, channel, MessageKind::Goodbye { from, reason: Reason::Left, text });
         }
         self.touch(Some(place), now.mono);
         Ok(())
@@ -275,7 +281,7 @@ impl Hub {
 
     /// Who is in a channel now.
     #[must_use]
-    pub fn members(&mut self, now: Now, log: &LogName<'_>) -> Members<'_> {
+    pub fn members(&mut self, now: Now, log: &ChannelKey<'_>) -> Members<'_> {
         let channel = self.find(log).map(|place| {
             let channel = &mut self.channels[place as usize];
             channel.last_use = now.mono;
@@ -287,20 +293,20 @@ impl Hub {
     /// When [`Hub::expire`] has something to do next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Millis> {
-        self.wheel.next_deadline()
+        self.timers.next_deadline()
     }
 
     /// Does what is due: connections that fell silent, history that is old, channels that nobody uses.
     pub fn expire(&mut self, now: Now) {
-        while let Some(alarm) = self.wheel.pop(now.mono) {
+        while let Some(alarm) = self.timers.pop(now.mono) {
             match alarm {
-                Alarm::Connection(place) => {
-                    self.connections[place as usize].timer = None;
-                    self.check_connection(now, place);
+                TimerKey::Connection(place) => {
+                    self.sessions[place as usize].timer = None;
+                    self.on_session_timer(now, place);
                 }
-                Alarm::Channel(place) => {
+                TimerKey::Channel(place) => {
                     self.channels[place as usize].timer = None;
-                    self.check_channel(now.mono, place);
+                    self.on_channel_timer(now.mono, place);
                 }
             }
         }
@@ -308,19 +314,19 @@ impl Hub {
 
     /// What it has done since it began.
     #[must_use]
-    pub fn tally(&self) -> &Tally {
-        &self.tally
+    pub fn stats(&self) -> &Stats {
+        &self.stats
     }
 
     /// How many channels, connections and waiting reads there are, and timers for them.
     #[must_use]
-    pub fn census(&self) -> Census {
-        Census {
+    pub fn census(&self) -> Gauges {
+        Gauges {
             channels: self.channels.len(),
-            connections: self.connections.len(),
+            sessions: self.sessions.len(),
             readers: self.readers.len(),
-            timers: self.wheel.len(),
-            messages: self.held.messages,
+            timers: self.timers.len(),
+            messages: self.usage.messages,
         }
     }
 }
@@ -346,7 +352,7 @@ pub(super) mod tests {
             max_channels: 0,
             max_memory,
             epoch: Epoch::new(*b"aaaaaaaa"),
-            resting_key: [0; 16],
+            watermark_hash_key: [0; 16],
         })
     }
 
@@ -355,7 +361,7 @@ pub(super) mod tests {
     fn a_name_has_another_hash_in_every_hub() {
         let (one, other) = (hub(0), hub(0));
         for name in ["", "lobby", "~wABCDEFGHIJKLMNOPQRSTUV"] {
-            assert_ne!(one.names.hasher().hash_one(name), other.names.hasher().hash_one(name));
+            assert_ne!(one.channels_by_name.hasher().hash_one(name), other.channels_by_name.hasher().hash_one(name));
         }
     }
 }

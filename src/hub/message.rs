@@ -37,7 +37,7 @@ impl Reason {
 
 /// What a new message says.
 #[derive(Clone, Copy)]
-pub(super) enum Content<'a> {
+pub(super) enum MessageKind<'a> {
     Message { from: Option<u64>, text: &'a str },
     Introduction { from: u64, text: &'a str },
     Goodbye { from: u64, reason: Reason, text: Option<&'a str> },
@@ -56,11 +56,11 @@ pub(super) struct Entry {
 pub(super) const ENTRY: usize = 2 * size_of::<Entry>() + ALLOCATION;
 
 /// Encodes the message with this id into `scratch`, and tells where in it the text stands as a JSON string.
-pub(super) fn encode(scratch: &mut Vec<u8>, id: u64, now: Now, content: Content<'_>) -> Range<usize> {
+pub(super) fn encode(scratch: &mut Vec<u8>, id: u64, now: Now, content: MessageKind<'_>) -> Range<usize> {
     let (kind, from, text): (&[u8], _, _) = match content {
-        Content::Message { from, text } => (b"message", from, Some(text)),
-        Content::Introduction { from, text } => (b"introduction", Some(from), Some(text)),
-        Content::Goodbye { from, text, .. } => (b"goodbye", Some(from), text),
+        MessageKind::Message { from, text } => (b"message", from, Some(text)),
+        MessageKind::Introduction { from, text } => (b"introduction", Some(from), Some(text)),
+        MessageKind::Goodbye { from, text, .. } => (b"goodbye", Some(from), text),
     };
     scratch.clear();
     scratch.extend_from_slice(b"{\"id\":");
@@ -80,7 +80,7 @@ pub(super) fn encode(scratch: &mut Vec<u8>, id: u64, now: Now, content: Content<
         push_string(scratch, text);
         literal.end = scratch.len();
     }
-    if let Content::Goodbye { reason, .. } = content {
+    if let MessageKind::Goodbye { reason, .. } = content {
         scratch.extend_from_slice(b",\"reason\":\"");
         scratch.extend_from_slice(reason.as_str().as_bytes());
         scratch.push(b'"');
@@ -151,23 +151,23 @@ mod tests {
     fn keys_stand_in_the_order_of_the_contract() {
         let cases = [
             (
-                Content::Introduction { from: 1, text: "Josh" },
+                MessageKind::Introduction { from: 1, text: "Josh" },
                 r#"{"id":5,"type":"introduction","time":1763802330123,"from":1,"message":"Josh"}"#,
             ),
             (
-                Content::Message { from: Some(1), text: "howdy" },
+                MessageKind::Message { from: Some(1), text: "howdy" },
                 r#"{"id":5,"type":"message","time":1763802330123,"from":1,"message":"howdy"}"#,
             ),
             (
-                Content::Message { from: None, text: "" },
+                MessageKind::Message { from: None, text: "" },
                 r#"{"id":5,"type":"message","time":1763802330123,"message":""}"#,
             ),
             (
-                Content::Goodbye { from: 1, reason: Reason::Timeout, text: None },
+                MessageKind::Goodbye { from: 1, reason: Reason::Timeout, text: None },
                 r#"{"id":5,"type":"goodbye","time":1763802330123,"from":1,"reason":"timeout"}"#,
             ),
             (
-                Content::Goodbye { from: 1, reason: Reason::Left, text: Some("bye") },
+                MessageKind::Goodbye { from: 1, reason: Reason::Left, text: Some("bye") },
                 r#"{"id":5,"type":"goodbye","time":1763802330123,"from":1,"message":"bye","reason":"left"}"#,
             ),
         ];

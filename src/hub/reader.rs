@@ -17,47 +17,47 @@ pub enum Since {
 
 /// What a waiting read was promised, on one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Promise {
+pub(super) enum GapPolicy {
     /// `from_id` was above 0: told of every gap.
-    Gapless,
+    Report,
     /// `from_id` was 0: the newest introductions too.
-    Newcomer,
+    FullState,
     /// `from_id` was absent or negative.
-    Plain,
+    Ignore,
 }
 
 /// A waiting read's place on one channel.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seat {
+pub(super) struct Subscription {
     pub(super) channel: u32,
-    pub(super) promise: Promise,
+    pub(super) promise: GapPolicy,
     /// The first id that it has not been given.
     pub(super) cursor: u64,
 }
 
 /// The channels of a waiting read, in the order asked. One is the common case and costs no allocation.
 #[derive(Debug)]
-pub(super) enum Seats {
-    One([Seat; 1]),
-    Many(Box<[Seat]>),
+pub(super) enum Subscriptions {
+    One([Subscription; 1]),
+    Many(Box<[Subscription]>),
 }
 
-impl Seats {
-    pub(super) fn of<T>(mut asked: impl ExactSizeIterator<Item = T>, seat: impl FnMut(T) -> Seat) -> Self {
+impl Subscriptions {
+    pub(super) fn of<T>(mut asked: impl ExactSizeIterator<Item = T>, seat: impl FnMut(T) -> Subscription) -> Self {
         match (asked.len(), asked.next()) {
             (1, Some(one)) => Self::One([one].map(seat)),
             (_, first) => Self::Many(first.into_iter().chain(asked).map(seat).collect()),
         }
     }
 
-    pub(super) fn as_slice(&self) -> &[Seat] {
+    pub(super) fn as_slice(&self) -> &[Subscription] {
         match self {
             Self::One(seat) => seat,
             Self::Many(seats) => seats,
         }
     }
 
-    pub(super) fn as_mut_slice(&mut self) -> &mut [Seat] {
+    pub(super) fn as_mut_slice(&mut self) -> &mut [Subscription] {
         match self {
             Self::One(seat) => seat,
             Self::Many(seats) => seats,
@@ -67,24 +67,24 @@ impl Seats {
 
 /// How long a waiting read stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stay {
+pub(super) enum ReaderKind {
     /// A long poll: until it is answered.
-    Once,
+    LongPoll,
     /// A stream: until it is closed.
-    On,
+    Stream,
     /// A stream that has not got all that there is, and does not get more before it has taken that.
-    Behind,
+    PausedStream,
 }
 
 /// A `/read` that waits.
 #[derive(Debug)]
 pub(super) struct Reader {
     /// Whom to answer: the caller's own word for it.
-    pub(super) client: u64,
-    pub(super) seats: Seats,
+    pub(super) token: u64,
+    pub(super) seats: Subscriptions,
     /// The connection that it keeps alive, by place.
     pub(super) connection: Option<u32>,
-    pub(super) stay: Stay,
+    pub(super) kind: ReaderKind,
 }
 
 /// The name of a waiting read, until it is answered or closed.

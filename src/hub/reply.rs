@@ -1,19 +1,19 @@
 //! What a read is answered.
 
-use super::channel::Part;
-use super::reader::{Promise, Reader, Stay};
+use super::channel::ChannelSlice;
+use super::reader::{GapPolicy, Reader, ReaderKind};
 
 /// The answer of a read: one part for each channel, in the order asked.
 #[derive(Debug)]
 pub enum Reply<'h> {
     /// The read named one channel.
-    One(Part<'h>),
+    One(ChannelSlice<'h>),
     /// The read named several.
-    Many(Vec<Part<'h>>),
+    Many(Vec<ChannelSlice<'h>>),
 }
 
 impl<'h> Reply<'h> {
-    pub(super) fn of<T>(mut asked: impl ExactSizeIterator<Item = T>, part: impl Fn(T) -> Part<'h>) -> Self {
+    pub(super) fn of<T>(mut asked: impl ExactSizeIterator<Item = T>, part: impl Fn(T) -> ChannelSlice<'h>) -> Self {
         match (asked.len(), asked.next()) {
             (1, Some(one)) => Self::One(part(one)),
             (_, first) => Self::Many(first.into_iter().chain(asked).map(part).collect()),
@@ -22,7 +22,7 @@ impl<'h> Reply<'h> {
 
     /// Leaves what exceeds this many bytes of messages to the next read; one message always fits. Tells whether
     /// there is something left.
-    pub(super) fn cut(&mut self, max_bytes: usize) -> bool {
+    pub(super) fn truncate(&mut self, max_bytes: usize) -> bool {
         let (mut budget, mut any) = (max_bytes, false);
         match self {
             Self::One(part) => part.cut(&mut budget, &mut any),
@@ -38,13 +38,13 @@ impl<'h> Reply<'h> {
 
     /// Whether there is something to tell.
     #[must_use]
-    pub fn has_news(&self) -> bool {
-        self.parts().iter().any(Part::has_news)
+    pub fn is_nonempty(&self) -> bool {
+        self.slices().iter().any(ChannelSlice::has_news)
     }
 
     /// The parts, in the order asked.
     #[must_use]
-    pub fn parts(&self) -> &[Part<'h>] {
+    pub fn slices(&self) -> &[ChannelSlice<'h>] {
         match self {
             Self::One(part) => std::slice::from_ref(part),
             Self::Many(parts) => parts,
@@ -54,11 +54,11 @@ impl<'h> Reply<'h> {
 
 impl Reader {
     /// Notes that it was given a reply, and whether that left something for later.
-    pub(super) fn go_on_after(&mut self, reply: &Reply<'_>, has_more: bool) {
-        for (seat, part) in self.seats.as_mut_slice().iter_mut().zip(reply.parts()) {
+    pub(super) fn advance(&mut self, reply: &Reply<'_>, has_more: bool) {
+        for (seat, part) in self.seats.as_mut_slice().iter_mut().zip(reply.slices()) {
             // It has a cursor now, and is owed all that follows.
-            (seat.cursor, seat.promise) = (part.next_id(), Promise::Gapless);
+            (seat.cursor, seat.promise) = (part.next_id(), GapPolicy::Report);
         }
-        self.stay = if has_more { Stay::Behind } else { Stay::On };
+        self.kind = if has_more { ReaderKind::PausedStream } else { ReaderKind::Stream };
     }
 }

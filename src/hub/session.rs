@@ -16,19 +16,19 @@ pub const READS_PER_CONNECTION_MAX: usize = 256;
 #[derive(Clone, Copy)]
 pub struct Credentials<'a> {
     /// The connection's number; 0 never exists.
-    pub connection: u64,
+    pub session: u64,
     /// The secret that belongs to it.
     pub auth: &'a str,
 }
 
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct Session {
     pub(super) number: u64,
     pub(super) auth: Auth,
     /// Where it is introduced, by place.
     pub(super) channels: Vec<u32>,
     /// The reads that wait with it, the oldest first.
-    pub(super) readers: Vec<Key>,
+    pub(super) reader_count: Vec<Key>,
     /// When a call that carried it was last answered, or a read that carried it ceased to wait.
     pub(super) last_alive: Millis,
     /// When the closing of a waiting read ends it, unless something is heard of it before.
@@ -37,9 +37,17 @@ pub(super) struct Connection {
     pub(super) timer: Option<TimerId>,
 }
 
-impl Connection {
+impl Session {
     pub(super) fn new(number: u64, auth: Auth, now: Millis) -> Self {
-        Self { number, auth, channels: Vec::new(), readers: Vec::new(), last_alive: now, closes_at: None, timer: None }
+        Self {
+            number,
+            auth,
+            channels: Vec::new(),
+            reader_count: Vec::new(),
+            last_alive: now,
+            closes_at: None,
+            timer: None,
+        }
     }
 
     /// A call that carried it succeeded. It may be known already that it is alive later than that: where another process
@@ -51,7 +59,7 @@ impl Connection {
 
     /// When it ends if nothing more is heard of it. `None` while a read waits with it.
     pub(super) fn ends_at(&self, timeout_ms: u64) -> Option<Millis> {
-        if !self.readers.is_empty() {
+        if !self.reader_count.is_empty() {
             return None;
         }
         let times_out_at = self.last_alive.after(timeout_ms);

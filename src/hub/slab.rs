@@ -1,6 +1,6 @@
 //! Places whose keys are never given twice: a late event cannot reach a slot's next tenant.
 
-use super::paged_slab::Pages;
+use super::paged_slab::PagedSlab;
 
 /// The name of one tenant of [`Slots`]: its place, and the generation that tells
 /// it from earlier tenants of the same place.
@@ -31,30 +31,30 @@ impl Key {
 /// that many newcomers to be mistaken, and every key here lives shorter than a turn
 /// of the loop past its tenant.
 #[derive(Debug)]
-pub struct Slots<T> {
-    places: Pages<(u32, T)>,
+pub struct Slab<T> {
+    entries: PagedSlab<(u32, T)>,
     next_generation: u32,
 }
 
-impl<T> Default for Slots<T> {
+impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { places: Pages::new(), next_generation: 0 }
+        Self { entries: PagedSlab::new(), next_generation: 0 }
     }
 }
 
-impl<T> Slots<T> {
+impl<T> Slab<T> {
     /// Moves `tenant` in and names it.
     pub fn insert(&mut self, tenant: T) -> Key {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
-        let index = self.places.insert((generation, tenant));
+        let index = self.entries.insert((generation, tenant));
         Key { index, generation }
     }
 
     /// The tenant, if it is still the one that `key` named.
     #[must_use]
     pub fn get(&self, key: Key) -> Option<&T> {
-        match self.places.get(key.index) {
+        match self.entries.get(key.index) {
             Some((generation, tenant)) if *generation == key.generation => Some(tenant),
             _ => None,
         }
@@ -62,7 +62,7 @@ impl<T> Slots<T> {
 
     /// As [`Slots::get`], to change it.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        match self.places.get_mut(key.index) {
+        match self.entries.get_mut(key.index) {
             Some((generation, tenant)) if *generation == key.generation => Some(tenant),
             _ => None,
         }
@@ -71,31 +71,31 @@ impl<T> Slots<T> {
     /// Moves the tenant out.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
-        let (_, tenant) = self.places.remove(key.index);
+        let (_, tenant) = self.entries.remove(key.index);
         Some(tenant)
     }
 
     /// The key of the tenant at this place now.
     #[must_use]
     pub fn key_at(&self, index: u32) -> Option<Key> {
-        self.places.get(index).map(|(generation, _)| Key { index, generation: *generation })
+        self.entries.get(index).map(|(generation, _)| Key { index, generation: *generation })
     }
 
     /// How many tenants there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.entries.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.places.len() == 0
+        self.entries.len() == 0
     }
 
     /// The keys of all tenants, by place.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
-        self.places.iter().map(|(index, (generation, _))| Key { index, generation: *generation })
+        self.entries.iter().map(|(index, (generation, _))| Key { index, generation: *generation })
     }
 }
 
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_key_does_not_open_the_slot_of_its_next_tenant() {
-        let mut slots = Slots::default();
+        let mut slots = Slab::default();
         let stays = slots.insert("stays");
         let first = slots.insert("first");
         assert_eq!(slots.remove(first), Some("first"));
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_key_stays_stale_also_after_all_have_left() {
-        let mut slots = Slots::default();
+        let mut slots = Slab::default();
         let old = slots.insert(1);
         slots.remove(old);
         assert!(slots.is_empty());

@@ -8,45 +8,45 @@ use std::collections::HashMap;
 use minicbor::{Decode, Encode};
 
 use super::channel::{Channel, Member};
-use super::channel_name::{LogName, Name};
+use super::channel_name::{ChannelKey, ChannelName};
 use super::hub::{Config, Hub};
-use super::id_watermarks::RestingIds;
+use super::id_watermarks::IdWatermarks;
 use super::ids::{Auth, Epoch, ID_MAX, TOKEN_BYTES};
 use super::message::Entry;
-use super::session::{CHANNELS_PER_CONNECTION_MAX, Connection};
+use super::session::{CHANNELS_PER_CONNECTION_MAX, Session};
 use super::time::{Millis, Now};
 use super::timer_wheel::TimerWheel;
-use super::usage::Holding;
+use super::usage::Usage;
 
 /// One piece. They come in the order of the variants: the numbering once, then the others.
 ///
 /// Holds secrets, so it prints nothing.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
-pub enum Saved<'a> {
+pub enum SnapshotRecord<'a> {
     /// What stands above all channels.
     #[n(0)]
-    Numbering(#[n(0)] SavedNumbering),
+    Header(#[n(0)] SnapshotHeader),
     /// What dropped channels left in one place of the table.
     #[n(1)]
-    Rest {
+    IdWatermark {
         /// Which place.
         #[n(0)]
-        place: u16,
+        bucket: u16,
         /// Where a new channel of that place begins.
         #[n(1)]
         next_id: u64,
     },
     /// A channel.
     #[n(2)]
-    Channel(#[b(0)] SavedChannel<'a>),
+    Channel(#[b(0)] SnapshotChannel<'a>),
     /// A connection. All its channels have come before.
     #[n(3)]
-    Connection(#[b(0)] SavedConnection<'a>),
+    Connection(#[b(0)] SnapshotSession<'a>),
 }
 
 /// What stands above all channels. Times of the other pieces are of its clock.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
-pub struct SavedNumbering {
+pub struct SnapshotHeader {
     /// When this was saved, in milliseconds of the clock that deadlines are of.
     #[n(0)]
     pub mono_ms: u64,
@@ -66,7 +66,7 @@ pub struct SavedNumbering {
 
 /// A channel with its history and its members.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
-pub struct SavedChannel<'a> {
+pub struct SnapshotChannel<'a> {
     /// Under which its log is kept: of a pair, the write half.
     #[b(0)]
     pub name: &'a str,
@@ -78,15 +78,15 @@ pub struct SavedChannel<'a> {
     pub last_use_ms: u64,
     /// Its messages, oldest first.
     #[b(3)]
-    pub entries: Vec<SavedEntry<'a>>,
+    pub entries: Vec<SnapshotEntry<'a>>,
     /// Who is introduced in it.
     #[b(4)]
-    pub members: Vec<SavedMember<'a>>,
+    pub members: Vec<SnapshotMember<'a>>,
 }
 
 /// A retained message.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
-pub struct SavedEntry<'a> {
+pub struct SnapshotEntry<'a> {
     /// When it was added.
     #[n(0)]
     pub at_ms: u64,
@@ -97,7 +97,7 @@ pub struct SavedEntry<'a> {
 
 /// A connection's place in one channel.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
-pub struct SavedMember<'a> {
+pub struct SnapshotMember<'a> {
     /// Its number.
     #[n(0)]
     pub connection: u64,
@@ -117,7 +117,7 @@ pub struct SavedMember<'a> {
 
 /// A connection.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
-pub struct SavedConnection<'a> {
+pub struct SnapshotSession<'a> {
     /// Its number.
     #[n(0)]
     pub number: u64,
@@ -137,7 +137,7 @@ pub struct SavedConnection<'a> {
 
 /// What was saved cannot have been a hub; says what is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Damaged(pub &'static str);
+pub struct Corrupt(pub &'static str);
 
 impl Hub {
     /// Gives itself away piece by piece. To be called between turns, when everything is delivered.
@@ -152,61 +152,61 @@ impl Hub {
         &self,
         now: Now,
         reads_end_ms: u64,
-        mut take: impl FnMut(&Saved<'_>) -> Result<(), E>,
+        mut take: impl FnMut(&SnapshotRecord<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         assert!(!self.has_undelivered(), "a turn has ended");
-        take(&Saved::Numbering(SavedNumbering {
+        take(&SnapshotRecord::Header(SnapshotHeader {
             mono_ms: now.mono.0,
             unix_ms: now.unix_ms,
             epoch: *self.config.epoch.as_bytes(),
-            resting_key: self.resting_ids.key(),
-            last_connection: self.last_number,
+            resting_key: self.id_watermarks.key(),
+            last_connection: self.last_session,
         }))?;
-        for (place, next_id) in self.resting_ids.iter() {
-            take(&Saved::Rest { place, next_id })?;
+        for (bucket, next_id) in self.id_watermarks.iter() {
+            take(&SnapshotRecord::IdWatermark { bucket, next_id })?;
         }
         let mut ordinals = HashMap::new();
         for (ordinal, (place, channel)) in self.channels.iter().enumerate() {
             ordinals.insert(place, ordinal as u32);
-            take(&Saved::Channel(channel.saved(now.mono)))?;
+            take(&SnapshotRecord::Channel(channel.saved(now.mono)))?;
         }
-        for (_, connection) in self.connections.iter() {
-            take(&Saved::Connection(connection.saved(now.mono.after(reads_end_ms), &ordinals)))?;
+        for (_, connection) in self.sessions.iter() {
+            take(&SnapshotRecord::Connection(connection.saved(now.mono.after(reads_end_ms), &ordinals)))?;
         }
         Ok(())
     }
 }
 
 impl Channel {
-    fn saved(&self, now: Millis) -> SavedChannel<'_> {
-        let entries = self.entries.iter().map(|entry| SavedEntry { at_ms: entry.at.0, json: text(&entry.json) });
-        let members = self.members.iter().map(|(number, member)| SavedMember {
+    fn saved(&self, now: Millis) -> SnapshotChannel<'_> {
+        let entries = self.entries.iter().map(|entry| SnapshotEntry { at_ms: entry.at.0, json: text(&entry.json) });
+        let members = self.members.iter().map(|(number, member)| SnapshotMember {
             connection: *number,
             id: member.id,
             unix_ms: member.unix_ms,
             text: text(&member.text_json),
             introduction: text(&member.introduction_json),
         });
-        SavedChannel {
+        SnapshotChannel {
             name: &self.name,
             first_id: self.first_id,
             // Waiting is a use.
-            last_use_ms: if self.readers > 0 { now.0 } else { self.last_use.0 },
+            last_use_ms: if self.reader_count > 0 { now.0 } else { self.last_use.0 },
             entries: entries.collect(),
             members: members.collect(),
         }
     }
 }
 
-impl Connection {
-    fn saved(&self, reads_end: Millis, ordinals: &HashMap<u32, u32>) -> SavedConnection<'_> {
-        let (last_alive, closes_at) = if self.readers.is_empty() {
+impl Session {
+    fn saved(&self, reads_end: Millis, ordinals: &HashMap<u32, u32>) -> SnapshotSession<'_> {
+        let (last_alive, closes_at) = if self.reader_count.is_empty() {
             (self.last_alive, self.closes_at)
         } else {
             // A grace that runs out while a read waits was not needed.
             (reads_end, self.closes_at.filter(|at| *at > reads_end))
         };
-        SavedConnection {
+        SnapshotSession {
             number: self.number,
             auth: self.auth.reveal(),
             channels: self.channels.iter().map(|place| ordinals[place]).collect(),
@@ -221,36 +221,39 @@ fn text(json: &[u8]) -> &str {
 }
 
 /// A hub that is being put together again.
-pub struct Restoring {
+pub struct SnapshotLoader {
     hub: Hub,
     now: Now,
     /// How long no process held it. Nobody falls silent in that time.
-    away_ms: u64,
+    downtime_ms: u64,
     /// The places of the channels, in the order in which they came.
     channels: Vec<u32>,
     /// Members of channels for whom no connection has come yet.
-    members_to_come: usize,
+    members_left: usize,
 }
 
-impl Restoring {
+impl SnapshotLoader {
     /// Begins with the numbering, whose epoch and secret stand in for those of `config`. It is `unix_ms` since 1970 now.
     ///
     /// # Errors
     ///
     /// [`Damaged`].
-    pub fn begin(config: &Config, saved: &SavedNumbering, unix_ms: u64) -> Result<Self, Damaged> {
+    pub fn begin(config: &Config, saved: &SnapshotHeader, unix_ms: u64) -> Result<Self, Corrupt> {
         check(saved.epoch.iter().all(u8::is_ascii_alphanumeric), "the epoch is not one")?;
         check(saved.last_connection <= ID_MAX, "a connection's number is too large")?;
         check(saved.mono_ms <= ID_MAX, "its clock was beyond the end of time")?;
         // A clock that was set back meanwhile: as if no time had passed.
-        let away_ms = unix_ms.saturating_sub(saved.unix_ms).min(ID_MAX);
-        let now = Now { mono: Millis(saved.mono_ms).after(away_ms), unix_ms };
-        let mut hub =
-            Hub::new(Config { epoch: Epoch::new(saved.epoch), resting_key: saved.resting_key, ..config.clone() });
-        hub.last_number = saved.last_connection;
-        hub.wheel = TimerWheel::new(now.mono);
-        hub.resting_ids = RestingIds::new(saved.resting_key);
-        Ok(Self { hub, now, away_ms, channels: Vec::new(), members_to_come: 0 })
+        let downtime_ms = unix_ms.saturating_sub(saved.unix_ms).min(ID_MAX);
+        let now = Now { mono: Millis(saved.mono_ms).after(downtime_ms), unix_ms };
+        let mut hub = Hub::new(Config {
+            epoch: Epoch::new(saved.epoch),
+            watermark_hash_key: saved.resting_key,
+            ..config.clone()
+        });
+        hub.last_session = saved.last_connection;
+        hub.timers = TimerWheel::new(now.mono);
+        hub.id_watermarks = IdWatermarks::new(saved.resting_key);
+        Ok(Self { hub, now, downtime_ms, channels: Vec::new(), members_left: 0 })
     }
 
     /// Takes one more piece.
@@ -258,19 +261,19 @@ impl Restoring {
     /// # Errors
     ///
     /// [`Damaged`].
-    pub fn take(&mut self, saved: &Saved<'_>) -> Result<(), Damaged> {
+    pub fn load(&mut self, saved: &SnapshotRecord<'_>) -> Result<(), Corrupt> {
         match saved {
-            Saved::Numbering(_) => Err(Damaged("it has two numberings")),
-            Saved::Rest { place, next_id } => {
-                check(*next_id <= ID_MAX && self.hub.resting_ids.restore(*place, *next_id), "an id rests nowhere")
+            SnapshotRecord::Header(_) => Err(Corrupt("it has two numberings")),
+            SnapshotRecord::IdWatermark { bucket, next_id } => {
+                check(*next_id <= ID_MAX && self.hub.id_watermarks.restore(*bucket, *next_id), "an id rests nowhere")
             }
-            Saved::Channel(channel) => self.take_channel(channel),
-            Saved::Connection(connection) => self.take_connection(connection),
+            SnapshotRecord::Channel(channel) => self.take_channel(channel),
+            SnapshotRecord::Connection(connection) => self.take_connection(connection),
         }
     }
 
-    fn take_channel(&mut self, saved: &SavedChannel<'_>) -> Result<(), Damaged> {
-        let log = log_name(saved.name).ok_or(Damaged("a channel's name is not one"))?;
+    fn take_channel(&mut self, saved: &SnapshotChannel<'_>) -> Result<(), Corrupt> {
+        let log = log_name(saved.name).ok_or(Corrupt("a channel's name is not one"))?;
         check(self.hub.find(&log).is_none(), "a channel is there twice")?;
         let next_id = saved.first_id.checked_add(saved.entries.len() as u64);
         check(saved.first_id > 0 && next_id.is_some_and(|id| id <= ID_MAX), "a message's id is out of range")?;
@@ -295,36 +298,36 @@ impl Restoring {
         }
         // The operator may have chosen a shorter history meanwhile.
         channel.trim_to(self.hub.retention.messages);
-        self.members_to_come += channel.members.len();
-        self.hub.held.change(Holding::default(), channel.holds());
+        self.members_left += channel.members.len();
+        self.hub.usage.update(Usage::default(), channel.holds());
         let place = self.hub.channels.insert(channel);
-        self.hub.names.insert(log.as_str().into(), place);
-        self.hub.watch_channel(place);
+        self.hub.channels_by_name.insert(log.as_str().into(), place);
+        self.hub.arm_channel_timer(place);
         self.channels.push(place);
         Ok(())
     }
 
-    fn take_connection(&mut self, saved: &SavedConnection<'_>) -> Result<(), Damaged> {
+    fn take_connection(&mut self, saved: &SnapshotSession<'_>) -> Result<(), Corrupt> {
         let number = saved.number;
-        check((1..=self.hub.last_number).contains(&number), "a connection's number was never given")?;
-        check(!self.hub.numbers.contains_key(&number), "a connection is there twice")?;
+        check((1..=self.hub.last_session).contains(&number), "a connection's number was never given")?;
+        check(!self.hub.sessions_by_number.contains_key(&number), "a connection is there twice")?;
         let auth = saved.auth.as_bytes();
         check(auth.iter().all(u8::is_ascii_alphanumeric), "a secret is not one")?;
-        let auth: [u8; TOKEN_BYTES] = auth.try_into().map_err(|_| Damaged("a secret is not one"))?;
+        let auth: [u8; TOKEN_BYTES] = auth.try_into().map_err(|_| Corrupt("a secret is not one"))?;
         check(saved.channels.len() <= CHANNELS_PER_CONNECTION_MAX, "a connection is in too many channels")?;
-        let shifted = |ms: u64| Millis(ms).after(self.away_ms);
-        let mut connection = Connection::new(number, Auth::new(auth), shifted(saved.last_alive_ms));
+        let shifted = |ms: u64| Millis(ms).after(self.downtime_ms);
+        let mut connection = Session::new(number, Auth::new(auth), shifted(saved.last_alive_ms));
         connection.closes_at = saved.closes_at_ms.map(shifted);
         for ordinal in &saved.channels {
-            let place = *self.channels.get(*ordinal as usize).ok_or(Damaged("a connection is in no channel"))?;
+            let place = *self.channels.get(*ordinal as usize).ok_or(Corrupt("a connection is in no channel"))?;
             let is_member = self.hub.channels[place as usize].members.contains_key(&number);
             check(is_member && !connection.channels.contains(&place), "a connection is in no channel")?;
             connection.channels.push(place);
         }
-        self.members_to_come -= connection.channels.len();
-        let place = self.hub.connections.insert(connection);
-        self.hub.numbers.insert(number, place);
-        self.hub.watch_connection(place);
+        self.members_left -= connection.channels.len();
+        let place = self.hub.sessions.insert(connection);
+        self.hub.sessions_by_number.insert(number, place);
+        self.hub.arm_session_timer(place);
         Ok(())
     }
 
@@ -333,16 +336,16 @@ impl Restoring {
     /// # Errors
     ///
     /// [`Damaged`].
-    pub fn finish(self) -> Result<(Hub, Now), Damaged> {
-        check(self.members_to_come == 0, "somebody in a channel has no connection")?;
+    pub fn finish(self) -> Result<(Hub, Now), Corrupt> {
+        check(self.members_left == 0, "somebody in a channel has no connection")?;
         Ok((self.hub, self.now))
     }
 }
 
-fn log_name(name: &str) -> Option<LogName<'_>> {
-    Name::parse(name).ok()?.writable().ok()
+fn log_name(name: &str) -> Option<ChannelKey<'_>> {
+    ChannelName::parse(name).ok()?.for_writing().ok()
 }
 
-fn check(is_right: bool, fault: &'static str) -> Result<(), Damaged> {
-    if is_right { Ok(()) } else { Err(Damaged(fault)) }
+fn check(is_right: bool, fault: &'static str) -> Result<(), Corrupt> {
+    if is_right { Ok(()) } else { Err(Corrupt(fault)) }
 }

@@ -1,10 +1,10 @@
 //! What the hub has done since it began, in plain numbers. Nobody asks for them on the way of a message.
 
-use super::message::{Content, Reason};
+use super::message::{MessageKind, Reason};
 
 /// Why history let go of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dropped {
+pub enum DropReason {
     /// More came than a channel retains; also where it retains none.
     Count,
     /// It was retained for as long as any is.
@@ -15,15 +15,15 @@ pub enum Dropped {
 
 /// Counts since the hub began. Every message that was added is retained, or was dropped for one of the reasons.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
+pub struct Stats {
     messages: u64,
     introductions: u64,
     goodbyes: [u64; Reason::ALL.len()],
-    dropped: [u64; Dropped::ALL.len()],
+    dropped: [u64; DropReason::ALL.len()],
     deliveries: u64,
 }
 
-impl Dropped {
+impl DropReason {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Count, Self::Age, Self::Memory];
 
@@ -38,7 +38,7 @@ impl Dropped {
     }
 }
 
-impl Tally {
+impl Stats {
     /// Messages that were added, by type.
     #[must_use]
     pub fn messages(&self) -> [(&'static str, u64); 3] {
@@ -54,7 +54,7 @@ impl Tally {
 
     /// Messages that history let go of.
     #[must_use]
-    pub fn dropped(&self, why: Dropped) -> u64 {
+    pub fn dropped(&self, why: DropReason) -> u64 {
         self.dropped[why as usize]
     }
 
@@ -65,15 +65,15 @@ impl Tally {
         self.deliveries
     }
 
-    pub(super) fn count_added(&mut self, content: &Content<'_>) {
+    pub(super) fn count_added(&mut self, content: &MessageKind<'_>) {
         match content {
-            Content::Message { .. } => self.messages += 1,
-            Content::Introduction { .. } => self.introductions += 1,
-            Content::Goodbye { reason, .. } => self.goodbyes[*reason as usize] += 1,
+            MessageKind::Message { .. } => self.messages += 1,
+            MessageKind::Introduction { .. } => self.introductions += 1,
+            MessageKind::Goodbye { reason, .. } => self.goodbyes[*reason as usize] += 1,
         }
     }
 
-    pub(super) fn count_dropped(&mut self, why: Dropped, messages: usize) {
+    pub(super) fn count_dropped(&mut self, why: DropReason, messages: usize) {
         self.dropped[why as usize] += messages as u64;
     }
 

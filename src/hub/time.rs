@@ -14,7 +14,7 @@ impl Millis {
 
     /// The first of some deadlines, if there is one.
     #[must_use]
-    pub fn first<const N: usize>(deadlines: [Option<Self>; N]) -> Option<Self> {
+    pub fn earliest<const N: usize>(deadlines: [Option<Self>; N]) -> Option<Self> {
         const NEVER: Millis = Millis(u64::MAX);
         let first = deadlines.into_iter().fold(NEVER, |first, at| first.min(at.unwrap_or(NEVER)));
         (first < NEVER).then_some(first)

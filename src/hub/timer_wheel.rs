@@ -9,7 +9,7 @@
 //! The wheel knows the earliest deadline of every slot, so a loop that sleeps
 //! until [`TimerWheel::next_deadline`] is not woken merely to move timers about.
 
-use super::paged_slab::Pages;
+use super::paged_slab::PagedSlab;
 use super::time::Millis;
 use std::num::NonZeroU32;
 
@@ -58,7 +58,7 @@ const EMPTY: Slot = Slot { head: NONE, tail: NONE, earliest: Millis(u64::MAX) };
 #[derive(Debug)]
 pub struct TimerWheel<K> {
     clock: Millis,
-    timers: Pages<Timer<K>>,
+    timers: PagedSlab<Timer<K>>,
     levels: Box<[[Slot; SLOTS]; LEVELS]>,
     /// A bit for each slot that holds a timer.
     occupied: [u64; LEVELS],
@@ -67,7 +67,7 @@ pub struct TimerWheel<K> {
 }
 
 /// Where a timer stands.
-enum Place {
+enum Position {
     Due,
     Slot { level: usize, slot: usize },
 }
@@ -78,7 +78,7 @@ impl<K: Copy> TimerWheel<K> {
     pub fn new(start: Millis) -> Self {
         Self {
             clock: start,
-            timers: Pages::new(),
+            timers: PagedSlab::new(),
             levels: Box::new([[EMPTY; SLOTS]; LEVELS]),
             occupied: [0; LEVELS],
             due: EMPTY,
@@ -183,27 +183,27 @@ impl<K: Copy> TimerWheel<K> {
         }
     }
 
-    fn place(&self, deadline: Millis) -> Place {
+    fn place(&self, deadline: Millis) -> Position {
         if deadline <= self.clock {
-            return Place::Due;
+            return Position::Due;
         }
         let highest_difference = (self.clock.0 ^ deadline.0).ilog2();
         let level = highest_difference / DIGIT_BITS;
         let slot = (deadline.0 >> (DIGIT_BITS * level)) as usize % SLOTS;
-        Place::Slot { level: level as usize, slot }
+        Position::Slot { level: level as usize, slot }
     }
 
-    fn slot_mut(&mut self, place: &Place) -> &mut Slot {
+    fn slot_mut(&mut self, place: &Position) -> &mut Slot {
         match *place {
-            Place::Due => &mut self.due,
-            Place::Slot { level, slot } => &mut self.levels[level][slot],
+            Position::Due => &mut self.due,
+            Position::Slot { level, slot } => &mut self.levels[level][slot],
         }
     }
 
     fn link(&mut self, index: u32) {
         let deadline = self.timer(index).deadline;
         let place = self.place(deadline);
-        if let Place::Slot { level, slot } = place {
+        if let Position::Slot { level, slot } = place {
             self.occupied[level] |= 1 << slot;
         }
         let slot = self.slot_mut(&place);
@@ -233,7 +233,7 @@ impl<K: Copy> TimerWheel<K> {
         }
         if slot.head == NONE {
             *slot = EMPTY;
-            if let Place::Slot { level, slot } = place {
+            if let Position::Slot { level, slot } = place {
                 self.occupied[level] &= !(1 << slot);
             }
         }

@@ -4,107 +4,107 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use super::channel::Channel;
-use super::channel_name::LogName;
-use super::entry::Spot;
+use super::channel_name::ChannelKey;
 use super::error::Refusal;
-use super::hub::{Alarm, Hub, LINGER_MS};
+use super::hub::{Hub, IDLE_CHANNEL_MS, TimerKey};
 use super::ids::Auth;
-use super::message::{Content, Reason};
-use super::session::{Connection, Credentials};
-use super::stats::Dropped;
+use super::lookup::Lookup;
+use super::message::{MessageKind, Reason};
+use super::session::{Credentials, Session};
+use super::stats::DropReason;
 use super::time::{Millis, Now};
 use super::timer_wheel::{TimerId, TimerWheel};
-use super::usage::Holding;
+use super::usage::Usage;
 
 /// Channels.
 impl Hub {
-    pub(super) fn find(&self, log: &LogName<'_>) -> Option<u32> {
-        self.names.get(log.as_str()).copied()
+    pub(super) fn find(&self, log: &ChannelKey<'_>) -> Option<u32> {
+        self.channels_by_name.get(log.as_str()).copied()
     }
 
     /// Where the name leads. A name that nobody uses costs a SHA-256, so ask once.
     #[inline]
-    pub(super) fn spot(&self, log: &LogName<'_>) -> Spot {
+    pub(super) fn entry(&self, log: &ChannelKey<'_>) -> Lookup {
         self.find(log)
-            .map_or_else(|| Spot::Nowhere { first_id: self.resting_ids.first_id(log.as_str()) }, Spot::Channel)
+            .map_or_else(|| Lookup::Vacant { first_id: self.id_watermarks.first_id(log.as_str()) }, Lookup::Occupied)
     }
 
     /// # Errors
     ///
     /// [`Refusal::OverCapacity`] if those channels that do not exist are more than may be added, also where channels that
     /// are empty and unused go before their time.
-    pub(super) fn room_for(&mut self, now: Millis, spots: &[Spot]) -> Result<(), Refusal> {
-        let new = spots.iter().filter(|spot| matches!(spot, Spot::Nowhere { .. })).count();
+    pub(super) fn ensure_capacity(&mut self, now: Millis, spots: &[Lookup]) -> Result<(), Refusal> {
+        let new = spots.iter().filter(|spot| matches!(spot, Lookup::Vacant { .. })).count();
         let max = self.config.max_channels;
         let has_room = |hub: &Self| new == 0 || max == 0 || hub.channels.len() + new <= max;
         if !has_room(self) {
-            self.drop_unused(now, spots);
+            self.evict_idle_channels(now, spots);
         }
         // Those that exist go on, however many they are.
         if has_room(self) { Ok(()) } else { Err(Refusal::OverCapacity) }
     }
 
     /// The channel there; it exists from its first use.
-    pub(super) fn channel_at(&mut self, spot: Spot, log: &LogName<'_>, now: Millis) -> u32 {
+    pub(super) fn get_or_create(&mut self, spot: Lookup, log: &ChannelKey<'_>, now: Millis) -> u32 {
         let first_id = match spot {
-            Spot::Channel(place) => return place,
-            Spot::Nowhere { first_id } => first_id,
+            Lookup::Occupied(place) => return place,
+            Lookup::Vacant { first_id } => first_id,
         };
         let name = log.as_str();
         let channel = Channel::new(name, first_id, now);
-        self.held.change(Holding::default(), channel.holds());
+        self.usage.update(Usage::default(), channel.holds());
         let place = self.channels.insert(channel);
-        self.names.insert(name.into(), place);
-        self.watch_channel(place);
+        self.channels_by_name.insert(name.into(), place);
+        self.arm_channel_timer(place);
         place
     }
 
     /// Adds a message and marks the channel for delivery.
-    pub(super) fn append(&mut self, now: Now, place: u32, content: Content<'_>) -> u64 {
+    pub(super) fn append(&mut self, now: Now, place: u32, content: MessageKind<'_>) -> u64 {
         let channel = &mut self.channels[place as usize];
         let before = channel.holds();
         let id = channel.append(now, content, self.retention, &mut self.scratch);
         let after = channel.holds();
-        self.held.change(before, after);
-        self.tally.count_added(&content);
-        self.tally.count_dropped(Dropped::Count, before.messages + 1 - after.messages);
-        if !channel.marked {
-            channel.marked = true;
-            self.marked.push(place);
+        self.usage.update(before, after);
+        self.stats.count_added(&content);
+        self.stats.count_dropped(DropReason::Count, before.messages + 1 - after.messages);
+        if !channel.is_dirty {
+            channel.is_dirty = true;
+            self.dirty_channels.push(place);
         }
-        self.watch_channel(place);
+        self.arm_channel_timer(place);
         id
     }
 
     /// Rids a channel of what is too old to be read.
     pub(super) fn expire_history(&mut self, now: Millis, place: u32) {
-        if self.channels[place as usize].oldest_expires(self.retention).is_some_and(|at| at <= now) {
+        if self.channels[place as usize].oldest_expiry(self.retention).is_some_and(|at| at <= now) {
             let retention = self.retention;
-            self.drop_history(place, Dropped::Age, |channel| channel.expire(now, retention));
+            self.evict_history(place, DropReason::Age, |channel| channel.expire(now, retention));
         }
     }
 
     /// Sets the timer that a channel needs, unless an earlier one is set.
-    pub(super) fn watch_channel(&mut self, place: u32) {
+    pub(super) fn arm_channel_timer(&mut self, place: u32) {
         let channel = &mut self.channels[place as usize];
-        let at = match channel.oldest_expires(self.retention) {
+        let at = match channel.oldest_expiry(self.retention) {
             Some(at) => at,
-            None if channel.is_idle() => channel.last_use.after(LINGER_MS),
+            None if channel.is_idle() => channel.last_use.after(IDLE_CHANNEL_MS),
             None => return,
         };
-        arm(&mut self.wheel, &mut channel.timer, at, Alarm::Channel(place));
+        arm(&mut self.timers, &mut channel.timer, at, TimerKey::Channel(place));
     }
 
     /// Forgets what a channel has too long, or the channel itself.
-    pub(super) fn check_channel(&mut self, now: Millis, place: u32) {
+    pub(super) fn on_channel_timer(&mut self, now: Millis, place: u32) {
         self.expire_history(now, place);
         let channel = &mut self.channels[place as usize];
-        channel.give_back_room();
+        channel.shrink();
         let is_idle = channel.is_idle() && channel.retained() == 0;
-        if is_idle && channel.last_use.after(LINGER_MS) <= now {
+        if is_idle && channel.last_use.after(IDLE_CHANNEL_MS) <= now {
             self.drop_channel(place);
         } else {
-            self.watch_channel(place);
+            self.arm_channel_timer(place);
         }
     }
 }
@@ -113,20 +113,22 @@ impl Hub {
 impl Hub {
     /// Whether nobody would notice if the channel went now: it has no messages, no members and no readers.
     pub(super) fn is_unused(&self, place: u32) -> bool {
-        self.channels.get(place).is_some_and(|channel| channel.is_idle() && channel.retained() == 0 && !channel.marked)
+        self.channels
+            .get(place)
+            .is_some_and(|channel| channel.is_idle() && channel.retained() == 0 && !channel.is_dirty)
     }
 
     /// Forgets a channel that is unused, but for its ids.
     pub(super) fn drop_channel(&mut self, place: u32) {
         let channel = self.channels.remove(place);
-        assert!(!channel.marked, "a channel with something to deliver has messages, or goes once that is done");
-        self.held.change(channel.holds(), Holding::default());
+        assert!(!channel.is_dirty, "a channel with something to deliver has messages, or goes once that is done");
+        self.usage.update(channel.holds(), Usage::default());
         if let Some(timer) = channel.timer {
-            self.wheel.cancel(timer);
+            self.timers.cancel(timer);
         }
-        self.names.remove(&channel.name);
-        give_back_room(&mut self.names);
-        self.resting_ids.rest(&channel.name, channel.next_id());
+        self.channels_by_name.remove(&channel.name);
+        shrink(&mut self.channels_by_name);
+        self.id_watermarks.record(&channel.name, channel.next_id());
     }
 }
 
@@ -134,69 +136,65 @@ impl Hub {
 impl Hub {
     /// The place of the connection that shows these credentials.
     pub(super) fn authenticate(&self, credentials: Credentials<'_>) -> Result<u32, Refusal> {
-        let place = *self.numbers.get(&credentials.connection).ok_or(Refusal::Ended)?;
-        if self.connections[place as usize].auth.matches(credentials.auth) {
-            Ok(place)
-        } else {
-            Err(Refusal::WrongAuth)
-        }
+        let place = *self.sessions_by_number.get(&credentials.session).ok_or(Refusal::SessionEnded)?;
+        if self.sessions[place as usize].auth.matches(credentials.auth) { Ok(place) } else { Err(Refusal::WrongAuth) }
     }
 
-    pub(super) fn authenticate_maybe(&self, credentials: Option<Credentials<'_>>) -> Result<Option<u32>, Refusal> {
+    pub(super) fn authenticate_optional(&self, credentials: Option<Credentials<'_>>) -> Result<Option<u32>, Refusal> {
         credentials.map(|credentials| self.authenticate(credentials)).transpose()
     }
 
-    pub(super) fn connect(&mut self, auth: Auth, now: Millis) -> u32 {
-        self.last_number += 1;
-        let place = self.connections.insert(Connection::new(self.last_number, auth, now));
-        self.numbers.insert(self.last_number, place);
+    pub(super) fn create_session(&mut self, auth: Auth, now: Millis) -> u32 {
+        self.last_session += 1;
+        let place = self.sessions.insert(Session::new(self.last_session, auth, now));
+        self.sessions_by_number.insert(self.last_session, place);
         place
     }
 
     /// A call that carried the connection, if one did, succeeded.
     pub(super) fn touch(&mut self, connection: Option<u32>, now: Millis) {
         if let Some(place) = connection {
-            self.connections[place as usize].touch(now);
-            self.watch_connection(place);
+            self.sessions[place as usize].touch(now);
+            self.arm_session_timer(place);
         }
     }
 
     /// Sets the timer that a connection needs, unless an earlier one is set.
-    pub(super) fn watch_connection(&mut self, place: u32) {
-        let connection = &mut self.connections[place as usize];
-        if let Some(at) = connection.ends_at(self.timeout_ms) {
-            arm(&mut self.wheel, &mut connection.timer, at, Alarm::Connection(place));
+    pub(super) fn arm_session_timer(&mut self, place: u32) {
+        let connection = &mut self.sessions[place as usize];
+        if let Some(at) = connection.ends_at(self.session_timeout_ms) {
+            arm(&mut self.timers, &mut connection.timer, at, TimerKey::Connection(place));
         }
     }
 
     /// Ends a connection whose time is over, or looks again when it may be.
-    pub(super) fn check_connection(&mut self, now: Now, place: u32) {
-        let connection = &self.connections[place as usize];
-        match connection.ends_at(self.timeout_ms) {
+    pub(super) fn on_session_timer(&mut self, now: Now, place: u32) {
+        let connection = &self.sessions[place as usize];
+        match connection.ends_at(self.session_timeout_ms) {
             Some(at) if at <= now.mono => {
                 let reason = if connection.closes_at == Some(at) { Reason::Closed } else { Reason::Timeout };
-                self.end_connection(now, place, reason, None);
+                self.end_session(now, place, reason, None);
             }
-            _ => self.watch_connection(place),
+            _ => self.arm_session_timer(place),
         }
     }
 
     /// Says goodbye in every channel of the connection, and has the reads that wait with it answered.
-    pub(super) fn end_connection(&mut self, now: Now, place: u32, reason: Reason, text: Option<&str>) {
-        let connection = self.connections.remove(place);
-        self.numbers.remove(&connection.number);
-        give_back_room(&mut self.numbers);
+    pub(super) fn end_session(&mut self, now: Now, place: u32, reason: Reason, text: Option<&str>) {
+        let connection = self.sessions.remove(place);
+        self.sessions_by_number.remove(&connection.number);
+        shrink(&mut self.sessions_by_number);
         if let Some(timer) = connection.timer {
-            self.wheel.cancel(timer);
+            self.timers.cancel(timer);
         }
-        for key in connection.readers {
+        for key in connection.reader_count {
             if let Some(reader) = self.readers.get_mut(key) {
                 reader.connection = None;
             }
-            self.orphans.push(key);
+            self.orphaned_readers.push(key);
         }
-        self.room_for_words(now.mono, text, connection.channels.len());
-        let goodbye = Content::Goodbye { from: connection.number, reason, text };
+        self.reserve_for_goodbye(now.mono, text, connection.channels.len());
+        let goodbye = MessageKind::Goodbye { from: connection.number, reason, text };
         for channel in connection.channels {
             self.append(now, channel, goodbye);
         }
@@ -204,16 +202,16 @@ impl Hub {
 }
 
 /// Gives back the room of a crowd that is gone. Costs O(1) for each that went, over time.
-fn give_back_room<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
-    const KEPT: usize = 1024;
-    if map.capacity() > KEPT && map.len() < map.capacity() / 4 {
+fn shrink<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+    const KEEP_CAPACITY: usize = 1024;
+    if map.capacity() > KEEP_CAPACITY && map.len() < map.capacity() / 4 {
         map.shrink_to(map.capacity() / 2);
     }
 }
 
 /// Makes sure that the owner of `timer` is looked at by `at`. A timer that fires too
 /// early is cheaper than moving it with every refreshed deadline.
-fn arm(wheel: &mut TimerWheel<Alarm>, timer: &mut Option<TimerId>, at: Millis, alarm: Alarm) {
+fn arm(wheel: &mut TimerWheel<TimerKey>, timer: &mut Option<TimerId>, at: Millis, alarm: TimerKey) {
     if let Some(set) = *timer {
         if wheel.deadline(set) <= at {
             return;

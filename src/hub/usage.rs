@@ -2,7 +2,7 @@
 
 /// What a channel holds, or all of them.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Holding {
+pub(super) struct Usage {
     /// Of messages, members and names.
     pub(super) bytes: usize,
     /// Of the messages alone.
@@ -11,9 +11,9 @@ pub(super) struct Holding {
     pub(super) messages: usize,
 }
 
-impl Holding {
+impl Usage {
     /// One part of it has changed.
-    pub(super) fn change(&mut self, before: Self, after: Self) {
+    pub(super) fn update(&mut self, before: Self, after: Self) {
         self.bytes = self.bytes + after.bytes - before.bytes;
         self.history = self.history + after.history - before.history;
         self.messages = self.messages + after.messages - before.messages;

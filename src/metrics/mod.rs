@@ -8,15 +8,15 @@ mod turn_histogram;
 
 pub use process::{ProcessStats, ProcessUsage};
 
-use self::prometheus::{Exposition, Kind};
+use self::prometheus::{Kind, Page};
 use self::turn_histogram::Turns;
 use crate::api::Api;
-use crate::hub::{Census, Dropped, Hub, Reason};
-use crate::options::RELEASE;
+use crate::hub::{DropReason, Gauges, Hub, Reason};
+use crate::options::VERSION;
 
 /// Why there was no room for a client.
 #[derive(Clone, Copy)]
-pub(crate) enum Refused {
+pub(crate) enum RejectReason {
     /// As many are there as may.
     MaxClients,
     /// As many of its address are there as may.
@@ -30,7 +30,7 @@ pub(crate) enum Refused {
 pub(crate) struct Metrics {
     /// How long the turns of the loop took.
     pub(crate) turns: Turns,
-    refused: [u64; Refused::ALL.len()],
+    refused: [u64; RejectReason::ALL.len()],
     /// How many clients may be there.
     pub(crate) max_clients: usize,
     /// How many bytes may be held for them.
@@ -39,7 +39,7 @@ pub(crate) struct Metrics {
     pub(crate) process: Option<Box<dyn FnMut() -> ProcessStats>>,
 }
 
-impl Refused {
+impl RejectReason {
     const ALL: [(Self, &str); 3] = [
         (Self::MaxClients, "max_clients"),
         (Self::MaxPerAddress, "max_clients_per_address"),
@@ -49,14 +49,14 @@ impl Refused {
 
 impl Metrics {
     /// There was no room for a client that came by a public door.
-    pub(crate) fn count_refused(&mut self, why: Refused) {
+    pub(crate) fn count_refused(&mut self, why: RejectReason) {
         self.refused[why as usize] += 1;
     }
 
     /// Appends the page; `clients` are served by the public doors.
     pub(crate) fn write(&mut self, hub: &Hub, api: &Api, clients: usize, out: &mut Vec<u8>) {
-        let mut page = Exposition(out);
-        page.family("speak_build_info", Kind::Gauge, "1, under the version that runs.").labelled("version", RELEASE, 1);
+        let mut page = Page(out);
+        page.family("speak_build_info", Kind::Gauge, "1, under the version that runs.").labelled("version", VERSION, 1);
         self.write_gauges(hub, clients, &mut page);
         let mut family = page.family("speak_requests_total", Kind::Counter, REQUESTS_HELP);
         for (call, status, count) in api.requests().iter() {
@@ -65,7 +65,7 @@ impl Metrics {
         write_hub(hub, &mut page);
         let mut family =
             page.family("speak_clients_refused_total", Kind::Counter, "Clients for whom there was no room, by reason.");
-        for (why, name) in Refused::ALL {
+        for (why, name) in RejectReason::ALL {
             family.labelled("reason", name, self.refused[why as usize]);
         }
         page.family("speak_loop_seconds", Kind::Histogram, "How long a turn of the loop worked, without its wait.")
@@ -78,8 +78,8 @@ impl Metrics {
         }
     }
 
-    fn write_gauges(&self, hub: &Hub, clients: usize, page: &mut Exposition<'_>) {
-        let Census { readers, channels, connections, messages, .. } = hub.census();
+    fn write_gauges(&self, hub: &Hub, clients: usize, page: &mut Page<'_>) {
+        let Gauges { readers, channels, sessions, messages, .. } = hub.census();
         page.gauge("speak_clients", "TCP connections and Unix sockets that are served.", clients);
         page.gauge(
             "speak_clients_max",
@@ -88,7 +88,7 @@ impl Metrics {
         );
         page.gauge("speak_readers", "Reads that wait: long polls, event streams and WebSockets.", readers);
         page.gauge("speak_channels", "Channels that exist.", channels);
-        page.gauge("speak_connections", "Introduced connections that live.", connections);
+        page.gauge("speak_connections", "Introduced connections that live.", sessions);
         page.gauge("speak_messages_retained", "Messages in the history of all channels.", messages);
         page.gauge("speak_memory_bytes", "What is held for clients, as --max-memory counts it.", hub.memory());
         page.gauge("speak_memory_max_bytes", "How much may be: --max-memory.", self.max_memory);
@@ -97,8 +97,8 @@ impl Metrics {
 
 const REQUESTS_HELP: &str = "Requests that were answered, by call and status; frames of WebSockets too.";
 
-fn write_hub(hub: &Hub, page: &mut Exposition<'_>) {
-    let tally = hub.tally();
+fn write_hub(hub: &Hub, page: &mut Page<'_>) {
+    let tally = hub.stats();
     let mut family = page.family("speak_messages_total", Kind::Counter, "Messages that were added, by type.");
     for (kind, count) in tally.messages() {
         family.labelled("type", kind, count);
@@ -111,7 +111,7 @@ fn write_hub(hub: &Hub, page: &mut Exposition<'_>) {
     }
     let help = "Messages that history let go of, by reason: what count, age or memory allows.";
     let mut family = page.family("speak_history_dropped_total", Kind::Counter, help);
-    for why in Dropped::ALL {
+    for why in DropReason::ALL {
         family.labelled("reason", why.as_str(), tally.dropped(why));
     }
 }

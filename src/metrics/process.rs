@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::prometheus::{Exposition, Seconds};
+use super::prometheus::{Page, Seconds};
 
 /// Values of one process at one moment. `None` where the kernel does not tell.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ pub struct ProcessUsage {
 
 impl ProcessStats {
     /// Appends the known values.
-    pub(super) fn write(&self, page: &mut Exposition<'_>) {
+    pub(super) fn write(&self, page: &mut Page<'_>) {
         let started = Seconds(self.started);
         page.gauge("process_start_time_seconds", "When it was started, in seconds since 1970.", started);
         if let Some(fds) = self.max_fds {

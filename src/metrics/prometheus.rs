@@ -25,17 +25,17 @@ impl Display for Seconds {
 }
 
 /// A page in the making.
-pub(super) struct Exposition<'o>(pub(super) &'o mut Vec<u8>);
+pub(super) struct Page<'o>(pub(super) &'o mut Vec<u8>);
 
 /// The samples of one name.
-pub(super) struct Family<'e, 'o> {
-    page: &'e mut Exposition<'o>,
+pub(super) struct MetricFamily<'e, 'o> {
+    page: &'e mut Page<'o>,
     name: &'static str,
 }
 
-impl<'o> Exposition<'o> {
+impl<'o> Page<'o> {
     /// Begins the samples of a name. It stands there also if there are none yet.
-    pub(super) fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_, 'o> {
+    pub(super) fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> MetricFamily<'_, 'o> {
         debug_assert!(!help.contains(['\\', '\n']), "help is not escaped here");
         let kind = match kind {
             Kind::Counter => "counter",
@@ -44,7 +44,7 @@ impl<'o> Exposition<'o> {
         };
         self.line(format_args!("# HELP {name} {help}"));
         self.line(format_args!("# TYPE {name} {kind}"));
-        Family { page: self, name }
+        MetricFamily { page: self, name }
     }
 
     /// A number that rises and falls.
@@ -62,7 +62,7 @@ impl<'o> Exposition<'o> {
     }
 }
 
-impl Family<'_, '_> {
+impl MetricFamily<'_, '_> {
     /// A sample without labels.
     pub(super) fn sample(&mut self, value: impl Display) {
         self.page.line(format_args!("{} {value}", self.name));
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn a_page_reads_as_the_format_wants_it() {
         let mut out = Vec::new();
-        let mut page = Exposition(&mut out);
+        let mut page = Page(&mut out);
         page.gauge("a", "How many.", 7);
         page.family("b_total", Kind::Counter, "None yet.");
         let mut family = page.family("c_total", Kind::Counter, "Labelled.");

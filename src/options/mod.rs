@@ -14,23 +14,23 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::api::{AllowOrigin, Network, Proxies};
+use crate::api::{AllowOrigin, Network, TrustedProxies};
 
-pub use table::{BadOption, Spec, Takes};
-pub(crate) use table::{Given, Settings, push, push_help, put, read};
-pub(crate) use values::{above_zero, count, duration, origin, switch};
+pub use table::{Arity, BadOption, Spec};
+pub(crate) use table::{Parsed, Settings, push, push_help, read, set};
 use values::{address, level, name, network, path, size};
+pub(crate) use values::{count, duration, nonzero, origin, parse_bool};
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
+pub enum ListenAddr {
     /// An IP address and a port; `[::]` takes IPv4 too.
     Tcp(SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
@@ -43,9 +43,9 @@ impl fmt::Display for Address {
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where to serve.
-    pub listen: Vec<Address>,
+    pub listen: Vec<ListenAddr>,
     /// Where metrics are served, apart from the public doors.
-    pub admin_listen: Option<Address>,
+    pub admin_listen: Option<ListenAddr>,
     /// The longest that a long poll waits.
     pub poll_timeout: Duration,
     /// How long an introduced connection outlives its last call.
@@ -109,185 +109,185 @@ pub enum Command {
 pub const SPECS: &[Spec] = &[
     Spec {
         name: "listen",
-        takes: Takes::Several("ADDR"),
+        takes: Arity::Several("ADDR"),
         default: "8080,7732",
         help: "where to serve: 8080, 127.0.0.1:8080, [::1]:0, unix:PATH",
         set: |options, text| push(&mut options.listen, address(text)),
     },
     Spec {
         name: "admin-listen",
-        takes: Takes::One("ADDR"),
+        takes: Arity::One("ADDR"),
         default: "",
         help: "where /metrics and /health are served apart",
-        set: |options, text| put(&mut options.admin_listen, address(text).map(Some)),
+        set: |options, text| set(&mut options.admin_listen, address(text).map(Some)),
     },
     Spec {
         name: "poll-timeout",
-        takes: Takes::One("TIME"),
+        takes: Arity::One("TIME"),
         default: "25s",
         help: "the longest that a long poll waits",
-        set: |options, text| put(&mut options.poll_timeout, duration(text)),
+        set: |options, text| set(&mut options.poll_timeout, duration(text)),
     },
     Spec {
         name: "connection-timeout",
-        takes: Takes::One("TIME"),
+        takes: Arity::One("TIME"),
         default: "5s",
         help: "how long an introduced connection outlives its last call",
-        set: |options, text| put(&mut options.connection_timeout, duration(text).and_then(above_zero)),
+        set: |options, text| set(&mut options.connection_timeout, duration(text).and_then(nonzero)),
     },
     Spec {
         name: "close-grace",
-        takes: Takes::One("TIME"),
+        takes: Arity::One("TIME"),
         default: "0s",
         help: "how long it outlives the closing of its waiting read",
-        set: |options, text| put(&mut options.close_grace, duration(text)),
+        set: |options, text| set(&mut options.close_grace, duration(text)),
     },
     Spec {
         name: "keep-alive",
-        takes: Takes::One("TIME"),
+        takes: Arity::One("TIME"),
         default: "75s",
         help: "how long an idle client may stay",
-        set: |options, text| put(&mut options.keep_alive, duration(text).and_then(above_zero)),
+        set: |options, text| set(&mut options.keep_alive, duration(text).and_then(nonzero)),
     },
     Spec {
         name: "request-timeout",
-        takes: Takes::One("TIME"),
+        takes: Arity::One("TIME"),
         default: "10s",
         help: "how long a request may take, or an answer stand still",
-        set: |options, text| put(&mut options.request_timeout, duration(text).and_then(above_zero)),
+        set: |options, text| set(&mut options.request_timeout, duration(text).and_then(nonzero)),
     },
     Spec {
         name: "heartbeat",
-        takes: Takes::One("TIME"),
+        takes: Arity::One("TIME"),
         default: "15s",
         help: "after how much silence a stream gets a sign of life",
-        set: |options, text| put(&mut options.heartbeat, duration(text).and_then(above_zero)),
+        set: |options, text| set(&mut options.heartbeat, duration(text).and_then(nonzero)),
     },
     Spec {
         name: "history",
-        takes: Takes::One("COUNT"),
+        takes: Arity::One("COUNT"),
         default: "100",
         help: "messages retained in a channel; 0 retains none",
-        set: |options, text| put(&mut options.history, count(text)),
+        set: |options, text| set(&mut options.history, count(text)),
     },
     Spec {
         name: "retention",
-        takes: Takes::One("TIME"),
+        takes: Arity::One("TIME"),
         default: "1h",
         help: "how long a message is retained",
-        set: |options, text| put(&mut options.retention, duration(text).and_then(above_zero)),
+        set: |options, text| set(&mut options.retention, duration(text).and_then(nonzero)),
     },
     Spec {
         name: "max-message",
-        takes: Takes::One("SIZE"),
+        takes: Arity::One("SIZE"),
         default: "64k",
         help: "a message's size",
-        set: |options, text| put(&mut options.max_message, size(text)),
+        set: |options, text| set(&mut options.max_message, size(text)),
     },
     Spec {
         name: "max-head",
-        takes: Takes::One("SIZE"),
+        takes: Arity::One("SIZE"),
         default: "16k",
         help: "a request head's size",
-        set: |options, text| put(&mut options.max_head, size(text).and_then(above_zero)),
+        set: |options, text| set(&mut options.max_head, size(text).and_then(nonzero)),
     },
     Spec {
         name: "max-reply",
-        takes: Takes::One("SIZE"),
+        takes: Arity::One("SIZE"),
         default: "1m",
         help: "the messages in one answer",
-        set: |options, text| put(&mut options.max_reply, size(text).and_then(above_zero)),
+        set: |options, text| set(&mut options.max_reply, size(text).and_then(nonzero)),
     },
     Spec {
         name: "max-backlog",
-        takes: Takes::One("SIZE"),
+        takes: Arity::One("SIZE"),
         default: "1m",
         help: "what may wait unsent for one stream",
-        set: |options, text| put(&mut options.max_backlog, size(text).and_then(above_zero)),
+        set: |options, text| set(&mut options.max_backlog, size(text).and_then(nonzero)),
     },
     Spec {
         name: "max-clients",
-        takes: Takes::One("COUNT"),
+        takes: Arity::One("COUNT"),
         default: "0",
         help: "clients at once; 0 for what the file limit allows",
-        set: |options, text| put(&mut options.max_clients, count(text)),
+        set: |options, text| set(&mut options.max_clients, count(text)),
     },
     Spec {
         name: "max-clients-per-address",
-        takes: Takes::One("COUNT"),
+        takes: Arity::One("COUNT"),
         default: "0",
         help: "clients at once from one address; 0 for no limit",
-        set: |options, text| put(&mut options.max_clients_per_address, count(text)),
+        set: |options, text| set(&mut options.max_clients_per_address, count(text)),
     },
     Spec {
         name: "max-rate",
-        takes: Takes::One("COUNT"),
+        takes: Arity::One("COUNT"),
         default: "0",
         help: "messages a second from one address; 0 for no limit",
-        set: |options, text| put(&mut options.max_rate, count(text)),
+        set: |options, text| set(&mut options.max_rate, count(text)),
     },
     Spec {
         name: "max-channels",
-        takes: Takes::One("COUNT"),
+        takes: Arity::One("COUNT"),
         default: "0",
         help: "channels at once; 0 for no limit",
-        set: |options, text| put(&mut options.max_channels, count(text)),
+        set: |options, text| set(&mut options.max_channels, count(text)),
     },
     Spec {
         name: "max-memory",
-        takes: Takes::One("SIZE"),
+        takes: Arity::One("SIZE"),
         default: "256m",
         help: "what messages, members and channels may hold together",
-        set: |options, text| put(&mut options.max_memory, size(text).and_then(above_zero)),
+        set: |options, text| set(&mut options.max_memory, size(text).and_then(nonzero)),
     },
     Spec {
         name: "trust-proxy",
-        takes: Takes::Several("ADDR"),
+        takes: Arity::Several("ADDR"),
         default: "",
         help: "whose X-Forwarded-For names the client: 10.0.0.0/8, unix",
         set: |options, text| push(&mut options.trust_proxy, network(text)),
     },
     Spec {
         name: "allow-origin",
-        takes: Takes::Several("ORIGIN"),
+        takes: Arity::Several("ORIGIN"),
         default: "*",
         help: "pages that may call: * or https://example.org",
         set: |options, text| push(&mut options.allow_origin, origin(text)),
     },
     Spec {
         name: "no-demo",
-        takes: Takes::Nothing,
+        takes: Arity::Nothing,
         default: "off",
         help: "serve no demo page",
-        set: |options, text| put(&mut options.demo, switch(text).map(|is_set| !is_set)),
+        set: |options, text| set(&mut options.demo, parse_bool(text).map(|is_set| !is_set)),
     },
     Spec {
         name: "state",
-        takes: Takes::One("FILE"),
+        takes: Arity::One("FILE"),
         default: "",
         help: "keeps channels and connections from a stop to the next start",
-        set: |options, text| put(&mut options.state, path(text)),
+        set: |options, text| set(&mut options.state, path(text)),
     },
     Spec {
         name: "user",
-        takes: Takes::One("NAME"),
+        takes: Arity::One("NAME"),
         default: "",
         help: "whom root becomes once bound: NAME, NAME:GROUP, UID:GID",
-        set: |options, text| put(&mut options.user, name(text).map(Some)),
+        set: |options, text| set(&mut options.user, name(text).map(Some)),
     },
     Spec {
         name: "no-sandbox",
-        takes: Takes::Nothing,
+        takes: Arity::Nothing,
         default: "off",
         help: "keep capabilities, and do without Landlock",
-        set: |options, text| put(&mut options.sandbox, switch(text).map(|is_set| !is_set)),
+        set: |options, text| set(&mut options.sandbox, parse_bool(text).map(|is_set| !is_set)),
     },
     Spec {
         name: "log",
-        takes: Takes::One("LEVEL"),
+        takes: Arity::One("LEVEL"),
         default: "info",
         help: "error, warn, info or debug",
-        set: |options, text| put(&mut options.log, level(text)),
+        set: |options, text| set(&mut options.log, level(text)),
     },
 ];
 
@@ -304,14 +304,14 @@ impl Options {
 
     /// Whether it serves where it does if nobody says anything.
     #[must_use]
-    pub fn has_default_doors(&self) -> bool {
+    pub fn has_default_listeners(&self) -> bool {
         self.listen == Self::defaults().listen
     }
 
     /// Who may say in whose name they call, as the calls want to know it.
     #[must_use]
-    pub fn proxies(&self) -> Proxies {
-        Proxies(self.trust_proxy.clone())
+    pub fn proxies(&self) -> TrustedProxies {
+        TrustedProxies(self.trust_proxy.clone())
     }
 
     fn defaults() -> Self {
@@ -351,7 +351,7 @@ impl Options {
 }
 
 impl Settings for Options {
-    fn forget(&mut self, name: &str) {
+    fn clear_list(&mut self, name: &str) {
         match name {
             "listen" => self.listen.clear(),
             "allow-origin" => self.allow_origin.clear(),
@@ -375,21 +375,21 @@ pub fn parse(
         spec.set_from(&mut options, &variable)?;
     }
     Ok(match read(SPECS, &mut options, 0, arguments)? {
-        Given::Operands(_) => Command::Run(Box::new(options)),
-        Given::Help => Command::Print(help()),
-        Given::Version => Command::Print(format!("{VERSION}\n")),
+        Parsed::Operands(_) => Command::Run(Box::new(options)),
+        Parsed::Help => Command::Print(help()),
+        Parsed::Version => Command::Print(format!("{NAME_AND_VERSION}\n")),
     })
 }
 
 /// `speak` and its version.
-pub const VERSION: &str = concat!("speak ", env!("CARGO_PKG_VERSION"));
+pub const NAME_AND_VERSION: &str = concat!("speak ", env!("CARGO_PKG_VERSION"));
 
 /// The version alone.
-pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn help() -> String {
     let mut text = format!(
-        "{VERSION}: a message and chat server for the web\n\nUsage: speak [OPTIONS]\n       speak write|read|doctor ...   talk to a server; speak read --help\n\n\
+        "{NAME_AND_VERSION}: a message and chat server for the web\n\nUsage: speak [OPTIONS]\n       speak write|read|doctor ...   talk to a server; speak read --help\n\n\
          Times are seconds (5, 0.2) or carry a unit (200ms, 5s, 10m, 1h); sizes are bytes or carry k, m, g.\n\
          Each option can be set in the environment too: --poll-timeout is SPEAK_POLL_TIMEOUT.\n\n"
     );
@@ -415,7 +415,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_contract() {
         let options = parsed(&[], &[]).unwrap();
-        let all = |port| Address::Tcp((Ipv6Addr::UNSPECIFIED, port).into());
+        let all = |port| ListenAddr::Tcp((Ipv6Addr::UNSPECIFIED, port).into());
         assert_eq!(options.listen, [all(8080), all(7732)]);
         assert_eq!(options.poll_timeout, Duration::from_secs(25));
         assert_eq!(options.connection_timeout, Duration::from_secs(5));
@@ -433,10 +433,10 @@ mod tests {
         assert_eq!(options.listen.len(), 2);
         assert_eq!((options.history, options.log, options.demo), (7, LevelFilter::Info, false));
         let options = parsed(&["--listen=3", "--history", "8"], &environment).unwrap();
-        assert_eq!(options.listen, [Address::Tcp((Ipv6Addr::UNSPECIFIED, 3).into())]);
+        assert_eq!(options.listen, [ListenAddr::Tcp((Ipv6Addr::UNSPECIFIED, 3).into())]);
         assert_eq!(options.admin_listen, None);
         let admin_listen = |text| parsed(&[], &[("SPEAK_ADMIN_LISTEN", text)]).unwrap().admin_listen;
-        assert_eq!(admin_listen("unix:/run/speak/admin"), Some(Address::Unix("/run/speak/admin".into())));
+        assert_eq!(admin_listen("unix:/run/speak/admin"), Some(ListenAddr::Unix("/run/speak/admin".into())));
         assert_eq!(admin_listen(""), None);
         assert_eq!(options.history, 8);
     }

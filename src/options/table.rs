@@ -11,7 +11,7 @@ pub struct BadOption(pub String);
 
 /// What an option takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Takes {
+pub enum Arity {
     /// Nothing; in the environment yes or no.
     Nothing,
     /// A value of this kind: `TIME`, `SIZE`, …
@@ -26,7 +26,7 @@ pub struct Spec<T = super::Options> {
     /// Without the dashes.
     pub name: &'static str,
     /// What follows it.
-    pub takes: Takes,
+    pub takes: Arity,
     /// As it would be written in the environment; empty for none.
     pub default: &'static str,
     /// What it sets, in one line without a full stop.
@@ -37,12 +37,12 @@ pub struct Spec<T = super::Options> {
 /// What a table sets.
 pub trait Settings: 'static {
     /// Empties the list that the option of this name fills; nothing where it fills none.
-    fn forget(&mut self, name: &str);
+    fn clear_list(&mut self, name: &str);
 }
 
 /// What a command line was, beside options.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Given {
+pub(crate) enum Parsed {
     /// What stands there by itself, in order.
     Operands(Vec<OsString>),
     Help,
@@ -60,12 +60,12 @@ impl<T> Spec<T> {
 impl<T: Settings> Spec<T> {
     /// Sets the option anew, from a list where it takes several.
     pub(crate) fn set_all(&self, settings: &mut T, text: &str) -> Result<(), String> {
-        settings.forget(self.name);
+        settings.clear_list(self.name);
         match self.takes {
             // Nothing is set where that is the default; whoever gives the option has to give a value.
-            Takes::Several(_) | Takes::One(_) if text.is_empty() && self.default.is_empty() => Ok(()),
-            Takes::Several(_) => text.split(',').try_for_each(|item| (self.set)(settings, item.trim())),
-            Takes::Nothing | Takes::One(_) => (self.set)(settings, text),
+            Arity::Several(_) | Arity::One(_) if text.is_empty() && self.default.is_empty() => Ok(()),
+            Arity::Several(_) => text.split(',').try_for_each(|item| (self.set)(settings, item.trim())),
+            Arity::Nothing | Arity::One(_) => (self.set)(settings, text),
         }
     }
 
@@ -88,15 +88,15 @@ pub(crate) fn read<T: Settings>(
     settings: &mut T,
     operands_max: usize,
     arguments: impl IntoIterator<Item = OsString>,
-) -> Result<Given, BadOption> {
+) -> Result<Parsed, BadOption> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let mut given: Vec<&str> = Vec::new();
     let mut operands = Vec::new();
     while let Some(argument) = parser.next().map_err(|error| BadOption(error.to_string()))? {
         use lexopt::Arg::{Long, Short, Value};
         let spec = match argument {
-            Long("help") | Short('h') => return Ok(Given::Help),
-            Long("version") | Short('V') => return Ok(Given::Version),
+            Long("help") | Short('h') => return Ok(Parsed::Help),
+            Long("version") | Short('V') => return Ok(Parsed::Version),
             Long(name) => specs.iter().find(|spec| spec.name == name),
             Value(operand) if operands.len() < operands_max => {
                 operands.push(operand);
@@ -108,35 +108,35 @@ pub(crate) fn read<T: Settings>(
         let fault = |fault: String| BadOption(format!("--{}: {fault}", spec.name));
         if !given.contains(&spec.name) {
             given.push(spec.name);
-            settings.forget(spec.name);
+            settings.clear_list(spec.name);
         }
         let value = match spec.takes {
-            Takes::Nothing => "on".into(),
-            Takes::One(_) | Takes::Several(_) => parser.value().map_err(|_| fault("needs a value".into()))?,
+            Arity::Nothing => "on".into(),
+            Arity::One(_) | Arity::Several(_) => parser.value().map_err(|_| fault("needs a value".into()))?,
         };
         let text = value.to_str().ok_or_else(|| fault("is not UTF-8".into()))?;
         (spec.set)(settings, text).map_err(fault)?;
     }
-    Ok(Given::Operands(operands))
+    Ok(Parsed::Operands(operands))
 }
 
 /// The options as `--help` tells them, a line each.
 pub(crate) fn push_help<T>(text: &mut String, specs: &[Spec<T>]) {
     for spec in specs {
         let (value, note) = match spec.takes {
-            Takes::Nothing => ("", ""),
-            Takes::One(value) => (value, ""),
-            Takes::Several(value) => (value, "; repeatable"),
+            Arity::Nothing => ("", ""),
+            Arity::One(value) => (value, ""),
+            Arity::Several(value) => (value, "; repeatable"),
         };
         let left = format!("--{} {value}", spec.name);
-        let is_told = spec.takes != Takes::Nothing && !spec.default.is_empty();
+        let is_told = spec.takes != Arity::Nothing && !spec.default.is_empty();
         let default = if is_told { format!(" [{}]", spec.default) } else { String::new() };
         writeln!(text, "  {left:<26} {}{note}{default}", spec.help).expect("a String takes everything");
     }
     text.push_str("  --help, --version          print this, or the version\n");
 }
 
-pub(crate) fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
+pub(crate) fn set<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
     *place = value?;
     Ok(())
 }

@@ -6,28 +6,28 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::Address;
+use super::ListenAddr;
 use crate::api::Network;
 
-pub(crate) fn above_zero<T: Default + PartialEq>(value: T) -> Result<T, String> {
+pub(crate) fn nonzero<T: Default + PartialEq>(value: T) -> Result<T, String> {
     if value == T::default() { Err("must be above 0".into()) } else { Ok(value) }
 }
 
-pub(super) fn address(text: &str) -> Result<Address, String> {
+pub(super) fn address(text: &str) -> Result<ListenAddr, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         if path.is_empty() {
             return Err("unix: needs a path".into());
         }
-        return Ok(Address::Unix(path.into()));
+        return Ok(ListenAddr::Unix(path.into()));
     }
     if let Ok(port) = text.parse::<u16>() {
-        return Ok(Address::Tcp((Ipv6Addr::UNSPECIFIED, port).into()));
+        return Ok(ListenAddr::Tcp((Ipv6Addr::UNSPECIFIED, port).into()));
     }
     if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse::<u16>().ok()) {
-        return Ok(Address::Tcp((Ipv4Addr::LOCALHOST, port).into()));
+        return Ok(ListenAddr::Tcp((Ipv4Addr::LOCALHOST, port).into()));
     }
     let fault = |_| format!("'{text}' is not an address: give 8080, 127.0.0.1:8080, [::1]:8080 or unix:PATH");
-    text.parse().map(Address::Tcp).map_err(fault)
+    text.parse().map(ListenAddr::Tcp).map_err(fault)
 }
 
 /// Longest duration: ten years, so that no sum of times overflows.
@@ -100,7 +100,7 @@ pub(crate) fn origin(text: &str) -> Result<String, String> {
     }
 }
 
-pub(crate) fn switch(text: &str) -> Result<bool, String> {
+pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
     match text {
         "on" | "1" | "true" | "yes" => Ok(true),
         "off" | "0" | "false" | "no" => Ok(false),

@@ -13,11 +13,11 @@ use rustix::thread::{
 /// # Errors
 ///
 /// What the kernel says. What could be given up until then is.
-pub(super) fn give_up() -> io::Result<()> {
+pub(super) fn drop_capabilities() -> io::Result<()> {
     let kept = if geteuid().is_root() { CapabilitySet::DAC_OVERRIDE } else { CapabilitySet::empty() };
     let own = capabilities(None)?;
     if own.effective.contains(CapabilitySet::SETPCAP) {
-        bound(kept)?;
+        drop_bounding_set(kept)?;
     }
     // Old kernels have no ambient set.
     match clear_ambient_capability_set() {
@@ -29,7 +29,7 @@ pub(super) fn give_up() -> io::Result<()> {
 }
 
 /// Has no program that is executed from here ever get others than `kept`.
-pub(super) fn bound(kept: CapabilitySet) -> io::Result<()> {
+pub(super) fn drop_bounding_set(kept: CapabilitySet) -> io::Result<()> {
     for bit in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
         if kept.contains(capability) {

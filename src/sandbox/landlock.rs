@@ -27,14 +27,14 @@ use landlock::{
 };
 
 /// Up to this version of Landlock all is asked for. A later one is asked for nothing that was never tried.
-const TRIED: ABI = ABI::V7;
+const ABI_TESTED: ABI = ABI::V7;
 
 /// What is done with files by their paths, beside what every server does.
 pub(super) struct Paths {
     /// Directories in which it removes files.
-    pub(super) removes_in: Vec<PathBuf>,
+    pub(super) unlink_dirs: Vec<PathBuf>,
     /// The directory in which it keeps a file from a stop to the next start.
-    pub(super) keeps_in: Option<PathBuf>,
+    pub(super) state_dir: Option<PathBuf>,
 }
 
 /// Whether and how far Landlock is in force.
@@ -67,14 +67,14 @@ pub(super) fn prepare(paths: &Paths, ports: &[u16]) -> Result<RulesetCreated, Ru
         (PathBuf::from("/proc"), look),
         (PathBuf::from("/dev/null"), make_bitflags!(AccessFs::{ReadFile | WriteFile})),
     ];
-    rules.extend(places_of_code().into_iter().map(|place| (place, run)));
-    rules.extend(paths.removes_in.iter().map(|directory| (directory.clone(), AccessFs::RemoveFile.into())));
-    rules.extend(paths.keeps_in.iter().map(|directory| (directory.clone(), keep)));
+    rules.extend(executable_dirs().into_iter().map(|place| (place, run)));
+    rules.extend(paths.unlink_dirs.iter().map(|directory| (directory.clone(), AccessFs::RemoveFile.into())));
+    rules.extend(paths.state_dir.iter().map(|directory| (directory.clone(), keep)));
 
     let mut ruleset = Ruleset::default()
-        .handle_access(AccessFs::from_all(TRIED))?
-        .handle_access(AccessNet::from_all(TRIED))?
-        .scope(Scope::from_all(TRIED))?
+        .handle_access(AccessFs::from_all(ABI_TESTED))?
+        .handle_access(AccessNet::from_all(ABI_TESTED))?
+        .scope(Scope::from_all(ABI_TESTED))?
         .create()?;
     for (path, access) in rules {
         // What is not there, as in a bare container, need not be allowed.
@@ -117,10 +117,10 @@ fn cause(error: &RulesetError) -> String {
 }
 
 /// The directories of all files that this process executes.
-fn places_of_code() -> Vec<PathBuf> {
+fn executable_dirs() -> Vec<PathBuf> {
     let maps = fs::read("/proc/self/maps").unwrap_or_default();
     let mut places = Vec::new();
-    for place in maps.split(|byte| *byte == b'\n').filter_map(executable).map(place_of) {
+    for place in maps.split(|byte| *byte == b'\n').filter_map(executable).map(dir_of_mapping) {
         if !places.contains(&place) {
             places.push(place);
         }
@@ -136,7 +136,7 @@ fn executable(line: &[u8]) -> Option<&Path> {
 }
 
 /// The directory of a file; what lies in the root directory is allowed alone, or all files would be.
-fn place_of(file: &Path) -> PathBuf {
+fn dir_of_mapping(file: &Path) -> PathBuf {
     match file.parent() {
         Some(directory) if directory != Path::new("/") => directory.to_owned(),
         _ => file.to_owned(),
@@ -158,9 +158,9 @@ mod tests {
             ("", None),
         ];
         for (line, place) in cases {
-            assert_eq!(executable(line.as_bytes()).map(place_of).as_deref(), place.map(Path::new), "{line}");
+            assert_eq!(executable(line.as_bytes()).map(dir_of_mapping).as_deref(), place.map(Path::new), "{line}");
         }
         let own = std::env::current_exe().unwrap();
-        assert!(places_of_code().contains(&own.parent().unwrap().to_owned()));
+        assert!(executable_dirs().contains(&own.parent().unwrap().to_owned()));
     }
 }

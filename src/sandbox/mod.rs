@@ -16,7 +16,7 @@ use rustix::process::geteuid;
 
 pub use landlock::Landlock;
 
-use crate::options::{Address, Options};
+use crate::options::{ListenAddr, Options};
 use landlock::Paths;
 use user::Identity;
 
@@ -34,7 +34,7 @@ pub struct Sandbox {
 
 /// What is in force from now on. It reads as the rest of a line: `user speak, no new privileges, Landlock ABI 6`.
 #[derive(Debug)]
-pub struct InForce {
+pub struct SandboxStatus {
     /// As whom the process runs.
     pub uid: u32,
     /// By what name it was asked to.
@@ -45,7 +45,7 @@ pub struct InForce {
     pub landlock: Option<Landlock>,
 }
 
-impl fmt::Display for InForce {
+impl fmt::Display for SandboxStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
             Some(name) => write!(f, "user {name}")?,
@@ -69,12 +69,12 @@ impl Sandbox {
     /// One line, where there is no such user, or where only root could become that one.
     pub fn plan(options: &Options) -> Result<Self, String> {
         let user = match &options.user {
-            Some(asked) => user::to_become(asked).map_err(|fault| format!("--user {asked}: {fault}"))?,
+            Some(asked) => user::resolve_user(asked).map_err(|fault| format!("--user {asked}: {fault}"))?,
             None => None,
         };
         let sockets = options.listen.iter().chain(&options.admin_listen).filter_map(|address| match address {
-            Address::Unix(path) => Some(path.clone()),
-            Address::Tcp(_) => None,
+            ListenAddr::Unix(path) => Some(path.clone()),
+            ListenAddr::Tcp(_) => None,
         });
         Ok(Self { user, is_wanted: options.sandbox, sockets: sockets.collect(), state: options.state.clone() })
     }
@@ -85,22 +85,22 @@ impl Sandbox {
     /// # Errors
     ///
     /// One line, where it cannot become whom it was told to.
-    pub fn enter(self, ports: &[u16]) -> Result<InForce, String> {
+    pub fn enter(self, ports: &[u16]) -> Result<SandboxStatus, String> {
         // Paths are opened before the rights go that may be needed to reach them.
         let domain = self.is_wanted.then(|| landlock::prepare(&self.paths(), ports));
         let name = self.user.as_ref().map(|user| user.name.clone());
         if let Some(user) = &self.user {
-            self.sockets.iter().for_each(|path| user.own_socket(path));
-            user.take_on().map_err(|fault| format!("--user {}: {fault}", user.name))?;
+            self.sockets.iter().for_each(|path| user.chown_socket(path));
+            user.switch_user().map_err(|fault| format!("--user {}: {fault}", user.name))?;
         }
         if self.is_wanted {
-            warn_of("give up capabilities", capabilities::give_up());
+            warn_of("give up capabilities", capabilities::drop_capabilities());
             warn_of("renounce new privileges", rustix::thread::set_no_new_privs(true));
         }
         if geteuid().is_root() {
             log::warn!("runs as root: with --user NAME it becomes somebody else once its addresses are bound");
         }
-        let in_force = InForce {
+        let in_force = SandboxStatus {
             uid: geteuid().as_raw(),
             name,
             no_new_privs: rustix::thread::no_new_privs().unwrap_or(false),
@@ -113,8 +113,8 @@ impl Sandbox {
     /// The one list of what is still done with files by their paths.
     fn paths(&self) -> Paths {
         Paths {
-            removes_in: self.sockets.iter().map(|socket| directory_of(socket)).collect(),
-            keeps_in: self.state.as_deref().map(directory_of),
+            unlink_dirs: self.sockets.iter().map(|socket| directory_of(socket)).collect(),
+            state_dir: self.state.as_deref().map(directory_of),
         }
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Identity {
 /// # Errors
 ///
 /// Why that cannot be.
-pub(super) fn to_become(asked: &str) -> Result<Option<Identity>, String> {
+pub(super) fn resolve_user(asked: &str) -> Result<Option<Identity>, String> {
     let own = geteuid();
     let [passwd, group] = match ["/etc/passwd", "/etc/group"].map(read) {
         [Ok(passwd), Ok(group)] => [passwd, group],
@@ -145,15 +145,15 @@ impl<'a> Group<'a> {
 impl Identity {
     /// Gives the file of a socket that root has just made to this user, who may have to remove it. Where it fails, the
     /// file merely stays behind at the end.
-    pub(super) fn own_socket(&self, path: &Path) {
-        if let Err(error) = self.try_to_own(path) {
+    pub(super) fn chown_socket(&self, path: &Path) {
+        if let Err(error) = self.try_chown(path) {
             log::warn!("the socket {} stays root's: {error}", path.display());
         }
     }
 
     /// Whoever may write to the directory could have put another file there meanwhile, or a second name of one: only a
     /// socket of root's with a single name is given away, and by its descriptor.
-    fn try_to_own(&self, path: &Path) -> io::Result<()> {
+    fn try_chown(&self, path: &Path) -> io::Result<()> {
         let file = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         let facts = rustix::fs::fstat(&file)?;
         let is_socket = FileType::from_raw_mode(facts.st_mode) == FileType::Socket;
@@ -169,14 +169,14 @@ impl Identity {
     /// # Errors
     ///
     /// What the kernel says, as in a user namespace that lacks the user; then it must not go on.
-    pub(super) fn take_on(&self) -> Result<(), String> {
+    pub(super) fn switch_user(&self) -> Result<(), String> {
         // The calls are this thread's; another one would stay root.
         if fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
             return Err("the process has more than one thread".into());
         }
         let cannot = |what: &'static str| move |error: rustix::io::Errno| format!("cannot {what}: {error}");
         // Nothing depends on it once new privileges are renounced, which they are not with --no-sandbox.
-        if let Err(error) = capabilities::bound(CapabilitySet::empty()) {
+        if let Err(error) = capabilities::drop_bounding_set(CapabilitySet::empty()) {
             log::debug!("the bounding set stays: {error}");
         }
         set_thread_groups(&self.groups).map_err(cannot("set its groups"))?;

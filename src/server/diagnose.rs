@@ -6,63 +6,63 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use crate::options::Address;
+use crate::options::ListenAddr;
 
 /// The state of a listening socket in `/proc/net/tcp` (`proc_net_tcp.txt` of the kernel's documentation).
-const LISTENING: &str = "0A";
+const TCP_LISTEN_HEX: &str = "0A";
 
 /// Why it cannot listen there, and what to do about it, in one line.
-pub(super) fn on_listening(address: &Address, error: &io::Error) -> String {
+pub(super) fn explain_bind_error(address: &ListenAddr, error: &io::Error) -> String {
     let errno = Errno::from_io_error(error);
     let advice = match (address, errno) {
-        (Address::Tcp(address), Some(Errno::ADDRINUSE)) => {
+        (ListenAddr::Tcp(address), Some(Errno::ADDRINUSE)) => {
             let port = address.port();
-            let by = taken_by(port).map_or_else(
+            let by = port_owner(port).map_or_else(
                 || format!("`ss -ltnp 'sport = :{port}'`, as root, tells by whom"),
                 |who| format!("by {who}: stop it"),
             );
             format!("{by}, or choose another port with --listen")
         }
-        (Address::Tcp(address), Some(Errno::ACCESS)) if address.port() < 1024 => {
+        (ListenAddr::Tcp(address), Some(Errno::ACCESS)) if address.port() < 1024 => {
             let program = std::env::current_exe().map_or_else(|_| "speak".into(), |path| path.display().to_string());
             format!(
                 "ports below 1024 are root's: give the program the right with `setcap cap_net_bind_service=+ep {program}`, as root, \
                  or start it as root with --user"
             )
         }
-        (Address::Tcp(_), Some(Errno::ADDRNOTAVAIL)) => {
+        (ListenAddr::Tcp(_), Some(Errno::ADDRNOTAVAIL)) => {
             "this machine has no such address: `ip address` lists those it has".into()
         }
-        (Address::Unix(_), Some(Errno::ADDRINUSE)) => {
+        (ListenAddr::Unix(_), Some(Errno::ADDRINUSE)) => {
             "another server listens there, or the file is something else: stop it, or choose another path with --listen"
                 .into()
         }
-        (Address::Unix(path), Some(Errno::ACCESS | Errno::NOENT | Errno::ROFS)) => {
-            format!("its folder, {}, has to be there and to be writable", folder_of(path))
+        (ListenAddr::Unix(path), Some(Errno::ACCESS | Errno::NOENT | Errno::ROFS)) => {
+            format!("its folder, {}, has to be there and to be writable", parent_dir(path))
         }
-        (_, Some(Errno::MFILE)) => return format!("cannot listen on {address}: {}", on_files(error)),
+        (_, Some(Errno::MFILE)) => return format!("cannot listen on {address}: {}", explain_fd_limit(error)),
         _ => return format!("cannot listen on {address}: {error}"),
     };
     format!("cannot listen on {address}: {error}: {advice}")
 }
 
 /// What to do about a limit on open files that does not even let it start.
-pub(super) fn on_files(error: &io::Error) -> String {
+pub(super) fn explain_fd_limit(error: &io::Error) -> String {
     if Errno::from_io_error(error) == Some(Errno::MFILE) {
-        let limit = super::rlimit::files();
+        let limit = super::rlimit::open_file_limit();
         format!("{error}: the limit on open files is {limit}: set `ulimit -n 20000`, or LimitNOFILE= in the unit")
     } else {
         error.to_string()
     }
 }
 
-fn folder_of(path: &Path) -> String {
+fn parent_dir(path: &Path) -> String {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     folder.unwrap_or(Path::new(".")).display().to_string()
 }
 
 /// The program that listens on a port, as far as this process may see: root sees all, others see their own.
-fn taken_by(port: u16) -> Option<String> {
+fn port_owner(port: u16) -> Option<String> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
     let inode = tables.iter().flat_map(|table| table.lines()).find_map(|line| inode_of_listener(line, port))?;
     let link = format!("socket:[{inode}]");
@@ -80,7 +80,7 @@ fn inode_of_listener(line: &str, port: u16) -> Option<&str> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (local, state) = (fields.next()?, fields.nth(1)?);
     let (_, its_port) = local.rsplit_once(':')?;
-    if state != LISTENING || u16::from_str_radix(its_port, 16) != Ok(port) {
+    if state != TCP_LISTEN_HEX || u16::from_str_radix(its_port, 16) != Ok(port) {
         return None;
     }
     fields.nth(5)
@@ -97,7 +97,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let error = TcpListener::bind(address).unwrap_err();
-        let line = on_listening(&Address::Tcp(address), &error);
+        let line = explain_bind_error(&ListenAddr::Tcp(address), &error);
         assert!(line.contains(&format!("(process {})", std::process::id())), "{line}");
         assert!(line.contains("--listen") && !line.contains('\n'), "{line}");
     }

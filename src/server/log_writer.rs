@@ -18,10 +18,10 @@ struct StandardError;
 
 /// Lines that nobody took. A logger is shared by all threads, so these numbers alone are atomic ones; only a line of the
 /// log ever looks at them.
-static LOST: AtomicU64 = AtomicU64::new(0);
+static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Of how many of those the log has told.
-static LOST_AND_TOLD: AtomicU64 = AtomicU64::new(0);
+static DROPPED_REPORTED: AtomicU64 = AtomicU64::new(0);
 
 /// Logs lines up to this level from now on, and a panic as one more. To be called once.
 pub fn start(level: LevelFilter) {
@@ -38,8 +38,8 @@ pub fn start(level: LevelFilter) {
 }
 
 /// Lines that were lost since the start, since nobody took them.
-pub(super) fn lost() -> u64 {
-    LOST.load(Ordering::Relaxed)
+pub(super) fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
 }
 
 impl Log for StandardError {
@@ -55,27 +55,27 @@ impl Log for StandardError {
 }
 
 fn write_line(level: Level, text: Arguments<'_>) {
-    if !takes_more() {
-        LOST.fetch_add(1, Ordering::Relaxed);
+    if !is_writable() {
+        DROPPED.fetch_add(1, Ordering::Relaxed);
         return;
     }
     let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     let time = rfc_3339(unix_ms);
-    let lost = lost();
-    let untold = lost - LOST_AND_TOLD.load(Ordering::Relaxed);
+    let lost = dropped();
+    let untold = lost - DROPPED_REPORTED.load(Ordering::Relaxed);
     let gap = if untold == 0 { String::new() } else { format!("{time} WARN {untold} lines were lost here\n") };
     // One write, so that lines stay whole.
     match io::stderr().write_all(format!("{gap}{time} {level} {text}\n").as_bytes()) {
-        Ok(()) => LOST_AND_TOLD.store(lost, Ordering::Relaxed),
+        Ok(()) => DROPPED_REPORTED.store(lost, Ordering::Relaxed),
         Err(_) => {
-            LOST.fetch_add(1, Ordering::Relaxed);
+            DROPPED.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
 /// Whether standard error takes a line now. A pipe that takes anything takes 4 KiB at once, and no line is that long. What
 /// cannot be asked is tried.
-fn takes_more() -> bool {
+fn is_writable() -> bool {
     let stderr = io::stderr();
     let mut asked = [PollFd::new(&stderr, PollFlags::OUT)];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -41,7 +41,7 @@ impl OsSocket {
     /// # Errors
     ///
     /// Where it is something else, or is gone.
-    pub(super) fn inherit(file: OwnedFd) -> io::Result<(Self, Option<IpAddr>)> {
+    pub(super) fn from_fd(file: OwnedFd) -> io::Result<(Self, Option<IpAddr>)> {
         if rustix::net::sockopt::socket_domain(&file)? == AddressFamily::UNIX {
             return Ok((Self::Unix(UnixStream::from_std(file.into())), None));
         }

@@ -20,7 +20,7 @@ pub(super) struct Process {
     /// Since 1970.
     started: Duration,
     stat: Option<File>,
-    files: Option<Dir>,
+    open_fds: Option<Dir>,
 }
 
 /// What `/proc/self/stat` says, as far as it is told.
@@ -35,11 +35,11 @@ struct Stat {
 
 impl Process {
     /// This process, which began just now.
-    pub(super) fn this() -> Self {
+    pub(super) fn current() -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let files = rustix::fs::open("/proc/self/fd", flags, Mode::empty());
-        Self { started: since_1970, stat: File::open("/proc/self/stat").ok(), files: files.and_then(Dir::new).ok() }
+        Self { started: since_1970, stat: File::open("/proc/self/stat").ok(), open_fds: files.and_then(Dir::new).ok() }
     }
 
     /// Reads the current values. Costs three system calls, and one for each open file where the kernel is older than 6.2.
@@ -48,14 +48,14 @@ impl Process {
         ProcessStats {
             started: self.started,
             max_fds: getrlimit(Resource::Nofile).current,
-            open_fds: self.files.as_mut().and_then(|files| count(files).ok()),
+            open_fds: self.open_fds.as_mut().and_then(|files| count(files).ok()),
             usage: stat.map(|stat| ProcessUsage {
                 cpu: Duration::from_millis(1000 * stat.ticks / rustix::param::clock_ticks_per_second()),
                 resident_bytes: stat.resident_pages * rustix::param::page_size() as u64,
                 virtual_bytes: stat.virtual_bytes,
                 threads: stat.threads,
             }),
-            dropped_log_lines: log_writer::lost(),
+            dropped_log_lines: log_writer::dropped(),
         }
     }
 }
@@ -118,9 +118,9 @@ mod tests {
 
     #[test]
     fn this_process_tells_of_itself() {
-        let mut process = Process::this();
+        let mut process = Process::current();
         let _held: Vec<_> = (0..100).map(|_| File::open("/dev/null").unwrap()).collect();
-        let files = process.files.as_mut().unwrap();
+        let files = process.open_fds.as_mut().unwrap();
         assert!(count_entries(files).unwrap() > 100);
         let stats = process.stats();
         assert!(stats.started > Duration::from_secs(1_700_000_000));

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use super::clock::unix_ms;
 use super::start_error::StartError;
-use super::upgrade::{Predecessor, is_gone};
+use super::upgrade::{Predecessor, is_disconnected};
 use crate::hub::{Config, Hub, Now};
-use crate::snapshot::{Kept, StateFile};
+use crate::snapshot::{LoadResult, StateFile};
 
 /// A hub to serve, and where it came from.
-pub(super) struct Origin {
+pub(super) struct InitialState {
     pub(super) hub: Hub,
     /// What time it is there.
     pub(super) now: Now,
@@ -20,19 +20,19 @@ pub(super) struct Origin {
     pub(super) state_file: Option<StateFile>,
 }
 
-impl Origin {
+impl InitialState {
     /// Looks for a process before, then for a state that was kept.
     ///
     /// # Errors
     ///
     /// [`StartError`] where either is there and cannot be gone on with. A state that is damaged is set aside, and is no reason
     /// not to start.
-    pub(super) fn find(state: Option<&Path>, config: Config) -> Result<Self, StartError> {
+    pub(super) fn load(state: Option<&Path>, config: Config) -> Result<Self, StartError> {
         let state_file = state.map(|path| StateFile::new(path.to_owned()));
         let fault = |error: io::Error| StartError(format!("cannot take over from the process before: {error}"));
-        if let Some(mut predecessor) = Predecessor::find().map_err(fault)? {
-            let (hub, now) = match predecessor.take_hub(&config, unix_ms()) {
-                Err(error) if is_gone(&error) => {
+        if let Some(mut predecessor) = Predecessor::from_env().map_err(fault)? {
+            let (hub, now) = match predecessor.receive_state(&config, unix_ms()) {
+                Err(error) if is_disconnected(&error) => {
                     log::error!("the process before ended before it had given everything away: begins anew");
                     (Hub::new(config), Now::default())
                 }
@@ -50,24 +50,24 @@ impl Origin {
 }
 
 /// What keeps a state from being read or written, and what to do about it.
-pub(super) fn fault_of(file: &StateFile, what: &str, error: &io::Error) -> StartError {
+pub(super) fn state_file_error(file: &StateFile, what: &str, error: &io::Error) -> StartError {
     let path = file.path().display();
     StartError(format!("cannot {what} the state in {path}: {error}; see to its rights, or give another --state"))
 }
 
 fn load(file: &StateFile, config: &Config) -> Result<Option<(Hub, Now)>, StartError> {
     let path = file.path().display();
-    let kept = file.load(config, unix_ms()).map_err(|error| fault_of(file, "read", &error))?;
+    let kept = file.load(config, unix_ms()).map_err(|error| state_file_error(file, "read", &error))?;
     // Once more when rights were given up; here so that nothing is bound in vain.
-    file.try_out().map_err(|error| fault_of(file, "write", &error))?;
+    file.check_writable().map_err(|error| state_file_error(file, "write", &error))?;
     Ok(match kept {
-        Kept::Nothing => None,
-        Kept::Hub(hub, now) => {
+        LoadResult::Missing => None,
+        LoadResult::Loaded(hub, now) => {
             let census = hub.census();
-            log::info!("goes on with {} channels and {} connections", census.channels, census.connections);
+            log::info!("goes on with {} channels and {} connections", census.channels, census.sessions);
             Some((*hub, now))
         }
-        Kept::Refused(why, aside) => {
+        LoadResult::Rejected(why, aside) => {
             log::error!("the state in {path} is not used: {why}. It is kept as {}", aside.display());
             None
         }

@@ -22,7 +22,7 @@ use crate::hub::Millis;
 pub(super) const WATCHDOG_PID: &str = "WATCHDOG_PID";
 
 /// A supervisor that does not take a word for so long is not waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
+const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Who wants to know how this process is.
 pub(super) struct Supervisor {
@@ -32,24 +32,24 @@ pub(super) struct Supervisor {
 
 /// It wants to hear now and then that the loop still turns.
 struct Watchdog {
-    every_ms: u64,
-    next: Millis,
+    interval_ms: u64,
+    next_ping: Millis,
 }
 
 /// What can be said.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Word<'a> {
+pub(super) enum Notification<'a> {
     /// It serves; with a line on how that came about.
     Ready(&'a str),
     /// Another process is to take over.
     Reloading,
     /// That process serves from now on, and is the one to watch.
-    Successor(u32),
+    MainPid(u32),
     Stopping,
 }
 
 /// As the protocol spells it.
-impl fmt::Display for Word<'_> {
+impl fmt::Display for Notification<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ready(status) => write!(f, "READY=1\nSTATUS={status}"),
@@ -59,7 +59,7 @@ impl fmt::Display for Word<'_> {
                 let usec = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
                 write!(f, "RELOADING=1\nMONOTONIC_USEC={usec}\nSTATUS=another process is to take over")
             }
-            Self::Successor(id) => write!(f, "MAINPID={id}\nREADY=1\nSTATUS=took over from process {}", process::id()),
+            Self::MainPid(id) => write!(f, "MAINPID={id}\nREADY=1\nSTATUS=took over from process {}", process::id()),
             Self::Stopping => f.write_str("STOPPING=1\nSTATUS=stopping"),
         }
     }
@@ -78,14 +78,14 @@ impl Supervisor {
             let is_for_us = number(WATCHDOG_PID).is_none_or(|pid: u64| pid == u64::from(process::id()));
             let limit_usec: u64 = number("WATCHDOG_USEC").filter(|usec| *usec > 0 && is_for_us)?;
             // Half of it, as the protocol advises.
-            let every_ms = (limit_usec / 2_000).max(1);
-            Some(Watchdog { every_ms, next: now.after(every_ms) })
+            let interval_ms = (limit_usec / 2_000).max(1);
+            Some(Watchdog { interval_ms, next_ping: now.after(interval_ms) })
         });
         Self { socket, watchdog }
     }
 
     /// Says it. Costs a system call, if there is somebody to say it to.
-    pub(super) fn say(&self, word: Word<'_>) {
+    pub(super) fn say(&self, word: Notification<'_>) {
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(word.to_string().as_bytes())
         {
@@ -95,15 +95,15 @@ impl Supervisor {
 
     /// When it wants to hear of the loop next.
     pub(super) fn next_ping(&self) -> Option<Millis> {
-        self.watchdog.as_ref().map(|it| it.next)
+        self.watchdog.as_ref().map(|it| it.next_ping)
     }
 
     /// Says that the loop turns, if that is due. It does not wait for anything.
     pub(super) fn ping(&mut self, now: Millis) {
         if let (Some(socket), Some(watchdog)) = (&self.socket, &mut self.watchdog)
-            && now >= watchdog.next
+            && now >= watchdog.next_ping
         {
-            watchdog.next = now.after(watchdog.every_ms);
+            watchdog.next_ping = now.after(watchdog.interval_ms);
             if let Err(error) = send(socket, b"WATCHDOG=1", SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 log::warn!("the watchdog could not be told: {error}");
             }
@@ -119,6 +119,6 @@ fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
     };
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(SEND_TIMEOUT))?;
     Ok(socket)
 }

@@ -17,12 +17,12 @@ use rustix::time::{
 use super::clock::Clock;
 use crate::hub::Millis;
 
-pub(super) struct Alarm {
+pub(super) struct TimerFd {
     timer: OwnedFd,
-    set_for: Option<Millis>,
+    armed_for: Option<Millis>,
 }
 
-impl Alarm {
+impl TimerFd {
     /// An alarm that is not set, watched by the poll under this token.
     ///
     /// # Errors
@@ -32,12 +32,12 @@ impl Alarm {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         // Edge-triggered: the count of expirations need not be read for the next one to be told.
         registry.register(&mut SourceFd(&timer.as_raw_fd()), token, Interest::READABLE)?;
-        Ok(Self { timer, set_for: None })
+        Ok(Self { timer, armed_for: None })
     }
 
     /// Sees to it that the poll is woken at `deadline`, or earlier: one that was set before is left as it is.
     pub(super) fn set(&mut self, deadline: Millis, clock: &Clock) {
-        if self.set_for.is_some_and(|set_for| set_for <= deadline) {
+        if self.armed_for.is_some_and(|set_for| set_for <= deadline) {
             return;
         }
         // A time of zero would unset it.
@@ -47,11 +47,11 @@ impl Alarm {
             it_value: Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: wait.subsec_nanos().into() },
         };
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &time).expect("a timer of ours takes any time");
-        self.set_for = Some(deadline);
+        self.armed_for = Some(deadline);
     }
 
     /// It woke the poll.
-    pub(super) fn rang(&mut self) {
-        self.set_for = None;
+    pub(super) fn fired(&mut self) {
+        self.armed_for = None;
     }
 }

@@ -8,17 +8,17 @@ pub struct Event {
     /// There may be room to send.
     pub is_writable: bool,
     /// The peer sends nothing more.
-    pub is_closed: bool,
+    pub is_read_closed: bool,
     /// The peer reset the connection, or cannot be reached.
-    pub is_broken: bool,
+    pub is_error: bool,
 }
 
 impl Event {
     /// Another one of the same socket, before anybody looked at this one.
-    pub(super) fn add(&mut self, later: Self) {
+    pub(super) fn merge(&mut self, later: Self) {
         self.is_readable |= later.is_readable;
         self.is_writable |= later.is_writable;
-        self.is_closed |= later.is_closed;
-        self.is_broken |= later.is_broken;
+        self.is_read_closed |= later.is_read_closed;
+        self.is_error |= later.is_error;
     }
 }

@@ -6,26 +6,26 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use crate::api::Encoded;
+use crate::api::SharedBytes;
 use crate::hub::Key;
 
 /// So many of a lane, then the next one has its turn.
-const IN_A_ROW: usize = 32;
+const QUANTUM: usize = 32;
 
 /// Who is to be sent something, and what, where it is not in the client's own outbox. Those who are gone meanwhile are
 /// among them.
-pub(super) type Held = (Key, Option<Rc<Encoded>>);
+pub(super) type Deferred = (Key, Option<Rc<SharedBytes>>);
 
 /// All that is held.
 #[derive(Default)]
-pub(super) struct Lanes {
-    by_channel: BTreeMap<u32, VecDeque<Held>>,
+pub(super) struct FairQueue {
+    by_channel: BTreeMap<u32, VecDeque<Deferred>>,
     /// The lane that has its turn, if there is one of that number, and how many of it have had theirs.
-    at: u32,
-    taken: usize,
+    cursor: u32,
+    served_in_a_row: usize,
 }
 
-impl Lanes {
+impl FairQueue {
     pub(super) fn is_empty(&self) -> bool {
         self.by_channel.is_empty()
     }
@@ -36,25 +36,25 @@ impl Lanes {
     }
 
     /// Whether somebody stands in this lane.
-    pub(super) fn has(&self, lane: u32) -> bool {
+    pub(super) fn contains(&self, lane: u32) -> bool {
         !self.by_channel.is_empty() && self.by_channel.contains_key(&lane)
     }
 
-    pub(super) fn push(&mut self, lane: u32, held: Held) {
+    pub(super) fn push(&mut self, lane: u32, held: Deferred) {
         self.by_channel.entry(lane).or_default().push_back(held);
     }
 
     /// The next one.
-    pub(super) fn pop(&mut self) -> Option<Held> {
-        if self.taken >= IN_A_ROW {
-            (self.at, self.taken) = (self.at.wrapping_add(1), 0);
+    pub(super) fn pop(&mut self) -> Option<Deferred> {
+        if self.served_in_a_row >= QUANTUM {
+            (self.cursor, self.served_in_a_row) = (self.cursor.wrapping_add(1), 0);
         }
-        let next = self.by_channel.range(self.at..).next().or_else(|| self.by_channel.iter().next());
+        let next = self.by_channel.range(self.cursor..).next().or_else(|| self.by_channel.iter().next());
         let (&lane, _) = next?;
-        if lane != self.at {
-            (self.at, self.taken) = (lane, 0);
+        if lane != self.cursor {
+            (self.cursor, self.served_in_a_row) = (lane, 0);
         }
-        self.taken += 1;
+        self.served_in_a_row += 1;
         let all = self.by_channel.get_mut(&lane)?;
         let held = all.pop_front();
         if all.is_empty() {
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn a_short_lane_does_not_wait_for_a_long_one_and_each_keeps_its_order() {
         let client = |number: u64| (Key::from_bits(number), None);
-        let mut lanes = Lanes::default();
+        let mut lanes = FairQueue::default();
         for number in 0..1000 {
             lanes.push(7, client(number));
         }
@@ -81,10 +81,10 @@ mod tests {
         lanes.push(u32::MAX, client(3001));
         let order: Vec<_> = std::iter::from_fn(|| lanes.pop()).collect();
         let place = |number| order.iter().position(|its| its.0.to_bits() == number).unwrap();
-        assert!(place(2001) < 2 * IN_A_ROW && place(3001) < 2 * IN_A_ROW, "{} {}", place(2001), place(3001));
+        assert!(place(2001) < 2 * QUANTUM && place(3001) < 2 * QUANTUM, "{} {}", place(2001), place(3001));
         assert!(place(2001) < place(2002));
         let long: Vec<_> = order.iter().map(|its| its.0.to_bits()).filter(|number| *number < 1000).collect();
         assert!(long.is_sorted() && long.len() == 999);
-        assert!(lanes.is_empty() && !lanes.has(7));
+        assert!(lanes.is_empty() && !lanes.contains(7));
     }
 }

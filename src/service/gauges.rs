@@ -4,7 +4,7 @@ use crate::hub;
 
 /// How many there are of everything that comes and goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct Gauges {
     /// Clients, those that are merely refused included.
     pub clients: usize,
     /// Clients that are merely refused.
@@ -22,5 +22,5 @@ pub struct Census {
     /// Bytes of answers that somebody has still to take, and that may have several holders.
     pub encoded_bytes: usize,
     /// What the hub has.
-    pub hub: hub::Census,
+    pub hub: hub::Gauges,
 }

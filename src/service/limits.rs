@@ -6,7 +6,7 @@ pub(crate) const FILES_RESERVED: usize = 128;
 
 /// How long clients may take over things, and how much they may leave lying.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct ClientLimits {
     pub(super) keep_alive_ms: u64,
     pub(super) request_timeout_ms: u64,
     /// How long a stream may be silent.

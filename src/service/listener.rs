@@ -7,11 +7,11 @@ use super::socket::Socket;
 
 /// Whom a door is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Audience {
+pub enum ListenerKind {
     /// Everybody.
     Public,
     /// Whoever runs the server, and his tools.
-    Operator,
+    Admin,
 }
 
 /// Where clients come from: the kernel's listening sockets, or a simulation's.
@@ -19,7 +19,7 @@ pub trait Listener {
     /// What a client is spoken with.
     type Socket: Socket;
     /// A descriptor that is held only to be given up.
-    type Spare;
+    type Reserve;
 
     /// The next connection that is there, and from which address; a Unix socket's has none.
     ///
@@ -30,10 +30,10 @@ pub trait Listener {
     fn accept(&mut self) -> io::Result<(Self::Socket, Option<IpAddr>)>;
 
     /// One descriptor more, if there is one.
-    fn spare(&mut self) -> Option<Self::Spare>;
+    fn reserve_fd(&mut self) -> Option<Self::Reserve>;
 
     /// For whom it is.
-    fn audience(&self) -> Audience {
-        Audience::Public
+    fn audience(&self) -> ListenerKind {
+        ListenerKind::Public
     }
 }

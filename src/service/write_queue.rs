@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::rc::Rc;
 
-use crate::api::{Encoded, Payload};
+use crate::api::{Payload, SharedBytes};
 
 /// Bytes that are sent as they are: an answer shared by many waits for a slow one at the cost of a pointer.
 enum Chunk {
-    Shared(Rc<Encoded>),
+    Shared(Rc<SharedBytes>),
     Own(Box<[u8]>),
 }
 
@@ -22,11 +22,11 @@ impl Chunk {
 }
 
 /// What a chunk takes beside its bytes.
-const CHUNK_MEMORY: usize = 2 * size_of::<Chunk>() + 16;
+const CHUNK_OVERHEAD_BYTES: usize = 2 * size_of::<Chunk>() + 16;
 
 /// Chunks, and how much of the first is gone.
 #[derive(Default)]
-pub(super) struct Outbox {
+pub(super) struct WriteQueue {
     chunks: VecDeque<Chunk>,
     sent: usize,
     /// Bytes in all chunks, also those of the first that are gone.
@@ -39,14 +39,14 @@ pub(super) struct Outbox {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flush {
     /// Nothing is left.
-    Drained,
+    Complete,
     /// The kernel takes no more for now. Tells whether it took anything.
-    Blocked { any: bool },
+    WouldBlock { any: bool },
 }
 
-impl Outbox {
+impl WriteQueue {
     /// What is left of a payload of which this many bytes were sent.
-    pub(super) fn of(payload: &Payload<'_>, sent: usize) -> Self {
+    pub(super) fn from_unsent(payload: &Payload<'_>, sent: usize) -> Self {
         match payload {
             Payload::Shared(encoded) => {
                 let bytes = encoded.bytes().len();
@@ -87,7 +87,7 @@ impl Outbox {
 
     /// Memory that it takes, but for what others hold too.
     pub(super) fn memory(&self) -> usize {
-        self.own_bytes + self.chunks.len() * CHUNK_MEMORY
+        self.own_bytes + self.chunks.len() * CHUNK_OVERHEAD_BYTES
     }
 
     /// Sends as much as the kernel takes.
@@ -103,7 +103,7 @@ impl Outbox {
             any |= sent > 0;
             if sent < rest.len() {
                 self.sent += sent;
-                return Ok(Flush::Blocked { any });
+                return Ok(Flush::WouldBlock { any });
             }
             self.bytes -= chunk.bytes().len();
             if let Chunk::Own(bytes) = chunk {
@@ -112,7 +112,7 @@ impl Outbox {
             self.chunks.pop_front();
             self.sent = 0;
         }
-        Ok(Flush::Drained)
+        Ok(Flush::Complete)
     }
 }
 
@@ -155,16 +155,16 @@ mod tests {
 
     #[test]
     fn a_narrow_socket_gets_every_byte_once() {
-        let shared = Encoded::new(b"shared by many", &Rc::default());
+        let shared = SharedBytes::new(b"shared by many", &Rc::default());
         for payload in [Payload::Shared(&shared), Payload::Private(b"only for one!!")] {
-            let mut outbox = Outbox::of(&payload, 3);
+            let mut outbox = WriteQueue::from_unsent(&payload, 3);
             let mut socket = Narrow { taken: Vec::new(), room: 5 };
-            assert_eq!(outbox.flush(&mut socket).unwrap(), Flush::Blocked { any: true });
-            assert_eq!(outbox.flush(&mut socket).unwrap(), Flush::Blocked { any: false });
+            assert_eq!(outbox.flush(&mut socket).unwrap(), Flush::WouldBlock { any: true });
+            assert_eq!(outbox.flush(&mut socket).unwrap(), Flush::WouldBlock { any: false });
             assert_eq!(outbox.bytes(), payload.bytes().len() - 8);
             outbox.push(&Payload::Private(b" and more"));
             socket.room = 100;
-            assert_eq!(outbox.flush(&mut socket).unwrap(), Flush::Drained);
+            assert_eq!(outbox.flush(&mut socket).unwrap(), Flush::Complete);
             assert_eq!(socket.taken, [&payload.bytes()[3..], b" and more"].concat());
         }
     }

@@ -9,7 +9,7 @@ use std::io::{self, BufReader, BufWriter};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::Fault;
+use super::LoadError;
 use crate::hub::{Config, Hub, Now};
 
 /// Only its owner may read it: it holds every secret that the server knows.
@@ -23,13 +23,13 @@ pub struct StateFile {
 }
 
 /// What was found at the start.
-pub enum Kept {
+pub enum LoadResult {
     /// No file, so nothing to go on with.
-    Nothing,
+    Missing,
     /// The hub of the last stop, and what time it is there.
-    Hub(Box<Hub>, Now),
+    Loaded(Box<Hub>, Now),
     /// Something that is not to be used, and where it was set aside.
-    Refused(Fault, PathBuf),
+    Rejected(LoadError, PathBuf),
 }
 
 impl StateFile {
@@ -50,19 +50,19 @@ impl StateFile {
     /// # Errors
     ///
     /// Where the file is there and cannot be opened or set aside.
-    pub fn load(&self, config: &Config, unix_ms: u64) -> io::Result<Kept> {
+    pub fn load(&self, config: &Config, unix_ms: u64) -> io::Result<LoadResult> {
         let file = match File::open(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LoadResult::Missing),
             result => result?,
         };
         match super::read(config, unix_ms, &mut BufReader::with_capacity(BUFFER_BYTES, file)) {
-            Ok((hub, now)) => Ok(Kept::Hub(Box::new(hub), now)),
+            Ok((hub, now)) => Ok(LoadResult::Loaded(Box::new(hub), now)),
             // Something is wrong with the disk, not with what is on it.
-            Err(Fault::Io(error)) => Err(error),
+            Err(LoadError::Io(error)) => Err(error),
             Err(fault) => {
-                let aside = self.beside(&format!(".refused-{unix_ms}"));
+                let aside = self.sibling_path(&format!(".refused-{unix_ms}"));
                 fs::rename(&self.path, &aside)?;
-                Ok(Kept::Refused(fault, aside))
+                Ok(LoadResult::Rejected(fault, aside))
             }
         }
     }
@@ -72,7 +72,7 @@ impl StateFile {
     /// # Errors
     ///
     /// What keeps it from being written.
-    pub fn try_out(&self) -> io::Result<()> {
+    pub fn check_writable(&self) -> io::Result<()> {
         self.create_new()?;
         fs::remove_file(self.new_path())
     }
@@ -82,7 +82,7 @@ impl StateFile {
     /// # Errors
     ///
     /// What keeps the file from being removed, if it is there.
-    pub fn forget(&self) -> io::Result<()> {
+    pub fn remove(&self) -> io::Result<()> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
@@ -110,10 +110,10 @@ impl StateFile {
     }
 
     fn new_path(&self) -> PathBuf {
-        self.beside(".new")
+        self.sibling_path(".new")
     }
 
-    fn beside(&self, ending: &str) -> PathBuf {
+    fn sibling_path(&self, ending: &str) -> PathBuf {
         let mut name = OsString::from(&self.path);
         name.push(ending);
         name.into()

@@ -13,55 +13,55 @@ use std::io::{self, Read, Write};
 
 use sha2::{Digest, Sha256};
 
-use crate::hub::{Config, Damaged, Hub, Now, Restoring, Saved};
+use crate::hub::{Config, Corrupt, Hub, Now, SnapshotLoader, SnapshotRecord};
 
-pub use file::{Kept, StateFile};
+pub use file::{LoadResult, StateFile};
 
 /// What every state begins with; the version of the format follows, and a line feed.
 const NAME: &str = "speak state ";
 
 /// The version that is written, and the one that is read.
-const VERSION: &str = "1\n";
+const FORMAT_VERSION: &str = "1\n";
 
 /// Bytes of the sum at the end.
 const SUM_BYTES: usize = 32;
 
 /// Why a state was not taken. Nothing came of it.
 #[derive(Debug)]
-pub enum Fault {
+pub enum LoadError {
     /// It could not be read.
     Io(io::Error),
     /// It is something else.
-    Foreign,
+    NotASnapshot,
     /// It is of another version of this format.
     OtherVersion,
     /// It ends too early.
-    CutShort,
+    Truncated,
     /// It is not what was written.
-    Damaged(&'static str),
+    Corrupt(&'static str),
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => write!(f, "it cannot be read: {error}"),
-            Self::Foreign => f.write_str("it is no state of this server"),
+            Self::NotASnapshot => f.write_str("it is no state of this server"),
             Self::OtherVersion => f.write_str("another version of this server wrote it, in a format not known here"),
-            Self::CutShort => f.write_str("it ends too early"),
-            Self::Damaged(what) => write!(f, "it is damaged: {what}"),
+            Self::Truncated => f.write_str("it ends too early"),
+            Self::Corrupt(what) => write!(f, "it is damaged: {what}"),
         }
     }
 }
 
-impl From<Damaged> for Fault {
-    fn from(Damaged(what): Damaged) -> Self {
-        Self::Damaged(what)
+impl From<Corrupt> for LoadError {
+    fn from(Corrupt(what): Corrupt) -> Self {
+        Self::Corrupt(what)
     }
 }
 
-impl From<io::Error> for Fault {
+impl From<io::Error> for LoadError {
     fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::UnexpectedEof { Self::CutShort } else { Self::Io(error) }
+        if error.kind() == io::ErrorKind::UnexpectedEof { Self::Truncated } else { Self::Io(error) }
     }
 }
 
@@ -73,9 +73,9 @@ impl From<io::Error> for Fault {
 ///
 /// What `out` says.
 pub fn write(hub: &Hub, now: Now, reads_end_ms: u64, out: &mut impl Write) -> io::Result<()> {
-    let mut out = Summed { inner: out, sum: Sha256::new() };
+    let mut out = Checksummed { inner: out, sum: Sha256::new() };
     out.write_all(NAME.as_bytes())?;
-    out.write_all(VERSION.as_bytes())?;
+    out.write_all(FORMAT_VERSION.as_bytes())?;
     let mut piece = Vec::new();
     hub.save(now, reads_end_ms, |saved| {
         piece.clear();
@@ -85,7 +85,7 @@ pub fn write(hub: &Hub, now: Now, reads_end_ms: u64, out: &mut impl Write) -> io
         out.write_all(&piece)
     })?;
     out.write_all(&0_u32.to_be_bytes())?;
-    let Summed { inner, sum } = out;
+    let Checksummed { inner, sum } = out;
     inner.write_all(&sum.finalize())?;
     inner.flush()
 }
@@ -96,8 +96,8 @@ pub fn write(hub: &Hub, now: Now, reads_end_ms: u64, out: &mut impl Write) -> io
 /// # Errors
 ///
 /// [`Fault`].
-pub fn read(config: &Config, unix_ms: u64, input: &mut impl Read) -> Result<(Hub, Now), Fault> {
-    let mut input = Summed { inner: input, sum: Sha256::new() };
+pub fn read(config: &Config, unix_ms: u64, input: &mut impl Read) -> Result<(Hub, Now), LoadError> {
+    let mut input = Checksummed { inner: input, sum: Sha256::new() };
     read_name(&mut input)?;
     let mut piece = Vec::new();
     let mut restoring = None;
@@ -112,44 +112,45 @@ pub fn read(config: &Config, unix_ms: u64, input: &mut impl Read) -> Result<(Hub
         // Not allocated at once: what is damaged may tell any length.
         (&mut input).take(length.into()).read_to_end(&mut piece)?;
         if piece.len() < length as usize {
-            return Err(Fault::CutShort);
+            return Err(LoadError::Truncated);
         }
-        let saved: Saved<'_> = minicbor::decode(&piece).map_err(|_| Fault::Damaged("a piece is malformed"))?;
+        let saved: SnapshotRecord<'_> =
+            minicbor::decode(&piece).map_err(|_| LoadError::Corrupt("a piece is malformed"))?;
         match (&mut restoring, &saved) {
-            (None, Saved::Numbering(numbering)) => {
-                restoring = Some(Restoring::begin(config, numbering, unix_ms)?);
+            (None, SnapshotRecord::Header(numbering)) => {
+                restoring = Some(SnapshotLoader::begin(config, numbering, unix_ms)?);
             }
-            (None, _) => return Err(Fault::Damaged("it does not begin with its numbering")),
-            (Some(restoring), saved) => restoring.take(saved)?,
+            (None, _) => return Err(LoadError::Corrupt("it does not begin with its numbering")),
+            (Some(restoring), saved) => restoring.load(saved)?,
         }
     }
-    let Summed { inner, sum } = input;
+    let Checksummed { inner, sum } = input;
     let mut told = [0; SUM_BYTES];
     inner.read_exact(&mut told)?;
     if sum.finalize().as_slice() != told {
-        return Err(Fault::Damaged("its sum is wrong"));
+        return Err(LoadError::Corrupt("its sum is wrong"));
     }
-    Ok(restoring.ok_or(Fault::Damaged("it holds nothing"))?.finish()?)
+    Ok(restoring.ok_or(LoadError::Corrupt("it holds nothing"))?.finish()?)
 }
 
-fn read_name(input: &mut impl Read) -> Result<(), Fault> {
-    let mut start = [0; NAME.len() + VERSION.len()];
+fn read_name(input: &mut impl Read) -> Result<(), LoadError> {
+    let mut start = [0; NAME.len() + FORMAT_VERSION.len()];
     input.read_exact(&mut start)?;
     let (name, version) = start.split_at(NAME.len());
     match () {
-        () if name != NAME.as_bytes() => Err(Fault::Foreign),
-        () if version != VERSION.as_bytes() => Err(Fault::OtherVersion),
+        () if name != NAME.as_bytes() => Err(LoadError::NotASnapshot),
+        () if version != FORMAT_VERSION.as_bytes() => Err(LoadError::OtherVersion),
         () => Ok(()),
     }
 }
 
 /// Adds up what passes through it.
-struct Summed<T> {
+struct Checksummed<T> {
     inner: T,
     sum: Sha256,
 }
 
-impl<T: Write> Write for Summed<T> {
+impl<T: Write> Write for Checksummed<T> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(bytes)?;
         self.sum.update(&bytes[..written]);
@@ -161,7 +162,7 @@ impl<T: Write> Write for Summed<T> {
     }
 }
 
-impl<T: Read> Read for Summed<T> {
+impl<T: Read> Read for Checksummed<T> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.inner.read(buffer)?;
         self.sum.update(&buffer[..length]);
@@ -174,7 +175,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::hub::{Auth, Credentials, Epoch, Millis, Name, Since, Who, token};
+    use crate::hub::{Auth, ChannelName, Credentials, Epoch, Introducer, Millis, Since, token};
 
     const NOW: Now = Now { mono: Millis(5_000), unix_ms: 1_763_802_330_123 };
 
@@ -188,12 +189,12 @@ mod tests {
             max_channels: 0,
             max_memory: usize::MAX,
             epoch: Epoch::new(*b"anything"),
-            resting_key: [9; 16],
+            watermark_hash_key: [9; 16],
         }
     }
 
-    fn log(name: &str) -> crate::hub::LogName<'_> {
-        Name::parse(name).unwrap().writable().unwrap()
+    fn log(name: &str) -> crate::hub::ChannelKey<'_> {
+        ChannelName::parse(name).unwrap().for_writing().unwrap()
     }
 
     /// A hub with something of everything, and its bytes.
@@ -201,10 +202,10 @@ mod tests {
         let mut hub = Hub::new(Config { epoch: Epoch::new(*b"k3Jx9QaZ"), ..config() });
         let at_start = Now { mono: Millis(0), unix_ms: NOW.unix_ms - 5_000 };
         hub.write(at_start, &log("test"), "howdy \u{2028} ü", None).unwrap();
-        let who = Who::New(Auth::new(token(|| 7)));
+        let who = Introducer::New(Auth::new(token(|| 7)));
         let josh = hub.introduce(at_start, &log("test"), "Josh", who).unwrap();
-        let shown = Credentials { connection: josh.connection, auth: josh.auth.reveal() };
-        hub.introduce(NOW, &log("other"), "Josh too", Who::Again(shown)).unwrap();
+        let shown = Credentials { session: josh.connection, auth: josh.auth.reveal() };
+        hub.introduce(NOW, &log("other"), "Josh too", Introducer::Existing(shown)).unwrap();
         hub.deliver(NOW, |_| unreachable!("nobody waits"));
         let mut bytes = Vec::new();
         write(&hub, NOW, 0, &mut bytes).unwrap();
@@ -212,11 +213,11 @@ mod tests {
     }
 
     fn messages(hub: &mut Hub, now: Now, channel: &str) -> Vec<String> {
-        use crate::hub::{Mode, ReadCall, ReadOutcome};
-        let follows = [(Name::parse(channel).unwrap().readable().unwrap(), Since::All)];
-        let call = ReadCall { follows: &follows, epoch: None, credentials: None, mode: Mode::AtOnce, client: 0 };
-        let Ok(ReadOutcome::Answer(reply)) = hub.read(now, &call) else { panic!("it answers at once") };
-        reply.parts()[0].messages().map(|json| String::from_utf8(json.to_vec()).unwrap()).collect()
+        use crate::hub::{Mode, ReadRequest, ReadResult};
+        let follows = [(ChannelName::parse(channel).unwrap().for_reading().unwrap(), Since::All)];
+        let call = ReadRequest { targets: &follows, epoch: None, credentials: None, mode: Mode::Immediate, token: 0 };
+        let Ok(ReadResult::Ready(reply)) = hub.read(now, &call) else { panic!("it answers at once") };
+        reply.slices()[0].messages().map(|json| String::from_utf8(json.to_vec()).unwrap()).collect()
     }
 
     #[test]
@@ -244,10 +245,10 @@ mod tests {
         assert_eq!(now.mono, Millis(605_000));
         let after = |ms| Now { mono: now.mono.after(ms), unix_ms: now.unix_ms + ms };
         hub.expire(after(4_999));
-        assert_eq!(hub.census().connections, 1);
+        assert_eq!(hub.census().sessions, 1);
         hub.expire(after(5_000));
         hub.deliver(after(5_000), |_| {});
-        assert_eq!(hub.census().connections, 0);
+        assert_eq!(hub.census().sessions, 0);
         assert_eq!(messages(&mut hub, after(5_000), "test").len(), 3);
         let (mut hub, now) = read(&config(), NOW.unix_ms + 3_600_000, &mut bytes.as_slice()).unwrap();
         hub.expire(now);
@@ -258,15 +259,15 @@ mod tests {
 
     #[test]
     fn a_call_does_not_shorten_the_life_of_one_whose_read_another_process_has_yet_to_answer() {
-        use crate::hub::{Mode, ReadCall, ReadOutcome};
+        use crate::hub::{Mode, ReadRequest, ReadResult};
         let mut hub = Hub::new(config());
-        let who = Who::New(Auth::new(token(|| 7)));
+        let who = Introducer::New(Auth::new(token(|| 7)));
         let josh = hub.introduce(NOW, &log("test"), "Josh", who).unwrap();
-        let shown = Some(Credentials { connection: josh.connection, auth: josh.auth.reveal() });
+        let shown = Some(Credentials { session: josh.connection, auth: josh.auth.reveal() });
         hub.deliver(NOW, |_| unreachable!("nobody waits"));
-        let follows = [(Name::parse("other").unwrap().readable().unwrap(), Since::All)];
-        let call = ReadCall { follows: &follows, epoch: None, credentials: shown, mode: Mode::Once, client: 0 };
-        assert!(matches!(hub.read(NOW, &call), Ok(ReadOutcome::Waits(_))));
+        let follows = [(ChannelName::parse("other").unwrap().for_reading().unwrap(), Since::All)];
+        let call = ReadRequest { targets: &follows, epoch: None, credentials: shown, mode: Mode::LongPoll, token: 0 };
+        assert!(matches!(hub.read(NOW, &call), Ok(ReadResult::Pending(_))));
         let mut bytes = Vec::new();
         write(&hub, NOW, 1_250, &mut bytes).unwrap();
         for speaks in [false, true] {
@@ -277,10 +278,10 @@ mod tests {
                 hub.deliver(after(10), |_| unreachable!("nobody waits"));
             }
             hub.expire(after(6_249));
-            assert_eq!(hub.census().connections, 1, "speaks: {speaks}");
+            assert_eq!(hub.census().sessions, 1, "speaks: {speaks}");
             hub.expire(after(6_250));
             hub.deliver(after(6_250), |_| {});
-            assert_eq!(hub.census().connections, 0, "speaks: {speaks}");
+            assert_eq!(hub.census().sessions, 0, "speaks: {speaks}");
         }
     }
 
@@ -296,7 +297,7 @@ mod tests {
         let (_, bytes) = written();
         for length in 0..bytes.len() {
             let fault = read(&config(), NOW.unix_ms, &mut &bytes[..length]).map(drop).unwrap_err();
-            assert!(matches!(fault, Fault::CutShort), "{length}: {fault}");
+            assert!(matches!(fault, LoadError::Truncated), "{length}: {fault}");
         }
         for place in 0..bytes.len() {
             for bit in 0..8 {
@@ -308,7 +309,7 @@ mod tests {
         }
         let mut other = bytes.clone();
         other[NAME.len()] = b'2';
-        assert!(matches!(read(&config(), 0, &mut other.as_slice()), Err(Fault::OtherVersion)));
-        assert!(matches!(read(&config(), 0, &mut &[b'x'; 100][..]), Err(Fault::Foreign)));
+        assert!(matches!(read(&config(), 0, &mut other.as_slice()), Err(LoadError::OtherVersion)));
+        assert!(matches!(read(&config(), 0, &mut &[b'x'; 100][..]), Err(LoadError::NotASnapshot)));
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::sync::{Mutex, PoisonError};
 
-use speak::options::{SPECS, Spec, Takes};
+use speak::options::{Arity, SPECS, Spec};
 
 use super::markdown::{page, path};
 
@@ -34,9 +34,9 @@ pub fn options() -> String {
     for spec in SPECS {
         let Spec { name, help, default, .. } = spec;
         let (value, note) = match spec.takes {
-            Takes::Nothing => (String::new(), ""),
-            Takes::One(value) => (format!(" {value}"), ""),
-            Takes::Several(value) => (format!(" {value}"), "; may be repeated"),
+            Arity::Nothing => (String::new(), ""),
+            Arity::One(value) => (format!(" {value}"), ""),
+            Arity::Several(value) => (format!(" {value}"), "; may be repeated"),
         };
         let default = if default.is_empty() { "none" } else { default };
         let variable = spec.variable();

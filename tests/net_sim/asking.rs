@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::network::Piece;
+use crate::network::Segment;
 use crate::peer::{Kind, Request, Since};
 use crate::plan::Step;
 use crate::world::World;
@@ -324,7 +324,7 @@ impl World {
     }
 
     /// The beginning of something.
-    pub(crate) fn stump(&mut self, peer: usize) -> Vec<u8> {
+    pub(crate) fn truncated(&mut self, peer: usize) -> Vec<u8> {
         let is_socket = self.peers[peer].following.is_some();
         // A text may also end with a frame that is whole, and is not its last.
         let is_fragment = is_socket && self.random.once_in(3);
@@ -347,7 +347,7 @@ impl World {
             let is_cut = !is_witness && self.plan.cuts > 0 && self.random.once_in(self.plan.cuts);
             let rest = if is_cut { bytes.split_off(1 + self.random.index(bytes.len())) } else { Vec::new() };
             let delay_ms = if is_witness || self.is_healed { 0 } else { self.random.below(self.plan.delay_ms_max + 1) };
-            net.send(peer, Piece::Bytes(bytes), delay_ms);
+            net.send(peer, Segment::Bytes(bytes), delay_ms);
             bytes = rest;
         }
     }

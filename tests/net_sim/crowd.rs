@@ -6,10 +6,10 @@ use std::rc::Rc;
 
 use speak::hub::{Millis, Now};
 use speak::options::{Command, parse};
-use speak::service::{Service, Wait};
+use speak::service::{NextWake, Service};
 
 use crate::asking::{SOCKET_KEY, masked};
-use crate::network::{Faults, Net, Piece, SimListener, Wires, turn};
+use crate::network::{Faults, Net, Network, Segment, SimListener, turn};
 use crate::random::Random;
 
 const SOCKETS: usize = 8;
@@ -28,12 +28,12 @@ struct Room {
 impl Room {
     /// Each step of a turn counts for so many.
     fn new(weight: usize) -> Self {
-        let net = Rc::new(RefCell::new(Wires::new(Random::new(1), Faults::default(), usize::MAX)));
+        let net = Rc::new(RefCell::new(Network::new(Random::new(1), Faults::default(), usize::MAX)));
         let Ok(Command::Run(options)) = parse([OsString::from("--history=4")], |_| None) else {
             panic!("an option is an option")
         };
         let mut service = Service::new(&options, vec![SimListener(Rc::clone(&net))], 100, |bytes| bytes.fill(7));
-        service.shorten_turns(weight);
+        service.set_step_weight(weight);
         Self { net, service }
     }
 
@@ -44,12 +44,12 @@ impl Room {
     }
 
     fn send(&self, place: usize, bytes: impl Into<Vec<u8>>) {
-        self.net.borrow_mut().send(place, Piece::Bytes(bytes.into()), 0);
+        self.net.borrow_mut().send(place, Segment::Bytes(bytes.into()), 0);
     }
 
     /// All in the same moment: that a turn had no time for somebody is not for want of waiting.
     fn turn(&mut self) {
-        let told = self.net.borrow_mut().harvest(usize::MAX, false);
+        let told = self.net.borrow_mut().poll_events(usize::MAX, false);
         turn(&self.net, &mut self.service, Now { mono: Millis(0), unix_ms: 1_700_000_000_000 }, told);
     }
 
@@ -80,7 +80,7 @@ impl Room {
     fn rest(&mut self) {
         let most = (0..500).find(|_| {
             self.turn();
-            self.service.wait() != Wait::Not && !self.net.borrow().has_events()
+            self.service.next_wake() != NextWake::Now && !self.net.borrow().has_events()
         });
         assert!(most.is_some(), "the loop never rests");
     }
@@ -123,7 +123,7 @@ fn what_a_socket_said_before_it_closed_is_done_also_where_it_was_held() {
             for socket in &sockets {
                 let calls = (0..4).map(|_| masked(0x81, br#"{"call":"write","channel":"d","message":"m","ref":77}"#));
                 room.send(*socket, calls.collect::<Vec<_>>().concat());
-                room.net.borrow_mut().send(*socket, Piece::Fin, 0);
+                room.net.borrow_mut().send(*socket, Segment::Fin, 0);
             }
         }
         room.turn();

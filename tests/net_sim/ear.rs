@@ -11,7 +11,7 @@ enum Mode {
 
 /// One thing that was said, whole.
 #[derive(Debug)]
-pub(crate) enum Said {
+pub(crate) enum Parsed {
     Continue,
     Answer { status: u16, closes: bool, body: String },
     BeginsEvents,
@@ -21,13 +21,13 @@ pub(crate) enum Said {
     Frame { opcode: u8, payload: Vec<u8> },
 }
 
-pub(crate) struct Ear {
+pub(crate) struct ResponseParser {
     mode: Mode,
     heard: Vec<u8>,
     taken: usize,
 }
 
-impl Ear {
+impl ResponseParser {
     pub(crate) fn new() -> Self {
         Self { mode: Mode::Http, heard: Vec::new(), taken: 0 }
     }
@@ -47,7 +47,7 @@ impl Ear {
         self.taken < self.heard.len()
     }
 
-    pub(crate) fn next(&mut self) -> Option<Said> {
+    pub(crate) fn next(&mut self) -> Option<Parsed> {
         let rest = &self.heard[self.taken..];
         if rest.is_empty() {
             return None;
@@ -59,8 +59,8 @@ impl Ear {
         };
         self.taken += length;
         match said {
-            Said::BeginsEvents => self.mode = Mode::Events,
-            Said::BeginsFrames => self.mode = Mode::Frames,
+            Parsed::BeginsEvents => self.mode = Mode::Events,
+            Parsed::BeginsFrames => self.mode = Mode::Frames,
             _ => {}
         }
         Some(said)
@@ -72,7 +72,7 @@ fn end_of(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
     memchr::memmem::find(bytes, pattern).map(|at| at + pattern.len())
 }
 
-fn answer(bytes: &[u8]) -> Option<(Said, usize)> {
+fn answer(bytes: &[u8]) -> Option<(Parsed, usize)> {
     let head_bytes = end_of(bytes, b"\r\n\r\n")?;
     let head = str::from_utf8(&bytes[..head_bytes - 4]).expect("heads are ASCII");
     let mut lines = head.split("\r\n");
@@ -90,22 +90,22 @@ fn answer(bytes: &[u8]) -> Option<(Said, usize)> {
         }
     }
     match status {
-        100 => return Some((Said::Continue, head_bytes)),
-        101 => return Some((Said::BeginsFrames, head_bytes)),
-        200 if is_events => return Some((Said::BeginsEvents, head_bytes)),
+        100 => return Some((Parsed::Continue, head_bytes)),
+        101 => return Some((Parsed::BeginsFrames, head_bytes)),
+        200 if is_events => return Some((Parsed::BeginsEvents, head_bytes)),
         _ => {}
     }
     let length = if status == 204 { 0 } else { length.expect("an answer tells its length") };
     let body = bytes.get(head_bytes..head_bytes + length)?;
     let body = String::from_utf8_lossy(body).into_owned();
-    Some((Said::Answer { status, closes, body }, head_bytes + length))
+    Some((Parsed::Answer { status, closes, body }, head_bytes + length))
 }
 
-fn event(bytes: &[u8]) -> Option<(Said, usize)> {
+fn event(bytes: &[u8]) -> Option<(Parsed, usize)> {
     let length = end_of(bytes, b"\n\n")?;
     let block = str::from_utf8(&bytes[..length - 2]).expect("events are UTF-8");
     if block.starts_with(':') {
-        return Some((Said::Comment, length));
+        return Some((Parsed::Comment, length));
     }
     let (mut id, mut name, mut data) = (None, None, None);
     for line in block.split('\n') {
@@ -119,10 +119,10 @@ fn event(bytes: &[u8]) -> Option<(Said, usize)> {
         };
         assert!(place.replace(value.to_owned()).is_none(), "{field} twice");
     }
-    Some((Said::Event { id, name, data }, length))
+    Some((Parsed::Event { id, name, data }, length))
 }
 
-fn frame(bytes: &[u8]) -> Option<(Said, usize)> {
+fn frame(bytes: &[u8]) -> Option<(Parsed, usize)> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
     assert!(first & 0xf0 == 0x80 && second < 0x80, "a frame of a server is whole and not masked");
     let (length, at) = match second {
@@ -131,5 +131,5 @@ fn frame(bytes: &[u8]) -> Option<(Said, usize)> {
         short => (usize::from(short), 2),
     };
     let payload = bytes.get(at..at + length)?.to_vec();
-    Some((Said::Frame { opcode: first & 0x0f, payload }, at + length))
+    Some((Parsed::Frame { opcode: first & 0x0f, payload }, at + length))
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::asking::masked;
-use crate::ear::Said;
+use crate::ear::Parsed;
 use crate::ledger::Message;
 use crate::peer::{Following, Kind, Request, Since};
 use crate::world::World;
@@ -24,24 +24,24 @@ impl World {
         while let Some(said) = self.peers[peer].ear.next() {
             self.record.note(|| format!("    {peer} hears {said:?}"));
             match said {
-                Said::Continue => {
+                Parsed::Continue => {
                     self.tally("asked to continue");
                     self.go_on_sending(peer);
                 }
-                Said::Answer { status, closes, body } => self.answer(peer, status, closes, &body, done_at),
-                Said::BeginsEvents | Said::BeginsFrames => {
-                    let is_frames = matches!(said, Said::BeginsFrames);
+                Parsed::Answer { status, closes, body } => self.answer(peer, status, closes, &body, done_at),
+                Parsed::BeginsEvents | Parsed::BeginsFrames => {
+                    let is_frames = matches!(said, Parsed::BeginsFrames);
                     self.begin_following(peer, is_frames, done_at);
                 }
-                Said::Event { id, name, data } => {
+                Parsed::Event { id, name, data } => {
                     self.event(peer, id.as_deref(), name.as_deref(), data.as_deref());
                     self.was_told(peer, done_at);
                 }
-                Said::Comment => {
+                Parsed::Comment => {
                     self.tally("sign of life");
                     self.shown_life(peer, done_at);
                 }
-                Said::Frame { opcode, payload } => self.frame(peer, opcode, &payload, done_at),
+                Parsed::Frame { opcode, payload } => self.frame(peer, opcode, &payload, done_at),
             }
         }
     }
@@ -119,7 +119,7 @@ impl World {
             } else {
                 body
             };
-            self.settle(place, &request, status, json, done_at);
+            self.check_outcome(place, &request, status, json, done_at);
         }
         if closes {
             let peer = &mut self.peers[place];
@@ -132,7 +132,7 @@ impl World {
     }
 
     /// An answer to a request or to a call in a frame.
-    fn settle(&mut self, place: usize, request: &Request, status: u16, json: &str, done_at: u64) {
+    fn check_outcome(&mut self, place: usize, request: &Request, status: u16, json: &str, done_at: u64) {
         let now = self.now.mono.0;
         let (is_tight, has_rate) = (self.plan.numbers.is_tight, self.plan.numbers.max_rate > 0);
         let value: Value = match request.kind {
@@ -262,7 +262,7 @@ impl World {
             carries: request.carries,
             is_settled: false,
             told_at: done_at,
-            silence: crate::peer::Silence::default(),
+            silence: crate::peer::IdleCause::default(),
         });
     }
 
@@ -367,7 +367,7 @@ impl World {
                     let request = peer.outstanding.pop_front().expect("an answer answers a call");
                     assert!(request.arrived_at.is_some() && request.is_frame, "answered before it was asked");
                     self.tally("call in a frame");
-                    self.settle(place, &request, 200, json, done_at);
+                    self.check_outcome(place, &request, 200, json, done_at);
                 }
             }
             _ => panic!("no such frame: {opcode}"),

@@ -2,7 +2,7 @@
 
 use speak::service::LINGER_MS;
 
-use crate::network::Link;
+use crate::network::Connection;
 use crate::peer::{Kind, Request};
 use crate::world::World;
 
@@ -94,7 +94,7 @@ impl World {
                 request.channels.iter().map(|channel| self.ledger.channels[*channel].next_id).collect()
             };
             // Without a witness the ledger hears of a message when somebody takes it: it may be older than the read.
-            let is_unsure = |channel: &usize| self.witness.is_none() || self.ledger.channels[*channel].is_leaky;
+            let is_unsure = |channel: &usize| self.observer.is_none() || self.ledger.channels[*channel].is_leaky;
             let may_be_old = request.channels.iter().any(is_unsure);
             if request.waits_since.is_none() || may_be_old {
                 request.waits_since.get_or_insert(now);
@@ -130,7 +130,7 @@ impl World {
         }
         let net = self.net.borrow();
         // Who takes nothing may have been told, and not have heard it.
-        let is_served = |link: &Link| link.is_accepted && !link.is_full;
+        let is_served = |link: &Connection| link.is_accepted && !link.is_full;
         let served = |place: &&usize| is_served(&net.links[**place]) && !self.peers[**place].is_refused;
         let mut addresses: Vec<_> = self.present.iter().filter(served).map(|it| net.links[*it].address).collect();
         addresses.sort_unstable();
@@ -142,7 +142,7 @@ impl World {
         let now = self.now.mono.0;
         let numbers = self.plan.numbers;
         // A server that stops says goodbye for nobody.
-        let is_watched = self.witness.is_some() && self.stops_at.is_none();
+        let is_watched = self.observer.is_some() && self.stops_at.is_none();
         for place in std::mem::take(&mut self.ended_claims) {
             let connection = &self.ledger.connections[place];
             let leaves = connection.channels.is_empty()
@@ -203,8 +203,8 @@ impl World {
             Some(reason) => self.tally(&format!("closed: {reason}")),
             None => panic!("client {place} is closed for nothing"),
         }
-        if self.witness == Some(place) {
-            self.witness = None;
+        if self.observer == Some(place) {
+            self.observer = None;
             self.ledger.channels.iter_mut().for_each(|channel| channel.is_leaky = true);
         }
         self.close_reads(place);

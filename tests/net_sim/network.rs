@@ -22,7 +22,7 @@ const ACCEPT_PAUSE_MS: u64 = 100;
 
 /// What is on its way from a peer to the server.
 #[derive(Debug)]
-pub(crate) enum Piece {
+pub(crate) enum Segment {
     Bytes(Vec<u8>),
     Fin,
     Reset,
@@ -38,13 +38,13 @@ pub(crate) struct Faults {
 }
 
 /// One connection, as the kernel sees it. Times are the loop's, in milliseconds.
-pub(crate) struct Link {
+pub(crate) struct Connection {
     pub(crate) address: Option<IpAddr>,
     pub(crate) key: Option<Key>,
     pub(crate) is_accepted: bool,
     inbound: Vec<u8>,
     taken: usize,
-    flight: VecDeque<(u64, Piece)>,
+    flight: VecDeque<(u64, Segment)>,
     /// Bytes that reached the server's socket, and of those what the server read.
     pub(crate) arrived: u64,
     pub(crate) consumed: u64,
@@ -89,11 +89,11 @@ pub(crate) struct TurnWork {
     pub(crate) bytes_written: usize,
 }
 
-pub(crate) struct Wires {
+pub(crate) struct Network {
     pub(crate) now: u64,
     pub(crate) random: Random,
     pub(crate) faults: Faults,
-    pub(crate) links: Vec<Link>,
+    pub(crate) links: Vec<Connection>,
     /// Edges that were not harvested yet.
     ready: Vec<usize>,
     touched: Vec<usize>,
@@ -112,7 +112,7 @@ pub(crate) struct Wires {
     turns: u64,
 }
 
-pub(crate) type Net = Rc<RefCell<Wires>>;
+pub(crate) type Net = Rc<RefCell<Network>>;
 
 pub(crate) struct SimSocket {
     net: Net,
@@ -141,16 +141,16 @@ pub(crate) fn turn(
 ) {
     service.begin_turn(now);
     for (key, event) in events {
-        service.hear(key, event);
+        service.handle_event(key, event);
     }
     if has_arrivals {
-        service.arrive(0);
+        service.listener_ready(0);
     }
     service.end_turn(|socket, key| net.borrow_mut().watch(socket, key));
     assert!(!service.hub().0.has_undelivered(), "left for a turn that may come late");
 }
 
-impl Wires {
+impl Network {
     pub(crate) fn new(random: Random, faults: Faults, descriptors_max: usize) -> Self {
         Self {
             now: 0,
@@ -178,7 +178,7 @@ impl Wires {
 
     /// Somebody connects. The kernel completes that by itself.
     pub(crate) fn connect(&mut self, address: Option<IpAddr>, capacity: usize) -> usize {
-        self.links.push(Link {
+        self.links.push(Connection {
             address,
             key: None,
             is_accepted: false,
@@ -216,7 +216,7 @@ impl Wires {
     }
 
     /// Puts a piece on its way, behind those that are.
-    pub(crate) fn send(&mut self, place: usize, piece: Piece, delay_ms: u64) {
+    pub(crate) fn send(&mut self, place: usize, piece: Segment, delay_ms: u64) {
         let link = &mut self.links[place];
         let at = link.flight.back().map_or(0, |(at, _)| *at).max(self.now + delay_ms);
         link.flight.push_back((at, piece));
@@ -230,7 +230,7 @@ impl Wires {
     }
 
     /// The network heals: what is under way arrives now.
-    pub(crate) fn land_all(&mut self) {
+    pub(crate) fn deliver_due(&mut self) {
         for place in 0..self.links.len() {
             self.links[place].flight.iter_mut().for_each(|(at, _)| *at = 0);
             self.deliver(place);
@@ -252,23 +252,23 @@ impl Wires {
         while self.links[place].flight.front().is_some_and(|(at, _)| *at <= self.now) {
             let (_, piece) = self.links[place].flight.pop_front().expect("it is there");
             let link = &mut self.links[place];
-            if link.is_reset || link.has_fin && !matches!(piece, Piece::Reset) {
+            if link.is_reset || link.has_fin && !matches!(piece, Segment::Reset) {
                 continue;
             }
             is_told = true;
             match piece {
-                Piece::Bytes(bytes) => {
+                Segment::Bytes(bytes) => {
                     link.arrived += bytes.len() as u64;
                     link.inbound.extend_from_slice(&bytes);
                 }
-                Piece::Fin => link.has_fin = true,
-                Piece::Reset => self.reset(place),
+                Segment::Fin => link.has_fin = true,
+                Segment::Reset => self.reset(place),
             }
         }
         if is_told {
             self.links[place].arrival_at = self.now;
             self.make_ready(place);
-            self.touch(place);
+            self.mark_touched(place);
         }
     }
 
@@ -287,7 +287,7 @@ impl Wires {
             link.taken = 0;
         }
         self.make_ready(place);
-        self.touch(place);
+        self.mark_touched(place);
     }
 
     pub(crate) fn make_ready(&mut self, place: usize) {
@@ -298,7 +298,7 @@ impl Wires {
         }
     }
 
-    fn touch(&mut self, place: usize) {
+    fn mark_touched(&mut self, place: usize) {
         let link = &mut self.links[place];
         if !link.is_touched {
             link.is_touched = true;
@@ -326,7 +326,7 @@ impl Wires {
     }
 
     /// What a poll says: of some of what happened, in any order. The rest is said by a later one.
-    pub(crate) fn harvest(&mut self, max: usize, shuffles: bool) -> (Vec<(Key, Event)>, bool) {
+    pub(crate) fn poll_events(&mut self, max: usize, shuffles: bool) -> (Vec<(Key, Event)>, bool) {
         self.turns += 1;
         let mut events = Vec::new();
         while events.len() < max && !self.ready.is_empty() {
@@ -348,11 +348,11 @@ impl Wires {
         let event = Event {
             is_readable: link.has_inbound() || link.has_fin || link.is_reset,
             is_writable: link.is_reset || !link.is_full,
-            is_closed: link.has_fin || link.is_reset,
-            is_broken: link.has_error,
+            is_read_closed: link.has_fin || link.is_reset,
+            is_error: link.has_error,
         };
-        link.is_close_told |= event.is_closed || event.is_broken;
-        self.touch(place);
+        link.is_close_told |= event.is_read_closed || event.is_error;
+        self.mark_touched(place);
         Some((key, event))
     }
 
@@ -378,7 +378,7 @@ impl Wires {
     /// A call on a socket, amid which a peer may reset it.
     fn call(&mut self, place: usize) {
         self.calls += 1;
-        self.touch(place);
+        self.mark_touched(place);
         let link = &mut self.links[place];
         if let Some(fuse) = &mut link.fuse {
             *fuse = fuse.saturating_sub(1);
@@ -450,13 +450,13 @@ impl Wires {
         let is_peer_gone = link.is_peer_gone;
         if length > 0 && is_peer_gone {
             let delay_ms = self.random.below(20);
-            self.send(place, Piece::Reset, delay_ms);
+            self.send(place, Segment::Reset, delay_ms);
         }
         if length == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(length) }
     }
 }
 
-impl Link {
+impl Connection {
     pub(crate) fn has_inbound(&self) -> bool {
         self.inbound.len() > self.taken
     }
@@ -496,13 +496,13 @@ impl Drop for SimSocket {
         let mut net = self.net.borrow_mut();
         net.descriptors -= 1;
         net.links[self.place].is_dropped = true;
-        net.touch(self.place);
+        net.mark_touched(self.place);
     }
 }
 
 impl Listener for SimListener {
     type Socket = SimSocket;
-    type Spare = Descriptor;
+    type Reserve = Descriptor;
 
     fn accept(&mut self) -> io::Result<(SimSocket, Option<IpAddr>)> {
         let mut net = self.0.borrow_mut();
@@ -528,18 +528,18 @@ impl Listener for SimListener {
         net.accepts += 1;
         if net.links[place].is_reset && net.random.once_in(2) {
             net.links[place].is_dropped = true;
-            net.touch(place);
+            net.mark_touched(place);
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         net.descriptors += 1;
         net.links[place].is_accepted = true;
         let address = net.links[place].address;
-        net.touch(place);
+        net.mark_touched(place);
         drop(net);
         Ok((SimSocket { net: Rc::clone(&self.0), place }, address))
     }
 
-    fn spare(&mut self) -> Option<Descriptor> {
+    fn reserve_fd(&mut self) -> Option<Descriptor> {
         let mut net = self.0.borrow_mut();
         net.owes_spare = false;
         if net.descriptors >= net.descriptors_max {

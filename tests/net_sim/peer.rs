@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::ear::Ear;
+use crate::ear::ResponseParser;
 
 /// Where a read begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,18 +66,18 @@ pub(crate) struct Following {
     pub(crate) is_settled: bool,
     /// When it was last told something, at the earliest; answers to its calls are not meant.
     pub(crate) told_at: u64,
-    pub(crate) silence: Silence,
+    pub(crate) silence: IdleCause,
 }
 
 /// How often the loop could have noticed that a stream gave no sign of life.
 #[derive(Debug, Default)]
-pub(crate) struct Silence {
+pub(crate) struct IdleCause {
     since: u64,
     next_look: u64,
     looks: u32,
 }
 
-impl Silence {
+impl IdleCause {
     /// The loop sleeps at `now`; the last sign was at `since`. Returns how many heartbeats went by in which it looked.
     pub(crate) fn look(&mut self, since: u64, now: u64, heartbeat_ms: u64) -> u32 {
         if since != self.since || self.next_look == 0 {
@@ -92,7 +92,7 @@ impl Silence {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Appetite {
+pub(crate) enum ReadRate {
     /// Takes all that is sent to it at once.
     Eager,
     /// Takes some of it, now and then.
@@ -102,9 +102,9 @@ pub(crate) enum Appetite {
 }
 
 pub(crate) struct Peer {
-    pub(crate) appetite: Appetite,
+    pub(crate) appetite: ReadRate,
     pub(crate) answers_pings: bool,
-    pub(crate) ear: Ear,
+    pub(crate) ear: ResponseParser,
     /// Bytes put on the wire.
     pub(crate) sent: u64,
     pub(crate) outstanding: VecDeque<Request>,
@@ -143,11 +143,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(appetite: Appetite, answers_pings: bool, channels: usize) -> Self {
+    pub(crate) fn new(appetite: ReadRate, answers_pings: bool, channels: usize) -> Self {
         Self {
             appetite,
             answers_pings,
-            ear: Ear::new(),
+            ear: ResponseParser::new(),
             sent: 0,
             outstanding: VecDeque::new(),
             following: None,

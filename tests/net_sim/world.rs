@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
 use speak::hub::{Millis, Now};
-use speak::service::{ACCEPTS_A_TURN, ANSWERS_BYTES_A_TURN, READ_BYTES, Service, Wait};
+use speak::service::{ACCEPTS_A_TURN, NextWake, READ_BYTES, RESPONSE_BYTES_PER_TURN, Service};
 
 use crate::ledger::{Channel, Ledger};
-use crate::network::{Faults, Net, Piece, SimListener, TurnWork, Wires, turn};
-use crate::peer::{Appetite, Kind, Peer, Request, Since};
+use crate::network::{Faults, Net, Network, Segment, SimListener, TurnWork, turn};
+use crate::peer::{Kind, Peer, ReadRate, Request, Since};
 use crate::plan::{Plan, Step};
 use crate::random::Random;
 use crate::record::Record;
@@ -34,9 +34,9 @@ pub(crate) struct World {
     pub(crate) now: Now,
     /// What the wall clock is off.
     wall_ms: u64,
-    wait: Wait,
+    wait: NextWake,
     spins: u32,
-    pub(crate) witness: Option<usize>,
+    pub(crate) observer: Option<usize>,
     pub(crate) ended_claims: Vec<usize>,
     pub(crate) references: u64,
     pub(crate) stops_at: Option<u64>,
@@ -58,11 +58,11 @@ impl World {
     pub(crate) fn new(mut random: Random, record: Record) -> Self {
         let plan = Plan::draw(&mut random);
         SECRETS.set(Random::new(random.next()));
-        let wires = Wires::new(Random::new(random.next()), Faults::default(), usize::MAX);
+        let wires = Network::new(Random::new(random.next()), Faults::default(), usize::MAX);
         let net: Net = Rc::new(RefCell::new(wires));
         let listeners = vec![SimListener(Rc::clone(&net))];
         let mut service = Service::new(&plan.options, listeners, plan.numbers.max_clients, fill);
-        service.shorten_turns(plan.weight);
+        service.set_step_weight(plan.weight);
         let ledger = Ledger {
             channels: (0..plan.channels).map(|_| Channel::default()).collect(),
             timeout_ms: plan.numbers.connection_timeout,
@@ -81,9 +81,9 @@ impl World {
             record,
             now: Now { mono: Millis(0), unix_ms: 1_700_000_000_000 },
             wall_ms: 1_700_000_000_000,
-            wait: Wait::Forever,
+            wait: NextWake::Never,
             spins: 0,
-            witness: None,
+            observer: None,
             ended_claims: Vec::new(),
             references: 0,
             stops_at: None,
@@ -96,7 +96,7 @@ impl World {
     pub(crate) fn run(&mut self) {
         self.record.note(|| format!("{:?} {:?} {}", self.plan.numbers, self.plan.faults, self.plan.weight));
         if self.plan.has_witness {
-            self.seat_witness();
+            self.add_observer();
         }
         {
             let mut net = self.net.borrow_mut();
@@ -107,7 +107,7 @@ impl World {
             let step = self.random.weighted(&self.plan.steps);
             self.step(step);
         }
-        self.heal();
+        self.stop_faults();
         if self.plan.stops {
             self.stop();
         } else {
@@ -120,12 +120,12 @@ impl World {
     }
 
     /// One who reads everything.
-    fn seat_witness(&mut self) {
+    fn add_observer(&mut self) {
         let place = self.connect(None, 1 << 30);
-        self.witness = Some(place);
+        self.observer = Some(place);
         self.net.borrow_mut().links[place].is_perfect = true;
         let peer = &mut self.peers[place];
-        (peer.is_witness, peer.appetite, peer.answers_pings) = (true, Appetite::Eager, true);
+        (peer.is_witness, peer.appetite, peer.answers_pings) = (true, ReadRate::Eager, true);
         let names: Vec<_> = (0..self.plan.channels).map(|channel| format!("channel=c{channel}&from_id=0")).collect();
         let query = names.join("&");
         let bytes = format!("GET /read?{query} HTTP/1.1\r\nHost: sim\r\nAccept: text/event-stream\r\n\r\n");
@@ -155,7 +155,7 @@ impl World {
 
     fn connect(&mut self, address: Option<IpAddr>, capacity: usize) -> usize {
         let place = self.net.borrow_mut().connect(address, capacity);
-        let appetite = self.random.weighted(&[(Appetite::Eager, 6), (Appetite::Slow, 3), (Appetite::Never, 1)]);
+        let appetite = self.random.weighted(&[(ReadRate::Eager, 6), (ReadRate::Slow, 3), (ReadRate::Never, 1)]);
         let answers_pings = !self.random.once_in(4);
         self.peers.push(Peer::new(appetite, answers_pings, self.plan.channels));
         self.present.push(place);
@@ -170,7 +170,7 @@ impl World {
     }
 
     /// Some client, but for the witness.
-    fn anybody(&mut self) -> Option<usize> {
+    fn random_session(&mut self) -> Option<usize> {
         let present = self.present.len();
         let chosen = (present > 0).then(|| self.present[self.random.index(present)])?;
         (!self.peers[chosen].is_witness && !self.peers[chosen].has_closed).then_some(chosen)
@@ -218,34 +218,34 @@ impl World {
             }
             Step::Stump => {
                 if let Some(peer) = self.asker() {
-                    let bytes = self.stump(peer);
+                    let bytes = self.truncated(peer);
                     self.note_bytes(peer, &bytes);
                     self.transmit(peer, bytes);
                 }
             }
             Step::Continue => {
-                if let Some(peer) = self.anybody() {
+                if let Some(peer) = self.random_session() {
                     self.go_on_sending(peer);
                 }
             }
             Step::Drain => {
-                if let Some(peer) = self.anybody().filter(|peer| self.peers[*peer].appetite != Appetite::Never) {
+                if let Some(peer) = self.random_session().filter(|peer| self.peers[*peer].appetite != ReadRate::Never) {
                     let mut net = self.net.borrow_mut();
                     let bytes = 1 + self.random.index(1 + net.links[peer].queued);
                     net.drain(peer, bytes);
                 }
             }
-            Step::HalfClose => self.end(|_, _| Piece::Fin, false),
-            Step::Close => self.end(|_, _| Piece::Fin, true),
-            Step::Reset => self.end(|_, _| Piece::Reset, true),
+            Step::HalfClose => self.end(|_, _| Segment::Fin, false),
+            Step::Close => self.end(|_, _| Segment::Fin, true),
+            Step::Reset => self.end(|_, _| Segment::Reset, true),
             Step::Fuse => {
-                if let Some(peer) = self.anybody() {
+                if let Some(peer) = self.random_session() {
                     let calls = 1 + self.random.below(4) as u32;
                     self.net.borrow_mut().links[peer].fuse = Some(calls);
                 }
             }
             Step::Spurious => {
-                if let Some(peer) = self.anybody() {
+                if let Some(peer) = self.random_session() {
                     self.net.borrow_mut().make_ready(peer);
                 }
             }
@@ -279,15 +279,15 @@ impl World {
         });
     }
 
-    fn end(&mut self, piece: impl Fn(&mut Self, usize) -> Piece, both_ways: bool) {
-        let Some(peer) = self.anybody() else { return };
+    fn end(&mut self, piece: impl Fn(&mut Self, usize) -> Segment, both_ways: bool) {
+        let Some(peer) = self.random_session() else { return };
         let piece = piece(self, peer);
         let delay_ms = self.random.below(self.plan.delay_ms_max + 1);
         self.record.note(|| format!("    {peer} {piece:?}"));
         self.close(peer, piece, delay_ms, both_ways);
     }
 
-    fn close(&mut self, peer: usize, piece: Piece, delay_ms: u64, both_ways: bool) {
+    fn close(&mut self, peer: usize, piece: Segment, delay_ms: u64, both_ways: bool) {
         self.peers[peer].has_closed = true;
         let mut net = self.net.borrow_mut();
         net.links[peer].is_peer_gone |= both_ways;
@@ -296,8 +296,8 @@ impl World {
 
     pub(crate) fn pass(&mut self, ms: u64) {
         // A turn is short here because it does little, not because it takes long.
-        if self.plan.weight > 1 && self.wait == Wait::Not {
-            self.calm_down();
+        if self.plan.weight > 1 && self.wait == NextWake::Now {
+            self.settle();
         }
         self.net.borrow_mut().advance(ms);
         self.now.mono.0 += ms;
@@ -311,26 +311,26 @@ impl World {
         let (events, has_arrivals) = {
             let mut net = self.net.borrow_mut();
             (net.calls, net.accepts) = (0, 0);
-            net.harvest(events_max, shuffles)
+            net.poll_events(events_max, shuffles)
         };
         self.record.note(|| format!("    turn at {:?}: {events:?} {has_arrivals}", self.now));
         let is_told = !events.is_empty() || has_arrivals;
         turn(&self.net, &mut self.service, self.now, (events, has_arrivals));
-        let is_spin = self.wait == Wait::Not && !is_told && self.net.borrow().calls == 0;
+        let is_spin = self.wait == NextWake::Now && !is_told && self.net.borrow().calls == 0;
         self.spins = if is_spin { self.spins + 1 } else { 0 };
         // A short turn may do no more than to look at one of the calls that lie here.
         let most = if self.plan.weight > 1 { 100 * SPINS_MAX } else { SPINS_MAX };
         assert!(self.spins <= most, "the loop turns for nothing");
         self.after_turn();
-        self.wait = self.service.wait();
-        if let Wait::Until(at) = self.wait {
+        self.wait = self.service.next_wake();
+        if let NextWake::At(at) = self.wait {
             // A short turn may come to somebody when all the time was over already; the next begins with that.
             let is_done = at > self.now.mono || self.plan.weight > 1;
             assert!(is_done, "what was due at {at:?} is not done at {:?}", self.now.mono);
         }
         // Where a turn was too short for somebody, the next comes after a millisecond.
-        let is_nap = self.wait == Wait::Until(self.now.mono.after(1));
-        if self.wait != Wait::Not && !is_nap && !self.net.borrow().has_events() {
+        let is_nap = self.wait == NextWake::At(self.now.mono.after(1));
+        if self.wait != NextWake::Now && !is_nap && !self.net.borrow().has_events() {
             self.sleep();
         }
     }
@@ -350,7 +350,7 @@ impl World {
                 let TurnWork { events, bytes_read, bytes_written } = std::mem::take(&mut link.turn);
                 let events = 1 + events as usize;
                 assert!(bytes_read <= READ_BYTES * events, "{bytes_read} read in a turn");
-                let answers = (ANSWERS_BYTES_A_TURN + ANSWER_BYTES_MAX) * events;
+                let answers = (RESPONSE_BYTES_PER_TURN + ANSWER_BYTES_MAX) * events;
                 assert!(bytes_written <= answers, "{bytes_written} written in a turn");
                 let peer = &mut self.peers[*place];
                 if link.is_accepted {
@@ -394,12 +394,12 @@ impl World {
                 self.note_closing(*place);
             }
         }
-        if let Some(witness) = self.witness {
+        if let Some(witness) = self.observer {
             self.listen(witness);
         }
         for place in &touched {
             self.listen(*place);
-            if self.is_healed || self.peers[*place].appetite == Appetite::Eager {
+            if self.is_healed || self.peers[*place].appetite == ReadRate::Eager {
                 self.net.borrow_mut().drain(*place, usize::MAX);
             }
         }
@@ -422,10 +422,10 @@ impl World {
     }
 
     /// Turns until there is nothing to do.
-    pub(crate) fn calm_down(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for _ in 0..20_000 {
             self.turn(usize::MAX);
-            if self.wait != Wait::Not && !self.net.borrow().has_events() {
+            if self.wait != NextWake::Now && !self.net.borrow().has_events() {
                 return;
             }
         }
@@ -433,15 +433,15 @@ impl World {
     }
 
     /// Lets time pass, in which the loop does what is due. Returns how often it woke.
-    pub(crate) fn live_on(&mut self, ms: u64) -> u64 {
+    pub(crate) fn run_on(&mut self, ms: u64) -> u64 {
         let end = self.now.mono.0 + ms;
         let mut turns = 0;
         loop {
-            self.calm_down();
+            self.settle();
             turns += 1;
             let next = match self.wait {
-                Wait::Until(Millis(at)) => at.min(end),
-                Wait::Not | Wait::Forever => end,
+                NextWake::At(Millis(at)) => at.min(end),
+                NextWake::Now | NextWake::Never => end,
             };
             let landing = self.net.borrow().next_landing().unwrap_or(end).max(self.now.mono.0 + 1);
             let next = next.min(landing).min(end);
@@ -453,14 +453,14 @@ impl World {
     }
 
     /// The network heals, and everybody takes what is sent: whatever anybody waits for comes in its time.
-    fn heal(&mut self) {
+    fn stop_faults(&mut self) {
         self.record.step(|| "healed".to_owned());
         self.is_healed = true;
         {
             let mut net = self.net.borrow_mut();
             net.faults = Faults::default();
             net.descriptors_max = usize::MAX;
-            net.land_all();
+            net.deliver_due();
         }
         for place in self.present.clone() {
             self.go_on_sending(place);
@@ -470,14 +470,14 @@ impl World {
             net.drain(place, usize::MAX);
         }
         // The doors are left alone for a moment after descriptors ran out.
-        self.live_on(200);
+        self.run_on(200);
         self.record.tally.count_if(self.net.borrow().refusals > 0, "no descriptors");
         assert!(!self.net.borrow().has_backlog(), "who connected was let in, or sent away");
         let numbers = self.plan.numbers;
         let longest = numbers.poll_timeout + numbers.request_timeout + numbers.connection_timeout + numbers.grace;
         // Reads that wait one behind the other have each their own time.
         let row = self.peers.iter().map(|peer| peer.outstanding.len() as u64).max().unwrap_or(0);
-        self.live_on((longest + 100) * (1 + row));
+        self.run_on((longest + 100) * (1 + row));
         for place in self.present.clone() {
             let peer = &self.peers[place];
             let waits = peer.outstanding.iter().find(|request| request.arrived_at.is_some());
@@ -489,19 +489,19 @@ impl World {
     fn leave(&mut self) {
         self.record.step(|| "all leave".to_owned());
         for place in self.present.clone() {
-            self.close(place, Piece::Fin, 0, true);
+            self.close(place, Segment::Fin, 0, true);
         }
-        self.live_on(20_000);
+        self.run_on(20_000);
         let census = self.service.census();
         assert_eq!((census.clients, census.streams, census.ready), (0, 0, 0), "{census:?}");
         assert_eq!((census.refused, census.addresses, census.timers), (0, 0, 0), "{census:?}");
         assert_eq!((census.memory, census.encoded_bytes), (0, 0), "{census:?}");
         let held = self.net.borrow().descriptors;
         assert!(held <= 1, "{held} descriptors are held, and one is to be spared");
-        let turns = self.live_on(2 * 3_600_000);
+        let turns = self.run_on(2 * 3_600_000);
         let census = self.service.census();
-        assert_eq!(census, speak::service::Census::default());
-        assert_eq!(self.wait, Wait::Forever);
+        assert_eq!(census, speak::service::Gauges::default());
+        assert_eq!(self.wait, NextWake::Never);
         // Each channel and connection may have had some alarms.
         let bound =
             10 * (self.ledger.channels.len() + self.ledger.connections.len() + self.ledger.sayings.len()) as u64;
@@ -516,9 +516,9 @@ impl World {
         self.service.begin_turn(self.now);
         self.service.end_turn(|_, _| Ok(()));
         self.after_turn();
-        self.service.stop();
+        self.service.shut_down();
         self.after_turn();
-        let end = self.now.mono.0 + speak::service::STOP_MS;
+        let end = self.now.mono.0 + speak::service::SHUTDOWN_TIMEOUT_MS;
         while !self.service.is_stopped() {
             assert!(self.now.mono.0 <= end, "it stops in time");
             self.turn(usize::MAX);

@@ -8,10 +8,10 @@ use speak::hub::{Now, Reason, Since};
 use super::message::{Answer, Message, Part, Type};
 use super::model::{Counts, Due, Entry, Model};
 use super::plan::LINGER_MS;
-use super::reads::{Ask, Seat, Waiting};
+use super::reads::{Read, Seat, Waiting};
 
 /// What a read would get of one channel if an answer could be of any length.
-pub(super) struct Draft<'m> {
+pub(super) struct Expected<'m> {
     /// Introductions that history has dropped.
     dropped: Vec<&'m Message>,
     messages: Vec<&'m Message>,
@@ -20,29 +20,29 @@ pub(super) struct Draft<'m> {
     reset: bool,
 }
 
-impl Draft<'_> {
+impl Expected<'_> {
     pub(super) fn is_news(&self) -> bool {
         !self.dropped.is_empty() || !self.messages.is_empty() || self.missed || self.reset
     }
 }
 
 /// Several said goodbye in one channel in one moment: the contract does not tell in which order.
-pub(crate) struct Tie {
+pub(crate) struct Order {
     pub(crate) channel: usize,
     pub(crate) from_id: u64,
 }
 
 /// Answers.
 impl Model {
-    pub(super) fn drafts(&self, ask: &Ask) -> Vec<Draft<'_>> {
+    pub(super) fn drafts(&self, ask: &Read) -> Vec<Expected<'_>> {
         let is_ours = ask.epoch.as_ref().is_none_or(|epoch| *epoch == self.epoch);
         ask.follows.iter().map(|(channel, since)| self.draft(*channel, *since, is_ours)).collect()
     }
 
-    fn draft(&self, channel: usize, since: Since, is_ours: bool) -> Draft<'_> {
+    fn draft(&self, channel: usize, since: Since, is_ours: bool) -> Expected<'_> {
         let next_id = self.next_id(channel);
         match since {
-            Since::Id(id) if !is_ours || id > next_id => Draft { reset: true, ..self.draft_for_newcomer(channel) },
+            Since::Id(id) if !is_ours || id > next_id => Expected { reset: true, ..self.draft_for_newcomer(channel) },
             Since::Id(id) => self.draft_from(channel, id, true),
             Since::All => self.draft_for_newcomer(channel),
             Since::Last(count) => self.draft_from(channel, next_id.saturating_sub(count), false),
@@ -50,8 +50,8 @@ impl Model {
         }
     }
 
-    fn draft_from(&self, channel: usize, id: u64, tells_gaps: bool) -> Draft<'_> {
-        Draft {
+    fn draft_from(&self, channel: usize, id: u64, tells_gaps: bool) -> Expected<'_> {
+        Expected {
             dropped: Vec::new(),
             messages: self.retained_messages(channel).filter(|message| message.id >= id).collect(),
             next_id: self.next_id(channel),
@@ -60,16 +60,16 @@ impl Model {
         }
     }
 
-    fn draft_for_newcomer(&self, channel: usize) -> Draft<'_> {
+    fn draft_for_newcomer(&self, channel: usize) -> Expected<'_> {
         let oldest_id = self.oldest_id(channel);
         let mut dropped: Vec<_> =
             self.members(channel).into_values().filter(|introduction| introduction.id < oldest_id).collect();
         dropped.sort_unstable_by_key(|introduction| introduction.id);
-        Draft { dropped, ..self.draft_from(channel, 0, false) }
+        Expected { dropped, ..self.draft_from(channel, 0, false) }
     }
 
     /// Leaves to the next read what would make the answer too long.
-    pub(super) fn cut(&self, drafts: Vec<Draft<'_>>) -> Answer {
+    pub(super) fn cut(&self, drafts: Vec<Expected<'_>>) -> Answer {
         let (mut bytes, mut is_empty, mut is_full) = (0, true, false);
         for (what, holds) in [
             ("dropped introduction given", drafts.iter().any(|draft| !draft.dropped.is_empty())),
@@ -78,8 +78,8 @@ impl Model {
         ] {
             self.tally.count_if(holds, what);
         }
-        let mut cut_one = |draft: Draft<'_>| {
-            let Draft { dropped, messages, mut next_id, missed, reset } = draft;
+        let mut cut_one = |draft: Expected<'_>| {
+            let Expected { dropped, messages, mut next_id, missed, reset } = draft;
             let mut taken: Vec<Message> = dropped.into_iter().cloned().collect();
             for message in messages {
                 bytes += message.json().len();
@@ -97,7 +97,7 @@ impl Model {
         drafts.into_iter().map(&mut cut_one).collect()
     }
 
-    pub(super) fn draft_for_waiting(&self, read: &Waiting) -> Vec<Draft<'_>> {
+    pub(super) fn draft_for_waiting(&self, read: &Waiting) -> Vec<Expected<'_>> {
         let draft = |seat: &Seat| match seat.since {
             Since::Id(_) => self.draft_from(seat.channel, seat.cursor, true),
             Since::All => self.draft_for_newcomer(seat.channel),
@@ -133,7 +133,7 @@ impl Model {
     }
 
     /// Whoever waits is answered with nothing within so long, elsewhere: until then it keeps alive what it waited with.
-    pub(crate) fn move_house(&mut self, reads_end_ms: u64) {
+    pub(crate) fn restore_from_snapshot(&mut self, reads_end_ms: u64) {
         let ends_ms = self.now_ms() + reads_end_ms;
         let waited_with: Vec<_> = self.waiting.iter().filter_map(|read| read.connection).collect();
         self.dismiss_all();
@@ -201,7 +201,7 @@ impl Model {
     }
 
     /// Does what is due, and tells where it is left to chance who was first.
-    pub(crate) fn expire(&mut self) -> Vec<Tie> {
+    pub(crate) fn expire(&mut self) -> Vec<Order> {
         let now_ms = self.now_ms();
         self.dismiss(|read| read.until_ms.is_some_and(|at_ms| at_ms <= now_ms));
         let next_ids: Vec<_> = (0..self.channels.len()).map(|channel| self.next_id(channel)).collect();
@@ -216,7 +216,7 @@ impl Model {
                 self.forget(channel);
             }
         }
-        let ties = next_ids.into_iter().enumerate().map(|(channel, from_id)| Tie { channel, from_id });
+        let ties = next_ids.into_iter().enumerate().map(|(channel, from_id)| Order { channel, from_id });
         ties.filter(|tie| self.next_id(tie.channel) > tie.from_id + 1).collect()
     }
 
@@ -236,7 +236,7 @@ impl Model {
     }
 
     /// Told in which order the hub had those say goodbye who tied, as far as anybody can see it.
-    pub(crate) fn learn_order(&mut self, tie: &Tie, seen: &[Message]) {
+    pub(crate) fn learn_order(&mut self, tie: &Order, seen: &[Message]) {
         self.tally.count("several said goodbye at once");
         let log = &mut self.channels[tie.channel].log;
         for told in seen {
@@ -258,7 +258,7 @@ impl Model {
                 self.tally_behind(&read);
             }
             let drafts = if read.is_behind { Vec::new() } else { self.draft_for_waiting(&read) };
-            let has_news = |(seat, draft): (&Seat, &Draft<'_>)| draft.is_news().then_some(seat.channel);
+            let has_news = |(seat, draft): (&Seat, &Expected<'_>)| draft.is_news().then_some(seat.channel);
             let news: Vec<_> = read.seats.iter().zip(&drafts).filter_map(has_news).collect();
             let is_told = !news.is_empty();
             for (what, holds) in [
@@ -274,7 +274,7 @@ impl Model {
                 let answer = self.cut(drafts);
                 if read.is_stream {
                     self.tally_told(&read, &answer, news.len());
-                    self.goes_on(&mut read, &answer);
+                    self.is_open(&mut read, &answer);
                 }
                 due.push(Due::new(&read, answer, news));
             }

@@ -5,7 +5,7 @@ use speak::hub::{CHANNELS_PER_CONNECTION_MAX, CHANNELS_PER_READ_MAX, ID_MAX, Sin
 use super::follower::Follower;
 use super::model::Shown;
 use super::plan::{Jump, Kind, LINGER_MS};
-use super::reads::{Ask, Wait};
+use super::reads::{Read, Wait};
 use super::world::{Call, World};
 
 impl World {
@@ -72,22 +72,22 @@ impl World {
             }
             Kind::Read => self.read_something(),
             Kind::Crowd => self.crowd(channel),
-            Kind::Household => self.household(),
+            Kind::Household => self.same_session_reads(),
             Kind::Follow => self.follow(),
             Kind::PutOff => self.put_off_one(),
             Kind::Resume => self.resume_one(),
             Kind::FollowAnew => self.follow_anew_by_one(),
             Kind::Members => self.call(&Call::Members { channel }),
             Kind::Close => self.close_one(),
-            Kind::Vanish => self.vanish(),
+            Kind::Vanish => self.drop_client(),
             Kind::DismissAll => self.call(&Call::DismissAll),
             Kind::WrongHalf => self.call(&Call::WrongHalf { channel }),
-            Kind::MoveHouse => self.move_house(),
+            Kind::MoveHouse => self.restore_from_snapshot(),
         }
     }
 
     fn write_one(&mut self, channel: usize) {
-        let (text, shown) = (self.text(), self.somebody_maybe());
+        let (text, shown) = (self.text(), self.random_session_or_none());
         self.call(&Call::Write { channel, text, shown });
     }
 
@@ -126,7 +126,7 @@ impl World {
     }
 
     /// In as many turns as it has reads; the grace runs from the first.
-    fn vanish(&mut self) {
+    fn drop_client(&mut self) {
         let living = self.model.living();
         if living.is_empty() {
             return;
@@ -161,7 +161,7 @@ impl World {
         }
     }
 
-    fn somebody_maybe(&mut self) -> Option<Shown> {
+    fn random_session_or_none(&mut self) -> Option<Shown> {
         if self.random.once_in(self.plan.anonymous_once_in) { None } else { self.somebody() }
     }
 
@@ -190,7 +190,7 @@ impl World {
         let (channels, shown) = if self.random.once_in(3) { self.like_another() } else { self.like_none() };
         let (follows, epoch) = (self.begin_anywhere(channels), self.some_epoch());
         let (client, wait) = (self.next_client(), self.wait());
-        self.call(&Call::Read(Ask { client, follows, epoch, shown, wait }));
+        self.call(&Call::Read(Read { client, follows, epoch, shown, wait }));
     }
 
     fn begin_anywhere(&mut self, channels: Vec<usize>) -> Vec<(usize, Since)> {
@@ -212,28 +212,28 @@ impl World {
         let since = self.since(channel);
         for _ in 0..2 + self.random.below(4) {
             let since = if self.random.once_in(3) { self.since(channel) } else { since };
-            let (client, shown, wait) = (self.next_client(), self.somebody_maybe(), self.wait());
-            self.call(&Call::Read(Ask { client, follows: vec![(channel, since)], epoch: None, shown, wait }));
+            let (client, shown, wait) = (self.next_client(), self.random_session_or_none(), self.wait());
+            self.call(&Call::Read(Read { client, follows: vec![(channel, since)], epoch: None, shown, wait }));
         }
         if self.random.once_in(6) {
-            let shown = self.somebody_maybe();
+            let shown = self.random_session_or_none();
             self.join(channel, shown);
             self.burst(channel);
         }
     }
 
-    fn household(&mut self) {
+    fn same_session_reads(&mut self) {
         let shown = self.somebody();
         for channel in self.random.places(self.plan.channels, 3) {
             let follows = vec![(channel, self.since(channel))];
             let (client, shown, wait) = (self.next_client(), shown.clone(), self.wait());
-            self.call(&Call::Read(Ask { client, follows, epoch: None, shown, wait }));
+            self.call(&Call::Read(Read { client, follows, epoch: None, shown, wait }));
         }
     }
 
     fn like_none(&mut self) -> (Vec<usize>, Option<Shown>) {
         let count = self.random.pick(&[1, 1, 1, 2, 3, 6, CHANNELS_PER_READ_MAX]);
-        (self.random.places(self.plan.channels, count), self.somebody_maybe())
+        (self.random.places(self.plan.channels, count), self.random_session_or_none())
     }
 
     /// By the same connection as one that waits, on the same channels or nearly.
@@ -288,7 +288,7 @@ impl World {
         }
         let place = self.random.pick(&idle);
         let epoch = Some(self.epoch.clone());
-        let (wait, shown) = (self.wait(), self.somebody_maybe());
+        let (wait, shown) = (self.wait(), self.random_session_or_none());
         let client = self.let_follow(place, epoch, shown, wait);
         // Where the call was refused it is free to go on.
         let follower = &mut self.followers[place];
@@ -300,7 +300,7 @@ impl World {
         let follower = &mut self.followers[place];
         follower.client = Some(client);
         let follows = follower.follows();
-        self.call(&Call::Read(Ask { client, follows, epoch, shown, wait }));
+        self.call(&Call::Read(Read { client, follows, epoch, shown, wait }));
         client
     }
 
@@ -351,8 +351,8 @@ impl World {
             let (channels, _) = if self.random.once_in(3) { self.like_another() } else { self.like_none() };
             (self.begin_anywhere(channels), self.some_epoch())
         };
-        let (shown, wait) = (self.somebody_maybe(), self.wait());
-        self.call(&Call::FollowAnew(Ask { client, follows, epoch, shown, wait }));
+        let (shown, wait) = (self.random_session_or_none(), self.wait());
+        self.call(&Call::FollowAnew(Read { client, follows, epoch, shown, wait }));
     }
 
     /// All clients go, time passes, and nothing must be left.
@@ -381,7 +381,7 @@ impl World {
             self.sleep_long();
         }
         let left = self.hub.census();
-        let nothing = speak::hub::Census { channels: 0, connections: 0, readers: 0, timers: 0, messages: 0 };
+        let nothing = speak::hub::Gauges { channels: 0, sessions: 0, readers: 0, timers: 0, messages: 0 };
         assert_eq!(left, nothing, "everybody is gone");
         assert_eq!(self.next_deadline(), None, "nothing is to come");
         self.model.assert_all_said_goodbye();

@@ -10,7 +10,7 @@ use super::world::World;
 
 /// A wake-up of the hub.
 #[derive(Debug)]
-struct Told {
+struct Delivered {
     client: u64,
     answer: Answer,
     is_repeat: bool,
@@ -18,10 +18,10 @@ struct Told {
     has_more: bool,
 }
 
-impl Told {
+impl Delivered {
     fn by(wake: &Wake<'_>) -> Self {
-        let Wake { client, is_repeat, is_last, has_more, .. } = *wake;
-        Self { client, answer: answer_of(&wake.reply), is_repeat, is_last, has_more }
+        let Wake { token, same_as_previous, is_last, has_more, .. } = *wake;
+        Self { client: token, answer: answer_of(&wake.reply), is_repeat: same_as_previous, is_last, has_more }
     }
 }
 
@@ -29,7 +29,7 @@ impl World {
     pub(crate) fn deliver(&mut self) {
         self.resumed = Default::default();
         let mut wakes = Vec::new();
-        self.hub.deliver(self.now, |wake| wakes.push(Told::by(&wake)));
+        self.hub.deliver(self.now, |wake| wakes.push(Delivered::by(&wake)));
         let due = self.model.deliver();
         self.record.note(|| format!("told {wakes:?}"));
         let pairs = pair(&wakes, &due);
@@ -46,12 +46,12 @@ impl World {
         let mut wakes = Vec::new();
         let (mut resumed, before) = std::mem::take(&mut self.resumed);
         let key = self.key_of(client);
-        let was_behind = self.hub.resume(self.now, key, &mut resumed, |wake| wakes.push(Told::by(&wake)));
+        let was_behind = self.hub.resume(self.now, key, &mut resumed, |wake| wakes.push(Delivered::by(&wake)));
         assert_eq!(was_behind, expected.is_some(), "whether there was more");
         self.record.note(|| format!("    told {wakes:?}"));
         assert_eq!(wakes.iter().map(|told| &told.answer).collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
         if let Some(told) = wakes.pop() {
-            let Told { client: whom, is_last, .. } = told;
+            let Delivered { client: whom, is_last, .. } = told;
             assert_eq!((whom, is_last), (client, false), "what a stream resumes with");
             assert!(
                 !told.is_repeat || before.as_ref() == Some(&told.answer),
@@ -63,7 +63,7 @@ impl World {
         }
     }
 
-    fn told(&mut self, told: &Told) {
+    fn told(&mut self, told: &Delivered) {
         let is_behind = self.model.clients_behind().contains(&told.client);
         // One that ends in the same turn is told so after this.
         if self.model.waits(told.client) {
@@ -87,7 +87,7 @@ impl World {
     }
 
     /// Who gets the same as the one before, and of the same channel alone, shares its encoding.
-    fn assert_shared(&self, pairs: &[(&Told, &Due)]) {
+    fn assert_shared(&self, pairs: &[(&Delivered, &Due)]) {
         assert!(pairs.first().is_none_or(|(told, _)| !told.is_repeat), "the first wake-up repeats nothing");
         for pair in pairs.windows(2) {
             let [(before, due_before), (told, due)] = pair else { unreachable!("two of them") };
@@ -104,7 +104,7 @@ impl World {
 }
 
 /// Each wake-up with what was due to its client, in the order of that client.
-fn pair<'a>(wakes: &'a [Told], due: &'a [Due]) -> Vec<(&'a Told, &'a Due)> {
+fn pair<'a>(wakes: &'a [Delivered], due: &'a [Due]) -> Vec<(&'a Delivered, &'a Due)> {
     let mut queues: BTreeMap<u64, VecDeque<&Due>> = BTreeMap::new();
     for due in due {
         queues.entry(due.client).or_default().push_back(due);

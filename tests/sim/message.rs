@@ -96,12 +96,12 @@ pub(crate) type Answer = Vec<Part>;
 
 /// Takes an answer of the hub in.
 pub(crate) fn answer_of(reply: &Reply<'_>) -> Answer {
-    let parts: Answer = reply.parts().iter().map(part_of).collect();
+    let parts: Answer = reply.slices().iter().map(part_of).collect();
     assert_eq!(parts.len() == 1, matches!(reply, Reply::One(_)), "one channel has its own form of answer");
     parts
 }
 
-fn part_of(part: &speak::hub::Part<'_>) -> Part {
+fn part_of(part: &speak::hub::ChannelSlice<'_>) -> Part {
     let messages: Vec<_> = part.messages().map(Message::parse).collect();
     let (missed, reset) = (part.missed, part.reset);
     assert!(!(missed && reset), "never both");

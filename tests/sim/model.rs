@@ -206,7 +206,7 @@ impl Model {
     }
 
     fn prove(&self, shown: &Shown) -> Result<u64, Refusal> {
-        let connection = self.connections.get(&shown.connection).ok_or(Refusal::Ended)?;
+        let connection = self.connections.get(&shown.connection).ok_or(Refusal::SessionEnded)?;
         if connection.auth == shown.auth { Ok(shown.connection) } else { Err(Refusal::WrongAuth) }
     }
 

@@ -8,7 +8,7 @@ use super::world::World;
 impl World {
     /// Between two turns the hub is written down, whoever waits is answered with nothing, and what was written is read by a new
     /// hub. A while passes in between, and the wall clock may be anywhere then.
-    pub(crate) fn move_house(&mut self) {
+    pub(crate) fn restore_from_snapshot(&mut self) {
         self.end_turn();
         let reads_end_ms = self.random.pick(&[0, 0, 40, 1_000]);
         let away_ms = self.random.pick(&[0, 0, 30, 2_000, 80_000]);
@@ -16,8 +16,8 @@ impl World {
         snapshot::write(&self.hub, self.now, reads_end_ms, &mut bytes).expect("a Vec takes everything");
         self.record.tally.count_if(self.model.has_waiting(), "hub saved while somebody waited");
         self.model.begin_turn(self.now);
-        self.model.move_house(reads_end_ms);
-        self.hub.dismiss_all(self.now);
+        self.model.restore_from_snapshot(reads_end_ms);
+        self.hub.complete_all_empty(self.now);
         self.deliver();
         let unix_ms = self.now.unix_ms + away_ms;
         let config = self.plan.limits.config("elsewher", [0; 16]);

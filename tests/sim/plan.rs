@@ -21,7 +21,7 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    pub(crate) fn config(&self, epoch: &str, resting_key: [u8; 16]) -> Config {
+    pub(crate) fn config(&self, epoch: &str, watermark_hash_key: [u8; 16]) -> Config {
         Config {
             history: self.history as usize,
             retention: Duration::from_millis(self.retention_ms),
@@ -31,7 +31,7 @@ impl Limits {
             max_channels: self.max_channels,
             max_memory: usize::MAX,
             epoch: Epoch::new(epoch.as_bytes().try_into().expect("eight characters")),
-            resting_key,
+            watermark_hash_key,
         }
     }
 }

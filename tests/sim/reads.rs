@@ -2,13 +2,13 @@
 
 use speak::hub::{Reason, Refusal, Since};
 
-use super::answers::Draft;
+use super::answers::Expected;
 use super::message::Answer;
 use super::model::{Model, Shown};
 
 /// A `/read`.
 #[derive(Clone, Debug)]
-pub(crate) struct Ask {
+pub(crate) struct Read {
     pub(crate) client: u64,
     pub(crate) follows: Vec<(usize, Since)>,
     pub(crate) epoch: Option<String>,
@@ -62,12 +62,12 @@ impl Model {
         self.waiting.iter().filter(|read| read.seats.iter().any(|seat| seat.channel == channel)).count()
     }
 
-    pub(crate) fn read(&mut self, ask: &Ask) -> Result<Outcome, Refusal> {
+    pub(crate) fn read(&mut self, ask: &Read) -> Result<Outcome, Refusal> {
         let connection = self.prove_maybe(ask.shown.as_ref())?;
         let drafts = self.drafts(ask);
         let waits = match ask.wait {
             Wait::Not => false,
-            Wait::Ms(_) => !drafts.iter().any(Draft::is_news),
+            Wait::Ms(_) => !drafts.iter().any(Expected::is_news),
             Wait::On => true,
         };
         let channels = ask.channels();
@@ -106,7 +106,7 @@ impl Model {
 
     /// A long poll has that one answered which waits with its connection on the same channels. No other read has, and
     /// no other is.
-    fn replace_older(&mut self, ask: &Ask, connection: Option<u64>) {
+    fn replace_older(&mut self, ask: &Read, connection: Option<u64>) {
         let mut channels = ask.channels();
         channels.sort_unstable();
         let is_its = |read: &Waiting| read.connection == connection;
@@ -147,7 +147,7 @@ impl Model {
     }
 }
 
-impl Ask {
+impl Read {
     /// In the order asked.
     pub(super) fn channels(&self) -> Vec<usize> {
         self.follows.iter().map(|(channel, _)| *channel).collect()
@@ -155,7 +155,7 @@ impl Ask {
 }
 
 impl Waiting {
-    pub(super) fn new(ask: &Ask, connection: Option<u64>) -> Self {
+    pub(super) fn new(ask: &Read, connection: Option<u64>) -> Self {
         let seat = |(channel, since): &(usize, Since)| Seat { channel: *channel, since: *since, cursor: 0 };
         Self {
             client: ask.client,

@@ -7,7 +7,7 @@ use std::fmt::{self, Debug};
 use speak::hub::Refusal;
 
 /// What becomes of the steps.
-pub(crate) enum Notes {
+pub(crate) enum Trace {
     Forgotten,
     Printed,
     Kept(RefCell<Vec<String>>),
@@ -54,21 +54,21 @@ impl fmt::Display for Tally {
 }
 
 pub(crate) struct Record {
-    pub(crate) notes: Notes,
+    pub(crate) notes: Trace,
     pub(crate) steps: u64,
     pub(crate) tally: Tally,
 }
 
 impl Record {
-    pub(crate) fn new(notes: Notes) -> Self {
+    pub(crate) fn new(notes: Trace) -> Self {
         Self { notes, steps: 0, tally: Tally::default() }
     }
 
     pub(crate) fn note(&self, line: impl FnOnce() -> String) {
         match &self.notes {
-            Notes::Forgotten => {}
-            Notes::Printed => println!("{}", line()),
-            Notes::Kept(lines) => lines.borrow_mut().push(line()),
+            Trace::Forgotten => {}
+            Trace::Printed => println!("{}", line()),
+            Trace::Kept(lines) => lines.borrow_mut().push(line()),
         }
     }
 

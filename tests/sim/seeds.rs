@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
-use super::record::{Notes, Record, Tally};
+use super::record::{Record, Tally, Trace};
 
 /// What is simulated.
 pub(crate) struct Simulation {
@@ -19,7 +19,7 @@ pub(crate) struct Simulation {
     /// From this many seeds on, a rule that never came to bear is a fault of the mix.
     pub(crate) seeds_to_reach_all: u64,
     pub(crate) rules: &'static [&'static str],
-    pub(crate) run: fn(u64, Notes) -> Record,
+    pub(crate) run: fn(u64, Trace) -> Record,
 }
 
 /// A seed takes some milliseconds: one that takes this long will never end.
@@ -32,7 +32,7 @@ impl Simulation {
     /// Runs the seeds that are asked for, and claims that every rule came to bear.
     pub(crate) fn run_all(&'static self) {
         if let Some(seed) = asked("SPEAK_SIM_SEED") {
-            let record = self.run(seed, Notes::Printed);
+            let record = self.run(seed, Trace::Printed);
             return println!("seed {seed}: {} steps", record.steps);
         }
         thread::spawn(|| self.watch_for_hangs());
@@ -48,7 +48,7 @@ impl Simulation {
                     return (steps, tally);
                 }
                 running().insert(seed, Instant::now());
-                let record = self.run(seed, Notes::Forgotten);
+                let record = self.run(seed, Trace::Forgotten);
                 running().remove(&seed);
                 steps += record.steps;
                 tally.add_all(&record.tally);
@@ -74,15 +74,15 @@ impl Simulation {
     /// Claims that a seed says all that happens.
     pub(crate) fn assert_repeatable(&'static self) {
         for seed in 0..20 {
-            let lines = || match self.run(seed, Notes::Kept(RefCell::default())).notes {
-                Notes::Kept(lines) => lines.into_inner(),
-                Notes::Forgotten | Notes::Printed => unreachable!("they are kept"),
+            let lines = || match self.run(seed, Trace::Kept(RefCell::default())).notes {
+                Trace::Kept(lines) => lines.into_inner(),
+                Trace::Forgotten | Trace::Printed => unreachable!("they are kept"),
             };
             assert_eq!(lines(), lines(), "seed {seed}");
         }
     }
 
-    fn run(&self, seed: u64, notes: Notes) -> Record {
+    fn run(&self, seed: u64, notes: Trace) -> Record {
         let _replay = Replay { seed, test: self.test };
         (self.run)(seed, notes)
     }

@@ -3,17 +3,17 @@
 
 use speak::hub::{Refusal, Since};
 
-use super::answers::Draft;
+use super::answers::Expected;
 use super::message::{Answer, Part};
 use super::model::Model;
-use super::reads::{Ask, Waiting};
+use super::reads::{Read, Waiting};
 
 /// Streams.
 impl Model {
     /// A stream that was given what it begins with.
-    pub(super) fn stream(&self, ask: &Ask, connection: Option<u64>, begins_with: &Answer) -> Waiting {
+    pub(super) fn stream(&self, ask: &Read, connection: Option<u64>, begins_with: &Answer) -> Waiting {
         let mut read = Waiting { is_stream: true, ..Waiting::new(ask, connection) };
-        self.goes_on(&mut read, begins_with);
+        self.is_open(&mut read, begins_with);
         for (what, holds) in [
             ("stream began behind", read.is_behind),
             ("stream began with a reset", begins_with.iter().any(|part| part.reset)),
@@ -26,7 +26,7 @@ impl Model {
         read
     }
 
-    pub(super) fn goes_on(&self, read: &mut Waiting, answer: &Answer) {
+    pub(super) fn is_open(&self, read: &mut Waiting, answer: &Answer) {
         for (seat, part) in read.seats.iter_mut().zip(answer) {
             (seat.since, seat.cursor) = (Since::Id(part.next_id), part.next_id);
         }
@@ -34,7 +34,7 @@ impl Model {
     }
 
     /// A stream follows other channels, as one that begins now, but for its client and its connection.
-    pub(crate) fn follow_anew(&mut self, ask: &Ask) -> Result<Answer, Refusal> {
+    pub(crate) fn follow_anew(&mut self, ask: &Read) -> Result<Answer, Refusal> {
         let caller = self.prove_maybe(ask.shown.as_ref())?;
         self.have_room(&ask.channels())?;
         let answer = self.cut(self.drafts(ask));
@@ -75,14 +75,14 @@ impl Model {
             self.tally.count("resume of one that is not behind");
             return None;
         };
-        if !self.draft_for_waiting(&self.waiting[place]).iter().any(Draft::is_news) {
+        if !self.draft_for_waiting(&self.waiting[place]).iter().any(Expected::is_news) {
             self.tally.count("stream resumed with nothing");
             self.waiting[place].is_behind = false;
             return None;
         }
         let mut read = self.waiting.remove(place);
         let answer = self.cut(self.draft_for_waiting(&read));
-        self.goes_on(&mut read, &answer);
+        self.is_open(&mut read, &answer);
         for (what, holds) in [
             ("stream resumed, and no longer behind", !read.is_behind),
             ("stream resumed, and still behind", read.is_behind),

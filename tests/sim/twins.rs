@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-use speak::hub::{Hub, LogName, Millis, Mode, Name, Now, ReadCall, ReadOutcome, Since};
+use speak::hub::{ChannelKey, ChannelName, Hub, Millis, Mode, Now, ReadRequest, ReadResult, Since};
 
 use super::plan::{LINGER_MS, Limits};
 
@@ -31,15 +31,15 @@ fn find() -> [String; 2] {
     [first, second.expect("a table of 4,096 places is not that large")]
 }
 
-fn log(name: &str) -> LogName<'_> {
-    Name::parse(name).unwrap().writable().unwrap()
+fn log(name: &str) -> ChannelKey<'_> {
+    ChannelName::parse(name).unwrap().for_writing().unwrap()
 }
 
 fn next_id(hub: &mut Hub, name: &str) -> u64 {
     let follows = [(log(name), Since::Now)];
-    let call = ReadCall { follows: &follows, epoch: None, credentials: None, mode: Mode::AtOnce, client: 0 };
+    let call = ReadRequest { targets: &follows, epoch: None, credentials: None, mode: Mode::Immediate, token: 0 };
     match hub.read(Now::default(), &call) {
-        Ok(ReadOutcome::Answer(reply)) => reply.parts()[0].next_id(),
+        Ok(ReadResult::Ready(reply)) => reply.slices()[0].next_id(),
         _ => unreachable!("it does not wait, and needs nothing"),
     }
 }

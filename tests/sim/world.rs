@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use speak::hub::{
-    Auth, Credentials, Dropped, Hub, LogName, Millis, Mode, Name, Now, Pair, ReadCall, ReadOutcome, ReaderKey, Refusal,
-    Resumed, Since, Who, token,
+    Auth, ChannelKey, ChannelName, Credentials, DropReason, Hub, Introducer, Millis, Mode, Now, Pair, ReadRequest,
+    ReadResult, ReaderKey, Refusal, ResumeBatch, Since, token,
 };
 
-use super::answers::Tie;
+use super::answers::Order;
 use super::follower::Follower;
 use super::message::{Answer, Message, answer_of};
 use super::model::{Model, Shown};
 use super::plan::Plan;
 use super::random::Random;
-use super::reads::{Ask, Outcome, Wait};
+use super::reads::{Outcome, Read, Wait};
 use super::record::Record;
 use super::twins;
 
@@ -38,7 +38,7 @@ pub(crate) enum Call {
     Members {
         channel: usize,
     },
-    Read(Ask),
+    Read(Read),
     PutOff {
         client: u64,
     },
@@ -46,7 +46,7 @@ pub(crate) enum Call {
         client: u64,
     },
     /// By the stream of that client, however it says that it waits.
-    FollowAnew(Ask),
+    FollowAnew(Read),
     Close {
         client: u64,
     },
@@ -63,12 +63,12 @@ struct Names {
 }
 
 impl Names {
-    fn to_read(&self) -> LogName<'_> {
-        Name::parse(&self.read).unwrap().readable().unwrap()
+    fn to_read(&self) -> ChannelKey<'_> {
+        ChannelName::parse(&self.read).unwrap().for_reading().unwrap()
     }
 
-    fn to_write(&self) -> LogName<'_> {
-        Name::parse(&self.write).unwrap().writable().unwrap()
+    fn to_write(&self) -> ChannelKey<'_> {
+        ChannelName::parse(&self.write).unwrap().for_writing().unwrap()
     }
 }
 
@@ -93,27 +93,27 @@ pub(crate) struct World {
     pub(crate) followers: Vec<Follower>,
     clients: u64,
     /// Streams that go on in a row, and what the last of them was told.
-    pub(crate) resumed: (Resumed, Option<Answer>),
+    pub(crate) resumed: (ResumeBatch, Option<Answer>),
     /// Whoever has got its last answer.
     pub(crate) answered: BTreeSet<u64>,
 }
 
 fn shows(shown: &Shown) -> Credentials<'_> {
-    Credentials { connection: shown.connection, auth: &shown.auth }
+    Credentials { session: shown.connection, auth: &shown.auth }
 }
 
-fn logs_of<'a>(names: &'a [Names], ask: &Ask) -> Vec<(LogName<'a>, Since)> {
+fn logs_of<'a>(names: &'a [Names], ask: &Read) -> Vec<(ChannelKey<'a>, Since)> {
     ask.follows.iter().map(|(channel, since)| (names[*channel].to_read(), *since)).collect()
 }
 
-fn call_of<'a>(ask: &'a Ask, follows: &'a [(LogName<'a>, Since)]) -> ReadCall<'a> {
+fn call_of<'a>(ask: &'a Read, targets: &'a [(ChannelKey<'a>, Since)]) -> ReadRequest<'a> {
     let mode = match ask.wait {
-        Wait::Not => Mode::AtOnce,
-        Wait::Ms(_) => Mode::Once,
-        Wait::On => Mode::On,
+        Wait::Not => Mode::Immediate,
+        Wait::Ms(_) => Mode::LongPoll,
+        Wait::On => Mode::Stream,
     };
     let (epoch, credentials) = (ask.epoch.as_deref(), ask.shown.as_ref().map(shows));
-    ReadCall { follows, epoch, credentials, mode, client: ask.client }
+    ReadRequest { targets, epoch, credentials, mode, token: ask.client }
 }
 
 impl World {
@@ -172,14 +172,14 @@ impl World {
             Call::Members { channel } => self.members(*channel),
             Call::Read(ask) => self.read(ask),
             Call::PutOff { client } => {
-                self.hub.fall_behind(self.key_of(*client));
+                self.hub.pause(self.key_of(*client));
                 self.model.put_off(*client);
             }
             Call::Resume { client } => self.resume(*client),
             Call::FollowAnew(ask) => self.follow_anew(ask),
             Call::Close { client } => self.close(*client),
             Call::DismissAll => {
-                self.hub.dismiss_all(self.now);
+                self.hub.complete_all_empty(self.now);
                 self.model.dismiss_all();
             }
             Call::WrongHalf { channel } => self.wrong_half(*channel),
@@ -200,7 +200,7 @@ impl World {
         let auth = Auth::new(token(|| self.random.next() as u8));
         let expected = self.model.introduce(channel, text, shown, auth.reveal());
         let own_auth = shown.map_or(auth.reveal(), |shown| &shown.auth).to_owned();
-        let who = shown.map_or(Who::New(auth), |shown| Who::Again(shows(shown)));
+        let who = shown.map_or(Introducer::New(auth), |shown| Introducer::Existing(shows(shown)));
         let got = self.hub.introduce(self.now, &self.names[channel].to_write(), text, who);
         let got = got.map(|introduced| {
             assert_eq!(introduced.auth.reveal(), own_auth, "an introduction tells the secret");
@@ -234,11 +234,15 @@ impl World {
     fn wrong_half(&self, channel: usize) {
         let Names { read, write } = &self.names[channel];
         let is_pair = read != write;
-        assert_eq!(Name::parse(write).unwrap().readable().is_err(), is_pair, "the write half is not readable");
-        assert_eq!(Name::parse(read).unwrap().writable().is_err(), is_pair, "the read half is not writable");
+        assert_eq!(
+            ChannelName::parse(write).unwrap().for_reading().is_err(),
+            is_pair,
+            "the write half is not readable"
+        );
+        assert_eq!(ChannelName::parse(read).unwrap().for_writing().is_err(), is_pair, "the read half is not writable");
     }
 
-    fn read(&mut self, ask: &Ask) {
+    fn read(&mut self, ask: &Read) {
         for (channel, _) in &ask.follows {
             self.probe(*channel);
         }
@@ -265,23 +269,23 @@ impl World {
     }
 
     /// What comes of it, and the hub's name for the read that waits.
-    fn hub_read(&mut self, ask: &Ask) -> Result<(Outcome, Option<ReaderKey>), Refusal> {
+    fn hub_read(&mut self, ask: &Read) -> Result<(Outcome, Option<ReaderKey>), Refusal> {
         let follows = logs_of(&self.names, ask);
         self.hub.read(self.now, &call_of(ask, &follows)).map(|outcome| match outcome {
-            ReadOutcome::Answer(reply) => (Outcome::Answer(answer_of(&reply)), None),
-            ReadOutcome::Waits(key) => (Outcome::Waits, Some(key)),
-            ReadOutcome::Follows(key, reply) => (Outcome::Follows(answer_of(&reply)), Some(key)),
+            ReadResult::Ready(reply) => (Outcome::Answer(answer_of(&reply)), None),
+            ReadResult::Pending(key) => (Outcome::Waits, Some(key)),
+            ReadResult::Streaming(key, reply) => (Outcome::Follows(answer_of(&reply)), Some(key)),
         })
     }
 
-    fn follow_anew(&mut self, ask: &Ask) {
+    fn follow_anew(&mut self, ask: &Read) {
         for (channel, _) in &ask.follows {
             self.probe(*channel);
         }
         let key = self.key_of(ask.client);
         let expected = self.model.follow_anew(ask);
         let follows = logs_of(&self.names, ask);
-        let got = self.hub.follow_anew(self.now, key, &call_of(ask, &follows));
+        let got = self.hub.resubscribe(self.now, key, &call_of(ask, &follows));
         let got = got.map(|(new_key, reply)| (new_key, answer_of(&reply)));
         assert_eq!(got.as_ref().map(|(_, answer)| answer), expected.as_ref(), "what it follows anew");
         self.record.outcome("follow anew", &expected);
@@ -298,7 +302,7 @@ impl World {
     }
 
     fn close(&mut self, client: u64) {
-        self.hub.close_reader(self.now, self.key_of(client));
+        self.hub.on_reader_closed(self.now, self.key_of(client));
         self.waits.retain(|(_, its), _| *its != client);
         let waits = self.model.waits(client);
         self.model.close(client);
@@ -321,7 +325,7 @@ impl World {
 
     /// Reads without waiting, past the model.
     fn look(&mut self, channel: usize, since: Since) -> Answer {
-        let ask = Ask { client: 0, follows: vec![(channel, since)], epoch: None, shown: None, wait: Wait::Not };
+        let ask = Read { client: 0, follows: vec![(channel, since)], epoch: None, shown: None, wait: Wait::Not };
         match self.hub_read(&ask) {
             Ok((Outcome::Answer(answer), None)) => answer,
             other => unreachable!("it does not wait, and needs nothing: {other:?}"),
@@ -346,7 +350,7 @@ impl World {
     pub(crate) fn end_turn(&mut self) {
         self.record.step(|| "end of turn".to_owned());
         while let Some(entry) = self.waits.first_entry().filter(|entry| entry.key().0 <= self.now.mono) {
-            self.hub.dismiss(self.now, entry.remove());
+            self.hub.complete_empty(self.now, entry.remove());
         }
         let is_due = self.hub.next_deadline().is_some_and(|at| at <= self.now.mono);
         if is_due || !self.plan.trusts_deadline {
@@ -365,7 +369,7 @@ impl World {
         self.check_deadline();
     }
 
-    fn learn_order(&mut self, tie: &Tie) {
+    fn learn_order(&mut self, tie: &Order) {
         let seen = self.look_at_all(tie.channel, tie.from_id);
         self.record.step(|| format!("said goodbye at once in {}: {seen:?}", tie.channel));
         self.model.learn_order(tie, &seen);
@@ -385,9 +389,9 @@ impl World {
 
     /// Every message that ever was in this hub is retained, or was dropped for one of the reasons.
     fn check_tally(&self) {
-        let tally = self.hub.tally();
+        let tally = self.hub.stats();
         let added: u64 = tally.messages().iter().map(|(_, count)| count).sum();
-        let dropped: u64 = Dropped::ALL.iter().map(|why| tally.dropped(*why)).sum();
+        let dropped: u64 = DropReason::ALL.iter().map(|why| tally.dropped(*why)).sum();
         assert_eq!(self.restored + added, self.hub.census().messages as u64 + dropped, "{tally:?}");
     }
 
@@ -395,9 +399,9 @@ impl World {
         let census = self.hub.census();
         let expected = self.model.counts();
         assert_eq!(census.channels, expected.channels, "channels");
-        assert_eq!(census.connections, expected.connections, "connections");
+        assert_eq!(census.sessions, expected.connections, "connections");
         assert_eq!(census.readers, expected.readers, "readers");
-        let timed = census.channels + census.connections;
+        let timed = census.channels + census.sessions;
         assert!(census.timers <= timed, "a timer for each at most: {census:?}");
         let max_channels = self.plan.limits.max_channels;
         assert!(max_channels == 0 || census.channels <= max_channels, "{census:?}");

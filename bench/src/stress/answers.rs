@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::call::What;
 use super::ledger::{Checked, Fault};
-use super::link::{Close, Received, Thirst, Token};
+use super::link::{Close, ReadRate, Received, Token};
 use super::reading::{Reading, Taken};
-use super::stray::Stray;
+use super::stray::BriefClient;
 use super::world::{Who, World};
 use crate::client::BUFFER_BYTES;
 use crate::frame::Frame;
@@ -148,7 +148,7 @@ impl World {
     /// The server ended a link.
     fn ended(&mut self, token: Token, how: Received) -> Checked {
         let Some((link, mut owned)) = self.links.remove(token) else { return Ok(()) };
-        let is_sipped = link.thirst == Thirst::Sips;
+        let is_sipped = link.thirst == ReadRate::Slow;
         link.close(Close::Orderly);
         if self.is_disturbed {
             self.last_readings.extend(owned.reading.map(|reading| (owned.who, reading)));
@@ -164,7 +164,7 @@ impl World {
                 self.observe(room, owned.reading.take())?;
                 true
             }
-            Who::Ear(user) if is_cut || is_stream && may_end_streams => {
+            Who::ReadConn(user) if is_cut || is_stream && may_end_streams => {
                 self.count("streams that an upgrade ended");
                 let unanswered = owned.calls.len() as u64;
                 *self.counts.entry("calls in frames that an upgrade cut").or_default() += unanswered;
@@ -173,23 +173,23 @@ impl World {
                 true
             }
             // Who takes an answer too slowly gets some of it.
-            Who::Ear(user) if is_sipped && self.may_end_slow(owned.opened) => {
+            Who::ReadConn(user) if is_sipped && self.may_end_slow(owned.opened) => {
                 self.find_back(user)?;
                 true
             }
-            Who::Stray(Stray::Vanishes) if is_stream && may_end_streams => true,
+            Who::Brief(BriefClient::Vanishes) if is_stream && may_end_streams => true,
             Who::Mouth(user) if is_cut => {
                 self.find_back(user)?;
                 true
             }
-            Who::House | Who::FormerEar(_) | Who::Stray(_) if is_cut => true,
+            Who::House | Who::FormerEar(_) | Who::Brief(_) if is_cut => true,
             Who::Observer(_) | Who::House | Who::FormerEar(_) => false,
-            Who::Ear(user) => self.may_lose_ear(user, &owned),
+            Who::ReadConn(user) => self.may_lose_ear(user, &owned),
             Who::Mouth(user) => {
                 self.users[user as usize].mouth = None;
                 owned.calls.is_empty()
             }
-            Who::Stray(stray) => stray.may_end(),
+            Who::Brief(stray) => stray.may_end(),
         };
         if may_end {
             return Ok(());

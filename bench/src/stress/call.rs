@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::ledger::{Checked, Fault, Kind};
 use super::link::{Close, Token};
 use super::reading::{Identity, number, text};
-use super::said::{Said, push_encoded};
+use super::said::{Parsed, push_encoded};
 use super::world::{Who, World};
 use crate::frame::Frame;
 use crate::wire::Form;
@@ -16,9 +16,9 @@ use crate::wire::Form;
 /// What was called.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum What {
-    Write(Said),
+    Write(Parsed),
     /// Of somebody new, or of a connection.
-    Introduce(Said, Option<u64>),
+    Introduce(Parsed, Option<u64>),
     Goodbye,
     GoodbyeOf(u32),
     Members(u32),
@@ -55,19 +55,19 @@ impl World {
         query
     }
 
-    pub(super) fn write(&mut self, token: Token, said: Said, who: Option<&Identity>) {
+    pub(super) fn write(&mut self, token: Token, said: Parsed, who: Option<&Identity>) {
         let query = self.channel(said.room) + &who.map(Identity::query).unwrap_or_default();
         let carries = who.map(|who| who.number);
         self.call(token, What::Write(said), "/write", &query, Some(&said.text()), carries);
     }
 
-    pub(super) fn introduce(&mut self, token: Token, said: Said, who: Option<&Identity>) {
+    pub(super) fn introduce(&mut self, token: Token, said: Parsed, who: Option<&Identity>) {
         let query = self.channel(said.room) + &who.map(Identity::query).unwrap_or_default();
         let carries = who.map(|who| who.number);
         self.call(token, What::Introduce(said, carries), "/introduce", &query, Some(&said.text()), carries);
     }
 
-    pub(super) fn goodbye(&mut self, token: Token, who: &Identity, last_word: Option<Said>) {
+    pub(super) fn goodbye(&mut self, token: Token, who: &Identity, last_word: Option<Parsed>) {
         let words = last_word.map(|said| said.text());
         self.call(token, What::Goodbye, "/goodbye", &who.query()[1..], words.as_deref(), None);
     }
@@ -103,7 +103,7 @@ impl World {
     }
 
     /// A write in a frame of the WebSocket with which somebody reads.
-    pub(super) fn write_frame(&mut self, token: Token, said: Said, who: &Identity) {
+    pub(super) fn write_frame(&mut self, token: Token, said: Parsed, who: &Identity) {
         let channel = &self.scene.names[said.room as usize].write;
         let reference = u64::from(said.seq);
         let frame = json!({"call": "write", "channel": channel, "message": said.text(), "ref": reference,
@@ -122,7 +122,7 @@ impl World {
         let Some((_, owned)) = self.links.get(token) else { return Ok(()) };
         let who = owned.who;
         let Some(call) = owned.calls.pop_front() else {
-            if let Who::Stray(stray) = who {
+            if let Who::Brief(stray) = who {
                 return self.stray_answered(token, stray, frame);
             }
             return Err(Fault::new(format!("an answer to nothing, for {who:?}: {}", frame.lossy())));
@@ -159,11 +159,13 @@ impl World {
             if let What::Write(said) | What::Introduce(said, _) = call.what {
                 self.scene.ledger.refused(said);
             }
-            let (Who::Mouth(user) | Who::Ear(user)) = who else { return Err(Fault::new("410 for nobody")) };
+            let (Who::Mouth(user) | Who::ReadConn(user)) = who else { return Err(Fault::new("410 for nobody")) };
             return self.is_ended(user, call.carries);
         }
         if let (410, What::Goodbye, Who::Mouth(user)) = (status, &call.what, who) {
-            self.scene.ledger.suspect(Fault::new("one who says goodbye has ended already, and nothing was slow"));
+            self.scene
+                .ledger
+                .possible_violation(Fault::new("one who says goodbye has ended already, and nothing was slow"));
             self.be_gone(user);
             return Ok(());
         }
@@ -212,7 +214,7 @@ impl World {
         let misnamed = told.iter().find(|(number, _, name)| *name != ledger.name_of(room, *number));
         let readers = number(value, "readers").unwrap_or(u64::MAX);
         let reading = self.who_reads(room).len() as u64;
-        if (differ || misnamed.is_some()) && !self.scene.ledger.is_dim(room) {
+        if (differ || misnamed.is_some()) && !self.scene.ledger.is_uncertain(room) {
             let what = format!("the members are {told:?} (misnamed: {misnamed:?}), and must be {known:?}");
             self.members_differ = Some(Fault::within(room, what));
         } else if readers != reading {

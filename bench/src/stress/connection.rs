@@ -12,7 +12,7 @@ pub(super) enum Reason {
 
 /// How a connection is to end, or that it is not.
 #[derive(Clone, Debug)]
-pub(super) enum Fate {
+pub(super) enum ExpectedEnd {
     /// Introduced by a call whose answer nobody reads: falls silent.
     Unclaimed,
     /// Nobody means it to end. `alive_ms` is when the last of the answered calls that carried it was sent.
@@ -33,7 +33,7 @@ pub(super) enum Fate {
 /// An introduced connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) fate: Fate,
+    pub(super) fate: ExpectedEnd,
     /// Rooms that it leaves, while it lives on.
     pub(super) leaves: Vec<u32>,
     /// The reason of the first of its goodbyes that ended it: the others must have the same.
@@ -57,7 +57,7 @@ pub(super) enum Verdict {
 }
 
 impl Connection {
-    pub(super) fn new(fate: Fate, since_ms: u64) -> Self {
+    pub(super) fn new(fate: ExpectedEnd, since_ms: u64) -> Self {
         Self { fate, leaves: Vec::new(), ended: None, ended_in: Vec::new(), since_ms, present: 0 }
     }
 
@@ -65,16 +65,18 @@ impl Connection {
         let is_time_over = |alive_ms: u64| time + STAMP_SLACK_MS >= alive_ms + timeout_ms;
         let timed = |alive_ms, verdict| if is_time_over(alive_ms) { verdict } else { Verdict::Wrong };
         match (&self.fate, reason) {
-            (Fate::Left | Fate::Unsure { .. }, Reason::Left)
-            | (Fate::Clogged | Fate::Closed { .. } | Fate::Unsure { .. }, Reason::Closed) => Verdict::Meant,
-            (Fate::Unclaimed, Reason::Timeout) => timed(self.since_ms, Verdict::Meant),
-            (Fate::Silent { alive_ms } | Fate::Unsure { alive_ms }, Reason::Timeout) => {
+            (ExpectedEnd::Left | ExpectedEnd::Unsure { .. }, Reason::Left)
+            | (ExpectedEnd::Clogged | ExpectedEnd::Closed { .. } | ExpectedEnd::Unsure { .. }, Reason::Closed) => {
+                Verdict::Meant
+            }
+            (ExpectedEnd::Unclaimed, Reason::Timeout) => timed(self.since_ms, Verdict::Meant),
+            (ExpectedEnd::Silent { alive_ms } | ExpectedEnd::Unsure { alive_ms }, Reason::Timeout) => {
                 timed(*alive_ms, Verdict::Meant)
             }
-            (Fate::Closed { alive_ms, .. }, Reason::Timeout) => timed(*alive_ms, Verdict::IfCrossed),
-            (Fate::Lives { alive_ms }, Reason::Timeout) => timed(*alive_ms, Verdict::IfSlow),
+            (ExpectedEnd::Closed { alive_ms, .. }, Reason::Timeout) => timed(*alive_ms, Verdict::IfCrossed),
+            (ExpectedEnd::Lives { alive_ms }, Reason::Timeout) => timed(*alive_ms, Verdict::IfSlow),
             // It was not yet reading when its time was over, or its goodbye came later than that.
-            (Fate::Clogged | Fate::Left, Reason::Timeout) => timed(self.since_ms, Verdict::IfSlow),
+            (ExpectedEnd::Clogged | ExpectedEnd::Left, Reason::Timeout) => timed(self.since_ms, Verdict::IfSlow),
             _ => Verdict::Wrong,
         }
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use super::ledger::{Checked, Fault};
-use super::upgrade::Victim;
+use super::upgrade::KillTarget;
 use super::user::{Sort, State};
 use super::world::World;
 use crate::Result;
@@ -87,8 +87,8 @@ impl World {
                 self.start_again(start)?;
                 if disturbance == Disturbance::Stop { Memory::Nothing } else { Memory::All }
             }
-            Disturbance::KillOld => self.kill_amid_upgrade(Victim::Old, start)?,
-            Disturbance::KillNew => self.kill_amid_upgrade(Victim::New, start)?,
+            Disturbance::KillOld => self.kill_amid_upgrade(KillTarget::Old, start)?,
+            Disturbance::KillNew => self.kill_amid_upgrade(KillTarget::New, start)?,
         };
         match memory {
             Memory::Nothing => self.begin_anew()?,

@@ -4,17 +4,17 @@ use std::mem;
 
 use super::TAKEOVER_MAX;
 use super::call::What;
-use super::connection::Fate;
+use super::connection::ExpectedEnd;
 use super::ledger::{Checked, EVERY_ROOM, Fault};
 use super::link::{Close, Token};
 use super::reading::Reading;
-use super::stray::Stray;
+use super::stray::BriefClient;
 use super::user::State;
 use super::world::{Who, World};
 
 /// How one leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Way {
+pub(super) enum LeaveMode {
     /// `/goodbye`
     Goodbye,
     /// `/goodbye` in each room.
@@ -28,24 +28,24 @@ pub(super) enum Way {
     Silence,
 }
 
-const WAYS: [(u64, Way); 6] = [
-    (25, Way::Goodbye),
-    (10, Way::RoomByRoom),
-    (20, Way::Close),
-    (15, Way::Reset),
-    (15, Way::HalfClose),
-    (15, Way::Silence),
+const LEAVE_MODES: [(u64, LeaveMode); 6] = [
+    (25, LeaveMode::Goodbye),
+    (10, LeaveMode::RoomByRoom),
+    (20, LeaveMode::Close),
+    (15, LeaveMode::Reset),
+    (15, LeaveMode::HalfClose),
+    (15, LeaveMode::Silence),
 ];
 
 impl World {
     pub(super) fn begin_to_leave(&mut self, index: u32) -> Checked {
-        let mut way = self.random.weighted(&WAYS);
+        let mut way = self.random.weighted(&LEAVE_MODES);
         let ear = self.user(index).ear;
         let stays =
             ear.and_then(|ear| self.links.get(ear)).and_then(|(_, it)| it.reading.as_ref()).map(|it| it.form.stays());
-        if way == Way::Silence && stays != Some(false) {
+        if way == LeaveMode::Silence && stays != Some(false) {
             // Whoever follows a stream is there.
-            way = Way::Close;
+            way = LeaveMode::Close;
         }
         self.user(index).state = State::Leaving(way, 0);
         let Some(identity) = self.user(index).identity.clone() else {
@@ -55,22 +55,22 @@ impl World {
         let mouth = self.mouth(index)?;
         let home = self.user(index).rooms[0];
         match way {
-            Way::Goodbye => {
+            LeaveMode::Goodbye => {
                 // A last word, and the goodbye behind it in one go.
                 let said = self.word(mouth, home, identity.number, 20);
                 self.write(mouth, said, Some(&identity));
                 let last = self.random.percent(50).then(|| self.word(mouth, EVERY_ROOM, identity.number, 5));
-                self.scene.ledger.will_end(identity.number, Fate::Left);
+                self.scene.ledger.will_end(identity.number, ExpectedEnd::Left);
                 self.goodbye(mouth, &identity, last);
             }
-            Way::RoomByRoom => {
+            LeaveMode::RoomByRoom => {
                 for room in mem::take(&mut self.user(index).rooms) {
                     self.scene.ledger.will_leave(identity.number, room);
                     self.goodbye_of(mouth, &identity, room);
                 }
             }
-            Way::Close | Way::Reset | Way::HalfClose => self.begin_barrier(index, way)?,
-            Way::Silence => {
+            LeaveMode::Close | LeaveMode::Reset | LeaveMode::HalfClose => self.begin_barrier(index, way)?,
+            LeaveMode::Silence => {
                 // So that the read is answered, and no other begins.
                 let said = self.word(mouth, home, identity.number, 20);
                 self.write(mouth, said, Some(&identity));
@@ -88,7 +88,7 @@ impl World {
 
     /// A read waits for sure once two calls were answered that were sent after it: what is sent to the server first, it
     /// does first, but that a new client's turn comes one turn later.
-    pub(super) fn begin_barrier(&mut self, index: u32, way: Way) -> Checked {
+    pub(super) fn begin_barrier(&mut self, index: u32, way: LeaveMode) -> Checked {
         self.user(index).state = State::Leaving(way, 2);
         let (mouth, room) = (self.mouth(index)?, self.user(index).rooms[0]);
         self.members(mouth, room, What::Barrier);
@@ -96,7 +96,7 @@ impl World {
     }
 
     /// One who leaves does the next step.
-    pub(super) fn leave(&mut self, index: u32, way: Way, barriers: u8) -> Checked {
+    pub(super) fn leave(&mut self, index: u32, way: LeaveMode, barriers: u8) -> Checked {
         if self.is_calling(index) || barriers > 0 {
             return Ok(());
         }
@@ -110,11 +110,11 @@ impl World {
         let alive_ms = self.scene.ledger.alive_ms(number).unwrap_or(0);
         match way {
             // The read that waits is answered at the end of the connection.
-            Way::Goodbye | Way::Silence => return Ok(()),
-            Way::RoomByRoom => {
-                self.scene.ledger.will_end(number, Fate::Silent { alive_ms });
+            LeaveMode::Goodbye | LeaveMode::Silence => return Ok(()),
+            LeaveMode::RoomByRoom => {
+                self.scene.ledger.will_end(number, ExpectedEnd::Silent { alive_ms });
             }
-            Way::Close | Way::Reset | Way::HalfClose => {
+            LeaveMode::Close | LeaveMode::Reset | LeaveMode::HalfClose => {
                 if self.look(ear)? || self.is_about_to_be_answered(ear) {
                     return self.begin_barrier(index, way);
                 }
@@ -123,18 +123,18 @@ impl World {
                 let cursors = owned.reading.as_ref().map(Reading::cursors).unwrap_or_default();
                 let fate = if self.is_handing {
                     // The process that has the read may not have the connection.
-                    Fate::Unsure { alive_ms }
+                    ExpectedEnd::Unsure { alive_ms }
                 } else {
-                    Fate::Closed { at_ms, cursors, alive_ms }
+                    ExpectedEnd::Closed { at_ms, cursors, alive_ms }
                 };
                 self.scene.ledger.will_end(number, fate);
-                if way == Way::HalfClose {
+                if way == LeaveMode::HalfClose {
                     link.half_close();
-                    owned.who = Who::Stray(Stray::HalfClosed);
+                    owned.who = Who::Brief(BriefClient::HalfClosed);
                     self.user(index).ear = None;
                 } else {
                     self.user(index).ear = None;
-                    self.close(Some(ear), if way == Way::Reset { Close::Reset } else { Close::Orderly });
+                    self.close(Some(ear), if way == LeaveMode::Reset { Close::Reset } else { Close::Orderly });
                 }
             }
         }
@@ -168,8 +168,8 @@ impl World {
                 self.user(index).state = State::Leaving(way, 0);
                 self.leave(index, way, 0)
             }
-            (State::Leaving(way @ Way::RoomByRoom, _), _) => self.leave(index, way, 0),
-            (State::Leaving(Way::Goodbye, _), What::Goodbye) if self.user(index).ear.is_none() => {
+            (State::Leaving(way @ LeaveMode::RoomByRoom, _), _) => self.leave(index, way, 0),
+            (State::Leaving(LeaveMode::Goodbye, _), What::Goodbye) if self.user(index).ear.is_none() => {
                 self.be_gone(index);
                 Ok(())
             }
@@ -182,11 +182,13 @@ impl World {
         let now = self.now;
         let Some((_, owned)) = self.links.get(token) else { return };
         let index = match owned.who {
-            Who::Ear(index) => index,
+            Who::ReadConn(index) => index,
             Who::FormerEar(_) => {
                 let since = owned.taken_over;
                 if since.is_some_and(|at| now - at > TAKEOVER_MAX && !self.was_handed(at)) {
-                    self.scene.ledger.suspect(Fault::new("a poll that another took over was not answered at once"));
+                    self.scene
+                        .ledger
+                        .possible_violation(Fault::new("a poll that another took over was not answered at once"));
                 }
                 self.drop_link(Some(token));
                 return;
@@ -195,17 +197,17 @@ impl World {
                 self.ask_again(token);
                 return;
             }
-            Who::Stray(_) | Who::Mouth(_) | Who::House => return,
+            Who::Brief(_) | Who::Mouth(_) | Who::House => return,
         };
         match self.user(index).state {
-            State::Leaving(Way::Goodbye, _) => {
+            State::Leaving(LeaveMode::Goodbye, _) => {
                 let ear = self.user(index).ear.take();
                 self.drop_link(ear);
                 if !self.is_calling(index) {
                     self.be_gone(index);
                 }
             }
-            State::Leaving(Way::Silence, _) => {
+            State::Leaving(LeaveMode::Silence, _) => {
                 let number = self.user(index).identity.as_ref().map_or(0, |identity| identity.number);
                 if self.is_calling(index) {
                     // The call may be answered after the read that it woke.
@@ -213,13 +215,13 @@ impl World {
                     return;
                 }
                 let alive_ms = self.scene.ledger.alive_ms(number).unwrap_or(0);
-                self.scene.ledger.will_end(number, Fate::Silent { alive_ms });
+                self.scene.ledger.will_end(number, ExpectedEnd::Silent { alive_ms });
                 // Nothing waits: closing ends nothing.
                 let ear = self.user(index).ear.take();
                 self.drop_link(ear);
                 self.be_gone(index);
             }
-            State::Leaving(way @ (Way::Close | Way::Reset | Way::HalfClose), barriers) => {
+            State::Leaving(way @ (LeaveMode::Close | LeaveMode::Reset | LeaveMode::HalfClose), barriers) => {
                 self.ask_again(token);
                 if barriers > 0 {
                     self.user(index).state = State::Leaving(way, 3);

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::connection::{Connection, Fate, Reason, STAMP_SLACK_MS, Verdict};
-use super::said::Said;
+use super::connection::{Connection, ExpectedEnd, Reason, STAMP_SLACK_MS, Verdict};
+use super::said::Parsed;
 
 /// So many ids of a room are remembered: many times what the server retains.
 const WINDOW: usize = 1_500;
@@ -64,7 +64,7 @@ struct Entry {
     kind: Kind,
     time: u64,
     from: Option<u64>,
-    said: Option<Said>,
+    said: Option<Parsed>,
     /// Of all of it.
     hash: u64,
 }
@@ -73,7 +73,7 @@ struct Entry {
 #[derive(Clone, Copy, Debug)]
 struct Present {
     id: u64,
-    said: Option<Said>,
+    said: Option<Parsed>,
 }
 
 struct Room {
@@ -83,12 +83,12 @@ struct Room {
     /// All before this id are judged.
     frontier: u64,
     /// What must be under ids that are not judged yet, as calls were answered.
-    expected: BTreeMap<u64, (Kind, Said)>,
+    expected: BTreeMap<u64, (Kind, Parsed)>,
     present: BTreeMap<u64, Present>,
     /// The last word of each voice.
     last_seqs: HashMap<u32, u32>,
     /// Ids were missed by everybody: who is present is known again only when all have left.
-    is_dim: bool,
+    is_uncertain: bool,
 }
 
 /// A goodbye that is a fault, unless the machine was too slow to keep somebody alive, or an answer crossed a closing.
@@ -141,7 +141,7 @@ impl Ledger {
     }
 
     /// Nothing is under way: words of the past and who has gone need not be remembered any more.
-    pub(super) fn forget_voices(&mut self) {
+    pub(super) fn forget_senders(&mut self) {
         for room in &mut self.rooms {
             room.last_seqs.clear();
             room.last_seqs.shrink_to(64);
@@ -151,7 +151,7 @@ impl Ledger {
     }
 
     /// A call was answered with this id: what it said must be there.
-    pub(super) fn answered(&mut self, id: u64, kind: Kind, said: Said) -> Checked {
+    pub(super) fn answered(&mut self, id: u64, kind: Kind, said: Parsed) -> Checked {
         let room = &mut self.rooms[said.room as usize];
         if id >= room.frontier {
             if let Some(other) = room.expected.insert(id, (kind, said)) {
@@ -169,37 +169,37 @@ impl Ledger {
     }
 
     /// A request was refused: what it would have said must not appear.
-    pub(super) fn refused(&mut self, said: Said) {
+    pub(super) fn refused(&mut self, said: Parsed) {
         self.never.insert((said.voice, said.seq));
     }
 
     /// An introduction was answered.
-    pub(super) fn introduced(&mut self, number: u64, is_new: bool, sent_ms: u64, id: u64, said: Said) -> Checked {
+    pub(super) fn introduced(&mut self, number: u64, is_new: bool, sent_ms: u64, id: u64, said: Parsed) -> Checked {
         if let Some(entry) = self.rooms[said.room as usize].entry(id)
             && entry.from != Some(number)
         {
             return Err(Fault::within(said.room, format!("introduced as {number}, id {id} tells {:?}", entry.from)));
         }
-        let known = self.connections.entry(number).or_insert_with(|| Connection::new(Fate::Unclaimed, sent_ms));
-        let is_claimed = !matches!(known.fate, Fate::Unclaimed);
+        let known = self.connections.entry(number).or_insert_with(|| Connection::new(ExpectedEnd::Unclaimed, sent_ms));
+        let is_claimed = !matches!(known.fate, ExpectedEnd::Unclaimed);
         if is_new == is_claimed && known.ended.is_none() {
             return Err(Fault::within(said.room, format!("connection {number} was given to two, or came to nobody")));
         }
         if is_new {
-            known.fate = Fate::Lives { alive_ms: sent_ms };
+            known.fate = ExpectedEnd::Lives { alive_ms: sent_ms };
         }
         self.answered(id, Kind::Introduction, said)
     }
 
     /// A call that a connection carried was answered; it was sent at this time.
     pub(super) fn carried(&mut self, number: u64, sent_ms: u64) {
-        if let Some(Connection { fate: Fate::Lives { alive_ms }, .. }) = self.connections.get_mut(&number) {
+        if let Some(Connection { fate: ExpectedEnd::Lives { alive_ms }, .. }) = self.connections.get_mut(&number) {
             *alive_ms = (*alive_ms).max(sent_ms);
         }
     }
 
     /// Somebody is about to go, in this way. Call it before doing so.
-    pub(super) fn will_end(&mut self, number: u64, fate: Fate) {
+    pub(super) fn will_end(&mut self, number: u64, fate: ExpectedEnd) {
         if let Some(connection) = self.connections.get_mut(&number) {
             connection.fate = fate;
         }
@@ -209,8 +209,8 @@ impl Ledger {
     pub(super) fn unsettle_closings(&mut self) {
         for connection in self.connections.values_mut().filter(|it| it.ended.is_none()) {
             match connection.fate {
-                Fate::Closed { alive_ms, .. } => connection.fate = Fate::Unsure { alive_ms },
-                Fate::Clogged => connection.fate = Fate::Unsure { alive_ms: connection.since_ms },
+                ExpectedEnd::Closed { alive_ms, .. } => connection.fate = ExpectedEnd::Unsure { alive_ms },
+                ExpectedEnd::Clogged => connection.fate = ExpectedEnd::Unsure { alive_ms: connection.since_ms },
                 _ => {}
             }
         }
@@ -219,7 +219,7 @@ impl Ledger {
     /// A call with which somebody went, of all rooms or of some, may have come to the server or not.
     pub(super) fn unsettle(&mut self, number: u64) {
         if let Some(connection) = self.connections.get_mut(&number) {
-            connection.fate = Fate::Unsure { alive_ms: connection.since_ms };
+            connection.fate = ExpectedEnd::Unsure { alive_ms: connection.since_ms };
         }
     }
 
@@ -233,7 +233,7 @@ impl Ledger {
     /// When last a call of one who lives was sent.
     pub(super) fn alive_ms(&self, number: u64) -> Option<u64> {
         match self.connections.get(&number)?.fate {
-            Fate::Lives { alive_ms } => Some(alive_ms),
+            ExpectedEnd::Lives { alive_ms } => Some(alive_ms),
             _ => None,
         }
     }
@@ -261,7 +261,7 @@ impl Ledger {
             kind: message.kind,
             time: message.time,
             from: message.from,
-            said: message.text.and_then(Said::parse),
+            said: message.text.and_then(Parsed::parse),
             hash,
         };
         self.check_text(place, message, &entry)?;
@@ -278,7 +278,7 @@ impl Ledger {
             if room.frontier >= id {
                 return Ok(());
             }
-            room.is_dim = true;
+            room.is_uncertain = true;
             room.expected.remove(&room.frontier);
             room.frontier += 1;
             self.unseen_ids += 1;
@@ -344,7 +344,8 @@ impl Ledger {
     fn welcome(&mut self, place: u32, id: u64, entry: &Entry) -> Checked {
         let number = entry.from.unwrap_or(0);
         self.introductions += 1;
-        let connection = self.connections.entry(number).or_insert_with(|| Connection::new(Fate::Unclaimed, entry.time));
+        let connection =
+            self.connections.entry(number).or_insert_with(|| Connection::new(ExpectedEnd::Unclaimed, entry.time));
         if connection.ended_in.contains(&place) {
             return Err(Fault::within(place, format!("connection {number} is introduced by id {id} after its end")));
         }
@@ -360,7 +361,7 @@ impl Ledger {
         *self.goodbyes.entry(reason).or_default() += 1;
         let room = &mut self.rooms[place as usize];
         let was_present = room.present.remove(&number).is_some();
-        let is_dim = room.is_dim;
+        let is_dim = room.is_uncertain;
         let Some(connection) = self.connections.get_mut(&number) else {
             if is_dim {
                 return Ok(());
@@ -382,7 +383,7 @@ impl Ledger {
         }
         let verdict = connection.verdict(reason, entry.time, self.timeout_ms);
         let crossing = match (&connection.fate, reason) {
-            (Fate::Closed { at_ms, cursors, .. }, Reason::Timeout) => Some((*at_ms, cursors.clone())),
+            (ExpectedEnd::Closed { at_ms, cursors, .. }, Reason::Timeout) => Some((*at_ms, cursors.clone())),
             _ => None,
         };
         let is_first = connection.ended.is_none();
@@ -407,7 +408,7 @@ impl Ledger {
     }
 
     /// Whether a suspect is cleared by what came for a read before it was closed, and was not seen by its reader.
-    pub(super) fn crossed(&self, suspect: &Suspect) -> bool {
+    pub(super) fn superseded(&self, suspect: &Suspect) -> bool {
         let Some((at_ms, cursors)) = &suspect.crossing else { return false };
         cursors.iter().any(|&(place, cursor)| {
             let room = &self.rooms[place as usize];
@@ -424,7 +425,7 @@ impl Ledger {
     /// What the one who has seen all before `next` must know of who is there, if that is judged already.
     pub(super) fn present_at(&self, place: u32, next: u64) -> Option<Vec<(u64, u64)>> {
         let room = &self.rooms[place as usize];
-        (room.frontier == next && !room.is_dim).then(|| self.present_all(place))
+        (room.frontier == next && !room.is_uncertain).then(|| self.present_all(place))
     }
 
     /// Who is in a room as far as it is judged, by connection, with the id of the newest introduction.
@@ -444,7 +445,7 @@ impl Ledger {
     }
 
     /// Something that is a fault unless the machine was too slow.
-    pub(super) fn suspect(&mut self, fault: Fault) {
+    pub(super) fn possible_violation(&mut self, fault: Fault) {
         self.suspects.push(Suspect { fault, crossing: None });
     }
 
@@ -458,15 +459,15 @@ impl Ledger {
         self.rooms[place as usize].present.len()
     }
 
-    pub(super) fn is_dim(&self, place: u32) -> bool {
-        self.rooms[place as usize].is_dim
+    pub(super) fn is_uncertain(&self, place: u32) -> bool {
+        self.rooms[place as usize].is_uncertain
     }
 
     /// Nobody is in a room, as the server says too: that is known again.
     pub(super) fn clear_up(&mut self, place: u32) {
         let room = &mut self.rooms[place as usize];
-        if room.is_dim {
-            room.is_dim = false;
+        if room.is_uncertain {
+            room.is_uncertain = false;
             for number in std::mem::take(&mut room.present).into_keys() {
                 if let Some(connection) = self.connections.get_mut(&number) {
                     connection.present -= 1;
@@ -484,17 +485,17 @@ impl Ledger {
     }
 
     /// The first thing that should have been seen by now, where nothing is under way.
-    pub(super) fn owing(&self) -> Option<Fault> {
+    pub(super) fn owed(&self) -> Option<Fault> {
         if let Some(unseen) = self.unseen() {
             return Some(unseen);
         }
         for (place, room) in (0..).zip(&self.rooms) {
-            if room.is_dim {
+            if room.is_uncertain {
                 continue;
             }
             for number in room.present.keys() {
                 match self.connections.get(number) {
-                    Some(Connection { fate: Fate::Lives { .. }, ended: None, .. }) => {}
+                    Some(Connection { fate: ExpectedEnd::Lives { .. }, ended: None, .. }) => {}
                     other => {
                         let what = format!("connection {number} is still there, without a goodbye: {other:?}");
                         return Some(Fault::within(place, what));
@@ -540,7 +541,7 @@ impl Room {
             expected: BTreeMap::new(),
             present: BTreeMap::new(),
             last_seqs: HashMap::new(),
-            is_dim: false,
+            is_uncertain: false,
         }
     }
 

@@ -19,10 +19,10 @@ const NARROW_BYTES: usize = 4_096;
 
 /// How a link takes what is sent to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Thirst {
-    Gulps,
+pub(super) enum ReadRate {
+    Fast,
     /// A few bytes now and then.
-    Sips,
+    Slow,
     /// Nothing.
     None,
 }
@@ -55,17 +55,17 @@ pub(super) struct Link {
     outbox: Vec<u8>,
     /// The server's end stands behind what there is to read.
     is_ending: bool,
-    pub(super) thirst: Thirst,
+    pub(super) thirst: ReadRate,
 }
 
 impl Link {
     /// Begins to connect from the address that belongs to `number`.
-    pub(super) fn connect(server: SocketAddrV4, number: u32, thirst: Thirst) -> Result<Self> {
+    pub(super) fn connect(server: SocketAddrV4, number: u32, thirst: ReadRate) -> Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
         sockopt::set_tcp_nodelay(&socket, true)?;
-        if thirst != Thirst::Gulps {
+        if thirst != ReadRate::Fast {
             sockopt::set_socket_recv_buffer_size(&socket, NARROW_BYTES)?;
         }
         let source = Ipv4Addr::new(127, 0, 0, 2 + (number % SOURCES) as u8);

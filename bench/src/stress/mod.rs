@@ -18,7 +18,7 @@ use crate::client::Client;
 use crate::process::{self, Cores};
 use crate::server::{Programs, Server};
 use ledger::{Fault, Ledger};
-use reading::{Epochs, Names, Scene};
+use reading::{Epochs, Names, ReadContext};
 use user::User;
 use world::World;
 
@@ -132,7 +132,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     end_server_when_we_panic();
     let names = rooms(&server, options.users)?;
     let ledger = Ledger::new(names.len(), HISTORY, CONNECTION_TIMEOUT_MS);
-    let scene = Scene { names, epochs: Epochs::default(), ledger, loud: LOUD_ROOMS };
+    let scene = ReadContext { names, epochs: Epochs::default(), ledger, loud: LOUD_ROOMS };
     let users = (0..options.users).map(|_| User::new()).collect();
     let mut world = World::new(server, scene, seed, users)?;
     world.state_file.clone_from(&state_file);

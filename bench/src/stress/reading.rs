@@ -70,7 +70,7 @@ impl Epochs {
 }
 
 /// What is known of the rooms and needed to read in them.
-pub(super) struct Scene {
+pub(super) struct ReadContext {
     pub(super) names: Vec<Names>,
     pub(super) epochs: Epochs,
     pub(super) ledger: Ledger,
@@ -165,7 +165,7 @@ impl Reading {
     }
 
     /// Takes the answer of a poll, or of a WebSocket.
-    pub(super) fn take(&mut self, answer: &Value, scene: &mut Scene) -> Checked<Taken> {
+    pub(super) fn take(&mut self, answer: &Value, scene: &mut ReadContext) -> Checked<Taken> {
         let mut taken = Taken::default();
         scene.epochs.see(text(answer, "epoch")?)?;
         let is_stale = self.epoch.is_some() && self.epoch != scene.epochs.current;
@@ -186,7 +186,14 @@ impl Reading {
         Ok(taken)
     }
 
-    fn take_part(&mut self, at: usize, part: &Part, is_stale: bool, scene: &mut Scene, taken: &mut Taken) -> Checked {
+    fn take_part(
+        &mut self,
+        at: usize,
+        part: &Part,
+        is_stale: bool,
+        scene: &mut ReadContext,
+        taken: &mut Taken,
+    ) -> Checked {
         let Follow { room, since } = self.follows[at];
         let wrong = |what: String| Err(Fault::within(room, what));
         let messages = part.messages.iter().map(message).collect::<Checked<Vec<_>>>()?;
@@ -249,7 +256,7 @@ impl Reading {
     }
 
     /// Takes an event of a stream.
-    pub(super) fn take_event(&mut self, event: &[u8], scene: &mut Scene) -> Checked<Taken> {
+    pub(super) fn take_event(&mut self, event: &[u8], scene: &mut ReadContext) -> Checked<Taken> {
         let mut taken = Taken::default();
         let wrong = |what: &str| Err(Fault::new(format!("{what}: {}", String::from_utf8_lossy(event))));
         let text = String::from_utf8_lossy(event);

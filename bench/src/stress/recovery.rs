@@ -2,8 +2,8 @@
 
 use std::mem;
 
-use super::connection::Fate;
-use super::leaving::Way;
+use super::connection::ExpectedEnd;
+use super::leaving::LeaveMode;
 use super::ledger::Checked;
 use super::link::Close;
 use super::reading::Reading;
@@ -28,7 +28,7 @@ impl World {
         for (who, reading) in mem::take(&mut self.last_readings) {
             match who {
                 Who::Observer(room) => observed[room as usize] = Some(reading),
-                Who::Ear(user) => self.users[user as usize].resumes = Some(reading),
+                Who::ReadConn(user) => self.users[user as usize].resumes = Some(reading),
                 _ => {}
             }
         }
@@ -67,24 +67,24 @@ impl World {
             State::Here if lost_ear && sort == Sort::Sipper => self.be_gone(index),
             // In his own time, but before his connection's is over.
             State::Here if lost_ear && sort == Sort::Resident => self.act_in(index, 0, 800),
-            State::Leaving(Way::Goodbye | Way::RoomByRoom, _) if lost_mouth => {
+            State::Leaving(LeaveMode::Goodbye | LeaveMode::RoomByRoom, _) if lost_mouth => {
                 self.scene.ledger.unsettle(number);
                 self.be_gone(index);
             }
             // His stream ended before his goodbye, or with it.
-            State::Leaving(Way::Goodbye, _) => {
+            State::Leaving(LeaveMode::Goodbye, _) => {
                 if !self.is_calling(index) {
                     self.be_gone(index);
                 }
             }
-            State::Leaving(Way::RoomByRoom, _) => self.read_on(index)?,
-            State::Leaving(Way::Silence, _) if lost_ear => {
+            State::Leaving(LeaveMode::RoomByRoom, _) => self.read_on(index)?,
+            State::Leaving(LeaveMode::Silence, _) if lost_ear => {
                 let alive_ms = self.scene.ledger.alive_ms(number).unwrap_or(0);
-                self.scene.ledger.will_end(number, Fate::Silent { alive_ms });
+                self.scene.ledger.will_end(number, ExpectedEnd::Silent { alive_ms });
                 self.be_gone(index);
             }
-            State::Away | State::Adrift | State::Here | State::Leaving(Way::Silence, _) => {}
-            State::Leaving(way @ (Way::Close | Way::Reset | Way::HalfClose), _) => {
+            State::Away | State::Adrift | State::Here | State::Leaving(LeaveMode::Silence, _) => {}
+            State::Leaving(way @ (LeaveMode::Close | LeaveMode::Reset | LeaveMode::HalfClose), _) => {
                 if lost_ear {
                     self.read_on(index)?;
                 }

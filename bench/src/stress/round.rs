@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::call::What;
 use super::disturbance::{Disturbance, Start};
 use super::ledger::{Checked, Fault};
-use super::link::{Close, Thirst};
+use super::link::{Close, ReadRate};
 use super::user::State;
 use super::world::{Phase, Who, World};
 use super::{HISTORY, LOUD_BYTES, Options};
@@ -114,13 +114,13 @@ impl World {
         self.run_until(|world| world.unfinished(false))?;
         for room in 0..self.observers.len() as u32 {
             let present = self.scene.ledger.present(room);
-            if present > 0 && !self.scene.ledger.is_dim(room) {
+            if present > 0 && !self.scene.ledger.is_uncertain(room) {
                 return Err(Fault::within(room, format!("everybody left, and {present} are there")));
             }
             self.scene.ledger.clear_up(room);
         }
         self.await_quiet_rooms()?;
-        self.scene.ledger.forget_voices();
+        self.scene.ledger.forget_senders();
         Ok(())
     }
 
@@ -172,10 +172,10 @@ impl World {
         }
         let is_calling = |owned: &super::world::Owned| !owned.calls.is_empty();
         let calling = self.links.find(is_calling).map(|owned| format!("a call of {:?} is not answered", owned.who));
-        let stray = self.links.find(|owned| matches!(owned.who, Who::Stray(_) | Who::FormerEar(_)));
+        let stray = self.links.find(|owned| matches!(owned.who, Who::Brief(_) | Who::FormerEar(_)));
         let stray = stray.map(|owned| format!("{:?} is not answered, or not closed", owned.who));
         let open = calling.or(stray).map(Fault::new);
-        if is_pause { open.or_else(|| self.scene.ledger.unseen()) } else { open.or_else(|| self.scene.ledger.owing()) }
+        if is_pause { open.or_else(|| self.scene.ledger.unseen()) } else { open.or_else(|| self.scene.ledger.owed()) }
     }
 
     /// Asks for the members of each room until they are who they must be.
@@ -183,7 +183,7 @@ impl World {
         let guard = Instant::now() + GUARD;
         loop {
             self.members_differ = None;
-            let house = self.open(Who::House, Thirst::Gulps)?;
+            let house = self.open(Who::House, ReadRate::Fast)?;
             for room in 0..self.observers.len() as u32 {
                 self.members(house, room, What::Members(room));
             }
@@ -209,7 +209,7 @@ impl World {
             for room in 0..self.observers.len() as u32 {
                 for _ in 0..FILL_AT_ONCE {
                     let filler = if room < self.scene.loud { LOUD_BYTES } else { FILLER };
-                    self.house_says(room, filler)?;
+                    self.harness_writes(room, filler)?;
                 }
                 if room < self.scene.loud {
                     self.run_until(|world| world.unfinished(true))?;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 /// What a text is put together from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct Parsed {
     /// Whose word it is: a TCP connection, since order is promised only there.
     pub(super) voice: u32,
     /// Rises with each word of a voice.
@@ -20,7 +20,7 @@ pub(super) struct Said {
 /// Among them what JSON, forms and scripts have to escape.
 const FILLER: [&str; 8] = ["x", " ", "é", "\"", "&+%", "\\", "\u{2028}", "\n"];
 
-impl Said {
+impl Parsed {
     pub(super) fn text(&self) -> String {
         let Self { voice, seq, room, from, filler } = *self;
         let mut text = format!("{voice}.{seq}.{room}.{from}.{filler}.");
@@ -69,14 +69,14 @@ mod tests {
     #[test]
     fn a_text_is_known_again_and_a_changed_one_is_not() {
         for seq in 0..100 {
-            let said = Said { voice: 7, seq, room: 3, from: 12, filler: 3 * seq };
+            let said = Parsed { voice: 7, seq, room: 3, from: 12, filler: 3 * seq };
             let text = said.text();
-            assert_eq!(Said::parse(&text), Some(said));
-            assert_eq!(Said::parse(&(text.clone() + "x")), None);
+            assert_eq!(Parsed::parse(&text), Some(said));
+            assert_eq!(Parsed::parse(&(text.clone() + "x")), None);
             let mut shorter = text;
             shorter.pop();
-            assert_eq!(Said::parse(&shorter), None, "{shorter}");
+            assert_eq!(Parsed::parse(&shorter), None, "{shorter}");
         }
-        assert_eq!(Said::parse("hello"), None);
+        assert_eq!(Parsed::parse("hello"), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::call::request;
 use super::ledger::{Checked, Fault};
-use super::link::{Close, Thirst, Token};
+use super::link::{Close, ReadRate, Token};
 use super::reading::{Follow, Reading, Since};
 use super::said::push_encoded;
 use super::world::{Due, Who, World};
@@ -11,7 +11,7 @@ use crate::wire::Form;
 
 /// What a stray client does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Stray {
+pub(super) enum BriefClient {
     /// Sends byte by byte, too slowly: is told so, and ended.
     TooSlow,
     /// Was told that it is too slow.
@@ -22,10 +22,10 @@ pub(super) enum Stray {
     HalfClosed,
 }
 
-impl Stray {
+impl BriefClient {
     /// Whether the server may end it.
     pub(super) fn may_end(self) -> bool {
-        matches!(self, Stray::Told | Stray::HalfClosed)
+        matches!(self, BriefClient::Told | BriefClient::HalfClosed)
     }
 }
 
@@ -42,7 +42,7 @@ impl World {
             return self.vanish_at_once(kind, room);
         }
         if kind == 5 {
-            let token = self.open(Who::Stray(Stray::TooSlow), Thirst::Gulps)?;
+            let token = self.open(Who::Brief(BriefClient::TooSlow), ReadRate::Fast)?;
             let script = self.words_of(token, "/write", room, false);
             if let Some((_, owned)) = self.links.get(token) {
                 owned.script = script.into();
@@ -50,12 +50,12 @@ impl World {
             self.stray_on(token);
             return Ok(());
         }
-        let token = self.open(Who::Stray(Stray::Vanishes), Thirst::Gulps)?;
+        let token = self.open(Who::Brief(BriefClient::Vanishes), ReadRate::Fast)?;
         let since = Since::Now(self.scene.ledger.frontier(room));
         let form = if self.random.percent(50) { Form::Plain } else { Form::Events };
         self.ask(token, Reading::new(form, vec![Follow { room, since }], None));
         let after_ms = self.random.between(1, 300);
-        self.set_timer(after_ms, Due::Stray(token));
+        self.set_timer(after_ms, Due::Brief(token));
         Ok(())
     }
 
@@ -71,7 +71,7 @@ impl World {
     }
 
     fn vanish_at_once(&mut self, kind: u64, room: u32) -> Checked {
-        let token = self.open(Who::Stray(Stray::Vanishes), Thirst::Gulps)?;
+        let token = self.open(Who::Brief(BriefClient::Vanishes), ReadRate::Fast)?;
         let is_whole = kind != 1;
         let path = if kind == 2 { "/introduce" } else { "/write" };
         let mut bytes = if kind == 0 { Vec::new() } else { self.words_of(token, path, room, is_whole) };
@@ -87,7 +87,7 @@ impl World {
         } else {
             // Once it is connected for sure.
             let after_ms = self.random.between(1, 20);
-            self.set_timer(after_ms, Due::Stray(token));
+            self.set_timer(after_ms, Due::Brief(token));
         }
         Ok(())
     }
@@ -96,27 +96,27 @@ impl World {
     pub(super) fn stray_on(&mut self, token: Token) {
         let Some((link, owned)) = self.links.get(token) else { return };
         match owned.who {
-            Who::Stray(Stray::TooSlow) => {
+            Who::Brief(BriefClient::TooSlow) => {
                 // The last byte never comes.
                 if owned.script.len() > 1
                     && let Some(byte) = owned.script.pop_front()
                 {
                     link.send(&[byte]);
                 }
-                self.set_timer(BYTE_EVERY_MS, Due::Stray(token));
+                self.set_timer(BYTE_EVERY_MS, Due::Brief(token));
             }
-            Who::Stray(Stray::Vanishes) => self.drop_link(Some(token)),
+            Who::Brief(BriefClient::Vanishes) => self.drop_link(Some(token)),
             _ => {}
         }
     }
 
     /// An answer to a stray client.
-    pub(super) fn stray_answered(&mut self, token: Token, stray: Stray, frame: &Frame) -> Checked {
+    pub(super) fn stray_answered(&mut self, token: Token, stray: BriefClient, frame: &Frame) -> Checked {
         match (stray, frame.status) {
-            (Stray::TooSlow, Some(408)) => {
+            (BriefClient::TooSlow, Some(408)) => {
                 self.count("requests refused as too slow");
                 if let Some((_, owned)) = self.links.get(token) {
-                    owned.who = Who::Stray(Stray::Told);
+                    owned.who = Who::Brief(BriefClient::Told);
                 }
                 // It goes once it has heard; or at once, by its own will.
                 if self.random.percent(50) {
@@ -124,7 +124,7 @@ impl World {
                 }
                 Ok(())
             }
-            (Stray::Vanishes, Some(200)) => Ok(()),
+            (BriefClient::Vanishes, Some(200)) => Ok(()),
             _ => Err(Fault::new(format!("{stray:?} is answered: {}", frame.lossy()))),
         }
     }

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::disturbance::{Memory, Start};
 use super::ledger::{Checked, Fault};
-use super::link::Thirst;
+use super::link::ReadRate;
 use super::world::World;
 use crate::process::Process;
 
@@ -27,7 +27,7 @@ const HAS_NOTHING: &str = " begins anew";
 
 /// Which of the two processes is killed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Victim {
+pub(super) enum KillTarget {
     Old,
     New,
 }
@@ -74,23 +74,23 @@ impl World {
     }
 
     /// One of the two is killed amid an upgrade. Tells what is left of what the server knew.
-    pub(super) fn kill_amid_upgrade(&mut self, victim: Victim, start: &Start) -> Checked<Memory> {
+    pub(super) fn kill_amid_upgrade(&mut self, victim: KillTarget, start: &Start) -> Checked<Memory> {
         let since = self.begin_handing();
         let begun = self.await_said(|said| heir_in(&said[since..]), true)?;
-        let within_ms = if victim == Victim::Old { OLD_KILLED_WITHIN_MS } else { NEW_KILLED_WITHIN_MS };
+        let within_ms = if victim == KillTarget::Old { OLD_KILLED_WITHIN_MS } else { NEW_KILLED_WITHIN_MS };
         let end = Instant::now() + Duration::from_millis(self.random.below(within_ms));
         while Instant::now() < end {
             self.turn()?;
         }
         let memory = match victim {
-            Victim::Old => {
+            KillTarget::Old => {
                 self.server.kill().map_err(|error| Fault::new(error.to_string()))?;
                 self.adopt(begun);
                 // What comes until then may be of either numbering.
                 let said = self.await_said(|said| said[since..].contains(STARTED).then(|| said.to_owned()), false)?;
                 if said[since..].contains(HAS_NOTHING) { Memory::Nothing } else { Memory::All }
             }
-            Victim::New => {
+            KillTarget::New => {
                 // Fails only where it was given up already.
                 let _ = kill_process(begun, Signal::KILL);
                 let serves_on = self.await_either(since)?;
@@ -104,10 +104,10 @@ impl World {
             }
         };
         self.count(match (victim, memory) {
-            (Victim::Old, Memory::Nothing) => "kills of the old process, before it had given everything away",
-            (Victim::Old, _) => "kills of the old process, after it had given everything away",
-            (Victim::New, Memory::Untouched) => "kills of the new process, before it served",
-            (Victim::New, _) => "kills of the new process, when it served",
+            (KillTarget::Old, Memory::Nothing) => "kills of the old process, before it had given everything away",
+            (KillTarget::Old, _) => "kills of the old process, after it had given everything away",
+            (KillTarget::New, Memory::Untouched) => "kills of the new process, before it served",
+            (KillTarget::New, _) => "kills of the new process, when it served",
         });
         self.end_handing();
         Ok(memory)
@@ -146,7 +146,7 @@ impl World {
     pub(super) fn look_at_all(&mut self) -> Checked {
         // An end is seen only behind all that was sent before it.
         for token in [self.links.tokens(), self.links.tokens()].concat() {
-            if self.links.get(token).is_some_and(|(link, _)| link.thirst == Thirst::Gulps) {
+            if self.links.get(token).is_some_and(|(link, _)| link.thirst == ReadRate::Fast) {
                 self.look(token)?;
             }
         }

@@ -1,10 +1,10 @@
 //! Users: each is a small state machine that comes, reads, talks and leaves, as the dice have it.
 
 use super::call::What;
-use super::connection::Fate;
-use super::leaving::Way;
+use super::connection::ExpectedEnd;
+use super::leaving::LeaveMode;
 use super::ledger::{Checked, Fault};
-use super::link::{Close, Thirst, Token};
+use super::link::{Close, ReadRate, Token};
 use super::reading::{Follow, Identity, Reading, Since};
 use super::world::{Due, Owned, Phase, Who, World};
 use crate::frame::Frame;
@@ -30,7 +30,7 @@ pub(super) enum State {
     Arriving,
     Here,
     /// On the way out; so many more barriers have to be answered before a read is closed.
-    Leaving(Way, u8),
+    Leaving(LeaveMode, u8),
     /// Lost the server, and comes back.
     Adrift,
 }
@@ -108,7 +108,7 @@ impl World {
         if let Some(mouth) = self.user(index).mouth {
             return Ok(mouth);
         }
-        let mouth = self.open(Who::Mouth(index), Thirst::Gulps)?;
+        let mouth = self.open(Who::Mouth(index), ReadRate::Fast)?;
         self.user(index).mouth = Some(mouth);
         Ok(mouth)
     }
@@ -149,7 +149,7 @@ impl World {
                 self.user(index).state = State::Here;
                 self.user(index).stays = self.random.between(20, 60);
                 let since = if self.random.percent(50) { Since::All } else { Since::Last(5) };
-                let ear = self.open(Who::Ear(index), Thirst::Sips)?;
+                let ear = self.open(Who::ReadConn(index), ReadRate::Slow)?;
                 self.user(index).ear = Some(ear);
                 self.sippers.push(ear);
                 self.ask(ear, Reading::new(Form::Plain, vec![Follow { room: home, since }], None));
@@ -166,9 +166,9 @@ impl World {
         user.identity = Some(identity.clone());
         user.state = State::Here;
         if user.sort == Sort::Clogger {
-            self.scene.ledger.will_end(identity.number, Fate::Clogged);
+            self.scene.ledger.will_end(identity.number, ExpectedEnd::Clogged);
             let form = if self.random.percent(50) { Form::Events } else { Form::Frames };
-            let ear = self.open(Who::Ear(index), Thirst::None)?;
+            let ear = self.open(Who::ReadConn(index), ReadRate::None)?;
             self.user(index).ear = Some(ear);
             self.ask(ear, Reading::new(form, vec![Follow { room: home, since: Since::All }], Some(identity)));
             self.act_in(index, 400, 600);
@@ -202,7 +202,7 @@ impl World {
     }
 
     fn hear_with(&mut self, index: u32, reading: Reading) -> Checked {
-        let ear = self.open(Who::Ear(index), Thirst::Gulps)?;
+        let ear = self.open(Who::ReadConn(index), ReadRate::Fast)?;
         self.user(index).ear = Some(ear);
         self.ask(ear, reading);
         Ok(())
@@ -350,7 +350,7 @@ impl World {
         let number = owned.reading.as_ref().and_then(|it| it.identity.as_ref()).map(|it| it.number);
         let who = owned.who;
         match who {
-            Who::Ear(index) if matches!(self.user(index).state, State::Leaving(Way::Goodbye, _)) => {
+            Who::ReadConn(index) if matches!(self.user(index).state, State::Leaving(LeaveMode::Goodbye, _)) => {
                 // His goodbye came first, over the other link.
                 self.count("reads that came after their goodbye");
                 let ear = self.user(index).ear.take();
@@ -360,7 +360,7 @@ impl World {
                 }
                 Ok(())
             }
-            Who::Ear(index) => self.is_ended(index, number),
+            Who::ReadConn(index) => self.is_ended(index, number),
             // The same of one who went on with another link before.
             Who::FormerEar(_) if number.is_some_and(|it| self.scene.ledger.alive_ms(it).is_none()) => {
                 self.count("reads that came after their goodbye");
@@ -388,7 +388,7 @@ impl World {
             return Ok(());
         }
         let what = format!("connection {number:?} is refused as ended, and nobody meant it to end");
-        self.scene.ledger.suspect(Fault::new(what));
+        self.scene.ledger.possible_violation(Fault::new(what));
         self.be_gone(index);
         Ok(())
     }
@@ -400,7 +400,7 @@ impl World {
         let is_stream = owned.reading.as_ref().is_some_and(|reading| reading.form.stays());
         match user.state {
             // A stream ends with its connection.
-            State::Leaving(Way::Goodbye, _) if is_stream => {
+            State::Leaving(LeaveMode::Goodbye, _) if is_stream => {
                 if !self.is_calling(index) {
                     self.be_gone(index);
                 }

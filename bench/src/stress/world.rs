@@ -10,12 +10,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::call::Call;
 use super::ledger::{Checked, Fault};
-use super::link::{Close, Link, Links, Thirst, Token};
+use super::link::{Close, Link, Links, ReadRate, Token};
 use super::random::Random;
-use super::reading::{Follow, Reading, Scene, Since};
+use super::reading::{Follow, ReadContext, Reading, Since};
 use super::round::Memory;
-use super::said::Said;
-use super::stray::Stray;
+use super::said::Parsed;
+use super::stray::BriefClient;
 use super::user::User;
 use crate::Result;
 use crate::client::BUFFER_BYTES;
@@ -28,12 +28,12 @@ const LAG: Duration = Duration::from_millis(500);
 /// So long a lag excuses that somebody could not be kept alive.
 const LAG_EXCUSES: Duration = Duration::from_secs(12);
 /// So long a suspect waits for what may clear it.
-const SUSPENSE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(1);
 /// So long a process that was taken over from has for those who are slow to take their answer.
 const LEAVE_MAX: Duration = Duration::from_secs(30);
 /// So long a busy kernel may take to tell of the end of a process's links.
 const END_MAX: Duration = Duration::from_secs(1);
-const SIP_EVERY: Duration = Duration::from_millis(5);
+const SLOW_READ_INTERVAL: Duration = Duration::from_millis(5);
 /// How much is sipped: mostly a byte.
 const SIPS: [usize; 6] = [1, 1, 1, 16, 64, 512];
 /// In so many seconds there are as many stray clients as users.
@@ -49,12 +49,12 @@ pub(super) enum Who {
     /// Who reads a room throughout.
     Observer(u32),
     /// With which a user reads.
-    Ear(u32),
+    ReadConn(u32),
     /// With which a user read, before another link took the read over.
     FormerEar(u32),
     /// With which a user calls.
     Mouth(u32),
-    Stray(Stray),
+    Brief(BriefClient),
     /// What the run itself asks and says.
     House,
 }
@@ -105,7 +105,7 @@ impl Owned {
 pub(super) enum Due {
     /// A user, unless he was given another time since.
     User(u32, u32),
-    Stray(Token),
+    Brief(Token),
 }
 
 /// What users are to do.
@@ -132,7 +132,7 @@ pub(super) type Counts = BTreeMap<&'static str, u64>;
 
 pub(super) struct World {
     pub(super) server: Server,
-    pub(super) scene: Scene,
+    pub(super) scene: ReadContext,
     pub(super) links: Links<Owned>,
     pub(super) users: Vec<User>,
     pub(super) observers: Vec<Option<Token>>,
@@ -184,7 +184,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(server: Server, scene: Scene, seed: u64, users: Vec<User>) -> Result<Self> {
+    pub(super) fn new(server: Server, scene: ReadContext, seed: u64, users: Vec<User>) -> Result<Self> {
         let now = Instant::now();
         Ok(Self {
             server,
@@ -234,7 +234,7 @@ impl World {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    pub(super) fn open(&mut self, who: Who, thirst: Thirst) -> Checked<Token> {
+    pub(super) fn open(&mut self, who: Who, thirst: ReadRate) -> Checked<Token> {
         self.next_voice += 1;
         let voice = self.next_voice;
         let opened = Link::connect(self.server.target.address, voice, thirst).and_then(|link| {
@@ -271,7 +271,7 @@ impl World {
     }
 
     /// The next word of a link.
-    pub(super) fn word(&mut self, token: Token, room: u32, from: u64, filler: u32) -> Said {
+    pub(super) fn word(&mut self, token: Token, room: u32, from: u64, filler: u32) -> Parsed {
         let (voice, seq) = match self.links.get(token) {
             Some((_, owned)) => {
                 owned.seq += 1;
@@ -279,7 +279,7 @@ impl World {
             }
             None => (0, 0),
         };
-        Said { voice, seq, room, from, filler }
+        Parsed { voice, seq, room, from, filler }
     }
 
     pub(super) fn close(&mut self, token: Option<Token>, how: Close) {
@@ -373,9 +373,9 @@ impl World {
         for suspect in mem::take(&mut self.scene.ledger.suspects) {
             self.suspense.push_back((self.now, suspect));
         }
-        while self.suspense.front().is_some_and(|(since, _)| *since + SUSPENSE <= self.now) {
+        while self.suspense.front().is_some_and(|(since, _)| *since + GRACE <= self.now) {
             let Some((_, suspect)) = self.suspense.pop_front() else { break };
-            if self.scene.ledger.crossed(&suspect) {
+            if self.scene.ledger.superseded(&suspect) {
                 self.count("closings that an answer crossed");
             } else if self.was_slow() {
                 self.count("ends excused by a slow machine");
@@ -402,11 +402,11 @@ impl World {
             match due {
                 Due::User(user, turn) if self.users[user as usize].turn == turn => self.act(user)?,
                 Due::User(..) => {}
-                Due::Stray(token) => self.stray_on(token),
+                Due::Brief(token) => self.stray_on(token),
             }
         }
         if self.next_sip <= self.now {
-            self.next_sip = self.now + SIP_EVERY;
+            self.next_sip = self.now + SLOW_READ_INTERVAL;
             for token in mem::take(&mut self.sippers) {
                 if self.links.get(token).is_some() {
                     let sip = SIPS[self.random.below(SIPS.len() as u64) as usize];
@@ -423,7 +423,7 @@ impl World {
             let house = self.house.and_then(|house| self.links.get(house));
             if house.is_none_or(|(_, owned)| owned.calls.is_empty()) {
                 for room in 0..self.scene.loud {
-                    self.house_says(room, super::LOUD_BYTES)?;
+                    self.harness_writes(room, super::LOUD_BYTES)?;
                 }
             }
         }
@@ -438,10 +438,10 @@ impl World {
     }
 
     /// The house writes into a room.
-    pub(super) fn house_says(&mut self, room: u32, filler: u32) -> Checked {
+    pub(super) fn harness_writes(&mut self, room: u32, filler: u32) -> Checked {
         let house = match self.house {
             Some(house) if self.links.get(house).is_some() => house,
-            _ => self.open(Who::House, Thirst::Gulps)?,
+            _ => self.open(Who::House, ReadRate::Fast)?,
         };
         self.house = Some(house);
         let said = self.word(house, room, 0, filler);
@@ -454,8 +454,8 @@ impl World {
         let Some((link, _)) = self.links.get(token) else { return Ok(()) };
         link.flush();
         match link.thirst {
-            Thirst::Gulps => self.take(token, BUFFER_BYTES),
-            Thirst::Sips | Thirst::None => Ok(()),
+            ReadRate::Fast => self.take(token, BUFFER_BYTES),
+            ReadRate::Slow | ReadRate::None => Ok(()),
         }
     }
 
@@ -467,7 +467,7 @@ impl World {
             reading.observes = true;
             reading
         });
-        let token = self.open(Who::Observer(room), Thirst::Gulps)?;
+        let token = self.open(Who::Observer(room), ReadRate::Fast)?;
         self.observers[room as usize] = Some(token);
         self.ask(token, reading);
         Ok(())

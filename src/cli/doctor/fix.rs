@@ -44,7 +44,7 @@ pub(super) enum Mend {
 impl Proxy {
     /// Who answered, as far as the head of an answer tells. `HAProxy` says nothing of itself.
     pub fn of(head: &Head) -> Option<Self> {
-        let names = || head.all("server").chain(head.all("via"));
+        let names = || head.get_all("server").chain(head.get_all("via"));
         let is = |name: &str| names().any(|field| field.to_ascii_lowercase().contains(name));
         if head.field("cf-ray").is_some() || is("cloudflare") {
             Some(Self::Cloudflare)

@@ -4,25 +4,25 @@ use std::time::{Duration, Instant};
 
 use super::fix::Mend;
 use super::target::{
-    ANSWER_TIME, Patient, await_reader, call, call_for, introduce, milliseconds, seconds, secret_name, value,
+    ANSWER_TIME, Target, await_reader, call, call_for, introduce, milliseconds, seconds, secret_name, value,
     whole_seconds, write,
 };
-use super::verdict::Verdict;
-use crate::cli::client::{Ask, form};
-use crate::cli::error::Fault;
+use super::verdict::CheckResult;
+use crate::cli::client::{Request, form};
+use crate::cli::error::ClientError;
 
 /// How long the read waits whose closing is tried.
 const CLOSED_READ_SECONDS: &str = "20";
 
 /// Whether a read with nothing to tell is left alone.
-pub(super) fn wait(patient: &Patient) -> Result<Verdict, Verdict> {
+pub(super) fn wait(patient: &Target) -> Result<CheckResult, CheckResult> {
     let asked = whole_seconds(patient.wait);
     let target = format!("/read?timeout={asked}&channel={}", secret_name()?);
     let mut client = patient.client();
     let start = Instant::now();
-    let answer = client.call(&Ask::get(&target), Duration::from_secs(asked) + ANSWER_TIME);
+    let answer = client.call(&Request::get(&target), Duration::from_secs(asked) + ANSWER_TIME);
     let after = seconds(start.elapsed());
-    let cut = |why: String| Verdict::fail(format!("a read of {asked} s is cut after {after}: {why}"), Mend::Cut);
+    let cut = |why: String| CheckResult::fail(format!("a read of {asked} s is cut after {after}: {why}"), Mend::Cut);
     match answer {
         Ok(answer) => {
             let status = answer.head.status;
@@ -31,34 +31,36 @@ pub(super) fn wait(patient: &Patient) -> Result<Verdict, Verdict> {
             }
             value(Ok(answer), "GET /read")?;
             // The server cuts it to its --poll-timeout.
-            Ok(Verdict::fine(format!("a read of {asked} s is answered after {after}, by the server")))
+            Ok(CheckResult::ok(format!("a read of {asked} s is answered after {after}, by the server")))
         }
-        Err(Fault::Late) => Ok(Verdict::fail(format!("a read of {asked} s is not answered at all"), Mend::Delay)),
-        Err(fault @ (Fault::Ended | Fault::Cut)) => Ok(cut(fault.to_string())),
-        Err(fault) => Err(Verdict::odd(format!("GET /read: {fault}"))),
+        Err(ClientError::Timeout) => {
+            Ok(CheckResult::fail(format!("a read of {asked} s is not answered at all"), Mend::Delay))
+        }
+        Err(fault @ (ClientError::ClosedBeforeResponse | ClientError::ClosedMidResponse)) => Ok(cut(fault.to_string())),
+        Err(fault) => Err(CheckResult::unexpected(format!("GET /read: {fault}"))),
     }
 }
 
 /// Whether a waiting read is answered when there is something.
-pub(super) fn prompt(patient: &Patient) -> Result<Verdict, Verdict> {
+pub(super) fn prompt(patient: &Target) -> Result<CheckResult, CheckResult> {
     let channel = secret_name()?;
     let (mut reader, mut writer) = (patient.client(), patient.client());
-    let odd = |fault: Fault| Verdict::odd(format!("GET /read: {fault}"));
+    let odd = |fault: ClientError| CheckResult::unexpected(format!("GET /read: {fault}"));
     // So long that the read does not end by itself while it is looked at.
     let target = format!("/read?timeout={}&channel={channel}", 2 * patient.patience_seconds() + 5);
-    reader.send(&Ask::get(&target), ANSWER_TIME).map_err(odd)?;
+    reader.send(&Request::get(&target), ANSWER_TIME).map_err(odd)?;
     await_reader(patient, &mut writer, &channel)?;
     write(&mut writer, &channel, "are you there?")?;
     let written = Instant::now();
-    let until = written + patient.patience;
+    let until = written + patient.prompt_timeout;
     let late = || {
-        let words = format!("a waiting read is not answered within {} of a message", seconds(patient.patience));
-        Ok(Verdict::fail(words, Mend::Delay))
+        let words = format!("a waiting read is not answered within {} of a message", seconds(patient.prompt_timeout));
+        Ok(CheckResult::fail(words, Mend::Delay))
     };
     match reader.head("GET", until) {
         Ok(head) if head.status == 200 => {}
-        Ok(head) => return Ok(Verdict::odd(format!("a waiting read is answered with {}", head.status))),
-        Err(Fault::Late) => return late(),
+        Ok(head) => return Ok(CheckResult::unexpected(format!("a waiting read is answered with {}", head.status))),
+        Err(ClientError::Timeout) => return late(),
         Err(fault) => return Err(odd(fault)),
     }
     let mut body = Vec::new();
@@ -66,19 +68,19 @@ pub(super) fn prompt(patient: &Patient) -> Result<Verdict, Verdict> {
         match reader.piece(until) {
             Ok(Some(piece)) => body.extend_from_slice(&piece),
             Ok(None) => break,
-            Err(Fault::Late) => return late(),
+            Err(ClientError::Timeout) => return late(),
             Err(fault) => return Err(odd(fault)),
         }
     }
     if !body.windows(9).any(|nine| nine == b"are you t") {
-        return Ok(Verdict::odd("a waiting read is answered without the message that was written"));
+        return Ok(CheckResult::unexpected("a waiting read is answered without the message that was written"));
     }
     let took = milliseconds(written.elapsed());
-    Ok(Verdict::fine(format!("a waiting read is answered {took} after a message")))
+    Ok(CheckResult::ok(format!("a waiting read is answered {took} after a message")))
 }
 
 /// Whether the server learns that somebody has closed a waiting read.
-pub(super) fn close(patient: &Patient) -> Result<Verdict, Verdict> {
+pub(super) fn close(patient: &Target) -> Result<CheckResult, CheckResult> {
     let channel = secret_name()?;
     let (mut leaver, mut witness) = (patient.client(), patient.client());
     let identity = introduce(&mut leaver, &channel)?;
@@ -93,23 +95,23 @@ pub(super) fn close(patient: &Patient) -> Result<Verdict, Verdict> {
     ];
     let form = form(&pairs.map(|(name, value)| (name, value.as_bytes())));
     leaver
-        .send(&Ask::form("/read", &form), ANSWER_TIME)
-        .map_err(|fault| Verdict::odd(format!("POST /read: {fault}")))?;
+        .send(&Request::form("/read", &form), ANSWER_TIME)
+        .map_err(|fault| CheckResult::unexpected(format!("POST /read: {fault}")))?;
     await_reader(patient, &mut witness, &channel)?;
     leaver.close();
     let closed = Instant::now();
     let timeout = patient.patience_seconds().to_string();
     let pairs = [("channel", channel.as_str()), ("from_id", &next), ("timeout", &timeout)];
-    let answer = call_for(&mut witness, "/read", &pairs, patient.patience + ANSWER_TIME)?;
+    let answer = call_for(&mut witness, "/read", &pairs, patient.prompt_timeout + ANSWER_TIME)?;
     let took = closed.elapsed();
     let last = &answer["messages"][0];
     match last["reason"].as_str() {
         Some("closed") => {
-            return Ok(Verdict::fine(format!("the goodbye of a closed read comes after {}", milliseconds(took))));
+            return Ok(CheckResult::ok(format!("the goodbye of a closed read comes after {}", milliseconds(took))));
         }
         Some(reason) => {
             let words = format!("closing a waiting read does not arrive: the goodbye says {reason}");
-            return Ok(Verdict::fail(words, Mend::Closing));
+            return Ok(CheckResult::fail(words, Mend::Closing));
         }
         None => {}
     }
@@ -117,5 +119,5 @@ pub(super) fn close(patient: &Patient) -> Result<Verdict, Verdict> {
     call(&mut witness, "/goodbye", &[("connection", connection), ("auth", auth)])?;
     let words =
         format!("closing a waiting read does not arrive within {}: who leaves stays on the list", seconds(took));
-    Ok(Verdict::fail(words, Mend::Closing))
+    Ok(CheckResult::fail(words, Mend::Closing))
 }

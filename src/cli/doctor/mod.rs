@@ -16,12 +16,12 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use fix::Proxy;
-use target::Patient;
-use verdict::{Level, Verdict};
+use target::Target;
+use verdict::{CheckResult, Level};
 
-use super::server_url::Server;
-use super::tls::Trust;
-use super::{Choices, Failure, Outcome, print};
+use super::server_url::ServerUrl;
+use super::tls::Verify;
+use super::{CliOptions, Failure, Outcome, print};
 
 /// What `--quick` waits where it would wait for longer.
 const QUICK_WAIT: Duration = Duration::from_secs(5);
@@ -33,13 +33,13 @@ struct Report {
     warnings: u32,
 }
 
-pub(super) fn run(choices: &Choices, operands: &[OsString]) -> Result<Outcome, Failure> {
+pub(super) fn run(choices: &CliOptions, operands: &[OsString]) -> Result<Outcome, Failure> {
     let [url] = operands else { unreachable!("the table asks for one") };
     let url = url.to_str().ok_or_else(|| Failure::Usage("URL is not UTF-8".to_owned()))?;
-    let mut patient = Patient {
-        server: Server::parse(url).map_err(Failure::Usage)?,
-        trust: Trust::Checked,
-        patience: choices.patience,
+    let mut patient = Target {
+        server: ServerUrl::parse(url).map_err(Failure::Usage)?,
+        trust: Verify::Yes,
+        prompt_timeout: choices.timeout,
         wait: if choices.quick { choices.wait.min(QUICK_WAIT) } else { choices.wait },
         direct_port: choices.direct_port,
         origin: choices.origin.clone(),
@@ -60,37 +60,37 @@ pub(super) fn run(choices: &Choices, operands: &[OsString]) -> Result<Outcome, F
         }
     }
     thread::scope(|scope| {
-        let stream = scope.spawn(|| either(streams::stream(&patient)));
-        let wait = scope.spawn(|| either(long_poll::wait(&patient)));
+        let stream = scope.spawn(|| merge_results(streams::stream(&patient)));
+        let wait = scope.spawn(|| merge_results(long_poll::wait(&patient)));
         report.tell("direct", &basics::direct(&patient))?;
-        report.tell("latency", &either(basics::latency(&mut client)))?;
-        report.tell("clock", &either(basics::clock(&mut client)))?;
-        report.tell("keep-alive", &either(basics::keep_alive(&mut client)))?;
-        report.tell("headers", &either(passthrough::headers(&patient, &mut client)))?;
-        report.tell("errors", &either(passthrough::errors(&mut client)))?;
-        report.tell("cache", &either(passthrough::cache(&mut client)))?;
-        report.tell("post", &either(passthrough::post(&mut client)))?;
-        report.tell("uri", &either(passthrough::uri(&mut client)))?;
-        report.tell("prompt", &either(long_poll::prompt(&patient)))?;
-        report.tell("close", &either(long_poll::close(&patient)))?;
-        report.tell("websocket", &either(streams::websocket(&patient)))?;
-        report.tell("stream", &joined(stream))?;
-        report.tell("wait", &joined(wait))
+        report.tell("latency", &merge_results(basics::latency(&mut client)))?;
+        report.tell("clock", &merge_results(basics::clock(&mut client)))?;
+        report.tell("keep-alive", &merge_results(basics::keep_alive(&mut client)))?;
+        report.tell("headers", &merge_results(passthrough::headers(&patient, &mut client)))?;
+        report.tell("errors", &merge_results(passthrough::errors(&mut client)))?;
+        report.tell("cache", &merge_results(passthrough::cache(&mut client)))?;
+        report.tell("post", &merge_results(passthrough::post(&mut client)))?;
+        report.tell("uri", &merge_results(passthrough::uri(&mut client)))?;
+        report.tell("prompt", &merge_results(long_poll::prompt(&patient)))?;
+        report.tell("close", &merge_results(long_poll::close(&patient)))?;
+        report.tell("websocket", &merge_results(streams::websocket(&patient)))?;
+        report.tell("stream", &join_words(stream))?;
+        report.tell("wait", &join_words(wait))
     })?;
     report.end()
 }
 
 /// A check that could not be finished has come to a verdict as well.
-fn either(outcome: Result<Verdict, Verdict>) -> Verdict {
+fn merge_results(outcome: Result<CheckResult, CheckResult>) -> CheckResult {
     outcome.unwrap_or_else(|verdict| verdict)
 }
 
-fn joined(check: ScopedJoinHandle<Verdict>) -> Verdict {
+fn join_words(check: ScopedJoinHandle<CheckResult>) -> CheckResult {
     check.join().expect("a check does not panic")
 }
 
 impl Report {
-    fn tell(&mut self, check: &str, verdict: &Verdict) -> Result<(), Failure> {
+    fn tell(&mut self, check: &str, verdict: &CheckResult) -> Result<(), Failure> {
         match verdict.level {
             Level::Fail => self.failures += 1,
             Level::Warn => self.warnings += 1,

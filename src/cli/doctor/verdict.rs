@@ -15,39 +15,39 @@ pub(super) enum Level {
 
 /// The outcome of one check.
 #[derive(Debug)]
-pub(super) struct Verdict {
+pub(super) struct CheckResult {
     pub level: Level,
     /// In plain words, a line.
-    pub words: String,
-    pub mend: Option<Mend>,
+    pub text: String,
+    pub fix: Option<Mend>,
 }
 
 // Not inlined: there are a hundred places that call these, and the program is to stay small.
-impl Verdict {
+impl CheckResult {
     #[inline(never)]
-    pub fn fine(words: impl Into<String>) -> Self {
-        Self { level: Level::Fine, words: words.into(), mend: None }
+    pub fn ok(words: impl Into<String>) -> Self {
+        Self { level: Level::Fine, text: words.into(), fix: None }
     }
 
     #[inline(never)]
     pub fn skip(words: impl Into<String>) -> Self {
-        Self { level: Level::Skip, words: words.into(), mend: None }
+        Self { level: Level::Skip, text: words.into(), fix: None }
     }
 
     #[inline(never)]
     pub fn warn(words: impl Into<String>, mend: Mend) -> Self {
-        Self { level: Level::Warn, words: words.into(), mend: Some(mend) }
+        Self { level: Level::Warn, text: words.into(), fix: Some(mend) }
     }
 
     #[inline(never)]
     pub fn fail(words: impl Into<String>, mend: Mend) -> Self {
-        Self { level: Level::Fail, words: words.into(), mend: Some(mend) }
+        Self { level: Level::Fail, text: words.into(), fix: Some(mend) }
     }
 
     /// A failure that no line of a configuration is known for.
     #[inline(never)]
-    pub fn odd(words: impl Into<String>) -> Self {
-        Self { level: Level::Fail, words: words.into(), mend: None }
+    pub fn unexpected(words: impl Into<String>) -> Self {
+        Self { level: Level::Fail, text: words.into(), fix: None }
     }
 
     /// A line, and behind it what mends it in `proxy`, or in each that is known where nobody knows which it is.
@@ -58,8 +58,8 @@ impl Verdict {
             Level::Warn => "warn",
             Level::Fail => "FAIL",
         };
-        let mut text = format!("{level:<5} {check:<10} {}\n", printable(&self.words));
-        let lines = self.mend.map(|mend| mend.lines(proxy)).unwrap_or_default();
+        let mut text = format!("{level:<5} {check:<10} {}\n", printable(&self.text));
+        let lines = self.fix.map(|mend| mend.lines(proxy)).unwrap_or_default();
         text.extend(lines.iter().map(|line| format!("                 {line}\n")));
         text
     }

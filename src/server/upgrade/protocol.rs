@@ -19,7 +19,7 @@ use rustix::net::{
 const READ_BYTES: usize = 64 * 1024;
 
 /// Descriptors that one look at the socket may bring. One is sent at a time, and the kernel does not merge those.
-const FILES_A_READ: usize = 8;
+const FDS_PER_READ: usize = 8;
 
 /// What is said, in the order in which it is.
 #[derive(Encode, Decode)]
@@ -32,14 +32,14 @@ pub(super) enum Message<'a> {
     },
     /// Brings a listening socket.
     #[n(1)]
-    Door {
+    Listener {
         #[n(0)]
         is_public: bool,
         #[b(1)]
         address: &'a str,
         /// It was passed to the process, whose options say nothing of it.
         #[cbor(n(2), default)]
-        is_passed: bool,
+        is_activated: bool,
     },
     /// The state of the hub follows, as [`state`](crate::snapshot) writes it.
     #[n(2)]
@@ -59,19 +59,19 @@ pub(super) enum Message<'a> {
 }
 
 /// One end of the line between the two.
-pub(super) struct Wire {
+pub(super) struct UpgradeSocket {
     socket: UnixStream,
-    received: Vec<u8>,
+    buffer: Vec<u8>,
     /// How much of that was taken.
-    taken: usize,
+    parsed_bytes: usize,
     /// Descriptors that came, and whose messages were not taken yet.
     files: VecDeque<OwnedFd>,
-    is_over: bool,
+    is_closed: bool,
 }
 
-impl Wire {
+impl UpgradeSocket {
     pub(super) fn new(socket: UnixStream) -> Self {
-        Self { socket, received: Vec::new(), taken: 0, files: VecDeque::new(), is_over: false }
+        Self { socket, buffer: Vec::new(), parsed_bytes: 0, files: VecDeque::new(), is_closed: false }
     }
 
     pub(super) fn socket(&self) -> &UnixStream {
@@ -103,16 +103,16 @@ impl Wire {
     /// # Errors
     ///
     /// `InvalidData` for what is no message.
-    pub(super) fn take<T>(
+    pub(super) fn try_recv<T>(
         &mut self,
         handle: impl FnOnce(Message<'_>, &mut VecDeque<OwnedFd>) -> T,
     ) -> io::Result<Option<T>> {
-        let Some((head, rest)) = self.received[self.taken..].split_first_chunk::<4>() else { return Ok(None) };
+        let Some((head, rest)) = self.buffer[self.parsed_bytes..].split_first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_be_bytes(*head) as usize;
         let Some(bytes) = rest.get(..length) else { return Ok(None) };
-        let message = minicbor::decode(bytes).map_err(|_| no_message())?;
+        let message = minicbor::decode(bytes).map_err(|_| malformed())?;
         let result = handle(message, &mut self.files);
-        self.taken += 4 + length;
+        self.parsed_bytes += 4 + length;
         Ok(Some(result))
     }
 
@@ -121,13 +121,13 @@ impl Wire {
     /// # Errors
     ///
     /// `UnexpectedEof` where the other end is gone, `WouldBlock` where its time is over, `InvalidData` as for [`Wire::take`].
-    pub(super) fn wait_for<T>(&mut self, handle: impl Fn(Message<'_>, &mut VecDeque<OwnedFd>) -> T) -> io::Result<T> {
+    pub(super) fn recv<T>(&mut self, handle: impl Fn(Message<'_>, &mut VecDeque<OwnedFd>) -> T) -> io::Result<T> {
         loop {
-            if let Some(result) = self.take(&handle)? {
+            if let Some(result) = self.try_recv(&handle)? {
                 return Ok(result);
             }
-            self.receive()?;
-            if self.is_over {
+            self.fill()?;
+            if self.is_closed {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
@@ -138,24 +138,24 @@ impl Wire {
     /// # Errors
     ///
     /// What the socket says.
-    pub(super) fn receive(&mut self) -> io::Result<()> {
-        self.received.drain(..self.taken);
-        self.taken = 0;
-        let start = self.received.len();
-        self.received.resize(start + READ_BYTES, 0);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_A_READ))];
+    pub(super) fn fill(&mut self) -> io::Result<()> {
+        self.buffer.drain(..self.parsed_bytes);
+        self.parsed_bytes = 0;
+        let start = self.buffer.len();
+        self.buffer.resize(start + READ_BYTES, 0);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_PER_READ))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut buffer = [IoSliceMut::new(&mut self.received[start..])];
+        let mut buffer = [IoSliceMut::new(&mut self.buffer[start..])];
         let result = recvmsg(&self.socket, &mut buffer, &mut control, RecvFlags::CMSG_CLOEXEC);
         let length = result.as_ref().map_or(0, |message| message.bytes);
-        self.received.truncate(start + length);
+        self.buffer.truncate(start + length);
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(files) = message {
                 self.files.extend(files);
             }
         }
         let message = result?;
-        self.is_over = message.bytes == 0;
+        self.is_closed = message.bytes == 0;
         if message.flags.contains(ReturnFlags::CTRUNC) {
             // Whose descriptor it was cannot be told, and the next one must not be taken for it.
             return Err(io::Error::other("there is no room for a descriptor"));
@@ -164,35 +164,35 @@ impl Wire {
     }
 
     /// The other end is gone, or will say nothing more.
-    pub(super) fn is_over(&self) -> bool {
-        self.is_over
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
     }
 }
 
-pub(super) fn no_message() -> io::Error {
+pub(super) fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "what it says is not understood")
 }
 
-impl AsFd for Wire {
+impl AsFd for UpgradeSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
 /// What stands between the messages: the state.
-impl Read for Wire {
+impl Read for UpgradeSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.taken == self.received.len() {
-            self.receive()?;
+        if self.parsed_bytes == self.buffer.len() {
+            self.fill()?;
         }
-        let mut rest = &self.received[self.taken..];
+        let mut rest = &self.buffer[self.parsed_bytes..];
         let length = rest.read(buffer)?;
-        self.taken += length;
+        self.parsed_bytes += length;
         Ok(length)
     }
 }
 
-impl Write for Wire {
+impl Write for UpgradeSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.socket.write(bytes)
     }
@@ -209,18 +209,18 @@ mod tests {
     #[test]
     fn descriptors_come_with_their_messages_and_bytes_between_them() {
         let (one, other) = UnixStream::pair().unwrap();
-        let (mut one, mut other) = (Wire::new(one), Wire::new(other));
+        let (mut one, mut other) = (UpgradeSocket::new(one), UpgradeSocket::new(other));
         let (mut here, there) = UnixStream::pair().unwrap();
         one.send(&Message::State, None).unwrap();
         one.write_all(b"state").unwrap();
         one.send(&Message::Client { bytes: b"GET" }, Some(there.as_fd())).unwrap();
         one.send(&Message::Go, None).unwrap();
         drop((one, there));
-        other.wait_for(|message, _| assert!(matches!(message, Message::State))).unwrap();
+        other.recv(|message, _| assert!(matches!(message, Message::State))).unwrap();
         let mut state = [0; 5];
         other.read_exact(&mut state).unwrap();
         assert_eq!(&state, b"state");
-        let file = other.wait_for(|message, files| match message {
+        let file = other.recv(|message, files| match message {
             Message::Client { bytes: b"GET" } => files.pop_front().unwrap(),
             _ => panic!("something else"),
         });
@@ -228,16 +228,16 @@ mod tests {
         let mut said = String::new();
         here.read_to_string(&mut said).unwrap();
         assert_eq!(said, "it is the same");
-        other.wait_for(|message, _| assert!(matches!(message, Message::Go))).unwrap();
-        let end = other.wait_for(|_, _| ()).unwrap_err();
+        other.recv(|message, _| assert!(matches!(message, Message::Go))).unwrap();
+        let end = other.recv(|_, _| ()).unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
-        assert!(other.is_over());
+        assert!(other.is_closed());
     }
 
     #[test]
     fn what_is_no_message_is_an_error() {
         let (mut one, other) = UnixStream::pair().unwrap();
         one.write_all(&[0, 0, 0, 2, 0xff, 0xff]).unwrap();
-        assert_eq!(Wire::new(other).wait_for(|_, _| ()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(UpgradeSocket::new(other).recv(|_, _| ()).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

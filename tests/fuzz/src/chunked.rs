@@ -3,10 +3,10 @@
 //! An input is a line of sizes, then what follows the head, in pieces of those sizes. The same bytes are the data, and the
 //! sizes those of its chunks, when a body is encoded and decoded again.
 
-use speak::http::Reject;
+use speak::http::ParseError;
 
 use super::source::{Source, pieces};
-use super::stream::{LIMITS, Way, take_all};
+use super::stream::{LIMITS, ReadCut, take_all};
 
 const HEAD: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 
@@ -23,8 +23,8 @@ pub fn run(input: &[u8]) {
 
 fn decode(bytes: &[u8], sizes: &[u8]) {
     let stream = [HEAD, bytes].concat();
-    let whole = take_all(&[&stream], Way::Short);
-    let in_pieces = take_all(&pieces(&stream, sizes), Way::Short);
+    let whole = take_all(&[&stream], ReadCut::Short);
+    let in_pieces = take_all(&pieces(&stream, sizes), ReadCut::Short);
     assert_eq!(in_pieces, whole, "in pieces");
     match (naive_decode(bytes), whole.requests.first()) {
         (Ok((body, length)), Some((request, bytes))) => {
@@ -32,9 +32,11 @@ fn decode(bytes: &[u8], sizes: &[u8]) {
             assert_eq!(*bytes, HEAD.len() + length);
         }
         (Err(Fault::Incomplete), None) => assert_eq!(whole.reject, None),
-        (Err(Fault::Bad), None) => assert!(matches!(whole.reject, Some(Reject::BadRequest(_))), "{:?}", whole.reject),
-        (Err(Fault::Large), None) => assert_eq!(whole.reject, Some(Reject::BodyTooLarge)),
-        (Err(Fault::Extras), None) => assert_eq!(whole.reject, Some(Reject::HeadersTooLarge)),
+        (Err(Fault::Bad), None) => {
+            assert!(matches!(whole.reject, Some(ParseError::BadRequest(_))), "{:?}", whole.reject)
+        }
+        (Err(Fault::Large), None) => assert_eq!(whole.reject, Some(ParseError::BodyTooLarge)),
+        (Err(Fault::Extras), None) => assert_eq!(whole.reject, Some(ParseError::HeadersTooLarge)),
         (expected, got) => panic!("expected {expected:?}, got {got:?} and {:?}", whole.reject),
     }
 }
@@ -48,7 +50,7 @@ fn encode_and_decode(data: &[u8], sizes: &[u8]) {
         stream.extend_from_slice(b"\r\n");
     }
     stream.extend_from_slice(b"0\r\n\r\n");
-    let got = take_all(&pieces(&stream, sizes), Way::Short);
+    let got = take_all(&pieces(&stream, sizes), ReadCut::Short);
     assert_eq!(got.requests.len(), 1);
     assert_eq!(got.requests[0].0.body, data, "encoded and decoded");
     assert_eq!((got.reject, got.left), (None, 0));

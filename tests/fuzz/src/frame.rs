@@ -2,7 +2,7 @@
 //!
 //! An input is a digit for the largest payload, a line of sizes, then the stream that comes in pieces of those sizes.
 
-use speak::http::{CloseCode, Frame, Opcode, answer_to_close, parse_frame, push_close, push_frame};
+use speak::http::{CloseCode, Frame, Opcode, close_reply, parse_frame, push_close, push_frame};
 
 use super::source::{Source, pieces};
 
@@ -72,12 +72,15 @@ fn check(stream: &[u8], outcome: &Outcome, payload_max: usize) {
         assert_eq!(masked(frame.opcode, frame.is_final, &frame.payload, mask), bytes, "another spelling");
         if frame.opcode == Opcode::Close {
             let mut farewell = Vec::new();
-            push_close(&mut farewell, answer_to_close(&frame.payload));
+            push_close(&mut farewell, close_reply(&frame.payload));
             assert_eq!(farewell.len(), 4);
         }
     }
     if let Some(code) = outcome.error {
-        assert!(matches!(code, CloseCode::ProtocolError | CloseCode::Unsupported | CloseCode::TooLarge), "{code:?}");
+        assert!(
+            matches!(code, CloseCode::ProtocolError | CloseCode::UnsupportedData | CloseCode::MessageTooBig),
+            "{code:?}"
+        );
         // The header told, and no more than that was needed.
         let mut header = rest[..rest.len().min(14)].to_vec();
         assert_eq!(parse_frame(&mut header, payload_max), Err(code));

@@ -2,19 +2,19 @@
 //!
 //! An input is a line of sizes, then the stream that comes in pieces of those sizes.
 
-use speak::http::{self, Limits, Parsed, Progress, Reject};
+use speak::http::{self, Limits, ParseError, Parsed, Progress};
 
 use super::source::{Source, pieces};
-use super::stream::{LIMITS, Outcome, Owned, Way, take_all};
+use super::stream::{LIMITS, Outcome, Owned, ReadCut, take_all};
 
 /// Runs one input.
 pub fn run(input: &[u8]) {
     let mut source = Source::new(input);
     let (sizes, stream) = (source.line(), source.rest());
-    let whole = take_all(&[stream], Way::Short);
-    assert_eq!(take_all(&[stream], Way::Long), whole, "the long way");
-    assert_eq!(take_all(&pieces(stream, sizes), Way::Short), whole, "in pieces");
-    assert_eq!(take_all(&pieces(stream, b"1"), Way::Short), whole, "byte by byte");
+    let whole = take_all(&[stream], ReadCut::Short);
+    assert_eq!(take_all(&[stream], ReadCut::Long), whole, "the long way");
+    assert_eq!(take_all(&pieces(stream, sizes), ReadCut::Short), whole, "in pieces");
+    assert_eq!(take_all(&pieces(stream, b"1"), ReadCut::Short), whole, "byte by byte");
     check(stream, &whole);
 }
 
@@ -22,14 +22,14 @@ fn check(stream: &[u8], outcome: &Outcome) {
     let mut rest = stream;
     for (request, length) in &outcome.requests {
         let (its_bytes, after) = rest.split_at(*length);
-        let its_bytes = &its_bytes[http::blank_prefix(its_bytes)..];
+        let its_bytes = &its_bytes[http::leading_blank_lines(its_bytes)..];
         check_request(request);
         check_bytes(its_bytes, request);
         rest = after;
     }
     assert_eq!(rest.len(), outcome.left);
     if outcome.reject.is_none() {
-        let rest = &rest[http::blank_prefix(rest)..];
+        let rest = &rest[http::leading_blank_lines(rest)..];
         // What is not rejected and not whole is waited for: that has to have an end.
         let most = LIMITS.head_bytes + 20 * LIMITS.body_bytes + 4096 + 2;
         assert!(rest.len() <= most, "{} bytes are held", rest.len());
@@ -70,7 +70,7 @@ fn check_bytes(bytes: &[u8], request: &Owned) {
         assert!(!text.windows(2).any(is_end), "an empty line amid a head");
     }
     let short = &bytes[..bytes.len() - 1];
-    assert!(http::parse_whole(short, &LIMITS).is_none(), "it was whole before its end");
+    assert!(http::parse_complete(short, &LIMITS).is_none(), "it was whole before its end");
     let is_incomplete =
         matches!(http::parse(&mut short.to_vec(), &mut Progress::default(), &LIMITS), Ok(Parsed::Incomplete { .. }));
     assert!(is_incomplete, "it was whole, or refused, before its end");
@@ -80,6 +80,6 @@ fn check_bytes(bytes: &[u8], request: &Owned) {
     if let Some(body_bytes) = request.body.len().checked_sub(1) {
         let mut bytes = bytes.to_vec();
         let got = http::parse(&mut bytes, &mut Progress::default(), &Limits { body_bytes, ..LIMITS });
-        assert!(matches!(got, Err(Reject::BodyTooLarge)), "a body above the limit");
+        assert!(matches!(got, Err(ParseError::BodyTooLarge)), "a body above the limit");
     }
 }

@@ -1,6 +1,6 @@
 //! Requests out of a stream of bytes, taken as the server takes them.
 
-use speak::http::{self, Limits, Method, Parsed, Persistence, Progress, Reject, Request};
+use speak::http::{self, Limits, Method, ParseError, Parsed, Persistence, Progress, Request};
 
 /// Small, so that inputs come up to them.
 pub(crate) const LIMITS: Limits = Limits { head_bytes: 512, body_bytes: 256 };
@@ -33,7 +33,7 @@ impl Owned {
             persistence: request.persistence,
             content_type: request.content_type.map(<[u8]>::to_vec),
             origin: request.origin.map(<[u8]>::to_vec),
-            flags: [request.accepts_events, request.wants_websocket, request.is_cross_site],
+            flags: [request.accepts_event_stream, request.wants_websocket, request.is_cross_site],
             fields: FIELDS.iter().map(|name| request.field(name).map(<[u8]>::to_vec).collect()).collect(),
             body: request.body.to_vec(),
         }
@@ -46,20 +46,20 @@ pub(crate) struct Outcome {
     /// The requests in it, each with the number of bytes that it took as they were sent.
     pub(crate) requests: Vec<(Owned, usize)>,
     /// What ended it.
-    pub(crate) reject: Option<Reject>,
+    pub(crate) reject: Option<ParseError>,
     /// Bytes behind the last request, empty lines among them.
     pub(crate) left: usize,
 }
 
 /// Whether requests that lie there whole are read in one pass, as they are by the server.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum ReadCut {
     Short,
     Long,
 }
 
 /// Feeds the pieces one after the other.
-pub(crate) fn take_all(pieces: &[&[u8]], way: Way) -> Outcome {
+pub(crate) fn take_all(pieces: &[&[u8]], way: ReadCut) -> Outcome {
     let mut outcome = Outcome { requests: Vec::new(), reject: None, left: 0 };
     let (mut held, mut progress) = (Vec::new(), Progress::default());
     // Bytes that came since the last request, and those of them that are held no more.
@@ -69,14 +69,14 @@ pub(crate) fn take_all(pieces: &[&[u8]], way: Way) -> Outcome {
         came += piece.len();
         loop {
             if progress == Progress::default() {
-                let blank = http::blank_prefix(&held);
+                let blank = http::leading_blank_lines(&held);
                 held.drain(..blank);
             }
             if held.is_empty() {
                 break;
             }
-            let is_fresh = progress == Progress::default() && way == Way::Short;
-            let whole = if is_fresh { http::parse_whole(&held, &LIMITS) } else { None };
+            let is_fresh = progress == Progress::default() && way == ReadCut::Short;
+            let whole = if is_fresh { http::parse_complete(&held, &LIMITS) } else { None };
             let (owned, length) = match whole {
                 Some((request, length)) => (Owned::of(&request), length),
                 None => match http::parse(&mut held, &mut progress, &LIMITS) {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 use speak::http::{Method, Request};
-use speak::hub::Name;
+use speak::hub::ChannelName;
 
 use super::super::form::naive_pairs;
 use super::settings::EPOCH;
@@ -127,11 +127,11 @@ fn since(text: &str) -> Option<Since> {
 }
 
 fn log_to_write(name: &str) -> Cow<'_, str> {
-    let log = Name::parse(name).expect("it was accepted").writable().expect("it was accepted");
+    let log = ChannelName::parse(name).expect("it was accepted").for_writing().expect("it was accepted");
     Cow::Owned(log.as_str().to_owned())
 }
 
 /// The name of the log that is read under this name.
 pub(super) fn log_to_read(name: &str) -> String {
-    Name::parse(name).expect("it was accepted").readable().expect("it was accepted").as_str().to_owned()
+    ChannelName::parse(name).expect("it was accepted").for_reading().expect("it was accepted").as_str().to_owned()
 }

@@ -1,11 +1,11 @@
 //! One client, as much of it as the calls and the hub get to see.
 
-use speak::api::{Presentation, Stream};
+use speak::api::{ReplyFormat, Stream};
 use speak::http::Progress;
 use speak::hub::{Millis, ReaderKey};
 
 use super::asked::Asked;
-use super::events::Track;
+use super::events::StreamCheck;
 use super::part::Follows;
 
 #[derive(Default)]
@@ -23,7 +23,7 @@ pub(super) struct Client {
     /// The hub said that there is more for its stream than it was told.
     pub(super) is_owed: bool,
     /// Its last event stream, which it may go on with.
-    pub(super) last_track: Option<Track>,
+    pub(super) last_track: Option<StreamCheck>,
 }
 
 #[derive(Default)]
@@ -32,7 +32,7 @@ pub(super) enum State {
     Reading,
     Waiting {
         reader: ReaderKey,
-        presentation: Option<Box<Presentation>>,
+        presentation: Option<Box<ReplyFormat>>,
         until: Millis,
         asked: Box<Asked>,
         follows: Follows,
@@ -41,7 +41,7 @@ pub(super) enum State {
     Following {
         reader: ReaderKey,
         stream: Stream,
-        told: Told,
+        told: Delivered,
         /// The connection that it keeps alive.
         connection: Option<u64>,
         fragments: Option<Vec<u8>>,
@@ -50,7 +50,7 @@ pub(super) enum State {
 }
 
 /// What a stream has told so far.
-pub(super) enum Told {
-    Events(Track),
+pub(super) enum Delivered {
+    Events(StreamCheck),
     Frames(Follows),
 }

@@ -18,18 +18,18 @@ struct Event {
 
 /// What one client was told on a stream, and on those before that it went on with.
 #[derive(Clone, Debug)]
-pub(super) struct Track {
+pub(super) struct StreamCheck {
     pub(super) follows: Follows,
     /// Cursors in the newest `id:`, for `Last-Event-ID`.
     cursors: Vec<i64>,
-    channels: Vec<Place>,
+    channels: Vec<Location>,
     /// How it was before each of the last events: a client may be cut there.
-    before: Vec<(Vec<i64>, Vec<Place>)>,
+    before: Vec<(Vec<i64>, Vec<Location>)>,
 }
 
 /// Where a client is on one channel.
 #[derive(Clone, Debug)]
-struct Place {
+struct Location {
     /// The first id that it was not given, if that is known.
     next_id: Option<u64>,
     last_id: u64,
@@ -38,9 +38,9 @@ struct Place {
     is_new: bool,
 }
 
-impl Track {
+impl StreamCheck {
     pub(super) fn new(follows: Follows) -> Self {
-        let place = |since: &Since| Place {
+        let place = |since: &Since| Location {
             next_id: if let Since::Id(id) = since { Some(*id) } else { None },
             last_id: 0,
             gap_told: false,
@@ -51,7 +51,7 @@ impl Track {
     }
 
     /// The stream begins anew where the one before ended.
-    pub(super) fn goes_on(&mut self, old: &Self) {
+    pub(super) fn is_open(&mut self, old: &Self) {
         for ((place, old), cursor) in self.channels.iter_mut().zip(&old.channels).zip(&old.cursors) {
             place.last_id = if *cursor > 0 { old.last_id } else { 0 };
         }
@@ -128,7 +128,7 @@ impl Track {
             ("", None) => {}
             ("missed", Some(_)) => self.channels[place].gap_told = true,
             ("reset", Some(_)) => {
-                self.channels[place] = Place { next_id: None, last_id: 0, gap_told: false, is_new: true };
+                self.channels[place] = Location { next_id: None, last_id: 0, gap_told: false, is_new: true };
             }
             ("", Some(mut message)) => {
                 message.as_object_mut().expect("a message").remove("channel");
@@ -143,7 +143,7 @@ impl Track {
     }
 }
 
-impl Place {
+impl Location {
     fn take(&mut self, id: u64, cursor: i64, message: &Value) {
         assert!(id > self.last_id, "message {id} behind {}", self.last_id);
         self.last_id = id;

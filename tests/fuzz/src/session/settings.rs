@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use speak::api::{AllowOrigin, Config, Network, Proxies};
+use speak::api::{AllowOrigin, Config, Network, TrustedProxies};
 use speak::hub::{self, Epoch};
 
 use super::super::source::Source;
@@ -62,7 +62,7 @@ impl Settings {
             max_channels: self.max_channels,
             max_memory: self.max_memory,
             epoch: Epoch::new(EPOCH.as_bytes().try_into().expect("eight characters")),
-            resting_key: *b"sixteen letters!",
+            watermark_hash_key: *b"sixteen letters!",
         }
     }
 
@@ -74,7 +74,7 @@ impl Settings {
             allow_origin: if self.has_list { AllowOrigin::List(vec![LISTED.to_owned()]) } else { AllowOrigin::Any },
             demo: self.demo,
             max_rate: self.max_rate,
-            proxies: Proxies(self.proxy.and_then(Network::parse).into_iter().collect()),
+            proxies: TrustedProxies(self.proxy.and_then(Network::parse).into_iter().collect()),
         }
     }
 }

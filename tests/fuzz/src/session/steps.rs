@@ -9,7 +9,7 @@ use speak::http::Opcode;
 use super::super::form::encode_value;
 use super::super::frame::{MASK, masked};
 use super::super::source::Source;
-use super::client::{State, Told};
+use super::client::{Delivered, State};
 use super::settings::{EPOCH, LISTED};
 use super::world::{CLIENTS, World};
 
@@ -150,9 +150,9 @@ fn read(world: &mut World, source: &mut Source<'_>, place: usize) {
     for number in 0..count {
         let name = if number < 3 { channel(world, source) } else { format!("n{number}") };
         if has_ids {
-            let last_id = speak::hub::Name::parse(&name)
+            let last_id = speak::hub::ChannelName::parse(&name)
                 .ok()
-                .and_then(|name| name.readable().ok())
+                .and_then(|name| name.for_reading().ok())
                 .map_or(0, |log| world.ledger.last_id(log.as_str()));
             call.from_ids.push(match source.below(10) {
                 0 => "0".to_owned(),
@@ -184,7 +184,7 @@ const HANDSHAKE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSoc
 
 /// A client loses its event stream, some events before it was told the last, and comes back.
 fn go_on(world: &mut World, source: &mut Source<'_>, place: usize) {
-    if matches!(&world.clients[place].state, State::Following { told: Told::Events(_), .. }) {
+    if matches!(&world.clients[place].state, State::Following { told: Delivered::Events(_), .. }) {
         world.close(place);
     }
     let lost = source.below(4);
@@ -228,7 +228,7 @@ impl Call {
 
     /// Sends it: as a frame on a WebSocket, else as a request in the given style.
     fn send(mut self, world: &mut World, place: usize, style: usize) {
-        if matches!(&world.client(place).state, State::Following { told: Told::Frames(_), .. }) {
+        if matches!(&world.client(place).state, State::Following { told: Delivered::Frames(_), .. }) {
             let frame = self.frame(style);
             return world.send(place, &masked(Opcode::Text, true, frame.as_bytes(), MASK));
         }

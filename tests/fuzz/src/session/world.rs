@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use std::{env, mem};
 
 use serde_json::{Map, Value};
-use speak::api::{Api, Outcome, Peer, Transport};
+use speak::api::{Api, Handled, RequestSource, Transport};
 use speak::http::{self, Opcode, Parsed, Persistence, Progress};
-use speak::hub::{Hub, Millis, Mode, Name, Now, ReadCall, ReadOutcome, Resumed, Since, Wake};
+use speak::hub::{ChannelName, Hub, Millis, Mode, Now, ReadRequest, ReadResult, ResumeBatch, Since, Wake};
 
 use super::answer::{self, Head};
 use super::asked::Asked;
-use super::client::{Client, State, Told};
-use super::events::Track;
+use super::client::{Client, Delivered, State};
+use super::events::StreamCheck;
 use super::ledger::Ledger;
 use super::part::Follows;
 use super::settings::{self, MAX_BACKLOG, Settings};
@@ -40,14 +40,14 @@ pub(super) struct World {
     /// Names that were made for somebody.
     pub(super) pairs: Vec<(String, String)>,
     out: Vec<u8>,
-    diary: Diary,
+    diary: History,
 }
 
 /// With `SPEAK_FUZZ_TRACE` set, tells what happens in a session.
 #[derive(Clone, Copy)]
-struct Diary(bool);
+struct History(bool);
 
-impl Diary {
+impl History {
     fn note(self, who: u64, what: &str, bytes: &[u8]) {
         if self.0 {
             eprintln!("{who} {what}: {}", bytes.escape_ascii());
@@ -56,7 +56,7 @@ impl Diary {
 }
 
 /// What a client reads of an answer.
-struct Learned {
+struct Knowledge {
     asked: Asked,
     json: Option<Value>,
 }
@@ -81,7 +81,7 @@ impl World {
             identities: Vec::new(),
             pairs: Vec::new(),
             out: Vec::new(),
-            diary: Diary(env::var_os("SPEAK_FUZZ_TRACE").is_some()),
+            diary: History(env::var_os("SPEAK_FUZZ_TRACE").is_some()),
         }
     }
 
@@ -114,7 +114,7 @@ impl World {
         loop {
             let goes_on = match &self.clients[place].state {
                 State::Reading => self.take_request(place),
-                State::Following { stream, .. } if stream.transport == Transport::Frames => self.take_frame(place),
+                State::Following { stream, .. } if stream.transport == Transport::WebSocket => self.take_frame(place),
                 State::Following { .. } => {
                     self.clients[place].held.clear();
                     false
@@ -132,7 +132,7 @@ impl World {
         let limits = self.api.limits();
         let Client { held, progress, number, .. } = &mut self.clients[place];
         if *progress == Progress::default() {
-            let blank = http::blank_prefix(held);
+            let blank = http::leading_blank_lines(held);
             held.drain(..blank);
         }
         if held.is_empty() {
@@ -141,7 +141,7 @@ impl World {
         let mut bytes = mem::take(held);
         let is_http_10 =
             bytes.split(|byte| *byte == b'\n').next().is_some_and(|line| line.trim_ascii_end().ends_with(b"HTTP/1.0"));
-        let whole = if *progress == Progress::default() { http::parse_whole(&bytes, &limits) } else { None };
+        let whole = if *progress == Progress::default() { http::parse_complete(&bytes, &limits) } else { None };
         let parsed = match whole {
             Some((request, length)) => Ok(Parsed::Complete(request, length)),
             None => http::parse(&mut bytes, progress, &limits),
@@ -150,10 +150,13 @@ impl World {
         match parsed {
             Ok(Parsed::Complete(request, length)) => {
                 let asked = Asked::of(&request, is_http_10);
-                let closes = self.is_stopping || request.persistence == Persistence::Closes;
+                let closes = self.is_stopping || request.persistence == Persistence::Close;
                 let address = IpAddr::from([10, 0, 0, place as u8 % 3]);
-                let peer =
-                    Peer { client: *number, address: Some(address.into()), is_proxy: self.api.trusts(Some(address)) };
+                let peer = RequestSource {
+                    client: *number,
+                    address: Some(address.into()),
+                    is_proxy: self.api.is_trusted(Some(address)),
+                };
                 let outcome = self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out);
                 bytes.drain(..length);
                 self.clients[place].held = bytes;
@@ -165,7 +168,7 @@ impl World {
                 false
             }
             Err(reject) => {
-                self.api.refuse(reject.into(), &mut self.out);
+                self.api.push_rejection(reject.into(), &mut self.out);
                 self.diary.note(self.clients[place].number, "is refused", &self.out);
                 let asked = Asked::default();
                 let json = answer::check(&self.out, &asked, self.settings.has_list, true).expect("an error");
@@ -176,26 +179,26 @@ impl World {
         }
     }
 
-    fn outcome(&mut self, place: usize, asked: Asked, outcome: Outcome, closes: bool) -> bool {
+    fn outcome(&mut self, place: usize, asked: Asked, outcome: Handled, closes: bool) -> bool {
         self.diary.note(self.clients[place].number, "is answered", &self.out);
         match outcome {
-            Outcome::Answered(persistence) => {
+            Handled::Responded(persistence) => {
                 // What follows a handshake that failed may be no HTTP.
-                let is_over = persistence == Persistence::Closes;
+                let is_over = persistence == Persistence::Close;
                 let json = answer::check(&self.out, &asked, self.settings.has_list, is_over);
                 let has_failed = json.as_ref().is_some_and(|json| json["error"] == "bad_request");
                 assert_eq!(is_over, closes || has_failed);
                 let closes = is_over;
-                if persistence == Persistence::StaysIfTold {
+                if persistence == Persistence::PersistentIfAnnounced {
                     assert!(asked.is_http_10);
                 }
-                self.learn(Learned { asked, json });
+                self.learn(Knowledge { asked, json });
                 if closes {
                     self.clients[place].state = State::Closed;
                 }
                 !closes
             }
-            Outcome::Waits { reader, presentation, wait_ms } => {
+            Handled::LongPoll { reader, presentation, wait_ms } => {
                 assert!(self.out.is_empty(), "who waits is not answered");
                 assert!((1..=self.settings.poll_timeout_ms).contains(&wait_ms));
                 let until = self.now.mono.after(wait_ms);
@@ -205,28 +208,28 @@ impl World {
                 self.clients[place].state = State::Waiting { reader, presentation, until, asked, follows, closes };
                 false
             }
-            Outcome::Follows { reader, stream } => {
+            Handled::Stream { reader, stream } => {
                 let (head, rest) = Head::parse(&self.out);
                 let told = match stream.transport {
-                    Transport::Events => {
+                    Transport::Sse => {
                         head.check(&asked, self.settings.has_list);
                         assert_eq!(head.field("content-type"), Some("text/event-stream"));
                         assert_eq!((head.status, head.field("connection")), (200, Some("close")));
                         assert_eq!(head.field("content-length"), None);
-                        let mut track = Track::new(Follows::of(&asked, true));
+                        let mut track = StreamCheck::new(Follows::of(&asked, true));
                         if asked.last_event_id.is_some()
                             && let Some(last) = &self.clients[place].last_track
                             && last.follows.channels == track.follows.channels
                             && last.clone().cut(0) == asked.last_event_id
                         {
-                            track.goes_on(last);
+                            track.is_open(last);
                         }
                         track.take(rest, &mut self.ledger);
                         track.wait(&self.next_ids(&track.follows.channels));
                         self.clients[place].last_track = None;
-                        Told::Events(track)
+                        Delivered::Events(track)
                     }
-                    Transport::Frames => {
+                    Transport::WebSocket => {
                         assert_eq!((head.status, head.field("upgrade")), (101, Some("websocket")));
                         let mut follows = Follows::of(&asked, false);
                         let texts = texts(rest);
@@ -235,7 +238,7 @@ impl World {
                             [text] => follows.take(&answer::parse_json(text), &mut self.ledger),
                             _ => panic!("a socket begins with one answer at most"),
                         }
-                        Told::Frames(follows)
+                        Delivered::Frames(follows)
                     }
                 };
                 let connection = asked.connection();
@@ -248,7 +251,7 @@ impl World {
     }
 
     /// Remembers what an answer tells, and checks it against all that others tell.
-    fn learn(&mut self, Learned { asked, json }: Learned) {
+    fn learn(&mut self, Knowledge { asked, json }: Knowledge) {
         let Some(json) = json.filter(|json| json.get("error").is_none()) else { return };
         let shown = || asked.connection();
         match &*asked.call {
@@ -353,11 +356,11 @@ impl World {
         if asked.call == "read" && json.get("error").is_none() {
             let mut follows = Follows::of(&asked, false);
             follows.take(&json, &mut self.ledger);
-            *told = Told::Frames(follows);
+            *told = Delivered::Frames(follows);
             self.clients[place].is_owed = true;
             self.resume(place);
         } else {
-            self.learn(Learned { asked, json: Some(json) });
+            self.learn(Knowledge { asked, json: Some(json) });
         }
     }
 
@@ -366,10 +369,10 @@ impl World {
         let client = &mut self.clients[place];
         self.diary.note(client.number, "closes", b"");
         match mem::replace(&mut client.state, State::Closed) {
-            State::Waiting { reader, .. } => self.hub.close_reader(self.now, reader),
+            State::Waiting { reader, .. } => self.hub.on_reader_closed(self.now, reader),
             State::Following { reader, told, .. } => {
-                self.hub.close_reader(self.now, reader);
-                if let Told::Events(track) = told {
+                self.hub.on_reader_closed(self.now, reader);
+                if let Delivered::Events(track) = told {
                     client.last_track = Some(track);
                 }
             }
@@ -388,7 +391,7 @@ impl World {
     /// A stream is told nothing more before it has taken what it was told.
     pub(super) fn put_off(&mut self, place: usize) {
         if let Client { state: State::Following { reader, .. }, is_owed, .. } = &mut self.clients[place] {
-            self.hub.fall_behind(*reader);
+            self.hub.pause(*reader);
             *is_owed = true;
         }
     }
@@ -403,7 +406,8 @@ impl World {
                 return;
             }
             let was_owed = client.is_owed;
-            if !hub.resume(*now, *reader, &mut Resumed::default(), |wake| tell(api, client, ledger, *diary, &wake)) {
+            if !hub.resume(*now, *reader, &mut ResumeBatch::default(), |wake| tell(api, client, ledger, *diary, &wake))
+            {
                 client.is_owed = false;
                 return;
             }
@@ -431,7 +435,7 @@ impl World {
             if let State::Waiting { reader, until, .. } = &self.clients[place].state
                 && *until <= self.now.mono
             {
-                self.hub.dismiss(self.now, *reader);
+                self.hub.complete_empty(self.now, *reader);
             }
         }
         self.hub.expire(self.now);
@@ -447,19 +451,19 @@ impl World {
         loop {
             let Self { hub, api, clients, ledger, settings, closed_this_turn, diary, .. } = self;
             hub.deliver(self.now, |wake| {
-                let Some(place) = clients.iter().position(|client| client.number == wake.client) else {
-                    assert!(closed_this_turn.contains(&wake.client), "somebody who is long gone");
+                let Some(place) = clients.iter().position(|client| client.number == wake.token) else {
+                    assert!(closed_this_turn.contains(&wake.token), "somebody who is long gone");
                     return;
                 };
                 let client = &mut clients[place];
                 match mem::take(&mut client.state) {
                     State::Waiting { presentation, asked, mut follows, closes, .. } => {
                         assert!(wake.is_last);
-                        let (payload, persistence) = api.wake(&wake, presentation.as_deref());
-                        diary.note(wake.client, "is woken", payload.bytes());
-                        let closes = closes || persistence == Persistence::Closes;
+                        let (payload, persistence) = api.encode_reply(&wake, presentation.as_deref());
+                        diary.note(wake.token, "is woken", payload.bytes());
+                        let closes = closes || persistence == Persistence::Close;
                         let json = answer::check(payload.bytes(), &asked, settings.has_list, closes);
-                        assert_eq!(persistence == Persistence::Closes, closes);
+                        assert_eq!(persistence == Persistence::Close, closes);
                         assert!(json.is_some(), "a read is answered in JSON");
                         client.state = if closes { State::Closed } else { State::Reading };
                         follows.take(&json.expect("seen above"), ledger);
@@ -468,7 +472,7 @@ impl World {
                         client.state = state;
                         tell(api, client, ledger, *diary, &wake);
                     }
-                    State::Closed if closed_this_turn.contains(&wake.client) => client.state = State::Closed,
+                    State::Closed if closed_this_turn.contains(&wake.token) => client.state = State::Closed,
                     State::Reading | State::Closed => panic!("it is woken who did not wait"),
                 }
             });
@@ -493,8 +497,8 @@ impl World {
         for client in self.clients.iter().filter(|client| client.backlog.is_none()) {
             let State::Following { told, .. } = &client.state else { continue };
             let cursors: Box<dyn Iterator<Item = _>> = match told {
-                Told::Events(track) => Box::new(track.next_ids()),
-                Told::Frames(follows) => Box::new(follows.next_ids()),
+                Delivered::Events(track) => Box::new(track.next_ids()),
+                Delivered::Frames(follows) => Box::new(follows.next_ids()),
             };
             known.extend(cursors.map(|(channel, cursor)| (channel.to_owned(), cursor)));
         }
@@ -506,11 +510,11 @@ impl World {
     /// The id that comes next in each channel that somebody reads, and has used just now.
     fn next_ids(&mut self, channels: &[String]) -> Vec<u64> {
         let next_id = |channel: &String| {
-            let log = Name::parse(channel).expect("it was accepted").readable().expect("it was accepted");
-            let follows = &[(log, Since::Now)];
-            let call = ReadCall { follows, epoch: None, credentials: None, mode: Mode::AtOnce, client: 0 };
-            let Ok(ReadOutcome::Answer(reply)) = self.hub.read(self.now, &call) else { panic!("it is answered") };
-            reply.parts()[0].next_id()
+            let log = ChannelName::parse(channel).expect("it was accepted").for_reading().expect("it was accepted");
+            let targets = &[(log, Since::Now)];
+            let call = ReadRequest { targets, epoch: None, credentials: None, mode: Mode::Immediate, token: 0 };
+            let Ok(ReadResult::Ready(reply)) = self.hub.read(self.now, &call) else { panic!("it is answered") };
+            reply.slices()[0].next_id()
         };
         channels.iter().map(next_id).collect()
     }
@@ -529,17 +533,17 @@ impl World {
             State::Reading | State::Closed => None,
         });
         let kept = kept.collect::<BTreeSet<_>>().len();
-        assert!((kept..=self.identities.len()).contains(&census.connections), "who reads with a connection has it");
+        assert!((kept..=self.identities.len()).contains(&census.sessions), "who reads with a connection has it");
         let max = self.settings.max_channels;
         assert!(max == 0 || census.channels <= max, "{census:?}");
-        assert!(census.timers <= census.channels + census.connections, "{census:?}");
+        assert!(census.timers <= census.channels + census.sessions, "{census:?}");
     }
 
     /// The server stops: everybody who waits is told.
     pub(super) fn stop(&mut self) {
         self.is_stopping = true;
         self.api.close();
-        self.hub.dismiss_all(self.now);
+        self.hub.complete_all_empty(self.now);
         self.turn(0);
         assert_eq!(self.hub.census().readers, self.waiting());
     }
@@ -562,7 +566,7 @@ impl World {
         self.turn(0);
         let census = self.hub.census();
         let held = self.hub.memory();
-        let nothing = [census.channels, census.connections, census.readers, census.timers, census.messages, held];
+        let nothing = [census.channels, census.sessions, census.readers, census.timers, census.messages, held];
         assert_eq!(nothing, [0; 6], "all have gone");
         self.ledger.check_goodbyes();
     }
@@ -574,26 +578,26 @@ impl World {
 }
 
 /// A stream is told something, or that it ends.
-fn tell(api: &mut Api, client: &mut Client, ledger: &mut Ledger, diary: Diary, wake: &Wake<'_>) {
+fn tell(api: &mut Api, client: &mut Client, ledger: &mut Ledger, diary: History, wake: &Wake<'_>) {
     let State::Following { stream, told, .. } = &mut client.state else { unreachable!("it is a stream") };
-    let payload = api.tell(wake, stream);
+    let payload = api.encode_update(wake, stream);
     let bytes = payload.bytes();
     diary.note(client.number, "is told", bytes);
     if let Some(backlog) = &mut client.backlog {
         *backlog += bytes.len();
     }
     match told {
-        Told::Events(track) => track.take(bytes, ledger),
-        Told::Frames(follows) if !wake.is_last => {
+        Delivered::Events(track) => track.take(bytes, ledger),
+        Delivered::Frames(follows) if !wake.is_last => {
             let texts = texts(bytes);
             assert_eq!(texts.len(), 1, "a frame for each answer");
             follows.take(&answer::parse_json(texts[0]), ledger);
         }
-        Told::Frames(_) => assert_eq!((bytes.len(), bytes[0]), (4, 0x88), "a farewell"),
+        Delivered::Frames(_) => assert_eq!((bytes.len(), bytes[0]), (4, 0x88), "a farewell"),
     }
     client.is_owed = wake.has_more;
     if wake.is_last {
-        assert!(bytes.is_empty() || matches!(told, Told::Frames(_)));
+        assert!(bytes.is_empty() || matches!(told, Delivered::Frames(_)));
         client.state = State::Closed;
     }
 }

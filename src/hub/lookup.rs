@@ -2,9 +2,9 @@
 
 /// What is under a channel's name.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spot {
+pub(super) enum Lookup {
     /// A channel, by place.
-    Channel(u32),
+    Occupied(u32),
     /// None; one would begin with this id.
-    Nowhere { first_id: u64 },
+    Vacant { first_id: u64 },
 }
