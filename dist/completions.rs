@@ -24,9 +24,10 @@ struct Group {
 
 fn main() -> ExitCode {
     let server = Group { command: None, shapes: SPECS.iter().map(shape).collect() };
-    let commands = COMMANDS
-        .iter()
-        .map(|command| Group { command: Some(command.name), shapes: command.specs.iter().map(shape).collect() });
+    let commands = COMMANDS.iter().map(|command| Group {
+        command: Some(command.name),
+        shapes: command.specs.iter().map(shape).collect(),
+    });
     let groups: Vec<Group> = std::iter::once(server).chain(commands).collect();
     let text = match std::env::args().nth(1).as_deref() {
         Some("bash") => bash(&groups),
@@ -70,7 +71,8 @@ fn bash(groups: &[Group]) -> String {
          local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}\n    COMPREPLY=()\n",
     );
     let of_kind = |wanted: fn(&Shape) -> bool| {
-        let mut names: Vec<_> = groups.iter().flat_map(|group| &group.shapes).filter(|it| wanted(it)).collect();
+        let mut names: Vec<_> =
+            groups.iter().flat_map(|group| &group.shapes).filter(|it| wanted(it)).collect();
         names.sort_by_key(|shape| shape.name);
         names.dedup_by_key(|shape| shape.name);
         names.iter().map(|shape| format!("--{}", shape.name)).collect::<Vec<_>>().join(" | ")
@@ -94,7 +96,10 @@ fn bash(groups: &[Group]) -> String {
         }
     }
     add(&mut text, format_args!("    *) words='{}' ;;\n    esac\n", names(&groups[0])));
-    add(&mut text, format_args!("    [ \"$COMP_CWORD\" -gt 1 ] || words=\"{} $words\"\n", commands()));
+    add(
+        &mut text,
+        format_args!("    [ \"$COMP_CWORD\" -gt 1 ] || words=\"{} $words\"\n", commands()),
+    );
     text.push_str("    mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$word\")\n}\ncomplete -F _speak speak\n");
     text
 }
@@ -107,7 +112,12 @@ fn zsh(groups: &[Group]) -> String {
         let pattern = group.command.unwrap_or("*");
         add(&mut text, format_args!("    {pattern}) own=(\n"));
         for shape in &group.shapes {
-            let help = shape.help.replace('\'', "'\\''").replace('[', "\\[").replace(']', "\\]").replace(':', "\\:");
+            let help = shape
+                .help
+                .replace('\'', "'\\''")
+                .replace('[', "\\[")
+                .replace(']', "\\]")
+                .replace(':', "\\:");
             let action = match shape.value {
                 "" => String::new(),
                 "FILE" => ":FILE:_files".to_owned(),
@@ -115,11 +125,20 @@ fn zsh(groups: &[Group]) -> String {
             };
             add(&mut text, format_args!("        '*--{}[{help}]{action}'\n", shape.name));
         }
-        text.push_str("        '--help[print the options]' '--version[print the version]'\n    ) ;;\n");
+        text.push_str(
+            "        '--help[print the options]' '--version[print the version]'\n    ) ;;\n",
+        );
     }
     text.push_str("    esac\n    if (( CURRENT == 2 )); then\n        local -a commands\n        commands=(\n");
     for command in COMMANDS {
-        add(&mut text, format_args!("            '{}:{}'\n", command.name, command.about.replace('\'', "'\\''")));
+        add(
+            &mut text,
+            format_args!(
+                "            '{}:{}'\n",
+                command.name,
+                command.about.replace('\'', "'\\''")
+            ),
+        );
     }
     text.push_str(
         "        )\n        _describe command commands\n    fi\n    _arguments -s $own '*: :'\n}\n_speak \"$@\"\n",
@@ -151,9 +170,18 @@ fn fish(groups: &[Group]) -> String {
                 value => format!(" -x -a '{}'", words(value)),
             };
             let help = quoted(shape.help);
-            add(&mut text, format_args!("complete -c speak -n '{condition}' -l {}{value} -d {help}\n", shape.name));
+            add(
+                &mut text,
+                format_args!(
+                    "complete -c speak -n '{condition}' -l {}{value} -d {help}\n",
+                    shape.name
+                ),
+            );
         }
-        add(&mut text, format_args!("complete -c speak -n '{condition}' -l help -d 'print the options'\n"));
+        add(
+            &mut text,
+            format_args!("complete -c speak -n '{condition}' -l help -d 'print the options'\n"),
+        );
     }
     text.push_str("complete -c speak -n __fish_use_subcommand -l version -d 'print the version'\n");
     text

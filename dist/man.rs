@@ -83,7 +83,8 @@ fn main() {
     page.push_str(HELP);
     page.push_str(".SH COMMANDS\n");
     for command in COMMANDS {
-        let _ = writeln!(page, ".SS {}\n{}.", plain(&command.usage()), plain(&sentence(command.about)));
+        let _ =
+            writeln!(page, ".SS {}\n{}.", plain(&command.usage()), plain(&sentence(command.about)));
         page.push_str(&plain(command.more));
         for spec in command.specs {
             page.push_str(&option(spec));

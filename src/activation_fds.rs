@@ -16,10 +16,12 @@ pub fn take() -> Result<Vec<ActivatedSocket>, StartError> {
     let names = activated_names(std::process::id(), |name| env::var_os(name));
     let take = |(file, name)| -> Result<ActivatedSocket, StartError> {
         // SAFETY: nothing but a flag is set; of what is not open the kernel says so.
-        unsafe { fcntl_setfd(BorrowedFd::borrow_raw(file), FdFlags::CLOEXEC) }.map_err(|error| {
-            let error = io::Error::from(error);
-            StartError(format!("LISTEN_FDS promises descriptor {file}: {error}"))
-        })?;
+        unsafe { fcntl_setfd(BorrowedFd::borrow_raw(file), FdFlags::CLOEXEC) }.map_err(
+            |error| {
+                let error = io::Error::from(error);
+                StartError(format!("LISTEN_FDS promises descriptor {file}: {error}"))
+            },
+        )?;
         // SAFETY: it is open, and was when the process began, since nothing has opened files yet. Rust's runtime keeps to
         // the three standard streams, so nobody else holds it for his own, and `zip` gives each number once.
         let file = unsafe { OwnedFd::from_raw_fd(file) };

@@ -63,8 +63,10 @@ unsafe impl GlobalAlloc for Allocator {
         let new_layout = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         match (is_mapped(layout), is_mapped(new_layout)) {
             (false, false) => unsafe { Small.realloc(piece, layout, size) },
-            (true, true) => unsafe { mremap(piece.cast(), layout.size(), size, MremapFlags::MAYMOVE) }
-                .map_or(ptr::null_mut(), <*mut _>::cast),
+            (true, true) => {
+                unsafe { mremap(piece.cast(), layout.size(), size, MremapFlags::MAYMOVE) }
+                    .map_or(ptr::null_mut(), <*mut _>::cast)
+            }
             _ => {
                 let new = unsafe { self.alloc(new_layout) };
                 if !new.is_null() {
@@ -93,8 +95,15 @@ pub fn trim() {
 
 fn map(bytes: usize) -> *mut u8 {
     // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
-    unsafe { mmap_anonymous(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }
-        .map_or(ptr::null_mut(), <*mut _>::cast)
+    unsafe {
+        mmap_anonymous(
+            ptr::null_mut(),
+            bytes,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE,
+        )
+    }
+    .map_or(ptr::null_mut(), <*mut _>::cast)
 }
 
 #[cfg(test)]
@@ -104,8 +113,16 @@ mod tests {
     #[test]
     fn what_is_in_a_piece_moves_with_it_from_one_source_to_the_other() {
         let mut bytes: Vec<u8> = Vec::new();
-        let sizes =
-            [10, PAGE_BYTES - 1, PAGE_BYTES, 5 * PAGE_BYTES + 1, 100 * PAGE_BYTES, PAGE_BYTES, PAGE_BYTES - 1, 3];
+        let sizes = [
+            10,
+            PAGE_BYTES - 1,
+            PAGE_BYTES,
+            5 * PAGE_BYTES + 1,
+            100 * PAGE_BYTES,
+            PAGE_BYTES,
+            PAGE_BYTES - 1,
+            3,
+        ];
         for size in sizes {
             bytes.truncate(size);
             bytes.shrink_to_fit();

@@ -12,7 +12,9 @@ type Encoding = fn(&mut Client, &str, &Params) -> Response;
 /// All ways that the contract knows; the name tells them apart in a failure.
 const ENCODINGS: [(&str, Encoding); 6] = [
     ("get", Client::get),
-    ("post-query", |client, path, params| client.call(request("POST", &target(path, params), &[], Some(b"")))),
+    ("post-query", |client, path, params| {
+        client.call(request("POST", &target(path, params), &[], Some(b"")))
+    }),
     ("post-query-without-length", |client, path, params| {
         client.call(request("POST", &target(path, params), &[], None))
     }),
@@ -146,8 +148,11 @@ fn a_message_comes_as_a_parameter_or_as_a_body_but_not_as_both() {
     let mut client = server.client();
     let me = server.introduce("c", "Josh");
     let twice = [("channel", "c"), ("message", "m")];
-    let paths =
-        [target("/write", &twice), target("/introduce", &twice), target("/goodbye", &me.and(&[("message", "m")]))];
+    let paths = [
+        target("/write", &twice),
+        target("/introduce", &twice),
+        target("/goodbye", &me.and(&[("message", "m")])),
+    ];
     for path in paths {
         let answer = client.post(&path, "text/plain", "m");
         answer.fails_with(400, "bad_parameter");
@@ -172,12 +177,17 @@ fn a_chunked_body_may_have_extensions_and_trailers() {
 fn a_client_that_expects_100_is_told_to_go_on() {
     let server = Server::start();
     let mut client = server.client();
-    let headers = [("Content-Type", "text/plain"), ("Content-Length", "5"), ("Expect", "100-continue")];
+    let headers =
+        [("Content-Type", "text/plain"), ("Content-Length", "5"), ("Expect", "100-continue")];
     client.send(request("POST", "/write?channel=c", &headers, None));
     assert_eq!(client.response().status, 100);
     client.call("howdy").ok();
 
-    let headers = [("Content-Type", "text/plain"), ("Transfer-Encoding", "chunked"), ("Expect", "100-Continue")];
+    let headers = [
+        ("Content-Type", "text/plain"),
+        ("Transfer-Encoding", "chunked"),
+        ("Expect", "100-Continue"),
+    ];
     client.send(request("POST", "/write?channel=c", &headers, None));
     assert_eq!(client.response().status, 100);
     client.call("5\r\nagain\r\n0\r\n\r\n").ok();
@@ -187,7 +197,8 @@ fn a_client_that_expects_100_is_told_to_go_on() {
 #[test]
 fn a_body_that_is_refused_is_not_asked_for() {
     let server = Server::start();
-    let headers = [("Content-Type", "text/plain"), ("Content-Length", "9999999"), ("Expect", "100-continue")];
+    let headers =
+        [("Content-Type", "text/plain"), ("Content-Length", "9999999"), ("Expect", "100-continue")];
     let request = request("POST", "/write?channel=c", &headers, None);
     let answer = server.client().call(request);
     answer.fails_with(413, "message_too_large");
@@ -291,7 +302,15 @@ fn failed_calls_change_nothing() {
         ("/introduce", vec![("channel", "~c"), ("message", "m")]),
         ("/goodbye", me.and(&[("channel", "~c")])),
         ("/goodbye", me.and(&[("message", &long)])),
-        ("/introduce", vec![("channel", "c"), ("message", "m"), ("connection", &me.connection), ("auth", "wrong")]),
+        (
+            "/introduce",
+            vec![
+                ("channel", "c"),
+                ("message", "m"),
+                ("connection", &me.connection),
+                ("auth", "wrong"),
+            ],
+        ),
     ];
     for (path, params) in failing {
         let answer = server.client().post_form(path, &params);

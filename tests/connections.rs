@@ -282,7 +282,8 @@ fn who_waits_with_from_id_0_sees_people_come() {
 }
 
 #[test]
-fn so_many_reads_wait_with_one_connection_and_one_that_takes_the_place_of_another_is_not_one_more() {
+fn so_many_reads_wait_with_one_connection_and_one_that_takes_the_place_of_another_is_not_one_more()
+{
     let server = patient();
     let me = server.introduce("home", "busy");
     let mut readers: Vec<_> = (0..256)
@@ -299,7 +300,10 @@ fn so_many_reads_wait_with_one_connection_and_one_that_takes_the_place_of_anothe
     refused.fails_with(400, "bad_parameter");
     let mut anew = server.client();
     anew.send_get("/read", &me.and(&[("channel", "c100")]));
-    assert!(readers[100].response().ok().messages().is_empty(), "the older one is answered with nothing");
+    assert!(
+        readers[100].response().ok().messages().is_empty(),
+        "the older one is answered with nothing"
+    );
     assert!(!anew.has_something());
     // Where one ends there is room for another.
     server.write("c7", "m");

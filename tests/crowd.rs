@@ -158,7 +158,10 @@ fn clients_that_vanish_in_any_state_leave_nothing_behind() {
         ("waiting", get("/read?channel=c")),
         ("waiting in two channels", get("/read?channel=d&channel=c")),
         ("waiting for a script", get("/read?channel=c&callback=f")),
-        ("waiting with a request behind it", [get("/read?channel=c"), get("/write?channel=c&message=never")].concat()),
+        (
+            "waiting with a request behind it",
+            [get("/read?channel=c"), get("/write?channel=c&message=never")].concat(),
+        ),
         ("answer not read", get("/read?channel=c&from_id=1")),
         ("answers not read", get("/members?channel=c").repeat(50)),
         ("refused in the middle", [&post(&huge)[..], &b"x".repeat(50_000)[..]].concat()),
@@ -231,8 +234,10 @@ fn slow_senders_disturb_nobody() {
         let written = fast.get("/write", &[("channel", "fast"), ("message", "m")]);
         assert_eq!(written.ok().text(), format!(r#"{{"id":{count}}}"#));
     }
-    let mut ids: Vec<u64> =
-        slow.iter_mut().map(|client| client.response().ok().json()["id"].as_u64().expect("an id")).collect();
+    let mut ids: Vec<u64> = slow
+        .iter_mut()
+        .map(|client| client.response().ok().json()["id"].as_u64().expect("an id"))
+        .collect();
     ids.sort_unstable();
     assert!(ids.into_iter().eq(1..=60));
 }
@@ -303,7 +308,9 @@ fn everyone_who_came_says_goodbye_once() {
     assert!(expected.keys().copied().eq(1..=160));
 
     for channel in ["c", "d"] {
-        until("nobody is left", || server.members(channel)["members"].as_array().map(Vec::len) == Some(0));
+        until("nobody is left", || {
+            server.members(channel)["members"].as_array().map(Vec::len) == Some(0)
+        });
         let messages = server.read(channel, "1").messages();
         assert_eq!(messages.len(), 320, "{channel}");
         let mut introduced = 0;
@@ -353,7 +360,9 @@ fn a_stream_gets_all_of_a_turn_that_brings_more_than_one_answer_holds() {
     reader.send(request("GET", &target("/read", &[("channel", "c")]), &accept, None));
     reader.head();
     // In one piece, so that all of it comes in one turn.
-    let burst = (1..=5).map(|_| request("GET", &target("/write", &[("channel", "c"), ("message", "m")]), &[], None));
+    let burst = (1..=5).map(|_| {
+        request("GET", &target("/write", &[("channel", "c"), ("message", "m")]), &[], None)
+    });
     server.client().send(burst.collect::<Vec<_>>().concat());
 
     let mut stream = reader.second_handle();

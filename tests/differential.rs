@@ -29,7 +29,16 @@ const PROXIES: [&str; 3] = ["buffering", "passing", "upgrading"];
 
 /// Small limits keep the cases about limits small. nginx has the same.
 fn start_speak() -> Server {
-    Server::with(&["--max-head", "4k", "--max-message", "1k", "--request-timeout", "1m", "--keep-alive", "10m"])
+    Server::with(&[
+        "--max-head",
+        "4k",
+        "--max-message",
+        "1k",
+        "--request-timeout",
+        "1m",
+        "--keep-alive",
+        "10m",
+    ])
 }
 
 fn is_recording() -> bool {
@@ -44,14 +53,20 @@ fn tell(what: &str) {
 fn start_nginx(name: &str, server: &Server) -> (Nginx, Vec<Relay>) {
     let mut relays = Vec::new();
     let nginx = Nginx::start(name, |folder| {
-        relays.extend(PROXIES.map(|proxy| Relay::start(&folder.join(format!("to-{proxy}")), server.address())));
+        relays.extend(
+            PROXIES
+                .map(|proxy| Relay::start(&folder.join(format!("to-{proxy}")), server.address())),
+        );
     });
     (nginx, relays)
 }
 
 /// Looks at every case with `look`, which tells the recorded verdict and a new one. Returns the rows that differ, and
 /// writes the tables if it is to.
-fn differing(mut look: impl FnMut(usize, &Case) -> String, recorded: fn(&mut Case) -> &mut String) -> Vec<String> {
+fn differing(
+    mut look: impl FnMut(usize, &Case) -> String,
+    recorded: fn(&mut Case) -> &mut String,
+) -> Vec<String> {
     let mut differing = Vec::new();
     let mut number = 0;
     for mut table in read_tables() {
@@ -98,16 +113,26 @@ fn nginx_answers_malformed_and_ambiguous_requests_as_the_tables_say() {
     if is_recording() {
         // One after the other, since both write the same files.
         let changed = [verdicts_of_speak(), verdicts_of_nginx()].concat();
-        return tell(&format!("recorded, with nginx {}:\n{}", nginx::version(), changed.join("\n")));
+        return tell(&format!(
+            "recorded, with nginx {}:\n{}",
+            nginx::version(),
+            changed.join("\n")
+        ));
     }
     let differing = verdicts_of_nginx();
     let version = nginx::version();
     let branch = |version: &str| version.rsplit_once('.').map(|(branch, _)| branch.to_owned());
     if branch(&version) == branch(NGINX_RECORDED) {
-        assert!(differing.is_empty(), "nginx {version} is not as recorded:\n{}", differing.join("\n"));
+        assert!(
+            differing.is_empty(),
+            "nginx {version} is not as recorded:\n{}",
+            differing.join("\n")
+        );
     } else if !differing.is_empty() {
         let differing = differing.join("\n");
-        tell(&format!("nginx {version} differs from {NGINX_RECORDED}, which is no fault here:\n{differing}"));
+        tell(&format!(
+            "nginx {version} differs from {NGINX_RECORDED}, which is no fault here:\n{differing}"
+        ));
     }
 }
 
@@ -121,8 +146,13 @@ fn every_difference_between_nginx_and_speak_has_its_reason_in_the_tables() {
     names.dedup();
     assert_eq!(names.len(), cases.len(), "two cases have the same name");
     let wrong = cases.iter().filter(|case| (case.nginx == case.speak) != case.why.is_empty());
-    let wrong: Vec<_> = wrong.map(|case| format!("{}: {} | {}", case.name, case.nginx, case.speak)).collect();
-    assert!(is_recording() || wrong.is_empty(), "a reason where they differ, and only there:\n{}", wrong.join("\n"));
+    let wrong: Vec<_> =
+        wrong.map(|case| format!("{}: {} | {}", case.name, case.nginx, case.speak)).collect();
+    assert!(
+        is_recording() || wrong.is_empty(),
+        "a reason where they differ, and only there:\n{}",
+        wrong.join("\n")
+    );
 }
 
 /// What nginx handed on, what Speak answered and what it wrote are one and the same, for every case and proxy.
@@ -135,17 +165,29 @@ fn what_nginx_takes_for_one_request_is_one_for_speak() {
     for ((proxy, relay), log) in PROXIES.iter().zip(&relays).zip(&mut logs) {
         let mut route = Route { server: &server, proxy, door: nginx.door(proxy), relay, log };
         let cases: Vec<&Case> = tables.iter().flat_map(Table::cases).collect();
-        let came_through = (1..).zip(&cases).filter(|(number, case)| route.carries(case, *number)).count();
-        assert!(came_through > cases.len() / 3, "only {came_through} cases came to Speak through '{proxy}'");
+        let came_through =
+            (1..).zip(&cases).filter(|(number, case)| route.carries(case, *number)).count();
+        assert!(
+            came_through > cases.len() / 3,
+            "only {came_through} cases came to Speak through '{proxy}'"
+        );
         // Else nobody would meet what another has left behind.
         let connections = relay.connections();
-        assert!(connections < came_through / 4, "'{proxy}' made {connections} connections for {came_through} cases");
+        assert!(
+            connections < came_through / 4,
+            "'{proxy}' made {connections} connections for {came_through} cases"
+        );
     }
     // What Speak might have answered behind our backs comes at the latest when the connections end.
     nginx.stop();
     until("the connections to Speak have ended", || relays.iter().all(Relay::is_over));
     for (relay, log) in relays.iter().zip(&mut logs) {
-        assert_eq!(relay.answered(), log.answered(), "answers of Speak, and requests of nginx: {}", relay.newest());
+        assert_eq!(
+            relay.answered(),
+            log.answered(),
+            "answers of Speak, and requests of nginx: {}",
+            relay.newest()
+        );
     }
 }
 
@@ -171,24 +213,50 @@ impl Route<'_> {
         let others = door.ask(&probe_bytes(&others_probe));
 
         let show = || {
-            format!("{} behind the proxy '{proxy}':\nanswered {}\n{}", case.name, own.escape_ascii(), relay.newest())
+            format!(
+                "{} behind the proxy '{proxy}':\nanswered {}\n{}",
+                case.name,
+                own.escape_ascii(),
+                relay.newest()
+            )
         };
         let answers = Answers::parse(&others);
-        assert!(answers.whole.len() == 1 && answers.end_with(&others_probe), "another's answer: {}", show());
-        assert!(memchr::memmem::find(&own, others_probe.as_bytes()).is_none(), "another's answer: {}", show());
+        assert!(
+            answers.whole.len() == 1 && answers.end_with(&others_probe),
+            "another's answer: {}",
+            show()
+        );
+        assert!(
+            memchr::memmem::find(&own, others_probe.as_bytes()).is_none(),
+            "another's answer: {}",
+            show()
+        );
 
         // nginx logs a request once it is done with it, which may be after the answer.
-        until(&format!("the log of nginx accounts for all that Speak answered: {}", show()), || {
-            let is_logged = log.forwarded()[logged_before..].iter().any(|it| it.request_line.contains(&others_probe));
-            is_logged && log.answered() >= relay.answered()
-        });
-        assert_eq!(relay.answered(), log.answered(), "Speak saw other requests than nginx: {}", show());
+        until(
+            &format!("the log of nginx accounts for all that Speak answered: {}", show()),
+            || {
+                let is_logged = log.forwarded()[logged_before..]
+                    .iter()
+                    .any(|it| it.request_line.contains(&others_probe));
+                is_logged && log.answered() >= relay.answered()
+            },
+        );
+        assert_eq!(
+            relay.answered(),
+            log.answered(),
+            "Speak saw other requests than nginx: {}",
+            show()
+        );
 
         let logged = &log.forwarded()[logged_before..];
         let is_failed = logged.iter().any(|it| matches!(it.status, Some(502 | 504)));
         assert!(!is_failed, "nginx could not make sense of Speak's answer: {}", show());
         let names_channel = |line: &str| line.contains("/write?") && line.contains(&channel);
-        let writes = logged.iter().filter(|it| it.status == Some(200) && names_channel(&it.request_line)).count();
+        let writes = logged
+            .iter()
+            .filter(|it| it.status == Some(200) && names_channel(&it.request_line))
+            .count();
         let messages = server.read(&channel, "0").json()["messages"].as_array().map_or(0, Vec::len);
         assert_eq!(messages, writes, "messages, and writes that nginx knows of: {}", show());
         relay.answered() > answered_before + 1

@@ -60,7 +60,8 @@ fn the_page_for_machines_knows_every_error_with_its_status() {
     let rows = page.split("error: {enum: [").skip(1).flat_map(|rest| {
         let (names, rest) = rest.split_once(']').expect("an end of the names");
         let (_, rest) = rest.split_once("status: {const: ").expect("a status");
-        let status = rest.split('}').next().and_then(|status| status.parse().ok()).expect("a number");
+        let status =
+            rest.split('}').next().and_then(|status| status.parse().ok()).expect("a number");
         names.split(", ").map(move |name| (name.to_owned(), status))
     });
     assert_eq!(rows.collect::<BTreeSet<_>>(), tables::errors());
@@ -69,13 +70,23 @@ fn the_page_for_machines_knows_every_error_with_its_status() {
 #[test]
 fn every_option_that_is_told_of_is_there() {
     let commands = speak::cli::COMMANDS.iter().flat_map(|command| command.specs.iter());
-    let specs = speak::options::SPECS.iter().map(|spec| spec.name).chain(commands.map(|spec| spec.name));
+    let specs =
+        speak::options::SPECS.iter().map(|spec| spec.name).chain(commands.map(|spec| spec.name));
     let options: BTreeSet<String> = specs.map(|name| format!("--{name}")).collect();
-    for page in ["README.md", "docs/operating.md", "docs/capacity.md", "docs/troubleshooting.md", "docs/api.md"] {
+    for page in [
+        "README.md",
+        "docs/operating.md",
+        "docs/capacity.md",
+        "docs/troubleshooting.md",
+        "docs/api.md",
+    ] {
         let prose = markdown::prose(page);
         for code in markdown::code(&prose).iter().filter(|code| code.starts_with("--")) {
             let name = code.split([' ', '=']).next().expect("a first word");
-            assert!(options.contains(name) || ["--help", "--version"].contains(&name), "{page}: {code}");
+            assert!(
+                options.contains(name) || ["--help", "--version"].contains(&name),
+                "{page}: {code}"
+            );
         }
     }
 }
@@ -85,7 +96,8 @@ fn every_link_leads_somewhere() {
     let mut count = 0;
     for page in PAGES {
         for link in markdown::links(page) {
-            let (file, anchor) = link.split_once('#').map_or((&*link, None), |(file, anchor)| (file, Some(anchor)));
+            let (file, anchor) =
+                link.split_once('#').map_or((&*link, None), |(file, anchor)| (file, Some(anchor)));
             let folder = page.rsplit_once('/').map_or("", |(folder, _)| folder);
             let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
             for part in file.split('/') {
@@ -99,7 +111,10 @@ fn every_link_leads_somewhere() {
             count += 1;
             assert!(markdown::path(&target).exists(), "{page} links to {link}, which is not there");
             if let Some(anchor) = anchor {
-                assert!(markdown::anchors(&target).iter().any(|it| it == anchor), "{page}: no {anchor} in {target}");
+                assert!(
+                    markdown::anchors(&target).iter().any(|it| it == anchor),
+                    "{page}: no {anchor} in {target}"
+                );
             }
         }
     }

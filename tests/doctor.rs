@@ -30,15 +30,19 @@ fn claims() -> Vec<Claim> {
     let text = fs::read_to_string(path).expect("the doctor's page");
     let (_, table) = text.split_once("| nginx with |").expect("the table");
     let cells = |row: &str| -> Vec<String> {
-        row.split(" | ").map(|cell| cell.trim_matches(['|', ' ']).trim_matches('`').to_owned()).collect()
+        row.split(" | ")
+            .map(|cell| cell.trim_matches(['|', ' ']).trim_matches('`').to_owned())
+            .collect()
     };
     table
         .lines()
         .skip(2)
         .map(|row| match &cells(row)[..] {
-            [configuration, verdict, mend] => {
-                Claim { configuration: configuration.clone(), verdict: verdict.clone(), mend: mend.clone() }
-            }
+            [configuration, verdict, mend] => Claim {
+                configuration: configuration.clone(),
+                verdict: verdict.clone(),
+                mend: mend.clone(),
+            },
             other => panic!("a row of three cells: {other:?}"),
         })
         .collect()
@@ -52,7 +56,8 @@ fn doctor(url: &str, options: &[&str]) -> Finished {
 
 /// The line about one check, with what is indented behind it.
 fn about(finished: &Finished, check: &str) -> Vec<String> {
-    let is_it = |line: &&str| line.split_whitespace().nth(1) == Some(check) && !line.starts_with(' ');
+    let is_it =
+        |line: &&str| line.split_whitespace().nth(1) == Some(check) && !line.starts_with(' ');
     let mut lines = finished.stdout.lines().skip_while(|line| !is_it(line));
     let first = lines.next().unwrap_or_else(|| panic!("nothing about {check}: {finished:?}"));
     let behind = lines.take_while(|line| line.starts_with(' ')).map(|line| line.trim().to_owned());
@@ -108,7 +113,8 @@ fn a_good_proxy_is_well_and_so_is_no_proxy() {
 #[test]
 fn what_is_no_fault_of_a_proxy_is_found_as_well() {
     let closed = ClosedPort::new();
-    let (wait, closed_port) = (["--wait", "1s", "--patience", "1s"], closed.address().port().to_string());
+    let (wait, closed_port) =
+        (["--wait", "1s", "--patience", "1s"], closed.address().port().to_string());
     // A stream and its writer are two clients, whoever else is refused.
     let server = Server::with(&["--max-clients-per-address", "1"]);
     says_part(&doctor(server.door(0), &wait), "FAIL stream", "--trust-proxy");
@@ -117,8 +123,10 @@ fn what_is_no_fault_of_a_proxy_is_found_as_well() {
     let (verdict, mend) = ("warn direct", "port 7732 open in the firewall");
     says_part(&finished, verdict, mend);
     assert!(about(&finished, "headers")[0].contains("not in --allow-origin"), "{finished:?}");
-    let listed =
-        doctor(server.door(0), &[&wait[..], &["--origin", "https://chat.test", "--direct-port", "0"]].concat());
+    let listed = doctor(
+        server.door(0),
+        &[&wait[..], &["--origin", "https://chat.test", "--direct-port", "0"]].concat(),
+    );
     assert!(about(&listed, "headers")[0].starts_with("ok"), "{listed:?}");
     assert!(about(&listed, "direct")[0].starts_with("skip"), "{listed:?}");
     // Nobody is there.
@@ -143,7 +151,8 @@ fn a_wrong_clock_is_told() {
     // The first digit of all times: a proxy is the easiest clock to set.
     let wrong = r#"sub_filter '"time":1' '"time":2'; sub_filter_types application/json; sub_filter_once off;"#;
     let nginx = Nginx::start("clock", server.address(), &[Site::plain(wrong)]);
-    let finished = doctor(nginx.url(0), &["--wait", "1s", "--patience", "1s", "--direct-port", "0"]);
+    let finished =
+        doctor(nginx.url(0), &["--wait", "1s", "--patience", "1s", "--direct-port", "0"]);
     says_part(&finished, "warn clock", "timedatectl");
     assert!(about(&finished, "clock")[0].contains("days ahead"), "{finished:?}");
 }
@@ -153,7 +162,8 @@ fn certificates_are_told_apart_and_https_works_where_they_are_good() {
     let server = Server::start();
     let folder = Folder::new("certificates");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doctor/certificates.sh");
-    let made = Command::new(script).arg(folder.path()).stderr(Stdio::piped()).output().expect("a shell");
+    let made =
+        Command::new(script).arg(folder.path()).stderr(Stdio::piped()).output().expect("a shell");
     assert!(made.status.success(), "{made:?}");
     let names = ["good", "self-signed", "expired", "other-name"];
     let sites: Vec<Site> = names.iter().map(|name| Site::tls(&folder.file(name))).collect();
@@ -161,7 +171,10 @@ fn certificates_are_told_apart_and_https_works_where_they_are_good() {
     let speak = |words: &[&str]| {
         let mut speak = command();
         // The tests' own authority, and nobody else.
-        speak.env("SSL_CERT_FILE", folder.file("authority.crt")).env("SSL_CERT_DIR", folder.path()).args(words);
+        speak
+            .env("SSL_CERT_FILE", folder.file("authority.crt"))
+            .env("SSL_CERT_DIR", folder.path())
+            .args(words);
         run(speak)
     };
     let cases = [

@@ -4,7 +4,9 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Client, Event, EventStream, Identity, Params, Server, now_ms, request, target, until};
+use common::{
+    Client, Event, EventStream, Identity, Params, Server, now_ms, request, target, until,
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -22,7 +24,8 @@ fn epoch(server: &Server) -> String {
 fn a_stream_begins_with_its_head_a_delay_and_a_cursor() {
     let server = patient();
     let epoch = epoch(&server);
-    for (version, connection) in [("1.1", ""), ("1.1", "close"), ("1.0", ""), ("1.0", "keep-alive")] {
+    for (version, connection) in [("1.1", ""), ("1.1", "close"), ("1.0", ""), ("1.0", "keep-alive")]
+    {
         let mut client = server.client();
         client.send(format!(
             "GET /read?channel=c HTTP/{version}\r\nHost: x\r\nConnection: {connection}\r\nAccept: text/event-stream\r\n\r\n"
@@ -119,7 +122,9 @@ fn each_message_is_an_event_with_the_cursor_behind_it() {
     let epoch = epoch(&server);
     let mut stream = server.events(&[("channel", "c")]);
     let me = server.introduce("c", "Josh \u{2028}\n\r\"");
-    server.get("/write", &me.and(&[("channel", "c"), ("message", "one\n\ndata: two\r\n\u{0}")])).ok();
+    server
+        .get("/write", &me.and(&[("channel", "c"), ("message", "one\n\ndata: two\r\n\u{0}")]))
+        .ok();
     server.write("c", "");
     server.get("/goodbye", &me.and(&[("message", "bye")])).ok();
 
@@ -129,7 +134,10 @@ fn each_message_is_an_event_with_the_cursor_behind_it() {
     // The data is the message as every other reader gets it, byte by byte.
     let data: Vec<&str> = events.iter().map(|event| event.data.as_deref().expect("data")).collect();
     let answer = server.read("c", "1");
-    assert_eq!(answer.text(), format!("{{\"messages\":[{}],\"next_id\":5,\"epoch\":\"{epoch}\"}}", data.join(",")));
+    assert_eq!(
+        answer.text(),
+        format!("{{\"messages\":[{}],\"next_id\":5,\"epoch\":\"{epoch}\"}}", data.join(","))
+    );
     assert!(!stream.client.has_something());
 }
 
@@ -147,16 +155,21 @@ fn several_channels_are_named_and_have_their_cursors_in_the_order_asked() {
     let mut stream = EventStream::open(server.client(), &[channels, from_ids].concat(), &[]);
     // What was not sent yet counts as it was asked for.
     assert_eq!(stream.beginning(), format!("{epoch}:0,2,1,-2"));
-    let expected = [("b", 1, "2,2,1,-2"), ("a", 2, "2,3,1,-2"), ("d", 2, "2,3,1,3"), ("d", 3, "2,3,1,4")];
+    let expected =
+        [("b", 1, "2,2,1,-2"), ("a", 2, "2,3,1,-2"), ("d", 2, "2,3,1,3"), ("d", 3, "2,3,1,4")];
     for (channel, id, cursors) in expected {
         let event = stream.event();
         assert_eq!(event.cursor(), format!("{epoch}:{cursors}"));
-        let start = format!("{{\"channel\":\"{channel}\",\"id\":{id},\"type\":\"message\",\"time\":");
+        let start =
+            format!("{{\"channel\":\"{channel}\",\"id\":{id},\"type\":\"message\",\"time\":");
         assert!(event.data.as_ref().is_some_and(|data| data.starts_with(&start)), "{event:?}");
     }
     server.write("c", "m");
     let event = stream.event();
-    assert_eq!((event.cursor(), &event.message()["channel"]), (&*format!("{epoch}:2,3,2,4"), &json!("c")));
+    assert_eq!(
+        (event.cursor(), &event.message()["channel"]),
+        (&*format!("{epoch}:2,3,2,4"), &json!("c"))
+    );
 
     // Without from_id, each begins where its channel stands.
     let mut fresh = EventStream::open(server.client(), &channels, &[]);
@@ -170,13 +183,21 @@ fn from_id_has_its_four_forms() {
     for text in ["two", "three", "four", "five"] {
         server.write("c", text);
     }
-    let cases: [(Option<&str>, &[u64]); 5] =
-        [(None, &[]), (Some("0"), &[1, 3, 4, 5]), (Some("4"), &[4, 5]), (Some("-1"), &[5]), (Some("-9"), &[3, 4, 5])];
+    let cases: [(Option<&str>, &[u64]); 5] = [
+        (None, &[]),
+        (Some("0"), &[1, 3, 4, 5]),
+        (Some("4"), &[4, 5]),
+        (Some("-1"), &[5]),
+        (Some("-9"), &[3, 4, 5]),
+    ];
     for (from_id, ids) in cases {
         let from_id = from_id.map(|value| ("from_id", value));
         let mut stream = server.events(&[&[("channel", "c")], from_id.as_slice()].concat());
         let came = stream.messages(ids.len());
-        assert!(came.iter().map(|it| it["id"].as_u64()).eq(ids.iter().copied().map(Some)), "{from_id:?}: {came:?}");
+        assert!(
+            came.iter().map(|it| it["id"].as_u64()).eq(ids.iter().copied().map(Some)),
+            "{from_id:?}: {came:?}"
+        );
         assert!(!stream.client.has_something(), "{from_id:?}");
     }
     drop(me);
@@ -232,7 +253,11 @@ fn last_event_id_overrides_from_id_and_epoch() {
     let headers = [("Accept", "text/event-stream"), ("Last-Event-ID", &*id)];
     server.client().get_with("/read", &bad, &headers).fails_with(400, "bad_parameter");
     // An ordinary read does not know it.
-    let plain = server.client().get_with("/read", &[("channel", "c"), ("from_id", "1")], &[("Last-Event-ID", &id)]);
+    let plain = server.client().get_with(
+        "/read",
+        &[("channel", "c"), ("from_id", "1")],
+        &[("Last-Event-ID", &id)],
+    );
     assert_eq!(plain.ok().ids(), [1, 2, 3, 4, 5]);
 }
 
@@ -386,7 +411,11 @@ fn closing_a_stream_says_goodbye_at_once() {
         let stream = server.events(&me.and(&[("channel", channel)]));
         let _kept = close(stream.client);
         let goodbye = watcher.event().message();
-        assert_eq!((&goodbye["reason"], &goodbye["from"]), (&json!("closed"), &json!(me.number)), "{channel}");
+        assert_eq!(
+            (&goodbye["reason"], &goodbye["from"]),
+            (&json!("closed"), &json!(me.number)),
+            "{channel}"
+        );
         server.wait_for_readers(channel, 1);
     }
 }
@@ -460,7 +489,8 @@ fn streams_replace_nothing_and_are_not_replaced() {
 fn a_stop_ends_streams_without_a_word() {
     let mut server = patient();
     let me = server.introduce("c", "Josh");
-    let mut streams = [server.events(&me.and(&[("channel", "c")])), server.events(&[("channel", "c")])];
+    let mut streams =
+        [server.events(&me.and(&[("channel", "c")])), server.events(&[("channel", "c")])];
     let start = Instant::now();
     server.signal(Signal::TERM);
     for stream in &mut streams {
@@ -473,7 +503,9 @@ fn a_stop_ends_streams_without_a_word() {
 #[test]
 fn a_list_of_origins_is_for_streams_too() {
     let server = Server::with(&["--allow-origin", "https://a.example"]);
-    for (origin, allowed) in [("https://a.example", Some("https://a.example")), ("https://b.example", None)] {
+    for (origin, allowed) in
+        [("https://a.example", Some("https://a.example")), ("https://b.example", None)]
+    {
         let stream = EventStream::open(server.client(), &[("channel", "c")], &[("Origin", origin)]);
         assert_eq!(stream.head.header("access-control-allow-origin"), allowed);
         assert_eq!(stream.head.header("vary"), Some("Origin"));
@@ -502,19 +534,33 @@ fn what_comes_behind_a_stream_is_nothing() {
 #[test]
 fn a_history_longer_than_an_answer_arrives_whole() {
     for (max_reply, max_backlog) in [("20k", "1m"), ("64m", "20k"), ("20k", "20k"), ("1", "1")] {
-        let server = Server::with(&["--max-reply", max_reply, "--max-backlog", max_backlog, "--history", "1000"]);
+        let server = Server::with(&[
+            "--max-reply",
+            max_reply,
+            "--max-backlog",
+            max_backlog,
+            "--history",
+            "1000",
+        ]);
         let text = "x".repeat(60_000);
         let mut writer = server.client();
         for number in 0..60 {
             writer.post("/write?channel=c", "text/plain", format!("{number} {text}")).ok();
         }
-        let mut stream =
-            EventStream::open(Client::connect_narrow(server.address()), &[("channel", "c"), ("from_id", "1")], &[]);
+        let mut stream = EventStream::open(
+            Client::connect_narrow(server.address()),
+            &[("channel", "c"), ("from_id", "1")],
+            &[],
+        );
         stream.beginning();
         // While it reads, the channel goes on.
         for number in 0..61 {
             let came = stream.texts(1).remove(0);
-            assert!(came.starts_with(&format!("{number} x")), "{max_reply} {max_backlog}: {number}: {}", &came[..9]);
+            assert!(
+                came.starts_with(&format!("{number} x")),
+                "{max_reply} {max_backlog}: {number}: {}",
+                &came[..9]
+            );
             if number == 2 {
                 writer.post("/write?channel=c", "text/plain", format!("60 {text}")).ok();
             }
@@ -525,7 +571,8 @@ fn a_history_longer_than_an_answer_arrives_whole() {
 #[test]
 fn who_is_on_streams_is_counted_as_a_reader_once() {
     let server = patient();
-    let streams: Vec<EventStream> = (0..3).map(|_| server.events(&[("channel", "c"), ("channel", "d")])).collect();
+    let streams: Vec<EventStream> =
+        (0..3).map(|_| server.events(&[("channel", "c"), ("channel", "d")])).collect();
     assert_eq!((server.readers("c"), server.readers("d")), (3, 3));
     drop(streams);
     until("they are gone", || server.readers("c") + server.readers("d") == 0);

@@ -62,7 +62,10 @@ fn a_file_that_the_client_has_is_not_sent_again() {
                 for name in ["etag", "cache-control", "vary"] {
                     assert_eq!(answer.header(name), file.header(name), "{name}");
                 }
-                assert_eq!((answer.header("content-length"), answer.header("content-type")), (None, None));
+                assert_eq!(
+                    (answer.header("content-length"), answer.header("content-type")),
+                    (None, None)
+                );
                 // Nothing follows that head but the next answer.
                 client.get("/health", &[]).ok();
             }
@@ -80,8 +83,9 @@ fn a_head_tells_what_a_get_would_bring() {
         let mut client = Client::connect(server.address());
         client.send(request("HEAD", "/", &[("Accept-Encoding", accepts)], None));
         let head = client.head();
-        let without_date =
-            |answer: &Response| answer.headers.iter().filter(|(name, _)| name != "Date").cloned().collect::<Vec<_>>();
+        let without_date = |answer: &Response| {
+            answer.headers.iter().filter(|(name, _)| name != "Date").cloned().collect::<Vec<_>>()
+        };
         assert_eq!(without_date(&head), without_date(&file));
         client.get("/health", &[]).ok();
     }
@@ -91,7 +95,8 @@ fn a_head_tells_what_a_get_would_bring() {
 fn the_page_is_kept_from_everything_that_is_not_ours() {
     let page = Server::start().get("/", &[]).ok();
     let policy = page.header("content-security-policy").expect("a policy");
-    for rule in ["default-src 'none'", "script-src 'self'", "base-uri 'none'", "form-action 'none'"] {
+    for rule in ["default-src 'none'", "script-src 'self'", "base-uri 'none'", "form-action 'none'"]
+    {
         assert!(policy.split("; ").any(|its| its == rule), "{policy}");
     }
     assert!(!policy.contains("unsafe"), "{policy}");
@@ -106,7 +111,9 @@ fn the_client_is_there_for_pages_of_others_also_without_the_demo() {
     for (path, _) in &FILES[3..] {
         let file = get(&server, path, &[("Origin", "https://elsewhere.example")]).ok();
         assert_eq!(file.header("access-control-allow-origin"), Some("*"));
-        assert!(file.header("cache-control").is_some_and(|its| its.starts_with("public, max-age=")));
+        assert!(
+            file.header("cache-control").is_some_and(|its| its.starts_with("public, max-age="))
+        );
         // Pages that want to be isolated load nothing without it.
         assert_eq!(file.header("cross-origin-resource-policy"), Some("cross-origin"));
     }

@@ -53,8 +53,11 @@ fn a_hundred_messages_are_retained_unless_told_otherwise() {
 #[test]
 fn without_history_only_who_waits_gets_a_message() {
     let server = Server::with(&["--history", "0", "--poll-timeout", "1h"]);
-    let forms: [&[(&str, &str)]; 3] =
-        [&[("channel", "c"), ("from_id", "1")], &[("channel", "c"), ("from_id", "0")], &[("channel", "c")]];
+    let forms: [&[(&str, &str)]; 3] = [
+        &[("channel", "c"), ("from_id", "1")],
+        &[("channel", "c"), ("from_id", "0")],
+        &[("channel", "c")],
+    ];
     let mut readers = forms.map(|params| server.park(params));
     server.write("c", "live");
     for reader in &mut readers {
@@ -209,8 +212,13 @@ fn all_channels_of_a_read_share_one_limit() {
     let mut got = [0, 0];
     for _ in 0..20 {
         let from = next.map(|id: u64| id.to_string());
-        let params =
-            [("channel", "a"), ("channel", "b"), ("from_id", &*from[0]), ("from_id", &*from[1]), ("timeout", "0")];
+        let params = [
+            ("channel", "a"),
+            ("channel", "b"),
+            ("from_id", &*from[0]),
+            ("from_id", &*from[1]),
+            ("timeout", "0"),
+        ];
         let answer = server.get("/read", &params).ok().json();
         let mut together = 0;
         for place in [0, 1] {

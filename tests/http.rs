@@ -82,7 +82,15 @@ fn an_unknown_method_is_not_implemented() {
 #[test]
 fn no_such_path_is_not_found() {
     let server = Server::start();
-    let paths = ["/nothing", "/write/", "/Write", "/writex", "/read.html", "/health/x", "/%2e%2e/etc/passwd"];
+    let paths = [
+        "/nothing",
+        "/write/",
+        "/Write",
+        "/writex",
+        "/read.html",
+        "/health/x",
+        "/%2e%2e/etc/passwd",
+    ];
     for path in paths {
         let answer = server.client().get(path, &[]);
         assert_eq!(answer.status, 404, "{path}");
@@ -282,8 +290,11 @@ fn a_request_may_come_byte_by_byte() {
     let requests = [
         request("GET", "/write?channel=c&message=a", &[], None),
         request("POST", "/write?channel=c", &sized, Some("ü".as_bytes())),
-        [&request("POST", "/write?channel=c", &chunked, None)[..], b"3;x=y\r\nabc\r\n1\r\n\n\r\n0\r\nT: t\r\n\r\n"]
-            .concat(),
+        [
+            &request("POST", "/write?channel=c", &chunked, None)[..],
+            b"3;x=y\r\nabc\r\n1\r\n\n\r\n0\r\nT: t\r\n\r\n",
+        ]
+        .concat(),
     ];
     for byte in requests.concat() {
         client.send([byte]);
@@ -298,8 +309,11 @@ fn a_request_may_come_byte_by_byte() {
 fn a_request_may_come_in_any_two_parts() {
     let server = Server::start();
     let headers = [("Content-Type", "text/plain"), ("Transfer-Encoding", "chunked")];
-    let request =
-        [&request("POST", "/write?channel=c", &headers, None)[..], b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"].concat();
+    let request = [
+        &request("POST", "/write?channel=c", &headers, None)[..],
+        b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n",
+    ]
+    .concat();
     // All clients have sent their first part before any sends the second.
     let mut clients: Vec<(Client, &[u8])> = (1..request.len())
         .map(|middle| {

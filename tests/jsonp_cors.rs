@@ -150,7 +150,12 @@ fn errors_reach_a_script_with_status_200() {
         ("/read", &[f, ("channel", "~")], "bad_channel", 400),
         ("/read", &[("channel", "c"), ("from_id", "x"), f], "bad_parameter", 400),
         ("/goodbye", &[("connection", "7"), ("auth", "x"), f], "connection_ended", 410),
-        ("/write", &[f, ("channel", "~rAAAAAAAAAAAAAAAAAAAAAA"), ("message", "m")], "not_writable", 403),
+        (
+            "/write",
+            &[f, ("channel", "~rAAAAAAAAAAAAAAAAAAAAAA"), ("message", "m")],
+            "not_writable",
+            403,
+        ),
     ];
     for (path, params, error, status) in cases {
         let answer = server.get(path, params);
@@ -262,8 +267,11 @@ fn the_image_is_a_gif_of_one_pixel() {
 fn a_preflight_allows_what_pages_send() {
     let server = Server::start();
     let mut client = server.client();
-    let headers =
-        [("Origin", A), ("Access-Control-Request-Method", "POST"), ("Access-Control-Request-Headers", "content-type")];
+    let headers = [
+        ("Origin", A),
+        ("Access-Control-Request-Method", "POST"),
+        ("Access-Control-Request-Headers", "content-type"),
+    ];
     for path in ["/write", "/read", "/introduce", "/goodbye", "/members", "/create"] {
         let answer = client.call(request("OPTIONS", path, &headers, None));
         assert_eq!((answer.status, answer.body.len()), (204, 0), "{path}");
@@ -285,7 +293,9 @@ fn a_preflight_allows_what_pages_send() {
 fn with_a_list_only_those_on_it_are_allowed_to_look() {
     let server = listed();
     let mut client = server.client();
-    let health = |client: &mut Client, headers: &[(&str, &str)]| client.get_with("/health", &[], headers).ok();
+    let health = |client: &mut Client, headers: &[(&str, &str)]| {
+        client.get_with("/health", &[], headers).ok()
+    };
     for origin in [A, B] {
         let answer = health(&mut client, &[("Origin", origin)]);
         assert_eq!(answer.header("access-control-allow-origin"), Some(origin));

@@ -56,7 +56,9 @@ fn what_adds_nothing_is_not_counted_and_a_goodbye_is_never_refused() {
 #[test]
 fn nobody_is_believed_whom_the_operator_did_not_name() {
     let server = Server::with(&["--max-rate", "1", "--trust-proxy", "10.0.0.0/8"]);
-    let taken = (0..30).take_while(|host| write_for(&server, &format!("192.0.2.{host}")).status == 200).count();
+    let taken = (0..30)
+        .take_while(|host| write_for(&server, &format!("192.0.2.{host}")).status == 200)
+        .count();
     assert!((10..=12).contains(&taken), "{taken}");
 }
 
@@ -74,7 +76,8 @@ fn an_address_has_so_many_clients_at_once() {
     drop(clients.pop());
     until("one may come for the one who went", || {
         let mut client = Client::connect(server.address());
-        client.try_send(common::request("GET", "/health", &[], None)) && client.response().status == 200
+        client.try_send(common::request("GET", "/health", &[], None))
+            && client.response().status == 200
     });
 }
 
@@ -92,7 +95,9 @@ fn fill(server: &Server, count: usize) -> Vec<Response> {
     let mut client = Client::connect(server.address());
     let text = "x".repeat(1_000);
     (0..count)
-        .map(|place| client.get("/write", &[("channel", &format!("c{}", place % 10)), ("message", &text)]))
+        .map(|place| {
+            client.get("/write", &[("channel", &format!("c{}", place % 10)), ("message", &text)])
+        })
         .collect()
 }
 
@@ -103,14 +108,21 @@ fn where_memory_ends_the_oldest_history_goes_first_and_is_told_as_missed() {
     let retained = |channel: &str| {
         let answer = server.get("/read", &[("channel", channel), ("from_id", "1")]).ok();
         assert_eq!(answer.json()["missed"], true);
-        let ids: Vec<_> =
-            answer.json()["messages"].as_array().expect("messages").iter().map(|it| it["id"].clone()).collect();
+        let ids: Vec<_> = answer.json()["messages"]
+            .as_array()
+            .expect("messages")
+            .iter()
+            .map(|it| it["id"].clone())
+            .collect();
         assert_eq!(ids.last().expect("the newest is there"), 100);
         ids.len()
     };
     let counts: Vec<_> = (0..10).map(|place| retained(&format!("c{place}"))).collect();
     let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
-    assert!(most - least <= 5, "of all channels alike, but for those of the same millisecond: {counts:?}");
+    assert!(
+        most - least <= 5,
+        "of all channels alike, but for those of the same millisecond: {counts:?}"
+    );
     assert!((100..200).contains(&counts.iter().sum::<usize>()), "{counts:?}");
 }
 
@@ -124,7 +136,10 @@ fn where_no_history_is_left_nothing_comes_in_and_everything_goes_out() {
         let answer = client.get("/introduce", &[("channel", "c"), ("message", &text)]);
         if answer.status == 200 {
             let json = answer.json();
-            members.push((json["connection"].to_string(), json["auth"].as_str().expect("a secret").to_owned()));
+            members.push((
+                json["connection"].to_string(),
+                json["auth"].as_str().expect("a secret").to_owned(),
+            ));
         }
         answer.status != 200
     });
@@ -132,7 +147,10 @@ fn where_no_history_is_left_nothing_comes_in_and_everything_goes_out() {
     let answer = client.get("/introduce", &[("channel", "another"), ("message", &text)]);
     answer.fails_with(503, "over_capacity");
     answer.header("retry-after").expect("a Retry-After");
-    assert_eq!(client.get("/read", &[("channel", "c"), ("from_id", "0")]).ok().texts().len(), members.len());
+    assert_eq!(
+        client.get("/read", &[("channel", "c"), ("from_id", "0")]).ok().texts().len(),
+        members.len()
+    );
     for (connection, auth) in &members {
         client.get("/goodbye", &[("connection", connection), ("auth", auth)]).ok();
     }
@@ -155,5 +173,7 @@ fn requests_that_are_not_whole_take_no_more_memory_than_there_is() {
     let count = refused.map(|client| client.response().fails_with(503, "over_capacity")).count();
     assert!(count < 20, "a few have room: {count} of 20 are refused");
     drop(clients);
-    until("their room is free", || server.get("/write", &[("channel", "c"), ("message", "m")]).status == 200);
+    until("their room is free", || {
+        server.get("/write", &[("channel", "c"), ("message", "m")]).status == 200
+    });
 }

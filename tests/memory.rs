@@ -4,7 +4,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use speak::hub::{Auth, ChannelName, Config, Epoch, Hub, Introducer, Millis, Mode, Now, ReadRequest, Since, token};
+use speak::hub::{
+    Auth, ChannelName, Config, Epoch, Hub, Introducer, Millis, Mode, Now, ReadRequest, Since, token,
+};
 
 /// Bytes that are given out now.
 static GIVEN: AtomicUsize = AtomicUsize::new(0);
@@ -53,16 +55,28 @@ fn the_count_is_near_the_truth_whatever_fills_the_hub() {
     let fills: [(&str, Fill<'_>); 5] = [
         ("short messages in one channel after the other", &|hub, step| {
             let name = format!("channel-{}", step / 100);
-            hub.write(now, &ChannelName::parse(&name).unwrap().for_writing().unwrap(), "howdy", None).unwrap();
+            hub.write(
+                now,
+                &ChannelName::parse(&name).unwrap().for_writing().unwrap(),
+                "howdy",
+                None,
+            )
+            .unwrap();
         }),
         ("long messages in many channels", &|hub, step| {
             let name = format!("channel-{}", step % 50);
-            hub.write(now, &ChannelName::parse(&name).unwrap().for_writing().unwrap(), &"x".repeat(2_000), None)
-                .unwrap();
+            hub.write(
+                now,
+                &ChannelName::parse(&name).unwrap().for_writing().unwrap(),
+                &"x".repeat(2_000),
+                None,
+            )
+            .unwrap();
         }),
         ("channels with one message", &|hub, step| {
             let name = format!("a-channel-with-a-rather-long-name-{step}");
-            hub.write(now, &ChannelName::parse(&name).unwrap().for_writing().unwrap(), "", None).unwrap();
+            hub.write(now, &ChannelName::parse(&name).unwrap().for_writing().unwrap(), "", None)
+                .unwrap();
         }),
         ("members", &|hub, step| {
             let name = format!("channel-{}", step % 20);
@@ -91,7 +105,10 @@ fn the_count_is_near_the_truth_whatever_fills_the_hub() {
         }
         let (counted, given) = (hub.memory() - empty, GIVEN.load(Ordering::Relaxed) - before);
         let percent = counted * 100 / given;
-        assert!((85..170).contains(&percent), "{what}: counted {counted} of {given} bytes, {percent} %");
+        assert!(
+            (85..170).contains(&percent),
+            "{what}: counted {counted} of {given} bytes, {percent} %"
+        );
         drop(hub);
     }
 }

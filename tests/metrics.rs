@@ -62,13 +62,20 @@ impl Page {
 
     #[track_caller]
     fn count(&self, sample: &str) -> u64 {
-        self.value(sample).unwrap_or("0").parse().unwrap_or_else(|_| panic!("{sample} is no whole number"))
+        self.value(sample)
+            .unwrap_or("0")
+            .parse()
+            .unwrap_or_else(|_| panic!("{sample} is no whole number"))
     }
 
     /// All samples of a name, with their labels.
     fn samples(&self, name: &str) -> Vec<String> {
         let start = format!("{name}{{");
-        self.0.lines().filter(|line| line.starts_with(&start)).map(|line| line[name.len()..].to_owned()).collect()
+        self.0
+            .lines()
+            .filter(|line| line.starts_with(&start))
+            .map(|line| line[name.len()..].to_owned())
+            .collect()
     }
 }
 
@@ -124,7 +131,9 @@ fn every_request_is_counted_by_call_and_status() {
     let me = server.introduce("channel", "Josh");
     server.get("/goodbye", &[("connection", "1"), ("auth", "wrong")]).fails_with(403, "bad_auth");
     server.get("/goodbye", &[("connection", "1"), ("auth", &me.auth)]).ok();
-    server.get("/goodbye", &[("connection", "1"), ("auth", &me.auth)]).fails_with(410, "connection_ended");
+    server
+        .get("/goodbye", &[("connection", "1"), ("auth", &me.auth)])
+        .fails_with(410, "connection_ended");
     server.get("/create", &[]).ok();
     server.get("/health", &[]).ok();
     server.client().send("HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -204,8 +213,13 @@ fn reads_that_wait_count_when_they_are_answered_and_streams_when_they_begin() {
     socket.call(&json!({"call": "write", "channel": "elsewhere"}));
     socket.call(&json!({"call": "dance"}));
     let page = watched.page();
-    let status_of = |call, status| page.count(&format!("speak_requests_total{{call=\"{call}\",status=\"{status}\"}}"));
-    assert_eq!((status_of("write", 200), status_of("write", 400), status_of("none", 400)), (2, 1, 1));
+    let status_of = |call, status| {
+        page.count(&format!("speak_requests_total{{call=\"{call}\",status=\"{status}\"}}"))
+    };
+    assert_eq!(
+        (status_of("write", 200), status_of("write", 400), status_of("none", 400)),
+        (2, 1, 1)
+    );
     // Nobody reads there, and a read that finds something at once did not wait.
     watched.server.read("elsewhere", "0");
     assert_eq!(watched.metric("speak_deliveries_total"), 3);
@@ -246,7 +260,8 @@ fn goodbyes_are_counted_by_reason_and_gauges_go_back_to_zero() {
     assert_eq!((page.count(&goodbyes("closed")), page.count(&goodbyes("left"))), (1, 1));
     let of_type = |kind: &str| page.count(&format!("speak_messages_total{{type=\"{kind}\"}}"));
     assert_eq!((of_type("introduction"), of_type("goodbye"), of_type("message")), (3, 3, 0));
-    for gauge in ["speak_clients", "speak_readers", "speak_connections", "speak_messages_retained"] {
+    for gauge in ["speak_clients", "speak_readers", "speak_connections", "speak_messages_retained"]
+    {
         watched.wait_for(gauge, 0);
     }
     assert_eq!(watched.metric("speak_history_dropped_total{reason=\"age\"}"), 6);
@@ -274,7 +289,10 @@ fn history_is_dropped_for_its_reason() {
     let page = watched.page();
     let (gone, left) = (page.count(&dropped("memory")), page.count("speak_messages_retained"));
     assert!(gone > 0 && left > 0, "{gone} gone and {left} left");
-    assert_eq!((gone + left, page.count(&dropped("count")), page.count(&dropped("age"))), (40, 0, 0));
+    assert_eq!(
+        (gone + left, page.count(&dropped("count")), page.count(&dropped("age"))),
+        (40, 0, 0)
+    );
     assert!(page.count("speak_memory_bytes") <= page.count("speak_memory_max_bytes"));
     assert_eq!(page.count("speak_memory_max_bytes"), 64 << 10);
 }
@@ -304,7 +322,10 @@ fn clients_without_room_are_counted_and_the_operator_needs_none() {
     }
     watched.server.client().response().fails_with(429, "too_many_requests");
     let page = watched.page();
-    assert_eq!((page.count(&refused("max_clients_per_address")), page.count(&refused("max_clients"))), (1, 0));
+    assert_eq!(
+        (page.count(&refused("max_clients_per_address")), page.count(&refused("max_clients"))),
+        (1, 0)
+    );
 }
 
 #[test]
@@ -313,8 +334,10 @@ fn clients_without_a_descriptor_are_counted_and_logged_once_a_second() {
     let mut inside = watched.server.client();
     inside.get("/health", &[]).ok();
     let open = watched.metric("process_open_fds");
-    let pid = Pid::from_raw(i32::try_from(watched.server.id()).expect("a process id")).expect("one above 0");
-    let all = prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(open), maximum: Some(open) });
+    let pid = Pid::from_raw(i32::try_from(watched.server.id()).expect("a process id"))
+        .expect("one above 0");
+    let all =
+        prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(open), maximum: Some(open) });
     assert!(all.expect("limiting our own child").current > Some(open));
     assert_eq!(watched.metric("process_max_fds"), open);
     let refused = "speak_clients_refused_total{reason=\"descriptors\"}";
@@ -331,7 +354,8 @@ fn clients_without_a_descriptor_are_counted_and_logged_once_a_second() {
     }
     inside.get("/health", &[]).ok();
     // Four and more in some 0.4 seconds; on a machine so slow that it takes longer, once for each second of it.
-    let warnings: Vec<_> = watched.server.log().into_iter().filter(|line| line.contains("cannot accept")).collect();
+    let warnings: Vec<_> =
+        watched.server.log().into_iter().filter(|line| line.contains("cannot accept")).collect();
     let second = |line: &String| line[..19].to_owned();
     let mut seconds: Vec<_> = warnings.iter().map(second).collect();
     seconds.dedup();
@@ -344,7 +368,9 @@ fn the_admin_door_serves_its_two_pages_and_nothing_else() {
     let health = watched.operator.get("/health", &[]).ok();
     assert_eq!(health.text(), r#"{"status":"ok"}"#);
     assert_eq!(health.header("access-control-allow-origin"), None);
-    for path in ["/", "/read", "/write", "/introduce", "/members", "/speak.js", "/metrics/", "/Metrics"] {
+    for path in
+        ["/", "/read", "/write", "/introduce", "/members", "/speak.js", "/metrics/", "/Metrics"]
+    {
         let params = [("channel", "channel"), ("message", "message")];
         watched.operator.get(path, &params).fails_with(404, "not_found");
     }
@@ -354,15 +380,23 @@ fn the_admin_door_serves_its_two_pages_and_nothing_else() {
     assert_eq!((head.status, head.header("content-type").is_some()), (200, true));
     for method in ["POST", "PUT", "OPTIONS", "DELETE"] {
         for path in ["/metrics", "/health"] {
-            let answer = operator.call(format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"));
-            assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")), "{method} {path}");
+            let answer = operator
+                .call(format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"));
+            assert_eq!(
+                (answer.status, answer.header("allow")),
+                (405, Some("GET, HEAD")),
+                "{method} {path}"
+            );
         }
     }
     // A public door has no such page, and what an operator asks is counted nowhere.
     watched.server.get("/metrics", &[]).fails_with(404, "not_found");
     let page = watched.page();
     assert_eq!(page.samples("speak_requests_total"), ["{call=\"none\",status=\"404\"} 1"]);
-    assert_eq!((page.count("speak_channels"), page.count("speak_messages_total{type=\"message\"}")), (0, 0));
+    assert_eq!(
+        (page.count("speak_channels"), page.count("speak_messages_total{type=\"message\"}")),
+        (0, 0)
+    );
     operator.call("nonsense\r\n\r\n");
     assert_eq!(watched.page().samples("speak_requests_total").len(), 1);
 }
@@ -387,7 +421,10 @@ fn an_admin_door_may_be_a_unix_socket() {
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("sending a request");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer to its end");
-    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\nspeak_clients 0\n"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.contains("\nspeak_clients 0\n"),
+        "{answer}"
+    );
     server.signal(Signal::TERM);
     server.wait();
     assert!(!path.exists(), "its file goes with the server");
@@ -397,7 +434,8 @@ fn an_admin_door_may_be_a_unix_socket() {
 fn a_crowd_at_the_admin_door_takes_nobodys_room() {
     let mut watched = Watched::with(&["--max-clients", "10"]);
     // Those beyond some sixteen are closed, without a word.
-    let mut crowd: Vec<_> = (0..100).map(|_| Client::connect(admin_address(&watched.server))).collect();
+    let mut crowd: Vec<_> =
+        (0..100).map(|_| Client::connect(admin_address(&watched.server))).collect();
     for client in &mut crowd[50..] {
         client.is_closed();
     }
@@ -413,7 +451,8 @@ fn a_crowd_at_the_admin_door_takes_nobodys_room() {
     drop(crowd);
     let mut again = Client::connect(admin_address(&watched.server));
     until("there is room for operators again", || {
-        let is_served = again.try_send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n") && again.take_maybe(12).is_some();
+        let is_served = again.try_send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            && again.take_maybe(12).is_some();
         if !is_served {
             again = Client::connect(admin_address(&watched.server));
         }
@@ -426,9 +465,13 @@ fn the_turns_of_the_loop_are_in_a_histogram_that_only_rises() {
     let mut watched = Watched::with(&[]);
     let counts = |page: &Page| {
         let buckets = page.samples("speak_loop_seconds_bucket");
-        let bounds = buckets.iter().map(|line| line.split('"').nth(1).expect("a bound").to_owned()).collect::<Vec<_>>();
-        let counts =
-            buckets.iter().map(|line| line.rsplit_once(' ').expect("a value").1.parse::<u64>().expect("a count"));
+        let bounds = buckets
+            .iter()
+            .map(|line| line.split('"').nth(1).expect("a bound").to_owned())
+            .collect::<Vec<_>>();
+        let counts = buckets
+            .iter()
+            .map(|line| line.rsplit_once(' ').expect("a value").1.parse::<u64>().expect("a count"));
         (bounds, counts.collect::<Vec<_>>(), page.count("speak_loop_seconds_count"))
     };
     let (bounds, _, before) = counts(&watched.page());
@@ -440,7 +483,10 @@ fn the_turns_of_the_loop_are_in_a_histogram_that_only_rises() {
     let (_, cumulative, after) = counts(&page);
     assert!(cumulative.is_sorted(), "{cumulative:?}");
     assert_eq!(cumulative.last(), Some(&after));
-    assert!(after >= before + 20, "a turn for each write, one after the other: {before} and {after}");
+    assert!(
+        after >= before + 20,
+        "a turn for each write, one after the other: {before} and {after}"
+    );
     let sum: f64 = page.value("speak_loop_seconds_sum").expect("a sum").parse().expect("a number");
     assert!(sum > 0.0);
 }
@@ -454,8 +500,19 @@ struct Unread {
 impl Unread {
     fn start() -> Self {
         let mut command = command();
-        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log", "debug"]);
-        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starting the server");
+        command.args([
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "127.0.0.1:0",
+            "--log",
+            "debug",
+        ]);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starting the server");
         let stderr = BufReader::new(child.stderr.take().expect("its standard error is a pipe"));
         Self { child, stderr }
     }
@@ -465,7 +522,10 @@ impl Unread {
         let mut line = String::new();
         self.stderr.read_line(&mut line).expect("a line");
         let (_, port) = line.trim_end().rsplit_once(':').expect("a port");
-        Client::connect(SocketAddr::from(([127, 0, 0, 1], port.parse().expect("a number of a port"))))
+        Client::connect(SocketAddr::from((
+            [127, 0, 0, 1],
+            port.parse().expect("a number of a port"),
+        )))
     }
 }
 
@@ -502,7 +562,8 @@ fn a_log_that_nobody_reads_stops_nothing_and_tells_of_the_gap() {
         server.stderr.consume(length);
         text.contains(" lines were lost here\n")
     });
-    let line = text.lines().find(|line| line.contains(" lines were lost here")).expect("found before");
+    let line =
+        text.lines().find(|line| line.contains(" lines were lost here")).expect("found before");
     let told: u64 = line.split(' ').nth(2).expect("a word").parse().expect("a number");
     assert!(line.contains(" WARN ") && told >= gone, "{line}, and {gone} before that");
     let mut levels = text.lines().map(|line| line.split(' ').nth(1).unwrap_or_default());

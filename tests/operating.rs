@@ -338,7 +338,8 @@ fn a_link_is_left_alone_wherever_it_leads() {
     drop(UnixListener::bind(&target.0).expect("a socket"));
     until("nobody listens", || UnixStream::connect(&target.0).is_err());
     let nowhere = SocketPath::new("nowhere");
-    for (name, leads_to) in [("link-to-a-stale-socket", &target.0), ("link-to-nowhere", &nowhere.0)] {
+    for (name, leads_to) in [("link-to-a-stale-socket", &target.0), ("link-to-nowhere", &nowhere.0)]
+    {
         let link = SocketPath::new(name);
         symlink(leads_to, &link.0).expect("a link");
         let finished = run_with(&["--listen", &link.door()]);

@@ -34,9 +34,16 @@ impl Turns {
     fn of(server: &Server) -> Self {
         let operator = ([127, 0, 0, 1], server.port(1)).into();
         let page = Client::connect(operator).get("/metrics", &[]).ok();
-        let lines = page.text().lines().filter_map(|line| line.strip_prefix("speak_loop_seconds_bucket{le=\""));
+        let lines = page
+            .text()
+            .lines()
+            .filter_map(|line| line.strip_prefix("speak_loop_seconds_bucket{le=\""));
         let pairs = lines.map(|line| line.split_once("\"} ").expect("a bound and a count"));
-        Self(pairs.map(|(bound, count)| (bound.to_owned(), count.parse().expect("a count"))).collect())
+        Self(
+            pairs
+                .map(|(bound, count)| (bound.to_owned(), count.parse().expect("a count")))
+                .collect(),
+        )
     }
 
     fn count(&self) -> u64 {
@@ -46,7 +53,8 @@ impl Turns {
     /// The first bound that no turn since then exceeded.
     fn longest_since(&self, before: &Self) -> &str {
         let all = self.count() - before.count();
-        let mut since = self.0.iter().zip(&before.0).map(|((bound, now), (_, then))| (bound, now - then));
+        let mut since =
+            self.0.iter().zip(&before.0).map(|((bound, now), (_, then))| (bound, now - then));
         since.find(|(_, count)| *count == all).expect("the last holds all").0
     }
 }
@@ -72,7 +80,8 @@ impl Waits {
         let mut next_id = server.read("bystander", "0").next_id();
         while waits.is_empty() || !is_over.load(Ordering::Relaxed) {
             let began = Instant::now();
-            reader.send_get("/read", &[("channel", "bystander"), ("from_id", &next_id.to_string())]);
+            reader
+                .send_get("/read", &[("channel", "bystander"), ("from_id", &next_id.to_string())]);
             writer.get("/write", &[("channel", "bystander"), ("message", "m")]).ok();
             let answer = reader.response().ok();
             assert_eq!(answer.ids(), [next_id], "a bystander misses nothing");
@@ -97,7 +106,12 @@ impl Waits {
 
     fn tell(&self, when: &str) {
         let part = |hundredths: usize| self.0[(self.0.len() - 1) * hundredths / 100];
-        println!("    bystander {when}: p50 {:?}, p99 {:?} of {} rounds", part(50), part(99), self.0.len());
+        println!(
+            "    bystander {when}: p50 {:?}, p99 {:?} of {} rounds",
+            part(50),
+            part(99),
+            self.0.len()
+        );
     }
 }
 
@@ -117,7 +131,11 @@ fn beside_a_bystander(server: &Server, what: &str, flood: impl FnOnce(&AtomicUsi
         waits.join().expect("no panic").tell("during");
     });
     let now = Turns::of(server);
-    println!("    {} turns, none longer than {} s", now.count() - turns.count(), now.longest_since(&turns));
+    println!(
+        "    {} turns, none longer than {} s",
+        now.count() - turns.count(),
+        now.longest_since(&turns)
+    );
     Waits::quiet(server).tell("after");
 }
 
@@ -153,23 +171,31 @@ fn who_pipelines_has_its_share_of_a_turn_and_gets_every_answer_in_order() {
 fn many_who_pipeline_take_turns() {
     let server = watched(&["--history", "10"]);
     let (clients, each) = (sized(100, 500), sized(500, 1_000));
-    beside_a_bystander(&server, &format!("{clients} clients pipeline {each} requests each"), |rounds| {
-        let seen = rounds.load(Ordering::Relaxed);
-        let mut crowd = Crowd::connect(server.address(), clients);
-        crowd.send_all(&get("/write", &[("channel", "c"), ("message", "m")]).repeat(each));
-        let answer_bytes = 200;
-        crowd.until("have all answers", clients, |member| member.received.len() > each * answer_bytes);
-        assert!(rounds.load(Ordering::Relaxed) > seen, "nobody else was served meanwhile");
-        for member in &mut crowd.members {
-            let ids: Vec<u64> = std::iter::from_fn(|| member.take_answer())
-                .map(|(status, body)| {
-                    assert_eq!(status, 200);
-                    serde_json::from_slice::<Value>(&body).expect("JSON")["id"].as_u64().expect("an id")
-                })
-                .collect();
-            assert!(ids.is_sorted(), "one client's requests are done in order");
-        }
-    });
+    beside_a_bystander(
+        &server,
+        &format!("{clients} clients pipeline {each} requests each"),
+        |rounds| {
+            let seen = rounds.load(Ordering::Relaxed);
+            let mut crowd = Crowd::connect(server.address(), clients);
+            crowd.send_all(&get("/write", &[("channel", "c"), ("message", "m")]).repeat(each));
+            let answer_bytes = 200;
+            crowd.until("have all answers", clients, |member| {
+                member.received.len() > each * answer_bytes
+            });
+            assert!(rounds.load(Ordering::Relaxed) > seen, "nobody else was served meanwhile");
+            for member in &mut crowd.members {
+                let ids: Vec<u64> = std::iter::from_fn(|| member.take_answer())
+                    .map(|(status, body)| {
+                        assert_eq!(status, 200);
+                        serde_json::from_slice::<Value>(&body).expect("JSON")["id"]
+                            .as_u64()
+                            .expect("an id")
+                    })
+                    .collect();
+                assert!(ids.is_sorted(), "one client's requests are done in order");
+            }
+        },
+    );
 }
 
 /// What a reader of a crowd has seen, and where it goes on.
@@ -184,14 +210,26 @@ impl Seen {
     /// Takes an answer in: nothing twice, nothing out of order, gaps only where it says so.
     fn take(&mut self, body: &[u8]) {
         let answer: Value = serde_json::from_slice(body).expect("JSON");
-        let ids = answer["messages"].as_array().expect("messages").iter().map(|it| it["id"].as_u64().expect("an id"));
+        let ids = answer["messages"]
+            .as_array()
+            .expect("messages")
+            .iter()
+            .map(|it| it["id"].as_u64().expect("an id"));
         let ids: Vec<u64> = ids.collect();
         let next_id = answer["next_id"].as_u64().expect("a next_id");
-        assert!(ids.iter().copied().eq(next_id - ids.len() as u64..next_id), "{ids:?} before {next_id}");
+        assert!(
+            ids.iter().copied().eq(next_id - ids.len() as u64..next_id),
+            "{ids:?} before {next_id}"
+        );
         let missed = answer["missed"] == true;
         let begins = next_id - ids.len() as u64;
-        assert!(begins == self.next_id || (missed && begins > self.next_id), "{begins} after {}", self.next_id);
-        (self.next_id, self.answers, self.missed) = (next_id, self.answers + 1, self.missed + usize::from(missed));
+        assert!(
+            begins == self.next_id || (missed && begins > self.next_id),
+            "{begins} after {}",
+            self.next_id
+        );
+        (self.next_id, self.answers, self.missed) =
+            (next_id, self.answers + 1, self.missed + usize::from(missed));
     }
 }
 
@@ -205,41 +243,54 @@ fn a_channel_with_very_many_readers_and_no_pause_leaves_others_their_part_of_the
     crowd.send_all(&ask(1));
     server.wait_for_readers("c", readers as u64);
     let during = server.rss_kib();
-    let mut seen: Vec<Seen> = (0..readers).map(|_| Seen { next_id: 1, ..Seen::default() }).collect();
-    beside_a_bystander(&server, &format!("a channel with {readers} readers and a write every millisecond"), |rounds| {
-        let is_over = AtomicBool::new(false);
-        let written = thread::scope(|scope| {
-            let writer = scope.spawn(|| {
-                let mut writer = server.client();
-                let mut written = 0;
-                while !is_over.load(Ordering::Relaxed) {
-                    let answer = writer.get("/write", &[("channel", "c"), ("message", "m")]).ok();
-                    written = answer.json()["id"].as_u64().expect("an id");
-                    thread::sleep(Duration::from_millis(1));
-                }
-                written
-            });
-            let over = Over(&is_over);
-            let at_first = rounds.load(Ordering::Relaxed);
-            let began = Instant::now();
-            // Until every reader was answered three times, each coming back at once.
-            while seen.iter().any(|seen| seen.answers < 3) {
-                assert!(began.elapsed() < 8 * common::GUARD, "some are not answered");
-                for number in crowd.turn(Duration::from_millis(50)) {
-                    while let Some((status, body)) = crowd.members[number].take_answer() {
-                        assert_eq!(status, 200);
-                        seen[number].take(&body);
-                        crowd.send(number, &ask(seen[number].next_id));
+    let mut seen: Vec<Seen> =
+        (0..readers).map(|_| Seen { next_id: 1, ..Seen::default() }).collect();
+    beside_a_bystander(
+        &server,
+        &format!("a channel with {readers} readers and a write every millisecond"),
+        |rounds| {
+            let is_over = AtomicBool::new(false);
+            let written = thread::scope(|scope| {
+                let writer = scope.spawn(|| {
+                    let mut writer = server.client();
+                    let mut written = 0;
+                    while !is_over.load(Ordering::Relaxed) {
+                        let answer =
+                            writer.get("/write", &[("channel", "c"), ("message", "m")]).ok();
+                        written = answer.json()["id"].as_u64().expect("an id");
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    written
+                });
+                let over = Over(&is_over);
+                let at_first = rounds.load(Ordering::Relaxed);
+                let began = Instant::now();
+                // Until every reader was answered three times, each coming back at once.
+                while seen.iter().any(|seen| seen.answers < 3) {
+                    assert!(began.elapsed() < 8 * common::GUARD, "some are not answered");
+                    for number in crowd.turn(Duration::from_millis(50)) {
+                        while let Some((status, body)) = crowd.members[number].take_answer() {
+                            assert_eq!(status, 200);
+                            seen[number].take(&body);
+                            crowd.send(number, &ask(seen[number].next_id));
+                        }
                     }
                 }
-            }
-            assert!(rounds.load(Ordering::Relaxed) > at_first, "nobody else was served meanwhile");
-            drop(over);
-            writer.join().expect("no panic")
-        });
-        let sum = |of: fn(&Seen) -> usize| seen.iter().map(of).sum::<usize>();
-        println!("    {written} writes, {} answers, {} of them missed some", sum(|it| it.answers), sum(|it| it.missed));
-    });
+                assert!(
+                    rounds.load(Ordering::Relaxed) > at_first,
+                    "nobody else was served meanwhile"
+                );
+                drop(over);
+                writer.join().expect("no panic")
+            });
+            let sum = |of: fn(&Seen) -> usize| seen.iter().map(of).sum::<usize>();
+            println!(
+                "    {written} writes, {} answers, {} of them missed some",
+                sum(|it| it.answers),
+                sum(|it| it.missed)
+            );
+        },
+    );
     drop(crowd);
     server.wait_for_readers("c", 0);
     until("memory is back", || server.rss_kib() < before + SLACK_KIB);
@@ -262,18 +313,27 @@ fn streams_of_one_channel_are_all_told_everything_in_order_though_a_turn_has_no_
             scope.spawn(|| {
                 let mut writer = server.client();
                 for number in 1..=count {
-                    writer.get("/write", &[("channel", "c"), ("message", &format!("<{number}>"))]).ok();
+                    writer
+                        .get("/write", &[("channel", "c"), ("message", &format!("<{number}>"))])
+                        .ok();
                 }
             });
             let last = format!("<{count}>");
-            let has_all = |member: &Member| memchr::memmem::find(&member.received, last.as_bytes()).is_some();
+            let has_all =
+                |member: &Member| memchr::memmem::find(&member.received, last.as_bytes()).is_some();
             crowd.until("have all", readers, has_all);
         });
     });
     for member in &crowd.members {
         let text = std::str::from_utf8(&member.received).expect("UTF-8");
-        let told = text.split("\"message\":\"<").skip(1).map(|rest| rest.split_once('>').expect("its end").0);
-        assert!(told.map(|number| number.parse::<usize>().expect("a number")).eq(1..=count), "{text}");
+        let told = text
+            .split("\"message\":\"<")
+            .skip(1)
+            .map(|rest| rest.split_once('>').expect("its end").0);
+        assert!(
+            told.map(|number| number.parse::<usize>().expect("a number")).eq(1..=count),
+            "{text}"
+        );
     }
     drop(crowd);
     server.wait_for_readers("c", 0);
@@ -304,7 +364,10 @@ fn who_waited_longest_is_answered_first_also_where_a_turn_has_no_time_for_all() 
         crowd.turn(Duration::from_millis(50));
     }
     while !crowd.turn(Duration::ZERO).is_empty() {}
-    assert_eq!(crowd.count(|member| memchr::memmem::find(&member.received, b"\"id\":1").is_some()), readers);
+    assert_eq!(
+        crowd.count(|member| memchr::memmem::find(&member.received, b"\"id\":1").is_some()),
+        readers
+    );
 }
 
 #[test]
@@ -336,37 +399,50 @@ fn goodbyes_and_large_lists_of_members_do_not_hold_the_loop() {
     let members = sized(2_000, 20_000);
     let mut client = server.client();
     let mut stream = client.second_handle();
-    let introductions = get("/introduce", &[("channel", "c"), ("message", "somebody")]).repeat(members);
+    let introductions =
+        get("/introduce", &[("channel", "c"), ("message", "somebody")]).repeat(members);
     let sender = thread::spawn(move || stream.write_all(&introductions).is_ok());
     let connections: Vec<(String, String)> = (0..members)
         .map(|_| {
             let answer = client.response().ok().json();
-            (answer["connection"].to_string(), answer["auth"].as_str().expect("a secret").to_owned())
+            (
+                answer["connection"].to_string(),
+                answer["auth"].as_str().expect("a secret").to_owned(),
+            )
         })
         .collect();
     assert!(sender.join().expect("no panic"));
     let askers = sized(20, 50);
-    beside_a_bystander(&server, &format!("{askers} clients ask for {members} members, each five times"), |rounds| {
-        let seen = rounds.load(Ordering::Relaxed);
-        let mut crowd = Crowd::connect(server.address(), askers);
-        let ask = get("/members", &[("channel", "c")]);
-        crowd.send_all(&ask.repeat(5));
-        let mut answers = 0;
-        // They go on until somebody else was served, which they must not keep from it for long.
-        while answers < 5 * askers || rounds.load(Ordering::Relaxed) <= seen {
-            for number in crowd.turn(Duration::from_secs(1)) {
-                while let Some((status, body)) = crowd.members[number].take_answer() {
-                    assert_eq!((status, memchr::memmem::find_iter(&body, b"{\"connection\":").count()), (200, members));
-                    answers += 1;
-                    crowd.send(number, &ask);
+    beside_a_bystander(
+        &server,
+        &format!("{askers} clients ask for {members} members, each five times"),
+        |rounds| {
+            let seen = rounds.load(Ordering::Relaxed);
+            let mut crowd = Crowd::connect(server.address(), askers);
+            let ask = get("/members", &[("channel", "c")]);
+            crowd.send_all(&ask.repeat(5));
+            let mut answers = 0;
+            // They go on until somebody else was served, which they must not keep from it for long.
+            while answers < 5 * askers || rounds.load(Ordering::Relaxed) <= seen {
+                for number in crowd.turn(Duration::from_secs(1)) {
+                    while let Some((status, body)) = crowd.members[number].take_answer() {
+                        assert_eq!(
+                            (status, memchr::memmem::find_iter(&body, b"{\"connection\":").count()),
+                            (200, members)
+                        );
+                        answers += 1;
+                        crowd.send(number, &ask);
+                    }
                 }
+                assert!(answers < 500 * askers, "nobody else was served meanwhile");
             }
-            assert!(answers < 500 * askers, "nobody else was served meanwhile");
-        }
-    });
+        },
+    );
     let goodbyes: Vec<u8> = connections
         .iter()
-        .flat_map(|(connection, auth)| get("/goodbye", &[("connection", connection), ("auth", auth)]))
+        .flat_map(|(connection, auth)| {
+            get("/goodbye", &[("connection", connection), ("auth", auth)])
+        })
         .collect();
     let mut stream = client.second_handle();
     let sender = thread::spawn(move || stream.write_all(&goodbyes).is_ok());
@@ -383,7 +459,11 @@ fn statuses(crowd: &mut Crowd) -> BTreeMap<Option<u16>, usize> {
     for member in &mut crowd.members {
         let answer = member.take_answer();
         if let Some((503, body)) = &answer {
-            assert!(body.starts_with(b"{\"error\":\"over_capacity\""), "{}", String::from_utf8_lossy(body));
+            assert!(
+                body.starts_with(b"{\"error\":\"over_capacity\""),
+                "{}",
+                String::from_utf8_lossy(body)
+            );
         }
         *statuses.entry(answer.map(|(status, _)| status)).or_default() += 1;
     }
@@ -400,9 +480,13 @@ fn half_a_storm() {
     let count = count.parse().expect("a count");
     let mut crowd = Crowd::connect(address.parse().expect("an address"), count);
     crowd.send_all(&get("/health", &[]));
-    crowd.until("are answered, or closed", count, |member| member.is_closed || !member.received.is_empty());
-    let told: Vec<String> =
-        statuses(&mut crowd).iter().map(|(status, count)| format!("{}:{count}", status.unwrap_or(0))).collect();
+    crowd.until("are answered, or closed", count, |member| {
+        member.is_closed || !member.received.is_empty()
+    });
+    let told: Vec<String> = statuses(&mut crowd)
+        .iter()
+        .map(|(status, count)| format!("{}:{count}", status.unwrap_or(0)))
+        .collect();
     println!("STORM {}", told.join(" "));
     // They stay until they are let go.
     let _ = std::io::stdin().lock().lines().next();
@@ -430,10 +514,13 @@ fn a_storm_of_connects_is_served_as_far_as_there_is_room_and_all_others_are_told
     let mut told: BTreeMap<u16, usize> = BTreeMap::new();
     for storm in &mut storms {
         let lines = BufReader::new(storm.stdout.as_mut().expect("a pipe")).lines();
-        let line = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("STORM ").map(str::to_owned));
+        let line = lines
+            .map_while(Result::ok)
+            .find_map(|line| line.strip_prefix("STORM ").map(str::to_owned));
         for pair in line.expect("what came of it").split(' ') {
             let (status, count) = pair.split_once(':').expect("a pair");
-            *told.entry(status.parse().expect("a status")).or_default() += count.parse::<usize>().expect("a count");
+            *told.entry(status.parse().expect("a status")).or_default() +=
+                count.parse::<usize>().expect("a count");
         }
     }
     let during = server.rss_kib();
@@ -455,12 +542,16 @@ fn a_storm_of_connects_is_served_as_far_as_there_is_room_and_all_others_are_told
 fn where_descriptors_run_out_those_who_are_there_are_served_and_others_told() {
     let program = command().get_program().to_owned();
     let mut shell = Command::new("sh");
-    shell.args(["-c", "ulimit -n 60; exec \"$0\" --listen 127.0.0.1:0 --poll-timeout 1h"]).arg(program);
+    shell
+        .args(["-c", "ulimit -n 60; exec \"$0\" --listen 127.0.0.1:0 --poll-timeout 1h"])
+        .arg(program);
     // As many clients as half of the files are allowed; the other half is taken by files of the process's own.
     let server = Server::spawn(shell, 1);
     let mut crowd = Crowd::connect(server.address(), 200);
     crowd.send_all(&get("/health", &[]));
-    crowd.until("are answered, or closed", 200, |member| member.is_closed || !member.received.is_empty());
+    crowd.until("are answered, or closed", 200, |member| {
+        member.is_closed || !member.received.is_empty()
+    });
     let mut guests: Vec<usize> = Vec::new();
     let mut refused = 0;
     for number in 0..200 {
@@ -495,12 +586,17 @@ fn channels_that_only_reads_made_do_not_take_the_place_of_messages() {
     let mut socket = server.socket(&[("channel", "c")]);
     let frames = sized(400, 20_000);
     for frame in 0..frames {
-        let channels: Vec<String> = (0..32).map(|place| format!("never mind {frame} {place}")).collect();
+        let channels: Vec<String> =
+            (0..32).map(|place| format!("never mind {frame} {place}")).collect();
         let answer = socket.call(&json!({"call": "read", "channel": channels}));
         assert_eq!(answer["error"], Value::Null, "{answer}");
         writer.get("/write", &[("channel", "c"), ("message", "m")]).ok();
     }
-    assert_eq!(server.read("kept", "1").ids(), (1..=20).collect::<Vec<_>>(), "nobody's history went for them");
+    assert_eq!(
+        server.read("kept", "1").ids(),
+        (1..=20).collect::<Vec<_>>(),
+        "nobody's history went for them"
+    );
     assert!(!server.read("kept", "1").is("missed"));
     println!("{} channels that only reads made:", 32 * frames);
     tell_memory(&server, before, server.rss_kib());
@@ -554,7 +650,10 @@ fn memory_that_messages_used_up_comes_back_when_they_are_too_old() {
         }
     }
     assert!(sender.join().expect("no panic"));
-    assert!((before + 4_096..before + 40 * 1_024).contains(&during), "{during} KiB for --max-memory 20m");
+    assert!(
+        (before + 4_096..before + 40 * 1_024).contains(&during),
+        "{during} KiB for --max-memory 20m"
+    );
     until("memory is back", || server.rss_kib() < before + SLACK_KIB);
     println!("{count} messages");
     tell_memory(&server, before, during);
@@ -562,7 +661,12 @@ fn memory_that_messages_used_up_comes_back_when_they_are_too_old() {
 
 #[test]
 fn memory_that_channels_used_up_is_bounded_and_comes_back_when_nobody_uses_them() {
-    let server = watched(&["--max-memory", if common::is_full() { "200m" } else { "20m" }, "--retention", "1s"]);
+    let server = watched(&[
+        "--max-memory",
+        if common::is_full() { "200m" } else { "20m" },
+        "--retention",
+        "1s",
+    ]);
     server.get("/health", &[]).ok();
     let before = server.rss_kib();
     let count = sized(40_000, 1_000_000);
@@ -570,7 +674,9 @@ fn memory_that_channels_used_up_is_bounded_and_comes_back_when_nobody_uses_them(
         let mut client = server.client();
         let mut stream = client.second_handle();
         let sender = thread::spawn(move || {
-            let write = |number| get("/write", &[("channel", &format!("channel-{number}")), ("message", "m")]);
+            let write = |number| {
+                get("/write", &[("channel", &format!("channel-{number}")), ("message", "m")])
+            };
             (0..count).all(|number| stream.write_all(&write(number)).is_ok())
         });
         for _ in 0..count {

@@ -40,7 +40,8 @@ fn a_channel_is_1_to_128_bytes_without_control_characters() {
         assert_eq!(answer.text(), r#"{"id":1}"#, "{channel:?}");
     }
     let long = ["x".repeat(129), format!("{}x", "ü".repeat(64))];
-    let bad = ["", "\0", "a\0", "a\tb", "a\nb", "\r", "\u{1f}", "\u{7f}", "a\u{7f}", &long[0], &long[1]];
+    let bad =
+        ["", "\0", "a\0", "a\tb", "a\nb", "\r", "\u{1f}", "\u{7f}", "a\u{7f}", &long[0], &long[1]];
     for channel in bad {
         for path in ["/write", "/read", "/introduce", "/members"] {
             let params = [("channel", channel), ("message", "m"), ("timeout", "0")];
@@ -164,7 +165,17 @@ fn names_are_decoded_too_and_empty_pairs_are_nothing() {
 fn what_is_not_utf_8_is_refused() {
     let server = Server::start();
     let mut client = server.client();
-    let broken = ["%FF", "%C3", "%C3%28", "a%80", "%C0%80", "%ED%A0%80", "%F4%90%80%80", "%E2%82", "%F8%88%80%80%80"];
+    let broken = [
+        "%FF",
+        "%C3",
+        "%C3%28",
+        "a%80",
+        "%C0%80",
+        "%ED%A0%80",
+        "%F4%90%80%80",
+        "%E2%82",
+        "%F8%88%80%80%80",
+    ];
     for text in broken {
         for query in [format!("channel=c&message={text}"), format!("channel={text}&message=m")] {
             let answer = raw(&mut client, "/write", &query);

@@ -8,7 +8,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Client, Folder, Identity, Params, Server, Socket, free_address, request, target, until};
+use common::{
+    Client, Folder, Identity, Params, Server, Socket, free_address, request, target, until,
+};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 
@@ -26,7 +28,11 @@ struct Recipe {
 const RECIPES: [Recipe; 3] = [
     Recipe { file: "nginx.conf", door: ("listen 80;", "listen ADDRESS;"), run: nginx },
     Recipe { file: "haproxy.cfg", door: ("bind :80\n", "bind ADDRESS\n"), run: haproxy },
-    Recipe { file: "Caddyfile", door: ("chat.example.org {", "http://:PORT {\n\tbind IP"), run: caddy },
+    Recipe {
+        file: "Caddyfile",
+        door: ("chat.example.org {", "http://:PORT {\n\tbind IP"),
+        run: caddy,
+    },
 ];
 
 /// nginx wants a frame around what goes into its http block.
@@ -72,7 +78,9 @@ struct Proxy {
 
 impl Recipe {
     fn start(&self, options: &[&str]) -> Proxy {
-        let server = Server::with(&[&["--trust-proxy", "127.0.0.1", "--connection-timeout", "1h"], options].concat());
+        let server = Server::with(
+            &[&["--trust-proxy", "127.0.0.1", "--connection-timeout", "1h"], options].concat(),
+        );
         let address = free_address();
         let folder = Folder::new("proxy");
         let file = folder.file(self.file);
@@ -103,7 +111,9 @@ impl Recipe {
         };
         let rules = replaced(rules, "127.0.0.1:8080", &server.to_string());
         let door = self.door.1.replace("ADDRESS", &address.to_string());
-        let door = door.replace("PORT", &address.port().to_string()).replace("IP", &address.ip().to_string());
+        let door = door
+            .replace("PORT", &address.port().to_string())
+            .replace("IP", &address.ip().to_string());
         let rules = replaced(&rules, self.door.0, &door);
         format!("{comment}\n\n{rules}")
     }
@@ -119,7 +129,8 @@ impl Proxy {
     #[track_caller]
     fn says_goodbye<T>(&self, way: &str, read: impl FnOnce(&Identity) -> T) {
         let channel = &*format!("leaving-{way}");
-        let answer = self.client().get("/introduce", &[("channel", channel), ("message", "Josh")]).ok();
+        let answer =
+            self.client().get("/introduce", &[("channel", channel), ("message", "Josh")]).ok();
         let josh = Identity::from_answer(&answer);
         let open = read(&josh);
         self.server.wait_for_readers(channel, 1);
@@ -145,7 +156,12 @@ fn stream(proxy: &Proxy, params: &Params) -> Client {
     let mut client = proxy.client();
     client.send(request("GET", &target("/read", params), &[("Accept", "text/event-stream")], None));
     let head = client.head();
-    assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")), "{}", proxy.name);
+    assert_eq!(
+        (head.status, head.header("content-type")),
+        (200, Some("text/event-stream")),
+        "{}",
+        proxy.name
+    );
     client
 }
 
@@ -159,7 +175,11 @@ fn each(check: impl Fn(&Proxy)) {
 fn the_guide_quotes_the_files_that_are_tested() {
     for recipe in &RECIPES {
         let text = fs::read_to_string(Path::new(FOLDER).join(recipe.file)).expect("the recipe");
-        assert!(GUIDE.contains(&format!("```\n{text}```\n")), "{} stands differently in docs/proxies.md", recipe.file);
+        assert!(
+            GUIDE.contains(&format!("```\n{text}```\n")),
+            "{} stands differently in docs/proxies.md",
+            recipe.file
+        );
     }
 }
 
@@ -200,7 +220,11 @@ fn a_websocket_talks_both_ways() {
             socket.ask(&json!({"call": "write", "channel": "room", "message": text, "ref": 1}));
             let frames = [socket.json(), socket.json()];
             let has = |it: &serde_json::Value| it["messages"][0]["message"] == text;
-            assert!(frames.iter().any(has) && frames.iter().any(|it| it["ref"] == 1), "{}: {frames:?}", proxy.name);
+            assert!(
+                frames.iter().any(has) && frames.iter().any(|it| it["ref"] == 1),
+                "{}: {frames:?}",
+                proxy.name
+            );
         }
     });
 }
@@ -213,7 +237,9 @@ fn a_client_that_closes_is_said_goodbye_to_at_once() {
             client.send_get("/read", &josh.and(&[("channel", "leaving-a long poll")]));
             client
         });
-        proxy.says_goodbye("a stream", |josh| stream(proxy, &josh.and(&[("channel", "leaving-a stream")])));
+        proxy.says_goodbye("a stream", |josh| {
+            stream(proxy, &josh.and(&[("channel", "leaving-a stream")]))
+        });
         proxy.says_goodbye("a socket", |josh| {
             Socket::open(proxy.client(), &josh.and(&[("channel", "leaving-a socket")]), &[])
         });
@@ -240,7 +266,11 @@ fn limits_count_the_client_and_not_the_proxy_nor_whom_the_client_names() {
 #[test]
 fn requests_share_connections_to_speak() {
     for recipe in &RECIPES {
-        let folder = std::env::temp_dir().join(format!("speak-shares-{}-{}", std::process::id(), recipe.file));
+        let folder = std::env::temp_dir().join(format!(
+            "speak-shares-{}-{}",
+            std::process::id(),
+            recipe.file
+        ));
         let admin = format!("unix:{}", folder.display());
         let proxy = &recipe.start(&["--admin-listen", &admin, "--log", "debug"]);
         let mut client = proxy.client();
@@ -250,7 +280,8 @@ fn requests_share_connections_to_speak() {
         drop(client);
         // One that stays although its client has gone; the other client is the one that asks.
         let metrics = metrics_at(&folder);
-        let clients = metrics.lines().find_map(|line| line.strip_prefix("speak_clients ")).expect("a number");
+        let clients =
+            metrics.lines().find_map(|line| line.strip_prefix("speak_clients ")).expect("a number");
         let clients: u32 = clients.parse().expect("a number");
         assert!((1..5).contains(&clients), "{}: {clients} connections", proxy.name);
     }
@@ -259,7 +290,9 @@ fn requests_share_connections_to_speak() {
 fn metrics_at(socket: &Path) -> String {
     use std::io::{Read, Write};
     let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("the operator's door");
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").expect("a request");
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        .expect("a request");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     answer
@@ -270,9 +303,14 @@ fn pages_elsewhere_may_call_and_nothing_is_kept_by_caches() {
     each(|proxy| {
         let mut client = proxy.client();
         let origin = [("Origin", "https://example.org")];
-        let answer = client.get_with("/read", &[("channel", "room"), ("from_id", "0"), ("timeout", "0")], &origin).ok();
+        let answer = client
+            .get_with("/read", &[("channel", "room"), ("from_id", "0"), ("timeout", "0")], &origin)
+            .ok();
         assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "{}", proxy.name);
-        assert!(answer.header("cache-control").is_some_and(|it| it.contains("no-store")), "{answer:?}");
+        assert!(
+            answer.header("cache-control").is_some_and(|it| it.contains("no-store")),
+            "{answer:?}"
+        );
         let asks = [origin[0], ("Access-Control-Request-Method", "POST")];
         client.send(request("OPTIONS", &target("/write", &[]), &asks, None));
         let head = client.head();

@@ -140,7 +140,8 @@ fn answers_have_these_very_bytes() {
     server.get("/goodbye", &me.and(&[])).ok();
 
     let answer = server.read("c", "1");
-    let times: Vec<u64> = answer.messages().iter().map(|message| message["time"].as_u64().expect("a time")).collect();
+    let times: Vec<u64> =
+        answer.messages().iter().map(|message| message["time"].as_u64().expect("a time")).collect();
     assert!(times.is_sorted(), "{times:?}");
     assert!(before <= times[0] && times[5] <= now_ms() + 1, "{times:?}");
     let expected = [

@@ -56,13 +56,18 @@ fn door_in(folder: &Folder) -> String {
 fn status(id: impl std::fmt::Display, name: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{id}/status")).expect("a process");
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.unwrap_or_else(|| panic!("no {name} in {status}")).split_whitespace().collect::<Vec<_>>().join(" ")
+    line.unwrap_or_else(|| panic!("no {name} in {status}"))
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// The server's word on what is in force. It is its last before it serves.
 fn told(server: &Server) -> String {
     server.get("/health", &[]).ok();
-    let find = || server.log().iter().find_map(|line| Some(line.split_once("INFO sandbox: ")?.1.to_owned()));
+    let find = || {
+        server.log().iter().find_map(|line| Some(line.split_once("INFO sandbox: ")?.1.to_owned()))
+    };
     until("the sandbox is told", || find().is_some());
     find().expect("it was told")
 }
@@ -89,7 +94,8 @@ fn every_server_gives_up_capabilities_and_new_privileges() {
         assert_eq!(status(server.id(), set), "0000000000000000", "{set}");
     }
     assert_eq!(status(server.id(), "Seccomp"), status("self", "Seccomp"));
-    let warnings = server.log().iter().filter(|line| line.contains("WARN") && line.contains("--user")).count();
+    let warnings =
+        server.log().iter().filter(|line| line.contains("WARN") && line.contains("--user")).count();
     assert_eq!(warnings, usize::from(uid == 0), "{:?}", server.log());
 }
 
@@ -97,7 +103,18 @@ fn every_server_gives_up_capabilities_and_new_privileges() {
 fn without_the_sandbox_everything_is_as_it_was() {
     let server = Server::with(&["--no-sandbox"]);
     assert_eq!(told(&server), format!("user {}, not confined (--no-sandbox)", geteuid().as_raw()));
-    for fact in ["NoNewPrivs", "CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb", "Seccomp", "Uid", "Gid", "Groups"] {
+    for fact in [
+        "NoNewPrivs",
+        "CapEff",
+        "CapPrm",
+        "CapBnd",
+        "CapInh",
+        "CapAmb",
+        "Seccomp",
+        "Uid",
+        "Gid",
+        "Groups",
+    ] {
         assert_eq!(status(server.id(), fact), status("self", fact), "{fact}");
     }
 }
@@ -133,7 +150,8 @@ fn root_becomes_the_user_for_good() {
 
 #[test]
 fn who_is_not_to_be_become_stops_the_start() {
-    let mut cases = vec![("nobody-knows-whom", "no such user"), ("65533", "65533:GID"), ("0:0", "root")];
+    let mut cases =
+        vec![("nobody-knows-whom", "no such user"), ("65533", "65533:GID"), ("0:0", "root")];
     if !geteuid().is_root() {
         cases.push((SOMEBODY, "only root"));
     }
@@ -192,7 +210,11 @@ fn the_socket_goes_to_the_user_and_with_the_server() {
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
     assert!(!folder.file("door").exists());
-    assert!(server.log().iter().all(|line| !line.contains("WARN") || line.contains("as root")), "{:?}", server.log());
+    assert!(
+        server.log().iter().all(|line| !line.contains("WARN") || line.contains("as root")),
+        "{:?}",
+        server.log()
+    );
 }
 
 #[test]
@@ -203,8 +225,10 @@ fn out_of_descriptors_it_sheds_one_after_the_other() {
     client.get("/health", &[]).ok();
     // As many as are open now, or one more, if somebody is just leaving.
     let pid = Pid::from_raw(i32::try_from(server.id()).expect("an id"));
-    let open = fs::read_dir(format!("/proc/{}/fd", server.id())).expect("its descriptors").count() as u64;
-    prlimit(pid, Resource::Nofile, Rlimit { current: Some(open), maximum: Some(open) }).expect("a lower limit");
+    let open =
+        fs::read_dir(format!("/proc/{}/fd", server.id())).expect("its descriptors").count() as u64;
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(open), maximum: Some(open) })
+        .expect("a lower limit");
     // Each takes the spare one's place, which has to be opened again for the next.
     let mut others = Vec::new();
     until("three are shed", || {
@@ -230,9 +254,15 @@ impl Outside {
         let folder = open_folder();
         fs::write(folder.file("kept"), "precious").expect("a file");
         let name = folder.file("abstract");
-        let abstract_name = unix::SocketAddr::from_abstract_name(name.as_os_str().as_encoded_bytes()).expect("a name");
+        let abstract_name =
+            unix::SocketAddr::from_abstract_name(name.as_os_str().as_encoded_bytes())
+                .expect("a name");
         let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let sleeper = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().expect("sleep, of every system");
+        let sleeper = Command::new("sleep")
+            .arg("600")
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("sleep, of every system");
         Self {
             tcp: tcp.local_addr().expect("its address"),
             _tcp: tcp,
@@ -262,7 +292,11 @@ impl Drop for Outside {
 
 /// Enters the sandbox in a thread, which is all that Landlock and `no_new_privs` are about, and does something there.
 #[track_caller]
-fn inside<T: Send>(options: &Options, ports: &[u16], act: impl FnOnce(SandboxStatus) -> T + Send) -> T {
+fn inside<T: Send>(
+    options: &Options,
+    ports: &[u16],
+    act: impl FnOnce(SandboxStatus) -> T + Send,
+) -> T {
     let sandbox = Sandbox::plan(options).expect("a plan");
     let enter = move || act(sandbox.enter(ports).expect("a sandbox"));
     thread::scope(|scope| scope.spawn(enter).join()).expect("no panic in the sandbox")
@@ -281,8 +315,12 @@ const ATTEMPTS: [Attempt; 11] = [
     ("execute another program", 1, |_| Command::new("/bin/true").status().map(drop)),
     ("connect to a port", 4, |outside| TcpStream::connect(outside.tcp).map(drop)),
     ("bind another port", 4, |_| TcpListener::bind("127.0.0.1:0").map(drop)),
-    ("signal another process", 6, |outside| Ok(test_kill_process(Pid::from_child(&outside.sleeper))?)),
-    ("connect to an abstract socket", 6, |outside| UnixStream::connect_addr(&outside.abstract_name).map(drop)),
+    ("signal another process", 6, |outside| {
+        Ok(test_kill_process(Pid::from_child(&outside.sleeper))?)
+    }),
+    ("connect to an abstract socket", 6, |outside| {
+        UnixStream::connect_addr(&outside.abstract_name).map(drop)
+    }),
 ];
 
 #[test]
@@ -300,7 +338,8 @@ fn what_a_server_does_not_need_is_denied_as_far_as_the_kernel_can() {
             ATTEMPTS.map(|(_, _, attempt)| attempt(&outside))
         });
         for ((what, since, _), outcome) in ATTEMPTS.into_iter().zip(outcomes) {
-            let is_barred = matches!(&outcome, Err(error) if error.kind() == io::ErrorKind::PermissionDenied);
+            let is_barred =
+                matches!(&outcome, Err(error) if error.kind() == io::ErrorKind::PermissionDenied);
             let is_as_expected = if version >= since { is_barred } else { outcome.is_ok() };
             assert!(is_as_expected, "{what}, with version {version}: {outcome:?}");
         }
@@ -326,7 +365,10 @@ fn what_a_server_needs_is_allowed() {
         File::open("/dev/null").expect("a spare descriptor");
         TcpListener::bind(again).expect("to bind a port that it was told to listen on");
         fs::remove_file(&socket).expect("to remove its socket");
-        let next = Command::new(&own).arg("--list").output().expect("to start its own executable, as an upgrade does");
+        let next = Command::new(&own)
+            .arg("--list")
+            .output()
+            .expect("to start its own executable, as an upgrade does");
         assert!(next.status.success(), "{next:?}");
     });
 }
@@ -346,12 +388,20 @@ fn where_there_is_no_landlock_it_serves_all_the_same() {
     // A kernel without, one that has it switched off, and a container that forbids it.
     for error in ["ENOSYS", "EOPNOTSUPP", "EPERM"] {
         let server = where_it_fails("landlock_create_ruleset", error);
-        assert!(told(&server).ends_with("no new privileges, no Landlock here"), "{error}: {:?}", server.log());
+        assert!(
+            told(&server).ends_with("no new privileges, no Landlock here"),
+            "{error}: {:?}",
+            server.log()
+        );
     }
     if landlock_version() > 0 {
         let server = where_it_fails("landlock_restrict_self", "EPERM");
         assert!(told(&server).ends_with("no new privileges, no Landlock"), "{:?}", server.log());
-        assert!(server.log().iter().any(|line| line.contains("WARN Landlock is not in force")), "{:?}", server.log());
+        assert!(
+            server.log().iter().any(|line| line.contains("WARN Landlock is not in force")),
+            "{:?}",
+            server.log()
+        );
     }
 }
 
@@ -360,10 +410,14 @@ fn a_row_of_upgrades_is_served_also_beyond_the_kernels_layers() {
     let outside = Outside::new();
     let options = outside.options(&[]);
     let reports = inside(&options, &[], |first| {
-        let next = |_| Sandbox::plan(&options).expect("a plan").enter(&[]).expect("a sandbox").landlock;
+        let next =
+            |_| Sandbox::plan(&options).expect("a plan").enter(&[]).expect("a sandbox").landlock;
         let mut reports = vec![first.landlock];
         reports.extend((0..20).map(next));
-        assert!(landlock_version() == 0 || fs::read("/etc/passwd").is_err(), "the first layers hold");
+        assert!(
+            landlock_version() == 0 || fs::read("/etc/passwd").is_err(),
+            "the first layers hold"
+        );
         reports
     });
     match landlock_version() {

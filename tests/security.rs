@@ -42,18 +42,28 @@ fn chi_squared(characters: impl Iterator<Item = u8>) -> f64 {
         total += 1;
     }
     let expected = f64::from(total) / 62.0;
-    let of_those_that_came = counts.values().map(|count| (f64::from(*count) - expected).powi(2) / expected);
+    let of_those_that_came =
+        counts.values().map(|count| (f64::from(*count) - expected).powi(2) / expected);
     let missing = 62 - u32::try_from(counts.len()).expect("62 at most");
     of_those_that_came.sum::<f64>() + f64::from(missing) * expected
 }
 
 /// What `count` requests, sent in one go, bring under this key.
-fn secrets(server: &Server, path: &str, params: &common::Params, key: &str, count: usize) -> Vec<String> {
+fn secrets(
+    server: &Server,
+    path: &str,
+    params: &common::Params,
+    key: &str,
+    count: usize,
+) -> Vec<String> {
     let mut client = server.client();
     let mut secrets = Vec::new();
     while secrets.len() < count {
         client.send(request("GET", &target(path, params), &[], None).repeat(100));
-        secrets.extend((0..100).map(|_| client.response().ok().json()[key].as_str().expect("a secret").to_owned()));
+        secrets
+            .extend((0..100).map(|_| {
+                client.response().ok().json()[key].as_str().expect("a secret").to_owned()
+            }));
     }
     secrets
 }
@@ -62,8 +72,10 @@ fn secrets(server: &Server, path: &str, params: &common::Params, key: &str, coun
 fn secrets_are_as_random_as_they_are_long() {
     let server = Server::start();
     let halves = secrets(&server, "/create", &[], "read", 3_000);
-    let halves: Vec<_> = halves.iter().map(|name| name.strip_prefix("~r").expect("a half that is read")).collect();
-    let codes = secrets(&server, "/introduce", &[("channel", "c"), ("message", "m")], "auth", 3_000);
+    let halves: Vec<_> =
+        halves.iter().map(|name| name.strip_prefix("~r").expect("a half that is read")).collect();
+    let codes =
+        secrets(&server, "/introduce", &[("channel", "c"), ("message", "m")], "auth", 3_000);
     for secrets in [halves, codes.iter().map(String::as_str).collect()] {
         assert!(secrets.iter().all(|secret| secret.len() == 22));
         assert_eq!(secrets.iter().collect::<HashSet<_>>().len(), secrets.len(), "one came twice");
@@ -97,9 +109,15 @@ fn a_wrong_code_is_refused_however_much_of_it_is_right() {
         wrong.push([&me.auth[..place], &"-".repeat(22 - place)].concat());
         wrong.push(me.auth[..place].to_owned());
     }
-    wrong.extend([format!("{}A", me.auth), format!("{}\0", me.auth), format!(" {}", me.auth), "é".repeat(11)]);
+    wrong.extend([
+        format!("{}A", me.auth),
+        format!("{}\0", me.auth),
+        format!(" {}", me.auth),
+        "é".repeat(11),
+    ]);
     for auth in wrong {
-        let params = [("channel", "c"), ("message", "m"), ("connection", &*me.connection), ("auth", &auth)];
+        let params =
+            [("channel", "c"), ("message", "m"), ("connection", &*me.connection), ("auth", &auth)];
         for path in ["/write", "/read", "/introduce", "/goodbye"] {
             client.get(path, &params).fails_with(403, "bad_auth");
         }
@@ -122,8 +140,15 @@ fn all_answers(server: &Server, headers: &[(&str, &str)]) -> Vec<(String, Respon
     for (path, params) in CALLS {
         let well = target(path, params);
         let separator = if params.is_empty() { "?" } else { "&" };
-        let variants =
-            ["", "callback=f", "callback=f()", "channel=%ff", "channel=c&channel=c", "timeout=-1", "from_id=x"];
+        let variants = [
+            "",
+            "callback=f",
+            "callback=f()",
+            "channel=%ff",
+            "channel=c&channel=c",
+            "timeout=-1",
+            "from_id=x",
+        ];
         for variant in variants {
             ask("GET", &format!("{well}{separator}{variant}"));
         }
@@ -186,7 +211,9 @@ fn no_cache_keeps_the_answer_of_a_call() {
 
 #[test]
 fn what_a_page_may_read_never_depends_on_cookies() {
-    for (server, allowed) in [(Server::start(), Some("*")), (listed(), Some(LISTED)), (listed(), None)] {
+    for (server, allowed) in
+        [(Server::start(), Some("*")), (listed(), Some(LISTED)), (listed(), None)]
+    {
         let origin = if allowed.is_none() { FOREIGN } else { LISTED };
         for (what, answer) in all_answers(&server, &[("Origin", origin), ("Cookie", "a=b")]) {
             assert_eq!(answer.header("access-control-allow-credentials"), None, "{what}");
@@ -195,7 +222,8 @@ fn what_a_page_may_read_never_depends_on_cookies() {
             if !is_of_no_page {
                 assert_eq!(answer.header("access-control-allow-origin"), allowed, "{what}");
             }
-            let varies = answer.headers.iter().any(|(name, value)| name == "Vary" && value == "Origin");
+            let varies =
+                answer.headers.iter().any(|(name, value)| name == "Vary" && value == "Origin");
             assert_eq!(varies, allowed != Some("*"), "{what}");
         }
     }
@@ -224,12 +252,15 @@ fn no_header_field_finds_its_way_into_an_answer() {
     let server = Server::with(&["--trust-proxy", "127.0.0.1"]);
     let plain = all_answers(&server, &[]);
     let hostile: Vec<_> = MISLEADING.iter().map(|name| (*name, "/write?evil.example")).collect();
-    let hostile = [&hostile[..], &[("Origin", "https://evil.example"), ("Cookie", "evil=1")]].concat();
+    let hostile =
+        [&hostile[..], &[("Origin", "https://evil.example"), ("Cookie", "evil=1")]].concat();
     for ((what, plain), (_, answer)) in plain.iter().zip(all_answers(&server, &hostile)) {
         let shown = format!("{:?}{}", answer.headers, String::from_utf8_lossy(&answer.body));
         assert!(!shown.contains("evil"), "{what}: {shown}");
         assert_eq!(answer.status, plain.status, "{what}");
-        let names = |answer: &Response| answer.headers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        let names = |answer: &Response| {
+            answer.headers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
+        };
         assert_eq!(names(&answer), names(plain), "{what}");
         if is_file(what, plain) {
             assert_eq!(answer.body, plain.body, "{what}");
@@ -256,9 +287,25 @@ fn no_parameter_finds_its_way_into_a_head() {
         "Sec-WebSocket-Version",
         "Content-Security-Policy",
     ];
-    let names = ["channel", "message", "connection", "auth", "from_id", "timeout", "epoch", "callback", "_"];
-    let splits =
-        ["a\r\nX-Evil: 1", "a\nX-Evil: 1", "a\rX-Evil: 1", "a\u{85}X-Evil: 1", "嘊嘍X-Evil: 1", "X-Evil\r\n\r\n"];
+    let names = [
+        "channel",
+        "message",
+        "connection",
+        "auth",
+        "from_id",
+        "timeout",
+        "epoch",
+        "callback",
+        "_",
+    ];
+    let splits = [
+        "a\r\nX-Evil: 1",
+        "a\nX-Evil: 1",
+        "a\rX-Evil: 1",
+        "a\u{85}X-Evil: 1",
+        "嘊嘍X-Evil: 1",
+        "X-Evil\r\n\r\n",
+    ];
     let streams: [&[(&str, &str)]; 3] = [
         &[],
         &[("Accept", "text/event-stream"), ("Last-Event-ID", "X-Evil:1")],
@@ -273,14 +320,18 @@ fn no_parameter_finds_its_way_into_a_head() {
     let server = Server::start();
     for (path, params) in CALLS {
         for (name, value) in names.iter().flat_map(|name| splits.map(|value| (*name, value))) {
-            let mut params: Vec<_> = params.iter().filter(|(known, _)| *known != name).copied().collect();
+            let mut params: Vec<_> =
+                params.iter().filter(|(known, _)| *known != name).copied().collect();
             params.push((name, value));
             for headers in streams.iter().take(if path == "/read" { 3 } else { 1 }) {
                 let mut client = Client::connect(server.address());
                 client.send(request("GET", &target(path, &params), headers, None));
                 let head = client.head();
                 for (field, value) in &head.headers {
-                    assert!(FIELDS.contains(&field.as_str()) && !value.contains("Evil"), "{path} {name}: {head:?}");
+                    assert!(
+                        FIELDS.contains(&field.as_str()) && !value.contains("Evil"),
+                        "{path} {name}: {head:?}"
+                    );
                 }
             }
         }
@@ -293,7 +344,10 @@ fn a_script_is_no_beginning_of_another_file() {
     let mut client = server.client();
     // Letters and digits alone, as a Flash file can be written ("Rosetta Flash"), and other files whose first bytes are
     // a name. Behind them as much as a callback may have.
-    for magic in ["CWS", "FWS", "ZWS", "GIF89a", "PK", "BM", "MZ", "ID3", "OggS", "wOFF", "RIFF", "II", "MM", "BZh9"] {
+    for magic in [
+        "CWS", "FWS", "ZWS", "GIF89a", "PK", "BM", "MZ", "ID3", "OggS", "wOFF", "RIFF", "II", "MM",
+        "BZh9",
+    ] {
         let name = format!("{magic}{}", "hC0".repeat(50)).chars().take(128).collect::<String>();
         for name in [magic, &name] {
             let answer = client.get("/health", &[("callback", name)]).ok();
@@ -303,8 +357,19 @@ fn a_script_is_no_beginning_of_another_file() {
         }
         client.get("/health", &[("callback", &format!("{name}X"))]).fails_with(400, "bad_callback");
     }
-    for name in ["%PDF-1", "%!PS", "<svg", "<html>", "<?xml", "{\\rtf", "#!/bin/sh", "\u{feff}a", "+ADw-", "'a'", "`a`"]
-    {
+    for name in [
+        "%PDF-1",
+        "%!PS",
+        "<svg",
+        "<html>",
+        "<?xml",
+        "{\\rtf",
+        "#!/bin/sh",
+        "\u{feff}a",
+        "+ADw-",
+        "'a'",
+        "`a`",
+    ] {
         client.get("/health", &[("callback", name)]).fails_with(400, "bad_callback");
     }
 }
@@ -326,7 +391,9 @@ fn a_path_has_one_spelling() {
         "/read.js",
     ];
     for path in spellings {
-        client.call(request("GET", &format!("{path}?channel=c&timeout=0"), &[], None)).fails_with(404, "not_found");
+        client
+            .call(request("GET", &format!("{path}?channel=c&timeout=0"), &[], None))
+            .fails_with(404, "not_found");
     }
 }
 
@@ -355,7 +422,11 @@ fn a_form_of_a_foreign_page_adds_nothing_where_pages_are_listed() {
         for (content_type, body) in bodies {
             for page in pages {
                 let headers = [page, &[("Content-Type", content_type)]].concat();
-                let path = if content_type.starts_with("app") { path.to_owned() } else { format!("{path}?channel=c") };
+                let path = if content_type.starts_with("app") {
+                    path.to_owned()
+                } else {
+                    format!("{path}?channel=c")
+                };
                 let answer = client.call(request("POST", &path, &headers, Some(body.as_bytes())));
                 answer.fails_with(403, "bad_origin");
                 assert_eq!(answer.header("access-control-allow-origin"), None);
@@ -387,18 +458,27 @@ fn sources_in(folder: &Path, sources: &mut Vec<String>) {
 fn no_table_has_a_hash_that_strangers_could_know() {
     let mut sources = Vec::new();
     sources_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut sources);
-    assert!(sources.iter().filter(|source| source.contains("HashMap<")).count() >= 2, "these are not the sources");
+    assert!(
+        sources.iter().filter(|source| source.contains("HashMap<")).count() >= 2,
+        "these are not the sources"
+    );
     // `std`'s own draws its key anew for each table.
     for source in &sources {
-        for other in ["with_hasher", "with_capacity_and_hasher", "BuildHasherDefault", "DefaultHasher", "hashbrown"] {
+        for other in [
+            "with_hasher",
+            "with_capacity_and_hasher",
+            "BuildHasherDefault",
+            "DefaultHasher",
+            "hashbrown",
+        ] {
             assert!(!source.contains(other), "{other}");
         }
     }
-    assert!(
-        !source("Cargo.lock").lines().any(|line| ["fxhash", "rustc-hash", "ahash", "fnv"]
+    assert!(!source("Cargo.lock").lines().any(|line| {
+        ["fxhash", "rustc-hash", "ahash", "fnv"]
             .iter()
-            .any(|name| line == format!("name = \"{name}\"")))
-    );
+            .any(|name| line == format!("name = \"{name}\""))
+    }));
 }
 
 /// Each promise names its tests, as `FILE: NAME`; every one of them is there, and is a test.
@@ -411,15 +491,19 @@ fn security_md_names_tests_that_exist() {
     for promise in promises.split("\n- ").skip(1) {
         let promise = promise.split("\n\n").next().unwrap_or_default();
         let tests = promise.split('`').skip(1).step_by(2).filter_map(|code| code.split_once(": "));
-        let tests: Vec<_> = tests.filter(|(file, _)| file.ends_with("rs") || file.ends_with("mjs")).collect();
+        let tests: Vec<_> =
+            tests.filter(|(file, _)| file.ends_with("rs") || file.ends_with("mjs")).collect();
         assert!(!tests.is_empty(), "this names no test: {promise}");
         for (file, name) in tests {
             let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
             let source = source(file);
             let is_there = if file.ends_with("rs") {
                 // An attribute may stand in between.
-                let before = source.split(&format!("fn {name}(")).next().filter(|before| *before != source);
-                before.is_some_and(|before| before.lines().rev().take(4).any(|line| line.trim() == "#[test]"))
+                let before =
+                    source.split(&format!("fn {name}(")).next().filter(|before| *before != source);
+                before.is_some_and(|before| {
+                    before.lines().rev().take(4).any(|line| line.trim() == "#[test]")
+                })
             } else {
                 source.contains(&format!("test(\"{name}\""))
             };

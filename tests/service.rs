@@ -57,11 +57,18 @@ impl Systemd {
         let mut bytes = [0; 4096];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let came = recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::empty());
+        let came = recvmsg(
+            &self.socket,
+            &mut [IoSliceMut::new(&mut bytes)],
+            &mut control,
+            RecvFlags::empty(),
+        );
         let length = came.expect("a message").bytes;
         let text = String::from_utf8(bytes[..length].to_vec()).expect("text");
         let sender = control.drain().find_map(|it| match it {
-            RecvAncillaryMessage::ScmCredentials(who) => Some(who.pid.as_raw_nonzero().get().unsigned_abs()),
+            RecvAncillaryMessage::ScmCredentials(who) => {
+                Some(who.pid.as_raw_nonzero().get().unsigned_abs())
+            }
             _ => None,
         });
         assert_eq!(sender, Some(self.main), "{text:?} is not from the main process");
@@ -80,7 +87,8 @@ impl Systemd {
     #[track_caller]
     fn hears_of_reloading(&self, after_usec: i64) {
         let text = self.hears();
-        let rest = text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap_or_else(|| panic!("{text:?}"));
+        let rest =
+            text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap_or_else(|| panic!("{text:?}"));
         let (usec, _) = rest.split_once('\n').expect("a status");
         let usec: i64 = usec.parse().expect("a number");
         assert!((after_usec..=monotonic_usec()).contains(&usec), "{usec}");
@@ -158,7 +166,10 @@ fn an_upgrade_that_fails_leaves_the_main_process_as_it_is_and_ready() {
         server.signal(Signal::USR2);
         systemd.hears_of_reloading(before);
         let text = systemd.hears();
-        assert!(text.starts_with("READY=1\nSTATUS=the new process could not take over"), "{text:?}");
+        assert!(
+            text.starts_with("READY=1\nSTATUS=the new process could not take over"),
+            "{text:?}"
+        );
         server.get("/health", &[]).ok();
         let _ = symlink("/bin/false", &program);
     }
@@ -231,7 +242,8 @@ fn passing(sockets: &[OwnedFd], names: &str, options: &[&str]) -> Command {
 fn get_at(socket: &Path, path: &str) -> String {
     let mut stream = UnixStream::connect(socket).expect("a socket that listens");
     stream.set_read_timeout(Some(GUARD)).expect("a time-out of reads");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").expect("sending a request");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        .expect("sending a request");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     answer
@@ -254,7 +266,8 @@ fn it_serves_at_sockets_that_systemd_opened_also_after_upgrades_and_leaves_their
         assert!(get_at(&path, "/metrics").contains("speak_channels 1\n"));
         assert!(get_at(&path, "/read?channel=room").starts_with("HTTP/1.1 404 "));
         server.upgrade();
-        let environment = fs::read(format!("/proc/{}/environ", server.id())).expect("our own process");
+        let environment =
+            fs::read(format!("/proc/{}/environ", server.id())).expect("our own process");
         assert!(!String::from_utf8_lossy(&environment).contains("LISTEN_"));
     }
     // Nothing else was opened: two doors for each of four processes.
@@ -281,9 +294,12 @@ fn what_is_passed_and_is_no_door_stops_the_start_with_its_reason() {
     let connected = [one.into()];
     let datagram = [UnixDatagram::unbound().expect("a socket").into()];
     let file = [fs::File::open("/dev/null").expect("a file").into()];
-    let [connected, datagram, file] = [&connected, &datagram, &file].map(|it| passing(it, "speak", &[]));
+    let [connected, datagram, file] =
+        [&connected, &datagram, &file].map(|it| passing(it, "speak", &[]));
     let mut nothing = Command::new("bash");
-    nothing.args(["-c", "LISTEN_PID=$$ LISTEN_FDS=60 exec \"$0\" \"$@\""]).arg(command().get_program());
+    nothing
+        .args(["-c", "LISTEN_PID=$$ LISTEN_FDS=60 exec \"$0\" \"$@\""])
+        .arg(command().get_program());
     for (command, reason) in [
         (connected, "does not listen"),
         (datagram, "does not listen"),
@@ -299,17 +315,24 @@ fn what_is_passed_and_is_no_door_stops_the_start_with_its_reason() {
 
 /// What `systemd-analyze` prints; it has to succeed.
 fn analyze(arguments: &[&str]) -> String {
-    let output =
-        Command::new("systemd-analyze").args(arguments).output().expect("systemd-analyze, of Debian's systemd");
+    let output = Command::new("systemd-analyze")
+        .args(arguments)
+        .output()
+        .expect("systemd-analyze, of Debian's systemd");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{arguments:?}: {text} {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {text} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     text
 }
 
 #[test]
 fn systemd_reckons_the_exposure_of_the_service_below_two() {
     let report = analyze(&["security", "--offline=true", "--no-pager", SERVICE]);
-    let line = report.lines().find(|line| line.contains("Overall exposure level")).expect("a result");
+    let line =
+        report.lines().find(|line| line.contains("Overall exposure level")).expect("a result");
     let (_, rest) = line.split_once("speak.service: ").expect("the service");
     let figure: f64 = rest.split(' ').next().expect("a figure").parse().expect("a number");
     assert!(figure < 2.0, "{line}");
@@ -327,9 +350,11 @@ fn systemd_understands_the_units() {
     for name in ["speak.socket", "speak-admin.socket"] {
         fs::copy(Path::new(SOCKETS).join(name), folder.file(name)).expect("a copy");
     }
-    let files = ["speak.service", "speak.socket", "speak-admin.socket"].map(|name| folder.file(name));
+    let files =
+        ["speak.service", "speak.socket", "speak-admin.socket"].map(|name| folder.file(name));
     let mut command = Command::new("systemd-analyze");
-    let output = command.args(["verify", "--man=no"]).args(files).output().expect("systemd-analyze");
+    let output =
+        command.args(["verify", "--man=no"]).args(files).output().expect("systemd-analyze");
     let said = [output.stdout, output.stderr].concat();
     // Units of the machine itself are none of ours.
     let said = String::from_utf8_lossy(&said);
@@ -354,7 +379,8 @@ fn allowed_calls() -> BTreeSet<String> {
     let mut allowed = BTreeSet::new();
     calls_of("@default", &mut allowed);
     for line in unit.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")) {
-        let (is_denied, names) = line.strip_prefix('~').map_or((false, line), |names| (true, names));
+        let (is_denied, names) =
+            line.strip_prefix('~').map_or((false, line), |names| (true, names));
         for name in names.split(' ') {
             let mut calls = BTreeSet::new();
             if name.starts_with('@') {
@@ -377,7 +403,9 @@ fn traced_calls(trace: &str) -> BTreeSet<String> {
     let calls = trace.lines().filter_map(|line| {
         let (_, rest) = line.trim_start().split_once(' ')?;
         let (name, _) = rest.trim_start().split_once('(')?;
-        name.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'_').then(|| name.to_owned())
+        name.bytes()
+            .all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'_')
+            .then(|| name.to_owned())
     });
     calls.collect()
 }
@@ -385,7 +413,11 @@ fn traced_calls(trace: &str) -> BTreeSet<String> {
 /// Runs a command under strace, as a child of ours beside the tracer.
 fn traced(command: &Command, trace: &Path) -> Command {
     let mut strace = Command::new("strace");
-    strace.args(["-D", "-f", "-q", "-o"]).arg(trace).arg(command.get_program()).args(command.get_args());
+    strace
+        .args(["-D", "-f", "-q", "-o"])
+        .arg(trace)
+        .arg(command.get_program())
+        .args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => strace.env(name, value),
@@ -399,7 +431,8 @@ fn traced(command: &Command, trace: &Path) -> Command {
 fn use_it(server: &Server) {
     let josh = server.introduce("room", "Josh");
     let mut waiting = server.park(&josh.and(&[("channel", "room")]));
-    let mut events = EventStream::open(server.client(), &[("channel", "room"), ("from_id", "1")], &[]);
+    let mut events =
+        EventStream::open(server.client(), &[("channel", "room"), ("from_id", "1")], &[]);
     events.beginning();
     let socket: Socket = server.socket(&[("channel", "room")]);
     server.client().post("/write?channel=room", "text/plain", "a long message ".repeat(2000)).ok();
@@ -415,7 +448,8 @@ fn use_it(server: &Server) {
 #[test]
 fn the_services_filter_lets_through_all_that_speak_asks_of_the_kernel() {
     let folder = Folder::new("filter");
-    let (unix, admin, state) = (folder.file("speak.sock"), folder.file("admin.sock"), folder.file("state"));
+    let (unix, admin, state) =
+        (folder.file("speak.sock"), folder.file("admin.sock"), folder.file("state"));
     let notify = folder.file("notify");
     let _systemd = Systemd::at(&UnixAddr::from_pathname(&notify).expect("a path"));
     let mut speak = speak();
@@ -443,9 +477,13 @@ fn the_services_filter_lets_through_all_that_speak_asks_of_the_kernel() {
         server.signal(Signal::TERM);
         let heir = server.id();
         let is_complete = |text: &str| {
-            text.lines().any(|line| line.starts_with(&heir.to_string()) && line.contains("+++ exited with 0"))
+            text.lines().any(|line| {
+                line.starts_with(&heir.to_string()) && line.contains("+++ exited with 0")
+            })
         };
-        until("the trace is complete", || is_complete(&fs::read_to_string(&trace).unwrap_or_default()));
+        until("the trace is complete", || {
+            is_complete(&fs::read_to_string(&trace).unwrap_or_default())
+        });
         for file in [trace, kill] {
             calls.append(&mut traced_calls(&fs::read_to_string(file).expect("a trace")));
         }

@@ -24,7 +24,10 @@ fn done(server: &Server, words: &[&str]) -> Finished {
 
 #[track_caller]
 fn prints(finished: &Finished, stdout: &str) {
-    assert_eq!((finished.code, finished.stdout.as_str(), finished.stderr.as_str()), (Some(0), stdout, ""));
+    assert_eq!(
+        (finished.code, finished.stdout.as_str(), finished.stderr.as_str()),
+        (Some(0), stdout, "")
+    );
 }
 
 /// A command that runs while a test goes on; ended and reaped when dropped.
@@ -73,7 +76,10 @@ impl Drop for Running {
 /// What a shell makes of a line, with `$SPEAK` as the program.
 fn shell(server: &Server, line: &str) -> Finished {
     let mut shell = Command::new("sh");
-    shell.args(["-c", line]).env("SPEAK", command().get_program()).env("SPEAK_SERVER", server.door(0));
+    shell
+        .args(["-c", line])
+        .env("SPEAK", command().get_program())
+        .env("SPEAK_SERVER", server.door(0));
     run(shell)
 }
 
@@ -86,7 +92,9 @@ fn numbers(last: u32) -> String {
 #[test]
 fn what_is_written_is_read_byte_by_byte() {
     let server = Server::start();
-    for (id, text) in ["howdy", "1 + 1 = 2 & ä%20\u{1f600}", "", "--", " spaced "].into_iter().enumerate() {
+    for (id, text) in
+        ["howdy", "1 + 1 = 2 & ä%20\u{1f600}", "", "--", " spaced "].into_iter().enumerate()
+    {
         prints(&done(&server, &["write", "--", "a room & more", text]), &format!("{}\n", id + 1));
     }
     let all = "howdy\n1 + 1 = 2 & ä%20\u{1f600}\n\n--\n spaced \n";
@@ -106,7 +114,10 @@ fn a_server_is_found_by_any_of_its_addresses() {
     let named = format!("http://localhost:{}", server.port(0));
     for (id, url) in [server.door(0), &unix, &named].into_iter().enumerate() {
         // The option wins over the environment.
-        prints(&run(speak("http://127.0.0.1:1", &["write", "--server", url, "room", "x"])), &format!("{}\n", id + 1));
+        prints(
+            &run(speak("http://127.0.0.1:1", &["write", "--server", url, "room", "x"])),
+            &format!("{}\n", id + 1),
+        );
     }
 }
 
@@ -215,9 +226,15 @@ fn following_goes_on_through_restarts_and_tells_what_is_missing() {
     assert_eq!(code, None, "a signal ends it");
     let told: Vec<_> = stderr.lines().collect();
     assert!(told[0].ends_with("; trying again"), "{stderr}");
-    assert!(told.contains(&"speak: the server has begun anew: what follows is all that it has"), "{stderr}");
+    assert!(
+        told.contains(&"speak: the server has begun anew: what follows is all that it has"),
+        "{stderr}"
+    );
     assert!(told.contains(&"speak: going on"), "{stderr}");
-    assert!(told.contains(&"speak: messages are missing here: they are no longer retained"), "{stderr}");
+    assert!(
+        told.contains(&"speak: messages are missing here: they are no longer retained"),
+        "{stderr}"
+    );
     assert!(!stderr.contains("room"), "a secret: {stderr}");
 }
 
@@ -254,7 +271,8 @@ fn a_failure_is_one_line_and_a_code() {
             let mut stream = stream.expect("a client");
             let mut first = [0; 1024];
             let _ = stream.read(&mut first);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nServer: \xc2\x9b2J\r\nContent-Length: 2\r\n\r\nhi");
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nServer: \xc2\x9b2J\r\nContent-Length: 2\r\n\r\nhi");
         }
     });
     let closed_url = format!("http://{}", closed.address());
@@ -272,9 +290,16 @@ fn a_failure_is_one_line_and_a_code() {
     ];
     for (url, words, code, said) in cases {
         let finished = run(speak(url, words));
-        assert_eq!((finished.code, finished.stdout.as_str()), (Some(*code), ""), "{words:?}: {finished:?}");
+        assert_eq!(
+            (finished.code, finished.stdout.as_str()),
+            (Some(*code), ""),
+            "{words:?}: {finished:?}"
+        );
         assert_eq!(finished.stderr.lines().count(), 1, "{words:?}: {finished:?}");
-        assert!(finished.stderr.contains(said) && !finished.stderr.contains('\u{9b}'), "{words:?}: {finished:?}");
+        assert!(
+            finished.stderr.contains(said) && !finished.stderr.contains('\u{9b}'),
+            "{words:?}: {finished:?}"
+        );
     }
 }
 

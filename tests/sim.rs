@@ -127,7 +127,8 @@ const RULES: [&str; 86] = [
     "write refused: WrongAuth",
 ];
 
-static SIMULATION: Simulation = Simulation { test: "sim", seeds: 5_000, seeds_to_reach_all: 1_000, rules: &RULES, run };
+static SIMULATION: Simulation =
+    Simulation { test: "sim", seeds: 5_000, seeds_to_reach_all: 1_000, rules: &RULES, run };
 
 fn run(seed: u64, notes: Trace) -> Record {
     let mut world = World::new(Random::new(seed), Record::new(notes));

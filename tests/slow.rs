@@ -7,7 +7,9 @@ mod common;
 use std::thread;
 use std::time::Duration;
 
-use common::{Client, Crowd, EventStream, HANDSHAKE, Server, TEXT, masked, request, sized, target, until};
+use common::{
+    Client, Crowd, EventStream, HANDSHAKE, Server, TEXT, masked, request, sized, target, until,
+};
 
 /// How many there are of each kind of them at once.
 fn many() -> usize {
@@ -29,16 +31,28 @@ fn owed() -> Vec<Kind> {
     let post = |more: &[u8]| [POST, more].concat();
     vec![
         kind("half a request line", b"GET /wri", b""),
-        kind("a head a byte at a time", b"GET /write?channel=c&message=m HTTP/1.1\r\nHost: x\r\n", b"X: y\r\n"),
+        kind(
+            "a head a byte at a time",
+            b"GET /write?channel=c&message=m HTTP/1.1\r\nHost: x\r\n",
+            b"X: y\r\n",
+        ),
         kind("a request line a byte at a time", b"GET /write?channel=c&message=", b"m"),
         kind("a field that never ends", b"GET / HTTP/1.1\r\nHost: x\r\nCookie: ", b"x"),
         kind("a body that never comes", &post(b"Content-Length: 9\r\n\r\n"), b""),
         kind("a body of which half comes", &post(b"Content-Length: 9\r\n\r\nhalf"), b""),
         kind("a body a byte at a time", &post(b"Content-Length: 9999\r\n\r\n"), b"m"),
-        kind("chunks a byte at a time", &post(b"Transfer-Encoding: chunked\r\n\r\n"), b"1\r\nm\r\n"),
+        kind(
+            "chunks a byte at a time",
+            &post(b"Transfer-Encoding: chunked\r\n\r\n"),
+            b"1\r\nm\r\n",
+        ),
         kind("half a size of a chunk", &post(b"Transfer-Encoding: chunked\r\n\r\n1"), b""),
         kind("an extension of a chunk", &post(b"Transfer-Encoding: chunked\r\n\r\n1;a="), b"x"),
-        kind("trailers without end", &post(b"Transfer-Encoding: chunked\r\n\r\n0\r\n"), b"T: x\r\n"),
+        kind(
+            "trailers without end",
+            &post(b"Transfer-Encoding: chunked\r\n\r\n0\r\n"),
+            b"T: x\r\n",
+        ),
         kind("a request behind another", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /hea", b""),
     ]
 }
@@ -99,11 +113,17 @@ fn a_body_that_was_asked_for_and_never_comes_is_told_so() {
 #[test]
 fn so_many_silent_clients_wake_nobody_up_before_their_time() {
     // All but the last kind: dripping is not silence.
-    let server = Server::with(&["--request-timeout", "1h", "--keep-alive", "1h", "--heartbeat", "1h"]);
+    let server =
+        Server::with(&["--request-timeout", "1h", "--keep-alive", "1h", "--heartbeat", "1h"]);
     let kinds = owed();
     let mut crowd = Crowd::connect(server.address(), many() * (kinds.len() + 3));
     let wait = request("GET", &target("/read", &[("channel", "c")]), &[], None);
-    let stream = request("GET", &target("/read", &[("channel", "c")]), &[("Accept", "text/event-stream")], None);
+    let stream = request(
+        "GET",
+        &target("/read", &[("channel", "c")]),
+        &[("Accept", "text/event-stream")],
+        None,
+    );
     for number in 0..crowd.members.len() {
         match number % (kinds.len() + 3) {
             place if place < kinds.len() => crowd.send(number, &kinds[place].first),
@@ -133,13 +153,18 @@ fn who_says_nothing_at_all_goes_when_the_keep_alive_is_over() {
     let mut crowd = Crowd::connect(server.address(), sized(1_000, 5_000));
     let count = crowd.members.len();
     crowd.until("are let go", count, |member| member.is_closed);
-    assert_eq!(crowd.count(|member| !member.received.is_empty()), 0, "nothing was asked, nothing is answered");
+    assert_eq!(
+        crowd.count(|member| !member.received.is_empty()),
+        0,
+        "nothing was asked, nothing is answered"
+    );
     until("their descriptors are free", || server.open_files() <= files);
 }
 
 #[test]
 fn an_answer_that_is_not_taken_is_given_up_in_its_time_and_its_memory_given_back() {
-    let server = Server::with(&["--request-timeout", "1s", "--max-reply", "8m", "--heartbeat", "200ms"]);
+    let server =
+        Server::with(&["--request-timeout", "1s", "--max-reply", "8m", "--heartbeat", "200ms"]);
     let mut writer = server.client();
     let text = "x".repeat(60_000);
     for _ in 0..100 {
@@ -151,7 +176,12 @@ fn an_answer_that_is_not_taken_is_given_up_in_its_time_and_its_memory_given_back
         request("GET", &target("/read", &[("channel", "c"), ("from_id", "1")]), headers, None)
     };
     // None of them ever reads: the kernel's buffers fill up, here and there, and the peer's window is shut.
-    let asks = [read(&[]), read(&[]).repeat(3), read(&[("Accept", "text/event-stream")]), read(&HANDSHAKE)];
+    let asks = [
+        read(&[]),
+        read(&[]).repeat(3),
+        read(&[("Accept", "text/event-stream")]),
+        read(&HANDSHAKE),
+    ];
     let stuck: Vec<Client> = (0..sized(4, 20))
         .flat_map(|_| &asks)
         .map(|ask| {
@@ -166,7 +196,11 @@ fn an_answer_that_is_not_taken_is_given_up_in_its_time_and_its_memory_given_back
         server.open_files() <= files + 1
     });
     until("their memory is given back", || server.rss_kib() < fresh + 4_096);
-    println!("{} answers not taken: RSS {fresh} KiB before, {} KiB after", stuck.len(), server.rss_kib());
+    println!(
+        "{} answers not taken: RSS {fresh} KiB before, {} KiB after",
+        stuck.len(),
+        server.rss_kib()
+    );
 }
 
 #[test]
@@ -179,8 +213,13 @@ fn a_websocket_that_half_says_something_or_never_answers_a_ping_is_cut() {
     };
     let whole = masked(TEXT, r#"{"call":"create"}"#);
     let first_fragment = masked(TEXT & 0x7f, "{");
-    let clients =
-        [half(b""), half(&whole[..1]), half(&whole[..5]), half(&whole[..whole.len() - 1]), half(&first_fragment)];
+    let clients = [
+        half(b""),
+        half(&whole[..1]),
+        half(&whole[..5]),
+        half(&whole[..whole.len() - 1]),
+        half(&first_fragment),
+    ];
     let files = server.open_files();
     until("all are cut", || server.open_files() <= files - clients.len());
     server.wait_for_readers("c", 0);

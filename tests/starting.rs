@@ -66,6 +66,8 @@ fn a_limit_on_open_files_that_is_too_low_is_told_with_what_to_set() {
         &["limit on open files is 5", "ulimit -n", "LimitNOFILE"],
     );
     let server = Server::spawn(start_behind("ulimit -n 200", "127.0.0.1:0"), 1);
-    common::until("it warns", || server.log().iter().any(|line| line.contains(" WARN ") && line.contains("ulimit -n")));
+    common::until("it warns", || {
+        server.log().iter().any(|line| line.contains(" WARN ") && line.contains("ulimit -n"))
+    });
     server.write("room", "howdy");
 }

@@ -27,7 +27,9 @@ impl State {
     /// The names of what is in the folder.
     fn around(&self) -> Vec<String> {
         let entries = fs::read_dir(self.0.path()).expect("a folder");
-        entries.map(|entry| entry.expect("a file").file_name().into_string().expect("a name")).collect()
+        entries
+            .map(|entry| entry.expect("a file").file_name().into_string().expect("a name"))
+            .collect()
     }
 }
 
@@ -43,7 +45,8 @@ fn channels_connections_and_ids_go_on_after_a_restart() {
     let josh = server.introduce("room", "Josh");
     server.write("room", "before");
     let inbox = server.get("/create", &[]).ok().json();
-    let [read, write] = ["read", "write"].map(|half| inbox[half].as_str().expect("a name").to_owned());
+    let [read, write] =
+        ["read", "write"].map(|half| inbox[half].as_str().expect("a name").to_owned());
     server.write(&write, "whisper");
     let before = server.read("room", "0");
     let mut waiting = server.park(&josh.and(&[("channel", "room"), ("from_id", "3")]));
@@ -133,7 +136,10 @@ fn a_place_that_cannot_be_written_is_told_at_the_start() {
         start.args(["--listen", "127.0.0.1:0", "--state", path]);
         let finished = run(start);
         assert_ne!(finished.code, Some(0), "{finished:?}");
-        assert!(finished.stderr.contains(cause) && finished.stderr.lines().count() == 1, "{finished:?}");
+        assert!(
+            finished.stderr.contains(cause) && finished.stderr.lines().count() == 1,
+            "{finished:?}"
+        );
     }
     drop(state);
 }

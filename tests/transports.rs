@@ -6,7 +6,8 @@ mod common;
 use std::fs;
 
 use common::{
-    Client, EventStream, Identity, PONG, Params, Server, Socket, TEXT, handshake, masked, request, target, until,
+    Client, EventStream, Identity, PONG, Params, Server, Socket, TEXT, handshake, masked, request,
+    target, until,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
@@ -20,7 +21,8 @@ enum Transport {
     Socket,
 }
 
-const ALL: [Transport; 4] = [Transport::Poll, Transport::Script, Transport::Events, Transport::Socket];
+const ALL: [Transport; 4] =
+    [Transport::Poll, Transport::Script, Transport::Events, Transport::Socket];
 const STREAMS: [Transport; 2] = [Transport::Events, Transport::Socket];
 
 /// Somebody who follows one channel, from a cursor on.
@@ -44,8 +46,16 @@ enum ReadTransport {
 
 impl Follower {
     /// Follows `c` from `from_id` on, over this TCP connection; returns once it waits there, or reads.
-    fn begin(transport: Transport, client: Client, who: Option<&Identity>, from_id: u64, epoch: &str) -> Self {
-        let proof = who.map(|who| format!("&connection={}&auth={}", who.connection, who.auth)).unwrap_or_default();
+    fn begin(
+        transport: Transport,
+        client: Client,
+        who: Option<&Identity>,
+        from_id: u64,
+        epoch: &str,
+    ) -> Self {
+        let proof = who
+            .map(|who| format!("&connection={}&auth={}", who.connection, who.auth))
+            .unwrap_or_default();
         let from = from_id.to_string();
         let mut params = vec![("channel", "c"), ("from_id", &*from)];
         params.extend((!epoch.is_empty()).then_some(("epoch", epoch)));
@@ -59,7 +69,14 @@ impl Follower {
             }
             Transport::Socket => ReadTransport::Socket(Socket::open(client, &params, &[])),
         };
-        let mut follower = Self { transport, way, proof, epoch: epoch.to_owned(), next_id: from_id, came: Vec::new() };
+        let mut follower = Self {
+            transport,
+            way,
+            proof,
+            epoch: epoch.to_owned(),
+            next_id: from_id,
+            came: Vec::new(),
+        };
         follower.poll();
         follower
     }
@@ -67,7 +84,8 @@ impl Follower {
     /// Sends the next long poll, where that is its way.
     fn poll(&mut self) {
         let script = if self.transport == Transport::Script { "&callback=f" } else { "" };
-        let epoch = if self.epoch.is_empty() { String::new() } else { format!("&epoch={}", self.epoch) };
+        let epoch =
+            if self.epoch.is_empty() { String::new() } else { format!("&epoch={}", self.epoch) };
         let path = format!("/read?channel=c&from_id={}{epoch}{}{script}", self.next_id, self.proof);
         if let ReadTransport::Polls(client) = &mut self.way {
             client.send(request("GET", &path, &[], None));
@@ -82,14 +100,16 @@ impl Follower {
                 ReadTransport::Events(stream) => {
                     let event = stream.maybe_event()?;
                     let (epoch, next_id) = event.cursor().split_once(':').expect("a cursor");
-                    (self.epoch, self.next_id) = (epoch.to_owned(), next_id.parse().expect("a number"));
+                    (self.epoch, self.next_id) =
+                        (epoch.to_owned(), next_id.parse().expect("a number"));
                     return Some(event.message());
                 }
                 ReadTransport::Socket(socket) => socket.maybe_text()?,
                 ReadTransport::Polls(client) => {
                     let answer = client.response().ok();
                     let text = answer.text();
-                    let script = text.strip_prefix("/**/f(").and_then(|text| text.strip_suffix(");"));
+                    let script =
+                        text.strip_prefix("/**/f(").and_then(|text| text.strip_suffix(");"));
                     assert_eq!(script.is_some(), self.transport == Transport::Script, "{text}");
                     script.unwrap_or(text).to_owned()
                 }
@@ -156,7 +176,16 @@ impl Transport {
 }
 
 fn patient_with(options: &[&str]) -> Server {
-    let patient = ["--connection-timeout", "1h", "--poll-timeout", "1h", "--heartbeat", "1h", "--history", "5000"];
+    let patient = [
+        "--connection-timeout",
+        "1h",
+        "--poll-timeout",
+        "1h",
+        "--heartbeat",
+        "1h",
+        "--history",
+        "5000",
+    ];
     Server::with(&[&patient, options].concat())
 }
 
@@ -167,7 +196,11 @@ fn whoever_joins_talks_and_leaves_is_seen_by_all() {
     let all_see = |watchers: &mut [Follower], kind: &str, from: u64| {
         for watcher in watchers {
             let message = watcher.next();
-            assert_eq!((&message["type"], &message["from"]), (&kind.into(), &from.into()), "{message}");
+            assert_eq!(
+                (&message["type"], &message["from"]),
+                (&kind.into(), &from.into()),
+                "{message}"
+            );
         }
     };
     for transport in ALL {
@@ -201,7 +234,11 @@ fn whoever_vanishes_is_said_goodbye_to_before_all() {
             }
             for watcher in &mut watchers {
                 let goodbye = watcher.next();
-                assert_eq!((&goodbye["reason"], &goodbye["from"]), (&"closed".into(), &me.number.into()), "{how}");
+                assert_eq!(
+                    (&goodbye["reason"], &goodbye["from"]),
+                    (&"closed".into(), &me.number.into()),
+                    "{how}"
+                );
             }
             drop(watchers);
             server.wait_for_readers("c", 0);
@@ -216,7 +253,9 @@ fn whoever_comes_back_has_lost_nothing_and_sees_nothing_twice() {
     let mut followers = ALL.map(|transport| transport.follow(&server, 1));
     for round in 0..30 {
         for number in 0..3 {
-            writer.get("/write", &[("channel", "c"), ("message", &format!("{round} {number}"))]).ok();
+            writer
+                .get("/write", &[("channel", "c"), ("message", &format!("{round} {number}"))])
+                .ok();
         }
         for follower in &mut followers {
             // Some of what came is read; then it is lost, and goes on by another way.
@@ -225,7 +264,8 @@ fn whoever_comes_back_has_lost_nothing_and_sees_nothing_twice() {
             }
             let place = ALL.iter().position(|its| *its == follower.transport).expect("one of all");
             let next = ALL[(place + 1) % ALL.len()];
-            *follower = Follower::begin(next, server.client(), None, follower.next_id, &follower.epoch);
+            *follower =
+                Follower::begin(next, server.client(), None, follower.next_id, &follower.epoch);
         }
     }
 }
@@ -233,7 +273,8 @@ fn whoever_comes_back_has_lost_nothing_and_sees_nothing_twice() {
 #[test]
 fn all_see_the_same_in_the_same_order() {
     let server = patient_with(&[]);
-    let mut followers: Vec<Follower> = (0..40).map(|place| ALL[place % 4].follow(&server, 1)).collect();
+    let mut followers: Vec<Follower> =
+        (0..40).map(|place| ALL[place % 4].follow(&server, 1)).collect();
     // Writers of each kind, all at once.
     std::thread::scope(|scope| {
         for writer in 0..4 {
@@ -243,7 +284,9 @@ fn all_see_the_same_in_the_same_order() {
                 for line in 0..100 {
                     let text = format!("{writer} {line}");
                     if let Some(socket) = &mut socket {
-                        socket.call(&serde_json::json!({"call": "write", "channel": "c", "message": text}));
+                        socket.call(
+                            &serde_json::json!({"call": "write", "channel": "c", "message": text}),
+                        );
                     } else {
                         client.get("/write", &[("channel", "c"), ("message", &text)]).ok();
                     }
@@ -262,7 +305,8 @@ fn all_see_the_same_in_the_same_order() {
 
 /// What the server's process holds in memory, in KiB.
 fn resident_kib(server: &Server) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).expect("a running process");
+    let status =
+        fs::read_to_string(format!("/proc/{}/status", server.id())).expect("a running process");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its size");
     line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
 }
@@ -271,12 +315,15 @@ fn resident_kib(server: &Server) -> u64 {
 fn who_stops_reading_is_cut_and_nobody_else_notices() {
     const OTHERS: usize = 1000;
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("raising a soft limit");
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+        .expect("raising a soft limit");
 
     let server = patient_with(&["--max-backlog", "100k"]);
-    let slow =
-        STREAMS.map(|transport| Follower::begin(transport, Client::connect_narrow(server.address()), None, 1, ""));
-    let mut others: Vec<Follower> = (0..OTHERS).map(|place| STREAMS[place % 2].follow(&server, 1)).collect();
+    let slow = STREAMS.map(|transport| {
+        Follower::begin(transport, Client::connect_narrow(server.address()), None, 1, "")
+    });
+    let mut others: Vec<Follower> =
+        (0..OTHERS).map(|place| STREAMS[place % 2].follow(&server, 1)).collect();
     server.wait_for_readers("c", OTHERS as u64 + 2);
     let mut writer = server.client();
     let text = "x".repeat(8_000);
@@ -334,7 +381,15 @@ fn a_server_does_not_grow_with_who_does_not_read() {
     let before = resident_kib(&server);
     // Each would keep a megabyte of its own, but all share the same.
     let slow: Vec<Client> = (0..60)
-        .map(|place| Follower::begin(STREAMS[place % 2], Client::connect_narrow(server.address()), None, 1_000_000, ""))
+        .map(|place| {
+            Follower::begin(
+                STREAMS[place % 2],
+                Client::connect_narrow(server.address()),
+                None,
+                1_000_000,
+                "",
+            )
+        })
         .map(Follower::client)
         .collect();
     server.wait_for_readers("c", 60);
@@ -353,7 +408,9 @@ fn a_server_does_not_grow_with_who_does_not_read() {
 
 #[test]
 fn a_long_history_arrives_whole_also_where_there_is_talk() {
-    for (transport, max_reply) in STREAMS.into_iter().flat_map(|transport| [(transport, "64m"), (transport, "500k")]) {
+    for (transport, max_reply) in
+        STREAMS.into_iter().flat_map(|transport| [(transport, "64m"), (transport, "500k")])
+    {
         let server = patient_with(&["--max-reply", max_reply, "--max-backlog", "600k"]);
         let text = "x".repeat(60_000);
         let mut writer = server.client();
@@ -397,18 +454,27 @@ fn a_long_history_arrives_whole_also_where_there_is_talk() {
 
 #[test]
 fn what_stands_still_is_cut_after_two_signs_of_life() {
-    let server = Server::with(&["--heartbeat", "80ms", "--max-backlog", "64m", "--connection-timeout", "1h"]);
+    let server = Server::with(&[
+        "--heartbeat",
+        "80ms",
+        "--max-backlog",
+        "64m",
+        "--connection-timeout",
+        "1h",
+    ]);
     let text = "x".repeat(60_000);
     for transport in STREAMS {
         let me = server.introduce("d", "Josh");
-        let stuck = Follower::begin(transport, Client::connect_narrow(server.address()), Some(&me), 1, "");
+        let stuck =
+            Follower::begin(transport, Client::connect_narrow(server.address()), Some(&me), 1, "");
         server.wait_for_readers("c", 1);
         let mut writer = server.client();
         for _ in 0..100 {
             writer.post("/write?channel=c", "text/plain", &text).ok();
         }
         server.wait_for_readers("c", 0);
-        let goodbye = server.get("/read", &[("channel", "d"), ("from_id", &(me.id + 1).to_string())]).ok();
+        let goodbye =
+            server.get("/read", &[("channel", "d"), ("from_id", &(me.id + 1).to_string())]).ok();
         assert_eq!(goodbye.events(), ["goodbye closed"], "{transport:?}");
         drop(stuck);
     }
@@ -419,7 +485,8 @@ fn a_crowd_of_each_kind_comes_and_goes() {
     let server = patient_with(&[]);
     let before = resident_kib(&server);
     for _ in 0..3 {
-        let crowd: Vec<Follower> = (0..300).map(|place| ALL[place % 4].follow(&server, 1)).collect();
+        let crowd: Vec<Follower> =
+            (0..300).map(|place| ALL[place % 4].follow(&server, 1)).collect();
         server.wait_for_readers("c", 300);
         drop(crowd);
         server.wait_for_readers("c", 0);

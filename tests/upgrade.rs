@@ -15,7 +15,8 @@ use common::{Client, EventStream, Folder, Identity, Server, command, free_addres
 use rustix::process::{Signal, kill_process};
 
 fn write_as(server: &Server, who: &Identity, channel: &str, message: &str) -> u64 {
-    let answer = server.get("/write", &who.and(&[("channel", channel), ("message", message)])).ok().json();
+    let answer =
+        server.get("/write", &who.and(&[("channel", channel), ("message", message)])).ok().json();
     answer["id"].as_u64().expect("an id")
 }
 
@@ -64,7 +65,11 @@ fn a_client_goes_on_over_the_same_tcp_connection() {
 fn streams_end_and_come_back_to_the_new_process_without_a_goodbye() {
     let mut server = Server::with(&["--connection-timeout", "1h"]);
     let josh = server.introduce("room", "Josh");
-    let mut events = EventStream::open(server.client(), &josh.and(&[("channel", "room"), ("from_id", "1")]), &[]);
+    let mut events = EventStream::open(
+        server.client(),
+        &josh.and(&[("channel", "room"), ("from_id", "1")]),
+        &[],
+    );
     events.beginning();
     let cursor = events.event().id.expect("a cursor");
     let mut socket = server.socket(&[("channel", "room")]);
@@ -96,7 +101,12 @@ fn nobody_who_waits_falls_silent_by_an_upgrade() {
         }
         let heirs = server.heirs().len();
         until("the process before has left", || {
-            server.log().iter().filter(|line| line.ends_with(" the process before has left")).count() >= heirs
+            server
+                .log()
+                .iter()
+                .filter(|line| line.ends_with(" the process before has left"))
+                .count()
+                >= heirs
         });
         server.adopt_heir();
     }
@@ -132,7 +142,9 @@ fn a_new_process_that_does_not_start_leaves_the_old_one_serving() {
     for broken in ["/bin/false", "/bin/true"] {
         fs::remove_file(&program).expect("the link");
         symlink(Path::new(broken), &program).expect("a link");
-        let failures = |server: &Server| server.log().iter().filter(|line| line.contains("this one serves on")).count();
+        let failures = |server: &Server| {
+            server.log().iter().filter(|line| line.contains("this one serves on")).count()
+        };
         let before = failures(&server);
         server.signal(Signal::USR2);
         until("the old one serves on", || failures(&server) > before);
@@ -150,7 +162,8 @@ fn a_new_process_that_is_killed_before_it_serves_leaves_the_old_one_serving() {
         until("another process is to take over", || !server.heirs().is_empty());
         // Fails only where it was given up already.
         let _ = kill_process(server.heirs()[0], Signal::KILL);
-        let says = |server: &Server, what: &str| server.log().iter().any(|line| line.contains(what));
+        let says =
+            |server: &Server, what: &str| server.log().iter().any(|line| line.contains(what));
         until("one of them is gone", || says(&server, "this one serves on") || server.has_ended());
         if server.has_ended() {
             // It was killed too late: it served already.

@@ -8,8 +8,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use common::{
-    CLOSE, Client, Frame, GUARD, HANDSHAKE, Identity, PING, PONG, Server, Socket, TEXT, handshake, masked, request,
-    until,
+    CLOSE, Client, Frame, GUARD, HANDSHAKE, Identity, PING, PONG, Server, Socket, TEXT, handshake,
+    masked, request, until,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -34,7 +34,12 @@ fn a_handshake_is_answered_by_the_book() {
     let server = patient();
     let variants: [&[(&str, &str)]; 5] = [
         &HANDSHAKE,
-        &[("upgrade", "WebSocket"), ("connection", "keep-alive, upgrade"), HANDSHAKE[2], HANDSHAKE[3]],
+        &[
+            ("upgrade", "WebSocket"),
+            ("connection", "keep-alive, upgrade"),
+            HANDSHAKE[2],
+            HANDSHAKE[3],
+        ],
         &[("Upgrade", "h2c, websocket"), HANDSHAKE[1], HANDSHAKE[2], HANDSHAKE[3]],
         // What was offered is not taken, and so not named.
         &[
@@ -59,10 +64,16 @@ fn a_handshake_is_answered_by_the_book() {
         client.send(request("GET", "/read?channel=c", headers, None));
         let head = client.head();
         assert_eq!(head.status, 101, "{headers:?}: {head:?}");
-        assert!(head.header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket")));
-        assert!(head.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")));
+        assert!(
+            head.header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
+        );
+        assert!(
+            head.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade"))
+        );
         assert_eq!(head.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-        for name in ["sec-websocket-extensions", "sec-websocket-protocol", "content-length", "content-type"] {
+        for name in
+            ["sec-websocket-extensions", "sec-websocket-protocol", "content-length", "content-type"]
+        {
             assert_eq!(head.header(name), None, "{name}");
         }
         // Nothing to tell: no first frame.
@@ -110,13 +121,21 @@ fn an_upgrade_elsewhere_is_ignored() {
     let read = "/read?channel=c&from_id=1";
     let mut client = server.client();
     assert_eq!(client.call(request("POST", read, &HANDSHAKE, Some(b""))).ok().ids(), [1]);
-    assert_eq!(client.call(request("GET", "/health", &HANDSHAKE, None)).ok().text(), r#"{"status":"ok"}"#);
+    assert_eq!(
+        client.call(request("GET", "/health", &HANDSHAKE, None)).ok().text(),
+        r#"{"status":"ok"}"#
+    );
     let [_, connection, key, version] = HANDSHAKE;
     assert_eq!(
-        client.call(request("GET", read, &[("Upgrade", "h2c"), connection, key, version], None)).ok().ids(),
+        client
+            .call(request("GET", read, &[("Upgrade", "h2c"), connection, key, version], None))
+            .ok()
+            .ids(),
         [1]
     );
-    let old = String::from_utf8(request("GET", read, &HANDSHAKE, None)).expect("ASCII").replace("HTTP/1.1", "HTTP/1.0");
+    let old = String::from_utf8(request("GET", read, &HANDSHAKE, None))
+        .expect("ASCII")
+        .replace("HTTP/1.1", "HTTP/1.0");
     assert_eq!(client.call(old).ok().ids(), [1]);
 }
 
@@ -132,14 +151,17 @@ fn a_read_at_fault_is_no_socket() {
         ("channel=c&connection=77&auth=x", 410, "connection_ended"),
     ] {
         let mut client = server.client();
-        client.call(request("GET", &format!("/read?{params}"), &HANDSHAKE, None)).fails_with(status, error);
+        client
+            .call(request("GET", &format!("/read?{params}"), &HANDSHAKE, None))
+            .fails_with(status, error);
     }
     assert_eq!(server.readers("c"), 0);
 }
 
 #[test]
 fn frames_are_the_answers_of_reads() {
-    let server = Server::with(&["--history", "3", "--heartbeat", "1h", "--connection-timeout", "1h"]);
+    let server =
+        Server::with(&["--history", "3", "--heartbeat", "1h", "--connection-timeout", "1h"]);
     server.introduce("c", "Josh");
     for text in ["two", "three", "four", "five"] {
         server.write("c", text);
@@ -189,25 +211,39 @@ fn every_call_is_answered_as_over_http_with_its_ref_first() {
         socket.ask(&call);
         socket.text()
     };
-    assert_eq!(ask(json!({"call": "write", "channel": "c", "message": "m", "ref": 1})), r#"{"ref":1,"id":1}"#);
+    assert_eq!(
+        ask(json!({"call": "write", "channel": "c", "message": "m", "ref": 1})),
+        r#"{"ref":1,"id":1}"#
+    );
     // A frame without ref is answered too.
     assert_eq!(ask(json!({"call": "write", "channel": "c", "message": ""})), r#"{"id":2}"#);
-    let introduced = ask(json!({"call": "introduce", "channel": "c", "message": "Josh", "ref": "r"}));
+    let introduced =
+        ask(json!({"call": "introduce", "channel": "c", "message": "Josh", "ref": "r"}));
     assert!(introduced.starts_with(r#"{"ref":"r","connection":1,"auth":""#), "{introduced}");
     assert!(introduced.ends_with(r#"","id":3,"timeout":3600}"#), "{introduced}");
     let introduced: Value = serde_json::from_str(&introduced).expect("JSON");
     let auth = introduced["auth"].as_str().expect("a secret").to_owned();
     let members = ask(json!({"call": "members", "channel": "c", "ref": 2}));
-    assert_eq!(members, format!("{{\"ref\":2,{}", &server.get("/members", &[("channel", "c")]).text()[1..]));
+    assert_eq!(
+        members,
+        format!("{{\"ref\":2,{}", &server.get("/members", &[("channel", "c")]).text()[1..])
+    );
     // `connection` may be a number or a text.
-    let wrote = ask(json!({"call": "write", "channel": "c", "message": "x", "connection": 1, "auth": auth, "ref": 3}));
+    let wrote = ask(
+        json!({"call": "write", "channel": "c", "message": "x", "connection": 1, "auth": auth, "ref": 3}),
+    );
     assert_eq!(wrote, r#"{"ref":3,"id":4}"#);
     assert_eq!(server.read("c", "4").messages()[0]["from"], 1);
-    let left = ask(json!({"call": "goodbye", "connection": "1", "auth": auth, "message": "bye", "ref": 4}));
+    let left = ask(
+        json!({"call": "goodbye", "connection": "1", "auth": auth, "message": "bye", "ref": 4}),
+    );
     assert_eq!(left, r#"{"ref":4,"ok":true}"#);
     assert_eq!(server.read("c", "5").messages()[0]["message"], "bye");
     let pair = ask(json!({"call": "create", "ref": 5}));
-    assert!(pair.starts_with(r#"{"ref":5,"read":"~r"#) && pair.contains(r#"","write":"~w"#), "{pair}");
+    assert!(
+        pair.starts_with(r#"{"ref":5,"read":"~r"#) && pair.contains(r#"","write":"~w"#),
+        "{pair}"
+    );
     let read = ask(json!({"call": "read", "channel": "c", "from_id": -1, "ref": 6}));
     assert_eq!(read, format!("{{\"ref\":6,{}", &server.read("c", "-1").text()[1..]));
 }
@@ -217,16 +253,31 @@ fn a_ref_is_any_number_or_string() {
     let server = patient();
     let mut socket = server.socket(&[("channel", "c")]);
     let long = format!("\"{}\"", "é".repeat(10_000));
-    let refs =
-        ["0", "-1", "1.5", "9007199254740993", "18446744073709551615", "\"\"", "\"a\\\"\\\\\\n\"", "\"😀\"", &long];
+    let refs = [
+        "0",
+        "-1",
+        "1.5",
+        "9007199254740993",
+        "18446744073709551615",
+        "\"\"",
+        "\"a\\\"\\\\\\n\"",
+        "\"😀\"",
+        &long,
+    ];
     for reference in refs {
         socket.send(TEXT, format!(r#"{{"call":"create","ref":{reference}}}"#));
         let answer = socket.text();
-        assert!(answer.starts_with(&format!("{{\"ref\":{reference},\"read\":")), "{reference}: {answer}");
+        assert!(
+            answer.starts_with(&format!("{{\"ref\":{reference},\"read\":")),
+            "{reference}: {answer}"
+        );
         // Errors have it as well.
         socket.send(TEXT, format!(r#"{{"ref":{reference},"call":"write"}}"#));
         let answer = socket.text();
-        assert!(answer.starts_with(&format!("{{\"ref\":{reference},\"error\":\"missing_parameter\"")), "{answer}");
+        assert!(
+            answer.starts_with(&format!("{{\"ref\":{reference},\"error\":\"missing_parameter\"")),
+            "{answer}"
+        );
     }
     // The same number, though spelled in another way.
     for (reference, value) in [("1e2", 100.0), ("-0.0", 0.0), ("\"\\u0041\"", f64::NAN)] {
@@ -271,8 +322,14 @@ fn a_frame_that_is_no_call_is_answered_by_an_error() {
         (r#"{"call":"write","channel":"a\u0000b","message":"m"}"#, "bad_channel"),
         (r#"{"call":"write","channel":"c","message":"m","connection":1}"#, "bad_parameter"),
         (r#"{"call":"write","channel":"c","message":"m","connection":1,"auth":"x"}"#, "bad_auth"),
-        (r#"{"call":"write","channel":"c","message":"m","connection":1.5,"auth":"x"}"#, "bad_parameter"),
-        (r#"{"call":"write","channel":"c","message":"m","connection":99,"auth":"x"}"#, "connection_ended"),
+        (
+            r#"{"call":"write","channel":"c","message":"m","connection":1.5,"auth":"x"}"#,
+            "bad_parameter",
+        ),
+        (
+            r#"{"call":"write","channel":"c","message":"m","connection":99,"auth":"x"}"#,
+            "connection_ended",
+        ),
         (r#"{"call":"goodbye"}"#, "missing_parameter"),
         (r#"{"call":"members"}"#, "missing_parameter"),
         (r#"{"call":"read"}"#, "missing_parameter"),
@@ -295,8 +352,7 @@ fn a_frame_that_is_no_call_is_answered_by_an_error() {
 fn unknown_keys_of_a_call_are_ignored() {
     let server = patient();
     let mut socket = server.socket(&[("channel", "elsewhere")]);
-    let call =
-        json!({"call": "write", "channel": "c", "message": "m", "_": {}, "timeout": "x", "callback": [], "ref": 1});
+    let call = json!({"call": "write", "channel": "c", "message": "m", "_": {}, "timeout": "x", "callback": [], "ref": 1});
     assert_eq!(socket.call(&call), json!({"ref": 1, "id": 1}));
 }
 
@@ -314,7 +370,8 @@ fn a_read_replaces_the_channels_that_a_socket_follows() {
     server.write("b", "new");
     assert_eq!(socket.texts(), ["new"]);
 
-    let call = json!({"call": "read", "channel": ["a", "none", "b"], "from_id": ["-1", 0, 3], "ref": "x"});
+    let call =
+        json!({"call": "read", "channel": ["a", "none", "b"], "from_id": ["-1", 0, 3], "ref": "x"});
     let answer = socket.call(&call);
     assert_eq!(answer["channels"][0]["messages"][0]["message"], "unheard");
     assert_eq!(answer["channels"][2], json!({"channel": "b", "messages": [], "next_id": 3}));
@@ -326,7 +383,8 @@ fn a_read_replaces_the_channels_that_a_socket_follows() {
     // One in an array is one. Without from_id only what is new comes, but the call is answered.
     let answer = socket.call(&json!({"call": "read", "channel": ["c"]}));
     assert_eq!((&answer["messages"], &answer["next_id"]), (&json!([]), &json!(2)));
-    let answer = socket.call(&json!({"call": "read", "channel": "c", "from_id": 1, "epoch": "elsewhere"}));
+    let answer =
+        socket.call(&json!({"call": "read", "channel": "c", "from_id": 1, "epoch": "elsewhere"}));
     assert_eq!(answer["reset"], true);
     let answer = socket.call(&json!({"call": "read", "channel": "c", "from_id": 9}));
     assert_eq!(answer["reset"], true);
@@ -375,10 +433,16 @@ fn the_handshakes_connection_is_the_sockets_own() {
     call["auth"] = json!(other.auth);
     assert_eq!(socket.call(&call)["ref"], 1);
     // A call that names nobody is nobody's.
-    assert_eq!(socket.call(&json!({"call": "write", "channel": "c", "message": "m", "ref": 2}))["id"], 2);
+    assert_eq!(
+        socket.call(&json!({"call": "write", "channel": "c", "message": "m", "ref": 2}))["id"],
+        2
+    );
     assert_eq!(socket.texts(), ["m"]);
     assert_eq!(server.read("c", "2").messages()[0].get("from"), None);
-    assert_eq!(server.get("/read", &[("channel", "d"), ("from_id", "2")]).events(), ["goodbye timeout"]);
+    assert_eq!(
+        server.get("/read", &[("channel", "d"), ("from_id", "2")]).events(),
+        ["goodbye timeout"]
+    );
     assert_eq!(server.members("c")["members"][0]["connection"], own.number);
     drop(socket);
     let goodbye = server.get("/read", &[("channel", "c"), ("from_id", "3")]).ok();
@@ -416,7 +480,11 @@ fn closing_a_socket_says_goodbye_at_once() {
         let mut watcher = server.socket(&[("channel", channel)]);
         let _kept = close(server.socket(&me.and(&[("channel", channel)])));
         let goodbye = &watcher.json()["messages"][0];
-        assert_eq!((&goodbye["reason"], &goodbye["from"]), (&json!("closed"), &json!(me.number)), "{channel}");
+        assert_eq!(
+            (&goodbye["reason"], &goodbye["from"]),
+            (&json!("closed"), &json!(me.number)),
+            "{channel}"
+        );
         server.wait_for_readers(channel, 1);
     }
 }
@@ -457,7 +525,8 @@ fn sockets_replace_nothing_and_are_not_replaced() {
 fn a_stop_says_1001() {
     let mut server = patient();
     let me = server.introduce("c", "Josh");
-    let mut sockets = [server.socket(&me.and(&[("channel", "c")])), server.socket(&[("channel", "c")])];
+    let mut sockets =
+        [server.socket(&me.and(&[("channel", "c")])), server.socket(&[("channel", "c")])];
     let start = Instant::now();
     server.signal(Signal::TERM);
     for socket in &mut sockets {
@@ -502,7 +571,11 @@ fn what_is_forbidden_has_its_code() {
         ("half a character", masked(TEXT, b"\"\xe2\x82"), 1007),
         ("no UTF-8, in parts", [masked(0x01, b"\"\xe2"), masked(0x80, b"\xff\"")].concat(), 1007),
         ("too large", masked(TEXT, &long), 1009),
-        ("too large by its head alone", vec![0x81, 0xff, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 1009),
+        (
+            "too large by its head alone",
+            vec![0x81, 0xff, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            1009,
+        ),
         ("too large in parts", [one.clone(), masked(0x80, " ")].concat(), 1009),
         ("a close of 1 byte", masked(CLOSE, [3]), 1002),
         ("a close with 999", masked(CLOSE, 999_u16.to_be_bytes()), 1002),
@@ -518,7 +591,9 @@ fn what_is_forbidden_has_its_code() {
     for (what, bytes, code) in cases {
         let mut socket = server.socket(&[("channel", "elsewhere")]);
         // What stands before it is done, and what stands behind it is not.
-        socket.client.try_send([write(what, "done"), bytes, write(what, "ghost"), masked(PING, "ghost")].concat());
+        socket.client.try_send(
+            [write(what, "done"), bytes, write(what, "ghost"), masked(PING, "ghost")].concat(),
+        );
         assert_eq!(socket.text(), r#"{"id":1}"#, "{what}");
         let frame = socket.frame();
         assert_eq!(frame, Frame { first: CLOSE, payload: code.to_be_bytes().to_vec() }, "{what}");
@@ -561,7 +636,9 @@ fn conversation() -> (Vec<u8>, Vec<Frame>) {
         pong(b""),
         text(r#"{"id":2}"#),
         text(r#"{"ref":3,"id":3}"#),
-        text(r#"{"error":"bad_request","detail":"a frame is a JSON object with a 'call'","status":400}"#),
+        text(
+            r#"{"error":"bad_request","detail":"a frame is a JSON object with a 'call'","status":400}"#,
+        ),
         text(r#"{"id":4}"#),
         text(r#"{"id":5}"#),
     ];
@@ -607,8 +684,12 @@ fn frames_may_follow_their_handshake_at_once() {
 fn many_frames_in_one_packet_are_answered_in_order() {
     let server = Server::with(&["--history", "5000"]);
     let mut socket = server.socket(&[("channel", "elsewhere")]);
-    let call =
-        |number| masked(TEXT, format!(r#"{{"call":"write","channel":"c","message":"{number}","ref":{number}}}"#));
+    let call = |number| {
+        masked(
+            TEXT,
+            format!(r#"{{"call":"write","channel":"c","message":"{number}","ref":{number}}}"#),
+        )
+    };
     let mut sender = socket.client.second_handle();
     let writing = std::thread::spawn(move || {
         let frames: Vec<u8> = (1..=5000).flat_map(call).collect();
@@ -629,11 +710,15 @@ fn what_was_said_before_a_fin_is_done() {
         socket.client.send([write("c", "last words"), write("c", "very last")].concat());
         close(&socket.client);
         drop(socket);
-        until("both are there", || server.read("c", &id.to_string()).texts() == ["last words", "very last"]);
+        until("both are there", || {
+            server.read("c", &id.to_string()).texts() == ["last words", "very last"]
+        });
     }
     // And answered, to who still listens.
     let mut socket = server.socket(&[("channel", "elsewhere")]);
-    socket.client.send([masked(PING, "p"), masked(TEXT, r#"{"call":"members","channel":"x"}"#)].concat());
+    socket
+        .client
+        .send([masked(PING, "p"), masked(TEXT, r#"{"call":"members","channel":"x"}"#)].concat());
     socket.client.half_close();
     assert_eq!(socket.frame(), Frame { first: PONG, payload: b"p".into() });
     assert_eq!(socket.text(), r#"{"members":[],"readers":0}"#);
@@ -648,7 +733,14 @@ fn a_frame_that_is_not_finished_in_time_ends_the_socket() {
         ("half a frame", masked(TEXT, "{}")[..7].to_vec()),
         ("half a message", masked(0x01, "{")),
     ];
-    let server = Server::with(&["--request-timeout", "300ms", "--heartbeat", "1h", "--connection-timeout", "1h"]);
+    let server = Server::with(&[
+        "--request-timeout",
+        "300ms",
+        "--heartbeat",
+        "1h",
+        "--connection-timeout",
+        "1h",
+    ]);
     let start = Instant::now();
     let mut sockets = halves.map(|(what, half)| {
         let me = server.introduce("c", what);
@@ -693,7 +785,10 @@ fn a_socket_that_answers_pings_stays() {
     let mut silent = server.socket(&dead.and(&[("channel", "elsewhere")]));
     // The one answers as it waits; the other gets two pings, and is let go.
     let goodbyes: Vec<Value> = (0..2).map(|_| alive.json()["messages"][0].clone()).collect();
-    assert_eq!((&goodbyes[0]["message"], &goodbyes[1]["reason"]), (&json!("Ann"), &json!("closed")));
+    assert_eq!(
+        (&goodbyes[0]["message"], &goodbyes[1]["reason"]),
+        (&json!("Ann"), &json!("closed"))
+    );
     assert!(alive.pings >= 2, "{}", alive.pings);
     for _ in 0..2 {
         assert_eq!(silent.frame(), Frame { first: PING, payload: Vec::new() });
@@ -711,14 +806,20 @@ fn whatever_is_said_counts_as_an_answer_to_a_ping() {
         assert_eq!(socket.frame(), ping, "{round}");
         socket.send(TEXT, r#"{"call":"members","channel":"x"}"#);
         // On a slow machine the next one may be on its way already.
-        let answer = iter::repeat_with(|| socket.frame()).find(|frame| *frame != ping).expect("an answer");
+        let answer =
+            iter::repeat_with(|| socket.frame()).find(|frame| *frame != ping).expect("an answer");
         assert_eq!(answer.first, TEXT);
     }
 }
 
 #[test]
 fn with_a_list_of_origins_only_those_may_open_a_socket() {
-    let server = Server::with(&["--allow-origin", "https://a.example", "--allow-origin", "http://b.example:8080"]);
+    let server = Server::with(&[
+        "--allow-origin",
+        "https://a.example",
+        "--allow-origin",
+        "http://b.example:8080",
+    ]);
     let cases: [(&[(&str, &str)], u16); 9] = [
         (&[("Origin", "https://a.example")], 101),
         (&[("Origin", "http://b.example:8080")], 101),
@@ -749,9 +850,14 @@ fn a_socket_writes_and_reads_private_pairs() {
     let pair = socket.call(&json!({"call": "create"}));
     let follow = socket.call(&json!({"call": "read", "channel": pair["read"]}));
     assert_eq!(follow["messages"], json!([]));
-    assert_eq!(socket.call(&json!({"call": "write", "channel": pair["write"], "message": "psst"}))["id"], 1);
+    assert_eq!(
+        socket.call(&json!({"call": "write", "channel": pair["write"], "message": "psst"}))["id"],
+        1
+    );
     assert_eq!(socket.texts(), ["psst"]);
-    for (call, half, error) in [("read", "write", "not_readable"), ("write", "read", "not_writable")] {
+    for (call, half, error) in
+        [("read", "write", "not_readable"), ("write", "read", "not_writable")]
+    {
         let call = json!({"call": call, "channel": pair[half], "message": "m"});
         assert_eq!(socket.call(&call)["error"], error);
     }
@@ -772,11 +878,14 @@ fn an_independent_client_talks_with_us() {
     use tungstenite::Message;
 
     // A machine under load needs a while for a mebibyte, and answers no pings meanwhile.
-    let server = Server::with(&["--heartbeat", "1s", "--connection-timeout", "1h", "--max-message", "1m"]);
+    let server =
+        Server::with(&["--heartbeat", "1s", "--connection-timeout", "1h", "--max-message", "1m"]);
     let me: Identity = server.introduce("c", "Josh");
     let query = format!("channel=c&from_id=2&connection={}&auth={}", me.number, me.auth);
     let mut socket = independent(&server, &query);
-    let text = |message: Message| -> Value { serde_json::from_str(message.to_text().expect("a text")).expect("JSON") };
+    let text = |message: Message| -> Value {
+        serde_json::from_str(message.to_text().expect("a text")).expect("JSON")
+    };
     let next = |socket: &mut tungstenite::WebSocket<TcpStream>| loop {
         match socket.read().expect("a message") {
             Message::Ping(_) => {}
@@ -784,7 +893,8 @@ fn an_independent_client_talks_with_us() {
         }
     };
     // Lengths on both sides of each form that a frame's length has.
-    for (round, length) in [0, 1, 125, 126, 60_000, 65_535, 65_536, 1 << 20].into_iter().enumerate() {
+    for (round, length) in [0, 1, 125, 126, 60_000, 65_535, 65_536, 1 << 20].into_iter().enumerate()
+    {
         let message = "z".repeat(length);
         let call = json!({"call": "write", "channel": "c", "message": message, "ref": round});
         socket.send(Message::text(call.to_string())).expect("sending");
@@ -801,7 +911,10 @@ fn an_independent_client_talks_with_us() {
     let farewell = next(&mut socket);
     assert!(matches!(farewell, Message::Close(_)), "{farewell:?}");
     assert!(matches!(socket.read(), Err(tungstenite::Error::ConnectionClosed)));
-    assert_eq!(server.get("/read", &[("channel", "c"), ("from_id", "10")]).ok().events(), ["goodbye closed"]);
+    assert_eq!(
+        server.get("/read", &[("channel", "c"), ("from_id", "10")]).ok().events(),
+        ["goodbye closed"]
+    );
 }
 
 #[test]

@@ -141,7 +141,8 @@ fn parse_drive(mut parser: lexopt::Parser) -> Result<Command> {
     if let Some(what) = numbers.0.keys().next() {
         return Err(format!("--{what} says nothing of that work").into());
     }
-    let target = Target { address: at.ok_or("drive where? give --at")?, dialect: kind.dialect(), process };
+    let target =
+        Target { address: at.ok_or("drive where? give --at")?, dialect: kind.dialect(), process };
     Ok(Command::Drive { target, work })
 }
 

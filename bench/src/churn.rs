@@ -147,7 +147,12 @@ struct Observer {
 
 impl Observer {
     fn new(target: &Target) -> Result<Self> {
-        Ok(Self { client: Client::connect(target.address, 0)?, next_id: 1, present: BTreeMap::new(), left: 0 })
+        Ok(Self {
+            client: Client::connect(target.address, 0)?,
+            next_id: 1,
+            present: BTreeMap::new(),
+            left: 0,
+        })
     }
 
     fn await_goodbyes(&mut self, count: usize) -> Result<()> {

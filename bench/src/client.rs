@@ -33,12 +33,14 @@ pub(crate) struct Client {
 impl Client {
     /// Connects from the address that belongs to `number`.
     pub(crate) fn connect(server: SocketAddrV4, number: u32) -> Result<Self> {
-        let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let socket =
+            net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
         sockopt::set_socket_timeout(&socket, Timeout::Send, Some(CONNECT_PATIENCE))?;
         let source = Ipv4Addr::new(127, 0, 0, 2 + (number % SOURCES) as u8);
         net::bind(&socket, &SocketAddrV4::new(source, 0))?;
-        net::connect(&socket, &server).map_err(|error| format!("client {number} cannot connect: {error}"))?;
+        net::connect(&socket, &server)
+            .map_err(|error| format!("client {number} cannot connect: {error}"))?;
         sockopt::set_tcp_nodelay(&socket, true)?;
         Ok(Self { socket, partial: Vec::new() })
     }
@@ -47,7 +49,11 @@ impl Client {
     pub(crate) fn send(&self, bytes: &[u8]) -> Result<()> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let sent = net::send(&self.socket, bytes, flags)?;
-        if sent == bytes.len() { Ok(()) } else { Err("the server does not read its requests".into()) }
+        if sent == bytes.len() {
+            Ok(())
+        } else {
+            Err("the server does not read its requests".into())
+        }
     }
 
     /// Takes what has come, and hands each whole answer to `each`.
@@ -92,7 +98,11 @@ impl Client {
     }
 
     /// Sends a request and waits for its answer, where speed does not matter.
-    pub(crate) fn ask<T>(&mut self, request: &[u8], mut read: impl FnMut(&Frame) -> Result<T>) -> Result<T> {
+    pub(crate) fn ask<T>(
+        &mut self,
+        request: &[u8],
+        mut read: impl FnMut(&Frame) -> Result<T>,
+    ) -> Result<T> {
         let mut framer = Framer::default();
         let mut buffer = vec![0; BUFFER_BYTES];
         let deadline = Instant::now() + CONNECT_PATIENCE;
@@ -141,7 +151,11 @@ impl Poller {
         loop {
             self.events.clear();
             let waited = start.elapsed();
-            let sleep = if self.active.elapsed() < SPIN { Duration::ZERO } else { patience.saturating_sub(waited) };
+            let sleep = if self.active.elapsed() < SPIN {
+                Duration::ZERO
+            } else {
+                patience.saturating_sub(waited)
+            };
             let sleep = rustix::event::Timespec::try_from(sleep)?;
             let space = rustix::buffer::spare_capacity(&mut self.events);
             match epoll::wait(&self.epoll, space, Some(&sleep)) {

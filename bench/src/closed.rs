@@ -100,7 +100,12 @@ struct Pool {
 impl Pool {
     /// Sends so many requests (a multiple of the depth), or for so long, and waits for all answers.
     /// Gives their number.
-    fn send(&mut self, requests: usize, at_most: Duration, script: &mut impl Script) -> Result<usize> {
+    fn send(
+        &mut self,
+        requests: usize,
+        at_most: Duration,
+        script: &mut impl Script,
+    ) -> Result<usize> {
         let mut unsent = requests / self.depth;
         let mut unanswered = 0;
         let start = Instant::now();
@@ -123,19 +128,23 @@ impl Pool {
                 let connection = token as usize;
                 let due = &mut self.due[connection];
                 let (answer_bytes, depth) = (&mut self.answer_bytes, self.depth);
-                self.clients[connection].receive(&mut self.framer, &mut self.buffer, |client, frame| {
-                    *due = due.checked_sub(1).ok_or("an answer to no request")?;
-                    unanswered -= 1;
-                    *answer_bytes = frame.bytes.len();
-                    script.answer(connection, frame)?;
-                    if *due == 0 && unsent > 0 && start.elapsed() < at_most {
-                        client.send(script.requests(connection))?;
-                        *due = depth;
-                        unanswered += depth;
-                        unsent -= 1;
-                    }
-                    Ok(())
-                })?;
+                self.clients[connection].receive(
+                    &mut self.framer,
+                    &mut self.buffer,
+                    |client, frame| {
+                        *due = due.checked_sub(1).ok_or("an answer to no request")?;
+                        unanswered -= 1;
+                        *answer_bytes = frame.bytes.len();
+                        script.answer(connection, frame)?;
+                        if *due == 0 && unsent > 0 && start.elapsed() < at_most {
+                            client.send(script.requests(connection))?;
+                            *due = depth;
+                            unanswered += depth;
+                            unsent -= 1;
+                        }
+                        Ok(())
+                    },
+                )?;
             }
         }
         Ok(requests - unsent * self.depth)

@@ -196,7 +196,9 @@ impl Crowd {
                 written(reader.room),
                 reader.room
             ),
-            None if self.readers.form.stays() && begun < all => format!("{begun} of {all} streams have begun"),
+            None if self.readers.form.stays() && begun < all => {
+                format!("{begun} of {all} streams have begun")
+            }
             None => format!("{} writes are not answered", self.unanswered()),
         }
         .into())
@@ -268,7 +270,12 @@ impl Readers {
         reader.client.send(poll)
     }
 
-    fn receive(&mut self, index: usize, buffer: &mut [u8], on: &mut impl FnMut(Delivery)) -> Result<()> {
+    fn receive(
+        &mut self,
+        index: usize,
+        buffer: &mut [u8],
+        on: &mut impl FnMut(Delivery),
+    ) -> Result<()> {
         let reader = &mut self.all[index];
         let room = &mut self.rooms[reader.room as usize];
         let (dialect, form) = (self.dialect, self.form);
@@ -284,7 +291,8 @@ impl Readers {
                 return client.send(&wire::PONG);
             }
             room.learn(frame, dialect, form, reader.room, number)?;
-            room.admit(place).map_err(|error| format!("reader {index} of room {}: {error}", reader.room))?;
+            room.admit(place)
+                .map_err(|error| format!("reader {index} of room {}: {error}", reader.room))?;
             let at = Instant::now();
             for &seq in &room.seqs {
                 on(Delivery { seq, at });
@@ -316,10 +324,19 @@ fn begins(follows: &mut bool, frame: &Frame, form: Form) -> Result<bool> {
 
 impl Room {
     /// Reads an answer, unless it is the one that another reader just got.
-    fn learn(&mut self, frame: &Frame, dialect: Dialect, form: Form, room: u32, reader: u32) -> Result<()> {
+    fn learn(
+        &mut self,
+        frame: &Frame,
+        dialect: Dialect,
+        form: Form,
+        room: u32,
+        reader: u32,
+    ) -> Result<()> {
         let known = match form {
             Form::Plain | Form::Events | Form::Frames => self.answer == frame.bytes,
-            Form::Jsonp => wire::same_but_for_callback(frame.bytes, &self.answer, frame.head_bytes, reader),
+            Form::Jsonp => {
+                wire::same_but_for_callback(frame.bytes, &self.answer, frame.head_bytes, reader)
+            }
         };
         if known {
             return Ok(());
@@ -354,7 +371,8 @@ impl Room {
 
 impl Writers {
     fn new(target: &Target, size: Size) -> Result<Self> {
-        let writer = |number| Ok(Writer { client: Client::connect(target.address, number)?, busy: None });
+        let writer =
+            |number| Ok(Writer { client: Client::connect(target.address, number)?, busy: None });
         let rooms = 0..size.rooms as u32;
         Ok(Self {
             dialect: target.dialect,
@@ -403,8 +421,11 @@ mod tests {
     /// A crowd of one room that was written `written`, without clients.
     fn crowd(written: &[u32]) -> Crowd {
         let size = Size { rooms: 1, readers_per_room: 0, writers: 0, form: Form::Plain };
-        let nowhere =
-            Target { address: SocketAddrV4::new([127, 0, 0, 1].into(), 1), dialect: Dialect::Speak, process: None };
+        let nowhere = Target {
+            address: SocketAddrV4::new([127, 0, 0, 1].into(), 1),
+            dialect: Dialect::Speak,
+            process: None,
+        };
         let mut crowd = Crowd::gather(&nowhere, size).unwrap();
         crowd.readers.rooms[0].written = written.to_vec();
         crowd

@@ -18,7 +18,8 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, Socket
 use crate::Result;
 use crate::client::BUFFER_BYTES;
 use crate::wire::{
-    Form, IMMEDIATE_ROOM_AT, KEY_ANSWER, MESSAGE_BYTES, READ_ROOM_AT, WRITE_MESSAGE_AT, WRITE_ROOM_AT, room_at,
+    Form, IMMEDIATE_ROOM_AT, KEY_ANSWER, MESSAGE_BYTES, READ_ROOM_AT, WRITE_MESSAGE_AT,
+    WRITE_ROOM_AT, room_at,
 };
 
 const LISTENER: u64 = u64::MAX;
@@ -143,7 +144,8 @@ impl Floor {
             let token = EventData::new_u64(index as u64);
             let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
             epoll::add(&self.epoll, &socket, token, flags)?;
-            self.slots[index] = Some(Slot { socket, room: 0, form: Form::Plain, waits: false, seen: 0 });
+            self.slots[index] =
+                Some(Slot { socket, room: 0, form: Form::Plain, waits: false, seen: 0 });
         }
         Ok(())
     }
@@ -193,8 +195,11 @@ impl Floor {
         let room = self.room(number);
         room.last_id += 1;
         let id = room.last_id;
-        let mut entry =
-            if room.history.len() == HISTORY { room.history.pop_front().unwrap_or_default() } else { Vec::new() };
+        let mut entry = if room.history.len() == HISTORY {
+            room.history.pop_front().unwrap_or_default()
+        } else {
+            Vec::new()
+        };
         entry.clear();
         entry.extend_from_slice(b"{\"id\":");
         put_number(&mut entry, id);
@@ -311,7 +316,8 @@ impl Floor {
         if let Some(slot) = self.slots[index].take() {
             if slot.waits {
                 let room = &mut self.rooms[slot.room];
-                let waiting = if slot.form.stays() { &mut room.following } else { &mut room.waiting };
+                let waiting =
+                    if slot.form.stays() { &mut room.following } else { &mut room.waiting };
                 waiting.retain(|&other| other != index);
             }
             self.free.push(index);

@@ -223,9 +223,15 @@ mod tests {
 
     #[test]
     fn frames_are_cut_at_their_length() {
-        let mut bytes = b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x81\x02{}\x89\x00\x81\x7e\x00\x80".to_vec();
+        let mut bytes =
+            b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x81\x02{}\x89\x00\x81\x7e\x00\x80".to_vec();
         bytes.extend([b'x'; 128]);
-        let expected = [(Some(101), Vec::new()), (None, b"{}".to_vec()), (None, Vec::new()), (None, vec![b'x'; 128])];
+        let expected = [
+            (Some(101), Vec::new()),
+            (None, b"{}".to_vec()),
+            (None, Vec::new()),
+            (None, vec![b'x'; 128]),
+        ];
         assert_eq!(pieces(Cut::Frames, &bytes), expected);
         for wrong in [&b"\x82\x02{}"[..], b"\x01\x02{}", b"\x81\x82\0\0\0\0{}"] {
             assert!(Framer::new(Cut::Frames).next(wrong).is_err());

@@ -52,7 +52,10 @@ fn part(outcome: &Outcome, row: &Row) -> Value {
     let mut servers = Map::new();
     for (kind, samples) in &row.samples {
         let rounds: Vec<Value> = samples.iter().map(sample).collect();
-        servers.insert(kind.name().into(), json!({ "cost": row.cost(*kind).map(spread), "rounds": rounds }));
+        servers.insert(
+            kind.name().into(),
+            json!({ "cost": row.cost(*kind).map(spread), "rounds": rounds }),
+        );
     }
     let mut ratios = Map::new();
     for peer in [Kind::Beside, Kind::Floor, Kind::Nchan, Kind::Nginx] {

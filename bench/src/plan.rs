@@ -78,7 +78,10 @@ fn goal(against: Against, at_most: f64, stretch: Option<f64>) -> Goal {
 }
 
 fn peers(floor: f64, stretch: f64, nchan: f64) -> Vec<Goal> {
-    vec![goal(Against::Peer(Kind::Floor), floor, Some(stretch)), goal(Against::Peer(Kind::Nchan), nchan, None)]
+    vec![
+        goal(Against::Peer(Kind::Floor), floor, Some(stretch)),
+        goal(Against::Peer(Kind::Nchan), nchan, None),
+    ]
 }
 
 fn fanout(name: &'static str, label: &'static str, readers: usize, messages: usize) -> Part {
@@ -140,9 +143,22 @@ fn closed(depth: usize, at_most: Duration) -> Closed {
 /// Publish and poll, one request at a time and sixteen.
 fn requests(at_most: Duration) -> Vec<Part> {
     let pipelined = vec![goal(Against::Absolute, 1.2, Some(0.9))];
-    let part = |name, label, work, targets, goals| Part { name, label, unit: REQUEST, work, targets, goals };
+    let part = |name, label, work, targets, goals| Part {
+        name,
+        label,
+        unit: REQUEST,
+        work,
+        targets,
+        goals,
+    };
     vec![
-        part("publish", "write, 64 connections", Work::Publish(closed(1, at_most)), PUBSUB, peers(1.20, 1.10, 0.65)),
+        part(
+            "publish",
+            "write, 64 connections",
+            Work::Publish(closed(1, at_most)),
+            PUBSUB,
+            peers(1.20, 1.10, 0.65),
+        ),
         part(
             "poll",
             "immediate read, 64 connections",
@@ -153,8 +169,20 @@ fn requests(at_most: Duration) -> Vec<Part> {
                 goal(Against::Peer(Kind::Floor), f64::INFINITY, Some(1.05)),
             ],
         ),
-        part("publish16", "write, 16 pipelined", Work::Publish(closed(16, at_most)), PUBSUB, pipelined.clone()),
-        part("poll16", "immediate read, 16 pipelined", Work::Poll(closed(16, at_most), 1), WITH_NGINX, pipelined),
+        part(
+            "publish16",
+            "write, 16 pipelined",
+            Work::Publish(closed(16, at_most)),
+            PUBSUB,
+            pipelined.clone(),
+        ),
+        part(
+            "poll16",
+            "immediate read, 16 pipelined",
+            Work::Poll(closed(16, at_most), 1),
+            WITH_NGINX,
+            pipelined,
+        ),
     ]
 }
 
@@ -162,7 +190,8 @@ fn requests(at_most: Duration) -> Vec<Part> {
 fn own(readers: usize, messages: usize, scale: usize, against: &'static str) -> Vec<Part> {
     let jsonp = Work::Fanout(Fanout { readers, messages, form: Form::Jsonp });
     let cycles = 1_000 * scale;
-    let part = |name, label, unit, work, goals| Part { name, label, unit, work, targets: SPEAK, goals };
+    let part =
+        |name, label, unit, work, goals| Part { name, label, unit, work, targets: SPEAK, goals };
     vec![
         part(
             "jsonp",
@@ -171,7 +200,13 @@ fn own(readers: usize, messages: usize, scale: usize, against: &'static str) -> 
             jsonp,
             vec![goal(Against::LongPoll(against), 1.15, Some(1.05))],
         ),
-        part("connect", "connect, write, close", "µs a client", Work::Connect { cycles }, Vec::new()),
+        part(
+            "connect",
+            "connect, write, close",
+            "µs a client",
+            Work::Connect { cycles },
+            Vec::new(),
+        ),
         part(
             "churn",
             "connect, introduce, wait, close",
@@ -183,11 +218,34 @@ fn own(readers: usize, messages: usize, scale: usize, against: &'static str) -> 
 }
 
 /// The memory of those who wait, of each kind; `streams` event streams and as many sockets, of these servers.
-fn idle(labels: [&'static str; 3], readers: usize, streams: usize, of: &'static [Kind]) -> impl Iterator<Item = Part> {
+fn idle(
+    labels: [&'static str; 3],
+    readers: usize,
+    streams: usize,
+    of: &'static [Kind],
+) -> impl Iterator<Item = Part> {
     let kinds = [
-        ("idle", "bytes a reader", Form::Plain, readers, goal(Against::Absolute, 320.0, Some(200.0))),
-        ("idle-events", "bytes a stream", Form::Events, streams, goal(Against::Absolute, 600.0, None)),
-        ("idle-frames", "bytes a socket", Form::Frames, streams, goal(Against::Absolute, 600.0, None)),
+        (
+            "idle",
+            "bytes a reader",
+            Form::Plain,
+            readers,
+            goal(Against::Absolute, 320.0, Some(200.0)),
+        ),
+        (
+            "idle-events",
+            "bytes a stream",
+            Form::Events,
+            streams,
+            goal(Against::Absolute, 600.0, None),
+        ),
+        (
+            "idle-frames",
+            "bytes a socket",
+            Form::Frames,
+            streams,
+            goal(Against::Absolute, 600.0, None),
+        ),
     ];
     labels.into_iter().zip(kinds).map(move |(label, (name, unit, form, readers, bytes))| Part {
         name,
@@ -213,17 +271,59 @@ pub(crate) fn parts(length: Length) -> Vec<Part> {
     let mut parts = match length {
         Length::Quick => vec![
             fanout("fanout1000", "fan-out, 1,000 readers", 1_000, 30),
-            stream("events1000", "fan-out, 1,000 event streams", Form::Events, 1_000, 20, "fanout1000"),
-            stream("frames1000", "fan-out, 1,000 WebSockets", Form::Frames, 1_000, 20, "fanout1000"),
+            stream(
+                "events1000",
+                "fan-out, 1,000 event streams",
+                Form::Events,
+                1_000,
+                20,
+                "fanout1000",
+            ),
+            stream(
+                "frames1000",
+                "fan-out, 1,000 WebSockets",
+                Form::Frames,
+                1_000,
+                20,
+                "fanout1000",
+            ),
             chat("chat500x10", "chat, 500 rooms × 10", 500, 10, 1.5),
         ],
         Length::Full => vec![
             fanout("fanout1000", "fan-out, 1,000 readers", 1_000, 100),
-            stream("events1000", "fan-out, 1,000 event streams", Form::Events, 1_000, 100, "fanout1000"),
-            stream("frames1000", "fan-out, 1,000 WebSockets", Form::Frames, 1_000, 100, "fanout1000"),
+            stream(
+                "events1000",
+                "fan-out, 1,000 event streams",
+                Form::Events,
+                1_000,
+                100,
+                "fanout1000",
+            ),
+            stream(
+                "frames1000",
+                "fan-out, 1,000 WebSockets",
+                Form::Frames,
+                1_000,
+                100,
+                "fanout1000",
+            ),
             fanout("fanout10000", "fan-out, 10,000 readers", 10_000, 15),
-            stream("events10000", "fan-out, 10,000 event streams", Form::Events, 10_000, 15, "fanout10000"),
-            stream("frames10000", "fan-out, 10,000 WebSockets", Form::Frames, 10_000, 15, "fanout10000"),
+            stream(
+                "events10000",
+                "fan-out, 10,000 event streams",
+                Form::Events,
+                10_000,
+                15,
+                "fanout10000",
+            ),
+            stream(
+                "frames10000",
+                "fan-out, 10,000 WebSockets",
+                Form::Frames,
+                10_000,
+                15,
+                "fanout10000",
+            ),
             fanout("fanout18000", "fan-out, 18,000 readers", 18_000, 10),
             chat("chat500x10", "chat, 500 rooms × 10", 500, 10, 6.0),
             chat("chat1800x10", "chat, 1,800 rooms × 10", 1_800, 10, 6.0),
@@ -234,13 +334,21 @@ pub(crate) fn parts(length: Length) -> Vec<Part> {
         Length::Quick => {
             parts.extend(requests(Duration::from_millis(500)));
             parts.extend(own(1_000, 30, 1, "fanout1000"));
-            let labels = ["memory, 4,000 readers", "memory, 4,000 event streams", "memory, 4,000 WebSockets"];
+            let labels = [
+                "memory, 4,000 readers",
+                "memory, 4,000 event streams",
+                "memory, 4,000 WebSockets",
+            ];
             parts.extend(idle(labels, 4_000, 4_000, SPEAK));
         }
         Length::Full => {
             parts.extend(requests(Duration::from_secs(2)));
             parts.extend(own(1_000, 100, 4, "fanout1000"));
-            let labels = ["memory, 18,000 readers", "memory, 10,000 event streams", "memory, 10,000 WebSockets"];
+            let labels = [
+                "memory, 18,000 readers",
+                "memory, 10,000 event streams",
+                "memory, 10,000 WebSockets",
+            ];
             parts.extend(idle(labels, 18_000, 10_000, WITHOUT_FLOOR));
         }
     }

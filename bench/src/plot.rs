@@ -55,7 +55,8 @@ pub(crate) fn render(outcome: &Outcome) -> String {
 fn group(body: &mut String, row: &Row, mut y: f64) -> f64 {
     y += LABEL_HEIGHT;
     let (label, unit) = (row.part.label, row.part.unit);
-    let _ = writeln!(body, "<text class=\"work\" x=\"{MARGIN}\" y=\"{:.0}\">{label}</text>", y - 7.0);
+    let _ =
+        writeln!(body, "<text class=\"work\" x=\"{MARGIN}\" y=\"{:.0}\">{label}</text>", y - 7.0);
     let bars = Kind::ALL.map(|kind| row.cost(kind).map(|cost| (kind, cost)));
     let longest = bars.iter().flatten().map(|(_, cost)| cost.most).fold(0.0, f64::max);
     let scale = BAR_WIDTH / longest.max(f64::MIN_POSITIVE);
@@ -72,7 +73,11 @@ fn bar(body: &mut String, kind: Kind, cost: Spread, unit: &str, y: f64, scale: f
     let width = (cost.median * scale).max(1.0);
     let middle = y + BAR_HEIGHT / 2.0;
     let (least, most) = (BARS_AT + cost.least * scale, BARS_AT + cost.most * scale);
-    let figure = if cost.median < 100.0 { format!("{:.2}", cost.median) } else { format!("{:.0}", cost.median) };
+    let figure = if cost.median < 100.0 {
+        format!("{:.2}", cost.median)
+    } else {
+        format!("{:.0}", cost.median)
+    };
     let _ = writeln!(
         body,
         "<text x=\"{:.0}\" y=\"{text_y:.0}\" text-anchor=\"end\">{name}</text>\

@@ -149,7 +149,10 @@ fn core_time(core: usize) -> Result<CoreTime> {
     let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = ticks[..] else {
         return Err("/proc/stat has another form".into());
     };
-    Ok(CoreTime { busy_ns: (user + nice + system + irq + softirq) * TICK_NS, stolen_ns: steal * TICK_NS })
+    Ok(CoreTime {
+        busy_ns: (user + nice + system + irq + softirq) * TICK_NS,
+        stolen_ns: steal * TICK_NS,
+    })
 }
 
 /// A stretch of time in which a server works.

@@ -99,7 +99,11 @@ impl Outcome {
 /// Compares the servers, prints the table, and writes the files.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let files = process::raise_file_limit()?;
-    let programs = Programs { speak: options.speak.clone(), beside: options.beside.clone(), cores: Cores::choose()? };
+    let programs = Programs {
+        speak: options.speak.clone(),
+        beside: options.beside.clone(),
+        cores: Cores::choose()?,
+    };
     process::pin(programs.cores.generator)?;
     if programs.cores.server == programs.cores.generator {
         eprintln!("only one core may be used: rates and latencies mean little");
@@ -114,13 +118,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let mut targets = part.targets.iter();
         targets.any(|&kind| programs.missing(kind).is_none())
     };
-    let named = |part: &Part| options.only.is_empty() || options.only.iter().any(|only| part.name.starts_with(only));
+    let named = |part: &Part| {
+        options.only.is_empty() || options.only.iter().any(|only| part.name.starts_with(only))
+    };
     let mut parts = plan::parts(options.length);
     if options.beside.is_some() {
         plan::beside(&mut parts);
     }
     let parts = parts.into_iter();
-    let rows = parts.filter(named).filter(startable).map(|part| Row { part, samples: BTreeMap::new() });
+    let rows =
+        parts.filter(named).filter(startable).map(|part| Row { part, samples: BTreeMap::new() });
     let start = Instant::now();
     let mut outcome = Outcome {
         length: options.length,

@@ -37,7 +37,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 5] = [Kind::Speak, Kind::Beside, Kind::Floor, Kind::Nchan, Kind::Nginx];
+    pub(crate) const ALL: [Kind; 5] =
+        [Kind::Speak, Kind::Beside, Kind::Floor, Kind::Nchan, Kind::Nginx];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -96,7 +97,9 @@ impl Programs {
         match kind {
             Kind::Speak if self.speak.is_none() => Some("no --speak given"),
             Kind::Beside if self.beside.is_none() => Some("no --beside given"),
-            Kind::Nchan if first_file(&NCHAN_MODULES).is_none() => Some("install libnginx-mod-nchan"),
+            Kind::Nchan if first_file(&NCHAN_MODULES).is_none() => {
+                Some("install libnginx-mod-nchan")
+            }
             Kind::Nchan | Kind::Nginx if first_file(&NGINX).is_none() => Some("install nginx"),
             _ => None,
         }
@@ -138,7 +141,9 @@ impl Programs {
             Kind::Speak | Kind::Beside | Kind::Floor => server.await_line(&log),
             Kind::Nchan | Kind::Nginx => server.await_worker(),
         };
-        started.map_err(|error| format!("{} does not start: {error}\n{}", kind.name(), server.said()))?;
+        started.map_err(|error| {
+            format!("{} does not start: {error}\n{}", kind.name(), server.said())
+        })?;
         Ok(server)
     }
 

@@ -80,11 +80,9 @@ fn costs(outcome: &Outcome, row: &Row) -> Vec<String> {
     }
     for &peer in &outcome.kinds()[1..] {
         let ratio = row.ratio(peer);
-        cells.push(
-            ratio.map_or_else(String::new, |ratio| {
-                format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.least, ratio.most)
-            }),
-        );
+        cells.push(ratio.map_or_else(String::new, |ratio| {
+            format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.least, ratio.most)
+        }));
     }
     cells.push(goals(outcome, row));
     cells
@@ -118,7 +116,9 @@ fn goal(outcome: &Outcome, row: &Row, goal: &Goal) -> Option<String> {
     let limit = if goal.at_most.is_finite() { goal.at_most } else { goal.stretch? };
     Some(match goal.against {
         Against::Peer(kind) => format!("≤ {limit:.2} {} {verdict}", kind.name()),
-        Against::LongPoll(_) => format!("{measured:.2} of a long poll's delivery, ≤ {limit:.2} {verdict}"),
+        Against::LongPoll(_) => {
+            format!("{measured:.2} of a long poll's delivery, ≤ {limit:.2} {verdict}")
+        }
         Against::WritePerCall => format!("{measured:.2} of a write a call, ≤ {limit:.1} {verdict}"),
         Against::Absolute => {
             let places = if measured < 3.0 { 2 } else { 0 };
@@ -144,9 +144,11 @@ fn rates(outcome: &Outcome, row: &Row) -> Vec<String> {
             let times = latencies.iter().map(|latency| of(latency).as_secs_f64() * 1000.0);
             Spread::of(times).map(|spread| spread.median)
         };
-        if let (Some(half), Some(p99), Some(most)) =
-            (middle(|latency| latency.half), middle(|latency| latency.p99), middle(|latency| latency.most))
-        {
+        if let (Some(half), Some(p99), Some(most)) = (
+            middle(|latency| latency.half),
+            middle(|latency| latency.p99),
+            middle(|latency| latency.most),
+        ) {
             let _ = write!(cell, ", {half:.1} / {p99:.1} / {most:.1}");
         }
         if samples.iter().any(|sample| sample.disturbed > DISTURBED) {
@@ -166,13 +168,22 @@ fn memory(outcome: &Outcome, row: &Row) -> Vec<String> {
     for &kind in outcome.kinds() {
         let median = |wanted: &str| {
             let samples = row.samples.get(&kind).into_iter().flatten();
-            let figures = samples.flat_map(|sample| &sample.extra).filter(|(name, _)| *name == wanted);
+            let figures =
+                samples.flat_map(|sample| &sample.extra).filter(|(name, _)| *name == wanted);
             Spread::of(figures.map(|(_, figure)| *figure)).map(|spread| spread.median)
         };
-        cells.push(match (median("waiting_bytes_each"), median("told_bytes_each"), median("left_over_before")) {
-            (Some(before), Some(after), Some(left)) => format!("{before:.0} / {after:.0}; {left:.2}"),
-            _ => String::new(),
-        });
+        cells.push(
+            match (
+                median("waiting_bytes_each"),
+                median("told_bytes_each"),
+                median("left_over_before"),
+            ) {
+                (Some(before), Some(after), Some(left)) => {
+                    format!("{before:.0} / {after:.0}; {left:.2}")
+                }
+                _ => String::new(),
+            },
+        );
     }
     cells
 }

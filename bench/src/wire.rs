@@ -15,7 +15,8 @@ const SEQ_DIGITS: usize = 8;
 const ROOM_DIGITS: usize = 5;
 
 /// A plus is a space in a query: the server has something to decode, as it has with people's words.
-const FILLER: &[u8; MESSAGE_BYTES - SEQ_DIGITS] = b"+the+quick+brown+fox+jumps+over+the+lazy+dog,+and+again.";
+const FILLER: &[u8; MESSAGE_BYTES - SEQ_DIGITS] =
+    b"+the+quick+brown+fox+jumps+over+the+lazy+dog,+and+again.";
 
 /// Where the floor finds the room's digits in a waiting read.
 pub(crate) const READ_ROOM_AT: usize = "GET /read?channel=b".len();
@@ -174,7 +175,9 @@ impl Dialect {
                  Content-Length: {MESSAGE_BYTES}\r\n\r\n{text}"
             ),
             Dialect::Speak | Dialect::Fixed => {
-                format!("GET /write?channel=b{room:05}&message={text} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                format!(
+                    "GET /write?channel=b{room:05}&message={text} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                )
             }
         };
         let seq_at = match self {
@@ -279,7 +282,8 @@ impl Dialect {
 impl Answer {
     /// One message, of which no more is known than its text.
     fn of_text(text: &[u8], cursor: Cursor) -> Result<Self> {
-        let seq = seq_of(text).ok_or_else(|| format!("not a message of ours: {}", String::from_utf8_lossy(text)))?;
+        let seq = seq_of(text)
+            .ok_or_else(|| format!("not a message of ours: {}", String::from_utf8_lossy(text)))?;
         Ok(Self { seqs: vec![seq], first_id: None, cursor })
     }
 }
@@ -292,7 +296,9 @@ pub(crate) fn check_opening(frame: &Frame, form: Form) -> Result<()> {
             let kind = frame.header("content-type").unwrap_or_default();
             frame.status == Some(200) && kind.starts_with("text/event-stream")
         }
-        Form::Frames => frame.status == Some(101) && frame.header("sec-websocket-accept") == Some(KEY_ANSWER),
+        Form::Frames => {
+            frame.status == Some(101) && frame.header("sec-websocket-accept") == Some(KEY_ANSWER)
+        }
     };
     if opens { Ok(()) } else { Err(format!("a stream was answered {}", frame.lossy()).into()) }
 }
@@ -303,7 +309,12 @@ pub(crate) fn put_callback(poll: &mut [u8], reader: u32) {
 }
 
 /// Whether two JSONP answers are the same but for the reader's name, and this one's is `reader`.
-pub(crate) fn same_but_for_callback(answer: &[u8], other: &[u8], head_bytes: usize, reader: u32) -> bool {
+pub(crate) fn same_but_for_callback(
+    answer: &[u8],
+    other: &[u8],
+    head_bytes: usize,
+    reader: u32,
+) -> bool {
     let start = head_bytes + CALLBACK_IN_BODY_AT;
     let end = start + CALLBACK_DIGITS;
     answer.len() == other.len()
@@ -352,7 +363,10 @@ fn decode_raw(frame: &Frame) -> Result<Answer> {
     let wrong = || format!("not an answer of nchan: {}", frame.lossy());
     let modified = frame.header("last-modified").ok_or_else(wrong)?;
     let etag = frame.header("etag").ok_or_else(wrong)?;
-    Answer::of_text(frame.body(), Cursor::Stamp { modified: modified.to_owned(), etag: etag.to_owned() })
+    Answer::of_text(
+        frame.body(),
+        Cursor::Stamp { modified: modified.to_owned(), etag: etag.to_owned() },
+    )
 }
 
 /// The sequence number of a message, if it is one of ours and whole.
@@ -369,8 +383,11 @@ mod tests {
     use crate::frame::Framer;
 
     fn framed(text: &str) -> Vec<u8> {
-        format!("HTTP/1.1 200 OK\r\nLast-Modified: now\r\nEtag: 3\r\nContent-Length: {}\r\n\r\n{text}", text.len())
-            .into_bytes()
+        format!(
+            "HTTP/1.1 200 OK\r\nLast-Modified: now\r\nEtag: 3\r\nContent-Length: {}\r\n\r\n{text}",
+            text.len()
+        )
+        .into_bytes()
     }
 
     fn entry(id: u64, seq: u32) -> String {

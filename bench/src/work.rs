@@ -136,7 +136,8 @@ fn fanout(target: &Target, cores: Cores, work: Fanout) -> Result<Sample> {
 
 /// Sends by the clock, whatever the server does: a latency counts from when a message was due.
 fn chat(target: &Target, cores: Cores, work: Chat) -> Result<Sample> {
-    let size = Size { rooms: work.rooms, readers_per_room: work.users, writers: 64, form: Form::Plain };
+    let size =
+        Size { rooms: work.rooms, readers_per_room: work.users, writers: 64, form: Form::Plain };
     let mut crowd = Crowd::gather(target, size)?;
     let window = Window::open(target.process, cores)?;
     let mut latency = Histogram::default();
@@ -208,7 +209,8 @@ fn idle(target: &Target, cores: Cores, readers: usize, form: Form) -> Result<Sam
     let left = released(process)?;
 
     let each = |memory: Memory| (memory.total as f64 - before.total as f64) / readers as f64;
-    let anonymous = |memory: Memory| (memory.anonymous as f64 - before.anonymous as f64) / readers as f64;
+    let anonymous =
+        |memory: Memory| (memory.anonymous as f64 - before.anonymous as f64) / readers as f64;
     let mut sample = Sample::new(usage, readers as u64);
     // A reader holds what it holds at the worst of both times.
     sample.cost = Some(each(waiting).max(each(told)));
@@ -262,7 +264,13 @@ mod tests {
 
     #[test]
     fn the_floor_loses_nothing() {
-        let closed = Closed { connections: 5, depth: 4, requests: 4000, at_most: Duration::MAX, warm_up: 40 };
+        let closed = Closed {
+            connections: 5,
+            depth: 4,
+            requests: 4000,
+            at_most: Duration::MAX,
+            warm_up: 40,
+        };
         let works = [
             Work::Fanout(Fanout { readers: 50, messages: 30, form: Form::Plain }),
             Work::Fanout(Fanout { readers: 50, messages: 30, form: Form::Events }),

@@ -76,7 +76,10 @@ pub fn give_back() {
 fn layout_of(shelf: usize) -> Layout {
     // SAFETY: the alignment is a power of two, and the size far below the limit.
     unsafe {
-        Layout::from_size_align_unchecked((shelf + 1) * SIZE_CLASS_STEP - MALLOC_HEADER_BYTES, align_of::<*mut u8>())
+        Layout::from_size_align_unchecked(
+            (shelf + 1) * SIZE_CLASS_STEP - MALLOC_HEADER_BYTES,
+            align_of::<*mut u8>(),
+        )
     }
 }
 
@@ -171,22 +174,27 @@ mod tests {
             match list_for(layout(size, 8)) {
                 Some(index) => {
                     let whole = layout_of(index);
-                    assert!(whole.size() >= size.max(size_of::<*mut u8>()) && whole.size() < size + SIZE_CLASS_STEP);
+                    assert!(
+                        whole.size() >= size.max(size_of::<*mut u8>())
+                            && whole.size() < size + SIZE_CLASS_STEP
+                    );
                     assert_eq!(list_for(whole), Some(index));
                 }
                 None => assert!(size > SIZE_CLASSES * SIZE_CLASS_STEP - MALLOC_HEADER_BYTES),
             }
             assert_eq!(list_for(layout(size, 16)), None);
         }
-        let held: usize =
-            (0..SIZE_CLASSES).map(|index| (index + 1) * SIZE_CLASS_STEP * usize::from(CAPACITY[index])).sum();
+        let held: usize = (0..SIZE_CLASSES)
+            .map(|index| (index + 1) * SIZE_CLASS_STEP * usize::from(CAPACITY[index]))
+            .sum();
         assert_eq!(held / 1024, 317);
     }
 
     #[test]
     fn a_shelf_is_full_at_some_time_and_empty_when_all_is_given_back() {
         let few = layout(300, 8);
-        let on_shelf = |layout| SHELVES.with(|shelves| shelves[list_for(layout).unwrap()].count.get());
+        let on_shelf =
+            |layout| SHELVES.with(|shelves| shelves[list_for(layout).unwrap()].count.get());
         // SAFETY: each piece is freed once, with its own layout.
         unsafe {
             let pieces: Vec<*mut u8> = (0..20).map(|_| FreeListAllocator.alloc(few)).collect();
@@ -215,7 +223,9 @@ mod tests {
         let mut held: Vec<Held> = Vec::new();
         let mut random = 1_u64;
         for step in 0..100_000_u32 {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let draw = (random >> 33) as usize;
             let (size, value) = (1 + draw % 700, step as u8);
             // SAFETY: sizes are above 0; what is taken off the list is freed or replaced, and not used again.
@@ -230,7 +240,11 @@ mod tests {
                         let index = draw % held.len();
                         let Held(piece, old, value) = &held[index];
                         let (piece, old, value) = (*piece, *old, *value);
-                        let moved = Held(FreeListAllocator.realloc(piece, old, size), layout(size, old.align()), value);
+                        let moved = Held(
+                            FreeListAllocator.realloc(piece, old, size),
+                            layout(size, old.align()),
+                            value,
+                        );
                         Held(moved.0, layout(size.min(old.size()), 1), value).check();
                         moved.0.write_bytes(value, size);
                         held[index] = moved;

@@ -12,7 +12,9 @@
 // What is copied is a handful of instructions, fewer than a call; and the tests, without optimization, are no measure.
 #![allow(clippy::inline_always)]
 
-use std::arch::x86_64::{__m128i, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_storeu_si128};
+use std::arch::x86_64::{
+    __m128i, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_storeu_si128,
+};
 use std::cmp::Ordering;
 
 /// What one vector holds.
@@ -177,9 +179,15 @@ unsafe fn copy_bytes<const SIZE: usize>(to: *mut u8, from: *const u8, count: usi
 unsafe fn compare(one: *const u8, other: *const u8, count: usize) -> Ordering {
     unsafe {
         // Read with the first byte on top, numbers stand to each other as their bytes do.
-        let wide = |at: usize| u64::from_be_bytes(bytes(one.add(at))).cmp(&u64::from_be_bytes(bytes(other.add(at))));
-        let half = |at: usize| u32::from_be_bytes(bytes(one.add(at))).cmp(&u32::from_be_bytes(bytes(other.add(at))));
-        let short = |at: usize| u16::from_be_bytes(bytes(one.add(at))).cmp(&u16::from_be_bytes(bytes(other.add(at))));
+        let wide = |at: usize| {
+            u64::from_be_bytes(bytes(one.add(at))).cmp(&u64::from_be_bytes(bytes(other.add(at))))
+        };
+        let half = |at: usize| {
+            u32::from_be_bytes(bytes(one.add(at))).cmp(&u32::from_be_bytes(bytes(other.add(at))))
+        };
+        let short = |at: usize| {
+            u16::from_be_bytes(bytes(one.add(at))).cmp(&u16::from_be_bytes(bytes(other.add(at))))
+        };
         if count > VECTOR {
             compare_long(one, other, count)
         } else if count >= 8 {
@@ -204,8 +212,12 @@ unsafe fn compare(one: *const u8, other: *const u8, count: usize) -> Ordering {
 #[inline(always)]
 unsafe fn differ(one: *const u8, other: *const u8, count: usize) -> bool {
     unsafe {
-        let wide = |at: usize| u64::from_ne_bytes(bytes(one.add(at))) ^ u64::from_ne_bytes(bytes(other.add(at)));
-        let half = |at: usize| u32::from_ne_bytes(bytes(one.add(at))) ^ u32::from_ne_bytes(bytes(other.add(at)));
+        let wide = |at: usize| {
+            u64::from_ne_bytes(bytes(one.add(at))) ^ u64::from_ne_bytes(bytes(other.add(at)))
+        };
+        let half = |at: usize| {
+            u32::from_ne_bytes(bytes(one.add(at))) ^ u32::from_ne_bytes(bytes(other.add(at)))
+        };
         if count > VECTOR {
             compare_long(one, other, count) != Ordering::Equal
         } else if count >= 8 {
@@ -224,7 +236,10 @@ unsafe fn compare_long(one: *const u8, other: *const u8, count: usize) -> Orderi
     loop {
         // SAFETY: `at` is at most 16 before the end, where the last look is, whatever of it was seen before.
         let differ = unsafe {
-            !_mm_movemask_epi8(_mm_cmpeq_epi8(load::<1>(one.add(at))[0], load::<1>(other.add(at))[0])) & 0xFFFF
+            !_mm_movemask_epi8(_mm_cmpeq_epi8(
+                load::<1>(one.add(at))[0],
+                load::<1>(other.add(at))[0],
+            )) & 0xFFFF
         };
         if differ != 0 {
             at += differ.trailing_zeros() as usize;
@@ -323,14 +338,24 @@ mod tests {
                         other[at] ^= change;
                         // SAFETY: both have `count` bytes and one more.
                         let order = unsafe { compare(one.as_ptr(), other.as_ptr(), count) };
-                        assert_eq!(order, one[..count].cmp(&other[..count]), "{count} bytes, {at} differs");
+                        assert_eq!(
+                            order,
+                            one[..count].cmp(&other[..count]),
+                            "{count} bytes, {at} differs"
+                        );
                         // SAFETY: as above.
-                        assert!(unsafe { differ(one.as_ptr(), other.as_ptr(), count) }, "{count} bytes, {at} differs");
+                        assert!(
+                            unsafe { differ(one.as_ptr(), other.as_ptr(), count) },
+                            "{count} bytes, {at} differs"
+                        );
                         other[at] ^= change;
                     }
                 }
                 // SAFETY: as above.
-                assert_eq!(unsafe { compare(one.as_ptr(), other.as_ptr(), count) }, Ordering::Equal);
+                assert_eq!(
+                    unsafe { compare(one.as_ptr(), other.as_ptr(), count) },
+                    Ordering::Equal
+                );
                 // SAFETY: as above.
                 assert!(!unsafe { differ(one.as_ptr(), other.as_ptr(), count) }, "{count} bytes");
             }

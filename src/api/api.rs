@@ -12,12 +12,15 @@ use super::error::Error;
 use super::params::Parameters;
 use super::rate_limit::RateLimit;
 use super::request_stats::{RequestKind, RequestStats};
-use super::response::{self, BodyType, Payload, ReplyFormat, ResponseOptions, ResponseWriter, SharedBytes};
+use super::response::{
+    self, BodyType, Payload, ReplyFormat, ResponseOptions, ResponseWriter, SharedBytes,
+};
 use super::route::{Call, Route};
 use super::transport::{EncodeCache, Stream, Transport};
 use crate::http::{Callback, Limits, Method, Persistence, Request};
 use crate::hub::{
-    Auth, Epoch, Hub, Introducer, Mode, Now, Pair, ReadRequest, ReadResult, ReaderKey, TOKEN_BYTES, Wake, token,
+    Auth, Epoch, Hub, Introducer, Mode, Now, Pair, ReadRequest, ReadResult, ReaderKey, TOKEN_BYTES,
+    Wake, token,
 };
 use crate::web;
 
@@ -121,7 +124,10 @@ impl Api {
     /// What a request may weigh.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        Limits { head_bytes: self.config.max_head, body_bytes: 3 * self.config.max_message + BODY_OVERHEAD_BYTES }
+        Limits {
+            head_bytes: self.config.max_head,
+            body_bytes: 3 * self.config.max_message + BODY_OVERHEAD_BYTES,
+        }
     }
 
     /// To be called at the start of every turn.
@@ -170,7 +176,11 @@ impl Api {
             (_, Ok(())) => {
                 let status = self.respond_file(route, request, dress, out);
                 self.record(
-                    if request.method == Method::Options { RequestKind::Preflight } else { route.into() },
+                    if request.method == Method::Options {
+                        RequestKind::Preflight
+                    } else {
+                        route.into()
+                    },
                     status,
                 );
             }
@@ -189,7 +199,11 @@ impl Api {
         let cors_grant = self.writer.allow_origin.cors_grant(None);
         self.push_error(
             error,
-            ResponseOptions { cors_grant, persistence: Persistence::Close, ..ResponseOptions::DEFAULT },
+            ResponseOptions {
+                cors_grant,
+                persistence: Persistence::Close,
+                ..ResponseOptions::DEFAULT
+            },
             out,
         );
     }
@@ -201,7 +215,11 @@ impl Api {
     }
 
     /// Encodes the answer of a read that waited, once for all that share it. Tells too whether the client stays.
-    pub fn encode_reply(&mut self, wake: &Wake<'_>, presentation: Option<&ReplyFormat>) -> (Payload<'_>, Persistence) {
+    pub fn encode_reply(
+        &mut self,
+        wake: &Wake<'_>,
+        presentation: Option<&ReplyFormat>,
+    ) -> (Payload<'_>, Persistence) {
         self.reset_cache(wake);
         if self.json.is_empty() {
             let names = presentation
@@ -284,16 +302,22 @@ impl Api {
         }
         let result = match result {
             Err(error) => Err(error),
-            Ok(()) if call == Call::Read => match self.read(hub, now, (request, &parameters), peer, dress, out) {
-                Ok(None) => Ok(()),
-                Ok(Some(outcome)) => return outcome,
-                Err(error) => Err(error),
-            },
+            Ok(()) if call == Call::Read => {
+                match self.read(hub, now, (request, &parameters), peer, dress, out) {
+                    Ok(None) => Ok(()),
+                    Ok(Some(outcome)) => return outcome,
+                    Err(error) => Err(error),
+                }
+            }
             Ok(()) => self.execute(hub, now, call, &parameters),
         };
         // What follows a handshake that failed may be no HTTP.
         let is_over = matches!(result, Err(Error::BadHandshake(_)));
-        let dress = if is_over { ResponseOptions { persistence: Persistence::Close, ..dress } } else { dress };
+        let dress = if is_over {
+            ResponseOptions { persistence: Persistence::Close, ..dress }
+        } else {
+            dress
+        };
         match result {
             Ok(()) => {
                 self.writer.push_json(out, dress, 200, "", &self.json);
@@ -305,12 +329,19 @@ impl Api {
     }
 
     /// Counts a call that adds messages against the limit of who makes it. A goodbye is never refused.
-    pub(super) fn count(&mut self, now: Now, call: Call, address: Option<SourceKey>) -> Result<(), Error> {
+    pub(super) fn count(
+        &mut self,
+        now: Now,
+        call: Call,
+        address: Option<SourceKey>,
+    ) -> Result<(), Error> {
         let (Some(limit), Some(address)) = (&mut self.rate_limit, address) else { return Ok(()) };
         if !matches!(call, Call::Write | Call::Introduce) {
             return Ok(());
         }
-        let too_many = |seconds| Error::TooManyRequests("too many messages from your address: slow down", seconds);
+        let too_many = |seconds| {
+            Error::TooManyRequests("too many messages from your address: slow down", seconds)
+        };
         limit.take(now.mono, address).map_err(too_many)
     }
 
@@ -343,7 +374,9 @@ impl Api {
                 hub.goodbye(now, leaving.credentials, leaving.channel.as_ref(), leaving.message)?;
                 json.extend_from_slice(b"{\"ok\":true}");
             }
-            Call::Members => response::push_members(json, &hub.members(now, &parameters.members()?)),
+            Call::Members => {
+                response::push_members(json, &hub.members(now, &parameters.members()?));
+            }
             Call::Create => response::push_pair(json, &Pair::new(random_token(self.random))),
             Call::Health => json.extend_from_slice(b"{\"status\":\"ok\"}"),
             Call::Read => unreachable!("a read may wait"),
@@ -365,14 +398,28 @@ impl Api {
             if transport == Transport::WebSocket {
                 self.config.allow_origin.check_origin(request)?;
             }
-            return self.start_stream(hub, now, (request, parameters), transport, peer, dress, out).map(Some);
+            return self
+                .start_stream(hub, now, (request, parameters), transport, peer, dress, out)
+                .map(Some);
         }
-        let ReadParams { follows, credentials, wait_ms, epoch } = parameters.parse_read(self.poll_timeout_ms)?;
+        let ReadParams { follows, credentials, wait_ms, epoch } =
+            parameters.parse_read(self.poll_timeout_ms)?;
         let mode = if wait_ms > 0 { Mode::LongPoll } else { Mode::Immediate };
-        let call = ReadRequest { targets: follows.as_slice(), epoch, credentials, mode, token: peer.client };
+        let call = ReadRequest {
+            targets: follows.as_slice(),
+            epoch,
+            credentials,
+            mode,
+            token: peer.client,
+        };
         match hub.read(now, &call)? {
             ReadResult::Ready(reply) => {
-                response::push_reply(&mut self.json, &reply, parameters.channels.iter(), self.epoch);
+                response::push_reply(
+                    &mut self.json,
+                    &reply,
+                    parameters.channels.iter(),
+                    self.epoch,
+                );
                 Ok(None)
             }
             ReadResult::Pending(reader) => Ok(Some(Handled::LongPoll {
@@ -385,22 +432,38 @@ impl Api {
     }
 
     /// Answers what needs no hub: files, the image, preflights.
-    fn respond_file(&self, route: Route, request: &Request<'_>, dress: ResponseOptions<'_>, out: &mut Vec<u8>) -> u16 {
+    fn respond_file(
+        &self,
+        route: Route,
+        request: &Request<'_>,
+        dress: ResponseOptions<'_>,
+        out: &mut Vec<u8>,
+    ) -> u16 {
         if request.method == Method::Options {
             let more = format!("{PREFLIGHT}Allow: {}\r\n", route.allow());
             self.writer.head(dress, 204, None, &more).push(out, 0);
             return 204;
         }
         match route {
-            Route::ImageTest => self.writer.push(out, dress, 200, BodyType::no_store("image/gif"), "", web::PIXEL),
+            Route::ImageTest => {
+                self.writer.push(out, dress, 200, BodyType::no_store("image/gif"), "", web::PIXEL);
+            }
             Route::Root => self.writer.push(out, dress, 200, BodyType::JSON, "", web::BARE),
             Route::File(file) => return self.writer.push_file(out, dress, file, request),
-            Route::Call(_) | Route::Asterisk => unreachable!("calls are called, and `*` takes only OPTIONS"),
+            Route::Call(_) | Route::Asterisk => {
+                unreachable!("calls are called, and `*` takes only OPTIONS")
+            }
         }
         200
     }
 
-    fn respond_error(&mut self, subject: RequestKind, error: Error, dress: ResponseOptions<'_>, out: &mut Vec<u8>) {
+    fn respond_error(
+        &mut self,
+        subject: RequestKind,
+        error: Error,
+        dress: ResponseOptions<'_>,
+        out: &mut Vec<u8>,
+    ) {
         self.record_error(subject, error);
         self.push_error(error, dress, out);
     }
@@ -408,7 +471,13 @@ impl Api {
     fn push_error(&mut self, error: Error, dress: ResponseOptions<'_>, out: &mut Vec<u8>) {
         self.json.clear();
         response::push_error(&mut self.json, error);
-        self.writer.push_json(out, dress, error.name_and_status().1, &error.extra_headers(), &self.json);
+        self.writer.push_json(
+            out,
+            dress,
+            error.name_and_status().1,
+            &error.extra_headers(),
+            &self.json,
+        );
     }
 
     /// Counts and logs a request that was answered. Neither ever tells more of it.

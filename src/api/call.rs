@@ -50,9 +50,14 @@ impl<'a> ReadTargets<'a> {
 }
 
 impl Parameters<'_> {
-    pub(super) fn parse_write(&self, call: Call, max_message: usize) -> Result<WriteParams<'_>, Error> {
+    pub(super) fn parse_write(
+        &self,
+        call: Call,
+        max_message: usize,
+    ) -> Result<WriteParams<'_>, Error> {
         let channel = self.name(call)?.for_writing()?;
-        let message = self.message(max_message)?.ok_or(Error::MissingParameter(call.path(), "message"))?;
+        let message =
+            self.message(max_message)?.ok_or(Error::MissingParameter(call.path(), "message"))?;
         Ok(WriteParams { channel, message, credentials: self.credentials()? })
     }
 
@@ -85,7 +90,8 @@ impl Parameters<'_> {
     }
 
     fn name(&self, call: Call) -> Result<ChannelName<'_>, Error> {
-        let name = self.channels.iter().next().ok_or(Error::MissingParameter(call.path(), "channel"))?;
+        let name =
+            self.channels.iter().next().ok_or(Error::MissingParameter(call.path(), "channel"))?;
         Ok(ChannelName::parse(name)?)
     }
 
@@ -101,11 +107,14 @@ impl Parameters<'_> {
         match (&self.connection, self.auth.as_deref()) {
             (None, None) => Ok(None),
             (Some(connection), Some(auth)) => {
-                let number = integer(connection).ok_or(Error::BadParameter("'connection' is an integer"))?;
+                let number =
+                    integer(connection).ok_or(Error::BadParameter("'connection' is an integer"))?;
                 // Nobody is number 0, and nobody below it.
                 Ok(Some(Credentials { session: u64::try_from(number).unwrap_or(0), auth }))
             }
-            _ => Err(Error::BadParameter("'connection' and 'auth' belong together: give both, or neither")),
+            _ => Err(Error::BadParameter(
+                "'connection' and 'auth' belong together: give both, or neither",
+            )),
         }
     }
 
@@ -118,7 +127,9 @@ impl Parameters<'_> {
             return Err(Error::BadParameter("a read names 32 channels at most"));
         }
         if from_ids != 0 && from_ids != channels {
-            return Err(Error::BadParameter("give no 'from_id', or one for each 'channel' in the same order"));
+            return Err(Error::BadParameter(
+                "give no 'from_id', or one for each 'channel' in the same order",
+            ));
         }
         let mut from_ids = self.from_ids.iter();
         let mut follow = |name| -> Result<_, Error> {
@@ -168,7 +179,9 @@ fn parse_digits(digits: &str) -> Option<u64> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    Some(digits.bytes().fold(0u64, |value, digit| value.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
+    Some(digits.bytes().fold(0u64, |value, digit| {
+        value.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
+    }))
 }
 
 /// A `timeout`: whole seconds, however many.
@@ -212,7 +225,9 @@ mod tests {
 
     #[test]
     fn a_huge_timeout_is_cut_and_a_negative_one_refused() {
-        for (text, value) in [("0", 0), ("-0", 0), ("25", 25), ("99999999999999999999999999", u64::MAX)] {
+        for (text, value) in
+            [("0", 0), ("-0", 0), ("25", 25), ("99999999999999999999999999", u64::MAX)]
+        {
             assert_eq!(seconds(text), Ok(value), "{text}");
         }
         for text in ["-1", "", "1.5", "x"] {

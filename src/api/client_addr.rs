@@ -43,7 +43,8 @@ impl Network {
         if text == "unix" {
             return Some(Self::Unix);
         }
-        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let (address, prefix) =
+            text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         let address: IpAddr = address.parse().ok()?;
         let width = if address.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
@@ -59,7 +60,9 @@ impl Network {
     fn contains(self, address: Option<IpAddr>) -> bool {
         match (self, address) {
             (Self::Unix, None) => true,
-            (Self::Ip { base, free_bits }, Some(address)) => without(bits(address), free_bits) == base,
+            (Self::Ip { base, free_bits }, Some(address)) => {
+                without(bits(address), free_bits) == base
+            }
             _ => false,
         }
     }
@@ -95,7 +98,11 @@ pub struct TrustedProxies(pub Vec<Network>);
 impl TrustedProxies {
     /// Whom a request counts for: the last in `X-Forwarded-For` who is no proxy of ours. What stands before may be
     /// invented.
-    pub(super) fn client_addr(&self, peer: RequestSource, request: &Request<'_>) -> Option<SourceKey> {
+    pub(super) fn client_addr(
+        &self,
+        peer: RequestSource,
+        request: &Request<'_>,
+    ) -> Option<SourceKey> {
         if !peer.is_proxy {
             return peer.address;
         }
@@ -147,7 +154,17 @@ mod tests {
 
     #[test]
     fn networks_are_read_and_hold_what_they_should() {
-        for text in ["", "x", "1.2.3", "1.2.3.4/33", "::/129", "1.2.3.4/", "1.2.3.4/+8", "1.2.3.4/8/8", "1.2.3.4:80"] {
+        for text in [
+            "",
+            "x",
+            "1.2.3",
+            "1.2.3.4/33",
+            "::/129",
+            "1.2.3.4/",
+            "1.2.3.4/+8",
+            "1.2.3.4/8/8",
+            "1.2.3.4:80",
+        ] {
             assert_eq!(Network::parse(text), None, "{text}");
         }
         let cases = [
@@ -161,7 +178,10 @@ mod tests {
         for (network, inside, outside) in cases {
             let network = Network::parse(network).unwrap();
             let contains = |text| network.contains(Some(address(text)));
-            assert!(contains(inside) && !contains(outside) && !network.contains(None), "{network:?}");
+            assert!(
+                contains(inside) && !contains(outside) && !network.contains(None),
+                "{network:?}"
+            );
         }
         assert!(Network::parse("::/0").unwrap().contains(Some(address("203.0.113.9"))));
         let unix = Network::parse("unix").unwrap();
@@ -175,7 +195,11 @@ mod tests {
             ("10.0.0.1", "", "10.0.0.1"),
             ("10.0.0.1", "X-Forwarded-For: 192.0.2.7\r\n", "192.0.2.7"),
             ("10.0.0.1", "X-Forwarded-For: 198.51.100.1, 192.0.2.7, 10.1.1.1\r\n", "192.0.2.7"),
-            ("10.0.0.1", "X-Forwarded-For: 198.51.100.1\r\nx-forwarded-for:192.0.2.7\r\n", "192.0.2.7"),
+            (
+                "10.0.0.1",
+                "X-Forwarded-For: 198.51.100.1\r\nx-forwarded-for:192.0.2.7\r\n",
+                "192.0.2.7",
+            ),
             ("10.0.0.1", "X-Forwarded-For: 10.2.2.2, 10.1.1.1\r\n", "10.2.2.2"),
             ("10.0.0.1", "X-Forwarded-For: 192.0.2.7:4711\r\n", "192.0.2.7"),
             ("10.0.0.1", "X-Forwarded-For: [2001:db8::1]:80\r\n", "2001:db8::"),
@@ -185,10 +209,16 @@ mod tests {
         ];
         for (peer, fields, expected) in cases {
             let head = format!("GET /write HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
-            let (request, _) = parse_complete(head.as_bytes(), &Limits { head_bytes: 1000, body_bytes: 0 }).unwrap();
+            let (request, _) =
+                parse_complete(head.as_bytes(), &Limits { head_bytes: 1000, body_bytes: 0 })
+                    .unwrap();
             let is_proxy = proxies.is_trusted(Some(address(peer)));
             let peer = RequestSource { client: 0, address: Some(address(peer).into()), is_proxy };
-            assert_eq!(proxies.client_addr(peer, &request), Some(address(expected).into()), "{fields}");
+            assert_eq!(
+                proxies.client_addr(peer, &request),
+                Some(address(expected).into()),
+                "{fields}"
+            );
         }
     }
 }

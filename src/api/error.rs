@@ -102,7 +102,9 @@ impl Error {
             | Self::TooManyRequests(what, _)
             | Self::OverCapacity(what) => what,
             Self::MissingParameter(call, name) => return format!("{call} needs '{name}'").into(),
-            Self::RepeatedParameter(name) => return format!("'{name}' is given more than once").into(),
+            Self::RepeatedParameter(name) => {
+                return format!("'{name}' is given more than once").into();
+            }
             Self::BadEncoding(name) => return format!("'{name}' is not UTF-8").into(),
             Self::BadChannel => {
                 "a channel is 1 to 128 bytes without control characters; names with ~ come from /create"
@@ -110,7 +112,9 @@ impl Error {
             Self::BadCallback => "a callback is a dotted path of identifiers, at most 128 bytes",
             Self::BadOrigin => "this server takes no messages from the page that sent this",
             Self::BadAuth => "this 'auth' is not the connection's",
-            Self::NotReadable => "this name can only be written to; its owner reads under the other one",
+            Self::NotReadable => {
+                "this name can only be written to; its owner reads under the other one"
+            }
             Self::NotWritable => "this name can only be read; write to the other one of the pair",
             Self::NotFound => "no such path",
             Self::MethodNotAllowed(_) => "this path does not take this method; see Allow",
@@ -158,12 +162,18 @@ impl From<Refusal> for Error {
         match refusal {
             Refusal::SessionEnded => Self::ConnectionEnded,
             Refusal::WrongAuth => Self::BadAuth,
-            Refusal::TooManyChannels => Self::BadParameter("a connection is in 32 channels at most: leave one first"),
+            Refusal::TooManyChannels => {
+                Self::BadParameter("a connection is in 32 channels at most: leave one first")
+            }
             Refusal::TooManyReads => Self::BadParameter(
                 "256 reads wait with this connection already: read several channels at once, or introduce another",
             ),
-            Refusal::OverCapacity => Self::OverCapacity("this server has as many channels as it may: try again later"),
-            Refusal::OutOfMemory => Self::OverCapacity("this server has no memory left for more: try again later"),
+            Refusal::OverCapacity => {
+                Self::OverCapacity("this server has as many channels as it may: try again later")
+            }
+            Refusal::OutOfMemory => {
+                Self::OverCapacity("this server has no memory left for more: try again later")
+            }
         }
     }
 }

@@ -14,11 +14,15 @@ impl ResponseWriter {
         request: &Request<'_>,
     ) -> u16 {
         let packs = file.gzip.len() < file.bytes.len() && accepts_gzip(request);
-        let (suffix, coding, bytes) =
-            if packs { ("-gzip", "Content-Encoding: gzip\r\n", file.gzip) } else { ("", "", file.bytes) };
+        let (suffix, coding, bytes) = if packs {
+            ("-gzip", "Content-Encoding: gzip\r\n", file.gzip)
+        } else {
+            ("", "", file.bytes)
+        };
         let tag = format!("\"{}{suffix}\"", file.tag);
         let fields = format!("ETag: {tag}\r\nVary: Accept-Encoding\r\n{coding}{}", file.fields);
-        let content = BodyType { content_type: file.content_type, cache_control: file.cache_control };
+        let content =
+            BodyType { content_type: file.content_type, cache_control: file.cache_control };
         if request.field("if-none-match").any(|known| etag_matches(known, &tag)) {
             let head = self.head(dress, 304, Some(content), &fields);
             ResponseHead { content_type: None, ..head }.push(out, 0);
@@ -32,7 +36,8 @@ impl ResponseWriter {
 
 /// Whether `Accept-Encoding` has gzip, and not with a weight of 0.
 fn accepts_gzip(request: &Request<'_>) -> bool {
-    let mut offers = request.field("accept-encoding").flat_map(|value| value.split(|byte| *byte == b','));
+    let mut offers =
+        request.field("accept-encoding").flat_map(|value| value.split(|byte| *byte == b','));
     offers.any(|offer| {
         let mut parts = offer.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
         let is_gzip = parts.next().is_some_and(|coding| coding.eq_ignore_ascii_case(b"gzip"));

@@ -46,7 +46,8 @@ impl Api {
         let is_reference = reference.is_none_or(|it| it.is_string() || it.is_number());
         let reference = reference.filter(|_| is_reference);
         self.json.clear();
-        let call = frame.as_ref().ok_or(NOT_AN_OBJECT).and_then(|frame| Ok((call_of(frame)?, frame)));
+        let call =
+            frame.as_ref().ok_or(NOT_AN_OBJECT).and_then(|frame| Ok((call_of(frame)?, frame)));
         let result = match call {
             _ if !is_reference => Err(Error::BadParameter("'ref' is a number or a string")),
             Ok(call) => self.do_frame(hub, now, call, client, (reader, stream)),
@@ -88,7 +89,8 @@ impl Api {
             return self.execute(hub, now, call, &parameters);
         }
         let reading = parameters.parse_read(0)?;
-        let (targets, epoch, credentials) = (reading.follows.as_slice(), reading.epoch, reading.credentials);
+        let (targets, epoch, credentials) =
+            (reading.follows.as_slice(), reading.epoch, reading.credentials);
         let call = ReadRequest { targets, epoch, credentials, mode: Mode::Stream, token };
         let (new_reader, reply) = hub.resubscribe(now, *reader, &call)?;
         *reader = new_reader;
@@ -101,7 +103,9 @@ impl Api {
 /// Which call a frame makes.
 fn call_of(frame: &Map<String, Value>) -> Result<Call, Error> {
     let name = frame.get("call").and_then(Value::as_str).ok_or(NOT_AN_OBJECT)?;
-    Call::of_frame(name).ok_or(Error::BadParameter("'call' is one of write, read, introduce, goodbye, members, create"))
+    Call::of_frame(name).ok_or(Error::BadParameter(
+        "'call' is one of write, read, introduce, goodbye, members, create",
+    ))
 }
 
 impl<'a> Parameters<'a> {
@@ -114,7 +118,9 @@ impl<'a> Parameters<'a> {
                 // Neither has a meaning where the answer is a frame, and the wait is for ever.
                 (Param::Callback | Param::Timeout, _) => {}
                 (Param::Channel | Param::FromId, Value::Array(values)) if call == Call::Read => {
-                    values.iter().try_for_each(|value| parameters.set(call, known, text_of(known, value)?))?;
+                    values.iter().try_for_each(|value| {
+                        parameters.set(call, known, text_of(known, value)?)
+                    })?;
                 }
                 (_, value) => parameters.set(call, known, text_of(known, value)?)?,
             }
@@ -127,8 +133,12 @@ impl<'a> Parameters<'a> {
 fn text_of(known: Param, value: &Value) -> Result<Cow<'_, str>, Error> {
     match (known, value) {
         (_, Value::String(text)) => Ok(Cow::Borrowed(text)),
-        (Param::FromId | Param::Connection, Value::Number(number)) => Ok(Cow::Owned(number.to_string())),
-        (Param::FromId | Param::Connection, _) => Err(Error::BadParameter("'from_id' and 'connection' are integers")),
+        (Param::FromId | Param::Connection, Value::Number(number)) => {
+            Ok(Cow::Owned(number.to_string()))
+        }
+        (Param::FromId | Param::Connection, _) => {
+            Err(Error::BadParameter("'from_id' and 'connection' are integers"))
+        }
         _ => Err(Error::BadParameter("'channel', 'message', 'auth' and 'epoch' are strings")),
     }
 }

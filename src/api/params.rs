@@ -83,7 +83,10 @@ impl Param {
         };
         let is_of_call = match call {
             Call::Write | Call::Introduce | Call::Goodbye => {
-                matches!(known, Self::Channel | Self::Message | Self::Connection | Self::Auth | Self::Callback)
+                matches!(
+                    known,
+                    Self::Channel | Self::Message | Self::Connection | Self::Auth | Self::Callback
+                )
             }
             Call::Read => known != Self::Message,
             Call::Members => matches!(known, Self::Channel | Self::Callback),
@@ -125,7 +128,9 @@ impl<'a> Parameters<'a> {
             return Ok(());
         }
         if self.message.is_some() {
-            return Err(Error::BadParameter("'message' is given both as a parameter and as a body"));
+            return Err(Error::BadParameter(
+                "'message' is given both as a parameter and as a body",
+            ));
         }
         let text = str::from_utf8(request.body).map_err(|_| Error::BadEncoding("message"))?;
         self.message = Some(Cow::Borrowed(text));
@@ -144,7 +149,12 @@ impl<'a> Parameters<'a> {
         reason = "called for each parameter of each request; a second caller would cost that one a call"
     )]
     #[inline(always)]
-    pub(super) fn set(&mut self, call: Call, known: Param, value: Cow<'a, str>) -> Result<(), Error> {
+    pub(super) fn set(
+        &mut self,
+        call: Call,
+        known: Param,
+        value: Cow<'a, str>,
+    ) -> Result<(), Error> {
         let place = match known {
             Param::Channel if call == Call::Read => {
                 self.channels.push(value);

@@ -72,7 +72,8 @@ mod tests {
     #[test]
     fn a_burst_may_come_and_then_so_many_a_second() {
         let mut limit = RateLimit::new(5).unwrap();
-        let mut taken = |ms: u64| (0..100).take_while(|_| limit.take(Millis(ms), address(1)).is_ok()).count();
+        let mut taken =
+            |ms: u64| (0..100).take_while(|_| limit.take(Millis(ms), address(1)).is_ok()).count();
         assert_eq!(taken(1_000), 50);
         assert_eq!(taken(1_000), 0);
         assert_eq!(taken(1_199), 0);
@@ -90,7 +91,9 @@ mod tests {
         for number in 0..1_000 {
             while limit.take(Millis(0), address(number)).is_ok() {}
         }
-        let slowed = (1_000..11_000).filter(|number| limit.take(Millis(0), address(*number)).is_err()).count();
+        let slowed = (1_000..11_000)
+            .filter(|number| limit.take(Millis(0), address(*number)).is_err())
+            .count();
         assert!(slowed < 100, "{slowed} of 10,000");
     }
 }

@@ -22,7 +22,8 @@ pub(super) enum RequestKind {
 }
 
 /// The statuses that answers have: those of `ResponseHead`, and the one of a WebSocket.
-const STATUSES: [u16; 17] = [200, 101, 204, 304, 400, 403, 404, 405, 408, 410, 413, 414, 429, 431, 501, 503, 505];
+const STATUSES: [u16; 17] =
+    [200, 101, 204, 304, 400, 403, 404, 405, 408, 410, 413, 414, 429, 431, 501, 503, 505];
 
 /// Counts of requests that were answered, by what they were about and how.
 ///
@@ -126,6 +127,9 @@ mod tests {
         }
         let counted: Vec<_> = requests.iter().collect();
         assert_eq!(counted.len(), RequestKind::ALL.len() * STATUSES.len());
-        assert!(counted.contains(&("read", 503, 1)) && counted.contains(&("none", 101, 11)), "{counted:?}");
+        assert!(
+            counted.contains(&("read", 503, 1)) && counted.contains(&("none", 101, 11)),
+            "{counted:?}"
+        );
     }
 }

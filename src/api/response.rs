@@ -98,8 +98,12 @@ pub(super) struct ResponseOptions<'a> {
 
 impl ResponseOptions<'static> {
     /// As most clients are answered.
-    pub(super) const DEFAULT: Self =
-        Self { callback: None, cors_grant: CorsGrant::Any, persistence: Persistence::Persistent, is_head: false };
+    pub(super) const DEFAULT: Self = Self {
+        callback: None,
+        cors_grant: CorsGrant::Any,
+        persistence: Persistence::Persistent,
+        is_head: false,
+    };
 }
 
 impl<'a> ResponseOptions<'a> {
@@ -125,7 +129,8 @@ impl<'a> ResponseOptions<'a> {
         if self.is_plain() && is_one {
             return None;
         }
-        let channel_labels = if is_one { Box::default() } else { channels.iter().map(Box::from).collect() };
+        let channel_labels =
+            if is_one { Box::default() } else { channels.iter().map(Box::from).collect() };
         let Self { callback, cors_grant, persistence, .. } = self;
         let callback = callback.map(|callback| callback.as_str().into());
         Some(Box::new(ReplyFormat { callback, cors_grant, persistence, channel_labels }))
@@ -146,7 +151,13 @@ pub(super) struct ResponseWriter {
 
 impl ResponseWriter {
     pub(super) fn new(allow_origin: AllowOrigin) -> Self {
-        Self { allow_origin, date_of: u64::MAX, date: String::new(), plain_head: Vec::new(), is_closing: false }
+        Self {
+            allow_origin,
+            date_of: u64::MAX,
+            date: String::new(),
+            plain_head: Vec::new(),
+            is_closing: false,
+        }
     }
 
     /// Formats `Date` anew when its second has changed.
@@ -157,7 +168,8 @@ impl ResponseWriter {
             self.date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
             let mut head = mem::take(&mut self.plain_head);
             head.clear();
-            self.head(ResponseOptions::DEFAULT, 200, Some(BodyType::JSON), "").push_without_length(&mut head);
+            self.head(ResponseOptions::DEFAULT, 200, Some(BodyType::JSON), "")
+                .push_without_length(&mut head);
             self.plain_head = head;
         }
     }
@@ -308,7 +320,11 @@ pub(super) fn push_reply<'n>(
         Reply::Many(parts) => {
             json.extend_from_slice(b"{\"channels\":[");
             for (place, (part, name)) in parts.iter().zip(names).enumerate() {
-                json.extend_from_slice(if place == 0 { b"{\"channel\":" } else { b",{\"channel\":" });
+                json.extend_from_slice(if place == 0 {
+                    b"{\"channel\":"
+                } else {
+                    b",{\"channel\":"
+                });
                 push_string(json, name);
                 json.push(b',');
                 push_part(json, part);
@@ -376,7 +392,8 @@ mod tests {
 
     #[test]
     fn seconds_have_a_fraction_only_where_there_is_one() {
-        for (ms, text) in [(0, "0"), (200, "0.2"), (5_000, "5"), (1_050, "1.05"), (1_001, "1.001")] {
+        for (ms, text) in [(0, "0"), (200, "0.2"), (5_000, "5"), (1_050, "1.05"), (1_001, "1.001")]
+        {
             let mut json = Vec::new();
             push_seconds(&mut json, ms);
             assert_eq!(json, text.as_bytes());
@@ -387,7 +404,8 @@ mod tests {
     fn errors_are_json_with_name_detail_and_status() {
         let mut json = Vec::new();
         push_error(&mut json, Error::MissingParameter("/write", "message"));
-        let expected = r#"{"error":"missing_parameter","detail":"/write needs 'message'","status":400}"#;
+        let expected =
+            r#"{"error":"missing_parameter","detail":"/write needs 'message'","status":400}"#;
         assert_eq!(str::from_utf8(&json), Ok(expected));
     }
 }

@@ -29,8 +29,15 @@ pub(super) enum Route {
 }
 
 impl Call {
-    const ALL: [Self; 7] =
-        [Self::Read, Self::Write, Self::Introduce, Self::Goodbye, Self::Members, Self::Create, Self::Health];
+    const ALL: [Self; 7] = [
+        Self::Read,
+        Self::Write,
+        Self::Introduce,
+        Self::Goodbye,
+        Self::Members,
+        Self::Create,
+        Self::Health,
+    ];
 
     pub(super) fn path(self) -> &'static str {
         match self {
@@ -96,7 +103,8 @@ impl Route {
             Method::Options => true,
             Method::Get => !matches!(self, Self::Asterisk),
             Method::Head => {
-                !matches!(self, Self::Call(call) if call != Call::Health) && !matches!(self, Self::Asterisk)
+                !matches!(self, Self::Call(call) if call != Call::Health)
+                    && !matches!(self, Self::Asterisk)
             }
             Method::Post => matches!(self, Self::Call(_)),
             Method::Other => false,

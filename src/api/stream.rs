@@ -7,9 +7,13 @@ use super::params::Parameters;
 use super::request_stats::RequestKind;
 use super::response::{self, BodyType, Payload, ResponseOptions, SharedBytes};
 use super::transport::{Stream, Transport};
-use crate::http::{CloseCode, EVENT_STREAM, Opcode, Persistence, RETRY, Request, accept_key, push_close, push_frame};
+use crate::http::{
+    CloseCode, EVENT_STREAM, Opcode, Persistence, RETRY, Request, accept_key, push_close,
+    push_frame,
+};
 use crate::hub::{
-    ChannelKey, ChannelSlice, Hub, Mode, Now, ReadRequest, ReadResult, Reply, Since, Wake, push_number, push_string,
+    ChannelKey, ChannelSlice, Hub, Mode, Now, ReadRequest, ReadResult, Reply, Since, Wake,
+    push_number, push_string,
 };
 
 /// Nobody between here and the client is to wait for more before handing on what there is.
@@ -22,7 +26,9 @@ const SWITCHING_PROTOCOLS: &[u8] =
 fn websocket_key(request: &Request<'_>) -> Result<String, Error> {
     let mut keys = request.field("sec-websocket-key");
     let accepted = keys.next().and_then(accept_key).filter(|_| keys.next().is_none());
-    accepted.ok_or(Error::BadHandshake("a WebSocket needs one Sec-WebSocket-Key, of 16 bytes in Base64"))
+    accepted.ok_or(Error::BadHandshake(
+        "a WebSocket needs one Sec-WebSocket-Key, of 16 bytes in Base64",
+    ))
 }
 
 /// A place to go on from, as `Last-Event-ID` brings it back.
@@ -35,7 +41,10 @@ impl<'a> LastEventId<'a> {
     /// `EPOCH:NUMBER[,NUMBER…]`, one for each channel; `None` for whatever else somebody may send.
     fn parse(text: &'a [u8], channels: usize) -> Option<Self> {
         let (epoch, numbers) = str::from_utf8(text).ok()?.split_once(':')?;
-        let since: Vec<_> = numbers.split(',').map(|number| super::call::since(number).ok()).collect::<Option<_>>()?;
+        let since: Vec<_> = numbers
+            .split(',')
+            .map(|number| super::call::since(number).ok())
+            .collect::<Option<_>>()?;
         (since.len() == channels && !epoch.is_empty()).then_some(Self { epoch, since })
     }
 }
@@ -59,15 +68,19 @@ impl Api {
         };
         let mut reading = parameters.parse_read(self.poll_timeout_ms)?;
         let follows = reading.follows.as_mut_slice();
-        let last_event_id = request.field("last-event-id").next().filter(|_| transport == Transport::Sse);
+        let last_event_id =
+            request.field("last-event-id").next().filter(|_| transport == Transport::Sse);
         if let Some(cursors) = last_event_id.and_then(|id| LastEventId::parse(id, follows.len())) {
             reading.epoch = Some(cursors.epoch);
             follows.iter_mut().zip(cursors.since).for_each(|((_, since), cursor)| *since = cursor);
         }
         let targets = reading.follows.as_slice();
         let (epoch, credentials) = (reading.epoch, reading.credentials);
-        let call = ReadRequest { targets, epoch, credentials, mode: Mode::Stream, token: peer.client };
-        let ReadResult::Streaming(reader, reply) = hub.read(now, &call)? else { unreachable!("a stream follows") };
+        let call =
+            ReadRequest { targets, epoch, credentials, mode: Mode::Stream, token: peer.client };
+        let ReadResult::Streaming(reader, reply) = hub.read(now, &call)? else {
+            unreachable!("a stream follows")
+        };
         let address = self.config.proxies.client_addr(peer, request);
         let stream = Stream { transport, channel_labels: names_of(parameters), address };
         match accept {
@@ -103,7 +116,13 @@ impl Api {
         events.push_all(&stream.channel_labels);
     }
 
-    fn start_websocket(&mut self, accept: &str, reply: &Reply<'_>, stream: &Stream, out: &mut Vec<u8>) {
+    fn start_websocket(
+        &mut self,
+        accept: &str,
+        reply: &Reply<'_>,
+        stream: &Stream,
+        out: &mut Vec<u8>,
+    ) {
         out.extend_from_slice(SWITCHING_PROTOCOLS);
         out.extend_from_slice(accept.as_bytes());
         out.extend_from_slice(b"\r\n\r\n");
@@ -139,7 +158,12 @@ impl Api {
                 }
                 Transport::WebSocket => {
                     if self.json.is_empty() {
-                        response::push_reply(&mut self.json, &wake.reply, stream.channel_labels(), self.epoch);
+                        response::push_reply(
+                            &mut self.json,
+                            &wake.reply,
+                            stream.channel_labels(),
+                            self.epoch,
+                        );
                     }
                     push_frame(&mut self.private_buf, Opcode::Text, &self.json);
                 }
@@ -248,10 +272,17 @@ mod tests {
 
     #[test]
     fn a_last_event_id_is_taken_only_if_it_is_one_of_ours() {
-        let since = |text: &'static str, channels| LastEventId::parse(text.as_bytes(), channels).map(|it| it.since);
+        let since = |text: &'static str, channels| {
+            LastEventId::parse(text.as_bytes(), channels).map(|it| it.since)
+        };
         assert_eq!(since("k3Jx9QaZ:8", 1), Some(vec![Since::Id(8)]));
-        assert_eq!(since("k3Jx9QaZ:8,0,-3", 3), Some(vec![Since::Id(8), Since::All, Since::Last(3)]));
-        for (text, channels) in [("", 1), ("8", 1), (":8", 1), ("e:", 1), ("e:8,", 2), ("e:8", 2), ("e:8,9", 1)] {
+        assert_eq!(
+            since("k3Jx9QaZ:8,0,-3", 3),
+            Some(vec![Since::Id(8), Since::All, Since::Last(3)])
+        );
+        for (text, channels) in
+            [("", 1), ("8", 1), (":8", 1), ("e:", 1), ("e:8,", 2), ("e:8", 2), ("e:8,9", 1)]
+        {
             assert_eq!(since(text, channels), None, "{text}");
         }
         for text in ["e:x", "e: 8", "e:8 ", "e:99999999999999999999", "e:8:9"] {

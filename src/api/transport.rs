@@ -57,7 +57,9 @@ impl Transport {
 /// RFC 6455, section 4.2.1, as far as the head's syntax has not settled it. The key is checked where it is answered.
 fn check_handshake(request: &Request<'_>) -> Result<(), Error> {
     if !request.field("connection").any(|options| list_contains(options, b"upgrade")) {
-        return Err(Error::BadHandshake("a WebSocket needs 'Connection: Upgrade': a proxy may have removed it"));
+        return Err(Error::BadHandshake(
+            "a WebSocket needs 'Connection: Upgrade': a proxy may have removed it",
+        ));
     }
     if !request.field("sec-websocket-version").eq([b"13"]) {
         return Err(Error::BadHandshake("a WebSocket needs 'Sec-WebSocket-Version: 13'"));

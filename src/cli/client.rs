@@ -123,21 +123,32 @@ impl Head {
 
     /// All fields of this name.
     pub fn get_all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.fields.iter().filter(move |(its, _)| its.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.fields
+            .iter()
+            .filter(move |(its, _)| its.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     /// Whether a field that is a list has this among its values.
     pub fn list_contains(&self, name: &str, value: &str) -> bool {
-        self.get_all(name).flat_map(|list| list.split(',')).any(|item| item.trim().eq_ignore_ascii_case(value))
+        self.get_all(name)
+            .flat_map(|list| list.split(','))
+            .any(|item| item.trim().eq_ignore_ascii_case(value))
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, ClientError> {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
         let mut response = httparse::Response::new(&mut fields);
         response.parse(bytes).map_err(|_| ClientError::NotHttp)?;
-        let (Some(status), Some(minor)) = (response.code, response.version) else { return Err(ClientError::NotHttp) };
+        let (Some(status), Some(minor)) = (response.code, response.version) else {
+            return Err(ClientError::NotHttp);
+        };
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-        let fields = response.headers.iter().map(|field| (field.name.to_owned(), text(field.value))).collect();
+        let fields = response
+            .headers
+            .iter()
+            .map(|field| (field.name.to_owned(), text(field.value)))
+            .collect();
         Ok(Self { status, minor, fields })
     }
 
@@ -151,7 +162,9 @@ impl Head {
         }
         match self.field("content-length") {
             None => Ok(Framing::ToEnd),
-            Some(length) => Ok(Framing::Length(length.trim().parse().map_err(|_| ClientError::NotHttp)?)),
+            Some(length) => {
+                Ok(Framing::Length(length.trim().parse().map_err(|_| ClientError::NotHttp)?))
+            }
         }
     }
 }
@@ -197,7 +210,8 @@ impl Client {
         let is_fresh = self.framing == Framing::Done && self.keep_alive && self.received.is_empty();
         if !is_fresh || self.stream.as_ref().is_none_or(Socket::is_stale) {
             self.close();
-            self.stream = Some(Socket::connect(&self.server, self.trust, Instant::now() + CONNECT_TIME)?);
+            self.stream =
+                Some(Socket::connect(&self.server, self.trust, Instant::now() + CONNECT_TIME)?);
         }
         let Some(stream) = &self.stream else { return Err(ClientError::ClosedBeforeResponse) };
         match stream.send(&ask.bytes(&self.server), Instant::now() + within) {
@@ -233,8 +247,11 @@ impl Client {
                 return Err(ClientError::NotHttp);
             }
             if self.fill(until)? == ReadResult::End {
-                let fault =
-                    if self.received.is_empty() { ClientError::ClosedBeforeResponse } else { ClientError::NotHttp };
+                let fault = if self.received.is_empty() {
+                    ClientError::ClosedBeforeResponse
+                } else {
+                    ClientError::NotHttp
+                };
                 let tls = self.stream.as_mut().and_then(|stream| stream.tls.as_mut());
                 let fault = match tls {
                     Some(tls) if fault == ClientError::ClosedBeforeResponse => tls.take_error(),
@@ -259,7 +276,9 @@ impl Client {
                     self.framing = Framing::Length(left - piece.len());
                     return Ok(Some(piece));
                 }
-                Framing::ToEnd if !self.received.is_empty() => return Ok(Some(self.take(usize::MAX))),
+                Framing::ToEnd if !self.received.is_empty() => {
+                    return Ok(Some(self.take(usize::MAX)));
+                }
                 Framing::Chunk(left) if !self.received.is_empty() => {
                     let piece = self.take(left);
                     let left = left - piece.len();
@@ -300,7 +319,9 @@ impl Client {
 
     /// Sends bytes of another protocol.
     pub fn send_raw(&self, bytes: &[u8], until: Instant) -> Result<(), ClientError> {
-        self.stream.as_ref().map_or(Err(ClientError::ClosedBeforeResponse), |stream| stream.send(bytes, until))
+        self.stream
+            .as_ref()
+            .map_or(Err(ClientError::ClosedBeforeResponse), |stream| stream.send(bytes, until))
     }
 
     /// Closes the connection, whatever is still to come on it.
@@ -325,7 +346,8 @@ impl Client {
         let Some(stream) = &self.stream else { return Ok(ReadResult::End) };
         let mut buffer = [0; 16 * 1024];
         let output = std::io::stdout();
-        let watched = (self.watch == WatchOutput::Output).then(|| std::os::fd::AsFd::as_fd(&output));
+        let watched =
+            (self.watch == WatchOutput::Output).then(|| std::os::fd::AsFd::as_fd(&output));
         let came = stream.read(&mut buffer, until, watched)?;
         if let ReadResult::Bytes(count) = came {
             self.received.extend_from_slice(&buffer[..count]);

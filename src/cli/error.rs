@@ -32,10 +32,14 @@ impl fmt::Display for ClientError {
             Self::Connect(why) => write!(f, "cannot connect: {why}"),
             Self::Certificate(_, why) => write!(f, "its certificate is not trusted: {why}"),
             Self::Tls(why) => write!(f, "TLS fails: {why}"),
-            Self::NoOpenssl => f.write_str("https needs the program openssl: install it (apt-get install openssl)"),
+            Self::NoOpenssl => {
+                f.write_str("https needs the program openssl: install it (apt-get install openssl)")
+            }
             Self::Timeout => f.write_str("it does not answer in time"),
             Self::ClosedBeforeResponse => f.write_str("it closed the connection without an answer"),
-            Self::ClosedMidResponse => f.write_str("it closed the connection in the middle of an answer"),
+            Self::ClosedMidResponse => {
+                f.write_str("it closed the connection in the middle of an answer")
+            }
             Self::NotHttp => f.write_str("what answers there does not speak HTTP"),
             Self::TooLarge => f.write_str("the answer is too large"),
             Self::OutputClosed => f.write_str("nobody reads the output"),

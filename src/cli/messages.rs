@@ -34,7 +34,10 @@ impl Response {
             (Some(error), detail) => {
                 format!("{status} {}: {}", printable(error), printable(detail.unwrap_or("refused")))
             }
-            _ => format!("{status}, and not from Speak{}", self.head.field("server").map(by).unwrap_or_default()),
+            _ => format!(
+                "{status}, and not from Speak{}",
+                self.head.field("server").map(by).unwrap_or_default()
+            ),
         })
     }
 
@@ -106,7 +109,8 @@ fn escaped(text: &str, is_kept: impl Fn(char) -> bool) -> String {
 
 /// What a terminal obeys, or what turns the order of letters around: what stands there would not be what is seen.
 fn is_control(letter: char) -> bool {
-    letter.is_control() || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    letter.is_control()
+        || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -117,19 +121,25 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_and_does_not_command_a_terminal() {
-        let line = |text: &str, output| text_line(&json!({"type": "message", "message": text}), output).unwrap();
+        let line = |text: &str, output| {
+            text_line(&json!({"type": "message", "message": text}), output).unwrap()
+        };
         assert_eq!(line("ä\tb", Output::Program), "ä\tb");
         assert_eq!(line("a\r\nb\x1b[2J", Output::Program), "a\\r\\nb\x1b[2J");
         assert_eq!(
             line("a\nb\x1b[2J\u{9b}c\u{202e}d\x7f", Output::Terminal),
             "a\\nb\\u{1b}[2J\\u{9b}c\\u{202e}d\\u{7f}"
         );
-        assert_eq!(text_line(&json!({"type": "introduction", "message": "Josh"}), Output::Program), None);
+        assert_eq!(
+            text_line(&json!({"type": "introduction", "message": "Josh"}), Output::Program),
+            None
+        );
     }
 
     #[test]
     fn a_message_in_json_keeps_the_order_of_its_keys() {
-        let text = r#"{"id":7,"type":"goodbye","time":1,"from":1,"message":"\u001b\n","reason":"left"}"#;
+        let text =
+            r#"{"id":7,"type":"goodbye","time":1,"from":1,"message":"\u001b\n","reason":"left"}"#;
         let message: Value = serde_json::from_str(text).unwrap();
         assert_eq!(json_line(&message, Output::Program), text);
         let message = json!({"message": "\u{9b}"});

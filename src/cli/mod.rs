@@ -20,7 +20,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::options::{
-    self, Arity, BadOption, NAME_AND_VERSION, Parsed, Settings, Spec, duration, nonzero, origin, parse_bool, set,
+    self, Arity, BadOption, NAME_AND_VERSION, Parsed, Settings, Spec, duration, nonzero, origin,
+    parse_bool, set,
 };
 
 use server_url::ServerUrl;
@@ -188,7 +189,10 @@ pub const COMMANDS: &[Command] = &[
 fn id(text: &str) -> Result<i64, String> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|_| is_number).ok_or_else(|| format!("'{text}' is no id: give 7, 0 or -3"))
+    text.parse()
+        .ok()
+        .filter(|_| is_number)
+        .ok_or_else(|| format!("'{text}' is no id: give 7, 0 or -3"))
 }
 
 fn port(text: &str) -> Result<u16, String> {
@@ -228,25 +232,37 @@ impl Command {
     }
 
     fn help(&self) -> String {
-        let mut text = format!("{NAME_AND_VERSION}: {}\n\nUsage: {}\n\n{}\n", self.about, self.usage(), self.more);
+        let mut text = format!(
+            "{NAME_AND_VERSION}: {}\n\nUsage: {}\n\n{}\n",
+            self.about,
+            self.usage(),
+            self.more
+        );
         options::push_help(&mut text, self.specs);
         text
     }
 
     /// Does all of it: reads the rest of the command line, and runs.
-    fn call(&self, arguments: &[OsString], variable: impl Fn(&str) -> Option<OsString>) -> Result<Outcome, Failure> {
+    fn call(
+        &self,
+        arguments: &[OsString],
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Outcome, Failure> {
         let usage = |BadOption(line)| Failure::Usage(line);
         let mut choices = CliOptions::defaults();
         // No other option is one that somebody would want to set for good.
         if let Some(spec) = self.specs.iter().find(|spec| spec.name == SERVER.name) {
             spec.set_from(&mut choices, variable).map_err(usage)?;
         }
-        let given = options::read(self.specs, &mut choices, self.operands.len(), arguments.iter().cloned());
+        let given =
+            options::read(self.specs, &mut choices, self.operands.len(), arguments.iter().cloned());
         match given.map_err(usage)? {
             Parsed::Help => print(&self.help()).map(|()| Outcome::Done),
             Parsed::Version => print(&format!("{NAME_AND_VERSION}\n")).map(|()| Outcome::Done),
             Parsed::Operands(operands) => match self.operands.get(operands.len()) {
-                Some(missing) => Err(Failure::Usage(format!("{missing} is missing: {}", self.usage()))),
+                Some(missing) => {
+                    Err(Failure::Usage(format!("{missing} is missing: {}", self.usage())))
+                }
                 None => (self.run)(&choices, &operands),
             },
         }
@@ -257,7 +273,10 @@ impl Command {
 /// server is meant.
 ///
 /// Ends with 0, with 1 after a failure, with 2 where the command line is not understood, and the doctor with 3 after warnings.
-pub fn run(arguments: &[OsString], variable: impl Fn(&str) -> Option<OsString>) -> Option<ExitCode> {
+pub fn run(
+    arguments: &[OsString],
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Option<ExitCode> {
     let word: &OsStr = arguments.first()?;
     let command = COMMANDS.iter().find(|command| word == command.name)?;
     let (code, line) = match command.call(&arguments[1..], variable) {
@@ -282,7 +301,10 @@ fn eprint_line(line: &str) {
 /// Text on standard output, at once.
 fn print(text: &str) -> Result<(), Failure> {
     let mut output = io::stdout().lock();
-    output.write_all(text.as_bytes()).and_then(|()| output.flush()).map_err(|_| Failure::OutputClosed)
+    output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+        .map_err(|_| Failure::OutputClosed)
 }
 
 #[cfg(test)]
@@ -294,7 +316,10 @@ mod tests {
         for command in COMMANDS {
             let text = command.help();
             assert!(text.contains(&command.usage()), "{text}");
-            assert!(command.specs.iter().all(|spec| text.contains(&format!("--{}", spec.name))), "{text}");
+            assert!(
+                command.specs.iter().all(|spec| text.contains(&format!("--{}", spec.name))),
+                "{text}"
+            );
             assert!(text.lines().all(|line| line.len() <= 120), "{text}");
         }
     }
@@ -317,7 +342,9 @@ mod tests {
             let command = COMMANDS.iter().find(|command| command.name == words[0]).unwrap();
             let arguments: Vec<_> = words[1..].iter().map(OsString::from).collect();
             match command.call(&arguments, |_| None) {
-                Err(Failure::Usage(line)) => assert!(line.contains(named) && !line.contains('\n'), "{line}"),
+                Err(Failure::Usage(line)) => {
+                    assert!(line.contains(named) && !line.contains('\n'), "{line}");
+                }
                 other => panic!("{words:?}: {other:?}"),
             }
         }

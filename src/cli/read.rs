@@ -50,7 +50,8 @@ pub(super) fn run(choices: &CliOptions, operands: &[OsString]) -> Result<Outcome
     client.watch = WatchOutput::Output;
     let output = if io::stdout().is_terminal() { Output::Terminal } else { Output::Program };
     let channel = channel.as_bytes();
-    let mut reading = Follower { client, channel, choices, output, from: None, epoch: String::new(), lines: 0 };
+    let mut reading =
+        Follower { client, channel, choices, output, from: None, epoch: String::new(), lines: 0 };
     reading.run()?;
     Ok(Outcome::Done)
 }
@@ -89,7 +90,9 @@ impl Follower<'_> {
                         eprint_line(&format!("{why}; trying again"));
                     }
                     pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-                    sleep_while_output_open(after.unwrap_or(pause).clamp(pause, PAUSE_MAX.max(pause)))?;
+                    sleep_while_output_open(
+                        after.unwrap_or(pause).clamp(pause, PAUSE_MAX.max(pause)),
+                    )?;
                 }
             }
         }
@@ -109,8 +112,11 @@ impl Follower<'_> {
         }
         let mut text = String::new();
         for message in answer["messages"].as_array().into_iter().flatten() {
-            let line =
-                if self.choices.json { Some(json_line(message, self.output)) } else { text_line(message, self.output) };
+            let line = if self.choices.json {
+                Some(json_line(message, self.output))
+            } else {
+                text_line(message, self.output)
+            };
             if let Some(line) = line {
                 text.push_str(&line);
                 text.push('\n');
@@ -133,13 +139,16 @@ impl Follower<'_> {
         let form = form(&pairs);
         let within = Duration::from_secs(wait_seconds) + GRACE;
         let server = self.client.server.to_string();
-        let answer = self.client.call(&Request::form("/read", &form), within).map_err(|fault| match fault {
-            ClientError::OutputClosed => ReadError::Permanent(Failure::OutputClosed),
-            ClientError::Certificate(..) | ClientError::NoOpenssl => {
-                ReadError::Permanent(Failure::Error(format!("{server}: {fault}")))
-            }
-            _ => ReadError::Transient(format!("{server}: {fault}"), None),
-        })?;
+        let answer =
+            self.client.call(&Request::form("/read", &form), within).map_err(
+                |fault| match fault {
+                    ClientError::OutputClosed => ReadError::Permanent(Failure::OutputClosed),
+                    ClientError::Certificate(..) | ClientError::NoOpenssl => {
+                        ReadError::Permanent(Failure::Error(format!("{server}: {fault}")))
+                    }
+                    _ => ReadError::Transient(format!("{server}: {fault}"), None),
+                },
+            )?;
         if let Some(refusal) = answer.refusal() {
             let status = answer.head.status;
             return Err(if status >= 500 || matches!(status, 408 | 429) {
@@ -150,7 +159,9 @@ impl Follower<'_> {
         }
         let json = answer.json();
         let (Some(next), Some(epoch)) = (json["next_id"].as_i64(), json["epoch"].as_str()) else {
-            return Err(ReadError::Permanent(Failure::Error(format!("{server}: an answer that is not Speak's"))));
+            return Err(ReadError::Permanent(Failure::Error(format!(
+                "{server}: an answer that is not Speak's"
+            ))));
         };
         self.from = Some(next);
         epoch.clone_into(&mut self.epoch);

@@ -29,13 +29,19 @@ pub(super) struct Authority {
 impl ServerUrl {
     /// Reads what was given on the command line.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let fault = || format!("'{text}' is no address of a server: give http://HOST:PORT, https://HOST or unix:PATH");
+        let fault = || {
+            format!(
+                "'{text}' is no address of a server: give http://HOST:PORT, https://HOST or unix:PATH"
+            )
+        };
         if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
             return Ok(Self { place: Scheme::Unix(path.into()), path_prefix: String::new() });
         }
         let (scheme, rest) = text.split_once("://").ok_or_else(fault)?;
         let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-        let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#@\"<>\\".contains(&byte));
+        let is_plain = |text: &str| {
+            text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#@\"<>\\".contains(&byte))
+        };
         if !is_plain(rest) {
             return Err(fault());
         }
@@ -61,7 +67,9 @@ impl ServerUrl {
         match &self.place {
             Scheme::Plain(host) if host.port == 80 => host.bracketed(),
             Scheme::Tls(host) if host.port == 443 => host.bracketed(),
-            Scheme::Plain(host) | Scheme::Tls(host) => format!("{}:{}", host.bracketed(), host.port),
+            Scheme::Plain(host) | Scheme::Tls(host) => {
+                format!("{}:{}", host.bracketed(), host.port)
+            }
             Scheme::Unix(_) => "localhost".to_owned(),
         }
     }
@@ -104,7 +112,12 @@ mod tests {
 
     #[test]
     fn addresses_of_servers_are_read_and_told_alike() {
-        let same = ["http://localhost:8080", "https://example.org", "https://[::1]:8443/chat", "unix:/run/speak.sock"];
+        let same = [
+            "http://localhost:8080",
+            "https://example.org",
+            "https://[::1]:8443/chat",
+            "unix:/run/speak.sock",
+        ];
         for text in same {
             assert_eq!(ServerUrl::parse(text).unwrap().to_string(), text);
         }

@@ -37,7 +37,8 @@ impl Socket {
                 Self::from_unix(stream.into())
             }
             Scheme::Unix(path) => {
-                let stream = UnixStream::connect(path).map_err(|error| ClientError::Connect(error.to_string()))?;
+                let stream = UnixStream::connect(path)
+                    .map_err(|error| ClientError::Connect(error.to_string()))?;
                 Self::from_unix(stream.into())
             }
             Scheme::Tls(host) => {
@@ -54,7 +55,8 @@ impl Socket {
 
     fn from_tls(input: OwnedFd, output: OwnedFd, tls: Option<Tls>) -> Result<Self, ClientError> {
         for descriptor in [&input, &output] {
-            rustix::io::ioctl_fionbio(descriptor, true).map_err(|error| ClientError::Connect(error.to_string()))?;
+            rustix::io::ioctl_fionbio(descriptor, true)
+                .map_err(|error| ClientError::Connect(error.to_string()))?;
         }
         Ok(Self { input, output, tls })
     }
@@ -99,14 +101,21 @@ impl Socket {
 }
 
 /// Waits until something can be done with `fd`.
-fn wait(fd: BorrowedFd, flags: PollFlags, until: Instant, watched: Option<BorrowedFd>) -> Result<(), ClientError> {
+fn wait(
+    fd: BorrowedFd,
+    flags: PollFlags,
+    until: Instant,
+    watched: Option<BorrowedFd>,
+) -> Result<(), ClientError> {
     let left = until.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(ClientError::Timeout);
     }
     // Errors and hang-ups are told without being asked for.
-    let mut fds =
-        [PollFd::from_borrowed_fd(fd, flags), PollFd::from_borrowed_fd(watched.unwrap_or(fd), PollFlags::empty())];
+    let mut fds = [
+        PollFd::from_borrowed_fd(fd, flags),
+        PollFd::from_borrowed_fd(watched.unwrap_or(fd), PollFlags::empty()),
+    ];
     let count = if watched.is_some() { 2 } else { 1 };
     match poll(&mut fds[..count], Some(&to_timespec(left))) {
         Ok(_) if count == 2 && !fds[1].revents().is_empty() => Err(ClientError::OutputClosed),

@@ -53,8 +53,14 @@ impl Tls {
             _ => ClientError::Tls(format!("openssl does not start: {error}")),
         })?;
         let pipes = (child.stdout.take(), child.stdin.take(), child.stderr.take());
-        let (Some(stdout), Some(stdin), Some(stderr)) = pipes else { unreachable!("all three were asked for") };
-        Ok((Self { child, stderr, host: host.clone(), stderr_text: Vec::new() }, stdout.into(), stdin.into()))
+        let (Some(stdout), Some(stdin), Some(stderr)) = pipes else {
+            unreachable!("all three were asked for")
+        };
+        Ok((
+            Self { child, stderr, host: host.clone(), stderr_text: Vec::new() },
+            stdout.into(),
+            stdin.into(),
+        ))
     }
 
     /// What it has told so far, a line each.
@@ -73,7 +79,9 @@ impl Tls {
 
     /// The version of TLS that came about, if it did.
     pub fn version(&mut self) -> Option<String> {
-        self.stderr_text().iter().find_map(|line| Some(line.strip_prefix("Protocol version: ")?.to_owned()))
+        self.stderr_text()
+            .iter()
+            .find_map(|line| Some(line.strip_prefix("Protocol version: ")?.to_owned()))
     }
 
     /// Why there was an end before any answer.
@@ -93,7 +101,8 @@ impl Tls {
         if let Err(fault) = connect_tcp(&self.host, Instant::now() + Duration::from_secs(5)) {
             return fault;
         }
-        let reason = lines.iter().find_map(|line| line.split(":SSL routines:").nth(1)?.split(':').nth(1));
+        let reason =
+            lines.iter().find_map(|line| line.split(":SSL routines:").nth(1)?.split(':').nth(1));
         ClientError::Tls(reason.unwrap_or("nothing there speaks TLS").to_owned())
     }
 }

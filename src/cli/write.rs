@@ -20,7 +20,8 @@ pub(super) fn run(choices: &CliOptions, operands: &[OsString]) -> Result<Outcome
     let [channel, message] = operands else { unreachable!("the table asks for two") };
     let channel = channel.as_bytes();
     if message != "-" {
-        write_message(&mut client, channel, message.as_bytes(), choices.retry).map_err(Failure::Error)??;
+        write_message(&mut client, channel, message.as_bytes(), choices.retry)
+            .map_err(Failure::Error)??;
         return Ok(Outcome::Done);
     }
     let mut input = io::stdin().lock();
@@ -54,7 +55,9 @@ fn write_message(
         let answer = client.call(&Request::form("/write", &form), ANSWER_TIME);
         let answer = answer.map_err(|fault| format!("{server}: {fault}"))?;
         let Some(refusal) = answer.refusal() else {
-            let id = answer.json()["id"].as_u64().ok_or_else(|| format!("{server}: an answer without an id"))?;
+            let id = answer.json()["id"]
+                .as_u64()
+                .ok_or_else(|| format!("{server}: an answer without an id"))?;
             return Ok(print(&format!("{id}\n")));
         };
         let pause = answer.retry_after().map_or(PAUSE, Duration::from_secs);

@@ -71,7 +71,11 @@ impl ChunkedDecoder {
     /// # Errors
     ///
     /// [`Reject::BadRequest`] for broken framing, [`Reject::BodyTooLarge`] above `body_bytes_max`.
-    pub(super) fn decode(&mut self, buffer: &mut [u8], body_bytes_max: usize) -> Result<bool, ParseError> {
+    pub(super) fn decode(
+        &mut self,
+        buffer: &mut [u8],
+        body_bytes_max: usize,
+    ) -> Result<bool, ParseError> {
         while self.state != State::Done {
             if let State::Data { left } = self.state {
                 let here = left.min(buffer.len() - self.consumed);
@@ -94,8 +98,10 @@ impl ChunkedDecoder {
     /// What one byte of the framing does.
     #[expect(clippy::match_same_arms, reason = "the states stand in the order of the grammar")]
     fn step(&mut self, byte: u8, body_bytes_max: usize) -> Result<State, ParseError> {
-        const BAD_SIZE: ParseError = ParseError::BadRequest("a chunk size is hexadecimal digits, then CRLF");
-        const BAD_TRAILER: ParseError = ParseError::BadRequest("a trailer is 'name: value', then CRLF");
+        const BAD_SIZE: ParseError =
+            ParseError::BadRequest("a chunk size is hexadecimal digits, then CRLF");
+        const BAD_TRAILER: ParseError =
+            ParseError::BadRequest("a trailer is 'name: value', then CRLF");
         match (self.state, byte) {
             (State::Size { bytes, digits }, _) if byte.is_ascii_hexdigit() => {
                 if digits == SIZE_DIGITS_MAX {
@@ -105,8 +111,12 @@ impl ChunkedDecoder {
                 Ok(State::Size { bytes: bytes << 4 | u64::from(digit), digits: digits + 1 })
             }
             (State::Size { digits: 0, .. }, _) => Err(BAD_SIZE),
-            (State::Size { bytes, .. } | State::Extension { bytes }, b'\r') => Ok(State::SizeLineFeed { bytes }),
-            (State::Size { bytes, .. } | State::Space { bytes }, b';') => Ok(State::Extension { bytes }),
+            (State::Size { bytes, .. } | State::Extension { bytes }, b'\r') => {
+                Ok(State::SizeLineFeed { bytes })
+            }
+            (State::Size { bytes, .. } | State::Space { bytes }, b';') => {
+                Ok(State::Extension { bytes })
+            }
             (State::Size { bytes, .. } | State::Space { bytes }, b' ' | b'\t') => {
                 self.count_extension()?;
                 Ok(State::Space { bytes })
@@ -115,12 +125,16 @@ impl ChunkedDecoder {
                 self.count_extension()?;
                 Ok(State::Extension { bytes })
             }
-            (State::Size { .. } | State::Space { .. } | State::Extension { .. }, _) => Err(BAD_SIZE),
+            (State::Size { .. } | State::Space { .. } | State::Extension { .. }, _) => {
+                Err(BAD_SIZE)
+            }
             (State::SizeLineFeed { bytes: 0 }, b'\n') => Ok(State::TrailerStart),
             (State::SizeLineFeed { bytes }, b'\n') => {
                 let room = body_bytes_max - self.body_bytes;
-                let left =
-                    usize::try_from(bytes).ok().filter(|bytes| *bytes <= room).ok_or(ParseError::BodyTooLarge)?;
+                let left = usize::try_from(bytes)
+                    .ok()
+                    .filter(|bytes| *bytes <= room)
+                    .ok_or(ParseError::BodyTooLarge)?;
                 self.body_bytes += left;
                 Ok(State::Data { left })
             }
@@ -151,13 +165,19 @@ impl ChunkedDecoder {
                 | State::LastLineFeed,
                 _,
             ) => Err(BAD_TRAILER),
-            (State::Data { .. } | State::Done, _) => unreachable!("`advance` does not step through these"),
+            (State::Data { .. } | State::Done, _) => {
+                unreachable!("`advance` does not step through these")
+            }
         }
     }
 
     fn count_extension(&mut self) -> Result<(), ParseError> {
         self.extras_bytes += 1;
-        if self.extras_bytes > EXTENSION_BYTES_MAX { Err(ParseError::HeadersTooLarge) } else { Ok(()) }
+        if self.extras_bytes > EXTENSION_BYTES_MAX {
+            Err(ParseError::HeadersTooLarge)
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -15,7 +15,10 @@ pub const HEARTBEAT: &[u8] = b":\n\n";
 pub(super) fn accepts_event_stream(accept: &[u8]) -> bool {
     let weight = |wanted: &[&[u8]]| {
         let ranges = accept.split(|byte| *byte == b',').map(MediaRange::parse);
-        ranges.filter(|range| wanted.iter().any(|name| range.name.eq_ignore_ascii_case(name))).map(|it| it.weight).max()
+        ranges
+            .filter(|range| wanted.iter().any(|name| range.name.eq_ignore_ascii_case(name)))
+            .map(|it| it.weight)
+            .max()
     };
     let events = weight(&[EVENT_STREAM.as_bytes()]).unwrap_or(0);
     events > 0 && events >= weight(&[b"application/json"]).unwrap_or(0)
@@ -32,7 +35,8 @@ impl<'a> MediaRange<'a> {
     fn parse(part: &'a [u8]) -> Self {
         let mut pieces = part.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
         let name = pieces.next().unwrap_or_default();
-        let weight = pieces.find_map(|piece| piece.strip_prefix(b"q=").or_else(|| piece.strip_prefix(b"Q=")));
+        let weight = pieces
+            .find_map(|piece| piece.strip_prefix(b"q=").or_else(|| piece.strip_prefix(b"Q=")));
         Self { name, weight: weight.map_or(1000, parse_weight) }
     }
 }

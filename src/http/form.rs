@@ -32,7 +32,9 @@ impl<'a> Iterator for FormPairs<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let start = self.rest.bytes().position(|byte| byte != b'&')?;
         let form = &self.rest[start..];
-        let name = FormText::split_at_byte(form, name_end(form.as_bytes()), |rest| memchr::memchr2(b'=', b'&', rest));
+        let name = FormText::split_at_byte(form, name_end(form.as_bytes()), |rest| {
+            memchr::memchr2(b'=', b'&', rest)
+        });
         self.rest = &form[name.text.len()..];
         let Some(value) = self.rest.strip_prefix('=') else {
             return Some((name, FormText { text: "", is_plain: true }));
@@ -52,7 +54,11 @@ fn name_end(form: &[u8]) -> Option<usize> {
 impl<'a> FormText<'a> {
     /// What stands before the first separator. `first` is where the first separator or escape is, so that one search
     /// tells where a plain text ends, and that it is plain; only an escaped one needs `separator`, to search on.
-    fn split_at_byte(text: &'a str, first: Option<usize>, separator: impl Fn(&[u8]) -> Option<usize>) -> Self {
+    fn split_at_byte(
+        text: &'a str,
+        first: Option<usize>,
+        separator: impl Fn(&[u8]) -> Option<usize>,
+    ) -> Self {
         let bytes = text.as_bytes();
         let Some(first) = first else { return Self { text, is_plain: true } };
         if !matches!(bytes[first], b'%' | b'+') {
@@ -78,7 +84,8 @@ impl<'a> FormText<'a> {
 /// Decodes in two passes, both of them over whole stretches: spaces first, since a decoded `%2B` is none.
 fn decode(encoded: &str) -> Result<String, NotUtf8> {
     let bytes = encoded.as_bytes();
-    let mut decoded: Vec<u8> = bytes.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    let mut decoded: Vec<u8> =
+        bytes.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
     if let Some(first) = memchr::memchr(b'%', bytes) {
         let length = decode_escapes(bytes, &mut decoded, first);
         decoded.truncate(length);
@@ -91,7 +98,8 @@ fn decode_escapes(encoded: &[u8], decoded: &mut [u8], first: usize) -> usize {
     let (mut from, mut to) = (first, first);
     while from < encoded.len() {
         // At `from` stands a percent sign.
-        let (value, length) = escaped_byte(&encoded[from + 1..]).map_or((b'%', 1), |value| (value, 3));
+        let (value, length) =
+            escaped_byte(&encoded[from + 1..]).map_or((b'%', 1), |value| (value, 3));
         decoded[to] = value;
         to += 1;
         from += length;
@@ -154,8 +162,13 @@ mod tests {
 
     #[test]
     fn pairs_are_split_at_the_first_equals_sign() {
-        let of = |form: &'static str| pairs(form).map(|(name, value)| (name.text, value.text)).collect::<Vec<_>>();
-        assert_eq!(of("a=1&b=2=3&c&=d&&e="), [("a", "1"), ("b", "2=3"), ("c", ""), ("", "d"), ("e", "")]);
+        let of = |form: &'static str| {
+            pairs(form).map(|(name, value)| (name.text, value.text)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of("a=1&b=2=3&c&=d&&e="),
+            [("a", "1"), ("b", "2=3"), ("c", ""), ("", "d"), ("e", "")]
+        );
         assert_eq!(of("&&ü=é&"), [("ü", "é")]);
         assert_eq!(of("a=%&b=+&c"), [("a", "%"), ("b", "+"), ("c", "")]);
         assert_eq!(of(""), []);

@@ -77,8 +77,12 @@ pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<Head<'_>>, ParseError> {
     match parsed {
         Ok(head) => head,
         Err(httparse::Error::Version) => reject_version(bytes),
-        Err(httparse::Error::HeaderName) => Err(ParseError::BadRequest("a header field is not 'name: value'")),
-        Err(httparse::Error::HeaderValue) => Err(ParseError::BadRequest("a header value has a control character")),
+        Err(httparse::Error::HeaderName) => {
+            Err(ParseError::BadRequest("a header field is not 'name: value'"))
+        }
+        Err(httparse::Error::HeaderValue) => {
+            Err(ParseError::BadRequest("a header value has a control character"))
+        }
         Err(_) => Err(ParseError::BadRequest("this is not an HTTP/1.x request")),
     }
 }
@@ -101,7 +105,9 @@ fn reject_version<'a>(bytes: &[u8]) -> Result<Option<Head<'a>>, ParseError> {
     let line = bytes[..end].trim_ascii_end();
     let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
     match version.strip_prefix(b"HTTP/") {
-        Some([major, ..]) if major.is_ascii_digit() && *major != b'1' => Err(ParseError::VersionNotSupported),
+        Some([major, ..]) if major.is_ascii_digit() && *major != b'1' => {
+            Err(ParseError::VersionNotSupported)
+        }
         _ => Err(ParseError::BadRequest("the request line does not end in HTTP/1.0 or HTTP/1.1")),
     }
 }
@@ -168,7 +174,10 @@ fn method(token: &str) -> Result<Method, ParseError> {
 /// Path and query of a target in origin form, absolute form, or `*`.
 fn target(method: Method, target: &str) -> Result<(&str, &str), ParseError> {
     let has_scheme = |scheme: &str| {
-        target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)).then_some(scheme.len())
+        target
+            .get(..scheme.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+            .then_some(scheme.len())
     };
     let origin_form = if target.starts_with('/') {
         target
@@ -244,7 +253,11 @@ pub fn list_contains(list: &[u8], name: &[u8]) -> bool {
 }
 
 /// Sets what two servers could choose differently from, were it there twice.
-fn set_once<'a>(field: &mut Option<&'a [u8]>, value: &'a [u8], fault: &'static str) -> Result<(), ParseError> {
+fn set_once<'a>(
+    field: &mut Option<&'a [u8]>,
+    value: &'a [u8],
+    fault: &'static str,
+) -> Result<(), ParseError> {
     match field.replace(value) {
         None => Ok(()),
         Some(_) => Err(ParseError::BadRequest(fault)),
@@ -283,7 +296,9 @@ impl<'a> Fields<'a> {
                 6 if is("origin") => fields.origin = Some(value),
                 6 if is("accept") => fields.accepts_event_stream |= accepts_event_stream(value),
                 7 if is("upgrade") => fields.wants_websocket |= list_contains(value, b"websocket"),
-                6 if is("expect") => fields.expects_continue |= value.eq_ignore_ascii_case(b"100-continue"),
+                6 if is("expect") => {
+                    fields.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+                }
                 10 if is("connection") => {
                     fields.close |= list_contains(value, b"close");
                     fields.keep_alive |= list_contains(value, b"keep-alive");
@@ -292,9 +307,15 @@ impl<'a> Fields<'a> {
                 14 if is("content-length") => {
                     set_once(&mut fields.content_length, value, "more than one Content-Length")?;
                 }
-                14 if is("sec-fetch-site") => fields.is_cross_site = value.eq_ignore_ascii_case(b"cross-site"),
+                14 if is("sec-fetch-site") => {
+                    fields.is_cross_site = value.eq_ignore_ascii_case(b"cross-site");
+                }
                 17 if is("transfer-encoding") => {
-                    set_once(&mut fields.transfer_encoding, value, "more than one Transfer-Encoding")?;
+                    set_once(
+                        &mut fields.transfer_encoding,
+                        value,
+                        "more than one Transfer-Encoding",
+                    )?;
                 }
                 _ => {}
             }
@@ -305,15 +326,22 @@ impl<'a> Fields<'a> {
     /// RFC 9112, section 6.3, and where it leaves a choice, the one that nobody can be made to see differently.
     fn framing(&self, is_http_10: bool) -> Result<Framing, ParseError> {
         match (self.transfer_encoding, self.content_length) {
-            (Some(_), Some(_)) => Err(ParseError::BadRequest("both Content-Length and Transfer-Encoding")),
-            (Some(_), None) if is_http_10 => Err(ParseError::BadRequest("HTTP/1.0 knows no Transfer-Encoding")),
+            (Some(_), Some(_)) => {
+                Err(ParseError::BadRequest("both Content-Length and Transfer-Encoding"))
+            }
+            (Some(_), None) if is_http_10 => {
+                Err(ParseError::BadRequest("HTTP/1.0 knows no Transfer-Encoding"))
+            }
             (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
             (Some(b""), None) => Err(ParseError::BadRequest("an empty Transfer-Encoding")),
             (Some(_), None) => Err(ParseError::UnknownCoding),
             (None, None) => Ok(Framing::Length(0)),
             (None, Some(digits)) if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => {
                 // Too many digits for a number are too many bytes for us.
-                let length = str::from_utf8(digits).expect("digits").parse().map_err(|_| ParseError::BodyTooLarge)?;
+                let length = str::from_utf8(digits)
+                    .expect("digits")
+                    .parse()
+                    .map_err(|_| ParseError::BodyTooLarge)?;
                 Ok(Framing::Length(length))
             }
             (None, Some(_)) => Err(ParseError::BadRequest("a Content-Length is digits")),

@@ -72,7 +72,19 @@ mod tests {
     #[test]
     fn callbacks_are_dotted_paths_of_identifiers() {
         let longest = "a".repeat(CALLBACK_BYTES_MAX);
-        for good in ["a", "_", "$", "a1", "jQuery12_34", "a.b.c", "a[0]", "a[12][3].b", "$.x", "window.cb", &longest] {
+        for good in [
+            "a",
+            "_",
+            "$",
+            "a1",
+            "jQuery12_34",
+            "a.b.c",
+            "a[0]",
+            "a[12][3].b",
+            "$.x",
+            "window.cb",
+            &longest,
+        ] {
             assert!(Callback::parse(good).is_ok(), "{good}");
         }
         let too_long = "a".repeat(CALLBACK_BYTES_MAX + 1);

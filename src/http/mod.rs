@@ -17,4 +17,6 @@ pub use jsonp::{BadCallback, Callback};
 pub use parse_error::ParseError;
 pub use request::{Limits, Parsed, Progress, Request, leading_blank_lines, parse, parse_complete};
 pub use response::{CONTINUE, ResponseHead};
-pub use websocket::{CloseCode, Frame, Opcode, accept_key, close_reply, parse_frame, push_close, push_frame};
+pub use websocket::{
+    CloseCode, Frame, Opcode, accept_key, close_reply, parse_frame, push_close, push_frame,
+};

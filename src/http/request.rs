@@ -130,7 +130,11 @@ pub fn parse_complete<'a>(bytes: &'a [u8], limits: &Limits) -> Option<(Request<'
 /// # Errors
 ///
 /// A [`Reject`], after which the client is to be told and closed.
-pub fn parse<'a>(buffer: &'a mut [u8], progress: &mut Progress, limits: &Limits) -> Result<Parsed<'a>, ParseError> {
+pub fn parse<'a>(
+    buffer: &'a mut [u8],
+    progress: &mut Progress,
+    limits: &Limits,
+) -> Result<Parsed<'a>, ParseError> {
     if *progress == Progress::default() && *buffer == [b'\r'] {
         // Half of an empty line before the request, which is no part of its head.
         return Ok(Parsed::Incomplete { wants_continue: false });
@@ -144,7 +148,9 @@ pub fn parse<'a>(buffer: &'a mut [u8], progress: &mut Progress, limits: &Limits)
     }
     let (head_bytes, ends) = match progress {
         Progress::Head { .. } => return Ok(Parsed::Incomplete { wants_continue: false }),
-        Progress::Length { head_bytes, end } => (*head_bytes, (buffer.len() >= *end).then_some((*end, *end))),
+        Progress::Length { head_bytes, end } => {
+            (*head_bytes, (buffer.len() >= *end).then_some((*end, *end)))
+        }
         Progress::Chunked { head_bytes, body } => {
             let is_whole = body.decode(buffer, limits.body_bytes)?;
             (*head_bytes, is_whole.then_some((body.decoded, body.consumed)))
@@ -152,7 +158,9 @@ pub fn parse<'a>(buffer: &'a mut [u8], progress: &mut Progress, limits: &Limits)
     };
     let Some((body_end, end)) = ends else {
         // Once some of the body is here, the client did not wait to be asked for it.
-        return Ok(Parsed::Incomplete { wants_continue: expects_continue && buffer.len() == head_bytes });
+        return Ok(Parsed::Incomplete {
+            wants_continue: expects_continue && buffer.len() == head_bytes,
+        });
     };
     *progress = Progress::default();
     let (bytes, body) = buffer[..body_end].split_at(head_bytes);
@@ -161,7 +169,11 @@ pub fn parse<'a>(buffer: &'a mut [u8], progress: &mut Progress, limits: &Limits)
 }
 
 /// What follows the head, once it is whole, and whether the client waits to send it.
-fn read_head(buffer: &mut [u8], scanned: usize, limits: &Limits) -> Result<Option<(Progress, bool)>, ParseError> {
+fn read_head(
+    buffer: &mut [u8],
+    scanned: usize,
+    limits: &Limits,
+) -> Result<Option<(Progress, bool)>, ParseError> {
     let is_too_long = buffer.len() > limits.head_bytes;
     let within_bytes = limits.head_bytes.min(buffer.len());
     let within = &mut buffer[..within_bytes];
@@ -180,9 +192,15 @@ fn read_head(buffer: &mut [u8], scanned: usize, limits: &Limits) -> Result<Optio
         };
     };
     let progress = match head.framing {
-        Framing::Length(length) if length > limits.body_bytes => return Err(ParseError::BodyTooLarge),
-        Framing::Length(length) => Progress::Length { head_bytes: head.bytes, end: head.bytes + length },
-        Framing::Chunked => Progress::Chunked { head_bytes: head.bytes, body: ChunkedDecoder::at(head.bytes) },
+        Framing::Length(length) if length > limits.body_bytes => {
+            return Err(ParseError::BodyTooLarge);
+        }
+        Framing::Length(length) => {
+            Progress::Length { head_bytes: head.bytes, end: head.bytes + length }
+        }
+        Framing::Chunked => {
+            Progress::Chunked { head_bytes: head.bytes, body: ChunkedDecoder::at(head.bytes) }
+        }
     };
     Ok(Some((progress, head.expects_continue)))
 }

@@ -34,7 +34,8 @@ fn feed(input: &[u8], piece_bytes: usize) -> Result<Option<(Whole, Vec<u8>, usiz
                     request.body.to_vec(),
                     request.persistence,
                 );
-                let rest = [&buffer[bytes..], &pieces.flatten().copied().collect::<Vec<_>>()].concat();
+                let rest =
+                    [&buffer[bytes..], &pieces.flatten().copied().collect::<Vec<_>>()].concat();
                 return Ok(Some((whole, rest, continues)));
             }
         }
@@ -81,7 +82,10 @@ fn requests_are_read_as_rfc_9112_says() {
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/", "", "", Persistent)),
         ("GET /a?b=c&d HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/a", "b=c&d", "", Persistent)),
         ("GET /a?b?c HTTP/1.1\r\nHost:\r\n\r\n", request(Get, "/a", "b?c", "", Persistent)),
-        ("GET /?m=h\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/", "m=h\u{e9}", "", Persistent)),
+        (
+            "GET /?m=h\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n",
+            request(Get, "/", "m=h\u{e9}", "", Persistent),
+        ),
         ("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", request(Head, "/", "", "", Persistent)),
         ("PUT / HTTP/1.1\r\nHost: a\r\n\r\n", request(Other, "/", "", "", Persistent)),
         ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", request(Other, "*", "", "", Close)),
@@ -93,7 +97,10 @@ fn requests_are_read_as_rfc_9112_says() {
         // Hosts and ports (section 3.2; RFC 3986, section 3.2.2).
         ("GET / HTTP/1.1\r\nHost: a_b.c-d:80\r\n\r\n", request(Get, "/", "", "", Persistent)),
         ("GET / HTTP/1.1\r\nHost: a:\r\n\r\n", request(Get, "/", "", "", Persistent)),
-        ("GET / HTTP/1.1\r\nHost: [2001:db8::1.2.3.4]:80\r\n\r\n", request(Get, "/", "", "", Persistent)),
+        (
+            "GET / HTTP/1.1\r\nHost: [2001:db8::1.2.3.4]:80\r\n\r\n",
+            request(Get, "/", "", "", Persistent),
+        ),
         ("GET / HTTP/1.1\r\nHost: [fe80::1%25eth0]\r\n\r\n", request(Get, "/", "", "", Persistent)),
         // Empty lines before a request, and bare line feeds in its head (section 2.2).
         ("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/", "", "", Persistent)),
@@ -101,19 +108,40 @@ fn requests_are_read_as_rfc_9112_says() {
         ("GET / HTTP/1.1\nHost: a\n\n", request(Get, "/", "", "", Persistent)),
         // Versions and persistence (section 9.3).
         ("GET / HTTP/1.0\r\n\r\n", request(Get, "/", "", "", Close)),
-        ("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", request(Get, "/", "", "", PersistentIfAnnounced)),
-        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", request(Get, "/", "", "", Close)),
-        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n", request(Get, "/", "", "", Close)),
+        (
+            "GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n",
+            request(Get, "/", "", "", PersistentIfAnnounced),
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            request(Get, "/", "", "", Close),
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n",
+            request(Get, "/", "", "", Close),
+        ),
         (
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n",
             request(Get, "/", "", "", Close),
         ),
         ("GET / HTTP/1.7\r\nHost: a\r\n\r\n", request(Get, "/", "", "", Persistent)),
         // Bodies by length.
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhowdy", request(Post, "/", "", "howdy", Persistent)),
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length:  0 \r\n\r\n", request(Post, "/", "", "", Persistent)),
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 00002\r\n\r\n\r\n", request(Post, "/", "", "\r\n", Persistent)),
-        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nGE", request(Get, "/", "", "GE", Persistent)),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhowdy",
+            request(Post, "/", "", "howdy", Persistent),
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length:  0 \r\n\r\n",
+            request(Post, "/", "", "", Persistent),
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 00002\r\n\r\n\r\n",
+            request(Post, "/", "", "\r\n", Persistent),
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nGE",
+            request(Get, "/", "", "GE", Persistent),
+        ),
         ("POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\nab", request(Post, "/", "", "ab", Close)),
         // Bodies in chunks.
         (
@@ -230,7 +258,11 @@ fn what_two_servers_could_read_differently_is_refused() {
     ];
     for input in cases {
         let result = run(&input);
-        assert!(matches!(result, Err(ParseError::BadRequest(_))), "{}: {result:?}", input.escape_ascii());
+        assert!(
+            matches!(result, Err(ParseError::BadRequest(_))),
+            "{}: {result:?}",
+            input.escape_ascii()
+        );
     }
 }
 
@@ -246,16 +278,29 @@ fn what_is_too_much_or_unknown_has_its_own_answer() {
         ("GET / HTTP/2.0\r\nHost: a\r\n\r\n".into(), ParseError::VersionNotSupported),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), ParseError::VersionNotSupported),
         ("GET / HTTP/0.9\r\nHost: a\r\n\r\n".into(), ParseError::VersionNotSupported),
-        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n".into(), ParseError::UnknownCoding),
-        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n".into(), ParseError::UnknownCoding),
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65\r\n\r\n".into(), ParseError::BodyTooLarge),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n".into(),
+            ParseError::UnknownCoding,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n".into(),
+            ParseError::UnknownCoding,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65\r\n\r\n".into(),
+            ParseError::BodyTooLarge,
+        ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999\r\n\r\n".into(),
             ParseError::BodyTooLarge,
         ),
-        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n41\r\n".into(), ParseError::BodyTooLarge),
         (
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n".into(),
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n41\r\n".into(),
+            ParseError::BodyTooLarge,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n"
+                .into(),
             ParseError::BodyTooLarge,
         ),
         (
@@ -266,7 +311,10 @@ fn what_is_too_much_or_unknown_has_its_own_answer() {
             ParseError::BodyTooLarge,
         ),
         (
-            format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;{}", "e".repeat(5000)),
+            format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;{}",
+                "e".repeat(5000)
+            ),
             ParseError::HeadersTooLarge,
         ),
     ];
@@ -312,19 +360,27 @@ fn an_incomplete_request_is_waited_for() {
 
 #[test]
 fn the_short_way_reads_what_the_long_way_reads() {
-    for input in
-        ["GET /a?b HTTP/1.1\r\nHost: a\r\n\r\nGET", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhowdyGET"]
-    {
+    for input in [
+        "GET /a?b HTTP/1.1\r\nHost: a\r\n\r\nGET",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhowdyGET",
+    ] {
         let (short, bytes) = parse_complete(input.as_bytes(), &LIMITS).unwrap();
         let mut buffer = input.as_bytes().to_vec();
-        let Parsed::Complete(long, long_bytes) = parse(&mut buffer, &mut Progress::default(), &LIMITS).unwrap() else {
+        let Parsed::Complete(long, long_bytes) =
+            parse(&mut buffer, &mut Progress::default(), &LIMITS).unwrap()
+        else {
             panic!("{input} is whole");
         };
-        assert_eq!((short.path, short.query, short.body, bytes), (long.path, long.query, long.body, long_bytes));
+        assert_eq!(
+            (short.path, short.query, short.body, bytes),
+            (long.path, long.query, long.body, long_bytes)
+        );
     }
-    for input in
-        ["GET / HTTP/1.7\r\nHost: a\r\n\r\n", "GET /", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65\r\n\r\n"]
-    {
+    for input in [
+        "GET / HTTP/1.7\r\nHost: a\r\n\r\n",
+        "GET /",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65\r\n\r\n",
+    ] {
         assert!(parse_complete(input.as_bytes(), &LIMITS).is_none(), "{input}");
     }
 }

@@ -46,7 +46,8 @@ impl ResponseHead<'_> {
 
     /// Appends what does not depend on the body.
     pub fn push_without_length(&self, out: &mut Vec<u8>) {
-        let mut put = |parts: &[&str]| parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+        let mut put =
+            |parts: &[&str]| parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
         put(&[status_line(self.status)]);
         if let Some(content_type) = self.content_type {
             put(&["Content-Type: ", content_type, "\r\n"]);

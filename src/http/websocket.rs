@@ -67,7 +67,11 @@ const KEY_BYTES: usize = 16;
 pub fn accept_key(key: &[u8]) -> Option<String> {
     let mut decoded = [0; KEY_BYTES];
     let is_key = Base64::decode(key, &mut decoded).is_ok_and(|decoded| decoded.len() == KEY_BYTES);
-    is_key.then(|| Base64::encode_string(&Sha1::new().chain_update(key).chain_update(HANDSHAKE_SUFFIX).finalize()))
+    is_key.then(|| {
+        Base64::encode_string(
+            &Sha1::new().chain_update(key).chain_update(HANDSHAKE_SUFFIX).finalize(),
+        )
+    })
 }
 
 /// The frame at the start of `bytes` and its length there; `None` while it is not whole. Unmasks it in place.
@@ -76,7 +80,10 @@ pub fn accept_key(key: &[u8]) -> Option<String> {
 ///
 /// The code to close with, as soon as the header tells: for what RFC 6455, section 5.2 forbids, for binary, and for a
 /// part of a message above `payload_max` bytes.
-pub fn parse_frame(bytes: &mut [u8], payload_max: usize) -> Result<Option<(Frame<'_>, usize)>, CloseCode> {
+pub fn parse_frame(
+    bytes: &mut [u8],
+    payload_max: usize,
+) -> Result<Option<(Frame<'_>, usize)>, CloseCode> {
     let Some(header) = Header::parse(bytes)? else { return Ok(None) };
     if header.payload_bytes > payload_max as u64 && !header.opcode.is_control() {
         return Err(CloseCode::MessageTooBig);
@@ -128,7 +135,13 @@ impl Header {
             return Err(CloseCode::ProtocolError);
         }
         let mask = rest[length_bytes..].first_chunk();
-        Ok(mask.map(|mask| Self { opcode, is_final, payload_bytes, mask: *mask, bytes: 2 + length_bytes + 4 }))
+        Ok(mask.map(|mask| Self {
+            opcode,
+            is_final,
+            payload_bytes,
+            mask: *mask,
+            bytes: 2 + length_bytes + 4,
+        }))
     }
 }
 
@@ -193,9 +206,14 @@ mod tests {
         // RFC 6455, section 1.3.
         let answer = accept_key(b"dGhlIHNhbXBsZSBub25jZQ==");
         assert_eq!(answer.as_deref(), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-        for key in
-            ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQ=", "c2hvcnQ=", "dGhlIHNhbXBsZSBub25jZSE=", "!!"]
-        {
+        for key in [
+            "",
+            "dGhlIHNhbXBsZSBub25jZQ",
+            "dGhlIHNhbXBsZSBub25jZQ=",
+            "c2hvcnQ=",
+            "dGhlIHNhbXBsZSBub25jZSE=",
+            "!!",
+        ] {
             assert_eq!(accept_key(key.as_bytes()), None, "{key}");
         }
     }
@@ -238,7 +256,10 @@ mod tests {
     #[test]
     fn control_frames_need_no_room_of_the_message_between_whose_frames_they_come() {
         let mut ping = masked(0x89, b"still there?");
-        assert!(matches!(parse_frame(&mut ping, 0), Ok(Some((Frame { opcode: Opcode::Ping, .. }, _)))));
+        assert!(matches!(
+            parse_frame(&mut ping, 0),
+            Ok(Some((Frame { opcode: Opcode::Ping, .. }, _)))
+        ));
     }
 
     #[test]

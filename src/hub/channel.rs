@@ -79,7 +79,14 @@ pub struct ChannelSlice<'h> {
 impl<'h> ChannelSlice<'h> {
     /// No messages; go on from `next_id`.
     pub(super) fn empty(next_id: u64) -> Self {
-        Self { channel: None, introductions: Vec::new(), start: next_id, end: next_id, missed: false, reset: false }
+        Self {
+            channel: None,
+            introductions: Vec::new(),
+            start: next_id,
+            end: next_id,
+            missed: false,
+            reset: false,
+        }
     }
 
     /// Its messages as JSON objects, ordered by id.
@@ -204,8 +211,12 @@ impl Channel {
         let json: Box<[u8]> = scratch.as_slice().into();
         match content {
             MessageKind::Introduction { from, .. } => {
-                let member =
-                    Member { id, unix_ms: now.unix_ms, text_json: json[text].into(), introduction_json: json.clone() };
+                let member = Member {
+                    id,
+                    unix_ms: now.unix_ms,
+                    text_json: json[text].into(),
+                    introduction_json: json.clone(),
+                };
                 self.members_bytes += member.bytes();
                 let before = self.members.insert(from, member);
                 self.members_bytes -= before.as_ref().map_or(0, Member::bytes);
@@ -255,7 +266,11 @@ impl Channel {
     /// What its messages, its members and its name take.
     pub(super) fn holds(&self) -> Usage {
         let history = self.entries_bytes;
-        Usage { bytes: history + self.members_bytes + 2 * self.name.len(), history, messages: self.entries.len() }
+        Usage {
+            bytes: history + self.members_bytes + 2 * self.name.len(),
+            history,
+            messages: self.entries.len(),
+        }
     }
 
     /// When the oldest message was added.
@@ -312,7 +327,8 @@ impl Channel {
     }
 
     fn part_for_newcomer(&self) -> ChannelSlice<'_> {
-        let mut introductions: Vec<_> = self.members.values().filter(|member| member.id < self.first_id).collect();
+        let mut introductions: Vec<_> =
+            self.members.values().filter(|member| member.id < self.first_id).collect();
         introductions.sort_unstable_by_key(|member| member.id);
         ChannelSlice { introductions, ..self.part_from(self.first_id, false) }
     }

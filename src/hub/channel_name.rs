@@ -53,17 +53,24 @@ impl<'a> ChannelName<'a> {
     /// [`BadName`] for what PROTOCOL.md's "Parameters" does not allow.
     pub fn parse(name: &'a str) -> Result<Self, BadName> {
         let bytes = name.as_bytes();
-        if bytes.is_empty() || bytes.len() > CHANNEL_BYTES_MAX || bytes.iter().any(u8::is_ascii_control) {
+        if bytes.is_empty()
+            || bytes.len() > CHANNEL_BYTES_MAX
+            || bytes.iter().any(u8::is_ascii_control)
+        {
             return Err(BadName);
         }
         let Some(reserved) = bytes.strip_prefix(b"~") else {
             return Ok(Self::Public(name));
         };
         match reserved.split_first() {
-            Some((b'r', code)) if code.len() == TOKEN_BYTES && code.iter().all(u8::is_ascii_alphanumeric) => {
+            Some((b'r', code))
+                if code.len() == TOKEN_BYTES && code.iter().all(u8::is_ascii_alphanumeric) =>
+            {
                 Ok(Self::ReadHalf(name))
             }
-            Some((b'w', code)) if code.len() == TOKEN_BYTES && code.iter().all(|byte| is_base64url(*byte)) => {
+            Some((b'w', code))
+                if code.len() == TOKEN_BYTES && code.iter().all(|byte| is_base64url(*byte)) =>
+            {
                 Ok(Self::WriteHalf(name))
             }
             _ => Err(BadName),
@@ -154,8 +161,16 @@ mod tests {
     #[test]
     fn names_are_checked() {
         let longest = "x".repeat(CHANNEL_BYTES_MAX);
-        for good in ["a", "a b", "ü", "a~", "\u{80}", &longest, "~rABCDEFGHIJKLMNOPQRSTUV", "~w-_CDEFGHIJKLMNOPQRSTUV"]
-        {
+        for good in [
+            "a",
+            "a b",
+            "ü",
+            "a~",
+            "\u{80}",
+            &longest,
+            "~rABCDEFGHIJKLMNOPQRSTUV",
+            "~w-_CDEFGHIJKLMNOPQRSTUV",
+        ] {
             assert!(ChannelName::parse(good).is_ok(), "{good}");
         }
         let too_long = "ü".repeat(65);

@@ -55,9 +55,17 @@ impl Hub {
         }
         let mut dismissed = mem::take(&mut self.cancelled_readers);
         for reader in dismissed.drain(..) {
-            let reply = Reply::of(reader.seats.as_slice().iter(), |seat| ChannelSlice::empty(seat.cursor));
+            let reply =
+                Reply::of(reader.seats.as_slice().iter(), |seat| ChannelSlice::empty(seat.cursor));
             let (token, channel) = (reader.token, NO_CHANNEL);
-            wake(Wake { token, channel, reply, same_as_previous: false, is_last: true, has_more: false });
+            wake(Wake {
+                token,
+                channel,
+                reply,
+                same_as_previous: false,
+                is_last: true,
+                has_more: false,
+            });
         }
         self.cancelled_readers = dismissed;
         // Room for a large message is for that message alone.
@@ -67,7 +75,9 @@ impl Hub {
     /// Whether [`Hub::deliver`] has something to tell. Constant time.
     #[must_use]
     pub fn has_undelivered(&self) -> bool {
-        !(self.dirty_channels.is_empty() && self.orphaned_readers.is_empty() && self.cancelled_readers.is_empty())
+        !(self.dirty_channels.is_empty()
+            && self.orphaned_readers.is_empty()
+            && self.cancelled_readers.is_empty())
     }
 
     fn deliver_channel(&mut self, now: Now, place: u32, wake: &mut impl FnMut(Wake<'_>)) {
@@ -79,7 +89,9 @@ impl Hub {
             let Some(reader) = self.readers.get(*key) else { return false };
             let seats = reader.seats.as_slice();
             let seat = seats.iter().find(|seat| seat.channel == place).expect("it waits here");
-            if reader.kind == ReaderKind::PausedStream || !self.channels[place as usize].part_for(*seat).has_news() {
+            if reader.kind == ReaderKind::PausedStream
+                || !self.channels[place as usize].part_for(*seat).has_news()
+            {
                 return true;
             }
             if reader.kind == ReaderKind::Stream {
@@ -93,7 +105,14 @@ impl Hub {
             let same_as_previous = matches_previous(&reply, &mut last_print);
             self.stats.count_delivery();
             let token = reader.token;
-            wake(Wake { token, channel: place, reply, same_as_previous, is_last: true, has_more: false });
+            wake(Wake {
+                token,
+                channel: place,
+                reply,
+                same_as_previous,
+                is_last: true,
+                has_more: false,
+            });
             false
         });
         self.channels[place as usize].readers_in_order = waiting;
@@ -120,7 +139,14 @@ impl Hub {
         let has_more = reply.truncate(config.max_reply);
         reader.advance(&reply, has_more);
         let same_as_previous = matches_previous(&reply, last_print);
-        wake(Wake { token: reader.token, channel, reply, same_as_previous, is_last: false, has_more });
+        wake(Wake {
+            token: reader.token,
+            channel,
+            reply,
+            same_as_previous,
+            is_last: false,
+            has_more,
+        });
     }
 }
 

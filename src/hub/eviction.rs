@@ -18,8 +18,10 @@ use super::usage::ALLOCATION;
 
 /// A channel beside its name, which it has twice: once as the key of a table that is half full. Its own place is in such a
 /// table too, and its first message brings room for four.
-const CHANNEL: usize =
-    2 * size_of::<Channel>() + 4 * size_of::<Entry>() + 2 * (size_of::<(Box<str>, u32)>() + 1) + 2 * ALLOCATION;
+const CHANNEL: usize = 2 * size_of::<Channel>()
+    + 4 * size_of::<Entry>()
+    + 2 * (size_of::<(Box<str>, u32)>() + 1)
+    + 2 * ALLOCATION;
 
 /// A connection: itself, its secret, its lists, and its place in a table that is half full.
 const CONNECTION: usize = size_of::<Session>() + 2 * (size_of::<(u64, u32)>() + 1) + 6 * ALLOCATION;
@@ -62,7 +64,10 @@ impl Hub {
     pub(super) fn memory_of(&self, seats: &Subscriptions) -> usize {
         match seats.as_slice() {
             [_] => 0,
-            several => several.iter().map(|seat| SEAT + self.channels[seat.channel as usize].name.len()).sum(),
+            several => several
+                .iter()
+                .map(|seat| SEAT + self.channels[seat.channel as usize].name.len())
+                .sum(),
         }
     }
 
@@ -77,7 +82,12 @@ impl Hub {
     /// # Errors
     ///
     /// [`Refusal::OutOfMemory`] when there was not enough to be dropped.
-    pub(super) fn reserve(&mut self, now: Millis, bytes: usize, spots: &[Lookup]) -> Result<(), Refusal> {
+    pub(super) fn reserve(
+        &mut self,
+        now: Millis,
+        bytes: usize,
+        spots: &[Lookup],
+    ) -> Result<(), Refusal> {
         let limit = self.config.max_memory;
         let has_room = |hub: &Self| hub.memory() + bytes <= limit;
         if has_room(self) {
@@ -88,7 +98,10 @@ impl Hub {
             if has_room(self) || self.usage.history < limit / MIN_HISTORY_FRACTION {
                 break;
             }
-            self.evict_oldest_history((limit - limit / EVICTION_FRACTION).saturating_sub(bytes), spots);
+            self.evict_oldest_history(
+                (limit - limit / EVICTION_FRACTION).saturating_sub(bytes),
+                spots,
+            );
         }
         if has_room(self) { Ok(()) } else { Err(Refusal::OutOfMemory) }
     }
@@ -106,7 +119,9 @@ impl Hub {
     /// ever was in them. Looks at some places alone, and goes on from there the next time.
     pub(super) fn evict_idle_channels(&mut self, now: Millis, spots: &[Lookup]) {
         for place in self.scan_window(IDLE_SCAN_MAX) {
-            if !self.channels.get(place).is_some_and(Channel::is_idle) || spots.contains(&Lookup::Occupied(place)) {
+            if !self.channels.get(place).is_some_and(Channel::is_idle)
+                || spots.contains(&Lookup::Occupied(place))
+            {
                 continue;
             }
             self.expire_history(now, place);
@@ -120,7 +135,8 @@ impl Hub {
     /// places until no more than `memory` is held, else a part of them.
     fn evict_oldest_history(&mut self, memory: usize, spots: &[Lookup]) {
         let places = self.scan_window(HISTORY_SCAN_MAX);
-        let oldest = |hub: &Self, place| hub.channels.get(place)?.oldest_at().map(|at| Reverse((at, place)));
+        let oldest =
+            |hub: &Self, place| hub.channels.get(place)?.oldest_at().map(|at| Reverse((at, place)));
         let history = |place| self.channels.get(place).map_or(0, |channel| channel.holds().history);
         let part = places.clone().map(history).sum::<usize>() / EVICTION_FRACTION;
         let is_all = self.channels.index_bound() <= HISTORY_SCAN_MAX;
@@ -150,7 +166,12 @@ impl Hub {
     }
 
     /// Has a channel let go of history, and takes account of that.
-    pub(super) fn evict_history(&mut self, place: u32, why: DropReason, drop: impl FnOnce(&mut Channel)) {
+    pub(super) fn evict_history(
+        &mut self,
+        place: u32,
+        why: DropReason,
+        drop: impl FnOnce(&mut Channel),
+    ) {
         let channel = &mut self.channels[place as usize];
         let before = channel.holds();
         drop(channel);
@@ -174,7 +195,8 @@ mod tests {
         let mut hub = hub(LIMIT);
         let words = "x".repeat(64 << 10);
         let auth = Auth::new(SECRET);
-        let names = |speaker: u64| (0..32).map(move |channel| format!("channel-{speaker}-{channel}"));
+        let names =
+            |speaker: u64| (0..32).map(move |channel| format!("channel-{speaker}-{channel}"));
         for speaker in 1..=12 {
             let mut who = Introducer::New(auth.clone());
             for name in names(speaker) {

@@ -74,7 +74,9 @@ pub struct Members<'h> {
 impl Members<'_> {
     /// Connection numbers and their newest introductions, by number.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &Member)> {
-        self.channel.into_iter().flat_map(|channel| channel.members.iter().map(|(number, member)| (*number, member)))
+        self.channel
+            .into_iter()
+            .flat_map(|channel| channel.members.iter().map(|(number, member)| (*number, member)))
     }
 
     /// How many reads wait on the channel.
@@ -224,7 +226,8 @@ impl Hub {
             Introducer::Existing(credentials) => {
                 let place = self.authenticate(*credentials)?;
                 let channels = &self.sessions[place as usize].channels;
-                let is_in = matches!(spot, Lookup::Occupied(channel) if channels.contains(&channel));
+                let is_in =
+                    matches!(spot, Lookup::Occupied(channel) if channels.contains(&channel));
                 if !is_in && channels.len() == CHANNELS_PER_CONNECTION_MAX {
                     return Err(Refusal::TooManyChannels);
                 }
@@ -361,7 +364,10 @@ pub(super) mod tests {
     fn a_name_has_another_hash_in_every_hub() {
         let (one, other) = (hub(0), hub(0));
         for name in ["", "lobby", "~wABCDEFGHIJKLMNOPQRSTUV"] {
-            assert_ne!(one.channels_by_name.hasher().hash_one(name), other.channels_by_name.hasher().hash_one(name));
+            assert_ne!(
+                one.channels_by_name.hasher().hash_one(name),
+                other.channels_by_name.hasher().hash_one(name)
+            );
         }
     }
 }

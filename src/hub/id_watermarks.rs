@@ -72,7 +72,10 @@ mod tests {
         assert_eq!(ids.first_id("a"), 1);
         ids.record("a", 100);
         assert_eq!(ids.first_id("a"), 100);
-        let twin = (0..1_000_000).map(|n| n.to_string()).find(|name| ids.bucket(name) == ids.bucket("a")).unwrap();
+        let twin = (0..1_000_000)
+            .map(|n| n.to_string())
+            .find(|name| ids.bucket(name) == ids.bucket("a"))
+            .unwrap();
         assert_eq!(ids.first_id(&twin), 100);
         ids.record(&twin, 50);
         assert_eq!(ids.first_id("a"), 100);

@@ -108,9 +108,13 @@ mod tests {
     fn only_the_whole_secret_matches() {
         let auth = Auth::new(*b"ABCDEFGHIJKLMNOPQRSTUV");
         assert!(auth.matches("ABCDEFGHIJKLMNOPQRSTUV"));
-        for wrong in
-            ["", "ABCDEFGHIJKLMNOPQRSTU", "ABCDEFGHIJKLMNOPQRSTUVW", "bBCDEFGHIJKLMNOPQRSTUV", "ABCDEFGHIJKLMNOPQRSTUv"]
-        {
+        for wrong in [
+            "",
+            "ABCDEFGHIJKLMNOPQRSTU",
+            "ABCDEFGHIJKLMNOPQRSTUVW",
+            "bBCDEFGHIJKLMNOPQRSTUV",
+            "ABCDEFGHIJKLMNOPQRSTUv",
+        ] {
             assert!(!auth.matches(wrong), "{wrong}");
         }
         assert_eq!(format!("{auth:?}"), "Auth(…)");

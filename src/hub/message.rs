@@ -56,7 +56,12 @@ pub(super) struct Entry {
 pub(super) const ENTRY: usize = 2 * size_of::<Entry>() + ALLOCATION;
 
 /// Encodes the message with this id into `scratch`, and tells where in it the text stands as a JSON string.
-pub(super) fn encode(scratch: &mut Vec<u8>, id: u64, now: Now, content: MessageKind<'_>) -> Range<usize> {
+pub(super) fn encode(
+    scratch: &mut Vec<u8>,
+    id: u64,
+    now: Now,
+    content: MessageKind<'_>,
+) -> Range<usize> {
     let (kind, from, text): (&[u8], _, _) = match content {
         MessageKind::Message { from, text } => (b"message", from, Some(text)),
         MessageKind::Introduction { from, text } => (b"introduction", Some(from), Some(text)),
@@ -122,7 +127,8 @@ fn push_escaped(json: &mut Vec<u8>, text: &str) {
     for piece in text.split_inclusive(['\u{2028}', '\u{2029}']) {
         let plain = piece.trim_end_matches(['\u{2028}', '\u{2029}']);
         let opened_at = json.len();
-        serde_json::to_writer(&mut *json, plain).expect("a string is JSON and a Vec takes everything");
+        serde_json::to_writer(&mut *json, plain)
+            .expect("a string is JSON and a Vec takes everything");
         // Its quotes, within ours.
         json.remove(opened_at);
         json.pop();

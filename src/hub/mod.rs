@@ -29,7 +29,9 @@ mod upkeep;
 mod usage;
 
 pub use channel::{ChannelSlice, Member};
-pub use channel_name::{BadName, CHANNEL_BYTES_MAX, ChannelKey, ChannelName, NotReadable, NotWritable, Pair};
+pub use channel_name::{
+    BadName, CHANNEL_BYTES_MAX, ChannelKey, ChannelName, NotReadable, NotWritable, Pair,
+};
 pub use deliver::{NO_CHANNEL, ResumeBatch, Wake};
 pub use error::Refusal;
 pub use hub::{Config, Gauges, Hub, Introduced, Introducer, Members};
@@ -43,8 +45,8 @@ pub use reply::Reply;
 pub use session::{CHANNELS_PER_CONNECTION_MAX, Credentials, READS_PER_CONNECTION_MAX};
 pub use slab::{Key, Slab};
 pub use snapshot::{
-    Corrupt, SnapshotChannel, SnapshotEntry, SnapshotHeader, SnapshotLoader, SnapshotMember, SnapshotRecord,
-    SnapshotSession,
+    Corrupt, SnapshotChannel, SnapshotEntry, SnapshotHeader, SnapshotLoader, SnapshotMember,
+    SnapshotRecord, SnapshotSession,
 };
 pub use stats::{DropReason, Stats};
 pub use time::{Millis, Now};

@@ -123,7 +123,10 @@ mod tests {
         for number in (0..3 * places).filter(|number| *number != 2 * places) {
             assert_eq!(pages.remove(number)[0], u64::from(number));
         }
-        assert_eq!(pages.pages.iter().map(|slab| slab.capacity() > 0).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(
+            pages.pages.iter().map(|slab| slab.capacity() > 0).collect::<Vec<_>>(),
+            [true, false, true]
+        );
         assert_eq!(pages.get(2 * places).unwrap()[0], u64::from(2 * places));
         assert!(pages.get(0).is_none() && pages.get(9 * places).is_none());
         assert!(pages.insert([0; 64]) < places);

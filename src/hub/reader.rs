@@ -43,7 +43,10 @@ pub(super) enum Subscriptions {
 }
 
 impl Subscriptions {
-    pub(super) fn of<T>(mut asked: impl ExactSizeIterator<Item = T>, seat: impl FnMut(T) -> Subscription) -> Self {
+    pub(super) fn of<T>(
+        mut asked: impl ExactSizeIterator<Item = T>,
+        seat: impl FnMut(T) -> Subscription,
+    ) -> Self {
         match (asked.len(), asked.next()) {
             (1, Some(one)) => Self::One([one].map(seat)),
             (_, first) => Self::Many(first.into_iter().chain(asked).map(seat).collect()),

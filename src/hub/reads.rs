@@ -87,7 +87,13 @@ impl Hub {
     ) -> Result<(ReaderKey, Reply<'_>), Refusal> {
         let kept = self.readers.get(key).ok_or(Refusal::SessionEnded)?.connection;
         let shown = self.authenticate_optional(call.credentials)?;
-        match self.begin_read(now, &ReadRequest { mode: Mode::Stream, ..*call }, shown, kept, Some(key))? {
+        match self.begin_read(
+            now,
+            &ReadRequest { mode: Mode::Stream, ..*call },
+            shown,
+            kept,
+            Some(key),
+        )? {
             ReadResult::Streaming(new_key, reply) => Ok((new_key, reply)),
             ReadResult::Ready(_) | ReadResult::Pending(_) => unreachable!("a stream follows"),
         }
@@ -103,7 +109,8 @@ impl Hub {
         kept: Option<u32>,
         old: Option<ReaderKey>,
     ) -> Result<ReadResult<'_>, Refusal> {
-        let same_epoch = call.epoch.is_none_or(|epoch| epoch.as_bytes() == self.config.epoch.as_bytes());
+        let same_epoch =
+            call.epoch.is_none_or(|epoch| epoch.as_bytes() == self.config.epoch.as_bytes());
         let (one, several);
         let spots: &[Lookup] = match call.targets {
             [(log, _)] => {
@@ -111,18 +118,24 @@ impl Hub {
                 &one
             }
             follows => {
-                several = follows.iter().map(|(log, _)| self.lookup_fresh(log, now.mono)).collect::<Vec<_>>();
+                several = follows
+                    .iter()
+                    .map(|(log, _)| self.lookup_fresh(log, now.mono))
+                    .collect::<Vec<_>>();
                 &several
             }
         };
         let asked = || spots.iter().zip(call.targets).map(|(spot, (_, since))| (*spot, *since));
         let waits = match call.mode {
             Mode::Immediate => false,
-            Mode::LongPoll => !asked().any(|(spot, since)| self.slice_since(spot, since, same_epoch).has_news()),
+            Mode::LongPoll => {
+                !asked().any(|(spot, since)| self.slice_since(spot, since, same_epoch).has_news())
+            }
             Mode::Stream => true,
         };
-        let replaced =
-            caller.filter(|_| call.mode == Mode::LongPoll).and_then(|place| self.find_superseded(place, spots));
+        let replaced = caller
+            .filter(|_| call.mode == Mode::LongPoll)
+            .and_then(|place| self.find_superseded(place, spots));
         if waits {
             let goes = replaced.or(old);
             self.check_read_limit(kept, goes)?;
@@ -140,7 +153,8 @@ impl Hub {
         }
         self.touch(caller, now.mono);
         if !waits {
-            let mut reply = Reply::of(asked(), |(spot, since)| self.slice_since(spot, since, same_epoch));
+            let mut reply =
+                Reply::of(asked(), |(spot, since)| self.slice_since(spot, since, same_epoch));
             reply.truncate(self.config.max_reply);
             return Ok(ReadResult::Ready(reply));
         }
@@ -151,13 +165,17 @@ impl Hub {
         if let Some(old) = old {
             self.remove_reader(now.mono, old);
             // Where its connection ended in this very turn, its successor is to end too.
-            self.orphaned_readers.iter_mut().filter(|orphan| **orphan == old).for_each(|orphan| *orphan = key);
+            self.orphaned_readers
+                .iter_mut()
+                .filter(|orphan| **orphan == old)
+                .for_each(|orphan| *orphan = key);
         }
         let Self { channels, readers, config, .. } = self;
         let reader = readers.get_mut(key).expect("just inserted");
         let begins = reader.seats.as_slice().iter().zip(call.targets);
-        let mut reply =
-            Reply::of(begins, |(seat, (_, since))| channels[seat.channel as usize].part_since(*since, same_epoch));
+        let mut reply = Reply::of(begins, |(seat, (_, since))| {
+            channels[seat.channel as usize].part_since(*since, same_epoch)
+        });
         let has_more = reply.truncate(config.max_reply);
         reader.advance(&reply, has_more);
         Ok(ReadResult::Streaming(key, reply))
@@ -176,8 +194,16 @@ impl Hub {
     ///
     /// Those that go on in a row, with nothing between them, may be given the same `resumed`: the wake-up then tells which
     /// of them share an answer.
-    pub fn resume(&mut self, now: Now, key: ReaderKey, resumed: &mut ResumeBatch, wake: impl FnOnce(Wake<'_>)) -> bool {
-        let Some(reader) = self.readers.get(key).filter(|reader| reader.kind == ReaderKind::PausedStream) else {
+    pub fn resume(
+        &mut self,
+        now: Now,
+        key: ReaderKey,
+        resumed: &mut ResumeBatch,
+        wake: impl FnOnce(Wake<'_>),
+    ) -> bool {
+        let Some(reader) =
+            self.readers.get(key).filter(|reader| reader.kind == ReaderKind::PausedStream)
+        else {
             return false;
         };
         let places: Vec<_> = reader.seats.as_slice().iter().map(|seat| seat.channel).collect();
@@ -306,7 +332,8 @@ impl Hub {
             Subscription { channel, promise, cursor: self.channels[channel as usize].next_id() }
         });
         self.subscription_bytes += self.memory_of(&seats);
-        let kind = if call.mode == Mode::Stream { ReaderKind::Stream } else { ReaderKind::LongPoll };
+        let kind =
+            if call.mode == Mode::Stream { ReaderKind::Stream } else { ReaderKind::LongPoll };
         let key = self.readers.insert(Reader { token: call.token, seats, connection, kind });
         let reader = self.readers.get(key).expect("just inserted");
         for seat in reader.seats.as_slice() {
@@ -333,10 +360,16 @@ impl Hub {
     /// # Errors
     ///
     /// [`Refusal::TooManyReads`] if one more read would be too many for the connection once `goes` has gone.
-    fn check_read_limit(&self, connection: Option<u32>, goes: Option<ReaderKey>) -> Result<(), Refusal> {
+    fn check_read_limit(
+        &self,
+        connection: Option<u32>,
+        goes: Option<ReaderKey>,
+    ) -> Result<(), Refusal> {
         let Some(place) = connection else { return Ok(()) };
         let readers = &self.sessions[place as usize].reader_count;
-        if readers.len() < READS_PER_CONNECTION_MAX || goes.is_some_and(|key| readers.contains(&key)) {
+        if readers.len() < READS_PER_CONNECTION_MAX
+            || goes.is_some_and(|key| readers.contains(&key))
+        {
             Ok(())
         } else {
             Err(Refusal::TooManyReads)

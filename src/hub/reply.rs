@@ -13,7 +13,10 @@ pub enum Reply<'h> {
 }
 
 impl<'h> Reply<'h> {
-    pub(super) fn of<T>(mut asked: impl ExactSizeIterator<Item = T>, part: impl Fn(T) -> ChannelSlice<'h>) -> Self {
+    pub(super) fn of<T>(
+        mut asked: impl ExactSizeIterator<Item = T>,
+        part: impl Fn(T) -> ChannelSlice<'h>,
+    ) -> Self {
         match (asked.len(), asked.next()) {
             (1, Some(one)) => Self::One(part(one)),
             (_, first) => Self::Many(first.into_iter().chain(asked).map(part).collect()),

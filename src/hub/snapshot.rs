@@ -171,7 +171,9 @@ impl Hub {
             take(&SnapshotRecord::Channel(channel.saved(now.mono)))?;
         }
         for (_, connection) in self.sessions.iter() {
-            take(&SnapshotRecord::Connection(connection.saved(now.mono.after(reads_end_ms), &ordinals)))?;
+            take(&SnapshotRecord::Connection(
+                connection.saved(now.mono.after(reads_end_ms), &ordinals),
+            ))?;
         }
         Ok(())
     }
@@ -179,7 +181,10 @@ impl Hub {
 
 impl Channel {
     fn saved(&self, now: Millis) -> SnapshotChannel<'_> {
-        let entries = self.entries.iter().map(|entry| SnapshotEntry { at_ms: entry.at.0, json: text(&entry.json) });
+        let entries = self
+            .entries
+            .iter()
+            .map(|entry| SnapshotEntry { at_ms: entry.at.0, json: text(&entry.json) });
         let members = self.members.iter().map(|(number, member)| SnapshotMember {
             connection: *number,
             id: member.id,
@@ -264,9 +269,10 @@ impl SnapshotLoader {
     pub fn load(&mut self, saved: &SnapshotRecord<'_>) -> Result<(), Corrupt> {
         match saved {
             SnapshotRecord::Header(_) => Err(Corrupt("it has two numberings")),
-            SnapshotRecord::IdWatermark { bucket, next_id } => {
-                check(*next_id <= ID_MAX && self.hub.id_watermarks.restore(*bucket, *next_id), "an id rests nowhere")
-            }
+            SnapshotRecord::IdWatermark { bucket, next_id } => check(
+                *next_id <= ID_MAX && self.hub.id_watermarks.restore(*bucket, *next_id),
+                "an id rests nowhere",
+            ),
             SnapshotRecord::Channel(channel) => self.take_channel(channel),
             SnapshotRecord::Connection(connection) => self.take_connection(connection),
         }
@@ -276,8 +282,15 @@ impl SnapshotLoader {
         let log = log_name(saved.name).ok_or(Corrupt("a channel's name is not one"))?;
         check(self.hub.find(&log).is_none(), "a channel is there twice")?;
         let next_id = saved.first_id.checked_add(saved.entries.len() as u64);
-        check(saved.first_id > 0 && next_id.is_some_and(|id| id <= ID_MAX), "a message's id is out of range")?;
-        let mut channel = Channel::new(log.as_str(), saved.first_id, self.now.mono.min(Millis(saved.last_use_ms)));
+        check(
+            saved.first_id > 0 && next_id.is_some_and(|id| id <= ID_MAX),
+            "a message's id is out of range",
+        )?;
+        let mut channel = Channel::new(
+            log.as_str(),
+            saved.first_id,
+            self.now.mono.min(Millis(saved.last_use_ms)),
+        );
         for entry in &saved.entries {
             let at = Millis(entry.at_ms);
             check(
@@ -294,7 +307,10 @@ impl SnapshotLoader {
                 text_json: member.text.as_bytes().into(),
                 introduction_json: member.introduction.as_bytes().into(),
             };
-            check(channel.restore_member(member.connection, restored), "somebody is in a channel twice")?;
+            check(
+                channel.restore_member(member.connection, restored),
+                "somebody is in a channel twice",
+            )?;
         }
         // The operator may have chosen a shorter history meanwhile.
         channel.trim_to(self.hub.retention.messages);
@@ -309,19 +325,32 @@ impl SnapshotLoader {
 
     fn take_connection(&mut self, saved: &SnapshotSession<'_>) -> Result<(), Corrupt> {
         let number = saved.number;
-        check((1..=self.hub.last_session).contains(&number), "a connection's number was never given")?;
+        check(
+            (1..=self.hub.last_session).contains(&number),
+            "a connection's number was never given",
+        )?;
         check(!self.hub.sessions_by_number.contains_key(&number), "a connection is there twice")?;
         let auth = saved.auth.as_bytes();
         check(auth.iter().all(u8::is_ascii_alphanumeric), "a secret is not one")?;
-        let auth: [u8; TOKEN_BYTES] = auth.try_into().map_err(|_| Corrupt("a secret is not one"))?;
-        check(saved.channels.len() <= CHANNELS_PER_CONNECTION_MAX, "a connection is in too many channels")?;
+        let auth: [u8; TOKEN_BYTES] =
+            auth.try_into().map_err(|_| Corrupt("a secret is not one"))?;
+        check(
+            saved.channels.len() <= CHANNELS_PER_CONNECTION_MAX,
+            "a connection is in too many channels",
+        )?;
         let shifted = |ms: u64| Millis(ms).after(self.downtime_ms);
         let mut connection = Session::new(number, Auth::new(auth), shifted(saved.last_alive_ms));
         connection.closes_at = saved.closes_at_ms.map(shifted);
         for ordinal in &saved.channels {
-            let place = *self.channels.get(*ordinal as usize).ok_or(Corrupt("a connection is in no channel"))?;
+            let place = *self
+                .channels
+                .get(*ordinal as usize)
+                .ok_or(Corrupt("a connection is in no channel"))?;
             let is_member = self.hub.channels[place as usize].members.contains_key(&number);
-            check(is_member && !connection.channels.contains(&place), "a connection is in no channel")?;
+            check(
+                is_member && !connection.channels.contains(&place),
+                "a connection is in no channel",
+            )?;
             connection.channels.push(place);
         }
         self.members_left -= connection.channels.len();

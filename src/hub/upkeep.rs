@@ -25,8 +25,10 @@ impl Hub {
     /// Where the name leads. A name that nobody uses costs a SHA-256, so ask once.
     #[inline]
     pub(super) fn entry(&self, log: &ChannelKey<'_>) -> Lookup {
-        self.find(log)
-            .map_or_else(|| Lookup::Vacant { first_id: self.id_watermarks.first_id(log.as_str()) }, Lookup::Occupied)
+        self.find(log).map_or_else(
+            || Lookup::Vacant { first_id: self.id_watermarks.first_id(log.as_str()) },
+            Lookup::Occupied,
+        )
     }
 
     /// # Errors
@@ -113,15 +115,18 @@ impl Hub {
 impl Hub {
     /// Whether nobody would notice if the channel went now: it has no messages, no members and no readers.
     pub(super) fn is_unused(&self, place: u32) -> bool {
-        self.channels
-            .get(place)
-            .is_some_and(|channel| channel.is_idle() && channel.retained() == 0 && !channel.is_dirty)
+        self.channels.get(place).is_some_and(|channel| {
+            channel.is_idle() && channel.retained() == 0 && !channel.is_dirty
+        })
     }
 
     /// Forgets a channel that is unused, but for its ids.
     pub(super) fn drop_channel(&mut self, place: u32) {
         let channel = self.channels.remove(place);
-        assert!(!channel.is_dirty, "a channel with something to deliver has messages, or goes once that is done");
+        assert!(
+            !channel.is_dirty,
+            "a channel with something to deliver has messages, or goes once that is done"
+        );
         self.usage.update(channel.holds(), Usage::default());
         if let Some(timer) = channel.timer {
             self.timers.cancel(timer);
@@ -136,11 +141,19 @@ impl Hub {
 impl Hub {
     /// The place of the connection that shows these credentials.
     pub(super) fn authenticate(&self, credentials: Credentials<'_>) -> Result<u32, Refusal> {
-        let place = *self.sessions_by_number.get(&credentials.session).ok_or(Refusal::SessionEnded)?;
-        if self.sessions[place as usize].auth.matches(credentials.auth) { Ok(place) } else { Err(Refusal::WrongAuth) }
+        let place =
+            *self.sessions_by_number.get(&credentials.session).ok_or(Refusal::SessionEnded)?;
+        if self.sessions[place as usize].auth.matches(credentials.auth) {
+            Ok(place)
+        } else {
+            Err(Refusal::WrongAuth)
+        }
     }
 
-    pub(super) fn authenticate_optional(&self, credentials: Option<Credentials<'_>>) -> Result<Option<u32>, Refusal> {
+    pub(super) fn authenticate_optional(
+        &self,
+        credentials: Option<Credentials<'_>>,
+    ) -> Result<Option<u32>, Refusal> {
         credentials.map(|credentials| self.authenticate(credentials)).transpose()
     }
 
@@ -172,7 +185,8 @@ impl Hub {
         let connection = &self.sessions[place as usize];
         match connection.ends_at(self.session_timeout_ms) {
             Some(at) if at <= now.mono => {
-                let reason = if connection.closes_at == Some(at) { Reason::Closed } else { Reason::Timeout };
+                let reason =
+                    if connection.closes_at == Some(at) { Reason::Closed } else { Reason::Timeout };
                 self.end_session(now, place, reason, None);
             }
             _ => self.arm_session_timer(place),

@@ -36,7 +36,11 @@ impl ProcessStats {
     /// Appends the known values.
     pub(super) fn write(&self, page: &mut Page<'_>) {
         let started = Seconds(self.started);
-        page.gauge("process_start_time_seconds", "When it was started, in seconds since 1970.", started);
+        page.gauge(
+            "process_start_time_seconds",
+            "When it was started, in seconds since 1970.",
+            started,
+        );
         if let Some(fds) = self.max_fds {
             page.gauge("process_max_fds", "How many files it may have open.", fds);
         }
@@ -46,8 +50,16 @@ impl ProcessStats {
         if let Some(usage) = &self.usage {
             let help = "Processor time, the kernel's for it too.";
             page.counter("process_cpu_seconds_total", help, Seconds(usage.cpu));
-            page.gauge("process_resident_memory_bytes", "Memory that it really takes.", usage.resident_bytes);
-            page.gauge("process_virtual_memory_bytes", "Addresses that it has.", usage.virtual_bytes);
+            page.gauge(
+                "process_resident_memory_bytes",
+                "Memory that it really takes.",
+                usage.resident_bytes,
+            );
+            page.gauge(
+                "process_virtual_memory_bytes",
+                "Addresses that it has.",
+                usage.virtual_bytes,
+            );
             page.gauge("process_threads", "Threads of it.", usage.threads);
         }
     }

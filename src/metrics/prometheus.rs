@@ -35,7 +35,12 @@ pub(super) struct MetricFamily<'e, 'o> {
 
 impl<'o> Page<'o> {
     /// Begins the samples of a name. It stands there also if there are none yet.
-    pub(super) fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> MetricFamily<'_, 'o> {
+    pub(super) fn family(
+        &mut self,
+        name: &'static str,
+        kind: Kind,
+        help: &str,
+    ) -> MetricFamily<'_, 'o> {
         debug_assert!(!help.contains(['\\', '\n']), "help is not escaped here");
         let kind = match kind {
             Kind::Counter => "counter",
@@ -74,13 +79,23 @@ impl MetricFamily<'_, '_> {
     }
 
     /// A sample under the values of two labels, likewise.
-    pub(super) fn labelled_twice(&mut self, [one, other]: [(&str, &dyn Display); 2], value: impl Display) {
+    pub(super) fn labelled_twice(
+        &mut self,
+        [one, other]: [(&str, &dyn Display); 2],
+        value: impl Display,
+    ) {
         let ((one, its), (other, others)) = (one, other);
-        self.page.line(format_args!("{}{{{one}=\"{its}\",{other}=\"{others}\"}} {value}", self.name));
+        self.page
+            .line(format_args!("{}{{{one}=\"{its}\",{other}=\"{others}\"}} {value}", self.name));
     }
 
     /// The whole of a histogram of times: how many were no longer than each bound, how many there were, and their sum.
-    pub(super) fn histogram(&mut self, buckets: impl Iterator<Item = (Duration, u64)>, count: u64, sum: Duration) {
+    pub(super) fn histogram(
+        &mut self,
+        buckets: impl Iterator<Item = (Duration, u64)>,
+        count: u64,
+        sum: Duration,
+    ) {
         let name = self.name;
         for (bound, count) in buckets {
             self.page.line(format_args!("{name}_bucket{{le=\"{}\"}} {count}", Seconds(bound)));

@@ -29,7 +29,8 @@ pub(crate) struct Turns {
 impl Turns {
     /// Counts one turn, which took so many nanoseconds.
     pub(crate) fn add(&mut self, nanos: u64) {
-        let bucket = BOUNDS_NANOS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS_NANOS.len());
+        let bucket =
+            BOUNDS_NANOS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS_NANOS.len());
         self.counts[bucket] += 1;
         self.nanos += nanos;
     }

@@ -404,8 +404,9 @@ mod tests {
     use super::*;
 
     fn parsed(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Box<Options>, BadOption> {
-        let variable =
-            |name: &str| environment.iter().find(|(its, _)| *its == name).map(|(_, value)| OsString::from(value));
+        let variable = |name: &str| {
+            environment.iter().find(|(its, _)| *its == name).map(|(_, value)| OsString::from(value))
+        };
         match parse(arguments.iter().map(OsString::from), variable)? {
             Command::Run(options) => Ok(options),
             Command::Print(text) => panic!("{text}"),
@@ -420,23 +421,34 @@ mod tests {
         assert_eq!(options.poll_timeout, Duration::from_secs(25));
         assert_eq!(options.connection_timeout, Duration::from_secs(5));
         assert_eq!(options.close_grace, Duration::ZERO);
-        assert_eq!((options.history, options.max_message, options.max_reply), (100, 65_536, 1 << 20));
+        assert_eq!(
+            (options.history, options.max_message, options.max_reply),
+            (100, 65_536, 1 << 20)
+        );
         assert_eq!(options.allow_origin(), AllowOrigin::Any);
         assert!(options.demo && options.sandbox && options.user.is_none());
     }
 
     #[test]
     fn the_command_line_wins_over_the_environment_and_empty_is_unset() {
-        let environment =
-            [("SPEAK_LISTEN", "1,127.0.0.1:2"), ("SPEAK_HISTORY", "7"), ("SPEAK_LOG", ""), ("SPEAK_NO_DEMO", "1")];
+        let environment = [
+            ("SPEAK_LISTEN", "1,127.0.0.1:2"),
+            ("SPEAK_HISTORY", "7"),
+            ("SPEAK_LOG", ""),
+            ("SPEAK_NO_DEMO", "1"),
+        ];
         let options = parsed(&[], &environment).unwrap();
         assert_eq!(options.listen.len(), 2);
         assert_eq!((options.history, options.log, options.demo), (7, LevelFilter::Info, false));
         let options = parsed(&["--listen=3", "--history", "8"], &environment).unwrap();
         assert_eq!(options.listen, [ListenAddr::Tcp((Ipv6Addr::UNSPECIFIED, 3).into())]);
         assert_eq!(options.admin_listen, None);
-        let admin_listen = |text| parsed(&[], &[("SPEAK_ADMIN_LISTEN", text)]).unwrap().admin_listen;
-        assert_eq!(admin_listen("unix:/run/speak/admin"), Some(ListenAddr::Unix("/run/speak/admin".into())));
+        let admin_listen =
+            |text| parsed(&[], &[("SPEAK_ADMIN_LISTEN", text)]).unwrap().admin_listen;
+        assert_eq!(
+            admin_listen("unix:/run/speak/admin"),
+            Some(ListenAddr::Unix("/run/speak/admin".into()))
+        );
         assert_eq!(admin_listen(""), None);
         assert_eq!(options.history, 8);
     }

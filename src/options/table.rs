@@ -63,8 +63,12 @@ impl<T: Settings> Spec<T> {
         settings.clear_list(self.name);
         match self.takes {
             // Nothing is set where that is the default; whoever gives the option has to give a value.
-            Arity::Several(_) | Arity::One(_) if text.is_empty() && self.default.is_empty() => Ok(()),
-            Arity::Several(_) => text.split(',').try_for_each(|item| (self.set)(settings, item.trim())),
+            Arity::Several(_) | Arity::One(_) if text.is_empty() && self.default.is_empty() => {
+                Ok(())
+            }
+            Arity::Several(_) => {
+                text.split(',').try_for_each(|item| (self.set)(settings, item.trim()))
+            }
             Arity::Nothing | Arity::One(_) => (self.set)(settings, text),
         }
     }
@@ -112,7 +116,9 @@ pub(crate) fn read<T: Settings>(
         }
         let value = match spec.takes {
             Arity::Nothing => "on".into(),
-            Arity::One(_) | Arity::Several(_) => parser.value().map_err(|_| fault("needs a value".into()))?,
+            Arity::One(_) | Arity::Several(_) => {
+                parser.value().map_err(|_| fault("needs a value".into()))?
+            }
         };
         let text = value.to_str().ok_or_else(|| fault("is not UTF-8".into()))?;
         (spec.set)(settings, text).map_err(fault)?;
@@ -131,7 +137,8 @@ pub(crate) fn push_help<T>(text: &mut String, specs: &[Spec<T>]) {
         let left = format!("--{} {value}", spec.name);
         let is_told = spec.takes != Arity::Nothing && !spec.default.is_empty();
         let default = if is_told { format!(" [{}]", spec.default) } else { String::new() };
-        writeln!(text, "  {left:<26} {}{note}{default}", spec.help).expect("a String takes everything");
+        writeln!(text, "  {left:<26} {}{note}{default}", spec.help)
+            .expect("a String takes everything");
     }
     text.push_str("  --help, --version          print this, or the version\n");
 }

@@ -26,7 +26,9 @@ pub(super) fn address(text: &str) -> Result<ListenAddr, String> {
     if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse::<u16>().ok()) {
         return Ok(ListenAddr::Tcp((Ipv4Addr::LOCALHOST, port).into()));
     }
-    let fault = |_| format!("'{text}' is not an address: give 8080, 127.0.0.1:8080, [::1]:8080 or unix:PATH");
+    let fault = |_| {
+        format!("'{text}' is not an address: give 8080, 127.0.0.1:8080, [::1]:8080 or unix:PATH")
+    };
     text.parse().map(ListenAddr::Tcp).map_err(fault)
 }
 
@@ -34,7 +36,8 @@ pub(super) fn address(text: &str) -> Result<ListenAddr, String> {
 const SECONDS_MAX: f64 = 10.0 * 365.0 * 86_400.0;
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let fault = || format!("'{text}' is not a time: give seconds (5, 0.2) or a unit (200ms, 5s, 10m, 1h)");
+    let fault =
+        || format!("'{text}' is not a time: give seconds (5, 0.2) or a unit (200ms, 5s, 10m, 1h)");
     let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
     let unit_seconds = match &text[digits.len()..] {
         "ms" => 0.001,
@@ -74,8 +77,11 @@ pub(crate) fn count(text: &str) -> Result<usize, String> {
 }
 
 pub(super) fn network(text: &str) -> Result<Network, String> {
-    let fault =
-        || format!("'{text}' is no address: give 127.0.0.1, 10.0.0.0/8, 2001:db8::/32, or unix for Unix sockets");
+    let fault = || {
+        format!(
+            "'{text}' is no address: give 127.0.0.1, 10.0.0.0/8, 2001:db8::/32, or unix for Unix sockets"
+        )
+    };
     Network::parse(text).ok_or_else(fault)
 }
 
@@ -91,12 +97,15 @@ pub(super) fn path(text: &str) -> Result<Option<PathBuf>, String> {
 
 pub(crate) fn origin(text: &str) -> Result<String, String> {
     let host = text.split_once("://").map(|(_, host)| host);
-    let is_origin = host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', ' ', '@']));
+    let is_origin =
+        host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', ' ', '@']));
     let is_printable = text.bytes().all(|byte| byte.is_ascii_graphic());
     if (is_origin && is_printable) || matches!(text, "*" | "null") {
         Ok(text.to_ascii_lowercase())
     } else {
-        Err(format!("'{text}' is not an origin: give * or scheme://host, with :port where it has one"))
+        Err(format!(
+            "'{text}' is not an origin: give * or scheme://host, with :port where it has one"
+        ))
     }
 }
 
@@ -141,13 +150,18 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for text in ["", "s", "5x", "-1", "1e3", "5 s", "inf", "nan", "99999999999h", ".", "1.2.3"] {
+        for text in ["", "s", "5x", "-1", "1e3", "5 s", "inf", "nan", "99999999999h", ".", "1.2.3"]
+        {
             assert!(duration(text).is_err(), "{text}");
         }
-        for (text, bytes) in [("0", 0), ("100", 100), ("64k", 65_536), ("1m", 1 << 20), ("2G", 2 << 30)] {
+        for (text, bytes) in
+            [("0", 0), ("100", 100), ("64k", 65_536), ("1m", 1 << 20), ("2G", 2 << 30)]
+        {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "k", "-1", "+1", "1.5k", "1kb", "99999999999999999999", "9999999999999g", "ü"] {
+        for text in
+            ["", "k", "-1", "+1", "1.5k", "1kb", "99999999999999999999", "9999999999999g", "ü"]
+        {
             assert!(size(text).is_err(), "{text}");
         }
     }

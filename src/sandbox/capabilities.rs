@@ -3,8 +3,8 @@
 use rustix::io::{self, Errno};
 use rustix::process::geteuid;
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, remove_capability_from_bounding_set,
-    set_capabilities,
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities,
 };
 
 /// Gives up every capability for good. Root as whom it goes on keeps one: to go into directories of others, where its
@@ -14,7 +14,8 @@ use rustix::thread::{
 ///
 /// What the kernel says. What could be given up until then is.
 pub(super) fn drop_capabilities() -> io::Result<()> {
-    let kept = if geteuid().is_root() { CapabilitySet::DAC_OVERRIDE } else { CapabilitySet::empty() };
+    let kept =
+        if geteuid().is_root() { CapabilitySet::DAC_OVERRIDE } else { CapabilitySet::empty() };
     let own = capabilities(None)?;
     if own.effective.contains(CapabilitySet::SETPCAP) {
         drop_bounding_set(kept)?;
@@ -25,7 +26,10 @@ pub(super) fn drop_capabilities() -> io::Result<()> {
         Err(error) => return Err(error),
     }
     let left = own.permitted & kept;
-    set_capabilities(None, CapabilitySets { effective: left, permitted: left, inheritable: CapabilitySet::empty() })
+    set_capabilities(
+        None,
+        CapabilitySets { effective: left, permitted: left, inheritable: CapabilitySet::empty() },
+    )
 }
 
 /// Has no program that is executed from here ever get others than `kept`.

@@ -21,9 +21,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CreateRulesetError, LandlockStatus, NetPort, PathBeneath, PathFd,
-    RestrictSelfError, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
-    make_bitflags,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CreateRulesetError, LandlockStatus, NetPort,
+    PathBeneath, PathFd, RestrictSelfError, Ruleset, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, make_bitflags,
 };
 
 /// Up to this version of Landlock all is asked for. A later one is asked for nothing that was never tried.
@@ -68,7 +68,9 @@ pub(super) fn prepare(paths: &Paths, ports: &[u16]) -> Result<RulesetCreated, Ru
         (PathBuf::from("/dev/null"), make_bitflags!(AccessFs::{ReadFile | WriteFile})),
     ];
     rules.extend(executable_dirs().into_iter().map(|place| (place, run)));
-    rules.extend(paths.unlink_dirs.iter().map(|directory| (directory.clone(), AccessFs::RemoveFile.into())));
+    rules.extend(
+        paths.unlink_dirs.iter().map(|directory| (directory.clone(), AccessFs::RemoveFile.into())),
+    );
     rules.extend(paths.state_dir.iter().map(|directory| (directory.clone(), keep)));
 
     let mut ruleset = Ruleset::default()
@@ -93,7 +95,9 @@ pub(super) fn enter(prepared: Result<RulesetCreated, RulesetError>) -> Landlock 
     // Without new privileges, which were renounced, the kernel asks for no right to do this.
     match prepared.and_then(|ruleset| ruleset.no_new_privs(false).restrict_self()) {
         Ok(status) => match status.landlock {
-            LandlockStatus::Available { effective_abi, .. } if status.ruleset != RulesetStatus::NotEnforced => {
+            LandlockStatus::Available { effective_abi, .. }
+                if status.ruleset != RulesetStatus::NotEnforced =>
+            {
                 Landlock::Version(effective_abi as u32)
             }
             _ => Landlock::Absent,
@@ -101,7 +105,9 @@ pub(super) fn enter(prepared: Result<RulesetCreated, RulesetError>) -> Landlock 
         Err(error) => {
             // Each binary that was started by the one before adds a layer, and the kernel takes 16.
             let cause = cause(&error);
-            log::warn!("Landlock is not in force, or only that of the process which started this one: {cause}");
+            log::warn!(
+                "Landlock is not in force, or only that of the process which started this one: {cause}"
+            );
             Landlock::Refused
         }
     }
@@ -111,7 +117,9 @@ pub(super) fn enter(prepared: Result<RulesetCreated, RulesetError>) -> Landlock 
 fn cause(error: &RulesetError) -> String {
     match error {
         RulesetError::CreateRuleset(CreateRulesetError::CreateRulesetCall { source, .. })
-        | RulesetError::RestrictSelf(RestrictSelfError::RestrictSelfCall { source, .. }) => source.to_string(),
+        | RulesetError::RestrictSelf(RestrictSelfError::RestrictSelfCall { source, .. }) => {
+            source.to_string()
+        }
         _ => "it does not take our rules".to_owned(),
     }
 }
@@ -150,15 +158,28 @@ mod tests {
     #[test]
     fn what_is_executed_is_found_among_what_is_mapped() {
         let cases: [(&str, Option<&str>); 6] = [
-            ("55d0c0a6d000-55d0c0b1f000 r-xp 0001c000 fe:00 1234      /usr/bin/speak", Some("/usr/bin")),
-            ("55d0c0a6d000-55d0c0b1f000 r-xp 0001c000 fe:00 1234 /opt/a b/speak (deleted)", Some("/opt/a b")),
+            (
+                "55d0c0a6d000-55d0c0b1f000 r-xp 0001c000 fe:00 1234      /usr/bin/speak",
+                Some("/usr/bin"),
+            ),
+            (
+                "55d0c0a6d000-55d0c0b1f000 r-xp 0001c000 fe:00 1234 /opt/a b/speak (deleted)",
+                Some("/opt/a b"),
+            ),
             ("55d0c0a6d000-55d0c0b1f000 r-xp 0001c000 fe:00 1234 /speak", Some("/speak")),
             ("55d0c0a6d000-55d0c0b1f000 r--p 0001c000 fe:00 1234 /usr/bin/speak", None),
-            ("7ffc1b9e5000-7ffc1b9e7000 r-xp 00000000 00:00 0                          [vdso]", None),
+            (
+                "7ffc1b9e5000-7ffc1b9e7000 r-xp 00000000 00:00 0                          [vdso]",
+                None,
+            ),
             ("", None),
         ];
         for (line, place) in cases {
-            assert_eq!(executable(line.as_bytes()).map(dir_of_mapping).as_deref(), place.map(Path::new), "{line}");
+            assert_eq!(
+                executable(line.as_bytes()).map(dir_of_mapping).as_deref(),
+                place.map(Path::new),
+                "{line}"
+            );
         }
         let own = std::env::current_exe().unwrap();
         assert!(executable_dirs().contains(&own.parent().unwrap().to_owned()));

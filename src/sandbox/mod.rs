@@ -69,14 +69,24 @@ impl Sandbox {
     /// One line, where there is no such user, or where only root could become that one.
     pub fn plan(options: &Options) -> Result<Self, String> {
         let user = match &options.user {
-            Some(asked) => user::resolve_user(asked).map_err(|fault| format!("--user {asked}: {fault}"))?,
+            Some(asked) => {
+                user::resolve_user(asked).map_err(|fault| format!("--user {asked}: {fault}"))?
+            }
             None => None,
         };
-        let sockets = options.listen.iter().chain(&options.admin_listen).filter_map(|address| match address {
-            ListenAddr::Unix(path) => Some(path.clone()),
-            ListenAddr::Tcp(_) => None,
-        });
-        Ok(Self { user, is_wanted: options.sandbox, sockets: sockets.collect(), state: options.state.clone() })
+        let sockets =
+            options.listen.iter().chain(&options.admin_listen).filter_map(
+                |address| match address {
+                    ListenAddr::Unix(path) => Some(path.clone()),
+                    ListenAddr::Tcp(_) => None,
+                },
+            );
+        Ok(Self {
+            user,
+            is_wanted: options.sandbox,
+            sockets: sockets.collect(),
+            state: options.state.clone(),
+        })
     }
 
     /// Gives it up, for this thread, which has to be the only one. `ports` are those that a binary started by this process
@@ -98,7 +108,9 @@ impl Sandbox {
             warn_of("renounce new privileges", rustix::thread::set_no_new_privs(true));
         }
         if geteuid().is_root() {
-            log::warn!("runs as root: with --user NAME it becomes somebody else once its addresses are bound");
+            log::warn!(
+                "runs as root: with --user NAME it becomes somebody else once its addresses are bound"
+            );
         }
         let in_force = SandboxStatus {
             uid: geteuid().as_raw(),

@@ -8,7 +8,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::process::{Gid, Uid, getegid, geteuid, getgid, getuid};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, set_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, CapabilitySets, set_capabilities, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
 };
 
 use super::capabilities;
@@ -39,7 +40,9 @@ pub(super) fn resolve_user(asked: &str) -> Result<Option<Identity>, String> {
         {
             return Ok(None);
         }
-        [Err((path, error)), _] | [_, Err((path, error))] => return Err(format!("cannot read {path}: {error}")),
+        [Err((path, error)), _] | [_, Err((path, error))] => {
+            return Err(format!("cannot read {path}: {error}"));
+        }
     };
     let identity = find(asked, &passwd, &group)?;
     if own.is_root() {
@@ -47,7 +50,10 @@ pub(super) fn resolve_user(asked: &str) -> Result<Option<Identity>, String> {
     } else if identity.uid == own {
         Ok(None)
     } else {
-        Err(format!("only root can become somebody else, and this process is user {}", own.as_raw()))
+        Err(format!(
+            "only root can become somebody else, and this process is user {}",
+            own.as_raw()
+        ))
     }
 }
 
@@ -68,16 +74,21 @@ fn find(asked: &str, passwd: &str, group: &str) -> Result<Identity, String> {
     };
     let entries = || passwd.lines().filter_map(User::parse);
     let entry = entries().find(|entry| entry.name == user);
-    let entry = entry.or_else(|| number(user).and_then(|uid| entries().find(|entry| entry.uid == uid)));
+    let entry =
+        entry.or_else(|| number(user).and_then(|uid| entries().find(|entry| entry.uid == uid)));
     let uid = entry.as_ref().map(|entry| entry.uid).or_else(|| number(user));
-    let uid = uid.ok_or_else(|| "there is no such user in /etc/passwd; UID:GID needs none".to_owned())?;
+    let uid =
+        uid.ok_or_else(|| "there is no such user in /etc/passwd; UID:GID needs none".to_owned())?;
     if uid == 0 {
         return Err("that is root again".into());
     }
     let gid = match (its_group, &entry) {
-        (Some(name), _) => find_group(name, group).ok_or_else(|| format!("there is no group {name} in /etc/group"))?,
+        (Some(name), _) => find_group(name, group)
+            .ok_or_else(|| format!("there is no group {name} in /etc/group"))?,
         (None, Some(entry)) => entry.gid,
-        (None, None) => return Err(format!("/etc/passwd does not tell its group; give it, as {user}:GID")),
+        (None, None) => {
+            return Err(format!("/etc/passwd does not tell its group; give it, as {user}:GID"));
+        }
     };
     let mut groups = vec![gid];
     if let Some(entry) = entry {
@@ -154,7 +165,11 @@ impl Identity {
     /// Whoever may write to the directory could have put another file there meanwhile, or a second name of one: only a
     /// socket of root's with a single name is given away, and by its descriptor.
     fn try_chown(&self, path: &Path) -> io::Result<()> {
-        let file = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let file = rustix::fs::open(
+            path,
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         let facts = rustix::fs::fstat(&file)?;
         let is_socket = FileType::from_raw_mode(facts.st_mode) == FileType::Socket;
         if !is_socket || facts.st_uid != 0 || facts.st_nlink != 1 {
@@ -174,7 +189,8 @@ impl Identity {
         if fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
             return Err("the process has more than one thread".into());
         }
-        let cannot = |what: &'static str| move |error: rustix::io::Errno| format!("cannot {what}: {error}");
+        let cannot =
+            |what: &'static str| move |error: rustix::io::Errno| format!("cannot {what}: {error}");
         // Nothing depends on it once new privileges are renounced, which they are not with --no-sandbox.
         if let Err(error) = capabilities::drop_bounding_set(CapabilitySet::empty()) {
             log::debug!("the bounding set stays: {error}");
@@ -186,9 +202,11 @@ impl Identity {
         let none = CapabilitySet::empty();
         let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
         set_capabilities(None, sets).map_err(cannot("give up capabilities"))?;
-        let is_it = [getuid(), geteuid()] == [self.uid; 2] && [getgid(), getegid()] == [self.gid; 2];
+        let is_it =
+            [getuid(), geteuid()] == [self.uid; 2] && [getgid(), getegid()] == [self.gid; 2];
         let can_return = set_thread_res_uid(None::<Uid>, Uid::ROOT, None::<Uid>).is_ok()
-            || (!self.gid.is_root() && set_thread_res_gid(None::<Gid>, Gid::ROOT, None::<Gid>).is_ok());
+            || (!self.gid.is_root()
+                && set_thread_res_gid(None::<Gid>, Gid::ROOT, None::<Gid>).is_ok());
         if is_it && !can_return { Ok(()) } else { Err("the kernel does not keep to it".into()) }
     }
 }
@@ -214,7 +232,11 @@ mod tests {
 
     fn found(asked: &str) -> Result<(u32, u32, Vec<u32>), String> {
         let found = find(asked, PASSWD, GROUP)?;
-        Ok((found.uid.as_raw(), found.gid.as_raw(), found.groups.iter().map(|gid| gid.as_raw()).collect()))
+        Ok((
+            found.uid.as_raw(),
+            found.gid.as_raw(),
+            found.groups.iter().map(|gid| gid.as_raw()).collect(),
+        ))
     }
 
     #[test]

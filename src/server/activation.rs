@@ -34,7 +34,8 @@ impl ActivatedSocket {
 /// environment speaks of another process, or of nothing that is understood.
 #[must_use]
 pub fn activated_names(pid: u32, variable: impl Fn(&str) -> Option<OsString>) -> Vec<String> {
-    let [of, count, names] = VARIABLES.map(|name| variable(name).and_then(|value| value.into_string().ok()));
+    let [of, count, names] =
+        VARIABLES.map(|name| variable(name).and_then(|value| value.into_string().ok()));
     if of.and_then(|it| it.parse().ok()) != Some(pid) {
         return Vec::new();
     }
@@ -46,7 +47,10 @@ pub fn activated_names(pid: u32, variable: impl Fn(&str) -> Option<OsString>) ->
 
 /// What is wrong with a socket that was passed and is none that clients can come to.
 pub(super) fn not_a_listener() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "it does not listen for streams (Accept=no and ListenStream= make one)")
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "it does not listen for streams (Accept=no and ListenStream= make one)",
+    )
 }
 
 #[cfg(test)]
@@ -65,7 +69,9 @@ mod tests {
         assert_eq!(names("7", "2", "speak:admin"), ["speak", "admin"]);
         assert_eq!(names("7", "3", "speak"), ["speak", "", ""]);
         assert_eq!(names("7", "1", ""), [""]);
-        for (of, count) in [("8", "1"), ("", "1"), ("x", "1"), ("7", ""), ("7", "-1"), ("7", "0"), ("7", "many")] {
+        for (of, count) in
+            [("8", "1"), ("", "1"), ("x", "1"), ("7", ""), ("7", "-1"), ("7", "0"), ("7", "many")]
+        {
             assert_eq!(names(of, count, "speak"), [""; 0], "{of:?} {count:?}");
         }
         assert_eq!(names("7", "4000000000", "").len(), LISTEN_FDS_MAX);

@@ -33,7 +33,8 @@ impl Clock {
 
     /// How long until `deadline`; nothing if it has passed.
     pub(super) fn until(&self, deadline: Millis) -> Duration {
-        Duration::from_millis(deadline.0.saturating_sub(self.offset_ms)).saturating_sub(self.start.elapsed())
+        Duration::from_millis(deadline.0.saturating_sub(self.offset_ms))
+            .saturating_sub(self.start.elapsed())
     }
 }
 

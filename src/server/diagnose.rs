@@ -50,7 +50,9 @@ pub(super) fn explain_bind_error(address: &ListenAddr, error: &io::Error) -> Str
 pub(super) fn explain_fd_limit(error: &io::Error) -> String {
     if Errno::from_io_error(error) == Some(Errno::MFILE) {
         let limit = super::rlimit::open_file_limit();
-        format!("{error}: the limit on open files is {limit}: set `ulimit -n 20000`, or LimitNOFILE= in the unit")
+        format!(
+            "{error}: the limit on open files is {limit}: set `ulimit -n 20000`, or LimitNOFILE= in the unit"
+        )
     } else {
         error.to_string()
     }
@@ -63,16 +65,24 @@ fn parent_dir(path: &Path) -> String {
 
 /// The program that listens on a port, as far as this process may see: root sees all, others see their own.
 fn port_owner(port: u16) -> Option<String> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
-    let inode = tables.iter().flat_map(|table| table.lines()).find_map(|line| inode_of_listener(line, port))?;
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .map(|table| fs::read_to_string(table).unwrap_or_default());
+    let inode = tables
+        .iter()
+        .flat_map(|table| table.lines())
+        .find_map(|line| inode_of_listener(line, port))?;
     let link = format!("socket:[{inode}]");
     let processes = fs::read_dir("/proc").ok()?.flatten();
-    processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).find_map(|process| {
-        let mut files = fs::read_dir(format!("/proc/{process}/fd")).ok()?.flatten();
-        files.find(|file| fs::read_link(file.path()).is_ok_and(|target| target.as_os_str() == link.as_str()))?;
-        let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
-        Some(format!("{} (process {process})", name.trim_end()))
-    })
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).find_map(
+        |process| {
+            let mut files = fs::read_dir(format!("/proc/{process}/fd")).ok()?.flatten();
+            files.find(|file| {
+                fs::read_link(file.path()).is_ok_and(|target| target.as_os_str() == link.as_str())
+            })?;
+            let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+            Some(format!("{} (process {process})", name.trim_end()))
+        },
+    )
 }
 
 /// The inode in a line of `/proc/net/tcp`, if it is of a socket that listens on this port.

@@ -24,7 +24,10 @@ impl HeapTrim {
         let is_due = self.next_check.is_some_and(|due| due <= now);
         if is_due {
             *self = Self { peak: held, next_check: None };
-        } else if self.next_check.is_none() && held < self.peak / 2 && self.peak - held >= MIN_FREED_BYTES {
+        } else if self.next_check.is_none()
+            && held < self.peak / 2
+            && self.peak - held >= MIN_FREED_BYTES
+        {
             self.next_check = Some(now.after(INTERVAL_MS));
         }
         is_due
@@ -45,7 +48,11 @@ mod tests {
         let high = 10 * MIN_FREED_BYTES;
         assert!(!ebb.observe(high, Millis(0)) && !ebb.observe(high / 2, Millis(1)));
         assert_eq!(ebb.next_check(), None, "half of it is still there");
-        assert!(!ebb.observe(high / 3, Millis(2)) && !ebb.observe(high, Millis(500)) && !ebb.observe(0, Millis(1_001)));
+        assert!(
+            !ebb.observe(high / 3, Millis(2))
+                && !ebb.observe(high, Millis(500))
+                && !ebb.observe(0, Millis(1_001))
+        );
         assert!(ebb.observe(0, Millis(1_002)));
         assert_eq!(ebb.next_check(), None);
         assert!(!ebb.observe(MIN_FREED_BYTES - 1, Millis(2_000)) && !ebb.observe(0, Millis(2_001)));

@@ -82,7 +82,11 @@ impl OsListener {
     /// # Errors
     ///
     /// What the kernel says, for instance that the address is in use.
-    pub(super) fn open(address: &ListenAddr, audience: ListenerKind, answer_timeout: Duration) -> io::Result<Self> {
+    pub(super) fn open(
+        address: &ListenAddr,
+        audience: ListenerKind,
+        answer_timeout: Duration,
+    ) -> io::Result<Self> {
         let binding = match address {
             ListenAddr::Tcp(address) => {
                 Binding::Tcp(TcpListener::from_std(listen_tcp(*address, answer_timeout)?.into()))
@@ -92,16 +96,30 @@ impl OsListener {
                 Binding::Unix(listener, SocketFile::at(path))
             }
         };
-        Ok(Self { address: address.clone(), binding, audience, is_activated: false, is_transferred: false })
+        Ok(Self {
+            address: address.clone(),
+            binding,
+            audience,
+            is_activated: false,
+            is_transferred: false,
+        })
     }
 
     /// Goes on with a socket that another process opened at this address.
     pub(super) fn inherit(address: &ListenAddr, audience: ListenerKind, listener: OwnedFd) -> Self {
         let binding = match address {
             ListenAddr::Tcp(_) => Binding::Tcp(TcpListener::from_std(listener.into())),
-            ListenAddr::Unix(path) => Binding::Unix(UnixListener::from_std(listener.into()), SocketFile::at(path)),
+            ListenAddr::Unix(path) => {
+                Binding::Unix(UnixListener::from_std(listener.into()), SocketFile::at(path))
+            }
         };
-        Self { address: address.clone(), binding, audience, is_activated: false, is_transferred: false }
+        Self {
+            address: address.clone(),
+            binding,
+            audience,
+            is_activated: false,
+            is_transferred: false,
+        }
     }
 
     /// Serves at a socket that somebody else opened. `answer_timeout` as for [`Door::open`].
@@ -114,13 +132,16 @@ impl OsListener {
         listener: OwnedFd,
         answer_timeout: Duration,
     ) -> io::Result<Self> {
-        if sockopt::socket_type(&listener)? != SocketType::STREAM || !sockopt::socket_acceptconn(&listener)? {
+        if sockopt::socket_type(&listener)? != SocketType::STREAM
+            || !sockopt::socket_acceptconn(&listener)?
+        {
             return Err(not_a_listener());
         }
         rustix::io::ioctl_fionbio(&listener, true)?;
         let (address, binding) = if sockopt::socket_domain(&listener)? == AddressFamily::UNIX {
             let listener = UnixListener::from_std(listener.into());
-            let path = listener.local_addr()?.as_pathname().map_or_else(PathBuf::new, Path::to_path_buf);
+            let path =
+                listener.local_addr()?.as_pathname().map_or_else(PathBuf::new, Path::to_path_buf);
             // Whoever made its file will remove it.
             (ListenAddr::Unix(path.clone()), Binding::Unix(listener, SocketFile { path, id: None }))
         } else {
@@ -169,8 +190,12 @@ impl Listener for OsListener {
 
     fn accept(&mut self) -> io::Result<(OsSocket, Option<IpAddr>)> {
         match &self.binding {
-            Binding::Tcp(listener) => listener.accept().map(|(socket, peer)| (OsSocket::Tcp(socket), Some(peer.ip()))),
-            Binding::Unix(listener, _) => listener.accept().map(|(socket, _)| (OsSocket::Unix(socket), None)),
+            Binding::Tcp(listener) => {
+                listener.accept().map(|(socket, peer)| (OsSocket::Tcp(socket), Some(peer.ip())))
+            }
+            Binding::Unix(listener, _) => {
+                listener.accept().map(|(socket, _)| (OsSocket::Unix(socket), None))
+            }
         }
     }
 
@@ -242,7 +267,10 @@ fn set_up_tcp(listener: &OwnedFd, answer_timeout: Duration) -> io::Result<()> {
     sockopt::set_tcp_keepintvl(listener, KEEPALIVE_INTERVAL)?;
     // Linux counts the time in which a peer has no room for more as well.
     let unacknowledged = KEEPALIVE_IDLE.max(answer_timeout);
-    sockopt::set_tcp_user_timeout(listener, u32::try_from(unacknowledged.as_millis()).unwrap_or(u32::MAX))?;
+    sockopt::set_tcp_user_timeout(
+        listener,
+        u32::try_from(unacknowledged.as_millis()).unwrap_or(u32::MAX),
+    )?;
     Ok(())
 }
 
@@ -264,7 +292,9 @@ fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
 fn remove_stale(path: &Path) -> io::Result<bool> {
     let Some(id) = file_id(path) else { return Ok(false) };
     for _ in 0..2 {
-        if !UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        if !UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        {
             return Ok(false);
         }
         // One that was bound a moment ago refuses as well, until its process listens.

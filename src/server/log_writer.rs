@@ -59,11 +59,16 @@ fn write_line(level: Level, text: Arguments<'_>) {
         DROPPED.fetch_add(1, Ordering::Relaxed);
         return;
     }
-    let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let unix_ms =
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     let time = rfc_3339(unix_ms);
     let lost = dropped();
     let untold = lost - DROPPED_REPORTED.load(Ordering::Relaxed);
-    let gap = if untold == 0 { String::new() } else { format!("{time} WARN {untold} lines were lost here\n") };
+    let gap = if untold == 0 {
+        String::new()
+    } else {
+        format!("{time} WARN {untold} lines were lost here\n")
+    };
     // One write, so that lines stay whole.
     match io::stderr().write_all(format!("{gap}{time} {level} {text}\n").as_bytes()) {
         Ok(()) => DROPPED_REPORTED.store(lost, Ordering::Relaxed),
@@ -84,8 +89,10 @@ fn is_writable() -> bool {
 
 /// Where it panicked, and why if that is a text of ours. Texts that were put together may quote what a client sent.
 fn panic_text(payload: &dyn Any, location: Option<&Location<'_>>) -> String {
-    let why = payload.downcast_ref::<&'static str>().map_or(String::new(), |why| format!(": {why}"));
-    let place = location.map_or(String::new(), |location| format!(" at {}:{}", location.file(), location.line()));
+    let why =
+        payload.downcast_ref::<&'static str>().map_or(String::new(), |why| format!(": {why}"));
+    let place = location
+        .map_or(String::new(), |location| format!(" at {}:{}", location.file(), location.line()));
     format!("panicked{place}{why}")
 }
 
@@ -110,7 +117,8 @@ fn civil(days_since_1970: u64) -> (u64, u64, u64) {
     // From March on, months repeat every 153 days: 31 30 31 30 31.
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let (month, next_year) = if month_from_march < 10 { (month_from_march + 3, 0) } else { (month_from_march - 9, 1) };
+    let (month, next_year) =
+        if month_from_march < 10 { (month_from_march + 3, 0) } else { (month_from_march - 9, 1) };
     (era * 400 + year_of_era + next_year, month, day)
 }
 

@@ -38,7 +38,9 @@ use self::process::Process;
 use self::startup::InitialState;
 use self::systemd::{Notification, Supervisor};
 use self::timer_fd::TimerFd;
-use self::upgrade::{DRAIN_SPREAD_MS, Predecessor, START_TIMEOUT_MS, Successor, TransferStatus, TransferredListener};
+use self::upgrade::{
+    DRAIN_SPREAD_MS, Predecessor, START_TIMEOUT_MS, Successor, TransferStatus, TransferredListener,
+};
 use crate::hub::{Key, Millis};
 use crate::options::{NAME_AND_VERSION, Options};
 use crate::service::{Event, Listener, ListenerKind, NextWake, Service, hub_config};
@@ -58,7 +60,8 @@ const FIRST_LISTENER: usize = usize::MAX - 5;
 const LOW_CLIENT_LIMIT: usize = 500;
 
 /// What is told to a supervisor that wanted another process.
-const TAKEOVER_FAILED: &str = "the new process could not take over, the old one serves on: see the log";
+const TAKEOVER_FAILED: &str =
+    "the new process could not take over, the old one serves on: see the log";
 
 /// What a newcomer may do next.
 const QUICK_START: &str = "try it, in two terminals:\n  \
@@ -99,7 +102,9 @@ impl Server {
     /// [`StartError`], for instance with an address that is in use.
     pub fn start(options: &Options, passed: Vec<ActivatedSocket>) -> Result<Self, StartError> {
         let files_allow = rlimit::raise_file_limit();
-        let fault = |error: io::Error| StartError(format!("cannot start: {}", diagnose::explain_fd_limit(&error)));
+        let fault = |error: io::Error| {
+            StartError(format!("cannot start: {}", diagnose::explain_fd_limit(&error)))
+        };
         let (poll, signals, timer) = create_poll().map_err(fault)?;
         let config = hub_config(options, fill_random);
         let InitialState { hub, now, mut predecessor, state_file } =
@@ -110,7 +115,11 @@ impl Server {
             let token = Token(FIRST_LISTENER - place);
             poll.registry().register(door.source(), token, Interest::READABLE).map_err(fault)?;
         }
-        let max_clients = if options.max_clients == 0 { files_allow } else { options.max_clients.min(files_allow) };
+        let max_clients = if options.max_clients == 0 {
+            files_allow
+        } else {
+            options.max_clients.min(files_allow)
+        };
         let wanted = if options.max_clients == 0 { LOW_CLIENT_LIMIT } else { options.max_clients };
         if files_allow < wanted {
             let files = rlimit::open_file_limit();
@@ -163,7 +172,8 @@ impl Server {
     /// [`StartError`], where the state cannot be kept, or the process before does not give way.
     pub fn start_serving(&mut self) -> Result<(), StartError> {
         if let Some(file) = &self.state_file {
-            file.check_writable().map_err(|error| startup::state_file_error(file, "write", &error))?;
+            file.check_writable()
+                .map_err(|error| startup::state_file_error(file, "write", &error))?;
         }
         self.take_over().map_err(|error| StartError(format!("cannot begin to serve: {error}")))?;
         log::info!("started, for up to {} clients", self.service.max_clients());
@@ -214,7 +224,8 @@ impl Server {
         let is_leaving = self.service.is_draining();
         let give_up = self.successor.as_ref().filter(|_| !is_leaving).map(|it| it.deadline);
         let ping = self.systemd.next_ping().filter(|_| !is_leaving);
-        if let Some(deadline) = Millis::earliest([wait, give_up, ping, self.heap_trim.next_check()]) {
+        if let Some(deadline) = Millis::earliest([wait, give_up, ping, self.heap_trim.next_check()])
+        {
             self.timer.set(deadline, &self.clock);
         }
         None
@@ -230,14 +241,19 @@ impl Server {
                 TIMER => self.timer.fired(),
                 PREDECESSOR => self.adopt_clients(),
                 SUCCESSOR => successor_speaks = true,
-                Token(token) if token > FIRST_LISTENER - self.listener_count && token <= FIRST_LISTENER => {
+                Token(token)
+                    if token > FIRST_LISTENER - self.listener_count && token <= FIRST_LISTENER =>
+                {
                     self.service.listener_ready(FIRST_LISTENER - token);
                 }
-                Token(token) => self.service.handle_event(Key::from_bits(token as u64), to_event(event)),
+                Token(token) => {
+                    self.service.handle_event(Key::from_bits(token as u64), to_event(event));
+                }
             }
         }
         let registry = self.poll.registry();
-        self.service.end_turn(|socket, key| socket.register(registry, Token(key.to_bits() as usize)));
+        self.service
+            .end_turn(|socket, key| socket.register(registry, Token(key.to_bits() as usize)));
         if let Some(give_back) = self.trim_heap
             && self.heap_trim.observe(self.service.memory(), self.service.hub().1.mono)
         {
@@ -279,7 +295,11 @@ impl Server {
     fn stop(&mut self) -> Option<ExitCode> {
         if self.service.is_stopping() {
             log::info!("stopped at once");
-            return Some(if self.service.is_draining() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Some(if self.service.is_draining() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
         }
         log::info!("stopping");
         self.systemd.say(Notification::Stopping);
@@ -371,7 +391,10 @@ impl Server {
 
     fn abort_upgrade(&mut self, why: &str) {
         if let Some(PendingUpgrade { successor, .. }) = self.successor.take() {
-            log::error!("process {} could not take over, this one serves on: {why}", successor.id());
+            log::error!(
+                "process {} could not take over, this one serves on: {why}",
+                successor.id()
+            );
             successor.kill();
             self.systemd.say(Notification::Ready(TAKEOVER_FAILED));
         }
@@ -384,7 +407,9 @@ impl Server {
         let service = &mut self.service;
         let clients = predecessor.take_clients(|file, bytes| match OsSocket::from_fd(file) {
             Ok((socket, address)) => {
-                let watch = |socket: &mut OsSocket, key: Key| socket.register(registry, Token(key.to_bits() as usize));
+                let watch = |socket: &mut OsSocket, key: Key| {
+                    socket.register(registry, Token(key.to_bits() as usize))
+                };
                 service.adopt_client(socket, address, bytes, watch);
             }
             // It has gone meanwhile.
@@ -406,12 +431,20 @@ fn bind_listeners(
     let mut doors = Vec::new();
     let handed = predecessor.as_mut().map_or(Vec::new(), |it| it.take_activated());
     for (audience, file) in passed.into_iter().map(|it| (it.audience(), it.file)).chain(handed) {
-        let fault = |error: io::Error| StartError(format!("cannot serve at a socket that was passed: {error}"));
-        doors.push(OsListener::from_activation(audience, file, options.request_timeout).map_err(fault)?);
+        let fault = |error: io::Error| {
+            StartError(format!("cannot serve at a socket that was passed: {error}"))
+        };
+        doors.push(
+            OsListener::from_activation(audience, file, options.request_timeout).map_err(fault)?,
+        );
     }
     // Whoever passes public doors and names no others wants those alone.
     let is_public = |door: &OsListener| door.audience() == ListenerKind::Public;
-    let named = if options.has_default_listeners() && doors.iter().any(is_public) { &[][..] } else { &options.listen };
+    let named = if options.has_default_listeners() && doors.iter().any(is_public) {
+        &[][..]
+    } else {
+        &options.listen
+    };
     let public = named.iter().map(|address| (address, ListenerKind::Public));
     let admin = options.admin_listen.iter().map(|address| (address, ListenerKind::Admin));
     for (address, audience) in public.chain(admin) {
@@ -428,7 +461,10 @@ fn bind_listeners(
         // Whoever closed our standard error does not want to know.
         let _ = writeln!(io::stderr(), "{NAME_AND_VERSION} listening on {door}");
     }
-    if options.has_default_listeners() && predecessor.is_none() && !doors.iter().any(OsListener::is_activated) {
+    if options.has_default_listeners()
+        && predecessor.is_none()
+        && !doors.iter().any(OsListener::is_activated)
+    {
         let _ = io::stderr().write_all(QUICK_START.as_bytes());
     }
     Ok(doors)
@@ -440,7 +476,9 @@ fn bind_with_retry(open: impl Fn() -> io::Result<OsListener>) -> io::Result<OsLi
     const BIND_RETRY_DELAY: Duration = Duration::from_millis(20);
     for _ in 1..BIND_ATTEMPTS {
         match open() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(BIND_RETRY_DELAY),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                thread::sleep(BIND_RETRY_DELAY);
+            }
             result => return result,
         }
     }

@@ -39,7 +39,11 @@ impl Process {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let files = rustix::fs::open("/proc/self/fd", flags, Mode::empty());
-        Self { started: since_1970, stat: File::open("/proc/self/stat").ok(), open_fds: files.and_then(Dir::new).ok() }
+        Self {
+            started: since_1970,
+            stat: File::open("/proc/self/stat").ok(),
+            open_fds: files.and_then(Dir::new).ok(),
+        }
     }
 
     /// Reads the current values. Costs three system calls, and one for each open file where the kernel is older than 6.2.
@@ -50,7 +54,9 @@ impl Process {
             max_fds: getrlimit(Resource::Nofile).current,
             open_fds: self.open_fds.as_mut().and_then(|files| count(files).ok()),
             usage: stat.map(|stat| ProcessUsage {
-                cpu: Duration::from_millis(1000 * stat.ticks / rustix::param::clock_ticks_per_second()),
+                cpu: Duration::from_millis(
+                    1000 * stat.ticks / rustix::param::clock_ticks_per_second(),
+                ),
                 resident_bytes: stat.resident_pages * rustix::param::page_size() as u64,
                 virtual_bytes: stat.virtual_bytes,
                 threads: stat.threads,
@@ -107,11 +113,16 @@ mod tests {
 
     #[test]
     fn a_stat_is_read_behind_whatever_name() {
-        let stat =
-            "17 (a) b (c) S 1 17 17 0 -1 4194560 500 0 3 0 25 12 0 0 20 0 3 0 4711 9000000 321 18446744073709551615 1";
-        let expected = Stat { ticks: 37, threads: 3, virtual_bytes: 9_000_000, resident_pages: 321 };
+        let stat = "17 (a) b (c) S 1 17 17 0 -1 4194560 500 0 3 0 25 12 0 0 20 0 3 0 4711 9000000 321 18446744073709551615 1";
+        let expected =
+            Stat { ticks: 37, threads: 3, virtual_bytes: 9_000_000, resident_pages: 321 };
         assert_eq!(Stat::parse(stat), Some(expected));
-        for broken in ["", "17 (a", "17 (a) S 1", "17 (a) S 1 17 17 0 -1 4194560 500 0 3 0 25 12 0 0 20 0 x 0 1 2 3"] {
+        for broken in [
+            "",
+            "17 (a",
+            "17 (a) S 1",
+            "17 (a) S 1 17 17 0 -1 4194560 500 0 3 0 25 12 0 0 20 0 x 0 1 2 3",
+        ] {
             assert_eq!(Stat::parse(broken), None, "{broken}");
         }
     }

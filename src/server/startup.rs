@@ -29,11 +29,15 @@ impl InitialState {
     /// not to start.
     pub(super) fn load(state: Option<&Path>, config: Config) -> Result<Self, StartError> {
         let state_file = state.map(|path| StateFile::new(path.to_owned()));
-        let fault = |error: io::Error| StartError(format!("cannot take over from the process before: {error}"));
+        let fault = |error: io::Error| {
+            StartError(format!("cannot take over from the process before: {error}"))
+        };
         if let Some(mut predecessor) = Predecessor::from_env().map_err(fault)? {
             let (hub, now) = match predecessor.receive_state(&config, unix_ms()) {
                 Err(error) if is_disconnected(&error) => {
-                    log::error!("the process before ended before it had given everything away: begins anew");
+                    log::error!(
+                        "the process before ended before it had given everything away: begins anew"
+                    );
                     (Hub::new(config), Now::default())
                 }
                 result => result.map_err(fault)?,
@@ -52,23 +56,33 @@ impl InitialState {
 /// What keeps a state from being read or written, and what to do about it.
 pub(super) fn state_file_error(file: &StateFile, what: &str, error: &io::Error) -> StartError {
     let path = file.path().display();
-    StartError(format!("cannot {what} the state in {path}: {error}; see to its rights, or give another --state"))
+    StartError(format!(
+        "cannot {what} the state in {path}: {error}; see to its rights, or give another --state"
+    ))
 }
 
 fn load(file: &StateFile, config: &Config) -> Result<Option<(Hub, Now)>, StartError> {
     let path = file.path().display();
-    let kept = file.load(config, unix_ms()).map_err(|error| state_file_error(file, "read", &error))?;
+    let kept =
+        file.load(config, unix_ms()).map_err(|error| state_file_error(file, "read", &error))?;
     // Once more when rights were given up; here so that nothing is bound in vain.
     file.check_writable().map_err(|error| state_file_error(file, "write", &error))?;
     Ok(match kept {
         LoadResult::Missing => None,
         LoadResult::Loaded(hub, now) => {
             let census = hub.census();
-            log::info!("goes on with {} channels and {} connections", census.channels, census.sessions);
+            log::info!(
+                "goes on with {} channels and {} connections",
+                census.channels,
+                census.sessions
+            );
             Some((*hub, now))
         }
         LoadResult::Rejected(why, aside) => {
-            log::error!("the state in {path} is not used: {why}. It is kept as {}", aside.display());
+            log::error!(
+                "the state in {path} is not used: {why}. It is kept as {}",
+                aside.display()
+            );
             None
         }
     })

@@ -57,9 +57,14 @@ impl fmt::Display for Notification<'_> {
                 // By this a reload is told from one before it (`Type=notify-reload`).
                 let now = clock_gettime(ClockId::Monotonic);
                 let usec = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
-                write!(f, "RELOADING=1\nMONOTONIC_USEC={usec}\nSTATUS=another process is to take over")
+                write!(
+                    f,
+                    "RELOADING=1\nMONOTONIC_USEC={usec}\nSTATUS=another process is to take over"
+                )
             }
-            Self::MainPid(id) => write!(f, "MAINPID={id}\nREADY=1\nSTATUS=took over from process {}", process::id()),
+            Self::MainPid(id) => {
+                write!(f, "MAINPID={id}\nREADY=1\nSTATUS=took over from process {}", process::id())
+            }
             Self::Stopping => f.write_str("STOPPING=1\nSTATUS=stopping"),
         }
     }
@@ -71,11 +76,14 @@ impl Supervisor {
         let named = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty());
         let socket = named.and_then(|name| {
             // Once: the sandbox may bar the way later, but not from what is connected.
-            connect(&name).inspect_err(|error| log::warn!("cannot reach NOTIFY_SOCKET: {error}")).ok()
+            connect(&name)
+                .inspect_err(|error| log::warn!("cannot reach NOTIFY_SOCKET: {error}"))
+                .ok()
         });
         let watchdog = socket.as_ref().and_then(|_| {
             let number = |name: &str| env::var(name).ok()?.parse().ok();
-            let is_for_us = number(WATCHDOG_PID).is_none_or(|pid: u64| pid == u64::from(process::id()));
+            let is_for_us =
+                number(WATCHDOG_PID).is_none_or(|pid: u64| pid == u64::from(process::id()));
             let limit_usec: u64 = number("WATCHDOG_USEC").filter(|usec| *usec > 0 && is_for_us)?;
             // Half of it, as the protocol advises.
             let interval_ms = (limit_usec / 2_000).max(1);
@@ -104,7 +112,9 @@ impl Supervisor {
             && now >= watchdog.next_ping
         {
             watchdog.next_ping = now.after(watchdog.interval_ms);
-            if let Err(error) = send(socket, b"WATCHDOG=1", SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            if let Err(error) =
+                send(socket, b"WATCHDOG=1", SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
+            {
                 log::warn!("the watchdog could not be told: {error}");
             }
         }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
 };
 
 use super::clock::Clock;
@@ -29,7 +30,10 @@ impl TimerFd {
     ///
     /// What the kernel says.
     pub(super) fn new(registry: &Registry, token: Token) -> io::Result<Self> {
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        let timer = timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+        )?;
         // Edge-triggered: the count of expirations need not be read for the next one to be told.
         registry.register(&mut SourceFd(&timer.as_raw_fd()), token, Interest::READABLE)?;
         Ok(Self { timer, armed_for: None })
@@ -44,9 +48,13 @@ impl TimerFd {
         let wait = clock.until(deadline).max(Duration::from_nanos(1));
         let time = Itimerspec {
             it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
-            it_value: Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: wait.subsec_nanos().into() },
+            it_value: Timespec {
+                tv_sec: wait.as_secs().cast_signed(),
+                tv_nsec: wait.subsec_nanos().into(),
+            },
         };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &time).expect("a timer of ours takes any time");
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &time)
+            .expect("a timer of ours takes any time");
         self.armed_for = Some(deadline);
     }
 

@@ -25,8 +25,10 @@ pub const REJECTED_CLIENTS_MAX: usize = FILES_RESERVED / 2;
 pub const ADMIN_CLIENTS_MAX: usize = FILES_RESERVED / 8;
 
 /// What a client is told that is one too many.
-const SERVER_FULL: Error = Error::OverCapacity("this server has as many clients as it may: try again later");
-const ADDRESS_FULL: Error = Error::TooManyRequests("your address has as many clients here as it may", 1);
+const SERVER_FULL: Error =
+    Error::OverCapacity("this server has as many clients as it may: try again later");
+const ADDRESS_FULL: Error =
+    Error::TooManyRequests("your address has as many clients here as it may", 1);
 
 /// The doors, and what is decided about those who come in.
 pub(super) struct Acceptor<L: Listener> {
@@ -48,8 +50,10 @@ struct ListenerSlot<L> {
 
 impl<L: Listener> Acceptor<L> {
     pub(super) fn new(listeners: Vec<L>, max_clients: usize) -> Self {
-        let mut listeners: Vec<_> =
-            listeners.into_iter().map(|listener| ListenerSlot { listener, is_readable: false }).collect();
+        let mut listeners: Vec<_> = listeners
+            .into_iter()
+            .map(|listener| ListenerSlot { listener, is_readable: false })
+            .collect();
         let reserve_fd = listeners.first_mut().and_then(|door| door.listener.reserve_fd());
         Self { listeners, max_clients, reserve_fd, paused_until: None, next_warning: Millis(0) }
     }
@@ -105,7 +109,8 @@ impl<L: Listener> Acceptor<L> {
             return;
         }
         // However many come, whoever looks after the server gets in.
-        for (audience, mut budget) in [(ListenerKind::Admin, ADMIN_CLIENTS_MAX), (ListenerKind::Public, ACCEPTS_A_TURN)]
+        for (audience, mut budget) in
+            [(ListenerKind::Admin, ADMIN_CLIENTS_MAX), (ListenerKind::Public, ACCEPTS_A_TURN)]
         {
             self.accept_from(audience, &mut budget, now, conversation, &mut watch);
         }
@@ -125,11 +130,15 @@ impl<L: Listener> Acceptor<L> {
             }
             while self.listeners[place].is_readable && *budget > 0 && self.paused_until.is_none() {
                 match self.listeners[place].listener.accept() {
-                    Ok((socket, address)) => self.admit(conversation, audience, (socket, address), watch),
+                    Ok((socket, address)) => {
+                        self.admit(conversation, audience, (socket, address), watch);
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         self.listeners[place].is_readable = false;
                     }
-                    Err(error) if is_out_of_room(&error) => self.shed(conversation, place, now, &error),
+                    Err(error) if is_out_of_room(&error) => {
+                        self.shed(conversation, place, now, &error);
+                    }
                     // The one that was to be accepted is gone; others may be there.
                     Err(_) => {}
                 }
@@ -195,7 +204,13 @@ impl<L: Listener> Acceptor<L> {
     }
 
     /// Tells the next arrival that there is no descriptor for it, closes it, and leaves the doors alone for a while.
-    fn shed(&mut self, conversation: &mut Conversation<L::Socket>, place: usize, now: Millis, error: &io::Error) {
+    fn shed(
+        &mut self,
+        conversation: &mut Conversation<L::Socket>,
+        place: usize,
+        now: Millis,
+        error: &io::Error,
+    ) {
         // Most likely EMFILE: retrying at once would spin. The spare descriptor lets one know that it is not wanted.
         self.reserve_fd = None;
         let listener = &mut self.listeners[place].listener;

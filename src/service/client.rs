@@ -106,7 +106,12 @@ pub(super) enum ReadResult {
 }
 
 impl<S: Socket> Client<S> {
-    pub(super) fn new(socket: S, address: Option<SourceKey>, is_proxy: bool, deadline: Millis) -> Self {
+    pub(super) fn new(
+        socket: S,
+        address: Option<SourceKey>,
+        is_proxy: bool,
+        deadline: Millis,
+    ) -> Self {
         Self {
             socket,
             state: State::Reading,
@@ -249,7 +254,9 @@ impl<S: Socket> Client<S> {
 
     /// Whether it takes no memory but its own, as most do.
     pub(super) fn has_no_buffers(&self) -> bool {
-        self.incoming.is_none() && self.write_queue.is_none() && !matches!(self.state, State::Streaming(_))
+        self.incoming.is_none()
+            && self.write_queue.is_none()
+            && !matches!(self.state, State::Streaming(_))
     }
 
     /// Memory that it takes beside itself: requests that are not whole, answers that are not taken.
@@ -273,6 +280,10 @@ mod tests {
 
     #[test]
     fn a_client_that_waits_stays_small() {
-        assert!(size_of::<Client<SocketOfServer>>() <= 112, "{}", size_of::<Client<SocketOfServer>>());
+        assert!(
+            size_of::<Client<SocketOfServer>>() <= 112,
+            "{}",
+            size_of::<Client<SocketOfServer>>()
+        );
     }
 }

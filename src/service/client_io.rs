@@ -42,7 +42,9 @@ impl<S: Socket> Io<S> {
         let next = match persistence {
             Persistence::Close if client.has_input() => AfterResponse::Linger,
             Persistence::Close => AfterResponse::Close,
-            Persistence::Persistent | Persistence::PersistentIfAnnounced => AfterResponse::KeepAlive,
+            Persistence::Persistent | Persistence::PersistentIfAnnounced => {
+                AfterResponse::KeepAlive
+            }
         };
         let flush = delivery.flush();
         clients.account_delivery(key, wake.channel, payload.bytes().len(), delivery);
@@ -63,7 +65,11 @@ impl<S: Socket> Io<S> {
         match next {
             AfterResponse::KeepAlive if client.has_input() => {
                 client.state = State::Reading;
-                let ms = if client.incoming.is_some() { patience.request_timeout_ms } else { patience.keep_alive_ms };
+                let ms = if client.incoming.is_some() {
+                    patience.request_timeout_ms
+                } else {
+                    patience.keep_alive_ms
+                };
                 clients.schedule(key);
                 clients.set_deadline(key, now.mono.after(ms));
             }
@@ -81,7 +87,8 @@ impl<S: Socket> Io<S> {
                     clients.schedule(key);
                 }
                 clients.update_memory(key);
-                clients.set_deadline(key, now.mono.after(LINGER_MS.min(patience.request_timeout_ms)));
+                clients
+                    .set_deadline(key, now.mono.after(LINGER_MS.min(patience.request_timeout_ms)));
             }
             AfterResponse::KeepAlive | AfterResponse::Close | AfterResponse::Linger => {
                 client.state = State::Closing;
@@ -94,7 +101,9 @@ impl<S: Socket> Io<S> {
     pub(super) fn send_to_stream(&mut self, key: Key, wake: &Wake<'_>) {
         let Self { api, clients, patience, now, .. } = self;
         let time = clients.send_budget(wake.channel);
-        let Some((client, following)) = clients.stream_mut(key) else { return api.reset_cache(wake) };
+        let Some((client, following)) = clients.stream_mut(key) else {
+            return api.reset_cache(wake);
+        };
         following.heartbeat_at = now.mono.after(patience.heartbeat_ms);
         let due = following.next_check(*patience);
         let payload = api.encode_update(wake, &following.stream);
@@ -119,7 +128,10 @@ impl<S: Socket> Io<S> {
             Backlog::OversizedMessage => clients.pause_later(key),
             Backlog::OverLimit => return clients.close_later(key),
         }
-        if flush != Flush::Complete && clients.update_memory(key) && clients.memory() > patience.max_memory {
+        if flush != Flush::Complete
+            && clients.update_memory(key)
+            && clients.memory() > patience.max_memory
+        {
             return clients.close_later(key);
         }
         clients.set_deadline(key, due);

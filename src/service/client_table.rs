@@ -87,7 +87,9 @@ impl<S: Socket> ClientTable<S> {
 
     /// By which address a client is counted, if it is.
     fn limit_key(&self, client: &Client<S>) -> Option<SourceKey> {
-        client.address.filter(|_| self.max_per_address > 0 && !client.is_proxy && !client.is_rejected)
+        client
+            .address
+            .filter(|_| self.max_per_address > 0 && !client.is_proxy && !client.is_rejected)
     }
 
     fn release_address(&mut self, address: Option<SourceKey>) {
@@ -135,7 +137,9 @@ impl<S: Socket> ClientTable<S> {
     pub(super) fn take_reader(&mut self, key: Key, state: State) -> Option<ReaderKey> {
         match mem::replace(&mut self.expect_mut(key).state, state) {
             State::LongPolling { reader, .. } => Some(reader),
-            State::Streaming(stream) => self.streams.remove(stream).map(|following| following.reader),
+            State::Streaming(stream) => {
+                self.streams.remove(stream).map(|following| following.reader)
+            }
             State::Reading | State::Writing(_) | State::Lingering | State::Closing => None,
         }
     }
@@ -259,13 +263,17 @@ impl<S: Socket> ClientTable<S> {
 
     /// Whether there is more to do than there was time for.
     pub(super) fn has_work(&self) -> bool {
-        !(self.run_queue.is_empty() && self.deferred_events.is_empty() && self.deferred_sends.is_empty())
+        !(self.run_queue.is_empty()
+            && self.deferred_events.is_empty()
+            && self.deferred_sends.is_empty())
     }
 
     /// To whom something happened first of those for whom there was no time, and what.
     pub(super) fn pop_deferred_event(&mut self) -> Option<(Key, Event)> {
         while let Some(key) = self.deferred_events.pop_front() {
-            if let Some(event) = self.slots.get_mut(key).and_then(|client| client.deferred_event.take()) {
+            if let Some(event) =
+                self.slots.get_mut(key).and_then(|client| client.deferred_event.take())
+            {
                 return Some((key, event));
             }
         }

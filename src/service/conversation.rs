@@ -18,10 +18,12 @@ use crate::hub::{Hub, Key, Millis, Now, ResumeBatch};
 use crate::metrics::Metrics;
 
 /// What a client is told whose request finds no memory.
-const OUT_OF_MEMORY: Error = Error::OverCapacity("this server has no memory left for more: try again later");
+const OUT_OF_MEMORY: Error =
+    Error::OverCapacity("this server has no memory left for more: try again later");
 
 /// What a client is told whose request came in the midst of an upgrade.
-const DRAINING: Error = Error::OverCapacity("this server is being replaced by a newer one: try again at once");
+const DRAINING: Error =
+    Error::OverCapacity("this server is being replaced by a newer one: try again at once");
 
 /// Clients, calls and hub, and the present.
 pub(super) struct Conversation<S> {
@@ -44,7 +46,12 @@ impl<S: Socket> Conversation<S> {
         Self {
             limits: api.limits(),
             hub,
-            io: Io { clients: ClientTable::new(patience.max_per_address, now.mono), api, patience, now },
+            io: Io {
+                clients: ClientTable::new(patience.max_per_address, now.mono),
+                api,
+                patience,
+                now,
+            },
             metrics: Metrics::default(),
             read_buf: vec![0; READ_BYTES].into_boxed_slice(),
             response: Vec::new(),
@@ -70,7 +77,12 @@ impl<S: Socket> Conversation<S> {
     pub(super) fn admit(&mut self, socket: S, address: Option<IpAddr>) -> Key {
         let is_proxy = self.io.api.is_trusted(address);
         let deadline = self.io.now.mono.after(self.io.patience.keep_alive_ms);
-        self.io.clients.insert(Client::new(socket, address.map(SourceKey::from), is_proxy, deadline))
+        self.io.clients.insert(Client::new(
+            socket,
+            address.map(SourceKey::from),
+            is_proxy,
+            deadline,
+        ))
     }
 
     /// Takes in a client that another process has begun with, and what came of its next request.
@@ -80,7 +92,9 @@ impl<S: Socket> Conversation<S> {
             self.io.clients.expect_mut(key).incoming =
                 Some(Box::new(ReadBuffer { bytes, progress: Progress::default() }));
             self.io.clients.schedule(key);
-            self.io.clients.set_deadline(key, self.io.now.mono.after(self.io.patience.request_timeout_ms));
+            self.io
+                .clients
+                .set_deadline(key, self.io.now.mono.after(self.io.patience.request_timeout_ms));
         }
         key
     }
@@ -88,7 +102,9 @@ impl<S: Socket> Conversation<S> {
     /// Takes in a client that came by the admin door.
     pub(super) fn admit_admin(&mut self, socket: S) -> Key {
         let deadline = self.io.now.mono.after(self.io.patience.keep_alive_ms);
-        self.io.clients.insert(Client { is_admin: true, ..Client::new(socket, None, false, deadline) })
+        self.io
+            .clients
+            .insert(Client { is_admin: true, ..Client::new(socket, None, false, deadline) })
     }
 
     /// Tells a client that was just taken in why there is no room for it.
@@ -156,7 +172,9 @@ impl<S: Socket> Conversation<S> {
 
     /// Something of a client's may have become more. One that takes what is not there is told to go.
     fn enforce_memory_limit(&mut self, key: Key) {
-        if !self.io.clients.update_memory(key) || self.io.clients.memory() <= self.io.patience.max_memory {
+        if !self.io.clients.update_memory(key)
+            || self.io.clients.memory() <= self.io.patience.max_memory
+        {
             return;
         }
         let client = self.io.clients.expect_mut(key);
@@ -194,7 +212,8 @@ impl<S: Socket> Conversation<S> {
             && let Some((key, held)) = self.io.clients.deferred_sends.pop()
         {
             let Some(client) = self.io.clients.get_mut(key) else { continue };
-            let bytes = held.as_ref().map_or(0, |held| held.bytes().len()) + client.queued_bytes().unwrap_or(0);
+            let bytes = held.as_ref().map_or(0, |held| held.bytes().len())
+                + client.queued_bytes().unwrap_or(0);
             let result = client.send_deferred(held.as_ref());
             self.io.clients.budget.charge_send(bytes);
             self.on_flushed(key, &result);
@@ -214,7 +233,9 @@ impl<S: Socket> Conversation<S> {
             }
             match &client.state {
                 // It is not the client that is late.
-                State::Reading | State::Streaming(_) | State::Writing(_) if client.has_deferred_work() => {
+                State::Reading | State::Streaming(_) | State::Writing(_)
+                    if client.has_deferred_work() =>
+                {
                     self.io.clients.set_deadline(key, self.io.now.mono.after(1));
                 }
                 State::Reading if client.incoming.is_some() => {
@@ -268,7 +289,10 @@ impl<S: Socket> Conversation<S> {
             match &mut self.io.clients.expect_mut(key).state {
                 State::Reading => self.close(key),
                 State::Writing(next) => *next = AfterResponse::Close,
-                State::LongPolling { .. } | State::Streaming(_) | State::Lingering | State::Closing => {}
+                State::LongPolling { .. }
+                | State::Streaming(_)
+                | State::Lingering
+                | State::Closing => {}
             }
         }
         self.io.clients.reap();
@@ -296,7 +320,9 @@ impl<S: Socket> Conversation<S> {
                 // Nobody there would know that it came by the admin door.
                 (State::Reading, _) if client.is_admin => drop(self.io.clients.remove(key)),
                 // Its chunks were decoded in place, and are no request any more.
-                (State::Reading, Some(incoming)) if matches!(incoming.progress, Progress::Chunked { .. }) => {
+                (State::Reading, Some(incoming))
+                    if matches!(incoming.progress, Progress::Chunked { .. }) =>
+                {
                     client.incoming = None;
                     self.io.api.push_rejection(DRAINING, &mut self.response);
                     self.flush_responses(key, &Pause::Closing(AfterResponse::Linger));

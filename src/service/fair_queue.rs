@@ -49,7 +49,8 @@ impl FairQueue {
         if self.served_in_a_row >= QUANTUM {
             (self.cursor, self.served_in_a_row) = (self.cursor.wrapping_add(1), 0);
         }
-        let next = self.by_channel.range(self.cursor..).next().or_else(|| self.by_channel.iter().next());
+        let next =
+            self.by_channel.range(self.cursor..).next().or_else(|| self.by_channel.iter().next());
         let (&lane, _) = next?;
         if lane != self.cursor {
             (self.cursor, self.served_in_a_row) = (lane, 0);
@@ -81,9 +82,15 @@ mod tests {
         lanes.push(u32::MAX, client(3001));
         let order: Vec<_> = std::iter::from_fn(|| lanes.pop()).collect();
         let place = |number| order.iter().position(|its| its.0.to_bits() == number).unwrap();
-        assert!(place(2001) < 2 * QUANTUM && place(3001) < 2 * QUANTUM, "{} {}", place(2001), place(3001));
+        assert!(
+            place(2001) < 2 * QUANTUM && place(3001) < 2 * QUANTUM,
+            "{} {}",
+            place(2001),
+            place(3001)
+        );
         assert!(place(2001) < place(2002));
-        let long: Vec<_> = order.iter().map(|its| its.0.to_bits()).filter(|number| *number < 1000).collect();
+        let long: Vec<_> =
+            order.iter().map(|its| its.0.to_bits()).filter(|number| *number < 1000).collect();
         assert!(long.is_sorted() && long.len() == 999);
         assert!(lanes.is_empty() && !lanes.contains(7));
     }

@@ -50,7 +50,11 @@ impl<S: Socket> Conversation<S> {
     /// Throws away what a client sends that was told to go.
     fn discard_input(&mut self, key: Key) {
         let client = self.io.clients.expect_mut(key);
-        let result = if client.is_readable { client.read(&mut self.read_buf) } else { Ok(ReadResult::WouldBlock) };
+        let result = if client.is_readable {
+            client.read(&mut self.read_buf)
+        } else {
+            Ok(ReadResult::WouldBlock)
+        };
         let is_over = client.is_read_closed && !client.is_readable;
         match result {
             Ok(input) if !is_over => {
@@ -89,7 +93,10 @@ impl<S: Socket> Conversation<S> {
         let held = held.filter(|held| !held.bytes.is_empty());
         let is_held = held.is_some();
         self.io.clients.expect_mut(key).incoming = held;
-        let stays = matches!(self.io.clients.expect_mut(key).state, State::LongPolling { .. } | State::Streaming(_));
+        let stays = matches!(
+            self.io.clients.expect_mut(key).state,
+            State::LongPolling { .. } | State::Streaming(_)
+        );
         if !stays && (handled > 0 || was_held != is_held) {
             let ClientLimits { keep_alive_ms, request_timeout_ms, .. } = self.io.patience;
             let ms = if is_held { request_timeout_ms } else { keep_alive_ms };
@@ -131,7 +138,12 @@ impl<S: Socket> Conversation<S> {
         (taken, stop)
     }
 
-    fn process_bytes(&mut self, key: Key, bytes: &mut [u8], progress: &mut Progress) -> (usize, Pause) {
+    fn process_bytes(
+        &mut self,
+        key: Key,
+        bytes: &mut [u8],
+        progress: &mut Progress,
+    ) -> (usize, Pause) {
         match self.io.clients.expect_mut(key).state {
             State::Streaming(_) => self.handle_frames(key, bytes),
             _ => self.handle_requests(key, bytes, progress),
@@ -140,10 +152,19 @@ impl<S: Socket> Conversation<S> {
 
     /// Handles the requests at the start of `bytes`, one after the other; their answers gather in `self.out`.
     /// Returns how many bytes they took.
-    fn handle_requests(&mut self, key: Key, bytes: &mut [u8], progress: &mut Progress) -> (usize, Pause) {
+    fn handle_requests(
+        &mut self,
+        key: Key,
+        bytes: &mut [u8],
+        progress: &mut Progress,
+    ) -> (usize, Pause) {
         let client = self.io.clients.expect_mut(key);
         let is_operator = client.is_admin;
-        let peer = RequestSource { client: key.to_bits(), address: client.address, is_proxy: client.is_proxy };
+        let peer = RequestSource {
+            client: key.to_bits(),
+            address: client.address,
+            is_proxy: client.is_proxy,
+        };
         let mut taken = 0;
         loop {
             if *progress == Progress::default() {
@@ -153,7 +174,11 @@ impl<S: Socket> Conversation<S> {
             if rest.is_empty() {
                 return (taken, Pause::NeedData);
             }
-            let whole = if *progress == Progress::default() { http::parse_complete(rest, &self.limits) } else { None };
+            let whole = if *progress == Progress::default() {
+                http::parse_complete(rest, &self.limits)
+            } else {
+                None
+            };
             let (request, length) = match whole {
                 Some(whole) => whole,
                 None => match http::parse(rest, progress, &self.limits) {
@@ -186,7 +211,8 @@ impl<S: Socket> Conversation<S> {
             self.io.clients.budget.charge_request(self.response.len() - answered);
             match outcome {
                 Handled::LongPoll { reader, presentation, wait_ms } => {
-                    self.io.clients.expect_mut(key).state = State::LongPolling { reader, presentation };
+                    self.io.clients.expect_mut(key).state =
+                        State::LongPolling { reader, presentation };
                     self.io.clients.set_deadline(key, self.io.now.mono.after(wait_ms));
                     return (taken, Pause::Blocked);
                 }
@@ -200,7 +226,11 @@ impl<S: Socket> Conversation<S> {
                     let may_send = taken < bytes.len() || client.is_readable;
                     return (
                         taken,
-                        Pause::Closing(if may_send { AfterResponse::Linger } else { AfterResponse::Close }),
+                        Pause::Closing(if may_send {
+                            AfterResponse::Linger
+                        } else {
+                            AfterResponse::Close
+                        }),
                     );
                 }
                 Handled::Responded(_) if self.budget_spent() => return (taken, Pause::BudgetSpent),
@@ -211,7 +241,8 @@ impl<S: Socket> Conversation<S> {
 
     /// Whether the client whose requests are handled now has had its share of the turn.
     pub(super) fn budget_spent(&self) -> bool {
-        self.response.len() >= RESPONSE_BYTES_PER_TURN || self.io.clients.budget.for_client() == Time::Spent
+        self.response.len() >= RESPONSE_BYTES_PER_TURN
+            || self.io.clients.budget.for_client() == Time::Spent
     }
 
     /// Sends the answers that gathered, and sees what the client is at then.

@@ -76,7 +76,9 @@ impl Drain {
     /// Those whose turn it is.
     fn take_due(&mut self, now: Millis) -> Vec<Key> {
         let passed_ms = (now.0 - self.since.0).min(self.spread_ms);
-        let left = (self.total as u64 * (self.spread_ms - passed_ms)).checked_div(self.spread_ms).unwrap_or(0);
+        let left = (self.total as u64 * (self.spread_ms - passed_ms))
+            .checked_div(self.spread_ms)
+            .unwrap_or(0);
         self.pending.split_off((left as usize).min(self.pending.len()))
     }
 }
@@ -96,7 +98,12 @@ impl<L: Listener> Service<L> {
     /// Serves who comes to `listeners`, `max_clients` at once, as the options say. `random` fills a buffer with bytes
     /// that nobody can guess.
     #[must_use]
-    pub fn new(options: &Options, listeners: Vec<L>, max_clients: usize, random: fn(&mut [u8])) -> Self {
+    pub fn new(
+        options: &Options,
+        listeners: Vec<L>,
+        max_clients: usize,
+        random: fn(&mut [u8]),
+    ) -> Self {
         let hub = Hub::new(hub_config(options, random));
         Self::with_hub(options, (hub, Now::default()), listeners, max_clients, random)
     }
@@ -183,7 +190,8 @@ impl<L: Listener> Service<L> {
         }
         let dismissal = self.leaving.as_ref().filter(|leaving| !leaving.pending.is_empty());
         let dismissal = dismissal.map(|_| self.io.io.now.mono.after(DRAIN_STEP_MS));
-        let deadlines = [self.io.next_deadline(), self.acceptor.next_deadline(), self.stop_at, dismissal];
+        let deadlines =
+            [self.io.next_deadline(), self.acceptor.next_deadline(), self.stop_at, dismissal];
         Millis::earliest(deadlines).map_or(NextWake::Never, NextWake::At)
     }
 

@@ -61,7 +61,10 @@ impl<S: Socket> Conversation<S> {
             // Who says anything lives, and has a time of its own for what it leaves half said.
             following.missed_heartbeats = 0;
             let gathered = following.fragments.as_ref().map_or(0, Vec::len);
-            let parsed = http::parse_frame(&mut bytes[taken..], self.io.api.frame_bytes_max().saturating_sub(gathered));
+            let parsed = http::parse_frame(
+                &mut bytes[taken..],
+                self.io.api.frame_bytes_max().saturating_sub(gathered),
+            );
             let result = match parsed {
                 Ok(None) => return (taken, Pause::NeedData),
                 Ok(Some((frame, length))) => {

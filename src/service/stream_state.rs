@@ -49,7 +49,12 @@ impl StreamState {
     }
 
     /// How `waits` bytes that are to be sent compare to what may wait. `was_blocked` tells that something waited before.
-    pub(super) fn backlog(&mut self, waits: Option<usize>, was_blocked: bool, max: usize) -> Backlog {
+    pub(super) fn backlog(
+        &mut self,
+        waits: Option<usize>,
+        was_blocked: bool,
+        max: usize,
+    ) -> Backlog {
         let Some(bytes) = waits else { return Backlog::WithinLimit };
         if !was_blocked {
             self.oversized_bytes = if bytes > max { bytes } else { 0 };

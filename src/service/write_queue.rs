@@ -50,7 +50,12 @@ impl WriteQueue {
         match payload {
             Payload::Shared(encoded) => {
                 let bytes = encoded.bytes().len();
-                Self { chunks: [Chunk::Shared(Rc::clone(encoded))].into(), sent, bytes, own_bytes: 0 }
+                Self {
+                    chunks: [Chunk::Shared(Rc::clone(encoded))].into(),
+                    sent,
+                    bytes,
+                    own_bytes: 0,
+                }
             }
             Payload::Private(bytes) => {
                 let rest = &bytes[sent..];

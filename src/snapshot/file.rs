@@ -52,7 +52,9 @@ impl StateFile {
     /// Where the file is there and cannot be opened or set aside.
     pub fn load(&self, config: &Config, unix_ms: u64) -> io::Result<LoadResult> {
         let file = match File::open(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LoadResult::Missing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(LoadResult::Missing);
+            }
             result => result?,
         };
         match super::read(config, unix_ms, &mut BufReader::with_capacity(BUFFER_BYTES, file)) {

@@ -46,7 +46,9 @@ impl fmt::Display for LoadError {
         match self {
             Self::Io(error) => write!(f, "it cannot be read: {error}"),
             Self::NotASnapshot => f.write_str("it is no state of this server"),
-            Self::OtherVersion => f.write_str("another version of this server wrote it, in a format not known here"),
+            Self::OtherVersion => {
+                f.write_str("another version of this server wrote it, in a format not known here")
+            }
             Self::Truncated => f.write_str("it ends too early"),
             Self::Corrupt(what) => write!(f, "it is damaged: {what}"),
         }
@@ -80,7 +82,8 @@ pub fn write(hub: &Hub, now: Now, reads_end_ms: u64, out: &mut impl Write) -> io
     hub.save(now, reads_end_ms, |saved| {
         piece.clear();
         minicbor::encode(saved, &mut piece).expect("a Vec takes everything");
-        let length = u32::try_from(piece.len()).map_err(|_| io::Error::other("a channel holds more than 4 GiB"))?;
+        let length = u32::try_from(piece.len())
+            .map_err(|_| io::Error::other("a channel holds more than 4 GiB"))?;
         out.write_all(&length.to_be_bytes())?;
         out.write_all(&piece)
     })?;
@@ -215,8 +218,16 @@ mod tests {
     fn messages(hub: &mut Hub, now: Now, channel: &str) -> Vec<String> {
         use crate::hub::{Mode, ReadRequest, ReadResult};
         let follows = [(ChannelName::parse(channel).unwrap().for_reading().unwrap(), Since::All)];
-        let call = ReadRequest { targets: &follows, epoch: None, credentials: None, mode: Mode::Immediate, token: 0 };
-        let Ok(ReadResult::Ready(reply)) = hub.read(now, &call) else { panic!("it answers at once") };
+        let call = ReadRequest {
+            targets: &follows,
+            epoch: None,
+            credentials: None,
+            mode: Mode::Immediate,
+            token: 0,
+        };
+        let Ok(ReadResult::Ready(reply)) = hub.read(now, &call) else {
+            panic!("it answers at once")
+        };
         reply.slices()[0].messages().map(|json| String::from_utf8(json.to_vec()).unwrap()).collect()
     }
 
@@ -250,7 +261,8 @@ mod tests {
         hub.deliver(after(5_000), |_| {});
         assert_eq!(hub.census().sessions, 0);
         assert_eq!(messages(&mut hub, after(5_000), "test").len(), 3);
-        let (mut hub, now) = read(&config(), NOW.unix_ms + 3_600_000, &mut bytes.as_slice()).unwrap();
+        let (mut hub, now) =
+            read(&config(), NOW.unix_ms + 3_600_000, &mut bytes.as_slice()).unwrap();
         hub.expire(now);
         hub.deliver(now, |_| {});
         // Both messages of the start, but the introduction of who is there is kept for newcomers.
@@ -266,7 +278,13 @@ mod tests {
         let shown = Some(Credentials { session: josh.connection, auth: josh.auth.reveal() });
         hub.deliver(NOW, |_| unreachable!("nobody waits"));
         let follows = [(ChannelName::parse("other").unwrap().for_reading().unwrap(), Since::All)];
-        let call = ReadRequest { targets: &follows, epoch: None, credentials: shown, mode: Mode::LongPoll, token: 0 };
+        let call = ReadRequest {
+            targets: &follows,
+            epoch: None,
+            credentials: shown,
+            mode: Mode::LongPoll,
+            token: 0,
+        };
         assert!(matches!(hub.read(NOW, &call), Ok(ReadResult::Pending(_))));
         let mut bytes = Vec::new();
         write(&hub, NOW, 1_250, &mut bytes).unwrap();
@@ -288,7 +306,8 @@ mod tests {
     #[test]
     fn a_shorter_history_holds_from_the_start() {
         let (_, bytes) = written();
-        let (mut hub, now) = read(&Config { history: 1, ..config() }, NOW.unix_ms, &mut bytes.as_slice()).unwrap();
+        let (mut hub, now) =
+            read(&Config { history: 1, ..config() }, NOW.unix_ms, &mut bytes.as_slice()).unwrap();
         assert_eq!(messages(&mut hub, now, "test").len(), 1);
     }
 
@@ -303,7 +322,8 @@ mod tests {
             for bit in 0..8 {
                 let mut changed = bytes.clone();
                 changed[place] ^= 1 << bit;
-                let fault = read(&config(), NOW.unix_ms, &mut changed.as_slice()).map(drop).unwrap_err();
+                let fault =
+                    read(&config(), NOW.unix_ms, &mut changed.as_slice()).map(drop).unwrap_err();
                 assert!(!fault.to_string().is_empty());
             }
         }

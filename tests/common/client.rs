@@ -32,7 +32,8 @@ impl Client {
     /// A client with little room for what it does not read.
     #[track_caller]
     pub fn connect_narrow(address: SocketAddr) -> Self {
-        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        let socket =
+            rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
         sockopt::set_socket_recv_buffer_size(&socket, 4096).expect("a small buffer");
         rustix::net::connect(&socket, &address).expect("connecting to the server");
         let stream = TcpStream::from(socket);
@@ -43,7 +44,8 @@ impl Client {
     /// A client that comes from this address, which has to be one of the machine's.
     #[track_caller]
     pub fn connect_from(from: [u8; 4], address: SocketAddr) -> Self {
-        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        let socket =
+            rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
         rustix::net::bind(&socket, &SocketAddr::from((from, 0))).expect("an address of ours");
         rustix::net::connect(&socket, &address).expect("connecting to the server");
         let stream = TcpStream::from(socket);
@@ -249,7 +251,8 @@ impl Client {
     /// Closes with a reset, as a crashed or cut-off client does.
     #[track_caller]
     pub fn reset(self) {
-        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("setting SO_LINGER");
+        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO))
+            .expect("setting SO_LINGER");
     }
 
     /// A second handle on the socket, for a thread that sends meanwhile.
@@ -260,7 +263,12 @@ impl Client {
 }
 
 /// The bytes of one request; a body brings its Content-Length along.
-pub fn request(method: &str, target: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Vec<u8> {
+pub fn request(
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+) -> Vec<u8> {
     let mut lines = vec![format!("{method} {target} HTTP/1.1"), "Host: speak.test".to_owned()];
     lines.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
     lines.extend(body.map(|body| format!("Content-Length: {}", body.len())));

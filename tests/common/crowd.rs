@@ -26,7 +26,8 @@ pub fn raise_file_limit() {
     static RAISED: Once = Once::new();
     RAISED.call_once(|| {
         let limit = getrlimit(Resource::Nofile);
-        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("raising a soft limit");
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+            .expect("raising a soft limit");
     });
 }
 
@@ -55,11 +56,14 @@ impl Crowd {
         let poll = Poll::new().expect("a poll");
         let members = (0..count)
             .map(|number| {
-                let stream = std::net::TcpStream::connect(address).expect("connecting to the server");
+                let stream =
+                    std::net::TcpStream::connect(address).expect("connecting to the server");
                 stream.set_nonblocking(true).expect("a socket that does not block");
                 let mut stream = TcpStream::from_std(stream);
                 let both = Interest::READABLE | Interest::WRITABLE;
-                poll.registry().register(&mut stream, Token(number), both).expect("watching a socket");
+                poll.registry()
+                    .register(&mut stream, Token(number), both)
+                    .expect("watching a socket");
                 Member { stream, received: Vec::new(), is_closed: false, unsent: Vec::new() }
             })
             .collect();
@@ -160,7 +164,10 @@ impl Member {
     pub fn take_answer(&mut self) -> Option<(u16, Vec<u8>)> {
         let end = memchr::memmem::find(&self.received, b"\r\n\r\n")? + 4;
         let head = std::str::from_utf8(&self.received[..end]).expect("a head in ASCII");
-        let length = head.split("\r\n").find_map(|line| line.strip_prefix("Content-Length: ")).expect("a length");
+        let length = head
+            .split("\r\n")
+            .find_map(|line| line.strip_prefix("Content-Length: "))
+            .expect("a length");
         let length: usize = length.parse().expect("a number");
         let status = head[9..12].parse().expect("a status");
         if self.received.len() < end + length {
@@ -179,9 +186,15 @@ fn is_not_yet(error: &io::Error) -> bool {
 /// What the kernel knows of the server's process.
 impl Server {
     fn status(&self, field: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a process");
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a process");
         let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("such a field");
-        line.trim_matches([':', '\t', ' ']).split(' ').next().expect("a value").parse().expect("a number")
+        line.trim_matches([':', '\t', ' '])
+            .split(' ')
+            .next()
+            .expect("a value")
+            .parse()
+            .expect("a number")
     }
 
     /// Memory that it has now, in KiB.
@@ -203,7 +216,8 @@ impl Server {
     pub fn cpu_ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("a process");
         let (_, fields) = stat.rsplit_once(") ").expect("a name in parentheses");
-        let mut times = fields.split(' ').skip(11).map(|field| field.parse::<u64>().expect("a number"));
+        let mut times =
+            fields.split(' ').skip(11).map(|field| field.parse::<u64>().expect("a number"));
         times.next().expect("user time") + times.next().expect("system time")
     }
 }

@@ -66,7 +66,11 @@ impl EventStream {
         assert_eq!(retry, Event { retry: Some("1000".into()), ..Event::default() });
         let first = self.block().expect("a cursor");
         let cursor = first.id.clone().expect("an id");
-        assert_eq!(first, Event { id: Some(cursor.clone()), ..Event::default() }, "more than a cursor");
+        assert_eq!(
+            first,
+            Event { id: Some(cursor.clone()), ..Event::default() },
+            "more than a cursor"
+        );
         cursor
     }
 
@@ -96,7 +100,10 @@ impl EventStream {
     /// The texts of the next `count` messages.
     #[track_caller]
     pub fn texts(&mut self, count: usize) -> Vec<String> {
-        self.messages(count).iter().map(|it| it["message"].as_str().expect("a text").to_owned()).collect()
+        self.messages(count)
+            .iter()
+            .map(|it| it["message"].as_str().expect("a text").to_owned())
+            .collect()
     }
 
     /// Claims that the stream ends without a further event.
@@ -112,7 +119,8 @@ impl Event {
     #[track_caller]
     pub fn message(&self) -> Value {
         assert_eq!(self.kind, None, "{self:?}");
-        serde_json::from_str(self.data.as_ref().expect("data")).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+        serde_json::from_str(self.data.as_ref().expect("data"))
+            .unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
 
     /// The kind and the data of an event that has no cursor of its own: a gap.

@@ -12,7 +12,8 @@ impl Folder {
     pub fn new(name: &str) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("speak-{}-{count}-{name}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("speak-{}-{count}-{name}", std::process::id()));
         fs::create_dir_all(&path).expect("a folder");
         Self(path)
     }

@@ -41,7 +41,10 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
         // Tens of thousands of clients take a while on a busy machine.
-        assert!(start.elapsed() < GUARD * if is_full() { 8 } else { 1 }, "waited in vain until {what}");
+        assert!(
+            start.elapsed() < GUARD * if is_full() { 8 } else { 1 },
+            "waited in vain until {what}"
+        );
         thread::sleep(Duration::from_millis(2));
     }
 }

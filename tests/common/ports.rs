@@ -22,7 +22,8 @@ pub struct ClosedPort {
 impl ClosedPort {
     pub fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let client = TcpStream::connect(listener.local_addr().expect("its address")).expect("a client");
+        let client =
+            TcpStream::connect(listener.local_addr().expect("its address")).expect("a client");
         let (server, _) = listener.accept().expect("the same client");
         Self { client, _server: server }
     }

@@ -30,8 +30,11 @@ impl Response {
     /// The value of a header that stands there once, or not at all.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut values =
-            self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str());
+        let mut values = self
+            .headers
+            .iter()
+            .filter(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str());
         let value = values.next();
         assert_eq!(values.next(), None, "{name} stands there twice: {self:?}");
         value
@@ -97,7 +100,8 @@ impl Response {
     pub fn events(&self) -> Vec<String> {
         let messages = self.messages();
         let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let events = messages.iter().map(|it| format!("{} {}", word(&it["type"]), word(&it["reason"])));
+        let events =
+            messages.iter().map(|it| format!("{} {}", word(&it["type"]), word(&it["reason"])));
         events.map(|event| event.trim_end().to_owned()).collect()
     }
 

@@ -62,7 +62,9 @@ fn keep_value(value: &Value, is_secret: bool) {
         Value::String(text) if is_secret => keep(text),
         Value::Array(values) => values.iter().for_each(|value| keep_value(value, is_secret)),
         Value::Object(fields) => {
-            fields.iter().for_each(|(key, value)| keep_value(value, SECRET_KEYS.contains(&key.as_str())));
+            fields
+                .iter()
+                .for_each(|(key, value)| keep_value(value, SECRET_KEYS.contains(&key.as_str())));
         }
         _ => {}
     }
@@ -83,7 +85,9 @@ fn decoded(value: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = value.as_bytes();
     while let [first, others @ ..] = rest {
-        let byte = others.get(..2).and_then(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok());
+        let byte = others
+            .get(..2)
+            .and_then(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok());
         if let (b'%', Some(byte)) = (first, byte) {
             bytes.push(byte);
             rest = &others[2..];

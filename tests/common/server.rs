@@ -69,8 +69,11 @@ pub fn run(mut command: Command) -> Finished {
         status = running.0.try_wait().expect("asking for our own child");
         status.is_some()
     });
-    let mut finished =
-        Finished { code: status.and_then(|status| status.code()), stdout: String::new(), stderr: String::new() };
+    let mut finished = Finished {
+        code: status.and_then(|status| status.code()),
+        stdout: String::new(),
+        stderr: String::new(),
+    };
     let stdout = running.0.stdout.as_mut().expect("a pipe");
     stdout.read_to_string(&mut finished.stdout).expect("text");
     let stderr = running.0.stderr.as_mut().expect("a pipe");
@@ -104,7 +107,14 @@ impl Server {
         let log = Arc::new(Mutex::new(Vec::new()));
         let (announce, announced) = mpsc::channel();
         let log_reader = keep_reading(stderr, Arc::clone(&log), announce, child.id());
-        let mut server = Self { child, doors: Vec::new(), log, log_reader: Some(log_reader), ended: false, heir: None };
+        let mut server = Self {
+            child,
+            doors: Vec::new(),
+            log,
+            log_reader: Some(log_reader),
+            ended: false,
+            heir: None,
+        };
         while server.doors.len() < doors {
             let door = announced.recv_timeout(GUARD);
             let door = door.unwrap_or_else(|_| panic!("it did not start: {:?}", server.log()));
@@ -213,7 +223,8 @@ impl Server {
         self.signal(Signal::USR2);
         until("another process is to take over", || self.heirs().len() > heirs);
         until("the process before has left", || {
-            self.log().iter().filter(|line| line.ends_with(" the process before has left")).count() > heirs
+            self.log().iter().filter(|line| line.ends_with(" the process before has left")).count()
+                > heirs
         });
         if let Some(status) = self.adopt_heir() {
             assert_eq!(status.code(), Some(0), "{:?}", self.log());

@@ -150,7 +150,8 @@ impl Socket {
     #[track_caller]
     pub fn texts(&mut self) -> Vec<String> {
         let answer = self.json();
-        let messages = answer["messages"].as_array().unwrap_or_else(|| panic!("no messages: {answer}"));
+        let messages =
+            answer["messages"].as_array().unwrap_or_else(|| panic!("no messages: {answer}"));
         messages.iter().map(|it| it["message"].as_str().expect("a text").to_owned()).collect()
     }
 
@@ -158,7 +159,11 @@ impl Socket {
     #[track_caller]
     pub fn ends_with(&mut self, code: u16) {
         let frame = self.frame();
-        assert_eq!(frame, Frame { first: CLOSE, payload: code.to_be_bytes().to_vec() }, "not {code}");
+        assert_eq!(
+            frame,
+            Frame { first: CLOSE, payload: code.to_be_bytes().to_vec() },
+            "not {code}"
+        );
         self.client.is_closed();
     }
 }

@@ -34,10 +34,16 @@ pub struct Forwarded {
 impl Log {
     /// All that there is by now.
     pub fn forwarded(&mut self) -> &[Forwarded] {
-        while self.file.read_until(b'\n', &mut self.line).expect("reading the log") > 0 && self.line.ends_with(b"\n") {
+        while self.file.read_until(b'\n', &mut self.line).expect("reading the log") > 0
+            && self.line.ends_with(b"\n")
+        {
             let line = String::from_utf8_lossy(&self.line);
-            let (status, request_line) = line.trim_end_matches('\n').split_once(' ').expect("as it is configured");
-            self.forwarded.push(Forwarded { status: status.parse().ok(), request_line: request_line.to_owned() });
+            let (status, request_line) =
+                line.trim_end_matches('\n').split_once(' ').expect("as it is configured");
+            self.forwarded.push(Forwarded {
+                status: status.parse().ok(),
+                request_line: request_line.to_owned(),
+            });
             self.line.clear();
         }
         &self.forwarded
@@ -55,14 +61,19 @@ impl Nginx {
         let folder = env::temp_dir().join(format!("speak-{name}-{}", process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         prepare(&folder);
-        let template = fs::read_to_string(table::folder().join("nginx.conf")).expect("the configuration");
+        let template =
+            fs::read_to_string(table::folder().join("nginx.conf")).expect("the configuration");
         let configuration = folder.join("nginx.conf");
-        fs::write(&configuration, template.replace("@FOLDER@", folder.to_str().expect("a path in UTF-8")))
-            .expect("writing the configuration");
+        fs::write(
+            &configuration,
+            template.replace("@FOLDER@", folder.to_str().expect("a path in UTF-8")),
+        )
+        .expect("writing the configuration");
         let mut command = command();
         command.arg("-c").arg(configuration).arg("-e").arg(folder.join("error.log"));
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        let mut nginx = Self { child: command.spawn().expect("nginx, from the package nginx-light"), folder };
+        let mut nginx =
+            Self { child: command.spawn().expect("nginx, from the package nginx-light"), folder };
         let sockets = ["origin", "answer", "buffering", "passing", "upgrading"];
         until("nginx is there", || {
             let status = nginx.child.try_wait().expect("asking for our own child");

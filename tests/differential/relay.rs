@@ -80,10 +80,15 @@ impl Relay {
     /// What went over the newest connections, to be read by who looks for a fault.
     pub fn newest(&self) -> String {
         let flows = self.flows.lock().expect("no panic in a relay");
-        let tail = |bytes: &[u8]| bytes[bytes.len().saturating_sub(1000)..].escape_ascii().to_string();
+        let tail =
+            |bytes: &[u8]| bytes[bytes.len().saturating_sub(1000)..].escape_ascii().to_string();
         let show = |flow: &Arc<Mutex<Flow>>| {
             let flow = flow.lock().expect("no panic in a relay");
-            format!("nginx to Speak: …{}\nSpeak to nginx: …{}", tail(&flow.asked), tail(&flow.answered))
+            format!(
+                "nginx to Speak: …{}\nSpeak to nginx: …{}",
+                tail(&flow.asked),
+                tail(&flow.answered)
+            )
         };
         flows.iter().rev().take(2).map(show).collect::<Vec<_>>().join("\n")
     }
@@ -96,11 +101,15 @@ fn pass_on(nginx: UnixStream, speak: TcpStream, flow: Arc<Mutex<Flow>>) {
     let asked = Arc::clone(&flow);
     // Either may be gone before the other has said all: that is for the other end to notice.
     thread::spawn(move || {
-        copy(from_nginx, &to_speak, |bytes| asked.lock().expect("no panic in a relay").asked.extend_from_slice(bytes));
+        copy(from_nginx, &to_speak, |bytes| {
+            asked.lock().expect("no panic in a relay").asked.extend_from_slice(bytes);
+        });
         let _ = to_speak.shutdown(Shutdown::Write);
     });
     thread::spawn(move || {
-        copy(speak, &nginx, |bytes| flow.lock().expect("no panic in a relay").answered.extend_from_slice(bytes));
+        copy(speak, &nginx, |bytes| {
+            flow.lock().expect("no panic in a relay").answered.extend_from_slice(bytes);
+        });
         flow.lock().expect("no panic in a relay").is_over = true;
         let _ = nginx.shutdown(Shutdown::Write);
     });

@@ -35,7 +35,9 @@ enum Line {
 pub fn read_tables() -> Vec<Table> {
     let files = fs::read_dir(folder()).expect("the folder of the tables");
     let mut paths: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|it| it == "md") && !path.ends_with("README.md"));
+    paths.retain(|path| {
+        path.extension().is_some_and(|it| it == "md") && !path.ends_with("README.md")
+    });
     paths.sort();
     paths.into_iter().map(Table::read).collect()
 }
@@ -58,18 +60,23 @@ impl Table {
                 None => {}
             }
             was_template = of_template.is_some();
-            row(line, &template).map_or_else(|| Line::Text(line.to_owned()), |(case, cell)| Line::Row(case, cell))
+            row(line, &template)
+                .map_or_else(|| Line::Text(line.to_owned()), |(case, cell)| Line::Row(case, cell))
         });
         let lines = lines.collect();
         Self { path, lines }
     }
 
     pub fn cases(&self) -> impl Iterator<Item = &Case> {
-        self.lines.iter().filter_map(|line| if let Line::Row(case, _) = line { Some(case) } else { None })
+        self.lines
+            .iter()
+            .filter_map(|line| if let Line::Row(case, _) = line { Some(case) } else { None })
     }
 
     pub fn cases_mut(&mut self) -> impl Iterator<Item = &mut Case> {
-        self.lines.iter_mut().filter_map(|line| if let Line::Row(case, _) = line { Some(case) } else { None })
+        self.lines
+            .iter_mut()
+            .filter_map(|line| if let Line::Row(case, _) = line { Some(case) } else { None })
     }
 
     /// Writes the file anew, with the verdicts that the cases have now.
@@ -91,7 +98,8 @@ impl Table {
 
 /// A row is: name, bytes, nginx, Speak, why. Its head has no bytes.
 fn row(line: &str, template: &str) -> Option<(Case, String)> {
-    let cells: Vec<_> = line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
+    let cells: Vec<_> =
+        line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
     let [name, cell, nginx, speak, why] = cells[..] else { panic!("a row has five cells: {line}") };
     let bytes = cell.strip_prefix('`')?.strip_suffix('`').expect("a closing backtick");
     let notation = template.replace("{}", bytes);
@@ -154,7 +162,8 @@ fn insert(inner: &str, channel: &str, body_bytes: usize) -> Vec<u8> {
         return expand(text, channel, body_bytes).repeat(count.parse().expect("how often"));
     }
     if let Some(more) = inner.strip_prefix("length") {
-        let more: isize = if more.is_empty() { 0 } else { more.parse().expect("a sign and a number") };
+        let more: isize =
+            if more.is_empty() { 0 } else { more.parse().expect("a sign and a number") };
         // Not below 0 while the length is being found out.
         return body_bytes.saturating_add_signed(more).to_string().into_bytes();
     }

@@ -61,7 +61,8 @@ impl Door {
         let mut words = alone.statuses();
         let is_switched = alone.whole.last().is_some_and(|answer| answer.status == 101);
         let closes = alone.is_headless || alone.whole.last().is_some_and(Response::says_close);
-        let has_own_answer = with_probe.end_with(&probe) && with_probe.statuses().len() == words.len() + 1;
+        let has_own_answer =
+            with_probe.end_with(&probe) && with_probe.statuses().len() == words.len() + 1;
         if is_switched {
             // What follows is frames.
         } else if closes {
@@ -88,7 +89,8 @@ fn read_all(mut stream: impl Read) -> Vec<u8> {
 
 /// A request that both servers answer with its name, and close.
 pub fn probe_bytes(name: &str) -> Vec<u8> {
-    format!("GET /health?callback={name} HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n").into_bytes()
+    format!("GET /health?callback={name} HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n")
+        .into_bytes()
 }
 
 impl Answers {
@@ -105,7 +107,9 @@ impl Answers {
             let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { break };
             let (head, rest) = bytes.split_at(end + 4);
             let mut answer = Response::parse_head(head);
-            let length = answer.header("content-length").map_or(0, |length| length.parse().expect("a length"));
+            let length = answer
+                .header("content-length")
+                .map_or(0, |length| length.parse().expect("a length"));
             // The answer to HEAD tells a length, and nothing or the next answer comes.
             let has_body = !rest.is_empty() && !rest.starts_with(b"HTTP/1.");
             let length = if has_body { length } else { 0 };
@@ -130,7 +134,9 @@ impl Answers {
 
     /// Whether the last answer is that to the probe of this name.
     pub fn end_with(&self, probe: &str) -> bool {
-        self.whole.last().is_some_and(|answer| answer.status == 200 && answer.body == probe_body(probe))
+        self.whole
+            .last()
+            .is_some_and(|answer| answer.status == 200 && answer.body == probe_body(probe))
     }
 }
 

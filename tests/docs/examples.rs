@@ -51,7 +51,14 @@ impl Session {
         fs::write(folder.join("file"), "a line\n").expect("a file");
         // Who was introduced has to be there still when a slow machine comes to the next line.
         let mut command = super::common::command();
-        command.args(["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+        command.args([
+            "--listen",
+            "127.0.0.1:0",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "127.0.0.1:0",
+        ]);
         command.args(["--connection-timeout", "60s"]);
         let server = Server::spawn(command, 3);
         Self { server, folder, commands: Vec::new(), count: 0, known: Vec::new() }
@@ -73,7 +80,9 @@ impl Session {
     pub fn follow(&mut self, page: &str) {
         for block in markdown::blocks(page) {
             match &*block.language {
-                "sh" => commands_of(&block.text).for_each(|command| self.begin(&command, &block.at)),
+                "sh" => {
+                    commands_of(&block.text).for_each(|command| self.begin(&command, &block.at));
+                }
                 "json" => self.compare_answer(&block),
                 "text" => self.compare_beginning(&block),
                 _ => {}
@@ -122,7 +131,8 @@ impl Session {
         let output = command.output().expect("node, which `make test` installs");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{errors}");
-        let printed: Vec<Vec<String>> = serde_json::from_slice(&output.stdout).expect("what each of them printed");
+        let printed: Vec<Vec<String>> =
+            serde_json::from_slice(&output.stdout).expect("what each of them printed");
         for ((script, expected), printed) in scripts.iter().zip(printed) {
             if let Some(expected) = expected {
                 let lines: Vec<_> = expected.text.lines().map(|line| shape(line).0).collect();
@@ -149,10 +159,16 @@ impl Session {
         let line = self.here(text).replacen("curl ", "exec curl -sS ", 1);
         let mut command = Command::new("sh");
         command.args(["-c", &line]).current_dir(&self.folder);
-        let child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::inherit()).spawn().expect("a shell");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("a shell");
         self.commands.push(Running { text: text.to_owned(), at: at.to_owned(), child, output });
         until(&format!("{at}: {text} ends or waits"), || {
-            let running = self.commands.iter_mut().map(|it| it.child.try_wait().expect("a child of ours"));
+            let running =
+                self.commands.iter_mut().map(|it| it.child.try_wait().expect("a child of ours"));
             let running: Vec<_> = running.collect();
             let waits = running.iter().filter(|status| status.is_none()).count();
             running.last().is_some_and(Option::is_some) || self.readers() == waits
@@ -171,14 +187,18 @@ impl Session {
         let real = if told.contains("\"type\":") && !told.contains("\"messages\":") {
             self.last_words()
         } else {
-            let command = self.commands.pop().unwrap_or_else(|| panic!("{}: the answer of nothing", block.at));
+            let command = self
+                .commands
+                .pop()
+                .unwrap_or_else(|| panic!("{}: the answer of nothing", block.at));
             command.answer()
         };
         let ((told_shape, told_values), (real_shape, real_values)) = (shape(&told), shape(&real));
         assert_eq!(real_shape, told_shape, "{}", block.at);
         let values = told_values.into_iter().zip(real_values).filter(|(told, real)| told != real);
         // Long enough to be a code, and no number.
-        self.known.extend(values.filter(|(told, _)| told.len() >= 8 && told.parse::<u64>().is_err()));
+        self.known
+            .extend(values.filter(|(told, _)| told.len() >= 8 && told.parse::<u64>().is_err()));
     }
 
     /// Interrupts the read that waits, and tells what its channel was told then.
@@ -199,7 +219,8 @@ impl Session {
     }
 
     fn compare_beginning(&mut self, block: &Block) {
-        let mut command = self.commands.pop().unwrap_or_else(|| panic!("{}: the output of nothing", block.at));
+        let mut command =
+            self.commands.pop().unwrap_or_else(|| panic!("{}: the output of nothing", block.at));
         let lines: Vec<_> = block.text.lines().collect();
         until(&format!("{} comes", block.at), || {
             let has_ended = command.child.try_wait().expect("a child of ours").is_some();
@@ -213,7 +234,11 @@ impl Session {
             if told.starts_with("id: ") || told.starts_with("Date: ") {
                 let after = |line: &str| line.rsplit_once(':').map(|(_, rest)| rest.to_owned());
                 let is_cursor = told.starts_with("id: ");
-                assert!(!is_cursor || after(told) == after(real), "{}: {real}, not {told}", block.at);
+                assert!(
+                    !is_cursor || after(told) == after(real),
+                    "{}: {real}, not {told}",
+                    block.at
+                );
                 assert_eq!(told[..4], real[..4], "{}", block.at);
                 continue;
             }
@@ -268,7 +293,8 @@ impl Drop for Session {
 /// The lines with `curl` of a block, each with those that continue it.
 fn commands_of(text: &str) -> impl Iterator<Item = String> {
     let whole = text.replace("\\\n", " ");
-    let commands: Vec<_> = whole.lines().filter(|line| line.starts_with("curl ")).map(str::to_owned).collect();
+    let commands: Vec<_> =
+        whole.lines().filter(|line| line.starts_with("curl ")).map(str::to_owned).collect();
     commands.into_iter()
 }
 
@@ -276,7 +302,9 @@ fn commands_of(text: &str) -> impl Iterator<Item = String> {
 fn shape(json: &str) -> (String, Vec<String>) {
     let (mut shape, mut values) = (String::new(), Vec::new());
     let mut rest = json.trim_end();
-    let key_of = |rest: &str| VARIES.iter().map(|key| format!("\"{key}\":")).find(|key| rest.starts_with(&**key));
+    let key_of = |rest: &str| {
+        VARIES.iter().map(|key| format!("\"{key}\":")).find(|key| rest.starts_with(&**key))
+    };
     while let Some(letter) = rest.chars().next() {
         if let Some(key) = key_of(rest) {
             rest = &rest[key.len()..];

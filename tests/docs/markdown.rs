@@ -73,7 +73,8 @@ pub fn code(prose: &str) -> Vec<String> {
 /// Where the links of a page lead, without those into the web.
 pub fn links(name: &str) -> Vec<String> {
     let prose = prose(name);
-    let targets = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(target, _)| target));
+    let targets =
+        prose.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(target, _)| target));
     targets.filter(|target| !target.contains("://")).map(str::to_owned).collect()
 }
 

@@ -17,20 +17,26 @@ static PAGES: Mutex<()> = Mutex::new(());
 pub fn is_current(name: &str, mark: &str, fresh: &str) {
     let _one = PAGES.lock().unwrap_or_else(PoisonError::into_inner);
     let text = page(name);
-    let (begin, end) = (format!("<!-- {mark}: from the code -->\n"), format!("<!-- {mark}: end -->\n"));
+    let (begin, end) =
+        (format!("<!-- {mark}: from the code -->\n"), format!("<!-- {mark}: end -->\n"));
     let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{name} has no {begin}"));
     let (found, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{name} has no {end}"));
     if std::env::var("SPEAK_DOCS").is_ok_and(|what| what == "renew") {
-        fs::write(path(name), [before, &begin, fresh, &end, after].concat()).expect("a page that can be written");
+        fs::write(path(name), [before, &begin, fresh, &end, after].concat())
+            .expect("a page that can be written");
         return;
     }
-    assert_eq!(found, fresh, "{mark} in {name}: `SPEAK_DOCS=renew cargo test --test docs` writes them anew");
+    assert_eq!(
+        found, fresh,
+        "{mark} in {name}: `SPEAK_DOCS=renew cargo test --test docs` writes them anew"
+    );
 }
 
 /// All options as a table.
 pub fn options() -> String {
-    let mut table =
-        String::from("| option | default | what it sets | in the environment |\n| --- | --- | --- | --- |\n");
+    let mut table = String::from(
+        "| option | default | what it sets | in the environment |\n| --- | --- | --- | --- |\n",
+    );
     for spec in SPECS {
         let Spec { name, help, default, .. } = spec;
         let (value, note) = match spec.takes {
@@ -40,21 +46,25 @@ pub fn options() -> String {
         };
         let default = if default.is_empty() { "none" } else { default };
         let variable = spec.variable();
-        writeln!(table, "| `--{name}{value}` | {default} | {help}{note} | `{variable}` |").expect("a String takes it");
+        writeln!(table, "| `--{name}{value}` | {default} | {help}{note} | `{variable}` |")
+            .expect("a String takes it");
     }
     table
 }
 
 /// The metrics of a page of Prometheus as a table.
 pub fn metrics(exposition: &str) -> String {
-    let mut table = String::from("| metric | kind | labels | what it tells |\n| --- | --- | --- | --- |\n");
+    let mut table =
+        String::from("| metric | kind | labels | what it tells |\n| --- | --- | --- | --- |\n");
     let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (name, rest) in exposition.lines().filter_map(|line| line.split_once('{')) {
         // No value of a label has a quote or a comma in it.
-        let of_sample = rest.split(['{', ',']).filter_map(|pair| pair.split_once('=')).map(|(label, _)| label);
+        let of_sample =
+            rest.split(['{', ',']).filter_map(|pair| pair.split_once('=')).map(|(label, _)| label);
         labels.entry(name).or_default().extend(of_sample);
     }
-    let mut helps = exposition.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '));
+    let mut helps =
+        exposition.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '));
     let kinds = exposition.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     for (name, kind) in kinds {
         let (helped, help) = helps.next().expect("a HELP for each TYPE");
@@ -72,7 +82,8 @@ pub fn errors() -> BTreeSet<(String, u16)> {
     let (_, table) = source.split_once("pub fn row(self)").expect("the table");
     let (table, _) = table.split_once("\n    }\n").expect("its end");
     let rows = table.lines().filter_map(|line| line.split_once("=> (")).map(|(_, row)| {
-        let (name, status) = row.trim_end_matches("),").split_once(", ").expect("a name and a status");
+        let (name, status) =
+            row.trim_end_matches("),").split_once(", ").expect("a name and a status");
         (name.trim_matches('"').to_owned(), status.parse().expect("a status"))
     });
     let rows: BTreeSet<_> = rows.collect();

@@ -53,8 +53,9 @@ impl Site {
         let mut server = format!("listen 127.0.0.1:{port};");
         if let Some(path) = &self.certificate {
             let path = path.display();
-            server =
-                format!("listen 127.0.0.1:{port} ssl; ssl_certificate {path}.crt; ssl_certificate_key {path}.key;");
+            server = format!(
+                "listen 127.0.0.1:{port} ssl; ssl_certificate {path}.crt; ssl_certificate_key {path}.key;"
+            );
         }
         let mut location = String::new();
         let own: Vec<&str> = self.lines.split_inclusive(';').map(str::trim).collect();
@@ -62,7 +63,8 @@ impl Site {
         let good = GOOD.iter().copied().chain([pass.as_str()]);
         let kept = good.filter(|line| own.iter().all(|own| key(own) != key(line)));
         for line in kept.chain(own.iter().copied()) {
-            let place = if OF_SERVERS.contains(&key(line).as_str()) { &mut server } else { &mut location };
+            let place =
+                if OF_SERVERS.contains(&key(line).as_str()) { &mut server } else { &mut location };
             write!(place, " {line}").expect("a String takes everything");
         }
         format!("server {{ {server} location / {{ {location} }} }}\n")
@@ -87,8 +89,10 @@ impl Nginx {
     fn try_to_start(name: &str, speak: SocketAddr, sites: &[Site]) -> Option<Self> {
         let folder = Folder::new(name);
         // All are held until all are known, so that they differ.
-        let held: Vec<_> = sites.iter().map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let ports: Vec<u16> = held.iter().map(|port| port.local_addr().expect("its address").port()).collect();
+        let held: Vec<_> =
+            sites.iter().map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+        let ports: Vec<u16> =
+            held.iter().map(|port| port.local_addr().expect("its address").port()).collect();
         drop(held);
         let here = folder.path().display();
         let pid = folder.file("pid");
@@ -109,9 +113,16 @@ impl Nginx {
         let path = folder.file("nginx.conf");
         fs::write(&path, text).expect("writing the configuration");
         // Debian has it where the PATH of users does not look.
-        let program = if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" };
+        let program =
+            if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" };
         let mut command = Command::new(program);
-        command.arg("-c").arg(&path).arg("-e").arg(folder.file("error.log")).arg("-p").arg(folder.path());
+        command
+            .arg("-c")
+            .arg(&path)
+            .arg("-e")
+            .arg(folder.file("error.log"))
+            .arg("-p")
+            .arg(folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.spawn().expect("nginx, from the package nginx-light");
         let urls = sites.iter().zip(ports).map(|(site, port)| site.url(port)).collect();

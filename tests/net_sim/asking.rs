@@ -22,13 +22,16 @@ struct Call {
 impl World {
     /// A client asks something. Returns what it sends.
     pub(crate) fn ask(&mut self, peer: usize, step: Step) -> Vec<u8> {
-        let is_socket = self.peers[peer].following.as_ref().is_some_and(|following| following.is_frames);
+        let is_socket =
+            self.peers[peer].following.as_ref().is_some_and(|following| following.is_frames);
         match step {
             Step::Nonsense if is_socket => self.speak_nonsense(peer),
             Step::Nonsense => self.nonsense(peer),
             Step::Lookup if !is_socket => self.lookup(peer),
             _ => {
-                let step = if is_socket && matches!(step, Step::Events | Step::Frames | Step::Poll | Step::ReadNow) {
+                let step = if is_socket
+                    && matches!(step, Step::Events | Step::Frames | Step::Poll | Step::ReadNow)
+                {
                     Step::Write
                 } else {
                     step
@@ -59,7 +62,11 @@ impl World {
     fn call(&mut self, peer: usize, step: Step) -> Call {
         let mut parameters = Vec::new();
         let channel = self.random.index(self.plan.channels);
-        let carries = if self.random.once_in(2) || step == Step::Goodbye { self.any_connection() } else { None };
+        let carries = if self.random.once_in(2) || step == Step::Goodbye {
+            self.any_connection()
+        } else {
+            None
+        };
         let (name, kind) = match step {
             Step::ReadNow => ("read", Kind::ReadNow),
             Step::Poll => {
@@ -71,7 +78,9 @@ impl World {
             Step::Events => ("read", Kind::Events),
             Step::Frames => ("read", Kind::Frames),
             Step::Introduce => ("introduce", Kind::Introduce),
-            Step::Goodbye if carries.is_some() && self.random.once_in(2) => ("goodbye", Kind::GoodbyeToOne),
+            Step::Goodbye if carries.is_some() && self.random.once_in(2) => {
+                ("goodbye", Kind::GoodbyeToOne)
+            }
             Step::Goodbye if carries.is_some() => ("goodbye", Kind::Goodbye),
             Step::Lookup => ("members", Kind::Plain(200)),
             _ => ("write", Kind::Write),
@@ -115,7 +124,12 @@ impl World {
         Call { name, parameters, request }
     }
 
-    fn put_since(&mut self, peer: usize, request: &mut Request, parameters: &mut Vec<(&'static str, String)>) {
+    fn put_since(
+        &mut self,
+        peer: usize,
+        request: &mut Request,
+        parameters: &mut Vec<(&'static str, String)>,
+    ) {
         let form = self.random.below(5);
         for channel in &request.channels {
             let cursor = self.peers[peer].cursors[*channel];
@@ -146,7 +160,8 @@ impl World {
         // Those that came last are likelier to be there still; mostly it is one that is.
         let newest = connections.len().min(6);
         let last = connections.len() - 1;
-        let living = (0..newest).map(|back| last - back).find(|place| !self.ledger.is_ended(*place));
+        let living =
+            (0..newest).map(|back| last - back).find(|place| !self.ledger.is_ended(*place));
         let place = match living {
             Some(living) if !self.random.once_in(3) => living,
             _ => last - self.random.index(newest),
@@ -199,7 +214,9 @@ impl World {
         }
         match request.kind {
             Kind::Events => {
-                let bytes = format!("GET /read?{form} HTTP/1.1\r\nHost: sim\r\nAccept: text/event-stream\r\n\r\n");
+                let bytes = format!(
+                    "GET /read?{form} HTTP/1.1\r\nHost: sim\r\nAccept: text/event-stream\r\n\r\n"
+                );
                 return self.enqueue(peer, request, bytes.into_bytes());
             }
             Kind::Frames => {
@@ -226,14 +243,17 @@ impl World {
                 let fields = format!("{FORM}Transfer-Encoding: chunked\r\n");
                 let mut bytes = format!("POST /{name} HTTP/1.1\r\nHost: sim\r\n{fields}\r\n");
                 let cut = self.random.index(form.len());
-                for part in [&form[..cut], &form[cut..]].into_iter().filter(|part| !part.is_empty()) {
-                    write!(bytes, "{:x}\r\n{part}\r\n", part.len()).expect("a String takes everything");
+                for part in [&form[..cut], &form[cut..]].into_iter().filter(|part| !part.is_empty())
+                {
+                    write!(bytes, "{:x}\r\n{part}\r\n", part.len())
+                        .expect("a String takes everything");
                 }
                 bytes.push_str("0\r\n\r\n");
                 self.enqueue(peer, request, bytes.into_bytes())
             }
             4 => {
-                let fields = format!("{FORM}Expect: 100-continue\r\nContent-Length: {}\r\n", form.len());
+                let fields =
+                    format!("{FORM}Expect: 100-continue\r\nContent-Length: {}\r\n", form.len());
                 let head = format!("POST /{name} HTTP/1.1\r\nHost: sim\r\n{fields}\r\n");
                 if self.random.once_in(2) {
                     return self.enqueue(peer, request, [head, form].concat().into_bytes());
@@ -258,7 +278,11 @@ impl World {
         let peer = &mut self.peers[peer];
         peer.sent += bytes.len() as u64;
         // A frame that is none is refused by its first bytes.
-        request.end = if request.kind == Kind::Fatal(0) { peer.sent + 1 - bytes.len() as u64 } else { peer.sent };
+        request.end = if request.kind == Kind::Fatal(0) {
+            peer.sent + 1 - bytes.len() as u64
+        } else {
+            peer.sent
+        };
         peer.ends.push_back(peer.sent);
         peer.outstanding.push_back(request);
         bytes
@@ -299,7 +323,11 @@ impl World {
         let (bytes, status) = match self.random.below(5) {
             0 => ("\u{1}nonsense\r\n\r\n".to_owned(), 400),
             1 => ("GET /health HTTP/2.0\r\nHost: sim\r\n\r\n".to_owned(), 505),
-            2 => ("POST /write?channel=c0 HTTP/1.1\r\nHost: sim\r\nContent-Length: 999999\r\n\r\n".to_owned(), 413),
+            2 => (
+                "POST /write?channel=c0 HTTP/1.1\r\nHost: sim\r\nContent-Length: 999999\r\n\r\n"
+                    .to_owned(),
+                413,
+            ),
             3 => (format!("GET /health HTTP/1.1\r\nHost: sim\r\nX: {long}\r\n\r\n"), 431),
             _ => (format!("GET /{long} HTTP/1.1\r\nHost: sim\r\n\r\n"), 414),
         };
@@ -345,8 +373,16 @@ impl World {
         let is_witness = self.peers[peer].is_witness;
         while !bytes.is_empty() {
             let is_cut = !is_witness && self.plan.cuts > 0 && self.random.once_in(self.plan.cuts);
-            let rest = if is_cut { bytes.split_off(1 + self.random.index(bytes.len())) } else { Vec::new() };
-            let delay_ms = if is_witness || self.is_healed { 0 } else { self.random.below(self.plan.delay_ms_max + 1) };
+            let rest = if is_cut {
+                bytes.split_off(1 + self.random.index(bytes.len()))
+            } else {
+                Vec::new()
+            };
+            let delay_ms = if is_witness || self.is_healed {
+                0
+            } else {
+                self.random.below(self.plan.delay_ms_max + 1)
+            };
             net.send(peer, Segment::Bytes(bytes), delay_ms);
             bytes = rest;
         }
@@ -361,7 +397,9 @@ pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
         length @ ..126 => frame.push(0x80 | length as u8),
         length => {
             frame.push(0x80 | 0x7e);
-            frame.extend(u16::try_from(length).expect("frames of the simulation are short").to_be_bytes());
+            frame.extend(
+                u16::try_from(length).expect("frames of the simulation are short").to_be_bytes(),
+            );
         }
     }
     frame.extend(MASK);

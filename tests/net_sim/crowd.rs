@@ -28,11 +28,13 @@ struct Room {
 impl Room {
     /// Each step of a turn counts for so many.
     fn new(weight: usize) -> Self {
-        let net = Rc::new(RefCell::new(Network::new(Random::new(1), Faults::default(), usize::MAX)));
+        let net =
+            Rc::new(RefCell::new(Network::new(Random::new(1), Faults::default(), usize::MAX)));
         let Ok(Command::Run(options)) = parse([OsString::from("--history=4")], |_| None) else {
             panic!("an option is an option")
         };
-        let mut service = Service::new(&options, vec![SimListener(Rc::clone(&net))], 100, |bytes| bytes.fill(7));
+        let mut service =
+            Service::new(&options, vec![SimListener(Rc::clone(&net))], 100, |bytes| bytes.fill(7));
         service.set_step_weight(weight);
         Self { net, service }
     }
@@ -50,7 +52,12 @@ impl Room {
     /// All in the same moment: that a turn had no time for somebody is not for want of waiting.
     fn turn(&mut self) {
         let told = self.net.borrow_mut().poll_events(usize::MAX, false);
-        turn(&self.net, &mut self.service, Now { mono: Millis(0), unix_ms: 1_700_000_000_000 }, told);
+        turn(
+            &self.net,
+            &mut self.service,
+            Now { mono: Millis(0), unix_ms: 1_700_000_000_000 },
+            told,
+        );
     }
 
     fn was_told(&self, place: usize, what: &str) -> bool {
@@ -62,7 +69,8 @@ impl Room {
     fn seat_sockets(&mut self, credentials: Option<(usize, &str)>) -> Vec<usize> {
         let sockets: Vec<usize> = (0..SOCKETS).map(|_| self.connect()).collect();
         for (place, socket) in sockets.iter().enumerate() {
-            let own = credentials.filter(|(owner, _)| *owner == place).map_or("", |(_, query)| query);
+            let own =
+                credentials.filter(|(owner, _)| *owner == place).map_or("", |(_, query)| query);
             self.send(
                 *socket,
                 format!(
@@ -99,7 +107,10 @@ fn sockets_that_are_told_without_end_are_heard_as_well() {
         room.write(writer);
         if turn == 100 {
             for socket in &sockets {
-                room.send(*socket, masked(0x81, br#"{"call":"write","channel":"d","message":"m","ref":77}"#));
+                room.send(
+                    *socket,
+                    masked(0x81, br#"{"call":"write","channel":"d","message":"m","ref":77}"#),
+                );
             }
         }
         room.turn();
@@ -121,7 +132,9 @@ fn what_a_socket_said_before_it_closed_is_done_also_where_it_was_held() {
         room.write(writer);
         if turn == 10 {
             for socket in &sockets {
-                let calls = (0..4).map(|_| masked(0x81, br#"{"call":"write","channel":"d","message":"m","ref":77}"#));
+                let calls = (0..4).map(|_| {
+                    masked(0x81, br#"{"call":"write","channel":"d","message":"m","ref":77}"#)
+                });
                 room.send(*socket, calls.collect::<Vec<_>>().concat());
                 room.net.borrow_mut().send(*socket, Segment::Fin, 0);
             }
@@ -130,7 +143,10 @@ fn what_a_socket_said_before_it_closed_is_done_also_where_it_was_held() {
     }
     room.send(writer, "GET /read?channel=d&from_id=0 HTTP/1.1\r\nHost: sim\r\n\r\n");
     room.turn();
-    assert!(room.was_told(writer, &format!(r#""next_id":{}"#, 4 * sockets.len() + 1)), "some of it was not done");
+    assert!(
+        room.was_told(writer, &format!(r#""next_id":{}"#, 4 * sockets.len() + 1)),
+        "some of it was not done"
+    );
     room.rest();
     assert!(sockets.iter().all(|socket| room.net.borrow().links[*socket].is_dropped));
 }
@@ -145,7 +161,11 @@ fn who_turns_out_to_be_gone_when_a_turn_is_nearly_over_is_said_goodbye_to_all_th
         let answer = String::from_utf8_lossy(&room.net.borrow().links[writer].tape).into_owned();
         let (_, json) = answer.split_once("\r\n\r\n").expect("a body");
         let me: serde_json::Value = serde_json::from_str(json).expect("JSON");
-        let credentials = format!("&connection={}&auth={}", me["connection"], me["auth"].as_str().expect("a secret"));
+        let credentials = format!(
+            "&connection={}&auth={}",
+            me["connection"],
+            me["auth"].as_str().expect("a secret")
+        );
         room.send(waiting, "GET /read?channel=d HTTP/1.1\r\nHost: sim\r\n\r\n");
         let sockets = room.seat_sockets(Some((place, &credentials)));
         room.write(writer);

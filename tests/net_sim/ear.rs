@@ -83,7 +83,9 @@ fn answer(bytes: &[u8]) -> Option<(Parsed, usize)> {
     for line in lines {
         let (name, value) = line.split_once(": ").expect("a field has a name and a value");
         match name {
-            "Content-Length" => length = Some(value.parse::<usize>().expect("a length is a number")),
+            "Content-Length" => {
+                length = Some(value.parse::<usize>().expect("a length is a number"));
+            }
             "Connection" => closes = value == "close",
             "Content-Type" => is_events = value == "text/event-stream",
             _ => {}

@@ -28,7 +28,9 @@ impl World {
                     self.tally("asked to continue");
                     self.go_on_sending(peer);
                 }
-                Parsed::Answer { status, closes, body } => self.answer(peer, status, closes, &body, done_at),
+                Parsed::Answer { status, closes, body } => {
+                    self.answer(peer, status, closes, &body, done_at);
+                }
                 Parsed::BeginsEvents | Parsed::BeginsFrames => {
                     let is_frames = matches!(said, Parsed::BeginsFrames);
                     self.begin_following(peer, is_frames, done_at);
@@ -55,7 +57,8 @@ impl World {
     /// A stream was shown that the server lives, which costs something where nobody needs it.
     fn shown_life(&mut self, peer: usize, done_at: u64) {
         let now = self.now.mono.0;
-        let due = self.peers[peer].following.as_ref().expect("it follows").told_at + self.plan.numbers.heartbeat;
+        let due = self.peers[peer].following.as_ref().expect("it follows").told_at
+            + self.plan.numbers.heartbeat;
         assert!(now >= due, "client {peer} is shown life at {now}, which was due at {due}");
         self.was_told(peer, done_at);
     }
@@ -74,18 +77,25 @@ impl World {
         let peer = &mut self.peers[place];
         assert!(!peer.is_told_to_go, "client {place} is told more after it was told to go");
         // What is at fault is told as soon as it shows.
-        let is_whole = |request: &Request| request.arrived_at.is_some() || matches!(request.kind, Kind::Fatal(_));
+        let is_whole = |request: &Request| {
+            request.arrived_at.is_some() || matches!(request.kind, Kind::Fatal(_))
+        };
         let is_asked = peer.outstanding.front().is_some_and(is_whole);
         let is_unasked = match status {
             408 => {
-                let since = peer.overdue_since.or(peer.partial_since).expect("a request that is not whole");
+                let since =
+                    peer.overdue_since.or(peer.partial_since).expect("a request that is not whole");
                 assert!(now >= since + numbers.request_timeout, "408 at {now}, since {since}");
                 self.record.tally.count("request timed out");
                 true
             }
             503 | 429 if body.contains("as many clients") => {
                 peer.is_refused = true;
-                self.record.tally.count(if status == 503 { "turned away" } else { "too many of one address" });
+                self.record.tally.count(if status == 503 {
+                    "turned away"
+                } else {
+                    "too many of one address"
+                });
                 let is_short = self.net.borrow().refusals > 0;
                 assert!(status != 503 || numbers.max_clients < 1000 || is_short, "there is room");
                 assert!(status != 429 || numbers.max_per_address > 0);
@@ -96,8 +106,10 @@ impl World {
                 // It may be for calls that lie here, and that nobody looked at.
                 let is_answer = |request: &Request| {
                     // These are never refused so by themselves.
-                    let is_exempt =
-                        matches!(request.kind, Kind::Plain(_) | Kind::Fatal(_) | Kind::Goodbye | Kind::GoodbyeToOne);
+                    let is_exempt = matches!(
+                        request.kind,
+                        Kind::Plain(_) | Kind::Fatal(_) | Kind::Goodbye | Kind::GoodbyeToOne
+                    );
                     request.closes && !is_exempt && request.is_script == body.starts_with("/**/")
                 };
                 !is_asked || !peer.outstanding.front().is_some_and(is_answer)
@@ -112,10 +124,17 @@ impl World {
             assert!(is_asked, "client {place} is told {status} and asked nothing: {body}");
             let request = peer.outstanding.pop_front().expect("just looked");
             peer.may_linger = matches!(request.kind, Kind::Fatal(_));
-            let is_over = request.closes || matches!(request.kind, Kind::Fatal(_)) || self.stops_at.is_some();
-            assert_eq!(closes, is_over, "client {place} stays or goes as it was agreed, after {:?}", request.kind);
+            let is_over =
+                request.closes || matches!(request.kind, Kind::Fatal(_)) || self.stops_at.is_some();
+            assert_eq!(
+                closes, is_over,
+                "client {place} stays or goes as it was agreed, after {:?}",
+                request.kind
+            );
             let json = if request.is_script {
-                body.strip_prefix("/**/f(").and_then(|rest| rest.strip_suffix(");")).expect("a script")
+                body.strip_prefix("/**/f(")
+                    .and_then(|rest| rest.strip_suffix(");"))
+                    .expect("a script")
             } else {
                 body
             };
@@ -132,7 +151,14 @@ impl World {
     }
 
     /// An answer to a request or to a call in a frame.
-    fn check_outcome(&mut self, place: usize, request: &Request, status: u16, json: &str, done_at: u64) {
+    fn check_outcome(
+        &mut self,
+        place: usize,
+        request: &Request,
+        status: u16,
+        json: &str,
+        done_at: u64,
+    ) {
         let now = self.now.mono.0;
         let (is_tight, has_rate) = (self.plan.numbers.is_tight, self.plan.numbers.max_rate > 0);
         let value: Value = match request.kind {
@@ -144,7 +170,11 @@ impl World {
             (Kind::Plain(expected) | Kind::Fatal(expected), _) => {
                 // Who makes too many calls is told so first, also of one that could not be done.
                 let is_limited = has_rate && (status, expected) == (429, 400);
-                assert!(is_limited || status == expected, "{status} for {:?}: {json}", request.kind);
+                assert!(
+                    is_limited || status == expected,
+                    "{status} for {:?}: {json}",
+                    request.kind
+                );
                 self.record.tally.count(&format!("status {status}"));
                 return;
             }
@@ -185,7 +215,10 @@ impl World {
                 let connection = &mut self.ledger.connections[place];
                 connection.alive_at = connection.alive_at.max(done_at);
                 connection.alive_at_most = now;
-                assert!(request.carries.is_none_or(|its| its == place), "somebody else's connection");
+                assert!(
+                    request.carries.is_none_or(|its| its == place),
+                    "somebody else's connection"
+                );
                 self.ledger.claim(request.text.expect("it has one"), request.channels[0], id);
                 self.tally("introduction");
             }
@@ -206,11 +239,18 @@ impl World {
         let mut is_empty = true;
         for (at, (channel, since)) in request.channels.iter().zip(&request.since).enumerate() {
             let part = if request.channels.len() == 1 { value } else { &value["channels"][at] };
-            assert!(request.channels.len() == 1 || part["channel"] == format!("c{channel}"), "in the order asked");
+            assert!(
+                request.channels.len() == 1 || part["channel"] == format!("c{channel}"),
+                "in the order asked"
+            );
             is_empty &= !self.part(place, *channel, *since, part);
         }
         let Kind::Poll { wait_ms } = request.kind else { return };
-        self.record.tally.count(if is_empty { "poll answered with nothing" } else { "poll answered" });
+        self.record.tally.count(if is_empty {
+            "poll answered with nothing"
+        } else {
+            "poll answered"
+        });
         if is_empty && request.carries.is_none() && self.stops_at.is_none() {
             let due = request.arrived_at.expect("it was answered") + wait_ms;
             assert!(now >= due, "a read is answered with nothing at {now}, and had until {due}");
@@ -219,7 +259,8 @@ impl World {
 
     /// What a read is told of one channel. Tells whether that is anything.
     fn part(&mut self, place: usize, channel: usize, since: Since, part: &Value) -> bool {
-        let messages: Vec<_> = part["messages"].as_array().expect("messages").iter().map(Message::of).collect();
+        let messages: Vec<_> =
+            part["messages"].as_array().expect("messages").iter().map(Message::of).collect();
         let next_id = part["next_id"].as_u64().expect("next_id");
         let (is_missed, is_reset) = (part["missed"] == true, part["reset"] == true);
         assert!(!is_reset, "nobody asks beyond the end, or in another numbering");
@@ -231,8 +272,13 @@ impl World {
         assert!(messages.last().is_none_or(|last| last.id < next_id));
         if let Since::Id(from) = since {
             assert!(next_id >= from, "the cursor never goes back");
-            let gapless = (if is_missed { messages.first().map_or(next_id, |first| first.id) } else { from })..next_id;
-            assert!(messages.iter().map(|message| message.id).eq(gapless), "{from} to {next_id} without a gap");
+            let gapless =
+                (if is_missed { messages.first().map_or(next_id, |first| first.id) } else { from })
+                    ..next_id;
+            assert!(
+                messages.iter().map(|message| message.id).eq(gapless),
+                "{from} to {next_id} without a gap"
+            );
         }
         for message in &messages {
             self.ledger.see(channel, message, self.now.mono.0, false);
@@ -275,7 +321,11 @@ impl World {
             None => 0,
             Some(name) => {
                 let channel: usize = name[1..].parse().expect("a channel of ours");
-                following.channels.iter().position(|its| *its == channel).expect("a channel that it follows")
+                following
+                    .channels
+                    .iter()
+                    .position(|its| *its == channel)
+                    .expect("a channel that it follows")
             }
         };
         let channel = following.channels[at];
@@ -287,7 +337,11 @@ impl World {
         }
         assert!(name.is_none(), "no such event: {name:?}");
         let ids = id.and_then(|id| id.split_once(':')).expect("an id has an epoch").1;
-        let next_id: i64 = ids.split(',').nth(at).and_then(|id| id.parse().ok()).expect("a cursor for each channel");
+        let next_id: i64 = ids
+            .split(',')
+            .nth(at)
+            .and_then(|id| id.parse().ok())
+            .expect("a cursor for each channel");
         let message = Message::of(&value);
         let is_past = next_id <= message.id.cast_signed();
         let is_witness = peer.is_witness;
@@ -304,13 +358,22 @@ impl World {
         let peer = &mut self.peers[place];
         let following = peer.following.as_mut().expect("it follows");
         if is_past {
-            assert!(following.since[at] == Since::All && message.kind == "introduction", "{message:?} is past");
+            assert!(
+                following.since[at] == Since::All && message.kind == "introduction",
+                "{message:?} is past"
+            );
             return;
         }
         let cursor = &mut following.cursors[at];
         if let Some(next_id) = *cursor {
-            assert!(message.id >= next_id, "client {place} is told {message:?} again, and is at {next_id}");
-            assert!(message.id == next_id || following.gaps[at], "client {place} misses {next_id} to {message:?}");
+            assert!(
+                message.id >= next_id,
+                "client {place} is told {message:?} again, and is at {next_id}"
+            );
+            assert!(
+                message.id == next_id || following.gaps[at],
+                "client {place} misses {next_id} to {message:?}"
+            );
         }
         following.gaps[at] = false;
         *cursor = Some(message.id + 1);
@@ -327,7 +390,8 @@ impl World {
                 self.record.tally.count("ping");
                 self.shown_life(place, done_at);
                 let peer = &mut self.peers[place];
-                if peer.answers_pings && !peer.has_closed && !peer.is_spoilt && peer.rest.is_none() {
+                if peer.answers_pings && !peer.has_closed && !peer.is_spoilt && peer.rest.is_none()
+                {
                     let pong = masked(0x8a, payload);
                     peer.sent += pong.len() as u64;
                     peer.ends.push_back(peer.sent);
@@ -345,7 +409,8 @@ impl World {
                     connection.alive_at_most = now;
                     connection.closings.push(now);
                     connection.closed_at = following.is_settled.then_some(now);
-                    if following.is_settled && self.ledger.grace_ms == 0 && self.stops_at.is_none() {
+                    if following.is_settled && self.ledger.grace_ms == 0 && self.stops_at.is_none()
+                    {
                         connection.must_have_ended = Some("its socket was closed");
                         self.record.tally.count("socket closed that carried a connection");
                     }
@@ -365,7 +430,10 @@ impl World {
                 } else {
                     let peer = &mut self.peers[place];
                     let request = peer.outstanding.pop_front().expect("an answer answers a call");
-                    assert!(request.arrived_at.is_some() && request.is_frame, "answered before it was asked");
+                    assert!(
+                        request.arrived_at.is_some() && request.is_frame,
+                        "answered before it was asked"
+                    );
                     self.tally("call in a frame");
                     self.check_outcome(place, &request, 200, json, done_at);
                 }
@@ -386,7 +454,10 @@ impl World {
             let first_retained = next_id - messages.len() as u64;
             for (index, message) in messages.iter().enumerate() {
                 let message = Message::of(message);
-                let is_newcomer = self.peers[place].following.as_ref().is_some_and(|it| it.since[at] == Since::All);
+                let is_newcomer = self.peers[place]
+                    .following
+                    .as_ref()
+                    .is_some_and(|it| it.since[at] == Since::All);
                 let is_past = is_newcomer && message.id != first_retained + index as u64;
                 self.told(place, at, &message, is_past);
                 self.ledger.see(*channel, &message, self.now.mono.0, false);

@@ -24,7 +24,11 @@ impl World {
         });
         if !is_busy {
             let census = self.service.census();
-            assert_eq!((census.memory, census.encoded_bytes), (0, 0), "memory is counted that nobody holds");
+            assert_eq!(
+                (census.memory, census.encoded_bytes),
+                (0, 0),
+                "memory is counted that nobody holds"
+            );
         }
     }
 
@@ -42,9 +46,13 @@ impl World {
         assert!(!link.has_fin || link.is_full, "client {place} closed, and is still there");
         if !link.is_full {
             link.full_since = None;
-            assert!(!peer.ear.has_rest(), "client {place} has half an answer, and room for the rest");
+            assert!(
+                !peer.ear.has_rest(),
+                "client {place} has half an answer, and room for the rest"
+            );
         }
-        let waits_first = peer.outstanding.front().is_some_and(|it| matches!(it.kind, Kind::Poll { .. }));
+        let waits_first =
+            peer.outstanding.front().is_some_and(|it| matches!(it.kind, Kind::Poll { .. }));
         let is_held = link.is_full || waits_first;
         assert!(!link.has_inbound() || is_held, "client {place} sent what nobody reads");
         let last = link.last_written.max(peer.accepted_at.unwrap_or(0)).max(peer.heard_at);
@@ -53,48 +61,80 @@ impl World {
             if peer.is_told_to_go {
                 return;
             }
-            let grown = following.channels.iter().map(|channel| self.growth[*channel].1).max().unwrap_or(0);
+            let grown =
+                following.channels.iter().map(|channel| self.growth[*channel].1).max().unwrap_or(0);
             let sign = if following.is_frames { link.last_drained } else { link.last_written };
-            let looks = following.silence.look(sign.max(grown).max(peer.heard_at), now, numbers.heartbeat);
+            let looks =
+                following.silence.look(sign.max(grown).max(peer.heard_at), now, numbers.heartbeat);
             if link.is_full || following.is_frames {
                 // A farewell that waits to be taken has the time of an answer.
-                let is_fatal = |it: &Request| matches!(it.kind, Kind::Fatal(_)) && it.arrived_at.is_some();
+                let is_fatal =
+                    |it: &Request| matches!(it.kind, Kind::Fatal(_)) && it.arrived_at.is_some();
                 let is_over = following.carries.is_some_and(|it| self.ledger.is_over(it))
                     || peer.outstanding.iter().any(is_fatal);
-                let farewell = if is_over { numbers.request_timeout / numbers.heartbeat + 1 } else { 0 };
-                assert!(u64::from(looks) <= 3 + farewell, "client {place} takes and says nothing, and stays");
+                let farewell =
+                    if is_over { numbers.request_timeout / numbers.heartbeat + 1 } else { 0 };
+                assert!(
+                    u64::from(looks) <= 3 + farewell,
+                    "client {place} takes and says nothing, and stays"
+                );
             }
             if link.is_full {
                 return;
             }
-            assert!(now < link.last_written + numbers.heartbeat, "client {place} was shown no life");
+            assert!(
+                now < link.last_written + numbers.heartbeat,
+                "client {place} was shown no life"
+            );
             for (at, channel) in following.channels.iter().enumerate() {
                 let next_id = self.ledger.channels[*channel].next_id;
-                let Some(cursor) = following.cursors[at].filter(|_| !following.gaps[at]) else { continue };
-                assert!(cursor >= next_id || numbers.is_tight, "client {place} was not told all of {channel}");
+                let Some(cursor) = following.cursors[at].filter(|_| !following.gaps[at]) else {
+                    continue;
+                };
+                assert!(
+                    cursor >= next_id || numbers.is_tight,
+                    "client {place} was not told all of {channel}"
+                );
             }
-            if let Some(since) = peer.partial_since.filter(|_| following.is_frames && peer.outstanding.is_empty()) {
-                assert!(now < since + numbers.request_timeout, "client {place} began a frame at {since}");
+            if let Some(since) =
+                peer.partial_since.filter(|_| following.is_frames && peer.outstanding.is_empty())
+            {
+                assert!(
+                    now < since + numbers.request_timeout,
+                    "client {place} began a frame at {since}"
+                );
             }
             return;
         }
-        if let Some(request) = peer.outstanding.front_mut().filter(|request| request.arrived_at.is_some()) {
+        if let Some(request) =
+            peer.outstanding.front_mut().filter(|request| request.arrived_at.is_some())
+        {
             let Kind::Poll { wait_ms } = request.kind else {
                 assert!(link.is_full, "client {place} was not answered: {request:?}");
                 // One that waits behind that has its own time first, of which nobody can see the end.
-                let may_last = |kind: Kind| matches!(kind, Kind::Poll { .. } | Kind::Events | Kind::Frames);
+                let may_last =
+                    |kind: Kind| matches!(kind, Kind::Poll { .. } | Kind::Events | Kind::Frames);
                 let waits = peer.outstanding.iter().any(|it| may_last(it.kind));
-                assert!(waits || now < last + numbers.request_timeout, "client {place} takes nothing, and stays");
+                assert!(
+                    waits || now < last + numbers.request_timeout,
+                    "client {place} takes nothing, and stays"
+                );
                 return;
             };
             if link.is_full {
                 return;
             }
             let next_ids = |request: &Request| -> Vec<u64> {
-                request.channels.iter().map(|channel| self.ledger.channels[*channel].next_id).collect()
+                request
+                    .channels
+                    .iter()
+                    .map(|channel| self.ledger.channels[*channel].next_id)
+                    .collect()
             };
             // Without a witness the ledger hears of a message when somebody takes it: it may be older than the read.
-            let is_unsure = |channel: &usize| self.observer.is_none() || self.ledger.channels[*channel].is_leaky;
+            let is_unsure = |channel: &usize| {
+                self.observer.is_none() || self.ledger.channels[*channel].is_leaky
+            };
             let may_be_old = request.channels.iter().any(is_unsure);
             if request.waits_since.is_none() || may_be_old {
                 request.waits_since.get_or_insert(now);
@@ -102,7 +142,11 @@ impl World {
             }
             let since = request.waits_since.expect("just set");
             assert!(now < since + wait_ms, "client {place} waits since {since} for {request:?}");
-            assert_eq!(next_ids(request), request.seen, "client {place} was not told what is new: {request:?}");
+            assert_eq!(
+                next_ids(request),
+                request.seen,
+                "client {place} was not told what is new: {request:?}"
+            );
             return;
         }
         if peer.is_told_to_go {
@@ -110,13 +154,20 @@ impl World {
             assert!(now < due || link.is_full, "client {place} was told to go, and stays");
         } else if link.is_full && (peer.ear.has_rest() || peer.partial_since.is_some()) {
             // What did not come whole is refused when the loop turns after its time, and that has a time of its own.
-            let is_late = peer.partial_since.is_some_and(|since| now >= since + numbers.request_timeout);
+            let is_late =
+                peer.partial_since.is_some_and(|since| now >= since + numbers.request_timeout);
             peer.refused_at = is_late.then(|| peer.refused_at.unwrap_or(now));
             let since = last.max(peer.refused_at.unwrap_or(0));
-            assert!(now < since + numbers.request_timeout, "client {place} takes nothing, and stays");
+            assert!(
+                now < since + numbers.request_timeout,
+                "client {place} takes nothing, and stays"
+            );
         } else if let Some(since) = peer.partial_since {
             let due = since.max(link.last_written) + numbers.request_timeout;
-            assert!(now < due, "client {place} began a request at {since}, and has all the time in the world");
+            assert!(
+                now < due,
+                "client {place} began a request at {since}, and has all the time in the world"
+            );
         } else {
             assert!(now < last + numbers.keep_alive, "client {place} is idle since {last}");
         }
@@ -131,8 +182,10 @@ impl World {
         let net = self.net.borrow();
         // Who takes nothing may have been told, and not have heard it.
         let is_served = |link: &Connection| link.is_accepted && !link.is_full;
-        let served = |place: &&usize| is_served(&net.links[**place]) && !self.peers[**place].is_refused;
-        let mut addresses: Vec<_> = self.present.iter().filter(served).map(|it| net.links[*it].address).collect();
+        let served =
+            |place: &&usize| is_served(&net.links[**place]) && !self.peers[**place].is_refused;
+        let mut addresses: Vec<_> =
+            self.present.iter().filter(served).map(|it| net.links[*it].address).collect();
         addresses.sort_unstable();
         let most = addresses.chunk_by(|a, b| a == b).map(<[_]>::len).max().unwrap_or(0);
         assert!(most <= max, "an address has {most} clients");
@@ -146,7 +199,10 @@ impl World {
         for place in std::mem::take(&mut self.ended_claims) {
             let connection = &self.ledger.connections[place];
             let leaves = connection.channels.is_empty()
-                || connection.channels.iter().any(|channel| self.ledger.channels[*channel].is_leaky);
+                || connection
+                    .channels
+                    .iter()
+                    .any(|channel| self.ledger.channels[*channel].is_leaky);
             assert!(
                 !is_watched || leaves || self.ledger.is_ended(place),
                 "{} is said to have ended",
@@ -163,7 +219,11 @@ impl World {
             }
             let number = connection.number;
             if connection.ended.is_some() || connection.has_left {
-                assert!(connection.channels.is_empty(), "{number} ended, and stays in {:?}", connection.channels);
+                assert!(
+                    connection.channels.is_empty(),
+                    "{number} ended, and stays in {:?}",
+                    connection.channels
+                );
                 continue;
             }
             if connection.channels.is_empty() {
@@ -178,16 +238,28 @@ impl World {
                 continue;
             }
             let is_carried = self.present.iter().any(|present| self.carries(*present, place));
-            assert!(is_carried || !is_closed, "{number} lives at {now}, and was closed at {closed_at:?}");
-            assert!(is_carried, "{number} lives at {now}, and was last heard of at {}", connection.alive_at_most);
+            assert!(
+                is_carried || !is_closed,
+                "{number} lives at {now}, and was closed at {closed_at:?}"
+            );
+            assert!(
+                is_carried,
+                "{number} lives at {now}, and was last heard of at {}",
+                connection.alive_at_most
+            );
         }
     }
 
     /// Whether a read of this client may keep the connection alive.
     fn carries(&self, peer: usize, connection: usize) -> bool {
         let peer = &self.peers[peer];
-        peer.outstanding.iter().any(|request| request.carries == Some(connection) && request.arrived_at.is_some())
-            || peer.following.as_ref().is_some_and(|following| following.carries == Some(connection))
+        peer.outstanding
+            .iter()
+            .any(|request| request.carries == Some(connection) && request.arrived_at.is_some())
+            || peer
+                .following
+                .as_ref()
+                .is_some_and(|following| following.carries == Some(connection))
     }
 
     /// The server closed a client: not without a reason, and with what follows from it.
@@ -230,10 +302,12 @@ impl World {
         let is_unread = peer.outstanding.front().is_none_or(|request| request.end > peer.consumed);
         let is_idle = is_unread && now >= last_written + numbers.keep_alive;
         let is_silent = now >= peer.heard_at + 2 * numbers.heartbeat;
-        let is_late = peer.partial_since.is_some_and(|since| now >= since + numbers.request_timeout);
+        let is_late =
+            peer.partial_since.is_some_and(|since| now >= since + numbers.request_timeout);
         if link.has_fin {
             let front = peer.outstanding.front().filter(|it| it.arrived_at.is_some());
-            let is_left = front.is_some_and(|it| !matches!(it.kind, Kind::Poll { .. } | Kind::Fatal(0)));
+            let is_left =
+                front.is_some_and(|it| !matches!(it.kind, Kind::Poll { .. } | Kind::Fatal(0)));
             let may_be_left = match &peer.following {
                 Some(following) => {
                     let is_over = following.carries.is_some_and(|it| self.ledger.is_over(it));
@@ -274,7 +348,8 @@ impl World {
             }
             return (following.is_frames && is_late).then_some("half a frame");
         }
-        let begins_stream = peer.outstanding.iter().any(|it| matches!(it.kind, Kind::Events | Kind::Frames));
+        let begins_stream =
+            peer.outstanding.iter().any(|it| matches!(it.kind, Kind::Events | Kind::Frames));
         if is_full && begins_stream {
             return Some("slow");
         }
@@ -300,7 +375,10 @@ impl World {
                 self.ended_claims.push(carried);
                 self.record.tally.count("stream ended with its connection");
             }
-            _ => assert!(self.stops_at.is_some(), "client {place} follows for ever, and was told to go"),
+            _ => assert!(
+                self.stops_at.is_some(),
+                "client {place} follows for ever, and was told to go"
+            ),
         }
     }
 
@@ -326,11 +404,14 @@ impl World {
         let is_told_to_go = self.peers[place].is_told_to_go;
         let following = self.peers[place].following.take();
         for request in std::mem::take(&mut self.peers[place].outstanding) {
-            let Some(carried) = request.carries.filter(|_| request.arrived_at.is_some()) else { continue };
+            let Some(carried) = request.carries.filter(|_| request.arrived_at.is_some()) else {
+                continue;
+            };
             let connection = &mut self.ledger.connections[carried];
             connection.alive_at_most = now;
             if matches!(request.kind, Kind::Poll { .. } | Kind::Events | Kind::Frames) {
-                let is_sure = request.waits_since.is_some() && !may_be_answered && connection.busy_at != now;
+                let is_sure =
+                    request.waits_since.is_some() && !may_be_answered && connection.busy_at != now;
                 connection.closed_at = is_sure.then_some(now);
                 if is_sure && self.ledger.grace_ms == 0 {
                     connection.must_have_ended = Some("its long poll was closed");

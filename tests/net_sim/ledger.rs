@@ -102,7 +102,8 @@ impl Ledger {
             *next_id = (*next_id).max(id + 1);
             self.channels[channel].messages.insert(id, message.clone());
             if let Some(text) = text.as_deref().and_then(|text| text.strip_prefix('t')) {
-                let number = text.split('-').next().and_then(|it| it.parse().ok()).expect("a text of ours");
+                let number =
+                    text.split('-').next().and_then(|it| it.parse().ok()).expect("a text of ours");
                 self.claim(number, channel, id);
             }
         }
@@ -170,8 +171,14 @@ impl Ledger {
         let place = self.place_of(number, self.slept_at);
         let connection = &mut self.connections[place];
         // The witness is told channel by channel: what was said last may be told first.
-        let is_ended = connection.ended.as_ref().is_some_and(|(_, at)| self.has_steady_clock && message.time > *at);
-        assert!(!is_ended || self.channels[channel].is_leaky, "{number} is introduced after its end");
+        let is_ended = connection
+            .ended
+            .as_ref()
+            .is_some_and(|(_, at)| self.has_steady_clock && message.time > *at);
+        assert!(
+            !is_ended || self.channels[channel].is_leaky,
+            "{number} is introduced after its end"
+        );
         connection.channels.insert(channel);
         connection.alive_at_most = connection.alive_at_most.max(now);
     }
@@ -191,7 +198,10 @@ impl Ledger {
         let ends = match reason.as_str() {
             "left" if connection.asked_to_leave => true,
             "left" => {
-                assert!(connection.asked_to_leave_one.contains(&channel), "{number} never said goodbye");
+                assert!(
+                    connection.asked_to_leave_one.contains(&channel),
+                    "{number} never said goodbye"
+                );
                 false
             }
             "timeout" => {
@@ -207,7 +217,11 @@ impl Ledger {
             }
             _ => panic!("no such reason: {reason}"),
         };
-        if !ends || connection.asked_to_leave && reason == "left" && connection.asked_to_leave_one.contains(&channel) {
+        if !ends
+            || connection.asked_to_leave
+                && reason == "left"
+                && connection.asked_to_leave_one.contains(&channel)
+        {
             // It may have been either.
             return;
         }

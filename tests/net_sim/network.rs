@@ -310,7 +310,9 @@ impl Network {
     pub(crate) fn drain(&mut self, place: usize, bytes: usize) {
         let link = &mut self.links[place];
         link.queued -= bytes.min(link.queued);
-        if link.is_full && link.capacity - link.queued.min(link.capacity) >= link.capacity.div_ceil(3) {
+        if link.is_full
+            && link.capacity - link.queued.min(link.capacity) >= link.capacity.div_ceil(3)
+        {
             link.is_full = false;
             self.make_ready(place);
         }
@@ -430,7 +432,12 @@ impl Network {
         if link.is_reset || link.has_server_fin {
             link.has_write_failed = true;
             let has_error = std::mem::take(&mut link.has_error);
-            return Err(if has_error { io::ErrorKind::ConnectionReset } else { io::ErrorKind::BrokenPipe }.into());
+            return Err(if has_error {
+                io::ErrorKind::ConnectionReset
+            } else {
+                io::ErrorKind::BrokenPipe
+            }
+            .into());
         }
         if link.full_since.is_some() {
             link.last_drained = now;
@@ -524,7 +531,9 @@ impl Listener for SimListener {
             let errno = if is_out { EMFILE } else { net.random.pick(&[ENFILE, ENOBUFS]) };
             return Err(io::Error::from_raw_os_error(errno));
         }
-        let Some(place) = net.backlog.pop_front() else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let Some(place) = net.backlog.pop_front() else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
         net.accepts += 1;
         if net.links[place].is_reset && net.random.once_in(2) {
             net.links[place].is_dropped = true;

@@ -176,7 +176,13 @@ impl Peer {
     /// Whether it may send another request now.
     pub(crate) fn may_ask(&self) -> bool {
         let follows_events = self.following.as_ref().is_some_and(|following| !following.is_frames);
-        let awaits_stream = self.outstanding.iter().any(|it| matches!(it.kind, Kind::Events | Kind::Frames));
-        !self.is_over && !self.has_closed && !self.is_spoilt && self.rest.is_none() && !follows_events && !awaits_stream
+        let awaits_stream =
+            self.outstanding.iter().any(|it| matches!(it.kind, Kind::Events | Kind::Frames));
+        !self.is_over
+            && !self.has_closed
+            && !self.is_spoilt
+            && self.rest.is_none()
+            && !follows_events
+            && !awaits_stream
     }
 }

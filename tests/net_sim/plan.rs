@@ -45,7 +45,8 @@ pub(crate) enum Step {
     Turn,
 }
 
-const ALWAYS: [(Step, u64); 4] = [(Step::Connect, 12), (Step::Drain, 10), (Step::Tick, 12), (Step::Turn, 40)];
+const ALWAYS: [(Step, u64); 4] =
+    [(Step::Connect, 12), (Step::Drain, 10), (Step::Tick, 12), (Step::Turn, 40)];
 
 const SOMETIMES: [Step; 20] = [
     Step::Write,
@@ -152,7 +153,8 @@ impl Plan {
             "--max-message=4k".to_owned(),
             "--max-head=2k".to_owned(),
         ];
-        let Ok(Command::Run(options)) = parse(arguments.into_iter().map(OsString::from), |_| None) else {
+        let Ok(Command::Run(options)) = parse(arguments.into_iter().map(OsString::from), |_| None)
+        else {
             panic!("options of the simulation are options")
         };
         let mut steps = ALWAYS.to_vec();
@@ -160,7 +162,10 @@ impl Plan {
         for step in SOMETIMES {
             if !random.once_in(keeps) {
                 let weight = random.pick(&[1, 3, 10]);
-                let is_rare = matches!(step, Step::Reset | Step::Fuse | Step::Jump | Step::Starve | Step::Close);
+                let is_rare = matches!(
+                    step,
+                    Step::Reset | Step::Fuse | Step::Jump | Step::Starve | Step::Close
+                );
                 steps.push((step, if is_rare { weight.min(3) } else { 2 * weight }));
             }
         }

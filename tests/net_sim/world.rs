@@ -94,7 +94,9 @@ impl World {
     }
 
     pub(crate) fn run(&mut self) {
-        self.record.note(|| format!("{:?} {:?} {}", self.plan.numbers, self.plan.faults, self.plan.weight));
+        self.record.note(|| {
+            format!("{:?} {:?} {}", self.plan.numbers, self.plan.faults, self.plan.weight)
+        });
         if self.plan.has_witness {
             self.add_observer();
         }
@@ -126,9 +128,12 @@ impl World {
         self.net.borrow_mut().links[place].is_perfect = true;
         let peer = &mut self.peers[place];
         (peer.is_witness, peer.appetite, peer.answers_pings) = (true, ReadRate::Eager, true);
-        let names: Vec<_> = (0..self.plan.channels).map(|channel| format!("channel=c{channel}&from_id=0")).collect();
+        let names: Vec<_> = (0..self.plan.channels)
+            .map(|channel| format!("channel=c{channel}&from_id=0"))
+            .collect();
         let query = names.join("&");
-        let bytes = format!("GET /read?{query} HTTP/1.1\r\nHost: sim\r\nAccept: text/event-stream\r\n\r\n");
+        let bytes =
+            format!("GET /read?{query} HTTP/1.1\r\nHost: sim\r\nAccept: text/event-stream\r\n\r\n");
         let bytes = bytes.into_bytes();
         peer.sent = bytes.len() as u64;
         peer.ends.push_back(peer.sent);
@@ -155,7 +160,11 @@ impl World {
 
     fn connect(&mut self, address: Option<IpAddr>, capacity: usize) -> usize {
         let place = self.net.borrow_mut().connect(address, capacity);
-        let appetite = self.random.weighted(&[(ReadRate::Eager, 6), (ReadRate::Slow, 3), (ReadRate::Never, 1)]);
+        let appetite = self.random.weighted(&[
+            (ReadRate::Eager, 6),
+            (ReadRate::Slow, 3),
+            (ReadRate::Never, 1),
+        ]);
         let answers_pings = !self.random.once_in(4);
         self.peers.push(Peer::new(appetite, answers_pings, self.plan.channels));
         self.present.push(place);
@@ -181,7 +190,12 @@ impl World {
         match step {
             Step::Connect => {
                 if self.present.len() < self.plan.clients_max {
-                    let address = Ipv4Addr::new(10, 0, 0, self.random.below(self.plan.addresses.into()) as u8);
+                    let address = Ipv4Addr::new(
+                        10,
+                        0,
+                        0,
+                        self.random.below(self.plan.addresses.into()) as u8,
+                    );
                     let capacity = self.random.pick(&self.plan.capacities.clone());
                     let place = self.connect(Some(address.into()), capacity);
                     self.record.note(|| format!("    {place} from {address}, {capacity} bytes"));
@@ -206,8 +220,13 @@ impl World {
                 let Some(peer) = self.asker() else { return };
                 let mut all = Vec::new();
                 for _ in 0..=self.random.below(6) {
-                    let step =
-                        self.random.pick(&[Step::Write, Step::ReadNow, Step::Poll, Step::Lookup, Step::Introduce]);
+                    let step = self.random.pick(&[
+                        Step::Write,
+                        Step::ReadNow,
+                        Step::Poll,
+                        Step::Lookup,
+                        Step::Introduce,
+                    ]);
                     if self.peers[peer].may_ask() {
                         let bytes = self.ask(peer, step);
                         all.extend(bytes);
@@ -229,7 +248,10 @@ impl World {
                 }
             }
             Step::Drain => {
-                if let Some(peer) = self.random_session().filter(|peer| self.peers[*peer].appetite != ReadRate::Never) {
+                if let Some(peer) = self
+                    .random_session()
+                    .filter(|peer| self.peers[*peer].appetite != ReadRate::Never)
+                {
                     let mut net = self.net.borrow_mut();
                     let bytes = 1 + self.random.index(1 + net.links[peer].queued);
                     net.drain(peer, bytes);
@@ -255,7 +277,11 @@ impl World {
             }
             Step::WallClock => {
                 let by = self.random.pick(&[1, 1_000, 86_400_000]);
-                self.wall_ms = if self.random.once_in(2) { self.wall_ms + by } else { self.wall_ms.saturating_sub(by) };
+                self.wall_ms = if self.random.once_in(2) {
+                    self.wall_ms + by
+                } else {
+                    self.wall_ms.saturating_sub(by)
+                };
             }
             Step::Jump => {
                 let ms = self.random.pick(&[500, 5_000, 60_000]);
@@ -362,17 +388,29 @@ impl World {
                 if peer.is_told_to_go {
                     // Whatever it asks after that is thrown away.
                     let unheard = std::mem::take(&mut peer.outstanding);
-                    unheard.iter().filter_map(|it| it.text).for_each(|text| self.ledger.refuse(text));
+                    unheard
+                        .iter()
+                        .filter_map(|it| it.text)
+                        .for_each(|text| self.ledger.refuse(text));
                 }
                 for request in peer.outstanding.iter_mut().filter(|it| it.arrived_at.is_none()) {
                     if request.end <= link.arrived {
                         request.arrived_at = Some(now);
-                        request.text.into_iter().for_each(|text| self.ledger.sayings[text].has_arrived = true);
+                        request
+                            .text
+                            .into_iter()
+                            .for_each(|text| self.ledger.sayings[text].has_arrived = true);
                         if let (Kind::Fatal(0), Some(following)) = (request.kind, &peer.following) {
                             // Its socket is closed for that, even if it hears so later.
-                            following.carries.into_iter().for_each(|it| self.ledger.connections[it].closings.push(now));
+                            following
+                                .carries
+                                .into_iter()
+                                .for_each(|it| self.ledger.connections[it].closings.push(now));
                         }
-                        request.carries.into_iter().for_each(|it| self.ledger.connections[it].busy_at = now);
+                        request
+                            .carries
+                            .into_iter()
+                            .for_each(|it| self.ledger.connections[it].busy_at = now);
                     }
                 }
                 let is_overdue = |since: &u64| now >= since + self.plan.numbers.request_timeout;
@@ -474,7 +512,10 @@ impl World {
         self.record.tally.count_if(self.net.borrow().refusals > 0, "no descriptors");
         assert!(!self.net.borrow().has_backlog(), "who connected was let in, or sent away");
         let numbers = self.plan.numbers;
-        let longest = numbers.poll_timeout + numbers.request_timeout + numbers.connection_timeout + numbers.grace;
+        let longest = numbers.poll_timeout
+            + numbers.request_timeout
+            + numbers.connection_timeout
+            + numbers.grace;
         // Reads that wait one behind the other have each their own time.
         let row = self.peers.iter().map(|peer| peer.outstanding.len() as u64).max().unwrap_or(0);
         self.run_on((longest + 100) * (1 + row));
@@ -503,8 +544,10 @@ impl World {
         assert_eq!(census, speak::service::Gauges::default());
         assert_eq!(self.wait, NextWake::Never);
         // Each channel and connection may have had some alarms.
-        let bound =
-            10 * (self.ledger.channels.len() + self.ledger.connections.len() + self.ledger.sayings.len()) as u64;
+        let bound = 10
+            * (self.ledger.channels.len()
+                + self.ledger.connections.len()
+                + self.ledger.sayings.len()) as u64;
         assert!(turns <= 100 + bound, "{turns} turns in which nobody was there");
     }
 
@@ -525,6 +568,9 @@ impl World {
             self.pass(10);
         }
         self.tally("stopped");
-        assert!(self.ledger.goodbyes == goodbyes || self.now.mono.0 > end - 4_000, "a stop says no goodbyes");
+        assert!(
+            self.ledger.goodbyes == goodbyes || self.now.mono.0 > end - 4_000,
+            "a stop says no goodbyes"
+        );
     }
 }

@@ -42,7 +42,9 @@ impl Model {
     fn draft(&self, channel: usize, since: Since, is_ours: bool) -> Expected<'_> {
         let next_id = self.next_id(channel);
         match since {
-            Since::Id(id) if !is_ours || id > next_id => Expected { reset: true, ..self.draft_for_newcomer(channel) },
+            Since::Id(id) if !is_ours || id > next_id => {
+                Expected { reset: true, ..self.draft_for_newcomer(channel) }
+            }
             Since::Id(id) => self.draft_from(channel, id, true),
             Since::All => self.draft_for_newcomer(channel),
             Since::Last(count) => self.draft_from(channel, next_id.saturating_sub(count), false),
@@ -62,8 +64,11 @@ impl Model {
 
     fn draft_for_newcomer(&self, channel: usize) -> Expected<'_> {
         let oldest_id = self.oldest_id(channel);
-        let mut dropped: Vec<_> =
-            self.members(channel).into_values().filter(|introduction| introduction.id < oldest_id).collect();
+        let mut dropped: Vec<_> = self
+            .members(channel)
+            .into_values()
+            .filter(|introduction| introduction.id < oldest_id)
+            .collect();
         dropped.sort_unstable_by_key(|introduction| introduction.id);
         Expected { dropped, ..self.draft_from(channel, 0, false) }
     }
@@ -112,7 +117,9 @@ impl Model {
         for seat in &read.seats {
             self.used(seat.channel);
         }
-        if let Some(connection) = read.connection.and_then(|number| self.connections.get_mut(&number)) {
+        if let Some(connection) =
+            read.connection.and_then(|number| self.connections.get_mut(&number))
+        {
             connection.last_alive_ms = connection.last_alive_ms.max(now_ms);
         }
     }
@@ -138,7 +145,10 @@ impl Model {
         let waited_with: Vec<_> = self.waiting.iter().filter_map(|read| read.connection).collect();
         self.dismiss_all();
         for number in waited_with {
-            let connection = self.connections.get_mut(&number).expect("a read waits with a connection that lives");
+            let connection = self
+                .connections
+                .get_mut(&number)
+                .expect("a read waits with a connection that lives");
             connection.last_alive_ms = ends_ms;
             connection.closes_at_ms = connection.closes_at_ms.filter(|at| *at > ends_ms);
         }
@@ -161,7 +171,12 @@ impl Due {
 
     /// The end of a read for which there is nothing, or nothing more.
     fn nothing_more(read: &Waiting) -> Self {
-        let nothing = |seat: &Seat| Part { messages: Vec::new(), next_id: seat.cursor, missed: false, reset: false };
+        let nothing = |seat: &Seat| Part {
+            messages: Vec::new(),
+            next_id: seat.cursor,
+            missed: false,
+            reset: false,
+        };
         let answer = read.seats.iter().map(nothing).collect();
         Self { is_last: true, ..Self::new(read, answer, Vec::new()) }
     }
@@ -173,7 +188,8 @@ impl Model {
         self.now = now;
         for (number, connection) in &self.connections {
             let is_late = connection.last_alive_ms + self.limits.timeout_ms <= now.mono.0;
-            let streams = self.waiting.iter().any(|read| read.is_stream && read.connection == Some(*number));
+            let streams =
+                self.waiting.iter().any(|read| read.is_stream && read.connection == Some(*number));
             self.tally.count_if(is_late && streams, "stream kept its connection alive");
         }
         // Where a read waits with it when the grace runs out, the connection did not need it.
@@ -204,7 +220,8 @@ impl Model {
     pub(crate) fn expire(&mut self) -> Vec<Order> {
         let now_ms = self.now_ms();
         self.dismiss(|read| read.until_ms.is_some_and(|at_ms| at_ms <= now_ms));
-        let next_ids: Vec<_> = (0..self.channels.len()).map(|channel| self.next_id(channel)).collect();
+        let next_ids: Vec<_> =
+            (0..self.channels.len()).map(|channel| self.next_id(channel)).collect();
         for number in self.living() {
             if let Some((_, reason)) = self.end_of(number).filter(|(at_ms, _)| *at_ms <= now_ms) {
                 self.end(number, reason, None);
@@ -216,7 +233,8 @@ impl Model {
                 self.forget(channel);
             }
         }
-        let ties = next_ids.into_iter().enumerate().map(|(channel, from_id)| Order { channel, from_id });
+        let ties =
+            next_ids.into_iter().enumerate().map(|(channel, from_id)| Order { channel, from_id });
         ties.filter(|tie| self.next_id(tie.channel) > tie.from_id + 1).collect()
     }
 
@@ -240,9 +258,14 @@ impl Model {
         self.tally.count("several said goodbye at once");
         let log = &mut self.channels[tie.channel].log;
         for told in seen {
-            let is_theirs = |entry: &Entry| entry.message.id >= tie.from_id && entry.message.from == told.from;
-            let stands_at = log.iter().position(is_theirs).unwrap_or_else(|| panic!("nobody was to say {told:?}"));
-            let belongs_at = log.iter().position(|entry| entry.message.id == told.id).expect("one id for each");
+            let is_theirs =
+                |entry: &Entry| entry.message.id >= tie.from_id && entry.message.from == told.from;
+            let stands_at = log
+                .iter()
+                .position(is_theirs)
+                .unwrap_or_else(|| panic!("nobody was to say {told:?}"));
+            let belongs_at =
+                log.iter().position(|entry| entry.message.id == told.id).expect("one id for each");
             let (first_id, second_id) = (log[stands_at].message.id, log[belongs_at].message.id);
             log.swap(stands_at, belongs_at);
             log[stands_at].message.id = first_id;
@@ -258,13 +281,17 @@ impl Model {
                 self.tally_behind(&read);
             }
             let drafts = if read.is_behind { Vec::new() } else { self.draft_for_waiting(&read) };
-            let has_news = |(seat, draft): (&Seat, &Expected<'_>)| draft.is_news().then_some(seat.channel);
+            let has_news =
+                |(seat, draft): (&Seat, &Expected<'_>)| draft.is_news().then_some(seat.channel);
             let news: Vec<_> = read.seats.iter().zip(&drafts).filter_map(has_news).collect();
             let is_told = !news.is_empty();
             for (what, holds) in [
                 ("orphan answered with its goodbye", read.is_orphan && is_told),
                 ("orphan answered with nothing", read.is_orphan && !is_told),
-                ("waiting read answered for one of several channels", news.len() == 1 && drafts.len() > 1),
+                (
+                    "waiting read answered for one of several channels",
+                    news.len() == 1 && drafts.len() > 1,
+                ),
                 ("waiting read answered for several channels", news.len() > 1),
                 ("waiting read told of a gap", drafts.iter().any(|draft| draft.missed)),
             ] {
@@ -293,16 +320,26 @@ impl Model {
 
     /// Channels to which this turn added something, with the first id of it.
     pub(crate) fn changed(&self) -> Vec<(usize, u64)> {
-        let first_of_turn = |log: &Vec<Entry>| log.iter().find(|entry| entry.turn == self.turn).map(|e| e.message.id);
+        let first_of_turn = |log: &Vec<Entry>| {
+            log.iter().find(|entry| entry.turn == self.turn).map(|e| e.message.id)
+        };
         let channels = self.channels.iter().enumerate();
-        channels.filter_map(|(channel, its)| first_of_turn(&its.log).map(|id| (channel, id))).collect()
+        channels
+            .filter_map(|(channel, its)| first_of_turn(&its.log).map(|id| (channel, id)))
+            .collect()
     }
 
     /// The earliest moment at which something happens by itself.
     pub(crate) fn next_event_ms(&self) -> Option<u64> {
         let reads = self.waiting.iter().filter_map(|read| read.until_ms);
-        let connections = self.connections.keys().filter_map(|number| self.end_of(*number)).map(|(at_ms, _)| at_ms);
-        let forgets = |channel| self.retained(channel).next().map(|entry| entry.at_ms + self.limits.retention_ms);
+        let connections = self
+            .connections
+            .keys()
+            .filter_map(|number| self.end_of(*number))
+            .map(|(at_ms, _)| at_ms);
+        let forgets = |channel| {
+            self.retained(channel).next().map(|entry| entry.at_ms + self.limits.retention_ms)
+        };
         let messages = (0..self.channels.len()).filter_map(forgets);
         let channels = (0..self.channels.len()).filter_map(|channel| self.lingers_until(channel));
         reads.chain(connections).chain(messages).chain(channels).min()
@@ -331,13 +368,23 @@ impl Model {
                     Type::Message => {}
                     Type::Introduction => drop(inside.insert(from, true)),
                     Type::Goodbye => {
-                        assert_eq!(inside.insert(from, false), Some(true), "goodbye of who is not there: {message:?}");
+                        assert_eq!(
+                            inside.insert(from, false),
+                            Some(true),
+                            "goodbye of who is not there: {message:?}"
+                        );
                         let reason = message.reason.expect("every goodbye has one");
-                        assert!(reason == Reason::Left || self.ended[&from] == reason, "{message:?}");
+                        assert!(
+                            reason == Reason::Left || self.ended[&from] == reason,
+                            "{message:?}"
+                        );
                     }
                 }
             }
-            assert!(inside.values().all(|is_inside| !is_inside), "no goodbye in channel {channel}: {inside:?}");
+            assert!(
+                inside.values().all(|is_inside| !is_inside),
+                "no goodbye in channel {channel}: {inside:?}"
+            );
         }
     }
 }

@@ -32,7 +32,8 @@ impl World {
             Jump::ByLimit => {
                 let limits = self.plan.limits;
                 let wait_ms = self.random.pick(&self.plan.waits_ms);
-                let limits_ms = [wait_ms, limits.timeout_ms, limits.grace_ms, limits.retention_ms, LINGER_MS];
+                let limits_ms =
+                    [wait_ms, limits.timeout_ms, limits.grace_ms, limits.retention_ms, LINGER_MS];
                 (self.random.pick(&limits_ms) + self.random.below(3)).saturating_sub(1)
             }
             Jump::Long => self.random.below(400_000),
@@ -57,7 +58,9 @@ impl World {
         match self.random.weighted(&self.plan.kinds) {
             Kind::Write => self.write_one(channel),
             Kind::Burst => self.burst(channel),
-            Kind::JoinAsNew if self.model.living().len() < self.plan.connections_max => self.join(channel, None),
+            Kind::JoinAsNew if self.model.living().len() < self.plan.connections_max => {
+                self.join(channel, None);
+            }
             Kind::JoinAsNew | Kind::JoinAgain => {
                 let shown = self.somebody();
                 self.join(channel, shown);
@@ -187,7 +190,8 @@ impl World {
     }
 
     fn read_something(&mut self) {
-        let (channels, shown) = if self.random.once_in(3) { self.like_another() } else { self.like_none() };
+        let (channels, shown) =
+            if self.random.once_in(3) { self.like_another() } else { self.like_none() };
         let (follows, epoch) = (self.begin_anywhere(channels), self.some_epoch());
         let (client, wait) = (self.next_client(), self.wait());
         self.call(&Call::Read(Read { client, follows, epoch, shown, wait }));
@@ -212,8 +216,15 @@ impl World {
         let since = self.since(channel);
         for _ in 0..2 + self.random.below(4) {
             let since = if self.random.once_in(3) { self.since(channel) } else { since };
-            let (client, shown, wait) = (self.next_client(), self.random_session_or_none(), self.wait());
-            self.call(&Call::Read(Read { client, follows: vec![(channel, since)], epoch: None, shown, wait }));
+            let (client, shown, wait) =
+                (self.next_client(), self.random_session_or_none(), self.wait());
+            self.call(&Call::Read(Read {
+                client,
+                follows: vec![(channel, since)],
+                epoch: None,
+                shown,
+                wait,
+            }));
         }
         if self.random.once_in(6) {
             let shown = self.random_session_or_none();
@@ -248,7 +259,8 @@ impl World {
         match self.random.below(5) {
             0 if channels.len() > 1 => drop(channels.pop()),
             1 => {
-                let others: Vec<_> = (0..self.plan.channels).filter(|channel| !channels.contains(channel)).collect();
+                let others: Vec<_> =
+                    (0..self.plan.channels).filter(|channel| !channels.contains(channel)).collect();
                 if !others.is_empty() && channels.len() < CHANNELS_PER_READ_MAX {
                     channels.push(self.random.pick(&others));
                 }
@@ -274,7 +286,9 @@ impl World {
             4 => Since::Now,
             5 => Since::Id(1),
             6 => Since::Id(1 + self.random.below(next_id)),
-            7 => Since::Id(next_id.saturating_sub(self.plan.limits.history + self.random.below(3)).max(1)),
+            7 => Since::Id(
+                next_id.saturating_sub(self.plan.limits.history + self.random.below(3)).max(1),
+            ),
             8 => Since::Id(self.random.pick(&[next_id + 1, ID_MAX])),
             _ => Since::Id(next_id),
         }
@@ -282,7 +296,9 @@ impl World {
 
     /// Has one that waits for nothing go on.
     fn follow(&mut self) {
-        let idle: Vec<_> = (0..self.followers.len()).filter(|place| self.followers[*place].client.is_none()).collect();
+        let idle: Vec<_> = (0..self.followers.len())
+            .filter(|place| self.followers[*place].client.is_none())
+            .collect();
         if idle.is_empty() {
             return;
         }
@@ -295,7 +311,13 @@ impl World {
         follower.client = follower.client.filter(|_| self.model.waits(client));
     }
 
-    fn let_follow(&mut self, place: usize, epoch: Option<String>, shown: Option<Shown>, wait: Wait) -> u64 {
+    fn let_follow(
+        &mut self,
+        place: usize,
+        epoch: Option<String>,
+        shown: Option<Shown>,
+        wait: Wait,
+    ) -> u64 {
         let client = self.next_client();
         let follower = &mut self.followers[place];
         follower.client = Some(client);
@@ -348,7 +370,8 @@ impl World {
         let (follows, epoch) = if let Some(follower) = follower {
             (follower.follows(), Some(self.epoch.clone()))
         } else {
-            let (channels, _) = if self.random.once_in(3) { self.like_another() } else { self.like_none() };
+            let (channels, _) =
+                if self.random.once_in(3) { self.like_another() } else { self.like_none() };
             (self.begin_anywhere(channels), self.some_epoch())
         };
         let (shown, wait) = (self.random_session_or_none(), self.wait());
@@ -381,7 +404,8 @@ impl World {
             self.sleep_long();
         }
         let left = self.hub.census();
-        let nothing = speak::hub::Gauges { channels: 0, sessions: 0, readers: 0, timers: 0, messages: 0 };
+        let nothing =
+            speak::hub::Gauges { channels: 0, sessions: 0, readers: 0, timers: 0, messages: 0 };
         assert_eq!(left, nothing, "everybody is gone");
         assert_eq!(self.next_deadline(), None, "nothing is to come");
         self.model.assert_all_said_goodbye();
@@ -394,7 +418,9 @@ impl World {
         if self.random.once_in(4) {
             self.sleep_and_wake();
         }
-        while let Some(client) = self.model.clients_behind().first().copied().filter(|_| self.random.below(20) > 0) {
+        while let Some(client) =
+            self.model.clients_behind().first().copied().filter(|_| self.random.below(20) > 0)
+        {
             self.call(&Call::Resume { client });
         }
         for client in streams {
@@ -413,7 +439,11 @@ impl World {
         }
         let model = &self.model;
         let was_given = |channel, id| model.messages_ever(channel).any(|message| message.id == id);
-        Follower::assert_saw_all(&self.followers[place], |channel| model.next_id(channel), was_given);
+        Follower::assert_saw_all(
+            &self.followers[place],
+            |channel| model.next_id(channel),
+            was_given,
+        );
     }
 
     /// As the loop does: until the deadline, again and again.
@@ -421,17 +451,22 @@ impl World {
         let timers = self.hub.census().timers;
         let mut in_vain = 0;
         while let Some(at) = self.next_deadline() {
-            in_vain += usize::from(self.model.next_event_ms().is_none_or(|event_ms| event_ms > at.0));
+            in_vain +=
+                usize::from(self.model.next_event_ms().is_none_or(|event_ms| event_ms > at.0));
             self.go_on(at.0 - self.now.mono.0);
             self.end_turn();
         }
-        assert!(in_vain <= 2 * timers + 4, "it is woken for nothing: {in_vain} times, with {timers} timers");
+        assert!(
+            in_vain <= 2 * timers + 4,
+            "it is woken for nothing: {in_vain} times, with {timers} timers"
+        );
     }
 
     /// As a machine that was asleep does.
     fn sleep_long(&mut self) {
         let limits = self.plan.limits;
-        for by_ms in [500_000, limits.timeout_ms + limits.grace_ms, limits.retention_ms, LINGER_MS] {
+        for by_ms in [500_000, limits.timeout_ms + limits.grace_ms, limits.retention_ms, LINGER_MS]
+        {
             self.go_on(by_ms);
             self.end_turn();
         }

@@ -21,7 +21,13 @@ struct Delivered {
 impl Delivered {
     fn by(wake: &Wake<'_>) -> Self {
         let Wake { token, same_as_previous, is_last, has_more, .. } = *wake;
-        Self { client: token, answer: answer_of(&wake.reply), is_repeat: same_as_previous, is_last, has_more }
+        Self {
+            client: token,
+            answer: answer_of(&wake.reply),
+            is_repeat: same_as_previous,
+            is_last,
+            has_more,
+        }
     }
 }
 
@@ -34,7 +40,11 @@ impl World {
         self.record.note(|| format!("told {wakes:?}"));
         let pairs = pair(&wakes, &due);
         self.assert_shared(&pairs);
-        let order: Vec<_> = pairs.iter().filter(|(_, due)| !due.news.is_empty()).map(|(told, _)| told.client).collect();
+        let order: Vec<_> = pairs
+            .iter()
+            .filter(|(_, due)| !due.news.is_empty())
+            .map(|(told, _)| told.client)
+            .collect();
         assert_in_order(&due, &order);
         for told in &wakes {
             self.told(told);
@@ -46,10 +56,14 @@ impl World {
         let mut wakes = Vec::new();
         let (mut resumed, before) = std::mem::take(&mut self.resumed);
         let key = self.key_of(client);
-        let was_behind = self.hub.resume(self.now, key, &mut resumed, |wake| wakes.push(Delivered::by(&wake)));
+        let was_behind =
+            self.hub.resume(self.now, key, &mut resumed, |wake| wakes.push(Delivered::by(&wake)));
         assert_eq!(was_behind, expected.is_some(), "whether there was more");
         self.record.note(|| format!("    told {wakes:?}"));
-        assert_eq!(wakes.iter().map(|told| &told.answer).collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
+        assert_eq!(
+            wakes.iter().map(|told| &told.answer).collect::<Vec<_>>(),
+            expected.iter().collect::<Vec<_>>()
+        );
         if let Some(told) = wakes.pop() {
             let Delivered { client: whom, is_last, .. } = told;
             assert_eq!((whom, is_last), (client, false), "what a stream resumes with");
@@ -88,13 +102,19 @@ impl World {
 
     /// Who gets the same as the one before, and of the same channel alone, shares its encoding.
     fn assert_shared(&self, pairs: &[(&Delivered, &Due)]) {
-        assert!(pairs.first().is_none_or(|(told, _)| !told.is_repeat), "the first wake-up repeats nothing");
+        assert!(
+            pairs.first().is_none_or(|(told, _)| !told.is_repeat),
+            "the first wake-up repeats nothing"
+        );
         for pair in pairs.windows(2) {
             let [(before, due_before), (told, due)] = pair else { unreachable!("two of them") };
             let is_equal = before.answer == told.answer;
             assert!(!told.is_repeat || is_equal, "a repetition repeats: {pair:#?}");
             let have_news = !due_before.news.is_empty() && !due.news.is_empty();
-            let is_shared = is_equal && have_news && due.channels.len() == 1 && due_before.channels == due.channels;
+            let is_shared = is_equal
+                && have_news
+                && due.channels.len() == 1
+                && due_before.channels == due.channels;
             assert!(!is_shared || told.is_repeat, "encoded twice: {pair:#?}");
             self.record.tally.count_if(told.is_repeat, "answer shared");
             let are_both = told.is_repeat && before.is_last != told.is_last;
@@ -114,7 +134,11 @@ fn pair<'a>(wakes: &'a [Delivered], due: &'a [Due]) -> Vec<(&'a Delivered, &'a D
         let due = queues.get_mut(&told.client).and_then(VecDeque::pop_front);
         let due = due.unwrap_or_else(|| panic!("nothing more was due: {told:#?}"));
         assert_eq!(told.answer, due.answer, "what client {} waited for", told.client);
-        assert_eq!(told.is_last, due.is_last, "whether client {} is answered for good", told.client);
+        assert_eq!(
+            told.is_last, due.is_last,
+            "whether client {} is answered for good",
+            told.client
+        );
         pairs.push((told, due));
     }
     let forgotten: Vec<_> = queues.into_values().flatten().collect();
@@ -132,6 +156,9 @@ fn assert_in_order(due: &[Due], order: &[u64]) {
     }
     for (channels, expected) in by_news {
         let got = order.iter().filter(|client| expected.contains(client));
-        assert!(got.eq(&expected), "channels {channels:?} were to be told to {expected:?} of {order:?}");
+        assert!(
+            got.eq(&expected),
+            "channels {channels:?} were to be told to {expected:?} of {order:?}"
+        );
     }
 }

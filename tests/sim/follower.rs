@@ -31,7 +31,10 @@ impl Follower {
 
     /// What it asks next.
     pub(crate) fn follows(&self) -> Vec<(usize, Since)> {
-        self.tracks.iter().map(|track| (track.channel, track.cursor.map_or(Since::Now, Since::Id))).collect()
+        self.tracks
+            .iter()
+            .map(|track| (track.channel, track.cursor.map_or(Since::Now, Since::Id)))
+            .collect()
     }
 
     pub(crate) fn take(&mut self, answer: &Answer) {
@@ -42,17 +45,35 @@ impl Follower {
     }
 
     /// For one that has read until nothing more came: it saw all there ever was.
-    pub(crate) fn assert_saw_all(&self, next_id: impl Fn(usize) -> u64, was_given: impl Fn(usize, u64) -> bool) {
+    pub(crate) fn assert_saw_all(
+        &self,
+        next_id: impl Fn(usize) -> u64,
+        was_given: impl Fn(usize, u64) -> bool,
+    ) {
         for track in &self.tracks {
             let Some(cursor) = track.cursor else { continue };
             assert_eq!(cursor, next_id(track.channel), "it has read to the end");
-            let first = track.seen.first().copied().into_iter().chain(track.gaps.first().map(|gap| gap.start)).min();
+            let first = track
+                .seen
+                .first()
+                .copied()
+                .into_iter()
+                .chain(track.gaps.first().map(|gap| gap.start))
+                .min();
             let Some(first) = first else { continue };
-            assert!(track.seen.iter().all(|id| was_given(track.channel, *id)), "it saw what nobody said");
+            assert!(
+                track.seen.iter().all(|id| was_given(track.channel, *id)),
+                "it saw what nobody said"
+            );
             for id in (first..cursor).filter(|id| was_given(track.channel, *id)) {
                 let times = track.seen.iter().filter(|seen| **seen == id).count();
                 let is_in_gap = track.gaps.iter().any(|gap| gap.contains(&id));
-                assert_eq!(times, usize::from(!is_in_gap), "message {id} of channel {}", track.channel);
+                assert_eq!(
+                    times,
+                    usize::from(!is_in_gap),
+                    "message {id} of channel {}",
+                    track.channel
+                );
             }
         }
     }

@@ -25,7 +25,8 @@ impl Message {
     /// Reads what the hub gave, and insists on the one way in which it may be written.
     fn parse(json: &[u8]) -> Self {
         let json = str::from_utf8(json).expect("JSON is UTF-8");
-        let value: Value = serde_json::from_str(json).unwrap_or_else(|error| panic!("{error} in {json}"));
+        let value: Value =
+            serde_json::from_str(json).unwrap_or_else(|error| panic!("{error} in {json}"));
         let number = |key: &str| value.get(key).map(|number| number.as_u64().expect(key));
         let text = |key: &str| value.get(key).map(|text| text.as_str().expect(key));
         let message = Self {
@@ -97,7 +98,11 @@ pub(crate) type Answer = Vec<Part>;
 /// Takes an answer of the hub in.
 pub(crate) fn answer_of(reply: &Reply<'_>) -> Answer {
     let parts: Answer = reply.slices().iter().map(part_of).collect();
-    assert_eq!(parts.len() == 1, matches!(reply, Reply::One(_)), "one channel has its own form of answer");
+    assert_eq!(
+        parts.len() == 1,
+        matches!(reply, Reply::One(_)),
+        "one channel has its own form of answer"
+    );
     parts
 }
 
@@ -105,7 +110,13 @@ fn part_of(part: &speak::hub::ChannelSlice<'_>) -> Part {
     let messages: Vec<_> = part.messages().map(Message::parse).collect();
     let (missed, reset) = (part.missed, part.reset);
     assert!(!(missed && reset), "never both");
-    assert!(messages.is_sorted_by(|earlier, later| earlier.id < later.id), "ordered by id, each once: {messages:?}");
-    assert!(messages.iter().all(|message| message.id < part.next_id()), "the cursor is behind what was given");
+    assert!(
+        messages.is_sorted_by(|earlier, later| earlier.id < later.id),
+        "ordered by id, each once: {messages:?}"
+    );
+    assert!(
+        messages.iter().all(|message| message.id < part.next_id()),
+        "the cursor is behind what was given"
+    );
     Part { messages, next_id: part.next_id(), missed, reset }
 }

@@ -148,7 +148,8 @@ impl Model {
     /// On which channels a read waits, and with which connection.
     pub(crate) fn waits_for(&self, client: u64) -> (Vec<usize>, Option<Shown>) {
         let read = self.waiting.iter().find(|read| read.client == client).expect("it waits");
-        let shown = |connection| Shown { connection, auth: self.connections[&connection].auth.clone() };
+        let shown =
+            |connection| Shown { connection, auth: self.connections[&connection].auth.clone() };
         (read.channels(), read.connection.map(shown))
     }
 
@@ -185,7 +186,9 @@ impl Model {
     }
 
     pub(super) fn oldest_id(&self, channel: usize) -> u64 {
-        self.retained(channel).next().map_or(self.channels[channel].next_id, |entry| entry.message.id)
+        self.retained(channel)
+            .next()
+            .map_or(self.channels[channel].next_id, |entry| entry.message.id)
     }
 
     /// The newest introduction of everybody who has not said goodbye since.
@@ -202,7 +205,9 @@ impl Model {
     }
 
     pub(crate) fn memberships(&self, connection: u64) -> Vec<usize> {
-        (0..self.channels.len()).filter(|channel| self.members(*channel).contains_key(&connection)).collect()
+        (0..self.channels.len())
+            .filter(|channel| self.members(*channel).contains_key(&connection))
+            .collect()
     }
 
     fn prove(&self, shown: &Shown) -> Result<u64, Refusal> {
@@ -247,7 +252,8 @@ impl Model {
         let (turn, time) = (self.turn, self.now.unix_ms);
         self.used(channel);
         let channel = &mut self.channels[channel];
-        self.tally.count_if(!channel.exists && !channel.log.is_empty(), "dropped channel came again");
+        self.tally
+            .count_if(!channel.exists && !channel.log.is_empty(), "dropped channel came again");
         channel.exists = true;
         let id = channel.next_id;
         channel.next_id += 1;
@@ -266,7 +272,12 @@ impl Model {
         }
     }
 
-    pub(crate) fn write(&mut self, channel: usize, text: &str, shown: Option<&Shown>) -> Result<u64, Refusal> {
+    pub(crate) fn write(
+        &mut self,
+        channel: usize,
+        text: &str,
+        shown: Option<&Shown>,
+    ) -> Result<u64, Refusal> {
         let from = self.prove_maybe(shown)?;
         self.have_room(&[channel])?;
         self.keep_alive(from);
@@ -291,7 +302,8 @@ impl Model {
         self.have_room(&[channel])?;
         let number = known.unwrap_or_else(|| {
             self.last_connection += 1;
-            let connection = Connection { auth: new_auth.to_owned(), last_alive_ms: 0, closes_at_ms: None };
+            let connection =
+                Connection { auth: new_auth.to_owned(), last_alive_ms: 0, closes_at_ms: None };
             self.connections.insert(self.last_connection, connection);
             self.last_connection
         });
@@ -299,7 +311,12 @@ impl Model {
         Ok((number, self.append(channel, Type::Introduction, Some(number), Some(text), None)))
     }
 
-    pub(crate) fn goodbye(&mut self, shown: &Shown, channel: Option<usize>, text: Option<&str>) -> Result<(), Refusal> {
+    pub(crate) fn goodbye(
+        &mut self,
+        shown: &Shown,
+        channel: Option<usize>,
+        text: Option<&str>,
+    ) -> Result<(), Refusal> {
         let number = self.prove(shown)?;
         let Some(channel) = channel else {
             self.end(number, Reason::Left, text);

@@ -13,7 +13,8 @@ impl World {
         let reads_end_ms = self.random.pick(&[0, 0, 40, 1_000]);
         let away_ms = self.random.pick(&[0, 0, 30, 2_000, 80_000]);
         let mut bytes = Vec::new();
-        snapshot::write(&self.hub, self.now, reads_end_ms, &mut bytes).expect("a Vec takes everything");
+        snapshot::write(&self.hub, self.now, reads_end_ms, &mut bytes)
+            .expect("a Vec takes everything");
         self.record.tally.count_if(self.model.has_waiting(), "hub saved while somebody waited");
         self.model.begin_turn(self.now);
         self.model.restore_from_snapshot(reads_end_ms);
@@ -21,13 +22,18 @@ impl World {
         self.deliver();
         let unix_ms = self.now.unix_ms + away_ms;
         let config = self.plan.limits.config("elsewher", [0; 16]);
-        let (hub, now) = snapshot::read(&config, unix_ms, &mut bytes.as_slice()).expect("what was written");
+        let (hub, now) =
+            snapshot::read(&config, unix_ms, &mut bytes.as_slice()).expect("what was written");
         self.hub = hub;
         // Names of reads are the old hub's: who comes to the new one has none.
         self.reads.clear();
         self.restored = self.hub.census().messages as u64;
         self.record.step(|| format!("saved, away for {away_ms} ms: {now:?}"));
-        assert_eq!((now.mono, now.unix_ms), (self.now.mono.after(away_ms), unix_ms), "the clock goes on");
+        assert_eq!(
+            (now.mono, now.unix_ms),
+            (self.now.mono.after(away_ms), unix_ms),
+            "the clock goes on"
+        );
         self.now = Now { mono: now.mono, unix_ms };
         self.model.begin_turn(self.now);
         self.model.was_away(away_ms);

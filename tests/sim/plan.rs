@@ -83,7 +83,8 @@ const OTHERS: [Kind; 8] = [
     Kind::Close,
     Kind::Vanish,
 ];
-const RARE: [Kind; 5] = [Kind::Burst, Kind::JoinMany, Kind::DismissAll, Kind::WrongHalf, Kind::MoveHouse];
+const RARE: [Kind; 5] =
+    [Kind::Burst, Kind::JoinMany, Kind::DismissAll, Kind::WrongHalf, Kind::MoveHouse];
 
 /// How far the clock goes between two turns.
 #[derive(Clone, Copy, Debug)]
@@ -167,7 +168,12 @@ impl Plan {
             twins: random.once_in(4),
             connections_max: random.pick(&[1, 2, 4, 40]),
             followers: random.pick(&[0, 1, 3]),
-            waits_ms: random.pick(&[vec![25_000], vec![1, 10, 500], vec![20, 2_000, 25_000], vec![100_000, 400_000]]),
+            waits_ms: random.pick(&[
+                vec![25_000],
+                vec![1, 10, 500],
+                vec![20, 2_000, 25_000],
+                vec![100_000, 400_000],
+            ]),
             streams_in_ten,
             turns: random.pick(&[100, 180, 260]) / (calls_per_turn_max + 1),
             calls_per_turn_max,

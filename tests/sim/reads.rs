@@ -59,7 +59,10 @@ pub(super) struct Seat {
 /// Reads that wait, or might.
 impl Model {
     pub(super) fn readers(&self, channel: usize) -> usize {
-        self.waiting.iter().filter(|read| read.seats.iter().any(|seat| seat.channel == channel)).count()
+        self.waiting
+            .iter()
+            .filter(|read| read.seats.iter().any(|seat| seat.channel == channel))
+            .count()
     }
 
     pub(crate) fn read(&mut self, ask: &Read) -> Result<Outcome, Refusal> {
@@ -111,7 +114,8 @@ impl Model {
         channels.sort_unstable();
         let is_its = |read: &Waiting| read.connection == connection;
         let same = |read: &Waiting| is_its(read) && read.channels() == channels;
-        let overlaps = |read: &Waiting| read.channels().iter().any(|channel| channels.contains(channel));
+        let overlaps =
+            |read: &Waiting| read.channels().iter().any(|channel| channels.contains(channel));
         let (is_poll, is_stream) = (matches!(ask.wait, Wait::Ms(_)), ask.wait == Wait::On);
         let replaces = |read: &Waiting| is_poll && !read.is_stream && same(read);
         let any = |which: &dyn Fn(&Waiting) -> bool| self.waiting.iter().any(which);
@@ -122,7 +126,10 @@ impl Model {
                 is_poll && any(&|its| is_its(its) && !same(its) && overlaps(its)),
             ),
             ("stream not replaced by a poll", is_poll && any(&|its| its.is_stream && same(its))),
-            ("stream not replaced by a stream", is_stream && any(&|its| its.is_stream && same(its))),
+            (
+                "stream not replaced by a stream",
+                is_stream && any(&|its| its.is_stream && same(its)),
+            ),
             ("poll not replaced by a stream", is_stream && any(&|its| !its.is_stream && same(its))),
         ] {
             self.tally.count_if(holds, what);
@@ -132,17 +139,26 @@ impl Model {
 
     /// A client that waits closes.
     pub(crate) fn close(&mut self, client: u64) {
-        let Some(place) = self.waiting.iter().position(|read| read.client == client) else { return };
+        let Some(place) = self.waiting.iter().position(|read| read.client == client) else {
+            return;
+        };
         let read = self.waiting.remove(place);
         self.waited(&read);
-        self.tally.count_if(read.is_stream && read.connection.is_some(), "stream closed that carried a connection");
+        self.tally.count_if(
+            read.is_stream && read.connection.is_some(),
+            "stream closed that carried a connection",
+        );
         let Some(number) = read.connection else { return };
         if self.limits.grace_ms == 0 {
             return self.end(number, Reason::Closed, None);
         }
         let at_ms = self.now_ms() + self.limits.grace_ms;
         let connection = self.connections.get_mut(&number).expect("a read waits with it");
-        self.tally.count(if connection.closes_at_ms.is_some() { "grace asked for again" } else { "grace began" });
+        self.tally.count(if connection.closes_at_ms.is_some() {
+            "grace asked for again"
+        } else {
+            "grace began"
+        });
         connection.closes_at_ms = Some(connection.closes_at_ms.unwrap_or(at_ms).min(at_ms));
     }
 }
@@ -156,7 +172,11 @@ impl Read {
 
 impl Waiting {
     pub(super) fn new(ask: &Read, connection: Option<u64>) -> Self {
-        let seat = |(channel, since): &(usize, Since)| Seat { channel: *channel, since: *since, cursor: 0 };
+        let seat = |(channel, since): &(usize, Since)| Seat {
+            channel: *channel,
+            since: *since,
+            cursor: 0,
+        };
         Self {
             client: ask.client,
             seats: ask.follows.iter().map(seat).collect(),

@@ -91,7 +91,9 @@ impl Simulation {
     fn watch_for_hangs(&self) {
         loop {
             thread::sleep(HUNG_AFTER / 10);
-            if let Some((seed, _)) = running().iter().find(|(_, since)| since.elapsed() > HUNG_AFTER) {
+            if let Some((seed, _)) =
+                running().iter().find(|(_, since)| since.elapsed() > HUNG_AFTER)
+            {
                 Replay { seed: *seed, test: self.test }.tell("hangs");
                 process::exit(1);
             }

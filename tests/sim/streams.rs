@@ -11,14 +11,22 @@ use super::reads::{Read, Waiting};
 /// Streams.
 impl Model {
     /// A stream that was given what it begins with.
-    pub(super) fn stream(&self, ask: &Read, connection: Option<u64>, begins_with: &Answer) -> Waiting {
+    pub(super) fn stream(
+        &self,
+        ask: &Read,
+        connection: Option<u64>,
+        begins_with: &Answer,
+    ) -> Waiting {
         let mut read = Waiting { is_stream: true, ..Waiting::new(ask, connection) };
         self.is_open(&mut read, begins_with);
         for (what, holds) in [
             ("stream began behind", read.is_behind),
             ("stream began with a reset", begins_with.iter().any(|part| part.reset)),
             ("stream began with a gap", begins_with.iter().any(|part| part.missed)),
-            ("stream began with messages", begins_with.iter().any(|part| !part.messages.is_empty())),
+            (
+                "stream began with messages",
+                begins_with.iter().any(|part| !part.messages.is_empty()),
+            ),
             ("stream began with nothing", begins_with.iter().all(Part::is_nothing)),
         ] {
             self.tally.count_if(holds, what);
@@ -38,7 +46,8 @@ impl Model {
         let caller = self.prove_maybe(ask.shown.as_ref())?;
         self.have_room(&ask.channels())?;
         let answer = self.cut(self.drafts(ask));
-        let place = self.waiting.iter().position(|read| read.client == ask.client).expect("it streams");
+        let place =
+            self.waiting.iter().position(|read| read.client == ask.client).expect("it streams");
         let old = self.waiting.remove(place);
         self.waited(&old);
         for channel in ask.channels() {
@@ -51,8 +60,14 @@ impl Model {
             ("stream behind followed anew", old.is_behind),
             ("stream followed the same anew", old.channels() == new.channels()),
             ("stream followed others anew", old.channels() != new.channels()),
-            ("stream followed anew for another connection", caller.is_some() && caller != old.connection),
-            ("stream with a connection followed anew without", caller.is_none() && old.connection.is_some()),
+            (
+                "stream followed anew for another connection",
+                caller.is_some() && caller != old.connection,
+            ),
+            (
+                "stream with a connection followed anew without",
+                caller.is_none() && old.connection.is_some(),
+            ),
         ] {
             self.tally.count_if(holds, what);
         }
@@ -104,7 +119,10 @@ impl Model {
     }
 
     pub(super) fn tally_told(&self, read: &Waiting, answer: &Answer, news: usize) {
-        let is_cut = answer.iter().zip(&read.seats).any(|(part, seat)| part.next_id < self.next_id(seat.channel));
+        let is_cut = answer
+            .iter()
+            .zip(&read.seats)
+            .any(|(part, seat)| part.next_id < self.next_id(seat.channel));
         for (what, holds) in [
             ("stream told", true),
             ("stream told for one of several channels", news == 1 && answer.len() > 1),
@@ -120,7 +138,9 @@ impl Model {
     /// A stream is not told of what this turn brought.
     pub(super) fn tally_behind(&self, read: &Waiting) {
         let changed = self.changed();
-        let is_owed = changed.iter().any(|(channel, _)| read.seats.iter().any(|seat| seat.channel == *channel));
+        let is_owed = changed
+            .iter()
+            .any(|(channel, _)| read.seats.iter().any(|seat| seat.channel == *channel));
         self.tally.count_if(is_owed, "stream behind not told");
         self.tally.count_if(read.is_orphan, "stream behind ended with its connection");
     }

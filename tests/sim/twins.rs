@@ -19,7 +19,14 @@ pub(crate) fn twins() -> &'static [String; 2] {
 }
 
 fn find() -> [String; 2] {
-    let limits = Limits { history: 1, retention_ms: 1, timeout_ms: 1, grace_ms: 0, max_reply: 1, max_channels: 0 };
+    let limits = Limits {
+        history: 1,
+        retention_ms: 1,
+        timeout_ms: 1,
+        grace_ms: 0,
+        max_reply: 1,
+        max_channels: 0,
+    };
     let mut hub = Hub::new(limits.config("anyEpoch", KEY));
     let first = "twin".to_owned();
     hub.write(Now::default(), &log(&first), "", None).expect("nobody was asked who it is");
@@ -27,7 +34,9 @@ fn find() -> [String; 2] {
     hub.expire(Now { mono: Millis(1), ..Now::default() });
     hub.deliver(Now::default(), |_| {});
     hub.expire(later);
-    let second = (0..1_000_000).map(|number| format!("twin {number}")).find(|name| next_id(&mut hub, name) > 1);
+    let second = (0..1_000_000)
+        .map(|number| format!("twin {number}"))
+        .find(|name| next_id(&mut hub, name) > 1);
     [first, second.expect("a table of 4,096 places is not that large")]
 }
 
@@ -37,7 +46,13 @@ fn log(name: &str) -> ChannelKey<'_> {
 
 fn next_id(hub: &mut Hub, name: &str) -> u64 {
     let follows = [(log(name), Since::Now)];
-    let call = ReadRequest { targets: &follows, epoch: None, credentials: None, mode: Mode::Immediate, token: 0 };
+    let call = ReadRequest {
+        targets: &follows,
+        epoch: None,
+        credentials: None,
+        mode: Mode::Immediate,
+        token: 0,
+    };
     match hub.read(Now::default(), &call) {
         Ok(ReadResult::Ready(reply)) => reply.slices()[0].next_id(),
         _ => unreachable!("it does not wait, and needs nothing"),

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use speak::hub::{
-    Auth, ChannelKey, ChannelName, Credentials, DropReason, Hub, Introducer, Millis, Mode, Now, Pair, ReadRequest,
-    ReadResult, ReaderKey, Refusal, ResumeBatch, Since, token,
+    Auth, ChannelKey, ChannelName, Credentials, DropReason, Hub, Introducer, Millis, Mode, Now,
+    Pair, ReadRequest, ReadResult, ReaderKey, Refusal, ResumeBatch, Since, token,
 };
 
 use super::answers::Order;
@@ -120,8 +120,10 @@ impl World {
     pub(crate) fn new(mut random: Random, record: Record) -> Self {
         let plan = Plan::draw(&mut random);
         record.note(|| format!("{plan:?}"));
-        let epoch = String::from_utf8(token::<8>(|| random.next() as u8).into()).expect("letters and digits");
-        let mut names: Vec<_> = (0..plan.channels).map(|channel| draw_names(channel, &mut random)).collect();
+        let epoch = String::from_utf8(token::<8>(|| random.next() as u8).into())
+            .expect("letters and digits");
+        let mut names: Vec<_> =
+            (0..plan.channels).map(|channel| draw_names(channel, &mut random)).collect();
         let mut resting_key = token(|| random.next() as u8);
         if plan.twins {
             resting_key = twins::KEY;
@@ -167,8 +169,12 @@ impl World {
         }
         match call {
             Call::Write { channel, text, shown } => self.write(*channel, text, shown.as_ref()),
-            Call::Introduce { channel, text, shown } => self.introduce(*channel, text, shown.as_ref()),
-            Call::Goodbye { shown, channel, text } => self.goodbye(shown, *channel, text.as_deref()),
+            Call::Introduce { channel, text, shown } => {
+                self.introduce(*channel, text, shown.as_ref());
+            }
+            Call::Goodbye { shown, channel, text } => {
+                self.goodbye(shown, *channel, text.as_deref());
+            }
             Call::Members { channel } => self.members(*channel),
             Call::Read(ask) => self.read(ask),
             Call::PutOff { client } => {
@@ -218,7 +224,8 @@ impl World {
         let log = channel.map(|channel| self.names[channel].to_write());
         let got = self.hub.goodbye(self.now, shows(shown), log.as_ref(), text);
         assert_eq!(got, expected, "goodbye");
-        self.record.outcome(if channel.is_some() { "goodbye to one" } else { "goodbye" }, &expected);
+        self.record
+            .outcome(if channel.is_some() { "goodbye to one" } else { "goodbye" }, &expected);
     }
 
     fn members(&mut self, channel: usize) {
@@ -226,8 +233,12 @@ impl World {
         let members = self.hub.members(self.now, &self.names[channel].to_read());
         assert_eq!(members.readers(), readers, "readers of a channel");
         let as_told = |text: &[u8]| serde_json::from_slice::<String>(text).expect("a JSON string");
-        let got = members.iter().map(|(from, its)| (Some(from), its.id, its.unix_ms, Some(as_told(&its.text_json))));
-        let expected = expected.into_iter().map(|message| (message.from, message.id, message.time, message.text));
+        let got = members
+            .iter()
+            .map(|(from, its)| (Some(from), its.id, its.unix_ms, Some(as_told(&its.text_json))));
+        let expected = expected
+            .into_iter()
+            .map(|message| (message.from, message.id, message.time, message.text));
         assert_eq!(got.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "members");
     }
 
@@ -239,7 +250,11 @@ impl World {
             is_pair,
             "the write half is not readable"
         );
-        assert_eq!(ChannelName::parse(read).unwrap().for_writing().is_err(), is_pair, "the read half is not writable");
+        assert_eq!(
+            ChannelName::parse(read).unwrap().for_writing().is_err(),
+            is_pair,
+            "the read half is not writable"
+        );
     }
 
     fn read(&mut self, ask: &Read) {
@@ -287,7 +302,11 @@ impl World {
         let follows = logs_of(&self.names, ask);
         let got = self.hub.resubscribe(self.now, key, &call_of(ask, &follows));
         let got = got.map(|(new_key, reply)| (new_key, answer_of(&reply)));
-        assert_eq!(got.as_ref().map(|(_, answer)| answer), expected.as_ref(), "what it follows anew");
+        assert_eq!(
+            got.as_ref().map(|(_, answer)| answer),
+            expected.as_ref(),
+            "what it follows anew"
+        );
         self.record.outcome("follow anew", &expected);
         if let Ok((new_key, answer)) = got {
             self.reads.push((ask.client, new_key));
@@ -297,7 +316,8 @@ impl World {
 
     /// The hub's name for the read of a client, whether it still waits or not.
     pub(crate) fn key_of(&self, client: u64) -> ReaderKey {
-        let (_, key) = self.reads.iter().rev().find(|(its, _)| *its == client).expect("it waited once");
+        let (_, key) =
+            self.reads.iter().rev().find(|(its, _)| *its == client).expect("it waited once");
         *key
     }
 
@@ -307,7 +327,9 @@ impl World {
         let waits = self.model.waits(client);
         self.model.close(client);
         self.record.tally.count_if(!waits, "close of an answered read");
-        if let Some(follower) = self.followers.iter_mut().find(|it| waits && it.client == Some(client)) {
+        if let Some(follower) =
+            self.followers.iter_mut().find(|it| waits && it.client == Some(client))
+        {
             follower.client = None;
         }
     }
@@ -325,7 +347,13 @@ impl World {
 
     /// Reads without waiting, past the model.
     fn look(&mut self, channel: usize, since: Since) -> Answer {
-        let ask = Read { client: 0, follows: vec![(channel, since)], epoch: None, shown: None, wait: Wait::Not };
+        let ask = Read {
+            client: 0,
+            follows: vec![(channel, since)],
+            epoch: None,
+            shown: None,
+            wait: Wait::Not,
+        };
         match self.hub_read(&ask) {
             Ok((Outcome::Answer(answer), None)) => answer,
             other => unreachable!("it does not wait, and needs nothing: {other:?}"),
@@ -349,7 +377,9 @@ impl World {
     /// The end of a turn: what is due is done, what came is delivered.
     pub(crate) fn end_turn(&mut self) {
         self.record.step(|| "end of turn".to_owned());
-        while let Some(entry) = self.waits.first_entry().filter(|entry| entry.key().0 <= self.now.mono) {
+        while let Some(entry) =
+            self.waits.first_entry().filter(|entry| entry.key().0 <= self.now.mono)
+        {
             self.hub.complete_empty(self.now, entry.remove());
         }
         let is_due = self.hub.next_deadline().is_some_and(|at| at <= self.now.mono);
@@ -373,7 +403,8 @@ impl World {
         let seen = self.look_at_all(tie.channel, tie.from_id);
         self.record.step(|| format!("said goodbye at once in {}: {seen:?}", tie.channel));
         self.model.learn_order(tie, &seen);
-        let expected = self.model.retained_messages(tie.channel).filter(|message| message.id >= tie.from_id);
+        let expected =
+            self.model.retained_messages(tie.channel).filter(|message| message.id >= tie.from_id);
         assert!(expected.eq(&seen), "goodbyes in channel {}: {seen:#?}", tie.channel);
     }
 
@@ -381,8 +412,12 @@ impl World {
     fn audit(&mut self) {
         for (channel, first_id) in self.model.changed() {
             let seen = self.look_at_all(channel, first_id);
-            let expected: Vec<_> =
-                self.model.retained_messages(channel).filter(|message| message.id >= first_id).cloned().collect();
+            let expected: Vec<_> = self
+                .model
+                .retained_messages(channel)
+                .filter(|message| message.id >= first_id)
+                .cloned()
+                .collect();
             assert_eq!(seen, expected, "channel {channel} from {first_id} on");
         }
     }
@@ -416,9 +451,16 @@ impl World {
     /// The hub is woken no later than something happens, and sleeps where nothing ever will.
     fn check_deadline(&self) {
         let deadline = self.next_deadline();
-        assert!(deadline.is_none_or(|at| at > self.now.mono), "it would not sleep: {deadline:?} at {:?}", self.now);
+        assert!(
+            deadline.is_none_or(|at| at > self.now.mono),
+            "it would not sleep: {deadline:?} at {:?}",
+            self.now
+        );
         match self.model.next_event_ms() {
-            Some(at_ms) => assert!(deadline.is_some_and(|at| at.0 <= at_ms), "{deadline:?} is later than {at_ms}"),
+            Some(at_ms) => assert!(
+                deadline.is_some_and(|at| at.0 <= at_ms),
+                "{deadline:?} is later than {at_ms}"
+            ),
             // A timer that was set before a stream came may ring once more.
             None => assert!(deadline.is_none() || self.model.has_waiting(), "nothing is to come"),
         }

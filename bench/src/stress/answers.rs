@@ -40,7 +40,9 @@ impl World {
             };
             let mut done = 0;
             while done < inbox.len() {
-                let frame = self.framers[framer].next(&inbox[done..]).map_err(|error| Fault::new(error.to_string()))?;
+                let frame = self.framers[framer]
+                    .next(&inbox[done..])
+                    .map_err(|error| Fault::new(error.to_string()))?;
                 let Some(frame) = frame else { break };
                 done += frame.bytes.len();
                 self.look_at(token, &frame)?;
@@ -112,7 +114,11 @@ impl World {
             if let (Some(error), Form::Jsonp) = (value.get("error"), form) {
                 let is_gone = error == "connection_ended";
                 self.restore(token, reading);
-                return if is_gone { self.read_gone(token) } else { Err(Fault::new(format!("refused: {value}"))) };
+                return if is_gone {
+                    self.read_gone(token)
+                } else {
+                    Err(Fault::new(format!("refused: {value}")))
+                };
             }
             reading.take(&value, &mut self.scene)?
         };
@@ -156,7 +162,8 @@ impl World {
         }
         let is_stream = owned.reading.as_ref().is_some_and(|reading| reading.form.stays());
         // Who sips may find an end behind an answer that came before it, and have asked again by then.
-        let (is_cut, may_end_streams) = (self.was_cut(owned.opened), self.may_end_streams(owned.asked.0));
+        let (is_cut, may_end_streams) =
+            (self.was_cut(owned.opened), self.may_end_streams(owned.asked.0));
         let may_end = match owned.who {
             // Streams end with the process that has them.
             Who::Observer(room) if is_cut || is_stream && may_end_streams => {
@@ -167,7 +174,8 @@ impl World {
             Who::ReadConn(user) if is_cut || is_stream && may_end_streams => {
                 self.count("streams that an upgrade ended");
                 let unanswered = owned.calls.len() as u64;
-                *self.counts.entry("calls in frames that an upgrade cut").or_default() += unanswered;
+                *self.counts.entry("calls in frames that an upgrade cut").or_default() +=
+                    unanswered;
                 self.user(user).resumes = owned.reading.take();
                 self.find_back(user)?;
                 true
@@ -195,7 +203,8 @@ impl World {
             return Ok(());
         }
         let calls: Vec<&What> = owned.calls.iter().map(|call| &call.what).collect();
-        let what = format!("the server ended a client ({how:?}) of {:?}, {calls:?} unanswered", owned.who);
+        let what =
+            format!("the server ended a client ({how:?}) of {:?}, {calls:?} unanswered", owned.who);
         let rooms = owned.reading.map(|reading| reading.follows).unwrap_or_default();
         Err(Fault { room: rooms.first().map(|follow| follow.room), what })
     }

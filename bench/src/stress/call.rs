@@ -39,7 +39,15 @@ pub(super) struct Call {
 
 impl World {
     /// Sends a call; its parameters are encoded, but for the message.
-    fn call(&mut self, token: Token, what: What, path: &str, query: &str, message: Option<&str>, carries: Option<u64>) {
+    fn call(
+        &mut self,
+        token: Token,
+        what: What,
+        path: &str,
+        query: &str,
+        message: Option<&str>,
+        carries: Option<u64>,
+    ) {
         let request = request(path, query, message, self.random.next());
         let call = Call { what, sent: (self.now, self.now_ms), carries, reference: 0 };
         if let Some((link, owned)) = self.links.get(token) {
@@ -64,7 +72,14 @@ impl World {
     pub(super) fn introduce(&mut self, token: Token, said: Parsed, who: Option<&Identity>) {
         let query = self.channel(said.room) + &who.map(Identity::query).unwrap_or_default();
         let carries = who.map(|who| who.number);
-        self.call(token, What::Introduce(said, carries), "/introduce", &query, Some(&said.text()), carries);
+        self.call(
+            token,
+            What::Introduce(said, carries),
+            "/introduce",
+            &query,
+            Some(&said.text()),
+            carries,
+        );
     }
 
     pub(super) fn goodbye(&mut self, token: Token, who: &Identity, last_word: Option<Parsed>) {
@@ -96,7 +111,9 @@ impl World {
         let words = said.text();
         match self.random.below(3) {
             0 if is_pair => self.call(token, What::Refused(403), "/read", &read, None, None),
-            1 if is_pair => self.call(token, What::Refused(403), "/write", &write, Some(&words), None),
+            1 if is_pair => {
+                self.call(token, What::Refused(403), "/write", &write, Some(&words), None);
+            }
             0 | 1 => self.call(token, What::Refused(403), "/write", &forged, Some(&words), None),
             _ => self.call(token, What::Refused(400), "/write", "channel=~x", Some(&words), None),
         }
@@ -108,8 +125,12 @@ impl World {
         let reference = u64::from(said.seq);
         let frame = json!({"call": "write", "channel": channel, "message": said.text(), "ref": reference,
             "connection": who.number, "auth": who.auth});
-        let call =
-            Call { what: What::Write(said), sent: (self.now, self.now_ms), carries: Some(who.number), reference };
+        let call = Call {
+            what: What::Write(said),
+            sent: (self.now, self.now_ms),
+            carries: Some(who.number),
+            reference,
+        };
         if let Some((link, owned)) = self.links.get(token) {
             link.send(&masked(frame.to_string().as_bytes()));
             owned.calls.push_back(call);
@@ -125,7 +146,10 @@ impl World {
             if let Who::Brief(stray) = who {
                 return self.stray_answered(token, stray, frame);
             }
-            return Err(Fault::new(format!("an answer to nothing, for {who:?}: {}", frame.lossy())));
+            return Err(Fault::new(format!(
+                "an answer to nothing, for {who:?}: {}",
+                frame.lossy()
+            )));
         };
         let status = frame.status.unwrap_or(0);
         let value: Value = serde_json::from_slice(frame.body())
@@ -134,11 +158,18 @@ impl World {
     }
 
     /// An answer in a frame.
-    pub(super) fn frame_answered(&mut self, token: Token, reference: u64, value: &Value) -> Checked {
+    pub(super) fn frame_answered(
+        &mut self,
+        token: Token,
+        reference: u64,
+        value: &Value,
+    ) -> Checked {
         let Some((_, owned)) = self.links.get(token) else { return Ok(()) };
         let who = owned.who;
         let call = owned.calls.pop_front().filter(|call| call.reference == reference);
-        let Some(call) = call else { return Err(Fault::new(format!("an answer to no call: {value}"))) };
+        let Some(call) = call else {
+            return Err(Fault::new(format!("an answer to no call: {value}")));
+        };
         let status = value.get("status").and_then(Value::as_u64).unwrap_or(200) as u16;
         self.came(token, who, &call, status, value)
     }
@@ -153,36 +184,52 @@ impl World {
             return Err(Fault::new(format!("answered {status} instead of {expected}: {value}")));
         }
         // Another may have the number by now, after a server that began anew.
-        let is_others =
-            status == 403 && matches!(who, Who::Mouth(user) if self.user(user).is_stale) && call.carries.is_some();
+        let is_others = status == 403
+            && matches!(who, Who::Mouth(user) if self.user(user).is_stale)
+            && call.carries.is_some();
         if status == 410 && call.carries.is_some() || is_others {
             if let What::Write(said) | What::Introduce(said, _) = call.what {
                 self.scene.ledger.refused(said);
             }
-            let (Who::Mouth(user) | Who::ReadConn(user)) = who else { return Err(Fault::new("410 for nobody")) };
+            let (Who::Mouth(user) | Who::ReadConn(user)) = who else {
+                return Err(Fault::new("410 for nobody"));
+            };
             return self.is_ended(user, call.carries);
         }
         if let (410, What::Goodbye, Who::Mouth(user)) = (status, &call.what, who) {
-            self.scene
-                .ledger
-                .possible_violation(Fault::new("one who says goodbye has ended already, and nothing was slow"));
+            self.scene.ledger.possible_violation(Fault::new(
+                "one who says goodbye has ended already, and nothing was slow",
+            ));
             self.be_gone(user);
             return Ok(());
         }
         if status != 200 {
-            return Err(Fault::new(format!("{:?} of {who:?} was answered {status}: {value}", call.what)));
+            return Err(Fault::new(format!(
+                "{:?} of {who:?} was answered {status}: {value}",
+                call.what
+            )));
         }
         let id = || number(value, "id").ok_or_else(|| Fault::new(format!("no id: {value}")));
         match call.what {
             What::Write(said) => self.scene.ledger.answered(id()?, Kind::Message, said)?,
             What::Introduce(said, again) => {
-                let connection = number(value, "connection").ok_or_else(|| Fault::new(format!("nobody: {value}")))?;
+                let connection = number(value, "connection")
+                    .ok_or_else(|| Fault::new(format!("nobody: {value}")))?;
                 if again.is_some_and(|again| again != connection) {
-                    return Err(Fault::new(format!("introduced {again:?} again, and became {value}")));
+                    return Err(Fault::new(format!(
+                        "introduced {again:?} again, and became {value}"
+                    )));
                 }
-                self.scene.ledger.introduced(connection, again.is_none(), call.sent.1, id()?, said)?;
+                self.scene.ledger.introduced(
+                    connection,
+                    again.is_none(),
+                    call.sent.1,
+                    id()?,
+                    said,
+                )?;
                 if let (None, Who::Mouth(user)) = (again, who) {
-                    let identity = Identity { number: connection, auth: text(value, "auth")?.to_owned() };
+                    let identity =
+                        Identity { number: connection, auth: text(value, "auth")?.to_owned() };
                     self.became(user, identity)?;
                 }
             }
@@ -215,20 +262,29 @@ impl World {
         let readers = number(value, "readers").unwrap_or(u64::MAX);
         let reading = self.who_reads(room).len() as u64;
         if (differ || misnamed.is_some()) && !self.scene.ledger.is_uncertain(room) {
-            let what = format!("the members are {told:?} (misnamed: {misnamed:?}), and must be {known:?}");
+            let what =
+                format!("the members are {told:?} (misnamed: {misnamed:?}), and must be {known:?}");
             self.members_differ = Some(Fault::within(room, what));
         } else if readers != reading {
-            let what = format!("{readers} readers, and must be {reading}: {:?}", self.who_reads(room));
+            let what =
+                format!("{readers} readers, and must be {reading}: {:?}", self.who_reads(room));
             self.members_differ = Some(Fault::within(room, what));
         }
     }
 
     /// Who reads a room now: how, since when, and with which connection.
     fn who_reads(&self, room: u32) -> Vec<(Who, Form, u64, Option<u64>)> {
-        let readings = self.links.owned().filter_map(|owned| Some((owned, owned.reading.as_ref()?)));
-        let its = readings.filter(|(_, reading)| reading.follows.iter().any(|follow| follow.room == room));
+        let readings =
+            self.links.owned().filter_map(|owned| Some((owned, owned.reading.as_ref()?)));
+        let its = readings
+            .filter(|(_, reading)| reading.follows.iter().any(|follow| follow.room == room));
         its.map(|(owned, reading)| {
-            (owned.who, reading.form, owned.asked.1, reading.identity.as_ref().map(|identity| identity.number))
+            (
+                owned.who,
+                reading.form,
+                owned.asked.1,
+                reading.identity.as_ref().map(|identity| identity.number),
+            )
         })
         .collect()
     }

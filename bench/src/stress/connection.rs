@@ -63,20 +63,27 @@ impl Connection {
 
     pub(super) fn verdict(&self, reason: Reason, time: u64, timeout_ms: u64) -> Verdict {
         let is_time_over = |alive_ms: u64| time + STAMP_SLACK_MS >= alive_ms + timeout_ms;
-        let timed = |alive_ms, verdict| if is_time_over(alive_ms) { verdict } else { Verdict::Wrong };
+        let timed =
+            |alive_ms, verdict| if is_time_over(alive_ms) { verdict } else { Verdict::Wrong };
         match (&self.fate, reason) {
             (ExpectedEnd::Left | ExpectedEnd::Unsure { .. }, Reason::Left)
-            | (ExpectedEnd::Clogged | ExpectedEnd::Closed { .. } | ExpectedEnd::Unsure { .. }, Reason::Closed) => {
-                Verdict::Meant
-            }
+            | (
+                ExpectedEnd::Clogged | ExpectedEnd::Closed { .. } | ExpectedEnd::Unsure { .. },
+                Reason::Closed,
+            ) => Verdict::Meant,
             (ExpectedEnd::Unclaimed, Reason::Timeout) => timed(self.since_ms, Verdict::Meant),
-            (ExpectedEnd::Silent { alive_ms } | ExpectedEnd::Unsure { alive_ms }, Reason::Timeout) => {
-                timed(*alive_ms, Verdict::Meant)
+            (
+                ExpectedEnd::Silent { alive_ms } | ExpectedEnd::Unsure { alive_ms },
+                Reason::Timeout,
+            ) => timed(*alive_ms, Verdict::Meant),
+            (ExpectedEnd::Closed { alive_ms, .. }, Reason::Timeout) => {
+                timed(*alive_ms, Verdict::IfCrossed)
             }
-            (ExpectedEnd::Closed { alive_ms, .. }, Reason::Timeout) => timed(*alive_ms, Verdict::IfCrossed),
             (ExpectedEnd::Lives { alive_ms }, Reason::Timeout) => timed(*alive_ms, Verdict::IfSlow),
             // It was not yet reading when its time was over, or its goodbye came later than that.
-            (ExpectedEnd::Clogged | ExpectedEnd::Left, Reason::Timeout) => timed(self.since_ms, Verdict::IfSlow),
+            (ExpectedEnd::Clogged | ExpectedEnd::Left, Reason::Timeout) => {
+                timed(self.since_ms, Verdict::IfSlow)
+            }
             _ => Verdict::Wrong,
         }
     }

@@ -43,13 +43,16 @@ pub(super) enum Memory {
 }
 
 impl Disturbance {
-    pub(crate) const ALL: [Self; 5] = [Self::Kill, Self::Stop, Self::State, Self::KillOld, Self::KillNew];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Kill, Self::Stop, Self::State, Self::KillOld, Self::KillNew];
     const NAMES: [&'static str; 5] = ["kill", "stop", "state", "kill-old", "kill-new"];
 
     pub(crate) fn parse(name: &str) -> Result<Self> {
         let place = Self::NAMES.iter().position(|other| *other == name);
         let found = place.map(|place| Self::ALL[place]);
-        found.ok_or_else(|| format!("no such disturbance: {name}; there are: {}", Self::NAMES.join(", ")).into())
+        found.ok_or_else(|| {
+            format!("no such disturbance: {name}; there are: {}", Self::NAMES.join(", ")).into()
+        })
     }
 
     fn name(self) -> &'static str {
@@ -82,7 +85,8 @@ impl World {
                 if disturbance == Disturbance::Stop
                     && let Some(file) = &self.state_file
                 {
-                    fs::remove_file(file).map_err(|error| Fault::new(format!("no state was kept: {error}")))?;
+                    fs::remove_file(file)
+                        .map_err(|error| Fault::new(format!("no state was kept: {error}")))?;
                 }
                 self.start_again(start)?;
                 if disturbance == Disturbance::Stop { Memory::Nothing } else { Memory::All }
@@ -144,7 +148,9 @@ impl World {
             match self.server.ended().map_err(|error| Fault::new(error.to_string()))? {
                 Some(true) => return Ok(()),
                 Some(false) => return Err(Fault::new("the server was asked to stop, and failed")),
-                None if Instant::now() > guard => return Err(Fault::new("the server does not stop")),
+                None if Instant::now() > guard => {
+                    return Err(Fault::new("the server does not stop"));
+                }
                 None => {}
             }
         }
@@ -155,7 +161,8 @@ impl World {
             let user = &mut self.users[index as usize];
             (user.mouth, user.ear) = (None, None);
             // One who was leaving room by room has nowhere to come back to.
-            let is_known = user.sort == Sort::Resident && user.identity.is_some() && !user.rooms.is_empty();
+            let is_known =
+                user.sort == Sort::Resident && user.identity.is_some() && !user.rooms.is_empty();
             if is_known && user.state != State::Away {
                 user.state = State::Adrift;
                 user.is_stale = true;

@@ -41,8 +41,10 @@ impl World {
     pub(super) fn begin_to_leave(&mut self, index: u32) -> Checked {
         let mut way = self.random.weighted(&LEAVE_MODES);
         let ear = self.user(index).ear;
-        let stays =
-            ear.and_then(|ear| self.links.get(ear)).and_then(|(_, it)| it.reading.as_ref()).map(|it| it.form.stays());
+        let stays = ear
+            .and_then(|ear| self.links.get(ear))
+            .and_then(|(_, it)| it.reading.as_ref())
+            .map(|it| it.form.stays());
         if way == LeaveMode::Silence && stays != Some(false) {
             // Whoever follows a stream is there.
             way = LeaveMode::Close;
@@ -59,7 +61,10 @@ impl World {
                 // A last word, and the goodbye behind it in one go.
                 let said = self.word(mouth, home, identity.number, 20);
                 self.write(mouth, said, Some(&identity));
-                let last = self.random.percent(50).then(|| self.word(mouth, EVERY_ROOM, identity.number, 5));
+                let last = self
+                    .random
+                    .percent(50)
+                    .then(|| self.word(mouth, EVERY_ROOM, identity.number, 5));
                 self.scene.ledger.will_end(identity.number, ExpectedEnd::Left);
                 self.goodbye(mouth, &identity, last);
             }
@@ -69,7 +74,9 @@ impl World {
                     self.goodbye_of(mouth, &identity, room);
                 }
             }
-            LeaveMode::Close | LeaveMode::Reset | LeaveMode::HalfClose => self.begin_barrier(index, way)?,
+            LeaveMode::Close | LeaveMode::Reset | LeaveMode::HalfClose => {
+                self.begin_barrier(index, way)?;
+            }
             LeaveMode::Silence => {
                 // So that the read is answered, and no other begins.
                 let said = self.word(mouth, home, identity.number, 20);
@@ -134,7 +141,10 @@ impl World {
                     self.user(index).ear = None;
                 } else {
                     self.user(index).ear = None;
-                    self.close(Some(ear), if way == LeaveMode::Reset { Close::Reset } else { Close::Orderly });
+                    self.close(
+                        Some(ear),
+                        if way == LeaveMode::Reset { Close::Reset } else { Close::Orderly },
+                    );
                 }
             }
         }
@@ -169,7 +179,9 @@ impl World {
                 self.leave(index, way, 0)
             }
             (State::Leaving(way @ LeaveMode::RoomByRoom, _), _) => self.leave(index, way, 0),
-            (State::Leaving(LeaveMode::Goodbye, _), What::Goodbye) if self.user(index).ear.is_none() => {
+            (State::Leaving(LeaveMode::Goodbye, _), What::Goodbye)
+                if self.user(index).ear.is_none() =>
+            {
                 self.be_gone(index);
                 Ok(())
             }
@@ -186,9 +198,9 @@ impl World {
             Who::FormerEar(_) => {
                 let since = owned.taken_over;
                 if since.is_some_and(|at| now - at > TAKEOVER_MAX && !self.was_handed(at)) {
-                    self.scene
-                        .ledger
-                        .possible_violation(Fault::new("a poll that another took over was not answered at once"));
+                    self.scene.ledger.possible_violation(Fault::new(
+                        "a poll that another took over was not answered at once",
+                    ));
                 }
                 self.drop_link(Some(token));
                 return;
@@ -208,7 +220,8 @@ impl World {
                 }
             }
             State::Leaving(LeaveMode::Silence, _) => {
-                let number = self.user(index).identity.as_ref().map_or(0, |identity| identity.number);
+                let number =
+                    self.user(index).identity.as_ref().map_or(0, |identity| identity.number);
                 if self.is_calling(index) {
                     // The call may be answered after the read that it woke.
                     self.ask_again(token);
@@ -221,7 +234,10 @@ impl World {
                 self.drop_link(ear);
                 self.be_gone(index);
             }
-            State::Leaving(way @ (LeaveMode::Close | LeaveMode::Reset | LeaveMode::HalfClose), barriers) => {
+            State::Leaving(
+                way @ (LeaveMode::Close | LeaveMode::Reset | LeaveMode::HalfClose),
+                barriers,
+            ) => {
                 self.ask_again(token);
                 if barriers > 0 {
                     self.user(index).state = State::Leaving(way, 3);

@@ -155,13 +155,18 @@ impl Ledger {
         let room = &mut self.rooms[said.room as usize];
         if id >= room.frontier {
             if let Some(other) = room.expected.insert(id, (kind, said)) {
-                return Err(Fault::within(said.room, format!("id {id} was given to {other:?} and to {said:?}")));
+                return Err(Fault::within(
+                    said.room,
+                    format!("id {id} was given to {other:?} and to {said:?}"),
+                ));
             }
             return Ok(());
         }
         match room.entry(id) {
             Some(entry) if entry.kind != kind || entry.said != Some(said) => {
-                let what = format!("a call that said {said:?} was answered with id {id}, and there stands {entry:?}");
+                let what = format!(
+                    "a call that said {said:?} was answered with id {id}, and there stands {entry:?}"
+                );
                 Err(Fault::within(said.room, what))
             }
             _ => Ok(()),
@@ -174,16 +179,32 @@ impl Ledger {
     }
 
     /// An introduction was answered.
-    pub(super) fn introduced(&mut self, number: u64, is_new: bool, sent_ms: u64, id: u64, said: Parsed) -> Checked {
+    pub(super) fn introduced(
+        &mut self,
+        number: u64,
+        is_new: bool,
+        sent_ms: u64,
+        id: u64,
+        said: Parsed,
+    ) -> Checked {
         if let Some(entry) = self.rooms[said.room as usize].entry(id)
             && entry.from != Some(number)
         {
-            return Err(Fault::within(said.room, format!("introduced as {number}, id {id} tells {:?}", entry.from)));
+            return Err(Fault::within(
+                said.room,
+                format!("introduced as {number}, id {id} tells {:?}", entry.from),
+            ));
         }
-        let known = self.connections.entry(number).or_insert_with(|| Connection::new(ExpectedEnd::Unclaimed, sent_ms));
+        let known = self
+            .connections
+            .entry(number)
+            .or_insert_with(|| Connection::new(ExpectedEnd::Unclaimed, sent_ms));
         let is_claimed = !matches!(known.fate, ExpectedEnd::Unclaimed);
         if is_new == is_claimed && known.ended.is_none() {
-            return Err(Fault::within(said.room, format!("connection {number} was given to two, or came to nobody")));
+            return Err(Fault::within(
+                said.room,
+                format!("connection {number} was given to two, or came to nobody"),
+            ));
         }
         if is_new {
             known.fate = ExpectedEnd::Lives { alive_ms: sent_ms };
@@ -193,7 +214,9 @@ impl Ledger {
 
     /// A call that a connection carried was answered; it was sent at this time.
     pub(super) fn carried(&mut self, number: u64, sent_ms: u64) {
-        if let Some(Connection { fate: ExpectedEnd::Lives { alive_ms }, .. }) = self.connections.get_mut(&number) {
+        if let Some(Connection { fate: ExpectedEnd::Lives { alive_ms }, .. }) =
+            self.connections.get_mut(&number)
+        {
             *alive_ms = (*alive_ms).max(sent_ms);
         }
     }
@@ -209,8 +232,12 @@ impl Ledger {
     pub(super) fn unsettle_closings(&mut self) {
         for connection in self.connections.values_mut().filter(|it| it.ended.is_none()) {
             match connection.fate {
-                ExpectedEnd::Closed { alive_ms, .. } => connection.fate = ExpectedEnd::Unsure { alive_ms },
-                ExpectedEnd::Clogged => connection.fate = ExpectedEnd::Unsure { alive_ms: connection.since_ms },
+                ExpectedEnd::Closed { alive_ms, .. } => {
+                    connection.fate = ExpectedEnd::Unsure { alive_ms }
+                }
+                ExpectedEnd::Clogged => {
+                    connection.fate = ExpectedEnd::Unsure { alive_ms: connection.since_ms }
+                }
                 _ => {}
             }
         }
@@ -247,7 +274,10 @@ impl Ledger {
             if entry.hash == hash {
                 return Ok(());
             }
-            let what = format!("id {} is {entry:?} for one reader, and {message:?} for another", message.id);
+            let what = format!(
+                "id {} is {entry:?} for one reader, and {message:?} for another",
+                message.id
+            );
             return Err(Fault::within(place, what));
         }
         if message.id < room.frontier {
@@ -255,7 +285,10 @@ impl Ledger {
             return Ok(());
         }
         if message.id > room.frontier + AHEAD_MAX {
-            return Err(Fault::within(place, format!("far beyond id {}: {message:?}", room.frontier)));
+            return Err(Fault::within(
+                place,
+                format!("far beyond id {}: {message:?}", room.frontier),
+            ));
         }
         let entry = Entry {
             kind: message.kind,
@@ -321,13 +354,17 @@ impl Ledger {
             if let Some(expected) = room.expected.remove(&id)
                 && (Some(expected.1) != entry.said || expected.0 != entry.kind)
             {
-                let what = format!("id {id} must be {expected:?}, as its call was answered, and is {entry:?}");
+                let what = format!(
+                    "id {id} must be {expected:?}, as its call was answered, and is {entry:?}"
+                );
                 return Err(Fault::within(place, what));
             }
             if let Some(said) = entry.said {
                 let last = room.last_seqs.insert(said.voice, said.seq);
                 if last.is_some_and(|last| last >= said.seq) {
-                    let what = format!("id {id}, {said:?}, came after word {last:?} of that voice: twice, or late");
+                    let what = format!(
+                        "id {id}, {said:?}, came after word {last:?} of that voice: twice, or late"
+                    );
                     return Err(Fault::within(place, what));
                 }
             }
@@ -344,10 +381,15 @@ impl Ledger {
     fn welcome(&mut self, place: u32, id: u64, entry: &Entry) -> Checked {
         let number = entry.from.unwrap_or(0);
         self.introductions += 1;
-        let connection =
-            self.connections.entry(number).or_insert_with(|| Connection::new(ExpectedEnd::Unclaimed, entry.time));
+        let connection = self
+            .connections
+            .entry(number)
+            .or_insert_with(|| Connection::new(ExpectedEnd::Unclaimed, entry.time));
         if connection.ended_in.contains(&place) {
-            return Err(Fault::within(place, format!("connection {number} is introduced by id {id} after its end")));
+            return Err(Fault::within(
+                place,
+                format!("connection {number} is introduced by id {id} after its end"),
+            ));
         }
         let room = &mut self.rooms[place as usize];
         if room.present.insert(number, Present { id, said: entry.said }).is_none() {
@@ -366,30 +408,44 @@ impl Ledger {
             if is_dim {
                 return Ok(());
             }
-            return Err(Fault::within(place, format!("id {id} is a goodbye of {number}, who is not there")));
+            return Err(Fault::within(
+                place,
+                format!("id {id} is a goodbye of {number}, who is not there"),
+            ));
         };
         if !was_present && !is_dim {
-            let what = format!("id {id} is a goodbye of {number}, who is not there (any more): {connection:?}");
+            let what = format!(
+                "id {id} is a goodbye of {number}, who is not there (any more): {connection:?}"
+            );
             return Err(Fault::within(place, what));
         }
         connection.present -= usize::from(was_present);
-        if let (Reason::Left, Some(at)) = (reason, connection.leaves.iter().position(|&left| left == place)) {
+        if let (Reason::Left, Some(at)) =
+            (reason, connection.leaves.iter().position(|&left| left == place))
+        {
             connection.leaves.swap_remove(at);
             return Ok(());
         }
         if connection.ended.is_some_and(|before| before != reason) {
-            let what = format!("connection {number} ended for two reasons: {connection:?}, and {reason:?} by id {id}");
+            let what = format!(
+                "connection {number} ended for two reasons: {connection:?}, and {reason:?} by id {id}"
+            );
             return Err(Fault::within(place, what));
         }
         let verdict = connection.verdict(reason, entry.time, self.timeout_ms);
         let crossing = match (&connection.fate, reason) {
-            (ExpectedEnd::Closed { at_ms, cursors, .. }, Reason::Timeout) => Some((*at_ms, cursors.clone())),
+            (ExpectedEnd::Closed { at_ms, cursors, .. }, Reason::Timeout) => {
+                Some((*at_ms, cursors.clone()))
+            }
             _ => None,
         };
         let is_first = connection.ended.is_none();
         connection.ended = Some(reason);
         connection.ended_in.push(place);
-        let told = format!("id {id} is a goodbye of {number}, {reason:?} at {}: {connection:?}", entry.time);
+        let told = format!(
+            "id {id} is a goodbye of {number}, {reason:?} at {}: {connection:?}",
+            entry.time
+        );
         match verdict {
             Verdict::Meant => Ok(()),
             Verdict::Wrong => Err(Fault::within(place, format!("nobody meant this: {told}"))),
@@ -413,7 +469,8 @@ impl Ledger {
         cursors.iter().any(|&(place, cursor)| {
             let room = &self.rooms[place as usize];
             // A cursor that is too long ago: there was more, without doubt.
-            cursor < room.base || room.entry(cursor).is_some_and(|entry| entry.time <= at_ms + STAMP_SLACK_MS)
+            cursor < room.base
+                || room.entry(cursor).is_some_and(|entry| entry.time <= at_ms + STAMP_SLACK_MS)
         })
     }
 
@@ -480,7 +537,10 @@ impl Ledger {
     pub(super) fn unseen(&self) -> Option<Fault> {
         (0..).zip(&self.rooms).find_map(|(place, room)| {
             let (id, expected) = room.expected.first_key_value()?;
-            Some(Fault::within(place, format!("id {id} was answered to {expected:?}, and nobody saw it")))
+            Some(Fault::within(
+                place,
+                format!("id {id} was answered to {expected:?}, and nobody saw it"),
+            ))
         })
     }
 
@@ -497,7 +557,9 @@ impl Ledger {
                 match self.connections.get(number) {
                     Some(Connection { fate: ExpectedEnd::Lives { .. }, ended: None, .. }) => {}
                     other => {
-                        let what = format!("connection {number} is still there, without a goodbye: {other:?}");
+                        let what = format!(
+                            "connection {number} is still there, without a goodbye: {other:?}"
+                        );
                         return Some(Fault::within(place, what));
                     }
                 }
@@ -509,13 +571,20 @@ impl Ledger {
     /// The last that is known of a room.
     pub(super) fn tell(&self, place: u32) -> String {
         let room = &self.rooms[place as usize];
-        let mut told = format!("  all before id {} is judged; present: {:?}\n", room.frontier, room.present.keys());
+        let mut told = format!(
+            "  all before id {} is judged; present: {:?}\n",
+            room.frontier,
+            room.present.keys()
+        );
         let ids = (room.base..).zip(&room.log);
         for (id, entry) in ids.skip(room.log.len().saturating_sub(TOLD)) {
             _ = match entry {
                 Some(Entry { kind, time, from, said, .. }) => {
                     let said = said.map(|said| (said.voice, said.seq));
-                    writeln!(told, "  {id}: {kind:?} at {time} from {from:?}, voice and word {said:?}")
+                    writeln!(
+                        told,
+                        "  {id}: {kind:?} at {time} from {from:?}, voice and word {said:?}"
+                    )
                 }
                 None => writeln!(told, "  {id}: not seen"),
             };

@@ -11,7 +11,14 @@ fn said(seq: u32, from: u64) -> Parsed {
     Parsed { voice: 1, seq, room: ROOM, from, filler: 3 }
 }
 
-fn sight(ledger: &mut Ledger, id: u64, kind: Kind, time: u64, from: u64, said: Option<Parsed>) -> Checked {
+fn sight(
+    ledger: &mut Ledger,
+    id: u64,
+    kind: Kind,
+    time: u64,
+    from: u64,
+    said: Option<Parsed>,
+) -> Checked {
     let text = said.map(|said| said.text());
     let from = Some(from).filter(|from| *from > 0);
     ledger.sight(ROOM, &Message { id, kind, time, from, text: text.as_deref() })
@@ -61,7 +68,9 @@ fn a_refused_word_and_one_from_another_are_found() {
     ledger.refused(said(1, 0));
     assert!(write(&mut ledger, 1, 1).is_err());
     assert!(sight(&mut ledger, 1, Kind::Message, 0, 7, Some(said(2, 8))).is_err());
-    assert!(sight(&mut ledger, 1, Kind::Message, 0, 0, Some(Parsed { room: 5, ..said(2, 0) })).is_err());
+    assert!(
+        sight(&mut ledger, 1, Kind::Message, 0, 0, Some(Parsed { room: 5, ..said(2, 0) })).is_err()
+    );
 }
 
 #[test]
@@ -98,7 +107,10 @@ fn goodbyes_that_nobody_meant_are_found() {
     for (fate, reason, time) in wrong {
         let mut ledger = introduced();
         ledger.will_end(1, fate.clone());
-        assert!(goodbye(&mut ledger, 2, reason, time).is_err(), "{fate:?} and {reason:?} at {time}");
+        assert!(
+            goodbye(&mut ledger, 2, reason, time).is_err(),
+            "{fate:?} and {reason:?} at {time}"
+        );
     }
     // That may come of a slow machine.
     let mut ledger = introduced();
@@ -111,7 +123,10 @@ fn goodbyes_that_nobody_meant_are_found() {
 fn silence_after_a_closing_is_cleared_only_by_what_crossed_it() {
     for (came_at, is_cleared) in [(1_600, true), (1_700, false)] {
         let mut ledger = introduced();
-        ledger.will_end(1, ExpectedEnd::Closed { at_ms: 1_600, cursors: vec![(ROOM, 2)], alive_ms: 1_500 });
+        ledger.will_end(
+            1,
+            ExpectedEnd::Closed { at_ms: 1_600, cursors: vec![(ROOM, 2)], alive_ms: 1_500 },
+        );
         sight(&mut ledger, 2, Kind::Message, came_at, 0, Some(said(2, 0))).unwrap();
         goodbye(&mut ledger, 3, Reason::Timeout, 3_700).unwrap();
         let suspect = ledger.suspects.pop().unwrap();
@@ -121,11 +136,16 @@ fn silence_after_a_closing_is_cleared_only_by_what_crossed_it() {
 
 #[test]
 fn a_closing_amid_an_upgrade_may_come_as_silence_but_not_before_its_time() {
-    for (reason, time, is_right) in
-        [(Reason::Closed, 1_600, true), (Reason::Timeout, 3_500, true), (Reason::Timeout, 3_000, false)]
-    {
+    for (reason, time, is_right) in [
+        (Reason::Closed, 1_600, true),
+        (Reason::Timeout, 3_500, true),
+        (Reason::Timeout, 3_000, false),
+    ] {
         let mut ledger = introduced();
-        ledger.will_end(1, ExpectedEnd::Closed { at_ms: 1_600, cursors: vec![(ROOM, 2)], alive_ms: 1_500 });
+        ledger.will_end(
+            1,
+            ExpectedEnd::Closed { at_ms: 1_600, cursors: vec![(ROOM, 2)], alive_ms: 1_500 },
+        );
         ledger.unsettle_closings();
         assert!(ledger.owed().is_some(), "a goodbye is owed");
         assert_eq!(goodbye(&mut ledger, 2, reason, time).is_ok(), is_right, "{reason:?} at {time}");

@@ -107,7 +107,11 @@ impl Link {
             Ok((0, _)) => Received::End,
             Ok((received, _)) => {
                 self.inbox.extend_from_slice(&buffer[..received]);
-                if received < wanted && !self.is_ending { Received::Drained } else { Received::Some }
+                if received < wanted && !self.is_ending {
+                    Received::Drained
+                } else {
+                    Received::Some
+                }
             }
             Err(Errno::AGAIN | Errno::INTR | Errno::NOTCONN) => Received::Drained,
             Err(_) => Received::Broken,
@@ -206,7 +210,11 @@ impl<T> Links<T> {
         tokens.clear();
         self.events.clear();
         let timeout = rustix::event::Timespec::try_from(patience)?;
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&timeout)) {
+        match epoll::wait(
+            &self.epoll,
+            rustix::buffer::spare_capacity(&mut self.events),
+            Some(&timeout),
+        ) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -216,7 +224,8 @@ impl<T> Links<T> {
             let flags = event.flags;
             let (generation, slot) = &mut self.places[token.place as usize];
             if let Some((link, _)) = slot.as_mut().filter(|_| *generation == token.generation) {
-                link.is_ending |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+                link.is_ending |=
+                    flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
                 tokens.push(token);
             }
         }

@@ -111,17 +111,25 @@ fn free_address() -> Result<SocketAddrV4> {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let files = process::raise_file_limit()?;
     if files < 4 * options.users as u64 + 500 {
-        return Err(format!("only {files} files may be open, which is too few for {} users", options.users).into());
+        return Err(format!(
+            "only {files} files may be open, which is too few for {} users",
+            options.users
+        )
+        .into());
     }
-    let programs = Programs { speak: Some(options.speak.clone()), beside: None, cores: Cores::choose()? };
+    let programs =
+        Programs { speak: Some(options.speak.clone()), beside: None, cores: Cores::choose()? };
     process::pin(programs.cores.generator)?;
     let seed = options.seed.unwrap_or_else(|| {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64 % 1_000_000)
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(1, |time| time.as_nanos() as u64 % 1_000_000)
     });
     // A server that took over from another, and whose own end is to be waited for, is a child of that other one.
     set_child_subreaper(Some(getpid()))?;
     let keeps_state = options.disturbances.contains(&Disturbance::State);
-    let state_file = keeps_state.then(|| std::env::temp_dir().join(format!("speak-stress-{}", std::process::id())));
+    let state_file = keeps_state
+        .then(|| std::env::temp_dir().join(format!("speak-stress-{}", std::process::id())));
     let start = |address: SocketAddrV4| {
         let state = state_file.as_ref().map(|file| file.to_string_lossy());
         let state: Vec<&str> = state.iter().flat_map(|file| ["--state", file]).collect();
@@ -140,7 +148,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         signal_hook::flag::register(signal, world.interrupted.clone())?;
     }
     let began = Instant::now();
-    eprintln!("seed {seed}: {} users, {} rooms, {} s", options.users, world.scene.names.len(), options.seconds);
+    eprintln!(
+        "seed {seed}: {} users, {} rooms, {} s",
+        options.users,
+        world.scene.names.len(),
+        options.seconds
+    );
     let outcome = world.rounds(options, &start);
     print!("{}", world.figures(seed, began.elapsed()));
     let outcome = outcome.map_err(|fault| world.describe(seed, &fault).into());
@@ -157,7 +170,11 @@ fn rooms(server: &Server, users: usize) -> Result<Vec<Names>> {
     let count = (users / USERS_A_ROOM).max(20);
     let pairs = count / PAIR_EVERY;
     let plain = (0..count - pairs).map(|room| {
-        let name = if room < LOUD_ROOMS as usize { format!("loud {room}") } else { format!("Stube № {room} & co.") };
+        let name = if room < LOUD_ROOMS as usize {
+            format!("loud {room}")
+        } else {
+            format!("Stube № {room} & co.")
+        };
         Names { read: name.clone(), write: name }
     });
     let mut names: Vec<Names> = plain.collect();

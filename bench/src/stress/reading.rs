@@ -161,7 +161,9 @@ impl Reading {
         }
         let before = format!("/**/a.b{}(", self.callback);
         let inside = body.strip_prefix(before.as_bytes()).and_then(|rest| rest.strip_suffix(b");"));
-        inside.ok_or_else(|| Fault::new(format!("not a call of {before}…: {}", String::from_utf8_lossy(body))))
+        inside.ok_or_else(|| {
+            Fault::new(format!("not a call of {before}…: {}", String::from_utf8_lossy(body)))
+        })
     }
 
     /// Takes the answer of a poll, or of a WebSocket.
@@ -172,12 +174,17 @@ impl Reading {
         if self.follows.len() == 1 {
             self.take_part(0, &Part::of(answer)?, is_stale, scene, &mut taken)?;
         } else {
-            let parts = answer["channels"].as_array().filter(|parts| parts.len() == self.follows.len());
-            let parts = parts.ok_or_else(|| Fault::new(format!("not an answer for each channel: {answer}")))?;
+            let parts =
+                answer["channels"].as_array().filter(|parts| parts.len() == self.follows.len());
+            let parts = parts
+                .ok_or_else(|| Fault::new(format!("not an answer for each channel: {answer}")))?;
             for (at, part) in parts.iter().enumerate() {
                 let name = &scene.names[self.follows[at].room as usize].read;
                 if text(part, "channel")? != name {
-                    return Err(Fault::within(self.follows[at].room, "channels stand in another order"));
+                    return Err(Fault::within(
+                        self.follows[at].room,
+                        "channels stand in another order",
+                    ));
                 }
                 self.take_part(at, &Part::of(part)?, is_stale, scene, &mut taken)?;
             }
@@ -198,14 +205,25 @@ impl Reading {
         let wrong = |what: String| Err(Fault::within(room, what));
         let messages = part.messages.iter().map(message).collect::<Checked<Vec<_>>>()?;
         if !messages.is_sorted_by(|one, other| one.id < other.id) {
-            return wrong(format!("ids do not rise: {:?}", messages.iter().map(|it| it.id).collect::<Vec<_>>()));
+            return wrong(format!(
+                "ids do not rise: {:?}",
+                messages.iter().map(|it| it.id).collect::<Vec<_>>()
+            ));
         }
         let must_reset = is_stale && matches!(since, Since::Id(_));
         if part.is_reset != must_reset {
-            return wrong(format!("reset is {} for a read from {since:?} of epoch {:?}", part.is_reset, self.epoch));
+            return wrong(format!(
+                "reset is {} for a read from {since:?} of epoch {:?}",
+                part.is_reset, self.epoch
+            ));
         }
         // The messages behind which there is no gap up to `next_id`.
-        let in_row = messages.iter().rev().zip(1..).take_while(|(it, back)| it.id + back == part.next_id).count();
+        let in_row = messages
+            .iter()
+            .rev()
+            .zip(1..)
+            .take_while(|(it, back)| it.id + back == part.next_id)
+            .count();
         let first = part.next_id - in_row as u64;
         let dropped = &messages[..messages.len() - in_row];
         let since = if part.is_reset { Since::All } else { since };
@@ -214,18 +232,27 @@ impl Reading {
         match since {
             Since::All => {
                 if let Some(other) = dropped.iter().find(|it| it.kind != Kind::Introduction) {
-                    return wrong(format!("a gap behind {other:?}, before {first}, in an answer from the beginning"));
+                    return wrong(format!(
+                        "a gap behind {other:?}, before {first}, in an answer from the beginning"
+                    ));
                 }
                 if (in_row as u64) < retained && !is_loud {
-                    return wrong(format!("from the beginning there are {in_row}, and {retained} must be retained"));
+                    return wrong(format!(
+                        "from the beginning there are {in_row}, and {retained} must be retained"
+                    ));
                 }
             }
             _ if !dropped.is_empty() => {
                 return wrong(format!("a gap behind {:?}, before {first}", dropped.last()));
             }
             Since::Id(cursor) if part.is_missed => {
-                if first <= cursor || !scene.ledger.may_miss(cursor, first, part.next_id) && !is_loud {
-                    return wrong(format!("missed from {cursor} to {first}, with {} next", part.next_id));
+                if first <= cursor
+                    || !scene.ledger.may_miss(cursor, first, part.next_id) && !is_loud
+                {
+                    return wrong(format!(
+                        "missed from {cursor} to {first}, with {} next",
+                        part.next_id
+                    ));
                 }
             }
             Since::Id(cursor) if first != cursor => {
@@ -235,7 +262,9 @@ impl Reading {
                 return wrong(format!("asked for the last {count}, there are {in_row}"));
             }
             Since::Now(least) if first < least => {
-                return wrong(format!("asked for what comes from {least} on, it begins with {first}"));
+                return wrong(format!(
+                    "asked for what comes from {least} on, it begins with {first}"
+                ));
             }
             Since::Id(_) | Since::Last(_) | Since::Now(_) => {}
         }
@@ -258,7 +287,8 @@ impl Reading {
     /// Takes an event of a stream.
     pub(super) fn take_event(&mut self, event: &[u8], scene: &mut ReadContext) -> Checked<Taken> {
         let mut taken = Taken::default();
-        let wrong = |what: &str| Err(Fault::new(format!("{what}: {}", String::from_utf8_lossy(event))));
+        let wrong =
+            |what: &str| Err(Fault::new(format!("{what}: {}", String::from_utf8_lossy(event))));
         let text = String::from_utf8_lossy(event);
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
         let cursors: Option<Vec<i64>> = match field("id: ") {
@@ -277,14 +307,19 @@ impl Reading {
         let at = match data.get("channel").and_then(Value::as_str) {
             None if self.follows.len() == 1 => Some(0),
             None => None,
-            Some(name) => self.follows.iter().position(|follow| scene.names[follow.room as usize].read == name),
+            Some(name) => self
+                .follows
+                .iter()
+                .position(|follow| scene.names[follow.room as usize].read == name),
         };
         let Some(at) = at else { return wrong("an event of no channel that was asked for") };
         let Follow { room, since } = self.follows[at];
         match field("event: ") {
             Some("missed") => {
                 taken.missed += 1;
-                let Since::Id(cursor) = since else { return wrong("missed, and nothing was asked by id") };
+                let Since::Id(cursor) = since else {
+                    return wrong("missed, and nothing was asked by id");
+                };
                 self.follows[at].since = Since::Now(cursor + 1);
                 return Ok(taken);
             }
@@ -308,7 +343,12 @@ impl Reading {
             Since::Last(_) if follows_it => {}
             // Of introductions that history has dropped, which come first, the cursor is the one asked with.
             Since::All if follows_it || message.kind == Kind::Introduction => {}
-            _ => return Err(Fault::within(room, format!("read from {since:?}, cursors {cursors:?}: {message:?}"))),
+            _ => {
+                return Err(Fault::within(
+                    room,
+                    format!("read from {since:?}, cursors {cursors:?}: {message:?}"),
+                ));
+            }
         }
         scene.ledger.sight(room, &message)?;
         if follows_it {
@@ -334,14 +374,21 @@ fn check_presence(room: u32, next_id: u64, messages: &[Message], ledger: &Ledger
     if told.iter().map(|(from, id)| (*from, *id)).eq(present.iter().copied()) {
         return Ok(());
     }
-    Err(Fault::within(room, format!("a newcomer at {next_id} is told that {told:?} are there, who are {present:?}")))
+    Err(Fault::within(
+        room,
+        format!("a newcomer at {next_id} is told that {told:?} are there, who are {present:?}"),
+    ))
 }
 
 impl<'a> Part<'a> {
     fn of(value: &'a Value) -> Checked<Self> {
         Ok(Self {
-            messages: value["messages"].as_array().ok_or_else(|| Fault::new(format!("no messages: {value}")))?,
-            next_id: number(value, "next_id").filter(|next| *next > 0).ok_or_else(|| Fault::new("no next_id"))?,
+            messages: value["messages"]
+                .as_array()
+                .ok_or_else(|| Fault::new(format!("no messages: {value}")))?,
+            next_id: number(value, "next_id")
+                .filter(|next| *next > 0)
+                .ok_or_else(|| Fault::new("no next_id"))?,
             is_missed: value.get("missed").is_some(),
             is_reset: value.get("reset").is_some(),
         })

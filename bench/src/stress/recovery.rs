@@ -84,7 +84,10 @@ impl World {
                 self.be_gone(index);
             }
             State::Away | State::Adrift | State::Here | State::Leaving(LeaveMode::Silence, _) => {}
-            State::Leaving(way @ (LeaveMode::Close | LeaveMode::Reset | LeaveMode::HalfClose), _) => {
+            State::Leaving(
+                way @ (LeaveMode::Close | LeaveMode::Reset | LeaveMode::HalfClose),
+                _,
+            ) => {
                 if lost_ear {
                     self.read_on(index)?;
                 }

@@ -64,7 +64,8 @@ impl World {
             if round >= ROUNDS_MIN && Instant::now() > end && to_do == 0 {
                 break;
             }
-            let disturbances: Vec<_> = next.by_ref().take(if is_disturbed(&round) { at_once } else { 0 }).collect();
+            let disturbances: Vec<_> =
+                next.by_ref().take(if is_disturbed(&round) { at_once } else { 0 }).collect();
             self.round(churn, to_do.div_ceil(rounds - round), &disturbances, start)?;
             let after = self.rest_memory()?;
             if !disturbances.is_empty() {
@@ -88,13 +89,22 @@ impl World {
         self.note_cpu()?;
         for room in 0..self.observers.len() {
             let observer = self.observers[room].take();
-            self.close(observer, if room.is_multiple_of(2) { Close::Orderly } else { Close::Reset });
+            self.close(
+                observer,
+                if room.is_multiple_of(2) { Close::Orderly } else { Close::Reset },
+            );
         }
         self.await_quiet_rooms()
     }
 
     /// Upgrades are a part of the churn, disturbances a cut in it.
-    fn round(&mut self, churn: Duration, upgrades: u64, disturbances: &[Disturbance], start: &Start) -> Checked {
+    fn round(
+        &mut self,
+        churn: Duration,
+        upgrades: u64,
+        disturbances: &[Disturbance],
+        start: &Start,
+    ) -> Checked {
         self.phase = Phase::Churn;
         let mut disturbances = disturbances.iter();
         let stretch = churn / (upgrades as u32 + disturbances.len() as u32 + 1);
@@ -115,7 +125,10 @@ impl World {
         for room in 0..self.observers.len() as u32 {
             let present = self.scene.ledger.present(room);
             if present > 0 && !self.scene.ledger.is_uncertain(room) {
-                return Err(Fault::within(room, format!("everybody left, and {present} are there")));
+                return Err(Fault::within(
+                    room,
+                    format!("everybody left, and {present} are there"),
+                ));
             }
             self.scene.ledger.clear_up(room);
         }
@@ -131,7 +144,8 @@ impl World {
             self.turn()?;
             if next_look <= Instant::now() {
                 next_look += Duration::from_millis(500);
-                let here = self.users.iter().filter(|user| user.state == State::Here).count() as u64;
+                let here =
+                    self.users.iter().filter(|user| user.state == State::Here).count() as u64;
                 self.here_most = self.here_most.max(here);
                 self.clients_most = self.clients_most.max(self.links.len() as u64);
                 self.look_at_memory()?;
@@ -148,7 +162,10 @@ impl World {
             match unfinished(self) {
                 None => return Ok(()),
                 Some(fault) if Instant::now() > guard => {
-                    return Err(Fault { what: format!("not even after a long wait: {}", fault.what), ..fault });
+                    return Err(Fault {
+                        what: format!("not even after a long wait: {}", fault.what),
+                        ..fault
+                    });
                 }
                 Some(_) => {}
             }
@@ -164,18 +181,28 @@ impl World {
         });
         if let Some(index) = at_it {
             let user = &self.users[index];
-            let what = format!("user {index}, {:?}, with {:?}, is still {:?}", user.sort, user.identity, user.state);
+            let what = format!(
+                "user {index}, {:?}, with {:?}, is still {:?}",
+                user.sort, user.identity, user.state
+            );
             return Some(Fault::new(what));
         }
         if self.has_suspects() {
             return Some(Fault::new("a goodbye that is looked into"));
         }
         let is_calling = |owned: &super::world::Owned| !owned.calls.is_empty();
-        let calling = self.links.find(is_calling).map(|owned| format!("a call of {:?} is not answered", owned.who));
+        let calling = self
+            .links
+            .find(is_calling)
+            .map(|owned| format!("a call of {:?} is not answered", owned.who));
         let stray = self.links.find(|owned| matches!(owned.who, Who::Brief(_) | Who::FormerEar(_)));
         let stray = stray.map(|owned| format!("{:?} is not answered, or not closed", owned.who));
         let open = calling.or(stray).map(Fault::new);
-        if is_pause { open.or_else(|| self.scene.ledger.unseen()) } else { open.or_else(|| self.scene.ledger.owed()) }
+        if is_pause {
+            open.or_else(|| self.scene.ledger.unseen())
+        } else {
+            open.or_else(|| self.scene.ledger.owed())
+        }
     }
 
     /// Asks for the members of each room until they are who they must be.
@@ -188,7 +215,8 @@ impl World {
                 self.members(house, room, What::Members(room));
             }
             self.run_until(|world| {
-                let is_waiting = world.links.get(house).is_some_and(|(_, owned)| !owned.calls.is_empty());
+                let is_waiting =
+                    world.links.get(house).is_some_and(|(_, owned)| !owned.calls.is_empty());
                 is_waiting.then(|| Fault::new("/members is not answered"))
             })?;
             self.close(Some(house), Close::Orderly);
@@ -238,7 +266,9 @@ impl World {
     /// Adds to the figures what the server used since.
     pub(super) fn note_cpu(&mut self) -> Checked {
         let process = self.server.target.process;
-        let used = process.and_then(|process| process.cpu_ns().ok()).ok_or_else(|| Fault::new("the server is gone"))?;
+        let used = process
+            .and_then(|process| process.cpu_ns().ok())
+            .ok_or_else(|| Fault::new("the server is gone"))?;
         self.cpu_ns += used.saturating_sub(self.cpu_counted_ns);
         self.cpu_counted_ns = used;
         Ok(())

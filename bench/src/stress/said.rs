@@ -28,7 +28,8 @@ impl Parsed {
         let mut step = voice.wrapping_mul(31).wrapping_add(seq) as usize;
         while text.len() < end {
             // Mostly plain, as people's words are.
-            let piece = if step.is_multiple_of(5) { FILLER[step / 5 % FILLER.len()] } else { "word" };
+            let piece =
+                if step.is_multiple_of(5) { FILLER[step / 5 % FILLER.len()] } else { "word" };
             text.push_str(piece);
             step += 1;
         }
@@ -53,7 +54,9 @@ impl Parsed {
 pub(super) fn push_encoded(out: &mut String, value: &str) {
     for byte in value.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'~' => out.push(char::from(byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'~' => {
+                out.push(char::from(byte));
+            }
             b' ' => out.push('+'),
             _ => {
                 let _ = write!(out, "%{byte:02X}");

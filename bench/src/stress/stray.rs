@@ -35,7 +35,8 @@ const BYTE_EVERY_MS: u64 = 100;
 impl World {
     pub(super) fn begin_stray(&mut self) -> Checked {
         let names = self.scene.names.len() as u64;
-        let room = (u64::from(self.scene.loud) + self.random.below(names - u64::from(self.scene.loud))) as u32;
+        let room = (u64::from(self.scene.loud)
+            + self.random.below(names - u64::from(self.scene.loud))) as u32;
         let kind = self.random.below(7);
         self.count("stray clients");
         if kind < 5 {
@@ -74,7 +75,8 @@ impl World {
         let token = self.open(Who::Brief(BriefClient::Vanishes), ReadRate::Fast)?;
         let is_whole = kind != 1;
         let path = if kind == 2 { "/introduce" } else { "/write" };
-        let mut bytes = if kind == 0 { Vec::new() } else { self.words_of(token, path, room, is_whole) };
+        let mut bytes =
+            if kind == 0 { Vec::new() } else { self.words_of(token, path, room, is_whole) };
         if !is_whole {
             let some = self.random.below(bytes.len() as u64);
             bytes.truncate(some as usize);
@@ -111,7 +113,12 @@ impl World {
     }
 
     /// An answer to a stray client.
-    pub(super) fn stray_answered(&mut self, token: Token, stray: BriefClient, frame: &Frame) -> Checked {
+    pub(super) fn stray_answered(
+        &mut self,
+        token: Token,
+        stray: BriefClient,
+        frame: &Frame,
+    ) -> Checked {
         match (stray, frame.status) {
             (BriefClient::TooSlow, Some(408)) => {
                 self.count("requests refused as too slow");

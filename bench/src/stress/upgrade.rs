@@ -55,7 +55,9 @@ impl World {
             }
             match self.server.ended().map_err(|error| Fault::new(error.to_string()))? {
                 Some(true) if said.contains(IS_OVER) => break,
-                Some(false) => return Err(Fault::new("the process that was taken over from ended badly")),
+                Some(false) => {
+                    return Err(Fault::new("the process that was taken over from ended badly"));
+                }
                 _ if began.elapsed() > UPGRADE_MAX => {
                     return Err(Fault::new(format!("an upgrade takes too long: {said}")));
                 }
@@ -74,10 +76,15 @@ impl World {
     }
 
     /// One of the two is killed amid an upgrade. Tells what is left of what the server knew.
-    pub(super) fn kill_amid_upgrade(&mut self, victim: KillTarget, start: &Start) -> Checked<Memory> {
+    pub(super) fn kill_amid_upgrade(
+        &mut self,
+        victim: KillTarget,
+        start: &Start,
+    ) -> Checked<Memory> {
         let since = self.begin_handing();
         let begun = self.await_said(|said| heir_in(&said[since..]), true)?;
-        let within_ms = if victim == KillTarget::Old { OLD_KILLED_WITHIN_MS } else { NEW_KILLED_WITHIN_MS };
+        let within_ms =
+            if victim == KillTarget::Old { OLD_KILLED_WITHIN_MS } else { NEW_KILLED_WITHIN_MS };
         let end = Instant::now() + Duration::from_millis(self.random.below(within_ms));
         while Instant::now() < end {
             self.turn()?;
@@ -87,7 +94,10 @@ impl World {
                 self.server.kill().map_err(|error| Fault::new(error.to_string()))?;
                 self.adopt(begun);
                 // What comes until then may be of either numbering.
-                let said = self.await_said(|said| said[since..].contains(STARTED).then(|| said.to_owned()), false)?;
+                let said = self.await_said(
+                    |said| said[since..].contains(STARTED).then(|| said.to_owned()),
+                    false,
+                )?;
                 if said[since..].contains(HAS_NOTHING) { Memory::Nothing } else { Memory::All }
             }
             KillTarget::New => {
@@ -104,7 +114,9 @@ impl World {
             }
         };
         self.count(match (victim, memory) {
-            (KillTarget::Old, Memory::Nothing) => "kills of the old process, before it had given everything away",
+            (KillTarget::Old, Memory::Nothing) => {
+                "kills of the old process, before it had given everything away"
+            }
             (KillTarget::Old, _) => "kills of the old process, after it had given everything away",
             (KillTarget::New, Memory::Untouched) => "kills of the new process, before it served",
             (KillTarget::New, _) => "kills of the new process, when it served",
@@ -178,7 +190,9 @@ impl World {
                 return Ok(true);
             }
             if Instant::now() > guard {
-                return Err(Fault::new("the new process was killed, and the old one neither serves nor leaves"));
+                return Err(Fault::new(
+                    "the new process was killed, and the old one neither serves nor leaves",
+                ));
             }
             thread::sleep(Duration::from_millis(1));
         }

@@ -94,7 +94,10 @@ impl World {
                 Ok(())
             }
             State::Arriving => Ok(()),
-            State::Here if self.user(index).sort == Sort::Resident && self.user(index).resumes.is_some() => {
+            State::Here
+                if self.user(index).sort == Sort::Resident
+                    && self.user(index).resumes.is_some() =>
+            {
                 self.read_on(index)?;
                 self.live(index)
             }
@@ -116,7 +119,10 @@ impl World {
     pub(super) fn is_calling(&mut self, index: u32) -> bool {
         let user = self.user(index);
         let (mouth, ear) = (user.mouth, user.ear);
-        [mouth, ear].into_iter().flatten().any(|token| self.links.get(token).is_some_and(|it| !it.1.calls.is_empty()))
+        [mouth, ear]
+            .into_iter()
+            .flatten()
+            .any(|token| self.links.get(token).is_some_and(|it| !it.1.calls.is_empty()))
     }
 
     /// Rooms are chosen evenly, but nobody lives in a loud one.
@@ -126,10 +132,14 @@ impl World {
     }
 
     fn arrive(&mut self, index: u32) -> Checked {
-        let sorts = [(80, Sort::Resident), (12, Sort::Passer), (5, Sort::Sipper), (3, Sort::Clogger)];
+        let sorts =
+            [(80, Sort::Resident), (12, Sort::Passer), (5, Sort::Sipper), (3, Sort::Clogger)];
         let sort = self.random.weighted(&sorts);
-        let home =
-            if sort == Sort::Clogger { self.random.below(u64::from(self.scene.loud)) as u32 } else { self.a_room() };
+        let home = if sort == Sort::Clogger {
+            self.random.below(u64::from(self.scene.loud)) as u32
+        } else {
+            self.a_room()
+        };
         let stays = self.random.between(2, 12);
         let user = self.user(index);
         (user.sort, user.rooms, user.stays, user.identity) = (sort, vec![home], stays, None);
@@ -170,7 +180,10 @@ impl World {
             let form = if self.random.percent(50) { Form::Events } else { Form::Frames };
             let ear = self.open(Who::ReadConn(index), ReadRate::None)?;
             self.user(index).ear = Some(ear);
-            self.ask(ear, Reading::new(form, vec![Follow { room: home, since: Since::All }], Some(identity)));
+            self.ask(
+                ear,
+                Reading::new(form, vec![Follow { room: home, since: Since::All }], Some(identity)),
+            );
             self.act_in(index, 400, 600);
             return Ok(());
         }
@@ -312,7 +325,9 @@ impl World {
         let now = self.now;
         let Some(ear) = self.user(index).ear else { return Ok(()) };
         let Some((_, owned)) = self.links.get(ear) else { return Ok(()) };
-        let Some(reading) = owned.reading.as_ref().filter(|reading| !reading.form.stays()) else { return Ok(()) };
+        let Some(reading) = owned.reading.as_ref().filter(|reading| !reading.form.stays()) else {
+            return Ok(());
+        };
         let reading = reading.clone();
         owned.who = Who::FormerEar(index);
         owned.taken_over = Some(now);
@@ -350,7 +365,9 @@ impl World {
         let number = owned.reading.as_ref().and_then(|it| it.identity.as_ref()).map(|it| it.number);
         let who = owned.who;
         match who {
-            Who::ReadConn(index) if matches!(self.user(index).state, State::Leaving(LeaveMode::Goodbye, _)) => {
+            Who::ReadConn(index)
+                if matches!(self.user(index).state, State::Leaving(LeaveMode::Goodbye, _)) =>
+            {
                 // His goodbye came first, over the other link.
                 self.count("reads that came after their goodbye");
                 let ear = self.user(index).ear.take();
@@ -362,7 +379,9 @@ impl World {
             }
             Who::ReadConn(index) => self.is_ended(index, number),
             // The same of one who went on with another link before.
-            Who::FormerEar(_) if number.is_some_and(|it| self.scene.ledger.alive_ms(it).is_none()) => {
+            Who::FormerEar(_)
+                if number.is_some_and(|it| self.scene.ledger.alive_ms(it).is_none()) =>
+            {
                 self.count("reads that came after their goodbye");
                 self.drop_link(Some(token));
                 Ok(())

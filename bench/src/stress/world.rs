@@ -184,7 +184,12 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(server: Server, scene: ReadContext, seed: u64, users: Vec<User>) -> Result<Self> {
+    pub(super) fn new(
+        server: Server,
+        scene: ReadContext,
+        seed: u64,
+        users: Vec<User>,
+    ) -> Result<Self> {
         let now = Instant::now();
         Ok(Self {
             server,
@@ -400,7 +405,9 @@ impl World {
         {
             self.timers.pop();
             match due {
-                Due::User(user, turn) if self.users[user as usize].turn == turn => self.act(user)?,
+                Due::User(user, turn) if self.users[user as usize].turn == turn => {
+                    self.act(user)?;
+                }
                 Due::User(..) => {}
                 Due::Brief(token) => self.stray_on(token),
             }
@@ -429,7 +436,8 @@ impl World {
         }
         // After a slow turn some are due at once, but never all that a long one left out.
         let pause = Duration::from_secs(STRAY_SHARE) / self.users.len().max(1) as u32;
-        self.next_stray = self.next_stray.max(self.now.checked_sub(STRAYS_BEHIND * pause).unwrap_or(self.now));
+        self.next_stray =
+            self.next_stray.max(self.now.checked_sub(STRAYS_BEHIND * pause).unwrap_or(self.now));
         while self.next_stray <= self.now {
             self.next_stray += pause;
             self.begin_stray()?;
@@ -461,7 +469,11 @@ impl World {
 
     /// Lets an observer read on, or begin to.
     pub(super) fn observe(&mut self, room: u32, before: Option<Reading>) -> Checked {
-        let form = if room < self.scene.loud { Form::Plain } else { Form::ALL[room as usize % Form::ALL.len()] };
+        let form = if room < self.scene.loud {
+            Form::Plain
+        } else {
+            Form::ALL[room as usize % Form::ALL.len()]
+        };
         let reading = before.unwrap_or_else(|| {
             let mut reading = Reading::new(form, vec![Follow { room, since: Since::All }], None);
             reading.observes = true;

@@ -25,7 +25,11 @@ pub(super) fn tls(patient: &mut Target) -> Option<CheckResult> {
         let version = client.tls_version().unwrap_or_else(|| "TLS".to_owned());
         let words = format!("{version}, with a certificate that this machine trusts");
         let is_old = matches!(version.as_str(), "TLSv1" | "TLSv1.1" | "SSLv3");
-        return Some(if is_old { CheckResult::warn(words, Mend::OldTls) } else { CheckResult::ok(words) });
+        return Some(if is_old {
+            CheckResult::warn(words, Mend::OldTls)
+        } else {
+            CheckResult::ok(words)
+        });
     };
     let ClientError::Certificate(code, why) = fault else {
         // Whatever else it is, the next check runs into it as well, and tells.
@@ -49,10 +53,17 @@ pub(super) fn tls(patient: &mut Target) -> Option<CheckResult> {
 }
 
 /// Whether it is Speak that answers, and who stands before it.
-pub(super) fn reach(patient: &Target, client: &mut Client) -> Result<(CheckResult, Option<Proxy>), CheckResult> {
+pub(super) fn reach(
+    patient: &Target,
+    client: &mut Client,
+) -> Result<(CheckResult, Option<Proxy>), CheckResult> {
     let answer = match client.call(&Request::get("/health"), ANSWER_TIME) {
         Ok(answer) => answer,
-        Err(fault @ (ClientError::Connect(_) | ClientError::ClosedBeforeResponse | ClientError::Timeout)) => {
+        Err(
+            fault @ (ClientError::Connect(_)
+            | ClientError::ClosedBeforeResponse
+            | ClientError::Timeout),
+        ) => {
             return Err(CheckResult::fail(format!("{}: {fault}", patient.server), Mend::Nobody));
         }
         Err(fault) => return Err(CheckResult::unexpected(format!("{}: {fault}", patient.server))),
@@ -80,7 +91,10 @@ pub(super) fn reach(patient: &Target, client: &mut Client) -> Result<(CheckResul
     let target = format!("/read?timeout=0&channel={}", secret_name()?);
     let answer = value(client.call(&Request::get(&target), ANSWER_TIME), "GET /read")?;
     let Some(epoch) = answer["epoch"].as_str() else {
-        return Err(CheckResult::fail("/health is well, but /read is not that of Speak", Mend::Stranger));
+        return Err(CheckResult::fail(
+            "/health is well, but /read is not that of Speak",
+            Mend::Stranger,
+        ));
     };
     let before = match proxy {
         Some(Proxy::Nginx) => ", behind nginx",
@@ -88,7 +102,13 @@ pub(super) fn reach(patient: &Target, client: &mut Client) -> Result<(CheckResul
         Some(Proxy::Cloudflare) => ", behind Cloudflare",
         _ => "",
     };
-    Ok((CheckResult::ok(format!("Speak answers at {}{before}; its epoch is {epoch}", patient.server)), proxy))
+    Ok((
+        CheckResult::ok(format!(
+            "Speak answers at {}{before}; its epoch is {epoch}",
+            patient.server
+        )),
+        proxy,
+    ))
 }
 
 /// Whether the door is open that no proxy stands in.
@@ -99,10 +119,13 @@ pub(super) fn direct(patient: &Target) -> CheckResult {
     };
     match &patient.server.place {
         Scheme::Tls(_) => return CheckResult::skip("pages over https do not use the direct door"),
-        Scheme::Plain(host) if host.port == port => return CheckResult::ok("this is the direct door"),
+        Scheme::Plain(host) if host.port == port => {
+            return CheckResult::ok("this is the direct door");
+        }
         _ => {}
     }
-    let answer = Client::new(server.clone(), Verify::Yes).call(&Request::get("/image-test"), ANSWER_TIME);
+    let answer =
+        Client::new(server.clone(), Verify::Yes).call(&Request::get("/image-test"), ANSWER_TIME);
     match answer {
         Ok(answer) if answer.head.status == 200 && answer.body.starts_with(b"GIF8") => {
             CheckResult::ok(format!("{server} is open"))
@@ -126,7 +149,11 @@ pub(super) fn latency(client: &mut Client) -> Result<CheckResult, CheckResult> {
     rounds.sort();
     let middle = rounds[ROUNDS / 2];
     let words = format!("a call takes {}, the middle one of {ROUNDS}", milliseconds(middle));
-    Ok(if middle > ROUND_TRIP_MAX { CheckResult::warn(words, Mend::Distance) } else { CheckResult::ok(words) })
+    Ok(if middle > ROUND_TRIP_MAX {
+        CheckResult::warn(words, Mend::Distance)
+    } else {
+        CheckResult::ok(words)
+    })
 }
 
 /// Whether the times of messages are those of this machine.
@@ -135,15 +162,21 @@ pub(super) fn clock(client: &mut Client) -> Result<CheckResult, CheckResult> {
     let before = now_ms();
     let id = write(client, &channel, "what time is it?")?.to_string();
     let after = now_ms();
-    let answer = call(client, "/read", &[("channel", &channel), ("from_id", &id), ("timeout", "0")])?;
+    let answer =
+        call(client, "/read", &[("channel", &channel), ("from_id", &id), ("timeout", "0")])?;
     let Some(time) = answer["messages"][0]["time"].as_u64() else {
         return Ok(CheckResult::skip("the server retains no messages that would tell its time"));
     };
-    let (off, word) = if time < before { (before - time, "behind") } else { (time.saturating_sub(after), "ahead of") };
+    let (off, word) = if time < before {
+        (before - time, "behind")
+    } else {
+        (time.saturating_sub(after), "ahead of")
+    };
     if off <= CLOCK_MS_MAX {
         return Ok(CheckResult::ok("the server's clock agrees with that of this machine"));
     }
-    let words = format!("the server's clock is {} {word} that of this machine", http_version(off / 1000));
+    let words =
+        format!("the server's clock is {} {word} that of this machine", http_version(off / 1000));
     Ok(CheckResult::warn(words, Mend::Clock))
 }
 

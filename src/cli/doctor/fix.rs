@@ -72,7 +72,9 @@ impl Mend {
     /// For `proxy`, or for each where it is not known. A proxy that is known, but not for this, gets the advice for all.
     pub fn lines(self, proxy: Option<Proxy>) -> Vec<String> {
         let all = self.all();
-        let is_for = |line: &&(Proxy, &str)| line.0 == Proxy::Any || proxy.is_none_or(|proxy| proxy == line.0);
+        let is_for = |line: &&(Proxy, &str)| {
+            line.0 == Proxy::Any || proxy.is_none_or(|proxy| proxy == line.0)
+        };
         let mut chosen: Vec<_> = all.iter().filter(is_for).collect();
         if chosen.is_empty() {
             chosen = all.iter().collect();
@@ -84,17 +86,19 @@ impl Mend {
     fn all(self) -> &'static [(Proxy, &'static str)] {
         use Proxy::{Any, Caddy, Cloudflare, Haproxy, Nginx};
         match self {
-            Self::Certificate => {
-                &[(Any, "get a certificate for this name (certbot renew, or Caddy, which gets its own)")]
-            }
+            Self::Certificate => &[(
+                Any,
+                "get a certificate for this name (certbot renew, or Caddy, which gets its own)",
+            )],
             Self::Chain => &[
                 (Nginx, "ssl_certificate /etc/letsencrypt/live/NAME/fullchain.pem;"),
                 (Haproxy, "bind :443 ssl crt FILE, with the whole chain in the file"),
                 (Any, "your own authority: SSL_CERT_FILE=ca.pem speak doctor URL"),
             ],
-            Self::OldTls => {
-                &[(Nginx, "ssl_protocols TLSv1.2 TLSv1.3;"), (Haproxy, "ssl-min-ver TLSv1.2, on the bind line")]
-            }
+            Self::OldTls => &[
+                (Nginx, "ssl_protocols TLSv1.2 TLSv1.3;"),
+                (Haproxy, "ssl-min-ver TLSv1.2, on the bind line"),
+            ],
             Self::Nobody => &[
                 (Nginx, "proxy_pass http://127.0.0.1:8080;"),
                 (Haproxy, "server speak 127.0.0.1:8080"),
@@ -108,11 +112,16 @@ impl Mend {
             ],
             Self::Moved => &[(Any, "give that address to speak doctor, and to your pages")],
             Self::DirectDoor => &[
-                (Any, "speak --listen 8080 --listen 7732, and port 7732 open in the firewall (ufw allow 7732/tcp)"),
+                (
+                    Any,
+                    "speak --listen 8080 --listen 7732, and port 7732 open in the firewall (ufw allow 7732/tcp)",
+                ),
                 (Cloudflare, "it passes no port 7732: a name of its own that is \"DNS only\" does"),
                 (Any, "or do without: --direct-port 0"),
             ],
-            Self::Distance => &[(Any, "a server nearer to its users, or less load on it or on the proxy")],
+            Self::Distance => {
+                &[(Any, "a server nearer to its users, or less load on it or on the proxy")]
+            }
             Self::Clock => &[(Any, "set the clocks of both machines: timedatectl set-ntp true")],
             Self::KeepAlive => &[
                 (Nginx, "keepalive_timeout 75s;"),
@@ -126,12 +135,21 @@ impl Mend {
                 (Cloudflare, "Rules, Transform Rules: take out the one that removes it"),
             ],
             Self::DoubleHeader => &[
-                (Nginx, "take out add_header Access-Control-Allow-Origin: Speak sends it (--allow-origin)"),
-                (Haproxy, "take out http-response add-header Access-Control-Allow-Origin: Speak sends it"),
+                (
+                    Nginx,
+                    "take out add_header Access-Control-Allow-Origin: Speak sends it (--allow-origin)",
+                ),
+                (
+                    Haproxy,
+                    "take out http-response add-header Access-Control-Allow-Origin: Speak sends it",
+                ),
                 (Caddy, "take out header Access-Control-Allow-Origin: Speak sends it"),
             ],
             Self::Preflight => &[
-                (Nginx, "take out what answers OPTIONS itself: limit_except, if ($request_method = OPTIONS)"),
+                (
+                    Nginx,
+                    "take out what answers OPTIONS itself: limit_except, if ($request_method = OPTIONS)",
+                ),
                 (Haproxy, "take out http-request deny if METH_OPTIONS"),
             ],
             Self::Errors => &[
@@ -156,18 +174,27 @@ impl Mend {
             ],
             Self::Delay => &[
                 (Nginx, "proxy_buffering off;"),
-                (Any, "or something between holds answers back: try the direct door, speak doctor http://HOST:7732"),
+                (
+                    Any,
+                    "or something between holds answers back: try the direct door, speak doctor http://HOST:7732",
+                ),
             ],
             Self::Closing => &[
                 (Nginx, "proxy_ignore_client_abort off;"),
                 (Haproxy, "option abortonclose, in defaults or a listen section"),
                 (Caddy, "take out flush_interval -1"),
-                (Any, "pages that can load http://HOST:7732/image-test use that door and are not concerned"),
+                (
+                    Any,
+                    "pages that can load http://HOST:7732/image-test use that door and are not concerned",
+                ),
             ],
             Self::Upgrade => &[
                 (Nginx, "proxy_http_version 1.1;"),
                 (Nginx, "proxy_set_header Upgrade $http_upgrade;"),
-                (Nginx, "proxy_set_header Connection $connection_upgrade; (with a map of $http_upgrade)"),
+                (
+                    Nginx,
+                    "proxy_set_header Connection $connection_upgrade; (with a map of $http_upgrade)",
+                ),
                 (Haproxy, "timeout tunnel 1h, and no http-request del-header Upgrade"),
                 (Cloudflare, "Network: WebSockets on"),
             ],
@@ -180,11 +207,17 @@ impl Mend {
             Self::Cut => &[
                 (Nginx, "proxy_read_timeout 60s;"),
                 (Haproxy, "timeout server 60s, and timeout client 60s"),
-                (Caddy, "transport http { read_timeout 60s }, and no response_header_timeout below that"),
+                (
+                    Caddy,
+                    "transport http { read_timeout 60s }, and no response_header_timeout below that",
+                ),
                 (Any, "or ask for less: speak --poll-timeout and --heartbeat below that time"),
             ],
             Self::Rate => &[
-                (Any, "behind a proxy all have its address: speak --trust-proxy ADDRESS-OF-THE-PROXY"),
+                (
+                    Any,
+                    "behind a proxy all have its address: speak --trust-proxy ADDRESS-OF-THE-PROXY",
+                ),
                 (Nginx, "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"),
                 (Haproxy, "option forwardfor"),
             ],

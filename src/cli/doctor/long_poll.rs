@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::fix::Mend;
 use super::target::{
-    ANSWER_TIME, Target, await_reader, call, call_for, introduce, milliseconds, seconds, secret_name, value,
-    whole_seconds, write,
+    ANSWER_TIME, Target, await_reader, call, call_for, introduce, milliseconds, seconds,
+    secret_name, value, whole_seconds, write,
 };
 use super::verdict::CheckResult;
 use crate::cli::client::{Request, form};
@@ -22,7 +22,9 @@ pub(super) fn wait(patient: &Target) -> Result<CheckResult, CheckResult> {
     let start = Instant::now();
     let answer = client.call(&Request::get(&target), Duration::from_secs(asked) + ANSWER_TIME);
     let after = seconds(start.elapsed());
-    let cut = |why: String| CheckResult::fail(format!("a read of {asked} s is cut after {after}: {why}"), Mend::Cut);
+    let cut = |why: String| {
+        CheckResult::fail(format!("a read of {asked} s is cut after {after}: {why}"), Mend::Cut)
+    };
     match answer {
         Ok(answer) => {
             let status = answer.head.status;
@@ -31,12 +33,17 @@ pub(super) fn wait(patient: &Target) -> Result<CheckResult, CheckResult> {
             }
             value(Ok(answer), "GET /read")?;
             // The server cuts it to its --poll-timeout.
-            Ok(CheckResult::ok(format!("a read of {asked} s is answered after {after}, by the server")))
+            Ok(CheckResult::ok(format!(
+                "a read of {asked} s is answered after {after}, by the server"
+            )))
         }
-        Err(ClientError::Timeout) => {
-            Ok(CheckResult::fail(format!("a read of {asked} s is not answered at all"), Mend::Delay))
+        Err(ClientError::Timeout) => Ok(CheckResult::fail(
+            format!("a read of {asked} s is not answered at all"),
+            Mend::Delay,
+        )),
+        Err(fault @ (ClientError::ClosedBeforeResponse | ClientError::ClosedMidResponse)) => {
+            Ok(cut(fault.to_string()))
         }
-        Err(fault @ (ClientError::ClosedBeforeResponse | ClientError::ClosedMidResponse)) => Ok(cut(fault.to_string())),
         Err(fault) => Err(CheckResult::unexpected(format!("GET /read: {fault}"))),
     }
 }
@@ -54,12 +61,20 @@ pub(super) fn prompt(patient: &Target) -> Result<CheckResult, CheckResult> {
     let written = Instant::now();
     let until = written + patient.prompt_timeout;
     let late = || {
-        let words = format!("a waiting read is not answered within {} of a message", seconds(patient.prompt_timeout));
+        let words = format!(
+            "a waiting read is not answered within {} of a message",
+            seconds(patient.prompt_timeout)
+        );
         Ok(CheckResult::fail(words, Mend::Delay))
     };
     match reader.head("GET", until) {
         Ok(head) if head.status == 200 => {}
-        Ok(head) => return Ok(CheckResult::unexpected(format!("a waiting read is answered with {}", head.status))),
+        Ok(head) => {
+            return Ok(CheckResult::unexpected(format!(
+                "a waiting read is answered with {}",
+                head.status
+            )));
+        }
         Err(ClientError::Timeout) => return late(),
         Err(fault) => return Err(odd(fault)),
     }
@@ -73,7 +88,9 @@ pub(super) fn prompt(patient: &Target) -> Result<CheckResult, CheckResult> {
         }
     }
     if !body.windows(9).any(|nine| nine == b"are you t") {
-        return Ok(CheckResult::unexpected("a waiting read is answered without the message that was written"));
+        return Ok(CheckResult::unexpected(
+            "a waiting read is answered without the message that was written",
+        ));
     }
     let took = milliseconds(written.elapsed());
     Ok(CheckResult::ok(format!("a waiting read is answered {took} after a message")))
@@ -107,17 +124,23 @@ pub(super) fn close(patient: &Target) -> Result<CheckResult, CheckResult> {
     let last = &answer["messages"][0];
     match last["reason"].as_str() {
         Some("closed") => {
-            return Ok(CheckResult::ok(format!("the goodbye of a closed read comes after {}", milliseconds(took))));
+            return Ok(CheckResult::ok(format!(
+                "the goodbye of a closed read comes after {}",
+                milliseconds(took)
+            )));
         }
         Some(reason) => {
-            let words = format!("closing a waiting read does not arrive: the goodbye says {reason}");
+            let words =
+                format!("closing a waiting read does not arrive: the goodbye says {reason}");
             return Ok(CheckResult::fail(words, Mend::Closing));
         }
         None => {}
     }
     // It would stay for as long as the read that nobody hears.
     call(&mut witness, "/goodbye", &[("connection", connection), ("auth", auth)])?;
-    let words =
-        format!("closing a waiting read does not arrive within {}: who leaves stays on the list", seconds(took));
+    let words = format!(
+        "closing a waiting read does not arrive within {}: who leaves stays on the list",
+        seconds(took)
+    );
     Ok(CheckResult::fail(words, Mend::Closing))
 }

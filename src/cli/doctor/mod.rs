@@ -103,7 +103,9 @@ impl Report {
         let (outcome, words) = match (self.failures, self.warnings) {
             (0, 0) => (Outcome::Done, "all is well".to_owned()),
             (0, warnings) => (Outcome::Warnings, format!("warnings: {warnings}")),
-            (failures, warnings) => (Outcome::Faults, format!("failures: {failures}, warnings: {warnings}")),
+            (failures, warnings) => {
+                (Outcome::Faults, format!("failures: {failures}, warnings: {warnings}"))
+            }
         };
         print(&format!("{words}\n"))?;
         Ok(outcome)

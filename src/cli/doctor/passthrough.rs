@@ -28,7 +28,9 @@ pub(super) fn headers(patient: &Target, client: &mut Client) -> Result<CheckResu
             return Ok(CheckResult::fail(words, Mend::LostHeader));
         }
         [one] if !one.contains(',') => {
-            let words = format!("Access-Control-Allow-Origin is {one}: pages of {page} cannot read answers");
+            let words = format!(
+                "Access-Control-Allow-Origin is {one}: pages of {page} cannot read answers"
+            );
             return Ok(CheckResult::fail(words, Mend::LostHeader));
         }
         _ => {
@@ -48,11 +50,15 @@ pub(super) fn headers(patient: &Target, client: &mut Client) -> Result<CheckResu
             Mend::LostHeader,
         ));
     }
-    let fields =
-        [origin[0], ("Access-Control-Request-Method", "POST"), ("Access-Control-Request-Headers", "content-type")];
+    let fields = [
+        origin[0],
+        ("Access-Control-Request-Method", "POST"),
+        ("Access-Control-Request-Headers", "content-type"),
+    ];
     let ask = Request { method: "OPTIONS", target: "/write", fields: &fields, body: None };
-    let answer =
-        client.call(&ask, ANSWER_TIME).map_err(|fault| CheckResult::unexpected(format!("OPTIONS /write: {fault}")))?;
+    let answer = client
+        .call(&ask, ANSWER_TIME)
+        .map_err(|fault| CheckResult::unexpected(format!("OPTIONS /write: {fault}")))?;
     if answer.head.status != 204 || answer.head.field("access-control-allow-methods").is_none() {
         let words = format!("a preflight is answered with {} and not by Speak", answer.head.status);
         return Ok(CheckResult::fail(words, Mend::Preflight));
@@ -68,7 +74,9 @@ pub(super) fn errors(client: &mut Client) -> Result<CheckResult, CheckResult> {
     if status == 400 && answer.json()["error"] == "missing_parameter" {
         return Ok(CheckResult::ok("errors arrive as Speak words them"));
     }
-    let words = format!("an error arrives as a page of the proxy ({status}): pages cannot tell what is wrong");
+    let words = format!(
+        "an error arrives as a page of the proxy ({status}): pages cannot tell what is wrong"
+    );
     Ok(CheckResult::fail(words, Mend::Errors))
 }
 
@@ -102,7 +110,10 @@ pub(super) fn post(client: &mut Client) -> Result<CheckResult, CheckResult> {
     let answer = match client.call(&Request::form("/write", &form), ANSWER_TIME) {
         Ok(answer) => answer,
         Err(ClientError::ClosedBeforeResponse | ClientError::ClosedMidResponse) => {
-            return Ok(CheckResult::fail("a message of 64 KiB has the connection closed", Mend::Body));
+            return Ok(CheckResult::fail(
+                "a message of 64 KiB has the connection closed",
+                Mend::Body,
+            ));
         }
         Err(fault) => return Err(CheckResult::unexpected(format!("a message of 64 KiB: {fault}"))),
     };
@@ -111,13 +122,20 @@ pub(super) fn post(client: &mut Client) -> Result<CheckResult, CheckResult> {
         return Ok(if is_ours {
             CheckResult::ok("the server itself takes no message of 64 KiB (--max-message)")
         } else {
-            CheckResult::fail("a message of 64 KiB is refused with 413, and not by Speak", Mend::Body)
+            CheckResult::fail(
+                "a message of 64 KiB is refused with 413, and not by Speak",
+                Mend::Body,
+            )
         });
     }
-    let id = value(Ok(answer), "a message of 64 KiB")?["id"].as_u64().unwrap_or_default().to_string();
-    let answer = call(client, "/read", &[("channel", &channel), ("from_id", &id), ("timeout", "0")])?;
+    let id =
+        value(Ok(answer), "a message of 64 KiB")?["id"].as_u64().unwrap_or_default().to_string();
+    let answer =
+        call(client, "/read", &[("channel", &channel), ("from_id", &id), ("timeout", "0")])?;
     match answer["messages"][0]["message"].as_str() {
-        Some(text) if text != message => Ok(CheckResult::unexpected("a message of 64 KiB comes back changed")),
+        Some(text) if text != message => {
+            Ok(CheckResult::unexpected("a message of 64 KiB comes back changed"))
+        }
         _ => Ok(CheckResult::ok("a message of 64 KiB passes")),
     }
 }
@@ -134,16 +152,24 @@ pub(super) fn uri(client: &mut Client) -> Result<CheckResult, CheckResult> {
                 return Ok(match tried {
                     0 => CheckResult::ok(words),
                     _ => CheckResult::warn(
-                        format!("{words}, but {last}: script tags (JSONP) cannot write long messages"),
+                        format!(
+                            "{words}, but {last}: script tags (JSONP) cannot write long messages"
+                        ),
                         Mend::Head,
                     ),
                 });
             }
-            Ok(answer) => last = format!("one of {kib} KiB is answered with {}", answer.head.status),
+            Ok(answer) => {
+                last = format!("one of {kib} KiB is answered with {}", answer.head.status);
+            }
             Err(
-                fault @ (ClientError::ClosedBeforeResponse | ClientError::ClosedMidResponse | ClientError::NotHttp),
+                fault @ (ClientError::ClosedBeforeResponse
+                | ClientError::ClosedMidResponse
+                | ClientError::NotHttp),
             ) => last = format!("one of {kib} KiB: {fault}"),
-            Err(fault) => return Err(CheckResult::unexpected(format!("an address of {kib} KiB: {fault}"))),
+            Err(fault) => {
+                return Err(CheckResult::unexpected(format!("an address of {kib} KiB: {fault}")));
+            }
         }
     }
     Ok(CheckResult::fail(format!("long addresses do not pass: {last}"), Mend::Head))

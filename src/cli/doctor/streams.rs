@@ -50,8 +50,10 @@ pub(super) fn stream(patient: &Target) -> Result<CheckResult, CheckResult> {
     listener.client.send(&ask, ANSWER_TIME).map_err(odd)?;
     let soon = || Instant::now() + patient.prompt_timeout;
     let delayed = |what: &str| {
-        let words =
-            format!("an event stream is held back: {what} did not come within {}", seconds(patient.prompt_timeout));
+        let words = format!(
+            "an event stream is held back: {what} did not come within {}",
+            seconds(patient.prompt_timeout)
+        );
         Ok(CheckResult::fail(words, Mend::Buffering))
     };
     match listener.client.head("GET", soon()) {
@@ -61,7 +63,10 @@ pub(super) fn stream(patient: &Target) -> Result<CheckResult, CheckResult> {
         }
         Ok(head) => {
             let kind = head.field("content-type").unwrap_or("no type");
-            return Ok(CheckResult::unexpected(format!("an event stream is answered with {}, {kind}", head.status)));
+            return Ok(CheckResult::unexpected(format!(
+                "an event stream is answered with {}, {kind}",
+                head.status
+            )));
         }
         Err(ClientError::Timeout) => return delayed("its beginning"),
         Err(fault) => return Err(odd(fault)),
@@ -95,14 +100,19 @@ pub(super) fn stream(patient: &Target) -> Result<CheckResult, CheckResult> {
         Err(fault) => return Err(odd(fault)),
     }
     let words = match signs {
-        0 => format!("events come one by one, and {silence} of silence pass (too short for a sign of life)"),
-        _ => format!("events come one by one, and {silence} of silence pass, with signs of life: {signs}"),
+        0 => format!(
+            "events come one by one, and {silence} of silence pass (too short for a sign of life)"
+        ),
+        _ => format!(
+            "events come one by one, and {silence} of silence pass, with signs of life: {signs}"
+        ),
     };
     Ok(CheckResult::ok(words))
 }
 
 fn is_stream(head: &Head) -> bool {
-    head.status == 200 && head.field("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"))
+    head.status == 200
+        && head.field("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"))
 }
 
 /// Whether an upgrade passes, and both sides are heard.
@@ -123,7 +133,10 @@ pub(super) fn websocket(patient: &Target) -> Result<CheckResult, CheckResult> {
     let head = match client.head("GET", Instant::now() + ANSWER_TIME) {
         Ok(head) => head,
         Err(ClientError::ClosedBeforeResponse) => {
-            return Ok(CheckResult::fail("an upgrade to a WebSocket has the connection closed", Mend::Upgrade));
+            return Ok(CheckResult::fail(
+                "an upgrade to a WebSocket has the connection closed",
+                Mend::Upgrade,
+            ));
         }
         Err(fault) => return Err(odd(fault)),
     };
@@ -131,16 +144,21 @@ pub(super) fn websocket(patient: &Target) -> Result<CheckResult, CheckResult> {
         return Ok(CheckResult::fail("a WebSocket is refused with 429", Mend::Rate));
     }
     if head.status != 101 {
-        let words = format!("an upgrade to a WebSocket is not passed on: {} in place of 101", head.status);
+        let words =
+            format!("an upgrade to a WebSocket is not passed on: {} in place of 101", head.status);
         return Ok(CheckResult::fail(words, Mend::Upgrade));
     }
     if head.field("sec-websocket-accept") != accept_key(key.as_bytes()).as_deref() {
-        return Ok(CheckResult::unexpected("a WebSocket is accepted by somebody who does not know its key"));
+        return Ok(CheckResult::unexpected(
+            "a WebSocket is accepted by somebody who does not know its key",
+        ));
     }
     let call = format!(r#"{{"call":"write","channel":"{channel}","message":"howdy","ref":1}}"#);
     let until = Instant::now() + patient.prompt_timeout;
     let late = |fault: ClientError| match fault {
-        ClientError::Timeout => CheckResult::fail("a WebSocket opens, but its frames do not arrive", Mend::Upgrade),
+        ClientError::Timeout => {
+            CheckResult::fail("a WebSocket opens, but its frames do not arrive", Mend::Upgrade)
+        }
         fault => odd(fault),
     };
     client.send_raw(&masked(call.as_bytes(), random()?), until).map_err(late)?;

@@ -59,14 +59,19 @@ pub(super) fn secret_name() -> Result<String, CheckResult> {
 
 pub(super) fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], CheckResult> {
     let mut bytes = [0; LENGTH];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| CheckResult::unexpected(format!("this machine has no randomness: {error}")))?;
+    getrandom::fill(&mut bytes).map_err(|error| {
+        CheckResult::unexpected(format!("this machine has no randomness: {error}"))
+    })?;
     Ok(bytes)
 }
 
 /// A call by a form, which has to succeed.
 #[inline(never)]
-pub(super) fn call(client: &mut Client, path: &str, pairs: &[(&str, &str)]) -> Result<Value, CheckResult> {
+pub(super) fn call(
+    client: &mut Client,
+    path: &str,
+    pairs: &[(&str, &str)],
+) -> Result<Value, CheckResult> {
     call_for(client, path, pairs, ANSWER_TIME)
 }
 
@@ -85,17 +90,25 @@ pub(super) fn call_for(
 
 /// What was answered as JSON, or a verdict about `what` was asked.
 #[inline(never)]
-pub(super) fn value(answer: Result<Response, ClientError>, what: &str) -> Result<Value, CheckResult> {
+pub(super) fn value(
+    answer: Result<Response, ClientError>,
+    what: &str,
+) -> Result<Value, CheckResult> {
     success(answer, what).map(|answer| answer.json())
 }
 
 /// The answer, if it is one of Speak's and no refusal.
 #[inline(never)]
-pub(super) fn success(answer: Result<Response, ClientError>, what: &str) -> Result<Response, CheckResult> {
+pub(super) fn success(
+    answer: Result<Response, ClientError>,
+    what: &str,
+) -> Result<Response, CheckResult> {
     let answer = answer.map_err(|fault| CheckResult::unexpected(format!("{what}: {fault}")))?;
     match answer.refusal() {
         None => Ok(answer),
-        Some(why) if answer.head.status == 429 => Err(CheckResult::fail(format!("{what}: {why}"), Mend::Rate)),
+        Some(why) if answer.head.status == 429 => {
+            Err(CheckResult::fail(format!("{what}: {why}"), Mend::Rate))
+        }
         Some(why) => Err(CheckResult::unexpected(format!("{what}: {why}"))),
     }
 }
@@ -103,7 +116,9 @@ pub(super) fn success(answer: Result<Response, ClientError>, what: &str) -> Resu
 #[inline(never)]
 pub(super) fn write(client: &mut Client, channel: &str, message: &str) -> Result<u64, CheckResult> {
     let answer = call(client, "/write", &[("channel", channel), ("message", message)])?;
-    answer["id"].as_u64().ok_or_else(|| CheckResult::unexpected("POST /write: an answer without an id"))
+    answer["id"]
+        .as_u64()
+        .ok_or_else(|| CheckResult::unexpected("POST /write: an answer without an id"))
 }
 
 pub(super) fn introduce(client: &mut Client, channel: &str) -> Result<Identity, CheckResult> {
@@ -117,7 +132,11 @@ pub(super) fn introduce(client: &mut Client, channel: &str) -> Result<Identity, 
 }
 
 /// Waits until somebody waits on `channel`, but not for longer than is patient: what comes of it is seen later.
-pub(super) fn await_reader(patient: &Target, client: &mut Client, channel: &str) -> Result<(), CheckResult> {
+pub(super) fn await_reader(
+    patient: &Target,
+    client: &mut Client,
+    channel: &str,
+) -> Result<(), CheckResult> {
     let until = Instant::now() + patient.prompt_timeout;
     while Instant::now() < until {
         let answer = call(client, "/members", &[("channel", channel)])?;

@@ -68,15 +68,21 @@ impl Successor {
         ours.set_write_timeout(Some(HANDOVER_TIMEOUT))?;
         let mut arguments = env::args_os();
         // By the name by which it was called: behind a link there may be another program by now.
-        let program =
-            arguments.next().filter(|name| !name.is_empty()).map_or_else(env::current_exe, |it| Ok(it.into()))?;
+        let program = arguments
+            .next()
+            .filter(|name| !name.is_empty())
+            .map_or_else(env::current_exe, |it| Ok(it.into()))?;
         let arguments: Vec<OsString> = arguments.collect();
         let mut command = Command::new(program);
         // What was said to this process alone.
         for name in activation::VARIABLES.into_iter().chain([WATCHDOG_PID]) {
             command.env_remove(name);
         }
-        let child = command.args(arguments).env(UPGRADE_ENV, "1").stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
+        let child = command
+            .args(arguments)
+            .env(UPGRADE_ENV, "1")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .spawn()?;
         Ok(Self { child, wire: UpgradeSocket::new(ours) })
     }
 
@@ -90,15 +96,23 @@ impl Successor {
     /// # Errors
     ///
     /// Where it did not take over. It is to be given up then.
-    pub(super) fn hand_over(&mut self, doors: &[TransferredListener<'_>], hub: &Hub, now: Now) -> io::Result<()> {
+    pub(super) fn hand_over(
+        &mut self,
+        doors: &[TransferredListener<'_>],
+        hub: &Hub,
+        now: Now,
+    ) -> io::Result<()> {
         let hello = |message: Message<'_>, _: &mut _| matches!(message, Message::Hello { .. });
         if !self.wire.recv(hello)? {
             return Err(malformed());
         }
         for door in doors {
             let is_public = door.audience == ListenerKind::Public;
-            let message =
-                Message::Listener { is_public, address: &door.address.to_string(), is_activated: door.is_activated };
+            let message = Message::Listener {
+                is_public,
+                address: &door.address.to_string(),
+                is_activated: door.is_activated,
+            };
             self.wire.send(&message, Some(door.file))?;
         }
         self.wire.send(&Message::State, None)?;
@@ -162,12 +176,17 @@ impl Received {
             (Message::Go, _) => Self::Go,
             (Message::Listener { is_public, address, is_activated }, files) => {
                 files.pop_front().map_or(Self::Unexpected, |file| {
-                    Self::Door(InheritedListener { is_public, address: address.to_owned(), is_activated, file })
+                    Self::Door(InheritedListener {
+                        is_public,
+                        address: address.to_owned(),
+                        is_activated,
+                        file,
+                    })
                 })
             }
-            (Message::Client { bytes }, files) => {
-                files.pop_front().map_or(Self::Unexpected, |file| Self::Client(file, bytes.to_vec()))
-            }
+            (Message::Client { bytes }, files) => files
+                .pop_front()
+                .map_or(Self::Unexpected, |file| Self::Client(file, bytes.to_vec())),
             (Message::Hello { .. } | Message::Ready, _) => Self::Unexpected,
         }
     }
@@ -195,13 +214,19 @@ impl Predecessor {
     /// # Errors
     ///
     /// Where it is gone, or gave something that is not understood.
-    pub(super) fn receive_state(&mut self, config: &Config, unix_ms: u64) -> io::Result<(Hub, Now)> {
+    pub(super) fn receive_state(
+        &mut self,
+        config: &Config,
+        unix_ms: u64,
+    ) -> io::Result<(Hub, Now)> {
         self.wire.send(&Message::Hello { version: NAME_AND_VERSION }, None)?;
         loop {
             match self.wire.recv(Received::of)? {
                 Received::Door(door) => self.doors.push(door),
                 Received::State => break,
-                Received::Client(..) | Received::Go | Received::Unexpected => return Err(malformed()),
+                Received::Client(..) | Received::Go | Received::Unexpected => {
+                    return Err(malformed());
+                }
             }
         }
         snapshot::read(config, unix_ms, &mut self.wire).map_err(|fault| match fault {
@@ -212,17 +237,28 @@ impl Predecessor {
     }
 
     /// The door that it had at this address, if it had one.
-    pub(super) fn take_listener(&mut self, audience: ListenerKind, address: &ListenAddr) -> Option<OwnedFd> {
+    pub(super) fn take_listener(
+        &mut self,
+        audience: ListenerKind,
+        address: &ListenAddr,
+    ) -> Option<OwnedFd> {
         let (is_public, address) = (audience == ListenerKind::Public, address.to_string());
-        let place = self.doors.iter().position(|door| door.is_public == is_public && door.address == address)?;
+        let place = self
+            .doors
+            .iter()
+            .position(|door| door.is_public == is_public && door.address == address)?;
         Some(self.doors.swap_remove(place).file)
     }
 
     /// The doors that were passed to it, or to one before it.
     pub(super) fn take_activated(&mut self) -> Vec<(ListenerKind, OwnedFd)> {
-        let audience =
-            |door: &InheritedListener| if door.is_public { ListenerKind::Public } else { ListenerKind::Admin };
-        self.doors.extract_if(.., |door| door.is_activated).map(|door| (audience(&door), door.file)).collect()
+        let audience = |door: &InheritedListener| {
+            if door.is_public { ListenerKind::Public } else { ListenerKind::Admin }
+        };
+        self.doors
+            .extract_if(.., |door| door.is_activated)
+            .map(|door| (audience(&door), door.file))
+            .collect()
     }
 
     /// Says that this process could serve, and waits for the word to. It comes also when the other one is gone.
@@ -234,11 +270,14 @@ impl Predecessor {
         if self.wire.is_closed() {
             return Ok(());
         }
-        let result = self.wire.send(&Message::Ready, None).and_then(|()| self.wire.recv(Received::of));
+        let result =
+            self.wire.send(&Message::Ready, None).and_then(|()| self.wire.recv(Received::of));
         match result {
             Ok(Received::Go) => {}
             Ok(_) => return Err(malformed()),
-            Err(error) if is_disconnected(&error) => log::warn!("the process before ended while this one took over"),
+            Err(error) if is_disconnected(&error) => {
+                log::warn!("the process before ended while this one took over");
+            }
             Err(error) => return Err(error),
         }
         self.doors.clear();
@@ -246,7 +285,10 @@ impl Predecessor {
     }
 
     /// Takes the clients that it has passed on. Tells whether there will be more.
-    pub(super) fn take_clients(&mut self, mut admit: impl FnMut(OwnedFd, Vec<u8>)) -> TransferStatus {
+    pub(super) fn take_clients(
+        &mut self,
+        mut admit: impl FnMut(OwnedFd, Vec<u8>),
+    ) -> TransferStatus {
         loop {
             while let Ok(Some(came)) = self.wire.try_recv(Received::of) {
                 if let Received::Client(socket, bytes) = came {
@@ -254,7 +296,9 @@ impl Predecessor {
                 }
             }
             match self.wire.fill() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return TransferStatus::More,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return TransferStatus::More;
+                }
                 Ok(()) if !self.wire.is_closed() => {}
                 _ => return TransferStatus::Done,
             }

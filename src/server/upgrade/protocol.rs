@@ -11,8 +11,8 @@ use std::os::unix::net::UnixStream;
 
 use minicbor::{Decode, Encode};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
 /// Bytes taken from the socket at once.
@@ -71,7 +71,13 @@ pub(super) struct UpgradeSocket {
 
 impl UpgradeSocket {
     pub(super) fn new(socket: UnixStream) -> Self {
-        Self { socket, buffer: Vec::new(), parsed_bytes: 0, files: VecDeque::new(), is_closed: false }
+        Self {
+            socket,
+            buffer: Vec::new(),
+            parsed_bytes: 0,
+            files: VecDeque::new(),
+            is_closed: false,
+        }
     }
 
     pub(super) fn socket(&self) -> &UnixStream {
@@ -83,7 +89,11 @@ impl UpgradeSocket {
     /// # Errors
     ///
     /// What the socket says.
-    pub(super) fn send(&mut self, message: &Message<'_>, file: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    pub(super) fn send(
+        &mut self,
+        message: &Message<'_>,
+        file: Option<BorrowedFd<'_>>,
+    ) -> io::Result<()> {
         let mut bytes = vec![0; 4];
         minicbor::encode(message, &mut bytes).expect("a Vec takes everything");
         let length = (bytes.len() - 4) as u32;
@@ -94,7 +104,8 @@ impl UpgradeSocket {
         if !files.is_empty() {
             assert!(control.push(SendAncillaryMessage::ScmRights(&files)), "there is room for one");
         }
-        let sent = sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)?;
+        let sent =
+            sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)?;
         self.socket.write_all(&bytes[sent..])
     }
 
@@ -107,7 +118,9 @@ impl UpgradeSocket {
         &mut self,
         handle: impl FnOnce(Message<'_>, &mut VecDeque<OwnedFd>) -> T,
     ) -> io::Result<Option<T>> {
-        let Some((head, rest)) = self.buffer[self.parsed_bytes..].split_first_chunk::<4>() else { return Ok(None) };
+        let Some((head, rest)) = self.buffer[self.parsed_bytes..].split_first_chunk::<4>() else {
+            return Ok(None);
+        };
         let length = u32::from_be_bytes(*head) as usize;
         let Some(bytes) = rest.get(..length) else { return Ok(None) };
         let message = minicbor::decode(bytes).map_err(|_| malformed())?;
@@ -121,7 +134,10 @@ impl UpgradeSocket {
     /// # Errors
     ///
     /// `UnexpectedEof` where the other end is gone, `WouldBlock` where its time is over, `InvalidData` as for [`Wire::take`].
-    pub(super) fn recv<T>(&mut self, handle: impl Fn(Message<'_>, &mut VecDeque<OwnedFd>) -> T) -> io::Result<T> {
+    pub(super) fn recv<T>(
+        &mut self,
+        handle: impl Fn(Message<'_>, &mut VecDeque<OwnedFd>) -> T,
+    ) -> io::Result<T> {
         loop {
             if let Some(result) = self.try_recv(&handle)? {
                 return Ok(result);
@@ -238,6 +254,9 @@ mod tests {
     fn what_is_no_message_is_an_error() {
         let (mut one, other) = UnixStream::pair().unwrap();
         one.write_all(&[0, 0, 0, 2, 0xff, 0xff]).unwrap();
-        assert_eq!(UpgradeSocket::new(other).recv(|_, _| ()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            UpgradeSocket::new(other).recv(|_, _| ()).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
     }
 }

@@ -33,7 +33,7 @@ fn decode(bytes: &[u8], sizes: &[u8]) {
         }
         (Err(Fault::Incomplete), None) => assert_eq!(whole.reject, None),
         (Err(Fault::Bad), None) => {
-            assert!(matches!(whole.reject, Some(ParseError::BadRequest(_))), "{:?}", whole.reject)
+            assert!(matches!(whole.reject, Some(ParseError::BadRequest(_))), "{:?}", whole.reject);
         }
         (Err(Fault::Large), None) => assert_eq!(whole.reject, Some(ParseError::BodyTooLarge)),
         (Err(Fault::Extras), None) => assert_eq!(whole.reject, Some(ParseError::HeadersTooLarge)),
@@ -170,7 +170,8 @@ fn is_text(byte: u8) -> bool {
 
 fn is_name(byte: u8) -> bool {
     match byte {
-        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~' => true,
+        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_'
+        | b'`' | b'|' | b'~' => true,
         _ => byte.is_ascii_alphanumeric(),
     }
 }

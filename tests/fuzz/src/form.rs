@@ -14,7 +14,11 @@ pub fn run(input: &[u8]) {
     let expected = naive_pairs(form.as_bytes());
     assert_eq!(got.len(), expected.len(), "how many");
     for ((name, value), (its_name, its_value)) in got.into_iter().zip(expected) {
-        assert_eq!(name.map_err(|NotUtf8| ()).as_deref(), String::from_utf8(its_name).map_err(drop).as_deref(), "name");
+        assert_eq!(
+            name.map_err(|NotUtf8| ()).as_deref(),
+            String::from_utf8(its_name).map_err(drop).as_deref(),
+            "name"
+        );
         assert_eq!(
             value.map_err(|NotUtf8| ()).as_deref(),
             String::from_utf8(its_value).map_err(drop).as_deref(),
@@ -43,7 +47,8 @@ fn naive_decode(encoded: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::new();
     let mut at = 0;
     while at < encoded.len() {
-        let digits = encoded.get(at + 1..at + 3).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let digits =
+            encoded.get(at + 1..at + 3).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
         match (encoded[at], digits) {
             (b'+', _) => decoded.push(b' '),
             (b'%', Some(digits)) => {

@@ -69,7 +69,11 @@ fn check(stream: &[u8], outcome: &Outcome, payload_max: usize) {
         let mask_at = frame.length - frame.payload.len() - 4;
         let mask = bytes[mask_at..mask_at + 4].try_into().expect("four bytes");
         // As there is one spelling of each frame, nobody can be made to see another one.
-        assert_eq!(masked(frame.opcode, frame.is_final, &frame.payload, mask), bytes, "another spelling");
+        assert_eq!(
+            masked(frame.opcode, frame.is_final, &frame.payload, mask),
+            bytes,
+            "another spelling"
+        );
         if frame.opcode == Opcode::Close {
             let mut farewell = Vec::new();
             push_close(&mut farewell, close_reply(&frame.payload));
@@ -78,7 +82,10 @@ fn check(stream: &[u8], outcome: &Outcome, payload_max: usize) {
     }
     if let Some(code) = outcome.error {
         assert!(
-            matches!(code, CloseCode::ProtocolError | CloseCode::UnsupportedData | CloseCode::MessageTooBig),
+            matches!(
+                code,
+                CloseCode::ProtocolError | CloseCode::UnsupportedData | CloseCode::MessageTooBig
+            ),
             "{code:?}"
         );
         // The header told, and no more than that was needed.
@@ -113,6 +120,9 @@ pub(crate) fn masked(opcode: Opcode, is_final: bool, payload: &[u8], mask: [u8; 
     let header_bytes = bytes.len() - payload.len();
     bytes[0] = if is_final { bytes[0] } else { bytes[0] & 0x7f };
     bytes[1] |= 0x80;
-    bytes.splice(header_bytes.., mask.into_iter().chain(payload.iter().zip(mask.iter().cycle()).map(|(a, b)| a ^ b)));
+    bytes.splice(
+        header_bytes..,
+        mask.into_iter().chain(payload.iter().zip(mask.iter().cycle()).map(|(a, b)| a ^ b)),
+    );
     bytes
 }

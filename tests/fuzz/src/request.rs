@@ -44,10 +44,16 @@ fn check_request(request: &Owned) {
     for byte in path.bytes().chain(query.bytes()) {
         assert!(byte > b' ' && byte != 0x7f, "byte {byte} in a target");
     }
-    assert!(fields[..3].iter().all(|values| values.len() <= 1), "two servers may choose differently");
+    assert!(
+        fields[..3].iter().all(|values| values.len() <= 1),
+        "two servers may choose differently"
+    );
     assert!(fields[1].is_empty() || fields[2].is_empty(), "both a length and a coding");
     for value in content_type.iter().chain(origin).chain(fields.iter().flatten()) {
-        assert!(value.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f)), "{value:?}");
+        assert!(
+            value.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f)),
+            "{value:?}"
+        );
         assert_eq!(value.trim_ascii(), value, "white space around a value");
     }
     assert!(body.len() <= LIMITS.body_bytes);
@@ -60,10 +66,16 @@ fn check_bytes(bytes: &[u8], request: &Owned) {
         let head = &bytes[..bytes.len() - request.body.len()];
         assert!(bytes.ends_with(&request.body));
         assert!(head.len() <= LIMITS.head_bytes, "a head of {} bytes", head.len());
-        assert!(head.ends_with(b"\n\r\n") || head.ends_with(b"\n\n"), "a head ends with an empty line");
+        assert!(
+            head.ends_with(b"\n\r\n") || head.ends_with(b"\n\n"),
+            "a head ends with an empty line"
+        );
         for (place, byte) in head.iter().enumerate() {
             assert!(*byte != 0, "a NUL");
-            assert!(*byte != b'\r' || head.get(place + 1) == Some(&b'\n'), "a bare carriage return");
+            assert!(
+                *byte != b'\r' || head.get(place + 1) == Some(&b'\n'),
+                "a bare carriage return"
+            );
         }
         let text = head.strip_suffix(b"\r\n").or(head.strip_suffix(b"\n")).expect("seen above");
         let is_end = |pair: &[u8]| pair == b"\n\n" || pair == b"\n\r";
@@ -71,15 +83,21 @@ fn check_bytes(bytes: &[u8], request: &Owned) {
     }
     let short = &bytes[..bytes.len() - 1];
     assert!(http::parse_complete(short, &LIMITS).is_none(), "it was whole before its end");
-    let is_incomplete =
-        matches!(http::parse(&mut short.to_vec(), &mut Progress::default(), &LIMITS), Ok(Parsed::Incomplete { .. }));
+    let is_incomplete = matches!(
+        http::parse(&mut short.to_vec(), &mut Progress::default(), &LIMITS),
+        Ok(Parsed::Incomplete { .. })
+    );
     assert!(is_incomplete, "it was whole, or refused, before its end");
     // Were the limits any tighter, it would not fit.
     let tight = Limits { body_bytes: request.body.len(), ..LIMITS };
-    assert!(matches!(http::parse(&mut bytes.to_vec(), &mut Progress::default(), &tight), Ok(Parsed::Complete(..))));
+    assert!(matches!(
+        http::parse(&mut bytes.to_vec(), &mut Progress::default(), &tight),
+        Ok(Parsed::Complete(..))
+    ));
     if let Some(body_bytes) = request.body.len().checked_sub(1) {
         let mut bytes = bytes.to_vec();
-        let got = http::parse(&mut bytes, &mut Progress::default(), &Limits { body_bytes, ..LIMITS });
+        let got =
+            http::parse(&mut bytes, &mut Progress::default(), &Limits { body_bytes, ..LIMITS });
         assert!(matches!(got, Err(ParseError::BodyTooLarge)), "a body above the limit");
     }
 }

@@ -34,7 +34,10 @@ impl Owned {
             content_type: request.content_type.map(<[u8]>::to_vec),
             origin: request.origin.map(<[u8]>::to_vec),
             flags: [request.accepts_event_stream, request.wants_websocket, request.is_cross_site],
-            fields: FIELDS.iter().map(|name| request.field(name).map(<[u8]>::to_vec).collect()).collect(),
+            fields: FIELDS
+                .iter()
+                .map(|name| request.field(name).map(<[u8]>::to_vec).collect())
+                .collect(),
             body: request.body.to_vec(),
         }
     }
@@ -88,7 +91,8 @@ pub(crate) fn take_all(pieces: &[&[u8]], way: ReadCut) -> Outcome {
                     }
                     Err(reject) => {
                         outcome.reject = Some(reject);
-                        outcome.left = came + pieces[place + 1..].iter().map(|piece| piece.len()).sum::<usize>();
+                        outcome.left = came
+                            + pieces[place + 1..].iter().map(|piece| piece.len()).sum::<usize>();
                         return outcome;
                     }
                 },

@@ -40,7 +40,8 @@ impl Head {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head ends");
         let head = str::from_utf8(&bytes[..end]).expect("a head is text");
         let mut lines = head.split("\r\n");
-        let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")).expect("a status line");
+        let status =
+            lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")).expect("a status line");
         let (status, reason) = status.split_at(3);
         assert!(reason.len() > 2 && reason.starts_with(' '));
         let fields = lines.map(|line| {
@@ -52,7 +53,8 @@ impl Head {
         let head = Self { status: status.parse().expect("three digits"), fields: fields.collect() };
         for (place, (name, _)) in head.fields.iter().enumerate() {
             // A file varies by its encoding and, with a list, by origin.
-            let is_first = name == "vary" || head.fields[..place].iter().all(|(other, _)| other != name);
+            let is_first =
+                name == "vary" || head.fields[..place].iter().all(|(other, _)| other != name);
             assert!(is_first, "{name} twice");
         }
         (head, &bytes[end + 4..])
@@ -70,7 +72,8 @@ impl Head {
         assert_eq!(self.field("x-content-type-options"), Some("nosniff"));
         assert!(self.field("cache-control").is_some());
         assert_eq!(self.field("date").map(str::len), Some("Sun, 06 Nov 1994 08:49:37 GMT".len()));
-        let is_listed = asked.origin.as_deref().is_some_and(|its| its.eq_ignore_ascii_case(LISTED.as_bytes()));
+        let is_listed =
+            asked.origin.as_deref().is_some_and(|its| its.eq_ignore_ascii_case(LISTED.as_bytes()));
         let expected = match (has_list, is_listed) {
             (false, _) => Some("*"),
             (true, true) => Some(LISTED),
@@ -86,8 +89,13 @@ impl Head {
 pub(super) fn check(bytes: &[u8], asked: &Asked, has_list: bool, closes: bool) -> Option<Value> {
     let (head, body) = Head::parse(bytes);
     head.check(asked, has_list);
-    assert_eq!(head.field("connection") == Some("close"), closes, "what a head says of the client's staying");
-    let length = head.field("content-length").map(|length| length.parse::<usize>().expect("a length"));
+    assert_eq!(
+        head.field("connection") == Some("close"),
+        closes,
+        "what a head says of the client's staying"
+    );
+    let length =
+        head.field("content-length").map(|length| length.parse::<usize>().expect("a length"));
     if matches!(head.status, 204 | 304) {
         assert_eq!((length, body), (None, b"".as_slice()));
         return None;
@@ -121,8 +129,12 @@ pub(super) fn check(bytes: &[u8], asked: &Asked, has_list: bool, closes: bool) -
 }
 
 fn unwrap_script<'a>(body: &'a [u8], callback: &str) -> &'a [u8] {
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || "_$.[]".contains(character);
-    assert!(!callback.is_empty() && callback.len() <= 128 && callback.chars().all(is_plain), "{callback:?}");
+    let is_plain =
+        |character: char| character.is_ascii_alphanumeric() || "_$.[]".contains(character);
+    assert!(
+        !callback.is_empty() && callback.len() <= 128 && callback.chars().all(is_plain),
+        "{callback:?}"
+    );
     assert!(!callback.starts_with(|first: char| first.is_ascii_digit()), "{callback:?}");
     let start = format!("/**/{callback}(");
     let rest = body.strip_prefix(start.as_bytes()).expect("the callback's name and a parenthesis");

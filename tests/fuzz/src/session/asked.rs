@@ -38,7 +38,10 @@ impl Asked {
             method: Some(request.method),
             is_http_10,
             origin: request.origin.map(<[u8]>::to_vec),
-            last_event_id: request.field("last-event-id").next().map(|id| String::from_utf8_lossy(id).into_owned()),
+            last_event_id: request
+                .field("last-event-id")
+                .next()
+                .map(|id| String::from_utf8_lossy(id).into_owned()),
             parameters: Vec::new(),
         };
         let mut pairs = naive_pairs(request.query.as_bytes());
@@ -53,9 +56,9 @@ impl Asked {
                 pairs.push((b"message".to_vec(), request.body.to_vec()));
             }
         }
-        let texts = pairs
-            .into_iter()
-            .filter_map(|(name, value)| Some((String::from_utf8(name).ok()?, String::from_utf8(value).ok()?)));
+        let texts = pairs.into_iter().filter_map(|(name, value)| {
+            Some((String::from_utf8(name).ok()?, String::from_utf8(value).ok()?))
+        });
         asked.parameters = texts.collect();
         asked
     }
@@ -66,15 +69,24 @@ impl Asked {
         let mut parameters = Vec::new();
         for (name, value) in frame {
             match value {
-                Value::Array(values) => parameters.extend(values.iter().map(|value| (name.clone(), text(value)))),
+                Value::Array(values) => {
+                    parameters.extend(values.iter().map(|value| (name.clone(), text(value))));
+                }
                 value => parameters.push((name.clone(), text(value))),
             }
         }
-        Self { call: frame.get("call").map(text).unwrap_or_default(), parameters, ..Self::default() }
+        Self {
+            call: frame.get("call").map(text).unwrap_or_default(),
+            parameters,
+            ..Self::default()
+        }
     }
 
     pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.parameters.iter().filter(move |(its_name, _)| its_name == name).map(|(_, value)| &**value)
+        self.parameters
+            .iter()
+            .filter(move |(its_name, _)| its_name == name)
+            .map(|(_, value)| &**value)
     }
 
     pub(super) fn one(&self, name: &str) -> Option<&str> {
@@ -97,14 +109,19 @@ impl Asked {
     /// Where each channel begins, and whether the ids are of this server's numbering.
     pub(super) fn since(&self, is_event_stream: bool) -> (Vec<Since>, bool) {
         let channels = self.channels().len();
-        if let Some((epoch, cursors)) = self.last_event_id.as_deref().and_then(|id| id.split_once(':')) {
+        if let Some((epoch, cursors)) =
+            self.last_event_id.as_deref().and_then(|id| id.split_once(':'))
+        {
             let cursors: Option<Vec<_>> = cursors.split(',').map(since).collect();
-            if let Some(cursors) = cursors.filter(|it| is_event_stream && it.len() == channels && !epoch.is_empty()) {
+            if let Some(cursors) =
+                cursors.filter(|it| is_event_stream && it.len() == channels && !epoch.is_empty())
+            {
                 return (cursors, epoch == EPOCH);
             }
         }
         let mut from_ids = self.all("from_id");
-        let since = (0..channels).map(|_| from_ids.next().map_or(Since::Now, |id| since(id).expect("it was accepted")));
+        let since = (0..channels)
+            .map(|_| from_ids.next().map_or(Since::Now, |id| since(id).expect("it was accepted")));
         (since.collect(), self.one("epoch").is_none_or(|epoch| epoch == EPOCH))
     }
 
@@ -127,11 +144,17 @@ fn since(text: &str) -> Option<Since> {
 }
 
 fn log_to_write(name: &str) -> Cow<'_, str> {
-    let log = ChannelName::parse(name).expect("it was accepted").for_writing().expect("it was accepted");
+    let log =
+        ChannelName::parse(name).expect("it was accepted").for_writing().expect("it was accepted");
     Cow::Owned(log.as_str().to_owned())
 }
 
 /// The name of the log that is read under this name.
 pub(super) fn log_to_read(name: &str) -> String {
-    ChannelName::parse(name).expect("it was accepted").for_reading().expect("it was accepted").as_str().to_owned()
+    ChannelName::parse(name)
+        .expect("it was accepted")
+        .for_reading()
+        .expect("it was accepted")
+        .as_str()
+        .to_owned()
 }

@@ -52,7 +52,8 @@ impl StreamCheck {
 
     /// The stream begins anew where the one before ended.
     pub(super) fn is_open(&mut self, old: &Self) {
-        for ((place, old), cursor) in self.channels.iter_mut().zip(&old.channels).zip(&old.cursors) {
+        for ((place, old), cursor) in self.channels.iter_mut().zip(&old.channels).zip(&old.cursors)
+        {
             place.last_id = if *cursor > 0 { old.last_id } else { 0 };
         }
     }
@@ -70,14 +71,18 @@ impl StreamCheck {
     pub(super) fn next_ids(&self) -> impl Iterator<Item = (&str, u64)> {
         // Behind a gap, the next message tells.
         let channels = self.follows.channels.iter().zip(&self.channels);
-        channels.filter_map(|(name, place)| Some((&**name, place.next_id.filter(|_| !place.gap_told)?)))
+        channels
+            .filter_map(|(name, place)| Some((&**name, place.next_id.filter(|_| !place.gap_told)?)))
     }
 
     /// Nothing was told when it began: these are the ids that come next.
     pub(super) fn wait(&mut self, next_ids: &[u64]) {
         if self.before.is_empty() {
             for (place, next_id) in self.channels.iter_mut().zip(next_ids) {
-                assert!(place.next_id.is_none_or(|id| id == *next_id), "there was something to tell");
+                assert!(
+                    place.next_id.is_none_or(|id| id == *next_id),
+                    "there was something to tell"
+                );
                 place.next_id = Some(*next_id);
             }
         }
@@ -102,11 +107,23 @@ impl StreamCheck {
                 "" => {}
                 "retry" => assert_eq!(value, "1000"),
                 "event" => value.clone_into(&mut event.name),
-                "data" => assert_eq!(event.data.replace(value.to_owned()), None, "one line of data"),
+                "data" => {
+                    assert_eq!(event.data.replace(value.to_owned()), None, "one line of data");
+                }
                 "id" => {
-                    let cursors = value.strip_prefix(EPOCH).and_then(|it| it.strip_prefix(':')).expect("the epoch");
-                    event.cursors = cursors.split(',').map(|cursor| cursor.parse().expect("a cursor")).collect();
-                    assert_eq!(event.cursors.len(), self.channels.len(), "a cursor for each channel");
+                    let cursors = value
+                        .strip_prefix(EPOCH)
+                        .and_then(|it| it.strip_prefix(':'))
+                        .expect("the epoch");
+                    event.cursors = cursors
+                        .split(',')
+                        .map(|cursor| cursor.parse().expect("a cursor"))
+                        .collect();
+                    assert_eq!(
+                        event.cursors.len(),
+                        self.channels.len(),
+                        "a cursor for each channel"
+                    );
                 }
                 other => panic!("field {other:?}"),
             }
@@ -120,15 +137,24 @@ impl StreamCheck {
         }
         let data = event.data.as_ref().map(|data| parse_json(data.as_bytes()));
         let channel = data.as_ref().and_then(|data| data.get("channel")).and_then(Value::as_str);
-        assert_eq!(channel.is_some(), is_several && data.is_some(), "a channel is named where they are several");
+        assert_eq!(
+            channel.is_some(),
+            is_several && data.is_some(),
+            "a channel is named where they are several"
+        );
         let place = channel.map_or(0, |channel| {
-            self.follows.channels.iter().position(|name| name == channel).expect("a channel that was asked for")
+            self.follows
+                .channels
+                .iter()
+                .position(|name| name == channel)
+                .expect("a channel that was asked for")
         });
         match (&*event.name, data) {
             ("", None) => {}
             ("missed", Some(_)) => self.channels[place].gap_told = true,
             ("reset", Some(_)) => {
-                self.channels[place] = Location { next_id: None, last_id: 0, gap_told: false, is_new: true };
+                self.channels[place] =
+                    Location { next_id: None, last_id: 0, gap_told: false, is_new: true };
             }
             ("", Some(mut message)) => {
                 message.as_object_mut().expect("a message").remove("channel");
@@ -148,11 +174,16 @@ impl Location {
         assert!(id > self.last_id, "message {id} behind {}", self.last_id);
         self.last_id = id;
         if cursor == id.cast_signed() + 1 {
-            let is_next = self.next_id.is_none_or(|next_id| if self.gap_told { id > next_id } else { id == next_id });
+            let is_next = self
+                .next_id
+                .is_none_or(|next_id| if self.gap_told { id > next_id } else { id == next_id });
             assert!(is_next, "message {id} where {:?} is next", self.next_id);
             *self = Self { next_id: Some(id + 1), last_id: id, gap_told: false, is_new: false };
         } else {
-            assert!(self.is_new && message["type"] == "introduction", "message {id} with cursor {cursor}");
+            assert!(
+                self.is_new && message["type"] == "introduction",
+                "message {id} with cursor {cursor}"
+            );
             assert!(cursor <= 0, "who is cut amid introductions gets them again");
         }
     }

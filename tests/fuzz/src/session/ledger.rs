@@ -34,7 +34,11 @@ impl Ledger {
         let key = (log.to_owned(), id);
         if let Some((text, from)) = self.written.get(&key) {
             assert_eq!(message["message"].as_str(), Some(&**text), "it was written otherwise");
-            assert_eq!(message.get("from").and_then(Value::as_u64), *from, "somebody else wrote it");
+            assert_eq!(
+                message.get("from").and_then(Value::as_u64),
+                *from,
+                "somebody else wrote it"
+            );
         }
         log_told.insert(id, message.clone());
     }
@@ -57,7 +61,11 @@ impl Ledger {
                 let Some(from) = message.get("from").and_then(Value::as_u64) else { continue };
                 match message["type"].as_str() {
                     Some("introduction") => drop(has_left.insert(from, false)),
-                    Some("goodbye") => assert_ne!(has_left.insert(from, true), Some(true), "two goodbyes of {from}"),
+                    Some("goodbye") => assert_ne!(
+                        has_left.insert(from, true),
+                        Some(true),
+                        "two goodbyes of {from}"
+                    ),
                     _ => {}
                 }
             }
@@ -74,11 +82,18 @@ fn check_message(message: &Value) {
     match message["type"].as_str() {
         Some("message") => assert!(message["message"].is_string() && !keys.contains_key("reason")),
         Some("introduction") => {
-            assert!(message["message"].is_string() && message["from"].is_u64() && !keys.contains_key("reason"));
+            assert!(
+                message["message"].is_string()
+                    && message["from"].is_u64()
+                    && !keys.contains_key("reason")
+            );
         }
         Some("goodbye") => {
             assert!(message["from"].is_u64());
-            assert!(matches!(message["reason"].as_str(), Some("left" | "closed" | "timeout")), "{message}");
+            assert!(
+                matches!(message["reason"].as_str(), Some("left" | "closed" | "timeout")),
+                "{message}"
+            );
         }
         other => panic!("type {other:?}"),
     }

@@ -23,7 +23,11 @@ impl Follows {
     /// Where each channel goes on, as far as that is known.
     pub(super) fn next_ids(&self) -> impl Iterator<Item = (&str, u64)> {
         let known = self.channels.iter().zip(&self.since);
-        known.filter_map(|(channel, since)| if let Since::Id(id) = since { Some((&**channel, *id)) } else { None })
+        known.filter_map(
+            |(channel, since)| {
+                if let Since::Id(id) = since { Some((&**channel, *id)) } else { None }
+            },
+        )
     }
 
     /// A read waits, since there is nothing to tell: these are the ids that come next.
@@ -62,13 +66,20 @@ impl Follows {
 }
 
 /// Returns the id to go on from.
-fn take_part(part: &Value, channel: &str, since: Since, same_epoch: bool, ledger: &mut Ledger) -> u64 {
+fn take_part(
+    part: &Value,
+    channel: &str,
+    since: Since,
+    same_epoch: bool,
+    ledger: &mut Ledger,
+) -> u64 {
     let is_told = |key| part.get(key).is_some_and(|told| told == true);
     let (missed, reset) = (is_told("missed"), is_told("reset"));
     assert!(!(missed && reset), "{part}");
     let next_id = part["next_id"].as_u64().expect("a cursor");
     let messages = part["messages"].as_array().expect("messages");
-    let ids: Vec<_> = messages.iter().map(|message| message["id"].as_u64().expect("an id")).collect();
+    let ids: Vec<_> =
+        messages.iter().map(|message| message["id"].as_u64().expect("an id")).collect();
     assert!(ids.is_sorted_by(|earlier, later| earlier < later), "ids rise: {ids:?}");
     assert!(ids.iter().all(|id| (1..next_id).contains(id)), "{ids:?} before {next_id}");
     let log = log_to_read(channel);
@@ -76,10 +87,18 @@ fn take_part(part: &Value, channel: &str, since: Since, same_epoch: bool, ledger
         ledger.tell(&log, *id, message);
     }
     // Behind introductions that history has dropped stands a row without gaps, up to the cursor.
-    let row = ids.iter().rev().zip((0..next_id).rev()).take_while(|(id, expected)| **id == *expected).count();
+    let row = ids
+        .iter()
+        .rev()
+        .zip((0..next_id).rev())
+        .take_while(|(id, expected)| **id == *expected)
+        .count();
     let first_id = next_id - row as u64;
     let dropped = &messages[..messages.len() - row];
-    assert!(dropped.iter().all(|message| message["type"] == "introduction"), "a gap: {ids:?} before {next_id}");
+    assert!(
+        dropped.iter().all(|message| message["type"] == "introduction"),
+        "a gap: {ids:?} before {next_id}"
+    );
     match since {
         Since::Id(_) if reset => {}
         _ if reset => panic!("a reset of who named no id"),
@@ -90,7 +109,9 @@ fn take_part(part: &Value, channel: &str, since: Since, same_epoch: bool, ledger
         }
         Since::All => assert!(!missed),
         Since::Last(_) | Since::Now => assert!(!missed && dropped.is_empty()),
-        Since::Behind(id) => assert!(!missed && dropped.is_empty() && first_id >= id, "from {id} on: {part}"),
+        Since::Behind(id) => {
+            assert!(!missed && dropped.is_empty() && first_id >= id, "from {id} on: {part}");
+        }
     }
     next_id
 }

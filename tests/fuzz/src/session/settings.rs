@@ -71,7 +71,11 @@ impl Settings {
             max_message: self.max_message,
             max_head: 2048,
             poll_timeout: Duration::from_millis(self.poll_timeout_ms),
-            allow_origin: if self.has_list { AllowOrigin::List(vec![LISTED.to_owned()]) } else { AllowOrigin::Any },
+            allow_origin: if self.has_list {
+                AllowOrigin::List(vec![LISTED.to_owned()])
+            } else {
+                AllowOrigin::Any
+            },
             demo: self.demo,
             max_rate: self.max_rate,
             proxies: TrustedProxies(self.proxy.and_then(Network::parse).into_iter().collect()),
@@ -90,7 +94,10 @@ pub(super) fn reset_chance() {
 /// Fills a buffer with bytes that are the same in every run.
 pub(super) fn chance(bytes: &mut [u8]) {
     for byte in bytes {
-        let next = CHANCE.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let next = CHANCE
+            .get()
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         CHANCE.set(next);
         *byte = (next >> 56) as u8;
     }

@@ -43,8 +43,16 @@ pub(super) fn step(world: &mut World, source: &mut Source<'_>) {
         b'o' => {
             let method = source.pick(&["GET", "HEAD", "OPTIONS", "POST", "PUT", "get"]);
             let target = String::from_utf8_lossy(source.line()).into_owned();
-            let more = source.pick(&["", "Accept-Encoding: gzip\r\n", "If-None-Match: *\r\n", "Content-Length: 3\r\n"]);
-            world.send(place, format!("{method} {target} HTTP/1.1\r\nHost: a\r\n{more}\r\n").as_bytes());
+            let more = source.pick(&[
+                "",
+                "Accept-Encoding: gzip\r\n",
+                "If-None-Match: *\r\n",
+                "Content-Length: 3\r\n",
+            ]);
+            world.send(
+                place,
+                format!("{method} {target} HTTP/1.1\r\nHost: a\r\n{more}\r\n").as_bytes(),
+            );
         }
         b'p' => world.client(place).piece_bytes = source.below(64),
         b's' => {
@@ -117,7 +125,9 @@ fn identity(world: &World, source: &mut Source<'_>) -> Option<(String, String)> 
         8 => Some(("99".to_owned(), wrong())),
         place => {
             let identity = world.identities.get(place - 1).or(world.identities.last());
-            Some(identity.map_or(("0".to_owned(), wrong()), |it| (it.connection.to_string(), it.auth.clone())))
+            Some(identity.map_or(("0".to_owned(), wrong()), |it| {
+                (it.connection.to_string(), it.auth.clone())
+            }))
         }
     }
 }
@@ -228,7 +238,8 @@ impl Call {
 
     /// Sends it: as a frame on a WebSocket, else as a request in the given style.
     fn send(mut self, world: &mut World, place: usize, style: usize) {
-        if matches!(&world.client(place).state, State::Following { told: Delivered::Frames(_), .. }) {
+        if matches!(&world.client(place).state, State::Following { told: Delivered::Frames(_), .. })
+        {
             let frame = self.frame(style);
             return world.send(place, &masked(Opcode::Text, true, frame.as_bytes(), MASK));
         }
@@ -240,7 +251,9 @@ impl Call {
             7 => self.fields.push("Origin: http://evil\r\nSec-Fetch-Site: cross-site".to_owned()),
             5 => self.fields.push("Connection: keep-alive".to_owned()),
             8 => self.fields.push("Connection: close".to_owned()),
-            10 => self.fields.push("X-Forwarded-For: 192.0.2.7:80, nonsense, [2001:db8::1], 10.0.0.1".to_owned()),
+            10 => self.fields.push(
+                "X-Forwarded-For: 192.0.2.7:80, nonsense, [2001:db8::1], 10.0.0.1".to_owned(),
+            ),
             9 => body = Some(("application/x-www-form-urlencoded; charset=utf-8", self.query())),
             _ => {}
         }
@@ -258,12 +271,16 @@ impl Call {
         match body {
             None => request += "\r\n",
             Some((content_type, body)) if style == 9 => {
-                request.extend([format!("Content-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n")]);
+                request.extend([format!(
+                    "Content-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
+                )]);
                 request.extend([format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len())]);
             }
             Some((content_type, body)) => {
-                request
-                    .extend([format!("Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}", body.len())]);
+                request.extend([format!(
+                    "Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                )]);
             }
         }
         world.send(place, request.as_bytes());
@@ -278,7 +295,10 @@ impl Call {
         pairs.extend(self.message.iter().map(|text| ("message", &**text)));
         pairs.extend(self.timeout.iter().map(|timeout| ("timeout", *timeout)));
         pairs.extend(self.epoch.iter().map(|epoch| ("epoch", *epoch)));
-        let pairs: Vec<_> = pairs.into_iter().map(|(name, value)| format!("{name}={}", encode_value(value))).collect();
+        let pairs: Vec<_> = pairs
+            .into_iter()
+            .map(|(name, value)| format!("{name}={}", encode_value(value)))
+            .collect();
         pairs.join("&")
     }
 
@@ -298,7 +318,10 @@ impl Call {
         }
         if let Some((connection, auth)) = &self.identity {
             let number: u64 = connection.parse().expect("a number");
-            put("connection", if style == 1 { Value::from(&**connection) } else { Value::from(number) });
+            put(
+                "connection",
+                if style == 1 { Value::from(&**connection) } else { Value::from(number) },
+            );
             put("auth", Value::from(&**auth));
         }
         if let Some(text) = &self.message {

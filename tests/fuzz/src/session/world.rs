@@ -7,7 +7,9 @@ use std::{env, mem};
 use serde_json::{Map, Value};
 use speak::api::{Api, Handled, RequestSource, Transport};
 use speak::http::{self, Opcode, Parsed, Persistence, Progress};
-use speak::hub::{ChannelName, Hub, Millis, Mode, Now, ReadRequest, ReadResult, ResumeBatch, Since, Wake};
+use speak::hub::{
+    ChannelName, Hub, Millis, Mode, Now, ReadRequest, ReadResult, ResumeBatch, Since, Wake,
+};
 
 use super::answer::{self, Head};
 use super::asked::Asked;
@@ -114,7 +116,9 @@ impl World {
         loop {
             let goes_on = match &self.clients[place].state {
                 State::Reading => self.take_request(place),
-                State::Following { stream, .. } if stream.transport == Transport::WebSocket => self.take_frame(place),
+                State::Following { stream, .. } if stream.transport == Transport::WebSocket => {
+                    self.take_frame(place)
+                }
                 State::Following { .. } => {
                     self.clients[place].held.clear();
                     false
@@ -139,9 +143,15 @@ impl World {
             return false;
         }
         let mut bytes = mem::take(held);
-        let is_http_10 =
-            bytes.split(|byte| *byte == b'\n').next().is_some_and(|line| line.trim_ascii_end().ends_with(b"HTTP/1.0"));
-        let whole = if *progress == Progress::default() { http::parse_complete(&bytes, &limits) } else { None };
+        let is_http_10 = bytes
+            .split(|byte| *byte == b'\n')
+            .next()
+            .is_some_and(|line| line.trim_ascii_end().ends_with(b"HTTP/1.0"));
+        let whole = if *progress == Progress::default() {
+            http::parse_complete(&bytes, &limits)
+        } else {
+            None
+        };
         let parsed = match whole {
             Some((request, length)) => Ok(Parsed::Complete(request, length)),
             None => http::parse(&mut bytes, progress, &limits),
@@ -157,7 +167,8 @@ impl World {
                     address: Some(address.into()),
                     is_proxy: self.api.is_trusted(Some(address)),
                 };
-                let outcome = self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out);
+                let outcome =
+                    self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out);
                 bytes.drain(..length);
                 self.clients[place].held = bytes;
                 self.outcome(place, asked, outcome, closes)
@@ -171,7 +182,8 @@ impl World {
                 self.api.push_rejection(reject.into(), &mut self.out);
                 self.diary.note(self.clients[place].number, "is refused", &self.out);
                 let asked = Asked::default();
-                let json = answer::check(&self.out, &asked, self.settings.has_list, true).expect("an error");
+                let json = answer::check(&self.out, &asked, self.settings.has_list, true)
+                    .expect("an error");
                 assert!(json["error"].is_string());
                 self.clients[place].state = State::Closed;
                 false
@@ -205,7 +217,8 @@ impl World {
                 let mut follows = Follows::of(&asked, false);
                 follows.wait(&self.next_ids(&follows.channels), false);
                 let asked = Box::new(asked);
-                self.clients[place].state = State::Waiting { reader, presentation, until, asked, follows, closes };
+                self.clients[place].state =
+                    State::Waiting { reader, presentation, until, asked, follows, closes };
                 false
             }
             Handled::Stream { reader, stream } => {
@@ -242,7 +255,8 @@ impl World {
                     }
                 };
                 let connection = asked.connection();
-                self.clients[place].state = State::Following { reader, stream, told, connection, fragments: None };
+                self.clients[place].state =
+                    State::Following { reader, stream, told, connection, fragments: None };
                 self.clients[place].is_owed = true;
                 self.resume(place);
                 true
@@ -265,7 +279,12 @@ impl World {
                 let auth = json["auth"].as_str().expect("a secret").to_owned();
                 let id = json["id"].as_u64().expect("an id");
                 let text = asked.one("message").expect("it was accepted");
-                self.ledger.write(&asked.log().expect("it was accepted"), id, text, Some(connection));
+                self.ledger.write(
+                    &asked.log().expect("it was accepted"),
+                    id,
+                    text,
+                    Some(connection),
+                );
                 if let Some(shown) = shown() {
                     assert_eq!(shown, connection);
                 } else {
@@ -292,7 +311,9 @@ impl World {
     fn take_frame(&mut self, place: usize) -> bool {
         let most = self.api.frame_bytes_max();
         let mut bytes = mem::take(&mut self.clients[place].held);
-        let State::Following { fragments, .. } = &mut self.clients[place].state else { return false };
+        let State::Following { fragments, .. } = &mut self.clients[place].state else {
+            return false;
+        };
         let room = most.saturating_sub(fragments.as_ref().map_or(0, Vec::len));
         let frame = match http::parse_frame(&mut bytes, room) {
             Err(_) => {
@@ -340,15 +361,27 @@ impl World {
 
     fn call_in_frame(&mut self, place: usize, text: &str) {
         let Client { state, number, .. } = &mut self.clients[place];
-        let State::Following { reader, stream, told, .. } = state else { unreachable!("only a WebSocket has frames") };
+        let State::Following { reader, stream, told, .. } = state else {
+            unreachable!("only a WebSocket has frames")
+        };
         self.out.clear();
-        self.api.handle_frame(&mut self.hub, self.now, text, *number, (reader, stream), &mut self.out);
+        self.api.handle_frame(
+            &mut self.hub,
+            self.now,
+            text,
+            *number,
+            (reader, stream),
+            &mut self.out,
+        );
         self.diary.note(*number, "is answered", &self.out);
         let texts = texts(&self.out);
         let [answer] = texts[..] else { panic!("a frame is answered by one") };
         let json = answer::parse_json(answer);
         let frame: Option<Map<String, Value>> = serde_json::from_str(text).ok();
-        let reference = frame.as_ref().and_then(|frame| frame.get("ref")).filter(|it| it.is_string() || it.is_number());
+        let reference = frame
+            .as_ref()
+            .and_then(|frame| frame.get("ref"))
+            .filter(|it| it.is_string() || it.is_number());
         assert_eq!(json.get("ref"), reference, "an answer has the reference of its call");
         assert!(reference.is_none() || answer.starts_with(b"{\"ref\":"), "and has it first");
         assert!(json.get("error").is_none() || json["status"].as_u64() >= Some(400));
@@ -390,7 +423,9 @@ impl World {
 
     /// A stream is told nothing more before it has taken what it was told.
     pub(super) fn put_off(&mut self, place: usize) {
-        if let Client { state: State::Following { reader, .. }, is_owed, .. } = &mut self.clients[place] {
+        if let Client { state: State::Following { reader, .. }, is_owed, .. } =
+            &mut self.clients[place]
+        {
             self.hub.pause(*reader);
             *is_owed = true;
         }
@@ -406,8 +441,9 @@ impl World {
                 return;
             }
             let was_owed = client.is_owed;
-            if !hub.resume(*now, *reader, &mut ResumeBatch::default(), |wake| tell(api, client, ledger, *diary, &wake))
-            {
+            if !hub.resume(*now, *reader, &mut ResumeBatch::default(), |wake| {
+                tell(api, client, ledger, *diary, &wake);
+            }) {
                 client.is_owed = false;
                 return;
             }
@@ -451,7 +487,8 @@ impl World {
         loop {
             let Self { hub, api, clients, ledger, settings, closed_this_turn, diary, .. } = self;
             hub.deliver(self.now, |wake| {
-                let Some(place) = clients.iter().position(|client| client.number == wake.token) else {
+                let Some(place) = clients.iter().position(|client| client.number == wake.token)
+                else {
                     assert!(closed_this_turn.contains(&wake.token), "somebody who is long gone");
                     return;
                 };
@@ -459,10 +496,12 @@ impl World {
                 match mem::take(&mut client.state) {
                     State::Waiting { presentation, asked, mut follows, closes, .. } => {
                         assert!(wake.is_last);
-                        let (payload, persistence) = api.encode_reply(&wake, presentation.as_deref());
+                        let (payload, persistence) =
+                            api.encode_reply(&wake, presentation.as_deref());
                         diary.note(wake.token, "is woken", payload.bytes());
                         let closes = closes || persistence == Persistence::Close;
-                        let json = answer::check(payload.bytes(), &asked, settings.has_list, closes);
+                        let json =
+                            answer::check(payload.bytes(), &asked, settings.has_list, closes);
                         assert_eq!(persistence == Persistence::Close, closes);
                         assert!(json.is_some(), "a read is answered in JSON");
                         client.state = if closes { State::Closed } else { State::Reading };
@@ -472,14 +511,17 @@ impl World {
                         client.state = state;
                         tell(api, client, ledger, *diary, &wake);
                     }
-                    State::Closed if closed_this_turn.contains(&wake.token) => client.state = State::Closed,
+                    State::Closed if closed_this_turn.contains(&wake.token) => {
+                        client.state = State::Closed;
+                    }
                     State::Reading | State::Closed => panic!("it is woken who did not wait"),
                 }
             });
             let is_cut = |client: &Client| client.backlog.is_some_and(|bytes| bytes > MAX_BACKLOG);
             let cut: Vec<_> = (0..CLIENTS)
                 .filter(|place| {
-                    is_cut(&self.clients[*place]) && matches!(self.clients[*place].state, State::Following { .. })
+                    is_cut(&self.clients[*place])
+                        && matches!(self.clients[*place].state, State::Following { .. })
                 })
                 .collect();
             if cut.is_empty() {
@@ -510,17 +552,30 @@ impl World {
     /// The id that comes next in each channel that somebody reads, and has used just now.
     fn next_ids(&mut self, channels: &[String]) -> Vec<u64> {
         let next_id = |channel: &String| {
-            let log = ChannelName::parse(channel).expect("it was accepted").for_reading().expect("it was accepted");
+            let log = ChannelName::parse(channel)
+                .expect("it was accepted")
+                .for_reading()
+                .expect("it was accepted");
             let targets = &[(log, Since::Now)];
-            let call = ReadRequest { targets, epoch: None, credentials: None, mode: Mode::Immediate, token: 0 };
-            let Ok(ReadResult::Ready(reply)) = self.hub.read(self.now, &call) else { panic!("it is answered") };
+            let call = ReadRequest {
+                targets,
+                epoch: None,
+                credentials: None,
+                mode: Mode::Immediate,
+                token: 0,
+            };
+            let Ok(ReadResult::Ready(reply)) = self.hub.read(self.now, &call) else {
+                panic!("it is answered")
+            };
             reply.slices()[0].next_id()
         };
         channels.iter().map(next_id).collect()
     }
 
     fn waiting(&self) -> usize {
-        let waits = |client: &&Client| matches!(client.state, State::Waiting { .. } | State::Following { .. });
+        let waits = |client: &&Client| {
+            matches!(client.state, State::Waiting { .. } | State::Following { .. })
+        };
         self.clients.iter().filter(waits).count()
     }
 
@@ -533,7 +588,10 @@ impl World {
             State::Reading | State::Closed => None,
         });
         let kept = kept.collect::<BTreeSet<_>>().len();
-        assert!((kept..=self.identities.len()).contains(&census.sessions), "who reads with a connection has it");
+        assert!(
+            (kept..=self.identities.len()).contains(&census.sessions),
+            "who reads with a connection has it"
+        );
         let max = self.settings.max_channels;
         assert!(max == 0 || census.channels <= max, "{census:?}");
         assert!(census.timers <= census.channels + census.sessions, "{census:?}");
@@ -566,7 +624,14 @@ impl World {
         self.turn(0);
         let census = self.hub.census();
         let held = self.hub.memory();
-        let nothing = [census.channels, census.sessions, census.readers, census.timers, census.messages, held];
+        let nothing = [
+            census.channels,
+            census.sessions,
+            census.readers,
+            census.timers,
+            census.messages,
+            held,
+        ];
         assert_eq!(nothing, [0; 6], "all have gone");
         self.ledger.check_goodbyes();
     }
@@ -579,7 +644,9 @@ impl World {
 
 /// A stream is told something, or that it ends.
 fn tell(api: &mut Api, client: &mut Client, ledger: &mut Ledger, diary: History, wake: &Wake<'_>) {
-    let State::Following { stream, told, .. } = &mut client.state else { unreachable!("it is a stream") };
+    let State::Following { stream, told, .. } = &mut client.state else {
+        unreachable!("it is a stream")
+    };
     let payload = api.encode_update(wake, stream);
     let bytes = payload.bytes();
     diary.note(client.number, "is told", bytes);
@@ -609,7 +676,10 @@ fn texts(bytes: &[u8]) -> Vec<&[u8]> {
         assert_eq!(*first, 0x81, "a text in one frame");
         let (length, after) = match *short {
             126 => (u16::from_be_bytes([after[0], after[1]]) as usize, &after[2..]),
-            127 => (u64::from_be_bytes(after[..8].try_into().expect("eight bytes")) as usize, &after[8..]),
+            127 => (
+                u64::from_be_bytes(after[..8].try_into().expect("eight bytes")) as usize,
+                &after[8..],
+            ),
             short => (usize::from(short), after),
         };
         let (text, after) = after.split_at(length);
