@@ -82,7 +82,7 @@ unsafe impl GlobalAlloc for Allocator {
 }
 
 #[cfg(target_env = "musl")]
-pub use free_lists::give_back;
+pub use free_lists::trim;
 
 /// Has glibc give back the pages of its heap that hold nothing. O(heap).
 #[cfg(target_env = "gnu")]

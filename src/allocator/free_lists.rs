@@ -4,7 +4,7 @@
 //! instructions. A spare piece is taken in ten of them and put back in as many. glibc keeps such lists itself.
 //!
 //! Each thread has spares of its own, so nothing is locked and nothing shared; those of a thread that ends are
-//! lost, and Speak has one thread. They are 317 KiB at most, and go to musl when a crowd has gone ([`give_back`]).
+//! lost, and Speak has one thread. They are 317 KiB at most, and go to musl when a crowd has gone ([`trim`]).
 
 // Every piece with a shelf is aligned to a word.
 #![allow(clippy::cast_ptr_alignment)]
@@ -34,7 +34,7 @@ struct FreeList {
 
 thread_local! {
     // Const and without a destructor: to come by it takes no allocation, and it can be used as long as the thread runs.
-    static SHELVES: [FreeList; SIZE_CLASSES] = const { [const { FreeList { first: Cell::new(ptr::null_mut()), count: Cell::new(0) } }; SIZE_CLASSES] };
+    static FREE_LISTS: [FreeList; SIZE_CLASSES] = const { [const { FreeList { first: Cell::new(ptr::null_mut()), count: Cell::new(0) } }; SIZE_CLASSES] };
 }
 
 /// Which shelf is for it, unless it is too large or aligned more than a word is.
@@ -55,8 +55,8 @@ const CAPACITY: [u16; SIZE_CLASSES] = {
 };
 
 /// Empties the shelves of this thread. O(pieces on them).
-pub fn give_back() {
-    SHELVES.with(|shelves| {
+pub fn trim() {
+    FREE_LISTS.with(|shelves| {
         for (index, FreeList { first, count }) in shelves.iter().enumerate() {
             let mut piece = first.replace(ptr::null_mut());
             count.set(0);
@@ -90,7 +90,7 @@ unsafe impl GlobalAlloc for FreeListAllocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some(index) = list_for(layout) else { return unsafe { System.alloc(layout) } };
-        SHELVES.with(|shelves| {
+        FREE_LISTS.with(|shelves| {
             let FreeList { first, count } = &shelves[index];
             let piece = first.get();
             if piece.is_null() {
@@ -105,7 +105,7 @@ unsafe impl GlobalAlloc for FreeListAllocator {
     #[inline]
     unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
         let Some(index) = list_for(layout) else { return unsafe { System.dealloc(piece, layout) } };
-        SHELVES.with(|shelves| {
+        FREE_LISTS.with(|shelves| {
             let FreeList { first, count } = &shelves[index];
             if count.get() == CAPACITY[index] {
                 return unsafe { System.dealloc(piece, layout_of(index)) };
@@ -194,7 +194,7 @@ mod tests {
     fn a_shelf_is_full_at_some_time_and_empty_when_all_is_given_back() {
         let few = layout(300, 8);
         let on_shelf =
-            |layout| SHELVES.with(|shelves| shelves[list_for(layout).unwrap()].count.get());
+            |layout| FREE_LISTS.with(|shelves| shelves[list_for(layout).unwrap()].count.get());
         // SAFETY: each piece is freed once, with its own layout.
         unsafe {
             let pieces: Vec<*mut u8> = (0..20).map(|_| FreeListAllocator.alloc(few)).collect();
@@ -205,7 +205,7 @@ mod tests {
             FreeListAllocator.dealloc(single, layout(40, 8));
         }
         assert_eq!((on_shelf(few), on_shelf(layout(40, 8))), (8, 1));
-        give_back();
+        trim();
         assert_eq!((on_shelf(few), on_shelf(layout(40, 8))), (0, 0));
     }
 

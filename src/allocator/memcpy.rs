@@ -28,10 +28,10 @@ mod symbols {
         unsafe { super::copy(to, from, count) }
     }
 
-    /// SAFETY: the contract of C's `memmove` is that of `shift`.
+    /// SAFETY: the contract of C's `memmove` is that of `memmove_impl`.
     #[unsafe(no_mangle)]
     unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
-        unsafe { super::shift(to, from, count) }
+        unsafe { super::memmove_impl(to, from, count) }
     }
 
     /// SAFETY: the contract of C's `memcmp` is that of `compare`.
