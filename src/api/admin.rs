@@ -1,6 +1,6 @@
 //! The admin door: what an operator's own tools ask. Nothing of it reaches a channel.
 
-use super::api::Api;
+use super::Api;
 use super::error::Error;
 use crate::http::{Method, Persistence, Request, ResponseHead};
 

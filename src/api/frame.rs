@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::api::Api;
+use super::Api;
 use super::error::Error;
 use super::params::{Param, Parameters};
 use super::request_stats::RequestKind;

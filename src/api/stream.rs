@@ -1,12 +1,12 @@
 //! Reads that stay: how a stream is asked for, and what it is told.
 
-use super::api::{Api, Handled};
 use super::client_addr::RequestSource;
 use super::error::Error;
 use super::params::Parameters;
 use super::request_stats::RequestKind;
 use super::response::{self, BodyType, Payload, ResponseOptions, SharedBytes};
 use super::transport::{Stream, Transport};
+use super::{Api, Handled};
 use crate::http::{
     CloseCode, EVENT_STREAM, Opcode, Persistence, RETRY, Request, accept_key, push_close,
     push_frame,
