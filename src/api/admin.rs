@@ -41,7 +41,7 @@ impl Api {
         let (status, content_type, more) = match result {
             Ok(content_type) => (200, content_type, "".into()),
             Err(error) => {
-                super::response::push_error(&mut body, error);
+                super::json::push_error(&mut body, error);
                 (error.name_and_status().1, JSON_TYPE, error.extra_headers())
             }
         };

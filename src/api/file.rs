@@ -28,7 +28,8 @@ impl ResponseWriter {
             ResponseHead { content_type: None, ..head }.push(out, 0);
             304
         } else {
-            self.push(out, dress, 200, content, &fields, bytes);
+            self.head(dress, 200, Some(content), &fields).push(out, bytes.len());
+            dress.push_body(out, bytes);
             200
         }
     }

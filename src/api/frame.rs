@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 
 use super::Api;
 use super::error::Error;
+use super::json;
 use super::params::{Param, Parameters};
 use super::request_stats::RequestKind;
-use super::response;
 use super::route::Call;
 use super::stream::names_of;
 use super::transport::Stream;
@@ -60,7 +60,7 @@ impl Api {
         }
         if let Err(error) = result {
             self.json.clear();
-            response::push_error(&mut self.json, error);
+            json::push_error(&mut self.json, error);
         }
         let Some(reference) = reference else { return push_frame(out, Opcode::Text, &self.json) };
         self.private_buf.clear();
@@ -95,7 +95,7 @@ impl Api {
         let (new_reader, reply) = hub.resubscribe(now, *reader, &call)?;
         *reader = new_reader;
         stream.channel_labels = names_of(&parameters);
-        response::push_reply(&mut self.json, &reply, stream.channel_labels(), self.epoch);
+        json::push_reply(&mut self.json, &reply, stream.channel_labels(), self.epoch);
         Ok(())
     }
 }

@@ -9,7 +9,9 @@ mod cors;
 mod error;
 mod file;
 mod frame;
+mod json;
 mod params;
+mod payload;
 mod rate_limit;
 mod request_stats;
 mod response;
@@ -20,8 +22,9 @@ mod transport;
 pub use client_addr::{Network, RequestSource, SourceKey, TrustedProxies};
 pub use cors::AllowOrigin;
 pub use error::Error;
+pub use payload::{Payload, SharedBytes};
 pub use request_stats::RequestStats;
-pub use response::{Payload, ReplyFormat, SharedBytes};
+pub use response::ReplyFormat;
 pub use transport::{Stream, Transport};
 
 use std::cell::Cell;
@@ -31,11 +34,11 @@ use std::time::Duration;
 
 use self::call::ReadParams;
 use self::params::Parameters;
+use self::payload::EncodeCache;
 use self::rate_limit::RateLimit;
 use self::request_stats::RequestKind;
 use self::response::{BodyType, ResponseOptions, ResponseWriter};
 use self::route::{Call, Route};
-use self::transport::EncodeCache;
 use crate::http::{Callback, Limits, Method, Persistence, Request};
 use crate::hub::{
     Auth, Epoch, Hub, Introducer, Mode, Now, Pair, ReadRequest, ReadResult, ReaderKey, TOKEN_BYTES,
@@ -244,20 +247,20 @@ impl Api {
             let names = presentation
                 .into_iter()
                 .flat_map(|presentation| presentation.channel_labels.iter().map(|name| &**name));
-            response::push_reply(&mut self.json, &wake.reply, names, self.epoch);
+            json::push_reply(&mut self.json, &wake.reply, names, self.epoch);
         }
         self.record(RequestKind::Read, 200);
-        let dress = ResponseOptions::of(presentation);
+        let dress = ResponseOptions::from_reply_format(presentation);
         let persistence = self.writer.persistence(dress.persistence);
         if presentation.is_some() {
             self.private_buf.clear();
-            self.writer.push_json(&mut self.private_buf, dress, 200, "", &self.json);
+            self.writer.push_json(&mut self.private_buf, dress, &self.json);
             return (Payload::Private(&self.private_buf), persistence);
         }
         let Self { shared_buf, private_buf, writer, json, cached, .. } = self;
-        let shared = shared_buf.answer.get_or_insert_with(|| {
+        let shared = shared_buf.response.get_or_insert_with(|| {
             private_buf.clear();
-            writer.push_json(private_buf, dress, 200, "", json);
+            writer.push_json(private_buf, dress, json);
             SharedBytes::new(private_buf, cached)
         });
         (Payload::Shared(shared), persistence)
@@ -339,7 +342,7 @@ impl Api {
         };
         match result {
             Ok(()) => {
-                self.writer.push_json(out, dress, 200, "", &self.json);
+                self.writer.push_json(out, dress, &self.json);
                 self.record(call.into(), 200);
             }
             Err(error) => self.respond_error(call.into(), error, dress, out),
@@ -372,7 +375,7 @@ impl Api {
             Call::Write => {
                 let saying = parameters.parse_write(call, self.config.max_message)?;
                 let id = hub.write(now, &saying.channel, saying.message, saying.credentials)?;
-                response::push_id(json, id);
+                json::push_id(json, id);
             }
             Call::Introduce => {
                 let saying = parameters.parse_write(call, self.config.max_message)?;
@@ -381,7 +384,7 @@ impl Api {
                     None => Introducer::New(Auth::new(random_token(self.random))),
                 };
                 let introduced = hub.introduce(now, &saying.channel, saying.message, who)?;
-                response::push_introduced(json, &introduced, self.connection_timeout_ms);
+                json::push_introduced(json, &introduced, self.connection_timeout_ms);
             }
             Call::Goodbye => {
                 let leaving = parameters.parse_goodbye(self.config.max_message)?;
@@ -389,9 +392,9 @@ impl Api {
                 json.extend_from_slice(b"{\"ok\":true}");
             }
             Call::Members => {
-                response::push_members(json, &hub.members(now, &parameters.members()?));
+                json::push_members(json, &hub.members(now, &parameters.members()?));
             }
-            Call::Create => response::push_pair(json, &Pair::new(random_token(self.random))),
+            Call::Create => json::push_pair(json, &Pair::new(random_token(self.random))),
             Call::Health => json.extend_from_slice(b"{\"status\":\"ok\"}"),
             Call::Read => unreachable!("a read may wait"),
         }
@@ -428,12 +431,7 @@ impl Api {
         };
         match hub.read(now, &call)? {
             ReadResult::Ready(reply) => {
-                response::push_reply(
-                    &mut self.json,
-                    &reply,
-                    parameters.channels.iter(),
-                    self.epoch,
-                );
+                json::push_reply(&mut self.json, &reply, parameters.channels.iter(), self.epoch);
                 Ok(None)
             }
             ReadResult::Pending(reader) => Ok(Some(Handled::LongPoll {
@@ -460,9 +458,11 @@ impl Api {
         }
         match route {
             Route::ImageTest => {
-                self.writer.push(out, dress, 200, BodyType::no_store("image/gif"), "", web::PIXEL);
+                let body_type = BodyType::no_store("image/gif");
+                self.writer.head(dress, 200, Some(body_type), "").push(out, web::PIXEL.len());
+                dress.push_body(out, web::PIXEL);
             }
-            Route::Root => self.writer.push(out, dress, 200, BodyType::JSON, "", web::BARE),
+            Route::Root => self.writer.push_json(out, dress, web::BARE),
             Route::File(file) => return self.writer.push_file(out, dress, file, request),
             Route::Call(_) | Route::Asterisk => {
                 unreachable!("calls are called, and `*` takes only OPTIONS")
@@ -484,14 +484,8 @@ impl Api {
 
     fn push_error(&mut self, error: Error, dress: ResponseOptions<'_>, out: &mut Vec<u8>) {
         self.json.clear();
-        response::push_error(&mut self.json, error);
-        self.writer.push_json(
-            out,
-            dress,
-            error.name_and_status().1,
-            &error.extra_headers(),
-            &self.json,
-        );
+        json::push_error(&mut self.json, error);
+        self.writer.push_error(out, dress, error, &self.json);
     }
 
     /// Counts and logs a request that was answered. Neither ever tells more of it.

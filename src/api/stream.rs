@@ -2,9 +2,11 @@
 
 use super::client_addr::RequestSource;
 use super::error::Error;
+use super::json;
 use super::params::Parameters;
+use super::payload::{Payload, SharedBytes};
 use super::request_stats::RequestKind;
-use super::response::{self, BodyType, Payload, ResponseOptions, SharedBytes};
+use super::response::{BodyType, ResponseOptions};
 use super::transport::{Stream, Transport};
 use super::{Api, Handled};
 use crate::http::{
@@ -127,7 +129,7 @@ impl Api {
         out.extend_from_slice(accept.as_bytes());
         out.extend_from_slice(b"\r\n\r\n");
         if reply.is_nonempty() {
-            response::push_reply(&mut self.json, reply, stream.channel_labels(), self.epoch);
+            json::push_reply(&mut self.json, reply, stream.channel_labels(), self.epoch);
             push_frame(out, Opcode::Text, &self.json);
         }
     }
@@ -158,7 +160,7 @@ impl Api {
                 }
                 Transport::WebSocket => {
                     if self.json.is_empty() {
-                        response::push_reply(
+                        json::push_reply(
                             &mut self.json,
                             &wake.reply,
                             stream.channel_labels(),

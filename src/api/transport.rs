@@ -1,10 +1,7 @@
 //! How a stream is asked for, and what is known of it.
 
-use std::rc::Rc;
-
 use super::client_addr::SourceKey;
 use super::error::Error;
-use super::response::SharedBytes;
 use crate::http::{Method, Request, list_contains};
 
 /// By what a stream is told things.
@@ -26,14 +23,6 @@ pub struct Stream {
     pub(super) channel_labels: Box<[Box<str>]>,
     /// Whom its calls count for.
     pub(super) address: Option<SourceKey>,
-}
-
-/// What the last wake-up became, for each kind of reader: the same bytes for many.
-#[derive(Default)]
-pub(super) struct EncodeCache {
-    pub(super) answer: Option<Rc<SharedBytes>>,
-    pub(super) events: Option<Rc<SharedBytes>>,
-    pub(super) frame: Option<Rc<SharedBytes>>,
 }
 
 impl Transport {

@@ -1,0 +1,162 @@
+//! JSON bodies of responses.
+
+use super::error::Error;
+use crate::hub::{ChannelSlice, Epoch, Introduced, Members, Pair, Reply, push_number, push_string};
+
+pub(super) fn push_error(json: &mut Vec<u8>, error: Error) {
+    let (name, status) = error.name_and_status();
+    json.extend_from_slice(b"{\"error\":\"");
+    json.extend_from_slice(name.as_bytes());
+    json.extend_from_slice(b"\",\"detail\":");
+    push_string(json, &error.detail());
+    push_field(json, "status", u64::from(status));
+    json.push(b'}');
+}
+
+pub(super) fn push_id(json: &mut Vec<u8>, id: u64) {
+    json.extend_from_slice(b"{\"id\":");
+    push_number(json, id);
+    json.push(b'}');
+}
+
+pub(super) fn push_introduced(json: &mut Vec<u8>, introduced: &Introduced, timeout_ms: u64) {
+    json.extend_from_slice(b"{\"connection\":");
+    push_number(json, introduced.connection);
+    json.extend_from_slice(b",\"auth\":");
+    push_string(json, introduced.auth.reveal());
+    push_field(json, "id", introduced.id);
+    json.extend_from_slice(b",\"timeout\":");
+    push_seconds(json, timeout_ms);
+    json.push(b'}');
+}
+
+pub(super) fn push_members(json: &mut Vec<u8>, members: &Members<'_>) {
+    json.extend_from_slice(b"{\"members\":[");
+    for (index, (connection, member)) in members.iter().enumerate() {
+        json.extend_from_slice(if index == 0 { b"{\"connection\":" } else { b",{\"connection\":" });
+        push_number(json, connection);
+        json.extend_from_slice(b",\"message\":");
+        json.extend_from_slice(&member.text_json);
+        push_field(json, "id", member.id);
+        push_field(json, "time", member.unix_ms);
+        json.push(b'}');
+    }
+    json.push(b']');
+    push_field(json, "readers", members.readers() as u64);
+    json.push(b'}');
+}
+
+pub(super) fn push_pair(json: &mut Vec<u8>, pair: &Pair) {
+    json.extend_from_slice(b"{\"read\":");
+    push_string(json, &pair.read);
+    json.extend_from_slice(b",\"write\":");
+    push_string(json, &pair.write);
+    json.push(b'}');
+}
+
+/// Appends the response to a read. `labels` are the names of its channels, used if there are several.
+pub(super) fn push_reply<'n>(
+    json: &mut Vec<u8>,
+    reply: &Reply<'_>,
+    labels: impl Iterator<Item = &'n str>,
+    epoch: Epoch,
+) {
+    match reply {
+        Reply::One(part) => {
+            json.push(b'{');
+            push_part(json, part);
+            push_epoch(json, epoch);
+            push_gaps(json, part);
+        }
+        Reply::Many(parts) => {
+            json.extend_from_slice(b"{\"channels\":[");
+            for (index, (part, label)) in parts.iter().zip(labels).enumerate() {
+                json.extend_from_slice(if index == 0 {
+                    b"{\"channel\":"
+                } else {
+                    b",{\"channel\":"
+                });
+                push_string(json, label);
+                json.push(b',');
+                push_part(json, part);
+                push_gaps(json, part);
+                json.push(b'}');
+            }
+            json.push(b']');
+            push_epoch(json, epoch);
+        }
+    }
+    json.push(b'}');
+}
+
+#[inline]
+fn push_part(json: &mut Vec<u8>, part: &ChannelSlice<'_>) {
+    json.extend_from_slice(b"\"messages\":[");
+    for (index, message) in part.messages().enumerate() {
+        if index > 0 {
+            json.push(b',');
+        }
+        json.extend_from_slice(message);
+    }
+    json.push(b']');
+    push_field(json, "next_id", part.next_id());
+}
+
+#[inline]
+fn push_gaps(json: &mut Vec<u8>, part: &ChannelSlice<'_>) {
+    if part.missed {
+        json.extend_from_slice(b",\"missed\":true");
+    }
+    if part.reset {
+        json.extend_from_slice(b",\"reset\":true");
+    }
+}
+
+#[inline]
+fn push_epoch(json: &mut Vec<u8>, epoch: Epoch) {
+    json.extend_from_slice(b",\"epoch\":\"");
+    json.extend_from_slice(epoch.as_bytes());
+    json.push(b'"');
+}
+
+/// Appends `,"name":number`.
+#[inline]
+fn push_field(json: &mut Vec<u8>, name: &str, number: u64) {
+    json.extend_from_slice(b",\"");
+    json.extend_from_slice(name.as_bytes());
+    json.extend_from_slice(b"\":");
+    push_number(json, number);
+}
+
+/// Appends milliseconds as seconds, with a fraction only if there is one.
+fn push_seconds(json: &mut Vec<u8>, ms: u64) {
+    push_number(json, ms / 1000);
+    if !ms.is_multiple_of(1000) {
+        let fraction = format!(".{:03}", ms % 1000);
+        json.extend_from_slice(fraction.trim_end_matches('0').as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_have_a_fraction_only_if_there_is_one() {
+        for (ms, text) in [(0, "0"), (200, "0.2"), (5_000, "5"), (1_050, "1.05"), (1_001, "1.001")]
+        {
+            let mut json = Vec::new();
+            push_seconds(&mut json, ms);
+            assert_eq!(json, text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn errors_are_json_with_name_detail_and_status() {
+        let mut json = Vec::new();
+        push_error(&mut json, Error::MissingParameter("/write", "message"));
+        let expected =
+            r#"{"error":"missing_parameter","detail":"/write needs 'message'","status":400}"#;
+        assert_eq!(str::from_utf8(&json), Ok(expected));
+    }
+}

@@ -1,0 +1,63 @@
+//! Encoded bytes for one client, or the same bytes for many.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// Bytes for many clients, some of which may be slow to take them. Counted while any client or
+/// the cache holds them.
+#[derive(Debug)]
+pub struct SharedBytes {
+    bytes: Box<[u8]>,
+    total: Rc<Cell<usize>>,
+}
+
+impl SharedBytes {
+    /// Copies `bytes` and adds their number to `total` until the copy is dropped.
+    #[must_use]
+    pub fn new(bytes: &[u8], total: &Rc<Cell<usize>>) -> Rc<Self> {
+        total.set(total.get() + bytes.len());
+        Rc::new(Self { bytes: bytes.into(), total: Rc::clone(total) })
+    }
+
+    /// Bytes to send.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for SharedBytes {
+    fn drop(&mut self) {
+        self.total.set(self.total.get() - self.bytes.len());
+    }
+}
+
+/// Encoded response, event or frame.
+pub enum Payload<'a> {
+    /// The same bytes for many clients.
+    Shared(&'a Rc<SharedBytes>),
+    /// Bytes for one client.
+    Private(&'a [u8]),
+}
+
+impl Payload<'_> {
+    /// Bytes to send.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Shared(shared) => shared.bytes(),
+            Self::Private(bytes) => bytes,
+        }
+    }
+}
+
+/// Encodings of the last wake-up, one for each kind of reader that shares its bytes.
+#[derive(Default)]
+pub(super) struct EncodeCache {
+    /// Response to a long poll.
+    pub(super) response: Option<Rc<SharedBytes>>,
+    /// Events of an event stream.
+    pub(super) events: Option<Rc<SharedBytes>>,
+    /// Frame of a WebSocket.
+    pub(super) frame: Option<Rc<SharedBytes>>,
+}
