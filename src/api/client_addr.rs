@@ -83,8 +83,6 @@ fn without(bits: u128, free_bits: u32) -> u128 {
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestSource {
-    /// Comes back in wake-ups.
-    pub client: u64,
     /// Nothing for a Unix socket.
     pub address: Option<SourceKey>,
     /// It speaks for others, and says for whom.
@@ -213,7 +211,7 @@ mod tests {
                 parse_complete(head.as_bytes(), &Limits { head_bytes: 1000, body_bytes: 0 })
                     .unwrap();
             let is_proxy = proxies.is_trusted(Some(address(peer)));
-            let peer = RequestSource { client: 0, address: Some(address(peer).into()), is_proxy };
+            let peer = RequestSource { address: Some(address(peer).into()), is_proxy };
             assert_eq!(
                 proxies.client_addr(peer, &request),
                 Some(address(expected).into()),

@@ -1,57 +1,102 @@
-//! Files: packed where the client can unpack them, and not at all where it has them already.
+//! Resources that need no hub: files, the test image, preflights.
 
+use super::request_stats::RequestKind;
 use super::response::{BodyType, ResponseOptions, ResponseWriter};
-use crate::http::{Request, ResponseHead};
-use crate::web::File;
+use super::route::Route;
+use super::{Api, Handled};
+use crate::http::{Method, Request, ResponseHead};
+use crate::web::{self, File};
+
+const PREFLIGHT: &str = "Access-Control-Allow-Methods: GET, POST\r\n\
+    Access-Control-Allow-Headers: content-type, last-event-id\r\n\
+    Access-Control-Max-Age: 86400\r\n";
+
+impl Api {
+    /// Responds to a request for anything but a call.
+    pub(super) fn respond_file(
+        &mut self,
+        route: Route,
+        request: &Request<'_>,
+        out: &mut Vec<u8>,
+    ) -> Handled {
+        let options = self.response_options(request);
+        let mut kind = RequestKind::from(route);
+        let status = match route {
+            _ if request.method == Method::Options => {
+                let extra = format!("{PREFLIGHT}Allow: {}\r\n", route.allowed_methods());
+                self.writer.head(options, 204, None, &extra).push(out, 0);
+                kind = RequestKind::Preflight;
+                204
+            }
+            Route::ImageTest => {
+                let body_type = BodyType::no_store("image/gif");
+                self.writer.head(options, 200, Some(body_type), "").push(out, web::PIXEL.len());
+                options.push_body(out, web::PIXEL);
+                200
+            }
+            Route::Root => {
+                self.writer.push_json(out, options, web::BARE);
+                200
+            }
+            Route::File(file) => self.writer.push_file(out, options, file, request),
+            Route::Call(_) | Route::Asterisk => {
+                unreachable!("a call is no file, and `*` takes only OPTIONS")
+            }
+        };
+        self.record(kind, status);
+        Handled::Responded(self.writer.persistence(options.persistence))
+    }
+}
 
 impl ResponseWriter {
-    /// Appends a file, or that it has not changed. Returns the status.
-    pub(super) fn push_file(
+    /// Appends a file, compressed if the client accepts gzip; only a head if the client has the file
+    /// already. Returns the status.
+    fn push_file(
         &self,
         out: &mut Vec<u8>,
-        dress: ResponseOptions<'_>,
+        options: ResponseOptions<'_>,
         file: &File,
         request: &Request<'_>,
     ) -> u16 {
-        let packs = file.gzip.len() < file.bytes.len() && accepts_gzip(request);
-        let (suffix, coding, bytes) = if packs {
+        let is_compressed = file.gzip.len() < file.bytes.len() && accepts_gzip(request);
+        let (suffix, coding, bytes) = if is_compressed {
             ("-gzip", "Content-Encoding: gzip\r\n", file.gzip)
         } else {
             ("", "", file.bytes)
         };
-        let tag = format!("\"{}{suffix}\"", file.tag);
-        let fields = format!("ETag: {tag}\r\nVary: Accept-Encoding\r\n{coding}{}", file.fields);
-        let content =
+        let etag = format!("\"{}{suffix}\"", file.tag);
+        let fields = format!("ETag: {etag}\r\nVary: Accept-Encoding\r\n{coding}{}", file.fields);
+        let body_type =
             BodyType { content_type: file.content_type, cache_control: file.cache_control };
-        if request.field("if-none-match").any(|known| etag_matches(known, &tag)) {
-            let head = self.head(dress, 304, Some(content), &fields);
+        if request.field("if-none-match").any(|list| etag_matches(list, &etag)) {
+            let head = self.head(options, 304, Some(body_type), &fields);
             ResponseHead { content_type: None, ..head }.push(out, 0);
             304
         } else {
-            self.head(dress, 200, Some(content), &fields).push(out, bytes.len());
-            dress.push_body(out, bytes);
+            self.head(options, 200, Some(body_type), &fields).push(out, bytes.len());
+            options.push_body(out, bytes);
             200
         }
     }
 }
 
-/// Whether `Accept-Encoding` has gzip, and not with a weight of 0.
+/// Returns whether `Accept-Encoding` lists gzip with a weight above 0.
 fn accepts_gzip(request: &Request<'_>) -> bool {
     let mut offers =
         request.field("accept-encoding").flat_map(|value| value.split(|byte| *byte == b','));
     offers.any(|offer| {
         let mut parts = offer.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
         let is_gzip = parts.next().is_some_and(|coding| coding.eq_ignore_ascii_case(b"gzip"));
-        let is_refused = parts.any(|weight| {
+        let is_excluded = parts.any(|weight| {
             let zero = weight.strip_prefix(b"q=0").or_else(|| weight.strip_prefix(b"Q=0"));
             zero.is_some_and(|rest| rest.iter().all(|byte| matches!(byte, b'.' | b'0')))
         });
-        is_gzip && !is_refused
+        is_gzip && !is_excluded
     })
 }
 
-/// Whether the value of an `If-None-Match` names the tag (RFC 9110, section 13.1.2: compared weakly).
-fn etag_matches(known: &[u8], tag: &str) -> bool {
-    let mut tags = known.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    tags.any(|known| known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == tag.as_bytes())
+/// Returns whether an `If-None-Match` lists the tag (RFC 9110, section 13.1.2: compared weakly).
+fn etag_matches(list: &[u8], etag: &str) -> bool {
+    let mut tags = list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    tags.any(|tag| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes())
 }

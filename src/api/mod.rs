@@ -3,7 +3,7 @@
 //! Knows both HTTP and the hub, which do not know each other; has no sockets and no clock.
 
 mod admin;
-mod call;
+mod calls;
 mod client_addr;
 mod cors;
 mod error;
@@ -13,45 +13,41 @@ mod json;
 mod params;
 mod payload;
 mod rate_limit;
+mod read;
 mod request_stats;
 mod response;
 mod route;
+mod sse;
 mod stream;
 mod transport;
 
+pub use calls::Context;
 pub use client_addr::{Network, RequestSource, SourceKey, TrustedProxies};
 pub use cors::AllowOrigin;
 pub use error::Error;
 pub use payload::{Payload, SharedBytes};
 pub use request_stats::RequestStats;
 pub use response::ReplyFormat;
-pub use transport::{Stream, Transport};
+pub use transport::{Stream, Transport, WebSocket};
 
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use self::call::ReadParams;
+use self::calls::{Action, Call, Settings};
 use self::params::Parameters;
 use self::payload::EncodeCache;
 use self::rate_limit::RateLimit;
+use self::read::{ReadCall, ReadParams};
 use self::request_stats::RequestKind;
-use self::response::{BodyType, ResponseOptions, ResponseWriter};
-use self::route::{Call, Route};
-use crate::http::{Callback, Limits, Method, Persistence, Request};
-use crate::hub::{
-    Auth, Epoch, Hub, Introducer, Mode, Now, Pair, ReadRequest, ReadResult, ReaderKey, TOKEN_BYTES,
-    Wake, token,
-};
-use crate::web;
+use self::response::{ResponseOptions, ResponseWriter};
+use self::route::Route;
+use crate::http::{Limits, Method, Persistence, Request};
+use crate::hub::{Epoch, Hub, Mode, Now, ReadResult, ReaderKey, Wake};
 
 /// A body may be a message that is percent-encoded throughout, and its name and channel too.
 const BODY_OVERHEAD_BYTES: usize = 4096;
-
-const PREFLIGHT: &str = "Access-Control-Allow-Methods: GET, POST\r\n\
-    Access-Control-Allow-Headers: content-type, last-event-id\r\n\
-    Access-Control-Max-Age: 86400\r\n";
 
 /// What the operator decides about calls.
 #[derive(Clone, Debug)]
@@ -82,7 +78,7 @@ pub enum Handled {
         /// For [`Hub::close_reader`], should the client go first.
         reader: ReaderKey,
         /// For [`Api::wake`].
-        presentation: Option<Box<ReplyFormat>>,
+        format: Option<Box<ReplyFormat>>,
         /// How long it waits; then [`Hub::dismiss`].
         wait_ms: u64,
     },
@@ -99,7 +95,7 @@ pub enum Handled {
 pub struct Api {
     config: Config,
     poll_timeout_ms: u64,
-    connection_timeout_ms: u64,
+    settings: Settings,
     epoch: Epoch,
     writer: ResponseWriter,
     /// The JSON of the answer that is being put together; of the last wake-up, for those that repeat it.
@@ -112,7 +108,6 @@ pub struct Api {
     private_buf: Vec<u8>,
     rate_limit: Option<RateLimit>,
     requests: RequestStats,
-    random: fn(&mut [u8]),
     is_leaving: bool,
 }
 
@@ -122,7 +117,11 @@ impl Api {
     pub fn new(config: Config, hub: &Hub, random: fn(&mut [u8])) -> Self {
         Self {
             poll_timeout_ms: millis(config.poll_timeout),
-            connection_timeout_ms: millis(hub.connection_timeout()),
+            settings: Settings {
+                max_message: config.max_message,
+                session_timeout_ms: millis(hub.connection_timeout()),
+                random,
+            },
             epoch: hub.epoch(),
             writer: ResponseWriter::new(config.allow_origin.clone()),
             json: Vec::new(),
@@ -131,7 +130,6 @@ impl Api {
             private_buf: Vec::new(),
             rate_limit: RateLimit::new(config.max_rate),
             requests: RequestStats::default(),
-            random,
             is_leaving: false,
             config,
         }
@@ -168,46 +166,24 @@ impl Api {
         self.writer.is_closing = true;
     }
 
-    /// Does what the request asks and appends the answer to `out`, unless it is a read that waits.
+    /// Handles a request. Appends the response to `out`, unless the request is a read that waits.
     pub fn handle(
         &mut self,
-        hub: &mut Hub,
-        now: Now,
+        context: &mut Context<'_>,
         request: &Request<'_>,
-        peer: RequestSource,
         out: &mut Vec<u8>,
     ) -> Handled {
-        let dress = ResponseOptions {
-            callback: None,
-            cors_grant: self.writer.allow_origin.cors_grant(request.origin),
-            persistence: request.persistence,
-            is_head: request.method == Method::Head,
+        let (kind, error) = match Route::of(request.path, self.config.demo) {
+            Err(error) => (RequestKind::None, error),
+            Ok(route) => match (route.check_method(request.method), route) {
+                (Err(error), _) => (route.into(), error),
+                (Ok(()), Route::Call(call)) if request.method != Method::Options => {
+                    return self.handle_call(context, call, request, out);
+                }
+                (Ok(()), _) => return self.respond_file(route, request, out),
+            },
         };
-        let route = match Route::of(request.path, self.config.demo) {
-            Ok(route) => route,
-            Err(error) => {
-                self.respond_error(RequestKind::None, error, dress, out);
-                return Handled::Responded(self.writer.persistence(dress.persistence));
-            }
-        };
-        match (route, route.check_method(request.method)) {
-            (_, Err(error)) => self.respond_error(route.into(), error, dress, out),
-            (Route::Call(call), Ok(())) if request.method != Method::Options => {
-                return self.handle_call(hub, now, call, request, peer, dress, out);
-            }
-            (_, Ok(())) => {
-                let status = self.respond_file(route, request, dress, out);
-                self.record(
-                    if request.method == Method::Options {
-                        RequestKind::Preflight
-                    } else {
-                        route.into()
-                    },
-                    status,
-                );
-            }
-        }
-        Handled::Responded(self.writer.persistence(dress.persistence))
+        self.respond_error(kind, error, self.response_options(request), out)
     }
 
     /// Appends an error that closes the client, in place of an answer to what it asks.
@@ -249,7 +225,7 @@ impl Api {
                 .flat_map(|presentation| presentation.channel_labels.iter().map(|name| &**name));
             json::push_reply(&mut self.json, &wake.reply, names, self.epoch);
         }
-        self.record(RequestKind::Read, 200);
+        self.record(Call::Read.into(), 200);
         let dress = ResponseOptions::from_reply_format(presentation);
         let persistence = self.writer.persistence(dress.persistence);
         if presentation.is_some() {
@@ -291,195 +267,125 @@ impl Api {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the request and all that it acts on")]
     fn handle_call(
         &mut self,
-        hub: &mut Hub,
-        now: Now,
+        context: &mut Context<'_>,
         call: Call,
         request: &Request<'_>,
-        peer: RequestSource,
-        dress: ResponseOptions<'_>,
         out: &mut Vec<u8>,
     ) -> Handled {
-        // In one place from the first to the last: they are large for something that is moved with each request.
-        let mut parameters = Parameters::default();
-        let gathered = parameters.parse(call, request);
-        let callback = match &parameters.callback {
-            None => Ok(None),
-            Some(_) if request.method == Method::Post => {
-                Err(Error::BadParameter("'callback' is for GET: a script tag cannot POST"))
-            }
-            Some(name) => Callback::parse(name).map(Some).map_err(|_| Error::BadCallback),
-        };
-        let dress = ResponseOptions { callback: callback.ok().flatten(), ..dress };
+        // Parameters are large: they are filled in place, and never moved.
+        let mut parameters = Parameters::new(call.schema());
+        let parsed = parameters.parse(request);
+        let callback = parameters.callback(request.method);
+        let options =
+            ResponseOptions { callback: callback.ok().flatten(), ..self.response_options(request) };
         self.json.clear();
-        let mut result = callback.map(|_| ()).and(gathered);
-        if call.adds_messages() {
-            result = result.and_then(|()| self.config.allow_origin.check_origin(request));
-            if self.rate_limit.is_some() {
-                let address = self.config.proxies.client_addr(peer, request);
-                result = result.and_then(|()| self.count(now, call, address));
+        let checked = callback.and(parsed).and_then(|()| self.check(context, call, request));
+        let result = match (checked, call.action()) {
+            (Err(error), _) => Err(error),
+            (Ok(()), Action::Execute(execute)) => {
+                execute(&self.settings, context, &parameters, &mut self.json)
             }
-        }
-        let result = match result {
-            Err(error) => Err(error),
-            Ok(()) if call == Call::Read => {
-                match self.read(hub, now, (request, &parameters), peer, dress, out) {
+            (Ok(()), Action::Read) => {
+                let read = ReadCall { request, parameters: &parameters, options };
+                match self.read(context, &read, out) {
                     Ok(None) => Ok(()),
-                    Ok(Some(outcome)) => return outcome,
+                    Ok(Some(handled)) => return handled,
                     Err(error) => Err(error),
                 }
             }
-            Ok(()) => self.execute(hub, now, call, &parameters),
-        };
-        // What follows a handshake that failed may be no HTTP.
-        let is_over = matches!(result, Err(Error::BadHandshake(_)));
-        let dress = if is_over {
-            ResponseOptions { persistence: Persistence::Close, ..dress }
-        } else {
-            dress
         };
         match result {
             Ok(()) => {
-                self.writer.push_json(out, dress, &self.json);
+                self.writer.push_json(out, options, &self.json);
                 self.record(call.into(), 200);
+                Handled::Responded(self.writer.persistence(options.persistence))
             }
-            Err(error) => self.respond_error(call.into(), error, dress, out),
+            Err(error) => self.respond_error(call.into(), error, options, out),
         }
-        Handled::Responded(self.writer.persistence(dress.persistence))
     }
 
-    /// Counts a call that adds messages against the limit of who makes it. A goodbye is never refused.
-    fn count(&mut self, now: Now, call: Call, address: Option<SourceKey>) -> Result<(), Error> {
-        let (Some(limit), Some(address)) = (&mut self.rate_limit, address) else { return Ok(()) };
-        if !matches!(call, Call::Write | Call::Introduce) {
-            return Ok(());
+    /// Rejects a call that adds messages from a page that may not, or too often.
+    fn check(
+        &mut self,
+        context: &Context<'_>,
+        call: Call,
+        request: &Request<'_>,
+    ) -> Result<(), Error> {
+        if call.schema().adds_messages {
+            self.config.allow_origin.check_origin(request)?;
         }
+        if call.is_rate_limited() && self.rate_limit.is_some() {
+            let address = self.config.proxies.client_addr(context.source, request);
+            self.check_rate(context.now, address)?;
+        }
+        Ok(())
+    }
+
+    /// Counts a call against the limit of its address.
+    fn check_rate(&mut self, now: Now, address: Option<SourceKey>) -> Result<(), Error> {
+        let (Some(limit), Some(address)) = (&mut self.rate_limit, address) else { return Ok(()) };
         let too_many = |seconds| {
             Error::TooManyRequests("too many messages from your address: slow down", seconds)
         };
         limit.take(now.mono, address).map_err(too_many)
     }
 
-    /// Does a call that never waits; its JSON is in `self.json`.
-    fn execute(
-        &mut self,
-        hub: &mut Hub,
-        now: Now,
-        call: Call,
-        parameters: &Parameters<'_>,
-    ) -> Result<(), Error> {
-        let json = &mut self.json;
-        match call {
-            Call::Write => {
-                let saying = parameters.parse_write(call, self.config.max_message)?;
-                let id = hub.write(now, &saying.channel, saying.message, saying.credentials)?;
-                json::push_id(json, id);
-            }
-            Call::Introduce => {
-                let saying = parameters.parse_write(call, self.config.max_message)?;
-                let who = match saying.credentials {
-                    Some(credentials) => Introducer::Existing(credentials),
-                    None => Introducer::New(Auth::new(random_token(self.random))),
-                };
-                let introduced = hub.introduce(now, &saying.channel, saying.message, who)?;
-                json::push_introduced(json, &introduced, self.connection_timeout_ms);
-            }
-            Call::Goodbye => {
-                let leaving = parameters.parse_goodbye(self.config.max_message)?;
-                hub.goodbye(now, leaving.credentials, leaving.channel.as_ref(), leaving.message)?;
-                json.extend_from_slice(b"{\"ok\":true}");
-            }
-            Call::Members => {
-                json::push_members(json, &hub.members(now, &parameters.members()?));
-            }
-            Call::Create => json::push_pair(json, &Pair::new(random_token(self.random))),
-            Call::Health => json.extend_from_slice(b"{\"status\":\"ok\"}"),
-            Call::Read => unreachable!("a read may wait"),
-        }
-        Ok(())
-    }
-
-    /// Reads into `self.json`, or tells what else became of the read.
+    /// Reads into `self.json` and returns `None`, or returns how the read waits or continues.
     fn read(
         &mut self,
-        hub: &mut Hub,
-        now: Now,
-        (request, parameters): (&Request<'_>, &Parameters<'_>),
-        peer: RequestSource,
-        dress: ResponseOptions<'_>,
+        context: &mut Context<'_>,
+        call: &ReadCall<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Option<Handled>, Error> {
-        if let Some(transport) = Transport::from_request(request)? {
+        if let Some(transport) = Transport::from_request(call.request)? {
             if transport == Transport::WebSocket {
-                self.config.allow_origin.check_origin(request)?;
+                self.config.allow_origin.check_origin(call.request)?;
             }
-            return self
-                .start_stream(hub, now, (request, parameters), transport, peer, dress, out)
-                .map(Some);
+            return self.start_stream(context, call, transport, out).map(Some);
         }
-        let ReadParams { follows, credentials, wait_ms, epoch } =
-            parameters.parse_read(self.poll_timeout_ms)?;
-        let mode = if wait_ms > 0 { Mode::LongPoll } else { Mode::Immediate };
-        let call = ReadRequest {
-            targets: follows.as_slice(),
-            epoch,
-            credentials,
-            mode,
-            token: peer.client,
-        };
-        match hub.read(now, &call)? {
+        let params = ReadParams::parse(call.parameters, self.poll_timeout_ms)?;
+        let mode = if params.wait_ms > 0 { Mode::LongPoll } else { Mode::Immediate };
+        match context.hub.read(context.now, &params.request(mode, context.token))? {
             ReadResult::Ready(reply) => {
-                json::push_reply(&mut self.json, &reply, parameters.channels.iter(), self.epoch);
+                let labels = call.parameters.channels.iter();
+                json::push_reply(&mut self.json, &reply, labels, self.epoch);
                 Ok(None)
             }
             ReadResult::Pending(reader) => Ok(Some(Handled::LongPoll {
                 reader,
-                presentation: dress.to_reply_format(&parameters.channels),
-                wait_ms,
+                format: call.options.to_reply_format(call.parameters),
+                wait_ms: params.wait_ms,
             })),
             ReadResult::Streaming(..) => unreachable!("no stream was asked for"),
         }
     }
 
-    /// Answers what needs no hub: files, the image, preflights.
-    fn respond_file(
-        &self,
-        route: Route,
-        request: &Request<'_>,
-        dress: ResponseOptions<'_>,
-        out: &mut Vec<u8>,
-    ) -> u16 {
-        if request.method == Method::Options {
-            let more = format!("{PREFLIGHT}Allow: {}\r\n", route.allow());
-            self.writer.head(dress, 204, None, &more).push(out, 0);
-            return 204;
+    fn response_options(&self, request: &Request<'_>) -> ResponseOptions<'static> {
+        ResponseOptions {
+            callback: None,
+            cors_grant: self.writer.allow_origin.cors_grant(request.origin),
+            persistence: request.persistence,
+            is_head: request.method == Method::Head,
         }
-        match route {
-            Route::ImageTest => {
-                let body_type = BodyType::no_store("image/gif");
-                self.writer.head(dress, 200, Some(body_type), "").push(out, web::PIXEL.len());
-                dress.push_body(out, web::PIXEL);
-            }
-            Route::Root => self.writer.push_json(out, dress, web::BARE),
-            Route::File(file) => return self.writer.push_file(out, dress, file, request),
-            Route::Call(_) | Route::Asterisk => {
-                unreachable!("calls are called, and `*` takes only OPTIONS")
-            }
-        }
-        200
     }
 
+    /// Responds with an error. After a failed handshake the client is closed: bytes that follow may
+    /// be no HTTP.
     fn respond_error(
         &mut self,
-        subject: RequestKind,
+        kind: RequestKind,
         error: Error,
-        dress: ResponseOptions<'_>,
+        mut options: ResponseOptions<'_>,
         out: &mut Vec<u8>,
-    ) {
-        self.record_error(subject, error);
-        self.push_error(error, dress, out);
+    ) -> Handled {
+        if matches!(error, Error::BadHandshake(_)) {
+            options.persistence = Persistence::Close;
+        }
+        self.record_error(kind, error);
+        self.push_error(error, options, out);
+        Handled::Responded(self.writer.persistence(options.persistence))
     }
 
     fn push_error(&mut self, error: Error, dress: ResponseOptions<'_>, out: &mut Vec<u8>) {
@@ -501,20 +407,6 @@ impl Api {
         self.requests.count(subject, status);
         log::debug!("{} {status} {name}", subject.name());
     }
-}
-
-/// A fresh secret name.
-fn random_token(random: fn(&mut [u8])) -> [u8; TOKEN_BYTES] {
-    let mut bytes = [0; 32];
-    let mut used = bytes.len();
-    token(|| {
-        if used == bytes.len() {
-            random(&mut bytes);
-            used = 0;
-        }
-        used += 1;
-        bytes[used - 1]
-    })
 }
 
 fn millis(duration: Duration) -> u64 {

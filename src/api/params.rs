@@ -1,40 +1,12 @@
-//! The parameters of a call, out of query and body: decoded, each known one once, not yet understood.
+//! Parameters of a call: decoded text, and the typed values that calls make of it.
+//!
+//! Parse, don't validate: a typed value needs no further check.
 
 use std::borrow::Cow;
 
 use super::error::Error;
-use super::route::Call;
-use crate::http::{self, FormText, Method, Request};
-
-/// One value, or several in order; the first needs no allocation.
-#[derive(Default)]
-pub(super) struct OneOrMany<'a> {
-    first: Option<Cow<'a, str>>,
-    more: Vec<Cow<'a, str>>,
-}
-
-impl OneOrMany<'_> {
-    pub(super) fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.more.len()
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
-        self.first.iter().chain(&self.more).map(|value| &**value)
-    }
-}
-
-/// What a call was given. Absent is `None`.
-#[derive(Default)]
-pub(super) struct Parameters<'a> {
-    pub(super) channels: OneOrMany<'a>,
-    pub(super) from_ids: OneOrMany<'a>,
-    pub(super) message: Option<Cow<'a, str>>,
-    pub(super) connection: Option<Cow<'a, str>>,
-    pub(super) auth: Option<Cow<'a, str>>,
-    pub(super) timeout: Option<Cow<'a, str>>,
-    pub(super) epoch: Option<Cow<'a, str>>,
-    pub(super) callback: Option<Cow<'a, str>>,
-}
+use crate::http::{self, Callback, FormText, Method, Request};
+use crate::hub::{ChannelName, Credentials, ID_MAX};
 
 /// Names of parameters, as errors spell them.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,69 +34,147 @@ impl Param {
             Self::Callback => "callback",
         }
     }
+}
 
-    /// The parameter of that name, if the call knows it.
+/// Set of parameters, one bit each.
+#[derive(Clone, Copy)]
+pub(super) struct ParamSet(u8);
+
+impl ParamSet {
+    pub(super) const EMPTY: Self = Self::of(&[]);
+
+    pub(super) const fn of(params: &[Param]) -> Self {
+        let mut bits = 0;
+        let mut index = 0;
+        while index < params.len() {
+            bits |= 1 << params[index] as u8;
+            index += 1;
+        }
+        Self(bits)
+    }
+
+    pub(super) const fn contains(self, param: Param) -> bool {
+        self.0 & 1 << param as u8 != 0
+    }
+}
+
+/// Parameters that a call takes.
+pub(super) struct Schema {
+    /// Path of the call, which errors name.
+    pub(super) path: &'static str,
+    /// Parameters that the call knows. It ignores all others.
+    pub(super) known: ParamSet,
+    /// Parameters that may be given several times.
+    pub(super) lists: ParamSet,
+    /// The call adds messages: the body of a POST may be the message.
+    pub(super) adds_messages: bool,
+}
+
+impl Schema {
+    /// Returns the parameter of that name, if the call knows it.
     #[expect(
         clippy::inline_always,
         reason = "called for each parameter of each request; a second caller would cost that one a call"
     )]
     #[inline(always)]
-    pub(super) fn of(call: Call, name: &str) -> Option<Self> {
-        let known = match name {
-            "channel" => Self::Channel,
-            "from_id" => Self::FromId,
-            "message" => Self::Message,
-            "connection" => Self::Connection,
-            "auth" => Self::Auth,
-            "timeout" => Self::Timeout,
-            "epoch" => Self::Epoch,
-            "callback" => Self::Callback,
+    pub(super) fn param(&self, name: &str) -> Option<Param> {
+        let param = match name {
+            "channel" => Param::Channel,
+            "from_id" => Param::FromId,
+            "message" => Param::Message,
+            "connection" => Param::Connection,
+            "auth" => Param::Auth,
+            "timeout" => Param::Timeout,
+            "epoch" => Param::Epoch,
+            "callback" => Param::Callback,
             _ => return None,
         };
-        let is_of_call = match call {
-            Call::Write | Call::Introduce | Call::Goodbye => {
-                matches!(
-                    known,
-                    Self::Channel | Self::Message | Self::Connection | Self::Auth | Self::Callback
-                )
-            }
-            Call::Read => known != Self::Message,
-            Call::Members => matches!(known, Self::Channel | Self::Callback),
-            Call::Create | Call::Health => known == Self::Callback,
-        };
-        is_of_call.then_some(known)
+        self.known.contains(param).then_some(param)
     }
 }
 
+/// One value, or several in order. The first needs no allocation.
+#[derive(Default)]
+pub(super) struct OneOrMany<'a> {
+    first: Option<Cow<'a, str>>,
+    more: Vec<Cow<'a, str>>,
+}
+
+impl<'a> OneOrMany<'a> {
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.more.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.first.iter().chain(&self.more).map(|value| &**value)
+    }
+
+    fn push(&mut self, value: Cow<'a, str>) {
+        match self.first {
+            None => self.first = Some(value),
+            Some(_) => self.more.push(value),
+        }
+    }
+}
+
+/// Parameters of one call, decoded. Those that were not given are `None`.
+pub(super) struct Parameters<'a> {
+    pub(super) schema: &'static Schema,
+    pub(super) channels: OneOrMany<'a>,
+    pub(super) from_ids: OneOrMany<'a>,
+    pub(super) message: Option<Cow<'a, str>>,
+    pub(super) connection: Option<Cow<'a, str>>,
+    pub(super) auth: Option<Cow<'a, str>>,
+    pub(super) timeout: Option<Cow<'a, str>>,
+    pub(super) epoch: Option<Cow<'a, str>>,
+    pub(super) callback: Option<Cow<'a, str>>,
+}
+
 impl<'a> Parameters<'a> {
-    /// Gathers what the request carries. The callback is there also beside a fault, so that a script tag can be told.
-    pub(super) fn parse(&mut self, call: Call, request: &Request<'a>) -> Result<(), Error> {
-        let mut result = self.parse_form(call, request.query);
+    #[inline]
+    pub(super) fn new(schema: &'static Schema) -> Self {
+        Self {
+            schema,
+            channels: OneOrMany::default(),
+            from_ids: OneOrMany::default(),
+            message: None,
+            connection: None,
+            auth: None,
+            timeout: None,
+            epoch: None,
+            callback: None,
+        }
+    }
+
+    /// Collects the parameters of a request. Sets the callback even if another parameter is wrong:
+    /// a script tag sees an error only if its callback is called with the error.
+    pub(super) fn parse(&mut self, request: &Request<'a>) -> Result<(), Error> {
+        let mut result = self.parse_form(request.query);
         if request.method == Method::Post {
-            let of_body = self.parse_body(call, request);
+            let of_body = self.parse_body(request);
             result = result.and(of_body);
         }
         result
     }
 
-    /// Takes a whole form, whatever is wrong with parts of it; the first fault is the result.
-    fn parse_form(&mut self, call: Call, form: &'a str) -> Result<(), Error> {
+    /// Collects all that is right in a form. Returns the first error.
+    fn parse_form(&mut self, form: &'a str) -> Result<(), Error> {
         let mut result = Ok(());
         for (name, value) in http::pairs(form) {
-            if let Err(error) = self.take(call, name, value) {
+            if let Err(error) = self.take(name, value) {
                 result = result.and(Err(error));
             }
         }
         result
     }
 
-    fn parse_body(&mut self, call: Call, request: &Request<'a>) -> Result<(), Error> {
+    fn parse_body(&mut self, request: &Request<'a>) -> Result<(), Error> {
         if request.content_type.is_some_and(is_form) {
             let form = str::from_utf8(request.body).map_err(|_| Error::BadEncoding("body"))?;
-            return self.parse_form(call, form);
+            return self.parse_form(form);
         }
-        let carries_message = request.content_type.is_some() || !request.body.is_empty();
-        if !call.adds_messages() || !carries_message {
+        let has_message = request.content_type.is_some() || !request.body.is_empty();
+        if !self.schema.adds_messages || !has_message {
             return Ok(());
         }
         if self.message.is_some() {
@@ -137,26 +187,21 @@ impl<'a> Parameters<'a> {
         Ok(())
     }
 
-    fn take(&mut self, call: Call, name: FormText<'a>, value: FormText<'a>) -> Result<(), Error> {
-        let known = name.decode().ok().and_then(|name| Param::of(call, &name));
-        let Some(known) = known else { return Ok(()) };
-        self.set(call, known, value.decode().map_err(|_| Error::BadEncoding(known.name()))?)
+    fn take(&mut self, name: FormText<'a>, value: FormText<'a>) -> Result<(), Error> {
+        let param = name.decode().ok().and_then(|name| self.schema.param(&name));
+        let Some(param) = param else { return Ok(()) };
+        self.set(param, value.decode().map_err(|_| Error::BadEncoding(param.name()))?)
     }
 
-    /// Puts a value where it belongs, once.
+    /// Sets a parameter. Only those in `lists` may be set more than once.
     #[expect(
         clippy::inline_always,
         reason = "called for each parameter of each request; a second caller would cost that one a call"
     )]
     #[inline(always)]
-    pub(super) fn set(
-        &mut self,
-        call: Call,
-        known: Param,
-        value: Cow<'a, str>,
-    ) -> Result<(), Error> {
-        let place = match known {
-            Param::Channel if call == Call::Read => {
+    pub(super) fn set(&mut self, param: Param, value: Cow<'a, str>) -> Result<(), Error> {
+        let single = match param {
+            Param::Channel if self.schema.lists.contains(param) => {
                 self.channels.push(value);
                 return Ok(());
             }
@@ -172,24 +217,133 @@ impl<'a> Parameters<'a> {
             Param::Epoch => &mut self.epoch,
             Param::Callback => &mut self.callback,
         };
-        if place.is_some() {
-            return Err(Error::RepeatedParameter(known.name()));
+        if single.is_some() {
+            return Err(Error::RepeatedParameter(param.name()));
         }
-        *place = Some(value);
+        *single = Some(value);
         Ok(())
     }
 }
 
-impl<'a> OneOrMany<'a> {
-    fn push(&mut self, value: Cow<'a, str>) {
-        match self.first {
-            None => self.first = Some(value),
-            Some(_) => self.more.push(value),
+impl Parameters<'_> {
+    /// Returns the error for a parameter that the call needs.
+    pub(super) fn missing(&self, name: &'static str) -> Error {
+        Error::MissingParameter(self.schema.path, name)
+    }
+
+    /// Returns the channel, which may be missing.
+    pub(super) fn optional_channel(&self) -> Result<Option<ChannelName<'_>>, Error> {
+        Ok(self.channels.iter().next().map(ChannelName::parse).transpose()?)
+    }
+
+    /// Returns the channel.
+    pub(super) fn channel(&self) -> Result<ChannelName<'_>, Error> {
+        self.optional_channel()?.ok_or_else(|| self.missing("channel"))
+    }
+
+    /// Returns the message, which may be missing.
+    pub(super) fn optional_message(&self, max_message: usize) -> Result<Option<&str>, Error> {
+        match self.message.as_deref() {
+            Some(text) if text.len() > max_message => Err(Error::MessageTooLarge),
+            message => Ok(message),
         }
+    }
+
+    /// Returns the message.
+    pub(super) fn message(&self, max_message: usize) -> Result<&str, Error> {
+        self.optional_message(max_message)?.ok_or_else(|| self.missing("message"))
+    }
+
+    /// Returns the session and its secret: both, or neither.
+    #[inline]
+    pub(super) fn credentials(&self) -> Result<Option<Credentials<'_>>, Error> {
+        match (&self.connection, self.auth.as_deref()) {
+            (None, None) => Ok(None),
+            (Some(connection), Some(auth)) => {
+                let number =
+                    integer(connection).ok_or(Error::BadParameter("'connection' is an integer"))?;
+                // No session has number 0 or a negative number.
+                Ok(Some(Credentials { session: u64::try_from(number).unwrap_or(0), auth }))
+            }
+            _ => Err(Error::BadParameter(
+                "'connection' and 'auth' belong together: give both, or neither",
+            )),
+        }
+    }
+
+    /// Returns the callback of JSONP.
+    pub(super) fn callback(&self, method: Method) -> Result<Option<Callback<'_>>, Error> {
+        match &self.callback {
+            None => Ok(None),
+            Some(_) if method == Method::Post => {
+                Err(Error::BadParameter("'callback' is for GET: a script tag cannot POST"))
+            }
+            Some(name) => Callback::parse(name).map(Some).map_err(|_| Error::BadCallback),
+        }
+    }
+
+    /// Returns the names of the channels as the request spells them; none if there is one channel.
+    pub(super) fn channel_labels(&self) -> Box<[Box<str>]> {
+        let channels = &self.channels;
+        if channels.len() == 1 { Box::default() } else { channels.iter().map(Box::from).collect() }
     }
 }
 
 fn is_form(content_type: &[u8]) -> bool {
     let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
     essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+}
+
+/// Parses `-?[0-9]+` of a size that the numbers of JavaScript hold exactly.
+pub(super) fn integer(text: &str) -> Option<i64> {
+    let (is_negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text),
+    };
+    let magnitude = parse_digits(digits)?;
+    if magnitude > ID_MAX {
+        return None;
+    }
+    let value = i64::try_from(magnitude).ok()?;
+    Some(if is_negative { -value } else { value })
+}
+
+/// Parses digits. A number that is too large becomes the largest one.
+pub(super) fn parse_digits(digits: &str) -> Option<u64> {
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(digits.bytes().fold(0u64, |value, digit| {
+        value.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_are_digits_below_two_to_the_53() {
+        let cases = [
+            ("0", Some(0)),
+            ("-0", Some(0)),
+            ("007", Some(7)),
+            ("-12", Some(-12)),
+            ("9007199254740991", Some(9_007_199_254_740_991)),
+            ("9007199254740992", None),
+            ("-9007199254740992", None),
+            ("99999999999999999999999999", None),
+            ("", None),
+            ("-", None),
+            ("+1", None),
+            (" 1", None),
+            ("1.0", None),
+            ("1e3", None),
+            ("--1", None),
+            ("٣", None),
+        ];
+        for (text, value) in cases {
+            assert_eq!(integer(text), value, "{text}");
+        }
+    }
 }

@@ -1,61 +1,56 @@
-//! How requests were answered, in plain numbers.
+//! Counts of requests by kind and status.
 
-use super::route::{Call, Route};
+use super::calls::Call;
+use super::route::Route;
 
-/// What a request was about, as far as it is told apart: a log and a metric may say so.
+/// Kind of a request, as far as the log and metrics may name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestKind {
-    Read,
-    Write,
-    Introduce,
-    Goodbye,
-    Members,
-    Create,
-    Health,
+    Call(Call),
     ImageTest,
-    /// One of the files, or `/` where there is no demo.
+    /// One of the files, or `/` without the demo.
     File,
-    /// `OPTIONS` of whatever there is.
+    /// `OPTIONS` of any path.
     Preflight,
-    /// It was answered before that was known, or there is nothing of that name.
+    /// The response came before the kind was known, or nothing has that path.
     None,
 }
 
-/// The statuses that answers have: those of `ResponseHead`, and the one of a WebSocket.
+/// Statuses of responses: those of `ResponseHead`, and the one of a WebSocket.
 const STATUSES: [u16; 17] =
     [200, 101, 204, 304, 400, 403, 404, 405, 408, 410, 413, 414, 429, 431, 501, 503, 505];
 
-/// Counts of requests that were answered, by what they were about and how.
+/// Kinds that are no calls, in the order in which metrics list them after the calls.
+const OTHER_KINDS: [RequestKind; 4] =
+    [RequestKind::ImageTest, RequestKind::File, RequestKind::Preflight, RequestKind::None];
+
+const KINDS: usize = Call::ALL.len() + OTHER_KINDS.len();
+
+/// Number of responses for each kind of request and status.
 ///
-/// A long poll counts when it is answered, a stream when it begins, a frame of a WebSocket as the call that it is, and
-/// an error of JSONP by the status that it names.
+/// A long poll counts when its response is sent, a stream when it begins, and a frame of a
+/// WebSocket as the call that it makes. An error of JSONP counts by the status in its body.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RequestStats([[u64; STATUSES.len()]; RequestKind::ALL.len()]);
+pub struct RequestStats([[u64; STATUSES.len()]; KINDS]);
 
 impl RequestKind {
-    const ALL: [Self; 11] = [
-        Self::Read,
-        Self::Write,
-        Self::Introduce,
-        Self::Goodbye,
-        Self::Members,
-        Self::Create,
-        Self::Health,
-        Self::ImageTest,
-        Self::File,
-        Self::Preflight,
-        Self::None,
-    ];
+    fn all() -> impl Iterator<Item = Self> {
+        Call::ALL.into_iter().map(Self::Call).chain(OTHER_KINDS)
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Self::Call(call) => call as usize,
+            Self::ImageTest => Call::ALL.len(),
+            Self::File => Call::ALL.len() + 1,
+            Self::Preflight => Call::ALL.len() + 2,
+            Self::None => Call::ALL.len() + 3,
+        }
+    }
 
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Introduce => "introduce",
-            Self::Goodbye => "goodbye",
-            Self::Members => "members",
-            Self::Create => "create",
-            Self::Health => "health",
+            Self::Call(call) => call.name(),
             Self::ImageTest => "image-test",
             Self::File => "file",
             Self::Preflight => "preflight",
@@ -66,22 +61,14 @@ impl RequestKind {
 
 impl From<Call> for RequestKind {
     fn from(call: Call) -> Self {
-        match call {
-            Call::Read => Self::Read,
-            Call::Write => Self::Write,
-            Call::Introduce => Self::Introduce,
-            Call::Goodbye => Self::Goodbye,
-            Call::Members => Self::Members,
-            Call::Create => Self::Create,
-            Call::Health => Self::Health,
-        }
+        Self::Call(call)
     }
 }
 
 impl From<Route> for RequestKind {
     fn from(route: Route) -> Self {
         match route {
-            Route::Call(call) => call.into(),
+            Route::Call(call) => Self::Call(call),
             Route::ImageTest => Self::ImageTest,
             Route::File(_) | Route::Root => Self::File,
             Route::Asterisk => Self::None,
@@ -90,25 +77,25 @@ impl From<Route> for RequestKind {
 }
 
 impl RequestStats {
-    /// Those that were answered, with their call, status and count; only what there was.
+    /// Returns kind, status and count of all responses that were sent.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u16, u64)> {
-        RequestKind::ALL.into_iter().zip(&self.0).flat_map(|(subject, counts)| {
+        RequestKind::all().zip(&self.0).flat_map(|(kind, counts)| {
             let counts = STATUSES.iter().zip(counts).filter(|(_, count)| **count > 0);
-            counts.map(move |(status, count)| (subject.name(), *status, *count))
+            counts.map(move |(status, count)| (kind.name(), *status, *count))
         })
     }
 
     #[inline]
-    pub(super) fn count(&mut self, subject: RequestKind, status: u16) {
-        // Nearly always.
-        let place = if status == STATUSES[0] { 0 } else { index_of(status) };
-        self.0[subject as usize][place] += 1;
+    pub(super) fn count(&mut self, kind: RequestKind, status: u16) {
+        // Nearly all responses have the first status.
+        let index = if status == STATUSES[0] { 0 } else { index_of(status) };
+        self.0[kind.index()][index] += 1;
     }
 }
 
 #[cold]
 fn index_of(status: u16) -> usize {
-    STATUSES.iter().position(|its| *its == status).expect("every status is listed")
+    STATUSES.iter().position(|listed| *listed == status).expect("every status is listed")
 }
 
 #[cfg(test)]
@@ -116,17 +103,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_call_and_status_has_a_count_of_its_own() {
+    fn each_kind_and_status_has_its_own_count() {
         let mut requests = RequestStats::default();
         assert_eq!(requests.iter().count(), 0);
-        for (times, subject) in RequestKind::ALL.into_iter().enumerate() {
-            assert_eq!(subject as usize, times, "a place is that of its name");
+        for (times, kind) in RequestKind::all().enumerate() {
+            assert_eq!(kind.index(), times, "kinds are listed in the order of their indices");
             for status in STATUSES {
-                (0..=times).for_each(|_| requests.count(subject, status));
+                (0..=times).for_each(|_| requests.count(kind, status));
             }
         }
         let counted: Vec<_> = requests.iter().collect();
-        assert_eq!(counted.len(), RequestKind::ALL.len() * STATUSES.len());
+        assert_eq!(counted.len(), KINDS * STATUSES.len());
         assert!(
             counted.contains(&("read", 503, 1)) && counted.contains(&("none", 101, 11)),
             "{counted:?}"

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::cors::{AllowOrigin, CorsGrant};
 use super::error::Error;
-use super::params::OneOrMany;
+use super::params::Parameters;
 use crate::http::{Callback, Persistence, ResponseHead};
 
 /// Type of a body, and how long caches may keep it.
@@ -75,17 +75,19 @@ impl<'a> ResponseOptions<'a> {
             && !self.is_head
     }
 
-    /// Returns what a long poll on these channels has to remember; `None` if all is default.
-    pub(super) fn to_reply_format(self, channels: &OneOrMany<'_>) -> Option<Box<ReplyFormat>> {
-        let is_one = channels.len() == 1;
+    /// Returns what a long poll with these parameters has to remember; `None` if all is default.
+    pub(super) fn to_reply_format(self, parameters: &Parameters<'_>) -> Option<Box<ReplyFormat>> {
+        let is_one = parameters.channels.len() == 1;
         if self.is_default() && is_one {
             return None;
         }
-        let channel_labels =
-            if is_one { Box::default() } else { channels.iter().map(Box::from).collect() };
         let Self { callback, cors_grant, persistence, .. } = self;
-        let callback = callback.map(|callback| callback.as_str().into());
-        Some(Box::new(ReplyFormat { callback, cors_grant, persistence, channel_labels }))
+        Some(Box::new(ReplyFormat {
+            callback: callback.map(|callback| callback.as_str().into()),
+            cors_grant,
+            persistence,
+            channel_labels: if is_one { Box::default() } else { parameters.channel_labels() },
+        }))
     }
 
     /// Appends a body, unless the request is a HEAD.
@@ -184,6 +186,11 @@ impl ResponseWriter {
     }
 
     /// Appends a head of [`json_head`](Self::json_head) and its body: JSON, or a call of it.
+    #[expect(
+        clippy::inline_always,
+        reason = "called for each response of JSONP; a second caller would cost that one a call"
+    )]
+    #[inline(always)]
     fn push_json_as(
         out: &mut Vec<u8>,
         options: ResponseOptions<'_>,
@@ -196,8 +203,10 @@ impl ResponseWriter {
         };
         let name = callback.as_str().as_bytes();
         head.push(out, b"/**/();".len() + name.len() + json.len());
-        for part in [b"/**/".as_slice(), name, b"(", json, b");"] {
-            options.push_body(out, part);
+        if !options.is_head {
+            for part in [b"/**/".as_slice(), name, b"(", json, b");"] {
+                out.extend_from_slice(part);
+            }
         }
     }
 

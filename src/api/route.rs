@@ -1,78 +1,28 @@
-//! Paths to calls.
+//! Paths and methods.
 
+use super::calls::Call;
 use super::error::Error;
 use crate::http::Method;
 use crate::web::{self, File};
 
-/// The calls that answer in JSON.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Call {
-    Write,
-    Read,
-    Introduce,
-    Goodbye,
-    Members,
-    Create,
-    Health,
-}
-
-/// What a path leads to.
+/// Resource of a path.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Route {
     Call(Call),
     ImageTest,
     File(&'static File),
-    /// `/` where there is no demo.
+    /// `/` without the demo.
     Root,
     /// `OPTIONS *`: the server as a whole.
     Asterisk,
 }
 
-impl Call {
-    const ALL: [Self; 7] = [
-        Self::Read,
-        Self::Write,
-        Self::Introduce,
-        Self::Goodbye,
-        Self::Members,
-        Self::Create,
-        Self::Health,
-    ];
-
-    pub(super) fn path(self) -> &'static str {
-        match self {
-            Self::Write => "/write",
-            Self::Read => "/read",
-            Self::Introduce => "/introduce",
-            Self::Goodbye => "/goodbye",
-            Self::Members => "/members",
-            Self::Create => "/create",
-            Self::Health => "/health",
-        }
-    }
-
-    /// Whether it adds messages: those that `allow-origin` guards, and whose body may be the message.
-    pub(super) fn adds_messages(self) -> bool {
-        matches!(self, Self::Write | Self::Introduce | Self::Goodbye)
-    }
-
-    /// The call of that name in a frame of a WebSocket.
-    pub(super) fn of_frame(name: &str) -> Option<Self> {
-        match Self::ALL.into_iter().find(|call| call.path()[1..] == *name)? {
-            Self::Health => None,
-            call => Some(call),
-        }
-    }
-
-    fn from_path(path: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|call| call.path() == path)
-    }
-}
-
 impl Route {
+    /// Returns the resource of a path.
+    ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], also for the demo's files where it is off.
+    /// [`Error::NotFound`], also for the files of the demo if it is off.
     pub(super) fn of(path: &str, has_demo: bool) -> Result<Self, Error> {
         if let Some(call) = Call::from_path(path) {
             return Ok(Self::Call(call));
@@ -85,30 +35,29 @@ impl Route {
         }
     }
 
-    /// The methods it takes, as `Allow` lists them.
-    pub(super) fn allow(self) -> &'static str {
+    /// Value of `Allow`.
+    pub(super) fn allowed_methods(self) -> &'static str {
         match self {
-            Self::Call(Call::Health) => "GET, HEAD, POST, OPTIONS",
+            Self::Call(call) if call.allows_head() => "GET, HEAD, POST, OPTIONS",
             Self::Call(_) => "GET, POST, OPTIONS",
             Self::ImageTest | Self::File(_) | Self::Root => "GET, HEAD, OPTIONS",
             Self::Asterisk => "OPTIONS",
         }
     }
 
+    /// Checks that the resource has this method.
+    ///
     /// # Errors
     ///
-    /// [`Error::MethodNotAllowed`], with those that are.
+    /// [`Error::MethodNotAllowed`], with the methods that are allowed.
     pub(super) fn check_method(self, method: Method) -> Result<(), Error> {
-        let is_allowed = match method {
-            Method::Options => true,
-            Method::Get => !matches!(self, Self::Asterisk),
-            Method::Head => {
-                !matches!(self, Self::Call(call) if call != Call::Health)
-                    && !matches!(self, Self::Asterisk)
-            }
-            Method::Post => matches!(self, Self::Call(_)),
-            Method::Other => false,
+        let is_allowed = match (method, self) {
+            (Method::Options, _) => true,
+            (Method::Other, _) | (_, Self::Asterisk) => false,
+            (Method::Head, Self::Call(call)) => call.allows_head(),
+            (Method::Get | Method::Head, _) => true,
+            (Method::Post, _) => matches!(self, Self::Call(_)),
         };
-        if is_allowed { Ok(()) } else { Err(Error::MethodNotAllowed(self.allow())) }
+        if is_allowed { Ok(()) } else { Err(Error::MethodNotAllowed(self.allowed_methods())) }
     }
 }

@@ -1,30 +1,27 @@
-//! Reads that stay: how a stream is asked for, and what it is told.
+//! `/read` as a stream: how a stream starts, and how its updates are encoded.
 
-use super::client_addr::RequestSource;
+use super::calls::{Call, Context};
 use super::error::Error;
 use super::json;
-use super::params::Parameters;
 use super::payload::{Payload, SharedBytes};
-use super::request_stats::RequestKind;
+use super::read::{self, ReadCall, ReadParams};
 use super::response::{BodyType, ResponseOptions};
+use super::sse::SseEncoder;
 use super::transport::{Stream, Transport};
 use super::{Api, Handled};
 use crate::http::{
     CloseCode, EVENT_STREAM, Opcode, Persistence, RETRY, Request, accept_key, push_close,
     push_frame,
 };
-use crate::hub::{
-    ChannelKey, ChannelSlice, Hub, Mode, Now, ReadRequest, ReadResult, Reply, Since, Wake,
-    push_number, push_string,
-};
+use crate::hub::{ChannelKey, ChannelSlice, Mode, ReadResult, Reply, Since, Wake};
 
-/// Nobody between here and the client is to wait for more before handing on what there is.
+/// Proxies must pass on each event at once.
 const NO_PROXY_BUFFERING: &str = "X-Accel-Buffering: no\r\n";
 
 const SWITCHING_PROTOCOLS: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ";
 
-/// The answer to the one key of the handshake.
+/// Returns the response to the key of a handshake, which has exactly one.
 fn websocket_key(request: &Request<'_>) -> Result<String, Error> {
     let mut keys = request.field("sec-websocket-key");
     let accepted = keys.next().and_then(accept_key).filter(|_| keys.next().is_none());
@@ -33,108 +30,101 @@ fn websocket_key(request: &Request<'_>) -> Result<String, Error> {
     ))
 }
 
-/// A place to go on from, as `Last-Event-ID` brings it back.
+/// Value of `Last-Event-ID`: where a stream continues.
 struct LastEventId<'a> {
     epoch: &'a str,
     since: Vec<Since>,
 }
 
 impl<'a> LastEventId<'a> {
-    /// `EPOCH:NUMBER[,NUMBER…]`, one for each channel; `None` for whatever else somebody may send.
+    /// Parses `EPOCH:NUMBER[,NUMBER…]` with one number for each channel. `None` for any other text.
     fn parse(text: &'a [u8], channels: usize) -> Option<Self> {
         let (epoch, numbers) = str::from_utf8(text).ok()?.split_once(':')?;
-        let since: Vec<_> = numbers
-            .split(',')
-            .map(|number| super::call::since(number).ok())
-            .collect::<Option<_>>()?;
+        let since: Vec<_> =
+            numbers.split(',').map(|number| read::since(number).ok()).collect::<Option<_>>()?;
         (since.len() == channels && !epoch.is_empty()).then_some(Self { epoch, since })
     }
 }
 
+/// Begin of a stream.
+struct StreamStart<'a> {
+    targets: &'a [(ChannelKey<'a>, Since)],
+    reply: &'a Reply<'a>,
+    stream: &'a Stream,
+}
+
 impl Api {
-    /// Begins a stream: appends its head and what it begins with.
-    #[expect(clippy::too_many_arguments, reason = "the request and all that it acts on")]
+    /// Starts a stream: appends its head and the first messages.
     pub(super) fn start_stream(
         &mut self,
-        hub: &mut Hub,
-        now: Now,
-        (request, parameters): (&Request<'_>, &Parameters<'_>),
+        context: &mut Context<'_>,
+        call: &ReadCall<'_>,
         transport: Transport,
-        peer: RequestSource,
-        dress: ResponseOptions<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Handled, Error> {
         let accept = match transport {
             Transport::Sse => None,
-            Transport::WebSocket => Some(websocket_key(request)?),
+            Transport::WebSocket => Some(websocket_key(call.request)?),
         };
-        let mut reading = parameters.parse_read(self.poll_timeout_ms)?;
-        let follows = reading.follows.as_mut_slice();
-        let last_event_id =
-            request.field("last-event-id").next().filter(|_| transport == Transport::Sse);
-        if let Some(cursors) = last_event_id.and_then(|id| LastEventId::parse(id, follows.len())) {
-            reading.epoch = Some(cursors.epoch);
-            follows.iter_mut().zip(cursors.since).for_each(|((_, since), cursor)| *since = cursor);
+        let mut params = ReadParams::parse(call.parameters, self.poll_timeout_ms)?;
+        if transport == Transport::Sse
+            && let Some(id) = call.request.field("last-event-id").next()
+            && let Some(last) = LastEventId::parse(id, call.parameters.channels.len())
+        {
+            params.epoch = Some(last.epoch);
+            let targets = params.targets.as_mut_slice().iter_mut();
+            targets.zip(last.since).for_each(|((_, since), cursor)| *since = cursor);
         }
-        let targets = reading.follows.as_slice();
-        let (epoch, credentials) = (reading.epoch, reading.credentials);
-        let call =
-            ReadRequest { targets, epoch, credentials, mode: Mode::Stream, token: peer.client };
-        let ReadResult::Streaming(reader, reply) = hub.read(now, &call)? else {
-            unreachable!("a stream follows")
+        let request = params.request(Mode::Stream, context.token);
+        let ReadResult::Streaming(reader, reply) = context.hub.read(context.now, &request)? else {
+            unreachable!("a stream was asked for")
         };
-        let address = self.config.proxies.client_addr(peer, request);
-        let stream = Stream { transport, channel_labels: names_of(parameters), address };
+        let address = self.config.proxies.client_addr(context.source, call.request);
+        let channel_labels = call.parameters.channel_labels();
+        let stream = Stream { transport, channel_labels, address };
+        let start = StreamStart { targets: request.targets, reply: &reply, stream: &stream };
         match accept {
-            None => self.start_sse(dress, targets, &reply, &stream, out),
-            Some(accept) => self.start_websocket(&accept, &reply, &stream, out),
+            None => self.start_sse(call.options, &start, out),
+            Some(accept) => self.start_websocket(&accept, &start, out),
         }
-        self.record(RequestKind::Read, if transport == Transport::WebSocket { 101 } else { 200 });
+        self.record(Call::Read.into(), if transport == Transport::WebSocket { 101 } else { 200 });
         Ok(Handled::Stream { reader, stream })
     }
 
-    fn start_sse(
-        &self,
-        dress: ResponseOptions<'_>,
-        follows: &[(ChannelKey<'_>, Since)],
-        reply: &Reply<'_>,
-        stream: &Stream,
-        out: &mut Vec<u8>,
-    ) {
-        let content = BodyType::no_store(EVENT_STREAM);
-        let dress = ResponseOptions { persistence: Persistence::Close, ..dress };
-        self.writer.head(dress, 200, Some(content), NO_PROXY_BUFFERING).push_without_length(out);
+    fn start_sse(&self, options: ResponseOptions<'_>, start: &StreamStart<'_>, out: &mut Vec<u8>) {
+        let body_type = BodyType::no_store(EVENT_STREAM);
+        let options = ResponseOptions { persistence: Persistence::Close, ..options };
+        self.writer
+            .head(options, 200, Some(body_type), NO_PROXY_BUFFERING)
+            .push_without_length(out);
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(RETRY);
-        let asked = |place: usize, part: &ChannelSlice<'_>| match follows[place].1 {
-            _ if part.reset => 0,
+        let requested = |index: usize, slice: &ChannelSlice<'_>| match start.targets[index].1 {
+            _ if slice.reset => 0,
             Since::Id(id) => id.cast_signed(),
             Since::All => 0,
             Since::Last(count) => -count.cast_signed(),
-            Since::Now => part.first_id().cast_signed(),
+            Since::Now => slice.first_id().cast_signed(),
         };
-        let mut events = SseEncoder { out, epoch: self.epoch.as_bytes(), reply, begins: asked };
+        let epoch = self.epoch.as_bytes();
+        let mut events = SseEncoder { out, epoch, reply: start.reply, start: requested };
         events.push_id_alone();
-        events.push_all(&stream.channel_labels);
+        events.push_all(&start.stream.channel_labels);
     }
 
-    fn start_websocket(
-        &mut self,
-        accept: &str,
-        reply: &Reply<'_>,
-        stream: &Stream,
-        out: &mut Vec<u8>,
-    ) {
+    fn start_websocket(&mut self, accept: &str, start: &StreamStart<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(SWITCHING_PROTOCOLS);
         out.extend_from_slice(accept.as_bytes());
         out.extend_from_slice(b"\r\n\r\n");
-        if reply.is_nonempty() {
-            json::push_reply(&mut self.json, reply, stream.channel_labels(), self.epoch);
+        if start.reply.is_nonempty() {
+            let labels = start.stream.channel_labels();
+            json::push_reply(&mut self.json, start.reply, labels, self.epoch);
             push_frame(out, Opcode::Text, &self.json);
         }
     }
 
-    /// Encodes what a stream is told, once for all that share it; what it ends with, if it ends.
+    /// Encodes an update of a stream, once for all streams that share it. The last update of a
+    /// WebSocket is a Close frame; an event stream ends without one.
     pub fn encode_update(&mut self, wake: &Wake<'_>, stream: &Stream) -> Payload<'_> {
         if wake.is_last {
             self.private_buf.clear();
@@ -150,26 +140,7 @@ impl Api {
             Transport::WebSocket => self.shared_buf.frame.is_some(),
         };
         if !is_encoded {
-            self.private_buf.clear();
-            match stream.transport {
-                Transport::Sse => {
-                    let begins = |_, part: &ChannelSlice<'_>| part.first_id().cast_signed();
-                    let epoch = self.epoch.as_bytes();
-                    SseEncoder { out: &mut self.private_buf, epoch, reply: &wake.reply, begins }
-                        .push_all(&stream.channel_labels);
-                }
-                Transport::WebSocket => {
-                    if self.json.is_empty() {
-                        json::push_reply(
-                            &mut self.json,
-                            &wake.reply,
-                            stream.channel_labels(),
-                            self.epoch,
-                        );
-                    }
-                    push_frame(&mut self.private_buf, Opcode::Text, &self.json);
-                }
-            }
+            self.push_update(wake, stream);
         }
         if !stream.channel_labels.is_empty() {
             return Payload::Private(&self.private_buf);
@@ -181,90 +152,25 @@ impl Api {
         };
         Payload::Shared(shared.get_or_insert_with(|| SharedBytes::new(private_buf, cached)))
     }
-}
 
-/// The channels as they were asked for, if they are several.
-pub(super) fn names_of(parameters: &Parameters<'_>) -> Box<[Box<str>]> {
-    let channels = &parameters.channels;
-    if channels.len() == 1 { Box::default() } else { channels.iter().map(Box::from).collect() }
-}
-
-/// A reply on its way to become events. `begins` tells where a client stands in a part of which it was given nothing.
-struct SseEncoder<'o, 'r, 'h, B> {
-    out: &'o mut Vec<u8>,
-    epoch: &'o [u8],
-    reply: &'r Reply<'h>,
-    begins: B,
-}
-
-impl<B: Fn(usize, &ChannelSlice<'_>) -> i64> SseEncoder<'_, '_, '_, B> {
-    /// A cursor for a client that is lost before its first message.
-    fn push_id_alone(&mut self) {
-        self.push_id(0, None);
-        self.out.push(b'\n');
-    }
-
-    /// Gaps first, then every message with the cursors that follow it. `names` are those of the channels, where they are
-    /// several.
-    fn push_all(&mut self, names: &[Box<str>]) {
-        let parts = self.reply.slices();
-        for (place, part) in parts.iter().enumerate() {
-            for (name, is_told) in [("missed", part.missed), ("reset", part.reset)] {
-                if is_told {
-                    self.push_gap(name, names.get(place).map(|name| &**name));
+    /// Encodes an update into `self.private_buf`.
+    fn push_update(&mut self, wake: &Wake<'_>, stream: &Stream) {
+        self.private_buf.clear();
+        match stream.transport {
+            Transport::Sse => {
+                let start = |_, slice: &ChannelSlice<'_>| slice.first_id().cast_signed();
+                let epoch = self.epoch.as_bytes();
+                SseEncoder { out: &mut self.private_buf, epoch, reply: &wake.reply, start }
+                    .push_all(&stream.channel_labels);
+            }
+            Transport::WebSocket => {
+                if self.json.is_empty() {
+                    let labels = stream.channel_labels();
+                    json::push_reply(&mut self.json, &wake.reply, labels, self.epoch);
                 }
+                push_frame(&mut self.private_buf, Opcode::Text, &self.json);
             }
         }
-        for (place, part) in parts.iter().enumerate() {
-            for message in part.introductions() {
-                self.push_message(place, (self.begins)(place, part), names, message);
-            }
-            for (next_id, message) in (part.first_id() + 1..).zip(part.retained()) {
-                self.push_message(place, next_id.cast_signed(), names, message);
-            }
-        }
-    }
-
-    fn push_gap(&mut self, event: &str, channel: Option<&str>) {
-        self.out.extend_from_slice(b"event: ");
-        self.out.extend_from_slice(event.as_bytes());
-        self.out.extend_from_slice(b"\ndata: {");
-        if let Some(name) = channel {
-            self.out.extend_from_slice(b"\"channel\":");
-            push_string(self.out, name);
-        }
-        self.out.extend_from_slice(b"}\n\n");
-    }
-
-    fn push_message(&mut self, place: usize, next_id: i64, names: &[Box<str>], message: &[u8]) {
-        self.push_id(place, Some(next_id));
-        self.out.extend_from_slice(b"data: {");
-        if let Some(name) = names.get(place) {
-            self.out.extend_from_slice(b"\"channel\":");
-            push_string(self.out, name);
-            self.out.push(b',');
-        }
-        self.out.extend_from_slice(&message[1..]);
-        self.out.extend_from_slice(b"\n\n");
-    }
-
-    /// The cursors when the parts before `place` are given, and that one up to `next_id`; none of it where that is `None`.
-    fn push_id(&mut self, place: usize, next_id: Option<i64>) {
-        self.out.extend_from_slice(b"id: ");
-        self.out.extend_from_slice(self.epoch);
-        for (its_place, part) in self.reply.slices().iter().enumerate() {
-            self.out.push(if its_place == 0 { b':' } else { b',' });
-            let cursor = match next_id {
-                Some(_) if its_place < place => part.next_id().cast_signed(),
-                Some(next_id) if its_place == place => next_id,
-                _ => (self.begins)(its_place, part),
-            };
-            if cursor < 0 {
-                self.out.push(b'-');
-            }
-            push_number(self.out, cursor.unsigned_abs());
-        }
-        self.out.push(b'\n');
     }
 }
 
@@ -273,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_last_event_id_is_taken_only_if_it_is_one_of_ours() {
+    fn a_last_event_id_is_used_only_if_this_server_could_have_sent_it() {
         let since = |text: &'static str, channels| {
             LastEventId::parse(text.as_bytes(), channels).map(|it| it.since)
         };

@@ -1,36 +1,45 @@
-//! How a stream is asked for, and what is known of it.
+//! Transports of a stream, and the state of a stream.
 
 use super::client_addr::SourceKey;
 use super::error::Error;
 use crate::http::{Method, Request, list_contains};
+use crate::hub::ReaderKey;
 
-/// By what a stream is told things.
+/// Transport of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// Server-sent events. They end with their TCP connection: framing each as a chunk would tell nobody anything
-    /// that the events do not, and the same bytes serve HTTP/1.0.
+    /// Server-sent events. The stream ends with its TCP connection. Chunks would add nothing: events
+    /// have their own framing, and the same bytes serve HTTP/1.0.
     Sse,
     /// WebSocket.
     WebSocket,
 }
 
-/// What has to be known of a stream to tell it things.
+/// State of a stream that its updates depend on.
 #[derive(Debug)]
 pub struct Stream {
-    /// By what.
+    /// Transport.
     pub transport: Transport,
-    /// The channels as they were asked for, if they are several.
+    /// Names of the channels as the request spelled them; empty if there is one channel.
     pub(super) channel_labels: Box<[Box<str>]>,
-    /// Whom its calls count for.
+    /// Key against which the rate limit counts calls in frames.
     pub(super) address: Option<SourceKey>,
 }
 
+/// Open WebSocket that a frame came on.
+pub struct WebSocket<'a> {
+    /// Reader of the socket. A `read` replaces the key.
+    pub reader: &'a mut ReaderKey,
+    /// Stream of the socket. A `read` changes its channels.
+    pub stream: &'a mut Stream,
+}
+
 impl Transport {
-    /// How the answer of a read is to come, if it is to be more than one.
+    /// Returns the transport that a read asks for; `None` for a response and no stream.
     ///
     /// # Errors
     ///
-    /// [`Error::BadHandshake`] for an upgrade to WebSocket that is at fault.
+    /// [`Error::BadHandshake`] for a malformed upgrade to WebSocket.
     pub(super) fn from_request(request: &Request<'_>) -> Result<Option<Self>, Error> {
         if request.method != Method::Get {
             return Ok(None);
@@ -43,7 +52,8 @@ impl Transport {
     }
 }
 
-/// RFC 6455, section 4.2.1, as far as the head's syntax has not settled it. The key is checked where it is answered.
+/// Checks RFC 6455, section 4.2.1, except for the syntax of the head, which was checked before, and
+/// the key, which is checked when the response is made.
 fn check_handshake(request: &Request<'_>) -> Result<(), Error> {
     if !request.field("connection").any(|options| list_contains(options, b"upgrade")) {
         return Err(Error::BadHandshake(
@@ -58,6 +68,6 @@ fn check_handshake(request: &Request<'_>) -> Result<(), Error> {
 
 impl Stream {
     pub(super) fn channel_labels(&self) -> impl Iterator<Item = &str> {
-        self.channel_labels.iter().map(|name| &**name)
+        self.channel_labels.iter().map(|label| &**label)
     }
 }

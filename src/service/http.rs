@@ -11,7 +11,7 @@ use super::limits::ClientLimits;
 use super::socket::Socket;
 use super::stream_state::Backlog;
 use super::write_queue::Flush;
-use crate::api::{Handled, Payload, RequestSource};
+use crate::api::{Context, Handled, Payload, RequestSource};
 use crate::http::{self, Parsed, Persistence, Progress};
 use crate::hub::Key;
 
@@ -160,11 +160,7 @@ impl<S: Socket> Conversation<S> {
     ) -> (usize, Pause) {
         let client = self.io.clients.expect_mut(key);
         let is_operator = client.is_admin;
-        let peer = RequestSource {
-            client: key.to_bits(),
-            address: client.address,
-            is_proxy: client.is_proxy,
-        };
+        let source = RequestSource { address: client.address, is_proxy: client.is_proxy };
         let mut taken = 0;
         loop {
             if *progress == Progress::default() {
@@ -206,13 +202,15 @@ impl<S: Socket> Conversation<S> {
                     response,
                 ))
             } else {
-                self.io.api.handle(&mut self.hub, self.io.now, &request, peer, &mut self.response)
+                let Self { io: Io { api, now, .. }, hub, response, .. } = self;
+                let mut context = Context { hub, now: *now, source, token: key.to_bits() };
+                api.handle(&mut context, &request, response)
             };
             self.io.clients.budget.charge_request(self.response.len() - answered);
             match outcome {
-                Handled::LongPoll { reader, presentation, wait_ms } => {
+                Handled::LongPoll { reader, format, wait_ms } => {
                     self.io.clients.expect_mut(key).state =
-                        State::LongPolling { reader, presentation };
+                        State::LongPolling { reader, presentation: format };
                     self.io.clients.set_deadline(key, self.io.now.mono.after(wait_ms));
                     return (taken, Pause::Blocked);
                 }

@@ -8,7 +8,7 @@ use super::http::Pause;
 use super::socket::Socket;
 use super::stream_state::{Backlog, StreamState};
 use super::write_queue::Flush;
-use crate::api::{Payload, Stream, Transport};
+use crate::api::{Context, Payload, RequestSource, Stream, Transport, WebSocket};
 use crate::http::{self, CloseCode, Frame, Opcode};
 use crate::hub::{Key, ReaderKey, ResumeBatch};
 
@@ -90,7 +90,8 @@ impl<S: Socket> Conversation<S> {
     fn handle_frame(&mut self, key: Key, frame: &Frame<'_>) -> Result<(), CloseCode> {
         let Self { io: Io { clients, api, now, .. }, hub, response, .. } = self;
         clients.budget.charge_json(frame.payload.len());
-        let (_, following) = clients.stream_mut(key).expect("the caller looked");
+        let (client, following) = clients.stream_mut(key).expect("the caller looked");
+        let source = RequestSource { address: client.address, is_proxy: client.is_proxy };
         if following.fragments.is_none() && frame.is_final {
             // What was incomplete is whole: the next has its own time. The first part of a text is not.
             following.message_started = None;
@@ -114,8 +115,10 @@ impl<S: Socket> Conversation<S> {
                     text
                 });
                 let text = str::from_utf8(text).map_err(|_| CloseCode::InvalidPayload)?;
-                let socket = (&mut following.reader, &mut following.stream);
-                api.handle_frame(hub, *now, text, key.to_bits(), socket, response);
+                let mut socket =
+                    WebSocket { reader: &mut following.reader, stream: &mut following.stream };
+                let mut context = Context { hub, now: *now, source, token: key.to_bits() };
+                api.handle_frame(&mut context, text, &mut socket, response);
             }
         }
         Ok(())

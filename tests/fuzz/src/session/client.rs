@@ -32,7 +32,7 @@ pub(super) enum State {
     Reading,
     Waiting {
         reader: ReaderKey,
-        presentation: Option<Box<ReplyFormat>>,
+        format: Option<Box<ReplyFormat>>,
         until: Millis,
         asked: Box<Asked>,
         follows: Follows,

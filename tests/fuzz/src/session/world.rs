@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::{env, mem};
 
 use serde_json::{Map, Value};
-use speak::api::{Api, Handled, RequestSource, Transport};
+use speak::api::{Api, Context, Handled, RequestSource, Transport, WebSocket};
 use speak::http::{self, Opcode, Parsed, Persistence, Progress};
 use speak::hub::{
     ChannelName, Hub, Millis, Mode, Now, ReadRequest, ReadResult, ResumeBatch, Since, Wake,
@@ -162,13 +162,13 @@ impl World {
                 let asked = Asked::of(&request, is_http_10);
                 let closes = self.is_stopping || request.persistence == Persistence::Close;
                 let address = IpAddr::from([10, 0, 0, place as u8 % 3]);
-                let peer = RequestSource {
-                    client: *number,
+                let source = RequestSource {
                     address: Some(address.into()),
                     is_proxy: self.api.is_trusted(Some(address)),
                 };
-                let outcome =
-                    self.api.handle(&mut self.hub, self.now, &request, peer, &mut self.out);
+                let mut context =
+                    Context { hub: &mut self.hub, now: self.now, source, token: *number };
+                let outcome = self.api.handle(&mut context, &request, &mut self.out);
                 bytes.drain(..length);
                 self.clients[place].held = bytes;
                 self.outcome(place, asked, outcome, closes)
@@ -210,7 +210,7 @@ impl World {
                 }
                 !closes
             }
-            Handled::LongPoll { reader, presentation, wait_ms } => {
+            Handled::LongPoll { reader, format, wait_ms } => {
                 assert!(self.out.is_empty(), "who waits is not answered");
                 assert!((1..=self.settings.poll_timeout_ms).contains(&wait_ms));
                 let until = self.now.mono.after(wait_ms);
@@ -218,7 +218,7 @@ impl World {
                 follows.wait(&self.next_ids(&follows.channels), false);
                 let asked = Box::new(asked);
                 self.clients[place].state =
-                    State::Waiting { reader, presentation, until, asked, follows, closes };
+                    State::Waiting { reader, format, until, asked, follows, closes };
                 false
             }
             Handled::Stream { reader, stream } => {
@@ -365,14 +365,11 @@ impl World {
             unreachable!("only a WebSocket has frames")
         };
         self.out.clear();
-        self.api.handle_frame(
-            &mut self.hub,
-            self.now,
-            text,
-            *number,
-            (reader, stream),
-            &mut self.out,
-        );
+        // Calls in frames count for the client of the handshake, which `stream` remembers.
+        let source = RequestSource::default();
+        let mut context = Context { hub: &mut self.hub, now: self.now, source, token: *number };
+        let mut socket = WebSocket { reader, stream };
+        self.api.handle_frame(&mut context, text, &mut socket, &mut self.out);
         self.diary.note(*number, "is answered", &self.out);
         let texts = texts(&self.out);
         let [answer] = texts[..] else { panic!("a frame is answered by one") };
@@ -494,10 +491,9 @@ impl World {
                 };
                 let client = &mut clients[place];
                 match mem::take(&mut client.state) {
-                    State::Waiting { presentation, asked, mut follows, closes, .. } => {
+                    State::Waiting { format, asked, mut follows, closes, .. } => {
                         assert!(wake.is_last);
-                        let (payload, persistence) =
-                            api.encode_reply(&wake, presentation.as_deref());
+                        let (payload, persistence) = api.encode_reply(&wake, format.as_deref());
                         diary.note(wake.token, "is woken", payload.bytes());
                         let closes = closes || persistence == Persistence::Close;
                         let json =

@@ -1,0 +1,335 @@
+//! The table of calls.
+//!
+//! A new call takes three steps:
+//!
+//! 1. Add a row to the table, [`calls!`]. Its path gives the name of the call in frames, in the log
+//!    and in metrics. Its parameters, its methods, the pages that may call it and the error texts
+//!    that list it follow from the row.
+//! 2. Add its function, below the table: parse the parameters, call the hub, append JSON.
+//! 3. Add the method of the hub that the function calls.
+//!
+//! `docs/api.md`, `docs/openapi.yaml` and the simulations have to learn about the call too.
+
+use std::sync::LazyLock;
+
+use super::client_addr::RequestSource;
+use super::error::Error;
+use super::json;
+use super::params::Param::{Auth, Callback, Channel, Connection, Epoch, FromId, Message, Timeout};
+use super::params::{ParamSet, Parameters, Schema};
+use crate::hub::{self, Hub, Introducer, Now, Pair, TOKEN_BYTES};
+
+/// Hub that a call acts on, and the client that makes the call.
+pub struct Context<'a> {
+    /// Hub to act on.
+    pub hub: &'a mut Hub,
+    /// Time of the turn.
+    pub now: Now,
+    /// Origin of the client's requests.
+    pub source: RequestSource,
+    /// Cookie of the client. Comes back in wake-ups.
+    pub token: u64,
+}
+
+/// Limits and randomness that calls need.
+pub(super) struct Settings {
+    /// Bytes of a message. A call with a larger one fails.
+    pub(super) max_message: usize,
+    /// Silence after which a session ends, as `/introduce` reports it.
+    pub(super) session_timeout_ms: u64,
+    /// Fills a buffer with bytes that cannot be guessed.
+    pub(super) random: fn(&mut [u8]),
+}
+
+/// Function of a call that never waits. Appends the JSON of the response.
+pub(super) type Execute =
+    fn(&Settings, &mut Context<'_>, &Parameters<'_>, &mut Vec<u8>) -> Result<(), Error>;
+
+/// Handling of a call.
+#[derive(Clone, Copy)]
+pub(super) enum Action {
+    Execute(Execute),
+    /// A read, which may wait: see `read.rs`, `stream.rs` and `frame.rs`.
+    Read,
+}
+
+/// Row of the table.
+struct Row {
+    schema: Schema,
+    /// HEAD is allowed, in addition to GET and POST.
+    allows_head: bool,
+    /// Frames of a WebSocket may make the call.
+    is_in_frames: bool,
+    /// Counts against `--max-rate`.
+    is_rate_limited: bool,
+    action: Action,
+}
+
+/// Defines [`Call`] and the table from its rows.
+macro_rules! calls {
+    ($($call:ident => $row:expr,)*) => {
+        /// Calls that respond in JSON.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum Call {
+            $($call),*
+        }
+
+        impl Call {
+            /// All calls, in the order in which metrics list them.
+            pub(super) const ALL: [Self; [$(Self::$call),*].len()] = [$(Self::$call),*];
+        }
+
+        static TABLE: [Row; Call::ALL.len()] = [$($row),*];
+    };
+}
+
+calls! {
+    Read => Row {
+        schema: Schema {
+            path: "/read",
+            known: ParamSet::of(&[Channel, FromId, Connection, Auth, Timeout, Epoch, Callback]),
+            lists: ParamSet::of(&[Channel, FromId]),
+            adds_messages: false,
+        },
+        allows_head: false,
+        is_in_frames: true,
+        is_rate_limited: false,
+        action: Action::Read,
+    },
+    Write => Row {
+        schema: Schema {
+            path: "/write",
+            known: ParamSet::of(&[Channel, Message, Connection, Auth, Callback]),
+            lists: ParamSet::EMPTY,
+            adds_messages: true,
+        },
+        allows_head: false,
+        is_in_frames: true,
+        is_rate_limited: true,
+        action: Action::Execute(write),
+    },
+    Introduce => Row {
+        schema: Schema {
+            path: "/introduce",
+            known: ParamSet::of(&[Channel, Message, Connection, Auth, Callback]),
+            lists: ParamSet::EMPTY,
+            adds_messages: true,
+        },
+        allows_head: false,
+        is_in_frames: true,
+        is_rate_limited: true,
+        action: Action::Execute(introduce),
+    },
+    Goodbye => Row {
+        schema: Schema {
+            path: "/goodbye",
+            known: ParamSet::of(&[Channel, Message, Connection, Auth, Callback]),
+            lists: ParamSet::EMPTY,
+            adds_messages: true,
+        },
+        allows_head: false,
+        is_in_frames: true,
+        is_rate_limited: false,
+        action: Action::Execute(goodbye),
+    },
+    Members => Row {
+        schema: Schema {
+            path: "/members",
+            known: ParamSet::of(&[Channel, Callback]),
+            lists: ParamSet::EMPTY,
+            adds_messages: false,
+        },
+        allows_head: false,
+        is_in_frames: true,
+        is_rate_limited: false,
+        action: Action::Execute(members),
+    },
+    Create => Row {
+        schema: Schema {
+            path: "/create",
+            known: ParamSet::of(&[Callback]),
+            lists: ParamSet::EMPTY,
+            adds_messages: false,
+        },
+        allows_head: false,
+        is_in_frames: true,
+        is_rate_limited: false,
+        action: Action::Execute(create),
+    },
+    Health => Row {
+        schema: Schema {
+            path: "/health",
+            known: ParamSet::of(&[Callback]),
+            lists: ParamSet::EMPTY,
+            adds_messages: false,
+        },
+        allows_head: true,
+        is_in_frames: false,
+        is_rate_limited: false,
+        action: Action::Execute(health),
+    },
+}
+
+/// Error detail that lists the calls that frames may make.
+static UNKNOWN_CALL: LazyLock<String> = LazyLock::new(|| {
+    let in_frames = Call::ALL.into_iter().filter(|call| call.row().is_in_frames);
+    format!("'call' is one of {}", in_frames.map(Call::name).collect::<Vec<_>>().join(", "))
+});
+
+impl Call {
+    #[inline]
+    fn row(self) -> &'static Row {
+        &TABLE[self as usize]
+    }
+
+    /// Returns the call of a path.
+    pub(super) fn from_path(path: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|call| call.schema().path == path)
+    }
+
+    /// Returns the call of that name, if frames may make it.
+    pub(super) fn from_frame(name: &str) -> Result<Self, Error> {
+        Self::ALL
+            .into_iter()
+            .find(|call| call.name() == name && call.row().is_in_frames)
+            .ok_or_else(|| Error::BadParameter(&UNKNOWN_CALL))
+    }
+
+    /// Name in frames, in the log and in metrics: the path without its slash.
+    pub(super) fn name(self) -> &'static str {
+        &self.schema().path[1..]
+    }
+
+    #[inline]
+    pub(super) fn schema(self) -> &'static Schema {
+        &self.row().schema
+    }
+
+    pub(super) fn allows_head(self) -> bool {
+        self.row().allows_head
+    }
+
+    #[inline]
+    pub(super) fn is_rate_limited(self) -> bool {
+        self.row().is_rate_limited
+    }
+
+    #[inline]
+    pub(super) fn action(self) -> Action {
+        self.row().action
+    }
+}
+
+fn write(
+    settings: &Settings,
+    context: &mut Context<'_>,
+    parameters: &Parameters<'_>,
+    json: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let channel = parameters.channel()?.for_writing()?;
+    let message = parameters.message(settings.max_message)?;
+    let credentials = parameters.credentials()?;
+    let id = context.hub.write(context.now, &channel, message, credentials)?;
+    json::push_id(json, id);
+    Ok(())
+}
+
+fn introduce(
+    settings: &Settings,
+    context: &mut Context<'_>,
+    parameters: &Parameters<'_>,
+    json: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let channel = parameters.channel()?.for_writing()?;
+    let message = parameters.message(settings.max_message)?;
+    let introducer = match parameters.credentials()? {
+        Some(credentials) => Introducer::Existing(credentials),
+        None => Introducer::New(hub::Auth::new(random_token(settings.random))),
+    };
+    let session = context.hub.introduce(context.now, &channel, message, introducer)?;
+    json::push_introduced(json, &session, settings.session_timeout_ms);
+    Ok(())
+}
+
+fn goodbye(
+    settings: &Settings,
+    context: &mut Context<'_>,
+    parameters: &Parameters<'_>,
+    json: &mut Vec<u8>,
+) -> Result<(), Error> {
+    parameters.connection.as_ref().ok_or_else(|| parameters.missing("connection"))?;
+    parameters.auth.as_ref().ok_or_else(|| parameters.missing("auth"))?;
+    let channel = match parameters.optional_channel()? {
+        Some(name) => Some(name.for_writing()?),
+        None => None,
+    };
+    let credentials = parameters.credentials()?.expect("both are there");
+    let message = parameters.optional_message(settings.max_message)?;
+    context.hub.goodbye(context.now, credentials, channel.as_ref(), message)?;
+    json.extend_from_slice(b"{\"ok\":true}");
+    Ok(())
+}
+
+fn members(
+    _: &Settings,
+    context: &mut Context<'_>,
+    parameters: &Parameters<'_>,
+    json: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let channel = parameters.channel()?.for_reading()?;
+    json::push_members(json, &context.hub.members(context.now, &channel));
+    Ok(())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the type of every function in the table")]
+fn create(
+    settings: &Settings,
+    _: &mut Context<'_>,
+    _: &Parameters<'_>,
+    json: &mut Vec<u8>,
+) -> Result<(), Error> {
+    json::push_pair(json, &Pair::new(random_token(settings.random)));
+    Ok(())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the type of every function in the table")]
+fn health(
+    _: &Settings,
+    _: &mut Context<'_>,
+    _: &Parameters<'_>,
+    json: &mut Vec<u8>,
+) -> Result<(), Error> {
+    json.extend_from_slice(b"{\"status\":\"ok\"}");
+    Ok(())
+}
+
+/// Returns a new secret name.
+fn random_token(random: fn(&mut [u8])) -> [u8; TOKEN_BYTES] {
+    let mut bytes = [0; 32];
+    let mut used = bytes.len();
+    hub::token(|| {
+        if used == bytes.len() {
+            random(&mut bytes);
+            used = 0;
+        }
+        used += 1;
+        bytes[used - 1]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_of_an_unknown_call_gets_the_list_of_calls() {
+        for name in ["health", "nonsense", "/write", ""] {
+            let Err(error) = Call::from_frame(name) else { panic!("{name} is a call") };
+            assert_eq!(
+                error.detail(),
+                "'call' is one of read, write, introduce, goodbye, members, create"
+            );
+        }
+        assert_eq!(Call::from_frame("write"), Ok(Call::Write));
+    }
+}
