@@ -1,37 +1,46 @@
-//! Chunked request bodies (RFC 9112, section 7.1), decoded in place as they come.
+//! Decoder for chunked request bodies (RFC 9112, section 7.1), in place and as bytes arrive.
 //!
-//! Strict where two readers of the same bytes could disagree: line ends are CRLF,
-//! a size is hexadecimal digits and nothing else.
+//! Strict where two readers of the same bytes could disagree: a line ends with CRLF, and a size has
+//! hexadecimal digits and nothing else.
 
 use super::parse_error::ParseError;
 
-/// Bytes of chunk extensions and trailers, together, before we lose interest.
+/// Bytes of all chunk extensions and trailers of a body. A body with more is rejected.
 const EXTENSION_BYTES_MAX: usize = 4096;
-/// More digits than this cannot be a size.
+/// Digits of a chunk size. More digits are rejected.
 const SIZE_DIGITS_MAX: u8 = 16;
 
-/// How far a chunked body has been decoded.
+const BAD_SIZE: ParseError =
+    ParseError::BadRequest("a chunk size is hexadecimal digits, then CRLF");
+const BAD_END: ParseError =
+    ParseError::BadRequest("a chunk is as long as its size says, then CRLF");
+const BAD_TRAILER: ParseError = ParseError::BadRequest("a trailer is 'name: value', then CRLF");
+
+/// Progress in a chunked body.
 ///
-/// The buffer reads: head, decoded bytes up to `decoded`, bytes of no more use, bytes to come from `raw` on.
+/// The buffer holds the head, the decoded bytes up to `decoded`, bytes of no more use, and from
+/// `consumed` on the bytes still to decode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkedDecoder {
     /// End of the decoded bytes.
     pub(super) decoded: usize,
-    /// The first byte not looked at.
+    /// Index of the first byte that was not decoded.
     pub(super) consumed: usize,
-    /// Length of the decoded bytes alone.
+    /// Size of the decoded body, including the rest of the current chunk.
     body_bytes: usize,
-    extras_bytes: usize,
+    /// Bytes of extensions and trailers so far.
+    extension_bytes: usize,
     state: State,
 }
 
+/// State of the decoder, named after the part of the grammar that comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Size {
         bytes: u64,
         digits: u8,
     },
-    /// White space that an extension may have before it.
+    /// White space before an extension.
     Space {
         bytes: u64,
     },
@@ -55,22 +64,23 @@ enum State {
 }
 
 impl ChunkedDecoder {
-    /// A body that begins at this place of the buffer.
+    /// Returns a decoder for a body that begins at this index of the buffer.
     pub(super) fn at(start: usize) -> Self {
         Self {
             decoded: start,
             consumed: start,
             body_bytes: 0,
-            extras_bytes: 0,
+            extension_bytes: 0,
             state: State::Size { bytes: 0, digits: 0 },
         }
     }
 
-    /// Decodes what has come; true when the body is whole.
+    /// Decodes the bytes that have arrived. Returns true when the body is complete.
     ///
     /// # Errors
     ///
-    /// [`Reject::BadRequest`] for broken framing, [`Reject::BodyTooLarge`] above `body_bytes_max`.
+    /// [`ParseError::BadRequest`] for broken framing, [`ParseError::BodyTooLarge`] for a body above
+    /// `body_bytes_max`, [`ParseError::HeadersTooLarge`] for too many extensions and trailers.
     pub(super) fn decode(
         &mut self,
         buffer: &mut [u8],
@@ -95,13 +105,29 @@ impl ChunkedDecoder {
         Ok(true)
     }
 
-    /// What one byte of the framing does.
-    #[expect(clippy::match_same_arms, reason = "the states stand in the order of the grammar")]
+    /// Returns the state after one byte of the framing.
     fn step(&mut self, byte: u8, body_bytes_max: usize) -> Result<State, ParseError> {
-        const BAD_SIZE: ParseError =
-            ParseError::BadRequest("a chunk size is hexadecimal digits, then CRLF");
-        const BAD_TRAILER: ParseError =
-            ParseError::BadRequest("a trailer is 'name: value', then CRLF");
+        match self.state {
+            State::Size { .. }
+            | State::Space { .. }
+            | State::Extension { .. }
+            | State::SizeLineFeed { .. } => self.step_size(byte, body_bytes_max),
+            State::DataReturn if byte == b'\r' => Ok(State::DataLineFeed),
+            State::DataLineFeed if byte == b'\n' => Ok(State::Size { bytes: 0, digits: 0 }),
+            State::DataReturn | State::DataLineFeed => Err(BAD_END),
+            State::TrailerStart
+            | State::TrailerName
+            | State::TrailerValue
+            | State::TrailerLineFeed
+            | State::LastLineFeed => self.step_trailer(byte),
+            State::Data { .. } | State::Done => {
+                unreachable!("`decode` does not step through these")
+            }
+        }
+    }
+
+    /// Returns the state after a byte of the line with the size of a chunk.
+    fn step_size(&mut self, byte: u8, body_bytes_max: usize) -> Result<State, ParseError> {
         match (self.state, byte) {
             (State::Size { bytes, digits }, _) if byte.is_ascii_hexdigit() => {
                 if digits == SIZE_DIGITS_MAX {
@@ -125,25 +151,22 @@ impl ChunkedDecoder {
                 self.count_extension()?;
                 Ok(State::Extension { bytes })
             }
-            (State::Size { .. } | State::Space { .. } | State::Extension { .. }, _) => {
-                Err(BAD_SIZE)
-            }
             (State::SizeLineFeed { bytes: 0 }, b'\n') => Ok(State::TrailerStart),
             (State::SizeLineFeed { bytes }, b'\n') => {
-                let room = body_bytes_max - self.body_bytes;
-                let left = usize::try_from(bytes)
-                    .ok()
-                    .filter(|bytes| *bytes <= room)
-                    .ok_or(ParseError::BodyTooLarge)?;
+                let left = usize::try_from(bytes).map_err(|_| ParseError::BodyTooLarge)?;
+                if left > body_bytes_max - self.body_bytes {
+                    return Err(ParseError::BodyTooLarge);
+                }
                 self.body_bytes += left;
                 Ok(State::Data { left })
             }
-            (State::SizeLineFeed { .. }, _) => Err(BAD_SIZE),
-            (State::DataReturn, b'\r') => Ok(State::DataLineFeed),
-            (State::DataLineFeed, b'\n') => Ok(State::Size { bytes: 0, digits: 0 }),
-            (State::DataReturn | State::DataLineFeed, _) => {
-                Err(ParseError::BadRequest("a chunk is as long as its size says, then CRLF"))
-            }
+            _ => Err(BAD_SIZE),
+        }
+    }
+
+    /// Returns the state after a byte of the trailers, or of the empty line that ends the body.
+    fn step_trailer(&mut self, byte: u8) -> Result<State, ParseError> {
+        match (self.state, byte) {
             (State::TrailerStart, b'\r') => Ok(State::LastLineFeed),
             (State::TrailerStart | State::TrailerName, _) if is_name(byte) => {
                 self.count_extension()?;
@@ -157,23 +180,13 @@ impl ChunkedDecoder {
             }
             (State::TrailerLineFeed, b'\n') => Ok(State::TrailerStart),
             (State::LastLineFeed, b'\n') => Ok(State::Done),
-            (
-                State::TrailerStart
-                | State::TrailerName
-                | State::TrailerValue
-                | State::TrailerLineFeed
-                | State::LastLineFeed,
-                _,
-            ) => Err(BAD_TRAILER),
-            (State::Data { .. } | State::Done, _) => {
-                unreachable!("`advance` does not step through these")
-            }
+            _ => Err(BAD_TRAILER),
         }
     }
 
     fn count_extension(&mut self) -> Result<(), ParseError> {
-        self.extras_bytes += 1;
-        if self.extras_bytes > EXTENSION_BYTES_MAX {
+        self.extension_bytes += 1;
+        if self.extension_bytes > EXTENSION_BYTES_MAX {
             Err(ParseError::HeadersTooLarge)
         } else {
             Ok(())
@@ -181,12 +194,13 @@ impl ChunkedDecoder {
     }
 }
 
-/// What may stand in an extension or a field value: no control character but a tab.
+/// Returns whether an extension or a field value may have this byte: no control character except
+/// the tab.
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// RFC 9110's `tchar`.
+/// Returns whether the byte is a `tchar` (RFC 9110, section 5.6.2).
 fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
