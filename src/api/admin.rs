@@ -1,10 +1,10 @@
-//! The admin door: what an operator's own tools ask. Nothing of it reaches a channel.
+//! Requests of the admin listener, for tools of the operator. None of them reaches a channel.
 
 use super::Api;
 use super::error::Error;
 use crate::http::{Method, Persistence, Request, ResponseHead};
 
-/// What Prometheus calls its text format.
+/// Type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const JSON_TYPE: &str = "application/json";
@@ -12,9 +12,10 @@ const JSON_TYPE: &str = "application/json";
 const ALLOW: &str = "GET, HEAD";
 
 impl Api {
-    /// Answers a request that came by the admin door; `metrics` writes that page. Tells whether the client stays.
+    /// Responds to a request of the admin listener. `metrics` writes the page of that name. Returns
+    /// whether the client stays.
     ///
-    /// No page of the web may read what is told here, so there is neither CORS nor JSONP.
+    /// No web page may read these responses, so there is neither CORS nor JSONP.
     pub fn handle_admin(
         &mut self,
         request: &Request<'_>,
@@ -38,14 +39,14 @@ impl Api {
             _ => Err(Error::NotFound),
         };
         let persistence = self.writer.persistence(request.persistence);
-        let (status, content_type, more) = match result {
+        let (status, content_type, extra_fields) = match result {
             Ok(content_type) => (200, content_type, "".into()),
             Err(error) => {
                 super::json::push_error(&mut body, error);
                 (error.name_and_status().1, JSON_TYPE, error.extra_headers())
             }
         };
-        // The path is one of those two where it was answered.
+        // Logs only paths that the listener knows.
         log::debug!("admin {} {status}", if status == 200 { request.path } else { "none" });
         let head = ResponseHead {
             status,
@@ -54,7 +55,7 @@ impl Api {
             varies_by_origin: false,
             cache_control: "no-store",
             date: self.writer.date(),
-            extra_fields: &more,
+            extra_fields: &extra_fields,
             persistence,
         };
         head.push(out, body.len());

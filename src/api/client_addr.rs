@@ -1,131 +1,129 @@
-//! Who calls: by which address a client is counted, also where proxies stand in between.
+//! Address of a client, also if the request came through proxies.
 
 use std::net::IpAddr;
 use std::num::NonZeroU64;
 
 use crate::http::Request;
 
-/// Whom a limit per address counts as one: an IPv4 address, or a /64 of IPv6, of which everybody who has one address
-/// commonly has all.
+/// Key of the limits per address: an IPv4 address, or a /64 of IPv6. A host that has one address of
+/// a /64 commonly has all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SourceKey(NonZeroU64);
 
 impl From<IpAddr> for SourceKey {
     fn from(address: IpAddr) -> Self {
         let number = match address.to_canonical() {
-            // No network of IPv6 begins like this: what begins with eight zeros is reserved (RFC 4291, section 2.4).
+            // No /64 has this number: addresses that begin with eight zero bits are reserved
+            // (RFC 4291, section 2.4).
             IpAddr::V4(address) => 1 << 32 | u64::from(u32::from(address)),
             IpAddr::V6(address) => (u128::from(address) >> 64) as u64,
         };
-        // `::1` and its like are in network 0.
+        // `::1` and similar addresses are in network 0.
         Self(NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN))
     }
 }
 
-/// Where a proxy may be.
+/// Addresses of trusted proxies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Network {
-    /// At the other end of a Unix socket.
+pub enum Cidr {
+    /// Clients of a Unix socket, which have no address.
     Unix,
-    /// At addresses with a common beginning.
+    /// Addresses with a common prefix.
     Ip {
-        /// What they begin with.
-        base: u128,
-        /// How many of the lowest bits are free.
-        free_bits: u32,
+        /// Prefix, shifted right by `host_bits`.
+        prefix: u128,
+        /// Number of lowest bits in which the addresses differ.
+        host_bits: u32,
     },
 }
 
-impl Network {
-    /// `192.0.2.7`, `192.0.2.0/24`, `2001:db8::/32`, `unix`; `None` for anything else.
+impl Cidr {
+    /// Parses `192.0.2.7`, `192.0.2.0/24`, `2001:db8::/32` or `unix`. `None` for any other text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text == "unix" {
             return Some(Self::Unix);
         }
-        let (address, prefix) =
+        let (address, length) =
             text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         let address: IpAddr = address.parse().ok()?;
         let width = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
+        let length = match length {
             Some(bits) if bits.bytes().all(|byte| byte.is_ascii_digit()) => bits.parse().ok()?,
             Some(_) => return None,
             None => width,
         };
-        let free_bits = u32::checked_sub(width, prefix)?;
-        Some(Self::Ip { base: without(bits(address), free_bits), free_bits })
+        let host_bits = u32::checked_sub(width, length)?;
+        Some(Self::Ip { prefix: prefix(address, host_bits), host_bits })
     }
 
-    /// A Unix socket's other end has no address.
+    /// Returns whether this is a trusted address; `None` for the client of a Unix socket.
     fn contains(self, address: Option<IpAddr>) -> bool {
         match (self, address) {
             (Self::Unix, None) => true,
-            (Self::Ip { base, free_bits }, Some(address)) => {
-                without(bits(address), free_bits) == base
+            (Self::Ip { prefix: trusted, host_bits }, Some(address)) => {
+                prefix(address, host_bits) == trusted
             }
             _ => false,
         }
     }
 }
 
-/// An address as IPv6 writes it.
-fn bits(address: IpAddr) -> u128 {
-    match address {
+/// Returns an address, mapped to IPv6 and without its lowest bits.
+fn prefix(address: IpAddr, host_bits: u32) -> u128 {
+    let bits: u128 = match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().into(),
         IpAddr::V6(address) => address.into(),
-    }
+    };
+    bits.checked_shr(host_bits).unwrap_or(0)
 }
 
-fn without(bits: u128, free_bits: u32) -> u128 {
-    bits.checked_shr(free_bits).unwrap_or(0)
-}
-
-/// Where a request comes from.
+/// Peer of the socket that a request came on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestSource {
-    /// Nothing for a Unix socket.
+    /// Address; `None` for a Unix socket.
     pub address: Option<SourceKey>,
-    /// It speaks for others, and says for whom.
+    /// The peer is a trusted proxy: `X-Forwarded-For` has the address of the client.
     pub is_proxy: bool,
 }
 
-/// `--trust-proxy`: who may say in whose name they call.
+/// `--trust-proxy`: proxies whose `X-Forwarded-For` is trusted.
 #[derive(Clone, Debug, Default)]
-pub struct TrustedProxies(pub Vec<Network>);
+pub struct TrustedProxies(pub Vec<Cidr>);
 
 impl TrustedProxies {
-    /// Whom a request counts for: the last in `X-Forwarded-For` who is no proxy of ours. What stands before may be
-    /// invented.
+    /// Returns the key against which a request counts: the last address in `X-Forwarded-For` that is
+    /// no trusted proxy. A client can forge the addresses before it.
     pub(super) fn client_addr(
         &self,
-        peer: RequestSource,
+        source: RequestSource,
         request: &Request<'_>,
     ) -> Option<SourceKey> {
-        if !peer.is_proxy {
-            return peer.address;
+        if !source.is_proxy {
+            return source.address;
         }
         let fields: Vec<_> = request.field("x-forwarded-for").collect();
         let hops = fields.iter().rev().flat_map(|field| field.rsplit(|byte| *byte == b','));
-        let mut caller = peer.address;
+        let mut client = source.address;
         for hop in hops {
-            // Whoever wrote something else was no proxy that is to be trusted; the one who passed it on counts.
+            // Text that is no address counts for the hop that passed it on.
             let Some(address) = parse_hop(hop.trim_ascii()) else { break };
-            caller = Some(address.into());
+            client = Some(address.into());
             if !self.is_trusted(Some(address)) {
                 break;
             }
         }
-        caller
+        client
     }
 
-    /// Whether this is one of them; without an address it is at the other end of a Unix socket.
+    /// Returns whether this is the address of a trusted proxy; `None` for the client of a Unix socket.
     #[must_use]
     pub fn is_trusted(&self, address: Option<IpAddr>) -> bool {
-        self.0.iter().any(|network| network.contains(address))
+        self.0.iter().any(|cidr| cidr.contains(address))
     }
 }
 
-/// An address, perhaps with a port: some proxies add it.
+/// Parses an address, with a port or without: some proxies add it.
 fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
     let hop = str::from_utf8(hop).ok()?;
     let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
@@ -142,16 +140,16 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_ipv6_counts_by_its_network() {
-        let of = |text| SourceKey::from(address(text));
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
-        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
-        assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));
-        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+    fn ipv6_addresses_of_one_network_have_one_key() {
+        let key = |text| SourceKey::from(address(text));
+        assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:1"));
+        assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
+        assert_eq!(key("192.0.2.1"), key("::ffff:192.0.2.1"));
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
     }
 
     #[test]
-    fn networks_are_read_and_hold_what_they_should() {
+    fn networks_are_parsed_and_contain_their_addresses() {
         for text in [
             "",
             "x",
@@ -163,7 +161,7 @@ mod tests {
             "1.2.3.4/8/8",
             "1.2.3.4:80",
         ] {
-            assert_eq!(Network::parse(text), None, "{text}");
+            assert_eq!(Cidr::parse(text), None, "{text}");
         }
         let cases = [
             ("192.0.2.0/24", "192.0.2.255", "192.0.3.0"),
@@ -174,21 +172,18 @@ mod tests {
             ("0.0.0.0/0", "203.0.113.9", "2001:db8::1"),
         ];
         for (network, inside, outside) in cases {
-            let network = Network::parse(network).unwrap();
-            let contains = |text| network.contains(Some(address(text)));
-            assert!(
-                contains(inside) && !contains(outside) && !network.contains(None),
-                "{network:?}"
-            );
+            let cidr = Cidr::parse(network).unwrap();
+            let contains = |text| cidr.contains(Some(address(text)));
+            assert!(contains(inside) && !contains(outside) && !cidr.contains(None), "{network}");
         }
-        assert!(Network::parse("::/0").unwrap().contains(Some(address("203.0.113.9"))));
-        let unix = Network::parse("unix").unwrap();
+        assert!(Cidr::parse("::/0").unwrap().contains(Some(address("203.0.113.9"))));
+        let unix = Cidr::parse("unix").unwrap();
         assert!(unix.contains(None) && !unix.contains(Some(address("127.0.0.1"))));
     }
 
     #[test]
-    fn the_last_who_is_no_proxy_of_ours_is_who_calls() {
-        let proxies = TrustedProxies(vec![Network::parse("10.0.0.0/8").unwrap()]);
+    fn the_last_address_that_is_no_trusted_proxy_is_the_client() {
+        let proxies = TrustedProxies(vec![Cidr::parse("10.0.0.0/8").unwrap()]);
         let cases = [
             ("10.0.0.1", "", "10.0.0.1"),
             ("10.0.0.1", "X-Forwarded-For: 192.0.2.7\r\n", "192.0.2.7"),
@@ -211,9 +206,9 @@ mod tests {
                 parse_complete(head.as_bytes(), &Limits { head_bytes: 1000, body_bytes: 0 })
                     .unwrap();
             let is_proxy = proxies.is_trusted(Some(address(peer)));
-            let peer = RequestSource { address: Some(address(peer).into()), is_proxy };
+            let source = RequestSource { address: Some(address(peer).into()), is_proxy };
             assert_eq!(
-                proxies.client_addr(peer, &request),
+                proxies.client_addr(source, &request),
                 Some(address(expected).into()),
                 "{fields}"
             );

@@ -1,4 +1,4 @@
-//! Which pages may read answers, and which may send messages.
+//! CORS: pages that may read responses, and pages that may add messages.
 
 use super::error::Error;
 use crate::http::Request;
@@ -6,20 +6,20 @@ use crate::http::Request;
 /// `--allow-origin`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllowOrigin {
-    /// `*`: every page.
+    /// `*`: all pages.
     Any,
-    /// These alone, in lower case.
+    /// Only pages of these origins, in lower case.
     List(Vec<String>),
 }
 
-/// What an answer tells a browser about the page that asked.
+/// Permission to read a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CorsGrant {
-    /// Everybody may read it.
+    /// Every page may read the response.
     Any,
-    /// The page on this place of the list may.
+    /// Pages of the origin at this index of the list may.
     Listed(u16),
-    /// The page is not on the list, or said nothing of itself.
+    /// No page may: the origin is not listed, or the request names none.
     None,
 }
 
@@ -32,21 +32,23 @@ impl AllowOrigin {
             (Self::List(list), Some(origin)) => list
                 .iter()
                 .position(|listed| listed.as_bytes().eq_ignore_ascii_case(origin))
-                .map_or(CorsGrant::None, |place| CorsGrant::Listed(place as u16)),
+                .map_or(CorsGrant::None, |index| CorsGrant::Listed(index as u16)),
         }
     }
 
-    /// The value of `Access-Control-Allow-Origin`.
-    pub(super) fn header(&self, permission: CorsGrant) -> Option<&str> {
-        match (self, permission) {
+    /// Value of `Access-Control-Allow-Origin`.
+    pub(super) fn header(&self, grant: CorsGrant) -> Option<&str> {
+        match (self, grant) {
             (Self::Any, _) => Some("*"),
-            (Self::List(list), CorsGrant::Listed(place)) => Some(&list[usize::from(place)]),
+            (Self::List(list), CorsGrant::Listed(index)) => Some(&list[usize::from(index)]),
             (Self::List(_), _) => None,
         }
     }
 
-    /// Refuses a call that adds messages from a page that is not listed. Browsers name the page in `Origin`
-    /// wherever they send one, and tell by `Sec-Fetch-Site` of a mere image or script tag that it is foreign.
+    /// Checks a call that adds messages. Fails if it comes from a page that is not listed.
+    ///
+    /// Browsers name the page in `Origin`. For an image or a script tag, they send no `Origin`, but
+    /// `Sec-Fetch-Site` says whether the page is of another site.
     ///
     /// # Errors
     ///

@@ -22,7 +22,7 @@ mod stream;
 mod transport;
 
 pub use calls::Context;
-pub use client_addr::{Network, RequestSource, SourceKey, TrustedProxies};
+pub use client_addr::{Cidr, RequestSource, SourceKey, TrustedProxies};
 pub use cors::AllowOrigin;
 pub use error::Error;
 pub use payload::{Payload, SharedBytes};
@@ -329,7 +329,7 @@ impl Api {
         let too_many = |seconds| {
             Error::TooManyRequests("too many messages from your address: slow down", seconds)
         };
-        limit.take(now.mono, address).map_err(too_many)
+        limit.try_acquire(now.mono, address).map_err(too_many)
     }
 
     /// Reads into `self.json` and returns `None`, or returns how the read waits or continues.

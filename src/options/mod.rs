@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::api::{AllowOrigin, Network, TrustedProxies};
+use crate::api::{AllowOrigin, Cidr, TrustedProxies};
 
 pub use table::{Arity, BadOption, Spec};
 pub(crate) use table::{Parsed, Settings, push, push_help, read, set};
@@ -81,7 +81,7 @@ pub struct Options {
     /// What may be held for clients, in bytes.
     pub max_memory: usize,
     /// Whose `X-Forwarded-For` names the client.
-    pub trust_proxy: Vec<Network>,
+    pub trust_proxy: Vec<Cidr>,
     /// Which pages may call.
     pub allow_origin: Vec<String>,
     /// Whether `/` is the demo.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::ListenAddr;
-use crate::api::Network;
+use crate::api::Cidr;
 
 pub(crate) fn nonzero<T: Default + PartialEq>(value: T) -> Result<T, String> {
     if value == T::default() { Err("must be above 0".into()) } else { Ok(value) }
@@ -76,13 +76,13 @@ pub(crate) fn count(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|_| is_number).ok_or_else(|| format!("'{text}' is not a number"))
 }
 
-pub(super) fn network(text: &str) -> Result<Network, String> {
+pub(super) fn network(text: &str) -> Result<Cidr, String> {
     let fault = || {
         format!(
             "'{text}' is no address: give 127.0.0.1, 10.0.0.0/8, 2001:db8::/32, or unix for Unix sockets"
         )
     };
-    Network::parse(text).ok_or_else(fault)
+    Cidr::parse(text).ok_or_else(fault)
 }
 
 /// Nothing where it is empty: the option is not set then.

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use speak::api::{AllowOrigin, Config, Network, TrustedProxies};
+use speak::api::{AllowOrigin, Cidr, Config, TrustedProxies};
 use speak::hub::{self, Epoch};
 
 use super::super::source::Source;
@@ -78,7 +78,7 @@ impl Settings {
             },
             demo: self.demo,
             max_rate: self.max_rate,
-            proxies: TrustedProxies(self.proxy.and_then(Network::parse).into_iter().collect()),
+            proxies: TrustedProxies(self.proxy.and_then(Cidr::parse).into_iter().collect()),
         }
     }
 }
