@@ -637,7 +637,7 @@ fn conversation() -> (Vec<u8>, Vec<Frame>) {
         text(r#"{"id":2}"#),
         text(r#"{"ref":3,"id":3}"#),
         text(
-            r#"{"error":"bad_request","detail":"a frame is a JSON object with a 'call'","status":400}"#,
+            r#"{"error":"bad_request","detail":"a frame must be a JSON object with a 'call'","status":400}"#,
         ),
         text(r#"{"id":4}"#),
         text(r#"{"id":5}"#),

@@ -173,7 +173,10 @@ calls! {
 /// Error detail that lists the calls that frames may make.
 static UNKNOWN_CALL: LazyLock<String> = LazyLock::new(|| {
     let in_frames = Call::ALL.into_iter().filter(|call| call.row().is_in_frames);
-    format!("'call' is one of {}", in_frames.map(Call::name).collect::<Vec<_>>().join(", "))
+    format!(
+        "unknown 'call'; use one of {}",
+        in_frames.map(Call::name).collect::<Vec<_>>().join(", ")
+    )
 });
 
 impl Call {
@@ -327,7 +330,7 @@ mod tests {
             let Err(error) = Call::from_frame(name) else { panic!("{name} is a call") };
             assert_eq!(
                 error.detail(),
-                "'call' is one of read, write, introduce, goodbye, members, create"
+                "unknown 'call'; use one of read, write, introduce, goodbye, members, create"
             );
         }
         assert_eq!(Call::from_frame("write"), Ok(Call::Write));

@@ -1,70 +1,70 @@
-//! The one table of errors: what each is called, its status, and what to do about it.
+//! Table of errors: name, status and detail of each.
 
 use std::borrow::Cow;
 
 use crate::http::ParseError;
 use crate::hub::{BadName, NotReadable, NotWritable, Refusal};
 
-/// Why a request gets no answer but this. Whatever it was, it changed nothing.
+/// Error that a request gets as its response. The request changed nothing.
 ///
-/// No error repeats what the caller sent: that may be a secret, and errors end up in logs.
+/// No error repeats text of the request: the text may be a secret, and errors end up in logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// Not a request that can be served; says what is wrong.
+    /// Malformed request; the text is the detail.
     BadRequest(&'static str),
-    /// An upgrade to WebSocket that is at fault; says what is wrong.
+    /// Malformed upgrade to WebSocket; the text is the detail.
     BadHandshake(&'static str),
-    /// The call (its path) needs this parameter.
+    /// The call of this path needs this parameter.
     MissingParameter(&'static str, &'static str),
-    /// Says what is wrong with which parameter.
+    /// Invalid parameter; the text is the detail.
     BadParameter(&'static str),
-    /// This parameter came more than once.
+    /// This parameter was given more than once.
     RepeatedParameter(&'static str),
-    /// Not a channel name.
+    /// Invalid channel name.
     BadChannel,
-    /// Not a callback name.
+    /// Invalid callback name.
     BadCallback,
     /// This parameter is not UTF-8.
     BadEncoding(&'static str),
-    /// The page that calls is not one of those allowed to.
+    /// The page that calls is not in `--allow-origin`.
     BadOrigin,
-    /// The connection lives, and this is not its secret.
+    /// The session exists, but this is not its secret.
     BadAuth,
-    /// The write half of a pair.
+    /// The channel name is the write half of a pair.
     NotReadable,
-    /// The read half of a pair.
+    /// The channel name is the read half of a pair.
     NotWritable,
     /// No such path.
     NotFound,
-    /// The path takes these methods alone.
+    /// The path allows only these methods.
     MethodNotAllowed(&'static str),
-    /// The request did not arrive whole in time.
+    /// The request did not arrive completely in time.
     RequestTimeout,
-    /// No such connection now.
+    /// The session has ended, or never existed.
     ConnectionEnded,
-    /// The message, or the body that would carry it.
+    /// The message, or the body of the request, is above its limit.
     MessageTooLarge,
     /// The request line is above the limit of the head.
     UriTooLong,
     /// The head is above its limit.
     HeadersTooLarge,
-    /// No method of HTTP.
+    /// Unknown HTTP method.
     UnknownMethod,
     /// A transfer coding other than chunked.
     UnknownCoding,
-    /// A limit for each address; says which, and in how many seconds to try again.
+    /// Above a limit per address; the text is the detail. Retry after this number of seconds.
     TooManyRequests(&'static str, u64),
-    /// A limit of the server; says which.
+    /// Above a limit of the server; the text is the detail.
     OverCapacity(&'static str),
-    /// Not HTTP/1.x.
+    /// A version of HTTP other than 1.x.
     VersionNotSupported,
 }
 
-/// After how many seconds a refusal for want of room is worth another try.
+/// Field for errors above a limit of the server: retry after a second.
 const RETRY_AFTER: &str = "Retry-After: 1\r\n";
 
 impl Error {
-    /// Name and status: PROTOCOL.md's table.
+    /// Name and status, as the table of errors in docs/api.md lists them.
     #[must_use]
     pub fn name_and_status(self) -> (&'static str, u16) {
         match self {
@@ -92,44 +92,55 @@ impl Error {
         }
     }
 
-    /// What to do about it, for the person who reads the answer.
+    /// Text for people: what is wrong, then what to do.
     #[must_use]
     pub fn detail(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
-            Self::BadRequest(what)
-            | Self::BadHandshake(what)
-            | Self::BadParameter(what)
-            | Self::TooManyRequests(what, _)
-            | Self::OverCapacity(what) => what,
+            Self::BadRequest(detail)
+            | Self::BadHandshake(detail)
+            | Self::BadParameter(detail)
+            | Self::TooManyRequests(detail, _)
+            | Self::OverCapacity(detail) => detail,
             Self::MissingParameter(call, name) => return format!("{call} needs '{name}'").into(),
             Self::RepeatedParameter(name) => {
-                return format!("'{name}' is given more than once").into();
+                return format!("'{name}' is given more than once; give it once").into();
             }
-            Self::BadEncoding(name) => return format!("'{name}' is not UTF-8").into(),
+            Self::BadEncoding(name) => {
+                return format!("'{name}' is not UTF-8; encode it as UTF-8").into();
+            }
             Self::BadChannel => {
-                "a channel is 1 to 128 bytes without control characters; names with ~ come from /create"
+                "invalid channel name; use 1 to 128 bytes without control characters \
+                 (names with ~ come from /create)"
             }
-            Self::BadCallback => "a callback is a dotted path of identifiers, at most 128 bytes",
-            Self::BadOrigin => "this server takes no messages from the page that sent this",
-            Self::BadAuth => "this 'auth' is not the connection's",
-            Self::NotReadable => {
-                "this name can only be written to; its owner reads under the other one"
+            Self::BadCallback => {
+                "invalid callback name; use a dotted path of identifiers, at most 128 bytes"
             }
-            Self::NotWritable => "this name can only be read; write to the other one of the pair",
-            Self::NotFound => "no such path",
-            Self::MethodNotAllowed(_) => "this path does not take this method; see Allow",
-            Self::RequestTimeout => "the request did not arrive whole in time",
-            Self::ConnectionEnded => "no such connection now: introduce again",
-            Self::MessageTooLarge => "the message is larger than this server takes",
-            Self::UriTooLong => "the request line is too long: POST the message instead",
-            Self::HeadersTooLarge => "the request head is too large",
-            Self::UnknownMethod => "this is no method of HTTP; names of methods are upper-case",
-            Self::UnknownCoding => "the only transfer coding known here is chunked",
-            Self::VersionNotSupported => "only HTTP/1.x is spoken here",
+            Self::BadOrigin => {
+                "this page may not send messages; the operator can add its origin to --allow-origin"
+            }
+            Self::BadAuth => {
+                "'auth' does not belong to 'connection'; use both from the same /introduce"
+            }
+            Self::NotReadable => "this channel name is write-only; read with the pair's read name",
+            Self::NotWritable => "this channel name is read-only; write with the pair's write name",
+            Self::NotFound => "no such path; check its spelling",
+            Self::MethodNotAllowed(_) => {
+                "this path does not allow this method; use one that 'Allow' lists"
+            }
+            Self::RequestTimeout => "the request did not arrive completely in time; send it again",
+            Self::ConnectionEnded => "connection has ended; call /introduce again",
+            Self::MessageTooLarge => {
+                "the message is larger than this server accepts; send a shorter one"
+            }
+            Self::UriTooLong => "the request line is too long; POST the message instead",
+            Self::HeadersTooLarge => "the request head is too large; send fewer header fields",
+            Self::UnknownMethod => "unknown HTTP method; names of methods are upper-case",
+            Self::UnknownCoding => "unsupported transfer coding; use chunked",
+            Self::VersionNotSupported => "only HTTP/1.0 and HTTP/1.1 are supported",
         })
     }
 
-    /// Header fields that belong to it, whole lines.
+    /// Header fields of the error, whole lines.
     #[must_use]
     pub(super) fn extra_headers(self) -> Cow<'static, str> {
         match self {
@@ -144,9 +155,9 @@ impl Error {
 }
 
 impl From<ParseError> for Error {
-    fn from(reject: ParseError) -> Self {
-        match reject {
-            ParseError::BadRequest(what) => Self::BadRequest(what),
+    fn from(error: ParseError) -> Self {
+        match error {
+            ParseError::BadRequest(detail) => Self::BadRequest(detail),
             ParseError::UriTooLong => Self::UriTooLong,
             ParseError::HeadersTooLarge => Self::HeadersTooLarge,
             ParseError::BodyTooLarge => Self::MessageTooLarge,
@@ -163,17 +174,14 @@ impl From<Refusal> for Error {
             Refusal::SessionEnded => Self::ConnectionEnded,
             Refusal::WrongAuth => Self::BadAuth,
             Refusal::TooManyChannels => {
-                Self::BadParameter("a connection is in 32 channels at most: leave one first")
+                Self::BadParameter("a connection can be in at most 32 channels; leave one first")
             }
             Refusal::TooManyReads => Self::BadParameter(
-                "256 reads wait with this connection already: read several channels at once, or introduce another",
+                "this connection already has 256 pending reads; \
+                 read several channels at once, or introduce another connection",
             ),
-            Refusal::OverCapacity => {
-                Self::OverCapacity("this server has as many channels as it may: try again later")
-            }
-            Refusal::OutOfMemory => {
-                Self::OverCapacity("this server has no memory left for more: try again later")
-            }
+            Refusal::OverCapacity => Self::OverCapacity("channel limit reached; retry later"),
+            Refusal::OutOfMemory => Self::OverCapacity("memory limit reached; retry later"),
         }
     }
 }

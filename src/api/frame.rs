@@ -21,7 +21,7 @@ const FRAME_OVERHEAD_BYTES: usize = 32 * 1024;
 /// Bytes of the longest escape of a byte of a message: `\u` and four digits.
 const ESCAPE_FACTOR: usize = 6;
 
-const NOT_AN_OBJECT: Error = Error::BadRequest("a frame is a JSON object with a 'call'");
+const NOT_AN_OBJECT: Error = Error::BadRequest("a frame must be a JSON object with a 'call'");
 
 impl Api {
     /// Size of the largest frame that can be a call, in bytes.
@@ -47,7 +47,7 @@ impl Api {
         let call =
             frame.as_ref().ok_or(NOT_AN_OBJECT).and_then(|frame| Ok((parse_call(frame)?, frame)));
         let result = match call {
-            _ if !is_reference => Err(Error::BadParameter("'ref' is a number or a string")),
+            _ if !is_reference => Err(Error::BadParameter("'ref' must be a number or a string")),
             Ok((call, frame)) => self.execute_frame(context, call, frame, socket),
             Err(error) => Err(error),
         };
@@ -129,8 +129,8 @@ fn frame_text(param: Param, value: &Value) -> Result<Cow<'_, str>, Error> {
             Ok(Cow::Owned(number.to_string()))
         }
         (Param::FromId | Param::Connection, _) => {
-            Err(Error::BadParameter("'from_id' and 'connection' are integers"))
+            Err(Error::BadParameter("'from_id' and 'connection' must be integers"))
         }
-        _ => Err(Error::BadParameter("'channel', 'message', 'auth' and 'epoch' are strings")),
+        _ => Err(Error::BadParameter("'channel', 'message', 'auth' and 'epoch' must be strings")),
     }
 }

@@ -327,7 +327,7 @@ impl Api {
     fn check_rate(&mut self, now: Now, address: Option<SourceKey>) -> Result<(), Error> {
         let (Some(limit), Some(address)) = (&mut self.rate_limit, address) else { return Ok(()) };
         let too_many = |seconds| {
-            Error::TooManyRequests("too many messages from your address: slow down", seconds)
+            Error::TooManyRequests("too many messages from your address; slow down", seconds)
         };
         limit.try_acquire(now.mono, address).map_err(too_many)
     }

@@ -179,7 +179,7 @@ impl<'a> Parameters<'a> {
         }
         if self.message.is_some() {
             return Err(Error::BadParameter(
-                "'message' is given both as a parameter and as a body",
+                "'message' is given both as a parameter and as a body; give it once",
             ));
         }
         let text = str::from_utf8(request.body).map_err(|_| Error::BadEncoding("message"))?;
@@ -260,13 +260,13 @@ impl Parameters<'_> {
         match (&self.connection, self.auth.as_deref()) {
             (None, None) => Ok(None),
             (Some(connection), Some(auth)) => {
-                let number =
-                    integer(connection).ok_or(Error::BadParameter("'connection' is an integer"))?;
+                let number = integer(connection)
+                    .ok_or(Error::BadParameter("'connection' must be an integer"))?;
                 // No session has number 0 or a negative number.
                 Ok(Some(Credentials { session: u64::try_from(number).unwrap_or(0), auth }))
             }
             _ => Err(Error::BadParameter(
-                "'connection' and 'auth' belong together: give both, or neither",
+                "'connection' and 'auth' belong together; give both, or neither",
             )),
         }
     }
@@ -276,7 +276,7 @@ impl Parameters<'_> {
         match &self.callback {
             None => Ok(None),
             Some(_) if method == Method::Post => {
-                Err(Error::BadParameter("'callback' is for GET: a script tag cannot POST"))
+                Err(Error::BadParameter("'callback' is only for GET; a script tag cannot POST"))
             }
             Some(name) => Callback::parse(name).map(Some).map_err(|_| Error::BadCallback),
         }

@@ -82,11 +82,11 @@ impl<'a> ReadTargets<'a> {
             return Err(parameters.missing("channel"));
         }
         if channels > CHANNELS_PER_READ_MAX {
-            return Err(Error::BadParameter("a read names 32 channels at most"));
+            return Err(Error::BadParameter("too many channels; a read can have at most 32"));
         }
         if from_ids != 0 && from_ids != channels {
             return Err(Error::BadParameter(
-                "give no 'from_id', or one for each 'channel' in the same order",
+                "wrong number of 'from_id'; give none, or one for each 'channel' in order",
             ));
         }
         let mut from_ids = parameters.from_ids.iter();
@@ -102,7 +102,7 @@ impl<'a> ReadTargets<'a> {
         for name in parameters.channels.iter() {
             let (channel, since) = target(name)?;
             if targets.iter().any(|(other, _)| *other == channel) {
-                return Err(Error::BadParameter("a 'channel' is named twice"));
+                return Err(Error::BadParameter("a 'channel' is given twice; give each one once"));
             }
             targets.push((channel, since));
         }
@@ -112,7 +112,7 @@ impl<'a> ReadTargets<'a> {
 
 /// Parses a `from_id`.
 pub(super) fn since(from_id: &str) -> Result<Since, Error> {
-    match integer(from_id).ok_or(Error::BadParameter("'from_id' is an integer below 2^53"))? {
+    match integer(from_id).ok_or(Error::BadParameter("'from_id' must be an integer below 2^53"))? {
         0 => Ok(Since::All),
         id if id > 0 => Ok(Since::Id(id.unsigned_abs())),
         last => Ok(Since::Last(last.unsigned_abs())),
@@ -121,7 +121,7 @@ pub(super) fn since(from_id: &str) -> Result<Since, Error> {
 
 /// Parses a `timeout`: whole seconds of any number.
 fn seconds(text: &str) -> Result<u64, Error> {
-    let error = Error::BadParameter("'timeout' is a number of whole seconds, from 0");
+    let error = Error::BadParameter("'timeout' must be a number of whole seconds, 0 or more");
     match text.strip_prefix('-') {
         Some(digits) if parse_digits(digits) == Some(0) => Ok(0),
         Some(_) => Err(error),

@@ -26,7 +26,7 @@ fn websocket_key(request: &Request<'_>) -> Result<String, Error> {
     let mut keys = request.field("sec-websocket-key");
     let accepted = keys.next().and_then(accept_key).filter(|_| keys.next().is_none());
     accepted.ok_or(Error::BadHandshake(
-        "a WebSocket needs one Sec-WebSocket-Key, of 16 bytes in Base64",
+        "a WebSocket needs one 'Sec-WebSocket-Key' of 16 bytes in Base64",
     ))
 }
 

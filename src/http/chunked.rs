@@ -11,10 +11,11 @@ const EXTENSION_BYTES_MAX: usize = 4096;
 const SIZE_DIGITS_MAX: u8 = 16;
 
 const BAD_SIZE: ParseError =
-    ParseError::BadRequest("a chunk size is hexadecimal digits, then CRLF");
+    ParseError::BadRequest("malformed chunk size; send hexadecimal digits, then CRLF");
 const BAD_END: ParseError =
-    ParseError::BadRequest("a chunk is as long as its size says, then CRLF");
-const BAD_TRAILER: ParseError = ParseError::BadRequest("a trailer is 'name: value', then CRLF");
+    ParseError::BadRequest("the data of a chunk must have its size, then CRLF");
+const BAD_TRAILER: ParseError =
+    ParseError::BadRequest("malformed trailer; send 'name: value', then CRLF");
 
 /// Progress in a chunked body.
 ///

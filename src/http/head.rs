@@ -78,10 +78,10 @@ pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<Head<'_>>, ParseError> {
         Ok(head) => head,
         Err(httparse::Error::Version) => reject_version(bytes),
         Err(httparse::Error::HeaderName) => {
-            Err(ParseError::BadRequest("a header field is not 'name: value'"))
+            Err(ParseError::BadRequest("malformed header field; send 'name: value'"))
         }
         Err(httparse::Error::HeaderValue) => {
-            Err(ParseError::BadRequest("a header value has a control character"))
+            Err(ParseError::BadRequest("a header value has a control character; remove it"))
         }
         Err(_) => Err(ParseError::BadRequest("this is not an HTTP/1.x request")),
     }
@@ -186,7 +186,7 @@ fn target(method: Method, target: &str) -> Result<(&str, &str), ParseError> {
         let authority_bytes = rest.find(['/', '?']).unwrap_or(rest.len());
         let authority = &rest.as_bytes()[..authority_bytes];
         if matches!(authority, [] | [b':', ..]) || !is_host(authority) {
-            return Err(ParseError::BadRequest("the request target names no host"));
+            return Err(ParseError::BadRequest("the request target has no valid host"));
         }
         &rest[authority_bytes..]
     } else if (method == Method::Options && target == "*") || method == Method::Other {
@@ -290,7 +290,9 @@ impl<'a> Fields<'a> {
                 4 if is("host") => {
                     let is_second = fields.host.replace(value).is_some();
                     if is_second || !is_host(value) {
-                        return Err(ParseError::BadRequest("one Host header, with one host"));
+                        return Err(ParseError::BadRequest(
+                            "there must be one Host header, with one host",
+                        ));
                     }
                 }
                 6 if is("origin") => fields.origin = Some(value),
@@ -305,7 +307,11 @@ impl<'a> Fields<'a> {
                 }
                 12 if is("content-type") => fields.content_type = Some(value),
                 14 if is("content-length") => {
-                    set_once(&mut fields.content_length, value, "more than one Content-Length")?;
+                    set_once(
+                        &mut fields.content_length,
+                        value,
+                        "more than one Content-Length; send one",
+                    )?;
                 }
                 14 if is("sec-fetch-site") => {
                     fields.is_cross_site = value.eq_ignore_ascii_case(b"cross-site");
@@ -314,7 +320,7 @@ impl<'a> Fields<'a> {
                     set_once(
                         &mut fields.transfer_encoding,
                         value,
-                        "more than one Transfer-Encoding",
+                        "more than one Transfer-Encoding; send one",
                     )?;
                 }
                 _ => {}
@@ -327,13 +333,15 @@ impl<'a> Fields<'a> {
     fn framing(&self, is_http_10: bool) -> Result<Framing, ParseError> {
         match (self.transfer_encoding, self.content_length) {
             (Some(_), Some(_)) => {
-                Err(ParseError::BadRequest("both Content-Length and Transfer-Encoding"))
+                Err(ParseError::BadRequest("both Content-Length and Transfer-Encoding; send one"))
             }
             (Some(_), None) if is_http_10 => {
-                Err(ParseError::BadRequest("HTTP/1.0 knows no Transfer-Encoding"))
+                Err(ParseError::BadRequest("HTTP/1.0 has no Transfer-Encoding; use Content-Length"))
             }
             (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
-            (Some(b""), None) => Err(ParseError::BadRequest("an empty Transfer-Encoding")),
+            (Some(b""), None) => {
+                Err(ParseError::BadRequest("empty Transfer-Encoding; use chunked"))
+            }
             (Some(_), None) => Err(ParseError::UnknownCoding),
             (None, None) => Ok(Framing::Length(0)),
             (None, Some(digits)) if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => {
@@ -344,7 +352,7 @@ impl<'a> Fields<'a> {
                     .map_err(|_| ParseError::BodyTooLarge)?;
                 Ok(Framing::Length(length))
             }
-            (None, Some(_)) => Err(ParseError::BadRequest("a Content-Length is digits")),
+            (None, Some(_)) => Err(ParseError::BadRequest("Content-Length must be digits")),
         }
     }
 }
