@@ -92,8 +92,8 @@ pub struct RequestSource {
 pub struct TrustedProxies(pub Vec<Cidr>);
 
 impl TrustedProxies {
-    /// Returns the key against which a request counts: the last address in `X-Forwarded-For` that is
-    /// no trusted proxy. A client can forge the addresses before it.
+    /// Returns the key against which a request counts: the last address in `X-Forwarded-For` that
+    /// is no trusted proxy. A client can forge the addresses before it.
     pub(super) fn client_addr(
         &self,
         source: RequestSource,
@@ -116,7 +116,7 @@ impl TrustedProxies {
         client
     }
 
-    /// Returns whether this is the address of a trusted proxy; `None` for the client of a Unix socket.
+    /// Returns whether this is the address of a trusted proxy; `None` for a Unix socket.
     #[must_use]
     pub fn is_trusted(&self, address: Option<IpAddr>) -> bool {
         self.0.iter().any(|cidr| cidr.contains(address))

@@ -49,8 +49,8 @@ impl Api {
 }
 
 impl ResponseWriter {
-    /// Appends a file, compressed if the client accepts gzip; only a head if the client has the file
-    /// already. Returns the status.
+    /// Appends a file, compressed if the client accepts gzip. Appends only a head if the client has
+    /// the file already. Returns the status.
     fn push_file(
         &self,
         out: &mut Vec<u8>,

@@ -54,7 +54,8 @@ pub(super) fn push_pair(json: &mut Vec<u8>, pair: &Pair) {
     json.push(b'}');
 }
 
-/// Appends the response to a read. `labels` are the names of its channels, used if there are several.
+/// Appends the response to a read. `labels` are the names of its channels, needed only if there are
+/// several.
 pub(super) fn push_reply<'n>(
     json: &mut Vec<u8>,
     reply: &Reply<'_>,
@@ -62,15 +63,15 @@ pub(super) fn push_reply<'n>(
     epoch: Epoch,
 ) {
     match reply {
-        Reply::One(part) => {
+        Reply::One(slice) => {
             json.push(b'{');
-            push_part(json, part);
+            push_slice(json, slice);
             push_epoch(json, epoch);
-            push_gaps(json, part);
+            push_gaps(json, slice);
         }
-        Reply::Many(parts) => {
+        Reply::Many(slices) => {
             json.extend_from_slice(b"{\"channels\":[");
-            for (index, (part, label)) in parts.iter().zip(labels).enumerate() {
+            for (index, (slice, label)) in slices.iter().zip(labels).enumerate() {
                 json.extend_from_slice(if index == 0 {
                     b"{\"channel\":"
                 } else {
@@ -78,8 +79,8 @@ pub(super) fn push_reply<'n>(
                 });
                 push_string(json, label);
                 json.push(b',');
-                push_part(json, part);
-                push_gaps(json, part);
+                push_slice(json, slice);
+                push_gaps(json, slice);
                 json.push(b'}');
             }
             json.push(b']');
@@ -90,24 +91,24 @@ pub(super) fn push_reply<'n>(
 }
 
 #[inline]
-fn push_part(json: &mut Vec<u8>, part: &ChannelSlice<'_>) {
+fn push_slice(json: &mut Vec<u8>, slice: &ChannelSlice<'_>) {
     json.extend_from_slice(b"\"messages\":[");
-    for (index, message) in part.messages().enumerate() {
+    for (index, message) in slice.messages().enumerate() {
         if index > 0 {
             json.push(b',');
         }
         json.extend_from_slice(message);
     }
     json.push(b']');
-    push_field(json, "next_id", part.next_id());
+    push_field(json, "next_id", slice.next_id());
 }
 
 #[inline]
-fn push_gaps(json: &mut Vec<u8>, part: &ChannelSlice<'_>) {
-    if part.missed {
+fn push_gaps(json: &mut Vec<u8>, slice: &ChannelSlice<'_>) {
+    if slice.missed {
         json.extend_from_slice(b",\"missed\":true");
     }
-    if part.reset {
+    if slice.reset {
         json.extend_from_slice(b",\"reset\":true");
     }
 }

@@ -1,6 +1,6 @@
-//! What the calls mean: a request goes to the hub, what the hub says becomes an answer.
+//! Meaning of the calls: a request becomes an operation of the hub, and its result a response.
 //!
-//! Knows both HTTP and the hub, which do not know each other; has no sockets and no clock.
+//! Knows both HTTP and the hub, which do not know each other. Has no sockets and no clock.
 
 mod admin;
 mod calls;
@@ -46,65 +46,66 @@ use self::route::Route;
 use crate::http::{Limits, Method, Persistence, Request};
 use crate::hub::{Epoch, Hub, Mode, Now, ReadResult, ReaderKey, Wake};
 
-/// A body may be a message that is percent-encoded throughout, and its name and channel too.
+/// Bytes of a body in addition to the message: names and values of the other parameters.
 const BODY_OVERHEAD_BYTES: usize = 4096;
 
-/// What the operator decides about calls.
+/// Settings of the operator for calls.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// A message's size in bytes.
+    /// Size of a message in bytes. Larger ones are rejected.
     pub max_message: usize,
-    /// A request head's size in bytes.
+    /// Size of a request head in bytes. Larger ones are rejected.
     pub max_head: usize,
-    /// The longest that a read waits.
+    /// Longest wait of a long poll. A longer `timeout` is cut.
     pub poll_timeout: Duration,
-    /// Which pages may call.
+    /// Pages that may add messages and read responses.
     pub allow_origin: AllowOrigin,
-    /// Whether `/` is the demo.
+    /// `/` is the demo.
     pub demo: bool,
-    /// Calls that add messages, a second and address; 0 for no limit.
+    /// Calls of `/write` and `/introduce` per second and address; 0 for no limit.
     pub max_rate: usize,
-    /// Who may say in whose name they call.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub proxies: TrustedProxies,
 }
 
-/// What became of a request.
+/// Result of a request.
 #[derive(Debug)]
 pub enum Handled {
-    /// The answer was appended. Tells whether the client stays.
+    /// The response was appended. The client stays or is closed.
     Responded(Persistence),
-    /// Nothing was appended: the read waits, and [`Api::wake`] answers it.
+    /// The read waits. Nothing was appended: [`Api::encode_reply`] gives the response later.
     LongPoll {
-        /// For [`Hub::close_reader`], should the client go first.
+        /// Key for [`Hub::on_reader_closed`] if the client closes first.
         reader: ReaderKey,
-        /// For [`Api::wake`].
+        /// Form of the response, for [`Api::encode_reply`].
         format: Option<Box<ReplyFormat>>,
-        /// How long it waits; then [`Hub::dismiss`].
+        /// Longest wait. After it, the caller calls [`Hub::complete_empty`].
         wait_ms: u64,
     },
-    /// Its beginning was appended: the read stays, and [`Api::tell`] goes on with it.
+    /// The head of a stream was appended. [`Api::encode_update`] continues the stream.
     Stream {
-        /// For [`Hub::close_reader`] when the client goes.
+        /// Key for [`Hub::on_reader_closed`] when the client closes.
         reader: ReaderKey,
-        /// For [`Api::tell`].
+        /// State of the stream, for [`Api::encode_update`].
         stream: Stream,
     },
 }
 
-/// The meaning of the calls, with the scratch space to put answers together.
+/// The calls, and scratch space for their responses.
 pub struct Api {
     config: Config,
     poll_timeout_ms: u64,
     settings: Settings,
     epoch: Epoch,
     writer: ResponseWriter,
-    /// The JSON of the answer that is being put together; of the last wake-up, for those that repeat it.
+    /// JSON of the current response. During a delivery, JSON of the last wake-up, which the next
+    /// one may repeat.
     json: Vec<u8>,
-    /// What the last wake-up became, in each form in which it was wanted.
-    shared_buf: EncodeCache,
-    /// Bytes of those that somebody still holds.
-    cached: Rc<Cell<usize>>,
-    /// An answer for one.
+    /// Encodings of the last wake-up.
+    cache: EncodeCache,
+    /// Bytes of all encodings that the cache or a slow client still holds.
+    encoded_bytes: Rc<Cell<usize>>,
+    /// Encoded response for one client.
     private_buf: Vec<u8>,
     rate_limit: Option<RateLimit>,
     requests: RequestStats,
@@ -112,7 +113,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// The calls on this hub. `random` fills a buffer with bytes that nobody can guess.
+    /// Returns the calls on this hub. `random` fills a buffer with bytes that cannot be guessed.
     #[must_use]
     pub fn new(config: Config, hub: &Hub, random: fn(&mut [u8])) -> Self {
         Self {
@@ -125,8 +126,8 @@ impl Api {
             epoch: hub.epoch(),
             writer: ResponseWriter::new(config.allow_origin.clone()),
             json: Vec::new(),
-            shared_buf: EncodeCache::default(),
-            cached: Rc::default(),
+            cache: EncodeCache::default(),
+            encoded_bytes: Rc::default(),
             private_buf: Vec::new(),
             rate_limit: RateLimit::new(config.max_rate),
             requests: RequestStats::default(),
@@ -135,13 +136,13 @@ impl Api {
         }
     }
 
-    /// Whether whoever calls from this address, or without one by a Unix socket, may say in whose name.
+    /// Returns whether this is the address of a trusted proxy; `None` for a Unix socket.
     #[must_use]
     pub fn is_trusted(&self, address: Option<IpAddr>) -> bool {
         self.config.proxies.is_trusted(address)
     }
 
-    /// What a request may weigh.
+    /// Returns the limits of a request. A message may be percent-encoded, which triples its size.
     #[must_use]
     pub fn limits(&self) -> Limits {
         Limits {
@@ -150,7 +151,7 @@ impl Api {
         }
     }
 
-    /// To be called at the start of every turn.
+    /// Sets the time of `Date`. Call at the start of each turn.
     pub fn set_time(&mut self, now: Now) {
         self.writer.set_time(now.unix_ms);
     }
@@ -186,13 +187,14 @@ impl Api {
         self.respond_error(kind, error, self.response_options(request), out)
     }
 
-    /// Appends an error that closes the client, in place of an answer to what it asks.
+    /// Appends an error in response to a request that was not parsed. The client is closed.
     pub fn push_rejection(&mut self, error: Error, out: &mut Vec<u8>) {
         self.record_error(RequestKind::None, error);
         self.push_rejection_uncounted(error, out);
     }
 
-    /// Appends an error that closes the client, who did not ask anything that would count.
+    /// Appends an error to a client that has sent no request, so that metrics do not count one. The
+    /// client is closed.
     pub fn push_rejection_uncounted(&mut self, error: Error, out: &mut Vec<u8>) {
         let cors_grant = self.writer.allow_origin.cors_grant(None);
         self.push_error(
@@ -206,60 +208,62 @@ impl Api {
         );
     }
 
-    /// How requests were answered until now.
+    /// Counts of all responses.
     #[must_use]
     pub fn requests(&self) -> &RequestStats {
         &self.requests
     }
 
-    /// Encodes the answer of a read that waited, once for all that share it. Tells too whether the client stays.
+    /// Encodes the response to a long poll, once for all readers that share it. Returns whether the
+    /// client stays, too.
     pub fn encode_reply(
         &mut self,
         wake: &Wake<'_>,
-        presentation: Option<&ReplyFormat>,
+        format: Option<&ReplyFormat>,
     ) -> (Payload<'_>, Persistence) {
         self.reset_cache(wake);
         if self.json.is_empty() {
-            let names = presentation
+            let labels = format
                 .into_iter()
-                .flat_map(|presentation| presentation.channel_labels.iter().map(|name| &**name));
-            json::push_reply(&mut self.json, &wake.reply, names, self.epoch);
+                .flat_map(|format| format.channel_labels.iter().map(|label| &**label));
+            json::push_reply(&mut self.json, &wake.reply, labels, self.epoch);
         }
         self.record(Call::Read.into(), 200);
-        let dress = ResponseOptions::from_reply_format(presentation);
-        let persistence = self.writer.persistence(dress.persistence);
-        if presentation.is_some() {
+        let options = ResponseOptions::from_reply_format(format);
+        let persistence = self.writer.persistence(options.persistence);
+        if format.is_some() {
             self.private_buf.clear();
-            self.writer.push_json(&mut self.private_buf, dress, &self.json);
+            self.writer.push_json(&mut self.private_buf, options, &self.json);
             return (Payload::Private(&self.private_buf), persistence);
         }
-        let Self { shared_buf, private_buf, writer, json, cached, .. } = self;
-        let shared = shared_buf.response.get_or_insert_with(|| {
+        let Self { cache, private_buf, writer, json, encoded_bytes, .. } = self;
+        let shared = cache.response.get_or_insert_with(|| {
             private_buf.clear();
-            writer.push_json(private_buf, dress, json);
-            SharedBytes::new(private_buf, cached)
+            writer.push_json(private_buf, options, json);
+            SharedBytes::new(private_buf, encoded_bytes)
         });
         (Payload::Shared(shared), persistence)
     }
 
-    /// Bytes of answers for many that are still held, here or by those who are slow to take them.
+    /// Bytes of shared encodings that the cache or a slow client still holds.
     #[must_use]
     pub fn encoded_bytes(&self) -> usize {
-        self.cached.get()
+        self.encoded_bytes.get()
     }
 
-    /// Forgets the wake-up before, unless this one repeats it. Called for every one, also where nobody is left to be told.
+    /// Clears the encodings of the last wake-up, unless this one repeats it. Call for each wake-up,
+    /// even if its client is gone: the next wake-up may repeat this one.
     pub fn reset_cache(&mut self, wake: &Wake<'_>) {
         if !wake.same_as_previous {
             self.json.clear();
-            self.shared_buf = EncodeCache::default();
+            self.cache = EncodeCache::default();
         }
     }
 
-    /// Gives back what a large answer took. To be called at the end of every turn.
+    /// Frees the memory of large responses. Call at the end of each turn.
     pub fn end_turn(&mut self) {
         const KEEP_CAPACITY: usize = 64 * 1024;
-        self.shared_buf = EncodeCache::default();
+        self.cache = EncodeCache::default();
         for scratch in [&mut self.json, &mut self.private_buf] {
             if scratch.capacity() > KEEP_CAPACITY {
                 *scratch = Vec::new();
@@ -306,7 +310,7 @@ impl Api {
         }
     }
 
-    /// Rejects a call that adds messages from a page that may not, or too often.
+    /// Checks that the page may make the call, and that its address is below the rate limit.
     fn check(
         &mut self,
         context: &Context<'_>,
@@ -332,7 +336,7 @@ impl Api {
         limit.try_acquire(now.mono, address).map_err(too_many)
     }
 
-    /// Reads into `self.json` and returns `None`, or returns how the read waits or continues.
+    /// Reads into `self.json`. Returns `None`, or how the read continues if it waits or streams.
     fn read(
         &mut self,
         context: &mut Context<'_>,
@@ -388,24 +392,24 @@ impl Api {
         Handled::Responded(self.writer.persistence(options.persistence))
     }
 
-    fn push_error(&mut self, error: Error, dress: ResponseOptions<'_>, out: &mut Vec<u8>) {
+    fn push_error(&mut self, error: Error, options: ResponseOptions<'_>, out: &mut Vec<u8>) {
         self.json.clear();
         json::push_error(&mut self.json, error);
-        self.writer.push_error(out, dress, error, &self.json);
+        self.writer.push_error(out, options, error, &self.json);
     }
 
-    /// Counts and logs a request that was answered. Neither ever tells more of it.
+    /// Counts and logs a response. The log gets nothing else of a request: it may have secrets.
     #[inline]
-    fn record(&mut self, subject: RequestKind, status: u16) {
-        self.requests.count(subject, status);
-        log::debug!("{} {status}", subject.name());
+    fn record(&mut self, kind: RequestKind, status: u16) {
+        self.requests.count(kind, status);
+        log::debug!("{} {status}", kind.name());
     }
 
-    /// The same for one that is refused.
-    fn record_error(&mut self, subject: RequestKind, error: Error) {
+    /// Counts and logs an error.
+    fn record_error(&mut self, kind: RequestKind, error: Error) {
         let (name, status) = error.name_and_status();
-        self.requests.count(subject, status);
-        log::debug!("{} {status} {name}", subject.name());
+        self.requests.count(kind, status);
+        log::debug!("{} {status} {name}", kind.name());
     }
 }
 

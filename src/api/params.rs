@@ -74,7 +74,7 @@ impl Schema {
     /// Returns the parameter of that name, if the call knows it.
     #[expect(
         clippy::inline_always,
-        reason = "called for each parameter of each request; a second caller would cost that one a call"
+        reason = "called for each parameter of each request, from two places"
     )]
     #[inline(always)]
     pub(super) fn param(&self, name: &str) -> Option<Param> {
@@ -196,7 +196,7 @@ impl<'a> Parameters<'a> {
     /// Sets a parameter. Only those in `lists` may be set more than once.
     #[expect(
         clippy::inline_always,
-        reason = "called for each parameter of each request; a second caller would cost that one a call"
+        reason = "called for each parameter of each request, from two places"
     )]
     #[inline(always)]
     pub(super) fn set(&mut self, param: Param, value: Cow<'a, str>) -> Result<(), Error> {

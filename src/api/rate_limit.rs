@@ -18,8 +18,9 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 ///
 /// A bucket is one number: the time at which the bucket would be full again without further calls
 /// ("virtual scheduling" of ITU-T I.371, "theoretical arrival time"). Two addresses may share a
-/// bucket; a secret hash decides which. So there are two rows, and the fuller bucket counts. While a
-/// thousand addresses are above their limit, one in a thousand other addresses is slowed with them.
+/// bucket; a secret hash decides which. So there are two rows, and the bucket with more calls left
+/// counts. While a thousand addresses are above their limit, one in a thousand other addresses is
+/// slowed with them.
 pub(super) struct RateLimit {
     rows: [Row; 2],
     nanos_per_call: u64,

@@ -24,7 +24,7 @@ pub(super) struct ReadParams<'a> {
     pub(super) epoch: Option<&'a str>,
 }
 
-/// Channels of a read, and where it begins in each. One channel, the usual case, needs no allocation.
+/// Channels of a read, and where it begins in each. One channel needs no allocation.
 pub(super) enum ReadTargets<'a> {
     One([(ChannelKey<'a>, Since); 1]),
     Many(Vec<(ChannelKey<'a>, Since)>),

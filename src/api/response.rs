@@ -186,10 +186,7 @@ impl ResponseWriter {
     }
 
     /// Appends a head of [`json_head`](Self::json_head) and its body: JSON, or a call of it.
-    #[expect(
-        clippy::inline_always,
-        reason = "called for each response of JSONP; a second caller would cost that one a call"
-    )]
+    #[expect(clippy::inline_always, reason = "called for each response of JSONP, from two places")]
     #[inline(always)]
     fn push_json_as(
         out: &mut Vec<u8>,

@@ -19,7 +19,8 @@ use crate::hub::{ChannelKey, ChannelSlice, Mode, ReadResult, Reply, Since, Wake}
 const NO_PROXY_BUFFERING: &str = "X-Accel-Buffering: no\r\n";
 
 const SWITCHING_PROTOCOLS: &[u8] =
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ";
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+      Sec-WebSocket-Accept: ";
 
 /// Returns the response to the key of a handshake, which has exactly one.
 fn websocket_key(request: &Request<'_>) -> Result<String, Error> {
@@ -136,8 +137,8 @@ impl Api {
         }
         self.reset_cache(wake);
         let is_encoded = match stream.transport {
-            Transport::Sse => self.shared_buf.events.is_some(),
-            Transport::WebSocket => self.shared_buf.frame.is_some(),
+            Transport::Sse => self.cache.events.is_some(),
+            Transport::WebSocket => self.cache.frame.is_some(),
         };
         if !is_encoded {
             self.push_update(wake, stream);
@@ -145,12 +146,12 @@ impl Api {
         if !stream.channel_labels.is_empty() {
             return Payload::Private(&self.private_buf);
         }
-        let Self { shared_buf, private_buf, cached, .. } = self;
+        let Self { cache, private_buf, encoded_bytes, .. } = self;
         let shared = match stream.transport {
-            Transport::Sse => &mut shared_buf.events,
-            Transport::WebSocket => &mut shared_buf.frame,
+            Transport::Sse => &mut cache.events,
+            Transport::WebSocket => &mut cache.frame,
         };
-        Payload::Shared(shared.get_or_insert_with(|| SharedBytes::new(private_buf, cached)))
+        Payload::Shared(shared.get_or_insert_with(|| SharedBytes::new(private_buf, encoded_bytes)))
     }
 
     /// Encodes an update into `self.private_buf`.

@@ -8,8 +8,8 @@ use crate::hub::ReaderKey;
 /// Transport of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// Server-sent events. The stream ends with its TCP connection. Chunks would add nothing: events
-    /// have their own framing, and the same bytes serve HTTP/1.0.
+    /// Server-sent events. The stream ends with its TCP connection. Chunks would add nothing:
+    /// events have their own framing, and the same bytes serve HTTP/1.0.
     Sse,
     /// WebSocket.
     WebSocket,

@@ -1,17 +1,17 @@
-//! Event streams as HTML defines them ("Server-sent events"): what a browser's `EventSource` reads.
+//! Event streams (HTML, "Server-sent events"), which a browser reads with `EventSource`.
 
-/// The type of an event stream.
+/// `Content-Type` of an event stream.
 pub const EVENT_STREAM: &str = "text/event-stream";
 
-/// What a stream begins with: a client that lost it comes back after a second.
+/// First line of a stream: a client that loses the stream reconnects after a second.
 pub const RETRY: &[u8] = b"retry: 1000\n\n";
 
-/// A comment: says nothing, and shows proxies that the stream lives.
+/// Heartbeat: an empty comment, which shows proxies that the stream is alive.
 pub const HEARTBEAT: &[u8] = b":\n\n";
 
-/// Whether `Accept` asks for an event stream rather than for JSON.
+/// Returns whether `Accept` prefers an event stream to JSON.
 ///
-/// It has to be named, with a weight no lower than that of JSON: `*/*` asks for an ordinary answer.
+/// The type has to be listed, with a weight no lower than that of JSON: `*/*` asks for JSON.
 pub(super) fn accepts_event_stream(accept: &[u8]) -> bool {
     let weight = |wanted: &[&[u8]]| {
         let ranges = accept.split(|byte| *byte == b',').map(MediaRange::parse);
@@ -24,24 +24,24 @@ pub(super) fn accepts_event_stream(accept: &[u8]) -> bool {
     events > 0 && events >= weight(&[b"application/json"]).unwrap_or(0)
 }
 
-/// One part of an `Accept`.
+/// Range of media types in `Accept`.
 struct MediaRange<'a> {
     name: &'a [u8],
-    /// In thousandths (RFC 9110, section 12.4.2).
+    /// Weight in thousandths (RFC 9110, section 12.4.2).
     weight: u16,
 }
 
 impl<'a> MediaRange<'a> {
-    fn parse(part: &'a [u8]) -> Self {
-        let mut pieces = part.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-        let name = pieces.next().unwrap_or_default();
-        let weight = pieces
-            .find_map(|piece| piece.strip_prefix(b"q=").or_else(|| piece.strip_prefix(b"Q=")));
+    fn parse(range: &'a [u8]) -> Self {
+        let mut fields = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let name = fields.next().unwrap_or_default();
+        let weight = fields
+            .find_map(|field| field.strip_prefix(b"q=").or_else(|| field.strip_prefix(b"Q=")));
         Self { name, weight: weight.map_or(1000, parse_weight) }
     }
 }
 
-/// `0.25` is 250; what is no weight is 0.
+/// Parses a weight: `0.25` is 250. An invalid weight is 0.
 fn parse_weight(weight: &[u8]) -> u16 {
     let (whole, fraction) = match weight {
         [whole] => (whole, [].as_slice()),
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_is_for_who_asks_for_one() {
+    fn only_a_client_that_prefers_an_event_stream_gets_one() {
         let cases = [
             ("text/event-stream", true),
             ("Text/Event-Stream;charset=utf-8", true),

@@ -1,28 +1,29 @@
-//! Parameters as HTML forms encode them, in a query or a body.
+//! Forms (`application/x-www-form-urlencoded`) in a query or a body.
 
 use std::borrow::Cow;
 
-/// The names and values of a form. A name without `=` has an empty value; empty pieces are skipped.
+/// Returns the names and values of a form. A name without `=` has an empty value. Empty pairs are
+/// skipped.
 #[must_use]
 pub fn pairs(form: &str) -> FormPairs<'_> {
     FormPairs { rest: form }
 }
 
-/// See [`pairs`].
+/// Iterator over the pairs of a form; see [`pairs`].
 #[derive(Clone, Debug)]
 pub struct FormPairs<'a> {
     rest: &'a str,
 }
 
-/// A name or a value, still encoded.
+/// Encoded name or value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FormText<'a> {
-    /// As it stands in the form.
+    /// Text as the form has it.
     pub text: &'a str,
     is_plain: bool,
 }
 
-/// What a name or value decodes to is not UTF-8.
+/// Error: a decoded name or value is not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotUtf8;
 
@@ -46,14 +47,16 @@ impl<'a> Iterator for FormPairs<'a> {
     }
 }
 
-/// As a search for any of `=&%+`. Names are short: a plain loop is done with one before a vectorized search has begun.
+/// Returns the index of the first of `=&%+`. Names are short: a plain loop ends before a vectorized
+/// search has started.
 fn name_end(form: &[u8]) -> Option<usize> {
     form.iter().position(|byte| matches!(byte, b'=' | b'&' | b'%' | b'+'))
 }
 
 impl<'a> FormText<'a> {
-    /// What stands before the first separator. `first` is where the first separator or escape is, so that one search
-    /// tells where a plain text ends, and that it is plain; only an escaped one needs `separator`, to search on.
+    /// Returns the text before the first separator. `first` is the index of the first separator or
+    /// escape: for a text without escapes, one search finds the end. A text with escapes needs
+    /// `separator`, which searches the rest.
     fn split_at_byte(
         text: &'a str,
         first: Option<usize>,
@@ -68,9 +71,9 @@ impl<'a> FormText<'a> {
         Self { text: &text[..end], is_plain: false }
     }
 
-    /// Decodes it: `+` is a space, `%XX` a byte, a broken escape stays as it is.
+    /// Decodes the text: `+` is a space, `%XX` a byte, and a broken escape stays as it is.
     ///
-    /// Borrows where there is nothing to decode, as is usual.
+    /// Borrows a text without escapes, the usual case.
     ///
     /// # Errors
     ///
@@ -81,7 +84,7 @@ impl<'a> FormText<'a> {
     }
 }
 
-/// Decodes in two passes, both of them over whole stretches: spaces first, since a decoded `%2B` is none.
+/// Decodes in two passes over long stretches: spaces first, since a decoded `%2B` is no space.
 fn decode(encoded: &str) -> Result<String, NotUtf8> {
     let bytes = encoded.as_bytes();
     let mut decoded: Vec<u8> =
@@ -93,11 +96,12 @@ fn decode(encoded: &str) -> Result<String, NotUtf8> {
     String::from_utf8(decoded).map_err(|_| NotUtf8)
 }
 
-/// Decodes the escapes from the first one on; `decoded` has the bytes of `encoded`, but for spaces. Returns the length.
+/// Decodes the escapes from index `first` on. `decoded` has the bytes of `encoded`, with spaces
+/// decoded. Returns the length of the result.
 fn decode_escapes(encoded: &[u8], decoded: &mut [u8], first: usize) -> usize {
     let (mut from, mut to) = (first, first);
     while from < encoded.len() {
-        // At `from` stands a percent sign.
+        // The byte at `from` is a percent sign.
         let (value, length) =
             escaped_byte(&encoded[from + 1..]).map_or((b'%', 1), |value| (value, 3));
         decoded[to] = value;
@@ -162,16 +166,16 @@ mod tests {
 
     #[test]
     fn pairs_are_split_at_the_first_equals_sign() {
-        let of = |form: &'static str| {
+        let split = |form: &'static str| {
             pairs(form).map(|(name, value)| (name.text, value.text)).collect::<Vec<_>>()
         };
         assert_eq!(
-            of("a=1&b=2=3&c&=d&&e="),
+            split("a=1&b=2=3&c&=d&&e="),
             [("a", "1"), ("b", "2=3"), ("c", ""), ("", "d"), ("e", "")]
         );
-        assert_eq!(of("&&ü=é&"), [("ü", "é")]);
-        assert_eq!(of("a=%&b=+&c"), [("a", "%"), ("b", "+"), ("c", "")]);
-        assert_eq!(of(""), []);
-        assert_eq!(of("&"), []);
+        assert_eq!(split("&&ü=é&"), [("ü", "é")]);
+        assert_eq!(split("a=%&b=+&c"), [("a", "%"), ("b", "+"), ("c", "")]);
+        assert_eq!(split(""), []);
+        assert_eq!(split("&"), []);
     }
 }

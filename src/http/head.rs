@@ -1,4 +1,4 @@
-//! One request head: what it asks for, how its body is framed, what becomes of the client after.
+//! Request heads: target, framing of the body, and persistence of the client.
 
 use std::mem::MaybeUninit;
 
@@ -7,10 +7,10 @@ use httparse::Status;
 use super::event_stream::accepts_event_stream;
 use super::parse_error::ParseError;
 
-/// Header fields for which there is room on the stack; more are rare, and need not be fast.
+/// Header fields that are parsed on the stack. More fields are rare, and need an allocation.
 const FIELDS_CAPACITY: usize = 64;
 
-/// A request's method.
+/// Request method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// GET
@@ -21,29 +21,30 @@ pub enum Method {
     Post,
     /// OPTIONS
     Options,
-    /// Another method of RFC 9110, RFC 5789 (PATCH) or RFC 10008 (QUERY), which nothing here allows.
+    /// Another method of RFC 9110, RFC 5789 (PATCH) or RFC 10008 (QUERY). No path allows it.
     Other,
 }
 
-/// Whether the client stays after the answer, and what the answer has to say about it.
+/// Persistence of a client (RFC 9112, section 9.3): whether the client stays after the response,
+/// and whether the response has to announce it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persistence {
-    /// HTTP/1.1's default: it stays.
+    /// The client stays: the default of HTTP/1.1.
     Persistent,
-    /// HTTP/1.0 asked to stay, and has to be told that it may.
+    /// The client uses HTTP/1.0 and asked to stay: the response has to say `keep-alive`.
     PersistentIfAnnounced,
-    /// It goes.
+    /// The client is closed.
     Close,
 }
 
-/// How a body is framed.
+/// Framing of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     Length(usize),
     Chunked,
 }
 
-/// A parsed head.
+/// Parsed request head.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head<'a> {
     pub(super) bytes: usize,
@@ -60,14 +61,14 @@ pub(super) struct Head<'a> {
     pub(super) expects_continue: bool,
 }
 
-/// Parses the head at the start of `bytes`; `None` while it is not whole.
+/// Parses the head at the start of `bytes`. Returns `None` while the head is incomplete.
 ///
 /// # Errors
 ///
-/// A [`Reject`] as soon as it is sure.
+/// A [`ParseError`] as soon as no further bytes can make the head valid.
 pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<Head<'_>>, ParseError> {
-    let mut usual = [const { MaybeUninit::uninit() }; FIELDS_CAPACITY];
-    let parsed = match parse_fields(bytes, &mut usual) {
+    let mut on_stack = [const { MaybeUninit::uninit() }; FIELDS_CAPACITY];
+    let parsed = match parse_fields(bytes, &mut on_stack) {
         Err(httparse::Error::TooManyHeaders) => {
             let lines = memchr::memchr_iter(b'\n', bytes).count();
             parse_fields(bytes, &mut vec![MaybeUninit::uninit(); lines])
@@ -87,7 +88,7 @@ pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<Head<'_>>, ParseError> {
     }
 }
 
-/// As [`parse_head`], with room for so many fields; the outer error is that of the syntax.
+/// Parses a head with at most as many fields as `fields` has. The outer error is one of syntax.
 fn parse_fields<'a>(
     bytes: &'a [u8],
     fields: &mut [MaybeUninit<httparse::Header<'a>>],
@@ -99,7 +100,8 @@ fn parse_fields<'a>(
     })
 }
 
-/// Tells another version of HTTP from what is not HTTP at all. Decides when the line is whole.
+/// Returns the error for a request line that does not end in HTTP/1.0 or HTTP/1.1: another version
+/// of HTTP, or no HTTP. Returns `None` while the line is incomplete.
 fn reject_version<'a>(bytes: &[u8]) -> Result<Option<Head<'a>>, ParseError> {
     let Some(end) = memchr::memchr(b'\n', bytes) else { return Ok(None) };
     let line = bytes[..end].trim_ascii_end();
@@ -112,8 +114,8 @@ fn reject_version<'a>(bytes: &[u8]) -> Result<Option<Head<'a>>, ParseError> {
     }
 }
 
-/// A higher minor version is to be read as 1.1 (RFC 9110, section 2.5), which `httparse` does not:
-/// writes it so. True if there was something to write.
+/// Overwrites a minor version above 1 with 1. A recipient has to read it so (RFC 9110, section
+/// 2.5), but `httparse` does not. Returns whether it changed a byte.
 pub(super) fn lower_minor_version(bytes: &mut [u8]) -> bool {
     let Some(end) = memchr::memchr(b'\n', bytes) else { return false };
     let line_bytes = bytes[..end].trim_ascii_end().len();
@@ -131,11 +133,11 @@ impl<'a> Head<'a> {
         let is_http_10 = parsed.version == Some(0);
         let method = method(parsed.method.unwrap_or_default())?;
         let (path, query) = target(method, parsed.path.unwrap_or_default())?;
-        let fields = Fields::gather(parsed.headers)?;
+        let fields = Fields::from_headers(parsed.headers)?;
         if fields.host.is_none() && !is_http_10 {
             return Err(ParseError::BadRequest("HTTP/1.1 needs a Host header"));
         }
-        // What follows CONNECT may have been meant for a tunnel, and passed on unread.
+        // Bytes after a CONNECT may be meant for its tunnel, and must not be read as requests.
         let closes = fields.close || (method == Method::Other && parsed.method == Some("CONNECT"));
         Ok(Self {
             bytes,
@@ -150,11 +152,11 @@ impl<'a> Head<'a> {
             content_type: fields.content_type,
             origin: fields.origin,
             accepts_event_stream: fields.accepts_event_stream,
-            // HTTP/1.0 knows no upgrade (RFC 9110, section 7.8).
+            // HTTP/1.0 has no upgrade (RFC 9110, section 7.8).
             wants_websocket: fields.wants_websocket && !is_http_10,
             is_cross_site: fields.is_cross_site,
             framing: fields.framing(is_http_10)?,
-            // HTTP/1.0 knows no interim answers (RFC 9110, section 10.1.1).
+            // HTTP/1.0 has no interim responses (RFC 9110, section 10.1.1).
             expects_continue: fields.expects_continue && !is_http_10,
         })
     }
@@ -171,7 +173,7 @@ fn method(token: &str) -> Result<Method, ParseError> {
     }
 }
 
-/// Path and query of a target in origin form, absolute form, or `*`.
+/// Returns path and query of a target in origin form or absolute form, or `*`.
 fn target(method: Method, target: &str) -> Result<(&str, &str), ParseError> {
     let has_scheme = |scheme: &str| {
         target
@@ -190,7 +192,7 @@ fn target(method: Method, target: &str) -> Result<(&str, &str), ParseError> {
         }
         &rest[authority_bytes..]
     } else if (method == Method::Options && target == "*") || method == Method::Other {
-        // CONNECT brings an authority; it is refused as a method, whatever it names.
+        // The target of CONNECT is an authority. No path allows CONNECT, so its value is ignored.
         return Ok(("*", ""));
     } else {
         return Err(ParseError::BadRequest("the request target is not a path"));
@@ -202,13 +204,14 @@ fn target(method: Method, target: &str) -> Result<(&str, &str), ParseError> {
     Ok((if path.is_empty() { "/" } else { path }, query))
 }
 
-/// Whether this is a host and perhaps a port (RFC 9112, section 3.2). It may be empty, but a user's name has no place
-/// in it: what is before the `@` could be taken for the host (RFC 9110, section 4.2.4).
+/// Returns whether this is a host with an optional port (RFC 9112, section 3.2). The host may be
+/// empty. A user name is not allowed: the text before the `@` could be taken for the host (RFC
+/// 9110, section 4.2.4).
 #[inline]
 fn is_host(host: &[u8]) -> bool {
-    /// The characters of RFC 3986's `reg-name`.
+    /// Characters of a `reg-name` (RFC 3986, section 3.2.2).
     const TOKEN_BYTES: [bool; 256] = byte_class(b"-._~%!$&'()*+,;=");
-    /// Those of an address in brackets, and of the zone that may stand behind it.
+    /// Characters of an address in brackets, and of a zone after it.
     const HOST_BYTES: [bool; 256] = byte_class(b":.-_~%");
     let port = match host {
         [b'[', address @ ..] => match skip_allowed(&HOST_BYTES, address) {
@@ -224,13 +227,13 @@ fn is_host(host: &[u8]) -> bool {
     }
 }
 
-/// What stands behind the characters that are allowed.
+/// Returns the bytes from the first one on that is not allowed.
 fn skip_allowed<'a>(allowed: &[bool; 256], bytes: &'a [u8]) -> &'a [u8] {
     let end = bytes.iter().position(|byte| !allowed[usize::from(*byte)]);
     &bytes[end.unwrap_or(bytes.len())..]
 }
 
-/// Letters, digits, and these others.
+/// Returns a table of the allowed bytes: letters, digits and `others`.
 const fn byte_class(others: &[u8]) -> [bool; 256] {
     let mut allowed = [false; 256];
     let mut byte = 0;
@@ -238,33 +241,33 @@ const fn byte_class(others: &[u8]) -> [bool; 256] {
         allowed[byte] = (byte as u8).is_ascii_alphanumeric();
         byte += 1;
     }
-    let mut place = 0;
-    while place < others.len() {
-        allowed[others[place] as usize] = true;
-        place += 1;
+    let mut index = 0;
+    while index < others.len() {
+        allowed[others[index] as usize] = true;
+        index += 1;
     }
     allowed
 }
 
-/// Whether a list in a header field has this name.
+/// Returns whether a list in a header field has this name.
 #[must_use]
 pub fn list_contains(list: &[u8], name: &[u8]) -> bool {
     list.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(name))
 }
 
-/// Sets what two servers could choose differently from, were it there twice.
+/// Sets a field that must not be repeated: two servers could choose different values.
 fn set_once<'a>(
     field: &mut Option<&'a [u8]>,
     value: &'a [u8],
-    fault: &'static str,
+    detail: &'static str,
 ) -> Result<(), ParseError> {
     match field.replace(value) {
         None => Ok(()),
-        Some(_) => Err(ParseError::BadRequest(fault)),
+        Some(_) => Err(ParseError::BadRequest(detail)),
     }
 }
 
-/// The header fields that matter here.
+/// Header fields that the server uses for every request.
 #[derive(Default)]
 struct Fields<'a> {
     host: Option<&'a [u8]>,
@@ -281,11 +284,11 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn gather(headers: &[httparse::Header<'a>]) -> Result<Self, ParseError> {
+    fn from_headers(headers: &[httparse::Header<'a>]) -> Result<Self, ParseError> {
         let mut fields = Self::default();
         for httparse::Header { name, value } in headers {
             let is = |known: &str| name.eq_ignore_ascii_case(known);
-            // By length first: most fields of a browser's request are not ours.
+            // Compares the length first: most fields of a browser's request are ignored.
             match name.len() {
                 4 if is("host") => {
                     let is_second = fields.host.replace(value).is_some();
@@ -329,7 +332,8 @@ impl<'a> Fields<'a> {
         Ok(fields)
     }
 
-    /// RFC 9112, section 6.3, and where it leaves a choice, the one that nobody can be made to see differently.
+    /// Returns the framing of the body (RFC 9112, section 6.3). If the RFC leaves a choice, the
+    /// request is an error: a proxy could choose another framing.
     fn framing(&self, is_http_10: bool) -> Result<Framing, ParseError> {
         match (self.transfer_encoding, self.content_length) {
             (Some(_), Some(_)) => {
@@ -345,7 +349,7 @@ impl<'a> Fields<'a> {
             (Some(_), None) => Err(ParseError::UnknownCoding),
             (None, None) => Ok(Framing::Length(0)),
             (None, Some(digits)) if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => {
-                // Too many digits for a number are too many bytes for us.
+                // A number that does not fit is above every limit.
                 let length = str::from_utf8(digits)
                     .expect("digits")
                     .parse()

@@ -1,19 +1,20 @@
-//! Callback names that are safe to put in front of a script.
+//! Names of JSONP callbacks.
 
-/// The longest callback name in bytes.
+/// Bytes of the longest callback name.
 const CALLBACK_BYTES_MAX: usize = 128;
 
-/// A checked callback name: a dotted path of identifiers and `[digits]`.
+/// Valid callback name: a dotted path of identifiers and `[digits]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Callback<'a>(&'a str);
 
-/// The name is not such a path, or too long.
+/// Error: the name is not such a path, or is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadCallback;
 
 impl<'a> Callback<'a> {
-    /// Checks a name. So narrow a grammar leaves nothing that could be code, markup or, behind
-    /// the comment that every answer begins with, another file format (the "Rosetta Flash" of 2014).
+    /// Checks a name. The grammar is so narrow that no name is code or markup. After the comment
+    /// that each JSONP response begins with, none is another file format either ("Rosetta Flash",
+    /// 2014).
     ///
     /// # Errors
     ///
@@ -33,13 +34,13 @@ impl<'a> Callback<'a> {
         Ok(Self(name))
     }
 
-    /// The name.
+    /// Name of the callback.
     #[must_use]
     pub fn as_str(&self) -> &'a str {
         self.0
     }
 
-    /// A name that was checked before and kept.
+    /// Returns the callback of a name that was checked before.
     #[must_use]
     pub fn assume_valid(name: &'a str) -> Self {
         debug_assert_eq!(Self::parse(name), Ok(Self(name)));

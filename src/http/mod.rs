@@ -1,4 +1,6 @@
-//! Bytes to values and back: HTTP/1.x, forms, JSONP, event streams, WebSocket frames. No sockets, no meaning.
+//! Parsers and encoders of bytes: HTTP/1.x, forms, JSONP, event streams, WebSocket frames.
+//!
+//! Has no sockets, and knows nothing of the calls.
 
 mod chunked;
 mod event_stream;

@@ -1,20 +1,20 @@
-//! Why bytes are not a request.
+//! Errors of the parser.
 
-/// Why bytes are no request that can be served. The client cannot go on after any of them.
+/// Error of the parser. After it, the client has to be closed: the end of the request is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParseError {
-    /// Not HTTP, or ambiguous; says what is wrong.
+    /// Not HTTP, or ambiguous. The text is for people: what is wrong, and what to do.
     BadRequest(&'static str),
     /// The request line alone is above the limit of the head.
     UriTooLong,
-    /// The head, or what a chunked body brings beside its data, is above its limit.
+    /// The head, or the extensions and trailers of a chunked body, are above their limit.
     HeadersTooLarge,
     /// The body is above its limit.
     BodyTooLarge,
-    /// No method of HTTP.
+    /// Unknown HTTP method.
     UnknownMethod,
     /// A transfer coding other than chunked.
     UnknownCoding,
-    /// Not HTTP/1.x.
+    /// A version of HTTP other than 1.x.
     VersionNotSupported,
 }

@@ -1,14 +1,13 @@
-//! Requests out of a stream of bytes that arrives in whatever pieces.
+//! Requests from a stream of bytes that arrives in pieces of any size.
 //!
-//! The caller holds the bytes; this module remembers in a [`Progress`] how far
-//! they were read, so that each is scanned once however small the pieces are.
-//! It has no notion of sockets or of time.
+//! The caller holds the bytes. A [`Progress`] records how far they were read, so that each byte is
+//! scanned once, however small the pieces are.
 
 use super::chunked::ChunkedDecoder;
 use super::head::{Framing, Head, Method, Persistence, lower_minor_version, parse_head};
 use super::parse_error::ParseError;
 
-/// What a request may weigh.
+/// Limits of a request. A larger request is an error.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Request line and header fields, in bytes.
@@ -17,26 +16,26 @@ pub struct Limits {
     pub body_bytes: usize,
 }
 
-/// How much of the request at the start of the buffer was read.
+/// Progress in the request at the start of the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// The head is not whole; this many of its bytes were scanned.
+    /// The head is incomplete.
     Head {
-        /// Bytes without an end of the head among them.
+        /// Bytes that were searched for the end of the head.
         scanned: usize,
     },
-    /// The head is whole; so many bytes of body are to follow it.
+    /// The head is complete; a body of known length follows.
     Length {
-        /// Where the body begins.
+        /// Size of the head.
         head_bytes: usize,
-        /// Where it ends.
+        /// Size of head and body.
         end: usize,
     },
-    /// The head is whole; a chunked body follows.
+    /// The head is complete; a chunked body follows.
     Chunked {
-        /// Where the body begins.
+        /// Size of the head.
         head_bytes: usize,
-        /// How far it was decoded.
+        /// Decoder of the body.
         body: ChunkedDecoder,
     },
 }
@@ -48,7 +47,7 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// Takes bytes that have no more use out of the buffer (the framing of chunks that were decoded).
+    /// Removes bytes of no more use from the buffer: the framing of decoded chunks.
     pub fn compact(&mut self, buffer: &mut Vec<u8>) {
         if let Self::Chunked { body, .. } = self {
             buffer.drain(body.decoded..body.consumed);
@@ -57,16 +56,16 @@ impl Progress {
     }
 }
 
-/// A whole request. Borrows from the buffer.
+/// Complete request. Borrows from the buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// What to do.
+    /// Method.
     pub method: Method,
-    /// The path, as sent; `*` where the target is none.
+    /// Path as sent; `*` if the target has none.
     pub path: &'a str,
-    /// What follows `?`, still encoded.
+    /// Text after `?`, still encoded.
     pub query: &'a str,
-    /// Whether the client stays.
+    /// Whether the client stays after the response.
     pub persistence: Persistence,
     /// `Content-Type`.
     pub content_type: Option<&'a [u8]>,
@@ -74,29 +73,30 @@ pub struct Request<'a> {
     pub origin: Option<&'a [u8]>,
     /// `Accept` prefers an event stream to JSON.
     pub accepts_event_stream: bool,
-    /// `Upgrade` names WebSocket.
+    /// `Upgrade` lists WebSocket.
     pub wants_websocket: bool,
     /// `Sec-Fetch-Site` is `cross-site`.
     pub is_cross_site: bool,
-    /// The body, unchunked.
+    /// Decoded body.
     pub body: &'a [u8],
-    /// Request line and fields, checked.
+    /// Request line and header fields, checked.
     head: &'a [u8],
 }
 
-/// What the bytes so far amount to.
+/// Result of parsing the bytes so far.
 #[derive(Debug)]
 pub enum Parsed<'a> {
-    /// More has to come.
+    /// The request is incomplete.
     Incomplete {
-        /// The client waits for [`CONTINUE`](super::CONTINUE) before it sends the body. Said once.
+        /// The client waits for [`CONTINUE`](super::CONTINUE) before it sends the body. True once.
         wants_continue: bool,
     },
-    /// A request, and how many bytes of the buffer it took.
+    /// A request, and its size in the buffer.
     Complete(Request<'a>, usize),
 }
 
-/// How many bytes of empty lines stand before a request. They mean nothing (RFC 9112, section 2.2).
+/// Returns the number of bytes of empty lines before a request, which have no meaning (RFC 9112,
+/// section 2.2).
 #[must_use]
 pub fn leading_blank_lines(bytes: &[u8]) -> usize {
     let mut rest = bytes;
@@ -106,8 +106,8 @@ pub fn leading_blank_lines(bytes: &[u8]) -> usize {
     bytes.len() - rest.len()
 }
 
-/// The request at the start of `bytes`, if it is there whole, plainly framed and without fault: the usual case,
-/// in one pass. `None` asks for [`parse`], which knows the rest.
+/// Fast path: parses a request that is complete in `bytes`, in one pass. Returns `None` for an
+/// incomplete, chunked or malformed request, which needs [`parse`].
 #[must_use]
 pub fn parse_complete<'a>(bytes: &'a [u8], limits: &Limits) -> Option<(Request<'a>, usize)> {
     let head = parse_head(&bytes[..limits.head_bytes.min(bytes.len())]).ok()??;
@@ -121,22 +121,22 @@ pub fn parse_complete<'a>(bytes: &'a [u8], limits: &Limits) -> Option<(Request<'
     }
 }
 
-/// Reads on in the request at the start of `buffer`, from where `progress` tells.
+/// Continues with the request at the start of `buffer`, from `progress` on.
 ///
-/// The result is the same whatever the pieces in which the bytes came; only that a head which can become none is refused at
-/// once if it is in the first piece, and when its end comes if it is not. Costs O(new bytes), and the head once more when it
-/// becomes whole and when its body does.
+/// The result does not depend on how the bytes were split into pieces, with one exception: a
+/// malformed head is an error at once in the first piece, and otherwise when the head is complete.
+/// Costs O(new bytes). The head is parsed again when it becomes complete and when its body does.
 ///
 /// # Errors
 ///
-/// A [`Reject`], after which the client is to be told and closed.
+/// A [`ParseError`]. The client has to be closed after the error is sent.
 pub fn parse<'a>(
     buffer: &'a mut [u8],
     progress: &mut Progress,
     limits: &Limits,
 ) -> Result<Parsed<'a>, ParseError> {
     if *progress == Progress::default() && *buffer == [b'\r'] {
-        // Half of an empty line before the request, which is no part of its head.
+        // The first half of an empty line before the request is no part of the head.
         return Ok(Parsed::Incomplete { wants_continue: false });
     }
     let mut expects_continue = false;
@@ -152,23 +152,24 @@ pub fn parse<'a>(
             (*head_bytes, (buffer.len() >= *end).then_some((*end, *end)))
         }
         Progress::Chunked { head_bytes, body } => {
-            let is_whole = body.decode(buffer, limits.body_bytes)?;
-            (*head_bytes, is_whole.then_some((body.decoded, body.consumed)))
+            let is_complete = body.decode(buffer, limits.body_bytes)?;
+            (*head_bytes, is_complete.then_some((body.decoded, body.consumed)))
         }
     };
     let Some((body_end, end)) = ends else {
-        // Once some of the body is here, the client did not wait to be asked for it.
+        // If some of the body has arrived, the client did not wait.
         return Ok(Parsed::Incomplete {
             wants_continue: expects_continue && buffer.len() == head_bytes,
         });
     };
     *progress = Progress::default();
     let (bytes, body) = buffer[..body_end].split_at(head_bytes);
-    let head = parse_head(bytes)?.expect("the head was whole before");
+    let head = parse_head(bytes)?.expect("the head was complete before");
     Ok(Parsed::Complete(Request::of(&head, bytes, body), end))
 }
 
-/// What follows the head, once it is whole, and whether the client waits to send it.
+/// Returns the progress after the head once the head is complete, and whether the client waits to
+/// send the body.
 fn read_head(
     buffer: &mut [u8],
     scanned: usize,
@@ -177,7 +178,8 @@ fn read_head(
     let is_too_long = buffer.len() > limits.head_bytes;
     let within_bytes = limits.head_bytes.min(buffer.len());
     let within = &mut buffer[..within_bytes];
-    // The first piece is parsed as it is, to refuse at once what is not HTTP; later ones once they bring the end.
+    // The first piece is parsed at once, to reject bytes that are no HTTP. Later pieces are parsed
+    // when the head is complete.
     if scanned > 0 && !is_too_long && !has_head_end(within, scanned) {
         return Ok(None);
     }
@@ -205,9 +207,9 @@ fn read_head(
     Ok(Some((progress, head.expects_continue)))
 }
 
-/// Whether an empty line ends the head, looked for behind what was scanned before.
+/// Returns whether the head ends with an empty line after the first `scanned` bytes.
 fn has_head_end(bytes: &[u8], scanned: usize) -> bool {
-    // An end may have begun in the last piece: its line feed, or that and a carriage return.
+    // The end may have begun in the last piece: with a line feed, and perhaps a carriage return.
     let from = scanned.saturating_sub(2);
     memchr::memchr_iter(b'\n', &bytes[from..])
         .any(|at| matches!(bytes[from + at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
@@ -230,15 +232,15 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The values of a header field that few requests are asked for, in order, without white space around them.
+    /// Returns the values of a header field in order, without white space around them.
     ///
-    /// Costs a walk through the head; what every call needs is in the request already.
+    /// Walks through the head: the fields that every call needs are in the request already.
     pub fn field(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let lines = self.head.split(|byte| *byte == b'\n').skip(1);
         lines.filter_map(move |line| {
-            let (its_name, value) = line.split_at_checked(name.len())?;
+            let (field, value) = line.split_at_checked(name.len())?;
             let value = value.strip_prefix(b":")?;
-            its_name.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
+            field.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
         })
     }
 }

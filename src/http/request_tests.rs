@@ -1,16 +1,17 @@
-//! Every case of framing in a table, and each run whole, byte by byte, and with the next request behind it.
+//! Cases of framing in tables. Each case runs in one piece, byte by byte, and with another request
+//! after it.
 
 use super::*;
 
 const LIMITS: Limits = Limits { head_bytes: 256, body_bytes: 64 };
 const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nHost: n\r\n\r\n";
 
-/// What a case comes to: method, path, query, body, persistence.
-type Whole = (Method, String, String, Vec<u8>, Persistence);
+/// Result of a case: method, path, query, body, persistence.
+type Outcome = (Method, String, String, Vec<u8>, Persistence);
 
-/// Feeds `input` in pieces of this size, as a client's buffer would see them. Returns the first
-/// request, what is left of the bytes behind it, and how often a body was asked for.
-fn feed(input: &[u8], piece_bytes: usize) -> Result<Option<(Whole, Vec<u8>, usize)>, ParseError> {
+/// Feeds `input` in pieces of this size, as the buffer of a client would get them. Returns the
+/// first request, the bytes after it, and how often the client was asked to continue.
+fn feed(input: &[u8], piece_bytes: usize) -> Result<Option<(Outcome, Vec<u8>, usize)>, ParseError> {
     let mut buffer = Vec::new();
     let mut progress = Progress::default();
     let mut continues = 0;
@@ -44,8 +45,8 @@ fn feed(input: &[u8], piece_bytes: usize) -> Result<Option<(Whole, Vec<u8>, usiz
     Ok(None)
 }
 
-/// Runs a case in all the ways in which it may arrive.
-fn run(input: &[u8]) -> Result<Option<Whole>, ParseError> {
+/// Runs a case in all the ways in which its bytes may arrive.
+fn run(input: &[u8]) -> Result<Option<Outcome>, ParseError> {
     let whole = feed(input, input.len()).map(|got| {
         got.map(|(request, rest, _)| {
             assert_eq!(rest, b"", "{}", input.escape_ascii());
@@ -64,21 +65,27 @@ fn run(input: &[u8]) -> Result<Option<Whole>, ParseError> {
                 assert_eq!(rest, NEXT, "{}", input.escape_ascii());
                 Some(request)
             });
-            assert_eq!(got, whole, "{} with the next behind it", input.escape_ascii());
+            assert_eq!(got, whole, "{} with another after it", input.escape_ascii());
         }
     }
     whole
 }
 
-fn request(method: Method, path: &str, query: &str, body: &str, persistence: Persistence) -> Whole {
+fn request(
+    method: Method,
+    path: &str,
+    query: &str,
+    body: &str,
+    persistence: Persistence,
+) -> Outcome {
     (method, path.into(), query.into(), body.into(), persistence)
 }
 
 #[test]
-fn requests_are_read_as_rfc_9112_says() {
+fn requests_are_parsed_as_rfc_9112_says() {
     use Method::{Get, Head, Options, Other, Post};
     use Persistence::{Close, Persistent, PersistentIfAnnounced};
-    let cases: &[(&str, Whole)] = &[
+    let cases: &[(&str, Outcome)] = &[
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/", "", "", Persistent)),
         ("GET /a?b=c&d HTTP/1.1\r\nHost: a\r\n\r\n", request(Get, "/a", "b=c&d", "", Persistent)),
         ("GET /a?b?c HTTP/1.1\r\nHost:\r\n\r\n", request(Get, "/a", "b?c", "", Persistent)),
@@ -145,15 +152,18 @@ fn requests_are_read_as_rfc_9112_says() {
         ("POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\nab", request(Post, "/", "", "ab", Close)),
         // Bodies in chunks.
         (
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhowdy\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+             5\r\nhowdy\r\n0\r\n\r\n",
             request(Post, "/", "", "howdy", Persistent),
         ),
         (
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: CHUNKED\r\n\r\n1\r\na\r\n0A\r\n0123456789\r\n1\r\n\r\r\n000\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: CHUNKED\r\n\r\n\
+             1\r\na\r\n0A\r\n0123456789\r\n1\r\n\r\r\n000\r\n\r\n",
             request(Post, "/", "", "a0123456789\r", Persistent),
         ),
         (
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2 \t;x=\"y\";z\r\nok\r\n0;q\r\nSome: trailer\r\nOther:\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+             2 \t;x=\"y\";z\r\nok\r\n0;q\r\nSome: trailer\r\nOther:\r\n\r\n",
             request(Post, "/", "", "ok", Persistent),
         ),
         (
@@ -166,7 +176,7 @@ fn requests_are_read_as_rfc_9112_says() {
     }
 }
 
-/// A POST with these lines before the body.
+/// Returns a POST with these lines before the body.
 fn post(fields: &str, body: &str) -> Vec<u8> {
     format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n{body}").into_bytes()
 }
@@ -176,7 +186,7 @@ fn chunked(body: &str) -> Vec<u8> {
 }
 
 #[test]
-fn what_two_servers_could_read_differently_is_refused() {
+fn a_request_that_two_servers_could_read_differently_is_an_error() {
     let line = |request: &str| request.as_bytes().to_vec();
     let cases = [
         // Request lines and versions.
@@ -267,7 +277,7 @@ fn what_two_servers_could_read_differently_is_refused() {
 }
 
 #[test]
-fn what_is_too_much_or_unknown_has_its_own_answer() {
+fn requests_that_are_too_large_or_unknown_have_their_own_errors() {
     let long = "x".repeat(LIMITS.head_bytes);
     let cases = [
         (format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), ParseError::UriTooLong),
@@ -318,13 +328,13 @@ fn what_is_too_much_or_unknown_has_its_own_answer() {
             ParseError::HeadersTooLarge,
         ),
     ];
-    for (input, reject) in cases {
-        assert_eq!(run(input.as_bytes()), Err(reject), "{input:.200}");
+    for (input, error) in cases {
+        assert_eq!(run(input.as_bytes()), Err(error), "{input:.200}");
     }
 }
 
 #[test]
-fn a_head_within_its_size_may_have_any_number_of_fields() {
+fn a_head_below_its_limit_may_have_any_number_of_fields() {
     let limits = Limits { head_bytes: 16 * 1024, ..LIMITS };
     let input = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "A:\r\n".repeat(4000)).into_bytes();
     assert!(matches!(parse_complete(&input, &limits), Some((_, bytes)) if bytes == input.len()));
@@ -335,7 +345,7 @@ fn a_head_within_its_size_may_have_any_number_of_fields() {
 }
 
 #[test]
-fn a_client_that_waits_is_told_once_to_go_on() {
+fn a_client_that_waits_is_asked_once_to_continue() {
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
     let request = [head.as_slice(), b"ok"].concat();
     for (piece_bytes, asked) in [(1, 1), (head.len(), 1), (head.len() + 1, 0), (request.len(), 0)] {
@@ -347,7 +357,7 @@ fn a_client_that_waits_is_told_once_to_go_on() {
 }
 
 #[test]
-fn an_incomplete_request_is_waited_for() {
+fn an_incomplete_request_is_no_error() {
     for input in [
         "G",
         "GET / HTTP/1.1\r\nHost: a\r\n",
@@ -359,7 +369,7 @@ fn an_incomplete_request_is_waited_for() {
 }
 
 #[test]
-fn the_short_way_reads_what_the_long_way_reads() {
+fn the_fast_path_and_the_slow_path_agree() {
     for input in [
         "GET /a?b HTTP/1.1\r\nHost: a\r\n\r\nGET",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhowdyGET",
@@ -369,7 +379,7 @@ fn the_short_way_reads_what_the_long_way_reads() {
         let Parsed::Complete(long, long_bytes) =
             parse(&mut buffer, &mut Progress::default(), &LIMITS).unwrap()
         else {
-            panic!("{input} is whole");
+            panic!("{input} is complete");
         };
         assert_eq!(
             (short.path, short.query, short.body, bytes),

@@ -1,42 +1,43 @@
-//! Answer heads.
+//! Response heads.
 
 use super::head::Persistence;
 
-/// Tells a client that waits with its body to send it.
+/// Interim response to a client that waits to send its body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What stands before an answer's body.
+/// Status line and header fields of a response.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseHead<'a> {
     /// Status code.
     pub status: u16,
-    /// `Content-Type`; none where there is no content.
+    /// `Content-Type`; `None` without content.
     pub content_type: Option<&'a str>,
-    /// `Access-Control-Allow-Origin`, if anybody may read the answer.
+    /// `Access-Control-Allow-Origin`; `None` if no page may read the response.
     pub allow_origin: Option<&'a str>,
-    /// The answer depends on who asks (`Vary: Origin`).
+    /// The response depends on the origin of the request (`Vary: Origin`).
     pub varies_by_origin: bool,
     /// `Cache-Control`.
     pub cache_control: &'a str,
-    /// `Date`, as RFC 9110 wants it.
+    /// `Date` (RFC 9110, section 5.6.7).
     pub date: &'a str,
-    /// Further fields, each a whole line with its CRLF.
+    /// Additional fields, whole lines with CRLF.
     pub extra_fields: &'a str,
-    /// Whether the client stays.
+    /// Whether the client stays after the response.
     pub persistence: Persistence,
 }
 
 impl ResponseHead<'_> {
-    /// No length, its name and the end of the head take more than this.
+    /// Bytes that [`push_length`](Self::push_length) appends at most.
     pub const LENGTH_BYTES_MAX: usize = 48;
 
-    /// Appends the head of an answer with a body of so many bytes.
+    /// Appends the head of a response whose body has `body_bytes` bytes.
     ///
-    /// In one buffer with the body, since two cost more to send: measured, `writev` of both takes 6 to 17 % more CPU.
+    /// Head and body share one buffer: as measured, `writev` of two takes 6 to 17 % more CPU.
     #[inline]
     pub fn push(&self, out: &mut Vec<u8>, body_bytes: usize) {
         self.push_without_length(out);
-        // RFC 9110, section 8.6: a 204 has no Content-Length; that of a 304 would be of what it does not carry.
+        // RFC 9110, section 8.6: a 204 has no Content-Length, and that of a 304 would be the length
+        // of the content that it does not send.
         if matches!(self.status, 204 | 304) {
             out.extend_from_slice(b"\r\n");
         } else {
@@ -44,7 +45,7 @@ impl ResponseHead<'_> {
         }
     }
 
-    /// Appends what does not depend on the body.
+    /// Appends all of the head that does not depend on the body. The end of the head is missing.
     pub fn push_without_length(&self, out: &mut Vec<u8>) {
         let mut put =
             |parts: &[&str]| parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
@@ -67,7 +68,7 @@ impl ResponseHead<'_> {
         });
     }
 
-    /// Appends the length of the body, and the end of the head.
+    /// Appends `Content-Length` and the end of the head.
     pub fn push_length(out: &mut Vec<u8>, body_bytes: usize) {
         out.extend_from_slice(b"Content-Length: ");
         out.extend_from_slice(itoa::Buffer::new().format(body_bytes).as_bytes());
@@ -93,6 +94,6 @@ fn status_line(status: u16) -> &'static str {
         501 => "HTTP/1.1 501 Not Implemented\r\n",
         503 => "HTTP/1.1 503 Service Unavailable\r\n",
         505 => "HTTP/1.1 505 HTTP Version Not Supported\r\n",
-        other => unreachable!("no answer has status {other}"),
+        other => unreachable!("no response has status {other}"),
     }
 }

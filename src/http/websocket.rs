@@ -1,68 +1,69 @@
-//! WebSocket (RFC 6455): the handshake's key, and frames out of bytes and back. No sockets, no buffers of its own.
+//! WebSocket (RFC 6455): the key of the handshake, and frames. Has no sockets and no buffers.
 
 use base64ct::{Base64, Encoding};
 use sha1::{Digest, Sha1};
 
-/// Why a peer is told to go, as a Close frame tells it (RFC 6455, section 7.4.1).
+/// Status code of a Close frame (RFC 6455, section 7.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseCode {
-    /// All is said.
+    /// The WebSocket has done its work.
     Normal = 1000,
-    /// The server stops.
+    /// The server shuts down.
     GoingAway = 1001,
-    /// A violation of the protocol.
+    /// The peer violated the protocol.
     ProtocolError = 1002,
-    /// Binary.
+    /// The peer sent a binary message.
     UnsupportedData = 1003,
-    /// A text that is not UTF-8.
+    /// The peer sent a text that is not UTF-8.
     InvalidPayload = 1007,
-    /// Larger than any call.
+    /// The peer sent a message that is larger than any call.
     MessageTooBig = 1009,
 }
 
-/// What a frame is.
+/// Type of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opcode {
-    /// Goes on with a message of several frames.
+    /// Continues a message of several frames.
     Continuation = 0,
-    /// Text, or the beginning of one.
+    /// Text, or its first frame.
     Text = 1,
-    /// Says farewell.
+    /// Ends the WebSocket.
     Close = 8,
-    /// Wants a Pong.
+    /// Asks for a Pong.
     Ping = 9,
-    /// Answers a Ping, or says that the peer lives.
+    /// Responds to a Ping, or is a heartbeat of the peer.
     Pong = 10,
 }
 
 impl Opcode {
-    /// Whether it may come between the frames of a message, and is no part of it.
+    /// Returns whether the frame is no part of a message, and may come between the frames of one.
     fn is_control(self) -> bool {
         self as u8 >= Self::Close as u8
     }
 }
 
-/// One frame of a client, unmasked.
+/// Frame of a client, unmasked.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What it is.
+    /// Type.
     pub opcode: Opcode,
-    /// Whether its message ends with it.
+    /// The frame is the last one of its message.
     pub is_final: bool,
-    /// What it carries.
+    /// Content.
     pub payload: &'a [u8],
 }
 
-/// The longest payload of a Close, a Ping or a Pong (RFC 6455, section 5.5).
+/// Bytes of the longest payload of a Close, a Ping or a Pong (RFC 6455, section 5.5).
 const CONTROL_BYTES_MAX: usize = 125;
 
-/// Appended to the key of a handshake (RFC 6455, section 1.3).
+/// Text that the handshake appends to its key (RFC 6455, section 1.3).
 const HANDSHAKE_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Bytes of a key before it is encoded.
+/// Bytes of a decoded key.
 const KEY_BYTES: usize = 16;
 
-/// The `Sec-WebSocket-Accept` that answers a `Sec-WebSocket-Key`; none where that is not 16 bytes in Base64.
+/// Returns the `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key`; `None` if the key is not 16 bytes
+/// in Base64.
 #[must_use]
 pub fn accept_key(key: &[u8]) -> Option<String> {
     let mut decoded = [0; KEY_BYTES];
@@ -74,12 +75,13 @@ pub fn accept_key(key: &[u8]) -> Option<String> {
     })
 }
 
-/// The frame at the start of `bytes` and its length there; `None` while it is not whole. Unmasks it in place.
+/// Returns the frame at the start of `bytes` and its size there; `None` while the frame is
+/// incomplete. Unmasks the payload in place.
 ///
 /// # Errors
 ///
-/// The code to close with, as soon as the header tells: for what RFC 6455, section 5.2 forbids, for binary, and for a
-/// part of a message above `payload_max` bytes.
+/// Code to close with, as soon as the header is complete: for a frame that RFC 6455, section 5.2
+/// forbids, for a binary message, and for a part of a message above `payload_max` bytes.
 pub fn parse_frame(
     bytes: &mut [u8],
     payload_max: usize,
@@ -96,13 +98,13 @@ pub fn parse_frame(
     Ok(Some((Frame { opcode: header.opcode, is_final: header.is_final, payload }, end)))
 }
 
-/// What stands before a payload.
+/// Header of a frame.
 struct Header {
     opcode: Opcode,
     is_final: bool,
     payload_bytes: u64,
     mask: [u8; 4],
-    /// Of the header itself.
+    /// Size of the header.
     bytes: usize,
 }
 
@@ -117,7 +119,7 @@ impl Header {
             8 => Opcode::Close,
             9 => Opcode::Ping,
             10 => Opcode::Pong,
-            // A reserved bit, which no extension asked for, or a reserved opcode.
+            // A reserved bit, which needs an extension, or a reserved opcode.
             _ => return Err(CloseCode::ProtocolError),
         };
         let is_masked = second & 0x80 != 0;
@@ -145,7 +147,7 @@ impl Header {
     }
 }
 
-/// Appends a whole frame of the server.
+/// Appends a frame of the server.
 pub fn push_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     let length = payload.len();
     out.push(0x80 | opcode as u8);
@@ -163,12 +165,13 @@ pub fn push_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Appends a Close.
+/// Appends a Close frame.
 pub fn push_close(out: &mut Vec<u8>, code: CloseCode) {
     push_frame(out, Opcode::Close, &(code as u16).to_be_bytes());
 }
 
-/// The code that answers the Close of a peer: that all is said, or that its own was no farewell.
+/// Returns the code that responds to the Close frame of a peer: `Normal`, or the error of an
+/// invalid Close frame.
 #[must_use]
 pub fn close_reply(payload: &[u8]) -> CloseCode {
     let [high, low, reason @ ..] = payload else {
@@ -187,7 +190,7 @@ mod tests {
 
     use super::*;
 
-    /// A frame as a client sends it.
+    /// Returns a frame of a client.
     fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
         push_frame(&mut frame, Opcode::Text, payload);
@@ -197,15 +200,15 @@ mod tests {
         let header_bytes = frame.len() - payload.len();
         frame.splice(header_bytes..header_bytes, mask);
         let payload = &mut frame[header_bytes + 4..];
-        payload.iter_mut().enumerate().for_each(|(place, byte)| *byte ^= mask[place % 4]);
+        payload.iter_mut().enumerate().for_each(|(index, byte)| *byte ^= mask[index % 4]);
         frame
     }
 
     #[test]
-    fn the_key_of_the_specification_gets_its_answer() {
+    fn the_key_of_the_specification_gets_its_response() {
         // RFC 6455, section 1.3.
-        let answer = accept_key(b"dGhlIHNhbXBsZSBub25jZQ==");
-        assert_eq!(answer.as_deref(), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        let accept = accept_key(b"dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(accept.as_deref(), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
         for key in [
             "",
             "dGhlIHNhbXBsZSBub25jZQ",
@@ -219,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_frames_of_the_specification_are_read() {
+    fn the_frames_of_the_specification_are_parsed() {
         // RFC 6455, section 5.7: a masked "Hello".
         let mut hello = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
         let frame = Frame { opcode: Opcode::Text, is_final: true, payload: b"Hello" };
@@ -227,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_specification_forbids_is_refused_as_soon_as_it_shows() {
+    fn a_forbidden_frame_is_an_error_as_soon_as_its_header_is_complete() {
         use CloseCode::{MessageTooBig, ProtocolError, UnsupportedData};
         let long = [0; 126];
         let mut padded_short = masked(0x81, &long);
@@ -241,7 +244,7 @@ mod tests {
             ("a reserved control opcode", masked(0x8b, b""), ProtocolError),
             ("a long ping", masked(0x89, &long), ProtocolError),
             ("half a close", masked(0x08, b""), ProtocolError),
-            ("a length longer than it need be", padded_short, ProtocolError),
+            ("a length with more bytes than needed", padded_short, ProtocolError),
             ("a negative length", huge, ProtocolError),
             ("binary", masked(0x82, b""), UnsupportedData),
             ("too large", masked(0x81, &[0; 201]), MessageTooBig),
@@ -254,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn control_frames_need_no_room_of_the_message_between_whose_frames_they_come() {
+    fn control_frames_do_not_count_against_the_limit_of_a_message() {
         let mut ping = masked(0x89, b"still there?");
         assert!(matches!(
             parse_frame(&mut ping, 0),
@@ -263,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_is_answered_as_it_deserves() {
+    fn a_close_frame_gets_the_code_for_its_content() {
         let close = |code: u16, reason: &[u8]| close_reply(&[&code.to_be_bytes(), reason].concat());
         assert_eq!(close_reply(b""), CloseCode::Normal);
         assert_eq!(close_reply(b"\x03"), CloseCode::ProtocolError);
@@ -278,10 +281,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_frame_comes_out_as_it_went_in_however_it_is_cut(
+        fn a_frame_is_decoded_as_it_was_encoded_however_it_is_cut(
             length in prop_oneof![0_usize..130, 65_530_usize..65_540], cut in 0_usize..70_000,
         ) {
-            let payload: Vec<u8> = (0..length).map(|place| (place * 7) as u8).collect();
+            let payload: Vec<u8> = (0..length).map(|index| (index * 7) as u8).collect();
             let mut bytes = masked(0x01, &payload);
             let whole = bytes.len();
             let cut = cut % whole;
