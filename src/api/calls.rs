@@ -2,13 +2,13 @@
 //!
 //! A new call takes three steps:
 //!
-//! 1. Add a row to the table, [`calls!`]. Its path gives the name of the call in frames, in the log
+//! 1. Add a row to the table, `calls!`. Its path gives the name of the call in frames, in the log
 //!    and in metrics. Its parameters, its methods, the pages that may call it and the error texts
 //!    that list it follow from the row.
 //! 2. Add its function, below the table: parse the parameters, call the hub, append JSON.
 //! 3. Add the method of the hub that the function calls.
 //!
-//! `docs/api.md`, `docs/openapi.yaml` and the simulations have to learn about the call too.
+//! `docs/api.md`, `docs/openapi.yaml` and the simulations need the call too.
 
 use std::sync::LazyLock;
 
@@ -25,7 +25,7 @@ pub struct Context<'a> {
     pub hub: &'a mut Hub,
     /// Time of the turn.
     pub now: Now,
-    /// Origin of the client's requests.
+    /// Peer of the client's socket. Calls in frames count for the peer of the handshake instead.
     pub source: RequestSource,
     /// Cookie of the client. Comes back in wake-ups.
     pub token: u64,
