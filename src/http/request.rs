@@ -65,7 +65,7 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// Text after `?`, still encoded.
     pub query: &'a str,
-    /// Whether the client stays after the response.
+    /// Persistence of the client after the response.
     pub persistence: Persistence,
     /// `Content-Type`.
     pub content_type: Option<&'a [u8]>,

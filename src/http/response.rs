@@ -22,7 +22,7 @@ pub struct ResponseHead<'a> {
     pub date: &'a str,
     /// Additional fields, whole lines with CRLF.
     pub extra_fields: &'a str,
-    /// Whether the client stays after the response.
+    /// Persistence of the client after the response.
     pub persistence: Persistence,
 }
 
