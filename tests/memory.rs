@@ -1,4 +1,4 @@
-//! The hub's count of what it holds, against what the allocator gave out.
+//! The hub's memory count, compared with the allocator's.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use speak::hub::{
     Auth, ChannelName, Config, Epoch, Hub, Introducer, Millis, Mode, Now, ReadRequest, Since, token,
 };
 
-/// Bytes that are given out now.
+/// Bytes currently allocated.
 static GIVEN: AtomicUsize = AtomicUsize::new(0);
 
 struct Counting;
@@ -16,7 +16,7 @@ struct Counting;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: hands everything on to the system's allocator as it came.
+// SAFETY: forwards every call unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         GIVEN.fetch_add(layout.size(), Ordering::Relaxed);
@@ -46,7 +46,7 @@ fn hub() -> Hub {
 type Fill<'a> = &'a dyn Fn(&mut Hub, usize);
 
 #[test]
-fn the_count_is_near_the_truth_whatever_fills_the_hub() {
+fn the_memory_count_is_close_to_the_allocators() {
     let now = Now { mono: Millis(0), unix_ms: 0 };
     let auth = |number: usize| {
         let mut digits = format!("{number:022}").into_bytes().into_iter();
