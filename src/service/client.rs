@@ -3,7 +3,6 @@
 use std::io;
 use std::rc::Rc;
 
-use super::budget::Time;
 use super::event::Event;
 use super::socket::Socket;
 use super::write_queue::{Flush, WriteQueue, send};
@@ -179,14 +178,14 @@ impl<S: Socket> Client<S> {
         Ok(Flush::WouldBlock { any: sent > 0 })
     }
 
-    /// Sends something if there is `time`, or has it held for [`Client::release`]. What many share is held without a
+    /// Sends something if the turn `has_budget`, or has it held for [`Client::release`]. What many share is held without a
     /// buffer of the client's own.
     ///
     /// # Errors
     ///
     /// As for [`Client::send`].
-    pub(super) fn deliver(&mut self, payload: &Payload<'_>, time: Time) -> io::Result<Sent> {
-        if time == Time::Left || self.is_blocked() {
+    pub(super) fn deliver(&mut self, payload: &Payload<'_>, has_budget: bool) -> io::Result<Sent> {
+        if has_budget || self.is_blocked() {
             return self.send(payload).map(Sent::Now);
         }
         self.is_deferred = true;

@@ -23,7 +23,7 @@ impl<S: Socket> Io<S> {
     pub(super) fn complete_read(&mut self, wake: &Wake<'_>) {
         let Self { api, clients, .. } = self;
         let key = Key::from_bits(wake.token);
-        let time = clients.send_budget(wake.channel);
+        let has_budget = clients.has_send_budget(wake.channel);
         // Who is told next may repeat this one, also where nobody is here to be told.
         let Some(client) = clients.get_mut(key) else { return api.reset_cache(wake) };
         let presentation = match &mut client.state {
@@ -34,7 +34,7 @@ impl<S: Socket> Io<S> {
         };
         client.state = State::Reading;
         let (payload, persistence) = api.encode_reply(wake, presentation.as_deref());
-        let Ok(delivery) = client.deliver(&payload, time) else {
+        let Ok(delivery) = client.deliver(&payload, has_budget) else {
             client.state = State::Closing;
             clients.reap_later(key);
             return;
@@ -100,7 +100,7 @@ impl<S: Socket> Io<S> {
     /// Tells a stream what is new, or its end.
     pub(super) fn send_to_stream(&mut self, key: Key, wake: &Wake<'_>) {
         let Self { api, clients, patience, now, .. } = self;
-        let time = clients.send_budget(wake.channel);
+        let has_budget = clients.has_send_budget(wake.channel);
         let Some((client, following)) = clients.stream_mut(key) else {
             return api.reset_cache(wake);
         };
@@ -108,7 +108,9 @@ impl<S: Socket> Io<S> {
         let due = following.next_check(*patience);
         let payload = api.encode_update(wake, &following.stream);
         let was_blocked = client.is_blocked();
-        let Ok(delivery) = client.deliver(&payload, time) else { return clients.close_later(key) };
+        let Ok(delivery) = client.deliver(&payload, has_budget) else {
+            return clients.close_later(key);
+        };
         let is_held = matches!(delivery, Sent::Deferred(_));
         let waits = if is_held { Some(payload.bytes().len()) } else { client.queued_bytes() };
         let backlog = following.backlog(waits, was_blocked, patience.max_backlog);

@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 
-use super::budget::{Budget, Time};
+use super::budget::Budget;
 use super::client::{Client, Sent, State};
 use super::event::Event;
 use super::fair_queue::FairQueue;
@@ -282,8 +282,8 @@ impl<S: Socket> ClientTable<S> {
 
     /// Whether a read that waited is sent its answer in this turn: there is time for it, and those before it in its lane
     /// were sent theirs.
-    pub(super) fn send_budget(&self, lane: u32) -> Time {
-        if self.deferred_sends.contains(lane) { Time::Spent } else { self.budget.for_delivery() }
+    pub(super) fn has_send_budget(&self, lane: u32) -> bool {
+        !self.deferred_sends.contains(lane) && self.budget.has_delivery_budget()
     }
 
     /// An answer of so many bytes was delivered to a client, or is to be.

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use super::budget::{Budget, Time};
+use super::budget::Budget;
 use super::client::{AfterResponse, Client, ReadBuffer, State};
 use super::client_io::Io;
 use super::client_table::ClientTable;
@@ -145,7 +145,7 @@ impl<S: Socket> Conversation<S> {
     /// Something happened to a client.
     pub(super) fn handle_event(&mut self, key: Key, event: Event) {
         let Some(client) = self.io.clients.get_mut(key) else { return };
-        if client.deferred_event.is_some() || self.io.clients.budget.for_clients() == Time::Spent {
+        if client.deferred_event.is_some() || !self.io.clients.budget.has_turn_budget() {
             return self.io.clients.defer_event(key, event);
         }
         self.dispatch(key, event);
@@ -190,7 +190,7 @@ impl<S: Socket> Conversation<S> {
     /// Goes on with the clients whose work was cut short, and with what happened that there was no time for.
     pub(super) fn run_ready(&mut self) {
         for _ in 0..self.io.clients.scheduled_count() {
-            if self.io.clients.budget.for_ready() == Time::Spent {
+            if !self.io.clients.budget.has_scheduled_budget() {
                 break;
             }
             if let Some(key) = self.io.clients.pop_scheduled() {
@@ -198,17 +198,17 @@ impl<S: Socket> Conversation<S> {
                 self.enforce_memory_limit(key);
             }
         }
-        while self.io.clients.budget.for_clients() == Time::Left
+        while self.io.clients.budget.has_turn_budget()
             && let Some((key, event)) = self.io.clients.pop_deferred_event()
         {
             self.dispatch(key, event);
         }
     }
 
-    /// Sends answers that earlier turns had no time for, as long as there is `time`.
-    fn flush_deferred(&mut self, time: fn(&Budget) -> Time) {
+    /// Sends answers that earlier turns had no time for, as long as the turn `has_budget`.
+    fn flush_deferred(&mut self, has_budget: fn(&Budget) -> bool) {
         self.resume_batch = Some(ResumeBatch::default());
-        while time(&self.io.clients.budget) == Time::Left
+        while has_budget(&self.io.clients.budget)
             && let Some((key, held)) = self.io.clients.deferred_sends.pop()
         {
             let Some(client) = self.io.clients.get_mut(key) else { continue };
@@ -257,10 +257,10 @@ impl<S: Socket> Conversation<S> {
     /// The end of a turn: what it brought is delivered, and those who left are reaped.
     pub(super) fn end_turn(&mut self) {
         loop {
-            self.flush_deferred(Budget::for_late_delivery);
+            self.flush_deferred(Budget::has_deferred_send_budget);
             let Self { hub, io, .. } = self;
             hub.deliver(io.now, |wake| io.complete_read(&wake));
-            self.flush_deferred(Budget::for_delivery);
+            self.flush_deferred(Budget::has_delivery_budget);
             for key in self.io.clients.take_pending_pauses() {
                 self.pause(key);
             }

@@ -3,7 +3,6 @@
 use std::io;
 use std::mem;
 
-use super::budget::Time;
 use super::client::{AfterResponse, ReadBuffer, ReadResult, State};
 use super::client_io::Io;
 use super::conversation::Conversation;
@@ -242,7 +241,7 @@ impl<S: Socket> Conversation<S> {
     /// Whether the client whose requests are handled now has had its share of the turn.
     pub(super) fn budget_spent(&self) -> bool {
         self.response.len() >= RESPONSE_BYTES_PER_TURN
-            || self.io.clients.budget.for_client() == Time::Spent
+            || !self.io.clients.budget.has_client_budget()
     }
 
     /// Sends the answers that gathered, and sees what the client is at then.
