@@ -10,6 +10,7 @@ use super::client_addr::{RequestSource, SourceKey, TrustedProxies};
 use super::cors::AllowOrigin;
 use super::error::Error;
 use super::params::Parameters;
+use super::phase::Phase;
 use super::rate_limit::RateLimit;
 use super::request_stats::{RequestKind, RequestStats};
 use super::response::{
@@ -91,7 +92,6 @@ pub struct Api {
     rate_limit: Option<RateLimit>,
     requests: RequestStats,
     random: fn(&mut [u8]),
-    pub(super) is_leaving: bool,
 }
 
 impl Api {
@@ -110,7 +110,6 @@ impl Api {
             rate_limit: RateLimit::new(config.max_rate),
             requests: RequestStats::default(),
             random,
-            is_leaving: false,
             config,
         }
     }
@@ -135,15 +134,9 @@ impl Api {
         self.writer.set_time(now.unix_ms);
     }
 
-    /// From now on streams are told at their end that the server goes.
-    pub fn leave(&mut self) {
-        self.is_leaving = true;
-    }
-
-    /// From now on every answer tells its client to go.
-    pub fn close(&mut self) {
-        self.leave();
-        self.writer.is_closing = true;
+    /// Has the responses from now on follow `phase`.
+    pub fn set_phase(&mut self, phase: Phase) {
+        self.writer.phase = phase;
     }
 
     /// Does what the request asks and appends the answer to `out`, unless it is a read that waits.

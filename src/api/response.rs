@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::cors::{AllowOrigin, CorsGrant};
 use super::error::Error;
 use super::params::OneOrMany;
+use super::phase::Phase;
 use crate::http::{Callback, Persistence, ResponseHead};
 use crate::hub::{ChannelSlice, Epoch, Introduced, Members, Pair, Reply, push_number, push_string};
 
@@ -145,8 +146,7 @@ pub(super) struct ResponseWriter {
     date: String,
     /// The head of a plain answer, as nearly all are, up to its length. It changes but once a second.
     plain_head: Vec<u8>,
-    /// Every client is to go: the server stops.
-    pub(super) is_closing: bool,
+    pub(super) phase: Phase,
 }
 
 impl ResponseWriter {
@@ -156,7 +156,7 @@ impl ResponseWriter {
             date_of: u64::MAX,
             date: String::new(),
             plain_head: Vec::new(),
-            is_closing: false,
+            phase: Phase::default(),
         }
     }
 
@@ -181,7 +181,7 @@ impl ResponseWriter {
 
     /// Whether the client stays after an answer in this dress.
     pub(super) fn persistence(&self, asked: Persistence) -> Persistence {
-        if self.is_closing { Persistence::Close } else { asked }
+        if self.phase == Phase::Stopping { Persistence::Close } else { asked }
     }
 
     /// Appends an answer with this JSON as its body.
@@ -194,7 +194,7 @@ impl ResponseWriter {
         json: &[u8],
     ) {
         match dress.callback {
-            None if status == 200 && dress.is_plain() && !self.is_closing => {
+            None if status == 200 && dress.is_plain() && self.phase != Phase::Stopping => {
                 debug_assert!(more.is_empty(), "an answer with status 200 needs no further fields");
                 out.reserve(self.plain_head.len() + ResponseHead::LENGTH_BYTES_MAX + json.len());
                 out.extend_from_slice(&self.plain_head);

@@ -4,6 +4,7 @@ use super::api::{Api, Handled};
 use super::client_addr::RequestSource;
 use super::error::Error;
 use super::params::Parameters;
+use super::phase::Phase;
 use super::request_stats::RequestKind;
 use super::response::{self, BodyType, Payload, ResponseOptions, SharedBytes};
 use super::transport::{Stream, Transport};
@@ -137,7 +138,10 @@ impl Api {
         if wake.is_last {
             self.private_buf.clear();
             if stream.transport == Transport::WebSocket {
-                let code = if self.is_leaving { CloseCode::GoingAway } else { CloseCode::Normal };
+                let code = match self.writer.phase {
+                    Phase::Serving => CloseCode::Normal,
+                    Phase::Draining | Phase::Stopping => CloseCode::GoingAway,
+                };
                 push_close(&mut self.private_buf, code);
             }
             return Payload::Private(&self.private_buf);

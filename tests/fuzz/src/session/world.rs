@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::{env, mem};
 
 use serde_json::{Map, Value};
-use speak::api::{Api, Handled, RequestSource, Transport};
+use speak::api::{Api, Handled, Phase, RequestSource, Transport};
 use speak::http::{self, Opcode, Parsed, Persistence, Progress};
 use speak::hub::{
     ChannelName, Hub, Millis, Mode, Now, ReadRequest, ReadResult, ResumeBatch, Since, Wake,
@@ -600,7 +600,7 @@ impl World {
     /// The server stops: everybody who waits is told.
     pub(super) fn stop(&mut self) {
         self.is_stopping = true;
-        self.api.close();
+        self.api.set_phase(Phase::Stopping);
         self.hub.complete_all_empty(self.now);
         self.turn(0);
         assert_eq!(self.hub.census().readers, self.waiting());

@@ -12,7 +12,7 @@ use super::event::Event;
 use super::http::{Pause, READ_BYTES, RESPONSE_BYTES_PER_TURN};
 use super::limits::ClientLimits;
 use super::socket::Socket;
-use crate::api::{Api, Error, Payload, SourceKey};
+use crate::api::{Api, Error, Payload, Phase, SourceKey};
 use crate::http::{Limits, Progress};
 use crate::hub::{Hub, Key, Millis, Now, ResumeBatch};
 use crate::metrics::Metrics;
@@ -282,7 +282,7 @@ impl<S: Socket> Conversation<S> {
 
     /// The server stops: every waiting read is answered, and every client goes once it has its answer.
     pub(super) fn stop(&mut self) {
-        self.io.api.close();
+        self.io.api.set_phase(Phase::Stopping);
         self.hub.complete_all_empty(self.io.now);
         self.end_turn();
         for key in self.io.clients.keys() {
@@ -301,7 +301,7 @@ impl<S: Socket> Conversation<S> {
     /// Another process has the hub from now on. Those who wait are still to be dismissed.
     pub(super) fn start_draining(&mut self) {
         self.is_leaving = true;
-        self.io.api.leave();
+        self.io.api.set_phase(Phase::Draining);
         self.hub.detach(self.io.now);
     }
 
