@@ -1,149 +1,105 @@
-//! All clients and the hub, turn by turn: who comes and goes, what happens to them, what is due and what is delivered.
-//!
-//! Knows neither doors nor the poll: events come in as facts about a client.
+//! The service: the turn of the loop, and the events of clients.
 
-use std::net::IpAddr;
+use std::io;
 
+use super::acceptor::Acceptor;
 use super::budget::Budget;
-use super::client::{AfterResponse, Client, ReadBuffer, State};
-use super::client_io::Io;
-use super::client_table::ClientTable;
+use super::client::State;
+use super::client_io::ClientIo;
+use super::config::{api_config, hub_config};
 use super::event::Event;
-use super::http::{Pause, READ_BYTES, RESPONSE_BYTES_PER_TURN};
-use super::limits::ClientLimits;
-use super::socket::Socket;
-use crate::api::{Api, Error, Payload, Phase, SourceKey};
-use crate::http::{Limits, Progress};
+use super::gauges::Gauges;
+use super::limits::{ClientLimits, RESPONSE_BYTES_PER_TURN};
+use super::listener::Listener;
+use super::phase::Phase;
+use crate::api::{Api, Error, Transport};
 use crate::hub::{Hub, Key, Millis, Now, ResumeBatch};
-use crate::metrics::Metrics;
+use crate::metrics::ProcessStats;
+use crate::options::Options;
 
-/// What a client is told whose request finds no memory.
+/// Error for a client whose request exceeds the memory limit.
 const OUT_OF_MEMORY: Error =
     Error::OverCapacity("this server has no memory left for more: try again later");
 
-/// What a client is told whose request came in the midst of an upgrade.
-const DRAINING: Error =
-    Error::OverCapacity("this server is being replaced by a newer one: try again at once");
-
-/// Clients, calls and hub, and the present.
-pub(super) struct Conversation<S> {
+/// The hub, its clients and its listeners, without the poll.
+///
+/// A turn is [`Service::begin_turn`], the events since the last turn ([`Service::handle_event`],
+/// [`Service::listener_ready`]), and [`Service::end_turn`]. [`Service::next_wake`] then returns the
+/// time of the next turn.
+pub struct Service<L: Listener> {
     pub(super) hub: Hub,
-    pub(super) io: Io<S>,
-    pub(super) limits: Limits,
-    pub(super) metrics: Metrics,
-    /// What is read, from whichever client it is.
-    pub(super) read_buf: Box<[u8]>,
-    /// What is answered, to whichever client it is.
-    pub(super) response: Vec<u8>,
-    /// Another process has the hub: requests are for it.
-    pub(super) is_leaving: bool,
-    /// While streams go on in a row, and may share what they are told.
+    pub(super) io: ClientIo<L::Socket>,
+    pub(super) acceptor: Acceptor<L>,
+    pub(super) phase: Phase,
+    /// `Some` while deferred sends are made: streams that resume in a row may share an update.
     pub(super) resume_batch: Option<ResumeBatch>,
 }
 
-impl<S: Socket> Conversation<S> {
-    pub(super) fn new(hub: Hub, api: Api, patience: ClientLimits, now: Now) -> Self {
+/// Time of the next turn, if no event comes before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextWake {
+    /// At once: work is left.
+    Now,
+    /// At this time: a deadline expires.
+    At(Millis),
+    /// Not before the next event.
+    Never,
+}
+
+impl<L: Listener> Service<L> {
+    /// Creates a service with an empty hub. `max_clients` is the limit of clients at once.
+    /// `random` fills a buffer with unpredictable bytes.
+    #[must_use]
+    pub fn new(
+        options: &Options,
+        listeners: Vec<L>,
+        max_clients: usize,
+        random: fn(&mut [u8]),
+    ) -> Self {
+        let hub = Hub::new(hub_config(options, random));
+        Self::with_hub(options, (hub, Now::default()), listeners, max_clients, random)
+    }
+
+    /// Creates a service as [`Service::new`] does, with a restored hub and the hub's present time.
+    #[must_use]
+    pub fn with_hub(
+        options: &Options,
+        (hub, now): (Hub, Now),
+        listeners: Vec<L>,
+        max_clients: usize,
+        random: fn(&mut [u8]),
+    ) -> Self {
+        let api = Api::new(api_config(options), &hub, random);
+        let limits = ClientLimits {
+            keep_alive_ms: options.keep_alive.as_millis() as u64,
+            request_timeout_ms: options.request_timeout.as_millis() as u64,
+            heartbeat_ms: options.heartbeat.as_millis() as u64,
+            max_backlog: options.max_backlog,
+            max_per_address: options.max_clients_per_address,
+            max_memory: options.max_memory,
+        };
         Self {
-            limits: api.limits(),
             hub,
-            io: Io {
-                clients: ClientTable::new(patience.max_per_address, now.mono),
-                api,
-                patience,
-                now,
-            },
-            metrics: Metrics::default(),
-            read_buf: vec![0; READ_BYTES].into_boxed_slice(),
-            response: Vec::new(),
-            is_leaving: false,
+            io: ClientIo::new(api, limits, max_clients, now),
+            acceptor: Acceptor::new(listeners, max_clients),
+            phase: Phase::Serving,
             resume_batch: None,
         }
     }
 
-    /// A turn begins.
-    pub(super) fn set_time(&mut self, now: Now) {
-        self.io.now = now;
-        self.io.clients.begin_turn();
-        self.io.api.set_time(now);
-        self.hub.set_external_bytes(self.io.clients.memory() + self.io.api.encoded_bytes());
+    /// Begins a turn, and continues with clients whose work was cut short. `now.mono` must not
+    /// decrease; `now.unix_ms` may.
+    pub fn begin_turn(&mut self, now: Now) {
+        let Self { hub, io, .. } = self;
+        io.now = now;
+        io.clients.begin_turn();
+        io.api.set_time(now);
+        hub.set_external_bytes(io.clients.memory() + io.api.encoded_bytes());
+        self.run_deferred();
     }
 
-    /// When something is due that nobody will call for.
-    pub(super) fn next_deadline(&self) -> Option<Millis> {
-        Millis::earliest([self.hub.next_deadline(), self.io.clients.next_deadline()])
-    }
-
-    /// Takes a client in.
-    pub(super) fn admit(&mut self, socket: S, address: Option<IpAddr>) -> Key {
-        let is_proxy = self.io.api.is_trusted(address);
-        let deadline = self.io.now.mono.after(self.io.patience.keep_alive_ms);
-        self.io.clients.insert(Client::new(
-            socket,
-            address.map(SourceKey::from),
-            is_proxy,
-            deadline,
-        ))
-    }
-
-    /// Takes in a client that another process has begun with, and what came of its next request.
-    pub(super) fn take_over(&mut self, socket: S, address: Option<IpAddr>, bytes: Vec<u8>) -> Key {
-        let key = self.admit(socket, address);
-        if !bytes.is_empty() {
-            self.io.clients.expect_mut(key).incoming =
-                Some(Box::new(ReadBuffer { bytes, progress: Progress::default() }));
-            self.io.clients.schedule(key);
-            self.io
-                .clients
-                .set_deadline(key, self.io.now.mono.after(self.io.patience.request_timeout_ms));
-        }
-        key
-    }
-
-    /// Takes in a client that came by the admin door.
-    pub(super) fn admit_admin(&mut self, socket: S) -> Key {
-        let deadline = self.io.now.mono.after(self.io.patience.keep_alive_ms);
-        self.io
-            .clients
-            .insert(Client { is_admin: true, ..Client::new(socket, None, false, deadline) })
-    }
-
-    /// Tells a client that was just taken in why there is no room for it.
-    pub(super) fn reject(&mut self, key: Key, error: Error) {
-        self.io.clients.mark_rejected(key);
-        self.io.api.push_rejection_uncounted(error, &mut self.response);
-        self.flush_responses(key, &Pause::Closing(AfterResponse::Linger));
-    }
-
-    /// Tells somebody why there is no room, and closes at once: there is no room either for those who take their time. What
-    /// was sent already is read, since a close on top of it would be a reset, which may overtake the answer.
-    pub(super) fn reject_and_close(&mut self, mut socket: S, error: Error) {
-        let _ = socket.read(&mut self.read_buf);
-        self.io.api.push_rejection_uncounted(error, &mut self.response);
-        let _ = socket.write(&self.response);
-        self.response.clear();
-        let _ = socket.shut_down_writing();
-    }
-
-    /// The same for a client that was just taken in.
-    pub(super) fn respond_and_close(&mut self, key: Key, error: Error) {
-        self.io.api.push_rejection_uncounted(error, &mut self.response);
-        // Nothing waits before it, and what does not fit now never will.
-        let _ = self.io.clients.expect_mut(key).send(&Payload::Private(&self.response));
-        self.response.clear();
-        self.close(key);
-    }
-
-    /// Puts an error in the place of an answer. What an operator asks is not counted.
-    pub(super) fn respond_error(&mut self, key: Key, error: Error) {
-        if self.io.clients.expect_mut(key).is_admin {
-            self.io.api.push_rejection_uncounted(error, &mut self.response);
-        } else {
-            self.io.api.push_rejection(error, &mut self.response);
-        }
-    }
-
-    /// Something happened to a client.
-    pub(super) fn handle_event(&mut self, key: Key, event: Event) {
+    /// Handles an event of a client's socket. Ignores events of clients that are gone.
+    pub fn handle_event(&mut self, key: Key, event: Event) {
         let Some(client) = self.io.clients.get_mut(key) else { return };
         if client.deferred_event.is_some() || !self.io.clients.budget.has_turn_budget() {
             return self.io.clients.defer_event(key, event);
@@ -151,44 +107,92 @@ impl<S: Socket> Conversation<S> {
         self.dispatch(key, event);
     }
 
-    fn dispatch(&mut self, key: Key, event: Event) {
-        let client = self.io.clients.expect_mut(key);
-        client.is_readable |= event.is_readable;
-        client.is_read_closed |= event.is_read_closed;
-        match &client.state {
-            State::Closing => {}
-            _ if event.is_error => self.close(key),
-            State::LongPolling { .. } if event.is_read_closed => self.close(key),
-            State::Streaming(_) => self.handle_stream_event(key, event),
-            State::LongPolling { .. } | State::Writing(_) => {
-                if event.is_writable {
-                    self.flush_write_queue(key);
-                }
-            }
-            State::Reading | State::Lingering => self.process_input(key),
-        }
-        self.enforce_memory_limit(key);
+    /// Notes that a listener, given by its index in the list, may have connections to accept.
+    pub fn listener_ready(&mut self, listener: usize) {
+        self.acceptor.set_ready(listener);
     }
 
-    /// Something of a client's may have become more. One that takes what is not there is told to go.
-    fn enforce_memory_limit(&mut self, key: Key) {
-        if !self.io.clients.update_memory(key)
-            || self.io.clients.memory() <= self.io.patience.max_memory
-        {
-            return;
+    /// Ends a turn: handles expired deadlines, accepts clients, and delivers new messages.
+    /// `register` has the poll raise events of a new client's socket under its key, for data that
+    /// is already there too.
+    pub fn end_turn(&mut self, register: impl FnMut(&mut L::Socket, Key) -> io::Result<()>) {
+        self.expire();
+        self.cancel_due_reads();
+        self.acceptor.accept(&mut self.io, register);
+        self.deliver();
+    }
+
+    /// Returns the time of the next turn, if no event comes before.
+    #[must_use]
+    pub fn next_wake(&self) -> NextWake {
+        if self.acceptor.has_pending() || self.io.clients.has_work() {
+            return NextWake::Now;
         }
-        let client = self.io.clients.expect_mut(key);
-        if let State::Reading = client.state {
-            client.incoming = None;
-            self.respond_error(key, OUT_OF_MEMORY);
-            self.flush_responses(key, &Pause::Closing(AfterResponse::Linger));
-        } else {
-            self.close(key);
+        Millis::earliest([
+            self.hub.next_deadline(),
+            self.io.clients.next_deadline(),
+            self.acceptor.next_deadline(),
+            self.phase.next_deadline(self.io.now.mono),
+        ])
+        .map_or(NextWake::Never, NextWake::At)
+    }
+
+    /// Makes every step of work count `weight` steps. For a simulation: its few clients could not
+    /// exhaust the budget of a turn otherwise.
+    pub fn set_step_weight(&mut self, weight: usize) {
+        self.io.clients.budget.weight = weight;
+    }
+
+    /// Has the metrics page show the values that `stats` reads of the process.
+    pub fn track_process(&mut self, stats: impl FnMut() -> ProcessStats + 'static) {
+        self.io.metrics.process = Some(Box::new(stats));
+    }
+
+    /// Counts the time that a turn took, for the metrics.
+    pub fn count_turn(&mut self, nanos: u64) {
+        self.io.metrics.turns.add(nanos);
+    }
+
+    /// Returns the bytes held for clients, as `--max-memory` counts them.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.hub.memory()
+    }
+
+    /// Returns the hub and the time of the current turn. For use between two turns.
+    #[must_use]
+    pub fn hub(&self) -> (&Hub, Now) {
+        (&self.hub, self.io.now)
+    }
+
+    /// Returns the limit of clients at once.
+    #[must_use]
+    pub fn max_clients(&self) -> usize {
+        self.acceptor.max_clients()
+    }
+
+    /// Returns the listeners.
+    pub fn listeners(&self) -> impl Iterator<Item = &L> {
+        self.acceptor.listeners()
+    }
+
+    /// Returns the listeners, to change them.
+    pub fn listeners_mut(&mut self) -> impl Iterator<Item = &mut L> {
+        self.acceptor.listeners_mut()
+    }
+
+    /// Returns the number of clients, readers, channels and so on. O(channels).
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        Gauges {
+            hub: self.hub.census(),
+            encoded_bytes: self.io.api.encoded_bytes(),
+            ..self.io.clients.gauges()
         }
     }
 
-    /// Goes on with the clients whose work was cut short, and with what happened that there was no time for.
-    pub(super) fn run_ready(&mut self) {
+    /// Continues with clients whose work was cut short, then with events that were deferred.
+    fn run_deferred(&mut self) {
         for _ in 0..self.io.clients.scheduled_count() {
             if !self.io.clients.budget.has_scheduled_budget() {
                 break;
@@ -205,57 +209,84 @@ impl<S: Socket> Conversation<S> {
         }
     }
 
-    /// Sends answers that earlier turns had no time for, as long as the turn `has_budget`.
-    fn flush_deferred(&mut self, has_budget: fn(&Budget) -> bool) {
-        self.resume_batch = Some(ResumeBatch::default());
-        while has_budget(&self.io.clients.budget)
-            && let Some((key, held)) = self.io.clients.deferred_sends.pop()
-        {
-            let Some(client) = self.io.clients.get_mut(key) else { continue };
-            let bytes = held.as_ref().map_or(0, |held| held.bytes().len())
-                + client.queued_bytes().unwrap_or(0);
-            let result = client.send_deferred(held.as_ref());
-            self.io.clients.budget.charge_send(bytes);
-            self.on_flushed(key, &result);
-            self.io.clients.update_memory(key);
+    fn dispatch(&mut self, key: Key, event: Event) {
+        let client = self.io.clients.expect_mut(key);
+        client.is_readable |= event.is_readable;
+        client.is_read_closed |= event.is_read_closed;
+        match client.state() {
+            State::Closing => {}
+            _ if event.is_error => self.close(key),
+            State::LongPolling { .. } if event.is_read_closed => self.close(key),
+            State::LongPolling { .. } | State::Writing(_) => {
+                if event.is_writable {
+                    self.flush_write_queue(key);
+                }
+            }
+            State::Streaming(_) => self.dispatch_to_stream(key, event),
+            State::Reading | State::Lingering => self.process_input(key),
         }
-        self.resume_batch = None;
+        self.enforce_memory_limit(key);
     }
 
-    /// Does what is due.
-    pub(super) fn expire(&mut self) {
-        while let Some(key) = self.io.clients.pop_due(self.io.now.mono) {
+    fn dispatch_to_stream(&mut self, key: Key, event: Event) {
+        let Some((_, stream)) = self.io.clients.stream_mut(key) else { return };
+        let is_websocket = stream.stream.transport == Transport::WebSocket;
+        if event.is_read_closed && !is_websocket {
+            return self.close(key);
+        }
+        if event.is_writable {
+            self.flush_write_queue(key);
+        }
+        // Frames that a WebSocket sent before it closed are still handled.
+        if is_websocket && (event.is_readable || event.is_read_closed) {
+            self.process_input(key);
+        }
+    }
+
+    /// Counts the memory of a client that was just handled. If it has grown above the limit, the
+    /// client is closed, with an error where a response can still be sent.
+    fn enforce_memory_limit(&mut self, key: Key) {
+        if !self.io.clients.update_memory(key)
+            || self.io.clients.memory() <= self.io.limits.max_memory
+        {
+            return;
+        }
+        match self.io.clients.expect_mut(key).state() {
+            State::Reading => self.fail_request(key, OUT_OF_MEMORY),
+            _ => self.close(key),
+        }
+    }
+
+    /// Handles expired deadlines of clients and of the hub.
+    fn expire(&mut self) {
+        let now = self.io.now;
+        while let Some(key) = self.io.clients.pop_due(now.mono) {
             let client = self.io.clients.expect_mut(key);
-            if client.deadline > self.io.now.mono {
+            if client.deadline > now.mono {
                 let deadline = client.deadline;
                 self.io.clients.set_deadline(key, deadline);
                 continue;
             }
-            match &client.state {
-                // It is not the client that is late.
+            match client.state() {
+                // The server is late, not the client.
                 State::Reading | State::Streaming(_) | State::Writing(_)
                     if client.has_deferred_work() =>
                 {
-                    self.io.clients.set_deadline(key, self.io.now.mono.after(1));
+                    self.io.clients.set_deadline(key, now.mono.after(1));
                 }
-                State::Reading if client.incoming.is_some() => {
-                    client.incoming = None;
-                    self.respond_error(key, Error::RequestTimeout);
-                    self.flush_responses(key, &Pause::Closing(AfterResponse::Linger));
+                State::Reading if client.input.is_some() => {
+                    self.fail_request(key, Error::RequestTimeout);
                 }
-                State::LongPolling { reader, .. } => {
-                    let reader = *reader;
-                    self.hub.complete_empty(self.io.now, reader);
-                }
+                State::LongPolling { reader, .. } => self.hub.complete_empty(now, *reader),
                 State::Streaming(_) => self.send_heartbeat(key),
                 _ => self.close(key),
             }
         }
-        self.hub.expire(self.io.now);
+        self.hub.expire(now);
     }
 
-    /// The end of a turn: what it brought is delivered, and those who left are reaped.
-    pub(super) fn end_turn(&mut self) {
+    /// Delivers what the turn has brought, and frees the clients that it has closed.
+    pub(super) fn deliver(&mut self) {
         loop {
             self.flush_deferred(Budget::has_deferred_send_budget);
             let Self { hub, io, .. } = self;
@@ -264,8 +295,8 @@ impl<S: Socket> Conversation<S> {
             for key in self.io.clients.take_pending_pauses() {
                 self.pause(key);
             }
-            // Their goodbyes are of this turn too, and those of who turned out to be gone when it was sent something. Every
-            // round but the first loses somebody, so there is a last one.
+            // A client that turned out to be gone when something was sent to it: its goodbye belongs
+            // to this turn too. Every round but the first closes a client, so the loop ends.
             for key in self.io.clients.take_pending_closes() {
                 self.close(key);
             }
@@ -275,81 +306,14 @@ impl<S: Socket> Conversation<S> {
         }
         self.io.api.end_turn();
         self.io.clients.reap();
-        if self.response.capacity() > 2 * RESPONSE_BYTES_PER_TURN {
-            self.response = Vec::new();
+        if self.io.response.capacity() > 2 * RESPONSE_BYTES_PER_TURN {
+            self.io.response = Vec::new();
         }
     }
 
-    /// The server stops: every waiting read is answered, and every client goes once it has its answer.
-    pub(super) fn stop(&mut self) {
-        self.io.api.set_phase(Phase::Stopping);
-        self.hub.complete_all_empty(self.io.now);
-        self.end_turn();
-        for key in self.io.clients.keys() {
-            match &mut self.io.clients.expect_mut(key).state {
-                State::Reading => self.close(key),
-                State::Writing(next) => *next = AfterResponse::Close,
-                State::LongPolling { .. }
-                | State::Streaming(_)
-                | State::Lingering
-                | State::Closing => {}
-            }
-        }
-        self.io.clients.reap();
-    }
-
-    /// Another process has the hub from now on. Those who wait are still to be dismissed.
-    pub(super) fn start_draining(&mut self) {
-        self.is_leaving = true;
-        self.io.api.set_phase(Phase::Draining);
-        self.hub.detach(self.io.now);
-    }
-
-    /// Has the read that waits on a client answered with nothing, or ends it if it stays.
-    pub(super) fn cancel_read(&mut self, key: Key) {
-        if let Some(reader) = self.io.clients.reader(key) {
-            self.hub.complete_empty(self.io.now, reader);
-        }
-    }
-
-    /// Gives away the clients that are between two requests, each with what came of its next.
-    pub(super) fn transfer_idle_clients(&mut self, mut pass: impl FnMut(&S, &[u8])) {
-        for key in self.io.clients.keys() {
-            let client = self.io.clients.expect_mut(key);
-            match (&client.state, &client.incoming) {
-                // Nobody there would know that it came by the admin door.
-                (State::Reading, _) if client.is_admin => drop(self.io.clients.remove(key)),
-                // Its chunks were decoded in place, and are no request any more.
-                (State::Reading, Some(incoming))
-                    if matches!(incoming.progress, Progress::Chunked { .. }) =>
-                {
-                    client.incoming = None;
-                    self.io.api.push_rejection(DRAINING, &mut self.response);
-                    self.flush_responses(key, &Pause::Closing(AfterResponse::Linger));
-                }
-                (State::Reading, incoming) => {
-                    pass(&client.socket, incoming.as_ref().map_or(&[], |incoming| &incoming.bytes));
-                    self.io.clients.remove(key);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Whether some answer is still being sent.
-    pub(super) fn is_sending(&self) -> bool {
-        self.io.clients.iter().any(|client| matches!(client.state, State::Writing(_)))
-    }
-
-    /// A client is gone, and with it the read that waits on it.
+    /// Closes a client, and the reader of its long poll or stream.
     pub(super) fn close(&mut self, key: Key) {
-        self.set_state(key, State::Closing);
-        self.io.clients.reap_later(key);
-    }
-
-    /// A client goes over to another state, and the read that waits on it is closed.
-    pub(super) fn set_state(&mut self, key: Key, state: State) {
-        if let Some(reader) = self.io.clients.take_reader(key, state) {
+        if let Some(reader) = self.io.clients.close(key) {
             self.hub.on_reader_closed(self.io.now, reader);
         }
     }
