@@ -4,7 +4,6 @@
 //! event. The callers set timers and free memory, as the new state requires.
 
 use std::io;
-use std::mem;
 use std::rc::Rc;
 
 use super::event::Event;
@@ -68,9 +67,10 @@ pub(super) enum AfterResponse {
 }
 
 /// State that a client has entered after a response was sent; the caller sets its timer.
+/// `Reading` says whether there is more to read or to handle already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transition {
-    Reading,
+    Reading { has_input: bool },
     Writing,
     Lingering,
     Closing,
@@ -137,7 +137,7 @@ impl Sent {
     pub(super) fn flush(&self) -> Flush {
         match self {
             Self::Now(flush) => *flush,
-            Self::Deferred(_) => Flush::WouldBlock { any: false },
+            Self::Deferred(_) => Flush::WouldBlock { progress: false },
         }
     }
 }
@@ -194,10 +194,10 @@ impl<S: Socket> Client<S> {
     /// Leaves `LongPolling` for `Reading`, until [`Client::on_response_sent`] is called for the
     /// reply. The hub has removed the reader. Returns the reply's format, `None` for the usual one.
     pub(super) fn complete_poll(&mut self) -> Option<Box<ReplyFormat>> {
-        match mem::replace(&mut self.state, State::Reading) {
-            State::LongPolling { format, .. } => format,
-            _ => None,
-        }
+        let State::LongPolling { format, .. } = &mut self.state else { return None };
+        let format = format.take();
+        self.state = State::Reading;
+        format
     }
 
     /// Leaves `Streaming` for `Reading`, until [`Client::on_response_sent`] is called for the last
@@ -217,9 +217,13 @@ impl<S: Socket> Client<S> {
             return Transition::Writing;
         }
         match after {
-            AfterResponse::KeepAlive if self.has_input() || !self.is_read_closed => {
+            AfterResponse::KeepAlive if self.has_input() => {
                 self.state = State::Reading;
-                Transition::Reading
+                Transition::Reading { has_input: true }
+            }
+            AfterResponse::KeepAlive if !self.is_read_closed => {
+                self.state = State::Reading;
+                Transition::Reading { has_input: false }
             }
             AfterResponse::Linger if self.is_readable || !self.is_read_closed => {
                 self.state = State::Lingering;
@@ -286,7 +290,7 @@ impl<S: Socket> Client<S> {
     pub(super) fn send(&mut self, payload: &Payload<'_>) -> io::Result<Flush> {
         if self.is_blocked() {
             self.write_queue.get_or_insert_default().push(payload);
-            return Ok(Flush::WouldBlock { any: false });
+            return Ok(Flush::WouldBlock { progress: false });
         }
         let bytes = payload.bytes();
         let sent = send(&mut self.socket, bytes)?;
@@ -294,7 +298,7 @@ impl<S: Socket> Client<S> {
             return Ok(Flush::Complete);
         }
         self.write_queue = Some(Box::new(WriteQueue::from_unsent(payload, sent)));
-        Ok(Flush::WouldBlock { any: sent > 0 })
+        Ok(Flush::WouldBlock { progress: sent > 0 })
     }
 
     /// Sends `payload` if the turn `has_budget`, and otherwise defers it to
@@ -332,7 +336,7 @@ impl<S: Socket> Client<S> {
                     queue.append(*later);
                 }
                 self.write_queue = Some(Box::new(queue));
-                return Ok(Flush::WouldBlock { any: sent > 0 });
+                return Ok(Flush::WouldBlock { progress: sent > 0 });
             }
         }
         self.flush()
@@ -355,7 +359,7 @@ impl<S: Socket> Client<S> {
     /// As for [`Client::send`].
     pub(super) fn flush(&mut self) -> io::Result<Flush> {
         if self.is_deferred {
-            return Ok(Flush::WouldBlock { any: false });
+            return Ok(Flush::WouldBlock { progress: false });
         }
         let Some(queue) = &mut self.write_queue else { return Ok(Flush::Complete) };
         let result = queue.flush(&mut self.socket)?;

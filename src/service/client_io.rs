@@ -147,11 +147,10 @@ impl<S: Socket> ClientIo<S> {
         let client = clients.expect_mut(key);
         let ms = match client.on_response_sent(after, flush) {
             Transition::Writing => limits.request_timeout_ms,
-            Transition::Reading => {
+            Transition::Reading { has_input: false } => limits.keep_alive_ms,
+            Transition::Reading { has_input: true } => {
                 let is_incomplete = client.input.is_some();
-                if client.has_input() {
-                    clients.schedule(key);
-                }
+                clients.schedule(key);
                 if is_incomplete { limits.request_timeout_ms } else { limits.keep_alive_ms }
             }
             Transition::Lingering => {

@@ -340,10 +340,10 @@ impl<S: Socket> ClientTable<S> {
     pub(super) fn gauges(&self) -> Gauges {
         Gauges {
             clients: self.slots.len(),
-            refused: self.rejected_count,
+            rejected: self.rejected_count,
             streams: self.streams.len(),
             timers: self.timers.len(),
-            ready: self.run_queue.len() + self.deferred_events.len() + self.deferred_sends.len(),
+            deferred: self.run_queue.len() + self.deferred_events.len() + self.deferred_sends.len(),
             addresses: self.per_address.len(),
             memory: self.memory,
             ..Gauges::default()

@@ -27,7 +27,7 @@ impl<L: Listener> Service<L> {
         let was_blocked = client.is_blocked();
         let sent = match (self.io.response.is_empty(), was_blocked) {
             (true, false) => Ok(Flush::Complete),
-            (true, true) => Ok(Flush::WouldBlock { any: false }),
+            (true, true) => Ok(Flush::WouldBlock { progress: false }),
             (false, _) => client.send(&Payload::Private(&self.io.response)),
         };
         self.io.response.clear();
@@ -94,7 +94,9 @@ impl<L: Listener> Service<L> {
     fn on_flushed(&mut self, key: Key, result: &io::Result<Flush>) {
         match (result, self.io.clients.expect_mut(key).state()) {
             (Err(_), _) => self.close(key),
-            (Ok(flush), State::Writing(after)) if *flush != (Flush::WouldBlock { any: false }) => {
+            (Ok(flush), State::Writing(after))
+                if *flush != (Flush::WouldBlock { progress: false }) =>
+            {
                 let after = *after;
                 self.io.finish_response(key, after, *flush);
             }

@@ -152,7 +152,7 @@ impl<L: Listener> Service<L> {
     /// Continues a stream after all or a part of its unsent bytes was sent.
     pub(super) fn on_writable(&mut self, key: Key, flush: Flush) {
         let Some((client, stream)) = self.io.clients.stream_mut(key) else { return };
-        if flush != (Flush::WouldBlock { any: false }) {
+        if flush != (Flush::WouldBlock { progress: false }) {
             stream.missed_heartbeats = 0;
         }
         let has_input = client.is_scheduled || client.is_readable;

@@ -450,7 +450,7 @@ impl World {
             }
         }
         let census = self.service.gauges();
-        let served = census.clients - census.refused;
+        let served = census.clients - census.rejected;
         assert!(served <= self.plan.numbers.max_clients, "{served} clients are served");
         for (channel, growth) in self.ledger.channels.iter().zip(&mut self.growth) {
             if channel.next_id > growth.0 {
@@ -534,8 +534,8 @@ impl World {
         }
         self.run_on(20_000);
         let census = self.service.gauges();
-        assert_eq!((census.clients, census.streams, census.ready), (0, 0, 0), "{census:?}");
-        assert_eq!((census.refused, census.addresses, census.timers), (0, 0, 0), "{census:?}");
+        assert_eq!((census.clients, census.streams, census.deferred), (0, 0, 0), "{census:?}");
+        assert_eq!((census.rejected, census.addresses, census.timers), (0, 0, 0), "{census:?}");
         assert_eq!((census.memory, census.encoded_bytes), (0, 0), "{census:?}");
         let held = self.net.borrow().descriptors;
         assert!(held <= 1, "{held} descriptors are held, and one is to be spared");
