@@ -29,12 +29,11 @@ pub const REJECTED_CLIENTS_MAX: usize = FILES_RESERVED / 2;
 pub const ADMIN_CLIENTS_MAX: usize = FILES_RESERVED / 8;
 
 /// Error for a client above `--max-clients`.
-const SERVER_FULL: Error =
-    Error::OverCapacity("this server has as many clients as it may: try again later");
+const SERVER_FULL: Error = Error::OverCapacity("client limit reached; retry later");
 
 /// Error for a client above `--max-clients-per-address`.
 const ADDRESS_FULL: Error =
-    Error::TooManyRequests("your address has as many clients here as it may", 1);
+    Error::TooManyRequests("too many connections from your address; close some or retry later", 1);
 
 /// The listeners, and the decisions about new clients.
 pub(super) struct Acceptor<L: Listener> {
@@ -206,7 +205,7 @@ impl<L: Listener> Acceptor<L> {
             return Registered::Yes;
         };
         io.clients.close(key);
-        self.warn(io.now.mono, format_args!("cannot watch a new client: {error}"));
+        self.warn(io.now.mono, format_args!("cannot register new client: {error}"));
         Registered::Closed
     }
 
@@ -225,8 +224,8 @@ impl<L: Listener> Acceptor<L> {
         }
         self.reserve_fd = listener.reserve_fd();
         self.paused_until = Some(io.now.mono.after(ACCEPT_PAUSE_MS));
-        let advice = "raise the limit on open files, or set --max-clients";
-        self.warn(io.now.mono, format_args!("cannot accept more clients ({error}): {advice}"));
+        let advice = "raise the limit on open files or set --max-clients";
+        self.warn(io.now.mono, format_args!("cannot accept more clients: {error}; {advice}"));
     }
 
     /// Logs a warning, at most one per second.

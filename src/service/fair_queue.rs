@@ -1,7 +1,7 @@
 //! Sends that a turn had no budget for, in one queue for each channel.
 //!
-//! Each queue is first in, first out. The queues take turns, so that a channel with few readers does
-//! not wait for a channel with many thousands.
+//! Each queue is first in, first out. The queues take turns, so that a channel with few readers
+//! does not wait for a channel with many thousands.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;

@@ -1,8 +1,8 @@
 //! Limits of the service: constants, and those that the options set.
 
 /// File descriptors that are not for clients: standard streams, epoll, signals, listeners, the
-/// reserve, and rejected clients that still read their response. Generous: to run out of descriptors
-/// is worse than to serve a few clients fewer.
+/// reserve, and rejected clients that still read their response. Generous: to run out of
+/// descriptors is worse than to serve a few clients fewer.
 pub(crate) const FILES_RESERVED: usize = 128;
 
 /// Bytes of one read. One read per turn and client is made at most.

@@ -26,8 +26,8 @@ pub trait Listener {
     /// # Errors
     ///
     /// `WouldBlock` if no connection is waiting; later ones raise a new event. `EMFILE`, `ENFILE`,
-    /// `ENOBUFS` or `ENOMEM` if there is no descriptor or memory for the connection. Any other error
-    /// is about the connection that was to be accepted.
+    /// `ENOBUFS` or `ENOMEM` if there is no descriptor or memory for the connection. Any other
+    /// error is about the connection that was to be accepted.
     fn accept(&mut self) -> io::Result<(Self::Socket, Option<IpAddr>)>;
 
     /// Opens a descriptor, to be dropped when descriptors have run out. Returns `None` if there is

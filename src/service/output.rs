@@ -90,7 +90,7 @@ impl<L: Listener> Service<L> {
         self.resume_batch = None;
     }
 
-    /// Moves the client to the state that follows, after all or a part of its unsent bytes was sent.
+    /// Moves the client to the state that follows, after an attempt to send its unsent bytes.
     fn on_flushed(&mut self, key: Key, result: &io::Result<Flush>) {
         match (result, self.io.clients.expect_mut(key).state()) {
             (Err(_), _) => self.close(key),

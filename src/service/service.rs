@@ -18,8 +18,7 @@ use crate::metrics::ProcessStats;
 use crate::options::Options;
 
 /// Error for a client whose request exceeds the memory limit.
-const OUT_OF_MEMORY: Error =
-    Error::OverCapacity("this server has no memory left for more: try again later");
+const OUT_OF_MEMORY: Error = Error::OverCapacity("memory limit reached; retry later");
 
 /// The hub, its clients and its listeners, without the poll.
 ///
@@ -95,7 +94,7 @@ impl<L: Listener> Service<L> {
         io.clients.begin_turn();
         io.api.set_time(now);
         hub.set_external_bytes(io.clients.memory() + io.api.encoded_bytes());
-        self.run_deferred();
+        self.run_ready();
     }
 
     /// Handles an event of a client's socket. Ignores events of clients that are gone.
@@ -192,7 +191,7 @@ impl<L: Listener> Service<L> {
     }
 
     /// Continues with clients whose work was cut short, then with events that were deferred.
-    fn run_deferred(&mut self) {
+    fn run_ready(&mut self) {
         for _ in 0..self.io.clients.scheduled_count() {
             if !self.io.clients.budget.has_scheduled_budget() {
                 break;
@@ -295,8 +294,9 @@ impl<L: Listener> Service<L> {
             for key in self.io.clients.take_pending_pauses() {
                 self.pause(key);
             }
-            // A client that turned out to be gone when something was sent to it: its goodbye belongs
-            // to this turn too. Every round but the first closes a client, so the loop ends.
+            // During the delivery these clients turned out to be gone or too slow. The goodbyes of
+            // their sessions belong to this turn too, so another round delivers them. Every round
+            // except the first closes a client, so the loop ends.
             for key in self.io.clients.take_pending_closes() {
                 self.close(key);
             }

@@ -12,7 +12,7 @@ use crate::hub::Key;
 
 /// Error for a client whose request arrives during an upgrade.
 const DRAINING: Error =
-    Error::OverCapacity("this server is being replaced by a newer one: try again at once");
+    Error::OverCapacity("the server is being replaced by a new process; retry at once");
 
 impl<L: Listener> Service<L> {
     /// Hands over the clients that are between two requests: calls `transfer` with each one's
@@ -56,7 +56,7 @@ impl<L: Listener> Service<L> {
             self.io.clients.set_deadline(key, deadline);
         }
         if let Err(error) = register(&mut self.io.clients.expect_mut(key).socket, key) {
-            log::warn!("cannot watch a client that was passed on: {error}");
+            log::warn!("cannot register transferred client: {error}");
             self.close(key);
         }
     }
