@@ -128,7 +128,7 @@ impl<L: Listener> Acceptor<L> {
         register: &mut impl FnMut(&mut L::Socket, Key) -> io::Result<()>,
     ) {
         for index in 0..self.listeners.len() {
-            if self.listeners[index].listener.audience() != kind {
+            if self.listeners[index].listener.kind() != kind {
                 continue;
             }
             while self.listeners[index].is_readable && attempts > 0 && self.paused_until.is_none() {
@@ -217,7 +217,7 @@ impl<L: Listener> Acceptor<L> {
         self.reserve_fd = None;
         let listener = &mut self.listeners[index].listener;
         if let Ok((socket, _)) = listener.accept()
-            && listener.audience() == ListenerKind::Public
+            && listener.kind() == ListenerKind::Public
         {
             io.metrics.count_refused(RejectReason::Descriptors);
             io.reject_and_close(socket, SERVER_FULL);

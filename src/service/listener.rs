@@ -35,7 +35,7 @@ pub trait Listener {
     fn reserve_fd(&mut self) -> Option<Self::Reserve>;
 
     /// Returns the listener's purpose.
-    fn audience(&self) -> ListenerKind {
+    fn kind(&self) -> ListenerKind {
         ListenerKind::Public
     }
 }
