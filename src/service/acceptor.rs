@@ -16,7 +16,7 @@ use crate::metrics::RejectReason;
 /// others.
 pub const ACCEPTS_A_TURN: usize = 256;
 
-/// Time for which no client is accepted after descriptors ran out. New connections wait in the
+/// Time for which no client is accepted after descriptors ran out. New clients wait in the
 /// kernel's backlog.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
@@ -50,7 +50,7 @@ pub(super) struct Acceptor<L: Listener> {
 
 struct ListenerSlot<L> {
     listener: L,
-    /// A connection may be waiting. Cleared when `accept` finds none.
+    /// A client may be waiting. Cleared when `accept` finds none.
     is_readable: bool,
 }
 
@@ -64,7 +64,7 @@ impl<L: Listener> Acceptor<L> {
         Self { listeners, max_clients, reserve_fd, paused_until: None, next_warning: Millis(0) }
     }
 
-    /// Notes that a listener may have connections to accept.
+    /// Notes that a listener may have clients to accept.
     pub(super) fn set_ready(&mut self, index: usize) {
         if let Some(slot) = self.listeners.get_mut(index) {
             slot.is_readable = true;
@@ -142,7 +142,7 @@ impl<L: Listener> Acceptor<L> {
                         self.listeners[index].is_readable = false;
                     }
                     Err(error) if is_out_of_fds(&error) => self.shed(io, index, &error),
-                    // This connection is gone; others may be waiting.
+                    // This client is gone; others may be waiting.
                     Err(_) => {}
                 }
             }

@@ -259,7 +259,7 @@ impl<S: Socket> Client<S> {
     ///
     /// # Errors
     ///
-    /// The socket's error; the connection is lost.
+    /// The socket's error; the client is lost.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<ReadResult> {
         match self.socket.read(buffer) {
             Ok(0) => {
@@ -286,7 +286,7 @@ impl<S: Socket> Client<S> {
     ///
     /// # Errors
     ///
-    /// The socket's error; the connection is lost.
+    /// The socket's error; the client is lost.
     pub(super) fn send(&mut self, payload: &Payload<'_>) -> io::Result<Flush> {
         if self.is_blocked() {
             self.write_queue.get_or_insert_default().push(payload);

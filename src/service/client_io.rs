@@ -1,4 +1,4 @@
-//! Everything of the service but its hub: the clients, and the means to respond to them.
+//! The clients, and everything that is needed to respond to them.
 //!
 //! The hub delivers into this, so nothing in here calls the hub.
 
@@ -15,7 +15,7 @@ use crate::http::{Limits, Persistence};
 use crate::hub::{Key, Now, Wake};
 use crate::metrics::Metrics;
 
-/// Everything of the service but its hub.
+/// The clients, and everything that is needed to respond to them.
 pub(super) struct ClientIo<S> {
     pub(super) clients: ClientTable<S>,
     pub(super) api: Api,

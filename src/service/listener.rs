@@ -21,13 +21,13 @@ pub trait Listener {
     /// A file descriptor in reserve.
     type Reserve;
 
-    /// Accepts the next connection. The address is `None` for a Unix socket.
+    /// Accepts the next client. The address is `None` for a Unix socket.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if no connection is waiting; later ones raise a new event. `EMFILE`, `ENFILE`,
-    /// `ENOBUFS` or `ENOMEM` if there is no descriptor or memory for the connection. Any other
-    /// error is about the connection that was to be accepted.
+    /// `WouldBlock` if no client is waiting; later ones raise a new event. `EMFILE`, `ENFILE`,
+    /// `ENOBUFS` or `ENOMEM` if there is no descriptor or memory for the client. Any other error is
+    /// about the client that was to be accepted.
     fn accept(&mut self) -> io::Result<(Self::Socket, Option<IpAddr>)>;
 
     /// Opens a descriptor, to be dropped when descriptors have run out. Returns `None` if there is

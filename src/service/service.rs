@@ -106,7 +106,7 @@ impl<L: Listener> Service<L> {
         self.dispatch(key, event);
     }
 
-    /// Notes that a listener, given by its index in the list, may have connections to accept.
+    /// Notes that a listener, given by its index in the list, may have clients to accept.
     pub fn listener_ready(&mut self, listener: usize) {
         self.acceptor.set_ready(listener);
     }
