@@ -15,19 +15,26 @@ use std::collections::BTreeSet;
 
 use examples::Session;
 
-const PAGES: [&str; 12] = [
+const PAGES: [&str; 19] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "SECURITY.md",
     "bench/README.md",
     "docs/README.md",
     "docs/api.md",
     "docs/capacity.md",
+    "docs/doctor.md",
+    "docs/internals/build.md",
+    "docs/internals/decisions.md",
+    "docs/internals/glossary.md",
+    "docs/internals/testing.md",
     "docs/operating.md",
     "docs/proxies.md",
     "docs/service.md",
     "docs/troubleshooting.md",
+    "tests/differential/README.md",
 ];
 
 #[test]
