@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 use examples::Session;
 
-const PAGES: [&str; 19] = [
+const PAGES: [&str; 20] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -35,6 +35,7 @@ const PAGES: [&str; 19] = [
     "docs/service.md",
     "docs/troubleshooting.md",
     "tests/differential/README.md",
+    "tests/stress/README.md",
 ];
 
 #[test]
