@@ -163,7 +163,8 @@ fn one_request_for_nginx_is_one_request_for_speak() {
     let tables = read_tables();
     let mut logs = PROXIES.map(|proxy| nginx.log(proxy));
     for ((proxy, relay), log) in PROXIES.iter().zip(&relays).zip(&mut logs) {
-        let mut route = Route { server: &server, proxy, listener: nginx.listener(proxy), relay, log };
+        let mut route =
+            Route { server: &server, proxy, listener: nginx.listener(proxy), relay, log };
         let cases: Vec<&Case> = tables.iter().flat_map(Table::cases).collect();
         let came_through =
             (1..).zip(&cases).filter(|(number, case)| route.carries(case, *number)).count();

@@ -8,6 +8,8 @@ mod common;
 mod examples;
 #[path = "docs/markdown.rs"]
 mod markdown;
+#[path = "docs/references.rs"]
+mod references;
 #[path = "docs/tables.rs"]
 mod tables;
 
@@ -127,6 +129,12 @@ fn every_link_leads_somewhere() {
         }
     }
     assert!(count > 20, "links are written otherwise now: {count}");
+}
+
+#[test]
+fn every_file_that_a_comment_or_a_page_names_exists() {
+    let dead = references::dead();
+    assert!(dead.is_empty(), "these name files that do not exist:\n{}", dead.join("\n"));
 }
 
 #[test]

@@ -400,8 +400,7 @@ fn goodbyes_and_large_member_lists_do_not_block_the_loop() {
     let members = sized(2_000, 20_000);
     let mut client = server.client();
     let mut stream = client.second_handle();
-    let introductions =
-        get("/introduce", &[("channel", "c"), ("message", "user")]).repeat(members);
+    let introductions = get("/introduce", &[("channel", "c"), ("message", "user")]).repeat(members);
     let sender = thread::spawn(move || stream.write_all(&introductions).is_ok());
     let connections: Vec<(String, String)> = (0..members)
         .map(|_| {
@@ -528,7 +527,11 @@ fn a_storm_of_connects_is_served_to_the_limit_and_the_rest_is_rejected() {
     println!("    {statuses_seen:?}");
     assert_eq!(statuses_seen.values().sum::<usize>(), halves * each);
     assert_eq!(statuses_seen[&200], room, "clients are served up to the limit");
-    assert_eq!(statuses_seen.keys().collect::<Vec<_>>(), [&200, &503], "every refusal is a clear response");
+    assert_eq!(
+        statuses_seen.keys().collect::<Vec<_>>(),
+        [&200, &503],
+        "every refusal is a clear response"
+    );
     for mut storm in storms {
         drop(storm.stdin.take());
         storm.wait().expect("our own child");

@@ -83,7 +83,10 @@ fn landlock_status() -> String {
 fn every_server_drops_capabilities_and_new_privileges() {
     let server = Server::start();
     let uid = geteuid().as_raw();
-    assert_eq!(sandbox_line(&server), format!("user {uid}, no new privileges, {}", landlock_status()));
+    assert_eq!(
+        sandbox_line(&server),
+        format!("user {uid}, no new privileges, {}", landlock_status())
+    );
     assert_eq!(status(server.id(), "NoNewPrivs"), "1");
     // Root keeps the right to enter other users' directories: it must be able to start its own
     // executable again.
@@ -103,7 +106,10 @@ fn every_server_drops_capabilities_and_new_privileges() {
 #[test]
 fn without_the_sandbox_the_process_is_unchanged() {
     let server = Server::with(&["--no-sandbox"]);
-    assert_eq!(sandbox_line(&server), format!("user {}, not confined (--no-sandbox)", geteuid().as_raw()));
+    assert_eq!(
+        sandbox_line(&server),
+        format!("user {}, not confined (--no-sandbox)", geteuid().as_raw())
+    );
     for fact in [
         "NoNewPrivs",
         "CapEff",
@@ -138,12 +144,16 @@ fn root_switches_to_the_user_permanently() {
     }
     let server = Server::with(&["--user", OTHER_USER]);
     is_user(&server, "65533", "65532", "65532");
-    assert_eq!(sandbox_line(&server), format!("user {OTHER_USER}, no new privileges, {}", landlock_status()));
+    assert_eq!(
+        sandbox_line(&server),
+        format!("user {OTHER_USER}, no new privileges, {}", landlock_status())
+    );
     assert!(!server.log().iter().any(|line| line.contains("WARN")), "{:?}", server.log());
     is_user(&Server::with(&["--user", OTHER_USER, "--no-sandbox"]), "65533", "65532", "65532");
 
     let id = |flag: &str| {
-        let output = Command::new("id").args([flag, "nobody"]).output().expect("id, of every system");
+        let output =
+            Command::new("id").args([flag, "nobody"]).output().expect("id, of every system");
         String::from_utf8(output.stdout).expect("text").trim().to_owned()
     };
     is_user(&Server::with(&["--user", "nobody"]), &id("-u"), &id("-g"), &id("-G"));
@@ -151,8 +161,7 @@ fn root_switches_to_the_user_permanently() {
 
 #[test]
 fn an_unusable_user_stops_the_start() {
-    let mut cases =
-        vec![("no-such-user", "no such user"), ("65533", "65533:GID"), ("0:0", "root")];
+    let mut cases = vec![("no-such-user", "no such user"), ("65533", "65533:GID"), ("0:0", "root")];
     if !geteuid().is_root() {
         cases.push((OTHER_USER, "only root"));
     }
@@ -276,7 +285,8 @@ impl Outside {
 
     fn options(&self, more: &[&str]) -> Options {
         let address = socket_in(&self.folder);
-        let arguments = ["--listen", &address].into_iter().chain(more.iter().copied()).map(Into::into);
+        let arguments =
+            ["--listen", &address].into_iter().chain(more.iter().copied()).map(Into::into);
         match options::parse(arguments, |_| None) {
             Ok(options::Command::Run(options)) => *options,
             other => panic!("{other:?}"),
@@ -398,7 +408,11 @@ fn the_server_works_without_landlock() {
     }
     if landlock_version() > 0 {
         let server = where_it_fails("landlock_restrict_self", "EPERM");
-        assert!(sandbox_line(&server).ends_with("no new privileges, no Landlock"), "{:?}", server.log());
+        assert!(
+            sandbox_line(&server).ends_with("no new privileges, no Landlock"),
+            "{:?}",
+            server.log()
+        );
         assert!(
             server.log().iter().any(|line| line.contains("WARN Landlock is not in force")),
             "{:?}",

@@ -64,7 +64,7 @@ pub enum Error {
 const RETRY_AFTER: &str = "Retry-After: 1\r\n";
 
 impl Error {
-    /// Name and status: PROTOCOL.md's table.
+    /// Name and status: the table in docs/api.md, "Errors".
     #[must_use]
     pub fn name_and_status(self) -> (&'static str, u16) {
         match self {

@@ -50,7 +50,7 @@ impl<'a> ChannelName<'a> {
     ///
     /// # Errors
     ///
-    /// [`BadName`] for what PROTOCOL.md's "Parameters" does not allow.
+    /// [`BadName`] if the name breaks the rules for `channel` in docs/api.md.
     pub fn parse(name: &'a str) -> Result<Self, BadName> {
         let bytes = name.as_bytes();
         if bytes.is_empty()

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 const BUCKETS: usize = 4096;
 
-/// The table of PROTOCOL.md's "id".
+/// The table of docs/api.md's "id".
 pub(super) struct IdWatermarks {
     /// Secret, so that nobody can aim a channel at another's place and tell that the other was dropped.
     key: [u8; 16],

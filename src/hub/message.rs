@@ -1,7 +1,7 @@
 //! A message as it stands in a channel's log: the JSON that every reader gets.
 //!
-//! Encoded once, when it is written; reading is copying. The keys and their order
-//! are PROTOCOL.md's "The answer of `/read`".
+//! Encoded once, when it is written; reading is copying. docs/api.md lists the keys and their order
+//! in its section on `/read`.
 
 use std::io::Write;
 use std::ops::Range;

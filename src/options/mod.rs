@@ -39,7 +39,7 @@ impl fmt::Display for ListenAddr {
     }
 }
 
-/// Everything that the operator decides. OPERATIONS.md says what each is for.
+/// Everything that the operator decides. docs/operating.md describes each option.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where to serve.
