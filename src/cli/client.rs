@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::error::ClientError;
+use super::http::{Framing, Head, Request, Response};
 use super::server_url::ServerUrl;
 use super::socket::{ReadResult, Socket};
 use super::tls::Verify;
@@ -13,33 +14,6 @@ const CONNECT_TIME: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// More is no answer of Speak's, whose operator would have had to set `--max-reply` to it.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
-const FIELDS_MAX: usize = 100;
-
-/// A request.
-pub(super) struct Request<'a> {
-    pub method: &'a str,
-    /// Path and query, without the server's prefix.
-    pub target: &'a str,
-    pub fields: &'a [(&'a str, &'a str)],
-    /// Its type and its bytes.
-    pub body: Option<(&'a str, &'a [u8])>,
-}
-
-/// The head of an answer.
-#[derive(Clone, Debug)]
-pub(super) struct Head {
-    pub status: u16,
-    /// 1 for HTTP/1.1.
-    pub minor: u8,
-    fields: Vec<(String, String)>,
-}
-
-/// A whole answer.
-#[derive(Clone, Debug)]
-pub(super) struct Response {
-    pub head: Head,
-    pub body: Vec<u8>,
-}
 
 /// Whose end ends the waiting for a server too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,115 +32,6 @@ pub(super) struct Client {
     framing: Framing,
     /// The connection serves for another request once this answer is through.
     keep_alive: bool,
-}
-
-/// What is left of an answer's body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    Done,
-    Length(usize),
-    ToEnd,
-    /// The line with the size of a chunk comes next.
-    ChunkSize,
-    Chunk(usize),
-    /// The line break behind a chunk comes next.
-    ChunkEnd,
-    Trailers,
-}
-
-impl Request<'_> {
-    pub fn get(target: &str) -> Request<'_> {
-        Request { method: "GET", target, fields: &[], body: None }
-    }
-
-    /// Parameters as a body, which nobody logs.
-    pub fn form<'a>(path: &'a str, form: &'a str) -> Request<'a> {
-        Request {
-            method: "POST",
-            target: path,
-            fields: &[],
-            body: Some(("application/x-www-form-urlencoded", form.as_bytes())),
-        }
-    }
-
-    fn bytes(&self, server: &ServerUrl) -> Vec<u8> {
-        let mut head = format!(
-            "{} {}{} HTTP/1.1\r\nHost: {}\r\n",
-            self.method,
-            server.path_prefix,
-            self.target,
-            server.host_field()
-        );
-        let mut field = |name: &str, value: &str| {
-            for part in [name, ": ", value, "\r\n"] {
-                head.push_str(part);
-            }
-        };
-        field("User-Agent", concat!("speak/", env!("CARGO_PKG_VERSION")));
-        for (name, value) in self.fields {
-            field(name, value);
-        }
-        if let Some((kind, body)) = self.body {
-            field("Content-Type", kind);
-            field("Content-Length", &body.len().to_string());
-        }
-        head.push_str("\r\n");
-        [head.as_bytes(), self.body.map_or(&[][..], |(_, body)| body)].concat()
-    }
-}
-
-impl Head {
-    /// The first field of this name.
-    pub fn field(&self, name: &str) -> Option<&str> {
-        self.get_all(name).next()
-    }
-
-    /// All fields of this name.
-    pub fn get_all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.fields
-            .iter()
-            .filter(move |(its, _)| its.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
-    }
-
-    /// Whether a field that is a list has this among its values.
-    pub fn list_contains(&self, name: &str, value: &str) -> bool {
-        self.get_all(name)
-            .flat_map(|list| list.split(','))
-            .any(|item| item.trim().eq_ignore_ascii_case(value))
-    }
-
-    fn parse(bytes: &[u8]) -> Result<Self, ClientError> {
-        let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-        let mut response = httparse::Response::new(&mut fields);
-        response.parse(bytes).map_err(|_| ClientError::NotHttp)?;
-        let (Some(status), Some(minor)) = (response.code, response.version) else {
-            return Err(ClientError::NotHttp);
-        };
-        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-        let fields = response
-            .headers
-            .iter()
-            .map(|field| (field.name.to_owned(), text(field.value)))
-            .collect();
-        Ok(Self { status, minor, fields })
-    }
-
-    /// How the body behind this head ends (RFC 9112, section 6.3).
-    fn framing(&self, method: &str) -> Result<Framing, ClientError> {
-        if method == "HEAD" || self.status < 200 || matches!(self.status, 204 | 304) {
-            return Ok(Framing::Done);
-        }
-        if self.list_contains("transfer-encoding", "chunked") {
-            return Ok(Framing::ChunkSize);
-        }
-        match self.field("content-length") {
-            None => Ok(Framing::ToEnd),
-            Some(length) => {
-                Ok(Framing::Length(length.trim().parse().map_err(|_| ClientError::NotHttp)?))
-            }
-        }
-    }
 }
 
 impl Client {
@@ -287,7 +152,7 @@ impl Client {
                 }
                 Framing::ChunkSize | Framing::ChunkEnd | Framing::Trailers => {
                     if let Some(line) = self.line() {
-                        self.framing = after(self.framing, &line)?;
+                        self.framing = self.framing.after_line(&line)?;
                         continue;
                     }
                     if self.received.len() > HEAD_BYTES_MAX {
@@ -367,45 +232,4 @@ impl Client {
         line.truncate(line.trim_ascii_end().len());
         Some(line)
     }
-}
-
-/// What comes behind a line of chunked coding.
-fn after(framing: Framing, line: &[u8]) -> Result<Framing, ClientError> {
-    match framing {
-        Framing::ChunkSize => {
-            let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-            let digits = str::from_utf8(digits).map_err(|_| ClientError::NotHttp)?;
-            match usize::from_str_radix(digits, 16) {
-                Ok(0) => Ok(Framing::Trailers),
-                Ok(size) => Ok(Framing::Chunk(size)),
-                Err(_) => Err(ClientError::NotHttp),
-            }
-        }
-        Framing::ChunkEnd if line.is_empty() => Ok(Framing::ChunkSize),
-        Framing::Trailers if line.is_empty() => Ok(Framing::Done),
-        Framing::Trailers => Ok(Framing::Trailers),
-        _ => Err(ClientError::NotHttp),
-    }
-}
-
-/// Parameters as a form, percent-encoded.
-pub(super) fn form(pairs: &[(&str, &[u8])]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let mut form = String::new();
-    for (name, value) in pairs {
-        if !form.is_empty() {
-            form.push('&');
-        }
-        form.push_str(name);
-        form.push('=');
-        for byte in *value {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
-                form.push(char::from(*byte));
-            } else {
-                let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
-                form.extend(['%', digit(byte >> 4), digit(byte & 15)]);
-            }
-        }
-    }
-    form
 }

@@ -3,88 +3,32 @@
 //! They block, and are a process of their own: nothing of this is ever in the server's way. Their options are tables like
 //! that of the server, so `--help`, errors, completions and the manual page come from the same code.
 
+mod cli_options;
 mod client;
 mod doctor;
 mod error;
-mod messages;
+mod format;
+mod http;
+mod outcome;
+mod output;
 mod read;
 mod server_url;
 mod socket;
+mod subcommand;
 mod tcp;
 mod tls;
 mod write;
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use crate::options::{
-    self, Arity, BadOption, NAME_AND_VERSION, Parsed, Settings, Spec, duration, nonzero, origin,
-    parse_bool, set,
-};
+pub use cli_options::CliOptions;
+pub use subcommand::Command;
 
-use server_url::ServerUrl;
-
-/// A command, as far as it can be told in a table.
-#[derive(Debug)]
-pub struct Command {
-    /// The word that calls it.
-    pub name: &'static str,
-    /// What stands there beside options.
-    pub operands: &'static [&'static str],
-    /// What it does, in one line without a full stop.
-    pub about: &'static str,
-    /// The rest of what there is to say, in sentences, a line each.
-    pub more: &'static str,
-    /// Its options.
-    pub specs: &'static [Spec<CliOptions>],
-    run: fn(&CliOptions, &[OsString]) -> Result<Outcome, Failure>,
-}
-
-/// What the options of the commands set; each command has some of them.
-#[derive(Debug)]
-pub struct CliOptions {
-    server: ServerUrl,
-    retry: Duration,
-    from: Option<i64>,
-    follow: bool,
-    json: bool,
-    direct_port: u16,
-    origin: String,
-    wait: Duration,
-    timeout: Duration,
-    quick: bool,
-}
-
-/// How a command ends that did what it was asked to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Done,
-    /// The doctor found a fault.
-    Faults,
-    /// The doctor found nothing worse than a warning.
-    Warnings,
-}
-
-/// Why a command gives up.
-#[derive(Debug, PartialEq, Eq)]
-enum Failure {
-    /// The operands are not what they should be.
-    Usage(String),
-    /// Anything else, in a line.
-    Error(String),
-    /// Whoever read our output has closed it, and wants nothing more.
-    OutputClosed,
-}
-
-const SERVER: Spec<CliOptions> = Spec {
-    name: "server",
-    takes: Arity::One("URL"),
-    default: "http://localhost:8080",
-    help: "whom to ask: http(s)://HOST:PORT or unix:PATH; or SPEAK_SERVER",
-    set: |choices, text| set(&mut choices.server, ServerUrl::parse(text)),
-};
+use crate::options::{Arity, Spec, duration, nonzero, origin, parse_bool, set};
+use cli_options::SERVER;
+use outcome::{Failure, Outcome};
+use output::eprint_line;
 
 /// All commands.
 pub const COMMANDS: &[Command] = &[
@@ -104,7 +48,7 @@ pub const COMMANDS: &[Command] = &[
                 set: |choices, text| set(&mut choices.retry, duration(text)),
             },
         ],
-        run: |choices, operands| write::run(choices, operands),
+        run: write::run,
     },
     Command {
         name: "read",
@@ -136,7 +80,7 @@ pub const COMMANDS: &[Command] = &[
                 set: |choices, text| set(&mut choices.json, parse_bool(text)),
             },
         ],
-        run: |choices, operands| read::run(choices, operands),
+        run: read::run,
     },
     Command {
         name: "doctor",
@@ -182,7 +126,7 @@ pub const COMMANDS: &[Command] = &[
                 set: |choices, text| set(&mut choices.origin, origin(text)),
             },
         ],
-        run: |choices, operands| doctor::run(choices, operands),
+        run: doctor::run,
     },
 ];
 
@@ -197,76 +141,6 @@ fn id(text: &str) -> Result<i64, String> {
 
 fn port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| format!("'{text}' is no port"))
-}
-
-impl Settings for CliOptions {
-    fn clear_list(&mut self, _: &str) {}
-}
-
-impl CliOptions {
-    fn defaults() -> Self {
-        let mut choices = Self {
-            server: ServerUrl::parse(SERVER.default).expect("the default is good"),
-            retry: Duration::ZERO,
-            from: None,
-            follow: false,
-            json: false,
-            direct_port: 0,
-            origin: String::new(),
-            wait: Duration::ZERO,
-            timeout: Duration::ZERO,
-            quick: false,
-        };
-        for spec in COMMANDS.iter().flat_map(|command| command.specs) {
-            spec.set_all(&mut choices, spec.default).expect("defaults are good");
-        }
-        choices
-    }
-}
-
-impl Command {
-    /// How it is called.
-    #[must_use]
-    pub fn usage(&self) -> String {
-        format!("speak {} [OPTIONS] {}", self.name, self.operands.join(" "))
-    }
-
-    fn help(&self) -> String {
-        let mut text = format!(
-            "{NAME_AND_VERSION}: {}\n\nUsage: {}\n\n{}\n",
-            self.about,
-            self.usage(),
-            self.more
-        );
-        options::push_help(&mut text, self.specs);
-        text
-    }
-
-    /// Does all of it: reads the rest of the command line, and runs.
-    fn call(
-        &self,
-        arguments: &[OsString],
-        variable: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<Outcome, Failure> {
-        let usage = |BadOption(line)| Failure::Usage(line);
-        let mut choices = CliOptions::defaults();
-        // No other option is one that somebody would want to set for good.
-        if let Some(spec) = self.specs.iter().find(|spec| spec.name == SERVER.name) {
-            spec.set_from(&mut choices, variable).map_err(usage)?;
-        }
-        let given =
-            options::read(self.specs, &mut choices, self.operands.len(), arguments.iter().cloned());
-        match given.map_err(usage)? {
-            Parsed::Help => print(&self.help()).map(|()| Outcome::Done),
-            Parsed::Version => print(&format!("{NAME_AND_VERSION}\n")).map(|()| Outcome::Done),
-            Parsed::Operands(operands) => match self.operands.get(operands.len()) {
-                Some(missing) => {
-                    Err(Failure::Usage(format!("{missing} is missing: {}", self.usage())))
-                }
-                None => (self.run)(&choices, &operands),
-            },
-        }
-    }
 }
 
 /// Runs the command that `arguments` (those after the program's name) begin with. None where they begin with none: then the
@@ -290,21 +164,6 @@ pub fn run(
         eprint_line(&line);
     }
     Some(ExitCode::from(code))
-}
-
-/// A line on standard error.
-fn eprint_line(line: &str) {
-    // Whoever closed it does not want to read it.
-    let _ = writeln!(io::stderr(), "speak: {line}");
-}
-
-/// Text on standard output, at once.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut output = io::stdout().lock();
-    output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-        .map_err(|_| Failure::OutputClosed)
 }
 
 #[cfg(test)]

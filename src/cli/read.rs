@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::Value;
 
-use super::client::{Client, Request, WatchOutput, form};
+use super::cli_options::CliOptions;
+use super::client::{Client, WatchOutput};
 use super::error::ClientError;
-use super::messages::{Output, json_line, text_line};
+use super::format::{Output, json_line, text_line};
+use super::http::{Request, form};
+use super::outcome::{Failure, Outcome};
+use super::output::{eprint_line, print};
 use super::socket::to_timespec;
 use super::tls::Verify;
-use super::{CliOptions, Failure, Outcome, eprint_line, print};
 
 /// The longest that a read asks to wait; the server may wait for less.
 const WAIT_SECONDS: u64 = 25;

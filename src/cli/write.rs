@@ -6,9 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::client::{Client, Request, form};
+use super::cli_options::CliOptions;
+use super::client::Client;
+use super::http::{Request, form};
+use super::outcome::{Failure, Outcome};
+use super::output::print;
 use super::tls::Verify;
-use super::{CliOptions, Failure, Outcome, print};
 
 /// How long an answer may take.
 const ANSWER_TIME: Duration = Duration::from_secs(30);

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::fix::{Mend, Proxy};
 use super::target::{ANSWER_TIME, Target, call, milliseconds, secret_name, success, value, write};
 use super::verdict::CheckResult;
-use crate::cli::client::{Client, Request};
+use crate::cli::client::Client;
 use crate::cli::error::ClientError;
+use crate::cli::http::Request;
 use crate::cli::server_url::Scheme;
 use crate::cli::tls::Verify;
 

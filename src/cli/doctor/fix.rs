@@ -1,6 +1,6 @@
 //! What mends what: the lines of the proxies' configurations.
 
-use crate::cli::client::Head;
+use crate::cli::http::Head;
 
 /// Whose configuration is to be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

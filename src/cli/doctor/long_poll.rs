@@ -8,8 +8,8 @@ use super::target::{
     secret_name, value, whole_seconds, write,
 };
 use super::verdict::CheckResult;
-use crate::cli::client::{Request, form};
 use crate::cli::error::ClientError;
+use crate::cli::http::{Request, form};
 
 /// How long the read waits whose closing is tried.
 const CLOSED_READ_SECONDS: &str = "20";

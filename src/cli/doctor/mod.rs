@@ -19,9 +19,11 @@ use fix::Proxy;
 use target::Target;
 use verdict::{CheckResult, Level};
 
+use super::cli_options::CliOptions;
+use super::outcome::{Failure, Outcome};
+use super::output::print;
 use super::server_url::ServerUrl;
 use super::tls::Verify;
-use super::{CliOptions, Failure, Outcome, print};
 
 /// What `--quick` waits where it would wait for longer.
 const QUICK_WAIT: Duration = Duration::from_secs(5);

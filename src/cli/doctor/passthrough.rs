@@ -3,8 +3,9 @@
 use super::fix::Mend;
 use super::target::{ANSWER_TIME, Target, call, secret_name, success, value, write};
 use super::verdict::CheckResult;
-use crate::cli::client::{Client, Request, form};
+use crate::cli::client::Client;
 use crate::cli::error::ClientError;
+use crate::cli::http::{Request, form};
 
 /// A message as large as they are by default (`--max-message`).
 const MESSAGE_BYTES: usize = 65_536;

@@ -8,8 +8,9 @@ use serde_json::Value;
 use super::fix::Mend;
 use super::target::{ANSWER_TIME, Target, random, seconds, secret_name, write};
 use super::verdict::CheckResult;
-use crate::cli::client::{Client, Head, Request};
+use crate::cli::client::Client;
 use crate::cli::error::ClientError;
+use crate::cli::http::{Head, Request};
 use crate::http::accept_key;
 
 /// Events that have to arrive one by one.

@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::fix::Mend;
 use super::verdict::CheckResult;
-use crate::cli::client::{Client, Request, Response, form};
+use crate::cli::client::Client;
 use crate::cli::error::ClientError;
+use crate::cli::http::{Request, Response, form};
 use crate::cli::server_url::ServerUrl;
 use crate::cli::tls::Verify;
 

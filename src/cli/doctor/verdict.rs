@@ -1,7 +1,7 @@
 //! What a check found, as a line that a person and a script can read.
 
 use super::fix::{Mend, Proxy};
-use crate::cli::messages::printable;
+use crate::cli::format::printable;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {

@@ -1,10 +1,8 @@
-//! Answers of the calls as values, and messages as lines of text.
+//! Messages as lines of text.
 
 use std::fmt::Write;
 
 use serde_json::Value;
-
-use super::client::Response;
 
 /// The keys of a message in the order of the protocol.
 const KEYS: [&str; 6] = ["id", "type", "time", "from", "message", "reason"];
@@ -15,40 +13,6 @@ pub(super) enum Output {
     /// A person, on a terminal that obeys control characters.
     Terminal,
     Program,
-}
-
-impl Response {
-    /// The body as JSON; null where it is none.
-    pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_default()
-    }
-
-    /// Why it is a refusal, in a line. None where it is not.
-    pub fn refusal(&self) -> Option<String> {
-        let status = self.head.status;
-        let json = self.json();
-        if status == 200 && json.is_object() {
-            return None;
-        }
-        Some(match (json["error"].as_str(), json["detail"].as_str()) {
-            (Some(error), detail) => {
-                format!("{status} {}: {}", printable(error), printable(detail.unwrap_or("refused")))
-            }
-            _ => format!(
-                "{status}, and not from Speak{}",
-                self.head.field("server").map(by).unwrap_or_default()
-            ),
-        })
-    }
-
-    /// The seconds of `Retry-After`.
-    pub fn retry_after(&self) -> Option<u64> {
-        self.head.field("retry-after")?.trim().parse().ok()
-    }
-}
-
-fn by(server: &str) -> String {
-    format!(" (its Server field says {})", printable(server))
 }
 
 /// The text of a message as one line. None for what is not said but done: introductions, goodbyes.
