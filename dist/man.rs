@@ -116,7 +116,7 @@ fn option<T>(spec: &Spec<T>) -> String {
     text
 }
 
-fn environment(spec: &Spec) -> String {
+fn environment<T>(spec: &Spec<T>) -> String {
     let variable = spec.variable();
     if spec.takes == Arity::Nothing {
         format!("In the environment \\fB{variable}\\fR, as yes or no.\n")

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::ListenAddr;
+use super::listen_addr::ListenAddr;
 use crate::api::Network;
 
 pub(crate) fn nonzero<T: Default + PartialEq>(value: T) -> Result<T, String> {
@@ -71,7 +71,7 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
     number.checked_mul(factor).filter(|bytes| *bytes <= isize::MAX as usize / 16).ok_or_else(fault)
 }
 
-pub(crate) fn count(text: &str) -> Result<usize, String> {
+pub(super) fn count(text: &str) -> Result<usize, String> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_number).ok_or_else(|| format!("'{text}' is not a number"))
 }

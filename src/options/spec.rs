@@ -22,7 +22,7 @@ pub enum Arity {
 
 /// An option of the settings `T`, as far as it can be told in a table.
 #[derive(Debug)]
-pub struct Spec<T = super::Options> {
+pub struct Spec<T> {
     /// Without the dashes.
     pub name: &'static str,
     /// What follows it.
