@@ -8,6 +8,7 @@ mod client;
 mod doctor;
 mod error;
 mod format;
+mod generate;
 mod http;
 mod outcome;
 mod output;
@@ -130,6 +131,16 @@ pub const COMMANDS: &[Command] = &[
     },
 ];
 
+/// For packages. `--help` does not list it.
+const GENERATE: Command = Command {
+    name: "generate",
+    operands: &["FORMAT"],
+    about: "print the manual page (man), or completions (bash, zsh, fish)",
+    more: "",
+    specs: &[],
+    run: |_, operands| generate::run(COMMANDS, operands),
+};
+
 fn id(text: &str) -> Result<i64, String> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -152,7 +163,7 @@ pub fn run(
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Option<ExitCode> {
     let word: &OsStr = arguments.first()?;
-    let command = COMMANDS.iter().find(|command| word == command.name)?;
+    let command = COMMANDS.iter().chain([&GENERATE]).find(|command| word == command.name)?;
     let (code, line) = match command.call(&arguments[1..], variable) {
         Ok(Outcome::Done) | Err(Failure::OutputClosed) => (0, None),
         Ok(Outcome::Faults) => (1, None),

@@ -37,7 +37,7 @@ impl Command {
             self.usage(),
             self.more
         );
-        options::push_help(&mut text, self.specs);
+        options::push_help(&mut text, &options::option_infos(self.specs));
         text
     }
 
@@ -54,7 +54,7 @@ impl Command {
             spec.set_from(&mut choices, variable).map_err(usage)?;
         }
         let given =
-            options::read(self.specs, &mut choices, self.operands.len(), arguments.iter().cloned());
+            options::read(self.specs, &mut choices, self.operands.len(), arguments.to_vec());
         match given.map_err(usage)? {
             Parsed::Help => print(&self.help()).map(|()| Outcome::Done),
             Parsed::Version => print(&format!("{NAME_AND_VERSION}\n")).map(|()| Outcome::Done),

@@ -13,7 +13,7 @@ use std::ffi::OsString;
 pub use listen_addr::ListenAddr;
 pub use server_options::{Options, SPECS};
 pub use spec::{Arity, BadOption, Spec};
-pub(crate) use spec::{Parsed, Settings, push_help, read, set};
+pub(crate) use spec::{OptionInfo, Parsed, Settings, option_infos, push_help, read, set};
 pub(crate) use values::{duration, nonzero, origin, parse_bool};
 
 /// What the command line asks for.
@@ -38,7 +38,7 @@ pub fn parse(
     for spec in SPECS {
         spec.set_from(&mut options, &variable)?;
     }
-    Ok(match read(SPECS, &mut options, 0, arguments)? {
+    Ok(match read(SPECS, &mut options, 0, arguments.into_iter().collect())? {
         Parsed::Operands(_) => Command::Run(Box::new(options)),
         Parsed::Help => Command::Print(help()),
         Parsed::Version => Command::Print(format!("{NAME_AND_VERSION}\n")),
@@ -51,13 +51,23 @@ pub const NAME_AND_VERSION: &str = concat!("speak ", env!("CARGO_PKG_VERSION"));
 /// The version alone.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// The program in a few words, for help and manual page.
+pub(crate) const ABOUT: &str = "message and chat server for the web";
+
+/// How values are written, and where else they can come from, for help and manual page.
+pub(crate) const VALUES: &str = "\
+Times are in seconds (5, 0.2) or have a unit (200ms, 5s, 10m, 1h).
+Sizes are in bytes or have a unit (64k, 1m, 2g, powers of 1,024).
+The environment can set each option too: --poll-timeout is SPEAK_POLL_TIMEOUT.
+";
+
 fn help() -> String {
     let mut text = format!(
-        "{NAME_AND_VERSION}: a message and chat server for the web\n\nUsage: speak [OPTIONS]\n       speak write|read|doctor ...   talk to a server; speak read --help\n\n\
-         Times are seconds (5, 0.2) or carry a unit (200ms, 5s, 10m, 1h); sizes are bytes or carry k, m, g.\n\
-         Each option can be set in the environment too: --poll-timeout is SPEAK_POLL_TIMEOUT.\n\n"
+        "{NAME_AND_VERSION}: {ABOUT}\n\n\
+         Usage: speak [OPTIONS]\n       speak write|read|doctor ...   talk to a server; speak read --help\n\n\
+         {VALUES}\n"
     );
-    push_help(&mut text, SPECS);
+    push_help(&mut text, &option_infos(SPECS));
     text
 }
 

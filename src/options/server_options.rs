@@ -75,7 +75,7 @@ pub const SPECS: &[Spec<Options>] = &[
         name: "listen",
         takes: Arity::Several("ADDR"),
         default: "8080,7732",
-        help: "where to serve: 8080, 127.0.0.1:8080, [::1]:0, unix:PATH",
+        help: "address to listen on: 8080, [::1]:8080, unix:PATH",
         set: |options, text| push(&mut options.listen, address(text)),
     },
     Spec {

@@ -3,7 +3,6 @@
 //! The server has one table, and each command of the shell another of the same kind.
 
 use std::ffi::OsString;
-use std::fmt::Write;
 
 /// One line that names the option and says what is wrong with it.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +48,46 @@ pub(crate) enum Parsed {
     Version,
 }
 
+/// An option as texts about it need it: help, manual page and completions.
+#[derive(Debug)]
+pub(crate) struct OptionInfo {
+    pub name: &'static str,
+    /// Kind of the value; empty for a switch.
+    pub value: &'static str,
+    /// With the default in brackets.
+    pub help: String,
+}
+
+/// Returns the options of a table, and those that every table has.
+pub(crate) fn option_infos<T>(specs: &[Spec<T>]) -> Vec<OptionInfo> {
+    let mut infos = Vec::new();
+    for spec in specs {
+        push_info(&mut infos, spec.name, spec.takes, spec.help, spec.default);
+    }
+    push_info(&mut infos, "help", Arity::Nothing, "this text", "");
+    push_info(&mut infos, "version", Arity::Nothing, "the version", "");
+    infos
+}
+
+#[inline(never)]
+fn push_info(
+    infos: &mut Vec<OptionInfo>,
+    name: &'static str,
+    takes: Arity,
+    help: &str,
+    default: &str,
+) {
+    let (value, note) = match takes {
+        Arity::Nothing => ("", ""),
+        Arity::One(value) => (value, ""),
+        Arity::Several(value) => (value, "; repeatable"),
+    };
+    let default =
+        if value.is_empty() || default.is_empty() { ["", "", ""] } else { [" [", default, "]"] };
+    let [begin, default, end] = default;
+    infos.push(OptionInfo { name, value, help: [help, note, begin, default, end].concat() });
+}
+
 impl<T> Spec<T> {
     /// The environment variable that sets it too.
     #[must_use]
@@ -91,56 +130,63 @@ pub(crate) fn read<T: Settings>(
     specs: &[Spec<T>],
     settings: &mut T,
     operands_max: usize,
-    arguments: impl IntoIterator<Item = OsString>,
+    arguments: Vec<OsString>,
+) -> Result<Parsed, BadOption> {
+    let mut is_given = vec![false; specs.len()];
+    read_words(&option_infos(specs), operands_max, arguments, &mut |index, text| {
+        if !std::mem::replace(&mut is_given[index], true) {
+            settings.clear_list(specs[index].name);
+        }
+        (specs[index].set)(settings, text)
+    })
+}
+
+/// Calls `set` for each option, with its index in `options` and its value.
+// Not generic, so that the binary holds it once.
+fn read_words(
+    options: &[OptionInfo],
+    operands_max: usize,
+    arguments: Vec<OsString>,
+    set: &mut dyn FnMut(usize, &str) -> Result<(), String>,
 ) -> Result<Parsed, BadOption> {
     let mut parser = lexopt::Parser::from_args(arguments);
-    let mut given: Vec<&str> = Vec::new();
     let mut operands = Vec::new();
     while let Some(argument) = parser.next().map_err(|error| BadOption(error.to_string()))? {
         use lexopt::Arg::{Long, Short, Value};
-        let spec = match argument {
+        let index = match argument {
             Long("help") | Short('h') => return Ok(Parsed::Help),
             Long("version") | Short('V') => return Ok(Parsed::Version),
-            Long(name) => specs.iter().find(|spec| spec.name == name),
+            Long(name) => options.iter().position(|option| option.name == name),
             Value(operand) if operands.len() < operands_max => {
                 operands.push(operand);
                 continue;
             }
             _ => None,
         };
-        let spec = spec.ok_or_else(|| BadOption(argument.unexpected().to_string()))?;
-        let fault = |fault: String| BadOption(format!("--{}: {fault}", spec.name));
-        if !given.contains(&spec.name) {
-            given.push(spec.name);
-            settings.clear_list(spec.name);
-        }
-        let value = match spec.takes {
-            Arity::Nothing => "on".into(),
-            Arity::One(_) | Arity::Several(_) => {
-                parser.value().map_err(|_| fault("needs a value".into()))?
-            }
+        let index = index.ok_or_else(|| BadOption(argument.unexpected().to_string()))?;
+        let OptionInfo { name, value, .. } = options[index];
+        let fault = |fault: String| BadOption(format!("--{name}: {fault}"));
+        let value = if value.is_empty() {
+            "on".into()
+        } else {
+            parser.value().map_err(|_| fault("needs a value".into()))?
         };
         let text = value.to_str().ok_or_else(|| fault("is not UTF-8".into()))?;
-        (spec.set)(settings, text).map_err(fault)?;
+        set(index, text).map_err(fault)?;
     }
     Ok(Parsed::Operands(operands))
 }
 
-/// The options as `--help` tells them, a line each.
-pub(crate) fn push_help<T>(text: &mut String, specs: &[Spec<T>]) {
-    for spec in specs {
-        let (value, note) = match spec.takes {
-            Arity::Nothing => ("", ""),
-            Arity::One(value) => (value, ""),
-            Arity::Several(value) => (value, "; repeatable"),
-        };
-        let left = format!("--{} {value}", spec.name);
-        let is_told = spec.takes != Arity::Nothing && !spec.default.is_empty();
-        let default = if is_told { format!(" [{}]", spec.default) } else { String::new() };
-        writeln!(text, "  {left:<26} {}{note}{default}", spec.help)
-            .expect("a String takes everything");
+/// Appends one line of `--help` for each option.
+pub(crate) fn push_help(text: &mut String, options: &[OptionInfo]) {
+    const SPACES: &str = "                                        ";
+    let left_bytes = |option: &OptionInfo| option.name.len() + option.value.len();
+    let widest = options.iter().map(left_bytes).max().unwrap_or_default();
+    for option in options {
+        let padding = SPACES.get(..widest - left_bytes(option)).unwrap_or_default();
+        let parts = ["  --", option.name, " ", option.value, "  ", padding, &option.help, "\n"];
+        text.push_str(&parts.concat());
     }
-    text.push_str("  --help, --version          print this, or the version\n");
 }
 
 pub(crate) fn set<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {

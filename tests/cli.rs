@@ -305,20 +305,20 @@ fn a_failure_is_one_line_and_a_code() {
 
 #[test]
 fn completions_and_the_manual_page_know_every_command_and_option() {
-    let made = |example: &str, words: &[&str]| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["run", "--quiet", "--locked", "--example", example, "--"]).args(words);
-        let made = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo");
-        assert!(made.status.success(), "{made:?}");
-        String::from_utf8(made.stdout).expect("text")
+    let made = |format: &str| {
+        let mut speak = command();
+        speak.args(["generate", format]);
+        let finished = run(speak);
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{format}");
+        finished.stdout
     };
     let options = ["max-message", "server", "follow", "direct-port"];
     let commands = ["write", "read", "doctor"];
     for (text, dashes) in [
-        (made("man", &[]).replace("\\-", "-"), "--"),
-        (made("completions", &["bash"]), "--"),
-        (made("completions", &["zsh"]), "--"),
-        (made("completions", &["fish"]), "-l "),
+        (made("man").replace("\\-", "-"), "--"),
+        (made("bash"), "--"),
+        (made("zsh"), "--"),
+        (made("fish"), "-l "),
     ] {
         assert!(options.iter().all(|option| text.contains(&format!("{dashes}{option}"))), "{text}");
         assert!(commands.iter().all(|command| text.contains(command)), "{text}");
@@ -326,12 +326,12 @@ fn completions_and_the_manual_page_know_every_command_and_option() {
     // Those shells that are there have their own opinion.
     let path = std::env::temp_dir().join(format!("speak-completion-{}", std::process::id()));
     for name in ["bash", "zsh", "fish"] {
-        fs::write(&path, made("completions", &[name])).expect("a file");
+        fs::write(&path, made(name)).expect("a file");
         if let Ok(checked) = Command::new(name).arg("-n").arg(&path).output() {
             assert!(checked.status.success(), "{checked:?}");
         }
     }
-    fs::write(&path, made("completions", &["bash"])).expect("a file");
+    fs::write(&path, made("bash")).expect("a file");
     let completed = |words: &str| {
         let script = format!(
             "source {}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _speak; echo \"${{COMPREPLY[*]}}\"",
