@@ -1,11 +1,11 @@
-//! The options of the commands.
+//! Options of the commands.
 
 use std::time::Duration;
 
 use super::server_url::ServerUrl;
 use crate::options::{Arity, Settings, Spec, set};
 
-/// What the options of the commands set; each command has some of them.
+/// Settings of all commands. A command uses those that its table sets.
 #[derive(Debug)]
 pub struct CliOptions {
     pub(super) server: ServerUrl,
@@ -16,7 +16,7 @@ pub struct CliOptions {
     pub(super) direct_port: u16,
     pub(super) origin: String,
     pub(super) wait: Duration,
-    pub(super) timeout: Duration,
+    pub(super) prompt_timeout: Duration,
     pub(super) quick: bool,
 }
 
@@ -24,8 +24,8 @@ pub(super) const SERVER: Spec<CliOptions> = Spec {
     name: "server",
     takes: Arity::One("URL"),
     default: "http://localhost:8080",
-    help: "whom to ask: http(s)://HOST:PORT or unix:PATH; or SPEAK_SERVER",
-    set: |choices, text| set(&mut choices.server, ServerUrl::parse(text)),
+    help: "server: http(s)://HOST:PORT or unix:PATH; or SPEAK_SERVER",
+    set: |options, text| set(&mut options.server, ServerUrl::parse(text)),
 };
 
 impl Settings for CliOptions {
@@ -33,9 +33,10 @@ impl Settings for CliOptions {
 }
 
 impl CliOptions {
+    /// Returns the defaults of the options in `specs`. The others are empty.
     pub(super) fn defaults(specs: &[Spec<Self>]) -> Self {
-        let mut choices = Self {
-            server: ServerUrl::parse(SERVER.default).expect("the default is good"),
+        let mut options = Self {
+            server: ServerUrl::parse(SERVER.default).expect("a valid default"),
             retry: Duration::ZERO,
             from: None,
             follow: false,
@@ -43,12 +44,12 @@ impl CliOptions {
             direct_port: 0,
             origin: String::new(),
             wait: Duration::ZERO,
-            timeout: Duration::ZERO,
+            prompt_timeout: Duration::ZERO,
             quick: false,
         };
         for spec in specs {
-            spec.set_all(&mut choices, spec.default).expect("defaults are good");
+            spec.set_all(&mut options, spec.default).expect("valid defaults");
         }
-        choices
+        options
     }
 }

@@ -1,4 +1,4 @@
-//! Requests and answers of HTTP/1.1, as a client sees them.
+//! Requests and responses of HTTP/1.1, as a client sees them.
 
 use serde_json::Value;
 
@@ -6,45 +6,49 @@ use super::error::ClientError;
 use super::format::printable;
 use super::server_url::ServerUrl;
 
+/// Fields in a head. If there are more, the response counts as not HTTP.
 const FIELDS_MAX: usize = 100;
 
-/// A request.
 pub(super) struct Request<'a> {
     pub method: &'a str,
-    /// Path and query, without the server's prefix.
+    /// Path and query, without the path prefix of the server.
     pub target: &'a str,
     pub fields: &'a [(&'a str, &'a str)],
-    /// Its type and its bytes.
+    /// Content type and bytes.
     pub body: Option<(&'a str, &'a [u8])>,
 }
 
-/// The head of an answer.
+/// Head of a response.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     pub status: u16,
-    /// 1 for HTTP/1.1.
+    /// Minor version: 1 for HTTP/1.1.
     pub minor: u8,
     fields: Vec<(String, String)>,
 }
 
-/// A whole answer.
+/// A whole response.
 #[derive(Clone, Debug)]
 pub(super) struct Response {
     pub head: Head,
     pub body: Vec<u8>,
 }
 
-/// What is left of an answer's body.
+/// Rest of the body of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     Done,
+    /// So many bytes.
     Length(usize),
+    /// All bytes until the connection is closed.
     ToEnd,
-    /// The line with the size of a chunk comes next.
+    /// Next: the line with the size of a chunk.
     ChunkSize,
+    /// Next: so many bytes of a chunk.
     Chunk(usize),
-    /// The line break behind a chunk comes next.
+    /// Next: the line break after a chunk.
     ChunkEnd,
+    /// Next: lines of trailers, up to an empty one.
     Trailers,
 }
 
@@ -53,7 +57,7 @@ impl Request<'_> {
         Request { method: "GET", target, fields: &[], body: None }
     }
 
-    /// Parameters as a body, which nobody logs.
+    /// A call with its parameters in the body: proxies log URLs, but not bodies.
     pub fn form<'a>(path: &'a str, form: &'a str) -> Request<'a> {
         Request {
             method: "POST",
@@ -63,6 +67,7 @@ impl Request<'_> {
         }
     }
 
+    /// Returns the request as it is sent.
     pub fn bytes(&self, server: &ServerUrl) -> Vec<u8> {
         let mut head = format!(
             "{} {}{} HTTP/1.1\r\nHost: {}\r\n",
@@ -90,24 +95,33 @@ impl Request<'_> {
 }
 
 impl Head {
-    /// The first field of this name.
+    /// Returns the first field of this name.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.get_all(name).next()
     }
 
-    /// All fields of this name.
+    /// Returns all fields of this name.
     pub fn get_all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.fields
             .iter()
-            .filter(move |(its, _)| its.eq_ignore_ascii_case(name))
+            .filter(move |(field, _)| field.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_str())
     }
 
-    /// Whether a field that is a list has this among its values.
+    /// Whether the list in a field has this value.
     pub fn list_contains(&self, name: &str, value: &str) -> bool {
         self.get_all(name)
             .flat_map(|list| list.split(','))
             .any(|item| item.trim().eq_ignore_ascii_case(value))
+    }
+
+    /// Whether the connection stays open after the response (RFC 9112, section 9.3).
+    pub fn keeps_alive(&self) -> bool {
+        if self.minor == 0 {
+            self.list_contains("connection", "keep-alive")
+        } else {
+            !self.list_contains("connection", "close")
+        }
     }
 
     pub fn parse(bytes: &[u8]) -> Result<Self, ClientError> {
@@ -126,7 +140,7 @@ impl Head {
         Ok(Self { status, minor, fields })
     }
 
-    /// How the body behind this head ends (RFC 9112, section 6.3).
+    /// Returns the framing of the body after this head (RFC 9112, section 6.3).
     pub fn framing(&self, method: &str) -> Result<Framing, ClientError> {
         if method == "HEAD" || self.status < 200 || matches!(self.status, 204 | 304) {
             return Ok(Framing::Done);
@@ -144,12 +158,12 @@ impl Head {
 }
 
 impl Response {
-    /// The body as JSON; null where it is none.
+    /// Returns the body as JSON, and null if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// Why it is a refusal, in a line. None where it is not.
+    /// Returns one line that says why the response is no success of a call. None if it is one.
     pub fn refusal(&self) -> Option<String> {
         let status = self.head.status;
         let json = self.json();
@@ -161,20 +175,20 @@ impl Response {
                 format!("{status} {}: {}", printable(error), printable(detail.unwrap_or("refused")))
             }
             _ => format!(
-                "{status}, and not from Speak{}",
-                self.head.field("server").map(by).unwrap_or_default()
+                "{status}, not from Speak{}",
+                self.head.field("server").map(describe_server).unwrap_or_default()
             ),
         })
     }
 
-    /// The seconds of `Retry-After`.
+    /// Returns the seconds of `Retry-After`.
     pub fn retry_after(&self) -> Option<u64> {
         self.head.field("retry-after")?.trim().parse().ok()
     }
 }
 
 impl Framing {
-    /// What comes behind a line of chunked coding.
+    /// Returns the state after a line of chunked coding (RFC 9112, section 7.1).
     pub fn after_line(self, line: &[u8]) -> Result<Self, ClientError> {
         match self {
             Framing::ChunkSize => {
@@ -195,11 +209,11 @@ impl Framing {
     }
 }
 
-fn by(server: &str) -> String {
+fn describe_server(server: &str) -> String {
     format!(" (its Server field says {})", printable(server))
 }
 
-/// Parameters as a form, percent-encoded.
+/// Encodes parameters as a form.
 pub(super) fn form(pairs: &[(&str, &[u8])]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut form = String::new();

@@ -2,15 +2,15 @@
 
 use std::io::{self, Write};
 
-use super::outcome::Failure;
+use super::exit_status::Failure;
 
-/// A line on standard error.
+/// Prints a line on standard error.
 pub(super) fn eprint_line(line: &str) {
-    // Whoever closed it does not want to read it.
+    // If standard error is closed, nothing is left to report to.
     let _ = writeln!(io::stderr(), "speak: {line}");
 }
 
-/// Text on standard output, at once.
+/// Prints text on standard output, and flushes it.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut output = io::stdout().lock();
     output

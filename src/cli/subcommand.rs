@@ -3,28 +3,28 @@
 use std::ffi::OsString;
 
 use super::cli_options::{CliOptions, SERVER};
-use super::outcome::{Failure, Outcome};
+use super::exit_status::{ExitStatus, Failure};
 use super::output::print;
 use crate::options::{self, BadOption, NAME_AND_VERSION, Parsed, Spec};
 
-/// A command, as far as it can be told in a table.
+/// A command of the shell.
 #[derive(Debug)]
-pub struct Command {
-    /// The word that calls it.
+pub struct Subcommand {
+    /// First argument that selects the command.
     pub name: &'static str,
-    /// What stands there beside options.
+    /// Names of the arguments that are no options. All of them are required.
     pub operands: &'static [&'static str],
-    /// What it does, in one line without a full stop.
+    /// Purpose in one line, without a full stop.
     pub about: &'static str,
-    /// The rest of what there is to say, in sentences, a line each.
+    /// Further help: sentences, each ending in a line break.
     pub more: &'static str,
     /// Its options.
     pub specs: &'static [Spec<CliOptions>],
-    pub(super) run: fn(&CliOptions, &[OsString]) -> Result<Outcome, Failure>,
+    pub(super) run: fn(&CliOptions, &[OsString]) -> Result<ExitStatus, Failure>,
 }
 
-impl Command {
-    /// How it is called.
+impl Subcommand {
+    /// Syntax of a call.
     #[must_use]
     pub fn usage(&self) -> String {
         format!("speak {} [OPTIONS] {}", self.name, self.operands.join(" "))
@@ -41,28 +41,30 @@ impl Command {
         text
     }
 
-    /// Does all of it: reads the rest of the command line, and runs.
+    /// Parses `arguments`, which begin after the command's name, and runs the command.
     pub(super) fn call(
         &self,
         arguments: &[OsString],
         variable: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<Outcome, Failure> {
+    ) -> Result<ExitStatus, Failure> {
         let usage = |BadOption(line)| Failure::Usage(line);
-        let mut choices = CliOptions::defaults(self.specs);
-        // No other option is one that somebody would want to set for good.
+        let mut options = CliOptions::defaults(self.specs);
+        // Other options differ from call to call, so they have no variable.
         if let Some(spec) = self.specs.iter().find(|spec| spec.name == SERVER.name) {
-            spec.set_from(&mut choices, variable).map_err(usage)?;
+            spec.set_from(&mut options, variable).map_err(usage)?;
         }
-        let given =
-            options::read(self.specs, &mut choices, self.operands.len(), arguments.to_vec());
-        match given.map_err(usage)? {
-            Parsed::Help => print(&self.help()).map(|()| Outcome::Done),
-            Parsed::Version => print(&format!("{NAME_AND_VERSION}\n")).map(|()| Outcome::Done),
+        let parsed =
+            options::read(self.specs, &mut options, self.operands.len(), arguments.to_vec());
+        match parsed.map_err(usage)? {
+            Parsed::Help => print(&self.help()).map(|()| ExitStatus::Success),
+            Parsed::Version => {
+                print(&format!("{NAME_AND_VERSION}\n")).map(|()| ExitStatus::Success)
+            }
             Parsed::Operands(operands) => match self.operands.get(operands.len()) {
                 Some(missing) => {
                     Err(Failure::Usage(format!("{missing} is missing: {}", self.usage())))
                 }
-                None => (self.run)(&choices, &operands),
+                None => (self.run)(&options, &operands),
             },
         }
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddr {
-    /// An IP address and a port; `[::]` takes IPv4 too.
+    /// An IP address and a port. `[::]` accepts IPv4, too.
     Tcp(SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),

@@ -1,7 +1,7 @@
-//! The command line and the environment, made into [`Options`].
+//! Parses the command line and the environment into [`Options`].
 //!
-//! One table, [`SPECS`], says of every option its name, its default and what it sets; parsing, `--help`, the names of
-//! the environment variables and the manual page all come from it.
+//! One table, [`SPECS`], holds the name, default, help and setter of each option. Parsing,
+//! `--help`, the names of the environment variables, the manual page and completions come from it.
 
 mod listen_addr;
 mod server_options;
@@ -14,22 +14,23 @@ pub use listen_addr::ListenAddr;
 pub use server_options::{Options, SPECS};
 pub use spec::{Arity, BadOption, Spec};
 pub(crate) use spec::{OptionInfo, Parsed, Settings, option_infos, push_help, read, set};
-pub(crate) use values::{duration, nonzero, origin, parse_bool};
+pub(crate) use values::{nonzero, parse_bool, parse_duration, parse_origin};
 
-/// What the command line asks for.
+/// Task that the command line asks for.
 #[derive(Debug)]
 pub enum Command {
-    /// Serve.
+    /// Serve with these options.
     Run(Box<Options>),
-    /// Print this and leave.
+    /// Print this text and exit.
     Print(String),
 }
 
-/// Reads the environment, then the command line, which wins. `arguments` are those after the program's name.
+/// Reads the environment, then the command line, which wins. `arguments` begin after the name of
+/// the program.
 ///
 /// # Errors
 ///
-/// [`BadOption`] for the first thing that is not understood.
+/// [`BadOption`] for the first invalid option or value.
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     variable: impl Fn(&str) -> Option<OsString>,
@@ -45,16 +46,16 @@ pub fn parse(
     })
 }
 
-/// `speak` and its version.
+/// `speak` and its version, as `--version` prints them.
 pub const NAME_AND_VERSION: &str = concat!("speak ", env!("CARGO_PKG_VERSION"));
 
-/// The version alone.
+/// The version without the name.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The program in a few words, for help and manual page.
+/// Purpose of the program, for help and manual page.
 pub(crate) const ABOUT: &str = "message and chat server for the web";
 
-/// How values are written, and where else they can come from, for help and manual page.
+/// Syntax of values, and their other source, for help and manual page.
 pub(crate) const VALUES: &str = "\
 Times are in seconds (5, 0.2) or have a unit (200ms, 5s, 10m, 1h).
 Sizes are in bytes or have a unit (64k, 1m, 2g, powers of 1,024).
@@ -64,7 +65,8 @@ The environment can set each option too: --poll-timeout is SPEAK_POLL_TIMEOUT.
 fn help() -> String {
     let mut text = format!(
         "{NAME_AND_VERSION}: {ABOUT}\n\n\
-         Usage: speak [OPTIONS]\n       speak write|read|doctor ...   talk to a server; speak read --help\n\n\
+         Usage: speak [OPTIONS]\n       \
+         speak write|read|doctor ...   talk to a server; see speak read --help\n\n\
          {VALUES}\n"
     );
     push_help(&mut text, &option_infos(SPECS));
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_those_of_the_contract() {
+    fn defaults_match_the_documentation() {
         let options = parsed(&[], &[]).unwrap();
         let all = |port| ListenAddr::Tcp((Ipv6Addr::UNSPECIFIED, port).into());
         assert_eq!(options.listen, [all(8080), all(7732)]);
@@ -108,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_wins_over_the_environment_and_empty_is_unset() {
+    fn the_command_line_wins_over_the_environment_and_an_empty_variable_is_unset() {
         let environment = [
             ("SPEAK_LISTEN", "1,127.0.0.1:2"),
             ("SPEAK_HISTORY", "7"),
@@ -132,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_option_is_named_in_one_line() {
+    fn an_error_names_the_bad_option_in_one_line() {
         let cases: &[(&[&str], &str)] = &[
             (&["--nonsense"], "--nonsense"),
             (&["stray"], "stray"),

@@ -1,4 +1,4 @@
-//! The options of the server, and the table of them.
+//! Options of the server, and their table.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,255 +8,260 @@ use log::LevelFilter;
 use super::listen_addr::ListenAddr;
 use super::spec::{Arity, Settings, Spec, push, set};
 use super::values::{
-    address, count, duration, level, name, network, nonzero, origin, parse_bool, path, size,
+    nonzero, parse_bool, parse_count, parse_duration, parse_level, parse_listen_addr, parse_name,
+    parse_network, parse_origin, parse_path, parse_size,
 };
 use crate::api::{AllowOrigin, Network, TrustedProxies};
 
-/// Everything that the operator decides. OPERATIONS.md says what each is for.
+/// Settings of the server. `docs/operating.md` explains them.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to serve.
+    /// Addresses to listen on.
     pub listen: Vec<ListenAddr>,
-    /// Where metrics are served, apart from the public doors.
+    /// Address of the admin listener, which serves metrics. None for no such listener.
     pub admin_listen: Option<ListenAddr>,
-    /// The longest that a long poll waits.
+    /// Maximum duration of a long poll.
     pub poll_timeout: Duration,
-    /// How long an introduced connection outlives its last call.
+    /// Lifetime of an introduced connection after its last call.
     pub connection_timeout: Duration,
-    /// How long it outlives the closing of a read that waited with it.
+    /// Lifetime of an introduced connection after its pending read is closed.
     pub close_grace: Duration,
-    /// How long an idle client may stay.
+    /// Time after which an idle client is closed.
     pub keep_alive: Duration,
-    /// How long a request may take to arrive, and an answer may make no progress.
+    /// Time in which a request must arrive, and in which a response must make progress.
     pub request_timeout: Duration,
-    /// After how much silence a stream gets a sign of life.
+    /// Time without output after which a stream is sent a heartbeat.
     pub heartbeat: Duration,
-    /// Messages retained in a channel.
+    /// Messages retained per channel. 0 retains none.
     pub history: usize,
-    /// How long a message is retained.
+    /// Time for which a message is retained.
     pub retention: Duration,
-    /// A message's size, in bytes.
+    /// Maximum size of a message, in bytes.
     pub max_message: usize,
-    /// A request head's size, in bytes.
+    /// Maximum size of a request head, in bytes.
     pub max_head: usize,
-    /// The messages in one answer, in bytes.
+    /// Maximum size of the messages in one response, in bytes. Further reads return the rest.
     pub max_reply: usize,
-    /// What may wait unsent for one stream, in bytes.
+    /// Unsent bytes of one stream. If there are more, the stream is closed.
     pub max_backlog: usize,
-    /// Clients at once; 0 for what the file limit allows.
+    /// Maximum number of clients. 0 for as many as the limit on open files allows.
     pub max_clients: usize,
-    /// Clients at once from one address; 0 for no limit.
+    /// Maximum number of clients per address. 0 for no limit.
     pub max_clients_per_address: usize,
-    /// Calls that add messages, a second and address; 0 for no limit.
+    /// Calls per second and address that add messages. 0 for no limit.
     pub max_rate: usize,
-    /// Channels at once; 0 for no limit.
+    /// Maximum number of channels. 0 for no limit.
     pub max_channels: usize,
-    /// What may be held for clients, in bytes.
+    /// Memory for channels, members, messages and client buffers, in bytes.
     pub max_memory: usize,
-    /// Whose `X-Forwarded-For` names the client.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub trust_proxy: Vec<Network>,
-    /// Which pages may call.
+    /// Origins of pages that may call.
     pub allow_origin: Vec<String>,
-    /// Whether `/` is the demo.
+    /// Whether `/` serves the demo.
     pub demo: bool,
-    /// Where the hub is kept from a stop to the next start.
+    /// File that keeps the hub from a stop to the next start. None to keep nothing.
     pub state: Option<PathBuf>,
-    /// Whom root becomes: `USER` or `USER:GROUP`.
+    /// User to switch to after binding: `USER` or `USER:GROUP`.
     pub user: Option<String>,
-    /// Whether the process confines itself.
+    /// Whether the process drops capabilities and uses Landlock.
     pub sandbox: bool,
-    /// What is logged.
+    /// Least severe level that is logged.
     pub log: LevelFilter,
 }
 
-/// All options, in the order in which they are told.
+/// All options, in the order of help and documentation.
 pub const SPECS: &[Spec<Options>] = &[
     Spec {
         name: "listen",
         takes: Arity::Several("ADDR"),
         default: "8080,7732",
         help: "address to listen on: 8080, [::1]:8080, unix:PATH",
-        set: |options, text| push(&mut options.listen, address(text)),
+        set: |options, text| push(&mut options.listen, parse_listen_addr(text)),
     },
     Spec {
         name: "admin-listen",
         takes: Arity::One("ADDR"),
         default: "",
-        help: "where /metrics and /health are served apart",
-        set: |options, text| set(&mut options.admin_listen, address(text).map(Some)),
+        help: "address of the admin listener, for /metrics and /health",
+        set: |options, text| set(&mut options.admin_listen, parse_listen_addr(text).map(Some)),
     },
     Spec {
         name: "poll-timeout",
         takes: Arity::One("TIME"),
         default: "25s",
-        help: "the longest that a long poll waits",
-        set: |options, text| set(&mut options.poll_timeout, duration(text)),
+        help: "maximum duration of a long poll",
+        set: |options, text| set(&mut options.poll_timeout, parse_duration(text)),
     },
     Spec {
         name: "connection-timeout",
         takes: Arity::One("TIME"),
         default: "5s",
-        help: "how long an introduced connection outlives its last call",
-        set: |options, text| set(&mut options.connection_timeout, duration(text).and_then(nonzero)),
+        help: "how long an introduced connection survives after its last call",
+        set: |options, text| {
+            set(&mut options.connection_timeout, parse_duration(text).and_then(nonzero))
+        },
     },
     Spec {
         name: "close-grace",
         takes: Arity::One("TIME"),
         default: "0s",
-        help: "how long it outlives the closing of its waiting read",
-        set: |options, text| set(&mut options.close_grace, duration(text)),
+        help: "how long a connection survives after its pending read is closed",
+        set: |options, text| set(&mut options.close_grace, parse_duration(text)),
     },
     Spec {
         name: "keep-alive",
         takes: Arity::One("TIME"),
         default: "75s",
-        help: "how long an idle client may stay",
-        set: |options, text| set(&mut options.keep_alive, duration(text).and_then(nonzero)),
+        help: "how long a client may stay idle",
+        set: |options, text| set(&mut options.keep_alive, parse_duration(text).and_then(nonzero)),
     },
     Spec {
         name: "request-timeout",
         takes: Arity::One("TIME"),
         default: "10s",
-        help: "how long a request may take, or an answer stand still",
-        set: |options, text| set(&mut options.request_timeout, duration(text).and_then(nonzero)),
+        help: "how long a request may take, or a response make no progress",
+        set: |options, text| {
+            set(&mut options.request_timeout, parse_duration(text).and_then(nonzero))
+        },
     },
     Spec {
         name: "heartbeat",
         takes: Arity::One("TIME"),
         default: "15s",
-        help: "after how much silence a stream gets a sign of life",
-        set: |options, text| set(&mut options.heartbeat, duration(text).and_then(nonzero)),
+        help: "send a heartbeat on an idle stream after this long",
+        set: |options, text| set(&mut options.heartbeat, parse_duration(text).and_then(nonzero)),
     },
     Spec {
         name: "history",
         takes: Arity::One("COUNT"),
         default: "100",
-        help: "messages retained in a channel; 0 retains none",
-        set: |options, text| set(&mut options.history, count(text)),
+        help: "messages retained per channel; 0 retains none",
+        set: |options, text| set(&mut options.history, parse_count(text)),
     },
     Spec {
         name: "retention",
         takes: Arity::One("TIME"),
         default: "1h",
         help: "how long a message is retained",
-        set: |options, text| set(&mut options.retention, duration(text).and_then(nonzero)),
+        set: |options, text| set(&mut options.retention, parse_duration(text).and_then(nonzero)),
     },
     Spec {
         name: "max-message",
         takes: Arity::One("SIZE"),
         default: "64k",
-        help: "a message's size",
-        set: |options, text| set(&mut options.max_message, size(text)),
+        help: "maximum size of a message",
+        set: |options, text| set(&mut options.max_message, parse_size(text)),
     },
     Spec {
         name: "max-head",
         takes: Arity::One("SIZE"),
         default: "16k",
-        help: "a request head's size",
-        set: |options, text| set(&mut options.max_head, size(text).and_then(nonzero)),
+        help: "maximum size of a request head",
+        set: |options, text| set(&mut options.max_head, parse_size(text).and_then(nonzero)),
     },
     Spec {
         name: "max-reply",
         takes: Arity::One("SIZE"),
         default: "1m",
-        help: "the messages in one answer",
-        set: |options, text| set(&mut options.max_reply, size(text).and_then(nonzero)),
+        help: "maximum size of the messages in one response",
+        set: |options, text| set(&mut options.max_reply, parse_size(text).and_then(nonzero)),
     },
     Spec {
         name: "max-backlog",
         takes: Arity::One("SIZE"),
         default: "1m",
-        help: "what may wait unsent for one stream",
-        set: |options, text| set(&mut options.max_backlog, size(text).and_then(nonzero)),
+        help: "unsent bytes per stream before it is closed",
+        set: |options, text| set(&mut options.max_backlog, parse_size(text).and_then(nonzero)),
     },
     Spec {
         name: "max-clients",
         takes: Arity::One("COUNT"),
         default: "0",
-        help: "clients at once; 0 for what the file limit allows",
-        set: |options, text| set(&mut options.max_clients, count(text)),
+        help: "maximum number of clients; 0 for what the file limit allows",
+        set: |options, text| set(&mut options.max_clients, parse_count(text)),
     },
     Spec {
         name: "max-clients-per-address",
         takes: Arity::One("COUNT"),
         default: "0",
-        help: "clients at once from one address; 0 for no limit",
-        set: |options, text| set(&mut options.max_clients_per_address, count(text)),
+        help: "maximum number of clients per address; 0 for no limit",
+        set: |options, text| set(&mut options.max_clients_per_address, parse_count(text)),
     },
     Spec {
         name: "max-rate",
         takes: Arity::One("COUNT"),
         default: "0",
-        help: "messages a second from one address; 0 for no limit",
-        set: |options, text| set(&mut options.max_rate, count(text)),
+        help: "messages per second from one address; 0 for no limit",
+        set: |options, text| set(&mut options.max_rate, parse_count(text)),
     },
     Spec {
         name: "max-channels",
         takes: Arity::One("COUNT"),
         default: "0",
-        help: "channels at once; 0 for no limit",
-        set: |options, text| set(&mut options.max_channels, count(text)),
+        help: "maximum number of channels; 0 for no limit",
+        set: |options, text| set(&mut options.max_channels, parse_count(text)),
     },
     Spec {
         name: "max-memory",
         takes: Arity::One("SIZE"),
         default: "256m",
-        help: "what messages, members and channels may hold together",
-        set: |options, text| set(&mut options.max_memory, size(text).and_then(nonzero)),
+        help: "memory limit for channels, members, messages and client buffers",
+        set: |options, text| set(&mut options.max_memory, parse_size(text).and_then(nonzero)),
     },
     Spec {
         name: "trust-proxy",
         takes: Arity::Several("ADDR"),
         default: "",
-        help: "whose X-Forwarded-For names the client: 10.0.0.0/8, unix",
-        set: |options, text| push(&mut options.trust_proxy, network(text)),
+        help: "proxy whose X-Forwarded-For is trusted: 10.0.0.0/8, unix",
+        set: |options, text| push(&mut options.trust_proxy, parse_network(text)),
     },
     Spec {
         name: "allow-origin",
         takes: Arity::Several("ORIGIN"),
         default: "*",
-        help: "pages that may call: * or https://example.org",
-        set: |options, text| push(&mut options.allow_origin, origin(text)),
+        help: "origin of pages that may call: * or https://example.org",
+        set: |options, text| push(&mut options.allow_origin, parse_origin(text)),
     },
     Spec {
         name: "no-demo",
         takes: Arity::Nothing,
         default: "off",
-        help: "serve no demo page",
+        help: "do not serve the demo page",
         set: |options, text| set(&mut options.demo, parse_bool(text).map(|is_set| !is_set)),
     },
     Spec {
         name: "state",
         takes: Arity::One("FILE"),
         default: "",
-        help: "keeps channels and connections from a stop to the next start",
-        set: |options, text| set(&mut options.state, path(text)),
+        help: "file that keeps channels and connections across a restart",
+        set: |options, text| set(&mut options.state, parse_path(text)),
     },
     Spec {
         name: "user",
         takes: Arity::One("NAME"),
         default: "",
-        help: "whom root becomes once bound: NAME, NAME:GROUP, UID:GID",
-        set: |options, text| set(&mut options.user, name(text).map(Some)),
+        help: "user to switch to after binding: NAME, NAME:GROUP, UID:GID",
+        set: |options, text| set(&mut options.user, parse_name(text).map(Some)),
     },
     Spec {
         name: "no-sandbox",
         takes: Arity::Nothing,
         default: "off",
-        help: "keep capabilities, and do without Landlock",
+        help: "keep capabilities and do not use Landlock",
         set: |options, text| set(&mut options.sandbox, parse_bool(text).map(|is_set| !is_set)),
     },
     Spec {
         name: "log",
         takes: Arity::One("LEVEL"),
         default: "info",
-        help: "error, warn, info or debug",
-        set: |options, text| set(&mut options.log, level(text)),
+        help: "log level: error, warn, info or debug",
+        set: |options, text| set(&mut options.log, parse_level(text)),
     },
 ];
 
 impl Options {
-    /// Which pages may call, as the calls want to know it.
+    /// Origins that may call. `*` in the list allows all.
     #[must_use]
     pub fn allow_origin(&self) -> AllowOrigin {
         if self.allow_origin.iter().any(|origin| origin == "*") {
@@ -266,13 +271,13 @@ impl Options {
         }
     }
 
-    /// Whether it serves where it does if nobody says anything.
+    /// Whether the server listens on the default addresses.
     #[must_use]
     pub fn has_default_listeners(&self) -> bool {
         self.listen == Self::defaults().listen
     }
 
-    /// Who may say in whose name they call, as the calls want to know it.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     #[must_use]
     pub fn proxies(&self) -> TrustedProxies {
         TrustedProxies(self.trust_proxy.clone())
@@ -308,7 +313,7 @@ impl Options {
             log: LevelFilter::Info,
         };
         for spec in SPECS {
-            spec.set_all(&mut options, spec.default).expect("defaults are good");
+            spec.set_all(&mut options, spec.default).expect("valid defaults");
         }
         options
     }

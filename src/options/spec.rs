@@ -1,74 +1,75 @@
-//! Options as rows of a table: how they are read, and how they are told.
+//! Options as rows of a table, and the parser and help that use them.
 //!
-//! The server has one table, and each command of the shell another of the same kind.
+//! The server has one table. Each command has another of the same kind.
 
 use std::ffi::OsString;
 
-/// One line that names the option and says what is wrong with it.
+/// One line that names the option, says what is wrong, and what to do.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadOption(pub String);
 
-/// What an option takes.
+/// Number and kind of the values of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arity {
-    /// Nothing; in the environment yes or no.
+    /// No value. The environment has yes or no.
     Nothing,
-    /// A value of this kind: `TIME`, `SIZE`, …
+    /// One value of this kind: `TIME`, `SIZE`, …
     One(&'static str),
-    /// The same, and may be repeated; in the environment separated by commas.
+    /// A list of such values: the option is repeatable, the environment has commas.
     Several(&'static str),
 }
 
-/// An option of the settings `T`, as far as it can be told in a table.
+/// A row of a table: an option of the settings `T`.
 #[derive(Debug)]
 pub struct Spec<T> {
-    /// Without the dashes.
+    /// Name without the dashes.
     pub name: &'static str,
-    /// What follows it.
+    /// Number and kind of its values.
     pub takes: Arity,
-    /// As it would be written in the environment; empty for none.
+    /// Default, as the environment would have it. Empty for none.
     pub default: &'static str,
-    /// What it sets, in one line without a full stop.
+    /// Noun phrase without a full stop.
     pub help: &'static str,
     pub(crate) set: fn(&mut T, &str) -> Result<(), String>,
 }
 
-/// What a table sets.
+/// Settings that a table fills.
 pub trait Settings: 'static {
-    /// Empties the list that the option of this name fills; nothing where it fills none.
+    /// Empties the list of the option `name`. Does nothing if the option has no list.
     fn clear_list(&mut self, name: &str);
 }
 
-/// What a command line was, beside options.
+/// Result of reading a command line, besides the options.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Parsed {
-    /// What stands there by itself, in order.
+    /// Arguments that are no options, in order.
     Operands(Vec<OsString>),
     Help,
     Version,
 }
 
-/// An option as texts about it need it: help, manual page and completions.
+/// The texts of an option, for help, manual page and completions.
 #[derive(Debug)]
 pub(crate) struct OptionInfo {
     pub name: &'static str,
-    /// Kind of the value; empty for a switch.
+    /// Kind of the value. Empty for a switch.
     pub value: &'static str,
-    /// With the default in brackets.
+    /// Help with the default in brackets.
     pub help: String,
 }
 
-/// Returns the options of a table, and those that every table has.
+/// Returns the options of a table, then those that every table has.
 pub(crate) fn option_infos<T>(specs: &[Spec<T>]) -> Vec<OptionInfo> {
     let mut infos = Vec::new();
     for spec in specs {
         push_info(&mut infos, spec.name, spec.takes, spec.help, spec.default);
     }
-    push_info(&mut infos, "help", Arity::Nothing, "this text", "");
-    push_info(&mut infos, "version", Arity::Nothing, "the version", "");
+    push_info(&mut infos, "help", Arity::Nothing, "print this text", "");
+    push_info(&mut infos, "version", Arity::Nothing, "print the version", "");
     infos
 }
 
+// Not inlined, so that the binary holds it once.
 #[inline(never)]
 fn push_info(
     infos: &mut Vec<OptionInfo>,
@@ -82,14 +83,13 @@ fn push_info(
         Arity::One(value) => (value, ""),
         Arity::Several(value) => (value, "; repeatable"),
     };
-    let default =
-        if value.is_empty() || default.is_empty() { ["", "", ""] } else { [" [", default, "]"] };
-    let [begin, default, end] = default;
+    let has_default = !value.is_empty() && !default.is_empty();
+    let [begin, default, end] = if has_default { [" [", default, "]"] } else { [""; 3] };
     infos.push(OptionInfo { name, value, help: [help, note, begin, default, end].concat() });
 }
 
 impl<T> Spec<T> {
-    /// The environment variable that sets it too.
+    /// The environment variable of the option.
     #[must_use]
     pub fn variable(&self) -> String {
         format!("SPEAK_{}", self.name.replace('-', "_").to_ascii_uppercase())
@@ -97,11 +97,11 @@ impl<T> Spec<T> {
 }
 
 impl<T: Settings> Spec<T> {
-    /// Sets the option anew, from a list where it takes several.
+    /// Replaces the value of the option. `text` has commas if the option takes several values.
     pub(crate) fn set_all(&self, settings: &mut T, text: &str) -> Result<(), String> {
         settings.clear_list(self.name);
         match self.takes {
-            // Nothing is set where that is the default; whoever gives the option has to give a value.
+            // The default of such an option is to be unset. On the command line it needs a value.
             Arity::Several(_) | Arity::One(_) if text.is_empty() && self.default.is_empty() => {
                 Ok(())
             }
@@ -112,7 +112,7 @@ impl<T: Settings> Spec<T> {
         }
     }
 
-    /// Sets the option from its variable, if that is there and not empty.
+    /// Sets the option from its environment variable, unless that is unset or empty.
     pub(crate) fn set_from(
         &self,
         settings: &mut T,
@@ -121,7 +121,7 @@ impl<T: Settings> Spec<T> {
         let name = self.variable();
         let Some(value) = variable(&name).filter(|value| !value.is_empty()) else { return Ok(()) };
         let text = value.to_str().ok_or_else(|| BadOption(format!("{name} is not UTF-8")))?;
-        self.set_all(settings, text).map_err(|fault| BadOption(format!("{name}: {fault}")))
+        self.set_all(settings, text).map_err(|error| BadOption(format!("{name}: {error}")))
     }
 }
 
@@ -134,6 +134,7 @@ pub(crate) fn read<T: Settings>(
 ) -> Result<Parsed, BadOption> {
     let mut is_given = vec![false; specs.len()];
     read_words(&option_infos(specs), operands_max, arguments, &mut |index, text| {
+        // The first value replaces the list of the defaults and of the environment.
         if !std::mem::replace(&mut is_given[index], true) {
             settings.clear_list(specs[index].name);
         }
@@ -163,16 +164,18 @@ fn read_words(
             }
             _ => None,
         };
-        let index = index.ok_or_else(|| BadOption(argument.unexpected().to_string()))?;
+        let Some(index) = index else {
+            return Err(BadOption(format!("{}; see --help", argument.unexpected())));
+        };
         let OptionInfo { name, value, .. } = options[index];
-        let fault = |fault: String| BadOption(format!("--{name}: {fault}"));
-        let value = if value.is_empty() {
+        let bad_option = |error: String| BadOption(format!("--{name}: {error}"));
+        let text = if value.is_empty() {
             "on".into()
         } else {
-            parser.value().map_err(|_| fault("needs a value".into()))?
+            parser.value().map_err(|_| bad_option("needs a value; see --help".into()))?
         };
-        let text = value.to_str().ok_or_else(|| fault("is not UTF-8".into()))?;
-        set(index, text).map_err(fault)?;
+        let text = text.to_str().ok_or_else(|| bad_option("is not UTF-8".into()))?;
+        set(index, text).map_err(bad_option)?;
     }
     Ok(Parsed::Operands(operands))
 }
@@ -189,11 +192,13 @@ pub(crate) fn push_help(text: &mut String, options: &[OptionInfo]) {
     }
 }
 
-pub(crate) fn set<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
-    *place = value?;
+/// Stores `value` in `target`, for the setters of a table.
+pub(crate) fn set<T>(target: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *target = value?;
     Ok(())
 }
 
+/// Adds `value` to `list`, for the setters of a table.
 pub(crate) fn push<T>(list: &mut Vec<T>, value: Result<T, String>) -> Result<(), String> {
     list.push(value?);
     Ok(())

@@ -1,24 +1,24 @@
 //! Templates of the manual page and of completions for bash, zsh and fish.
 
-/// Templates of a text. `%1` to `%5` are places for values.
+/// Templates of a text, with `%1` to `%5` as places for values.
 pub(super) struct Format {
     pub name: &'static str,
-    /// Bytes with a meaning in this format, and how a value writes them instead.
+    /// Bytes with a meaning in this format, and their form in values.
     pub escapes: &'static [(u8, &'static str)],
-    /// Places: name and version, purpose of the program, how values are written.
+    /// Places: name and version, purpose of the program, syntax of values.
     pub begin: &'static str,
     /// For each command. Places: name, usage, purpose, details.
     pub command: &'static str,
     pub middle: &'static str,
-    /// Before the options of the server or a command. Places: the name of that group, in two parts.
+    /// Before the options of a group: the server or a command. Places: name of the group (two).
     pub group: &'static str,
-    /// Name of the server's group. Its second part is empty.
+    /// Name of the server's group.
     pub server: &'static str,
-    /// First part of the name of a command's group. Its second part is the command.
+    /// First part of the name of a command's group. The second part is the command.
     pub command_prefix: &'static str,
     /// For each option. Places: group (two), name, kind of the value, help.
     pub option: &'static str,
-    /// After `option`, if it takes a value: one of any kind, a `FILE`, a `LEVEL`.
+    /// After `option`, if it has a value: of any kind, a `FILE`, a `LEVEL`.
     pub value: &'static str,
     pub file: &'static str,
     pub level: &'static str,
@@ -29,7 +29,7 @@ pub(super) struct Format {
 
 pub(super) const FORMATS: [Format; 4] = [MAN, BASH, ZSH, FISH];
 
-/// For groff and mandoc. A bare hyphen would be printed as one that a shell does not know.
+/// For groff and mandoc. They print a bare hyphen as one that a shell does not understand.
 const MAN: Format = Format {
     name: "man",
     escapes: &[(b'\\', "\\e"), (b'-', "\\-")],
@@ -48,11 +48,11 @@ and JSONP, in channels that keep a short history.
 It runs in the foreground and logs to standard error.
 A command talks to a server instead.
 .PP
-%3The command line wins over the environment, in which an empty variable is an unset one and a list
-has commas.
+%3The command line wins over the environment.
+There, an empty variable counts as unset, and lists have commas.
 .SH COMMANDS
 "#,
-    command: ".SS %2\n%3.\n%4",
+    command: ".SS %2\nUse it to %3.\n%4",
     middle: ".SH OPTIONS\n",
     group: ".SS %1%2\n",
     server: "speak",
@@ -89,14 +89,15 @@ The doctor found nothing worse than a warning.
 Serve behind a proxy on the same machine; write what a program prints; read it elsewhere:
 .PP
 .EX
-speak \-\-listen 127.0.0.1:8080 \-\-trust\-proxy 127.0.0.1
+speak \-\-listen 127.0.0.1:8080 \-\-verify\-proxy 127.0.0.1
 make 2>&1 | speak write build \- >/dev/null
 speak read build \-\-server https://chat.example.org \-\-from 0 \-\-follow
 .EE
 "#,
 };
 
-/// Does not need the package bash-completion. After the name of an option its value is in capitals.
+/// Does not need the package bash-completion. In the lists, the kind of a value follows its option,
+/// in capitals.
 const BASH: Format = Format {
     name: "bash",
     escapes: &[],

@@ -7,16 +7,16 @@ mod formats;
 
 use std::ffi::OsString;
 
-use super::outcome::{Failure, Outcome};
+use super::exit_status::{ExitStatus, Failure};
 use super::output::print;
-use super::subcommand::Command;
+use super::subcommand::Subcommand;
 use crate::options::{ABOUT, NAME_AND_VERSION, OptionInfo, SPECS, VALUES, option_infos};
 use formats::{FORMATS, Format};
 
-pub(super) fn run(commands: &[Command], operands: &[OsString]) -> Result<Outcome, Failure> {
+pub(super) fn run(commands: &[Subcommand], operands: &[OsString]) -> Result<ExitStatus, Failure> {
     let format = FORMATS.iter().find(|format| operands.iter().all(|name| name == format.name));
     match format {
-        Some(format) => print(&page(format, commands)).map(|()| Outcome::Done),
+        Some(format) => print(&page(format, commands)).map(|()| ExitStatus::Success),
         None => Err(Failure::Usage("FORMAT must be man, bash, zsh or fish".to_owned())),
     }
 }
@@ -24,7 +24,7 @@ pub(super) fn run(commands: &[Command], operands: &[OsString]) -> Result<Outcome
 /// Texts for the places of a template.
 type Values<'a> = [&'a str; 5];
 
-fn page(format: &'static Format, commands: &[Command]) -> String {
+fn page(format: &'static Format, commands: &[Subcommand]) -> String {
     let mut page = Page { text: Vec::new(), format };
     page.expand(format.begin, &[NAME_AND_VERSION, ABOUT, VALUES, "", ""]);
     for command in commands {
