@@ -79,7 +79,7 @@ pub fn metrics(exposition: &str) -> String {
 /// Name and status of every error: the rows of the one table of the sources.
 pub fn errors() -> BTreeSet<(String, u16)> {
     let source = page("src/api/error.rs");
-    let (_, table) = source.split_once("pub fn row(self)").expect("the table");
+    let (_, table) = source.split_once("pub fn name_and_status(self)").expect("the table");
     let (table, _) = table.split_once("\n    }\n").expect("its end");
     let rows = table.lines().filter_map(|line| line.split_once("=> (")).map(|(_, row)| {
         let (name, status) =
