@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 
-use common::{ClosedPort, Finished, Server, command, run, until};
+use common::{ClosedPort, Finished, Folder, Server, command, run, until};
 use rustix::process::Signal;
 
 /// A command that talks to `server`.
@@ -314,15 +314,17 @@ fn a_failure_has_one_line_and_an_exit_status() {
     }
 }
 
+/// Returns the output of `speak generate`.
+fn generate(format: &str) -> String {
+    let mut speak = command();
+    speak.args(["generate", format]);
+    let finished = run(speak);
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{format}");
+    finished.stdout
+}
+
 #[test]
 fn completions_and_the_manual_page_have_every_command_and_option() {
-    let generate = |format: &str| {
-        let mut speak = command();
-        speak.args(["generate", format]);
-        let finished = run(speak);
-        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{format}");
-        finished.stdout
-    };
     let commands = speak::cli::COMMANDS;
     let options = speak::options::SPECS.iter().map(|spec| spec.name);
     let own = commands.iter().flat_map(|command| command.specs.iter().map(|spec| spec.name));
@@ -337,13 +339,20 @@ fn completions_and_the_manual_page_have_every_command_and_option() {
         assert!(commands.iter().all(|command| text.contains(command.name)), "{text}");
     }
     // Shells that are installed check the syntax.
-    let path = std::env::temp_dir().join(format!("speak-completion-{}", std::process::id()));
+    let folder = Folder::new("completions");
     for name in ["bash", "zsh", "fish"] {
+        let path = folder.file(name);
         fs::write(&path, generate(name)).expect("a file");
         if let Ok(checked) = Command::new(name).arg("-n").arg(&path).output() {
             assert!(checked.status.success(), "{checked:?}");
         }
     }
+}
+
+#[test]
+fn bash_completes_commands_options_and_values() {
+    let folder = Folder::new("bash");
+    let path = folder.file("speak.bash");
     fs::write(&path, generate("bash")).expect("a file");
     let completed = |words: &str| {
         let script = format!(
@@ -368,7 +377,6 @@ fn completions_and_the_manual_page_have_every_command_and_option() {
     ] {
         assert_eq!(completed(words), expected, "{words}");
     }
-    fs::remove_file(&path).expect("our own file");
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn each_misconfiguration_of_the_page_is_found_and_its_fix_is_named() {
 }
 
 #[test]
-fn a_correct_proxy_has_no_problems_and_neither_has_no_proxy() {
+fn no_problem_is_found_with_a_correct_proxy_or_without_one() {
     let server = Server::with(&["--heartbeat", "1s"]);
     let nginx = Nginx::start("good", server.address(), &[Site::plain("")]);
     let direct = server.port(0).to_string();

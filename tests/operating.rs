@@ -216,7 +216,7 @@ fn all_listeners_serve_the_same_channels() {
     assert_eq!(reader.response().texts(), ["hi"]);
 }
 
-/// Whether this machine has IPv6.
+/// Returns whether this machine has IPv6.
 fn has_ipv6() -> bool {
     TcpListener::bind("[::1]:0").is_ok()
 }

@@ -190,7 +190,7 @@ impl Client {
         self.keep_alive = false;
     }
 
-    /// Whether the connection is open and can be reused.
+    /// Returns whether the connection is open and can be reused.
     pub fn is_reusable(&self) -> bool {
         self.keep_alive && self.socket.as_ref().is_some_and(|socket| !socket.is_stale())
     }

@@ -73,8 +73,8 @@ fn escaped(text: &str, is_kept: impl Fn(char) -> bool) -> String {
     line
 }
 
-/// Whether a terminal obeys the character, or changes the direction of the text by it. Either would
-/// show something else than the text.
+/// Returns whether a terminal obeys the character, or changes the direction of text by it. Either
+/// would show something else than the text.
 fn is_control(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{200e}' | '\u{200f}')

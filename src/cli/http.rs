@@ -108,14 +108,14 @@ impl Head {
             .map(|(_, value)| value.as_str())
     }
 
-    /// Whether the list in a field has this value.
+    /// Returns whether the list in a field has this value.
     pub fn list_contains(&self, name: &str, value: &str) -> bool {
         self.get_all(name)
             .flat_map(|list| list.split(','))
             .any(|item| item.trim().eq_ignore_ascii_case(value))
     }
 
-    /// Whether the connection stays open after the response (RFC 9112, section 9.3).
+    /// Returns whether the connection stays open after the response (RFC 9112, section 9.3).
     pub fn keeps_alive(&self) -> bool {
         if self.minor == 0 {
             self.list_contains("connection", "keep-alive")

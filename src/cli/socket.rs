@@ -37,7 +37,7 @@ impl Socket {
         match &server.scheme {
             Scheme::Http(host) => {
                 let stream = connect_tcp(host, until)?;
-                // If it fails, requests are slower but correct.
+                // Sends small requests at once. If it fails, they are slower but correct.
                 let _ = stream.set_nodelay(true);
                 Self::from_socket(stream.into())
             }
@@ -97,8 +97,8 @@ impl Socket {
         }
     }
 
-    /// Whether an idle connection has input: its end, or a response to no request. Neither can be
-    /// reused.
+    /// Returns whether an idle connection has input: its end, or a response to no request. The
+    /// connection cannot be reused then.
     pub fn is_stale(&self) -> bool {
         let mut fds = [PollFd::new(&self.input, PollFlags::IN)];
         poll(&mut fds, Some(&to_timespec(Duration::ZERO))).map_or(true, |ready| ready > 0)

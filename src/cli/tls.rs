@@ -14,7 +14,7 @@ use super::error::ClientError;
 use super::server_url::Authority;
 use super::tcp::connect_tcp;
 
-/// Whether the certificate must be valid and trusted.
+/// Check of the server's certificate: valid, trusted, and for its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verify {
     Yes,

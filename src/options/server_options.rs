@@ -58,13 +58,13 @@ pub struct Options {
     pub trust_proxy: Vec<Network>,
     /// Origins of pages that may call.
     pub allow_origin: Vec<String>,
-    /// Whether `/` serves the demo.
+    /// Serve the demo at `/`.
     pub demo: bool,
     /// File that keeps the hub from a stop to the next start. None to keep nothing.
     pub state: Option<PathBuf>,
     /// User to switch to after binding: `USER` or `USER:GROUP`.
     pub user: Option<String>,
-    /// Whether the process drops capabilities and uses Landlock.
+    /// Drop capabilities and use Landlock.
     pub sandbox: bool,
     /// Least severe level that is logged.
     pub log: LevelFilter,
@@ -261,7 +261,7 @@ pub const SPECS: &[Spec<Options>] = &[
 ];
 
 impl Options {
-    /// Origins that may call. `*` in the list allows all.
+    /// Returns the origins that may call. `*` in the list allows all.
     #[must_use]
     pub fn allow_origin(&self) -> AllowOrigin {
         if self.allow_origin.iter().any(|origin| origin == "*") {
@@ -271,13 +271,13 @@ impl Options {
         }
     }
 
-    /// Whether the server listens on the default addresses.
+    /// Returns whether the server listens on the default addresses.
     #[must_use]
     pub fn has_default_listeners(&self) -> bool {
         self.listen == Self::defaults().listen
     }
 
-    /// Proxies whose `X-Forwarded-For` is trusted.
+    /// Returns the proxies whose `X-Forwarded-For` is trusted.
     #[must_use]
     pub fn proxies(&self) -> TrustedProxies {
         TrustedProxies(self.trust_proxy.clone())

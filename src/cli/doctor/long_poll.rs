@@ -1,4 +1,4 @@
-//! Long polls: whether they survive, are answered at once, and end when the client closes them.
+//! Checks that long polls survive, are answered at once, and end when the client closes them.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Whether requests and responses pass unchanged: headers, errors, caches and sizes.
+//! Checks that requests and responses pass unchanged: headers, errors, caches and sizes.
 
 use super::check_result::CheckResult;
 use super::fix::Fix;
