@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::http::ParseError;
-use crate::hub::{BadName, NotReadable, NotWritable, Refusal};
+use crate::hub::{self, BadName, NotReadable, NotWritable};
 
 /// Why a request gets no answer but this. Whatever it was, it changed nothing.
 ///
@@ -157,21 +157,21 @@ impl From<ParseError> for Error {
     }
 }
 
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::SessionEnded => Self::ConnectionEnded,
-            Refusal::WrongAuth => Self::BadAuth,
-            Refusal::TooManyChannels => {
+impl From<hub::Error> for Error {
+    fn from(error: hub::Error) -> Self {
+        match error {
+            hub::Error::SessionEnded => Self::ConnectionEnded,
+            hub::Error::WrongAuth => Self::BadAuth,
+            hub::Error::TooManyChannels => {
                 Self::BadParameter("a connection is in 32 channels at most: leave one first")
             }
-            Refusal::TooManyReads => Self::BadParameter(
+            hub::Error::TooManyReads => Self::BadParameter(
                 "256 reads wait with this connection already: read several channels at once, or introduce another",
             ),
-            Refusal::OverCapacity => {
+            hub::Error::OverCapacity => {
                 Self::OverCapacity("this server has as many channels as it may: try again later")
             }
-            Refusal::OutOfMemory => {
+            hub::Error::OutOfMemory => {
                 Self::OverCapacity("this server has no memory left for more: try again later")
             }
         }

@@ -2,7 +2,7 @@
 
 /// Why a call was refused. Nothing was changed by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Error {
     /// No such connection now.
     SessionEnded,
     /// The connection lives, and the secret is not its own.

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::channel::Channel;
-use super::error::Refusal;
+use super::error::Error;
 use super::hub::{Hub, WRITE_OVERHEAD_BYTES};
 use super::lookup::Lookup;
 use super::message::Entry;
@@ -81,13 +81,13 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`Refusal::OutOfMemory`] when there was not enough to be dropped.
+    /// [`Error::OutOfMemory`] when there was not enough to be dropped.
     pub(super) fn reserve(
         &mut self,
         now: Millis,
         bytes: usize,
         spots: &[Lookup],
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Error> {
         let limit = self.config.max_memory;
         let has_room = |hub: &Self| hub.memory() + bytes <= limit;
         if has_room(self) {
@@ -103,7 +103,7 @@ impl Hub {
                 spots,
             );
         }
-        if has_room(self) { Ok(()) } else { Err(Refusal::OutOfMemory) }
+        if has_room(self) { Ok(()) } else { Err(Error::OutOfMemory) }
     }
 
     /// Has history make room for the last words of a connection in so many channels. A goodbye is never refused, so what

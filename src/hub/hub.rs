@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::channel::{Channel, Member, Retention};
 use super::channel_name::ChannelKey;
-use super::error::Refusal;
+use super::error::Error;
 use super::id_watermarks::IdWatermarks;
 use super::ids::{Auth, Epoch};
 use super::lookup::Lookup;
@@ -189,14 +189,14 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// A [`Refusal`] of the credentials, or of one more channel.
+    /// A [`Error`] of the credentials, or of one more channel.
     pub fn write(
         &mut self,
         now: Now,
         log: &ChannelKey<'_>,
         text: &str,
         credentials: Option<Credentials<'_>>,
-    ) -> Result<u64, Refusal> {
+    ) -> Result<u64, Error> {
         let sender = self.authenticate_optional(credentials)?;
         let spot = self.entry(log);
         self.ensure_capacity(now.mono, &[spot])?;
@@ -212,14 +212,14 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// Any [`Refusal`].
+    /// Any [`Error`].
     pub fn introduce(
         &mut self,
         now: Now,
         log: &ChannelKey<'_>,
         text: &str,
         who: Introducer<'_>,
-    ) -> Result<Introduced, Refusal> {
+    ) -> Result<Introduced, Error> {
         let spot = self.entry(log);
         let known = match &who {
             Introducer::New(_) => None,
@@ -229,7 +229,7 @@ impl Hub {
                 let is_in =
                     matches!(spot, Lookup::Occupied(channel) if channels.contains(&channel));
                 if !is_in && channels.len() == CHANNELS_PER_CONNECTION_MAX {
-                    return Err(Refusal::TooManyChannels);
+                    return Err(Error::TooManyChannels);
                 }
                 Some(place)
             }
@@ -256,14 +256,14 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// A [`Refusal`] of the credentials.
+    /// A [`Error`] of the credentials.
     pub fn goodbye(
         &mut self,
         now: Now,
         credentials: Credentials<'_>,
         log: Option<&ChannelKey<'_>>,
         text: Option<&str>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Error> {
         let place = self.authenticate(credentials)?;
         let Some(log) = log else {
             self.end_session(now, place, Reason::Left, text);

@@ -33,7 +33,7 @@ pub use channel_name::{
     BadName, CHANNEL_BYTES_MAX, ChannelKey, ChannelName, NotReadable, NotWritable, Pair,
 };
 pub use deliver::{NO_CHANNEL, ResumeBatch, Wake};
-pub use error::Refusal;
+pub use error::Error;
 pub use hub::{Config, Gauges, Hub, Introduced, Introducer, Members};
 pub use ids::{Auth, Epoch, ID_MAX, TOKEN_BYTES, token};
 pub use message::Reason;

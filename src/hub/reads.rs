@@ -7,7 +7,7 @@
 use super::channel::ChannelSlice;
 use super::channel_name::ChannelKey;
 use super::deliver::{ResumeBatch, Wake};
-use super::error::Refusal;
+use super::error::Error;
 use super::hub::Hub;
 use super::lookup::Lookup;
 use super::message::Reason;
@@ -66,9 +66,9 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// A [`Refusal`] of the credentials; of new channels, if it would have to wait on them.
+    /// A [`Error`] of the credentials; of new channels, if it would have to wait on them.
     #[inline]
-    pub fn read(&mut self, now: Now, call: &ReadRequest<'_>) -> Result<ReadResult<'_>, Refusal> {
+    pub fn read(&mut self, now: Now, call: &ReadRequest<'_>) -> Result<ReadResult<'_>, Error> {
         let connection = self.authenticate_optional(call.credentials)?;
         self.begin_read(now, call, connection, connection, None)
     }
@@ -78,14 +78,14 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// As for [`Hub::read`]; the stream then goes on as it was. [`Refusal::Ended`] if it has ended itself.
+    /// As for [`Hub::read`]; the stream then goes on as it was. [`Error::Ended`] if it has ended itself.
     pub fn resubscribe(
         &mut self,
         now: Now,
         key: ReaderKey,
         call: &ReadRequest<'_>,
-    ) -> Result<(ReaderKey, Reply<'_>), Refusal> {
-        let kept = self.readers.get(key).ok_or(Refusal::SessionEnded)?.connection;
+    ) -> Result<(ReaderKey, Reply<'_>), Error> {
+        let kept = self.readers.get(key).ok_or(Error::SessionEnded)?.connection;
         let shown = self.authenticate_optional(call.credentials)?;
         match self.begin_read(
             now,
@@ -108,7 +108,7 @@ impl Hub {
         caller: Option<u32>,
         kept: Option<u32>,
         old: Option<ReaderKey>,
-    ) -> Result<ReadResult<'_>, Refusal> {
+    ) -> Result<ReadResult<'_>, Error> {
         let same_epoch =
             call.epoch.is_none_or(|epoch| epoch.as_bytes() == self.config.epoch.as_bytes());
         let (one, several);
@@ -359,12 +359,12 @@ impl Hub {
 
     /// # Errors
     ///
-    /// [`Refusal::TooManyReads`] if one more read would be too many for the connection once `goes` has gone.
+    /// [`Error::TooManyReads`] if one more read would be too many for the connection once `goes` has gone.
     fn check_read_limit(
         &self,
         connection: Option<u32>,
         goes: Option<ReaderKey>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Error> {
         let Some(place) = connection else { return Ok(()) };
         let readers = &self.sessions[place as usize].reader_count;
         if readers.len() < READS_PER_CONNECTION_MAX
@@ -372,7 +372,7 @@ impl Hub {
         {
             Ok(())
         } else {
-            Err(Refusal::TooManyReads)
+            Err(Error::TooManyReads)
         }
     }
 }

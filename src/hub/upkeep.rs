@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 use super::channel::Channel;
 use super::channel_name::ChannelKey;
-use super::error::Refusal;
+use super::error::Error;
 use super::hub::{Hub, IDLE_CHANNEL_MS, TimerKey};
 use super::ids::Auth;
 use super::lookup::Lookup;
@@ -33,9 +33,9 @@ impl Hub {
 
     /// # Errors
     ///
-    /// [`Refusal::OverCapacity`] if those channels that do not exist are more than may be added, also where channels that
+    /// [`Error::OverCapacity`] if those channels that do not exist are more than may be added, also where channels that
     /// are empty and unused go before their time.
-    pub(super) fn ensure_capacity(&mut self, now: Millis, spots: &[Lookup]) -> Result<(), Refusal> {
+    pub(super) fn ensure_capacity(&mut self, now: Millis, spots: &[Lookup]) -> Result<(), Error> {
         let new = spots.iter().filter(|spot| matches!(spot, Lookup::Vacant { .. })).count();
         let max = self.config.max_channels;
         let has_room = |hub: &Self| new == 0 || max == 0 || hub.channels.len() + new <= max;
@@ -43,7 +43,7 @@ impl Hub {
             self.evict_idle_channels(now, spots);
         }
         // Those that exist go on, however many they are.
-        if has_room(self) { Ok(()) } else { Err(Refusal::OverCapacity) }
+        if has_room(self) { Ok(()) } else { Err(Error::OverCapacity) }
     }
 
     /// The channel there; it exists from its first use.
@@ -140,20 +140,20 @@ impl Hub {
 /// Connections.
 impl Hub {
     /// The place of the connection that shows these credentials.
-    pub(super) fn authenticate(&self, credentials: Credentials<'_>) -> Result<u32, Refusal> {
+    pub(super) fn authenticate(&self, credentials: Credentials<'_>) -> Result<u32, Error> {
         let place =
-            *self.sessions_by_number.get(&credentials.session).ok_or(Refusal::SessionEnded)?;
+            *self.sessions_by_number.get(&credentials.session).ok_or(Error::SessionEnded)?;
         if self.sessions[place as usize].auth.matches(credentials.auth) {
             Ok(place)
         } else {
-            Err(Refusal::WrongAuth)
+            Err(Error::WrongAuth)
         }
     }
 
     pub(super) fn authenticate_optional(
         &self,
         credentials: Option<Credentials<'_>>,
-    ) -> Result<Option<u32>, Refusal> {
+    ) -> Result<Option<u32>, Error> {
         credentials.map(|credentials| self.authenticate(credentials)).transpose()
     }
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use speak::hub::{
-    Auth, ChannelKey, ChannelName, Credentials, DropReason, Hub, Introducer, Millis, Mode, Now,
-    Pair, ReadRequest, ReadResult, ReaderKey, Refusal, ResumeBatch, Since, token,
+    self, Auth, ChannelKey, ChannelName, Credentials, DropReason, Hub, Introducer, Millis, Mode,
+    Now, Pair, ReadRequest, ReadResult, ReaderKey, ResumeBatch, Since, token,
 };
 
 use super::answers::Order;
@@ -284,7 +284,7 @@ impl World {
     }
 
     /// What comes of it, and the hub's name for the read that waits.
-    fn hub_read(&mut self, ask: &Read) -> Result<(Outcome, Option<ReaderKey>), Refusal> {
+    fn hub_read(&mut self, ask: &Read) -> Result<(Outcome, Option<ReaderKey>), hub::Error> {
         let follows = logs_of(&self.names, ask);
         self.hub.read(self.now, &call_of(ask, &follows)).map(|outcome| match outcome {
             ReadResult::Ready(reply) => (Outcome::Answer(answer_of(&reply)), None),
