@@ -2,10 +2,9 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use speak::hub::{
-    Auth, ChannelName, Config, Epoch, Hub, Introducer, Millis, Mode, Now, ReadRequest, Since, token,
+    Auth, ChannelName, Config, Hub, Introducer, Millis, Mode, Now, ReadRequest, Since, token,
 };
 
 /// Bytes currently allocated.
@@ -30,17 +29,7 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 fn hub() -> Hub {
-    Hub::new(Config {
-        history: 100,
-        retention: Duration::from_secs(3600),
-        connection_timeout: Duration::from_secs(5),
-        close_grace: Duration::ZERO,
-        max_reply: 1 << 20,
-        max_channels: 0,
-        max_memory: usize::MAX,
-        epoch: Epoch::new(*b"aaaaaaaa"),
-        watermark_hash_key: [0; 16],
-    })
+    Hub::new(Config::default())
 }
 
 type Fill<'a> = &'a dyn Fn(&mut Hub, usize);

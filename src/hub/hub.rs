@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::channel::{Channel, Member, Retention};
 use super::channel_name::ChannelKey;
+use super::config::Config;
 use super::error::Error;
 use super::id_watermarks::IdWatermarks;
 use super::ids::{Auth, Epoch};
@@ -24,29 +25,6 @@ pub(super) const IDLE_CHANNEL_MS: u64 = 60_000;
 
 /// What a message takes beside its text, and a channel and a connection that come into being with it: roughly.
 pub(super) const WRITE_OVERHEAD_BYTES: usize = 512;
-
-/// What the operator decides, and what a start draws at random.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Messages retained in a channel; 0 retains none.
-    pub history: usize,
-    /// How long a message is retained.
-    pub retention: Duration,
-    /// How long a connection outlives its last call.
-    pub connection_timeout: Duration,
-    /// How long it outlives the closing of a read that waited with it.
-    pub close_grace: Duration,
-    /// Bytes of messages in one answer.
-    pub max_reply: usize,
-    /// Channels at once; 0 for no limit.
-    pub max_channels: usize,
-    /// Bytes that may be held for clients.
-    pub max_memory: usize,
-    /// Names this numbering of ids.
-    pub epoch: Epoch,
-    /// Secret of the table in which dropped channels leave their ids.
-    pub watermark_hash_key: [u8; 16],
-}
 
 /// Who introduces itself.
 pub enum Introducer<'a> {
@@ -344,19 +322,9 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A hub as usual, but for its memory.
+    /// A hub with the default settings and this memory limit.
     pub(in crate::hub) fn hub(max_memory: usize) -> Hub {
-        Hub::new(Config {
-            history: 100,
-            retention: Duration::from_secs(3600),
-            connection_timeout: Duration::from_secs(5),
-            close_grace: Duration::ZERO,
-            max_reply: 1 << 20,
-            max_channels: 0,
-            max_memory,
-            epoch: Epoch::new(*b"aaaaaaaa"),
-            watermark_hash_key: [0; 16],
-        })
+        Hub::new(Config { max_memory, ..Config::default() })
     }
 
     /// Whoever knew the hash could name channels that all have the same, and make each look-up a walk through all of them.

@@ -6,6 +6,7 @@
 
 mod channel;
 mod channel_name;
+mod config;
 mod deliver;
 mod error;
 mod eviction;
@@ -32,9 +33,10 @@ pub use channel::{ChannelSlice, Member};
 pub use channel_name::{
     BadName, CHANNEL_BYTES_MAX, ChannelKey, ChannelName, NotReadable, NotWritable, Pair,
 };
+pub use config::Config;
 pub use deliver::{NO_CHANNEL, ResumeBatch, Wake};
 pub use error::Error;
-pub use hub::{Config, Gauges, Hub, Introduced, Introducer, Members};
+pub use hub::{Gauges, Hub, Introduced, Introducer, Members};
 pub use ids::{Auth, Epoch, ID_MAX, TOKEN_BYTES, token};
 pub use message::Reason;
 pub(crate) use message::{push_number, push_string};

@@ -9,7 +9,8 @@ use minicbor::{Decode, Encode};
 
 use super::channel::{Channel, Member};
 use super::channel_name::{ChannelKey, ChannelName};
-use super::hub::{Config, Hub};
+use super::config::Config;
+use super::hub::Hub;
 use super::id_watermarks::IdWatermarks;
 use super::ids::{Auth, Epoch, ID_MAX, TOKEN_BYTES};
 use super::message::Entry;

@@ -175,25 +175,13 @@ impl<T: Read> Read for Checksummed<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::hub::{Auth, ChannelName, Credentials, Epoch, Introducer, Millis, Since, token};
 
     const NOW: Now = Now { mono: Millis(5_000), unix_ms: 1_763_802_330_123 };
 
     fn config() -> Config {
-        Config {
-            history: 100,
-            retention: Duration::from_secs(3600),
-            connection_timeout: Duration::from_secs(5),
-            close_grace: Duration::ZERO,
-            max_reply: 1 << 20,
-            max_channels: 0,
-            max_memory: usize::MAX,
-            epoch: Epoch::new(*b"anything"),
-            watermark_hash_key: [9; 16],
-        }
+        Config { epoch: Epoch::new(*b"anything"), watermark_hash_key: [9; 16], ..Config::default() }
     }
 
     fn log(name: &str) -> crate::hub::ChannelKey<'_> {

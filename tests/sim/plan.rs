@@ -29,9 +29,9 @@ impl Limits {
             close_grace: Duration::from_millis(self.grace_ms),
             max_reply: self.max_reply,
             max_channels: self.max_channels,
-            max_memory: usize::MAX,
             epoch: Epoch::new(epoch.as_bytes().try_into().expect("eight characters")),
             watermark_hash_key,
+            ..Config::default()
         }
     }
 }
