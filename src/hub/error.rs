@@ -1,18 +1,18 @@
-//! Why a call was refused.
+//! Reasons for refusing a call.
 
-/// Why a call was refused. Nothing was changed by it.
+/// Reason for refusing a call. A refused call has changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// No such connection now.
+    /// No session has this number, or no longer.
     SessionEnded,
-    /// The connection lives, and the secret is not its own.
+    /// The secret is not the one of the session.
     WrongAuth,
-    /// The connection is in [`CHANNELS_PER_CONNECTION_MAX`] channels already.
+    /// The session is in [`CHANNELS_PER_SESSION_MAX`](super::CHANNELS_PER_SESSION_MAX) channels.
     TooManyChannels,
-    /// [`READS_PER_CONNECTION_MAX`](super::READS_PER_CONNECTION_MAX) reads wait with the connection already.
+    /// The session has [`READS_PER_SESSION_MAX`](super::READS_PER_SESSION_MAX) pending reads.
     TooManyReads,
-    /// One channel more than the operator allows.
+    /// The call would create more channels than the operator allows.
     OverCapacity,
-    /// No memory for what the call would add, and no history left that could make room.
+    /// The call would need more memory than the limit leaves, and there is no history to evict.
     OutOfMemory,
 }

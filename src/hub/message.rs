@@ -7,7 +7,7 @@ use std::io::Write;
 use std::ops::Range;
 
 use super::time::{Millis, Now};
-use super::usage::ALLOCATION;
+use super::usage::ALLOCATION_BYTES;
 
 /// Why a connection said goodbye.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,7 +53,7 @@ pub(super) struct Entry {
 }
 
 /// A message beside its JSON. A `VecDeque` has grown to twice what is in it, at most.
-pub(super) const ENTRY: usize = 2 * size_of::<Entry>() + ALLOCATION;
+pub(super) const ENTRY_BYTES: usize = 2 * size_of::<Entry>() + ALLOCATION_BYTES;
 
 /// Encodes the message with this id into `scratch`, and tells where in it the text stands as a JSON string.
 pub(super) fn encode(

@@ -94,17 +94,19 @@ impl<T> PagedSlab<T> {
 }
 
 /// The value in a place, where there must be one.
-impl<T> Index<usize> for PagedSlab<T> {
+impl<T> Index<u32> for PagedSlab<T> {
     type Output = T;
 
     #[inline]
-    fn index(&self, index: usize) -> &T {
+    fn index(&self, index: u32) -> &T {
+        let index = index as usize;
         &self.pages[index / Self::PLACES][index % Self::PLACES]
     }
 }
 
-impl<T> IndexMut<usize> for PagedSlab<T> {
-    fn index_mut(&mut self, index: usize) -> &mut T {
+impl<T> IndexMut<u32> for PagedSlab<T> {
+    fn index_mut(&mut self, index: u32) -> &mut T {
+        let index = index as usize;
         &mut self.pages[index / Self::PLACES][index % Self::PLACES]
     }
 }

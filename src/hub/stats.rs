@@ -13,6 +13,21 @@ pub enum DropReason {
     Memory,
 }
 
+/// Numbers of what a hub holds at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Channels.
+    pub channels: usize,
+    /// Sessions.
+    pub sessions: usize,
+    /// Waiting reads.
+    pub readers: usize,
+    /// Timers of channels and sessions.
+    pub timers: usize,
+    /// Messages retained in all channels.
+    pub messages: usize,
+}
+
 /// Counts since the hub began. Every message that was added is retained, or was dropped for one of the reasons.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stats {

@@ -1,5 +1,7 @@
 //! Points in time, as the loop hands them in.
 
+use std::time::Duration;
+
 /// Milliseconds since the server started, or since the one started whose state it goes on with, from a clock that never goes back.
 /// Every deadline is one of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,4 +30,9 @@ pub struct Now {
     pub mono: Millis,
     /// For people: milliseconds since 1970 (UTC), a message's `time`.
     pub unix_ms: u64,
+}
+
+/// Whole milliseconds of a duration. Saturates, so that a huge option means "never".
+pub(super) fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

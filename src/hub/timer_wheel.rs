@@ -99,6 +99,18 @@ impl<K: Copy> TimerWheel<K> {
         self.timers.remove(id.place());
     }
 
+    /// Makes sure that `timer` fires by `at`. A timer that fires too early costs less than moving
+    /// it with every new deadline.
+    pub(super) fn arm(&mut self, timer: &mut Option<TimerId>, at: Millis, key: K) {
+        if let Some(id) = *timer {
+            if self.deadline(id) <= at {
+                return;
+            }
+            self.cancel(id);
+        }
+        *timer = Some(self.set(at, key));
+    }
+
     /// When a timer is set to fire.
     #[must_use]
     pub fn deadline(&self, id: TimerId) -> Millis {

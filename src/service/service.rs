@@ -184,7 +184,7 @@ impl<L: Listener> Service<L> {
     #[must_use]
     pub fn gauges(&self) -> Gauges {
         Gauges {
-            hub: self.hub.census(),
+            hub: self.hub.gauges(),
             encoded_bytes: self.io.api.encoded_bytes(),
             ..self.io.clients.gauges()
         }

@@ -210,7 +210,7 @@ impl World {
         let got = self.hub.introduce(self.now, &self.names[channel].to_write(), text, who);
         let got = got.map(|introduced| {
             assert_eq!(introduced.auth.reveal(), own_auth, "an introduction tells the secret");
-            (introduced.connection, introduced.id)
+            (introduced.session, introduced.id)
         });
         assert_eq!(got, expected, "introduce");
         self.record.outcome("introduce", &expected);
@@ -394,7 +394,7 @@ impl World {
         }
         self.deliver();
         self.compare_counts();
-        assert_eq!(self.hub.census().messages, self.model.count_retained(), "messages retained");
+        assert_eq!(self.hub.gauges().messages, self.model.count_retained(), "messages retained");
         self.check_tally();
         self.check_deadline();
     }
@@ -427,11 +427,11 @@ impl World {
         let tally = self.hub.stats();
         let added: u64 = tally.messages().iter().map(|(_, count)| count).sum();
         let dropped: u64 = DropReason::ALL.iter().map(|why| tally.dropped(*why)).sum();
-        assert_eq!(self.restored + added, self.hub.census().messages as u64 + dropped, "{tally:?}");
+        assert_eq!(self.restored + added, self.hub.gauges().messages as u64 + dropped, "{tally:?}");
     }
 
     fn compare_counts(&self) {
-        let census = self.hub.census();
+        let census = self.hub.gauges();
         let expected = self.model.counts();
         assert_eq!(census.channels, expected.channels, "channels");
         assert_eq!(census.sessions, expected.connections, "connections");

@@ -580,7 +580,7 @@ impl World {
     }
 
     fn check_census(&self) {
-        let census = self.hub.census();
+        let census = self.hub.gauges();
         assert_eq!(census.readers, self.waiting(), "reads that wait");
         let kept = self.clients.iter().filter_map(|client| match &client.state {
             State::Waiting { asked, .. } => asked.connection(),
@@ -603,7 +603,7 @@ impl World {
         self.api.set_phase(Phase::Stopping);
         self.hub.complete_all_empty(self.now);
         self.turn(0);
-        assert_eq!(self.hub.census().readers, self.waiting());
+        assert_eq!(self.hub.gauges().readers, self.waiting());
     }
 
     /// Everybody goes, and time passes until nothing is left to do.
@@ -622,7 +622,7 @@ impl World {
             self.turn(ms);
         }
         self.turn(0);
-        let census = self.hub.census();
+        let census = self.hub.gauges();
         let held = self.hub.memory();
         let nothing = [
             census.channels,
