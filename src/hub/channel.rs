@@ -1,4 +1,4 @@
-//! One channel: ids, history, members, and the readers that wait on it.
+//! One channel: ids, history, members and readers.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,7 +8,7 @@ use super::time::{Millis, Now};
 use super::timer_wheel::TimerId;
 use super::usage::{ALLOCATION_BYTES, Usage};
 
-/// Messages of one turn that still reach waiting readers with `--history 0`.
+/// Messages of one turn that still reach readers with `--history 0`.
 const UNRETAINED_MAX: usize = 100;
 
 /// Capacity that a channel keeps for its readers after they left. Enough for a small room, and
@@ -35,11 +35,11 @@ pub struct Member {
     pub unix_ms: u64,
     /// Text of that introduction, as a JSON string with its quotes.
     pub text_json: Box<[u8]>,
-    /// The introduction as a whole, for later readers once history has dropped it.
+    /// The introduction as a whole, for readers that come after history has dropped it.
     pub(super) introduction_json: Box<[u8]>,
 }
 
-/// Members of a channel, and the number of reads that wait on it.
+/// Members of a channel, and the number of its readers.
 pub struct Members<'h> {
     channel: Option<&'h Channel>,
 }
@@ -73,7 +73,7 @@ pub(super) struct Channel {
 /// Local state of a channel.
 #[derive(Debug)]
 pub(super) struct ChannelLocal {
-    /// Waiting readers in order of arrival, and stale keys of some that left.
+    /// Readers in order of arrival, and stale keys of some that left.
     pub(super) readers_in_order: Vec<Key>,
     /// Number of keys in `readers_in_order` that are not stale.
     pub(super) reader_count: usize,
@@ -90,14 +90,14 @@ impl<'h> Members<'h> {
         Self { channel }
     }
 
-    /// Session numbers and members, ordered by number.
+    /// Iterates over session numbers and members, ordered by number.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &Member)> {
         self.channel
             .into_iter()
             .flat_map(|channel| channel.members.iter().map(|(number, member)| (*number, member)))
     }
 
-    /// Number of reads that wait on the channel.
+    /// Returns the number of readers of the channel.
     #[must_use]
     pub fn readers(&self) -> usize {
         self.channel.map_or(0, |channel| channel.local.reader_count)
@@ -133,33 +133,33 @@ impl Channel {
         self.first_id + self.entries.len() as u64
     }
 
-    /// Number of retained messages.
+    /// Returns the number of retained messages.
     pub(super) fn retained(&self) -> usize {
         self.entries.len()
     }
 
-    /// Time at which the oldest message was added.
+    /// Returns the time at which the oldest message was added.
     pub(super) fn oldest_at(&self) -> Option<Millis> {
         self.entries.front().map(|entry| entry.at)
     }
 
-    /// Time at which the oldest message expires.
+    /// Returns the time at which the oldest message expires.
     pub(super) fn oldest_expiry(&self, retention: Retention) -> Option<Millis> {
         self.oldest_at().map(|at| at.after(retention.ms))
     }
 
-    /// The channel has neither members nor readers. Without messages it may be dropped.
+    /// Returns whether the channel has neither members nor readers.
     pub(super) fn is_idle(&self) -> bool {
         self.members.is_empty() && self.local.reader_count == 0
     }
 
-    /// The channel is idle, has no messages and nothing to deliver. No client would notice its
-    /// drop.
+    /// Returns whether the channel is idle and has neither messages nor anything to deliver. No
+    /// client would notice its drop.
     pub(super) fn is_unused(&self) -> bool {
         self.is_idle() && self.retained() == 0 && !self.local.is_dirty
     }
 
-    /// Memory of the entries, the members and the name.
+    /// Returns the memory of the entries, the members and the name.
     pub(super) fn usage(&self) -> Usage {
         let history = self.entries_bytes;
         Usage {

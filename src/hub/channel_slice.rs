@@ -24,7 +24,7 @@ pub struct ChannelSlice<'h> {
 pub(super) type Fingerprint = (u64, u64, bool, usize);
 
 impl<'h> ChannelSlice<'h> {
-    /// A slice without messages, whose reader continues from `next_id`.
+    /// Makes a slice without messages, whose reader continues from `next_id`.
     pub(super) fn empty(next_id: u64) -> Self {
         Self {
             channel: None,
@@ -36,7 +36,7 @@ impl<'h> ChannelSlice<'h> {
         }
     }
 
-    /// The slice of a channel that does not exist and whose first id would be `next_id`.
+    /// Makes the slice of a channel that does not exist and whose first id would be `next_id`.
     pub(super) fn of_missing(next_id: u64, since: Since, same_epoch: bool) -> Self {
         let (reset, missed) = match since {
             Since::Id(id) if !same_epoch || id > next_id => (true, false),
@@ -46,17 +46,17 @@ impl<'h> ChannelSlice<'h> {
         Self { missed, reset, ..Self::empty(next_id) }
     }
 
-    /// Messages of the slice as JSON objects, ordered by id.
+    /// Iterates over the messages as JSON objects, ordered by id.
     pub fn messages(&self) -> impl Iterator<Item = &'h [u8]> + '_ {
         self.introductions().chain(self.retained())
     }
 
-    /// Messages that history has dropped: introductions of present members.
+    /// Iterates over the messages that history has dropped: introductions of present members.
     pub fn introductions(&self) -> impl Iterator<Item = &'h [u8]> + '_ {
         self.introductions.iter().map(|member| &*member.introduction_json)
     }
 
-    /// Messages that history retains. Their ids are consecutive and begin at
+    /// Iterates over the messages that history retains. Their ids are consecutive and begin at
     /// [`ChannelSlice::first_id`].
     #[inline]
     pub fn retained(&self) -> impl Iterator<Item = &'h [u8]> + '_ {
@@ -67,25 +67,25 @@ impl<'h> ChannelSlice<'h> {
         entries.into_iter().flatten().map(|entry| &*entry.json)
     }
 
-    /// Id of the first retained message; equals [`ChannelSlice::next_id`] if there is none.
+    /// Returns the id of the first retained message, or [`ChannelSlice::next_id`] if there is none.
     #[must_use]
     pub fn first_id(&self) -> u64 {
         self.start
     }
 
-    /// The `from_id` of the next read.
+    /// Returns the `from_id` of the next read.
     #[must_use]
     pub fn next_id(&self) -> u64 {
         self.end
     }
 
-    /// Whether the slice completes a waiting read.
+    /// Returns whether the slice is worth a reply to a reader.
     pub(super) fn has_news(&self) -> bool {
         self.start < self.end || self.missed || self.reset || !self.introductions.is_empty()
     }
 
-    /// Fingerprint of the slice. Equal for two slices of one channel in one turn with equal
-    /// contents.
+    /// Returns the fingerprint. Two slices of one channel in one turn with equal contents have the
+    /// same.
     pub(super) fn fingerprint(&self) -> Fingerprint {
         (self.start, self.end, self.missed, self.introductions.len())
     }
@@ -112,8 +112,8 @@ impl<'h> ChannelSlice<'h> {
 }
 
 impl Channel {
-    /// Slice for a read that begins at `since`. `same_epoch` tells whether the ids of the read
-    /// belong to this numbering.
+    /// Makes the slice for a read that begins at `since`. `same_epoch` is true if the ids of the
+    /// read belong to this numbering.
     pub(super) fn slice_since(&self, since: Since, same_epoch: bool) -> ChannelSlice<'_> {
         let next_id = self.next_id();
         let reset = matches!(since, Since::Id(id) if !same_epoch || id > next_id);
@@ -126,7 +126,7 @@ impl Channel {
         }
     }
 
-    /// Slice for a waiting reader, from its cursor on.
+    /// Makes the slice for a reader, from its cursor on.
     #[inline]
     pub(super) fn slice_for(&self, subscription: Subscription) -> ChannelSlice<'_> {
         match subscription.gap_policy {
@@ -147,7 +147,7 @@ impl Channel {
         }
     }
 
-    /// All retained messages, and the newest introduction of each member.
+    /// Makes the slice with all retained messages and the newest introduction of each member.
     fn full_slice(&self) -> ChannelSlice<'_> {
         let mut introductions: Vec<_> =
             self.members.values().filter(|member| member.id < self.first_id).collect();

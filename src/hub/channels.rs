@@ -16,7 +16,7 @@ use super::time::{Millis, Now, whole_ms};
 use super::timers::{TimerKey, Timers};
 use super::usage::Usage;
 
-/// A channel without messages, members and readers is dropped this long after its last use.
+/// Time after its last use at which a channel without messages, members and readers is dropped.
 const IDLE_CHANNEL_MS: u64 = 60_000;
 
 /// Bytes of scratch space that stay allocated from turn to turn.
@@ -149,7 +149,7 @@ impl Channels {
         }
     }
 
-    /// With `--history 0`, drops the messages of a channel once they are delivered.
+    /// Drops the delivered messages of a channel if history retains none (`--history 0`).
     pub(super) fn drop_unretained(&mut self, index: u32) {
         if self.retention.messages == 0 {
             self.evict_history(index, DropReason::Count, Channel::clear_history);
@@ -193,7 +193,7 @@ impl Channels {
         self.id_watermarks.restore(bucket, next_id)
     }
 
-    /// All channels with their indexes, by index.
+    /// Iterates over all channels with their indexes, by index.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Channel)> {
         self.slab.iter()
     }
@@ -245,7 +245,8 @@ impl Channels {
         &mut self.slab[index].local
     }
 
-    /// Channels with messages since the last delivery, in the order of their first message.
+    /// Returns the channels with messages since the last delivery, in the order of their first
+    /// message.
     pub(super) fn dirty(&self) -> &[u32] {
         &self.dirty
     }
@@ -265,12 +266,12 @@ impl Channels {
         self.stats.count_delivery();
     }
 
-    /// Memory of all channels, in detail and without the channels themselves.
+    /// Returns the memory of names, members and messages of all channels.
     pub(super) fn usage(&self) -> Usage {
         self.usage
     }
 
-    /// Memory of all channels.
+    /// Returns the memory of all channels.
     pub(super) fn memory(&self) -> usize {
         self.usage.bytes + self.slab.len() * CHANNEL_BYTES
     }
@@ -279,13 +280,13 @@ impl Channels {
         self.slab.get(index)
     }
 
-    /// All indexes are below this bound.
+    /// Returns a bound above all indexes.
     pub(super) fn index_bound(&self) -> u32 {
         self.slab.index_bound()
     }
 
-    /// Moves the eviction cursor on by `count` indexes, or by all of them, and returns the indexes
-    /// that it passed. Some may have no channel.
+    /// Advances the eviction cursor by `count` indexes, at most once around, and returns the
+    /// indexes that it passed. Some may have no channel.
     pub(super) fn scan_window(&mut self, count: u32) -> impl Iterator<Item = u32> + Clone + use<> {
         let bound = self.slab.index_bound().max(1);
         let start = self.eviction_cursor % bound;

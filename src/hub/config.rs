@@ -11,9 +11,9 @@ pub struct Config {
     pub history: usize,
     /// Age at which a message is dropped. Default: one hour.
     pub retention: Duration,
-    /// A session ends after this long without a call or a pending read. Default: 5 seconds.
+    /// Time without a call or a reader after which a session ends. Default: 5 seconds.
     pub connection_timeout: Duration,
-    /// A session survives the closing of its pending read by this long. Default: 0.
+    /// Time that a session survives the closing of its reader. Default: 0.
     pub close_grace: Duration,
     /// Bytes of messages in one reply. A larger message is sent alone. Default: 1 MiB.
     pub max_reply: usize,
@@ -22,10 +22,10 @@ pub struct Config {
     /// Bytes held for clients, as [`Hub::memory`](super::Hub::memory) counts them. Default: no
     /// limit.
     pub max_memory: usize,
-    /// Name of this numbering of ids, drawn at every start. Default: eight zeros.
+    /// Name of this numbering of ids. A server draws it at random. Default: eight zeros.
     pub epoch: Epoch,
-    /// Key of the hash that assigns dropped channels to id watermarks. A server keeps it secret.
-    /// Default: zeros.
+    /// Key of the hash that assigns dropped channels to id watermarks. A server draws it at random
+    /// and keeps it secret. Default: zeros.
     pub watermark_hash_key: [u8; 16],
 }
 

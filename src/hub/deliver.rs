@@ -1,4 +1,4 @@
-//! End of a turn: delivers the turn's messages to waiting reads.
+//! End of a turn: delivers the turn's messages to readers.
 
 use std::mem;
 
@@ -10,11 +10,11 @@ use super::time::Now;
 use super::wake::{NO_CHANNEL, Wake};
 
 impl Hub {
-    /// Calls `wake` for each waiting read that gets a reply from this turn: channel by channel, in
-    /// the order in which the reads came to their channel; then reads that are completed without
-    /// messages. A long poll ends with its reply, a stream waits on.
+    /// Calls `wake` for each reader that gets a reply from this turn: channel by channel, in the
+    /// order in which the readers came to their channel; then for readers that are completed
+    /// without messages. A long poll ends with its reply, a stream waits on.
     ///
-    /// Costs O(waiting reads of the channels that changed).
+    /// Costs O(readers of the channels that changed).
     pub fn deliver(&mut self, now: Now, mut wake: impl FnMut(Wake<'_>)) {
         for position in 0..self.channels.dirty().len() {
             let index = self.channels.dirty()[position];
@@ -37,7 +37,7 @@ impl Hub {
         self.channels.finish_delivery();
     }
 
-    /// Whether [`Hub::deliver`] has a reply for any read. Constant time.
+    /// Returns whether [`Hub::deliver`] has a reply for any reader. Constant time.
     #[must_use]
     pub fn has_undelivered(&self) -> bool {
         !self.channels.dirty().is_empty() || self.readers.has_undelivered()
@@ -112,7 +112,7 @@ impl Hub {
     }
 }
 
-/// Whether a reply of one channel equals the previous one, whose fingerprint `last` holds.
+/// Returns whether a reply of one channel equals the previous one, whose fingerprint `last` holds.
 fn matches_previous(reply: &Reply<'_>, last: &mut Option<Fingerprint>) -> bool {
     let fingerprint = match reply {
         Reply::One(slice) => Some(slice.fingerprint()),

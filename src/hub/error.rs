@@ -1,6 +1,7 @@
 //! Reasons for refusing a call.
 
-/// Reason for refusing a call. A refused call has changed nothing.
+/// Reason for refusing a call. A refused call changes nothing, except that it may evict history and
+/// idle channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// No session has this number, or no longer.
@@ -9,7 +10,7 @@ pub enum Error {
     WrongAuth,
     /// The session is in [`CHANNELS_PER_SESSION_MAX`](super::CHANNELS_PER_SESSION_MAX) channels.
     TooManyChannels,
-    /// The session has [`READS_PER_SESSION_MAX`](super::READS_PER_SESSION_MAX) pending reads.
+    /// The session has [`READS_PER_SESSION_MAX`](super::READS_PER_SESSION_MAX) readers.
     TooManyReads,
     /// The call would create more channels than the operator allows.
     OverCapacity,

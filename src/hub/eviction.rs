@@ -33,7 +33,7 @@ const HISTORY_SCAN_MAX: u32 = 4096;
 const HISTORY_SCANS_PER_CALL: usize = 16;
 
 impl Hub {
-    /// Bytes held for clients, in the hub and outside of it.
+    /// Returns the bytes held for clients, in the hub and outside of it.
     #[must_use]
     pub fn memory(&self) -> usize {
         self.channels.memory()
@@ -104,7 +104,7 @@ impl Hub {
         }
     }
 
-    /// Drops channels that are unused, before their time: closed reads may have been their only
+    /// Drops channels that are unused, before their time: closed readers may have been their only
     /// users. Searches some indexes only; the next call continues from there.
     fn evict_idle_channels(&mut self, now: Millis, lookups: &[Lookup]) {
         for index in self.channels.scan_window(IDLE_SCAN_MAX) {
@@ -155,34 +155,34 @@ impl Hub {
 mod tests {
     use crate::hub::{Auth, ChannelName, Config, Credentials, Hub, Introducer, Millis, Now};
 
-    /// A goodbye is never refused, and brings its words into 32 channels by one call.
+    /// A goodbye is never refused, and one call adds its text to 32 channels.
     #[test]
-    fn last_words_are_no_way_past_the_limit() {
+    fn goodbyes_do_not_exceed_the_memory_limit() {
         const LIMIT: usize = 16 << 20;
         const SECRET: [u8; 22] = *b"ABCDEFGHIJKLMNOPQRSTUV";
         let now = Now { mono: Millis(0), unix_ms: 0 };
         let mut hub = Hub::new(Config { max_memory: LIMIT, ..Config::default() });
-        let words = "x".repeat(64 << 10);
+        let text = "x".repeat(64 << 10);
         let auth = Auth::new(SECRET);
         let names =
-            |speaker: u64| (0..32).map(move |channel| format!("channel-{speaker}-{channel}"));
-        for speaker in 1..=12 {
-            let mut who = Introducer::New(auth.clone());
-            for name in names(speaker) {
-                let log = ChannelName::parse(&name).unwrap().for_writing().unwrap();
-                let introduced = hub.introduce(now, &log, "", who).ok().unwrap();
-                assert_eq!(introduced.session, speaker);
-                who = Introducer::Existing(Credentials { session: speaker, auth: auth.reveal() });
+            |session: u64| (0..32).map(move |channel| format!("channel-{session}-{channel}"));
+        for session in 1..=12 {
+            let mut caller = Introducer::New(auth.clone());
+            for name in names(session) {
+                let key = ChannelName::parse(&name).unwrap().for_writing().unwrap();
+                let introduced = hub.introduce(now, &key, "", caller).ok().unwrap();
+                assert_eq!(introduced.session, session);
+                caller = Introducer::Existing(Credentials { session, auth: auth.reveal() });
             }
         }
-        for speaker in 1..=12 {
-            let credentials = Credentials { session: speaker, auth: auth.reveal() };
-            // Half of them leave each channel by itself.
-            for name in names(speaker).filter(|_| speaker % 2 == 0) {
-                let log = ChannelName::parse(&name).unwrap().for_writing().unwrap();
-                assert_eq!(hub.goodbye(now, credentials, Some(&log), Some(&words)), Ok(()));
+        for session in 1..=12 {
+            let credentials = Credentials { session, auth: auth.reveal() };
+            // Half of the sessions leave each channel with a call of its own.
+            for name in names(session).filter(|_| session % 2 == 0) {
+                let key = ChannelName::parse(&name).unwrap().for_writing().unwrap();
+                assert_eq!(hub.goodbye(now, credentials, Some(&key), Some(&text)), Ok(()));
             }
-            assert_eq!(hub.goodbye(now, credentials, None, Some(&words)), Ok(()));
+            assert_eq!(hub.goodbye(now, credentials, None, Some(&text)), Ok(()));
             assert!(hub.memory() <= LIMIT, "{} bytes", hub.memory());
         }
     }

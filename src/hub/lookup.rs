@@ -10,7 +10,7 @@ pub(super) enum Lookup {
 }
 
 impl Lookup {
-    /// Index of the channel, if it exists.
+    /// Returns the index of the channel, if it exists.
     pub(super) fn index(self) -> Option<u32> {
         match self {
             Self::Occupied(index) => Some(index),

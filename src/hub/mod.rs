@@ -1,15 +1,17 @@
-//! The pure core: channels, sessions and waiting reads.
+//! The pure core: channels, sessions and readers.
 //!
 //! The hub has no sockets, no clock and no randomness. Time and secrets are arguments, and replies
 //! leave through [`Hub::deliver`]. So a simulation can drive the real hub with a seed.
+//!
+//! A reader is a read that waits: a long poll, or a stream.
 //!
 //! # Shared state and local state
 //!
 //! - *Shared state* is what calls have changed: channels with ids, entries and members; sessions
 //!   with number, `auth` and channels; the watermarks of ids, the last session number and the
 //!   epoch. Only `channels.rs` and `sessions.rs` change it. A snapshot holds it.
-//! - *Local state* belongs to this process: waiting reads with their cursors, the times of last
-//!   use, timers, the memory accounting, lists of work for the next delivery, statistics. The local
+//! - *Local state* belongs to this process: readers with their cursors, the times of last use,
+//!   timers, the memory accounting, lists of work for the next delivery, statistics. The local
 //!   state of one channel or session is in `ChannelLocal` or `SessionLocal`, and reachable through
 //!   `local_mut`.
 //!
@@ -90,7 +92,7 @@ pub use wake::{NO_CHANNEL, ResumeBatch, Wake};
 
 /// The state of the server: calls in, wake-ups and the next deadline out.
 pub struct Hub {
-    // Shared state, but for the local parts of each channel and session.
+    // Shared state, except for the local part of each channel and session.
     epoch: Epoch,
     channels: Channels,
     sessions: Sessions,
@@ -100,6 +102,8 @@ pub struct Hub {
     timers: Timers,
     /// Bytes held for clients outside of the hub.
     external_bytes: usize,
+
+    // Settings, which do not change.
     config: Config,
 }
 
@@ -130,13 +134,13 @@ impl Hub {
         Ok((hub, now))
     }
 
-    /// Name of this numbering of ids.
+    /// Returns the name of this numbering of ids.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// A session ends after this long without a call or a pending read.
+    /// Returns the time without a call or a reader after which a session ends.
     #[must_use]
     pub fn connection_timeout(&self) -> Duration {
         self.config.connection_timeout
@@ -233,7 +237,7 @@ impl Hub {
         Ok(())
     }
 
-    /// Members of a channel.
+    /// Returns the members of a channel.
     #[must_use]
     pub fn members(&mut self, now: Now, key: &ChannelKey<'_>) -> Members<'_> {
         let channel = self.channels.find(key).map(|index| {
@@ -243,7 +247,7 @@ impl Hub {
         Members::of(channel)
     }
 
-    /// Time of the next [`Hub::expire`].
+    /// Returns the time of the next [`Hub::expire`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<Millis> {
         self.timers.next_deadline()
@@ -267,7 +271,7 @@ impl Hub {
     }
 
     /// Detaches the hub after its state was transferred: drops all sessions and timers without
-    /// sending goodbyes. Waiting reads remain to be completed.
+    /// sending goodbyes. Readers remain, and are still to be completed.
     pub fn detach(&mut self, now: Now) {
         self.readers.detach_sessions();
         self.sessions.detach_all();
@@ -275,13 +279,13 @@ impl Hub {
         self.timers = Timers::new(now.mono);
     }
 
-    /// Counts since the hub began.
+    /// Returns the counts since the hub began.
     #[must_use]
     pub fn stats(&self) -> &Stats {
         self.channels.stats()
     }
 
-    /// Numbers of channels, sessions, waiting reads, timers and messages.
+    /// Returns the numbers of channels, sessions, readers, timers and messages.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
         Gauges {
@@ -300,8 +304,8 @@ impl Hub {
         }
     }
 
-    /// Ends a session: adds a goodbye to each of its channels, and has its waiting reads completed
-    /// by the next delivery.
+    /// Ends a session: adds a goodbye to each of its channels, and completes its readers by the
+    /// next delivery.
     fn end_session(&mut self, now: Now, session: u32, reason: Reason, text: Option<&str>) {
         let session = self.sessions.remove(session, &mut self.timers);
         self.readers.orphan(&session.local.readers);

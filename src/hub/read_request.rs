@@ -16,18 +16,18 @@ pub struct ReadRequest<'a> {
     pub epoch: Option<&'a str>,
     /// Session that the read keeps alive.
     pub credentials: Option<Credentials<'a>>,
-    /// Whether and how the read waits.
+    /// Waiting behaviour.
     pub mode: Mode,
     /// Caller's own number for the read. [`Wake::token`](super::Wake::token) returns it.
     pub token: u64,
 }
 
-/// Whether and how a read waits.
+/// Waiting behaviour of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Never waits.
     Immediate,
-    /// Waits until there is a message.
+    /// Waits until there is something to report.
     LongPoll,
     /// Waits until it is closed, and gets every message.
     Stream,
@@ -35,7 +35,7 @@ pub enum Mode {
 
 /// Result of a read.
 pub enum ReadResult<'h> {
-    /// The reply. Long polls get one at once if there is a message.
+    /// Reply to an immediate read, or to a long poll with something to report.
     Ready(Reply<'h>),
     /// The long poll waits. [`Hub::deliver`](super::Hub::deliver) completes it, once.
     Pending(ReaderKey),

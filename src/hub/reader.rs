@@ -1,4 +1,4 @@
-//! Waiting reads.
+//! Readers: reads that wait.
 
 use super::slab::Key;
 use super::usage::ALLOCATION_BYTES;
@@ -16,7 +16,7 @@ pub enum Since {
     Now,
 }
 
-/// What a reader gets if history has dropped messages that it has not read.
+/// Reaction to a gap: history has dropped messages that the reader has not got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GapPolicy {
     /// `from_id` was above 0: the slice reports `missed`.
@@ -27,7 +27,7 @@ pub(super) enum GapPolicy {
     Ignore,
 }
 
-/// One channel of a waiting read.
+/// One channel of a reader.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subscription {
     /// Index of the channel.
@@ -37,7 +37,7 @@ pub(super) struct Subscription {
     pub(super) cursor: u64,
 }
 
-/// Channels of a waiting read, in the order of the request. One is the common case and needs no
+/// Channels of a reader, in the order of the request. One is the common case and needs no
 /// allocation.
 #[derive(Debug)]
 pub(super) enum Subscriptions {
@@ -71,7 +71,7 @@ impl Subscriptions {
     }
 }
 
-/// End of a waiting read.
+/// Kind of a reader: the end of its wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReaderKind {
     /// Waits until its reply.
@@ -82,18 +82,18 @@ pub(super) enum ReaderKind {
     PausedStream,
 }
 
-/// A waiting read.
+/// A read that waits.
 #[derive(Debug)]
 pub(super) struct Reader {
-    /// Caller's own number for the read, returned in the wake-up.
+    /// Caller's own number for the reader, returned in the wake-up.
     pub(super) token: u64,
     pub(super) subscriptions: Subscriptions,
-    /// Index of the session that the read keeps alive.
+    /// Index of the session that the reader keeps alive.
     pub(super) session: Option<u32>,
     pub(super) kind: ReaderKind,
 }
 
-/// Key of a waiting read, until the read is completed or closed.
+/// Key of a reader, valid until the reader is completed or closed.
 pub type ReaderKey = Key;
 
 /// Memory of a reader, with its keys in the lists of its channel and of its session.

@@ -1,10 +1,10 @@
-//! The table of waiting reads. All of it is local state.
+//! The table of readers. All of it is local state.
 
 use super::channels::Channels;
 use super::reader::{READER_BYTES, Reader, ReaderKey, SUBSCRIPTION_BYTES, Subscriptions};
 use super::slab::Slab;
 
-/// Waiting reads, and reads to complete by the next delivery.
+/// All readers, and those to complete by the next delivery.
 #[derive(Default)]
 pub(super) struct Readers {
     slab: Slab<Reader>,
@@ -13,7 +13,7 @@ pub(super) struct Readers {
     /// Readers whose session ended this turn. They get its goodbye if they follow one of its
     /// channels, or a reply without messages.
     orphaned: Vec<ReaderKey>,
-    /// Readers removed this turn that are still to get a reply without messages.
+    /// Readers removed this turn that still get a reply without messages.
     cancelled: Vec<Reader>,
 }
 
@@ -45,7 +45,7 @@ impl Readers {
         Some(reader)
     }
 
-    /// Memory of all readers.
+    /// Returns the memory of all readers.
     pub(super) fn memory(&self) -> usize {
         self.slab.len() * READER_BYTES + self.subscription_bytes
     }
@@ -78,7 +78,7 @@ impl Readers {
         self.cancelled.drain(..)
     }
 
-    /// Whether readers wait for a reply without messages.
+    /// Returns whether any reader is to be completed without messages.
     pub(super) fn has_undelivered(&self) -> bool {
         !(self.orphaned.is_empty() && self.cancelled.is_empty())
     }
@@ -93,8 +93,8 @@ impl Readers {
     }
 }
 
-/// Memory of the channels of a reader. A reader of several channels needs their names for its
-/// replies.
+/// Returns the memory of the channels of a reader. A reader of several channels needs their names
+/// for its replies.
 fn subscription_bytes(subscriptions: &Subscriptions, channels: &Channels) -> usize {
     match subscriptions.as_slice() {
         [_] => 0,

@@ -1,7 +1,7 @@
 //! Reads: immediate replies, long polls and streams.
 //!
-//! The hub keeps no time for waiting reads: the caller of [`Hub::read`] does, and calls
-//! [`Hub::complete_empty`] when a read has waited long enough.
+//! The hub limits no wait. The caller of [`Hub::read`] does, and calls [`Hub::complete_empty`] for
+//! a reader that has waited long enough.
 
 use super::Hub;
 use super::channel_slice::ChannelSlice;
@@ -14,7 +14,7 @@ use super::reply::Reply;
 use super::time::{Millis, Now};
 use super::wake::{ResumeBatch, Wake};
 
-/// Memory of a waiting read per channel, including the channel that may come with it. An estimate.
+/// Memory of a reader per channel, including the channel that may come with it. An estimate.
 const READ_OVERHEAD_BYTES: usize = 512;
 
 /// Sessions and streams that a read has to do with.
@@ -29,7 +29,7 @@ struct ReadContext {
 }
 
 impl Hub {
-    /// Reads. If there is nothing to report, a long poll or a stream waits.
+    /// Reads. A stream always waits, a long poll waits if there is nothing to report.
     ///
     /// A long poll replaces the pending one of the same session on the same set of channels.
     ///
@@ -101,12 +101,8 @@ impl Hub {
             .filter(|_| request.mode == Mode::LongPoll)
             .and_then(|session| self.find_superseded(session, lookups));
         if waits {
-            if let Some(session) = context.session {
-                let ending = superseded.or(context.old_stream);
-                self.sessions[session].local.check_read_limit(ending)?;
-            }
-            self.ensure_capacity(now.mono, lookups)?;
-            self.reserve(now.mono, READ_OVERHEAD_BYTES * lookups.len(), lookups)?;
+            let ending = superseded.or(context.old_stream);
+            self.check_may_wait(now.mono, lookups, context.session, ending)?;
         }
         // The read is not refused from here on.
         for lookup in lookups {
@@ -134,6 +130,25 @@ impl Hub {
             self.readers.replace_orphan(old, key);
         }
         Ok(ReadResult::Streaming(key, self.first_stream_reply(key, request, same_epoch)))
+    }
+
+    /// Checks the limits of a read that has to wait once `ending` has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyReads`], [`Error::OverCapacity`] or [`Error::OutOfMemory`].
+    fn check_may_wait(
+        &mut self,
+        now: Millis,
+        lookups: &[Lookup],
+        session: Option<u32>,
+        ending: Option<ReaderKey>,
+    ) -> Result<(), Error> {
+        if let Some(session) = session {
+            self.sessions[session].local.check_read_limit(ending)?;
+        }
+        self.ensure_capacity(now, lookups)?;
+        self.reserve(now, READ_OVERHEAD_BYTES * lookups.len(), lookups)
     }
 
     /// Returns the first reply of a stream, and moves its cursors past it.
@@ -165,7 +180,7 @@ impl Hub {
     /// Resumes a stream that has sent its last reply. If it was paused and there is a next reply,
     /// calls `wake` with it. Returns whether it did.
     ///
-    /// Calls in a row, with no other call between them, may share a `batch`: the wake-ups then tell
+    /// Calls in a row, with no other call between them, may share a `batch`: the wake-ups then show
     /// which of them have equal replies.
     pub fn resume(
         &mut self,
@@ -200,8 +215,8 @@ impl Hub {
         has_news
     }
 
-    /// Ends a read whose client is gone, and the session that it kept alive. Does nothing if the
-    /// read was completed before.
+    /// Removes a reader whose client is gone, and ends the session that it kept alive, at once or
+    /// after the grace period. Does nothing if the reader was completed before.
     pub fn on_reader_closed(&mut self, now: Now, key: ReaderKey) {
         let Some(reader) = self.remove_reader(now.mono, key) else { return };
         let Some(session) = reader.session else { return };
@@ -210,23 +225,22 @@ impl Hub {
         }
     }
 
-    /// Completes all waiting reads without messages by the next [`Hub::deliver`]. Their sessions
-    /// stay.
+    /// Completes all readers without messages by the next [`Hub::deliver`]. Their sessions stay.
     pub fn complete_all_empty(&mut self, now: Now) {
         for key in self.readers.keys() {
             self.complete_empty(now, key);
         }
     }
 
-    /// Completes a waiting read without messages by the next [`Hub::deliver`]. Does nothing if the
-    /// read was completed before.
+    /// Completes a reader without messages by the next [`Hub::deliver`]. Does nothing if the reader
+    /// was completed before.
     pub fn complete_empty(&mut self, now: Now, key: ReaderKey) {
         if let Some(reader) = self.remove_reader(now.mono, key) {
             self.readers.cancel(reader);
         }
     }
 
-    /// Removes a read from all tables.
+    /// Removes a reader from all tables.
     pub(super) fn remove_reader(&mut self, now: Millis, key: ReaderKey) -> Option<Reader> {
         let Self { readers, channels, sessions, timers, .. } = self;
         let reader = readers.remove(key, channels)?;
@@ -298,7 +312,7 @@ impl Hub {
     }
 }
 
-/// Whether both have the same set of channels, in any order. Neither has a channel twice.
+/// Returns whether both have the same set of channels, in any order. Neither has a channel twice.
 fn same_channels(subscriptions: &[Subscription], lookups: &[Lookup]) -> bool {
     let is_among =
         |subscription: &Subscription| lookups.contains(&Lookup::Occupied(subscription.channel));

@@ -39,13 +39,13 @@ impl<'h> Reply<'h> {
         }
     }
 
-    /// Whether any slice has messages, `missed` or `reset`.
+    /// Returns whether any slice has messages, `missed` or `reset`.
     #[must_use]
     pub fn is_nonempty(&self) -> bool {
         self.slices().iter().any(ChannelSlice::has_news)
     }
 
-    /// The slices, in the order of the request.
+    /// Returns the slices, in the order of the request.
     #[must_use]
     pub fn slices(&self) -> &[ChannelSlice<'h>] {
         match self {

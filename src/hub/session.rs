@@ -10,7 +10,7 @@ use super::usage::ALLOCATION_BYTES;
 /// Limit of channels in which one session is introduced.
 pub const CHANNELS_PER_SESSION_MAX: usize = 32;
 
-/// Limit of pending reads of one session. Each new read, and each that ends, looks at all of them.
+/// Limit of readers of one session. Each new reader, and each that ends, looks at all of them.
 pub const READS_PER_SESSION_MAX: usize = 256;
 
 /// Memory of a session: its secret, its lists, and its index in a hash table that is half full.
@@ -58,13 +58,13 @@ pub(super) struct Session {
 /// Local state of a session.
 #[derive(Debug)]
 pub(super) struct SessionLocal {
-    /// Pending reads of the session, oldest first.
+    /// Readers of the session, oldest first.
     pub(super) readers: Vec<Key>,
-    /// Time of the last successful call, or of the last end of a pending read.
+    /// Time of the last successful call, or of the last end of a reader.
     pub(super) last_alive: Millis,
-    /// Time at which the session ends because a pending read was closed, unless a call comes first.
+    /// Time at which the session ends because a reader was closed, unless a call comes first.
     pub(super) closes_at: Option<Millis>,
-    /// Never later than [`SessionLocal::ends_at`]. May be unset while a read is pending.
+    /// Never later than [`SessionLocal::ends_at`]. May be unset while the session has a reader.
     pub(super) timer: Option<TimerId>,
 }
 
@@ -94,21 +94,22 @@ impl SessionLocal {
     /// Records a successful call.
     ///
     /// `last_alive` may be later than `now`: a restored session is alive until its predecessor
-    /// process has completed the session's reads.
+    /// process has completed the session's readers.
     pub(super) fn touch(&mut self, now: Millis) {
         self.last_alive = self.last_alive.max(now);
         self.closes_at = None;
     }
 
-    /// Records that a pending read ended.
+    /// Records that a reader ended.
     pub(super) fn remove_reader(&mut self, key: Key, now: Millis) {
         self.readers.retain(|other| *other != key);
         self.last_alive = self.last_alive.max(now);
-        // If a grace period ran out during this read, the read made it void.
+        // A grace period that ran out while the reader waited is void.
         self.closes_at = self.closes_at.filter(|at| *at > now);
     }
 
-    /// Time at which the session ends if no call comes. `None` while a read is pending.
+    /// Returns the time at which the session ends if no call comes. `None` while the session has a
+    /// reader.
     pub(super) fn ends_at(&self, timeout_ms: u64) -> Option<Millis> {
         if !self.readers.is_empty() {
             return None;
@@ -117,7 +118,7 @@ impl SessionLocal {
         Some(self.closes_at.map_or(times_out_at, |at| at.min(times_out_at)))
     }
 
-    /// Checks that one more read may wait once `ending` has ended.
+    /// Checks that one more reader may wait once `ending` has ended.
     ///
     /// # Errors
     ///

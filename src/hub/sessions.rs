@@ -37,7 +37,7 @@ impl Index<u32> for Sessions {
 
 /// Shared state.
 impl Sessions {
-    /// An empty table whose next session has the number after `last_number`.
+    /// Makes an empty table whose next session has the number after `last_number`.
     pub(super) fn new(config: &Config, last_number: u64) -> Self {
         Self {
             slab: PagedSlab::new(),
@@ -62,7 +62,7 @@ impl Sessions {
         }
     }
 
-    /// As [`Sessions::authenticate`]; a call without credentials has no session.
+    /// Does the same for a call that may have no credentials, and no session then.
     pub(super) fn authenticate_optional(
         &self,
         credentials: Option<Credentials<'_>>,
@@ -122,7 +122,7 @@ impl Sessions {
         self.last_number
     }
 
-    /// All sessions, by index.
+    /// Iterates over all sessions, by index.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Session> {
         self.slab.iter().map(|(_, session)| session)
     }
@@ -151,8 +151,8 @@ impl Sessions {
         self.arm_timer(index, timers);
     }
 
-    /// Starts the grace period of a session after one of its pending reads was closed. Returns
-    /// whether there is one: if not, the session ends now.
+    /// Starts the grace period of a session after one of its readers was closed. Returns false if
+    /// there is none: the session ends now.
     pub(super) fn begin_grace(&mut self, index: u32, now: Millis, timers: &mut Timers) -> bool {
         if self.close_grace_ms == 0 {
             return false;
@@ -172,7 +172,7 @@ impl Sessions {
         }
     }
 
-    /// Returns why a session has to end now, or arms its timer again.
+    /// Returns the reason to end a session now, or arms its timer again.
     pub(super) fn on_timer(
         &mut self,
         now: Millis,
@@ -193,7 +193,7 @@ impl Sessions {
         }
     }
 
-    /// Memory of all sessions.
+    /// Returns the memory of all sessions.
     pub(super) fn memory(&self) -> usize {
         self.slab.len() * SESSION_BYTES
     }

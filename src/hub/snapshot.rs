@@ -1,7 +1,7 @@
 //! A hub as a series of records, for a file or for another process.
 //!
 //! A snapshot holds channels, sessions and ids, which continue as if only time had passed. It does
-//! not hold waiting reads: their clients read again. [`snapshot`](crate::snapshot) turns the
+//! not hold readers: their clients read again. [`snapshot`](crate::snapshot) turns the
 //! records into bytes.
 
 use minicbor::{Decode, Encode};
@@ -119,7 +119,7 @@ pub struct SnapshotSession<'a> {
     /// Time at which the session was last heard from.
     #[n(3)]
     pub last_alive_ms: u64,
-    /// Time at which the session ends because a pending read was closed.
+    /// Time at which the session ends because a reader was closed.
     #[n(4)]
     pub closes_at_ms: Option<u64>,
 }

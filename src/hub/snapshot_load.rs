@@ -45,9 +45,9 @@ impl SnapshotLoader {
     ///
     /// [`Corrupt`].
     pub fn begin(config: &Config, header: &SnapshotHeader, unix_ms: u64) -> Result<Self, Corrupt> {
-        check(header.epoch.iter().all(u8::is_ascii_alphanumeric), "the epoch is not one")?;
-        check(header.last_session <= ID_MAX, "a connection's number is too large")?;
-        check(header.mono_ms <= ID_MAX, "its clock was beyond the end of time")?;
+        check(header.epoch.iter().all(u8::is_ascii_alphanumeric), "invalid epoch")?;
+        check(header.last_session <= ID_MAX, "last connection number out of range")?;
+        check(header.mono_ms <= ID_MAX, "clock out of range")?;
         // If the clock was set back meanwhile, no time has passed.
         let downtime_ms = unix_ms.saturating_sub(header.unix_ms).min(ID_MAX);
         let now = Now { mono: Millis(header.mono_ms).after(downtime_ms), unix_ms };
@@ -75,10 +75,10 @@ impl SnapshotLoader {
     /// [`Corrupt`].
     pub fn load(&mut self, record: &SnapshotRecord<'_>) -> Result<(), Corrupt> {
         match record {
-            SnapshotRecord::Header(_) => Err(Corrupt("it has two numberings")),
+            SnapshotRecord::Header(_) => Err(Corrupt("second header")),
             SnapshotRecord::IdWatermark { bucket, next_id } => check(
                 *next_id <= ID_MAX && self.channels.restore_id_watermark(*bucket, *next_id),
-                "an id rests nowhere",
+                "id watermark out of range",
             ),
             SnapshotRecord::Channel(channel) => self.load_channel(channel),
             SnapshotRecord::Session(session) => self.load_session(session),
@@ -86,12 +86,12 @@ impl SnapshotLoader {
     }
 
     fn load_channel(&mut self, record: &SnapshotChannel<'_>) -> Result<(), Corrupt> {
-        let key = parse_key(record.name).ok_or(Corrupt("a channel's name is not one"))?;
-        check(self.channels.find(&key).is_none(), "a channel is there twice")?;
+        let key = parse_key(record.name).ok_or(Corrupt("invalid channel name"))?;
+        check(self.channels.find(&key).is_none(), "duplicate channel")?;
         let next_id = record.first_id.checked_add(record.entries.len() as u64);
         check(
             record.first_id > 0 && next_id.is_some_and(|id| id <= ID_MAX),
-            "a message's id is out of range",
+            "message id out of range",
         )?;
         let last_use = self.now.mono.min(Millis(record.last_use_ms));
         let mut channel = Channel::new(key.as_str(), record.first_id, last_use);
@@ -99,12 +99,12 @@ impl SnapshotLoader {
             let at = Millis(entry.at_ms);
             check(
                 channel.entries.back().is_none_or(|last| last.at <= at) && at <= self.now.mono,
-                "time ran backwards",
+                "message time out of order",
             )?;
             channel.push_entry(Entry { at, json: entry.json.as_bytes().into() });
         }
         for member in &record.members {
-            check(member.id < channel.next_id(), "an introduction is to come yet")?;
+            check(member.id < channel.next_id(), "introduction id out of range")?;
             let restored = Member {
                 id: member.id,
                 unix_ms: member.unix_ms,
@@ -113,7 +113,7 @@ impl SnapshotLoader {
             };
             check(
                 channel.restore_member(member.session, restored),
-                "somebody is in a channel twice",
+                "duplicate member of a channel",
             )?;
         }
         // The operator may have shortened the history.
@@ -127,16 +127,16 @@ impl SnapshotLoader {
         let number = record.number;
         check(
             (1..=self.sessions.last_number()).contains(&number),
-            "a connection's number was never given",
+            "connection number out of range",
         )?;
-        check(!self.sessions.has_number(number), "a connection is there twice")?;
+        check(!self.sessions.has_number(number), "duplicate connection")?;
         let auth = record.auth.as_bytes();
-        check(auth.iter().all(u8::is_ascii_alphanumeric), "a secret is not one")?;
+        check(auth.iter().all(u8::is_ascii_alphanumeric), "invalid connection secret")?;
         let auth: [u8; TOKEN_BYTES] =
-            auth.try_into().map_err(|_| Corrupt("a secret is not one"))?;
+            auth.try_into().map_err(|_| Corrupt("invalid connection secret"))?;
         check(
             record.channels.len() <= CHANNELS_PER_SESSION_MAX,
-            "a connection is in too many channels",
+            "too many channels in one connection",
         )?;
         let after_downtime = |ms: u64| Millis(ms).after(self.downtime_ms);
         let mut session =
@@ -146,11 +146,11 @@ impl SnapshotLoader {
             let index = *self
                 .loaded_channels
                 .get(*position as usize)
-                .ok_or(Corrupt("a connection is in no channel"))?;
+                .ok_or(Corrupt("connection is not a member of its channel"))?;
             let is_member = self.channels[index].members.contains_key(&number);
             check(
                 is_member && !session.channels.contains(&index),
-                "a connection is in no channel",
+                "connection is not a member of its channel",
             )?;
             session.channels.push(index);
         }
@@ -165,7 +165,7 @@ impl SnapshotLoader {
     ///
     /// [`Corrupt`] if a record is missing.
     pub(super) fn finish(self) -> Result<Restored, Corrupt> {
-        check(self.members_left == 0, "somebody in a channel has no connection")?;
+        check(self.members_left == 0, "member without a connection")?;
         let Self { config, channels, sessions, timers, now, .. } = self;
         Ok(Restored { config, channels, sessions, timers, now })
     }

@@ -14,8 +14,8 @@ impl Hub {
     /// Passes the hub to `write` record by record. Call it between turns, after
     /// [`Hub::deliver`].
     ///
-    /// A session with a pending read counts as alive until `reads_end_ms` from now. The caller
-    /// completes the pending reads within this time.
+    /// A session with a reader counts as alive until `reads_end_ms` from now. The caller completes
+    /// the readers within this time.
     ///
     /// # Errors
     ///
@@ -64,7 +64,7 @@ impl Channel {
             text: as_text(&member.text_json),
             introduction: as_text(&member.introduction_json),
         });
-        // A waiting read uses the channel until now.
+        // A reader uses the channel until now.
         let last_use = if self.local.reader_count > 0 { now } else { self.local.last_use };
         SnapshotChannel {
             name: &self.name,
@@ -82,7 +82,7 @@ impl Session {
         let (last_alive, closes_at) = if local.readers.is_empty() {
             (local.last_alive, local.closes_at)
         } else {
-            // If a grace period runs out during a pending read, the read makes it void.
+            // A grace period that runs out while a reader waits is void.
             (reads_end, local.closes_at.filter(|at| *at > reads_end))
         };
         SnapshotSession {
