@@ -17,10 +17,16 @@ umask 022
 
 rm -rf "$OUT"
 mkdir -p "$OUT/$NAME"
-cargo run --quiet --locked --example man >"$OUT/speak.1"
+# The program itself prints its manual page and completions: a build for another processor cannot.
+SPEAK=target/$TARGET/release/speak
+if [ "${TARGET%%-*}" != "$(uname -m)" ]; then
+    cargo build --quiet --locked
+    SPEAK=target/debug/speak
+fi
+"$SPEAK" generate man >"$OUT/speak.1"
 mkdir "$OUT/completions" "$OUT/$NAME/completions"
 for PAIR in bash:speak.bash zsh:_speak fish:speak.fish; do
-    cargo run --quiet --locked --example completions -- "${PAIR%%:*}" >"$OUT/completions/${PAIR#*:}"
+    "$SPEAK" generate "${PAIR%%:*}" >"$OUT/completions/${PAIR#*:}"
 done
 chmod 755 "$OUT/$NAME/completions"
 cp "$OUT"/completions/* "$OUT/$NAME/completions"

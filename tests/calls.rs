@@ -1,4 +1,4 @@
-//! Every call, and the ways in which a request can carry its parameters.
+//! Every call, and every encoding of its parameters.
 
 mod common;
 
@@ -6,10 +6,10 @@ use common::{Client, Params, Response, Server, request, target};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// A way to send a call with its parameters.
+/// A way to encode a call's parameters in a request.
 type Encoding = fn(&mut Client, &str, &Params) -> Response;
 
-/// All ways that the contract knows; the name tells them apart in a failure.
+/// All encodings of the contract. The name identifies one in a failure.
 const ENCODINGS: [(&str, Encoding); 6] = [
     ("get", Client::get),
     ("post-query", |client, path, params| {
@@ -35,7 +35,7 @@ const ENCODINGS: [(&str, Encoding); 6] = [
     }),
 ];
 
-/// The one message that `channel` holds.
+/// Returns the only message of `channel`.
 #[track_caller]
 fn only_message(server: &Server, channel: &str) -> String {
     let texts = server.read(channel, "1").texts();
@@ -44,7 +44,7 @@ fn only_message(server: &Server, channel: &str) -> String {
 }
 
 #[test]
-fn every_call_can_be_sent_in_every_way() {
+fn every_call_accepts_every_parameter_encoding() {
     let server = Server::start();
     let mut client = server.client();
     for (channel, way) in ENCODINGS {
@@ -73,7 +73,7 @@ fn every_call_can_be_sent_in_every_way() {
 }
 
 #[test]
-fn a_body_of_another_type_is_the_message_itself() {
+fn a_body_of_another_type_is_the_message() {
     let server = Server::start();
     let mut client = server.client();
     let types = [
@@ -104,7 +104,7 @@ fn introductions_and_goodbyes_take_a_raw_body_too() {
 }
 
 #[test]
-fn a_body_without_a_type_is_the_message_itself() {
+fn a_body_without_a_type_is_the_message() {
     let server = Server::start();
     let body = request("POST", "/write?channel=c", &[], Some(b"channel=x&y"));
     server.client().call(body).ok();
@@ -112,7 +112,7 @@ fn a_body_without_a_type_is_the_message_itself() {
 }
 
 #[test]
-fn a_form_is_known_by_its_type_however_it_is_spelt() {
+fn a_form_is_recognized_by_its_type_in_any_spelling() {
     let server = Server::start();
     let types = [
         FORM,
@@ -129,7 +129,7 @@ fn a_form_is_known_by_its_type_however_it_is_spelt() {
 }
 
 #[test]
-fn an_empty_body_with_a_type_is_an_empty_message_and_without_none() {
+fn an_empty_body_is_an_empty_message_only_with_a_type() {
     let server = Server::start();
     let typed = [("Content-Type", "text/plain")];
     let mut client = server.client();
@@ -143,7 +143,7 @@ fn an_empty_body_with_a_type_is_an_empty_message_and_without_none() {
 }
 
 #[test]
-fn a_message_comes_as_a_parameter_or_as_a_body_but_not_as_both() {
+fn a_message_is_a_parameter_or_a_body_but_not_both() {
     let server = Server::start();
     let mut client = server.client();
     let me = server.introduce("c", "Josh");
@@ -169,12 +169,12 @@ fn a_chunked_body_may_have_extensions_and_trailers() {
     client.send("5;name=value\r\nhowdy\r\n00a \t;x=\"y\"\r\n, partner!\r\n");
     client.call("0;last\r\nX-Trailer: yes\r\n\r\n").ok();
     assert_eq!(only_message(&server, "c"), "howdy, partner!");
-    // What follows is the next request.
+    // The bytes that follow are the next request.
     client.get("/health", &[]).ok();
 }
 
 #[test]
-fn a_client_that_expects_100_is_told_to_go_on() {
+fn a_client_that_expects_100_gets_100_continue() {
     let server = Server::start();
     let mut client = server.client();
     let headers =
@@ -195,7 +195,7 @@ fn a_client_that_expects_100_is_told_to_go_on() {
 }
 
 #[test]
-fn a_body_that_is_refused_is_not_asked_for() {
+fn a_rejected_body_gets_no_100_continue() {
     let server = Server::start();
     let headers =
         [("Content-Type", "text/plain"), ("Content-Length", "9999999"), ("Expect", "100-continue")];
@@ -205,7 +205,7 @@ fn a_body_that_is_refused_is_not_asked_for() {
 }
 
 #[test]
-fn create_makes_names_that_fit_each_other() {
+fn create_returns_matching_names() {
     let server = Server::start();
     let mut seen = std::collections::BTreeSet::new();
     let (mut letters, mut client) = (String::new(), server.client());
@@ -227,14 +227,14 @@ fn create_makes_names_that_fit_each_other() {
         assert!(seen.insert(read.to_owned()), "{read} came twice");
         letters += random;
     }
-    // 440 letters of 62: each kind comes, or the chance was below 2 to the -100.
+    // 440 characters out of 62: each kind occurs, except with a probability below 2 to the -100.
     for kind in [u8::is_ascii_uppercase, u8::is_ascii_lowercase, u8::is_ascii_digit] {
         assert!(letters.bytes().any(|byte| kind(&byte)));
     }
 }
 
 #[test]
-fn a_pair_needs_no_server_that_made_it() {
+fn a_pair_works_on_a_server_that_did_not_create_it() {
     let server = Server::start();
     let pairs = [
         ("~rAAAAAAAAAAAAAAAAAAAAAA", "~wPeSJ1mG8cKFqkHTl4JSHjC"),
@@ -248,7 +248,7 @@ fn a_pair_needs_no_server_that_made_it() {
 }
 
 #[test]
-fn an_introduction_answers_with_four_keys_in_order() {
+fn an_introduction_returns_four_keys_in_order() {
     let server = Server::with(&["--connection-timeout", "1500ms"]);
     server.write("c", "first");
     let params = [("channel", "c"), ("message", "Josh")];
@@ -267,7 +267,7 @@ fn members_are_listed_by_connection() {
     let ann = server.introduce("c", "Ann");
     let _josh = server.introduce("c", "Josh \"J\"");
     let _else = server.introduce("elsewhere", "Bob");
-    // A new name moves the introduction, not the place in the list.
+    // A new name moves the introduction, not the position in the list.
     let rename = ann.and(&[("channel", "c"), ("message", "Anna")]);
     server.get("/introduce", &rename).ok();
     let _reader = server.park(&[("channel", "c")]);

@@ -1,10 +1,10 @@
-//! Introductions, names, proofs and goodbyes.
+//! Introductions, names, credentials and goodbyes.
 
 mod common;
 
 use common::{Identity, Params, Server};
 
-/// A server on which nobody is forgotten while a test takes its time.
+/// A server on which no connection times out while a test runs.
 fn patient() -> Server {
     Server::with(&["--connection-timeout", "1m", "--poll-timeout", "1h"])
 }
@@ -45,7 +45,7 @@ fn one_connection_joins_several_channels() {
 }
 
 #[test]
-fn an_introduction_again_is_a_new_name() {
+fn a_repeated_introduction_changes_the_name() {
     let server = patient();
     let me = server.introduce("c", "Josh");
     let mut watcher = server.park(&[("channel", "c"), ("from_id", "2")]);
@@ -68,7 +68,7 @@ fn an_introduction_again_is_a_new_name() {
 }
 
 #[test]
-fn a_write_carries_from_wherever_it_goes() {
+fn a_write_has_from_in_every_channel() {
     let server = patient();
     let me = server.introduce("home", "Josh");
     let abroad = me.and(&[("channel", "abroad"), ("message", "hi")]);
@@ -77,11 +77,11 @@ fn a_write_carries_from_wherever_it_goes() {
     let messages = server.read("abroad", "1").messages();
     assert_eq!(messages[0]["from"], 1);
     assert!(messages[1].get("from").is_none());
-    let nobody = server.members("abroad");
-    assert_eq!(nobody["members"].as_array().map(Vec::len), Some(0));
+    let absent = server.members("abroad");
+    assert_eq!(absent["members"].as_array().map(Vec::len), Some(0));
 }
 
-/// Every call that takes a proof, and what else it needs.
+/// Every call that takes credentials, and its other parameters.
 const PROVEN: [(&str, &Params); 5] = [
     ("/write", &[("channel", "c"), ("message", "m")]),
     ("/read", &[("channel", "c"), ("timeout", "0")]),
@@ -124,7 +124,7 @@ fn a_wrong_auth_code_is_refused() {
 }
 
 #[test]
-fn no_such_connection_is_an_ended_one() {
+fn an_unknown_connection_is_treated_as_an_ended_one() {
     let server = patient();
     let me = server.introduce("c", "Josh");
     let gone = server.introduce("c", "gone");
@@ -135,7 +135,7 @@ fn no_such_connection_is_an_ended_one() {
             let answer = server.get(path, &[params, &proof].concat());
             answer.fails_with(410, "connection_ended");
         }
-        // Not even with the code that was right once.
+        // Not even with the code that used to be right.
         for (path, params) in PROVEN {
             let proof = [("connection", number), ("auth", &*gone.auth)];
             let answer = server.get(path, &[params, &proof].concat());
@@ -158,7 +158,7 @@ fn a_connection_joins_at_most_32_channels() {
     }
     join("c32").fails_with(400, "bad_parameter");
     assert_eq!(server.read("c32", "1").next_id(), 1);
-    // It may change its name in those it has, or leave one for another.
+    // It may change its name in channels it is in, or leave one for another.
     join("c31").ok();
     server.get("/goodbye", &me.and(&[("channel", "c7")])).ok();
     join("c32").ok();
@@ -205,7 +205,7 @@ fn goodbye_to_one_channel_leaves_that_one_alone() {
     assert_eq!(server.members("a")["members"].as_array().map(Vec::len), Some(0));
     assert_eq!(server.members("b")["members"][0]["connection"], 1);
 
-    // The read waits on, and the connection may still write and come back.
+    // The read is still pending, and the connection can still write and return.
     assert!(!waiting.has_something());
     let say = me.and(&[("channel", "b"), ("message", "still here")]);
     server.get("/write", &say).ok();
@@ -216,20 +216,20 @@ fn goodbye_to_one_channel_leaves_that_one_alone() {
 }
 
 #[test]
-fn leaving_the_last_channel_is_not_the_end() {
+fn leaving_the_last_channel_does_not_end_the_connection() {
     let server = patient();
     let me = server.introduce("a", "Josh");
     server.get("/goodbye", &me.and(&[("channel", "a")])).ok();
     let say = me.and(&[("channel", "a"), ("message", "from outside")]);
     server.get("/write", &say).ok();
     assert_eq!(server.read("a", "3").messages()[0]["from"], 1);
-    // And the end then adds nothing more.
+    // The end adds nothing more.
     server.get("/goodbye", &me.and(&[])).ok();
     assert_eq!(server.read("a", "1").ids(), [1, 2, 3]);
 }
 
 #[test]
-fn leaving_a_channel_one_is_not_in_adds_nothing() {
+fn leaving_a_channel_without_membership_adds_nothing() {
     let server = patient();
     let me = server.introduce("a", "Josh");
     server.introduce("b", "Ann");
@@ -244,7 +244,7 @@ fn leaving_a_channel_one_is_not_in_adds_nothing() {
 }
 
 #[test]
-fn reads_that_wait_with_an_ended_connection_are_answered() {
+fn pending_reads_of_an_ended_connection_are_answered() {
     let server = patient();
     let me = server.introduce("a", "Josh");
     let mut sees_it = server.park(&me.and(&[("channel", "a"), ("from_id", "2")]));
@@ -259,7 +259,7 @@ fn reads_that_wait_with_an_ended_connection_are_answered() {
     let channels = both.response().ok().json()["channels"].clone();
     assert_eq!(channels[0]["messages"].as_array().map(Vec::len), Some(0));
     assert_eq!(channels[1]["messages"][0]["reason"], "left");
-    // Their clients live on, and who is somebody else waits on.
+    // Their clients stay connected, and the read of another connection stays pending.
     elsewhere.get("/health", &[]).ok();
     server.wait_for_readers("b", 1);
     assert!(!stranger.has_something());
@@ -268,7 +268,7 @@ fn reads_that_wait_with_an_ended_connection_are_answered() {
 }
 
 #[test]
-fn who_waits_with_from_id_0_sees_people_come() {
+fn a_read_with_from_id_0_sees_members_join() {
     let server = patient();
     let mut lobby = server.park(&[("channel", "c"), ("from_id", "0")]);
     let me = server.introduce("c", "Josh");
@@ -282,8 +282,7 @@ fn who_waits_with_from_id_0_sees_people_come() {
 }
 
 #[test]
-fn so_many_reads_wait_with_one_connection_and_one_that_takes_the_place_of_another_is_not_one_more()
-{
+fn pending_reads_per_connection_are_limited_and_a_superseding_read_does_not_count() {
     let server = patient();
     let me = server.introduce("home", "busy");
     let mut readers: Vec<_> = (0..256)
@@ -298,14 +297,14 @@ fn so_many_reads_wait_with_one_connection_and_one_that_takes_the_place_of_anothe
     }
     let refused = server.get("/read", &me.and(&[("channel", "one more")]));
     refused.fails_with(400, "bad_parameter");
-    let mut anew = server.client();
-    anew.send_get("/read", &me.and(&[("channel", "c100")]));
+    let mut returning = server.client();
+    returning.send_get("/read", &me.and(&[("channel", "c100")]));
     assert!(
         readers[100].response().ok().messages().is_empty(),
         "the older one is answered with nothing"
     );
-    assert!(!anew.has_something());
-    // Where one ends there is room for another.
+    assert!(!returning.has_something());
+    // A read that ends makes room for another.
     server.write("c7", "m");
     assert_eq!(readers[7].response().ok().texts(), ["m"]);
     let mut other = server.client();

@@ -1,4 +1,4 @@
-//! Many clients at once, and clients that behave badly: nobody else may notice.
+//! Many clients at once, and clients that misbehave: no other client is affected.
 
 mod common;
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::{Client, GUARD, Server, request, target, until};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// A server that may have a thousand clients, as may this process.
+/// A server, and a process, that can have a thousand clients.
 fn spacious(options: &[&str]) -> Server {
     static RAISED: Once = Once::new();
     RAISED.call_once(|| {
@@ -24,7 +24,7 @@ fn spacious(options: &[&str]) -> Server {
 }
 
 #[test]
-fn a_thousand_readers_hear_every_message() {
+fn a_thousand_readers_get_every_message() {
     let server = spacious(&[]);
     let mut readers: Vec<Client> = (0..1000).map(|_| server.client()).collect();
     for id in 1..=4 {
@@ -44,13 +44,13 @@ fn a_thousand_readers_hear_every_message() {
 }
 
 #[test]
-fn readers_are_answered_in_the_order_in_which_they_came() {
+fn readers_are_answered_in_order_of_arrival() {
     let server = spacious(&[]);
     let mut readers: Vec<Client> = (0..600).map(|_| server.client()).collect();
     let (last, others) = readers.split_last_mut().expect("many readers");
     for round in 1..=3 {
         let params = [("channel", "c")];
-        // Sent the other way round, so that no order of their sockets looks like their own.
+        // Sent in reverse, so that the order of arrival differs from the order of the sockets.
         for reader in others.iter_mut().rev() {
             reader.send_get("/read", &params);
         }
@@ -63,8 +63,8 @@ fn readers_are_answered_in_the_order_in_which_they_came() {
         while !last.has_something() {
             assert!(start.elapsed() < GUARD, "no answer");
         }
-        // The last to come has its answer, so all before it have had theirs. The kernel may hand
-        // them over a little later, but not by what hundreds of sends take.
+        // The last reader has its response, so all earlier ones have theirs. The kernel may deliver
+        // these a little later, but not by the time that hundreds of sends take.
         for place in [0, 598, 1, 597, 300, 299, 200, 400] {
             if !others[place].has_something() {
                 thread::sleep(Duration::from_millis(1));
@@ -107,7 +107,7 @@ fn every_channel_has_its_own_readers() {
 }
 
 #[test]
-fn many_writers_make_one_order() {
+fn messages_of_many_writers_have_one_order() {
     let server = spacious(&[]);
     let mut seen: Vec<(u64, String)> = Vec::new();
     thread::scope(|scope| {
@@ -120,7 +120,7 @@ fn many_writers_make_one_order() {
                 }
             });
         }
-        // One who reads along gets each once, and in order.
+        // A reader that follows the channel gets each message once, in order.
         let mut reader = server.client();
         let mut next_id = 1;
         while next_id <= 800 {
@@ -141,7 +141,7 @@ fn many_writers_make_one_order() {
 }
 
 #[test]
-fn clients_that_vanish_in_any_state_leave_nothing_behind() {
+fn clients_that_vanish_in_any_state_leave_no_resources() {
     let server = spacious(&[]);
     server.write("c", "m");
     let chunked = [("Content-Type", "text/plain"), ("Transfer-Encoding", "chunked")];
@@ -175,7 +175,7 @@ fn clients_that_vanish_in_any_state_leave_nothing_behind() {
             clients.push(client);
         }
         if round % 2 == 0 {
-            // In half of the rounds they have surely come to wait before they go.
+            // In half of the rounds the reads are pending before their clients vanish.
             server.wait_for_readers("c", 4);
         }
         for (place, client) in clients.into_iter().enumerate() {
@@ -221,7 +221,7 @@ fn a_message_written_while_readers_vanish_reaches_the_rest() {
 }
 
 #[test]
-fn slow_senders_disturb_nobody() {
+fn slow_senders_do_not_delay_other_clients() {
     let server = spacious(&[]);
     let headers = [("Content-Type", "text/plain")];
     let slow_request = request("POST", "/write?channel=slow", &headers, Some(b"slow"));
@@ -243,14 +243,14 @@ fn slow_senders_disturb_nobody() {
 }
 
 #[test]
-fn who_does_not_read_its_answers_disturbs_nobody() {
+fn a_client_that_reads_no_responses_does_not_delay_others() {
     let server = spacious(&["--max-reply", "16m"]);
     let text = "x".repeat(60_000);
     let mut writer = server.client();
     for _ in 0..100 {
         writer.post("/write?channel=c", "text/plain", &text).ok();
     }
-    // Each asks for 24 MB, and reads none of it.
+    // Each requests 24 MB and reads none of it.
     let read = request("GET", "/read?channel=c&from_id=1", &[], None);
     let mut stuck: Vec<Client> = (0..8).map(|_| server.client()).collect();
     for client in &mut stuck {
@@ -259,18 +259,18 @@ fn who_does_not_read_its_answers_disturbs_nobody() {
     let mut reader = server.park(&[("channel", "d")]);
     server.write("d", "m");
     assert_eq!(reader.response().texts(), ["m"]);
-    // Late is not never.
+    // Late requests are still answered.
     for _ in 0..4 {
         assert_eq!(stuck[0].response().ok().ids().len(), 100);
     }
 }
 
-/// Ends connection after connection, each in one of four ways; tells number and reason of each.
+/// Ends connections one after another, each in one of four ways. Returns number and reason of each.
 fn churn(server: &Server, count: usize) -> Vec<(u64, &'static str)> {
     let mut endings = Vec::new();
     for turn in 0..count {
-        let me = server.introduce("c", "somebody");
-        let join = me.and(&[("channel", "d"), ("message", "somebody")]);
+        let me = server.introduce("c", "a user");
+        let join = me.and(&[("channel", "d"), ("message", "a user")]);
         server.get("/introduce", &join).ok();
         let mut reader = server.client();
         let channel = me.connection.clone();
@@ -297,7 +297,7 @@ fn churn(server: &Server, count: usize) -> Vec<(u64, &'static str)> {
 }
 
 #[test]
-fn everyone_who_came_says_goodbye_once() {
+fn every_connection_gets_exactly_one_goodbye() {
     let server = spacious(&["--connection-timeout", "2s"]);
     let endings: Vec<(u64, &str)> = thread::scope(|scope| {
         let crowds: Vec<_> = (0..4).map(|_| scope.spawn(|| churn(&server, 40))).collect();
@@ -308,7 +308,7 @@ fn everyone_who_came_says_goodbye_once() {
     assert!(expected.keys().copied().eq(1..=160));
 
     for channel in ["c", "d"] {
-        until("nobody is left", || {
+        until("no member is left", || {
             server.members(channel)["members"].as_array().map(Vec::len) == Some(0)
         });
         let messages = server.read(channel, "1").messages();
@@ -332,7 +332,7 @@ fn everyone_who_came_says_goodbye_once() {
 }
 
 #[test]
-fn one_client_may_make_many_calls_in_a_row() {
+fn one_client_can_make_many_calls_in_a_row() {
     let server = spacious(&[]);
     let mut client = server.client();
     let mut identity = None;
@@ -353,13 +353,13 @@ fn one_client_may_make_many_calls_in_a_row() {
 }
 
 #[test]
-fn a_stream_gets_all_of_a_turn_that_brings_more_than_one_answer_holds() {
+fn a_stream_gets_every_message_of_a_turn_larger_than_one_response() {
     let server = spacious(&["--max-reply", "100", "--heartbeat", "1h"]);
     let mut reader = server.client();
     let accept = [("Accept", "text/event-stream")];
     reader.send(request("GET", &target("/read", &[("channel", "c")]), &accept, None));
     reader.head();
-    // In one piece, so that all of it comes in one turn.
+    // In one send, so that all of it arrives in one turn.
     let burst = (1..=5).map(|_| {
         request("GET", &target("/write", &[("channel", "c"), ("message", "m")]), &[], None)
     });
@@ -367,11 +367,11 @@ fn a_stream_gets_all_of_a_turn_that_brings_more_than_one_answer_holds() {
 
     let mut stream = reader.second_handle();
     stream.set_read_timeout(Some(GUARD)).expect("a time-out of reads");
-    let mut told = Vec::new();
-    while !told.windows(8).any(|bytes| bytes == b"{\"id\":5,") {
+    let mut received = Vec::new();
+    while !received.windows(8).any(|bytes| bytes == b"{\"id\":5,") {
         let mut buffer = [0; 4096];
         let length = stream.read(&mut buffer).expect("the rest of what was written");
         assert!(length > 0, "the stream ended");
-        told.extend_from_slice(&buffer[..length]);
+        received.extend_from_slice(&buffer[..length]);
     }
 }

@@ -1,8 +1,8 @@
-//! Malformed and ambiguous requests: what Speak makes of them beside what nginx does, and what becomes of those that
-//! nginx lets through to Speak.
+//! Malformed and ambiguous requests: Speak's verdicts compared with nginx's, and what Speak does
+//! with the requests that nginx forwards.
 //!
-//! The cases and their verdicts are the tables in `differential/`. `SPEAK_DIFFERENTIAL=record` writes the verdicts of
-//! today into them.
+//! The cases and their verdicts are the tables in `differential/`. `SPEAK_DIFFERENTIAL=record`
+//! writes the current verdicts into them.
 
 use std::env;
 use std::io::{self, Write};
@@ -21,13 +21,13 @@ use common::{Server, until};
 use nginx::{Log, Nginx};
 use relay::Relay;
 use table::{Case, Table, read_tables};
-use verdict::{Answers, Door, probe_bytes};
+use verdict::{Answers, Listener, probe_bytes};
 
-/// The version of nginx whose verdicts are in the tables. Debian 12 has it.
+/// Version of nginx whose verdicts are in the tables, as in Debian 12.
 const NGINX_RECORDED: &str = "1.22.1";
 const PROXIES: [&str; 3] = ["buffering", "passing", "upgrading"];
 
-/// Small limits keep the cases about limits small. nginx has the same.
+/// Small limits keep the cases about limits small. nginx has the same limits.
 fn start_speak() -> Server {
     Server::with(&[
         "--max-head",
@@ -45,7 +45,7 @@ fn is_recording() -> bool {
     env::var("SPEAK_DIFFERENTIAL").is_ok_and(|what| what == "record")
 }
 
-/// Says something also where the test passes.
+/// Prints a message even if the test passes.
 fn tell(what: &str) {
     writeln!(io::stderr(), "{what}").expect("writing to standard error");
 }
@@ -61,8 +61,8 @@ fn start_nginx(name: &str, server: &Server) -> (Nginx, Vec<Relay>) {
     (nginx, relays)
 }
 
-/// Looks at every case with `look`, which tells the recorded verdict and a new one. Returns the rows that differ, and
-/// writes the tables if it is to.
+/// Runs `look` on every case. It returns the recorded verdict and the current one. Returns the rows
+/// that differ, and writes the tables if recording.
 fn differing(
     mut look: impl FnMut(usize, &Case) -> String,
     recorded: fn(&mut Case) -> &mut String,
@@ -89,18 +89,18 @@ fn differing(
 
 fn verdicts_of_speak() -> Vec<String> {
     let server = start_speak();
-    let door = Door::Tcp(server.address());
-    differing(|number, case| door.verdict(case, number), |case| &mut case.speak)
+    let listener = Listener::Tcp(server.address());
+    differing(|number, case| listener.verdict(case, number), |case| &mut case.speak)
 }
 
 fn verdicts_of_nginx() -> Vec<String> {
     let nginx = Nginx::start("second-opinion", |_| {});
-    let door = nginx.door("origin");
-    differing(|number, case| door.verdict(case, number), |case| &mut case.nginx)
+    let listener = nginx.listener("origin");
+    differing(|number, case| listener.verdict(case, number), |case| &mut case.nginx)
 }
 
 #[test]
-fn speak_answers_malformed_and_ambiguous_requests_as_its_tables_say() {
+fn speak_answers_malformed_and_ambiguous_requests_as_recorded() {
     if is_recording() {
         return;
     }
@@ -109,7 +109,7 @@ fn speak_answers_malformed_and_ambiguous_requests_as_its_tables_say() {
 }
 
 #[test]
-fn nginx_answers_malformed_and_ambiguous_requests_as_the_tables_say() {
+fn nginx_answers_malformed_and_ambiguous_requests_as_recorded() {
     if is_recording() {
         // One after the other, since both write the same files.
         let changed = [verdicts_of_speak(), verdicts_of_nginx()].concat();
@@ -137,7 +137,7 @@ fn nginx_answers_malformed_and_ambiguous_requests_as_the_tables_say() {
 }
 
 #[test]
-fn every_difference_between_nginx_and_speak_has_its_reason_in_the_tables() {
+fn every_difference_between_nginx_and_speak_has_a_recorded_reason() {
     let tables = read_tables();
     let cases: Vec<&Case> = tables.iter().flat_map(Table::cases).collect();
     assert!(cases.len() >= 300, "a few hundred, not {}", cases.len());
@@ -155,15 +155,16 @@ fn every_difference_between_nginx_and_speak_has_its_reason_in_the_tables() {
     );
 }
 
-/// What nginx handed on, what Speak answered and what it wrote are one and the same, for every case and proxy.
+/// For every case and proxy, the forwarded requests, Speak's responses and its writes agree.
 #[test]
-fn what_nginx_takes_for_one_request_is_one_for_speak() {
+fn one_request_for_nginx_is_one_request_for_speak() {
     let server = start_speak();
     let (mut nginx, relays) = start_nginx("proxies", &server);
     let tables = read_tables();
     let mut logs = PROXIES.map(|proxy| nginx.log(proxy));
     for ((proxy, relay), log) in PROXIES.iter().zip(&relays).zip(&mut logs) {
-        let mut route = Route { server: &server, proxy, door: nginx.door(proxy), relay, log };
+        let mut route =
+            Route { server: &server, proxy, listener: nginx.listener(proxy), relay, log };
         let cases: Vec<&Case> = tables.iter().flat_map(Table::cases).collect();
         let came_through =
             (1..).zip(&cases).filter(|(number, case)| route.carries(case, *number)).count();
@@ -171,14 +172,14 @@ fn what_nginx_takes_for_one_request_is_one_for_speak() {
             came_through > cases.len() / 3,
             "only {came_through} cases came to Speak through '{proxy}'"
         );
-        // Else nobody would meet what another has left behind.
+        // Otherwise no request would meet the remains of another.
         let connections = relay.connections();
         assert!(
             connections < came_through / 4,
             "'{proxy}' made {connections} connections for {came_through} cases"
         );
     }
-    // What Speak might have answered behind our backs comes at the latest when the connections end.
+    // Unsolicited responses of Speak would arrive by the time the connections end.
     nginx.stop();
     until("the connections to Speak have ended", || relays.iter().all(Relay::is_over));
     for (relay, log) in relays.iter().zip(&mut logs) {
@@ -191,26 +192,26 @@ fn what_nginx_takes_for_one_request_is_one_for_speak() {
     }
 }
 
-/// The way through one of the proxies.
+/// The path through one of the proxies.
 struct Route<'a> {
     server: &'a Server,
     proxy: &'a str,
-    door: Door,
+    listener: Listener,
     relay: &'a Relay,
     log: &'a mut Log,
 }
 
 impl Route<'_> {
-    /// Sends a case with a probe behind it, and then a probe from somebody else on the same connection to Speak. Tells
-    /// whether anything of the case came to Speak.
+    /// Sends a case followed by a probe, and then a probe of another client on the same connection
+    /// to Speak. Returns whether Speak got anything of the case.
     fn carries(&mut self, case: &Case, number: usize) -> bool {
-        let Self { server, proxy, door, relay, log } = self;
+        let Self { server, proxy, listener, relay, log } = self;
         let (answered_before, logged_before) = (relay.answered(), log.forwarded().len());
         let channel = format!("{}{number:05}", &proxy[..1]);
         let own_probe = format!("own{number}");
         let others_probe = format!("other{number}");
-        let own = door.ask(&[case.bytes(&channel), probe_bytes(&own_probe)].concat());
-        let others = door.ask(&probe_bytes(&others_probe));
+        let own = listener.ask(&[case.bytes(&channel), probe_bytes(&own_probe)].concat());
+        let others = listener.ask(&probe_bytes(&others_probe));
 
         let show = || {
             format!(
@@ -232,7 +233,7 @@ impl Route<'_> {
             show()
         );
 
-        // nginx logs a request once it is done with it, which may be after the answer.
+        // nginx logs a request when it has finished it, which may be after the response.
         until(
             &format!("the log of nginx accounts for all that Speak answered: {}", show()),
             || {

@@ -8,6 +8,8 @@ mod common;
 mod examples;
 #[path = "docs/markdown.rs"]
 mod markdown;
+#[path = "docs/references.rs"]
+mod references;
 #[path = "docs/tables.rs"]
 mod tables;
 
@@ -15,19 +17,27 @@ use std::collections::BTreeSet;
 
 use examples::Session;
 
-const PAGES: [&str; 12] = [
+const PAGES: [&str; 20] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "SECURITY.md",
     "bench/README.md",
     "docs/README.md",
     "docs/api.md",
     "docs/capacity.md",
+    "docs/doctor.md",
+    "docs/internals/build.md",
+    "docs/internals/decisions.md",
+    "docs/internals/glossary.md",
+    "docs/internals/testing.md",
     "docs/operating.md",
     "docs/proxies.md",
     "docs/service.md",
     "docs/troubleshooting.md",
+    "tests/differential/README.md",
+    "tests/stress/README.md",
 ];
 
 #[test]
@@ -119,6 +129,12 @@ fn every_link_leads_somewhere() {
         }
     }
     assert!(count > 20, "links are written otherwise now: {count}");
+}
+
+#[test]
+fn every_file_that_a_comment_or_a_page_names_exists() {
+    let dead = references::dead();
+    assert!(dead.is_empty(), "these name files that do not exist:\n{}", dead.join("\n"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! `speak doctor`, before a real nginx that is configured wrong in each way of docs/doctor.md.
+//! `speak doctor` through a real nginx, with each wrong configuration of docs/doctor.md.
 //!
-//! A broken proxy is looked at with little patience: a slow machine can only make its failure worse. One that should be found well
-//! gets all the time that the harness has for anything.
+//! Checks through a broken proxy have short timeouts: a slow machine can only make the failure
+//! worse. Checks that should succeed have all the time of the harness.
 
 mod common;
 #[path = "doctor/nginx.rs"]
@@ -15,16 +15,16 @@ use std::thread;
 use common::{ClosedPort, Finished, Folder, Server, command, run};
 use nginx::{Nginx, Site};
 
-/// What the manual claims of one misconfiguration.
+/// A claim of docs/doctor.md about one misconfiguration.
 #[derive(Debug)]
 struct Claim {
     configuration: String,
-    /// `FAIL wait`.
-    verdict: String,
-    mend: String,
+    /// As `FAIL wait`.
+    result: String,
+    fix: String,
 }
 
-/// The rows of the last table of docs/doctor.md.
+/// Returns the rows of the last table of docs/doctor.md.
 fn claims() -> Vec<Claim> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/doctor.md");
     let text = fs::read_to_string(path).expect("the doctor's page");
@@ -38,12 +38,12 @@ fn claims() -> Vec<Claim> {
         .lines()
         .skip(2)
         .map(|row| match &cells(row)[..] {
-            [configuration, verdict, mend] => Claim {
+            [configuration, result, fix] => Claim {
                 configuration: configuration.clone(),
-                verdict: verdict.clone(),
-                mend: mend.clone(),
+                result: result.clone(),
+                fix: fix.clone(),
             },
-            other => panic!("a row of three cells: {other:?}"),
+            other => panic!("expected a row of three cells: {other:?}"),
         })
         .collect()
 }
@@ -54,27 +54,31 @@ fn doctor(url: &str, options: &[&str]) -> Finished {
     run(doctor)
 }
 
-/// The line about one check, with what is indented behind it.
-fn about(finished: &Finished, check: &str) -> Vec<String> {
+/// Returns the line about one check, and the indented lines after it.
+fn lines_about(finished: &Finished, check: &str) -> Vec<String> {
     let is_it =
         |line: &&str| line.split_whitespace().nth(1) == Some(check) && !line.starts_with(' ');
     let mut lines = finished.stdout.lines().skip_while(|line| !is_it(line));
     let first = lines.next().unwrap_or_else(|| panic!("nothing about {check}: {finished:?}"));
-    let behind = lines.take_while(|line| line.starts_with(' ')).map(|line| line.trim().to_owned());
-    std::iter::once(first.to_owned()).chain(behind).collect()
+    let fixes = lines.take_while(|line| line.starts_with(' ')).map(|line| line.trim().to_owned());
+    std::iter::once(first.to_owned()).chain(fixes).collect()
 }
 
 #[track_caller]
-fn says(finished: &Finished, verdict: &str, mend: &str) {
-    let (level, check) = verdict.split_once(' ').expect("a level and a check");
-    let lines = about(finished, check);
-    assert!(lines[0].starts_with(level), "{verdict} is claimed: {}", finished.stdout);
-    assert!(lines[1..].iter().any(|line| line == mend), "{mend:?} is claimed: {}", finished.stdout);
+fn assert_says(finished: &Finished, result: &str, fix: &str) {
+    let (level, check) = result.split_once(' ').expect("a level and a check");
+    let lines = lines_about(finished, check);
+    assert!(lines[0].starts_with(level), "the page says {result}: {}", finished.stdout);
+    assert!(
+        lines[1..].iter().any(|line| line == fix),
+        "the page says {fix:?}: {}",
+        finished.stdout
+    );
     assert_eq!(finished.code, Some(if level == "FAIL" { 1 } else { 3 }), "{finished:?}");
 }
 
 #[test]
-fn each_misconfiguration_of_the_manual_is_found_and_its_mend_is_named() {
+fn each_misconfiguration_of_the_page_is_found_and_its_fix_is_named() {
     let server = Server::with(&["--connection-timeout", "60"]);
     let claims = claims();
     assert!(claims.len() >= 8, "{claims:?}");
@@ -82,18 +86,18 @@ fn each_misconfiguration_of_the_manual_is_found_and_its_mend_is_named() {
     let nginx = Nginx::start("claims", server.address(), &sites);
     let direct = server.port(0).to_string();
     thread::scope(|scope| {
-        for (place, claim) in claims.iter().enumerate() {
-            let (url, direct) = (nginx.url(place), &direct);
+        for (index, claim) in claims.iter().enumerate() {
+            let (url, direct) = (nginx.url(index), &direct);
             scope.spawn(move || {
                 let options = ["--wait", "2s", "--patience", "2s", "--direct-port", direct];
-                says(&doctor(url, &options), &claim.verdict, &claim.mend);
+                assert_says(&doctor(url, &options), &claim.result, &claim.fix);
             });
         }
     });
 }
 
 #[test]
-fn a_good_proxy_is_well_and_so_is_no_proxy() {
+fn no_problem_is_found_with_a_correct_proxy_or_without_one() {
     let server = Server::with(&["--heartbeat", "1s"]);
     let nginx = Nginx::start("good", server.address(), &[Site::plain("")]);
     let direct = server.port(0).to_string();
@@ -101,36 +105,35 @@ fn a_good_proxy_is_well_and_so_is_no_proxy() {
     for url in [nginx.url(0), server.door(0)] {
         let finished = doctor(url, &options);
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
-        assert!(finished.stdout.ends_with("\nall is well\n"), "{finished:?}");
-        assert!(about(&finished, "stream")[0].contains("signs of life"), "{finished:?}");
+        assert!(finished.stdout.ends_with("\nno problems found\n"), "{finished:?}");
+        assert!(lines_about(&finished, "stream")[0].contains("with heartbeats: "), "{finished:?}");
         assert!(!finished.stdout.contains("doctor-"), "a secret name: {finished:?}");
         let lines = finished.stdout.lines().count();
-        assert_eq!(lines, 16, "a line a check and one at the end: {finished:?}");
+        assert_eq!(lines, 16, "one line per check and one at the end: {finished:?}");
     }
     assert!(server.log().iter().all(|line| !line.contains("doctor-")), "{:?}", server.log());
 }
 
 #[test]
-fn what_is_no_fault_of_a_proxy_is_found_as_well() {
+fn problems_that_no_proxy_causes_are_found_too() {
     let closed = ClosedPort::new();
     let (wait, closed_port) =
         (["--wait", "1s", "--patience", "1s"], closed.address().port().to_string());
-    // A stream and its writer are two clients, whoever else is refused.
+    // A stream and its writer are two clients of one address.
     let server = Server::with(&["--max-clients-per-address", "1"]);
-    says_part(&doctor(server.door(0), &wait), "FAIL stream", "--trust-proxy");
+    assert_says_part(&doctor(server.door(0), &wait), "FAIL stream", "--trust-proxy");
     let server = Server::with(&["--allow-origin", "https://chat.test"]);
     let finished = doctor(server.door(0), &[&wait[..], &["--direct-port", &closed_port]].concat());
-    let (verdict, mend) = ("warn direct", "port 7732 open in the firewall");
-    says_part(&finished, verdict, mend);
-    assert!(about(&finished, "headers")[0].contains("not in --allow-origin"), "{finished:?}");
+    assert_says_part(&finished, "warn direct", "open port 7732 in the firewall");
+    assert!(lines_about(&finished, "headers")[0].contains("not in --allow-origin"), "{finished:?}");
     let listed = doctor(
         server.door(0),
         &[&wait[..], &["--origin", "https://chat.test", "--direct-port", "0"]].concat(),
     );
-    assert!(about(&listed, "headers")[0].starts_with("ok"), "{listed:?}");
-    assert!(about(&listed, "direct")[0].starts_with("skip"), "{listed:?}");
-    // Nobody is there.
-    says(
+    assert!(lines_about(&listed, "headers")[0].starts_with("ok"), "{listed:?}");
+    assert!(lines_about(&listed, "direct")[0].starts_with("skip"), "{listed:?}");
+    // No server listens there.
+    assert_says(
         &doctor(&format!("http://{}", closed.address()), &wait),
         "FAIL reach",
         "nginx: proxy_pass http://127.0.0.1:8080;",
@@ -138,27 +141,30 @@ fn what_is_no_fault_of_a_proxy_is_found_as_well() {
 }
 
 #[track_caller]
-fn says_part(finished: &Finished, verdict: &str, mend: &str) {
-    let (level, check) = verdict.split_once(' ').expect("a level and a check");
-    let lines = about(finished, check);
-    assert!(lines[0].starts_with(level), "{verdict}: {}", finished.stdout);
-    assert!(lines[1..].iter().any(|line| line.contains(mend)), "{mend:?}: {}", finished.stdout);
+fn assert_says_part(finished: &Finished, result: &str, fix: &str) {
+    let (level, check) = result.split_once(' ').expect("a level and a check");
+    let lines = lines_about(finished, check);
+    assert!(lines[0].starts_with(level), "{result}: {}", finished.stdout);
+    assert!(lines[1..].iter().any(|line| line.contains(fix)), "{fix:?}: {}", finished.stdout);
 }
 
 #[test]
-fn a_wrong_clock_is_told() {
+fn a_wrong_clock_is_found() {
     let server = Server::start();
-    // The first digit of all times: a proxy is the easiest clock to set.
-    let wrong = r#"sub_filter '"time":1' '"time":2'; sub_filter_types application/json; sub_filter_once off;"#;
+    // The proxy replaces the first digit of all times, which is easier than to set a clock.
+    let wrong = concat!(
+        r#"sub_filter '"time":1' '"time":2'; "#,
+        "sub_filter_types application/json; sub_filter_once off;"
+    );
     let nginx = Nginx::start("clock", server.address(), &[Site::plain(wrong)]);
     let finished =
         doctor(nginx.url(0), &["--wait", "1s", "--patience", "1s", "--direct-port", "0"]);
-    says_part(&finished, "warn clock", "timedatectl");
-    assert!(about(&finished, "clock")[0].contains("days ahead"), "{finished:?}");
+    assert_says_part(&finished, "warn clock", "timedatectl");
+    assert!(lines_about(&finished, "clock")[0].contains("days ahead"), "{finished:?}");
 }
 
 #[test]
-fn certificates_are_told_apart_and_https_works_where_they_are_good() {
+fn bad_certificates_are_distinguished_and_https_works_with_a_good_one() {
     let server = Server::start();
     let folder = Folder::new("certificates");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doctor/certificates.sh");
@@ -168,13 +174,13 @@ fn certificates_are_told_apart_and_https_works_where_they_are_good() {
     let names = ["good", "self-signed", "expired", "other-name"];
     let sites: Vec<Site> = names.iter().map(|name| Site::tls(&folder.file(name))).collect();
     let nginx = Nginx::start("tls", server.address(), &sites);
-    let speak = |words: &[&str]| {
+    let speak = |arguments: &[&str]| {
         let mut speak = command();
-        // The tests' own authority, and nobody else.
+        // Trust the authority of the tests, and no other.
         speak
             .env("SSL_CERT_FILE", folder.file("authority.crt"))
             .env("SSL_CERT_DIR", folder.path())
-            .args(words);
+            .args(arguments);
         run(speak)
     };
     let cases = [
@@ -184,15 +190,21 @@ fn certificates_are_told_apart_and_https_works_where_they_are_good() {
         ("other-name", "FAIL", "another name", 1),
     ];
     thread::scope(|scope| {
-        for (place, (name, level, words, code)) in cases.into_iter().enumerate() {
-            let (url, speak) = (nginx.url(place), &speak);
+        for (index, (name, level, text, code)) in cases.into_iter().enumerate() {
+            let (url, speak) = (nginx.url(index), &speak);
             scope.spawn(move || {
                 let finished = speak(&["doctor", url, "--wait", "1s", "--patience", "14s"]);
-                let line = &about(&finished, "tls")[0];
-                assert!(line.starts_with(level) && line.contains(words), "{name}: {finished:?}");
-                // What else there is to say is said all the same, over TLS.
-                assert!(about(&finished, "websocket")[0].starts_with("ok"), "{name}: {finished:?}");
-                assert!(about(&finished, "close")[0].starts_with("ok"), "{name}: {finished:?}");
+                let line = &lines_about(&finished, "tls")[0];
+                assert!(line.starts_with(level) && line.contains(text), "{name}: {finished:?}");
+                // The other checks run over TLS in any case.
+                assert!(
+                    lines_about(&finished, "websocket")[0].starts_with("ok"),
+                    "{name}: {finished:?}"
+                );
+                assert!(
+                    lines_about(&finished, "close")[0].starts_with("ok"),
+                    "{name}: {finished:?}"
+                );
                 assert_eq!(finished.code, Some(code), "{name}: {finished:?}");
             });
         }
@@ -200,7 +212,7 @@ fn certificates_are_told_apart_and_https_works_where_they_are_good() {
     let (good, bad) = (nginx.url(0), nginx.url(1));
     assert_eq!(speak(&["write", "--server", good, "room", "howdy"]).stdout, "1\n");
     assert_eq!(speak(&["read", "--server", good, "room", "--from", "1"]).stdout, "howdy\n");
-    // Whoever cannot be trusted is told nothing.
+    // A server that is not trusted receives nothing.
     let refused = speak(&["write", "--server", bad, "room", "howdy"]);
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""), "{refused:?}");
     assert!(refused.stderr.contains("not trusted: self-signed"), "{refused:?}");

@@ -1,4 +1,5 @@
-//! How connections end without a word: closed clients and silence; and what does not end them.
+//! Ends of connections without a goodbye call: closed clients and timeouts, and events that end no
+//! connection.
 
 mod common;
 
@@ -7,18 +8,18 @@ use std::time::Duration;
 
 use common::{Client, Identity, Server, request, target, until};
 
-/// A server on which only a closing ends a connection.
+/// A server on which only a close ends a connection.
 fn patient() -> Server {
     Server::with(&["--connection-timeout", "1h", "--poll-timeout", "1h"])
 }
 
-/// What a read of `channel` from `from_id` on gets, once there is something.
+/// Returns the events that a read of `channel` from `from_id` gets, once there are some.
 fn next_events(server: &Server, channel: &str, from_id: u64) -> Vec<String> {
     let params = [("channel", channel), ("from_id", &*from_id.to_string())];
     server.get("/read", &params).ok().events()
 }
 
-/// Whether the connection still is, by a call that has to change nothing.
+/// Checks whether the connection exists, by a call that changes nothing.
 #[track_caller]
 fn lives(server: &Server, who: &Identity) -> bool {
     let nowhere = [("channel", "nowhere"), ("timeout", "0")];
@@ -29,8 +30,8 @@ fn lives(server: &Server, who: &Identity) -> bool {
     }
 }
 
-/// Returns once the server has surely seen all that was closed before: another connection is
-/// closed now, and its goodbye awaited.
+/// Returns once the server has handled all earlier closes: closes another connection and waits for
+/// its goodbye.
 fn settle(server: &Server) {
     let marker = server.introduce("settle", "marker");
     drop(server.park(&marker.and(&[("channel", "settle")])));
@@ -38,11 +39,11 @@ fn settle(server: &Server) {
     assert_eq!(events, ["goodbye closed"]);
 }
 
-/// Closes a client, and returns what must be kept open of it.
+/// Closes a client and returns the part that must stay open.
 type Closing = fn(Client) -> Option<Client>;
 
 #[test]
-fn closing_a_waiting_read_says_goodbye_at_once() {
+fn closing_a_pending_read_sends_a_goodbye_at_once() {
     let ways: [(&str, Closing); 3] = [
         ("closed", |client| {
             drop(client);
@@ -72,7 +73,7 @@ fn closing_a_waiting_read_says_goodbye_at_once() {
 }
 
 #[test]
-fn a_half_close_that_comes_with_the_read_is_a_close_too() {
+fn a_half_close_sent_with_the_read_counts_as_a_close() {
     let server = patient();
     let me = server.introduce("c", "Josh");
     let mut client = server.client();
@@ -82,7 +83,7 @@ fn a_half_close_that_comes_with_the_read_is_a_close_too() {
 }
 
 #[test]
-fn a_client_that_half_closed_is_still_answered() {
+fn a_half_closed_client_still_gets_its_response() {
     let server = patient();
     let me = server.introduce("c", "Josh");
     let mut client = server.client();
@@ -99,7 +100,7 @@ fn a_client_that_half_closed_is_still_answered() {
 }
 
 #[test]
-fn closing_with_nothing_waiting_ends_nothing() {
+fn closing_without_a_pending_read_ends_no_connection() {
     let server = patient();
     let params = [("channel", "c"), ("message", "Josh")];
     let mut introducing = server.client();
@@ -126,7 +127,7 @@ fn closing_with_nothing_waiting_ends_nothing() {
 }
 
 #[test]
-fn closing_a_read_of_nobody_says_nothing() {
+fn closing_an_anonymous_read_sends_no_goodbye() {
     let server = patient();
     drop(server.park(&[("channel", "c")]));
     server.park(&[("channel", "c")]).reset();
@@ -135,7 +136,7 @@ fn closing_a_read_of_nobody_says_nothing() {
 }
 
 #[test]
-fn closing_one_of_several_reads_ends_the_connection() {
+fn closing_one_of_several_pending_reads_ends_the_connection() {
     let server = patient();
     let me = server.introduce("a", "Josh");
     let join = me.and(&[("channel", "b"), ("message", "Josh")]);
@@ -171,10 +172,10 @@ fn silence_ends_a_connection_in_all_its_channels() {
 }
 
 #[test]
-fn a_waiting_read_keeps_its_connection_alive() {
+fn a_pending_read_keeps_its_connection_alive() {
     let server = Server::with(&["--connection-timeout", "600ms"]);
     let me = server.introduce("c", "Josh");
-    // Longer than silence may last, which is counted anew from the answer on.
+    // Longer than the connection timeout, which starts again at the response.
     let wait = me.and(&[("channel", "c"), ("from_id", "2"), ("timeout", "1")]);
     let answer = server.get("/read", &wait).ok();
     assert_eq!(answer.ids(), [0; 0]);
@@ -183,7 +184,7 @@ fn a_waiting_read_keeps_its_connection_alive() {
 }
 
 #[test]
-fn every_call_that_proves_itself_keeps_the_connection_alive() {
+fn every_authenticated_call_keeps_the_connection_alive() {
     let server = Server::with(&["--connection-timeout", "800ms"]);
     let me = server.introduce("c", "Josh");
     let calls = [
@@ -203,7 +204,7 @@ fn every_call_that_proves_itself_keeps_the_connection_alive() {
 }
 
 #[test]
-fn calls_that_fail_keep_nothing_alive() {
+fn failed_calls_keep_no_connection_alive() {
     let server = Server::with(&["--connection-timeout", "400ms", "--max-channels", "1"]);
     let me = server.introduce("c", "Josh");
     let failing = [
@@ -227,7 +228,7 @@ fn calls_that_fail_keep_nothing_alive() {
 }
 
 #[test]
-fn a_newer_long_poll_replaces_the_older() {
+fn a_newer_long_poll_supersedes_the_older() {
     let server = patient();
     let me = server.introduce("c", "Josh");
     let mut ghost = server.park(&me.and(&[("channel", "c"), ("from_id", "2")]));
@@ -239,7 +240,7 @@ fn a_newer_long_poll_replaces_the_older() {
         ghost = newer;
     }
     server.wait_for_readers("c", 1);
-    // Those replaced have closed since, which ended nothing.
+    // The superseded reads have closed since then, which ended no connection.
     settle(&server);
     server.write("c", "m");
     assert_eq!(ghost.response().texts(), ["m"]);
@@ -260,7 +261,7 @@ fn the_same_set_of_channels_is_the_same_in_any_order() {
 }
 
 #[test]
-fn only_a_long_poll_of_the_same_connection_and_set_is_replaced() {
+fn only_a_long_poll_of_the_same_connection_and_channels_is_superseded() {
     let server = patient();
     let me = server.introduce("a", "Josh");
     let other = server.introduce("a", "Ann");
@@ -273,7 +274,7 @@ fn only_a_long_poll_of_the_same_connection_and_set_is_replaced() {
         server.park(&[in_a]),
         server.park(&[in_a]),
     ];
-    // Nor does a read replace one that does not wait itself.
+    // A read that does not wait supersedes no other read.
     server.get("/read", &me.and(&[in_a, ("timeout", "0")])).ok();
     assert_eq!(server.readers("a"), 6);
     for (place, reader) in waiting.iter_mut().enumerate() {
@@ -282,7 +283,7 @@ fn only_a_long_poll_of_the_same_connection_and_set_is_replaced() {
 }
 
 #[test]
-fn grace_delays_the_end() {
+fn close_grace_delays_the_end() {
     let server = Server::with(&["--close-grace", "200ms", "--connection-timeout", "1h"]);
     let me = server.introduce("c", "Josh");
     drop(server.park(&me.and(&[("channel", "c")])));
@@ -291,10 +292,10 @@ fn grace_delays_the_end() {
 }
 
 #[test]
-fn whoever_comes_back_in_grace_was_never_gone() {
+fn a_connection_that_returns_within_the_grace_has_no_goodbye() {
     let options = ["--close-grace", "1s", "--connection-timeout", "1h", "--poll-timeout", "1h"];
     let server = Server::with(&options);
-    // One comes back with a read, one with a write, and one still waits elsewhere.
+    // One returns with a read, one with a write, and one has another pending read.
     let people = ["a", "b", "c"].map(|channel| server.introduce(channel, "Josh"));
     let elsewhere = server.park(&people[2].and(&[("channel", "elsewhere")]));
     for (person, channel) in people.iter().zip(["a", "b", "c"]) {
@@ -305,7 +306,7 @@ fn whoever_comes_back_in_grace_was_never_gone() {
     let say = people[1].and(&[("channel", "b"), ("message", "back")]);
     server.get("/write", &say).ok();
 
-    // Somebody who leaves after them is gone before they could be.
+    // A connection that ends after them is gone before they could be.
     settle(&server);
     for (channel, count) in [("a", 1), ("b", 2), ("c", 1)] {
         assert_eq!(server.read(channel, "1").ids().len(), count, "{channel}");
@@ -319,7 +320,7 @@ fn whoever_comes_back_in_grace_was_never_gone() {
 }
 
 #[test]
-fn grace_does_not_outlast_silence() {
+fn close_grace_does_not_outlast_the_timeout() {
     let server = Server::with(&["--close-grace", "1h", "--connection-timeout", "500ms"]);
     let me = server.introduce("c", "Josh");
     drop(server.park(&me.and(&[("channel", "c")])));
@@ -327,7 +328,7 @@ fn grace_does_not_outlast_silence() {
 }
 
 #[test]
-fn a_goodbye_in_grace_is_the_only_one() {
+fn a_goodbye_during_the_grace_is_the_only_one() {
     let server = Server::with(&["--close-grace", "1s", "--connection-timeout", "1h"]);
     let me = server.introduce("c", "Josh");
     drop(server.park(&me.and(&[("channel", "c")])));

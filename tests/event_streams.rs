@@ -10,12 +10,12 @@ use common::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// A server on which nothing ends by itself.
+/// A server without timeouts.
 fn patient() -> Server {
     Server::with(&["--connection-timeout", "1h", "--poll-timeout", "1h", "--heartbeat", "1h"])
 }
 
-/// The numbering of a server's ids.
+/// Returns the server's epoch.
 fn epoch(server: &Server) -> String {
     server.read("epoch", "0").json()["epoch"].as_str().expect("an epoch").to_owned()
 }
@@ -38,7 +38,7 @@ fn a_stream_begins_with_its_head_a_delay_and_a_cursor() {
             ("x-content-type-options", "nosniff"),
             ("access-control-allow-origin", "*"),
             ("x-accel-buffering", "no"),
-            // It ends with its TCP connection.
+            // The stream ends with its TCP connection.
             ("connection", "close"),
         ] {
             assert_eq!(head.header(name), Some(value), "HTTP/{version} {connection}: {head:?}");
@@ -53,7 +53,7 @@ fn a_stream_begins_with_its_head_a_delay_and_a_cursor() {
 }
 
 #[test]
-fn a_stream_is_for_who_accepts_one() {
+fn a_stream_needs_an_accept_header() {
     let server = patient();
     server.write("c", "m");
     let path = target("/read", &[("channel", "c"), ("from_id", "1")]);
@@ -91,7 +91,7 @@ fn a_stream_is_for_who_accepts_one() {
 }
 
 #[test]
-fn a_read_at_fault_is_no_stream() {
+fn an_invalid_read_starts_no_stream() {
     let server = patient();
     let me = server.introduce("c", "Josh");
     let cases: [(&Params, u16, &str); 9] = [
@@ -105,7 +105,7 @@ fn a_read_at_fault_is_no_stream() {
         (&[("channel", "~wAAAAAAAAAAAAAAAAAAAAAA")], 403, "not_readable"),
         (&[("channel", "c"), ("callback", "1x")], 400, "bad_callback"),
     ];
-    // All on one TCP connection: an error is an ordinary answer.
+    // All on one TCP connection: an error is an ordinary response.
     let mut client = server.client();
     for (params, status, error) in cases {
         let answer = client.get_with("/read", params, &[("Accept", "text/event-stream")]);
@@ -117,7 +117,7 @@ fn a_read_at_fault_is_no_stream() {
 }
 
 #[test]
-fn each_message_is_an_event_with_the_cursor_behind_it() {
+fn each_message_is_an_event_with_the_cursor_after_it() {
     let server = patient();
     let epoch = epoch(&server);
     let mut stream = server.events(&[("channel", "c")]);
@@ -131,7 +131,7 @@ fn each_message_is_an_event_with_the_cursor_behind_it() {
     let events: Vec<Event> = (0..4).map(|_| stream.event()).collect();
     let cursors: Vec<&str> = events.iter().map(Event::cursor).collect();
     assert_eq!(cursors, [2, 3, 4, 5].map(|next| format!("{epoch}:{next}")));
-    // The data is the message as every other reader gets it, byte by byte.
+    // The data is the message exactly as every other reader gets it.
     let data: Vec<&str> = events.iter().map(|event| event.data.as_deref().expect("data")).collect();
     let answer = server.read("c", "1");
     assert_eq!(
@@ -153,7 +153,7 @@ fn several_channels_are_named_and_have_their_cursors_in_the_order_asked() {
     let channels = ["b", "a", "c", "d"].map(|channel| ("channel", channel));
     let from_ids = ["0", "2", "1", "-2"].map(|from_id| ("from_id", from_id));
     let mut stream = EventStream::open(server.client(), &[channels, from_ids].concat(), &[]);
-    // What was not sent yet counts as it was asked for.
+    // A channel without a sent event keeps the requested cursor.
     assert_eq!(stream.beginning(), format!("{epoch}:0,2,1,-2"));
     let expected =
         [("b", 1, "2,2,1,-2"), ("a", 2, "2,3,1,-2"), ("d", 2, "2,3,1,3"), ("d", 3, "2,3,1,4")];
@@ -171,7 +171,7 @@ fn several_channels_are_named_and_have_their_cursors_in_the_order_asked() {
         (&*format!("{epoch}:2,3,2,4"), &json!("c"))
     );
 
-    // Without from_id, each begins where its channel stands.
+    // Without `from_id`, each starts at the channel's current position.
     let mut fresh = EventStream::open(server.client(), &channels, &[]);
     assert_eq!(fresh.beginning(), format!("{epoch}:2,3,2,4"));
 }
@@ -203,7 +203,7 @@ fn from_id_has_its_four_forms() {
     drop(me);
 }
 
-/// The ids of the next messages, with their channels where those are told.
+/// Returns the ids of the next messages, with their channels if given.
 #[track_caller]
 fn ids(stream: &mut EventStream, count: usize) -> Vec<(String, u64)> {
     let messages = stream.messages(count);
@@ -212,7 +212,7 @@ fn ids(stream: &mut EventStream, count: usize) -> Vec<(String, u64)> {
 }
 
 #[test]
-fn last_event_id_goes_on_behind_whichever_event_it_was() {
+fn last_event_id_continues_after_any_event() {
     let server = patient();
     for text in ["1", "2", "3", "4"] {
         server.write("a", text);
@@ -247,12 +247,12 @@ fn last_event_id_overrides_from_id_and_epoch() {
     let stale = [("channel", "c"), ("from_id", "1"), ("epoch", "elsewhere")];
     let mut stream = server.events_after(&stale, Some(&format!("{epoch}:4")));
     assert_eq!(ids(&mut stream, 2), [(String::new(), 4), (String::new(), 5)]);
-    // But a parameter that is none stays at fault.
+    // An invalid `from_id` stays invalid.
     let bad = [("channel", "c"), ("from_id", "x")];
     let id = format!("{epoch}:4");
     let headers = [("Accept", "text/event-stream"), ("Last-Event-ID", &*id)];
     server.client().get_with("/read", &bad, &headers).fails_with(400, "bad_parameter");
-    // An ordinary read does not know it.
+    // An ordinary read ignores the header.
     let plain = server.client().get_with(
         "/read",
         &[("channel", "c"), ("from_id", "1")],
@@ -309,7 +309,7 @@ fn after_a_restart_a_stream_is_reset() {
     let me = after.introduce("a", "Josh");
     after.write("b", "m");
     let mut stream = EventStream::open(after.client(), &one, &[("Last-Event-ID", &cursor)]);
-    // Should it be lost again now, it is to have everything.
+    // If the stream is lost again now, it must get everything.
     assert_eq!(stream.beginning(), format!("{epoch}:0"));
     assert_eq!(stream.event().gap(), ("reset", "{}"));
     assert_eq!(ids(&mut stream, 1), [(String::new(), 1)]);
@@ -318,7 +318,7 @@ fn after_a_restart_a_stream_is_reset() {
     let cursors = cursor.replace(":8", ":8,-1,3");
     let mut stream = EventStream::open(after.client(), &two, &[("Last-Event-ID", &cursors)]);
     assert_eq!(stream.beginning(), format!("{epoch}:0,-1,0"));
-    // Every gap comes ahead of every message.
+    // Every gap comes before every message.
     assert_eq!(stream.event().gap(), ("reset", r#"{"channel":"a"}"#));
     assert_eq!(stream.event().gap(), ("reset", r#"{"channel":"c"}"#));
     assert_eq!(ids(&mut stream, 2), [("a".into(), 1), ("b".into(), 1)]);
@@ -326,7 +326,7 @@ fn after_a_restart_a_stream_is_reset() {
 }
 
 #[test]
-fn what_is_gone_is_told_ahead_of_what_is_left() {
+fn missed_is_sent_before_retained_messages() {
     let server = Server::with(&["--history", "2"]);
     (0..5).for_each(|_| {
         server.write("a", "m");
@@ -345,14 +345,14 @@ fn what_is_gone_is_told_ahead_of_what_is_left() {
         let mut stream = server.events(&[("channel", "a"), ("from_id", from_id)]);
         assert_eq!(ids(&mut stream, 2), [(String::new(), 4), (String::new(), 5)]);
     }
-    // Beyond what there is: another numbering, though of the same epoch.
+    // Beyond the newest id: another numbering, though with the same epoch.
     let mut stream = server.events(&[("channel", "a"), ("from_id", "7")]);
     assert_eq!(stream.event().gap(), ("reset", "{}"));
     assert_eq!(ids(&mut stream, 2), [(String::new(), 4), (String::new(), 5)]);
 }
 
 #[test]
-fn silence_is_filled_with_comments() {
+fn an_idle_stream_gets_comments() {
     let server = Server::with(&["--heartbeat", "100ms"]);
     let start = now_ms();
     let mut stream = server.events(&[("channel", "c")]);
@@ -371,7 +371,7 @@ fn a_stream_keeps_its_connection_alive() {
     let server = Server::with(&["--connection-timeout", "300ms"]);
     let me = server.introduce("c", "Josh");
     let stream = server.events(&me.and(&[("channel", "elsewhere")]));
-    // Silence ends the other one, who came later; only then is the first left.
+    // The other connection, which came later, times out; only then is the first one's timeout due.
     server.introduce("d", "Ann");
     let ends = server.get("/read", &[("channel", "d"), ("from_id", "2")]).ok();
     assert_eq!(ends.events(), ["goodbye timeout"]);
@@ -382,8 +382,8 @@ fn a_stream_keeps_its_connection_alive() {
 }
 
 #[test]
-fn closing_a_stream_says_goodbye_at_once() {
-    /// Closes a client, and returns what must be kept open of it.
+fn closing_a_stream_sends_a_goodbye_at_once() {
+    /// Closes a client and returns the part that must stay open.
     type Closing = fn(Client) -> Option<Client>;
     let ways: [(&str, Closing); 4] = [
         ("closed", |client| {
@@ -421,13 +421,13 @@ fn closing_a_stream_says_goodbye_at_once() {
 }
 
 #[test]
-fn closing_has_its_grace() {
+fn closing_a_stream_respects_the_close_grace() {
     let server = Server::with(&["--close-grace", "150ms", "--connection-timeout", "1h"]);
     let me = server.introduce("c", "Josh");
     let mut watcher = server.events(&[("channel", "c")]);
     drop(server.events(&me.and(&[("channel", "c")])));
     let back = server.events(&me.and(&[("channel", "c")]));
-    // It came back in time; once it is gone for good, it is said.
+    // The connection returned in time. When it is gone for good, its goodbye is sent.
     let probe = server.introduce("probe", "Ann");
     drop(server.events(&probe.and(&[("channel", "probe")])));
     server.get("/read", &[("channel", "probe"), ("from_id", "2")]).ok();
@@ -437,7 +437,7 @@ fn closing_has_its_grace() {
 }
 
 #[test]
-fn a_goodbye_reaches_the_stream_and_ends_it() {
+fn a_goodbye_is_sent_on_the_stream_and_ends_it() {
     let server = patient();
     let me = server.introduce("c", "Josh");
     let mut there = server.events(&me.and(&[("channel", "c")]));
@@ -456,7 +456,7 @@ fn a_goodbye_reaches_the_stream_and_ends_it() {
 }
 
 #[test]
-fn leaving_one_channel_ends_no_stream() {
+fn leaving_one_channel_does_not_end_the_stream() {
     let server = patient();
     let me = server.introduce("c", "Josh");
     let mut stream = server.events(&me.and(&[("channel", "c")]));
@@ -467,7 +467,7 @@ fn leaving_one_channel_ends_no_stream() {
 }
 
 #[test]
-fn streams_replace_nothing_and_are_not_replaced() {
+fn streams_supersede_no_read_and_are_not_superseded() {
     let server = patient();
     let me = server.introduce("c", "Josh");
     let c = me.and(&[("channel", "c")]);
@@ -486,7 +486,7 @@ fn streams_replace_nothing_and_are_not_replaced() {
 }
 
 #[test]
-fn a_stop_ends_streams_without_a_word() {
+fn a_stop_ends_streams_without_a_goodbye() {
     let mut server = patient();
     let me = server.introduce("c", "Josh");
     let mut streams =
@@ -501,7 +501,7 @@ fn a_stop_ends_streams_without_a_word() {
 }
 
 #[test]
-fn a_list_of_origins_is_for_streams_too() {
+fn allow_origin_applies_to_streams() {
     let server = Server::with(&["--allow-origin", "https://a.example"]);
     for (origin, allowed) in
         [("https://a.example", Some("https://a.example")), ("https://b.example", None)]
@@ -513,12 +513,12 @@ fn a_list_of_origins_is_for_streams_too() {
 }
 
 #[test]
-fn what_comes_behind_a_stream_is_nothing() {
+fn bytes_after_a_stream_request_are_ignored() {
     let server = patient();
     let mut client = server.client();
     let stream = request("GET", "/read?channel=c", &[("Accept", "text/event-stream")], None);
     let write = request("GET", "/write?channel=c&message=ghost", &[], None);
-    // What is pipelined before it is answered, in order.
+    // A request pipelined before the stream is answered, in order.
     client.send([&write[..], &stream, &write].concat());
     assert_eq!(client.response().ok().text(), r#"{"id":1}"#);
     assert_eq!(client.head().header("content-type"), Some("text/event-stream"));
@@ -532,7 +532,7 @@ fn what_comes_behind_a_stream_is_nothing() {
 }
 
 #[test]
-fn a_history_longer_than_an_answer_arrives_whole() {
+fn a_history_longer_than_a_response_arrives_complete() {
     for (max_reply, max_backlog) in [("20k", "1m"), ("64m", "20k"), ("20k", "20k"), ("1", "1")] {
         let server = Server::with(&[
             "--max-reply",
@@ -553,7 +553,7 @@ fn a_history_longer_than_an_answer_arrives_whole() {
             &[],
         );
         stream.beginning();
-        // While it reads, the channel goes on.
+        // Messages are added while it reads.
         for number in 0..61 {
             let came = stream.texts(1).remove(0);
             assert!(
@@ -569,7 +569,7 @@ fn a_history_longer_than_an_answer_arrives_whole() {
 }
 
 #[test]
-fn who_is_on_streams_is_counted_as_a_reader_once() {
+fn a_stream_counts_as_one_reader() {
     let server = patient();
     let streams: Vec<EventStream> =
         (0..3).map(|_| server.events(&[("channel", "c"), ("channel", "d")])).collect();
@@ -579,7 +579,7 @@ fn who_is_on_streams_is_counted_as_a_reader_once() {
 }
 
 #[test]
-fn a_private_pair_is_streamed_from_its_reading_half() {
+fn a_private_pair_is_streamed_by_its_read_name() {
     let server = patient();
     let pair = server.get("/create", &[]).ok().json();
     let name = |half: &str| pair[half].as_str().expect("a name").to_owned();

@@ -1,4 +1,4 @@
-//! The files that the binary carries: packed, checked and kept as HTTP allows.
+//! The embedded files: compressed, validated and cached as HTTP allows.
 
 mod common;
 
@@ -21,7 +21,7 @@ fn get(server: &Server, path: &str, headers: &[(&str, &str)]) -> Response {
 }
 
 #[test]
-fn a_file_comes_packed_to_who_can_unpack_it() {
+fn a_file_is_compressed_for_clients_that_accept_gzip() {
     let server = Server::start();
     for (path, content_type) in FILES {
         let plain = get(&server, path, &[]).ok();
@@ -46,7 +46,7 @@ fn a_file_comes_packed_to_who_can_unpack_it() {
 }
 
 #[test]
-fn a_file_that_the_client_has_is_not_sent_again() {
+fn a_cached_file_is_not_sent_again() {
     let server = Server::start();
     for (path, _) in FILES {
         for accepts in ["identity", "gzip"] {
@@ -66,7 +66,7 @@ fn a_file_that_the_client_has_is_not_sent_again() {
                     (answer.header("content-length"), answer.header("content-type")),
                     (None, None)
                 );
-                // Nothing follows that head but the next answer.
+                // Nothing follows that head except the next response.
                 client.get("/health", &[]).ok();
             }
             let headers = [("Accept-Encoding", accepts), ("If-None-Match", "\"0123456789abcdef\"")];
@@ -76,7 +76,7 @@ fn a_file_that_the_client_has_is_not_sent_again() {
 }
 
 #[test]
-fn a_head_tells_what_a_get_would_bring() {
+fn head_returns_the_headers_of_get() {
     let server = Server::start();
     for accepts in ["identity", "gzip"] {
         let file = get(&server, "/", &[("Accept-Encoding", accepts)]).ok();
@@ -92,7 +92,7 @@ fn a_head_tells_what_a_get_would_bring() {
 }
 
 #[test]
-fn the_page_is_kept_from_everything_that_is_not_ours() {
+fn the_page_has_a_strict_content_security_policy() {
     let page = Server::start().get("/", &[]).ok();
     let policy = page.header("content-security-policy").expect("a policy");
     for rule in ["default-src 'none'", "script-src 'self'", "base-uri 'none'", "form-action 'none'"]
@@ -106,7 +106,7 @@ fn the_page_is_kept_from_everything_that_is_not_ours() {
 }
 
 #[test]
-fn the_client_is_there_for_pages_of_others_also_without_the_demo() {
+fn the_client_script_is_served_without_the_demo() {
     let server = Server::with(&["--no-demo"]);
     for (path, _) in &FILES[3..] {
         let file = get(&server, path, &[("Origin", "https://elsewhere.example")]).ok();
@@ -114,7 +114,7 @@ fn the_client_is_there_for_pages_of_others_also_without_the_demo() {
         assert!(
             file.header("cache-control").is_some_and(|its| its.starts_with("public, max-age="))
         );
-        // Pages that want to be isolated load nothing without it.
+        // Cross-origin isolated pages load only files with this header.
         assert_eq!(file.header("cross-origin-resource-policy"), Some("cross-origin"));
     }
     for (path, _) in &FILES[1..3] {

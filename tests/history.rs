@@ -1,10 +1,10 @@
-//! What a channel retains, how a reader learns what it missed, and answers in parts.
+//! Retention of a channel, reports of missed messages, and responses in parts.
 
 mod common;
 
 use common::{Server, until};
 
-/// Writes `m1`, `m2` and so on to the channel `c`, after what it holds already.
+/// Writes `m1`, `m2` and so on to the channel `c`.
 fn write(server: &Server, numbers: std::ops::RangeInclusive<u32>) {
     for number in numbers {
         server.write("c", &format!("m{number}"));
@@ -24,7 +24,7 @@ fn history_keeps_the_newest() {
 }
 
 #[test]
-fn who_missed_messages_is_told_so() {
+fn missed_messages_are_reported() {
     let server = Server::with(&["--history", "3"]);
     write(&server, 1..=5);
     for from_id in ["1", "2"] {
@@ -40,7 +40,7 @@ fn who_missed_messages_is_told_so() {
 }
 
 #[test]
-fn a_hundred_messages_are_retained_unless_told_otherwise() {
+fn a_hundred_messages_are_retained_by_default() {
     let server = Server::start();
     let mut writer = server.client();
     for _ in 0..103 {
@@ -51,7 +51,7 @@ fn a_hundred_messages_are_retained_unless_told_otherwise() {
 }
 
 #[test]
-fn without_history_only_who_waits_gets_a_message() {
+fn without_history_only_pending_reads_get_a_message() {
     let server = Server::with(&["--history", "0", "--poll-timeout", "1h"]);
     let forms: [&[(&str, &str)]; 3] = [
         &[("channel", "c"), ("from_id", "1")],
@@ -68,7 +68,7 @@ fn without_history_only_who_waits_gets_a_message() {
     assert_eq!(server.read("c", "0").ids(), [0; 0]);
     assert_eq!(server.read("c", "-5").ids(), [0; 0]);
 
-    // It comes at once, with nothing left to tell.
+    // It is answered at once, with nothing left to report.
     let late = server.get("/read", &[("channel", "c"), ("from_id", "1")]).ok();
     assert_eq!((late.ids(), late.next_id(), late.is("missed")), (vec![], 2, true));
     let mut on_time = server.park(&[("channel", "c"), ("from_id", "2")]);
@@ -77,23 +77,23 @@ fn without_history_only_who_waits_gets_a_message() {
 }
 
 #[test]
-fn what_one_turn_added_beyond_history_is_missed() {
+fn messages_of_one_turn_beyond_the_history_are_missed() {
     let server = Server::with(&["--history", "2"]);
     let mut follower = server.park(&[("channel", "c"), ("from_id", "1")]);
-    let mut newcomer = server.park(&[("channel", "c")]);
+    let mut reader = server.park(&[("channel", "c")]);
     let request = common::request("GET", "/write?channel=c&message=m", &[], None);
     let mut writer = server.client();
     writer.send(request.repeat(5));
     let answer = follower.response();
     assert_eq!((answer.ids(), answer.next_id()), (vec![4, 5], 6));
     assert!(answer.is("missed"));
-    let answer = newcomer.response();
+    let answer = reader.response();
     assert_eq!((answer.ids(), answer.next_id()), (vec![4, 5], 6));
     assert!(!answer.is("missed"));
 }
 
 #[test]
-fn a_newcomer_gets_introductions_that_history_dropped() {
+fn a_read_of_everything_gets_introductions_that_history_dropped() {
     let server = Server::with(&["--history", "2", "--connection-timeout", "1m"]);
     let josh = server.introduce("c", "Josh");
     let ann = server.introduce("c", "Ann");
@@ -105,18 +105,18 @@ fn a_newcomer_gets_introductions_that_history_dropped() {
     assert!(!list.is("missed"));
     assert_eq!(list.messages()[0]["type"], "introduction");
     assert_eq!(list.messages()[0]["from"], 1);
-    // Only from_id 0 asks for them.
+    // Only `from_id=0` requests introductions.
     assert_eq!(server.read("c", "1").ids(), [4, 5]);
     assert_eq!(server.read("c", "-9").ids(), [4, 5]);
 
-    // A new name takes the place of the old one.
+    // A new name replaces the old one.
     let rename = josh.and(&[("channel", "c"), ("message", "Joshua")]);
     server.get("/introduce", &rename).ok();
     assert_eq!(server.read("c", "0").ids(), [2, 5, 6]);
     write(&server, 7..=8);
     assert_eq!(server.read("c", "0").texts(), ["Ann", "Joshua", "m7", "m8"]);
 
-    // Who left is no longer there, also where the goodbye is gone.
+    // A member that left is not listed, even if its goodbye has been dropped.
     server.get("/goodbye", &ann.and(&[])).ok();
     assert_eq!(server.read("c", "0").ids(), [6, 8, 9]);
     write(&server, 10..=11);
@@ -137,7 +137,7 @@ fn an_old_introduction_stays_while_history_retains_it() {
 }
 
 #[test]
-fn a_list_of_members_alone_is_something_to_tell() {
+fn a_list_of_members_alone_answers_a_read() {
     let options = ["--history", "0", "--connection-timeout", "1m", "--poll-timeout", "1h"];
     let server = Server::with(&options);
     let _josh = server.introduce("c", "Josh");
@@ -157,7 +157,7 @@ fn messages_expire() {
     assert_eq!((late.ids(), late.next_id()), (vec![], 3));
     let on_time = server.read("c", "3");
     assert!(!on_time.is("missed"));
-    // Who is here does not expire, and ids are not given twice.
+    // Introductions of members do not expire, and no id is used twice.
     assert_eq!(server.read("c", "0").texts(), ["Josh"]);
     assert_eq!(server.members("c")["members"][0]["message"], "Josh");
     assert_eq!(server.write("c", "new"), 3);
@@ -165,7 +165,7 @@ fn messages_expire() {
 }
 
 #[test]
-fn a_long_history_is_read_in_parts() {
+fn a_long_history_is_read_in_several_responses() {
     let server = Server::with(&["--max-reply", "1000"]);
     let text = "x".repeat(240);
     for _ in 0..10 {
@@ -187,7 +187,7 @@ fn a_long_history_is_read_in_parts() {
 }
 
 #[test]
-fn one_message_comes_however_long_it_is() {
+fn one_message_is_sent_whatever_its_length() {
     let server = Server::with(&["--max-reply", "100"]);
     let text = "x".repeat(500);
     server.write("c", &text);

@@ -1,4 +1,5 @@
-//! HTTP as clients and proxies speak it: methods, versions, keep-alive, pipelining, held requests.
+//! HTTP as clients and proxies use it: methods, versions, keep-alive, pipelining, deferred
+//! requests.
 
 mod common;
 
@@ -6,13 +7,13 @@ use std::time::Duration;
 
 use common::{Client, Response, Server, request, target};
 
-/// One request line with a host, and nothing else.
+/// A request line with a `Host` field and nothing else.
 fn bare(line: &str) -> String {
     format!("{line}\r\nHost: speak.test\r\n\r\n")
 }
 
 #[test]
-fn calls_act_so_only_get_and_post_make_them() {
+fn only_get_and_post_make_calls() {
     let server = Server::start();
     let calls = ["/write", "/read", "/introduce", "/goodbye", "/members", "/create"];
     for path in calls {
@@ -22,7 +23,7 @@ fn calls_act_so_only_get_and_post_make_them() {
             assert_eq!(answer.status, 405, "{method} {path}");
             assert_eq!(answer.header("allow"), Some("GET, POST, OPTIONS"));
         }
-        // The answer to a HEAD has no body, whatever its status.
+        // The response to HEAD has no body, whatever its status.
         let mut client = server.client();
         client.send(request("HEAD", &format!("{path}?channel=c&message=m"), &[], None));
         let answer = client.head();
@@ -36,7 +37,7 @@ fn calls_act_so_only_get_and_post_make_them() {
 }
 
 #[test]
-fn the_rest_says_what_it_allows() {
+fn other_methods_get_an_allow_header() {
     let server = Server::start();
     let cases = [
         ("PUT", "/health", "GET, HEAD, POST, OPTIONS"),
@@ -98,7 +99,7 @@ fn no_such_path_is_not_found() {
 }
 
 #[test]
-fn http_1_1_stays_open_unless_told_otherwise() {
+fn http_1_1_is_persistent_by_default() {
     let server = Server::start();
     let mut client = server.client();
     for _ in 0..3 {
@@ -113,7 +114,7 @@ fn http_1_1_stays_open_unless_told_otherwise() {
 }
 
 #[test]
-fn http_1_0_closes_unless_told_otherwise() {
+fn http_1_0_closes_by_default() {
     let server = Server::start();
     for host in ["", "Host: speak.test\r\n"] {
         let mut client = server.client();
@@ -126,7 +127,7 @@ fn http_1_0_closes_unless_told_otherwise() {
         let kept = answer.header("connection").map(str::to_ascii_lowercase);
         assert_eq!(kept.as_deref(), Some("keep-alive"));
     }
-    // A read that waits is no different.
+    // A pending read behaves the same.
     let mut reader = server.client();
     reader.send("GET /read?channel=c HTTP/1.0\r\n\r\n");
     server.wait_for_readers("c", 1);
@@ -136,7 +137,7 @@ fn http_1_0_closes_unless_told_otherwise() {
 }
 
 #[test]
-fn other_versions() {
+fn other_versions_are_refused() {
     let server = Server::start();
     let mut client = server.client();
     for version in ["HTTP/1.2", "HTTP/1.9"] {
@@ -179,7 +180,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn hundreds_of_requests_in_one_go_are_all_answered() {
+fn hundreds_of_requests_in_one_send_are_all_answered() {
     let server = Server::start();
     let mut client = server.client();
     let request = request("GET", "/write?channel=c&message=m", &[], None);
@@ -190,7 +191,7 @@ fn hundreds_of_requests_in_one_go_are_all_answered() {
 }
 
 #[test]
-fn a_last_request_is_the_last() {
+fn no_request_is_handled_after_connection_close() {
     let server = Server::start();
     let mut client = server.client();
     let close = request("GET", "/write?channel=c&message=1", &[("Connection", "close")], None);
@@ -202,7 +203,7 @@ fn a_last_request_is_the_last() {
 }
 
 #[test]
-fn a_request_behind_a_waiting_read_is_held() {
+fn a_request_pipelined_after_a_pending_read_waits() {
     let server = Server::with(&["--connection-timeout", "1h", "--poll-timeout", "1h"]);
     let me = server.introduce("c", "Josh");
     let mut client = server.park(&me.and(&[("channel", "c"), ("from_id", "2")]));
@@ -218,7 +219,7 @@ fn a_request_behind_a_waiting_read_is_held() {
 }
 
 #[test]
-fn what_is_held_may_be_half_a_request() {
+fn a_partial_request_can_wait_after_a_pending_read() {
     let server = Server::start();
     let mut client = server.park(&[("channel", "c")]);
     let held = request("GET", "/write?channel=c&message=held", &[], None);
@@ -264,7 +265,7 @@ fn proxies_send_absolute_targets() {
 }
 
 #[test]
-fn heads_may_be_untidy() {
+fn untidy_heads_are_accepted() {
     let server = Server::start();
     let mut client = server.client();
     let heads = [
@@ -282,7 +283,7 @@ fn heads_may_be_untidy() {
 }
 
 #[test]
-fn a_request_may_come_byte_by_byte() {
+fn a_request_can_arrive_byte_by_byte() {
     let server = Server::start();
     let mut client = server.client();
     let chunked = [("Content-Type", "text/plain"), ("Transfer-Encoding", "chunked")];
@@ -306,7 +307,7 @@ fn a_request_may_come_byte_by_byte() {
 }
 
 #[test]
-fn a_request_may_come_in_any_two_parts() {
+fn a_request_can_arrive_in_any_two_parts() {
     let server = Server::start();
     let headers = [("Content-Type", "text/plain"), ("Transfer-Encoding", "chunked")];
     let request = [
@@ -314,7 +315,7 @@ fn a_request_may_come_in_any_two_parts() {
         b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n",
     ]
     .concat();
-    // All clients have sent their first part before any sends the second.
+    // All clients have sent their first part before any sends its second.
     let mut clients: Vec<(Client, &[u8])> = (1..request.len())
         .map(|middle| {
             let (first, second) = request.split_at(middle);
@@ -338,14 +339,14 @@ fn an_idle_client_is_closed() {
     let mut client = server.client();
     client.get("/health", &[]).ok();
     client.is_closed();
-    // A read that waits is not idle, however long it waits.
+    // A pending read is not idle, however long it waits.
     let mut reader = server.park(&[("channel", "c"), ("timeout", "1")]);
     assert_eq!(reader.response().ok().ids(), [0; 0]);
     reader.is_closed();
 }
 
 #[test]
-fn a_client_that_talks_is_not_idle() {
+fn a_client_that_sends_requests_is_not_idle() {
     let server = Server::with(&["--keep-alive", "700ms"]);
     let mut client = server.client();
     for _ in 0..5 {
@@ -355,8 +356,8 @@ fn a_client_that_talks_is_not_idle() {
 }
 
 #[test]
-fn a_form_in_a_get_is_no_form() {
-    // What a body of a GET means is nobody's business, but it has to be skipped.
+fn a_form_body_of_a_get_is_ignored() {
+    // The body of a GET has no meaning, but it must be skipped.
     let server = Server::start();
     let mut client = server.client();
     let headers = [("Content-Type", "application/x-www-form-urlencoded")];

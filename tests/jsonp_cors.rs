@@ -1,4 +1,4 @@
-//! What browsers need: script answers, headers for pages from elsewhere, and an image.
+//! Responses for browsers: JSONP scripts, CORS headers, and an image.
 
 mod common;
 
@@ -7,7 +7,7 @@ use common::{Client, Params, Response, Server, request, target};
 const A: &str = "https://a.example";
 const B: &str = "http://b.example:8080";
 
-/// A server that only lets pages from two places add messages.
+/// A server that lets only pages of two origins add messages.
 fn listed() -> Server {
     Server::with(&["--allow-origin", A, "--allow-origin", B])
 }
@@ -17,7 +17,7 @@ fn with_origin(client: &mut Client, path: &str, origin: &str) -> Response {
     client.get_with(path, &[("channel", "c"), ("message", "m")], &[("Origin", origin)])
 }
 
-/// What a script answer hands to its function.
+/// Returns the argument of a JSONP response's function call.
 #[track_caller]
 fn handed_to<'a>(answer: &'a Response, name: &str) -> &'a str {
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -125,7 +125,7 @@ fn every_call_takes_a_callback() {
 }
 
 #[test]
-fn a_waiting_read_is_answered_under_its_own_name() {
+fn a_pending_read_is_answered_with_its_own_callback() {
     let server = Server::start();
     let names = ["f", "g.h[1]"];
     let mut scripts = names.map(|name| server.park(&[("channel", "c"), ("callback", name)]));
@@ -166,7 +166,7 @@ fn errors_reach_a_script_with_status_200() {
 }
 
 #[test]
-fn a_post_is_no_script() {
+fn a_post_ignores_the_callback() {
     let server = Server::start();
     let mut client = server.client();
     let message = [("channel", "c"), ("message", "m")];
@@ -177,7 +177,7 @@ fn a_post_is_no_script() {
     assert_eq!(server.read("c", "1").next_id(), 1);
 }
 
-/// Whether `date` looks like `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// Returns whether `date` has the form of `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn is_http_date(date: &str) -> bool {
     let shape = date.bytes().map(|byte| match byte {
         b'0'..=b'9' => '0',
@@ -189,7 +189,7 @@ fn is_http_date(date: &str) -> bool {
 }
 
 #[test]
-fn every_answer_of_a_call_has_all_its_headers() {
+fn every_response_of_a_call_has_all_its_headers() {
     let server = Server::start();
     let calls: [(&str, &Params, u16); 12] = [
         ("/write", &[("channel", "c"), ("message", "m")], 200),
@@ -241,7 +241,7 @@ fn the_image_is_a_gif_of_one_pixel() {
         0 => 0,
         _ => 3 << ((flags & 7) + 1),
     };
-    // Walk the blocks behind the screen's table of colours, and meet one image.
+    // Walks the blocks after the global colour table and expects one image.
     let mut at = 13 + table(gif[10]);
     let mut images = 0;
     loop {
@@ -290,7 +290,7 @@ fn a_preflight_allows_what_pages_send() {
 }
 
 #[test]
-fn with_a_list_only_those_on_it_are_allowed_to_look() {
+fn with_a_list_only_listed_origins_may_read() {
     let server = listed();
     let mut client = server.client();
     let health = |client: &mut Client, headers: &[(&str, &str)]| {
@@ -309,7 +309,7 @@ fn with_a_list_only_those_on_it_are_allowed_to_look() {
     let answer = health(&mut client, &[]);
     assert_eq!(answer.header("access-control-allow-origin"), None);
 
-    // Two readers of one answer each get the header that is theirs.
+    // Two readers that share one response each get the header for their origin.
     let read = |origin: &str| {
         let mut reader = server.client();
         let path = target("/read", &[("channel", "c")]);
@@ -328,7 +328,7 @@ fn with_a_list_only_those_on_it_are_allowed_to_look() {
 }
 
 #[test]
-fn with_a_list_other_pages_add_no_messages() {
+fn with_a_list_other_origins_add_no_messages() {
     let server = listed();
     let mut client = server.client();
     let me = server.introduce("c", "Josh");
@@ -347,7 +347,7 @@ fn with_a_list_other_pages_add_no_messages() {
     }
     assert_eq!(server.read("c", "1").texts(), ["Josh"]);
 
-    // Reading is for everybody: it is the browser that keeps the answer from the page.
+    // Reading is open to every origin: the browser keeps the response from the page.
     for path in ["/read", "/members", "/create", "/health"] {
         let path = target(path, &[("from_id", "1")]);
         let path = format!("{path}&channel=c");
@@ -357,7 +357,7 @@ fn with_a_list_other_pages_add_no_messages() {
 }
 
 #[test]
-fn with_a_list_the_browsers_word_counts_where_there_is_no_origin() {
+fn with_a_list_sec_fetch_site_decides_without_an_origin() {
     let server = listed();
     let mut client = server.client();
     let params = [("channel", "c"), ("message", "m")];
@@ -378,7 +378,7 @@ fn with_a_list_the_browsers_word_counts_where_there_is_no_origin() {
         assert_eq!(answer.status, status, "{headers:?}");
         written += usize::from(status == 200);
     }
-    // A script tag from elsewhere is told so, in its own way.
+    // A cross-origin script tag gets the error as a script.
     let script = [("channel", "c"), ("message", "m"), ("callback", "f")];
     let cross = [("Sec-Fetch-Site", "cross-site")];
     let answer = client.get_with("/write", &script, &cross);

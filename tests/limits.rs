@@ -1,10 +1,10 @@
-//! Limits for each address, alone and behind a proxy.
+//! Limits per address, direct and behind a proxy.
 
 mod common;
 
 use common::{Client, Response, Server, until};
 
-/// A write that a proxy hands on, for whom `hops` tells.
+/// A write forwarded by a proxy, with `hops` in `X-Forwarded-For`.
 fn write_for(server: &Server, hops: &str) -> Response {
     let params = [("channel", "c"), ("message", "m")];
     Client::connect(server.address()).get_with("/write", &params, &[("X-Forwarded-For", hops)])
@@ -18,15 +18,15 @@ fn is_refused_for_now(answer: &Response) {
 }
 
 #[test]
-fn an_address_may_add_so_many_messages_at_once_and_others_are_not_touched_by_it() {
+fn the_rate_limit_of_an_address_does_not_affect_others() {
     let server = Server::with(&["--max-rate", "1", "--trust-proxy", "127.0.0.1"]);
     let taken = (0..30).take_while(|_| write_for(&server, "192.0.2.1").status == 200).count();
     assert!((10..=12).contains(&taken), "{taken}");
     is_refused_for_now(&write_for(&server, "192.0.2.1"));
     assert_eq!(write_for(&server, "192.0.2.2").status, 200);
-    // What the client itself puts in front changes nothing.
+    // Addresses that the client itself puts in front change nothing.
     is_refused_for_now(&write_for(&server, "198.51.100.9, 192.0.2.1"));
-    // A network of IPv6 is one address.
+    // An IPv6 /64 network counts as one address.
     for host in 0..20 {
         write_for(&server, &format!("2001:db8::{host:x}"));
     }
@@ -35,7 +35,7 @@ fn an_address_may_add_so_many_messages_at_once_and_others_are_not_touched_by_it(
 }
 
 #[test]
-fn what_adds_nothing_is_not_counted_and_a_goodbye_is_never_refused() {
+fn only_added_messages_count_and_a_goodbye_is_never_refused() {
     let server = Server::with(&["--max-rate", "1"]);
     let josh = server.introduce("c", "Josh");
     let auth = josh.auth.clone();
@@ -54,7 +54,7 @@ fn what_adds_nothing_is_not_counted_and_a_goodbye_is_never_refused() {
 }
 
 #[test]
-fn nobody_is_believed_whom_the_operator_did_not_name() {
+fn forwarded_addresses_are_trusted_only_from_listed_proxies() {
     let server = Server::with(&["--max-rate", "1", "--trust-proxy", "10.0.0.0/8"]);
     let taken = (0..30)
         .take_while(|host| write_for(&server, &format!("192.0.2.{host}")).status == 200)
@@ -63,7 +63,7 @@ fn nobody_is_believed_whom_the_operator_did_not_name() {
 }
 
 #[test]
-fn an_address_has_so_many_clients_at_once() {
+fn clients_per_address_are_limited() {
     let server = Server::with(&["--max-clients-per-address", "3"]);
     let mut clients: Vec<_> = (0..3).map(|_| Client::connect(server.address())).collect();
     for client in &mut clients {
@@ -82,7 +82,7 @@ fn an_address_has_so_many_clients_at_once() {
 }
 
 #[test]
-fn a_proxy_has_as_many_clients_as_it_needs() {
+fn a_trusted_proxy_has_no_client_limit() {
     let server = Server::with(&["--max-clients-per-address", "2", "--trust-proxy", "127.0.0.0/8"]);
     let mut clients: Vec<_> = (0..5).map(|_| Client::connect(server.address())).collect();
     for client in &mut clients {
@@ -90,7 +90,7 @@ fn a_proxy_has_as_many_clients_as_it_needs() {
     }
 }
 
-/// Messages of a kilobyte, some of them in each of ten channels.
+/// Messages of a kilobyte, in turn in each of ten channels.
 fn fill(server: &Server, count: usize) -> Vec<Response> {
     let mut client = Client::connect(server.address());
     let text = "x".repeat(1_000);
@@ -102,7 +102,7 @@ fn fill(server: &Server, count: usize) -> Vec<Response> {
 }
 
 #[test]
-fn where_memory_ends_the_oldest_history_goes_first_and_is_told_as_missed() {
+fn at_the_memory_limit_the_oldest_history_is_evicted_and_reported_as_missed() {
     let server = Server::with(&["--max-memory", "200k", "--history", "1000"]);
     assert!(fill(&server, 1_000).iter().all(|answer| answer.status == 200));
     let retained = |channel: &str| {
@@ -127,7 +127,7 @@ fn where_memory_ends_the_oldest_history_goes_first_and_is_told_as_missed() {
 }
 
 #[test]
-fn where_no_history_is_left_nothing_comes_in_and_everything_goes_out() {
+fn without_evictable_history_writes_fail_and_goodbyes_succeed() {
     let server = Server::with(&["--max-memory", "100k", "--history", "0"]);
     let text = "n".repeat(3_000);
     let mut members = Vec::new();
@@ -158,7 +158,7 @@ fn where_no_history_is_left_nothing_comes_in_and_everything_goes_out() {
 }
 
 #[test]
-fn requests_that_are_not_whole_take_no_more_memory_than_there_is() {
+fn incomplete_requests_stay_within_the_memory_limit() {
     let server = Server::with(&["--max-memory", "300k", "--max-message", "64k"]);
     let head = "POST /write?channel=c HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 60000\r\n\r\n";
     let half = [head, &"x".repeat(50_000)].concat();
@@ -166,7 +166,7 @@ fn requests_that_are_not_whole_take_no_more_memory_than_there_is() {
     for client in &mut clients {
         client.send(&half);
     }
-    until("those are refused for whom there is no room", || {
+    until("surplus clients are rejected", || {
         clients.iter().filter(|client| client.has_something()).count() >= 10
     });
     let refused = clients.iter_mut().filter(|client| client.has_something());

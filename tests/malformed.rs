@@ -1,4 +1,4 @@
-//! What is not HTTP, too large, or too slow: refused with an answer that can be read.
+//! Input that is not HTTP, too large or too slow: refused with a readable response.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::thread;
 
 use common::{Client, Server, request, until};
 
-/// Claims that `bytes` are refused, and their client closed.
+/// Asserts that `bytes` are refused and their client closed.
 #[track_caller]
 fn refused(server: &Server, bytes: impl AsRef<[u8]>, statuses: &[u16]) {
     let bytes = bytes.as_ref();
@@ -20,13 +20,13 @@ fn refused(server: &Server, bytes: impl AsRef<[u8]>, statuses: &[u16]) {
     client.is_closed();
 }
 
-/// A request with these lines behind its request line, and what follows them.
+/// A request with these lines after its request line, followed by `body`.
 fn post(lines: &str, body: &str) -> String {
     format!("POST /write?channel=c HTTP/1.1\r\nHost: x\r\n{lines}\r\n\r\n{body}")
 }
 
 #[test]
-fn what_is_not_http_is_a_bad_request() {
+fn non_http_input_is_a_bad_request() {
     let server = Server::start();
     let heads: [&[u8]; 20] = [
         b"hello\r\n\r\n",
@@ -51,11 +51,11 @@ fn what_is_not_http_is_a_bad_request() {
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     ];
     for head in heads {
-        // A bare CR may keep a head from ever ending: the end comes with it here.
+        // A bare CR may prevent the end of a head: this adds one.
         let head = [head, b"\r\n\r\n"].concat();
         refused(&server, head, &[400]);
     }
-    // Not HTTP, or not a version of it that is known: both are true.
+    // Not HTTP, or an unknown version of it: both are valid verdicts.
     for line in ["/health HTTP/1.1 x", "/hea lth HTTP/1.1", "/health HTTP/x.y", "/health FTP/1.1"] {
         let head = format!("GET {line}\r\nHost: x\r\n\r\n");
         refused(&server, head, &[400, 505]);
@@ -94,7 +94,7 @@ fn a_body_has_one_length() {
     for lines in lines {
         refused(&server, post(lines, "0\r\n\r\n"), &[400]);
     }
-    // Too long for any integer is too long for the server, or no length at all.
+    // Too long for any integer: too large for the server, or no valid length.
     for digits in ["18446744073709551616", "99999999999999999999999999999999999999999999"] {
         let lines = format!("Content-Length: {digits}");
         refused(&server, post(&lines, ""), &[400, 413]);
@@ -163,7 +163,7 @@ fn a_long_request_line_is_refused() {
     let server = Server::start();
     let line = format!("GET /health?x={} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(16_384));
     refused(&server, line, &[414]);
-    // Its end need not have come.
+    // The end of the line is not needed.
     refused(&server, format!("GET /{}", "x".repeat(17_000)), &[414]);
     let fits = format!("/health?x={}", "x".repeat(16_000));
     server.client().call(request("GET", &fits, &[], None)).ok();
@@ -185,7 +185,7 @@ fn a_large_head_is_refused() {
 }
 
 #[test]
-fn a_head_within_its_size_may_have_many_lines() {
+fn a_head_within_the_size_limit_can_have_many_lines() {
     let server = Server::start();
     let headers = [("X", "y"); 100];
     server.client().call(request("GET", "/health", &headers, None)).ok();
@@ -203,8 +203,8 @@ fn max_head_sets_the_size_of_a_head() {
     refused(&server, line, &[414]);
 }
 
-/// Sends `head`, waits until the server has decided, sends the rest of a megabyte without
-/// looking, and only then reads the answer.
+/// Sends `head`, waits until the server has decided, sends the rest of a megabyte without reading,
+/// and only then reads the response.
 #[track_caller]
 fn sends_on(server: &Server, head: &str, status: u16) {
     let mut client = server.client();
@@ -217,12 +217,12 @@ fn sends_on(server: &Server, head: &str, status: u16) {
     }
     let answer = client.response();
     assert_eq!(answer.status, status);
-    // A body that was refused may also be skipped to its end, and the client kept.
+    // The server may also skip a refused body to its end and keep the client.
     assert!(answer.says_close() || status == 413);
 }
 
 #[test]
-fn who_still_sends_gets_to_read_the_refusal() {
+fn a_client_that_still_sends_can_read_the_refusal() {
     let server = Server::start();
     let length = "Content-Type: text/plain\r\nContent-Length: 1048576";
     sends_on(&server, &post(length, ""), 413);
@@ -234,13 +234,13 @@ fn who_still_sends_gets_to_read_the_refusal() {
 }
 
 #[test]
-fn a_refusal_comes_before_the_body_has() {
+fn a_refusal_is_sent_before_the_body_arrives() {
     let server = Server::start();
     let mut client = server.client();
     let mut sender = client.second_handle();
     client.send(post("Content-Type: text/plain\r\nContent-Length: 1000000000", ""));
     let sending = thread::spawn(move || {
-        // Until the server, or our own other half, has closed.
+        // Until the server, or this client's other half, has closed.
         while sender.write_all(&[b'x'; 16 * 1024]).is_ok() {}
         let _ = sender.shutdown(Shutdown::Both);
     });
@@ -252,7 +252,7 @@ fn a_refusal_comes_before_the_body_has() {
 }
 
 #[test]
-fn a_request_that_does_not_come_whole_times_out() {
+fn an_incomplete_request_times_out() {
     let server = Server::with(&["--request-timeout", "300ms"]);
     let chunked = "Transfer-Encoding: chunked";
     let halves = [
@@ -281,10 +281,10 @@ fn a_request_that_does_not_come_whole_times_out() {
 }
 
 #[test]
-fn dripping_does_not_stretch_the_time_for_a_request() {
+fn dripping_bytes_does_not_extend_the_request_timeout() {
     let server = Server::with(&["--request-timeout", "300ms"]);
     let mut client = server.client();
-    // Bytes come all the time, but never the last one.
+    // Bytes arrive all the time, but never the last one.
     client.send("GET /health HTTP/1.1\r\nHost: x\r\nX: ");
     until("the server has had enough", || {
         client.try_send("x");
@@ -294,21 +294,21 @@ fn dripping_does_not_stretch_the_time_for_a_request() {
 }
 
 #[test]
-fn a_second_request_has_its_own_time() {
+fn each_request_has_its_own_timeout() {
     let server = Server::with(&["--request-timeout", "300ms"]);
     let mut client = server.client();
     client.get("/health", &[]).ok();
     client.send("GET /hea");
     assert_eq!(client.response().status, 408);
     client.is_closed();
-    // While a read waits, no request is late.
+    // A request is not late while a read is pending.
     let mut reader = server.park(&[("channel", "c"), ("timeout", "1")]);
     assert_eq!(reader.response().ok().ids(), [0; 0]);
     reader.get("/health", &[]).ok();
 }
 
 #[test]
-fn errors_before_a_call_say_what_they_are() {
+fn errors_before_a_call_are_described() {
     let server = Server::start();
     let cases = [
         ("GET /health HTTP/1.1\r\n\r\n", "bad_request"),
@@ -319,7 +319,7 @@ fn errors_before_a_call_say_what_they_are() {
     ];
     for (request, error) in cases {
         let answer = server.client().call(request);
-        // They may be plain, or in the JSON of all others.
+        // The response may be plain text or JSON.
         if answer.header("content-type") == Some("application/json") {
             answer.fails_with(answer.status, error);
         }

@@ -1,4 +1,4 @@
-//! The admin door and its numbers. They are exact: what is counted is compared with what was done.
+//! The admin listener and its metrics. They are exact: each count is compared with the calls made.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::{Client, EventStream, Server, command, request, until};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::json;
 
-/// A server with an admin door, and a client there that stays.
+/// A server with an admin listener, and a persistent client of that.
 struct Watched {
     server: Server,
     operator: Client,
@@ -41,7 +41,7 @@ impl Watched {
         self.page().count(sample)
     }
 
-    /// Waits until a number is this one.
+    /// Waits until a sample has this value.
     #[track_caller]
     fn wait_for(&mut self, sample: &str, value: u64) {
         until(&format!("{sample} is {value}"), || self.metric(sample) == value);
@@ -53,7 +53,7 @@ fn admin_address(server: &Server) -> SocketAddr {
 }
 
 impl Page {
-    /// The value of a sample; one that is not there was never counted.
+    /// Returns the value of a sample; 0 if it is not there.
     #[track_caller]
     fn value(&self, sample: &str) -> Option<&str> {
         let mut lines = self.0.lines().filter_map(|line| line.rsplit_once(' '));
@@ -68,7 +68,7 @@ impl Page {
             .unwrap_or_else(|_| panic!("{sample} is no whole number"))
     }
 
-    /// All samples of a name, with their labels.
+    /// Returns all samples of a name, with their labels.
     fn samples(&self, name: &str) -> Vec<String> {
         let start = format!("{name}{{");
         self.0
@@ -123,7 +123,7 @@ fn every_request_is_counted_by_call_and_status() {
         server.write("channel", "message");
     }
     server.get("/write", &[("channel", "channel")]).fails_with(400, "missing_parameter");
-    // An error in a script tag is one, whatever the status that the tag is shown.
+    // An error in a script tag counts as an error, whatever status the tag gets.
     let script = server.get("/write", &[("channel", "channel"), ("callback", "f")]);
     assert_eq!(script.status, 200);
     server.client().post_form("/write", &[("channel", "channel"), ("message", "form")]).ok();
@@ -150,7 +150,7 @@ fn every_request_is_counted_by_call_and_status() {
     assert_eq!(call("GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n"), 404);
     assert_eq!(call("get / HTTP/1.1\r\nHost: x\r\n\r\n"), 501);
     assert_eq!(call("GET / HTTP/1.1\r\n\r\n"), 400);
-    // Two requests in one send are two.
+    // Two requests in one send count as two.
     let mut client = server.client();
     client.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2));
     assert_eq!([client.response().status, client.response().status], [200, 200]);
@@ -183,7 +183,7 @@ fn every_request_is_counted_by_call_and_status() {
 }
 
 #[test]
-fn reads_that_wait_count_when_they_are_answered_and_streams_when_they_begin() {
+fn long_polls_count_when_answered_and_streams_when_started() {
     let mut watched = Watched::with(&["--heartbeat", "1h"]);
     let read = "speak_requests_total{call=\"read\",status=\"200\"}";
     let params = [("channel", "channel")];
@@ -207,7 +207,7 @@ fn reads_that_wait_count_when_they_are_answered_and_streams_when_they_begin() {
     assert_eq!((page.count(read), page.count("speak_readers")), (2, 2));
     assert_eq!(page.count("speak_deliveries_total"), 3);
 
-    // Frames are the calls that they are; what names none is counted too.
+    // Frames count as the calls they make; a frame without a call is counted too.
     let write = json!({"call": "write", "channel": "elsewhere", "message": "two", "ref": 1});
     assert_eq!(socket.call(&write), json!({"ref": 1, "id": 1}));
     socket.call(&json!({"call": "write", "channel": "elsewhere"}));
@@ -220,13 +220,13 @@ fn reads_that_wait_count_when_they_are_answered_and_streams_when_they_begin() {
         (status_of("write", 200), status_of("write", 400), status_of("none", 400)),
         (2, 1, 1)
     );
-    // Nobody reads there, and a read that finds something at once did not wait.
+    // No reader waits there, and a read that is answered at once did not wait.
     watched.server.read("elsewhere", "0");
     assert_eq!(watched.metric("speak_deliveries_total"), 3);
 }
 
 #[test]
-fn a_long_poll_that_waits_in_vain_is_no_delivery() {
+fn an_empty_long_poll_is_no_delivery() {
     let mut watched = Watched::with(&["--poll-timeout", "50ms"]);
     watched.server.get("/read", &[("channel", "channel")]).ok();
     let page = watched.page();
@@ -235,7 +235,7 @@ fn a_long_poll_that_waits_in_vain_is_no_delivery() {
 }
 
 #[test]
-fn goodbyes_are_counted_by_reason_and_gauges_go_back_to_zero() {
+fn goodbyes_are_counted_by_reason_and_gauges_return_to_zero() {
     let mut watched = Watched::with(&["--connection-timeout", "300ms", "--retention", "1s"]);
     let goodbyes = |reason: &str| format!("speak_goodbyes_total{{reason=\"{reason}\"}}");
     let server = &watched.server;
@@ -268,7 +268,7 @@ fn goodbyes_are_counted_by_reason_and_gauges_go_back_to_zero() {
 }
 
 #[test]
-fn history_is_dropped_for_its_reason() {
+fn dropped_history_is_counted_by_reason() {
     let dropped = |reason: &str| format!("speak_history_dropped_total{{reason=\"{reason}\"}}");
     for (history, retained) in [("2", 2), ("0", 0)] {
         let mut watched = Watched::with(&["--history", history]);
@@ -298,7 +298,7 @@ fn history_is_dropped_for_its_reason() {
 }
 
 #[test]
-fn clients_without_room_are_counted_and_the_operator_needs_none() {
+fn rejected_clients_are_counted_and_the_admin_listener_still_serves() {
     let refused = |reason: &str| format!("speak_clients_refused_total{{reason=\"{reason}\"}}");
     let mut watched = Watched::with(&["--max-clients", "2"]);
     let mut clients = [watched.server.client(), watched.server.client()];
@@ -312,7 +312,7 @@ fn clients_without_room_are_counted_and_the_operator_needs_none() {
     let page = watched.page();
     assert_eq!((page.count("speak_clients"), page.count("speak_clients_max")), (2, 2));
     assert_eq!(page.count(&refused("max_clients")), 3);
-    // They asked nothing: no request of theirs was refused.
+    // These clients sent no request: none of theirs was refused.
     assert_eq!(page.samples("speak_requests_total"), ["{call=\"health\",status=\"200\"} 2"]);
 
     let mut watched = Watched::with(&["--max-clients-per-address", "2"]);
@@ -329,7 +329,7 @@ fn clients_without_room_are_counted_and_the_operator_needs_none() {
 }
 
 #[test]
-fn clients_without_a_descriptor_are_counted_and_logged_once_a_second() {
+fn clients_without_a_descriptor_are_counted_and_logged_at_most_once_per_second() {
     let mut watched = Watched::with(&[]);
     let mut inside = watched.server.client();
     inside.get("/health", &[]).ok();
@@ -341,7 +341,7 @@ fn clients_without_a_descriptor_are_counted_and_logged_once_a_second() {
     assert!(all.expect("limiting our own child").current > Some(open));
     assert_eq!(watched.metric("process_max_fds"), open);
     let refused = "speak_clients_refused_total{reason=\"descriptors\"}";
-    // Numbers below that may be free.
+    // Lower descriptors may be free.
     let mut others = Vec::new();
     until("there is no descriptor left", || {
         others.push(watched.server.client());
@@ -353,7 +353,8 @@ fn clients_without_a_descriptor_are_counted_and_logged_once_a_second() {
         until("it is counted", || watched.metric(refused) >= before + round);
     }
     inside.get("/health", &[]).ok();
-    // Four and more in some 0.4 seconds; on a machine so slow that it takes longer, once for each second of it.
+    // Four or more in some 0.4 seconds. On a machine so slow that it takes longer, once for each
+    // second.
     let warnings: Vec<_> =
         watched.server.log().into_iter().filter(|line| line.contains("cannot accept")).collect();
     let second = |line: &String| line[..19].to_owned();
@@ -363,7 +364,7 @@ fn clients_without_a_descriptor_are_counted_and_logged_once_a_second() {
 }
 
 #[test]
-fn the_admin_door_serves_its_two_pages_and_nothing_else() {
+fn the_admin_listener_serves_only_its_two_pages() {
     let mut watched = Watched::with(&["--allow-origin", "*"]);
     let health = watched.operator.get("/health", &[]).ok();
     assert_eq!(health.text(), r#"{"status":"ok"}"#);
@@ -389,7 +390,7 @@ fn the_admin_door_serves_its_two_pages_and_nothing_else() {
             );
         }
     }
-    // A public door has no such page, and what an operator asks is counted nowhere.
+    // A public listener has no such page, and requests of the admin listener are not counted.
     watched.server.get("/metrics", &[]).fails_with(404, "not_found");
     let page = watched.page();
     assert_eq!(page.samples("speak_requests_total"), ["{call=\"none\",status=\"404\"} 1"]);
@@ -402,20 +403,20 @@ fn the_admin_door_serves_its_two_pages_and_nothing_else() {
 }
 
 #[test]
-fn there_is_no_admin_door_unless_it_is_asked_for() {
+fn there_is_no_admin_listener_by_default() {
     let server = Server::start();
     assert!(!server.log().iter().any(|line| line.contains("admin")));
     server.get("/metrics", &[]).fails_with(404, "not_found");
 }
 
 #[test]
-fn an_admin_door_may_be_a_unix_socket() {
+fn an_admin_listener_can_be_a_unix_socket() {
     let path = std::env::temp_dir().join(format!("speak-{}-admin.sock", std::process::id()));
-    let door = format!("unix:{}", path.display());
+    let address = format!("unix:{}", path.display());
     let mut command = command();
-    command.args(["--listen", "127.0.0.1:0", "--admin-listen", &door]);
+    command.args(["--listen", "127.0.0.1:0", "--admin-listen", &address]);
     let mut server = Server::spawn(command, 2);
-    assert_eq!(server.door(1), door);
+    assert_eq!(server.door(1), address);
     let mut stream = UnixStream::connect(&path).expect("connecting to the server");
     stream.set_read_timeout(Some(common::GUARD)).expect("a time-out");
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("sending a request");
@@ -431,9 +432,9 @@ fn an_admin_door_may_be_a_unix_socket() {
 }
 
 #[test]
-fn a_crowd_at_the_admin_door_takes_nobodys_room() {
+fn a_crowd_at_the_admin_listener_takes_no_public_slots() {
     let mut watched = Watched::with(&["--max-clients", "10"]);
-    // Those beyond some sixteen are closed, without a word.
+    // Clients beyond some sixteen are closed without a response.
     let mut crowd: Vec<_> =
         (0..100).map(|_| Client::connect(admin_address(&watched.server))).collect();
     for client in &mut crowd[50..] {
@@ -461,7 +462,7 @@ fn a_crowd_at_the_admin_door_takes_nobodys_room() {
 }
 
 #[test]
-fn the_turns_of_the_loop_are_in_a_histogram_that_only_rises() {
+fn the_histogram_of_turns_only_rises() {
     let mut watched = Watched::with(&[]);
     let counts = |page: &Page| {
         let buckets = page.samples("speak_loop_seconds_bucket");
@@ -491,7 +492,7 @@ fn the_turns_of_the_loop_are_in_a_histogram_that_only_rises() {
     assert!(sum > 0.0);
 }
 
-/// A server whose standard error is read only where the test does it.
+/// A server whose standard error is read only when the test does it.
 struct Unread {
     child: Child,
     stderr: BufReader<ChildStderr>,
@@ -517,7 +518,7 @@ impl Unread {
         Self { child, stderr }
     }
 
-    /// A client of the door that the next line announces.
+    /// Returns a client of the listener that the next line announces.
     fn next_client(&mut self) -> Client {
         let mut line = String::new();
         self.stderr.read_line(&mut line).expect("a line");
@@ -531,14 +532,14 @@ impl Unread {
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        // Fails only where the process is gone already.
+        // Fails only if the process has exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 #[test]
-fn a_log_that_nobody_reads_stops_nothing_and_tells_of_the_gap() {
+fn an_unread_log_blocks_nothing_and_reports_the_gap() {
     let mut server = Unread::start();
     let (mut client, mut operator) = (server.next_client(), server.next_client());
     let mut lost = || {
@@ -564,8 +565,8 @@ fn a_log_that_nobody_reads_stops_nothing_and_tells_of_the_gap() {
     });
     let line =
         text.lines().find(|line| line.contains(" lines were lost here")).expect("found before");
-    let told: u64 = line.split(' ').nth(2).expect("a word").parse().expect("a number");
-    assert!(line.contains(" WARN ") && told >= gone, "{line}, and {gone} before that");
+    let reported: u64 = line.split(' ').nth(2).expect("a word").parse().expect("a number");
+    assert!(line.contains(" WARN ") && reported >= gone, "{line}, and {gone} before that");
     let mut levels = text.lines().map(|line| line.split(' ').nth(1).unwrap_or_default());
     assert!(levels.all(|level| ["INFO", "DEBUG", "WARN"].contains(&level)), "every line is whole");
 }

@@ -1,4 +1,4 @@
-//! The command line, the environment, the doors and the limits of a server.
+//! The command line, the environment, the listeners and the limits of a server.
 
 mod common;
 
@@ -13,16 +13,16 @@ use std::process::Command;
 use common::{Client, Finished, Params, Server, command, run, until};
 use rustix::process::Signal;
 
-/// Runs the binary with `options` until it ends by itself.
+/// Runs the binary with `options` until it exits.
 fn run_with(options: &[&str]) -> Finished {
     let mut command = command();
     command.args(options);
     run(command)
 }
 
-/// Claims that a start failed with `code` and one line that names the cause.
+/// Asserts that a start failed with `code` and one line that names the cause.
 #[track_caller]
-fn names(finished: &Finished, code: i32, cause: &str) {
+fn assert_names(finished: &Finished, code: i32, cause: &str) {
     let shown = format!("{finished:?}");
     assert_eq!(finished.code, Some(code), "{shown}");
     assert_eq!(finished.stdout, "", "{shown}");
@@ -32,7 +32,7 @@ fn names(finished: &Finished, code: i32, cause: &str) {
 }
 
 #[test]
-fn a_bad_option_is_named() {
+fn an_error_names_the_bad_option() {
     let cases: [(&[&str], &str); 30] = [
         (&["--nonsense"], "--nonsense"),
         (&["-x"], "-x"),
@@ -67,12 +67,12 @@ fn a_bad_option_is_named() {
     ];
     for (options, cause) in cases {
         let options = [&["--listen", "127.0.0.1:0"], options].concat();
-        names(&run_with(&options), 2, cause);
+        assert_names(&run_with(&options), 2, cause);
     }
 }
 
 #[test]
-fn a_bad_value_in_the_environment_is_named() {
+fn an_error_names_the_variable_with_a_bad_value() {
     let cases = [
         ("SPEAK_HISTORY", "abc", "history"),
         ("SPEAK_POLL_TIMEOUT", "5x", "poll"),
@@ -84,7 +84,7 @@ fn a_bad_value_in_the_environment_is_named() {
         if name != "SPEAK_LISTEN" {
             command.args(["--listen", "127.0.0.1:0"]);
         }
-        names(&run(command), 2, cause);
+        assert_names(&run(command), 2, cause);
     }
 }
 
@@ -125,14 +125,14 @@ fn help_names_every_option() {
 }
 
 #[test]
-fn version_tells_the_version() {
+fn version_prints_the_version() {
     let version = run_with(&["--version"]);
     assert_eq!(version.code, Some(0));
     assert_eq!(version.stdout, concat!("speak ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
 #[test]
-fn an_address_in_use_cannot_be_bound() {
+fn a_start_on_an_address_in_use_fails() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("its address").to_string();
     let finished = run_with(&["--listen", "127.0.0.1:0", "--listen", &address]);
@@ -140,15 +140,15 @@ fn an_address_in_use_cannot_be_bound() {
     assert!(finished.stderr.contains(&address), "{finished:?}");
 }
 
-/// The `timeout` of an introduction: the connection-timeout, as the server understood it.
+/// Returns the `timeout` of an introduction: the --connection-timeout as the server parsed it.
 fn connection_timeout(server: &Server) -> String {
     let params = [("channel", "c"), ("message", "m")];
-    let answer = server.get("/introduce", &params).ok();
-    answer.json()["timeout"].to_string()
+    let response = server.get("/introduce", &params).ok();
+    response.json()["timeout"].to_string()
 }
 
 #[test]
-fn durations_are_seconds_or_carry_a_unit() {
+fn durations_are_in_seconds_or_have_a_unit() {
     let cases = [
         ("5", "5"),
         ("0.2", "0.2"),
@@ -169,20 +169,19 @@ fn durations_are_seconds_or_carry_a_unit() {
 }
 
 #[test]
-fn sizes_are_bytes_or_carry_a_unit() {
+fn sizes_are_in_bytes_or_have_a_unit() {
     for (size, bytes) in [("10", 10), ("1k", 1024), ("2m", 2 << 20)] {
         let server = Server::with(&["--max-message", size]);
         let write = |bytes: usize| {
             let body = "x".repeat(bytes);
-            let answer = server.client().post("/write?channel=c", "text/plain", body);
-            answer.status
+            server.client().post("/write?channel=c", "text/plain", body).status
         };
         assert_eq!((write(bytes), write(bytes + 1)), (200, 413), "{size}");
     }
 }
 
 #[test]
-fn the_environment_sets_what_the_command_line_does_not() {
+fn the_environment_sets_options_that_the_command_line_does_not() {
     let spawn = |options: &[&str]| {
         let mut command = command();
         command.env("SPEAK_LISTEN", "127.0.0.1:0,127.0.0.1:0");
@@ -198,15 +197,15 @@ fn the_environment_sets_what_the_command_line_does_not() {
     for (origin, status) in [("https://a.example", 200), ("https://b.example", 200), ("x", 403)] {
         let params = [("channel", "c"), ("message", "m")];
         let headers = [("Origin", origin)];
-        let answer = server.client().get_with("/write", &params, &headers);
-        assert_eq!(answer.status, status, "{origin}");
+        let response = server.client().get_with("/write", &params, &headers);
+        assert_eq!(response.status, status, "{origin}");
     }
     let server = spawn(&["--connection-timeout", "2m"]);
     assert_eq!(connection_timeout(&server), "120");
 }
 
 #[test]
-fn all_doors_lead_to_the_same_place() {
+fn all_listeners_serve_the_same_channels() {
     let server = Server::on(&["127.0.0.1:0", "127.0.0.1:0"], &["--log", "error"]);
     let ports = [server.port(0), server.port(1)];
     assert_ne!(ports[0], ports[1]);
@@ -217,40 +216,40 @@ fn all_doors_lead_to_the_same_place() {
     assert_eq!(reader.response().texts(), ["hi"]);
 }
 
-/// Whether this machine speaks IPv6 with itself.
+/// Returns whether this machine has IPv6.
 fn has_ipv6() -> bool {
     TcpListener::bind("[::1]:0").is_ok()
 }
 
 #[track_caller]
-fn is_served(address: SocketAddr) {
-    let answer = Client::connect(address).get("/health", &[]).ok();
-    assert_eq!(answer.text(), r#"{"status":"ok"}"#);
+fn assert_served(address: SocketAddr) {
+    let response = Client::connect(address).get("/health", &[]).ok();
+    assert_eq!(response.text(), r#"{"status":"ok"}"#);
 }
 
 #[test]
-fn an_ipv6_door_is_a_door() {
+fn a_server_listens_on_an_ipv6_address() {
     if has_ipv6() {
         let server = Server::on(&["[::1]:0"], &[]);
         let port = server.port(0);
         assert_eq!(server.door(0), format!("http://[::1]:{port}"));
-        is_served(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port)));
+        assert_served(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port)));
     }
 }
 
 #[test]
-fn the_door_for_all_takes_ipv4_too() {
+fn a_listener_for_all_addresses_accepts_ipv4_too() {
     for listen in ["[::]:0", "0"] {
         let server = Server::on(&[listen], &[]);
-        is_served(server.address());
+        assert_served(server.address());
         if has_ipv6() {
             assert_eq!(server.door(0), format!("http://[::]:{}", server.port(0)));
-            is_served(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], server.port(0))));
+            assert_served(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], server.port(0))));
         }
     }
 }
 
-/// A path for a socket that no other test has, removed with the test.
+/// Path of a socket that no other test uses. Dropping it removes the socket.
 struct SocketPath(PathBuf);
 
 impl SocketPath {
@@ -259,138 +258,140 @@ impl SocketPath {
         Self(std::env::temp_dir().join(file))
     }
 
-    fn door(&self) -> String {
+    fn url(&self) -> String {
         format!("unix:{}", self.0.display())
     }
 
     #[track_caller]
-    fn is_served(&self) {
+    fn assert_served(&self) {
         let mut stream = UnixStream::connect(&self.0).expect("connecting to the server");
-        stream.set_read_timeout(Some(common::GUARD)).expect("a time-out");
+        stream.set_read_timeout(Some(common::GUARD)).expect("a timeout");
         let request = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         stream.write_all(request).expect("sending a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer to its end");
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        assert!(answer.ends_with(r#"{"status":"ok"}"#), "{answer}");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).expect("a complete response");
+        assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+        assert!(response.ends_with(r#"{"status":"ok"}"#), "{response}");
     }
 }
 
 impl Drop for SocketPath {
     fn drop(&mut self) {
-        // The server may have removed it.
+        // The server may have removed the socket.
         let _ = fs::remove_file(&self.0);
     }
 }
 
 #[test]
-fn a_unix_socket_is_a_door() {
-    let path = SocketPath::new("door");
-    let server = Server::on(&["127.0.0.1:0", &path.door()], &[]);
-    assert_eq!(server.door(1), path.door());
-    path.is_served();
-    is_served(server.address());
+fn a_server_listens_on_a_unix_socket() {
+    let path = SocketPath::new("listener");
+    let server = Server::on(&["127.0.0.1:0", &path.url()], &[]);
+    assert_eq!(server.door(1), path.url());
+    path.assert_served();
+    assert_served(server.address());
 }
 
 #[test]
-fn a_stale_unix_socket_gives_way() {
+fn a_stale_unix_socket_is_replaced() {
     let path = SocketPath::new("stale");
-    // Whoever listened there is gone, and has left its file.
+    // The listener is gone, and its file remains.
     drop(UnixListener::bind(&path.0).expect("a socket"));
     assert!(path.0.exists());
-    // A server that another test is about to start may have a copy of the listener until it has begun.
-    until("nobody listens", || UnixStream::connect(&path.0).is_err());
-    let server = Server::on(&[&path.door()], &[]);
-    path.is_served();
-    // Killed, a server leaves its own file to the next.
+    // A child process that another test is starting may have a copy of the listener until exec.
+    until("the socket has no listener", || UnixStream::connect(&path.0).is_err());
+    let server = Server::on(&[&path.url()], &[]);
+    path.assert_served();
+    // A killed server leaves its file. The next server replaces it.
     drop(server);
-    let _next = Server::on(&[&path.door()], &[]);
-    path.is_served();
+    let _next = Server::on(&[&path.url()], &[]);
+    path.assert_served();
 }
 
 #[test]
 fn a_unix_socket_in_use_is_left_alone() {
     let path = SocketPath::new("taken");
-    let _server = Server::on(&[&path.door()], &[]);
-    let second = run_with(&["--listen", &path.door()]);
+    let _server = Server::on(&[&path.url()], &[]);
+    let second = run_with(&["--listen", &path.url()]);
     assert_eq!(second.code, Some(1), "{second:?}");
-    path.is_served();
+    path.assert_served();
 }
 
 #[test]
-fn who_may_use_a_unix_socket_is_for_the_umask_to_say() {
+fn the_umask_decides_who_may_use_a_unix_socket() {
     for (umask, mode) in [("022", 0o755), ("007", 0o770), ("077", 0o700), ("000", 0o777)] {
         let path = SocketPath::new(umask);
         let script = format!("umask {umask}; exec \"$0\" --listen \"$1\"");
         let mut shell = Command::new("/bin/sh");
-        shell.args(["-c", &script]).arg(command().get_program()).arg(path.door());
+        shell.args(["-c", &script]).arg(command().get_program()).arg(path.url());
         shell.env_clear();
         let _server = Server::spawn(shell, 1);
-        path.is_served();
-        let rights = fs::symlink_metadata(&path.0).expect("the socket").permissions().mode();
-        assert_eq!(rights & 0o777, mode, "umask {umask}");
+        path.assert_served();
+        let mode_of_socket =
+            fs::symlink_metadata(&path.0).expect("the socket").permissions().mode();
+        assert_eq!(mode_of_socket & 0o777, mode, "umask {umask}");
     }
 }
 
 #[test]
-fn a_link_is_left_alone_wherever_it_leads() {
+fn a_symbolic_link_is_left_alone_wherever_it_points() {
     let target = SocketPath::new("target");
     drop(UnixListener::bind(&target.0).expect("a socket"));
-    until("nobody listens", || UnixStream::connect(&target.0).is_err());
+    until("the socket has no listener", || UnixStream::connect(&target.0).is_err());
     let nowhere = SocketPath::new("nowhere");
-    for (name, leads_to) in [("link-to-a-stale-socket", &target.0), ("link-to-nowhere", &nowhere.0)]
+    for (name, target_path) in
+        [("link-to-a-stale-socket", &target.0), ("link-to-nowhere", &nowhere.0)]
     {
         let link = SocketPath::new(name);
-        symlink(leads_to, &link.0).expect("a link");
-        let finished = run_with(&["--listen", &link.door()]);
+        symlink(target_path, &link.0).expect("a link");
+        let finished = run_with(&["--listen", &link.url()]);
         assert_eq!(finished.code, Some(1), "{finished:?}");
-        assert_eq!(fs::read_link(&link.0).expect("the link still"), *leads_to);
+        assert_eq!(fs::read_link(&link.0).expect("the link is still there"), *target_path);
     }
     assert!(target.0.exists() && !nowhere.0.exists());
 }
 
 #[test]
-fn a_stop_removes_its_own_socket_and_no_other() {
+fn a_stop_removes_the_socket_of_the_server_and_no_other() {
     let path = SocketPath::new("own");
-    let mut server = Server::on(&[&path.door()], &[]);
+    let mut server = Server::on(&[&path.url()], &[]);
     server.signal(Signal::TERM);
     server.wait();
     assert!(!path.0.exists());
 
-    let mut server = Server::on(&[&path.door()], &[]);
+    let mut server = Server::on(&[&path.url()], &[]);
     fs::remove_file(&path.0).expect("the socket");
-    let theirs = UnixListener::bind(&path.0).expect("a socket of somebody else");
+    let theirs = UnixListener::bind(&path.0).expect("a socket of another process");
     server.signal(Signal::TERM);
     server.wait();
-    UnixStream::connect(&path.0).expect("it is there still");
+    UnixStream::connect(&path.0).expect("it is still there");
     drop(theirs);
 }
 
 #[test]
-fn a_file_that_is_no_socket_is_left_alone() {
+fn a_file_that_is_not_a_socket_is_left_alone() {
     let path = SocketPath::new("file");
     fs::write(&path.0, "precious").expect("a file");
-    let finished = run_with(&["--listen", &path.door()]);
+    let finished = run_with(&["--listen", &path.url()]);
     assert_eq!(finished.code, Some(1), "{finished:?}");
-    let kept = fs::read_to_string(&path.0).expect("the file still");
+    let kept = fs::read_to_string(&path.0).expect("the file is still there");
     assert_eq!(kept, "precious");
 }
 
 #[test]
-fn one_client_more_than_allowed_is_shed() {
+fn a_client_over_the_limit_is_rejected() {
     let server = Server::with(&["--max-clients", "3"]);
     let mut clients = [(); 3].map(|()| server.client());
     for client in &mut clients {
         client.get("/health", &[]).ok();
     }
-    let mut shed = server.client();
-    shed.try_send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
-    let answer = shed.response();
-    assert_eq!(answer.status, 503);
-    assert!(answer.says_close());
-    shed.is_closed();
+    let mut rejected = server.client();
+    rejected.try_send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+    let response = rejected.response();
+    assert_eq!(response.status, 503);
+    assert!(response.says_close());
+    rejected.is_closed();
 
-    // Those inside are served on, and one that leaves makes room.
+    // Accepted clients are still served. If one disconnects, another is accepted.
     let [first, mut second, mut third] = clients;
     second.send_get("/read", &[("channel", "c")]);
     drop(first);
@@ -404,24 +405,24 @@ fn one_client_more_than_allowed_is_shed() {
 }
 
 #[test]
-fn one_channel_more_than_allowed_is_refused() {
+fn a_channel_over_the_limit_is_refused() {
     let server = Server::with(&["--max-channels", "2"]);
     server.write("a", "m");
     server.write("b", "m");
     for path in ["/write", "/introduce"] {
         let params: &Params = &[("channel", "c"), ("message", "m")];
-        let answer = server.get(path, params);
-        answer.fails_with(503, "over_capacity");
-        let after = answer.header("retry-after").expect("a Retry-After");
+        let response = server.get(path, params);
+        response.fails_with(503, "over_capacity");
+        let after = response.header("retry-after").expect("a Retry-After");
         after.parse::<u32>().expect("a number of seconds");
     }
     assert_eq!(server.write("a", "m"), 2);
-    // No connection came of the refused introduction.
+    // The refused introduction created no connection.
     assert_eq!(server.introduce("b", "m").number, 1);
 }
 
 #[test]
-fn the_demo_page_is_served_unless_it_is_unwanted() {
+fn the_demo_page_is_served_unless_no_demo_is_set() {
     let server = Server::start();
     let page = server.get("/", &[]).ok();
     let content_type = page.header("content-type").expect("a type");

@@ -1,8 +1,8 @@
-//! More than there is room for: each client has its share of a turn, every refusal is a clear answer, and afterwards all
-//! memory is back where it was.
+//! Overload: each client has its share of a turn, every refusal is a clear response, and afterwards
+//! all memory is released.
 //!
-//! What is claimed is causes: who is served while somebody else floods, in which order, with which status. `make overload`
-//! runs the same with the numbers of the issue, and prints what it cost.
+//! The tests assert causes: which client is served during a flood, in which order, with which
+//! status. `make overload` runs the same tests with large numbers and prints the cost.
 
 mod common;
 
@@ -20,14 +20,15 @@ fn get(path: &str, params: &common::Params) -> Vec<u8> {
     request("GET", &target(path, params), &[], None)
 }
 
-/// A server whose operator looks on.
+/// A server with an admin listener.
 fn watched(options: &[&str]) -> Server {
     let mut command = command();
     command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]).args(options);
     Server::spawn(command, 2)
 }
 
-/// The histogram of the loop: upper bounds with how many turns took no longer, the last of them all turns.
+/// The histogram of turns: upper bounds with the number of turns up to each, the last one with all
+/// turns.
 struct Turns(Vec<(String, u64)>);
 
 impl Turns {
@@ -50,7 +51,7 @@ impl Turns {
         self.0.last().expect("buckets").1
     }
 
-    /// The first bound that no turn since then exceeded.
+    /// Returns the lowest bound that no turn since then exceeded.
     fn longest_since(&self, before: &Self) -> &str {
         let all = self.count() - before.count();
         let mut since =
@@ -59,7 +60,7 @@ impl Turns {
     }
 }
 
-/// Ends what goes on beside a flood, also where the flood fails.
+/// Ends the work that runs during a flood, even if the flood fails.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -68,12 +69,12 @@ impl Drop for Over<'_> {
     }
 }
 
-/// How long a bystander in a channel of its own waits for its own message: half of them no longer than the first, all but
-/// one in a hundred no longer than the second.
+/// Times that a bystander in its own channel waits for its own message: median, and 99th
+/// percentile.
 struct Waits(Vec<Duration>);
 
 impl Waits {
-    /// A write, and the read that waited for it, again and again until told to stop; at least once.
+    /// Writes, and reads that were pending before, again and again until `is_over`; at least once.
     fn of_a_bystander(server: &Server, is_over: &AtomicBool, rounds: &AtomicUsize) -> Self {
         let (mut reader, mut writer) = (server.client(), server.client());
         let mut waits = Vec::new();
@@ -115,8 +116,8 @@ impl Waits {
     }
 }
 
-/// Runs `flood` with a bystander beside it, which must be served before the flood is over. The flood is told how often it was,
-/// and may ask for more than that.
+/// Runs `flood` together with a bystander, which must be served before the flood ends. The flood
+/// can read how often the bystander was served and ask for more.
 fn beside_a_bystander(server: &Server, what: &str, flood: impl FnOnce(&AtomicUsize)) {
     println!("{what}");
     let turns = Turns::of(server);
@@ -126,7 +127,7 @@ fn beside_a_bystander(server: &Server, what: &str, flood: impl FnOnce(&AtomicUsi
         let waits = scope.spawn(|| Waits::of_a_bystander(server, &is_over, &rounds));
         let over = Over(&is_over);
         flood(&rounds);
-        assert!(rounds.load(Ordering::Relaxed) > 0, "nobody else was served meanwhile");
+        assert!(rounds.load(Ordering::Relaxed) > 0, "no other client was served meanwhile");
         drop(over);
         waits.join().expect("no panic").tell("during");
     });
@@ -143,11 +144,11 @@ fn tell_memory(server: &Server, before: u64, during: u64) {
     println!("    RSS {before} KiB before, {during} KiB during, {} KiB after", server.rss_kib());
 }
 
-/// A debug build is slow enough that half of this is a crowd too.
+/// A debug build is so slow that half of this is a crowd too.
 const SLACK_KIB: u64 = 3_072;
 
 #[test]
-fn who_pipelines_has_its_share_of_a_turn_and_gets_every_answer_in_order() {
+fn a_pipelining_client_is_limited_to_its_share_of_a_turn() {
     let server = watched(&["--history", "10"]);
     let count = sized(6_000, 100_000);
     let before = server.rss_kib();
@@ -160,7 +161,7 @@ fn who_pipelines_has_its_share_of_a_turn_and_gets_every_answer_in_order() {
         for id in 1..=count {
             assert_eq!(client.response().ok().json()["id"], id);
         }
-        assert!(rounds.load(Ordering::Relaxed) > seen, "nobody else was served meanwhile");
+        assert!(rounds.load(Ordering::Relaxed) > seen, "no other client was served meanwhile");
         assert!(sender.join().expect("no panic"));
         tell_memory(&server, before, server.rss_kib());
     });
@@ -168,7 +169,7 @@ fn who_pipelines_has_its_share_of_a_turn_and_gets_every_answer_in_order() {
 }
 
 #[test]
-fn many_who_pipeline_take_turns() {
+fn pipelining_clients_take_turns() {
     let server = watched(&["--history", "10"]);
     let (clients, each) = (sized(100, 500), sized(500, 1_000));
     beside_a_bystander(
@@ -182,7 +183,7 @@ fn many_who_pipeline_take_turns() {
             crowd.until("have all answers", clients, |member| {
                 member.received.len() > each * answer_bytes
             });
-            assert!(rounds.load(Ordering::Relaxed) > seen, "nobody else was served meanwhile");
+            assert!(rounds.load(Ordering::Relaxed) > seen, "no other client was served meanwhile");
             for member in &mut crowd.members {
                 let ids: Vec<u64> = std::iter::from_fn(|| member.take_answer())
                     .map(|(status, body)| {
@@ -198,7 +199,7 @@ fn many_who_pipeline_take_turns() {
     );
 }
 
-/// What a reader of a crowd has seen, and where it goes on.
+/// Messages that a reader of a crowd has seen, and its cursor.
 #[derive(Default)]
 struct Seen {
     next_id: u64,
@@ -207,7 +208,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Takes an answer in: nothing twice, nothing out of order, gaps only where it says so.
+    /// Takes a response: no message twice, none out of order, gaps only where reported.
     fn take(&mut self, body: &[u8]) {
         let answer: Value = serde_json::from_slice(body).expect("JSON");
         let ids = answer["messages"]
@@ -234,7 +235,7 @@ impl Seen {
 }
 
 #[test]
-fn a_channel_with_very_many_readers_and_no_pause_leaves_others_their_part_of_the_loop() {
+fn a_busy_channel_with_many_readers_leaves_others_their_share_of_the_loop() {
     let readers = sized(2_500, 18_000);
     let server = watched(&["--poll-timeout", "1h"]);
     let before = server.rss_kib();
@@ -265,7 +266,7 @@ fn a_channel_with_very_many_readers_and_no_pause_leaves_others_their_part_of_the
                 let over = Over(&is_over);
                 let at_first = rounds.load(Ordering::Relaxed);
                 let began = Instant::now();
-                // Until every reader was answered three times, each coming back at once.
+                // Until every reader was answered three times, each returning at once.
                 while seen.iter().any(|seen| seen.answers < 3) {
                     assert!(began.elapsed() < 8 * common::GUARD, "some are not answered");
                     for number in crowd.turn(Duration::from_millis(50)) {
@@ -278,7 +279,7 @@ fn a_channel_with_very_many_readers_and_no_pause_leaves_others_their_part_of_the
                 }
                 assert!(
                     rounds.load(Ordering::Relaxed) > at_first,
-                    "nobody else was served meanwhile"
+                    "no other client was served meanwhile"
                 );
                 drop(over);
                 writer.join().expect("no panic")
@@ -298,7 +299,7 @@ fn a_channel_with_very_many_readers_and_no_pause_leaves_others_their_part_of_the
 }
 
 #[test]
-fn streams_of_one_channel_are_all_told_everything_in_order_though_a_turn_has_no_time_for_all() {
+fn streams_get_everything_in_order_when_a_turn_has_no_budget_for_all() {
     let readers = sized(2_500, 18_000);
     let server = watched(&["--heartbeat", "1h", "--history", "5000"]);
     let before = server.rss_kib();
@@ -326,12 +327,12 @@ fn streams_of_one_channel_are_all_told_everything_in_order_though_a_turn_has_no_
     });
     for member in &crowd.members {
         let text = std::str::from_utf8(&member.received).expect("UTF-8");
-        let told = text
+        let statuses_seen = text
             .split("\"message\":\"<")
             .skip(1)
             .map(|rest| rest.split_once('>').expect("its end").0);
         assert!(
-            told.map(|number| number.parse::<usize>().expect("a number")).eq(1..=count),
+            statuses_seen.map(|number| number.parse::<usize>().expect("a number")).eq(1..=count),
             "{text}"
         );
     }
@@ -342,11 +343,11 @@ fn streams_of_one_channel_are_all_told_everything_in_order_though_a_turn_has_no_
 }
 
 #[test]
-fn who_waited_longest_is_answered_first_also_where_a_turn_has_no_time_for_all() {
+fn the_longest_waiting_reader_is_answered_first_across_turns() {
     let readers = 3_000;
     let server = Server::with(&["--poll-timeout", "1h"]);
     let mut crowd = Crowd::connect(server.address(), readers);
-    // One after the other, so that it is known who came first.
+    // One after the other, so that the order of arrival is known.
     let mut bystander = server.client();
     for number in (0..readers).rev() {
         crowd.send(number, &get("/read", &[("channel", "c")]));
@@ -359,7 +360,7 @@ fn who_waited_longest_is_answered_first_also_where_a_turn_has_no_time_for_all() 
         }
     }
     server.write("c", "m");
-    // The one that came last has its answer, so all have had theirs: what the kernel holds by now is theirs.
+    // The last arrival has its response, so all have theirs: the kernel holds them by now.
     while crowd.members[0].received.is_empty() {
         crowd.turn(Duration::from_millis(50));
     }
@@ -371,7 +372,7 @@ fn who_waited_longest_is_answered_first_also_where_a_turn_has_no_time_for_all() 
 }
 
 #[test]
-fn readers_that_come_back_without_pause_are_served_and_so_are_others() {
+fn readers_that_return_without_pause_do_not_starve_others() {
     let server = watched(&[]);
     server.write("c", "m");
     beside_a_bystander(&server, "readers that come back without pause", |rounds| {
@@ -394,13 +395,12 @@ fn readers_that_come_back_without_pause_are_served_and_so_are_others() {
 }
 
 #[test]
-fn goodbyes_and_large_lists_of_members_do_not_hold_the_loop() {
+fn goodbyes_and_large_member_lists_do_not_block_the_loop() {
     let server = watched(&["--connection-timeout", "1h"]);
     let members = sized(2_000, 20_000);
     let mut client = server.client();
     let mut stream = client.second_handle();
-    let introductions =
-        get("/introduce", &[("channel", "c"), ("message", "somebody")]).repeat(members);
+    let introductions = get("/introduce", &[("channel", "c"), ("message", "user")]).repeat(members);
     let sender = thread::spawn(move || stream.write_all(&introductions).is_ok());
     let connections: Vec<(String, String)> = (0..members)
         .map(|_| {
@@ -422,7 +422,7 @@ fn goodbyes_and_large_lists_of_members_do_not_hold_the_loop() {
             let ask = get("/members", &[("channel", "c")]);
             crowd.send_all(&ask.repeat(5));
             let mut answers = 0;
-            // They go on until somebody else was served, which they must not keep from it for long.
+            // They continue until another client is served, which they must not delay for long.
             while answers < 5 * askers || rounds.load(Ordering::Relaxed) <= seen {
                 for number in crowd.turn(Duration::from_secs(1)) {
                     while let Some((status, body)) = crowd.members[number].take_answer() {
@@ -434,7 +434,7 @@ fn goodbyes_and_large_lists_of_members_do_not_hold_the_loop() {
                         crowd.send(number, &ask);
                     }
                 }
-                assert!(answers < 500 * askers, "nobody else was served meanwhile");
+                assert!(answers < 500 * askers, "no other client was served meanwhile");
             }
         },
     );
@@ -453,7 +453,7 @@ fn goodbyes_and_large_lists_of_members_do_not_hold_the_loop() {
     assert_eq!(server.members("c")["members"], json!([]));
 }
 
-/// Statuses of what a crowd was answered; `None` for those that were closed without a word.
+/// Statuses of a crowd's responses; `None` for clients closed without a response.
 fn statuses(crowd: &mut Crowd) -> BTreeMap<Option<u16>, usize> {
     let mut statuses = BTreeMap::new();
     for member in &mut crowd.members {
@@ -470,8 +470,8 @@ fn statuses(crowd: &mut Crowd) -> BTreeMap<Option<u16>, usize> {
     statuses
 }
 
-/// A process of its own with clients of its own: one process may not have as many as a storm needs. Not a test: it is run by
-/// one, and ends when its standard input does.
+/// A process with clients of its own: one process may not have as many as a storm needs. This is no
+/// test of its own: a test runs it, and it ends when its standard input does.
 #[test]
 #[ignore = "run by the test of a storm, in a process of its own"]
 fn half_a_storm() {
@@ -483,17 +483,17 @@ fn half_a_storm() {
     crowd.until("are answered, or closed", count, |member| {
         member.is_closed || !member.received.is_empty()
     });
-    let told: Vec<String> = statuses(&mut crowd)
+    let statuses_seen: Vec<String> = statuses(&mut crowd)
         .iter()
         .map(|(status, count)| format!("{}:{count}", status.unwrap_or(0)))
         .collect();
-    println!("STORM {}", told.join(" "));
-    // They stay until they are let go.
+    println!("STORM {}", statuses_seen.join(" "));
+    // The clients stay until the parent ends this process's input.
     let _ = std::io::stdin().lock().lines().next();
 }
 
 #[test]
-fn a_storm_of_connects_is_served_as_far_as_there_is_room_and_all_others_are_told() {
+fn a_storm_of_connects_is_served_to_the_limit_and_the_rest_is_rejected() {
     let (halves, each, room) = (2, sized(700, 10_000), sized(1_000, 19_000));
     let server = Server::with(&["--max-clients", &room.to_string(), "--keep-alive", "1h"]);
     server.get("/health", &[]).ok();
@@ -511,7 +511,7 @@ fn a_storm_of_connects_is_served_as_far_as_there_is_room_and_all_others_are_told
                 .expect("half a storm")
         })
         .collect();
-    let mut told: BTreeMap<u16, usize> = BTreeMap::new();
+    let mut statuses_seen: BTreeMap<u16, usize> = BTreeMap::new();
     for storm in &mut storms {
         let lines = BufReader::new(storm.stdout.as_mut().expect("a pipe")).lines();
         let line = lines
@@ -519,15 +519,19 @@ fn a_storm_of_connects_is_served_as_far_as_there_is_room_and_all_others_are_told
             .find_map(|line| line.strip_prefix("STORM ").map(str::to_owned));
         for pair in line.expect("what came of it").split(' ') {
             let (status, count) = pair.split_once(':').expect("a pair");
-            *told.entry(status.parse().expect("a status")).or_default() +=
+            *statuses_seen.entry(status.parse().expect("a status")).or_default() +=
                 count.parse::<usize>().expect("a count");
         }
     }
     let during = server.rss_kib();
-    println!("    {told:?}");
-    assert_eq!(told.values().sum::<usize>(), halves * each);
-    assert_eq!(told[&200], room, "as many are served as there is room for");
-    assert_eq!(told.keys().collect::<Vec<_>>(), [&200, &503], "every refusal is a clear answer");
+    println!("    {statuses_seen:?}");
+    assert_eq!(statuses_seen.values().sum::<usize>(), halves * each);
+    assert_eq!(statuses_seen[&200], room, "clients are served up to the limit");
+    assert_eq!(
+        statuses_seen.keys().collect::<Vec<_>>(),
+        [&200, &503],
+        "every refusal is a clear response"
+    );
     for mut storm in storms {
         drop(storm.stdin.take());
         storm.wait().expect("our own child");
@@ -539,13 +543,13 @@ fn a_storm_of_connects_is_served_as_far_as_there_is_room_and_all_others_are_told
 }
 
 #[test]
-fn where_descriptors_run_out_those_who_are_there_are_served_and_others_told() {
+fn out_of_descriptors_present_clients_are_served_and_new_ones_rejected() {
     let program = command().get_program().to_owned();
     let mut shell = Command::new("sh");
     shell
         .args(["-c", "ulimit -n 60; exec \"$0\" --listen 127.0.0.1:0 --poll-timeout 1h"])
         .arg(program);
-    // As many clients as half of the files are allowed; the other half is taken by files of the process's own.
+    // As many clients as half of the file limit; the process's own files take the other half.
     let server = Server::spawn(shell, 1);
     let mut crowd = Crowd::connect(server.address(), 200);
     crowd.send_all(&get("/health", &[]));
@@ -558,11 +562,11 @@ fn where_descriptors_run_out_those_who_are_there_are_served_and_others_told() {
         match crowd.members[number].take_answer() {
             Some((200, _)) => guests.push(number),
             Some((503, _)) => refused += 1,
-            other => panic!("{number} was told {other:?}"),
+            other => panic!("{number} got {other:?}"),
         }
     }
     assert!(guests.len() >= 20 && refused == 200 - guests.len(), "{} served", guests.len());
-    // Those who are there go on.
+    // The present clients are still served.
     for number in &guests {
         crowd.send(*number, &get("/write", &[("channel", "c"), ("message", "m")]));
     }
@@ -575,14 +579,14 @@ fn where_descriptors_run_out_those_who_are_there_are_served_and_others_told() {
 }
 
 #[test]
-fn channels_that_only_reads_made_do_not_take_the_place_of_messages() {
+fn channels_created_by_reads_do_not_evict_messages() {
     let server = Server::with(&["--max-memory", "2m", "--history", "100"]);
     let before = server.rss_kib();
     let mut writer = server.client();
     for _ in 0..20 {
         writer.get("/write", &[("channel", "kept"), ("message", "history")]).ok();
     }
-    // Each frame has the socket follow 32 channels that nobody knew; those of the frame before are left behind.
+    // Each frame subscribes the socket to 32 unknown channels and leaves those of the frame before.
     let mut socket = server.socket(&[("channel", "c")]);
     let frames = sized(400, 20_000);
     for frame in 0..frames {
@@ -595,7 +599,7 @@ fn channels_that_only_reads_made_do_not_take_the_place_of_messages() {
     assert_eq!(
         server.read("kept", "1").ids(),
         (1..=20).collect::<Vec<_>>(),
-        "nobody's history went for them"
+        "no history was evicted for them"
     );
     assert!(!server.read("kept", "1").is("missed"));
     println!("{} channels that only reads made:", 32 * frames);
@@ -603,7 +607,7 @@ fn channels_that_only_reads_made_do_not_take_the_place_of_messages() {
 }
 
 #[test]
-fn a_read_that_does_not_wait_and_a_look_at_the_members_make_no_channel() {
+fn immediate_reads_and_member_lists_create_no_channel() {
     let server = Server::with(&["--max-channels", "1"]);
     for number in 0..100 {
         let name = format!("c{number}");
@@ -616,12 +620,12 @@ fn a_read_that_does_not_wait_and_a_look_at_the_members_make_no_channel() {
 }
 
 #[test]
-fn an_unused_channel_gives_its_place_to_another() {
+fn an_unused_channel_is_evicted_for_another() {
     let server = Server::with(&["--max-channels", "3"]);
     server.write("one", "m");
     for number in 0..50 {
         let name = format!("c{number}");
-        // It waits, and goes: what it leaves is empty.
+        // A read waits and its client leaves: the channel is empty.
         drop(server.park(&[("channel", &name)]));
         server.wait_for_readers(&name, 0);
     }
@@ -633,7 +637,7 @@ fn an_unused_channel_gives_its_place_to_another() {
 }
 
 #[test]
-fn memory_that_messages_used_up_comes_back_when_they_are_too_old() {
+fn memory_of_messages_is_released_when_they_expire() {
     let server = watched(&["--max-memory", "20m", "--retention", "2s", "--history", "1000000"]);
     server.get("/health", &[]).ok();
     let before = server.rss_kib();
@@ -660,7 +664,7 @@ fn memory_that_messages_used_up_comes_back_when_they_are_too_old() {
 }
 
 #[test]
-fn memory_that_channels_used_up_is_bounded_and_comes_back_when_nobody_uses_them() {
+fn memory_of_channels_is_bounded_and_released_when_they_are_unused() {
     let server = watched(&[
         "--max-memory",
         if common::is_full() { "200m" } else { "20m" },

@@ -1,10 +1,10 @@
-//! What a parameter may hold, how it is decoded, and how a call refuses it.
+//! Values of parameters: their limits, their decoding, and the errors for invalid ones.
 
 mod common;
 
 use common::{Client, Params, Response, Server, request, target};
 
-/// Sends a query as it stands, without escaping anything.
+/// Sends a query without escaping anything.
 #[track_caller]
 fn raw(client: &mut Client, path: &str, query: &str) -> Response {
     client.call(request("GET", &format!("{path}?{query}"), &[], None))
@@ -36,8 +36,8 @@ fn a_channel_is_1_to_128_bytes_without_control_characters() {
     ];
     for channel in good {
         let params = [("channel", channel), ("message", "m")];
-        let answer = client.get("/write", &params).ok();
-        assert_eq!(answer.text(), r#"{"id":1}"#, "{channel:?}");
+        let response = client.get("/write", &params).ok();
+        assert_eq!(response.text(), r#"{"id":1}"#, "{channel:?}");
     }
     let long = ["x".repeat(129), format!("{}x", "ü".repeat(64))];
     let bad =
@@ -60,7 +60,7 @@ fn names_of_channels_are_case_sensitive() {
 }
 
 #[test]
-fn a_name_that_begins_with_a_tilde_is_half_of_a_pair_or_bad() {
+fn a_name_that_begins_with_a_tilde_is_half_of_a_pair_or_invalid() {
     let server = Server::start();
     let mut client = server.client();
     let letters = "abcdefghijklmnopqrstuv";
@@ -80,10 +80,10 @@ fn a_name_that_begins_with_a_tilde_is_half_of_a_pair_or_bad() {
     ];
     for (path, channel, status, error) in cases {
         let params = [("channel", channel), ("message", "m"), ("timeout", "0")];
-        let answer = client.get(path, &params);
-        assert_eq!(answer.status, status, "{path} {channel}");
+        let response = client.get(path, &params);
+        assert_eq!(response.status, status, "{path} {channel}");
         if status != 200 {
-            answer.fails_with(status, error);
+            response.fails_with(status, error);
         }
     }
     let short = &letters[1..];
@@ -112,7 +112,7 @@ fn a_name_that_begins_with_a_tilde_is_half_of_a_pair_or_bad() {
 }
 
 #[test]
-fn values_are_decoded_as_html_forms_are() {
+fn values_are_decoded_like_html_forms() {
     let cases = [
         ("", ""),
         ("howdy", "howdy"),
@@ -140,18 +140,18 @@ fn values_are_decoded_as_html_forms_are() {
     ];
     let server = Server::start();
     let mut client = server.client();
-    for (place, (encoded, decoded)) in cases.iter().enumerate() {
-        let query = format!("channel={place}&message={encoded}");
+    for (index, (encoded, decoded)) in cases.iter().enumerate() {
+        let query = format!("channel={index}&message={encoded}");
         raw(&mut client, "/write", &query).ok();
         let form = "application/x-www-form-urlencoded";
         client.post("/write", form, query).ok();
-        let texts = server.read(&place.to_string(), "1").texts();
+        let texts = server.read(&index.to_string(), "1").texts();
         assert_eq!(texts, [*decoded; 2], "{encoded}");
     }
 }
 
 #[test]
-fn names_are_decoded_too_and_empty_pairs_are_nothing() {
+fn names_are_decoded_too_and_empty_pairs_are_ignored() {
     let server = Server::start();
     let mut client = server.client();
     let query = "&&ch%61nnel=c&=&&message=m&";
@@ -162,10 +162,10 @@ fn names_are_decoded_too_and_empty_pairs_are_nothing() {
 }
 
 #[test]
-fn what_is_not_utf_8_is_refused() {
+fn text_that_is_not_utf_8_is_refused() {
     let server = Server::start();
     let mut client = server.client();
-    let broken = [
+    let invalid = [
         "%FF",
         "%C3",
         "%C3%28",
@@ -176,19 +176,19 @@ fn what_is_not_utf_8_is_refused() {
         "%E2%82",
         "%F8%88%80%80%80",
     ];
-    for text in broken {
+    for text in invalid {
         for query in [format!("channel=c&message={text}"), format!("channel={text}&message=m")] {
-            let answer = raw(&mut client, "/write", &query);
-            answer.fails_with(400, "bad_encoding");
+            let response = raw(&mut client, "/write", &query);
+            response.fails_with(400, "bad_encoding");
             let form = "application/x-www-form-urlencoded";
-            let answer = client.post("/write", form, query);
-            answer.fails_with(400, "bad_encoding");
+            let response = client.post("/write", form, query);
+            response.fails_with(400, "bad_encoding");
         }
     }
     let bodies = [&b"\xff"[..], b"a\xc3", b"\xc0\x80", b"\xed\xa0\x80", b"ok\x80"];
     for body in bodies {
-        let answer = client.post("/write?channel=c", "text/plain", body);
-        answer.fails_with(400, "bad_encoding");
+        let response = client.post("/write?channel=c", "text/plain", body);
+        response.fails_with(400, "bad_encoding");
     }
     assert_eq!(server.read("c", "1").next_id(), 1);
 }
@@ -236,7 +236,7 @@ fn integers_are_digits_that_fit_below_2_to_the_53() {
 }
 
 #[test]
-fn a_huge_timeout_is_cut_to_the_poll_timeout() {
+fn a_huge_timeout_is_limited_to_the_poll_timeout() {
     let server = Server::with(&["--poll-timeout", "50ms"]);
     let mut client = server.client();
     let huge = [
@@ -249,13 +249,13 @@ fn a_huge_timeout_is_cut_to_the_poll_timeout() {
     ];
     for timeout in huge {
         let params = [("channel", "c"), ("timeout", timeout)];
-        let answer = client.get("/read", &params).ok();
-        assert_eq!(answer.ids(), [0; 0], "{timeout}");
+        let response = client.get("/read", &params).ok();
+        assert_eq!(response.ids(), [0; 0], "{timeout}");
     }
 }
 
 #[test]
-fn a_known_parameter_comes_once() {
+fn a_known_parameter_may_come_once_only() {
     let server = Server::start();
     let me = server.introduce("c", "Josh");
     let mut client = server.client();
@@ -276,12 +276,12 @@ fn a_known_parameter_comes_once() {
         ("/read", "channel=c&channel=d&from_id=1&timeout=0".to_owned()),
     ];
     for (path, query) in twice {
-        let answer = raw(&mut client, path, &query);
-        answer.fails_with(400, "bad_parameter");
+        let response = raw(&mut client, path, &query);
+        response.fails_with(400, "bad_parameter");
     }
     // Once in the query and once in the body is twice.
-    let answer = client.post_form("/write?channel=c&message=m", &[("channel", "c")]);
-    answer.fails_with(400, "bad_parameter");
+    let response = client.post_form("/write?channel=c&message=m", &[("channel", "c")]);
+    response.fails_with(400, "bad_parameter");
     assert_eq!(server.read("c", "1").texts(), ["Josh"]);
 }
 
@@ -293,7 +293,7 @@ fn unknown_parameters_are_ignored() {
         ("/write", "channel=c&message=m&_=12345"),
         ("/write", "_=1&_=2&channel=c&message=m&from_id=x&timeout=-"),
         ("/write", "Channel=x&channel=c&message=m&MESSAGE=y"),
-        // On calls that do not list them, these are unknown too.
+        // A parameter of another call is unknown, too.
         ("/members", "channel=c&connection=x&connection=y&message=m&auth="),
         ("/create", "channel=~&channel=&connection=1&_"),
         ("/health", "connection=1&_=7"),
@@ -306,7 +306,7 @@ fn unknown_parameters_are_ignored() {
 }
 
 #[test]
-fn what_a_call_needs_is_named_when_it_is_absent() {
+fn an_error_names_the_missing_parameter() {
     let server = Server::start();
     let mut client = server.client();
     let proof = [("connection", "1"), ("auth", "x")];
@@ -321,9 +321,9 @@ fn what_a_call_needs_is_named_when_it_is_absent() {
         ("/goodbye", &proof[1..], "connection"),
     ];
     for (path, params, name) in cases {
-        let answer = client.get(path, params);
-        answer.fails_with(400, "missing_parameter");
-        let detail = answer.json()["detail"].to_string();
+        let response = client.get(path, params);
+        response.fails_with(400, "missing_parameter");
+        let detail = response.json()["detail"].to_string();
         assert!(detail.contains(name), "{path}: {detail}");
     }
     client.get("/goodbye", &[]).fails_with(400, "missing_parameter");
@@ -352,16 +352,16 @@ fn a_message_is_at_most_64_kib() {
     let path = "/write?channel=c";
     let whole = "ü".repeat(32 * 1024);
     client.post(path, "text/plain", &whole).ok();
-    // Percent-encoded throughout, it is three times as long, and fits.
+    // Percent-encoding makes the message three times as long. It still fits.
     client.post_form(path, &[("message", &whole)]).ok();
     let texts = server.read("c", "1").texts();
-    assert!(texts == [whole.clone(), whole.clone()], "not what was sent");
+    assert!(texts == [whole.clone(), whole.clone()], "the texts differ from those that were sent");
 
     let more = whole + "x";
-    let answer = client.post_form(path, &[("message", &more)]);
-    answer.fails_with(413, "message_too_large");
-    let answer = server.client().post(path, "text/plain", &more);
-    answer.fails_with(413, "message_too_large");
+    let response = client.post_form(path, &[("message", &more)]);
+    response.fails_with(413, "message_too_large");
+    let response = server.client().post(path, "text/plain", &more);
+    response.fails_with(413, "message_too_large");
     assert_eq!(server.read("c", "3").next_id(), 3);
 }
 
@@ -376,10 +376,10 @@ fn max_message_limits_every_text() {
         path("/goodbye", &me.and(&[("message", "0123456789x")])),
     ];
     for target in targets {
-        let answer = server.client().call(request("GET", &target, &[], None));
-        answer.fails_with(413, "message_too_large");
+        let response = server.client().call(request("GET", &target, &[], None));
+        response.fails_with(413, "message_too_large");
     }
-    // It counts what is decoded.
+    // The decoded size counts.
     let fits = path("/write", &[("channel", "c"), ("message", "ééééé")]);
     server.client().call(request("GET", &fits, &[], None)).ok();
     assert_eq!(server.read("c", "1").texts(), ["0123456789", "ééééé"]);

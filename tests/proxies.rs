@@ -1,4 +1,5 @@
-//! Speak behind proxies, as docs/proxies.md advises: the real programs, with the files that it quotes.
+//! Speak behind proxies, as docs/proxies.md recommends: the real programs, with the files that it
+//! quotes.
 
 mod common;
 
@@ -17,25 +18,25 @@ use serde_json::json;
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/proxies");
 const GUIDE: &str = include_str!("../docs/proxies.md");
 
-/// Which proxy, in the words of its configuration.
+/// A proxy and its configuration.
 struct Recipe {
     file: &'static str,
-    /// What is said there of where clients come to, and what a test says instead.
-    door: (&'static str, &'static str),
+    /// The public address in the file, and its replacement in a test.
+    listener: (&'static str, &'static str),
     run: fn(&Path, &Path) -> Command,
 }
 
 const RECIPES: [Recipe; 3] = [
-    Recipe { file: "nginx.conf", door: ("listen 80;", "listen ADDRESS;"), run: nginx },
-    Recipe { file: "haproxy.cfg", door: ("bind :80\n", "bind ADDRESS\n"), run: haproxy },
+    Recipe { file: "nginx.conf", listener: ("listen 80;", "listen ADDRESS;"), run: nginx },
+    Recipe { file: "haproxy.cfg", listener: ("bind :80\n", "bind ADDRESS\n"), run: haproxy },
     Recipe {
         file: "Caddyfile",
-        door: ("chat.example.org {", "http://:PORT {\n\tbind IP"),
+        listener: ("chat.example.org {", "http://:PORT {\n\tbind IP"),
         run: caddy,
     },
 ];
 
-/// nginx wants a frame around what goes into its http block.
+/// nginx needs a frame around the contents of its http block.
 fn nginx(folder: &Path, file: &Path) -> Command {
     let place = |name: &str| folder.join(name).display().to_string();
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
@@ -58,7 +59,7 @@ fn haproxy(_: &Path, file: &Path) -> Command {
 }
 
 fn caddy(folder: &Path, file: &Path) -> Command {
-    // Its port for operators is one for all who run it.
+    // Its admin port would be the same for all instances.
     let text = fs::read_to_string(file).expect("the configuration");
     fs::write(file, format!("{{\n\tadmin off\n}}\n{text}")).expect("a configuration");
     let mut command = Command::new("caddy");
@@ -67,7 +68,7 @@ fn caddy(folder: &Path, file: &Path) -> Command {
     command
 }
 
-/// A proxy that runs, and Speak behind it.
+/// A running proxy, and Speak behind it.
 struct Proxy {
     name: &'static str,
     child: Child,
@@ -88,7 +89,7 @@ impl Recipe {
         let log = fs::File::create(folder.file("log")).expect("a log");
         let mut command = (self.run)(folder.path(), &file);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
-        // A group of its own, so that workers end with it.
+        // A process group of its own, so that its workers end with it.
         let child = command.process_group(0).spawn().expect(self.file);
         let mut proxy = Proxy { name: self.file, child, address, folder, server };
         until(&format!("{} listens", self.file), || {
@@ -100,21 +101,21 @@ impl Recipe {
         proxy
     }
 
-    /// The file, with other addresses.
+    /// Returns the file with other addresses.
     fn configuration(&self, address: SocketAddr, server: SocketAddr) -> String {
         let text = fs::read_to_string(Path::new(FOLDER).join(self.file)).expect("the recipe");
-        // What its first lines say about Speak stays as it is.
+        // The first lines, which are about Speak, stay unchanged.
         let (comment, rules) = text.split_once("\n\n").expect("lines about Speak");
         let replaced = |text: &str, old: &str, new: &str| {
             assert_eq!(text.matches(old).count(), 1, "{old:?} in {}", self.file);
             text.replace(old, new)
         };
         let rules = replaced(rules, "127.0.0.1:8080", &server.to_string());
-        let door = self.door.1.replace("ADDRESS", &address.to_string());
-        let door = door
+        let listener = self.listener.1.replace("ADDRESS", &address.to_string());
+        let listener = listener
             .replace("PORT", &address.port().to_string())
             .replace("IP", &address.ip().to_string());
-        let rules = replaced(&rules, self.door.0, &door);
+        let rules = replaced(&rules, self.listener.0, &listener);
         format!("{comment}\n\n{rules}")
     }
 }
@@ -124,8 +125,8 @@ impl Proxy {
         Client::connect(self.address)
     }
 
-    /// Claims that a member whose read ends by `close` is said goodbye to at once, although their connection would live for
-    /// an hour.
+    /// Asserts that a member whose read is closed by `close` gets its goodbye at once, although its
+    /// connection would live for an hour.
     #[track_caller]
     fn says_goodbye<T>(&self, way: &str, read: impl FnOnce(&Identity) -> T) {
         let channel = &*format!("leaving-{way}");
@@ -144,14 +145,15 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // Both fail only where it is gone already.
+        // Both fail only if the proxy has exited.
         let group = Pid::from_child(&self.child);
         let _ = kill_process_group(group, Signal::KILL);
         let _ = self.child.wait();
     }
 }
 
-/// An event stream of which the head has come. Proxies cut it into chunks, which do not matter here.
+/// Opens an event stream and reads its head. Proxies cut the body into chunks, which do not matter
+/// here.
 fn stream(proxy: &Proxy, params: &Params) -> Client {
     let mut client = proxy.client();
     client.send(request("GET", &target("/read", params), &[("Accept", "text/event-stream")], None));
@@ -172,7 +174,7 @@ fn each(check: impl Fn(&Proxy)) {
 }
 
 #[test]
-fn the_guide_quotes_the_files_that_are_tested() {
+fn the_guide_quotes_the_tested_files() {
     for recipe in &RECIPES {
         let text = fs::read_to_string(Path::new(FOLDER).join(recipe.file)).expect("the recipe");
         assert!(
@@ -184,7 +186,7 @@ fn the_guide_quotes_the_files_that_are_tested() {
 }
 
 #[test]
-fn a_long_poll_is_answered_when_a_message_comes_and_so_is_the_next() {
+fn consecutive_long_polls_are_answered_when_a_message_comes() {
     each(|proxy| {
         let mut client = proxy.client();
         for id in 1..=3 {
@@ -193,7 +195,7 @@ fn a_long_poll_is_answered_when_a_message_comes_and_so_is_the_next() {
             proxy.server.write("room", "howdy");
             assert_eq!(client.response().ok().ids(), [id], "{}", proxy.name);
         }
-        // One that nothing comes for is answered in its time.
+        // A read that gets no message is answered at its timeout.
         let answer = client.get("/read", &[("channel", "room"), ("timeout", "2")]).ok();
         assert_eq!(answer.ids(), [0; 0], "{}", proxy.name);
     });
@@ -213,7 +215,7 @@ fn each_event_of_a_stream_comes_before_the_next_is_written() {
 }
 
 #[test]
-fn a_websocket_talks_both_ways() {
+fn a_websocket_works_in_both_directions() {
     each(|proxy| {
         let mut socket = Socket::open(proxy.client(), &[("channel", "room")], &[]);
         for text in ["one", "two"] {
@@ -230,7 +232,7 @@ fn a_websocket_talks_both_ways() {
 }
 
 #[test]
-fn a_client_that_closes_is_said_goodbye_to_at_once() {
+fn a_closed_client_gets_its_goodbye_at_once() {
     each(|proxy| {
         proxy.says_goodbye("a long poll", |josh| {
             let mut client = proxy.client();
@@ -247,13 +249,13 @@ fn a_client_that_closes_is_said_goodbye_to_at_once() {
 }
 
 #[test]
-fn limits_count_the_client_and_not_the_proxy_nor_whom_the_client_names() {
+fn limits_count_the_client_not_the_proxy_or_a_forged_address() {
     for recipe in &RECIPES {
         let proxy = &recipe.start(&["--max-rate", "1"]);
         let params = [("channel", "room"), ("message", "m")];
         let mut one = Client::connect_from([127, 0, 0, 2], proxy.address);
         until("the limit is reached", || {
-            // A name that the client invents helps nobody.
+            // An address forged by the client has no effect.
             one.get_with("/write", &params, &[("X-Forwarded-For", "192.0.2.1")]).status == 429
         });
         let mut other = Client::connect_from([127, 0, 0, 3], proxy.address);
@@ -278,7 +280,7 @@ fn requests_share_connections_to_speak() {
             client.get("/health", &[]).ok();
         }
         drop(client);
-        // One that stays although its client has gone; the other client is the one that asks.
+        // One connection stays although its client has closed; the client that asks has the other.
         let metrics = metrics_at(&folder);
         let clients =
             metrics.lines().find_map(|line| line.strip_prefix("speak_clients ")).expect("a number");
@@ -289,7 +291,7 @@ fn requests_share_connections_to_speak() {
 
 fn metrics_at(socket: &Path) -> String {
     use std::io::{Read, Write};
-    let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("the operator's door");
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("the admin listener");
     stream
         .write_all(b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
         .expect("a request");
@@ -299,7 +301,7 @@ fn metrics_at(socket: &Path) -> String {
 }
 
 #[test]
-fn pages_elsewhere_may_call_and_nothing_is_kept_by_caches() {
+fn cross_origin_pages_can_call_and_caches_keep_nothing() {
     each(|proxy| {
         let mut client = proxy.client();
         let origin = [("Origin", "https://example.org")];

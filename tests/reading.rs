@@ -1,10 +1,10 @@
-//! `/read`: where it starts, when it waits, and what its answers look like.
+//! `/read`: where it starts, when it waits, and the form of its responses.
 
 mod common;
 
 use common::{Params, Server, now_ms, request, target};
 
-/// The token of the server's numbering.
+/// Returns the server's epoch.
 fn epoch(server: &Server) -> String {
     let answer = server.read("any", "-1").json();
     answer["epoch"].as_str().expect("an epoch").to_owned()
@@ -47,7 +47,7 @@ fn from_id_has_four_forms() {
 }
 
 #[test]
-fn a_read_waits_in_every_form_where_there_is_nothing() {
+fn a_read_waits_with_every_form_of_from_id() {
     let server = Server::start();
     let forms: [&Params; 4] = [
         &[("channel", "c"), ("from_id", "1")],
@@ -67,7 +67,7 @@ fn a_read_waits_in_every_form_where_there_is_nothing() {
 }
 
 #[test]
-fn a_read_without_from_id_gets_only_what_comes() {
+fn a_read_without_from_id_gets_only_new_messages() {
     let server = five_messages();
     let mut reader = server.park(&[("channel", "c")]);
     assert!(!reader.has_something());
@@ -77,7 +77,7 @@ fn a_read_without_from_id_gets_only_what_comes() {
 }
 
 #[test]
-fn a_posted_read_waits_too() {
+fn a_read_by_post_waits_too() {
     let server = Server::start();
     let headers = [("Content-Type", "application/x-www-form-urlencoded")];
     let mut reader = server.client();
@@ -88,7 +88,7 @@ fn a_posted_read_waits_too() {
 }
 
 #[test]
-fn a_timeout_of_0_answers_at_once() {
+fn a_timeout_of_0_is_answered_at_once() {
     let server = Server::with(&["--poll-timeout", "1h"]);
     for from_id in ["1", "0", "-1"] {
         let answer = server.read("c", from_id);
@@ -97,7 +97,7 @@ fn a_timeout_of_0_answers_at_once() {
 }
 
 #[test]
-fn a_read_that_waited_in_vain_gets_an_empty_list() {
+fn a_read_that_times_out_gets_an_empty_list() {
     let server = Server::with(&["--poll-timeout", "200ms"]);
     server.write("c", "m");
     let forms: [&Params; 4] = [
@@ -125,7 +125,7 @@ fn a_timeout_is_counted_in_whole_seconds() {
 }
 
 #[test]
-fn answers_have_these_very_bytes() {
+fn responses_have_exactly_these_bytes() {
     let server = Server::with(&["--connection-timeout", "1m"]);
     let epoch = epoch(&server);
     let before = now_ms() - 1;
@@ -165,7 +165,7 @@ fn answers_have_these_very_bytes() {
 }
 
 #[test]
-fn every_text_comes_back_as_it_was() {
+fn every_text_comes_back_unchanged() {
     let server = Server::start();
     let all: String = (0..0x3000).filter_map(char::from_u32).collect();
     let texts = [&*all, "\"", "\\", "\\u0041", "\u{7f}", "</script>", "\u{2028}\u{2029}", "😀🎉"];
@@ -181,7 +181,7 @@ fn every_text_comes_back_as_it_was() {
 }
 
 #[test]
-fn a_given_epoch_that_is_not_the_servers_resets() {
+fn a_different_epoch_causes_a_reset() {
     let server = five_messages();
     let own = epoch(&server);
     let read = |from_id: &str, epoch: &str| {
@@ -210,7 +210,7 @@ fn a_given_epoch_that_is_not_the_servers_resets() {
 }
 
 #[test]
-fn a_reset_comes_at_once_even_with_nothing_to_tell() {
+fn a_reset_is_sent_at_once_even_without_messages() {
     let server = Server::with(&["--poll-timeout", "1h"]);
     let epoch = epoch(&server);
     let cases: [&Params; 3] = [
@@ -226,7 +226,7 @@ fn a_reset_comes_at_once_even_with_nothing_to_tell() {
 }
 
 #[test]
-fn a_reset_tells_who_is_here() {
+fn a_reset_includes_the_members() {
     let server = Server::with(&["--history", "2", "--connection-timeout", "1m"]);
     let _josh = server.introduce("c", "Josh");
     for message in ["a", "b", "c"] {
@@ -245,10 +245,10 @@ fn an_epoch_lasts_for_one_start() {
 }
 
 #[test]
-fn what_one_turn_added_comes_in_one_answer() {
+fn messages_of_one_turn_come_in_one_response() {
     let server = Server::start();
     let mut readers = [(); 3].map(|()| server.park(&[("channel", "c"), ("from_id", "1")]));
-    // One segment, so that the server finds all of them in one turn.
+    // One segment, so that the server reads all of them in one turn.
     let requests: Vec<Vec<u8>> = (1..=5)
         .map(|number| {
             let params = [("channel", "c"), ("message", &*format!("m{number}"))];
@@ -266,7 +266,7 @@ fn what_one_turn_added_comes_in_one_answer() {
 }
 
 #[test]
-fn one_read_follows_several_channels() {
+fn one_read_covers_several_channels() {
     let server = Server::start();
     let epoch = epoch(&server);
     server.write("a", "one");
@@ -296,7 +296,7 @@ fn one_read_follows_several_channels() {
 }
 
 #[test]
-fn missed_and_reset_stand_beside_the_channel_they_are_about() {
+fn missed_and_reset_name_their_channel() {
     let server = Server::with(&["--history", "1"]);
     let epoch = epoch(&server);
     for channel in ["a", "a", "b"] {
@@ -314,7 +314,7 @@ fn missed_and_reset_stand_beside_the_channel_they_are_about() {
 }
 
 #[test]
-fn an_answer_holds_all_channels_that_have_something() {
+fn a_response_lists_every_channel_of_the_read() {
     let server = Server::start();
     let read = server.get("/create", &[]).ok().json();
     let name = |half: &str| read[half].as_str().expect("a name").to_owned();
@@ -338,7 +338,7 @@ fn an_answer_holds_all_channels_that_have_something() {
 }
 
 #[test]
-fn a_read_follows_at_most_32_channels() {
+fn a_read_covers_at_most_32_channels() {
     let server = Server::start();
     let names: Vec<String> = (0..33).map(|number| format!("c{number}")).collect();
     let mut params: Vec<(&str, &str)> = names.iter().map(|name| ("channel", &**name)).collect();
@@ -350,7 +350,7 @@ fn a_read_follows_at_most_32_channels() {
 }
 
 #[test]
-fn there_is_one_from_id_for_each_channel_or_none() {
+fn from_id_is_given_for_every_channel_or_for_none() {
     let server = Server::start();
     let counts = [(2, 0, 200), (2, 1, 400), (2, 2, 200), (2, 3, 400), (3, 2, 400), (1, 2, 400)];
     for (channels, from_ids, status) in counts {

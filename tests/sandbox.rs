@@ -1,7 +1,7 @@
-//! What the process gives up before it serves, and that it still does all that it has to.
+//! Privileges that the process drops before it serves, and the operations that still work.
 //!
-//! Whether there is Landlock the kernel is asked each time; where there is none, the tests are of the server that does
-//! without. Only root can become somebody else: those tests run where root runs them, and say so where they do not.
+//! Each test asks the kernel for Landlock. Without it, the tests cover the server without Landlock.
+//! Only root can switch users: these tests run as root and print a note otherwise.
 
 mod common;
 
@@ -21,10 +21,10 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, prlimit, test_kill
 use speak::options::{self, Options};
 use speak::sandbox::{Landlock, Sandbox, SandboxStatus};
 
-/// Somebody of whom no file needs to know.
-const SOMEBODY: &str = "65533:65532";
+/// A user that no file mentions.
+const OTHER_USER: &str = "65533:65532";
 
-/// The kernel's version of Landlock, 0 where it has none, as told by the kernel itself.
+/// Returns the kernel's Landlock version, 0 without Landlock.
 fn landlock_version() -> u32 {
     let asked = RestrictSelf::default().no_new_privs(false).apply().expect("a question");
     match asked.landlock {
@@ -41,18 +41,18 @@ fn is_root(test: &str) -> bool {
     is_root
 }
 
-/// A folder that everybody may look into.
+/// A folder that every user can enter.
 fn open_folder() -> Folder {
     let folder = Folder::new("sandbox");
     fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("its rights");
     folder
 }
 
-fn door_in(folder: &Folder) -> String {
-    format!("unix:{}", folder.file("door").display())
+fn socket_in(folder: &Folder) -> String {
+    format!("unix:{}", folder.file("socket").display())
 }
 
-/// What `/proc/PID/status` says of a process.
+/// Returns a field of `/proc/PID/status`.
 fn status(id: impl std::fmt::Display, name: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{id}/status")).expect("a process");
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -62,17 +62,17 @@ fn status(id: impl std::fmt::Display, name: &str) -> String {
         .join(" ")
 }
 
-/// The server's word on what is in force. It is its last before it serves.
-fn told(server: &Server) -> String {
+/// Returns the server's log line about the sandbox, its last before it serves.
+fn sandbox_line(server: &Server) -> String {
     server.get("/health", &[]).ok();
     let find = || {
         server.log().iter().find_map(|line| Some(line.split_once("INFO sandbox: ")?.1.to_owned()))
     };
-    until("the sandbox is told", || find().is_some());
-    find().expect("it was told")
+    until("the sandbox is logged", || find().is_some());
+    find().expect("a line about the sandbox")
 }
 
-fn landlock_told() -> String {
+fn landlock_status() -> String {
     match landlock_version() {
         0 => "no Landlock here".to_owned(),
         version => format!("Landlock ABI {version}"),
@@ -80,12 +80,16 @@ fn landlock_told() -> String {
 }
 
 #[test]
-fn every_server_gives_up_capabilities_and_new_privileges() {
+fn every_server_drops_capabilities_and_new_privileges() {
     let server = Server::start();
     let uid = geteuid().as_raw();
-    assert_eq!(told(&server), format!("user {uid}, no new privileges, {}", landlock_told()));
+    assert_eq!(
+        sandbox_line(&server),
+        format!("user {uid}, no new privileges, {}", landlock_status())
+    );
     assert_eq!(status(server.id(), "NoNewPrivs"), "1");
-    // Root keeps the right to enter directories of others, or could not start its own executable again.
+    // Root keeps the right to enter other users' directories: it must be able to start its own
+    // executable again.
     let kept = if uid == 0 { "0000000000000002" } else { "0000000000000000" };
     for set in ["CapEff", "CapPrm"] {
         assert_eq!(status(server.id(), set), kept, "{set}");
@@ -100,9 +104,12 @@ fn every_server_gives_up_capabilities_and_new_privileges() {
 }
 
 #[test]
-fn without_the_sandbox_everything_is_as_it_was() {
+fn without_the_sandbox_the_process_is_unchanged() {
     let server = Server::with(&["--no-sandbox"]);
-    assert_eq!(told(&server), format!("user {}, not confined (--no-sandbox)", geteuid().as_raw()));
+    assert_eq!(
+        sandbox_line(&server),
+        format!("user {}, not confined (--no-sandbox)", geteuid().as_raw())
+    );
     for fact in [
         "NoNewPrivs",
         "CapEff",
@@ -120,8 +127,8 @@ fn without_the_sandbox_everything_is_as_it_was() {
 }
 
 #[track_caller]
-fn is_somebody(server: &Server, uid: &str, gid: &str, groups: &str) {
-    told(server);
+fn is_user(server: &Server, uid: &str, gid: &str, groups: &str) {
+    sandbox_line(server);
     assert_eq!(status(server.id(), "Uid"), [uid; 4].join(" "));
     assert_eq!(status(server.id(), "Gid"), [gid; 4].join(" "));
     assert_eq!(status(server.id(), "Groups"), groups);
@@ -131,34 +138,37 @@ fn is_somebody(server: &Server, uid: &str, gid: &str, groups: &str) {
 }
 
 #[test]
-fn root_becomes_the_user_for_good() {
-    if !is_root("root_becomes_the_user_for_good") {
+fn root_switches_to_the_user_permanently() {
+    if !is_root("root_switches_to_the_user_permanently") {
         return;
     }
-    let server = Server::with(&["--user", SOMEBODY]);
-    is_somebody(&server, "65533", "65532", "65532");
-    assert_eq!(told(&server), format!("user {SOMEBODY}, no new privileges, {}", landlock_told()));
+    let server = Server::with(&["--user", OTHER_USER]);
+    is_user(&server, "65533", "65532", "65532");
+    assert_eq!(
+        sandbox_line(&server),
+        format!("user {OTHER_USER}, no new privileges, {}", landlock_status())
+    );
     assert!(!server.log().iter().any(|line| line.contains("WARN")), "{:?}", server.log());
-    is_somebody(&Server::with(&["--user", SOMEBODY, "--no-sandbox"]), "65533", "65532", "65532");
+    is_user(&Server::with(&["--user", OTHER_USER, "--no-sandbox"]), "65533", "65532", "65532");
 
     let id = |flag: &str| {
-        let told = Command::new("id").args([flag, "nobody"]).output().expect("id, of every system");
-        String::from_utf8(told.stdout).expect("text").trim().to_owned()
+        let output =
+            Command::new("id").args([flag, "nobody"]).output().expect("id, of every system");
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
     };
-    is_somebody(&Server::with(&["--user", "nobody"]), &id("-u"), &id("-g"), &id("-G"));
+    is_user(&Server::with(&["--user", "nobody"]), &id("-u"), &id("-g"), &id("-G"));
 }
 
 #[test]
-fn who_is_not_to_be_become_stops_the_start() {
-    let mut cases =
-        vec![("nobody-knows-whom", "no such user"), ("65533", "65533:GID"), ("0:0", "root")];
+fn an_unusable_user_stops_the_start() {
+    let mut cases = vec![("no-such-user", "no such user"), ("65533", "65533:GID"), ("0:0", "root")];
     if !geteuid().is_root() {
-        cases.push((SOMEBODY, "only root"));
+        cases.push((OTHER_USER, "only root"));
     }
     for (user, reason) in cases {
         let folder = open_folder();
         let mut command = command();
-        command.args(["--listen", &door_in(&folder), "--user", user]);
+        command.args(["--listen", &socket_in(&folder), "--user", user]);
         let finished = run(command);
         let shown = format!("{user}: {finished:?}");
         assert_eq!(finished.code, Some(1), "{shown}");
@@ -168,24 +178,24 @@ fn who_is_not_to_be_become_stops_the_start() {
 }
 
 #[test]
-fn who_is_the_user_already_is_served_and_nobody_else() {
+fn the_user_option_is_accepted_only_for_root_or_the_same_user() {
     let folder = open_folder();
     let mut others = command();
     let mut own = command();
     let mut me = format!("{}:{}", geteuid().as_raw(), rustix::process::getegid().as_raw());
     if geteuid().is_root() {
-        // Somebody may not reach where the tests are built.
+        // That user may not reach the folder in which the tests are built.
         let binary = folder.file("speak");
         fs::copy(own.get_program(), &binary).expect("a copy");
         for command in [&mut own, &mut others] {
             *command = Command::new(&binary);
             command.uid(65533).gid(65532);
         }
-        SOMEBODY.clone_into(&mut me);
+        OTHER_USER.clone_into(&mut me);
     }
     own.args(["--listen", "127.0.0.1:0", "--user", &me]);
     let server = Server::spawn(own, 1);
-    assert!(told(&server).contains("no new privileges"), "{:?}", server.log());
+    assert!(sandbox_line(&server).contains("no new privileges"), "{:?}", server.log());
 
     others.args(["--listen", "127.0.0.1:0", "--user", "65531:65532"]);
     let finished = run(others);
@@ -194,22 +204,22 @@ fn who_is_the_user_already_is_served_and_nobody_else() {
 }
 
 #[test]
-fn the_socket_goes_to_the_user_and_with_the_server() {
+fn the_unix_socket_belongs_to_the_user_and_is_removed_at_the_end() {
     let folder = open_folder();
     let mut options = vec![];
     let mut uid = geteuid().as_raw();
     if geteuid().is_root() {
         uid = 65533;
         chown(folder.path(), Some(uid), None).expect("root's right");
-        options = vec!["--user", SOMEBODY];
+        options = vec!["--user", OTHER_USER];
     }
-    let mut server = Server::on(&["127.0.0.1:0", &door_in(&folder)], &options);
-    told(&server);
-    assert_eq!(fs::symlink_metadata(folder.file("door")).expect("a socket").uid(), uid);
-    let _client = UnixStream::connect(folder.file("door")).expect("a door");
+    let mut server = Server::on(&["127.0.0.1:0", &socket_in(&folder)], &options);
+    sandbox_line(&server);
+    assert_eq!(fs::symlink_metadata(folder.file("socket")).expect("a socket").uid(), uid);
+    let _client = UnixStream::connect(folder.file("socket")).expect("a connection");
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
-    assert!(!folder.file("door").exists());
+    assert!(!folder.file("socket").exists());
     assert!(
         server.log().iter().all(|line| !line.contains("WARN") || line.contains("as root")),
         "{:?}",
@@ -218,28 +228,28 @@ fn the_socket_goes_to_the_user_and_with_the_server() {
 }
 
 #[test]
-fn out_of_descriptors_it_sheds_one_after_the_other() {
+fn out_of_descriptors_clients_are_shed_one_by_one() {
     let server = Server::start();
-    told(&server);
+    sandbox_line(&server);
     let mut client = server.client();
     client.get("/health", &[]).ok();
-    // As many as are open now, or one more, if somebody is just leaving.
+    // The number of open files now, or one more if a client is just leaving.
     let pid = Pid::from_raw(i32::try_from(server.id()).expect("an id"));
     let open =
         fs::read_dir(format!("/proc/{}/fd", server.id())).expect("its descriptors").count() as u64;
     prlimit(pid, Resource::Nofile, Rlimit { current: Some(open), maximum: Some(open) })
         .expect("a lower limit");
-    // Each takes the spare one's place, which has to be opened again for the next.
+    // Each takes the place of the reserve descriptor, which has to be opened again for the next.
     let mut others = Vec::new();
     until("three are shed", || {
         others.push(server.client());
         others.iter().filter(|other| other.has_something()).count() >= 3
     });
-    until("it is told", || server.log().iter().any(|line| line.contains("limit on open files")));
+    until("it is logged", || server.log().iter().any(|line| line.contains("limit on open files")));
     client.get("/health", &[]).ok();
 }
 
-/// What stands outside of the sandbox, made before it is entered.
+/// Things outside of the sandbox, created before entering it.
 struct Outside {
     folder: Folder,
     tcp: SocketAddr,
@@ -274,8 +284,9 @@ impl Outside {
     }
 
     fn options(&self, more: &[&str]) -> Options {
-        let door = door_in(&self.folder);
-        let arguments = ["--listen", &door].into_iter().chain(more.iter().copied()).map(Into::into);
+        let address = socket_in(&self.folder);
+        let arguments =
+            ["--listen", &address].into_iter().chain(more.iter().copied()).map(Into::into);
         match options::parse(arguments, |_| None) {
             Ok(options::Command::Run(options)) => *options,
             other => panic!("{other:?}"),
@@ -290,7 +301,8 @@ impl Drop for Outside {
     }
 }
 
-/// Enters the sandbox in a thread, which is all that Landlock and `no_new_privs` are about, and does something there.
+/// Enters the sandbox in a thread, which is the unit of Landlock and `no_new_privs`, and runs
+/// `attempt` there.
 #[track_caller]
 fn inside<T: Send>(
     options: &Options,
@@ -302,13 +314,13 @@ fn inside<T: Send>(
     thread::scope(|scope| scope.spawn(enter).join()).expect("no panic in the sandbox")
 }
 
-/// What nobody needs to do who serves, and from which version on Landlock bars it.
+/// An operation that no server needs, and the Landlock version that denies it.
 type Attempt = (&'static str, u32, fn(&Outside) -> io::Result<()>);
 
 const ATTEMPTS: [Attempt; 11] = [
     ("read a file", 1, |_| fs::read("/etc/passwd").map(drop)),
     ("list a directory", 1, |outside| fs::read_dir(outside.folder.path()).map(drop)),
-    ("read what is beside a socket", 1, |outside| fs::read(outside.folder.file("kept")).map(drop)),
+    ("read a file next to a socket", 1, |outside| fs::read(outside.folder.file("kept")).map(drop)),
     ("write a file", 1, |outside| fs::write(outside.folder.file("new"), "")),
     ("make a directory", 1, |outside| fs::create_dir(outside.folder.file("newer"))),
     ("make a socket", 1, |outside| UnixListener::bind(outside.folder.file("socket")).map(drop)),
@@ -324,10 +336,10 @@ const ATTEMPTS: [Attempt; 11] = [
 ];
 
 #[test]
-fn what_a_server_does_not_need_is_denied_as_far_as_the_kernel_can() {
+fn unneeded_access_is_denied_as_far_as_the_kernel_can() {
     let version = landlock_version();
     println!("this kernel has version {version} of Landlock");
-    // First without: that each attempt can succeed is what makes its failure mean something.
+    // First without the sandbox: only an attempt that can succeed makes its failure meaningful.
     for (options, version) in [(&["--no-sandbox"][..], 0), (&[], version)] {
         let outside = Outside::new();
         let options = outside.options(options);
@@ -347,12 +359,12 @@ fn what_a_server_does_not_need_is_denied_as_far_as_the_kernel_can() {
 }
 
 #[test]
-fn what_a_server_needs_is_allowed() {
+fn needed_access_is_allowed() {
     let outside = Outside::new();
     let bound = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = bound.local_addr().expect("its address");
     let again = free_address();
-    let socket = outside.folder.file("door");
+    let socket = outside.folder.file("socket");
     drop(UnixListener::bind(&socket).expect("a socket"));
     let own = std::env::current_exe().expect("the path of this test");
     let _client = TcpStream::connect(address).expect("a client");
@@ -363,7 +375,7 @@ fn what_a_server_needs_is_allowed() {
         }
         assert!(fs::read_dir("/proc/self/fd").expect("its descriptors").count() > 0);
         File::open("/dev/null").expect("a spare descriptor");
-        TcpListener::bind(again).expect("to bind a port that it was told to listen on");
+        TcpListener::bind(again).expect("to bind a port of --listen");
         fs::remove_file(&socket).expect("to remove its socket");
         let next = Command::new(&own)
             .arg("--list")
@@ -373,30 +385,34 @@ fn what_a_server_needs_is_allowed() {
     });
 }
 
-/// Runs the server where one system call fails.
+/// Runs the server with one system call failing.
 fn where_it_fails(call: &str, error: &str) -> Server {
     let own = command();
     let mut strace = Command::new("strace");
-    // With -D the process that is started is the server, and strace one beside it.
+    // With -D the started process is the server, and strace a detached tracer.
     strace.args(["-D", "-qq", "-o", "/dev/null", "-e", &format!("inject={call}:error={error}")]);
     strace.arg(own.get_program()).args(["--listen", "127.0.0.1:0"]);
     Server::spawn(strace, 1)
 }
 
 #[test]
-fn where_there_is_no_landlock_it_serves_all_the_same() {
-    // A kernel without, one that has it switched off, and a container that forbids it.
+fn the_server_works_without_landlock() {
+    // A kernel without Landlock, one with it disabled, and a container that forbids it.
     for error in ["ENOSYS", "EOPNOTSUPP", "EPERM"] {
         let server = where_it_fails("landlock_create_ruleset", error);
         assert!(
-            told(&server).ends_with("no new privileges, no Landlock here"),
+            sandbox_line(&server).ends_with("no new privileges, no Landlock here"),
             "{error}: {:?}",
             server.log()
         );
     }
     if landlock_version() > 0 {
         let server = where_it_fails("landlock_restrict_self", "EPERM");
-        assert!(told(&server).ends_with("no new privileges, no Landlock"), "{:?}", server.log());
+        assert!(
+            sandbox_line(&server).ends_with("no new privileges, no Landlock"),
+            "{:?}",
+            server.log()
+        );
         assert!(
             server.log().iter().any(|line| line.contains("WARN Landlock is not in force")),
             "{:?}",
@@ -406,7 +422,7 @@ fn where_there_is_no_landlock_it_serves_all_the_same() {
 }
 
 #[test]
-fn a_row_of_upgrades_is_served_also_beyond_the_kernels_layers() {
+fn consecutive_upgrades_work_beyond_the_kernels_landlock_layers() {
     let outside = Outside::new();
     let options = outside.options(&[]);
     let reports = inside(&options, &[], |first| {

@@ -1,4 +1,5 @@
-//! What SECURITY.md promises and no other test shows. The last test holds that page against the sources.
+//! Promises of SECURITY.md that no other test shows. The last test compares that page with the
+//! sources.
 
 mod common;
 
@@ -11,12 +12,12 @@ use common::{Client, Response, Server, request, target};
 const LISTED: &str = "https://a.example";
 const FOREIGN: &str = "https://evil.example";
 
-/// A server that only lets pages from one place add messages.
+/// A server that lets only pages of one origin add messages.
 fn listed() -> Server {
     Server::with(&["--allow-origin", LISTED])
 }
 
-/// The calls, with what makes each of them succeed.
+/// The calls, with parameters that make each of them succeed.
 const CALLS: [(&str, &common::Params); 7] = [
     ("/write", &[("channel", "c"), ("message", "m")]),
     ("/read", &[("channel", "c"), ("timeout", "0")]),
@@ -31,8 +32,9 @@ const FILES: [&str; 6] = ["/", "/demo.js", "/demo.css", "/speak.js", "/speak.mjs
 
 // --- Secrets ---
 
-/// Pearson's chi-squared of so many characters against 62 that are equally likely: 61 on average, and above 200 once in
-/// 10^16 times. A remainder of a whole byte, the usual mistake, has above 300 with 50,000 characters.
+/// Pearson's chi-squared of the characters against 62 equally likely ones: 61 on average, and above
+/// 200 once in 10^16 times. The remainder of a whole byte, the usual mistake, has above 300 with
+/// 50,000 characters.
 fn chi_squared(characters: impl Iterator<Item = u8>) -> f64 {
     let mut counts = HashMap::new();
     let mut total = 0_u32;
@@ -48,7 +50,7 @@ fn chi_squared(characters: impl Iterator<Item = u8>) -> f64 {
     of_those_that_came.sum::<f64>() + f64::from(missing) * expected
 }
 
-/// What `count` requests, sent in one go, bring under this key.
+/// Returns the values under this key from `count` requests sent at once.
 fn secrets(
     server: &Server,
     path: &str,
@@ -89,7 +91,7 @@ fn secrets_are_as_random_as_they_are_long() {
 }
 
 #[test]
-fn a_test_of_chance_finds_what_is_not() {
+fn the_randomness_test_detects_bias() {
     let alphabet: Vec<u8> = (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9').collect();
     let of_bytes = |bytes: u32| (0..50_000).map(move |number| number % bytes);
     let fair = chi_squared(of_bytes(248).map(|byte| alphabet[byte as usize % 62]));
@@ -98,7 +100,7 @@ fn a_test_of_chance_finds_what_is_not() {
 }
 
 #[test]
-fn a_wrong_code_is_refused_however_much_of_it_is_right() {
+fn a_wrong_code_is_refused_whatever_prefix_is_right() {
     let server = Server::start();
     let me = server.introduce("c", "Josh");
     let mut client = server.client();
@@ -126,9 +128,10 @@ fn a_wrong_code_is_refused_however_much_of_it_is_right() {
     client.get("/write", &me.and(&[("channel", "c"), ("message", "howdy")])).ok();
 }
 
-// --- Answers ---
+// --- Responses ---
 
-/// Every way to be answered: each call well and badly, each file, and what is no request at all.
+/// Every kind of response: each call successful and failed, each file, and input that is no
+/// request.
 fn all_answers(server: &Server, headers: &[(&str, &str)]) -> Vec<(String, Response)> {
     let mut answers = Vec::new();
     let mut ask = |method: &str, path: &str| {
@@ -177,13 +180,13 @@ fn all_answers(server: &Server, headers: &[(&str, &str)]) -> Vec<(String, Respon
     answers
 }
 
-/// Whether the path, with its method in front, is a file that answers as one.
+/// Returns whether the path, with its method in front, is a file that is served as one.
 fn is_file(what: &str, answer: &Response) -> bool {
     FILES.iter().any(|file| what.split(' ').nth(1) == Some(file)) && answer.status == 200
 }
 
 #[test]
-fn every_answer_says_what_it_is_and_is_not_to_be_taken_for_anything_else() {
+fn every_response_has_a_type_and_nosniff() {
     let server = Server::start();
     for (what, answer) in all_answers(&server, &[]) {
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{what}");
@@ -199,7 +202,7 @@ fn every_answer_says_what_it_is_and_is_not_to_be_taken_for_anything_else() {
 }
 
 #[test]
-fn no_cache_keeps_the_answer_of_a_call() {
+fn no_cache_stores_the_response_of_a_call() {
     for server in [Server::start(), listed()] {
         for (what, answer) in all_answers(&server, &[("Origin", LISTED)]) {
             if !is_file(&what, &answer) {
@@ -210,7 +213,7 @@ fn no_cache_keeps_the_answer_of_a_call() {
 }
 
 #[test]
-fn what_a_page_may_read_never_depends_on_cookies() {
+fn cross_origin_access_never_depends_on_cookies() {
     for (server, allowed) in
         [(Server::start(), Some("*")), (listed(), Some(LISTED)), (listed(), None)]
     {
@@ -229,7 +232,8 @@ fn what_a_page_may_read_never_depends_on_cookies() {
     }
 }
 
-/// Header fields that ask some servers or frameworks for another host, path, method or address.
+/// Header fields by which some servers or frameworks are asked for another host, path, method or
+/// address.
 const MISLEADING: [&str; 14] = [
     "X-Forwarded-Host",
     "X-Forwarded-Proto",
@@ -248,7 +252,7 @@ const MISLEADING: [&str; 14] = [
 ];
 
 #[test]
-fn no_header_field_finds_its_way_into_an_answer() {
+fn no_request_header_is_reflected_in_a_response() {
     let server = Server::with(&["--trust-proxy", "127.0.0.1"]);
     let plain = all_answers(&server, &[]);
     let hostile: Vec<_> = MISLEADING.iter().map(|name| (*name, "/write?evil.example")).collect();
@@ -269,7 +273,7 @@ fn no_header_field_finds_its_way_into_an_answer() {
 }
 
 #[test]
-fn no_parameter_finds_its_way_into_a_head() {
+fn no_parameter_is_reflected_in_a_response_head() {
     const FIELDS: [&str; 15] = [
         "Content-Type",
         "Content-Length",
@@ -339,11 +343,11 @@ fn no_parameter_finds_its_way_into_a_head() {
 }
 
 #[test]
-fn a_script_is_no_beginning_of_another_file() {
+fn a_jsonp_response_cannot_begin_as_another_file_type() {
     let server = Server::start();
     let mut client = server.client();
-    // Letters and digits alone, as a Flash file can be written ("Rosetta Flash"), and other files whose first bytes are
-    // a name. Behind them as much as a callback may have.
+    // Letters and digits alone, as a Flash file can be written ("Rosetta Flash"), and other files
+    // whose first bytes are a name, followed by the longest rest that a callback may have.
     for magic in [
         "CWS", "FWS", "ZWS", "GIF89a", "PK", "BM", "MZ", "ID3", "OggS", "wOFF", "RIFF", "II", "MM",
         "BZh9",
@@ -397,13 +401,13 @@ fn a_path_has_one_spelling() {
     }
 }
 
-// --- Pages of others ---
+// --- Pages of other origins ---
 
 #[test]
-fn a_form_of_a_foreign_page_adds_nothing_where_pages_are_listed() {
+fn a_cross_origin_form_adds_nothing_with_an_origin_list() {
     let server = listed();
     let mut client = server.client();
-    // What a form or a beacon can send without being asked first.
+    // Bodies that a form or a beacon can send without a preflight.
     let bodies = [
         ("application/x-www-form-urlencoded", "channel=c&message=m"),
         ("text/plain", "m"),
@@ -455,14 +459,14 @@ fn sources_in(folder: &Path, sources: &mut Vec<String>) {
 }
 
 #[test]
-fn no_table_has_a_hash_that_strangers_could_know() {
+fn no_table_of_client_names_has_a_predictable_hash() {
     let mut sources = Vec::new();
     sources_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut sources);
     assert!(
         sources.iter().filter(|source| source.contains("HashMap<")).count() >= 2,
         "these are not the sources"
     );
-    // `std`'s own draws its key anew for each table.
+    // `std`'s own hasher draws a new key for each table.
     for source in &sources {
         for other in [
             "with_hasher",
@@ -481,7 +485,7 @@ fn no_table_has_a_hash_that_strangers_could_know() {
     }));
 }
 
-/// Each promise names its tests, as `FILE: NAME`; every one of them is there, and is a test.
+/// Each promise names its tests, as `FILE: NAME`. Every one of them exists and is a test.
 #[test]
 fn security_md_names_tests_that_exist() {
     let page = source("SECURITY.md");
@@ -498,7 +502,7 @@ fn security_md_names_tests_that_exist() {
             let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
             let source = source(file);
             let is_there = if file.ends_with("rs") {
-                // An attribute may stand in between.
+                // An attribute may be in between.
                 let before =
                     source.split(&format!("fn {name}(")).next().filter(|before| *before != source);
                 before.is_some_and(|before| {

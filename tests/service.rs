@@ -1,6 +1,7 @@
-//! Speak as a service of systemd: what it says to it, the sockets that it takes from it, and the unit.
+//! Speak as a systemd service: its notifications, socket activation, and the unit.
 //!
-//! systemd itself needs a machine of its own; here a socket hears what it would be told, with the rules by which it listens.
+//! systemd itself needs a machine of its own. Here a socket receives the notifications, by the same
+//! rules.
 
 mod common;
 
@@ -26,7 +27,7 @@ use rustix::time::{ClockId, clock_gettime};
 const SERVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/speak.service");
 const SOCKETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/sockets");
 
-/// Hears what systemd would, with `NotifyAccess=main`: from the main process alone.
+/// Receives notifications as systemd does with `NotifyAccess=main`: from the main process only.
 struct Systemd {
     socket: UnixDatagram,
     main: u32,
@@ -40,7 +41,7 @@ impl Systemd {
         Self { socket, main: 0 }
     }
 
-    /// At a file of this folder, with a server that was told of it.
+    /// Listens in this folder and starts a server with that notify socket.
     fn with_server(folder: &Folder, mut command: Command) -> (Self, Server) {
         let path = folder.file("notify");
         let mut systemd = Self::at(&UnixAddr::from_pathname(&path).expect("a path"));
@@ -51,7 +52,7 @@ impl Systemd {
         (systemd, server)
     }
 
-    /// The next message.
+    /// Returns the next message.
     #[track_caller]
     fn hears(&self) -> String {
         let mut bytes = [0; 4096];
@@ -75,7 +76,7 @@ impl Systemd {
         text
     }
 
-    /// Whether there is a message that nobody heard yet.
+    /// Returns whether an unread message is there.
     fn has_more(&self) -> bool {
         self.socket.set_nonblocking(true).expect("a socket that does not block");
         let more = self.socket.recv(&mut [0; 8]).is_ok();
@@ -83,7 +84,7 @@ impl Systemd {
         more
     }
 
-    /// The next message says that another process is to take over, and when.
+    /// Asserts that the next message announces a new main process, and returns its time.
     #[track_caller]
     fn hears_of_reloading(&self, after_usec: i64) {
         let text = self.hears();
@@ -107,7 +108,7 @@ fn speak() -> Command {
 }
 
 #[test]
-fn it_says_that_it_is_ready_once_it_serves_and_that_it_stops() {
+fn systemd_is_notified_of_ready_and_stopping() {
     let folder = Folder::new("ready");
     let (systemd, mut server) = Systemd::with_server(&folder, speak());
     server.get("/health", &[]).ok();
@@ -118,7 +119,7 @@ fn it_says_that_it_is_ready_once_it_serves_and_that_it_stops() {
 }
 
 #[test]
-fn a_supervisor_may_listen_at_an_address_without_a_file() {
+fn the_notify_socket_can_be_abstract() {
     let name = format!("speak-service-{}", std::process::id());
     let mut systemd = Systemd::at(&UnixAddr::from_abstract_name(&name).expect("a name"));
     let mut command = speak();
@@ -126,7 +127,7 @@ fn a_supervisor_may_listen_at_an_address_without_a_file() {
     let mut server = Server::spawn(command, 1);
     systemd.main = server.id();
     assert_eq!(systemd.hears(), "READY=1\nSTATUS=serving");
-    // The way there is barred by now, but the socket is connected.
+    // The sandbox bars the path by now, but the socket is connected.
     server.signal(Signal::TERM);
     assert_eq!(systemd.hears(), "STOPPING=1\nSTATUS=stopping");
     assert_eq!(server.wait().code(), Some(0));
@@ -160,7 +161,7 @@ fn an_upgrade_that_fails_leaves_the_main_process_as_it_is_and_ready() {
     start.args(["--listen", "127.0.0.1:0"]);
     let (systemd, server) = Systemd::with_server(&folder, start);
     fs::remove_file(&program).expect("the link");
-    // First there is nothing to start, then something that ends at once.
+    // First there is no program to start, then one that exits at once.
     for _ in 0..2 {
         let before = monotonic_usec();
         server.signal(Signal::USR2);
@@ -177,7 +178,7 @@ fn an_upgrade_that_fails_leaves_the_main_process_as_it_is_and_ready() {
 }
 
 #[test]
-fn the_loop_says_that_it_turns_also_with_nothing_to_do_and_after_an_upgrade() {
+fn the_watchdog_is_pinged_when_idle_and_after_an_upgrade() {
     let folder = Folder::new("watchdog");
     let mut command = speak();
     command.env("WATCHDOG_USEC", "100000");
@@ -195,7 +196,7 @@ fn the_loop_says_that_it_turns_also_with_nothing_to_do_and_after_an_upgrade() {
 }
 
 #[test]
-fn a_watchdog_for_another_process_is_left_alone() {
+fn a_watchdog_of_another_process_is_ignored() {
     let folder = Folder::new("other");
     let mut command = speak();
     command.env("WATCHDOG_USEC", "2000").env("WATCHDOG_PID", "1");
@@ -209,20 +210,20 @@ fn a_watchdog_for_another_process_is_left_alone() {
 }
 
 #[test]
-fn a_supervisor_that_cannot_be_reached_is_no_reason_not_to_serve() {
+fn an_unreachable_notify_socket_does_not_stop_the_server() {
     let mut command = speak();
     command.env("NOTIFY_SOCKET", "/nowhere/notify").env("WATCHDOG_USEC", "2000");
     let server = Server::spawn(command, 1);
     server.get("/health", &[]).ok();
     let warnings = || server.log().iter().filter(|line| line.contains("NOTIFY_SOCKET")).count();
-    // Its log is read beside the test, and may come after its answer.
+    // The log is read by another thread, and a line may arrive after the response.
     until("it has warned", || warnings() > 0);
     assert_eq!(warnings(), 1, "{:?}", server.log());
 }
 
-/// The server with these sockets as descriptors from 3 on, as systemd starts it.
+/// Starts the server with these sockets as descriptors from 3 on, as systemd does.
 fn passing(sockets: &[OwnedFd], names: &str, options: &[&str]) -> Command {
-    // By way of high numbers: one of ours may be where another is to go.
+    // By way of high descriptors: one of ours may be in the place of another.
     let (mut away, mut back) = (String::new(), String::new());
     for (place, socket) in sockets.iter().enumerate() {
         fcntl_setfd(socket, FdFlags::empty()).expect("a descriptor to pass");
@@ -238,7 +239,7 @@ fn passing(sockets: &[OwnedFd], names: &str, options: &[&str]) -> Command {
     bash
 }
 
-/// What is served at a Unix socket under this path.
+/// Returns the response at a Unix socket for this path.
 fn get_at(socket: &Path, path: &str) -> String {
     let mut stream = UnixStream::connect(socket).expect("a socket that listens");
     stream.set_read_timeout(Some(GUARD)).expect("a time-out of reads");
@@ -250,7 +251,7 @@ fn get_at(socket: &Path, path: &str) -> String {
 }
 
 #[test]
-fn it_serves_at_sockets_that_systemd_opened_also_after_upgrades_and_leaves_their_files() {
+fn activated_sockets_survive_upgrades_and_their_files_remain() {
     let folder = Folder::new("passed");
     let path = folder.file("admin.sock");
     let public = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -270,16 +271,16 @@ fn it_serves_at_sockets_that_systemd_opened_also_after_upgrades_and_leaves_their
             fs::read(format!("/proc/{}/environ", server.id())).expect("our own process");
         assert!(!String::from_utf8_lossy(&environment).contains("LISTEN_"));
     }
-    // Nothing else was opened: two doors for each of four processes.
-    let doors = server.log().iter().filter(|line| line.contains(" listening on ")).count();
-    assert_eq!(doors, 8, "{:?}", server.log());
+    // Nothing else was bound: two listeners for each of four processes.
+    let listeners = server.log().iter().filter(|line| line.contains(" listening on ")).count();
+    assert_eq!(listeners, 8, "{:?}", server.log());
     server.signal(Signal::TERM);
     until("it has stopped", || server.log().iter().any(|line| line.ends_with(" stopped")));
     assert!(path.exists());
 }
 
 #[test]
-fn doors_that_options_name_are_opened_beside_those_that_are_passed() {
+fn listeners_of_options_are_bound_in_addition_to_activated_ones() {
     let public = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let server = Server::spawn(passing(&[public.into()], "", &["--listen", "127.0.0.1:0"]), 2);
     assert_ne!(server.port(0), server.port(1));
@@ -289,7 +290,7 @@ fn doors_that_options_name_are_opened_beside_those_that_are_passed() {
 }
 
 #[test]
-fn what_is_passed_and_is_no_door_stops_the_start_with_its_reason() {
+fn an_activated_descriptor_that_is_no_listener_stops_the_start() {
     let (one, _other) = UnixStream::pair().expect("a pair");
     let connected = [one.into()];
     let datagram = [UnixDatagram::unbound().expect("a socket").into()];
@@ -313,7 +314,7 @@ fn what_is_passed_and_is_no_door_stops_the_start_with_its_reason() {
     }
 }
 
-/// What `systemd-analyze` prints; it has to succeed.
+/// Runs `systemd-analyze`, which must succeed, and returns its output.
 fn analyze(arguments: &[&str]) -> String {
     let output = Command::new("systemd-analyze")
         .args(arguments)
@@ -329,7 +330,7 @@ fn analyze(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn systemd_reckons_the_exposure_of_the_service_below_two() {
+fn systemd_rates_the_exposure_of_the_unit_below_two() {
     let report = analyze(&["security", "--offline=true", "--no-pager", SERVICE]);
     let line =
         report.lines().find(|line| line.contains("Overall exposure level")).expect("a result");
@@ -339,7 +340,7 @@ fn systemd_reckons_the_exposure_of_the_service_below_two() {
 }
 
 #[test]
-fn systemd_understands_the_units() {
+fn systemd_verifies_the_units() {
     let folder = Folder::new("units");
     let here = command().get_program().to_str().expect("a path in UTF-8").to_owned();
     let here = fs::canonicalize(here).expect("the binary");
@@ -356,13 +357,13 @@ fn systemd_understands_the_units() {
     let output =
         command.args(["verify", "--man=no"]).args(files).output().expect("systemd-analyze");
     let said = [output.stdout, output.stderr].concat();
-    // Units of the machine itself are none of ours.
+    // Units of the machine itself do not matter.
     let said = String::from_utf8_lossy(&said);
     let ours: Vec<_> = said.lines().filter(|line| line.contains("speak")).collect();
     assert!(output.status.success() && ours.is_empty(), "{said}");
 }
 
-/// The system calls of a set, of sets in it too.
+/// Collects the system calls of a set, including nested sets.
 fn calls_of(set: &str, calls: &mut BTreeSet<String>) {
     for line in analyze(&["syscall-filter", set]).lines().map(str::trim) {
         if line.starts_with('@') && line != set {
@@ -373,7 +374,7 @@ fn calls_of(set: &str, calls: &mut BTreeSet<String>) {
     }
 }
 
-/// What the unit's filter lets through, by the rules of `SystemCallFilter=`.
+/// Returns the calls allowed by the unit's filter, by the rules of `SystemCallFilter=`.
 fn allowed_calls() -> BTreeSet<String> {
     let unit = fs::read_to_string(SERVICE).expect("the unit");
     let mut allowed = BTreeSet::new();
@@ -398,7 +399,8 @@ fn allowed_calls() -> BTreeSet<String> {
     allowed
 }
 
-/// Each call once, as strace names them, from the lines of `-f -o`: `123 name(…` or `123 <... name resumed>`.
+/// Returns each call once, as strace names it, from lines of `-f -o`: `123 name(…` or `123 <...
+/// name resumed>`.
 fn traced_calls(trace: &str) -> BTreeSet<String> {
     let calls = trace.lines().filter_map(|line| {
         let (_, rest) = line.trim_start().split_once(' ')?;
@@ -410,7 +412,7 @@ fn traced_calls(trace: &str) -> BTreeSet<String> {
     calls.collect()
 }
 
-/// Runs a command under strace, as a child of ours beside the tracer.
+/// Runs a command under strace, as a child process next to the tracer.
 fn traced(command: &Command, trace: &Path) -> Command {
     let mut strace = Command::new("strace");
     strace
@@ -427,7 +429,7 @@ fn traced(command: &Command, trace: &Path) -> Command {
     strace
 }
 
-/// Does once what clients do.
+/// Makes every kind of client request once.
 fn use_it(server: &Server) {
     let josh = server.introduce("room", "Josh");
     let mut waiting = server.park(&josh.and(&[("channel", "room")]));
@@ -446,7 +448,7 @@ fn use_it(server: &Server) {
 }
 
 #[test]
-fn the_services_filter_lets_through_all_that_speak_asks_of_the_kernel() {
+fn the_units_system_call_filter_allows_every_call_of_speak() {
     let folder = Folder::new("filter");
     let (unix, admin, state) =
         (folder.file("speak.sock"), folder.file("admin.sock"), folder.file("state"));
@@ -457,13 +459,13 @@ fn the_services_filter_lets_through_all_that_speak_asks_of_the_kernel() {
     speak.arg("--admin-listen").arg(format!("unix:{}", admin.display())).arg("--state").arg(&state);
     speak.env("NOTIFY_SOCKET", notify).env("WATCHDOG_USEC", "50000");
     let mut calls = BTreeSet::new();
-    // The second start goes on with what the first one kept.
+    // The second start restores the state of the first.
     for start in ["first", "second"] {
         let trace = folder.file(start);
         let mut server = Server::spawn(traced(&speak, &trace), 3);
         use_it(&server);
         assert!(get_at(&admin, "/metrics").contains("process_open_fds"));
-        // As ExecReload= does it, within the same filter.
+        // As `ExecReload=` does it, within the same filter.
         let kill = folder.file("kill");
         let id = server.id().to_string();
         let mut reload = Command::new("strace");

@@ -1,6 +1,7 @@
-//! Peers that are slow, or silent: each is cut in its time, at the cost of one timer, and nobody else notices.
+//! Slow or silent peers: each is closed in time, at the cost of one timer, without affecting
+//! others.
 //!
-//! `make overload` runs the same with thousands of them.
+//! `make overload` runs the same tests with thousands of them.
 
 mod common;
 
@@ -11,21 +12,21 @@ use common::{
     Client, Crowd, EventStream, HANDSHAKE, Server, TEXT, masked, request, sized, target, until,
 };
 
-/// How many there are of each kind of them at once.
+/// Number of clients of each kind at once.
 fn many() -> usize {
     sized(40, 600)
 }
 
 const POST: &[u8] = b"POST /write?channel=c HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n";
 
-/// What a client has sent when it falls silent, and what it goes on to send byte by byte, for ever.
+/// Bytes that a client sends before it falls silent, and the byte that it then drips for ever.
 struct Kind {
     name: &'static str,
     first: Vec<u8>,
     drips: &'static [u8],
 }
 
-/// Those who owe a request, and are told so when its time is over.
+/// Clients that owe a request and get an error at its timeout.
 fn owed() -> Vec<Kind> {
     let kind = |name, first: &[u8], drips| Kind { name, first: first.to_vec(), drips };
     let post = |more: &[u8]| [POST, more].concat();
@@ -57,7 +58,7 @@ fn owed() -> Vec<Kind> {
     ]
 }
 
-/// Every one of a crowd sends a byte again and again, each of what its kind goes on with.
+/// Every client of a crowd sends one byte after another, each the drip of its kind.
 fn drip(crowd: &mut Crowd, kinds: &[Kind], round: usize) {
     for number in 0..crowd.members.len() {
         let drips = kinds[number % kinds.len()].drips;
@@ -68,7 +69,7 @@ fn drip(crowd: &mut Crowd, kinds: &[Kind], round: usize) {
 }
 
 #[test]
-fn a_request_that_does_not_come_whole_is_told_so_in_its_time_however_it_drips() {
+fn an_incomplete_request_gets_408_in_time_however_it_drips() {
     let server = Server::with(&["--request-timeout", "2s", "--keep-alive", "1h"]);
     let kinds = owed();
     let fresh = server.rss_kib();
@@ -101,7 +102,7 @@ fn a_request_that_does_not_come_whole_is_told_so_in_its_time_however_it_drips() 
 }
 
 #[test]
-fn a_body_that_was_asked_for_and_never_comes_is_told_so() {
+fn a_body_that_never_arrives_gets_408() {
     let server = Server::with(&["--request-timeout", "300ms"]);
     let mut client = server.client();
     client.send([POST, b"Content-Length: 9\r\nExpect: 100-continue\r\n\r\n"].concat());
@@ -111,7 +112,7 @@ fn a_body_that_was_asked_for_and_never_comes_is_told_so() {
 }
 
 #[test]
-fn so_many_silent_clients_wake_nobody_up_before_their_time() {
+fn silent_clients_cause_no_wake_up_before_their_deadline() {
     // All but the last kind: dripping is not silence.
     let server =
         Server::with(&["--request-timeout", "1h", "--keep-alive", "1h", "--heartbeat", "1h"]);
@@ -145,9 +146,9 @@ fn so_many_silent_clients_wake_nobody_up_before_their_time() {
 }
 
 #[test]
-fn who_says_nothing_at_all_goes_when_the_keep_alive_is_over() {
+fn a_silent_client_is_closed_after_the_keep_alive() {
     let server = Server::with(&["--keep-alive", "500ms"]);
-    // Once it answers it has opened all that it opens for itself.
+    // Once it answers, it has opened all of its own files.
     server.get("/health", &[]).ok();
     let files = server.open_files();
     let mut crowd = Crowd::connect(server.address(), sized(1_000, 5_000));
@@ -162,7 +163,7 @@ fn who_says_nothing_at_all_goes_when_the_keep_alive_is_over() {
 }
 
 #[test]
-fn an_answer_that_is_not_taken_is_given_up_in_its_time_and_its_memory_given_back() {
+fn an_unread_response_is_abandoned_in_time_and_its_memory_released() {
     let server =
         Server::with(&["--request-timeout", "1s", "--max-reply", "8m", "--heartbeat", "200ms"]);
     let mut writer = server.client();
@@ -175,7 +176,8 @@ fn an_answer_that_is_not_taken_is_given_up_in_its_time_and_its_memory_given_back
     let read = |headers: &[(&str, &str)]| {
         request("GET", &target("/read", &[("channel", "c"), ("from_id", "1")]), headers, None)
     };
-    // None of them ever reads: the kernel's buffers fill up, here and there, and the peer's window is shut.
+    // None of them ever reads: the kernel's buffers fill up on both sides, and the peer's window
+    // closes.
     let asks = [
         read(&[]),
         read(&[]).repeat(3),
@@ -204,7 +206,7 @@ fn an_answer_that_is_not_taken_is_given_up_in_its_time_and_its_memory_given_back
 }
 
 #[test]
-fn a_websocket_that_half_says_something_or_never_answers_a_ping_is_cut() {
+fn a_websocket_with_a_partial_frame_or_without_pongs_is_closed() {
     let server = Server::with(&["--request-timeout", "400ms", "--heartbeat", "300ms"]);
     let half = |bytes: &[u8]| {
         let mut socket = server.socket(&[("channel", "c")]);
@@ -226,7 +228,7 @@ fn a_websocket_that_half_says_something_or_never_answers_a_ping_is_cut() {
 }
 
 #[test]
-fn a_flood_of_pings_is_answered_ping_by_ping_and_others_meanwhile() {
+fn a_flood_of_pings_is_answered_without_delaying_others() {
     let server = Server::with(&["--heartbeat", "1h"]);
     let count = sized(20_000, 200_000);
     let mut socket = server.socket(&[("channel", "c")]);
@@ -248,7 +250,7 @@ fn a_flood_of_pings_is_answered_ping_by_ping_and_others_meanwhile() {
 }
 
 #[test]
-fn a_stream_whose_peer_was_reset_is_gone_at_once() {
+fn a_stream_is_removed_at_once_when_its_peer_resets() {
     let server = Server::with(&["--heartbeat", "1h"]);
     let mut streams: Vec<EventStream> =
         (0..100).map(|_| EventStream::open(server.client(), &[("channel", "c")], &[])).collect();

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use common::{Folder, Server, command, run};
 use rustix::process::Signal;
 
-/// A state in a folder of its own.
+/// A state file in a folder of its own.
 struct State(Folder);
 
 impl State {
@@ -24,7 +24,7 @@ impl State {
         Server::with(&[&["--state", &self.path()], options].concat())
     }
 
-    /// The names of what is in the folder.
+    /// Returns the names of the files in the folder.
     fn around(&self) -> Vec<String> {
         let entries = fs::read_dir(self.0.path()).expect("a folder");
         entries
@@ -39,7 +39,7 @@ fn stop(mut server: Server) {
 }
 
 #[test]
-fn channels_connections_and_ids_go_on_after_a_restart() {
+fn channels_connections_and_ids_survive_a_restart() {
     let state = State::new("goes-on");
     let server = state.start(&[]);
     let josh = server.introduce("room", "Josh");
@@ -62,13 +62,13 @@ fn channels_connections_and_ids_go_on_after_a_restart() {
     assert_eq!(server.read(&read, "1").messages()[0]["message"], "whisper");
     let params = josh.and(&[("channel", "room"), ("message", "after")]);
     assert_eq!(server.get("/write", &params).ok().json()["id"], 3);
-    // Nobody else has a goodbye either: it is still there.
+    // No other connection has a goodbye: the member is still there.
     assert_eq!(server.members("room")["members"][0]["message"], "Josh");
     assert_eq!(server.introduce("room", "Ann").number, 2);
 }
 
 #[test]
-fn who_does_not_come_back_after_a_restart_is_said_goodbye_to() {
+fn a_connection_that_does_not_return_after_a_restart_gets_its_goodbye() {
     let state = State::new("goodbye");
     let server = state.start(&["--connection-timeout", "500ms"]);
     server.introduce("room", "Josh");
@@ -79,7 +79,7 @@ fn who_does_not_come_back_after_a_restart_is_said_goodbye_to() {
 }
 
 #[test]
-fn what_is_damaged_is_set_aside_and_the_server_starts_without_it() {
+fn a_damaged_state_file_is_set_aside_and_the_server_starts_empty() {
     let state = State::new("damaged");
     let server = state.start(&[]);
     server.write("room", "one");
@@ -98,7 +98,7 @@ fn what_is_damaged_is_set_aside_and_the_server_starts_without_it() {
     for (bytes, why) in cases {
         fs::write(state.path(), bytes).expect("a state");
         let mut server = state.start(&[]);
-        assert_eq!(server.write("room", "anew"), 1);
+        assert_eq!(server.write("room", "again"), 1);
         let said = server.log().join("\n");
         assert!(said.contains(" ERROR ") && said.contains(why), "{why}: {said}");
         assert!(!said.contains("room"), "a secret: {said}");
@@ -114,7 +114,7 @@ fn what_is_damaged_is_set_aside_and_the_server_starts_without_it() {
 }
 
 #[test]
-fn a_server_that_was_killed_begins_anew() {
+fn a_killed_server_starts_empty() {
     let state = State::new("killed");
     let server = state.start(&[]);
     server.write("room", "one");
@@ -129,7 +129,7 @@ fn a_server_that_was_killed_begins_anew() {
 }
 
 #[test]
-fn a_place_that_cannot_be_written_is_told_at_the_start() {
+fn an_unwritable_state_path_stops_the_start() {
     let state = State::new("nowhere");
     for (path, cause) in [("/proc/none/state", "/proc/none/state"), ("/tmp/", "--state")] {
         let mut start = command();

@@ -1,4 +1,4 @@
-//! A server's life beside its calls: stops, silence with nothing to do, and what its log tells.
+//! A server's life outside its calls: stops, idle silence, and its log.
 
 mod common;
 
@@ -12,7 +12,7 @@ use common::{Client, Server, until};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
-fn a_stop_answers_every_waiting_reader() {
+fn a_stop_answers_every_pending_read() {
     for signal in [Signal::TERM, Signal::INT] {
         let options = ["--poll-timeout", "1h", "--connection-timeout", "1h"];
         let mut server = Server::with(&options);
@@ -30,7 +30,7 @@ fn a_stop_answers_every_waiting_reader() {
         server.signal(signal);
         for reader in [&mut plain, &mut proven] {
             let answer = reader.response().ok();
-            // A stop says no goodbyes.
+            // A stop adds no goodbyes.
             assert_eq!((answer.ids(), answer.next_id()), (vec![], 2));
             assert!(answer.says_close());
             reader.is_closed();
@@ -48,13 +48,13 @@ fn a_stop_answers_every_waiting_reader() {
 }
 
 #[test]
-fn a_stop_with_nobody_there_is_a_stop() {
+fn a_stop_without_clients_exits_with_0() {
     let mut server = Server::start();
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
 }
 
-/// A server that has begun to send an answer too long for the buffers between it and its client.
+/// A server that has begun a response too long for the buffers between it and its client.
 fn in_the_middle_of_an_answer() -> (Server, Client) {
     let options = ["--max-message", "1m", "--max-reply", "64m", "--poll-timeout", "1h"];
     let server = Server::with(&options);
@@ -70,7 +70,7 @@ fn in_the_middle_of_an_answer() -> (Server, Client) {
 }
 
 #[test]
-fn a_stop_finishes_what_is_being_sent() {
+fn a_stop_finishes_the_response_in_progress() {
     let (mut server, mut slow) = in_the_middle_of_an_answer();
     let mut reader = server.park(&[("channel", "d")]);
     server.signal(Signal::TERM);
@@ -82,7 +82,7 @@ fn a_stop_finishes_what_is_being_sent() {
 }
 
 #[test]
-fn a_stop_does_not_wait_for_who_does_not_read() {
+fn a_stop_does_not_wait_for_a_client_that_does_not_read() {
     let (mut server, slow) = in_the_middle_of_an_answer();
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
@@ -90,11 +90,11 @@ fn a_stop_does_not_wait_for_who_does_not_read() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn a_second_signal_ends_the_server_at_once() {
     let (mut server, slow) = in_the_middle_of_an_answer();
     let mut reader = server.park(&[("channel", "d")]);
     server.signal(Signal::TERM);
-    // Answered, so the first signal is not one with the second.
+    // The client has its response, so the first signal is handled before the second.
     reader.response().ok();
     let second = Instant::now();
     server.signal(Signal::TERM);
@@ -103,7 +103,7 @@ fn a_second_signal_ends_it_at_once() {
     drop(slow);
 }
 
-/// strace attached to a process, and what it has seen so far. Killed when dropped.
+/// strace attached to a process, and its output so far. Killed when dropped.
 struct Trace {
     strace: Child,
     seen: Arc<Mutex<Vec<u8>>>,
@@ -142,15 +142,15 @@ impl Trace {
 impl Drop for Trace {
     fn drop(&mut self) {
         let id = i32::try_from(self.strace.id()).ok().and_then(Pid::from_raw);
-        // An interrupt lets it detach in order; it is our own child, not reaped yet.
+        // An interrupt lets strace detach in order. It is a child of this process, not reaped yet.
         let _ = kill_process(id.expect("a process id"), Signal::INT);
         let _ = self.strace.wait();
     }
 }
 
 #[test]
-fn a_server_with_nothing_to_do_makes_no_system_call() {
-    // Deadlines that were set and refreshed on the way here are over before the watch begins.
+fn an_idle_server_makes_no_system_call() {
+    // Deadlines set and moved before are over when the watch begins.
     let options = [
         "--poll-timeout",
         "1h",
@@ -168,7 +168,7 @@ fn a_server_with_nothing_to_do_makes_no_system_call() {
     let _readers = [(); 20].map(|()| server.park(&[("channel", "c")]));
 
     let trace = Trace::attach(server.id());
-    // Being attached to interrupts the wait that is under way, and that shows.
+    // Attaching interrupts the wait in progress, which shows.
     thread::sleep(Duration::from_millis(1500));
     let before = trace.seen();
     thread::sleep(Duration::from_secs(3));
@@ -180,7 +180,7 @@ fn a_server_with_nothing_to_do_makes_no_system_call() {
 }
 
 #[test]
-fn the_log_keeps_secrets() {
+fn the_log_has_no_secrets() {
     let mut server = Server::with(&["--log", "debug", "--max-message", "100"]);
     let pair = server.get("/create", &[]).ok().json();
     let name = |half: &str| pair[half].as_str().expect("a name").to_owned();
@@ -194,7 +194,7 @@ fn the_log_keeps_secrets() {
     server.get("/members", &[secret, ("secretquery", "secretquery")]).ok();
     let mut requests = 8;
 
-    // What fails is logged too, and holds secrets as well.
+    // Failed requests are logged too, and hold secrets as well.
     let too_long = "secretmessage".repeat(20);
     let wrong = [secret, ("message", "secretmessage"), ("connection", "1")];
     let failing = [
@@ -220,7 +220,7 @@ fn the_log_keeps_secrets() {
     for bytes in malformed {
         server.client().call(bytes);
     }
-    // A connection that ends is nobody's business either.
+    // The end of a connection must not appear either.
     reader.reset();
     server.wait_for_readers("secretchannel", 0);
 
@@ -237,7 +237,7 @@ fn the_log_keeps_secrets() {
     assert!(debug >= requests, "{debug} lines for {requests} requests");
 }
 
-/// The second word of a line of the log.
+/// Returns the second word of a log line.
 #[track_caller]
 fn level(line: &str) -> String {
     let word = line.split(' ').nth(1).unwrap_or_default();
@@ -245,7 +245,7 @@ fn level(line: &str) -> String {
 }
 
 #[test]
-fn the_log_has_a_time_and_a_level_on_every_line() {
+fn every_log_line_has_a_time_and_a_level() {
     let mut server = Server::with(&["--log", "debug"]);
     server.write("c", "m");
     server.get("/nothing", &[]);
@@ -262,7 +262,7 @@ fn the_log_has_a_time_and_a_level_on_every_line() {
 }
 
 #[test]
-fn a_quiet_log_holds_the_first_line_alone() {
+fn a_quiet_log_has_only_the_first_line() {
     let mut server = Server::with(&["--log", "error"]);
     server.write("c", "m");
     server.get("/nothing", &[]);

@@ -1,11 +1,11 @@
-//! The story that the first page of the documentation tells, played over sockets.
+//! The story on the first page of the documentation, played over sockets.
 
 mod common;
 
 use common::Server;
 
 #[test]
-fn what_is_written_can_be_read() {
+fn a_written_message_can_be_read() {
     let server = Server::start();
     let answer = server.get("/write", &[("channel", "test"), ("message", "howdy")]);
     assert_eq!(answer.ok().text(), r#"{"id":1}"#);
@@ -25,7 +25,7 @@ fn two_people_meet_talk_and_part() {
     let josh = server.introduce("test", "Josh");
     let mut josh_reads = server.park(&josh.and(&[("channel", "test"), ("from_id", "2")]));
 
-    // Ann comes, and sees who is there; Josh sees her come.
+    // Ann joins and lists the members; Josh sees her join.
     let ann = server.introduce("test", "Ann");
     assert_eq!((josh.number, ann.number), (1, 2));
     let list = server.get("/read", &ann.and(&[("channel", "test"), ("from_id", "0")]));
@@ -44,7 +44,7 @@ fn two_people_meet_talk_and_part() {
     assert_eq!(heard.texts(), ["howdy"]);
     assert_eq!(heard.messages()[0]["from"], 1);
 
-    // Josh leaves; Ann is told, and why.
+    // Josh leaves; Ann gets his goodbye with its reason.
     let mut ann_reads = server.park(&ann.and(&[("channel", "test"), ("from_id", "4")]));
     let left = server.get("/goodbye", &josh.and(&[])).ok();
     assert_eq!(left.text(), r#"{"ok":true}"#);
@@ -52,7 +52,7 @@ fn two_people_meet_talk_and_part() {
     assert_eq!(goodbye.events(), ["goodbye left"]);
     assert_eq!(goodbye.messages()[0]["from"], 1);
 
-    // Ann just closes her window; who reads on is told that too.
+    // Ann just closes her window; the remaining reader gets that goodbye too.
     let mut watcher = server.park(&[("channel", "test"), ("from_id", "5")]);
     drop(server.park(&ann.and(&[("channel", "test"), ("from_id", "5")])));
     let goodbye = watcher.response();
@@ -61,7 +61,7 @@ fn two_people_meet_talk_and_part() {
 }
 
 #[test]
-fn a_late_comer_gets_the_user_list() {
+fn a_late_reader_gets_the_member_list() {
     let server = Server::with(&["--history", "3"]);
     let gone = server.introduce("test", "Gone");
     let _josh = server.introduce("test", "Josh");
@@ -78,7 +78,7 @@ fn a_late_comer_gets_the_user_list() {
 }
 
 #[test]
-fn a_private_pair_is_a_letter_box() {
+fn a_private_pair_is_an_inbox() {
     let server = Server::start();
     let pair = server.get("/create", &[]).ok().json();
     let read = pair["read"].as_str().expect("a name to read from");
@@ -88,13 +88,13 @@ fn a_private_pair_is_a_letter_box() {
     assert_eq!(server.write(write, "psst"), 1);
     assert_eq!(owner.response().texts(), ["psst"]);
 
-    // Who knows where to write can neither read nor see who reads.
+    // The write name allows neither reading nor listing the readers.
     let peek = server.get("/read", &[("channel", write), ("from_id", "1")]);
     peek.fails_with(403, "not_readable");
     let forged = [("channel", read), ("message", "forged")];
     server.get("/write", &forged).fails_with(403, "not_writable");
 
-    // A guest may introduce itself: only the owner sees it, and sees it go.
+    // A guest can introduce itself: only the owner sees it join and leave.
     let guest = server.introduce(write, "guest");
     let news = server.read(read, "2");
     assert_eq!(news.texts(), ["guest"]);
@@ -104,7 +104,7 @@ fn a_private_pair_is_a_letter_box() {
 }
 
 #[test]
-fn a_reader_follows_a_channel_by_its_next_id() {
+fn a_reader_continues_with_next_id() {
     let server = Server::start();
     let mut heard = Vec::new();
     let mut reader = server.park(&[("channel", "test")]);

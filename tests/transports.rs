@@ -1,5 +1,5 @@
-//! The four ways to read beside each other: whatever the transport, the same messages in the same order; who is slow or
-//! gone is nobody else's affair.
+//! The four transports side by side: the same messages in the same order on each, and a slow or
+//! vanished reader affects no other.
 
 mod common;
 
@@ -12,7 +12,7 @@ use common::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 
-/// A way to read.
+/// A transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Transport {
     Poll,
@@ -25,16 +25,16 @@ const ALL: [Transport; 4] =
     [Transport::Poll, Transport::Script, Transport::Events, Transport::Socket];
 const STREAMS: [Transport; 2] = [Transport::Events, Transport::Socket];
 
-/// Somebody who follows one channel, from a cursor on.
+/// A reader that follows one channel from a cursor.
 struct Follower {
     transport: Transport,
     way: ReadTransport,
-    /// Proof, if it has one: `&connection=…&auth=…`.
+    /// Credentials, if it has a connection: `&connection=…&auth=…`.
     proof: String,
     epoch: String,
-    /// What it would come back with.
+    /// The cursor with which it would return.
     next_id: u64,
-    /// What came and was not asked for yet.
+    /// Received messages that were not asked for yet.
     came: Vec<Value>,
 }
 
@@ -45,7 +45,8 @@ enum ReadTransport {
 }
 
 impl Follower {
-    /// Follows `c` from `from_id` on, over this TCP connection; returns once it waits there, or reads.
+    /// Follows `c` from `from_id` over this TCP connection. Returns once the read is pending or the
+    /// stream open.
     fn begin(
         transport: Transport,
         client: Client,
@@ -81,7 +82,7 @@ impl Follower {
         follower
     }
 
-    /// Sends the next long poll, where that is its way.
+    /// Sends the next long poll, for that transport.
     fn poll(&mut self) {
         let script = if self.transport == Transport::Script { "&callback=f" } else { "" };
         let epoch =
@@ -92,7 +93,7 @@ impl Follower {
         }
     }
 
-    /// The next message. None if it was cut.
+    /// Returns the next message, or `None` if the stream was closed.
     #[track_caller]
     fn maybe_next(&mut self) -> Option<Value> {
         while self.came.is_empty() {
@@ -130,7 +131,7 @@ impl Follower {
         self.maybe_next().unwrap_or_else(|| panic!("{:?} was cut", self.transport))
     }
 
-    /// The bytes of the next event, or of the next frame, one of medium length.
+    /// Returns the bytes of the next event, or of the next frame of medium length.
     fn raw(&mut self) -> Vec<u8> {
         match &mut self.way {
             ReadTransport::Events(stream) => {
@@ -190,7 +191,7 @@ fn patient_with(options: &[&str]) -> Server {
 }
 
 #[test]
-fn whoever_joins_talks_and_leaves_is_seen_by_all() {
+fn joining_writing_and_leaving_is_seen_on_every_transport() {
     let server = patient_with(&[]);
     let mut watchers = ALL.map(|transport| transport.follow(&server, 1));
     let all_see = |watchers: &mut [Follower], kind: &str, from: u64| {
@@ -219,7 +220,7 @@ fn whoever_joins_talks_and_leaves_is_seen_by_all() {
 }
 
 #[test]
-fn whoever_vanishes_is_said_goodbye_to_before_all() {
+fn a_vanished_member_gets_its_goodbye_on_every_transport() {
     let server = patient_with(&[]);
     for transport in ALL {
         for how in ["FIN", "RST"] {
@@ -247,7 +248,7 @@ fn whoever_vanishes_is_said_goodbye_to_before_all() {
 }
 
 #[test]
-fn whoever_comes_back_has_lost_nothing_and_sees_nothing_twice() {
+fn a_returning_reader_loses_nothing_and_sees_nothing_twice() {
     let server = patient_with(&[]);
     let mut writer = server.client();
     let mut followers = ALL.map(|transport| transport.follow(&server, 1));
@@ -258,7 +259,7 @@ fn whoever_comes_back_has_lost_nothing_and_sees_nothing_twice() {
                 .ok();
         }
         for follower in &mut followers {
-            // Some of what came is read; then it is lost, and goes on by another way.
+            // It reads some of the messages; then it is lost and continues with another transport.
             for number in 0..3 {
                 assert_eq!(follower.next()["message"], format!("{round} {number}"));
             }
@@ -271,7 +272,7 @@ fn whoever_comes_back_has_lost_nothing_and_sees_nothing_twice() {
 }
 
 #[test]
-fn all_see_the_same_in_the_same_order() {
+fn all_readers_see_the_same_messages_in_the_same_order() {
     let server = patient_with(&[]);
     let mut followers: Vec<Follower> =
         (0..40).map(|place| ALL[place % 4].follow(&server, 1)).collect();
@@ -303,7 +304,7 @@ fn all_see_the_same_in_the_same_order() {
     });
 }
 
-/// What the server's process holds in memory, in KiB.
+/// Returns the memory of the server's process in KiB.
 fn resident_kib(server: &Server) -> u64 {
     let status =
         fs::read_to_string(format!("/proc/{}/status", server.id())).expect("a running process");
@@ -312,7 +313,7 @@ fn resident_kib(server: &Server) -> u64 {
 }
 
 #[test]
-fn who_stops_reading_is_cut_and_nobody_else_notices() {
+fn a_slow_consumer_is_closed_without_affecting_others() {
     const OTHERS: usize = 1000;
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
@@ -328,13 +329,13 @@ fn who_stops_reading_is_cut_and_nobody_else_notices() {
     let mut writer = server.client();
     let text = "x".repeat(8_000);
     let mut written = 0;
-    // Until both are cut, and some more.
+    // Until both are closed, and some more.
     while server.readers("c") > OTHERS as u64 {
         let body = format!("{written} {text}");
         writer.post("/write?channel=c", "text/plain", &body).ok();
         written += 1;
         assert!(written < 5_000, "they are never cut");
-        // All of a kind get the same bytes: one of each reads what they are, the others compare.
+        // All readers of a kind get the same bytes: one of each parses them, the others compare.
         let (same_events, same_frame) = (others[0].raw(), others[1].raw());
         let start = format!("\"message\":\"{} x", written - 1);
         for bytes in [&same_events, &same_frame] {
@@ -368,7 +369,7 @@ fn who_stops_reading_is_cut_and_nobody_else_notices() {
 }
 
 #[test]
-fn a_server_does_not_grow_with_who_does_not_read() {
+fn memory_does_not_grow_with_slow_consumers() {
     let server = patient_with(&["--max-backlog", "1m", "--history", "10"]);
     let mut writer = server.client();
     let text = "x".repeat(60_000);
@@ -379,7 +380,7 @@ fn a_server_does_not_grow_with_who_does_not_read() {
     };
     write(50);
     let before = resident_kib(&server);
-    // Each would keep a megabyte of its own, but all share the same.
+    // Each would need a megabyte of its own, but all share the same.
     let slow: Vec<Client> = (0..60)
         .map(|place| {
             Follower::begin(
@@ -407,7 +408,7 @@ fn a_server_does_not_grow_with_who_does_not_read() {
 }
 
 #[test]
-fn a_long_history_arrives_whole_also_where_there_is_talk() {
+fn a_long_history_arrives_complete_while_messages_come() {
     for (transport, max_reply) in
         STREAMS.into_iter().flat_map(|transport| [(transport, "64m"), (transport, "500k")])
     {
@@ -420,7 +421,7 @@ fn a_long_history_arrives_whole_also_where_there_is_talk() {
         (0..100).for_each(&mut write);
         let mut client = Client::connect_narrow(server.address());
         let params: &Params = &[("channel", "c"), ("from_id", "1")];
-        // Its first answer, or the first part of it, is on its way when there is news.
+        // Its first response, or the first part of it, is in progress when a message comes.
         client.send(match transport {
             Transport::Socket => handshake(params, &[]),
             _ => request("GET", &target("/read", params), &[("Accept", "text/event-stream")], None),
@@ -429,7 +430,7 @@ fn a_long_history_arrives_whole_also_where_there_is_talk() {
         write(100);
         for _ in 0..20 {
             if transport == Transport::Socket {
-                // What it says meanwhile is no sign that it has taken anything.
+                // Frames from the peer are no sign that it has read anything.
                 client.send(masked(PONG, ""));
             }
             write(0);
@@ -453,7 +454,7 @@ fn a_long_history_arrives_whole_also_where_there_is_talk() {
 }
 
 #[test]
-fn what_stands_still_is_cut_after_two_signs_of_life() {
+fn a_stalled_stream_is_closed_after_two_heartbeats() {
     let server = Server::with(&[
         "--heartbeat",
         "80ms",
@@ -481,7 +482,7 @@ fn what_stands_still_is_cut_after_two_signs_of_life() {
 }
 
 #[test]
-fn a_crowd_of_each_kind_comes_and_goes() {
+fn a_crowd_of_every_transport_comes_and_goes() {
     let server = patient_with(&[]);
     let before = resident_kib(&server);
     for _ in 0..3 {

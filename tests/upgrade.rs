@@ -1,4 +1,4 @@
-//! SIGUSR2: another process takes over, and nobody loses anything by it.
+//! SIGUSR2: another process takes over, and no client loses anything.
 
 mod common;
 
@@ -21,7 +21,7 @@ fn write_as(server: &Server, who: &Identity, channel: &str, message: &str) -> u6
 }
 
 #[test]
-fn channels_connections_and_ids_go_on_in_the_new_process() {
+fn channels_connections_and_ids_survive_an_upgrade() {
     let mut server = Server::with(&["--connection-timeout", "1h"]);
     let josh = server.introduce("room", "Josh");
     server.write("room", "before");
@@ -38,7 +38,7 @@ fn channels_connections_and_ids_go_on_in_the_new_process() {
 }
 
 #[test]
-fn a_client_goes_on_over_the_same_tcp_connection() {
+fn a_client_continues_on_the_same_tcp_connection() {
     let mut server = Server::with(&["--connection-timeout", "1h", "--poll-timeout", "1h"]);
     let josh = server.introduce("room", "Josh");
     let mut idle = server.client();
@@ -62,7 +62,7 @@ fn a_client_goes_on_over_the_same_tcp_connection() {
 }
 
 #[test]
-fn streams_end_and_come_back_to_the_new_process_without_a_goodbye() {
+fn streams_end_and_reconnect_to_the_new_process_without_a_goodbye() {
     let mut server = Server::with(&["--connection-timeout", "1h"]);
     let josh = server.introduce("room", "Josh");
     let mut events = EventStream::open(
@@ -84,8 +84,8 @@ fn streams_end_and_come_back_to_the_new_process_without_a_goodbye() {
 }
 
 #[test]
-fn nobody_who_waits_falls_silent_by_an_upgrade() {
-    // Less than it takes until the last of them is answered, so that they come back one after the other.
+fn no_waiting_connection_times_out_through_an_upgrade() {
+    // Less than the time until the last of them is answered, so that they return one by one.
     let mut server = Server::with(&["--connection-timeout", "700ms", "--poll-timeout", "1h"]);
     let mut waiting = Vec::new();
     for number in 1..=20 {
@@ -114,13 +114,13 @@ fn nobody_who_waits_falls_silent_by_an_upgrade() {
     assert_eq!(server.read("room", "0").ids(), (1..=20).collect::<Vec<u64>>());
 }
 #[test]
-fn a_request_in_chunks_that_is_cut_by_an_upgrade_is_refused_and_changes_nothing() {
+fn a_chunked_request_cut_by_an_upgrade_is_refused_and_changes_nothing() {
     let mut server = Server::start();
     let mut chunked = server.client();
     chunked.send(
         "POST /write?channel=room HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
     );
-    // The server has read it once it has answered somebody who came later.
+    // The server has read it once it has answered a later client.
     server.write("room", "one");
     server.upgrade();
     let answer = chunked.response();
@@ -129,7 +129,7 @@ fn a_request_in_chunks_that_is_cut_by_an_upgrade_is_refused_and_changes_nothing(
 }
 
 #[test]
-fn a_new_process_that_does_not_start_leaves_the_old_one_serving() {
+fn a_successor_that_does_not_start_leaves_the_old_process_serving() {
     let folder = Folder::new("broken");
     let program = folder.file("speak");
     let speak = command().get_program().to_owned();
@@ -138,7 +138,8 @@ fn a_new_process_that_does_not_start_leaves_the_old_one_serving() {
     start.args(["--listen", "127.0.0.1:0"]);
     let server = Server::spawn(start, 1);
     server.write("room", "one");
-    // What is there now is called by the same name: a program that ends at once, and one that says nothing.
+    // The file under that name is now another program: one that exits at once, and one that is
+    // silent.
     for broken in ["/bin/false", "/bin/true"] {
         fs::remove_file(&program).expect("the link");
         symlink(Path::new(broken), &program).expect("a link");
@@ -154,13 +155,13 @@ fn a_new_process_that_does_not_start_leaves_the_old_one_serving() {
 }
 
 #[test]
-fn a_new_process_that_is_killed_before_it_serves_leaves_the_old_one_serving() {
+fn a_successor_killed_before_it_serves_leaves_the_old_process_serving() {
     for _ in 0..4 {
         let mut server = Server::with(&["--connection-timeout", "1h"]);
         server.write("room", "one");
         server.signal(Signal::USR2);
         until("another process is to take over", || !server.heirs().is_empty());
-        // Fails only where it was given up already.
+        // Fails only if the process was ended already.
         let _ = kill_process(server.heirs()[0], Signal::KILL);
         let says =
             |server: &Server, what: &str| server.log().iter().any(|line| line.contains(what));
@@ -174,10 +175,10 @@ fn a_new_process_that_is_killed_before_it_serves_leaves_the_old_one_serving() {
     }
 }
 
-/// Tells the log where a test fails.
-struct Delivered<'a>(&'a Server);
+/// Prints the log if a test fails.
+struct PrintLog<'a>(&'a Server);
 
-impl Drop for Delivered<'_> {
+impl Drop for PrintLog<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             eprintln!("{}", self.0.log().join("\n"));
@@ -186,8 +187,8 @@ impl Drop for Delivered<'_> {
 }
 
 #[test]
-fn an_old_process_that_is_killed_amid_an_upgrade_leaves_a_new_one_that_serves() {
-    // The new one may have to bind the address by itself, so it has to know the port.
+fn an_old_process_killed_during_an_upgrade_leaves_a_serving_successor() {
+    // The new process may have to bind the address itself, so it has to know the port.
     let port = free_address();
     for pause_ms in [0, 5, 20, 60] {
         let mut server = Server::on(&[&port.to_string()], &[]);
@@ -197,16 +198,16 @@ fn an_old_process_that_is_killed_amid_an_upgrade_leaves_a_new_one_that_serves() 
         thread::sleep(Duration::from_millis(pause_ms));
         server.signal(Signal::KILL);
         server.adopt_heir();
-        let told = Delivered(&server);
+        let printed = PrintLog(&server);
         until("the new one serves", || TcpStream::connect(port).is_ok());
-        drop(told);
+        drop(printed);
         let id = server.write("room", "two");
         assert!((1..=2).contains(&id), "{id}");
     }
 }
 
 #[test]
-fn the_operators_clients_are_not_passed_on_among_the_publics() {
+fn admin_clients_are_not_transferred() {
     let mut command = command();
     command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
     let mut server = Server::spawn(command, 2);
@@ -220,7 +221,7 @@ fn the_operators_clients_are_not_passed_on_among_the_publics() {
 }
 
 #[test]
-fn a_unix_socket_stays_where_it_is() {
+fn a_unix_socket_keeps_its_path_through_an_upgrade() {
     let folder = Folder::new("unix");
     let path = folder.file("speak.sock");
     let mut server = Server::on(&["127.0.0.1:0", &format!("unix:{}", path.display())], &[]);

@@ -1,5 +1,5 @@
-//! Web sockets, sentence by sentence of the contract. Frames are made by hand, so that they may be wrong; the last tests
-//! hear what an independent client, tungstenite, thinks of it.
+//! WebSockets, sentence by sentence of the contract. Frames are written by hand, so that they can
+//! be wrong; the last tests use an independent client, tungstenite.
 
 mod common;
 
@@ -14,7 +14,7 @@ use common::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// A server on which nothing ends by itself.
+/// A server without timeouts.
 fn patient() -> Server {
     patient_with(&[])
 }
@@ -30,7 +30,7 @@ fn write(channel: &str, text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_handshake_is_answered_by_the_book() {
+fn a_handshake_is_answered_as_rfc_6455_says() {
     let server = patient();
     let variants: [&[(&str, &str)]; 5] = [
         &HANDSHAKE,
@@ -41,7 +41,7 @@ fn a_handshake_is_answered_by_the_book() {
             HANDSHAKE[3],
         ],
         &[("Upgrade", "h2c, websocket"), HANDSHAKE[1], HANDSHAKE[2], HANDSHAKE[3]],
-        // What was offered is not taken, and so not named.
+        // Offered subprotocols and extensions are not accepted, and so not named.
         &[
             HANDSHAKE[0],
             HANDSHAKE[1],
@@ -76,13 +76,13 @@ fn a_handshake_is_answered_by_the_book() {
         {
             assert_eq!(head.header(name), None, "{name}");
         }
-        // Nothing to tell: no first frame.
+        // Nothing to send: no first frame.
         assert!(!client.has_something());
     }
 }
 
 #[test]
-fn a_handshake_at_fault_is_refused_and_closed() {
+fn an_invalid_handshake_is_refused_and_closed() {
     let server = patient();
     let [upgrade, connection, key, version] = HANDSHAKE;
     let named = |value| ("Sec-WebSocket-Key", value);
@@ -103,7 +103,7 @@ fn a_handshake_at_fault_is_refused_and_closed() {
     for headers in cases {
         let mut client = server.client();
         client.send(request("GET", "/read?channel=c", headers, None));
-        // Frames may follow at once: they are not taken for requests.
+        // Frames can follow at once: they are not parsed as requests.
         client.try_send(write("c", "ghost"));
         let answer = client.response();
         answer.fails_with(400, "bad_request");
@@ -115,7 +115,7 @@ fn a_handshake_at_fault_is_refused_and_closed() {
 }
 
 #[test]
-fn an_upgrade_elsewhere_is_ignored() {
+fn an_upgrade_header_on_another_call_is_ignored() {
     let server = patient();
     server.write("c", "m");
     let read = "/read?channel=c&from_id=1";
@@ -140,7 +140,7 @@ fn an_upgrade_elsewhere_is_ignored() {
 }
 
 #[test]
-fn a_read_at_fault_is_no_socket() {
+fn an_invalid_read_opens_no_websocket() {
     let server = patient();
     let me = server.introduce("c", "Josh");
     for (params, status, error) in [
@@ -159,7 +159,7 @@ fn a_read_at_fault_is_no_socket() {
 }
 
 #[test]
-fn frames_are_the_answers_of_reads() {
+fn frames_have_the_json_of_read_responses() {
     let server =
         Server::with(&["--history", "3", "--heartbeat", "1h", "--connection-timeout", "1h"]);
     server.introduce("c", "Josh");
@@ -215,7 +215,7 @@ fn every_call_is_answered_as_over_http_with_its_ref_first() {
         ask(json!({"call": "write", "channel": "c", "message": "m", "ref": 1})),
         r#"{"ref":1,"id":1}"#
     );
-    // A frame without ref is answered too.
+    // A frame without `ref` is answered too.
     assert_eq!(ask(json!({"call": "write", "channel": "c", "message": ""})), r#"{"id":2}"#);
     let introduced =
         ask(json!({"call": "introduce", "channel": "c", "message": "Josh", "ref": "r"}));
@@ -228,7 +228,7 @@ fn every_call_is_answered_as_over_http_with_its_ref_first() {
         members,
         format!("{{\"ref\":2,{}", &server.get("/members", &[("channel", "c")]).text()[1..])
     );
-    // `connection` may be a number or a text.
+    // `connection` can be a number or a string.
     let wrote = ask(
         json!({"call": "write", "channel": "c", "message": "x", "connection": 1, "auth": auth, "ref": 3}),
     );
@@ -271,7 +271,7 @@ fn a_ref_is_any_number_or_string() {
             answer.starts_with(&format!("{{\"ref\":{reference},\"read\":")),
             "{reference}: {answer}"
         );
-        // Errors have it as well.
+        // Errors have the `ref` as well.
         socket.send(TEXT, format!(r#"{{"ref":{reference},"call":"write"}}"#));
         let answer = socket.text();
         assert!(
@@ -279,7 +279,7 @@ fn a_ref_is_any_number_or_string() {
             "{answer}"
         );
     }
-    // The same number, though spelled in another way.
+    // The same number in another spelling.
     for (reference, value) in [("1e2", 100.0), ("-0.0", 0.0), ("\"\\u0041\"", f64::NAN)] {
         socket.send(TEXT, format!(r#"{{"call":"create","ref":{reference}}}"#));
         let answer = socket.json();
@@ -293,7 +293,7 @@ fn a_ref_is_any_number_or_string() {
 }
 
 #[test]
-fn a_frame_that_is_no_call_is_answered_by_an_error() {
+fn a_frame_without_a_valid_call_gets_an_error() {
     let server = patient_with(&["--max-message", "10"]);
     let me = server.introduce("c", "Josh");
     let mut socket = server.socket(&[("channel", "c")]);
@@ -341,7 +341,7 @@ fn a_frame_that_is_no_call_is_answered_by_an_error() {
         assert_eq!(answer["error"], error, "{text:.80}: {answer}");
         assert_eq!(answer.as_object().map(serde_json::Map::len), Some(3), "{answer}");
     }
-    // None of that changed anything, and the socket goes on.
+    // None of that changed anything, and the socket still works.
     let me = me.and(&[("channel", "c"), ("message", "m")]);
     server.get("/write", &me).ok();
     assert_eq!(socket.texts(), ["m"]);
@@ -357,7 +357,7 @@ fn unknown_keys_of_a_call_are_ignored() {
 }
 
 #[test]
-fn a_read_replaces_the_channels_that_a_socket_follows() {
+fn a_read_frame_replaces_the_subscriptions() {
     let server = patient();
     for channel in ["a", "b", "c"] {
         server.write(channel, "old");
@@ -380,7 +380,8 @@ fn a_read_replaces_the_channels_that_a_socket_follows() {
     assert_eq!(frame["channels"][1]["messages"][0]["message"], "news");
     assert_eq!(frame["channels"].as_array().map(Vec::len), Some(3));
 
-    // One in an array is one. Without from_id only what is new comes, but the call is answered.
+    // An array of one channel is one channel. Without `from_id` only new messages come, but the
+    // call is answered.
     let answer = socket.call(&json!({"call": "read", "channel": ["c"]}));
     assert_eq!((&answer["messages"], &answer["next_id"]), (&json!([]), &json!(2)));
     let answer =
@@ -392,7 +393,7 @@ fn a_read_replaces_the_channels_that_a_socket_follows() {
 }
 
 #[test]
-fn a_read_that_fails_leaves_the_socket_as_it_was() {
+fn a_failed_read_frame_changes_nothing() {
     let server = patient_with(&["--max-channels", "2"]);
     let me = server.introduce("a", "Josh");
     let mut socket = server.socket(&me.and(&[("channel", "a"), ("channel", "b")]));
@@ -422,17 +423,17 @@ fn a_read_that_fails_leaves_the_socket_as_it_was() {
 }
 
 #[test]
-fn the_handshakes_connection_is_the_sockets_own() {
+fn the_connection_of_the_handshake_belongs_to_the_socket() {
     let server = Server::with(&["--connection-timeout", "400ms"]);
     let own = server.introduce("c", "Josh");
     let other = server.introduce("d", "Ann");
     let mut socket = server.socket(&own.and(&[("channel", "c")]));
-    // Reading anew with another's proof does not make that one the socket's.
+    // A new read with another connection's credentials does not bind that connection to the socket.
     let mut call = json!({"call": "read", "channel": "c", "ref": 1});
     call["connection"] = json!(other.number);
     call["auth"] = json!(other.auth);
     assert_eq!(socket.call(&call)["ref"], 1);
-    // A call that names nobody is nobody's.
+    // A call without credentials has no author.
     assert_eq!(
         socket.call(&json!({"call": "write", "channel": "c", "message": "m", "ref": 2}))["id"],
         2
@@ -450,7 +451,7 @@ fn the_handshakes_connection_is_the_sockets_own() {
 }
 
 #[test]
-fn closing_a_socket_says_goodbye_at_once() {
+fn closing_a_websocket_sends_a_goodbye_at_once() {
     type Closing = fn(Socket) -> Option<Socket>;
     let ways: [(&str, Closing); 5] = [
         ("FIN", |socket| {
@@ -490,13 +491,13 @@ fn closing_a_socket_says_goodbye_at_once() {
 }
 
 #[test]
-fn a_goodbye_reaches_the_socket_and_ends_it() {
+fn a_goodbye_is_sent_on_the_websocket_and_ends_it() {
     let server = patient();
     let me = server.introduce("c", "Josh");
     let mut there = server.socket(&me.and(&[("channel", "c")]));
     let mut elsewhere = server.socket(&me.and(&[("channel", "elsewhere")]));
     let mut other = server.socket(&[("channel", "c")]);
-    // It may say so itself.
+    // It can say goodbye itself.
     there.ask(&json!({"call": "goodbye", "connection": me.number, "auth": me.auth, "ref": 1}));
     assert_eq!(there.text(), r#"{"ref":1,"ok":true}"#);
     assert_eq!(there.json()["messages"][0]["reason"], "left");
@@ -507,7 +508,7 @@ fn a_goodbye_reaches_the_socket_and_ends_it() {
 }
 
 #[test]
-fn sockets_replace_nothing_and_are_not_replaced() {
+fn websockets_supersede_no_read_and_are_not_superseded() {
     let server = patient();
     let me = server.introduce("c", "Josh");
     let c = me.and(&[("channel", "c")]);
@@ -522,7 +523,7 @@ fn sockets_replace_nothing_and_are_not_replaced() {
 }
 
 #[test]
-fn a_stop_says_1001() {
+fn a_stop_closes_websockets_with_1001() {
     let mut server = patient();
     let me = server.introduce("c", "Josh");
     let mut sockets =
@@ -537,8 +538,8 @@ fn a_stop_says_1001() {
 }
 
 #[test]
-fn what_is_forbidden_has_its_code() {
-    // The largest frame is that of a message in which every byte is escaped, and 32 KiB.
+fn each_protocol_violation_has_its_close_code() {
+    // The largest frame is that of a message in which every byte is escaped, plus 32 KiB.
     let server = patient_with(&["--max-message", "100"]);
     let largest = 6 * 100 + 32 * 1024;
     let long = vec![b' '; largest + 1];
@@ -590,7 +591,7 @@ fn what_is_forbidden_has_its_code() {
     ];
     for (what, bytes, code) in cases {
         let mut socket = server.socket(&[("channel", "elsewhere")]);
-        // What stands before it is done, and what stands behind it is not.
+        // Frames before it are executed, frames after it are not.
         socket.client.try_send(
             [write(what, "done"), bytes, write(what, "ghost"), masked(PING, "ghost")].concat(),
         );
@@ -600,7 +601,7 @@ fn what_is_forbidden_has_its_code() {
         socket.client.is_closed();
         assert_eq!(server.read(what, "1").texts(), ["done"], "{what}");
     }
-    // A message of just the largest size is one, with a ping between its parts.
+    // A message of just the largest size is allowed, with a ping between its fragments.
     let mut socket = server.socket(&[("channel", "elsewhere")]);
     let (head, tail) = long[..largest].split_at(largest - 5);
     socket.client.send([masked(0x01, head), masked(PING, [7; 125]), masked(0x80, tail)].concat());
@@ -608,7 +609,7 @@ fn what_is_forbidden_has_its_code() {
     assert_eq!(socket.json()["error"], "bad_request");
 }
 
-/// A conversation of frames in one message and in several, with its answers.
+/// A sequence of frames in one message and in fragments, with the expected responses.
 fn conversation() -> (Vec<u8>, Vec<Frame>) {
     let text = |text: &str| Frame { first: TEXT, payload: text.into() };
     let pong = |payload: &[u8]| Frame { first: PONG, payload: payload.into() };
@@ -618,7 +619,7 @@ fn conversation() -> (Vec<u8>, Vec<Frame>) {
         masked(0x01, r#"{"call":"write","channel":"c","#),
         masked(PING, "within"),
         masked(0x00, ""),
-        // A part may end within a character.
+        // A fragment can end within a character.
         masked(0x00, b"\"message\":\"tw\xc3"),
         masked(PONG, "unasked"),
         masked(PING, ""),
@@ -646,14 +647,14 @@ fn conversation() -> (Vec<u8>, Vec<Frame>) {
 }
 
 #[test]
-fn frames_are_read_however_they_arrive() {
+fn frames_are_parsed_in_any_fragmentation() {
     let (bytes, answers) = conversation();
     for piece in [1, 2, 7, 1000, bytes.len()] {
         let server = patient();
         let mut socket = server.socket(&[("channel", "elsewhere")]);
         let (head, tail) = bytes.split_at(bytes.len().min(1500));
         head.chunks(piece).for_each(|piece| socket.client.send(piece));
-        // The long end of it would take long in single bytes.
+        // The long tail would take long in single bytes.
         tail.chunks(piece.max(1000)).for_each(|piece| socket.client.send(piece));
         for answer in &answers {
             assert_eq!(socket.frame(), *answer, "in pieces of {piece}");
@@ -663,7 +664,7 @@ fn frames_are_read_however_they_arrive() {
 }
 
 #[test]
-fn frames_may_follow_their_handshake_at_once() {
+fn frames_can_follow_the_handshake_at_once() {
     let server = patient();
     let (bytes, answers) = conversation();
     let before = request("GET", "/health", &[], None);
@@ -674,7 +675,7 @@ fn frames_may_follow_their_handshake_at_once() {
     for answer in &answers {
         assert_eq!(socket.frame(), *answer);
     }
-    // A farewell too.
+    // A close frame too.
     let mut client = server.client();
     client.send([handshake(&[("channel", "c")], &[]), masked(CLOSE, "")].concat());
     Socket::opened(client).ends_with(1000);
@@ -702,7 +703,7 @@ fn many_frames_in_one_packet_are_answered_in_order() {
 }
 
 #[test]
-fn what_was_said_before_a_fin_is_done() {
+fn frames_sent_before_a_fin_are_executed() {
     let server = patient();
     for close in [Client::half_close, |_: &Client| {}] {
         let mut socket = server.socket(&[("channel", "elsewhere")]);
@@ -714,7 +715,7 @@ fn what_was_said_before_a_fin_is_done() {
             server.read("c", &id.to_string()).texts() == ["last words", "very last"]
         });
     }
-    // And answered, to who still listens.
+    // And it is answered to a peer that still reads.
     let mut socket = server.socket(&[("channel", "elsewhere")]);
     socket
         .client
@@ -726,7 +727,7 @@ fn what_was_said_before_a_fin_is_done() {
 }
 
 #[test]
-fn a_frame_that_is_not_finished_in_time_ends_the_socket() {
+fn an_unfinished_frame_times_out() {
     let halves: [(&str, Vec<u8>); 4] = [
         ("a byte", vec![TEXT]),
         ("half a head", masked(TEXT, [b' '; 300])[..3].to_vec()),
@@ -748,7 +749,7 @@ fn a_frame_that_is_not_finished_in_time_ends_the_socket() {
         socket.client.send(half);
         socket
     });
-    // A channel that goes on does not put it off, nor does a ping between the parts.
+    // A busy channel does not extend the deadline, nor does a ping between the fragments.
     let mut idle = server.socket(&[("channel", "busy")]);
     until("they are cut", || {
         server.write("busy", "m");
@@ -763,12 +764,12 @@ fn a_frame_that_is_not_finished_in_time_ends_the_socket() {
 }
 
 #[test]
-fn frames_without_a_pause_are_no_frame_that_is_not_finished() {
+fn continuous_frames_do_not_time_out() {
     let server = Server::with(&["--request-timeout", "1s", "--heartbeat", "1h"]);
     let mut socket = server.socket(&[("channel", "elsewhere")]);
     let frame = masked(TEXT, r#"{"call":"members","channel":"x"}"#);
     let start = Instant::now();
-    // There is always a part of a frame at the server.
+    // The server always has a part of a frame.
     socket.client.send(&frame[..10]);
     while start.elapsed() < Duration::from_secs(3) {
         socket.client.send([&frame[10..], &frame[..10]].concat());
@@ -777,13 +778,13 @@ fn frames_without_a_pause_are_no_frame_that_is_not_finished() {
 }
 
 #[test]
-fn a_socket_that_answers_pings_stays() {
+fn a_websocket_that_answers_pings_stays_open() {
     let server = Server::with(&["--heartbeat", "400ms", "--connection-timeout", "1h"]);
     let me = server.introduce("c", "Josh");
     let mut alive = server.socket(&me.and(&[("channel", "c")]));
     let dead = server.introduce("c", "Ann");
     let mut silent = server.socket(&dead.and(&[("channel", "elsewhere")]));
-    // The one answers as it waits; the other gets two pings, and is let go.
+    // The one answers while it waits; the other gets two pings and is closed.
     let goodbyes: Vec<Value> = (0..2).map(|_| alive.json()["messages"][0].clone()).collect();
     assert_eq!(
         (&goodbyes[0]["message"], &goodbyes[1]["reason"]),
@@ -798,14 +799,14 @@ fn a_socket_that_answers_pings_stays() {
 }
 
 #[test]
-fn whatever_is_said_counts_as_an_answer_to_a_ping() {
+fn any_frame_counts_as_a_pong() {
     let server = Server::with(&["--heartbeat", "400ms"]);
     let mut socket = server.socket(&[("channel", "c")]);
     let ping = Frame { first: PING, payload: Vec::new() };
     for round in 0..6 {
         assert_eq!(socket.frame(), ping, "{round}");
         socket.send(TEXT, r#"{"call":"members","channel":"x"}"#);
-        // On a slow machine the next one may be on its way already.
+        // On a slow machine the next one may be in flight already.
         let answer =
             iter::repeat_with(|| socket.frame()).find(|frame| *frame != ping).expect("an answer");
         assert_eq!(answer.first, TEXT);
@@ -813,7 +814,7 @@ fn whatever_is_said_counts_as_an_answer_to_a_ping() {
 }
 
 #[test]
-fn with_a_list_of_origins_only_those_may_open_a_socket() {
+fn with_an_origin_list_only_listed_origins_open_a_websocket() {
     let server = Server::with(&[
         "--allow-origin",
         "https://a.example",
@@ -829,7 +830,7 @@ fn with_a_list_of_origins_only_those_may_open_a_socket() {
         (&[("Origin", "https://a.example.evil")], 403),
         (&[("Sec-Fetch-Site", "cross-site")], 403),
         (&[("Sec-Fetch-Site", "same-origin")], 101),
-        // No browser.
+        // Not a browser.
         (&[], 101),
     ];
     for (headers, status) in cases {
@@ -844,7 +845,7 @@ fn with_a_list_of_origins_only_those_may_open_a_socket() {
 }
 
 #[test]
-fn a_socket_writes_and_reads_private_pairs() {
+fn a_websocket_writes_and_reads_private_pairs() {
     let server = patient();
     let mut socket = server.socket(&[("channel", "lobby")]);
     let pair = socket.call(&json!({"call": "create"}));
@@ -863,7 +864,7 @@ fn a_socket_writes_and_reads_private_pairs() {
     }
 }
 
-/// A blocking conversation of tungstenite with the server.
+/// Opens a blocking tungstenite connection to the server.
 fn independent(server: &Server, query: &str) -> tungstenite::WebSocket<TcpStream> {
     let stream = TcpStream::connect(server.address()).expect("connecting");
     stream.set_read_timeout(Some(GUARD)).expect("a time-out");
@@ -874,7 +875,7 @@ fn independent(server: &Server, query: &str) -> tungstenite::WebSocket<TcpStream
 }
 
 #[test]
-fn an_independent_client_talks_with_us() {
+fn an_independent_client_can_communicate() {
     use tungstenite::Message;
 
     // A machine under load needs a while for a mebibyte, and answers no pings meanwhile.
@@ -892,7 +893,7 @@ fn an_independent_client_talks_with_us() {
             message => return message,
         }
     };
-    // Lengths on both sides of each form that a frame's length has.
+    // Lengths around each form of a frame's length field.
     for (round, length) in [0, 1, 125, 126, 60_000, 65_535, 65_536, 1 << 20].into_iter().enumerate()
     {
         let message = "z".repeat(length);
@@ -903,7 +904,7 @@ fn an_independent_client_talks_with_us() {
     }
     socket.send(Message::Ping("are you there?".into())).expect("sending");
     assert_eq!(next(&mut socket), Message::Pong("are you there?".into()));
-    // It answers pings by itself, as long as it reads: two that are not answered would end it.
+    // The client answers pings by itself while it reads: two unanswered ones would close it.
     for _ in 0..4 {
         assert!(matches!(socket.read(), Ok(Message::Ping(_))));
     }
@@ -918,7 +919,7 @@ fn an_independent_client_talks_with_us() {
 }
 
 #[test]
-fn an_independent_client_is_told_why_it_has_to_go() {
+fn an_independent_client_gets_the_close_code() {
     use tungstenite::Message;
     use tungstenite::protocol::frame::coding::CloseCode;
 

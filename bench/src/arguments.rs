@@ -16,13 +16,13 @@ use crate::wire::Form;
 use crate::work::{Chat, Closed, Fanout, Work};
 
 pub(crate) const HELP: &str = "\
-Measures Speak beside nchan, nginx and a floor.
+Measures Speak against nchan, nginx and a baseline.
 
-speak-bench run [--quick|--full] [--speak PROGRAM] [--beside PROGRAM] [--rounds N] [--only PART,…]
+speak-bench run [--quick|--full] [--speak PROGRAM] [--against PROGRAM] [--rounds N] [--only PART,…]
                 [--results FOLDER]
     Compares the servers, each started here; prints a table, and writes it as JSON and SVG.
-    --only takes the parts whose name begins with PART. --beside is another build of Speak: it is then
-    the only peer, and what it is held to is in bench/README.md.
+    --only takes the parts whose name begins with PART. --against is another build of Speak: it is then
+    the only peer, and the goals are in bench/README.md.
 
 speak-bench drive WORK --at 127.0.0.1:PORT [--target speak|nchan|nginx] [--pid PID] [WHAT NUMBER]…
     Puts one load on a server that runs and has served nothing yet, and prints what it cost as a line
@@ -42,31 +42,31 @@ speak-bench stress --speak PROGRAM [--seconds 60] [--users 1000] [--seed N] [--u
     or stops it and starts it again, and checks all that is seen. Ends with the first fault, or with
     figures. --disturb none --upgrades 0 lets the server live.
 
-speak-bench floor
-    Serves as the floor on a free port, which it tells.
+speak-bench baseline
+    Serves as the baseline on a free port and prints the address.
 ";
 
-/// What is asked for.
+/// The parsed command line.
 pub(crate) enum Command {
     Help,
-    Floor,
+    Baseline,
     Drive { target: Target, work: Work },
     Run(Options),
     Stress(stress::Options),
 }
 
-/// Reads the command line.
+/// Parses the command line.
 ///
 /// # Errors
 ///
-/// What is not known, or has no value where it needs one.
+/// Names an unknown argument, or an option without its value.
 pub(crate) fn parse() -> Result<Command> {
     let mut parser = lexopt::Parser::from_env();
     match parser.next()? {
         Some(Value(name)) if name == "run" => parse_run(parser),
         Some(Value(name)) if name == "drive" => parse_drive(parser),
         Some(Value(name)) if name == "stress" => parse_stress(parser),
-        Some(Value(name)) if name == "floor" => Ok(Command::Floor),
+        Some(Value(name)) if name == "baseline" => Ok(Command::Baseline),
         None | Some(Short('h') | Long("help")) => Ok(Command::Help),
         Some(other) => Err(other.unexpected().into()),
     }
@@ -76,7 +76,7 @@ fn parse_run(mut parser: lexopt::Parser) -> Result<Command> {
     let mut options = Options {
         length: Length::Quick,
         speak: None,
-        beside: None,
+        against: None,
         rounds: None,
         only: Vec::new(),
         results: PathBuf::from("bench/results"),
@@ -86,7 +86,7 @@ fn parse_run(mut parser: lexopt::Parser) -> Result<Command> {
             Long("quick") => options.length = Length::Quick,
             Long("full") => options.length = Length::Full,
             Long("speak") => options.speak = Some(parser.value()?.into()),
-            Long("beside") => options.beside = Some(parser.value()?.into()),
+            Long("against") => options.against = Some(parser.value()?.into()),
             Long("rounds") => options.rounds = Some(parser.value()?.parse()?),
             Long("results") => options.results = parser.value()?.into(),
             Long("only") => {
@@ -146,7 +146,7 @@ fn parse_drive(mut parser: lexopt::Parser) -> Result<Command> {
     Ok(Command::Drive { target, work })
 }
 
-/// The numbers given to `drive`, by name; what is used is taken out.
+/// Numbers given to `drive`, by name. A workload removes those it uses.
 #[derive(Default)]
 struct Numbers(BTreeMap<String, u32>);
 

@@ -1,4 +1,5 @@
-//! People who come and go: introduce, wait, close, and a goodbye that an observer must see.
+//! Sessions that come and go: introduce, wait, close. An observer checks that each gets its
+//! goodbye.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,12 +14,13 @@ use crate::wire::Dialect;
 use crate::work::Sample;
 use crate::{Result, STALL};
 
-/// Who comes at once. Twice as many messages must fit into the history, or the observer misses some.
+/// Sessions at a time. Twice as many messages must fit into the history, or the observer misses
+/// some.
 const BATCH: usize = 40;
-const PATIENCE: Duration = Duration::from_millis(200);
+const POLL_TIMEOUT: Duration = Duration::from_millis(200);
 const ROOM: &str = "churn";
 
-/// Introductions that end by closing the read that waits with them.
+/// Introductions that end by closing the pending read.
 pub(crate) fn churn(target: &Target, cores: Cores, cycles: usize) -> Result<Sample> {
     let mut observer = Observer::new(target)?;
     let mut door = Door::new(target)?;
@@ -43,7 +45,7 @@ pub(crate) fn connect(target: &Target, cores: Cores, cycles: usize) -> Result<Sa
     Ok(Sample::new(usage, cycles as u64))
 }
 
-/// Lets clients in by the batch.
+/// Connects clients in batches.
 struct Door {
     target: Target,
     framer: Framer,
@@ -78,7 +80,7 @@ impl Door {
         Ok((poller, clients))
     }
 
-    /// Waits for one answer to each client.
+    /// Waits for one response to each client.
     fn answers<T>(
         &mut self,
         poller: &mut Poller,
@@ -91,7 +93,7 @@ impl Door {
             if Instant::now() > deadline {
                 return Err("a call is not answered".into());
             }
-            poller.wait(PATIENCE, &mut self.tokens)?;
+            poller.wait(POLL_TIMEOUT, &mut self.tokens)?;
             for &token in &self.tokens {
                 let index = token as usize;
                 let (framer, buffer) = (&mut self.framer, &mut self.buffer);
@@ -107,7 +109,7 @@ impl Door {
     fn come_and_go(&mut self, count: usize, observer: &mut Observer) -> Result<()> {
         let (mut poller, mut clients) = self.connect(count)?;
         for client in &clients {
-            client.send(&get(&format!("/introduce?channel={ROOM}&message=somebody")))?;
+            client.send(&get(&format!("/introduce?channel={ROOM}&message=a-user")))?;
         }
         let introduced = self.answers(&mut poller, &mut clients, |frame| {
             let value = json(frame)?;
@@ -119,7 +121,7 @@ impl Door {
             let read = format!("/read?channel={ROOM}-quiet&connection={connection}&auth={auth}");
             clients[*index].send(&get(&read))?;
         }
-        // The server takes requests as they come: once it answers the observer, all reads wait.
+        // The server handles requests in order: once it answers the observer, all reads wait.
         observer.read("&timeout=0")?;
         drop(clients);
         observer.await_goodbyes(count)
@@ -128,7 +130,7 @@ impl Door {
     fn write_and_go(&mut self, count: usize) -> Result<()> {
         let (mut poller, mut clients) = self.connect(count)?;
         for client in &clients {
-            client.send(&get(&format!("/write?channel={ROOM}&message=somebody")))?;
+            client.send(&get(&format!("/write?channel={ROOM}&message=a-user")))?;
         }
         let dialect = self.target.dialect;
         self.answers(&mut poller, &mut clients, |frame| dialect.written_id(frame))?;
@@ -136,11 +138,12 @@ impl Door {
     }
 }
 
-/// Reads the channel, and checks that each introduction has exactly one goodbye, by closing.
+/// Reads the channel and checks that each introduction has exactly one goodbye, with reason
+/// `closed`.
 struct Observer {
     client: Client,
     next_id: u64,
-    /// Who is introduced, by connection.
+    /// Message id of the introduction of each present connection.
     present: BTreeMap<u64, u64>,
     left: usize,
 }

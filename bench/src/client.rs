@@ -13,7 +13,7 @@ use crate::Result;
 use crate::frame::{Frame, Framer};
 
 /// As long as a connect may take; on loopback only a full backlog makes it wait.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Clients come from this many addresses, so that ports never run short.
 const SOURCES: u32 = 200;
 /// The size of the buffer that all clients of a loop receive into.
@@ -36,7 +36,7 @@ impl Client {
         let socket =
             net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
-        sockopt::set_socket_timeout(&socket, Timeout::Send, Some(CONNECT_PATIENCE))?;
+        sockopt::set_socket_timeout(&socket, Timeout::Send, Some(CONNECT_TIMEOUT))?;
         let source = Ipv4Addr::new(127, 0, 0, 2 + (number % SOURCES) as u8);
         net::bind(&socket, &SocketAddrV4::new(source, 0))?;
         net::connect(&socket, &server)
@@ -105,7 +105,7 @@ impl Client {
     ) -> Result<T> {
         let mut framer = Framer::default();
         let mut buffer = vec![0; BUFFER_BYTES];
-        let deadline = Instant::now() + CONNECT_PATIENCE;
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
         self.send(request)?;
         let mut answer = None;
         while answer.is_none() {
@@ -144,8 +144,8 @@ impl Poller {
         Ok(epoll::add(&self.epoll, &client.socket, token, flags)?)
     }
 
-    /// Replaces `tokens` by those of the clients that have something; by none after `patience`.
-    pub(crate) fn wait(&mut self, patience: Duration, tokens: &mut Vec<u64>) -> Result<()> {
+    /// Replaces `tokens` by those of the clients that have something; by none after `timeout`.
+    pub(crate) fn wait(&mut self, timeout: Duration, tokens: &mut Vec<u64>) -> Result<()> {
         tokens.clear();
         let start = Instant::now();
         loop {
@@ -154,12 +154,12 @@ impl Poller {
             let sleep = if self.active.elapsed() < SPIN {
                 Duration::ZERO
             } else {
-                patience.saturating_sub(waited)
+                timeout.saturating_sub(waited)
             };
             let sleep = rustix::event::Timespec::try_from(sleep)?;
             let space = rustix::buffer::spare_capacity(&mut self.events);
             match epoll::wait(&self.epoll, space, Some(&sleep)) {
-                Ok(0) | Err(Errno::INTR) if waited < patience => {}
+                Ok(0) | Err(Errno::INTR) if waited < timeout => {}
                 Ok(_) | Err(Errno::INTR) => break,
                 Err(error) => return Err(error.into()),
             }

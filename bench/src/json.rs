@@ -1,4 +1,4 @@
-//! A run as JSON, for whoever wants to compare it with another.
+//! A run as JSON, for comparison with another run.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub(crate) fn sample(sample: &Sample) -> Value {
     map.insert("cost".into(), json!(sample.cost.map(rounded)));
     map.insert("operations".into(), json!(sample.operations));
     map.insert("per_second".into(), json!(rounded(sample.per_second)));
-    // Without the server's own time, all of it would count as others'.
+    // Without the server's own time, all of it would count as other processes'.
     if sample.cost.is_some() {
         map.insert("disturbed".into(), json!(rounded(sample.disturbed)));
     }
@@ -58,7 +58,7 @@ fn part(outcome: &Outcome, row: &Row) -> Value {
         );
     }
     let mut ratios = Map::new();
-    for peer in [Kind::Beside, Kind::Floor, Kind::Nchan, Kind::Nginx] {
+    for peer in [Kind::OtherBuild, Kind::Baseline, Kind::Nchan, Kind::Nginx] {
         if let Some(ratio) = row.ratio(peer) {
             ratios.insert(peer.name().into(), spread(ratio));
         }
@@ -113,7 +113,7 @@ fn milliseconds(time: Duration) -> f64 {
     rounded(time.as_secs_f64() * 1000.0)
 }
 
-/// Three places are more than any of these figures is worth.
+/// Three decimal places are more than any of these figures is worth.
 fn rounded(figure: f64) -> f64 {
     (figure * 1000.0).round() / 1000.0
 }

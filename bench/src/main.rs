@@ -1,18 +1,19 @@
-//! `speak-bench`: measures Speak beside nchan, nginx and a floor. See `bench/README.md`.
+//! `speak-bench`: measures Speak against nchan, nginx and a baseline. See `bench/README.md`.
 //!
-//! `run` compares all of them, `drive` puts one load on a server that already runs, `floor` is the
-//! floor itself; `stress` measures little and checks everything. Modules from the bottom: `wire`, `frame` and `stats` are values; `client` has the
-//! sockets, `process` and `server` the processes; `crowd`, `closed` and `churn` are ways to load a server
-//! and `work` names them; `plan` says what is compared, `run` does it, `table`, `json` and `plot` tell.
+//! `run` compares all of them, `drive` loads one running server, `baseline` is the baseline itself.
+//! Modules from the bottom: `wire`, `frame` and `stats` are values; `client` has the sockets,
+//! `process` and `server` the processes; `fanout`, `closed_loop` and `churn` load a server and
+//! `work` names the loads; `plan` lists the comparisons, `run` executes them, `table`, `json` and
+//! `plot` print them.
 
 use std::process::ExitCode;
 
 mod arguments;
+mod baseline;
 mod churn;
 mod client;
-mod closed;
-mod crowd;
-mod floor;
+mod closed_loop;
+mod fanout;
 mod frame;
 mod json;
 mod plan;
@@ -28,10 +29,10 @@ mod work;
 
 use arguments::Command;
 
-/// Errors end the run and are told in a line: nobody handles one kind apart from another.
+/// An error ends the run and is printed on one line. No caller distinguishes kinds of errors.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// A run in which nothing comes for this long has failed. Servers under valgrind are slow.
+/// A run without an event for this long has failed. Servers under valgrind are slow.
 const STALL: std::time::Duration = std::time::Duration::from_secs(20);
 
 fn main() -> ExitCode {
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
             print!("{}", arguments::HELP);
             Ok(())
         }
-        Command::Floor => floor::serve(),
+        Command::Baseline => baseline::serve(),
         Command::Drive { target, work } => run::drive(&target, work),
         Command::Run(options) => run::run(&options),
         Command::Stress(options) => stress::run(&options),

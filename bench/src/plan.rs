@@ -1,4 +1,4 @@
-//! What is compared with what, how long, and which ratios are wanted.
+//! The comparisons: servers, loads, durations, and the wanted ratios.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::server::Kind;
 use crate::wire::Form;
 use crate::work::{Chat, Closed, Fanout, Work};
 
-/// How much time a run may take.
+/// Length of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Length {
     /// Under two minutes.
@@ -30,22 +30,22 @@ impl Length {
     }
 }
 
-/// What Speak's figure is held against.
+/// Reference of a figure of Speak.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Against {
     /// The same work done by a peer.
     Peer(Kind),
-    /// Speak's own figure for the delivery to a long poll, in the row of this name.
+    /// Speak's own figure for a delivery to a long poll, in the row of this name.
     LongPoll(&'static str),
-    /// A write, for each of two calls; what it costs to connect and close is taken off before.
+    /// A write, for each of two calls. The cost to connect and close is subtracted first.
     WritePerCall,
-    /// Nothing: the figure itself counts.
+    /// No reference: the figure itself counts.
     Absolute,
-    /// Memory when the readers have left, as a multiple of that before they came.
+    /// Memory after the readers left, as a multiple of the memory before they came.
     LeftOverBefore,
 }
 
-/// A ratio that is wanted.
+/// A wanted ratio.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Goal {
     pub(crate) against: Against,
@@ -63,11 +63,11 @@ pub(crate) struct Part {
     pub(crate) goals: Vec<Goal>,
 }
 
-/// Those that Speak is mostly compared with, and itself.
+/// The usual peers, and Speak itself.
 pub(crate) const PEERS: &[Kind] = WITH_NGINX;
 const SPEAK: &[Kind] = &[Kind::Speak];
-const PUBSUB: &[Kind] = &[Kind::Speak, Kind::Floor, Kind::Nchan];
-const WITH_NGINX: &[Kind] = &[Kind::Speak, Kind::Floor, Kind::Nchan, Kind::Nginx];
+const PUBSUB: &[Kind] = &[Kind::Speak, Kind::Baseline, Kind::Nchan];
+const WITH_NGINX: &[Kind] = &[Kind::Speak, Kind::Baseline, Kind::Nchan, Kind::Nginx];
 const WITHOUT_FLOOR: &[Kind] = &[Kind::Speak, Kind::Nchan];
 
 const DELIVERY: &str = "µs a delivery";
@@ -77,9 +77,9 @@ fn goal(against: Against, at_most: f64, stretch: Option<f64>) -> Goal {
     Goal { against, at_most, stretch }
 }
 
-fn peers(floor: f64, stretch: f64, nchan: f64) -> Vec<Goal> {
+fn peers(baseline: f64, stretch: f64, nchan: f64) -> Vec<Goal> {
     vec![
-        goal(Against::Peer(Kind::Floor), floor, Some(stretch)),
+        goal(Against::Peer(Kind::Baseline), baseline, Some(stretch)),
         goal(Against::Peer(Kind::Nchan), nchan, None),
     ]
 }
@@ -95,7 +95,7 @@ fn fanout(name: &'static str, label: &'static str, readers: usize, messages: usi
     }
 }
 
-/// The same to readers who stay: each delivery must cost less than `long_poll` does.
+/// The same load with streams: each delivery must cost less than `long_poll` does.
 fn stream(
     name: &'static str,
     label: &'static str,
@@ -115,7 +115,7 @@ fn stream(
 }
 
 fn chat(name: &'static str, label: &'static str, rooms: usize, users: usize, seconds: f64) -> Part {
-    /// A rate that the slowest of the servers bears with half a core.
+    /// A rate that the slowest server sustains with half a core.
     const DELIVERIES_PER_SECOND: f64 = 15_000.0;
     let per_second = DELIVERIES_PER_SECOND / users as f64;
     Part {
@@ -135,7 +135,7 @@ fn chat(name: &'static str, label: &'static str, rooms: usize, users: usize, sec
 }
 
 fn closed(depth: usize, at_most: Duration) -> Closed {
-    /// Enough for any server here to be stopped by the time, and a bound all the same.
+    /// A bound that no server here reaches before the time limit.
     const REQUESTS_MAX: usize = 16_000_000;
     Closed { connections: 64, depth, requests: REQUESTS_MAX, at_most, warm_up: 64 * 16 }
 }
@@ -166,7 +166,7 @@ fn requests(at_most: Duration) -> Vec<Part> {
             WITH_NGINX,
             vec![
                 goal(Against::Peer(Kind::Nginx), 1.0, None),
-                goal(Against::Peer(Kind::Floor), f64::INFINITY, Some(1.05)),
+                goal(Against::Peer(Kind::Baseline), f64::INFINITY, Some(1.05)),
             ],
         ),
         part(
@@ -186,7 +186,7 @@ fn requests(at_most: Duration) -> Vec<Part> {
     ]
 }
 
-/// What is held against Speak's own figures.
+/// Comparisons with Speak's own figures.
 fn own(readers: usize, messages: usize, scale: usize, against: &'static str) -> Vec<Part> {
     let jsonp = Work::Fanout(Fanout { readers, messages, form: Form::Jsonp });
     let cycles = 1_000 * scale;
@@ -217,7 +217,8 @@ fn own(readers: usize, messages: usize, scale: usize, against: &'static str) -> 
     ]
 }
 
-/// The memory of those who wait, of each kind; `streams` event streams and as many sockets, of these servers.
+/// Memory of idle readers of each kind; `streams` event streams and as many sockets, for these
+/// servers.
 fn idle(
     labels: [&'static str; 3],
     readers: usize,
@@ -257,12 +258,14 @@ fn idle(
     })
 }
 
-/// Makes another build of Speak the only peer of each row: this one must cost no more than 1.03 of it.
-pub(crate) fn beside(parts: &mut [Part]) {
+/// Makes another build of Speak the only peer of each row. This build must cost at most 1.03 times
+/// as much.
+pub(crate) fn against(parts: &mut [Part]) {
     for part in parts {
-        part.targets = &[Kind::Speak, Kind::Beside];
-        // What is left behind of a smaller base is a larger part of it; bytes each are held against those of the peer.
-        part.goals = vec![goal(Against::Peer(Kind::Beside), 1.03, None)];
+        part.targets = &[Kind::Speak, Kind::OtherBuild];
+        // The rest of a smaller base is a larger fraction of it, so bytes per reader are compared
+        // with the peer's.
+        part.goals = vec![goal(Against::Peer(Kind::OtherBuild), 1.03, None)];
     }
 }
 

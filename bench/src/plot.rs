@@ -1,4 +1,4 @@
-//! A run as a plot: bars for each work, readable on light and on dark backgrounds.
+//! A run as a plot: bars for each workload, readable on light and on dark backgrounds.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use crate::stats::Spread;
 
 const WIDTH: f64 = 760.0;
 const MARGIN: f64 = 16.0;
-/// Where the bars begin, and how long the longest of a work is.
+/// Left end of the bars, and length of the longest bar of a workload.
 const BARS_AT: f64 = 86.0;
 const BAR_WIDTH: f64 = 500.0;
 const BAR_HEIGHT: f64 = 14.0;
@@ -17,11 +17,11 @@ const TITLE_HEIGHT: f64 = 50.0;
 const LABEL_HEIGHT: f64 = 22.0;
 const GAP: f64 = 14.0;
 
-/// Colours of middle lightness: each has contrast enough with white and with black.
+/// Colours of medium lightness: each contrasts with white and with black.
 fn colour(kind: Kind) -> &'static str {
     match kind {
         Kind::Speak => "#2f81f7",
-        Kind::Floor | Kind::Beside => "#868e98",
+        Kind::Baseline | Kind::OtherBuild => "#868e98",
         Kind::Nchan => "#d97a2b",
         Kind::Nginx => "#2f9e62",
     }
@@ -31,7 +31,7 @@ const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#737c87}\
     .title{font-size:15px;font-weight:600}.work{font-weight:600}\
     .spread{stroke:#737c87;stroke-width:1.5}";
 
-/// The plot as an SVG file. Each work has a scale of its own.
+/// Returns the plot as an SVG file. Each workload has its own scale.
 pub(crate) fn render(outcome: &Outcome) -> String {
     let rows: Vec<&Row> = outcome.rows.iter().filter(|row| row.samples.len() > 1).collect();
     let mut body = String::new();
@@ -51,7 +51,7 @@ pub(crate) fn render(outcome: &Outcome) -> String {
     )
 }
 
-/// Draws one work's bars from `y` on, and gives where the next may begin.
+/// Draws one workload's bars from `y` down. Returns where the next may begin.
 fn group(body: &mut String, row: &Row, mut y: f64) -> f64 {
     y += LABEL_HEIGHT;
     let (label, unit) = (row.part.label, row.part.unit);

@@ -1,4 +1,4 @@
-//! What the kernel tells of processes: CPU time, memory, and who else used the cores.
+//! Figures of processes from the kernel: CPU time, memory, and other users of the cores.
 
 use std::fs;
 use std::path::Path;
@@ -9,14 +9,14 @@ use rustix::thread::CpuSet;
 
 use crate::Result;
 
-/// Between two looks at a process that should come to rest.
+/// Time between two looks at a process that should become idle.
 const SETTLE_STEP: Duration = Duration::from_millis(5);
 /// A process that is busy for longer than this without a request has a defect.
 const SETTLE_MAX: Duration = Duration::from_secs(20);
 /// `/proc/stat` counts in ticks of the user's clock, which is 100 Hz on every Linux.
 const TICK_NS: f64 = 1e7;
 
-/// The cores that a run uses: the same one where there is no other.
+/// The cores of a run. Both are the same on a machine with one core.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cores {
     pub(crate) server: usize,
@@ -24,7 +24,7 @@ pub(crate) struct Cores {
 }
 
 impl Cores {
-    /// The first two that this process may use.
+    /// Chooses the first two cores that this process may use.
     pub(crate) fn choose() -> Result<Self> {
         let allowed = rustix::thread::sched_getaffinity(None)?;
         let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
@@ -33,14 +33,14 @@ impl Cores {
     }
 }
 
-/// Pins this process to a core; what it starts from now on begins there.
+/// Pins this process to a core. Processes that it starts later begin there.
 pub(crate) fn pin(core: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(core);
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
-/// Raises the limit on open files as far as it goes, and gives that.
+/// Raises the limit on open files to its maximum and returns that.
 pub(crate) fn raise_file_limit() -> Result<u64> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -52,11 +52,12 @@ pub(crate) fn raise_file_limit() -> Result<u64> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
     pub(crate) anonymous: u64,
-    /// Of all kinds: also pages of files, and memory that processes share (nchan keeps messages there).
+    /// All kinds, including file pages and memory shared between processes (nchan keeps messages
+    /// there).
     pub(crate) total: u64,
 }
 
-/// A process that is measured.
+/// A measured process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Process {
     pid: u32,
@@ -67,7 +68,7 @@ impl Process {
         Self { pid }
     }
 
-    /// CPU time of all its threads by the scheduler's clock, in nanoseconds.
+    /// Returns the CPU time of all threads by the scheduler's clock, in nanoseconds.
     pub(crate) fn cpu_ns(self) -> Result<u64> {
         let mut sum = 0;
         for task in fs::read_dir(format!("/proc/{}/task", self.pid))? {
@@ -76,13 +77,13 @@ impl Process {
         Ok(sum)
     }
 
-    /// For how long its first thread could have run, and had no core.
+    /// Returns how long the first thread was runnable without a core.
     pub(crate) fn starved(self) -> Result<Duration> {
         let text = fs::read_to_string(format!("/proc/{}/schedstat", self.pid))?;
         Ok(Duration::from_nanos(text.split(' ').nth(1).unwrap_or_default().parse()?))
     }
 
-    /// Waits until the process uses no more CPU time: then it has done all it was asked.
+    /// Waits until the process uses no more CPU time, and so has finished its work.
     pub(crate) fn settle(self) -> Result<u64> {
         let deadline = Instant::now() + SETTLE_MAX;
         let mut before = self.cpu_ns()?;
@@ -111,7 +112,7 @@ impl Process {
         Ok(Memory { anonymous, total: anonymous + field("RssFile:")? + field("RssShmem:")? })
     }
 
-    /// The processes that it started.
+    /// Returns the child processes.
     pub(crate) fn children(self) -> Result<Vec<u32>> {
         let path = format!("/proc/{0}/task/{0}/children", self.pid);
         let text = fs::read_to_string(path)?;
@@ -119,18 +120,18 @@ impl Process {
     }
 }
 
-/// The generator's own CPU time, which is that of the calling thread.
+/// Returns the CPU time of the calling thread, which is the generator.
 fn own_ns() -> Result<u64> {
     run_ns(Path::new("/proc/thread-self/schedstat"))
 }
 
-/// The time for which a thread has run.
+/// Returns the run time of a thread.
 fn run_ns(schedstat: &Path) -> Result<u64> {
     let text = fs::read_to_string(schedstat)?;
     Ok(text.split(' ').next().unwrap_or_default().parse()?)
 }
 
-/// What a core did: nanoseconds busy with processes, and stolen by the host.
+/// Use of a core: nanoseconds busy with processes, and stolen by the host.
 #[derive(Clone, Copy)]
 struct CoreTime {
     busy_ns: f64,
@@ -155,7 +156,7 @@ fn core_time(core: usize) -> Result<CoreTime> {
     })
 }
 
-/// A stretch of time in which a server works.
+/// A time window in which a server works.
 pub(crate) struct Window {
     server: Option<Process>,
     cores: Cores,
@@ -165,18 +166,18 @@ pub(crate) struct Window {
     start: Instant,
 }
 
-/// What was used in a [`Window`].
+/// Resources used in a [`Window`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
-    /// The server's CPU time, where its process is known.
+    /// CPU time of the server, if its process is known.
     pub(crate) server_ns: Option<u64>,
     pub(crate) wall: Duration,
-    /// The largest share of a core that others took: other processes, or the host.
+    /// Largest share of a core that other processes or the host took.
     pub(crate) disturbed: f64,
 }
 
 impl Window {
-    /// Begins once the server is at rest.
+    /// Opens the window once the server is idle.
     pub(crate) fn open(server: Option<Process>, cores: Cores) -> Result<Self> {
         let server_ns = server.map_or(Ok(0), Process::settle)?;
         Ok(Self {
@@ -189,7 +190,7 @@ impl Window {
         })
     }
 
-    /// Ends it. The time is up to now; the server's work is what it does until it rests again.
+    /// Closes the window. The time ends now; the server's work counts until it is idle again.
     pub(crate) fn close(self) -> Result<Usage> {
         let wall = self.start.elapsed();
         let own_ns = own_ns()?.saturating_sub(self.own_ns) as f64;

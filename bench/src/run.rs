@@ -1,4 +1,4 @@
-//! Runs the plan: every server in turn, several rounds, one figure set each.
+//! Runs the plan: every server in rotation, several rounds, one set of figures each.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,18 +11,18 @@ use crate::stats::Spread;
 use crate::work::{Sample, Work};
 use crate::{Result, json, plot, table};
 
-/// What `run` was asked for.
+/// Options of `run`.
 pub(crate) struct Options {
     pub(crate) length: Length,
     pub(crate) speak: Option<PathBuf>,
-    /// Another build of Speak, to be the only peer.
-    pub(crate) beside: Option<PathBuf>,
+    /// Another build of Speak, as the only peer.
+    pub(crate) against: Option<PathBuf>,
     pub(crate) rounds: Option<usize>,
     pub(crate) only: Vec<String>,
     pub(crate) results: PathBuf,
 }
 
-/// What a run brought.
+/// Results of a run.
 pub(crate) struct Outcome {
     pub(crate) length: Length,
     pub(crate) rounds: usize,
@@ -32,14 +32,14 @@ pub(crate) struct Outcome {
     pub(crate) rows: Vec<Row>,
 }
 
-/// A part with what was measured of it: for each server a sample of each round.
+/// A part of the plan with its samples: for each server one of each round.
 pub(crate) struct Row {
     pub(crate) part: Part,
     pub(crate) samples: BTreeMap<Kind, Vec<Sample>>,
 }
 
 impl Row {
-    /// The figures of a server, by round.
+    /// Returns the figures of a server, by round.
     fn costs(&self, kind: Kind) -> impl Iterator<Item = f64> {
         let samples = self.samples.get(&kind).into_iter().flatten();
         samples.filter_map(|sample| sample.cost)
@@ -49,7 +49,7 @@ impl Row {
         Spread::of(self.costs(kind))
     }
 
-    /// Speak's figure by a peer's, round by round: what disturbs one mostly disturbs the other.
+    /// Returns Speak's figure divided by a peer's, round by round. A disturbance mostly hits both.
     pub(crate) fn ratio(&self, peer: Kind) -> Option<Spread> {
         let pairs = self.costs(Kind::Speak).zip(self.costs(peer));
         Spread::of(pairs.map(|(speak, peer)| speak / peer))
@@ -57,17 +57,17 @@ impl Row {
 }
 
 impl Outcome {
-    /// The servers that are compared, Speak first: another build of it alone, or the usual peers.
+    /// Returns the compared servers, Speak first: another build of it, or the usual peers.
     pub(crate) fn kinds(&self) -> &'static [Kind] {
-        let has_beside = self.rows.iter().any(|row| row.part.targets.contains(&Kind::Beside));
-        if has_beside { &[Kind::Speak, Kind::Beside] } else { plan::PEERS }
+        let has_beside = self.rows.iter().any(|row| row.part.targets.contains(&Kind::OtherBuild));
+        if has_beside { &[Kind::Speak, Kind::OtherBuild] } else { plan::PEERS }
     }
 
     pub(crate) fn row(&self, name: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.part.name == name)
     }
 
-    /// What a goal is about, as far as it was measured.
+    /// Returns the measured value of a goal, if there is one.
     pub(crate) fn measured(&self, row: &Row, goal: &Goal) -> Option<Spread> {
         match goal.against {
             Against::Peer(kind) => row.ratio(kind),
@@ -101,14 +101,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let files = process::raise_file_limit()?;
     let programs = Programs {
         speak: options.speak.clone(),
-        beside: options.beside.clone(),
+        against: options.against.clone(),
         cores: Cores::choose()?,
     };
     process::pin(programs.cores.generator)?;
     if programs.cores.server == programs.cores.generator {
         eprintln!("only one core may be used: rates and latencies mean little");
     }
-    let kinds = if options.beside.is_some() { &[Kind::Speak, Kind::Beside] } else { plan::PEERS };
+    let kinds =
+        if options.against.is_some() { &[Kind::Speak, Kind::OtherBuild] } else { plan::PEERS };
     for &kind in kinds {
         if let Some(why) = programs.missing(kind) {
             eprintln!("without {}: {why}", kind.name());
@@ -122,8 +123,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         options.only.is_empty() || options.only.iter().any(|only| part.name.starts_with(only))
     };
     let mut parts = plan::parts(options.length);
-    if options.beside.is_some() {
-        plan::beside(&mut parts);
+    if options.against.is_some() {
+        plan::against(&mut parts);
     }
     let parts = parts.into_iter();
     let rows =
@@ -160,7 +161,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// One round of a row: each server once, in turn, each started for it.
+/// Runs one round of a row: each server once, in rotation, freshly started.
 fn measure(programs: &Programs, row: &mut Row) -> Result<()> {
     for &kind in row.part.targets {
         if programs.missing(kind).is_some() {
@@ -180,7 +181,7 @@ fn measure(programs: &Programs, row: &mut Row) -> Result<()> {
     Ok(())
 }
 
-/// Puts one load on a server that runs, and prints the sample.
+/// Puts one load on a running server and prints the sample.
 pub(crate) fn drive(target: &Target, work: Work) -> Result<()> {
     process::raise_file_limit()?;
     let sample = work.run(target, Cores::choose()?)?;
@@ -188,7 +189,8 @@ pub(crate) fn drive(target: &Target, work: Work) -> Result<()> {
     Ok(())
 }
 
-/// What a process needs for the largest crowd: its clients, and some files of its own.
+/// Returns the file descriptors needed for the largest crowd: its clients, and some of the process
+/// itself.
 fn needed_files(rows: &[Row]) -> u64 {
     let clients = rows.iter().map(|row| match row.part.work {
         Work::Fanout(work) => work.readers,

@@ -1,4 +1,4 @@
-//! Starts the servers that are compared, each alone on its core, and ends them.
+//! Starts the compared servers, each alone on its core, and ends them.
 
 use std::fs::{self, File};
 use std::net::{SocketAddrV4, TcpListener, TcpStream};
@@ -21,7 +21,7 @@ const NGINX: [&str; 2] = ["/usr/sbin/nginx", "/usr/bin/nginx"];
 
 const START_MAX: Duration = Duration::from_secs(10);
 const STOP_MAX: Duration = Duration::from_secs(7);
-/// Of a server that fails, so many lines are told.
+/// Log lines to print of a server that fails.
 const LOG_LINES: usize = 10;
 const STEP: Duration = Duration::from_millis(10);
 
@@ -30,21 +30,21 @@ const STEP: Duration = Duration::from_millis(10);
 pub(crate) enum Kind {
     Speak,
     /// Another build of Speak.
-    Beside,
-    Floor,
+    OtherBuild,
+    Baseline,
     Nchan,
     Nginx,
 }
 
 impl Kind {
     pub(crate) const ALL: [Kind; 5] =
-        [Kind::Speak, Kind::Beside, Kind::Floor, Kind::Nchan, Kind::Nginx];
+        [Kind::Speak, Kind::OtherBuild, Kind::Baseline, Kind::Nchan, Kind::Nginx];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Speak => "speak",
-            Kind::Beside => "beside",
-            Kind::Floor => "floor",
+            Kind::OtherBuild => "against",
+            Kind::Baseline => "baseline",
             Kind::Nchan => "nchan",
             Kind::Nginx => "nginx",
         }
@@ -57,7 +57,7 @@ impl Kind {
 
     pub(crate) fn dialect(self) -> Dialect {
         match self {
-            Kind::Speak | Kind::Beside | Kind::Floor => Dialect::Speak,
+            Kind::Speak | Kind::OtherBuild | Kind::Baseline => Dialect::Speak,
             Kind::Nchan => Dialect::Nchan,
             Kind::Nginx => Dialect::Fixed,
         }
@@ -69,34 +69,34 @@ impl Kind {
 pub(crate) struct Target {
     pub(crate) address: SocketAddrV4,
     pub(crate) dialect: Dialect,
-    /// The process whose CPU time counts, where it is known.
+    /// The process whose CPU time counts, if known.
     pub(crate) process: Option<Process>,
 }
 
-/// Where the servers' programs are.
+/// Paths of the servers' programs.
 pub(crate) struct Programs {
     pub(crate) speak: Option<PathBuf>,
-    pub(crate) beside: Option<PathBuf>,
+    pub(crate) against: Option<PathBuf>,
     pub(crate) cores: Cores,
 }
 
-/// A running server; dropping it ends it.
+/// A running server. Dropping it ends the process.
 pub(crate) struct Server {
     pub(crate) target: Target,
     child: Child,
     /// The process that took over from `child`, or from another heir.
     heir: Option<Pid>,
-    /// Whether it ended well, if it ended.
+    /// Whether the process exited with success, once it has exited.
     outcome: Option<bool>,
     folder: PathBuf,
 }
 
 impl Programs {
-    /// Why servers of a kind cannot be started here, if so.
+    /// Returns why servers of a kind cannot be started here.
     pub(crate) fn missing(&self, kind: Kind) -> Option<&'static str> {
         match kind {
             Kind::Speak if self.speak.is_none() => Some("no --speak given"),
-            Kind::Beside if self.beside.is_none() => Some("no --beside given"),
+            Kind::OtherBuild if self.against.is_none() => Some("no --against given"),
             Kind::Nchan if first_file(&NCHAN_MODULES).is_none() => {
                 Some("install libnginx-mod-nchan")
             }
@@ -112,7 +112,7 @@ impl Programs {
         self.spawn(kind, folder, command)
     }
 
-    /// Starts Speak on an address, with these options.
+    /// Starts Speak on an address with these options.
     pub(crate) fn start_speak(&self, listen: &str, options: &[&str]) -> Result<Server> {
         let mut command = Command::new(self.speak.as_ref().ok_or("no --speak given")?);
         command.args(["--listen", listen]).args(options);
@@ -122,7 +122,7 @@ impl Programs {
     fn spawn(&self, kind: Kind, folder: PathBuf, mut command: Command) -> Result<Server> {
         let log = folder.join("log");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
-        // A child begins on its parent's core; to pin it only afterwards would miss its start.
+        // A child begins on its parent's core; pinning it afterwards would miss its start.
         process::pin(self.cores.server)?;
         let spawned = command.spawn();
         process::pin(self.cores.generator)?;
@@ -138,7 +138,7 @@ impl Programs {
             folder,
         };
         let started = match kind {
-            Kind::Speak | Kind::Beside | Kind::Floor => server.await_line(&log),
+            Kind::Speak | Kind::OtherBuild | Kind::Baseline => server.await_line(&log),
             Kind::Nchan | Kind::Nginx => server.await_worker(),
         };
         started.map_err(|error| {
@@ -149,16 +149,16 @@ impl Programs {
 
     fn command(&self, kind: Kind, folder: &Path) -> Result<Command> {
         Ok(match kind {
-            Kind::Speak | Kind::Beside => {
-                let program = if kind == Kind::Speak { &self.speak } else { &self.beside };
+            Kind::Speak | Kind::OtherBuild => {
+                let program = if kind == Kind::Speak { &self.speak } else { &self.against };
                 let mut command = Command::new(program.as_ref().ok_or("no such program given")?);
                 // No read may time out while a slow peer's turn is prepared.
                 command.args(["--listen", "127.0.0.1:0", "--poll-timeout", "10m"]);
                 command
             }
-            Kind::Floor => {
+            Kind::Baseline => {
                 let mut command = Command::new(std::env::current_exe()?);
-                command.arg("floor");
+                command.arg("baseline");
                 command
             }
             Kind::Nchan | Kind::Nginx => {
@@ -181,27 +181,27 @@ impl Programs {
 }
 
 impl Server {
-    /// The number of its process.
+    /// Returns the process id.
     pub(crate) fn id(&self) -> u32 {
         self.heir.map_or(self.child.id(), |heir| heir.as_raw_pid().cast_unsigned())
     }
 
-    /// Asks it to stop.
+    /// Asks the process to stop.
     pub(crate) fn terminate(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// Tells it something, unless it has ended.
+    /// Sends a signal, unless the process has exited.
     pub(crate) fn signal(&self, signal: Signal) {
         if self.outcome.is_none()
             && let Some(pid) = Pid::from_raw(self.id().cast_signed())
         {
-            // An error means that it ended by itself.
+            // An error means that the process exited by itself.
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
 
-    /// Ends it at once, and waits until it has ended.
+    /// Kills the process and waits until it has exited.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.signal(Signal::KILL);
         let deadline = Instant::now() + STOP_MAX;
@@ -214,12 +214,12 @@ impl Server {
         Ok(())
     }
 
-    /// Whether it ended, and well.
+    /// Returns whether the process exited, and with success.
     pub(crate) fn ended(&mut self) -> Result<Option<bool>> {
         if self.outcome.is_none() {
             self.outcome = match self.heir {
                 None => self.child.try_wait()?.map(|status| status.success()),
-                // An heir is this process's child only once the process before has ended.
+                // An heir becomes a child of this process only once its parent has exited.
                 Some(heir) => match waitpid(Some(heir), WaitOptions::NOHANG) {
                     Ok(ended) => ended.map(|(_, status)| status.exit_status() == Some(0)),
                     Err(_) => None,
@@ -229,19 +229,19 @@ impl Server {
         Ok(self.outcome)
     }
 
-    /// It has ended, and this process serves instead: one that it started. For this process to hear of its end,
-    /// orphans must come to it (`PR_SET_CHILD_SUBREAPER`).
+    /// Records that the process exited and `heir`, which it started, serves instead. To receive the
+    /// heir's exit, this process must be the subreaper of orphans (`PR_SET_CHILD_SUBREAPER`).
     pub(crate) fn succeeded_by(&mut self, heir: Pid) {
         (self.heir, self.outcome) = (Some(heir), None);
         self.target.process = Some(Process::new(self.id()));
     }
 
-    /// All that it and those before it wrote to the log.
+    /// Returns all log output of the process and its predecessors.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
-    /// The last of what it wrote to its log.
+    /// Returns the last log lines.
     pub(crate) fn said(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
@@ -297,7 +297,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Who was waited for has no number any more.
+        // A process that was waited for has no process id any more.
         if let Ok(None) = self.ended() {
             self.terminate();
         }
@@ -310,7 +310,7 @@ impl Drop for Server {
             }
             std::thread::sleep(STEP);
         }
-        // A folder that stays behind does no harm.
+        // A leftover folder does no harm.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

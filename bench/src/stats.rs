@@ -1,8 +1,8 @@
-//! Medians with their spread, and latencies by the thousand.
+//! Medians with their spread, and latency histograms.
 
 use std::time::Duration;
 
-/// The middle of some figures, and their extremes.
+/// Median and extremes of a set of figures.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -11,7 +11,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// None of no figures.
+    /// Returns `None` for an empty set.
     pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = figures.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
@@ -26,11 +26,11 @@ impl Spread {
     }
 }
 
-/// Each power of two of nanoseconds has this many buckets: an error of under 2 %.
+/// Buckets for each power of two of nanoseconds. The error is under 2 %.
 const BUCKETS_PER_OCTAVE: u64 = 64;
 const OCTAVE_BITS: u32 = BUCKETS_PER_OCTAVE.trailing_zeros();
 
-/// How long things took, in buckets that widen with the time.
+/// Durations in buckets that widen with the duration.
 #[derive(Default)]
 pub(crate) struct Histogram {
     buckets: Vec<u64>,
@@ -38,7 +38,7 @@ pub(crate) struct Histogram {
     most_ns: u64,
 }
 
-/// What is told of a histogram.
+/// Summary of a histogram.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Latency {
     pub(crate) half: Duration,
@@ -58,7 +58,7 @@ impl Histogram {
         self.most_ns = self.most_ns.max(ns);
     }
 
-    /// None where nothing was recorded.
+    /// Returns `None` if nothing was recorded.
     pub(crate) fn summary(&self) -> Option<Latency> {
         (self.count > 0).then(|| Latency {
             half: self.quantile(0.5),
@@ -90,7 +90,7 @@ fn bucket_of(ns: u64) -> usize {
     ((octave + 1) * BUCKETS_PER_OCTAVE + within) as usize
 }
 
-/// The least time that falls into a bucket.
+/// Shortest duration that falls into a bucket.
 fn bucket_ns(bucket: u64) -> u64 {
     if bucket < BUCKETS_PER_OCTAVE {
         return bucket;

@@ -1,4 +1,4 @@
-//! A run as text: tables that Markdown shows as such, too.
+//! A run as text: tables that are valid Markdown.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -9,13 +9,14 @@ use crate::server::Kind;
 use crate::stats::{Latency, Spread};
 use crate::work::Work;
 
-/// Others may take this share of a core before a rate or a latency is marked.
+/// A rate or latency is marked if others took more than this share of a core.
 const DISTURBED: f64 = 0.05;
 
-/// The floor's answers may be so much longer or shorter than Speak's: ids have more or fewer digits.
+/// Largest difference in length between the responses of the baseline and of Speak: ids have more
+/// or fewer digits.
 const LENGTHS_DIFFER_BYTES: usize = 16;
 
-/// The tables: what things cost, how fast they went, what memory they took; and the ratios in short.
+/// Returns the tables: costs, rates, memory, and the ratios in short.
 pub(crate) fn render(outcome: &Outcome) -> String {
     let mut text = format!(
         "\nCPU time of the server: median of {} rounds (least–most). Ratios are Speak's by the peer's, \
@@ -58,13 +59,14 @@ pub(crate) fn render(outcome: &Outcome) -> String {
     text
 }
 
-/// Says so where Speak's answers and the floor's are not of one length: they must be, to compare.
+/// Returns a warning if the responses of Speak and the baseline differ in length: a comparison
+/// needs equal lengths.
 fn unlike_lengths(row: &Row) -> Option<String> {
     let bytes = |kind| Some(row.samples.get(&kind)?.last()?.answer_bytes);
-    let (speak, floor) = (bytes(Kind::Speak)?, bytes(Kind::Floor)?);
-    (speak.abs_diff(floor) > LENGTHS_DIFFER_BYTES).then(|| {
+    let (speak, baseline) = (bytes(Kind::Speak)?, bytes(Kind::Baseline)?);
+    (speak.abs_diff(baseline) > LENGTHS_DIFFER_BYTES).then(|| {
         let name = row.part.name;
-        format!("{name}: Speak's answers have {speak} bytes, the floor's {floor}: mend floor.rs\n")
+        format!("{name}: Speak's answers have {speak} bytes, the baseline's {baseline}: fix baseline.rs\n")
     })
 }
 
@@ -103,7 +105,7 @@ fn figure(spread: Spread) -> String {
     format!("{:.places$} ({:.places$}–{:.places$})", spread.median, spread.least, spread.most)
 }
 
-/// A goal and whether it is met; nothing where that was not measured.
+/// Returns a goal and whether it is met, or `None` if it was not measured.
 fn goal(outcome: &Outcome, row: &Row, goal: &Goal) -> Option<String> {
     let measured = outcome.measured(row, goal)?.median;
     let verdict = match goal.stretch {
@@ -112,7 +114,7 @@ fn goal(outcome: &Outcome, row: &Row, goal: &Goal) -> Option<String> {
         _ if measured <= goal.at_most => "met",
         _ => "missed",
     };
-    // A goal may have only its stretch.
+    // A goal may have only a stretch limit.
     let limit = if goal.at_most.is_finite() { goal.at_most } else { goal.stretch? };
     Some(match goal.against {
         Against::Peer(kind) => format!("≤ {limit:.2} {} {verdict}", kind.name()),
@@ -175,7 +177,7 @@ fn memory(outcome: &Outcome, row: &Row) -> Vec<String> {
         cells.push(
             match (
                 median("waiting_bytes_each"),
-                median("told_bytes_each"),
+                median("notified_bytes_each"),
                 median("left_over_before"),
             ) {
                 (Some(before), Some(after), Some(left)) => {
@@ -188,7 +190,7 @@ fn memory(outcome: &Outcome, row: &Row) -> Vec<String> {
     cells
 }
 
-/// Ratios and goals alone, in lines that are not padded: for a README.
+/// Returns ratios and goals alone, in unpadded lines: for a README.
 fn short(outcome: &Outcome) -> String {
     let peers = &outcome.kinds()[1..];
     let mut text = "| work |".to_owned();
@@ -210,7 +212,7 @@ fn short(outcome: &Outcome) -> String {
     text
 }
 
-/// Pads the cells, and draws the line that Markdown wants under the first row.
+/// Pads the cells and draws the line that Markdown needs under the first row.
 fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {

@@ -1,7 +1,7 @@
 //! What is said on the wire: the requests of each kind of server, and what its answers hold.
 //!
 //! Every field of a request has a fixed width. So a request is a template in which digits are patched,
-//! and the floor finds a room and a message at fixed places instead of parsing.
+//! and the baseline finds a room and a message at fixed places instead of parsing.
 
 use serde_json::Value;
 
@@ -18,13 +18,13 @@ const ROOM_DIGITS: usize = 5;
 const FILLER: &[u8; MESSAGE_BYTES - SEQ_DIGITS] =
     b"+the+quick+brown+fox+jumps+over+the+lazy+dog,+and+again.";
 
-/// Where the floor finds the room's digits in a waiting read.
+/// Where the baseline finds the room's digits in a waiting read.
 pub(crate) const READ_ROOM_AT: usize = "GET /read?channel=b".len();
-/// Where the floor finds them in a read with `timeout=0`.
+/// Where the baseline finds them in a read with `timeout=0`.
 pub(crate) const IMMEDIATE_ROOM_AT: usize = "GET /read?timeout=0&channel=b".len();
-/// Where the floor finds them in a write.
+/// Where the baseline finds them in a write.
 pub(crate) const WRITE_ROOM_AT: usize = "GET /write?channel=b".len();
-/// Where the floor finds the message in a write.
+/// Where the baseline finds the message in a write.
 pub(crate) const WRITE_MESSAGE_AT: usize = WRITE_ROOM_AT + ROOM_DIGITS + "&message=".len();
 
 /// The key of the handshake of every WebSocket, and its answer: those of RFC 6455, section 1.3.
@@ -41,7 +41,7 @@ const CALLBACK_IN_BODY_AT: usize = "/**/cb".len();
 /// How a server wants to be spoken to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Dialect {
-    /// Speak, and the floor which imitates it.
+    /// Speak, and the baseline which imitates it.
     Speak,
     /// nginx with nchan: messages are raw bodies, the cursor is in two headers.
     Nchan,
@@ -88,7 +88,7 @@ impl Form {
         self.cut() != Cut::Answers
     }
 
-    /// What a read says of it after its `Host`. The floor tells them by their last byte.
+    /// What a read says of it after its `Host`. The baseline tells them by their last byte.
     pub(crate) fn headers(self) -> String {
         match self {
             Form::Plain | Form::Jsonp => String::new(),

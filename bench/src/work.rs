@@ -4,18 +4,18 @@ use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::churn;
-use crate::closed;
-use crate::crowd::{Crowd, Size};
+use crate::closed_loop;
+use crate::fanout::{Crowd, Size};
 use crate::process::{Cores, Memory, Process, Usage, Window};
 use crate::server::Target;
 use crate::stats::{Histogram, Latency};
 use crate::wire::Form;
 
-/// How long the loop sleeps when nothing comes; it then looks whether the run has stalled.
-const PATIENCE: Duration = Duration::from_millis(200);
-/// In a chat, the loop does not sleep when the next message is due sooner than this.
+/// How long the loop sleeps without an event. It then checks whether the run has stalled.
+const POLL_TIMEOUT: Duration = Duration::from_millis(200);
+/// In a chat, the loop does not sleep if the next message is due sooner than this.
 const CHAT_SLEEP_MIN: Duration = Duration::from_millis(2);
-/// Pages may be given back a while after the clients left.
+/// Servers may release pages some time after the clients left.
 const RELEASE_STEP: Duration = Duration::from_millis(50);
 const RELEASE_STEPS: usize = 10;
 
@@ -28,7 +28,7 @@ pub(crate) struct Chat {
     pub(crate) messages: usize,
 }
 
-/// One room; messages one at a time, each once all have the last one.
+/// One room; one message at a time, each after all readers have the last one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Fanout {
     pub(crate) readers: usize,
@@ -36,7 +36,7 @@ pub(crate) struct Fanout {
     pub(crate) form: Form,
 }
 
-/// Connections that send `depth` requests at a time, and then wait for their answers.
+/// Connections that send `depth` requests at a time and then wait for the responses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Closed {
     pub(crate) connections: usize,
@@ -44,45 +44,45 @@ pub(crate) struct Closed {
     pub(crate) requests: usize,
     /// Sending ends after this time even if requests are left: a slow server gets fewer.
     pub(crate) at_most: Duration,
-    /// How many go before, unmeasured.
+    /// Unmeasured requests before the measured ones.
     pub(crate) warm_up: usize,
 }
 
-/// What is done to a server.
+/// The work of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Work {
     Fanout(Fanout),
     Chat(Chat),
     /// Writes.
     Publish(Closed),
-    /// Reads that are answered at once with so many messages.
+    /// Reads of this many messages, answered at once.
     Poll(Closed, usize),
     /// Introduce, wait, close.
     Churn {
         cycles: usize,
     },
-    /// Connect, write, close: what a connection costs without an identity.
+    /// Connect, write, close: the cost of a connection without a session.
     Connect {
         cycles: usize,
     },
-    /// Readers who wait.
+    /// Waiting readers.
     Idle {
         readers: usize,
         form: Form,
     },
 }
 
-/// What came of it.
+/// Result of a workload.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
-    /// The figure to compare: µs of the server's CPU an operation, or bytes a reader.
+    /// The compared figure: µs of the server's CPU per operation, or bytes per reader.
     pub(crate) cost: Option<f64>,
     pub(crate) operations: u64,
     pub(crate) per_second: f64,
     pub(crate) latency: Option<Latency>,
     pub(crate) disturbed: f64,
     pub(crate) answer_bytes: usize,
-    /// What else a workload has to tell.
+    /// Further figures of the workload.
     pub(crate) extra: Vec<(&'static str, f64)>,
 }
 
@@ -101,13 +101,13 @@ impl Sample {
 }
 
 impl Work {
-    /// Does it to a server that has served nothing yet.
+    /// Runs the work on a fresh server.
     pub(crate) fn run(self, target: &Target, cores: Cores) -> Result<Sample> {
         match self {
             Work::Fanout(work) => fanout(target, cores, work),
             Work::Chat(work) => chat(target, cores, work),
-            Work::Publish(work) => closed::publish(target, cores, work),
-            Work::Poll(work, messages) => closed::poll(target, cores, work, messages),
+            Work::Publish(work) => closed_loop::publish(target, cores, work),
+            Work::Poll(work, messages) => closed_loop::poll(target, cores, work, messages),
             Work::Churn { cycles } => churn::churn(target, cores, cycles),
             Work::Connect { cycles } => churn::connect(target, cores, cycles),
             Work::Idle { readers, form } => idle(target, cores, readers, form),
@@ -119,7 +119,7 @@ fn fanout(target: &Target, cores: Cores, work: Fanout) -> Result<Sample> {
     let Fanout { readers, messages, .. } = work;
     let size = Size { rooms: 1, readers_per_room: readers, writers: 1, form: work.form };
     let mut crowd = Crowd::gather(target, size)?;
-    // The first message pays for what later ones find ready.
+    // The first message pays for allocations that later ones reuse.
     send_to_all(&mut crowd, 0, readers)?;
     let window = Window::open(target.process, cores)?;
     let mut last = Histogram::default();
@@ -134,7 +134,7 @@ fn fanout(target: &Target, cores: Cores, work: Fanout) -> Result<Sample> {
     Ok(sample)
 }
 
-/// Sends by the clock, whatever the server does: a latency counts from when a message was due.
+/// Sends by the clock, independent of the server: a latency counts from the time a message was due.
 fn chat(target: &Target, cores: Cores, work: Chat) -> Result<Sample> {
     let size =
         Size { rooms: work.rooms, readers_per_room: work.users, writers: 64, form: Form::Plain };
@@ -152,13 +152,13 @@ fn chat(target: &Target, cores: Cores, work: Chat) -> Result<Sample> {
             crowd.write((random >> 33) as u32 % work.rooms as u32, sent as u32)?;
             sent += 1;
         }
-        let patience = if sent == work.messages {
-            PATIENCE
+        let timeout = if sent == work.messages {
+            POLL_TIMEOUT
         } else {
             let gap = due(sent).saturating_duration_since(Instant::now());
             gap.checked_sub(CHAT_SLEEP_MIN).unwrap_or(Duration::ZERO)
         };
-        crowd.turn(patience, |delivery| {
+        crowd.turn(timeout, |delivery| {
             let due = due(delivery.seq as usize);
             latency.record(delivery.at.saturating_duration_since(due));
         })?;
@@ -172,28 +172,28 @@ fn chat(target: &Target, cores: Cores, work: Chat) -> Result<Sample> {
     Ok(sample)
 }
 
-/// Writes a message and waits until every reader has it; gives the time to the last one.
+/// Writes a message and waits until every reader has it. Returns the time until the last one.
 fn send_to_all(crowd: &mut Crowd, seq: u32, readers: usize) -> Result<Duration> {
     let start = Instant::now();
     let wanted = crowd.delivered() + readers as u64;
     crowd.write(0, seq)?;
     let mut last = start;
     while crowd.delivered() < wanted || crowd.unanswered() > 0 {
-        crowd.turn(PATIENCE, |delivery| last = delivery.at)?;
+        crowd.turn(POLL_TIMEOUT, |delivery| last = delivery.at)?;
         crowd.check_progress()?;
     }
     Ok(last - start)
 }
 
-/// What a waiting reader holds of the server's memory, and whether it gives it back.
+/// Measures the server's memory per waiting reader, and whether it is released.
 fn idle(target: &Target, cores: Cores, readers: usize, form: Form) -> Result<Sample> {
     let process = target.process.ok_or("memory is measured of a known process")?;
     let size = |rooms, readers_per_room| Size { rooms, readers_per_room, writers: 1, form };
-    // Code is loaded when it first runs. That is no reader's memory: so each path runs once before.
+    // Code is loaded on first use. That is no reader's memory, so each path runs once before.
     let mut first = Crowd::gather(target, size(2, 4))?;
     first.write(1, 0)?;
     while first.delivered() < 4 || first.unanswered() > 0 {
-        first.turn(PATIENCE, |_| ())?;
+        first.turn(POLL_TIMEOUT, |_| ())?;
         first.check_progress()?;
     }
     drop(first);
@@ -202,7 +202,7 @@ fn idle(target: &Target, cores: Cores, readers: usize, form: Form) -> Result<Sam
     let mut crowd = Crowd::gather(target, size(1, readers))?;
     let waiting = resting(process)?;
     send_to_all(&mut crowd, 0, readers)?;
-    let told = resting(process)?;
+    let notified = resting(process)?;
     let usage = window.close()?;
     crowd.check()?;
     drop(crowd);
@@ -212,13 +212,13 @@ fn idle(target: &Target, cores: Cores, readers: usize, form: Form) -> Result<Sam
     let anonymous =
         |memory: Memory| (memory.anonymous as f64 - before.anonymous as f64) / readers as f64;
     let mut sample = Sample::new(usage, readers as u64);
-    // A reader holds what it holds at the worst of both times.
-    sample.cost = Some(each(waiting).max(each(told)));
+    // The cost is the larger of both.
+    sample.cost = Some(each(waiting).max(each(notified)));
     sample.extra = vec![
         ("before_bytes", before.total as f64),
         ("waiting_bytes_each", each(waiting)),
-        ("told_bytes_each", each(told)),
-        ("told_anonymous_bytes_each", anonymous(told)),
+        ("notified_bytes_each", each(notified)),
+        ("notified_anonymous_bytes_each", anonymous(notified)),
         ("left_bytes", left.total as f64),
         ("left_over_before", left.total as f64 / before.total as f64),
     ];
@@ -230,7 +230,7 @@ fn resting(process: Process) -> Result<Memory> {
     process.memory()
 }
 
-/// The memory after a time in which it may shrink.
+/// Returns the memory after some time in which it may shrink.
 fn released(process: Process) -> Result<Memory> {
     let mut least = resting(process)?;
     for _ in 0..RELEASE_STEPS {
@@ -243,7 +243,7 @@ fn released(process: Process) -> Result<Memory> {
     Ok(least)
 }
 
-/// A linear congruential step; rooms only have to be mixed, and the same in each run.
+/// A linear congruential step: rooms only need to be mixed, and equally in each run.
 fn next_random(state: u64) -> u64 {
     state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407)
 }
@@ -251,19 +251,19 @@ fn next_random(state: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::floor::Floor;
+    use crate::baseline::Baseline;
     use crate::server::Kind;
 
-    /// A floor in a thread, which ends with the tests.
-    fn floor() -> Target {
-        let mut floor = Floor::bind().unwrap();
-        let address = floor.address().unwrap();
-        std::thread::spawn(move || floor.run().unwrap());
-        Target { address, dialect: Kind::Floor.dialect(), process: None }
+    /// Starts a baseline in a thread, which ends with the tests.
+    fn baseline() -> Target {
+        let mut baseline = Baseline::bind().unwrap();
+        let address = baseline.address().unwrap();
+        std::thread::spawn(move || baseline.run().unwrap());
+        Target { address, dialect: Kind::Baseline.dialect(), process: None }
     }
 
     #[test]
-    fn the_floor_loses_nothing() {
+    fn the_baseline_loses_nothing() {
         let closed = Closed {
             connections: 5,
             depth: 4,
@@ -275,14 +275,14 @@ mod tests {
             Work::Fanout(Fanout { readers: 50, messages: 30, form: Form::Plain }),
             Work::Fanout(Fanout { readers: 50, messages: 30, form: Form::Events }),
             Work::Fanout(Fanout { readers: 50, messages: 30, form: Form::Frames }),
-            // So fast that readers fall behind and get several messages at once.
+            // Fast enough that readers lag and get several messages at once.
             Work::Chat(Chat { rooms: 5, users: 10, per_second: 50_000.0, messages: 2_000 }),
             Work::Publish(closed),
             Work::Poll(closed, 1),
             Work::Poll(closed, 0),
         ];
         for work in works {
-            let sample = work.run(&floor(), Cores::choose().unwrap());
+            let sample = work.run(&baseline(), Cores::choose().unwrap());
             let sample = sample.unwrap_or_else(|error| panic!("{work:?}: {error}"));
             assert!(sample.operations > 0 && sample.cost.is_none());
         }
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_server_that_was_used_before_fails_the_check() {
-        let target = floor();
+        let target = baseline();
         let work = Work::Fanout(Fanout { readers: 3, messages: 3, form: Form::Plain });
         let cores = Cores::choose().unwrap();
         work.run(&target, cores).unwrap();

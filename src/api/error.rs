@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::http::ParseError;
-use crate::hub::{BadName, NotReadable, NotWritable, Refusal};
+use crate::hub::{self, BadName, NotReadable, NotWritable};
 
 /// Error that a request gets as its response. The request changed nothing.
 ///
@@ -168,20 +168,20 @@ impl From<ParseError> for Error {
     }
 }
 
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::SessionEnded => Self::ConnectionEnded,
-            Refusal::WrongAuth => Self::BadAuth,
-            Refusal::TooManyChannels => {
+impl From<hub::Error> for Error {
+    fn from(error: hub::Error) -> Self {
+        match error {
+            hub::Error::SessionEnded => Self::ConnectionEnded,
+            hub::Error::WrongAuth => Self::BadAuth,
+            hub::Error::TooManyChannels => {
                 Self::BadParameter("a connection can be in at most 32 channels; leave one first")
             }
-            Refusal::TooManyReads => Self::BadParameter(
+            hub::Error::TooManyReads => Self::BadParameter(
                 "this connection already has 256 pending reads; \
                  read several channels at once, or introduce another connection",
             ),
-            Refusal::OverCapacity => Self::OverCapacity("channel limit reached; retry later"),
-            Refusal::OutOfMemory => Self::OverCapacity("memory limit reached; retry later"),
+            hub::Error::OverCapacity => Self::OverCapacity("channel limit reached; retry later"),
+            hub::Error::OutOfMemory => Self::OverCapacity("memory limit reached; retry later"),
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn push_id(json: &mut Vec<u8>, id: u64) {
 
 pub(super) fn push_introduced(json: &mut Vec<u8>, introduced: &Introduced, timeout_ms: u64) {
     json.extend_from_slice(b"{\"connection\":");
-    push_number(json, introduced.connection);
+    push_number(json, introduced.session);
     json.extend_from_slice(b",\"auth\":");
     push_string(json, introduced.auth.reveal());
     push_field(json, "id", introduced.id);

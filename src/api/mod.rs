@@ -12,6 +12,7 @@ mod frame;
 mod json;
 mod params;
 mod payload;
+mod phase;
 mod rate_limit;
 mod read;
 mod request_stats;
@@ -26,6 +27,7 @@ pub use client_addr::{Cidr, RequestSource, SourceKey, TrustedProxies};
 pub use cors::AllowOrigin;
 pub use error::Error;
 pub use payload::{Payload, SharedBytes};
+pub use phase::Phase;
 pub use request_stats::RequestStats;
 pub use response::ReplyFormat;
 pub use transport::{Stream, Transport, WebSocket};
@@ -109,7 +111,6 @@ pub struct Api {
     private_buf: Vec<u8>,
     rate_limit: Option<RateLimit>,
     requests: RequestStats,
-    is_leaving: bool,
 }
 
 impl Api {
@@ -131,7 +132,6 @@ impl Api {
             private_buf: Vec::new(),
             rate_limit: RateLimit::new(config.max_rate),
             requests: RequestStats::default(),
-            is_leaving: false,
             config,
         }
     }
@@ -156,15 +156,9 @@ impl Api {
         self.writer.set_time(now.unix_ms);
     }
 
-    /// From now on streams are told at their end that the server goes.
-    pub fn leave(&mut self) {
-        self.is_leaving = true;
-    }
-
-    /// From now on every answer tells its client to go.
-    pub fn close(&mut self) {
-        self.leave();
-        self.writer.is_closing = true;
+    /// Sets the phase that later responses depend on.
+    pub fn set_phase(&mut self, phase: Phase) {
+        self.writer.phase = phase;
     }
 
     /// Handles a request. Appends the response to `out`, unless the request is a read that waits.

@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::cors::{AllowOrigin, CorsGrant};
 use super::error::Error;
 use super::params::Parameters;
+use super::phase::Phase;
 use crate::http::{Callback, Persistence, ResponseHead};
 
 /// Type of a body, and how long caches may keep it.
@@ -107,8 +108,7 @@ pub(super) struct ResponseWriter {
     date: String,
     /// Head of a default response up to its `Content-Length`. Changes once a second.
     default_head: Vec<u8>,
-    /// Every client is to go: the server stops.
-    pub(super) is_closing: bool,
+    pub(super) phase: Phase,
 }
 
 impl ResponseWriter {
@@ -118,7 +118,7 @@ impl ResponseWriter {
             date_second: u64::MAX,
             date: String::new(),
             default_head: Vec::new(),
-            is_closing: false,
+            phase: Phase::default(),
         }
     }
 
@@ -143,12 +143,12 @@ impl ResponseWriter {
 
     /// Returns whether the client stays after a response, if its request asked for `asked`.
     pub(super) fn persistence(&self, asked: Persistence) -> Persistence {
-        if self.is_closing { Persistence::Close } else { asked }
+        if self.phase == Phase::Stopping { Persistence::Close } else { asked }
     }
 
     /// Appends a response with status 200 and a JSON body.
     pub(super) fn push_json(&self, out: &mut Vec<u8>, options: ResponseOptions<'_>, json: &[u8]) {
-        if options.is_default() && !self.is_closing {
+        if options.is_default() && self.phase != Phase::Stopping {
             out.reserve(self.default_head.len() + ResponseHead::LENGTH_BYTES_MAX + json.len());
             out.extend_from_slice(&self.default_head);
             ResponseHead::push_length(out, json.len());

@@ -4,6 +4,7 @@ use super::calls::{Call, Context};
 use super::error::Error;
 use super::json;
 use super::payload::{Payload, SharedBytes};
+use super::phase::Phase;
 use super::read::{self, ReadCall, ReadParams};
 use super::response::{BodyType, ResponseOptions};
 use super::sse::SseEncoder;
@@ -130,7 +131,10 @@ impl Api {
         if wake.is_last {
             self.private_buf.clear();
             if stream.transport == Transport::WebSocket {
-                let code = if self.is_leaving { CloseCode::GoingAway } else { CloseCode::Normal };
+                let code = match self.writer.phase {
+                    Phase::Serving => CloseCode::Normal,
+                    Phase::Draining | Phase::Stopping => CloseCode::GoingAway,
+                };
                 push_close(&mut self.private_buf, code);
             }
             return Payload::Private(&self.private_buf);

@@ -1,203 +1,64 @@
-//! A small client of HTTP/1.1 that blocks: one request at a time, over a connection that is kept while it can be.
+//! A small HTTP/1.1 client that blocks. It has one request at a time, and reuses its connection if
+//! it can.
 
 use std::time::{Duration, Instant};
 
 use super::error::ClientError;
+use super::http::{Framing, Head, Request, Response};
 use super::server_url::ServerUrl;
 use super::socket::{ReadResult, Socket};
 use super::tls::Verify;
 
-/// How long a connection may take to come about.
-const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// More is no head of anybody's.
+/// Time for connecting.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest head, and longest line of chunked coding. More is not HTTP.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// More is no answer of Speak's, whose operator would have had to set `--max-reply` to it.
+/// Longest body. Speak sends more only if its `--max-reply` is that large.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
-const FIELDS_MAX: usize = 100;
-
-/// A request.
-pub(super) struct Request<'a> {
-    pub method: &'a str,
-    /// Path and query, without the server's prefix.
-    pub target: &'a str,
-    pub fields: &'a [(&'a str, &'a str)],
-    /// Its type and its bytes.
-    pub body: Option<(&'a str, &'a [u8])>,
-}
-
-/// The head of an answer.
-#[derive(Clone, Debug)]
-pub(super) struct Head {
-    pub status: u16,
-    /// 1 for HTTP/1.1.
-    pub minor: u8,
-    fields: Vec<(String, String)>,
-}
-
-/// A whole answer.
-#[derive(Clone, Debug)]
-pub(super) struct Response {
-    pub head: Head,
-    pub body: Vec<u8>,
-}
-
-/// Whose end ends the waiting for a server too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WatchOutput {
-    Nothing,
-    /// That of whoever reads our standard output.
-    Output,
-}
 
 pub(super) struct Client {
     pub server: ServerUrl,
-    trust: Verify,
-    pub watch: WatchOutput,
-    stream: Option<Socket>,
+    verify: Verify,
+    /// If standard output is closed, stop waiting for the server.
+    pub watches_output: bool,
+    socket: Option<Socket>,
+    /// Bytes that arrived and were not returned yet.
     received: Vec<u8>,
+    /// Rest of the present response.
     framing: Framing,
-    /// The connection serves for another request once this answer is through.
+    /// The connection can be reused after the present response.
     keep_alive: bool,
 }
 
-/// What is left of an answer's body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    Done,
-    Length(usize),
-    ToEnd,
-    /// The line with the size of a chunk comes next.
-    ChunkSize,
-    Chunk(usize),
-    /// The line break behind a chunk comes next.
-    ChunkEnd,
-    Trailers,
-}
-
-impl Request<'_> {
-    pub fn get(target: &str) -> Request<'_> {
-        Request { method: "GET", target, fields: &[], body: None }
-    }
-
-    /// Parameters as a body, which nobody logs.
-    pub fn form<'a>(path: &'a str, form: &'a str) -> Request<'a> {
-        Request {
-            method: "POST",
-            target: path,
-            fields: &[],
-            body: Some(("application/x-www-form-urlencoded", form.as_bytes())),
-        }
-    }
-
-    fn bytes(&self, server: &ServerUrl) -> Vec<u8> {
-        let mut head = format!(
-            "{} {}{} HTTP/1.1\r\nHost: {}\r\n",
-            self.method,
-            server.path_prefix,
-            self.target,
-            server.host_field()
-        );
-        let mut field = |name: &str, value: &str| {
-            for part in [name, ": ", value, "\r\n"] {
-                head.push_str(part);
-            }
-        };
-        field("User-Agent", concat!("speak/", env!("CARGO_PKG_VERSION")));
-        for (name, value) in self.fields {
-            field(name, value);
-        }
-        if let Some((kind, body)) = self.body {
-            field("Content-Type", kind);
-            field("Content-Length", &body.len().to_string());
-        }
-        head.push_str("\r\n");
-        [head.as_bytes(), self.body.map_or(&[][..], |(_, body)| body)].concat()
-    }
-}
-
-impl Head {
-    /// The first field of this name.
-    pub fn field(&self, name: &str) -> Option<&str> {
-        self.get_all(name).next()
-    }
-
-    /// All fields of this name.
-    pub fn get_all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.fields
-            .iter()
-            .filter(move |(its, _)| its.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
-    }
-
-    /// Whether a field that is a list has this among its values.
-    pub fn list_contains(&self, name: &str, value: &str) -> bool {
-        self.get_all(name)
-            .flat_map(|list| list.split(','))
-            .any(|item| item.trim().eq_ignore_ascii_case(value))
-    }
-
-    fn parse(bytes: &[u8]) -> Result<Self, ClientError> {
-        let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-        let mut response = httparse::Response::new(&mut fields);
-        response.parse(bytes).map_err(|_| ClientError::NotHttp)?;
-        let (Some(status), Some(minor)) = (response.code, response.version) else {
-            return Err(ClientError::NotHttp);
-        };
-        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-        let fields = response
-            .headers
-            .iter()
-            .map(|field| (field.name.to_owned(), text(field.value)))
-            .collect();
-        Ok(Self { status, minor, fields })
-    }
-
-    /// How the body behind this head ends (RFC 9112, section 6.3).
-    fn framing(&self, method: &str) -> Result<Framing, ClientError> {
-        if method == "HEAD" || self.status < 200 || matches!(self.status, 204 | 304) {
-            return Ok(Framing::Done);
-        }
-        if self.list_contains("transfer-encoding", "chunked") {
-            return Ok(Framing::ChunkSize);
-        }
-        match self.field("content-length") {
-            None => Ok(Framing::ToEnd),
-            Some(length) => {
-                Ok(Framing::Length(length.trim().parse().map_err(|_| ClientError::NotHttp)?))
-            }
-        }
-    }
-}
-
 impl Client {
-    pub fn new(server: ServerUrl, trust: Verify) -> Self {
+    pub fn new(server: ServerUrl, verify: Verify) -> Self {
         Self {
             server,
-            trust,
-            watch: WatchOutput::Nothing,
-            stream: None,
+            verify,
+            watches_output: false,
+            socket: None,
             received: Vec::new(),
             framing: Framing::Done,
             keep_alive: false,
         }
     }
 
-    /// Asks, and waits for the whole answer, for so long at most from the moment when the connection is there.
-    pub fn call(&mut self, ask: &Request, within: Duration) -> Result<Response, ClientError> {
-        let answer = self.exchange(ask, within);
-        if answer.is_err() {
+    /// Sends a request and waits for the whole response. `within` begins once connected.
+    pub fn call(&mut self, request: &Request, within: Duration) -> Result<Response, ClientError> {
+        let response = self.exchange(request, within);
+        if response.is_err() {
             self.close();
         }
-        answer
+        response
     }
 
-    fn exchange(&mut self, ask: &Request, within: Duration) -> Result<Response, ClientError> {
-        self.send(ask, within)?;
+    fn exchange(&mut self, request: &Request, within: Duration) -> Result<Response, ClientError> {
+        self.send(request, within)?;
         let until = Instant::now() + within;
-        let head = self.head(ask.method, until)?;
+        let head = self.read_head(request.method, until)?;
         let mut body = Vec::new();
-        while let Some(piece) = self.piece(until)? {
-            body.extend_from_slice(&piece);
+        while let Some(chunk) = self.next_chunk(until)? {
+            body.extend_from_slice(&chunk);
             if body.len() > BODY_BYTES_MAX {
                 return Err(ClientError::TooLarge);
             }
@@ -205,66 +66,63 @@ impl Client {
         Ok(Response { head, body })
     }
 
-    /// Sends a request, over the connection before if that is still good.
-    pub fn send(&mut self, ask: &Request, within: Duration) -> Result<(), ClientError> {
+    /// Sends a request. Reuses the connection if possible, and connects otherwise.
+    pub fn send(&mut self, request: &Request, within: Duration) -> Result<(), ClientError> {
         let is_fresh = self.framing == Framing::Done && self.keep_alive && self.received.is_empty();
-        if !is_fresh || self.stream.as_ref().is_none_or(Socket::is_stale) {
+        if !is_fresh || self.socket.as_ref().is_none_or(Socket::is_stale) {
             self.close();
-            self.stream =
-                Some(Socket::connect(&self.server, self.trust, Instant::now() + CONNECT_TIME)?);
+            self.socket =
+                Some(Socket::connect(&self.server, self.verify, Instant::now() + CONNECT_TIMEOUT)?);
         }
-        let Some(stream) = &self.stream else { return Err(ClientError::ClosedBeforeResponse) };
-        match stream.send(&ask.bytes(&self.server), Instant::now() + within) {
-            // Who refuses a request may close before it has all of it; the answer tells.
+        let Some(socket) = &self.socket else { return Err(ClientError::ClosedBeforeResponse) };
+        match socket.send(&request.bytes(&self.server), Instant::now() + within) {
+            // A server that refuses a request may close early. Its response can still be read.
             Ok(()) | Err(ClientError::ClosedBeforeResponse) => Ok(()),
-            Err(fault) => {
+            Err(error) => {
                 self.close();
-                Err(fault)
+                Err(error)
             }
         }
     }
 
-    /// Waits for the head of the answer to what was sent.
-    pub fn head(&mut self, method: &str, until: Instant) -> Result<Head, ClientError> {
+    /// Waits for the head of the response to the request that was sent.
+    pub fn read_head(&mut self, method: &str, until: Instant) -> Result<Head, ClientError> {
         loop {
             while let Some(length) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
                 let bytes: Vec<u8> = self.received.drain(..length + 4).collect();
                 let head = Head::parse(&bytes)?;
-                // A head that only says to go on is none.
+                // An interim response, such as 100, precedes the response.
                 if (100..200).contains(&head.status) && head.status != 101 {
                     continue;
                 }
                 self.framing = head.framing(method)?;
-                let stays = if head.minor == 0 {
-                    head.list_contains("connection", "keep-alive")
-                } else {
-                    !head.list_contains("connection", "close")
-                };
-                self.keep_alive = stays && self.framing != Framing::ToEnd;
+                self.keep_alive = head.keeps_alive() && self.framing != Framing::ToEnd;
                 return Ok(head);
             }
             if self.received.len() > HEAD_BYTES_MAX {
                 return Err(ClientError::NotHttp);
             }
             if self.fill(until)? == ReadResult::End {
-                let fault = if self.received.is_empty() {
-                    ClientError::ClosedBeforeResponse
-                } else {
-                    ClientError::NotHttp
-                };
-                let tls = self.stream.as_mut().and_then(|stream| stream.tls.as_mut());
-                let fault = match tls {
-                    Some(tls) if fault == ClientError::ClosedBeforeResponse => tls.take_error(),
-                    _ => fault,
-                };
+                let error = self.end_error();
                 self.close();
-                return Err(fault);
+                return Err(error);
             }
         }
     }
 
-    /// Waits for some more of a body. None at its end.
-    pub fn piece(&mut self, until: Instant) -> Result<Option<Vec<u8>>, ClientError> {
+    /// Returns the reason for an end before the head of a response was complete.
+    fn end_error(&mut self) -> ClientError {
+        if !self.received.is_empty() {
+            return ClientError::NotHttp;
+        }
+        match self.socket.as_mut().and_then(|socket| socket.tls.as_mut()) {
+            Some(tls) => tls.take_error(),
+            None => ClientError::ClosedBeforeResponse,
+        }
+    }
+
+    /// Waits for more of the body. Returns None at its end.
+    pub fn next_chunk(&mut self, until: Instant) -> Result<Option<Vec<u8>>, ClientError> {
         loop {
             match self.framing {
                 Framing::Done | Framing::Length(0) => {
@@ -272,22 +130,22 @@ impl Client {
                     return Ok(None);
                 }
                 Framing::Length(left) if !self.received.is_empty() => {
-                    let piece = self.take(left);
-                    self.framing = Framing::Length(left - piece.len());
-                    return Ok(Some(piece));
+                    let chunk = self.take_bytes(left);
+                    self.framing = Framing::Length(left - chunk.len());
+                    return Ok(Some(chunk));
                 }
                 Framing::ToEnd if !self.received.is_empty() => {
-                    return Ok(Some(self.take(usize::MAX)));
+                    return Ok(Some(self.take_bytes(usize::MAX)));
                 }
                 Framing::Chunk(left) if !self.received.is_empty() => {
-                    let piece = self.take(left);
-                    let left = left - piece.len();
+                    let chunk = self.take_bytes(left);
+                    let left = left - chunk.len();
                     self.framing = if left == 0 { Framing::ChunkEnd } else { Framing::Chunk(left) };
-                    return Ok(Some(piece));
+                    return Ok(Some(chunk));
                 }
                 Framing::ChunkSize | Framing::ChunkEnd | Framing::Trailers => {
-                    if let Some(line) = self.line() {
-                        self.framing = after(self.framing, &line)?;
+                    if let Some(line) = self.take_line() {
+                        self.framing = self.framing.after_line(&line)?;
                         continue;
                     }
                     if self.received.len() > HEAD_BYTES_MAX {
@@ -304,108 +162,69 @@ impl Client {
         }
     }
 
-    /// Waits for bytes behind a head that changed the protocol.
-    pub fn raw(&mut self, until: Instant) -> Result<Vec<u8>, ClientError> {
+    /// Waits for bytes after a head that changed the protocol.
+    pub fn read_raw(&mut self, until: Instant) -> Result<Vec<u8>, ClientError> {
         if self.received.is_empty() && self.fill(until)? == ReadResult::End {
             return Err(ClientError::ClosedMidResponse);
         }
         Ok(std::mem::take(&mut self.received))
     }
 
-    /// Gives back what was too much of that.
-    pub fn put_back(&mut self, bytes: Vec<u8>) {
+    /// Puts back bytes that [`Client::read_raw`] returned and that were not used.
+    pub fn unread(&mut self, bytes: Vec<u8>) {
         self.received = bytes;
     }
 
     /// Sends bytes of another protocol.
     pub fn send_raw(&self, bytes: &[u8], until: Instant) -> Result<(), ClientError> {
-        self.stream
+        self.socket
             .as_ref()
-            .map_or(Err(ClientError::ClosedBeforeResponse), |stream| stream.send(bytes, until))
+            .map_or(Err(ClientError::ClosedBeforeResponse), |socket| socket.send(bytes, until))
     }
 
-    /// Closes the connection, whatever is still to come on it.
+    /// Closes the connection, and drops the rest of a response.
     pub fn close(&mut self) {
-        self.stream = None;
+        self.socket = None;
         self.received.clear();
         self.framing = Framing::Done;
         self.keep_alive = false;
     }
 
-    /// Whether the connection is still there and good for another request.
+    /// Returns whether the connection is open and can be reused.
     pub fn is_reusable(&self) -> bool {
-        self.keep_alive && self.stream.as_ref().is_some_and(|stream| !stream.is_stale())
+        self.keep_alive && self.socket.as_ref().is_some_and(|socket| !socket.is_stale())
     }
 
-    /// The version of TLS in use.
+    /// Returns the version of TLS in use. None without TLS.
     pub fn tls_version(&mut self) -> Option<String> {
-        self.stream.as_mut()?.tls.as_mut()?.version()
+        self.socket.as_mut()?.tls.as_mut()?.version()
     }
 
+    /// Waits for input and adds it to `received`.
     fn fill(&mut self, until: Instant) -> Result<ReadResult, ClientError> {
-        let Some(stream) = &self.stream else { return Ok(ReadResult::End) };
+        let Some(socket) = &self.socket else { return Ok(ReadResult::End) };
         let mut buffer = [0; 16 * 1024];
         let output = std::io::stdout();
-        let watched =
-            (self.watch == WatchOutput::Output).then(|| std::os::fd::AsFd::as_fd(&output));
-        let came = stream.read(&mut buffer, until, watched)?;
-        if let ReadResult::Bytes(count) = came {
+        let watched = self.watches_output.then(|| std::os::fd::AsFd::as_fd(&output));
+        let result = socket.read(&mut buffer, until, watched)?;
+        if let ReadResult::Bytes(count) = result {
             self.received.extend_from_slice(&buffer[..count]);
         }
-        Ok(came)
+        Ok(result)
     }
 
-    fn take(&mut self, most: usize) -> Vec<u8> {
+    /// Removes up to `most` bytes from `received`.
+    fn take_bytes(&mut self, most: usize) -> Vec<u8> {
         let rest = self.received.split_off(most.min(self.received.len()));
         std::mem::replace(&mut self.received, rest)
     }
 
-    /// A whole line, without its end.
-    fn line(&mut self) -> Option<Vec<u8>> {
+    /// Removes a line from `received`. Returns it without its line break, and None if it is not
+    /// complete.
+    fn take_line(&mut self) -> Option<Vec<u8>> {
         let end = self.received.iter().position(|byte| *byte == b'\n')?;
-        let mut line = self.take(end + 1);
+        let mut line = self.take_bytes(end + 1);
         line.truncate(line.trim_ascii_end().len());
         Some(line)
     }
-}
-
-/// What comes behind a line of chunked coding.
-fn after(framing: Framing, line: &[u8]) -> Result<Framing, ClientError> {
-    match framing {
-        Framing::ChunkSize => {
-            let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-            let digits = str::from_utf8(digits).map_err(|_| ClientError::NotHttp)?;
-            match usize::from_str_radix(digits, 16) {
-                Ok(0) => Ok(Framing::Trailers),
-                Ok(size) => Ok(Framing::Chunk(size)),
-                Err(_) => Err(ClientError::NotHttp),
-            }
-        }
-        Framing::ChunkEnd if line.is_empty() => Ok(Framing::ChunkSize),
-        Framing::Trailers if line.is_empty() => Ok(Framing::Done),
-        Framing::Trailers => Ok(Framing::Trailers),
-        _ => Err(ClientError::NotHttp),
-    }
-}
-
-/// Parameters as a form, percent-encoded.
-pub(super) fn form(pairs: &[(&str, &[u8])]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let mut form = String::new();
-    for (name, value) in pairs {
-        if !form.is_empty() {
-            form.push('&');
-        }
-        form.push_str(name);
-        form.push('=');
-        for byte in *value {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
-                form.push(char::from(*byte));
-            } else {
-                let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
-                form.extend(['%', digit(byte >> 4), digit(byte & 15)]);
-            }
-        }
-    }
-    form
 }

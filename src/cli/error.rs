@@ -1,28 +1,28 @@
-//! What goes wrong on the way to an answer.
+//! Errors of a request.
 
 use std::fmt;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ClientError {
-    /// No connection came about, and why.
+    /// No connection could be made. Has the reason.
     Connect(String),
-    /// The certificate is no good: the code and the words of OpenSSL.
+    /// The certificate is not trusted. Has OpenSSL's code and text.
     Certificate(u32, String),
-    /// TLS came to nothing otherwise.
+    /// TLS failed for another reason.
     Tls(String),
-    /// There is no `openssl` to speak TLS with.
+    /// The program `openssl`, which speaks TLS, is not installed.
     NoOpenssl,
-    /// Nothing came in time.
+    /// Nothing arrived in time.
     Timeout,
-    /// It was closed before an answer began.
+    /// The connection was closed before a response began.
     ClosedBeforeResponse,
-    /// It was closed in the middle of an answer.
+    /// The connection was closed in the middle of a response.
     ClosedMidResponse,
-    /// What came is not HTTP.
+    /// The response is not HTTP.
     NotHttp,
-    /// The answer is too large to be one of Speak's.
+    /// The response is larger than any of Speak's.
     TooLarge,
-    /// Whoever read what we print has closed it.
+    /// The reader of standard output has closed it.
     OutputClosed,
 }
 
@@ -30,19 +30,17 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(why) => write!(f, "cannot connect: {why}"),
-            Self::Certificate(_, why) => write!(f, "its certificate is not trusted: {why}"),
-            Self::Tls(why) => write!(f, "TLS fails: {why}"),
+            Self::Certificate(_, why) => write!(f, "the certificate is not trusted: {why}"),
+            Self::Tls(why) => write!(f, "TLS failed: {why}"),
             Self::NoOpenssl => {
                 f.write_str("https needs the program openssl: install it (apt-get install openssl)")
             }
-            Self::Timeout => f.write_str("it does not answer in time"),
-            Self::ClosedBeforeResponse => f.write_str("it closed the connection without an answer"),
-            Self::ClosedMidResponse => {
-                f.write_str("it closed the connection in the middle of an answer")
-            }
-            Self::NotHttp => f.write_str("what answers there does not speak HTTP"),
-            Self::TooLarge => f.write_str("the answer is too large"),
-            Self::OutputClosed => f.write_str("nobody reads the output"),
+            Self::Timeout => f.write_str("no response in time"),
+            Self::ClosedBeforeResponse => f.write_str("connection closed without a response"),
+            Self::ClosedMidResponse => f.write_str("connection closed in the middle of a response"),
+            Self::NotHttp => f.write_str("the response is not HTTP"),
+            Self::TooLarge => f.write_str("the response is too large"),
+            Self::OutputClosed => f.write_str("standard output was closed"),
         }
     }
 }

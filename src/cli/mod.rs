@@ -1,288 +1,180 @@
-//! The commands for a shell: `speak write`, `speak read`, `speak doctor`. They talk to a server as any other program does.
+//! The commands for a shell: `speak write`, `speak read`, `speak doctor`. They talk to a server as
+//! any other client does.
 //!
-//! They block, and are a process of their own: nothing of this is ever in the server's way. Their options are tables like
-//! that of the server, so `--help`, errors, completions and the manual page come from the same code.
+//! Commands block. That is safe: a command is a process of its own and never runs in a server.
+//! Their options are tables like the server's, so `--help`, errors, completions and the manual page
+//! come from the same code.
 
+mod cli_options;
 mod client;
 mod doctor;
 mod error;
-mod messages;
+mod exit_status;
+mod format;
+mod generate;
+mod http;
+mod output;
 mod read;
 mod server_url;
 mod socket;
+mod subcommand;
 mod tcp;
 mod tls;
 mod write;
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use crate::options::{
-    self, Arity, BadOption, NAME_AND_VERSION, Parsed, Settings, Spec, duration, nonzero, origin,
-    parse_bool, set,
-};
+pub use cli_options::CliOptions;
+pub use subcommand::Subcommand;
 
-use server_url::ServerUrl;
+use crate::options::{Arity, Spec, nonzero, parse_bool, parse_duration, parse_origin, set};
+use cli_options::SERVER;
+use exit_status::{ExitStatus, Failure};
+use output::eprint_line;
 
-/// A command, as far as it can be told in a table.
-#[derive(Debug)]
-pub struct Command {
-    /// The word that calls it.
-    pub name: &'static str,
-    /// What stands there beside options.
-    pub operands: &'static [&'static str],
-    /// What it does, in one line without a full stop.
-    pub about: &'static str,
-    /// The rest of what there is to say, in sentences, a line each.
-    pub more: &'static str,
-    /// Its options.
-    pub specs: &'static [Spec<CliOptions>],
-    run: fn(&CliOptions, &[OsString]) -> Result<Outcome, Failure>,
-}
-
-/// What the options of the commands set; each command has some of them.
-#[derive(Debug)]
-pub struct CliOptions {
-    server: ServerUrl,
-    retry: Duration,
-    from: Option<i64>,
-    follow: bool,
-    json: bool,
-    direct_port: u16,
-    origin: String,
-    wait: Duration,
-    timeout: Duration,
-    quick: bool,
-}
-
-/// How a command ends that did what it was asked to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Done,
-    /// The doctor found a fault.
-    Faults,
-    /// The doctor found nothing worse than a warning.
-    Warnings,
-}
-
-/// Why a command gives up.
-#[derive(Debug, PartialEq, Eq)]
-enum Failure {
-    /// The operands are not what they should be.
-    Usage(String),
-    /// Anything else, in a line.
-    Error(String),
-    /// Whoever read our output has closed it, and wants nothing more.
-    OutputClosed,
-}
-
-const SERVER: Spec<CliOptions> = Spec {
-    name: "server",
-    takes: Arity::One("URL"),
-    default: "http://localhost:8080",
-    help: "whom to ask: http(s)://HOST:PORT or unix:PATH; or SPEAK_SERVER",
-    set: |choices, text| set(&mut choices.server, ServerUrl::parse(text)),
-};
-
-/// All commands.
-pub const COMMANDS: &[Command] = &[
-    Command {
+/// All commands, except the hidden one.
+pub const COMMANDS: &[Subcommand] = &[
+    Subcommand {
         name: "write",
         operands: &["CHANNEL", "MESSAGE"],
-        about: "write a message, and print its id",
-        more: "A MESSAGE of - stands for standard input, each line a message, up to the first that is refused.\n\
-               What begins with a hyphen stands behind --.\n",
+        about: "write a message and print its id",
+        more: "If MESSAGE is -, each line of standard input is a message, up to the first that is \
+               refused.\n\
+               Write -- before arguments that begin with a hyphen.\n",
         specs: &[
             SERVER,
             Spec {
                 name: "retry",
                 takes: Arity::One("TIME"),
                 default: "30s",
-                help: "how long to try again what a busy server refuses",
-                set: |choices, text| set(&mut choices.retry, duration(text)),
+                help: "how long to retry while the server is busy",
+                set: |options, text| set(&mut options.retry, parse_duration(text)),
             },
         ],
-        run: |choices, operands| write::run(choices, operands),
+        run: write::run,
     },
-    Command {
+    Subcommand {
         name: "read",
         operands: &["CHANNEL"],
-        about: "print messages, one a line",
-        more: "Without --from and --follow it waits for the next message, prints it and ends.\n\
-               Line breaks in a message are printed as \\n and \\r, and on a terminal all control characters are escaped.\n",
+        about: "print messages, one per line",
+        more: "Without --from and --follow, it waits for one message, prints it and exits.\n\
+               Line breaks in a message are printed as \\n and \\r.\n\
+               On a terminal, all control characters are escaped.\n",
         specs: &[
             SERVER,
             Spec {
                 name: "from",
                 takes: Arity::One("ID"),
                 default: "",
-                help: "what is there from this id on: 7, 0 for all, -3 for the last three",
-                set: |choices, text| set(&mut choices.from, id(text).map(Some)),
+                help: "first message to print: its id, 0 for all, -3 for the last three",
+                set: |options, text| set(&mut options.from, parse_id(text).map(Some)),
             },
             Spec {
                 name: "follow",
                 takes: Arity::Nothing,
                 default: "off",
-                help: "go on with what comes, also after a failure",
-                set: |choices, text| set(&mut choices.follow, parse_bool(text)),
+                help: "continue with new messages, also after failures",
+                set: |options, text| set(&mut options.follow, parse_bool(text)),
             },
             Spec {
                 name: "json",
                 takes: Arity::Nothing,
                 default: "off",
-                help: "print whole messages, also who came and went",
-                set: |choices, text| set(&mut choices.json, parse_bool(text)),
+                help: "print whole messages, and also introductions and goodbyes",
+                set: |options, text| set(&mut options.json, parse_bool(text)),
             },
         ],
-        run: |choices, operands| read::run(choices, operands),
+        run: read::run,
     },
-    Command {
+    Subcommand {
         name: "doctor",
         operands: &["URL"],
-        about: "try a server through whatever stands before it, and say what mends it",
-        more: "A line for each check: ok, warn or FAIL; behind a failure, what to set in which proxy.\n\
-               Ends with 0 when all is well, 1 after a failure, 3 after nothing worse than a warning.\n\
-               It uses channels with random names, and says goodbye. docs/doctor.md tells more.\n",
+        about: "check a server through its proxies, and name the fix for each problem",
+        more: "One line per check: ok, warn, FAIL or skip. The fix of a problem follows.\n\
+               Exit status: 0 without a problem, 1 after a failure, 3 after a warning at worst.\n\
+               The checks use channels with random names. More in docs/doctor.md.\n",
         specs: &[
             Spec {
                 name: "quick",
                 takes: Arity::Nothing,
                 default: "off",
-                help: "wait 5 s where it would wait for longer",
-                set: |choices, text| set(&mut choices.quick, parse_bool(text)),
+                help: "limit --wait to 5s",
+                set: |options, text| set(&mut options.quick, parse_bool(text)),
             },
             Spec {
                 name: "wait",
                 takes: Arity::One("TIME"),
                 default: "25s",
-                help: "how long a read and a silent stream have to survive",
-                set: |choices, text| set(&mut choices.wait, duration(text).and_then(nonzero)),
+                help: "how long a pending read and an idle stream must survive",
+                set: |options, text| set(&mut options.wait, parse_duration(text).and_then(nonzero)),
             },
             Spec {
                 name: "patience",
                 takes: Arity::One("TIME"),
                 default: "3s",
-                help: "how long what should come at once may take",
-                set: |choices, text| set(&mut choices.timeout, duration(text).and_then(nonzero)),
+                help: "how long a response may take that should be immediate",
+                set: |options, text| {
+                    set(&mut options.prompt_timeout, parse_duration(text).and_then(nonzero))
+                },
             },
             Spec {
                 name: "direct-port",
                 takes: Arity::One("PORT"),
                 default: "7732",
-                help: "the direct door on the same host; 0 for none",
-                set: |choices, text| set(&mut choices.direct_port, port(text)),
+                help: "port of the same host without a proxy; 0 for none",
+                set: |options, text| set(&mut options.direct_port, parse_port(text)),
             },
             Spec {
                 name: "origin",
                 takes: Arity::One("ORIGIN"),
                 default: "https://example.org",
-                help: "the page in whose name the headers are tried",
-                set: |choices, text| set(&mut choices.origin, origin(text)),
+                help: "origin of the page for which the headers are checked",
+                set: |options, text| set(&mut options.origin, parse_origin(text)),
             },
         ],
-        run: |choices, operands| doctor::run(choices, operands),
+        run: doctor::run,
     },
 ];
 
-fn id(text: &str) -> Result<i64, String> {
+/// For packages. `--help` of the server does not list it.
+const GENERATE: Subcommand = Subcommand {
+    name: "generate",
+    operands: &["FORMAT"],
+    about: "print the manual page (man) or completions (bash, zsh, fish)",
+    more: "For packages.\n",
+    specs: &[],
+    run: |_, operands| generate::run(COMMANDS, operands),
+};
+
+fn parse_id(text: &str) -> Result<i64, String> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
     text.parse()
         .ok()
         .filter(|_| is_number)
-        .ok_or_else(|| format!("'{text}' is no id: give 7, 0 or -3"))
+        .ok_or_else(|| format!("'{text}' is not an id: give 7, 0 or -3"))
 }
 
-fn port(text: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| format!("'{text}' is no port"))
+fn parse_port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| format!("'{text}' is not a port: give 0 to 65535"))
 }
 
-impl Settings for CliOptions {
-    fn clear_list(&mut self, _: &str) {}
-}
-
-impl CliOptions {
-    fn defaults() -> Self {
-        let mut choices = Self {
-            server: ServerUrl::parse(SERVER.default).expect("the default is good"),
-            retry: Duration::ZERO,
-            from: None,
-            follow: false,
-            json: false,
-            direct_port: 0,
-            origin: String::new(),
-            wait: Duration::ZERO,
-            timeout: Duration::ZERO,
-            quick: false,
-        };
-        for spec in COMMANDS.iter().flat_map(|command| command.specs) {
-            spec.set_all(&mut choices, spec.default).expect("defaults are good");
-        }
-        choices
-    }
-}
-
-impl Command {
-    /// How it is called.
-    #[must_use]
-    pub fn usage(&self) -> String {
-        format!("speak {} [OPTIONS] {}", self.name, self.operands.join(" "))
-    }
-
-    fn help(&self) -> String {
-        let mut text = format!(
-            "{NAME_AND_VERSION}: {}\n\nUsage: {}\n\n{}\n",
-            self.about,
-            self.usage(),
-            self.more
-        );
-        options::push_help(&mut text, self.specs);
-        text
-    }
-
-    /// Does all of it: reads the rest of the command line, and runs.
-    fn call(
-        &self,
-        arguments: &[OsString],
-        variable: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<Outcome, Failure> {
-        let usage = |BadOption(line)| Failure::Usage(line);
-        let mut choices = CliOptions::defaults();
-        // No other option is one that somebody would want to set for good.
-        if let Some(spec) = self.specs.iter().find(|spec| spec.name == SERVER.name) {
-            spec.set_from(&mut choices, variable).map_err(usage)?;
-        }
-        let given =
-            options::read(self.specs, &mut choices, self.operands.len(), arguments.iter().cloned());
-        match given.map_err(usage)? {
-            Parsed::Help => print(&self.help()).map(|()| Outcome::Done),
-            Parsed::Version => print(&format!("{NAME_AND_VERSION}\n")).map(|()| Outcome::Done),
-            Parsed::Operands(operands) => match self.operands.get(operands.len()) {
-                Some(missing) => {
-                    Err(Failure::Usage(format!("{missing} is missing: {}", self.usage())))
-                }
-                None => (self.run)(&choices, &operands),
-            },
-        }
-    }
-}
-
-/// Runs the command that `arguments` (those after the program's name) begin with. None where they begin with none: then the
-/// server is meant.
+/// Runs the command that `arguments` begin with. `arguments` begin after the name of the program.
+/// Returns None if they begin with no command: they are the server's then.
 ///
-/// Ends with 0, with 1 after a failure, with 2 where the command line is not understood, and the doctor with 3 after warnings.
+/// Exit status: 0 for success, 1 after a failure, 2 for an invalid command line. For the doctor,
+/// 3 if it found nothing worse than a warning.
 pub fn run(
     arguments: &[OsString],
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Option<ExitCode> {
     let word: &OsStr = arguments.first()?;
-    let command = COMMANDS.iter().find(|command| word == command.name)?;
+    let command = COMMANDS.iter().chain([&GENERATE]).find(|command| word == command.name)?;
     let (code, line) = match command.call(&arguments[1..], variable) {
-        Ok(Outcome::Done) | Err(Failure::OutputClosed) => (0, None),
-        Ok(Outcome::Faults) => (1, None),
-        Ok(Outcome::Warnings) => (3, None),
+        Ok(ExitStatus::Success) | Err(Failure::OutputClosed) => (0, None),
+        Ok(ExitStatus::FoundFailures) => (1, None),
+        Ok(ExitStatus::FoundWarnings) => (3, None),
         Err(Failure::Error(line)) => (1, Some(line)),
         Err(Failure::Usage(line)) => (2, Some(line)),
     };
@@ -290,21 +182,6 @@ pub fn run(
         eprint_line(&line);
     }
     Some(ExitCode::from(code))
-}
-
-/// A line on standard error.
-fn eprint_line(line: &str) {
-    // Whoever closed it does not want to read it.
-    let _ = writeln!(io::stderr(), "speak: {line}");
-}
-
-/// Text on standard output, at once.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut output = io::stdout().lock();
-    output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-        .map_err(|_| Failure::OutputClosed)
 }
 
 #[cfg(test)]
@@ -325,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_command_line_is_told_in_one_line_that_names_the_fault() {
+    fn an_error_names_the_mistake_in_the_command_line_in_one_line() {
         let cases: &[(&[&str], &str)] = &[
             (&["write", "room"], "MESSAGE"),
             (&["write"], "CHANNEL"),
@@ -351,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_with_no_command_is_meant_for_the_server() {
+    fn a_command_line_that_begins_with_no_command_is_for_the_server() {
         let nothing = |_: &str| None;
         assert!(run(&[], nothing).is_none());
         assert!(run(&["--listen".into(), "write".into()], nothing).is_none());

@@ -9,85 +9,90 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::Value;
 
-use super::client::{Client, Request, WatchOutput, form};
+use super::cli_options::CliOptions;
+use super::client::Client;
 use super::error::ClientError;
-use super::messages::{Output, json_line, text_line};
+use super::exit_status::{ExitStatus, Failure};
+use super::format::{Output, json_line, text_line};
+use super::http::{Request, form};
+use super::output::{eprint_line, print};
 use super::socket::to_timespec;
 use super::tls::Verify;
-use super::{CliOptions, Failure, Outcome, eprint_line, print};
 
-/// The longest that a read asks to wait; the server may wait for less.
+/// Longest wait that a read asks for. The server may answer earlier.
 const WAIT_SECONDS: u64 = 25;
-/// How much longer than that an answer may take.
-const GRACE: Duration = Duration::from_secs(15);
-/// The pauses after failures grow from the one to the other.
+/// Time for a response, after the wait that the read asks for.
+const RESPONSE_GRACE: Duration = Duration::from_secs(15);
+/// First and last of the growing pauses between failures.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 
-/// A reader of one channel with its place in it.
+/// A reader of one channel, with its cursor.
 struct Follower<'a> {
     client: Client,
     channel: &'a [u8],
-    choices: &'a CliOptions,
+    options: &'a CliOptions,
     output: Output,
-    /// Where to go on, as the server said; before its first answer, where to begin.
+    /// Next `from_id`: the `next_id` of the last response. None before the first.
     from: Option<i64>,
+    /// Epoch of the last response. Empty before the first.
     epoch: String,
     /// Lines printed so far.
     lines: u64,
 }
 
-/// Why there is no answer.
+/// Reason for which a read has no response.
 enum ReadError {
-    /// It may pass: trying again makes sense, perhaps after so long.
+    /// A retry may succeed. Has the text, and the pause if the server asked for one.
     Transient(String, Option<Duration>),
     Permanent(Failure),
 }
 
-pub(super) fn run(choices: &CliOptions, operands: &[OsString]) -> Result<Outcome, Failure> {
+pub(super) fn run(options: &CliOptions, operands: &[OsString]) -> Result<ExitStatus, Failure> {
     let [channel] = operands else { unreachable!("the table asks for one") };
-    let mut client = Client::new(choices.server.clone(), Verify::Yes);
-    client.watch = WatchOutput::Output;
+    let mut client = Client::new(options.server.clone(), Verify::Yes);
+    client.watches_output = true;
     let output = if io::stdout().is_terminal() { Output::Terminal } else { Output::Program };
     let channel = channel.as_bytes();
-    let mut reading =
-        Follower { client, channel, choices, output, from: None, epoch: String::new(), lines: 0 };
-    reading.run()?;
-    Ok(Outcome::Done)
+    let mut follower =
+        Follower { client, channel, options, output, from: None, epoch: String::new(), lines: 0 };
+    follower.run()?;
+    Ok(ExitStatus::Success)
 }
 
 impl Follower<'_> {
     fn run(&mut self) -> Result<(), Failure> {
-        // Only what answers at the start is worth coming back to; and with the end of what is there, nothing is told twice.
+        // Failures are retried only after a first success. Its `next_id` is where present messages
+        // end.
         let end = self.request(0).map_err(Failure::from)?;
         let end = end["next_id"].as_i64();
-        let Some(from) = self.choices.from else { return self.follow() };
+        let Some(from) = self.options.from else { return self.follow() };
         self.from = Some(from);
         self.read_once(0).map_err(Failure::from)?;
-        if self.choices.follow {
+        if self.options.follow {
             return self.follow();
         }
-        // One answer need not hold all of it.
+        // One response may not have room for all messages.
         while self.from < end {
             self.read_once(0).map_err(Failure::from)?;
         }
         Ok(())
     }
 
-    /// Waits for what comes: for good, or until there was something to print.
+    /// Waits for new messages: without an end, or until a line was printed.
     fn follow(&mut self) -> Result<(), Failure> {
         let mut pause = Duration::ZERO;
-        while self.choices.follow || self.lines == 0 {
+        while self.options.follow || self.lines == 0 {
             match self.read_once(WAIT_SECONDS) {
                 Ok(()) if pause.is_zero() => {}
                 Ok(()) => {
-                    eprint_line("going on");
+                    eprint_line("connected again");
                     pause = Duration::ZERO;
                 }
                 Err(ReadError::Permanent(failure)) => return Err(failure),
                 Err(ReadError::Transient(why, after)) => {
                     if pause.is_zero() {
-                        eprint_line(&format!("{why}; trying again"));
+                        eprint_line(&format!("{why}; retrying"));
                     }
                     pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
                     sleep_while_output_open(
@@ -99,20 +104,20 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// One read: prints what it brought, and moves on.
+    /// Reads once, prints the messages, and moves the cursor.
     fn read_once(&mut self, wait_seconds: u64) -> Result<(), ReadError> {
-        let answer = self.request(wait_seconds)?;
-        for (key, words) in [
+        let response = self.request(wait_seconds)?;
+        for (key, warning) in [
             ("missed", "messages are missing here: they are no longer retained"),
-            ("reset", "the server has begun anew: what follows is all that it has"),
+            ("reset", "the server restarted without its history: all that it has now follows"),
         ] {
-            if answer[key] == true {
-                eprint_line(words);
+            if response[key] == true {
+                eprint_line(warning);
             }
         }
         let mut text = String::new();
-        for message in answer["messages"].as_array().into_iter().flatten() {
-            let line = if self.choices.json {
+        for message in response["messages"].as_array().into_iter().flatten() {
+            let line = if self.options.json {
                 Some(json_line(message, self.output))
             } else {
                 text_line(message, self.output)
@@ -126,41 +131,40 @@ impl Follower<'_> {
         print(&text).map_err(ReadError::Permanent)
     }
 
-    /// Calls `/read`, and notes where to go on.
+    /// Calls `/read`, and moves the cursor.
     fn request(&mut self, wait_seconds: u64) -> Result<Value, ReadError> {
         let timeout = wait_seconds.to_string();
         let from = self.from.map(|from| from.to_string());
         let mut pairs = vec![("channel", self.channel), ("timeout", timeout.as_bytes())];
         pairs.extend(from.as_ref().map(|from| ("from_id", from.as_bytes())));
-        // The first answer names it; before, there is no place that it could be about.
+        // Ids above 0 belong to an epoch. 0 and less mean the same in each.
         if !self.epoch.is_empty() && self.from > Some(0) {
             pairs.push(("epoch", self.epoch.as_bytes()));
         }
         let form = form(&pairs);
-        let within = Duration::from_secs(wait_seconds) + GRACE;
+        let within = Duration::from_secs(wait_seconds) + RESPONSE_GRACE;
         let server = self.client.server.to_string();
-        let answer =
-            self.client.call(&Request::form("/read", &form), within).map_err(
-                |fault| match fault {
-                    ClientError::OutputClosed => ReadError::Permanent(Failure::OutputClosed),
-                    ClientError::Certificate(..) | ClientError::NoOpenssl => {
-                        ReadError::Permanent(Failure::Error(format!("{server}: {fault}")))
-                    }
-                    _ => ReadError::Transient(format!("{server}: {fault}"), None),
-                },
-            )?;
-        if let Some(refusal) = answer.refusal() {
-            let status = answer.head.status;
+        let response = self.client.call(&Request::form("/read", &form), within).map_err(
+            |error| match error {
+                ClientError::OutputClosed => ReadError::Permanent(Failure::OutputClosed),
+                ClientError::Certificate(..) | ClientError::NoOpenssl => {
+                    ReadError::Permanent(Failure::Error(format!("{server}: {error}")))
+                }
+                _ => ReadError::Transient(format!("{server}: {error}"), None),
+            },
+        )?;
+        if let Some(refusal) = response.refusal() {
+            let status = response.head.status;
             return Err(if status >= 500 || matches!(status, 408 | 429) {
-                ReadError::Transient(refusal, answer.retry_after().map(Duration::from_secs))
+                ReadError::Transient(refusal, response.retry_after().map(Duration::from_secs))
             } else {
                 ReadError::Permanent(Failure::Error(refusal))
             });
         }
-        let json = answer.json();
+        let json = response.json();
         let (Some(next), Some(epoch)) = (json["next_id"].as_i64(), json["epoch"].as_str()) else {
             return Err(ReadError::Permanent(Failure::Error(format!(
-                "{server}: an answer that is not Speak's"
+                "{server}: the response is not from Speak"
             ))));
         };
         self.from = Some(next);
@@ -170,15 +174,15 @@ impl Follower<'_> {
 }
 
 impl From<ReadError> for Failure {
-    fn from(trouble: ReadError) -> Self {
-        match trouble {
+    fn from(error: ReadError) -> Self {
+        match error {
             ReadError::Transient(why, _) => Self::Error(why),
             ReadError::Permanent(failure) => failure,
         }
     }
 }
 
-/// Pauses, but no longer than somebody reads what we print.
+/// Sleeps, but returns an error as soon as standard output is closed.
 fn sleep_while_output_open(pause: Duration) -> Result<(), Failure> {
     let output = io::stdout();
     let until = Instant::now() + pause;

@@ -1,73 +1,73 @@
-//! Where a server is: `http://HOST:PORT`, `https://…`, `unix:PATH`, with a path before the calls where a proxy wants one.
+//! URLs of servers: `http://HOST:PORT`, `https://…`, `unix:PATH`. A path in the URL precedes those
+//! of the calls, for servers that a proxy serves under a path.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// A server as it was named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ServerUrl {
-    pub place: Scheme,
-    /// What stands before `/read`: nothing, or `/chat`.
+    pub scheme: Scheme,
+    /// Path before `/read`: empty, or as `/chat`.
     pub path_prefix: String,
 }
 
-/// How it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Scheme {
-    Plain(Authority),
-    Tls(Authority),
+    Http(Authority),
+    Https(Authority),
     Unix(PathBuf),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Authority {
-    /// A name or an address, without brackets.
+    /// Name or IP address, without brackets.
     pub name: String,
     pub port: u16,
 }
 
 impl ServerUrl {
-    /// Reads what was given on the command line.
+    /// Parses an argument of the command line.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let fault = || {
+        let error = || {
             format!(
-                "'{text}' is no address of a server: give http://HOST:PORT, https://HOST or unix:PATH"
+                "'{text}' is not a server's URL: give http://HOST:PORT, https://HOST or unix:PATH"
             )
         };
         if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
-            return Ok(Self { place: Scheme::Unix(path.into()), path_prefix: String::new() });
+            return Ok(Self { scheme: Scheme::Unix(path.into()), path_prefix: String::new() });
         }
-        let (scheme, rest) = text.split_once("://").ok_or_else(fault)?;
+        let (scheme, rest) = text.split_once("://").ok_or_else(error)?;
         let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
         let is_plain = |text: &str| {
             text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#@\"<>\\".contains(&byte))
         };
         if !is_plain(rest) {
-            return Err(fault());
+            return Err(error());
         }
         let port = if scheme == "https" { 443 } else { 80 };
-        let host = Authority::parse(authority, port).ok_or_else(fault)?;
-        let place = match scheme {
-            "http" => Scheme::Plain(host),
-            "https" => Scheme::Tls(host),
-            _ => return Err(fault()),
+        let host = Authority::parse(authority, port).ok_or_else(error)?;
+        let scheme = match scheme {
+            "http" => Scheme::Http(host),
+            "https" => Scheme::Https(host),
+            _ => return Err(error()),
         };
-        Ok(Self { place, path_prefix: path.trim_end_matches('/').to_owned() })
+        Ok(Self { scheme, path_prefix: path.trim_end_matches('/').to_owned() })
     }
 
-    /// The same host by another port, in plain HTTP and without a path. None for a Unix socket.
+    /// Returns the URL of another port of the same host, with http and without a path. None for a
+    /// Unix socket.
     pub fn with_port(&self, port: u16) -> Option<Self> {
-        let (Scheme::Plain(host) | Scheme::Tls(host)) = &self.place else { return None };
+        let (Scheme::Http(host) | Scheme::Https(host)) = &self.scheme else { return None };
         let host = Authority { name: host.name.clone(), port };
-        Some(Self { place: Scheme::Plain(host), path_prefix: String::new() })
+        Some(Self { scheme: Scheme::Http(host), path_prefix: String::new() })
     }
 
-    /// The field `Host` of requests.
+    /// Returns the field `Host` of requests.
     pub fn host_field(&self) -> String {
-        match &self.place {
-            Scheme::Plain(host) if host.port == 80 => host.bracketed(),
-            Scheme::Tls(host) if host.port == 443 => host.bracketed(),
-            Scheme::Plain(host) | Scheme::Tls(host) => {
+        match &self.scheme {
+            Scheme::Http(host) if host.port == 80 => host.bracketed(),
+            Scheme::Https(host) if host.port == 443 => host.bracketed(),
+            Scheme::Http(host) | Scheme::Https(host) => {
                 format!("{}:{}", host.bracketed(), host.port)
             }
             Scheme::Unix(_) => "localhost".to_owned(),
@@ -77,9 +77,9 @@ impl ServerUrl {
 
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = match &self.place {
-            Scheme::Plain(_) => "http",
-            Scheme::Tls(_) => "https",
+        let scheme = match &self.scheme {
+            Scheme::Http(_) => "http",
+            Scheme::Https(_) => "https",
             Scheme::Unix(path) => return write!(f, "unix:{}", path.display()),
         };
         write!(f, "{scheme}://{}{}", self.host_field(), self.path_prefix)
@@ -96,11 +96,12 @@ impl Authority {
             "" => default_port,
             _ => rest.strip_prefix(':')?.parse().ok().filter(|port| *port != 0)?,
         };
-        // A name that begins with a hyphen could pass for an option of the program that speaks TLS.
+        // `openssl` would take a name that begins with a hyphen for an option.
         let is_name = !name.is_empty() && !name.starts_with('-');
         is_name.then(|| Self { name: name.to_owned(), port })
     }
 
+    /// Returns the host as in a URL: an IPv6 address has brackets.
     pub fn bracketed(&self) -> String {
         if self.name.contains(':') { format!("[{}]", self.name) } else { self.name.clone() }
     }
@@ -111,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_servers_are_read_and_told_alike() {
+    fn a_parsed_url_is_displayed_as_it_was_given() {
         let same = [
             "http://localhost:8080",
             "https://example.org",
@@ -122,7 +123,7 @@ mod tests {
             assert_eq!(ServerUrl::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(ServerUrl::parse("http://a:80/b/").unwrap().to_string(), "http://a/b");
-        let strange = [
+        let invalid = [
             "",
             "example.org",
             "a:8080",
@@ -138,7 +139,7 @@ mod tests {
             "http://[::1",
             "http://a b",
         ];
-        for text in strange {
+        for text in invalid {
             assert!(ServerUrl::parse(text).is_err(), "{text}");
         }
     }

@@ -1,4 +1,5 @@
-//! Bytes to and from a server, each wait with an end: over TCP, a Unix socket, or the pipes of a program that speaks TLS.
+//! A connection to a server: TCP, a Unix socket, or the pipes of a program that speaks TLS. Every
+//! wait has a deadline.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -12,48 +13,52 @@ use super::server_url::{Scheme, ServerUrl};
 use super::tcp::connect_tcp;
 use super::tls::{Tls, Verify};
 
-/// An open connection. Dropping it closes it.
+/// An open connection. Dropping the socket closes it.
 pub(super) struct Socket {
     input: OwnedFd,
     output: OwnedFd,
     pub tls: Option<Tls>,
 }
 
-/// What a read brought.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ReadResult {
     Bytes(usize),
+    /// The peer closed or reset the connection.
     End,
 }
 
 impl Socket {
-    /// Connects to `server` before `until`, by the first of its addresses that answers.
-    pub fn connect(server: &ServerUrl, trust: Verify, until: Instant) -> Result<Self, ClientError> {
-        match &server.place {
-            Scheme::Plain(host) => {
+    /// Connects to the first reachable address of `server`, before `until`.
+    pub fn connect(
+        server: &ServerUrl,
+        verify: Verify,
+        until: Instant,
+    ) -> Result<Self, ClientError> {
+        match &server.scheme {
+            Scheme::Http(host) => {
                 let stream = connect_tcp(host, until)?;
-                // A small request has nothing to wait for. Where that cannot be said, it is slower and no worse.
+                // Sends small requests at once. If it fails, they are slower but correct.
                 let _ = stream.set_nodelay(true);
-                Self::from_unix(stream.into())
+                Self::from_socket(stream.into())
             }
             Scheme::Unix(path) => {
                 let stream = UnixStream::connect(path)
                     .map_err(|error| ClientError::Connect(error.to_string()))?;
-                Self::from_unix(stream.into())
+                Self::from_socket(stream.into())
             }
-            Scheme::Tls(host) => {
-                let (tls, input, output) = Tls::start(host, trust)?;
-                Self::from_tls(input, output, Some(tls))
+            Scheme::Https(host) => {
+                let (tls, input, output) = Tls::start(host, verify)?;
+                Self::from_pipes(input, output, Some(tls))
             }
         }
     }
 
-    fn from_unix(socket: OwnedFd) -> Result<Self, ClientError> {
+    fn from_socket(socket: OwnedFd) -> Result<Self, ClientError> {
         let output = socket.try_clone().map_err(|error| ClientError::Connect(error.to_string()))?;
-        Self::from_tls(socket, output, None)
+        Self::from_pipes(socket, output, None)
     }
 
-    fn from_tls(input: OwnedFd, output: OwnedFd, tls: Option<Tls>) -> Result<Self, ClientError> {
+    fn from_pipes(input: OwnedFd, output: OwnedFd, tls: Option<Tls>) -> Result<Self, ClientError> {
         for descriptor in [&input, &output] {
             rustix::io::ioctl_fionbio(descriptor, true)
                 .map_err(|error| ClientError::Connect(error.to_string()))?;
@@ -61,7 +66,7 @@ impl Socket {
         Ok(Self { input, output, tls })
     }
 
-    /// Sends all of it.
+    /// Sends all of `bytes`.
     pub fn send(&self, mut bytes: &[u8], until: Instant) -> Result<(), ClientError> {
         while !bytes.is_empty() {
             match rustix::io::write(&self.output, bytes) {
@@ -74,7 +79,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Waits for some bytes, or the end. `watched` is a descriptor whose hanging up ends the wait.
+    /// Waits for bytes or the end. A hang-up of the descriptor `watched` ends the wait.
     pub fn read(
         &self,
         buffer: &mut [u8],
@@ -87,20 +92,20 @@ impl Socket {
                 Ok(count) => return Ok(ReadResult::Bytes(count)),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => wait(self.input.as_fd(), PollFlags::IN, until, watched)?,
-                // A reset is an end too.
                 Err(_) => return Ok(ReadResult::End),
             }
         }
     }
 
-    /// Whether something has come that nobody asked for: an end, or an answer out of turn. Such a stream is of no more use.
+    /// Returns whether an idle connection has input: its end, or a response to no request. The
+    /// connection cannot be reused then.
     pub fn is_stale(&self) -> bool {
         let mut fds = [PollFd::new(&self.input, PollFlags::IN)];
         poll(&mut fds, Some(&to_timespec(Duration::ZERO))).map_or(true, |ready| ready > 0)
     }
 }
 
-/// Waits until something can be done with `fd`.
+/// Waits until `fd` is ready for `flags`.
 fn wait(
     fd: BorrowedFd,
     flags: PollFlags,
@@ -111,7 +116,7 @@ fn wait(
     if left.is_zero() {
         return Err(ClientError::Timeout);
     }
-    // Errors and hang-ups are told without being asked for.
+    // poll(2) reports errors and hang-ups even without flags.
     let mut fds = [
         PollFd::from_borrowed_fd(fd, flags),
         PollFd::from_borrowed_fd(watched.unwrap_or(fd), PollFlags::empty()),
@@ -124,7 +129,6 @@ fn wait(
     }
 }
 
-/// A time as the kernel takes it.
 pub(super) fn to_timespec(time: Duration) -> Timespec {
     Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() }
 }

@@ -1,7 +1,8 @@
-//! TLS by `openssl s_client`, a child whose pipes are the connection.
+//! TLS by `openssl s_client`: a child process whose pipes are the connection.
 //!
-//! A TLS library would double the program, for the sake of two commands. OpenSSL is on nearly every machine that has `https` at
-//! all, and knows whom that machine trusts (`SSL_CERT_FILE` adds to it).
+//! A TLS library would double the size of the program for the sake of three commands. OpenSSL is on
+//! nearly every machine that uses `https`, and knows which authorities that machine trusts
+//! (`SSL_CERT_FILE` adds to them).
 
 use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
@@ -13,28 +14,31 @@ use super::error::ClientError;
 use super::server_url::Authority;
 use super::tcp::connect_tcp;
 
-/// Whether a certificate has to be good.
+/// Check of the server's certificate: valid, trusted, and for its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verify {
-    /// It has to.
     Yes,
-    /// Whoever answers is taken: for a look at what else there is, never with a secret.
+    /// Accept any server. Only for checks that send no secret.
     No,
 }
 
-/// The child, ended and reaped when dropped.
+/// The child process. Dropping it kills and reaps the child.
 pub(super) struct Tls {
     child: Child,
     stderr: ChildStderr,
     host: Authority,
+    /// Output on standard error so far.
     stderr_text: Vec<u8>,
 }
 
 impl Tls {
-    /// Starts it; whether a connection comes about shows when something is read.
-    pub fn start(host: &Authority, trust: Verify) -> Result<(Self, OwnedFd, OwnedFd), ClientError> {
+    /// Starts the child. The first read shows whether it could connect.
+    pub fn start(
+        host: &Authority,
+        verify: Verify,
+    ) -> Result<(Self, OwnedFd, OwnedFd), ClientError> {
         let mut command = Command::new("openssl");
-        // Quiet, so that no line of ours is taken for one of its own commands; brief, to be told what came about.
+        // `-quiet`: no line of input is a command of s_client. `-brief`: it reports the connection.
         command.args(["s_client", "-quiet", "-brief", "-alpn", "http/1.1", "-connect"]);
         command.arg(format!("{}:{}", host.bracketed(), host.port));
         let is_address = host.name.parse::<IpAddr>().is_ok();
@@ -43,18 +47,18 @@ impl Tls {
         } else {
             command.args(["-servername", &host.name]);
         }
-        if trust == Verify::Yes {
+        if verify == Verify::Yes {
             command.arg("-verify_return_error");
             command.args([if is_address { "-verify_ip" } else { "-verify_hostname" }, &host.name]);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| match error.kind() {
             ErrorKind::NotFound => ClientError::NoOpenssl,
-            _ => ClientError::Tls(format!("openssl does not start: {error}")),
+            _ => ClientError::Tls(format!("openssl cannot be started: {error}")),
         })?;
         let pipes = (child.stdout.take(), child.stdin.take(), child.stderr.take());
         let (Some(stdout), Some(stdin), Some(stderr)) = pipes else {
-            unreachable!("all three were asked for")
+            unreachable!("all three are piped")
         };
         Ok((
             Self { child, stderr, host: host.clone(), stderr_text: Vec::new() },
@@ -63,7 +67,7 @@ impl Tls {
         ))
     }
 
-    /// What it has told so far, a line each.
+    /// Returns the lines on standard error so far.
     pub fn stderr_text(&mut self) -> Vec<String> {
         let mut buffer = [0; 4096];
         if rustix::io::ioctl_fionbio(&self.stderr, true).is_ok() {
@@ -77,16 +81,16 @@ impl Tls {
         String::from_utf8_lossy(&self.stderr_text).lines().map(str::to_owned).collect()
     }
 
-    /// The version of TLS that came about, if it did.
+    /// Returns the version of TLS. None before the handshake.
     pub fn version(&mut self) -> Option<String> {
         self.stderr_text()
             .iter()
             .find_map(|line| Some(line.strip_prefix("Protocol version: ")?.to_owned()))
     }
 
-    /// Why there was an end before any answer.
+    /// Returns the reason for an end before any response.
     pub fn take_error(&mut self) -> ClientError {
-        // It has closed its output, so it is about to leave.
+        // The child has closed its output, so it exits soon.
         let until = Instant::now() + Duration::from_secs(2);
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(2));
@@ -95,27 +99,27 @@ impl Tls {
         if lines.iter().any(|line| line == "CONNECTION ESTABLISHED") {
             return ClientError::ClosedBeforeResponse;
         }
-        if let Some(fault) = lines.iter().rev().find_map(|line| certificate(line)) {
-            return fault;
+        if let Some(error) = lines.iter().rev().find_map(|line| parse_certificate_error(line)) {
+            return error;
         }
-        if let Err(fault) = connect_tcp(&self.host, Instant::now() + Duration::from_secs(5)) {
-            return fault;
+        if let Err(error) = connect_tcp(&self.host, Instant::now() + Duration::from_secs(5)) {
+            return error;
         }
         let reason =
             lines.iter().find_map(|line| line.split(":SSL routines:").nth(1)?.split(':').nth(1));
-        ClientError::Tls(reason.unwrap_or("nothing there speaks TLS").to_owned())
+        ClientError::Tls(reason.unwrap_or("the server does not speak TLS").to_owned())
     }
 }
 
-/// `verify error:num=18:self-signed certificate`.
-fn certificate(line: &str) -> Option<ClientError> {
-    let (code, words) = line.split_once("verify error:num=")?.1.split_once(':')?;
-    Some(ClientError::Certificate(code.parse().ok()?, words.to_owned()))
+/// Parses a line as `verify error:num=18:self-signed certificate`.
+fn parse_certificate_error(line: &str) -> Option<ClientError> {
+    let (code, text) = line.split_once("verify error:num=")?.1.split_once(':')?;
+    Some(ClientError::Certificate(code.parse().ok()?, text.to_owned()))
 }
 
 impl Drop for Tls {
     fn drop(&mut self) {
-        // Both fail only where it is gone already.
+        // Both fail only if the child has exited and was reaped.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

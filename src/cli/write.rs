@@ -6,42 +6,46 @@ use std::os::unix::ffi::OsStrExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::client::{Client, Request, form};
+use super::cli_options::CliOptions;
+use super::client::Client;
+use super::exit_status::{ExitStatus, Failure};
+use super::http::{Request, form};
+use super::output::print;
 use super::tls::Verify;
-use super::{CliOptions, Failure, Outcome, print};
 
-/// How long an answer may take.
-const ANSWER_TIME: Duration = Duration::from_secs(30);
-/// The pause before another try where the server names none.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Time for a response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause before a retry, if the server names none.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-pub(super) fn run(choices: &CliOptions, operands: &[OsString]) -> Result<Outcome, Failure> {
-    let mut client = Client::new(choices.server.clone(), Verify::Yes);
+pub(super) fn run(options: &CliOptions, operands: &[OsString]) -> Result<ExitStatus, Failure> {
+    let mut client = Client::new(options.server.clone(), Verify::Yes);
     let [channel, message] = operands else { unreachable!("the table asks for two") };
     let channel = channel.as_bytes();
     if message != "-" {
-        write_message(&mut client, channel, message.as_bytes(), choices.retry)
+        write_message(&mut client, channel, message.as_bytes(), options.retry)
             .map_err(Failure::Error)??;
-        return Ok(Outcome::Done);
+        return Ok(ExitStatus::Success);
     }
     let mut input = io::stdin().lock();
     let mut line = Vec::new();
     for number in 1_u64.. {
         line.clear();
-        let fault = |why: String| Failure::Error(format!("line {number}: {why}"));
-        let count = input.read_until(b'\n', &mut line).map_err(|error| fault(error.to_string()))?;
+        let line_error = |why: String| Failure::Error(format!("line {number}: {why}"));
+        let count =
+            input.read_until(b'\n', &mut line).map_err(|error| line_error(error.to_string()))?;
         if count == 0 {
             break;
         }
         let message = line.strip_suffix(b"\n").unwrap_or(&line);
-        write_message(&mut client, channel, message, choices.retry).map_err(fault)??;
+        write_message(&mut client, channel, message, options.retry).map_err(line_error)??;
     }
-    Ok(Outcome::Done)
+    Ok(ExitStatus::Success)
 }
 
-/// Writes one message and prints its id; what a busy server refuses is tried again for `retry`.
+/// Writes one message and prints its id. Retries for `retry` if a busy server refuses the message.
 ///
-/// What may have been written is never tried again: nobody wants to say things twice.
+/// If a write may have succeeded, it is not retried: the message could be there twice.
 fn write_message(
     client: &mut Client,
     channel: &[u8],
@@ -52,16 +56,16 @@ fn write_message(
     let until = Instant::now() + retry;
     loop {
         let server = client.server.to_string();
-        let answer = client.call(&Request::form("/write", &form), ANSWER_TIME);
-        let answer = answer.map_err(|fault| format!("{server}: {fault}"))?;
-        let Some(refusal) = answer.refusal() else {
-            let id = answer.json()["id"]
+        let response = client.call(&Request::form("/write", &form), RESPONSE_TIMEOUT);
+        let response = response.map_err(|error| format!("{server}: {error}"))?;
+        let Some(refusal) = response.refusal() else {
+            let id = response.json()["id"]
                 .as_u64()
-                .ok_or_else(|| format!("{server}: an answer without an id"))?;
+                .ok_or_else(|| format!("{server}: the response has no id"))?;
             return Ok(print(&format!("{id}\n")));
         };
-        let pause = answer.retry_after().map_or(PAUSE, Duration::from_secs);
-        if !matches!(answer.head.status, 429 | 503) || Instant::now() + pause > until {
+        let pause = response.retry_after().map_or(RETRY_PAUSE, Duration::from_secs);
+        if !matches!(response.head.status, 429 | 503) || Instant::now() + pause > until {
             return Err(refusal);
         }
         thread::sleep(pause);

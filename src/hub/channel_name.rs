@@ -1,4 +1,4 @@
-//! Names of channels, and the two halves of a private pair.
+//! Channel names, and the two names of a private pair.
 
 use std::borrow::Cow;
 
@@ -7,38 +7,39 @@ use sha2::{Digest, Sha256};
 
 use super::ids::TOKEN_BYTES;
 
-/// The longest channel name, in bytes of UTF-8.
+/// Limit of a channel name, in bytes of UTF-8.
 pub const CHANNEL_BYTES_MAX: usize = 128;
 
-/// A well-formed channel name, as a caller gave it.
+/// A well-formed channel name, as the caller gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelName<'a> {
-    /// Anybody who knows it reads and writes.
+    /// A public name, for reading and writing.
     Public(&'a str),
-    /// `~r…`: the half that is read.
-    ReadHalf(&'a str),
-    /// `~w…`: the half that is written.
-    WriteHalf(&'a str),
+    /// `~r…`: the read name of a pair.
+    ReadName(&'a str),
+    /// `~w…`: the write name of a pair.
+    WriteName(&'a str),
 }
 
-/// The name is empty, too long, has control characters, or begins with `~` without being half of a pair.
+/// The name is empty or too long, has control characters, or begins with `~` and is no name of a
+/// pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadName;
 
-/// The write half of a pair cannot be read.
+/// The write name of a pair cannot be used for reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotReadable;
 
-/// The read half of a pair cannot be written to.
+/// The read name of a pair cannot be used for writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotWritable;
 
-/// The name under which a log is kept: both halves of a pair lead to the same one.
+/// Name under which a channel is stored. Both names of a pair have the same key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelKey<'a>(Cow<'a, str>);
 
 impl ChannelKey<'_> {
-    /// The key of the log. A secret, like any channel name.
+    /// Returns the key as text. The key is secret, like any channel name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -46,11 +47,11 @@ impl ChannelKey<'_> {
 }
 
 impl<'a> ChannelName<'a> {
-    /// Checks a name.
+    /// Parses a name.
     ///
     /// # Errors
     ///
-    /// [`BadName`] for what PROTOCOL.md's "Parameters" does not allow.
+    /// [`BadName`] for a name that `docs/api.md` does not allow.
     pub fn parse(name: &'a str) -> Result<Self, BadName> {
         let bytes = name.as_bytes();
         if bytes.is_empty()
@@ -66,69 +67,70 @@ impl<'a> ChannelName<'a> {
             Some((b'r', code))
                 if code.len() == TOKEN_BYTES && code.iter().all(u8::is_ascii_alphanumeric) =>
             {
-                Ok(Self::ReadHalf(name))
+                Ok(Self::ReadName(name))
             }
             Some((b'w', code))
                 if code.len() == TOKEN_BYTES && code.iter().all(|byte| is_base64url(*byte)) =>
             {
-                Ok(Self::WriteHalf(name))
+                Ok(Self::WriteName(name))
             }
             _ => Err(BadName),
         }
     }
 
-    /// The log to read under this name.
+    /// Returns the key of the channel to read.
     ///
     /// # Errors
     ///
-    /// [`NotReadable`] for a write half.
+    /// [`NotReadable`] for a write name.
     pub fn for_reading(self) -> Result<ChannelKey<'a>, NotReadable> {
         match self {
             Self::Public(name) => Ok(ChannelKey(Cow::Borrowed(name))),
-            Self::ReadHalf(name) => Ok(ChannelKey(Cow::Owned(write_half(name)))),
-            Self::WriteHalf(_) => Err(NotReadable),
+            Self::ReadName(name) => Ok(ChannelKey(Cow::Owned(write_name(name)))),
+            Self::WriteName(_) => Err(NotReadable),
         }
     }
 
-    /// The log to write to under this name.
+    /// Returns the key of the channel to write to.
     ///
     /// # Errors
     ///
-    /// [`NotWritable`] for a read half.
+    /// [`NotWritable`] for a read name.
     pub fn for_writing(self) -> Result<ChannelKey<'a>, NotWritable> {
         match self {
-            Self::Public(name) | Self::WriteHalf(name) => Ok(ChannelKey(Cow::Borrowed(name))),
-            Self::ReadHalf(_) => Err(NotWritable),
+            Self::Public(name) | Self::WriteName(name) => Ok(ChannelKey(Cow::Borrowed(name))),
+            Self::ReadName(_) => Err(NotWritable),
         }
     }
 }
 
-/// A letter, a digit, or one of the two other characters of RFC 4648, section 5.
+/// Returns whether a byte belongs to the alphabet of base64url (RFC 4648, section 5).
 fn is_base64url(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
-/// A new private pair: two names, and nothing stored.
+/// A new private pair: two names of one channel. The server stores nothing for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// For the owner alone.
+    /// Read name, for the owner only.
     pub read: String,
-    /// For those who may write to the owner.
+    /// Write name, for clients that may write to the owner.
     pub write: String,
 }
 
 impl Pair {
-    /// The pair of one secret `code`, made by [`token`](super::token).
+    /// Makes the pair of a secret `code` from [`token`](super::token).
     #[must_use]
     pub fn new(code: [u8; TOKEN_BYTES]) -> Self {
         let read: String = "~r".chars().chain(code.iter().map(|byte| char::from(*byte))).collect();
-        let write = write_half(&read);
+        let write = write_name(&read);
         Self { read, write }
     }
 }
 
-/// `~w` and the first 22 characters of the unpadded base64url (RFC 4648, section 5) of SHA-256 of the read half.
-fn write_half(read: &str) -> String {
+/// Returns the write name: `~w` and the first 22 characters of the unpadded base64url (RFC 4648,
+/// section 5) of the SHA-256 of the read name.
+fn write_name(read: &str) -> String {
     let mut name = Base64UrlUnpadded::encode_string(&Sha256::digest(read.as_bytes()));
     name.truncate(TOKEN_BYTES);
     name.insert_str(0, "~w");
@@ -140,15 +142,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_write_half_is_the_hash_of_the_read_half() {
-        // printf %s '~rABCDEFGHIJKLMNOPQRSTUV' | openssl dgst -sha256 -binary | basenc --base64url | cut -c-22
+    fn the_write_name_is_a_hash_of_the_read_name() {
+        // printf %s '~rABCDEFGHIJKLMNOPQRSTUV' | openssl dgst -sha256 -binary |
+        //     basenc --base64url | cut -c-22
         let pair = Pair::new(*b"ABCDEFGHIJKLMNOPQRSTUV");
         assert_eq!(pair.read, "~rABCDEFGHIJKLMNOPQRSTUV");
         assert_eq!(pair.write, "~wom0Uv8Z82UMJe8IycYx3z_");
     }
 
     #[test]
-    fn both_halves_lead_to_one_log_and_each_opens_one_way() {
+    fn both_names_have_one_key_and_each_works_in_one_direction() {
         let pair = Pair::new(*b"0123456789abcdefghijkl");
         let read = ChannelName::parse(&pair.read).unwrap();
         let write = ChannelName::parse(&pair.write).unwrap();
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_checked() {
+    fn a_name_that_breaks_a_rule_is_refused() {
         let longest = "x".repeat(CHANNEL_BYTES_MAX);
         for good in [
             "a",

@@ -1,18 +1,19 @@
-//! Why a call was refused.
+//! Reasons for refusing a call.
 
-/// Why a call was refused. Nothing was changed by it.
+/// Reason for refusing a call. A refused call changes nothing, except that it may evict history and
+/// idle channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// No such connection now.
+pub enum Error {
+    /// No session has this number, or no longer.
     SessionEnded,
-    /// The connection lives, and the secret is not its own.
+    /// The secret is not the one of the session.
     WrongAuth,
-    /// The connection is in [`CHANNELS_PER_CONNECTION_MAX`] channels already.
+    /// The session is in [`CHANNELS_PER_SESSION_MAX`](super::CHANNELS_PER_SESSION_MAX) channels.
     TooManyChannels,
-    /// [`READS_PER_CONNECTION_MAX`](super::READS_PER_CONNECTION_MAX) reads wait with the connection already.
+    /// The session has [`READS_PER_SESSION_MAX`](super::READS_PER_SESSION_MAX) readers.
     TooManyReads,
-    /// One channel more than the operator allows.
+    /// The call would create more channels than the operator allows.
     OverCapacity,
-    /// No memory for what the call would add, and no history left that could make room.
+    /// The call would need more memory than the limit leaves, and there is no history to evict.
     OutOfMemory,
 }

@@ -1,20 +1,22 @@
-//! Where dropped channels leave the ids that they reached.
+//! Watermarks of the ids of dropped channels.
 //!
-//! A fixed table, so that channels which come and go leave no memory behind. A
-//! place is shared by all names that hash to it and holds the highest id of them:
-//! a name may start above 1, but never gets an id twice.
+//! The table has a fixed size, so dropped channels need no memory. All names with the same hash
+//! share a bucket, which holds the highest next id of their channels. A new channel may begin above
+//! 1, but no channel gets an id twice.
 
 use sha2::{Digest, Sha256};
 
 const BUCKETS: usize = 4096;
 
-/// The table of PROTOCOL.md's "id".
+/// The table of watermarks. `docs/api.md` describes its effect on ids.
 pub(super) struct IdWatermarks {
-    /// Secret, so that nobody can aim a channel at another's place and tell that the other was dropped.
+    /// Secret hash key. With a known key, a client could choose a name in the bucket of another
+    /// channel, and see when that channel is dropped.
     key: [u8; 16],
-    /// 0 stands for an untouched place; the kernel gives those pages only when they are written.
+    /// Next id per bucket; 0 means that no channel of the bucket was dropped. The kernel allocates
+    /// pages of the table when they are first written.
     next_ids: Box<[u64]>,
-    /// No channel was ever dropped, so there is nothing to look for.
+    /// No channel was ever dropped, so no name has to be hashed.
     is_empty: bool,
 }
 
@@ -23,37 +25,37 @@ impl IdWatermarks {
         Self { key, next_ids: vec![0; BUCKETS].into_boxed_slice(), is_empty: true }
     }
 
-    /// The first id of a new channel of that name.
+    /// Returns the first id of a new channel with this name.
     pub(super) fn first_id(&self, name: &str) -> u64 {
         if self.is_empty { 1 } else { self.next_ids[self.bucket(name)].max(1) }
     }
 
-    /// Keeps what a dropped channel would have given next.
+    /// Records the next id of a dropped channel.
     pub(super) fn record(&mut self, name: &str, next_id: u64) {
         if next_id <= 1 {
             return;
         }
-        let place = self.bucket(name);
+        let bucket = self.bucket(name);
         self.is_empty = false;
-        self.next_ids[place] = self.next_ids[place].max(next_id);
+        self.next_ids[bucket] = self.next_ids[bucket].max(next_id);
     }
 
-    /// Secret of the table.
+    /// Returns the secret hash key.
     pub(super) fn key(&self) -> [u8; 16] {
         self.key
     }
 
-    /// The places that something rests in, and what does.
+    /// Iterates over the buckets that have a watermark, with their next ids.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u16, u64)> {
-        let places = self.next_ids.iter().enumerate().filter(|(_, next_id)| **next_id > 0);
-        places.map(|(place, next_id)| (place as u16, *next_id))
+        let used = self.next_ids.iter().enumerate().filter(|(_, next_id)| **next_id > 0);
+        used.map(|(bucket, next_id)| (bucket as u16, *next_id))
     }
 
-    /// Puts back what rested in a place. Tells whether there is such a place.
-    pub(super) fn restore(&mut self, place: u16, next_id: u64) -> bool {
-        let place = self.next_ids.get_mut(usize::from(place));
-        self.is_empty &= place.is_none();
-        place.map(|place| *place = next_id).is_some()
+    /// Restores the next id of a bucket. Returns whether the bucket exists.
+    pub(super) fn restore(&mut self, bucket: u16, next_id: u64) -> bool {
+        let watermark = self.next_ids.get_mut(usize::from(bucket));
+        self.is_empty &= watermark.is_none();
+        watermark.map(|watermark| *watermark = next_id).is_some()
     }
 
     fn bucket(&self, name: &str) -> usize {
@@ -67,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dropped_name_goes_on_where_it_was_and_collisions_only_skip() {
+    fn a_dropped_channel_continues_its_ids_and_a_collision_only_skips_some() {
         let mut ids = IdWatermarks::new([7; 16]);
         assert_eq!(ids.first_id("a"), 1);
         ids.record("a", 100);

@@ -1,20 +1,20 @@
-//! Secrets and short random names.
+//! Secrets, epochs and other random tokens.
 
 use std::fmt;
 use std::hint::black_box;
 
-/// The largest id or integer parameter: below 2^53, so that a JavaScript number holds it exactly.
+/// Largest id or integer parameter. Below 2^53, so that a JavaScript number holds it exactly.
 pub const ID_MAX: u64 = (1 << 53) - 1;
 
-/// Length of every secret name: 62^22 is 131 bits.
+/// Length of every secret: 62^22 is 131 bits.
 pub const TOKEN_BYTES: usize = 22;
 
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
-/// `N` characters of A–Z a–z 0–9, each equally likely, from a source of random bytes.
+/// Draws `N` characters of A–Z a–z 0–9, each equally likely, from a source of random bytes.
 ///
-/// Bytes of 248 and above are thrown away: 248 is the largest multiple of 62 in a
-/// byte, so a remainder taken below it favours no character.
+/// Skips bytes of 248 and above. 248 is the largest multiple of 62 in a byte, so the remainder of a
+/// smaller byte favours no character.
 pub fn token<const N: usize>(mut random_byte: impl FnMut() -> u8) -> [u8; N] {
     std::array::from_fn(|_| {
         loop {
@@ -26,25 +26,24 @@ pub fn token<const N: usize>(mut random_byte: impl FnMut() -> u8) -> [u8; N] {
     })
 }
 
-/// The secret that proves who a connection is. Prints as dots.
+/// Secret of a session. Its `Debug` form does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Auth([u8; TOKEN_BYTES]);
 
 impl Auth {
-    /// Takes 22 characters made by [`token`].
+    /// Makes a secret of 22 characters of [`token`].
     #[must_use]
     pub fn new(token: [u8; TOKEN_BYTES]) -> Self {
         Self(token)
     }
 
-    /// The secret itself, for the one answer that tells it.
+    /// Returns the secret itself, for the response to `/introduce` and for snapshots.
     #[must_use]
     pub fn reveal(&self) -> &str {
         ascii(&self.0)
     }
 
-    /// Compares without stopping at the first difference, so that the time taken
-    /// tells nothing about how much of a guess was right.
+    /// Compares in constant time: the duration does not depend on how much of a guess is right.
     #[must_use]
     pub fn matches(&self, guess: &str) -> bool {
         let guess = guess.as_bytes();
@@ -62,24 +61,24 @@ impl fmt::Debug for Auth {
     }
 }
 
-/// Names one numbering of ids: fresh at every start.
+/// Name of a numbering of ids. A start without a snapshot draws a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch([u8; 8]);
 
 impl Epoch {
-    /// Takes 8 characters made by [`token`].
+    /// Makes an epoch of 8 characters of [`token`].
     #[must_use]
     pub fn new(token: [u8; 8]) -> Self {
         Self(token)
     }
 
-    /// As it stands in answers.
+    /// Returns the epoch as text, as in responses.
     #[must_use]
     pub fn as_str(&self) -> &str {
         ascii(&self.0)
     }
 
-    /// The same as bytes, which costs no check.
+    /// Returns the epoch as bytes, which needs no check of UTF-8.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 8] {
         &self.0
@@ -87,7 +86,7 @@ impl Epoch {
 }
 
 fn ascii(token: &[u8]) -> &str {
-    str::from_utf8(token).expect("tokens are made of ASCII characters")
+    str::from_utf8(token).expect("tokens are ASCII")
 }
 
 #[cfg(test)]
@@ -95,8 +94,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_character_is_equally_likely() {
-        // All 256 bytes once: 248 of them are used, each character four times.
+    fn each_character_is_equally_likely() {
+        // Each of the 256 bytes once: 248 of them give each character four times.
         let mut bytes = (0..=255u8).cycle();
         let token: [u8; 248] = token(|| bytes.next().unwrap());
         for character in ALPHABET {
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_whole_secret_matches() {
+    fn only_the_complete_secret_matches() {
         let auth = Auth::new(*b"ABCDEFGHIJKLMNOPQRSTUV");
         assert!(auth.matches("ABCDEFGHIJKLMNOPQRSTUV"));
         for wrong in [

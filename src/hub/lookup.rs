@@ -1,10 +1,20 @@
-//! What is under a channel's name.
+//! Results of looking up a channel name.
 
-/// What is under a channel's name.
+/// Result of looking up a channel name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lookup {
-    /// A channel, by place.
+    /// The channel exists and has this index.
     Occupied(u32),
-    /// None; one would begin with this id.
+    /// The channel does not exist. Its first message would have this id.
     Vacant { first_id: u64 },
+}
+
+impl Lookup {
+    /// Returns the index of the channel, if it exists.
+    pub(super) fn index(self) -> Option<u32> {
+        match self {
+            Self::Occupied(index) => Some(index),
+            Self::Vacant { .. } => None,
+        }
+    }
 }

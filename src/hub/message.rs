@@ -1,30 +1,30 @@
-//! A message as it stands in a channel's log: the JSON that every reader gets.
+//! Messages as JSON, in the form that every reader gets.
 //!
-//! Encoded once, when it is written; reading is copying. The keys and their order
-//! are PROTOCOL.md's "The answer of `/read`".
+//! A message is encoded once, when it is written; a read copies it. `docs/api.md` specifies the
+//! keys and their order.
 
 use std::io::Write;
 use std::ops::Range;
 
 use super::time::{Millis, Now};
-use super::usage::ALLOCATION;
+use super::usage::ALLOCATION_BYTES;
 
-/// Why a connection said goodbye.
+/// Reason of a goodbye.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// Nothing was heard of it for `connection-timeout`.
+    /// The session had no call and no reader for `connection-timeout`.
     Timeout,
-    /// Its client closed a waiting read.
+    /// The client closed a reader of the session.
     Closed,
-    /// It called `/goodbye`.
+    /// The client called `/goodbye`.
     Left,
 }
 
 impl Reason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 3] = [Self::Timeout, Self::Closed, Self::Left];
 
-    /// As it stands in the message.
+    /// Returns the reason as in the message.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -35,7 +35,7 @@ impl Reason {
     }
 }
 
-/// What a new message says.
+/// Kind and contents of a new message.
 #[derive(Clone, Copy)]
 pub(super) enum MessageKind<'a> {
     Message { from: Option<u64>, text: &'a str },
@@ -46,23 +46,24 @@ pub(super) enum MessageKind<'a> {
 /// One retained message.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// When it was added, for retention.
+    /// Time at which the message was added, for retention.
     pub(super) at: Millis,
-    /// UTF-8.
+    /// JSON object in UTF-8.
     pub(super) json: Box<[u8]>,
 }
 
-/// A message beside its JSON. A `VecDeque` has grown to twice what is in it, at most.
-pub(super) const ENTRY: usize = 2 * size_of::<Entry>() + ALLOCATION;
+/// Memory of a message without its JSON. The capacity of a `VecDeque` is at most twice its length.
+pub(super) const ENTRY_BYTES: usize = 2 * size_of::<Entry>() + ALLOCATION_BYTES;
 
-/// Encodes the message with this id into `scratch`, and tells where in it the text stands as a JSON string.
+/// Encodes a message into `scratch`. Returns the range of its text, as a JSON string with quotes;
+/// empty if it has no text.
 pub(super) fn encode(
     scratch: &mut Vec<u8>,
     id: u64,
     now: Now,
-    content: MessageKind<'_>,
+    kind: MessageKind<'_>,
 ) -> Range<usize> {
-    let (kind, from, text): (&[u8], _, _) = match content {
+    let (name, from, text): (&[u8], _, _) = match kind {
         MessageKind::Message { from, text } => (b"message", from, Some(text)),
         MessageKind::Introduction { from, text } => (b"introduction", Some(from), Some(text)),
         MessageKind::Goodbye { from, text, .. } => (b"goodbye", Some(from), text),
@@ -71,7 +72,7 @@ pub(super) fn encode(
     scratch.extend_from_slice(b"{\"id\":");
     push_number(scratch, id);
     scratch.extend_from_slice(b",\"type\":\"");
-    scratch.extend_from_slice(kind);
+    scratch.extend_from_slice(name);
     scratch.extend_from_slice(b"\",\"time\":");
     push_number(scratch, now.unix_ms);
     if let Some(from) = from {
@@ -85,7 +86,7 @@ pub(super) fn encode(
         push_string(scratch, text);
         literal.end = scratch.len();
     }
-    if let MessageKind::Goodbye { reason, .. } = content {
+    if let MessageKind::Goodbye { reason, .. } = kind {
         scratch.extend_from_slice(b",\"reason\":\"");
         scratch.extend_from_slice(reason.as_str().as_bytes());
         scratch.push(b'"');
@@ -100,8 +101,8 @@ pub(crate) fn push_number(json: &mut Vec<u8>, number: u64) {
     json.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// Appends `text` as a JSON string that is also a JavaScript string: U+2028 and
-/// U+2029, line ends there until ES2019, are escaped too.
+/// Appends `text` as a JSON string that is also a JavaScript string. So U+2028 and U+2029, which
+/// end a line in JavaScript before ES2019, are escaped too.
 pub(crate) fn push_string(json: &mut Vec<u8>, text: &str) {
     if is_plain(text.as_bytes()) {
         json.reserve(text.len() + 2);
@@ -113,12 +114,14 @@ pub(crate) fn push_string(json: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Whether every byte may stand as it is. E2 begins U+2028 and U+2029, and others that only cost the longer way.
+/// Returns whether no byte needs an escape. E2 is the first byte of U+2028 and U+2029; other
+/// characters with this first byte only take the slower path.
 ///
-/// Looks at all bytes of a stretch before it decides, which the compiler makes into vector instructions.
+/// Looks at all bytes of a chunk before it decides, so that the compiler can use vector
+/// instructions.
 fn is_plain(text: &[u8]) -> bool {
-    let needs_care = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\' | 0xe2);
-    text.chunks(64).all(|stretch| !stretch.iter().fold(false, |any, byte| any | needs_care(byte)))
+    let may_need_escape = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\' | 0xe2);
+    text.chunks(64).all(|chunk| !chunk.iter().fold(false, |any, byte| any | may_need_escape(byte)))
 }
 
 #[cold]
@@ -126,14 +129,14 @@ fn push_escaped(json: &mut Vec<u8>, text: &str) {
     json.push(b'"');
     for piece in text.split_inclusive(['\u{2028}', '\u{2029}']) {
         let plain = piece.trim_end_matches(['\u{2028}', '\u{2029}']);
-        let opened_at = json.len();
+        let start = json.len();
         serde_json::to_writer(&mut *json, plain)
-            .expect("a string is JSON and a Vec takes everything");
-        // Its quotes, within ours.
-        json.remove(opened_at);
+            .expect("a string is JSON, and a Vec accepts every write");
+        // Remove the quotes of the piece; the whole string has its own.
+        json.remove(start);
         json.pop();
         for separator in piece[plain.len()..].chars() {
-            write!(json, "\\u{:04x}", separator as u32).expect("a Vec takes everything");
+            write!(json, "\\u{:04x}", separator as u32).expect("a Vec accepts every write");
         }
     }
     json.push(b'"');
@@ -154,7 +157,7 @@ mod tests {
     const NOW: Now = Now { mono: Millis(0), unix_ms: 1_763_802_330_123 };
 
     #[test]
-    fn keys_stand_in_the_order_of_the_contract() {
+    fn keys_have_the_documented_order() {
         let cases = [
             (
                 MessageKind::Introduction { from: 1, text: "Josh" },
@@ -174,12 +177,15 @@ mod tests {
             ),
             (
                 MessageKind::Goodbye { from: 1, reason: Reason::Left, text: Some("bye") },
-                r#"{"id":5,"type":"goodbye","time":1763802330123,"from":1,"message":"bye","reason":"left"}"#,
+                concat!(
+                    r#"{"id":5,"type":"goodbye","time":1763802330123,"#,
+                    r#""from":1,"message":"bye","reason":"left"}"#
+                ),
             ),
         ];
-        for (content, json) in cases {
-            let mut scratch = b"what was before".to_vec();
-            let literal = encode(&mut scratch, 5, NOW, content);
+        for (kind, json) in cases {
+            let mut scratch = b"earlier contents".to_vec();
+            let literal = encode(&mut scratch, 5, NOW, kind);
             assert_eq!(str::from_utf8(&scratch), Ok(json));
             let text = ["\"Josh\"", "\"howdy\"", "\"\"", "", "\"bye\""];
             assert!(text.contains(&str::from_utf8(&scratch[literal]).unwrap()));
@@ -187,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_a_line_in_javascript_is_escaped() {
+    fn line_ends_of_javascript_are_escaped() {
         let cases = [
             ("\u{2028}", r#""\u2028""#),
             ("a\u{2028}\u{2029}\u{2029}b\n", r#""a\u2028\u2029\u2029b\n""#),
@@ -199,9 +205,12 @@ mod tests {
         }
     }
 
+    /// Any text, with line ends and characters to escape.
+    const TEXT: &str = "(\\PC|[\u{2026}-\u{202a}\"\\\\\n\r\t\0])*";
+
     proptest! {
         #[test]
-        fn every_text_comes_back_and_none_breaks_a_script(text in "(\\PC|[\u{2026}-\u{202a}\"\\\\\n\r\t\0])*") {
+        fn every_text_survives_and_no_text_ends_a_line_of_a_script(text in TEXT) {
             let json = string_literal(&text);
             prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
             let line_ends = ['\u{2028}', '\u{2029}', '\n', '\r'];

@@ -1,29 +1,30 @@
-//! A slab in pages, which gives a page back as soon as it is empty, but for the first.
+//! A slab in pages, which frees each page but the first as soon as the page is empty.
 //!
-//! One slab of ten thousand places keeps its memory for the one tenant who stayed. Newcomers
-//! get places in the lowest page that has any, so that the upper ones empty.
+//! A plain slab of ten thousand entries keeps all its memory for the one value that remains. Here,
+//! new values go to the lowest page with room, so that the upper pages become empty.
 
 use std::ops::{Index, IndexMut};
 
 use slab::Slab;
 
-/// Bytes of a page, at least. Allocations of this size should return to the kernel as soon as they are freed,
-/// which the binary's allocator sees to.
+/// Minimum size of a page in bytes. The allocator of the binary returns allocations of this size to
+/// the kernel as soon as they are freed.
 pub const PAGE_BYTES: usize = 32 * 1024;
 
-/// Values in places, by number. Insertion and removal are O(1), but for the search of a page with room, which is
-/// O(pages / 64).
+/// Values by index. Insertion and removal are O(1), except for the search for a page with room,
+/// which is O(pages / 64).
 #[derive(Debug)]
 pub(super) struct PagedSlab<T> {
     pages: Vec<Slab<T>>,
-    /// A bit for each page, set where it has room.
+    /// One bit per page, set if the page has room.
     partial: Vec<u64>,
     len: usize,
 }
 
 impl<T> PagedSlab<T> {
-    /// A power of two, since every look-up divides by it; rounded up, so that no page is smaller than it should be.
-    const PLACES: usize = PAGE_BYTES.div_ceil(size_of::<Option<T>>()).next_power_of_two();
+    /// Values per page. A power of two, because every lookup divides by it; rounded up, so that no
+    /// page is smaller than [`PAGE_BYTES`].
+    const PAGE_LEN: usize = PAGE_BYTES.div_ceil(size_of::<Option<T>>()).next_power_of_two();
 
     pub(super) fn new() -> Self {
         Self { pages: Vec::new(), partial: Vec::new(), len: 0 }
@@ -33,30 +34,32 @@ impl<T> PagedSlab<T> {
         let page = self.page_with_room();
         let slab = &mut self.pages[page];
         if slab.capacity() == 0 {
-            slab.reserve_exact(Self::PLACES);
+            slab.reserve_exact(Self::PAGE_LEN);
         }
-        let place = slab.insert(value);
-        if slab.len() == Self::PLACES {
+        let offset = slab.insert(value);
+        if slab.len() == Self::PAGE_LEN {
             self.partial[page / 64] &= !(1 << (page % 64));
         }
         self.len += 1;
-        u32::try_from(page * Self::PLACES + place).expect("fewer than 2^32 places")
+        u32::try_from(page * Self::PAGE_LEN + offset).expect("there are fewer than 2^32 values")
     }
 
     pub(super) fn get(&self, index: u32) -> Option<&T> {
-        self.pages.get(index as usize / Self::PLACES)?.get(index as usize % Self::PLACES)
+        self.pages.get(index as usize / Self::PAGE_LEN)?.get(index as usize % Self::PAGE_LEN)
     }
 
     pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
-        self.pages.get_mut(index as usize / Self::PLACES)?.get_mut(index as usize % Self::PLACES)
+        self.pages
+            .get_mut(index as usize / Self::PAGE_LEN)?
+            .get_mut(index as usize % Self::PAGE_LEN)
     }
 
-    /// Takes a value out, which must be there.
+    /// Removes and returns a value, which must exist.
     pub(super) fn remove(&mut self, index: u32) -> T {
-        let page = index as usize / Self::PLACES;
+        let page = index as usize / Self::PAGE_LEN;
         let slab = &mut self.pages[page];
-        let value = slab.remove(index as usize % Self::PLACES);
-        // The first page stays: a small crowd that is answered together comes back together.
+        let value = slab.remove(index as usize % Self::PAGE_LEN);
+        // The first page stays: a few readers completed together come back together.
         if slab.is_empty() && page > 0 {
             *slab = Slab::new();
         }
@@ -65,19 +68,19 @@ impl<T> PagedSlab<T> {
         value
     }
 
-    /// All places are below this, those among them that are empty.
+    /// Returns a bound above all indexes. Some indexes below it are empty.
     pub(super) fn index_bound(&self) -> u32 {
-        (self.pages.len() * Self::PLACES) as u32
+        (self.pages.len() * Self::PAGE_LEN) as u32
     }
 
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// All values with their places, by place.
+    /// Iterates over all values with their indexes, by index.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.pages.iter().enumerate().flat_map(|(page, slab)| {
-            slab.iter().map(move |(place, value)| ((page * Self::PLACES + place) as u32, value))
+            slab.iter().map(move |(offset, value)| ((page * Self::PAGE_LEN + offset) as u32, value))
         })
     }
 
@@ -93,19 +96,21 @@ impl<T> PagedSlab<T> {
     }
 }
 
-/// The value in a place, where there must be one.
-impl<T> Index<usize> for PagedSlab<T> {
+/// The value at an index. Panics if there is none.
+impl<T> Index<u32> for PagedSlab<T> {
     type Output = T;
 
     #[inline]
-    fn index(&self, index: usize) -> &T {
-        &self.pages[index / Self::PLACES][index % Self::PLACES]
+    fn index(&self, index: u32) -> &T {
+        let index = index as usize;
+        &self.pages[index / Self::PAGE_LEN][index % Self::PAGE_LEN]
     }
 }
 
-impl<T> IndexMut<usize> for PagedSlab<T> {
-    fn index_mut(&mut self, index: usize) -> &mut T {
-        &mut self.pages[index / Self::PLACES][index % Self::PLACES]
+impl<T> IndexMut<u32> for PagedSlab<T> {
+    fn index_mut(&mut self, index: u32) -> &mut T {
+        let index = index as usize;
+        &mut self.pages[index / Self::PAGE_LEN][index % Self::PAGE_LEN]
     }
 }
 
@@ -114,22 +119,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_page_is_given_back_and_the_lowest_with_room_is_filled_first() {
+    fn an_empty_page_is_freed_and_the_lowest_page_with_room_is_filled_first() {
         let mut pages = PagedSlab::new();
-        let places = PagedSlab::<[u64; 64]>::PLACES as u32;
-        for number in 0..3 * places {
+        let page_len = PagedSlab::<[u64; 64]>::PAGE_LEN as u32;
+        for number in 0..3 * page_len {
             assert_eq!(pages.insert([u64::from(number); 64]), number);
         }
-        for number in (0..3 * places).filter(|number| *number != 2 * places) {
+        for number in (0..3 * page_len).filter(|number| *number != 2 * page_len) {
             assert_eq!(pages.remove(number)[0], u64::from(number));
         }
         assert_eq!(
             pages.pages.iter().map(|slab| slab.capacity() > 0).collect::<Vec<_>>(),
             [true, false, true]
         );
-        assert_eq!(pages.get(2 * places).unwrap()[0], u64::from(2 * places));
-        assert!(pages.get(0).is_none() && pages.get(9 * places).is_none());
-        assert!(pages.insert([0; 64]) < places);
+        assert_eq!(pages.get(2 * page_len).unwrap()[0], u64::from(2 * page_len));
+        assert!(pages.get(0).is_none() && pages.get(9 * page_len).is_none());
+        assert!(pages.insert([0; 64]) < page_len);
         assert_eq!((pages.len(), pages.iter().count()), (2, 2));
     }
 }

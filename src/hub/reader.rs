@@ -1,41 +1,44 @@
-//! Waiting reads, and what a read asks for.
+//! Readers: reads that wait.
 
 use super::slab::Key;
+use super::usage::ALLOCATION_BYTES;
 
-/// Where a read begins: the four forms of `from_id`.
+/// Start of a read: the four forms of `from_id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// Above 0: this id and later.
+    /// Above 0: messages with this id and later.
     Id(u64),
-    /// 0: everything retained, and the newest introduction of all who are there.
+    /// 0: all retained messages, and the newest introduction of each member.
     All,
-    /// -N: the last N retained.
+    /// -N: the last N retained messages.
     Last(u64),
-    /// Absent: what comes from now on.
+    /// Absent: messages from now on.
     Now,
 }
 
-/// What a waiting read was promised, on one channel.
+/// Reaction to a gap: history has dropped messages that the reader has not got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GapPolicy {
-    /// `from_id` was above 0: told of every gap.
+    /// `from_id` was above 0: the slice reports `missed`.
     Report,
-    /// `from_id` was 0: the newest introductions too.
+    /// `from_id` was 0: the slice has the newest introduction of each member.
     FullState,
-    /// `from_id` was absent or negative.
+    /// `from_id` was absent or negative: nothing.
     Ignore,
 }
 
-/// A waiting read's place on one channel.
+/// One channel of a reader.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subscription {
+    /// Index of the channel.
     pub(super) channel: u32,
-    pub(super) promise: GapPolicy,
-    /// The first id that it has not been given.
+    pub(super) gap_policy: GapPolicy,
+    /// First id that the reader has not got.
     pub(super) cursor: u64,
 }
 
-/// The channels of a waiting read, in the order asked. One is the common case and costs no allocation.
+/// Channels of a reader, in the order of the request. One is the common case and needs no
+/// allocation.
 #[derive(Debug)]
 pub(super) enum Subscriptions {
     One([Subscription; 1]),
@@ -44,61 +47,69 @@ pub(super) enum Subscriptions {
 
 impl Subscriptions {
     pub(super) fn of<T>(
-        mut asked: impl ExactSizeIterator<Item = T>,
-        seat: impl FnMut(T) -> Subscription,
+        mut targets: impl ExactSizeIterator<Item = T>,
+        subscribe: impl FnMut(T) -> Subscription,
     ) -> Self {
-        match (asked.len(), asked.next()) {
-            (1, Some(one)) => Self::One([one].map(seat)),
-            (_, first) => Self::Many(first.into_iter().chain(asked).map(seat).collect()),
+        match (targets.len(), targets.next()) {
+            (1, Some(one)) => Self::One([one].map(subscribe)),
+            (_, first) => Self::Many(first.into_iter().chain(targets).map(subscribe).collect()),
         }
     }
 
     pub(super) fn as_slice(&self) -> &[Subscription] {
         match self {
-            Self::One(seat) => seat,
-            Self::Many(seats) => seats,
+            Self::One(subscription) => subscription,
+            Self::Many(subscriptions) => subscriptions,
         }
     }
 
     pub(super) fn as_mut_slice(&mut self) -> &mut [Subscription] {
         match self {
-            Self::One(seat) => seat,
-            Self::Many(seats) => seats,
+            Self::One(subscription) => subscription,
+            Self::Many(subscriptions) => subscriptions,
         }
     }
 }
 
-/// How long a waiting read stays.
+/// Kind of a reader: the end of its wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReaderKind {
-    /// A long poll: until it is answered.
+    /// Waits until its reply.
     LongPoll,
-    /// A stream: until it is closed.
+    /// Waits until it is closed.
     Stream,
-    /// A stream that has not got all that there is, and does not get more before it has taken that.
+    /// A stream whose last reply has not been sent yet. It gets no other until then.
     PausedStream,
 }
 
-/// A `/read` that waits.
+/// A read that waits.
 #[derive(Debug)]
 pub(super) struct Reader {
-    /// Whom to answer: the caller's own word for it.
+    /// Caller's own number for the reader, returned in the wake-up.
     pub(super) token: u64,
-    pub(super) seats: Subscriptions,
-    /// The connection that it keeps alive, by place.
-    pub(super) connection: Option<u32>,
+    pub(super) subscriptions: Subscriptions,
+    /// Index of the session that the reader keeps alive.
+    pub(super) session: Option<u32>,
     pub(super) kind: ReaderKind,
 }
 
-/// The name of a waiting read, until it is answered or closed.
+/// Key of a reader, valid until the reader is completed or closed.
 pub type ReaderKey = Key;
+
+/// Memory of a reader, with its keys in the lists of its channel and of its session.
+pub(super) const READER_BYTES: usize =
+    size_of::<Reader>() + 16 + 2 * size_of::<u64>() + ALLOCATION_BYTES;
+
+/// Memory of each channel of a reader that has several, without the channel's name.
+pub(super) const SUBSCRIPTION_BYTES: usize =
+    size_of::<Subscription>() + 2 * size_of::<u64>() + 2 * ALLOCATION_BYTES;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_waiting_read_stays_small() {
+    fn a_reader_is_at_most_48_bytes() {
         assert!(size_of::<Reader>() <= 48, "{}", size_of::<Reader>());
     }
 }

@@ -1,204 +1,192 @@
-//! Reads: answered at once, or waiting until they are answered, replaced, dismissed or closed; a stream is a read that
-//! waits on.
+//! Reads: immediate replies, long polls and streams.
 //!
-//! How long a read may wait is its client's affair: whoever calls [`Hub::read`] keeps the time, and calls
-//! [`Hub::dismiss`] when it is over.
+//! The hub limits no wait. The caller of [`Hub::read`] does, and calls [`Hub::complete_empty`] for
+//! a reader that has waited long enough.
 
-use super::channel::ChannelSlice;
-use super::channel_name::ChannelKey;
-use super::deliver::{ResumeBatch, Wake};
-use super::error::Refusal;
-use super::hub::Hub;
+use super::Hub;
+use super::channel_slice::ChannelSlice;
+use super::error::Error;
 use super::lookup::Lookup;
 use super::message::Reason;
-use super::paged_slab::PagedSlab;
+use super::read_request::{Mode, ReadRequest, ReadResult};
 use super::reader::{GapPolicy, Reader, ReaderKey, ReaderKind, Since, Subscription, Subscriptions};
 use super::reply::Reply;
-use super::session::{Credentials, READS_PER_CONNECTION_MAX};
 use super::time::{Millis, Now};
-use super::timer_wheel::TimerWheel;
+use super::wake::{ResumeBatch, Wake};
 
-/// How many channels one read may follow.
-pub const CHANNELS_PER_READ_MAX: usize = 32;
-
-/// What a read that waits takes on each channel, and a channel that comes into being with it: roughly.
+/// Memory of a reader per channel, including the channel that may come with it. An estimate.
 const READ_OVERHEAD_BYTES: usize = 512;
 
-/// Everything about a read but its transport.
-pub struct ReadRequest<'a> {
-    /// The channels in the order asked: one to [`CHANNELS_PER_READ_MAX`], all different.
-    pub targets: &'a [(ChannelKey<'a>, Since)],
-    /// The numbering that the ids are of, if the caller said.
-    pub epoch: Option<&'a str>,
-    /// The connection that it keeps alive.
-    pub credentials: Option<Credentials<'a>>,
-    /// Whether it waits.
-    pub mode: Mode,
-    /// Comes back in the wake-up.
-    pub token: u64,
-}
-
-/// How a read waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Not at all.
-    Immediate,
-    /// Until there is something to tell: a long poll.
-    LongPoll,
-    /// For ever: a stream.
-    Stream,
-}
-
-/// What became of a read.
-pub enum ReadResult<'h> {
-    /// There is something to tell, or it would not wait.
-    Ready(Reply<'h>),
-    /// It waits. [`Hub::deliver`] answers it, once.
-    Pending(ReaderKey),
-    /// It waits on; this is what it begins with. [`Hub::deliver`] tells it the rest, until it is closed or dismissed.
-    Streaming(ReaderKey, Reply<'h>),
+/// Sessions and streams that a read has to do with.
+#[derive(Clone, Copy)]
+struct ReadContext {
+    /// Session whose credentials the call carried.
+    caller: Option<u32>,
+    /// Session that the reader keeps alive.
+    session: Option<u32>,
+    /// Stream that the new reader replaces.
+    old_stream: Option<ReaderKey>,
 }
 
 impl Hub {
-    /// Reads, or begins to wait where there is nothing to tell.
+    /// Reads. A stream always waits, a long poll waits if there is nothing to report.
     ///
-    /// A long poll replaces the one that waits with the same connection on the same set of channels.
+    /// A long poll replaces the pending one of the same session on the same set of channels.
     ///
     /// # Errors
     ///
-    /// A [`Refusal`] of the credentials; of new channels, if it would have to wait on them.
+    /// An [`Error`] of the credentials, or of the limits if the read would have to wait.
     #[inline]
-    pub fn read(&mut self, now: Now, call: &ReadRequest<'_>) -> Result<ReadResult<'_>, Refusal> {
-        let connection = self.authenticate_optional(call.credentials)?;
-        self.begin_read(now, call, connection, connection, None)
+    pub fn read(&mut self, now: Now, request: &ReadRequest<'_>) -> Result<ReadResult<'_>, Error> {
+        let session = self.sessions.authenticate_optional(request.credentials)?;
+        let context = ReadContext { caller: session, session, old_stream: None };
+        self.begin_read(now, request, context)
     }
 
-    /// Has a stream follow other channels from now on, for the same client and connection. The call's own credentials
-    /// only show that theirs is alive. Returns the stream's new key, and what it begins with.
+    /// Subscribes a stream to other channels, with its client and session unchanged. Returns the
+    /// new key of the stream and its first reply. The credentials of the request only keep their
+    /// own session alive.
     ///
     /// # Errors
     ///
-    /// As for [`Hub::read`]; the stream then goes on as it was. [`Refusal::Ended`] if it has ended itself.
+    /// As for [`Hub::read`]; the stream then continues unchanged. [`Error::SessionEnded`] if the
+    /// stream itself has ended.
     pub fn resubscribe(
         &mut self,
         now: Now,
         key: ReaderKey,
-        call: &ReadRequest<'_>,
-    ) -> Result<(ReaderKey, Reply<'_>), Refusal> {
-        let kept = self.readers.get(key).ok_or(Refusal::SessionEnded)?.connection;
-        let shown = self.authenticate_optional(call.credentials)?;
-        match self.begin_read(
-            now,
-            &ReadRequest { mode: Mode::Stream, ..*call },
-            shown,
-            kept,
-            Some(key),
-        )? {
+        request: &ReadRequest<'_>,
+    ) -> Result<(ReaderKey, Reply<'_>), Error> {
+        let session = self.readers.get(key).ok_or(Error::SessionEnded)?.session;
+        let caller = self.sessions.authenticate_optional(request.credentials)?;
+        let request = ReadRequest { mode: Mode::Stream, ..*request };
+        let context = ReadContext { caller, session, old_stream: Some(key) };
+        match self.begin_read(now, &request, context)? {
             ReadResult::Streaming(new_key, reply) => Ok((new_key, reply)),
-            ReadResult::Ready(_) | ReadResult::Pending(_) => unreachable!("a stream follows"),
+            ReadResult::Ready(_) | ReadResult::Pending(_) => unreachable!("the mode is Stream"),
         }
     }
 
-    /// A read of which the connections are known: the one that called, and the one to keep alive. It takes the place of
-    /// the stream `old`.
     fn begin_read(
         &mut self,
         now: Now,
-        call: &ReadRequest<'_>,
-        caller: Option<u32>,
-        kept: Option<u32>,
-        old: Option<ReaderKey>,
-    ) -> Result<ReadResult<'_>, Refusal> {
-        let same_epoch =
-            call.epoch.is_none_or(|epoch| epoch.as_bytes() == self.config.epoch.as_bytes());
+        request: &ReadRequest<'_>,
+        context: ReadContext,
+    ) -> Result<ReadResult<'_>, Error> {
         let (one, several);
-        let spots: &[Lookup] = match call.targets {
-            [(log, _)] => {
-                one = [self.lookup_fresh(log, now.mono)];
+        let lookups: &[Lookup] = match request.targets {
+            [(key, _)] => {
+                one = [self.channels.lookup_fresh(key, now.mono)];
                 &one
             }
-            follows => {
-                several = follows
-                    .iter()
-                    .map(|(log, _)| self.lookup_fresh(log, now.mono))
-                    .collect::<Vec<_>>();
+            targets => {
+                let lookups =
+                    targets.iter().map(|(key, _)| self.channels.lookup_fresh(key, now.mono));
+                several = lookups.collect::<Vec<_>>();
                 &several
             }
         };
-        let asked = || spots.iter().zip(call.targets).map(|(spot, (_, since))| (*spot, *since));
-        let waits = match call.mode {
+        let same_epoch =
+            request.epoch.is_none_or(|epoch| epoch.as_bytes() == self.epoch.as_bytes());
+        let targets =
+            || lookups.iter().zip(request.targets).map(|(lookup, (_, since))| (*lookup, *since));
+        let waits = match request.mode {
             Mode::Immediate => false,
-            Mode::LongPoll => {
-                !asked().any(|(spot, since)| self.slice_since(spot, since, same_epoch).has_news())
-            }
+            Mode::LongPoll => !targets()
+                .any(|(lookup, since)| self.slice_since(lookup, since, same_epoch).has_news()),
             Mode::Stream => true,
         };
-        let replaced = caller
-            .filter(|_| call.mode == Mode::LongPoll)
-            .and_then(|place| self.find_superseded(place, spots));
+        let superseded = context
+            .caller
+            .filter(|_| request.mode == Mode::LongPoll)
+            .and_then(|session| self.find_superseded(session, lookups));
         if waits {
-            let goes = replaced.or(old);
-            self.check_read_limit(kept, goes)?;
-            self.ensure_capacity(now.mono, spots)?;
-            self.reserve(now.mono, READ_OVERHEAD_BYTES * spots.len(), spots)?;
+            let ending = superseded.or(context.old_stream);
+            self.check_may_wait(now.mono, lookups, context.session, ending)?;
         }
-        // From here on nothing refuses it.
-        for spot in spots {
-            if let Lookup::Occupied(place) = *spot {
-                self.channels[place as usize].last_use = now.mono;
+        // The read is not refused from here on.
+        for lookup in lookups {
+            if let Lookup::Occupied(index) = *lookup {
+                self.channels.local_mut(index).last_use = now.mono;
             }
         }
-        if let Some(replaced) = replaced {
-            self.complete_empty(now, replaced);
+        if let Some(superseded) = superseded {
+            self.complete_empty(now, superseded);
         }
-        self.touch(caller, now.mono);
+        self.touch(context.caller, now.mono);
         if !waits {
-            let mut reply =
-                Reply::of(asked(), |(spot, since)| self.slice_since(spot, since, same_epoch));
+            let slice = |(lookup, since)| self.slice_since(lookup, since, same_epoch);
+            let mut reply = Reply::of(targets(), slice);
             reply.truncate(self.config.max_reply);
             return Ok(ReadResult::Ready(reply));
         }
-        let key = self.add_reader(now.mono, call, spots, kept);
-        if call.mode == Mode::LongPoll {
+        let key = self.add_reader(now.mono, request, lookups, context.session);
+        if request.mode == Mode::LongPoll {
             return Ok(ReadResult::Pending(key));
         }
-        if let Some(old) = old {
+        if let Some(old) = context.old_stream {
             self.remove_reader(now.mono, old);
-            // Where its connection ended in this very turn, its successor is to end too.
-            self.orphaned_readers
-                .iter_mut()
-                .filter(|orphan| **orphan == old)
-                .for_each(|orphan| *orphan = key);
+            // If the session ended in this turn, the new stream has to end too.
+            self.readers.replace_orphan(old, key);
         }
+        Ok(ReadResult::Streaming(key, self.first_stream_reply(key, request, same_epoch)))
+    }
+
+    /// Checks the limits of a read that has to wait once `ending` has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyReads`], [`Error::OverCapacity`] or [`Error::OutOfMemory`].
+    fn check_may_wait(
+        &mut self,
+        now: Millis,
+        lookups: &[Lookup],
+        session: Option<u32>,
+        ending: Option<ReaderKey>,
+    ) -> Result<(), Error> {
+        if let Some(session) = session {
+            self.sessions[session].local.check_read_limit(ending)?;
+        }
+        self.ensure_capacity(now, lookups)?;
+        self.reserve(now, READ_OVERHEAD_BYTES * lookups.len(), lookups)
+    }
+
+    /// Returns the first reply of a stream, and moves its cursors past it.
+    fn first_stream_reply(
+        &mut self,
+        key: ReaderKey,
+        request: &ReadRequest<'_>,
+        same_epoch: bool,
+    ) -> Reply<'_> {
         let Self { channels, readers, config, .. } = self;
         let reader = readers.get_mut(key).expect("just inserted");
-        let begins = reader.seats.as_slice().iter().zip(call.targets);
-        let mut reply = Reply::of(begins, |(seat, (_, since))| {
-            channels[seat.channel as usize].part_since(*since, same_epoch)
+        let targets = reader.subscriptions.as_slice().iter().zip(request.targets);
+        let mut reply = Reply::of(targets, |(subscription, (_, since))| {
+            channels[subscription.channel].slice_since(*since, same_epoch)
         });
         let has_more = reply.truncate(config.max_reply);
         reader.advance(&reply, has_more);
-        Ok(ReadResult::Streaming(key, reply))
+        reply
     }
 
-    /// A stream is not to be told more before it has taken what it was given: until [`Hub::resume`], its messages wait in
-    /// the log.
+    /// Pauses a stream that has not sent its last reply. Its messages stay in the history until
+    /// [`Hub::resume`].
     pub fn pause(&mut self, key: ReaderKey) {
         if let Some(reader) = self.readers.get_mut(key) {
             reader.kind = ReaderKind::PausedStream;
         }
     }
 
-    /// A stream has taken what it was given: if it is behind it gets the next answer, if there is one. Tells whether there
-    /// was.
+    /// Resumes a stream that has sent its last reply. If it was paused and there is a next reply,
+    /// calls `wake` with it. Returns whether it did.
     ///
-    /// Those that go on in a row, with nothing between them, may be given the same `resumed`: the wake-up then tells which
-    /// of them share an answer.
+    /// Calls in a row, with no other call between them, may share a `batch`: the wake-ups then show
+    /// which of them have equal replies.
     pub fn resume(
         &mut self,
         now: Now,
         key: ReaderKey,
-        resumed: &mut ResumeBatch,
+        batch: &mut ResumeBatch,
         wake: impl FnOnce(Wake<'_>),
     ) -> bool {
         let Some(reader) =
@@ -206,111 +194,75 @@ impl Hub {
         else {
             return false;
         };
-        let places: Vec<_> = reader.seats.as_slice().iter().map(|seat| seat.channel).collect();
-        let first = places[0];
-        for place in places {
-            self.expire_history(now.mono, place);
+        for subscription in reader.subscriptions.as_slice() {
+            self.channels.expire_history(now.mono, subscription.channel);
         }
         let Self { readers, channels, .. } = self;
         let reader = readers.get_mut(key).expect("found above");
-        let mut seats = reader.seats.as_slice().iter();
-        let has_news = seats.any(|seat| channels[seat.channel as usize].part_for(*seat).has_news());
+        let subscriptions = reader.subscriptions.as_slice();
+        let first = subscriptions[0].channel;
+        let has_news = subscriptions
+            .iter()
+            .any(|subscription| channels[subscription.channel].slice_for(*subscription).has_news());
         if has_news {
-            if resumed.channel != first {
-                *resumed = ResumeBatch { channel: first, fingerprint: None };
+            if batch.channel != first {
+                *batch = ResumeBatch { channel: first, fingerprint: None };
             }
-            self.push_to_stream(key, first, &mut resumed.fingerprint, wake);
+            self.push_to_stream(key, first, &mut batch.fingerprint, wake);
         } else {
             reader.kind = ReaderKind::Stream;
         }
         has_news
     }
 
-    /// A client that waited is gone: its read ends, and the connection that it kept alive with it.
-    ///
-    /// Does nothing if the read was answered before.
+    /// Removes a reader whose client is gone, and ends the session that it kept alive, at once or
+    /// after the grace period. Does nothing if the reader was completed before.
     pub fn on_reader_closed(&mut self, now: Now, key: ReaderKey) {
         let Some(reader) = self.remove_reader(now.mono, key) else { return };
-        let Some(place) = reader.connection else { return };
-        if self.close_grace_ms == 0 {
-            return self.end_session(now, place, Reason::Closed, None);
+        let Some(session) = reader.session else { return };
+        if !self.sessions.begin_grace(session, now.mono, &mut self.timers) {
+            self.end_session(now, session, Reason::Closed, None);
         }
-        let at = now.mono.after(self.close_grace_ms);
-        let connection = &mut self.sessions[place as usize];
-        connection.closes_at = Some(connection.closes_at.map_or(at, |earlier| earlier.min(at)));
-        self.arm_session_timer(place);
     }
 
-    /// Has every waiting read answered with nothing by the next [`Hub::deliver`]. Nobody is said goodbye to.
+    /// Completes all readers without messages by the next [`Hub::deliver`]. Their sessions stay.
     pub fn complete_all_empty(&mut self, now: Now) {
-        let keys: Vec<_> = self.readers.keys().collect();
-        for key in keys {
+        for key in self.readers.keys() {
             self.complete_empty(now, key);
         }
     }
 
-    /// Another process holds the hub from now on: here nothing ends any more, and nobody is said goodbye to. Reads that wait
-    /// are still to be dismissed.
-    pub fn detach(&mut self, now: Now) {
-        let keys: Vec<_> = self.readers.keys().collect();
-        for reader in keys {
-            if let Some(reader) = self.readers.get_mut(reader) {
-                reader.connection = None;
-            }
-        }
-        self.sessions = PagedSlab::new();
-        self.sessions_by_number.clear();
-        self.timers = TimerWheel::new(now.mono);
-        let places: Vec<_> = self.channels.iter().map(|(place, _)| place).collect();
-        for place in places {
-            self.channels[place as usize].timer = None;
-        }
-    }
-
-    /// Has a waiting read answered with nothing by the next delivery. Does nothing if it was answered before.
+    /// Completes a reader without messages by the next [`Hub::deliver`]. Does nothing if the reader
+    /// was completed before.
     pub fn complete_empty(&mut self, now: Now, key: ReaderKey) {
         if let Some(reader) = self.remove_reader(now.mono, key) {
-            self.cancelled_readers.push(reader);
+            self.readers.cancel(reader);
         }
     }
 
-    /// Takes a read out of all that knows of it: it waits no more.
+    /// Removes a reader from all tables.
     pub(super) fn remove_reader(&mut self, now: Millis, key: ReaderKey) -> Option<Reader> {
-        let reader = self.readers.remove(key)?;
-        self.subscription_bytes -= self.memory_of(&reader.seats);
-        for seat in reader.seats.as_slice() {
-            let channel = &mut self.channels[seat.channel as usize];
-            channel.last_use = now;
-            channel.remove_reader(|key| self.readers.get(key).is_some());
-            if channel.reader_count == 0 {
-                self.arm_channel_timer(seat.channel);
+        let Self { readers, channels, sessions, timers, .. } = self;
+        let reader = readers.remove(key, channels)?;
+        for subscription in reader.subscriptions.as_slice() {
+            let local = channels.local_mut(subscription.channel);
+            local.last_use = now;
+            local.remove_reader(|key| readers.get(key).is_some());
+            if local.reader_count == 0 {
+                channels.arm_timer(subscription.channel, timers);
             }
         }
-        if let Some(place) = reader.connection {
-            let connection = &mut self.sessions[place as usize];
-            connection.reader_count.retain(|its| *its != key);
-            connection.last_alive = connection.last_alive.max(now);
-            // While this read waited the grace after another one's closing ran out: it was not needed.
-            connection.closes_at = connection.closes_at.filter(|at| *at > now);
-            self.arm_session_timer(place);
+        if let Some(session) = reader.session {
+            sessions.local_mut(session).remove_reader(key, now);
+            sessions.arm_timer(session, timers);
         }
         Some(reader)
     }
 
-    /// Where the name leads, rid of what is too old to be read.
     #[inline]
-    fn lookup_fresh(&mut self, log: &ChannelKey<'_>, now: Millis) -> Lookup {
-        let spot = self.entry(log);
-        if let Lookup::Occupied(place) = spot {
-            self.expire_history(now, place);
-        }
-        spot
-    }
-
-    #[inline]
-    fn slice_since(&self, spot: Lookup, since: Since, same_epoch: bool) -> ChannelSlice<'_> {
-        match spot {
-            Lookup::Occupied(place) => self.channels[place as usize].part_since(since, same_epoch),
+    fn slice_since(&self, lookup: Lookup, since: Since, same_epoch: bool) -> ChannelSlice<'_> {
+        match lookup {
+            Lookup::Occupied(index) => self.channels[index].slice_since(since, same_epoch),
             Lookup::Vacant { first_id } => ChannelSlice::of_missing(first_id, since, same_epoch),
         }
     }
@@ -318,69 +270,51 @@ impl Hub {
     fn add_reader(
         &mut self,
         now: Millis,
-        call: &ReadRequest<'_>,
-        spots: &[Lookup],
-        connection: Option<u32>,
+        request: &ReadRequest<'_>,
+        lookups: &[Lookup],
+        session: Option<u32>,
     ) -> ReaderKey {
-        let seats = Subscriptions::of(call.targets.iter().zip(spots), |((log, since), spot)| {
-            let channel = self.get_or_create(*spot, log, now);
-            let promise = match since {
+        let Self { channels, sessions, readers, timers, .. } = self;
+        let targets = request.targets.iter().zip(lookups);
+        let subscriptions = Subscriptions::of(targets, |((key, since), lookup)| {
+            let channel = channels.get_or_create(*lookup, key, now, timers);
+            let gap_policy = match since {
                 Since::Id(_) => GapPolicy::Report,
                 Since::All => GapPolicy::FullState,
                 Since::Last(_) | Since::Now => GapPolicy::Ignore,
             };
-            Subscription { channel, promise, cursor: self.channels[channel as usize].next_id() }
+            Subscription { channel, gap_policy, cursor: channels[channel].next_id() }
         });
-        self.subscription_bytes += self.memory_of(&seats);
-        let kind =
-            if call.mode == Mode::Stream { ReaderKind::Stream } else { ReaderKind::LongPoll };
-        let key = self.readers.insert(Reader { token: call.token, seats, connection, kind });
-        let reader = self.readers.get(key).expect("just inserted");
-        for seat in reader.seats.as_slice() {
-            self.channels[seat.channel as usize].add_reader(key);
+        let is_stream = request.mode == Mode::Stream;
+        let kind = if is_stream { ReaderKind::Stream } else { ReaderKind::LongPoll };
+        let reader = Reader { token: request.token, subscriptions, session, kind };
+        let key = readers.insert(reader, channels);
+        let reader = readers.get(key).expect("just inserted");
+        for subscription in reader.subscriptions.as_slice() {
+            channels.local_mut(subscription.channel).add_reader(key);
         }
-        if let Some(place) = connection {
-            self.sessions[place as usize].reader_count.push(key);
+        if let Some(session) = session {
+            sessions.local_mut(session).readers.push(key);
         }
         key
     }
 
-    /// A connection reads anew: its read that waits on the same channels, if there is one, is a ghost behind some proxy.
-    fn find_superseded(&self, connection: u32, spots: &[Lookup]) -> Option<ReaderKey> {
-        let readers = &self.sessions[connection as usize].reader_count;
-        let follows_the_same = |key: &&ReaderKey| {
-            let reader = self.readers.get(**key);
-            reader.is_some_and(|reader| {
-                reader.kind == ReaderKind::LongPoll && same_channels(reader.seats.as_slice(), spots)
+    /// Finds the pending long poll of a session on the same channels. A new poll replaces it: a
+    /// proxy has probably abandoned the old one.
+    fn find_superseded(&self, session: u32, lookups: &[Lookup]) -> Option<ReaderKey> {
+        let is_superseded = |key: &&ReaderKey| {
+            self.readers.get(**key).is_some_and(|reader| {
+                reader.kind == ReaderKind::LongPoll
+                    && same_channels(reader.subscriptions.as_slice(), lookups)
             })
         };
-        readers.iter().find(follows_the_same).copied()
-    }
-
-    /// # Errors
-    ///
-    /// [`Refusal::TooManyReads`] if one more read would be too many for the connection once `goes` has gone.
-    fn check_read_limit(
-        &self,
-        connection: Option<u32>,
-        goes: Option<ReaderKey>,
-    ) -> Result<(), Refusal> {
-        let Some(place) = connection else { return Ok(()) };
-        let readers = &self.sessions[place as usize].reader_count;
-        if readers.len() < READS_PER_CONNECTION_MAX
-            || goes.is_some_and(|key| readers.contains(&key))
-        {
-            Ok(())
-        } else {
-            Err(Refusal::TooManyReads)
-        }
+        self.sessions[session].local.readers.iter().find(is_superseded).copied()
     }
 }
 
-/// Whether both follow the same set of channels, in whatever order. Neither names a channel twice.
-fn same_channels(seats: &[Subscription], spots: &[Lookup]) -> bool {
-    let is_among = |seat: &Subscription| {
-        spots.iter().any(|spot| matches!(spot, Lookup::Occupied(place) if *place == seat.channel))
-    };
-    seats.len() == spots.len() && seats.iter().all(is_among)
+/// Returns whether both have the same set of channels, in any order. Neither has a channel twice.
+fn same_channels(subscriptions: &[Subscription], lookups: &[Lookup]) -> bool {
+    let is_among =
+        |subscription: &Subscription| lookups.contains(&Lookup::Occupied(subscription.channel));
+    subscriptions.len() == lookups.len() && subscriptions.iter().all(is_among)
 }

@@ -1,66 +1,69 @@
-//! What a read is answered.
+//! Replies to reads.
 
-use super::channel::ChannelSlice;
+use super::channel_slice::ChannelSlice;
 use super::reader::{GapPolicy, Reader, ReaderKind};
 
-/// The answer of a read: one part for each channel, in the order asked.
+/// Reply to a read: one slice per channel, in the order of the request.
 #[derive(Debug)]
 pub enum Reply<'h> {
     /// The read named one channel.
     One(ChannelSlice<'h>),
-    /// The read named several.
+    /// The read named several channels.
     Many(Vec<ChannelSlice<'h>>),
 }
 
 impl<'h> Reply<'h> {
     pub(super) fn of<T>(
-        mut asked: impl ExactSizeIterator<Item = T>,
-        part: impl Fn(T) -> ChannelSlice<'h>,
+        mut targets: impl ExactSizeIterator<Item = T>,
+        slice: impl Fn(T) -> ChannelSlice<'h>,
     ) -> Self {
-        match (asked.len(), asked.next()) {
-            (1, Some(one)) => Self::One(part(one)),
-            (_, first) => Self::Many(first.into_iter().chain(asked).map(part).collect()),
+        match (targets.len(), targets.next()) {
+            (1, Some(one)) => Self::One(slice(one)),
+            (_, first) => Self::Many(first.into_iter().chain(targets).map(slice).collect()),
         }
     }
 
-    /// Leaves what exceeds this many bytes of messages to the next read; one message always fits. Tells whether
-    /// there is something left.
+    /// Cuts the messages beyond `max_bytes` and returns whether there were any. The next read gets
+    /// them. The first message always fits.
     pub(super) fn truncate(&mut self, max_bytes: usize) -> bool {
-        let (mut budget, mut any) = (max_bytes, false);
+        let (mut budget, mut has_message) = (max_bytes, false);
         match self {
-            Self::One(part) => part.cut(&mut budget, &mut any),
-            Self::Many(parts) => {
+            Self::One(slice) => slice.truncate(&mut budget, &mut has_message),
+            Self::Many(slices) => {
                 let mut is_cut = false;
-                for part in parts {
-                    is_cut |= part.cut(&mut budget, &mut any);
+                for slice in slices {
+                    is_cut |= slice.truncate(&mut budget, &mut has_message);
                 }
                 is_cut
             }
         }
     }
 
-    /// Whether there is something to tell.
+    /// Returns whether any slice has messages, `missed` or `reset`.
     #[must_use]
     pub fn is_nonempty(&self) -> bool {
         self.slices().iter().any(ChannelSlice::has_news)
     }
 
-    /// The parts, in the order asked.
+    /// Returns the slices, in the order of the request.
     #[must_use]
     pub fn slices(&self) -> &[ChannelSlice<'h>] {
         match self {
-            Self::One(part) => std::slice::from_ref(part),
-            Self::Many(parts) => parts,
+            Self::One(slice) => std::slice::from_ref(slice),
+            Self::Many(slices) => slices,
         }
     }
 }
 
 impl Reader {
-    /// Notes that it was given a reply, and whether that left something for later.
+    /// Moves the cursors past a reply. If `has_more`, pauses the stream.
     pub(super) fn advance(&mut self, reply: &Reply<'_>, has_more: bool) {
-        for (seat, part) in self.seats.as_mut_slice().iter_mut().zip(reply.slices()) {
-            // It has a cursor now, and is owed all that follows.
-            (seat.cursor, seat.promise) = (part.next_id(), GapPolicy::Report);
+        for (subscription, slice) in
+            self.subscriptions.as_mut_slice().iter_mut().zip(reply.slices())
+        {
+            subscription.cursor = slice.next_id();
+            // The stream has a cursor now, so it must learn of every gap after it.
+            subscription.gap_policy = GapPolicy::Report;
         }
         self.kind = if has_more { ReaderKind::PausedStream } else { ReaderKind::Stream };
     }

@@ -1,68 +1,135 @@
-//! Introduced identities.
+//! Sessions: introduced identities.
 
+use super::error::Error;
 use super::ids::Auth;
 use super::slab::Key;
 use super::time::Millis;
 use super::timer_wheel::TimerId;
+use super::usage::ALLOCATION_BYTES;
 
-/// In how many channels one connection may be introduced at once.
-pub const CHANNELS_PER_CONNECTION_MAX: usize = 32;
+/// Limit of channels in which one session is introduced.
+pub const CHANNELS_PER_SESSION_MAX: usize = 32;
 
-/// How many reads may wait with one connection at once. Each new one looks at all of them for the one that it replaces,
-/// and so does each that ends.
-pub const READS_PER_CONNECTION_MAX: usize = 256;
+/// Limit of readers of one session. Each new reader, and each that ends, looks at all of them.
+pub const READS_PER_SESSION_MAX: usize = 256;
 
-/// What a call shows to prove who it comes from. Not yet checked.
+/// Memory of a session: its secret, its lists, and its index in a hash table that is half full.
+pub(super) const SESSION_BYTES: usize =
+    size_of::<Session>() + 2 * (size_of::<(u64, u32)>() + 1) + 6 * ALLOCATION_BYTES;
+
+/// Credentials of a call, not yet checked.
 #[derive(Clone, Copy)]
 pub struct Credentials<'a> {
-    /// The connection's number; 0 never exists.
+    /// Number of the session; 0 never exists.
     pub session: u64,
-    /// The secret that belongs to it.
+    /// Secret of the session.
     pub auth: &'a str,
 }
 
+/// Caller of an introduction.
+pub enum Introducer<'a> {
+    /// A new session, which gets this secret.
+    New(Auth),
+    /// A session that exists.
+    Existing(Credentials<'a>),
+}
+
+/// Result of an introduction.
+pub struct Introduced {
+    /// Number of the session.
+    pub session: u64,
+    /// Secret of the session.
+    pub auth: Auth,
+    /// Id of the introduction.
+    pub id: u64,
+}
+
+/// A session. All but `local` is shared state: only [`Sessions`](super::sessions::Sessions)
+/// changes it.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) number: u64,
     pub(super) auth: Auth,
-    /// Where it is introduced, by place.
+    /// Channels in which the session is introduced, by index.
     pub(super) channels: Vec<u32>,
-    /// The reads that wait with it, the oldest first.
-    pub(super) reader_count: Vec<Key>,
-    /// When a call that carried it was last answered, or a read that carried it ceased to wait.
+    pub(super) local: SessionLocal,
+}
+
+/// Local state of a session.
+#[derive(Debug)]
+pub(super) struct SessionLocal {
+    /// Readers of the session, oldest first.
+    pub(super) readers: Vec<Key>,
+    /// Time of the last successful call, or of the last end of a reader.
     pub(super) last_alive: Millis,
-    /// When the closing of a waiting read ends it, unless something is heard of it before.
+    /// Time at which the session ends because a reader was closed, unless a call comes first.
     pub(super) closes_at: Option<Millis>,
-    /// Never later than [`Connection::ends_at`]; none while a read waits and nobody has to look.
+    /// Never later than [`SessionLocal::ends_at`]. May be unset while the session has a reader.
     pub(super) timer: Option<TimerId>,
 }
 
 impl Session {
     pub(super) fn new(number: u64, auth: Auth, now: Millis) -> Self {
-        Self {
-            number,
-            auth,
-            channels: Vec::new(),
-            reader_count: Vec::new(),
-            last_alive: now,
-            closes_at: None,
-            timer: None,
-        }
+        let local =
+            SessionLocal { readers: Vec::new(), last_alive: now, closes_at: None, timer: None };
+        Self { number, auth, channels: Vec::new(), local }
     }
 
-    /// A call that carried it succeeded. It may be known already that it is alive later than that: where another process
-    /// answers the read that waited with it.
+    /// Checks that the session is, or may be, introduced in the channel.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyChannels`].
+    pub(super) fn check_channel_limit(&self, channel: Option<u32>) -> Result<(), Error> {
+        let is_member = channel.is_some_and(|channel| self.channels.contains(&channel));
+        if is_member || self.channels.len() < CHANNELS_PER_SESSION_MAX {
+            Ok(())
+        } else {
+            Err(Error::TooManyChannels)
+        }
+    }
+}
+
+impl SessionLocal {
+    /// Records a successful call.
+    ///
+    /// `last_alive` may be later than `now`: a restored session is alive until its predecessor
+    /// process has completed the session's readers.
     pub(super) fn touch(&mut self, now: Millis) {
         self.last_alive = self.last_alive.max(now);
         self.closes_at = None;
     }
 
-    /// When it ends if nothing more is heard of it. `None` while a read waits with it.
+    /// Records that a reader ended.
+    pub(super) fn remove_reader(&mut self, key: Key, now: Millis) {
+        self.readers.retain(|other| *other != key);
+        self.last_alive = self.last_alive.max(now);
+        // A grace period that ran out while the reader waited is void.
+        self.closes_at = self.closes_at.filter(|at| *at > now);
+    }
+
+    /// Returns the time at which the session ends if no call comes. `None` while the session has a
+    /// reader.
     pub(super) fn ends_at(&self, timeout_ms: u64) -> Option<Millis> {
-        if !self.reader_count.is_empty() {
+        if !self.readers.is_empty() {
             return None;
         }
         let times_out_at = self.last_alive.after(timeout_ms);
         Some(self.closes_at.map_or(times_out_at, |at| at.min(times_out_at)))
+    }
+
+    /// Checks that one more reader may wait once `ending` has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyReads`].
+    pub(super) fn check_read_limit(&self, ending: Option<Key>) -> Result<(), Error> {
+        if self.readers.len() < READS_PER_SESSION_MAX
+            || ending.is_some_and(|key| self.readers.contains(&key))
+        {
+            Ok(())
+        } else {
+            Err(Error::TooManyReads)
+        }
     }
 }

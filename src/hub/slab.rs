@@ -1,35 +1,34 @@
-//! Places whose keys are never given twice: a late event cannot reach a slot's next tenant.
+//! A slab whose keys are never reused, so a late event cannot reach the next value at an index.
 
 use super::paged_slab::PagedSlab;
 
-/// The name of one tenant of [`Slots`]: its place, and the generation that tells
-/// it from earlier tenants of the same place.
+/// Key of a value in a [`Slab`]: its index, and a generation that earlier values at the same index
+/// did not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
-    /// The place.
+    /// Index of the value. Later values may have the same one.
     pub index: u32,
     generation: u32,
 }
 
 impl Key {
-    /// The key as one number, for where only a number fits (an epoll token).
+    /// Returns the key as one number, for example for a poll token.
     #[must_use]
     pub fn to_bits(self) -> u64 {
         (u64::from(self.generation) << 32) | u64::from(self.index)
     }
 
-    /// Back from [`Key::to_bits`].
+    /// Makes the key of a number from [`Key::to_bits`].
     #[must_use]
     pub fn from_bits(bits: u64) -> Self {
         Self { index: bits as u32, generation: (bits >> 32) as u32 }
     }
 }
 
-/// Places with generations. Insertion, removal and look-up are O(1).
+/// A slab with generations. Insertion, removal and lookup are O(1).
 ///
-/// The generation wraps after 2^32 insertions: a stale key would have to outlive
-/// that many newcomers to be mistaken, and every key here lives shorter than a turn
-/// of the loop past its tenant.
+/// The generation wraps after 2^32 insertions. A stale key is mistaken only if it is kept that long
+/// and a later value gets both its index and its generation.
 #[derive(Debug)]
 pub struct Slab<T> {
     entries: PagedSlab<(u32, T)>,
@@ -43,57 +42,57 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
-    /// Moves `tenant` in and names it.
-    pub fn insert(&mut self, tenant: T) -> Key {
+    /// Adds a value and returns its key.
+    pub fn insert(&mut self, value: T) -> Key {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
-        let index = self.entries.insert((generation, tenant));
+        let index = self.entries.insert((generation, value));
         Key { index, generation }
     }
 
-    /// The tenant, if it is still the one that `key` named.
+    /// Returns the value of a key, unless it was removed.
     #[must_use]
     pub fn get(&self, key: Key) -> Option<&T> {
         match self.entries.get(key.index) {
-            Some((generation, tenant)) if *generation == key.generation => Some(tenant),
+            Some((generation, value)) if *generation == key.generation => Some(value),
             _ => None,
         }
     }
 
-    /// As [`Slots::get`], to change it.
+    /// Returns the value of a key for a change, unless it was removed.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.entries.get_mut(key.index) {
-            Some((generation, tenant)) if *generation == key.generation => Some(tenant),
+            Some((generation, value)) if *generation == key.generation => Some(value),
             _ => None,
         }
     }
 
-    /// Moves the tenant out.
+    /// Removes and returns the value of a key, unless it was removed before.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
-        let (_, tenant) = self.entries.remove(key.index);
-        Some(tenant)
+        let (_, value) = self.entries.remove(key.index);
+        Some(value)
     }
 
-    /// The key of the tenant at this place now.
+    /// Returns the key of the present value at an index.
     #[must_use]
     pub fn key_at(&self, index: u32) -> Option<Key> {
         self.entries.get(index).map(|(generation, _)| Key { index, generation: *generation })
     }
 
-    /// How many tenants there are.
+    /// Returns the number of values.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is no value.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.len() == 0
     }
 
-    /// The keys of all tenants, by place.
+    /// Iterates over the keys of all values, by index.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         self.entries.iter().map(|(index, (generation, _))| Key { index, generation: *generation })
     }
@@ -104,26 +103,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_does_not_open_the_slot_of_its_next_tenant() {
-        let mut slots = Slab::default();
-        let stays = slots.insert("stays");
-        let first = slots.insert("first");
-        assert_eq!(slots.remove(first), Some("first"));
-        let second = slots.insert("second");
+    fn a_key_does_not_reach_the_next_value_at_its_index() {
+        let mut slab = Slab::default();
+        let stays = slab.insert("stays");
+        let first = slab.insert("first");
+        assert_eq!(slab.remove(first), Some("first"));
+        let second = slab.insert("second");
         assert_eq!(second.index, first.index);
-        assert_eq!(slots.get(first), None);
-        assert_eq!(slots.remove(first), None);
-        assert_eq!(slots.get(second), Some(&"second"));
-        assert_eq!(slots.get(Key::from_bits(stays.to_bits())), Some(&"stays"));
+        assert_eq!(slab.get(first), None);
+        assert_eq!(slab.remove(first), None);
+        assert_eq!(slab.get(second), Some(&"second"));
+        assert_eq!(slab.get(Key::from_bits(stays.to_bits())), Some(&"stays"));
     }
 
     #[test]
-    fn a_key_stays_stale_also_after_all_have_left() {
-        let mut slots = Slab::default();
-        let old = slots.insert(1);
-        slots.remove(old);
-        assert!(slots.is_empty());
-        slots.insert(2);
-        assert_eq!(slots.get(old), None);
+    fn a_key_stays_stale_when_the_slab_was_empty_meanwhile() {
+        let mut slab = Slab::default();
+        let old = slab.insert(1);
+        slab.remove(old);
+        assert!(slab.is_empty());
+        slab.insert(2);
+        assert_eq!(slab.get(old), None);
     }
 }

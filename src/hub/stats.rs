@@ -1,19 +1,35 @@
-//! What the hub has done since it began, in plain numbers. Nobody asks for them on the way of a message.
+//! Counters and gauges of a hub.
 
 use super::message::{MessageKind, Reason};
 
-/// Why history let go of a message.
+/// Reason for dropping a message from history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropReason {
-    /// More came than a channel retains; also where it retains none.
+    /// The channel had more messages than `history`; also if it retains none.
     Count,
-    /// It was retained for as long as any is.
+    /// The message was older than `retention`.
     Age,
-    /// There was no memory left for others.
+    /// The memory limit was reached.
     Memory,
 }
 
-/// Counts since the hub began. Every message that was added is retained, or was dropped for one of the reasons.
+/// Numbers of what a hub holds at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Channels.
+    pub channels: usize,
+    /// Sessions.
+    pub sessions: usize,
+    /// Readers.
+    pub readers: usize,
+    /// Timers of channels and sessions.
+    pub timers: usize,
+    /// Messages retained in all channels.
+    pub messages: usize,
+}
+
+/// Counts since the hub began. Each message that was added is retained, or was dropped for one of
+/// the reasons.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stats {
     messages: u64,
@@ -24,10 +40,10 @@ pub struct Stats {
 }
 
 impl DropReason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 3] = [Self::Count, Self::Age, Self::Memory];
 
-    /// A word for it.
+    /// Returns the reason as a metric label.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -39,42 +55,43 @@ impl DropReason {
 }
 
 impl Stats {
-    /// Messages that were added, by type.
+    /// Returns the number of messages added, by type.
     #[must_use]
     pub fn messages(&self) -> [(&'static str, u64); 3] {
         let goodbyes = self.goodbyes.iter().sum();
         [("message", self.messages), ("introduction", self.introductions), ("goodbye", goodbyes)]
     }
 
-    /// Goodbyes that were added, each in its channel.
+    /// Returns the number of goodbyes added for this reason. A session that ends adds one to each
+    /// of its channels.
     #[must_use]
     pub fn goodbyes(&self, reason: Reason) -> u64 {
         self.goodbyes[reason as usize]
     }
 
-    /// Messages that history let go of.
+    /// Returns the number of messages dropped from history for this reason.
     #[must_use]
-    pub fn dropped(&self, why: DropReason) -> u64 {
-        self.dropped[why as usize]
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.dropped[reason as usize]
     }
 
-    /// How often a read that waited was given what it waited for: once for a long poll, and for a stream each time that
-    /// something came.
+    /// Returns the number of replies to readers that had something to report: one per long poll,
+    /// any number per stream.
     #[must_use]
     pub fn deliveries(&self) -> u64 {
         self.deliveries
     }
 
-    pub(super) fn count_added(&mut self, content: &MessageKind<'_>) {
-        match content {
+    pub(super) fn count_added(&mut self, kind: &MessageKind<'_>) {
+        match kind {
             MessageKind::Message { .. } => self.messages += 1,
             MessageKind::Introduction { .. } => self.introductions += 1,
             MessageKind::Goodbye { reason, .. } => self.goodbyes[*reason as usize] += 1,
         }
     }
 
-    pub(super) fn count_dropped(&mut self, why: DropReason, messages: usize) {
-        self.dropped[why as usize] += messages as u64;
+    pub(super) fn count_dropped(&mut self, reason: DropReason, messages: usize) {
+        self.dropped[reason as usize] += messages as u64;
     }
 
     pub(super) fn count_delivery(&mut self) {

@@ -1,18 +1,20 @@
-//! Points in time, as the loop hands them in.
+//! Points in time, as the caller passes them in.
 
-/// Milliseconds since the server started, or since the one started whose state it goes on with, from a clock that never goes back.
-/// Every deadline is one of these.
+use std::time::Duration;
+
+/// Milliseconds of a clock that never goes back. It began with the server, or with the server whose
+/// state was restored. All deadlines use it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Millis(pub u64);
 
 impl Millis {
-    /// The point `ms` milliseconds later. Saturates, so that a huge option is merely "never".
+    /// Returns the time `ms` milliseconds later. Saturates, so that a huge option means "never".
     #[must_use]
     pub fn after(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms))
     }
 
-    /// The first of some deadlines, if there is one.
+    /// Returns the earliest of some deadlines, if any is set.
     #[must_use]
     pub fn earliest<const N: usize>(deadlines: [Option<Self>; N]) -> Option<Self> {
         const NEVER: Millis = Millis(u64::MAX);
@@ -21,11 +23,16 @@ impl Millis {
     }
 }
 
-/// The present, read once at the start of a turn and passed to all that happens in it.
+/// The present. It is read once per turn and passed to all calls of the turn.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Now {
-    /// For deadlines.
+    /// Time for deadlines.
     pub mono: Millis,
-    /// For people: milliseconds since 1970 (UTC), a message's `time`.
+    /// Milliseconds since 1970 (UTC), for the `time` of messages. May go back.
     pub unix_ms: u64,
+}
+
+/// Returns the whole milliseconds of a duration. Saturates, so that a huge option means "never".
+pub(super) fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

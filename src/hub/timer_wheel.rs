@@ -1,36 +1,37 @@
-//! A hierarchical timer wheel: O(1) to set and to cancel, a timer is one entry of a slab.
+//! A hierarchical timer wheel. Setting and cancelling are O(1); a timer is one entry of a slab.
 //!
-//! Seven levels of 64 slots. A timer stands on the level of the highest six-bit
-//! digit in which its deadline differs from the wheel's clock, in the slot of that
-//! digit; when the clock enters that slot its timers move to lower levels. So a
-//! timer moves at most six times, and most are cancelled before they move once.
-//! (Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", 1987.)
+//! The wheel has seven levels of 64 slots. A timer's level is the highest six-bit digit in which
+//! its deadline differs from the wheel's clock, and its slot is the value of that digit. When the
+//! clock enters a slot, the slot's timers move to lower levels. So a timer moves at most six times,
+//! and most timers are cancelled before they move once. (Varghese and Lauck, "Hashed and
+//! Hierarchical Timing Wheels", 1987.)
 //!
-//! The wheel knows the earliest deadline of every slot, so a loop that sleeps
-//! until [`TimerWheel::next_deadline`] is not woken merely to move timers about.
+//! The wheel knows the earliest deadline of each slot. So a loop that sleeps until
+//! [`TimerWheel::next_deadline`] does not wake merely to move timers.
+
+use std::num::NonZeroU32;
 
 use super::paged_slab::PagedSlab;
 use super::time::Millis;
-use std::num::NonZeroU32;
 
 const DIGIT_BITS: u32 = 6;
 const SLOTS: usize = 1 << DIGIT_BITS;
 const LEVELS: usize = 7;
-/// What seven digits can tell apart: 139 years. Deadlines beyond its end are pulled in to it.
+/// Range of seven digits: 139 years. A deadline beyond the end of the range is moved to its end.
 const SPAN_MS: u64 = 1 << (DIGIT_BITS * LEVELS as u32);
 const NONE: u32 = u32::MAX;
 
-/// A timer that was set and has neither fired nor been cancelled.
+/// Id of a timer that is set. It is invalid once the timer has fired or was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId(NonZeroU32);
 
 impl TimerId {
-    /// Of the timer at this place; without a zero, so that an option of it is no larger.
-    fn at(place: u32) -> Self {
-        Self(NonZeroU32::MIN.saturating_add(place))
+    /// Makes the id of the timer at an index. Never zero, so that `Option<TimerId>` is no larger.
+    fn at(index: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(index))
     }
 
-    fn place(self) -> u32 {
+    fn index(self) -> u32 {
         self.0.get() - 1
     }
 }
@@ -43,37 +44,37 @@ struct Timer<K> {
     key: K,
 }
 
-/// A doubly linked list of timers, first set first.
+/// A doubly linked list of timers, in the order in which they were set.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     head: u32,
     tail: u32,
-    /// No timer of the slot is due before this. A cancelled timer does not raise it.
+    /// No timer of the slot is due before this time. Cancelling a timer does not change it.
     earliest: Millis,
 }
 
 const EMPTY: Slot = Slot { head: NONE, tail: NONE, earliest: Millis(u64::MAX) };
 
-/// The wheel. `K` tells what a timer is for.
+/// A timer wheel. `K` is the key that a timer returns when it fires.
 #[derive(Debug)]
 pub struct TimerWheel<K> {
     clock: Millis,
     timers: PagedSlab<Timer<K>>,
     levels: Box<[[Slot; SLOTS]; LEVELS]>,
-    /// A bit for each slot that holds a timer.
+    /// One bit per slot, set if the slot has a timer.
     occupied: [u64; LEVELS],
-    /// Timers whose time has come, not yet taken.
+    /// Timers that are due and not yet popped.
     due: Slot,
 }
 
-/// Where a timer stands.
+/// List that a timer belongs to.
 enum Position {
     Due,
     Slot { level: usize, slot: usize },
 }
 
 impl<K: Copy> TimerWheel<K> {
-    /// An empty wheel whose clock stands at `start`.
+    /// Creates an empty wheel whose clock begins at `start`.
     #[must_use]
     pub fn new(start: Millis) -> Self {
         Self {
@@ -93,33 +94,46 @@ impl<K: Copy> TimerWheel<K> {
         TimerId::at(index)
     }
 
-    /// Takes a timer back before it fires. O(1).
+    /// Cancels a timer. O(1).
     pub fn cancel(&mut self, id: TimerId) {
-        self.unlink(id.place());
-        self.timers.remove(id.place());
+        self.unlink(id.index());
+        self.timers.remove(id.index());
     }
 
-    /// When a timer is set to fire.
+    /// Sets `timer`, or moves it, unless it fires by `at` already. A timer that fires too early
+    /// costs less than moving it with every new deadline.
+    pub(super) fn arm(&mut self, timer: &mut Option<TimerId>, at: Millis, key: K) {
+        if let Some(id) = *timer {
+            if self.deadline(id) <= at {
+                return;
+            }
+            self.cancel(id);
+        }
+        *timer = Some(self.set(at, key));
+    }
+
+    /// Returns the deadline of a timer.
     #[must_use]
     pub fn deadline(&self, id: TimerId) -> Millis {
-        self.timer(id.place()).deadline
+        self.timer(id.index()).deadline
     }
 
-    /// When to call [`TimerWheel::pop`] next; `None` while no timer is set. O(levels).
+    /// Returns the time of the next [`TimerWheel::pop`]; `None` while no timer is set. O(levels).
     ///
-    /// Never later than the earliest timer; earlier only where the earliest timer
-    /// of a distant slot was cancelled.
+    /// Never later than the earliest timer. May be earlier if the earliest timer of a distant slot
+    /// was cancelled.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Millis> {
         if self.due.head != NONE {
             return Some(self.clock);
         }
-        // All timers of a level are due before any of a higher one: they share the higher digits with the clock.
+        // The timers of a level share all higher digits with the clock. So they are due before any
+        // timer of a higher level.
         let (level, slot) = self.first_occupied()?;
         Some(self.levels[level][slot].earliest)
     }
 
-    /// The next timer that is due at `now`, gone from the wheel. Call until `None`.
+    /// Removes the next timer that is due at `now` and returns its key. Call it until `None`.
     pub fn pop(&mut self, now: Millis) -> Option<K> {
         while self.due.head == NONE {
             let Some((level, slot)) = self.first_occupied() else {
@@ -138,24 +152,24 @@ impl<K: Copy> TimerWheel<K> {
         Some(self.timers.remove(index).key)
     }
 
-    /// How many timers are set.
+    /// Returns the number of timers that are set.
     #[must_use]
     pub fn len(&self) -> usize {
         self.timers.len()
     }
 
-    /// Whether no timer is set.
+    /// Returns whether no timer is set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.timers.len() == 0
     }
 
     fn timer(&self, index: u32) -> &Timer<K> {
-        self.timers.get(index).expect("a timer that is set")
+        self.timers.get(index).expect("the timer is set")
     }
 
     fn timer_mut(&mut self, index: u32) -> &mut Timer<K> {
-        self.timers.get_mut(index).expect("a timer that is set")
+        self.timers.get_mut(index).expect("the timer is set")
     }
 
     fn first_occupied(&self) -> Option<(usize, usize)> {
@@ -163,14 +177,14 @@ impl<K: Copy> TimerWheel<K> {
         Some((level, self.occupied[level].trailing_zeros() as usize))
     }
 
-    /// The first millisecond of a slot that the clock has not reached yet.
+    /// Returns the first millisecond of a slot that the clock has not reached yet.
     fn slot_start(&self, level: usize, slot: usize) -> Millis {
         let shift = DIGIT_BITS * level as u32;
         let higher_digits = self.clock.0 >> (shift + DIGIT_BITS) << (shift + DIGIT_BITS);
         Millis(higher_digits | ((slot as u64) << shift))
     }
 
-    /// Moves the clock to the start of a slot, and the slot's timers to where they stand from there.
+    /// Moves the clock to the start of a slot, and the slot's timers to lower levels.
     fn enter(&mut self, start: Millis, level: usize, slot: usize) {
         let mut index = self.levels[level][slot].head;
         self.levels[level][slot] = EMPTY;
@@ -183,7 +197,7 @@ impl<K: Copy> TimerWheel<K> {
         }
     }
 
-    fn place(&self, deadline: Millis) -> Position {
+    fn position(&self, deadline: Millis) -> Position {
         if deadline <= self.clock {
             return Position::Due;
         }
@@ -193,8 +207,8 @@ impl<K: Copy> TimerWheel<K> {
         Position::Slot { level: level as usize, slot }
     }
 
-    fn slot_mut(&mut self, place: &Position) -> &mut Slot {
-        match *place {
+    fn slot_mut(&mut self, position: &Position) -> &mut Slot {
+        match *position {
             Position::Due => &mut self.due,
             Position::Slot { level, slot } => &mut self.levels[level][slot],
         }
@@ -202,11 +216,11 @@ impl<K: Copy> TimerWheel<K> {
 
     fn link(&mut self, index: u32) {
         let deadline = self.timer(index).deadline;
-        let place = self.place(deadline);
-        if let Position::Slot { level, slot } = place {
+        let position = self.position(deadline);
+        if let Position::Slot { level, slot } = position {
             self.occupied[level] |= 1 << slot;
         }
-        let slot = self.slot_mut(&place);
+        let slot = self.slot_mut(&position);
         let prev = slot.tail;
         slot.tail = index;
         if slot.head == NONE {
@@ -223,8 +237,8 @@ impl<K: Copy> TimerWheel<K> {
 
     fn unlink(&mut self, index: u32) {
         let Timer { deadline, next, prev, .. } = *self.timer(index);
-        let place = self.place(deadline);
-        let slot = self.slot_mut(&place);
+        let position = self.position(deadline);
+        let slot = self.slot_mut(&position);
         if prev == NONE {
             slot.head = next;
         }
@@ -233,7 +247,7 @@ impl<K: Copy> TimerWheel<K> {
         }
         if slot.head == NONE {
             *slot = EMPTY;
-            if let Position::Slot { level, slot } = place {
+            if let Position::Slot { level, slot } = position {
                 self.occupied[level] &= !(1 << slot);
             }
         }
@@ -255,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sleeper_is_woken_only_when_something_is_due() {
+    fn the_next_deadline_is_the_one_of_the_only_timer() {
         for delay_ms in [0, 1, 63, 64, 65, 4095, 4096, 25_000, 3_600_000, 1 << 40] {
             for start in [0, 1, 63, 4_000, 1_000_003] {
                 let mut wheel = TimerWheel::new(Millis(start));
@@ -298,9 +312,9 @@ mod tests {
     }
 
     proptest! {
-        /// Beside a sorted map: each timer fires once, in the first look at or after its deadline, never before.
+        /// Each timer fires once, in the first `pop` at or after its deadline, and never before.
         #[test]
-        fn the_wheel_does_what_a_sorted_map_does(steps in steps()) {
+        fn the_wheel_fires_the_same_timers_as_a_sorted_map(steps in steps()) {
             let mut wheel = TimerWheel::new(Millis(0));
             let mut model: BTreeMap<u32, (Millis, TimerId)> = BTreeMap::new();
             let mut now = Millis(0);

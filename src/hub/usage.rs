@@ -1,18 +1,18 @@
-//! What a channel holds, or all of them.
+//! Accounting of memory.
 
-/// What a channel holds, or all of them.
+/// Memory of one channel, or of all channels.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Usage {
-    /// Of messages, members and names.
+    /// Bytes of messages, members and names.
     pub(super) bytes: usize,
-    /// Of the messages alone.
+    /// Bytes of messages.
     pub(super) history: usize,
-    /// How many messages those are.
+    /// Number of messages.
     pub(super) messages: usize,
 }
 
 impl Usage {
-    /// One part of it has changed.
+    /// Replaces the share of one channel.
     pub(super) fn update(&mut self, before: Self, after: Self) {
         self.bytes = self.bytes + after.bytes - before.bytes;
         self.history = self.history + after.history - before.history;
@@ -20,5 +20,9 @@ impl Usage {
     }
 }
 
-/// What an allocation takes beside what was asked for, on average: a header, and rounding up to 16 bytes.
-pub(super) const ALLOCATION: usize = 16;
+/// Average overhead of an allocation: a header, and rounding up to 16 bytes.
+pub(super) const ALLOCATION_BYTES: usize = 16;
+
+/// Memory of a message without its text, including the channel and the session that may come with
+/// it. An estimate.
+pub(super) const WRITE_OVERHEAD_BYTES: usize = 512;

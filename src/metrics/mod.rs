@@ -87,7 +87,7 @@ impl Metrics {
     }
 
     fn write_gauges(&self, hub: &Hub, clients: usize, page: &mut Page<'_>) {
-        let Gauges { readers, channels, sessions, messages, .. } = hub.census();
+        let Gauges { readers, channels, sessions, messages, .. } = hub.gauges();
         page.gauge("speak_clients", "TCP connections and Unix sockets that are served.", clients);
         page.gauge(
             "speak_clients_max",

@@ -1,371 +1,36 @@
-//! The command line and the environment, made into [`Options`].
+//! Parses the command line and the environment into [`Options`].
 //!
-//! One table, [`SPECS`], says of every option its name, its default and what it sets; parsing, `--help`, the names of
-//! the environment variables and the manual page all come from it.
+//! One table, [`SPECS`], holds the name, default, help and setter of each option. Parsing,
+//! `--help`, the names of the environment variables, the manual page and completions come from it.
 
-mod table;
+mod listen_addr;
+mod server_options;
+mod spec;
 mod values;
 
 use std::ffi::OsString;
-use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
 
-use log::LevelFilter;
+pub use listen_addr::ListenAddr;
+pub use server_options::{Options, SPECS};
+pub use spec::{Arity, BadOption, Spec};
+pub(crate) use spec::{OptionInfo, Parsed, Settings, option_infos, push_help, read, set};
+pub(crate) use values::{nonzero, parse_bool, parse_duration, parse_origin};
 
-use crate::api::{AllowOrigin, Cidr, TrustedProxies};
-
-pub use table::{Arity, BadOption, Spec};
-pub(crate) use table::{Parsed, Settings, push, push_help, read, set};
-use values::{address, level, name, network, path, size};
-pub(crate) use values::{count, duration, nonzero, origin, parse_bool};
-
-/// An address to listen on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListenAddr {
-    /// An IP address and a port; `[::]` takes IPv4 too.
-    Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for ListenAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "{address}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-/// Everything that the operator decides. OPERATIONS.md says what each is for.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where to serve.
-    pub listen: Vec<ListenAddr>,
-    /// Where metrics are served, apart from the public doors.
-    pub admin_listen: Option<ListenAddr>,
-    /// The longest that a long poll waits.
-    pub poll_timeout: Duration,
-    /// How long an introduced connection outlives its last call.
-    pub connection_timeout: Duration,
-    /// How long it outlives the closing of a read that waited with it.
-    pub close_grace: Duration,
-    /// How long an idle client may stay.
-    pub keep_alive: Duration,
-    /// How long a request may take to arrive, and an answer may make no progress.
-    pub request_timeout: Duration,
-    /// After how much silence a stream gets a sign of life.
-    pub heartbeat: Duration,
-    /// Messages retained in a channel.
-    pub history: usize,
-    /// How long a message is retained.
-    pub retention: Duration,
-    /// A message's size, in bytes.
-    pub max_message: usize,
-    /// A request head's size, in bytes.
-    pub max_head: usize,
-    /// The messages in one answer, in bytes.
-    pub max_reply: usize,
-    /// What may wait unsent for one stream, in bytes.
-    pub max_backlog: usize,
-    /// Clients at once; 0 for what the file limit allows.
-    pub max_clients: usize,
-    /// Clients at once from one address; 0 for no limit.
-    pub max_clients_per_address: usize,
-    /// Calls that add messages, a second and address; 0 for no limit.
-    pub max_rate: usize,
-    /// Channels at once; 0 for no limit.
-    pub max_channels: usize,
-    /// What may be held for clients, in bytes.
-    pub max_memory: usize,
-    /// Whose `X-Forwarded-For` names the client.
-    pub trust_proxy: Vec<Cidr>,
-    /// Which pages may call.
-    pub allow_origin: Vec<String>,
-    /// Whether `/` is the demo.
-    pub demo: bool,
-    /// Where the hub is kept from a stop to the next start.
-    pub state: Option<PathBuf>,
-    /// Whom root becomes: `USER` or `USER:GROUP`.
-    pub user: Option<String>,
-    /// Whether the process confines itself.
-    pub sandbox: bool,
-    /// What is logged.
-    pub log: LevelFilter,
-}
-
-/// What the command line asks for.
+/// Task that the command line asks for.
 #[derive(Debug)]
 pub enum Command {
-    /// Serve.
+    /// Serve with these options.
     Run(Box<Options>),
-    /// Print this and leave.
+    /// Print this text and exit.
     Print(String),
 }
 
-/// All options, in the order in which they are told.
-pub const SPECS: &[Spec] = &[
-    Spec {
-        name: "listen",
-        takes: Arity::Several("ADDR"),
-        default: "8080,7732",
-        help: "where to serve: 8080, 127.0.0.1:8080, [::1]:0, unix:PATH",
-        set: |options, text| push(&mut options.listen, address(text)),
-    },
-    Spec {
-        name: "admin-listen",
-        takes: Arity::One("ADDR"),
-        default: "",
-        help: "where /metrics and /health are served apart",
-        set: |options, text| set(&mut options.admin_listen, address(text).map(Some)),
-    },
-    Spec {
-        name: "poll-timeout",
-        takes: Arity::One("TIME"),
-        default: "25s",
-        help: "the longest that a long poll waits",
-        set: |options, text| set(&mut options.poll_timeout, duration(text)),
-    },
-    Spec {
-        name: "connection-timeout",
-        takes: Arity::One("TIME"),
-        default: "5s",
-        help: "how long an introduced connection outlives its last call",
-        set: |options, text| set(&mut options.connection_timeout, duration(text).and_then(nonzero)),
-    },
-    Spec {
-        name: "close-grace",
-        takes: Arity::One("TIME"),
-        default: "0s",
-        help: "how long it outlives the closing of its waiting read",
-        set: |options, text| set(&mut options.close_grace, duration(text)),
-    },
-    Spec {
-        name: "keep-alive",
-        takes: Arity::One("TIME"),
-        default: "75s",
-        help: "how long an idle client may stay",
-        set: |options, text| set(&mut options.keep_alive, duration(text).and_then(nonzero)),
-    },
-    Spec {
-        name: "request-timeout",
-        takes: Arity::One("TIME"),
-        default: "10s",
-        help: "how long a request may take, or an answer stand still",
-        set: |options, text| set(&mut options.request_timeout, duration(text).and_then(nonzero)),
-    },
-    Spec {
-        name: "heartbeat",
-        takes: Arity::One("TIME"),
-        default: "15s",
-        help: "after how much silence a stream gets a sign of life",
-        set: |options, text| set(&mut options.heartbeat, duration(text).and_then(nonzero)),
-    },
-    Spec {
-        name: "history",
-        takes: Arity::One("COUNT"),
-        default: "100",
-        help: "messages retained in a channel; 0 retains none",
-        set: |options, text| set(&mut options.history, count(text)),
-    },
-    Spec {
-        name: "retention",
-        takes: Arity::One("TIME"),
-        default: "1h",
-        help: "how long a message is retained",
-        set: |options, text| set(&mut options.retention, duration(text).and_then(nonzero)),
-    },
-    Spec {
-        name: "max-message",
-        takes: Arity::One("SIZE"),
-        default: "64k",
-        help: "a message's size",
-        set: |options, text| set(&mut options.max_message, size(text)),
-    },
-    Spec {
-        name: "max-head",
-        takes: Arity::One("SIZE"),
-        default: "16k",
-        help: "a request head's size",
-        set: |options, text| set(&mut options.max_head, size(text).and_then(nonzero)),
-    },
-    Spec {
-        name: "max-reply",
-        takes: Arity::One("SIZE"),
-        default: "1m",
-        help: "the messages in one answer",
-        set: |options, text| set(&mut options.max_reply, size(text).and_then(nonzero)),
-    },
-    Spec {
-        name: "max-backlog",
-        takes: Arity::One("SIZE"),
-        default: "1m",
-        help: "what may wait unsent for one stream",
-        set: |options, text| set(&mut options.max_backlog, size(text).and_then(nonzero)),
-    },
-    Spec {
-        name: "max-clients",
-        takes: Arity::One("COUNT"),
-        default: "0",
-        help: "clients at once; 0 for what the file limit allows",
-        set: |options, text| set(&mut options.max_clients, count(text)),
-    },
-    Spec {
-        name: "max-clients-per-address",
-        takes: Arity::One("COUNT"),
-        default: "0",
-        help: "clients at once from one address; 0 for no limit",
-        set: |options, text| set(&mut options.max_clients_per_address, count(text)),
-    },
-    Spec {
-        name: "max-rate",
-        takes: Arity::One("COUNT"),
-        default: "0",
-        help: "messages a second from one address; 0 for no limit",
-        set: |options, text| set(&mut options.max_rate, count(text)),
-    },
-    Spec {
-        name: "max-channels",
-        takes: Arity::One("COUNT"),
-        default: "0",
-        help: "channels at once; 0 for no limit",
-        set: |options, text| set(&mut options.max_channels, count(text)),
-    },
-    Spec {
-        name: "max-memory",
-        takes: Arity::One("SIZE"),
-        default: "256m",
-        help: "what messages, members and channels may hold together",
-        set: |options, text| set(&mut options.max_memory, size(text).and_then(nonzero)),
-    },
-    Spec {
-        name: "trust-proxy",
-        takes: Arity::Several("ADDR"),
-        default: "",
-        help: "whose X-Forwarded-For names the client: 10.0.0.0/8, unix",
-        set: |options, text| push(&mut options.trust_proxy, network(text)),
-    },
-    Spec {
-        name: "allow-origin",
-        takes: Arity::Several("ORIGIN"),
-        default: "*",
-        help: "pages that may call: * or https://example.org",
-        set: |options, text| push(&mut options.allow_origin, origin(text)),
-    },
-    Spec {
-        name: "no-demo",
-        takes: Arity::Nothing,
-        default: "off",
-        help: "serve no demo page",
-        set: |options, text| set(&mut options.demo, parse_bool(text).map(|is_set| !is_set)),
-    },
-    Spec {
-        name: "state",
-        takes: Arity::One("FILE"),
-        default: "",
-        help: "keeps channels and connections from a stop to the next start",
-        set: |options, text| set(&mut options.state, path(text)),
-    },
-    Spec {
-        name: "user",
-        takes: Arity::One("NAME"),
-        default: "",
-        help: "whom root becomes once bound: NAME, NAME:GROUP, UID:GID",
-        set: |options, text| set(&mut options.user, name(text).map(Some)),
-    },
-    Spec {
-        name: "no-sandbox",
-        takes: Arity::Nothing,
-        default: "off",
-        help: "keep capabilities, and do without Landlock",
-        set: |options, text| set(&mut options.sandbox, parse_bool(text).map(|is_set| !is_set)),
-    },
-    Spec {
-        name: "log",
-        takes: Arity::One("LEVEL"),
-        default: "info",
-        help: "error, warn, info or debug",
-        set: |options, text| set(&mut options.log, level(text)),
-    },
-];
-
-impl Options {
-    /// Which pages may call, as the calls want to know it.
-    #[must_use]
-    pub fn allow_origin(&self) -> AllowOrigin {
-        if self.allow_origin.iter().any(|origin| origin == "*") {
-            AllowOrigin::Any
-        } else {
-            AllowOrigin::List(self.allow_origin.clone())
-        }
-    }
-
-    /// Whether it serves where it does if nobody says anything.
-    #[must_use]
-    pub fn has_default_listeners(&self) -> bool {
-        self.listen == Self::defaults().listen
-    }
-
-    /// Who may say in whose name they call, as the calls want to know it.
-    #[must_use]
-    pub fn proxies(&self) -> TrustedProxies {
-        TrustedProxies(self.trust_proxy.clone())
-    }
-
-    fn defaults() -> Self {
-        let mut options = Self {
-            listen: Vec::new(),
-            admin_listen: None,
-            poll_timeout: Duration::ZERO,
-            connection_timeout: Duration::ZERO,
-            close_grace: Duration::ZERO,
-            keep_alive: Duration::ZERO,
-            request_timeout: Duration::ZERO,
-            heartbeat: Duration::ZERO,
-            history: 0,
-            retention: Duration::ZERO,
-            max_message: 0,
-            max_head: 0,
-            max_reply: 0,
-            max_backlog: 0,
-            max_clients: 0,
-            max_clients_per_address: 0,
-            max_rate: 0,
-            max_channels: 0,
-            max_memory: 0,
-            trust_proxy: Vec::new(),
-            allow_origin: Vec::new(),
-            demo: true,
-            state: None,
-            user: None,
-            sandbox: true,
-            log: LevelFilter::Info,
-        };
-        for spec in SPECS {
-            spec.set_all(&mut options, spec.default).expect("defaults are good");
-        }
-        options
-    }
-}
-
-impl Settings for Options {
-    fn clear_list(&mut self, name: &str) {
-        match name {
-            "listen" => self.listen.clear(),
-            "allow-origin" => self.allow_origin.clear(),
-            "trust-proxy" => self.trust_proxy.clear(),
-            _ => {}
-        }
-    }
-}
-
-/// Reads the environment, then the command line, which wins. `arguments` are those after the program's name.
+/// Reads the environment, then the command line, which wins. `arguments` begin after the name of
+/// the program.
 ///
 /// # Errors
 ///
-/// [`BadOption`] for the first thing that is not understood.
+/// [`BadOption`] for the first invalid option or value.
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     variable: impl Fn(&str) -> Option<OsString>,
@@ -374,34 +39,49 @@ pub fn parse(
     for spec in SPECS {
         spec.set_from(&mut options, &variable)?;
     }
-    Ok(match read(SPECS, &mut options, 0, arguments)? {
+    Ok(match read(SPECS, &mut options, 0, arguments.into_iter().collect())? {
         Parsed::Operands(_) => Command::Run(Box::new(options)),
         Parsed::Help => Command::Print(help()),
         Parsed::Version => Command::Print(format!("{NAME_AND_VERSION}\n")),
     })
 }
 
-/// `speak` and its version.
+/// `speak` and its version, as `--version` prints them.
 pub const NAME_AND_VERSION: &str = concat!("speak ", env!("CARGO_PKG_VERSION"));
 
-/// The version alone.
+/// The version without the name.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Purpose of the program, for help and manual page.
+pub(crate) const ABOUT: &str = "message and chat server for the web";
+
+/// Syntax of values, and their other source, for help and manual page.
+pub(crate) const VALUES: &str = "\
+Times are in seconds (5, 0.2) or have a unit (200ms, 5s, 10m, 1h).
+Sizes are in bytes or have a unit (64k, 1m, 2g, powers of 1,024).
+The environment can set each option too: --poll-timeout is SPEAK_POLL_TIMEOUT.
+";
 
 fn help() -> String {
     let mut text = format!(
-        "{NAME_AND_VERSION}: a message and chat server for the web\n\nUsage: speak [OPTIONS]\n       speak write|read|doctor ...   talk to a server; speak read --help\n\n\
-         Times are seconds (5, 0.2) or carry a unit (200ms, 5s, 10m, 1h); sizes are bytes or carry k, m, g.\n\
-         Each option can be set in the environment too: --poll-timeout is SPEAK_POLL_TIMEOUT.\n\n"
+        "{NAME_AND_VERSION}: {ABOUT}\n\n\
+         Usage: speak [OPTIONS]\n       \
+         speak write|read|doctor ...   talk to a server; see speak read --help\n\n\
+         {VALUES}\n"
     );
-    push_help(&mut text, SPECS);
+    push_help(&mut text, &option_infos(SPECS));
     text
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::Ipv6Addr;
+    use std::time::Duration;
+
+    use log::LevelFilter;
 
     use super::*;
+    use crate::api::AllowOrigin;
 
     fn parsed(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Box<Options>, BadOption> {
         let variable = |name: &str| {
@@ -414,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_those_of_the_contract() {
+    fn defaults_match_the_documentation() {
         let options = parsed(&[], &[]).unwrap();
         let all = |port| ListenAddr::Tcp((Ipv6Addr::UNSPECIFIED, port).into());
         assert_eq!(options.listen, [all(8080), all(7732)]);
@@ -430,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_wins_over_the_environment_and_empty_is_unset() {
+    fn the_command_line_wins_over_the_environment_and_an_empty_variable_is_unset() {
         let environment = [
             ("SPEAK_LISTEN", "1,127.0.0.1:2"),
             ("SPEAK_HISTORY", "7"),
@@ -454,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_option_is_named_in_one_line() {
+    fn an_error_names_the_bad_option_in_one_line() {
         let cases: &[(&[&str], &str)] = &[
             (&["--nonsense"], "--nonsense"),
             (&["stray"], "stray"),

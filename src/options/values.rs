@@ -1,4 +1,4 @@
-//! What is written behind an option, made into a value. Errors quote the text and say what would be right.
+//! Parsers for the values of options. Errors quote the text and say what to give instead.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::ListenAddr;
+use super::listen_addr::ListenAddr;
 use crate::api::Cidr;
 
 pub(crate) fn nonzero<T: Default + PartialEq>(value: T) -> Result<T, String> {
-    if value == T::default() { Err("must be above 0".into()) } else { Ok(value) }
+    if value == T::default() { Err("must be greater than 0".into()) } else { Ok(value) }
 }
 
-pub(super) fn address(text: &str) -> Result<ListenAddr, String> {
+pub(super) fn parse_listen_addr(text: &str) -> Result<ListenAddr, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         if path.is_empty() {
-            return Err("unix: needs a path".into());
+            return Err("'unix:' needs a path: give unix:PATH".into());
         }
         return Ok(ListenAddr::Unix(path.into()));
     }
@@ -26,17 +26,17 @@ pub(super) fn address(text: &str) -> Result<ListenAddr, String> {
     if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse::<u16>().ok()) {
         return Ok(ListenAddr::Tcp((Ipv4Addr::LOCALHOST, port).into()));
     }
-    let fault = |_| {
+    let error = |_| {
         format!("'{text}' is not an address: give 8080, 127.0.0.1:8080, [::1]:8080 or unix:PATH")
     };
-    text.parse().map(ListenAddr::Tcp).map_err(fault)
+    text.parse().map(ListenAddr::Tcp).map_err(error)
 }
 
-/// Longest duration: ten years, so that no sum of times overflows.
+/// Longest duration: ten years. No sum of durations overflows.
 const SECONDS_MAX: f64 = 10.0 * 365.0 * 86_400.0;
 
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let fault =
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let error =
         || format!("'{text}' is not a time: give seconds (5, 0.2) or a unit (200ms, 5s, 10m, 1h)");
     let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
     let unit_seconds = match &text[digits.len()..] {
@@ -44,58 +44,59 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "" | "s" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
-        _ => return Err(fault()),
+        _ => return Err(error()),
     };
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let number: f64 = digits.parse().ok().filter(|_| is_number).ok_or_else(fault)?;
+    let number: f64 = digits.parse().ok().filter(|_| is_number).ok_or_else(error)?;
     let seconds = number * unit_seconds;
     if seconds > SECONDS_MAX {
-        return Err(format!("'{text}' is too long a time: ten years at most"));
+        return Err(format!("'{text}' is too long: give at most ten years"));
     }
     let duration = Duration::from_secs_f64(seconds);
-    // Everything here counts in milliseconds; less than one would be none.
+    // The server counts in milliseconds. Rounding down would make a short time 0.
     let whole_ms = duration.as_nanos().div_ceil(1_000_000);
     Ok(Duration::from_millis(u64::try_from(whole_ms).expect("ten years fit")))
 }
 
-pub(super) fn size(text: &str) -> Result<usize, String> {
-    let fault = || format!("'{text}' is not a size: give bytes, or a number with k, m or g");
+pub(super) fn parse_size(text: &str) -> Result<usize, String> {
+    let error = || format!("'{text}' is not a size: give bytes, or a number with k, m or g");
     let (digits, factor) = match text.char_indices().next_back() {
         Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
         Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
         Some((at, 'g' | 'G')) => (&text[..at], 1 << 30),
         _ => (text, 1),
     };
-    let number = count(digits).map_err(|_| fault())?;
-    // Sums of a few sizes must fit, also where a message is percent-encoded threefold.
-    number.checked_mul(factor).filter(|bytes| *bytes <= isize::MAX as usize / 16).ok_or_else(fault)
+    let number = parse_count(digits).map_err(|_| error())?;
+    // Leaves room for sums of sizes, and for a message that percent-encoding makes three times as
+    // long.
+    number.checked_mul(factor).filter(|bytes| *bytes <= isize::MAX as usize / 16).ok_or_else(error)
 }
 
-pub(crate) fn count(text: &str) -> Result<usize, String> {
+pub(super) fn parse_count(text: &str) -> Result<usize, String> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|_| is_number).ok_or_else(|| format!("'{text}' is not a number"))
+    text.parse()
+        .ok()
+        .filter(|_| is_number)
+        .ok_or_else(|| format!("'{text}' is not a number: give 0 or more"))
 }
 
-pub(super) fn network(text: &str) -> Result<Cidr, String> {
-    let fault = || {
-        format!(
-            "'{text}' is no address: give 127.0.0.1, 10.0.0.0/8, 2001:db8::/32, or unix for Unix sockets"
-        )
-    };
-    Cidr::parse(text).ok_or_else(fault)
+pub(super) fn parse_network(text: &str) -> Result<Cidr, String> {
+    let error =
+        || format!("'{text}' is not an address: give 127.0.0.1, 10.0.0.0/8, 2001:db8::/32 or unix");
+    Cidr::parse(text).ok_or_else(error)
 }
 
-/// Nothing where it is empty: the option is not set then.
-pub(super) fn path(text: &str) -> Result<Option<PathBuf>, String> {
+/// Returns None for an empty text: the option is unset then.
+pub(super) fn parse_path(text: &str) -> Result<Option<PathBuf>, String> {
     let names_a_file = !text.ends_with('/');
     if names_a_file {
         Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from))
     } else {
-        Err(format!("'{text}' is a folder: name a file in it"))
+        Err(format!("'{text}' is a directory: give a file in it"))
     }
 }
 
-pub(crate) fn origin(text: &str) -> Result<String, String> {
+pub(crate) fn parse_origin(text: &str) -> Result<String, String> {
     let host = text.split_once("://").map(|(_, host)| host);
     let is_origin =
         host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', ' ', '@']));
@@ -103,9 +104,7 @@ pub(crate) fn origin(text: &str) -> Result<String, String> {
     if (is_origin && is_printable) || matches!(text, "*" | "null") {
         Ok(text.to_ascii_lowercase())
     } else {
-        Err(format!(
-            "'{text}' is not an origin: give * or scheme://host, with :port where it has one"
-        ))
+        Err(format!("'{text}' is not an origin: give *, SCHEME://HOST or SCHEME://HOST:PORT"))
     }
 }
 
@@ -113,21 +112,21 @@ pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
     match text {
         "on" | "1" | "true" | "yes" => Ok(true),
         "off" | "0" | "false" | "no" => Ok(false),
-        _ => Err(format!("'{text}' is neither on nor off")),
+        _ => Err(format!("'{text}' is not a switch: give on or off")),
     }
 }
 
-pub(super) fn name(text: &str) -> Result<String, String> {
+pub(super) fn parse_name(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("needs a name".into()) } else { Ok(text.to_owned()) }
 }
 
-pub(super) fn level(text: &str) -> Result<LevelFilter, String> {
+pub(super) fn parse_level(text: &str) -> Result<LevelFilter, String> {
     match text {
         "error" => Ok(LevelFilter::Error),
         "warn" => Ok(LevelFilter::Warn),
         "info" => Ok(LevelFilter::Info),
         "debug" => Ok(LevelFilter::Debug),
-        _ => Err(format!("'{text}' is not a level: error, warn, info or debug")),
+        _ => Err(format!("'{text}' is not a level: give error, warn, info or debug")),
     }
 }
 
@@ -136,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_and_sizes_carry_units() {
+    fn times_and_sizes_may_have_units() {
         for (text, ms) in [
             ("5", 5_000),
             ("0.2", 200),
@@ -148,21 +147,21 @@ mod tests {
             ("0.0001", 1),
             ("1.5h", 5_400_000),
         ] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
         for text in ["", "s", "5x", "-1", "1e3", "5 s", "inf", "nan", "99999999999h", ".", "1.2.3"]
         {
-            assert!(duration(text).is_err(), "{text}");
+            assert!(parse_duration(text).is_err(), "{text}");
         }
         for (text, bytes) in
             [("0", 0), ("100", 100), ("64k", 65_536), ("1m", 1 << 20), ("2G", 2 << 30)]
         {
-            assert_eq!(size(text), Ok(bytes), "{text}");
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
         for text in
             ["", "k", "-1", "+1", "1.5k", "1kb", "99999999999999999999", "9999999999999g", "ü"]
         {
-            assert!(size(text).is_err(), "{text}");
+            assert!(parse_size(text).is_err(), "{text}");
         }
     }
 }

@@ -203,7 +203,7 @@ impl Listener for OsListener {
         File::open("/dev/null").ok()
     }
 
-    fn audience(&self) -> ListenerKind {
+    fn kind(&self) -> ListenerKind {
         self.audience
     }
 }

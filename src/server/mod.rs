@@ -128,7 +128,7 @@ impl Server {
             );
         }
         let doors_count = doors.len();
-        let has_operators = doors.iter().any(|door| door.audience() == ListenerKind::Admin);
+        let has_operators = doors.iter().any(|door| door.kind() == ListenerKind::Admin);
         let ports = doors.iter().filter_map(OsListener::port).collect();
         let mut service = Service::with_hub(options, (hub, now), doors, max_clients, fill_random);
         if has_operators {
@@ -356,7 +356,7 @@ impl Server {
         let Some(PendingUpgrade { successor, .. }) = &mut self.successor else { return };
         let doors = self.service.listeners();
         let handed = |door| TransferredListener {
-            audience: Listener::audience(door),
+            audience: Listener::kind(door),
             address: OsListener::address(door),
             is_activated: door.is_activated(),
             file: door.as_fd(),
@@ -439,7 +439,7 @@ fn bind_listeners(
         );
     }
     // Whoever passes public doors and names no others wants those alone.
-    let is_public = |door: &OsListener| door.audience() == ListenerKind::Public;
+    let is_public = |door: &OsListener| door.kind() == ListenerKind::Public;
     let named = if options.has_default_listeners() && doors.iter().any(is_public) {
         &[][..]
     } else {

@@ -70,7 +70,7 @@ fn load(file: &StateFile, config: &Config) -> Result<Option<(Hub, Now)>, StartEr
     Ok(match kept {
         LoadResult::Missing => None,
         LoadResult::Loaded(hub, now) => {
-            let census = hub.census();
+            let census = hub.gauges();
             log::info!(
                 "goes on with {} channels and {} connections",
                 census.channels,

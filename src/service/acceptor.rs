@@ -1,50 +1,56 @@
-//! Who arrives at the doors: taken in, turned away, or shed where there is no descriptor for them.
+//! The listeners: accepts clients, rejects them where a limit is reached, and sheds them where no
+//! file descriptor is left.
 
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
-use super::conversation::Conversation;
+use super::client_io::ClientIo;
 use super::limits::FILES_RESERVED;
 use super::listener::{Listener, ListenerKind};
 use crate::api::Error;
 use crate::hub::{Key, Millis};
 use crate::metrics::RejectReason;
 
-/// Connections accepted in one turn, from all doors: newcomers wait a little where others are being served.
+/// Clients accepted per turn from all public listeners. Prevents many new clients from delaying the
+/// others.
 pub const ACCEPTS_A_TURN: usize = 256;
 
-/// How long to leave the doors alone when there are no descriptors. The backlog of the kernel holds who comes.
+/// Time for which no client is accepted after descriptors ran out. New clients wait in the
+/// kernel's backlog.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-/// Clients at once that are there only to read that there is no room, and may take their time. Those beyond are told so too,
-/// and closed at once.
+/// Rejected clients at once that may take their time to read the error. Further clients are sent
+/// the error too, and are closed at once.
 pub const REJECTED_CLIENTS_MAX: usize = FILES_RESERVED / 2;
 
-/// Clients at once by the admin door: some scrapers, and an operator who looks. They are not to take the public's room.
+/// Clients at once of the admin listener: some scrapers, and an operator. They take no room from
+/// the public listeners.
 pub const ADMIN_CLIENTS_MAX: usize = FILES_RESERVED / 8;
 
-/// What a client is told that is one too many.
-const SERVER_FULL: Error =
-    Error::OverCapacity("this server has as many clients as it may: try again later");
-const ADDRESS_FULL: Error =
-    Error::TooManyRequests("your address has as many clients here as it may", 1);
+/// Error for a client above `--max-clients`.
+const SERVER_FULL: Error = Error::OverCapacity("client limit reached; retry later");
 
-/// The doors, and what is decided about those who come in.
+/// Error for a client above `--max-clients-per-address`.
+const ADDRESS_FULL: Error =
+    Error::TooManyRequests("too many connections from your address; close some or retry later", 1);
+
+/// The listeners, and the decisions about new clients.
 pub(super) struct Acceptor<L: Listener> {
     listeners: Vec<ListenerSlot<L>>,
     max_clients: usize,
-    /// Given up for a moment to accept, and close, a client for whom there is no descriptor.
+    /// A descriptor in reserve. It is given up for a moment to accept, and close, a client for
+    /// which no other descriptor is left.
     reserve_fd: Option<L::Reserve>,
-    /// Doors are left alone until then.
+    /// No client is accepted before this time.
     paused_until: Option<Millis>,
-    /// When to say again that there are no descriptors.
+    /// Time of the next warning at the earliest.
     next_warning: Millis,
 }
 
 struct ListenerSlot<L> {
     listener: L,
-    /// A connection may be there to accept; cleared when there is none.
+    /// A client may be waiting. Cleared when `accept` finds none.
     is_readable: bool,
 }
 
@@ -54,23 +60,23 @@ impl<L: Listener> Acceptor<L> {
             .into_iter()
             .map(|listener| ListenerSlot { listener, is_readable: false })
             .collect();
-        let reserve_fd = listeners.first_mut().and_then(|door| door.listener.reserve_fd());
+        let reserve_fd = listeners.first_mut().and_then(|slot| slot.listener.reserve_fd());
         Self { listeners, max_clients, reserve_fd, paused_until: None, next_warning: Millis(0) }
     }
 
-    /// Somebody may be at this door.
-    pub(super) fn set_ready(&mut self, place: usize) {
-        if let Some(door) = self.listeners.get_mut(place) {
-            door.is_readable = true;
+    /// Notes that a listener may have clients to accept.
+    pub(super) fn set_ready(&mut self, index: usize) {
+        if let Some(slot) = self.listeners.get_mut(index) {
+            slot.is_readable = true;
         }
     }
 
-    /// Whether somebody can be let in without waiting.
+    /// Returns whether a client can be accepted at once.
     pub(super) fn has_pending(&self) -> bool {
-        self.paused_until.is_none() && self.listeners.iter().any(|door| door.is_readable)
+        self.paused_until.is_none() && self.listeners.iter().any(|slot| slot.is_readable)
     }
 
-    /// When to look at the doors again that were left alone.
+    /// Returns the end of the pause, if there is one.
     pub(super) fn next_deadline(&self) -> Option<Millis> {
         self.paused_until
     }
@@ -80,153 +86,149 @@ impl<L: Listener> Acceptor<L> {
     }
 
     pub(super) fn listeners(&self) -> impl Iterator<Item = &L> {
-        self.listeners.iter().map(|door| &door.listener)
+        self.listeners.iter().map(|slot| &slot.listener)
     }
 
     pub(super) fn listeners_mut(&mut self) -> impl Iterator<Item = &mut L> {
-        self.listeners.iter_mut().map(|door| &mut door.listener)
+        self.listeners.iter_mut().map(|slot| &mut slot.listener)
     }
 
-    /// Nobody comes in any more.
+    /// Closes the listeners.
     pub(super) fn close(&mut self) {
         self.listeners.clear();
         self.paused_until = None;
     }
 
-    /// Lets in who is there, as many as a turn has time for. `watch` has events of a socket told under its key.
+    /// Accepts waiting clients, as many as a turn may. `register` has the poll raise events of a
+    /// socket under its key.
     pub(super) fn accept(
         &mut self,
-        now: Millis,
-        conversation: &mut Conversation<L::Socket>,
-        mut watch: impl FnMut(&mut L::Socket, Key) -> io::Result<()>,
+        io: &mut ClientIo<L::Socket>,
+        mut register: impl FnMut(&mut L::Socket, Key) -> io::Result<()>,
     ) {
-        if self.paused_until.is_some_and(|at| at > now) {
+        if self.paused_until.is_some_and(|at| at > io.now.mono) {
             return;
         }
         self.paused_until = None;
-        // As in most turns.
+        // The usual case.
         if !self.has_pending() {
             return;
         }
-        // However many come, whoever looks after the server gets in.
-        for (audience, mut budget) in
-            [(ListenerKind::Admin, ADMIN_CLIENTS_MAX), (ListenerKind::Public, ACCEPTS_A_TURN)]
-        {
-            self.accept_from(audience, &mut budget, now, conversation, &mut watch);
-        }
+        // The admin listener has attempts of its own, so that many public clients do not shut the
+        // operator out.
+        self.accept_from(ListenerKind::Admin, ADMIN_CLIENTS_MAX, io, &mut register);
+        self.accept_from(ListenerKind::Public, ACCEPTS_A_TURN, io, &mut register);
     }
 
     fn accept_from(
         &mut self,
-        audience: ListenerKind,
-        budget: &mut usize,
-        now: Millis,
-        conversation: &mut Conversation<L::Socket>,
-        watch: &mut impl FnMut(&mut L::Socket, Key) -> io::Result<()>,
+        kind: ListenerKind,
+        mut attempts: usize,
+        io: &mut ClientIo<L::Socket>,
+        register: &mut impl FnMut(&mut L::Socket, Key) -> io::Result<()>,
     ) {
-        for place in 0..self.listeners.len() {
-            if self.listeners[place].listener.audience() != audience {
+        for index in 0..self.listeners.len() {
+            if self.listeners[index].listener.kind() != kind {
                 continue;
             }
-            while self.listeners[place].is_readable && *budget > 0 && self.paused_until.is_none() {
-                match self.listeners[place].listener.accept() {
-                    Ok((socket, address)) => {
-                        self.admit(conversation, audience, (socket, address), watch);
+            while self.listeners[index].is_readable && attempts > 0 && self.paused_until.is_none() {
+                attempts -= 1;
+                match self.listeners[index].listener.accept() {
+                    Ok((socket, _)) if kind == ListenerKind::Admin => {
+                        self.admit_admin(io, socket, register);
                     }
+                    Ok((socket, address)) => self.admit(io, socket, address, register),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        self.listeners[place].is_readable = false;
+                        self.listeners[index].is_readable = false;
                     }
-                    Err(error) if is_out_of_room(&error) => {
-                        self.shed(conversation, place, now, &error);
-                    }
-                    // The one that was to be accepted is gone; others may be there.
+                    Err(error) if is_out_of_fds(&error) => self.shed(io, index, &error),
+                    // This client is gone; others may be waiting.
                     Err(_) => {}
                 }
-                *budget -= 1;
             }
         }
     }
 
-    /// Takes a client in, if there is room; else tells it so, if there is room for that.
+    fn admit_admin(
+        &mut self,
+        io: &mut ClientIo<L::Socket>,
+        socket: L::Socket,
+        register: &mut impl FnMut(&mut L::Socket, Key) -> io::Result<()>,
+    ) {
+        if io.clients.admin_count() < ADMIN_CLIENTS_MAX {
+            let key = io.admit_admin(socket);
+            self.register(io, key, register);
+        }
+    }
+
+    /// Adds a client if the limits allow it. Otherwise the client is sent an error, and lingers if
+    /// not too many rejected clients do.
     fn admit(
         &mut self,
-        conversation: &mut Conversation<L::Socket>,
-        audience: ListenerKind,
-        (socket, address): (L::Socket, Option<IpAddr>),
-        watch: &mut impl FnMut(&mut L::Socket, Key) -> io::Result<()>,
+        io: &mut ClientIo<L::Socket>,
+        socket: L::Socket,
+        address: Option<IpAddr>,
+        register: &mut impl FnMut(&mut L::Socket, Key) -> io::Result<()>,
     ) {
-        let now = conversation.io.now.mono;
-        if audience == ListenerKind::Admin {
-            if conversation.io.clients.admin_count() < ADMIN_CLIENTS_MAX {
-                let key = conversation.admit_admin(socket);
-                self.register(conversation, key, now, watch);
-            }
-            return;
-        }
-        let has_room = conversation.io.clients.active() < self.max_clients;
+        let has_room = io.clients.active() < self.max_clients;
         if !has_room {
-            conversation.metrics.count_refused(RejectReason::MaxClients);
-            if conversation.io.clients.rejected_count() >= REJECTED_CLIENTS_MAX {
-                return conversation.reject_and_close(socket, SERVER_FULL);
+            io.metrics.count_refused(RejectReason::MaxClients);
+            if io.clients.rejected_count() >= REJECTED_CLIENTS_MAX {
+                return io.reject_and_close(socket, SERVER_FULL);
             }
         }
-        let key = conversation.admit(socket, address);
-        if self.register(conversation, key, now, watch) == Registered::Closed {
+        let key = io.admit(socket, address);
+        if self.register(io, key, register) == Registered::Closed {
             if has_room {
-                conversation.metrics.count_refused(RejectReason::Descriptors);
+                io.metrics.count_refused(RejectReason::Descriptors);
             }
         } else if !has_room {
-            conversation.reject(key, SERVER_FULL);
-        } else if conversation.io.clients.exceeds_address_limit(key) {
-            conversation.metrics.count_refused(RejectReason::MaxPerAddress);
-            if conversation.io.clients.rejected_count() < REJECTED_CLIENTS_MAX {
-                conversation.reject(key, ADDRESS_FULL);
+            io.reject(key, SERVER_FULL);
+        } else if io.clients.exceeds_address_limit(key) {
+            io.metrics.count_refused(RejectReason::MaxPerAddress);
+            if io.clients.rejected_count() < REJECTED_CLIENTS_MAX {
+                io.reject(key, ADDRESS_FULL);
             } else {
-                conversation.respond_and_close(key, ADDRESS_FULL);
+                io.respond_and_close(key, ADDRESS_FULL);
             }
         }
     }
 
-    /// Has events told of a client that was just taken in; where that cannot be, it goes.
+    /// Registers a new client's socket with the poll, or closes the client if that fails.
     fn register(
         &mut self,
-        conversation: &mut Conversation<L::Socket>,
+        io: &mut ClientIo<L::Socket>,
         key: Key,
-        now: Millis,
-        watch: &mut impl FnMut(&mut L::Socket, Key) -> io::Result<()>,
+        register: &mut impl FnMut(&mut L::Socket, Key) -> io::Result<()>,
     ) -> Registered {
-        let Err(error) = watch(&mut conversation.io.clients.expect_mut(key).socket, key) else {
+        let Err(error) = register(&mut io.clients.expect_mut(key).socket, key) else {
             return Registered::Yes;
         };
-        conversation.close(key);
-        self.warn(now, format_args!("cannot watch a new client: {error}"));
+        io.clients.close(key);
+        self.warn(io.now.mono, format_args!("cannot register new client: {error}"));
         Registered::Closed
     }
 
-    /// Tells the next arrival that there is no descriptor for it, closes it, and leaves the doors alone for a while.
-    fn shed(
-        &mut self,
-        conversation: &mut Conversation<L::Socket>,
-        place: usize,
-        now: Millis,
-        error: &io::Error,
-    ) {
-        // Most likely EMFILE: retrying at once would spin. The spare descriptor lets one know that it is not wanted.
+    /// Sends an error to the next client, for which no descriptor is left, closes it, and accepts
+    /// no other for a while.
+    fn shed(&mut self, io: &mut ClientIo<L::Socket>, index: usize, error: &io::Error) {
+        // Most likely EMFILE: to retry at once would spin. The reserve descriptor allows one client
+        // to be sent the error.
         self.reserve_fd = None;
-        let listener = &mut self.listeners[place].listener;
+        let listener = &mut self.listeners[index].listener;
         if let Ok((socket, _)) = listener.accept()
-            && listener.audience() == ListenerKind::Public
+            && listener.kind() == ListenerKind::Public
         {
-            conversation.metrics.count_refused(RejectReason::Descriptors);
-            conversation.reject_and_close(socket, SERVER_FULL);
+            io.metrics.count_refused(RejectReason::Descriptors);
+            io.reject_and_close(socket, SERVER_FULL);
         }
         self.reserve_fd = listener.reserve_fd();
-        self.paused_until = Some(now.after(ACCEPT_PAUSE_MS));
-        let advice = "raise the limit on open files, or set --max-clients";
-        self.warn(now, format_args!("cannot accept more clients ({error}): {advice}"));
+        self.paused_until = Some(io.now.mono.after(ACCEPT_PAUSE_MS));
+        let advice = "raise the limit on open files or set --max-clients";
+        self.warn(io.now.mono, format_args!("cannot accept more clients: {error}; {advice}"));
     }
 
-    /// Says that there is no room, once a second at most.
+    /// Logs a warning, at most one per second.
     fn warn(&mut self, now: Millis, text: fmt::Arguments<'_>) {
         if now >= self.next_warning {
             self.next_warning = now.after(1_000);
@@ -235,15 +237,19 @@ impl<L: Listener> Acceptor<L> {
     }
 }
 
-/// Whether events of a newcomer will be told.
+/// Result of registering a new client's socket with the poll.
 #[derive(PartialEq, Eq)]
 enum Registered {
     Yes,
     Closed,
 }
 
-fn is_out_of_room(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let errno = Errno::from_io_error(error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+/// Returns whether `accept` failed because descriptors or kernel memory ran out. The numbers are
+/// those of Linux.
+fn is_out_of_fds(error: &io::Error) -> bool {
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOBUFS: i32 = 105;
+    matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE | ENOBUFS))
 }

@@ -1,118 +1,115 @@
-//! How much is done in one turn of the loop, so that nobody has to wait long for the next.
+//! The work that one turn of the loop may do, so that no client waits long for the next turn.
 //!
-//! Counted in steps of some five microseconds, not measured: what a turn does depends on no clock.
+//! Work is counted in steps of about five microseconds, not measured: a turn depends on no clock.
 
-/// A step is a request or a frame, and one more for so many bytes that were read for it or answered: they are written
-/// twice, to memory that is new.
+/// Bytes read or encoded that cost one step in addition to the step of their request or frame.
+/// These bytes are written twice, to fresh memory.
 const STEP_BYTES: usize = 4 * 1024;
 
-/// A step is a send, and one more for so many bytes: those are there already.
+/// Bytes sent that cost one step in addition to the step of the send. These bytes exist already.
 const SENT_STEP_BYTES: usize = 16 * 1024;
 
-/// JSON that a client sends costs as much as so many times its bytes.
+/// Cost of parsing a byte of JSON, as a multiple of the cost of reading a byte.
 const JSON_PARSE_FACTOR: usize = 16;
 
-/// One client has so much of a turn: what comes in one read of 64 KiB, unless its requests are very short or what they
-/// ask for is very long.
+/// Steps per turn for one client: enough for one read of 64 KiB, unless its requests are very short
+/// or their responses very long.
 const CLIENT_STEPS: usize = 1024;
 
-/// The same where others wait for their part: whoever comes with one request stands behind each of them once.
+/// Steps per turn for one client while other clients have deferred work. A client with a single
+/// request then waits for each pipelining client once at most.
 const CLIENT_STEPS_CONTENDED: usize = 64;
 
-/// All clients have so much of a turn, those of whom there is more to do than a turn has time for only half of it.
+/// Steps per turn for the requests of all clients. Clients that an earlier turn deferred get at
+/// most half.
 const ALL_CLIENTS_STEPS: usize = 2048;
 
-/// Answers of reads that waited have so much of a turn beside that, those for which an earlier turn had no time half of it.
+/// Steps per turn for completing pending reads, on top of the steps for requests. Deferred sends
+/// get at most half.
 const DELIVERY_STEPS: usize = 1024;
 
-/// What one turn has spent so far.
+/// Steps that the current turn has spent.
 pub(super) struct Budget {
-    /// For how many a step counts: one, but where a small crowd is to find a turn too short.
+    /// Factor on every step: 1, except in a simulation, whose few clients could not fill a turn.
     pub(super) weight: usize,
-    /// Others wait for what earlier turns had no time for.
+    /// Several clients have work that earlier turns deferred.
     is_contended: bool,
-    client: usize,
-    clients: usize,
-    delivery: usize,
+    /// Steps of the client whose requests are handled now.
+    client_spent: usize,
+    /// Steps of all clients' requests.
+    all_spent: usize,
+    /// Steps of completing pending reads.
+    delivery_spent: usize,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { weight: 1, is_contended: false, client: 0, clients: 0, delivery: 0 }
-    }
-}
-
-/// Whether there is time for more in this turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Time {
-    Left,
-    Spent,
-}
-
-impl Time {
-    fn of(is_left: bool) -> Self {
-        if is_left { Self::Left } else { Self::Spent }
+        Self { weight: 1, is_contended: false, client_spent: 0, all_spent: 0, delivery_spent: 0 }
     }
 }
 
 impl Budget {
-    /// A turn begins; tells whether several wait for what earlier turns had no time for.
+    /// Begins a turn with all steps unspent.
     pub(super) fn begin_turn(&mut self, is_contended: bool) {
         *self = Self { weight: self.weight, is_contended, ..Self::default() };
     }
 
-    /// Somebody else's requests are handled now.
+    /// Begins the share of another client.
     pub(super) fn begin_client(&mut self) {
-        self.client = 0;
+        self.client_spent = 0;
     }
 
-    /// A request or a frame was handled; its answer has so many bytes.
+    /// Charges a request or frame whose response has `bytes` bytes.
     pub(super) fn charge_request(&mut self, bytes: usize) {
-        let steps = self.weight * (1 + bytes / STEP_BYTES);
-        self.client += steps;
-        self.clients += steps;
+        self.charge(1 + bytes / STEP_BYTES);
     }
 
-    /// So many bytes were read.
+    /// Charges `bytes` bytes read from a socket.
     pub(super) fn charge_read(&mut self, bytes: usize) {
-        let steps = self.weight * (bytes / STEP_BYTES);
-        self.client += steps;
-        self.clients += steps;
+        self.charge(bytes / STEP_BYTES);
     }
 
-    /// So many bytes of JSON are to be read.
+    /// Charges the parsing of `bytes` bytes of JSON.
     pub(super) fn charge_json(&mut self, bytes: usize) {
         self.charge_read(JSON_PARSE_FACTOR * bytes);
     }
 
-    /// Something was sent to a read that waited.
+    fn charge(&mut self, steps: usize) {
+        let steps = self.weight * steps;
+        self.client_spent += steps;
+        self.all_spent += steps;
+    }
+
+    /// Charges a send of `bytes` bytes that completes a pending read.
     pub(super) fn charge_send(&mut self, bytes: usize) {
-        self.delivery += self.weight * (1 + bytes / SENT_STEP_BYTES);
+        self.delivery_spent += self.weight * (1 + bytes / SENT_STEP_BYTES);
     }
 
-    /// Whether the client whose requests are handled now may have more of them handled.
-    pub(super) fn for_client(&self) -> Time {
+    /// Returns whether the client of the current share may have another request handled.
+    pub(super) fn has_client_budget(&self) -> bool {
         let steps = if self.is_contended { CLIENT_STEPS_CONTENDED } else { CLIENT_STEPS };
-        Time::of(self.client < steps)
+        self.client_spent < steps
     }
 
-    /// Whether there is time for one more client.
-    pub(super) fn for_clients(&self) -> Time {
-        Time::of(self.clients < ALL_CLIENTS_STEPS)
+    /// Returns whether another client may have requests handled in this turn.
+    pub(super) fn has_turn_budget(&self) -> bool {
+        self.all_spent < ALL_CLIENTS_STEPS
     }
 
-    /// Whether there is time for one more of those whose work was cut short. They come first in a turn.
-    pub(super) fn for_ready(&self) -> Time {
-        Time::of(self.clients < ALL_CLIENTS_STEPS / 2)
+    /// Returns whether another client that an earlier turn deferred may have requests handled.
+    /// Deferred clients come first in a turn.
+    pub(super) fn has_scheduled_budget(&self) -> bool {
+        self.all_spent < ALL_CLIENTS_STEPS / 2
     }
 
-    /// Whether there is time to answer one more read that waited.
-    pub(super) fn for_delivery(&self) -> Time {
-        Time::of(self.delivery < DELIVERY_STEPS)
+    /// Returns whether another pending read may be completed in this turn.
+    pub(super) fn has_delivery_budget(&self) -> bool {
+        self.delivery_spent < DELIVERY_STEPS
     }
 
-    /// Whether there is time for one more answer that an earlier turn left. They come first in a turn.
-    pub(super) fn for_late_delivery(&self) -> Time {
-        Time::of(self.delivery < DELIVERY_STEPS / 2)
+    /// Returns whether another send that an earlier turn deferred may be made. Deferred sends come
+    /// first in a turn.
+    pub(super) fn has_deferred_send_budget(&self) -> bool {
+        self.delivery_spent < DELIVERY_STEPS / 2
     }
 }

@@ -1,9 +1,11 @@
-//! One TCP connection (or Unix socket): its state and what little it holds.
+//! One client: an accepted TCP or Unix socket, its state and its few buffers.
+//!
+//! Every change of a client's state is made in this file, by a method that is named after the
+//! event. The callers set timers and free memory, as the new state requires.
 
 use std::io;
 use std::rc::Rc;
 
-use super::budget::Time;
 use super::event::Event;
 use super::socket::Socket;
 use super::write_queue::{Flush, WriteQueue, send};
@@ -11,82 +13,123 @@ use crate::api::{Payload, ReplyFormat, SharedBytes, SourceKey};
 use crate::http::Progress;
 use crate::hub::{Key, Millis, ReaderKey, TimerId};
 
-/// How long a client that was told to go may still send.
-pub const LINGER_MS: u64 = 5_000;
-
-/// What a client is at.
+/// State of a client.
 #[derive(Debug)]
 pub(super) enum State {
-    /// Between requests, or in the midst of one. Next: all others.
+    /// Between two requests, or in the middle of one. Next: all others.
     Reading,
-    /// A `/read` with nothing to deliver; holds no buffers, but for a client that pipelines and is slow to take the
-    /// answers that came before. Next: `Reading`, `Writing`, `Lingering`, `Closing`.
-    LongPolling { reader: ReaderKey, presentation: Option<Box<ReplyFormat>> },
-    /// A stream, of which the rest is kept apart: told things until one of both ends it. What does not fit into the kernel's buffer waits in its outbox.
+    /// A `/read` with nothing to deliver. Holds no buffers, unless the client pipelines and is slow
+    /// to take earlier responses. Next: `Reading`, `Writing`, `Lingering`, `Closing`.
+    LongPolling { reader: ReaderKey, format: Option<Box<ReplyFormat>> },
+    /// A stream; its [`StreamState`](super::stream_state::StreamState) is kept under this key.
+    /// Updates that do not fit into the kernel's buffer wait in the write queue.
     /// Next: `Writing`, `Lingering`, `Closing`.
     Streaming(Key),
-    /// An answer did not fit into the kernel's buffer; nothing is read meanwhile. Next: what it says.
+    /// A response did not fit into the kernel's buffer. Nothing is read until it is sent.
+    /// Next: as [`AfterResponse`] says.
     Writing(AfterResponse),
-    /// Told to go, but it may still be sending: what it sends is thrown away, since closing now could
-    /// take the answer from it (RFC 9112, section 9.6). Next: `Closing`.
+    /// The last response is sent, but the client may still be sending. Its input is discarded: a
+    /// close now could destroy the response on its way (RFC 9112, section 9.6). Next: `Closing`.
     Lingering,
-    /// Reaped at the end of this turn; further events are ignored.
+    /// Freed at the end of this turn; events are ignored.
     Closing,
 }
 
-/// What follows an answer.
+/// Reader that belongs to a state.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum PendingRead {
+    None,
+    LongPoll(ReaderKey),
+    /// Key of the [`StreamState`](super::stream_state::StreamState), which names the reader.
+    Stream(Key),
+}
+
+impl State {
+    /// Returns the reader that belongs to this state.
+    pub(super) fn pending_read(&self) -> PendingRead {
+        match self {
+            Self::LongPolling { reader, .. } => PendingRead::LongPoll(*reader),
+            Self::Streaming(stream) => PendingRead::Stream(*stream),
+            Self::Reading | Self::Writing(_) | Self::Lingering | Self::Closing => PendingRead::None,
+        }
+    }
+}
+
+/// State that follows once a response is sent completely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AfterResponse {
+    /// `Reading`.
     KeepAlive,
-    /// The client is not there to send anything more.
+    /// `Closing`: the client sends nothing more.
     Close,
+    /// `Lingering`.
     Linger,
 }
 
-/// A request of which not all is there or not all was handled.
+/// State that a client has entered after a response was sent; the caller sets its timer.
+/// `Reading` says whether there is more to read or to handle already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transition {
+    Reading { has_input: bool },
+    Writing,
+    Lingering,
+    Closing,
+}
+
+/// Bytes that were read and not handled: an incomplete request, or requests after a pending read.
 pub(super) struct ReadBuffer {
     pub(super) bytes: Vec<u8>,
-    /// How far the first request in it was read.
+    /// Progress of the parser in the first request.
     pub(super) progress: Progress,
 }
 
-/// A client with all that belongs to it. Most wait, and hold nothing but this.
+impl ReadBuffer {
+    /// Removes `bytes` handled bytes at the start, and bytes that the parser no longer needs.
+    pub(super) fn consume(&mut self, bytes: usize) {
+        self.bytes.drain(..bytes);
+        self.progress.compact(&mut self.bytes);
+    }
+}
+
+/// A client with all that belongs to it. Most clients wait, and hold nothing but this.
 pub(super) struct Client<S> {
     pub(super) socket: S,
-    pub(super) state: State,
-    pub(super) incoming: Option<Box<ReadBuffer>>,
+    state: State,
+    pub(super) input: Option<Box<ReadBuffer>>,
     pub(super) write_queue: Option<Box<WriteQueue>>,
-    /// An answer is held for it in a lane, which comes before all that stands in its outbox.
+    /// A send to this client is deferred. It comes before everything in the write queue.
     pub(super) is_deferred: bool,
-    /// When it is looked at in its present state.
+    /// Time at which the client is checked in its present state.
     pub(super) deadline: Millis,
     /// Fires at `fires_at`, which is never later than `deadline`.
     pub(super) timer: Option<TimerId>,
     pub(super) fires_at: Millis,
-    /// What it took when it was last counted.
+    /// Bytes counted for this client at the last count.
     pub(super) charged_bytes: u32,
     /// The socket may hold bytes that were not read.
     pub(super) is_readable: bool,
-    /// Nothing comes after what the socket holds.
+    /// The peer has closed its direction: nothing follows the bytes in the socket.
     pub(super) is_read_closed: bool,
-    /// On the list of clients to go on with in the next turn.
+    /// In the run queue of the next turn.
     pub(super) is_scheduled: bool,
-    /// What happened to it that a turn had no time for.
+    /// Event that a turn had no budget for.
     pub(super) deferred_event: Option<Event>,
-    /// Accepted only to be told that there is no room.
+    /// Accepted only to be sent an error.
     pub(super) is_rejected: bool,
-    /// It came by the admin door.
+    /// Accepted by the admin listener.
     pub(super) is_admin: bool,
-    /// It speaks for others, as the operator says.
+    /// A trusted proxy: it sends requests of other clients.
     pub(super) is_proxy: bool,
-    /// Nothing for a Unix socket.
+    /// `None` for a Unix socket.
     pub(super) address: Option<SourceKey>,
 }
 
-/// What became of an answer to a read that waited.
+/// Result of sending to a pending read.
 pub(super) enum Sent {
+    /// The send was made, at least in part.
     Now(Flush),
-    /// It waits for a turn that has time for it: in a lane where it is shared, else in the client's outbox.
+    /// The send waits for a turn with budget. Shared bytes are returned, for the queue of deferred
+    /// sends; bytes for this client alone are in its write queue.
     Deferred(Option<Rc<SharedBytes>>),
 }
 
@@ -94,18 +137,19 @@ impl Sent {
     pub(super) fn flush(&self) -> Flush {
         match self {
             Self::Now(flush) => *flush,
-            Self::Deferred(_) => Flush::WouldBlock { any: false },
+            Self::Deferred(_) => Flush::WouldBlock { progress: false },
         }
     }
 }
 
-/// What came of a look at the socket.
+/// Result of a read from the socket.
 pub(super) enum ReadResult {
     Bytes(usize),
     WouldBlock,
 }
 
 impl<S: Socket> Client<S> {
+    /// Creates a client in `Reading`.
     pub(super) fn new(
         socket: S,
         address: Option<SourceKey>,
@@ -115,7 +159,7 @@ impl<S: Socket> Client<S> {
         Self {
             socket,
             state: State::Reading,
-            incoming: None,
+            input: None,
             write_queue: None,
             is_deferred: false,
             deadline,
@@ -133,12 +177,89 @@ impl<S: Socket> Client<S> {
         }
     }
 
-    /// Reads once. A read that returns less than was asked has drained the socket: no second one is needed to find
-    /// that out, since the next arrival raises a new event.
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Enters `LongPolling`: a `/read` found nothing to deliver.
+    pub(super) fn start_long_poll(&mut self, reader: ReaderKey, format: Option<Box<ReplyFormat>>) {
+        self.state = State::LongPolling { reader, format };
+    }
+
+    /// Enters `Streaming`: a `/read` stays open.
+    pub(super) fn start_stream(&mut self, stream: Key) {
+        self.state = State::Streaming(stream);
+    }
+
+    /// Leaves `LongPolling` for `Reading`, until [`Client::on_response_sent`] is called for the
+    /// reply. The hub has removed the reader. Returns the reply's format, `None` for the usual one.
+    pub(super) fn complete_poll(&mut self) -> Option<Box<ReplyFormat>> {
+        let State::LongPolling { format, .. } = &mut self.state else { return None };
+        let format = format.take();
+        self.state = State::Reading;
+        format
+    }
+
+    /// Leaves `Streaming` for `Reading`, until [`Client::on_response_sent`] is called for the last
+    /// bytes of the stream. Returns the read that has ended.
+    pub(super) fn end_stream(&mut self) -> PendingRead {
+        let read = self.state.pending_read();
+        self.state = State::Reading;
+        read
+    }
+
+    /// Enters the state that follows a response of which all or a part was sent: `Writing`, or the
+    /// one that `after` says. `Closing` takes the place of `Reading` and `Lingering` if the peer
+    /// has closed its direction and nothing is left to read.
+    pub(super) fn on_response_sent(&mut self, after: AfterResponse, flush: Flush) -> Transition {
+        if flush != Flush::Complete {
+            self.state = State::Writing(after);
+            return Transition::Writing;
+        }
+        match after {
+            AfterResponse::KeepAlive if self.has_input() => {
+                self.state = State::Reading;
+                Transition::Reading { has_input: true }
+            }
+            AfterResponse::KeepAlive if !self.is_read_closed => {
+                self.state = State::Reading;
+                Transition::Reading { has_input: false }
+            }
+            AfterResponse::Linger if self.is_readable || !self.is_read_closed => {
+                self.state = State::Lingering;
+                // If the peer has disappeared the next read reports it.
+                let _ = self.socket.shut_down_writing();
+                // Bytes after the last request are discarded like those that are still to come.
+                self.input = None;
+                Transition::Lingering
+            }
+            AfterResponse::KeepAlive | AfterResponse::Close | AfterResponse::Linger => {
+                self.state = State::Closing;
+                Transition::Closing
+            }
+        }
+    }
+
+    /// Has `Writing` followed by `Closing`: the server stops.
+    pub(super) fn close_after_response(&mut self) {
+        if let State::Writing(after) = &mut self.state {
+            *after = AfterResponse::Close;
+        }
+    }
+
+    /// Enters `Closing` from any state. Returns the read that has ended.
+    pub(super) fn close(&mut self) -> PendingRead {
+        let read = self.state.pending_read();
+        self.state = State::Closing;
+        read
+    }
+
+    /// Reads once. A read that fills less than the buffer has emptied the socket: no second read is
+    /// needed, since the next arrival raises a new event.
     ///
     /// # Errors
     ///
-    /// What the socket says; the client is gone then.
+    /// The socket's error; the client is lost.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<ReadResult> {
         match self.socket.read(buffer) {
             Ok(0) => {
@@ -154,21 +275,22 @@ impl<S: Socket> Client<S> {
                 self.is_readable = false;
                 Ok(ReadResult::WouldBlock)
             }
-            // Edge-triggered: nobody will tell us again, so `can_read` stays.
+            // Edge-triggered: the event is not raised again, so `is_readable` stays.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(ReadResult::WouldBlock),
             Err(error) => Err(error),
         }
     }
 
-    /// Sends an answer: at once, as far as the kernel takes it; the rest, and all that follows, when it has room again.
+    /// Sends as much of `payload` as the kernel takes. The rest, and everything after it, waits in
+    /// the write queue.
     ///
     /// # Errors
     ///
-    /// What the socket says; the client is gone then.
+    /// The socket's error; the client is lost.
     pub(super) fn send(&mut self, payload: &Payload<'_>) -> io::Result<Flush> {
         if self.is_blocked() {
             self.write_queue.get_or_insert_default().push(payload);
-            return Ok(Flush::WouldBlock { any: false });
+            return Ok(Flush::WouldBlock { progress: false });
         }
         let bytes = payload.bytes();
         let sent = send(&mut self.socket, bytes)?;
@@ -176,22 +298,22 @@ impl<S: Socket> Client<S> {
             return Ok(Flush::Complete);
         }
         self.write_queue = Some(Box::new(WriteQueue::from_unsent(payload, sent)));
-        Ok(Flush::WouldBlock { any: sent > 0 })
+        Ok(Flush::WouldBlock { progress: sent > 0 })
     }
 
-    /// Sends something if there is `time`, or has it held for [`Client::release`]. What many share is held without a
-    /// buffer of the client's own.
+    /// Sends `payload` if the turn `has_budget`, and otherwise defers it to
+    /// [`Client::send_deferred`]. Shared bytes are deferred without a buffer of the client's own.
     ///
     /// # Errors
     ///
     /// As for [`Client::send`].
-    pub(super) fn deliver(&mut self, payload: &Payload<'_>, time: Time) -> io::Result<Sent> {
-        if time == Time::Left || self.is_blocked() {
+    pub(super) fn deliver(&mut self, payload: &Payload<'_>, has_budget: bool) -> io::Result<Sent> {
+        if has_budget || self.is_blocked() {
             return self.send(payload).map(Sent::Now);
         }
         self.is_deferred = true;
         Ok(Sent::Deferred(match payload {
-            Payload::Shared(encoded) => Some(Rc::clone(encoded)),
+            Payload::Shared(shared) => Some(Rc::clone(shared)),
             Payload::Private(_) => {
                 self.write_queue = Some(Box::new(WriteQueue::from_unsent(payload, 0)));
                 None
@@ -199,75 +321,75 @@ impl<S: Socket> Client<S> {
         }))
     }
 
-    /// Sends what was held, and what came behind it.
+    /// Sends deferred bytes, and then the write queue.
     ///
     /// # Errors
     ///
     /// As for [`Client::send`].
-    pub(super) fn send_deferred(&mut self, held: Option<&Rc<SharedBytes>>) -> io::Result<Flush> {
+    pub(super) fn send_deferred(&mut self, shared: Option<&Rc<SharedBytes>>) -> io::Result<Flush> {
         self.is_deferred = false;
-        if let Some(encoded) = held {
-            let sent = send(&mut self.socket, encoded.bytes())?;
-            if sent < encoded.bytes().len() {
-                let mut outbox = WriteQueue::from_unsent(&Payload::Shared(encoded), sent);
-                if let Some(behind) = self.write_queue.take() {
-                    outbox.append(*behind);
+        if let Some(shared) = shared {
+            let sent = send(&mut self.socket, shared.bytes())?;
+            if sent < shared.bytes().len() {
+                let mut queue = WriteQueue::from_unsent(&Payload::Shared(shared), sent);
+                if let Some(later) = self.write_queue.take() {
+                    queue.append(*later);
                 }
-                self.write_queue = Some(Box::new(outbox));
-                return Ok(Flush::WouldBlock { any: sent > 0 });
+                self.write_queue = Some(Box::new(queue));
+                return Ok(Flush::WouldBlock { progress: sent > 0 });
             }
         }
         self.flush()
     }
 
-    /// Whether there was no time yet for what it said, or for what it is to be told.
+    /// Returns whether a turn has deferred input of this client, or a send to it.
     pub(super) fn has_deferred_work(&self) -> bool {
         self.is_scheduled || self.deferred_event.is_some() || self.is_deferred
     }
 
-    /// Whether something waits to be sent, so that whatever comes has to stand behind it.
+    /// Returns whether unsent bytes exist: further bytes have to queue after them.
     pub(super) fn is_blocked(&self) -> bool {
         self.is_deferred || self.write_queue.is_some()
     }
 
-    /// Sends what waits to be sent, unless it stands behind something that is held.
+    /// Sends the write queue, unless a deferred send comes before it.
     ///
     /// # Errors
     ///
     /// As for [`Client::send`].
     pub(super) fn flush(&mut self) -> io::Result<Flush> {
         if self.is_deferred {
-            return Ok(Flush::WouldBlock { any: false });
+            return Ok(Flush::WouldBlock { progress: false });
         }
-        let Some(outbox) = &mut self.write_queue else { return Ok(Flush::Complete) };
-        let result = outbox.flush(&mut self.socket)?;
+        let Some(queue) = &mut self.write_queue else { return Ok(Flush::Complete) };
+        let result = queue.flush(&mut self.socket)?;
         if result == Flush::Complete {
             self.write_queue = None;
         }
         Ok(result)
     }
 
-    /// Bytes that wait to be sent, if any do.
+    /// Returns the bytes in the write queue, or `None` if there is no queue.
     pub(super) fn queued_bytes(&self) -> Option<usize> {
-        self.write_queue.as_ref().map(|outbox| outbox.bytes())
+        self.write_queue.as_ref().map(|queue| queue.bytes())
     }
 
-    /// Whether it takes no memory but its own, as most do.
+    /// Returns whether the client uses no memory besides this struct, as most clients do.
     pub(super) fn has_no_buffers(&self) -> bool {
-        self.incoming.is_none()
+        self.input.is_none()
             && self.write_queue.is_none()
             && !matches!(self.state, State::Streaming(_))
     }
 
-    /// Memory that it takes beside itself: requests that are not whole, answers that are not taken.
+    /// Returns the bytes of incomplete requests and unsent responses.
     pub(super) fn memory(&self) -> usize {
-        let incoming = self.incoming.as_ref().map_or(0, |incoming| incoming.bytes.capacity());
-        incoming + self.write_queue.as_ref().map_or(0, |outbox| outbox.memory())
+        let input = self.input.as_ref().map_or(0, |input| input.bytes.capacity());
+        input + self.write_queue.as_ref().map_or(0, |queue| queue.memory())
     }
 
-    /// Whether there is more to read or to handle.
+    /// Returns whether there is more to read or to handle.
     pub(super) fn has_input(&self) -> bool {
-        self.is_readable || self.incoming.is_some()
+        self.is_readable || self.input.is_some()
     }
 }
 
@@ -275,15 +397,11 @@ impl<S: Socket> Client<S> {
 mod tests {
     use super::*;
 
-    /// As large as the socket of the server in a debug build, which is tested where that is defined.
-    type SocketOfServer = [u64; 3];
+    /// Size of the server's socket in a debug build; a test of that socket holds it to this size.
+    type ServerSocket = [u64; 3];
 
     #[test]
-    fn a_client_that_waits_stays_small() {
-        assert!(
-            size_of::<Client<SocketOfServer>>() <= 112,
-            "{}",
-            size_of::<Client<SocketOfServer>>()
-        );
+    fn a_waiting_client_stays_small() {
+        assert!(size_of::<Client<ServerSocket>>() <= 112, "{}", size_of::<Client<ServerSocket>>());
     }
 }

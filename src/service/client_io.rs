@@ -1,142 +1,216 @@
-//! All of a conversation but its hub: what the hub delivers into.
+//! The clients, and everything that is needed to respond to them.
+//!
+//! The hub delivers into this, so nothing in here calls the hub.
 
-use super::client::{AfterResponse, Client, LINGER_MS, Sent, State};
+use std::net::IpAddr;
+
+use super::client::{AfterResponse, Client, Sent, State, Transition};
 use super::client_table::ClientTable;
-use super::limits::ClientLimits;
+use super::limits::{ClientLimits, LINGER_MS, READ_BYTES};
 use super::socket::Socket;
 use super::stream_state::Backlog;
 use super::write_queue::Flush;
-use crate::api::Api;
-use crate::http::Persistence;
+use crate::api::{Api, Error, Payload, SourceKey};
+use crate::http::{Limits, Persistence};
 use crate::hub::{Key, Now, Wake};
+use crate::metrics::Metrics;
 
-/// Clients, and what their answers are made with.
-pub(super) struct Io<S> {
+/// The clients, and everything that is needed to respond to them.
+pub(super) struct ClientIo<S> {
     pub(super) clients: ClientTable<S>,
     pub(super) api: Api,
-    pub(super) patience: ClientLimits,
+    pub(super) limits: ClientLimits,
+    pub(super) request_limits: Limits,
+    pub(super) metrics: Metrics,
     pub(super) now: Now,
+    /// Bytes of the last read, of whichever client it was.
+    pub(super) read_buf: Box<[u8]>,
+    /// Responses that were not sent yet, to the client whose requests are handled.
+    pub(super) response: Vec<u8>,
 }
 
-impl<S: Socket> Io<S> {
-    /// Answers a read that waited, or tells one that stays.
+impl<S: Socket> ClientIo<S> {
+    pub(super) fn new(api: Api, limits: ClientLimits, max_clients: usize, now: Now) -> Self {
+        let mut metrics = Metrics::default();
+        metrics.max_clients = max_clients;
+        metrics.max_memory = limits.max_memory;
+        Self {
+            clients: ClientTable::new(limits.max_per_address, now.mono),
+            request_limits: api.limits(),
+            api,
+            limits,
+            metrics,
+            now,
+            read_buf: vec![0; READ_BYTES].into_boxed_slice(),
+            response: Vec::new(),
+        }
+    }
+
+    /// Adds a client of a public listener.
+    pub(super) fn admit(&mut self, socket: S, address: Option<IpAddr>) -> Key {
+        let is_proxy = self.api.is_trusted(address);
+        let deadline = self.now.mono.after(self.limits.keep_alive_ms);
+        self.clients.insert(Client::new(socket, address.map(SourceKey::from), is_proxy, deadline))
+    }
+
+    /// Adds a client of the admin listener.
+    pub(super) fn admit_admin(&mut self, socket: S) -> Key {
+        let deadline = self.now.mono.after(self.limits.keep_alive_ms);
+        let mut client = Client::new(socket, None, false, deadline);
+        client.is_admin = true;
+        self.clients.insert(client)
+    }
+
+    /// Rejects a client that was just added: sends `error`, and lingers so that the client can read
+    /// it.
+    pub(super) fn reject(&mut self, key: Key, error: Error) {
+        self.clients.mark_rejected(key);
+        match self.respond_to_new(key, error) {
+            Some(flush) => self.finish_response(key, AfterResponse::Linger, flush),
+            None => drop(self.clients.close(key)),
+        }
+    }
+
+    /// Sends `error` to a client that was just added, and closes it.
+    pub(super) fn respond_and_close(&mut self, key: Key, error: Error) {
+        // Nothing is queued before the error, and what does not fit into the kernel's buffer now
+        // will never be sent.
+        self.respond_to_new(key, error);
+        self.clients.close(key);
+    }
+
+    /// Sends `error` to a client that has asked nothing yet. Returns `None` if it is gone.
+    fn respond_to_new(&mut self, key: Key, error: Error) -> Option<Flush> {
+        self.api.push_rejection_uncounted(error, &mut self.response);
+        let client = self.clients.expect_mut(key);
+        let sent = client.send(&Payload::Private(&self.response));
+        self.response.clear();
+        sent.ok()
+    }
+
+    /// Sends `error` to a socket and closes it, without adding a client: there is no room for a
+    /// lingering one. Bytes that the peer has sent already are read first, since a close with
+    /// unread bytes sends a reset, which may overtake the response.
+    pub(super) fn reject_and_close(&mut self, mut socket: S, error: Error) {
+        let _ = socket.read(&mut self.read_buf);
+        self.api.push_rejection_uncounted(error, &mut self.response);
+        let _ = socket.write(&self.response);
+        self.response.clear();
+        let _ = socket.shut_down_writing();
+    }
+
+    /// Appends `error` in place of a response. Requests of the admin listener are not counted.
+    pub(super) fn push_error(&mut self, key: Key, error: Error) {
+        if self.clients.expect_mut(key).is_admin {
+            self.api.push_rejection_uncounted(error, &mut self.response);
+        } else {
+            self.api.push_rejection(error, &mut self.response);
+        }
+    }
+
+    /// Completes a long poll with its reply, or sends an update to a stream.
     pub(super) fn complete_read(&mut self, wake: &Wake<'_>) {
         let Self { api, clients, .. } = self;
         let key = Key::from_bits(wake.token);
-        let time = clients.send_budget(wake.channel);
-        // Who is told next may repeat this one, also where nobody is here to be told.
+        let has_budget = clients.has_send_budget(wake.channel);
+        // The next wake-up may repeat this one even if this client is gone: see to the cache.
         let Some(client) = clients.get_mut(key) else { return api.reset_cache(wake) };
-        let presentation = match &mut client.state {
-            State::LongPolling { presentation, .. } => presentation.take(),
+        let format = match client.state() {
+            State::LongPolling { .. } => client.complete_poll(),
             State::Streaming(_) => return self.send_to_stream(key, wake),
-            // It closed in this very turn.
+            // The client was closed in this turn.
             _ => return api.reset_cache(wake),
         };
-        client.state = State::Reading;
-        let (payload, persistence) = api.encode_reply(wake, presentation.as_deref());
-        let Ok(delivery) = client.deliver(&payload, time) else {
-            client.state = State::Closing;
-            clients.reap_later(key);
+        let (payload, persistence) = api.encode_reply(wake, format.as_deref());
+        let Ok(sent) = client.deliver(&payload, has_budget) else {
+            clients.close(key);
             return;
         };
-        let next = match persistence {
+        let after = match persistence {
             Persistence::Close if client.has_input() => AfterResponse::Linger,
             Persistence::Close => AfterResponse::Close,
             Persistence::Persistent | Persistence::PersistentIfAnnounced => {
                 AfterResponse::KeepAlive
             }
         };
-        let flush = delivery.flush();
-        clients.account_delivery(key, wake.channel, payload.bytes().len(), delivery);
+        let flush = sent.flush();
+        clients.account_delivery(key, wake.channel, payload.bytes().len(), sent);
         if flush != Flush::Complete {
             clients.update_memory(key);
         }
-        self.finish_response(key, next, flush);
+        self.finish_response(key, after, flush);
     }
 
-    /// After an answer was handed to the kernel, wholly or in part: what the client is at now.
-    pub(super) fn finish_response(&mut self, key: Key, next: AfterResponse, flush: Flush) {
-        let Self { clients, patience, now, .. } = self;
-        let client: &mut Client<S> = clients.expect_mut(key);
-        if flush != Flush::Complete {
-            client.state = State::Writing(next);
-            return clients.set_deadline(key, now.mono.after(patience.request_timeout_ms));
-        }
-        match next {
-            AfterResponse::KeepAlive if client.has_input() => {
-                client.state = State::Reading;
-                let ms = if client.incoming.is_some() {
-                    patience.request_timeout_ms
-                } else {
-                    patience.keep_alive_ms
-                };
+    /// Moves the client to its next state, after all or a part of a response was sent.
+    pub(super) fn finish_response(&mut self, key: Key, after: AfterResponse, flush: Flush) {
+        let Self { clients, limits, now, .. } = self;
+        let client = clients.expect_mut(key);
+        let ms = match client.on_response_sent(after, flush) {
+            Transition::Writing => limits.request_timeout_ms,
+            Transition::Reading { has_input: false } => limits.keep_alive_ms,
+            Transition::Reading { has_input: true } => {
+                let is_incomplete = client.input.is_some();
                 clients.schedule(key);
-                clients.set_deadline(key, now.mono.after(ms));
+                if is_incomplete { limits.request_timeout_ms } else { limits.keep_alive_ms }
             }
-            AfterResponse::KeepAlive if !client.is_read_closed => {
-                client.state = State::Reading;
-                clients.set_deadline(key, now.mono.after(patience.keep_alive_ms));
-            }
-            AfterResponse::Linger if client.is_readable || !client.is_read_closed => {
-                client.state = State::Lingering;
-                // A peer that is gone needs no farewell; the next read tells.
-                let _ = client.socket.shut_down_writing();
-                // What it sent behind its last request is thrown away like what is still to come.
-                client.incoming = None;
+            Transition::Lingering => {
                 if client.is_readable {
                     clients.schedule(key);
                 }
                 clients.update_memory(key);
-                clients
-                    .set_deadline(key, now.mono.after(LINGER_MS.min(patience.request_timeout_ms)));
+                LINGER_MS.min(limits.request_timeout_ms)
             }
-            AfterResponse::KeepAlive | AfterResponse::Close | AfterResponse::Linger => {
-                client.state = State::Closing;
-                clients.reap_later(key);
-            }
-        }
+            Transition::Closing => return clients.reap_later(key),
+        };
+        clients.set_deadline(key, now.mono.after(ms));
     }
 
-    /// Tells a stream what is new, or its end.
+    /// Sends an update to a stream, or its end.
     pub(super) fn send_to_stream(&mut self, key: Key, wake: &Wake<'_>) {
-        let Self { api, clients, patience, now, .. } = self;
-        let time = clients.send_budget(wake.channel);
-        let Some((client, following)) = clients.stream_mut(key) else {
+        let Self { api, clients, limits, now, .. } = self;
+        let has_budget = clients.has_send_budget(wake.channel);
+        let Some((client, stream)) = clients.stream_mut(key) else {
             return api.reset_cache(wake);
         };
-        following.heartbeat_at = now.mono.after(patience.heartbeat_ms);
-        let due = following.next_check(*patience);
-        let payload = api.encode_update(wake, &following.stream);
+        stream.heartbeat_at = now.mono.after(limits.heartbeat_ms);
+        let next_check = stream.next_check(*limits);
+        let payload = api.encode_update(wake, &stream.stream);
         let was_blocked = client.is_blocked();
-        let Ok(delivery) = client.deliver(&payload, time) else { return clients.close_later(key) };
-        let is_held = matches!(delivery, Sent::Deferred(_));
-        let waits = if is_held { Some(payload.bytes().len()) } else { client.queued_bytes() };
-        let backlog = following.backlog(waits, was_blocked, patience.max_backlog);
-        // Its own answer may be, or the one of another channel before it: it is not slow.
-        let waits_for_time = client.is_deferred;
-        let flush = delivery.flush();
-        clients.account_delivery(key, wake.channel, payload.bytes().len(), delivery);
+        let Ok(sent) = client.deliver(&payload, has_budget) else {
+            return clients.close_later(key);
+        };
+        let unsent = match &sent {
+            Sent::Deferred(_) => Some(payload.bytes().len()),
+            Sent::Now(_) => client.queued_bytes(),
+        };
+        let backlog = stream.backlog(unsent, was_blocked, limits.max_backlog);
+        // True for this update, or for one of another channel before it: the peer is not slow.
+        let is_deferred = client.is_deferred;
+        let flush = sent.flush();
+        clients.account_delivery(key, wake.channel, payload.bytes().len(), sent);
         if wake.is_last {
-            // The hub knows already. The peer of a WebSocket has a farewell to send.
-            clients.take_reader(key, State::Reading);
+            // The hub has already removed the reader. A WebSocket peer still has to send its Close
+            // frame, so linger.
+            clients.end_stream(key);
             return self.finish_response(key, AfterResponse::Linger, flush);
         }
         match backlog {
-            // What comes meanwhile is told together, once it was sent this.
-            _ if waits_for_time => clients.pause_later(key),
+            // Updates that come before this one is sent are then sent together.
+            _ if is_deferred => clients.pause_later(key),
             Backlog::WithinLimit => {}
             Backlog::OversizedMessage => clients.pause_later(key),
             Backlog::OverLimit => return clients.close_later(key),
         }
         if flush != Flush::Complete
             && clients.update_memory(key)
-            && clients.memory() > patience.max_memory
+            && clients.memory() > limits.max_memory
         {
             return clients.close_later(key);
         }
-        clients.set_deadline(key, due);
+        clients.set_deadline(key, next_check);
         if wake.has_more && flush == Flush::Complete {
-            // No event will tell that it was taken: the rest is for the next turn, which comes at once.
+            // No event will say that the update was sent: the next turn, which begins at once,
+            // sends the rest.
             clients.schedule(key);
         }
     }

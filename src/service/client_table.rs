@@ -1,11 +1,11 @@
-//! All clients: who is there, who has a deadline, who is to be gone on with, who is to be reaped.
+//! All clients, with their timers and the queues that a turn works through.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 
-use super::budget::{Budget, Time};
-use super::client::{Client, Sent, State};
+use super::budget::Budget;
+use super::client::{Client, PendingRead, Sent, State};
 use super::event::Event;
 use super::fair_queue::FairQueue;
 use super::gauges::Gauges;
@@ -14,40 +14,42 @@ use super::stream_state::StreamState;
 use crate::api::SourceKey;
 use crate::hub::{Key, Millis, ReaderKey, Slab, TimerWheel};
 
-/// The clients and the lists that a turn of the loop works through.
+/// All clients, with their timers and the queues that a turn works through.
 pub(super) struct ClientTable<S> {
     slots: Slab<Client<S>>,
-    /// What those have in addition whose reads stay.
+    /// State of clients in [`State::Streaming`], in addition to what every client has.
     streams: Slab<StreamState>,
-    /// One timer for each client at most, by place.
+    /// At most one timer for each client, by the client's index.
     timers: TimerWheel<u32>,
-    /// Those whose work a budget cut short, or who have input that arrived while they waited.
+    /// Clients with input that a budget cut short, or that arrived while they were blocked.
     run_queue: VecDeque<Key>,
-    /// Those to whom something happened that a turn had no time for.
+    /// Clients with an event that a turn had no budget for.
     deferred_events: VecDeque<Key>,
-    /// Those whose answers a turn had no time to send.
+    /// Sends that a turn had no budget for.
     pub(super) deferred_sends: FairQueue,
-    /// How much more this turn may do.
+    /// Budget of this turn.
     pub(super) budget: Budget,
+    /// Clients in `Closing`, freed at the end of the turn.
     to_reap: Vec<Key>,
-    /// Those that are to be lost once the delivery at hand is done.
+    /// Clients to close after the delivery in progress, which may not call back into the hub.
     pending_closes: Vec<Key>,
-    /// Streams that the delivery at hand gave so much that they get no more before they have taken it.
+    /// Streams to pause after the delivery in progress: they have enough unsent bytes.
     pending_pauses: Vec<Key>,
-    /// How many are there only to be told that there is no room.
+    /// Clients accepted only to be sent an error.
     rejected_count: usize,
-    /// How many came by the admin door.
+    /// Clients of the admin listener.
     admin_count: usize,
-    /// Bytes that all take beside themselves.
+    /// Bytes in the buffers of all clients, each as of its last count.
     memory: usize,
-    /// How many one address may have at once; 0 for no limit.
+    /// Clients allowed at once from one address; 0 for no limit.
     max_per_address: usize,
-    /// How many each has, where there is a limit. Proxies are not counted: they are many.
+    /// Clients from each address, if there is a limit. Proxies are not counted: they connect for
+    /// many clients.
     per_address: HashMap<SourceKey, usize>,
 }
 
 impl<S: Socket> ClientTable<S> {
-    /// No clients, at `now`.
+    /// Creates an empty table.
     pub(super) fn new(max_per_address: usize, now: Millis) -> Self {
         Self {
             slots: Slab::default(),
@@ -79,13 +81,13 @@ impl<S: Socket> ClientTable<S> {
         key
     }
 
-    /// Whether this client, which is here already, is one too many of its address.
+    /// Returns whether a client that is already in the table exceeds the limit of its address.
     pub(super) fn exceeds_address_limit(&self, key: Key) -> bool {
         let address = self.slots.get(key).and_then(|client| self.limit_key(client));
         address.is_some_and(|address| self.per_address[&address] > self.max_per_address)
     }
 
-    /// By which address a client is counted, if it is.
+    /// Returns the address under which a client is counted, or `None` if it is not counted.
     fn limit_key(&self, client: &Client<S>) -> Option<SourceKey> {
         client
             .address
@@ -106,41 +108,56 @@ impl<S: Socket> ClientTable<S> {
         self.slots.get_mut(key)
     }
 
-    /// The client of a key that was looked up before in the same step.
+    /// Returns the client of a key that was looked up before in the same turn.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such client. Clients are freed only at the end of a turn.
     pub(super) fn expect_mut(&mut self, key: Key) -> &mut Client<S> {
         self.slots.get_mut(key).expect("clients are reaped only at the end of a turn")
     }
 
-    /// A client whose read stays, with what belongs to that.
+    /// Returns a client in [`State::Streaming`] and its stream, or `None` in any other state.
     pub(super) fn stream_mut(&mut self, key: Key) -> Option<(&mut Client<S>, &mut StreamState)> {
         let client = self.slots.get_mut(key)?;
-        let State::Streaming(stream) = client.state else { return None };
+        let State::Streaming(stream) = *client.state() else { return None };
         Some((client, self.streams.get_mut(stream)?))
     }
 
-    /// The client's read stays from now on.
-    pub(super) fn start_stream(&mut self, key: Key, following: StreamState) {
-        let stream = self.streams.insert(following);
-        self.expect_mut(key).state = State::Streaming(stream);
+    /// Moves a client to [`State::Streaming`].
+    pub(super) fn start_stream(&mut self, key: Key, stream: StreamState) {
+        let stream = self.streams.insert(stream);
+        self.expect_mut(key).start_stream(stream);
     }
 
-    /// The read that waits on a client, or stays.
+    /// Returns the reader of a client's long poll or stream.
     pub(super) fn reader(&self, key: Key) -> Option<ReaderKey> {
-        match self.slots.get(key)?.state {
-            State::LongPolling { reader, .. } => Some(reader),
-            State::Streaming(stream) => self.streams.get(stream).map(|following| following.reader),
-            State::Reading | State::Writing(_) | State::Lingering | State::Closing => None,
+        match self.slots.get(key)?.state().pending_read() {
+            PendingRead::LongPoll(reader) => Some(reader),
+            PendingRead::Stream(stream) => self.streams.get(stream).map(|stream| stream.reader),
+            PendingRead::None => None,
         }
     }
 
-    /// The client goes over to another state. Returns the read that waited on it, or stayed.
-    pub(super) fn take_reader(&mut self, key: Key, state: State) -> Option<ReaderKey> {
-        match mem::replace(&mut self.expect_mut(key).state, state) {
-            State::LongPolling { reader, .. } => Some(reader),
-            State::Streaming(stream) => {
-                self.streams.remove(stream).map(|following| following.reader)
-            }
-            State::Reading | State::Writing(_) | State::Lingering | State::Closing => None,
+    /// Ends a client's stream, as [`Client::end_stream`] does, and returns its reader.
+    pub(super) fn end_stream(&mut self, key: Key) -> Option<ReaderKey> {
+        let read = self.expect_mut(key).end_stream();
+        self.free_read(read)
+    }
+
+    /// Closes a client, which is freed at the end of the turn. Returns the reader of its long poll
+    /// or stream: the caller removes it from the hub.
+    pub(super) fn close(&mut self, key: Key) -> Option<ReaderKey> {
+        let read = self.expect_mut(key).close();
+        self.reap_later(key);
+        self.free_read(read)
+    }
+
+    fn free_read(&mut self, read: PendingRead) -> Option<ReaderKey> {
+        match read {
+            PendingRead::LongPoll(reader) => Some(reader),
+            PendingRead::Stream(stream) => self.streams.remove(stream).map(|stream| stream.reader),
+            PendingRead::None => None,
         }
     }
 
@@ -156,7 +173,7 @@ impl<S: Socket> ClientTable<S> {
         self.slots.keys().filter_map(|key| self.slots.get(key))
     }
 
-    /// How many are served by the public doors, those not counted that are merely refused.
+    /// Returns the number of clients of the public listeners, without rejected clients.
     pub(super) fn active(&self) -> usize {
         self.slots.len() - self.rejected_count - self.admin_count
     }
@@ -165,7 +182,6 @@ impl<S: Socket> ClientTable<S> {
         self.rejected_count
     }
 
-    /// How many are served by the admin door.
     pub(super) fn admin_count(&self) -> usize {
         self.admin_count
     }
@@ -176,18 +192,20 @@ impl<S: Socket> ClientTable<S> {
         self.rejected_count += 1;
     }
 
-    /// Bytes that all take beside themselves: of those that were not counted since they changed, as it was then.
+    /// Returns the bytes in the buffers of all clients, each as of its last
+    /// [`ClientTable::update_memory`].
     pub(super) fn memory(&self) -> usize {
         self.memory
     }
 
-    /// Takes account of what a client takes now. Tells whether it is more than it was.
+    /// Counts the bytes in a client's buffers. Returns whether they have grown since the last
+    /// count.
     pub(super) fn update_memory(&mut self, key: Key) -> bool {
         let Some(client) = self.slots.get_mut(key) else { return false };
         if client.has_no_buffers() && client.charged_bytes == 0 {
             return false;
         }
-        let fragments = match client.state {
+        let fragments = match *client.state() {
             State::Streaming(stream) => self.streams.get(stream).map_or(0, StreamState::memory),
             _ => 0,
         };
@@ -197,8 +215,9 @@ impl<S: Socket> ClientTable<S> {
         now > before
     }
 
-    /// Has the client looked at by `at`, unless its deadline is moved again. A later deadline is only noted: the
-    /// timer fires early then and is set anew, which costs less than moving it with every request.
+    /// Sets the time at which the client is checked. A later deadline than before is only stored:
+    /// the timer then fires early and is set again, which costs less than moving it with every
+    /// request.
     pub(super) fn set_deadline(&mut self, key: Key, at: Millis) {
         let Some(client) = self.slots.get_mut(key) else { return };
         client.deadline = at;
@@ -216,7 +235,7 @@ impl<S: Socket> ClientTable<S> {
         self.timers.next_deadline()
     }
 
-    /// A client whose timer fired; its deadline may still be to come.
+    /// Returns a client whose timer fired. Its deadline may be later.
     pub(super) fn pop_due(&mut self, now: Millis) -> Option<Key> {
         let index = self.timers.pop(now)?;
         let key = self.slots.key_at(index).expect("a reaped client's timer is cancelled");
@@ -224,7 +243,7 @@ impl<S: Socket> ClientTable<S> {
         Some(key)
     }
 
-    /// Has the client gone on with in the next turn, which comes at once.
+    /// Has the client's input processed in the next turn, which then begins at once.
     pub(super) fn schedule(&mut self, key: Key) {
         let client = self.expect_mut(key);
         if !client.is_scheduled {
@@ -233,42 +252,43 @@ impl<S: Socket> ClientTable<S> {
         }
     }
 
-    /// A turn begins.
+    /// Begins a turn.
     pub(super) fn begin_turn(&mut self) {
         self.budget.begin_turn(!self.deferred_events.is_empty() || self.run_queue.len() > 1);
     }
 
-    /// How many are ready. Those that become so meanwhile stand behind them, for the turn after.
+    /// Returns the length of the run queue. Clients that are scheduled while it is worked through
+    /// come after these, in the next turn.
     pub(super) fn scheduled_count(&self) -> usize {
         self.run_queue.len()
     }
 
-    /// The one that has been ready longest, if it is still there.
+    /// Takes the first client from the run queue. Returns `None` if that client was freed.
     pub(super) fn pop_scheduled(&mut self) -> Option<Key> {
         let key = self.run_queue.pop_front()?;
         self.slots.get_mut(key)?.is_scheduled = false;
         Some(key)
     }
 
-    /// Keeps what happened to a client for when there is time.
+    /// Keeps an event for when there is budget.
     pub(super) fn defer_event(&mut self, key: Key, event: Event) {
         let client = self.expect_mut(key);
-        if let Some(late) = &mut client.deferred_event {
-            late.merge(event);
+        if let Some(deferred) = &mut client.deferred_event {
+            deferred.merge(event);
         } else {
             client.deferred_event = Some(event);
             self.deferred_events.push_back(key);
         }
     }
 
-    /// Whether there is more to do than there was time for.
+    /// Returns whether any work is left for the next turn.
     pub(super) fn has_work(&self) -> bool {
         !(self.run_queue.is_empty()
             && self.deferred_events.is_empty()
             && self.deferred_sends.is_empty())
     }
 
-    /// To whom something happened first of those for whom there was no time, and what.
+    /// Takes the oldest deferred event.
     pub(super) fn pop_deferred_event(&mut self) -> Option<(Key, Event)> {
         while let Some(key) = self.deferred_events.pop_front() {
             if let Some(event) =
@@ -280,26 +300,26 @@ impl<S: Socket> ClientTable<S> {
         None
     }
 
-    /// Whether a read that waited is sent its answer in this turn: there is time for it, and those before it in its lane
-    /// were sent theirs.
-    pub(super) fn send_budget(&self, lane: u32) -> Time {
-        if self.deferred_sends.contains(lane) { Time::Spent } else { self.budget.for_delivery() }
+    /// Returns whether a send for a reader of `channel` may be made in this turn: there is budget,
+    /// and no earlier send of the same channel is deferred.
+    pub(super) fn has_send_budget(&self, channel: u32) -> bool {
+        !self.deferred_sends.contains(channel) && self.budget.has_delivery_budget()
     }
 
-    /// An answer of so many bytes was delivered to a client, or is to be.
-    pub(super) fn account_delivery(&mut self, key: Key, lane: u32, bytes: usize, delivery: Sent) {
-        match delivery {
+    /// Charges a send of `bytes` bytes that was made, or queues one that was deferred.
+    pub(super) fn account_delivery(&mut self, key: Key, channel: u32, bytes: usize, sent: Sent) {
+        match sent {
             Sent::Now(_) => self.budget.charge_send(bytes),
-            Sent::Deferred(payload) => self.deferred_sends.push(lane, (key, payload)),
+            Sent::Deferred(shared) => self.deferred_sends.push(channel, (key, shared)),
         }
     }
 
-    /// Has the client lost, with all that follows from it, once the hub can be told.
+    /// Has the client closed after the delivery in progress, when the hub can be called again.
     pub(super) fn close_later(&mut self, key: Key) {
         self.pending_closes.push(key);
     }
 
-    /// Has the hub told, once the delivery at hand is done, that a stream has enough to take.
+    /// Has the stream paused after the delivery in progress.
     pub(super) fn pause_later(&mut self, key: Key) {
         self.pending_pauses.push(key);
     }
@@ -312,33 +332,33 @@ impl<S: Socket> ClientTable<S> {
         mem::take(&mut self.pending_closes)
     }
 
-    /// Has the client reaped. Its state must be `Closing` already.
+    /// Has the client freed at the end of the turn. Its state must be `Closing`.
     pub(super) fn reap_later(&mut self, key: Key) {
         self.to_reap.push(key);
     }
 
-    /// Counts them, and what belongs to them.
     pub(super) fn gauges(&self) -> Gauges {
         Gauges {
             clients: self.slots.len(),
-            refused: self.rejected_count,
+            rejected: self.rejected_count,
             streams: self.streams.len(),
             timers: self.timers.len(),
-            ready: self.run_queue.len() + self.deferred_events.len() + self.deferred_sends.len(),
+            deferred: self.run_queue.len() + self.deferred_events.len() + self.deferred_sends.len(),
             addresses: self.per_address.len(),
             memory: self.memory,
             ..Gauges::default()
         }
     }
 
-    /// Frees those that closed in this turn; dropping a socket closes it, and the poll forgets it.
+    /// Frees the clients that closed in this turn. Dropping a socket closes it, and removes it from
+    /// the poll.
     pub(super) fn reap(&mut self) {
         while let Some(key) = self.to_reap.pop() {
             self.remove(key);
         }
     }
 
-    /// Takes a client out of all that knows of it, outside of its turns.
+    /// Removes a client and its timer. Not for use while the client's events are handled.
     pub(super) fn remove(&mut self, key: Key) -> Option<Client<S>> {
         let client = self.slots.remove(key)?;
         if let Some(timer) = client.timer {

@@ -1,20 +1,20 @@
-//! What the poll said of a client's socket.
+//! Readiness of a client's socket.
 
-/// What the poll said of a socket.
+/// Readiness of a client's socket, as the poll reports it.
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
-    /// There may be something to read.
+    /// There may be bytes to read.
     pub is_readable: bool,
     /// There may be room to send.
     pub is_writable: bool,
-    /// The peer sends nothing more.
+    /// The peer has closed its sending direction.
     pub is_read_closed: bool,
-    /// The peer reset the connection, or cannot be reached.
+    /// The peer has reset the connection, or cannot be reached.
     pub is_error: bool,
 }
 
 impl Event {
-    /// Another one of the same socket, before anybody looked at this one.
+    /// Merges a later event of the same socket that arrived before this one was handled.
     pub(super) fn merge(&mut self, later: Self) {
         self.is_readable |= later.is_readable;
         self.is_writable |= later.is_writable;

@@ -1,26 +1,27 @@
-//! How many there are of everything that comes and goes.
+//! Numbers of everything that comes and goes, for tests and simulations.
 
 use crate::hub;
 
-/// How many there are of everything that comes and goes.
+/// Numbers of everything that comes and goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
-    /// Clients, those that are merely refused included.
+    /// Clients, rejected ones included.
     pub clients: usize,
-    /// Clients that are merely refused.
-    pub refused: usize,
-    /// Clients whose read stays.
+    /// Clients that are only sent an error.
+    pub rejected: usize,
+    /// Streams.
     pub streams: usize,
-    /// Clients' timers that are set.
+    /// Timers of clients.
     pub timers: usize,
-    /// Clients to go on with in the next turn, for whatever there was no time for.
-    pub ready: usize,
-    /// Addresses that are counted.
+    /// Scheduled clients, deferred events and deferred sends.
+    pub deferred: usize,
+    /// Addresses with clients, if `--max-clients-per-address` counts them.
     pub addresses: usize,
-    /// Bytes that clients hold beside themselves, as they are counted.
+    /// Bytes in the buffers of clients, as of each one's last count.
     pub memory: usize,
-    /// Bytes of answers that somebody has still to take, and that may have several holders.
+    /// Bytes of encoded responses and updates that are still to be sent, each counted once for all
+    /// clients that share it.
     pub encoded_bytes: usize,
-    /// What the hub has.
+    /// Numbers of the hub.
     pub hub: hub::Gauges,
 }

@@ -1,20 +1,40 @@
-//! How long clients may take over things, and how much they may leave lying.
+//! Limits of the service: constants, and those that the options set.
 
-/// File descriptors that are not clients: standard streams, epoll, signals, listeners, the reserve, rejected clients that
-/// still read their answer. Generous, since running out is worse than a few clients fewer.
+/// File descriptors that are not for clients: standard streams, epoll, signals, listeners, the
+/// reserve, and rejected clients that still read their response. Generous: to run out of
+/// descriptors is worse than to serve a few clients fewer.
 pub(crate) const FILES_RESERVED: usize = 128;
 
-/// How long clients may take over things, and how much they may leave lying.
+/// Bytes of one read. One read per turn and client is made at most.
+pub const READ_BYTES: usize = 64 * 1024;
+
+/// Bytes of responses per client and turn. Prevents one pipelining client from starving the others.
+pub const RESPONSE_BYTES_PER_TURN: usize = 256 * 1024;
+
+/// Time for which a client may still send after its last response.
+pub const LINGER_MS: u64 = 5_000;
+
+/// Time for which responses may still be sent after the server was asked to stop.
+pub const SHUTDOWN_TIMEOUT_MS: u64 = 4_500;
+
+/// Time for which clients are still served after a takeover. Longer than
+/// [`SHUTDOWN_TIMEOUT_MS`], since nothing waits for this process to exit.
+pub(super) const DRAIN_TIMEOUT_MS: u64 = 30_000;
+
+/// Limits for clients, from the options.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClientLimits {
+    /// Time for which a client may stay idle between two requests.
     pub(super) keep_alive_ms: u64,
+    /// Time in which a request must arrive completely, and a response be read.
     pub(super) request_timeout_ms: u64,
-    /// How long a stream may be silent.
+    /// Time for which a stream may be silent before a heartbeat is sent.
     pub(super) heartbeat_ms: u64,
-    /// Bytes that may wait for one stream.
+    /// Unsent bytes of one stream. A stream with more is paused or closed as a slow consumer.
     pub(super) max_backlog: usize,
-    /// Clients that one address may have at once; 0 for no limit.
+    /// Clients at once from one address; 0 for no limit.
     pub(super) max_per_address: usize,
-    /// Bytes that requests which are not whole and answers which are not taken may take, of all clients.
+    /// Bytes of incomplete requests and unsent responses of all clients. The client that exceeds it
+    /// is closed.
     pub(super) max_memory: usize,
 }

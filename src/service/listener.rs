@@ -1,39 +1,41 @@
-//! Where clients come from.
+//! The listener that clients connect to: a socket of the kernel, or one of a simulation.
 
 use std::io;
 use std::net::IpAddr;
 
 use super::socket::Socket;
 
-/// Whom a door is for.
+/// Purpose of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenerKind {
-    /// Everybody.
+    /// For all clients.
     Public,
-    /// Whoever runs the server, and his tools.
+    /// For the operator and monitoring: `--admin-listen`.
     Admin,
 }
 
-/// Where clients come from: the kernel's listening sockets, or a simulation's.
+/// A listening socket that never blocks.
 pub trait Listener {
-    /// What a client is spoken with.
+    /// Socket of an accepted client.
     type Socket: Socket;
-    /// A descriptor that is held only to be given up.
+    /// A file descriptor in reserve.
     type Reserve;
 
-    /// The next connection that is there, and from which address; a Unix socket's has none.
+    /// Accepts the next client. The address is `None` for a Unix socket.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` where there is none: later ones are told anew. `EMFILE`, `ENFILE`, `ENOBUFS` or `ENOMEM` where there is
-    /// no room for it; anything else is about the one that was to be accepted.
+    /// `WouldBlock` if no client is waiting; later ones raise a new event. `EMFILE`, `ENFILE`,
+    /// `ENOBUFS` or `ENOMEM` if there is no descriptor or memory for the client. Any other error is
+    /// about the client that was to be accepted.
     fn accept(&mut self) -> io::Result<(Self::Socket, Option<IpAddr>)>;
 
-    /// One descriptor more, if there is one.
+    /// Opens a descriptor, to be dropped when descriptors have run out. Returns `None` if there is
+    /// none left.
     fn reserve_fd(&mut self) -> Option<Self::Reserve>;
 
-    /// For whom it is.
-    fn audience(&self) -> ListenerKind {
+    /// Returns the listener's purpose.
+    fn kind(&self) -> ListenerKind {
         ListenerKind::Public
     }
 }

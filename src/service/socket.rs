@@ -1,17 +1,17 @@
-//! What a client is spoken with: the kernel's sockets, or a simulation's.
+//! The socket of a client: a socket of the kernel, or one of a simulation.
 
 use std::io::{self, Read, Write};
 
-/// A connected socket that never blocks: where it cannot go on, it says `WouldBlock`, and whoever watches it tells when
-/// it can. Dropping it closes it.
+/// A connected socket that never blocks. Dropping it closes it.
 ///
-/// A read that fills less than its buffer has taken all that is there, and what comes later is told anew: the loop
-/// relies on both, and on nothing else that sockets have.
+/// A call that would block returns `WouldBlock`, and an event is raised when the call can continue.
+/// A read that fills less than its buffer has emptied the socket; later bytes raise a new event.
+/// The service relies on this, and on nothing else about sockets.
 pub trait Socket: Read + Write {
-    /// Tells the peer that nothing more will come.
+    /// Closes the sending direction: the peer reads an end of file after the last byte.
     ///
     /// # Errors
     ///
-    /// What the socket says, for instance that the peer is gone.
+    /// The socket's error, for instance if the peer is gone.
     fn shut_down_writing(&self) -> io::Result<()>;
 }

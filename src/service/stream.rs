@@ -1,122 +1,105 @@
-//! Streams: reads that stay, and what is said on them both ways.
+//! The stream of one client, in both directions: an event stream or a WebSocket.
 
 use super::client::AfterResponse;
-use super::client_io::Io;
-use super::conversation::Conversation;
-use super::event::Event;
+use super::client_io::ClientIo;
 use super::http::Pause;
-use super::socket::Socket;
+use super::listener::Listener;
+use super::service::Service;
 use super::stream_state::{Backlog, StreamState};
 use super::write_queue::Flush;
 use crate::api::{Context, Payload, RequestSource, Stream, Transport, WebSocket};
 use crate::http::{self, CloseCode, Frame, Opcode};
 use crate::hub::{Key, ReaderKey, ResumeBatch};
 
-/// Signs of life in a row that a peer may leave unanswered, or untaken.
+/// A stream is closed after this many consecutive heartbeats that the peer has not answered
+/// (WebSocket) or not read (event stream).
 const MISSED_HEARTBEATS_MAX: u8 = 2;
 
-impl<S: Socket> Conversation<S> {
-    /// A read of this client stays.
+/// A Ping frame without payload.
+const PING: &[u8] = &[0x80 | Opcode::Ping as u8, 0];
+
+impl<L: Listener> Service<L> {
+    /// Moves a client whose read stays open to `Streaming`.
     pub(super) fn start_stream(&mut self, key: Key, reader: ReaderKey, stream: Stream) {
-        let heartbeat_at = self.io.now.mono.after(self.io.patience.heartbeat_ms);
-        let following = StreamState {
-            reader,
-            stream,
-            heartbeat_at,
-            missed_heartbeats: 0,
-            fragments: None,
-            message_started: None,
-            oversized_bytes: 0,
-        };
-        self.io.clients.start_stream(key, following);
+        let heartbeat_at = self.io.now.mono.after(self.io.limits.heartbeat_ms);
+        self.io.clients.start_stream(key, StreamState::new(reader, stream, heartbeat_at));
         self.io.clients.set_deadline(key, heartbeat_at);
     }
 
-    /// Something happened to the client of a stream.
-    pub(super) fn handle_stream_event(&mut self, key: Key, event: Event) {
-        let Some((_, following)) = self.io.clients.stream_mut(key) else { return };
-        let speaks = following.stream.transport == Transport::WebSocket;
-        if event.is_read_closed && !speaks {
-            return self.close(key);
-        }
-        if event.is_writable {
-            self.flush_write_queue(key);
-        }
-        // What a WebSocket said before it closed counts.
-        if speaks && (event.is_readable || event.is_read_closed) {
-            self.process_input(key);
+    /// Ends a stream because of its peer's input: its reader is closed.
+    pub(super) fn end_stream(&mut self, key: Key) {
+        if let Some(reader) = self.io.clients.end_stream(key) {
+            self.hub.on_reader_closed(self.io.now, reader);
         }
     }
 
-    /// Handles the frames at the start of `bytes`, one after the other; their answers gather in `self.out`. Returns how
-    /// many bytes they took.
+    /// Handles the frames at the start of `bytes`, one after the other, and appends their
+    /// responses. Returns the number of bytes handled.
     pub(super) fn handle_frames(&mut self, key: Key, bytes: &mut [u8]) -> (usize, Pause) {
-        let mut taken = 0;
+        let mut handled = 0;
         loop {
-            let (_, following) = self.io.clients.stream_mut(key).expect("the caller looked");
-            if following.stream.transport == Transport::Sse {
-                // Nothing is to be said on an event stream: whatever it is, it is not for us.
+            let (_, stream) = self.io.clients.stream_mut(key).expect("the caller looked");
+            if stream.stream.transport == Transport::Sse {
+                // The client of an event stream has nothing to send: its bytes are discarded.
                 return (bytes.len(), Pause::NeedData);
             }
-            // Who says anything lives, and has a time of its own for what it leaves half said.
-            following.missed_heartbeats = 0;
-            let gathered = following.fragments.as_ref().map_or(0, Vec::len);
-            let parsed = http::parse_frame(
-                &mut bytes[taken..],
-                self.io.api.frame_bytes_max().saturating_sub(gathered),
-            );
-            let result = match parsed {
-                Ok(None) => return (taken, Pause::NeedData),
+            // Any input proves that the peer is alive. An incomplete message has its own deadline.
+            stream.missed_heartbeats = 0;
+            let buffered = stream.fragments.as_ref().map_or(0, Vec::len);
+            let max = self.io.api.frame_bytes_max().saturating_sub(buffered);
+            let result = match http::parse_frame(&mut bytes[handled..], max) {
+                Ok(None) => return (handled, Pause::NeedData),
                 Ok(Some((frame, length))) => {
-                    taken += length;
-                    let answered = self.response.len();
+                    handled += length;
+                    let unsent = self.io.response.len();
                     let result = self.handle_frame(key, &frame);
-                    self.io.clients.budget.charge_request(self.response.len() - answered);
+                    self.io.clients.budget.charge_request(self.io.response.len() - unsent);
                     result
                 }
                 Err(code) => Err(code),
             };
             if let Err(code) = result {
-                http::push_close(&mut self.response, code);
-                return (taken, Pause::Closing(AfterResponse::Linger));
+                http::push_close(&mut self.io.response, code);
+                return (handled, Pause::Closing(AfterResponse::Linger));
             }
-            if self.budget_spent() {
-                return (taken, Pause::BudgetSpent);
+            if self.is_budget_spent() {
+                return (handled, Pause::BudgetSpent);
             }
         }
     }
 
-    /// The error is the farewell that follows.
+    /// Handles one frame. An error is the code of the Close frame to send.
     fn handle_frame(&mut self, key: Key, frame: &Frame<'_>) -> Result<(), CloseCode> {
-        let Self { io: Io { clients, api, now, .. }, hub, response, .. } = self;
+        let Self { io: ClientIo { clients, api, now, response, .. }, hub, .. } = self;
         clients.budget.charge_json(frame.payload.len());
-        let (client, following) = clients.stream_mut(key).expect("the caller looked");
+        let (client, stream) = clients.stream_mut(key).expect("the caller looked");
         let source = RequestSource { address: client.address, is_proxy: client.is_proxy };
-        if following.fragments.is_none() && frame.is_final {
-            // What was incomplete is whole: the next has its own time. The first part of a text is not.
-            following.message_started = None;
+        if stream.fragments.is_none() && frame.is_final {
+            // The frame is complete; the next one has its own deadline. For the first fragment of a
+            // message the deadline stays.
+            stream.message_started = None;
         }
         match frame.opcode {
             Opcode::Ping => http::push_frame(response, Opcode::Pong, frame.payload),
             Opcode::Pong => {}
             Opcode::Close => return Err(http::close_reply(frame.payload)),
             Opcode::Text | Opcode::Continuation => {
-                if following.fragments.is_some() != (frame.opcode == Opcode::Continuation) {
+                if stream.fragments.is_some() != (frame.opcode == Opcode::Continuation) {
                     return Err(CloseCode::ProtocolError);
                 }
                 if !frame.is_final {
-                    following.fragments.get_or_insert_default().extend_from_slice(frame.payload);
+                    stream.fragments.get_or_insert_default().extend_from_slice(frame.payload);
                     return Ok(());
                 }
-                following.message_started = None;
-                let mut gathered = following.fragments.take();
-                let text = gathered.as_mut().map_or(frame.payload, |text| {
-                    text.extend_from_slice(frame.payload);
-                    text
+                stream.message_started = None;
+                let mut message = stream.fragments.take();
+                let text = message.as_mut().map_or(frame.payload, |message| {
+                    message.extend_from_slice(frame.payload);
+                    message
                 });
                 let text = str::from_utf8(text).map_err(|_| CloseCode::InvalidPayload)?;
                 let mut socket =
-                    WebSocket { reader: &mut following.reader, stream: &mut following.stream };
+                    WebSocket { reader: &mut stream.reader, stream: &mut stream.stream };
                 let mut context = Context { hub, now: *now, source, token: key.to_bits() };
                 api.handle_frame(&mut context, text, &mut socket, response);
             }
@@ -124,40 +107,42 @@ impl<S: Socket> Conversation<S> {
         Ok(())
     }
 
-    /// How much waits for a stream to take it. `was_blocked` tells that something waited before the last was sent.
+    /// Compares the unsent bytes of a stream with the limit. `was_blocked` says whether there were
+    /// unsent bytes before the last send.
     pub(super) fn backlog(&mut self, key: Key, was_blocked: bool) -> Backlog {
-        let max = self.io.patience.max_backlog;
-        let following = self.io.clients.stream_mut(key);
-        following.map_or(Backlog::WithinLimit, |(client, following)| {
-            following.backlog(client.queued_bytes(), was_blocked, max)
+        let max = self.io.limits.max_backlog;
+        let stream = self.io.clients.stream_mut(key);
+        stream.map_or(Backlog::WithinLimit, |(client, stream)| {
+            stream.backlog(client.queued_bytes(), was_blocked, max)
         })
     }
 
-    /// A stream has enough to take for now.
+    /// Pauses a stream in the hub until its unsent bytes are sent.
     pub(super) fn pause(&mut self, key: Key) {
-        // What was taken meanwhile is not waited for: nobody would say again that it was.
-        if let Some((client, following)) = self.io.clients.stream_mut(key)
+        // If the bytes were sent meanwhile no event would resume the stream.
+        if let Some((client, stream)) = self.io.clients.stream_mut(key)
             && client.is_blocked()
         {
-            self.hub.pause(following.reader);
+            self.hub.pause(stream.reader);
         }
     }
 
-    /// After something was handed to the kernel, wholly or in part: what is to be done with a stream now. `has_more` tells
-    /// that some of what came was not looked at.
+    /// Continues a stream after all or a part of a send was made: sets the deadline of an
+    /// incomplete message, schedules remaining input, and resumes a paused stream. `has_more` says
+    /// that some input was not handled.
     pub(super) fn continue_stream(&mut self, key: Key, flush: Flush, has_more: bool) {
         let now = self.io.now.mono;
-        let Some((client, following)) = self.io.clients.stream_mut(key) else { return };
+        let Some((client, stream)) = self.io.clients.stream_mut(key) else { return };
         let has_input = has_more || client.is_readable;
         if client.is_read_closed && !has_input {
             return self.close(key);
         }
-        let was_incomplete = following.message_started.is_some();
-        let is_incomplete = client.incoming.is_some() || following.fragments.is_some();
-        following.message_started = is_incomplete.then(|| following.message_started.unwrap_or(now));
+        let was_incomplete = stream.message_started.is_some();
+        let is_incomplete = client.input.is_some() || stream.fragments.is_some();
+        stream.message_started = is_incomplete.then(|| stream.message_started.unwrap_or(now));
         if is_incomplete && !was_incomplete {
-            let due = following.next_check(self.io.patience);
-            self.io.clients.set_deadline(key, due);
+            let next_check = stream.next_check(self.io.limits);
+            self.io.clients.set_deadline(key, next_check);
         }
         if has_input {
             self.io.clients.schedule(key);
@@ -167,55 +152,57 @@ impl<S: Socket> Conversation<S> {
         }
     }
 
-    /// A stream took some of what waited for it.
+    /// Continues a stream after all or a part of its unsent bytes was sent.
     pub(super) fn on_writable(&mut self, key: Key, flush: Flush) {
-        let Some((client, following)) = self.io.clients.stream_mut(key) else { return };
-        if flush != (Flush::WouldBlock { any: false }) {
-            following.missed_heartbeats = 0;
+        let Some((client, stream)) = self.io.clients.stream_mut(key) else { return };
+        if flush != (Flush::WouldBlock { progress: false }) {
+            stream.missed_heartbeats = 0;
         }
         let has_input = client.is_scheduled || client.is_readable;
-        if has_input && !self.is_leaving {
-            // Told more first, it might be held again, turn after turn, and never be heard.
+        if has_input && !self.phase.is_draining() {
+            // Input comes before further updates. Otherwise a send to the stream could be deferred
+            // turn after turn, and its input never be handled.
             return self.io.clients.schedule(key);
         }
         self.continue_stream(key, flush, false);
     }
 
-    /// A stream has taken all that it was given: if that was not all that there is, it gets the next answer.
+    /// Resumes a stream without unsent bytes: if it was paused, sends the next update.
     fn resume(&mut self, key: Key) {
         let Self { hub, io, resume_batch, .. } = self;
-        let Some((_, following)) = io.clients.stream_mut(key) else { return };
-        let reader = following.reader;
-        let mut alone = ResumeBatch::default();
-        let resumed = resume_batch.as_mut().unwrap_or(&mut alone);
-        hub.resume(io.now, reader, resumed, |wake| io.send_to_stream(key, &wake));
+        let Some((_, stream)) = io.clients.stream_mut(key) else { return };
+        let reader = stream.reader;
+        let mut single = ResumeBatch::default();
+        let batch = resume_batch.as_mut().unwrap_or(&mut single);
+        hub.resume(io.now, reader, batch, |wake| io.send_to_stream(key, &wake));
     }
 
-    /// A stream was silent for a while, or its peer was: shows that it lives, and sees whether the peer does.
+    /// Checks a stream whose deadline has expired: sends a heartbeat, or closes the stream if its
+    /// peer has missed too many or has not completed a message in time.
     pub(super) fn send_heartbeat(&mut self, key: Key) {
         let now = self.io.now.mono;
-        let Some((client, following)) = self.io.clients.stream_mut(key) else { return };
+        let limits = self.io.limits;
+        let Some((client, stream)) = self.io.clients.stream_mut(key) else { return };
+        if stream.message_deadline(limits).is_some_and(|at| at <= now) {
+            return self.close(key);
+        }
+        if stream.heartbeat_at > now {
+            // The deadline was that of a message, which was completed in time.
+            let next_check = stream.next_check(limits);
+            return self.io.clients.set_deadline(key, next_check);
+        }
+        if stream.missed_heartbeats >= MISSED_HEARTBEATS_MAX {
+            return self.close(key);
+        }
         let is_blocked = client.is_blocked();
-        if following.message_deadline(self.io.patience).is_some_and(|at| at <= now) {
+        let is_websocket = stream.stream.transport == Transport::WebSocket;
+        let heartbeat = if is_websocket { PING } else { http::HEARTBEAT };
+        stream.missed_heartbeats += u8::from(is_websocket || is_blocked);
+        stream.heartbeat_at = now.after(limits.heartbeat_ms);
+        let next_check = stream.next_check(limits);
+        if !is_blocked && client.send(&Payload::Private(heartbeat)).is_err() {
             return self.close(key);
         }
-        if following.heartbeat_at > now {
-            // What was to be whole by now is.
-            let due = following.next_check(self.io.patience);
-            return self.io.clients.set_deadline(key, due);
-        }
-        if following.missed_heartbeats >= MISSED_HEARTBEATS_MAX {
-            return self.close(key);
-        }
-        let asks = following.stream.transport == Transport::WebSocket;
-        // A Ping that carries nothing, or a comment.
-        let sign: &[u8] = if asks { &[0x80 | Opcode::Ping as u8, 0] } else { http::HEARTBEAT };
-        following.missed_heartbeats += u8::from(asks || is_blocked);
-        following.heartbeat_at = now.after(self.io.patience.heartbeat_ms);
-        let due = following.next_check(self.io.patience);
-        if !is_blocked && client.send(&Payload::Private(sign)).is_err() {
-            return self.close(key);
-        }
-        self.io.clients.set_deadline(key, due);
+        self.io.clients.set_deadline(key, next_check);
     }
 }

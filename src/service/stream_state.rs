@@ -1,66 +1,80 @@
-//! What belongs to a client whose read stays.
+//! State of a client in `Streaming`, besides what every client has.
 
 use super::limits::ClientLimits;
 use crate::api::Stream;
 use crate::hub::{Millis, ReaderKey};
 
-/// What belongs to a client whose read stays.
+/// State of a client in `Streaming`, besides what every client has.
 pub(super) struct StreamState {
     pub(super) reader: ReaderKey,
     pub(super) stream: Stream,
-    /// When the peer is to be shown that the server lives, if it was told nothing until then.
+    /// Time of the next heartbeat, unless an update is sent before.
     pub(super) heartbeat_at: Millis,
-    /// Signs of life in a row that the peer did not answer, or did not take.
+    /// Consecutive heartbeats that the peer has not answered, or not read.
     pub(super) missed_heartbeats: u8,
-    /// A text that is not whole: WebSocket allows it to come in several frames.
+    /// Fragments of an incomplete WebSocket message.
     pub(super) fragments: Option<Vec<u8>>,
-    /// When the first bytes came of a text that is not whole.
+    /// Arrival of the first bytes of an incomplete message or frame.
     pub(super) message_started: Option<Millis>,
-    /// Bytes of an answer that alone is longer than what may wait for a stream, while it is being sent.
-    pub(super) oversized_bytes: usize,
+    /// Length of an update that alone exceeds the backlog limit, while it is being sent; else 0.
+    oversized_bytes: usize,
 }
 
-/// How much waits for a stream, after something more was sent to it.
+/// Unsent bytes of a stream, compared with `--max-backlog`, after another send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Backlog {
-    /// No more than may.
+    /// At most the limit.
     WithinLimit,
-    /// More than may, in one answer. It is sent to its end, and until then nothing comes on top of it: a client that
-    /// reads would else never get an answer of that size in a channel that goes on.
+    /// More than the limit, because of a single update. The update is sent to its end, and until
+    /// then nothing is added. Otherwise a client that reads could never get an update of that
+    /// length in a busy channel.
     OversizedMessage,
-    /// More than may.
+    /// More than the limit: the peer is a slow consumer.
     OverLimit,
 }
 
 impl StreamState {
-    /// Bytes that it holds beside itself.
+    pub(super) fn new(reader: ReaderKey, stream: Stream, heartbeat_at: Millis) -> Self {
+        Self {
+            reader,
+            stream,
+            heartbeat_at,
+            missed_heartbeats: 0,
+            fragments: None,
+            message_started: None,
+            oversized_bytes: 0,
+        }
+    }
+
+    /// Returns the bytes of its buffers.
     pub(super) fn memory(&self) -> usize {
         self.fragments.as_ref().map_or(0, Vec::capacity)
     }
 
-    /// When what the peer has begun to say has to be whole.
-    pub(super) fn message_deadline(&self, patience: ClientLimits) -> Option<Millis> {
-        self.message_started.map(|since| since.after(patience.request_timeout_ms))
+    /// Returns the time by which an incomplete message must be complete.
+    pub(super) fn message_deadline(&self, limits: ClientLimits) -> Option<Millis> {
+        self.message_started.map(|since| since.after(limits.request_timeout_ms))
     }
 
-    /// When a stream has to be looked at, for its silence or for what its peer leaves half said.
-    pub(super) fn next_check(&self, patience: ClientLimits) -> Millis {
-        self.message_deadline(patience).map_or(self.heartbeat_at, |at| at.min(self.heartbeat_at))
+    /// Returns the time of the next check: the next heartbeat or the deadline of a message.
+    pub(super) fn next_check(&self, limits: ClientLimits) -> Millis {
+        self.message_deadline(limits).map_or(self.heartbeat_at, |at| at.min(self.heartbeat_at))
     }
 
-    /// How `waits` bytes that are to be sent compare to what may wait. `was_blocked` tells that something waited before.
+    /// Compares `unsent` bytes with the limit. `was_blocked` says whether there were unsent bytes
+    /// before the last send.
     pub(super) fn backlog(
         &mut self,
-        waits: Option<usize>,
+        unsent: Option<usize>,
         was_blocked: bool,
         max: usize,
     ) -> Backlog {
-        let Some(bytes) = waits else { return Backlog::WithinLimit };
+        let Some(bytes) = unsent else { return Backlog::WithinLimit };
         if !was_blocked {
             self.oversized_bytes = if bytes > max { bytes } else { 0 };
         }
         match self.oversized_bytes {
-            too_long if bytes > max + too_long => Backlog::OverLimit,
+            oversized if bytes > max + oversized => Backlog::OverLimit,
             0 => Backlog::WithinLimit,
             _ => Backlog::OversizedMessage,
         }

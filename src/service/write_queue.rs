@@ -1,4 +1,4 @@
-//! What waits to be sent to one client, where the kernel would not take it at once.
+//! Bytes for one client that did not fit into the kernel's buffer.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::api::{Payload, SharedBytes};
 
-/// Bytes that are sent as they are: an answer shared by many waits for a slow one at the cost of a pointer.
+/// Bytes of one payload. A payload that many clients share costs a slow client one pointer.
 enum Chunk {
     Shared(Rc<SharedBytes>),
     Own(Box<[u8]>),
@@ -15,47 +15,44 @@ enum Chunk {
 impl Chunk {
     fn bytes(&self) -> &[u8] {
         match self {
-            Self::Shared(encoded) => encoded.bytes(),
+            Self::Shared(shared) => shared.bytes(),
             Self::Own(bytes) => bytes,
         }
     }
 }
 
-/// What a chunk takes beside its bytes.
+/// Memory of a chunk in addition to its bytes: the queue may have twice the capacity it needs, and
+/// an allocation has a header.
 const CHUNK_OVERHEAD_BYTES: usize = 2 * size_of::<Chunk>() + 16;
 
-/// Chunks, and how much of the first is gone.
+/// Bytes for one client, in the order of sending.
 #[derive(Default)]
 pub(super) struct WriteQueue {
     chunks: VecDeque<Chunk>,
+    /// Bytes of the first chunk that are already sent.
     sent: usize,
-    /// Bytes in all chunks, also those of the first that are gone.
+    /// Bytes in all chunks, including those already sent.
     bytes: usize,
-    /// Those of them that are this client's alone.
+    /// Bytes in chunks of this client alone.
     own_bytes: usize,
 }
 
-/// What became of an attempt to send.
+/// Result of an attempt to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flush {
-    /// Nothing is left.
+    /// Everything was sent.
     Complete,
-    /// The kernel takes no more for now. Tells whether it took anything.
-    WouldBlock { any: bool },
+    /// The kernel takes no more bytes for now. `progress` says whether it has taken any.
+    WouldBlock { progress: bool },
 }
 
 impl WriteQueue {
-    /// What is left of a payload of which this many bytes were sent.
+    /// Creates a queue with the rest of a payload, of which `sent` bytes are already sent.
     pub(super) fn from_unsent(payload: &Payload<'_>, sent: usize) -> Self {
         match payload {
-            Payload::Shared(encoded) => {
-                let bytes = encoded.bytes().len();
-                Self {
-                    chunks: [Chunk::Shared(Rc::clone(encoded))].into(),
-                    sent,
-                    bytes,
-                    own_bytes: 0,
-                }
+            Payload::Shared(shared) => {
+                let chunks = [Chunk::Shared(Rc::clone(shared))].into();
+                Self { chunks, sent, bytes: shared.bytes().len(), own_bytes: 0 }
             }
             Payload::Private(bytes) => {
                 let rest = &bytes[sent..];
@@ -65,11 +62,11 @@ impl WriteQueue {
         }
     }
 
-    /// Puts a payload behind what waits already.
+    /// Appends a payload.
     pub(super) fn push(&mut self, payload: &Payload<'_>) {
         self.bytes += payload.bytes().len();
         self.chunks.push_back(match payload {
-            Payload::Shared(encoded) => Chunk::Shared(Rc::clone(encoded)),
+            Payload::Shared(shared) => Chunk::Shared(Rc::clone(shared)),
             Payload::Private(bytes) => {
                 self.own_bytes += bytes.len();
                 Chunk::Own((*bytes).into())
@@ -77,38 +74,38 @@ impl WriteQueue {
         });
     }
 
-    /// Puts what waited by itself behind.
-    pub(super) fn append(&mut self, behind: Self) {
-        assert!(behind.sent == 0, "nothing of it was sent before its turn");
-        self.bytes += behind.bytes;
-        self.own_bytes += behind.own_bytes;
-        self.chunks.extend(behind.chunks);
+    /// Appends another queue, of which nothing was sent yet.
+    pub(super) fn append(&mut self, later: Self) {
+        assert!(later.sent == 0, "bytes of a later queue were sent first");
+        self.bytes += later.bytes;
+        self.own_bytes += later.own_bytes;
+        self.chunks.extend(later.chunks);
     }
 
-    /// Bytes that wait.
+    /// Returns the number of unsent bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes - self.sent
     }
 
-    /// Memory that it takes, but for what others hold too.
+    /// Returns the memory of the queue, without bytes that other clients share.
     pub(super) fn memory(&self) -> usize {
         self.own_bytes + self.chunks.len() * CHUNK_OVERHEAD_BYTES
     }
 
-    /// Sends as much as the kernel takes.
+    /// Sends as many bytes as the kernel takes.
     ///
     /// # Errors
     ///
-    /// What the socket says; the client is gone then.
-    pub(super) fn flush(&mut self, stream: &mut impl Write) -> io::Result<Flush> {
-        let mut any = false;
+    /// The socket's error; the client is lost.
+    pub(super) fn flush(&mut self, socket: &mut impl Write) -> io::Result<Flush> {
+        let mut progress = false;
         while let Some(chunk) = self.chunks.front() {
             let rest = &chunk.bytes()[self.sent..];
-            let sent = send(stream, rest)?;
-            any |= sent > 0;
+            let sent = send(socket, rest)?;
+            progress |= sent > 0;
             if sent < rest.len() {
                 self.sent += sent;
-                return Ok(Flush::WouldBlock { any });
+                return Ok(Flush::WouldBlock { progress });
             }
             self.bytes -= chunk.bytes().len();
             if let Chunk::Own(bytes) = chunk {
@@ -121,10 +118,10 @@ impl WriteQueue {
     }
 }
 
-/// Sends what the kernel takes in one call; a call that is interrupted is made again.
-pub(super) fn send(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
+/// Makes one `write` call, again if it is interrupted. Returns the number of bytes sent.
+pub(super) fn send(socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
     loop {
-        match stream.write(bytes) {
+        match socket.write(bytes) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
@@ -136,19 +133,19 @@ pub(super) fn send(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
 mod tests {
     use super::*;
 
-    /// Takes so many bytes, then blocks.
-    struct Narrow {
-        taken: Vec<u8>,
+    /// A socket that takes `room` bytes, and then blocks.
+    struct NarrowSocket {
+        received: Vec<u8>,
         room: usize,
     }
 
-    impl Write for Narrow {
+    impl Write for NarrowSocket {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let length = bytes.len().min(self.room);
             if length == 0 {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
-            self.taken.extend_from_slice(&bytes[..length]);
+            self.received.extend_from_slice(&bytes[..length]);
             self.room -= length;
             Ok(length)
         }
@@ -159,18 +156,18 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_socket_gets_every_byte_once() {
+    fn a_narrow_socket_receives_every_byte_once() {
         let shared = SharedBytes::new(b"shared by many", &Rc::default());
         for payload in [Payload::Shared(&shared), Payload::Private(b"only for one!!")] {
-            let mut outbox = WriteQueue::from_unsent(&payload, 3);
-            let mut socket = Narrow { taken: Vec::new(), room: 5 };
-            assert_eq!(outbox.flush(&mut socket).unwrap(), Flush::WouldBlock { any: true });
-            assert_eq!(outbox.flush(&mut socket).unwrap(), Flush::WouldBlock { any: false });
-            assert_eq!(outbox.bytes(), payload.bytes().len() - 8);
-            outbox.push(&Payload::Private(b" and more"));
+            let mut queue = WriteQueue::from_unsent(&payload, 3);
+            let mut socket = NarrowSocket { received: Vec::new(), room: 5 };
+            assert_eq!(queue.flush(&mut socket).unwrap(), Flush::WouldBlock { progress: true });
+            assert_eq!(queue.flush(&mut socket).unwrap(), Flush::WouldBlock { progress: false });
+            assert_eq!(queue.bytes(), payload.bytes().len() - 8);
+            queue.push(&Payload::Private(b" and more"));
             socket.room = 100;
-            assert_eq!(outbox.flush(&mut socket).unwrap(), Flush::Complete);
-            assert_eq!(socket.taken, [&payload.bytes()[3..], b" and more"].concat());
+            assert_eq!(queue.flush(&mut socket).unwrap(), Flush::Complete);
+            assert_eq!(socket.received, [&payload.bytes()[3..], b" and more"].concat());
         }
     }
 }

@@ -133,7 +133,7 @@ pub fn read(config: &Config, unix_ms: u64, input: &mut impl Read) -> Result<(Hub
     if sum.finalize().as_slice() != told {
         return Err(LoadError::Corrupt("its sum is wrong"));
     }
-    Ok(restoring.ok_or(LoadError::Corrupt("it holds nothing"))?.finish()?)
+    Ok(Hub::restore(restoring.ok_or(LoadError::Corrupt("it holds nothing"))?)?)
 }
 
 fn read_name(input: &mut impl Read) -> Result<(), LoadError> {
@@ -175,25 +175,13 @@ impl<T: Read> Read for Checksummed<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::hub::{Auth, ChannelName, Credentials, Epoch, Introducer, Millis, Since, token};
 
     const NOW: Now = Now { mono: Millis(5_000), unix_ms: 1_763_802_330_123 };
 
     fn config() -> Config {
-        Config {
-            history: 100,
-            retention: Duration::from_secs(3600),
-            connection_timeout: Duration::from_secs(5),
-            close_grace: Duration::ZERO,
-            max_reply: 1 << 20,
-            max_channels: 0,
-            max_memory: usize::MAX,
-            epoch: Epoch::new(*b"anything"),
-            watermark_hash_key: [9; 16],
-        }
+        Config { epoch: Epoch::new(*b"anything"), watermark_hash_key: [9; 16], ..Config::default() }
     }
 
     fn log(name: &str) -> crate::hub::ChannelKey<'_> {
@@ -207,7 +195,7 @@ mod tests {
         hub.write(at_start, &log("test"), "howdy \u{2028} ü", None).unwrap();
         let who = Introducer::New(Auth::new(token(|| 7)));
         let josh = hub.introduce(at_start, &log("test"), "Josh", who).unwrap();
-        let shown = Credentials { session: josh.connection, auth: josh.auth.reveal() };
+        let shown = Credentials { session: josh.session, auth: josh.auth.reveal() };
         hub.introduce(NOW, &log("other"), "Josh too", Introducer::Existing(shown)).unwrap();
         hub.deliver(NOW, |_| unreachable!("nobody waits"));
         let mut bytes = Vec::new();
@@ -239,7 +227,7 @@ mod tests {
         let (mut restored, now) = read(&config(), NOW.unix_ms, &mut rest).unwrap();
         assert_eq!(rest, b"what follows");
         assert_eq!((now.mono, now.unix_ms), (NOW.mono, NOW.unix_ms));
-        assert_eq!(restored.census(), hub.census());
+        assert_eq!(restored.gauges(), hub.gauges());
         assert_eq!(restored.memory(), hub.memory());
         input.clear();
         write(&restored, now, 0, &mut input).unwrap();
@@ -256,10 +244,10 @@ mod tests {
         assert_eq!(now.mono, Millis(605_000));
         let after = |ms| Now { mono: now.mono.after(ms), unix_ms: now.unix_ms + ms };
         hub.expire(after(4_999));
-        assert_eq!(hub.census().sessions, 1);
+        assert_eq!(hub.gauges().sessions, 1);
         hub.expire(after(5_000));
         hub.deliver(after(5_000), |_| {});
-        assert_eq!(hub.census().sessions, 0);
+        assert_eq!(hub.gauges().sessions, 0);
         assert_eq!(messages(&mut hub, after(5_000), "test").len(), 3);
         let (mut hub, now) =
             read(&config(), NOW.unix_ms + 3_600_000, &mut bytes.as_slice()).unwrap();
@@ -275,7 +263,7 @@ mod tests {
         let mut hub = Hub::new(config());
         let who = Introducer::New(Auth::new(token(|| 7)));
         let josh = hub.introduce(NOW, &log("test"), "Josh", who).unwrap();
-        let shown = Some(Credentials { session: josh.connection, auth: josh.auth.reveal() });
+        let shown = Some(Credentials { session: josh.session, auth: josh.auth.reveal() });
         hub.deliver(NOW, |_| unreachable!("nobody waits"));
         let follows = [(ChannelName::parse("other").unwrap().for_reading().unwrap(), Since::All)];
         let call = ReadRequest {
@@ -296,10 +284,10 @@ mod tests {
                 hub.deliver(after(10), |_| unreachable!("nobody waits"));
             }
             hub.expire(after(6_249));
-            assert_eq!(hub.census().sessions, 1, "speaks: {speaks}");
+            assert_eq!(hub.gauges().sessions, 1, "speaks: {speaks}");
             hub.expire(after(6_250));
             hub.deliver(after(6_250), |_| {});
-            assert_eq!(hub.census().sessions, 0, "speaks: {speaks}");
+            assert_eq!(hub.gauges().sessions, 0, "speaks: {speaks}");
         }
     }
 

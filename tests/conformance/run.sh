@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs the tests of this directory against a binary of Speak: run.sh PATH
-# What they need goes into a virtual environment, made anew when requirements.txt changes.
+# What they need goes into a virtual environment, recreated when requirements.txt changes.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 binary=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
@@ -11,7 +11,8 @@ if ! cmp -s "$here/requirements.txt" "$place/installed.txt"; then
     "$place/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/requirements.txt"
     cp "$here/requirements.txt" "$place/installed.txt"
 fi
-# promtool comes with Prometheus. Installing that would bring 330 MB and start a server: out of its package comes the one program.
+# promtool is part of Prometheus. Installing the package would take 330 MB and start a server, so
+# only this program is extracted from it.
 promtool=$(command -v promtool || true)
 if [ -z "$promtool" ]; then
     promtool=$place/bin/promtool

@@ -1,4 +1,4 @@
-"""A running server, and the calls that the tests make of it."""
+"""A running server and the calls of the tests."""
 
 import contextlib
 import json
@@ -11,16 +11,18 @@ import threading
 
 import httpx
 
-# Longest wait for anything. It only has to be longer than a loaded machine is slow.
+# Longest wait for any event. It has to exceed the delays of a loaded machine.
 GUARD = 15
 
 
 class Server:
-    """The binary that SPEAK_BIN names, on a port of its own."""
+    """The binary named by SPEAK_BIN, on a free port."""
 
     def __init__(self, *options):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("SPEAK_")}
-        # Where all logs are looked at for secrets: see tests/secrets.py.
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("SPEAK_")
+        }
+        # All logs in this folder are searched for secrets: see tests/secrets.py.
         self.logs = os.environ.get("SPEAK_TEST_LOGS")
         if self.logs:
             environment["SPEAK_LOG"] = "debug"
@@ -32,10 +34,12 @@ class Server:
         )
         self.port = self.next_port()
         self.admin_port = self.next_port() if "--admin-listen" in options else None
-        # Nobody reads its log, which must not fill up the pipe.
+        # No reader takes this log, which must not fill the pipe.
         self.reader = threading.Thread(target=self.read_log, daemon=True)
         self.reader.start()
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=GUARD, trust_env=False)
+        self.http = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}", timeout=GUARD, trust_env=False
+        )
 
     def next_port(self):
         greeting = self.process.stderr.readline()
@@ -66,7 +70,7 @@ class Server:
 
 @contextlib.contextmanager
 def scratch(name, text):
-    """A file of this name that holds the text, for as long as it is needed."""
+    """A temporary file with this name and text."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / name
         path.write_text(text)

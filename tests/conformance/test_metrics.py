@@ -1,4 +1,4 @@
-"""What Prometheus makes of /metrics, and of the rules and the dashboard over it."""
+"""/metrics, the alert rules and the dashboard, checked by Prometheus' own tools."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import speak
 
 DIST = pathlib.Path(__file__).parents[2] / "dist"
 
-# The contract's, with the labels that each may have.
+# The metrics of the contract, with the labels that each may have.
 NAMES = {
     "speak_clients": ("gauge", set()),
     "speak_readers": ("gauge", set()),
@@ -39,8 +39,10 @@ NAMES = {
 
 
 def promtool(*arguments, text=None):
-    """Runs promtool; what it finds fault with fails the test, warnings too."""
-    done = subprocess.run([os.environ["PROMTOOL"], *arguments], input=text, capture_output=True, text=True)
+    """Runs promtool. An error or warning fails the test."""
+    done = subprocess.run(
+        [os.environ["PROMTOOL"], *arguments], input=text, capture_output=True, text=True
+    )
     said = done.stdout + done.stderr
     if done.returncode:
         raise AssertionError(f"promtool {' '.join(map(str, arguments))}: {said}")
@@ -53,17 +55,21 @@ class Metrics(unittest.TestCase):
         self.addCleanup(self.server.stop)
 
     def page(self):
-        answer = httpx.get(f"http://127.0.0.1:{self.server.admin_port}/metrics", timeout=speak.GUARD, trust_env=False)
+        answer = httpx.get(
+            f"http://127.0.0.1:{self.server.admin_port}/metrics",
+            timeout=speak.GUARD,
+            trust_env=False,
+        )
         answer.raise_for_status()
         return answer.text
 
     def pages(self):
-        """The page before anything happened, and one after a bit of everything."""
+        """Returns the page of a fresh server, and one after calls of every kind."""
         yield self.page()
         self.server.call("write", channel="channel", message="message")
         self.server.call("introduce", channel="channel", message="somebody")
         self.server.http.get("/write")
-        # Ends with the goodbye of a connection that fell silent.
+        # Ends with the goodbye of a connection that timed out.
         self.server.call("read", channel="channel", from_id=3)
         yield self.page()
 
@@ -77,7 +83,11 @@ class Metrics(unittest.TestCase):
                 for sample in family.samples:
                     self.assertLessEqual(set(sample.labels), labels, name)
                     self.assertGreaterEqual(sample.value, 0, name)
-        values = {(s.name, *s.labels.values()): s.value for family in families.values() for s in family.samples}
+        values = {
+            (s.name, *s.labels.values()): s.value
+            for family in families.values()
+            for s in family.samples
+        }
         self.assertEqual(values["speak_messages_total", "message"], 1)
         self.assertEqual(values["speak_messages_total", "introduction"], 1)
         self.assertEqual(values["speak_goodbyes_total", "timeout"], 1)
@@ -85,15 +95,21 @@ class Metrics(unittest.TestCase):
         self.assertEqual(values["speak_requests_total", "write", "400"], 1)
         self.assertEqual(values["speak_deliveries_total",], 1)
 
-    def test_promtool_has_nothing_to_say(self):
+    def test_promtool_accepts_the_pages(self):
         for page in self.pages():
             self.assertEqual(promtool("check", "metrics", text=page), "")
 
-    def test_promtool_finds_fault_where_there_is_some(self):
+    def test_promtool_rejects_a_faulty_page(self):
         with self.assertRaises(AssertionError):
-            promtool("check", "metrics", text=self.page().replace("# TYPE speak_clients gauge", "# TYPE speak_clients counter"))
+            promtool(
+                "check",
+                "metrics",
+                text=self.page().replace(
+                    "# TYPE speak_clients gauge", "# TYPE speak_clients counter"
+                ),
+            )
 
-    def test_the_rules_and_the_dashboard_name_what_there_is(self):
+    def test_rules_and_dashboard_use_only_existing_metrics(self):
         known = set()
         for family in text_string_to_metric_families(self.page()):
             known.add(family.name + ("_total" if family.type == "counter" else ""))
@@ -112,18 +128,26 @@ class Metrics(unittest.TestCase):
 
     def test_promtool_reads_every_expression_of_the_dashboard(self):
         dashboard = json.loads((DIST / "grafana-dashboard.json").read_text())
-        expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+        expressions = [
+            target["expr"] for panel in dashboard["panels"] for target in panel["targets"]
+        ]
         expressions += [annotation["expr"] for annotation in dashboard["annotations"]["list"]]
         rules = []
         for place, expression in enumerate(expressions):
-            # What Grafana fills in.
-            expression = expression.replace("$__rate_interval", "1m").replace("$job", "speak").replace("$instance", ".*")
+            # Grafana replaces these variables.
+            expression = (
+                expression.replace("$__rate_interval", "1m")
+                .replace("$job", "speak")
+                .replace("$instance", ".*")
+            )
             rules.append({"record": f"panel:{place}", "expr": expression})
         # JSON is YAML too.
-        with speak.scratch("rules.yml", json.dumps({"groups": [{"name": "dashboard", "rules": rules}]})) as path:
+        with speak.scratch(
+            "rules.yml", json.dumps({"groups": [{"name": "dashboard", "rules": rules}]})
+        ) as path:
             self.assertIn(f"{len(rules)} rules found", promtool("check", "rules", path))
 
-    def test_the_alerts_are_rules_and_each_goes_off(self):
+    def test_every_alert_fires(self):
         self.assertIn("rules found", promtool("check", "rules", DIST / "alerts.yml"))
         here = pathlib.Path(__file__).parent
         self.assertIn("SUCCESS", promtool("test", "rules", here / "alerts_test.yml"))

@@ -9,7 +9,7 @@ use std::process::{self, Child, Command, Stdio};
 
 use super::common::until;
 use super::table;
-use super::verdict::Door;
+use super::verdict::Listener;
 
 pub struct Nginx {
     child: Child,
@@ -83,8 +83,8 @@ impl Nginx {
         nginx
     }
 
-    pub fn door(&self, name: &str) -> Door {
-        Door::Unix(self.folder.join(name))
+    pub fn listener(&self, name: &str) -> Listener {
+        Listener::Unix(self.folder.join(name))
     }
 
     /// The log of the proxy of this name.

@@ -9,7 +9,7 @@ use super::common::{GUARD, Response};
 use super::table::Case;
 
 /// Where a server can be reached.
-pub enum Door {
+pub enum Listener {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
@@ -24,7 +24,7 @@ pub struct Answers {
     pub ends: Vec<usize>,
 }
 
-impl Door {
+impl Listener {
     /// Sends bytes on a connection of their own, and a half-close behind them; returns what comes until the end.
     ///
     /// The server may refuse before all is sent, so that the rest cannot be.

@@ -1,4 +1,4 @@
-//! A running nginx with a port for each site, in a folder of its own.
+//! A running nginx with one port per site, in a folder of its own.
 
 use std::fmt::Write;
 use std::fs;
@@ -8,28 +8,28 @@ use std::process::{Child, Command, Stdio};
 
 use super::common::{Folder, until};
 
-/// What each site has, but where its own lines say something else of the same name.
+/// Directives of every site, unless the site has its own of the same name.
 const GOOD: &[&str] = &[
     "proxy_http_version 1.1;",
     "proxy_set_header Upgrade $http_upgrade;",
     "proxy_set_header Connection $connection_upgrade;",
     "large_client_header_buffers 4 16k;",
 ];
-/// What may not stand in a `location`.
-const OF_SERVERS: &[&str] = &["large_client_header_buffers"];
+/// Directives that belong into `server`, not into `location`.
+const SERVER_DIRECTIVES: &[&str] = &["large_client_header_buffers"];
 
 /// One port of an nginx.
 pub struct Site {
     lines: String,
-    /// Certificate and key, without `.crt` and `.key`.
+    /// Path of certificate and key, without `.crt` and `.key`.
     certificate: Option<PathBuf>,
 }
 
 pub struct Nginx {
     child: Child,
-    /// What it stands on, as long as it does.
+    /// Files of the process. Dropped after it.
     _folder: Folder,
-    /// Where each site is.
+    /// URL of each site.
     urls: Vec<String>,
 }
 
@@ -54,7 +54,8 @@ impl Site {
         if let Some(path) = &self.certificate {
             let path = path.display();
             server = format!(
-                "listen 127.0.0.1:{port} ssl; ssl_certificate {path}.crt; ssl_certificate_key {path}.key;"
+                "listen 127.0.0.1:{port} ssl; \
+                 ssl_certificate {path}.crt; ssl_certificate_key {path}.key;"
             );
         }
         let mut location = String::new();
@@ -63,32 +64,36 @@ impl Site {
         let good = GOOD.iter().copied().chain([pass.as_str()]);
         let kept = good.filter(|line| own.iter().all(|own| key(own) != key(line)));
         for line in kept.chain(own.iter().copied()) {
-            let place =
-                if OF_SERVERS.contains(&key(line).as_str()) { &mut server } else { &mut location };
-            write!(place, " {line}").expect("a String takes everything");
+            let block = if SERVER_DIRECTIVES.contains(&key(line).as_str()) {
+                &mut server
+            } else {
+                &mut location
+            };
+            write!(block, " {line}").expect("a String accepts all text");
         }
         format!("server {{ {server} location / {{ {location} }} }}\n")
     }
 }
 
-/// By what a directive is known: its name, and where it sets a header, that header's.
+/// Returns the name of a directive. For one that sets a header, the name of the header is part of
+/// it.
 fn key(line: &str) -> String {
     let count = if line.starts_with("proxy_set_header") { 2 } else { 1 };
     line.split_whitespace().take(count).collect::<Vec<_>>().join(" ")
 }
 
 impl Nginx {
-    /// Starts one with `sites` that stand before `speak`.
+    /// Starts an nginx whose `sites` are proxies of `speak`.
     pub fn start(name: &str, speak: SocketAddr, sites: &[Site]) -> Self {
-        // Somebody else may take one of the ports before nginx does.
+        // Another process may take a port before nginx does.
         let started = (0..5).find_map(|_| Self::try_to_start(name, speak, sites));
-        started.expect("nginx, which finds its ports taken, or its configuration wrong")
+        started.expect("nginx starts: are its ports taken, or its configuration wrong?")
     }
 
-    /// Nothing if nginx ends at once.
+    /// Returns None if nginx exits at once.
     fn try_to_start(name: &str, speak: SocketAddr, sites: &[Site]) -> Option<Self> {
         let folder = Folder::new(name);
-        // All are held until all are known, so that they differ.
+        // All ports are held until all are known, so that they differ.
         let held: Vec<_> =
             sites.iter().map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
         let ports: Vec<u16> =
@@ -104,7 +109,7 @@ impl Nginx {
              proxy_cache_path {here}/cache keys_zone=answers:1m;\n"
         );
         for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
-            writeln!(text, "{kind}_temp_path {here}/{kind};").expect("a String takes everything");
+            writeln!(text, "{kind}_temp_path {here}/{kind};").expect("a String accepts all text");
         }
         for (site, port) in sites.iter().zip(&ports) {
             text.push_str(&site.configuration(*port, speak));
@@ -112,7 +117,7 @@ impl Nginx {
         text.push_str("}\n");
         let path = folder.file("nginx.conf");
         fs::write(&path, text).expect("writing the configuration");
-        // Debian has it where the PATH of users does not look.
+        // On Debian, nginx is not in the PATH of users.
         let program =
             if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" };
         let mut command = Command::new(program);
@@ -128,23 +133,24 @@ impl Nginx {
         let urls = sites.iter().zip(ports).map(|(site, port)| site.url(port)).collect();
         let mut nginx = Self { child, _folder: folder, urls };
         let mut has_ended = false;
-        until("nginx is there", || {
-            has_ended = nginx.child.try_wait().expect("asking for our own child").is_some();
-            // That somebody accepts at its ports would not tell who: it writes this once all of them are its own.
+        until("nginx runs", || {
+            has_ended = nginx.child.try_wait().expect("waiting for our own child").is_some();
+            // An open port could be that of another process. nginx writes its pid file after it has
+            // bound all ports.
             has_ended || pid.exists()
         });
         (!has_ended).then_some(nginx)
     }
 
-    /// Where one of the sites is.
-    pub fn url(&self, place: usize) -> &str {
-        &self.urls[place]
+    /// Returns the URL of a site.
+    pub fn url(&self, index: usize) -> &str {
+        &self.urls[index]
     }
 }
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // Both fail only where it is gone already.
+        // Both fail only if the process was reaped.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

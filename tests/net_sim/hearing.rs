@@ -89,7 +89,7 @@ impl World {
                 self.record.tally.count("request timed out");
                 true
             }
-            503 | 429 if body.contains("as many clients") => {
+            503 | 429 if body.contains("client limit") || body.contains("too many connections") => {
                 peer.is_refused = true;
                 self.record.tally.count(if status == 503 {
                     "turned away"

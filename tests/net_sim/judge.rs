@@ -23,7 +23,7 @@ impl World {
             link.is_full || link.has_inbound() || holds
         });
         if !is_busy {
-            let census = self.service.census();
+            let census = self.service.gauges();
             assert_eq!(
                 (census.memory, census.encoded_bytes),
                 (0, 0),

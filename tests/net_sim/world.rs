@@ -449,8 +449,8 @@ impl World {
                 self.judge_drop(place);
             }
         }
-        let census = self.service.census();
-        let served = census.clients - census.refused;
+        let census = self.service.gauges();
+        let served = census.clients - census.rejected;
         assert!(served <= self.plan.numbers.max_clients, "{served} clients are served");
         for (channel, growth) in self.ledger.channels.iter().zip(&mut self.growth) {
             if channel.next_id > growth.0 {
@@ -533,14 +533,14 @@ impl World {
             self.close(place, Segment::Fin, 0, true);
         }
         self.run_on(20_000);
-        let census = self.service.census();
-        assert_eq!((census.clients, census.streams, census.ready), (0, 0, 0), "{census:?}");
-        assert_eq!((census.refused, census.addresses, census.timers), (0, 0, 0), "{census:?}");
+        let census = self.service.gauges();
+        assert_eq!((census.clients, census.streams, census.deferred), (0, 0, 0), "{census:?}");
+        assert_eq!((census.rejected, census.addresses, census.timers), (0, 0, 0), "{census:?}");
         assert_eq!((census.memory, census.encoded_bytes), (0, 0), "{census:?}");
         let held = self.net.borrow().descriptors;
         assert!(held <= 1, "{held} descriptors are held, and one is to be spared");
         let turns = self.run_on(2 * 3_600_000);
-        let census = self.service.census();
+        let census = self.service.gauges();
         assert_eq!(census, speak::service::Gauges::default());
         assert_eq!(self.wait, NextWake::Never);
         // Each channel and connection may have had some alarms.

@@ -1,6 +1,6 @@
 //! What happens next: dice, loaded by the plan towards where the limits are.
 
-use speak::hub::{CHANNELS_PER_CONNECTION_MAX, CHANNELS_PER_READ_MAX, ID_MAX, Since};
+use speak::hub::{CHANNELS_PER_READ_MAX, CHANNELS_PER_SESSION_MAX, ID_MAX, Since};
 
 use super::follower::Follower;
 use super::model::Shown;
@@ -108,7 +108,7 @@ impl World {
 
     fn join_many(&mut self) {
         let Some(shown) = self.somebody() else { return };
-        for channel in self.random.places(self.plan.channels, CHANNELS_PER_CONNECTION_MAX + 3) {
+        for channel in self.random.places(self.plan.channels, CHANNELS_PER_SESSION_MAX + 3) {
             self.join(channel, Some(shown.clone()));
         }
     }
@@ -403,7 +403,7 @@ impl World {
         } else {
             self.sleep_long();
         }
-        let left = self.hub.census();
+        let left = self.hub.gauges();
         let nothing =
             speak::hub::Gauges { channels: 0, sessions: 0, readers: 0, timers: 0, messages: 0 };
         assert_eq!(left, nothing, "everybody is gone");
@@ -448,7 +448,7 @@ impl World {
 
     /// As the loop does: until the deadline, again and again.
     fn sleep_and_wake(&mut self) {
-        let timers = self.hub.census().timers;
+        let timers = self.hub.gauges().timers;
         let mut in_vain = 0;
         while let Some(at) = self.next_deadline() {
             in_vain +=

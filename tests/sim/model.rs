@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use speak::hub::{Now, Reason, Refusal};
+use speak::hub::{self, Now, Reason};
 
 use super::message::{Answer, Message, Type};
 use super::plan::Limits;
@@ -210,18 +210,22 @@ impl Model {
             .collect()
     }
 
-    fn prove(&self, shown: &Shown) -> Result<u64, Refusal> {
-        let connection = self.connections.get(&shown.connection).ok_or(Refusal::SessionEnded)?;
-        if connection.auth == shown.auth { Ok(shown.connection) } else { Err(Refusal::WrongAuth) }
+    fn prove(&self, shown: &Shown) -> Result<u64, hub::Error> {
+        let connection = self.connections.get(&shown.connection).ok_or(hub::Error::SessionEnded)?;
+        if connection.auth == shown.auth {
+            Ok(shown.connection)
+        } else {
+            Err(hub::Error::WrongAuth)
+        }
     }
 
-    pub(super) fn prove_maybe(&self, shown: Option<&Shown>) -> Result<Option<u64>, Refusal> {
+    pub(super) fn prove_maybe(&self, shown: Option<&Shown>) -> Result<Option<u64>, hub::Error> {
         shown.map(|shown| self.prove(shown)).transpose()
     }
 
     /// Whether these channels exist or may begin to.
     /// Where there is none, channels that are empty and unused go before their time, but for those that are asked for.
-    pub(super) fn have_room(&mut self, channels: &[usize]) -> Result<(), Refusal> {
+    pub(super) fn have_room(&mut self, channels: &[usize]) -> Result<(), hub::Error> {
         let new = channels.iter().filter(|channel| !self.exists(**channel)).count();
         let max = self.limits.max_channels;
         let has_room = |model: &Self| new == 0 || max == 0 || model.counts().channels + new <= max;
@@ -233,7 +237,7 @@ impl Model {
                 }
             }
         }
-        if has_room(self) { Ok(()) } else { Err(Refusal::OverCapacity) }
+        if has_room(self) { Ok(()) } else { Err(hub::Error::OverCapacity) }
     }
 
     pub(super) fn used(&mut self, channel: usize) {
@@ -277,7 +281,7 @@ impl Model {
         channel: usize,
         text: &str,
         shown: Option<&Shown>,
-    ) -> Result<u64, Refusal> {
+    ) -> Result<u64, hub::Error> {
         let from = self.prove_maybe(shown)?;
         self.have_room(&[channel])?;
         self.keep_alive(from);
@@ -291,12 +295,12 @@ impl Model {
         text: &str,
         shown: Option<&Shown>,
         new_auth: &str,
-    ) -> Result<(u64, u64), Refusal> {
+    ) -> Result<(u64, u64), hub::Error> {
         let known = self.prove_maybe(shown)?;
         if let Some(number) = known {
             let memberships = self.memberships(number);
             if !memberships.contains(&channel) && memberships.len() >= CHANNELS_PER_CONNECTION_MAX {
-                return Err(Refusal::TooManyChannels);
+                return Err(hub::Error::TooManyChannels);
             }
         }
         self.have_room(&[channel])?;
@@ -316,7 +320,7 @@ impl Model {
         shown: &Shown,
         channel: Option<usize>,
         text: Option<&str>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), hub::Error> {
         let number = self.prove(shown)?;
         let Some(channel) = channel else {
             self.end(number, Reason::Left, text);

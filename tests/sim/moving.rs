@@ -27,7 +27,7 @@ impl World {
         self.hub = hub;
         // Names of reads are the old hub's: who comes to the new one has none.
         self.reads.clear();
-        self.restored = self.hub.census().messages as u64;
+        self.restored = self.hub.gauges().messages as u64;
         self.record.step(|| format!("saved, away for {away_ms} ms: {now:?}"));
         assert_eq!(
             (now.mono, now.unix_ms),

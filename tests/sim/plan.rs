@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use speak::hub::{CHANNELS_PER_CONNECTION_MAX, Config, Epoch};
+use speak::hub::{CHANNELS_PER_SESSION_MAX, Config, Epoch};
 
 use super::random::Random;
 
@@ -29,9 +29,9 @@ impl Limits {
             close_grace: Duration::from_millis(self.grace_ms),
             max_reply: self.max_reply,
             max_channels: self.max_channels,
-            max_memory: usize::MAX,
             epoch: Epoch::new(epoch.as_bytes().try_into().expect("eight characters")),
             watermark_hash_key,
+            ..Config::default()
         }
     }
 }
@@ -154,7 +154,7 @@ impl Plan {
             kinds.extend(STREAMS.map(|kind| (kind, random.pick(&[0, 4, 12]))));
         }
         kinds.push((Kind::Write, 1));
-        if channels > CHANNELS_PER_CONNECTION_MAX {
+        if channels > CHANNELS_PER_SESSION_MAX {
             kinds.push((Kind::JoinMany, 1));
         }
         let mut jumps: Vec<_> = SMALL_JUMPS.map(|jump| (jump, random.pick(&[0, 4, 12]))).into();

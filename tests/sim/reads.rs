@@ -1,6 +1,6 @@
 //! The model's half that reads: what is answered, what waits, and what ceases to.
 
-use speak::hub::{Reason, Refusal, Since};
+use speak::hub::{self, Reason, Since};
 
 use super::answers::Expected;
 use super::message::Answer;
@@ -65,7 +65,7 @@ impl Model {
             .count()
     }
 
-    pub(crate) fn read(&mut self, ask: &Read) -> Result<Outcome, Refusal> {
+    pub(crate) fn read(&mut self, ask: &Read) -> Result<Outcome, hub::Error> {
         let connection = self.prove_maybe(ask.shown.as_ref())?;
         let drafts = self.drafts(ask);
         let waits = match ask.wait {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
 
-use speak::hub::Refusal;
+use speak::hub;
 
 /// What becomes of the steps.
 pub(crate) enum Trace {
@@ -77,7 +77,7 @@ impl Record {
         self.note(line);
     }
 
-    pub(crate) fn outcome<T: Debug>(&self, what: &str, outcome: &Result<T, Refusal>) {
+    pub(crate) fn outcome<T: Debug>(&self, what: &str, outcome: &Result<T, hub::Error>) {
         self.note(|| format!("    {outcome:?}"));
         match outcome {
             Ok(_) => self.tally.count(what),

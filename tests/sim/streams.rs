@@ -1,7 +1,7 @@
 //! The model's half that streams: after what a stream begins with, it is always owed what a read would get that
 //! asks with its cursors.
 
-use speak::hub::{Refusal, Since};
+use speak::hub::{self, Since};
 
 use super::answers::Expected;
 use super::message::{Answer, Part};
@@ -42,7 +42,7 @@ impl Model {
     }
 
     /// A stream follows other channels, as one that begins now, but for its client and its connection.
-    pub(crate) fn follow_anew(&mut self, ask: &Read) -> Result<Answer, Refusal> {
+    pub(crate) fn follow_anew(&mut self, ask: &Read) -> Result<Answer, hub::Error> {
         let caller = self.prove_maybe(ask.shown.as_ref())?;
         self.have_room(&ask.channels())?;
         let answer = self.cut(self.drafts(ask));

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use speak::hub::{
-    Auth, ChannelKey, ChannelName, Credentials, DropReason, Hub, Introducer, Millis, Mode, Now,
-    Pair, ReadRequest, ReadResult, ReaderKey, Refusal, ResumeBatch, Since, token,
+    self, Auth, ChannelKey, ChannelName, Credentials, DropReason, Hub, Introducer, Millis, Mode,
+    Now, Pair, ReadRequest, ReadResult, ReaderKey, ResumeBatch, Since, token,
 };
 
 use super::answers::Order;
@@ -210,7 +210,7 @@ impl World {
         let got = self.hub.introduce(self.now, &self.names[channel].to_write(), text, who);
         let got = got.map(|introduced| {
             assert_eq!(introduced.auth.reveal(), own_auth, "an introduction tells the secret");
-            (introduced.connection, introduced.id)
+            (introduced.session, introduced.id)
         });
         assert_eq!(got, expected, "introduce");
         self.record.outcome("introduce", &expected);
@@ -284,7 +284,7 @@ impl World {
     }
 
     /// What comes of it, and the hub's name for the read that waits.
-    fn hub_read(&mut self, ask: &Read) -> Result<(Outcome, Option<ReaderKey>), Refusal> {
+    fn hub_read(&mut self, ask: &Read) -> Result<(Outcome, Option<ReaderKey>), hub::Error> {
         let follows = logs_of(&self.names, ask);
         self.hub.read(self.now, &call_of(ask, &follows)).map(|outcome| match outcome {
             ReadResult::Ready(reply) => (Outcome::Answer(answer_of(&reply)), None),
@@ -394,7 +394,7 @@ impl World {
         }
         self.deliver();
         self.compare_counts();
-        assert_eq!(self.hub.census().messages, self.model.count_retained(), "messages retained");
+        assert_eq!(self.hub.gauges().messages, self.model.count_retained(), "messages retained");
         self.check_tally();
         self.check_deadline();
     }
@@ -427,11 +427,11 @@ impl World {
         let tally = self.hub.stats();
         let added: u64 = tally.messages().iter().map(|(_, count)| count).sum();
         let dropped: u64 = DropReason::ALL.iter().map(|why| tally.dropped(*why)).sum();
-        assert_eq!(self.restored + added, self.hub.census().messages as u64 + dropped, "{tally:?}");
+        assert_eq!(self.restored + added, self.hub.gauges().messages as u64 + dropped, "{tally:?}");
     }
 
     fn compare_counts(&self) {
-        let census = self.hub.census();
+        let census = self.hub.gauges();
         let expected = self.model.counts();
         assert_eq!(census.channels, expected.channels, "channels");
         assert_eq!(census.sessions, expected.connections, "connections");

@@ -118,7 +118,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .into());
     }
     let programs =
-        Programs { speak: Some(options.speak.clone()), beside: None, cores: Cores::choose()? };
+        Programs { speak: Some(options.speak.clone()), against: None, cores: Cores::choose()? };
     process::pin(programs.cores.generator)?;
     let seed = options.seed.unwrap_or_else(|| {
         SystemTime::now()

@@ -1,186 +1,195 @@
-//! Is somebody there, who, how far away, and what time is it there.
+//! Basic checks: TLS, reachability, latency, clock and keep-alive.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::fix::{Mend, Proxy};
-use super::target::{ANSWER_TIME, Target, call, milliseconds, secret_name, success, value, write};
-use super::verdict::CheckResult;
-use crate::cli::client::{Client, Request};
+use super::check_result::CheckResult;
+use super::fix::{Fix, Proxy};
+use super::target::{
+    RESPONSE_TIMEOUT, Target, call, milliseconds, random_channel, success, value, write,
+};
+use crate::cli::client::Client;
 use crate::cli::error::ClientError;
+use crate::cli::http::Request;
 use crate::cli::server_url::Scheme;
 use crate::cli::tls::Verify;
 
-/// A clock that is wrong by more shows in a chat.
-const CLOCK_MS_MAX: u64 = 2_000;
-/// More is felt in a chat: each message takes it.
+/// Difference of the clocks above which a chat shows wrong times.
+const CLOCK_SKEW_MS_MAX: u64 = 2_000;
+/// Duration of a call above which a chat feels slow.
 const ROUND_TRIP_MAX: Duration = Duration::from_millis(500);
-/// Rounds of which the middle one counts.
+/// Calls of which the median counts.
 const ROUNDS: usize = 5;
 
-/// Whether the certificate is good. Where it is not, the rest is tried all the same: nothing of it is a secret.
-pub(super) fn tls(patient: &mut Target) -> Option<CheckResult> {
-    let Scheme::Tls(host) = &patient.server.place else { return None };
-    let mut client = patient.client();
-    let Err(fault) = client.call(&Request::get("/health"), ANSWER_TIME) else {
+/// Checks the certificate. None without TLS. If the certificate is bad, the other checks accept it:
+/// they send no secrets.
+pub(super) fn tls(target: &mut Target) -> Option<CheckResult> {
+    let Scheme::Https(host) = &target.server.scheme else { return None };
+    let mut client = target.client();
+    let Err(error) = client.call(&Request::get("/health"), RESPONSE_TIMEOUT) else {
         let version = client.tls_version().unwrap_or_else(|| "TLS".to_owned());
-        let words = format!("{version}, with a certificate that this machine trusts");
+        let text = format!("{version} with a certificate that this machine trusts");
         let is_old = matches!(version.as_str(), "TLSv1" | "TLSv1.1" | "SSLv3");
         return Some(if is_old {
-            CheckResult::warn(words, Mend::OldTls)
+            CheckResult::warn(text, Fix::OldTls)
         } else {
-            CheckResult::ok(words)
+            CheckResult::ok(text)
         });
     };
-    let ClientError::Certificate(code, why) = fault else {
-        // Whatever else it is, the next check runs into it as well, and tells.
-        return Some(CheckResult::skip("no connection came about"));
+    let ClientError::Certificate(code, why) = error else {
+        // The next check has the same error, and reports it.
+        return Some(CheckResult::skip("no connection could be made"));
     };
-    patient.trust = Verify::No;
-    let name = &host.name;
-    // The codes of OpenSSL (X509_V_ERR_…), which are part of its interface.
-    let (words, mend) = match code {
-        9 => ("the certificate is not valid yet: or is the clock of this machine wrong?".to_owned(), Mend::Certificate),
-        10 => ("the certificate has expired".to_owned(), Mend::Certificate),
-        18 | 19 => ("the certificate is self-signed: browsers refuse it".to_owned(), Mend::Certificate),
-        20 | 21 => (
-            "who signed the certificate is not known: a link of its chain is not sent, or is your own".to_owned(),
-            Mend::Chain,
-        ),
-        62 | 64 => (format!("the certificate is for another name than {name}"), Mend::Certificate),
-        _ => (format!("the certificate is not trusted: {why}"), Mend::Certificate),
-    };
-    Some(CheckResult::fail(words, mend))
+    target.verify = Verify::No;
+    let (text, fix) = certificate_problem(code, &why, &host.name);
+    Some(CheckResult::fail(text, fix))
 }
 
-/// Whether it is Speak that answers, and who stands before it.
+/// Returns the text and the fix for an error of OpenSSL about the certificate of `host`.
+fn certificate_problem(code: u32, why: &str, host: &str) -> (String, Fix) {
+    // OpenSSL's codes (X509_V_ERR_…) are part of its interface.
+    match code {
+        9 => (
+            "the certificate is not valid yet, or the clock of this machine is wrong".to_owned(),
+            Fix::InvalidCertificate,
+        ),
+        10 => ("the certificate has expired".to_owned(), Fix::InvalidCertificate),
+        18 | 19 => (
+            "the certificate is self-signed; browsers refuse it".to_owned(),
+            Fix::InvalidCertificate,
+        ),
+        20 | 21 => (
+            "the issuer of the certificate is unknown: \
+             the server does not send the whole chain, or the authority is your own"
+                .to_owned(),
+            Fix::IncompleteChain,
+        ),
+        62 | 64 => {
+            (format!("the certificate is for another name than {host}"), Fix::InvalidCertificate)
+        }
+        _ => (format!("the certificate is not trusted: {why}"), Fix::InvalidCertificate),
+    }
+}
+
+/// Checks that Speak answers. Returns the proxy in front of it, if that can be recognized.
 pub(super) fn reach(
-    patient: &Target,
+    target: &Target,
     client: &mut Client,
 ) -> Result<(CheckResult, Option<Proxy>), CheckResult> {
-    let answer = match client.call(&Request::get("/health"), ANSWER_TIME) {
-        Ok(answer) => answer,
+    let server = &target.server;
+    let response = match client.call(&Request::get("/health"), RESPONSE_TIMEOUT) {
+        Ok(response) => response,
         Err(
-            fault @ (ClientError::Connect(_)
+            error @ (ClientError::Connect(_)
             | ClientError::ClosedBeforeResponse
             | ClientError::Timeout),
-        ) => {
-            return Err(CheckResult::fail(format!("{}: {fault}", patient.server), Mend::Nobody));
-        }
-        Err(fault) => return Err(CheckResult::unexpected(format!("{}: {fault}", patient.server))),
+        ) => return Err(CheckResult::fail(format!("{server}: {error}"), Fix::Unreachable)),
+        Err(error) => return Err(CheckResult::unexpected(format!("{server}: {error}"))),
     };
-    let head = &answer.head;
-    let proxy = Proxy::of(head);
+    let head = &response.head;
+    let proxy = Proxy::detect(head);
     match head.status {
-        200 if answer.json()["status"] == "ok" => {}
+        200 if response.json()["status"] == "ok" => {}
         300..=399 => {
-            let place = head.field("location").unwrap_or("nowhere");
-            return Err(CheckResult::fail(format!("it sends us on to {place}"), Mend::Moved));
+            let location = head.field("location").unwrap_or("no address");
+            let text = format!("the server redirects to {location}");
+            return Err(CheckResult::fail(text, Fix::Redirected));
         }
         status @ (502..=504) => {
-            return Err(CheckResult::fail(
-                format!("the proxy answers {status}: it finds nobody behind it"),
-                Mend::Nobody,
-            ));
+            let text = format!("the proxy answers {status}: it cannot reach Speak");
+            return Err(CheckResult::fail(text, Fix::Unreachable));
         }
         status => {
-            let kind = head.field("content-type").unwrap_or("nothing that has a type");
-            let words = format!("something else than Speak answers: {status}, {kind}");
-            return Err(CheckResult::fail(words, Mend::Stranger));
+            let content_type = head.field("content-type").unwrap_or("no content type");
+            let text = format!("the response is not from Speak: {status}, {content_type}");
+            return Err(CheckResult::fail(text, Fix::NotSpeak));
         }
     }
-    let target = format!("/read?timeout=0&channel={}", secret_name()?);
-    let answer = value(client.call(&Request::get(&target), ANSWER_TIME), "GET /read")?;
-    let Some(epoch) = answer["epoch"].as_str() else {
-        return Err(CheckResult::fail(
-            "/health is well, but /read is not that of Speak",
-            Mend::Stranger,
-        ));
+    let path = format!("/read?timeout=0&channel={}", random_channel()?);
+    let response = value(client.call(&Request::get(&path), RESPONSE_TIMEOUT), "GET /read")?;
+    let Some(epoch) = response["epoch"].as_str() else {
+        let text = "/health is from Speak, but /read is not";
+        return Err(CheckResult::fail(text, Fix::NotSpeak));
     };
-    let before = match proxy {
+    let behind = match proxy {
         Some(Proxy::Nginx) => ", behind nginx",
         Some(Proxy::Caddy) => ", behind Caddy",
         Some(Proxy::Cloudflare) => ", behind Cloudflare",
         _ => "",
     };
-    Ok((
-        CheckResult::ok(format!(
-            "Speak answers at {}{before}; its epoch is {epoch}",
-            patient.server
-        )),
-        proxy,
-    ))
+    let text = format!("Speak answers at {server}{behind}; its epoch is {epoch}");
+    Ok((CheckResult::ok(text), proxy))
 }
 
-/// Whether the door is open that no proxy stands in.
-pub(super) fn direct(patient: &Target) -> CheckResult {
-    let port = patient.direct_port;
-    let Some(server) = patient.server.with_port(port).filter(|_| port != 0) else {
-        return CheckResult::skip("no direct door is asked for");
+/// Checks the port that no proxy is in front of.
+pub(super) fn direct(target: &Target) -> CheckResult {
+    let port = target.direct_port;
+    let Some(server) = target.server.with_port(port).filter(|_| port != 0) else {
+        return CheckResult::skip("there is no direct port");
     };
-    match &patient.server.place {
-        Scheme::Tls(_) => return CheckResult::skip("pages over https do not use the direct door"),
-        Scheme::Plain(host) if host.port == port => {
-            return CheckResult::ok("this is the direct door");
+    match &target.server.scheme {
+        Scheme::Https(_) => return CheckResult::skip("https pages do not use the direct port"),
+        Scheme::Http(host) if host.port == port => {
+            return CheckResult::ok("this is the direct port");
         }
         _ => {}
     }
-    let answer =
-        Client::new(server.clone(), Verify::Yes).call(&Request::get("/image-test"), ANSWER_TIME);
-    match answer {
-        Ok(answer) if answer.head.status == 200 && answer.body.starts_with(b"GIF8") => {
+    let response = Client::new(server.clone(), Verify::Yes)
+        .call(&Request::get("/image-test"), RESPONSE_TIMEOUT);
+    match response {
+        Ok(response) if response.head.status == 200 && response.body.starts_with(b"GIF8") => {
             CheckResult::ok(format!("{server} is open"))
         }
-        Ok(answer) => CheckResult::warn(
-            format!("{server} answers /image-test with {}, and no picture", answer.head.status),
-            Mend::DirectDoor,
+        Ok(response) => CheckResult::warn(
+            format!("{server} answers /image-test with {}, and no image", response.head.status),
+            Fix::DirectPortClosed,
         ),
-        Err(fault) => CheckResult::warn(format!("{server} is closed: {fault}"), Mend::DirectDoor),
+        Err(error) => CheckResult::warn(format!("{server}: {error}"), Fix::DirectPortClosed),
     }
 }
 
-/// How long a call takes.
+/// Checks how long a call takes.
 pub(super) fn latency(client: &mut Client) -> Result<CheckResult, CheckResult> {
     let mut rounds = [Duration::ZERO; ROUNDS];
     for round in &mut rounds {
         let start = Instant::now();
-        value(client.call(&Request::get("/health"), ANSWER_TIME), "GET /health")?;
+        value(client.call(&Request::get("/health"), RESPONSE_TIMEOUT), "GET /health")?;
         *round = start.elapsed();
     }
     rounds.sort();
-    let middle = rounds[ROUNDS / 2];
-    let words = format!("a call takes {}, the middle one of {ROUNDS}", milliseconds(middle));
-    Ok(if middle > ROUND_TRIP_MAX {
-        CheckResult::warn(words, Mend::Distance)
+    let median = rounds[ROUNDS / 2];
+    let text = format!("a call takes {} (median of {ROUNDS})", milliseconds(median));
+    Ok(if median > ROUND_TRIP_MAX {
+        CheckResult::warn(text, Fix::HighLatency)
     } else {
-        CheckResult::ok(words)
+        CheckResult::ok(text)
     })
 }
 
-/// Whether the times of messages are those of this machine.
+/// Checks that the times of messages agree with the clock of this machine.
 pub(super) fn clock(client: &mut Client) -> Result<CheckResult, CheckResult> {
-    let channel = secret_name()?;
+    let channel = random_channel()?;
     let before = now_ms();
     let id = write(client, &channel, "what time is it?")?.to_string();
     let after = now_ms();
-    let answer =
+    let response =
         call(client, "/read", &[("channel", &channel), ("from_id", &id), ("timeout", "0")])?;
-    let Some(time) = answer["messages"][0]["time"].as_u64() else {
-        return Ok(CheckResult::skip("the server retains no messages that would tell its time"));
+    let Some(time) = response["messages"][0]["time"].as_u64() else {
+        return Ok(CheckResult::skip("the server retains no messages, which would have its time"));
     };
-    let (off, word) = if time < before {
+    let (skew_ms, direction) = if time < before {
         (before - time, "behind")
     } else {
         (time.saturating_sub(after), "ahead of")
     };
-    if off <= CLOCK_MS_MAX {
-        return Ok(CheckResult::ok("the server's clock agrees with that of this machine"));
+    if skew_ms <= CLOCK_SKEW_MS_MAX {
+        return Ok(CheckResult::ok("the server's clock agrees with this machine's"));
     }
-    let words =
-        format!("the server's clock is {} {word} that of this machine", http_version(off / 1000));
-    Ok(CheckResult::warn(words, Mend::Clock))
+    let skew = coarse_duration(skew_ms / 1000);
+    let text = format!("the server's clock is {skew} {direction} this machine's");
+    Ok(CheckResult::warn(text, Fix::ClockSkew))
 }
 
-fn http_version(seconds: u64) -> String {
+fn coarse_duration(seconds: u64) -> String {
     match seconds {
         0..=119 => format!("{seconds} s"),
         120..=7199 => format!("{} min", seconds / 60),
@@ -190,18 +199,18 @@ fn http_version(seconds: u64) -> String {
 }
 
 fn now_ms() -> u64 {
-    // A clock before 1970 is as wrong as one in 1970.
+    // A clock before 1970 counts as 1970: the check reports both as wrong.
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
-/// Whether the next call needs no new connection.
+/// Checks that a connection can be used for more than one call.
 pub(super) fn keep_alive(client: &mut Client) -> Result<CheckResult, CheckResult> {
     client.close();
-    let answer = client.call(&Request::get("/health"), ANSWER_TIME);
-    let minor = success(answer, "GET /health")?.head.minor;
+    let response = client.call(&Request::get("/health"), RESPONSE_TIMEOUT);
+    let minor = success(response, "GET /health")?.head.minor;
     if client.is_reusable() {
-        return Ok(CheckResult::ok(format!("HTTP/1.{minor}, and connections are kept")));
+        return Ok(CheckResult::ok(format!("HTTP/1.{minor}, connections stay open")));
     }
-    let words = "connections are closed after each answer: every call pays for a new one";
-    Ok(CheckResult::warn(words, Mend::KeepAlive))
+    let text = "connections are closed after each response: every call needs a new one";
+    Ok(CheckResult::warn(text, Fix::NoKeepAlive))
 }

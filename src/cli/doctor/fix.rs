@@ -1,226 +1,205 @@
-//! What mends what: the lines of the proxies' configurations.
+//! Fixes of problems: lines for the configurations of proxies.
 
-use crate::cli::client::Head;
+use Proxy::{Any, Caddy, Cloudflare, Haproxy, Nginx};
 
-/// Whose configuration is to be changed.
+use crate::cli::http::Head;
+
+/// A program whose configuration fixes a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Proxy {
     Nginx,
     Haproxy,
     Caddy,
     Cloudflare,
-    /// Not a proxy's, but the server's, or the machine's: told whatever stands between.
+    /// The server or the machine: printed for every proxy.
     Any,
 }
 
-/// What is to be mended.
+/// A problem with a known fix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mend {
-    Certificate,
-    Chain,
+pub(super) enum Fix {
+    InvalidCertificate,
+    IncompleteChain,
     OldTls,
-    Nobody,
-    Stranger,
-    Moved,
-    DirectDoor,
-    Distance,
-    Clock,
-    KeepAlive,
-    LostHeader,
-    DoubleHeader,
-    Preflight,
-    Errors,
-    Cache,
-    Body,
-    Head,
-    Delay,
-    Closing,
-    Upgrade,
-    Buffering,
-    Cut,
-    Rate,
+    Unreachable,
+    NotSpeak,
+    Redirected,
+    DirectPortClosed,
+    HighLatency,
+    ClockSkew,
+    NoKeepAlive,
+    MissingHeader,
+    DuplicateHeader,
+    PreflightBlocked,
+    ErrorsReplaced,
+    ResponsesCached,
+    BodyTooLarge,
+    HeadTooLarge,
+    DelayedResponse,
+    CloseNotForwarded,
+    UpgradeBlocked,
+    StreamBuffered,
+    StreamCut,
+    RateLimited,
 }
 
+/// Lines that fix a problem. Several lines for the same proxy belong together.
+const LINES: &[(Fix, Proxy, &str)] = &[
+    (
+        Fix::InvalidCertificate,
+        Any,
+        "get a certificate for this name: certbot renew, or Caddy, which gets its own",
+    ),
+    (Fix::IncompleteChain, Nginx, "ssl_certificate /etc/letsencrypt/live/NAME/fullchain.pem;"),
+    (Fix::IncompleteChain, Haproxy, "bind :443 ssl crt FILE, with the whole chain in the file"),
+    (
+        Fix::IncompleteChain,
+        Any,
+        "for an authority of your own: SSL_CERT_FILE=ca.pem speak doctor URL",
+    ),
+    (Fix::OldTls, Nginx, "ssl_protocols TLSv1.2 TLSv1.3;"),
+    (Fix::OldTls, Haproxy, "ssl-min-ver TLSv1.2, on the bind line"),
+    (Fix::Unreachable, Nginx, "proxy_pass http://127.0.0.1:8080;"),
+    (Fix::Unreachable, Haproxy, "server speak 127.0.0.1:8080"),
+    (Fix::Unreachable, Caddy, "reverse_proxy 127.0.0.1:8080"),
+    (Fix::Unreachable, Any, "check that Speak is running there: systemctl status speak"),
+    (Fix::NotSpeak, Nginx, "location / { proxy_pass http://127.0.0.1:8080; }"),
+    (Fix::NotSpeak, Caddy, "reverse_proxy 127.0.0.1:8080"),
+    (Fix::NotSpeak, Any, "or the network wants a login first: open any page in a browser"),
+    (Fix::Redirected, Any, "use that address for speak doctor and in your pages"),
+    (
+        Fix::DirectPortClosed,
+        Any,
+        "speak --listen 8080 --listen 7732, and open port 7732 in the firewall: ufw allow 7732/tcp",
+    ),
+    (
+        Fix::DirectPortClosed,
+        Cloudflare,
+        "it does not forward port 7732: use another name for it that is \"DNS only\"",
+    ),
+    (Fix::DirectPortClosed, Any, "or do without it: --direct-port 0"),
+    (
+        Fix::HighLatency,
+        Any,
+        "move the server nearer to its users, or reduce the load on it and on the proxy",
+    ),
+    (Fix::ClockSkew, Any, "set the clocks of both machines: timedatectl set-ntp true"),
+    (Fix::NoKeepAlive, Nginx, "keepalive_timeout 75s;"),
+    (Fix::NoKeepAlive, Haproxy, "option http-keep-alive, and no option httpclose"),
+    (Fix::NoKeepAlive, Caddy, "servers { timeouts { idle 5m } } in the global options"),
+    (Fix::MissingHeader, Nginx, "remove proxy_hide_header, and add_header of that name"),
+    (Fix::MissingHeader, Haproxy, "remove http-response del-header"),
+    (Fix::MissingHeader, Caddy, "remove header -NAME and header_down -NAME"),
+    (Fix::MissingHeader, Cloudflare, "Rules, Transform Rules: delete the rule that removes it"),
+    (
+        Fix::DuplicateHeader,
+        Nginx,
+        "remove add_header Access-Control-Allow-Origin: Speak sends it (--allow-origin)",
+    ),
+    (
+        Fix::DuplicateHeader,
+        Haproxy,
+        "remove http-response add-header Access-Control-Allow-Origin: Speak sends it",
+    ),
+    (Fix::DuplicateHeader, Caddy, "remove header Access-Control-Allow-Origin: Speak sends it"),
+    (
+        Fix::PreflightBlocked,
+        Nginx,
+        "remove what answers OPTIONS: limit_except, if ($request_method = OPTIONS)",
+    ),
+    (Fix::PreflightBlocked, Haproxy, "remove http-request deny if METH_OPTIONS"),
+    (Fix::ErrorsReplaced, Nginx, "proxy_intercept_errors off;"),
+    (Fix::ErrorsReplaced, Haproxy, "remove http-response return, and errorfile for 4xx"),
+    (Fix::ErrorsReplaced, Caddy, "remove handle_response"),
+    (Fix::ResponsesCached, Nginx, "proxy_cache off;"),
+    (Fix::ResponsesCached, Haproxy, "remove http-request cache-use and http-response cache-store"),
+    (Fix::ResponsesCached, Cloudflare, "Caching, Cache Rules: Bypass cache for this name"),
+    (Fix::BodyTooLarge, Nginx, "client_max_body_size 1m;"),
+    (Fix::BodyTooLarge, Haproxy, "remove http-request deny if { req.body_size gt ... }"),
+    (Fix::BodyTooLarge, Caddy, "request_body { max_size 1MB }"),
+    (Fix::HeadTooLarge, Nginx, "large_client_header_buffers 4 16k;"),
+    (Fix::HeadTooLarge, Haproxy, "tune.bufsize 32768"),
+    (Fix::HeadTooLarge, Any, "and speak --max-head 16k or more"),
+    (Fix::DelayedResponse, Nginx, "proxy_buffering off;"),
+    (
+        Fix::DelayedResponse,
+        Any,
+        "or something else delays responses: try the direct port, speak doctor http://HOST:7732",
+    ),
+    (Fix::CloseNotForwarded, Nginx, "proxy_ignore_client_abort off;"),
+    (Fix::CloseNotForwarded, Haproxy, "option abortonclose, in defaults or a listen section"),
+    (Fix::CloseNotForwarded, Caddy, "remove flush_interval -1"),
+    (
+        Fix::CloseNotForwarded,
+        Any,
+        "pages that can load http://HOST:7732/image-test use that port and are not affected",
+    ),
+    (Fix::UpgradeBlocked, Nginx, "proxy_http_version 1.1;"),
+    (Fix::UpgradeBlocked, Nginx, "proxy_set_header Upgrade $http_upgrade;"),
+    (
+        Fix::UpgradeBlocked,
+        Nginx,
+        "proxy_set_header Connection $connection_upgrade; (with a map of $http_upgrade)",
+    ),
+    (Fix::UpgradeBlocked, Haproxy, "timeout tunnel 1h, and no http-request del-header Upgrade"),
+    (Fix::UpgradeBlocked, Cloudflare, "Network: WebSockets on"),
+    (Fix::StreamBuffered, Nginx, "proxy_buffering off;"),
+    (Fix::StreamBuffered, Nginx, "gzip off;"),
+    (Fix::StreamBuffered, Haproxy, "remove option http-buffer-request, and compression"),
+    (Fix::StreamBuffered, Caddy, "remove encode for text/event-stream"),
+    (Fix::StreamCut, Nginx, "proxy_read_timeout 60s;"),
+    (Fix::StreamCut, Haproxy, "timeout server 60s, and timeout client 60s"),
+    (
+        Fix::StreamCut,
+        Caddy,
+        "transport http { read_timeout 60s }, and no response_header_timeout below that",
+    ),
+    (Fix::StreamCut, Any, "or set speak --poll-timeout and --heartbeat below that time"),
+    (
+        Fix::RateLimited,
+        Any,
+        "behind a proxy all clients have its address: speak --trust-proxy ADDRESS-OF-THE-PROXY",
+    ),
+    (Fix::RateLimited, Nginx, "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"),
+    (Fix::RateLimited, Haproxy, "option forwardfor"),
+];
+
 impl Proxy {
-    /// Who answered, as far as the head of an answer tells. `HAProxy` says nothing of itself.
-    pub fn of(head: &Head) -> Option<Self> {
+    /// Recognizes the proxy by the head of a response. `HAProxy` does not name itself.
+    pub fn detect(head: &Head) -> Option<Self> {
         let names = || head.get_all("server").chain(head.get_all("via"));
         let is = |name: &str| names().any(|field| field.to_ascii_lowercase().contains(name));
         if head.field("cf-ray").is_some() || is("cloudflare") {
-            Some(Self::Cloudflare)
+            Some(Cloudflare)
         } else if is("nginx") || is("openresty") {
-            Some(Self::Nginx)
+            Some(Nginx)
         } else if is("caddy") {
-            Some(Self::Caddy)
+            Some(Caddy)
         } else {
             None
         }
     }
 
-    fn name(self) -> &'static str {
+    fn prefix(self) -> &'static str {
         match self {
-            Self::Nginx => "nginx: ",
-            Self::Haproxy => "HAProxy: ",
-            Self::Caddy => "Caddy: ",
-            Self::Cloudflare => "Cloudflare: ",
-            Self::Any => "",
+            Nginx => "nginx: ",
+            Haproxy => "HAProxy: ",
+            Caddy => "Caddy: ",
+            Cloudflare => "Cloudflare: ",
+            Any => "",
         }
     }
 }
 
-impl Mend {
-    /// For `proxy`, or for each where it is not known. A proxy that is known, but not for this, gets the advice for all.
-    pub fn lines(self, proxy: Option<Proxy>) -> Vec<String> {
-        let all = self.all();
-        let is_for = |line: &&(Proxy, &str)| {
-            line.0 == Proxy::Any || proxy.is_none_or(|proxy| proxy == line.0)
-        };
-        let mut chosen: Vec<_> = all.iter().filter(is_for).collect();
-        if chosen.is_empty() {
-            chosen = all.iter().collect();
-        }
-        chosen.into_iter().map(|(proxy, line)| format!("{}{line}", proxy.name())).collect()
-    }
-
-    #[expect(clippy::too_many_lines, reason = "a table")]
-    fn all(self) -> &'static [(Proxy, &'static str)] {
-        use Proxy::{Any, Caddy, Cloudflare, Haproxy, Nginx};
-        match self {
-            Self::Certificate => &[(
-                Any,
-                "get a certificate for this name (certbot renew, or Caddy, which gets its own)",
-            )],
-            Self::Chain => &[
-                (Nginx, "ssl_certificate /etc/letsencrypt/live/NAME/fullchain.pem;"),
-                (Haproxy, "bind :443 ssl crt FILE, with the whole chain in the file"),
-                (Any, "your own authority: SSL_CERT_FILE=ca.pem speak doctor URL"),
-            ],
-            Self::OldTls => &[
-                (Nginx, "ssl_protocols TLSv1.2 TLSv1.3;"),
-                (Haproxy, "ssl-min-ver TLSv1.2, on the bind line"),
-            ],
-            Self::Nobody => &[
-                (Nginx, "proxy_pass http://127.0.0.1:8080;"),
-                (Haproxy, "server speak 127.0.0.1:8080"),
-                (Caddy, "reverse_proxy 127.0.0.1:8080"),
-                (Any, "and is it running there? systemctl status speak"),
-            ],
-            Self::Stranger => &[
-                (Nginx, "location / { proxy_pass http://127.0.0.1:8080; }"),
-                (Caddy, "reverse_proxy 127.0.0.1:8080"),
-                (Any, "or the network asks you to log in first: open any page in a browser"),
-            ],
-            Self::Moved => &[(Any, "give that address to speak doctor, and to your pages")],
-            Self::DirectDoor => &[
-                (
-                    Any,
-                    "speak --listen 8080 --listen 7732, and port 7732 open in the firewall (ufw allow 7732/tcp)",
-                ),
-                (Cloudflare, "it passes no port 7732: a name of its own that is \"DNS only\" does"),
-                (Any, "or do without: --direct-port 0"),
-            ],
-            Self::Distance => {
-                &[(Any, "a server nearer to its users, or less load on it or on the proxy")]
-            }
-            Self::Clock => &[(Any, "set the clocks of both machines: timedatectl set-ntp true")],
-            Self::KeepAlive => &[
-                (Nginx, "keepalive_timeout 75s;"),
-                (Haproxy, "option http-keep-alive, and no option httpclose"),
-                (Caddy, "servers { timeouts { idle 5m } } among the global options"),
-            ],
-            Self::LostHeader => &[
-                (Nginx, "take out proxy_hide_header, and add_header of that name"),
-                (Haproxy, "take out http-response del-header"),
-                (Caddy, "take out header -NAME and header_down -NAME"),
-                (Cloudflare, "Rules, Transform Rules: take out the one that removes it"),
-            ],
-            Self::DoubleHeader => &[
-                (
-                    Nginx,
-                    "take out add_header Access-Control-Allow-Origin: Speak sends it (--allow-origin)",
-                ),
-                (
-                    Haproxy,
-                    "take out http-response add-header Access-Control-Allow-Origin: Speak sends it",
-                ),
-                (Caddy, "take out header Access-Control-Allow-Origin: Speak sends it"),
-            ],
-            Self::Preflight => &[
-                (
-                    Nginx,
-                    "take out what answers OPTIONS itself: limit_except, if ($request_method = OPTIONS)",
-                ),
-                (Haproxy, "take out http-request deny if METH_OPTIONS"),
-            ],
-            Self::Errors => &[
-                (Nginx, "proxy_intercept_errors off;"),
-                (Haproxy, "take out http-response return, and errorfile for 4xx"),
-                (Caddy, "take out handle_response"),
-            ],
-            Self::Cache => &[
-                (Nginx, "proxy_cache off;"),
-                (Haproxy, "take out http-request cache-use and http-response cache-store"),
-                (Cloudflare, "Caching, Cache Rules: Bypass cache for this name"),
-            ],
-            Self::Body => &[
-                (Nginx, "client_max_body_size 1m;"),
-                (Haproxy, "take out http-request deny if { req.body_size gt ... }"),
-                (Caddy, "request_body { max_size 1MB }"),
-            ],
-            Self::Head => &[
-                (Nginx, "large_client_header_buffers 4 16k;"),
-                (Haproxy, "tune.bufsize 32768"),
-                (Any, "and speak --max-head 16k or more"),
-            ],
-            Self::Delay => &[
-                (Nginx, "proxy_buffering off;"),
-                (
-                    Any,
-                    "or something between holds answers back: try the direct door, speak doctor http://HOST:7732",
-                ),
-            ],
-            Self::Closing => &[
-                (Nginx, "proxy_ignore_client_abort off;"),
-                (Haproxy, "option abortonclose, in defaults or a listen section"),
-                (Caddy, "take out flush_interval -1"),
-                (
-                    Any,
-                    "pages that can load http://HOST:7732/image-test use that door and are not concerned",
-                ),
-            ],
-            Self::Upgrade => &[
-                (Nginx, "proxy_http_version 1.1;"),
-                (Nginx, "proxy_set_header Upgrade $http_upgrade;"),
-                (
-                    Nginx,
-                    "proxy_set_header Connection $connection_upgrade; (with a map of $http_upgrade)",
-                ),
-                (Haproxy, "timeout tunnel 1h, and no http-request del-header Upgrade"),
-                (Cloudflare, "Network: WebSockets on"),
-            ],
-            Self::Buffering => &[
-                (Nginx, "proxy_buffering off;"),
-                (Nginx, "gzip off;"),
-                (Haproxy, "take out option http-buffer-request, and compression"),
-                (Caddy, "take out encode for text/event-stream"),
-            ],
-            Self::Cut => &[
-                (Nginx, "proxy_read_timeout 60s;"),
-                (Haproxy, "timeout server 60s, and timeout client 60s"),
-                (
-                    Caddy,
-                    "transport http { read_timeout 60s }, and no response_header_timeout below that",
-                ),
-                (Any, "or ask for less: speak --poll-timeout and --heartbeat below that time"),
-            ],
-            Self::Rate => &[
-                (
-                    Any,
-                    "behind a proxy all have its address: speak --trust-proxy ADDRESS-OF-THE-PROXY",
-                ),
-                (Nginx, "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"),
-                (Haproxy, "option forwardfor"),
-            ],
-        }
+impl Fix {
+    /// Returns the lines for `proxy`. If the proxy is not known, or has no line, returns all lines.
+    pub fn for_proxy(self, proxy: Option<Proxy>) -> Vec<String> {
+        let lines = || LINES.iter().filter(|(fix, ..)| *fix == self);
+        let is_chosen = |line: &Proxy| *line == Any || proxy.is_none_or(|proxy| proxy == *line);
+        let has_line = lines().any(|(_, line, _)| is_chosen(line));
+        lines()
+            .filter(|(_, line, _)| is_chosen(line) || !has_line)
+            .map(|(_, proxy, line)| format!("{}{line}", proxy.prefix()))
+            .collect()
     }
 }

@@ -1,105 +1,105 @@
-//! Long polls: do they last, are they answered at once, and is their closing noticed.
+//! Checks that long polls survive, are answered at once, and end when the client closes them.
 
 use std::time::{Duration, Instant};
 
-use super::fix::Mend;
+use super::check_result::CheckResult;
+use super::fix::Fix;
 use super::target::{
-    ANSWER_TIME, Target, await_reader, call, call_for, introduce, milliseconds, seconds,
-    secret_name, value, whole_seconds, write,
+    RESPONSE_TIMEOUT, Target, call, call_for, ceil_seconds, introduce, milliseconds,
+    random_channel, seconds, value, wait_for_reader, write,
 };
-use super::verdict::CheckResult;
-use crate::cli::client::{Request, form};
+use crate::cli::client::Client;
 use crate::cli::error::ClientError;
+use crate::cli::http::{Request, form};
 
-/// How long the read waits whose closing is tried.
+/// Timeout of the read that the check closes.
 const CLOSED_READ_SECONDS: &str = "20";
 
-/// Whether a read with nothing to tell is left alone.
-pub(super) fn wait(patient: &Target) -> Result<CheckResult, CheckResult> {
-    let asked = whole_seconds(patient.wait);
-    let target = format!("/read?timeout={asked}&channel={}", secret_name()?);
-    let mut client = patient.client();
+/// Checks that a pending read without a message survives.
+pub(super) fn wait(target: &Target) -> Result<CheckResult, CheckResult> {
+    let asked = ceil_seconds(target.wait);
+    let path = format!("/read?timeout={asked}&channel={}", random_channel()?);
+    let mut client = target.client();
     let start = Instant::now();
-    let answer = client.call(&Request::get(&target), Duration::from_secs(asked) + ANSWER_TIME);
+    let response = client.call(&Request::get(&path), Duration::from_secs(asked) + RESPONSE_TIMEOUT);
     let after = seconds(start.elapsed());
     let cut = |why: String| {
-        CheckResult::fail(format!("a read of {asked} s is cut after {after}: {why}"), Mend::Cut)
+        CheckResult::fail(
+            format!("a read of {asked} s is cut after {after}: {why}"),
+            Fix::StreamCut,
+        )
     };
-    match answer {
-        Ok(answer) => {
-            let status = answer.head.status;
-            if status >= 500 || (status == 200 && !answer.json().is_object()) {
-                return Ok(cut(format!("{status}, and not from Speak")));
+    match response {
+        Ok(response) => {
+            let status = response.head.status;
+            if status >= 500 || (status == 200 && !response.json().is_object()) {
+                return Ok(cut(format!("{status}, not from Speak")));
             }
-            value(Ok(answer), "GET /read")?;
-            // The server cuts it to its --poll-timeout.
-            Ok(CheckResult::ok(format!(
-                "a read of {asked} s is answered after {after}, by the server"
-            )))
+            value(Ok(response), "GET /read")?;
+            // The server may answer earlier: after its --poll-timeout.
+            Ok(CheckResult::ok(format!("the server answers a read of {asked} s after {after}")))
         }
         Err(ClientError::Timeout) => Ok(CheckResult::fail(
             format!("a read of {asked} s is not answered at all"),
-            Mend::Delay,
+            Fix::DelayedResponse,
         )),
-        Err(fault @ (ClientError::ClosedBeforeResponse | ClientError::ClosedMidResponse)) => {
-            Ok(cut(fault.to_string()))
+        Err(error @ (ClientError::ClosedBeforeResponse | ClientError::ClosedMidResponse)) => {
+            Ok(cut(error.to_string()))
         }
-        Err(fault) => Err(CheckResult::unexpected(format!("GET /read: {fault}"))),
+        Err(error) => Err(CheckResult::unexpected(format!("GET /read: {error}"))),
     }
 }
 
-/// Whether a waiting read is answered when there is something.
-pub(super) fn prompt(patient: &Target) -> Result<CheckResult, CheckResult> {
-    let channel = secret_name()?;
-    let (mut reader, mut writer) = (patient.client(), patient.client());
-    let odd = |fault: ClientError| CheckResult::unexpected(format!("GET /read: {fault}"));
-    // So long that the read does not end by itself while it is looked at.
-    let target = format!("/read?timeout={}&channel={channel}", 2 * patient.patience_seconds() + 5);
-    reader.send(&Request::get(&target), ANSWER_TIME).map_err(odd)?;
-    await_reader(patient, &mut writer, &channel)?;
+/// Checks that a pending read is answered as soon as there is a message.
+pub(super) fn prompt(target: &Target) -> Result<CheckResult, CheckResult> {
+    let channel = random_channel()?;
+    let (mut reader, mut writer) = (target.client(), target.client());
+    let unexpected = |error: ClientError| CheckResult::unexpected(format!("GET /read: {error}"));
+    // Long enough that the read does not end by itself during the check.
+    let timeout = 2 * target.prompt_timeout_seconds() + 5;
+    let path = format!("/read?timeout={timeout}&channel={channel}");
+    reader.send(&Request::get(&path), RESPONSE_TIMEOUT).map_err(unexpected)?;
+    wait_for_reader(target, &mut writer, &channel)?;
     write(&mut writer, &channel, "are you there?")?;
     let written = Instant::now();
-    let until = written + patient.prompt_timeout;
-    let late = || {
-        let words = format!(
-            "a waiting read is not answered within {} of a message",
-            seconds(patient.prompt_timeout)
-        );
-        Ok(CheckResult::fail(words, Mend::Delay))
+    let body = match read_body(&mut reader, written + target.prompt_timeout) {
+        Ok((200, body)) => body,
+        Ok((status, _)) => {
+            let text = format!("a pending read is answered with {status}");
+            return Ok(CheckResult::unexpected(text));
+        }
+        Err(ClientError::Timeout) => {
+            let limit = seconds(target.prompt_timeout);
+            let text = format!("a pending read is not answered within {limit} of a message");
+            return Ok(CheckResult::fail(text, Fix::DelayedResponse));
+        }
+        Err(error) => return Err(unexpected(error)),
     };
-    match reader.head("GET", until) {
-        Ok(head) if head.status == 200 => {}
-        Ok(head) => {
-            return Ok(CheckResult::unexpected(format!(
-                "a waiting read is answered with {}",
-                head.status
-            )));
-        }
-        Err(ClientError::Timeout) => return late(),
-        Err(fault) => return Err(odd(fault)),
-    }
-    let mut body = Vec::new();
-    loop {
-        match reader.piece(until) {
-            Ok(Some(piece)) => body.extend_from_slice(&piece),
-            Ok(None) => break,
-            Err(ClientError::Timeout) => return late(),
-            Err(fault) => return Err(odd(fault)),
-        }
-    }
     if !body.windows(9).any(|nine| nine == b"are you t") {
-        return Ok(CheckResult::unexpected(
-            "a waiting read is answered without the message that was written",
-        ));
+        let text = "a pending read is answered without the message that was written";
+        return Ok(CheckResult::unexpected(text));
     }
     let took = milliseconds(written.elapsed());
-    Ok(CheckResult::ok(format!("a waiting read is answered {took} after a message")))
+    Ok(CheckResult::ok(format!("a pending read is answered {took} after a message")))
 }
 
-/// Whether the server learns that somebody has closed a waiting read.
-pub(super) fn close(patient: &Target) -> Result<CheckResult, CheckResult> {
-    let channel = secret_name()?;
-    let (mut leaver, mut witness) = (patient.client(), patient.client());
+/// Returns the status and the body of a response. The body may be incomplete unless the status is
+/// 200.
+fn read_body(client: &mut Client, until: Instant) -> Result<(u16, Vec<u8>), ClientError> {
+    let head = client.read_head("GET", until)?;
+    let mut body = Vec::new();
+    while head.status == 200
+        && let Some(chunk) = client.next_chunk(until)?
+    {
+        body.extend_from_slice(&chunk);
+    }
+    Ok((head.status, body))
+}
+
+/// Checks that the server notices when a client closes a pending read.
+pub(super) fn close(target: &Target) -> Result<CheckResult, CheckResult> {
+    let channel = random_channel()?;
+    let (mut leaver, mut witness) = (target.client(), target.client());
     let identity = introduce(&mut leaver, &channel)?;
     let next = (identity.id + 1).to_string();
     let (connection, auth) = (identity.connection.as_str(), identity.auth.as_str());
@@ -112,35 +112,33 @@ pub(super) fn close(patient: &Target) -> Result<CheckResult, CheckResult> {
     ];
     let form = form(&pairs.map(|(name, value)| (name, value.as_bytes())));
     leaver
-        .send(&Request::form("/read", &form), ANSWER_TIME)
-        .map_err(|fault| CheckResult::unexpected(format!("POST /read: {fault}")))?;
-    await_reader(patient, &mut witness, &channel)?;
+        .send(&Request::form("/read", &form), RESPONSE_TIMEOUT)
+        .map_err(|error| CheckResult::unexpected(format!("POST /read: {error}")))?;
+    wait_for_reader(target, &mut witness, &channel)?;
     leaver.close();
     let closed = Instant::now();
-    let timeout = patient.patience_seconds().to_string();
+    let timeout = target.prompt_timeout_seconds().to_string();
     let pairs = [("channel", channel.as_str()), ("from_id", &next), ("timeout", &timeout)];
-    let answer = call_for(&mut witness, "/read", &pairs, patient.prompt_timeout + ANSWER_TIME)?;
+    let within = target.prompt_timeout + RESPONSE_TIMEOUT;
+    let response = call_for(&mut witness, "/read", &pairs, within)?;
     let took = closed.elapsed();
-    let last = &answer["messages"][0];
-    match last["reason"].as_str() {
+    match response["messages"][0]["reason"].as_str() {
         Some("closed") => {
-            return Ok(CheckResult::ok(format!(
-                "the goodbye of a closed read comes after {}",
-                milliseconds(took)
-            )));
+            let took = milliseconds(took);
+            return Ok(CheckResult::ok(format!("the goodbye comes {took} after a read is closed")));
         }
         Some(reason) => {
-            let words =
-                format!("closing a waiting read does not arrive: the goodbye says {reason}");
-            return Ok(CheckResult::fail(words, Mend::Closing));
+            let text = format!("the server does not see that a read is closed: it says {reason}");
+            return Ok(CheckResult::fail(text, Fix::CloseNotForwarded));
         }
         None => {}
     }
-    // It would stay for as long as the read that nobody hears.
+    // Otherwise the member would stay until the timeout of the closed read.
     call(&mut witness, "/goodbye", &[("connection", connection), ("auth", auth)])?;
-    let words = format!(
-        "closing a waiting read does not arrive within {}: who leaves stays on the list",
-        seconds(took)
+    let took = seconds(took);
+    let text = format!(
+        "the server does not see within {took} that a read is closed: \
+         members who leave stay on the list"
     );
-    Ok(CheckResult::fail(words, Mend::Closing))
+    Ok(CheckResult::fail(text, Fix::CloseNotForwarded))
 }

@@ -1,113 +1,119 @@
-//! `speak doctor URL`: talks to a server through whatever stands between, and says what it found.
+//! `speak doctor URL`: checks a server as a client sees it, through all proxies in between.
 //!
-//! A check is a function that asks the server something and comes to one [`Verdict`]. Nothing here knows what is configured: only
-//! what a client can see counts. What takes long runs beside the rest.
+//! A check is a function that talks to the server and returns one [`CheckResult`]. It knows nothing
+//! of any configuration: only what a client can observe counts. The two slow checks run in parallel
+//! with the rest.
 
 mod basics;
+mod check_result;
 mod fix;
 mod long_poll;
 mod passthrough;
 mod streams;
 mod target;
-mod verdict;
 
 use std::ffi::OsString;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
+use check_result::{CheckResult, Level};
 use fix::Proxy;
 use target::Target;
-use verdict::{CheckResult, Level};
 
+use super::cli_options::CliOptions;
+use super::exit_status::{ExitStatus, Failure};
+use super::output::print;
 use super::server_url::ServerUrl;
 use super::tls::Verify;
-use super::{CliOptions, Failure, Outcome, print};
 
-/// What `--quick` waits where it would wait for longer.
+/// Longest `--wait` under `--quick`.
 const QUICK_WAIT: Duration = Duration::from_secs(5);
 
-/// The verdicts so far, as they were told.
+/// Counts of the results that were printed.
 struct Report {
+    /// Proxy in front of the server, if it is known.
     proxy: Option<Proxy>,
     failures: u32,
     warnings: u32,
 }
 
-pub(super) fn run(choices: &CliOptions, operands: &[OsString]) -> Result<Outcome, Failure> {
+pub(super) fn run(options: &CliOptions, operands: &[OsString]) -> Result<ExitStatus, Failure> {
     let [url] = operands else { unreachable!("the table asks for one") };
     let url = url.to_str().ok_or_else(|| Failure::Usage("URL is not UTF-8".to_owned()))?;
-    let mut patient = Target {
+    let mut target = Target {
         server: ServerUrl::parse(url).map_err(Failure::Usage)?,
-        trust: Verify::Yes,
-        prompt_timeout: choices.timeout,
-        wait: if choices.quick { choices.wait.min(QUICK_WAIT) } else { choices.wait },
-        direct_port: choices.direct_port,
-        origin: choices.origin.clone(),
+        verify: Verify::Yes,
+        prompt_timeout: options.prompt_timeout,
+        wait: if options.quick { options.wait.min(QUICK_WAIT) } else { options.wait },
+        direct_port: options.direct_port,
+        origin: options.origin.clone(),
     };
     let mut report = Report { proxy: None, failures: 0, warnings: 0 };
-    if let Some(verdict) = basics::tls(&mut patient) {
-        report.tell("tls", &verdict)?;
+    if let Some(result) = basics::tls(&mut target) {
+        report.add("tls", &result)?;
     }
-    let mut client = patient.client();
-    match basics::reach(&patient, &mut client) {
-        Ok((verdict, proxy)) => {
+    let mut client = target.client();
+    match basics::reach(&target, &mut client) {
+        Ok((result, proxy)) => {
             report.proxy = proxy;
-            report.tell("reach", &verdict)?;
+            report.add("reach", &result)?;
         }
-        Err(verdict) => {
-            report.tell("reach", &verdict)?;
-            return report.end();
+        Err(result) => {
+            report.add("reach", &result)?;
+            return report.finish();
         }
     }
     thread::scope(|scope| {
-        let stream = scope.spawn(|| merge_results(streams::stream(&patient)));
-        let wait = scope.spawn(|| merge_results(long_poll::wait(&patient)));
-        report.tell("direct", &basics::direct(&patient))?;
-        report.tell("latency", &merge_results(basics::latency(&mut client)))?;
-        report.tell("clock", &merge_results(basics::clock(&mut client)))?;
-        report.tell("keep-alive", &merge_results(basics::keep_alive(&mut client)))?;
-        report.tell("headers", &merge_results(passthrough::headers(&patient, &mut client)))?;
-        report.tell("errors", &merge_results(passthrough::errors(&mut client)))?;
-        report.tell("cache", &merge_results(passthrough::cache(&mut client)))?;
-        report.tell("post", &merge_results(passthrough::post(&mut client)))?;
-        report.tell("uri", &merge_results(passthrough::uri(&mut client)))?;
-        report.tell("prompt", &merge_results(long_poll::prompt(&patient)))?;
-        report.tell("close", &merge_results(long_poll::close(&patient)))?;
-        report.tell("websocket", &merge_results(streams::websocket(&patient)))?;
-        report.tell("stream", &join_words(stream))?;
-        report.tell("wait", &join_words(wait))
+        let stream = scope.spawn(|| merge_results(streams::stream(&target)));
+        let wait = scope.spawn(|| merge_results(long_poll::wait(&target)));
+        report.add("direct", &basics::direct(&target))?;
+        report.add("latency", &merge_results(basics::latency(&mut client)))?;
+        report.add("clock", &merge_results(basics::clock(&mut client)))?;
+        report.add("keep-alive", &merge_results(basics::keep_alive(&mut client)))?;
+        report.add("headers", &merge_results(passthrough::headers(&target, &mut client)))?;
+        report.add("errors", &merge_results(passthrough::errors(&mut client)))?;
+        report.add("cache", &merge_results(passthrough::cache(&mut client)))?;
+        report.add("post", &merge_results(passthrough::post(&mut client)))?;
+        report.add("uri", &merge_results(passthrough::uri(&mut client)))?;
+        report.add("prompt", &merge_results(long_poll::prompt(&target)))?;
+        report.add("close", &merge_results(long_poll::close(&target)))?;
+        report.add("websocket", &merge_results(streams::websocket(&target)))?;
+        report.add("stream", &join_check(stream))?;
+        report.add("wait", &join_check(wait))
     })?;
-    report.end()
+    report.finish()
 }
 
-/// A check that could not be finished has come to a verdict as well.
+/// A check returns an error if it cannot be finished. That is a result, too.
 fn merge_results(outcome: Result<CheckResult, CheckResult>) -> CheckResult {
-    outcome.unwrap_or_else(|verdict| verdict)
+    outcome.unwrap_or_else(|result| result)
 }
 
-fn join_words(check: ScopedJoinHandle<CheckResult>) -> CheckResult {
+fn join_check(check: ScopedJoinHandle<CheckResult>) -> CheckResult {
     check.join().expect("a check does not panic")
 }
 
 impl Report {
-    fn tell(&mut self, check: &str, verdict: &CheckResult) -> Result<(), Failure> {
-        match verdict.level {
+    /// Counts and prints the result of a check.
+    fn add(&mut self, check: &str, result: &CheckResult) -> Result<(), Failure> {
+        match result.level {
             Level::Fail => self.failures += 1,
             Level::Warn => self.warnings += 1,
-            Level::Fine | Level::Skip => {}
+            Level::Ok | Level::Skip => {}
         }
-        print(&verdict.text(check, self.proxy))
+        print(&result.to_lines(check, self.proxy))
     }
 
-    fn end(&self) -> Result<Outcome, Failure> {
-        let (outcome, words) = match (self.failures, self.warnings) {
-            (0, 0) => (Outcome::Done, "all is well".to_owned()),
-            (0, warnings) => (Outcome::Warnings, format!("warnings: {warnings}")),
+    /// Prints the counts.
+    fn finish(&self) -> Result<ExitStatus, Failure> {
+        let (status, text) = match (self.failures, self.warnings) {
+            (0, 0) => (ExitStatus::Success, "no problems found".to_owned()),
+            (0, warnings) => (ExitStatus::FoundWarnings, format!("warnings: {warnings}")),
             (failures, warnings) => {
-                (Outcome::Faults, format!("failures: {failures}, warnings: {warnings}"))
+                (ExitStatus::FoundFailures, format!("failures: {failures}, warnings: {warnings}"))
             }
         };
-        print(&format!("{words}\n"))?;
-        Ok(outcome)
+        print(&format!("{text}\n"))?;
+        Ok(status)
     }
 }

@@ -1,58 +1,61 @@
-//! The server that is looked at, and the calls that the checks make.
+//! The server that is checked, and calls that the checks share.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::fix::Mend;
-use super::verdict::CheckResult;
-use crate::cli::client::{Client, Request, Response, form};
+use super::check_result::CheckResult;
+use super::fix::Fix;
+use crate::cli::client::Client;
 use crate::cli::error::ClientError;
+use crate::cli::http::{Request, Response, form};
 use crate::cli::server_url::ServerUrl;
 use crate::cli::tls::Verify;
 
-/// Longest wait for an answer that waits for nothing.
-pub(super) const ANSWER_TIME: Duration = Duration::from_secs(20);
+/// Time for a response to a call that does not wait.
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Whom the checks look at, and with how much patience.
+/// The server, and how to check it.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     pub server: ServerUrl,
-    pub trust: Verify,
-    /// How long what should come at once may take.
+    pub verify: Verify,
+    /// Time for a response or an event that should be immediate.
     pub prompt_timeout: Duration,
-    /// How long a read and a silent stream have to survive.
+    /// Time for which a pending read and an idle stream must survive.
     pub wait: Duration,
+    /// Port of the same host without a proxy. 0 for none.
     pub direct_port: u16,
+    /// Origin of the page for which the headers are checked.
     pub origin: String,
 }
 
-/// An identity of the doctor's.
+/// A session of the doctor.
 pub(super) struct Identity {
     pub connection: String,
     pub auth: String,
-    /// Its introduction.
+    /// Id of the introduction.
     pub id: u64,
 }
 
 impl Target {
     pub fn client(&self) -> Client {
-        Client::new(self.server.clone(), self.trust)
+        Client::new(self.server.clone(), self.verify)
     }
 
-    /// Patience in the whole seconds that a read can ask for.
-    pub fn patience_seconds(&self) -> u64 {
-        whole_seconds(self.prompt_timeout)
+    /// Returns `prompt_timeout` in whole seconds, as a read can ask for.
+    pub fn prompt_timeout_seconds(&self) -> u64 {
+        ceil_seconds(self.prompt_timeout)
     }
 }
 
-pub(super) fn whole_seconds(time: Duration) -> u64 {
+pub(super) fn ceil_seconds(time: Duration) -> u64 {
     time.as_millis().div_ceil(1000) as u64
 }
 
-/// A name that nobody else has.
-pub(super) fn secret_name() -> Result<String, CheckResult> {
+/// Returns the name of a channel that no other client uses.
+pub(super) fn random_channel() -> Result<String, CheckResult> {
     let bytes: [u8; 16] = random()?;
     Ok(bytes.iter().fold(String::from("doctor-"), |name, byte| format!("{name}{byte:02x}")))
 }
@@ -60,22 +63,22 @@ pub(super) fn secret_name() -> Result<String, CheckResult> {
 pub(super) fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], CheckResult> {
     let mut bytes = [0; LENGTH];
     getrandom::fill(&mut bytes).map_err(|error| {
-        CheckResult::unexpected(format!("this machine has no randomness: {error}"))
+        CheckResult::unexpected(format!("this machine has no random numbers: {error}"))
     })?;
     Ok(bytes)
 }
 
-/// A call by a form, which has to succeed.
+/// Makes a call with a form. It must succeed.
 #[inline(never)]
 pub(super) fn call(
     client: &mut Client,
     path: &str,
     pairs: &[(&str, &str)],
 ) -> Result<Value, CheckResult> {
-    call_for(client, path, pairs, ANSWER_TIME)
+    call_for(client, path, pairs, RESPONSE_TIMEOUT)
 }
 
-/// The same, for a read that waits.
+/// Makes such a call with another timeout, for a read that waits.
 #[inline(never)]
 pub(super) fn call_for(
     client: &mut Client,
@@ -84,63 +87,65 @@ pub(super) fn call_for(
     within: Duration,
 ) -> Result<Value, CheckResult> {
     let pairs: Vec<_> = pairs.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
-    let answer = client.call(&Request::form(path, &form(&pairs)), within);
-    value(answer, &format!("POST {path}"))
+    let response = client.call(&Request::form(path, &form(&pairs)), within);
+    value(response, &format!("POST {path}"))
 }
 
-/// What was answered as JSON, or a verdict about `what` was asked.
+/// Returns the JSON of a response, or a failure of the call `name`.
 #[inline(never)]
 pub(super) fn value(
-    answer: Result<Response, ClientError>,
-    what: &str,
+    response: Result<Response, ClientError>,
+    name: &str,
 ) -> Result<Value, CheckResult> {
-    success(answer, what).map(|answer| answer.json())
+    success(response, name).map(|response| response.json())
 }
 
-/// The answer, if it is one of Speak's and no refusal.
+/// Returns the response if it is Speak's and a success, or a failure of the call `name`.
 #[inline(never)]
 pub(super) fn success(
-    answer: Result<Response, ClientError>,
-    what: &str,
+    response: Result<Response, ClientError>,
+    name: &str,
 ) -> Result<Response, CheckResult> {
-    let answer = answer.map_err(|fault| CheckResult::unexpected(format!("{what}: {fault}")))?;
-    match answer.refusal() {
-        None => Ok(answer),
-        Some(why) if answer.head.status == 429 => {
-            Err(CheckResult::fail(format!("{what}: {why}"), Mend::Rate))
+    let response = response.map_err(|error| CheckResult::unexpected(format!("{name}: {error}")))?;
+    match response.refusal() {
+        None => Ok(response),
+        Some(why) if response.head.status == 429 => {
+            Err(CheckResult::fail(format!("{name}: {why}"), Fix::RateLimited))
         }
-        Some(why) => Err(CheckResult::unexpected(format!("{what}: {why}"))),
+        Some(why) => Err(CheckResult::unexpected(format!("{name}: {why}"))),
     }
 }
 
+/// Writes a message and returns its id.
 #[inline(never)]
 pub(super) fn write(client: &mut Client, channel: &str, message: &str) -> Result<u64, CheckResult> {
-    let answer = call(client, "/write", &[("channel", channel), ("message", message)])?;
-    answer["id"]
+    let response = call(client, "/write", &[("channel", channel), ("message", message)])?;
+    response["id"]
         .as_u64()
-        .ok_or_else(|| CheckResult::unexpected("POST /write: an answer without an id"))
+        .ok_or_else(|| CheckResult::unexpected("POST /write: the response has no id"))
 }
 
 pub(super) fn introduce(client: &mut Client, channel: &str) -> Result<Identity, CheckResult> {
-    let answer = call(client, "/introduce", &[("channel", channel), ("message", "doctor")])?;
-    match (answer["connection"].as_u64(), answer["auth"].as_str(), answer["id"].as_u64()) {
+    let response = call(client, "/introduce", &[("channel", channel), ("message", "doctor")])?;
+    match (response["connection"].as_u64(), response["auth"].as_str(), response["id"].as_u64()) {
         (Some(connection), Some(auth), Some(id)) => {
             Ok(Identity { connection: connection.to_string(), auth: auth.to_owned(), id })
         }
-        _ => Err(CheckResult::unexpected("POST /introduce: an answer without a connection")),
+        _ => Err(CheckResult::unexpected("POST /introduce: the response has no connection")),
     }
 }
 
-/// Waits until somebody waits on `channel`, but not for longer than is patient: what comes of it is seen later.
-pub(super) fn await_reader(
-    patient: &Target,
+/// Waits until `channel` has a reader. Gives up after the prompt timeout without an error: the
+/// check shows the problem later.
+pub(super) fn wait_for_reader(
+    target: &Target,
     client: &mut Client,
     channel: &str,
 ) -> Result<(), CheckResult> {
-    let until = Instant::now() + patient.prompt_timeout;
+    let until = Instant::now() + target.prompt_timeout;
     while Instant::now() < until {
-        let answer = call(client, "/members", &[("channel", channel)])?;
-        if answer["readers"].as_u64() > Some(0) {
+        let response = call(client, "/members", &[("channel", channel)])?;
+        if response["readers"].as_u64() > Some(0) {
             break;
         }
         thread::sleep(Duration::from_millis(20));
@@ -148,12 +153,12 @@ pub(super) fn await_reader(
     Ok(())
 }
 
-/// Seconds with one digit behind the point; without floating point, whose printing is large.
+/// Formats a time in seconds with one decimal. Code that prints floating point is large.
 pub(super) fn seconds(time: Duration) -> String {
     format!("{}.{} s", time.as_secs(), time.subsec_millis() / 100)
 }
 
-/// The same in milliseconds.
+/// Formats a time in milliseconds with one decimal.
 pub(super) fn milliseconds(time: Duration) -> String {
     let tenths = time.as_micros() / 100;
     format!("{}.{} ms", tenths / 10, tenths % 10)

@@ -1,4 +1,4 @@
-"""What schemathesis has to be told of Speak."""
+"""Hooks that teach schemathesis about Speak."""
 
 import re
 
@@ -10,14 +10,14 @@ CALLBACK = re.compile(r"[A-Za-z_$][\w$]*(\[\d+\])*(\.[A-Za-z_$][\w$]*(\[\d+\])*)
 
 @schemathesis.deserializer("text/javascript")
 def script(context, response):
-    """A script is a text; its schema says of which form."""
+    """Treats a script as text; the schema gives its form."""
     return response.text
 
 
 @schemathesis.hook
 def filter_case(context, case):
-    """A request that is to be refused must not ask for a script, which has always status 200, nor be wrong only by a
-    parameter that no call knows."""
+    """Drops negative cases that cannot fail: a JSONP response always has status 200, and
+    unknown parameters are ignored."""
     if case.meta is None or case.meta.generation.mode != GenerationMode.NEGATIVE:
         return True
     query = case.query or {}

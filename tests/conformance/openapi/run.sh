@@ -1,8 +1,9 @@
 #!/bin/sh
-# Holds docs/openapi.yaml and a binary of Speak against each other, by schemathesis: run.sh PATH [EXAMPLES]
+# Checks a binary of Speak against docs/openapi.yaml with schemathesis: run.sh PATH [EXAMPLES]
 #
-# So many requests for each call (20), right ones and wrong ones, from a fixed seed; and rows of calls along the links of the
-# page. Reads wait hardly, so that it takes half a minute. What it needs goes into a virtual environment of its own.
+# EXAMPLES requests per call (20), valid and invalid, from a fixed seed; and sequences of calls along
+# the links of the page. Reads hardly wait, so a run takes half a minute. The requirements go into a
+# virtual environment.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 binary=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
@@ -28,11 +29,11 @@ for _ in $(seq 150); do
 done
 [ -n "$port" ] || { cat "$log" >&2; exit 1; }
 
-# It leaves caches in the folder where it is run.
+# schemathesis leaves caches in its working folder.
 mkdir -p "$place/work"
 cd "$place/work"
 PYTHONPATH=$here SCHEMATHESIS_HOOKS=hooks PYTHONDONTWRITEBYTECODE=1 \
     "$place/bin/st" --no-color --config-file "$here/schemathesis.toml" run "$here/../../../docs/openapi.yaml" \
     --url "http://127.0.0.1:$port" --seed 7 --max-examples "$examples" --continue-on-failure --warnings off
-# A server that ended by itself passes nothing.
+# A server that exited by itself fails the run.
 kill -0 "$pid"

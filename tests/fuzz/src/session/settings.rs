@@ -62,7 +62,7 @@ impl Settings {
             max_channels: self.max_channels,
             max_memory: self.max_memory,
             epoch: Epoch::new(EPOCH.as_bytes().try_into().expect("eight characters")),
-            watermark_hash_key: *b"sixteen letters!",
+            ..hub::Config::default()
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::{env, mem};
 
 use serde_json::{Map, Value};
-use speak::api::{Api, Context, Handled, RequestSource, Transport, WebSocket};
+use speak::api::{Api, Context, Handled, Phase, RequestSource, Transport, WebSocket};
 use speak::http::{self, Opcode, Parsed, Persistence, Progress};
 use speak::hub::{
     ChannelName, Hub, Millis, Mode, Now, ReadRequest, ReadResult, ResumeBatch, Since, Wake,
@@ -576,7 +576,7 @@ impl World {
     }
 
     fn check_census(&self) {
-        let census = self.hub.census();
+        let census = self.hub.gauges();
         assert_eq!(census.readers, self.waiting(), "reads that wait");
         let kept = self.clients.iter().filter_map(|client| match &client.state {
             State::Waiting { asked, .. } => asked.connection(),
@@ -596,10 +596,10 @@ impl World {
     /// The server stops: everybody who waits is told.
     pub(super) fn stop(&mut self) {
         self.is_stopping = true;
-        self.api.close();
+        self.api.set_phase(Phase::Stopping);
         self.hub.complete_all_empty(self.now);
         self.turn(0);
-        assert_eq!(self.hub.census().readers, self.waiting());
+        assert_eq!(self.hub.gauges().readers, self.waiting());
     }
 
     /// Everybody goes, and time passes until nothing is left to do.
@@ -618,7 +618,7 @@ impl World {
             self.turn(ms);
         }
         self.turn(0);
-        let census = self.hub.census();
+        let census = self.hub.gauges();
         let held = self.hub.memory();
         let nothing = [
             census.channels,

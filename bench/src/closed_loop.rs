@@ -1,4 +1,4 @@
-//! Closed loops: connections that send some requests at once, wait for the answers, and go on.
+//! Closed loops: connections that send a batch of requests, wait for the responses, and repeat.
 //!
 //! With one request at a time this is what wrk does; with sixteen it is pipelining.
 
@@ -12,18 +12,18 @@ use crate::wire::{Dialect, Form};
 use crate::work::{Closed, Sample};
 use crate::{Result, STALL};
 
-const PATIENCE: Duration = Duration::from_millis(200);
+const POLL_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// What the connections ask, and what they make of the answers.
+/// Requests of a closed loop, and checks of their responses.
 trait Script {
-    /// The bytes of the next `depth` requests of a connection.
+    /// Returns the bytes of the next `depth` requests of a connection.
     fn requests(&mut self, connection: usize) -> &[u8];
 
-    /// Checks an answer.
+    /// Checks a response.
     fn answer(&mut self, connection: usize, frame: &Frame) -> Result<()>;
 }
 
-/// Sends writes, and checks that each got an id of its own.
+/// Sends writes and checks that each gets an id of its own.
 pub(crate) fn publish(target: &Target, cores: Cores, work: Closed) -> Result<Sample> {
     let mut script = Writes {
         dialect: target.dialect,
@@ -39,7 +39,7 @@ pub(crate) fn publish(target: &Target, cores: Cores, work: Closed) -> Result<Sam
     Ok(sample)
 }
 
-/// Sends reads of a room with so many messages, and checks that each gives them.
+/// Sends reads of a room with `messages` messages and checks that each returns them.
 pub(crate) fn poll(target: &Target, cores: Cores, work: Closed, messages: usize) -> Result<Sample> {
     let dialect = target.dialect;
     if dialect != Dialect::Fixed {
@@ -59,7 +59,7 @@ pub(crate) fn poll(target: &Target, cores: Cores, work: Closed, messages: usize)
     drive(target, cores, work, &mut script)
 }
 
-/// Runs the loop: first the warm-up, then what is measured.
+/// Runs the loop: first the warm-up, then the measured part.
 fn drive(target: &Target, cores: Cores, work: Closed, script: &mut impl Script) -> Result<Sample> {
     let poller = Poller::new()?;
     let mut clients = Vec::with_capacity(work.connections);
@@ -89,7 +89,7 @@ fn drive(target: &Target, cores: Cores, work: Closed, script: &mut impl Script) 
 struct Pool {
     poller: Poller,
     clients: Vec<Client>,
-    /// Answers that each connection still waits for.
+    /// Responses that each connection still waits for.
     due: Vec<usize>,
     depth: usize,
     framer: Framer,
@@ -98,8 +98,8 @@ struct Pool {
 }
 
 impl Pool {
-    /// Sends so many requests (a multiple of the depth), or for so long, and waits for all answers.
-    /// Gives their number.
+    /// Sends `count` requests (a multiple of the depth) or stops after a time, and waits for all
+    /// responses. Returns the number sent.
     fn send(
         &mut self,
         requests: usize,
@@ -118,7 +118,7 @@ impl Pool {
             unsent -= 1;
         }
         while unanswered > 0 {
-            self.poller.wait(PATIENCE, &mut tokens)?;
+            self.poller.wait(POLL_TIMEOUT, &mut tokens)?;
             if !tokens.is_empty() {
                 progress = Instant::now();
             } else if progress.elapsed() > STALL {
@@ -156,10 +156,10 @@ struct Writes {
     template: crate::wire::Template,
     depth: usize,
     next_seq: u32,
-    /// The sequence number of the oldest write of each connection that is not answered.
+    /// Sequence number of the oldest unanswered write of each connection.
     sent: Vec<u32>,
     last_ids: Vec<u64>,
-    /// What got each id, from 1 on.
+    /// Sequence number of the write that got each id, from 1.
     by_id: Vec<Option<u32>>,
 }
 
@@ -198,7 +198,7 @@ impl Script for Writes {
 }
 
 impl Writes {
-    /// Reads the newest message back: it must be the one that got the highest id.
+    /// Reads the newest message back. It must be the one with the highest id.
     fn check(&self, target: &Target) -> Result<()> {
         let Dialect::Speak = self.dialect else {
             return Ok(());
@@ -207,7 +207,7 @@ impl Writes {
             return Err("fewer ids than writes".into());
         }
         if let Some(gap) = self.by_id.iter().position(Option::is_none) {
-            return Err(format!("nobody got id {}", gap + 1).into());
+            return Err(format!("no write got id {}", gap + 1).into());
         }
         let newest = self.by_id.len() as u64;
         let request = self.dialect.immediate_read(0, newest, 1);
@@ -226,7 +226,7 @@ struct Reads {
     dialect: Dialect,
     requests: Vec<u8>,
     expected: Vec<u32>,
-    /// The body that was checked: all others must be the same.
+    /// The checked body. All others must equal it.
     known: Vec<u8>,
 }
 
@@ -244,7 +244,7 @@ impl Script for Reads {
         }
         if self.dialect != Dialect::Fixed {
             let seqs = self.dialect.decode(frame, Form::Plain)?.seqs;
-            // nchan gives one message at a time.
+            // nchan returns one message per request.
             let whole = seqs == self.expected || (seqs == [0] && self.dialect == Dialect::Nchan);
             if !whole {
                 return Err(format!("read {seqs:?}, not {:?}", self.expected).into());

@@ -1,8 +1,9 @@
-//! A crowd: readers in rooms who poll for ever or stay, and a few writers. Every message is checked.
+//! A crowd: readers in rooms that poll or hold a stream, and a few writers. Every message is
+//! checked.
 //!
-//! A room has a log, which is what its first reader saw at each place; every other reader must see the
-//! same at that place, and in the end the log must hold what was written, each message once. So a
-//! message that is lost, doubled or out of order is found, whoever the server is.
+//! A room has a log: the messages in the order in which its first reader saw them. Every other
+//! reader must see the same message at the same position. In the end, the log must hold each
+//! written message once. So a lost, doubled or reordered message is found for any server.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,12 +15,12 @@ use crate::wire::{self, Cursor, Dialect, Form, Template};
 use crate::{Result, STALL};
 
 const WRITER_TOKENS: u64 = 1 << 32;
-/// Readers that connect before the server must have read from them.
+/// Readers to connect before the server must have read from them.
 const CONNECT_BATCH: usize = 100;
-/// Between two looks whether streams begin.
-const BEGIN_PATIENCE: Duration = Duration::from_millis(200);
+/// Time between two checks whether streams have begun.
+const BEGIN_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How large a crowd is.
+/// Size of a crowd.
 #[derive(Clone, Copy)]
 pub(crate) struct Size {
     pub(crate) rooms: usize,
@@ -31,25 +32,25 @@ pub(crate) struct Size {
 struct Reader {
     client: Client,
     room: u32,
-    /// How many messages of its room it has seen.
+    /// Number of messages of its room that the reader has seen.
     place: u32,
-    /// Whether its stream has begun.
+    /// Whether the reader's stream has begun.
     follows: bool,
 }
 
 struct Room {
-    /// The sequence numbers in the order in which readers see them.
+    /// Sequence numbers in the order in which readers see them.
     log: Vec<u32>,
-    /// The sequence numbers that were written.
+    /// Sequence numbers of the written messages.
     written: Vec<u32>,
-    /// The last answer, what it held, and the poll that goes on from it: a room's readers mostly get
-    /// the same bytes, and then nothing is parsed or built again.
+    /// The last response, its messages, and the poll that follows it. The readers of a room mostly
+    /// get the same bytes; then nothing is parsed or built again.
     answer: Vec<u8>,
     seqs: Vec<u32>,
     poll: Vec<u8>,
 }
 
-/// A message that a reader got.
+/// A message received by a reader.
 pub(crate) struct Delivery {
     pub(crate) seq: u32,
     pub(crate) at: Instant,
@@ -62,7 +63,7 @@ struct Readers {
     rooms: Vec<Room>,
     framer: Framer,
     delivered: u64,
-    /// How many streams have begun.
+    /// Number of streams that have begun.
     begun: usize,
 }
 
@@ -80,16 +81,16 @@ struct Writer {
 struct Writers {
     dialect: Dialect,
     all: Vec<Writer>,
-    /// In turn, so that all of them are used.
+    /// In rotation, so that all writers are used.
     idle: VecDeque<usize>,
     queue: VecDeque<Write>,
     templates: Vec<Template>,
     framer: Framer,
-    /// Room, id and sequence number of each write, where the server gives ids.
+    /// Room, id and sequence number of each write, where the server returns ids.
     ids: Vec<(u32, u64, u32)>,
 }
 
-/// Readers, writers, and the loop that serves them.
+/// Readers, writers, and the loop that drives them.
 pub(crate) struct Crowd {
     poller: Poller,
     tokens: Vec<u64>,
@@ -100,8 +101,9 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// Connects everybody and lets every reader ask for its first message. Streams have begun then: a later one
-    /// would get its beginning and the first message in one send, in some runs.
+    /// Connects all clients and sends every reader's first request. All streams have begun on
+    /// return: a later one would, in some runs, get its beginning and the first message in one
+    /// send.
     pub(crate) fn gather(target: &Target, size: Size) -> Result<Self> {
         let mut crowd = Self {
             poller: Poller::new()?,
@@ -123,7 +125,7 @@ impl Crowd {
                 crowd.poller.add(&client, index as u64)?;
                 crowd.readers.all.push(Reader {
                     client,
-                    // Neighbours in the server's tables are in different rooms, as in life.
+                    // Neighbours in the server's tables are in different rooms, as in production.
                     room: (index % size.rooms) as u32,
                     place: 0,
                     follows: false,
@@ -134,7 +136,7 @@ impl Crowd {
             }
         }
         while size.form.stays() && crowd.readers.begun < total {
-            crowd.turn(BEGIN_PATIENCE, |_| ())?;
+            crowd.turn(BEGIN_TIMEOUT, |_| ())?;
             crowd.check_progress()?;
         }
         Ok(crowd)
@@ -147,25 +149,25 @@ impl Crowd {
         self.writers.pump()
     }
 
-    /// Messages that readers have got.
+    /// Messages received by readers.
     pub(crate) fn delivered(&self) -> u64 {
         self.readers.delivered
     }
 
-    /// Writes that are not answered yet.
+    /// Writes without a response.
     pub(crate) fn unanswered(&self) -> usize {
         let writers = &self.writers;
         writers.queue.len() + writers.all.len() - writers.idle.len()
     }
 
-    /// Bytes of the last answer to a reader of the first room.
+    /// Bytes of the last response to a reader of the first room.
     pub(crate) fn answer_bytes(&self) -> usize {
         self.readers.rooms[0].answer.len()
     }
 
-    /// Handles what has come, or waits for something until `patience` ends.
-    pub(crate) fn turn(&mut self, patience: Duration, mut on: impl FnMut(Delivery)) -> Result<()> {
-        self.poller.wait(patience, &mut self.tokens)?;
+    /// Handles pending events, or waits for one until `timeout` ends.
+    pub(crate) fn turn(&mut self, timeout: Duration, mut on: impl FnMut(Delivery)) -> Result<()> {
+        self.poller.wait(timeout, &mut self.tokens)?;
         if !self.tokens.is_empty() {
             self.progress = Instant::now();
         }
@@ -180,7 +182,7 @@ impl Crowd {
         self.writers.pump()
     }
 
-    /// Fails if nothing has come for long.
+    /// Fails if no event has come within the stall limit.
     pub(crate) fn check_progress(&self) -> Result<()> {
         if self.progress.elapsed() < STALL {
             return Ok(());
@@ -204,7 +206,7 @@ impl Crowd {
         .into())
     }
 
-    /// Checks in the end that each reader got each message of its room once, in the order of the ids.
+    /// Checks that each reader got each message of its room once, in the order of the ids.
     pub(crate) fn check(&self) -> Result<()> {
         for (number, room) in self.readers.rooms.iter().enumerate() {
             let mut log = room.log.clone();
@@ -309,7 +311,7 @@ impl Readers {
     }
 }
 
-/// Whether this is how a stream begins, as it must once.
+/// Returns whether `frame` begins a stream. Each stream must begin once.
 fn begins(follows: &mut bool, frame: &Frame, form: Form) -> Result<bool> {
     let begins = frame.status.is_some();
     if begins == *follows {
@@ -323,7 +325,7 @@ fn begins(follows: &mut bool, frame: &Frame, form: Form) -> Result<bool> {
 }
 
 impl Room {
-    /// Reads an answer, unless it is the one that another reader just got.
+    /// Parses a response, unless another reader just got the same one.
     fn learn(
         &mut self,
         frame: &Frame,
@@ -355,7 +357,7 @@ impl Room {
         Ok(())
     }
 
-    /// Takes the messages of the last answer for a reader who is at `place` in the log.
+    /// Takes the messages of the last response for a reader at `place` in the log.
     fn admit(&mut self, place: &mut u32) -> Result<()> {
         for &seq in &self.seqs {
             match self.log.get(*place as usize) {
@@ -385,7 +387,7 @@ impl Writers {
         })
     }
 
-    /// Gives what waits to the writers that are free.
+    /// Gives pending writes to free writers.
     fn pump(&mut self) -> Result<()> {
         while let (Some(&index), Some(&write)) = (self.idle.front(), self.queue.front()) {
             let template = &mut self.templates[write.room as usize];
@@ -418,7 +420,7 @@ mod tests {
 
     use super::*;
 
-    /// A crowd of one room that was written `written`, without clients.
+    /// A crowd of one room with these written messages, without clients.
     fn crowd(written: &[u32]) -> Crowd {
         let size = Size { rooms: 1, readers_per_room: 0, writers: 0, form: Form::Plain };
         let nowhere = Target {
@@ -431,7 +433,7 @@ mod tests {
         crowd
     }
 
-    /// What a reader at `place` makes of an answer with these messages.
+    /// Feeds a reader at `place` a response with these messages.
     fn got(crowd: &mut Crowd, place: &mut u32, seqs: &[u32]) -> Result<()> {
         let room = &mut crowd.readers.rooms[0];
         room.seqs = seqs.to_vec();
@@ -466,7 +468,7 @@ mod tests {
         assert!(begins(&mut false, &part(None), Form::Frames).is_err());
         assert!(begins(&mut true, &part(Some(101)), Form::Frames).is_err());
         assert!(!begins(&mut true, &part(None), Form::Frames).unwrap());
-        // Whoever accepts no key accepts no WebSocket.
+        // A response that accepts no key accepts no WebSocket.
         assert!(begins(&mut false, &part(Some(101)), Form::Frames).is_err());
     }
 

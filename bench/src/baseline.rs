@@ -1,9 +1,9 @@
-//! The floor: the least that a server on one thread can do and still deliver.
+//! The baseline: the least work with which a server on one thread can deliver.
 //!
-//! Raw epoll by edges, one `recv` a request, one `send` a delivery, answers as long as Speak's. It
-//! knows a read from a write by the first bytes, takes room and message from fixed places, and looks
-//! at nothing else but the end of the head. Streams it knows by the last byte of that, and begins them
-//! with as many bytes as Speak does. It is no server for anybody but this bench.
+//! Raw edge-triggered epoll, one `recv` per request, one `send` per delivery, responses as long as
+//! Speak's. It tells a read from a write by the first bytes, takes room and message from fixed
+//! places, and looks at nothing else but the end of the head. It recognizes streams by the last
+//! byte of the head and begins them with as many bytes as Speak does. It serves this bench only.
 
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
@@ -26,9 +26,9 @@ const LISTENER: u64 = u64::MAX;
 const EVENTS_MAX: usize = 1024;
 const ACCEPTS_MAX: usize = 64;
 const BACKLOG: i32 = 4096;
-/// As many messages as Speak retains by default.
+/// Messages retained per room, as many as Speak retains by default.
 const HISTORY: usize = 100;
-/// Time and date stand still: they are there for their length.
+/// Time and date are constants: only their length matters.
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
     Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
     Access-Control-Allow-Origin: *\r\nDate: Sat, 22 Nov 2025 10:42:00 GMT\r\nContent-Length: ";
@@ -44,7 +44,7 @@ struct Slot {
     room: usize,
     form: Form,
     waits: bool,
-    /// How many messages of its room it was sent.
+    /// Number of messages of its room that were sent to the client.
     seen: u64,
 }
 
@@ -54,13 +54,13 @@ struct Room {
     history: VecDeque<Vec<u8>>,
     last_id: u64,
     waiting: Vec<usize>,
-    /// Streams, which wait for ever.
+    /// Clients with a stream, which wait until they close.
     following: Vec<usize>,
     changed: bool,
 }
 
 /// The server.
-pub(crate) struct Floor {
+pub(crate) struct Baseline {
     epoll: OwnedFd,
     listener: OwnedFd,
     slots: Vec<Option<Slot>>,
@@ -73,14 +73,14 @@ pub(crate) struct Floor {
     body: Vec<u8>,
 }
 
-/// Serves until the process is ended.
+/// Serves until the process ends.
 pub(crate) fn serve() -> Result<()> {
-    let mut floor = Floor::bind()?;
-    eprintln!("floor listening on http://{}", floor.address()?);
-    floor.run()
+    let mut baseline = Baseline::bind()?;
+    eprintln!("baseline listening on http://{}", baseline.address()?);
+    baseline.run()
 }
 
-impl Floor {
+impl Baseline {
     /// Listens on a free port.
     pub(crate) fn bind() -> Result<Self> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -109,7 +109,7 @@ impl Floor {
         Ok(SocketAddrV4::try_from(net::getsockname(&self.listener)?)?)
     }
 
-    /// The loop: requests, then deliveries.
+    /// Runs the loop: requests, then deliveries.
     pub(crate) fn run(&mut self) -> Result<()> {
         let mut events: Vec<Event> = Vec::with_capacity(EVENTS_MAX);
         loop {
@@ -164,7 +164,7 @@ impl Floor {
         self.buffer = buffer;
     }
 
-    /// Handles requests that came together, and sends their answers together.
+    /// Handles a batch of requests and sends their responses together.
     fn requests(&mut self, index: usize, mut bytes: &[u8]) {
         self.answers.clear();
         while let Some(end) = self.head_end.find(bytes) {
@@ -176,7 +176,7 @@ impl Floor {
                 _ => self.park(index, request),
             }
         }
-        // A request in pieces: the generator sends none.
+        // The generator sends no partial requests.
         let whole = bytes.is_empty() && self.send_answers(index);
         if !whole {
             self.close(index);
@@ -261,7 +261,7 @@ impl Floor {
         }
     }
 
-    /// Answers all who wait in rooms that this turn changed.
+    /// Answers all readers in the rooms that this turn changed.
     fn deliver(&mut self) {
         while let Some(number) = self.changed.pop() {
             let waiting = std::mem::take(&mut self.rooms[number].waiting);
@@ -270,7 +270,7 @@ impl Floor {
             lost.extend(self.tell(number, &following));
             let room = &mut self.rooms[number];
             room.changed = false;
-            // Keeps the room's memory for the next round of waiting.
+            // Keeps the room's memory for the next round of readers.
             room.waiting = waiting;
             room.waiting.clear();
             room.following = following;
@@ -280,7 +280,7 @@ impl Floor {
         }
     }
 
-    /// Tells these slots what is new in a room, and gives those that cannot be told.
+    /// Sends what is new in a room to these slots. Returns the slots that failed.
     fn tell(&mut self, number: usize, slots: &[usize]) -> Vec<usize> {
         let last_id = self.rooms[number].last_id;
         let mut encoded = None;
@@ -303,7 +303,7 @@ impl Floor {
         lost
     }
 
-    /// Sends what stands in `answers`; false if the client must go.
+    /// Sends the bytes in `answers`. Returns false if the client must be closed.
     fn send_answers(&self, index: usize) -> bool {
         let Some(slot) = &self.slots[index] else {
             return true;
@@ -325,7 +325,7 @@ impl Floor {
     }
 }
 
-/// Appends what a slot has not seen of a room, in its form.
+/// Appends the messages that a slot has not seen, in its format.
 fn put_news(answers: &mut Vec<u8>, body: &mut Vec<u8>, room: &Room, slot: &Slot) {
     match slot.form {
         Form::Plain | Form::Jsonp => {
@@ -353,7 +353,7 @@ fn put_news(answers: &mut Vec<u8>, body: &mut Vec<u8>, room: &Room, slot: &Slot)
 }
 
 impl Room {
-    /// The messages that come after the first `seen`, as far as they are retained, and the id of the first.
+    /// Returns the retained messages after the first `seen`, and the id of the first one.
     fn unseen(&self, seen: u64) -> (u64, impl Iterator<Item = &Vec<u8>>) {
         let unseen = (self.last_id - seen) as usize;
         let from = self.history.len().saturating_sub(unseen);
@@ -362,7 +362,7 @@ impl Room {
     }
 }
 
-/// Encodes the answer to a read that has seen the first `seen` messages.
+/// Encodes the response to a read that has seen the first `seen` messages.
 fn put_messages(body: &mut Vec<u8>, room: &Room, seen: u64) {
     body.clear();
     body.extend_from_slice(b"{\"messages\":[");

@@ -1,57 +1,22 @@
-//! Answers of the calls as values, and messages as lines of text.
+//! Messages as lines of text, safe to print on a terminal.
 
 use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::client::Response;
-
-/// The keys of a message in the order of the protocol.
+/// Keys of a message in the order of the protocol.
 const KEYS: [&str; 6] = ["id", "type", "time", "from", "message", "reason"];
 
-/// Who reads what is printed.
+/// Reader of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Output {
-    /// A person, on a terminal that obeys control characters.
+    /// A person. A terminal obeys control characters, so they are escaped.
     Terminal,
+    /// A program. It gets all characters except line breaks as they are.
     Program,
 }
 
-impl Response {
-    /// The body as JSON; null where it is none.
-    pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_default()
-    }
-
-    /// Why it is a refusal, in a line. None where it is not.
-    pub fn refusal(&self) -> Option<String> {
-        let status = self.head.status;
-        let json = self.json();
-        if status == 200 && json.is_object() {
-            return None;
-        }
-        Some(match (json["error"].as_str(), json["detail"].as_str()) {
-            (Some(error), detail) => {
-                format!("{status} {}: {}", printable(error), printable(detail.unwrap_or("refused")))
-            }
-            _ => format!(
-                "{status}, and not from Speak{}",
-                self.head.field("server").map(by).unwrap_or_default()
-            ),
-        })
-    }
-
-    /// The seconds of `Retry-After`.
-    pub fn retry_after(&self) -> Option<u64> {
-        self.head.field("retry-after")?.trim().parse().ok()
-    }
-}
-
-fn by(server: &str) -> String {
-    format!(" (its Server field says {})", printable(server))
-}
-
-/// The text of a message as one line. None for what is not said but done: introductions, goodbyes.
+/// Returns the text of a message as one line. None for introductions and goodbyes.
 pub(super) fn text_line(message: &Value, output: Output) -> Option<String> {
     let text = message["message"].as_str().filter(|_| message["type"] == "message")?;
     let is_kept = |letter: char| match output {
@@ -61,28 +26,29 @@ pub(super) fn text_line(message: &Value, output: Output) -> Option<String> {
     Some(escaped(text, is_kept))
 }
 
-/// A message as one line of JSON, its keys as the server sends them.
+/// Returns a message as one line of JSON, with its keys in the order of the server.
 pub(super) fn json_line(message: &Value, output: Output) -> String {
     let mut line = String::from("{");
     for key in KEYS {
-        // Strings and numbers are all that a message has; to print any value would take more code than all of this file.
+        // A message has only strings and numbers. Code that prints any value is larger than this
+        // whole file.
         let value = match &message[key] {
             Value::String(text) => serde_json::to_string(text).unwrap_or_default(),
             Value::Number(number) => number.to_string(),
             _ => continue,
         };
         let comma = if line.len() > 1 { "," } else { "" };
-        write!(line, "{comma}\"{key}\":{value}").expect("a String takes everything");
+        write!(line, "{comma}\"{key}\":{value}").expect("a String accepts all text");
     }
     line.push('}');
     if output == Output::Program {
         return line;
     }
-    // The escapes of JSON cover only the first 32.
+    // JSON escapes only the first 32 control characters.
     let mut safe = String::new();
     for letter in line.chars() {
         if is_control(letter) {
-            write!(safe, "\\u{:04x}", u32::from(letter)).expect("a String takes everything");
+            write!(safe, "\\u{:04x}", u32::from(letter)).expect("a String accepts all text");
         } else {
             safe.push(letter);
         }
@@ -90,7 +56,7 @@ pub(super) fn json_line(message: &Value, output: Output) -> String {
     safe
 }
 
-/// Somebody else's text, fit for a terminal.
+/// Returns text from a server with its control characters escaped.
 pub(super) fn printable(text: &str) -> String {
     escaped(text, |letter| !is_control(letter))
 }
@@ -107,10 +73,12 @@ fn escaped(text: &str, is_kept: impl Fn(char) -> bool) -> String {
     line
 }
 
-/// What a terminal obeys, or what turns the order of letters around: what stands there would not be what is seen.
+/// Returns whether a terminal obeys the character, or changes the direction of text by it. Either
+/// would show something else than the text.
 fn is_control(letter: char) -> bool {
     letter.is_control()
-        || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(letter, '\u{200e}' | '\u{200f}')
+        || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -120,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_is_one_line_and_does_not_command_a_terminal() {
+    fn a_message_is_one_line_and_cannot_control_a_terminal() {
         let line = |text: &str, output| {
             text_line(&json!({"type": "message", "message": text}), output).unwrap()
         };

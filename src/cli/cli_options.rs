@@ -1,0 +1,55 @@
+//! Options of the commands.
+
+use std::time::Duration;
+
+use super::server_url::ServerUrl;
+use crate::options::{Arity, Settings, Spec, set};
+
+/// Settings of all commands. A command uses those that its table sets.
+#[derive(Debug)]
+pub struct CliOptions {
+    pub(super) server: ServerUrl,
+    pub(super) retry: Duration,
+    pub(super) from: Option<i64>,
+    pub(super) follow: bool,
+    pub(super) json: bool,
+    pub(super) direct_port: u16,
+    pub(super) origin: String,
+    pub(super) wait: Duration,
+    pub(super) prompt_timeout: Duration,
+    pub(super) quick: bool,
+}
+
+pub(super) const SERVER: Spec<CliOptions> = Spec {
+    name: "server",
+    takes: Arity::One("URL"),
+    default: "http://localhost:8080",
+    help: "server: http(s)://HOST:PORT or unix:PATH; or SPEAK_SERVER",
+    set: |options, text| set(&mut options.server, ServerUrl::parse(text)),
+};
+
+impl Settings for CliOptions {
+    fn clear_list(&mut self, _: &str) {}
+}
+
+impl CliOptions {
+    /// Returns the defaults of the options in `specs`. The others are empty.
+    pub(super) fn defaults(specs: &[Spec<Self>]) -> Self {
+        let mut options = Self {
+            server: ServerUrl::parse(SERVER.default).expect("a valid default"),
+            retry: Duration::ZERO,
+            from: None,
+            follow: false,
+            json: false,
+            direct_port: 0,
+            origin: String::new(),
+            wait: Duration::ZERO,
+            prompt_timeout: Duration::ZERO,
+            quick: false,
+        };
+        for spec in specs {
+            spec.set_all(&mut options, spec.default).expect("valid defaults");
+        }
+        options
+    }
+}

@@ -1,0 +1,157 @@
+//! Part of a channel that one read gets.
+
+use super::channel::{Channel, Member};
+use super::reader::{GapPolicy, Since, Subscription};
+
+/// Part of a channel that one read gets.
+#[derive(Debug)]
+pub struct ChannelSlice<'h> {
+    channel: Option<&'h Channel>,
+    /// Introductions that history has dropped, of members that are still there; oldest first.
+    introductions: Vec<&'h Member>,
+    /// Ids of the retained messages in the slice: from `start` up to but not including `end`.
+    start: u64,
+    end: u64,
+    /// Messages from `from_id` on may be gone.
+    pub missed: bool,
+    /// `from_id` belongs to another numbering.
+    pub reset: bool,
+}
+
+/// Identifies equal slices of one channel within one turn: first and next id, `missed`, and the
+/// number of introductions that history has dropped. A slice has all of these introductions or
+/// none.
+pub(super) type Fingerprint = (u64, u64, bool, usize);
+
+impl<'h> ChannelSlice<'h> {
+    /// Makes a slice without messages, whose reader continues from `next_id`.
+    pub(super) fn empty(next_id: u64) -> Self {
+        Self {
+            channel: None,
+            introductions: Vec::new(),
+            start: next_id,
+            end: next_id,
+            missed: false,
+            reset: false,
+        }
+    }
+
+    /// Makes the slice of a channel that does not exist and whose first id would be `next_id`.
+    pub(super) fn of_missing(next_id: u64, since: Since, same_epoch: bool) -> Self {
+        let (reset, missed) = match since {
+            Since::Id(id) if !same_epoch || id > next_id => (true, false),
+            Since::Id(id) => (false, id < next_id),
+            Since::All | Since::Last(_) | Since::Now => (false, false),
+        };
+        Self { missed, reset, ..Self::empty(next_id) }
+    }
+
+    /// Iterates over the messages as JSON objects, ordered by id.
+    pub fn messages(&self) -> impl Iterator<Item = &'h [u8]> + '_ {
+        self.introductions().chain(self.retained())
+    }
+
+    /// Iterates over the messages that history has dropped: introductions of present members.
+    pub fn introductions(&self) -> impl Iterator<Item = &'h [u8]> + '_ {
+        self.introductions.iter().map(|member| &*member.introduction_json)
+    }
+
+    /// Iterates over the messages that history retains. Their ids are consecutive and begin at
+    /// [`ChannelSlice::first_id`].
+    #[inline]
+    pub fn retained(&self) -> impl Iterator<Item = &'h [u8]> + '_ {
+        let entries = self.channel.filter(|_| self.start < self.end).map(|channel| {
+            let first = (self.start - channel.first_id) as usize;
+            channel.entries.range(first..first + (self.end - self.start) as usize)
+        });
+        entries.into_iter().flatten().map(|entry| &*entry.json)
+    }
+
+    /// Returns the id of the first retained message, or [`ChannelSlice::next_id`] if there is none.
+    #[must_use]
+    pub fn first_id(&self) -> u64 {
+        self.start
+    }
+
+    /// Returns the `from_id` of the next read.
+    #[must_use]
+    pub fn next_id(&self) -> u64 {
+        self.end
+    }
+
+    /// Returns whether the slice is worth a reply to a reader.
+    pub(super) fn has_news(&self) -> bool {
+        self.start < self.end || self.missed || self.reset || !self.introductions.is_empty()
+    }
+
+    /// Returns the fingerprint. Two slices of one channel in one turn with equal contents have the
+    /// same.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        (self.start, self.end, self.missed, self.introductions.len())
+    }
+
+    /// Cuts the messages that exceed `budget`, the bytes left in the reply, and returns whether
+    /// there were any. `has_message` is true once the reply has a message: the first one always
+    /// fits.
+    #[inline]
+    pub(super) fn truncate(&mut self, budget: &mut usize, has_message: &mut bool) -> bool {
+        let Some(channel) = self.channel else { return false };
+        for id in self.start..self.end {
+            let bytes = channel.entries[(id - channel.first_id) as usize].json.len();
+            if *has_message && bytes > *budget {
+                self.end = id;
+                // No message of a later channel may overtake the ones that were cut here.
+                *budget = 0;
+                return true;
+            }
+            *has_message = true;
+            *budget = budget.saturating_sub(bytes);
+        }
+        false
+    }
+}
+
+impl Channel {
+    /// Makes the slice for a read that begins at `since`. `same_epoch` is true if the ids of the
+    /// read belong to this numbering.
+    pub(super) fn slice_since(&self, since: Since, same_epoch: bool) -> ChannelSlice<'_> {
+        let next_id = self.next_id();
+        let reset = matches!(since, Since::Id(id) if !same_epoch || id > next_id);
+        match since {
+            _ if reset => ChannelSlice { reset, ..self.full_slice() },
+            Since::All => self.full_slice(),
+            Since::Id(id) => self.slice_from(id, true),
+            Since::Last(count) => self.slice_from(next_id.saturating_sub(count), false),
+            Since::Now => self.slice_from(next_id, false),
+        }
+    }
+
+    /// Makes the slice for a reader, from its cursor on.
+    #[inline]
+    pub(super) fn slice_for(&self, subscription: Subscription) -> ChannelSlice<'_> {
+        match subscription.gap_policy {
+            GapPolicy::FullState => self.full_slice(),
+            GapPolicy::Report => self.slice_from(subscription.cursor, true),
+            GapPolicy::Ignore => self.slice_from(subscription.cursor, false),
+        }
+    }
+
+    fn slice_from(&self, id: u64, reports_gaps: bool) -> ChannelSlice<'_> {
+        ChannelSlice {
+            channel: Some(self),
+            introductions: Vec::new(),
+            start: id.max(self.first_id),
+            end: self.next_id(),
+            missed: reports_gaps && id < self.first_id,
+            reset: false,
+        }
+    }
+
+    /// Makes the slice with all retained messages and the newest introduction of each member.
+    fn full_slice(&self) -> ChannelSlice<'_> {
+        let mut introductions: Vec<_> =
+            self.members.values().filter(|member| member.id < self.first_id).collect();
+        introductions.sort_unstable_by_key(|member| member.id);
+        ChannelSlice { introductions, ..self.slice_from(self.first_id, false) }
+    }
+}

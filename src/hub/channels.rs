@@ -1,0 +1,313 @@
+//! The table of channels.
+
+use std::collections::HashMap;
+use std::ops::Index;
+
+use super::channel::{CHANNEL_BYTES, Channel, ChannelLocal, Retention};
+use super::channel_name::ChannelKey;
+use super::config::Config;
+use super::id_watermarks::IdWatermarks;
+use super::lookup::Lookup;
+use super::message::MessageKind;
+use super::paged_slab::PagedSlab;
+use super::shrink::shrink;
+use super::stats::{DropReason, Stats};
+use super::time::{Millis, Now, whole_ms};
+use super::timers::{TimerKey, Timers};
+use super::usage::Usage;
+
+/// Time after its last use at which a channel without messages, members and readers is dropped.
+const IDLE_CHANNEL_MS: u64 = 60_000;
+
+/// Bytes of scratch space that stay allocated from turn to turn.
+const SCRATCH_KEEP_BYTES: usize = 4096;
+
+/// All channels, by index and by name.
+pub(super) struct Channels {
+    // Shared state.
+    slab: PagedSlab<Channel>,
+    /// Clients choose the names: the random key of `std`'s `SipHash` prevents hash flooding.
+    by_name: HashMap<Box<str>, u32>,
+    /// Next ids of dropped channels.
+    id_watermarks: IdWatermarks,
+    retention: Retention,
+
+    // Local state.
+    /// Memory of all channels.
+    usage: Usage,
+    /// Channels with messages since the last delivery, each once.
+    dirty: Vec<u32>,
+    /// Index at which the next search for something to evict begins.
+    eviction_cursor: u32,
+    stats: Stats,
+    /// Buffer for the encoding of a message.
+    scratch: Vec<u8>,
+}
+
+impl Index<u32> for Channels {
+    type Output = Channel;
+
+    #[inline]
+    fn index(&self, index: u32) -> &Channel {
+        &self.slab[index]
+    }
+}
+
+/// Shared state.
+impl Channels {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            slab: PagedSlab::new(),
+            by_name: HashMap::new(),
+            id_watermarks: IdWatermarks::new(config.watermark_hash_key),
+            retention: Retention { messages: config.history, ms: whole_ms(config.retention) },
+            usage: Usage::default(),
+            dirty: Vec::new(),
+            eviction_cursor: 0,
+            stats: Stats::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    pub(super) fn find(&self, key: &ChannelKey<'_>) -> Option<u32> {
+        self.by_name.get(key.as_str()).copied()
+    }
+
+    /// Looks up a channel. A miss hashes the name with SHA-256, so call it once per request.
+    #[inline]
+    pub(super) fn lookup(&self, key: &ChannelKey<'_>) -> Lookup {
+        self.find(key).map_or_else(
+            || Lookup::Vacant { first_id: self.id_watermarks.first_id(key.as_str()) },
+            Lookup::Occupied,
+        )
+    }
+
+    /// Looks up a channel and drops its expired messages.
+    #[inline]
+    pub(super) fn lookup_fresh(&mut self, key: &ChannelKey<'_>, now: Millis) -> Lookup {
+        let lookup = self.lookup(key);
+        if let Lookup::Occupied(index) = lookup {
+            self.expire_history(now, index);
+        }
+        lookup
+    }
+
+    /// Returns the channel of a lookup, and creates it if it does not exist.
+    pub(super) fn get_or_create(
+        &mut self,
+        lookup: Lookup,
+        key: &ChannelKey<'_>,
+        now: Millis,
+        timers: &mut Timers,
+    ) -> u32 {
+        match lookup {
+            Lookup::Occupied(index) => index,
+            Lookup::Vacant { first_id } => {
+                self.insert(Channel::new(key.as_str(), first_id, now), timers)
+            }
+        }
+    }
+
+    /// Adds a channel whose name is not taken.
+    pub(super) fn insert(&mut self, channel: Channel, timers: &mut Timers) -> u32 {
+        self.usage.update(Usage::default(), channel.usage());
+        let name = channel.name.clone();
+        let index = self.slab.insert(channel);
+        self.by_name.insert(name, index);
+        self.arm_timer(index, timers);
+        index
+    }
+
+    /// Adds a message, marks the channel as dirty and returns the message's id.
+    pub(super) fn append(
+        &mut self,
+        now: Now,
+        index: u32,
+        kind: MessageKind<'_>,
+        timers: &mut Timers,
+    ) -> u64 {
+        let channel = &mut self.slab[index];
+        let before = channel.usage();
+        let id = channel.append(now, kind, self.retention, &mut self.scratch);
+        let after = channel.usage();
+        self.usage.update(before, after);
+        self.stats.count_added(&kind);
+        self.stats.count_dropped(DropReason::Count, before.messages + 1 - after.messages);
+        if !channel.local.is_dirty {
+            channel.local.is_dirty = true;
+            self.dirty.push(index);
+        }
+        self.arm_timer(index, timers);
+        id
+    }
+
+    /// Drops the expired messages of a channel.
+    pub(super) fn expire_history(&mut self, now: Millis, index: u32) {
+        let retention = self.retention;
+        if self.slab[index].oldest_expiry(retention).is_some_and(|at| at <= now) {
+            self.evict_history(index, DropReason::Age, |channel| channel.expire(now, retention));
+        }
+    }
+
+    /// Drops the delivered messages of a channel if history retains none (`--history 0`).
+    pub(super) fn drop_unretained(&mut self, index: u32) {
+        if self.retention.messages == 0 {
+            self.evict_history(index, DropReason::Count, Channel::clear_history);
+        }
+    }
+
+    /// Runs `evict` on a channel and accounts for the messages that it drops.
+    pub(super) fn evict_history(
+        &mut self,
+        index: u32,
+        reason: DropReason,
+        evict: impl FnOnce(&mut Channel),
+    ) {
+        let channel = &mut self.slab[index];
+        let before = channel.usage();
+        evict(channel);
+        let after = channel.usage();
+        self.usage.update(before, after);
+        self.stats.count_dropped(reason, before.messages - after.messages);
+    }
+
+    /// Drops an unused channel. Its next id stays as a watermark.
+    pub(super) fn drop_channel(&mut self, index: u32, timers: &mut Timers) {
+        let channel = self.slab.remove(index);
+        assert!(!channel.local.is_dirty, "a channel with messages to deliver is not unused");
+        self.usage.update(channel.usage(), Usage::default());
+        if let Some(timer) = channel.local.timer {
+            timers.cancel(timer);
+        }
+        self.by_name.remove(&channel.name);
+        shrink(&mut self.by_name);
+        self.id_watermarks.record(&channel.name, channel.next_id());
+    }
+
+    pub(super) fn id_watermarks(&self) -> &IdWatermarks {
+        &self.id_watermarks
+    }
+
+    /// Restores a watermark. Returns whether `bucket` exists.
+    pub(super) fn restore_id_watermark(&mut self, bucket: u16, next_id: u64) -> bool {
+        self.id_watermarks.restore(bucket, next_id)
+    }
+
+    /// Iterates over all channels with their indexes, by index.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Channel)> {
+        self.slab.iter()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slab.len()
+    }
+}
+
+/// Timers.
+impl Channels {
+    /// Arms the timer that a channel needs.
+    pub(super) fn arm_timer(&mut self, index: u32, timers: &mut Timers) {
+        let channel = &mut self.slab[index];
+        let at = match channel.oldest_expiry(self.retention) {
+            Some(at) => at,
+            None if channel.is_idle() => channel.local.last_use.after(IDLE_CHANNEL_MS),
+            None => return,
+        };
+        timers.arm(&mut channel.local.timer, at, TimerKey::Channel(index));
+    }
+
+    /// Expires the history of a channel, or drops the channel if it has been idle long enough.
+    pub(super) fn on_timer(&mut self, now: Millis, index: u32, timers: &mut Timers) {
+        self.slab[index].local.timer = None;
+        self.expire_history(now, index);
+        let channel = &mut self.slab[index];
+        channel.local.shrink();
+        let is_idle = channel.is_idle() && channel.retained() == 0;
+        if is_idle && channel.local.last_use.after(IDLE_CHANNEL_MS) <= now {
+            self.drop_channel(index, timers);
+        } else {
+            self.arm_timer(index, timers);
+        }
+    }
+
+    /// Forgets all timers, whose wheel is gone.
+    pub(super) fn detach_timers(&mut self) {
+        let indexes: Vec<_> = self.slab.iter().map(|(index, _)| index).collect();
+        for index in indexes {
+            self.slab[index].local.timer = None;
+        }
+    }
+}
+
+/// Local state.
+impl Channels {
+    pub(super) fn local_mut(&mut self, index: u32) -> &mut ChannelLocal {
+        &mut self.slab[index].local
+    }
+
+    /// Returns the channels with messages since the last delivery, in the order of their first
+    /// message.
+    pub(super) fn dirty(&self) -> &[u32] {
+        &self.dirty
+    }
+
+    /// Ends a delivery.
+    pub(super) fn finish_delivery(&mut self) {
+        self.dirty.clear();
+        // The room for a large message is not kept.
+        self.scratch.shrink_to(SCRATCH_KEEP_BYTES);
+    }
+
+    pub(super) fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    pub(super) fn count_delivery(&mut self) {
+        self.stats.count_delivery();
+    }
+
+    /// Returns the memory of names, members and messages of all channels.
+    pub(super) fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// Returns the memory of all channels.
+    pub(super) fn memory(&self) -> usize {
+        self.usage.bytes + self.slab.len() * CHANNEL_BYTES
+    }
+
+    pub(super) fn get(&self, index: u32) -> Option<&Channel> {
+        self.slab.get(index)
+    }
+
+    /// Returns a bound above all indexes.
+    pub(super) fn index_bound(&self) -> u32 {
+        self.slab.index_bound()
+    }
+
+    /// Advances the eviction cursor by `count` indexes, at most once around, and returns the
+    /// indexes that it passed. Some may have no channel.
+    pub(super) fn scan_window(&mut self, count: u32) -> impl Iterator<Item = u32> + Clone + use<> {
+        let bound = self.slab.index_bound().max(1);
+        let start = self.eviction_cursor % bound;
+        self.eviction_cursor = (start + count) % bound;
+        (0..count.min(bound)).map(move |step| (start + step) % bound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::BuildHasher;
+
+    use super::*;
+
+    /// With a known hash a client could choose names that collide, and make each lookup slow.
+    #[test]
+    fn each_table_hashes_names_differently() {
+        let config = Config::default();
+        let (one, other) = (Channels::new(&config), Channels::new(&config));
+        for name in ["", "lobby", "~wABCDEFGHIJKLMNOPQRSTUV"] {
+            assert_ne!(one.by_name.hasher().hash_one(name), other.by_name.hasher().hash_one(name));
+        }
+    }
+}

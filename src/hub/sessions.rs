@@ -1,0 +1,200 @@
+//! The table of sessions.
+
+use std::collections::HashMap;
+use std::ops::Index;
+
+use super::config::Config;
+use super::error::Error;
+use super::ids::Auth;
+use super::message::Reason;
+use super::paged_slab::PagedSlab;
+use super::session::{Credentials, SESSION_BYTES, Session, SessionLocal};
+use super::shrink::shrink;
+use super::time::{Millis, whole_ms};
+use super::timers::{TimerKey, Timers};
+
+/// All sessions, by index and by number.
+pub(super) struct Sessions {
+    // Shared state.
+    slab: PagedSlab<Session>,
+    by_number: HashMap<u64, u32>,
+    /// Number of the newest session that ever was; 0 for none.
+    last_number: u64,
+
+    // Local state.
+    timeout_ms: u64,
+    close_grace_ms: u64,
+}
+
+impl Index<u32> for Sessions {
+    type Output = Session;
+
+    #[inline]
+    fn index(&self, index: u32) -> &Session {
+        &self.slab[index]
+    }
+}
+
+/// Shared state.
+impl Sessions {
+    /// Makes an empty table whose next session has the number after `last_number`.
+    pub(super) fn new(config: &Config, last_number: u64) -> Self {
+        Self {
+            slab: PagedSlab::new(),
+            by_number: HashMap::new(),
+            last_number,
+            timeout_ms: whole_ms(config.connection_timeout),
+            close_grace_ms: whole_ms(config.close_grace),
+        }
+    }
+
+    /// Returns the index of the session that the credentials belong to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SessionEnded`] or [`Error::WrongAuth`].
+    pub(super) fn authenticate(&self, credentials: Credentials<'_>) -> Result<u32, Error> {
+        let index = *self.by_number.get(&credentials.session).ok_or(Error::SessionEnded)?;
+        if self.slab[index].auth.matches(credentials.auth) {
+            Ok(index)
+        } else {
+            Err(Error::WrongAuth)
+        }
+    }
+
+    /// Does the same for a call that may have no credentials, and no session then.
+    pub(super) fn authenticate_optional(
+        &self,
+        credentials: Option<Credentials<'_>>,
+    ) -> Result<Option<u32>, Error> {
+        credentials.map(|credentials| self.authenticate(credentials)).transpose()
+    }
+
+    /// Creates a session. Its timer is not armed yet: see [`Sessions::touch`].
+    pub(super) fn create(&mut self, auth: Auth, now: Millis) -> u32 {
+        self.last_number += 1;
+        self.insert(Session::new(self.last_number, auth, now))
+    }
+
+    /// Adds a session from a snapshot.
+    pub(super) fn restore(&mut self, session: Session, timers: &mut Timers) {
+        let index = self.insert(session);
+        self.arm_timer(index, timers);
+    }
+
+    /// Adds a channel to a session's channels.
+    pub(super) fn join(&mut self, index: u32, channel: u32) {
+        let channels = &mut self.slab[index].channels;
+        if !channels.contains(&channel) {
+            channels.push(channel);
+        }
+    }
+
+    /// Removes a channel from a session's channels. Returns whether it was there.
+    pub(super) fn leave(&mut self, index: u32, channel: u32) -> bool {
+        let channels = &mut self.slab[index].channels;
+        let position = channels.iter().position(|other| *other == channel);
+        position.map(|position| channels.remove(position)).is_some()
+    }
+
+    /// Removes a session and its timer.
+    pub(super) fn remove(&mut self, index: u32, timers: &mut Timers) -> Session {
+        let session = self.slab.remove(index);
+        self.by_number.remove(&session.number);
+        shrink(&mut self.by_number);
+        if let Some(timer) = session.local.timer {
+            timers.cancel(timer);
+        }
+        session
+    }
+
+    /// Removes all sessions, whose timers are gone.
+    pub(super) fn detach_all(&mut self) {
+        self.slab = PagedSlab::new();
+        self.by_number.clear();
+    }
+
+    pub(super) fn has_number(&self, number: u64) -> bool {
+        self.by_number.contains_key(&number)
+    }
+
+    pub(super) fn last_number(&self) -> u64 {
+        self.last_number
+    }
+
+    /// Iterates over all sessions, by index.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.slab.iter().map(|(_, session)| session)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    fn insert(&mut self, session: Session) -> u32 {
+        let number = session.number;
+        let index = self.slab.insert(session);
+        self.by_number.insert(number, index);
+        index
+    }
+}
+
+/// Local state.
+impl Sessions {
+    pub(super) fn local_mut(&mut self, index: u32) -> &mut SessionLocal {
+        &mut self.slab[index].local
+    }
+
+    /// Records a successful call of a session.
+    pub(super) fn touch(&mut self, index: u32, now: Millis, timers: &mut Timers) {
+        self.slab[index].local.touch(now);
+        self.arm_timer(index, timers);
+    }
+
+    /// Starts the grace period of a session after one of its readers was closed. Returns false if
+    /// there is none: the session ends now.
+    pub(super) fn begin_grace(&mut self, index: u32, now: Millis, timers: &mut Timers) -> bool {
+        if self.close_grace_ms == 0 {
+            return false;
+        }
+        let at = now.after(self.close_grace_ms);
+        let local = &mut self.slab[index].local;
+        local.closes_at = Some(local.closes_at.map_or(at, |earlier| earlier.min(at)));
+        self.arm_timer(index, timers);
+        true
+    }
+
+    /// Arms the timer that a session needs.
+    pub(super) fn arm_timer(&mut self, index: u32, timers: &mut Timers) {
+        let local = &mut self.slab[index].local;
+        if let Some(at) = local.ends_at(self.timeout_ms) {
+            timers.arm(&mut local.timer, at, TimerKey::Session(index));
+        }
+    }
+
+    /// Returns the reason to end a session now, or arms its timer again.
+    pub(super) fn on_timer(
+        &mut self,
+        now: Millis,
+        index: u32,
+        timers: &mut Timers,
+    ) -> Option<Reason> {
+        let local = &mut self.slab[index].local;
+        local.timer = None;
+        match local.ends_at(self.timeout_ms) {
+            Some(at) if at <= now => {
+                let is_closed = local.closes_at == Some(at);
+                Some(if is_closed { Reason::Closed } else { Reason::Timeout })
+            }
+            _ => {
+                self.arm_timer(index, timers);
+                None
+            }
+        }
+    }
+
+    /// Returns the memory of all sessions.
+    pub(super) fn memory(&self) -> usize {
+        self.slab.len() * SESSION_BYTES
+    }
+}

@@ -1,0 +1,180 @@
+//! Loading a hub from a snapshot.
+
+use super::channel::{Channel, Member};
+use super::channel_name::{ChannelKey, ChannelName};
+use super::channels::Channels;
+use super::config::Config;
+use super::ids::{Auth, Epoch, ID_MAX, TOKEN_BYTES};
+use super::message::Entry;
+use super::session::{CHANNELS_PER_SESSION_MAX, Session};
+use super::sessions::Sessions;
+use super::snapshot::{Corrupt, SnapshotChannel, SnapshotHeader, SnapshotRecord, SnapshotSession};
+use super::time::{Millis, Now};
+use super::timers::Timers;
+
+/// Loads a snapshot record by record. [`Hub::restore`](super::Hub::restore) makes a hub of it.
+pub struct SnapshotLoader {
+    config: Config,
+    channels: Channels,
+    sessions: Sessions,
+    timers: Timers,
+    now: Now,
+    /// Time during which no process held the hub. Session timeouts were paused.
+    downtime_ms: u64,
+    /// Indexes of the channels in the order of their records.
+    loaded_channels: Vec<u32>,
+    /// Members of channels whose session is still to come.
+    members_left: usize,
+}
+
+/// Parts of a hub that a snapshot holds.
+pub(super) struct Restored {
+    /// Settings of the hub, with the epoch and the hash key of the snapshot.
+    pub(super) config: Config,
+    pub(super) channels: Channels,
+    pub(super) sessions: Sessions,
+    pub(super) timers: Timers,
+    pub(super) now: Now,
+}
+
+impl SnapshotLoader {
+    /// Begins with the header. Its epoch and hash key replace those of `config`. `unix_ms` is the
+    /// present, in milliseconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`].
+    pub fn begin(config: &Config, header: &SnapshotHeader, unix_ms: u64) -> Result<Self, Corrupt> {
+        check(header.epoch.iter().all(u8::is_ascii_alphanumeric), "invalid epoch")?;
+        check(header.last_session <= ID_MAX, "last connection number out of range")?;
+        check(header.mono_ms <= ID_MAX, "clock out of range")?;
+        // If the clock was set back meanwhile, no time has passed.
+        let downtime_ms = unix_ms.saturating_sub(header.unix_ms).min(ID_MAX);
+        let now = Now { mono: Millis(header.mono_ms).after(downtime_ms), unix_ms };
+        let config = Config {
+            epoch: Epoch::new(header.epoch),
+            watermark_hash_key: header.watermark_hash_key,
+            ..config.clone()
+        };
+        Ok(Self {
+            channels: Channels::new(&config),
+            sessions: Sessions::new(&config, header.last_session),
+            timers: Timers::new(now.mono),
+            config,
+            now,
+            downtime_ms,
+            loaded_channels: Vec::new(),
+            members_left: 0,
+        })
+    }
+
+    /// Loads one more record.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`].
+    pub fn load(&mut self, record: &SnapshotRecord<'_>) -> Result<(), Corrupt> {
+        match record {
+            SnapshotRecord::Header(_) => Err(Corrupt("second header")),
+            SnapshotRecord::IdWatermark { bucket, next_id } => check(
+                *next_id <= ID_MAX && self.channels.restore_id_watermark(*bucket, *next_id),
+                "id watermark out of range",
+            ),
+            SnapshotRecord::Channel(channel) => self.load_channel(channel),
+            SnapshotRecord::Session(session) => self.load_session(session),
+        }
+    }
+
+    fn load_channel(&mut self, record: &SnapshotChannel<'_>) -> Result<(), Corrupt> {
+        let key = parse_key(record.name).ok_or(Corrupt("invalid channel name"))?;
+        check(self.channels.find(&key).is_none(), "duplicate channel")?;
+        let next_id = record.first_id.checked_add(record.entries.len() as u64);
+        check(
+            record.first_id > 0 && next_id.is_some_and(|id| id <= ID_MAX),
+            "message id out of range",
+        )?;
+        let last_use = self.now.mono.min(Millis(record.last_use_ms));
+        let mut channel = Channel::new(key.as_str(), record.first_id, last_use);
+        for entry in &record.entries {
+            let at = Millis(entry.at_ms);
+            check(
+                channel.entries.back().is_none_or(|last| last.at <= at) && at <= self.now.mono,
+                "message time out of order",
+            )?;
+            channel.push_entry(Entry { at, json: entry.json.as_bytes().into() });
+        }
+        for member in &record.members {
+            check(member.id < channel.next_id(), "introduction id out of range")?;
+            let restored = Member {
+                id: member.id,
+                unix_ms: member.unix_ms,
+                text_json: member.text.as_bytes().into(),
+                introduction_json: member.introduction.as_bytes().into(),
+            };
+            check(
+                channel.restore_member(member.session, restored),
+                "duplicate member of a channel",
+            )?;
+        }
+        // The operator may have shortened the history.
+        channel.trim_to(self.config.history);
+        self.members_left += channel.members.len();
+        self.loaded_channels.push(self.channels.insert(channel, &mut self.timers));
+        Ok(())
+    }
+
+    fn load_session(&mut self, record: &SnapshotSession<'_>) -> Result<(), Corrupt> {
+        let number = record.number;
+        check(
+            (1..=self.sessions.last_number()).contains(&number),
+            "connection number out of range",
+        )?;
+        check(!self.sessions.has_number(number), "duplicate connection")?;
+        let auth = record.auth.as_bytes();
+        check(auth.iter().all(u8::is_ascii_alphanumeric), "invalid connection secret")?;
+        let auth: [u8; TOKEN_BYTES] =
+            auth.try_into().map_err(|_| Corrupt("invalid connection secret"))?;
+        check(
+            record.channels.len() <= CHANNELS_PER_SESSION_MAX,
+            "too many channels in one connection",
+        )?;
+        let after_downtime = |ms: u64| Millis(ms).after(self.downtime_ms);
+        let mut session =
+            Session::new(number, Auth::new(auth), after_downtime(record.last_alive_ms));
+        session.local.closes_at = record.closes_at_ms.map(after_downtime);
+        for position in &record.channels {
+            let index = *self
+                .loaded_channels
+                .get(*position as usize)
+                .ok_or(Corrupt("connection is not a member of its channel"))?;
+            let is_member = self.channels[index].members.contains_key(&number);
+            check(
+                is_member && !session.channels.contains(&index),
+                "connection is not a member of its channel",
+            )?;
+            session.channels.push(index);
+        }
+        self.members_left -= session.channels.len();
+        self.sessions.restore(session, &mut self.timers);
+        Ok(())
+    }
+
+    /// Returns the parts of the hub.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if a record is missing.
+    pub(super) fn finish(self) -> Result<Restored, Corrupt> {
+        check(self.members_left == 0, "member without a connection")?;
+        let Self { config, channels, sessions, timers, now, .. } = self;
+        Ok(Restored { config, channels, sessions, timers, now })
+    }
+}
+
+fn parse_key(name: &str) -> Option<ChannelKey<'_>> {
+    ChannelName::parse(name).ok()?.for_writing().ok()
+}
+
+fn check(is_valid: bool, problem: &'static str) -> Result<(), Corrupt> {
+    if is_valid { Ok(()) } else { Err(Corrupt(problem)) }
+}

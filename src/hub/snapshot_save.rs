@@ -1,0 +1,100 @@
+//! Saving a hub as a snapshot.
+
+use std::collections::HashMap;
+
+use super::Hub;
+use super::channel::Channel;
+use super::session::Session;
+use super::snapshot::{
+    SnapshotChannel, SnapshotEntry, SnapshotHeader, SnapshotMember, SnapshotRecord, SnapshotSession,
+};
+use super::time::{Millis, Now};
+
+impl Hub {
+    /// Passes the hub to `write` record by record. Call it between turns, after
+    /// [`Hub::deliver`].
+    ///
+    /// A session with a reader counts as alive until `reads_end_ms` from now. The caller completes
+    /// the readers within this time.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `write`.
+    pub fn save<E>(
+        &self,
+        now: Now,
+        reads_end_ms: u64,
+        mut write: impl FnMut(&SnapshotRecord<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        assert!(!self.has_undelivered(), "a snapshot is taken between turns");
+        let id_watermarks = self.channels.id_watermarks();
+        write(&SnapshotRecord::Header(SnapshotHeader {
+            mono_ms: now.mono.0,
+            unix_ms: now.unix_ms,
+            epoch: *self.epoch.as_bytes(),
+            watermark_hash_key: id_watermarks.key(),
+            last_session: self.sessions.last_number(),
+        }))?;
+        for (bucket, next_id) in id_watermarks.iter() {
+            write(&SnapshotRecord::IdWatermark { bucket, next_id })?;
+        }
+        let mut positions = HashMap::new();
+        for (position, (index, channel)) in self.channels.iter().enumerate() {
+            positions.insert(index, position as u32);
+            write(&SnapshotRecord::Channel(channel.to_snapshot(now.mono)))?;
+        }
+        let reads_end = now.mono.after(reads_end_ms);
+        for session in self.sessions.iter() {
+            write(&SnapshotRecord::Session(session.to_snapshot(reads_end, &positions)))?;
+        }
+        Ok(())
+    }
+}
+
+impl Channel {
+    fn to_snapshot(&self, now: Millis) -> SnapshotChannel<'_> {
+        let entries = self
+            .entries
+            .iter()
+            .map(|entry| SnapshotEntry { at_ms: entry.at.0, json: as_text(&entry.json) });
+        let members = self.members.iter().map(|(number, member)| SnapshotMember {
+            session: *number,
+            id: member.id,
+            unix_ms: member.unix_ms,
+            text: as_text(&member.text_json),
+            introduction: as_text(&member.introduction_json),
+        });
+        // A reader uses the channel until now.
+        let last_use = if self.local.reader_count > 0 { now } else { self.local.last_use };
+        SnapshotChannel {
+            name: &self.name,
+            first_id: self.first_id,
+            last_use_ms: last_use.0,
+            entries: entries.collect(),
+            members: members.collect(),
+        }
+    }
+}
+
+impl Session {
+    fn to_snapshot(&self, reads_end: Millis, positions: &HashMap<u32, u32>) -> SnapshotSession<'_> {
+        let local = &self.local;
+        let (last_alive, closes_at) = if local.readers.is_empty() {
+            (local.last_alive, local.closes_at)
+        } else {
+            // A grace period that runs out while a reader waits is void.
+            (reads_end, local.closes_at.filter(|at| *at > reads_end))
+        };
+        SnapshotSession {
+            number: self.number,
+            auth: self.auth.reveal(),
+            channels: self.channels.iter().map(|index| positions[index]).collect(),
+            last_alive_ms: last_alive.0,
+            closes_at_ms: closes_at.map(|at| at.0),
+        }
+    }
+}
+
+fn as_text(json: &[u8]) -> &str {
+    str::from_utf8(json).expect("messages are JSON, which is UTF-8")
+}

@@ -1,0 +1,331 @@
+//! Options of the server, and their table.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::listen_addr::ListenAddr;
+use super::spec::{Arity, Settings, Spec, push, set};
+use super::values::{
+    nonzero, parse_bool, parse_count, parse_duration, parse_level, parse_listen_addr, parse_name,
+    parse_network, parse_origin, parse_path, parse_size,
+};
+use crate::api::{AllowOrigin, Cidr, TrustedProxies};
+
+/// Settings of the server. `docs/operating.md` explains them.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Addresses to listen on.
+    pub listen: Vec<ListenAddr>,
+    /// Address of the admin listener, which serves metrics. None for no such listener.
+    pub admin_listen: Option<ListenAddr>,
+    /// Maximum duration of a long poll.
+    pub poll_timeout: Duration,
+    /// Lifetime of an introduced connection after its last call.
+    pub connection_timeout: Duration,
+    /// Lifetime of an introduced connection after its pending read is closed.
+    pub close_grace: Duration,
+    /// Time after which an idle client is closed.
+    pub keep_alive: Duration,
+    /// Time in which a request must arrive, and in which a response must make progress.
+    pub request_timeout: Duration,
+    /// Time without output after which a stream is sent a heartbeat.
+    pub heartbeat: Duration,
+    /// Messages retained per channel. 0 retains none.
+    pub history: usize,
+    /// Time for which a message is retained.
+    pub retention: Duration,
+    /// Maximum size of a message, in bytes.
+    pub max_message: usize,
+    /// Maximum size of a request head, in bytes.
+    pub max_head: usize,
+    /// Maximum size of the messages in one response, in bytes. Further reads return the rest.
+    pub max_reply: usize,
+    /// Unsent bytes of one stream. If there are more, the stream is closed.
+    pub max_backlog: usize,
+    /// Maximum number of clients. 0 for as many as the limit on open files allows.
+    pub max_clients: usize,
+    /// Maximum number of clients per address. 0 for no limit.
+    pub max_clients_per_address: usize,
+    /// Calls per second and address that add messages. 0 for no limit.
+    pub max_rate: usize,
+    /// Maximum number of channels. 0 for no limit.
+    pub max_channels: usize,
+    /// Memory for channels, members, messages and client buffers, in bytes.
+    pub max_memory: usize,
+    /// Proxies whose `X-Forwarded-For` is trusted.
+    pub trust_proxy: Vec<Cidr>,
+    /// Origins of pages that may call.
+    pub allow_origin: Vec<String>,
+    /// Serve the demo at `/`.
+    pub demo: bool,
+    /// File that keeps the hub from a stop to the next start. None to keep nothing.
+    pub state: Option<PathBuf>,
+    /// User to switch to after binding: `USER` or `USER:GROUP`.
+    pub user: Option<String>,
+    /// Drop capabilities and use Landlock.
+    pub sandbox: bool,
+    /// Least severe level that is logged.
+    pub log: LevelFilter,
+}
+
+/// All options, in the order of help and documentation.
+pub const SPECS: &[Spec<Options>] = &[
+    Spec {
+        name: "listen",
+        takes: Arity::Several("ADDR"),
+        default: "8080,7732",
+        help: "address to listen on: 8080, [::1]:8080, unix:PATH",
+        set: |options, text| push(&mut options.listen, parse_listen_addr(text)),
+    },
+    Spec {
+        name: "admin-listen",
+        takes: Arity::One("ADDR"),
+        default: "",
+        help: "address of the admin listener, for /metrics and /health",
+        set: |options, text| set(&mut options.admin_listen, parse_listen_addr(text).map(Some)),
+    },
+    Spec {
+        name: "poll-timeout",
+        takes: Arity::One("TIME"),
+        default: "25s",
+        help: "maximum duration of a long poll",
+        set: |options, text| set(&mut options.poll_timeout, parse_duration(text)),
+    },
+    Spec {
+        name: "connection-timeout",
+        takes: Arity::One("TIME"),
+        default: "5s",
+        help: "how long an introduced connection survives after its last call",
+        set: |options, text| {
+            set(&mut options.connection_timeout, parse_duration(text).and_then(nonzero))
+        },
+    },
+    Spec {
+        name: "close-grace",
+        takes: Arity::One("TIME"),
+        default: "0s",
+        help: "how long a connection survives after its pending read is closed",
+        set: |options, text| set(&mut options.close_grace, parse_duration(text)),
+    },
+    Spec {
+        name: "keep-alive",
+        takes: Arity::One("TIME"),
+        default: "75s",
+        help: "how long a client may stay idle",
+        set: |options, text| set(&mut options.keep_alive, parse_duration(text).and_then(nonzero)),
+    },
+    Spec {
+        name: "request-timeout",
+        takes: Arity::One("TIME"),
+        default: "10s",
+        help: "how long a request may take, or a response make no progress",
+        set: |options, text| {
+            set(&mut options.request_timeout, parse_duration(text).and_then(nonzero))
+        },
+    },
+    Spec {
+        name: "heartbeat",
+        takes: Arity::One("TIME"),
+        default: "15s",
+        help: "send a heartbeat on an idle stream after this long",
+        set: |options, text| set(&mut options.heartbeat, parse_duration(text).and_then(nonzero)),
+    },
+    Spec {
+        name: "history",
+        takes: Arity::One("COUNT"),
+        default: "100",
+        help: "messages retained per channel; 0 retains none",
+        set: |options, text| set(&mut options.history, parse_count(text)),
+    },
+    Spec {
+        name: "retention",
+        takes: Arity::One("TIME"),
+        default: "1h",
+        help: "how long a message is retained",
+        set: |options, text| set(&mut options.retention, parse_duration(text).and_then(nonzero)),
+    },
+    Spec {
+        name: "max-message",
+        takes: Arity::One("SIZE"),
+        default: "64k",
+        help: "maximum size of a message",
+        set: |options, text| set(&mut options.max_message, parse_size(text)),
+    },
+    Spec {
+        name: "max-head",
+        takes: Arity::One("SIZE"),
+        default: "16k",
+        help: "maximum size of a request head",
+        set: |options, text| set(&mut options.max_head, parse_size(text).and_then(nonzero)),
+    },
+    Spec {
+        name: "max-reply",
+        takes: Arity::One("SIZE"),
+        default: "1m",
+        help: "maximum size of the messages in one response",
+        set: |options, text| set(&mut options.max_reply, parse_size(text).and_then(nonzero)),
+    },
+    Spec {
+        name: "max-backlog",
+        takes: Arity::One("SIZE"),
+        default: "1m",
+        help: "unsent bytes per stream before it is closed",
+        set: |options, text| set(&mut options.max_backlog, parse_size(text).and_then(nonzero)),
+    },
+    Spec {
+        name: "max-clients",
+        takes: Arity::One("COUNT"),
+        default: "0",
+        help: "maximum number of clients; 0 for what the file limit allows",
+        set: |options, text| set(&mut options.max_clients, parse_count(text)),
+    },
+    Spec {
+        name: "max-clients-per-address",
+        takes: Arity::One("COUNT"),
+        default: "0",
+        help: "maximum number of clients per address; 0 for no limit",
+        set: |options, text| set(&mut options.max_clients_per_address, parse_count(text)),
+    },
+    Spec {
+        name: "max-rate",
+        takes: Arity::One("COUNT"),
+        default: "0",
+        help: "messages per second from one address; 0 for no limit",
+        set: |options, text| set(&mut options.max_rate, parse_count(text)),
+    },
+    Spec {
+        name: "max-channels",
+        takes: Arity::One("COUNT"),
+        default: "0",
+        help: "maximum number of channels; 0 for no limit",
+        set: |options, text| set(&mut options.max_channels, parse_count(text)),
+    },
+    Spec {
+        name: "max-memory",
+        takes: Arity::One("SIZE"),
+        default: "256m",
+        help: "memory limit for channels, members, messages and client buffers",
+        set: |options, text| set(&mut options.max_memory, parse_size(text).and_then(nonzero)),
+    },
+    Spec {
+        name: "trust-proxy",
+        takes: Arity::Several("ADDR"),
+        default: "",
+        help: "proxy whose X-Forwarded-For is trusted: 10.0.0.0/8, unix",
+        set: |options, text| push(&mut options.trust_proxy, parse_network(text)),
+    },
+    Spec {
+        name: "allow-origin",
+        takes: Arity::Several("ORIGIN"),
+        default: "*",
+        help: "origin of pages that may call: * or https://example.org",
+        set: |options, text| push(&mut options.allow_origin, parse_origin(text)),
+    },
+    Spec {
+        name: "no-demo",
+        takes: Arity::Nothing,
+        default: "off",
+        help: "do not serve the demo page",
+        set: |options, text| set(&mut options.demo, parse_bool(text).map(|is_set| !is_set)),
+    },
+    Spec {
+        name: "state",
+        takes: Arity::One("FILE"),
+        default: "",
+        help: "file that keeps channels and connections across a restart",
+        set: |options, text| set(&mut options.state, parse_path(text)),
+    },
+    Spec {
+        name: "user",
+        takes: Arity::One("NAME"),
+        default: "",
+        help: "user to switch to after binding: NAME, NAME:GROUP, UID:GID",
+        set: |options, text| set(&mut options.user, parse_name(text).map(Some)),
+    },
+    Spec {
+        name: "no-sandbox",
+        takes: Arity::Nothing,
+        default: "off",
+        help: "keep capabilities and do not use Landlock",
+        set: |options, text| set(&mut options.sandbox, parse_bool(text).map(|is_set| !is_set)),
+    },
+    Spec {
+        name: "log",
+        takes: Arity::One("LEVEL"),
+        default: "info",
+        help: "log level: error, warn, info or debug",
+        set: |options, text| set(&mut options.log, parse_level(text)),
+    },
+];
+
+impl Options {
+    /// Returns the origins that may call. `*` in the list allows all.
+    #[must_use]
+    pub fn allow_origin(&self) -> AllowOrigin {
+        if self.allow_origin.iter().any(|origin| origin == "*") {
+            AllowOrigin::Any
+        } else {
+            AllowOrigin::List(self.allow_origin.clone())
+        }
+    }
+
+    /// Returns whether the server listens on the default addresses.
+    #[must_use]
+    pub fn has_default_listeners(&self) -> bool {
+        self.listen == Self::defaults().listen
+    }
+
+    /// Returns the proxies whose `X-Forwarded-For` is trusted.
+    #[must_use]
+    pub fn proxies(&self) -> TrustedProxies {
+        TrustedProxies(self.trust_proxy.clone())
+    }
+
+    pub(super) fn defaults() -> Self {
+        let mut options = Self {
+            listen: Vec::new(),
+            admin_listen: None,
+            poll_timeout: Duration::ZERO,
+            connection_timeout: Duration::ZERO,
+            close_grace: Duration::ZERO,
+            keep_alive: Duration::ZERO,
+            request_timeout: Duration::ZERO,
+            heartbeat: Duration::ZERO,
+            history: 0,
+            retention: Duration::ZERO,
+            max_message: 0,
+            max_head: 0,
+            max_reply: 0,
+            max_backlog: 0,
+            max_clients: 0,
+            max_clients_per_address: 0,
+            max_rate: 0,
+            max_channels: 0,
+            max_memory: 0,
+            trust_proxy: Vec::new(),
+            allow_origin: Vec::new(),
+            demo: true,
+            state: None,
+            user: None,
+            sandbox: true,
+            log: LevelFilter::Info,
+        };
+        for spec in SPECS {
+            spec.set_all(&mut options, spec.default).expect("valid defaults");
+        }
+        options
+    }
+}
+
+impl Settings for Options {
+    fn clear_list(&mut self, name: &str) {
+        match name {
+            "listen" => self.listen.clear(),
+            "allow-origin" => self.allow_origin.clear(),
+            "trust-proxy" => self.trust_proxy.clear(),
+            _ => {}
+        }
+    }
+}

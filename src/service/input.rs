@@ -1,0 +1,130 @@
+//! The receive path of one client: from its socket to the requests or frames in its bytes.
+
+use std::io;
+use std::mem;
+
+use super::client::{ReadBuffer, ReadResult, State};
+use super::http::Pause;
+use super::limits::ClientLimits;
+use super::listener::Listener;
+use super::service::Service;
+use crate::http::Progress;
+use crate::hub::Key;
+
+impl<L: Listener> Service<L> {
+    /// Reads and handles input of a client, if its state allows that.
+    pub(super) fn process_input(&mut self, key: Key) {
+        let Some(client) = self.io.clients.get_mut(key) else { return };
+        match client.state() {
+            // Another process has the hub: requests are for that one.
+            State::Reading | State::Streaming(_) if self.phase.is_draining() => {}
+            // Responses would queue after the deferred send, as if the client were slow to read.
+            State::Streaming(_) if client.is_deferred => self.io.clients.schedule(key),
+            State::Reading | State::Streaming(_) => self.process_requests(key),
+            State::Lingering => self.discard_input(key),
+            State::LongPolling { .. } | State::Writing(_) | State::Closing => {}
+        }
+    }
+
+    /// Reads and discards input of a lingering client.
+    fn discard_input(&mut self, key: Key) {
+        let client = self.io.clients.expect_mut(key);
+        let result = if client.is_readable {
+            client.read(&mut self.io.read_buf)
+        } else {
+            Ok(ReadResult::WouldBlock)
+        };
+        let is_over = client.is_read_closed && !client.is_readable;
+        match result {
+            Ok(input) if !is_over => {
+                if let ReadResult::Bytes(length) = input {
+                    self.io.clients.budget.charge_request(length);
+                }
+                if self.io.clients.expect_mut(key).is_readable {
+                    self.io.clients.schedule(key);
+                }
+            }
+            _ => self.close(key),
+        }
+    }
+
+    /// Handles requests or frames of a client: first those in its buffer, then those that one read
+    /// brings. Sends the responses.
+    fn process_requests(&mut self, key: Key) {
+        self.io.clients.budget.begin_client();
+        let mut input = self.io.clients.expect_mut(key).input.take();
+        let was_incomplete = input.is_some();
+        let (mut handled, mut pause) = match &mut input {
+            Some(input) => self.process_buffered(key, input),
+            None => (0, Pause::NeedData),
+        };
+        if matches!(pause, Pause::NeedData) && self.io.clients.expect_mut(key).is_readable {
+            let mut read_buf = mem::take(&mut self.io.read_buf);
+            let result = self.read_requests(key, &mut read_buf, &mut input);
+            self.io.read_buf = read_buf;
+            let Ok((handled_now, pause_now)) = result else {
+                self.io.response.clear();
+                return self.close(key);
+            };
+            handled += handled_now;
+            pause = pause_now;
+        }
+        let input = input.filter(|input| !input.bytes.is_empty());
+        let is_incomplete = input.is_some();
+        let client = self.io.clients.expect_mut(key);
+        client.input = input;
+        let has_read = matches!(client.state(), State::LongPolling { .. } | State::Streaming(_));
+        if !has_read && (handled > 0 || was_incomplete != is_incomplete) {
+            let ClientLimits { keep_alive_ms, request_timeout_ms, .. } = self.io.limits;
+            let ms = if is_incomplete { request_timeout_ms } else { keep_alive_ms };
+            self.io.clients.set_deadline(key, self.io.now.mono.after(ms));
+        }
+        self.flush_responses(key, &pause);
+    }
+
+    /// Reads once and handles the requests that are complete; the rest is left in `input`. Returns
+    /// the number of bytes handled.
+    fn read_requests(
+        &mut self,
+        key: Key,
+        read_buf: &mut [u8],
+        input: &mut Option<Box<ReadBuffer>>,
+    ) -> io::Result<(usize, Pause)> {
+        let ReadResult::Bytes(length) = self.io.clients.expect_mut(key).read(read_buf)? else {
+            return Ok((0, Pause::NeedData));
+        };
+        self.io.clients.budget.charge_read(length);
+        let bytes = &mut read_buf[..length];
+        if let Some(input) = input {
+            input.bytes.extend_from_slice(bytes);
+            return Ok(self.process_buffered(key, input));
+        }
+        // The usual case: complete requests, handled in the buffer that they were read into.
+        let mut progress = Progress::default();
+        let (handled, pause) = self.process_bytes(key, bytes, &mut progress);
+        if handled < length {
+            let mut rest = Box::new(ReadBuffer { bytes: bytes[handled..].to_vec(), progress });
+            rest.consume(0);
+            *input = Some(rest);
+        }
+        Ok((handled, pause))
+    }
+
+    fn process_buffered(&mut self, key: Key, input: &mut ReadBuffer) -> (usize, Pause) {
+        let (handled, pause) = self.process_bytes(key, &mut input.bytes, &mut input.progress);
+        input.consume(handled);
+        (handled, pause)
+    }
+
+    fn process_bytes(
+        &mut self,
+        key: Key,
+        bytes: &mut [u8],
+        progress: &mut Progress,
+    ) -> (usize, Pause) {
+        match self.io.clients.expect_mut(key).state() {
+            State::Streaming(_) => self.handle_frames(key, bytes),
+            _ => self.handle_requests(key, bytes, progress),
+        }
+    }
+}

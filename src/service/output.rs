@@ -1,0 +1,107 @@
+//! The send path of one client: responses and deferred sends, and the state that follows.
+
+use std::io;
+
+use super::budget::Budget;
+use super::client::{AfterResponse, State};
+use super::http::Pause;
+use super::listener::Listener;
+use super::service::Service;
+use super::stream_state::Backlog;
+use super::write_queue::Flush;
+use crate::api::{Error, Payload};
+use crate::hub::{Key, ResumeBatch};
+
+impl<L: Listener> Service<L> {
+    /// Discards the client's incomplete request, responds with `error`, and lingers.
+    pub(super) fn fail_request(&mut self, key: Key, error: Error) {
+        self.io.clients.expect_mut(key).input = None;
+        self.io.push_error(key, error);
+        self.flush_responses(key, &Pause::Closing(AfterResponse::Linger));
+    }
+
+    /// Sends the responses of the requests that were handled, and moves the client to the state
+    /// that follows.
+    pub(super) fn flush_responses(&mut self, key: Key, pause: &Pause) {
+        let client = self.io.clients.expect_mut(key);
+        let was_blocked = client.is_blocked();
+        let sent = match (self.io.response.is_empty(), was_blocked) {
+            (true, false) => Ok(Flush::Complete),
+            (true, true) => Ok(Flush::WouldBlock { progress: false }),
+            (false, _) => client.send(&Payload::Private(&self.io.response)),
+        };
+        self.io.response.clear();
+        let Ok(flush) = sent else { return self.close(key) };
+        let is_streaming = matches!(client.state(), State::Streaming(_));
+        let after = match pause {
+            Pause::NeedData | Pause::BudgetSpent if is_streaming => {
+                match self.backlog(key, was_blocked) {
+                    Backlog::WithinLimit => {}
+                    Backlog::OversizedMessage => self.pause(key),
+                    Backlog::OverLimit => return self.close(key),
+                }
+                return self.continue_stream(key, flush, matches!(pause, Pause::BudgetSpent));
+            }
+            Pause::Closing(_) if is_streaming => {
+                self.end_stream(key);
+                AfterResponse::Linger
+            }
+            Pause::Blocked if client.is_read_closed => return self.close(key),
+            Pause::Blocked => return,
+            Pause::NeedData if flush == Flush::Complete => {
+                if client.is_readable {
+                    self.io.clients.schedule(key);
+                } else if client.is_read_closed {
+                    // Half-closed, with all responses sent: the rest of the input is no complete
+                    // request and never will be.
+                    self.close(key);
+                }
+                return;
+            }
+            Pause::NeedData | Pause::BudgetSpent => AfterResponse::KeepAlive,
+            Pause::Closing(after) => *after,
+        };
+        self.io.finish_response(key, after, flush);
+    }
+
+    /// Sends the write queue: the socket has become writable.
+    pub(super) fn flush_write_queue(&mut self, key: Key) {
+        let client = self.io.clients.expect_mut(key);
+        if client.write_queue.is_some() {
+            let result = client.flush();
+            self.on_flushed(key, &result);
+        }
+    }
+
+    /// Makes sends that earlier turns have deferred, while the turn `has_budget`.
+    pub(super) fn flush_deferred(&mut self, has_budget: fn(&Budget) -> bool) {
+        self.resume_batch = Some(ResumeBatch::default());
+        while has_budget(&self.io.clients.budget)
+            && let Some((key, shared)) = self.io.clients.deferred_sends.pop()
+        {
+            let Some(client) = self.io.clients.get_mut(key) else { continue };
+            let bytes = shared.as_ref().map_or(0, |shared| shared.bytes().len())
+                + client.queued_bytes().unwrap_or(0);
+            let result = client.send_deferred(shared.as_ref());
+            self.io.clients.budget.charge_send(bytes);
+            self.on_flushed(key, &result);
+            self.io.clients.update_memory(key);
+        }
+        self.resume_batch = None;
+    }
+
+    /// Moves the client to the state that follows, after an attempt to send its unsent bytes.
+    fn on_flushed(&mut self, key: Key, result: &io::Result<Flush>) {
+        match (result, self.io.clients.expect_mut(key).state()) {
+            (Err(_), _) => self.close(key),
+            (Ok(flush), State::Writing(after))
+                if *flush != (Flush::WouldBlock { progress: false }) =>
+            {
+                let after = *after;
+                self.io.finish_response(key, after, *flush);
+            }
+            (Ok(flush), State::Streaming(_)) => self.on_writable(key, *flush),
+            (Ok(_), _) => {}
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! The service: the turn of the loop, and the events of clients.
+
+use std::io;
+
+use super::acceptor::Acceptor;
+use super::budget::Budget;
+use super::client::State;
+use super::client_io::ClientIo;
+use super::config::{api_config, hub_config};
+use super::event::Event;
+use super::gauges::Gauges;
+use super::limits::{ClientLimits, RESPONSE_BYTES_PER_TURN};
+use super::listener::Listener;
+use super::phase::Phase;
+use crate::api::{Api, Error, Transport};
+use crate::hub::{Hub, Key, Millis, Now, ResumeBatch};
+use crate::metrics::ProcessStats;
+use crate::options::Options;
+
+/// Error for a client whose request exceeds the memory limit.
+const OUT_OF_MEMORY: Error = Error::OverCapacity("memory limit reached; retry later");
+
+/// The hub, its clients and its listeners, without the poll.
+///
+/// A turn is [`Service::begin_turn`], the events since the last turn ([`Service::handle_event`],
+/// [`Service::listener_ready`]), and [`Service::end_turn`]. [`Service::next_wake`] then returns the
+/// time of the next turn.
+pub struct Service<L: Listener> {
+    pub(super) hub: Hub,
+    pub(super) io: ClientIo<L::Socket>,
+    pub(super) acceptor: Acceptor<L>,
+    pub(super) phase: Phase,
+    /// `Some` while deferred sends are made: streams that resume in a row may share an update.
+    pub(super) resume_batch: Option<ResumeBatch>,
+}
+
+/// Time of the next turn, if no event comes before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextWake {
+    /// At once: work is left.
+    Now,
+    /// At this time: a deadline expires.
+    At(Millis),
+    /// Not before the next event.
+    Never,
+}
+
+impl<L: Listener> Service<L> {
+    /// Creates a service with an empty hub. `max_clients` is the limit of clients at once.
+    /// `random` fills a buffer with unpredictable bytes.
+    #[must_use]
+    pub fn new(
+        options: &Options,
+        listeners: Vec<L>,
+        max_clients: usize,
+        random: fn(&mut [u8]),
+    ) -> Self {
+        let hub = Hub::new(hub_config(options, random));
+        Self::with_hub(options, (hub, Now::default()), listeners, max_clients, random)
+    }
+
+    /// Creates a service as [`Service::new`] does, with a restored hub and the hub's present time.
+    #[must_use]
+    pub fn with_hub(
+        options: &Options,
+        (hub, now): (Hub, Now),
+        listeners: Vec<L>,
+        max_clients: usize,
+        random: fn(&mut [u8]),
+    ) -> Self {
+        let api = Api::new(api_config(options), &hub, random);
+        let limits = ClientLimits {
+            keep_alive_ms: options.keep_alive.as_millis() as u64,
+            request_timeout_ms: options.request_timeout.as_millis() as u64,
+            heartbeat_ms: options.heartbeat.as_millis() as u64,
+            max_backlog: options.max_backlog,
+            max_per_address: options.max_clients_per_address,
+            max_memory: options.max_memory,
+        };
+        Self {
+            hub,
+            io: ClientIo::new(api, limits, max_clients, now),
+            acceptor: Acceptor::new(listeners, max_clients),
+            phase: Phase::Serving,
+            resume_batch: None,
+        }
+    }
+
+    /// Begins a turn, and continues with clients whose work was cut short. `now.mono` must not
+    /// decrease; `now.unix_ms` may.
+    pub fn begin_turn(&mut self, now: Now) {
+        let Self { hub, io, .. } = self;
+        io.now = now;
+        io.clients.begin_turn();
+        io.api.set_time(now);
+        hub.set_external_bytes(io.clients.memory() + io.api.encoded_bytes());
+        self.run_ready();
+    }
+
+    /// Handles an event of a client's socket. Ignores events of clients that are gone.
+    pub fn handle_event(&mut self, key: Key, event: Event) {
+        let Some(client) = self.io.clients.get_mut(key) else { return };
+        if client.deferred_event.is_some() || !self.io.clients.budget.has_turn_budget() {
+            return self.io.clients.defer_event(key, event);
+        }
+        self.dispatch(key, event);
+    }
+
+    /// Notes that a listener, given by its index in the list, may have clients to accept.
+    pub fn listener_ready(&mut self, listener: usize) {
+        self.acceptor.set_ready(listener);
+    }
+
+    /// Ends a turn: handles expired deadlines, accepts clients, and delivers new messages.
+    /// `register` has the poll raise events of a new client's socket under its key, for data that
+    /// is already there too.
+    pub fn end_turn(&mut self, register: impl FnMut(&mut L::Socket, Key) -> io::Result<()>) {
+        self.expire();
+        self.cancel_due_reads();
+        self.acceptor.accept(&mut self.io, register);
+        self.deliver();
+    }
+
+    /// Returns the time of the next turn, if no event comes before.
+    #[must_use]
+    pub fn next_wake(&self) -> NextWake {
+        if self.acceptor.has_pending() || self.io.clients.has_work() {
+            return NextWake::Now;
+        }
+        Millis::earliest([
+            self.hub.next_deadline(),
+            self.io.clients.next_deadline(),
+            self.acceptor.next_deadline(),
+            self.phase.next_deadline(self.io.now.mono),
+        ])
+        .map_or(NextWake::Never, NextWake::At)
+    }
+
+    /// Makes every step of work count `weight` steps. For a simulation: its few clients could not
+    /// exhaust the budget of a turn otherwise.
+    pub fn set_step_weight(&mut self, weight: usize) {
+        self.io.clients.budget.weight = weight;
+    }
+
+    /// Has the metrics page show the values that `stats` reads of the process.
+    pub fn track_process(&mut self, stats: impl FnMut() -> ProcessStats + 'static) {
+        self.io.metrics.process = Some(Box::new(stats));
+    }
+
+    /// Counts the time that a turn took, for the metrics.
+    pub fn count_turn(&mut self, nanos: u64) {
+        self.io.metrics.turns.add(nanos);
+    }
+
+    /// Returns the bytes held for clients, as `--max-memory` counts them.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.hub.memory()
+    }
+
+    /// Returns the hub and the time of the current turn. For use between two turns.
+    #[must_use]
+    pub fn hub(&self) -> (&Hub, Now) {
+        (&self.hub, self.io.now)
+    }
+
+    /// Returns the limit of clients at once.
+    #[must_use]
+    pub fn max_clients(&self) -> usize {
+        self.acceptor.max_clients()
+    }
+
+    /// Returns the listeners.
+    pub fn listeners(&self) -> impl Iterator<Item = &L> {
+        self.acceptor.listeners()
+    }
+
+    /// Returns the listeners, to change them.
+    pub fn listeners_mut(&mut self) -> impl Iterator<Item = &mut L> {
+        self.acceptor.listeners_mut()
+    }
+
+    /// Returns the number of clients, readers, channels and so on. O(channels).
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        Gauges {
+            hub: self.hub.gauges(),
+            encoded_bytes: self.io.api.encoded_bytes(),
+            ..self.io.clients.gauges()
+        }
+    }
+
+    /// Continues with clients whose work was cut short, then with events that were deferred.
+    fn run_ready(&mut self) {
+        for _ in 0..self.io.clients.scheduled_count() {
+            if !self.io.clients.budget.has_scheduled_budget() {
+                break;
+            }
+            if let Some(key) = self.io.clients.pop_scheduled() {
+                self.process_input(key);
+                self.enforce_memory_limit(key);
+            }
+        }
+        while self.io.clients.budget.has_turn_budget()
+            && let Some((key, event)) = self.io.clients.pop_deferred_event()
+        {
+            self.dispatch(key, event);
+        }
+    }
+
+    fn dispatch(&mut self, key: Key, event: Event) {
+        let client = self.io.clients.expect_mut(key);
+        client.is_readable |= event.is_readable;
+        client.is_read_closed |= event.is_read_closed;
+        match client.state() {
+            State::Closing => {}
+            _ if event.is_error => self.close(key),
+            State::LongPolling { .. } if event.is_read_closed => self.close(key),
+            State::LongPolling { .. } | State::Writing(_) => {
+                if event.is_writable {
+                    self.flush_write_queue(key);
+                }
+            }
+            State::Streaming(_) => self.dispatch_to_stream(key, event),
+            State::Reading | State::Lingering => self.process_input(key),
+        }
+        self.enforce_memory_limit(key);
+    }
+
+    fn dispatch_to_stream(&mut self, key: Key, event: Event) {
+        let Some((_, stream)) = self.io.clients.stream_mut(key) else { return };
+        let is_websocket = stream.stream.transport == Transport::WebSocket;
+        if event.is_read_closed && !is_websocket {
+            return self.close(key);
+        }
+        if event.is_writable {
+            self.flush_write_queue(key);
+        }
+        // Frames that a WebSocket sent before it closed are still handled.
+        if is_websocket && (event.is_readable || event.is_read_closed) {
+            self.process_input(key);
+        }
+    }
+
+    /// Counts the memory of a client that was just handled. If it has grown above the limit, the
+    /// client is closed, with an error where a response can still be sent.
+    fn enforce_memory_limit(&mut self, key: Key) {
+        if !self.io.clients.update_memory(key)
+            || self.io.clients.memory() <= self.io.limits.max_memory
+        {
+            return;
+        }
+        match self.io.clients.expect_mut(key).state() {
+            State::Reading => self.fail_request(key, OUT_OF_MEMORY),
+            _ => self.close(key),
+        }
+    }
+
+    /// Handles expired deadlines of clients and of the hub.
+    fn expire(&mut self) {
+        let now = self.io.now;
+        while let Some(key) = self.io.clients.pop_due(now.mono) {
+            let client = self.io.clients.expect_mut(key);
+            if client.deadline > now.mono {
+                let deadline = client.deadline;
+                self.io.clients.set_deadline(key, deadline);
+                continue;
+            }
+            match client.state() {
+                // The server is late, not the client.
+                State::Reading | State::Streaming(_) | State::Writing(_)
+                    if client.has_deferred_work() =>
+                {
+                    self.io.clients.set_deadline(key, now.mono.after(1));
+                }
+                State::Reading if client.input.is_some() => {
+                    self.fail_request(key, Error::RequestTimeout);
+                }
+                State::LongPolling { reader, .. } => self.hub.complete_empty(now, *reader),
+                State::Streaming(_) => self.send_heartbeat(key),
+                _ => self.close(key),
+            }
+        }
+        self.hub.expire(now);
+    }
+
+    /// Delivers what the turn has brought, and frees the clients that it has closed.
+    pub(super) fn deliver(&mut self) {
+        loop {
+            self.flush_deferred(Budget::has_deferred_send_budget);
+            let Self { hub, io, .. } = self;
+            hub.deliver(io.now, |wake| io.complete_read(&wake));
+            self.flush_deferred(Budget::has_delivery_budget);
+            for key in self.io.clients.take_pending_pauses() {
+                self.pause(key);
+            }
+            // During the delivery these clients turned out to be gone or too slow. The goodbyes of
+            // their sessions belong to this turn too, so another round delivers them. Every round
+            // except the first closes a client, so the loop ends.
+            for key in self.io.clients.take_pending_closes() {
+                self.close(key);
+            }
+            if !self.hub.has_undelivered() {
+                break;
+            }
+        }
+        self.io.api.end_turn();
+        self.io.clients.reap();
+        if self.io.response.capacity() > 2 * RESPONSE_BYTES_PER_TURN {
+            self.io.response = Vec::new();
+        }
+    }
+
+    /// Closes a client, and the reader of its long poll or stream.
+    pub(super) fn close(&mut self, key: Key) {
+        if let Some(reader) = self.io.clients.close(key) {
+            self.hub.on_reader_closed(self.io.now, reader);
+        }
+    }
+}
