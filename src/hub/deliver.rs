@@ -2,8 +2,8 @@
 
 use std::mem;
 
-use super::Hub;
 use super::channel_slice::{ChannelSlice, Fingerprint};
+use super::hub::Hub;
 use super::reader::{ReaderKey, ReaderKind, Subscription};
 use super::reply::Reply;
 use super::time::Now;

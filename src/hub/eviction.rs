@@ -6,9 +6,9 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::Hub;
 use super::channel::Channel;
 use super::error::Error;
+use super::hub::Hub;
 use super::lookup::Lookup;
 use super::stats::DropReason;
 use super::time::Millis;

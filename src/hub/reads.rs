@@ -3,9 +3,9 @@
 //! The hub limits no wait. The caller of [`Hub::read`] does, and calls [`Hub::complete_empty`] for
 //! a reader that has waited long enough.
 
-use super::Hub;
 use super::channel_slice::ChannelSlice;
 use super::error::Error;
+use super::hub::Hub;
 use super::lookup::Lookup;
 use super::message::Reason;
 use super::read_request::{Mode, ReadRequest, ReadResult};
