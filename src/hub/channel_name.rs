@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::ids::TOKEN_BYTES;
 
 /// Limit of a channel name, in bytes of UTF-8.
-pub const CHANNEL_BYTES_MAX: usize = 128;
+const CHANNEL_BYTES_MAX: usize = 128;
 
 /// A well-formed channel name, as the caller gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -54,9 +54,7 @@ mod usage;
 mod wake;
 
 pub use channel::{Member, Members};
-pub use channel_name::{
-    BadName, CHANNEL_BYTES_MAX, ChannelKey, ChannelName, NotReadable, NotWritable, Pair,
-};
+pub use channel_name::{BadName, ChannelKey, ChannelName, NotReadable, NotWritable, Pair};
 pub use channel_slice::ChannelSlice;
 pub use config::Config;
 pub use error::Error;
@@ -71,7 +69,8 @@ pub use reply::Reply;
 pub use session::{
     CHANNELS_PER_SESSION_MAX, Credentials, Introduced, Introducer, READS_PER_SESSION_MAX,
 };
-pub use slab::{Key, Slab};
+pub use slab::Key;
+pub(crate) use slab::Slab;
 pub use snapshot::{
     Corrupt, SnapshotChannel, SnapshotEntry, SnapshotHeader, SnapshotMember, SnapshotRecord,
     SnapshotSession,
@@ -79,5 +78,5 @@ pub use snapshot::{
 pub use snapshot_load::SnapshotLoader;
 pub use stats::{DropReason, Gauges, Stats};
 pub use time::{Millis, Now};
-pub use timer_wheel::{TimerId, TimerWheel};
-pub use wake::{NO_CHANNEL, ResumeBatch, Wake};
+pub(crate) use timer_wheel::{TimerId, TimerWheel};
+pub use wake::{ResumeBatch, Wake};

@@ -7,7 +7,8 @@ use super::reply::Reply;
 pub struct Wake<'h> {
     /// The reader, by [`ReadRequest::token`](super::ReadRequest::token).
     pub token: u64,
-    /// Number of the channel that caused the wake-up, unique at the time; [`NO_CHANNEL`] for none.
+    /// Index of the channel that caused the wake-up; `u32::MAX` if the reader is completed without
+    /// messages.
     /// Replies of one channel must be sent in the order of their wake-ups.
     pub channel: u32,
     /// The reply to send.
@@ -22,7 +23,7 @@ pub struct Wake<'h> {
 }
 
 /// [`Wake::channel`] of readers that are completed without messages.
-pub const NO_CHANNEL: u32 = u32::MAX;
+pub(super) const NO_CHANNEL: u32 = u32::MAX;
 
 /// Previous reply in a series of calls of [`Hub::resume`](super::Hub::resume).
 #[derive(Debug, Default)]

@@ -22,11 +22,11 @@ const ACCEPT_PAUSE_MS: u64 = 100;
 
 /// Rejected clients at once that may take their time to read the error. Further clients are sent
 /// the error too, and are closed at once.
-pub const REJECTED_CLIENTS_MAX: usize = FILES_RESERVED / 2;
+const REJECTED_CLIENTS_MAX: usize = FILES_RESERVED / 2;
 
 /// Clients at once of the admin listener: some scrapers, and an operator. They take no room from
 /// the public listeners.
-pub const ADMIN_CLIENTS_MAX: usize = FILES_RESERVED / 8;
+const ADMIN_CLIENTS_MAX: usize = FILES_RESERVED / 8;
 
 /// Error for a client above `--max-clients`.
 const SERVER_FULL: Error = Error::OverCapacity("client limit reached; retry later");

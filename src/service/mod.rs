@@ -27,7 +27,7 @@ mod stream_state;
 mod transfer;
 mod write_queue;
 
-pub use acceptor::{ACCEPTS_A_TURN, ADMIN_CLIENTS_MAX, REJECTED_CLIENTS_MAX};
+pub use acceptor::ACCEPTS_A_TURN;
 pub(crate) use config::hub_config;
 pub use event::Event;
 pub use gauges::Gauges;
