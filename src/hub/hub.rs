@@ -19,7 +19,7 @@ use super::time::{Millis, Now};
 use super::timers::{TimerKey, Timers};
 use super::usage::WRITE_OVERHEAD_BYTES;
 
-/// The state of the server: calls in, wake-ups and the next deadline out.
+/// The state of the server. Calls go in, wake-ups and the next deadline come out.
 pub struct Hub {
     // Shared state, except for the local part of each channel and session.
     pub(super) epoch: Epoch,
@@ -29,7 +29,7 @@ pub struct Hub {
     // Local state.
     pub(super) readers: Readers,
     pub(super) timers: Timers,
-    /// Bytes held for clients outside of the hub.
+    /// Bytes that clients make the server hold outside of the hub.
     pub(super) external_bytes: usize,
 
     // Settings, which do not change.
@@ -51,8 +51,8 @@ impl Hub {
         }
     }
 
-    /// Creates a hub from a snapshot, and returns the time at which it continues. Deadlines that
-    /// have passed are for the next [`Hub::expire`].
+    /// Creates a hub from a snapshot, and returns the time at which it continues. The next
+    /// [`Hub::expire`] handles deadlines that have passed.
     ///
     /// # Errors
     ///
@@ -103,7 +103,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// Any [`Error`] but [`Error::TooManyReads`].
+    /// Any [`Error`] except [`Error::TooManyReads`].
     pub fn introduce(
         &mut self,
         now: Now,
@@ -200,7 +200,7 @@ impl Hub {
     }
 
     /// Detaches the hub after its state was transferred: drops all sessions and timers without
-    /// sending goodbyes. Readers remain, and are still to be completed.
+    /// sending goodbyes. Readers remain, and the caller completes them.
     pub fn detach(&mut self, now: Now) {
         self.readers.detach_sessions();
         self.sessions.detach_all();
@@ -208,13 +208,13 @@ impl Hub {
         self.timers = Timers::new(now.mono);
     }
 
-    /// Returns the counts since the hub began.
+    /// Returns the counts since this process started.
     #[must_use]
     pub fn stats(&self) -> &Stats {
         self.channels.stats()
     }
 
-    /// Returns the numbers of channels, sessions, readers, timers and messages.
+    /// Returns the number of channels, sessions, readers, timers and messages.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
         Gauges {
@@ -226,15 +226,15 @@ impl Hub {
         }
     }
 
-    /// Records a successful call of a session, if it had one.
+    /// Records a successful call of a session; `None` if the call had no credentials.
     pub(super) fn touch(&mut self, session: Option<u32>, now: Millis) {
         if let Some(session) = session {
             self.sessions.touch(session, now, &mut self.timers);
         }
     }
 
-    /// Ends a session: adds a goodbye to each of its channels, and completes its readers by the
-    /// next delivery.
+    /// Ends a session: adds a goodbye to each of its channels. The next delivery completes its
+    /// readers.
     pub(super) fn end_session(
         &mut self,
         now: Now,
@@ -243,7 +243,7 @@ impl Hub {
         text: Option<&str>,
     ) {
         let session = self.sessions.remove(session, &mut self.timers);
-        self.readers.orphan(&session.local.readers);
+        self.readers.complete_later(&session.local.readers);
         self.reserve_for_goodbye(now.mono, text, session.channels.len());
         let goodbye = MessageKind::Goodbye { from: session.number, reason, text };
         for channel in session.channels {

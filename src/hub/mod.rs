@@ -1,15 +1,15 @@
 //! The pure core: channels, sessions and readers.
 //!
-//! The hub has no sockets, no clock and no randomness. Time and secrets are arguments, and replies
-//! leave through [`Hub::deliver`]. So a simulation can drive the real hub with a seed.
+//! The hub has no sockets, no clock and no randomness: time and secrets are arguments, and
+//! [`Hub::deliver`] returns replies. So a simulation can drive the real hub with a seed.
 //!
-//! A reader is a read that waits: a long poll, or a stream.
+//! A reader is a pending read: a long poll or a stream.
 //!
 //! # Shared state and local state
 //!
-//! - *Shared state* is what calls have changed: channels with ids, entries and members; sessions
-//!   with number, `auth` and channels; the watermarks of ids, the last session number and the
-//!   epoch. Only `channels.rs` and `sessions.rs` change it. A snapshot holds it.
+//! - *Shared state* is the result of calls: channels with ids, entries and members; sessions with
+//!   number, `auth` and channels; the watermarks of ids, the last session number and the epoch.
+//!   Only `channels.rs` and `sessions.rs` change it. A snapshot holds it.
 //! - *Local state* belongs to this process: readers with their cursors, the times of last use,
 //!   timers, the memory accounting, lists of work for the next delivery, statistics. The local
 //!   state of one channel or session is in `ChannelLocal` or `SessionLocal`, and reachable through

@@ -1,4 +1,5 @@
-//! A slab whose keys are never reused, so a late event cannot reach the next value at an index.
+//! A slab whose keys are never reused. So an event for a value that was removed does not reach the
+//! next value at its index.
 
 use super::paged_slab::PagedSlab;
 

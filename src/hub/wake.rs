@@ -1,11 +1,11 @@
-//! Wake-ups of readers.
+//! Wake-ups: replies for readers.
 
 use super::channel_slice::Fingerprint;
 use super::reply::Reply;
 
 /// A reply for one reader.
 pub struct Wake<'h> {
-    /// The reader, by [`ReadRequest::token`](super::ReadRequest::token).
+    /// [`ReadRequest::token`](super::ReadRequest::token) of the reader.
     pub token: u64,
     /// Index of the channel that caused the wake-up; `u32::MAX` if the reader is completed without
     /// messages.
@@ -15,7 +15,7 @@ pub struct Wake<'h> {
     pub reply: Reply<'h>,
     /// The reply equals that of the previous wake-up, so one encoding serves both.
     pub same_as_previous: bool,
-    /// The reader has ended: a long poll is complete, or a stream was cancelled.
+    /// The reader has ended: each long poll with its reply, a stream when it is completed.
     pub is_last: bool,
     /// The stream has more messages than one reply holds. [`Hub::resume`](super::Hub::resume)
     /// gives the next reply once this one has been sent.
@@ -25,7 +25,7 @@ pub struct Wake<'h> {
 /// [`Wake::channel`] of readers that are completed without messages.
 pub(super) const NO_CHANNEL: u32 = u32::MAX;
 
-/// Previous reply in a series of calls of [`Hub::resume`](super::Hub::resume).
+/// Previous reply in a row of calls of [`Hub::resume`](super::Hub::resume).
 #[derive(Debug, Default)]
 pub struct ResumeBatch {
     pub(super) channel: u32,
