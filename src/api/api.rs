@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::calls::{Action, Call, Context, Settings};
 use super::client_addr::SourceKey;
@@ -20,7 +19,7 @@ use super::response::{ReplyFormat, ResponseOptions, ResponseWriter};
 use super::route::Route;
 use super::transport::{Stream, Transport};
 use crate::http::{Limits, Method, Persistence, Request};
-use crate::hub::{Epoch, Hub, Mode, Now, ReadResult, ReaderKey, Wake};
+use crate::hub::{Epoch, Hub, Mode, Now, ReadResult, ReaderKey, Wake, whole_ms};
 
 /// Bytes of a body in addition to the message: names and values of the other parameters.
 const BODY_OVERHEAD_BYTES: usize = 4096;
@@ -73,10 +72,10 @@ impl Api {
     #[must_use]
     pub fn new(config: Config, hub: &Hub, random: fn(&mut [u8])) -> Self {
         Self {
-            poll_timeout_ms: millis(config.poll_timeout),
+            poll_timeout_ms: whole_ms(config.poll_timeout),
             settings: Settings {
                 max_message: config.max_message,
-                session_timeout_ms: millis(hub.connection_timeout()),
+                session_timeout_ms: whole_ms(hub.connection_timeout()),
                 random,
             },
             epoch: hub.epoch(),
@@ -360,8 +359,4 @@ impl Api {
         self.requests.count(kind, status);
         log::debug!("{} {status} {name}", kind.name());
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

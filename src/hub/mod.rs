@@ -77,6 +77,7 @@ pub use snapshot::{
 };
 pub use snapshot_load::SnapshotLoader;
 pub use stats::{DropReason, Gauges, Stats};
+pub(crate) use time::whole_ms;
 pub use time::{Millis, Now};
 pub(crate) use timer_wheel::{TimerId, TimerWheel};
 pub use wake::{ResumeBatch, Wake};

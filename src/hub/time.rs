@@ -33,6 +33,6 @@ pub struct Now {
 }
 
 /// Returns the whole milliseconds of a duration. Saturates, so that a huge option means "never".
-pub(super) fn whole_ms(duration: Duration) -> u64 {
+pub(crate) fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

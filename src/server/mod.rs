@@ -43,7 +43,7 @@ use self::upgrade::{
 };
 use crate::hub::{Key, Millis};
 use crate::options::{NAME_AND_VERSION, Options};
-use crate::service::{Event, Listener, ListenerKind, NextWake, Service, hub_config};
+use crate::service::{Event, InitialHub, Listener, ListenerKind, NextWake, Service, hub_config};
 use crate::snapshot::StateFile;
 
 /// Events taken from the kernel at once. More are there in the next turn.
@@ -130,7 +130,8 @@ impl Server {
         let doors_count = doors.len();
         let has_operators = doors.iter().any(|door| door.kind() == ListenerKind::Admin);
         let ports = doors.iter().filter_map(OsListener::port).collect();
-        let mut service = Service::with_hub(options, (hub, now), doors, max_clients, fill_random);
+        let initial = InitialHub { hub, now };
+        let mut service = Service::with_hub(options, initial, doors, max_clients, fill_random);
         if has_operators {
             service.track_process({
                 let mut process = Process::current();
