@@ -1,4 +1,4 @@
-//! Requests of the admin listener, for tools of the operator. None of them reaches a channel.
+//! Requests of the admin listener, for tools of the operator. They do not reach the hub.
 
 use super::api::Api;
 use super::error::Error;
@@ -12,8 +12,8 @@ const JSON_TYPE: &str = "application/json";
 const ALLOW: &str = "GET, HEAD";
 
 impl Api {
-    /// Responds to a request of the admin listener. `metrics` writes the page of that name. Returns
-    /// whether the client stays.
+    /// Responds to a request of the admin listener. `metrics` writes the body of `/metrics`.
+    /// Returns the persistence of the client.
     ///
     /// No web page may read these responses, so there is neither CORS nor JSONP.
     pub fn handle_admin(

@@ -1,4 +1,4 @@
-//! The API: one request in; a response, or a read that waits, out.
+//! The API: one request goes in, a response or a pending read comes out.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -27,15 +27,15 @@ const BODY_OVERHEAD_BYTES: usize = 4096;
 /// Result of a request.
 #[derive(Debug)]
 pub enum Handled {
-    /// The response was appended. The client stays or is closed.
+    /// The response was appended. This is the persistence of the client after it.
     Responded(Persistence),
-    /// The read waits. Nothing was appended: [`Api::encode_reply`] gives the response later.
+    /// The read waits. Nothing was appended: [`Api::encode_reply`] makes the response later.
     LongPoll {
         /// Key for [`Hub::on_reader_closed`] if the client closes first.
         reader: ReaderKey,
-        /// Form of the response, for [`Api::encode_reply`].
+        /// Format of the response, for [`Api::encode_reply`].
         format: Option<Box<ReplyFormat>>,
-        /// Longest wait. After it, the caller calls [`Hub::complete_empty`].
+        /// Longest wait. When it is over, the caller calls [`Hub::complete_empty`].
         wait_ms: u64,
     },
     /// The head of a stream was appended. [`Api::encode_update`] continues the stream.
@@ -47,7 +47,7 @@ pub enum Handled {
     },
 }
 
-/// The calls, and scratch space for their responses.
+/// The calls, and buffers for their responses.
 pub struct Api {
     pub(super) config: Config,
     pub(super) poll_timeout_ms: u64,
@@ -55,11 +55,11 @@ pub struct Api {
     pub(super) epoch: Epoch,
     pub(super) writer: ResponseWriter,
     /// JSON of the current response. During a delivery, JSON of the last wake-up, which the next
-    /// one may repeat.
+    /// wake-up may repeat.
     pub(super) json: Vec<u8>,
     /// Encodings of the last wake-up.
     pub(super) cache: EncodeCache,
-    /// Bytes of all encodings that the cache or a slow client still holds.
+    /// Bytes of all [`SharedBytes`] that were not dropped.
     pub(super) encoded_bytes: Rc<Cell<usize>>,
     /// Encoded response for one client.
     pub(super) private_buf: Vec<u8>,
@@ -68,7 +68,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// Returns the calls on this hub. `random` fills a buffer with bytes that cannot be guessed.
+    /// Creates the API of a hub. `random` fills a buffer with bytes that cannot be guessed.
     #[must_use]
     pub fn new(config: Config, hub: &Hub, random: fn(&mut [u8])) -> Self {
         Self {
@@ -96,7 +96,7 @@ impl Api {
         self.config.proxies.is_trusted(address)
     }
 
-    /// Returns the limits of a request. A message may be percent-encoded, which triples its size.
+    /// Returns the limits of a request. Percent-encoding may triple the size of a message.
     #[must_use]
     pub fn limits(&self) -> Limits {
         Limits {
@@ -135,14 +135,15 @@ impl Api {
         self.respond_error(kind, error, self.response_options(request), out)
     }
 
-    /// Appends an error in response to a request that was not parsed. The client is closed.
+    /// Appends an error in response to a request that is incomplete or malformed. The caller closes
+    /// the client.
     pub fn push_rejection(&mut self, error: Error, out: &mut Vec<u8>) {
         self.record_error(RequestKind::None, error);
         self.push_rejection_uncounted(error, out);
     }
 
-    /// Appends an error to a client that has sent no request, so that metrics do not count one. The
-    /// client is closed.
+    /// Appends an error for a client that has sent no request, so that metrics count no request.
+    /// The caller closes the client.
     pub fn push_rejection_uncounted(&mut self, error: Error, out: &mut Vec<u8>) {
         let cors_grant = self.writer.allow_origin.cors_grant(None);
         self.push_error(
@@ -156,14 +157,14 @@ impl Api {
         );
     }
 
-    /// Counts of all responses.
+    /// Returns the counts of all responses.
     #[must_use]
     pub fn requests(&self) -> &RequestStats {
         &self.requests
     }
 
-    /// Encodes the response to a long poll, once for all readers that share it. Returns whether the
-    /// client stays, too.
+    /// Encodes the response to a long poll, once for all readers that share it. Also returns the
+    /// persistence of the client.
     pub fn encode_reply(
         &mut self,
         wake: &Wake<'_>,
@@ -193,7 +194,7 @@ impl Api {
         (Payload::Shared(shared), persistence)
     }
 
-    /// Bytes of shared encodings that the cache or a slow client still holds.
+    /// Returns the bytes of all [`SharedBytes`] that were not dropped.
     #[must_use]
     pub fn encoded_bytes(&self) -> usize {
         self.encoded_bytes.get()
@@ -226,7 +227,7 @@ impl Api {
         request: &Request<'_>,
         out: &mut Vec<u8>,
     ) -> Handled {
-        // Parameters are large: they are filled in place, and never moved.
+        // Parameters are large: they are filled in place and never moved.
         let mut parameters = Parameters::new(call.schema());
         let parsed = parameters.parse(request);
         let callback = parameters.callback(request.method);
@@ -258,7 +259,7 @@ impl Api {
         }
     }
 
-    /// Checks that the page may make the call, and that its address is below the rate limit.
+    /// Checks that the page may make the call, and that the address is below the rate limit.
     fn check(
         &mut self,
         context: &Context<'_>,
@@ -284,7 +285,8 @@ impl Api {
         limit.try_acquire(now.mono, address).map_err(too_many)
     }
 
-    /// Reads into `self.json`. Returns `None`, or how the read continues if it waits or streams.
+    /// Makes a read. Returns `None` if the JSON of the response is in `self.json`, and otherwise a
+    /// long poll or a stream.
     fn read(
         &mut self,
         context: &mut Context<'_>,
@@ -310,7 +312,7 @@ impl Api {
                 format: call.options.to_reply_format(call.parameters),
                 wait_ms: params.wait_ms,
             })),
-            ReadResult::Streaming(..) => unreachable!("no stream was asked for"),
+            ReadResult::Streaming(..) => unreachable!("the mode is not Stream"),
         }
     }
 
@@ -323,8 +325,8 @@ impl Api {
         }
     }
 
-    /// Responds with an error. After a failed handshake the client is closed: bytes that follow may
-    /// be no HTTP.
+    /// Responds with an error. After a failed handshake the client is closed: the next bytes may be
+    /// no HTTP.
     fn respond_error(
         &mut self,
         kind: RequestKind,
@@ -346,7 +348,7 @@ impl Api {
         self.writer.push_error(out, options, error, &self.json);
     }
 
-    /// Counts and logs a response. The log gets nothing else of a request: it may have secrets.
+    /// Counts and logs a response. The log has nothing else of a request: it may have secrets.
     #[inline]
     pub(super) fn record(&mut self, kind: RequestKind, status: u16) {
         self.requests.count(kind, status);

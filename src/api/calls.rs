@@ -25,9 +25,9 @@ pub struct Context<'a> {
     pub hub: &'a mut Hub,
     /// Time of the turn.
     pub now: Now,
-    /// Peer of the client's socket. Calls in frames count for the peer of the handshake instead.
+    /// Peer of the client's socket. Calls in frames count against the source of the handshake.
     pub source: RequestSource,
-    /// Cookie of the client. Comes back in wake-ups.
+    /// Number that the caller chooses. [`Wake::token`](hub::Wake::token) returns it.
     pub token: u64,
 }
 
@@ -35,13 +35,13 @@ pub struct Context<'a> {
 pub(super) struct Settings {
     /// Bytes of a message. A call with a larger one fails.
     pub(super) max_message: usize,
-    /// Silence after which a session ends, as `/introduce` reports it.
+    /// Time without a call after which a session ends, as `/introduce` reports it.
     pub(super) session_timeout_ms: u64,
     /// Fills a buffer with bytes that cannot be guessed.
     pub(super) random: fn(&mut [u8]),
 }
 
-/// Function of a call that never waits. Appends the JSON of the response.
+/// Function of a call that never waits. It appends the JSON of the response.
 pub(super) type Execute =
     fn(&Settings, &mut Context<'_>, &Parameters<'_>, &mut Vec<u8>) -> Result<(), Error>;
 
@@ -198,7 +198,7 @@ impl Call {
             .ok_or_else(|| Error::BadParameter(&UNKNOWN_CALL))
     }
 
-    /// Name in frames, in the log and in metrics: the path without its slash.
+    /// Returns the name in frames, in the log and in metrics: the path without its slash.
     pub(super) fn name(self) -> &'static str {
         &self.schema().path[1..]
     }
@@ -249,8 +249,8 @@ fn introduce(
         Some(credentials) => Introducer::Existing(credentials),
         None => Introducer::New(hub::Auth::new(random_token(settings.random))),
     };
-    let session = context.hub.introduce(context.now, &channel, message, introducer)?;
-    json::push_introduced(json, &session, settings.session_timeout_ms);
+    let introduced = context.hub.introduce(context.now, &channel, message, introducer)?;
+    json::push_introduced(json, &introduced, settings.session_timeout_ms);
     Ok(())
 }
 
@@ -266,7 +266,7 @@ fn goodbye(
         Some(name) => Some(name.for_writing()?),
         None => None,
     };
-    let credentials = parameters.credentials()?.expect("both are there");
+    let credentials = parameters.credentials()?.expect("both parameters are present");
     let message = parameters.optional_message(settings.max_message)?;
     context.hub.goodbye(context.now, credentials, channel.as_ref(), message)?;
     json.extend_from_slice(b"{\"ok\":true}");
@@ -306,7 +306,7 @@ fn health(
     Ok(())
 }
 
-/// Returns a new secret name.
+/// Draws a new secret.
 fn random_token(random: fn(&mut [u8])) -> [u8; TOKEN_BYTES] {
     let mut bytes = [0; 32];
     let mut used = bytes.len();

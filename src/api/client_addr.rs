@@ -1,4 +1,4 @@
-//! Address of a client, also if the request came through proxies.
+//! Addresses of clients, also of clients whose requests come through proxies.
 
 use std::net::IpAddr;
 use std::num::NonZeroU64;
@@ -23,7 +23,7 @@ impl From<IpAddr> for SourceKey {
     }
 }
 
-/// Addresses of trusted proxies.
+/// Set of addresses, for `--trust-proxy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cidr {
     /// Clients of a Unix socket, which have no address.
@@ -57,7 +57,7 @@ impl Cidr {
         Some(Self::Ip { prefix: prefix(address, host_bits), host_bits })
     }
 
-    /// Returns whether this is a trusted address; `None` for the client of a Unix socket.
+    /// Returns whether the set has this address; `None` for a client of a Unix socket.
     fn contains(self, address: Option<IpAddr>) -> bool {
         match (self, address) {
             (Self::Unix, None) => true,
@@ -78,7 +78,7 @@ fn prefix(address: IpAddr, host_bits: u32) -> u128 {
     bits.checked_shr(host_bits).unwrap_or(0)
 }
 
-/// Peer of the socket that a request came on.
+/// Peer of the socket that a request came from.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestSource {
     /// Address; `None` for a Unix socket.
@@ -92,8 +92,8 @@ pub struct RequestSource {
 pub struct TrustedProxies(pub Vec<Cidr>);
 
 impl TrustedProxies {
-    /// Returns the key against which a request counts: the last address in `X-Forwarded-For` that
-    /// is no trusted proxy. A client can forge the addresses before it.
+    /// Returns the key against which a request counts. From a trusted proxy, this is the last
+    /// address in `X-Forwarded-For` that is no trusted proxy: a client can forge earlier addresses.
     pub(super) fn client_addr(
         &self,
         source: RequestSource,
@@ -106,7 +106,7 @@ impl TrustedProxies {
         let hops = fields.iter().rev().flat_map(|field| field.rsplit(|byte| *byte == b','));
         let mut client = source.address;
         for hop in hops {
-            // Text that is no address counts for the hop that passed it on.
+            // Text that is no address: the request counts against the hop that forwarded it.
             let Some(address) = parse_hop(hop.trim_ascii()) else { break };
             client = Some(address.into());
             if !self.is_trusted(Some(address)) {
@@ -123,7 +123,7 @@ impl TrustedProxies {
     }
 }
 
-/// Parses an address, with a port or without: some proxies add it.
+/// Parses an address with or without a port, which some proxies add.
 fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
     let hop = str::from_utf8(hop).ok()?;
     let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);

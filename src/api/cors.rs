@@ -19,7 +19,7 @@ pub(super) enum CorsGrant {
     Any,
     /// Pages of the origin at this index of the list may.
     Listed(u16),
-    /// No page may: the origin is not listed, or the request names none.
+    /// No page may: the origin is not listed, or the request has no origin.
     None,
 }
 
@@ -36,7 +36,7 @@ impl AllowOrigin {
         }
     }
 
-    /// Value of `Access-Control-Allow-Origin`.
+    /// Returns the value of `Access-Control-Allow-Origin`.
     pub(super) fn header(&self, grant: CorsGrant) -> Option<&str> {
         match (self, grant) {
             (Self::Any, _) => Some("*"),
@@ -45,10 +45,10 @@ impl AllowOrigin {
         }
     }
 
-    /// Checks a call that adds messages. Fails if it comes from a page that is not listed.
+    /// Checks the origin of a call that adds messages: the page must be listed.
     ///
-    /// Browsers name the page in `Origin`. For an image or a script tag, they send no `Origin`, but
-    /// `Sec-Fetch-Site` says whether the page is of another site.
+    /// Browsers send the origin of the page in `Origin`. For an image or a script tag they send no
+    /// `Origin`, but `Sec-Fetch-Site` is `cross-site` for a page of another site.
     ///
     /// # Errors
     ///

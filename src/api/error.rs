@@ -1,11 +1,11 @@
-//! Table of errors: name, status and detail of each.
+//! The table of errors, with name, status and detail.
 
 use std::borrow::Cow;
 
 use crate::http::ParseError;
 use crate::hub::{self, BadName, NotReadable, NotWritable};
 
-/// Error that a request gets as its response. The request changed nothing.
+/// Error response to a request. The request changed nothing.
 ///
 /// No error repeats text of the request: the text may be a secret, and errors end up in logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,15 +26,15 @@ pub enum Error {
     BadCallback,
     /// This parameter is not UTF-8.
     BadEncoding(&'static str),
-    /// The page that calls is not in `--allow-origin`.
+    /// The origin of the calling page is not in `--allow-origin`.
     BadOrigin,
-    /// The session exists, but this is not its secret.
+    /// The session exists, but has another secret.
     BadAuth,
-    /// The channel name is the write half of a pair.
+    /// The channel name is the write name of a pair.
     NotReadable,
-    /// The channel name is the read half of a pair.
+    /// The channel name is the read name of a pair.
     NotWritable,
-    /// No such path.
+    /// Unknown path.
     NotFound,
     /// The path allows only these methods.
     MethodNotAllowed(&'static str),
@@ -60,11 +60,11 @@ pub enum Error {
     VersionNotSupported,
 }
 
-/// Field for errors above a limit of the server: retry after a second.
+/// Header field of [`Error::OverCapacity`]: retry after a second.
 const RETRY_AFTER: &str = "Retry-After: 1\r\n";
 
 impl Error {
-    /// Name and status, as the table of errors in docs/api.md lists them.
+    /// Returns name and status, as the table of errors in docs/api.md lists them.
     #[must_use]
     pub fn name_and_status(self) -> (&'static str, u16) {
         match self {
@@ -92,7 +92,7 @@ impl Error {
         }
     }
 
-    /// Text for people: what is wrong, then what to do.
+    /// Returns a text for people, which says what is wrong and what to do.
     #[must_use]
     pub fn detail(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
@@ -140,7 +140,7 @@ impl Error {
         })
     }
 
-    /// Header fields of the error, whole lines.
+    /// Returns the header fields of the error, whole lines.
     #[must_use]
     pub(super) fn extra_headers(self) -> Cow<'static, str> {
         match self {

@@ -12,7 +12,7 @@ const PREFLIGHT: &str = "Access-Control-Allow-Methods: GET, POST\r\n\
     Access-Control-Max-Age: 86400\r\n";
 
 impl Api {
-    /// Responds to a request for anything but a call.
+    /// Responds to a request for a resource that is no call.
     pub(super) fn respond_file(
         &mut self,
         route: Route,
@@ -40,7 +40,7 @@ impl Api {
             }
             Route::File(file) => self.writer.push_file(out, options, file, request),
             Route::Call(_) | Route::Asterisk => {
-                unreachable!("a call is no file, and `*` takes only OPTIONS")
+                unreachable!("a call is no file, and `*` allows only OPTIONS")
             }
         };
         self.record(kind, status);

@@ -1,4 +1,4 @@
-//! Calls in the frames of a WebSocket: JSON in place of a query, with the same meaning.
+//! Calls in the frames of a WebSocket: JSON instead of a query, with the same meaning.
 
 use std::borrow::Cow;
 
@@ -24,14 +24,14 @@ const ESCAPE_FACTOR: usize = 6;
 const NOT_AN_OBJECT: Error = Error::BadRequest("a frame must be a JSON object with a 'call'");
 
 impl Api {
-    /// Size of the largest frame that can be a call, in bytes.
+    /// Returns the size of the largest frame that can be a call, in bytes.
     #[must_use]
     pub fn frame_bytes_max(&self) -> usize {
         ESCAPE_FACTOR * self.config.max_message + FRAME_OVERHEAD_BYTES
     }
 
-    /// Makes the call in a frame, and appends the frame that responds. A `read` makes `socket` read
-    /// other channels under a new key.
+    /// Makes the call in a frame, and appends the frame with the response. A `read` subscribes
+    /// `socket` to other channels, under a new key.
     pub fn handle_frame(
         &mut self,
         context: &mut Context<'_>,
@@ -72,7 +72,7 @@ impl Api {
         push_frame(out, Opcode::Text, &self.private_buf);
     }
 
-    /// Makes a call, whose JSON is in `self.json` then.
+    /// Makes a call. The JSON of its response is in `self.json` then.
     fn execute_frame(
         &mut self,
         context: &mut Context<'_>,
@@ -108,7 +108,7 @@ fn parse_frame_call(call: Call, frame: &Map<String, Value>) -> Result<Parameters
     for (name, value) in frame {
         let Some(param) = schema.param(name) else { continue };
         match (param, value) {
-            // A frame is no script, and a stream waits without end.
+            // A frame is no script, and a stream has no timeout.
             (Param::Callback | Param::Timeout, _) => {}
             (_, Value::Array(values)) if schema.lists.contains(param) => {
                 for value in values {
@@ -121,7 +121,8 @@ fn parse_frame_call(call: Call, frame: &Map<String, Value>) -> Result<Parameters
     Ok(parameters)
 }
 
-/// Returns a value as a query spells it: a text, or an integer where the parameter is one.
+/// Returns a value as the text in a query: that of a string, or of a number for an integer
+/// parameter.
 fn frame_text(param: Param, value: &Value) -> Result<Cow<'_, str>, Error> {
     match (param, value) {
         (_, Value::String(text)) => Ok(Cow::Borrowed(text)),

@@ -54,8 +54,8 @@ pub(super) fn push_pair(json: &mut Vec<u8>, pair: &Pair) {
     json.push(b'}');
 }
 
-/// Appends the response to a read. `labels` are the names of its channels, needed only if there are
-/// several.
+/// Appends the response to a read. `labels` are the names of its channels; they are used only if
+/// there are several.
 pub(super) fn push_reply<'n>(
     json: &mut Vec<u8>,
     reply: &Reply<'_>,

@@ -1,6 +1,6 @@
-//! Meaning of the calls: a request becomes an operation of the hub, and its result a response.
+//! The meaning of the calls: a request becomes an operation of the hub, and the result a response.
 //!
-//! Knows both HTTP and the hub, which do not know each other. Has no sockets and no clock.
+//! Imports `http` and `hub`, which do not import each other. Has no sockets and no clock.
 
 mod admin;
 #[expect(clippy::module_inception, reason = "where a reader looks for the Api")]

@@ -1,4 +1,4 @@
-//! Parameters of a call: decoded text, and the typed values that calls make of it.
+//! Parameters of a call, as decoded text and as typed values.
 //!
 //! Parse, don't validate: a typed value needs no further check.
 
@@ -8,7 +8,7 @@ use super::error::Error;
 use crate::http::{self, Callback, FormText, Method, Request};
 use crate::hub::{ChannelName, Credentials, ID_MAX};
 
-/// Names of parameters, as errors spell them.
+/// Parameter of a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Param {
     Channel,
@@ -60,9 +60,9 @@ impl ParamSet {
 
 /// Parameters that a call takes.
 pub(super) struct Schema {
-    /// Path of the call, which errors name.
+    /// Path of the call, for error texts.
     pub(super) path: &'static str,
-    /// Parameters that the call knows. It ignores all others.
+    /// Parameters that the call knows. All others are ignored.
     pub(super) known: ParamSet,
     /// Parameters that may be given several times.
     pub(super) lists: ParamSet,
@@ -117,7 +117,7 @@ impl<'a> OneOrMany<'a> {
     }
 }
 
-/// Parameters of one call, decoded. Those that were not given are `None`.
+/// Parameters of one call, decoded. A parameter that was not given is `None`.
 pub(super) struct Parameters<'a> {
     pub(super) schema: &'static Schema,
     pub(super) channels: OneOrMany<'a>,
@@ -151,17 +151,17 @@ impl<'a> Parameters<'a> {
     pub(super) fn parse(&mut self, request: &Request<'a>) -> Result<(), Error> {
         let mut result = self.parse_form(request.query);
         if request.method == Method::Post {
-            let of_body = self.parse_body(request);
-            result = result.and(of_body);
+            let body_result = self.parse_body(request);
+            result = result.and(body_result);
         }
         result
     }
 
-    /// Collects all that is right in a form. Returns the first error.
+    /// Collects all valid parameters of a form. Returns the first error.
     fn parse_form(&mut self, form: &'a str) -> Result<(), Error> {
         let mut result = Ok(());
         for (name, value) in http::pairs(form) {
-            if let Err(error) = self.take(name, value) {
+            if let Err(error) = self.set_encoded(name, value) {
                 result = result.and(Err(error));
             }
         }
@@ -187,13 +187,13 @@ impl<'a> Parameters<'a> {
         Ok(())
     }
 
-    fn take(&mut self, name: FormText<'a>, value: FormText<'a>) -> Result<(), Error> {
+    fn set_encoded(&mut self, name: FormText<'a>, value: FormText<'a>) -> Result<(), Error> {
         let param = name.decode().ok().and_then(|name| self.schema.param(&name));
         let Some(param) = param else { return Ok(()) };
         self.set(param, value.decode().map_err(|_| Error::BadEncoding(param.name()))?)
     }
 
-    /// Sets a parameter. Only those in `lists` may be set more than once.
+    /// Sets a parameter. Only a parameter in `lists` may be set more than once.
     #[expect(
         clippy::inline_always,
         reason = "called for each parameter of each request, from two places"
@@ -254,13 +254,13 @@ impl Parameters<'_> {
         self.optional_message(max_message)?.ok_or_else(|| self.missing("message"))
     }
 
-    /// Returns the session and its secret: both, or neither.
+    /// Returns the session and its secret. Both parameters must be given, or neither.
     #[inline]
     pub(super) fn credentials(&self) -> Result<Option<Credentials<'_>>, Error> {
         match (&self.connection, self.auth.as_deref()) {
             (None, None) => Ok(None),
             (Some(connection), Some(auth)) => {
-                let number = integer(connection)
+                let number = parse_integer(connection)
                     .ok_or(Error::BadParameter("'connection' must be an integer"))?;
                 // No session has number 0 or a negative number.
                 Ok(Some(Credentials { session: u64::try_from(number).unwrap_or(0), auth }))
@@ -282,7 +282,7 @@ impl Parameters<'_> {
         }
     }
 
-    /// Returns the names of the channels as the request spells them; none if there is one channel.
+    /// Returns the names of the channels as the request spells them; empty if there is one channel.
     pub(super) fn channel_labels(&self) -> Box<[Box<str>]> {
         let channels = &self.channels;
         if channels.len() == 1 { Box::default() } else { channels.iter().map(Box::from).collect() }
@@ -294,8 +294,8 @@ fn is_form(content_type: &[u8]) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
-/// Parses `-?[0-9]+` of a size that the numbers of JavaScript hold exactly.
-pub(super) fn integer(text: &str) -> Option<i64> {
+/// Parses `-?[0-9]+`, up to the numbers that JavaScript represents exactly.
+pub(super) fn parse_integer(text: &str) -> Option<i64> {
     let (is_negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, text),
@@ -308,7 +308,7 @@ pub(super) fn integer(text: &str) -> Option<i64> {
     Some(if is_negative { -value } else { value })
 }
 
-/// Parses digits. A number that is too large becomes the largest one.
+/// Parses digits. A number that is too large becomes the largest possible number.
 pub(super) fn parse_digits(digits: &str) -> Option<u64> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -343,7 +343,7 @@ mod tests {
             ("٣", None),
         ];
         for (text, value) in cases {
-            assert_eq!(integer(text), value, "{text}");
+            assert_eq!(parse_integer(text), value, "{text}");
         }
     }
 }

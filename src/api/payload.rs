@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// Bytes for many clients, some of which may be slow to take them. Counted while any client or
-/// the cache holds them.
+/// Bytes that many clients share. They are counted until the cache and all clients have dropped
+/// them.
 #[derive(Debug)]
 pub struct SharedBytes {
     bytes: Box<[u8]>,
@@ -19,7 +19,7 @@ impl SharedBytes {
         Rc::new(Self { bytes: bytes.into(), total: Rc::clone(total) })
     }
 
-    /// Bytes to send.
+    /// Returns the bytes to send.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -41,7 +41,7 @@ pub enum Payload<'a> {
 }
 
 impl Payload<'_> {
-    /// Bytes to send.
+    /// Returns the bytes to send.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         match self {

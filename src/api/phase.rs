@@ -1,9 +1,9 @@
-//! Phase of the server's life, as far as responses depend on it.
+//! Phases of the server, for the API.
 
-/// Phase of the server's life, as far as responses depend on it.
+/// Phase of the server. Responses depend on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// Responses are as the requests ask for.
+    /// The request decides on the persistence of its client.
     #[default]
     Serving,
     /// Another process serves: a WebSocket that ends is closed with "going away".

@@ -1,4 +1,4 @@
-//! Limit of messages for each address.
+//! Limit of messages per second and address.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

@@ -1,14 +1,14 @@
-//! `/read`: typed parameters.
+//! Typed parameters of `/read`.
 
 use super::error::Error;
-use super::params::{Parameters, integer, parse_digits};
+use super::params::{Parameters, parse_digits, parse_integer};
 use super::response::ResponseOptions;
 use crate::http::Request;
 use crate::hub::{
     CHANNELS_PER_READ_MAX, ChannelKey, ChannelName, Credentials, Mode, ReadRequest, Since,
 };
 
-/// Request for a read, with all that its response depends on.
+/// Request for a read, with everything that its response depends on.
 pub(super) struct ReadCall<'a> {
     pub(super) request: &'a Request<'a>,
     pub(super) parameters: &'a Parameters<'a>,
@@ -24,7 +24,7 @@ pub(super) struct ReadParams<'a> {
     pub(super) epoch: Option<&'a str>,
 }
 
-/// Channels of a read, and where it begins in each. One channel needs no allocation.
+/// Channels of a read, and the start of the read in each. One channel needs no allocation.
 pub(super) enum ReadTargets<'a> {
     One([(ChannelKey<'a>, Since); 1]),
     Many(Vec<(ChannelKey<'a>, Since)>),
@@ -57,7 +57,7 @@ impl<'a> ReadParams<'a> {
             credentials: parameters.credentials()?,
             wait_ms: match &parameters.timeout {
                 None => poll_timeout_ms,
-                Some(text) => seconds(text)?.saturating_mul(1000).min(poll_timeout_ms),
+                Some(text) => parse_seconds(text)?.saturating_mul(1000).min(poll_timeout_ms),
             },
             epoch: parameters.epoch.as_deref(),
         })
@@ -92,7 +92,7 @@ impl<'a> ReadTargets<'a> {
         let mut from_ids = parameters.from_ids.iter();
         let mut target = |name| -> Result<_, Error> {
             let channel = ChannelName::parse(name)?.for_reading()?;
-            Ok((channel, from_ids.next().map_or(Ok(Since::Now), since)?))
+            Ok((channel, from_ids.next().map_or(Ok(Since::Now), parse_since)?))
         };
         let mut names = parameters.channels.iter();
         if let (Some(name), 1) = (names.next(), channels) {
@@ -111,16 +111,18 @@ impl<'a> ReadTargets<'a> {
 }
 
 /// Parses a `from_id`.
-pub(super) fn since(from_id: &str) -> Result<Since, Error> {
-    match integer(from_id).ok_or(Error::BadParameter("'from_id' must be an integer below 2^53"))? {
+pub(super) fn parse_since(from_id: &str) -> Result<Since, Error> {
+    match parse_integer(from_id)
+        .ok_or(Error::BadParameter("'from_id' must be an integer below 2^53"))?
+    {
         0 => Ok(Since::All),
         id if id > 0 => Ok(Since::Id(id.unsigned_abs())),
         last => Ok(Since::Last(last.unsigned_abs())),
     }
 }
 
-/// Parses a `timeout`: whole seconds of any number.
-fn seconds(text: &str) -> Result<u64, Error> {
+/// Parses a `timeout`: any number of whole seconds.
+fn parse_seconds(text: &str) -> Result<u64, Error> {
     let error = Error::BadParameter("'timeout' must be a number of whole seconds, 0 or more");
     match text.strip_prefix('-') {
         Some(digits) if parse_digits(digits) == Some(0) => Ok(0),
@@ -134,14 +136,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_huge_timeout_is_cut_and_a_negative_one_is_an_error() {
+    fn a_huge_timeout_is_valid_and_a_negative_one_is_an_error() {
         for (text, value) in
             [("0", 0), ("-0", 0), ("25", 25), ("99999999999999999999999999", u64::MAX)]
         {
-            assert_eq!(seconds(text), Ok(value), "{text}");
+            assert_eq!(parse_seconds(text), Ok(value), "{text}");
         }
         for text in ["-1", "", "1.5", "x"] {
-            assert!(seconds(text).is_err(), "{text}");
+            assert!(parse_seconds(text).is_err(), "{text}");
         }
     }
 }

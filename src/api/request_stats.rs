@@ -3,7 +3,7 @@
 use super::calls::Call;
 use super::route::Route;
 
-/// Kind of a request, as far as the log and metrics may name it.
+/// Kind of a request, for the log and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestKind {
     Call(Call),
@@ -12,11 +12,11 @@ pub(super) enum RequestKind {
     File,
     /// `OPTIONS` of any path.
     Preflight,
-    /// The response came before the kind was known, or nothing has that path.
+    /// The request was not parsed, or its path is unknown.
     None,
 }
 
-/// Statuses of responses: those of `ResponseHead`, and the one of a WebSocket.
+/// Statuses of responses: those of `ResponseHead`, and 101 of a WebSocket.
 const STATUSES: [u16; 17] =
     [200, 101, 204, 304, 400, 403, 404, 405, 408, 410, 413, 414, 429, 431, 501, 503, 505];
 

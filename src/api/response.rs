@@ -1,4 +1,4 @@
-//! Responses: what their heads depend on, and how head and body are put together.
+//! Heads and bodies of responses, and the properties of requests that they depend on.
 
 use std::mem;
 use std::time::{Duration, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use super::params::Parameters;
 use super::phase::Phase;
 use crate::http::{Callback, Persistence, ResponseHead};
 
-/// Type of a body, and how long caches may keep it.
+/// Type of a body, with its `Cache-Control`.
 #[derive(Clone, Copy)]
 pub(super) struct BodyType<'a> {
     pub(super) content_type: &'a str,
@@ -20,15 +20,15 @@ impl<'a> BodyType<'a> {
     pub(super) const JSON: BodyType<'static> = BodyType::no_store("application/json");
     const SCRIPT: BodyType<'static> = BodyType::no_store("text/javascript; charset=utf-8");
 
-    /// Type of a response to a call. No cache may keep it.
+    /// Makes the type of a body that no cache may keep, as that of every response to a call.
     pub(super) const fn no_store(content_type: &'a str) -> Self {
         Self { content_type, cache_control: "no-store" }
     }
 }
 
-/// Form of the response to a long poll that differs from the default: JSON about one channel,
-/// readable by every page, to a client that keeps its connection open. Readers without a format
-/// share one encoded response.
+/// Format of the response to a long poll, if it is not the default: JSON about one channel,
+/// readable by every page, for a persistent client. Readers with the default share one encoded
+/// response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplyFormat {
     pub(super) callback: Option<Box<str>>,
@@ -76,10 +76,9 @@ impl<'a> ResponseOptions<'a> {
             && !self.is_head
     }
 
-    /// Returns what a long poll with these parameters has to remember; `None` if all is default.
+    /// Returns the format that a long poll with these parameters stores; `None` for the default.
     pub(super) fn to_reply_format(self, parameters: &Parameters<'_>) -> Option<Box<ReplyFormat>> {
-        let is_one = parameters.channels.len() == 1;
-        if self.is_default() && is_one {
+        if self.is_default() && parameters.channels.len() == 1 {
             return None;
         }
         let Self { callback, cors_grant, persistence, .. } = self;
@@ -87,7 +86,7 @@ impl<'a> ResponseOptions<'a> {
             callback: callback.map(|callback| callback.as_str().into()),
             cors_grant,
             persistence,
-            channel_labels: if is_one { Box::default() } else { parameters.channel_labels() },
+            channel_labels: parameters.channel_labels(),
         }))
     }
 
@@ -99,10 +98,10 @@ impl<'a> ResponseOptions<'a> {
     }
 }
 
-/// Puts whole responses together.
+/// Writes whole responses.
 pub(super) struct ResponseWriter {
     pub(super) allow_origin: AllowOrigin,
-    /// Second that `date` names.
+    /// Second of `date`, since 1970.
     date_second: u64,
     /// Value of `Date`.
     date: String,
@@ -136,14 +135,14 @@ impl ResponseWriter {
         }
     }
 
-    /// Value of `Date`.
+    /// Returns the value of `Date`.
     pub(super) fn date(&self) -> &str {
         &self.date
     }
 
-    /// Returns whether the client stays after a response, if its request asked for `asked`.
-    pub(super) fn persistence(&self, asked: Persistence) -> Persistence {
-        if self.phase == Phase::Stopping { Persistence::Close } else { asked }
+    /// Returns the persistence of a client after a response, from that of its request.
+    pub(super) fn persistence(&self, requested: Persistence) -> Persistence {
+        if self.phase == Phase::Stopping { Persistence::Close } else { requested }
     }
 
     /// Appends a response with status 200 and a JSON body.
@@ -185,7 +184,8 @@ impl ResponseWriter {
         }
     }
 
-    /// Appends a head of [`json_head`](Self::json_head) and its body: JSON, or a call of it.
+    /// Appends a head of [`json_head`](Self::json_head) and its body: JSON, or for JSONP a call of
+    /// the callback with it.
     #[expect(clippy::inline_always, reason = "called for each response of JSONP, from two places")]
     #[inline(always)]
     fn push_json_as(

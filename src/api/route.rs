@@ -35,7 +35,7 @@ impl Route {
         }
     }
 
-    /// Value of `Allow`.
+    /// Returns the value of `Allow`.
     pub(super) fn allowed_methods(self) -> &'static str {
         match self {
             Self::Call(call) if call.allows_head() => "GET, HEAD, POST, OPTIONS",
@@ -45,7 +45,7 @@ impl Route {
         }
     }
 
-    /// Checks that the resource has this method.
+    /// Checks that the resource allows this method.
     ///
     /// # Errors
     ///

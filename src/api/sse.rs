@@ -11,13 +11,13 @@ pub(super) struct SseEncoder<'o, 'r, 'h, S> {
 }
 
 impl<S: Fn(usize, &ChannelSlice<'_>) -> i64> SseEncoder<'_, '_, '_, S> {
-    /// Appends the cursors alone, for a client that loses the stream before its first event.
+    /// Appends the cursors alone, for a client that has to reconnect before the first event.
     pub(super) fn push_id_alone(&mut self) {
         self.push_id(0, None);
         self.out.push(b'\n');
     }
 
-    /// Appends gaps, then each message with the cursors after it. `labels` are the names of the
+    /// Appends the gaps, then each message with the cursors after it. `labels` are the names of the
     /// channels, if there are several.
     pub(super) fn push_all(&mut self, labels: &[Box<str>]) {
         let slices = self.reply.slices();
@@ -61,8 +61,9 @@ impl<S: Fn(usize, &ChannelSlice<'_>) -> i64> SseEncoder<'_, '_, '_, S> {
         self.out.extend_from_slice(b"\n\n");
     }
 
-    /// Appends the cursors after all of the channels before `index`, and after the messages of that
-    /// channel below `next_id`. With `None`, the cursors before the first event.
+    /// Appends an `id` with one cursor per channel. Channels before `index` are at their end, the
+    /// channel `index` is at `next_id`, and later channels are at their start. If `next_id` is
+    /// `None`, all channels are at their start.
     fn push_id(&mut self, index: usize, next_id: Option<i64>) {
         self.out.extend_from_slice(b"id: ");
         self.out.extend_from_slice(self.epoch);

@@ -1,4 +1,4 @@
-//! `/read` as a stream: how a stream starts, and how its updates are encoded.
+//! `/read` as a stream: the start of a stream, and its updates.
 
 use super::api::{Api, Handled};
 use super::calls::{Call, Context};
@@ -6,7 +6,7 @@ use super::error::Error;
 use super::json;
 use super::payload::{Payload, SharedBytes};
 use super::phase::Phase;
-use super::read::{self, ReadCall, ReadParams};
+use super::read::{ReadCall, ReadParams, parse_since};
 use super::response::{BodyType, ResponseOptions};
 use super::sse::SseEncoder;
 use super::transport::{Stream, Transport};
@@ -16,15 +16,15 @@ use crate::http::{
 };
 use crate::hub::{ChannelKey, ChannelSlice, Mode, ReadResult, Reply, Since, Wake};
 
-/// Proxies must pass on each event at once.
+/// Header field for proxies: forward each event at once.
 const NO_PROXY_BUFFERING: &str = "X-Accel-Buffering: no\r\n";
 
 const SWITCHING_PROTOCOLS: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
       Sec-WebSocket-Accept: ";
 
-/// Returns the response to the key of a handshake, which has exactly one.
-fn websocket_key(request: &Request<'_>) -> Result<String, Error> {
+/// Returns the `Sec-WebSocket-Accept` for the key of a handshake, which must have exactly one.
+fn websocket_accept(request: &Request<'_>) -> Result<String, Error> {
     let mut keys = request.field("sec-websocket-key");
     let accepted = keys.next().and_then(accept_key).filter(|_| keys.next().is_none());
     accepted.ok_or(Error::BadHandshake(
@@ -32,7 +32,7 @@ fn websocket_key(request: &Request<'_>) -> Result<String, Error> {
     ))
 }
 
-/// Value of `Last-Event-ID`: where a stream continues.
+/// Value of `Last-Event-ID`: the cursors from which a stream continues.
 struct LastEventId<'a> {
     epoch: &'a str,
     since: Vec<Since>,
@@ -43,12 +43,12 @@ impl<'a> LastEventId<'a> {
     fn parse(text: &'a [u8], channels: usize) -> Option<Self> {
         let (epoch, numbers) = str::from_utf8(text).ok()?.split_once(':')?;
         let since: Vec<_> =
-            numbers.split(',').map(|number| read::since(number).ok()).collect::<Option<_>>()?;
+            numbers.split(',').map(|number| parse_since(number).ok()).collect::<Option<_>>()?;
         (since.len() == channels && !epoch.is_empty()).then_some(Self { epoch, since })
     }
 }
 
-/// Begin of a stream.
+/// Start of a stream.
 struct StreamStart<'a> {
     targets: &'a [(ChannelKey<'a>, Since)],
     reply: &'a Reply<'a>,
@@ -66,7 +66,7 @@ impl Api {
     ) -> Result<Handled, Error> {
         let accept = match transport {
             Transport::Sse => None,
-            Transport::WebSocket => Some(websocket_key(call.request)?),
+            Transport::WebSocket => Some(websocket_accept(call.request)?),
         };
         let mut params = ReadParams::parse(call.parameters, self.poll_timeout_ms)?;
         if transport == Transport::Sse
@@ -79,7 +79,7 @@ impl Api {
         }
         let request = params.request(Mode::Stream, context.token);
         let ReadResult::Streaming(reader, reply) = context.hub.read(context.now, &request)? else {
-            unreachable!("a stream was asked for")
+            unreachable!("the mode is Stream")
         };
         let address = self.config.proxies.client_addr(context.source, call.request);
         let channel_labels = call.parameters.channel_labels();

@@ -15,7 +15,7 @@ pub enum Transport {
     WebSocket,
 }
 
-/// State of a stream that its updates depend on.
+/// Properties of a stream that its updates depend on.
 #[derive(Debug)]
 pub struct Stream {
     /// Transport.
@@ -26,7 +26,7 @@ pub struct Stream {
     pub(super) address: Option<SourceKey>,
 }
 
-/// Open WebSocket that a frame came on.
+/// Open WebSocket from which a frame came.
 pub struct WebSocket<'a> {
     /// Reader of the socket. A `read` replaces the key.
     pub reader: &'a mut ReaderKey,
@@ -35,7 +35,7 @@ pub struct WebSocket<'a> {
 }
 
 impl Transport {
-    /// Returns the transport that a read asks for; `None` for a response and no stream.
+    /// Returns the transport that a read asks for; `None` if it asks for no stream.
     ///
     /// # Errors
     ///
@@ -52,8 +52,8 @@ impl Transport {
     }
 }
 
-/// Checks RFC 6455, section 4.2.1, except for the syntax of the head, which was checked before, and
-/// the key, which is checked when the response is made.
+/// Checks a handshake (RFC 6455, section 4.2.1). The parser has checked the syntax of the head, and
+/// the start of the stream will check the key.
 fn check_handshake(request: &Request<'_>) -> Result<(), Error> {
     if !request.field("connection").any(|options| list_contains(options, b"upgrade")) {
         return Err(Error::BadHandshake(

@@ -1,6 +1,6 @@
-//! Decoder for chunked request bodies (RFC 9112, section 7.1), in place and as bytes arrive.
+//! Decoder for chunked request bodies (RFC 9112, section 7.1). Decodes in place, as bytes arrive.
 //!
-//! Strict where two readers of the same bytes could disagree: a line ends with CRLF, and a size has
+//! Strict where two parsers of the same bytes could disagree: a line ends with CRLF, and a size has
 //! hexadecimal digits and nothing else.
 
 use super::parse_error::ParseError;
@@ -19,8 +19,8 @@ const BAD_TRAILER: ParseError =
 
 /// Progress in a chunked body.
 ///
-/// The buffer holds the head, the decoded bytes up to `decoded`, bytes of no more use, and from
-/// `consumed` on the bytes still to decode.
+/// The buffer has four parts: the head; decoded bytes up to `decoded`; obsolete bytes; and from
+/// `consumed` on, bytes that are not decoded yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkedDecoder {
     /// End of the decoded bytes.
@@ -34,7 +34,7 @@ pub struct ChunkedDecoder {
     state: State,
 }
 
-/// State of the decoder, named after the part of the grammar that comes next.
+/// State of the decoder, named after the next part of the grammar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Size {
@@ -65,7 +65,7 @@ enum State {
 }
 
 impl ChunkedDecoder {
-    /// Returns a decoder for a body that begins at this index of the buffer.
+    /// Creates a decoder for a body that begins at this index of the buffer.
     pub(super) fn at(start: usize) -> Self {
         Self {
             decoded: start,
@@ -89,12 +89,12 @@ impl ChunkedDecoder {
     ) -> Result<bool, ParseError> {
         while self.state != State::Done {
             if let State::Data { left } = self.state {
-                let here = left.min(buffer.len() - self.consumed);
-                buffer.copy_within(self.consumed..self.consumed + here, self.decoded);
-                self.consumed += here;
-                self.decoded += here;
-                if here < left {
-                    self.state = State::Data { left: left - here };
+                let arrived = left.min(buffer.len() - self.consumed);
+                buffer.copy_within(self.consumed..self.consumed + arrived, self.decoded);
+                self.consumed += arrived;
+                self.decoded += arrived;
+                if arrived < left {
+                    self.state = State::Data { left: left - arrived };
                     return Ok(false);
                 }
                 self.state = State::DataReturn;

@@ -1,17 +1,17 @@
-//! Event streams (HTML, "Server-sent events"), which a browser reads with `EventSource`.
+//! Event streams (HTML, "Server-sent events"), which browsers read with `EventSource`.
 
 /// `Content-Type` of an event stream.
 pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 
-/// First line of a stream: a client that loses the stream reconnects after a second.
+/// First line of a stream: if the stream is cut, the client reconnects after a second.
 pub(crate) const RETRY: &[u8] = b"retry: 1000\n\n";
 
-/// Heartbeat: an empty comment, which shows proxies that the stream is alive.
+/// Heartbeat: an empty comment, so that no proxy closes the stream as idle.
 pub(crate) const HEARTBEAT: &[u8] = b":\n\n";
 
 /// Returns whether `Accept` prefers an event stream to JSON.
 ///
-/// The type has to be listed, with a weight no lower than that of JSON: `*/*` asks for JSON.
+/// The type must be listed, with a weight no lower than that of JSON. `*/*` asks for JSON.
 pub(super) fn accepts_event_stream(accept: &[u8]) -> bool {
     let weight = |wanted: &[&[u8]]| {
         let ranges = accept.split(|byte| *byte == b',').map(MediaRange::parse);

@@ -18,7 +18,7 @@ pub struct FormPairs<'a> {
 /// Encoded name or value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FormText<'a> {
-    /// Text as the form has it.
+    /// Text as it is in the form.
     pub text: &'a str,
     is_plain: bool,
 }
@@ -55,8 +55,8 @@ fn name_end(form: &[u8]) -> Option<usize> {
 
 impl<'a> FormText<'a> {
     /// Returns the text before the first separator. `first` is the index of the first separator or
-    /// escape: for a text without escapes, one search finds the end. A text with escapes needs
-    /// `separator`, which searches the rest.
+    /// escape, so a text without escapes needs only one search. After an escape, `separator`
+    /// searches the rest.
     fn split_at_byte(
         text: &'a str,
         first: Option<usize>,

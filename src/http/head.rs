@@ -25,13 +25,12 @@ pub enum Method {
     Other,
 }
 
-/// Persistence of a client (RFC 9112, section 9.3): whether the client stays after the response,
-/// and whether the response has to announce it.
+/// Persistence of a client after a response (RFC 9112, section 9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persistence {
     /// The client stays: the default of HTTP/1.1.
     Persistent,
-    /// The client uses HTTP/1.0 and asked to stay: the response has to say `keep-alive`.
+    /// The client uses HTTP/1.0 and asked to stay. The response must have `keep-alive`.
     PersistentIfAnnounced,
     /// The client is closed.
     Close,
@@ -88,7 +87,8 @@ pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<Head<'_>>, ParseError> {
     }
 }
 
-/// Parses a head with at most as many fields as `fields` has. The outer error is one of syntax.
+/// Parses a head with at most `fields.len()` fields. The outer error is about the syntax, the inner
+/// error about the meaning.
 fn parse_fields<'a>(
     bytes: &'a [u8],
     fields: &mut [MaybeUninit<httparse::Header<'a>>],
@@ -114,7 +114,7 @@ fn reject_version<'a>(bytes: &[u8]) -> Result<Option<Head<'a>>, ParseError> {
     }
 }
 
-/// Overwrites a minor version above 1 with 1. A recipient has to read it so (RFC 9110, section
+/// Overwrites a minor version above 1 with 1. A recipient must treat it as 1 (RFC 9110, section
 /// 2.5), but `httparse` does not. Returns whether it changed a byte.
 pub(super) fn lower_minor_version(bytes: &mut [u8]) -> bool {
     let Some(end) = memchr::memchr(b'\n', bytes) else { return false };
@@ -131,8 +131,8 @@ pub(super) fn lower_minor_version(bytes: &mut [u8]) -> bool {
 impl<'a> Head<'a> {
     fn check(bytes: usize, parsed: &httparse::Request<'_, 'a>) -> Result<Self, ParseError> {
         let is_http_10 = parsed.version == Some(0);
-        let method = method(parsed.method.unwrap_or_default())?;
-        let (path, query) = target(method, parsed.path.unwrap_or_default())?;
+        let method = parse_method(parsed.method.unwrap_or_default())?;
+        let (path, query) = parse_target(method, parsed.path.unwrap_or_default())?;
         let fields = Fields::from_headers(parsed.headers)?;
         if fields.host.is_none() && !is_http_10 {
             return Err(ParseError::BadRequest("HTTP/1.1 needs a Host header"));
@@ -162,7 +162,7 @@ impl<'a> Head<'a> {
     }
 }
 
-fn method(token: &str) -> Result<Method, ParseError> {
+fn parse_method(token: &str) -> Result<Method, ParseError> {
     match token {
         "GET" => Ok(Method::Get),
         "HEAD" => Ok(Method::Head),
@@ -173,8 +173,8 @@ fn method(token: &str) -> Result<Method, ParseError> {
     }
 }
 
-/// Returns path and query of a target in origin form or absolute form, or `*`.
-fn target(method: Method, target: &str) -> Result<(&str, &str), ParseError> {
+/// Parses a target in origin form or absolute form, or `*`. Returns path and query.
+fn parse_target(method: Method, target: &str) -> Result<(&str, &str), ParseError> {
     let has_scheme = |scheme: &str| {
         target
             .get(..scheme.len())
@@ -209,16 +209,16 @@ fn target(method: Method, target: &str) -> Result<(&str, &str), ParseError> {
 /// 9110, section 4.2.4).
 #[inline]
 fn is_host(host: &[u8]) -> bool {
-    /// Characters of a `reg-name` (RFC 3986, section 3.2.2).
-    const TOKEN_BYTES: [bool; 256] = byte_class(b"-._~%!$&'()*+,;=");
-    /// Characters of an address in brackets, and of a zone after it.
-    const HOST_BYTES: [bool; 256] = byte_class(b":.-_~%");
+    /// Bytes of a `reg-name` (RFC 3986, section 3.2.2).
+    const REG_NAME_BYTES: [bool; 256] = byte_class(b"-._~%!$&'()*+,;=");
+    /// Bytes of an `IP-literal` in brackets, and of a zone after it.
+    const IP_LITERAL_BYTES: [bool; 256] = byte_class(b":.-_~%");
     let port = match host {
-        [b'[', address @ ..] => match skip_allowed(&HOST_BYTES, address) {
+        [b'[', address @ ..] => match skip_allowed(&IP_LITERAL_BYTES, address) {
             [b']', port @ ..] => port,
             _ => return false,
         },
-        _ => skip_allowed(&TOKEN_BYTES, host),
+        _ => skip_allowed(&REG_NAME_BYTES, host),
     };
     match port {
         [] => true,
@@ -227,7 +227,7 @@ fn is_host(host: &[u8]) -> bool {
     }
 }
 
-/// Returns the bytes from the first one on that is not allowed.
+/// Skips the allowed bytes at the start. Returns the rest.
 fn skip_allowed<'a>(allowed: &[bool; 256], bytes: &'a [u8]) -> &'a [u8] {
     let end = bytes.iter().position(|byte| !allowed[usize::from(*byte)]);
     &bytes[end.unwrap_or(bytes.len())..]
@@ -249,12 +249,12 @@ const fn byte_class(others: &[u8]) -> [bool; 256] {
     allowed
 }
 
-/// Returns whether a list in a header field has this name.
+/// Returns whether a list in a header field has this name, in upper or lower case.
 pub(crate) fn list_contains(list: &[u8], name: &[u8]) -> bool {
     list.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(name))
 }
 
-/// Sets a field that must not be repeated: two servers could choose different values.
+/// Sets a field that must not be repeated: two servers could use different values.
 fn set_once<'a>(
     field: &mut Option<&'a [u8]>,
     value: &'a [u8],

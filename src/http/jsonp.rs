@@ -7,13 +7,13 @@ const CALLBACK_BYTES_MAX: usize = 128;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Callback<'a>(&'a str);
 
-/// Error: the name is not such a path, or is too long.
+/// Error: the name is not such a path, or it is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadCallback;
 
 impl<'a> Callback<'a> {
-    /// Checks a name. The grammar is so narrow that no name is code or markup. After the comment
-    /// that each JSONP response begins with, none is another file format either ("Rosetta Flash",
+    /// Parses a name. The grammar is so narrow that no name is code or markup. Each JSONP response
+    /// begins with a comment, so that no name makes it a file of another format ("Rosetta Flash",
     /// 2014).
     ///
     /// # Errors
@@ -34,7 +34,7 @@ impl<'a> Callback<'a> {
         Ok(Self(name))
     }
 
-    /// Name of the callback.
+    /// Returns the name of the callback.
     #[must_use]
     pub(crate) fn as_str(&self) -> &'a str {
         self.0

@@ -1,6 +1,6 @@
-//! Parsers and encoders of bytes: HTTP/1.x, forms, JSONP, event streams, WebSocket frames.
+//! Parsers and encoders: HTTP/1.x, forms, JSONP, event streams, WebSocket frames.
 //!
-//! Has no sockets, and knows nothing of the calls.
+//! Has no sockets, and does not know the calls.
 
 mod chunked;
 mod event_stream;

@@ -1,9 +1,9 @@
 //! Errors of the parser.
 
-/// Error of the parser. After it, the client has to be closed: the end of the request is unknown.
+/// Error of the parser. The caller must close the client: the end of the request is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParseError {
-    /// Not HTTP, or ambiguous. The text is for people: what is wrong, and what to do.
+    /// Not HTTP, or ambiguous. The text says what is wrong and what to do.
     BadRequest(&'static str),
     /// The request line alone is above the limit of the head.
     UriTooLong,

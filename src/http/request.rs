@@ -1,7 +1,7 @@
-//! Requests from a stream of bytes that arrives in pieces of any size.
+//! Parser of requests whose bytes arrive in pieces of any size.
 //!
-//! The caller holds the bytes. A [`Progress`] records how far they were read, so that each byte is
-//! scanned once, however small the pieces are.
+//! The caller has the buffer. A [`Progress`] records how much of it was parsed, so that each byte
+//! is scanned once even if the pieces are small.
 
 use super::chunked::ChunkedDecoder;
 use super::head::{Framing, Head, Method, Persistence, lower_minor_version, parse_head};
@@ -47,7 +47,7 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// Removes bytes of no more use from the buffer: the framing of decoded chunks.
+    /// Removes the framing of decoded chunks from the buffer.
     pub fn compact(&mut self, buffer: &mut Vec<u8>) {
         if let Self::Chunked { body, .. } = self {
             buffer.drain(body.decoded..body.consumed);
@@ -106,7 +106,7 @@ pub fn leading_blank_lines(bytes: &[u8]) -> usize {
     bytes.len() - rest.len()
 }
 
-/// Fast path: parses a request that is complete in `bytes`, in one pass. Returns `None` for an
+/// Parses a request that is complete in `bytes`, in one pass: the fast path. Returns `None` for an
 /// incomplete, chunked or malformed request, which needs [`parse`].
 #[must_use]
 pub fn parse_complete<'a>(bytes: &'a [u8], limits: &Limits) -> Option<(Request<'a>, usize)> {
@@ -129,14 +129,14 @@ pub fn parse_complete<'a>(bytes: &'a [u8], limits: &Limits) -> Option<(Request<'
 ///
 /// # Errors
 ///
-/// A [`ParseError`]. The client has to be closed after the error is sent.
+/// A [`ParseError`]. The caller must close the client after it has sent the error.
 pub fn parse<'a>(
     buffer: &'a mut [u8],
     progress: &mut Progress,
     limits: &Limits,
 ) -> Result<Parsed<'a>, ParseError> {
     if *progress == Progress::default() && *buffer == [b'\r'] {
-        // The first half of an empty line before the request is no part of the head.
+        // The first byte of an empty line before the request is no part of the head.
         return Ok(Parsed::Incomplete { wants_continue: false });
     }
     let mut expects_continue = false;
@@ -157,7 +157,7 @@ pub fn parse<'a>(
         }
     };
     let Some((body_end, end)) = ends else {
-        // If some of the body has arrived, the client did not wait.
+        // If a part of the body has arrived, the client does not wait.
         return Ok(Parsed::Incomplete {
             wants_continue: expects_continue && buffer.len() == head_bytes,
         });
@@ -178,7 +178,7 @@ fn read_head(
     let is_too_long = buffer.len() > limits.head_bytes;
     let within_bytes = limits.head_bytes.min(buffer.len());
     let within = &mut buffer[..within_bytes];
-    // The first piece is parsed at once, to reject bytes that are no HTTP. Later pieces are parsed
+    // The first piece is parsed at once, to reject bytes that are not HTTP. Later pieces are parsed
     // when the head is complete.
     if scanned > 0 && !is_too_long && !has_head_end(within, scanned) {
         return Ok(None);
@@ -234,7 +234,7 @@ impl<'a> Request<'a> {
 
     /// Returns the values of a header field in order, without white space around them.
     ///
-    /// Walks through the head: the fields that every call needs are in the request already.
+    /// Searches the head, so it is for rare fields. The fields that all calls need are in `self`.
     pub fn field(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let lines = self.head.split(|byte| *byte == b'\n').skip(1);
         lines.filter_map(move |line| {

@@ -1,5 +1,5 @@
-//! Cases of framing in tables. Each case runs in one piece, byte by byte, and with another request
-//! after it.
+//! Tables of requests. The bytes of each case arrive in pieces of several sizes, alone and with
+//! another request after them.
 
 use super::*;
 
@@ -10,7 +10,7 @@ const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nHost: n\r\n\r\n";
 type Outcome = (Method, String, String, Vec<u8>, Persistence);
 
 /// Feeds `input` in pieces of this size, as the buffer of a client would get them. Returns the
-/// first request, the bytes after it, and how often the client was asked to continue.
+/// first request, the bytes after it, and the number of interim responses.
 fn feed(input: &[u8], piece_bytes: usize) -> Result<Option<(Outcome, Vec<u8>, usize)>, ParseError> {
     let mut buffer = Vec::new();
     let mut progress = Progress::default();
@@ -345,12 +345,14 @@ fn a_head_below_its_limit_may_have_any_number_of_fields() {
 }
 
 #[test]
-fn a_client_that_waits_is_asked_once_to_continue() {
+fn a_client_that_waits_gets_one_interim_response() {
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
     let request = [head.as_slice(), b"ok"].concat();
-    for (piece_bytes, asked) in [(1, 1), (head.len(), 1), (head.len() + 1, 0), (request.len(), 0)] {
+    for (piece_bytes, expected) in
+        [(1, 1), (head.len(), 1), (head.len() + 1, 0), (request.len(), 0)]
+    {
         let (_, _, continues) = feed(&request, piece_bytes).unwrap().unwrap();
-        assert_eq!(continues, asked, "in pieces of {piece_bytes}");
+        assert_eq!(continues, expected, "in pieces of {piece_bytes}");
     }
     let old = b"POST / HTTP/1.0\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nok";
     assert_eq!(feed(old, 1).unwrap().unwrap().2, 0);
