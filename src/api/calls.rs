@@ -245,11 +245,11 @@ fn introduce(
 ) -> Result<(), Error> {
     let channel = parameters.channel()?.for_writing()?;
     let message = parameters.message(settings.max_message)?;
-    let introducer = match parameters.credentials()? {
+    let caller = match parameters.credentials()? {
         Some(credentials) => Introducer::Existing(credentials),
         None => Introducer::New(hub::Auth::new(random_token(settings.random))),
     };
-    let introduced = context.hub.introduce(context.now, &channel, message, introducer)?;
+    let introduced = context.hub.introduce(context.now, &channel, message, caller)?;
     json::push_introduced(json, &introduced, settings.session_timeout_ms);
     Ok(())
 }

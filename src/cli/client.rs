@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 client that blocks. It has one request at a time, and reuses its connection if
-//! it can.
+//! A small blocking client for HTTP/1.1. It makes one request at a time, and reuses its connection
+//! if possible.
 
 use std::time::{Duration, Instant};
 
@@ -11,20 +11,20 @@ use super::tls::Verify;
 
 /// Time for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest head, and longest line of chunked coding. More is not HTTP.
+/// Longest head, and longest line of chunked coding. A longer one is not HTTP.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Longest body. Speak sends more only if its `--max-reply` is that large.
+/// Longest body. Speak sends a longer one only if its `--max-reply` is that large.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 pub(super) struct Client {
     pub server: ServerUrl,
     verify: Verify,
-    /// If standard output is closed, stop waiting for the server.
+    /// Stop waiting for the server when standard output is closed.
     pub watches_output: bool,
     socket: Option<Socket>,
-    /// Bytes that arrived and were not returned yet.
+    /// Bytes that have arrived and were not returned yet.
     received: Vec<u8>,
-    /// Rest of the present response.
+    /// Framing of the rest of the present response.
     framing: Framing,
     /// The connection can be reused after the present response.
     keep_alive: bool,
@@ -43,7 +43,8 @@ impl Client {
         }
     }
 
-    /// Sends a request and waits for the whole response. `within` begins once connected.
+    /// Sends a request and waits for the whole response. The time `within` begins when the client
+    /// is connected.
     pub fn call(&mut self, request: &Request, within: Duration) -> Result<Response, ClientError> {
         let response = self.exchange(request, within);
         if response.is_err() {
@@ -76,7 +77,7 @@ impl Client {
         }
         let Some(socket) = &self.socket else { return Err(ClientError::ClosedBeforeResponse) };
         match socket.send(&request.bytes(&self.server), Instant::now() + within) {
-            // A server that refuses a request may close early. Its response can still be read.
+            // A server that rejects a request may close early. Its response can still be read.
             Ok(()) | Err(ClientError::ClosedBeforeResponse) => Ok(()),
             Err(error) => {
                 self.close();
@@ -110,7 +111,7 @@ impl Client {
         }
     }
 
-    /// Returns the reason for an end before the head of a response was complete.
+    /// Returns the error for a connection that ended before the head of a response was complete.
     fn end_error(&mut self) -> ClientError {
         if !self.received.is_empty() {
             return ClientError::NotHttp;
@@ -121,7 +122,7 @@ impl Client {
         }
     }
 
-    /// Waits for more of the body. Returns None at its end.
+    /// Waits for the next bytes of the body. Returns None at the end of the body.
     pub fn next_chunk(&mut self, until: Instant) -> Result<Option<Vec<u8>>, ClientError> {
         loop {
             match self.framing {
@@ -170,7 +171,7 @@ impl Client {
         Ok(std::mem::take(&mut self.received))
     }
 
-    /// Puts back bytes that [`Client::read_raw`] returned and that were not used.
+    /// Puts back unused bytes of [`Client::read_raw`].
     pub fn unread(&mut self, bytes: Vec<u8>) {
         self.received = bytes;
     }
@@ -219,8 +220,8 @@ impl Client {
         std::mem::replace(&mut self.received, rest)
     }
 
-    /// Removes a line from `received`. Returns it without its line break, and None if it is not
-    /// complete.
+    /// Removes a line from `received`, and returns it without its line break. Returns None if no
+    /// line is complete.
     fn take_line(&mut self) -> Option<Vec<u8>> {
         let end = self.received.iter().position(|byte| *byte == b'\n')?;
         let mut line = self.take_bytes(end + 1);

@@ -1,4 +1,4 @@
-//! Errors of a request.
+//! Errors of requests.
 
 use std::fmt;
 

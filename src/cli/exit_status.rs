@@ -1,6 +1,6 @@
-//! The end of a command.
+//! Results of commands.
 
-/// End of a command that did its work.
+/// Result of a command that did its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ExitStatus {
     Success,
@@ -10,13 +10,13 @@ pub(super) enum ExitStatus {
     FoundWarnings,
 }
 
-/// Reason for which a command gives up.
+/// Reason why a command did not do its work.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     /// The command line is invalid. One line for standard error.
     Usage(String),
     /// Any other error. One line for standard error.
     Error(String),
-    /// The reader of standard output has closed it. That ends a command without an error.
+    /// The reader of standard output has closed it. The command ends without an error.
     OutputClosed,
 }

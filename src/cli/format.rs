@@ -7,7 +7,7 @@ use serde_json::Value;
 /// Keys of a message in the order of the protocol.
 const KEYS: [&str; 6] = ["id", "type", "time", "from", "message", "reason"];
 
-/// Reader of the output.
+/// Destination of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Output {
     /// A person. A terminal obeys control characters, so they are escaped.
@@ -73,8 +73,8 @@ fn escaped(text: &str, is_kept: impl Fn(char) -> bool) -> String {
     line
 }
 
-/// Returns whether a terminal obeys the character, or changes the direction of text by it. Either
-/// would show something else than the text.
+/// Returns whether a terminal obeys the character, or changes the direction of text because of it.
+/// Both would show something else than the text.
 fn is_control(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{200e}' | '\u{200f}')

@@ -6,7 +6,7 @@ use super::error::ClientError;
 use super::format::printable;
 use super::server_url::ServerUrl;
 
-/// Fields in a head. If there are more, the response counts as not HTTP.
+/// Fields in a head. A response with more fields counts as not HTTP.
 const FIELDS_MAX: usize = 100;
 
 pub(super) struct Request<'a> {
@@ -38,13 +38,13 @@ pub(super) struct Response {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     Done,
-    /// So many bytes.
+    /// This number of bytes.
     Length(usize),
     /// All bytes until the connection is closed.
     ToEnd,
     /// Next: the line with the size of a chunk.
     ChunkSize,
-    /// Next: so many bytes of a chunk.
+    /// Next: this number of bytes of a chunk.
     Chunk(usize),
     /// Next: the line break after a chunk.
     ChunkEnd,
@@ -57,7 +57,7 @@ impl Request<'_> {
         Request { method: "GET", target, fields: &[], body: None }
     }
 
-    /// A call with its parameters in the body: proxies log URLs, but not bodies.
+    /// Makes the request of a call, with the parameters in the body: proxies log URLs, not bodies.
     pub fn form<'a>(path: &'a str, form: &'a str) -> Request<'a> {
         Request {
             method: "POST",
@@ -158,13 +158,13 @@ impl Head {
 }
 
 impl Response {
-    /// Returns the body as JSON, and null if it is not JSON.
+    /// Returns the body as JSON; null if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// Returns one line that says why the response is no success of a call. None if it is one.
-    pub fn refusal(&self) -> Option<String> {
+    /// Returns one line about the error, if the response is not the success of a call.
+    pub fn rejection(&self) -> Option<String> {
         let status = self.head.status;
         let json = self.json();
         if status == 200 && json.is_object() {
@@ -172,7 +172,11 @@ impl Response {
         }
         Some(match (json["error"].as_str(), json["detail"].as_str()) {
             (Some(error), detail) => {
-                format!("{status} {}: {}", printable(error), printable(detail.unwrap_or("refused")))
+                format!(
+                    "{status} {}: {}",
+                    printable(error),
+                    printable(detail.unwrap_or("rejected"))
+                )
             }
             _ => format!(
                 "{status}, not from Speak{}",

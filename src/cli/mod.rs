@@ -1,5 +1,5 @@
 //! The commands for a shell: `speak write`, `speak read`, `speak doctor`. They talk to a server as
-//! any other client does.
+//! other clients do.
 //!
 //! Commands block. That is safe: a command is a process of its own and never runs in a server.
 //! Their options are tables like the server's, so `--help`, errors, completions and the manual page
@@ -40,7 +40,7 @@ pub const COMMANDS: &[Subcommand] = &[
         operands: &["CHANNEL", "MESSAGE"],
         about: "write a message and print its id",
         more: "If MESSAGE is -, each line of standard input is a message, up to the first that is \
-               refused.\n\
+               rejected.\n\
                Write -- before arguments that begin with a hyphen.\n",
         specs: &[
             SERVER,
@@ -137,7 +137,7 @@ pub const COMMANDS: &[Subcommand] = &[
     },
 ];
 
-/// For packages. `--help` of the server does not list it.
+/// Command for packages. `--help` of the server does not list it.
 const GENERATE: Subcommand = Subcommand {
     name: "generate",
     operands: &["FORMAT"],
@@ -160,8 +160,8 @@ fn parse_port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| format!("'{text}' is not a port: give 0 to 65535"))
 }
 
-/// Runs the command that `arguments` begin with. `arguments` begin after the name of the program.
-/// Returns None if they begin with no command: they are the server's then.
+/// Runs the command that is the first of `arguments`, which begin after the name of the program.
+/// Returns None if there is no such command: the arguments are options of the server.
 ///
 /// Exit status: 0 for success, 1 after a failure, 2 for an invalid command line. For the doctor,
 /// 3 if it found nothing worse than a warning.

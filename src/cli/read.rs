@@ -19,7 +19,7 @@ use super::output::{eprint_line, print};
 use super::socket::to_timespec;
 use super::tls::Verify;
 
-/// Longest wait that a read asks for. The server may answer earlier.
+/// Longest wait that a read asks for. The server may respond earlier.
 const WAIT_SECONDS: u64 = 25;
 /// Time for a response, after the wait that the read asks for.
 const RESPONSE_GRACE: Duration = Duration::from_secs(15);
@@ -41,9 +41,9 @@ struct Follower<'a> {
     lines: u64,
 }
 
-/// Reason for which a read has no response.
+/// Reason why a read has no response.
 enum ReadError {
-    /// A retry may succeed. Has the text, and the pause if the server asked for one.
+    /// A retry may succeed. Has the text, and the pause if the server requires one.
     Transient(String, Option<Duration>),
     Permanent(Failure),
 }
@@ -62,8 +62,8 @@ pub(super) fn run(options: &CliOptions, operands: &[OsString]) -> Result<ExitSta
 
 impl Follower<'_> {
     fn run(&mut self) -> Result<(), Failure> {
-        // Failures are retried only after a first success. Its `next_id` is where present messages
-        // end.
+        // Failures are retried only after a first success. Its `next_id` is the end of the present
+        // messages.
         let end = self.request(0).map_err(Failure::from)?;
         let end = end["next_id"].as_i64();
         let Some(from) = self.options.from else { return self.follow() };
@@ -72,14 +72,14 @@ impl Follower<'_> {
         if self.options.follow {
             return self.follow();
         }
-        // One response may not have room for all messages.
+        // All messages may not fit into one response.
         while self.from < end {
             self.read_once(0).map_err(Failure::from)?;
         }
         Ok(())
     }
 
-    /// Waits for new messages: without an end, or until a line was printed.
+    /// Waits for new messages: forever with `--follow`, else until a line was printed.
     fn follow(&mut self) -> Result<(), Failure> {
         let mut pause = Duration::ZERO;
         while self.options.follow || self.lines == 0 {
@@ -104,7 +104,7 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// Reads once, prints the messages, and moves the cursor.
+    /// Reads once, and prints the messages.
     fn read_once(&mut self, wait_seconds: u64) -> Result<(), ReadError> {
         let response = self.request(wait_seconds)?;
         for (key, warning) in [
@@ -137,7 +137,7 @@ impl Follower<'_> {
         let from = self.from.map(|from| from.to_string());
         let mut pairs = vec![("channel", self.channel), ("timeout", timeout.as_bytes())];
         pairs.extend(from.as_ref().map(|from| ("from_id", from.as_bytes())));
-        // Ids above 0 belong to an epoch. 0 and less mean the same in each.
+        // Ids above 0 belong to an epoch. 0 and negative numbers mean the same in all epochs.
         if !self.epoch.is_empty() && self.from > Some(0) {
             pairs.push(("epoch", self.epoch.as_bytes()));
         }
@@ -153,12 +153,12 @@ impl Follower<'_> {
                 _ => ReadError::Transient(format!("{server}: {error}"), None),
             },
         )?;
-        if let Some(refusal) = response.refusal() {
+        if let Some(rejection) = response.rejection() {
             let status = response.head.status;
             return Err(if status >= 500 || matches!(status, 408 | 429) {
-                ReadError::Transient(refusal, response.retry_after().map(Duration::from_secs))
+                ReadError::Transient(rejection, response.retry_after().map(Duration::from_secs))
             } else {
-                ReadError::Permanent(Failure::Error(refusal))
+                ReadError::Permanent(Failure::Error(rejection))
             });
         }
         let json = response.json();
@@ -182,7 +182,7 @@ impl From<ReadError> for Failure {
     }
 }
 
-/// Sleeps, but returns an error as soon as standard output is closed.
+/// Sleeps. Returns an error as soon as standard output is closed.
 fn sleep_while_output_open(pause: Duration) -> Result<(), Failure> {
     let output = io::stdout();
     let until = Instant::now() + pause;

@@ -1,5 +1,5 @@
-//! URLs of servers: `http://HOST:PORT`, `https://…`, `unix:PATH`. A path in the URL precedes those
-//! of the calls, for servers that a proxy serves under a path.
+//! URLs of servers: `http://HOST:PORT`, `https://…`, `unix:PATH`. A path in the URL precedes the
+//! paths of the calls, for a server that a proxy serves under a path.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ServerUrl {
     pub scheme: Scheme,
-    /// Path before `/read`: empty, or as `/chat`.
+    /// Path before `/read`: empty, or for example `/chat`.
     pub path_prefix: String,
 }
 
@@ -62,7 +62,7 @@ impl ServerUrl {
         Some(Self { scheme: Scheme::Http(host), path_prefix: String::new() })
     }
 
-    /// Returns the field `Host` of requests.
+    /// Returns the value of `Host` in requests.
     pub fn host_field(&self) -> String {
         match &self.scheme {
             Scheme::Http(host) if host.port == 80 => host.bracketed(),

@@ -1,5 +1,5 @@
-//! A connection to a server: TCP, a Unix socket, or the pipes of a program that speaks TLS. Every
-//! wait has a deadline.
+//! A connection to a server: TCP, a Unix socket, or the pipes of a program that implements TLS.
+//! Every wait has a deadline.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -37,7 +37,7 @@ impl Socket {
         match &server.scheme {
             Scheme::Http(host) => {
                 let stream = connect_tcp(host, until)?;
-                // Sends small requests at once. If it fails, they are slower but correct.
+                // Small requests are sent at once. If this fails, requests are slower but correct.
                 let _ = stream.set_nodelay(true);
                 Self::from_socket(stream.into())
             }
@@ -97,8 +97,8 @@ impl Socket {
         }
     }
 
-    /// Returns whether an idle connection has input: its end, or a response to no request. The
-    /// connection cannot be reused then.
+    /// Returns whether an idle connection has input: its end, or a response without a request. Such
+    /// a connection cannot be reused.
     pub fn is_stale(&self) -> bool {
         let mut fds = [PollFd::new(&self.input, PollFlags::IN)];
         poll(&mut fds, Some(&to_timespec(Duration::ZERO))).map_or(true, |ready| ready > 0)

@@ -24,7 +24,7 @@ pub struct Subcommand {
 }
 
 impl Subcommand {
-    /// Syntax of a call.
+    /// Returns the syntax of the command.
     #[must_use]
     pub fn usage(&self) -> String {
         format!("speak {} [OPTIONS] {}", self.name, self.operands.join(" "))
@@ -49,7 +49,7 @@ impl Subcommand {
     ) -> Result<ExitStatus, Failure> {
         let usage = |BadOption(line)| Failure::Usage(line);
         let mut options = CliOptions::defaults(self.specs);
-        // Other options differ from call to call, so they have no variable.
+        // Other options differ from run to run, so they have no variable.
         if let Some(spec) = self.specs.iter().find(|spec| spec.name == SERVER.name) {
             spec.set_from(&mut options, variable).map_err(usage)?;
         }

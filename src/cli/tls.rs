@@ -1,8 +1,8 @@
 //! TLS by `openssl s_client`: a child process whose pipes are the connection.
 //!
-//! A TLS library would double the size of the program for the sake of three commands. OpenSSL is on
-//! nearly every machine that uses `https`, and knows which authorities that machine trusts
-//! (`SSL_CERT_FILE` adds to them).
+//! A TLS library would double the size of the program for three commands. OpenSSL is on nearly
+//! every machine that uses `https`, and knows the authorities that the machine trusts
+//! (`SSL_CERT_FILE` adds others).
 
 use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
@@ -88,7 +88,7 @@ impl Tls {
             .find_map(|line| Some(line.strip_prefix("Protocol version: ")?.to_owned()))
     }
 
-    /// Returns the reason for an end before any response.
+    /// Returns the error for a connection that ended before any response.
     pub fn take_error(&mut self) -> ClientError {
         // The child has closed its output, so it exits soon.
         let until = Instant::now() + Duration::from_secs(2);
@@ -111,7 +111,7 @@ impl Tls {
     }
 }
 
-/// Parses a line as `verify error:num=18:self-signed certificate`.
+/// Parses a line such as `verify error:num=18:self-signed certificate`.
 fn parse_certificate_error(line: &str) -> Option<ClientError> {
     let (code, text) = line.split_once("verify error:num=")?.1.split_once(':')?;
     Some(ClientError::Certificate(code.parse().ok()?, text.to_owned()))

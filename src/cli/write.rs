@@ -15,7 +15,7 @@ use super::tls::Verify;
 
 /// Time for a response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Pause before a retry, if the server names none.
+/// Pause before a retry, if the server requires none.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(options: &CliOptions, operands: &[OsString]) -> Result<ExitStatus, Failure> {
@@ -23,8 +23,9 @@ pub(super) fn run(options: &CliOptions, operands: &[OsString]) -> Result<ExitSta
     let [channel, message] = operands else { unreachable!("the table asks for two") };
     let channel = channel.as_bytes();
     if message != "-" {
-        write_message(&mut client, channel, message.as_bytes(), options.retry)
-            .map_err(Failure::Error)??;
+        let id = write_message(&mut client, channel, message.as_bytes(), options.retry)
+            .map_err(Failure::Error)?;
+        print(&format!("{id}\n"))?;
         return Ok(ExitStatus::Success);
     }
     let mut input = io::stdin().lock();
@@ -38,35 +39,35 @@ pub(super) fn run(options: &CliOptions, operands: &[OsString]) -> Result<ExitSta
             break;
         }
         let message = line.strip_suffix(b"\n").unwrap_or(&line);
-        write_message(&mut client, channel, message, options.retry).map_err(line_error)??;
+        let id = write_message(&mut client, channel, message, options.retry).map_err(line_error)?;
+        print(&format!("{id}\n"))?;
     }
     Ok(ExitStatus::Success)
 }
 
-/// Writes one message and prints its id. Retries for `retry` if a busy server refuses the message.
+/// Writes one message and returns its id. Retries for `retry` while a busy server rejects the
+/// message.
 ///
-/// If a write may have succeeded, it is not retried: the message could be there twice.
+/// A write that may have succeeded is not retried: the channel could get the message twice.
 fn write_message(
     client: &mut Client,
     channel: &[u8],
     message: &[u8],
     retry: Duration,
-) -> Result<Result<(), Failure>, String> {
+) -> Result<u64, String> {
     let form = form(&[("channel", channel), ("message", message)]);
     let until = Instant::now() + retry;
     loop {
         let server = client.server.to_string();
         let response = client.call(&Request::form("/write", &form), RESPONSE_TIMEOUT);
         let response = response.map_err(|error| format!("{server}: {error}"))?;
-        let Some(refusal) = response.refusal() else {
-            let id = response.json()["id"]
-                .as_u64()
-                .ok_or_else(|| format!("{server}: the response has no id"))?;
-            return Ok(print(&format!("{id}\n")));
+        let Some(rejection) = response.rejection() else {
+            let id = response.json()["id"].as_u64();
+            return id.ok_or_else(|| format!("{server}: the response has no id"));
         };
         let pause = response.retry_after().map_or(RETRY_PAUSE, Duration::from_secs);
         if !matches!(response.head.status, 429 | 503) || Instant::now() + pause > until {
-            return Err(refusal);
+            return Err(rejection);
         }
         thread::sleep(pause);
     }

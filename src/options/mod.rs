@@ -16,7 +16,7 @@ pub use spec::{Arity, BadOption, Spec};
 pub(crate) use spec::{OptionInfo, Parsed, Settings, option_infos, push_help, read, set};
 pub(crate) use values::{nonzero, parse_bool, parse_duration, parse_origin};
 
-/// Task that the command line asks for.
+/// Task on the command line.
 #[derive(Debug)]
 pub enum Command {
     /// Serve with these options.
@@ -55,7 +55,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Purpose of the program, for help and manual page.
 pub(crate) const ABOUT: &str = "message and chat server for the web";
 
-/// Syntax of values, and their other source, for help and manual page.
+/// Syntax of values, and the environment as their other source, for help and manual page.
 pub(crate) const VALUES: &str = "\
 Times are in seconds (5, 0.2) or have a unit (200ms, 5s, 10m, 1h).
 Sizes are in bytes or have a unit (64k, 1m, 2g, powers of 1,024).

@@ -18,7 +18,7 @@ use crate::api::{AllowOrigin, Cidr, TrustedProxies};
 pub struct Options {
     /// Addresses to listen on.
     pub listen: Vec<ListenAddr>,
-    /// Address of the admin listener, which serves metrics. None for no such listener.
+    /// Address of the admin listener, which serves metrics. None for no admin listener.
     pub admin_listen: Option<ListenAddr>,
     /// Maximum duration of a long poll.
     pub poll_timeout: Duration,
@@ -42,7 +42,7 @@ pub struct Options {
     pub max_head: usize,
     /// Maximum size of the messages in one response, in bytes. Further reads return the rest.
     pub max_reply: usize,
-    /// Unsent bytes of one stream. If there are more, the stream is closed.
+    /// Unsent bytes of one stream. A stream with more is closed.
     pub max_backlog: usize,
     /// Maximum number of clients. 0 for as many as the limit on open files allows.
     pub max_clients: usize,

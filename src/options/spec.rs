@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 
-/// One line that names the option, says what is wrong, and what to do.
+/// One line with the option, the error, and the remedy.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadOption(pub String);
 
@@ -15,7 +15,7 @@ pub enum Arity {
     Nothing,
     /// One value of this kind: `TIME`, `SIZE`, …
     One(&'static str),
-    /// A list of such values: the option is repeatable, the environment has commas.
+    /// A list of values of this kind: the option is repeatable, the environment has commas.
     Several(&'static str),
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct OptionInfo {
     pub help: String,
 }
 
-/// Returns the options of a table, then those that every table has.
+/// Returns the options of a table, then `--help` and `--version`.
 pub(crate) fn option_infos<T>(specs: &[Spec<T>]) -> Vec<OptionInfo> {
     let mut infos = Vec::new();
     for spec in specs {
@@ -89,7 +89,7 @@ fn push_info(
 }
 
 impl<T> Spec<T> {
-    /// The environment variable of the option.
+    /// Returns the name of the option's environment variable.
     #[must_use]
     pub fn variable(&self) -> String {
         format!("SPEAK_{}", self.name.replace('-', "_").to_ascii_uppercase())
@@ -101,7 +101,7 @@ impl<T: Settings> Spec<T> {
     pub(crate) fn set_all(&self, settings: &mut T, text: &str) -> Result<(), String> {
         settings.clear_list(self.name);
         match self.takes {
-            // The default of such an option is to be unset. On the command line it needs a value.
+            // An option with an empty default may be unset. On the command line it needs a value.
             Arity::Several(_) | Arity::One(_) if text.is_empty() && self.default.is_empty() => {
                 Ok(())
             }
@@ -112,7 +112,7 @@ impl<T: Settings> Spec<T> {
         }
     }
 
-    /// Sets the option from its environment variable, unless that is unset or empty.
+    /// Sets the option from its environment variable, unless the variable is unset or empty.
     pub(crate) fn set_from(
         &self,
         settings: &mut T,
@@ -134,7 +134,7 @@ pub(crate) fn read<T: Settings>(
 ) -> Result<Parsed, BadOption> {
     let mut is_given = vec![false; specs.len()];
     read_words(&option_infos(specs), operands_max, arguments, &mut |index, text| {
-        // The first value replaces the list of the defaults and of the environment.
+        // The first value replaces the list of the default or of the environment.
         if !std::mem::replace(&mut is_given[index], true) {
             settings.clear_list(specs[index].name);
         }

@@ -1,4 +1,4 @@
-//! Parsers for the values of options. Errors quote the text and say what to give instead.
+//! Parsers for the values of options. An error quotes the text and says what to give instead.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ pub(super) fn parse_listen_addr(text: &str) -> Result<ListenAddr, String> {
     text.parse().map(ListenAddr::Tcp).map_err(error)
 }
 
-/// Longest duration: ten years. No sum of durations overflows.
+/// Longest duration: ten years. So no sum of durations overflows.
 const SECONDS_MAX: f64 = 10.0 * 365.0 * 86_400.0;
 
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -67,8 +67,7 @@ pub(super) fn parse_size(text: &str) -> Result<usize, String> {
         _ => (text, 1),
     };
     let number = parse_count(digits).map_err(|_| error())?;
-    // Leaves room for sums of sizes, and for a message that percent-encoding makes three times as
-    // long.
+    // The limit allows for sums of sizes, and for percent-encoding, which triples a message.
     number.checked_mul(factor).filter(|bytes| *bytes <= isize::MAX as usize / 16).ok_or_else(error)
 }
 
@@ -86,7 +85,7 @@ pub(super) fn parse_network(text: &str) -> Result<Cidr, String> {
     Cidr::parse(text).ok_or_else(error)
 }
 
-/// Returns None for an empty text: the option is unset then.
+/// Parses a path. Returns None for an empty text, which unsets the option.
 pub(super) fn parse_path(text: &str) -> Result<Option<PathBuf>, String> {
     let names_a_file = !text.ends_with('/');
     if names_a_file {

@@ -54,7 +54,7 @@ fn certificate_problem(code: u32, why: &str, host: &str) -> (String, Fix) {
         ),
         10 => ("the certificate has expired".to_owned(), Fix::InvalidCertificate),
         18 | 19 => (
-            "the certificate is self-signed; browsers refuse it".to_owned(),
+            "the certificate is self-signed; browsers reject it".to_owned(),
             Fix::InvalidCertificate,
         ),
         20 | 21 => (
@@ -70,7 +70,7 @@ fn certificate_problem(code: u32, why: &str, host: &str) -> (String, Fix) {
     }
 }
 
-/// Checks that Speak answers. Returns the proxy in front of it, if that can be recognized.
+/// Checks that Speak responds. Returns the proxy in front of it, if the proxy can be recognized.
 pub(super) fn reach(
     target: &Target,
     client: &mut Client,
@@ -110,17 +110,17 @@ pub(super) fn reach(
         let text = "/health is from Speak, but /read is not";
         return Err(CheckResult::fail(text, Fix::NotSpeak));
     };
-    let behind = match proxy {
+    let proxy_name = match proxy {
         Some(Proxy::Nginx) => ", behind nginx",
         Some(Proxy::Caddy) => ", behind Caddy",
         Some(Proxy::Cloudflare) => ", behind Cloudflare",
         _ => "",
     };
-    let text = format!("Speak answers at {server}{behind}; its epoch is {epoch}");
+    let text = format!("Speak answers at {server}{proxy_name}; its epoch is {epoch}");
     Ok((CheckResult::ok(text), proxy))
 }
 
-/// Checks the port that no proxy is in front of.
+/// Checks the port that has no proxy in front of it.
 pub(super) fn direct(target: &Target) -> CheckResult {
     let port = target.direct_port;
     let Some(server) = target.server.with_port(port).filter(|_| port != 0) else {
@@ -147,7 +147,7 @@ pub(super) fn direct(target: &Target) -> CheckResult {
     }
 }
 
-/// Checks how long a call takes.
+/// Checks the duration of a call.
 pub(super) fn latency(client: &mut Client) -> Result<CheckResult, CheckResult> {
     let mut rounds = [Duration::ZERO; ROUNDS];
     for round in &mut rounds {

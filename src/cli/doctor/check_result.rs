@@ -8,7 +8,7 @@ pub(super) enum Level {
     /// There was nothing to check.
     Skip,
     Ok,
-    /// It works, but less well than it could.
+    /// The server works, but less well than it could.
     Warn,
     Fail,
 }
@@ -45,14 +45,14 @@ impl CheckResult {
         Self { level: Level::Fail, text: text.into(), fix: Some(fix) }
     }
 
-    /// A failure that no known setting fixes.
+    /// Makes a failure that no known setting fixes.
     #[inline(never)]
     pub fn unexpected(text: impl Into<String>) -> Self {
         Self { level: Level::Fail, text: text.into(), fix: None }
     }
 
-    /// Returns one line about `check`, and indented lines with the fix. They are for `proxy`, or
-    /// for all proxies if it is not known.
+    /// Returns one line about `check`, and indented lines with the fix for `proxy`, or for all
+    /// proxies if the proxy is not known.
     pub fn to_lines(&self, check: &str, proxy: Option<Proxy>) -> String {
         let level = match self.level {
             Level::Skip => "skip",

@@ -11,7 +11,7 @@ pub(super) enum Proxy {
     Haproxy,
     Caddy,
     Cloudflare,
-    /// The server or the machine: printed for every proxy.
+    /// No proxy but the server or the machine. Its lines are printed for every proxy.
     Any,
 }
 
@@ -43,7 +43,7 @@ pub(super) enum Fix {
     RateLimited,
 }
 
-/// Lines that fix a problem. Several lines for the same proxy belong together.
+/// Lines that fix a problem. Several lines for the same proxy form one fix.
 const LINES: &[(Fix, Proxy, &str)] = &[
     (
         Fix::InvalidCertificate,
@@ -105,7 +105,7 @@ const LINES: &[(Fix, Proxy, &str)] = &[
     (
         Fix::PreflightBlocked,
         Nginx,
-        "remove what answers OPTIONS: limit_except, if ($request_method = OPTIONS)",
+        "remove the rule that answers OPTIONS: limit_except, if ($request_method = OPTIONS)",
     ),
     (Fix::PreflightBlocked, Haproxy, "remove http-request deny if METH_OPTIONS"),
     (Fix::ErrorsReplaced, Nginx, "proxy_intercept_errors off;"),

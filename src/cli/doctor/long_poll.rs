@@ -1,4 +1,4 @@
-//! Checks that long polls survive, are answered at once, and end when the client closes them.
+//! Checks that long polls survive, are completed at once, and end when the client closes them.
 
 use std::time::{Duration, Instant};
 
@@ -17,15 +17,16 @@ const CLOSED_READ_SECONDS: &str = "20";
 
 /// Checks that a pending read without a message survives.
 pub(super) fn wait(target: &Target) -> Result<CheckResult, CheckResult> {
-    let asked = ceil_seconds(target.wait);
-    let path = format!("/read?timeout={asked}&channel={}", random_channel()?);
+    let wait_seconds = ceil_seconds(target.wait);
+    let path = format!("/read?timeout={wait_seconds}&channel={}", random_channel()?);
     let mut client = target.client();
     let start = Instant::now();
-    let response = client.call(&Request::get(&path), Duration::from_secs(asked) + RESPONSE_TIMEOUT);
+    let response =
+        client.call(&Request::get(&path), Duration::from_secs(wait_seconds) + RESPONSE_TIMEOUT);
     let after = seconds(start.elapsed());
     let cut = |why: String| {
         CheckResult::fail(
-            format!("a read of {asked} s is cut after {after}: {why}"),
+            format!("a read of {wait_seconds} s is cut after {after}: {why}"),
             Fix::StreamCut,
         )
     };
@@ -36,11 +37,13 @@ pub(super) fn wait(target: &Target) -> Result<CheckResult, CheckResult> {
                 return Ok(cut(format!("{status}, not from Speak")));
             }
             value(Ok(response), "GET /read")?;
-            // The server may answer earlier: after its --poll-timeout.
-            Ok(CheckResult::ok(format!("the server answers a read of {asked} s after {after}")))
+            // The server may respond earlier: after its --poll-timeout.
+            Ok(CheckResult::ok(format!(
+                "the server answers a read of {wait_seconds} s after {after}"
+            )))
         }
         Err(ClientError::Timeout) => Ok(CheckResult::fail(
-            format!("a read of {asked} s is not answered at all"),
+            format!("a read of {wait_seconds} s is not answered at all"),
             Fix::DelayedResponse,
         )),
         Err(error @ (ClientError::ClosedBeforeResponse | ClientError::ClosedMidResponse)) => {
@@ -50,7 +53,7 @@ pub(super) fn wait(target: &Target) -> Result<CheckResult, CheckResult> {
     }
 }
 
-/// Checks that a pending read is answered as soon as there is a message.
+/// Checks that a pending read is completed as soon as there is a message.
 pub(super) fn prompt(target: &Target) -> Result<CheckResult, CheckResult> {
     let channel = random_channel()?;
     let (mut reader, mut writer) = (target.client(), target.client());
@@ -99,8 +102,8 @@ fn read_body(client: &mut Client, until: Instant) -> Result<(u16, Vec<u8>), Clie
 /// Checks that the server notices when a client closes a pending read.
 pub(super) fn close(target: &Target) -> Result<CheckResult, CheckResult> {
     let channel = random_channel()?;
-    let (mut leaver, mut witness) = (target.client(), target.client());
-    let identity = introduce(&mut leaver, &channel)?;
+    let (mut member, mut observer) = (target.client(), target.client());
+    let identity = introduce(&mut member, &channel)?;
     let next = (identity.id + 1).to_string();
     let (connection, auth) = (identity.connection.as_str(), identity.auth.as_str());
     let pairs = [
@@ -111,16 +114,16 @@ pub(super) fn close(target: &Target) -> Result<CheckResult, CheckResult> {
         ("auth", auth),
     ];
     let form = form(&pairs.map(|(name, value)| (name, value.as_bytes())));
-    leaver
+    member
         .send(&Request::form("/read", &form), RESPONSE_TIMEOUT)
         .map_err(|error| CheckResult::unexpected(format!("POST /read: {error}")))?;
-    wait_for_reader(target, &mut witness, &channel)?;
-    leaver.close();
+    wait_for_reader(target, &mut observer, &channel)?;
+    member.close();
     let closed = Instant::now();
     let timeout = target.prompt_timeout_seconds().to_string();
     let pairs = [("channel", channel.as_str()), ("from_id", &next), ("timeout", &timeout)];
     let within = target.prompt_timeout + RESPONSE_TIMEOUT;
-    let response = call_for(&mut witness, "/read", &pairs, within)?;
+    let response = call_for(&mut observer, "/read", &pairs, within)?;
     let took = closed.elapsed();
     match response["messages"][0]["reason"].as_str() {
         Some("closed") => {
@@ -134,7 +137,7 @@ pub(super) fn close(target: &Target) -> Result<CheckResult, CheckResult> {
         None => {}
     }
     // Otherwise the member would stay until the timeout of the closed read.
-    call(&mut witness, "/goodbye", &[("connection", connection), ("auth", auth)])?;
+    call(&mut observer, "/goodbye", &[("connection", connection), ("auth", auth)])?;
     let took = seconds(took);
     let text = format!(
         "the server does not see within {took} that a read is closed: \

@@ -1,8 +1,8 @@
 //! `speak doctor URL`: checks a server as a client sees it, through all proxies in between.
 //!
-//! A check is a function that talks to the server and returns one [`CheckResult`]. It knows nothing
-//! of any configuration: only what a client can observe counts. The two slow checks run in parallel
-//! with the rest.
+//! A check is a function that talks to the server and returns one [`CheckResult`]. It does not read
+//! any configuration, and depends only on the behaviour that a client can observe. The two slow
+//! checks run in parallel with the rest.
 
 mod basics;
 mod check_result;
@@ -84,7 +84,7 @@ pub(super) fn run(options: &CliOptions, operands: &[OsString]) -> Result<ExitSta
     report.finish()
 }
 
-/// A check returns an error if it cannot be finished. That is a result, too.
+/// Returns the result of a check, also if the check could not be finished.
 fn merge_results(outcome: Result<CheckResult, CheckResult>) -> CheckResult {
     outcome.unwrap_or_else(|result| result)
 }

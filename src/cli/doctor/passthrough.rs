@@ -58,7 +58,7 @@ fn header_problem(head: &Head, origin: &str) -> Option<CheckResult> {
             return Some(CheckResult::fail(text, Fix::MissingHeader));
         }
         _ => {
-            let text = "Access-Control-Allow-Origin comes twice: browsers refuse such responses";
+            let text = "Access-Control-Allow-Origin comes twice: browsers reject such responses";
             return Some(CheckResult::fail(text, Fix::DuplicateHeader));
         }
     }
@@ -126,9 +126,9 @@ pub(super) fn post(client: &mut Client) -> Result<CheckResult, CheckResult> {
     if response.head.status == 413 {
         let is_from_speak = response.json()["error"] == "message_too_large";
         return Ok(if is_from_speak {
-            CheckResult::ok("the server itself refuses a message of 64 KiB (--max-message)")
+            CheckResult::ok("the server itself rejects a message of 64 KiB (--max-message)")
         } else {
-            let text = "a message of 64 KiB is refused with 413, and not by Speak";
+            let text = "a message of 64 KiB is rejected with 413, and not by Speak";
             CheckResult::fail(text, Fix::BodyTooLarge)
         });
     }
@@ -151,7 +151,7 @@ pub(super) fn uri(client: &mut Client) -> Result<CheckResult, CheckResult> {
         let path = format!("/health?_={}", "x".repeat(length));
         let kib = length / 1024;
         match client.call(&Request::get(&path), RESPONSE_TIMEOUT) {
-            Ok(response) if response.refusal().is_none() => {
+            Ok(response) if response.rejection().is_none() => {
                 let text = format!("a URL of {kib} KiB passes");
                 if tried == 0 {
                     return Ok(CheckResult::ok(text));

@@ -1,4 +1,4 @@
-//! Reads that stay: event streams and `WebSocket`s.
+//! Checks of streams: event streams and `WebSocket`s.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ impl StreamReader {
         match reader.client.read_head("GET", Instant::now() + prompt_timeout) {
             Ok(head) if is_stream(&head) => {}
             Ok(head) if head.status == 429 => {
-                let text = "an event stream is refused with 429";
+                let text = "an event stream is rejected with 429";
                 return Err(CheckResult::fail(text, Fix::RateLimited));
             }
             Ok(head) => {
@@ -146,7 +146,7 @@ pub(super) fn websocket(target: &Target) -> Result<CheckResult, CheckResult> {
         is_answered |= frame["ref"] == 1 && frame["id"].is_u64();
         is_delivered |= frame["messages"][0]["message"] == "howdy";
     }
-    // A Close frame is polite. If it fails, the server sees the end of the TCP connection.
+    // If the Close frame cannot be sent, the server notices the end of the TCP connection.
     let _ = client.send_raw(&[0x88, 0x80, 0, 0, 0, 0], Instant::now() + Duration::from_secs(1));
     Ok(CheckResult::ok("an upgrade to a WebSocket passes, and frames arrive in both directions"))
 }
@@ -175,7 +175,7 @@ fn upgrade(client: &mut Client, channel: &str) -> Result<(), CheckResult> {
     match head.status {
         101 => {}
         429 => {
-            return Err(CheckResult::fail("a WebSocket is refused with 429", Fix::RateLimited));
+            return Err(CheckResult::fail("a WebSocket is rejected with 429", Fix::RateLimited));
         }
         status => {
             let text = format!("an upgrade to a WebSocket is not forwarded: {status}, not 101");

@@ -1,4 +1,4 @@
-//! The server that is checked, and calls that the checks share.
+//! The checked server, and calls that the checks share.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::cli::tls::Verify;
 /// Time for a response to a call that does not wait.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The server, and how to check it.
+/// The server, and the parameters of the checks.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     pub server: ServerUrl,
@@ -44,7 +44,7 @@ impl Target {
         Client::new(self.server.clone(), self.verify)
     }
 
-    /// Returns `prompt_timeout` in whole seconds, as a read can ask for.
+    /// Returns `prompt_timeout` in whole seconds, for the `timeout` of a read.
     pub fn prompt_timeout_seconds(&self) -> u64 {
         ceil_seconds(self.prompt_timeout)
     }
@@ -78,7 +78,7 @@ pub(super) fn call(
     call_for(client, path, pairs, RESPONSE_TIMEOUT)
 }
 
-/// Makes such a call with another timeout, for a read that waits.
+/// Makes a call as [`call`] does, with another timeout: for a read that waits.
 #[inline(never)]
 pub(super) fn call_for(
     client: &mut Client,
@@ -107,7 +107,7 @@ pub(super) fn success(
     name: &str,
 ) -> Result<Response, CheckResult> {
     let response = response.map_err(|error| CheckResult::unexpected(format!("{name}: {error}")))?;
-    match response.refusal() {
+    match response.rejection() {
         None => Ok(response),
         Some(why) if response.head.status == 429 => {
             Err(CheckResult::fail(format!("{name}: {why}"), Fix::RateLimited))
@@ -135,8 +135,8 @@ pub(super) fn introduce(client: &mut Client, channel: &str) -> Result<Identity, 
     }
 }
 
-/// Waits until `channel` has a reader. Gives up after the prompt timeout without an error: the
-/// check shows the problem later.
+/// Waits until `channel` has a reader. Stops waiting after the prompt timeout, without an error:
+/// the check finds the problem later.
 pub(super) fn wait_for_reader(
     target: &Target,
     client: &mut Client,

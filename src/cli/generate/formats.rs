@@ -1,22 +1,22 @@
 //! Templates of the manual page and of completions for bash, zsh and fish.
 
-/// Templates of a text, with `%1` to `%5` as places for values.
+/// Templates of a text, with `%1` to `%5` for values.
 pub(super) struct Format {
     pub name: &'static str,
     /// Bytes with a meaning in this format, and their form in values.
     pub escapes: &'static [(u8, &'static str)],
-    /// Places: name and version, purpose of the program, syntax of values.
+    /// Values: name and version, purpose of the program, syntax of values.
     pub begin: &'static str,
-    /// For each command. Places: name, usage, purpose, details.
+    /// For each command. Values: name, usage, purpose, details.
     pub command: &'static str,
     pub middle: &'static str,
-    /// Before the options of a group: the server or a command. Places: name of the group (two).
+    /// Before the options of a group: the server or a command. Values: name of the group (two).
     pub group: &'static str,
     /// Name of the server's group.
     pub server: &'static str,
     /// First part of the name of a command's group. The second part is the command.
     pub command_prefix: &'static str,
-    /// For each option. Places: group (two), name, kind of the value, help.
+    /// For each option. Values: group (two), name, kind of the value, help.
     pub option: &'static str,
     /// After `option`, if it has a value: of any kind, a `FILE`, a `LEVEL`.
     pub value: &'static str,
@@ -29,7 +29,7 @@ pub(super) struct Format {
 
 pub(super) const FORMATS: [Format; 4] = [MAN, BASH, ZSH, FISH];
 
-/// For groff and mandoc. They print a bare hyphen as one that a shell does not understand.
+/// For groff and mandoc. They print an unescaped hyphen as one that a shell does not understand.
 const MAN: Format = Format {
     name: "man",
     escapes: &[(b'\\', "\\e"), (b'-', "\\-")],
@@ -67,7 +67,8 @@ There, an empty variable counts as unset, and lists have commas.
     end: r#".SH SIGNALS
 .TP
 .BR SIGTERM ", " SIGINT
-Accept no more clients, answer all pending reads, send what is queued, and exit within 5 seconds.
+Accept no more clients, complete all pending reads, send queued responses, and exit within
+5 seconds.
 A second signal ends the server at once.
 .TP
 .B SIGUSR2
@@ -86,7 +87,7 @@ An option or its value is invalid.
 .B 3
 The doctor found nothing worse than a warning.
 .SH EXAMPLES
-Serve behind a proxy on the same machine; write what a program prints; read it elsewhere:
+Serve behind a proxy on the same machine; write the output of a program; read it elsewhere:
 .PP
 .EX
 speak \-\-listen 127.0.0.1:8080 \-\-trust\-proxy 127.0.0.1

@@ -1,7 +1,7 @@
 //! `speak generate man|bash|zsh|fish`: the manual page and completions, for packages.
 //!
-//! All of them come from the tables that the program itself reads: a [`Format`] only has templates
-//! for what the tables hold. That keeps the binary small.
+//! All of them come from the tables of options and commands: a [`Format`] only has templates for
+//! the rows of the tables. That keeps the binary small.
 
 mod formats;
 
@@ -21,7 +21,7 @@ pub(super) fn run(commands: &[Subcommand], operands: &[OsString]) -> Result<Exit
     }
 }
 
-/// Texts for the places of a template.
+/// Values for a template.
 type Values<'a> = [&'a str; 5];
 
 fn page(format: &'static Format, commands: &[Subcommand]) -> String {
@@ -32,9 +32,9 @@ fn page(format: &'static Format, commands: &[Subcommand]) -> String {
         page.expand(format.command, &[command.name, &usage, command.about, command.more, ""]);
     }
     page.expand(format.middle, &Values::default());
-    page.group([format.server, ""], &option_infos(SPECS));
+    page.push_group([format.server, ""], &option_infos(SPECS));
     for command in commands {
-        page.group([format.command_prefix, command.name], &option_infos(command.specs));
+        page.push_group([format.command_prefix, command.name], &option_infos(command.specs));
     }
     page.expand(format.end, &Values::default());
     String::from_utf8_lossy(&page.text).into_owned()
@@ -46,9 +46,9 @@ struct Page {
 }
 
 impl Page {
-    /// Appends the options of the server or of a command. `name` comes in two parts.
+    /// Appends the options of the server or of a command. `name` has two parts.
     #[inline(never)]
-    fn group(&mut self, name: [&str; 2], options: &[OptionInfo]) {
+    fn push_group(&mut self, name: [&str; 2], options: &[OptionInfo]) {
         let format = self.format;
         let mut values = [name[0], name[1], "", "", ""];
         self.expand(format.group, &values);
@@ -76,8 +76,8 @@ impl Page {
                 self.text.push(byte);
                 continue;
             }
-            let place = usize::from(bytes.next().unwrap_or_default().wrapping_sub(b'1'));
-            for byte in values[place].bytes() {
+            let index = usize::from(bytes.next().unwrap_or_default().wrapping_sub(b'1'));
+            for byte in values[index].bytes() {
                 match self.format.escapes.iter().find(|(special, _)| *special == byte) {
                     Some((_, escaped)) => self.text.extend_from_slice(escaped.as_bytes()),
                     None => self.text.push(byte),
