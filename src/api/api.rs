@@ -10,16 +10,16 @@ use super::config::Config;
 use super::error::Error;
 use super::json;
 use super::params::Parameters;
-use super::payload::{EncodeCache, Payload, SharedBytes};
+use super::payload::EncodeCache;
 use super::phase::Phase;
 use super::rate_limit::RateLimit;
-use super::read::{ReadCall, ReadParams};
+use super::read_params::ReadCall;
 use super::request_stats::{RequestKind, RequestStats};
 use super::response::{ReplyFormat, ResponseOptions, ResponseWriter};
 use super::route::Route;
-use super::transport::{Stream, Transport};
+use super::transport::Stream;
 use crate::http::{Limits, Method, Persistence, Request};
-use crate::hub::{Epoch, Hub, Mode, Now, ReadResult, ReaderKey, Wake, whole_ms};
+use crate::hub::{Epoch, Hub, Now, ReaderKey, whole_ms};
 
 /// Bytes of a body in addition to the message: names and values of the other parameters.
 const BODY_OVERHEAD_BYTES: usize = 4096;
@@ -59,7 +59,7 @@ pub struct Api {
     pub(super) json: Vec<u8>,
     /// Encodings of the last wake-up.
     pub(super) cache: EncodeCache,
-    /// Bytes of all [`SharedBytes`] that were not dropped.
+    /// Bytes of all [`SharedBytes`](super::payload::SharedBytes) that were not dropped.
     pub(super) encoded_bytes: Rc<Cell<usize>>,
     /// Encoded response for one client.
     pub(super) private_buf: Vec<u8>,
@@ -163,50 +163,10 @@ impl Api {
         &self.requests
     }
 
-    /// Encodes the response to a long poll, once for all readers that share it. Also returns the
-    /// persistence of the client.
-    pub fn encode_reply(
-        &mut self,
-        wake: &Wake<'_>,
-        format: Option<&ReplyFormat>,
-    ) -> (Payload<'_>, Persistence) {
-        self.reset_cache(wake);
-        if self.json.is_empty() {
-            let labels = format
-                .into_iter()
-                .flat_map(|format| format.channel_labels.iter().map(|label| &**label));
-            json::push_reply(&mut self.json, &wake.reply, labels, self.epoch);
-        }
-        self.record(Call::Read.into(), 200);
-        let options = ResponseOptions::from_reply_format(format);
-        let persistence = self.writer.persistence(options.persistence);
-        if format.is_some() {
-            self.private_buf.clear();
-            self.writer.push_json(&mut self.private_buf, options, &self.json);
-            return (Payload::Private(&self.private_buf), persistence);
-        }
-        let Self { cache, private_buf, writer, json, encoded_bytes, .. } = self;
-        let shared = cache.response.get_or_insert_with(|| {
-            private_buf.clear();
-            writer.push_json(private_buf, options, json);
-            SharedBytes::new(private_buf, encoded_bytes)
-        });
-        (Payload::Shared(shared), persistence)
-    }
-
-    /// Returns the bytes of all [`SharedBytes`] that were not dropped.
+    /// Returns the bytes of all [`SharedBytes`](super::payload::SharedBytes) that were not dropped.
     #[must_use]
     pub fn encoded_bytes(&self) -> usize {
         self.encoded_bytes.get()
-    }
-
-    /// Clears the encodings of the last wake-up, unless this one repeats it. Call for each wake-up,
-    /// even if its client is gone: the next wake-up may repeat this one.
-    pub fn reset_cache(&mut self, wake: &Wake<'_>) {
-        if !wake.same_as_previous {
-            self.json.clear();
-            self.cache = EncodeCache::default();
-        }
     }
 
     /// Frees the memory of large responses. Call at the end of each turn.
@@ -283,37 +243,6 @@ impl Api {
             Error::TooManyRequests("too many messages from your address; slow down", seconds)
         };
         limit.try_acquire(now.mono, address).map_err(too_many)
-    }
-
-    /// Makes a read. Returns `None` if the JSON of the response is in `self.json`, and otherwise a
-    /// long poll or a stream.
-    fn read(
-        &mut self,
-        context: &mut Context<'_>,
-        call: &ReadCall<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<Option<Handled>, Error> {
-        if let Some(transport) = Transport::from_request(call.request)? {
-            if transport == Transport::WebSocket {
-                self.config.allow_origin.check_origin(call.request)?;
-            }
-            return self.start_stream(context, call, transport, out).map(Some);
-        }
-        let params = ReadParams::parse(call.parameters, self.poll_timeout_ms)?;
-        let mode = if params.wait_ms > 0 { Mode::LongPoll } else { Mode::Immediate };
-        match context.hub.read(context.now, &params.request(mode, context.token))? {
-            ReadResult::Ready(reply) => {
-                let labels = call.parameters.channels.iter();
-                json::push_reply(&mut self.json, &reply, labels, self.epoch);
-                Ok(None)
-            }
-            ReadResult::Pending(reader) => Ok(Some(Handled::LongPoll {
-                reader,
-                format: call.options.to_reply_format(call.parameters),
-                wait_ms: params.wait_ms,
-            })),
-            ReadResult::Streaming(..) => unreachable!("the mode is not Stream"),
-        }
     }
 
     pub(super) fn response_options(&self, request: &Request<'_>) -> ResponseOptions<'static> {

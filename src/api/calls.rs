@@ -49,7 +49,7 @@ pub(super) type Execute =
 #[derive(Clone, Copy)]
 pub(super) enum Action {
     Execute(Execute),
-    /// A read, which may wait: see `read.rs`, `stream.rs` and `frame.rs`.
+    /// A read, which may wait: `read.rs` for requests, `frame.rs` for frames.
     Read,
 }
 

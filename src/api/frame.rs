@@ -9,7 +9,7 @@ use super::calls::{Action, Call, Context};
 use super::error::Error;
 use super::json;
 use super::params::{Param, Parameters};
-use super::read::ReadParams;
+use super::read_params::ReadParams;
 use super::request_stats::RequestKind;
 use super::transport::WebSocket;
 use crate::http::{Opcode, push_frame};

@@ -1,149 +1,42 @@
-//! Typed parameters of `/read`.
+//! `/read` as a response at once, or as a long poll.
 
+use super::api::{Api, Handled};
+use super::calls::Context;
 use super::error::Error;
-use super::params::{Parameters, parse_digits, parse_integer};
-use super::response::ResponseOptions;
-use crate::http::Request;
-use crate::hub::{
-    CHANNELS_PER_READ_MAX, ChannelKey, ChannelName, Credentials, Mode, ReadRequest, Since,
-};
+use super::json;
+use super::read_params::{ReadCall, ReadParams};
+use super::transport::Transport;
+use crate::hub::{Mode, ReadResult};
 
-/// Request for a read, with everything that its response depends on.
-pub(super) struct ReadCall<'a> {
-    pub(super) request: &'a Request<'a>,
-    pub(super) parameters: &'a Parameters<'a>,
-    pub(super) options: ResponseOptions<'a>,
-}
-
-/// Typed parameters of `/read`.
-pub(super) struct ReadParams<'a> {
-    pub(super) targets: ReadTargets<'a>,
-    pub(super) credentials: Option<Credentials<'a>>,
-    /// Longest wait; 0 for a response at once.
-    pub(super) wait_ms: u64,
-    pub(super) epoch: Option<&'a str>,
-}
-
-/// Channels of a read, and the start of the read in each. One channel needs no allocation.
-pub(super) enum ReadTargets<'a> {
-    One([(ChannelKey<'a>, Since); 1]),
-    Many(Vec<(ChannelKey<'a>, Since)>),
-}
-
-impl<'a> ReadTargets<'a> {
-    pub(super) fn as_mut_slice(&mut self) -> &mut [(ChannelKey<'a>, Since)] {
-        match self {
-            Self::One(one) => one,
-            Self::Many(many) => many,
-        }
-    }
-
-    pub(super) fn as_slice(&self) -> &[(ChannelKey<'a>, Since)] {
-        match self {
-            Self::One(one) => one,
-            Self::Many(many) => many,
-        }
-    }
-}
-
-impl<'a> ReadParams<'a> {
-    /// Parses the parameters. `poll_timeout_ms` limits the wait.
-    pub(super) fn parse(
-        parameters: &'a Parameters<'_>,
-        poll_timeout_ms: u64,
-    ) -> Result<Self, Error> {
-        Ok(Self {
-            targets: ReadTargets::parse(parameters)?,
-            credentials: parameters.credentials()?,
-            wait_ms: match &parameters.timeout {
-                None => poll_timeout_ms,
-                Some(text) => parse_seconds(text)?.saturating_mul(1000).min(poll_timeout_ms),
-            },
-            epoch: parameters.epoch.as_deref(),
-        })
-    }
-
-    /// Returns the read for the hub.
-    pub(super) fn request(&self, mode: Mode, token: u64) -> ReadRequest<'_> {
-        ReadRequest {
-            targets: self.targets.as_slice(),
-            epoch: self.epoch,
-            credentials: self.credentials,
-            mode,
-            token,
-        }
-    }
-}
-
-impl<'a> ReadTargets<'a> {
-    fn parse(parameters: &'a Parameters<'_>) -> Result<Self, Error> {
-        let (channels, from_ids) = (parameters.channels.len(), parameters.from_ids.len());
-        if channels == 0 {
-            return Err(parameters.missing("channel"));
-        }
-        if channels > CHANNELS_PER_READ_MAX {
-            return Err(Error::BadParameter("too many channels; a read can have at most 32"));
-        }
-        if from_ids != 0 && from_ids != channels {
-            return Err(Error::BadParameter(
-                "wrong number of 'from_id'; give none, or one for each 'channel' in order",
-            ));
-        }
-        let mut from_ids = parameters.from_ids.iter();
-        let mut target = |name| -> Result<_, Error> {
-            let channel = ChannelName::parse(name)?.for_reading()?;
-            Ok((channel, from_ids.next().map_or(Ok(Since::Now), parse_since)?))
-        };
-        let mut names = parameters.channels.iter();
-        if let (Some(name), 1) = (names.next(), channels) {
-            return Ok(Self::One([target(name)?]));
-        }
-        let mut targets = Vec::with_capacity(channels);
-        for name in parameters.channels.iter() {
-            let (channel, since) = target(name)?;
-            if targets.iter().any(|(other, _)| *other == channel) {
-                return Err(Error::BadParameter("a 'channel' is given twice; give each one once"));
+impl Api {
+    /// Makes a read. Returns `None` if the JSON of the response is in `self.json`, and otherwise a
+    /// long poll or a stream.
+    pub(super) fn read(
+        &mut self,
+        context: &mut Context<'_>,
+        call: &ReadCall<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Handled>, Error> {
+        if let Some(transport) = Transport::from_request(call.request)? {
+            if transport == Transport::WebSocket {
+                self.config.allow_origin.check_origin(call.request)?;
             }
-            targets.push((channel, since));
+            return self.start_stream(context, call, transport, out).map(Some);
         }
-        Ok(Self::Many(targets))
-    }
-}
-
-/// Parses a `from_id`.
-pub(super) fn parse_since(from_id: &str) -> Result<Since, Error> {
-    match parse_integer(from_id)
-        .ok_or(Error::BadParameter("'from_id' must be an integer below 2^53"))?
-    {
-        0 => Ok(Since::All),
-        id if id > 0 => Ok(Since::Id(id.unsigned_abs())),
-        last => Ok(Since::Last(last.unsigned_abs())),
-    }
-}
-
-/// Parses a `timeout`: any number of whole seconds.
-fn parse_seconds(text: &str) -> Result<u64, Error> {
-    let error = Error::BadParameter("'timeout' must be a number of whole seconds, 0 or more");
-    match text.strip_prefix('-') {
-        Some(digits) if parse_digits(digits) == Some(0) => Ok(0),
-        Some(_) => Err(error),
-        None => parse_digits(text).ok_or(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_huge_timeout_is_valid_and_a_negative_one_is_an_error() {
-        for (text, value) in
-            [("0", 0), ("-0", 0), ("25", 25), ("99999999999999999999999999", u64::MAX)]
-        {
-            assert_eq!(parse_seconds(text), Ok(value), "{text}");
-        }
-        for text in ["-1", "", "1.5", "x"] {
-            assert!(parse_seconds(text).is_err(), "{text}");
+        let params = ReadParams::parse(call.parameters, self.poll_timeout_ms)?;
+        let mode = if params.wait_ms > 0 { Mode::LongPoll } else { Mode::Immediate };
+        match context.hub.read(context.now, &params.request(mode, context.token))? {
+            ReadResult::Ready(reply) => {
+                let labels = call.parameters.channels.iter();
+                json::push_reply(&mut self.json, &reply, labels, self.epoch);
+                Ok(None)
+            }
+            ReadResult::Pending(reader) => Ok(Some(Handled::LongPoll {
+                reader,
+                format: call.options.to_reply_format(call.parameters),
+                wait_ms: params.wait_ms,
+            })),
+            ReadResult::Streaming(..) => unreachable!("the mode is not Stream"),
         }
     }
 }

@@ -1,20 +1,15 @@
-//! `/read` as a stream: the start of a stream, and its updates.
+//! `/read` as a stream: its start.
 
 use super::api::{Api, Handled};
 use super::calls::{Call, Context};
 use super::error::Error;
 use super::json;
-use super::payload::{Payload, SharedBytes};
-use super::phase::Phase;
-use super::read::{ReadCall, ReadParams, parse_since};
+use super::read_params::{ReadCall, ReadParams, parse_since};
 use super::response::{BodyType, ResponseOptions};
 use super::sse::SseEncoder;
 use super::transport::{Stream, Transport};
-use crate::http::{
-    CloseCode, EVENT_STREAM, Opcode, Persistence, RETRY, Request, accept_key, push_close,
-    push_frame,
-};
-use crate::hub::{ChannelKey, ChannelSlice, Mode, ReadResult, Reply, Since, Wake};
+use crate::http::{EVENT_STREAM, Opcode, Persistence, RETRY, Request, accept_key, push_frame};
+use crate::hub::{ChannelKey, ChannelSlice, Mode, ReadResult, Reply, Since};
 
 /// Header field for proxies: forward each event at once.
 const NO_PROXY_BUFFERING: &str = "X-Accel-Buffering: no\r\n";
@@ -122,59 +117,6 @@ impl Api {
             let labels = start.stream.channel_labels();
             json::push_reply(&mut self.json, start.reply, labels, self.epoch);
             push_frame(out, Opcode::Text, &self.json);
-        }
-    }
-
-    /// Encodes an update of a stream, once for all streams that share it. The last update of a
-    /// WebSocket is a Close frame; an event stream ends without one.
-    pub fn encode_update(&mut self, wake: &Wake<'_>, stream: &Stream) -> Payload<'_> {
-        if wake.is_last {
-            self.private_buf.clear();
-            if stream.transport == Transport::WebSocket {
-                let code = match self.writer.phase {
-                    Phase::Serving => CloseCode::Normal,
-                    Phase::Draining | Phase::Stopping => CloseCode::GoingAway,
-                };
-                push_close(&mut self.private_buf, code);
-            }
-            return Payload::Private(&self.private_buf);
-        }
-        self.reset_cache(wake);
-        let is_encoded = match stream.transport {
-            Transport::Sse => self.cache.events.is_some(),
-            Transport::WebSocket => self.cache.frame.is_some(),
-        };
-        if !is_encoded {
-            self.push_update(wake, stream);
-        }
-        if !stream.channel_labels.is_empty() {
-            return Payload::Private(&self.private_buf);
-        }
-        let Self { cache, private_buf, encoded_bytes, .. } = self;
-        let shared = match stream.transport {
-            Transport::Sse => &mut cache.events,
-            Transport::WebSocket => &mut cache.frame,
-        };
-        Payload::Shared(shared.get_or_insert_with(|| SharedBytes::new(private_buf, encoded_bytes)))
-    }
-
-    /// Encodes an update into `self.private_buf`.
-    fn push_update(&mut self, wake: &Wake<'_>, stream: &Stream) {
-        self.private_buf.clear();
-        match stream.transport {
-            Transport::Sse => {
-                let start = |_, slice: &ChannelSlice<'_>| slice.first_id().cast_signed();
-                let epoch = self.epoch.as_bytes();
-                SseEncoder { out: &mut self.private_buf, epoch, reply: &wake.reply, start }
-                    .push_all(&stream.channel_labels);
-            }
-            Transport::WebSocket => {
-                if self.json.is_empty() {
-                    let labels = stream.channel_labels();
-                    json::push_reply(&mut self.json, &wake.reply, labels, self.epoch);
-                }
-                push_frame(&mut self.private_buf, Opcode::Text, &self.json);
-            }
         }
     }
 }
