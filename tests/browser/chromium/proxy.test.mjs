@@ -8,7 +8,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { closedPort, openPlace, startServer, until } from "./place.mjs";
+import { closedPort, openPlace, startServer, until } from "./environment.mjs";
 
 const CACHING = `
   proxy_http_version 1.1;

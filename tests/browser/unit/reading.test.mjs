@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { connected, World } from "./world.mjs";
+import { connected, World } from "./simulation.mjs";
 
 test("joining: one comes in, and is told everything from the first message on", async () => {
   const world = new World();

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { refuse } from "./server.mjs";
-import { connected, World } from "./world.mjs";
+import { refuse } from "./fake_server.mjs";
+import { connected, World } from "./simulation.mjs";
 
 async function joined(world, options) {
   const page = world.page();

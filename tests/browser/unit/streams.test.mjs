@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { connected, World } from "./world.mjs";
+import { connected, World } from "./simulation.mjs";
 
 const STREAMS = ["websocket", "eventsource"];
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { connected, World } from "./world.mjs";
+import { connected, World } from "./simulation.mjs";
 
 /** So many tabs with the same room and name, opened one after the other. */
 async function tabs(world, count, options) {

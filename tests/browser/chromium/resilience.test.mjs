@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { closedPort, openPlace, startLine, startServer, TRANSPORTS, until } from "./place.mjs";
+import { closedPort, openPlace, startLine, startServer, TRANSPORTS, until } from "./environment.mjs";
 
 let place;
 before(async () => (place = await openPlace()));

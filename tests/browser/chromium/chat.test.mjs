@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { openPlace, startServer, TRANSPORTS, until } from "./place.mjs";
+import { openPlace, startServer, TRANSPORTS, until } from "./environment.mjs";
 
 let server, place;
 before(async () => ([server, place] = await Promise.all([startServer(), openPlace()])));

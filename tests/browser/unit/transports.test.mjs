@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { connected, DIRECT, HOME, World } from "./world.mjs";
+import { connected, DIRECT, HOME, World } from "./simulation.mjs";
 
 const OTHER = "http://other.test/";
 

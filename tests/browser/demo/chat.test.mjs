@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { comeIn, events, member, openHouse, row, say, setHidden, startServer } from "./house.mjs";
+import { comeIn, events, member, openHouse, row, say, setHidden, startServer } from "./fixture.mjs";
 
 let house;
 before(async () => (house = await openHouse()));

@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import vm from "node:vm";
-import { Server } from "./server.mjs";
+import { Server } from "./fake_server.mjs";
 
 const source = new vm.Script(readFileSync(new URL("../../../src/web/speak.js", import.meta.url), "utf8"), {
   filename: "speak.js",

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { connected, World } from "./world.mjs";
+import { connected, World } from "./simulation.mjs";
 
 async function joined(world, options) {
   const chat = world.page().join("lobby", { name: "Josh", ...options });
