@@ -285,12 +285,12 @@ function settle({ id, text, whisper }) {
 
 // --- The state of things ---
 
-function state({ state, transport, door, latency, retryIn }) {
+function state({ state, transport, endpoint, latency, retryIn }) {
   if (state === "connecting" && document.body.dataset.state === "waiting") return; // still away
   const status = { connecting: "Connecting", connected: "Connected", waiting: "Away", left: "Not connected" }[state];
   if ($("status").textContent !== status) $("status").textContent = status; // read aloud, so only what is new
   document.body.dataset.state = state;
-  const facts = [transport, door && new URL(door).host, latency >= 0 && `${Math.ceil(latency)} ms`];
+  const facts = [transport, endpoint && new URL(endpoint).host, latency >= 0 && `${Math.ceil(latency)} ms`];
   $("detail").textContent = state === "connected" ? facts.filter(Boolean).join(" · ") : "";
   clearInterval(countdown);
   if (state === "waiting") {

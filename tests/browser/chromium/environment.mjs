@@ -1,4 +1,5 @@
-// Where the tests take place: a real server, pages of another origin with a strict policy, and a real browser.
+// Environment of the tests: a real server, pages of another origin with a strict policy, and a real
+// browser.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -13,48 +14,55 @@ const FLAGS = [
   "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ];
-const PATIENCE = 30_000;
+const TIMEOUT_MS = 30_000;
 
 export const TRANSPORTS = ["websocket", "eventsource", "fetch", "jsonp"];
 
-/** Waits for what must come true; the limit is only there so that a test ends. */
-export async function until(holds, what = holds) {
-  for (const end = Date.now() + PATIENCE; Date.now() < end; ) {
-    const value = await holds();
+/** Polls until the condition returns a value, and returns the value. Fails after TIMEOUT_MS. */
+export async function until(condition, description = condition) {
+  for (const deadline = Date.now() + TIMEOUT_MS; Date.now() < deadline; ) {
+    const value = await condition();
     if (value) return value;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  throw new Error(`never came true: ${what}`);
+  throw new Error(`never came true: ${description}`);
 }
 
-/** Starts the server on these ports of the loopback; 0 is any that is free. */
+/** Starts the server on these loopback ports. Port 0 is any free port. */
 export async function startServer({ ports = [0], options = [] } = {}) {
   const program = process.env.SPEAK_BIN;
-  if (!program) throw new Error("SPEAK_BIN names no server to test");
+  if (!program) throw new Error("SPEAK_BIN is not set: set it to the server to test");
   const listen = ports.flatMap((port) => ["--listen", `127.0.0.1:${port}`]);
-  // Where all logs are looked at for secrets (tests/secrets.py), it tells of every request.
+  // If all logs are searched for secrets (tests/secrets.py), the server logs every request.
   const logs = process.env.SPEAK_TEST_LOGS;
   const env = logs ? { ...process.env, SPEAK_LOG: "debug" } : process.env;
-  const child = spawn(program, [...listen, ...options], { stdio: ["ignore", "ignore", "pipe"], env });
-  if (logs) child.stderr.on("data", (bytes) => appendFileSync(join(logs, `${child.pid}.log`), bytes));
+  const child = spawn(program, [...listen, ...options], {
+    stdio: ["ignore", "ignore", "pipe"],
+    env,
+  });
+  if (logs) {
+    child.stderr.on("data", (bytes) => appendFileSync(join(logs, `${child.pid}.log`), bytes));
+  }
   const ended = once(child, "exit");
-  // A test that fails leaves its server behind; it must not outlive the tests, nor keep them from ending.
+  // A test that fails leaves its server running. It must neither outlive the tests nor keep them
+  // from ending.
   process.once("exit", () => child.kill("SIGKILL"));
   child.unref();
-  const doors = [];
+  const endpoints = [];
   for await (const line of createInterface({ input: child.stderr })) {
     const address = line.match(/listening on (http:\S+)/)?.[1];
-    if (address && doors.push(`${address}/`) === ports.length) break;
+    if (address && endpoints.push(`${address}/`) === ports.length) break;
   }
-  if (doors.length < ports.length) throw new Error("the server did not start");
+  if (endpoints.length < ports.length) throw new Error("the server did not start");
   child.stderr.resume().unref();
   return {
-    doors,
-    ports: doors.map((door) => Number(new URL(door).port)),
+    endpoints,
+    ports: endpoints.map((endpoint) => Number(new URL(endpoint).port)),
     async call(path, values) {
-      return (await fetch(doors[0] + path, { method: "POST", body: new URLSearchParams(values) })).json();
+      const body = new URLSearchParams(values);
+      return (await fetch(endpoints[0] + path, { method: "POST", body })).json();
     },
-    /** All messages of a room that are retained. */
+    /** Returns all retained messages of a room. */
     async messages(channel) {
       return (await this.call("read", { channel, from_id: 0, timeout: 0 })).messages;
     },
@@ -65,7 +73,7 @@ export async function startServer({ ports = [0], options = [] } = {}) {
   };
 }
 
-/** A port where nobody listens. */
+/** Returns a port without a listener. */
 export async function closedPort() {
   const listener = http.createServer().listen(0, "127.0.0.1");
   await once(listener, "listening");
@@ -75,42 +83,51 @@ export async function closedPort() {
   return port;
 }
 
-/** A line to the server, which can break: what goes over it ends, and nobody is there until it is mended. */
-export async function startLine(target) {
-  const { hostname, port } = new URL(target);
-  const ends = new Set();
-  const listener = net.createServer((near) => {
-    const far = net.connect(port, hostname);
-    for (const [end, other] of [[near, far], [far, near]]) {
-      ends.add(end);
-      end.on("error", () => {}).on("close", () => ends.delete(end) && other.destroy()).pipe(other);
+/**
+ * Starts a TCP proxy in front of a server. disconnect() resets its connections and stops listening;
+ * reconnect() listens on the same port again.
+ */
+export async function startTcpProxy(target) {
+  const { hostname, port: targetPort } = new URL(target);
+  const sockets = new Set();
+  const listener = net.createServer((client) => {
+    const server = net.connect(targetPort, hostname);
+    for (const [socket, other] of [[client, server], [server, client]]) {
+      sockets.add(socket);
+      socket.on("error", () => {});
+      socket.on("close", () => sockets.delete(socket) && other.destroy());
+      socket.pipe(other);
     }
   });
-  const open = async (port) => {
+  const listen = async (port) => {
     listener.listen(port, "127.0.0.1");
     await once(listener, "listening");
     return listener.address().port;
   };
-  const own = await open(0);
-  const cut = () => {
+  const port = await listen(0);
+  const disconnect = () => {
     listener.close();
-    for (const end of ends) end.resetAndDestroy();
+    for (const socket of sockets) socket.resetAndDestroy();
   };
-  return { door: `http://127.0.0.1:${own}/`, cut, mend: () => open(own), stop: cut };
+  const reconnect = () => listen(port);
+  return { endpoint: `http://127.0.0.1:${port}/`, disconnect, reconnect, stop: disconnect };
 }
 
-/** Somebody else's page, without a line of script in it, and with a policy that allows no more than it needs. */
+/**
+ * Starts a web site of another origin. Its pages have no inline script, and a policy that allows no
+ * more than the client needs.
+ */
 async function startSite() {
   const pages = {
     "/page.js": `
-      window.talk = (room, options) => {
+      window.joinRoom = (room, options) => {
         const chat = window.Speak.join(room, options);
-        const told = { messages: [], states: [], missed: 0, errors: [] };
-        chat.onmessage = (message) => told.messages.push(message);
-        chat.onstate = (state) => told.states.push(state);
-        chat.onmissed = () => told.missed++;
-        chat.onerror = (error) => told.errors.push(error.name);
-        Object.assign(window, { chat, told });
+        const received = { messages: [], states: [], missed: 0, errors: [] };
+        chat.onmessage = (message) => received.messages.push(message);
+        chat.onstate = (state) => received.states.push(state);
+        chat.onmissed = () => received.missed++;
+        chat.onerror = (error) => received.errors.push(error.name);
+        Object.assign(window, { chat, received });
       };
       window.addEventListener("error", ({ message }) => console.error("uncaught: " + message));`,
   };
@@ -118,22 +135,30 @@ async function startSite() {
     const { pathname, searchParams } = new URL(request.url, "http://site");
     const script = pages[pathname];
     if (script) return response.setHeader("Content-Type", "text/javascript").end(script);
-    const [home, ...doors] = searchParams.getAll("door");
-    const all = [home, ...doors].join(" ");
+    const [home, ...endpoints] = searchParams.getAll("endpoint");
+    const all = [home, ...endpoints].join(" ");
     const connect = {
       nothing: "'none'",
       http: all,
-      all: `${all} ${all.replaceAll("http", "ws")}`, // a policy tells them apart
+      all: `${all} ${all.replaceAll("http", "ws")}`, // a policy lists http: and ws: separately
     }[searchParams.get("connect") ?? "all"];
     const isModule = searchParams.has("module");
     if (pathname === "/module.js") {
       response.setHeader("Content-Type", "text/javascript");
-      return response.end(`import Speak, { join } from "${home}speak.mjs"; window.isSame = Speak.join === join;`);
+      return response.end(
+        `import Speak, { join } from "${home}speak.mjs"; window.isSame = Speak.join === join;`,
+      );
     }
     response.setHeader("Content-Type", "text/html");
-    response.setHeader("Content-Security-Policy", `default-src 'none'; script-src 'self' ${all}; connect-src ${connect}; img-src ${all}`);
-    const client = isModule ? `<script type="module" src="/module.js?door=${home}"></script>` : `<script src="${home}speak.js"></script>`;
-    response.end(`<!doctype html><title>elsewhere</title>${client}<script src="/page.js"></script>`);
+    response.setHeader(
+      "Content-Security-Policy",
+      `default-src 'none'; script-src 'self' ${all}; connect-src ${connect}; img-src ${all}`,
+    );
+    const client = isModule
+      ? `<script type="module" src="/module.js?endpoint=${home}"></script>`
+      : `<script src="${home}speak.js"></script>`;
+    const page = `<script src="/page.js"></script>`;
+    response.end(`<!doctype html><title>another site</title>${client}${page}`);
   });
   site.listen(0, "127.0.0.1");
   await once(site, "listening");
@@ -146,54 +171,75 @@ async function startSite() {
   };
 }
 
-/** Opens the browser and the site, and closes both, and everything that was lent, when the tests are over. */
-export async function openPlace() {
+/** Opens the browser and the site. close() closes both, and everything that was opened in them. */
+export async function openEnvironment() {
   const site = await startSite();
-  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
+  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+  const browser = await chromium.launch({ executablePath, args: FLAGS });
 
-  /** Somebody's browser, with nothing in it. */
-  async function person() {
+  /** Opens an empty browser profile. `errors` has what its pages report. */
+  async function openProfile() {
     const context = await browser.newContext();
-    const complaints = [];
+    const errors = [];
 
-    /** Opens a tab that loads speak.js from the first of the doors, and joins a room. */
-    async function open(doors, room, options, flags = "") {
+    /** Opens a tab that loads speak.js from the first endpoint, and joins a room. */
+    async function openTab(endpoints, room, options, flags = "") {
       const page = await context.newPage();
-      page.on("console", (line) => /Content.Security.Policy|uncaught/i.test(line.text()) && complaints.push(line.text()));
-      page.on("pageerror", (error) => complaints.push(error.message));
-      await page.goto(`${site.address}?${new URLSearchParams(doors.map((door) => ["door", door]))}${flags}`);
+      page.on("console", (line) => {
+        if (/Content.Security.Policy|uncaught/i.test(line.text())) errors.push(line.text());
+      });
+      page.on("pageerror", (error) => errors.push(error.message));
+      const query = new URLSearchParams(endpoints.map((endpoint) => ["endpoint", endpoint]));
+      await page.goto(`${site.address}?${query}${flags}`);
       if (flags.includes("module")) await until(() => page.evaluate(() => window.isSame));
-      await page.evaluate(([room, options]) => window.talk(room, options), [room, { door: doors, ...options }]);
+      await page.evaluate(
+        ([room, options]) => window.joinRoom(room, options),
+        [room, { endpoint: endpoints, ...options }],
+      );
+      const { name } = options;
       const tab = {
         page,
-        run: (act, given) => page.evaluate(act, given),
+        run: (callback, value) => page.evaluate(callback, value),
         state: () => page.evaluate(() => window.chat.state),
-        messages: () => page.evaluate(() => window.told.messages),
+        messages: () => page.evaluate(() => window.received.messages),
         names: () => page.evaluate(() => window.chat.members.map(({ name }) => name)),
         say: (text) => page.evaluate((text) => window.chat.say(text), text),
-        texts: async () => (await tab.messages()).filter(({ type }) => type === "message").map(({ text }) => text),
-        is: (state) => until(async () => (await tab.state()).state === state, `${options.name} is ${state}`),
-        hears: (text) => until(async () => (await tab.texts()).includes(text), `${options.name} hears ${text}`),
-        sees: (...names) => until(async () => `${await tab.names()}` === `${names}`, `${options.name} sees ${names}`),
-        // In any order: who fell back from one way to another may have come in anew.
-        meets: (...names) => until(async () => `${(await tab.names()).sort()}` === `${names}`, `${options.name} meets ${names}`),
-        goodbye: (name) =>
-          until(async () => (await tab.messages()).find((one) => one.type === "goodbye" && one.name === name), `${name} leaves`),
+        texts: async () => {
+          const messages = await tab.messages();
+          return messages.filter(({ type }) => type === "message").map(({ text }) => text);
+        },
+        waitForState: (state) =>
+          until(async () => (await tab.state()).state === state, `${name} is ${state}`),
+        waitForText: (text) =>
+          until(async () => (await tab.texts()).includes(text), `${name} receives ${text}`),
+        waitForMembers: (...names) =>
+          until(async () => `${await tab.names()}` === `${names}`, `${name} sees ${names}`),
+        // A client that changes its transport may be introduced again, and so change its place.
+        waitForMembersInAnyOrder: (...names) =>
+          until(
+            async () => `${(await tab.names()).sort()}` === `${names}`,
+            `${name} sees ${names} in any order`,
+          ),
+        waitForGoodbye: (name) =>
+          until(async () => {
+            const messages = await tab.messages();
+            return messages.find((one) => one.type === "goodbye" && one.name === name);
+          }, `${name} leaves`),
         close: () => page.close(),
         async crash() {
           const session = await context.newCDPSession(page);
           const crashed = page.waitForEvent("crash");
-          session.send("Page.crash").catch(() => {}); // nobody is left to answer
+          session.send("Page.crash").catch(() => {}); // a crashed page does not respond
           await crashed;
         },
       };
       return tab;
     }
-    return { open, complaints, close: () => context.close() };
+    return { openTab, errors, close: () => context.close() };
   }
 
   return {
-    person,
+    openProfile,
     async close() {
       await browser.close();
       site.stop();

@@ -1,18 +1,19 @@
-// A browser, a network and a clock for speak.js, all in one process and all in the test's hand.
+// A browser, a network and a clock for speak.js, in one process and under the test's control.
 
 import { readFileSync } from "node:fs";
 import vm from "node:vm";
-import { Server } from "./fake_server.mjs";
+import { FakeServer } from "./fake_server.mjs";
 
-const source = new vm.Script(readFileSync(new URL("../../../src/web/speak.js", import.meta.url), "utf8"), {
-  filename: "speak.js",
-});
+const source = new vm.Script(
+  readFileSync(new URL("../../../src/web/speak.js", import.meta.url), "utf8"),
+  { filename: "speak.js" },
+);
 
 export const HOME = "http://speak.test:8080/";
 export const DIRECT = "http://speak.test:7732/";
-const LATENCY = 5;
+const LATENCY_MS = 5;
 
-/** Whether a chat is connected, for the clock to wait for. */
+/** Returns a condition for Clock.until(): the chat is connected. */
 export const connected = (chat) => () => chat.state.state === "connected";
 
 class Clock {
@@ -20,374 +21,419 @@ class Clock {
   #timers = new Map();
   #count = 0;
 
-  setTimeout = (act, ms = 0) => {
-    this.#timers.set(++this.#count, { act, at: this.now + ms, count: this.#count });
+  setTimeout = (callback, ms = 0) => {
+    this.#timers.set(++this.#count, { callback, at: this.now + ms, count: this.#count });
     return this.#count;
   };
 
   clearTimeout = (number) => this.#timers.delete(number);
 
-  /** Lets this much time pass, and everything happen that is due in it. */
-  async pass(ms) {
+  /** Advances the time, and runs every timer that is due on the way. */
+  async advance(ms) {
     const end = this.now + ms;
     for (;;) {
-      await settled();
-      const [next] = [...this.#timers.values()].sort((one, other) => one.at - other.at || one.count - other.count);
+      await runPromises();
+      const [next] = [...this.#timers.values()].sort((a, b) => a.at - b.at || a.count - b.count);
       if (!next || next.at > end) break;
       this.now = Math.max(this.now, next.at);
       this.#timers.delete(next.count);
-      next.act();
+      next.callback();
     }
     this.now = end;
   }
 
-  /** Lets time pass until something holds. */
-  async until(holds, what = holds) {
-    for (let steps = 0; !holds(); steps++) {
-      if (steps > 20_000) throw new Error(`never came true: ${what}`);
-      await this.pass(10);
+  /** Advances the time until the condition holds. */
+  async until(condition, description = condition) {
+    for (let steps = 0; !condition(); steps++) {
+      if (steps > 20_000) throw new Error(`never came true: ${description}`);
+      await this.advance(10);
     }
   }
 }
 
-// All promises that can go on have gone on.
-const settled = () => new Promise((resolve) => setImmediate(resolve));
+/** Lets every promise continue that can. */
+const runPromises = () => new Promise((resolve) => setImmediate(resolve));
 
-export class World {
+export class Simulation {
   clock = new Clock();
-  isUp = true;
-  blocksFetch = false; // as CORS does: the request arrives, the answer is withheld
-  doors = new Map([[HOME, "open"]]); // "open", "closed" or "silent"
+  isOnline = true;
+  blocksFetch = false; // as CORS does: the request arrives, and the page gets no response
+  endpoints = new Map([[HOME, "open"]]); // "open", "closed" or "silent"
   requests = [];
-  isMute = false; // whether tabs hear each other not
-  random = 0.5; // pauses are as long as they are meant
+  dropsBroadcasts = false; // whether messages between tabs are lost
+  random = 0.5; // pauses have their nominal length
   #pending = new Set();
   #locks = new Map();
   #channels = new Set();
 
   constructor(options) {
-    this.server = new Server(this.clock, options);
+    this.server = new FakeServer(this.clock, options);
   }
 
   /**
-   * What becomes of a request: null, "lost" (it never arrives), "unanswered" (its answer is lost), "silent"; of a stream
-   * also "stripped" (a proxy makes a plain read of it), "held" (it opens, and nothing comes).
+   * Returns the fault of a request: null, "request lost", "response lost" or "silent" (nothing ever
+   * comes back). A stream has two more: "plain read" (a proxy turns it into one) and "buffered" (it
+   * opens, and no data passes).
    */
-  fate = () => null;
+  fault = () => null;
 
-  /** Requests of this path, as objects. */
-  asked(path) {
+  /** Returns the requests of this path. */
+  requestsTo(path) {
     return this.requests.filter((request) => request.path === path);
   }
 
-  /** Takes the network away: nothing arrives, and what waits breaks. */
-  cut() {
-    this.isUp = false;
-    for (const broken of [...this.#pending]) broken.breakOff();
+  /** Disconnects the network: no request arrives, and those that wait fail. */
+  disconnect() {
+    this.isOnline = false;
+    for (const request of [...this.#pending]) request.abort();
   }
 
-  restart() {
-    this.server.restart();
-  }
-
-  send({ url, query, kind, page }, reply, fail) {
+  /** Records and sends a request. Returns a function that aborts it. */
+  send({ url, query, kind, page }, onAnswer, onFailure) {
     const { origin, pathname } = new URL(url);
-    const request = { door: `${origin}/`, path: pathname.slice(1), kind, page, query, at: this.clock.now };
+    const at = this.clock.now;
+    const request = { endpoint: `${origin}/`, path: pathname.slice(1), kind, page, query, at };
     Object.assign(request, Object.fromEntries(query));
     this.requests.push(request);
-    const fate = this.fate(request);
+    const fault = this.fault(request);
     let isDone = false;
-    let hangUp;
-    const end = (act) => (value) => {
+    let closeClient;
+    const end = (callback) => (value) => {
       if (isDone) return;
       isDone = true;
       this.#pending.delete(request);
-      this.clock.setTimeout(() => act(value), LATENCY);
+      this.clock.setTimeout(() => callback(value), LATENCY_MS);
     };
-    request.breakOff = () => {
-      hangUp?.();
-      end(fail)();
+    request.abort = () => {
+      closeClient?.();
+      end(onFailure)();
     };
-    const isDeaf = () => this.doors.get(request.door) === "silent" || fate === "silent";
+    const isSilent = () => this.endpoints.get(request.endpoint) === "silent" || fault === "silent";
     this.#pending.add(request);
     this.clock.setTimeout(() => {
-      if (isDone || isDeaf()) return;
-      const isReached = this.isUp && this.doors.get(request.door) === "open" && fate !== "lost";
-      if (!isReached) return end(fail)();
-      if (request.path === "image-test") return end(reply)();
-      const isWithheld = fate === "unanswered" || (kind === "fetch" && this.blocksFetch);
-      hangUp = this.server.call(request.path, query, end(isWithheld ? fail : reply), end(fail));
-    }, LATENCY);
-    return request.breakOff;
+      if (isDone || isSilent()) return;
+      const isOpen = this.endpoints.get(request.endpoint) === "open";
+      if (!this.isOnline || !isOpen || fault === "request lost") return end(onFailure)();
+      if (request.path === "image-test") return end(onAnswer)();
+      const isAnswerLost = fault === "response lost" || (kind === "fetch" && this.blocksFetch);
+      const onReply = end(isAnswerLost ? onFailure : onAnswer);
+      closeClient = this.server.call(request.path, query, onReply, end(onFailure));
+    }, LATENCY_MS);
+    return request.abort;
   }
 
-  /** A stream: open(), tell(answer, from) of what comes, end() when it breaks. Returns how to close it. */
-  follow({ url, kind, page }, { open, tell, end }) {
+  /**
+   * Opens a stream. Calls onOpen(), onAnswer(answer, from) for what the server sends, and onEnd()
+   * when the stream breaks. Returns a function that closes it.
+   */
+  openStream({ url, kind, page }, { onOpen, onAnswer, onEnd }) {
     const { origin, pathname, searchParams: query } = new URL(url.replace(/^ws/, "http"));
-    const request = { door: `${origin}/`, path: pathname.slice(1), kind, page, query, at: this.clock.now };
+    const at = this.clock.now;
+    const request = { endpoint: `${origin}/`, path: pathname.slice(1), kind, page, query, at };
     this.requests.push(request);
-    const fate = this.fate(request);
-    const later = (act) => (...values) => this.clock.setTimeout(() => isDone || act(...values), LATENCY);
-    const over = () => {
+    const fault = this.fault(request);
+    const delayed =
+      (callback) =>
+      (...values) =>
+        this.clock.setTimeout(() => isDone || callback(...values), LATENCY_MS);
+    const finish = () => {
       isDone = true;
       this.#pending.delete(request);
     };
-    const fail = later(() => {
-      over();
-      end();
+    const fail = delayed(() => {
+      finish();
+      onEnd();
     });
     let isDone = false;
-    let hangUp;
-    request.breakOff = () => {
-      hangUp?.();
+    let closeClient;
+    request.abort = () => {
+      closeClient?.();
       fail();
     };
     this.#pending.add(request);
-    later(() => {
-      if (fate === "silent") return;
-      if (!this.isUp || this.doors.get(request.door) !== "open" || fate === "lost") return fail();
-      if (fate === "stripped") return void (hangUp = this.server.call("read", query, fail, fail));
-      later(open)();
+    delayed(() => {
+      if (fault === "silent") return;
+      const isOpen = this.endpoints.get(request.endpoint) === "open";
+      if (!this.isOnline || !isOpen || fault === "request lost") return fail();
+      if (fault === "plain read") {
+        closeClient = this.server.call("read", query, fail, fail);
+        return;
+      }
+      delayed(onOpen)();
       try {
-        hangUp = this.server.follow(query, fate === "held" ? () => {} : later(tell), fail);
+        const deliver = fault === "buffered" ? () => {} : delayed(onAnswer);
+        closeClient = this.server.openStream(query, deliver, fail);
       } catch (error) {
         if (!error.refusal) throw error;
         fail();
       }
     })();
     return () => {
-      over();
-      hangUp?.();
+      finish();
+      closeClient?.();
     };
   }
 
-  /** Opens a page with the client loaded. */
-  page(options) {
+  /** Opens a page that has loaded the client. */
+  openPage(options) {
     return new Page(this, options);
   }
 
-  /** What a promise brings, in the time that it needs. */
-  async brings(promise) {
-    let end;
-    promise.then((value) => (end = () => value), (error) => (end = () => { throw error; }));
-    await this.clock.until(() => end, "a promise");
-    return end();
+  /** Advances the time until the promise settles. Returns its value, or throws its error. */
+  async waitFor(promise) {
+    let result;
+    promise.then(
+      (value) => (result = () => value),
+      (error) =>
+        (result = () => {
+          throw error;
+        }),
+    );
+    await this.clock.until(() => result, "a promise");
+    return result();
   }
 
-  /** A lock as navigator.locks gives it. */
-  lock(name, { signal }, hold, places) {
-    const line = this.#locks.get(name) ?? [];
-    this.#locks.set(name, line);
+  /** Requests a lock as navigator.locks.request() does. `requests` are those of the page. */
+  lock(name, { signal }, hold, requests) {
+    const queue = this.#locks.get(name) ?? [];
+    this.#locks.set(name, queue);
     return new Promise((resolve, reject) => {
-      const leave = () => {
-        const at = line.indexOf(place);
+      const release = () => {
+        const at = queue.indexOf(request);
         if (at < 0) return;
-        line.splice(at, 1);
-        if (at === 0) line[0]?.grant();
+        queue.splice(at, 1);
+        if (at === 0) queue[0]?.grant();
       };
       const grant = () => {
-        if (place.isGranted || line[0] !== place) return;
-        place.isGranted = true;
-        hold().then(resolve, reject).then(leave);
+        if (request.isGranted || queue[0] !== request) return;
+        request.isGranted = true;
+        hold().then(resolve, reject).then(release);
       };
-      const place = { leave, grant };
+      const request = { release, grant };
       signal.addEventListener("abort", () => {
-        if (place.isGranted) return;
-        leave();
+        if (request.isGranted) return;
+        release();
         reject(signal.reason);
       });
-      places.add(place);
-      line.push(place);
+      requests.add(request);
+      queue.push(request);
       this.clock.setTimeout(grant);
     });
   }
 
   broadcast(sender, data) {
-    if (this.isMute) return;
+    if (this.dropsBroadcasts) return;
     for (const channel of this.#channels) {
       if (channel === sender || channel.name !== sender.name) continue;
       const copy = structuredClone(data);
-      this.clock.setTimeout(() => this.#channels.has(channel) && channel.onmessage?.({ data: copy }));
+      this.clock.setTimeout(
+        () => this.#channels.has(channel) && channel.onmessage?.({ data: copy }),
+      );
     }
   }
 
-  open(channel) {
+  addChannel(channel) {
     this.#channels.add(channel);
   }
 
-  shut(channel) {
+  removeChannel(channel) {
     this.#channels.delete(channel);
   }
 }
 
-/** What an event stream makes of an answer: [name of the event, what it carries], in order. */
+/** Returns the events of an answer in an event stream, in order: [name of the event, fields]. */
 function events({ epoch, channels, ...only }, from) {
   const parts = channels ?? [only];
   const cursors = [...from];
+  const fields = (data) => ({ data: JSON.stringify(data), lastEventId: `${epoch}:${cursors}` });
   return parts.flatMap(({ channel, messages, next_id, missed, reset }, i) => {
     const named = channel && { channel };
     if (reset) cursors[i] = 0;
-    const lost = missed || reset ? [[missed ? "missed" : "reset", { data: JSON.stringify({ ...named }), lastEventId: `${epoch}:${cursors}` }]] : [];
-    const told = messages.map((message) => {
+    const losses = missed || reset ? [[missed ? "missed" : "reset", fields({ ...named })]] : [];
+    const news = messages.map((message) => {
       cursors[i] = message === messages.at(-1) ? next_id : message.id + 1;
-      return ["message", { data: JSON.stringify({ ...named, ...message }), lastEventId: `${epoch}:${cursors}` }];
+      return ["message", fields({ ...named, ...message })];
     });
-    return [...lost, ...told];
+    return [...losses, ...news];
   });
 }
 
 class Page {
   errors = [];
-  streams = new Set(); // that are open
+  streams = new Set(); // functions that close the open streams
   #listeners = new Map();
-  #open = new Set();
+  #aborts = new Set();
   #channels = new Set();
-  #places = new Set();
+  #lockRequests = new Set();
   #isGone = false;
 
-  constructor(world, { src = `${HOME}speak.js`, origin = "http://page.test", without = [], streams = [], storage } = {}) {
-    this.world = world;
-    const { clock } = world;
+  constructor(simulation, options = {}) {
+    const { src = `${HOME}speak.js`, origin = "http://page.test", storage } = options;
+    const { without = [], streams = [] } = options;
+    this.simulation = simulation;
+    const { clock } = simulation;
     const page = this;
     const globals = {
-      console, URL, URLSearchParams, AbortController,
-      // A browser reports what is thrown here, and goes on.
-      queueMicrotask: (act) => Promise.resolve().then(act).catch((error) => this.errors.push(error.message)),
+      console,
+      URL,
+      URLSearchParams,
+      AbortController,
+      // A browser reports an error that is thrown here, and continues.
+      queueMicrotask: (callback) =>
+        Promise.resolve()
+          .then(callback)
+          .catch((error) => this.errors.push(error.message)),
       setTimeout: clock.setTimeout,
       clearTimeout: clock.clearTimeout,
       location: new URL(`${origin}/room`),
-      fetch: (url, options) => this.#fetch(url, options),
+      fetch: (url, init) => this.#fetch(url, init),
       document: {
         hidden: false,
         currentScript: { src },
-        createElement: (kind) => ({ kind, remove() { this.isRemoved = true; } }),
+        createElement: (tag) => ({
+          tag,
+          remove() {
+            this.isRemoved = true;
+          },
+        }),
         head: { append: (element) => this.#load(element) },
       },
       navigator: {
-        sendBeacon: (url, query) => world.send({ url, query, kind: "beacon", page }, () => {}, () => {}),
+        sendBeacon: (url, query) =>
+          simulation.send(
+            { url, query, kind: "beacon", page },
+            () => {},
+            () => {},
+          ),
         locks: {
-          request: (name, options, hold) => world.lock(name, options, hold, this.#places),
+          request: (name, init, hold) => simulation.lock(name, init, hold, this.#lockRequests),
         },
       },
       BroadcastChannel: class {
         constructor(name) {
           this.name = name;
-          world.open(this);
+          simulation.addChannel(this);
           page.#channels.add(this);
         }
         postMessage(data) {
-          world.broadcast(this, data);
+          simulation.broadcast(this, data);
         }
         close() {
-          world.shut(this);
+          simulation.removeChannel(this);
         }
       },
       addEventListener: (type, listener, { signal, once } = {}) => {
         const list = this.#listeners.get(type) ?? new Set();
         this.#listeners.set(type, list);
-        const act = (event) => {
-          if (once) list.delete(act);
+        const call = (event) => {
+          if (once) list.delete(call);
           listener(event);
         };
-        list.add(act);
-        signal?.addEventListener("abort", () => list.delete(act));
+        list.add(call);
+        signal?.addEventListener("abort", () => list.delete(call));
       },
     };
-    if (streams.includes("websocket")) globals.WebSocket = this.#socket();
-    if (streams.includes("eventsource")) globals.EventSource = this.#source();
+    if (streams.includes("websocket")) globals.WebSocket = this.#webSocketClass();
+    if (streams.includes("eventsource")) globals.EventSource = this.#eventSourceClass();
     if (storage) globals.sessionStorage = storage;
     for (const name of without) delete (name === "locks" ? globals.navigator : globals)[name];
-    let count = 0; // names stay unique
-    globals.test = { now: () => clock.now, random: () => world.random + count++ * 1e-12 };
+    let count = 0; // makes random names unique
+    globals.test = { now: () => clock.now, random: () => simulation.random + count++ * 1e-12 };
     this.globals = vm.createContext(globals);
     vm.runInContext("Date.now = test.now; Math.random = test.random", this.globals);
     source.runInContext(this.globals);
     this.globals.document.currentScript = null;
   }
 
-  /** Joins, and keeps what is told: messages, lists of members, states, … */
+  /** Joins a room, and records the chat's events in `received`. */
   join(room, options) {
     const chat = this.globals.Speak.join(room, options);
-    const told = { messages: [], members: [], states: [], missed: 0, errors: [] };
-    chat.onmessage = (message) => told.messages.push(message);
-    chat.onmembers = (members) => told.members.push(Array.from(members, ({ name }) => name));
-    chat.onstate = (state) => told.states.push({ ...state, at: this.world.clock.now });
-    chat.onmissed = () => told.missed++;
-    chat.onerror = (error) => told.errors.push(error);
+    const received = { messages: [], members: [], states: [], missed: 0, errors: [] };
+    chat.onmessage = (message) => received.messages.push(message);
+    chat.onmembers = (list) => received.members.push(Array.from(list, ({ name }) => name));
+    chat.onstate = (state) => received.states.push({ ...state, at: this.simulation.clock.now });
+    chat.onmissed = () => received.missed++;
+    chat.onerror = (error) => received.errors.push(error);
     return Object.assign(chat, {
-      told,
+      received,
       names: () => Array.from(chat.members, ({ name }) => name),
-      texts: () => told.messages.filter(({ type }) => type === "message").map(({ text }) => text),
+      texts: () =>
+        received.messages.filter(({ type }) => type === "message").map(({ text }) => text),
     });
   }
 
-  event(type) {
-    for (const act of [...(this.#listeners.get(type) ?? [])]) act({ type });
+  dispatch(type) {
+    for (const call of [...(this.#listeners.get(type) ?? [])]) call({ type });
   }
 
-  listens(type) {
+  hasListener(type) {
     return !!this.#listeners.get(type)?.size;
   }
 
-  /** What the browser does when a tab is closed. */
+  /** Does what a browser does when the user closes the tab. */
   close() {
-    this.event("pagehide");
+    this.dispatch("pagehide");
     this.crash();
   }
 
-  /** The same without a word. */
+  /** Ends the page without an event. */
   crash() {
     this.#isGone = true;
-    for (const breakOff of this.#open) breakOff();
+    for (const abort of this.#aborts) abort();
     for (const channel of this.#channels) channel.close();
-    for (const place of this.#places) place.leave();
-    this.#places.clear();
+    for (const request of this.#lockRequests) request.release();
+    this.#lockRequests.clear();
   }
 
-  #send(kind, url, query, reply, fail) {
+  #send(kind, url, query, onAnswer, onFailure) {
     if (this.#isGone) return () => {};
-    const breakOff = this.world.send({ url, query, kind, page: this }, reply, fail);
-    this.#open.add(breakOff);
-    return breakOff;
+    const abort = this.simulation.send({ url, query, kind, page: this }, onAnswer, onFailure);
+    this.#aborts.add(abort);
+    return abort;
   }
 
   #fetch(url, { body, signal }) {
     return new Promise((resolve, reject) => {
-      const breakOff = this.#send("fetch", url, new URLSearchParams(body), (answer) => resolve({ json: async () => answer }), () => reject(new TypeError("Failed to fetch")));
+      const onAnswer = (answer) => resolve({ json: async () => answer });
+      const onFailure = () => reject(new TypeError("Failed to fetch"));
+      const abort = this.#send("fetch", url, new URLSearchParams(body), onAnswer, onFailure);
       signal.addEventListener("abort", () => {
         reject(signal.reason);
-        breakOff();
+        abort();
       });
     });
   }
 
-  #follow(kind, url, acts) {
-    if (this.forbids) throw new Error("SecurityError");
-    const close = this.world.follow({ url, kind, page: this }, {
-      ...acts,
-      end: () => {
-        this.streams.delete(close);
-        acts.end();
+  #openStream(kind, url, callbacks) {
+    if (this.forbidsStreams) throw new Error("SecurityError");
+    const close = this.simulation.openStream(
+      { url, kind, page: this },
+      {
+        ...callbacks,
+        onEnd: () => {
+          this.streams.delete(close);
+          callbacks.onEnd();
+        },
       },
-    });
+    );
     this.streams.add(close);
-    this.#open.add(close);
+    this.#aborts.add(close);
     return () => {
       this.streams.delete(close);
-      this.#open.delete(close);
+      this.#aborts.delete(close);
       close();
     };
   }
 
-  #socket() {
+  #webSocketClass() {
     const page = this;
     return class {
       #close;
       constructor(url) {
-        this.#close = page.#follow("websocket", url, {
-          open: () => this.onopen(),
-          tell: (answer) => this.onmessage({ data: JSON.stringify(answer) }),
-          end: () => {
+        this.#close = page.#openStream("websocket", url, {
+          onOpen: () => this.onopen(),
+          onAnswer: (answer) => this.onmessage({ data: JSON.stringify(answer) }),
+          onEnd: () => {
             this.onerror();
             this.onclose();
           },
@@ -395,29 +441,29 @@ class Page {
       }
       close() {
         this.#close();
-        page.world.clock.setTimeout(() => this.onclose(), LATENCY);
+        page.simulation.clock.setTimeout(() => this.onclose(), LATENCY_MS);
       }
     };
   }
 
-  #source() {
+  #eventSourceClass() {
     const page = this;
     return class extends EventTarget {
       #close;
       constructor(url) {
         super();
-        this.#close = page.#follow("eventsource", url, {
-          open: () => this.onopen(),
-          tell: (answer, from) => {
-            for (const [type, values] of events(answer, from)) {
-              page.world.clock.setTimeout(() => {
+        this.#close = page.#openStream("eventsource", url, {
+          onOpen: () => this.onopen(),
+          onAnswer: (answer, from) => {
+            for (const [type, fields] of events(answer, from)) {
+              page.simulation.clock.setTimeout(() => {
                 if (this.isClosed) return;
-                if (type === "message") this.onmessage(values);
+                if (type === "message") this.onmessage(fields);
                 else this.dispatchEvent(new Event(type));
               });
             }
           },
-          end: () => this.onerror(),
+          onEnd: () => this.onerror(),
         });
       }
       close() {
@@ -429,16 +475,15 @@ class Page {
 
   #load(element) {
     const { searchParams, href } = new URL(element.src);
-    const isScript = element.kind === "script";
-    this.#send(
-      isScript ? "jsonp" : "image", href.split("?")[0], searchParams,
-      (answer) => {
-        const callback = this.globals[searchParams.get("callback")];
-        if (isScript && !callback) this.errors.push("a script found no callback");
-        if (isScript) callback?.(answer);
-        element.onload({ type: "load" });
-      },
-      () => element.onerror({ type: "error" }),
-    );
+    const isScript = element.tag === "script";
+    const onAnswer = (answer) => {
+      const callback = this.globals[searchParams.get("callback")];
+      if (isScript && !callback) this.errors.push("a script found no callback");
+      if (isScript) callback?.(answer);
+      element.onload({ type: "load" });
+    };
+    const onFailure = () => element.onerror({ type: "error" });
+    const kind = isScript ? "jsonp" : "image";
+    this.#send(kind, href.split("?")[0], searchParams, onAnswer, onFailure);
   }
 }
