@@ -1,21 +1,22 @@
-// What people do in the demo, and what they see of each other.
+// Members use the demo, and see each other in it.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { comeIn, events, member, openHouse, row, say, setHidden, startServer } from "./fixture.mjs";
+import { events, joinRoom, member, openFixture, row, say, setHidden, startServer } from "./fixture.mjs";
 
-let house;
-before(async () => (house = await openHouse()));
-after(() => house.close());
+let fixture;
+before(async () => (fixture = await openFixture()));
+after(() => fixture.close());
 
-const titled = (page, title) => page.waitForFunction((title) => document.title === title, title);
+const waitForTitle = (page, title) =>
+  page.waitForFunction((title) => document.title === title, title);
 
-test("two people talk", async () => {
-  const josh = await house.visit("talk");
-  await comeIn(josh, "Josh");
-  const mia = await house.visit("talk");
-  await member(mia, "Josh").waitFor(); // seen before one has a name
-  await comeIn(mia, "Mia");
+test("two members talk", async () => {
+  const josh = await fixture.openRoom("talk");
+  await joinRoom(josh, "Josh");
+  const mia = await fixture.openRoom("talk");
+  await member(mia, "Josh").waitFor(); // a page shows the members before it has a name
+  await joinRoom(mia, "Mia");
   await events(josh, "Mia came in").waitFor();
 
   await say(josh, "howdy");
@@ -25,39 +26,51 @@ test("two people talk", async () => {
 
   await row(josh, "howdy").getByText("You", { exact: true }).waitFor();
   for (const page of [josh, mia]) {
-    assert.deepEqual(await page.locator("#messages .text").allTextContents(), ["howdy", "hello Josh"]);
+    assert.deepEqual(await page.locator("#messages .text").allTextContents(), [
+      "howdy",
+      "hello Josh",
+    ]);
     await page.locator("#outbox").locator("li").waitFor({ state: "detached" });
   }
-  assert.match(await josh.locator("#detail").textContent(), new RegExp(`^websocket · 127\\.0\\.0\\.1:${house.server.port} · \\d+ ms$`));
+  assert.match(
+    await josh.locator("#detail").textContent(),
+    new RegExp(`^websocket · 127\\.0\\.0\\.1:${fixture.server.port} · \\d+ ms$`),
+  );
 });
 
-test("a newcomer sees what was said, once, and the name is remembered", async () => {
-  const josh = await house.visit("history");
-  await comeIn(josh, "Josh");
+test("a new page shows older messages once, and its name is remembered", async () => {
+  const josh = await fixture.openRoom("history");
+  await joinRoom(josh, "Josh");
   await say(josh, "first words");
   await row(josh, "first words").waitFor();
 
-  const ann = await house.visit("history");
+  const ann = await fixture.openRoom("history");
   await row(ann, "first words").waitFor();
-  await comeIn(ann, "Ann");
+  await joinRoom(ann, "Ann");
   await say(ann, "second words");
   await row(ann, "second words").waitFor();
-  assert.deepEqual(await ann.locator("#messages .text").allTextContents(), ["first words", "second words"]);
+  assert.deepEqual(await ann.locator("#messages .text").allTextContents(), [
+    "first words",
+    "second words",
+  ]);
 
   await ann.reload();
   await member(ann, "Ann").getByText("you", { exact: true }).waitFor();
-  assert.equal(await ann.locator("#enter").isHidden(), true);
+  assert.equal(await ann.locator("#join").isHidden(), true);
 });
 
-test("HTML and script are text, and only addresses of the web are links", async () => {
-  const josh = await house.visit("markup");
-  await comeIn(josh, "<i>Josh</i>");
-  const mia = await house.visit("markup");
+test("HTML and script are text, and only web addresses are links", async () => {
+  const josh = await fixture.openRoom("markup");
+  await joinRoom(josh, "<i>Josh</i>");
+  const mia = await fixture.openRoom("markup");
   const nasty = `<img src=x onerror="window.hit=1"><script>window.hit=1</script> & <b>bold</b>`;
   await say(josh, nasty);
   await row(mia, nasty).getByText("<i>Josh</i>", { exact: true }).waitFor();
   assert.equal(await mia.locator("#messages .text *").count(), 0);
-  assert.equal(await mia.locator("i, #messages img, #messages script, #messages .text b").count(), 0);
+  assert.equal(
+    await mia.locator("i, #messages img, #messages script, #messages .text b").count(),
+    0,
+  );
   assert.equal(await mia.evaluate(() => window.hit), undefined);
 
   await say(josh, "javascript:alert(1) https://example.org/a?b=c. data:text/html,x http://[broken");
@@ -68,28 +81,36 @@ test("HTML and script are text, and only addresses of the web are links", async 
   ]);
 });
 
-test("who has no name, or one of blanks, is somebody, and everybody else is seen as well", async () => {
-  const josh = await house.visit("nameless");
-  await comeIn(josh, "Josh");
+test("a member without a name, or with a blank one, is shown as Guest, and hides no others", async () => {
+  const josh = await fixture.openRoom("nameless");
+  await joinRoom(josh, "Josh");
   for (const name of ["", " ", "\n~w1", "\u00a0\nlobby"]) {
     const body = new URLSearchParams({ channel: "nameless", message: name });
-    const { connection, auth } = await (await fetch(`${house.server.origin}/introduce`, { method: "POST", body })).json();
-    await josh.locator("#here").getByText("2 here", { exact: true }).waitFor();
-    await member(josh, "Somebody").waitFor();
-    const said = { channel: "nameless", message: `by ${connection}`, connection, auth };
-    await fetch(`${house.server.origin}/write`, { method: "POST", body: new URLSearchParams(said) });
-    await row(josh, `by ${connection}`).getByText("Somebody", { exact: true }).waitFor();
-    await fetch(`${house.server.origin}/goodbye`, { method: "POST", body: new URLSearchParams({ connection, auth }) });
-    await josh.locator("#here").getByText("1 here", { exact: true }).waitFor();
+    const { connection, auth } = await (
+      await fetch(`${fixture.server.origin}/introduce`, { method: "POST", body })
+    ).json();
+    await josh.locator("#member-count").getByText("2 here", { exact: true }).waitFor();
+    await member(josh, "Guest").waitFor();
+    const values = { channel: "nameless", message: `by ${connection}`, connection, auth };
+    await fetch(`${fixture.server.origin}/write`, {
+      method: "POST",
+      body: new URLSearchParams(values),
+    });
+    await row(josh, `by ${connection}`).getByText("Guest", { exact: true }).waitFor();
+    await fetch(`${fixture.server.origin}/goodbye`, {
+      method: "POST",
+      body: new URLSearchParams({ connection, auth }),
+    });
+    await josh.locator("#member-count").getByText("1 here", { exact: true }).waitFor();
   }
-  assert.deepEqual(house.complaints, []);
+  assert.deepEqual(fixture.errors, []);
 });
 
-test("rename", async () => {
-  const josh = await house.visit("rename");
-  await comeIn(josh, "Josh");
-  const mia = await house.visit("rename");
-  await comeIn(mia, "Mia");
+test("a rename is seen by the others", async () => {
+  const josh = await fixture.openRoom("rename");
+  await joinRoom(josh, "Josh");
+  const mia = await fixture.openRoom("rename");
+  await joinRoom(mia, "Mia");
   await member(josh, "Josh").getByRole("button").click();
   await josh.getByLabel("Your name").fill("Joshua");
   await josh.getByRole("button", { name: "Change" }).click();
@@ -98,17 +119,26 @@ test("rename", async () => {
   assert.equal(await mia.locator("#members li").count(), 2);
 });
 
-test("a private message by clicking a name; Escape leads back to everybody", async () => {
-  const [josh, mia, ann] = await Promise.all(["Josh", "Mia", "Ann"].map(async (name) => {
-    const page = await house.visit("whisper");
-    await comeIn(page, name);
-    return page;
-  }));
+test("a click on a name writes to that member alone, and Escape returns to everybody", async () => {
+  const [josh, mia, ann] = await Promise.all(
+    ["Josh", "Mia", "Ann"].map(async (name) => {
+      const page = await fixture.openRoom("whisper");
+      await joinRoom(page, name);
+      return page;
+    }),
+  );
   await josh.locator("#text").fill("half a thought");
   await member(josh, "Mia").getByRole("button").click();
   await josh.getByText("Mia alone will see this.").waitFor();
-  assert.equal(await josh.locator("#text").inputValue(), "", "what was meant for everybody is put aside");
-  assert.equal(await josh.locator("#text").evaluate((text) => text === document.activeElement), true);
+  assert.equal(
+    await josh.locator("#text").inputValue(),
+    "",
+    "the draft for everybody is not shown",
+  );
+  assert.equal(
+    await josh.locator("#text").evaluate((text) => text === document.activeElement),
+    true,
+  );
   await say(josh, "psst");
   await row(mia, "psst").getByText("privately").waitFor();
   await row(josh, "psst").getByText("privately to Mia").waitFor();
@@ -123,11 +153,11 @@ test("a private message by clicking a name; Escape leads back to everybody", asy
   assert.equal(await row(josh, "psst").count(), 1);
 });
 
-test("who a private message was for has left: nothing goes out", async () => {
-  const josh = await house.visit("gone");
-  await comeIn(josh, "Josh");
-  const mia = await house.visit("gone");
-  await comeIn(mia, "Mia");
+test("a private message to a member that has left is not sent", async () => {
+  const josh = await fixture.openRoom("gone");
+  await joinRoom(josh, "Josh");
+  const mia = await fixture.openRoom("gone");
+  await joinRoom(mia, "Mia");
   await member(josh, "Mia").getByRole("button").click();
   await mia.close();
   await josh.getByText("Mia has left").waitFor();
@@ -135,47 +165,49 @@ test("who a private message was for has left: nothing goes out", async () => {
   await josh.keyboard.press("Escape");
   await say(josh, "aloud");
   await row(josh, "aloud").waitFor();
-  assert.deepEqual(await josh.locator("#messages .text, #outbox .text").allTextContents(), ["aloud"]);
+  assert.deepEqual(await josh.locator("#messages .text, #outbox .text").allTextContents(), [
+    "aloud",
+  ]);
 });
 
-test("leaving and closing the page are seen", async () => {
-  const josh = await house.visit("leave");
-  await comeIn(josh, "Josh");
-  const mia = await house.visit("leave");
-  await comeIn(mia, "Mia");
-  const ann = await house.visit("leave");
-  await comeIn(ann, "Ann");
+test("members see that another member left or closed its page", async () => {
+  const josh = await fixture.openRoom("leave");
+  await joinRoom(josh, "Josh");
+  const mia = await fixture.openRoom("leave");
+  await joinRoom(mia, "Mia");
+  const ann = await fixture.openRoom("leave");
+  await joinRoom(ann, "Ann");
 
   await member(mia, "Mia").getByRole("button").click();
   await mia.getByRole("button", { name: "Leave the room" }).click();
   await events(josh, "Mia left").waitFor();
-  await mia.getByLabel("What shall we call you?").waitFor(); // and goes on looking
+  await mia.getByLabel("What shall we call you?").waitFor(); // the page still shows the room
   await ann.close();
   await events(josh, "Ann left").waitFor();
   await events(mia, "Ann left").waitFor();
   assert.deepEqual(await josh.locator("#members .name").allTextContents(), ["Josh"]);
 });
 
-test("the title counts what came while the page was hidden", async () => {
-  const josh = await house.visit("title");
-  await comeIn(josh, "Josh");
-  const mia = await house.visit("title");
-  await comeIn(mia, "Mia");
-  await titled(josh, "title · Speak");
+test("the title counts the messages that came while the page was hidden", async () => {
+  const josh = await fixture.openRoom("title");
+  await joinRoom(josh, "Josh");
+  const mia = await fixture.openRoom("title");
+  await joinRoom(mia, "Mia");
+  await waitForTitle(josh, "title · Speak");
   await setHidden(josh, true);
   await say(mia, "one");
-  await titled(josh, "(1) title · Speak");
+  await waitForTitle(josh, "(1) title · Speak");
   await say(mia, "two");
-  await titled(josh, "(2) title · Speak");
+  await waitForTitle(josh, "(2) title · Speak");
   await setHidden(josh, false);
-  await titled(josh, "title · Speak");
+  await waitForTitle(josh, "title · Speak");
 });
 
-test("the fragment is the room: another one leads there without loading the page", async () => {
-  const josh = await house.visit("one");
-  await comeIn(josh, "Josh");
-  const mia = await house.visit("one");
-  await comeIn(mia, "Mia");
+test("a new fragment leads to another room without loading the page", async () => {
+  const josh = await fixture.openRoom("one");
+  await joinRoom(josh, "Josh");
+  const mia = await fixture.openRoom("one");
+  await joinRoom(mia, "Mia");
   await say(josh, "in one");
   await row(mia, "in one").waitFor();
   await josh.evaluate(() => {
@@ -190,68 +222,75 @@ test("the fragment is the room: another one leads there without loading the page
   assert.equal(await josh.evaluate(() => window.isSamePage), true);
 });
 
-test("what is refused says why, and can be tried again", async () => {
-  const josh = await house.visit("refused");
-  await comeIn(josh, "Josh");
+test("a refused message shows the reason, and can be tried again", async () => {
+  const josh = await fixture.openRoom("refused");
+  await joinRoom(josh, "Josh");
   await say(josh, "x".repeat(70_000));
   const failed = josh.locator("#outbox .failed");
   await failed.getByText("Not sent.").waitFor();
-  assert.equal(await josh.locator("#messages .said").count(), 0);
+  assert.equal(await josh.locator("#messages .message").count(), 0);
   await failed.getByRole("button", { name: "Try again" }).click();
   await failed.getByText("Not sent.").waitFor();
   await failed.getByRole("button", { name: "Discard" }).click();
   assert.equal(await josh.locator("#outbox li").count(), 0);
 });
 
-test("while the server is away the page says so; then it goes on", async () => {
-  const own = await openHouse();
+test("the page reports that the server is out of reach, and recovers", async () => {
+  const separate = await openFixture();
   try {
-    const josh = await own.visit("away");
-    await comeIn(josh, "Josh");
+    const josh = await separate.openRoom("away");
+    await joinRoom(josh, "Josh");
     await say(josh, "before");
     await row(josh, "before").waitFor();
-    await own.server.stop();
+    await separate.server.stop();
     await josh.getByText("The server is out of reach.").waitFor();
     await say(josh, "meanwhile");
     await josh.locator("#outbox").getByText("meanwhile").waitFor();
-    const again = await startServer(own.server.port);
+    const restarted = await startServer(separate.server.port);
     try {
       const now = josh.getByRole("button", { name: "Try now" });
-      if (await now.isVisible()) await now.click({ timeout: 1000 }).catch(() => {}); // it may be back by itself
+      // The button disappears if the page has recovered by itself.
+      if (await now.isVisible()) await now.click({ timeout: 1000 }).catch(() => {});
       await row(josh, "meanwhile").waitFor();
       await josh.locator("#outbox li").waitFor({ state: "detached" });
-      assert.deepEqual(await josh.locator("#messages .text").allTextContents(), ["before", "meanwhile"]);
+      assert.deepEqual(await josh.locator("#messages .text").allTextContents(), [
+        "before",
+        "meanwhile",
+      ]);
       assert.equal(await josh.locator("#notice").isHidden(), true);
     } finally {
-      await again.stop();
+      await restarted.stop();
     }
   } finally {
-    await own.close();
+    await separate.close();
   }
 });
 
-test("a long talk keeps to its end, stays where somebody reads, and forgets its beginning", async () => {
-  const josh = await house.visit("long");
-  await comeIn(josh, "Josh");
-  const post = async (from, to) => {
+test("a long log stays at its end, keeps the position of a reader, and drops old messages", async () => {
+  const josh = await fixture.openRoom("long");
+  await joinRoom(josh, "Josh");
+  const write = async (from, to) => {
     for (let number = from; number <= to; number++) {
-      await fetch(`${house.server.origin}/write`, { method: "POST", body: new URLSearchParams({ channel: "long", message: `number ${number}` }) });
+      await fetch(`${fixture.server.origin}/write`, {
+        method: "POST",
+        body: new URLSearchParams({ channel: "long", message: `number ${number}` }),
+      });
     }
     await row(josh, `number ${to}`).waitFor();
   };
   const scrollTop = () => josh.locator("#scroller").evaluate((scroller) => scroller.scrollTop);
-  for (const from of [1, 151, 301]) await post(from, from + 149); // fewer at once than the server retains
+  for (const from of [1, 151, 301]) await write(from, from + 149); // fewer than the server retains
   assert.equal(await josh.locator("#messages > li").count(), 400);
   assert.equal(await scrollTop(), 0);
   await josh.locator("#scroller").evaluate((scroller) => (scroller.scrollTop = -2000));
-  await post(451, 452);
+  await write(451, 452);
   await josh.getByRole("button", { name: "↓ 2 new" }).click();
   await josh.waitForFunction(() => document.querySelector("#scroller").scrollTop === 0);
-  await josh.locator("#newer").waitFor({ state: "hidden" });
+  await josh.locator("#new-messages").waitFor({ state: "hidden" });
 });
 
-// Last, for it judges all that was done above.
-test("nothing was asked of anybody else, and nothing forbidden was tried", () => {
-  assert.deepEqual(house.outside, []);
-  assert.deepEqual([...new Set(house.complaints)].slice(0, 5), []);
+// The last test, because it checks all pages of the tests before.
+test("the demo requests nothing from other servers, and nothing that its policy forbids", () => {
+  assert.deepEqual(fixture.foreignRequests, []);
+  assert.deepEqual([...new Set(fixture.errors)].slice(0, 5), []);
 });
