@@ -23,11 +23,11 @@ const ROOM: &str = "churn";
 /// Introductions that end by closing the pending read.
 pub(crate) fn churn(target: &Target, cores: Cores, cycles: usize) -> Result<Sample> {
     let mut observer = Observer::new(target)?;
-    let mut door = Door::new(target)?;
-    door.come_and_go(BATCH, &mut observer)?;
+    let mut batches = Batches::new(target)?;
+    batches.come_and_go(BATCH, &mut observer)?;
     let window = Window::open(target.process, cores)?;
     for done in (0..cycles).step_by(BATCH) {
-        door.come_and_go(BATCH.min(cycles - done), &mut observer)?;
+        batches.come_and_go(BATCH.min(cycles - done), &mut observer)?;
     }
     let usage = window.close()?;
     Ok(Sample::new(usage, cycles as u64))
@@ -35,18 +35,18 @@ pub(crate) fn churn(target: &Target, cores: Cores, cycles: usize) -> Result<Samp
 
 /// Connections that write once and close, for comparison.
 pub(crate) fn connect(target: &Target, cores: Cores, cycles: usize) -> Result<Sample> {
-    let mut door = Door::new(target)?;
-    door.write_and_go(BATCH)?;
+    let mut batches = Batches::new(target)?;
+    batches.write_and_go(BATCH)?;
     let window = Window::open(target.process, cores)?;
     for done in (0..cycles).step_by(BATCH) {
-        door.write_and_go(BATCH.min(cycles - done))?;
+        batches.write_and_go(BATCH.min(cycles - done))?;
     }
     let usage = window.close()?;
     Ok(Sample::new(usage, cycles as u64))
 }
 
 /// Connects clients in batches.
-struct Door {
+struct Batches {
     target: Target,
     framer: Framer,
     buffer: Vec<u8>,
@@ -54,7 +54,7 @@ struct Door {
     next_number: u32,
 }
 
-impl Door {
+impl Batches {
     fn new(target: &Target) -> Result<Self> {
         if target.dialect != Dialect::Speak {
             return Err("only Speak knows introductions".into());
