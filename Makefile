@@ -31,7 +31,7 @@ export RUST_TEST_THREADS ?= 4
 LOGS := $(CURDIR)/target/logs
 test: export SPEAK_TEST_LOGS := $(LOGS)
 
-.PHONY: help run test lint audit musl musl-test dist sim fuzz fuzz-keep fuzz-tools overload stress bench bench-full wrk bench-check bench-musl bench-tools bench-build fmt clean
+.PHONY: help run test lint check-style audit musl musl-test dist sim fuzz fuzz-keep fuzz-tools overload stress bench bench-full wrk bench-check bench-musl bench-tools bench-build fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/' | expand -t 18
@@ -57,6 +57,10 @@ lint: ## formatting, clippy and documentation, all without a warning
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets --manifest-path bench/Cargo.toml -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+check-style: ## imports without circles, folders without system calls, the words of the glossary, 100 columns
+	.ci/cycles
+	.ci/style
 
 audit: ## the dependencies: licences, sources, build scripts, and known faults by RustSec's database, which is on GitHub
 	@$(call install,python3:python3 git:git)
