@@ -398,7 +398,7 @@ fn where_there_is_no_landlock_it_serves_all_the_same() {
         let server = where_it_fails("landlock_restrict_self", "EPERM");
         assert!(told(&server).ends_with("no new privileges, no Landlock"), "{:?}", server.log());
         assert!(
-            server.log().iter().any(|line| line.contains("WARN Landlock is not in force")),
+            server.log().iter().any(|line| line.contains("WARN cannot enforce Landlock")),
             "{:?}",
             server.log()
         );
