@@ -35,7 +35,7 @@ chmod 755 "$ROOT"
 env -i "$(command -v chroot)" --userspec="$(word USER)" --groups= "$ROOT" /speak --listen 127.0.0.1:0 2>"$LOG" &
 PID=$!
 for _ in $(seq 100); do
-    ! grep -q 'started, for' "$LOG" || break
+    ! grep -q ' started max_clients=' "$LOG" || break
     sleep 0.1
 done
 PORT=$(sed -n 's/.* listening on http.*:\([0-9]*\)$/\1/p' "$LOG")

@@ -560,10 +560,9 @@ fn a_log_that_nobody_reads_stops_nothing_and_tells_of_the_gap() {
         text.push_str(std::str::from_utf8(read).expect("text"));
         let length = read.len();
         server.stderr.consume(length);
-        text.contains(" lines were lost here\n")
+        text.contains(" log lines dropped\n")
     });
-    let line =
-        text.lines().find(|line| line.contains(" lines were lost here")).expect("found before");
+    let line = text.lines().find(|line| line.contains(" log lines dropped")).expect("found before");
     let told: u64 = line.split(' ').nth(2).expect("a word").parse().expect("a number");
     assert!(line.contains(" WARN ") && told >= gone, "{line}, and {gone} before that");
     let mut levels = text.lines().map(|line| line.split(' ').nth(1).unwrap_or_default());

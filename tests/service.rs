@@ -167,7 +167,7 @@ fn an_upgrade_that_fails_leaves_the_main_process_as_it_is_and_ready() {
         systemd.hears_of_reloading(before);
         let text = systemd.hears();
         assert!(
-            text.starts_with("READY=1\nSTATUS=the new process could not take over"),
+            text.starts_with("READY=1\nSTATUS=upgrade failed; the old process is still serving"),
             "{text:?}"
         );
         server.get("/health", &[]).ok();
@@ -303,8 +303,8 @@ fn what_is_passed_and_is_no_door_stops_the_start_with_its_reason() {
     for (command, reason) in [
         (connected, "does not listen"),
         (datagram, "does not listen"),
-        (file, "a socket that was passed"),
-        (nothing, "LISTEN_FDS promises descriptor"),
+        (file, "an activated socket"),
+        (nothing, "LISTEN_FDS counts descriptor"),
     ] {
         let finished = run(command);
         assert_eq!(finished.code, Some(1), "{finished:?}");
@@ -469,8 +469,8 @@ fn the_services_filter_lets_through_all_that_speak_asks_of_the_kernel() {
         let mut reload = Command::new("strace");
         reload.arg("-qqfo").arg(&kill).args(["/bin/kill", "-USR2", &id]);
         assert!(reload.status().expect("strace").success());
-        until("the process before has left", || {
-            server.log().iter().any(|line| line.ends_with(" the process before has left"))
+        until("the old process has exited", || {
+            server.log().iter().any(|line| line.ends_with(" upgrade finished: old process exited"))
         });
         server.adopt_heir();
         use_it(&server);

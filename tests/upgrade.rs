@@ -100,11 +100,11 @@ fn nobody_who_waits_falls_silent_by_an_upgrade() {
             client.send_get("/read", &me.and(&[("channel", "elsewhere")]));
         }
         let heirs = server.heirs().len();
-        until("the process before has left", || {
+        until("the old process has exited", || {
             server
                 .log()
                 .iter()
-                .filter(|line| line.ends_with(" the process before has left"))
+                .filter(|line| line.ends_with(" upgrade finished: old process exited"))
                 .count()
                 >= heirs
         });
@@ -143,11 +143,11 @@ fn a_new_process_that_does_not_start_leaves_the_old_one_serving() {
         fs::remove_file(&program).expect("the link");
         symlink(Path::new(broken), &program).expect("a link");
         let failures = |server: &Server| {
-            server.log().iter().filter(|line| line.contains("this one serves on")).count()
+            server.log().iter().filter(|line| line.contains("upgrade failed")).count()
         };
         let before = failures(&server);
         server.signal(Signal::USR2);
-        until("the old one serves on", || failures(&server) > before);
+        until("the upgrade has failed", || failures(&server) > before);
         server.write("room", "two");
     }
     assert_eq!(server.read("room", "1").ids(), [1, 2, 3]);
@@ -159,12 +159,12 @@ fn a_new_process_that_is_killed_before_it_serves_leaves_the_old_one_serving() {
         let mut server = Server::with(&["--connection-timeout", "1h"]);
         server.write("room", "one");
         server.signal(Signal::USR2);
-        until("another process is to take over", || !server.heirs().is_empty());
+        until("an upgrade has started", || !server.heirs().is_empty());
         // Fails only where it was given up already.
         let _ = kill_process(server.heirs()[0], Signal::KILL);
         let says =
             |server: &Server, what: &str| server.log().iter().any(|line| line.contains(what));
-        until("one of them is gone", || says(&server, "this one serves on") || server.has_ended());
+        until("one of them is gone", || says(&server, "upgrade failed") || server.has_ended());
         if server.has_ended() {
             // It was killed too late: it served already.
             server.forget();
@@ -193,7 +193,7 @@ fn an_old_process_that_is_killed_amid_an_upgrade_leaves_a_new_one_that_serves() 
         let mut server = Server::on(&[&port.to_string()], &[]);
         server.write("room", "one");
         server.signal(Signal::USR2);
-        until("another process is to take over", || !server.heirs().is_empty());
+        until("an upgrade has started", || !server.heirs().is_empty());
         thread::sleep(Duration::from_millis(pause_ms));
         server.signal(Signal::KILL);
         server.adopt_heir();
