@@ -89,7 +89,11 @@ impl Metrics {
 
     fn write_gauges(&self, hub: &Hub, clients: usize, page: &mut Page<'_>) {
         let Gauges { readers, channels, sessions, messages, .. } = hub.census();
-        page.gauge("speak_clients", "Clients: TCP connections and Unix sockets.", clients);
+        page.gauge(
+            "speak_clients",
+            "Clients that are served: TCP connections and Unix sockets.",
+            clients,
+        );
         page.gauge(
             "speak_clients_max",
             "Limit on clients: --max-clients, or less if the file limit is lower.",
@@ -100,8 +104,8 @@ impl Metrics {
             "Pending reads: long polls, event streams and WebSockets.",
             readers,
         );
-        page.gauge("speak_channels", "Channels.", channels);
-        page.gauge("speak_connections", "Introduced connections.", sessions);
+        page.gauge("speak_channels", "Number of channels.", channels);
+        page.gauge("speak_connections", "Number of introduced connections.", sessions);
         page.gauge("speak_messages_retained", "Messages in the history of all channels.", messages);
         page.gauge(
             "speak_memory_bytes",
