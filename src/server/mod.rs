@@ -75,10 +75,11 @@ impl Server {
     ///
     /// [`StartError`], for instance for an address that is in use.
     pub fn start(options: &Options, activated: Vec<ActivatedSocket>) -> Result<Self, StartError> {
+        let cannot_start = |error: io::Error| {
+            StartError(format!("cannot start: {}", diagnose::explain_fd_limit(&error)))
+        };
         let file_limit = rlimit::raise_file_limit();
-        let poll = Poll::new().map_err(cannot_start)?;
-        let signals = Signals::new(poll.registry()).map_err(cannot_start)?;
-        let timer = TimerFd::new(poll.registry()).map_err(cannot_start)?;
+        let (poll, signals, timer) = create_poll().map_err(cannot_start)?;
         let config = hub_config(options, fill_random);
         let InitialState { hub, now, mut predecessor, state_file } =
             InitialState::load(options.state.as_deref(), config)?;
@@ -86,9 +87,8 @@ impl Server {
         let mut listeners = bind_listeners(options, activated, predecessor.as_mut())?;
         for (index, listener) in listeners.iter_mut().enumerate() {
             let token = EventSource::Listener(index).token();
-            poll.registry()
-                .register(listener.source(), token, Interest::READABLE)
-                .map_err(cannot_start)?;
+            let source = listener.source();
+            poll.registry().register(source, token, Interest::READABLE).map_err(cannot_start)?;
         }
         let max_clients = file_limit.max_clients(options.max_clients);
         let listener_count = listeners.len();
@@ -277,8 +277,12 @@ impl Server {
     }
 }
 
-fn cannot_start(error: io::Error) -> StartError {
-    StartError(format!("cannot start: {}", diagnose::explain_fd_limit(&error)))
+/// Creates the poll, and the files that it watches from the start.
+fn create_poll() -> io::Result<(Poll, Signals, TimerFd)> {
+    let poll = Poll::new()?;
+    let signals = Signals::new(poll.registry())?;
+    let timer = TimerFd::new(poll.registry())?;
+    Ok((poll, signals, timer))
 }
 
 fn to_event(event: &mio::event::Event) -> Event {

@@ -33,7 +33,7 @@ const FDS_PER_READ: usize = 8;
 
 /// Message of an upgrade, in the order in which they are sent. The numbers are frozen: an older
 /// process must be able to hand over to a newer one.
-#[derive(Encode, Decode)]
+#[derive(Clone, Copy, Encode, Decode)]
 pub(super) enum Message<'a> {
     /// The successor has started; its version.
     #[n(0)]
