@@ -21,8 +21,8 @@ fn main() {
     }
 }
 
-/// Writes the file as it is served, the same compressed (`NAME.gz`), and its tag (`NAME.tag`), which
-/// identifies the content.
+/// Writes the file as it is served, the same compressed (`NAME.gz`), and its tag (`NAME.tag`),
+/// which identifies the content.
 fn prepare(path: &Path, out: &Path) {
     let name = path.file_name().expect("a listed file has a name").to_str().expect("ASCII names");
     let text = fs::read_to_string(path).expect("a file of the source");
