@@ -5,12 +5,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 binary=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 place=$here/../../target/conformance
-if ! cmp -s "$here/requirements.txt" "$place/installed.txt"; then
-    rm -rf "$place"
-    python3 -m venv "$place"
-    "$place/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/requirements.txt"
-    cp "$here/requirements.txt" "$place/installed.txt"
-fi
+"$here/../../.ci/venv" "$place" "$here/requirements.txt"
 # promtool comes with Prometheus. Installing that would bring 330 MB and start a server: out of its package comes the one program.
 promtool=$(command -v promtool || true)
 if [ -z "$promtool" ]; then
