@@ -60,7 +60,7 @@ deps: ## install what the tests need: Debian packages (with sudo), npm and Pytho
 	@.ci/venv target/openapi tests/conformance/openapi/requirements.txt
 	@.ci/npm tests/browser
 
-lint: ## formatting, clippy and documentation, without a warning
+lint: check-style ## formatting, clippy, documentation and style, without a warning
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo fmt --check --manifest-path bench/Cargo.toml
