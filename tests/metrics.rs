@@ -561,10 +561,9 @@ fn an_unread_log_blocks_nothing_and_reports_the_gap() {
         text.push_str(std::str::from_utf8(read).expect("text"));
         let length = read.len();
         server.stderr.consume(length);
-        text.contains(" lines were lost here\n")
+        text.contains(" log lines dropped\n")
     });
-    let line =
-        text.lines().find(|line| line.contains(" lines were lost here")).expect("found before");
+    let line = text.lines().find(|line| line.contains(" log lines dropped")).expect("found before");
     let reported: u64 = line.split(' ').nth(2).expect("a word").parse().expect("a number");
     assert!(line.contains(" WARN ") && reported >= gone, "{line}, and {gone} before that");
     let mut levels = text.lines().map(|line| line.split(' ').nth(1).unwrap_or_default());

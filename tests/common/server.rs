@@ -221,9 +221,12 @@ impl Server {
     pub fn upgrade(&mut self) {
         let heirs = self.heirs().len();
         self.signal(Signal::USR2);
-        until("another process is to take over", || self.heirs().len() > heirs);
-        until("the process before has left", || {
-            self.log().iter().filter(|line| line.ends_with(" the process before has left")).count()
+        until("an upgrade has started", || self.heirs().len() > heirs);
+        until("the old process has exited", || {
+            self.log()
+                .iter()
+                .filter(|line| line.ends_with(" upgrade finished: old process exited"))
+                .count()
                 > heirs
         });
         if let Some(status) = self.adopt_heir() {
@@ -254,8 +257,8 @@ impl Server {
     /// The processes that were to take over, as the log tells them.
     pub fn heirs(&self) -> Vec<Pid> {
         let id_of = |line: &String| {
-            let (_, rest) = line.split_once(" INFO process ")?;
-            Pid::from_raw(rest.strip_suffix(" is to take over")?.parse().ok()?)
+            let (_, id) = line.split_once(" INFO upgrade started successor=")?;
+            Pid::from_raw(id.parse().ok()?)
         };
         self.log().iter().filter_map(id_of).collect()
     }

@@ -19,11 +19,11 @@ const OLD_KILLED_WITHIN_MS: u64 = 40;
 const NEW_KILLED_WITHIN_MS: u64 = 15;
 
 /// What the server says of an upgrade, at the end of a line or in one.
-const BEGINS: &str = " is to take over";
-const IS_OVER: &str = " the process before has left";
-const FAILED: &str = "this one serves on";
-const STARTED: &str = " started, for up to ";
-const HAS_NOTHING: &str = " begins anew";
+const BEGINS: &str = " upgrade started successor=";
+const IS_OVER: &str = " upgrade finished";
+const FAILED: &str = " upgrade failed";
+const STARTED: &str = " started max_clients=";
+const HAS_NOTHING: &str = " starting empty";
 
 /// Which of the two processes is killed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -201,6 +201,6 @@ impl World {
 
 /// The process that is to take over, as the log tells.
 fn heir_in(said: &str) -> Option<Pid> {
-    let line = said.lines().find_map(|line| line.strip_suffix(BEGINS))?;
-    Pid::from_raw(line.rsplit(' ').next()?.parse().ok()?)
+    let (_, id) = said.lines().find_map(|line| line.split_once(BEGINS))?;
+    Pid::from_raw(id.parse().ok()?)
 }

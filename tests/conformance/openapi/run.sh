@@ -9,12 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 binary=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 examples=${2:-20}
 place=$here/../../../target/openapi
-if ! cmp -s "$here/requirements.txt" "$place/installed.txt"; then
-    rm -rf "$place"
-    python3 -m venv "$place"
-    "$place/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/requirements.txt"
-    cp "$here/requirements.txt" "$place/installed.txt"
-fi
+"$here/../../../.ci/venv" "$place" "$here/requirements.txt"
 
 log=$(mktemp)
 pid=''

@@ -1,7 +1,8 @@
-//! `--state`: a file that holds the hub from a stop to the next start.
+//! The state file of `--state`: a snapshot from a stop to the next start.
 //!
-//! It is there only while no server runs on it: an old state, read again, would give ids a second time. So it goes as soon as
-//! its hub serves, and what cannot be read is set aside for somebody to look at.
+//! The file exists only while no server runs: an old state that is loaded again would assign ids a
+//! second time. So the server removes it as soon as it serves. A file that cannot be used is
+//! renamed, for the operator to look at.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -9,47 +10,49 @@ use std::io::{self, BufReader, BufWriter};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::LoadError;
+use super::format;
+use super::load_error::LoadError;
 use crate::hub::{Config, Hub, Now};
 
-/// Only its owner may read it: it holds every secret that the server knows.
+/// Only the owner may read the file: it contains every secret of the server.
 const MODE: u32 = 0o600;
 
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Where a hub is kept.
+/// The state file, which need not exist.
 pub struct StateFile {
     path: PathBuf,
 }
 
-/// What was found at the start.
+/// Result of loading the state file.
 pub enum LoadResult {
-    /// No file, so nothing to go on with.
+    /// There is no file.
     Missing,
-    /// The hub of the last stop, and what time it is there.
+    /// The hub of the last stop, and its present time.
     Loaded(Box<Hub>, Now),
-    /// Something that is not to be used, and where it was set aside.
+    /// The file cannot be used: the reason, and the path that it was renamed to.
     Rejected(LoadError, PathBuf),
 }
 
 impl StateFile {
-    /// The file at this path, which need not be there.
+    /// Names the file at this path.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
         Self { path }
     }
 
-    /// Where it is.
+    /// Path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What the last stop left. It is `unix_ms` since 1970 now. The file stays until [`StateFile::forget`].
+    /// Loads the hub of the last stop. `unix_ms` is the present time. The file stays until
+    /// [`StateFile::remove`].
     ///
     /// # Errors
     ///
-    /// Where the file is there and cannot be opened or set aside.
+    /// The error of opening, reading or renaming a file that exists.
     pub fn load(&self, config: &Config, unix_ms: u64) -> io::Result<LoadResult> {
         let file = match File::open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -57,33 +60,33 @@ impl StateFile {
             }
             result => result?,
         };
-        match super::read(config, unix_ms, &mut BufReader::with_capacity(BUFFER_BYTES, file)) {
+        match format::read(config, unix_ms, &mut BufReader::with_capacity(BUFFER_BYTES, file)) {
             Ok((hub, now)) => Ok(LoadResult::Loaded(Box::new(hub), now)),
-            // Something is wrong with the disk, not with what is on it.
+            // The disk failed, not the snapshot.
             Err(LoadError::Io(error)) => Err(error),
-            Err(fault) => {
-                let aside = self.sibling_path(&format!(".refused-{unix_ms}"));
-                fs::rename(&self.path, &aside)?;
-                Ok(LoadResult::Rejected(fault, aside))
+            Err(error) => {
+                let renamed = self.sibling_path(&format!(".refused-{unix_ms}"));
+                fs::rename(&self.path, &renamed)?;
+                Ok(LoadResult::Rejected(error, renamed))
             }
         }
     }
 
-    /// Finds out now, and not at the stop, whether the file can be written.
+    /// Checks at the start that the file can be written at the stop.
     ///
     /// # Errors
     ///
-    /// What keeps it from being written.
+    /// The error of creating a file in its folder.
     pub fn check_writable(&self) -> io::Result<()> {
         self.create_new()?;
         fs::remove_file(self.new_path())
     }
 
-    /// The hub serves: what was kept of it is old from now on.
+    /// Removes the file: once the hub serves, it is out of date.
     ///
     /// # Errors
     ///
-    /// What keeps the file from being removed, if it is there.
+    /// The error of removing a file that exists.
     pub fn remove(&self) -> io::Result<()> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -91,18 +94,18 @@ impl StateFile {
         }
     }
 
-    /// Keeps a hub that serves no more. Either all of it is there afterwards, also when the machine stops in the midst of it, or
-    /// what was there before.
+    /// Writes a hub that serves no more. Atomic: even if the machine crashes, the file is either
+    /// complete or as it was before.
     ///
     /// # Errors
     ///
-    /// What kept it from being written.
+    /// The error of writing.
     pub fn store(&self, hub: &Hub, now: Now) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(BUFFER_BYTES, self.create_new()?);
-        super::write(hub, now, 0, &mut out)?;
+        format::write(hub, now, 0, &mut out)?;
         out.into_inner()?.sync_all()?;
         fs::rename(self.new_path(), &self.path)?;
-        // The name is on the disk only when its folder is.
+        // The new name is on the disk only once its folder is.
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     }
@@ -115,9 +118,9 @@ impl StateFile {
         self.sibling_path(".new")
     }
 
-    fn sibling_path(&self, ending: &str) -> PathBuf {
+    fn sibling_path(&self, suffix: &str) -> PathBuf {
         let mut name = OsString::from(&self.path);
-        name.push(ending);
+        name.push(suffix);
         name.into()
     }
 }
