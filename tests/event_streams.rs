@@ -28,7 +28,8 @@ fn a_stream_begins_with_its_head_a_delay_and_a_cursor() {
     {
         let mut client = server.client();
         client.send(format!(
-            "GET /read?channel=c HTTP/{version}\r\nHost: x\r\nConnection: {connection}\r\nAccept: text/event-stream\r\n\r\n"
+            "GET /read?channel=c HTTP/{version}\r\nHost: x\r\n\
+             Connection: {connection}\r\nAccept: text/event-stream\r\n\r\n"
         ));
         let head = client.head();
         assert_eq!(head.status, 200);

@@ -47,7 +47,8 @@ fn a_client_continues_on_the_same_tcp_connection() {
     half.send("GET /write?channel=room&mess");
     let mut body = server.client();
     body.send(
-        "POST /write?channel=room HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\nhalf ",
+        "POST /write?channel=room HTTP/1.1\r\nHost: h\r\n\
+         Content-Type: text/plain\r\nContent-Length: 9\r\n\r\nhalf ",
     );
     let mut waiting = server.park(&josh.and(&[("channel", "room"), ("from_id", "2")]));
     server.upgrade();
@@ -118,7 +119,8 @@ fn a_chunked_request_cut_by_an_upgrade_is_refused_and_changes_nothing() {
     let mut server = Server::start();
     let mut chunked = server.client();
     chunked.send(
-        "POST /write?channel=room HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        "POST /write?channel=room HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\n\
+         Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
     );
     // The server has read it once it has answered a later client.
     server.write("room", "one");

@@ -21,12 +21,12 @@ Measures Speak against nchan, nginx and a baseline.
 speak-bench run [--quick|--full] [--speak PROGRAM] [--against PROGRAM] [--rounds N] [--only PART,…]
                 [--results FOLDER]
     Compares the servers, each started here; prints a table, and writes it as JSON and SVG.
-    --only takes the parts whose name begins with PART. --against is another build of Speak: it is then
-    the only peer, and the goals are in bench/README.md.
+    --only takes the parts whose name begins with PART. --against is another build of Speak: it
+    is then the only peer, and the goals are in bench/README.md.
 
 speak-bench drive WORK --at 127.0.0.1:PORT [--target speak|nchan|nginx] [--pid PID] [WHAT NUMBER]…
-    Puts one load on a server that runs and has served nothing yet, and prints what it cost as a line
-    of JSON. WORK and WHAT:
+    Puts one load on a running server that has served nothing yet, and prints its cost as a line of
+    JSON. WORK and WHAT:
         fanout, jsonp, events, frames
                          --readers 1000 --messages 20
         chat             --rooms 100 --users 10 --rate 1000 --messages 2000

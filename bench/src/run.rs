@@ -59,8 +59,9 @@ impl Row {
 impl Outcome {
     /// Returns the compared servers, Speak first: another build of it, or the usual peers.
     pub(crate) fn kinds(&self) -> &'static [Kind] {
-        let has_beside = self.rows.iter().any(|row| row.part.targets.contains(&Kind::OtherBuild));
-        if has_beside { &[Kind::Speak, Kind::OtherBuild] } else { plan::PEERS }
+        let has_other_build =
+            self.rows.iter().any(|row| row.part.targets.contains(&Kind::OtherBuild));
+        if has_other_build { &[Kind::Speak, Kind::OtherBuild] } else { plan::PEERS }
     }
 
     pub(crate) fn row(&self, name: &str) -> Option<&Row> {

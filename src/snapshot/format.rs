@@ -142,7 +142,7 @@ mod tests {
     fn config() -> Config {
         Config {
             history: 100,
-            retention: Duration::from_secs(3600),
+            retention: Duration::from_hours(1),
             connection_timeout: Duration::from_secs(5),
             close_grace: Duration::ZERO,
             max_reply: 1 << 20,

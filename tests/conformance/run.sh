@@ -25,4 +25,5 @@ if [ -z "$promtool" ]; then
     fi
 fi
 cd "$here"
-SPEAK_BIN=$binary PROMTOOL=$promtool PYTHONDONTWRITEBYTECODE=1 exec "$place/bin/python" -W error::ResourceWarning -m unittest
+SPEAK_BIN=$binary PROMTOOL=$promtool PYTHONDONTWRITEBYTECODE=1 \
+    exec "$place/bin/python" -W error::ResourceWarning -m unittest
