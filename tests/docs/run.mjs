@@ -39,7 +39,9 @@ class SmallWebSocket {
     const bytes = Buffer.from(text);
     if (bytes.length > 125) throw new Error("the text is over 125 bytes: send a shorter one");
     // A mask of zeroes leaves the text as it is.
-    this.#socket.write(Buffer.concat([Buffer.from([0x81, 0x80 | bytes.length, 0, 0, 0, 0]), bytes]));
+    this.#socket.write(
+      Buffer.concat([Buffer.from([0x81, 0x80 | bytes.length, 0, 0, 0, 0]), bytes]),
+    );
   }
 
   close() {

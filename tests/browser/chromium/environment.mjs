@@ -11,8 +11,14 @@ import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
 const FLAGS = [
-  "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-  "--disable-background-networking", "--disable-component-update", "--disable-sync",
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
 ];
 const TIMEOUT_MS = 30_000;
 
@@ -20,7 +26,7 @@ export const TRANSPORTS = ["websocket", "eventsource", "fetch", "jsonp"];
 
 /** Polls until the condition returns a value, and returns the value. Fails after TIMEOUT_MS. */
 export async function until(condition, description = condition) {
-  for (const deadline = Date.now() + TIMEOUT_MS; Date.now() < deadline; ) {
+  for (const deadline = Date.now() + TIMEOUT_MS; Date.now() < deadline;) {
     const value = await condition();
     if (value) return value;
     await new Promise((resolve) => setTimeout(resolve, 20));
@@ -92,7 +98,10 @@ export async function startTcpProxy(target) {
   const sockets = new Set();
   const listener = net.createServer((client) => {
     const server = net.connect(targetPort, hostname);
-    for (const [socket, other] of [[client, server], [server, client]]) {
+    for (const [socket, other] of [
+      [client, server],
+      [server, client],
+    ]) {
       sockets.add(socket);
       socket.on("error", () => {});
       socket.on("close", () => sockets.delete(socket) && other.destroy());

@@ -2,7 +2,16 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { events, joinRoom, member, openFixture, row, say, setHidden, startServer } from "./fixture.mjs";
+import {
+  events,
+  joinRoom,
+  member,
+  openFixture,
+  row,
+  say,
+  setHidden,
+  startServer,
+} from "./fixture.mjs";
 
 let fixture;
 before(async () => (fixture = await openFixture()));

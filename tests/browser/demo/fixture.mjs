@@ -1,5 +1,6 @@
 // Fixture of the tests: a real server, and a real browser that opens the demo. Every page has a
-// browser profile of its own. The fixture records what the pages request elsewhere, and their errors.
+// browser profile of its own. The fixture records requests
+// of the pages to other servers, and their errors.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -9,8 +10,14 @@ import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
 const FLAGS = [
-  "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-  "--disable-background-networking", "--disable-component-update", "--disable-sync",
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
 ];
 
 export async function startServer(port = 0) {
