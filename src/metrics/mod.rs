@@ -50,7 +50,7 @@ impl RejectReason {
 
 impl Metrics {
     /// Counts a rejected client of a public listener.
-    pub(crate) fn count_refused(&mut self, reason: RejectReason) {
+    pub(crate) fn count_rejected(&mut self, reason: RejectReason) {
         self.rejected[reason as usize] += 1;
     }
 
