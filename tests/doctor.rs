@@ -98,7 +98,7 @@ fn a_good_proxy_is_well_and_so_is_no_proxy() {
     let nginx = Nginx::start("good", server.address(), &[Site::plain("")]);
     let direct = server.port(0).to_string();
     let options = ["--wait", "3s", "--patience", "14s", "--direct-port", &direct];
-    for url in [nginx.url(0), server.door(0)] {
+    for url in [nginx.url(0), server.url(0)] {
         let finished = doctor(url, &options);
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
         assert!(finished.stdout.ends_with("\nall is well\n"), "{finished:?}");
@@ -117,14 +117,14 @@ fn what_is_no_fault_of_a_proxy_is_found_as_well() {
         (["--wait", "1s", "--patience", "1s"], closed.address().port().to_string());
     // A stream and its writer are two clients, whoever else is refused.
     let server = Server::with(&["--max-clients-per-address", "1"]);
-    says_part(&doctor(server.door(0), &wait), "FAIL stream", "--trust-proxy");
+    says_part(&doctor(server.url(0), &wait), "FAIL stream", "--trust-proxy");
     let server = Server::with(&["--allow-origin", "https://chat.test"]);
-    let finished = doctor(server.door(0), &[&wait[..], &["--direct-port", &closed_port]].concat());
+    let finished = doctor(server.url(0), &[&wait[..], &["--direct-port", &closed_port]].concat());
     let (verdict, mend) = ("warn direct", "port 7732 open in the firewall");
     says_part(&finished, verdict, mend);
     assert!(about(&finished, "headers")[0].contains("not in --allow-origin"), "{finished:?}");
     let listed = doctor(
-        server.door(0),
+        server.url(0),
         &[&wait[..], &["--origin", "https://chat.test", "--direct-port", "0"]].concat(),
     );
     assert!(about(&listed, "headers")[0].starts_with("ok"), "{listed:?}");

@@ -210,7 +210,7 @@ fn all_doors_lead_to_the_same_place() {
     let server = Server::on(&["127.0.0.1:0", "127.0.0.1:0"], &["--log", "error"]);
     let ports = [server.port(0), server.port(1)];
     assert_ne!(ports[0], ports[1]);
-    assert_eq!(server.door(1), format!("http://127.0.0.1:{}", ports[1]));
+    assert_eq!(server.url(1), format!("http://127.0.0.1:{}", ports[1]));
     let mut reader = server.park(&[("channel", "c")]);
     let mut other = Client::connect(SocketAddr::from(([127, 0, 0, 1], ports[1])));
     other.get("/write", &[("channel", "c"), ("message", "hi")]).ok();
@@ -233,7 +233,7 @@ fn an_ipv6_door_is_a_door() {
     if has_ipv6() {
         let server = Server::on(&["[::1]:0"], &[]);
         let port = server.port(0);
-        assert_eq!(server.door(0), format!("http://[::1]:{port}"));
+        assert_eq!(server.url(0), format!("http://[::1]:{port}"));
         is_served(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port)));
     }
 }
@@ -244,7 +244,7 @@ fn the_door_for_all_takes_ipv4_too() {
         let server = Server::on(&[listen], &[]);
         is_served(server.address());
         if has_ipv6() {
-            assert_eq!(server.door(0), format!("http://[::]:{}", server.port(0)));
+            assert_eq!(server.url(0), format!("http://[::]:{}", server.port(0)));
             is_served(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], server.port(0))));
         }
     }
@@ -287,7 +287,7 @@ impl Drop for SocketPath {
 fn a_unix_socket_is_a_door() {
     let path = SocketPath::new("door");
     let server = Server::on(&["127.0.0.1:0", &path.door()], &[]);
-    assert_eq!(server.door(1), path.door());
+    assert_eq!(server.url(1), path.door());
     path.is_served();
     is_served(server.address());
 }

@@ -260,7 +260,7 @@ fn it_serves_at_sockets_that_systemd_opened_also_after_upgrades_and_leaves_their
     let mut server = Server::spawn(passing(&sockets, "speak:admin", &[]), 2);
     drop(sockets);
     assert_eq!(server.address(), address);
-    assert_eq!(server.door(1), format!("unix:{}", path.display()));
+    assert_eq!(server.url(1), format!("unix:{}", path.display()));
     for round in 1..=3 {
         assert_eq!(server.write("room", "howdy"), round);
         assert!(get_at(&path, "/metrics").contains("speak_channels 1\n"));
@@ -472,7 +472,7 @@ fn the_services_filter_lets_through_all_that_speak_asks_of_the_kernel() {
         until("the process before has left", || {
             server.log().iter().any(|line| line.ends_with(" the process before has left"))
         });
-        server.adopt_heir();
+        server.adopt_successor();
         use_it(&server);
         server.signal(Signal::TERM);
         let heir = server.id();

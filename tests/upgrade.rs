@@ -99,7 +99,7 @@ fn nobody_who_waits_falls_silent_by_an_upgrade() {
             assert_eq!(client.response().ok().ids(), Vec::<u64>::new());
             client.send_get("/read", &me.and(&[("channel", "elsewhere")]));
         }
-        let heirs = server.heirs().len();
+        let heirs = server.successors().len();
         until("the process before has left", || {
             server
                 .log()
@@ -108,7 +108,7 @@ fn nobody_who_waits_falls_silent_by_an_upgrade() {
                 .count()
                 >= heirs
         });
-        server.adopt_heir();
+        server.adopt_successor();
     }
     server.wait_for_readers("elsewhere", 20);
     assert_eq!(server.read("room", "0").ids(), (1..=20).collect::<Vec<u64>>());
@@ -159,9 +159,9 @@ fn a_new_process_that_is_killed_before_it_serves_leaves_the_old_one_serving() {
         let mut server = Server::with(&["--connection-timeout", "1h"]);
         server.write("room", "one");
         server.signal(Signal::USR2);
-        until("another process is to take over", || !server.heirs().is_empty());
+        until("another process is to take over", || !server.successors().is_empty());
         // Fails only where it was given up already.
-        let _ = kill_process(server.heirs()[0], Signal::KILL);
+        let _ = kill_process(server.successors()[0], Signal::KILL);
         let says =
             |server: &Server, what: &str| server.log().iter().any(|line| line.contains(what));
         until("one of them is gone", || says(&server, "this one serves on") || server.has_ended());
@@ -193,10 +193,10 @@ fn an_old_process_that_is_killed_amid_an_upgrade_leaves_a_new_one_that_serves() 
         let mut server = Server::on(&[&port.to_string()], &[]);
         server.write("room", "one");
         server.signal(Signal::USR2);
-        until("another process is to take over", || !server.heirs().is_empty());
+        until("another process is to take over", || !server.successors().is_empty());
         thread::sleep(Duration::from_millis(pause_ms));
         server.signal(Signal::KILL);
-        server.adopt_heir();
+        server.adopt_successor();
         let told = Delivered(&server);
         until("the new one serves", || TcpStream::connect(port).is_ok());
         drop(told);
