@@ -106,22 +106,22 @@ fn could_begin_a_head(bytes: &[u8]) -> bool {
     b"HTTP/1.".starts_with(start)
 }
 
+/// A body with the number of bytes that it took.
+pub type Body<'a> = (Cow<'a, [u8]>, usize);
+
 impl Framing {
-    /// Takes the body at the start of `bytes`, and returns it with the bytes that it took.
-    /// `None` while it is not whole; `is_closed` says that no more bytes will come.
-    pub fn take(
-        self,
-        bytes: &[u8],
-        is_closed: bool,
-    ) -> Result<Option<(Cow<'_, [u8]>, usize)>, Malformed> {
-        Ok(match self {
-            Self::None => Some((Cow::Borrowed(&[][..]), 0)),
-            Self::Length(length) => {
-                bytes.get(..length).map(|body| (Cow::Borrowed(body), body.len()))
+    /// Takes the body at the start of `bytes`. `None` while it is not whole.
+    /// `is_closed` says that no more bytes will come.
+    pub fn take(self, bytes: &[u8], is_closed: bool) -> Result<Option<Body<'_>>, Malformed> {
+        let body = match self {
+            Self::None => Some(&bytes[..0]),
+            Self::Length(length) => bytes.get(..length),
+            Self::ToEnd => Some(bytes).filter(|_| is_closed),
+            Self::Chunked => {
+                return Ok(dechunk(bytes)?.map(|(body, taken)| (Cow::Owned(body), taken)));
             }
-            Self::Chunked => dechunk(bytes)?.map(|(body, taken)| (Cow::Owned(body), taken)),
-            Self::ToEnd => is_closed.then_some((Cow::Borrowed(bytes), bytes.len())),
-        })
+        };
+        Ok(body.map(|body| (Cow::Borrowed(body), body.len())))
     }
 }
 
@@ -233,7 +233,9 @@ mod tests {
         for bytes in wrong {
             assert!(Head::parse(bytes.as_bytes()).is_err(), "{bytes:?}");
         }
-        assert!(Head::parse(&[b"HTTP/1.1 200 OK\r\n", &[b'x'; 17_000][..]].concat()).is_err());
+        assert!(
+            Head::parse(&[&b"HTTP/1.1 200 OK\r\n"[..], &vec![b'x'; 17_000][..]].concat()).is_err()
+        );
     }
 
     fn framing(fields: &str) -> Result<Framing, Malformed> {
