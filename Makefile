@@ -7,6 +7,8 @@ BLACK_BOX := $(shell grep -l '^mod common;' tests/*.rs)
 WRK_TOOLS := wrk:wrk nginx:nginx-light
 CHECK_TOOLS := valgrind:valgrind strace:strace
 BENCH := bench/target/release/speak-bench
+STRESS := tests/stress/target/release/speak-stress
+SUPPORT := --locked --manifest-path tests/support/Cargo.toml --target-dir target
 # Debian's python3 comes without what `python3 -m venv` needs.
 VENV := python3 -c 'import ensurepip, venv' || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -yq --no-install-recommends python3-venv; }
 # `where-it-can`: known faults are looked for only where the database can be had.
@@ -44,6 +46,7 @@ test: ## all tests; installs what they need, from Debian, and from npm and PyPI 
 	@$(VENV)
 	rm -rf $(LOGS) && mkdir -p $(LOGS)
 	cargo test --locked
+	cargo test $(SUPPORT)
 	cargo build --locked
 	tests/conformance/run.sh target/debug/speak
 	tests/conformance/openapi/run.sh target/debug/speak
@@ -53,9 +56,10 @@ test: ## all tests; installs what they need, from Debian, and from npm and PyPI 
 lint: ## formatting, clippy and documentation, all without a warning
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo fmt --check --manifest-path bench/Cargo.toml
-	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
+	for package in bench tests/support tests/stress tests/fuzz; do cargo fmt --check --manifest-path $$package/Cargo.toml || exit; done
+	cargo clippy $(SUPPORT) --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --manifest-path bench/Cargo.toml -- -D warnings
+	cargo clippy --locked --all-targets --manifest-path tests/stress/Cargo.toml -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 
 audit: ## the dependencies: licences, sources, build scripts, and known faults by RustSec's database, which is on GitHub
@@ -90,8 +94,10 @@ fuzz-tools:
 overload: ## slow peers by the thousand, 20,000 connects at once, 18,000 readers: what is served meanwhile, and what it costs
 	SPEAK_OVERLOAD=1 cargo test --release --locked --test slow --test overload -- --nocapture --test-threads 1
 
-stress: bench-build ## users who come, talk and leave in all ways, and a server that is upgraded and killed: SECONDS=60 USERS=1000 UPGRADES=10
-	$(BENCH) stress --speak target/release/speak --seconds $(SECONDS) --users $(USERS) --upgrades $(UPGRADES) $(if $(SEED),--seed $(SEED))
+stress: ## users who come, talk and leave in all ways, and a server that is upgraded and killed: SECONDS=60 USERS=1000 UPGRADES=10
+	cargo build --release --locked
+	cargo build --release --locked --manifest-path tests/stress/Cargo.toml
+	$(STRESS) --speak target/release/speak --seconds $(SECONDS) --users $(USERS) --upgrades $(UPGRADES) $(if $(SEED),--seed $(SEED))
 
 bench: bench-tools ## Speak beside nchan, nginx and the floor, in under two minutes; installs what it needs from Debian
 	$(BENCH) run --quick --speak target/release/speak

@@ -1,9 +1,9 @@
 //! `speak-bench`: measures Speak beside nchan, nginx and a floor. See `bench/README.md`.
 //!
 //! `run` compares all of them, `drive` puts one load on a server that already runs, `floor` is the
-//! floor itself; `stress` measures little and checks everything. Modules from the bottom: `wire`, `frame` and `stats` are values; `client` has the
-//! sockets, `process` and `server` the processes; `crowd`, `closed` and `churn` are ways to load a server
-//! and `work` names them; `plan` says what is compared, `run` does it, `table`, `json` and `plot` tell.
+//! floor itself. Modules from the bottom: `wire` and `stats` are values; `client` has the sockets, `window`
+//! and `server` the processes; `crowd`, `closed` and `churn` are ways to load a server and `work` names them;
+//! `plan` says what is compared, `run` does it, `table`, `json` and `plot` show it.
 
 use std::process::ExitCode;
 
@@ -13,16 +13,14 @@ mod client;
 mod closed;
 mod crowd;
 mod floor;
-mod frame;
 mod json;
 mod plan;
 mod plot;
-mod process;
 mod run;
 mod server;
 mod stats;
-mod stress;
 mod table;
+mod window;
 mod wire;
 mod work;
 
@@ -43,7 +41,6 @@ fn main() -> ExitCode {
         Command::Floor => floor::serve(),
         Command::Drive { target, work } => run::drive(&target, work),
         Command::Run(options) => run::run(&options),
-        Command::Stress(options) => stress::run(&options),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
