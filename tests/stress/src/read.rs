@@ -37,7 +37,9 @@ pub(crate) struct Read {
 
 impl Read {
     pub(crate) fn new(form: Form, first: Subscription, identity: Option<Identity>) -> Self {
-        Self { form, reader: Reader::new(vec![first]), identity, callback: 0 }
+        let mut reader = Reader::new(vec![first]);
+        reader.terms.is_stream = form.is_stream();
+        Self { form, reader, identity, callback: 0 }
     }
 
     pub(crate) fn request(&mut self) -> Vec<u8> {

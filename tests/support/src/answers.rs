@@ -8,7 +8,7 @@ use crate::ensure;
 use crate::fault::{Checked, Fault};
 use crate::ledger::Ledger;
 use crate::message::{Kind, Message, Slice, slices};
-use crate::reader::{Reader, Since, Subscription};
+use crate::reader::{Reader, Since, Subscription, Terms};
 use crate::sse::Event;
 
 /// Content of an answer or an event.
@@ -30,7 +30,7 @@ impl Ledger {
         let slices = slices(answer, &reader.names())?;
         let mut taken = Taken::default();
         for (its, slice) in reader.subscriptions.iter_mut().zip(&slices) {
-            let result = self.take_slice(its, slice, (reader.observes, reader.may_be_ahead));
+            let result = self.take_slice(its, slice, (reader.observes, reader.terms));
             result.map_err(|fault| fault.or_within(its.channel))?;
             taken.messages += slice.messages.len() as u64;
             taken.missed += u64::from(slice.is_missed);
@@ -43,10 +43,10 @@ impl Ledger {
         &mut self,
         its: &mut Subscription,
         slice: &Slice,
-        (observes, may_be_ahead): (bool, bool),
+        (observes, terms): (bool, Terms),
     ) -> Checked {
         let (channel, asked) = (its.channel, its.since);
-        its.take_slice(slice, may_be_ahead)?;
+        its.take_slice(slice, terms)?;
         let since = if slice.is_reset { Since::All } else { asked };
         let is_large = self.channels[channel].is_large;
         if let Some(history) = self.rules.history.filter(|_| !is_large) {
@@ -58,7 +58,8 @@ impl Ledger {
         for message in &slice.messages {
             self.see(channel, message)?;
         }
-        if since == Since::All && !is_large { self.check_members(channel, slice) } else { Ok(()) }
+        let is_whole = since == Since::All && !slice.is_missed && !is_large;
+        if is_whole { self.check_members(channel, slice) } else { Ok(()) }
     }
 
     /// A reader from the beginning learns from the messages which sessions are members.
@@ -91,6 +92,10 @@ impl Ledger {
             let is_right = cursors.len() == reader.subscriptions.len();
             ensure!(is_right, "not a cursor for each channel: {event:?}");
             self.enter_epoch(reader, epoch)?;
+            if event.data.is_none() {
+                let both = reader.subscriptions.iter_mut().zip(&cursors);
+                both.into_iter().try_for_each(|(its, cursor)| its.take_cursor(*cursor))?;
+            }
             reader.cursors = cursors;
         }
         let Some(mut data) = event.json()? else { return Ok(taken) };
@@ -119,11 +124,11 @@ impl Ledger {
                 taken.messages = 1;
             }
             Some("missed") => {
-                its.take_gap()?;
+                its.take_gap();
                 taken.missed = 1;
             }
             Some("reset") => {
-                its.take_reset(reader.may_be_ahead)?;
+                its.take_reset(reader.terms.may_be_ahead)?;
                 taken.resets = 1;
             }
             Some(_) => return Err(Fault::new(format!("an unknown event: {event:?}"))),

@@ -44,8 +44,17 @@ pub struct Reader {
     pub cursors: Vec<i64>,
     /// This reader gets each id of its channels: what it misses no other reader will report.
     pub observes: bool,
-    /// This reader may ask for ids beyond the end, which are reset.
+    /// The limits of what it may get.
+    pub terms: Terms,
+}
+
+/// What a reader may ask, and get.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Terms {
+    /// It may ask for ids beyond the end, which are reset.
     pub may_be_ahead: bool,
+    /// It is a stream: `missed` may come also if it began without an id and got nothing so far.
+    pub is_stream: bool,
 }
 
 impl Subscription {
@@ -65,10 +74,9 @@ impl Subscription {
     }
 
     /// Takes a slice of an answer, and continues after it.
-    /// `may_be_ahead` says that the reader may have asked for an id beyond the end.
-    pub fn take_slice(&mut self, slice: &Slice, may_be_ahead: bool) -> Checked {
+    pub fn take_slice(&mut self, slice: &Slice, terms: Terms) -> Checked {
         let (since, first, next_id) = (self.since, slice.first_id(), slice.next_id);
-        let is_ahead = |id| may_be_ahead && id > next_id;
+        let is_ahead = |id| terms.may_be_ahead && id > next_id;
         let must_reset = matches!(since, Since::Id(id) if self.is_stale || is_ahead(id));
         ensure!(
             slice.is_reset == must_reset,
@@ -82,7 +90,8 @@ impl Subscription {
         let are_right =
             before.is_empty() || is_from_beginning && before.iter().all(is_introduction);
         ensure!(are_right, "a gap between {:?} and {first} for {since:?}", before.last());
-        ensure!(!slice.is_missed || self.id().is_some(), "missed, but asked for {since:?}");
+        let may_miss = self.id().is_some() || terms.is_stream;
+        ensure!(!slice.is_missed || may_miss, "missed, but asked for {since:?}");
         match since {
             Since::Id(id) if !must_reset => ensure!(
                 if slice.is_missed { first > id } else { first == id },
@@ -121,12 +130,21 @@ impl Subscription {
     }
 
     /// Takes the event `missed`: the next message is a later one.
-    pub fn take_gap(&mut self) -> Checked {
-        let Some(id) = self.id() else {
-            ensure!(false, "missed, but asked for {:?}", self.since);
-            return Ok(());
-        };
-        self.since = Since::Next(id + 1);
+    /// A stream that began without an id may get it too, if it got nothing so far.
+    pub fn take_gap(&mut self) {
+        self.since = Since::Next(match self.since {
+            Since::Id(id) => id + 1,
+            Since::Next(least) => least,
+            Since::All | Since::Last(_) => self.last_id + 1,
+        });
+    }
+
+    /// Takes the cursor with which a stream begins.
+    pub fn take_cursor(&mut self, cursor: i64) -> Checked {
+        if let (Since::Next(least), Ok(id @ 1..)) = (self.since, u64::try_from(cursor)) {
+            ensure!(id >= least, "asked for messages from {least} on, the cursor is {id}");
+            self.since = Since::Id(id);
+        }
         Ok(())
     }
 
@@ -143,7 +161,7 @@ impl Reader {
     /// Starts a reader of these channels.
     pub fn new(subscriptions: Vec<Subscription>) -> Self {
         let (epoch, cursors) = (None, Vec::new());
-        Self { subscriptions, epoch, cursors, observes: false, may_be_ahead: false }
+        Self { subscriptions, epoch, cursors, observes: false, terms: Terms::default() }
     }
 
     /// Returns the names of its channels, in the order asked.
@@ -189,7 +207,7 @@ mod tests {
             answer[flag] = true.into();
         }
         let mut its = Subscription { is_stale, ..Subscription::new(0, "c", since) };
-        its.take_slice(&Slice::parse(&answer)?, false)?;
+        its.take_slice(&Slice::parse(&answer)?, Terms::default())?;
         Ok(its.since)
     }
 
@@ -213,7 +231,8 @@ mod tests {
         assert!(take(Since::All, false, &[], &[4, 5], "reset").is_err());
         let answer = json!({"messages": [], "next_id": 6, "reset": true});
         let mut ahead = Subscription::new(0, "c", Since::Id(7));
-        assert!(ahead.take_slice(&Slice::parse(&answer).unwrap(), true).is_ok());
+        let terms = Terms { may_be_ahead: true, is_stream: false };
+        ahead.take_slice(&Slice::parse(&answer).unwrap(), terms).unwrap();
     }
 
     #[test]
@@ -238,8 +257,7 @@ mod tests {
         assert!(taken(&mut its.clone(), 3, "introduction", 3).is_err(), "another cursor");
         taken(&mut its, 5, "message", 6).unwrap();
         assert!(taken(&mut its.clone(), 7, "message", 8).is_err(), "a gap");
-        its.take_gap().unwrap();
-        assert!(its.clone().take_gap().is_err(), "a gap after a gap");
+        its.take_gap();
         assert!(taken(&mut its.clone(), 6, "message", 7).is_err(), "no gap");
         taken(&mut its, 8, "message", 9).unwrap();
         assert!(its.take_reset(false).is_err());
@@ -247,5 +265,9 @@ mod tests {
         assert!(taken(&mut its.clone(), 9, "message", 10).is_err(), "no reset");
         its.take_reset(false).unwrap();
         taken(&mut its, 1, "message", 2).unwrap();
+        let mut now = Subscription::new(0, "c", Since::Next(3));
+        assert!(now.clone().take_cursor(2).is_err());
+        now.take_cursor(4).unwrap();
+        assert!(taken(&mut now, 5, "message", 6).is_err(), "not the one of the cursor");
     }
 }
