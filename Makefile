@@ -12,6 +12,8 @@ BENCH_TOOLS += /usr/lib/nginx/modules/ngx_nchan_module.so:libnginx-mod-nchan
 # Tests that run the program: each uses tests/common.
 BLACK_BOX := $(shell grep -l '^mod common;' tests/*.rs)
 BENCH := bench/target/release/speak-bench
+STRESS := tests/stress/target/release/speak-stress
+SUPPORT := --locked --manifest-path tests/support/Cargo.toml --target-dir target
 # Argument of .ci/audit. `where-it-can`: no failure if the database of known faults is unreachable.
 AUDIT ?=
 # This machine's processor, or x86_64-unknown-linux-musl or aarch64-unknown-linux-musl.
@@ -48,6 +50,7 @@ run: ## build and run the server with its demo, on ports 8080 and 7732
 test: deps ## all tests; first installs what they need, see `make deps`
 	rm -rf $(LOGS) && mkdir -p $(LOGS)
 	cargo test --locked
+	cargo test $(SUPPORT)
 	cargo build --locked
 	tests/conformance/run.sh target/debug/speak
 	tests/conformance/openapi/run.sh target/debug/speak
@@ -63,9 +66,11 @@ deps: ## install what the tests need: Debian packages (with sudo), npm and Pytho
 lint: check-style ## formatting, clippy, documentation and style, without a warning
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo fmt --check --manifest-path bench/Cargo.toml
-	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
+	for package in bench tests/support tests/stress tests/fuzz; do \
+	    cargo fmt --check --manifest-path $$package/Cargo.toml || exit; done
+	cargo clippy $(SUPPORT) --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --manifest-path bench/Cargo.toml -- -D warnings
+	cargo clippy --locked --all-targets --manifest-path tests/stress/Cargo.toml -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 
 check-style: ## circles of imports, system calls in pure folders, words, columns
@@ -107,8 +112,10 @@ overload: ## thousands of slow clients, 20,000 connects at once, 18,000 readers
 	SPEAK_OVERLOAD=1 cargo test --release --locked --test slow --test overload -- \
 	    --nocapture --test-threads 1
 
-stress: bench-build ## many users, upgrades and kills: SECONDS=60 USERS=1000 UPGRADES=10 SEED=
-	$(BENCH) stress --speak target/release/speak --seconds $(SECONDS) --users $(USERS) \
+stress: ## many users, upgrades and kills: SECONDS=60 USERS=1000 UPGRADES=10 SEED=
+	cargo build --release --locked
+	cargo build --release --locked --manifest-path tests/stress/Cargo.toml
+	$(STRESS) --speak target/release/speak --seconds $(SECONDS) --users $(USERS) \
 	    --upgrades $(UPGRADES) $(if $(SEED),--seed $(SEED))
 
 bench: bench-tools ## Speak against nchan, nginx and a baseline, in under two minutes

@@ -358,7 +358,7 @@ fn an_idle_stream_gets_comments() {
     let start = now_ms();
     let mut stream = server.events(&[("channel", "c")]);
     for _ in 0..3 {
-        assert_eq!(stream.block(), Some(Event { is_sign_of_life: true, ..Event::default() }));
+        assert_eq!(stream.block(), Some(Event { is_heartbeat: true, ..Event::default() }));
     }
     assert!(now_ms() - start >= 290, "more often than it is silent");
     server.write("c", "m");

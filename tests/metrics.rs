@@ -416,7 +416,7 @@ fn an_admin_listener_can_be_a_unix_socket() {
     let mut command = command();
     command.args(["--listen", "127.0.0.1:0", "--admin-listen", &address]);
     let mut server = Server::spawn(command, 2);
-    assert_eq!(server.door(1), address);
+    assert_eq!(server.url(1), address);
     let mut stream = UnixStream::connect(&path).expect("connecting to the server");
     stream.set_read_timeout(Some(common::GUARD)).expect("a time-out");
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("sending a request");

@@ -261,7 +261,7 @@ fn activated_sockets_survive_upgrades_and_their_files_remain() {
     let mut server = Server::spawn(passing(&sockets, "speak:admin", &[]), 2);
     drop(sockets);
     assert_eq!(server.address(), address);
-    assert_eq!(server.door(1), format!("unix:{}", path.display()));
+    assert_eq!(server.url(1), format!("unix:{}", path.display()));
     for round in 1..=3 {
         assert_eq!(server.write("room", "howdy"), round);
         assert!(get_at(&path, "/metrics").contains("speak_channels 1\n"));
@@ -474,7 +474,7 @@ fn the_units_system_call_filter_allows_every_call_of_speak() {
         until("the old process has exited", || {
             server.log().iter().any(|line| line.ends_with(" upgrade finished: old process exited"))
         });
-        server.adopt_heir();
+        server.adopt_successor();
         use_it(&server);
         server.signal(Signal::TERM);
         let heir = server.id();

@@ -100,7 +100,7 @@ fn no_waiting_connection_times_out_through_an_upgrade() {
             assert_eq!(client.response().ok().ids(), Vec::<u64>::new());
             client.send_get("/read", &me.and(&[("channel", "elsewhere")]));
         }
-        let heirs = server.heirs().len();
+        let heirs = server.successors().len();
         until("the old process has exited", || {
             server
                 .log()
@@ -109,7 +109,7 @@ fn no_waiting_connection_times_out_through_an_upgrade() {
                 .count()
                 >= heirs
         });
-        server.adopt_heir();
+        server.adopt_successor();
     }
     server.wait_for_readers("elsewhere", 20);
     assert_eq!(server.read("room", "0").ids(), (1..=20).collect::<Vec<u64>>());
@@ -162,9 +162,9 @@ fn a_successor_killed_before_it_serves_leaves_the_old_process_serving() {
         let mut server = Server::with(&["--connection-timeout", "1h"]);
         server.write("room", "one");
         server.signal(Signal::USR2);
-        until("an upgrade has started", || !server.heirs().is_empty());
+        until("an upgrade has started", || !server.successors().is_empty());
         // Fails only if the process was ended already.
-        let _ = kill_process(server.heirs()[0], Signal::KILL);
+        let _ = kill_process(server.successors()[0], Signal::KILL);
         let says =
             |server: &Server, what: &str| server.log().iter().any(|line| line.contains(what));
         until("one of them is gone", || says(&server, "upgrade failed") || server.has_ended());
@@ -196,10 +196,10 @@ fn an_old_process_killed_during_an_upgrade_leaves_a_serving_successor() {
         let mut server = Server::on(&[&port.to_string()], &[]);
         server.write("room", "one");
         server.signal(Signal::USR2);
-        until("an upgrade has started", || !server.heirs().is_empty());
+        until("an upgrade has started", || !server.successors().is_empty());
         thread::sleep(Duration::from_millis(pause_ms));
         server.signal(Signal::KILL);
-        server.adopt_heir();
+        server.adopt_successor();
         let printed = PrintLog(&server);
         until("the new one serves", || TcpStream::connect(port).is_ok());
         drop(printed);

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use support::incoming::{Cutter, Item};
+use support::process::Cores;
+
 use crate::client::{BUFFER_BYTES, Client, Poller};
-use crate::frame::{Frame, Framer};
-use crate::process::{Cores, Window};
 use crate::server::Target;
+use crate::window::Window;
 use crate::wire::Dialect;
 use crate::work::Sample;
 use crate::{Result, STALL};
@@ -48,7 +50,7 @@ pub(crate) fn connect(target: &Target, cores: Cores, cycles: usize) -> Result<Sa
 /// Connects clients in batches.
 struct Batches {
     target: Target,
-    framer: Framer,
+    cutter: Cutter,
     buffer: Vec<u8>,
     tokens: Vec<u64>,
     next_number: u32,
@@ -61,7 +63,7 @@ impl Batches {
         }
         Ok(Self {
             target: *target,
-            framer: Framer::default(),
+            cutter: Cutter::default(),
             buffer: vec![0; BUFFER_BYTES],
             tokens: Vec::new(),
             next_number: 0,
@@ -85,7 +87,7 @@ impl Batches {
         &mut self,
         poller: &mut Poller,
         clients: &mut [Client],
-        mut read: impl FnMut(&Frame) -> Result<T>,
+        mut read: impl FnMut(&Item) -> Result<T>,
     ) -> Result<Vec<(usize, T)>> {
         let mut answers = Vec::with_capacity(clients.len());
         let deadline = Instant::now() + STALL;
@@ -96,8 +98,8 @@ impl Batches {
             poller.wait(POLL_TIMEOUT, &mut self.tokens)?;
             for &token in &self.tokens {
                 let index = token as usize;
-                let (framer, buffer) = (&mut self.framer, &mut self.buffer);
-                clients[index].receive(framer, buffer, |_, frame| {
+                let (cutter, buffer) = (&mut self.cutter, &mut self.buffer);
+                clients[index].receive(cutter, buffer, |_, frame| {
                     answers.push((index, read(frame)?));
                     Ok(())
                 })?;
@@ -207,7 +209,7 @@ fn get(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
 }
 
-fn json(frame: &Frame) -> Result<Value> {
+fn json(frame: &Item) -> Result<Value> {
     if frame.status != Some(200) {
         return Err(format!("answered {}", frame.lossy()).into());
     }

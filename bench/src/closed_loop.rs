@@ -4,10 +4,12 @@
 
 use std::time::{Duration, Instant};
 
+use support::incoming::{Cutter, Item};
+use support::process::Cores;
+
 use crate::client::{BUFFER_BYTES, Client, Poller};
-use crate::frame::{Frame, Framer};
-use crate::process::{Cores, Window};
 use crate::server::Target;
+use crate::window::Window;
 use crate::wire::{Dialect, Form};
 use crate::work::{Closed, Sample};
 use crate::{Result, STALL};
@@ -20,7 +22,7 @@ trait Script {
     fn requests(&mut self, connection: usize) -> &[u8];
 
     /// Checks a response.
-    fn answer(&mut self, connection: usize, frame: &Frame) -> Result<()>;
+    fn answer(&mut self, connection: usize, frame: &Item) -> Result<()>;
 }
 
 /// Sends writes and checks that each gets an id of its own.
@@ -73,7 +75,7 @@ fn drive(target: &Target, cores: Cores, work: Closed, script: &mut impl Script) 
         clients,
         due: vec![0; work.connections],
         depth: work.depth,
-        framer: Framer::default(),
+        cutter: Cutter::default(),
         buffer: vec![0; BUFFER_BYTES],
         answer_bytes: 0,
     };
@@ -92,7 +94,7 @@ struct Pool {
     /// Responses that each connection still waits for.
     due: Vec<usize>,
     depth: usize,
-    framer: Framer,
+    cutter: Cutter,
     buffer: Vec<u8>,
     answer_bytes: usize,
 }
@@ -129,7 +131,7 @@ impl Pool {
                 let due = &mut self.due[connection];
                 let (answer_bytes, depth) = (&mut self.answer_bytes, self.depth);
                 self.clients[connection].receive(
-                    &mut self.framer,
+                    &mut self.cutter,
                     &mut self.buffer,
                     |client, frame| {
                         *due = due.checked_sub(1).ok_or("an answer to no request")?;
@@ -173,7 +175,7 @@ impl Script for Writes {
         &self.template.bytes
     }
 
-    fn answer(&mut self, connection: usize, frame: &Frame) -> Result<()> {
+    fn answer(&mut self, connection: usize, frame: &Item) -> Result<()> {
         let seq = self.sent[connection];
         self.sent[connection] += 1;
         let Some(id) = self.dialect.written_id(frame)? else {
@@ -235,7 +237,7 @@ impl Script for Reads {
         &self.requests
     }
 
-    fn answer(&mut self, _connection: usize, frame: &Frame) -> Result<()> {
+    fn answer(&mut self, _connection: usize, frame: &Item) -> Result<()> {
         if frame.status == Some(200) && frame.body() == self.known {
             return Ok(());
         }

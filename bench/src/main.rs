@@ -1,8 +1,8 @@
 //! `speak-bench`: measures Speak against nchan, nginx and a baseline. See `bench/README.md`.
 //!
 //! `run` compares all of them, `drive` loads one running server, `baseline` is the baseline itself.
-//! Modules from the bottom: `wire`, `frame` and `stats` are values; `client` has the sockets,
-//! `process` and `server` the processes; `fanout`, `closed_loop` and `churn` load a server and
+//! Modules from the bottom: `wire` and `stats` are values; `client` has the sockets,
+//! `window` and `server` the processes; `fanout`, `closed_loop` and `churn` load a server and
 //! `work` names the loads; `plan` lists the comparisons, `run` executes them, `table`, `json` and
 //! `plot` print them.
 
@@ -14,16 +14,14 @@ mod churn;
 mod client;
 mod closed_loop;
 mod fanout;
-mod frame;
 mod json;
 mod plan;
 mod plot;
-mod process;
 mod run;
 mod server;
 mod stats;
-mod stress;
 mod table;
+mod window;
 mod wire;
 mod work;
 
@@ -44,7 +42,6 @@ fn main() -> ExitCode {
         Command::Baseline => baseline::serve(),
         Command::Drive { target, work } => run::drive(&target, work),
         Command::Run(options) => run::run(&options),
-        Command::Stress(options) => stress::run(&options),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

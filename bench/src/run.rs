@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use support::process::{Cores, pin, raise_file_limit};
+
 use crate::plan::{self, Against, Goal, Length, Part};
-use crate::process::{self, Cores};
 use crate::server::{Kind, Programs, Target};
 use crate::stats::Spread;
 use crate::work::{Sample, Work};
@@ -99,13 +100,13 @@ impl Outcome {
 
 /// Compares the servers, prints the table, and writes the files.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let files = process::raise_file_limit()?;
+    let files = raise_file_limit()?;
     let programs = Programs {
         speak: options.speak.clone(),
         against: options.against.clone(),
         cores: Cores::choose()?,
     };
-    process::pin(programs.cores.generator)?;
+    pin(programs.cores.generator)?;
     if programs.cores.server == programs.cores.generator {
         eprintln!("only one core may be used: rates and latencies mean little");
     }
@@ -171,7 +172,7 @@ fn measure(programs: &Programs, row: &mut Row) -> Result<()> {
         let server = programs.start(kind)?;
         let sample = row.part.work.run(&server.target, programs.cores);
         let sample = sample.map_err(|error| {
-            let (part, said) = (row.part.name, server.said());
+            let (part, said) = (row.part.name, server.running.log_end());
             format!("{part} with {}: {error}\n{said}", kind.name())
         })?;
         if let Some(cost) = sample.cost {
@@ -184,7 +185,7 @@ fn measure(programs: &Programs, row: &mut Row) -> Result<()> {
 
 /// Puts one load on a running server and prints the sample.
 pub(crate) fn drive(target: &Target, work: Work) -> Result<()> {
-    process::raise_file_limit()?;
+    raise_file_limit()?;
     let sample = work.run(target, Cores::choose()?)?;
     println!("{}", json::sample(&sample));
     Ok(())

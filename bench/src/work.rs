@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use support::process::{Cores, Memory, Process};
+
 use crate::Result;
 use crate::churn;
 use crate::closed_loop;
 use crate::fanout::{Crowd, Size};
-use crate::process::{Cores, Memory, Process, Usage, Window};
 use crate::server::Target;
 use crate::stats::{Histogram, Latency};
+use crate::window::{Usage, Window};
 use crate::wire::Form;
 
 /// How long the loop sleeps without an event. It then checks whether the run has stalled.
@@ -227,7 +229,7 @@ fn idle(target: &Target, cores: Cores, readers: usize, form: Form) -> Result<Sam
 
 fn resting(process: Process) -> Result<Memory> {
     process.settle()?;
-    process.memory()
+    Ok(process.memory()?)
 }
 
 /// Returns the memory after some time in which it may shrink.
