@@ -7,8 +7,8 @@ use std::time::Duration;
 use lexopt::prelude::*;
 use support::process::Process;
 
-use crate::Result;
 use crate::plan::Length;
+use crate::result::Result;
 use crate::run::Options;
 use crate::server::{Kind, Target};
 use crate::wire::Form;

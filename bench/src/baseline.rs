@@ -17,8 +17,8 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, Socket
 
 use support::ws::ACCEPT;
 
-use crate::Result;
 use crate::client::BUFFER_BYTES;
+use crate::result::Result;
 use crate::wire::{
     Form, IMMEDIATE_ROOM_AT, MESSAGE_BYTES, READ_ROOM_AT, WRITE_MESSAGE_AT, WRITE_ROOM_AT, room_at,
 };

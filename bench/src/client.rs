@@ -11,7 +11,7 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, Socket
 
 use support::incoming::{Cutter, Item};
 
-use crate::Result;
+use crate::result::Result;
 
 /// As long as a connect may take; on loopback only a full backlog makes it wait.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

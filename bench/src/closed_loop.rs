@@ -8,11 +8,11 @@ use support::incoming::{Cutter, Item};
 use support::process::Cores;
 
 use crate::client::{BUFFER_BYTES, Client, Poller};
+use crate::result::{Result, STALL};
 use crate::server::Target;
 use crate::window::Window;
 use crate::wire::{Dialect, Form};
 use crate::work::{Closed, Sample};
-use crate::{Result, STALL};
 
 const POLL_TIMEOUT: Duration = Duration::from_millis(200);
 

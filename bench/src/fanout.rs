@@ -12,9 +12,9 @@ use support::incoming::{Cutter, Item};
 use support::ws::PING;
 
 use crate::client::{BUFFER_BYTES, Client, Poller};
+use crate::result::{Result, STALL};
 use crate::server::Target;
 use crate::wire::{self, Cursor, Dialect, Form, Template};
-use crate::{Result, STALL};
 
 const WRITER_TOKENS: u64 = 1 << 32;
 /// Readers to connect before the server must have read from them.

@@ -17,6 +17,7 @@ mod fanout;
 mod json;
 mod plan;
 mod plot;
+mod result;
 mod run;
 mod server;
 mod stats;
@@ -26,12 +27,6 @@ mod wire;
 mod work;
 
 use arguments::Command;
-
-/// An error ends the run and is printed on one line. No caller distinguishes kinds of errors.
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
-/// A run without an event for this long has failed. Servers under valgrind are slow.
-const STALL: std::time::Duration = std::time::Duration::from_secs(20);
 
 fn main() -> ExitCode {
     let done = arguments::parse().and_then(|command| match command {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use support::process::{Cores, Process, Running, START_MAX, fresh_folder};
 
-use crate::Result;
+use crate::result::Result;
 use crate::wire::Dialect;
 
 const NGINX_CONF: &str = include_str!("../peers/nginx.conf");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use support::process::{Cores, Process, own_ns};
 
-use crate::Result;
+use crate::result::Result;
 
 /// `/proc/stat` counts in ticks of the user's clock, which is 100 Hz on every Linux.
 const TICK_NS: f64 = 1e7;

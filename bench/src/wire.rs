@@ -8,7 +8,7 @@ use serde_json::Value;
 use support::incoming::{Item, Mode};
 use support::ws::ACCEPT;
 
-use crate::Result;
+use crate::result::Result;
 
 /// The length of every message. Its first eight bytes are its sequence number.
 pub(crate) const MESSAGE_BYTES: usize = 64;

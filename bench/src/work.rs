@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use support::process::{Cores, Memory, Process};
 
-use crate::Result;
 use crate::churn;
 use crate::closed_loop;
 use crate::fanout::{Crowd, Size};
+use crate::result::Result;
 use crate::server::Target;
 use crate::stats::{Histogram, Latency};
 use crate::window::{Usage, Window};
