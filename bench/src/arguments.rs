@@ -7,12 +7,13 @@ use std::time::Duration;
 use lexopt::prelude::*;
 use support::process::Process;
 
+use crate::closed_loop::Closed;
 use crate::plan::Length;
 use crate::result::Result;
 use crate::run::Options;
 use crate::server::{Kind, Target};
 use crate::wire::Form;
-use crate::work::{Chat, Closed, Fanout, Work};
+use crate::work::{Chat, Fanout, Work};
 
 pub(crate) const HELP: &str = "\
 Measures Speak against nchan, nginx and a baseline.

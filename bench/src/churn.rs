@@ -11,10 +11,10 @@ use support::process::Cores;
 
 use crate::client::{BUFFER_BYTES, Client, Poller};
 use crate::result::{Result, STALL};
+use crate::sample::Sample;
 use crate::server::Target;
 use crate::window::Window;
 use crate::wire::Dialect;
-use crate::work::Sample;
 
 /// Sessions at a time. Twice as many messages must fit into the history, or the observer misses
 /// some.

@@ -9,12 +9,24 @@ use support::process::Cores;
 
 use crate::client::{BUFFER_BYTES, Client, Poller};
 use crate::result::{Result, STALL};
+use crate::sample::Sample;
 use crate::server::Target;
 use crate::window::Window;
 use crate::wire::{Dialect, Form};
-use crate::work::{Closed, Sample};
 
 const POLL_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Connections that send `depth` requests at a time and then wait for the responses.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Closed {
+    pub(crate) connections: usize,
+    pub(crate) depth: usize,
+    pub(crate) requests: usize,
+    /// Sending ends after this time even if requests are left: a slow server gets fewer.
+    pub(crate) at_most: Duration,
+    /// Unmeasured requests before the measured ones.
+    pub(crate) warm_up: usize,
+}
 
 /// Requests of a closed loop, and checks of their responses.
 trait Script {

@@ -3,7 +3,7 @@
 //! `run` compares all of them, `drive` loads one running server, `baseline` is the baseline itself.
 //! Modules from the bottom: `wire` and `stats` are values; `client` has the sockets,
 //! `window` and `server` the processes; `fanout`, `closed_loop` and `churn` load a server and
-//! `work` names the loads; `plan` lists the comparisons, `run` executes them, `table`, `json` and
+//! `work` names the loads; `plan` lists the comparisons, `run` executes them; `outcome` has their results, which `table`, `json` and
 //! `plot` print them.
 
 use std::process::ExitCode;
@@ -15,10 +15,12 @@ mod client;
 mod closed_loop;
 mod fanout;
 mod json;
+mod outcome;
 mod plan;
 mod plot;
 mod result;
 mod run;
+mod sample;
 mod server;
 mod stats;
 mod table;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::run::{Outcome, Row};
+use crate::outcome::{Outcome, Row};
 use crate::server::Kind;
 use crate::stats::Spread;
 

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use crate::outcome::{Outcome, Row};
 use crate::plan::{Against, Goal};
-use crate::run::{Outcome, Row};
 use crate::server::Kind;
 use crate::stats::{Latency, Spread};
 use crate::work::Work;
