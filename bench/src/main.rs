@@ -1,10 +1,10 @@
 //! `speak-bench`: measures Speak against nchan, nginx and a baseline. See `bench/README.md`.
 //!
 //! `run` compares all of them, `drive` loads one running server, `baseline` is the baseline itself.
-//! Modules from the bottom: `wire` and `stats` are values; `client` has the sockets,
+//! Modules from the bottom: `wire`, `stats` and `sample` are values; `client` has the sockets,
 //! `window` and `server` the processes; `fanout`, `closed_loop` and `churn` load a server and
-//! `work` names the loads; `plan` lists the comparisons, `run` executes them; `outcome` has their results, which `table`, `json` and
-//! `plot` print them.
+//! `work` names the loads; `plan` lists the comparisons, `run` executes them; `outcome` has the
+//! results, and `table`, `json` and `plot` print them.
 
 use std::process::ExitCode;
 
