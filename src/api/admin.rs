@@ -1,6 +1,6 @@
 //! Requests of the admin listener, for tools of the operator. None of them reaches a channel.
 
-use super::Api;
+use super::api::Api;
 use super::error::Error;
 use crate::http::{Method, Persistence, Request, ResponseHead};
 

@@ -1,9 +1,9 @@
 //! Resources that need no hub: files, the test image, preflights.
 
+use super::api::{Api, Handled};
 use super::request_stats::RequestKind;
 use super::response::{BodyType, ResponseOptions, ResponseWriter};
 use super::route::Route;
-use super::{Api, Handled};
 use crate::http::{Method, Request, ResponseHead};
 use crate::web::{self, File};
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::Api;
+use super::api::Api;
 use super::calls::{Action, Call, Context};
 use super::error::Error;
 use super::json;

@@ -1,5 +1,6 @@
 //! `/read` as a stream: how a stream starts, and how its updates are encoded.
 
+use super::api::{Api, Handled};
 use super::calls::{Call, Context};
 use super::error::Error;
 use super::json;
@@ -9,7 +10,6 @@ use super::read::{self, ReadCall, ReadParams};
 use super::response::{BodyType, ResponseOptions};
 use super::sse::SseEncoder;
 use super::transport::{Stream, Transport};
-use super::{Api, Handled};
 use crate::http::{
     CloseCode, EVENT_STREAM, Opcode, Persistence, RETRY, Request, accept_key, push_close,
     push_frame,

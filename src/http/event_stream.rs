@@ -1,13 +1,13 @@
 //! Event streams (HTML, "Server-sent events"), which a browser reads with `EventSource`.
 
 /// `Content-Type` of an event stream.
-pub const EVENT_STREAM: &str = "text/event-stream";
+pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 
 /// First line of a stream: a client that loses the stream reconnects after a second.
-pub const RETRY: &[u8] = b"retry: 1000\n\n";
+pub(crate) const RETRY: &[u8] = b"retry: 1000\n\n";
 
 /// Heartbeat: an empty comment, which shows proxies that the stream is alive.
-pub const HEARTBEAT: &[u8] = b":\n\n";
+pub(crate) const HEARTBEAT: &[u8] = b":\n\n";
 
 /// Returns whether `Accept` prefers an event stream to JSON.
 ///

@@ -250,8 +250,7 @@ const fn byte_class(others: &[u8]) -> [bool; 256] {
 }
 
 /// Returns whether a list in a header field has this name.
-#[must_use]
-pub fn list_contains(list: &[u8], name: &[u8]) -> bool {
+pub(crate) fn list_contains(list: &[u8], name: &[u8]) -> bool {
     list.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(name))
 }
 

@@ -5,11 +5,11 @@ const CALLBACK_BYTES_MAX: usize = 128;
 
 /// Valid callback name: a dotted path of identifiers and `[digits]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Callback<'a>(&'a str);
+pub(crate) struct Callback<'a>(&'a str);
 
 /// Error: the name is not such a path, or is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadCallback;
+pub(crate) struct BadCallback;
 
 impl<'a> Callback<'a> {
     /// Checks a name. The grammar is so narrow that no name is code or markup. After the comment
@@ -19,7 +19,7 @@ impl<'a> Callback<'a> {
     /// # Errors
     ///
     /// [`BadCallback`] for anything else.
-    pub fn parse(name: &'a str) -> Result<Self, BadCallback> {
+    pub(crate) fn parse(name: &'a str) -> Result<Self, BadCallback> {
         if name.len() > CALLBACK_BYTES_MAX {
             return Err(BadCallback);
         }
@@ -36,13 +36,13 @@ impl<'a> Callback<'a> {
 
     /// Name of the callback.
     #[must_use]
-    pub fn as_str(&self) -> &'a str {
+    pub(crate) fn as_str(&self) -> &'a str {
         self.0
     }
 
     /// Returns the callback of a name that was checked before.
     #[must_use]
-    pub fn assume_valid(name: &'a str) -> Self {
+    pub(crate) fn assume_valid(name: &'a str) -> Self {
         debug_assert_eq!(Self::parse(name), Ok(Self(name)));
         Self(name)
     }

@@ -12,13 +12,13 @@ mod request;
 mod response;
 mod websocket;
 
-pub use event_stream::{EVENT_STREAM, HEARTBEAT, RETRY};
+pub(crate) use event_stream::{EVENT_STREAM, HEARTBEAT, RETRY};
 pub use form::{FormPairs, FormText, NotUtf8, pairs};
-pub use head::{Method, Persistence, list_contains};
-pub use jsonp::{BadCallback, Callback};
+pub(crate) use head::list_contains;
+pub use head::{Method, Persistence};
+pub(crate) use jsonp::Callback;
 pub use parse_error::ParseError;
 pub use request::{Limits, Parsed, Progress, Request, leading_blank_lines, parse, parse_complete};
-pub use response::{CONTINUE, ResponseHead};
-pub use websocket::{
-    CloseCode, Frame, Opcode, accept_key, close_reply, parse_frame, push_close, push_frame,
-};
+pub(crate) use response::{CONTINUE, ResponseHead};
+pub(crate) use websocket::accept_key;
+pub use websocket::{CloseCode, Frame, Opcode, close_reply, parse_frame, push_close, push_frame};

@@ -88,7 +88,7 @@ pub struct Request<'a> {
 pub enum Parsed<'a> {
     /// The request is incomplete.
     Incomplete {
-        /// The client waits for [`CONTINUE`](super::CONTINUE) before it sends the body. True once.
+        /// The client waits for status 100 before it sends the body. True once.
         wants_continue: bool,
     },
     /// A request, and its size in the buffer.

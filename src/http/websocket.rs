@@ -64,8 +64,7 @@ const KEY_BYTES: usize = 16;
 
 /// Returns the `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key`; `None` if the key is not 16 bytes
 /// in Base64.
-#[must_use]
-pub fn accept_key(key: &[u8]) -> Option<String> {
+pub(crate) fn accept_key(key: &[u8]) -> Option<String> {
     let mut decoded = [0; KEY_BYTES];
     let is_key = Base64::decode(key, &mut decoded).is_ok_and(|decoded| decoded.len() == KEY_BYTES);
     is_key.then(|| {

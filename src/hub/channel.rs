@@ -11,12 +11,12 @@ use super::usage::{ALLOCATION_BYTES, Usage};
 /// Messages of one turn that still reach readers with `--history 0`.
 const UNRETAINED_MAX: usize = 100;
 
-/// Capacity that a channel keeps for its readers after they left. Enough for a small room, and
-/// nothing that counts in ten thousand rooms.
+/// Capacity for readers that a channel keeps after its readers left. Enough for a small channel,
+/// and negligible in ten thousand channels.
 const READERS_KEEP_CAPACITY: usize = 4;
 
-/// Memory of a channel without its name, entries and members. The name and the index are each in a
-/// hash table that is half full. The first message allocates room for four.
+/// Memory of a channel without its name, entries and members. Name and index are in a hash table
+/// that is half full. The first message allocates memory for four entries.
 pub(super) const CHANNEL_BYTES: usize = 2 * size_of::<Channel>()
     + 4 * size_of::<Entry>()
     + 2 * (size_of::<(Box<str>, u32)>() + 1)
@@ -35,7 +35,7 @@ pub struct Member {
     pub unix_ms: u64,
     /// Text of that introduction, as a JSON string with its quotes.
     pub text_json: Box<[u8]>,
-    /// The introduction as a whole, for readers that come after history has dropped it.
+    /// The introduction as a whole, for later readers after history has dropped it.
     pub(super) introduction_json: Box<[u8]>,
 }
 
@@ -73,7 +73,7 @@ pub(super) struct Channel {
 /// Local state of a channel.
 #[derive(Debug)]
 pub(super) struct ChannelLocal {
-    /// Readers in order of arrival, and stale keys of some that left.
+    /// Keys of the readers in order of arrival, and stale keys of readers that left.
     pub(super) readers_in_order: Vec<Key>,
     /// Number of keys in `readers_in_order` that are not stale.
     pub(super) reader_count: usize,
@@ -153,8 +153,8 @@ impl Channel {
         self.members.is_empty() && self.local.reader_count == 0
     }
 
-    /// Returns whether the channel is idle and has neither messages nor anything to deliver. No
-    /// client would notice its drop.
+    /// Returns whether the channel is idle and has neither messages nor anything to deliver. If it
+    /// is dropped, no client notices.
     pub(super) fn is_unused(&self) -> bool {
         self.is_idle() && self.retained() == 0 && !self.local.is_dirty
     }
@@ -221,7 +221,7 @@ impl Channel {
     /// Drops messages older than retention allows.
     pub(super) fn expire(&mut self, now: Millis, retention: Retention) {
         while self.oldest_expiry(retention).is_some_and(|at| at <= now) {
-            self.evict_oldest();
+            self.drop_oldest();
         }
         if self.entries.is_empty() {
             self.entries = VecDeque::new();
@@ -237,12 +237,12 @@ impl Channel {
     /// Drops all but the newest `keep` messages.
     pub(super) fn trim_to(&mut self, keep: usize) {
         while self.entries.len() > keep {
-            self.evict_oldest();
+            self.drop_oldest();
         }
     }
 
     /// Drops the oldest message, which must exist.
-    pub(super) fn evict_oldest(&mut self) {
+    pub(super) fn drop_oldest(&mut self) {
         let entry = self.entries.pop_front().expect("the caller has checked for a message");
         self.entries_bytes -= ENTRY_BYTES + entry.json.len();
         self.first_id += 1;
@@ -256,19 +256,20 @@ impl ChannelLocal {
         self.reader_count += 1;
     }
 
-    /// Counts a reader that left. Its key is swept out once half of the keys are stale.
-    pub(super) fn remove_reader(&mut self, is_waiting: impl Fn(Key) -> bool) {
+    /// Counts a reader that left. Its stale key is removed together with others, once more than
+    /// half of the keys are stale. `is_reader` returns false for a stale key.
+    pub(super) fn remove_reader(&mut self, is_reader: impl Fn(Key) -> bool) {
         self.reader_count -= 1;
         if self.reader_count == 0 {
             self.readers_in_order.clear();
             self.shrink();
         } else if self.readers_in_order.len() > 2 * self.reader_count + READERS_KEEP_CAPACITY {
-            self.readers_in_order.retain(|key| is_waiting(*key));
+            self.readers_in_order.retain(|key| is_reader(*key));
             self.readers_in_order.shrink_to(2 * self.reader_count);
         }
     }
 
-    /// Frees capacity that readers who left no longer need.
+    /// Frees capacity that the present readers do not need.
     pub(super) fn shrink(&mut self) {
         self.readers_in_order.shrink_to(2 * self.reader_count + READERS_KEEP_CAPACITY);
     }

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::ids::TOKEN_BYTES;
 
 /// Limit of a channel name, in bytes of UTF-8.
-pub const CHANNEL_BYTES_MAX: usize = 128;
+const CHANNEL_BYTES_MAX: usize = 128;
 
 /// A well-formed channel name, as the caller gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,16 +21,16 @@ pub enum ChannelName<'a> {
     WriteName(&'a str),
 }
 
-/// The name is empty or too long, has control characters, or begins with `~` and is no name of a
-/// pair.
+/// Error: the name is empty or too long, has control characters, or begins with `~` and is no name
+/// of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadName;
 
-/// The write name of a pair cannot be used for reading.
+/// Error: the write name of a pair cannot be used for reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotReadable;
 
-/// The read name of a pair cannot be used for writing.
+/// Error: the read name of a pair cannot be used for writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotWritable;
 
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_breaks_a_rule_is_refused() {
+    fn a_name_that_breaks_a_rule_is_rejected() {
         let longest = "x".repeat(CHANNEL_BYTES_MAX);
         for good in [
             "a",

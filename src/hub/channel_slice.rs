@@ -1,4 +1,4 @@
-//! Part of a channel that one read gets.
+//! Slices of channels: the messages that one read gets.
 
 use super::channel::{Channel, Member};
 use super::reader::{GapPolicy, Since, Subscription};
@@ -7,12 +7,12 @@ use super::reader::{GapPolicy, Since, Subscription};
 #[derive(Debug)]
 pub struct ChannelSlice<'h> {
     channel: Option<&'h Channel>,
-    /// Introductions that history has dropped, of members that are still there; oldest first.
+    /// Introductions that history has dropped, of sessions that are still members; oldest first.
     introductions: Vec<&'h Member>,
     /// Ids of the retained messages in the slice: from `start` up to but not including `end`.
     start: u64,
     end: u64,
-    /// Messages from `from_id` on may be gone.
+    /// Some messages from `from_id` on may have been dropped.
     pub missed: bool,
     /// `from_id` belongs to another numbering.
     pub reset: bool,
@@ -51,7 +51,7 @@ impl<'h> ChannelSlice<'h> {
         self.introductions().chain(self.retained())
     }
 
-    /// Iterates over the messages that history has dropped: introductions of present members.
+    /// Iterates over the introductions of present members that history has dropped.
     pub fn introductions(&self) -> impl Iterator<Item = &'h [u8]> + '_ {
         self.introductions.iter().map(|member| &*member.introduction_json)
     }
@@ -90,9 +90,9 @@ impl<'h> ChannelSlice<'h> {
         (self.start, self.end, self.missed, self.introductions.len())
     }
 
-    /// Cuts the messages that exceed `budget`, the bytes left in the reply, and returns whether
-    /// there were any. `has_message` is true once the reply has a message: the first one always
-    /// fits.
+    /// Removes the messages that exceed `budget`, the bytes left in the reply, and returns whether
+    /// it removed any. `has_message` is true once the reply has a message: the first one is never
+    /// removed.
     #[inline]
     pub(super) fn truncate(&mut self, budget: &mut usize, has_message: &mut bool) -> bool {
         let Some(channel) = self.channel else { return false };
@@ -100,7 +100,7 @@ impl<'h> ChannelSlice<'h> {
             let bytes = channel.entries[(id - channel.first_id) as usize].json.len();
             if *has_message && bytes > *budget {
                 self.end = id;
-                // No message of a later channel may overtake the ones that were cut here.
+                // No message of a later channel may overtake the ones that were removed here.
                 *budget = 0;
                 return true;
             }

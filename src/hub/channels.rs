@@ -108,7 +108,7 @@ impl Channels {
         }
     }
 
-    /// Adds a channel whose name is not taken.
+    /// Adds a channel. No other channel may have its name.
     pub(super) fn insert(&mut self, channel: Channel, timers: &mut Timers) -> u32 {
         self.usage.update(Usage::default(), channel.usage());
         let name = channel.name.clone();
@@ -145,36 +145,36 @@ impl Channels {
     pub(super) fn expire_history(&mut self, now: Millis, index: u32) {
         let retention = self.retention;
         if self.slab[index].oldest_expiry(retention).is_some_and(|at| at <= now) {
-            self.evict_history(index, DropReason::Age, |channel| channel.expire(now, retention));
+            self.drop_history(index, DropReason::Age, |channel| channel.expire(now, retention));
         }
     }
 
     /// Drops the delivered messages of a channel if history retains none (`--history 0`).
     pub(super) fn drop_unretained(&mut self, index: u32) {
         if self.retention.messages == 0 {
-            self.evict_history(index, DropReason::Count, Channel::clear_history);
+            self.drop_history(index, DropReason::Count, Channel::clear_history);
         }
     }
 
-    /// Runs `evict` on a channel and accounts for the messages that it drops.
-    pub(super) fn evict_history(
+    /// Runs `drop_messages` on a channel and accounts for the messages that it drops.
+    pub(super) fn drop_history(
         &mut self,
         index: u32,
         reason: DropReason,
-        evict: impl FnOnce(&mut Channel),
+        drop_messages: impl FnOnce(&mut Channel),
     ) {
         let channel = &mut self.slab[index];
         let before = channel.usage();
-        evict(channel);
+        drop_messages(channel);
         let after = channel.usage();
         self.usage.update(before, after);
         self.stats.count_dropped(reason, before.messages - after.messages);
     }
 
-    /// Drops an unused channel. Its next id stays as a watermark.
+    /// Drops an unused channel. Its next id is recorded as a watermark.
     pub(super) fn drop_channel(&mut self, index: u32, timers: &mut Timers) {
         let channel = self.slab.remove(index);
-        assert!(!channel.local.is_dirty, "a channel with messages to deliver is not unused");
+        assert!(!channel.local.is_dirty, "an unused channel has no messages to deliver");
         self.usage.update(channel.usage(), Usage::default());
         if let Some(timer) = channel.local.timer {
             timers.cancel(timer);
@@ -216,7 +216,7 @@ impl Channels {
         timers.arm(&mut channel.local.timer, at, TimerKey::Channel(index));
     }
 
-    /// Expires the history of a channel, or drops the channel if it has been idle long enough.
+    /// Drops the expired messages of a channel, or the channel if it has been idle long enough.
     pub(super) fn on_timer(&mut self, now: Millis, index: u32, timers: &mut Timers) {
         self.slab[index].local.timer = None;
         self.expire_history(now, index);
@@ -230,7 +230,7 @@ impl Channels {
         }
     }
 
-    /// Forgets all timers, whose wheel is gone.
+    /// Clears the timers of all channels after their wheel was dropped.
     pub(super) fn detach_timers(&mut self) {
         let indexes: Vec<_> = self.slab.iter().map(|(index, _)| index).collect();
         for index in indexes {
@@ -251,10 +251,10 @@ impl Channels {
         &self.dirty
     }
 
-    /// Ends a delivery.
+    /// Clears the list of dirty channels after their delivery.
     pub(super) fn finish_delivery(&mut self) {
         self.dirty.clear();
-        // The room for a large message is not kept.
+        // One large message must not keep its memory.
         self.scratch.shrink_to(SCRATCH_KEEP_BYTES);
     }
 
@@ -266,12 +266,12 @@ impl Channels {
         self.stats.count_delivery();
     }
 
-    /// Returns the memory of names, members and messages of all channels.
+    /// Returns the memory of the names, members and messages of all channels, without overheads.
     pub(super) fn usage(&self) -> Usage {
         self.usage
     }
 
-    /// Returns the memory of all channels.
+    /// Returns the memory of all channels, with overheads.
     pub(super) fn memory(&self) -> usize {
         self.usage.bytes + self.slab.len() * CHANNEL_BYTES
     }
@@ -301,7 +301,7 @@ mod tests {
 
     use super::*;
 
-    /// With a known hash a client could choose names that collide, and make each lookup slow.
+    /// If the hash were known, a client could choose names that collide, and slow down each lookup.
     #[test]
     fn each_table_hashes_names_differently() {
         let config = Config::default();

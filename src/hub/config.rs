@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ids::Epoch;
 
-/// Settings of a hub: limits that the operator chooses, and values that a start draws at random.
+/// Limits that the operator chooses, and values that the server draws at random when it starts.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Messages retained per channel; 0 retains none. Default: 100.
@@ -15,12 +15,11 @@ pub struct Config {
     pub connection_timeout: Duration,
     /// Time that a session survives the closing of its reader. Default: 0.
     pub close_grace: Duration,
-    /// Bytes of messages in one reply. A larger message is sent alone. Default: 1 MiB.
+    /// Bytes of messages in one reply. A larger message has a reply of its own. Default: 1 MiB.
     pub max_reply: usize,
     /// Number of channels; 0 means no limit. Default: 0.
     pub max_channels: usize,
-    /// Bytes held for clients, as [`Hub::memory`](super::Hub::memory) counts them. Default: no
-    /// limit.
+    /// Bytes that [`Hub::memory`](super::Hub::memory) counts. Default: no limit.
     pub max_memory: usize,
     /// Name of this numbering of ids. A server draws it at random. Default: eight zeros.
     pub epoch: Epoch,

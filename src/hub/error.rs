@@ -1,12 +1,12 @@
-//! Reasons for refusing a call.
+//! Errors of calls.
 
-/// Reason for refusing a call. A refused call changes nothing, except that it may evict history and
-/// idle channels.
+/// Reason for rejecting a call. A rejected call changes nothing, except that it may evict history
+/// and idle channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// No session has this number, or no longer.
+    /// No session has this number: it has ended, or never existed.
     SessionEnded,
-    /// The secret is not the one of the session.
+    /// The secret is not that of the session.
     WrongAuth,
     /// The session is in [`CHANNELS_PER_SESSION_MAX`](super::CHANNELS_PER_SESSION_MAX) channels.
     TooManyChannels,

@@ -1,4 +1,4 @@
-//! The memory limit: the oldest history is evicted first, then calls are refused.
+//! The memory limit: the oldest history is evicted first, then calls are rejected.
 //!
 //! The accounting covers what clients can make grow. `tests/memory.rs` compares it with the bytes
 //! that the allocator handed out.
@@ -6,9 +6,9 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::Hub;
 use super::channel::Channel;
 use super::error::Error;
+use super::hub::Hub;
 use super::lookup::Lookup;
 use super::stats::DropReason;
 use super::time::Millis;
@@ -22,7 +22,7 @@ const EVICTION_FRACTION: usize = 16;
 /// fills memory with something else would make every write search for history.
 const MIN_HISTORY_FRACTION: usize = 64;
 
-/// Indexes to search for idle channels. A refused call has paid for as many.
+/// Indexes that one call searches for idle channels. Limits the cost of a rejected call.
 const IDLE_SCAN_MAX: u32 = 256;
 
 /// Indexes to search for the oldest history. In a server with fewer channels, the oldest history
@@ -33,7 +33,7 @@ const HISTORY_SCAN_MAX: u32 = 4096;
 const HISTORY_SCANS_PER_CALL: usize = 16;
 
 impl Hub {
-    /// Returns the bytes held for clients, in the hub and outside of it.
+    /// Returns the bytes that clients make the server hold, in the hub and outside of it.
     #[must_use]
     pub fn memory(&self) -> usize {
         self.channels.memory()
@@ -42,8 +42,8 @@ impl Hub {
             + self.external_bytes
     }
 
-    /// Sets the bytes held for clients outside of the hub: incomplete requests and unsent
-    /// responses.
+    /// Sets the bytes that clients make the server hold outside of the hub: incomplete requests and
+    /// unsent responses.
     pub fn set_external_bytes(&mut self, bytes: usize) {
         self.external_bytes = bytes;
     }
@@ -95,17 +95,17 @@ impl Hub {
 
     /// Evicts history to make room for the goodbyes of a session.
     ///
-    /// A goodbye is never refused. Without eviction its text would be a way around the limit: one
-    /// call adds it to all channels of the session.
+    /// A goodbye is never rejected. Without eviction its text could exceed the limit: one call adds
+    /// it to all channels of the session.
     pub(super) fn reserve_for_goodbye(&mut self, now: Millis, text: Option<&str>, channels: usize) {
         if let Some(text) = text {
-            // If no history is left, the memory of the session makes up for a good part.
+            // If no history is left, the memory that the session frees compensates for most of it.
             let _ = self.reserve(now, channels * (text.len() + WRITE_OVERHEAD_BYTES), &[]);
         }
     }
 
-    /// Drops channels that are unused, before their time: closed readers may have been their only
-    /// users. Searches some indexes only; the next call continues from there.
+    /// Drops unused channels before their time: closed readers may have been their only users.
+    /// Searches some indexes only; the next call continues from there.
     fn evict_idle_channels(&mut self, now: Millis, lookups: &[Lookup]) {
         for index in self.channels.scan_window(IDLE_SCAN_MAX) {
             if !self.channels.get(index).is_some_and(Channel::is_idle)
@@ -120,10 +120,10 @@ impl Hub {
         }
     }
 
-    /// Evicts the oldest messages in the next indexes, and drops channels that are unused then.
+    /// Evicts the oldest messages in the next indexes, and drops channels that become unused.
     ///
-    /// If the search covers all channels, evicts until at most `target` bytes are held. If not,
-    /// evicts a fraction of the history it has found.
+    /// If the search covers all channels, evicts until at most `target` bytes are left. If not,
+    /// evicts a fraction of the history that it found.
     fn evict_oldest_history(&mut self, target: usize, lookups: &[Lookup]) {
         let indexes = self.channels.scan_window(HISTORY_SCAN_MAX);
         let oldest =
@@ -136,7 +136,7 @@ impl Hub {
         while self.memory() > target
             && let Some(Reverse((_, index))) = queue.pop()
         {
-            self.channels.evict_history(index, DropReason::Memory, Channel::evict_oldest);
+            self.channels.drop_history(index, DropReason::Memory, Channel::drop_oldest);
             if let Some(next) = oldest(self, index) {
                 queue.push(next);
             } else if self.channels[index].is_unused()
@@ -144,7 +144,7 @@ impl Hub {
             {
                 self.channels.drop_channel(index, &mut self.timers);
             } else {
-                // The drop of the channel now depends on its last use only.
+                // The channel now waits only for the end of its idle time.
                 self.channels.arm_timer(index, &mut self.timers);
             }
         }
@@ -155,7 +155,7 @@ impl Hub {
 mod tests {
     use crate::hub::{Auth, ChannelName, Config, Credentials, Hub, Introducer, Millis, Now};
 
-    /// A goodbye is never refused, and one call adds its text to 32 channels.
+    /// A goodbye is never rejected, and one call adds its text to 32 channels.
     #[test]
     fn goodbyes_do_not_exceed_the_memory_limit() {
         const LIMIT: usize = 16 << 20;

@@ -127,15 +127,15 @@ fn is_plain(text: &[u8]) -> bool {
 #[cold]
 fn push_escaped(json: &mut Vec<u8>, text: &str) {
     json.push(b'"');
-    for piece in text.split_inclusive(['\u{2028}', '\u{2029}']) {
-        let plain = piece.trim_end_matches(['\u{2028}', '\u{2029}']);
+    for part in text.split_inclusive(['\u{2028}', '\u{2029}']) {
+        let plain = part.trim_end_matches(['\u{2028}', '\u{2029}']);
         let start = json.len();
         serde_json::to_writer(&mut *json, plain)
             .expect("a string is JSON, and a Vec accepts every write");
-        // Remove the quotes of the piece; the whole string has its own.
+        // Removes the quotes of the part; the whole string has its own.
         json.remove(start);
         json.pop();
-        for separator in piece[plain.len()..].chars() {
+        for separator in part[plain.len()..].chars() {
             write!(json, "\\u{:04x}", separator as u32).expect("a Vec accepts every write");
         }
     }

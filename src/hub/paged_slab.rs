@@ -1,7 +1,7 @@
 //! A slab in pages, which frees each page but the first as soon as the page is empty.
 //!
-//! A plain slab of ten thousand entries keeps all its memory for the one value that remains. Here,
-//! new values go to the lowest page with room, so that the upper pages become empty.
+//! A plain slab that had ten thousand values keeps all its memory, even for one value that remains.
+//! Here, new values go to the lowest page with room, so that the upper pages become empty.
 
 use std::ops::{Index, IndexMut};
 
@@ -59,7 +59,7 @@ impl<T> PagedSlab<T> {
         let page = index as usize / Self::PAGE_LEN;
         let slab = &mut self.pages[page];
         let value = slab.remove(index as usize % Self::PAGE_LEN);
-        // The first page stays: a few readers completed together come back together.
+        // The first page stays: readers that are completed together often return together.
         if slab.is_empty() && page > 0 {
             *slab = Slab::new();
         }

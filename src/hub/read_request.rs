@@ -1,4 +1,4 @@
-//! Reads as their callers ask for them, and their results.
+//! Requests for reads, and their results.
 
 use super::channel_name::ChannelKey;
 use super::reader::{ReaderKey, Since};
@@ -18,7 +18,7 @@ pub struct ReadRequest<'a> {
     pub credentials: Option<Credentials<'a>>,
     /// Waiting behaviour.
     pub mode: Mode,
-    /// Caller's own number for the read. [`Wake::token`](super::Wake::token) returns it.
+    /// Number that the caller chooses. [`Wake::token`](super::Wake::token) returns it.
     pub token: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Readers: reads that wait.
+//! Readers: pending reads.
 
 use super::slab::Key;
 use super::usage::ALLOCATION_BYTES;
@@ -71,21 +71,21 @@ impl Subscriptions {
     }
 }
 
-/// Kind of a reader: the end of its wait.
+/// Kind of a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReaderKind {
     /// Waits until its reply.
     LongPoll,
     /// Waits until it is closed.
     Stream,
-    /// A stream whose last reply has not been sent yet. It gets no other until then.
+    /// A stream whose last reply has not been sent yet. It gets no other reply until then.
     PausedStream,
 }
 
-/// A read that waits.
+/// A pending read.
 #[derive(Debug)]
 pub(super) struct Reader {
-    /// Caller's own number for the reader, returned in the wake-up.
+    /// Number that the caller chose, returned in wake-ups.
     pub(super) token: u64,
     pub(super) subscriptions: Subscriptions,
     /// Index of the session that the reader keeps alive.

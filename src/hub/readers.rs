@@ -4,17 +4,17 @@ use super::channels::Channels;
 use super::reader::{READER_BYTES, Reader, ReaderKey, SUBSCRIPTION_BYTES, Subscriptions};
 use super::slab::Slab;
 
-/// All readers, and those to complete by the next delivery.
+/// All readers, and the readers that the next delivery completes.
 #[derive(Default)]
 pub(super) struct Readers {
     slab: Slab<Reader>,
-    /// Memory of the channels of readers that have several.
+    /// Memory of the subscriptions of readers that have several.
     subscription_bytes: usize,
-    /// Readers whose session ended this turn. They get its goodbye if they follow one of its
-    /// channels, or a reply without messages.
-    orphaned: Vec<ReaderKey>,
-    /// Readers removed this turn that still get a reply without messages.
-    cancelled: Vec<Reader>,
+    /// Readers whose session ended in this turn. A reader of one of the session's channels is
+    /// completed with its goodbye, any other reader without messages.
+    to_complete: Vec<ReaderKey>,
+    /// Readers that were removed in this turn and still get a reply without messages.
+    completed: Vec<Reader>,
 }
 
 impl Readers {
@@ -51,36 +51,36 @@ impl Readers {
     }
 
     /// Detaches the readers of a session that ended. The next delivery completes them.
-    pub(super) fn orphan(&mut self, keys: &[ReaderKey]) {
+    pub(super) fn complete_later(&mut self, keys: &[ReaderKey]) {
         for key in keys {
             if let Some(reader) = self.slab.get_mut(*key) {
                 reader.session = None;
             }
         }
-        self.orphaned.extend_from_slice(keys);
+        self.to_complete.extend_from_slice(keys);
     }
 
-    /// Completes `new` by the next delivery if `old` was to be completed.
-    pub(super) fn replace_orphan(&mut self, old: ReaderKey, new: ReaderKey) {
-        self.orphaned.iter_mut().filter(|key| **key == old).for_each(|key| *key = new);
+    /// Makes the next delivery complete `new` if it was to complete `old`.
+    pub(super) fn replace_to_complete(&mut self, old: ReaderKey, new: ReaderKey) {
+        self.to_complete.iter_mut().filter(|key| **key == old).for_each(|key| *key = new);
     }
 
-    pub(super) fn take_orphaned(&mut self) -> Vec<ReaderKey> {
-        std::mem::take(&mut self.orphaned)
+    pub(super) fn take_to_complete(&mut self) -> Vec<ReaderKey> {
+        std::mem::take(&mut self.to_complete)
     }
 
-    /// Gives a removed reader a reply without messages by the next delivery.
-    pub(super) fn cancel(&mut self, reader: Reader) {
-        self.cancelled.push(reader);
+    /// Makes the next delivery give a removed reader a reply without messages.
+    pub(super) fn push_completed(&mut self, reader: Reader) {
+        self.completed.push(reader);
     }
 
-    pub(super) fn drain_cancelled(&mut self) -> impl Iterator<Item = Reader> + '_ {
-        self.cancelled.drain(..)
+    pub(super) fn drain_completed(&mut self) -> impl Iterator<Item = Reader> + '_ {
+        self.completed.drain(..)
     }
 
-    /// Returns whether any reader is to be completed without messages.
+    /// Returns whether the next delivery completes any reader on these lists.
     pub(super) fn has_undelivered(&self) -> bool {
-        !(self.orphaned.is_empty() && self.cancelled.is_empty())
+        !(self.to_complete.is_empty() && self.completed.is_empty())
     }
 
     /// Detaches all readers from their sessions.
@@ -93,8 +93,8 @@ impl Readers {
     }
 }
 
-/// Returns the memory of the channels of a reader. A reader of several channels needs their names
-/// for its replies.
+/// Returns the memory of the subscriptions of a reader. A reader of several channels needs their
+/// names for its replies.
 fn subscription_bytes(subscriptions: &Subscriptions, channels: &Channels) -> usize {
     match subscriptions.as_slice() {
         [_] => 0,

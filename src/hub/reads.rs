@@ -1,11 +1,11 @@
 //! Reads: immediate replies, long polls and streams.
 //!
-//! The hub limits no wait. The caller of [`Hub::read`] does, and calls [`Hub::complete_empty`] for
-//! a reader that has waited long enough.
+//! The hub does not limit the duration of a wait. The caller of [`Hub::read`] does, and calls
+//! [`Hub::complete_empty`] when a long poll has waited long enough.
 
-use super::Hub;
 use super::channel_slice::ChannelSlice;
 use super::error::Error;
+use super::hub::Hub;
 use super::lookup::Lookup;
 use super::message::Reason;
 use super::read_request::{Mode, ReadRequest, ReadResult};
@@ -14,13 +14,13 @@ use super::reply::Reply;
 use super::time::{Millis, Now};
 use super::wake::{ResumeBatch, Wake};
 
-/// Memory of a reader per channel, including the channel that may come with it. An estimate.
+/// Memory of a reader per channel, including a channel that it may create. An estimate.
 const READ_OVERHEAD_BYTES: usize = 512;
 
-/// Sessions and streams that a read has to do with.
+/// Sessions of a read, and the stream that it replaces.
 #[derive(Clone, Copy)]
 struct ReadContext {
-    /// Session whose credentials the call carried.
+    /// Session of the call's credentials.
     caller: Option<u32>,
     /// Session that the reader keeps alive.
     session: Option<u32>,
@@ -29,7 +29,7 @@ struct ReadContext {
 }
 
 impl Hub {
-    /// Reads. A stream always waits, a long poll waits if there is nothing to report.
+    /// Starts a read. A stream always waits; a long poll waits if there is nothing to report.
     ///
     /// A long poll replaces the pending one of the same session on the same set of channels.
     ///
@@ -104,16 +104,8 @@ impl Hub {
             let ending = superseded.or(context.old_stream);
             self.check_may_wait(now.mono, lookups, context.session, ending)?;
         }
-        // The read is not refused from here on.
-        for lookup in lookups {
-            if let Lookup::Occupied(index) = *lookup {
-                self.channels.local_mut(index).last_use = now.mono;
-            }
-        }
-        if let Some(superseded) = superseded {
-            self.complete_empty(now, superseded);
-        }
-        self.touch(context.caller, now.mono);
+        // From here on the read cannot fail.
+        self.commit_read(now, lookups, superseded, context.caller);
         if !waits {
             let slice = |(lookup, since)| self.slice_since(lookup, since, same_epoch);
             let mut reply = Reply::of(targets(), slice);
@@ -126,13 +118,34 @@ impl Hub {
         }
         if let Some(old) = context.old_stream {
             self.remove_reader(now.mono, old);
-            // If the session ended in this turn, the new stream has to end too.
-            self.readers.replace_orphan(old, key);
+            // If its session ended in this turn, the new stream ends with it.
+            self.readers.replace_to_complete(old, key);
         }
         Ok(ReadResult::Streaming(key, self.first_stream_reply(key, request, same_epoch)))
     }
 
-    /// Checks the limits of a read that has to wait once `ending` has ended.
+    /// Records the use of the channels of a read, completes the long poll that it replaces, and
+    /// records the call of its session.
+    #[inline]
+    fn commit_read(
+        &mut self,
+        now: Now,
+        lookups: &[Lookup],
+        superseded: Option<ReaderKey>,
+        caller: Option<u32>,
+    ) {
+        for lookup in lookups {
+            if let Lookup::Occupied(index) = *lookup {
+                self.channels.local_mut(index).last_use = now.mono;
+            }
+        }
+        if let Some(superseded) = superseded {
+            self.complete_empty(now, superseded);
+        }
+        self.touch(caller, now.mono);
+    }
+
+    /// Checks the limits of a read that waits after the reader `ending` has ended.
     ///
     /// # Errors
     ///
@@ -169,19 +182,19 @@ impl Hub {
         reply
     }
 
-    /// Pauses a stream that has not sent its last reply. Its messages stay in the history until
-    /// [`Hub::resume`].
+    /// Pauses a stream whose last reply has not been sent. Until [`Hub::resume`], new messages are
+    /// only in the history.
     pub fn pause(&mut self, key: ReaderKey) {
         if let Some(reader) = self.readers.get_mut(key) {
             reader.kind = ReaderKind::PausedStream;
         }
     }
 
-    /// Resumes a stream that has sent its last reply. If it was paused and there is a next reply,
-    /// calls `wake` with it. Returns whether it did.
+    /// Resumes a stream whose last reply has been sent. If the stream was paused and there is a
+    /// next reply, calls `wake` with it. Returns whether it called `wake`.
     ///
-    /// Calls in a row, with no other call between them, may share a `batch`: the wake-ups then show
-    /// which of them have equal replies.
+    /// Calls in a row, with no other call between them, may share a `batch`: their wake-ups then
+    /// mark equal replies with [`Wake::same_as_previous`].
     pub fn resume(
         &mut self,
         now: Now,
@@ -215,8 +228,8 @@ impl Hub {
         has_news
     }
 
-    /// Removes a reader whose client is gone, and ends the session that it kept alive, at once or
-    /// after the grace period. Does nothing if the reader was completed before.
+    /// Removes a reader that its client closed, and ends the session that the reader kept alive, at
+    /// once or after the grace period. Does nothing if the reader was completed before.
     pub fn on_reader_closed(&mut self, now: Now, key: ReaderKey) {
         let Some(reader) = self.remove_reader(now.mono, key) else { return };
         let Some(session) = reader.session else { return };
@@ -225,18 +238,19 @@ impl Hub {
         }
     }
 
-    /// Completes all readers without messages by the next [`Hub::deliver`]. Their sessions stay.
+    /// Completes all readers: the next [`Hub::deliver`] gives them a reply without messages. Their
+    /// sessions stay.
     pub fn complete_all_empty(&mut self, now: Now) {
         for key in self.readers.keys() {
             self.complete_empty(now, key);
         }
     }
 
-    /// Completes a reader without messages by the next [`Hub::deliver`]. Does nothing if the reader
-    /// was completed before.
+    /// Completes a reader: the next [`Hub::deliver`] gives it a reply without messages. Does
+    /// nothing if the reader was completed before.
     pub fn complete_empty(&mut self, now: Now, key: ReaderKey) {
         if let Some(reader) = self.remove_reader(now.mono, key) {
-            self.readers.cancel(reader);
+            self.readers.push_completed(reader);
         }
     }
 
@@ -300,7 +314,7 @@ impl Hub {
     }
 
     /// Finds the pending long poll of a session on the same channels. A new poll replaces it: a
-    /// proxy has probably abandoned the old one.
+    /// proxy has probably not forwarded that the client closed the old one.
     fn find_superseded(&self, session: u32, lookups: &[Lookup]) -> Option<ReaderKey> {
         let is_superseded = |key: &&ReaderKey| {
             self.readers.get(**key).is_some_and(|reader| {

@@ -23,8 +23,8 @@ impl<'h> Reply<'h> {
         }
     }
 
-    /// Cuts the messages beyond `max_bytes` and returns whether there were any. The next read gets
-    /// them. The first message always fits.
+    /// Removes the messages beyond `max_bytes` and returns whether it removed any. The next read
+    /// gets them. The first message is never removed.
     pub(super) fn truncate(&mut self, max_bytes: usize) -> bool {
         let (mut budget, mut has_message) = (max_bytes, false);
         match self {
@@ -62,7 +62,7 @@ impl Reader {
             self.subscriptions.as_mut_slice().iter_mut().zip(reply.slices())
         {
             subscription.cursor = slice.next_id();
-            // The stream has a cursor now, so it must learn of every gap after it.
+            // The stream has a cursor now, so each gap after it must be reported.
             subscription.gap_policy = GapPolicy::Report;
         }
         self.kind = if has_more { ReaderKind::PausedStream } else { ReaderKind::Stream };

@@ -10,7 +10,7 @@ use super::usage::ALLOCATION_BYTES;
 /// Limit of channels in which one session is introduced.
 pub const CHANNELS_PER_SESSION_MAX: usize = 32;
 
-/// Limit of readers of one session. Each new reader, and each that ends, looks at all of them.
+/// Limit of readers of one session. The start and the end of a reader search all of them.
 pub const READS_PER_SESSION_MAX: usize = 256;
 
 /// Memory of a session: its secret, its lists, and its index in a hash table that is half full.
@@ -62,7 +62,7 @@ pub(super) struct SessionLocal {
     pub(super) readers: Vec<Key>,
     /// Time of the last successful call, or of the last end of a reader.
     pub(super) last_alive: Millis,
-    /// Time at which the session ends because a reader was closed, unless a call comes first.
+    /// Time at which the session ends because a reader was closed, unless a call is made before.
     pub(super) closes_at: Option<Millis>,
     /// Never later than [`SessionLocal::ends_at`]. May be unset while the session has a reader.
     pub(super) timer: Option<TimerId>,
@@ -93,8 +93,8 @@ impl Session {
 impl SessionLocal {
     /// Records a successful call.
     ///
-    /// `last_alive` may be later than `now`: a restored session is alive until its predecessor
-    /// process has completed the session's readers.
+    /// `last_alive` may be later than `now`: after an upgrade, a session is alive until the
+    /// predecessor has completed the session's readers.
     pub(super) fn touch(&mut self, now: Millis) {
         self.last_alive = self.last_alive.max(now);
         self.closes_at = None;
@@ -108,8 +108,8 @@ impl SessionLocal {
         self.closes_at = self.closes_at.filter(|at| *at > now);
     }
 
-    /// Returns the time at which the session ends if no call comes. `None` while the session has a
-    /// reader.
+    /// Returns the time at which the session ends if no call is made. `None` while the session has
+    /// a reader.
     pub(super) fn ends_at(&self, timeout_ms: u64) -> Option<Millis> {
         if !self.readers.is_empty() {
             return None;

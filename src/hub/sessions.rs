@@ -18,7 +18,7 @@ pub(super) struct Sessions {
     // Shared state.
     slab: PagedSlab<Session>,
     by_number: HashMap<u64, u32>,
-    /// Number of the newest session that ever was; 0 for none.
+    /// Number of the newest session, even if it has ended; 0 if there was none.
     last_number: u64,
 
     // Local state.
@@ -37,7 +37,7 @@ impl Index<u32> for Sessions {
 
 /// Shared state.
 impl Sessions {
-    /// Makes an empty table whose next session has the number after `last_number`.
+    /// Makes an empty table. Its first session gets the number after `last_number`.
     pub(super) fn new(config: &Config, last_number: u64) -> Self {
         Self {
             slab: PagedSlab::new(),
@@ -62,7 +62,7 @@ impl Sessions {
         }
     }
 
-    /// Does the same for a call that may have no credentials, and no session then.
+    /// Authenticates a call that may have no credentials. Returns `None` then.
     pub(super) fn authenticate_optional(
         &self,
         credentials: Option<Credentials<'_>>,
@@ -108,7 +108,7 @@ impl Sessions {
         session
     }
 
-    /// Removes all sessions, whose timers are gone.
+    /// Removes all sessions after the wheel of their timers was dropped.
     pub(super) fn detach_all(&mut self) {
         self.slab = PagedSlab::new();
         self.by_number.clear();
@@ -152,7 +152,7 @@ impl Sessions {
     }
 
     /// Starts the grace period of a session after one of its readers was closed. Returns false if
-    /// there is none: the session ends now.
+    /// `close_grace` is 0: the session ends now.
     pub(super) fn begin_grace(&mut self, index: u32, now: Millis, timers: &mut Timers) -> bool {
         if self.close_grace_ms == 0 {
             return false;
@@ -172,7 +172,8 @@ impl Sessions {
         }
     }
 
-    /// Returns the reason to end a session now, or arms its timer again.
+    /// Returns the reason for ending a session now. If the session lives on, arms its timer again
+    /// and returns `None`.
     pub(super) fn on_timer(
         &mut self,
         now: Millis,

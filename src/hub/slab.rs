@@ -1,9 +1,10 @@
-//! A slab whose keys are never reused, so a late event cannot reach the next value at an index.
+//! A slab whose keys are never reused. So an event for a value that was removed does not reach the
+//! next value at its index.
 
 use super::paged_slab::PagedSlab;
 
-/// Key of a value in a [`Slab`]: its index, and a generation that earlier values at the same index
-/// did not have.
+/// Key of a value in a slab: its index, and a generation that earlier values at the same index did
+/// not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// Index of the value. Later values may have the same one.
@@ -30,7 +31,7 @@ impl Key {
 /// The generation wraps after 2^32 insertions. A stale key is mistaken only if it is kept that long
 /// and a later value gets both its index and its generation.
 #[derive(Debug)]
-pub struct Slab<T> {
+pub(crate) struct Slab<T> {
     entries: PagedSlab<(u32, T)>,
     next_generation: u32,
 }
@@ -43,7 +44,7 @@ impl<T> Default for Slab<T> {
 
 impl<T> Slab<T> {
     /// Adds a value and returns its key.
-    pub fn insert(&mut self, value: T) -> Key {
+    pub(crate) fn insert(&mut self, value: T) -> Key {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
         let index = self.entries.insert((generation, value));
@@ -52,7 +53,7 @@ impl<T> Slab<T> {
 
     /// Returns the value of a key, unless it was removed.
     #[must_use]
-    pub fn get(&self, key: Key) -> Option<&T> {
+    pub(crate) fn get(&self, key: Key) -> Option<&T> {
         match self.entries.get(key.index) {
             Some((generation, value)) if *generation == key.generation => Some(value),
             _ => None,
@@ -60,7 +61,7 @@ impl<T> Slab<T> {
     }
 
     /// Returns the value of a key for a change, unless it was removed.
-    pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.entries.get_mut(key.index) {
             Some((generation, value)) if *generation == key.generation => Some(value),
             _ => None,
@@ -68,7 +69,7 @@ impl<T> Slab<T> {
     }
 
     /// Removes and returns the value of a key, unless it was removed before.
-    pub fn remove(&mut self, key: Key) -> Option<T> {
+    pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
         let (_, value) = self.entries.remove(key.index);
         Some(value)
@@ -76,24 +77,24 @@ impl<T> Slab<T> {
 
     /// Returns the key of the present value at an index.
     #[must_use]
-    pub fn key_at(&self, index: u32) -> Option<Key> {
+    pub(crate) fn key_at(&self, index: u32) -> Option<Key> {
         self.entries.get(index).map(|(generation, _)| Key { index, generation: *generation })
     }
 
     /// Returns the number of values.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Returns whether there is no value.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.len() == 0
     }
 
     /// Iterates over the keys of all values, by index.
-    pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         self.entries.iter().map(|(index, (generation, _))| Key { index, generation: *generation })
     }
 }

@@ -6,7 +6,7 @@
 
 use minicbor::{Decode, Encode};
 
-/// One record. The records come in the order of the variants, and the header comes once.
+/// One record. The records are in the order of the variants. There is one header.
 ///
 /// Records hold secrets, so they have no `Debug`.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
@@ -20,14 +20,14 @@ pub enum SnapshotRecord<'a> {
         /// Bucket of the channel names.
         #[n(0)]
         bucket: u16,
-        /// First id of a new channel whose name belongs to the bucket.
+        /// First id of a new channel whose name is in the bucket.
         #[n(1)]
         next_id: u64,
     },
     /// A channel.
     #[n(2)]
     Channel(#[b(0)] SnapshotChannel<'a>),
-    /// A session. The records of all its channels have come before.
+    /// A session. The records of all its channels precede it.
     #[n(3)]
     Session(#[b(0)] SnapshotSession<'a>),
 }
@@ -47,7 +47,7 @@ pub struct SnapshotHeader {
     /// Secret key of the hash that assigns channel names to id watermarks.
     #[cbor(n(3), with = "minicbor::bytes")]
     pub watermark_hash_key: [u8; 16],
-    /// Number of the newest session that ever was.
+    /// Number of the newest session, even if it has ended; 0 if there was none.
     #[n(4)]
     pub last_session: u64,
 }
@@ -124,6 +124,6 @@ pub struct SnapshotSession<'a> {
     pub closes_at_ms: Option<u64>,
 }
 
-/// The snapshot cannot come from a hub; the text says what is wrong.
+/// Error: no hub writes such a snapshot. The text says what is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Corrupt(pub &'static str);

@@ -12,18 +12,18 @@ use super::snapshot::{Corrupt, SnapshotChannel, SnapshotHeader, SnapshotRecord, 
 use super::time::{Millis, Now};
 use super::timers::Timers;
 
-/// Loads a snapshot record by record. [`Hub::restore`](super::Hub::restore) makes a hub of it.
+/// Loads a snapshot record by record, for [`Hub::restore`](super::Hub::restore).
 pub struct SnapshotLoader {
     config: Config,
     channels: Channels,
     sessions: Sessions,
     timers: Timers,
     now: Now,
-    /// Time during which no process held the hub. Session timeouts were paused.
+    /// Time during which no process had the hub. Session timeouts were paused.
     downtime_ms: u64,
     /// Indexes of the channels in the order of their records.
     loaded_channels: Vec<u32>,
-    /// Members of channels whose session is still to come.
+    /// Number of members of channels for which no session was loaded yet.
     members_left: usize,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Restored {
 
 impl SnapshotLoader {
     /// Begins with the header. Its epoch and hash key replace those of `config`. `unix_ms` is the
-    /// present, in milliseconds since 1970.
+    /// present time, in milliseconds since 1970.
     ///
     /// # Errors
     ///

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::Hub;
 use super::channel::Channel;
+use super::hub::Hub;
 use super::session::Session;
 use super::snapshot::{
     SnapshotChannel, SnapshotEntry, SnapshotHeader, SnapshotMember, SnapshotRecord, SnapshotSession,

@@ -13,7 +13,7 @@ pub enum DropReason {
     Memory,
 }
 
-/// Numbers of what a hub holds at one moment.
+/// Sizes of a hub's tables at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
     /// Channels.
@@ -28,8 +28,8 @@ pub struct Gauges {
     pub messages: usize,
 }
 
-/// Counts since the hub began. Each message that was added is retained, or was dropped for one of
-/// the reasons.
+/// Counts since this process started. In a process that started empty, each message that was added
+/// is retained, or was dropped for one of the reasons.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stats {
     messages: u64,

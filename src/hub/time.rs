@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Milliseconds of a clock that never goes back. It began with the server, or with the server whose
-/// state was restored. All deadlines use it.
+/// Milliseconds of a clock that never goes back, for all deadlines. The clock starts at 0; a server
+/// that restores a state continues the clock of that state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Millis(pub u64);
 
@@ -23,7 +23,7 @@ impl Millis {
     }
 }
 
-/// The present. It is read once per turn and passed to all calls of the turn.
+/// The present time. It is read once per turn and passed to all calls of the turn.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Now {
     /// Time for deadlines.
@@ -33,6 +33,6 @@ pub struct Now {
 }
 
 /// Returns the whole milliseconds of a duration. Saturates, so that a huge option means "never".
-pub(super) fn whole_ms(duration: Duration) -> u64 {
+pub(crate) fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -23,7 +23,7 @@ const NONE: u32 = u32::MAX;
 
 /// Id of a timer that is set. It is invalid once the timer has fired or was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimerId(NonZeroU32);
+pub(crate) struct TimerId(NonZeroU32);
 
 impl TimerId {
     /// Makes the id of the timer at an index. Never zero, so that `Option<TimerId>` is no larger.
@@ -57,7 +57,7 @@ const EMPTY: Slot = Slot { head: NONE, tail: NONE, earliest: Millis(u64::MAX) };
 
 /// A timer wheel. `K` is the key that a timer returns when it fires.
 #[derive(Debug)]
-pub struct TimerWheel<K> {
+pub(crate) struct TimerWheel<K> {
     clock: Millis,
     timers: PagedSlab<Timer<K>>,
     levels: Box<[[Slot; SLOTS]; LEVELS]>,
@@ -76,7 +76,7 @@ enum Position {
 impl<K: Copy> TimerWheel<K> {
     /// Creates an empty wheel whose clock begins at `start`.
     #[must_use]
-    pub fn new(start: Millis) -> Self {
+    pub(crate) fn new(start: Millis) -> Self {
         Self {
             clock: start,
             timers: PagedSlab::new(),
@@ -87,7 +87,7 @@ impl<K: Copy> TimerWheel<K> {
     }
 
     /// Sets a timer. It fires in the first [`TimerWheel::pop`] at or after `deadline`. O(1).
-    pub fn set(&mut self, deadline: Millis, key: K) -> TimerId {
+    pub(crate) fn set(&mut self, deadline: Millis, key: K) -> TimerId {
         let deadline = deadline.min(Millis(self.clock.0 | (SPAN_MS - 1)));
         let index = self.timers.insert(Timer { deadline, next: NONE, prev: NONE, key });
         self.link(index);
@@ -95,7 +95,7 @@ impl<K: Copy> TimerWheel<K> {
     }
 
     /// Cancels a timer. O(1).
-    pub fn cancel(&mut self, id: TimerId) {
+    pub(crate) fn cancel(&mut self, id: TimerId) {
         self.unlink(id.index());
         self.timers.remove(id.index());
     }
@@ -114,7 +114,7 @@ impl<K: Copy> TimerWheel<K> {
 
     /// Returns the deadline of a timer.
     #[must_use]
-    pub fn deadline(&self, id: TimerId) -> Millis {
+    pub(crate) fn deadline(&self, id: TimerId) -> Millis {
         self.timer(id.index()).deadline
     }
 
@@ -123,7 +123,7 @@ impl<K: Copy> TimerWheel<K> {
     /// Never later than the earliest timer. May be earlier if the earliest timer of a distant slot
     /// was cancelled.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Millis> {
+    pub(crate) fn next_deadline(&self) -> Option<Millis> {
         if self.due.head != NONE {
             return Some(self.clock);
         }
@@ -134,7 +134,7 @@ impl<K: Copy> TimerWheel<K> {
     }
 
     /// Removes the next timer that is due at `now` and returns its key. Call it until `None`.
-    pub fn pop(&mut self, now: Millis) -> Option<K> {
+    pub(crate) fn pop(&mut self, now: Millis) -> Option<K> {
         while self.due.head == NONE {
             let Some((level, slot)) = self.first_occupied() else {
                 self.clock = self.clock.max(now);
@@ -154,14 +154,8 @@ impl<K: Copy> TimerWheel<K> {
 
     /// Returns the number of timers that are set.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.timers.len()
-    }
-
-    /// Returns whether no timer is set.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.timers.len() == 0
     }
 
     fn timer(&self, index: u32) -> &Timer<K> {

@@ -12,7 +12,7 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    /// Replaces the share of one channel.
+    /// Replaces the share `before` of one channel by `after`.
     pub(super) fn update(&mut self, before: Self, after: Self) {
         self.bytes = self.bytes + after.bytes - before.bytes;
         self.history = self.history + after.history - before.history;
@@ -23,6 +23,6 @@ impl Usage {
 /// Average overhead of an allocation: a header, and rounding up to 16 bytes.
 pub(super) const ALLOCATION_BYTES: usize = 16;
 
-/// Memory of a message without its text, including the channel and the session that may come with
-/// it. An estimate.
+/// Memory of a message without its text, including a channel and a session that it may create. An
+/// estimate.
 pub(super) const WRITE_OVERHEAD_BYTES: usize = 512;

@@ -1,20 +1,21 @@
-//! Wake-ups of readers.
+//! Wake-ups: replies for readers.
 
 use super::channel_slice::Fingerprint;
 use super::reply::Reply;
 
 /// A reply for one reader.
 pub struct Wake<'h> {
-    /// The reader, by [`ReadRequest::token`](super::ReadRequest::token).
+    /// [`ReadRequest::token`](super::ReadRequest::token) of the reader.
     pub token: u64,
-    /// Number of the channel that caused the wake-up, unique at the time; [`NO_CHANNEL`] for none.
+    /// Index of the channel that caused the wake-up; `u32::MAX` if the reader is completed without
+    /// messages.
     /// Replies of one channel must be sent in the order of their wake-ups.
     pub channel: u32,
     /// The reply to send.
     pub reply: Reply<'h>,
     /// The reply equals that of the previous wake-up, so one encoding serves both.
     pub same_as_previous: bool,
-    /// The reader has ended: a long poll is complete, or a stream was cancelled.
+    /// The reader has ended: each long poll with its reply, a stream when it is completed.
     pub is_last: bool,
     /// The stream has more messages than one reply holds. [`Hub::resume`](super::Hub::resume)
     /// gives the next reply once this one has been sent.
@@ -22,9 +23,9 @@ pub struct Wake<'h> {
 }
 
 /// [`Wake::channel`] of readers that are completed without messages.
-pub const NO_CHANNEL: u32 = u32::MAX;
+pub(super) const NO_CHANNEL: u32 = u32::MAX;
 
-/// Previous reply in a series of calls of [`Hub::resume`](super::Hub::resume).
+/// Previous reply in a row of calls of [`Hub::resume`](super::Hub::resume).
 #[derive(Debug, Default)]
 pub struct ResumeBatch {
     pub(super) channel: u32,

@@ -43,7 +43,7 @@ use self::timer_fd::TimerFd;
 use self::upgrade::UpgradeCoordinator;
 use crate::hub::Millis;
 use crate::options::Options;
-use crate::service::{Event, Listener, ListenerKind, NextWake, Service, hub_config};
+use crate::service::{Event, InitialHub, Listener, ListenerKind, NextWake, Service, hub_config};
 use crate::snapshot::StateFile;
 
 /// Events that one poll returns at most. The next turn gets the rest.
@@ -94,8 +94,8 @@ impl Server {
         let listener_count = listeners.len();
         let ports = listeners.iter().filter_map(OsListener::port).collect();
         let has_admin = listeners.iter().any(|it| it.kind() == ListenerKind::Admin);
-        let mut service =
-            Service::with_hub(options, (hub, now), listeners, max_clients, fill_random);
+        let initial = InitialHub { hub, now };
+        let mut service = Service::with_hub(options, initial, listeners, max_clients, fill_random);
         if has_admin {
             service.track_process(process::stats_reader());
         }

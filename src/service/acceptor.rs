@@ -1,5 +1,5 @@
-//! The listeners: accepts clients, rejects them where a limit is reached, and sheds them where no
-//! file descriptor is left.
+//! The acceptor: accepts clients from the listeners, rejects clients above a limit, and sheds load
+//! when no file descriptor is left.
 
 use std::fmt;
 use std::io;
@@ -20,13 +20,13 @@ pub const ACCEPTS_A_TURN: usize = 256;
 /// kernel's backlog.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-/// Rejected clients at once that may take their time to read the error. Further clients are sent
-/// the error too, and are closed at once.
-pub const REJECTED_CLIENTS_MAX: usize = FILES_RESERVED / 2;
+/// Rejected clients that may linger at once, so that they can read the error. Further clients are
+/// sent the error too, but are closed at once.
+const REJECTED_CLIENTS_MAX: usize = FILES_RESERVED / 2;
 
-/// Clients at once of the admin listener: some scrapers, and an operator. They take no room from
-/// the public listeners.
-pub const ADMIN_CLIENTS_MAX: usize = FILES_RESERVED / 8;
+/// Clients of the admin listener at once: some scrapers and an operator. They do not count against
+/// the limit of the public listeners.
+const ADMIN_CLIENTS_MAX: usize = FILES_RESERVED / 8;
 
 /// Error for a client above `--max-clients`.
 const SERVER_FULL: Error = Error::OverCapacity("client limit reached; retry later");
@@ -39,12 +39,12 @@ const ADDRESS_FULL: Error =
 pub(super) struct Acceptor<L: Listener> {
     listeners: Vec<ListenerSlot<L>>,
     max_clients: usize,
-    /// A descriptor in reserve. It is given up for a moment to accept, and close, a client for
-    /// which no other descriptor is left.
+    /// A descriptor in reserve. It is closed for a moment to accept, and close, a client for which
+    /// no other descriptor is left.
     reserve_fd: Option<L::Reserve>,
-    /// No client is accepted before this time.
+    /// Time before which no client is accepted; `None` while accepting is not paused.
     paused_until: Option<Millis>,
-    /// Time of the next warning at the earliest.
+    /// Time before which no further warning is logged.
     next_warning: Millis,
 }
 
@@ -99,8 +99,8 @@ impl<L: Listener> Acceptor<L> {
         self.paused_until = None;
     }
 
-    /// Accepts waiting clients, as many as a turn may. `register` has the poll raise events of a
-    /// socket under its key.
+    /// Accepts waiting clients, up to the limits of a turn. `register` registers a socket with the
+    /// poll under the client's key.
     pub(super) fn accept(
         &mut self,
         io: &mut ClientIo<L::Socket>,
@@ -142,7 +142,7 @@ impl<L: Listener> Acceptor<L> {
                         self.listeners[index].is_readable = false;
                     }
                     Err(error) if is_out_of_fds(&error) => self.shed(io, index, &error),
-                    // This client is gone; others may be waiting.
+                    // This client has disconnected. Others may be waiting.
                     Err(_) => {}
                 }
             }
@@ -161,8 +161,8 @@ impl<L: Listener> Acceptor<L> {
         }
     }
 
-    /// Adds a client if the limits allow it. Otherwise the client is sent an error, and lingers if
-    /// not too many rejected clients do.
+    /// Adds a client, or rejects it if a limit is reached: sends an error, and lets the client
+    /// linger unless too many rejected clients do.
     fn admit(
         &mut self,
         io: &mut ClientIo<L::Socket>,
@@ -209,11 +209,11 @@ impl<L: Listener> Acceptor<L> {
         Registered::Closed
     }
 
-    /// Sends an error to the next client, for which no descriptor is left, closes it, and accepts
-    /// no other for a while.
+    /// Sends an error to the next client, for which no descriptor is left, closes the client, and
+    /// pauses accepting.
     fn shed(&mut self, io: &mut ClientIo<L::Socket>, index: usize, error: &io::Error) {
-        // Most likely EMFILE: to retry at once would spin. The reserve descriptor allows one client
-        // to be sent the error.
+        // Most likely EMFILE: an attempt without a pause would only fail again. The reserve
+        // descriptor allows sending the error to one client.
         self.reserve_fd = None;
         let listener = &mut self.listeners[index].listener;
         if let Ok((socket, _)) = listener.accept()

@@ -17,15 +17,15 @@ const JSON_PARSE_FACTOR: usize = 16;
 const CLIENT_STEPS: usize = 1024;
 
 /// Steps per turn for one client while other clients have deferred work. A client with a single
-/// request then waits for each pipelining client once at most.
+/// request then waits at most once for each pipelining client.
 const CLIENT_STEPS_CONTENDED: usize = 64;
 
 /// Steps per turn for the requests of all clients. Clients that an earlier turn deferred get at
 /// most half.
 const ALL_CLIENTS_STEPS: usize = 2048;
 
-/// Steps per turn for completing pending reads, on top of the steps for requests. Deferred sends
-/// get at most half.
+/// Steps per turn for deliveries, in addition to the steps for requests. Deferred sends get at most
+/// half.
 const DELIVERY_STEPS: usize = 1024;
 
 /// Steps that the current turn has spent.
@@ -38,7 +38,7 @@ pub(super) struct Budget {
     client_spent: usize,
     /// Steps of all clients' requests.
     all_spent: usize,
-    /// Steps of completing pending reads.
+    /// Steps of deliveries.
     delivery_spent: usize,
 }
 
@@ -54,7 +54,7 @@ impl Budget {
         *self = Self { weight: self.weight, is_contended, ..Self::default() };
     }
 
-    /// Begins the share of another client.
+    /// Begins the share of the next client.
     pub(super) fn begin_client(&mut self) {
         self.client_spent = 0;
     }
@@ -80,7 +80,7 @@ impl Budget {
         self.all_spent += steps;
     }
 
-    /// Charges a send of `bytes` bytes that completes a pending read.
+    /// Charges a send of `bytes` bytes to a reader.
     pub(super) fn charge_send(&mut self, bytes: usize) {
         self.delivery_spent += self.weight * (1 + bytes / SENT_STEP_BYTES);
     }
@@ -102,7 +102,7 @@ impl Budget {
         self.all_spent < ALL_CLIENTS_STEPS / 2
     }
 
-    /// Returns whether another pending read may be completed in this turn.
+    /// Returns whether another delivery may be sent in this turn.
     pub(super) fn has_delivery_budget(&self) -> bool {
         self.delivery_spent < DELIVERY_STEPS
     }

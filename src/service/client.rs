@@ -1,7 +1,7 @@
 //! One client: an accepted TCP or Unix socket, its state and its few buffers.
 //!
-//! Every change of a client's state is made in this file, by a method that is named after the
-//! event. The callers set timers and free memory, as the new state requires.
+//! All changes of a client's state are in this file, in methods named after the event. The callers
+//! set timers and free memory, as the new state requires.
 
 use std::io;
 use std::rc::Rc;
@@ -18,18 +18,19 @@ use crate::hub::{Key, Millis, ReaderKey, TimerId};
 pub(super) enum State {
     /// Between two requests, or in the middle of one. Next: all others.
     Reading,
-    /// A `/read` with nothing to deliver. Holds no buffers, unless the client pipelines and is slow
-    /// to take earlier responses. Next: `Reading`, `Writing`, `Lingering`, `Closing`.
+    /// A `/read` waits for messages. The client has no buffers, unless it pipelines and is slow to
+    /// read earlier responses. Next: `Reading`, `Writing`, `Lingering`, `Closing`.
     LongPolling { reader: ReaderKey, format: Option<Box<ReplyFormat>> },
-    /// A stream; its [`StreamState`](super::stream_state::StreamState) is kept under this key.
-    /// Updates that do not fit into the kernel's buffer wait in the write queue.
+    /// A stream. This is the key of its [`StreamState`](super::stream_state::StreamState). Updates
+    /// that do not fit into the kernel's buffer wait in the write queue.
     /// Next: `Writing`, `Lingering`, `Closing`.
     Streaming(Key),
     /// A response did not fit into the kernel's buffer. Nothing is read until it is sent.
     /// Next: as [`AfterResponse`] says.
     Writing(AfterResponse),
-    /// The last response is sent, but the client may still be sending. Its input is discarded: a
-    /// close now could destroy the response on its way (RFC 9112, section 9.6). Next: `Closing`.
+    /// The last response is sent, but the peer may still be sending. Its input is discarded: an
+    /// earlier close could destroy the response on its way (RFC 9112, section 9.6).
+    /// Next: `Closing`.
     Lingering,
     /// Freed at the end of this turn; events are ignored.
     Closing,
@@ -60,7 +61,7 @@ impl State {
 pub(super) enum AfterResponse {
     /// `Reading`.
     KeepAlive,
-    /// `Closing`: the client sends nothing more.
+    /// `Closing`: the peer sends nothing more.
     Close,
     /// `Lingering`.
     Linger,
@@ -91,7 +92,7 @@ impl ReadBuffer {
     }
 }
 
-/// A client with all that belongs to it. Most clients wait, and hold nothing but this.
+/// A client. Most clients wait, and use no memory besides this struct.
 pub(super) struct Client<S> {
     pub(super) socket: S,
     state: State,
@@ -104,7 +105,7 @@ pub(super) struct Client<S> {
     /// Fires at `fires_at`, which is never later than `deadline`.
     pub(super) timer: Option<TimerId>,
     pub(super) fires_at: Millis,
-    /// Bytes counted for this client at the last count.
+    /// Bytes of this client's buffers, as of the last count.
     pub(super) charged_bytes: u32,
     /// The socket may hold bytes that were not read.
     pub(super) is_readable: bool,
@@ -143,9 +144,10 @@ impl Sent {
 }
 
 /// Result of a read from the socket.
-pub(super) enum ReadResult {
+pub(super) enum Input {
     Bytes(usize),
-    WouldBlock,
+    /// No bytes are there now, or the peer has closed its direction.
+    Nothing,
 }
 
 impl<S: Socket> Client<S> {
@@ -227,9 +229,9 @@ impl<S: Socket> Client<S> {
             }
             AfterResponse::Linger if self.is_readable || !self.is_read_closed => {
                 self.state = State::Lingering;
-                // If the peer has disappeared the next read reports it.
+                // If the peer has disconnected, the next read reports it.
                 let _ = self.socket.shut_down_writing();
-                // Bytes after the last request are discarded like those that are still to come.
+                // Bytes after the last request are discarded, as later bytes are.
                 self.input = None;
                 Transition::Lingering
             }
@@ -240,7 +242,7 @@ impl<S: Socket> Client<S> {
         }
     }
 
-    /// Has `Writing` followed by `Closing`: the server stops.
+    /// Makes `Closing` follow `Writing`: the server stops.
     pub(super) fn close_after_response(&mut self) {
         if let State::Writing(after) = &mut self.state {
             *after = AfterResponse::Close;
@@ -259,24 +261,24 @@ impl<S: Socket> Client<S> {
     ///
     /// # Errors
     ///
-    /// The socket's error; the client is lost.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<ReadResult> {
+    /// The socket's error. The caller closes the client.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Input> {
         match self.socket.read(buffer) {
             Ok(0) => {
                 self.is_read_closed = true;
                 self.is_readable = false;
-                Ok(ReadResult::WouldBlock)
+                Ok(Input::Nothing)
             }
             Ok(length) => {
                 self.is_readable = length == buffer.len();
-                Ok(ReadResult::Bytes(length))
+                Ok(Input::Bytes(length))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.is_readable = false;
-                Ok(ReadResult::WouldBlock)
+                Ok(Input::Nothing)
             }
             // Edge-triggered: the event is not raised again, so `is_readable` stays.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(ReadResult::WouldBlock),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Input::Nothing),
             Err(error) => Err(error),
         }
     }
@@ -286,7 +288,7 @@ impl<S: Socket> Client<S> {
     ///
     /// # Errors
     ///
-    /// The socket's error; the client is lost.
+    /// The socket's error. The caller closes the client.
     pub(super) fn send(&mut self, payload: &Payload<'_>) -> io::Result<Flush> {
         if self.is_blocked() {
             self.write_queue.get_or_insert_default().push(payload);
@@ -342,12 +344,12 @@ impl<S: Socket> Client<S> {
         self.flush()
     }
 
-    /// Returns whether a turn has deferred input of this client, or a send to it.
+    /// Returns whether input of this client, or a send to it, is deferred.
     pub(super) fn has_deferred_work(&self) -> bool {
         self.is_scheduled || self.deferred_event.is_some() || self.is_deferred
     }
 
-    /// Returns whether unsent bytes exist: further bytes have to queue after them.
+    /// Returns whether there are unsent bytes, so that further bytes queue after them.
     pub(super) fn is_blocked(&self) -> bool {
         self.is_deferred || self.write_queue.is_some()
     }

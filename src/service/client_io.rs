@@ -1,6 +1,4 @@
-//! The clients, and everything that is needed to respond to them.
-//!
-//! The hub delivers into this, so nothing in here calls the hub.
+//! The part of the service that the hub delivers into. So nothing in this file calls the hub.
 
 use std::net::IpAddr;
 
@@ -15,7 +13,7 @@ use crate::http::{Limits, Persistence};
 use crate::hub::{Key, Now, Wake};
 use crate::metrics::Metrics;
 
-/// The clients, and everything that is needed to respond to them.
+/// All clients, and everything that is needed to respond to them.
 pub(super) struct ClientIo<S> {
     pub(super) clients: ClientTable<S>,
     pub(super) api: Api,
@@ -23,9 +21,9 @@ pub(super) struct ClientIo<S> {
     pub(super) request_limits: Limits,
     pub(super) metrics: Metrics,
     pub(super) now: Now,
-    /// Bytes of the last read, of whichever client it was.
+    /// Buffer for one read from any client.
     pub(super) read_buf: Box<[u8]>,
-    /// Responses that were not sent yet, to the client whose requests are handled.
+    /// Unsent responses to the client whose requests are being handled.
     pub(super) response: Vec<u8>,
 }
 
@@ -73,13 +71,13 @@ impl<S: Socket> ClientIo<S> {
 
     /// Sends `error` to a client that was just added, and closes it.
     pub(super) fn respond_and_close(&mut self, key: Key, error: Error) {
-        // Nothing is queued before the error, and what does not fit into the kernel's buffer now
-        // will never be sent.
+        // Nothing is queued before the error. Bytes that do not fit into the kernel's buffer are
+        // never sent.
         self.respond_to_new(key, error);
         self.clients.close(key);
     }
 
-    /// Sends `error` to a client that has asked nothing yet. Returns `None` if it is gone.
+    /// Sends `error` to a client that has sent no request. Returns `None` if the send fails.
     fn respond_to_new(&mut self, key: Key, error: Error) -> Option<Flush> {
         self.api.push_rejection_uncounted(error, &mut self.response);
         let client = self.clients.expect_mut(key);
@@ -88,9 +86,9 @@ impl<S: Socket> ClientIo<S> {
         sent.ok()
     }
 
-    /// Sends `error` to a socket and closes it, without adding a client: there is no room for a
-    /// lingering one. Bytes that the peer has sent already are read first, since a close with
-    /// unread bytes sends a reset, which may overtake the response.
+    /// Sends `error` to a socket and closes it, without adding a client that would linger. Reads
+    /// the bytes that the peer has already sent: a close with unread bytes sends a reset, which may
+    /// overtake the response.
     pub(super) fn reject_and_close(&mut self, mut socket: S, error: Error) {
         let _ = socket.read(&mut self.read_buf);
         self.api.push_rejection_uncounted(error, &mut self.response);
@@ -99,7 +97,7 @@ impl<S: Socket> ClientIo<S> {
         let _ = socket.shut_down_writing();
     }
 
-    /// Appends `error` in place of a response. Requests of the admin listener are not counted.
+    /// Appends an error as the response. Does not count it if the client is of the admin listener.
     pub(super) fn push_error(&mut self, key: Key, error: Error) {
         if self.clients.expect_mut(key).is_admin {
             self.api.push_rejection_uncounted(error, &mut self.response);
@@ -108,12 +106,12 @@ impl<S: Socket> ClientIo<S> {
         }
     }
 
-    /// Completes a long poll with its reply, or sends an update to a stream.
+    /// Delivers a reply of the hub: completes a long poll, or sends an update to a stream.
     pub(super) fn complete_read(&mut self, wake: &Wake<'_>) {
         let Self { api, clients, .. } = self;
         let key = Key::from_bits(wake.token);
         let has_budget = clients.has_send_budget(wake.channel);
-        // The next wake-up may repeat this one even if this client is gone: see to the cache.
+        // The client may be gone. The cache still needs this wake-up: the next may repeat it.
         let Some(client) = clients.get_mut(key) else { return api.reset_cache(wake) };
         let format = match client.state() {
             State::LongPolling { .. } => client.complete_poll(),
@@ -165,7 +163,7 @@ impl<S: Socket> ClientIo<S> {
         clients.set_deadline(key, now.mono.after(ms));
     }
 
-    /// Sends an update to a stream, or its end.
+    /// Sends an update to a stream, or ends the stream.
     pub(super) fn send_to_stream(&mut self, key: Key, wake: &Wake<'_>) {
         let Self { api, clients, limits, now, .. } = self;
         let has_budget = clients.has_send_budget(wake.channel);
@@ -184,7 +182,7 @@ impl<S: Socket> ClientIo<S> {
             Sent::Now(_) => client.queued_bytes(),
         };
         let backlog = stream.backlog(unsent, was_blocked, limits.max_backlog);
-        // True for this update, or for one of another channel before it: the peer is not slow.
+        // This update is deferred, or an earlier one of another channel: the peer is not slow.
         let is_deferred = client.is_deferred;
         let flush = sent.flush();
         clients.account_delivery(key, wake.channel, payload.bytes().len(), sent);
@@ -195,7 +193,7 @@ impl<S: Socket> ClientIo<S> {
             return self.finish_response(key, AfterResponse::Linger, flush);
         }
         match backlog {
-            // Updates that come before this one is sent are then sent together.
+            // Further messages until this update is sent form one update.
             _ if is_deferred => clients.pause_later(key),
             Backlog::WithinLimit => {}
             Backlog::OversizedMessage => clients.pause_later(key),
@@ -209,8 +207,8 @@ impl<S: Socket> ClientIo<S> {
         }
         clients.set_deadline(key, next_check);
         if wake.has_more && flush == Flush::Complete {
-            // No event will say that the update was sent: the next turn, which begins at once,
-            // sends the rest.
+            // No event reports that the update was sent. The next turn begins at once and sends
+            // the next update.
             clients.schedule(key);
         }
     }

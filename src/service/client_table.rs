@@ -1,4 +1,4 @@
-//! All clients, with their timers and the queues that a turn works through.
+//! The table of clients.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -21,11 +21,12 @@ pub(super) struct ClientTable<S> {
     streams: Slab<StreamState>,
     /// At most one timer for each client, by the client's index.
     timers: TimerWheel<u32>,
-    /// Clients with input that a budget cut short, or that arrived while they were blocked.
+    /// Clients with input that the budget did not allow to handle, or that arrived while they were
+    /// blocked.
     run_queue: VecDeque<Key>,
-    /// Clients with an event that a turn had no budget for.
+    /// Clients with an event for which a turn had no budget.
     deferred_events: VecDeque<Key>,
-    /// Sends that a turn had no budget for.
+    /// Sends for which a turn had no budget.
     pub(super) deferred_sends: FairQueue,
     /// Budget of this turn.
     pub(super) budget: Budget,
@@ -33,7 +34,7 @@ pub(super) struct ClientTable<S> {
     to_reap: Vec<Key>,
     /// Clients to close after the delivery in progress, which may not call back into the hub.
     pending_closes: Vec<Key>,
-    /// Streams to pause after the delivery in progress: they have enough unsent bytes.
+    /// Streams to pause after the delivery in progress, because they have unsent bytes.
     pending_pauses: Vec<Key>,
     /// Clients accepted only to be sent an error.
     rejected_count: usize,
@@ -139,7 +140,8 @@ impl<S: Socket> ClientTable<S> {
         }
     }
 
-    /// Ends a client's stream, as [`Client::end_stream`] does, and returns its reader.
+    /// Ends a client's stream, as [`Client::end_stream`] does, and frees its state. Returns its
+    /// reader.
     pub(super) fn end_stream(&mut self, key: Key) -> Option<ReaderKey> {
         let read = self.expect_mut(key).end_stream();
         self.free_read(read)
@@ -235,15 +237,15 @@ impl<S: Socket> ClientTable<S> {
         self.timers.next_deadline()
     }
 
-    /// Returns a client whose timer fired. Its deadline may be later.
+    /// Returns the next client whose timer fires. The client's deadline may be later.
     pub(super) fn pop_due(&mut self, now: Millis) -> Option<Key> {
         let index = self.timers.pop(now)?;
-        let key = self.slots.key_at(index).expect("a reaped client's timer is cancelled");
+        let key = self.slots.key_at(index).expect("the timer of a freed client is cancelled");
         self.expect_mut(key).timer = None;
         Some(key)
     }
 
-    /// Has the client's input processed in the next turn, which then begins at once.
+    /// Schedules a client: the next turn begins at once and handles its input.
     pub(super) fn schedule(&mut self, key: Key) {
         let client = self.expect_mut(key);
         if !client.is_scheduled {
@@ -257,8 +259,8 @@ impl<S: Socket> ClientTable<S> {
         self.budget.begin_turn(!self.deferred_events.is_empty() || self.run_queue.len() > 1);
     }
 
-    /// Returns the length of the run queue. Clients that are scheduled while it is worked through
-    /// come after these, in the next turn.
+    /// Returns the length of the run queue. Clients that are scheduled while the queue is processed
+    /// are for the next turn.
     pub(super) fn scheduled_count(&self) -> usize {
         self.run_queue.len()
     }
@@ -270,7 +272,7 @@ impl<S: Socket> ClientTable<S> {
         Some(key)
     }
 
-    /// Keeps an event for when there is budget.
+    /// Stores an event until a turn has budget for it.
     pub(super) fn defer_event(&mut self, key: Key, event: Event) {
         let client = self.expect_mut(key);
         if let Some(deferred) = &mut client.deferred_event {
@@ -314,12 +316,13 @@ impl<S: Socket> ClientTable<S> {
         }
     }
 
-    /// Has the client closed after the delivery in progress, when the hub can be called again.
+    /// Makes the service close the client after the delivery in progress, when it can call the hub
+    /// again.
     pub(super) fn close_later(&mut self, key: Key) {
         self.pending_closes.push(key);
     }
 
-    /// Has the stream paused after the delivery in progress.
+    /// Makes the service pause the stream after the delivery in progress.
     pub(super) fn pause_later(&mut self, key: Key) {
         self.pending_pauses.push(key);
     }
@@ -332,7 +335,7 @@ impl<S: Socket> ClientTable<S> {
         mem::take(&mut self.pending_closes)
     }
 
-    /// Has the client freed at the end of the turn. Its state must be `Closing`.
+    /// Frees the client at the end of the turn. Its state must be `Closing`.
     pub(super) fn reap_later(&mut self, key: Key) {
         self.to_reap.push(key);
     }
@@ -358,7 +361,7 @@ impl<S: Socket> ClientTable<S> {
         }
     }
 
-    /// Removes a client and its timer. Not for use while the client's events are handled.
+    /// Removes a client and its timer. Must not be called while an event of the client is handled.
     pub(super) fn remove(&mut self, key: Key) -> Option<Client<S>> {
         let client = self.slots.remove(key)?;
         if let Some(timer) = client.timer {

@@ -1,15 +1,15 @@
-//! Readiness of a client's socket.
+//! Events of clients' sockets.
 
 /// Readiness of a client's socket, as the poll reports it.
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
     /// There may be bytes to read.
     pub is_readable: bool,
-    /// There may be room to send.
+    /// The kernel's buffer may take bytes.
     pub is_writable: bool,
     /// The peer has closed its sending direction.
     pub is_read_closed: bool,
-    /// The peer has reset the connection, or cannot be reached.
+    /// The peer has reset the TCP connection, or cannot be reached.
     pub is_error: bool,
 }
 

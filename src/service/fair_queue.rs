@@ -1,7 +1,7 @@
-//! Sends that a turn had no budget for, in one queue for each channel.
+//! Sends for which a turn had no budget, in one queue per channel.
 //!
-//! Each queue is first in, first out. The queues take turns, so that a channel with few readers
-//! does not wait for a channel with many thousands.
+//! Each queue is first in, first out. The queues are served in rotation, so that a channel with few
+//! readers does not wait for a channel with many thousands.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -9,10 +9,10 @@ use std::rc::Rc;
 use crate::api::SharedBytes;
 use crate::hub::Key;
 
-/// Sends of one channel in a row, before the next channel has its turn.
+/// Sends of one channel in a row, before the next channel is served.
 const QUANTUM: usize = 32;
 
-/// A client, which may be gone by now, and the bytes to send to it; `None` if these are in the
+/// A client, which may have been freed, and the bytes to send to it; `None` if these are in the
 /// client's write queue.
 pub(super) type Deferred = (Key, Option<Rc<SharedBytes>>);
 
@@ -20,9 +20,9 @@ pub(super) type Deferred = (Key, Option<Rc<SharedBytes>>);
 #[derive(Default)]
 pub(super) struct FairQueue {
     by_channel: BTreeMap<u32, VecDeque<Deferred>>,
-    /// Channel whose turn it is. It may have no queue.
+    /// Channel that is being served. It may have no queue.
     cursor: u32,
-    /// Sends of that channel in this turn of its queue.
+    /// Sends of that channel since it became the one to serve.
     served_in_a_row: usize,
 }
 

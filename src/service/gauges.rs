@@ -1,8 +1,8 @@
-//! Numbers of everything that comes and goes, for tests and simulations.
+//! Sizes of tables and queues, for tests and simulations.
 
 use crate::hub;
 
-/// Numbers of everything that comes and goes.
+/// Sizes of the tables and queues of a service at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
     /// Clients, rejected ones included.
@@ -22,6 +22,6 @@ pub struct Gauges {
     /// Bytes of encoded responses and updates that are still to be sent, each counted once for all
     /// clients that share it.
     pub encoded_bytes: usize,
-    /// Numbers of the hub.
+    /// Sizes of the hub's tables.
     pub hub: hub::Gauges,
 }

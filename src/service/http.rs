@@ -8,13 +8,13 @@ use crate::api::{Context, Handled, RequestSource};
 use crate::http::{self, Parsed, Persistence, Progress, Request};
 use crate::hub::Key;
 
-/// Reason why no further request of a client is handled in this step.
+/// Reason why no further request of a client is handled for now.
 pub(super) enum Pause {
-    /// All input was handled, or the rest is incomplete.
+    /// All complete requests were handled.
     NeedData,
     /// A read is pending. Requests after it are buffered.
     Blocked,
-    /// The client has used its share of the turn.
+    /// The client has used its share of the turn's budget.
     BudgetSpent,
     /// The client is closed once its responses are sent.
     Closing(AfterResponse),
@@ -124,7 +124,8 @@ impl<L: Listener> Service<L> {
         io.api.handle(&mut context, request, &mut io.response)
     }
 
-    /// Returns whether the client whose requests are handled has used its share of the turn.
+    /// Returns whether the client whose requests are handled has used its share of the turn's
+    /// budget.
     pub(super) fn is_budget_spent(&self) -> bool {
         self.io.response.len() >= RESPONSE_BYTES_PER_TURN
             || !self.io.clients.budget.has_client_budget()

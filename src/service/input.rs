@@ -3,7 +3,7 @@
 use std::io;
 use std::mem;
 
-use super::client::{ReadBuffer, ReadResult, State};
+use super::client::{Input, ReadBuffer, State};
 use super::http::Pause;
 use super::limits::ClientLimits;
 use super::listener::Listener;
@@ -12,13 +12,13 @@ use crate::http::Progress;
 use crate::hub::Key;
 
 impl<L: Listener> Service<L> {
-    /// Reads and handles input of a client, if its state allows that.
+    /// Reads and handles input of a client, if its state allows it.
     pub(super) fn process_input(&mut self, key: Key) {
         let Some(client) = self.io.clients.get_mut(key) else { return };
         match client.state() {
-            // Another process has the hub: requests are for that one.
+            // Another process has the hub: it will handle the requests.
             State::Reading | State::Streaming(_) if self.phase.is_draining() => {}
-            // Responses would queue after the deferred send, as if the client were slow to read.
+            // Responses would queue after the deferred send, as if the peer were slow to read.
             State::Streaming(_) if client.is_deferred => self.io.clients.schedule(key),
             State::Reading | State::Streaming(_) => self.process_requests(key),
             State::Lingering => self.discard_input(key),
@@ -32,12 +32,12 @@ impl<L: Listener> Service<L> {
         let result = if client.is_readable {
             client.read(&mut self.io.read_buf)
         } else {
-            Ok(ReadResult::WouldBlock)
+            Ok(Input::Nothing)
         };
         let is_over = client.is_read_closed && !client.is_readable;
         match result {
             Ok(input) if !is_over => {
-                if let ReadResult::Bytes(length) = input {
+                if let Input::Bytes(length) = input {
                     self.io.clients.budget.charge_request(length);
                 }
                 if self.io.clients.expect_mut(key).is_readable {
@@ -48,8 +48,8 @@ impl<L: Listener> Service<L> {
         }
     }
 
-    /// Handles requests or frames of a client: first those in its buffer, then those that one read
-    /// brings. Sends the responses.
+    /// Handles requests or frames of a client: first those in its buffer, then those of one read.
+    /// Sends the responses.
     fn process_requests(&mut self, key: Key) {
         self.io.clients.budget.begin_client();
         let mut input = self.io.clients.expect_mut(key).input.take();
@@ -90,7 +90,7 @@ impl<L: Listener> Service<L> {
         read_buf: &mut [u8],
         input: &mut Option<Box<ReadBuffer>>,
     ) -> io::Result<(usize, Pause)> {
-        let ReadResult::Bytes(length) = self.io.clients.expect_mut(key).read(read_buf)? else {
+        let Input::Bytes(length) = self.io.clients.expect_mut(key).read(read_buf)? else {
             return Ok((0, Pause::NeedData));
         };
         self.io.clients.budget.charge_read(length);

@@ -1,20 +1,20 @@
 //! Limits of the service: constants, and those that the options set.
 
 /// File descriptors that are not for clients: standard streams, epoll, signals, listeners, the
-/// reserve, and rejected clients that still read their response. Generous: to run out of
-/// descriptors is worse than to serve a few clients fewer.
+/// reserve, and rejected clients that still read their response. Generous: running out of
+/// descriptors is worse than serving a few clients fewer.
 pub(crate) const FILES_RESERVED: usize = 128;
 
-/// Bytes of one read. One read per turn and client is made at most.
+/// Bytes of one read. There is at most one read per client and turn.
 pub const READ_BYTES: usize = 64 * 1024;
 
 /// Bytes of responses per client and turn. Prevents one pipelining client from starving the others.
 pub const RESPONSE_BYTES_PER_TURN: usize = 256 * 1024;
 
-/// Time for which a client may still send after its last response.
+/// Time for which a lingering client's input is discarded.
 pub const LINGER_MS: u64 = 5_000;
 
-/// Time for which responses may still be sent after the server was asked to stop.
+/// Time for which queued responses may still be sent after the signal to stop.
 pub const SHUTDOWN_TIMEOUT_MS: u64 = 4_500;
 
 /// Time for which clients are still served after a takeover. Longer than
@@ -26,7 +26,7 @@ pub(super) const DRAIN_TIMEOUT_MS: u64 = 30_000;
 pub(super) struct ClientLimits {
     /// Time for which a client may stay idle between two requests.
     pub(super) keep_alive_ms: u64,
-    /// Time in which a request must arrive completely, and a response be read.
+    /// Time in which a request must arrive completely, and in which a response must make progress.
     pub(super) request_timeout_ms: u64,
     /// Time for which a stream may be silent before a heartbeat is sent.
     pub(super) heartbeat_ms: u64,

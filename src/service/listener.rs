@@ -1,4 +1,4 @@
-//! The listener that clients connect to: a socket of the kernel, or one of a simulation.
+//! Listeners: sockets of the kernel or of a simulation.
 
 use std::io;
 use std::net::IpAddr;
@@ -25,13 +25,13 @@ pub trait Listener {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if no client is waiting; later ones raise a new event. `EMFILE`, `ENFILE`,
-    /// `ENOBUFS` or `ENOMEM` if there is no descriptor or memory for the client. Any other error is
-    /// about the client that was to be accepted.
+    /// `WouldBlock` if no client is waiting; later clients raise a new event. `EMFILE`, `ENFILE`,
+    /// `ENOBUFS` or `ENOMEM` if there is no descriptor or memory for the client. Any other error
+    /// concerns only the client that would have been accepted.
     fn accept(&mut self) -> io::Result<(Self::Socket, Option<IpAddr>)>;
 
-    /// Opens a descriptor, to be dropped when descriptors have run out. Returns `None` if there is
-    /// none left.
+    /// Opens a descriptor that the caller drops when descriptors have run out. Returns `None` if no
+    /// descriptor is left.
     fn reserve_fd(&mut self) -> Option<Self::Reserve>;
 
     /// Returns the listener's purpose.

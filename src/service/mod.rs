@@ -1,7 +1,7 @@
-//! The clients of one loop, turn by turn: events and the time come in, the next wake-up comes out.
+//! The clients of one loop. Events and the time go in, the time of the next turn comes out.
 //!
-//! Makes no system calls. The server drives it with events of the kernel, a simulation with events
-//! that a seed makes up.
+//! Makes no system calls. The server drives it with events of the kernel, a simulation with random
+//! events from a seed.
 
 mod acceptor;
 mod budget;
@@ -27,12 +27,12 @@ mod stream_state;
 mod transfer;
 mod write_queue;
 
-pub use acceptor::{ACCEPTS_A_TURN, ADMIN_CLIENTS_MAX, REJECTED_CLIENTS_MAX};
+pub use acceptor::ACCEPTS_A_TURN;
 pub(crate) use config::hub_config;
 pub use event::Event;
 pub use gauges::Gauges;
 pub(crate) use limits::FILES_RESERVED;
 pub use limits::{LINGER_MS, READ_BYTES, RESPONSE_BYTES_PER_TURN, SHUTDOWN_TIMEOUT_MS};
 pub use listener::{Listener, ListenerKind};
-pub use service::{NextWake, Service};
+pub use service::{InitialHub, NextWake, Service};
 pub use socket::Socket;

@@ -52,8 +52,8 @@ impl<L: Listener> Service<L> {
                 if client.is_readable {
                     self.io.clients.schedule(key);
                 } else if client.is_read_closed {
-                    // Half-closed, with all responses sent: the rest of the input is no complete
-                    // request and never will be.
+                    // The peer has closed its direction, and all responses are sent: the rest of
+                    // the input will never be a complete request.
                     self.close(key);
                 }
                 return;
@@ -73,7 +73,7 @@ impl<L: Listener> Service<L> {
         }
     }
 
-    /// Makes sends that earlier turns have deferred, while the turn `has_budget`.
+    /// Makes sends that earlier turns deferred, while `has_budget` returns true.
     pub(super) fn flush_deferred(&mut self, has_budget: fn(&Budget) -> bool) {
         self.resume_batch = Some(ResumeBatch::default());
         while has_budget(&self.io.clients.budget)

@@ -1,4 +1,4 @@
-//! Phase of the service's life: it serves, then drains or stops, and ends.
+//! Phases of the service: it serves, then drains or stops, and ends.
 
 use super::limits::DRAIN_TIMEOUT_MS;
 use crate::hub::{Key, Millis};
@@ -6,12 +6,12 @@ use crate::hub::{Key, Millis};
 /// Interval at which some of the pending reads are completed while the service drains.
 const DRAIN_STEP_MS: u64 = 20;
 
-/// Phase of the service's life.
+/// Phase of the service.
 pub(super) enum Phase {
     /// Next: `Draining`, `Stopping`.
     Serving,
-    /// Another process serves. Here pending reads are completed over some time, and idle clients
-    /// are transferred. Next: the end, once no client is left or at the drain's deadline.
+    /// Another process serves. This one completes pending reads over some time, and transfers idle
+    /// clients. Next: the end, once no client is left or at the drain's deadline.
     Draining(Drain),
     /// Only responses that are already queued are sent. Next: the end, once they are sent or at the
     /// deadline.
@@ -23,7 +23,7 @@ impl Phase {
         matches!(self, Self::Draining(_))
     }
 
-    /// Returns the time of the next thing to do, if nothing else happens before.
+    /// Returns the time at which the phase has something to do, if no event comes before.
     pub(super) fn next_deadline(&self, now: Millis) -> Option<Millis> {
         match self {
             Self::Serving => None,
@@ -36,12 +36,12 @@ impl Phase {
 
 /// Pending reads that are still to be completed while the service drains.
 pub(super) struct Drain {
-    /// Time at which the process exits even with unsent responses.
+    /// Time at which the drain ends, even with unsent responses.
     pub(super) deadline: Millis,
     since: Millis,
-    /// Time over which the reads are completed, so that not all clients return at once.
+    /// Time over which the reads are completed, so that their clients do not all return at once.
     spread_ms: u64,
-    /// Clients whose reads are still to be completed; the last one comes first.
+    /// Clients whose reads are still to be completed, in reverse order.
     pending: Vec<Key>,
     /// Length of `pending` at the start.
     total: usize,

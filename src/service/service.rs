@@ -1,4 +1,4 @@
-//! The service: the turn of the loop, and the events of clients.
+//! The service: turns of the loop, and events of clients.
 
 use std::io;
 
@@ -13,7 +13,7 @@ use super::limits::{ClientLimits, RESPONSE_BYTES_PER_TURN};
 use super::listener::Listener;
 use super::phase::Phase;
 use crate::api::{Api, Error, Transport};
-use crate::hub::{Hub, Key, Millis, Now, ResumeBatch};
+use crate::hub::{Hub, Key, Millis, Now, ResumeBatch, whole_ms};
 use crate::metrics::ProcessStats;
 use crate::options::Options;
 
@@ -32,6 +32,14 @@ pub struct Service<L: Listener> {
     pub(super) phase: Phase,
     /// `Some` while deferred sends are made: streams that resume in a row may share an update.
     pub(super) resume_batch: Option<ResumeBatch>,
+}
+
+/// Hub that a service starts with.
+pub struct InitialHub {
+    /// Empty, or restored from a snapshot.
+    pub hub: Hub,
+    /// Present time of the hub.
+    pub now: Now,
 }
 
 /// Time of the next turn, if no event comes before.
@@ -56,23 +64,25 @@ impl<L: Listener> Service<L> {
         random: fn(&mut [u8]),
     ) -> Self {
         let hub = Hub::new(hub_config(options, random));
-        Self::with_hub(options, (hub, Now::default()), listeners, max_clients, random)
+        let initial = InitialHub { hub, now: Now::default() };
+        Self::with_hub(options, initial, listeners, max_clients, random)
     }
 
-    /// Creates a service as [`Service::new`] does, with a restored hub and the hub's present time.
+    /// Creates a service as [`Service::new`] does, with a hub that may have contents.
     #[must_use]
     pub fn with_hub(
         options: &Options,
-        (hub, now): (Hub, Now),
+        initial: InitialHub,
         listeners: Vec<L>,
         max_clients: usize,
         random: fn(&mut [u8]),
     ) -> Self {
+        let InitialHub { hub, now } = initial;
         let api = Api::new(api_config(options), &hub, random);
         let limits = ClientLimits {
-            keep_alive_ms: options.keep_alive.as_millis() as u64,
-            request_timeout_ms: options.request_timeout.as_millis() as u64,
-            heartbeat_ms: options.heartbeat.as_millis() as u64,
+            keep_alive_ms: whole_ms(options.keep_alive),
+            request_timeout_ms: whole_ms(options.request_timeout),
+            heartbeat_ms: whole_ms(options.heartbeat),
             max_backlog: options.max_backlog,
             max_per_address: options.max_clients_per_address,
             max_memory: options.max_memory,
@@ -86,7 +96,7 @@ impl<L: Listener> Service<L> {
         }
     }
 
-    /// Begins a turn, and continues with clients whose work was cut short. `now.mono` must not
+    /// Begins a turn, and continues with clients whose work was deferred. `now.mono` must not
     /// decrease; `now.unix_ms` may.
     pub fn begin_turn(&mut self, now: Now) {
         let Self { hub, io, .. } = self;
@@ -97,7 +107,7 @@ impl<L: Listener> Service<L> {
         self.run_ready();
     }
 
-    /// Handles an event of a client's socket. Ignores events of clients that are gone.
+    /// Handles an event of a client's socket. Ignores the event if the client has been freed.
     pub fn handle_event(&mut self, key: Key, event: Event) {
         let Some(client) = self.io.clients.get_mut(key) else { return };
         if client.deferred_event.is_some() || !self.io.clients.budget.has_turn_budget() {
@@ -112,11 +122,11 @@ impl<L: Listener> Service<L> {
     }
 
     /// Ends a turn: handles expired deadlines, accepts clients, and delivers new messages.
-    /// `register` has the poll raise events of a new client's socket under its key, for data that
-    /// is already there too.
+    /// `register` registers a new client's socket with the poll under the client's key. If bytes
+    /// have already arrived, the poll must raise an event for them.
     pub fn end_turn(&mut self, register: impl FnMut(&mut L::Socket, Key) -> io::Result<()>) {
         self.expire();
-        self.cancel_due_reads();
+        self.complete_due_reads();
         self.acceptor.accept(&mut self.io, register);
         self.deliver();
     }
@@ -136,13 +146,13 @@ impl<L: Listener> Service<L> {
         .map_or(NextWake::Never, NextWake::At)
     }
 
-    /// Makes every step of work count `weight` steps. For a simulation: its few clients could not
-    /// exhaust the budget of a turn otherwise.
+    /// Makes every step count `weight` steps. For a simulation, whose few clients could not exhaust
+    /// the budget of a turn otherwise.
     pub fn set_step_weight(&mut self, weight: usize) {
         self.io.clients.budget.weight = weight;
     }
 
-    /// Has the metrics page show the values that `stats` reads of the process.
+    /// Makes the metrics page show the values of the process that `stats` reads.
     pub fn track_process(&mut self, stats: impl FnMut() -> ProcessStats + 'static) {
         self.io.metrics.process = Some(Box::new(stats));
     }
@@ -152,7 +162,7 @@ impl<L: Listener> Service<L> {
         self.io.metrics.turns.add(nanos);
     }
 
-    /// Returns the bytes held for clients, as `--max-memory` counts them.
+    /// Returns the bytes that clients make the server hold, as `--max-memory` counts them.
     #[must_use]
     pub fn memory(&self) -> usize {
         self.hub.memory()
@@ -190,7 +200,7 @@ impl<L: Listener> Service<L> {
         }
     }
 
-    /// Continues with clients whose work was cut short, then with events that were deferred.
+    /// Continues with clients whose requests were deferred, then with deferred events.
     fn run_ready(&mut self) {
         for _ in 0..self.io.clients.scheduled_count() {
             if !self.io.clients.budget.has_scheduled_budget() {
@@ -242,8 +252,8 @@ impl<L: Listener> Service<L> {
         }
     }
 
-    /// Counts the memory of a client that was just handled. If it has grown above the limit, the
-    /// client is closed, with an error where a response can still be sent.
+    /// Counts the memory of a client after its input was handled. If the memory has grown and all
+    /// clients exceed the limit, closes the client, with an error if a response can be sent.
     fn enforce_memory_limit(&mut self, key: Key) {
         if !self.io.clients.update_memory(key)
             || self.io.clients.memory() <= self.io.limits.max_memory
@@ -267,7 +277,7 @@ impl<L: Listener> Service<L> {
                 continue;
             }
             match client.state() {
-                // The server is late, not the client.
+                // The server has deferred the work: the client is not to blame.
                 State::Reading | State::Streaming(_) | State::Writing(_)
                     if client.has_deferred_work() =>
                 {
@@ -284,7 +294,7 @@ impl<L: Listener> Service<L> {
         self.hub.expire(now);
     }
 
-    /// Delivers what the turn has brought, and frees the clients that it has closed.
+    /// Delivers the messages of the turn, and frees the clients that the turn has closed.
     pub(super) fn deliver(&mut self) {
         loop {
             self.flush_deferred(Budget::has_deferred_send_budget);
@@ -294,9 +304,9 @@ impl<L: Listener> Service<L> {
             for key in self.io.clients.take_pending_pauses() {
                 self.pause(key);
             }
-            // During the delivery these clients turned out to be gone or too slow. The goodbyes of
-            // their sessions belong to this turn too, so another round delivers them. Every round
-            // except the first closes a client, so the loop ends.
+            // During the delivery, sends to these clients failed, or they were too slow. The
+            // goodbyes of their sessions belong to this turn, so the loop delivers them too. Every
+            // pass except the first has closed a client, so the loop ends.
             for key in self.io.clients.take_pending_closes() {
                 self.close(key);
             }

@@ -1,4 +1,4 @@
-//! The end of the service: it stops, or drains while another process serves.
+//! The end of the service: a stop, or a drain while another process serves.
 
 use super::client::State;
 use super::limits::SHUTDOWN_TIMEOUT_MS;
@@ -46,7 +46,7 @@ impl<L: Listener> Service<L> {
     }
 
     /// Completes the pending reads that are due while the service drains.
-    pub(super) fn cancel_due_reads(&mut self) {
+    pub(super) fn complete_due_reads(&mut self) {
         let Phase::Draining(drain) = &mut self.phase else { return };
         for key in drain.take_due(self.io.now.mono) {
             if let Some(reader) = self.io.clients.reader(key) {
@@ -67,7 +67,7 @@ impl<L: Listener> Service<L> {
         !matches!(self.phase, Phase::Serving)
     }
 
-    /// Returns whether the service has stopped or drained, and nothing is left to do. For use after
+    /// Returns whether the service has stopped or drained, and nothing is left to do. Call it after
     /// the end of a turn.
     #[must_use]
     pub fn is_stopped(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The socket of a client: a socket of the kernel, or one of a simulation.
+//! Sockets of clients: sockets of the kernel or of a simulation.
 
 use std::io::{self, Read, Write};
 
@@ -12,6 +12,6 @@ pub trait Socket: Read + Write {
     ///
     /// # Errors
     ///
-    /// The socket's error, for instance if the peer is gone.
+    /// The socket's error, for instance if the peer has disconnected.
     fn shut_down_writing(&self) -> io::Result<()>;
 }

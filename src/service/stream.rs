@@ -1,4 +1,4 @@
-//! The stream of one client, in both directions: an event stream or a WebSocket.
+//! The stream of one client: an event stream or a WebSocket, in both directions.
 
 use super::client::AfterResponse;
 use super::client_io::ClientIo;
@@ -11,22 +11,22 @@ use crate::api::{Context, Payload, RequestSource, Stream, Transport, WebSocket};
 use crate::http::{self, CloseCode, Frame, Opcode};
 use crate::hub::{Key, ReaderKey, ResumeBatch};
 
-/// A stream is closed after this many consecutive heartbeats that the peer has not answered
-/// (WebSocket) or not read (event stream).
+/// Consecutive heartbeats after which a stream is closed if they had no Pong (WebSocket) or were
+/// not read (event stream).
 const MISSED_HEARTBEATS_MAX: u8 = 2;
 
 /// A Ping frame without payload.
 const PING: &[u8] = &[0x80 | Opcode::Ping as u8, 0];
 
 impl<L: Listener> Service<L> {
-    /// Moves a client whose read stays open to `Streaming`.
+    /// Moves a client to `Streaming`, and sets the time of its first heartbeat.
     pub(super) fn start_stream(&mut self, key: Key, reader: ReaderKey, stream: Stream) {
         let heartbeat_at = self.io.now.mono.after(self.io.limits.heartbeat_ms);
         self.io.clients.start_stream(key, StreamState::new(reader, stream, heartbeat_at));
         self.io.clients.set_deadline(key, heartbeat_at);
     }
 
-    /// Ends a stream because of its peer's input: its reader is closed.
+    /// Ends a stream because of its peer's input, and closes its reader.
     pub(super) fn end_stream(&mut self, key: Key) {
         if let Some(reader) = self.io.clients.end_stream(key) {
             self.hub.on_reader_closed(self.io.now, reader);
@@ -38,9 +38,10 @@ impl<L: Listener> Service<L> {
     pub(super) fn handle_frames(&mut self, key: Key, bytes: &mut [u8]) -> (usize, Pause) {
         let mut handled = 0;
         loop {
-            let (_, stream) = self.io.clients.stream_mut(key).expect("the caller looked");
+            let (_, stream) =
+                self.io.clients.stream_mut(key).expect("the caller has checked the state");
             if stream.stream.transport == Transport::Sse {
-                // The client of an event stream has nothing to send: its bytes are discarded.
+                // The peer of an event stream has nothing to send: its bytes are discarded.
                 return (bytes.len(), Pause::NeedData);
             }
             // Any input proves that the peer is alive. An incomplete message has its own deadline.
@@ -72,11 +73,11 @@ impl<L: Listener> Service<L> {
     fn handle_frame(&mut self, key: Key, frame: &Frame<'_>) -> Result<(), CloseCode> {
         let Self { io: ClientIo { clients, api, now, response, .. }, hub, .. } = self;
         clients.budget.charge_json(frame.payload.len());
-        let (client, stream) = clients.stream_mut(key).expect("the caller looked");
+        let (client, stream) = clients.stream_mut(key).expect("the caller has checked the state");
         let source = RequestSource { address: client.address, is_proxy: client.is_proxy };
         if stream.fragments.is_none() && frame.is_final {
-            // The frame is complete; the next one has its own deadline. For the first fragment of a
-            // message the deadline stays.
+            // The frame is complete, and the next one has its own deadline. If the frame is the
+            // first fragment of a message, the deadline of the message stays.
             stream.message_started = None;
         }
         match frame.opcode {
@@ -107,7 +108,7 @@ impl<L: Listener> Service<L> {
         Ok(())
     }
 
-    /// Compares the unsent bytes of a stream with the limit. `was_blocked` says whether there were
+    /// Compares the unsent bytes of a stream with the limit. `was_blocked` is true if there were
     /// unsent bytes before the last send.
     pub(super) fn backlog(&mut self, key: Key, was_blocked: bool) -> Backlog {
         let max = self.io.limits.max_backlog;
@@ -119,7 +120,7 @@ impl<L: Listener> Service<L> {
 
     /// Pauses a stream in the hub until its unsent bytes are sent.
     pub(super) fn pause(&mut self, key: Key) {
-        // If the bytes were sent meanwhile no event would resume the stream.
+        // If the bytes have been sent, no event would resume the stream.
         if let Some((client, stream)) = self.io.clients.stream_mut(key)
             && client.is_blocked()
         {
@@ -127,9 +128,9 @@ impl<L: Listener> Service<L> {
         }
     }
 
-    /// Continues a stream after all or a part of a send was made: sets the deadline of an
-    /// incomplete message, schedules remaining input, and resumes a paused stream. `has_more` says
-    /// that some input was not handled.
+    /// Continues a stream after input was handled or bytes were sent: sets the deadline of an
+    /// incomplete message, schedules remaining input, and resumes a paused stream whose bytes are
+    /// all sent. `has_more` is true if some input was not handled.
     pub(super) fn continue_stream(&mut self, key: Key, flush: Flush, has_more: bool) {
         let now = self.io.now.mono;
         let Some((client, stream)) = self.io.clients.stream_mut(key) else { return };
@@ -152,7 +153,7 @@ impl<L: Listener> Service<L> {
         }
     }
 
-    /// Continues a stream after all or a part of its unsent bytes was sent.
+    /// Continues a stream after an attempt to send its unsent bytes.
     pub(super) fn on_writable(&mut self, key: Key, flush: Flush) {
         let Some((client, stream)) = self.io.clients.stream_mut(key) else { return };
         if flush != (Flush::WouldBlock { progress: false }) {
@@ -167,7 +168,7 @@ impl<L: Listener> Service<L> {
         self.continue_stream(key, flush, false);
     }
 
-    /// Resumes a stream without unsent bytes: if it was paused, sends the next update.
+    /// Resumes a stream without unsent bytes. If it was paused, sends the next update.
     fn resume(&mut self, key: Key) {
         let Self { hub, io, resume_batch, .. } = self;
         let Some((_, stream)) = io.clients.stream_mut(key) else { return };
@@ -177,8 +178,8 @@ impl<L: Listener> Service<L> {
         hub.resume(io.now, reader, batch, |wake| io.send_to_stream(key, &wake));
     }
 
-    /// Checks a stream whose deadline has expired: sends a heartbeat, or closes the stream if its
-    /// peer has missed too many or has not completed a message in time.
+    /// Sends a heartbeat when it is due. Closes the client if its peer has missed too many
+    /// heartbeats, or has not completed a message in time.
     pub(super) fn send_heartbeat(&mut self, key: Key) {
         let now = self.io.now.mono;
         let limits = self.io.limits;
@@ -187,7 +188,7 @@ impl<L: Listener> Service<L> {
             return self.close(key);
         }
         if stream.heartbeat_at > now {
-            // The deadline was that of a message, which was completed in time.
+            // The expired deadline was that of a message, which was completed in time.
             let next_check = stream.next_check(limits);
             return self.io.clients.set_deadline(key, next_check);
         }

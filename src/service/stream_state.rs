@@ -1,20 +1,20 @@
-//! State of a client in `Streaming`, besides what every client has.
+//! State of a stream.
 
 use super::limits::ClientLimits;
 use crate::api::Stream;
 use crate::hub::{Millis, ReaderKey};
 
-/// State of a client in `Streaming`, besides what every client has.
+/// State of a client in `Streaming`, in addition to [`Client`](super::client::Client).
 pub(super) struct StreamState {
     pub(super) reader: ReaderKey,
     pub(super) stream: Stream,
-    /// Time of the next heartbeat, unless an update is sent before.
+    /// Time of the next heartbeat. Each update moves it.
     pub(super) heartbeat_at: Millis,
-    /// Consecutive heartbeats that the peer has not answered, or not read.
+    /// Consecutive heartbeats without a Pong (WebSocket), or that were not read (event stream).
     pub(super) missed_heartbeats: u8,
     /// Fragments of an incomplete WebSocket message.
     pub(super) fragments: Option<Vec<u8>>,
-    /// Arrival of the first bytes of an incomplete message or frame.
+    /// Time at which the first bytes of an incomplete message or frame arrived.
     pub(super) message_started: Option<Millis>,
     /// Length of an update that alone exceeds the backlog limit, while it is being sent; else 0.
     oversized_bytes: usize,
@@ -46,7 +46,7 @@ impl StreamState {
         }
     }
 
-    /// Returns the bytes of its buffers.
+    /// Returns the bytes of the buffers.
     pub(super) fn memory(&self) -> usize {
         self.fragments.as_ref().map_or(0, Vec::capacity)
     }
@@ -61,7 +61,7 @@ impl StreamState {
         self.message_deadline(limits).map_or(self.heartbeat_at, |at| at.min(self.heartbeat_at))
     }
 
-    /// Compares `unsent` bytes with the limit. `was_blocked` says whether there were unsent bytes
+    /// Compares `unsent` bytes with the limit. `was_blocked` is true if there were unsent bytes
     /// before the last send.
     pub(super) fn backlog(
         &mut self,

@@ -1,4 +1,4 @@
-//! Transfer of clients from one process to its successor, both ends.
+//! Transfer of clients from one process to its successor: both sides.
 
 use std::io;
 use std::net::IpAddr;
@@ -15,15 +15,15 @@ const DRAINING: Error =
     Error::OverCapacity("the server is being replaced by a new process; retry at once");
 
 impl<L: Listener> Service<L> {
-    /// Hands over the clients that are between two requests: calls `transfer` with each one's
-    /// socket and the bytes of its next request that were read already.
+    /// Hands over the clients that are between two requests. Calls `transfer` with the socket of
+    /// each client, and the bytes of its next request that were already read.
     pub fn transfer_clients(&mut self, mut transfer: impl FnMut(&L::Socket, &[u8])) {
         for key in self.io.clients.keys() {
             let client = self.io.clients.expect_mut(key);
             match (client.state(), &client.input) {
-                // The successor could not tell that it came by the admin listener.
+                // The successor could not tell that the client came by the admin listener.
                 (State::Reading, _) if client.is_admin => drop(self.io.clients.remove(key)),
-                // Its chunks were decoded in place, so these bytes are no request any more.
+                // Its chunks were decoded in place, so its bytes are no longer a request.
                 (State::Reading, Some(input))
                     if matches!(input.progress, Progress::Chunked { .. }) =>
                 {
@@ -39,7 +39,7 @@ impl<L: Listener> Service<L> {
     }
 
     /// Adds a client that the predecessor has transferred, with the bytes of its next request that
-    /// were read already. `register` is as for [`Service::end_turn`].
+    /// were already read. `register` is as for [`Service::end_turn`].
     pub fn adopt_client(
         &mut self,
         socket: L::Socket,

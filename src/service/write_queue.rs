@@ -96,7 +96,7 @@ impl WriteQueue {
     ///
     /// # Errors
     ///
-    /// The socket's error; the client is lost.
+    /// The socket's error. The caller closes the client.
     pub(super) fn flush(&mut self, socket: &mut impl Write) -> io::Result<Flush> {
         let mut progress = false;
         while let Some(chunk) = self.chunks.front() {

@@ -89,7 +89,7 @@ The doctor found nothing worse than a warning.
 Serve behind a proxy on the same machine; write what a program prints; read it elsewhere:
 .PP
 .EX
-speak \-\-listen 127.0.0.1:8080 \-\-verify\-proxy 127.0.0.1
+speak \-\-listen 127.0.0.1:8080 \-\-trust\-proxy 127.0.0.1
 make 2>&1 | speak write build \- >/dev/null
 speak read build \-\-server https://chat.example.org \-\-from 0 \-\-follow
 .EE

@@ -86,3 +86,24 @@ impl Page {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::COMMANDS;
+
+    #[test]
+    fn the_manual_page_names_only_options_that_exist() {
+        let page = page(&FORMATS[0], COMMANDS).replace("\\-", "-");
+        let infos = COMMANDS
+            .iter()
+            .flat_map(|command| option_infos(command.specs))
+            .chain(option_infos(SPECS));
+        let known: Vec<_> = infos.map(|option| option.name).collect();
+        for rest in page.split("--").skip(1) {
+            let name = rest.split(|letter: char| !letter.is_ascii_lowercase() && letter != '-');
+            let name = name.take(1).collect::<String>();
+            assert!(name.is_empty() || known.contains(&name.as_str()), "--{name}");
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! The API: one request in; a response, or a read that waits, out.
+
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use super::calls::{Action, Call, Context, Settings};
+use super::client_addr::SourceKey;
+use super::config::Config;
+use super::error::Error;
+use super::json;
+use super::params::Parameters;
+use super::payload::{EncodeCache, Payload, SharedBytes};
+use super::phase::Phase;
+use super::rate_limit::RateLimit;
+use super::read::{ReadCall, ReadParams};
+use super::request_stats::{RequestKind, RequestStats};
+use super::response::{ReplyFormat, ResponseOptions, ResponseWriter};
+use super::route::Route;
+use super::transport::{Stream, Transport};
+use crate::http::{Limits, Method, Persistence, Request};
+use crate::hub::{Epoch, Hub, Mode, Now, ReadResult, ReaderKey, Wake, whole_ms};
+
+/// Bytes of a body in addition to the message: names and values of the other parameters.
+const BODY_OVERHEAD_BYTES: usize = 4096;
+
+/// Result of a request.
+#[derive(Debug)]
+pub enum Handled {
+    /// The response was appended. The client stays or is closed.
+    Responded(Persistence),
+    /// The read waits. Nothing was appended: [`Api::encode_reply`] gives the response later.
+    LongPoll {
+        /// Key for [`Hub::on_reader_closed`] if the client closes first.
+        reader: ReaderKey,
+        /// Form of the response, for [`Api::encode_reply`].
+        format: Option<Box<ReplyFormat>>,
+        /// Longest wait. After it, the caller calls [`Hub::complete_empty`].
+        wait_ms: u64,
+    },
+    /// The head of a stream was appended. [`Api::encode_update`] continues the stream.
+    Stream {
+        /// Key for [`Hub::on_reader_closed`] when the client closes.
+        reader: ReaderKey,
+        /// State of the stream, for [`Api::encode_update`].
+        stream: Stream,
+    },
+}
+
+/// The calls, and scratch space for their responses.
+pub struct Api {
+    pub(super) config: Config,
+    pub(super) poll_timeout_ms: u64,
+    pub(super) settings: Settings,
+    pub(super) epoch: Epoch,
+    pub(super) writer: ResponseWriter,
+    /// JSON of the current response. During a delivery, JSON of the last wake-up, which the next
+    /// one may repeat.
+    pub(super) json: Vec<u8>,
+    /// Encodings of the last wake-up.
+    pub(super) cache: EncodeCache,
+    /// Bytes of all encodings that the cache or a slow client still holds.
+    pub(super) encoded_bytes: Rc<Cell<usize>>,
+    /// Encoded response for one client.
+    pub(super) private_buf: Vec<u8>,
+    rate_limit: Option<RateLimit>,
+    requests: RequestStats,
+}
+
+impl Api {
+    /// Returns the calls on this hub. `random` fills a buffer with bytes that cannot be guessed.
+    #[must_use]
+    pub fn new(config: Config, hub: &Hub, random: fn(&mut [u8])) -> Self {
+        Self {
+            poll_timeout_ms: whole_ms(config.poll_timeout),
+            settings: Settings {
+                max_message: config.max_message,
+                session_timeout_ms: whole_ms(hub.connection_timeout()),
+                random,
+            },
+            epoch: hub.epoch(),
+            writer: ResponseWriter::new(config.allow_origin.clone()),
+            json: Vec::new(),
+            cache: EncodeCache::default(),
+            encoded_bytes: Rc::default(),
+            private_buf: Vec::new(),
+            rate_limit: RateLimit::new(config.max_rate),
+            requests: RequestStats::default(),
+            config,
+        }
+    }
+
+    /// Returns whether this is the address of a trusted proxy; `None` for a Unix socket.
+    #[must_use]
+    pub fn is_trusted(&self, address: Option<IpAddr>) -> bool {
+        self.config.proxies.is_trusted(address)
+    }
+
+    /// Returns the limits of a request. A message may be percent-encoded, which triples its size.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            head_bytes: self.config.max_head,
+            body_bytes: 3 * self.config.max_message + BODY_OVERHEAD_BYTES,
+        }
+    }
+
+    /// Sets the time of `Date`. Call at the start of each turn.
+    pub fn set_time(&mut self, now: Now) {
+        self.writer.set_time(now.unix_ms);
+    }
+
+    /// Sets the phase that later responses depend on.
+    pub fn set_phase(&mut self, phase: Phase) {
+        self.writer.phase = phase;
+    }
+
+    /// Handles a request. Appends the response to `out`, unless the request is a read that waits.
+    pub fn handle(
+        &mut self,
+        context: &mut Context<'_>,
+        request: &Request<'_>,
+        out: &mut Vec<u8>,
+    ) -> Handled {
+        let (kind, error) = match Route::of(request.path, self.config.demo) {
+            Err(error) => (RequestKind::None, error),
+            Ok(route) => match (route.check_method(request.method), route) {
+                (Err(error), _) => (route.into(), error),
+                (Ok(()), Route::Call(call)) if request.method != Method::Options => {
+                    return self.handle_call(context, call, request, out);
+                }
+                (Ok(()), _) => return self.respond_file(route, request, out),
+            },
+        };
+        self.respond_error(kind, error, self.response_options(request), out)
+    }
+
+    /// Appends an error in response to a request that was not parsed. The client is closed.
+    pub fn push_rejection(&mut self, error: Error, out: &mut Vec<u8>) {
+        self.record_error(RequestKind::None, error);
+        self.push_rejection_uncounted(error, out);
+    }
+
+    /// Appends an error to a client that has sent no request, so that metrics do not count one. The
+    /// client is closed.
+    pub fn push_rejection_uncounted(&mut self, error: Error, out: &mut Vec<u8>) {
+        let cors_grant = self.writer.allow_origin.cors_grant(None);
+        self.push_error(
+            error,
+            ResponseOptions {
+                cors_grant,
+                persistence: Persistence::Close,
+                ..ResponseOptions::DEFAULT
+            },
+            out,
+        );
+    }
+
+    /// Counts of all responses.
+    #[must_use]
+    pub fn requests(&self) -> &RequestStats {
+        &self.requests
+    }
+
+    /// Encodes the response to a long poll, once for all readers that share it. Returns whether the
+    /// client stays, too.
+    pub fn encode_reply(
+        &mut self,
+        wake: &Wake<'_>,
+        format: Option<&ReplyFormat>,
+    ) -> (Payload<'_>, Persistence) {
+        self.reset_cache(wake);
+        if self.json.is_empty() {
+            let labels = format
+                .into_iter()
+                .flat_map(|format| format.channel_labels.iter().map(|label| &**label));
+            json::push_reply(&mut self.json, &wake.reply, labels, self.epoch);
+        }
+        self.record(Call::Read.into(), 200);
+        let options = ResponseOptions::from_reply_format(format);
+        let persistence = self.writer.persistence(options.persistence);
+        if format.is_some() {
+            self.private_buf.clear();
+            self.writer.push_json(&mut self.private_buf, options, &self.json);
+            return (Payload::Private(&self.private_buf), persistence);
+        }
+        let Self { cache, private_buf, writer, json, encoded_bytes, .. } = self;
+        let shared = cache.response.get_or_insert_with(|| {
+            private_buf.clear();
+            writer.push_json(private_buf, options, json);
+            SharedBytes::new(private_buf, encoded_bytes)
+        });
+        (Payload::Shared(shared), persistence)
+    }
+
+    /// Bytes of shared encodings that the cache or a slow client still holds.
+    #[must_use]
+    pub fn encoded_bytes(&self) -> usize {
+        self.encoded_bytes.get()
+    }
+
+    /// Clears the encodings of the last wake-up, unless this one repeats it. Call for each wake-up,
+    /// even if its client is gone: the next wake-up may repeat this one.
+    pub fn reset_cache(&mut self, wake: &Wake<'_>) {
+        if !wake.same_as_previous {
+            self.json.clear();
+            self.cache = EncodeCache::default();
+        }
+    }
+
+    /// Frees the memory of large responses. Call at the end of each turn.
+    pub fn end_turn(&mut self) {
+        const KEEP_CAPACITY: usize = 64 * 1024;
+        self.cache = EncodeCache::default();
+        for scratch in [&mut self.json, &mut self.private_buf] {
+            if scratch.capacity() > KEEP_CAPACITY {
+                *scratch = Vec::new();
+            }
+        }
+    }
+
+    fn handle_call(
+        &mut self,
+        context: &mut Context<'_>,
+        call: Call,
+        request: &Request<'_>,
+        out: &mut Vec<u8>,
+    ) -> Handled {
+        // Parameters are large: they are filled in place, and never moved.
+        let mut parameters = Parameters::new(call.schema());
+        let parsed = parameters.parse(request);
+        let callback = parameters.callback(request.method);
+        let options =
+            ResponseOptions { callback: callback.ok().flatten(), ..self.response_options(request) };
+        self.json.clear();
+        let checked = callback.and(parsed).and_then(|()| self.check(context, call, request));
+        let result = match (checked, call.action()) {
+            (Err(error), _) => Err(error),
+            (Ok(()), Action::Execute(execute)) => {
+                execute(&self.settings, context, &parameters, &mut self.json)
+            }
+            (Ok(()), Action::Read) => {
+                let read = ReadCall { request, parameters: &parameters, options };
+                match self.read(context, &read, out) {
+                    Ok(None) => Ok(()),
+                    Ok(Some(handled)) => return handled,
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        match result {
+            Ok(()) => {
+                self.writer.push_json(out, options, &self.json);
+                self.record(call.into(), 200);
+                Handled::Responded(self.writer.persistence(options.persistence))
+            }
+            Err(error) => self.respond_error(call.into(), error, options, out),
+        }
+    }
+
+    /// Checks that the page may make the call, and that its address is below the rate limit.
+    fn check(
+        &mut self,
+        context: &Context<'_>,
+        call: Call,
+        request: &Request<'_>,
+    ) -> Result<(), Error> {
+        if call.schema().adds_messages {
+            self.config.allow_origin.check_origin(request)?;
+        }
+        if call.is_rate_limited() && self.rate_limit.is_some() {
+            let address = self.config.proxies.client_addr(context.source, request);
+            self.check_rate(context.now, address)?;
+        }
+        Ok(())
+    }
+
+    /// Counts a call against the limit of its address.
+    pub(super) fn check_rate(&mut self, now: Now, address: Option<SourceKey>) -> Result<(), Error> {
+        let (Some(limit), Some(address)) = (&mut self.rate_limit, address) else { return Ok(()) };
+        let too_many = |seconds| {
+            Error::TooManyRequests("too many messages from your address; slow down", seconds)
+        };
+        limit.try_acquire(now.mono, address).map_err(too_many)
+    }
+
+    /// Reads into `self.json`. Returns `None`, or how the read continues if it waits or streams.
+    fn read(
+        &mut self,
+        context: &mut Context<'_>,
+        call: &ReadCall<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Handled>, Error> {
+        if let Some(transport) = Transport::from_request(call.request)? {
+            if transport == Transport::WebSocket {
+                self.config.allow_origin.check_origin(call.request)?;
+            }
+            return self.start_stream(context, call, transport, out).map(Some);
+        }
+        let params = ReadParams::parse(call.parameters, self.poll_timeout_ms)?;
+        let mode = if params.wait_ms > 0 { Mode::LongPoll } else { Mode::Immediate };
+        match context.hub.read(context.now, &params.request(mode, context.token))? {
+            ReadResult::Ready(reply) => {
+                let labels = call.parameters.channels.iter();
+                json::push_reply(&mut self.json, &reply, labels, self.epoch);
+                Ok(None)
+            }
+            ReadResult::Pending(reader) => Ok(Some(Handled::LongPoll {
+                reader,
+                format: call.options.to_reply_format(call.parameters),
+                wait_ms: params.wait_ms,
+            })),
+            ReadResult::Streaming(..) => unreachable!("no stream was asked for"),
+        }
+    }
+
+    pub(super) fn response_options(&self, request: &Request<'_>) -> ResponseOptions<'static> {
+        ResponseOptions {
+            callback: None,
+            cors_grant: self.writer.allow_origin.cors_grant(request.origin),
+            persistence: request.persistence,
+            is_head: request.method == Method::Head,
+        }
+    }
+
+    /// Responds with an error. After a failed handshake the client is closed: bytes that follow may
+    /// be no HTTP.
+    fn respond_error(
+        &mut self,
+        kind: RequestKind,
+        error: Error,
+        mut options: ResponseOptions<'_>,
+        out: &mut Vec<u8>,
+    ) -> Handled {
+        if matches!(error, Error::BadHandshake(_)) {
+            options.persistence = Persistence::Close;
+        }
+        self.record_error(kind, error);
+        self.push_error(error, options, out);
+        Handled::Responded(self.writer.persistence(options.persistence))
+    }
+
+    fn push_error(&mut self, error: Error, options: ResponseOptions<'_>, out: &mut Vec<u8>) {
+        self.json.clear();
+        json::push_error(&mut self.json, error);
+        self.writer.push_error(out, options, error, &self.json);
+    }
+
+    /// Counts and logs a response. The log gets nothing else of a request: it may have secrets.
+    #[inline]
+    pub(super) fn record(&mut self, kind: RequestKind, status: u16) {
+        self.requests.count(kind, status);
+        log::debug!("{} {status}", kind.name());
+    }
+
+    /// Counts and logs an error.
+    pub(super) fn record_error(&mut self, kind: RequestKind, error: Error) {
+        let (name, status) = error.name_and_status();
+        self.requests.count(kind, status);
+        log::debug!("{} {status} {name}", kind.name());
+    }
+}

@@ -1,0 +1,25 @@
+//! Settings of the API.
+
+use std::time::Duration;
+
+use super::client_addr::TrustedProxies;
+use super::cors::AllowOrigin;
+
+/// Settings of the operator for calls.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Size of a message in bytes. Larger ones are rejected.
+    pub max_message: usize,
+    /// Size of a request head in bytes. Larger ones are rejected.
+    pub max_head: usize,
+    /// Longest wait of a long poll. A longer `timeout` is cut.
+    pub poll_timeout: Duration,
+    /// Pages that may add messages and read responses.
+    pub allow_origin: AllowOrigin,
+    /// `/` is the demo.
+    pub demo: bool,
+    /// Calls of `/write` and `/introduce` per second and address; 0 for no limit.
+    pub max_rate: usize,
+    /// Proxies whose `X-Forwarded-For` is trusted.
+    pub proxies: TrustedProxies,
+}

@@ -1,0 +1,253 @@
+//! The hub: the calls that change it, and the deadlines.
+
+use std::time::Duration;
+
+use super::channel::Members;
+use super::channel_name::ChannelKey;
+use super::channels::Channels;
+use super::config::Config;
+use super::error::Error;
+use super::ids::Epoch;
+use super::message::{MessageKind, Reason};
+use super::readers::Readers;
+use super::session::{Credentials, Introduced, Introducer, Session};
+use super::sessions::Sessions;
+use super::snapshot::Corrupt;
+use super::snapshot_load::{Restored, SnapshotLoader};
+use super::stats::{Gauges, Stats};
+use super::time::{Millis, Now};
+use super::timers::{TimerKey, Timers};
+use super::usage::WRITE_OVERHEAD_BYTES;
+
+/// The state of the server. Calls go in, wake-ups and the next deadline come out.
+pub struct Hub {
+    // Shared state, except for the local part of each channel and session.
+    pub(super) epoch: Epoch,
+    pub(super) channels: Channels,
+    pub(super) sessions: Sessions,
+
+    // Local state.
+    pub(super) readers: Readers,
+    pub(super) timers: Timers,
+    /// Bytes that clients make the server hold outside of the hub.
+    pub(super) external_bytes: usize,
+
+    // Settings, which do not change.
+    pub(super) config: Config,
+}
+
+impl Hub {
+    /// Creates an empty hub whose time begins at 0.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            epoch: config.epoch,
+            channels: Channels::new(&config),
+            sessions: Sessions::new(&config, 0),
+            readers: Readers::default(),
+            timers: Timers::new(Millis(0)),
+            external_bytes: 0,
+            config,
+        }
+    }
+
+    /// Creates a hub from a snapshot, and returns the time at which it continues. The next
+    /// [`Hub::expire`] handles deadlines that have passed.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the snapshot is incomplete.
+    pub fn restore(loader: SnapshotLoader) -> Result<(Self, Now), Corrupt> {
+        let Restored { config, channels, sessions, timers, now } = loader.finish()?;
+        let hub = Self { channels, sessions, timers, ..Self::new(config) };
+        Ok((hub, now))
+    }
+
+    /// Returns the name of this numbering of ids.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Returns the time without a call or a reader after which a session ends.
+    #[must_use]
+    pub fn connection_timeout(&self) -> Duration {
+        self.config.connection_timeout
+    }
+
+    /// Adds a message and returns its id. Constant time: [`Hub::deliver`] wakes the readers.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the credentials, or of the limits.
+    pub fn write(
+        &mut self,
+        now: Now,
+        key: &ChannelKey<'_>,
+        text: &str,
+        credentials: Option<Credentials<'_>>,
+    ) -> Result<u64, Error> {
+        let sender = self.sessions.authenticate_optional(credentials)?;
+        let lookup = self.channels.lookup(key);
+        self.ensure_capacity(now.mono, &[lookup])?;
+        self.reserve(now.mono, text.len() + WRITE_OVERHEAD_BYTES, &[lookup])?;
+        let channel = self.channels.get_or_create(lookup, key, now.mono, &mut self.timers);
+        let from = sender.map(|session| self.sessions[session].number);
+        let kind = MessageKind::Message { from, text };
+        let id = self.channels.append(now, channel, kind, &mut self.timers);
+        self.touch(sender, now.mono);
+        Ok(id)
+    }
+
+    /// Introduces a session in a channel. Later readers see its newest introduction.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] except [`Error::TooManyReads`].
+    pub fn introduce(
+        &mut self,
+        now: Now,
+        key: &ChannelKey<'_>,
+        text: &str,
+        introducer: Introducer<'_>,
+    ) -> Result<Introduced, Error> {
+        let lookup = self.channels.lookup(key);
+        let existing = match &introducer {
+            Introducer::New(_) => None,
+            Introducer::Existing(credentials) => {
+                let session = self.sessions.authenticate(*credentials)?;
+                self.sessions[session].check_channel_limit(lookup.index())?;
+                Some(session)
+            }
+        };
+        self.ensure_capacity(now.mono, &[lookup])?;
+        self.reserve(now.mono, 3 * (text.len() + WRITE_OVERHEAD_BYTES), &[lookup])?;
+        let channel = self.channels.get_or_create(lookup, key, now.mono, &mut self.timers);
+        let session = match introducer {
+            Introducer::New(auth) => self.sessions.create(auth, now.mono),
+            Introducer::Existing(_) => existing.expect("authenticated above"),
+        };
+        self.sessions.join(session, channel);
+        let Session { number, auth, .. } = &self.sessions[session];
+        let (number, auth) = (*number, auth.clone());
+        let kind = MessageKind::Introduction { from: number, text };
+        let id = self.channels.append(now, channel, kind, &mut self.timers);
+        self.touch(Some(session), now.mono);
+        Ok(Introduced { session: number, auth, id })
+    }
+
+    /// Removes a session from one channel, or ends the session if `key` is `None`. Adds nothing to
+    /// a channel that the session is not in.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the credentials.
+    pub fn goodbye(
+        &mut self,
+        now: Now,
+        credentials: Credentials<'_>,
+        key: Option<&ChannelKey<'_>>,
+        text: Option<&str>,
+    ) -> Result<(), Error> {
+        let session = self.sessions.authenticate(credentials)?;
+        let Some(key) = key else {
+            self.end_session(now, session, Reason::Left, text);
+            return Ok(());
+        };
+        if let Some(channel) = self.channels.find(key)
+            && self.sessions.leave(session, channel)
+        {
+            self.reserve_for_goodbye(now.mono, text, 1);
+            let from = self.sessions[session].number;
+            let kind = MessageKind::Goodbye { from, reason: Reason::Left, text };
+            self.channels.append(now, channel, kind, &mut self.timers);
+        }
+        self.touch(Some(session), now.mono);
+        Ok(())
+    }
+
+    /// Returns the members of a channel.
+    #[must_use]
+    pub fn members(&mut self, now: Now, key: &ChannelKey<'_>) -> Members<'_> {
+        let channel = self.channels.find(key).map(|index| {
+            self.channels.local_mut(index).last_use = now.mono;
+            &self.channels[index]
+        });
+        Members::of(channel)
+    }
+
+    /// Returns the time of the next [`Hub::expire`].
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Millis> {
+        self.timers.next_deadline()
+    }
+
+    /// Ends sessions whose timeout has passed, and drops expired history and idle channels.
+    pub fn expire(&mut self, now: Now) {
+        while let Some(key) = self.timers.pop(now.mono) {
+            match key {
+                TimerKey::Session(index) => {
+                    if let Some(reason) = self.sessions.on_timer(now.mono, index, &mut self.timers)
+                    {
+                        self.end_session(now, index, reason, None);
+                    }
+                }
+                TimerKey::Channel(index) => {
+                    self.channels.on_timer(now.mono, index, &mut self.timers);
+                }
+            }
+        }
+    }
+
+    /// Detaches the hub after its state was transferred: drops all sessions and timers without
+    /// sending goodbyes. Readers remain, and the caller completes them.
+    pub fn detach(&mut self, now: Now) {
+        self.readers.detach_sessions();
+        self.sessions.detach_all();
+        self.channels.detach_timers();
+        self.timers = Timers::new(now.mono);
+    }
+
+    /// Returns the counts since this process started.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        self.channels.stats()
+    }
+
+    /// Returns the number of channels, sessions, readers, timers and messages.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        Gauges {
+            channels: self.channels.len(),
+            sessions: self.sessions.len(),
+            readers: self.readers.len(),
+            timers: self.timers.len(),
+            messages: self.channels.usage().messages,
+        }
+    }
+
+    /// Records a successful call of a session; `None` if the call had no credentials.
+    pub(super) fn touch(&mut self, session: Option<u32>, now: Millis) {
+        if let Some(session) = session {
+            self.sessions.touch(session, now, &mut self.timers);
+        }
+    }
+
+    /// Ends a session: adds a goodbye to each of its channels. The next delivery completes its
+    /// readers.
+    pub(super) fn end_session(
+        &mut self,
+        now: Now,
+        session: u32,
+        reason: Reason,
+        text: Option<&str>,
+    ) {
+        let session = self.sessions.remove(session, &mut self.timers);
+        self.readers.complete_later(&session.local.readers);
+        self.reserve_for_goodbye(now.mono, text, session.channels.len());
+        let goodbye = MessageKind::Goodbye { from: session.number, reason, text };
+        for channel in session.channels {
+            self.channels.append(now, channel, goodbye, &mut self.timers);
+        }
+    }
+}
