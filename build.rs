@@ -1,4 +1,4 @@
-//! Prepares the files that the binary carries: packed once here, not at every request.
+//! Prepares the web files that the binary contains: compressed once here, not for every request.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,40 +12,40 @@ const FOLDER: &str = "src/web";
 
 fn main() {
     println!("cargo::rerun-if-changed={FOLDER}");
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo says where to"));
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     for entry in fs::read_dir(FOLDER).expect("the folder is part of the source") {
-        let path = entry.expect("a folder can be listed").path();
+        let path = entry.expect("the folder can be listed").path();
         if path.extension().is_some_and(|extension| extension != "rs") {
             prepare(&path, &out);
         }
     }
 }
 
-/// Writes the file as it is served, `NAME.gz`, the same packed, and `NAME.tag`, which names its content.
+/// Writes the file as it is served, the same compressed (`NAME.gz`), and its tag (`NAME.tag`),
+/// which identifies the content.
 fn prepare(path: &Path, out: &Path) {
-    let name =
-        path.file_name().expect("it was listed by name").to_str().expect("our names are ASCII");
+    let name = path.file_name().expect("a listed file has a name").to_str().expect("ASCII names");
     let text = fs::read_to_string(path).expect("a file of the source");
-    let text = if path.extension().is_some_and(|extension| extension == "js") {
-        without_comments(&text)
-    } else {
-        text
-    };
+    let is_script = path.extension().is_some_and(|extension| extension == "js");
+    let text = if is_script { without_comments(&text) } else { text };
     let bytes = text.as_bytes();
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(bytes).expect("a Vec takes everything");
-    let packed = encoder.finish().expect("a Vec takes everything");
+    let compressed = encoder.finish().expect("a Vec takes everything");
     let digest = Sha256::digest(bytes);
     let tag = u64::from_be_bytes(digest[..8].try_into().expect("eight bytes"));
-    fs::write(out.join(name), bytes).expect("cargo's folder can be written");
-    fs::write(out.join(format!("{name}.gz")), packed).expect("cargo's folder can be written");
-    fs::write(out.join(format!("{name}.tag")), format!("{tag:016x}"))
-        .expect("cargo's folder can be written");
+    let write = |name: String, bytes: &[u8]| {
+        fs::write(out.join(name), bytes).expect("OUT_DIR is writable");
+    };
+    write(name.to_owned(), bytes);
+    write(format!("{name}.gz"), &compressed);
+    write(format!("{name}.tag"), format!("{tag:016x}").as_bytes());
 }
 
-/// A script without comments and indentation: who reads the source wants them, a browser does not.
+/// Removes comments and indentation from a script: a browser does not need them.
 ///
-/// Knows no more of JavaScript than our own scripts need: a comment has its line, or its end, to itself.
+/// Understands only the JavaScript of our own scripts: a comment has a line to itself, or ends a
+/// line.
 fn without_comments(script: &str) -> String {
     let is_comment =
         |line: &str| line.starts_with("//") || (line.starts_with("/*") && line.ends_with("*/"));

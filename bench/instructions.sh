@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Instructions that Speak spends on its hot paths, counted by callgrind: the same on a busy machine.
+# Counts the instructions of Speak's hot paths with callgrind: the same on a busy machine.
 #
-# bench/instructions.sh [--record] [SPEAK]             SPEAK: target/release/speak
-# bench/instructions.sh --beside OTHER [SPEAK]         both, and what SPEAK takes by what OTHER does; judges nothing
+# bench/instructions.sh [--record] [SPEAK]       SPEAK: target/release/speak
+# bench/instructions.sh --against OTHER [SPEAK]  counts both and prints the ratio; has no limits
 #
-# Each path runs twice with different counts; the difference is free of the start and of connecting.
-# Fails where a path needs over 3 % more than instructions.txt tells; --record writes that file anew,
-# which a commit may do only by saying why.
+# Each path runs twice with different counts; the difference excludes start and connecting. Fails if
+# a path needs over 3 % more than instructions.txt has. --record rewrites that file; the commit has
+# to say why.
 set -eu
 . "$(dirname "${BASH_SOURCE[0]}")/servers.sh"
 
@@ -16,7 +16,7 @@ case ${1-} in
     RECORD=yes
     shift
     ;;
---beside)
+--against)
     OTHER=$2
     shift 2
     ;;
@@ -27,7 +27,7 @@ LIMIT_PERCENT=3
 
 build_bench
 
-# total PROGRAM DRIVE…: instructions of a whole server's life
+# total PROGRAM DRIVE…: sets TOTAL to the instructions of a server from start to end
 total() {
     local program=$1
     shift
@@ -39,10 +39,13 @@ total() {
     TOTAL=$(sed -n 's/^totals: //p' "$out")
 }
 
-# One at a time on one connection: a turn of the loop then handles one request, in every run.
-# The first count is large enough to fill the history and whatever else grows.
+# path NAME OPERATIONS FEW MANY KIND DRIVE…: counts a path; FEW and MANY are numbers of KIND, each
+# of which makes so many OPERATIONS
+#
+# With one request at a time on one connection, a turn of the loop handles one request in every run.
+# FEW is large enough to fill the history and all that grows.
 path() {
-    local name=$1 each=$2 few=$3 many=$4 what=$5
+    local name=$1 each=$2 few=$3 many=$4 kind=$5
     shift 5
     counted "$SPEAK" "$@"
     local line="$name $COUNT"
@@ -54,19 +57,19 @@ path() {
     echo "$line" | tee -a "$SCRATCH/counts"
 }
 
-# counted PROGRAM DRIVE…: sets COUNT to the instructions an operation, by the names in `path`
+# counted PROGRAM DRIVE…: sets COUNT to the instructions per operation; uses the variables of path
 counted() {
-    total "$@" "$what" "$few"
+    total "$@" "$kind" "$few"
     local before=$TOTAL
-    total "$@" "$what" "$many"
+    total "$@" "$kind" "$many"
     COUNT=$(((TOTAL - before) / ((many - few) * each)))
 }
 
-echo "# instructions an operation of $SPEAK${OTHER:+, of $OTHER, and the ratio}" >&2
+echo "# instructions per operation of $SPEAK${OTHER:+, of $OTHER, and the ratio}" >&2
 path write 1 500 2500 --requests publish --connections 1
 path read 1 500 2500 --requests poll --connections 1
 path read-empty 1 500 2500 --requests poll --connections 1 --messages 0
-# Sixteen in one send: what a request takes without its share of a turn.
+# Sixteen requests in one send: the cost of a request without its share of a turn.
 path write16 1 480 2400 --requests publish --connections 1 --depth 16
 path read16 1 480 2400 --requests poll --connections 1 --depth 16
 path delivery 64 110 160 --messages fanout --readers 64
@@ -77,7 +80,7 @@ path frame 64 110 160 --messages frames --readers 64
 [ -z "$OTHER" ] || exit 0
 if [ -n "$RECORD" ]; then
     {
-        echo "# Instructions an operation, by bench/instructions.sh --record."
+        echo "# Instructions per operation, by bench/instructions.sh --record."
         echo "# $(rustc --version), $(uname -m)"
         cat "$SCRATCH/counts"
     } >"$FILE"
@@ -91,7 +94,7 @@ while read -r name count; do
         echo "$name is not recorded: run bench/instructions.sh --record" >&2
         failed=yes
     elif [ $((count * 100)) -gt $((recorded * (100 + LIMIT_PERCENT))) ]; then
-        echo "$name takes $count instructions, recorded are $recorded: over $LIMIT_PERCENT % more" >&2
+        echo "$name: $count instructions, over $LIMIT_PERCENT % more than $recorded" >&2
         failed=yes
     fi
 done <"$SCRATCH/counts"

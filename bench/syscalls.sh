@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# What Speak may spend that does not depend on the machine: system calls, and memory of who waits.
+# Checks costs of Speak that do not depend on the machine: system calls, and memory of pending
+# reads.
 #
-# bench/syscalls.sh [--memory-limit BYTES] [SPEAK]      320 bytes a reader, target/release/speak
+# bench/syscalls.sh [--memory-limit BYTES] [SPEAK]      320 bytes per reader, target/release/speak
 #
-# Limits: two system calls for a delivery and its next poll, one for a delivery to a stream or WebSocket, two for
-# a write, two for an immediate read; 600 bytes a stream or WebSocket.
-# Waits (epoll_wait) are shared by all that a turn handles: they are shown, and limited to one an operation, or to
-# two a message where all that is done for it is to send.
-# Each work runs twice with different counts; the difference is free of the start and of connecting.
+# Limits: two system calls for a delivery and its next poll, one for a delivery to a stream, two for
+# a write, two for an immediate read; 600 bytes per stream. Waits (epoll_wait) are shared by all
+# operations of a turn. They are printed, and limited to one per operation, or to two per message if
+# the operation only sends. Each load runs twice with different counts; the difference excludes
+# start and connecting.
 set -eu
 . "$(dirname "${BASH_SOURCE[0]}")/servers.sh"
 
@@ -19,24 +20,24 @@ fi
 STREAM_MEMORY_LIMIT=600
 SPEAK=${1:-target/release/speak}
 READERS=100
-# A call or two for the clock or a timer may fall into one run and not the other.
+# One of the runs may have a call or two more, for the clock or a timer.
 SLACK=0.01
 
 build_bench
 
-# counted OUT DRIVE…: the server's system calls, a name and a number a line
+# counted OUT DRIVE…: writes the server's system calls, a name and a number per line
 counted() {
     local out=$1
     shift
     start strace -f -c -o "$SCRATCH/strace" "$SPEAK" --listen 127.0.0.1:0
     speak_bench drive "$@" --at "127.0.0.1:$PORT" >"$SCRATCH/sample"
-    # strace writes its summary once the server that it runs has ended.
+    # strace writes its summary when its child, the server, has ended.
     end "$(tr -d ' ' <"/proc/$PID/task/$PID/children")"
     stop
     awk '$4 ~ /^[0-9]+$/ && $NF != "total" { print $NF, $4 }' "$SCRATCH/strace" >"$out"
 }
 
-# limit NAME OPERATIONS LIMIT [WAITS]: judges the difference of the two counts
+# limit NAME OPERATIONS LIMIT [WAITS]: checks the difference of the two counts
 limit() {
     awk -v name="$1" -v operations="$2" -v limit="$3" -v waits_limit="${4:-1}" -v slack="$SLACK" '
         FNR == NR { few[$1] = $2; next }
@@ -50,7 +51,8 @@ limit() {
                 list = list sprintf(" %s %.3f", call, each)
             }
             bad = calls > limit + slack || waits > waits_limit + slack
-            printf "%-10s %.3f calls (at most %.2f), %.3f waits;%s%s\n", name, calls, limit, waits, list, bad ? "  TOO MANY" : ""
+            printf "%-10s %.3f calls (at most %.2f), %.3f waits;%s%s\n",
+                name, calls, limit, waits, list, bad ? "  TOO MANY" : ""
             exit bad
         }' "$SCRATCH/few" "$SCRATCH/many" || FAILED=yes
 }
@@ -58,14 +60,15 @@ limit() {
 FAILED=''
 counted "$SCRATCH/few" fanout --readers $READERS --messages 20
 counted "$SCRATCH/many" fanout --readers $READERS --messages 120
-# The writes that cause the deliveries have their own two calls.
+# The writes that cause the deliveries need two calls each.
 limit delivery $((READERS * 100)) "$(awk "BEGIN { print 2 + 2 / $READERS }")"
 
-# A stream is only sent to.
-for work in events frames; do
-    counted "$SCRATCH/few" $work --readers $READERS --messages 20
-    counted "$SCRATCH/many" $work --readers $READERS --messages 120
-    limit $work $((READERS * 100)) "$(awk "BEGIN { print 1 + 2 / $READERS }")" "$(awk "BEGIN { print 2 / $READERS }")"
+# A stream only receives.
+for load in events frames; do
+    counted "$SCRATCH/few" $load --readers $READERS --messages 20
+    counted "$SCRATCH/many" $load --readers $READERS --messages 120
+    limit $load $((READERS * 100)) \
+        "$(awk "BEGIN { print 1 + 2 / $READERS }")" "$(awk "BEGIN { print 2 / $READERS }")"
 done
 
 counted "$SCRATCH/few" publish --requests 2000
@@ -76,7 +79,7 @@ counted "$SCRATCH/few" poll --requests 2000
 counted "$SCRATCH/many" poll --requests 12000
 limit read 10000 2
 
-# memory WORK LIMIT: bytes that each of 10,000 holds, and what is left of them
+# memory LOAD LIMIT: checks the bytes for each of 10,000 readers, and the memory after they left
 memory() {
     local sample each left bad=''
     start "$SPEAK" --listen 127.0.0.1:0
@@ -85,7 +88,7 @@ memory() {
     each=${sample#*\"cost\":} left=${sample#*\"left_over_before\":}
     each=${each%%[,\}]*} left=${left%%[,\}]*}
     awk "BEGIN { exit $each > $2 || $left > 1.10 }" || bad='  TOO MUCH' FAILED=yes
-    printf '%-11s %s bytes each (at most %s); %s of the base when they left (at most 1.10)%s\n' \
+    printf '%-11s %s bytes each (at most %s); %s of the base after they left (at most 1.10)%s\n' \
         "$1" "$each" "$2" "$left" "$bad"
 }
 

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Builds Speak as one static program: dist/musl.sh [TARGET]
 #
-# TARGET is this machine's processor with musl, or x86_64-unknown-linux-musl or aarch64-unknown-linux-musl.
-# Rust's library for it comes from rustup, with musl in it: no other compiler and no C library is needed.
-# The program holds no path of this machine, so the same sources make the same bytes in any folder.
+# TARGET is x86_64-unknown-linux-musl or aarch64-unknown-linux-musl; default: this machine's
+# processor. Rust's library for it, including musl, comes from rustup: no other compiler or C
+# library is needed. The program contains no path of this machine: the same sources give the same
+# bytes in any folder.
 set -eu
 cd "$(dirname "$0")/.."
 TARGET=${1:-$(uname -m)-unknown-linux-musl}
@@ -14,11 +15,11 @@ has_library() {
 
 has_library || timeout 180 rustup target add "$TARGET" || true
 if ! has_library; then
-    echo "$0: rustup does not give the library for $TARGET: building it from Debian's sources" >&2
+    echo "$0: no library for $TARGET from rustup: building it from Debian's sources" >&2
     . dist/musl-from-debian.sh
 fi
 
-# Another processor's linker is mostly not at hand; Rust's own links for all of them.
+# A linker for another processor is rarely installed. Rust's own linker supports all of them.
 PACK=-Wl,-z,pack-relative-relocs
 if [ "${TARGET%%-*}" != "$(uname -m)" ]; then
     PACK=-zpack-relative-relocs
@@ -27,10 +28,11 @@ if [ "${TARGET%%-*}" != "$(uname -m)" ]; then
 fi
 
 FLAGS="--remap-path-prefix=$PWD=/speak --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
-# File and memory are to stay below 1.5 MiB each, and with some room: all of the file may lie in memory, and 140 KiB beside it.
-# Relocations in one bit each, not 24 bytes, save 36 KiB (Rust's musl reads them, Debian's 1.2.3 does not); and calls put in place
-# only up to 105 of the compiler's units, not 275, another 256 KiB, but for those that are marked `inline`. That takes up to 3 % more
-# instructions of Speak's own, which are a tenth of what a call costs.
+# The file and the memory must stay well below 1.5 MiB each: the whole file may be in memory, plus
+# 140 KiB. Packed relocations, one bit each instead of 24 bytes, save 36 KiB (Rust's musl reads
+# them, Debian's 1.2.3 does not). An inlining threshold of 105 instead of 275 saves another 256 KiB;
+# functions marked `inline` are exempt. It costs up to 3 % more of Speak's own instructions, which
+# are a tenth of the cost of a call.
 FLAGS="$FLAGS -C llvm-args=-inline-threshold=105"
 if has_library; then FLAGS="$FLAGS -C link-arg=$PACK"; fi
 # shellcheck disable=SC2086 # options of the fallback, if any

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Packs the static program that `make musl` built: dist/pack.sh [TARGET]
 #
-# Into target/dist: speak-VERSION-PROCESSOR-linux-musl.tar.gz and a package for Debian. All times in them are those of the last
-# commit, owners and order are fixed: the same sources make the same bytes.
+# Writes speak-VERSION-PROCESSOR-linux-musl.tar.gz and a Debian package into target/dist. Times are
+# that of the last commit, owners and order are fixed: the same sources give the same bytes.
 set -eu
 cd "$(dirname "$0")/.."
 TARGET=${1:-$(uname -m)-unknown-linux-musl}
@@ -10,8 +10,11 @@ OUT=target/dist
 DEB_VERSION=3.8.0
 VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 NAME=speak-$VERSION-${TARGET%%-*}-linux-musl
-# Sources without a repository have the date of the newest of them.
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || find src -printf '%Ts\n' | sort -n | tail -n 1)}
+# Without a repository: the time of the newest source.
+newest() {
+    git log -1 --format=%ct 2>/dev/null || find src -printf '%Ts\n' | sort -n | tail -n 1
+}
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(newest)}
 export SOURCE_DATE_EPOCH
 umask 022
 
@@ -33,14 +36,15 @@ cp "$OUT"/completions/* "$OUT/$NAME/completions"
 mkdir "$OUT/$NAME/docs"
 chmod 755 "$OUT/$NAME/docs"
 cp docs/*.md docs/*.yaml docs/*.png docs/*.svg "$OUT/$NAME/docs"
-cp README.md SECURITY.md CHANGELOG.md LICENSE dist/speak.service dist/sockets/*.socket "$OUT/speak.1" "target/$TARGET/release/speak" "$OUT/$NAME"
+cp README.md SECURITY.md CHANGELOG.md LICENSE dist/speak.service dist/sockets/*.socket \
+    "$OUT/speak.1" "target/$TARGET/release/speak" "$OUT/$NAME"
 find "$OUT/$NAME" -type f -exec chmod 644 {} +
 chmod 755 "$OUT/$NAME/speak"
-tar --create --format=ustar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
-    --directory "$OUT" "$NAME" | gzip -9n >"$OUT/$NAME.tar.gz"
+tar --create --format=ustar --sort=name --mtime="@$SOURCE_DATE_EPOCH" \
+    --owner=0 --group=0 --numeric-owner --directory "$OUT" "$NAME" | gzip -9n >"$OUT/$NAME.tar.gz"
 rm -r "${OUT:?}/$NAME"
 
-# Without the features that would build a C library: the program `xz` packs as well.
+# Without the features that would build a C library: cargo-deb can use the program `xz` instead.
 cargo deb --version >/dev/null 2>&1 ||
     cargo install --locked --no-default-features --features gzip "cargo-deb@$DEB_VERSION"
 cargo deb --quiet --no-build --no-strip --target "$TARGET" --output "$OUT/"

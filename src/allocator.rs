@@ -1,10 +1,13 @@
-//! Where memory comes from: large pieces straight from the kernel, to which they return the moment they are freed.
+//! Global allocator: large blocks come from the kernel, and return to it as soon as they are freed.
 //!
-//! The C library's allocator keeps what a crowd needed: below one small piece that lives on, and from its second large
-//! piece on also where it mapped the first one by itself. A server whose guests come in crowds gives their room back.
+//! The C library's allocator keeps the memory of a crowd: all that is free below one small block
+//! that is still in use. That includes large blocks: the allocator maps the first one by itself,
+//! but takes later ones from its heap. The clients of a chat come in crowds, so their memory is to
+//! be returned.
 //!
-//! The one place with `unsafe` in Speak, with the two files of its folder, which make a build for musl as fast as one
-//! for glibc. That is why it stands in the binary: the library, where all input goes, forbids it.
+//! With the two files of its folder, which make a build for musl as fast as one for glibc, this is
+//! the one place with `unsafe` besides `activation_fds.rs`. So it is part of the binary: the
+//! library, which handles all input, forbids `unsafe`.
 #![allow(unsafe_code)]
 
 #[cfg(any(target_env = "musl", test))]
@@ -25,22 +28,24 @@ use free_lists::FreeListAllocator as Small;
 use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap_anonymous, mremap, munmap};
 use speak::hub::PAGE_BYTES;
 
-/// The C library's allocator, with spares of small pieces where that is musl's, but for pieces from [`PAGE_BYTES`] on.
+/// Blocks from [`PAGE_BYTES`] on are mapped. Smaller ones come from the C library's allocator, with
+/// free lists before it if that is musl's.
 pub struct Allocator;
 
 #[global_allocator]
 static GLOBAL: Allocator = Allocator;
 
-/// What every Linux aligns a mapping to, at least.
+/// Alignment of a mapping, at least, on every Linux.
 const ALIGNMENT: usize = 4096;
 
 fn is_mapped(layout: Layout) -> bool {
     layout.size() >= PAGE_BYTES && layout.align() <= ALIGNMENT
 }
 
-// SAFETY: `is_mapped` depends on the layout alone, so a piece is freed and resized by whom it was given out;
-// `Small` keeps the contract for its own, and a private anonymous mapping is memory that nothing else refers to,
-// aligned, zeroed, of the size asked for, until it is unmapped. Nothing here panics or allocates.
+// SAFETY: `is_mapped` depends on the layout alone, so the same source allocates, resizes and frees
+// a block. `Small` keeps the contract for its own blocks. A private anonymous mapping is memory
+// that nothing else refers to, aligned, zeroed and of the requested size, until it is unmapped.
+// Nothing here panics or allocates.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_mapped(layout) { map(layout.size()) } else { unsafe { Small.alloc(layout) } }
@@ -50,29 +55,29 @@ unsafe impl GlobalAlloc for Allocator {
         if is_mapped(layout) { map(layout.size()) } else { unsafe { Small.alloc_zeroed(layout) } }
     }
 
-    unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if is_mapped(layout) {
-            // Fails only for what is no mapping.
-            let _ = unsafe { munmap(piece.cast(), layout.size()) };
+            // Fails only for an address that is no mapping.
+            let _ = unsafe { munmap(block.cast(), layout.size()) };
         } else {
-            unsafe { Small.dealloc(piece, layout) }
+            unsafe { Small.dealloc(block, layout) }
         }
     }
 
-    unsafe fn realloc(&self, piece: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let new_layout = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         match (is_mapped(layout), is_mapped(new_layout)) {
-            (false, false) => unsafe { Small.realloc(piece, layout, size) },
+            (false, false) => unsafe { Small.realloc(block, layout, size) },
             (true, true) => {
-                unsafe { mremap(piece.cast(), layout.size(), size, MremapFlags::MAYMOVE) }
+                unsafe { mremap(block.cast(), layout.size(), size, MremapFlags::MAYMOVE) }
                     .map_or(ptr::null_mut(), <*mut _>::cast)
             }
             _ => {
                 let new = unsafe { self.alloc(new_layout) };
                 if !new.is_null() {
                     unsafe {
-                        ptr::copy_nonoverlapping(piece, new, layout.size().min(size));
-                        self.dealloc(piece, layout);
+                        ptr::copy_nonoverlapping(block, new, layout.size().min(size));
+                        self.dealloc(block, layout);
                     }
                 }
                 new
@@ -84,26 +89,20 @@ unsafe impl GlobalAlloc for Allocator {
 #[cfg(target_env = "musl")]
 pub use free_lists::trim;
 
-/// Has glibc give back the pages of its heap that hold nothing. O(heap).
+/// Makes glibc return the free pages of its heap to the kernel. O(heap).
 #[cfg(target_env = "gnu")]
 pub fn trim() {
     unsafe extern "C" {
-        safe fn malloc_trim(kept_at_the_top: usize) -> c_int;
+        safe fn malloc_trim(top_pad_bytes: usize) -> c_int;
     }
     malloc_trim(0);
 }
 
 fn map(bytes: usize) -> *mut u8 {
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
-    unsafe {
-        mmap_anonymous(
-            ptr::null_mut(),
-            bytes,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::PRIVATE,
-        )
-    }
-    .map_or(ptr::null_mut(), <*mut _>::cast)
+    unsafe { mmap_anonymous(ptr::null_mut(), bytes, protection, MapFlags::PRIVATE) }
+        .map_or(ptr::null_mut(), <*mut _>::cast)
 }
 
 #[cfg(test)]
@@ -111,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_a_piece_moves_with_it_from_one_source_to_the_other() {
+    fn a_block_keeps_its_content_when_it_moves_between_the_two_sources() {
         let mut bytes: Vec<u8> = Vec::new();
         let sizes = [
             10,
@@ -127,8 +126,8 @@ mod tests {
             bytes.truncate(size);
             bytes.shrink_to_fit();
             bytes.reserve_exact(size - bytes.len());
-            bytes.extend((bytes.len()..size).map(|place| place as u8));
-            assert!(bytes.iter().enumerate().all(|(place, byte)| *byte == place as u8));
+            bytes.extend((bytes.len()..size).map(|index| index as u8));
+            assert!(bytes.iter().enumerate().all(|(index, byte)| *byte == index as u8));
         }
         let zeroes = vec![0_u8; 3 * PAGE_BYTES];
         assert!(zeroes.iter().all(|byte| *byte == 0));

@@ -1,15 +1,18 @@
 //! Speak: a message and chat server for the web in one small binary.
 //!
-//! Four layers; each imports only what stands below it, and `hub` and `http` do not know each other:
+//! Four layers. Each imports only layers below it, and `hub` and `http` do not import each other:
 //!
 //! - [`server`]: every system call of the server: sockets, clocks, signals
 //! - [`service`]: the clients of one loop, without system calls
-//! - [`api`]: what the calls mean
-//! - [`http`]: bytes to values and back; [`hub`]: channels, connections, waiting reads, both without I/O
+//! - [`api`]: the meaning of the calls
+//! - [`http`]: bytes to values and back; [`hub`]: channels, sessions and pending reads; both
+//!   without I/O
 //!
-//! Beside them [`cli`], commands that talk to a server, [`options`], what the operator decides, [`sandbox`], what the process gives up before it serves, [`snapshot`], a
-//! hub as bytes, and [`web`], the files that the binary carries.
-//! ARCHITECTURE.md tells the whole story.
+//! In addition: [`cli`], the commands that talk to a server; [`options`], the configuration;
+//! [`sandbox`], the privileges that the process drops before it serves; [`snapshot`], a hub as
+//! bytes; `metrics`, the page for Prometheus; and [`web`], the files that the binary contains.
+//!
+//! `ARCHITECTURE.md` is the map of the code.
 
 #![forbid(unsafe_code)]
 

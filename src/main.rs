@@ -1,4 +1,4 @@
-//! Options to server to sandbox to exit code, or a command for the shell, and nothing else.
+//! Entry point: options, then the server in its sandbox, or a command of the CLI.
 
 #![deny(unsafe_code)]
 
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let options = match options::parse(arguments, variable) {
         Ok(Command::Run(options)) => options,
         Ok(Command::Print(text)) => {
-            // Whoever closed our output does not want to read it.
+            // Fails only if standard output is closed: the reader wants no more.
             let _ = std::io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
@@ -31,9 +31,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let passed = activation_fds::take();
+    let activated = activation_fds::take();
     server::start_log(options.log);
-    match passed.and_then(|passed| start(&options, passed)) {
+    match activated.and_then(|activated| start(&options, activated)) {
         Ok(server) => server.run(),
         Err(StartError(line)) => {
             let _ = writeln!(std::io::stderr(), "speak: {line}");
@@ -42,10 +42,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// What needs rights comes first; the server that comes of it has given them up.
-fn start(options: &Options, passed: Vec<ActivatedSocket>) -> Result<Server, StartError> {
+/// Starts the server: first the steps that need privileges, then the sandbox, which drops them.
+fn start(options: &Options, activated: Vec<ActivatedSocket>) -> Result<Server, StartError> {
     let sandbox = Sandbox::plan(options).map_err(StartError)?;
-    let mut server = Server::start(options, passed)?;
+    let mut server = Server::start(options, activated)?;
     sandbox.enter(server.ports()).map_err(StartError)?;
     #[cfg(any(target_env = "gnu", target_env = "musl"))]
     server.set_heap_trim(allocator::trim);

@@ -19,7 +19,7 @@ fn speak(server: &str, words: &[&str]) -> Command {
 }
 
 fn run_on(server: &Server, words: &[&str]) -> Finished {
-    run(speak(server.door(0), words))
+    run(speak(server.url(0), words))
 }
 
 #[track_caller]
@@ -79,7 +79,7 @@ fn shell(server: &Server, line: &str) -> Finished {
     shell
         .args(["-c", line])
         .env("SPEAK", command().get_program())
-        .env("SPEAK_SERVER", server.door(0));
+        .env("SPEAK_SERVER", server.url(0));
     run(shell)
 }
 
@@ -115,7 +115,7 @@ fn a_server_can_be_named_by_a_url_a_host_name_or_a_unix_socket() {
     let unix = format!("unix:{}", path.display());
     let server = Server::on(&["127.0.0.1:0", &unix], &[]);
     let named = format!("http://localhost:{}", server.port(0));
-    for (id, url) in [server.door(0), &unix, &named].into_iter().enumerate() {
+    for (id, url) in [server.url(0), &unix, &named].into_iter().enumerate() {
         // The option wins over SPEAK_SERVER.
         assert_prints(
             &run(speak("http://127.0.0.1:1", &["write", "--server", url, "room", "x"])),
@@ -169,7 +169,7 @@ fn write_retries_while_the_server_is_busy() {
 fn read_without_from_waits_for_the_next_message() {
     let server = Server::start();
     server.write("room", "before");
-    let mut follower = Running::start(speak(server.door(0), &["read", "room"]));
+    let mut follower = Running::start(speak(server.url(0), &["read", "room"]));
     server.wait_for_readers("room", 1);
     // An introduction has no text to print, so it does not end the read.
     server.introduce("room", "Josh");
@@ -199,7 +199,7 @@ fn follow_survives_a_restart_and_warns_about_missing_messages() {
     let mut server = Server::start();
     let port = server.port(0).to_string();
     server.write("room", "one");
-    let url = server.door(0).to_owned();
+    let url = server.url(0).to_owned();
     let mut follower = Running::start(speak(&url, &["read", "room", "--from", "0", "--follow"]));
     assert_eq!(follower.line(), "one\n");
     server.wait_for_readers("room", 1);
@@ -290,14 +290,14 @@ fn a_failure_has_one_line_and_an_exit_status() {
     let cases: &[(&str, &[&str], i32, &str)] = &[
         (&closed_url, &["write", "room", "x"], 1, "cannot connect: connection refused"),
         (&closed_url, &["read", "room", "--follow"], 1, "cannot connect: connection refused"),
-        (server.door(0), &["write", "~rxyz", "x"], 1, "bad_channel"),
-        (server.door(0), &["read", "", "--follow"], 1, "bad_channel"),
+        (server.url(0), &["write", "~rxyz", "x"], 1, "bad_channel"),
+        (server.url(0), &["read", "", "--follow"], 1, "bad_channel"),
         ("unix:/nonexistent", &["read", "room"], 1, "unix:/nonexistent: cannot connect"),
         (&stranger, &["write", "room", "x"], 1, "200, not from Speak"),
         (&stranger, &["read", "room"], 1, "200, not from Speak"),
         ("nowhere", &["read", "room"], 2, "SPEAK_SERVER: 'nowhere'"),
-        (server.door(0), &["write", "room"], 2, "MESSAGE is missing"),
-        (server.door(0), &["read", "room", "--colour"], 2, "--colour"),
+        (server.url(0), &["write", "room"], 2, "MESSAGE is missing"),
+        (server.url(0), &["read", "room", "--colour"], 2, "--colour"),
     ];
     for (url, words, code, text) in cases {
         let finished = run(speak(url, words));

@@ -1,7 +1,7 @@
-//! What the documentation says, held against the server: tables are those of the code, links lead somewhere, and every
-//! example is run, with `curl` and `node` as a reader would.
+//! The documentation, checked against the server: tables equal those of the code, links have a
+//! target, and every example is run with `curl` and `node`, as a reader would.
 //!
-//! `SPEAK_DOCS=renew cargo test --test docs` writes the tables anew.
+//! `SPEAK_DOCS=renew cargo test --test docs` writes the tables again.
 
 mod common;
 #[path = "docs/examples.rs"]

@@ -102,7 +102,7 @@ fn no_problem_is_found_with_a_correct_proxy_or_without_one() {
     let nginx = Nginx::start("good", server.address(), &[Site::plain("")]);
     let direct = server.port(0).to_string();
     let options = ["--wait", "3s", "--patience", "14s", "--direct-port", &direct];
-    for url in [nginx.url(0), server.door(0)] {
+    for url in [nginx.url(0), server.url(0)] {
         let finished = doctor(url, &options);
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
         assert!(finished.stdout.ends_with("\nno problems found\n"), "{finished:?}");
@@ -121,13 +121,13 @@ fn problems_that_no_proxy_causes_are_found_too() {
         (["--wait", "1s", "--patience", "1s"], closed.address().port().to_string());
     // A stream and its writer are two clients of one address.
     let server = Server::with(&["--max-clients-per-address", "1"]);
-    assert_says_part(&doctor(server.door(0), &wait), "FAIL stream", "--trust-proxy");
+    assert_says_part(&doctor(server.url(0), &wait), "FAIL stream", "--trust-proxy");
     let server = Server::with(&["--allow-origin", "https://chat.test"]);
-    let finished = doctor(server.door(0), &[&wait[..], &["--direct-port", &closed_port]].concat());
+    let finished = doctor(server.url(0), &[&wait[..], &["--direct-port", &closed_port]].concat());
     assert_says_part(&finished, "warn direct", "open port 7732 in the firewall");
     assert!(lines_about(&finished, "headers")[0].contains("not in --allow-origin"), "{finished:?}");
     let listed = doctor(
-        server.door(0),
+        server.url(0),
         &[&wait[..], &["--origin", "https://chat.test", "--direct-port", "0"]].concat(),
     );
     assert!(lines_about(&listed, "headers")[0].starts_with("ok"), "{listed:?}");

@@ -28,7 +28,8 @@ fn a_stream_begins_with_its_head_a_delay_and_a_cursor() {
     {
         let mut client = server.client();
         client.send(format!(
-            "GET /read?channel=c HTTP/{version}\r\nHost: x\r\nConnection: {connection}\r\nAccept: text/event-stream\r\n\r\n"
+            "GET /read?channel=c HTTP/{version}\r\nHost: x\r\n\
+             Connection: {connection}\r\nAccept: text/event-stream\r\n\r\n"
         ));
         let head = client.head();
         assert_eq!(head.status, 200);
@@ -357,7 +358,7 @@ fn an_idle_stream_gets_comments() {
     let start = now_ms();
     let mut stream = server.events(&[("channel", "c")]);
     for _ in 0..3 {
-        assert_eq!(stream.block(), Some(Event { is_sign_of_life: true, ..Event::default() }));
+        assert_eq!(stream.block(), Some(Event { is_heartbeat: true, ..Event::default() }));
     }
     assert!(now_ms() - start >= 290, "more often than it is silent");
     server.write("c", "m");

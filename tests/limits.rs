@@ -160,7 +160,8 @@ fn without_evictable_history_writes_fail_and_goodbyes_succeed() {
 #[test]
 fn incomplete_requests_stay_within_the_memory_limit() {
     let server = Server::with(&["--max-memory", "300k", "--max-message", "64k"]);
-    let head = "POST /write?channel=c HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 60000\r\n\r\n";
+    let head = "POST /write?channel=c HTTP/1.1\r\nHost: x\r\n\
+                Content-Type: text/plain\r\nContent-Length: 60000\r\n\r\n";
     let half = [head, &"x".repeat(50_000)].concat();
     let mut clients: Vec<_> = (0..20).map(|_| Client::connect(server.address())).collect();
     for client in &mut clients {

@@ -416,7 +416,7 @@ fn an_admin_listener_can_be_a_unix_socket() {
     let mut command = command();
     command.args(["--listen", "127.0.0.1:0", "--admin-listen", &address]);
     let mut server = Server::spawn(command, 2);
-    assert_eq!(server.door(1), address);
+    assert_eq!(server.url(1), address);
     let mut stream = UnixStream::connect(&path).expect("connecting to the server");
     stream.set_read_timeout(Some(common::GUARD)).expect("a time-out");
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("sending a request");
@@ -561,10 +561,9 @@ fn an_unread_log_blocks_nothing_and_reports_the_gap() {
         text.push_str(std::str::from_utf8(read).expect("text"));
         let length = read.len();
         server.stderr.consume(length);
-        text.contains(" lines were lost here\n")
+        text.contains(" log lines dropped\n")
     });
-    let line =
-        text.lines().find(|line| line.contains(" lines were lost here")).expect("found before");
+    let line = text.lines().find(|line| line.contains(" log lines dropped")).expect("found before");
     let reported: u64 = line.split(' ').nth(2).expect("a word").parse().expect("a number");
     assert!(line.contains(" WARN ") && reported >= gone, "{line}, and {gone} before that");
     let mut levels = text.lines().map(|line| line.split(' ').nth(1).unwrap_or_default());

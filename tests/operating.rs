@@ -209,7 +209,7 @@ fn all_listeners_serve_the_same_channels() {
     let server = Server::on(&["127.0.0.1:0", "127.0.0.1:0"], &["--log", "error"]);
     let ports = [server.port(0), server.port(1)];
     assert_ne!(ports[0], ports[1]);
-    assert_eq!(server.door(1), format!("http://127.0.0.1:{}", ports[1]));
+    assert_eq!(server.url(1), format!("http://127.0.0.1:{}", ports[1]));
     let mut reader = server.park(&[("channel", "c")]);
     let mut other = Client::connect(SocketAddr::from(([127, 0, 0, 1], ports[1])));
     other.get("/write", &[("channel", "c"), ("message", "hi")]).ok();
@@ -232,7 +232,7 @@ fn a_server_listens_on_an_ipv6_address() {
     if has_ipv6() {
         let server = Server::on(&["[::1]:0"], &[]);
         let port = server.port(0);
-        assert_eq!(server.door(0), format!("http://[::1]:{port}"));
+        assert_eq!(server.url(0), format!("http://[::1]:{port}"));
         assert_served(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port)));
     }
 }
@@ -243,7 +243,7 @@ fn a_listener_for_all_addresses_accepts_ipv4_too() {
         let server = Server::on(&[listen], &[]);
         assert_served(server.address());
         if has_ipv6() {
-            assert_eq!(server.door(0), format!("http://[::]:{}", server.port(0)));
+            assert_eq!(server.url(0), format!("http://[::]:{}", server.port(0)));
             assert_served(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], server.port(0))));
         }
     }
@@ -286,7 +286,7 @@ impl Drop for SocketPath {
 fn a_server_listens_on_a_unix_socket() {
     let path = SocketPath::new("listener");
     let server = Server::on(&["127.0.0.1:0", &path.url()], &[]);
-    assert_eq!(server.door(1), path.url());
+    assert_eq!(server.url(1), path.url());
     path.assert_served();
     assert_served(server.address());
 }

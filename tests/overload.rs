@@ -118,7 +118,7 @@ impl Waits {
 
 /// Runs `flood` together with a bystander, which must be served before the flood ends. The flood
 /// can read how often the bystander was served and ask for more.
-fn beside_a_bystander(server: &Server, what: &str, flood: impl FnOnce(&AtomicUsize)) {
+fn with_a_bystander(server: &Server, what: &str, flood: impl FnOnce(&AtomicUsize)) {
     println!("{what}");
     let turns = Turns::of(server);
     Waits::quiet(server).tell("before");
@@ -152,7 +152,7 @@ fn a_pipelining_client_is_limited_to_its_share_of_a_turn() {
     let server = watched(&["--history", "10"]);
     let count = sized(6_000, 100_000);
     let before = server.rss_kib();
-    beside_a_bystander(&server, &format!("one client pipelines {count} writes"), |rounds| {
+    with_a_bystander(&server, &format!("one client pipelines {count} writes"), |rounds| {
         let seen = rounds.load(Ordering::Relaxed);
         let mut client = server.client();
         let mut stream = client.second_handle();
@@ -172,7 +172,7 @@ fn a_pipelining_client_is_limited_to_its_share_of_a_turn() {
 fn pipelining_clients_take_turns() {
     let server = watched(&["--history", "10"]);
     let (clients, each) = (sized(100, 500), sized(500, 1_000));
-    beside_a_bystander(
+    with_a_bystander(
         &server,
         &format!("{clients} clients pipeline {each} requests each"),
         |rounds| {
@@ -246,7 +246,7 @@ fn a_busy_channel_with_many_readers_leaves_others_their_share_of_the_loop() {
     let during = server.rss_kib();
     let mut seen: Vec<Seen> =
         (0..readers).map(|_| Seen { next_id: 1, ..Seen::default() }).collect();
-    beside_a_bystander(
+    with_a_bystander(
         &server,
         &format!("a channel with {readers} readers and a write every millisecond"),
         |rounds| {
@@ -309,7 +309,7 @@ fn streams_get_everything_in_order_when_a_turn_has_no_budget_for_all() {
     server.wait_for_readers("c", readers as u64);
     let during = server.rss_kib();
     let count = sized(20, 200);
-    beside_a_bystander(&server, &format!("{readers} streams, {count} messages"), |_| {
+    with_a_bystander(&server, &format!("{readers} streams, {count} messages"), |_| {
         thread::scope(|scope| {
             scope.spawn(|| {
                 let mut writer = server.client();
@@ -375,7 +375,7 @@ fn the_longest_waiting_reader_is_answered_first_across_turns() {
 fn readers_that_return_without_pause_do_not_starve_others() {
     let server = watched(&[]);
     server.write("c", "m");
-    beside_a_bystander(&server, "readers that come back without pause", |rounds| {
+    with_a_bystander(&server, "readers that come back without pause", |rounds| {
         let mut crowd = Crowd::connect(server.address(), sized(30, 200));
         let at_once = get("/read", &[("channel", "c"), ("timeout", "0")]);
         let known = get("/read", &[("channel", "c"), ("from_id", "1")]);
@@ -413,7 +413,7 @@ fn goodbyes_and_large_member_lists_do_not_block_the_loop() {
         .collect();
     assert!(sender.join().expect("no panic"));
     let askers = sized(20, 50);
-    beside_a_bystander(
+    with_a_bystander(
         &server,
         &format!("{askers} clients ask for {members} members, each five times"),
         |rounds| {
@@ -674,7 +674,7 @@ fn memory_of_channels_is_bounded_and_released_when_they_are_unused() {
     server.get("/health", &[]).ok();
     let before = server.rss_kib();
     let count = sized(40_000, 1_000_000);
-    beside_a_bystander(&server, &format!("{count} channels with one message each"), |_| {
+    with_a_bystander(&server, &format!("{count} channels with one message each"), |_| {
         let mut client = server.client();
         let mut stream = client.second_handle();
         let sender = thread::spawn(move || {

@@ -42,7 +42,8 @@ fn nginx(folder: &Path, file: &Path) -> Command {
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
     let temporary = temporary.map(|name| format!("{name}_temp_path {};", place(name))).join(" ");
     let frame = format!(
-        "daemon off; pid {}; error_log stderr; events {{}} http {{ access_log off; {temporary} include {}; }}",
+        "daemon off; pid {}; error_log stderr; events {{}} \
+         http {{ access_log off; {temporary} include {}; }}",
         place("pid"),
         file.display(),
     );

@@ -414,7 +414,7 @@ fn the_server_works_without_landlock() {
             server.log()
         );
         assert!(
-            server.log().iter().any(|line| line.contains("WARN Landlock is not in force")),
+            server.log().iter().any(|line| line.contains("WARN cannot enforce Landlock")),
             "{:?}",
             server.log()
         );

@@ -168,7 +168,7 @@ fn an_upgrade_that_fails_leaves_the_main_process_as_it_is_and_ready() {
         systemd.hears_of_reloading(before);
         let text = systemd.hears();
         assert!(
-            text.starts_with("READY=1\nSTATUS=the new process could not take over"),
+            text.starts_with("READY=1\nSTATUS=upgrade failed; the old process is still serving"),
             "{text:?}"
         );
         server.get("/health", &[]).ok();
@@ -261,7 +261,7 @@ fn activated_sockets_survive_upgrades_and_their_files_remain() {
     let mut server = Server::spawn(passing(&sockets, "speak:admin", &[]), 2);
     drop(sockets);
     assert_eq!(server.address(), address);
-    assert_eq!(server.door(1), format!("unix:{}", path.display()));
+    assert_eq!(server.url(1), format!("unix:{}", path.display()));
     for round in 1..=3 {
         assert_eq!(server.write("room", "howdy"), round);
         assert!(get_at(&path, "/metrics").contains("speak_channels 1\n"));
@@ -304,8 +304,8 @@ fn an_activated_descriptor_that_is_no_listener_stops_the_start() {
     for (command, reason) in [
         (connected, "does not listen"),
         (datagram, "does not listen"),
-        (file, "a socket that was passed"),
-        (nothing, "LISTEN_FDS promises descriptor"),
+        (file, "an activated socket"),
+        (nothing, "LISTEN_FDS counts descriptor"),
     ] {
         let finished = run(command);
         assert_eq!(finished.code, Some(1), "{finished:?}");
@@ -471,10 +471,10 @@ fn the_units_system_call_filter_allows_every_call_of_speak() {
         let mut reload = Command::new("strace");
         reload.arg("-qqfo").arg(&kill).args(["/bin/kill", "-USR2", &id]);
         assert!(reload.status().expect("strace").success());
-        until("the process before has left", || {
-            server.log().iter().any(|line| line.ends_with(" the process before has left"))
+        until("the old process has exited", || {
+            server.log().iter().any(|line| line.ends_with(" upgrade finished: old process exited"))
         });
-        server.adopt_heir();
+        server.adopt_successor();
         use_it(&server);
         server.signal(Signal::TERM);
         let heir = server.id();

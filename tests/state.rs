@@ -89,11 +89,11 @@ fn a_damaged_state_file_is_set_aside_and_the_server_starts_empty() {
     flipped[good.len() / 2] ^= 1;
     let other = [b"speak state 9\n", &good[14..]].concat();
     let cases: [(&[u8], &str); 5] = [
-        (&good[..good.len() - 1], "it ends too early"),
-        (b"", "it ends too early"),
-        (b"something else entirely", "it is no state of this server"),
-        (&flipped, "it is damaged"),
-        (&other, "another version of this server wrote it"),
+        (&good[..good.len() - 1], "truncated"),
+        (b"", "truncated"),
+        (b"something else entirely", "not a state file of Speak"),
+        (&flipped, "corrupt"),
+        (&other, "another version of Speak"),
     ];
     for (bytes, why) in cases {
         fs::write(state.path(), bytes).expect("a state");

@@ -47,7 +47,8 @@ fn a_client_continues_on_the_same_tcp_connection() {
     half.send("GET /write?channel=room&mess");
     let mut body = server.client();
     body.send(
-        "POST /write?channel=room HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\nhalf ",
+        "POST /write?channel=room HTTP/1.1\r\nHost: h\r\n\
+         Content-Type: text/plain\r\nContent-Length: 9\r\n\r\nhalf ",
     );
     let mut waiting = server.park(&josh.and(&[("channel", "room"), ("from_id", "2")]));
     server.upgrade();
@@ -99,16 +100,16 @@ fn no_waiting_connection_times_out_through_an_upgrade() {
             assert_eq!(client.response().ok().ids(), Vec::<u64>::new());
             client.send_get("/read", &me.and(&[("channel", "elsewhere")]));
         }
-        let heirs = server.heirs().len();
-        until("the process before has left", || {
+        let heirs = server.successors().len();
+        until("the old process has exited", || {
             server
                 .log()
                 .iter()
-                .filter(|line| line.ends_with(" the process before has left"))
+                .filter(|line| line.ends_with(" upgrade finished: old process exited"))
                 .count()
                 >= heirs
         });
-        server.adopt_heir();
+        server.adopt_successor();
     }
     server.wait_for_readers("elsewhere", 20);
     assert_eq!(server.read("room", "0").ids(), (1..=20).collect::<Vec<u64>>());
@@ -118,7 +119,8 @@ fn a_chunked_request_cut_by_an_upgrade_is_refused_and_changes_nothing() {
     let mut server = Server::start();
     let mut chunked = server.client();
     chunked.send(
-        "POST /write?channel=room HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        "POST /write?channel=room HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\n\
+         Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
     );
     // The server has read it once it has answered a later client.
     server.write("room", "one");
@@ -144,11 +146,11 @@ fn a_successor_that_does_not_start_leaves_the_old_process_serving() {
         fs::remove_file(&program).expect("the link");
         symlink(Path::new(broken), &program).expect("a link");
         let failures = |server: &Server| {
-            server.log().iter().filter(|line| line.contains("this one serves on")).count()
+            server.log().iter().filter(|line| line.contains("upgrade failed")).count()
         };
         let before = failures(&server);
         server.signal(Signal::USR2);
-        until("the old one serves on", || failures(&server) > before);
+        until("the upgrade has failed", || failures(&server) > before);
         server.write("room", "two");
     }
     assert_eq!(server.read("room", "1").ids(), [1, 2, 3]);
@@ -160,12 +162,12 @@ fn a_successor_killed_before_it_serves_leaves_the_old_process_serving() {
         let mut server = Server::with(&["--connection-timeout", "1h"]);
         server.write("room", "one");
         server.signal(Signal::USR2);
-        until("another process is to take over", || !server.heirs().is_empty());
+        until("an upgrade has started", || !server.successors().is_empty());
         // Fails only if the process was ended already.
-        let _ = kill_process(server.heirs()[0], Signal::KILL);
+        let _ = kill_process(server.successors()[0], Signal::KILL);
         let says =
             |server: &Server, what: &str| server.log().iter().any(|line| line.contains(what));
-        until("one of them is gone", || says(&server, "this one serves on") || server.has_ended());
+        until("one of them is gone", || says(&server, "upgrade failed") || server.has_ended());
         if server.has_ended() {
             // It was killed too late: it served already.
             server.forget();
@@ -194,10 +196,10 @@ fn an_old_process_killed_during_an_upgrade_leaves_a_serving_successor() {
         let mut server = Server::on(&[&port.to_string()], &[]);
         server.write("room", "one");
         server.signal(Signal::USR2);
-        until("another process is to take over", || !server.heirs().is_empty());
+        until("an upgrade has started", || !server.successors().is_empty());
         thread::sleep(Duration::from_millis(pause_ms));
         server.signal(Signal::KILL);
-        server.adopt_heir();
+        server.adopt_successor();
         let printed = PrintLog(&server);
         until("the new one serves", || TcpStream::connect(port).is_ok());
         drop(printed);

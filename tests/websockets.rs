@@ -1,4 +1,4 @@
-//! WebSockets, sentence by sentence of the contract. Frames are written by hand, so that they can
+//! `WebSockets`, sentence by sentence of the contract. Frames are written by hand, so that they can
 //! be wrong; the last tests use an independent client, tungstenite.
 
 mod common;
@@ -229,9 +229,10 @@ fn every_call_is_answered_as_over_http_with_its_ref_first() {
         format!("{{\"ref\":2,{}", &server.get("/members", &[("channel", "c")]).text()[1..])
     );
     // `connection` can be a number or a string.
-    let wrote = ask(
-        json!({"call": "write", "channel": "c", "message": "x", "connection": 1, "auth": auth, "ref": 3}),
-    );
+    let wrote = ask(json!({
+        "call": "write", "channel": "c", "message": "x",
+        "connection": 1, "auth": auth, "ref": 3,
+    }));
     assert_eq!(wrote, r#"{"ref":3,"id":4}"#);
     assert_eq!(server.read("c", "4").messages()[0]["from"], 1);
     let left = ask(
@@ -352,7 +353,10 @@ fn a_frame_without_a_valid_call_gets_an_error() {
 fn unknown_keys_of_a_call_are_ignored() {
     let server = patient();
     let mut socket = server.socket(&[("channel", "elsewhere")]);
-    let call = json!({"call": "write", "channel": "c", "message": "m", "_": {}, "timeout": "x", "callback": [], "ref": 1});
+    let call = json!({
+        "call": "write", "channel": "c", "message": "m",
+        "_": {}, "timeout": "x", "callback": [], "ref": 1,
+    });
     assert_eq!(socket.call(&call), json!({"ref": 1, "id": 1}));
 }
 
@@ -637,9 +641,10 @@ fn conversation() -> (Vec<u8>, Vec<Frame>) {
         pong(b""),
         text(r#"{"id":2}"#),
         text(r#"{"ref":3,"id":3}"#),
-        text(
-            r#"{"error":"bad_request","detail":"a frame must be a JSON object with a 'call'","status":400}"#,
-        ),
+        text(concat!(
+            r#"{"error":"bad_request","detail":"a frame must be a JSON object with a 'call'","#,
+            r#""status":400}"#
+        )),
         text(r#"{"id":4}"#),
         text(r#"{"id":5}"#),
     ];

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::prelude::*;
+use support::process::Process;
 
-use crate::Result;
+use crate::closed_loop::Closed;
 use crate::plan::Length;
-use crate::process::Process;
+use crate::result::Result;
 use crate::run::Options;
 use crate::server::{Kind, Target};
-use crate::stress::{self, Disturbance};
 use crate::wire::Form;
-use crate::work::{Chat, Closed, Fanout, Work};
+use crate::work::{Chat, Fanout, Work};
 
 pub(crate) const HELP: &str = "\
 Measures Speak against nchan, nginx and a baseline.
@@ -21,12 +21,12 @@ Measures Speak against nchan, nginx and a baseline.
 speak-bench run [--quick|--full] [--speak PROGRAM] [--against PROGRAM] [--rounds N] [--only PART,…]
                 [--results FOLDER]
     Compares the servers, each started here; prints a table, and writes it as JSON and SVG.
-    --only takes the parts whose name begins with PART. --against is another build of Speak: it is then
-    the only peer, and the goals are in bench/README.md.
+    --only takes the parts whose name begins with PART. --against is another build of Speak: it
+    is then the only peer, and the goals are in bench/README.md.
 
 speak-bench drive WORK --at 127.0.0.1:PORT [--target speak|nchan|nginx] [--pid PID] [WHAT NUMBER]…
-    Puts one load on a server that runs and has served nothing yet, and prints what it cost as a line
-    of JSON. WORK and WHAT:
+    Puts one load on a running server that has served nothing yet, and prints its cost as a line of
+    JSON. WORK and WHAT:
         fanout, jsonp, events, frames
                          --readers 1000 --messages 20
         chat             --rooms 100 --users 10 --rate 1000 --messages 2000
@@ -35,12 +35,6 @@ speak-bench drive WORK --at 127.0.0.1:PORT [--target speak|nchan|nginx] [--pid P
         churn, connect   --cycles 1000
         idle, idle-events, idle-frames
                          --readers 1000
-
-speak-bench stress --speak PROGRAM [--seconds 60] [--users 1000] [--seed N] [--upgrades 10]
-                   [--disturb kill,stop,state,kill-old,kill-new]
-    Has users come, talk, read and leave in all ways, has another process take over from the server, kills
-    or stops it and starts it again, and checks all that is seen. Ends with the first fault, or with
-    figures. --disturb none --upgrades 0 lets the server live.
 
 speak-bench baseline
     Serves as the baseline on a free port and prints the address.
@@ -52,7 +46,6 @@ pub(crate) enum Command {
     Baseline,
     Drive { target: Target, work: Work },
     Run(Options),
-    Stress(stress::Options),
 }
 
 /// Parses the command line.
@@ -65,7 +58,6 @@ pub(crate) fn parse() -> Result<Command> {
     match parser.next()? {
         Some(Value(name)) if name == "run" => parse_run(parser),
         Some(Value(name)) if name == "drive" => parse_drive(parser),
-        Some(Value(name)) if name == "stress" => parse_stress(parser),
         Some(Value(name)) if name == "baseline" => Ok(Command::Baseline),
         None | Some(Short('h') | Long("help")) => Ok(Command::Help),
         Some(other) => Err(other.unexpected().into()),
@@ -97,28 +89,6 @@ fn parse_run(mut parser: lexopt::Parser) -> Result<Command> {
         }
     }
     Ok(Command::Run(options))
-}
-
-fn parse_stress(mut parser: lexopt::Parser) -> Result<Command> {
-    let (mut speak, mut seconds, mut users, mut seed) = (None, 60, 1000, None);
-    let (mut disturbances, mut upgrades) = (Disturbance::ALL.to_vec(), 10);
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Long("speak") => speak = Some(parser.value()?.into()),
-            Long("seconds") => seconds = parser.value()?.parse()?,
-            Long("users") => users = parser.value()?.parse()?,
-            Long("upgrades") => upgrades = parser.value()?.parse()?,
-            Long("seed") => seed = Some(parser.value()?.parse()?),
-            Long("disturb") => {
-                let names = parser.value()?.string()?;
-                let names = names.split(',').filter(|name| *name != "none");
-                disturbances = names.map(Disturbance::parse).collect::<Result<_>>()?;
-            }
-            other => return Err(other.unexpected().into()),
-        }
-    }
-    let speak = speak.ok_or("stress what? give --speak")?;
-    Ok(Command::Stress(stress::Options { speak, seconds, users, seed, disturbances, upgrades }))
 }
 
 fn parse_drive(mut parser: lexopt::Parser) -> Result<Command> {

@@ -15,11 +15,12 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use crate::Result;
+use support::ws::ACCEPT;
+
 use crate::client::BUFFER_BYTES;
+use crate::result::Result;
 use crate::wire::{
-    Form, IMMEDIATE_ROOM_AT, KEY_ANSWER, MESSAGE_BYTES, READ_ROOM_AT, WRITE_MESSAGE_AT,
-    WRITE_ROOM_AT, room_at,
+    Form, IMMEDIATE_ROOM_AT, MESSAGE_BYTES, READ_ROOM_AT, WRITE_MESSAGE_AT, WRITE_ROOM_AT, room_at,
 };
 
 const LISTENER: u64 = u64::MAX;
@@ -242,7 +243,7 @@ impl Baseline {
             Some(b'=') => {
                 slot.form = Form::Frames;
                 self.answers.extend_from_slice(FRAMES_HEAD.as_bytes());
-                self.answers.extend_from_slice(KEY_ANSWER.as_bytes());
+                self.answers.extend_from_slice(ACCEPT.as_bytes());
                 self.answers.extend_from_slice(b"\r\n\r\n");
             }
             _ => {}

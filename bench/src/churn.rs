@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use support::incoming::{Cutter, Item};
+use support::process::Cores;
+
 use crate::client::{BUFFER_BYTES, Client, Poller};
-use crate::frame::{Frame, Framer};
-use crate::process::{Cores, Window};
+use crate::result::{Result, STALL};
+use crate::sample::Sample;
 use crate::server::Target;
+use crate::window::Window;
 use crate::wire::Dialect;
-use crate::work::Sample;
-use crate::{Result, STALL};
 
 /// Sessions at a time. Twice as many messages must fit into the history, or the observer misses
 /// some.
@@ -23,11 +25,11 @@ const ROOM: &str = "churn";
 /// Introductions that end by closing the pending read.
 pub(crate) fn churn(target: &Target, cores: Cores, cycles: usize) -> Result<Sample> {
     let mut observer = Observer::new(target)?;
-    let mut door = Door::new(target)?;
-    door.come_and_go(BATCH, &mut observer)?;
+    let mut batches = Batches::new(target)?;
+    batches.come_and_go(BATCH, &mut observer)?;
     let window = Window::open(target.process, cores)?;
     for done in (0..cycles).step_by(BATCH) {
-        door.come_and_go(BATCH.min(cycles - done), &mut observer)?;
+        batches.come_and_go(BATCH.min(cycles - done), &mut observer)?;
     }
     let usage = window.close()?;
     Ok(Sample::new(usage, cycles as u64))
@@ -35,33 +37,33 @@ pub(crate) fn churn(target: &Target, cores: Cores, cycles: usize) -> Result<Samp
 
 /// Connections that write once and close, for comparison.
 pub(crate) fn connect(target: &Target, cores: Cores, cycles: usize) -> Result<Sample> {
-    let mut door = Door::new(target)?;
-    door.write_and_go(BATCH)?;
+    let mut batches = Batches::new(target)?;
+    batches.write_and_go(BATCH)?;
     let window = Window::open(target.process, cores)?;
     for done in (0..cycles).step_by(BATCH) {
-        door.write_and_go(BATCH.min(cycles - done))?;
+        batches.write_and_go(BATCH.min(cycles - done))?;
     }
     let usage = window.close()?;
     Ok(Sample::new(usage, cycles as u64))
 }
 
 /// Connects clients in batches.
-struct Door {
+struct Batches {
     target: Target,
-    framer: Framer,
+    cutter: Cutter,
     buffer: Vec<u8>,
     tokens: Vec<u64>,
     next_number: u32,
 }
 
-impl Door {
+impl Batches {
     fn new(target: &Target) -> Result<Self> {
         if target.dialect != Dialect::Speak {
             return Err("only Speak knows introductions".into());
         }
         Ok(Self {
             target: *target,
-            framer: Framer::default(),
+            cutter: Cutter::default(),
             buffer: vec![0; BUFFER_BYTES],
             tokens: Vec::new(),
             next_number: 0,
@@ -85,7 +87,7 @@ impl Door {
         &mut self,
         poller: &mut Poller,
         clients: &mut [Client],
-        mut read: impl FnMut(&Frame) -> Result<T>,
+        mut read: impl FnMut(&Item) -> Result<T>,
     ) -> Result<Vec<(usize, T)>> {
         let mut answers = Vec::with_capacity(clients.len());
         let deadline = Instant::now() + STALL;
@@ -96,8 +98,8 @@ impl Door {
             poller.wait(POLL_TIMEOUT, &mut self.tokens)?;
             for &token in &self.tokens {
                 let index = token as usize;
-                let (framer, buffer) = (&mut self.framer, &mut self.buffer);
-                clients[index].receive(framer, buffer, |_, frame| {
+                let (cutter, buffer) = (&mut self.cutter, &mut self.buffer);
+                clients[index].receive(cutter, buffer, |_, frame| {
                     answers.push((index, read(frame)?));
                     Ok(())
                 })?;
@@ -207,7 +209,7 @@ fn get(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
 }
 
-fn json(frame: &Frame) -> Result<Value> {
+fn json(frame: &Item) -> Result<Value> {
     if frame.status != Some(200) {
         return Err(format!("answered {}", frame.lossy()).into());
     }

@@ -9,8 +9,9 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use crate::Result;
-use crate::frame::{Frame, Framer};
+use support::incoming::{Cutter, Item};
+
+use crate::result::Result;
 
 /// As long as a connect may take; on loopback only a full backlog makes it wait.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,9 +64,9 @@ impl Client {
     /// The server closed, or sent what is no answer, or `each` refused it.
     pub(crate) fn receive(
         &mut self,
-        framer: &mut Framer,
+        cutter: &mut Cutter,
         buffer: &mut [u8],
-        mut each: impl FnMut(&Self, &Frame) -> Result<()>,
+        mut each: impl FnMut(&Self, &Item) -> Result<()>,
     ) -> Result<()> {
         loop {
             let kept = self.partial.len();
@@ -79,7 +80,7 @@ impl Client {
             };
             let filled = kept + received;
             let mut done = 0;
-            while let Some(frame) = framer.next(&buffer[done..filled])? {
+            while let Some(frame) = cutter.next(&buffer[done..filled])? {
                 done += frame.bytes.len();
                 each(self, &frame)?;
                 if done == filled {
@@ -101,9 +102,9 @@ impl Client {
     pub(crate) fn ask<T>(
         &mut self,
         request: &[u8],
-        mut read: impl FnMut(&Frame) -> Result<T>,
+        mut read: impl FnMut(&Item) -> Result<T>,
     ) -> Result<T> {
-        let mut framer = Framer::default();
+        let mut cutter = Cutter::default();
         let mut buffer = vec![0; BUFFER_BYTES];
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         self.send(request)?;
@@ -112,7 +113,7 @@ impl Client {
             if Instant::now() > deadline {
                 return Err("the server does not answer".into());
             }
-            self.receive(&mut framer, &mut buffer, |_, frame| {
+            self.receive(&mut cutter, &mut buffer, |_, frame| {
                 answer = Some(read(frame)?);
                 Ok(())
             })?;

@@ -4,15 +4,29 @@
 
 use std::time::{Duration, Instant};
 
+use support::incoming::{Cutter, Item};
+use support::process::Cores;
+
 use crate::client::{BUFFER_BYTES, Client, Poller};
-use crate::frame::{Frame, Framer};
-use crate::process::{Cores, Window};
+use crate::result::{Result, STALL};
+use crate::sample::Sample;
 use crate::server::Target;
+use crate::window::Window;
 use crate::wire::{Dialect, Form};
-use crate::work::{Closed, Sample};
-use crate::{Result, STALL};
 
 const POLL_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Connections that send `depth` requests at a time and then wait for the responses.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Closed {
+    pub(crate) connections: usize,
+    pub(crate) depth: usize,
+    pub(crate) requests: usize,
+    /// Sending ends after this time even if requests are left: a slow server gets fewer.
+    pub(crate) at_most: Duration,
+    /// Unmeasured requests before the measured ones.
+    pub(crate) warm_up: usize,
+}
 
 /// Requests of a closed loop, and checks of their responses.
 trait Script {
@@ -20,7 +34,7 @@ trait Script {
     fn requests(&mut self, connection: usize) -> &[u8];
 
     /// Checks a response.
-    fn answer(&mut self, connection: usize, frame: &Frame) -> Result<()>;
+    fn answer(&mut self, connection: usize, frame: &Item) -> Result<()>;
 }
 
 /// Sends writes and checks that each gets an id of its own.
@@ -73,7 +87,7 @@ fn drive(target: &Target, cores: Cores, work: Closed, script: &mut impl Script) 
         clients,
         due: vec![0; work.connections],
         depth: work.depth,
-        framer: Framer::default(),
+        cutter: Cutter::default(),
         buffer: vec![0; BUFFER_BYTES],
         answer_bytes: 0,
     };
@@ -92,7 +106,7 @@ struct Pool {
     /// Responses that each connection still waits for.
     due: Vec<usize>,
     depth: usize,
-    framer: Framer,
+    cutter: Cutter,
     buffer: Vec<u8>,
     answer_bytes: usize,
 }
@@ -129,7 +143,7 @@ impl Pool {
                 let due = &mut self.due[connection];
                 let (answer_bytes, depth) = (&mut self.answer_bytes, self.depth);
                 self.clients[connection].receive(
-                    &mut self.framer,
+                    &mut self.cutter,
                     &mut self.buffer,
                     |client, frame| {
                         *due = due.checked_sub(1).ok_or("an answer to no request")?;
@@ -173,7 +187,7 @@ impl Script for Writes {
         &self.template.bytes
     }
 
-    fn answer(&mut self, connection: usize, frame: &Frame) -> Result<()> {
+    fn answer(&mut self, connection: usize, frame: &Item) -> Result<()> {
         let seq = self.sent[connection];
         self.sent[connection] += 1;
         let Some(id) = self.dialect.written_id(frame)? else {
@@ -235,7 +249,7 @@ impl Script for Reads {
         &self.requests
     }
 
-    fn answer(&mut self, _connection: usize, frame: &Frame) -> Result<()> {
+    fn answer(&mut self, _connection: usize, frame: &Item) -> Result<()> {
         if frame.status == Some(200) && frame.body() == self.known {
             return Ok(());
         }

@@ -8,11 +8,13 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use support::incoming::{Cutter, Item};
+use support::ws::PING;
+
 use crate::client::{BUFFER_BYTES, Client, Poller};
-use crate::frame::{Frame, Framer};
+use crate::result::{Result, STALL};
 use crate::server::Target;
 use crate::wire::{self, Cursor, Dialect, Form, Template};
-use crate::{Result, STALL};
 
 const WRITER_TOKENS: u64 = 1 << 32;
 /// Readers to connect before the server must have read from them.
@@ -61,7 +63,7 @@ struct Readers {
     form: Form,
     all: Vec<Reader>,
     rooms: Vec<Room>,
-    framer: Framer,
+    cutter: Cutter,
     delivered: u64,
     /// Number of streams that have begun.
     begun: usize,
@@ -85,7 +87,7 @@ struct Writers {
     idle: VecDeque<usize>,
     queue: VecDeque<Write>,
     templates: Vec<Template>,
-    framer: Framer,
+    cutter: Cutter,
     /// Room, id and sequence number of each write, where the server returns ids.
     ids: Vec<(u32, u64, u32)>,
 }
@@ -256,7 +258,7 @@ impl Readers {
             form: size.form,
             all: Vec::new(),
             rooms: (0..size.rooms as u32).map(room).collect(),
-            framer: Framer::new(size.form.cut()),
+            cutter: Cutter::new(size.form.mode()),
             delivered: 0,
             begun: 0,
         }
@@ -284,12 +286,12 @@ impl Readers {
         let Reader { client, place, follows, .. } = reader;
         let (delivered, begun) = (&mut self.delivered, &mut self.begun);
         let number = index as u32;
-        client.receive(&mut self.framer, buffer, |client, frame| {
+        client.receive(&mut self.cutter, buffer, |client, frame| {
             if form.stays() && begins(follows, frame, form)? {
                 *begun += 1;
                 return Ok(());
             }
-            if frame.is_ping() {
+            if frame.is_frame(PING) {
                 return client.send(&wire::PONG);
             }
             room.learn(frame, dialect, form, reader.room, number)?;
@@ -312,7 +314,7 @@ impl Readers {
 }
 
 /// Returns whether `frame` begins a stream. Each stream must begin once.
-fn begins(follows: &mut bool, frame: &Frame, form: Form) -> Result<bool> {
+fn begins(follows: &mut bool, frame: &Item, form: Form) -> Result<bool> {
     let begins = frame.status.is_some();
     if begins == *follows {
         return Err(format!("a stream begins twice, or not at all: {}", frame.lossy()).into());
@@ -328,7 +330,7 @@ impl Room {
     /// Parses a response, unless another reader just got the same one.
     fn learn(
         &mut self,
-        frame: &Frame,
+        frame: &Item,
         dialect: Dialect,
         form: Form,
         room: u32,
@@ -382,7 +384,7 @@ impl Writers {
             idle: (0..size.writers).collect(),
             queue: VecDeque::new(),
             templates: rooms.map(|room| target.dialect.write(room, 1)).collect(),
-            framer: Framer::default(),
+            cutter: Cutter::default(),
             ids: Vec::new(),
         })
     }
@@ -403,7 +405,7 @@ impl Writers {
     fn receive(&mut self, index: usize, buffer: &mut [u8]) -> Result<()> {
         let Writer { client, busy } = &mut self.all[index];
         let (dialect, idle, ids) = (self.dialect, &mut self.idle, &mut self.ids);
-        client.receive(&mut self.framer, buffer, |_, frame| {
+        client.receive(&mut self.cutter, buffer, |_, frame| {
             let write = busy.take().ok_or("a write was answered twice")?;
             if let Some(id) = dialect.written_id(frame)? {
                 ids.push((write.room, id, write.seq));
@@ -464,7 +466,7 @@ mod tests {
 
     #[test]
     fn a_stream_begins_once_and_before_its_messages() {
-        let part = |status| Frame { status, bytes: b"HTTP/1.1 101 \r\n", head_bytes: 0 };
+        let part = |status| Item { status, bytes: b"HTTP/1.1 101 \r\n", head_bytes: 0 };
         assert!(begins(&mut false, &part(None), Form::Frames).is_err());
         assert!(begins(&mut true, &part(Some(101)), Form::Frames).is_err());
         assert!(!begins(&mut true, &part(None), Form::Frames).unwrap());

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use crate::outcome::{Outcome, Row};
 use crate::plan::{Against, Goal};
-use crate::run::{Outcome, Row};
+use crate::sample::Sample;
 use crate::server::Kind;
 use crate::stats::{Latency, Spread};
-use crate::work::Sample;
 
 /// The whole run.
 pub(crate) fn render(outcome: &Outcome) -> Value {

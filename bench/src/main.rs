@@ -1,10 +1,10 @@
 //! `speak-bench`: measures Speak against nchan, nginx and a baseline. See `bench/README.md`.
 //!
 //! `run` compares all of them, `drive` loads one running server, `baseline` is the baseline itself.
-//! Modules from the bottom: `wire`, `frame` and `stats` are values; `client` has the sockets,
-//! `process` and `server` the processes; `fanout`, `closed_loop` and `churn` load a server and
-//! `work` names the loads; `plan` lists the comparisons, `run` executes them, `table`, `json` and
-//! `plot` print them.
+//! Modules from the bottom: `wire`, `stats` and `sample` are values; `client` has the sockets,
+//! `window` and `server` the processes; `fanout`, `closed_loop` and `churn` load a server and
+//! `work` names the loads; `plan` lists the comparisons, `run` executes them; `outcome` has the
+//! results, and `table`, `json` and `plot` print them.
 
 use std::process::ExitCode;
 
@@ -14,26 +14,21 @@ mod churn;
 mod client;
 mod closed_loop;
 mod fanout;
-mod frame;
 mod json;
+mod outcome;
 mod plan;
 mod plot;
-mod process;
+mod result;
 mod run;
+mod sample;
 mod server;
 mod stats;
-mod stress;
 mod table;
+mod window;
 mod wire;
 mod work;
 
 use arguments::Command;
-
-/// An error ends the run and is printed on one line. No caller distinguishes kinds of errors.
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
-/// A run without an event for this long has failed. Servers under valgrind are slow.
-const STALL: std::time::Duration = std::time::Duration::from_secs(20);
 
 fn main() -> ExitCode {
     let done = arguments::parse().and_then(|command| match command {
@@ -44,7 +39,6 @@ fn main() -> ExitCode {
         Command::Baseline => baseline::serve(),
         Command::Drive { target, work } => run::drive(&target, work),
         Command::Run(options) => run::run(&options),
-        Command::Stress(options) => stress::run(&options),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use crate::closed_loop::Closed;
 use crate::server::Kind;
 use crate::wire::Form;
-use crate::work::{Chat, Closed, Fanout, Work};
+use crate::work::{Chat, Fanout, Work};
 
 /// Length of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::run::{Outcome, Row};
+use crate::outcome::{Outcome, Row};
 use crate::server::Kind;
 use crate::stats::Spread;
 
@@ -44,9 +44,10 @@ pub(crate) fn render(outcome: &Outcome) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
          width=\"{WIDTH}\" height=\"{height}\" role=\"img\">\n<style>{STYLE}</style>\n\
          <title>What each server spends on the same work</title>\n\
-         <text class=\"title\" x=\"{MARGIN}\" y=\"22\">What each server spends on the same work</text>\n\
-         <text x=\"{MARGIN}\" y=\"40\">CPU time by the scheduler's clock, median of {} rounds; the line \
-         is least to most; less is better</text>\n{body}</svg>\n",
+         <text class=\"title\" x=\"{MARGIN}\" y=\"22\">\
+         What each server spends on the same work</text>\n\
+         <text x=\"{MARGIN}\" y=\"40\">CPU time by the scheduler's clock, median of {} rounds; \
+         the line is least to most; less is better</text>\n{body}</svg>\n",
         outcome.rounds
     )
 }
@@ -81,8 +82,8 @@ fn bar(body: &mut String, kind: Kind, cost: Spread, unit: &str, y: f64, scale: f
     let _ = writeln!(
         body,
         "<text x=\"{:.0}\" y=\"{text_y:.0}\" text-anchor=\"end\">{name}</text>\
-         <rect x=\"{BARS_AT:.0}\" y=\"{y:.0}\" width=\"{width:.1}\" height=\"{BAR_HEIGHT:.0}\" rx=\"2\" \
-         fill=\"{}\"/>\
+         <rect x=\"{BARS_AT:.0}\" y=\"{y:.0}\" width=\"{width:.1}\" height=\"{BAR_HEIGHT:.0}\" \
+         rx=\"2\" fill=\"{}\"/>\
          <path class=\"spread\" d=\"M{least:.1} {middle:.0}H{most:.1}\"/>\
          <text x=\"{:.1}\" y=\"{text_y:.0}\">{figure} {unit}</text>",
         BARS_AT - 8.0,

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::plan::{self, Against, Goal, Length, Part};
-use crate::process::{self, Cores};
+use support::process::{Cores, pin, raise_file_limit};
+
+use crate::outcome::{Outcome, Row};
+use crate::plan::{self, Length, Part};
+use crate::result::Result;
 use crate::server::{Kind, Programs, Target};
-use crate::stats::Spread;
-use crate::work::{Sample, Work};
-use crate::{Result, json, plot, table};
+use crate::work::Work;
+use crate::{json, plot, table};
 
 /// Options of `run`.
 pub(crate) struct Options {
@@ -22,89 +24,15 @@ pub(crate) struct Options {
     pub(crate) results: PathBuf,
 }
 
-/// Results of a run.
-pub(crate) struct Outcome {
-    pub(crate) length: Length,
-    pub(crate) rounds: usize,
-    pub(crate) took: Duration,
-    /// Seconds since 1970.
-    pub(crate) at: u64,
-    pub(crate) rows: Vec<Row>,
-}
-
-/// A part of the plan with its samples: for each server one of each round.
-pub(crate) struct Row {
-    pub(crate) part: Part,
-    pub(crate) samples: BTreeMap<Kind, Vec<Sample>>,
-}
-
-impl Row {
-    /// Returns the figures of a server, by round.
-    fn costs(&self, kind: Kind) -> impl Iterator<Item = f64> {
-        let samples = self.samples.get(&kind).into_iter().flatten();
-        samples.filter_map(|sample| sample.cost)
-    }
-
-    pub(crate) fn cost(&self, kind: Kind) -> Option<Spread> {
-        Spread::of(self.costs(kind))
-    }
-
-    /// Returns Speak's figure divided by a peer's, round by round. A disturbance mostly hits both.
-    pub(crate) fn ratio(&self, peer: Kind) -> Option<Spread> {
-        let pairs = self.costs(Kind::Speak).zip(self.costs(peer));
-        Spread::of(pairs.map(|(speak, peer)| speak / peer))
-    }
-}
-
-impl Outcome {
-    /// Returns the compared servers, Speak first: another build of it, or the usual peers.
-    pub(crate) fn kinds(&self) -> &'static [Kind] {
-        let has_beside = self.rows.iter().any(|row| row.part.targets.contains(&Kind::OtherBuild));
-        if has_beside { &[Kind::Speak, Kind::OtherBuild] } else { plan::PEERS }
-    }
-
-    pub(crate) fn row(&self, name: &str) -> Option<&Row> {
-        self.rows.iter().find(|row| row.part.name == name)
-    }
-
-    /// Returns the measured value of a goal, if there is one.
-    pub(crate) fn measured(&self, row: &Row, goal: &Goal) -> Option<Spread> {
-        match goal.against {
-            Against::Peer(kind) => row.ratio(kind),
-            Against::Absolute => row.cost(Kind::Speak),
-            Against::LongPoll(name) => {
-                let other = self.row(name)?;
-                let pairs = row.costs(Kind::Speak).zip(other.costs(Kind::Speak));
-                Spread::of(pairs.map(|(one, other)| one / other))
-            }
-            Against::WritePerCall => {
-                let connects = self.row("connect")?.costs(Kind::Speak);
-                let writes = self.row("publish")?.costs(Kind::Speak);
-                let both = row.costs(Kind::Speak).zip(connects).zip(writes);
-                Spread::of(both.map(|((churn, connect), write)| {
-                    let calls = churn - (connect - write);
-                    calls / 2.0 / write
-                }))
-            }
-            Against::LeftOverBefore => {
-                let samples = row.samples.get(&Kind::Speak).into_iter().flatten();
-                let extras = samples.flat_map(|sample| &sample.extra);
-                let left = extras.filter(|(name, _)| *name == "left_over_before");
-                Spread::of(left.map(|(_, value)| *value))
-            }
-        }
-    }
-}
-
 /// Compares the servers, prints the table, and writes the files.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let files = process::raise_file_limit()?;
+    let files = raise_file_limit()?;
     let programs = Programs {
         speak: options.speak.clone(),
         against: options.against.clone(),
         cores: Cores::choose()?,
     };
-    process::pin(programs.cores.generator)?;
+    pin(programs.cores.generator)?;
     if programs.cores.server == programs.cores.generator {
         eprintln!("only one core may be used: rates and latencies mean little");
     }
@@ -170,7 +98,7 @@ fn measure(programs: &Programs, row: &mut Row) -> Result<()> {
         let server = programs.start(kind)?;
         let sample = row.part.work.run(&server.target, programs.cores);
         let sample = sample.map_err(|error| {
-            let (part, said) = (row.part.name, server.said());
+            let (part, said) = (row.part.name, server.running.log_end());
             format!("{part} with {}: {error}\n{said}", kind.name())
         })?;
         if let Some(cost) = sample.cost {
@@ -183,7 +111,7 @@ fn measure(programs: &Programs, row: &mut Row) -> Result<()> {
 
 /// Puts one load on a running server and prints the sample.
 pub(crate) fn drive(target: &Target, work: Work) -> Result<()> {
-    process::raise_file_limit()?;
+    raise_file_limit()?;
     let sample = work.run(target, Cores::choose()?)?;
     println!("{}", json::sample(&sample));
     Ok(())

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use crate::outcome::{Outcome, Row};
 use crate::plan::{Against, Goal};
-use crate::run::{Outcome, Row};
 use crate::server::Kind;
 use crate::stats::{Latency, Spread};
 use crate::work::Work;
@@ -19,8 +19,8 @@ const LENGTHS_DIFFER_BYTES: usize = 16;
 /// Returns the tables: costs, rates, memory, and the ratios in short.
 pub(crate) fn render(outcome: &Outcome) -> String {
     let mut text = format!(
-        "\nCPU time of the server: median of {} rounds (least–most). Ratios are Speak's by the peer's, \
-         round by round.\n\n",
+        "\nCPU time of the server: median of {} rounds (least–most). Ratios are Speak's by the \
+         peer's, round by round.\n\n",
         outcome.rounds
     );
     let kinds = outcome.kinds();
@@ -29,8 +29,8 @@ pub(crate) fn render(outcome: &Outcome) -> String {
     rows.extend(outcome.rows.iter().map(|row| costs(outcome, row)));
     text.push_str(&aligned(&rows));
     text.push_str(
-        "\nRates, and latencies in ms (median / 99 % / most): of a fan-out from the write to the last \
-         reader, of a\nchat from when the message was due to each reader.\n\n",
+        "\nRates, and latencies in ms (median / 99 % / most): of a fan-out from the write to the \
+         last reader,\nof a chat from when the message was due to each reader.\n\n",
     );
     let (idle, busy): (Vec<&Row>, Vec<&Row>) = outcome.rows.iter().partition(|row| is_idle(row));
     let mut rows = vec![header(kinds, &[])];
@@ -38,8 +38,8 @@ pub(crate) fn render(outcome: &Outcome) -> String {
     text.push_str(&aligned(&rows));
     if !idle.is_empty() {
         text.push_str(
-            "\nMemory in bytes each: before a message / after one to each; and all that is resident when they have \
-         left,\nby what was before they came.\n\n",
+            "\nMemory in bytes per reader: before a message / after one to each; and the resident \
+             memory after they left,\nas a multiple of that before they came.\n\n",
         );
         let mut rows = vec![header(kinds, &[])];
         rows.extend(idle.into_iter().map(|row| memory(outcome, row)));
@@ -66,7 +66,10 @@ fn unlike_lengths(row: &Row) -> Option<String> {
     let (speak, baseline) = (bytes(Kind::Speak)?, bytes(Kind::Baseline)?);
     (speak.abs_diff(baseline) > LENGTHS_DIFFER_BYTES).then(|| {
         let name = row.part.name;
-        format!("{name}: Speak's answers have {speak} bytes, the baseline's {baseline}: fix baseline.rs\n")
+        format!(
+            "{name}: Speak's responses have {speak} bytes, the baseline's {baseline}: \
+             fix baseline.rs\n"
+        )
     })
 }
 

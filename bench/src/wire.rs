@@ -5,8 +5,10 @@
 
 use serde_json::Value;
 
-use crate::Result;
-use crate::frame::{Cut, Frame};
+use support::incoming::{Item, Mode};
+use support::ws::ACCEPT;
+
+use crate::result::Result;
 
 /// The length of every message. Its first eight bytes are its sequence number.
 pub(crate) const MESSAGE_BYTES: usize = 64;
@@ -27,9 +29,8 @@ pub(crate) const WRITE_ROOM_AT: usize = "GET /write?channel=b".len();
 /// Where the baseline finds the message in a write.
 pub(crate) const WRITE_MESSAGE_AT: usize = WRITE_ROOM_AT + ROOM_DIGITS + "&message=".len();
 
-/// The key of the handshake of every WebSocket, and its answer: those of RFC 6455, section 1.3.
+/// Key of the handshake of each WebSocket: that of RFC 6455, section 1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-pub(crate) const KEY_ANSWER: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// Answers a Ping: nothing, masked with zeros.
 pub(crate) const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
 
@@ -63,29 +64,17 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    pub(crate) const ALL: [Form; 4] = [Form::Plain, Form::Jsonp, Form::Events, Form::Frames];
-
-    /// As people call it.
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn mode(self) -> Mode {
         match self {
-            Form::Plain => "long poll",
-            Form::Jsonp => "JSONP",
-            Form::Events => "event stream",
-            Form::Frames => "WebSocket",
-        }
-    }
-
-    pub(crate) fn cut(self) -> Cut {
-        match self {
-            Form::Plain | Form::Jsonp => Cut::Answers,
-            Form::Events => Cut::Events,
-            Form::Frames => Cut::Frames,
+            Form::Plain | Form::Jsonp => Mode::Responses,
+            Form::Events => Mode::Events,
+            Form::Frames => Mode::Frames,
         }
     }
 
     /// Whether one read is all that a reader asks.
     pub(crate) fn stays(self) -> bool {
-        self.cut() != Cut::Answers
+        self.mode() != Mode::Responses
     }
 
     /// What a read says of it after its `Host`. The baseline tells them by their last byte.
@@ -219,7 +208,7 @@ impl Dialect {
     }
 
     /// What the answer to a read holds, or a part of it where it is a stream.
-    pub(crate) fn decode(self, frame: &Frame, form: Form) -> Result<Answer> {
+    pub(crate) fn decode(self, frame: &Item, form: Form) -> Result<Answer> {
         let status = if form.stays() { None } else { Some(200) };
         if frame.status != status {
             return Err(format!("a read was answered {}", frame.lossy()).into());
@@ -234,7 +223,7 @@ impl Dialect {
     }
 
     /// An event that is a message; others say nothing of messages, or that some were lost.
-    fn decode_event(self, frame: &Frame) -> Result<Answer> {
+    fn decode_event(self, frame: &Item) -> Result<Answer> {
         let wrong = || format!("not an event: {}", frame.lossy());
         let text = std::str::from_utf8(frame.body())?;
         let field = |name: &str| {
@@ -262,7 +251,7 @@ impl Dialect {
     }
 
     /// The id that a write got, where the server gives one.
-    pub(crate) fn written_id(self, frame: &Frame) -> Result<Option<u64>> {
+    pub(crate) fn written_id(self, frame: &Item) -> Result<Option<u64>> {
         let id = match self {
             Dialect::Nchan if matches!(frame.status, Some(201 | 202)) => return Ok(None),
             Dialect::Speak if frame.status == Some(200) => frame
@@ -289,16 +278,13 @@ impl Answer {
 }
 
 /// Checks the head of a stream.
-pub(crate) fn check_opening(frame: &Frame, form: Form) -> Result<()> {
+pub(crate) fn check_opening(frame: &Item, form: Form) -> Result<()> {
+    let head = frame.head()?;
+    let kind = head.field("content-type").unwrap_or_default();
     let opens = match form {
         Form::Plain | Form::Jsonp => false,
-        Form::Events => {
-            let kind = frame.header("content-type").unwrap_or_default();
-            frame.status == Some(200) && kind.starts_with("text/event-stream")
-        }
-        Form::Frames => {
-            frame.status == Some(101) && frame.header("sec-websocket-accept") == Some(KEY_ANSWER)
-        }
+        Form::Events => head.status == 200 && kind.starts_with("text/event-stream"),
+        Form::Frames => head.status == 101 && head.field("sec-websocket-accept") == Some(ACCEPT),
     };
     if opens { Ok(()) } else { Err(format!("a stream was answered {}", frame.lossy()).into()) }
 }
@@ -359,10 +345,11 @@ fn decode_json(body: &[u8]) -> Result<Answer> {
     })
 }
 
-fn decode_raw(frame: &Frame) -> Result<Answer> {
+fn decode_raw(frame: &Item) -> Result<Answer> {
     let wrong = || format!("not an answer of nchan: {}", frame.lossy());
-    let modified = frame.header("last-modified").ok_or_else(wrong)?;
-    let etag = frame.header("etag").ok_or_else(wrong)?;
+    let head = frame.head()?;
+    let modified = head.field("last-modified").ok_or_else(wrong)?;
+    let etag = head.field("etag").ok_or_else(wrong)?;
     Answer::of_text(
         frame.body(),
         Cursor::Stamp { modified: modified.to_owned(), etag: etag.to_owned() },
@@ -380,7 +367,7 @@ fn seq_of(text: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Framer;
+    use support::incoming::Cutter;
 
     fn framed(text: &str) -> Vec<u8> {
         format!(
@@ -396,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_carries_its_number_where_the_floor_looks_for_it() {
+    fn a_write_carries_its_number_where_the_baseline_looks_for_it() {
         let mut write = Dialect::Speak.write(12, 2);
         write.number(1, 345);
         let second = &write.bytes[write.stride..];
@@ -406,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_carry_their_room_where_the_floor_looks_for_it() {
+    fn reads_carry_their_room_where_the_baseline_looks_for_it() {
         let poll = Dialect::Speak.poll(77, &Cursor::NextId(5), Form::Plain);
         assert_eq!(room_at(&poll, READ_ROOM_AT), 77);
         let read = Dialect::Speak.immediate_read(78, 1, 1);
@@ -417,7 +404,7 @@ mod tests {
     fn an_answer_with_a_gap_or_with_lost_messages_is_an_error() {
         let decode = |body: String| {
             let bytes = framed(&body);
-            let frame = Framer::default().next(&bytes).unwrap().unwrap();
+            let frame = Cutter::default().next(&bytes).unwrap().unwrap();
             Dialect::Speak.decode(&frame, Form::Plain).map(|answer| (answer.seqs, answer.first_id))
         };
         let (one, two) = (entry(4, 9), entry(5, 8));
@@ -434,7 +421,7 @@ mod tests {
     #[test]
     fn an_event_gives_its_message_and_a_gap_is_an_error() {
         let decode = |dialect: Dialect, text: &str| {
-            let frame = Framer::new(Cut::Events).next(text.as_bytes()).unwrap().unwrap();
+            let frame = Cutter::new(Mode::Events).next(text.as_bytes()).unwrap().unwrap();
             dialect.decode(&frame, Form::Events).map(|answer| (answer.seqs, answer.first_id))
         };
         let speak = |text: &str| decode(Dialect::Speak, text);
@@ -458,7 +445,7 @@ mod tests {
         let json = format!(r#"{{"messages":[{}],"next_id":5,"epoch":"x"}}"#, entry(4, 9));
         let mut bytes = vec![0x81, 126, 0, json.len() as u8];
         bytes.extend_from_slice(json.as_bytes());
-        let frame = Framer::new(Cut::Frames).next(&bytes).unwrap().unwrap();
+        let frame = Cutter::new(Mode::Frames).next(&bytes).unwrap().unwrap();
         let answer = Dialect::Speak.decode(&frame, Form::Frames).unwrap();
         assert_eq!((answer.seqs, answer.first_id), (vec![9], Some(4)));
     }
@@ -466,7 +453,7 @@ mod tests {
     #[test]
     fn an_answer_of_nchan_gives_message_and_cursor() {
         let bytes = framed(std::str::from_utf8(&message(31)).unwrap());
-        let frame = Framer::default().next(&bytes).unwrap().unwrap();
+        let frame = Cutter::default().next(&bytes).unwrap().unwrap();
         let answer = Dialect::Nchan.decode(&frame, Form::Plain).unwrap();
         assert_eq!(answer.seqs, [31]);
         let poll = Dialect::Nchan.poll(1, &answer.cursor, Form::Plain);
@@ -479,7 +466,7 @@ mod tests {
         let json = format!(r#"{{"messages":[{}],"next_id":2,"epoch":"x"}}"#, entry(1, 3));
         let answer = |name: u32| framed(&format!("/**/cb{name:05}({json});"));
         let (mine, other) = (answer(7), answer(9));
-        let frame = Framer::default().next(&mine).unwrap().unwrap();
+        let frame = Cutter::default().next(&mine).unwrap().unwrap();
         assert_eq!(Dialect::Speak.decode(&frame, Form::Jsonp).unwrap().seqs, [3]);
         let head = mine.len() - frame.body().len();
         assert!(same_but_for_callback(&mine, &other, head, 7));

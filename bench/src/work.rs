@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use crate::Result;
+use support::process::{Cores, Memory, Process};
+
 use crate::churn;
-use crate::closed_loop;
+use crate::closed_loop::{self, Closed};
 use crate::fanout::{Crowd, Size};
-use crate::process::{Cores, Memory, Process, Usage, Window};
+use crate::result::Result;
+use crate::sample::Sample;
 use crate::server::Target;
-use crate::stats::{Histogram, Latency};
+use crate::stats::Histogram;
+use crate::window::Window;
 use crate::wire::Form;
 
 /// How long the loop sleeps without an event. It then checks whether the run has stalled.
@@ -36,18 +39,6 @@ pub(crate) struct Fanout {
     pub(crate) form: Form,
 }
 
-/// Connections that send `depth` requests at a time and then wait for the responses.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Closed {
-    pub(crate) connections: usize,
-    pub(crate) depth: usize,
-    pub(crate) requests: usize,
-    /// Sending ends after this time even if requests are left: a slow server gets fewer.
-    pub(crate) at_most: Duration,
-    /// Unmeasured requests before the measured ones.
-    pub(crate) warm_up: usize,
-}
-
 /// The work of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Work {
@@ -70,34 +61,6 @@ pub(crate) enum Work {
         readers: usize,
         form: Form,
     },
-}
-
-/// Result of a workload.
-#[derive(Clone, Debug)]
-pub(crate) struct Sample {
-    /// The compared figure: µs of the server's CPU per operation, or bytes per reader.
-    pub(crate) cost: Option<f64>,
-    pub(crate) operations: u64,
-    pub(crate) per_second: f64,
-    pub(crate) latency: Option<Latency>,
-    pub(crate) disturbed: f64,
-    pub(crate) answer_bytes: usize,
-    /// Further figures of the workload.
-    pub(crate) extra: Vec<(&'static str, f64)>,
-}
-
-impl Sample {
-    pub(crate) fn new(usage: Usage, operations: u64) -> Self {
-        Self {
-            cost: usage.server_ns.map(|ns| ns as f64 / 1e3 / operations as f64),
-            operations,
-            per_second: operations as f64 / usage.wall.as_secs_f64(),
-            latency: None,
-            disturbed: usage.disturbed,
-            answer_bytes: 0,
-            extra: Vec::new(),
-        }
-    }
 }
 
 impl Work {
@@ -227,7 +190,7 @@ fn idle(target: &Target, cores: Cores, readers: usize, form: Form) -> Result<Sam
 
 fn resting(process: Process) -> Result<Memory> {
     process.settle()?;
-    process.memory()
+    Ok(process.memory()?)
 }
 
 /// Returns the memory after some time in which it may shrink.

@@ -1,9 +1,10 @@
 -- One write to four reads of the newest message, over a hundred channels.
+local text = "the+quick+brown+fox+jumps+over+the+lazy+dog"
 local requests, next_request = {}, 0
 
 function init()
   for number = 1, 100 do
-    local write = string.format("/write?channel=wrk-%d&message=the+quick+brown+fox+jumps+over+the+lazy+dog", number)
+    local write = string.format("/write?channel=wrk-%d&message=%s", number, text)
     local read = string.format("/read?channel=wrk-%d&from_id=-1&timeout=0", number)
     table.insert(requests, wrk.format("GET", write))
     for _ = 1, 4 do

@@ -1,14 +1,14 @@
--- Reads that are answered at once. READ=empty: timeout=0 and nothing to give; READ=message: one message.
+-- Reads that are answered at once. READ=empty: timeout=0 and no message; READ=message: one message.
 local paths = {
   empty = "/read?channel=wrk-empty&timeout=0",
   message = "/read?channel=wrk-one&from_id=1",
 }
-local made
+local prepared
 
 function init()
-  made = wrk.format("GET", paths[os.getenv("READ") or "message"])
+  prepared = wrk.format("GET", paths[os.getenv("READ") or "message"])
 end
 
 function request()
-  return made
+  return prepared
 end

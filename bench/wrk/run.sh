@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# wrk with 64 keep-alive connections on Speak, and on nginx's fixed answer beside it.
+# Runs wrk with 64 keep-alive connections on Speak, and on nginx with a fixed response.
 #
 # bench/wrk/run.sh [SPEAK]      target/release/speak; SECONDS_EACH=5 ROUNDS=2 in the environment
 #
-# The figure to trust is the server's CPU time a request, as a ratio to nginx's in the same run.
+# The reliable figure is the server's CPU time per request, compared with nginx's in the same run.
 set -eu
 . "$(dirname "${BASH_SOURCE[0]}")/../servers.sh"
 
@@ -12,7 +12,7 @@ SECONDS_EACH=${SECONDS_EACH:-5}
 ROUNDS=${ROUNDS:-2}
 NGINX=$(command -v nginx || echo /usr/sbin/nginx)
 
-# The server has one core and wrk the other, where there are two.
+# on_core CORE COMMAND…: with two cores, the server has one and wrk the other
 on_core() {
     local core=$1
     shift
@@ -23,21 +23,21 @@ on_core() {
     fi
 }
 
-# Asks once, for a channel that holds a message.
-ask() {
+# request TARGET: makes one request
+request() {
     exec 3<>"/dev/tcp/127.0.0.1/$PORT"
     printf 'GET %s HTTP/1.0\r\n\r\n' "$1" >&3
     cat <&3 >/dev/null
     exec 3>&-
 }
 
-# load NAME PID PORT SCRIPT
+# load NAME PID PORT SCRIPT: runs wrk, and prints the rate and the CPU time per request
 load() {
     local name=$1 pid=$2 port=$3 script=$4 before after
     before=$(cpu_ns "$pid")
     on_core 1 wrk -t1 -c64 "-d${SECONDS_EACH}s" --latency -s "$BENCH_FOLDER/wrk/$script.lua" \
         "http://127.0.0.1:$port" >"$SCRATCH/wrk"
-    # The clock of a process that runs may lag by a tick: let it finish.
+    # The CPU clock of a running process may lag by a tick: let the turn finish.
     sleep 0.1
     after=$(cpu_ns "$pid")
     if grep -qE 'Socket errors|Non-2xx' "$SCRATCH/wrk"; then
@@ -48,7 +48,10 @@ load() {
         /requests in/ { requests = $1 }
         /Requests\/sec/ { rate = $2 }
         $1 == "99%" { p99 = $2 }
-        END { printf "%-24s %10.0f/s   99 %% within %-9s %6.2f µs of CPU a request\n", name, rate, p99, ns / 1000 / requests }
+        END {
+            printf "%-24s %10.0f/s   99 %% within %-9s %6.2f µs of CPU per request\n",
+                name, rate, p99, ns / 1000 / requests
+        }
     ' "$SCRATCH/wrk"
 }
 
@@ -62,12 +65,12 @@ if [ -x "$NGINX" ]; then
 else
     echo "without nginx: it is not installed" >&2
 fi
-ask '/write?channel=wrk-one&message=howdy'
+request '/write?channel=wrk-one&message=howdy'
 
 for _ in $(seq "$ROUNDS"); do
     load 'write' "$PID" "$PORT" write
-    READ=empty load 'read, nothing to give' "$PID" "$PORT" read
-    READ=message load 'read, a message' "$PID" "$PORT" read
+    READ=empty load 'read, no message' "$PID" "$PORT" read
+    READ=message load 'read, one message' "$PID" "$PORT" read
     load 'mixed' "$PID" "$PORT" mixed
     [ -z "$NGINX_PID" ] || load 'nginx, return 200' "$NGINX_WORKER" "$NGINX_PORT" read
 done

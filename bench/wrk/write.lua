@@ -1,9 +1,10 @@
--- Writes to one channel. The requests are made beforehand: wrk shares the machine with the server.
+-- Writes to one channel. The requests are prepared: wrk shares the machine with the server.
 local requests, next_request = {}, 0
 
 function init()
   for number = 1, 1000 do
-    local path = string.format("/write?channel=wrk&message=%04d+the+quick+brown+fox+jumps+over+the+lazy+dog", number)
+    local text = string.format("%04d+the+quick+brown+fox+jumps+over+the+lazy+dog", number)
+    local path = "/write?channel=wrk&message=" .. text
     requests[number] = wrk.format("GET", path)
   end
 end

@@ -1,70 +1,85 @@
-//! A few pieces of each small size, kept at hand: most of what a request takes, the one before it gave back.
+//! Free lists: a few freed blocks of each small size, for the next allocations. Most blocks that a
+//! request needs were freed by the one before it.
 //!
-//! musl's allocator gives memory back well, which Speak wants, and comes by it slowly: it took a tenth of a write's
-//! instructions. A spare piece is taken in ten of them and put back in as many. glibc keeps such lists itself.
+//! musl's allocator returns memory well, which Speak wants, and allocates slowly: it took a tenth
+//! of a write's instructions. Taking a block from a free list costs ten instructions, and putting
+//! it back as many. glibc has such lists itself.
 //!
-//! Each thread has spares of its own, so nothing is locked and nothing shared; those of a thread that ends are
-//! lost, and Speak has one thread. They are 317 KiB at most, and go to musl when a crowd has gone ([`trim`]).
+//! Each thread has its own lists, so nothing is locked or shared. The blocks of a thread that ends
+//! are leaked; Speak has one thread. The lists have 317 KiB at most, which return to musl when a
+//! crowd has left ([`trim`]).
 
-// Every piece with a shelf is aligned to a word.
+// Every block of a free list is aligned to a word.
 #![allow(clippy::cast_ptr_alignment)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::ptr;
 
-/// musl's pieces are multiples of 16 bytes, of which it needs 4 itself: so nothing is lost by asking for all of one.
+/// musl's blocks are multiples of 16 bytes, of which it uses 4 itself. So a size class costs
+/// nothing extra.
 const SIZE_CLASS_STEP: usize = 16;
 const MALLOC_HEADER_BYTES: usize = 4;
 const SIZE_CLASSES: usize = 32;
-/// So many of a size, and of the smallest sizes so many bytes: a thousand reads that are answered in one turn free what the
-/// same thousand take a moment later. A larger burst, as of a crowd that leaves, goes on to musl.
+/// Blocks of one free list at most. Further ones go to musl.
 const FREE_MAX: usize = 8;
+/// The smallest classes have a limit in bytes instead: a thousand reads that are completed in one
+/// turn free the blocks that the next thousand take a moment later. A larger burst, as of a crowd
+/// that leaves, goes to musl.
 const SMALL_CLASSES: usize = 8;
 const SMALL_CLASS_BUDGET: usize = 32 * 1024;
 
-/// musl's allocator behind the shelves of this thread.
+/// musl's allocator with the free lists of this thread before it.
 pub struct FreeListAllocator;
 
-/// A list through the pieces themselves: the first word of each tells the next.
+/// List that is linked through the blocks themselves: the first word of each points to the next.
 struct FreeList {
     first: Cell<*mut u8>,
     count: Cell<u16>,
 }
 
 thread_local! {
-    // Const and without a destructor: to come by it takes no allocation, and it can be used as long as the thread runs.
-    static FREE_LISTS: [FreeList; SIZE_CLASSES] = const { [const { FreeList { first: Cell::new(ptr::null_mut()), count: Cell::new(0) } }; SIZE_CLASSES] };
+    // Const and without a destructor: access needs no allocation and works as long as the thread
+    // runs.
+    static FREE_LISTS: [FreeList; SIZE_CLASSES] =
+        const { [const { FreeList::new() }; SIZE_CLASSES] };
 }
 
-/// Which shelf is for it, unless it is too large or aligned more than a word is.
+impl FreeList {
+    const fn new() -> Self {
+        Self { first: Cell::new(ptr::null_mut()), count: Cell::new(0) }
+    }
+}
+
+/// Index of the free list for a layout. `None` if it is too large, or aligned to more than a word.
 fn list_for(layout: Layout) -> Option<usize> {
     let index = (layout.size() + MALLOC_HEADER_BYTES - 1) / SIZE_CLASS_STEP;
     (index < SIZE_CLASSES && layout.align() <= align_of::<*mut u8>()).then_some(index)
 }
 
-/// How many each shelf holds at most.
+/// Capacity of each free list, in blocks.
 const CAPACITY: [u16; SIZE_CLASSES] = {
-    let mut room = [FREE_MAX as u16; SIZE_CLASSES];
-    let mut shelf = 0;
-    while shelf < SMALL_CLASSES {
-        room[shelf] = (SMALL_CLASS_BUDGET / ((shelf + 1) * SIZE_CLASS_STEP)) as u16;
-        shelf += 1;
+    let mut capacity = [FREE_MAX as u16; SIZE_CLASSES];
+    let mut index = 0;
+    while index < SMALL_CLASSES {
+        capacity[index] = (SMALL_CLASS_BUDGET / ((index + 1) * SIZE_CLASS_STEP)) as u16;
+        index += 1;
     }
-    room
+    capacity
 };
 
-/// Empties the shelves of this thread. O(pieces on them).
+/// Returns all blocks of this thread's free lists to musl. O(blocks).
 pub fn trim() {
-    FREE_LISTS.with(|shelves| {
-        for (index, FreeList { first, count }) in shelves.iter().enumerate() {
-            let mut piece = first.replace(ptr::null_mut());
+    FREE_LISTS.with(|lists| {
+        for (index, FreeList { first, count }) in lists.iter().enumerate() {
+            let mut block = first.replace(ptr::null_mut());
             count.set(0);
-            while !piece.is_null() {
-                // SAFETY: a piece on a shelf is nobody else's, tells the next in its first word, and is of this layout.
-                piece = unsafe {
-                    let next = piece.cast::<*mut u8>().read();
-                    System.dealloc(piece, layout_of(index));
+            while !block.is_null() {
+                // SAFETY: a block of a free list has no other owner, its first word points to the
+                // next, and it has this layout.
+                block = unsafe {
+                    let next = block.cast::<*mut u8>().read();
+                    System.dealloc(block, layout_of(index));
                     next
                 };
             }
@@ -72,46 +87,47 @@ pub fn trim() {
     });
 }
 
-/// What all pieces on a shelf were asked for as, and are freed as.
-fn layout_of(shelf: usize) -> Layout {
+/// Layout with which all blocks of a free list are allocated and freed.
+fn layout_of(index: usize) -> Layout {
     // SAFETY: the alignment is a power of two, and the size far below the limit.
     unsafe {
         Layout::from_size_align_unchecked(
-            (shelf + 1) * SIZE_CLASS_STEP - MALLOC_HEADER_BYTES,
+            (index + 1) * SIZE_CLASS_STEP - MALLOC_HEADER_BYTES,
             align_of::<*mut u8>(),
         )
     }
 }
 
-// SAFETY: the layout alone decides whether a piece has a shelf, and which: so `System` gets back what it gave out, with
-// the layout with which it did, which is as large as was asked for and aligned to a word, or more. A piece on a shelf
-// is nobody else's, and large enough for a pointer; it leaves the shelf before it is given out. Nothing here panics.
+// SAFETY: the layout alone decides on the free list of a block. So `System` gets each block back
+// with the layout that it was allocated with, which is at least as large as requested and aligned
+// to a word. A block of a free list has no other owner, and is large enough for a pointer. It
+// leaves the list before it is handed out. Nothing here panics.
 unsafe impl GlobalAlloc for FreeListAllocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some(index) = list_for(layout) else { return unsafe { System.alloc(layout) } };
-        FREE_LISTS.with(|shelves| {
-            let FreeList { first, count } = &shelves[index];
-            let piece = first.get();
-            if piece.is_null() {
+        FREE_LISTS.with(|lists| {
+            let FreeList { first, count } = &lists[index];
+            let block = first.get();
+            if block.is_null() {
                 return unsafe { System.alloc(layout_of(index)) };
             }
-            first.set(unsafe { piece.cast::<*mut u8>().read() });
+            first.set(unsafe { block.cast::<*mut u8>().read() });
             count.set(count.get() - 1);
-            piece
+            block
         })
     }
 
     #[inline]
-    unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
-        let Some(index) = list_for(layout) else { return unsafe { System.dealloc(piece, layout) } };
-        FREE_LISTS.with(|shelves| {
-            let FreeList { first, count } = &shelves[index];
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        let Some(index) = list_for(layout) else { return unsafe { System.dealloc(block, layout) } };
+        FREE_LISTS.with(|lists| {
+            let FreeList { first, count } = &lists[index];
             if count.get() == CAPACITY[index] {
-                return unsafe { System.dealloc(piece, layout_of(index)) };
+                return unsafe { System.dealloc(block, layout_of(index)) };
             }
-            unsafe { piece.cast::<*mut u8>().write(first.get()) };
-            first.set(piece);
+            unsafe { block.cast::<*mut u8>().write(first.get()) };
+            first.set(block);
             count.set(count.get() + 1);
         });
     }
@@ -120,24 +136,24 @@ unsafe impl GlobalAlloc for FreeListAllocator {
         if list_for(layout).is_none() {
             return unsafe { System.alloc_zeroed(layout) };
         }
-        let piece = unsafe { self.alloc(layout) };
-        if !piece.is_null() {
-            unsafe { piece.write_bytes(0, layout.size()) };
+        let block = unsafe { self.alloc(layout) };
+        if !block.is_null() {
+            unsafe { block.write_bytes(0, layout.size()) };
         }
-        piece
+        block
     }
 
-    unsafe fn realloc(&self, piece: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let new_layout = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         match (list_for(layout), list_for(new_layout)) {
-            (None, None) => unsafe { System.realloc(piece, layout, size) },
-            (old, new) if old == new => piece,
+            (None, None) => unsafe { System.realloc(block, layout, size) },
+            (old, new) if old == new => block,
             _ => {
                 let new = unsafe { self.alloc(new_layout) };
                 if !new.is_null() {
                     unsafe {
-                        ptr::copy_nonoverlapping(piece, new, layout.size().min(size));
-                        self.dealloc(piece, layout);
+                        ptr::copy_nonoverlapping(block, new, layout.size().min(size));
+                        self.dealloc(block, layout);
                     }
                 }
                 new
@@ -155,8 +171,8 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_that_was_freed_is_the_next_one_of_its_size() {
-        // SAFETY: each piece is freed once, with its own layout, and not used afterwards.
+    fn a_freed_block_is_the_next_one_of_its_size() {
+        // SAFETY: each block is freed once, with its own layout, and not used afterwards.
         unsafe {
             let first = FreeListAllocator.alloc(layout(100, 8));
             FreeListAllocator.dealloc(first, layout(100, 8));
@@ -169,58 +185,58 @@ mod tests {
     }
 
     #[test]
-    fn shelves_hold_every_small_size_and_no_more_than_that_of_it() {
+    fn every_small_size_has_a_free_list_and_wastes_less_than_a_step() {
         for size in 1..1024 {
             match list_for(layout(size, 8)) {
                 Some(index) => {
-                    let whole = layout_of(index);
+                    let class = layout_of(index);
                     assert!(
-                        whole.size() >= size.max(size_of::<*mut u8>())
-                            && whole.size() < size + SIZE_CLASS_STEP
+                        class.size() >= size.max(size_of::<*mut u8>())
+                            && class.size() < size + SIZE_CLASS_STEP
                     );
-                    assert_eq!(list_for(whole), Some(index));
+                    assert_eq!(list_for(class), Some(index));
                 }
                 None => assert!(size > SIZE_CLASSES * SIZE_CLASS_STEP - MALLOC_HEADER_BYTES),
             }
             assert_eq!(list_for(layout(size, 16)), None);
         }
-        let held: usize = (0..SIZE_CLASSES)
+        let most: usize = (0..SIZE_CLASSES)
             .map(|index| (index + 1) * SIZE_CLASS_STEP * usize::from(CAPACITY[index]))
             .sum();
-        assert_eq!(held / 1024, 317);
+        assert_eq!(most / 1024, 317);
     }
 
     #[test]
-    fn a_shelf_is_full_at_some_time_and_empty_when_all_is_given_back() {
-        let few = layout(300, 8);
-        let on_shelf =
-            |layout| FREE_LISTS.with(|shelves| shelves[list_for(layout).unwrap()].count.get());
-        // SAFETY: each piece is freed once, with its own layout.
+    fn a_free_list_has_a_capacity_and_is_empty_after_a_trim() {
+        let large = layout(300, 8);
+        let small = layout(40, 8);
+        let length = |layout| FREE_LISTS.with(|lists| lists[list_for(layout).unwrap()].count.get());
+        // SAFETY: each block is freed once, with its own layout.
         unsafe {
-            let pieces: Vec<*mut u8> = (0..20).map(|_| FreeListAllocator.alloc(few)).collect();
-            for piece in pieces {
-                FreeListAllocator.dealloc(piece, few);
+            let blocks: Vec<*mut u8> = (0..20).map(|_| FreeListAllocator.alloc(large)).collect();
+            for block in blocks {
+                FreeListAllocator.dealloc(block, large);
             }
-            let single = FreeListAllocator.alloc(layout(40, 8));
-            FreeListAllocator.dealloc(single, layout(40, 8));
+            let single = FreeListAllocator.alloc(small);
+            FreeListAllocator.dealloc(single, small);
         }
-        assert_eq!((on_shelf(few), on_shelf(layout(40, 8))), (8, 1));
+        assert_eq!((length(large), length(small)), (8, 1));
         trim();
-        assert_eq!((on_shelf(few), on_shelf(layout(40, 8))), (0, 0));
+        assert_eq!((length(large), length(small)), (0, 0));
     }
 
     #[test]
-    fn no_two_pieces_share_a_byte_however_they_come_and_go() {
-        /// What is held: a piece with all its bytes of one value.
-        struct Held(*mut u8, Layout, u8);
-        impl Held {
+    fn no_two_blocks_share_a_byte() {
+        /// Allocated block with all its bytes of one value.
+        struct Filled(*mut u8, Layout, u8);
+        impl Filled {
             fn check(&self) {
-                // SAFETY: the piece is ours and was written whole.
+                // SAFETY: the block is allocated and was written completely.
                 let bytes = unsafe { std::slice::from_raw_parts(self.0, self.1.size()) };
                 assert!(bytes.iter().all(|&byte| byte == self.2));
             }
         }
-        let mut held: Vec<Held> = Vec::new();
+        let mut blocks: Vec<Filled> = Vec::new();
         let mut random = 1_u64;
         for step in 0..100_000_u32 {
             random = random
@@ -228,48 +244,49 @@ mod tests {
                 .wrapping_add(1_442_695_040_888_963_407);
             let draw = (random >> 33) as usize;
             let (size, value) = (1 + draw % 700, step as u8);
-            // SAFETY: sizes are above 0; what is taken off the list is freed or replaced, and not used again.
+            // SAFETY: sizes are above 0. A block taken off the vector is freed or replaced, and not
+            // used again.
             unsafe {
                 match draw >> 10 & 3 {
-                    0 if !held.is_empty() => {
-                        let piece = held.swap_remove(draw % held.len());
-                        piece.check();
-                        FreeListAllocator.dealloc(piece.0, piece.1);
+                    0 if !blocks.is_empty() => {
+                        let block = blocks.swap_remove(draw % blocks.len());
+                        block.check();
+                        FreeListAllocator.dealloc(block.0, block.1);
                     }
-                    1 if !held.is_empty() => {
-                        let index = draw % held.len();
-                        let Held(piece, old, value) = &held[index];
-                        let (piece, old, value) = (*piece, *old, *value);
-                        let moved = Held(
-                            FreeListAllocator.realloc(piece, old, size),
+                    1 if !blocks.is_empty() => {
+                        let index = draw % blocks.len();
+                        let Filled(block, old, value) = &blocks[index];
+                        let (block, old, value) = (*block, *old, *value);
+                        let moved = Filled(
+                            FreeListAllocator.realloc(block, old, size),
                             layout(size, old.align()),
                             value,
                         );
-                        Held(moved.0, layout(size.min(old.size()), 1), value).check();
+                        Filled(moved.0, layout(size.min(old.size()), 1), value).check();
                         moved.0.write_bytes(value, size);
-                        held[index] = moved;
+                        blocks[index] = moved;
                     }
-                    2 if held.len() < 200 => {
-                        let its = layout(size, 1 << (draw >> 12 & 5));
-                        let piece = FreeListAllocator.alloc_zeroed(its);
-                        assert!((piece as usize).is_multiple_of(its.align()));
-                        Held(piece, its, 0).check();
-                        held.push(Held(piece, its, 0));
+                    2 if blocks.len() < 200 => {
+                        let layout = layout(size, 1 << (draw >> 12 & 5));
+                        let block = FreeListAllocator.alloc_zeroed(layout);
+                        assert!((block as usize).is_multiple_of(layout.align()));
+                        Filled(block, layout, 0).check();
+                        blocks.push(Filled(block, layout, 0));
                     }
-                    _ if held.len() < 200 => {
-                        let its = layout(size, 8);
-                        let piece = FreeListAllocator.alloc(its);
-                        piece.write_bytes(value, size);
-                        held.push(Held(piece, its, value));
+                    _ if blocks.len() < 200 => {
+                        let layout = layout(size, 8);
+                        let block = FreeListAllocator.alloc(layout);
+                        block.write_bytes(value, size);
+                        blocks.push(Filled(block, layout, value));
                     }
                     _ => {}
                 }
             }
         }
-        for piece in held {
-            piece.check();
+        for block in blocks {
+            block.check();
             // SAFETY: as above.
-            unsafe { FreeListAllocator.dealloc(piece.0, piece.1) };
+            unsafe { FreeListAllocator.dealloc(block.0, block.1) };
         }
     }
 }

@@ -1,15 +1,17 @@
-//! `memcpy`, `memmove` and `memcmp` for musl on x86-64, whose own are several times slower than glibc's where there is
-//! little to copy: a `rep movsq` takes some 30 ns to begin, and `memcmp` goes byte by byte.
+//! `memcpy`, `memmove` and `memcmp` for musl on x86-64. musl's own are several times slower than
+//! glibc's for few bytes: a `rep movsq` takes some 30 ns to begin, and `memcmp` goes byte by byte.
 //!
-//! These are the symbols that the whole binary is linked with: they stand in the program, so the linker never looks for
-//! those of the C library. Nothing here may be compiled into a call of itself: each load and store is of a fixed size,
-//! which the optimizer turns into one instruction; and the loops, which move several vectors a step between pointers
-//! that for all it knows overlap, it does not take for a `memcpy`. A build in which it did would not reach its
-//! first line. Without optimization a load *is* a call of `memcpy`, so such builds keep musl's.
+//! The whole binary is linked with these symbols: they are in the program, so the linker does not
+//! look for those of the C library. Nothing here may be compiled into a call of itself. Each load
+//! and store has a fixed size, which the optimizer turns into one instruction. The loops move
+//! several vectors per step between pointers that may overlap, so the optimizer does not recognize
+//! a `memcpy`. If it did, the program would not reach its first line. Without optimization a load
+//! *is* a call of `memcpy`, so such builds keep musl's.
 //!
-//! SSE2 is what every x86-64 has. On others musl's are written for the processor.
+//! Every x86-64 has SSE2. For other processors, musl has functions written for the processor.
 
-// What is copied is a handful of instructions, fewer than a call; and the tests, without optimization, are no measure.
+// A copy is a handful of instructions, fewer than a call. The tests, without optimization, do not
+// measure this.
 #![allow(clippy::inline_always)]
 
 use std::arch::x86_64::{
@@ -17,7 +19,7 @@ use std::arch::x86_64::{
 };
 use std::cmp::Ordering;
 
-/// What one vector holds.
+/// Bytes of one vector.
 const VECTOR: usize = 16;
 
 #[cfg(all(target_env = "musl", not(debug_assertions)))]
@@ -47,20 +49,20 @@ mod symbols {
     }
 }
 
-// SAFETY of all below: a piece is read or written at 0, after others that stand before it, or so that it ends with the
-// whole; and the whole is at least as large as the piece.
+// SAFETY of all below: each access is at the start of the area, right after the one before it, or
+// at the end of the area; and the area is at least as large as the access.
 
-/// Copies `count` bytes between places that do not overlap, or are the same, and gives `to`.
+/// Copies `count` bytes between areas that do not overlap, or are the same. Returns `to`.
 ///
 /// # Safety
 ///
-/// `from` can be read and `to` be written for `count` bytes.
+/// `from` must be readable and `to` writable for `count` bytes.
 #[inline(always)]
 unsafe fn copy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     unsafe { if count <= 256 { copy_short(to, from, count) } else { copy_long(to, from, count) } }
 }
 
-/// Copies `count` bytes between places that may overlap, and gives `to`.
+/// Copies `count` bytes between areas that may overlap. Returns `to`.
 ///
 /// # Safety
 ///
@@ -73,12 +75,12 @@ unsafe fn memmove_impl(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
         } else if (to as usize).abs_diff(from as usize) >= count {
             copy_long(to, from, count)
         } else {
-            shift_long(to, from, count)
+            move_long(to, from, count)
         }
     }
 }
 
-/// Copies up to 256 bytes. Everything is read before anything is written, so overlaps do no harm.
+/// Copies up to 256 bytes. All bytes are read before any is written, so the areas may overlap.
 #[inline(always)]
 unsafe fn copy_short(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     unsafe {
@@ -105,15 +107,15 @@ unsafe fn copy_short(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     to
 }
 
-/// Copies more than 256 bytes that do not overlap: so many a step, and then the last of them, also where the steps
-/// have copied some of those.
+/// Copies more than 256 bytes that do not overlap: 128 per step, then the last 128, some of which
+/// the steps may have copied already.
 unsafe fn copy_long(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     let mut left = count;
-    let (mut from_here, mut to_here) = (from, to);
+    let (mut source, mut target) = (from, to);
     unsafe {
         while left > 128 {
-            store::<8>(to_here, load(from_here));
-            (from_here, to_here) = (from_here.add(128), to_here.add(128));
+            store::<8>(target, load(source));
+            (source, target) = (source.add(128), target.add(128));
             left -= 128;
         }
         store::<8>(to.add(count - 128), load(from.add(count - 128)));
@@ -123,9 +125,9 @@ unsafe fn copy_long(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
 
 /// Copies more than 256 bytes that overlap.
 ///
-/// What a step writes lies behind all that later steps read: so forwards if `to` is before `from`, and else backwards.
-/// The last piece was read first of all, since the steps write over it.
-unsafe fn shift_long(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
+/// Goes forwards if `to` is below `from`, else backwards: no step overwrites bytes that a later
+/// step reads. The bytes of the last store are read first, since the steps overwrite them.
+unsafe fn move_long(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     const STEP: usize = 4 * VECTOR;
     unsafe {
         if (to as usize) < from as usize {
@@ -149,7 +151,7 @@ unsafe fn shift_long(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     to
 }
 
-/// Copies as many vectors from the start, and as many up to the end.
+/// Copies `VECTORS` vectors at the start, and as many at the end.
 #[inline(always)]
 unsafe fn copy_ends<const VECTORS: usize>(to: *mut u8, from: *const u8, count: usize) {
     unsafe {
@@ -170,15 +172,15 @@ unsafe fn copy_bytes<const SIZE: usize>(to: *mut u8, from: *const u8, count: usi
     }
 }
 
-/// How the bytes at `one` stand to those at `other`, by the first that differ.
+/// Compares the bytes at `one` with those at `other`, by the first that differ.
 ///
 /// # Safety
 ///
-/// Both can be read for `count` bytes.
+/// Both must be readable for `count` bytes.
 #[inline(always)]
 unsafe fn compare(one: *const u8, other: *const u8, count: usize) -> Ordering {
     unsafe {
-        // Read with the first byte on top, numbers stand to each other as their bytes do.
+        // Big-endian numbers compare as their bytes do.
         let wide = |at: usize| {
             u64::from_be_bytes(bytes(one.add(at))).cmp(&u64::from_be_bytes(bytes(other.add(at))))
         };
@@ -204,7 +206,8 @@ unsafe fn compare(one: *const u8, other: *const u8, count: usize) -> Ordering {
     }
 }
 
-/// Whether any of the bytes at `one` and at `other` differ: in a short piece without a look for the first that does.
+/// Returns whether any bytes at `one` and at `other` differ. For few bytes it does not search the
+/// first difference.
 ///
 /// # Safety
 ///
@@ -234,7 +237,8 @@ unsafe fn differ(one: *const u8, other: *const u8, count: usize) -> bool {
 unsafe fn compare_long(one: *const u8, other: *const u8, count: usize) -> Ordering {
     let mut at = 0;
     loop {
-        // SAFETY: `at` is at most 16 before the end, where the last look is, whatever of it was seen before.
+        // SAFETY: `at` is at most 16 bytes before the end, where the last vector is. It may overlap
+        // the one before.
         let differ = unsafe {
             !_mm_movemask_epi8(_mm_cmpeq_epi8(
                 load::<1>(one.add(at))[0],
@@ -243,7 +247,7 @@ unsafe fn compare_long(one: *const u8, other: *const u8, count: usize) -> Orderi
         };
         if differ != 0 {
             at += differ.trailing_zeros() as usize;
-            // SAFETY: the difference is among the 16 that were read.
+            // SAFETY: the difference is among the 16 bytes that were read.
             return unsafe { (*one.add(at)).cmp(&*other.add(at)) };
         }
         if at == count - VECTOR {
@@ -276,22 +280,23 @@ mod tests {
 
     use super::*;
 
-    /// All lengths at which another way is taken, and some beyond.
+    /// Includes all lengths at which the code takes another branch.
     const LONGEST: usize = 300;
 
     fn noise(count: usize) -> Vec<u8> {
         (0..count).map(|at| (at * 131 + at / 7 + 1) as u8).collect()
     }
 
-    /// As `copy` and `shift` do it, and as `slice::copy_within` does, in a buffer with bytes around that must stay.
+    /// Compares `copy` and `memmove_impl` with `slice::copy_within`, in a buffer with other bytes
+    /// around, which must not change.
     fn check_copy(all: &[u8], from: usize, to: usize, count: usize) {
         let mut expected = all.to_vec();
         expected.copy_within(from..from + count, to);
-        let check = |way: unsafe fn(*mut u8, *const u8, usize) -> *mut u8| {
+        let check = |function: unsafe fn(*mut u8, *const u8, usize) -> *mut u8| {
             let mut copied = all.to_vec();
             let start = copied.as_mut_ptr();
             // SAFETY: `copy_within` above has checked the bounds.
-            unsafe { assert_eq!(way(start.add(to), start.add(from), count), start.add(to)) };
+            unsafe { assert_eq!(function(start.add(to), start.add(from), count), start.add(to)) };
             assert!(copied == expected, "{count} bytes from {from} to {to}");
         };
         check(memmove_impl);
@@ -301,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn every_short_length_is_copied_from_and_to_every_alignment_and_nothing_around_it() {
+    fn every_short_length_is_copied_at_every_alignment() {
         for count in 0..=LONGEST {
             let all = noise(2 * count + 64);
             for (from, to) in (0..16).map(|from| (from, from * 7 % 16)) {
@@ -312,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_that_overlap_by_any_distance_are_moved_whole() {
+    fn areas_that_overlap_by_any_distance_are_moved_completely() {
         for count in 0..=LONGEST {
             let all = noise(2 * count + 2);
             for distance in 0..=count {
@@ -323,15 +328,15 @@ mod tests {
     }
 
     #[test]
-    fn one_byte_that_differs_anywhere_decides_a_comparison() {
-        // Three rounds of its loop, and a rest.
+    fn one_different_byte_anywhere_decides_a_comparison() {
+        // Up to three steps of the loop, and a rest.
         for count in 0..=4 * VECTOR {
             let one = noise(count + 1);
             let mut other = vec![0_u8; count + 17];
             for shift in 0..16 {
                 let other = &mut other[shift..=shift + count];
                 other.copy_from_slice(&one);
-                // What stands behind must not count.
+                // A byte after the area must not count.
                 other[count] ^= 0x80;
                 for at in 0..count {
                     for change in [1, 0x80] {
@@ -364,17 +369,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_piece_is_moved_as_by_core(all in prop::collection::vec(any::<u8>(), 0..5000), a: usize, b: usize, c: usize) {
+        fn any_area_is_moved_as_by_core(
+            all in prop::collection::vec(any::<u8>(), 0..5000),
+            a: usize,
+            b: usize,
+            c: usize,
+        ) {
             let count = c % (all.len() + 1);
-            let room = all.len() - count + 1;
-            check_copy(&all, a % room, b % room, count);
+            let starts = all.len() - count + 1;
+            check_copy(&all, a % starts, b % starts, count);
         }
 
         #[test]
-        fn any_two_pieces_compare_as_by_core(one in prop::collection::vec(0_u8..3, 0..600), other in prop::collection::vec(0_u8..3, 0..600), same: usize) {
-            let mut other = other;
+        fn any_two_areas_compare_as_by_core(
+            one in prop::collection::vec(0_u8..3, 0..600),
+            mut other in prop::collection::vec(0_u8..3, 0..600),
+            same: usize,
+        ) {
             let count = one.len().min(other.len());
-            // Two that begin alike, for random ones differ at once.
+            // An equal beginning, since random bytes differ at once.
             let same = same % (count + 1);
             other[..same].copy_from_slice(&one[..same]);
             // SAFETY: both have `count` bytes.

@@ -10,8 +10,6 @@
 //!
 //! `docs/api.md`, `docs/openapi.yaml` and the simulations need the call too.
 
-use std::sync::LazyLock;
-
 use super::client_addr::RequestSource;
 use super::error::Error;
 use super::json;
@@ -170,14 +168,37 @@ calls! {
     },
 }
 
-/// Error detail that lists the calls that frames may make.
-static UNKNOWN_CALL: LazyLock<String> = LazyLock::new(|| {
-    let in_frames = Call::ALL.into_iter().filter(|call| call.row().is_in_frames);
-    format!(
-        "unknown 'call'; use one of {}",
-        in_frames.map(Call::name).collect::<Vec<_>>().join(", ")
-    )
-});
+/// Error detail that lists the calls that frames may make. The compiler puts it together.
+static UNKNOWN_CALL: &str =
+    match str::from_utf8(UNKNOWN_CALL_BYTES.0.split_at(UNKNOWN_CALL_BYTES.1).0) {
+        Ok(text) => text,
+        Err(_) => panic!("paths are ASCII"),
+    };
+
+/// The bytes of [`UNKNOWN_CALL`], and their number.
+static UNKNOWN_CALL_BYTES: ([u8; 128], usize) = {
+    let (mut bytes, mut length) = ([0; 128], 0);
+    append(&mut bytes, &mut length, "unknown 'call'; use one of ", 0);
+    let (mut index, mut is_first) = (0, true);
+    while index < TABLE.len() {
+        if TABLE[index].is_in_frames {
+            append(&mut bytes, &mut length, if is_first { "" } else { ", " }, 0);
+            append(&mut bytes, &mut length, TABLE[index].schema.path, 1);
+            is_first = false;
+        }
+        index += 1;
+    }
+    (bytes, length)
+};
+
+/// Copies `text` from byte `from` on to `bytes[*length..]`.
+const fn append(bytes: &mut [u8; 128], length: &mut usize, text: &str, mut from: usize) {
+    while from < text.len() {
+        bytes[*length] = text.as_bytes()[from];
+        *length += 1;
+        from += 1;
+    }
+}
 
 impl Call {
     #[inline]
@@ -195,7 +216,7 @@ impl Call {
         Self::ALL
             .into_iter()
             .find(|call| call.name() == name && call.row().is_in_frames)
-            .ok_or_else(|| Error::BadParameter(&UNKNOWN_CALL))
+            .ok_or(Error::BadParameter(UNKNOWN_CALL))
     }
 
     /// Returns the name in frames, in the log and in metrics: the path without its slash.

@@ -35,7 +35,7 @@ impl Api {
                 200
             }
             Route::Root => {
-                self.writer.push_json(out, options, web::BARE);
+                self.writer.push_json(out, options, web::ROOT_JSON);
                 200
             }
             Route::File(file) => self.writer.push_file(out, options, file, request),
@@ -64,7 +64,7 @@ impl ResponseWriter {
         } else {
             ("", "", file.bytes)
         };
-        let etag = format!("\"{}{suffix}\"", file.tag);
+        let etag = format!("\"{}{suffix}\"", file.etag);
         let fields = format!("ETag: {etag}\r\nVary: Accept-Encoding\r\n{coding}{}", file.fields);
         let body_type =
             BodyType { content_type: file.content_type, cache_control: file.cache_control };

@@ -32,7 +32,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             history: 100,
-            retention: Duration::from_secs(3600),
+            retention: Duration::from_hours(1),
             connection_timeout: Duration::from_secs(5),
             close_grace: Duration::ZERO,
             max_reply: 1 << 20,

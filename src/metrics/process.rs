@@ -1,10 +1,10 @@
-//! `process_*`, the names that Prometheus clients give to what the kernel knows of a process.
+//! The `process_*` metrics, with the names that all Prometheus clients use.
 
 use std::time::Duration;
 
 use super::prometheus::{Page, Seconds};
 
-/// Values of one process at one moment. `None` where the kernel does not tell.
+/// Values of the process at one moment. `None` for a value that the kernel does not give.
 #[derive(Debug, Default)]
 pub struct ProcessStats {
     /// Start of the process, since 1970.
@@ -35,32 +35,31 @@ pub struct ProcessUsage {
 impl ProcessStats {
     /// Appends the known values.
     pub(super) fn write(&self, page: &mut Page<'_>) {
-        let started = Seconds(self.started);
         page.gauge(
             "process_start_time_seconds",
-            "When it was started, in seconds since 1970.",
-            started,
+            "Start time of the process in seconds since 1970.",
+            Seconds(self.started),
         );
         if let Some(fds) = self.max_fds {
-            page.gauge("process_max_fds", "How many files it may have open.", fds);
+            page.gauge("process_max_fds", "Limit on open file descriptors.", fds);
         }
         if let Some(fds) = self.open_fds {
-            page.gauge("process_open_fds", "Files that are open, clients among them.", fds);
+            page.gauge("process_open_fds", "Open file descriptors, clients included.", fds);
         }
         if let Some(usage) = &self.usage {
-            let help = "Processor time, the kernel's for it too.";
+            let help = "Processor time in user and kernel mode in seconds.";
             page.counter("process_cpu_seconds_total", help, Seconds(usage.cpu));
             page.gauge(
                 "process_resident_memory_bytes",
-                "Memory that it really takes.",
+                "Resident memory in bytes.",
                 usage.resident_bytes,
             );
             page.gauge(
                 "process_virtual_memory_bytes",
-                "Addresses that it has.",
+                "Virtual memory in bytes.",
                 usage.virtual_bytes,
             );
-            page.gauge("process_threads", "Threads of it.", usage.threads);
+            page.gauge("process_threads", "Threads of the process.", usage.threads);
         }
     }
 }

@@ -1,20 +1,23 @@
-//! The text format of Prometheus, version 0.0.4: families of samples, each behind its `# HELP` and `# TYPE`.
+//! Text format of Prometheus, version 0.0.4: metric families, each with `# HELP`, `# TYPE` and
+//! samples.
 
 use std::fmt::{self, Display};
 use std::io::Write;
 use std::time::Duration;
 
-/// What a number means over time.
+/// Type of a metric.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
-    /// It only rises, but for a restart.
+    /// A number that only rises, except at a restart.
     Counter,
-    /// It rises and falls.
+    /// A number that rises and falls.
     Gauge,
+    /// Counts of durations in buckets.
     Histogram,
 }
 
-/// A time in seconds, exact to the nanosecond. Floating-point numbers would bring 20 KiB of code to write them.
+/// Time in seconds, exact to the nanosecond. Formatting floating-point numbers would add 20 KiB of
+/// code.
 pub(super) struct Seconds(pub(super) Duration);
 
 impl Display for Seconds {
@@ -24,24 +27,24 @@ impl Display for Seconds {
     }
 }
 
-/// A page in the making.
+/// Page that is being written.
 pub(super) struct Page<'o>(pub(super) &'o mut Vec<u8>);
 
-/// The samples of one name.
-pub(super) struct MetricFamily<'e, 'o> {
-    page: &'e mut Page<'o>,
+/// Metric family: the samples of one name.
+pub(super) struct MetricFamily<'p, 'o> {
+    page: &'p mut Page<'o>,
     name: &'static str,
 }
 
 impl<'o> Page<'o> {
-    /// Begins the samples of a name. It stands there also if there are none yet.
+    /// Begins a family. Its name is on the page even without samples.
     pub(super) fn family(
         &mut self,
         name: &'static str,
         kind: Kind,
         help: &str,
     ) -> MetricFamily<'_, 'o> {
-        debug_assert!(!help.contains(['\\', '\n']), "help is not escaped here");
+        debug_assert!(!help.contains(['\\', '\n']), "a help text needs no escapes");
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -52,12 +55,12 @@ impl<'o> Page<'o> {
         MetricFamily { page: self, name }
     }
 
-    /// A number that rises and falls.
+    /// Appends a gauge without labels.
     pub(super) fn gauge(&mut self, name: &'static str, help: &str, value: impl Display) {
         self.family(name, Kind::Gauge, help).sample(value);
     }
 
-    /// A number that only rises.
+    /// Appends a counter without labels.
     pub(super) fn counter(&mut self, name: &'static str, help: &str, value: impl Display) {
         self.family(name, Kind::Counter, help).sample(value);
     }
@@ -68,28 +71,20 @@ impl<'o> Page<'o> {
 }
 
 impl MetricFamily<'_, '_> {
-    /// A sample without labels.
+    /// Appends a sample without labels.
     pub(super) fn sample(&mut self, value: impl Display) {
         self.page.line(format_args!("{} {value}", self.name));
     }
 
-    /// A sample under one value of a label; `value_of_label` is a word of ours, which needs no escapes.
-    pub(super) fn labelled(&mut self, label: &str, value_of_label: &str, value: impl Display) {
-        self.page.line(format_args!("{}{{{label}=\"{value_of_label}\"}} {value}", self.name));
+    /// Appends a sample with labels. Values of labels are our own words, which need no escapes.
+    pub(super) fn labelled_sample(&mut self, labels: &[(&str, &dyn Display)], value: impl Display) {
+        let labels: Vec<_> =
+            labels.iter().map(|(label, its_value)| format!("{label}=\"{its_value}\"")).collect();
+        self.page.line(format_args!("{}{{{}}} {value}", self.name, labels.join(",")));
     }
 
-    /// A sample under the values of two labels, likewise.
-    pub(super) fn labelled_twice(
-        &mut self,
-        [one, other]: [(&str, &dyn Display); 2],
-        value: impl Display,
-    ) {
-        let ((one, its), (other, others)) = (one, other);
-        self.page
-            .line(format_args!("{}{{{one}=\"{its}\",{other}=\"{others}\"}} {value}", self.name));
-    }
-
-    /// The whole of a histogram of times: how many were no longer than each bound, how many there were, and their sum.
+    /// Appends the samples of a histogram of durations: for each bound the number of durations that
+    /// were no longer, then their count and sum.
     pub(super) fn histogram(
         &mut self,
         buckets: impl Iterator<Item = (Duration, u64)>,
@@ -111,14 +106,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_reads_as_the_format_wants_it() {
+    fn a_page_has_the_text_format_of_prometheus() {
         let mut out = Vec::new();
         let mut page = Page(&mut out);
         page.gauge("a", "How many.", 7);
         page.family("b_total", Kind::Counter, "None yet.");
         let mut family = page.family("c_total", Kind::Counter, "Labelled.");
-        family.labelled("by", "x", 1);
-        family.labelled_twice([("by", &"x"), ("status", &200)], 2);
+        family.labelled_sample(&[("by", &"x")], 1);
+        family.labelled_sample(&[("by", &"x"), ("status", &200)], 2);
         let buckets = [(Duration::from_micros(10), 1), (Duration::from_secs(1), 2)];
         page.family("d_seconds", Kind::Histogram, "Times.").histogram(
             buckets.into_iter(),
@@ -128,10 +123,11 @@ mod tests {
         let expected = "\
             # HELP a How many.\n# TYPE a gauge\na 7\n\
             # HELP b_total None yet.\n# TYPE b_total counter\n\
-            # HELP c_total Labelled.\n# TYPE c_total counter\nc_total{by=\"x\"} 1\nc_total{by=\"x\",status=\"200\"} 2\n\
+            # HELP c_total Labelled.\n# TYPE c_total counter\n\
+            c_total{by=\"x\"} 1\nc_total{by=\"x\",status=\"200\"} 2\n\
             # HELP d_seconds Times.\n# TYPE d_seconds histogram\n\
-            d_seconds_bucket{le=\"0.00001\"} 1\nd_seconds_bucket{le=\"1\"} 2\nd_seconds_bucket{le=\"+Inf\"} 3\n\
-            d_seconds_sum 2.5\nd_seconds_count 3\n";
+            d_seconds_bucket{le=\"0.00001\"} 1\nd_seconds_bucket{le=\"1\"} 2\n\
+            d_seconds_bucket{le=\"+Inf\"} 3\nd_seconds_sum 2.5\nd_seconds_count 3\n";
         assert_eq!(str::from_utf8(&out), Ok(expected));
     }
 }

@@ -1,9 +1,9 @@
-//! How long the turns of the loop took, without the waits between them.
+//! Histogram of the durations of the loop's turns, without the waits between them.
 
 use std::time::Duration;
 
-/// Upper bounds of the buckets, in nanoseconds: two to a decade, from 10 µs, in which a quiet turn is done, to 1 s, after
-/// which everybody notices.
+/// Upper bounds of the buckets in nanoseconds, two per decade: from 10 µs, the duration of a quiet
+/// turn, to 1 s, which every client notices.
 const BOUNDS_NANOS: [u64; 11] = [
     10_000,
     30_000,
@@ -18,16 +18,17 @@ const BOUNDS_NANOS: [u64; 11] = [
     1_000_000_000,
 ];
 
-/// A histogram. Counting one turn costs a look at few numbers: most turns are in the first buckets.
+/// Histogram of turns. Counting one turn compares few numbers: most turns are in the first buckets.
 #[derive(Default)]
-pub(crate) struct Turns {
-    /// How many took no longer than the bound, and longer than the one before; the last are those above all.
+pub(crate) struct TurnHistogram {
+    /// Turns per bucket, not cumulative. The last bucket is that above all bounds.
     counts: [u64; BOUNDS_NANOS.len() + 1],
+    /// Duration of all turns.
     nanos: u64,
 }
 
-impl Turns {
-    /// Counts one turn, which took so many nanoseconds.
+impl TurnHistogram {
+    /// Counts one turn of this duration.
     pub(crate) fn add(&mut self, nanos: u64) {
         let bucket =
             BOUNDS_NANOS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS_NANOS.len());
@@ -35,7 +36,7 @@ impl Turns {
         self.nanos += nanos;
     }
 
-    /// Each bound with how many turns took no longer.
+    /// Returns each bound with the number of turns that took no longer.
     pub(crate) fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
         let bounds = BOUNDS_NANOS.into_iter().map(Duration::from_nanos);
         bounds.zip(self.counts.iter().scan(0, |sum, count| {
@@ -44,12 +45,12 @@ impl Turns {
         }))
     }
 
-    /// How many turns there were.
+    /// Number of turns.
     pub(crate) fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// What they took together.
+    /// Duration of all turns together.
     pub(crate) fn sum(&self) -> Duration {
         Duration::from_nanos(self.nanos)
     }
@@ -60,8 +61,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_turn_is_in_every_bucket_that_it_fits_into() {
-        let mut turns = Turns::default();
+    fn a_turn_counts_in_every_bucket_with_a_bound_above_it() {
+        let mut turns = TurnHistogram::default();
         for nanos in [0, 10_000, 10_001, 30_000, 1_000_000_000, 1_000_000_001, 7_000_000_000] {
             turns.add(nanos);
         }

@@ -1,4 +1,5 @@
-//! The parts of root's power, which also somebody else may have been given, as for a port below 1024.
+//! Capabilities: the parts of root's power. Other users may have some too, for instance to bind
+//! ports below 1024.
 
 use rustix::io::{self, Errno};
 use rustix::process::geteuid;
@@ -7,12 +8,13 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities,
 };
 
-/// Gives up every capability for good. Root as whom it goes on keeps one: to go into directories of others, where its
-/// executable and its sockets may be. As the owner of nearly all files it gains little by it.
+/// Drops all capabilities permanently. If the process stays root, it keeps one: to enter
+/// directories of other users, where its executable and its sockets may be. Since root owns nearly
+/// all files, this capability adds little.
 ///
 /// # Errors
 ///
-/// What the kernel says. What could be given up until then is.
+/// The kernel's error. Capabilities that were dropped before stay dropped.
 pub(super) fn drop_capabilities() -> io::Result<()> {
     let kept =
         if geteuid().is_root() { CapabilitySet::DAC_OVERRIDE } else { CapabilitySet::empty() };
@@ -32,7 +34,8 @@ pub(super) fn drop_capabilities() -> io::Result<()> {
     )
 }
 
-/// Has no program that is executed from here ever get others than `kept`.
+/// Drops all but the `kept` capabilities from the bounding set, so that no program that this
+/// process executes can get others.
 pub(super) fn drop_bounding_set(kept: CapabilitySet) -> io::Result<()> {
     for bit in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
@@ -41,7 +44,7 @@ pub(super) fn drop_bounding_set(kept: CapabilitySet) -> io::Result<()> {
         }
         match remove_capability_from_bounding_set(capability) {
             Ok(()) => {}
-            // The kernel knows no more of them.
+            // The kernel has no capability with this number or above.
             Err(Errno::INVAL) => break,
             Err(error) => return Err(error),
         }

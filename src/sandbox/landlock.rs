@@ -1,18 +1,21 @@
-//! Landlock: what the kernel bars this process, and all that it starts, from.
+//! Landlock: access to files and the network that the kernel denies to this process and to all that
+//! it starts.
 //!
-//! Everything is handled that the kernel can bar, and only this is left:
+//! Everything that the kernel can deny is denied, except:
 //!
-//! - to read and execute beneath the directories of what runs here: the executable's own, and those of the C library
-//!   where it is linked dynamically. Directories, since an upgrade renames a new file over the old one. A static
-//!   binary in a directory of its own leaves nothing else there to execute.
-//! - to read `/proc`, which tells the process about itself; all of it, since a new binary has another number there.
-//!   What `/proc` has of others that could harm them, such as their memory, is barred by a check of its own.
-//! - `/dev/null`, which stands in for a descriptor when they run out
-//! - to remove the files of its Unix sockets
-//! - to write in the directory of `--state`, in which the file is put together beside the old one
-//! - to bind the ports it was told to listen on; connecting to others is never needed
+//! - Read and execute below the directories of the running code: that of the executable, and those
+//!   of the C library if it is linked dynamically. Directories, since an upgrade renames a new file
+//!   over the old one. A static binary in a directory of its own leaves nothing else there to
+//!   execute.
+//! - Read `/proc`, where the process finds values about itself. All of it, since a successor has
+//!   another number there. The kernel protects sensitive files of other processes, such as their
+//!   memory, by a check of its own.
+//! - Open `/dev/null`, which reserves a descriptor.
+//! - Remove the files of the server's Unix sockets.
+//! - Write in the directory of `--state`, where the new file is written next to the old one.
+//! - Bind the ports of the listeners. Outgoing connections are never needed.
 //!
-//! What is open already, as all sockets are, stays usable.
+//! Files and sockets that are open stay usable.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -26,25 +29,26 @@ use landlock::{
     RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, make_bitflags,
 };
 
-/// Up to this version of Landlock all is asked for. A later one is asked for nothing that was never tried.
+/// Newest version of Landlock that was tested. With a later kernel, only restrictions of this
+/// version are used.
 const ABI_TESTED: ABI = ABI::V7;
 
-/// What is done with files by their paths, beside what every server does.
+/// Directories in which this server changes files.
 pub(super) struct Paths {
-    /// Directories in which it removes files.
+    /// Directories of its Unix sockets, which it removes.
     pub(super) unlink_dirs: Vec<PathBuf>,
-    /// The directory in which it keeps a file from a stop to the next start.
+    /// Directory of the state file.
     pub(super) state_dir: Option<PathBuf>,
 }
 
-/// Whether and how far Landlock is in force.
+/// Status of Landlock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Landlock {
-    /// As the kernel's version of it allows.
+    /// Enforced with this version of the kernel's interface.
     Version(u32),
-    /// The kernel has none, or does not let us have it.
+    /// The kernel has no Landlock, or it is disabled or not permitted.
     Absent,
-    /// It is there, and refused; the log says why.
+    /// The kernel refused the rules; the log has the reason.
     Refused,
 }
 
@@ -58,20 +62,20 @@ impl fmt::Display for Landlock {
     }
 }
 
-/// Opens what the rules are about.
+/// Builds the rules and opens the files that they are about.
 pub(super) fn prepare(paths: &Paths, ports: &[u16]) -> Result<RulesetCreated, RulesetError> {
-    let run = make_bitflags!(AccessFs::{Execute | ReadFile});
-    let look = make_bitflags!(AccessFs::{ReadFile | ReadDir});
-    let keep = make_bitflags!(AccessFs::{ReadFile | ReadDir | WriteFile | Truncate | MakeReg | RemoveFile});
+    let execute = make_bitflags!(AccessFs::{Execute | ReadFile});
+    let read = make_bitflags!(AccessFs::{ReadFile | ReadDir});
+    let change = make_bitflags!(AccessFs::{WriteFile | Truncate | MakeReg | RemoveFile});
     let mut rules: Vec<(PathBuf, BitFlags<AccessFs>)> = vec![
-        (PathBuf::from("/proc"), look),
+        (PathBuf::from("/proc"), read),
         (PathBuf::from("/dev/null"), make_bitflags!(AccessFs::{ReadFile | WriteFile})),
     ];
-    rules.extend(executable_dirs().into_iter().map(|place| (place, run)));
+    rules.extend(executable_dirs().into_iter().map(|directory| (directory, execute)));
     rules.extend(
         paths.unlink_dirs.iter().map(|directory| (directory.clone(), AccessFs::RemoveFile.into())),
     );
-    rules.extend(paths.state_dir.iter().map(|directory| (directory.clone(), keep)));
+    rules.extend(paths.state_dir.iter().map(|directory| (directory.clone(), read | change)));
 
     let mut ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(ABI_TESTED))?
@@ -79,7 +83,7 @@ pub(super) fn prepare(paths: &Paths, ports: &[u16]) -> Result<RulesetCreated, Ru
         .scope(Scope::from_all(ABI_TESTED))?
         .create()?;
     for (path, access) in rules {
-        // What is not there, as in a bare container, need not be allowed.
+        // A path that does not exist, as in a bare container, needs no rule.
         if let Ok(file) = PathFd::new(path) {
             ruleset = ruleset.add_rule(PathBeneath::new(file, access))?;
         }
@@ -90,9 +94,9 @@ pub(super) fn prepare(paths: &Paths, ports: &[u16]) -> Result<RulesetCreated, Ru
     Ok(ruleset)
 }
 
-/// Has the kernel enforce it.
+/// Makes the kernel enforce the rules.
 pub(super) fn enter(prepared: Result<RulesetCreated, RulesetError>) -> Landlock {
-    // Without new privileges, which were renounced, the kernel asks for no right to do this.
+    // The process has set no_new_privs, so it needs no capability for this.
     match prepared.and_then(|ruleset| ruleset.no_new_privs(false).restrict_self()) {
         Ok(status) => match status.landlock {
             LandlockStatus::Available { effective_abi, .. }
@@ -103,47 +107,49 @@ pub(super) fn enter(prepared: Result<RulesetCreated, RulesetError>) -> Landlock 
             _ => Landlock::Absent,
         },
         Err(error) => {
-            // Each binary that was started by the one before adds a layer, and the kernel takes 16.
+            // Each upgrade adds a layer, and the kernel accepts 16 of them.
             let cause = cause(&error);
             log::warn!(
-                "Landlock is not in force, or only that of the process which started this one: {cause}"
+                "cannot enforce Landlock; only rules of earlier processes apply, if any: {cause}"
             );
             Landlock::Refused
         }
     }
 }
 
-/// What the kernel said. The crate has words for all that could be wrong with rules, which here are always the same.
+/// Returns the kernel's error as text. The crate's own errors are about wrong rules, and the rules
+/// here are always the same.
 fn cause(error: &RulesetError) -> String {
     match error {
         RulesetError::CreateRuleset(CreateRulesetError::CreateRulesetCall { source, .. })
         | RulesetError::RestrictSelf(RestrictSelfError::RestrictSelfCall { source, .. }) => {
             source.to_string()
         }
-        _ => "it does not take our rules".to_owned(),
+        _ => "the rules are not accepted".to_owned(),
     }
 }
 
-/// The directories of all files that this process executes.
+/// Directories of all files that this process executes.
 fn executable_dirs() -> Vec<PathBuf> {
     let maps = fs::read("/proc/self/maps").unwrap_or_default();
-    let mut places = Vec::new();
-    for place in maps.split(|byte| *byte == b'\n').filter_map(executable).map(dir_of_mapping) {
-        if !places.contains(&place) {
-            places.push(place);
-        }
+    let mut directories = Vec::new();
+    for line in maps.split(|byte| *byte == b'\n') {
+        let directory = executable(line).map(dir_of_mapping);
+        directories.extend(directory.filter(|directory| !directories.contains(directory)));
     }
-    places
+    directories
 }
 
-/// The file of a line such as `55d0c0a6d000-55d0c0b1f000 r-xp 0001c000 fe:00 1234      /usr/bin/speak`, if it is executed.
+/// Returns the file of a line of `/proc/self/maps`, if it is mapped executable. A line is for
+/// instance `55d0c0a6d000-55d0c0b1f000 r-xp 0001c000 fe:00 1234      /usr/bin/speak`.
 fn executable(line: &[u8]) -> Option<&Path> {
     let start = line.iter().position(|byte| *byte == b'/')?;
     let rights = line.split(|byte| *byte == b' ').nth(1)?;
     rights.contains(&b'x').then(|| Path::new(OsStr::from_bytes(&line[start..])))
 }
 
-/// The directory of a file; what lies in the root directory is allowed alone, or all files would be.
+/// Returns the directory of a file, or the file itself if it is in the root directory: a rule for
+/// that would allow all files.
 fn dir_of_mapping(file: &Path) -> PathBuf {
     match file.parent() {
         Some(directory) if directory != Path::new("/") => directory.to_owned(),
@@ -156,10 +162,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_executed_is_found_among_what_is_mapped() {
+    fn directories_of_executed_files_are_found_among_the_mappings() {
         let cases: [(&str, Option<&str>); 6] = [
             (
-                "55d0c0a6d000-55d0c0b1f000 r-xp 0001c000 fe:00 1234      /usr/bin/speak",
+                "55d0c0a6d000-55d0c0b1f000 r-xp 0001c000 fe:00 1234   /usr/bin/speak",
                 Some("/usr/bin"),
             ),
             (
@@ -168,18 +174,12 @@ mod tests {
             ),
             ("55d0c0a6d000-55d0c0b1f000 r-xp 0001c000 fe:00 1234 /speak", Some("/speak")),
             ("55d0c0a6d000-55d0c0b1f000 r--p 0001c000 fe:00 1234 /usr/bin/speak", None),
-            (
-                "7ffc1b9e5000-7ffc1b9e7000 r-xp 00000000 00:00 0                          [vdso]",
-                None,
-            ),
+            ("7ffc1b9e5000-7ffc1b9e7000 r-xp 00000000 00:00 0                       [vdso]", None),
             ("", None),
         ];
-        for (line, place) in cases {
-            assert_eq!(
-                executable(line.as_bytes()).map(dir_of_mapping).as_deref(),
-                place.map(Path::new),
-                "{line}"
-            );
+        for (line, expected) in cases {
+            let directory = executable(line.as_bytes()).map(dir_of_mapping);
+            assert_eq!(directory.as_deref(), expected.map(Path::new), "{line}");
         }
         let own = std::env::current_exe().unwrap();
         assert!(executable_dirs().contains(&own.parent().unwrap().to_owned()));

@@ -1,9 +1,9 @@
-//! What the process gives up once it is bound, and before it serves anybody.
+//! Sandbox: the privileges that the process drops after binding and before it serves.
 //!
-//! In this order: root (`--user`), all capabilities, new privileges (`no_new_privs`), and by Landlock, where the kernel
-//! has it, the files and the network that a server has no business with. Unless it was told to become somebody else, what
-//! cannot be given up is no reason not to serve. Nothing of it can be taken back, and a new binary that this process
-//! starts is confined likewise.
+//! In this order: root (`--user`), all capabilities, new privileges (`no_new_privs`), and, if the
+//! kernel has Landlock, access to files and the network that the server does not need. Only a
+//! failure of `--user` stops the start; other failures are logged. Nothing can be regained, and a
+//! new program that this process starts is confined in the same way.
 
 mod capabilities;
 mod landlock;
@@ -20,28 +20,29 @@ use crate::options::{ListenAddr, Options};
 use landlock::Paths;
 use user::Identity;
 
-/// What will be given up, decided before anything is bound: a wrong `--user` stops the start early.
+/// Privileges to drop. Decided before anything is bound, so that a wrong `--user` stops the start
+/// early.
 pub struct Sandbox {
-    /// Whom root becomes.
+    /// User to switch to. `None` to stay the same user.
     user: Option<Identity>,
-    /// `--no-sandbox` was not given.
-    is_wanted: bool,
-    /// Files of Unix sockets, which are removed when they are given up.
+    /// False with `--no-sandbox`.
+    is_enabled: bool,
+    /// Files of the Unix sockets, which are removed at the end.
     sockets: Vec<PathBuf>,
-    /// The file in which the hub is kept at a stop.
+    /// The state file.
     state: Option<PathBuf>,
 }
 
-/// What is in force from now on. It reads as the rest of a line: `user speak, no new privileges, Landlock ABI 6`.
+/// Status of the sandbox. Its text is for instance `user speak, no new privileges, Landlock ABI 6`.
 #[derive(Debug)]
 pub struct SandboxStatus {
-    /// As whom the process runs.
+    /// Effective user of the process.
     pub uid: u32,
-    /// By what name it was asked to.
+    /// User as `--user` names it.
     name: Option<String>,
-    /// Whether what it executes can have more rights than itself.
+    /// True if no program that this process executes can gain privileges.
     pub no_new_privs: bool,
-    /// What the kernel bars it from; nothing is asked of it with `--no-sandbox`.
+    /// `None` with `--no-sandbox`.
     pub landlock: Option<Landlock>,
 }
 
@@ -62,15 +63,15 @@ impl fmt::Display for SandboxStatus {
 }
 
 impl Sandbox {
-    /// Decides what to give up.
+    /// Decides which privileges to drop.
     ///
     /// # Errors
     ///
-    /// One line, where there is no such user, or where only root could become that one.
+    /// One line, if the user does not exist, or if only root could switch to it.
     pub fn plan(options: &Options) -> Result<Self, String> {
         let user = match &options.user {
             Some(asked) => {
-                user::resolve_user(asked).map_err(|fault| format!("--user {asked}: {fault}"))?
+                user::resolve_user(asked).map_err(|error| format!("--user {asked}: {error}"))?
             }
             None => None,
         };
@@ -83,46 +84,44 @@ impl Sandbox {
             );
         Ok(Self {
             user,
-            is_wanted: options.sandbox,
+            is_enabled: options.sandbox,
             sockets: sockets.collect(),
             state: options.state.clone(),
         })
     }
 
-    /// Gives it up, for this thread, which has to be the only one. `ports` are those that a binary started by this process
-    /// may bind again.
+    /// Drops the privileges of this thread, which has to be the only one. A successor may bind
+    /// `ports` again.
     ///
     /// # Errors
     ///
-    /// One line, where it cannot become whom it was told to.
+    /// One line, if the process cannot switch to the user.
     pub fn enter(self, ports: &[u16]) -> Result<SandboxStatus, String> {
-        // Paths are opened before the rights go that may be needed to reach them.
-        let domain = self.is_wanted.then(|| landlock::prepare(&self.paths(), ports));
+        // The files of the rules are opened before the rights are dropped that this may need.
+        let ruleset = self.is_enabled.then(|| landlock::prepare(&self.paths(), ports));
         let name = self.user.as_ref().map(|user| user.name.clone());
         if let Some(user) = &self.user {
             self.sockets.iter().for_each(|path| user.chown_socket(path));
-            user.switch_user().map_err(|fault| format!("--user {}: {fault}", user.name))?;
+            user.switch_user().map_err(|error| format!("--user {}: {error}", user.name))?;
         }
-        if self.is_wanted {
-            warn_of("give up capabilities", capabilities::drop_capabilities());
-            warn_of("renounce new privileges", rustix::thread::set_no_new_privs(true));
+        if self.is_enabled {
+            warn_on_error("drop capabilities", capabilities::drop_capabilities());
+            warn_on_error("set no_new_privs", rustix::thread::set_no_new_privs(true));
         }
         if geteuid().is_root() {
-            log::warn!(
-                "runs as root: with --user NAME it becomes somebody else once its addresses are bound"
-            );
+            log::warn!("running as root; use --user NAME to drop privileges after binding");
         }
-        let in_force = SandboxStatus {
+        let status = SandboxStatus {
             uid: geteuid().as_raw(),
             name,
             no_new_privs: rustix::thread::no_new_privs().unwrap_or(false),
-            landlock: domain.map(landlock::enter),
+            landlock: ruleset.map(landlock::enter),
         };
-        log::info!("sandbox: {in_force}");
-        Ok(in_force)
+        log::info!("sandbox: {status}");
+        Ok(status)
     }
 
-    /// The one list of what is still done with files by their paths.
+    /// Directories in which the server still changes files: the only list of them.
     fn paths(&self) -> Paths {
         Paths {
             unlink_dirs: self.sockets.iter().map(|socket| directory_of(socket)).collect(),
@@ -131,9 +130,9 @@ impl Sandbox {
     }
 }
 
-fn warn_of(what: &str, result: rustix::io::Result<()>) {
+fn warn_on_error(action: &str, result: rustix::io::Result<()>) {
     if let Err(error) = result {
-        log::warn!("cannot {what}: {error}");
+        log::warn!("cannot {action}: {error}");
     }
 }
 

@@ -1,5 +1,5 @@
-//! Whom root becomes: found in `/etc/passwd` and `/etc/group` without the C library, which in a static binary knows
-//! no other sources either.
+//! The user of `--user`, from `/etc/passwd` and `/etc/group`. Read without the C library, which has
+//! no other sources in a static binary either.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -14,10 +14,10 @@ use rustix::thread::{
 
 use super::capabilities;
 
-/// A user with all that belongs to one.
+/// User and groups of a process.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Identity {
-    /// As it was asked for.
+    /// Name, as `--user` has it.
     pub(super) name: String,
     uid: Uid,
     gid: Gid,
@@ -25,16 +25,17 @@ pub(super) struct Identity {
     groups: Vec<Gid>,
 }
 
-/// Whom to become: nobody else where the process is that user already.
+/// Resolves the value of `--user`. `None` if the process runs as that user already.
 ///
 /// # Errors
 ///
-/// Why that cannot be.
+/// The reason why the process cannot switch to that user.
 pub(super) fn resolve_user(asked: &str) -> Result<Option<Identity>, String> {
     let own = geteuid();
     let [passwd, group] = match ["/etc/passwd", "/etc/group"].map(read) {
         [Ok(passwd), Ok(group)] => [passwd, group],
-        // A server that another one started, in the sandbox of that one: who may not look need not give anything up.
+        // The successor of a server in its sandbox cannot read the files. It has dropped its
+        // privileges already.
         [Err((_, error)), _] | [_, Err((_, error))]
             if error.kind() == ErrorKind::PermissionDenied && !own.is_root() =>
         {
@@ -50,14 +51,11 @@ pub(super) fn resolve_user(asked: &str) -> Result<Option<Identity>, String> {
     } else if identity.uid == own {
         Ok(None)
     } else {
-        Err(format!(
-            "only root can become somebody else, and this process is user {}",
-            own.as_raw()
-        ))
+        Err(format!("only root can switch users, and this process is user {}", own.as_raw()))
     }
 }
 
-/// A file that need not be there, as in a container with nothing but a binary.
+/// Reads a file. Empty if it does not exist, as in a container with nothing but a binary.
 fn read(path: &'static str) -> Result<String, (&'static str, io::Error)> {
     match fs::read(path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
@@ -68,33 +66,34 @@ fn read(path: &'static str) -> Result<String, (&'static str, io::Error)> {
 
 /// Finds `USER` or `USER:GROUP`, each a name or else a number.
 fn find(asked: &str, passwd: &str, group: &str) -> Result<Identity, String> {
-    let (user, its_group) = match asked.split_once(':') {
-        Some((user, its_group)) => (user, Some(its_group)),
+    let (user, group_name) = match asked.split_once(':') {
+        Some((user, group_name)) => (user, Some(group_name)),
         None => (asked, None),
     };
     let entries = || passwd.lines().filter_map(User::parse);
     let entry = entries().find(|entry| entry.name == user);
     let entry =
-        entry.or_else(|| number(user).and_then(|uid| entries().find(|entry| entry.uid == uid)));
-    let uid = entry.as_ref().map(|entry| entry.uid).or_else(|| number(user));
-    let uid =
-        uid.ok_or_else(|| "there is no such user in /etc/passwd; UID:GID needs none".to_owned())?;
+        entry.or_else(|| parse_id(user).and_then(|uid| entries().find(|entry| entry.uid == uid)));
+    let uid = entry.as_ref().map(|entry| entry.uid).or_else(|| parse_id(user));
+    let uid = uid.ok_or("no such user in /etc/passwd; choose another, or use UID:GID")?;
     if uid == 0 {
-        return Err("that is root again".into());
+        return Err("this user is root; choose another".into());
     }
-    let gid = match (its_group, &entry) {
-        (Some(name), _) => find_group(name, group)
-            .ok_or_else(|| format!("there is no group {name} in /etc/group"))?,
+    let gid = match (group_name, &entry) {
+        (Some(name), _) => find_group(name, group).ok_or_else(|| {
+            format!("no group {name} in /etc/group; choose another, or use its number")
+        })?,
         (None, Some(entry)) => entry.gid,
         (None, None) => {
-            return Err(format!("/etc/passwd does not tell its group; give it, as {user}:GID"));
+            return Err(format!("/etc/passwd has no group for it; use {user}:GID"));
         }
     };
     let mut groups = vec![gid];
     if let Some(entry) = entry {
-        for its in group.lines().filter_map(Group::parse).filter(|group| group.has(entry.name)) {
-            if !groups.contains(&its.gid) {
-                groups.push(its.gid);
+        let all = group.lines().filter_map(Group::parse);
+        for gid in all.filter(|group| group.has(entry.name)).map(|group| group.gid) {
+            if !groups.contains(&gid) {
+                groups.push(gid);
             }
         }
     }
@@ -108,11 +107,11 @@ fn find(asked: &str, passwd: &str, group: &str) -> Result<Identity, String> {
 
 fn find_group(name: &str, group: &str) -> Option<u32> {
     let found = group.lines().filter_map(Group::parse).find(|group| group.name == name);
-    found.map(|group| group.gid).or_else(|| number(name))
+    found.map(|group| group.gid).or_else(|| parse_id(name))
 }
 
-/// An id. The highest number is none: the kernel takes it for "as it was".
-fn number(text: &str) -> Option<u32> {
+/// Parses a user or group ID. The highest number is none: for the kernel it means "unchanged".
+fn parse_id(text: &str) -> Option<u32> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|id| is_number && *id != u32::MAX)
 }
@@ -128,8 +127,8 @@ impl<'a> User<'a> {
     fn parse(line: &'a str) -> Option<Self> {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
-        let uid = number(fields.nth(1)?)?;
-        Some(Self { name, uid, gid: number(fields.next()?)? })
+        let uid = parse_id(fields.nth(1)?)?;
+        Some(Self { name, uid, gid: parse_id(fields.next()?)? })
     }
 }
 
@@ -144,7 +143,7 @@ impl<'a> Group<'a> {
     fn parse(line: &'a str) -> Option<Self> {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
-        let gid = number(fields.nth(1)?)?;
+        let gid = parse_id(fields.nth(1)?)?;
         Some(Self { name, gid, members: fields.next().unwrap_or_default() })
     }
 
@@ -154,60 +153,66 @@ impl<'a> Group<'a> {
 }
 
 impl Identity {
-    /// Gives the file of a socket that root has just made to this user, who may have to remove it. Where it fails, the
-    /// file merely stays behind at the end.
+    /// Makes this user the owner of a socket file that root has just created, so that it can remove
+    /// the file. On failure the file remains at the end.
     pub(super) fn chown_socket(&self, path: &Path) {
         if let Err(error) = self.try_chown(path) {
-            log::warn!("the socket {} stays root's: {error}", path.display());
+            log::warn!("cannot change the owner of a socket path={}: {error}", path.display());
         }
     }
 
-    /// Whoever may write to the directory could have put another file there meanwhile, or a second name of one: only a
-    /// socket of root's with a single name is given away, and by its descriptor.
+    /// Changes the owner, by descriptor and only of a root-owned socket with a single name. Other
+    /// users with write access to the directory may have replaced the file, or linked another one.
     fn try_chown(&self, path: &Path) -> io::Result<()> {
         let file = rustix::fs::open(
             path,
             OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        let facts = rustix::fs::fstat(&file)?;
-        let is_socket = FileType::from_raw_mode(facts.st_mode) == FileType::Socket;
-        if !is_socket || facts.st_uid != 0 || facts.st_nlink != 1 {
-            return Err(io::Error::other("it is not what was made there"));
+        let stat = rustix::fs::fstat(&file)?;
+        let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
+        if !is_socket || stat.st_uid != 0 || stat.st_nlink != 1 {
+            return Err(io::Error::other("the file was replaced since it was created"));
         }
         rustix::fs::chownat(&file, "", Some(self.uid), Some(self.gid), AtFlags::EMPTY_PATH)?;
         Ok(())
     }
 
-    /// Becomes this user for good.
+    /// Switches to this user permanently.
     ///
     /// # Errors
     ///
-    /// What the kernel says, as in a user namespace that lacks the user; then it must not go on.
+    /// The kernel's error, for instance in a user namespace without this user. The process must not
+    /// continue then.
     pub(super) fn switch_user(&self) -> Result<(), String> {
-        // The calls are this thread's; another one would stay root.
+        // The calls are for this thread only. Another thread would stay root.
         if fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
             return Err("the process has more than one thread".into());
         }
-        let cannot =
-            |what: &'static str| move |error: rustix::io::Errno| format!("cannot {what}: {error}");
-        // Nothing depends on it once new privileges are renounced, which they are not with --no-sandbox.
+        let cannot = |action: &'static str| {
+            move |error: rustix::io::Errno| format!("cannot {action}: {error}")
+        };
+        // Matters only with --no-sandbox: otherwise no_new_privs has the same effect.
         if let Err(error) = capabilities::drop_bounding_set(CapabilitySet::empty()) {
-            log::debug!("the bounding set stays: {error}");
+            log::debug!("cannot drop the bounding set: {error}");
         }
         set_thread_groups(&self.groups).map_err(cannot("set its groups"))?;
-        set_thread_res_gid(self.gid, self.gid, self.gid).map_err(cannot("become its group"))?;
-        set_thread_res_uid(self.uid, self.uid, self.uid).map_err(cannot("become it"))?;
-        // The kernel has done so already, unless it was told by "secure bits" not to.
+        set_thread_res_gid(self.gid, self.gid, self.gid).map_err(cannot("switch to its group"))?;
+        set_thread_res_uid(self.uid, self.uid, self.uid).map_err(cannot("switch to it"))?;
+        // The kernel has dropped them already, unless the "secure bits" forbid that.
         let none = CapabilitySet::empty();
         let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
-        set_capabilities(None, sets).map_err(cannot("give up capabilities"))?;
+        set_capabilities(None, sets).map_err(cannot("drop capabilities"))?;
         let is_it =
             [getuid(), geteuid()] == [self.uid; 2] && [getgid(), getegid()] == [self.gid; 2];
         let can_return = set_thread_res_uid(None::<Uid>, Uid::ROOT, None::<Uid>).is_ok()
             || (!self.gid.is_root()
                 && set_thread_res_gid(None::<Gid>, Gid::ROOT, None::<Gid>).is_ok());
-        if is_it && !can_return { Ok(()) } else { Err("the kernel does not keep to it".into()) }
+        if is_it && !can_return {
+            Ok(())
+        } else {
+            Err("the kernel did not switch to it permanently".into())
+        }
     }
 }
 
@@ -247,7 +252,7 @@ mod tests {
             ("speak:root", 990, 0, &[0, 50, 991, 33]),
             ("speak:50", 990, 50, &[50, 991, 33]),
             ("990:tls", 990, 50, &[50, 991, 33]),
-            // A name that is a number goes before the number.
+            // A name that is a number takes precedence over the number.
             ("1001", 2002, 2003, &[2003]),
             ("2002", 2002, 2003, &[2003]),
             // Numbers need no files.
@@ -258,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_there_or_is_root_is_refused_with_the_reason() {
+    fn a_missing_user_and_root_are_rejected_with_the_reason() {
         for (asked, reason) in [
             ("nobody", "no such user"),
             ("", "no such user"),
@@ -267,17 +272,17 @@ mod tests {
             ("-1", "no such user"),
             ("4294967295:8", "no such user"),
             ("4294967296:8", "no such user"),
-            ("7", "give it, as 7:GID"),
+            ("7", "use 7:GID"),
             ("speak:nowhere", "no group nowhere"),
             ("speak:", "no group"),
             ("7:4294967295", "no group"),
             ("7:8:9", "no group"),
-            ("root", "root again"),
-            ("toor", "root again"),
-            ("0:8", "root again"),
+            ("root", "is root"),
+            ("toor", "is root"),
+            ("0:8", "is root"),
         ] {
-            let fault = found(asked).unwrap_err();
-            assert!(fault.contains(reason), "{asked}: {fault}");
+            let error = found(asked).unwrap_err();
+            assert!(error.contains(reason), "{asked}: {error}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Sockets that are open already when the process starts: systemd listens for it, by the protocol of `sd_listen_fds(3)`.
+//! Socket activation: systemd opens the listeners and passes them, by the protocol of
+//! `sd_listen_fds(3)`.
 
 use std::ffi::OsString;
 use std::io;
@@ -6,37 +7,37 @@ use std::os::fd::{OwnedFd, RawFd};
 
 use crate::service::ListenerKind;
 
-/// The descriptor of the first of them; the others follow it.
+/// Descriptor of the first activated socket. The others follow.
 pub const LISTEN_FDS_START: RawFd = 3;
 
-/// How the environment tells of them, to one process alone.
-pub(super) const VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+/// Variables that describe the sockets, for one process only.
+pub(super) const ACTIVATION_ENV: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
-/// More than anybody would pass, and few enough to be tried one after the other.
+/// Activated sockets at most; further ones are ignored. Few enough to try each descriptor.
 const LISTEN_FDS_MAX: usize = 64;
 
-/// A socket that somebody opened for this process.
+/// Socket that was opened for this process.
 #[derive(Debug)]
 pub struct ActivatedSocket {
-    /// What `FileDescriptorName=` calls it: `admin` is the operator's door, everything else a public one.
+    /// `FileDescriptorName=` of the socket: `admin` for an admin listener, else a public listener.
     pub name: String,
-    /// It listens.
-    pub file: OwnedFd,
+    /// Descriptor of the socket.
+    pub fd: OwnedFd,
 }
 
 impl ActivatedSocket {
-    pub(super) fn audience(&self) -> ListenerKind {
+    pub(super) fn kind(&self) -> ListenerKind {
         if self.name == "admin" { ListenerKind::Admin } else { ListenerKind::Public }
     }
 }
 
-/// The names of the sockets that were passed to the process `pid`, in the order of their descriptors. None were if the
-/// environment speaks of another process, or of nothing that is understood.
+/// Returns the names of the sockets that were passed to the process `pid`, in the order of their
+/// descriptors. Empty if the variables are for another process, or malformed.
 #[must_use]
 pub fn activated_names(pid: u32, variable: impl Fn(&str) -> Option<OsString>) -> Vec<String> {
-    let [of, count, names] =
-        VARIABLES.map(|name| variable(name).and_then(|value| value.into_string().ok()));
-    if of.and_then(|it| it.parse().ok()) != Some(pid) {
+    let [listen_pid, count, names] =
+        ACTIVATION_ENV.map(|name| variable(name).and_then(|value| value.into_string().ok()));
+    if listen_pid.and_then(|it| it.parse().ok()) != Some(pid) {
         return Vec::new();
     }
     let count = count.and_then(|it| it.parse().ok()).unwrap_or(0).min(LISTEN_FDS_MAX);
@@ -45,11 +46,11 @@ pub fn activated_names(pid: u32, variable: impl Fn(&str) -> Option<OsString>) ->
     (0..count).map(|_| names.next().unwrap_or_default()).collect()
 }
 
-/// What is wrong with a socket that was passed and is none that clients can come to.
+/// Error for an activated socket that does not listen for stream connections.
 pub(super) fn not_a_listener() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
-        "it does not listen for streams (Accept=no and ListenStream= make one)",
+        "it does not listen for streams; set ListenStream= and Accept=no in the socket unit",
     )
 }
 
@@ -58,21 +59,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_are_taken_only_by_the_process_that_they_are_for() {
-        let names = |of: &str, count: &str, names: &str| {
-            let variables = [("LISTEN_PID", of), ("LISTEN_FDS", count), ("LISTEN_FDNAMES", names)];
-            activated_names(7, |asked| {
-                let (_, value) = variables.iter().find(|(name, _)| *name == asked)?;
+    fn activated_sockets_are_used_only_by_the_process_that_they_are_for() {
+        let names = |pid: &str, count: &str, names: &str| {
+            let variables = [("LISTEN_PID", pid), ("LISTEN_FDS", count), ("LISTEN_FDNAMES", names)];
+            activated_names(7, |variable| {
+                let (_, value) = variables.iter().find(|(name, _)| *name == variable)?;
                 (!value.is_empty()).then(|| OsString::from(value))
             })
         };
         assert_eq!(names("7", "2", "speak:admin"), ["speak", "admin"]);
         assert_eq!(names("7", "3", "speak"), ["speak", "", ""]);
         assert_eq!(names("7", "1", ""), [""]);
-        for (of, count) in
+        for (pid, count) in
             [("8", "1"), ("", "1"), ("x", "1"), ("7", ""), ("7", "-1"), ("7", "0"), ("7", "many")]
         {
-            assert_eq!(names(of, count, "speak"), [""; 0], "{of:?} {count:?}");
+            assert_eq!(names(pid, count, "speak"), [""; 0], "{pid:?} {count:?}");
         }
         assert_eq!(names("7", "4000000000", "").len(), LISTEN_FDS_MAX);
     }

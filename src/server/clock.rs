@@ -1,37 +1,38 @@
-//! What time it is.
+//! The server's clock: milliseconds of its own, and Unix time.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::hub::{Millis, Now};
 
-/// Counts from the start of the server, or goes on from where another one's stood.
+/// Monotonic clock that starts at 0, or continues that of an earlier process.
 pub(super) struct Clock {
     start: Instant,
+    /// Reading of the clock at `start`.
     offset_ms: u64,
     turn_start: Instant,
 }
 
 impl Clock {
-    /// A clock that stands at `now` now.
+    /// Starts a clock that reads `now`.
     pub(super) fn start(now: Millis) -> Self {
         let start = Instant::now();
         Self { start, offset_ms: now.0, turn_start: start }
     }
 
-    /// The present, for one turn of the loop, which begins.
+    /// Begins a turn of the loop. Returns its time.
     pub(super) fn begin_turn(&mut self) -> Now {
         self.turn_start = Instant::now();
         let running = self.turn_start.saturating_duration_since(self.start);
         Now { mono: Millis(self.offset_ms + millis(running)), unix_ms: unix_ms() }
     }
 
-    /// How many nanoseconds the turn has taken until now.
+    /// Nanoseconds since the turn began.
     pub(super) fn turn_nanos(&self) -> u64 {
-        let took = self.turn_start.elapsed();
-        took.as_secs() * 1_000_000_000 + u64::from(took.subsec_nanos())
+        let elapsed = self.turn_start.elapsed();
+        elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos())
     }
 
-    /// How long until `deadline`; nothing if it has passed.
+    /// Time until `deadline`. Zero if it has passed.
     pub(super) fn until(&self, deadline: Millis) -> Duration {
         Duration::from_millis(deadline.0.saturating_sub(self.offset_ms))
             .saturating_sub(self.start.elapsed())
@@ -43,7 +44,8 @@ pub(super) fn unix_ms() -> u64 {
     millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// `Duration::as_millis` without its 128 bits, which cost more than the rest of a look at the clock.
+/// `Duration::as_millis` without 128-bit arithmetic, which costs more than the rest of reading the
+/// clock.
 fn millis(duration: Duration) -> u64 {
     duration.as_secs() * 1000 + u64::from(duration.subsec_millis())
 }

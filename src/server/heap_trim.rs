@@ -1,38 +1,44 @@
-//! Notices when much of what was held is let go, for allocators that have to be told to give free pages back.
+//! Detects that much of the memory in use was freed, for allocators that return free pages to the
+//! kernel only on request.
 //!
-//! glibc's lets go of its heap from the top only: what lives on above what was freed keeps all of it. Before musl's stand spares of ours.
+//! glibc shrinks its heap from the top only: one block that is still in use keeps all free pages
+//! below it. With musl, the free lists of `allocator/free_lists.rs` keep blocks.
 
 use crate::hub::Millis;
 
-/// Less than this is not worth the walk through the heap.
+/// Freed bytes from which on trimming is worth the walk through the heap.
 const MIN_FREED_BYTES: usize = 1024 * 1024;
 
-/// What is held may go up and down within a moment, and the walk takes a while.
+/// Delay before trimming, and minimum interval. Usage may drop for a moment only, and the walk
+/// takes time.
 const INTERVAL_MS: u64 = 1_000;
 
-/// How much was held, and when to give back what is free since.
+/// Peak of the memory usage, and the time of the next trimming.
 #[derive(Default)]
 pub(super) struct HeapTrim {
+    /// Highest usage since the last trimming, in bytes.
     peak: usize,
+    /// `None` unless usage fell below half of the peak.
     next_check: Option<Millis>,
 }
 
 impl HeapTrim {
-    /// So much is held now. Tells whether to give back what is free.
-    pub(super) fn observe(&mut self, held: usize, now: Millis) -> bool {
-        self.peak = self.peak.max(held);
+    /// Observes the memory usage in bytes. Returns whether to trim the heap now.
+    pub(super) fn observe(&mut self, usage: usize, now: Millis) -> bool {
+        self.peak = self.peak.max(usage);
         let is_due = self.next_check.is_some_and(|due| due <= now);
         if is_due {
-            *self = Self { peak: held, next_check: None };
+            *self = Self { peak: usage, next_check: None };
         } else if self.next_check.is_none()
-            && held < self.peak / 2
-            && self.peak - held >= MIN_FREED_BYTES
+            && usage < self.peak / 2
+            && self.peak - usage >= MIN_FREED_BYTES
         {
             self.next_check = Some(now.after(INTERVAL_MS));
         }
         is_due
     }
 
+    /// Time of the next trimming.
     pub(super) fn next_check(&self) -> Option<Millis> {
         self.next_check
     }
@@ -43,19 +49,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_free_is_given_back_once_a_while_after_much_was_let_go() {
-        let mut ebb = HeapTrim::default();
+    fn the_heap_is_trimmed_a_second_after_usage_fell_by_much() {
+        let mut trim = HeapTrim::default();
         let high = 10 * MIN_FREED_BYTES;
-        assert!(!ebb.observe(high, Millis(0)) && !ebb.observe(high / 2, Millis(1)));
-        assert_eq!(ebb.next_check(), None, "half of it is still there");
-        assert!(
-            !ebb.observe(high / 3, Millis(2))
-                && !ebb.observe(high, Millis(500))
-                && !ebb.observe(0, Millis(1_001))
-        );
-        assert!(ebb.observe(0, Millis(1_002)));
-        assert_eq!(ebb.next_check(), None);
-        assert!(!ebb.observe(MIN_FREED_BYTES - 1, Millis(2_000)) && !ebb.observe(0, Millis(2_001)));
-        assert_eq!(ebb.next_check(), None, "not worth it");
+        assert!(!trim.observe(high, Millis(0)) && !trim.observe(high / 2, Millis(1)));
+        assert_eq!(trim.next_check(), None, "half of the peak is in use");
+        for (usage, time) in [(high / 3, 2), (high, 500), (0, 1_001)] {
+            assert!(!trim.observe(usage, Millis(time)), "{usage} bytes after {time} ms");
+        }
+        assert!(trim.observe(0, Millis(1_002)));
+        assert_eq!(trim.next_check(), None);
+        assert!(!trim.observe(MIN_FREED_BYTES - 1, Millis(2_000)));
+        assert!(!trim.observe(0, Millis(2_001)));
+        assert_eq!(trim.next_check(), None, "too little was freed");
     }
 }

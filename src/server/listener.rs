@@ -1,4 +1,4 @@
-//! A listening address: bind it, accept from it, give it up.
+//! Listeners of the kernel: bind, inherit, accept, and remove the file of a Unix socket.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -16,19 +16,22 @@ use mio::net::{TcpListener, UnixListener};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::activation::not_a_listener;
+use super::os_socket::OsSocket;
 use crate::options::ListenAddr;
-use crate::server::os_socket::OsSocket;
 use crate::service::{Listener, ListenerKind};
 
-/// Connections that the kernel completes before we accept them; it cuts this to its own `somaxconn`.
+/// Connections that the kernel completes before they are accepted. The kernel reduces it to
+/// `somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// A peer that vanished without a word is noticed after this much silence: first asked after 30 s, and
-/// given up when neither that nor data was acknowledged for as long again.
+/// Keepalive of TCP (`TCP_KEEPIDLE`, `TCP_KEEPINTVL`) detects a peer that vanished: the first probe
+/// is sent after 30 s of silence. The connection is dropped if neither a probe nor data is
+/// acknowledged for as long again.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A process that has bound its socket listens on it within this time, by far.
+/// Delay before a Unix socket that refuses connections counts as stale. A process that has bound
+/// its socket listens on it much sooner.
 const LISTEN_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 enum Binding {
@@ -36,40 +39,42 @@ enum Binding {
     Unix(UnixListener, SocketFile),
 }
 
-/// The file of a Unix socket, known by more than its name: under that, somebody may have put another one.
+/// File of a Unix socket. The ID tells it from another file that took its name.
 struct SocketFile {
     path: PathBuf,
+    /// `None` for a file that is not to be removed.
     id: Option<FileId>,
 }
 
 impl SocketFile {
-    /// The one that is there now.
+    /// The file that has this path now.
     fn at(path: &Path) -> Self {
         Self { path: path.to_owned(), id: file_id(path) }
     }
 }
 
-/// Device and inode: nothing else has them for as long as the file, or a socket bound to it, is there.
+/// Device and inode. Unique as long as the file, or a socket bound to it, exists.
 type FileId = (u64, u64);
 
-/// A listening socket.
+/// Listener of the kernel.
 pub(super) struct OsListener {
+    /// Address, as the operator wrote it.
     address: ListenAddr,
     binding: Binding,
-    audience: ListenerKind,
-    /// Somebody else opened it for this process, or for one before it.
+    kind: ListenerKind,
+    /// Opened by socket activation, for this process or a predecessor.
     is_activated: bool,
-    /// Another process listens there from now on.
+    /// A successor listens here: the file of a Unix socket stays.
     is_transferred: bool,
 }
 
-/// Where a door is, as the first lines tell it.
+/// Writes the address as the first lines of the output show it.
 impl fmt::Display for OsListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.binding {
             Binding::Tcp(listener) => match listener.local_addr() {
                 Ok(address) => write!(f, "http://{address}"),
-                Err(error) => write!(f, "an address that the kernel does not tell ({error})"),
+                Err(error) => write!(f, "an unknown address ({error})"),
             },
             Binding::Unix(_, file) => write!(f, "unix:{}", file.path.display()),
         }
@@ -77,19 +82,20 @@ impl fmt::Display for OsListener {
 }
 
 impl OsListener {
-    /// Binds and listens. An answer to one of its clients may make no progress for `answer_timeout`.
+    /// Binds and listens. The kernel drops a client that acknowledges nothing for
+    /// `response_timeout`.
     ///
     /// # Errors
     ///
-    /// What the kernel says, for instance that the address is in use.
-    pub(super) fn open(
+    /// The kernel's error, for instance that the address is in use.
+    pub(super) fn bind(
         address: &ListenAddr,
-        audience: ListenerKind,
-        answer_timeout: Duration,
+        kind: ListenerKind,
+        response_timeout: Duration,
     ) -> io::Result<Self> {
         let binding = match address {
             ListenAddr::Tcp(address) => {
-                Binding::Tcp(TcpListener::from_std(listen_tcp(*address, answer_timeout)?.into()))
+                Binding::Tcp(TcpListener::from_std(listen_tcp(*address, response_timeout)?.into()))
             }
             ListenAddr::Unix(path) => {
                 let listener = UnixListener::from_std(listen_unix(path)?.into());
@@ -99,38 +105,32 @@ impl OsListener {
         Ok(Self {
             address: address.clone(),
             binding,
-            audience,
+            kind,
             is_activated: false,
             is_transferred: false,
         })
     }
 
-    /// Goes on with a socket that another process opened at this address.
-    pub(super) fn inherit(address: &ListenAddr, audience: ListenerKind, listener: OwnedFd) -> Self {
+    /// Continues with a predecessor's socket at this address.
+    pub(super) fn inherit(address: &ListenAddr, kind: ListenerKind, listener: OwnedFd) -> Self {
         let binding = match address {
             ListenAddr::Tcp(_) => Binding::Tcp(TcpListener::from_std(listener.into())),
             ListenAddr::Unix(path) => {
                 Binding::Unix(UnixListener::from_std(listener.into()), SocketFile::at(path))
             }
         };
-        Self {
-            address: address.clone(),
-            binding,
-            audience,
-            is_activated: false,
-            is_transferred: false,
-        }
+        Self { address: address.clone(), binding, kind, is_activated: false, is_transferred: false }
     }
 
-    /// Serves at a socket that somebody else opened. `answer_timeout` as for [`Door::open`].
+    /// Listens at a socket of socket activation. `response_timeout` as for [`OsListener::bind`].
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for what does not listen, or what the kernel says.
+    /// `InvalidInput` for a socket that does not listen, or the kernel's error.
     pub(super) fn from_activation(
-        audience: ListenerKind,
+        kind: ListenerKind,
         listener: OwnedFd,
-        answer_timeout: Duration,
+        response_timeout: Duration,
     ) -> io::Result<Self> {
         if sockopt::socket_type(&listener)? != SocketType::STREAM
             || !sockopt::socket_acceptconn(&listener)?
@@ -142,32 +142,32 @@ impl OsListener {
             let listener = UnixListener::from_std(listener.into());
             let path =
                 listener.local_addr()?.as_pathname().map_or_else(PathBuf::new, Path::to_path_buf);
-            // Whoever made its file will remove it.
+            // The program that made the file removes it.
             (ListenAddr::Unix(path.clone()), Binding::Unix(listener, SocketFile { path, id: None }))
         } else {
-            set_up_tcp(&listener, answer_timeout)?;
+            set_up_tcp(&listener, response_timeout)?;
             let listener = TcpListener::from_std(listener.into());
             (ListenAddr::Tcp(listener.local_addr()?), Binding::Tcp(listener))
         };
-        Ok(Self { address, binding, audience, is_activated: true, is_transferred: false })
+        Ok(Self { address, binding, kind, is_activated: true, is_transferred: false })
     }
 
-    /// Whether somebody else opened it.
+    /// Returns whether socket activation opened this listener.
     pub(super) fn is_activated(&self) -> bool {
         self.is_activated
     }
 
-    /// Where it was told to be.
+    /// Address, as the operator wrote it.
     pub(super) fn address(&self) -> &ListenAddr {
         &self.address
     }
 
-    /// Another process listens there from now on.
+    /// Notes that a successor listens here from now on.
     pub(super) fn mark_transferred(&mut self) {
         self.is_transferred = true;
     }
 
-    /// Its port, if it is a TCP one.
+    /// Port of a TCP listener.
     pub(super) fn port(&self) -> Option<u16> {
         match &self.binding {
             Binding::Tcp(listener) => listener.local_addr().ok().map(|address| address.port()),
@@ -175,7 +175,7 @@ impl OsListener {
         }
     }
 
-    /// For the poll to watch.
+    /// File to register with the poll.
     pub(super) fn source(&mut self) -> &mut dyn Source {
         match &mut self.binding {
             Binding::Tcp(listener) => listener,
@@ -204,7 +204,7 @@ impl Listener for OsListener {
     }
 
     fn kind(&self) -> ListenerKind {
-        self.audience
+        self.kind
     }
 }
 
@@ -217,7 +217,7 @@ impl AsFd for OsListener {
     }
 }
 
-/// A Unix socket's file goes with its door, if it is still the one that the door made.
+/// Removes the file of a Unix socket, if it is still the one that this listener made.
 impl Drop for OsListener {
     fn drop(&mut self) {
         if let Binding::Unix(_, file) = &self.binding
@@ -225,17 +225,17 @@ impl Drop for OsListener {
             && file.id.is_some()
             && file.id == file_id(&file.path)
         {
-            // Somebody may have removed it just now; nothing depends on it.
+            // Fails if another program has just removed the file.
             let _ = fs::remove_file(&file.path);
         }
     }
 }
 
-fn listen_tcp(address: SocketAddr, answer_timeout: Duration) -> io::Result<OwnedFd> {
-    match bind_tcp(address, answer_timeout) {
-        // A machine without IPv6: `[::]` is then everything that IPv4 reaches.
+fn listen_tcp(address: SocketAddr, response_timeout: Duration) -> io::Result<OwnedFd> {
+    match bind_tcp(address, response_timeout) {
+        // On a machine without IPv6, `[::]` means all IPv4 addresses.
         Err(error) if address.ip().is_unspecified() && address.is_ipv6() && lacks_ipv6(&error) => {
-            bind_tcp((IpAddr::from(Ipv4Addr::UNSPECIFIED), address.port()).into(), answer_timeout)
+            bind_tcp((IpAddr::from(Ipv4Addr::UNSPECIFIED), address.port()).into(), response_timeout)
         }
         result => result,
     }
@@ -246,27 +246,27 @@ fn lacks_ipv6(error: &io::Error) -> bool {
     matches!(errno, Some(rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL))
 }
 
-fn bind_tcp(address: SocketAddr, answer_timeout: Duration) -> io::Result<OwnedFd> {
+fn bind_tcp(address: SocketAddr, response_timeout: Duration) -> io::Result<OwnedFd> {
     let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let socket = socket(family)?;
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
     sockopt::set_socket_reuseaddr(&socket, true)?;
-    set_up_tcp(&socket, answer_timeout)?;
+    set_up_tcp(&socket, response_timeout)?;
     net::bind(&socket, &address)?;
     net::listen(&socket, BACKLOG)?;
     Ok(socket)
 }
 
-/// Set here once: on Linux, accepted sockets inherit all of them.
-fn set_up_tcp(listener: &OwnedFd, answer_timeout: Duration) -> io::Result<()> {
+/// Sets the options of a listener. On Linux accepted sockets inherit all of them.
+fn set_up_tcp(listener: &OwnedFd, response_timeout: Duration) -> io::Result<()> {
     sockopt::set_tcp_nodelay(listener, true)?;
     sockopt::set_socket_keepalive(listener, true)?;
     sockopt::set_tcp_keepidle(listener, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(listener, KEEPALIVE_INTERVAL)?;
-    // Linux counts the time in which a peer has no room for more as well.
-    let unacknowledged = KEEPALIVE_IDLE.max(answer_timeout);
+    // Linux also counts the time in which the peer's receive window is full.
+    let unacknowledged = KEEPALIVE_IDLE.max(response_timeout);
     sockopt::set_tcp_user_timeout(
         listener,
         u32::try_from(unacknowledged.as_millis()).unwrap_or(u32::MAX),
@@ -274,8 +274,8 @@ fn set_up_tcp(listener: &OwnedFd, answer_timeout: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// The kernel makes the file with the rights that the process's umask leaves, in one step with the name: there is no
-/// moment in which it is open to more than it is to be.
+/// Listens at a path. The kernel creates the file with the rights that the umask leaves, in one
+/// step with its name: at no moment has it more rights.
 fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let socket = socket(AddressFamily::UNIX)?;
@@ -287,8 +287,8 @@ fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Removes a socket on which nobody listens. False, and nothing removed, if it is anything else: a link too, wherever
-/// that leads.
+/// Removes a socket on which no process listens. Removes nothing else, not even a link to such a
+/// socket, and returns false then.
 fn remove_stale(path: &Path) -> io::Result<bool> {
     let Some(id) = file_id(path) else { return Ok(false) };
     for _ in 0..2 {
@@ -297,17 +297,17 @@ fn remove_stale(path: &Path) -> io::Result<bool> {
         {
             return Ok(false);
         }
-        // One that was bound a moment ago refuses as well, until its process listens.
+        // A socket that was just bound also refuses connections, until its process listens.
         thread::sleep(LISTEN_RETRY_DELAY);
     }
-    // Another start may have put its own there meanwhile.
+    // Another server that is starting may have replaced the file meanwhile.
     if file_id(path) != Some(id) {
         return Ok(false);
     }
     fs::remove_file(path).map(|()| true)
 }
 
-/// What identifies the socket of this name, if it is one.
+/// ID of the socket at this path. `None` if there is no socket.
 fn file_id(path: &Path) -> Option<FileId> {
     let file = fs::symlink_metadata(path).ok()?;
     file.file_type().is_socket().then(|| (file.dev(), file.ino()))

@@ -1,8 +1,9 @@
-//! Lines on standard error: `TIME LEVEL text`.
+//! Log on standard error, one line each: `TIME LEVEL text`.
 //!
-//! A log must not stop the server. Whoever reads it may fall behind, or stand still, and a write to a full pipe waits for
-//! ever; so the kernel is asked first whether it takes a line, and what it does not take is lost, and counted. Having the
-//! descriptor itself not wait would change it for all who share it: the shell, its terminal, other programs.
+//! The log must not block the server: its reader may be slow or stopped, and a write to a full pipe
+//! waits forever. So the kernel is asked first whether standard error is writable. If not, the line
+//! is dropped and counted. Non-blocking mode is no way out: it would apply to all programs that
+//! share the descriptor, such as the shell.
 
 use std::any::Any;
 use std::fmt::Arguments;
@@ -14,21 +15,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+/// Logger on standard error.
 struct StandardError;
 
-/// Lines that nobody took. A logger is shared by all threads, so these numbers alone are atomic ones; only a line of the
-/// log ever looks at them.
+/// Log lines dropped since the start. Atomic since a logger is shared by all threads.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Of how many of those the log has told.
+/// Dropped lines that the log has reported.
 static DROPPED_REPORTED: AtomicU64 = AtomicU64::new(0);
 
-/// Logs lines up to this level from now on, and a panic as one more. To be called once.
+/// Starts to log lines up to this level, and panics as one line each. To be called once.
 pub fn start(level: LevelFilter) {
     if log::set_logger(&StandardError).is_ok() {
         log::set_max_level(level);
     }
-    // A build for tests tells more, and nobody's secrets are in it.
+    // In a debug build the default output says more, and no secrets are at stake.
     if !cfg!(debug_assertions) {
         panic::set_hook(Box::new(|info| {
             let text = panic_text(info.payload(), info.location());
@@ -37,7 +38,7 @@ pub fn start(level: LevelFilter) {
     }
 }
 
-/// Lines that were lost since the start, since nobody took them.
+/// Log lines dropped since the start.
 pub(super) fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
@@ -62,51 +63,52 @@ fn write_line(level: Level, text: Arguments<'_>) {
     let unix_ms =
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     let time = rfc_3339(unix_ms);
-    let lost = dropped();
-    let untold = lost - DROPPED_REPORTED.load(Ordering::Relaxed);
-    let gap = if untold == 0 {
+    let dropped = dropped();
+    let unreported = dropped - DROPPED_REPORTED.load(Ordering::Relaxed);
+    let gap = if unreported == 0 {
         String::new()
     } else {
-        format!("{time} WARN {untold} lines were lost here\n")
+        format!("{time} WARN {unreported} log lines dropped\n")
     };
-    // One write, so that lines stay whole.
+    // One write, so that lines are not torn.
     match io::stderr().write_all(format!("{gap}{time} {level} {text}\n").as_bytes()) {
-        Ok(()) => DROPPED_REPORTED.store(lost, Ordering::Relaxed),
+        Ok(()) => DROPPED_REPORTED.store(dropped, Ordering::Relaxed),
         Err(_) => {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-/// Whether standard error takes a line now. A pipe that takes anything takes 4 KiB at once, and no line is that long. What
-/// cannot be asked is tried.
+/// Returns whether standard error takes a line without blocking. A writable pipe takes at least
+/// 4 KiB, and no line is that long. If the kernel cannot tell, the write is tried.
 fn is_writable() -> bool {
     let stderr = io::stderr();
-    let mut asked = [PollFd::new(&stderr, PollFlags::OUT)];
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    !matches!(poll(&mut asked, Some(&at_once)), Ok(0))
+    let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
+    let no_wait = Timespec { tv_sec: 0, tv_nsec: 0 };
+    !matches!(poll(&mut fds, Some(&no_wait)), Ok(0))
 }
 
-/// Where it panicked, and why if that is a text of ours. Texts that were put together may quote what a client sent.
+/// Text of a panic: its place, and its message if that is a constant. A formatted message is left
+/// out, since it may quote what a client sent.
 fn panic_text(payload: &dyn Any, location: Option<&Location<'_>>) -> String {
-    let why =
-        payload.downcast_ref::<&'static str>().map_or(String::new(), |why| format!(": {why}"));
-    let place = location
-        .map_or(String::new(), |location| format!(" at {}:{}", location.file(), location.line()));
-    format!("panicked{place}{why}")
+    let message = payload.downcast_ref::<&'static str>();
+    let message = message.map_or(String::new(), |message| format!(": {message}"));
+    let place = location.map_or(String::new(), |at| format!(" at {}:{}", at.file(), at.line()));
+    format!("panicked{place}{message}")
 }
 
 /// Milliseconds since 1970 as `2026-11-22T10:43:04.123Z`.
 fn rfc_3339(unix_ms: u64) -> String {
     let (days, ms_of_day) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
-    let (year, month, day) = civil(days);
+    let (year, month, day) = civil_from_days(days);
     let (seconds, ms) = (ms_of_day / 1000, ms_of_day % 1000);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
 }
 
-/// Year, month and day of a day since 1970. Counts years from March, so that the leap day comes last.
-fn civil(days_since_1970: u64) -> (u64, u64, u64) {
+/// Year, month and day of a day since 1970, by Howard Hinnant's algorithm. It counts years from
+/// March, so that the leap day comes last.
+fn civil_from_days(days_since_1970: u64) -> (u64, u64, u64) {
     const DAYS_IN_400_YEARS: u64 = 146_097;
     // 0000-03-01 is 719,468 days before 1970-01-01.
     let days = days_since_1970 + 719_468;
@@ -127,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_tells_where_it_was_and_no_text_that_was_put_together() {
+    fn a_panic_is_logged_with_its_place_and_without_a_formatted_message() {
         let at = Location::caller();
         let place = format!("panicked at src/server/log_writer.rs:{}", at.line());
         assert_eq!(panic_text(&"a client is gone", Some(at)), format!("{place}: a client is gone"));
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_those_of_date() {
+    fn times_equal_those_of_the_date_program() {
         // date -u -d @SECONDS +%FT%TZ
         let cases = [
             (0, "1970-01-01T00:00:00.000Z"),

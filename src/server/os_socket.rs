@@ -1,4 +1,4 @@
-//! The kernel's sockets.
+//! Client sockets of the kernel.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown};
@@ -11,21 +11,22 @@ use rustix::net::AddressFamily;
 
 use crate::service::Socket;
 
-/// A socket of the kernel.
+/// Client socket of the kernel.
 #[derive(Debug)]
 pub(super) enum OsSocket {
-    /// Accepted at a TCP port.
+    /// Accepted by a TCP listener.
     Tcp(TcpStream),
-    /// Accepted at a file.
+    /// Accepted by a Unix listener.
     Unix(UnixStream),
 }
 
 impl OsSocket {
-    /// Has the poll watch it, both ways and for all its life: an edge-triggered socket costs nothing while it is silent.
+    /// Registers the socket with the poll, for both directions and for its whole life. An
+    /// edge-triggered socket costs nothing while it is idle.
     ///
     /// # Errors
     ///
-    /// What the kernel says, for instance that it watches too many files.
+    /// The kernel's error, for instance that it watches too many files.
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let source: &mut dyn Source = match self {
             Self::Tcp(stream) => stream,
@@ -33,19 +34,18 @@ impl OsSocket {
         };
         registry.register(source, token, Interest::READABLE | Interest::WRITABLE)
     }
-}
 
-impl OsSocket {
-    /// A client's socket that another process accepted, and from which address; a Unix socket's has none.
+    /// Wraps a client's socket that another process accepted. Returns the client's address too;
+    /// `None` for a Unix socket.
     ///
     /// # Errors
     ///
-    /// Where it is something else, or is gone.
-    pub(super) fn from_fd(file: OwnedFd) -> io::Result<(Self, Option<IpAddr>)> {
-        if rustix::net::sockopt::socket_domain(&file)? == AddressFamily::UNIX {
-            return Ok((Self::Unix(UnixStream::from_std(file.into())), None));
+    /// The kernel's error, for instance if the client has closed the connection.
+    pub(super) fn from_fd(fd: OwnedFd) -> io::Result<(Self, Option<IpAddr>)> {
+        if rustix::net::sockopt::socket_domain(&fd)? == AddressFamily::UNIX {
+            return Ok((Self::Unix(UnixStream::from_std(fd.into())), None));
         }
-        let stream = std::net::TcpStream::from(file);
+        let stream = std::net::TcpStream::from(fd);
         let address = stream.peer_addr()?.ip();
         Ok((Self::Tcp(TcpStream::from_std(stream)), Some(address)))
     }
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_is_a_descriptor_and_its_kind() {
+    fn a_socket_takes_no_more_than_a_descriptor_and_its_kind() {
         assert!(size_of::<OsSocket>() <= 24);
     }
 }

@@ -1,5 +1,5 @@
-//! Why the server did not start.
+//! The error of a failed start.
 
-/// Why the server did not start, in one line.
+/// Reason why the server did not start, and what to do about it, in one line.
 #[derive(Debug)]
 pub struct StartError(pub String);

@@ -1,4 +1,4 @@
-//! What a server begins with: nothing, what the last stop kept, or what the process before gives away.
+//! The state that a server starts with: that of a predecessor, that of the state file, or none.
 
 use std::io;
 use std::path::Path;
@@ -9,38 +9,39 @@ use super::upgrade::{Predecessor, is_disconnected};
 use crate::hub::{Config, Hub, Now};
 use crate::snapshot::{LoadResult, StateFile};
 
-/// A hub to serve, and where it came from.
+/// A hub to serve, and its origin.
 pub(super) struct InitialState {
     pub(super) hub: Hub,
-    /// What time it is there.
+    /// Present time of the hub.
     pub(super) now: Now,
-    /// Who served it until now, and still has its clients.
+    /// The process that served until now and still has its clients.
     pub(super) predecessor: Option<Predecessor>,
-    /// Where it is to be kept at the stop.
+    /// File to write the hub to at a stop.
     pub(super) state_file: Option<StateFile>,
 }
 
 impl InitialState {
-    /// Looks for a process before, then for a state that was kept.
+    /// Receives the state of a predecessor, else loads the state file, if there is one.
     ///
     /// # Errors
     ///
-    /// [`StartError`] where either is there and cannot be gone on with. A state that is damaged is set aside, and is no reason
-    /// not to start.
+    /// [`StartError`] if the predecessor or the file is there and cannot be used. A corrupt state
+    /// file is renamed, and the server starts without it.
     pub(super) fn load(state: Option<&Path>, config: Config) -> Result<Self, StartError> {
         let state_file = state.map(|path| StateFile::new(path.to_owned()));
-        let fault = |error: io::Error| {
-            StartError(format!("cannot take over from the process before: {error}"))
+        let cannot_take_over = |error: io::Error| {
+            StartError(format!("cannot take over from the old process: {error}"))
         };
-        if let Some(mut predecessor) = Predecessor::from_env().map_err(fault)? {
+        if let Some(mut predecessor) = Predecessor::from_env().map_err(cannot_take_over)? {
             let (hub, now) = match predecessor.receive_state(&config, unix_ms()) {
                 Err(error) if is_disconnected(&error) => {
                     log::error!(
-                        "the process before ended before it had given everything away: begins anew"
+                        "takeover failed: old process exited before sending its state; \
+                         starting empty"
                     );
                     (Hub::new(config), Now::default())
                 }
-                result => result.map_err(fault)?,
+                result => result.map_err(cannot_take_over)?,
             };
             return Ok(Self { hub, now, predecessor: Some(predecessor), state_file });
         }
@@ -53,35 +54,37 @@ impl InitialState {
     }
 }
 
-/// What keeps a state from being read or written, and what to do about it.
-pub(super) fn state_file_error(file: &StateFile, what: &str, error: &io::Error) -> StartError {
+/// Error for a state file that cannot be read or written. `verb` is "read" or "write".
+pub(super) fn state_file_error(file: &StateFile, verb: &str, error: &io::Error) -> StartError {
     let path = file.path().display();
     StartError(format!(
-        "cannot {what} the state in {path}: {error}; see to its rights, or give another --state"
+        "cannot {verb} the state file {path}: {error}; \
+         check its permissions, or use another --state"
     ))
 }
 
+/// Loads the state file. `None` if there is none, or if it is corrupt.
 fn load(file: &StateFile, config: &Config) -> Result<Option<(Hub, Now)>, StartError> {
     let path = file.path().display();
-    let kept =
+    let result =
         file.load(config, unix_ms()).map_err(|error| state_file_error(file, "read", &error))?;
-    // Once more when rights were given up; here so that nothing is bound in vain.
+    // Checked here before anything is bound, and again after privileges were dropped.
     file.check_writable().map_err(|error| state_file_error(file, "write", &error))?;
-    Ok(match kept {
+    Ok(match result {
         LoadResult::Missing => None,
         LoadResult::Loaded(hub, now) => {
-            let census = hub.gauges();
+            let gauges = hub.gauges();
             log::info!(
-                "goes on with {} channels and {} connections",
-                census.channels,
-                census.sessions
+                "restored state channels={} connections={}",
+                gauges.channels,
+                gauges.sessions
             );
             Some((*hub, now))
         }
-        LoadResult::Rejected(why, aside) => {
+        LoadResult::Rejected(reason, renamed) => {
             log::error!(
-                "the state in {path} is not used: {why}. It is kept as {}",
-                aside.display()
+                "state file rejected path={path} renamed_to={}: {reason}; starting empty",
+                renamed.display()
             );
             None
         }

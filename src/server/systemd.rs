@@ -1,7 +1,7 @@
-//! What is said to systemd, or to whoever else started this process and told it where to say it: `sd_notify(3)`.
+//! Notifications to systemd, by the protocol of `sd_notify(3)`.
 //!
-//! All of it is said by the process that is the main one at the time, so that `NotifyAccess=main` suffices: when another
-//! takes over, it is the old one that says so. Without `NOTIFY_SOCKET` nothing is said, and nothing is done for it.
+//! The main process sends all of them, so that `NotifyAccess=main` suffices: in an upgrade the old
+//! process reports the new one. Without `NOTIFY_SOCKET` nothing is sent and nothing is computed.
 
 use std::env;
 use std::ffi::OsStr;
@@ -18,49 +18,49 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::hub::Millis;
 
-/// For which process the watchdog is, if not for all that have its environment.
+/// Variable with the process that the watchdog is for. Without it, each process with this
+/// environment is meant.
 pub(super) const WATCHDOG_PID: &str = "WATCHDOG_PID";
 
-/// A supervisor that does not take a word for so long is not waited for.
+/// Time for which a notification may block the server. It is dropped after that.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Who wants to know how this process is.
-pub(super) struct Supervisor {
+/// Connection to systemd, or to another service manager that speaks its protocol.
+pub(super) struct Systemd {
+    /// `None` if this process was not started by one.
     socket: Option<UnixDatagram>,
     watchdog: Option<Watchdog>,
 }
 
-/// It wants to hear now and then that the loop still turns.
+/// `WatchdogSec=`: the loop has to send a ping from time to time.
 struct Watchdog {
     interval_ms: u64,
     next_ping: Millis,
 }
 
-/// What can be said.
+/// Notification of the state of the service.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Notification<'a> {
-    /// It serves; with a line on how that came about.
+    /// The server is ready, with a status line.
     Ready(&'a str),
-    /// Another process is to take over.
+    /// An upgrade has started.
     Reloading,
-    /// That process serves from now on, and is the one to watch.
+    /// The process with this ID has taken over and is the main process.
     MainPid(u32),
+    /// The server shuts down.
     Stopping,
 }
 
-/// As the protocol spells it.
+/// Writes the assignments of the protocol, one a line.
 impl fmt::Display for Notification<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ready(status) => write!(f, "READY=1\nSTATUS={status}"),
             Self::Reloading => {
-                // By this a reload is told from one before it (`Type=notify-reload`).
+                // With `Type=notify-reload` systemd tells two reloads apart by the time.
                 let now = clock_gettime(ClockId::Monotonic);
                 let usec = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
-                write!(
-                    f,
-                    "RELOADING=1\nMONOTONIC_USEC={usec}\nSTATUS=another process is to take over"
-                )
+                write!(f, "RELOADING=1\nMONOTONIC_USEC={usec}\nSTATUS=upgrade in progress")
             }
             Self::MainPid(id) => {
                 write!(f, "MAINPID={id}\nREADY=1\nSTATUS=took over from process {}", process::id())
@@ -70,12 +70,12 @@ impl fmt::Display for Notification<'_> {
     }
 }
 
-impl Supervisor {
-    /// The one that the environment names. It is `now`.
-    pub(super) fn find(now: Millis) -> Self {
+impl Systemd {
+    /// Connects to the socket that the environment names.
+    pub(super) fn from_env(now: Millis) -> Self {
         let named = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty());
         let socket = named.and_then(|name| {
-            // Once: the sandbox may bar the way later, but not from what is connected.
+            // Connected once: the sandbox may bar the path later, but not the connected socket.
             connect(&name)
                 .inspect_err(|error| log::warn!("cannot reach NOTIFY_SOCKET: {error}"))
                 .ok()
@@ -85,28 +85,28 @@ impl Supervisor {
             let is_for_us =
                 number(WATCHDOG_PID).is_none_or(|pid: u64| pid == u64::from(process::id()));
             let limit_usec: u64 = number("WATCHDOG_USEC").filter(|usec| *usec > 0 && is_for_us)?;
-            // Half of it, as the protocol advises.
+            // Half of the limit, as sd_watchdog_enabled(3) recommends.
             let interval_ms = (limit_usec / 2_000).max(1);
             Some(Watchdog { interval_ms, next_ping: now.after(interval_ms) })
         });
         Self { socket, watchdog }
     }
 
-    /// Says it. Costs a system call, if there is somebody to say it to.
-    pub(super) fn say(&self, word: Notification<'_>) {
+    /// Sends a notification.
+    pub(super) fn notify(&self, notification: Notification<'_>) {
         if let Some(socket) = &self.socket
-            && let Err(error) = socket.send(word.to_string().as_bytes())
+            && let Err(error) = socket.send(notification.to_string().as_bytes())
         {
-            log::warn!("the supervisor could not be told: {error}");
+            log::warn!("sd_notify failed: {error}");
         }
     }
 
-    /// When it wants to hear of the loop next.
+    /// Time of the next watchdog ping.
     pub(super) fn next_ping(&self) -> Option<Millis> {
         self.watchdog.as_ref().map(|it| it.next_ping)
     }
 
-    /// Says that the loop turns, if that is due. It does not wait for anything.
+    /// Sends a watchdog ping if one is due. Never blocks.
     pub(super) fn ping(&mut self, now: Millis) {
         if let (Some(socket), Some(watchdog)) = (&self.socket, &mut self.watchdog)
             && now >= watchdog.next_ping
@@ -115,13 +115,13 @@ impl Supervisor {
             if let Err(error) =
                 send(socket, b"WATCHDOG=1", SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
             {
-                log::warn!("the watchdog could not be told: {error}");
+                log::warn!("watchdog ping failed: {error}");
             }
         }
     }
 }
 
-/// `@name` has no file.
+/// Connects to a file, or to an abstract name (`@name`).
 fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
     let address = match name.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,

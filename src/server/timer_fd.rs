@@ -1,50 +1,57 @@
-//! Wakes the loop when something is due, without a time-out for every wait.
+//! Timer that wakes the loop at a deadline, without a timeout for every poll.
 //!
-//! A wait with a time-out starts and stops a timer of the kernel each time it sleeps, which on a virtual machine
-//! traps to the host: measured, 10 % of a delivery in a quiet chat. Deadlines here are lazy and hardly ever move to
-//! an earlier time, so one timer that stays set serves thousands of waits.
+//! A poll with a timeout starts and stops a kernel timer each time it sleeps. On a virtual machine
+//! that traps to the host: measured, 10 % of a delivery in a quiet chat. Deadlines of the server
+//! are lazy and hardly ever move to an earlier time, so one timer that stays armed serves thousands
+//! of polls.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Registry};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
 };
 
 use super::clock::Clock;
+use super::event_source::EventSource;
 use crate::hub::Millis;
 
+/// Timer file (`timerfd_create(2)`) that the poll watches.
 pub(super) struct TimerFd {
     timer: OwnedFd,
+    /// `None` if the timer is not armed.
     armed_for: Option<Millis>,
 }
 
 impl TimerFd {
-    /// An alarm that is not set, watched by the poll under this token.
+    /// Creates a timer that is not armed, and registers it with the poll.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
-    pub(super) fn new(registry: &Registry, token: Token) -> io::Result<Self> {
+    /// The kernel's error.
+    pub(super) fn new(registry: &Registry) -> io::Result<Self> {
         let timer = timerfd_create(
             TimerfdClockId::Monotonic,
             TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
         )?;
-        // Edge-triggered: the count of expirations need not be read for the next one to be told.
+        // Edge-triggered: the next expiration is reported although the count of this one is not
+        // read.
+        let token = EventSource::Timer.token();
         registry.register(&mut SourceFd(&timer.as_raw_fd()), token, Interest::READABLE)?;
         Ok(Self { timer, armed_for: None })
     }
 
-    /// Sees to it that the poll is woken at `deadline`, or earlier: one that was set before is left as it is.
-    pub(super) fn set(&mut self, deadline: Millis, clock: &Clock) {
-        if self.armed_for.is_some_and(|set_for| set_for <= deadline) {
+    /// Makes sure that the poll wakes at `deadline` or earlier. A timer that is armed for an
+    /// earlier time stays as it is.
+    pub(super) fn arm(&mut self, deadline: Millis, clock: &Clock) {
+        if self.armed_for.is_some_and(|armed_for| armed_for <= deadline) {
             return;
         }
-        // A time of zero would unset it.
+        // A time of zero would disarm the timer.
         let wait = clock.until(deadline).max(Duration::from_nanos(1));
         let time = Itimerspec {
             it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
@@ -54,12 +61,12 @@ impl TimerFd {
             },
         };
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &time)
-            .expect("a timer of ours takes any time");
+            .expect("the timer accepts any time");
         self.armed_for = Some(deadline);
     }
 
-    /// It woke the poll.
-    pub(super) fn fired(&mut self) {
+    /// Notes that the timer has fired.
+    pub(super) fn on_fired(&mut self) {
         self.armed_for = None;
     }
 }

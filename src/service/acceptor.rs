@@ -172,7 +172,7 @@ impl<L: Listener> Acceptor<L> {
     ) {
         let has_room = io.clients.active() < self.max_clients;
         if !has_room {
-            io.metrics.count_refused(RejectReason::MaxClients);
+            io.metrics.count_rejected(RejectReason::MaxClients);
             if io.clients.rejected_count() >= REJECTED_CLIENTS_MAX {
                 return io.reject_and_close(socket, SERVER_FULL);
             }
@@ -180,12 +180,12 @@ impl<L: Listener> Acceptor<L> {
         let key = io.admit(socket, address);
         if self.register(io, key, register) == Registered::Closed {
             if has_room {
-                io.metrics.count_refused(RejectReason::Descriptors);
+                io.metrics.count_rejected(RejectReason::Descriptors);
             }
         } else if !has_room {
             io.reject(key, SERVER_FULL);
         } else if io.clients.exceeds_address_limit(key) {
-            io.metrics.count_refused(RejectReason::MaxPerAddress);
+            io.metrics.count_rejected(RejectReason::MaxPerAddress);
             if io.clients.rejected_count() < REJECTED_CLIENTS_MAX {
                 io.reject(key, ADDRESS_FULL);
             } else {
@@ -219,7 +219,7 @@ impl<L: Listener> Acceptor<L> {
         if let Ok((socket, _)) = listener.accept()
             && listener.kind() == ListenerKind::Public
         {
-            io.metrics.count_refused(RejectReason::Descriptors);
+            io.metrics.count_rejected(RejectReason::Descriptors);
             io.reject_and_close(socket, SERVER_FULL);
         }
         self.reserve_fd = listener.reserve_fd();

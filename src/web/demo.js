@@ -1,31 +1,34 @@
-// The demo: a chat room in one page, on top of speak.js. Whatever somebody wrote only ever becomes text, never markup.
-// The room's name is the part of the address behind #, which a browser sends to nobody.
+// Demo: a chat room in one page, built on speak.js. What members write is only ever shown as text,
+// never as markup. The room's name is the part of the address after #: a browser does not send that
+// part when it loads the page.
 
 /* global Speak */
-const MOST_ROWS = 400; // older ones make room
-const TOGETHER = 120_000; // so long (ms) one person's messages stand under one heading
+const MAX_ROWS = 400; // above this, the oldest row is removed
+const GROUP_MS = 120_000; // messages of one sender within this time share a heading
+const EVERYONE = null; // recipient of a message to the whole room
 
 const $ = (id) => document.getElementById(id);
-const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit" });
-const calendar = new Intl.DateTimeFormat([], { weekday: "long", day: "numeric", month: "long" });
+const timeFormat = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit" });
+const dayFormat = new Intl.DateTimeFormat([], { weekday: "long", day: "numeric", month: "long" });
 
-let chat; // the room that we are in; only looked into as long as we have no name
+let chat; // the current room; without a name, the page only reads it
 let room;
-let partner = null; // to whom we write privately; null: we write to everybody
-let unread = 0; // came while the page was hidden
-let unseen = 0; // came below what is scrolled to
-let newest; // what the log has come to
-let last; // of the last row: whose it is, its heading's time, its day
+let recipient = EVERYONE; // EVERYONE, or the member that private messages go to
+let unread = 0; // messages that came while the page was hidden
+let unseen = 0; // messages that came below the visible part of the log
+let newest; // the newest message of the room in the log
+let lastRow; // of the last row: its sender, the time of its heading, its day
 let countdown;
-const names = new Map(); // by connection, to tell a change of name from somebody who came
-const drafts = new Map(); // by partner, so that nothing private slips out to everybody
+const names = new Map(); // by connection, to tell a new name from a new member
+const drafts = new Map(); // by the recipient's inbox, so that no private text reaches the room
 
-const memory = {
+// Settings that the browser keeps. The user may have forbidden storage.
+const settings = {
   get name() {
-    try { return localStorage.getItem("speak-name") ?? ""; } catch { return ""; } // storage may be forbidden
+    try { return localStorage.getItem("speak-name") ?? ""; } catch { return ""; } // forbidden
   },
   set name(name) {
-    try { localStorage.setItem("speak-name", name); } catch { /* forgotten with the page */ }
+    try { localStorage.setItem("speak-name", name); } catch { /* forbidden */ }
   },
 };
 
@@ -35,224 +38,243 @@ function make(tag, properties, ...children) {
   return element;
 }
 
-// --- Coming and going ---
+// --- Joining and leaving ---
 
-function visit() {
-  let asked = location.hash.slice(1);
-  try { asked = decodeURIComponent(asked); } catch { /* a stray %: then it is the name as it stands */ }
-  if (room === (asked ||= "lobby")) return;
-  room = asked;
+function enterRoom() {
+  let name = location.hash.slice(1);
+  try { name = decodeURIComponent(name); } catch { /* a stray %: use the name as it is written */ }
+  if (room === (name ||= "lobby")) return;
+  room = name;
   newest = { id: 0, time: 0 };
-  last = {};
+  lastRow = {};
   unread = unseen = 0;
   names.clear();
-  turn(null);
+  setRecipient(EVERYONE);
   drafts.clear();
   $("text").value = "";
   $("messages").replaceChildren();
   $("outbox").replaceChildren();
-  $("newer").hidden = true;
+  $("new-messages").hidden = true;
   $("room-name").textContent = room;
-  title();
-  join(memory.name);
+  updateTitle();
+  join(settings.name);
 }
 
 function join(name) {
   if (chat) {
     chat.onmessage = chat.onmembers = chat.onstate = chat.onmissed = chat.onerror = null;
-    chat.leave().catch(() => {}); // who cannot say goodbye is missed soon enough
+    chat.leave().catch(() => {}); // without a goodbye, the server ends the connection by timeout
   }
-  turn(null);
-  members([]);
-  notice("");
-  $("log").ariaLive = "off"; // what was said before we came is not read aloud
-  $("enter").hidden = Boolean(name);
+  setRecipient(EVERYONE);
+  renderMembers([]);
+  showNotice("");
+  $("log").ariaLive = "off"; // screen readers do not read older messages aloud
+  $("join").hidden = Boolean(name);
   $("compose").hidden = !name;
   chat = Speak.join(room, name ? { name } : {});
-  chat.onmessage = show;
-  chat.onmembers = members;
-  chat.onstate = state;
-  chat.onmissed = () => happened(Date.now(), "Some messages are lost");
-  chat.onerror = (error) => notice(reason(error));
-  // A keyboard that slides up unasked would cover the room.
+  chat.onmessage = onMessage;
+  chat.onmembers = renderMembers;
+  chat.onstate = renderState;
+  chat.onmissed = () => renderEvent(Date.now(), "Some messages were lost");
+  chat.onerror = (error) => showNotice(errorText(error));
+  // On a touch screen, the focus would open a keyboard that covers the room.
   if (matchMedia("(pointer: fine)").matches) $(name ? "text" : "name").focus();
 }
 
-function reason({ detail, message }) {
+function errorText({ detail, message }) {
   return detail ? `The server says: ${detail}.` : `${message}.`;
 }
 
-// --- What came ---
+// --- The log ---
 
-function show(m) {
+function onMessage(m) {
   if (!m.whisper) {
     if (m.id <= newest.id) {
-      if (m.time <= newest.time) return; // shown already, when we had no name yet
-      names.clear(); // the server began anew, and so did its numbers
+      if (m.time <= newest.time) return; // in the log since the page read the room without a name
+      names.clear(); // the server restarted, so ids and connections start again
     }
     newest = m;
   }
   if (m.type === "introduction") {
     const before = names.get(m.from);
     names.set(m.from, m.name);
-    if (before === undefined) happened(m.time, person(m), " came in");
-    else if (before !== m.name) happened(m.time, person({ name: before }), " is now ", person(m));
+    if (before === undefined) renderEvent(m.time, nameLabel(m), " came in");
+    else if (before !== m.name) {
+      renderEvent(m.time, nameLabel({ name: before }), " is now ", nameLabel(m));
+    }
   } else if (m.type === "goodbye") {
     names.delete(m.from);
-    happened(m.time, person(m), m.reason === "timeout" ? " lost the connection" : " left", m.text && `: ${m.text}`);
+    const how = m.reason === "timeout" ? " lost the connection" : " left";
+    renderEvent(m.time, nameLabel(m), how, m.text && `: ${m.text}`);
   } else {
-    said(m);
+    renderMessage(m);
   }
 }
 
-function said(m) {
-  if (m.own) settle(m);
-  day(m.time);
-  const whose = [m.from, m.own, m.whisper, m.to?.connection].join();
-  const isMore = whose === last.whose && m.time - last.time < TOGETHER;
-  if (!isMore) Object.assign(last, { whose, time: m.time });
-  append(message(m, isMore));
+function renderMessage(m) {
+  if (m.own) removeFromOutbox(m);
+  renderDay(m.time);
+  const sender = [m.from, m.own, m.whisper, m.to?.connection].join();
+  const isContinued = sender === lastRow.sender && m.time - lastRow.time < GROUP_MS;
+  if (!isContinued) Object.assign(lastRow, { sender, time: m.time });
+  appendRow(messageRow(m, isContinued));
   if (m.own) return;
   if (document.hidden) unread += 1;
-  title();
+  updateTitle();
   if (isAtEnd()) return;
   unseen += 1;
-  $("newer").textContent = `↓ ${unseen} new`;
-  $("newer").hidden = false;
+  $("new-messages").textContent = `↓ ${unseen} new`;
+  $("new-messages").hidden = false;
 }
 
-function happened(time, ...what) {
-  day(time);
+// Adds an event to the last row if it is a row of events, else adds a row.
+function renderEvent(time, ...content) {
+  renderDay(time);
   const row = $("messages").lastElementChild;
-  if (row.className === "events") row.append(" ", make("span", {}, ...what));
-  else append(make("li", { className: "events" }, stamp(time), make("span", {}, ...what)));
-  last.whose = null;
+  const event = make("span", {}, ...content);
+  if (row.className === "events") row.append(" ", event);
+  else appendRow(make("li", { className: "events" }, timeLabel(time), event));
+  lastRow.sender = null;
 }
 
-function day(time) {
-  const day = calendar.format(time);
-  if (day === last.day) return;
-  last = { day };
-  append(make("li", { className: "day" }, day));
+function renderDay(time) {
+  const day = dayFormat.format(time);
+  if (day === lastRow.day) return;
+  lastRow = { day };
+  appendRow(make("li", { className: "day" }, day));
 }
 
-function append(row) {
+function appendRow(row) {
   const rows = $("messages");
   rows.append(row);
-  if (rows.childElementCount > MOST_ROWS) rows.firstElementChild.remove();
+  if (rows.childElementCount > MAX_ROWS) rows.firstElementChild.remove();
 }
 
-function message(m, isMore) {
-  const row = make("li", { className: "said" });
-  for (const [kind, is] of Object.entries({ own: m.own, private: m.whisper, more: isMore })) row.classList.toggle(kind, Boolean(is));
-  // Where messages of one person stand together, all headings but the first are for screen readers alone.
-  const heading = make("p", { className: "by" }, m.own ? "" : face(m.name), make("b", { className: "name" }, m.own ? "You" : person(m)));
+function messageRow(m, isContinued) {
+  const row = make("li", { className: "message" });
+  const classes = { own: m.own, private: m.whisper, continued: isContinued };
+  for (const [name, isSet] of Object.entries(classes)) row.classList.toggle(name, Boolean(isSet));
+  // In a group of messages, only screen readers get the headings after the first one.
+  const name = make("b", { className: "name" }, m.own ? "You" : nameLabel(m));
+  const heading = make("p", { className: "byline" }, m.own ? "" : avatar(m.name), name);
   heading.dataset.from = m.from ?? "";
-  if (m.whisper) heading.append(make("span", { className: "seal" }, "privately", ...(m.to ? [" to ", person(m.to)] : [])));
-  if (m.time) heading.append(stamp(m.time));
-  row.append(heading, make("p", { className: "text", dir: "auto" }, ...linked(m.text)));
+  if (m.whisper) {
+    const to = m.to ? [" to ", nameLabel(m.to)] : [];
+    heading.append(make("span", { className: "private-label" }, "privately", ...to));
+  }
+  if (m.time) heading.append(timeLabel(m.time));
+  row.append(heading, make("p", { className: "text", dir: "auto" }, ...linkify(m.text)));
   return row;
 }
 
-// Other clients may give themselves no name, or one of blanks.
-function called(name) {
-  return name?.trim() || "Somebody";
+// Another client may introduce a member without a name, or with a blank one.
+function displayName(name) {
+  return name?.trim() || "Guest";
 }
 
-function person({ name }) {
-  return make("bdi", {}, called(name));
+function nameLabel({ name }) {
+  return make("bdi", {}, displayName(name));
 }
 
-// The first letter of a name, in the name's own colour.
-function face(name) {
-  const signs = name?.trim() ? [...name.trim()] : ["?"];
-  const element = make("span", { className: "face", ariaHidden: "true" }, signs[0].toUpperCase());
-  element.style.setProperty("--hue", signs.reduce((sum, sign) => (sum * 67 + sign.codePointAt(0)) % 3607, 0) % 360);
+// The first letter of a name, in a colour that depends on the name.
+function avatar(name) {
+  const letters = name?.trim() ? [...name.trim()] : ["?"];
+  const letter = letters[0].toUpperCase();
+  const element = make("span", { className: "avatar", ariaHidden: "true" }, letter);
+  const hash = letters.reduce((sum, next) => (sum * 67 + next.codePointAt(0)) % 3607, 0);
+  element.style.setProperty("--hue", hash % 360);
   return element;
 }
 
-function stamp(time) {
+function timeLabel(time) {
   const date = new Date(time);
-  return make("time", { dateTime: date.toISOString(), title: date.toLocaleString() }, clock.format(date));
+  const properties = { dateTime: date.toISOString(), title: date.toLocaleString() };
+  return make("time", properties, timeFormat.format(date));
 }
 
-// What is plainly an address of the web becomes a link; all else stays text.
-function linked(text) {
+// Makes links of addresses that begin with http: or https:. Everything else remains text.
+function linkify(text) {
+  const attributes = { target: "_blank", rel: "noopener noreferrer" };
   return text.split(/(https?:\/\/[^\s<>"]*[^\s<>"'.,;:!?)\]])/i).map((part, i) =>
-    i % 2 && URL.canParse(part) ? make("a", { href: part, target: "_blank", rel: "noopener noreferrer" }, part) : part);
+    i % 2 && URL.canParse(part) ? make("a", { href: part, ...attributes }, part) : part);
 }
 
-function title() {
+function updateTitle() {
   document.title = `${unread ? `(${unread}) ` : ""}${room} · Speak`;
 }
 
-// --- Who is here ---
+// --- Members ---
 
-function members(list) {
+function renderMembers(list) {
   const rows = $("members");
   const old = new Map([...rows.children].map((row) => [row.dataset.connection, row]));
-  [...list].sort((a, b) => b.own - a.own).forEach((member, place) => {
+  [...list].sort((a, b) => b.own - a.own).forEach((member, index) => {
     const key = String(member.connection);
     const row = old.get(key) ?? make("li", {}, make("button"));
     const button = row.firstChild;
     old.delete(key);
     row.dataset.connection = key;
-    button.replaceChildren(face(member.name), make("span", { className: "name" }, person(member)), member.own ? make("small", {}, "you") : "");
+    const name = make("span", { className: "name" }, nameLabel(member));
+    button.replaceChildren(avatar(member.name), name, member.own ? make("small", {}, "you") : "");
     button.disabled = !member.own && !(member.inbox && chat.me);
-    button.title = member.own ? "Change your name, or leave" : button.disabled ? "" : `Write to ${called(member.name)} alone`;
-    // Only what has to move is moved, so that the focus stays where it is.
-    if (rows.children[place] !== row) rows.insertBefore(row, rows.children[place] ?? null);
+    if (member.own) button.title = "Change your name, or leave";
+    else button.title = button.disabled ? "" : `Write to ${displayName(member.name)} alone`;
+    // A row moves only if its place has changed, so that it keeps the focus.
+    if (rows.children[index] !== row) rows.insertBefore(row, rows.children[index] ?? null);
   });
   for (const row of old.values()) row.remove();
-  $("here").textContent = list.length ? `${list.length} here` : "Nobody here yet";
-  turn(partner && (find(partner, list) ?? { ...partner, isGone: true }));
+  $("member-count").textContent = list.length ? `${list.length} here` : "No one here yet";
+  setRecipient(recipient && (findMember(recipient, list) ?? { ...recipient, isGone: true }));
 }
 
-// After a restart of the server a number may be somebody else's. An inbox stays whose it is.
-function find({ inbox }, list = chat.members) {
+// Finds a member by its inbox, for after a restart its connection may belong to another member.
+function findMember({ inbox }, list = chat.members) {
   return list.find((member) => member.inbox === inbox);
 }
 
-function choose(connection) {
+function selectMember(connection) {
   const member = chat.members.find((member) => member.connection === Number(connection));
   if (member?.own) {
     $("rename").value = member.name;
     $("self-dialog").showModal();
     $("rename").select();
   } else if (member?.inbox && chat.me) {
-    turn(member);
+    setRecipient(member);
     $("text").focus();
   }
 }
 
 // --- Writing ---
 
-// Turns to one person, or with null to everybody.
-function turn(to) {
+function setRecipient(to) {
   const text = $("text");
-  if (to?.inbox !== partner?.inbox) {
-    drafts.set(partner?.inbox, text.value);
+  if (to?.inbox !== recipient?.inbox) {
+    drafts.set(recipient?.inbox, text.value);
     text.value = drafts.get(to?.inbox) ?? "";
   }
-  partner = to;
+  recipient = to;
+  const label = to ? displayName(to.name) : `everybody in ${room}`;
   text.placeholder = to ? "Private message" : "Write to everybody";
-  text.ariaLabel = to ? `Private message to ${called(to.name)}` : `Message to everybody in ${room}`;
+  text.ariaLabel = to ? `Private message to ${label}` : `Message to ${label}`;
   $("private").hidden = !to;
   $("compose").classList.toggle("private", Boolean(to));
-  $("private-note").replaceChildren(...(to ? [person(to), to.isGone ? " has left, and gets nothing any more." : " alone will see this."] : []));
-  for (const row of $("members").children) row.firstChild.ariaPressed = row.dataset.connection === String(to?.connection);
-  grow();
+  const note = to?.isGone ? " has left and gets no more messages." : " alone will see this.";
+  $("private-note").replaceChildren(...(to ? [nameLabel(to), note] : []));
+  for (const row of $("members").children) {
+    row.firstChild.ariaPressed = row.dataset.connection === String(to?.connection);
+  }
+  autoGrow();
 }
 
-function grow() {
+function autoGrow() {
   const { style } = $("text");
   style.height = "auto";
   style.height = `${$("text").scrollHeight + 2}px`;
 }
 
-// A message stands below the others until it comes back from the server, or with the reason why it was refused.
+// A message stays in the outbox until the server sends it back, or until it is discarded.
 function send(text, to) {
-  const row = message({ own: true, whisper: Boolean(to), to, text });
+  const row = messageRow({ own: true, whisper: Boolean(to), to, text });
   const note = make("p", { className: "note" });
   row.append(note);
   $("outbox").append(row);
@@ -262,8 +284,8 @@ function send(text, to) {
     row.classList.remove("failed");
     note.textContent = "Sending …";
     try {
-      if (to && !find(to)) throw new Error("They have left");
-      const { id } = await (to ? chat.whisper(find(to), text) : chat.say(text));
+      if (to && !findMember(to)) throw new Error("They have left");
+      const { id } = await (to ? chat.whisper(findMember(to), text) : chat.say(text));
       if (to || id <= newest.id) row.remove();
       row.dataset.id = id;
     } catch (error) {
@@ -271,104 +293,122 @@ function send(text, to) {
       row.classList.add("failed");
       const button = (name, onclick) => make("button", { className: "link", onclick }, name);
       const discard = () => (row.remove(), $("text").focus());
-      note.replaceChildren(make("span", { role: "alert" }, "Not sent. ", reason(error)), " ", button("Try again", attempt), " ", button("Discard", discard));
+      const alert = make("span", { role: "alert" }, "Not sent. ", errorText(error));
+      const again = button("Try again", attempt);
+      note.replaceChildren(alert, " ", again, " ", button("Discard", discard));
     }
   };
   attempt();
 }
 
-// One of ours came back: it need not stand below any more.
-function settle({ id, text, whisper }) {
+// Removes one of the page's own messages from the outbox, because the log has it now.
+function removeFromOutbox({ id, text, whisper }) {
   const rows = whisper ? [] : [...$("outbox").children];
-  (rows.find((row) => row.dataset.id === String(id)) ?? rows.find((row) => row.dataset.text === text))?.remove();
+  const row = rows.find((row) => row.dataset.id === String(id));
+  (row ?? rows.find((row) => row.dataset.text === text))?.remove();
 }
 
-// --- The state of things ---
+// --- The connection ---
 
-function state({ state, transport, door, latency, retryIn }) {
-  if (state === "connecting" && document.body.dataset.state === "waiting") return; // still away
-  const status = { connecting: "Connecting", connected: "Connected", waiting: "Away", left: "Not connected" }[state];
-  if ($("status").textContent !== status) $("status").textContent = status; // read aloud, so only what is new
+const STATUS = {
+  connecting: "Connecting",
+  connected: "Connected",
+  waiting: "Away",
+  left: "Not connected",
+};
+
+function renderState({ state, transport, endpoint, latency, retryIn }) {
+  const isRetrying = state === "connecting" && document.body.dataset.state === "waiting";
+  if (isRetrying) return; // the notice remains until the attempt succeeds
+  const status = STATUS[state];
+  // Screen readers read every change of this text aloud.
+  if ($("status").textContent !== status) $("status").textContent = status;
   document.body.dataset.state = state;
-  const facts = [transport, door && new URL(door).host, latency >= 0 && `${Math.ceil(latency)} ms`];
+  const host = endpoint && new URL(endpoint).host;
+  const facts = [transport, host, latency >= 0 && `${Math.ceil(latency)} ms`];
   $("detail").textContent = state === "connected" ? facts.filter(Boolean).join(" · ") : "";
   clearInterval(countdown);
   if (state === "waiting") {
     const at = Date.now() + (retryIn ?? 0);
     const tick = () => {
       const seconds = Math.ceil((at - Date.now()) / 1000);
-      notice(`The server is out of reach. ${seconds > 0 ? `Next attempt in ${seconds} s.` : "Trying again."}`, true);
+      const next = seconds > 0 ? `Next attempt in ${seconds} s.` : "Trying again.";
+      showNotice(`The server is out of reach. ${next}`, true);
     };
     tick();
     countdown = setInterval(tick, 500);
   } else if (state === "connected") {
-    notice("");
+    showNotice("");
     setTimeout(() => ($("log").ariaLive = "polite"));
   }
 }
 
-function notice(text, canTry = false) {
+function showNotice(text, canRetry = false) {
   $("notice").hidden = !text;
   $("notice-text").textContent = text;
-  $("now").hidden = !canTry;
+  $("retry").hidden = !canRetry;
 }
 
-// The scroller is reversed: its end is at 0.
+// The scroller is reversed: the position of its end is 0.
 function isAtEnd() {
   return $("scroller").scrollTop > -80;
 }
 
-// --- What is pressed ---
+// --- Input ---
 
-$("enter").onsubmit = (event) => {
+$("join").onsubmit = (event) => {
   event.preventDefault();
   const name = $("name").value.trim();
   if (!name) return;
-  join((memory.name = name));
+  join((settings.name = name));
   $("text").focus();
 };
 
 $("compose").onsubmit = (event) => {
   event.preventDefault();
   const text = $("text").value.trim();
-  if (!text || partner?.isGone) return;
+  if (!text || recipient?.isGone) return;
   $("text").value = "";
-  grow();
-  send(text, partner);
+  autoGrow();
+  send(text, recipient);
 };
-$("text").oninput = grow;
+$("text").oninput = autoGrow;
 $("text").onkeydown = (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   $("compose").requestSubmit();
 };
 
-$("members").onclick = ({ target }) => choose(target.closest("li")?.dataset.connection);
-$("messages").onclick = ({ target }) => target.closest(".name, .face") && choose(target.closest(".by").dataset.from);
-$("now").onclick = () => dispatchEvent(new Event("online")); // which ends the pause of speak.js
-$("newer").onclick = () => ($("scroller").scrollTop = 0);
+$("members").onclick = ({ target }) => selectMember(target.closest("li")?.dataset.connection);
+$("messages").onclick = ({ target }) => {
+  if (!target.closest(".name, .avatar")) return;
+  selectMember(target.closest(".byline").dataset.from);
+};
+$("retry").onclick = () => dispatchEvent(new Event("online")); // ends the pause of speak.js
+$("new-messages").onclick = () => ($("scroller").scrollTop = 0);
 $("scroller").onscroll = () => {
   if (isAtEnd()) unseen = 0;
-  $("newer").hidden = !unseen;
+  $("new-messages").hidden = !unseen;
 };
 
-function everybody() {
-  turn(null);
+function writeToEveryone() {
+  setRecipient(EVERYONE);
   $("text").focus();
 }
-$("public").onclick = everybody;
+$("to-everyone").onclick = writeToEveryone;
 addEventListener("keydown", ({ key }) => {
-  if (key === "Escape" && partner && !document.querySelector("dialog[open]")) everybody();
+  if (key === "Escape" && recipient && !document.querySelector("dialog[open]")) writeToEveryone();
 });
 
-function aboutRoom() {
+function showRoomInfo() {
   $("address").textContent = location.href;
-  $("other").value = "";
+  $("other-room").value = "";
+  const roomText = JSON.stringify(room).replaceAll("<", "\\u003c");
   $("snippet").textContent = `<pre id="log"></pre>
 <form id="form"><input id="text"><button>Send</button></form>
 <script src="${new URL("speak.js", document.baseURI)}"></script>
 <script>
-  const chat = Speak.join(${JSON.stringify(room).replaceAll("<", "\\u003c")}, { name: prompt("Name?") });
+  const chat = Speak.join(${roomText}, { name: prompt("Name?") });
   chat.onmessage = (m) => {
     if (m.type === "message") log.append(\`\${m.name}: \${m.text}\\n\`);
   };
@@ -376,36 +416,36 @@ function aboutRoom() {
 </script>`;
   $("room-dialog").showModal();
 }
-$("room").onclick = aboutRoom;
+$("room").onclick = showRoomInfo;
 $("embed").onclick = () => {
-  aboutRoom();
+  showRoomInfo();
   document.querySelector("details").open = true;
   document.querySelector("summary").focus();
 };
 $("room-dialog").firstElementChild.onsubmit = ({ submitter }) => {
-  const other = $("other").value.trim();
+  const other = $("other-room").value.trim();
   if (other && submitter.value !== "close") location.hash = encodeURIComponent(other);
 };
 
 $("self-dialog").firstElementChild.onsubmit = async ({ submitter }) => {
   const name = $("rename").value.trim();
   if (submitter.value === "leave") {
-    $("name").value = memory.name;
-    join((memory.name = ""));
+    $("name").value = settings.name;
+    join((settings.name = ""));
     $("name").focus();
   } else if (!submitter.value && name && name !== chat.me?.name) {
     try {
       await chat.rename(name);
-      memory.name = name;
+      settings.name = name;
     } catch (error) {
-      notice(reason(error));
+      showNotice(errorText(error));
     }
   }
 };
 
 addEventListener("visibilitychange", () => {
   if (!document.hidden) unread = 0;
-  title();
+  updateTitle();
 });
-addEventListener("hashchange", visit);
-visit();
+addEventListener("hashchange", enterRoom);
+enterRoom();

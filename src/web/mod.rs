@@ -1,35 +1,39 @@
-//! Files that the binary carries: the browser client and the demo chat. `build.rs` packs them.
+//! Files that the binary contains: the browser client and the demo chat. `build.rs` compresses
+//! them.
 
-/// A file to serve.
+/// A file that the server serves.
 #[derive(Debug)]
 pub struct File {
-    /// Where it is served.
+    /// Path of the URL.
     pub path: &'static str,
-    /// Its `Content-Type`.
+    /// Value of `Content-Type`.
     pub content_type: &'static str,
-    /// Its `Cache-Control`.
+    /// Value of `Cache-Control`.
     pub cache_control: &'static str,
-    /// Further fields of its head, whole lines.
+    /// Further header fields, as whole lines.
     pub fields: &'static str,
-    /// Whether it is part of the demo, which an operator may not want.
+    /// Part of the demo, which `--no-demo` switches off.
     pub is_demo: bool,
-    /// What is in it.
+    /// Content, as the server sends it without compression.
     pub bytes: &'static [u8],
-    /// The same, packed by gzip.
+    /// Content, compressed by gzip.
     pub gzip: &'static [u8],
-    /// Names its content, without quotes: for `ETag`.
-    pub tag: &'static str,
+    /// Hash of the content for `ETag`, without quotes.
+    pub etag: &'static str,
 }
 
-/// A file of this folder, with what `build.rs` made of it.
+/// Declares a file of this folder. `build.rs` has written its content, compressed content and hash.
 macro_rules! file {
-    ($name:literal at $path:literal, $($rest:tt)*) => {
+    ($name:literal at $path:expr, $type:expr, $cache:expr, $fields:expr, is_demo: $demo:expr) => {
         File {
             path: $path,
+            content_type: $type,
+            cache_control: $cache,
+            fields: $fields,
+            is_demo: $demo,
             bytes: include_bytes!(concat!(env!("OUT_DIR"), "/", $name)),
             gzip: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz")),
-            tag: include_str!(concat!(env!("OUT_DIR"), "/", $name, ".tag")),
-            $($rest)*
+            etag: include_str!(concat!(env!("OUT_DIR"), "/", $name, ".tag")),
         }
     };
 }
@@ -39,39 +43,42 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
-/// The parts of the demo have to fit each other: a browser asks each time whether its own are still right.
-const CHECKED: &str = "no-cache";
+/// For the demo: its files must be of one version, so a browser revalidates them at every use.
+const NO_CACHE: &str = "no-cache";
 
-/// Pages all over the web load the client: they have a new one within an hour, and never wait for it.
-const KEPT: &str = "public, max-age=3600, stale-while-revalidate=86400";
+/// For the client: pages have a new version within an hour, and never wait for its download.
+const CACHE_1H: &str = "public, max-age=3600, stale-while-revalidate=86400";
 
 const FILES: [File; 6] = [
-    file!("index.html" at "/", content_type: HTML, cache_control: CHECKED, fields: SAFETY, is_demo: true),
-    file!("demo.js" at "/demo.js", content_type: SCRIPT, cache_control: CHECKED, fields: "", is_demo: true),
-    file!("demo.css" at "/demo.css", content_type: STYLE, cache_control: CHECKED, fields: "", is_demo: true),
-    file!("speak.js" at "/speak.js", content_type: SCRIPT, cache_control: KEPT, fields: FOR_ALL, is_demo: false),
-    file!("speak.mjs" at "/speak.mjs", content_type: SCRIPT, cache_control: KEPT, fields: FOR_ALL, is_demo: false),
-    file!("speak.d.ts" at "/speak.d.ts", content_type: TEXT, cache_control: KEPT, fields: FOR_ALL, is_demo: false),
+    file!("index.html" at "/", HTML, NO_CACHE, CSP, is_demo: true),
+    file!("demo.js" at "/demo.js", SCRIPT, NO_CACHE, "", is_demo: true),
+    file!("demo.css" at "/demo.css", STYLE, NO_CACHE, "", is_demo: true),
+    file!("speak.js" at "/speak.js", SCRIPT, CACHE_1H, CORP, is_demo: false),
+    file!("speak.mjs" at "/speak.mjs", SCRIPT, CACHE_1H, CORP, is_demo: false),
+    file!("speak.d.ts" at "/speak.d.ts", TEXT, CACHE_1H, CORP, is_demo: false),
 ];
 
-/// Fields for the page: nothing from elsewhere but this machine's direct door, and a channel's name in an address goes
-/// nowhere.
-const SAFETY: &str = "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; \
-    img-src 'self' *:7732 data:; connect-src 'self' *:7732 ws://*:7732; base-uri 'none'; form-action 'none'; \
+/// Header fields of the demo page. It may load nothing from other servers except from port 7732,
+/// the direct listener, and no address with a channel's name is sent as a referrer.
+const CSP: &str = "Content-Security-Policy: default-src 'none'; \
+    script-src 'self'; style-src 'self'; img-src 'self' *:7732 data:; \
+    connect-src 'self' *:7732 ws://*:7732; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'self'\r\n\
     Referrer-Policy: no-referrer\r\n";
 
-/// Fields for the client: also a page that wants to be isolated (`Cross-Origin-Embedder-Policy: require-corp`) may load it.
-const FOR_ALL: &str = "Cross-Origin-Resource-Policy: cross-origin\r\n";
+/// Header field of the client: a page with `Cross-Origin-Embedder-Policy: require-corp` may load it
+/// too.
+const CORP: &str = "Cross-Origin-Resource-Policy: cross-origin\r\n";
 
-/// What `/` says where there is no demo.
-pub const BARE: &[u8] = concat!("{\"speak\":\"", env!("CARGO_PKG_VERSION"), "\"}\n").as_bytes();
+/// Body of the response to `/` without the demo.
+pub const ROOT_JSON: &[u8] = ROOT_TEXT.as_bytes();
+const ROOT_TEXT: &str = concat!("{\"speak\":\"", env!("CARGO_PKG_VERSION"), "\"}\n");
 
-/// A transparent GIF of one pixel: a page that can load it can reach the door.
-pub const PIXEL: &[u8] =
-    b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff!\xf9\x04\x01\0\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;";
+/// Transparent GIF of one pixel. A page that can load it can reach the listener.
+pub const PIXEL: &[u8] = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff!\xf9\x04\x01\0\0\0\0\
+    ,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;";
 
-/// The file served at this path.
+/// Returns the file with this path. Without the demo, its files do not exist.
 #[must_use]
 pub fn file(path: &str, has_demo: bool) -> Option<&'static File> {
     FILES.iter().find(|file| file.path == path && (has_demo || !file.is_demo))

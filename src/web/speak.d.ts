@@ -1,72 +1,90 @@
-/** Joins a room. It returns at once; handlers set right after it miss nothing. */
+/** Joins a room and returns at once. Handlers that are set right after it miss no event. */
 export function join(room: string, options?: Options): Chat;
 
 export type Transport = "websocket" | "eventsource" | "fetch" | "jsonp";
 
 export interface Options {
-  /** What the others see. Without a name one reads along, unseen, and speaks without a sender. */
-  name?: string;
-  /** The server's address. Default: where speak.js was loaded from. */
-  server?: string;
-  /** Addresses to try in order; the last is taken untried. "auto": port 7732 of a plain http server, then the server. */
-  door?: "auto" | string | string[];
   /**
-   * How to hear from the server. "auto": by a WebSocket; where none passes by an event stream, by long polls, by script
-   * tags.
+   * Name that the other members see. Without a name, the page reads the room unseen, and its
+   * messages have no sender.
+   */
+  name?: string;
+  /** Address of the server. Default: the address that speak.js was loaded from. */
+  server?: string;
+  /**
+   * Addresses of the server to try, in this order. The last one is used without a test.
+   * "auto": port 7732 of the server if it uses plain http, then the server's own address.
+   */
+  endpoint?: "auto" | string | string[];
+  /**
+   * Transport for messages from the server. "auto": a WebSocket; if no WebSocket passes, an event
+   * stream; then long polls; then script tags.
    */
   transport?: "auto" | Transport;
-  /** Whether whispers are taken. Default: true, where there is a name. */
+  /** True to accept whispers. Default: true. Has no effect without a name. */
   inbox?: boolean;
-  /** Whether tabs of one browser with the same server, room and name are one member, with one read. Default: true. */
+  /**
+   * True to let tabs of one browser share a member and its read, if their server, room and name are
+   * the same. Default: true.
+   */
   share?: boolean;
-  /** Whether retained messages are told on joining. Default: true. */
+  /** True to receive the retained messages on joining. Default: true. */
   history?: boolean;
 }
 
 export interface Chat {
-  /** A message was said, or whispered, or somebody came or went. */
+  /** Something was said or whispered, or a member joined, changed its name or left. */
   onmessage?: ((message: Message) => void) | null;
   /** The list of members changed. */
   onmembers?: ((members: Member[]) => void) | null;
   onstate?: ((state: State) => void) | null;
-  /** Messages were lost: the server retained them no longer when this client came back. */
+  /** Messages were lost: the server no longer retained them when the client came back. */
   onmissed?: (() => void) | null;
-  /** The server refused, and the chat is over: a bad name of a room, a name that is too long, … */
+  /**
+   * The server refused a call for good, and the chat is over. Examples: a bad room name, a member
+   * name that is too long.
+   */
   onerror?: ((error: SpeakError) => void) | null;
 
   readonly room: string;
   readonly state: State;
-  /** Who is here, by connection. */
+  /** Members in the room, sorted by connection. */
   readonly members: Member[];
-  /** One's own member, once one has come in. */
+  /** The page's own member. Null until the member is in the room. */
   readonly me: Member | null;
 
-  /** Says something. What is said while the server is away is sent when it is back, in order, and once. */
+  /**
+   * Says something to the room. While the server cannot be reached, the text waits. It is then sent
+   * once, and in order.
+   */
   say(text: string): Promise<{ id: number }>;
-  /** Says something to one member alone. Rejects when it is not known to have arrived. */
+  /** Says something to one member. Rejects if the whisper is not known to have arrived. */
   whisper(to: Member | number, text: string): Promise<{ id: number }>;
   rename(name: string): Promise<void>;
-  /** Says goodbye. What waits to be sent is rejected; nothing comes after it. */
+  /** Says goodbye. Rejects the texts that wait to be sent. No event follows. */
   leave(): Promise<void>;
 }
 
 export interface Message {
-  /** Its place in the room; that of a whisper is its place in the inbox. */
+  /** Id in the room. A whisper has its id in the inbox. */
   id: number;
-  /** "introduction": somebody came, or changed their name to `name`. "goodbye": they went, for this `reason`. */
+  /**
+   * "introduction": a member joined, or changed its name to `name`.
+   * "goodbye": a member left; `reason` says why.
+   */
   type: "message" | "introduction" | "goodbye";
   /** Milliseconds since 1970. */
   time: number;
-  /** The sender's connection, where the sender is known. It is proved by the server. */
+  /** Connection of the sender, verified by the server. Absent if the sender is unknown. */
   from?: number;
-  /** The sender's name, also of one who left. */
+  /** Name of the sender, also of one that has left. */
   name?: string;
   text: string;
   reason?: "left" | "closed" | "timeout";
-  /** Whether one said it oneself. */
+  /** True if the page's own member sent it. */
   own: boolean;
   whisper: boolean;
-  /** To whom one whispered it oneself. */
+  /** Recipient of a whisper that the page's own member sent. */
   to?: Member;
 }
 
@@ -74,23 +92,30 @@ export interface Member {
   connection: number;
   name: string;
   own: boolean;
-  /** Where to whisper to; nothing where they take no whispers. */
+  /** Channel for whispers to the member. Absent if the member accepts none. */
   inbox?: string;
 }
 
 export interface State {
-  /** "waiting": the server is away, and is tried again in `retryIn` milliseconds. "left": the chat is over. */
+  /**
+   * "waiting": the server cannot be reached; the next attempt is in `retryIn` milliseconds.
+   * "left": the chat is over.
+   */
   state: "connecting" | "connected" | "waiting" | "left";
-  /** By which way it is connected, and to which of the server's addresses. */
+  /** Transport in use. */
   transport?: Transport;
-  door?: string;
-  /** Milliseconds that the last call took. */
+  /** Address of the server in use. */
+  endpoint?: string;
+  /** Duration of the last call, in milliseconds. */
   latency?: number;
   retryIn?: number;
   error?: string;
 }
 
-/** What the server refused. Its name is the protocol's: "bad_channel", "message_too_large", … */
+/**
+ * Error that the server answered with. `name` is the error's name in the protocol: "bad_channel",
+ * "message_too_large", …
+ */
 export class SpeakError extends Error {
   detail: string;
   status: number;
@@ -99,7 +124,7 @@ export class SpeakError extends Error {
 declare const Speak: {
   join: typeof join;
   SpeakError: typeof SpeakError;
-  /** The server of those who name none. */
+  /** Address of the server for calls of `join` that name none. */
   server: string;
 };
 export default Speak;

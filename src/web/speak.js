@@ -1,4 +1,5 @@
-// Speak in a browser: const chat = Speak.join("lobby", { name: "Josh" }). See speak.d.ts.
+// Browser client of Speak: const chat = Speak.join("lobby", { name: "Josh" }). speak.d.ts documents
+// it. build.rs removes the comments, so each must have a line, or the end of a line, to itself.
 (() => {
   "use strict";
 
@@ -9,23 +10,25 @@
   const base = (url) => new URL(url, location.href).href.replace(/\/*$/, "/");
 
   function form(values) {
-    const fields = Object.entries(values).flatMap(([key, value]) => [value ?? []].flat().map((one) => [key, one]));
+    const fields = Object.entries(values).flatMap(([key, value]) =>
+      [value ?? []].flat().map((item) => [key, item]));
     return new URLSearchParams(fields);
   }
 
-  // Scripts bring answers from anywhere; a picture tells that a door is open.
-  const load = (kind) => (url, query, signal) =>
+  // Transport that loads a script or an image. A script brings an answer from any origin. An image
+  // shows only that the endpoint can be reached.
+  const tagTransport = (tag) => (url, query, signal) =>
     new Promise((resolve, reject) => {
-      const element = document.createElement(kind);
+      const element = document.createElement(tag);
       const callback = unique();
       query.append("callback", callback);
       query.append("_", callback);
       globalThis[callback] = resolve;
-      // It cannot be stopped, so the callback stays until the script has come, however late.
+      // A script cannot be cancelled. Its callback stays until the script has loaded, however late.
       element.onload = element.onerror = ({ type }) => {
         delete globalThis[callback];
         element.remove();
-        if (kind === "img" && type === "load") resolve({});
+        if (tag === "img" && type === "load") resolve({});
         reject(new Error("nothing loaded"));
       };
       signal.onabort = () => reject(signal.reason);
@@ -34,173 +37,190 @@
       document.head.append(element);
     });
 
-  // A form by POST needs no preflight, and leaves no secret in logs and caches.
+  // A form by POST needs no preflight and puts no secret into logs and caches.
   async function post(url, body, signal) {
-    const how = { method: "POST", credentials: "omit", cache: "no-store", referrerPolicy: "no-referrer" };
-    return (await fetch(url, { ...how, body, signal })).json();
+    const response = await fetch(url, { method: "POST", body, signal,
+      credentials: "omit", cache: "no-store", referrerPolicy: "no-referrer" });
+    return response.json();
   }
 
-  // A stream says by itself what reads would answer. next(asked) is the next of that, for as long as it is asked for what
-  // the stream says next; else it is opened anew. Nothing, after a silence in which something may have been lost.
-  const stream = (open) => (_, door) => {
-    let line; // { asked, from, told, source, patience, isUnfit, isSilent, isOver }, of what is open
+  // Reader of a stream. next(values) returns the answer that a read of these values would get. If
+  // the open stream does not continue exactly there, next() opens a new one. It returns undefined
+  // after a silence in which an answer may have been lost.
+  const stream = (open) => (_, endpoint) => {
+    // The open stream: { values, from, received, source, timeoutMs, neverOpened, timedOut, ended }.
+    let conn;
     let wake = () => {};
 
-    function begin(asked) {
-      const from = JSON.stringify(asked);
-      const mine = (line = { asked, from, told: [], patience: 3000, isUnfit: true }); // until it has opened
-      // What comes after its end would hide that something was lost.
-      const heed = (act) => (value) => {
-        if (line !== mine || mine.isOver) return;
+    function begin(values) {
+      const from = JSON.stringify(values); // the read that the stream answers next
+      const current = (conn = { values, from, received: [], timeoutMs: 3000, neverOpened: true });
+      // Ignores events of a replaced stream, and those after the end: they would hide a loss.
+      const guarded = (act) => (value) => {
+        if (conn !== current || current.ended) return;
         act(value);
         wake();
       };
-      const end = heed(() => (mine.isOver = true));
+      const end = guarded(() => (current.ended = true));
       try {
-        // Where a proxy makes a plain read of it, that one is answered at once.
-        mine.source = open(`${door}read?${form(asked)}&timeout=0`, asked, heed((answer) => mine.told.push(answer)));
-        mine.source.onopen = () => (mine.isUnfit = false);
-        mine.source.onerror = mine.source.onclose = end;
+        // If a proxy turns the stream into a plain read, the server answers the read at once.
+        const url = `${endpoint}read?${form(values)}&timeout=0`;
+        current.source = open(url, guarded((answer) => current.received.push(answer)), values);
+        current.source.onopen = () => (current.neverOpened = false);
+        current.source.onerror = current.source.onclose = end;
       } catch {
-        end(); // a policy of the page may forbid it
+        end(); // the page's policy may forbid streams
       }
     }
 
     function close() {
-      line?.source?.close();
-      line = null;
+      conn?.source?.close();
+      conn = null;
       wake();
     }
 
-    function breakOff(isUnfit) {
+    // isBlocked: the stream never opened or lost an answer, so a proxy may block it.
+    function fail(isBlocked) {
       close();
-      throw Object.assign(new Error("the stream broke off"), { isUnfit });
+      throw Object.assign(new Error("the stream ended"), { isBlocked });
     }
 
-    function shift() {
-      const answer = line.told.shift();
+    function takeNext() {
+      const answer = conn.received.shift();
       const from_id = parts(answer).map((part) => part.next_id);
-      line.from = JSON.stringify({ ...line.asked, from_id, epoch: answer.epoch });
-      line.patience = 40000;
-      line.isSilent = false;
+      conn.from = JSON.stringify({ ...conn.values, from_id, epoch: answer.epoch });
+      conn.timeoutMs = 40000;
+      conn.timedOut = false;
       return answer;
     }
 
-    async function next({ timeout, ...asked }) {
-      const isNext = () => line?.from === JSON.stringify(asked);
-      while (line?.told[0] && !isNext()) shift(); // a read was faster
+    async function next({ timeout, ...values }) {
+      const isNext = () => conn?.from === JSON.stringify(values);
+      while (conn?.received[0] && !isNext()) takeNext(); // a read was faster
       if (!isNext()) {
-        if (line?.isSilent) breakOff(true);
+        if (conn?.timedOut) fail(true);
         close();
-        begin(asked);
+        begin(values);
       }
-      const mine = line;
-      if (!mine.told[0] && !mine.isOver) {
-        const timer = setTimeout(() => wake(), mine.patience * (1 + Math.random()));
+      const current = conn;
+      if (!current.received[0] && !current.ended) {
+        const timer = setTimeout(() => wake(), current.timeoutMs * (1 + Math.random()));
         await new Promise((resolve) => (wake = resolve));
         clearTimeout(timer);
       }
-      if (mine !== line) return;
-      if (mine.told[0]) return shift();
-      if (mine.isOver || mine.isUnfit) breakOff(mine.isUnfit);
-      mine.isSilent = true;
-      mine.patience = Math.min(2 * mine.patience, 40000);
+      if (current !== conn) return;
+      if (current.received[0]) return takeNext();
+      if (current.ended || current.neverOpened) fail(current.neverOpened);
+      current.timedOut = true;
+      current.timeoutMs = Math.min(2 * current.timeoutMs, 40000);
     }
     return { next, close };
   };
 
   const parts = (answer) => answer.channels ?? [answer];
 
-  function openSocket(url, asked, tell) {
-    const socket = new WebSocket(url.replace("http", "ws"));
-    socket.onmessage = ({ data }) => tell(JSON.parse(data));
-    return socket;
+  function openSocket(url, receive) {
+    const source = new WebSocket(url.replace("http", "ws"));
+    source.onmessage = ({ data }) => receive(JSON.parse(data));
+    return source;
   }
 
-  function openEvents(url, asked, tell) {
+  function openEvents(url, receive, values) {
     const source = new EventSource(url);
-    const names = [asked.channel].flat();
+    const names = [values.channel].flat();
     source.onmessage = ({ data, lastEventId }) => {
       const { channel = names[0], ...message } = JSON.parse(data);
       const [epoch, cursors] = lastEventId.split(":");
-      const part = (next_id, i) => ({ messages: channel === names[i] ? [message] : [], next_id: +next_id });
-      tell({ channels: cursors.split(",").map(part), epoch });
+      const part = (next_id, i) =>
+        ({ messages: channel === names[i] ? [message] : [], next_id: +next_id });
+      receive({ channels: cursors.split(",").map(part), epoch });
     };
-    // A read tells better what was lost.
+    // A read reports more exactly what was lost.
     source.addEventListener("missed", () => source.onerror());
     source.addEventListener("reset", () => source.onerror());
     return source;
   }
 
-  // The ways to call, best first: call(url, form, signal) is a promise of the server's answer. One that streams has a
-  // reader too: next(asked) is a promise of what a waiting /read would answer, and close() ends it.
+  // Transports, best first. call(url, form, signal) returns a promise of the server's answer. A
+  // transport with streams also has a reader: next(values) returns a promise of the answer that a
+  // long poll would get, and close() closes the stream.
   const transports = [
     { name: "websocket", needs: "WebSocket", call: post, reader: stream(openSocket) },
     { name: "eventsource", needs: "EventSource", call: post, reader: stream(openEvents) },
     { name: "fetch", needs: "fetch", call: post },
-    { name: "jsonp", needs: "document", call: load("script") },
+    { name: "jsonp", needs: "document", call: tagTransport("script") },
   ];
-  const picture = { call: load("img") };
+  const imageTransport = { call: tagTransport("img") };
 
-  // What has worked on this page, or will: for the next one.
-  function remembered(way) {
+  // Name of the transport that an earlier page of this tab fell back to.
+  function loadPreferred() {
     try {
-      return way ? sessionStorage.setItem("speak", way) : sessionStorage.getItem("speak");
+      return sessionStorage.getItem("speak");
     } catch {} // storage may be forbidden
   }
 
-  // Every call ends, for a network that lost one does not tell.
-  async function ask(transport, url, values, ms = 10000, limit = new AbortController()) {
-    const timer = setTimeout(() => limit.abort(new Error("no answer")), ms);
+  function savePreferred(name) {
     try {
-      const answer = await transport.call(url, form(values), limit.signal);
-      if (answer.error) throw Object.assign(new SpeakError(answer.detail), answer, { name: answer.error });
+      sessionStorage.setItem("speak", name);
+    } catch {} // storage may be forbidden
+  }
+
+  // Every call has a time limit: a network that loses a call does not report it.
+  async function ask(transport, url, values, ms = 10000, controller = new AbortController()) {
+    const timer = setTimeout(() => controller.abort(new Error("timed out")), ms);
+    try {
+      const answer = await transport.call(url, form(values), controller.signal);
+      if (answer.error)
+        throw Object.assign(new SpeakError(answer.detail), answer, { name: answer.error });
       return answer;
     } finally {
       clearTimeout(timer);
     }
   }
 
-  function poll(transport, door) {
-    let limit;
-    return {
-      next: (asked) => ask(transport, `${door}read`, asked, 40000, (limit = new AbortController())),
-      close: () => limit?.abort(),
-    };
+  function poll(transport, endpoint) {
+    let controller;
+    function next(values) {
+      controller = new AbortController();
+      return ask(transport, `${endpoint}read`, values, 40000, controller);
+    }
+    return { next, close: () => controller?.abort() };
   }
 
   /** @type {import("./speak").join} */
   function join(room, options = {}) {
-    const { door: wanted = "auto", transport: way = "auto", history = true, inbox = true, share = true } = options;
+    const { endpoint: urls = "auto", transport: only = "auto" } = options;
+    const { history = true, inbox = true, share = true } = options;
     const server = base(options.server ?? Speak.server);
     const { protocol, hostname } = new URL(server);
     const direct = protocol === "http:" ? [`http://${hostname}:7732/`] : [];
-    const doors = wanted === "auto" ? [...direct, server] : [wanted].flat().map(base);
-    let ways = transports.filter(({ name, needs }) => globalThis[needs] && (way === "auto" || way === name));
-    const best = ways.findIndex((its) => its.name === remembered());
-    if (best > 0) ways = ways.slice(best);
-    let doubts = 0; // how often in a row a stream broke off at once, or lost something
+    const endpoints = urls === "auto" ? [...direct, server] : [urls].flat().map(base);
+    let candidates = transports.filter(({ name, needs }) =>
+      globalThis[needs] && (only === "auto" || only === name));
+    const preferred = candidates.findIndex(({ name }) => name === loadPreferred());
+    if (preferred > 0) candidates = candidates.slice(preferred);
+    let failuresInARow = 0; // of streams that ended before they opened, or lost something
     let name = oneLine(options.name);
     const hasInbox = name && inbox;
     const key = JSON.stringify(["speak", server, room, name]);
 
-    let door, transport, latency, reader, visit, bus, isLeader, rouse;
-    const waiting = [];
+    let endpoint, transport, latency, reader, lifetime, bus, isLeader, retryNow;
+    const waiters = [];
 
     let me; // { connection, auth } while introduced
-    let pair; // our inbox, { read, write }
-    let own = new Set(); // all the connections that we were
-    const names = new Map(); // by connection, of those who left too
+    let pair; // the inbox, { read, write }
+    let ownConnections = new Set(); // numbers of all connections that this member has had
+    const names = new Map(); // by connection, also of members that have left
     const members = new Map();
 
     let epoch;
-    let isBehind = true;
-    const cursor = hasInbox ? [0, 0] : [0]; // where to read on: room, inbox
-    const shown = [0, 0]; // what is below was told, also when the cursor goes back
+    let isStale = true; // the server may have more: the next read does not wait
+    const cursor = hasInbox ? [0, 0] : [0]; // from_id of the next read: room, inbox
+    const emitted = [0, 0]; // messages below these ids were emitted, even if the cursor goes back
 
-    let saying; // on its way
-    let said = 0; // the id of the last that arrived
-    let turn = Promise.resolve();
+    let pending; // the item that is being sent
+    let lastSentId = 0; // id of the last message that is known to have arrived
+    let sendQueue = Promise.resolve();
 
     const chat = {
       room,
@@ -208,15 +228,16 @@
       members: [],
       me: null,
       say(text) {
-        text = form({ text: `${text}` }).get("text"); // as it will come back
+        text = form({ text: `${text}` }).get("text"); // as the server will send it back
         return send({ text, act: () => write(room, text) });
       },
       async whisper(member, text) {
         const to = members.get(member.connection ?? member);
         if (!to?.inbox) throw new Error("gone, or takes no whispers");
         const sent = await send({ to, act: () => write(to.inbox, text) });
-        const mine = { ...sent, type: "message", time: Date.now(), from: me?.connection, message: text };
-        if (!to.own) hear(mine, true, true, to);
+        const copy = { ...sent, type: "message", time: Date.now(), from: me?.connection,
+          message: text };
+        if (!to.own) applyMessage(copy, true, true, to);
         return sent;
       },
       async rename(text) {
@@ -235,55 +256,55 @@
 
     const is = (state) => chat.state.state === state;
     const isIn = () => me || !name;
-    const isReady = () => isIn() && is("connected");
+    const isReady = () => is("connected") && isIn();
 
-    // Handlers set after join miss nothing, and one that throws stops nothing.
+    // Handlers that are set after join() miss no event, and a handler that throws stops nothing.
     const emit = (kind, event) => is("left") || queueMicrotask(() => chat[`on${kind}`]?.(event));
 
     function report(change, read) {
       const state = { ...chat.state, latency, error: undefined, retryIn: undefined, ...change };
       if (JSON.stringify(state) !== JSON.stringify(chat.state)) emit("state", state);
       chat.state = state;
-      tellTabs(read);
-      tellNews();
+      broadcastState(read);
+      notifyWaiters();
     }
 
-    const news = () => new Promise((resolve) => waiting.push(resolve));
-    const tellNews = () => waiting.splice(0).forEach((resolve) => resolve());
+    const nextChange = () => new Promise((resolve) => waiters.push(resolve));
+    const notifyWaiters = () => waiters.splice(0).forEach((resolve) => resolve());
 
     async function call(path, values) {
       const began = Date.now();
-      const answer = await ask(transport, door + path, values);
+      const answer = await ask(transport, endpoint + path, values);
       latency = Date.now() - began;
       return answer;
     }
 
     const write = (channel, message) => call("write", { channel, message, ...me });
     const introduce = (text) =>
-      call("introduce", { channel: room, message: hasInbox ? `${text}\n${pair.write}` : text, ...me });
+      call("introduce",
+        { channel: room, message: hasInbox ? `${text}\n${pair.write}` : text, ...me });
 
-    const place = () => `${epoch} ${cursor}`;
-    const asked = (timeout) => {
-      const channel = hasInbox ? [room, pair.read] : room;
-      return { channel, from_id: cursor, epoch, timeout, ...me };
-    };
+    const position = () => `${epoch} ${cursor}`;
+    const readValues = (timeout) =>
+      ({ channel: hasInbox ? [room, pair.read] : room, from_id: cursor, epoch, timeout, ...me });
 
-    // Takes the first door and way that work. Asking for a pair changes nothing, so that is the trial.
+    // Chooses the first endpoint and transport that work. The test is /create: it changes nothing.
     async function connect() {
       let failure;
-      for (door of doors) {
-        if (door !== doors.at(-1) && !(await ask(picture, `${door}image-test`, {}, 2000).catch(() => {}))) continue;
-        const failed = new Set();
-        for (transport of ways) {
-          if (failed.has(transport.call)) continue;
+      for (endpoint of endpoints) {
+        if (endpoint !== endpoints.at(-1) &&
+          !(await ask(imageTransport, `${endpoint}image-test`, {}, 2000).catch(() => {}))) continue;
+        let failed; // transports with the same call fail together
+        for (transport of candidates) {
+          if (transport.call === failed) continue;
           try {
             const answer = await call("create", {});
             pair ??= answer;
-            ways = ways.slice(ways.indexOf(transport)).filter((its) => its.call === transport.call);
-            reader = (transport.reader ?? poll)(transport, door);
+            candidates = candidates.filter(({ call }) => call === transport.call);
+            reader = (transport.reader ?? poll)(transport, endpoint);
             return;
           } catch (error) {
-            failed.add(transport.call);
+            failed = transport.call;
             failure = error;
           }
         }
@@ -291,209 +312,218 @@
       throw failure;
     }
 
-    // A proxy may let no stream pass, or hold back what comes: then there is a next best way.
-    function doubt() {
-      if (++doubts < 2 || !ways[1]) return false;
-      doubts = 0;
-      ways = ways.slice(1);
-      remembered(ways[0].name);
-      drop();
+    // Changes to the next transport at the second failure in a row. A proxy may refuse streams, or
+    // hold back what they carry.
+    function downgrade() {
+      if (++failuresInARow < 2 || !candidates[1]) return false;
+      failuresInARow = 0;
+      candidates = candidates.slice(1);
+      savePreferred(candidates[0].name);
+      closeReader();
       return true;
     }
 
-    function drop() {
+    function closeReader() {
       reader?.close();
       reader = null;
     }
 
-    // After a restart our number may be another's: then it is our secret that is wrong.
-    function hasEnded(error, proof) {
+    // Forgets a connection that has ended. After a restart its number may belong to another client:
+    // then the error is that the auth code is wrong.
+    function forgetConnection(error, credentials) {
       if (!/connection_ended|bad_auth/.test(error.name)) return false;
-      if (me === proof) me = null;
+      if (me === credentials) me = null;
       return true;
     }
 
-    // An answer counts only if it begins where we are, so nothing is told twice or skipped.
-    function take(from, answer) {
-      if (from !== place()) return false;
-      const isQuiet = !epoch && !history;
-      const isNew = epoch !== answer.epoch; // messages and connections are counted anew
-      let hasMoved = isNew;
-      if (isNew) {
+    // Applies an answer if it begins at the cursor, so that no message is emitted twice or skipped.
+    function applyAnswer(from, answer) {
+      if (from !== position()) return false;
+      const skipsHistory = !epoch && !history;
+      const isNewEpoch = epoch !== answer.epoch; // ids and connections start again
+      let hasChanged = isNewEpoch;
+      if (isNewEpoch) {
         names.clear();
-        own = new Set(me && [me.connection]);
-        said = 0;
+        ownConnections = new Set(me && [me.connection]);
+        lastSentId = 0;
       }
       epoch = answer.epoch;
       parts(answer).forEach((part, i) => {
-        if (isNew || part.reset) cursor[i] = shown[i] = 0;
+        if (isNewEpoch || part.reset) cursor[i] = emitted[i] = 0;
         if (part.missed) emit("missed");
         if (!i && !cursor[i]) members.clear();
         for (const message of part.messages) {
-          if (hear(message, i > 0, message.id >= shown[i] && !isQuiet)) hasMoved = true;
+          const isNew = message.id >= emitted[i] && !skipsHistory;
+          if (applyMessage(message, i > 0, isNew)) hasChanged = true;
         }
-        // What was lost may have told who is here: a read from 0 tells it again.
+        // The lost messages may have changed the members. A read from 0 lists the members again.
         cursor[i] = part.missed ? 0 : part.next_id;
-        shown[i] = Math.max(shown[i], part.next_id);
+        emitted[i] = Math.max(emitted[i], part.next_id);
       });
-      if (hasMoved) {
-        chat.members = [...members.values()].sort((one, other) => one.connection - other.connection);
+      if (hasChanged) {
+        chat.members = [...members.values()].sort((a, b) => a.connection - b.connection);
         chat.me = members.get(me?.connection) ?? null;
         emit("members", chat.members);
       }
       return true;
     }
 
-    // Whether it changes who is here.
-    function hear({ message: text = "", ...rest }, whisper, isNews, to) {
+    // Returns whether the message changes the members.
+    function applyMessage({ message: text = "", ...rest }, whisper, isNew, to) {
       const { id, type, from } = rest;
-      const isTalk = type === "message";
-      if (whisper && !isTalk) return false;
+      const own = ownConnections.has(from);
+      const isText = type === "message";
+      if (whisper && !isText) return false;
       if (type === "introduction") {
-        const [who, inbox] = text.split("\n");
-        text = who;
-        names.set(from, who);
-        // Whispers go into pairs alone: else a member could name a room, and have what is whispered to it said there.
-        members.set(from, { connection: from, name: who, own: own.has(from), inbox: /^~w/.test(inbox) ? inbox : undefined });
-        if (from === me?.connection) name = who; // perhaps another tab changed it
-      } else if (!isTalk) {
+        const lines = text.split("\n");
+        text = lines[0];
+        names.set(from, text);
+        // Only a pair is an inbox. Else a member could name a room, and whispers would be public.
+        const inbox = /^~w/.test(lines[1]) ? lines[1] : undefined;
+        members.set(from, { connection: from, name: text, own, inbox });
+        if (from === me?.connection) name = text; // another tab may have renamed this member
+      } else if (!isText) {
         members.delete(from);
-        if (from === me?.connection) me = null; // a stream goes on without it
-      } else if (!whisper && id > said && text === saying?.text && (from ? own.has(from) : !name)) saying.id ??= id;
-      if (isNews) {
-        emit("message", { ...rest, name: names.get(from), text, own: own.has(from), whisper, to });
+        if (from === me?.connection) me = null; // the stream continues without the connection
+      } else if (!whisper && id > lastSentId && text === pending?.text && (from ? own : !name)) {
+        pending.id ??= id;
       }
-      return !isTalk;
+      if (isNew) emit("message", { ...rest, name: names.get(from), text, own, whisper, to });
+      return !isText;
     }
 
-    // One step at a time, for as long as the page is there.
-    async function follow({ signal }) {
+    // Main loop, one step at a time. It ends when the chat or the page is left.
+    async function run({ signal }) {
       for (let failures = 0, endings = 0; !signal.aborted; ) {
-        const proof = me;
-        const from = place();
+        const credentials = me;
+        const from = position();
         if (failures) report({ state: "connecting" });
         try {
           if (!reader) await connect();
-          else if (!isLeader && !(isBehind && isIn())) await news();
+          else if (!isLeader && !(isStale && isIn())) await nextChange();
           else if (!isIn()) {
             const { connection, auth } = await introduce(name);
             me = { connection, auth };
-            own.add(connection);
+            ownConnections.add(connection);
           } else {
-            const answer = await (isBehind ? call("read", asked(0)) : reader.next(asked(25)));
+            const answer = await (isStale
+              ? call("read", readValues(0))
+              : reader.next(readValues(25)));
             if (signal.aborted) return;
             if (!answer) {
-              isBehind = true; // perhaps a read knows more than the silent stream
+              isStale = true; // a read may know more than the silent stream
               continue;
             }
-            take(from, answer);
-            if (!isBehind) doubts = 0;
-            isBehind = cursor.includes(0) || (!isLeader && from !== place());
+            applyAnswer(from, answer);
+            if (!isStale) failuresInARow = 0;
+            isStale = cursor.includes(0) || (!isLeader && from !== position());
             failures = endings = 0;
-            report({ state: "connected", door, transport: transport.name }, { from, answer });
+            report({ state: "connected", endpoint, transport: transport.name }, { from, answer });
           }
         } catch (error) {
           if (signal.aborted) return;
-          if (hasEnded(error, proof)) {
+          if (forgetConnection(error, credentials)) {
             if (!endings++) continue;
           } else if (error.status && !/^(408|429|5)/.test(error.status)) return finish(error);
-          isBehind = true;
-          if (error.isUnfit && doubt()) continue;
-          if (++failures > 1) drop();
-          const retryIn = Math.min(250 * 2 ** Math.max(failures, doubts), 30000) * (0.5 + Math.random());
+          isStale = true;
+          if (error.isBlocked && downgrade()) continue;
+          if (++failures > 1) closeReader();
+          const retryIn = (0.5 + Math.random()) *
+            Math.min(250 * 2 ** Math.max(failures, failuresInARow), 30000);
           report({ state: "waiting", retryIn, error: error.message });
-          await new Promise((resolve) => setTimeout((rouse = resolve), retryIn));
+          await new Promise((resolve) => setTimeout((retryNow = resolve), retryIn));
         }
       }
     }
 
     function send(item) {
-      const sent = turn.then(() => deliver(item));
-      turn = sent.catch(() => {});
+      const sent = sendQueue.then(() => sendWithRetry(item));
+      sendQueue = sent.catch(() => {});
       return sent;
     }
 
-    async function deliver(item) {
+    async function sendWithRetry(item) {
       for (let failures = 0; ; ) {
         while (!isReady()) {
           if (is("left")) throw new Error("left");
-          await news();
+          await nextChange();
         }
-        const proof = me;
-        saying = item;
+        const credentials = me;
+        pending = item;
         try {
           const { id } = await item.act();
-          if (!item.to) said = id;
+          if (!item.to) lastSentId = id;
           return { id };
         } catch (error) {
-          if (hasEnded(error, proof)) {
-            if (transport.reader) reader?.close(); // it may be dead, since it did not tell
+          if (forgetConnection(error, credentials)) {
+            if (transport.reader) reader?.close(); // it did not report the end, so it may be dead
             continue;
           }
           if (error.status || item.to || ++failures > 4) throw error;
-          // It may have arrived: only a read that begins now can tell.
-          const check = async () => take(place(), await call("read", asked(0)));
-          for (let isSure; !isSure && !is("left"); ) isSure = await check().catch(news);
-          if (item.id) return { id: (said = item.id) };
+          // The message may have arrived. Only a read that begins now can find out.
+          const check = async () => applyAnswer(position(), await call("read", readValues(0)));
+          while (!is("left") && !(await check().catch(nextChange)));
+          if (item.id) return { id: (lastSentId = item.id) };
         }
       }
     }
 
-    // Of all tabs one leads; the others take what it reads, and speak in its name.
-    function tellTabs(read) {
-      const now = isReady() && place();
-      if (isLeader && pair) bus?.postMessage({ me, own, pair, name, now, ...read });
+    // One of the tabs that share a member is the leader. It reads for all of them, and the others
+    // write under its connection.
+    function broadcastState(read) {
+      const now = isReady() && position();
+      if (isLeader && pair) bus?.postMessage({ me, ownConnections, pair, name, now, ...read });
     }
 
-    function hearTab({ data }) {
-      rouse?.();
-      if (isLeader) tellTabs();
+    function onTabMessage({ data }) {
+      retryNow?.();
+      if (isLeader) broadcastState();
       else if (data) {
-        ({ me, own, pair, name } = data);
-        if (data.answer) take(data.from, data.answer);
-        isBehind ||= data.now !== place();
-        tellNews();
+        ({ me, ownConnections, pair, name } = data);
+        if (data.answer) applyAnswer(data.from, data.answer);
+        isStale ||= data.now !== position();
+        notifyWaiters();
       }
     }
 
-    function look() {
-      rouse?.();
-      bus?.postMessage(null); // the tab that leads may sleep
+    function onWakeUp() {
+      retryNow?.();
+      bus?.postMessage(null); // the leader's tab may be asleep
     }
 
     function start() {
-      visit = new AbortController();
-      const { signal } = visit;
+      lifetime = new AbortController();
+      const { signal } = lifetime;
       const lead = () => {
         isLeader = true;
-        tellNews();
+        notifyWaiters();
         return new Promise((resolve) => (signal.onabort = resolve));
       };
       if (share && navigator.locks && globalThis.BroadcastChannel) {
         bus = new BroadcastChannel(key);
-        bus.onmessage = hearTab;
+        bus.onmessage = onTabMessage;
         bus.postMessage(null);
         navigator.locks.request(key, { signal }, lead).catch(() => signal.aborted || lead());
       } else lead();
-      addEventListener("online", look, { signal });
-      addEventListener("visibilitychange", () => document.hidden || look(), { signal });
+      addEventListener("online", onWakeUp, { signal });
+      addEventListener("visibilitychange", () => document.hidden || onWakeUp(), { signal });
       addEventListener("pagehide", hide, { signal });
-      follow(visit);
+      run(lifetime);
     }
 
     function stop() {
-      visit.abort();
-      rouse?.();
+      lifetime.abort();
+      retryNow?.();
       bus?.close();
       bus = isLeader = null;
-      isBehind = true;
+      isStale = true;
     }
 
     function hide() {
-      if (isLeader && me) navigator.sendBeacon(`${door}goodbye`, form(me));
+      if (isLeader && me) navigator.sendBeacon(`${endpoint}goodbye`, form(me));
       stop();
       reader?.close();
-      addEventListener("pageshow", start, { once: true }); // it was only put aside
+      addEventListener("pageshow", start, { once: true }); // the browser may keep the page
     }
 
     function finish(error) {
@@ -506,6 +536,7 @@
     return chat;
   }
 
-  const Speak = { join, SpeakError, server: new URL(".", document.currentScript?.src || location.origin).href };
+  const Speak = { join, SpeakError,
+    server: new URL(".", document.currentScript?.src || location.origin).href };
   globalThis.Speak = Speak;
 })();

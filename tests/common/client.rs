@@ -1,20 +1,23 @@
 //! One TCP connection, with the bytes that came and were not asked for yet.
 
-use std::fmt::Write as _;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketType, sockopt};
+use support::http::{Head, Params, form, request, target};
 
-use super::{GUARD, Params, Response, secrets};
+use super::response::{Response, framing_of};
+use super::secrets;
+use super::wait::GUARD;
 
 pub struct Client {
     stream: TcpStream,
     received: Vec<u8>,
 }
 
-/// What a read of the socket brought.
+/// Outcome of a read of the socket.
 enum Came {
     Bytes,
     End,
@@ -25,39 +28,36 @@ impl Client {
     pub fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("connecting to the server");
         stream.set_nodelay(true).expect("no delay on a new socket");
-        stream.set_write_timeout(Some(GUARD)).expect("a time-out of writes");
-        Self { stream, received: Vec::new() }
+        Self::over(stream)
     }
 
-    /// A client with little room for what it does not read.
+    /// Connects a client with little room for what it does not read.
     #[track_caller]
     pub fn connect_narrow(address: SocketAddr) -> Self {
-        let socket =
-            rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        let socket = new_socket();
         sockopt::set_socket_recv_buffer_size(&socket, 4096).expect("a small buffer");
         rustix::net::connect(&socket, &address).expect("connecting to the server");
-        let stream = TcpStream::from(socket);
-        stream.set_write_timeout(Some(GUARD)).expect("a time-out of writes");
-        Self { stream, received: Vec::new() }
+        Self::over(TcpStream::from(socket))
     }
 
-    /// A client that comes from this address, which has to be one of the machine's.
+    /// Connects from this address, which has to be one of the machine's.
     #[track_caller]
     pub fn connect_from(from: [u8; 4], address: SocketAddr) -> Self {
-        let socket =
-            rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        let socket = new_socket();
         rustix::net::bind(&socket, &SocketAddr::from((from, 0))).expect("an address of ours");
         rustix::net::connect(&socket, &address).expect("connecting to the server");
-        let stream = TcpStream::from(socket);
-        stream.set_write_timeout(Some(GUARD)).expect("a time-out of writes");
+        Self::over(TcpStream::from(socket))
+    }
+
+    fn over(stream: TcpStream) -> Self {
+        stream.set_write_timeout(Some(GUARD)).expect("a timeout of writes");
         Self { stream, received: Vec::new() }
     }
 
     /// Sends bytes as they are.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        secrets::keep_request(bytes.as_ref());
-        self.stream.write_all(bytes.as_ref()).expect("sending a request");
+        assert!(self.try_send(bytes), "sending a request");
     }
 
     /// Sends to a server that may have closed already.
@@ -73,129 +73,120 @@ impl Client {
 
     #[track_caller]
     pub fn get(&mut self, path: &str, params: &Params) -> Response {
-        self.send_get(path, params);
-        self.response()
+        self.get_with(path, params, &[])
     }
 
     #[track_caller]
     pub fn get_with(&mut self, path: &str, params: &Params, headers: &[(&str, &str)]) -> Response {
-        self.send(request("GET", &target(path, params), headers, None));
-        self.response()
+        self.call(request("GET", &target(path, params), headers, None))
     }
 
     /// Posts `body` with its type to a path with a query.
     #[track_caller]
     pub fn post(&mut self, target: &str, content_type: &str, body: impl AsRef<[u8]>) -> Response {
         let headers = [("Content-Type", content_type)];
-        self.send(request("POST", target, &headers, Some(body.as_ref())));
-        self.response()
+        self.call(request("POST", target, &headers, Some(body.as_ref())))
     }
 
     /// Posts parameters as a form.
     #[track_caller]
     pub fn post_form(&mut self, target: &str, params: &Params) -> Response {
-        self.post(target, "application/x-www-form-urlencoded", encoded(params))
+        self.post(target, "application/x-www-form-urlencoded", form(params))
     }
 
-    /// Sends bytes and reads one answer.
+    /// Sends bytes and reads one response.
     #[track_caller]
     pub fn call(&mut self, bytes: impl AsRef<[u8]>) -> Response {
         self.send(bytes);
         self.response()
     }
 
-    /// Reads exactly one answer.
+    /// Reads exactly one response.
     #[track_caller]
     pub fn response(&mut self) -> Response {
-        let mut response = self.head();
-        if response.status >= 200 && response.status != 204 {
-            let length = response.header("content-length");
-            let length = length.unwrap_or_else(|| panic!("no Content-Length: {response:?}"));
-            let length = length.parse().expect("a length");
-            self.fill("a body", |received| received.len() >= length);
-            response.body = self.received.drain(..length).collect();
-            secrets::keep_json(&response.body);
-        }
+        let head = self.whole_head();
+        let framing = framing_of(&head);
+        let mut response = Response::from_head(head);
+        response.body = self.take("a body", |received| {
+            let body = framing.take(received, false).expect("a body");
+            body.map(|(body, length)| (body.into_owned(), length))
+        });
+        secrets::keep_json(&response.body);
         response
     }
 
-    /// The answer that something brings about.
+    /// Reads the response that `cause` brings about.
     #[track_caller]
     pub fn response_after<T>(&mut self, cause: impl FnOnce() -> T) -> Response {
         cause();
         self.response()
     }
 
-    /// Reads a head alone: the answer to HEAD, or the beginning of another.
+    /// Reads a head alone: the response to HEAD, or the beginning of another.
     #[track_caller]
     pub fn head(&mut self) -> Response {
-        let end = |received: &[u8]| received.windows(4).position(|four| four == b"\r\n\r\n");
-        self.fill("a head", |received| end(received).is_some());
-        let length = end(&self.received).expect("its end has come") + 4;
-        let head: Vec<u8> = self.received.drain(..length).collect();
-        Response::parse_head(&head)
+        Response::from_head(self.whole_head())
     }
 
-    /// Reads exactly so many bytes. None if the server closes first.
+    #[track_caller]
+    fn whole_head(&mut self) -> Head {
+        self.take("a head", |received| Head::parse(received).expect("a head"))
+    }
+
+    /// Reads exactly so many bytes. `None` if the server closes first.
     #[track_caller]
     pub fn take_maybe(&mut self, length: usize) -> Option<Vec<u8>> {
-        let deadline = Instant::now() + GUARD;
-        while self.received.len() < length {
-            match self.receive(deadline) {
-                Some(Came::Bytes) => {}
-                Some(Came::End) => return None,
-                None => panic!("waited in vain for {length} bytes: {}", self.so_far()),
-            }
-        }
-        Some(self.split(length))
+        let what = format!("{length} bytes");
+        self.take_or_end(&what, |received| received.get(..length).map(|it| (it.to_vec(), length)))
     }
 
-    /// Reads up to the first of these ends; the end is not among what it returns. None if the server closes first.
+    /// Reads up to the first of these ends, which is not returned. `None` if the server closes first.
     #[track_caller]
     pub fn take_until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
-        let deadline = Instant::now() + GUARD;
         let mut seen = 0;
-        loop {
-            let found = memchr::memmem::find(&self.received[seen..], end);
-            if let Some(place) = found.map(|place| seen + place) {
-                let mut taken = self.split(place + end.len());
-                taken.truncate(place);
-                return Some(taken);
-            }
-            seen = (self.received.len() + 1).saturating_sub(end.len());
-            match self.receive(deadline) {
-                Some(Came::Bytes) => {}
-                Some(Came::End) => return None,
-                None => panic!("waited in vain for {end:?} behind {}", self.so_far()),
-            }
-        }
-    }
-
-    /// Takes what came first. Whole blocks are moved: byte by byte is slow in a build for tests.
-    fn split(&mut self, length: usize) -> Vec<u8> {
-        let rest = self.received.split_off(length);
-        std::mem::replace(&mut self.received, rest)
+        self.take_or_end(&format!("{end:?}"), |received| {
+            let found = memchr::memmem::find(&received[seen..], end).map(|at| seen + at);
+            seen = (received.len() + 1).saturating_sub(end.len());
+            found.map(|at| (received[..at].to_vec(), at + end.len()))
+        })
     }
 
     #[track_caller]
-    fn fill(&mut self, what: &str, enough: impl Fn(&[u8]) -> bool) {
+    fn take<T>(&mut self, what: &str, parse: impl FnMut(&[u8]) -> Option<(T, usize)>) -> T {
+        let taken = self.take_or_end(what, parse);
+        taken.unwrap_or_else(|| panic!("closed before {what} came: {}", self.so_far()))
+    }
+
+    /// Reads until `parse` finds something, and takes as many bytes as it says.
+    /// `None` if the server closes first.
+    #[track_caller]
+    pub fn take_or_end<T>(
+        &mut self,
+        what: &str,
+        mut parse: impl FnMut(&[u8]) -> Option<(T, usize)>,
+    ) -> Option<T> {
         let deadline = Instant::now() + GUARD;
-        while !enough(&self.received) {
+        loop {
+            if let Some((found, length)) = parse(&self.received) {
+                // Whole blocks are moved: byte by byte is slow in a build for tests.
+                self.received = self.received.split_off(length);
+                return Some(found);
+            }
             match self.receive(deadline) {
                 Some(Came::Bytes) => {}
-                Some(Came::End) => panic!("closed before {what} came: {}", self.so_far()),
+                Some(Came::End) => return None,
                 None => panic!("waited in vain for {what}: {}", self.so_far()),
             }
         }
     }
 
-    /// Reads once; a reset is an end. None when the deadline has passed.
+    /// Reads once; a reset is an end. `None` when the deadline has passed.
     fn receive(&mut self, deadline: Instant) -> Option<Came> {
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let left = Some(left.max(Duration::from_millis(1)));
-            self.stream.set_read_timeout(left).expect("a time-out of reads");
+            self.stream.set_read_timeout(left).expect("a timeout of reads");
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Some(Came::End),
                 Ok(length) => {
@@ -220,7 +211,7 @@ impl Client {
         String::from_utf8_lossy(&self.received).into_owned()
     }
 
-    /// Claims that the server closes and has nothing more to say.
+    /// Claims that the server closes and sends nothing more.
     #[track_caller]
     pub fn is_closed(&mut self) {
         let deadline = Instant::now() + GUARD;
@@ -232,7 +223,7 @@ impl Client {
         }
     }
 
-    /// Whether something has come that was not read yet, without waiting for it.
+    /// Says whether something has come that was not read yet, without waiting for it.
     #[track_caller]
     pub fn has_something(&self) -> bool {
         let mut byte = [0];
@@ -242,7 +233,7 @@ impl Client {
         !self.received.is_empty() || !matches!(peeked, Err(e) if e.kind() == ErrorKind::WouldBlock)
     }
 
-    /// Says that nothing more will be sent, and goes on listening.
+    /// Shuts down sending, and continues to read.
     #[track_caller]
     pub fn half_close(&self) {
         self.stream.shutdown(Shutdown::Write).expect("shutting down a half");
@@ -251,50 +242,17 @@ impl Client {
     /// Closes with a reset, as a crashed or cut-off client does.
     #[track_caller]
     pub fn reset(self) {
-        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO))
-            .expect("setting SO_LINGER");
+        sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("setting SO_LINGER");
     }
 
-    /// A second handle on the socket, for a thread that sends meanwhile.
+    /// Returns a second handle on the socket, for a thread that sends meanwhile.
     #[track_caller]
     pub fn second_handle(&self) -> TcpStream {
         self.stream.try_clone().expect("a second handle")
     }
 }
 
-/// The bytes of one request; a body brings its Content-Length along.
-pub fn request(
-    method: &str,
-    target: &str,
-    headers: &[(&str, &str)],
-    body: Option<&[u8]>,
-) -> Vec<u8> {
-    let mut lines = vec![format!("{method} {target} HTTP/1.1"), "Host: speak.test".to_owned()];
-    lines.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
-    lines.extend(body.map(|body| format!("Content-Length: {}", body.len())));
-    let head = lines.join("\r\n") + "\r\n\r\n";
-    [head.as_bytes(), body.unwrap_or_default()].concat()
-}
-
-/// A path with its parameters as a query.
-pub fn target(path: &str, params: &Params) -> String {
-    if params.is_empty() { path.to_owned() } else { format!("{path}?{}", encoded(params)) }
-}
-
-fn encoded(params: &Params) -> String {
-    let pairs = params.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value)));
-    pairs.collect::<Vec<_>>().join("&")
-}
-
-/// Percent-encodes all but what never needs it.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            write!(escaped, "%{byte:02X}").expect("a String takes everything");
-        }
-    }
-    escaped
+#[track_caller]
+fn new_socket() -> OwnedFd {
+    rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket")
 }

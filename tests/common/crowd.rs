@@ -1,39 +1,31 @@
-//! Thousands of clients in one thread, and what they do to the server: sockets that never block, under one poll.
+//! Thousands of clients in one thread: sockets that never block, under one poll.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use support::http::Head;
 
-use super::{GUARD, Server};
+use super::response::framing_of;
+use super::server::Server;
+use super::wait::{crowd_guard, is_full};
 
-/// Whether the long sizes were asked for, as `make overload` does. Nothing but the sizes depends on it.
-pub fn is_full() -> bool {
-    std::env::var_os("SPEAK_OVERLOAD").is_some()
-}
-
-/// One size for every run of the tests, another for `make overload`.
+/// Returns one size for every run of the tests, another for `make overload`.
 pub fn sized(small: usize, full: usize) -> usize {
     if is_full() { full } else { small }
 }
 
 /// Lets this process have as many open files as it may.
 pub fn raise_file_limit() {
-    static RAISED: Once = Once::new();
-    RAISED.call_once(|| {
-        let limit = getrlimit(Resource::Nofile);
-        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
-            .expect("raising a soft limit");
-    });
+    support::process::raise_file_limit().expect("raising a soft limit");
 }
 
-/// What one of the crowd has received, as far as nobody took it away.
+/// One client of the crowd.
 pub struct Member {
     stream: TcpStream,
+    /// Bytes that came and were not taken yet.
     pub received: Vec<u8>,
     /// The server closed, or reset.
     pub is_closed: bool,
@@ -48,8 +40,8 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Connects so many, as fast as one thread can. More at once than the kernel completes before they are accepted it would
-    /// refuse by itself, and the server hear nothing of them.
+    /// Connects so many, as fast as one thread can, but not all at once.
+    /// The kernel would refuse those that exceed the backlog by itself.
     #[track_caller]
     pub fn connect(address: SocketAddr, count: usize) -> Self {
         raise_file_limit();
@@ -74,7 +66,7 @@ impl Crowd {
     pub fn send(&mut self, number: usize, bytes: &[u8]) {
         let member = &mut self.members[number];
         member.unsent.extend_from_slice(bytes);
-        member.go_on_sending();
+        member.flush();
     }
 
     pub fn send_all(&mut self, bytes: &[u8]) {
@@ -83,7 +75,7 @@ impl Crowd {
         }
     }
 
-    /// Takes what comes within `wait`, and tells of whom there is something new.
+    /// Receives for at most `wait`, and returns the clients with something new.
     pub fn turn(&mut self, wait: Duration) -> Vec<usize> {
         match self.poll.poll(&mut self.events, Some(wait)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => panic!("the poll: {error}"),
@@ -94,7 +86,7 @@ impl Crowd {
             let number = event.token().0;
             let member = &mut self.members[number];
             if event.is_writable() {
-                member.go_on_sending();
+                member.flush();
             }
             if event.is_readable() && member.receive() {
                 changed.push(number);
@@ -103,7 +95,7 @@ impl Crowd {
         changed
     }
 
-    /// Goes on until so many of them are as is asked for.
+    /// Receives until so many of them are done.
     #[track_caller]
     pub fn until(&mut self, what: &str, count: usize, is_done: impl Fn(&Member) -> bool) {
         let mut last = Instant::now();
@@ -118,7 +110,7 @@ impl Crowd {
                 }
             }
             assert!(
-                last.elapsed() < GUARD * if is_full() { 8 } else { 1 },
+                last.elapsed() < crowd_guard(),
                 "waited in vain until {count} {what}: {done} have"
             );
         }
@@ -130,12 +122,12 @@ impl Crowd {
 }
 
 impl Member {
-    fn go_on_sending(&mut self) {
+    fn flush(&mut self) {
         while !self.unsent.is_empty() {
             match self.stream.write(&self.unsent) {
                 Ok(length) => drop(self.unsent.drain(..length)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Not connected yet, no room, or closed by the server: what is readable tells.
+                // Not connected yet, no room, or closed by the server: reading will tell.
                 Err(_) => return,
             }
         }
@@ -151,68 +143,52 @@ impl Member {
                     self.received.extend_from_slice(&buffer[..length]);
                     continue;
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) if is_not_yet(&error) => {}
-                Err(_) => self.is_closed = true,
+                Err(error) => match error.kind() {
+                    ErrorKind::Interrupted => continue,
+                    ErrorKind::WouldBlock | ErrorKind::NotConnected => {}
+                    _ => self.is_closed = true,
+                },
             }
             return before != (self.received.len(), self.is_closed);
         }
     }
 
-    /// Takes the first whole answer away: its status and its body.
+    /// Takes the first whole response away: its status and its body.
     pub fn take_answer(&mut self) -> Option<(u16, Vec<u8>)> {
-        let end = memchr::memmem::find(&self.received, b"\r\n\r\n")? + 4;
-        let head = std::str::from_utf8(&self.received[..end]).expect("a head in ASCII");
-        let length = head
-            .split("\r\n")
-            .find_map(|line| line.strip_prefix("Content-Length: "))
-            .expect("a length");
-        let length: usize = length.parse().expect("a number");
-        let status = head[9..12].parse().expect("a status");
-        if self.received.len() < end + length {
-            return None;
-        }
-        let rest = self.received.split_off(end + length);
-        let answer = std::mem::replace(&mut self.received, rest);
-        Some((status, answer[end..].to_vec()))
+        let (head, start) = Head::parse(&self.received).expect("a head")?;
+        let body = framing_of(&head).take(&self.received[start..], false).expect("a body");
+        let (body, length) = body.map(|(body, length)| (body.into_owned(), length))?;
+        self.received = self.received.split_off(start + length);
+        Some((head.status, body))
     }
 }
 
-fn is_not_yet(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::NotConnected
-}
-
-/// What the kernel knows of the server's process.
+/// Figures of the kernel about the server's process.
 impl Server {
     fn status(&self, field: &str) -> u64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a process");
+        let file = format!("/proc/{}/status", self.id());
+        let status = std::fs::read_to_string(file).expect("a process");
         let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("such a field");
-        line.trim_matches([':', '\t', ' '])
-            .split(' ')
-            .next()
-            .expect("a value")
-            .parse()
-            .expect("a number")
+        let value = line.trim_matches([':', '\t', ' ']).split(' ').next();
+        value.expect("a value").parse().expect("a number")
     }
 
-    /// Memory that it has now, in KiB.
+    /// Returns its resident memory in KiB.
     pub fn rss_kib(&self) -> u64 {
         self.status("VmRSS")
     }
 
-    /// How often it has gone to sleep: nothing wakes up that has not.
+    /// Returns how often it has gone to sleep: only a process that slept can wake up.
     pub fn sleeps(&self) -> u64 {
         self.status("voluntary_ctxt_switches")
     }
 
-    /// Files that it has open.
+    /// Returns the number of its open files.
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.id())).expect("a process").count()
     }
 
-    /// CPU time that it has had, in hundredths of a second.
+    /// Returns its CPU time in hundredths of a second.
     pub fn cpu_ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("a process");
         let (_, fields) = stat.rsplit_once(") ").expect("a name in parentheses");

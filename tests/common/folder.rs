@@ -1,14 +1,14 @@
-//! Files of a test's own.
+//! A folder for the files of one test.
 
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A folder that is gone when the test ends.
+/// A folder that is removed when the test ends.
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// One that nobody else has; `name` is for whoever finds it.
+    /// Creates a folder that no other test has; `name` is for a person who finds it.
     pub fn new(name: &str) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -29,7 +29,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Nothing depends on it.
+        // Nothing depends on its success.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

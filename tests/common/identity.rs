@@ -1,12 +1,14 @@
-//! An introduced connection: its number and its secret.
+//! A session, which the wire calls a connection: its number and its secret.
 
-use super::{Params, Response};
+use support::http::Params;
+
+use super::response::Response;
 
 pub struct Identity {
     pub number: u64,
     pub connection: String,
     pub auth: String,
-    /// Of the introduction.
+    /// Id of the introduction.
     pub id: u64,
 }
 
@@ -23,7 +25,7 @@ impl Identity {
         }
     }
 
-    /// `params` and the proof of who sends them.
+    /// Returns `params` with the credentials.
     pub fn and<'a>(&'a self, params: &Params<'a>) -> Vec<(&'a str, &'a str)> {
         let mut all = params.to_vec();
         all.push(("connection", &self.connection));

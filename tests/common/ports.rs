@@ -1,10 +1,12 @@
-//! Ports that no other test takes meanwhile: a port that was free a moment ago is one of those that the kernel gives next.
+//! Ports that no other test takes meanwhile.
+//!
+//! A port that was free a moment ago is one of those that the kernel gives next.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// An address that is free, and that nobody else looks for: each has an IP address of its own, out of 127.64.0.0/10.
+/// Returns a free address that no other test uses: each has its own IP address in 127.64.0.0/10.
 pub fn free_address() -> SocketAddr {
     static COUNT: AtomicU8 = AtomicU8::new(0);
     let [_, _, high, low] = process::id().to_be_bytes();
@@ -13,7 +15,7 @@ pub fn free_address() -> SocketAddr {
     listener.local_addr().expect("its address")
 }
 
-/// A port of 127.0.0.1 where nobody listens as long as it is held: one end of a connection is there.
+/// A port of 127.0.0.1 on which nothing listens as long as this is alive: a connection uses it.
 pub struct ClosedPort {
     client: TcpStream,
     _server: TcpStream,

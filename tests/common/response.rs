@@ -1,6 +1,16 @@
-//! One HTTP answer, and what the tests ask of it.
+//! One HTTP response, and the questions that tests ask about it.
 
 use serde_json::Value;
+use support::http::{Framing, Head};
+
+/// Returns the framing of a body, which has a length if there is one.
+#[track_caller]
+pub fn framing_of(head: &Head) -> Framing {
+    let framing = head.framing().expect("a framing");
+    let has_length = matches!(framing, Framing::None | Framing::Length(_));
+    assert!(has_length, "no Content-Length: {head:?}");
+    framing
+}
 
 #[derive(Debug)]
 pub struct Response {
@@ -10,33 +20,24 @@ pub struct Response {
 }
 
 impl Response {
-    /// Reads a head, up to and with the empty line that ends it.
+    /// Parses a head, up to and with the empty line that ends it.
     #[track_caller]
     pub fn parse_head(head: &[u8]) -> Self {
-        let head = std::str::from_utf8(head).expect("a head in ASCII");
-        let mut lines = head.trim_end_matches("\r\n").split("\r\n");
-        let line = lines.next().expect("a status line");
-        assert!(line.starts_with("HTTP/1.1 ") || line.starts_with("HTTP/1.0 "));
-        let headers = lines
-            .map(|line| {
-                assert!(!line.contains('\n'), "a bare line feed in {head:?}");
-                let (name, value) = line.split_once(": ").expect("a name and a value");
-                (name.to_owned(), value.to_owned())
-            })
-            .collect();
-        Self { status: line[9..12].parse().expect("a status"), headers, body: Vec::new() }
+        let head = Head::parse(head).expect("a head");
+        Self::from_head(head.expect("all of the head").0)
     }
 
-    /// The value of a header that stands there once, or not at all.
+    pub fn from_head(head: Head) -> Self {
+        Self { status: head.status, headers: head.fields, body: Vec::new() }
+    }
+
+    /// Returns the value of a header that occurs once, or not at all.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut values = self
-            .headers
-            .iter()
-            .filter(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str());
+        let its = |header: &&(String, String)| header.0.eq_ignore_ascii_case(name);
+        let mut values = self.headers.iter().filter(its).map(|(_, value)| value.as_str());
         let value = values.next();
-        assert_eq!(values.next(), None, "{name} stands there twice: {self:?}");
+        assert_eq!(values.next(), None, "{name} occurs twice: {self:?}");
         value
     }
 
@@ -72,7 +73,7 @@ impl Response {
         assert_eq!(self.json().as_object().expect("an object").len(), 3);
     }
 
-    /// The messages of a read of one channel.
+    /// Returns the messages of a read of one channel.
     #[track_caller]
     pub fn messages(&self) -> Vec<Value> {
         let answer = self.json();
@@ -87,7 +88,7 @@ impl Response {
         ids.map(|id| id.expect("an id")).collect()
     }
 
-    /// The texts of the messages; what has none is left out.
+    /// Returns the texts of those messages that have one.
     #[track_caller]
     pub fn texts(&self) -> Vec<String> {
         let messages = self.messages();
@@ -95,7 +96,7 @@ impl Response {
         texts.map(str::to_owned).collect()
     }
 
-    /// `type` and `reason` (or nothing) of each message.
+    /// Returns `type` and `reason` (or nothing) of each message.
     #[track_caller]
     pub fn events(&self) -> Vec<String> {
         let messages = self.messages();
@@ -110,7 +111,7 @@ impl Response {
         self.json()["next_id"].as_u64().expect("a next_id")
     }
 
-    /// The key is there and true; a key that is there is never false.
+    /// Says whether the key is there and true; a key that is there is never false.
     #[track_caller]
     pub fn is(&self, key: &str) -> bool {
         let answer = self.json();

@@ -1,5 +1,7 @@
-//! What no log may hold, kept for a look at all logs at the end: `make test` names a folder in `SPEAK_TEST_LOGS`, every
-//! server of the tests logs there at `debug`, and beside it stands what was secret. `tests/secrets.py` compares them.
+//! Secrets of the tests, which no log may contain.
+//!
+//! `make test` names a folder in `SPEAK_TEST_LOGS`. Each server of the tests logs there at `debug`,
+//! and the tests write their secrets next to it; `tests/secrets.py` compares them at the end.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -9,10 +11,10 @@ use std::sync::{Mutex, OnceLock};
 
 use serde_json::Value;
 
-/// So much of a secret is enough to find it by.
+/// Characters of a secret that are enough to find it.
 const CHARS_KEPT: usize = 80;
 
-/// Names under which answers and frames hold secrets.
+/// Names under which responses and frames contain secrets.
 const SECRET_KEYS: [&str; 5] = ["channel", "message", "auth", "read", "write"];
 
 struct Kept {
@@ -20,18 +22,18 @@ struct Kept {
     known: HashSet<String>,
 }
 
-/// Where servers log to, if all are looked at.
+/// Returns the folder of the logs, if they are to be searched.
 pub fn folder() -> Option<PathBuf> {
     std::env::var_os("SPEAK_TEST_LOGS").filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 
-/// A file there to add to.
+/// Opens a file there to append to.
 pub fn open(name: &str) -> Option<File> {
     let path = folder()?.join(name);
     Some(OpenOptions::new().create(true).append(true).open(path).expect("a file for logs"))
 }
 
-/// Keeps what is secret in a request: its query, its body, and what they say.
+/// Keeps the secrets of a request: its query, its body, and the values in them.
 pub fn keep_request(bytes: &[u8]) {
     if folder().is_none() {
         return;
@@ -47,7 +49,7 @@ pub fn keep_request(bytes: &[u8]) {
     }
 }
 
-/// Keeps what is secret in an answer or a frame.
+/// Keeps the secrets of a response or a frame.
 pub fn keep_json(bytes: &[u8]) {
     if folder().is_none() {
         return;
@@ -80,7 +82,7 @@ fn keep_form(form: &str) {
     }
 }
 
-/// As far as a test needs it: what is no percent-encoded UTF-8 stays as it is.
+/// Decodes a value, as far as a test needs it: all that is not percent-encoded stays.
 fn decoded(value: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = value.as_bytes();
@@ -109,7 +111,7 @@ fn keep(secret: &str) {
     let secret: String = secret.chars().take(CHARS_KEPT).collect();
     let mut kept = kept.lock().expect("no panic while keeping");
     if !secret.is_empty() && kept.known.insert(secret.clone()) {
-        // One a line, whatever is in it.
+        // As JSON, so that each takes one line.
         writeln!(kept.file, "{}", Value::from(secret)).expect("room for what is kept");
     }
 }

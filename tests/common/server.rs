@@ -9,25 +9,30 @@ use std::thread::{self, JoinHandle};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use support::http::Params;
 
-use super::{Client, GUARD, Identity, Params, Response, secrets, until};
+use super::client::Client;
+use super::identity::Identity;
+use super::response::Response;
+use super::secrets;
+use super::wait::{GUARD, until};
 
-/// What each of the first lines on standard error begins with.
+/// Beginning of each of the first lines on standard error.
 const GREETING: &str = concat!("speak ", env!("CARGO_PKG_VERSION"), " listening on ");
 
 pub struct Server {
     child: Child,
-    /// As announced: `http://127.0.0.1:PORT` or `unix:PATH`.
-    doors: Vec<String>,
+    /// Listeners as announced: `http://127.0.0.1:PORT` or `unix:PATH`.
+    urls: Vec<String>,
     log: Arc<Mutex<Vec<String>>>,
     log_reader: Option<JoinHandle<()>>,
     /// The test itself ended the process, so its end is no crash.
     ended: bool,
-    /// The process that took over from the child, which nobody here can wait for.
-    heir: Option<Pid>,
+    /// The process that took over from the child; this process cannot wait for its end.
+    successor: Option<Pid>,
 }
 
-/// The server's binary, with no options and without what the environment would set.
+/// Returns the server's command, with no options and without variables that would set some.
 pub fn command() -> Command {
     let own = env!("CARGO_BIN_EXE_speak").to_owned();
     let mut command = Command::new(std::env::var("SPEAK_BIN").unwrap_or(own));
@@ -42,7 +47,7 @@ pub fn command() -> Command {
     command
 }
 
-/// What a process left that ended by itself.
+/// Results of a process that ended by itself.
 #[derive(Debug)]
 pub struct Finished {
     pub code: Option<i32>,
@@ -50,13 +55,13 @@ pub struct Finished {
     pub stderr: String,
 }
 
-/// Runs what has to end by itself, as a start that fails does.
+/// Runs a command that has to end by itself, as a start that fails does.
 #[track_caller]
 pub fn run(mut command: Command) -> Finished {
     struct Running(Child);
     impl Drop for Running {
         fn drop(&mut self) {
-            // Only a process that did not end needs it.
+            // Needed only if the process did not end.
             let _ = self.0.kill();
             let _ = self.0.wait();
         }
@@ -99,8 +104,8 @@ impl Server {
         Self::spawn(command, addresses.len())
     }
 
-    /// Runs `command` and waits until it has announced so many doors.
-    pub fn spawn(mut command: Command, doors: usize) -> Self {
+    /// Runs `command` and waits until it has announced so many listeners.
+    pub fn spawn(mut command: Command, listeners: usize) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.stderr(Stdio::piped()).spawn().expect("starting the server");
         let stderr = child.stderr.take().expect("its standard error is a pipe");
@@ -109,39 +114,40 @@ impl Server {
         let log_reader = keep_reading(stderr, Arc::clone(&log), announce, child.id());
         let mut server = Self {
             child,
-            doors: Vec::new(),
+            urls: Vec::new(),
             log,
             log_reader: Some(log_reader),
             ended: false,
-            heir: None,
+            successor: None,
         };
-        while server.doors.len() < doors {
-            let door = announced.recv_timeout(GUARD);
-            let door = door.unwrap_or_else(|_| panic!("it did not start: {:?}", server.log()));
-            server.doors.push(door);
+        while server.urls.len() < listeners {
+            let url = announced.recv_timeout(GUARD);
+            let url = url.unwrap_or_else(|_| panic!("it did not start: {:?}", server.log()));
+            server.urls.push(url);
         }
         server
     }
 
-    pub fn door(&self, index: usize) -> &str {
-        &self.doors[index]
+    /// Returns the URL of a listener: `http://127.0.0.1:PORT` or `unix:PATH`.
+    pub fn url(&self, index: usize) -> &str {
+        &self.urls[index]
     }
 
-    /// The port of a TCP door.
+    /// Returns the port of a TCP listener.
     pub fn port(&self, index: usize) -> u16 {
-        let (_, port) = self.doors[index].rsplit_once(':').expect("a port");
+        let (_, port) = self.urls[index].rsplit_once(':').expect("a port");
         port.parse().expect("a number of a port")
     }
 
-    /// Where the first door is, of TCP.
+    /// Returns the address of the first listener, which is TCP.
     pub fn address(&self) -> SocketAddr {
-        let (_, address) = self.doors[0].rsplit_once('/').expect("a URL");
+        let (_, address) = self.urls[0].rsplit_once('/').expect("a URL");
         address.parse().expect("an address with a port")
     }
 
-    /// The process that serves.
+    /// Returns the id of the process that serves.
     pub fn id(&self) -> u32 {
-        self.heir.map_or(self.child.id(), |heir| heir.as_raw_nonzero().get().unsigned_abs())
+        self.successor.map_or(self.child.id(), |pid| pid.as_raw_nonzero().get().unsigned_abs())
     }
 
     pub fn log(&self) -> Vec<String> {
@@ -152,12 +158,12 @@ impl Server {
         Client::connect(self.address())
     }
 
-    /// One call over a TCP connection of its own.
+    /// Makes one call over its own TCP connection.
     pub fn get(&self, path: &str, params: &Params) -> Response {
         self.client().get(path, params)
     }
 
-    /// A `/write` that must succeed; tells the id.
+    /// Writes, which must succeed, and returns the id.
     #[track_caller]
     pub fn write(&self, channel: &str, message: &str) -> u64 {
         let params = [("channel", channel), ("message", message)];
@@ -165,7 +171,7 @@ impl Server {
         answer["id"].as_u64().expect("an id")
     }
 
-    /// What a `/read` finds now.
+    /// Reads what there is now.
     #[track_caller]
     pub fn read(&self, channel: &str, from_id: &str) -> Response {
         let params = [("channel", channel), ("from_id", from_id), ("timeout", "0")];
@@ -198,8 +204,7 @@ impl Server {
         });
     }
 
-    /// Sends a read that finds nothing, and returns once it waits as one more reader of the first
-    /// channel that it names.
+    /// Sends a read that finds nothing, and returns once it is one more reader of its first channel.
     #[track_caller]
     pub fn park(&self, params: &Params) -> Client {
         let (_, channel) = params.iter().find(|(name, _)| *name == "channel").expect("a channel");
@@ -216,51 +221,51 @@ impl Server {
         kill_process(pid, signal).expect("signalling our own child");
     }
 
-    /// Has another process take over, and returns once it serves, and the one before has ended well.
+    /// Has another process take over. Returns once it serves and its predecessor has succeeded.
     #[track_caller]
     pub fn upgrade(&mut self) {
-        let heirs = self.heirs().len();
+        let before = self.successors().len();
         self.signal(Signal::USR2);
-        until("another process is to take over", || self.heirs().len() > heirs);
-        until("the process before has left", || {
-            self.log().iter().filter(|line| line.ends_with(" the process before has left")).count()
-                > heirs
+        until("an upgrade has started", || self.successors().len() > before);
+        until("the old process has exited", || {
+            let has_left = |line: &&String| line.ends_with(" upgrade finished: old process exited");
+            self.log().iter().filter(has_left).count() > before
         });
-        if let Some(status) = self.adopt_heir() {
+        if let Some(status) = self.adopt_successor() {
             assert_eq!(status.code(), Some(0), "{:?}", self.log());
         }
     }
 
-    /// The process that is to take over, or did, is the server from now on. Waits for the end of the one before, where it can.
+    /// Replaces the process by its successor. Waits for the end of the predecessor, if it can.
     #[track_caller]
-    pub fn adopt_heir(&mut self) -> Option<ExitStatus> {
-        let status = self.heir.is_none().then(|| self.child.wait().expect("our own child"));
-        self.heir = self.heirs().pop();
-        assert!(self.heir.is_some(), "nobody was to take over: {:?}", self.log());
+    pub fn adopt_successor(&mut self) -> Option<ExitStatus> {
+        let status = self.successor.is_none().then(|| self.child.wait().expect("our own child"));
+        self.successor = self.successors().pop();
+        assert!(self.successor.is_some(), "no process was to take over: {:?}", self.log());
         self.ended = true;
         status
     }
 
-    /// Whether the process that was started has ended.
+    /// Says whether the process that was started has ended.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("our own child").is_some()
     }
 
-    /// Whatever became of the process is no fault.
+    /// Accepts any end of the process.
     pub fn forget(&mut self) {
         self.ended = true;
     }
 
-    /// The processes that were to take over, as the log tells them.
-    pub fn heirs(&self) -> Vec<Pid> {
+    /// Returns the processes that were to take over, from the log.
+    pub fn successors(&self) -> Vec<Pid> {
         let id_of = |line: &String| {
-            let (_, rest) = line.split_once(" INFO process ")?;
-            Pid::from_raw(rest.strip_suffix(" is to take over")?.parse().ok()?)
+            let (_, id) = line.split_once(" INFO upgrade started successor=")?;
+            Pid::from_raw(id.parse().ok()?)
         };
         self.log().iter().filter_map(id_of).collect()
     }
 
-    /// Waits until the process, told to stop, is gone and its log is complete.
+    /// Waits until the process, which was asked to stop, is gone and its log is complete.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let mut status = None;
@@ -292,9 +297,9 @@ fn keep_reading(
         for line in BufReader::new(stderr).split(b'\n') {
             let Ok(line) = line else { return };
             let line = String::from_utf8_lossy(&line).into_owned();
-            if let Some(door) = line.strip_prefix(GREETING) {
-                // Nobody asks any more once the server has started.
-                let _ = announce.send(door.to_owned());
+            if let Some(url) = line.strip_prefix(GREETING) {
+                // Once the server has started, no URL is awaited any more.
+                let _ = announce.send(url.to_owned());
             }
             if let Some(copy) = &mut copy {
                 writeln!(copy, "{line}").expect("room for logs");
@@ -307,12 +312,13 @@ fn keep_reading(
 impl Drop for Server {
     fn drop(&mut self) {
         let gone = self.child.try_wait().ok().flatten();
-        // One that a failing test left amid an upgrade holds the other end of the log; its number may be another's by now.
+        // A test that fails during an upgrade leaves a process that keeps the log open.
+        // Its id may belong to another process by now.
         let program = fs::canonicalize(command().get_program()).ok();
-        let is_ours = |heir: &Pid| fs::read_link(format!("/proc/{heir}/exe")).ok() == program;
+        let is_ours = |pid: &Pid| fs::read_link(format!("/proc/{pid}/exe")).ok() == program;
         // All fail only where the process is gone already.
-        for heir in self.heir.into_iter().chain(self.heirs().into_iter().filter(is_ours)) {
-            let _ = kill_process(heir, Signal::KILL);
+        for pid in self.successor.into_iter().chain(self.successors().into_iter().filter(is_ours)) {
+            let _ = kill_process(pid, Signal::KILL);
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -1,30 +1,17 @@
 //! A WebSocket as bytes: frames made by hand, so that they may be wrong.
 
 use serde_json::Value;
+use support::http::{Params, request, target};
+use support::ws::{ACCEPT, CLOSE, HANDSHAKE, PING, PONG, TEXT, client_frame, server_frame};
 
-use super::{Client, Params, Server, request, secrets, target};
-
-/// The handshake of RFC 6455, section 1.3.
-pub const HANDSHAKE: [(&str, &str); 4] = [
-    ("Upgrade", "websocket"),
-    ("Connection", "Upgrade"),
-    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
-    ("Sec-WebSocket-Version", "13"),
-];
-
-/// What answers its key.
-const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-
-/// First bytes of whole frames.
-pub const TEXT: u8 = 0x81;
-pub const CLOSE: u8 = 0x88;
-pub const PING: u8 = 0x89;
-pub const PONG: u8 = 0x8a;
+use super::client::Client;
+use super::secrets;
+use super::server::Server;
 
 /// A WebSocket that is open.
 pub struct Socket {
     pub client: Client,
-    /// The pings that were met, and answered, on the way to other frames.
+    /// Number of Pings that came, and were answered, before other frames.
     pub pings: usize,
 }
 
@@ -35,28 +22,7 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
-/// The bytes of a frame as a client has to send it: masked.
-pub fn masked(first: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
-    const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-    let payload = payload.as_ref();
-    let mut frame = vec![first];
-    match payload.len() {
-        length @ 0..126 => frame.push(0x80 | u8::try_from(length).expect("below 126")),
-        length @ 126..0x1_0000 => {
-            frame.push(0xfe);
-            frame.extend(u16::try_from(length).expect("below 2^16").to_be_bytes());
-        }
-        length => {
-            frame.push(0xff);
-            frame.extend((length as u64).to_be_bytes());
-        }
-    }
-    frame.extend(MASK);
-    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
-}
-
-/// The bytes that ask for a WebSocket.
+/// Returns the request for a WebSocket.
 pub fn handshake(params: &Params, headers: &[(&str, &str)]) -> Vec<u8> {
     request("GET", &target("/read", params), &[&HANDSHAKE, headers].concat(), None)
 }
@@ -68,7 +34,7 @@ impl Socket {
         Self::opened(client)
     }
 
-    /// After the handshake was sent: reads the answer, and checks that it is one.
+    /// Reads the response to a handshake that was sent, and checks it.
     #[track_caller]
     pub fn opened(mut client: Client) -> Self {
         let head = client.head();
@@ -80,7 +46,7 @@ impl Socket {
     #[track_caller]
     pub fn send(&mut self, first: u8, payload: impl AsRef<[u8]>) {
         secrets::keep_json(payload.as_ref());
-        self.client.send(masked(first, payload));
+        self.client.send(client_frame(first, payload));
     }
 
     /// Sends a call, as text.
@@ -89,29 +55,22 @@ impl Socket {
         self.send(TEXT, call.to_string());
     }
 
-    /// Sends a call, and reads the frame behind it.
+    /// Sends a call, and reads the next frame.
     #[track_caller]
     pub fn call(&mut self, call: &Value) -> Value {
         self.ask(call);
         self.json()
     }
 
-    /// The next frame, whatever it is. None if the server closes first.
+    /// Reads the next frame, whatever it is. `None` if the server closes first.
     #[track_caller]
     pub fn maybe_frame(&mut self) -> Option<Frame> {
-        let first = self.client.take_maybe(2)?;
-        assert_eq!(first[1] & 0x80, 0, "a server masks nothing");
-        let length_bytes = match first[1] {
-            126 => 2,
-            127 => 8,
-            _ => 0,
-        };
-        let mut length = usize::from(first[1]);
-        if length_bytes > 0 {
-            let bytes = self.client.take_maybe(length_bytes)?;
-            length = bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
-        }
-        Some(Frame { first: first[0], payload: self.client.take_maybe(length)? })
+        self.client.take_or_end("a frame", |received| {
+            let frame = server_frame(received).expect("a frame of a server");
+            frame.map(|(frame, length)| {
+                (Frame { first: frame.first, payload: frame.payload.to_vec() }, length)
+            })
+        })
     }
 
     #[track_caller]
@@ -119,7 +78,8 @@ impl Socket {
         self.maybe_frame().expect("a frame, not an end")
     }
 
-    /// The text of the next frame; pings before it are answered. None if the server closes first.
+    /// Reads the text of the next frame, and answers Pings before it.
+    /// `None` if the server closes first.
     #[track_caller]
     pub fn maybe_text(&mut self) -> Option<String> {
         loop {
@@ -146,7 +106,7 @@ impl Socket {
         serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}"))
     }
 
-    /// The texts of the messages of the next frame, which is about one channel.
+    /// Reads the texts of the messages of the next frame, which is about one channel.
     #[track_caller]
     pub fn texts(&mut self) -> Vec<String> {
         let answer = self.json();
@@ -155,7 +115,7 @@ impl Socket {
         messages.iter().map(|it| it["message"].as_str().expect("a text").to_owned()).collect()
     }
 
-    /// Claims that the server says farewell with this code, and closes.
+    /// Claims that the server sends a Close with this code, and closes.
     #[track_caller]
     pub fn ends_with(&mut self, code: u16) {
         let frame = self.frame();

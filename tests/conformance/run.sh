@@ -5,12 +5,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 binary=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 place=$here/../../target/conformance
-if ! cmp -s "$here/requirements.txt" "$place/installed.txt"; then
-    rm -rf "$place"
-    python3 -m venv "$place"
-    "$place/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/requirements.txt"
-    cp "$here/requirements.txt" "$place/installed.txt"
-fi
+"$here/../../.ci/venv" "$place" "$here/requirements.txt"
 # promtool is part of Prometheus. Installing the package would take 330 MB and start a server, so
 # only this program is extracted from it.
 promtool=$(command -v promtool || true)
@@ -30,4 +25,5 @@ if [ -z "$promtool" ]; then
     fi
 fi
 cd "$here"
-SPEAK_BIN=$binary PROMTOOL=$promtool PYTHONDONTWRITEBYTECODE=1 exec "$place/bin/python" -W error::ResourceWarning -m unittest
+SPEAK_BIN=$binary PROMTOOL=$promtool PYTHONDONTWRITEBYTECODE=1 \
+    exec "$place/bin/python" -W error::ResourceWarning -m unittest

@@ -67,7 +67,7 @@ class Metrics(unittest.TestCase):
         """Returns the page of a fresh server, and one after calls of every kind."""
         yield self.page()
         self.server.call("write", channel="channel", message="message")
-        self.server.call("introduce", channel="channel", message="somebody")
+        self.server.call("introduce", channel="channel", message="a user")
         self.server.http.get("/write")
         # Ends with the goodbye of a connection that timed out.
         self.server.call("read", channel="channel", from_id=3)

@@ -2,9 +2,9 @@
 
 Speak does not echo. A client that writes gets two frames: the response to the call, and the
 message, since the socket subscribes to the channel to which it writes. So every text that Autobahn
-would have echoed is the message of a `write`. The tests build the sent frames octet by octet, since no client
-library sends invalid ones. PyPI's `websockets` parses and checks the received frames. Numbers are
-those of Autobahn's categories.
+would have echoed is the message of a `write`. The tests build the sent frames octet by octet, since
+no client library sends invalid ones. PyPI's `websockets` parses and checks the received frames.
+Numbers are those of Autobahn's categories.
 """
 
 import json
@@ -197,7 +197,7 @@ class Verdicts(unittest.TestCase):
         self.check("125 bytes", frame(PING, b"\xfe" * 125), [("pong", b"\xfe" * 125)])
         self.check("126 bytes", frame(PING, b"\xfe" * 126), ["close 1002"])
         self.check(
-            "pongs nobody asked for",
+            "unsolicited pongs",
             frame(PONG) + frame(PONG, "x") + frame(PING, "y"),
             [("pong", b"y")],
         )
@@ -282,23 +282,58 @@ class Verdicts(unittest.TestCase):
 
     def test_6_utf8(self):
         good = [
-            "Hello-µ@ßöäüàá-UTF-8!!", "κόσμε", "\u07ff", "\u0800", "\uffff", "\U00010000", "\U0010ffff", "\ud7ff", "\ue000",
-            "\ufffd", "\ufffe", "\U0001fffe", "\U0010fffe",
-        ]  # fmt: skip
+            "Hello-µ@ßöäüàá-UTF-8!!",
+            "κόσμε",
+            "\u07ff",
+            "\u0800",
+            "\uffff",
+            "\U00010000",
+            "\U0010ffff",
+            "\ud7ff",
+            "\ue000",
+            "\ufffd",
+            "\ufffe",
+            "\U0001fffe",
+            "\U0010fffe",
+        ]
         for text in good:
             self.echo(f"whole, {text!r}", say(text), text)
             self.echo(f"in octets, {text!r}", parts(call(text), 1), text)
         bad = [
             # Lone and missing continuations.
-            b"\x80", b"\xbf", b"\x80\xbf\x80", b"\xc0 ", b"\xe0 ", b"\xf0 ", b"\xf8 ", b"\xfc ", b"\xc3", b"\xe2\x82",
-            b"\xf0\x90\x80", b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80\x65\x64\x69\x74\x65\x64",
+            b"\x80",
+            b"\xbf",
+            b"\x80\xbf\x80",
+            b"\xc0 ",
+            b"\xe0 ",
+            b"\xf0 ",
+            b"\xf8 ",
+            b"\xfc ",
+            b"\xc3",
+            b"\xe2\x82",
+            b"\xf0\x90\x80",
+            b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80\x65\x64\x69\x74\x65\x64",
             # Bytes that never occur in UTF-8.
-            b"\xfe", b"\xff", b"\xfe\xfe\xff\xff", b"\xf8\x88\x80\x80\x80", b"\xfc\x84\x80\x80\x80\x80",
+            b"\xfe",
+            b"\xff",
+            b"\xfe\xfe\xff\xff",
+            b"\xf8\x88\x80\x80\x80",
+            b"\xfc\x84\x80\x80\x80\x80",
             # Overlong encodings.
-            b"\xc0\xaf", b"\xe0\x80\xaf", b"\xf0\x80\x80\xaf", b"\xc1\xbf", b"\xe0\x9f\xbf", b"\xf0\x8f\xbf\xbf", b"\xc0\x80",
+            b"\xc0\xaf",
+            b"\xe0\x80\xaf",
+            b"\xf0\x80\x80\xaf",
+            b"\xc1\xbf",
+            b"\xe0\x9f\xbf",
+            b"\xf0\x8f\xbf\xbf",
+            b"\xc0\x80",
             # Surrogates, alone and in pairs; beyond Unicode.
-            b"\xed\xa0\x80", b"\xed\xbf\xbf", b"\xed\xa0\x80\xed\xb0\x80", b"\xf4\x90\x80\x80", b"\xf7\xbf\xbf\xbf",
-        ]  # fmt: skip
+            b"\xed\xa0\x80",
+            b"\xed\xbf\xbf",
+            b"\xed\xa0\x80\xed\xb0\x80",
+            b"\xf4\x90\x80\x80",
+            b"\xf7\xbf\xbf\xbf",
+        ]
         for octets in bad:
             self.check(f"whole, {octets!r}", say(octets) + say("x"), ["close 1007"])
             self.check(f"in octets, {octets!r}", parts(call(octets), 1) + say("x"), ["close 1007"])

@@ -16,23 +16,23 @@ pub struct Nginx {
     pub folder: PathBuf,
 }
 
-/// What a proxy logs, read as it grows.
+/// A proxy's log, read as it grows.
 pub struct Log {
     file: BufReader<File>,
-    /// What is there of the next line.
+    /// The next line, as far as it has been written.
     line: Vec<u8>,
     forwarded: Vec<Forwarded>,
 }
 
-/// A request that a proxy took.
+/// A request that a proxy accepted.
 pub struct Forwarded {
-    /// What Speak answered; none where nginx did not ask it, or left before.
+    /// Status of Speak's response. `None` if nginx did not ask Speak, or left before the response.
     pub status: Option<u16>,
     pub request_line: String,
 }
 
 impl Log {
-    /// All that there is by now.
+    /// Returns all requests logged so far.
     pub fn forwarded(&mut self) -> &[Forwarded] {
         while self.file.read_until(b'\n', &mut self.line).expect("reading the log") > 0
             && self.line.ends_with(b"\n")
@@ -49,14 +49,14 @@ impl Log {
         &self.forwarded
     }
 
-    /// How many requests Speak has answered, as nginx sees it.
+    /// Returns how many requests Speak has answered, as nginx sees it.
     pub fn answered(&mut self) -> usize {
         self.forwarded().iter().filter(|forwarded| forwarded.status.is_some()).count()
     }
 }
 
 impl Nginx {
-    /// Makes the folder, lets `prepare` put there what nginx will look for, and starts it.
+    /// Creates the folder, lets `prepare` put files for nginx there, and starts nginx.
     pub fn start(name: &str, prepare: impl FnOnce(&Path)) -> Self {
         let folder = env::temp_dir().join(format!("speak-{name}-{}", process::id()));
         fs::create_dir_all(&folder).expect("a folder");
@@ -87,14 +87,14 @@ impl Nginx {
         Listener::Unix(self.folder.join(name))
     }
 
-    /// The log of the proxy of this name.
+    /// Returns the log of a proxy.
     pub fn log(&self, proxy: &str) -> Log {
         let file = File::open(self.folder.join(format!("{proxy}.log"))).expect("the log");
         Log { file: BufReader::new(file), line: Vec::new(), forwarded: Vec::new() }
     }
 
     pub fn stop(&mut self) {
-        // Fails only where the process is gone already.
+        // Fails only if the process has exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -107,7 +107,7 @@ impl Drop for Nginx {
     }
 }
 
-/// Its version, as in `1.22.1`.
+/// Returns the version, as in `1.22.1`.
 pub fn version() -> String {
     let output = command().arg("-v").output().expect("nginx, from the package nginx-light");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -116,7 +116,7 @@ pub fn version() -> String {
 }
 
 fn command() -> Command {
-    // Debian puts it where only root looks.
+    // Debian installs nginx where only root's PATH looks.
     let debian = "/usr/sbin/nginx";
     Command::new(if Path::new(debian).exists() { debian } else { "nginx" })
 }

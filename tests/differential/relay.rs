@@ -1,4 +1,4 @@
-//! What stands between nginx and Speak, and writes down what they say to each other.
+//! A relay between nginx and Speak that records their bytes.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use std::thread;
 
 use super::verdict::Answers;
 
-/// Passes on every connection to a socket's path.
+/// Forwards every connection to a socket's path.
 pub struct Relay {
     flows: Arc<Mutex<Vec<Arc<Mutex<Flow>>>>>,
 }
@@ -19,7 +19,7 @@ pub struct Relay {
 struct Flow {
     asked: Vec<u8>,
     answered: Vec<u8>,
-    /// Answers that were counted already, and how many bytes they took.
+    /// Number of complete responses, and their bytes.
     counted: usize,
     counted_bytes: usize,
     /// Speak sends nothing more.
@@ -27,7 +27,7 @@ struct Flow {
 }
 
 impl Flow {
-    /// The answers so far, but for interim ones.
+    /// Returns the number of responses so far, without interim ones.
     fn count(&mut self) -> usize {
         let new = Answers::parse(&self.answered[self.counted_bytes..]);
         let is_final: Vec<bool> = new.whole.iter().map(|answer| answer.status != 100).collect();
@@ -47,7 +47,7 @@ impl Relay {
         let listener = UnixListener::bind(path).expect("a socket for nginx to find");
         let flows = Arc::new(Mutex::new(Vec::new()));
         let relay = Self { flows: Arc::clone(&flows) };
-        // Ends with the test: nobody else has an interest in it.
+        // Ends with the test.
         thread::spawn(move || {
             for nginx in listener.incoming() {
                 let flow = Arc::new(Mutex::new(Flow::default()));
@@ -60,24 +60,24 @@ impl Relay {
         relay
     }
 
-    /// How many requests Speak has answered.
+    /// Returns how many requests Speak has answered.
     pub fn answered(&self) -> usize {
         let flows = self.flows.lock().expect("no panic in a relay");
         flows.iter().map(|flow| flow.lock().expect("no panic in a relay").count()).sum()
     }
 
-    /// How many connections nginx has made.
+    /// Returns how many connections nginx has opened.
     pub fn connections(&self) -> usize {
         self.flows.lock().expect("no panic in a relay").len()
     }
 
-    /// Whether every connection has ended, and all that was said on it is known.
+    /// Returns whether every connection has ended and all of its bytes are recorded.
     pub fn is_over(&self) -> bool {
         let flows = self.flows.lock().expect("no panic in a relay");
         flows.iter().all(|flow| flow.lock().expect("no panic in a relay").is_over)
     }
 
-    /// What went over the newest connections, to be read by who looks for a fault.
+    /// Returns the bytes of the newest connections, for a failure message.
     pub fn newest(&self) -> String {
         let flows = self.flows.lock().expect("no panic in a relay");
         let tail =
@@ -94,12 +94,12 @@ impl Relay {
     }
 }
 
-/// Copies both ways, each in a thread of its own, until both sides have closed.
+/// Copies in both directions, each in its own thread, until both sides have closed.
 fn pass_on(nginx: UnixStream, speak: TcpStream, flow: Arc<Mutex<Flow>>) {
     let from_nginx = nginx.try_clone().expect("a second handle");
     let to_speak = speak.try_clone().expect("a second handle");
     let asked = Arc::clone(&flow);
-    // Either may be gone before the other has said all: that is for the other end to notice.
+    // Either side may close before the other has sent all: the other end notices that.
     thread::spawn(move || {
         copy(from_nginx, &to_speak, |bytes| {
             asked.lock().expect("no panic in a relay").asked.extend_from_slice(bytes);
@@ -115,7 +115,7 @@ fn pass_on(nginx: UnixStream, speak: TcpStream, flow: Arc<Mutex<Flow>>) {
     });
 }
 
-/// Copies until the source ends; what the other side does not take is noted all the same.
+/// Copies until the source ends. Bytes that the other side does not take are recorded as well.
 fn copy(mut from: impl Read, mut to: impl Write, mut note: impl FnMut(&[u8])) {
     let mut buffer = [0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer) {

@@ -1,21 +1,23 @@
-//! The cases: tables in Markdown, for people and for the test alike. `README.md` beside them tells the notation.
+//! The cases: tables in Markdown, for people and for the test. The `README.md` of the folder
+//! explains the notation.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Stands in a case's bytes for a second request, which writes to the case's own channel. 57 bytes, or 39 hexadecimal.
+/// Placeholder in a case's bytes for a second request, which writes to the case's own channel. 57
+/// bytes, or 39 hexadecimal.
 const SMUGGLED: &str = r"GET /write?channel={c}&message=x HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// One row of a table.
 pub struct Case {
     pub name: String,
-    /// Its bytes as they are written, the section's template filled in.
+    /// The bytes in their notation, with the section's template filled in.
     notation: String,
-    /// What nginx and Speak are known to answer; empty where that was never looked at.
+    /// Recorded verdicts of nginx and Speak. Empty if not recorded yet.
     pub nginx: String,
     pub speak: String,
-    /// Why they differ; empty where they do not.
+    /// Reason of a difference. Empty if there is none.
     pub why: String,
 }
 
@@ -27,11 +29,11 @@ pub struct Table {
 
 enum Line {
     Text(String),
-    /// A row, and what stands in its second cell.
+    /// A row, and the text of its second cell.
     Row(Case, String),
 }
 
-/// All tables, in the order of their names.
+/// Returns all tables, in the order of their names.
 pub fn read_tables() -> Vec<Table> {
     let files = fs::read_dir(folder()).expect("the folder of the tables");
     let mut paths: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
@@ -42,7 +44,7 @@ pub fn read_tables() -> Vec<Table> {
     paths.into_iter().map(Table::read).collect()
 }
 
-/// Where they lie.
+/// Returns the folder of the tables.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/differential")
 }
@@ -79,7 +81,7 @@ impl Table {
             .filter_map(|line| if let Line::Row(case, _) = line { Some(case) } else { None })
     }
 
-    /// Writes the file anew, with the verdicts that the cases have now.
+    /// Writes the file again, with the current verdicts of its cases.
     pub fn write(&self) {
         let mut text = String::new();
         for line in &self.lines {
@@ -96,7 +98,7 @@ impl Table {
     }
 }
 
-/// A row is: name, bytes, nginx, Speak, why. Its head has no bytes.
+/// Parses a row: name, bytes, nginx, Speak, why. The head of a table has no bytes.
 fn row(line: &str, template: &str) -> Option<(Case, String)> {
     let cells: Vec<_> =
         line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
@@ -108,7 +110,7 @@ fn row(line: &str, template: &str) -> Option<(Case, String)> {
 }
 
 impl Case {
-    /// Its bytes, where `channel` (six letters) is the channel to write to.
+    /// Returns the bytes of the case. `channel` (six letters) is the channel to write to.
     pub fn bytes(&self, channel: &str) -> Vec<u8> {
         assert_eq!(channel.len(), 6, "lengths in the tables count on it");
         let without_length = expand(&self.notation, channel, 0);
@@ -118,7 +120,7 @@ impl Case {
     }
 }
 
-/// From the notation to bytes.
+/// Converts the notation to bytes.
 fn expand(notation: &str, channel: &str, body_bytes: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = notation;
@@ -141,7 +143,7 @@ fn expand(notation: &str, channel: &str, body_bytes: usize) -> Vec<u8> {
     bytes
 }
 
-/// The byte behind a backslash, and how many letters spell it.
+/// Returns the byte after a backslash, and how many characters spell it.
 fn escape(text: &str) -> (u8, usize) {
     let byte = match text.as_bytes().first().expect("something behind a backslash") {
         b'r' => b'\r',
@@ -156,7 +158,7 @@ fn escape(text: &str) -> (u8, usize) {
     (byte, 1)
 }
 
-/// What braces stand for.
+/// Returns the text for an expression in braces.
 fn insert(inner: &str, channel: &str, body_bytes: usize) -> Vec<u8> {
     if let Some((count, text)) = inner.split_once('*') {
         return expand(text, channel, body_bytes).repeat(count.parse().expect("how often"));
@@ -164,7 +166,7 @@ fn insert(inner: &str, channel: &str, body_bytes: usize) -> Vec<u8> {
     if let Some(more) = inner.strip_prefix("length") {
         let more: isize =
             if more.is_empty() { 0 } else { more.parse().expect("a sign and a number") };
-        // Not below 0 while the length is being found out.
+        // Not below 0 while the length is not known yet.
         return body_bytes.saturating_add_signed(more).to_string().into_bytes();
     }
     match inner {

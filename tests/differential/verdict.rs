@@ -1,4 +1,4 @@
-//! What a server makes of some bytes: the statuses of its answers, and what becomes of the connection.
+//! A server's verdict on some bytes: the statuses of its responses, and the fate of the connection.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -8,26 +8,27 @@ use std::path::PathBuf;
 use super::common::{GUARD, Response};
 use super::table::Case;
 
-/// Where a server can be reached.
+/// Address of a server.
 pub enum Listener {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
-/// What came back until the server closed.
+/// Bytes received until the server closed.
 #[derive(Default)]
 pub struct Answers {
     pub whole: Vec<Response>,
-    /// Something that is no HTTP/1.x: the answer to a request that was taken for HTTP/0.9.
+    /// The response has no head: the request was taken for HTTP/0.9.
     pub is_headless: bool,
-    /// Where each of them ends.
+    /// End of each response.
     pub ends: Vec<usize>,
 }
 
 impl Listener {
-    /// Sends bytes on a connection of their own, and a half-close behind them; returns what comes until the end.
+    /// Sends bytes on a new connection, followed by a half-close. Returns all that the server
+    /// sends.
     ///
-    /// The server may refuse before all is sent, so that the rest cannot be.
+    /// The server may refuse before all is sent, so that the rest cannot be sent.
     #[track_caller]
     pub fn ask(&self, bytes: &[u8]) -> Vec<u8> {
         match self {
@@ -48,10 +49,11 @@ impl Listener {
         }
     }
 
-    /// Tells the verdict in the notation of the tables.
+    /// Returns the verdict in the notation of the tables.
     ///
-    /// The case is sent alone, for its answers. It is sent again with a probe behind it: if that is answered as what it
-    /// is, the server stands where the case ends. Else, and if it did not close either, it waits for more of the case.
+    /// The case is sent alone, for its responses. It is sent again followed by a probe: if the
+    /// probe is answered as a request of its own, the server has finished the case. Otherwise, if
+    /// it did not close either, it waits for more of the case.
     #[track_caller]
     pub fn verdict(&self, case: &Case, number: usize) -> String {
         let alone = Answers::parse(&self.ask(&case.bytes(&format!("a{number:05}"))));
@@ -64,7 +66,7 @@ impl Listener {
         let has_own_answer =
             with_probe.end_with(&probe) && with_probe.statuses().len() == words.len() + 1;
         if is_switched {
-            // What follows is frames.
+            // Frames follow.
         } else if closes {
             assert_eq!(with_probe.statuses(), words, "{} with a probe behind it", case.name);
             words.extend(alone.is_headless.then(|| "headless".to_owned()));
@@ -80,7 +82,7 @@ fn read_all(mut stream: impl Read) -> Vec<u8> {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
         Ok(_) => {}
-        // It closed with something unread.
+        // It closed with unread bytes.
         Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
         Err(error) => panic!("no end behind {}: {error}", bytes.escape_ascii()),
     }
@@ -94,7 +96,7 @@ pub fn probe_bytes(name: &str) -> Vec<u8> {
 }
 
 impl Answers {
-    /// Takes the answers from what a server sent, as far as they are whole.
+    /// Splits the bytes from a server into responses, as far as they are complete.
     #[track_caller]
     pub fn parse(mut bytes: &[u8]) -> Self {
         let mut all = Self::default();
@@ -110,7 +112,8 @@ impl Answers {
             let length = answer
                 .header("content-length")
                 .map_or(0, |length| length.parse().expect("a length"));
-            // The answer to HEAD tells a length, and nothing or the next answer comes.
+            // The response to HEAD states a length, and is followed by nothing or the next
+            // response.
             let has_body = !rest.is_empty() && !rest.starts_with(b"HTTP/1.");
             let length = if has_body { length } else { 0 };
             if length > rest.len() {
@@ -132,7 +135,7 @@ impl Answers {
         self.whole.iter().map(|answer| answer.status.to_string()).collect()
     }
 
-    /// Whether the last answer is that to the probe of this name.
+    /// Returns whether the last response is that to the probe of this name.
     pub fn end_with(&self, probe: &str) -> bool {
         self.whole
             .last()

@@ -1,12 +1,13 @@
-//! Runs what the pages tell readers to type, in the order in which it stands there, and compares what they say comes of it.
+//! Runs the examples of the pages in their order, and compares the results that the pages show.
 //!
-//! - A block `sh`: its lines that begin with `curl`. One that waits is left waiting.
-//! - A block `json`: the answer of the last command that has not had one yet; what is told to take long is told again last.
-//!   A message alone is what the room is told when the command that waits is interrupted.
-//! - A block `text`: how the output begins of the last command, which is interrupted then.
-//! - A block `js` is a module; a block `console` behind it is what it prints.
+//! - A block `sh`: its lines that begin with `curl`. A command that waits stays waiting.
+//! - A block `json`: the response of the last command without one. Commands that take long come
+//!   last. A single message is what the channel gets when the waiting command is interrupted.
+//! - A block `text`: how the output of the last command begins, which is then interrupted.
+//! - A block `js` is a module; a block `console` after it is its output.
 //!
-//! Times, codes and tokens differ each time. A code that a page gives for an answer stands for the real one from then on.
+//! Times, auth codes and tokens differ each time. A code that a page shows for a response stands
+//! for the real one from then on.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -18,20 +19,20 @@ use serde_json::{Value, json};
 use super::common::{GUARD, Server, until};
 use super::markdown::{self, Block};
 
-/// Keys whose values are other ones each time.
+/// Keys whose values differ each time.
 const VARIES: [&str; 6] = ["time", "auth", "epoch", "timeout", "read", "write"];
 
-/// The doors: two public ones, and the operator's behind them.
+/// The listeners: two public ones, and the admin listener after them.
 const PORTS: [&str; 3] = ["localhost:8080", "localhost:7732", "localhost:9100"];
 
 /// A reader of a page, with a server.
 pub struct Session {
     server: Server,
     folder: PathBuf,
-    /// Commands whose answer was not told yet.
+    /// Commands whose response has not been compared yet.
     commands: Vec<Running>,
     count: usize,
-    /// What a page calls something, and what it is.
+    /// Values of a page, with the real ones.
     known: Vec<(String, String)>,
 }
 
@@ -49,7 +50,7 @@ impl Session {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&folder).expect("a folder of our own");
         fs::write(folder.join("file"), "a line\n").expect("a file");
-        // Who was introduced has to be there still when a slow machine comes to the next line.
+        // A session has to live until a slow machine comes to the next line.
         let mut command = super::common::command();
         command.args([
             "--listen",
@@ -64,19 +65,19 @@ impl Session {
         Self { server, folder, commands: Vec::new(), count: 0, known: Vec::new() }
     }
 
-    /// The page of metrics.
+    /// Returns the metrics page.
     pub fn metrics(&self) -> String {
         let address = ([127, 0, 0, 1], self.server.port(2)).into();
         super::common::Client::connect(address).get("/metrics", &[]).ok().text().to_owned()
     }
 
-    /// The same, with the labels that there are once something was asked.
+    /// Returns the metrics page with the labels that exist after a call.
     pub fn metrics_after_a_call(&self) -> String {
         self.server.get("/health", &[]).ok();
         self.metrics()
     }
 
-    /// Does all that the blocks of a page say.
+    /// Executes all blocks of a page.
     pub fn follow(&mut self, page: &str) {
         for block in markdown::blocks(page) {
             match &*block.language {
@@ -88,7 +89,7 @@ impl Session {
                 _ => {}
             }
         }
-        // Those that were to wait for ever do; whatever else came was no error.
+        // Commands that should wait for ever do; no other has failed.
         while let Some(mut command) = self.commands.pop() {
             if command.child.try_wait().expect("a child of ours").is_none() {
                 command.interrupt();
@@ -98,7 +99,7 @@ impl Session {
         }
     }
 
-    /// Runs the commands in the prose of a page, but for those with something left out.
+    /// Runs the commands in the prose of a page, except those with an ellipsis.
     pub fn run_code(&mut self, page: &str) {
         for code in markdown::code(&markdown::prose(page)) {
             if code.starts_with("curl ") && !code.contains('…') && code.contains("localhost") {
@@ -122,7 +123,8 @@ impl Session {
         let task = scripts.iter().enumerate().map(|(place, (script, printed))| {
             let file = self.folder.join(format!("{place}.mjs"));
             fs::write(&file, self.here(&script.text)).expect("a file in our folder");
-            json!({ "file": file, "at": script.at, "lines": printed.as_ref().map(|it| it.text.lines().count()) })
+            let lines = printed.as_ref().map(|it| it.text.lines().count());
+            json!({ "file": file, "at": script.at, "lines": lines })
         });
         let task = task.collect::<Value>().to_string();
         let runner = markdown::path("tests/docs/run.mjs");
@@ -142,7 +144,7 @@ impl Session {
         }
     }
 
-    /// A text of a page with what things are called here.
+    /// Returns a text of a page with the real values.
     fn here(&self, text: &str) -> String {
         let mut text = text.replace("https://chat.example.org", "http://localhost:8080");
         for (place, port) in PORTS.iter().enumerate() {
@@ -151,7 +153,7 @@ impl Session {
         self.known.iter().fold(text, |text, (told, real)| text.replace(told, real))
     }
 
-    /// Starts a command, and returns once it has ended or waits.
+    /// Starts a command and returns once it has exited or waits.
     fn begin(&mut self, text: &str, at: &str) {
         let output = self.folder.join(format!("{}.out", self.count));
         self.count += 1;
@@ -175,7 +177,7 @@ impl Session {
         });
     }
 
-    /// Reads that wait.
+    /// Returns the number of pending reads.
     fn readers(&self) -> usize {
         let metrics = self.metrics();
         let line = metrics.lines().find_map(|line| line.strip_prefix("speak_readers "));
@@ -201,7 +203,7 @@ impl Session {
             .extend(values.filter(|(told, _)| told.len() >= 8 && told.parse::<u64>().is_err()));
     }
 
-    /// Interrupts the read that waits, and tells what its channel was told then.
+    /// Interrupts the pending read and returns the messages that its channel gets.
     fn last_words(&mut self) -> String {
         let mut command = self.commands.pop().expect("a read that waits");
         let (_, channel) = command.text.split_once("channel=").expect("it reads a channel");
@@ -252,13 +254,13 @@ impl Running {
         fs::read_to_string(&self.output).expect("its output")
     }
 
-    /// Ends it as Ctrl-C would.
+    /// Interrupts the command as Ctrl-C does.
     fn interrupt(&mut self) {
         self.child.kill().expect("a child of ours");
         self.child.wait().expect("a child of ours");
     }
 
-    /// What it printed when it ends by itself.
+    /// Returns the output of a command that exits by itself.
     fn answer(mut self) -> String {
         until(&format!("{}: {} is answered", self.at, self.text), || {
             self.child.try_wait().expect("a child of ours").is_some()
@@ -266,7 +268,7 @@ impl Running {
         self.so_far()
     }
 
-    /// Claims that it ends by itself, and well.
+    /// Asserts that the command exits by itself, with success.
     fn ends_well(mut self) {
         let mut status = None;
         until(&format!("{}: {} ends", self.at, self.text), || {
@@ -290,7 +292,7 @@ impl Drop for Session {
     }
 }
 
-/// The lines with `curl` of a block, each with those that continue it.
+/// Returns the lines with `curl` of a block, each with its continuation lines.
 fn commands_of(text: &str) -> impl Iterator<Item = String> {
     let whole = text.replace("\\\n", " ");
     let commands: Vec<_> =
@@ -298,7 +300,7 @@ fn commands_of(text: &str) -> impl Iterator<Item = String> {
     commands.into_iter()
 }
 
-/// JSON without the values that vary, and those.
+/// Returns JSON without the values that vary, and those values.
 fn shape(json: &str) -> (String, Vec<String>) {
     let (mut shape, mut values) = (String::new(), Vec::new());
     let mut rest = json.trim_end();

@@ -1,4 +1,5 @@
-//! What the tests need of Markdown, as these pages write it: fenced blocks, code in lines, links, headings.
+//! The parts of Markdown that the tests need, as these pages use it: fenced blocks, inline code,
+//! links, headings.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,14 +7,14 @@ use std::path::{Path, PathBuf};
 /// A fenced block.
 #[derive(Debug)]
 pub struct Block {
-    /// What stands behind the first fence.
+    /// Text after the opening fence.
     pub language: String,
     pub text: String,
-    /// Where it begins, for whoever has to mend it.
+    /// Page and line of the block, for failure messages.
     pub at: String,
 }
 
-/// A file of the repository.
+/// Returns the path of a file of the repository.
 pub fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
@@ -22,7 +23,7 @@ pub fn page(name: &str) -> String {
     fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The fenced blocks of a page, in order.
+/// Returns the fenced blocks of a page, in order.
 pub fn blocks(name: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut is_open = false;
@@ -46,7 +47,7 @@ pub fn blocks(name: &str) -> Vec<Block> {
     blocks
 }
 
-/// A page without its fenced blocks.
+/// Returns a page without its fenced blocks.
 pub fn prose(name: &str) -> String {
     let mut is_open = false;
     let mut prose = String::new();
@@ -61,7 +62,7 @@ pub fn prose(name: &str) -> String {
     prose
 }
 
-/// What stands between two backticks in prose, on one line or over its end.
+/// Returns the inline code of a page, on one line or across two.
 pub fn code(prose: &str) -> Vec<String> {
     let mut found = Vec::new();
     for paragraph in prose.split("\n\n") {
@@ -70,7 +71,7 @@ pub fn code(prose: &str) -> Vec<String> {
     found
 }
 
-/// Where the links of a page lead, without those into the web.
+/// Returns the targets of a page's links, without those into the web.
 pub fn links(name: &str) -> Vec<String> {
     let prose = prose(name);
     let targets =
@@ -78,7 +79,7 @@ pub fn links(name: &str) -> Vec<String> {
     targets.filter(|target| !target.contains("://")).map(str::to_owned).collect()
 }
 
-/// The names under which the headings of a page can be reached, as forges make them.
+/// Returns the anchors of a page's headings, as forges make them.
 pub fn anchors(name: &str) -> Vec<String> {
     let prose = prose(name);
     let headings = prose.lines().filter(|line| line.starts_with('#'));

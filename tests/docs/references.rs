@@ -1,4 +1,4 @@
-//! References to files, in comments and in Markdown: pages, and Rust sources and scripts with a folder.
+//! References to files, in comments and in Markdown: pages, Rust sources and scripts with a folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,13 @@
-// Runs modules one after the other, each until it has printed so many lines, and prints what each of them printed.
+// Runs the modules of the documentation one after the other, and prints the lines of each as JSON.
 //
-// run.mjs '[{"file":…,"at":…,"lines":…}]' MILLISECONDS
+// run.mjs '[{"file":…,"at":…,"lines":…}]' TIMEOUT_MS
 //
-// Debian's node is older than its WebSocket and EventSource: what the examples use of them is here.
+// `file` is the module and `at` its place in the documentation. A module ends after `lines` lines
+// of output. If `lines` is null, it ends after its first line, or when it returns. After TIMEOUT_MS
+// milliseconds without these lines, the run fails.
+//
+// Debian's node has no WebSocket and no EventSource yet. This file has the parts that the examples
+// use.
 
 import http from "node:http";
 import { pathToFileURL } from "node:url";
@@ -21,27 +26,29 @@ class SmallWebSocket {
     const request = http.get(address.replace(/^ws:/, "http:"), { headers });
     request.on("upgrade", (_, socket, head) => {
       this.#socket = socket;
-      socket.on("data", (bytes) => this.#take(bytes));
+      socket.on("data", (bytes) => this.#receive(bytes));
       this.onopen?.({});
-      this.#take(head);
+      this.#receive(head);
     });
     request.on("response", ({ statusCode }) => {
-      throw new Error(`no WebSocket, but ${statusCode}`);
+      throw new Error(`expected a WebSocket, got status ${statusCode}`);
     });
   }
 
   send(text) {
     const bytes = Buffer.from(text);
-    if (bytes.length > 125) throw new Error("too long for this little of a WebSocket");
-    // A mask of zeroes changes nothing.
-    this.#socket.write(Buffer.concat([Buffer.from([0x81, 0x80 | bytes.length, 0, 0, 0, 0]), bytes]));
+    if (bytes.length > 125) throw new Error("the text is over 125 bytes: send a shorter one");
+    // A mask of zeroes leaves the text as it is.
+    this.#socket.write(
+      Buffer.concat([Buffer.from([0x81, 0x80 | bytes.length, 0, 0, 0, 0]), bytes]),
+    );
   }
 
   close() {
     this.#socket.destroy();
   }
 
-  #take(bytes) {
+  #receive(bytes) {
     this.#received = Buffer.concat([this.#received, bytes]);
     while (this.#received.length >= 2) {
       const short = this.#received[1];
@@ -62,15 +69,16 @@ class SmallEventSource extends EventTarget {
 
   constructor(address) {
     super();
-    this.#request = http.get(address, { headers: { Accept: "text/event-stream" } }, (answer) => {
-      answer.setEncoding("utf8");
+    const headers = { Accept: "text/event-stream" };
+    this.#request = http.get(address, { headers }, (response) => {
+      response.setEncoding("utf8");
       let text = "";
-      answer.on("data", (more) => {
+      response.on("data", (more) => {
         const blocks = (text + more).split("\n\n");
         text = blocks.pop();
-        blocks.forEach((block) => this.#tell(block));
+        blocks.forEach((block) => this.#dispatch(block));
       });
-      answer.on("error", () => {});
+      response.on("error", () => {});
     });
     this.#request.on("error", () => {});
   }
@@ -79,10 +87,11 @@ class SmallEventSource extends EventTarget {
     this.#request.destroy();
   }
 
-  #tell(block) {
+  #dispatch(block) {
     const fields = Object.fromEntries(block.split("\n").map((line) => line.split(/: (.*)/s)));
     if (fields.data === undefined) return;
-    const event = Object.assign(new Event(fields.event ?? "message"), { data: fields.data, lastEventId: fields.id });
+    const values = { data: fields.data, lastEventId: fields.id };
+    const event = Object.assign(new Event(fields.event ?? "message"), values);
     this.dispatchEvent(event);
     if (event.type === "message") this.onmessage?.(event);
   }
@@ -91,31 +100,31 @@ class SmallEventSource extends EventTarget {
 globalThis.WebSocket ??= SmallWebSocket;
 globalThis.EventSource ??= SmallEventSource;
 
-const [task, patience] = process.argv.slice(2);
-const all = [];
+const [task, timeoutMs] = process.argv.slice(2);
+const outputs = [];
+const asText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 for (const { file, at, lines } of JSON.parse(task)) {
   const printed = [];
-  all.push(printed);
-  console.log = (...values) =>
-    printed.push(values.map((value) => (typeof value === "string" ? value : JSON.stringify(value))).join(" "));
-  let isOver = false;
+  outputs.push(printed);
+  console.log = (...values) => printed.push(values.map(asText).join(" "));
+  let hasReturned = false;
   const end = import(pathToFileURL(file)).then(
-    () => (isOver = true),
+    () => (hasReturned = true),
     (error) => {
       console.error(`${at}: ${error.stack}`);
       process.exit(1);
     },
   );
-  const deadline = Date.now() + Number(patience);
-  // An example that goes on for ever has shown what it does with its first line.
-  const isDone = () => printed.length >= (lines ?? 1) || (isOver && lines === null);
+  const deadline = Date.now() + Number(timeoutMs);
+  // An example that never returns has shown its purpose with its first line.
+  const isDone = () => printed.length >= (lines ?? 1) || (hasReturned && lines === null);
   while (!isDone()) {
     if (Date.now() > deadline) {
-      console.error(`${at}: printed ${JSON.stringify(printed)} and nothing more`);
+      console.error(`${at}: timed out, having printed only ${JSON.stringify(printed)}`);
       process.exit(1);
     }
-    await Promise.race([end, new Promise((wake) => setTimeout(wake, 5))]);
-    if (isOver) await new Promise((wake) => setTimeout(wake, 5));
+    await Promise.race([end, new Promise((resolve) => setTimeout(resolve, 5))]);
+    if (hasReturned) await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
-process.stdout.write(JSON.stringify(all), () => process.exit(0));
+process.stdout.write(JSON.stringify(outputs), () => process.exit(0));

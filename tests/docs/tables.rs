@@ -1,4 +1,4 @@
-//! Tables that are made from the code.
+//! Tables generated from the code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -12,7 +12,8 @@ use super::markdown::{page, path};
 /// Two tests may renew the same page.
 static PAGES: Mutex<()> = Mutex::new(());
 
-/// Claims that `fresh` stands in a page between the marks of this name; or writes it there, if `SPEAK_DOCS` says so.
+/// Asserts that `fresh` is in a page between the marks of this name. Writes it there if
+/// `SPEAK_DOCS=renew`.
 #[track_caller]
 pub fn is_current(name: &str, mark: &str, fresh: &str) {
     let _one = PAGES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -28,11 +29,11 @@ pub fn is_current(name: &str, mark: &str, fresh: &str) {
     }
     assert_eq!(
         found, fresh,
-        "{mark} in {name}: `SPEAK_DOCS=renew cargo test --test docs` writes them anew"
+        "{mark} in {name}: `SPEAK_DOCS=renew cargo test --test docs` writes them again"
     );
 }
 
-/// All options as a table.
+/// Returns all options as a table.
 pub fn options() -> String {
     let mut table = String::from(
         "| option | default | what it sets | in the environment |\n| --- | --- | --- | --- |\n",
@@ -52,7 +53,7 @@ pub fn options() -> String {
     table
 }
 
-/// The metrics of a page of Prometheus as a table.
+/// Returns the metrics of a page as a table.
 pub fn metrics(exposition: &str) -> String {
     let mut table =
         String::from("| metric | kind | labels | what it tells |\n| --- | --- | --- | --- |\n");
@@ -76,7 +77,7 @@ pub fn metrics(exposition: &str) -> String {
     table
 }
 
-/// Name and status of every error: the rows of the one table of the sources.
+/// Returns name and status of every error, from the table in the sources.
 pub fn errors() -> BTreeSet<(String, u16)> {
     let source = page("src/api/error.rs");
     let (_, table) = source.split_once("pub fn name_and_status(self)").expect("the table");

@@ -1,13 +1,15 @@
-//! What two processes say to each other while one takes over from the other: messages with descriptors, over a Unix socket.
+//! Protocol of an upgrade: messages with descriptors, over a Unix socket between the two processes.
 //!
-//! A message is CBOR behind its length; a descriptor travels with the first byte of the message that it belongs to. Both ends are
-//! of this program, perhaps of two versions of it, so what cannot be understood ends the takeover and nothing else.
+//! A message is its length in four bytes, then CBOR. A descriptor travels with the first byte of
+//! the message that it belongs to. Both ends are this program, perhaps in two versions: a message
+//! that one of them does not understand ends the takeover and nothing else.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use minicbor::{Decode, Encode};
 use rustix::net::{
@@ -15,42 +17,51 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-/// Bytes taken from the socket at once.
+/// Environment variable of a process that is to take over. Its standard input is the socket to the
+/// predecessor.
+pub(super) const UPGRADE_ENV: &str = "SPEAK_TAKES_OVER";
+
+/// Time for which each process waits for the other one to send or to read. The server does not
+/// serve meanwhile.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of one read.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Descriptors that one look at the socket may bring. One is sent at a time, and the kernel does not merge those.
+/// Descriptors of one read. One is sent at a time, and the kernel does not merge such messages.
 const FDS_PER_READ: usize = 8;
 
-/// What is said, in the order in which it is.
-#[derive(Encode, Decode)]
+/// Message of an upgrade, in the order in which they are sent. The numbers are frozen: an older
+/// process must be able to hand over to a newer one.
+#[derive(Clone, Copy, Encode, Decode)]
 pub(super) enum Message<'a> {
-    /// The new process is there, and which version it is of.
+    /// The successor has started; its version.
     #[n(0)]
     Hello {
         #[b(0)]
         version: &'a str,
     },
-    /// Brings a listening socket.
+    /// A listening socket, as a descriptor.
     #[n(1)]
     Listener {
         #[n(0)]
         is_public: bool,
         #[b(1)]
         address: &'a str,
-        /// It was passed to the process, whose options say nothing of it.
+        /// Opened by socket activation: no option names it.
         #[cbor(n(2), default)]
         is_activated: bool,
     },
-    /// The state of the hub follows, as [`state`](crate::snapshot) writes it.
+    /// The state of the hub follows, as [`snapshot`](crate::snapshot) writes it.
     #[n(2)]
     State,
-    /// The new process could serve from now on.
+    /// The successor is ready to serve.
     #[n(3)]
     Ready,
-    /// It is to serve from now on. The old one has stopped to.
+    /// The successor serves from now on. The predecessor has stopped serving.
     #[n(4)]
     Go,
-    /// Brings a client that is between two requests, with what came of the next.
+    /// A client between two requests, as a descriptor, with what arrived of its next request.
     #[n(5)]
     Client {
         #[cbor(b(0), with = "minicbor::bytes")]
@@ -58,62 +69,73 @@ pub(super) enum Message<'a> {
     },
 }
 
-/// One end of the line between the two.
+/// One end of the socket between the two processes.
 pub(super) struct UpgradeSocket {
     socket: UnixStream,
     buffer: Vec<u8>,
-    /// How much of that was taken.
+    /// Bytes of the buffer that were parsed.
     parsed_bytes: usize,
-    /// Descriptors that came, and whose messages were not taken yet.
-    files: VecDeque<OwnedFd>,
+    /// Descriptors that arrived and whose messages were not parsed yet.
+    fds: VecDeque<OwnedFd>,
     is_closed: bool,
 }
 
 impl UpgradeSocket {
-    pub(super) fn new(socket: UnixStream) -> Self {
-        Self {
-            socket,
-            buffer: Vec::new(),
-            parsed_bytes: 0,
-            files: VecDeque::new(),
-            is_closed: false,
-        }
+    fn new(socket: UnixStream) -> Self {
+        Self { socket, buffer: Vec::new(), parsed_bytes: 0, fds: VecDeque::new(), is_closed: false }
     }
 
-    pub(super) fn socket(&self) -> &UnixStream {
-        &self.socket
+    /// Wraps a socket on which each call waits for [`HANDOVER_TIMEOUT`] at most.
+    ///
+    /// # Errors
+    ///
+    /// The socket's error.
+    pub(super) fn with_timeouts(socket: UnixStream) -> io::Result<Self> {
+        socket.set_read_timeout(Some(HANDOVER_TIMEOUT))?;
+        socket.set_write_timeout(Some(HANDOVER_TIMEOUT))?;
+        Ok(Self::new(socket))
+    }
+
+    /// Makes reads and writes return `WouldBlock` instead of waiting.
+    ///
+    /// # Errors
+    ///
+    /// The socket's error.
+    pub(super) fn set_nonblocking(&self) -> io::Result<()> {
+        self.socket.set_nonblocking(true)
     }
 
     /// Sends a message, with the descriptor that belongs to it.
     ///
     /// # Errors
     ///
-    /// What the socket says.
+    /// The socket's error.
     pub(super) fn send(
         &mut self,
         message: &Message<'_>,
-        file: Option<BorrowedFd<'_>>,
+        fd: Option<BorrowedFd<'_>>,
     ) -> io::Result<()> {
         let mut bytes = vec![0; 4];
         minicbor::encode(message, &mut bytes).expect("a Vec takes everything");
         let length = (bytes.len() - 4) as u32;
         bytes[..4].copy_from_slice(&length.to_be_bytes());
-        let files: Vec<_> = file.into_iter().collect();
+        let fds: Vec<_> = fd.into_iter().collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        if !files.is_empty() {
-            assert!(control.push(SendAncillaryMessage::ScmRights(&files)), "there is room for one");
+        if !fds.is_empty() {
+            assert!(control.push(SendAncillaryMessage::ScmRights(&fds)), "there is room for one");
         }
         let sent =
             sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)?;
         self.socket.write_all(&bytes[sent..])
     }
 
-    /// Takes the next message that is there whole, with the descriptor if it brought one. `None` where more has to come first.
+    /// Parses the next message of the buffer and passes it to `handle`, with the descriptors that
+    /// arrived. `None` if the message is incomplete.
     ///
     /// # Errors
     ///
-    /// `InvalidData` for what is no message.
+    /// `InvalidData` for a malformed message.
     pub(super) fn try_recv<T>(
         &mut self,
         handle: impl FnOnce(Message<'_>, &mut VecDeque<OwnedFd>) -> T,
@@ -124,7 +146,7 @@ impl UpgradeSocket {
         let length = u32::from_be_bytes(*head) as usize;
         let Some(bytes) = rest.get(..length) else { return Ok(None) };
         let message = minicbor::decode(bytes).map_err(|_| malformed())?;
-        let result = handle(message, &mut self.files);
+        let result = handle(message, &mut self.fds);
         self.parsed_bytes += 4 + length;
         Ok(Some(result))
     }
@@ -133,7 +155,8 @@ impl UpgradeSocket {
     ///
     /// # Errors
     ///
-    /// `UnexpectedEof` where the other end is gone, `WouldBlock` where its time is over, `InvalidData` as for [`Wire::take`].
+    /// `UnexpectedEof` if the other end is closed, `WouldBlock` after the timeout, `InvalidData` as
+    /// for [`UpgradeSocket::try_recv`].
     pub(super) fn recv<T>(
         &mut self,
         handle: impl Fn(Message<'_>, &mut VecDeque<OwnedFd>) -> T,
@@ -149,11 +172,11 @@ impl UpgradeSocket {
         }
     }
 
-    /// Looks once what has come.
+    /// Reads once into the buffer.
     ///
     /// # Errors
     ///
-    /// What the socket says.
+    /// The socket's error.
     pub(super) fn fill(&mut self) -> io::Result<()> {
         self.buffer.drain(..self.parsed_bytes);
         self.parsed_bytes = 0;
@@ -166,27 +189,28 @@ impl UpgradeSocket {
         let length = result.as_ref().map_or(0, |message| message.bytes);
         self.buffer.truncate(start + length);
         for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(files) = message {
-                self.files.extend(files);
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                self.fds.extend(fds);
             }
         }
         let message = result?;
         self.is_closed = message.bytes == 0;
         if message.flags.contains(ReturnFlags::CTRUNC) {
-            // Whose descriptor it was cannot be told, and the next one must not be taken for it.
-            return Err(io::Error::other("there is no room for a descriptor"));
+            // The message of the lost descriptor is unknown: it must not get the next one.
+            return Err(io::Error::other("a descriptor was lost: too many open files"));
         }
         Ok(())
     }
 
-    /// The other end is gone, or will say nothing more.
+    /// Returns whether the other end is closed.
     pub(super) fn is_closed(&self) -> bool {
         self.is_closed
     }
 }
 
+/// Error for a message that this version does not understand, or does not expect.
 pub(super) fn malformed() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "what it says is not understood")
+    io::Error::new(io::ErrorKind::InvalidData, "unknown message of the upgrade protocol")
 }
 
 impl AsFd for UpgradeSocket {
@@ -195,7 +219,7 @@ impl AsFd for UpgradeSocket {
     }
 }
 
-/// What stands between the messages: the state.
+/// Reads the bytes between two messages: the state.
 impl Read for UpgradeSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.parsed_bytes == self.buffer.len() {
@@ -223,40 +247,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptors_come_with_their_messages_and_bytes_between_them() {
-        let (one, other) = UnixStream::pair().unwrap();
-        let (mut one, mut other) = (UpgradeSocket::new(one), UpgradeSocket::new(other));
-        let (mut here, there) = UnixStream::pair().unwrap();
-        one.send(&Message::State, None).unwrap();
-        one.write_all(b"state").unwrap();
-        one.send(&Message::Client { bytes: b"GET" }, Some(there.as_fd())).unwrap();
-        one.send(&Message::Go, None).unwrap();
-        drop((one, there));
-        other.recv(|message, _| assert!(matches!(message, Message::State))).unwrap();
+    fn descriptors_arrive_with_their_messages_and_the_state_between_them() {
+        let (sender, receiver) = UnixStream::pair().unwrap();
+        let (mut sender, mut receiver) = (UpgradeSocket::new(sender), UpgradeSocket::new(receiver));
+        let (mut peer, client) = UnixStream::pair().unwrap();
+        sender.send(&Message::State, None).unwrap();
+        sender.write_all(b"state").unwrap();
+        sender.send(&Message::Client { bytes: b"GET" }, Some(client.as_fd())).unwrap();
+        sender.send(&Message::Go, None).unwrap();
+        drop((sender, client));
+        receiver.recv(|message, _| assert!(matches!(message, Message::State))).unwrap();
         let mut state = [0; 5];
-        other.read_exact(&mut state).unwrap();
+        receiver.read_exact(&mut state).unwrap();
         assert_eq!(&state, b"state");
-        let file = other.recv(|message, files| match message {
-            Message::Client { bytes: b"GET" } => files.pop_front().unwrap(),
-            _ => panic!("something else"),
+        let fd = receiver.recv(|message, fds| match message {
+            Message::Client { bytes: b"GET" } => fds.pop_front().unwrap(),
+            _ => panic!("another message"),
         });
-        UnixStream::from(file.unwrap()).write_all(b"it is the same").unwrap();
-        let mut said = String::new();
-        here.read_to_string(&mut said).unwrap();
-        assert_eq!(said, "it is the same");
-        other.recv(|message, _| assert!(matches!(message, Message::Go))).unwrap();
-        let end = other.recv(|_, _| ()).unwrap_err();
+        UnixStream::from(fd.unwrap()).write_all(b"same client").unwrap();
+        let mut text = String::new();
+        peer.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "same client");
+        receiver.recv(|message, _| assert!(matches!(message, Message::Go))).unwrap();
+        let end = receiver.recv(|_, _| ()).unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
-        assert!(other.is_closed());
+        assert!(receiver.is_closed());
     }
 
     #[test]
-    fn what_is_no_message_is_an_error() {
-        let (mut one, other) = UnixStream::pair().unwrap();
-        one.write_all(&[0, 0, 0, 2, 0xff, 0xff]).unwrap();
-        assert_eq!(
-            UpgradeSocket::new(other).recv(|_, _| ()).unwrap_err().kind(),
-            io::ErrorKind::InvalidData
-        );
+    fn a_malformed_message_is_an_error() {
+        let (mut sender, receiver) = UnixStream::pair().unwrap();
+        sender.write_all(&[0, 0, 0, 2, 0xff, 0xff]).unwrap();
+        let error = UpgradeSocket::new(receiver).recv(|_, _| ()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -1,5 +1,6 @@
-// Between page and server stands nginx, in several ways of being in the way: one caches what it may and more, and does
-// not tell the server when a page hangs up; others let no WebSocket through, or no stream at all.
+// nginx between page and server, in several configurations. One caches more than it may, and does
+// not close its connection to the server when a page closes. Others pass no WebSocket, or no stream
+// at all.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -8,7 +9,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { closedPort, openPlace, startServer, until } from "./place.mjs";
+import { closedPort, openEnvironment, startServer, until } from "./environment.mjs";
 
 const CACHING = `
   proxy_http_version 1.1;
@@ -16,11 +17,12 @@ const CACHING = `
   proxy_ignore_client_abort on;
   proxy_cache all;
   proxy_cache_valid any 1h;
-  # The worst that there is: what says no-store is stored.
+  # The worst case: responses with no-store are stored.
   proxy_ignore_headers Cache-Control Expires;
   add_header X-Cache $upstream_cache_status always;`;
 
-async function startProxy(target, manner) {
+/** Starts nginx in front of a server, with these directives in its location. */
+async function startProxy(target, directives) {
   const folder = await mkdtemp(join(tmpdir(), "speak-proxy-"));
   const port = await closedPort();
   await writeFile(
@@ -42,19 +44,30 @@ async function startProxy(target, manner) {
         listen 127.0.0.1:${port};
         location / {
           proxy_pass ${target};
-          ${manner}
+          ${directives}
         }
       }
     }`,
   );
-  const child = spawn("/usr/sbin/nginx", ["-c", join(folder, "nginx.conf"), "-e", join(folder, "error.log")], { stdio: "ignore" });
+  const child = spawn(
+    "/usr/sbin/nginx",
+    ["-c", join(folder, "nginx.conf"), "-e", join(folder, "error.log")],
+    { stdio: "ignore" },
+  );
   const ended = once(child, "exit");
   process.once("exit", () => child.kill("SIGKILL"));
   child.unref();
-  const door = `http://127.0.0.1:${port}/`;
-  await until(() => fetch(`${door}health`).then(({ ok }) => ok, () => false), "the proxy is there");
+  const endpoint = `http://127.0.0.1:${port}/`;
+  await until(
+    () =>
+      fetch(`${endpoint}health`).then(
+        ({ ok }) => ok,
+        () => false,
+      ),
+    "the proxy answers",
+  );
   return {
-    door,
+    endpoint,
     async stop() {
       child.kill();
       await ended;
@@ -63,22 +76,25 @@ async function startProxy(target, manner) {
   };
 }
 
-let place;
-before(async () => (place = await openPlace()));
-after(() => place?.close());
+let environment;
+before(async () => (environment = await openEnvironment()));
+after(() => environment?.close());
 
-/** A server behind a proxy, and two people who see each other through it. */
-async function behindProxy(room, { transport, options, manner = CACHING }) {
+/** Starts a server behind a proxy, and opens two pages that see each other through it. */
+async function openThroughProxy(room, { transport, options, directives = CACHING }) {
   const server = await startServer({ options });
-  const proxy = await startProxy(server.doors[0], manner);
-  const people = [await place.person(), await place.person()];
+  const proxy = await startProxy(server.endpoints[0], directives);
+  const profiles = [await environment.openProfile(), await environment.openProfile()];
   const [ada, bob] = [
-    await people[0].open([proxy.door], room, { name: "Ada", transport }),
-    await people[1].open([proxy.door], room, { name: "Bob", transport }),
+    await profiles[0].openTab([proxy.endpoint], room, { name: "Ada", transport }),
+    await profiles[1].openTab([proxy.endpoint], room, { name: "Bob", transport }),
   ];
-  await Promise.all([ada.meets("Ada", "Bob"), bob.meets("Ada", "Bob")]);
+  await Promise.all([
+    ada.waitForMembersInAnyOrder("Ada", "Bob"),
+    bob.waitForMembersInAnyOrder("Ada", "Bob"),
+  ]);
   const close = async () => {
-    await Promise.all(people.map((one) => one.close()));
+    await Promise.all(profiles.map((profile) => profile.close()));
     await proxy.stop();
     await server.stop();
   };
@@ -86,91 +102,125 @@ async function behindProxy(room, { transport, options, manner = CACHING }) {
 }
 
 for (const transport of ["fetch", "jsonp"]) {
-  test(`no answer is stale (${transport})`, async () => {
-    const { proxy, ada, bob, close } = await behindProxy("stale", { transport });
-    const address = `${proxy.door}health`;
+  test(`a caching proxy makes no answer stale (${transport})`, async () => {
+    const { proxy, ada, bob, close } = await openThroughProxy("stale", { transport });
+    const address = `${proxy.endpoint}health`;
     await fetch(address);
-    assert.equal((await fetch(address)).headers.get("X-Cache"), "HIT", "this proxy keeps what it must not");
+    assert.equal(
+      (await fetch(address)).headers.get("X-Cache"),
+      "HIT",
+      "this proxy stores what it must not",
+    );
 
     for (let i = 0; i < 10; i++) {
       await ada.say(`ada ${i}`);
       await bob.say(`bob ${i}`);
     }
-    await Promise.all([ada, bob].map((one) => one.hears("bob 9")));
+    await Promise.all([ada, bob].map((tab) => tab.waitForText("bob 9")));
     const expected = Array.from({ length: 10 }, (_, i) => [`ada ${i}`, `bob ${i}`]).flat();
-    for (const one of [ada, bob]) assert.deepEqual(await one.texts(), expected);
+    for (const tab of [ada, bob]) assert.deepEqual(await tab.texts(), expected);
 
-    // The same again in a new tab: what another one asked before is not what it is answered.
+    // A new page gets its own answers, not those of an earlier page.
     await bob.page.reload();
-    await bob.run((door) => window.talk("stale", { name: "Bob", door }), [proxy.door]);
-    await bob.hears("bob 9");
-    await bob.sees("Ada", "Bob");
+    await bob.run(
+      (endpoint) => window.joinRoom("stale", { name: "Bob", endpoint }),
+      [proxy.endpoint],
+    );
+    await bob.waitForText("bob 9");
+    await bob.waitForMembers("Ada", "Bob");
     await close();
   });
 
-  test(`a ghost goes by time-out, since the proxy hangs on (${transport})`, async () => {
-    const { ada, bob, close } = await behindProxy("ghost", { transport, options: ["--poll-timeout", "2s", "--connection-timeout", "1s"] });
+  test(`a crashed page leaves by timeout, since the proxy keeps its connection (${transport})`, async () => {
+    const { ada, bob, close } = await openThroughProxy("crash", {
+      transport,
+      options: ["--poll-timeout", "2s", "--connection-timeout", "1s"],
+    });
     await bob.crash();
-    assert.equal((await ada.goodbye("Bob")).reason, "timeout");
-    await ada.sees("Ada");
+    assert.equal((await ada.waitForGoodbye("Bob")).reason, "timeout");
+    await ada.waitForMembers("Ada");
     await close();
   });
 }
 
 const STREAMS = {
-  "passes them on": ["websocket", `
+  "passes streams": [
+    "websocket",
+    `
     proxy_http_version 1.1;
     proxy_set_header Upgrade $http_upgrade;
-    proxy_set_header Connection "upgrade";`],
+    proxy_set_header Connection "upgrade";`,
+  ],
   "knows no upgrades": ["eventsource", ""],
-  "knows no upgrades, but HTTP/1.1": ["eventsource", `
+  "knows HTTP/1.1 and no upgrades": [
+    "eventsource",
+    `
     proxy_http_version 1.1;
-    proxy_set_header Connection "";`],
-  "refuses upgrades, and holds back events": ["fetch", `
+    proxy_set_header Connection "";`,
+  ],
+  "refuses upgrades and buffers events": [
+    "fetch",
+    `
     if ($http_upgrade) { return 403; }
     proxy_buffering on;
     proxy_ignore_headers X-Accel-Buffering;
     gzip on;
-    gzip_types text/event-stream application/json;`],
+    gzip_types text/event-stream application/json;`,
+  ],
 };
 
-for (const [what, [expected, manner]] of Object.entries(STREAMS)) {
-  test(`what a proxy does that ${what}: it goes by ${expected}, and loses nothing`, async () => {
-    const { proxy, ada, bob, close } = await behindProxy("streams", { manner, options: ["--history", "1000"] });
-    const said = [];
+for (const [what, [expected, directives]] of Object.entries(STREAMS)) {
+  test(`through a proxy that ${what}, the client uses ${expected}, and loses nothing`, async () => {
+    const { proxy, ada, bob, close } = await openThroughProxy("streams", {
+      directives,
+      options: ["--history", "1000"],
+    });
+    const sent = [];
     const talk = async () => {
-      for (const [who, one] of [["ada", ada], ["bob", bob]]) {
-        const text = `${who} ${said.length}`;
-        said.push(text);
-        await one.say(text);
+      for (const [author, tab] of [
+        ["ada", ada],
+        ["bob", bob],
+      ]) {
+        const text = `${author} ${sent.length}`;
+        sent.push(text);
+        await tab.say(text);
       }
     };
-    const hasSettled = async () => (await Promise.all([ada.state(), bob.state()])).every(({ transport }) => transport === expected);
-    const all = async (one) => {
-      await one.hears(said.at(-1));
-      assert.deepEqual(await one.texts(), said);
+    const hasExpectedTransport = async () =>
+      (await Promise.all([ada.state(), bob.state()])).every(
+        ({ transport }) => transport === expected,
+      );
+    const checkTexts = async (tab) => {
+      await tab.waitForText(sent.at(-1));
+      assert.deepEqual(await tab.texts(), sent);
     };
-    while (!(await hasSettled())) {
+    while (!(await hasExpectedTransport())) {
       await talk();
-      // Slowly, for what nginx holds back it lets go when it has 4 KiB of it.
+      // nginx passes on its buffer once it holds 4 KiB: fast messages would fill the buffer.
       await new Promise((resolve) => setTimeout(resolve, 1000));
     }
     for (let i = 0; i < 5; i++) await talk();
-    for (const one of [ada, bob]) {
-      await all(one);
-      await one.meets("Ada", "Bob");
-      assert.equal(await one.run(() => window.told.missed), 0);
+    for (const tab of [ada, bob]) {
+      await checkTexts(tab);
+      await tab.waitForMembersInAnyOrder("Ada", "Bob");
+      assert.equal(await tab.run(() => window.received.missed), 0);
     }
 
-    // The next page of this tab knows what works.
+    // The next page in this tab begins with the transport that works.
     const tried = [];
     ada.page.on("websocket", (socket) => tried.push(socket.url()));
-    ada.page.on("request", (request) => request.resourceType() === "eventsource" && tried.push(request.url()));
+    ada.page.on(
+      "request",
+      (request) => request.resourceType() === "eventsource" && tried.push(request.url()),
+    );
     await ada.page.reload();
-    await ada.run((door) => window.talk("streams", { name: "Ada", door }), [proxy.door]);
-    await all(ada);
+    await ada.run(
+      (endpoint) => window.joinRoom("streams", { name: "Ada", endpoint }),
+      [proxy.endpoint],
+    );
+    await checkTexts(ada);
     await talk();
-    await Promise.all([all(ada), all(bob)]);
+    await Promise.all([checkTexts(ada), checkTexts(bob)]);
     assert.equal((await ada.state()).transport, expected);
     assert.equal(tried.length, expected === "fetch" ? 0 : 1, `tried ${tried}`);
     assert.ok(tried.every((url) => url.startsWith("ws") === (expected === "websocket")));
@@ -179,29 +229,40 @@ for (const [what, [expected, manner]] of Object.entries(STREAMS)) {
 }
 
 test("a tab that is closed says goodbye through the proxy", async () => {
-  const { ada, bob, close } = await behindProxy("closing", {});
+  const { ada, bob, close } = await openThroughProxy("closing", {});
   await bob.close();
-  assert.equal((await ada.goodbye("Bob")).reason, "left");
+  assert.equal((await ada.waitForGoodbye("Bob")).reason, "left");
   await close();
 });
 
-test("a page that comes back takes the place of the read that the proxy holds on to", async () => {
-  const { server, ada, bob, close } = await behindProxy("superseded", { transport: "fetch", options: ["--connection-timeout", "60s"] });
+test("a page that comes back replaces the read that the proxy keeps open", async () => {
+  const { server, ada, bob, close } = await openThroughProxy("superseded", {
+    transport: "fetch",
+    options: ["--connection-timeout", "60s"],
+  });
   const readers = async () => (await server.call("members", { channel: "superseded" })).readers;
-  await until(async () => (await readers()) === 2, "two read");
+  await until(async () => (await readers()) === 2, "two pages read");
   const session = await bob.page.context().newCDPSession(bob.page);
   await session.send("Network.enable");
-  const offline = (isOffline) =>
-    session.send("Network.emulateNetworkConditions", { offline: isOffline, latency: 0, downloadThroughput: -1, uploadThroughput: -1 });
-  await offline(true);
-  await ada.say("are you there?"); // answers the read that waits, to nobody
-  await bob.is("waiting");
-  await offline(false);
-  await bob.hears("are you there?");
+  const setOffline = (isOffline) =>
+    session.send("Network.emulateNetworkConditions", {
+      offline: isOffline,
+      latency: 0,
+      downloadThroughput: -1,
+      uploadThroughput: -1,
+    });
+  await setOffline(true);
+  await ada.say("are you there?"); // completes the read that the proxy keeps open
+  await bob.waitForState("waiting");
+  await setOffline(false);
+  await bob.waitForText("are you there?");
   await bob.say("here I am");
-  await ada.hears("here I am");
-  await until(async () => (await readers()) === 2, "no read is left behind");
+  await ada.waitForText("here I am");
+  await until(async () => (await readers()) === 2, "no read remains");
   assert.deepEqual(await ada.names(), ["Ada", "Bob"]);
-  assert.ok((await ada.messages()).every(({ type }) => type !== "goodbye"), "nobody left");
+  assert.ok(
+    (await ada.messages()).every(({ type }) => type !== "goodbye"),
+    "no member left",
+  );
   await close();
 });

@@ -1,20 +1,15 @@
 #!/bin/sh
 # Checks a binary of Speak against docs/openapi.yaml with schemathesis: run.sh PATH [EXAMPLES]
 #
-# EXAMPLES requests per call (20), valid and invalid, from a fixed seed; and sequences of calls along
-# the links of the page. Reads hardly wait, so a run takes half a minute. The requirements go into a
-# virtual environment.
+# EXAMPLES requests per call (20), valid and invalid, from a fixed seed; and sequences of calls
+# along the links of the page. Reads hardly wait, so a run takes half a minute. The requirements go
+# into a virtual environment.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 binary=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 examples=${2:-20}
 place=$here/../../../target/openapi
-if ! cmp -s "$here/requirements.txt" "$place/installed.txt"; then
-    rm -rf "$place"
-    python3 -m venv "$place"
-    "$place/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/requirements.txt"
-    cp "$here/requirements.txt" "$place/installed.txt"
-fi
+"$here/../../../.ci/venv" "$place" "$here/requirements.txt"
 
 log=$(mktemp)
 pid=''
@@ -33,7 +28,8 @@ done
 mkdir -p "$place/work"
 cd "$place/work"
 PYTHONPATH=$here SCHEMATHESIS_HOOKS=hooks PYTHONDONTWRITEBYTECODE=1 \
-    "$place/bin/st" --no-color --config-file "$here/schemathesis.toml" run "$here/../../../docs/openapi.yaml" \
-    --url "http://127.0.0.1:$port" --seed 7 --max-examples "$examples" --continue-on-failure --warnings off
+    "$place/bin/st" --no-color --config-file "$here/schemathesis.toml" \
+    run "$here/../../../docs/openapi.yaml" --url "http://127.0.0.1:$port" --seed 7 \
+    --max-examples "$examples" --continue-on-failure --warnings off
 # A server that exited by itself fails the run.
 kill -0 "$pid"

@@ -1,6 +1,6 @@
-//! Forms, beside a decoder that takes them byte by byte.
+//! Forms, compared with a decoder that takes them byte by byte.
 //!
-//! An input is a form; what of it is no UTF-8, and all behind that, is left out.
+//! An input is a form, up to the first byte that is not UTF-8.
 
 use speak::http::{NotUtf8, pairs};
 
@@ -33,7 +33,7 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// Names and values as bytes, decoded.
+/// Decodes names and values to bytes.
 pub(crate) fn naive_pairs(form: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let pieces = form.split(|byte| *byte == b'&').filter(|piece| !piece.is_empty());
     let pairs = pieces.map(|piece| match piece.iter().position(|byte| *byte == b'=') {
@@ -67,8 +67,8 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// Percent-encodes all but what may stay.
-pub(crate) fn encode(text: &str, stays: impl Fn(u8) -> bool) -> String {
+/// Percent-encodes all bytes but those that may stay.
+fn encode(text: &str, stays: impl Fn(u8) -> bool) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         match byte {
@@ -78,9 +78,4 @@ pub(crate) fn encode(text: &str, stays: impl Fn(u8) -> bool) -> String {
         }
     }
     encoded
-}
-
-/// Percent-encodes what a query cannot hold.
-pub(crate) fn encode_value(text: &str) -> String {
-    encode(text, is_unreserved)
 }

@@ -3,11 +3,9 @@
 //! An input is a digit for the largest payload, a line of sizes, then the stream that comes in pieces of those sizes.
 
 use speak::http::{CloseCode, Frame, Opcode, close_reply, parse_frame, push_close, push_frame};
+use support::ws;
 
 use super::source::{Source, pieces};
-
-/// A client's mask where there is no other.
-pub(crate) const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// Runs one input.
 pub fn run(input: &[u8]) {
@@ -68,12 +66,10 @@ fn check(stream: &[u8], outcome: &Outcome, payload_max: usize) {
         assert!(is_control || frame.payload.len() <= payload_max);
         let mask_at = frame.length - frame.payload.len() - 4;
         let mask = bytes[mask_at..mask_at + 4].try_into().expect("four bytes");
-        // As there is one spelling of each frame, nobody can be made to see another one.
-        assert_eq!(
-            masked(frame.opcode, frame.is_final, &frame.payload, mask),
-            bytes,
-            "another spelling"
-        );
+        // As there is one spelling of each frame, no proxy can be made to see another one.
+        let first = first_byte(frame.opcode, frame.is_final);
+        let spelling = ws::client_frame_with(first, &frame.payload, mask);
+        assert_eq!(spelling, bytes, "another spelling");
         if frame.opcode == Opcode::Close {
             let mut farewell = Vec::new();
             push_close(&mut farewell, close_reply(&frame.payload));
@@ -94,7 +90,7 @@ fn check(stream: &[u8], outcome: &Outcome, payload_max: usize) {
     }
 }
 
-/// What the server writes, a client reads; so it is, masked, with what the server reads.
+/// Writes frames as a server and as a client, and reads them at the other side.
 fn write_and_read(payload: &[u8]) {
     let mut long = payload.to_vec();
     // A size that takes eight bytes, now and then.
@@ -104,25 +100,29 @@ fn write_and_read(payload: &[u8]) {
     for opcode in [Opcode::Continuation, Opcode::Text, Opcode::Close, Opcode::Ping, Opcode::Pong] {
         let is_control = matches!(opcode, Opcode::Close | Opcode::Ping | Opcode::Pong);
         let payload = if is_control { &long[..long.len().min(125)] } else { &long[..] };
-        let mut bytes = masked(opcode, true, payload, MASK);
+        let first = first_byte(opcode, true);
+        let mut bytes = ws::client_frame(first, payload);
         let length = bytes.len();
         bytes.push(b'!');
         assert_eq!(parse_frame(&mut bytes[..length - 1], usize::MAX), Ok(None));
         let frame = Frame { opcode, is_final: true, payload };
         assert_eq!(parse_frame(&mut bytes, usize::MAX), Ok(Some((frame, length))));
+        if opcode != Opcode::Continuation {
+            let mut bytes = Vec::new();
+            push_frame(&mut bytes, opcode, payload);
+            let read = (ws::Frame { first, payload }, bytes.len());
+            assert_eq!(ws::server_frame(&bytes), Ok(Some(read)));
+        }
     }
 }
 
-/// What a client sends.
-pub(crate) fn masked(opcode: Opcode, is_final: bool, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    push_frame(&mut bytes, opcode, payload);
-    let header_bytes = bytes.len() - payload.len();
-    bytes[0] = if is_final { bytes[0] } else { bytes[0] & 0x7f };
-    bytes[1] |= 0x80;
-    bytes.splice(
-        header_bytes..,
-        mask.into_iter().chain(payload.iter().zip(mask.iter().cycle()).map(|(a, b)| a ^ b)),
-    );
-    bytes
+fn first_byte(opcode: Opcode, is_final: bool) -> u8 {
+    let code = match opcode {
+        Opcode::Continuation => 0x0,
+        Opcode::Text => 0x1,
+        Opcode::Close => 0x8,
+        Opcode::Ping => 0x9,
+        Opcode::Pong => 0xa,
+    };
+    if is_final { 0x80 | code } else { code }
 }

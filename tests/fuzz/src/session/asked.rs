@@ -1,24 +1,11 @@
 //! What a request asks, read out of it naively.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value};
 use speak::http::{Method, Request};
 use speak::hub::ChannelName;
+use support::reader::Since;
 
 use super::super::form::naive_pairs;
-use super::settings::EPOCH;
-
-/// Where a read begins, as far as its answer shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Since {
-    Id(u64),
-    All,
-    Last(u64),
-    Now,
-    /// As `Id`, but that gaps are not told: what a long poll waits for that named no id.
-    Behind(u64),
-}
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Asked {
@@ -106,28 +93,28 @@ impl Asked {
         self.all("channel").map(str::to_owned).collect()
     }
 
-    /// Where each channel begins, and whether the ids are of this server's numbering.
-    pub(super) fn since(&self, is_event_stream: bool) -> (Vec<Since>, bool) {
+    /// Returns where each channel begins, and the epoch of the ids, if it is named.
+    pub(super) fn since(&self, is_event_stream: bool) -> (Vec<Since>, Option<String>) {
         let channels = self.channels().len();
-        if let Some((epoch, cursors)) =
-            self.last_event_id.as_deref().and_then(|id| id.split_once(':'))
-        {
+        let last = self.last_event_id.as_deref().and_then(|id| id.split_once(':'));
+        if let Some((epoch, cursors)) = last {
             let cursors: Option<Vec<_>> = cursors.split(',').map(since).collect();
             if let Some(cursors) =
                 cursors.filter(|it| is_event_stream && it.len() == channels && !epoch.is_empty())
             {
-                return (cursors, epoch == EPOCH);
+                return (cursors, Some(epoch.to_owned()));
             }
         }
         let mut from_ids = self.all("from_id");
-        let since = (0..channels)
-            .map(|_| from_ids.next().map_or(Since::Now, |id| since(id).expect("it was accepted")));
-        (since.collect(), self.one("epoch").is_none_or(|epoch| epoch == EPOCH))
+        let since = (0..channels).map(|_| {
+            from_ids.next().map_or(Since::Next(0), |id| since(id).expect("it was accepted"))
+        });
+        (since.collect(), self.one("epoch").map(str::to_owned))
     }
 
     /// The name of the log that a call writes to.
     pub(super) fn log(&self) -> Option<String> {
-        self.one("channel").map(|name| log_to_write(name).into_owned())
+        self.one("channel").map(log_to_write)
     }
 }
 
@@ -143,18 +130,15 @@ fn since(text: &str) -> Option<Since> {
     })
 }
 
-fn log_to_write(name: &str) -> Cow<'_, str> {
-    let log =
-        ChannelName::parse(name).expect("it was accepted").for_writing().expect("it was accepted");
-    Cow::Owned(log.as_str().to_owned())
+fn parse(name: &str) -> ChannelName<'_> {
+    ChannelName::parse(name).expect("it was accepted")
 }
 
-/// The name of the log that is read under this name.
+fn log_to_write(name: &str) -> String {
+    parse(name).for_writing().expect("it was accepted").as_str().to_owned()
+}
+
+/// Returns the key of the channel that is read under this name.
 pub(super) fn log_to_read(name: &str) -> String {
-    ChannelName::parse(name)
-        .expect("it was accepted")
-        .for_reading()
-        .expect("it was accepted")
-        .as_str()
-        .to_owned()
+    parse(name).for_reading().expect("it was accepted").as_str().to_owned()
 }

@@ -3,54 +3,54 @@
 use speak::api::{ReplyFormat, Stream};
 use speak::http::Progress;
 use speak::hub::{Millis, ReaderKey};
+use support::reader::Reader;
 
 use super::asked::Asked;
-use super::events::StreamCheck;
-use super::part::Follows;
+use super::knowledge::StreamCheck;
 
 #[derive(Default)]
 pub(super) struct Client {
-    /// Comes back in wake-ups; nobody else ever has it.
+    /// Comes back in wake-ups; no other client ever has it.
     pub(super) number: u64,
     pub(super) state: State,
-    /// What came and was not taken yet.
-    pub(super) held: Vec<u8>,
+    /// Bytes that came and were not taken yet.
+    pub(super) input: Vec<u8>,
     pub(super) progress: Progress,
     /// How much it sends at once; 0 is all.
     pub(super) piece_bytes: usize,
-    /// It takes nothing of what it is told: so many bytes wait.
+    /// It takes nothing of what is sent: so many bytes are queued.
     pub(super) backlog: Option<usize>,
-    /// The hub said that there is more for its stream than it was told.
-    pub(super) is_owed: bool,
-    /// Its last event stream, which it may go on with.
-    pub(super) last_track: Option<StreamCheck>,
+    /// The hub said that there is more for its stream than was sent.
+    pub(super) has_more: bool,
+    /// Its last event stream, which it may resume.
+    pub(super) last_stream: Option<StreamCheck>,
 }
 
 #[derive(Default)]
 pub(super) enum State {
     #[default]
     Reading,
-    Waiting {
+    LongPolling {
         reader: ReaderKey,
         format: Option<Box<ReplyFormat>>,
         until: Millis,
         asked: Box<Asked>,
-        follows: Follows,
+        its: Reader,
         closes: bool,
     },
-    Following {
+    Streaming {
         reader: ReaderKey,
         stream: Stream,
-        told: Delivered,
-        /// The connection that it keeps alive.
-        connection: Option<u64>,
+        got: Delivered,
+        /// The session that it keeps alive.
+        session: Option<u64>,
         fragments: Option<Vec<u8>>,
     },
     Closed,
 }
 
-/// What a stream has told so far.
+/// A stream and what it has got.
 pub(super) enum Delivered {
     Events(StreamCheck),
-    Frames(Follows),
+    Frames(Reader),
 }

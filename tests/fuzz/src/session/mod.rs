@@ -10,12 +10,10 @@
 //! - A message is the same for everybody, and what was written; nobody says goodbye twice.
 //! - The hub counts the reads that wait as we do, is due when it says, and holds nothing when all have gone.
 
-mod answer;
 mod asked;
 mod client;
-mod events;
-mod ledger;
-mod part;
+mod knowledge;
+mod responses;
 mod settings;
 mod steps;
 mod world;

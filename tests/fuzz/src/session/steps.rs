@@ -4,10 +4,8 @@
 //! channel as the one who was introduced first, in the plainest way; an `s` sends anything up to a NUL.
 
 use serde_json::{Map, Value};
-use speak::http::Opcode;
+use support::{http, ws};
 
-use super::super::form::encode_value;
-use super::super::frame::{MASK, masked};
 use super::super::source::Source;
 use super::client::{Delivered, State};
 use super::settings::{EPOCH, LISTED};
@@ -62,12 +60,10 @@ pub(super) fn step(world: &mut World, source: &mut Source<'_>) {
         b'k' => world.close(place),
         b'f' => {
             let first = source.pick(&[0x81, 0x01, 0x80, 0x00, 0x88, 0x89, 0x8a]);
-            let mut frame = masked(Opcode::Text, true, source.up_to(0), MASK);
-            frame[0] = first;
-            world.send(place, &frame);
+            world.send(place, &ws::client_frame(first, source.up_to(0)));
         }
         b'b' => world.block(place),
-        b'a' => world.put_off(place),
+        b'a' => world.pause(place),
         b'l' => go_on(world, source, place),
         _ => unreachable!("a letter of STEPS"),
     }
@@ -125,9 +121,11 @@ fn identity(world: &World, source: &mut Source<'_>) -> Option<(String, String)> 
         8 => Some(("99".to_owned(), wrong())),
         place => {
             let identity = world.identities.get(place - 1).or(world.identities.last());
-            Some(identity.map_or(("0".to_owned(), wrong()), |it| {
-                (it.connection.to_string(), it.auth.clone())
-            }))
+            Some(
+                identity.map_or(("0".to_owned(), wrong()), |it| {
+                    (it.session.to_string(), it.auth.clone())
+                }),
+            )
         }
     }
 }
@@ -163,7 +161,7 @@ fn read(world: &mut World, source: &mut Source<'_>, place: usize) {
             let last_id = speak::hub::ChannelName::parse(&name)
                 .ok()
                 .and_then(|name| name.for_reading().ok())
-                .map_or(0, |log| world.ledger.last_id(log.as_str()));
+                .map_or(0, |log| world.knowledge.last_id(log.as_str()));
             call.from_ids.push(match source.below(10) {
                 0 => "0".to_owned(),
                 1 => "1".to_owned(),
@@ -181,7 +179,7 @@ fn read(world: &mut World, source: &mut Source<'_>, place: usize) {
     }
     match how {
         b'e' => call.fields.push("Accept: text/event-stream".to_owned()),
-        b'w' => call.fields.push(HANDSHAKE.to_owned()),
+        b'w' => call.fields.extend(ws::HANDSHAKE.map(|(name, value)| format!("{name}: {value}"))),
         b't' => call.timeout = Some(source.pick(&["0", "1", "60", "x"])),
         _ => {}
     }
@@ -189,19 +187,16 @@ fn read(world: &mut World, source: &mut Source<'_>, place: usize) {
     call.send(world, place, style);
 }
 
-const HANDSHAKE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
-
-/// A client loses its event stream, some events before it was told the last, and comes back.
+/// A client loses its event stream, some events before the last, and comes back.
 fn go_on(world: &mut World, source: &mut Source<'_>, place: usize) {
-    if matches!(&world.clients[place].state, State::Following { told: Delivered::Events(_), .. }) {
+    if matches!(&world.clients[place].state, State::Streaming { got: Delivered::Events(_), .. }) {
         world.close(place);
     }
     let lost = source.below(4);
-    let Some(track) = &mut world.client(place).last_track else { return };
-    let Some(last_event_id) = track.cut(lost) else { return };
+    let Some(stream) = &mut world.client(place).last_stream else { return };
+    let Some(last_event_id) = stream.cut(lost) else { return };
     let mut call = Call::new("read");
-    call.channels.clone_from(&track.follows.channels);
+    call.channels = stream.reader.names().into_iter().map(str::to_owned).collect();
     call.fields.push("Accept: text/event-stream".to_owned());
     call.fields.push(format!("Last-Event-ID: {last_event_id}"));
     call.send(world, place, 0);
@@ -238,10 +233,10 @@ impl Call {
 
     /// Sends it: as a frame on a WebSocket, else as a request in the given style.
     fn send(mut self, world: &mut World, place: usize, style: usize) {
-        if matches!(&world.client(place).state, State::Following { told: Delivered::Frames(_), .. })
+        if matches!(&world.client(place).state, State::Streaming { got: Delivered::Frames(_), .. })
         {
             let frame = self.frame(style);
-            return world.send(place, &masked(Opcode::Text, true, frame.as_bytes(), MASK));
+            return world.send(place, &ws::client_frame(ws::TEXT, frame));
         }
         let mut body = None;
         match style {
@@ -295,11 +290,7 @@ impl Call {
         pairs.extend(self.message.iter().map(|text| ("message", &**text)));
         pairs.extend(self.timeout.iter().map(|timeout| ("timeout", *timeout)));
         pairs.extend(self.epoch.iter().map(|epoch| ("epoch", *epoch)));
-        let pairs: Vec<_> = pairs
-            .into_iter()
-            .map(|(name, value)| format!("{name}={}", encode_value(value)))
-            .collect();
-        pairs.join("&")
+        http::form(&pairs)
     }
 
     fn frame(&self, style: usize) -> String {

@@ -1,4 +1,4 @@
-//! The calls and the hub with the clients around them: what `net` does, without sockets.
+//! The calls and the hub with the clients around them: the part of the service, without sockets.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,21 +10,22 @@ use speak::http::{self, Opcode, Parsed, Persistence, Progress};
 use speak::hub::{
     ChannelName, Hub, Millis, Mode, Now, ReadRequest, ReadResult, ResumeBatch, Since, Wake,
 };
+use support::incoming::{self, Item};
+use support::message::Kind;
+use support::ws;
 
-use super::answer::{self, Head};
 use super::asked::Asked;
 use super::client::{Client, Delivered, State};
-use super::events::StreamCheck;
-use super::ledger::Ledger;
-use super::part::Follows;
+use super::knowledge::{Knowledge, StreamCheck, wait};
+use super::responses::{self, check_head, items, parse_head, parse_json};
 use super::settings::{self, MAX_BACKLOG, Settings};
 
 pub(super) const CLIENTS: usize = 6;
 
-/// Somebody introduced.
+/// An introduced session.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
-    pub(super) connection: u64,
+    pub(super) session: u64,
     pub(super) auth: String,
 }
 
@@ -37,15 +38,15 @@ pub(super) struct World {
     last_number: u64,
     closed_this_turn: BTreeSet<u64>,
     is_stopping: bool,
-    pub(super) ledger: Ledger,
+    pub(super) knowledge: Knowledge,
     pub(super) identities: Vec<Identity>,
-    /// Names that were made for somebody.
+    /// Names of private pairs.
     pub(super) pairs: Vec<(String, String)>,
     out: Vec<u8>,
-    diary: History,
+    history: History,
 }
 
-/// With `SPEAK_FUZZ_TRACE` set, tells what happens in a session.
+/// Prints the events of a session, if `SPEAK_FUZZ_TRACE` is set.
 #[derive(Clone, Copy)]
 struct History(bool);
 
@@ -55,12 +56,6 @@ impl History {
             eprintln!("{who} {what}: {}", bytes.escape_ascii());
         }
     }
-}
-
-/// What a client reads of an answer.
-struct Knowledge {
-    asked: Asked,
-    json: Option<Value>,
 }
 
 impl World {
@@ -79,21 +74,21 @@ impl World {
             last_number: 0,
             closed_this_turn: BTreeSet::new(),
             is_stopping: false,
-            ledger: Ledger::default(),
+            knowledge: Knowledge::new(),
             identities: Vec::new(),
             pairs: Vec::new(),
             out: Vec::new(),
-            diary: History(env::var_os("SPEAK_FUZZ_TRACE").is_some()),
+            history: History(env::var_os("SPEAK_FUZZ_TRACE").is_some()),
         }
     }
 
-    /// The client on this place, which comes anew where it has gone.
+    /// Returns the client with this index; a new one if the last has gone.
     pub(super) fn client(&mut self, place: usize) -> &mut Client {
         let client = &mut self.clients[place];
         if client.number == 0 || matches!(client.state, State::Closed) {
             self.last_number += 1;
-            let last_track = client.last_track.take();
-            *client = Client { number: self.last_number, last_track, ..Client::default() };
+            let last_stream = client.last_stream.take();
+            *client = Client { number: self.last_number, last_stream, ..Client::default() };
         }
         client
     }
@@ -104,45 +99,45 @@ impl World {
             0 => bytes.len().max(1),
             size => size,
         };
-        self.diary.note(self.clients[place].number, "sends", bytes);
+        self.history.note(self.clients[place].number, "sends", bytes);
         for piece in bytes.chunks(size) {
-            self.clients[place].held.extend_from_slice(piece);
+            self.clients[place].input.extend_from_slice(piece);
             self.take(place);
         }
     }
 
-    /// Takes what a client has sent, as far as that goes.
+    /// Takes the input of a client, as far as possible.
     fn take(&mut self, place: usize) {
         loop {
-            let goes_on = match &self.clients[place].state {
+            let continues = match &self.clients[place].state {
                 State::Reading => self.take_request(place),
-                State::Following { stream, .. } if stream.transport == Transport::WebSocket => {
+                State::Streaming { stream, .. } if stream.transport == Transport::WebSocket => {
                     self.take_frame(place)
                 }
-                State::Following { .. } => {
-                    self.clients[place].held.clear();
+                State::Streaming { .. } => {
+                    self.clients[place].input.clear();
                     false
                 }
-                State::Waiting { .. } | State::Closed => false,
+                State::LongPolling { .. } | State::Closed => false,
             };
-            if !goes_on {
+            if !continues {
                 return;
             }
         }
     }
 
-    /// Tells whether there may be another.
+    /// Says whether there may be another.
     fn take_request(&mut self, place: usize) -> bool {
         let limits = self.api.limits();
-        let Client { held, progress, number, .. } = &mut self.clients[place];
+        let Client { input, progress, number, .. } = &mut self.clients[place];
         if *progress == Progress::default() {
-            let blank = http::leading_blank_lines(held);
-            held.drain(..blank);
+            let blank = http::leading_blank_lines(input);
+            input.drain(..blank);
         }
-        if held.is_empty() {
+        if input.is_empty() {
             return false;
         }
-        let mut bytes = mem::take(held);
+        let mut bytes = mem::take(input);
         let is_http_10 = bytes
             .split(|byte| *byte == b'\n')
             .next()
@@ -170,19 +165,19 @@ impl World {
                     Context { hub: &mut self.hub, now: self.now, source, token: *number };
                 let outcome = self.api.handle(&mut context, &request, &mut self.out);
                 bytes.drain(..length);
-                self.clients[place].held = bytes;
+                self.clients[place].input = bytes;
                 self.outcome(place, asked, outcome, closes)
             }
             Ok(Parsed::Incomplete { .. }) => {
                 progress.compact(&mut bytes);
-                *held = bytes;
+                *input = bytes;
                 false
             }
             Err(reject) => {
                 self.api.push_rejection(reject.into(), &mut self.out);
-                self.diary.note(self.clients[place].number, "is refused", &self.out);
+                self.history.note(self.clients[place].number, "is refused", &self.out);
                 let asked = Asked::default();
-                let json = answer::check(&self.out, &asked, self.settings.has_list, true)
+                let json = responses::check(&self.out, &asked, self.settings.has_list, true)
                     .expect("an error");
                 assert!(json["error"].is_string());
                 self.clients[place].state = State::Closed;
@@ -192,126 +187,120 @@ impl World {
     }
 
     fn outcome(&mut self, place: usize, asked: Asked, outcome: Handled, closes: bool) -> bool {
-        self.diary.note(self.clients[place].number, "is answered", &self.out);
+        self.history.note(self.clients[place].number, "is answered", &self.out);
         match outcome {
             Handled::Responded(persistence) => {
                 // What follows a handshake that failed may be no HTTP.
                 let is_over = persistence == Persistence::Close;
-                let json = answer::check(&self.out, &asked, self.settings.has_list, is_over);
+                let json = responses::check(&self.out, &asked, self.settings.has_list, is_over);
                 let has_failed = json.as_ref().is_some_and(|json| json["error"] == "bad_request");
                 assert_eq!(is_over, closes || has_failed);
                 let closes = is_over;
                 if persistence == Persistence::PersistentIfAnnounced {
                     assert!(asked.is_http_10);
                 }
-                self.learn(Knowledge { asked, json });
+                json.iter().for_each(|json| self.learn(&asked, json));
                 if closes {
                     self.clients[place].state = State::Closed;
                 }
                 !closes
             }
             Handled::LongPoll { reader, format, wait_ms } => {
-                assert!(self.out.is_empty(), "who waits is not answered");
+                assert!(self.out.is_empty(), "a pending read is not answered");
                 assert!((1..=self.settings.poll_timeout_ms).contains(&wait_ms));
                 let until = self.now.mono.after(wait_ms);
-                let mut follows = Follows::of(&asked, false);
-                follows.wait(&self.next_ids(&follows.channels), false);
+                let mut its = self.knowledge.reader(&asked, None);
+                let next_ids = self.next_ids(&its.names());
+                wait(&mut its, &next_ids, false);
                 let asked = Box::new(asked);
                 self.clients[place].state =
-                    State::Waiting { reader, format, until, asked, follows, closes };
+                    State::LongPolling { reader, format, until, asked, its, closes };
                 false
             }
             Handled::Stream { reader, stream } => {
-                let (head, rest) = Head::parse(&self.out);
-                let told = match stream.transport {
-                    Transport::Sse => {
-                        head.check(&asked, self.settings.has_list);
-                        assert_eq!(head.field("content-type"), Some("text/event-stream"));
-                        assert_eq!((head.status, head.field("connection")), (200, Some("close")));
-                        assert_eq!(head.field("content-length"), None);
-                        let mut track = StreamCheck::new(Follows::of(&asked, true));
-                        if asked.last_event_id.is_some()
-                            && let Some(last) = &self.clients[place].last_track
-                            && last.follows.channels == track.follows.channels
-                            && last.clone().cut(0) == asked.last_event_id
-                        {
-                            track.is_open(last);
-                        }
-                        track.take(rest, &mut self.ledger);
-                        track.wait(&self.next_ids(&track.follows.channels));
-                        self.clients[place].last_track = None;
-                        Delivered::Events(track)
-                    }
-                    Transport::WebSocket => {
-                        assert_eq!((head.status, head.field("upgrade")), (101, Some("websocket")));
-                        let mut follows = Follows::of(&asked, false);
-                        let texts = texts(rest);
-                        match texts[..] {
-                            [] => follows.wait(&self.next_ids(&follows.channels), true),
-                            [text] => follows.take(&answer::parse_json(text), &mut self.ledger),
-                            _ => panic!("a socket begins with one answer at most"),
-                        }
-                        Delivered::Frames(follows)
-                    }
-                };
-                let connection = asked.connection();
+                let got = self.begin_stream(place, &asked, stream.transport);
+                let session = asked.connection();
                 self.clients[place].state =
-                    State::Following { reader, stream, told, connection, fragments: None };
-                self.clients[place].is_owed = true;
+                    State::Streaming { reader, stream, got, session, fragments: None };
+                self.clients[place].has_more = true;
                 self.resume(place);
                 true
             }
         }
     }
 
-    /// Remembers what an answer tells, and checks it against all that others tell.
-    fn learn(&mut self, Knowledge { asked, json }: Knowledge) {
-        let Some(json) = json.filter(|json| json.get("error").is_none()) else { return };
-        let shown = || asked.connection();
-        match &*asked.call {
-            "write" => {
-                let id = json["id"].as_u64().expect("an id");
-                let text = asked.one("message").expect("it was accepted");
-                self.ledger.write(&asked.log().expect("it was accepted"), id, text, shown());
+    /// Checks the head of a stream, and all that it begins with.
+    fn begin_stream(&mut self, place: usize, asked: &Asked, transport: Transport) -> Delivered {
+        let out = mem::take(&mut self.out);
+        let (head, rest) = parse_head(&out);
+        let mut its = self.knowledge.reader(asked, Some(transport));
+        let next_ids = self.next_ids(&its.names());
+        if transport == Transport::WebSocket {
+            assert_eq!((head.status, head.field("upgrade")), (101, Some("websocket")));
+            match texts(rest)[..] {
+                [] => wait(&mut its, &next_ids, true),
+                [text] => self.knowledge.take(&mut its, &parse_json(text)),
+                _ => panic!("a socket begins with one answer at most"),
             }
+            return Delivered::Frames(its);
+        }
+        check_head(&head, asked, self.settings.has_list);
+        assert!(head.begins_events() && head.closes());
+        assert_eq!(head.field("content-length"), None);
+        let mut stream = StreamCheck::new(its);
+        if asked.last_event_id.is_some()
+            && let Some(last) = self.clients[place].last_stream.take()
+            && last.reader.names() == stream.reader.names()
+            && last.clone().cut(0) == asked.last_event_id
+        {
+            stream.resume(&last);
+        }
+        self.knowledge.take_events(&mut stream, rest);
+        stream.wait(&next_ids);
+        self.clients[place].last_stream = None;
+        Delivered::Events(stream)
+    }
+
+    /// Checks an answer against all that other clients got.
+    fn learn(&mut self, asked: &Asked, json: &Value) {
+        if json.get("error").is_some() {
+            return;
+        }
+        let shown = asked.connection();
+        let number = |key: &str| json[key].as_u64().expect("a number");
+        let text = |key: &str| json[key].as_str().expect("a text").to_owned();
+        match &*asked.call {
+            "write" => self.knowledge.answered(asked, json, Kind::Message, shown),
             "introduce" => {
-                let connection = json["connection"].as_u64().expect("a number");
-                let auth = json["auth"].as_str().expect("a secret").to_owned();
-                let id = json["id"].as_u64().expect("an id");
-                let text = asked.one("message").expect("it was accepted");
-                self.ledger.write(
-                    &asked.log().expect("it was accepted"),
-                    id,
-                    text,
-                    Some(connection),
-                );
-                if let Some(shown) = shown() {
-                    assert_eq!(shown, connection);
+                let session = number("connection");
+                self.knowledge.answered(asked, json, Kind::Introduction, Some(session));
+                if let Some(shown) = shown {
+                    assert_eq!(shown, session);
                 } else {
-                    assert_eq!(self.identities.len() as u64 + 1, connection, "numbers rise by one");
-                    self.identities.push(Identity { connection, auth });
+                    assert_eq!(self.identities.len() as u64 + 1, session, "numbers rise by one");
+                    self.identities.push(Identity { session, auth: text("auth") });
                 }
             }
-            "create" => {
-                let name = |key: &str| json[key].as_str().expect("a name").to_owned();
-                self.pairs.push((name("read"), name("write")));
+            "create" => self.pairs.push((text("read"), text("write"))),
+            "read" => {
+                let mut reader = self.knowledge.reader(asked, None);
+                self.knowledge.take(&mut reader, json);
             }
-            "read" => Follows::of(&asked, false).take(&json, &mut self.ledger),
             "members" => {
                 let members = json["members"].as_array().expect("members");
                 assert!(members.is_sorted_by_key(|member| member["connection"].as_u64()));
-                assert!(json["readers"].as_u64().expect("a count") <= CLIENTS as u64);
+                assert!(number("readers") <= CLIENTS as u64);
             }
             "goodbye" => assert_eq!(json["ok"], true),
             _ => {}
         }
     }
 
-    /// Tells whether there may be another.
+    /// Says whether there may be another.
     fn take_frame(&mut self, place: usize) -> bool {
         let most = self.api.frame_bytes_max();
-        let mut bytes = mem::take(&mut self.clients[place].held);
-        let State::Following { fragments, .. } = &mut self.clients[place].state else {
+        let mut bytes = mem::take(&mut self.clients[place].input);
+        let State::Streaming { fragments, .. } = &mut self.clients[place].state else {
             return false;
         };
         let room = most.saturating_sub(fragments.as_ref().map_or(0, Vec::len));
@@ -321,14 +310,14 @@ impl World {
                 return false;
             }
             Ok(None) => {
-                self.clients[place].held = bytes;
+                self.clients[place].input = bytes;
                 return false;
             }
             Ok(Some((frame, length))) => {
                 let payload = frame.payload.to_vec();
                 let (opcode, is_final) = (frame.opcode, frame.is_final);
                 bytes.drain(..length);
-                self.clients[place].held = bytes;
+                self.clients[place].input = bytes;
                 (opcode, is_final, payload)
             }
         };
@@ -361,7 +350,7 @@ impl World {
 
     fn call_in_frame(&mut self, place: usize, text: &str) {
         let Client { state, number, .. } = &mut self.clients[place];
-        let State::Following { reader, stream, told, .. } = state else {
+        let State::Streaming { reader, stream, got, .. } = state else {
             unreachable!("only a WebSocket has frames")
         };
         self.out.clear();
@@ -370,10 +359,10 @@ impl World {
         let mut context = Context { hub: &mut self.hub, now: self.now, source, token: *number };
         let mut socket = WebSocket { reader, stream };
         self.api.handle_frame(&mut context, text, &mut socket, &mut self.out);
-        self.diary.note(*number, "is answered", &self.out);
+        self.history.note(*number, "is answered", &self.out);
         let texts = texts(&self.out);
         let [answer] = texts[..] else { panic!("a frame is answered by one") };
-        let json = answer::parse_json(answer);
+        let json = parse_json(answer);
         let frame: Option<Map<String, Value>> = serde_json::from_str(text).ok();
         let reference = frame
             .as_ref()
@@ -384,26 +373,26 @@ impl World {
         assert!(json.get("error").is_none() || json["status"].as_u64() >= Some(400));
         let asked = frame.as_ref().map(Asked::of_frame).unwrap_or_default();
         if asked.call == "read" && json.get("error").is_none() {
-            let mut follows = Follows::of(&asked, false);
-            follows.take(&json, &mut self.ledger);
-            *told = Delivered::Frames(follows);
-            self.clients[place].is_owed = true;
+            let mut its = self.knowledge.reader(&asked, Some(Transport::WebSocket));
+            self.knowledge.take(&mut its, &json);
+            *got = Delivered::Frames(its);
+            self.clients[place].has_more = true;
             self.resume(place);
         } else {
-            self.learn(Knowledge { asked, json: Some(json) });
+            self.learn(&asked, &json);
         }
     }
 
     /// A client is gone.
     pub(super) fn close(&mut self, place: usize) {
         let client = &mut self.clients[place];
-        self.diary.note(client.number, "closes", b"");
+        self.history.note(client.number, "closes", b"");
         match mem::replace(&mut client.state, State::Closed) {
-            State::Waiting { reader, .. } => self.hub.on_reader_closed(self.now, reader),
-            State::Following { reader, told, .. } => {
+            State::LongPolling { reader, .. } => self.hub.on_reader_closed(self.now, reader),
+            State::Streaming { reader, got, .. } => {
                 self.hub.on_reader_closed(self.now, reader);
-                if let Delivered::Events(track) = told {
-                    client.last_track = Some(track);
+                if let Delivered::Events(stream) = got {
+                    client.last_stream = Some(stream);
                 }
             }
             State::Reading | State::Closed => {}
@@ -411,40 +400,40 @@ impl World {
         self.closed_this_turn.insert(client.number);
     }
 
-    /// A client takes nothing any more, or again.
+    /// A client takes nothing any more, or takes all again.
     pub(super) fn block(&mut self, place: usize) {
         let client = self.client(place);
         client.backlog = if client.backlog.is_some() { None } else { Some(0) };
         self.resume(place);
     }
 
-    /// A stream is told nothing more before it has taken what it was told.
-    pub(super) fn put_off(&mut self, place: usize) {
-        if let Client { state: State::Following { reader, .. }, is_owed, .. } =
+    /// A stream is sent nothing more before it has taken what was sent.
+    pub(super) fn pause(&mut self, place: usize) {
+        if let Client { state: State::Streaming { reader, .. }, has_more, .. } =
             &mut self.clients[place]
         {
             self.hub.pause(*reader);
-            *is_owed = true;
+            *has_more = true;
         }
     }
 
-    /// Gives a stream that takes what it is told all that there is for it.
+    /// Sends all that there is to a stream that takes it.
     fn resume(&mut self, place: usize) {
-        let Self { hub, api, clients, ledger, diary, now, .. } = self;
+        let Self { hub, api, clients, knowledge, history, now, .. } = self;
         for _ in 0..10_000 {
             let client = &mut clients[place];
-            let State::Following { reader, .. } = &client.state else { return };
+            let State::Streaming { reader, .. } = &client.state else { return };
             if client.backlog.is_some() {
                 return;
             }
-            let was_owed = client.is_owed;
+            let had_more = client.has_more;
             if !hub.resume(*now, *reader, &mut ResumeBatch::default(), |wake| {
-                tell(api, client, ledger, *diary, &wake);
+                send(api, client, knowledge, *history, &wake);
             }) {
-                client.is_owed = false;
+                client.has_more = false;
                 return;
             }
-            assert!(was_owed, "there is more, and nobody said so");
+            assert!(had_more, "there is more, and the hub did not say so");
         }
         panic!("a stream that never comes to its end");
     }
@@ -452,12 +441,12 @@ impl World {
     /// The end of a turn, and the beginning of the next.
     pub(super) fn turn(&mut self, passed_ms: u64) {
         self.end_turn();
-        self.diary.note(0, "a turn ends, milliseconds", passed_ms.to_string().as_bytes());
+        self.history.note(0, "a turn ends, milliseconds", passed_ms.to_string().as_bytes());
         self.now.mono = self.now.mono.after(passed_ms);
         self.now.unix_ms += passed_ms;
         self.api.set_time(self.now);
         for place in 0..CLIENTS {
-            // What was held while a read waited.
+            // Its input waited behind a pending read.
             self.take(place);
             self.resume(place);
         }
@@ -465,7 +454,7 @@ impl World {
 
     fn end_turn(&mut self) {
         for place in 0..CLIENTS {
-            if let State::Waiting { reader, until, .. } = &self.clients[place].state
+            if let State::LongPolling { reader, until, .. } = &self.clients[place].state
                 && *until <= self.now.mono
             {
                 self.hub.complete_empty(self.now, *reader);
@@ -482,42 +471,44 @@ impl World {
 
     fn deliver(&mut self) {
         loop {
-            let Self { hub, api, clients, ledger, settings, closed_this_turn, diary, .. } = self;
+            let Self { hub, api, clients, knowledge, settings, closed_this_turn, history, .. } =
+                self;
             hub.deliver(self.now, |wake| {
                 let Some(place) = clients.iter().position(|client| client.number == wake.token)
                 else {
-                    assert!(closed_this_turn.contains(&wake.token), "somebody who is long gone");
+                    assert!(closed_this_turn.contains(&wake.token), "a client that is long gone");
                     return;
                 };
                 let client = &mut clients[place];
                 match mem::take(&mut client.state) {
-                    State::Waiting { format, asked, mut follows, closes, .. } => {
+                    State::LongPolling { format, asked, mut its, closes, .. } => {
                         assert!(wake.is_last);
                         let (payload, persistence) = api.encode_reply(&wake, format.as_deref());
-                        diary.note(wake.token, "is woken", payload.bytes());
+                        history.note(wake.token, "is woken", payload.bytes());
                         let closes = closes || persistence == Persistence::Close;
                         let json =
-                            answer::check(payload.bytes(), &asked, settings.has_list, closes);
+                            responses::check(payload.bytes(), &asked, settings.has_list, closes);
                         assert_eq!(persistence == Persistence::Close, closes);
-                        assert!(json.is_some(), "a read is answered in JSON");
                         client.state = if closes { State::Closed } else { State::Reading };
-                        follows.take(&json.expect("seen above"), ledger);
+                        knowledge.take(&mut its, &json.expect("a read is answered in JSON"));
                     }
-                    state @ State::Following { .. } => {
+                    state @ State::Streaming { .. } => {
                         client.state = state;
-                        tell(api, client, ledger, *diary, &wake);
+                        send(api, client, knowledge, *history, &wake);
                     }
                     State::Closed if closed_this_turn.contains(&wake.token) => {
                         client.state = State::Closed;
                     }
-                    State::Reading | State::Closed => panic!("it is woken who did not wait"),
+                    State::Reading | State::Closed => {
+                        panic!("a client without a pending read is woken")
+                    }
                 }
             });
             let is_cut = |client: &Client| client.backlog.is_some_and(|bytes| bytes > MAX_BACKLOG);
             let cut: Vec<_> = (0..CLIENTS)
                 .filter(|place| {
                     is_cut(&self.clients[*place])
-                        && matches!(self.clients[*place].state, State::Following { .. })
+                        && matches!(self.clients[*place].state, State::Streaming { .. })
                 })
                 .collect();
             if cut.is_empty() {
@@ -529,25 +520,23 @@ impl World {
         }
     }
 
-    /// Streams that take what they are told have been told all that there is.
+    /// Streams that take all have been sent all that there is.
     fn check_streams(&mut self) {
         let mut known = Vec::new();
         for client in self.clients.iter().filter(|client| client.backlog.is_none()) {
-            let State::Following { told, .. } = &client.state else { continue };
-            let cursors: Box<dyn Iterator<Item = _>> = match told {
-                Delivered::Events(track) => Box::new(track.next_ids()),
-                Delivered::Frames(follows) => Box::new(follows.next_ids()),
-            };
-            known.extend(cursors.map(|(channel, cursor)| (channel.to_owned(), cursor)));
+            let State::Streaming { got, .. } = &client.state else { continue };
+            let (Delivered::Events(StreamCheck { reader, .. }) | Delivered::Frames(reader)) = got;
+            let its = reader.subscriptions.iter();
+            known.extend(its.filter_map(|its| its.id().map(|id| (its.name.clone(), id))));
         }
-        for (channel, cursor) in known {
-            assert_eq!(self.next_ids(&[channel]), [cursor], "a stream has not been told all");
+        for (channel, id) in known {
+            assert_eq!(self.next_ids(&[&channel]), [id], "a stream has not been sent all");
         }
     }
 
-    /// The id that comes next in each channel that somebody reads, and has used just now.
-    fn next_ids(&mut self, channels: &[String]) -> Vec<u64> {
-        let next_id = |channel: &String| {
+    /// Returns the id that comes next in each channel that a client has read just now.
+    fn next_ids(&mut self, channels: &[&str]) -> Vec<u64> {
+        let next_id = |channel: &&str| {
             let log = ChannelName::parse(channel)
                 .expect("it was accepted")
                 .for_reading()
@@ -570,7 +559,7 @@ impl World {
 
     fn waiting(&self) -> usize {
         let waits = |client: &&Client| {
-            matches!(client.state, State::Waiting { .. } | State::Following { .. })
+            matches!(client.state, State::LongPolling { .. } | State::Streaming { .. })
         };
         self.clients.iter().filter(waits).count()
     }
@@ -579,21 +568,21 @@ impl World {
         let census = self.hub.gauges();
         assert_eq!(census.readers, self.waiting(), "reads that wait");
         let kept = self.clients.iter().filter_map(|client| match &client.state {
-            State::Waiting { asked, .. } => asked.connection(),
-            State::Following { connection, .. } => *connection,
+            State::LongPolling { asked, .. } => asked.connection(),
+            State::Streaming { session, .. } => *session,
             State::Reading | State::Closed => None,
         });
         let kept = kept.collect::<BTreeSet<_>>().len();
         assert!(
             (kept..=self.identities.len()).contains(&census.sessions),
-            "who reads with a connection has it"
+            "a session with a pending read lives"
         );
         let max = self.settings.max_channels;
         assert!(max == 0 || census.channels <= max, "{census:?}");
         assert!(census.timers <= census.channels + census.sessions, "{census:?}");
     }
 
-    /// The server stops: everybody who waits is told.
+    /// The server stops: all pending reads are answered.
     pub(super) fn stop(&mut self) {
         self.is_stopping = true;
         self.api.set_phase(Phase::Stopping);
@@ -602,13 +591,13 @@ impl World {
         assert_eq!(self.hub.gauges().readers, self.waiting());
     }
 
-    /// Everybody goes, and time passes until nothing is left to do.
+    /// All clients close, and time passes until nothing is left to do.
     pub(super) fn finish(&mut self) {
         self.end_turn();
         (0..CLIENTS).for_each(|place| self.resume(place));
         self.check_streams();
         for place in 0..CLIENTS {
-            self.clients[place].held.clear();
+            self.clients[place].input.clear();
             self.close(place);
         }
         self.turn(0);
@@ -629,59 +618,51 @@ impl World {
             held,
         ];
         assert_eq!(nothing, [0; 6], "all have gone");
-        self.ledger.check_goodbyes();
+        self.knowledge.ledger.finish().expect("one goodbye for each introduction");
     }
 
-    /// A millisecond before, at, or behind the moment when the hub is due.
+    /// Returns the time until the hub is due.
     pub(super) fn until_deadline(&self) -> u64 {
         self.hub.next_deadline().map_or(0, |deadline| deadline.0.saturating_sub(self.now.mono.0))
     }
 }
 
-/// A stream is told something, or that it ends.
-fn tell(api: &mut Api, client: &mut Client, ledger: &mut Ledger, diary: History, wake: &Wake<'_>) {
-    let State::Following { stream, told, .. } = &mut client.state else {
+/// Sends something to a stream, or its end.
+fn send(
+    api: &mut Api,
+    client: &mut Client,
+    knowledge: &mut Knowledge,
+    history: History,
+    wake: &Wake<'_>,
+) {
+    let State::Streaming { stream, got, .. } = &mut client.state else {
         unreachable!("it is a stream")
     };
     let payload = api.encode_update(wake, stream);
     let bytes = payload.bytes();
-    diary.note(client.number, "is told", bytes);
+    history.note(client.number, "is sent", bytes);
     if let Some(backlog) = &mut client.backlog {
         *backlog += bytes.len();
     }
-    match told {
-        Delivered::Events(track) => track.take(bytes, ledger),
-        Delivered::Frames(follows) if !wake.is_last => {
+    match got {
+        Delivered::Events(stream) => knowledge.take_events(stream, bytes),
+        Delivered::Frames(reader) if !wake.is_last => {
             let texts = texts(bytes);
             assert_eq!(texts.len(), 1, "a frame for each answer");
-            follows.take(&answer::parse_json(texts[0]), ledger);
+            knowledge.take(reader, &parse_json(texts[0]));
         }
-        Delivered::Frames(_) => assert_eq!((bytes.len(), bytes[0]), (4, 0x88), "a farewell"),
+        Delivered::Frames(_) => assert_eq!((bytes.len(), bytes[0]), (4, ws::CLOSE), "a Close"),
     }
-    client.is_owed = wake.has_more;
+    client.has_more = wake.has_more;
     if wake.is_last {
-        assert!(bytes.is_empty() || matches!(told, Delivered::Frames(_)));
+        assert!(bytes.is_empty() || matches!(got, Delivered::Frames(_)));
         client.state = State::Closed;
     }
 }
 
-/// The texts in frames of the server.
+/// Returns the texts in frames of the server.
 fn texts(bytes: &[u8]) -> Vec<&[u8]> {
-    let (mut rest, mut texts) = (bytes, Vec::new());
-    while let [first, short, after @ ..] = rest {
-        assert_eq!(*first, 0x81, "a text in one frame");
-        let (length, after) = match *short {
-            126 => (u16::from_be_bytes([after[0], after[1]]) as usize, &after[2..]),
-            127 => (
-                u64::from_be_bytes(after[..8].try_into().expect("eight bytes")) as usize,
-                &after[8..],
-            ),
-            short => (usize::from(short), after),
-        };
-        let (text, after) = after.split_at(length);
-        texts.push(text);
-        rest = after;
-    }
-    assert!(rest.is_empty());
-    texts
+    let frames = items(incoming::Mode::Frames, bytes);
+    assert!(frames.iter().all(|frame| frame.is_frame(ws::TEXT)), "texts in one frame each");
+    frames.iter().map(Item::body).collect()
 }

@@ -1,0 +1,96 @@
+//! CPU time of a server during a stretch of work, and who else used the cores.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use support::process::{Cores, Process, own_ns};
+
+use crate::result::Result;
+
+/// `/proc/stat` counts in ticks of the user's clock, which is 100 Hz on every Linux.
+const TICK_NS: f64 = 1e7;
+
+/// Nanoseconds of a core: busy with processes, and stolen by the host.
+#[derive(Clone, Copy)]
+struct CoreTime {
+    busy_ns: f64,
+    stolen_ns: f64,
+}
+
+fn core_time(core: usize) -> Result<CoreTime> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let name = format!("cpu{core} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&name));
+    let ticks: Vec<f64> = line
+        .ok_or("no such core in /proc/stat")?
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<std::result::Result<_, _>>()?;
+    let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = ticks[..] else {
+        return Err("/proc/stat has another form".into());
+    };
+    Ok(CoreTime {
+        busy_ns: (user + nice + system + irq + softirq) * TICK_NS,
+        stolen_ns: steal * TICK_NS,
+    })
+}
+
+/// A stretch of time in which a server works.
+pub(crate) struct Window {
+    server: Option<Process>,
+    cores: Cores,
+    server_ns: u64,
+    own_ns: u64,
+    times: [CoreTime; 2],
+    start: Instant,
+}
+
+/// Use of the cores in a [`Window`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Usage {
+    /// The server's CPU time, where its process is known.
+    pub(crate) server_ns: Option<u64>,
+    pub(crate) wall: Duration,
+    /// The largest share of a core that others took: other processes, or the host.
+    pub(crate) disturbed: f64,
+}
+
+impl Window {
+    /// Begins once the server is at rest.
+    pub(crate) fn open(server: Option<Process>, cores: Cores) -> Result<Self> {
+        let server_ns = server.map_or(Ok(0), Process::settle)?;
+        Ok(Self {
+            server,
+            cores,
+            server_ns,
+            own_ns: own_ns()?,
+            times: [core_time(cores.server)?, core_time(cores.generator)?],
+            start: Instant::now(),
+        })
+    }
+
+    /// Ends it. The time is up to now; the server's work is what it does until it rests again.
+    pub(crate) fn close(self) -> Result<Usage> {
+        let wall = self.start.elapsed();
+        let own_ns = own_ns()?.saturating_sub(self.own_ns) as f64;
+        let server_ns = match self.server {
+            Some(server) => {
+                let used = server.settle()?.checked_sub(self.server_ns);
+                Some(used.ok_or("a thread of the server ended, and its time is lost")?)
+            }
+            None => None,
+        };
+        let whole_ns = self.start.elapsed().as_nanos() as f64;
+        let ours_ns = [server_ns.unwrap_or(0) as f64, own_ns];
+        let mut others = [0.0_f64; 2];
+        for (index, core) in [self.cores.server, self.cores.generator].iter().enumerate() {
+            let (before, now) = (self.times[index], core_time(*core)?);
+            others[index] = now.busy_ns - before.busy_ns - ours_ns[index];
+            others[index] += now.stolen_ns - before.stolen_ns;
+        }
+        if self.cores.server == self.cores.generator {
+            others = [others[0] - own_ns; 2];
+        }
+        Ok(Usage { server_ns, wall, disturbed: (others[0].max(others[1]) / whole_ns).max(0.0) })
+    }
+}

@@ -1,0 +1,82 @@
+//! Tokens of the poll: which of the server's files an event belongs to.
+
+use mio::Token;
+
+use crate::hub::Key;
+
+const SIGNALS: Token = Token(usize::MAX - 1);
+const TIMER: Token = Token(usize::MAX - 2);
+const PREDECESSOR: Token = Token(usize::MAX - 3);
+const SUCCESSOR: Token = Token(usize::MAX - 4);
+/// Token of the first listener; the others count down from here.
+const FIRST_LISTENER: usize = usize::MAX - 5;
+
+/// File that an event of the poll belongs to.
+///
+/// The highest tokens are the server's own. A client's token is its key, made of an index and a
+/// generation, and the index never gets that high.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EventSource {
+    /// Self-pipe of the signal handlers.
+    Signals,
+    /// The timer file.
+    Timer,
+    /// Upgrade socket to the predecessor.
+    Predecessor,
+    /// Upgrade socket to the successor.
+    Successor,
+    /// Listener, by its index.
+    Listener(usize),
+    /// Client, by its key.
+    Client(Key),
+}
+
+impl EventSource {
+    /// Token to register the file with.
+    pub(super) fn token(self) -> Token {
+        match self {
+            Self::Signals => SIGNALS,
+            Self::Timer => TIMER,
+            Self::Predecessor => PREDECESSOR,
+            Self::Successor => SUCCESSOR,
+            Self::Listener(index) => Token(FIRST_LISTENER - index),
+            Self::Client(key) => Token(key.to_bits() as usize),
+        }
+    }
+
+    /// Source of an event with this token, of a server with `listener_count` listeners.
+    pub(super) fn from_token(token: Token, listener_count: usize) -> Self {
+        match token {
+            SIGNALS => Self::Signals,
+            TIMER => Self::Timer,
+            PREDECESSOR => Self::Predecessor,
+            SUCCESSOR => Self::Successor,
+            Token(token) if token > FIRST_LISTENER - listener_count && token <= FIRST_LISTENER => {
+                Self::Listener(FIRST_LISTENER - token)
+            }
+            Token(token) => Self::Client(Key::from_bits(token as u64)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_source_has_a_token_of_its_own() {
+        let client = Key::from_bits(u64::from(u32::MAX) << 32 | 7);
+        let sources = [
+            EventSource::Signals,
+            EventSource::Timer,
+            EventSource::Predecessor,
+            EventSource::Successor,
+            EventSource::Listener(0),
+            EventSource::Listener(1),
+            EventSource::Client(client),
+        ];
+        for source in sources {
+            assert_eq!(EventSource::from_token(source.token(), 2), source);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The server's part in upgrades, old process and new.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+
+use super::predecessor::{Predecessor, TransferStatus};
+use super::successor::{DRAIN_SPREAD_MS, Successor, TransferredListener};
+use crate::hub::Millis;
+use crate::server::event_source::EventSource;
+use crate::server::listener::OsListener;
+use crate::server::os_socket::OsSocket;
+use crate::server::systemd::{Notification, Systemd};
+use crate::service::{Listener, Service};
+
+/// Time in which the successor must say hello. It is killed after that.
+const START_TIMEOUT_MS: u64 = 10_000;
+
+/// Status for systemd after a failed upgrade.
+const TAKEOVER_FAILED: &str = "upgrade failed; the old process is still serving (see log)";
+
+/// Upgrades of the server: the predecessor, while it has clients to transfer, and the successor,
+/// once it was started.
+pub(in crate::server) struct UpgradeCoordinator {
+    predecessor: Option<Predecessor>,
+    successor: Option<PendingUpgrade>,
+}
+
+/// An upgrade that was started.
+struct PendingUpgrade {
+    successor: Successor,
+    /// Deadline of its hello.
+    deadline: Millis,
+}
+
+impl UpgradeCoordinator {
+    /// Begins with the process that this one takes over from, if there is one.
+    pub(in crate::server) fn new(predecessor: Option<Predecessor>) -> Self {
+        Self { predecessor, successor: None }
+    }
+
+    /// Returns whether the predecessor may still transfer clients.
+    pub(in crate::server) fn has_predecessor(&self) -> bool {
+        self.predecessor.is_some()
+    }
+
+    /// Waits until this process may serve. Returns at once without a predecessor.
+    ///
+    /// # Errors
+    ///
+    /// The error of the socket to the predecessor, or of registering it.
+    pub(in crate::server) fn wait_for_go(&mut self, registry: &Registry) -> io::Result<()> {
+        let Some(predecessor) = &mut self.predecessor else { return Ok(()) };
+        predecessor.wait_for_go()?;
+        register(registry, predecessor, EventSource::Predecessor)
+    }
+
+    /// Adopts the clients that the predecessor has transferred.
+    pub(in crate::server) fn adopt_clients(
+        &mut self,
+        service: &mut Service<OsListener>,
+        registry: &Registry,
+    ) {
+        let Some(predecessor) = &mut self.predecessor else { return };
+        let status = predecessor.receive_clients(|fd, input| match OsSocket::from_fd(fd) {
+            Ok((socket, address)) => {
+                service.adopt_client(socket, address, input, |socket, key| {
+                    socket.register(registry, EventSource::Client(key).token())
+                });
+            }
+            // The peer has closed the connection meanwhile.
+            Err(error) => log::debug!("transferred client is gone: {error}"),
+        });
+        if status == TransferStatus::Done {
+            self.predecessor = None;
+            log::info!("upgrade finished: old process exited");
+        }
+    }
+
+    /// Starts the successor. This process serves until that says hello.
+    pub(in crate::server) fn start(&mut self, now: Millis, registry: &Registry, systemd: &Systemd) {
+        systemd.notify(Notification::Reloading);
+        let obstacle = match (&self.successor, &self.predecessor) {
+            (Some(_), _) => Some("an upgrade is already in progress"),
+            (_, Some(_)) => Some("the previous upgrade is not finished; retry in a moment"),
+            _ => None,
+        };
+        if let Some(obstacle) = obstacle {
+            log::warn!("ignoring SIGUSR2: {obstacle}");
+            return systemd.notify(Notification::Ready(obstacle));
+        }
+        let started = Successor::start().and_then(|successor| {
+            register(registry, &successor, EventSource::Successor)?;
+            Ok(successor)
+        });
+        match started {
+            Ok(successor) => {
+                log::info!("upgrade started successor={}", successor.id());
+                let deadline = now.after(START_TIMEOUT_MS);
+                self.successor = Some(PendingUpgrade { successor, deadline });
+            }
+            Err(error) => {
+                log::error!("upgrade failed: cannot start the new process: {error}");
+                systemd.notify(Notification::Ready(TAKEOVER_FAILED));
+            }
+        }
+    }
+
+    /// Hands over to the successor. To be called once its socket is readable: it has said hello, or
+    /// has exited.
+    pub(in crate::server) fn hand_over(
+        &mut self,
+        service: &mut Service<OsListener>,
+        systemd: &Systemd,
+    ) {
+        let Some(PendingUpgrade { successor, .. }) = &mut self.successor else { return };
+        let to_transfer = |listener| TransferredListener {
+            kind: Listener::kind(listener),
+            address: OsListener::address(listener),
+            is_activated: listener.is_activated(),
+            fd: listener.as_fd(),
+        };
+        let listeners: Vec<_> = service.listeners().map(to_transfer).collect();
+        let (hub, now) = service.hub();
+        match successor.hand_over(&listeners, hub, now) {
+            Ok(()) => {
+                service.listeners_mut().for_each(OsListener::mark_transferred);
+                service.start_draining(DRAIN_SPREAD_MS);
+                systemd.notify(Notification::MainPid(successor.id()));
+            }
+            Err(error) => self.abort(&error.to_string(), systemd),
+        }
+    }
+
+    /// Makes progress with an upgrade, once per turn: transfers clients while the service drains,
+    /// and aborts the upgrade if the successor takes too long to start.
+    pub(in crate::server) fn drive(
+        &mut self,
+        service: &mut Service<OsListener>,
+        systemd: &Systemd,
+    ) {
+        let Some(PendingUpgrade { successor, deadline }) = &mut self.successor else { return };
+        if !service.is_draining() {
+            if service.hub().1.mono >= *deadline {
+                self.abort("the new process takes too long to start", systemd);
+            }
+            return;
+        }
+        service.transfer_clients(|socket: &OsSocket, input| {
+            if let Err(error) = successor.send_client(socket.as_fd(), input) {
+                log::warn!("client transfer failed: {error}");
+            }
+        });
+    }
+
+    /// Deadline of the successor's hello.
+    pub(in crate::server) fn next_deadline(&self) -> Option<Millis> {
+        self.successor.as_ref().map(|pending| pending.deadline)
+    }
+
+    /// Kills a successor that does not serve yet: this process stops.
+    pub(in crate::server) fn cancel(&mut self) {
+        if let Some(PendingUpgrade { successor, .. }) = self.successor.take() {
+            successor.kill();
+        }
+    }
+
+    fn abort(&mut self, reason: &str, systemd: &Systemd) {
+        if let Some(PendingUpgrade { successor, .. }) = self.successor.take() {
+            log::error!("upgrade failed successor={}: {reason}", successor.id());
+            successor.kill();
+            systemd.notify(Notification::Ready(TAKEOVER_FAILED));
+        }
+    }
+}
+
+fn register(registry: &Registry, file: &impl AsFd, source: EventSource) -> io::Result<()> {
+    let fd = file.as_fd().as_raw_fd();
+    registry.register(&mut SourceFd(&fd), source.token(), Interest::READABLE)
+}

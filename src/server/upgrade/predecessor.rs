@@ -1,0 +1,189 @@
+//! The process that this one takes over from.
+
+use std::collections::VecDeque;
+use std::env;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use rustix::stdio;
+
+use super::protocol::{Message, UPGRADE_ENV, UpgradeSocket, malformed};
+use crate::hub::{Config, Hub, Now};
+use crate::options::{ListenAddr, NAME_AND_VERSION};
+use crate::service::ListenerKind;
+use crate::snapshot::{self, LoadError};
+
+/// The process that this one takes over from.
+pub(in crate::server) struct Predecessor {
+    socket: UpgradeSocket,
+    /// Listeners that it has sent and this process has not taken yet.
+    listeners: Vec<InheritedListener>,
+}
+
+/// A listening socket of the predecessor.
+struct InheritedListener {
+    kind: ListenerKind,
+    address: String,
+    is_activated: bool,
+    fd: OwnedFd,
+}
+
+/// A message of the predecessor, with its descriptor.
+enum Received {
+    Listener(InheritedListener),
+    State,
+    Client(OwnedFd, Vec<u8>),
+    Go,
+    Unexpected,
+}
+
+impl Received {
+    fn from_message(message: Message<'_>, fds: &mut VecDeque<OwnedFd>) -> Self {
+        match message {
+            Message::State => Self::State,
+            Message::Go => Self::Go,
+            Message::Listener { is_public, address, is_activated } => {
+                let kind = if is_public { ListenerKind::Public } else { ListenerKind::Admin };
+                let address = address.to_owned();
+                fds.pop_front().map_or(Self::Unexpected, |fd| {
+                    Self::Listener(InheritedListener { kind, address, is_activated, fd })
+                })
+            }
+            Message::Client { bytes } => {
+                fds.pop_front().map_or(Self::Unexpected, |fd| Self::Client(fd, bytes.to_vec()))
+            }
+            Message::Hello { .. } | Message::Ready => Self::Unexpected,
+        }
+    }
+}
+
+impl Predecessor {
+    /// Returns the predecessor of this process. `None` if it was not started by one.
+    ///
+    /// # Errors
+    ///
+    /// The error of preparing the socket to it, which is standard input.
+    pub(in crate::server) fn from_env() -> io::Result<Option<Self>> {
+        if env::var_os(UPGRADE_ENV).is_none() {
+            return Ok(None);
+        }
+        let socket = UnixStream::from(stdio::stdin().try_clone_to_owned()?);
+        stdio::dup2_stdin(File::open("/dev/null")?)?;
+        Ok(Some(Self { socket: UpgradeSocket::with_timeouts(socket)?, listeners: Vec::new() }))
+    }
+
+    /// Says hello, then receives the listeners and the hub. `unix_ms` is the present time.
+    ///
+    /// # Errors
+    ///
+    /// The socket's error, or `InvalidData` for what this version does not understand.
+    pub(in crate::server) fn receive_state(
+        &mut self,
+        config: &Config,
+        unix_ms: u64,
+    ) -> io::Result<(Hub, Now)> {
+        self.socket.send(&Message::Hello { version: NAME_AND_VERSION }, None)?;
+        loop {
+            match self.socket.recv(Received::from_message)? {
+                Received::Listener(listener) => self.listeners.push(listener),
+                Received::State => break,
+                Received::Client(..) | Received::Go | Received::Unexpected => {
+                    return Err(malformed());
+                }
+            }
+        }
+        snapshot::read(config, unix_ms, &mut self.socket).map_err(|error| match error {
+            LoadError::Io(error) => error,
+            LoadError::Truncated => io::ErrorKind::UnexpectedEof.into(),
+            error => io::Error::other(error.to_string()),
+        })
+    }
+
+    /// Takes the predecessor's listener for this address, if it had one.
+    pub(in crate::server) fn take_listener(
+        &mut self,
+        kind: ListenerKind,
+        address: &ListenAddr,
+    ) -> Option<OwnedFd> {
+        let address = address.to_string();
+        let index =
+            self.listeners.iter().position(|it| it.kind == kind && it.address == address)?;
+        Some(self.listeners.swap_remove(index).fd)
+    }
+
+    /// Takes the listeners of socket activation, passed to the predecessor or to one before it.
+    pub(in crate::server) fn take_activated(&mut self) -> Vec<(ListenerKind, OwnedFd)> {
+        let activated = self.listeners.extract_if(.., |listener| listener.is_activated);
+        activated.map(|listener| (listener.kind, listener.fd)).collect()
+    }
+
+    /// Reports that this process can serve, and waits until it may. If the predecessor has exited,
+    /// this process may serve at once.
+    ///
+    /// # Errors
+    ///
+    /// The socket's error, or `InvalidData` for another message.
+    pub(super) fn wait_for_go(&mut self) -> io::Result<()> {
+        if self.socket.is_closed() {
+            return Ok(());
+        }
+        let result = self
+            .socket
+            .send(&Message::Ready, None)
+            .and_then(|()| self.socket.recv(Received::from_message));
+        match result {
+            Ok(Received::Go) => {}
+            Ok(_) => return Err(malformed()),
+            Err(error) if is_disconnected(&error) => {
+                log::warn!("old process exited during the takeover");
+            }
+            Err(error) => return Err(error),
+        }
+        self.listeners.clear();
+        self.socket.set_nonblocking()
+    }
+
+    /// Receives the clients that have arrived, each with what arrived of its next request.
+    pub(super) fn receive_clients(
+        &mut self,
+        mut adopt: impl FnMut(OwnedFd, Vec<u8>),
+    ) -> TransferStatus {
+        loop {
+            while let Ok(Some(received)) = self.socket.try_recv(Received::from_message) {
+                if let Received::Client(fd, input) = received {
+                    adopt(fd, input);
+                }
+            }
+            match self.socket.fill() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return TransferStatus::More;
+                }
+                Ok(()) if !self.socket.is_closed() => {}
+                _ => return TransferStatus::Done,
+            }
+        }
+    }
+}
+
+/// Progress of the transfer of clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TransferStatus {
+    /// The predecessor still has clients.
+    More,
+    /// The predecessor has closed its end.
+    Done,
+}
+
+/// Returns whether the other process has exited.
+pub(in crate::server) fn is_disconnected(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | BrokenPipe | ConnectionReset)
+}
+
+impl AsFd for Predecessor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -1,0 +1,257 @@
+// Environment of the tests: a real server, pages of another origin with a strict policy, and a real
+// browser.
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { appendFileSync } from "node:fs";
+import http from "node:http";
+import net from "node:net";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { chromium } from "playwright-core";
+
+const FLAGS = [
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+const TIMEOUT_MS = 30_000;
+
+export const TRANSPORTS = ["websocket", "eventsource", "fetch", "jsonp"];
+
+/** Polls until the condition returns a value, and returns the value. Fails after TIMEOUT_MS. */
+export async function until(condition, description = condition) {
+  for (const deadline = Date.now() + TIMEOUT_MS; Date.now() < deadline;) {
+    const value = await condition();
+    if (value) return value;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  throw new Error(`never came true: ${description}`);
+}
+
+/** Starts the server on these loopback ports. Port 0 is any free port. */
+export async function startServer({ ports = [0], options = [] } = {}) {
+  const program = process.env.SPEAK_BIN;
+  if (!program) throw new Error("SPEAK_BIN is not set: set it to the server to test");
+  const listen = ports.flatMap((port) => ["--listen", `127.0.0.1:${port}`]);
+  // If all logs are searched for secrets (tests/secrets.py), the server logs every request.
+  const logs = process.env.SPEAK_TEST_LOGS;
+  const env = logs ? { ...process.env, SPEAK_LOG: "debug" } : process.env;
+  const child = spawn(program, [...listen, ...options], {
+    stdio: ["ignore", "ignore", "pipe"],
+    env,
+  });
+  if (logs) {
+    child.stderr.on("data", (bytes) => appendFileSync(join(logs, `${child.pid}.log`), bytes));
+  }
+  const ended = once(child, "exit");
+  // A test that fails leaves its server running. It must neither outlive the tests nor keep them
+  // from ending.
+  process.once("exit", () => child.kill("SIGKILL"));
+  child.unref();
+  const endpoints = [];
+  for await (const line of createInterface({ input: child.stderr })) {
+    const address = line.match(/listening on (http:\S+)/)?.[1];
+    if (address && endpoints.push(`${address}/`) === ports.length) break;
+  }
+  if (endpoints.length < ports.length) throw new Error("the server did not start");
+  child.stderr.resume().unref();
+  return {
+    endpoints,
+    ports: endpoints.map((endpoint) => Number(new URL(endpoint).port)),
+    async call(path, values) {
+      const body = new URLSearchParams(values);
+      return (await fetch(endpoints[0] + path, { method: "POST", body })).json();
+    },
+    /** Returns all retained messages of a room. */
+    async messages(channel) {
+      return (await this.call("read", { channel, from_id: 0, timeout: 0 })).messages;
+    },
+    async stop(signal = "SIGKILL") {
+      child.kill(signal);
+      await ended;
+    },
+  };
+}
+
+/** Returns a port without a listener. */
+export async function closedPort() {
+  const listener = http.createServer().listen(0, "127.0.0.1");
+  await once(listener, "listening");
+  const { port } = listener.address();
+  listener.close();
+  await once(listener, "close");
+  return port;
+}
+
+/**
+ * Starts a TCP proxy in front of a server. disconnect() resets its connections and stops listening;
+ * reconnect() listens on the same port again.
+ */
+export async function startTcpProxy(target) {
+  const { hostname, port: targetPort } = new URL(target);
+  const sockets = new Set();
+  const listener = net.createServer((client) => {
+    const server = net.connect(targetPort, hostname);
+    for (const [socket, other] of [
+      [client, server],
+      [server, client],
+    ]) {
+      sockets.add(socket);
+      socket.on("error", () => {});
+      socket.on("close", () => sockets.delete(socket) && other.destroy());
+      socket.pipe(other);
+    }
+  });
+  const listen = async (port) => {
+    listener.listen(port, "127.0.0.1");
+    await once(listener, "listening");
+    return listener.address().port;
+  };
+  const port = await listen(0);
+  const disconnect = () => {
+    listener.close();
+    for (const socket of sockets) socket.resetAndDestroy();
+  };
+  const reconnect = () => listen(port);
+  return { endpoint: `http://127.0.0.1:${port}/`, disconnect, reconnect, stop: disconnect };
+}
+
+/**
+ * Starts a web site of another origin. Its pages have no inline script, and a policy that allows no
+ * more than the client needs.
+ */
+async function startSite() {
+  const pages = {
+    "/page.js": `
+      window.joinRoom = (room, options) => {
+        const chat = window.Speak.join(room, options);
+        const received = { messages: [], states: [], missed: 0, errors: [] };
+        chat.onmessage = (message) => received.messages.push(message);
+        chat.onstate = (state) => received.states.push(state);
+        chat.onmissed = () => received.missed++;
+        chat.onerror = (error) => received.errors.push(error.name);
+        Object.assign(window, { chat, received });
+      };
+      window.addEventListener("error", ({ message }) => console.error("uncaught: " + message));`,
+  };
+  const site = http.createServer((request, response) => {
+    const { pathname, searchParams } = new URL(request.url, "http://site");
+    const script = pages[pathname];
+    if (script) return response.setHeader("Content-Type", "text/javascript").end(script);
+    const [home, ...endpoints] = searchParams.getAll("endpoint");
+    const all = [home, ...endpoints].join(" ");
+    const connect = {
+      nothing: "'none'",
+      http: all,
+      all: `${all} ${all.replaceAll("http", "ws")}`, // a policy lists http: and ws: separately
+    }[searchParams.get("connect") ?? "all"];
+    const isModule = searchParams.has("module");
+    if (pathname === "/module.js") {
+      response.setHeader("Content-Type", "text/javascript");
+      return response.end(
+        `import Speak, { join } from "${home}speak.mjs"; window.isSame = Speak.join === join;`,
+      );
+    }
+    response.setHeader("Content-Type", "text/html");
+    response.setHeader(
+      "Content-Security-Policy",
+      `default-src 'none'; script-src 'self' ${all}; connect-src ${connect}; img-src ${all}`,
+    );
+    const client = isModule
+      ? `<script type="module" src="/module.js?endpoint=${home}"></script>`
+      : `<script src="${home}speak.js"></script>`;
+    const page = `<script src="/page.js"></script>`;
+    response.end(`<!doctype html><title>another site</title>${client}${page}`);
+  });
+  site.listen(0, "127.0.0.1");
+  await once(site, "listening");
+  return {
+    address: `http://127.0.0.1:${site.address().port}/`,
+    stop() {
+      site.closeAllConnections();
+      site.close();
+    },
+  };
+}
+
+/** Opens the browser and the site. close() closes both, and everything that was opened in them. */
+export async function openEnvironment() {
+  const site = await startSite();
+  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+  const browser = await chromium.launch({ executablePath, args: FLAGS });
+
+  /** Opens an empty browser profile. `errors` has what its pages report. */
+  async function openProfile() {
+    const context = await browser.newContext();
+    const errors = [];
+
+    /** Opens a tab that loads speak.js from the first endpoint, and joins a room. */
+    async function openTab(endpoints, room, options, flags = "") {
+      const page = await context.newPage();
+      page.on("console", (line) => {
+        if (/Content.Security.Policy|uncaught/i.test(line.text())) errors.push(line.text());
+      });
+      page.on("pageerror", (error) => errors.push(error.message));
+      const query = new URLSearchParams(endpoints.map((endpoint) => ["endpoint", endpoint]));
+      await page.goto(`${site.address}?${query}${flags}`);
+      if (flags.includes("module")) await until(() => page.evaluate(() => window.isSame));
+      await page.evaluate(
+        ([room, options]) => window.joinRoom(room, options),
+        [room, { endpoint: endpoints, ...options }],
+      );
+      const { name } = options;
+      const tab = {
+        page,
+        run: (callback, value) => page.evaluate(callback, value),
+        state: () => page.evaluate(() => window.chat.state),
+        messages: () => page.evaluate(() => window.received.messages),
+        names: () => page.evaluate(() => window.chat.members.map(({ name }) => name)),
+        say: (text) => page.evaluate((text) => window.chat.say(text), text),
+        texts: async () => {
+          const messages = await tab.messages();
+          return messages.filter(({ type }) => type === "message").map(({ text }) => text);
+        },
+        waitForState: (state) =>
+          until(async () => (await tab.state()).state === state, `${name} is ${state}`),
+        waitForText: (text) =>
+          until(async () => (await tab.texts()).includes(text), `${name} receives ${text}`),
+        waitForMembers: (...names) =>
+          until(async () => `${await tab.names()}` === `${names}`, `${name} sees ${names}`),
+        // A client that changes its transport may be introduced again, and so change its place.
+        waitForMembersInAnyOrder: (...names) =>
+          until(
+            async () => `${(await tab.names()).sort()}` === `${names}`,
+            `${name} sees ${names} in any order`,
+          ),
+        waitForGoodbye: (name) =>
+          until(async () => {
+            const messages = await tab.messages();
+            return messages.find((one) => one.type === "goodbye" && one.name === name);
+          }, `${name} leaves`),
+        close: () => page.close(),
+        async crash() {
+          const session = await context.newCDPSession(page);
+          const crashed = page.waitForEvent("crash");
+          session.send("Page.crash").catch(() => {}); // a crashed page does not respond
+          await crashed;
+        },
+      };
+      return tab;
+    }
+    return { openTab, errors, close: () => context.close() };
+  }
+
+  return {
+    openProfile,
+    async close() {
+      await browser.close();
+      site.stop();
+    },
+  };
+}

@@ -1,0 +1,142 @@
+//! All that clients were sent, and what readers must get next.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use speak::api::Transport;
+use support::incoming::Mode;
+use support::ledger::{Clock, Ledger, Rules};
+use support::message::Kind;
+use support::reader::{Reader, Since, Subscription, Terms};
+
+use super::asked::{Asked, log_to_read};
+use super::responses::{items, parse_json};
+use super::settings::EPOCH;
+
+/// The ledger, with its channels by their keys.
+pub(super) struct Knowledge {
+    pub(super) ledger: Ledger,
+    channels: BTreeMap<String, usize>,
+}
+
+/// A stream of events, and those before that it continues.
+#[derive(Clone, Debug)]
+pub(super) struct StreamCheck {
+    pub(super) reader: Reader,
+    /// Cursors and subscriptions before each of the last events: a client may be cut there.
+    before: Vec<(Vec<i64>, Vec<Subscription>)>,
+}
+
+impl Knowledge {
+    pub(super) fn new() -> Self {
+        let rules = Rules {
+            timeout_ms: 0,
+            grace_ms: 0,
+            history: None,
+            has_own_texts: false,
+            knows_ends: false,
+            has_steady_clock: true,
+        };
+        let mut ledger = Ledger::new(0, rules);
+        (ledger.epoch, ledger.clock) = (Some(EPOCH.to_owned()), Clock::Between(0, 0));
+        Self { ledger, channels: BTreeMap::new() }
+    }
+
+    fn channel(&mut self, log: String) -> usize {
+        *self.channels.entry(log).or_insert_with(|| {
+            let channel = self.ledger.add_channel();
+            self.ledger.set_large(channel);
+            channel
+        })
+    }
+
+    /// Returns the highest id that a reader has got in a channel, or 0.
+    pub(super) fn last_id(&self, log: &str) -> u64 {
+        self.channels.get(log).map_or(0, |channel| self.ledger.last_seen_id(*channel))
+    }
+
+    /// A call was answered with an id.
+    pub(super) fn answered(&mut self, asked: &Asked, json: &Value, kind: Kind, from: Option<u64>) {
+        let channel = self.channel(asked.log().expect("it was accepted"));
+        let id = json["id"].as_u64().expect("an id");
+        let text = asked.one("message").expect("it was accepted");
+        self.ledger.answered((channel, id), kind, from, text).expect("an id of its own");
+    }
+
+    /// Returns the reader of a call.
+    /// `stream` is its transport, if it stays.
+    pub(super) fn reader(&mut self, asked: &Asked, stream: Option<Transport>) -> Reader {
+        let is_stream = stream.is_some();
+        let (since, epoch) = asked.since(stream == Some(Transport::Sse));
+        let channels = asked.channels().into_iter().zip(since);
+        let channels = channels
+            .map(|(name, since)| Subscription::new(self.channel(log_to_read(&name)), name, since));
+        let mut reader = Reader::new(channels.collect());
+        reader.epoch = epoch;
+        reader.terms = Terms { may_be_ahead: true, is_stream };
+        reader
+    }
+
+    /// Takes the answer of a read.
+    pub(super) fn take(&mut self, reader: &mut Reader, answer: &Value) {
+        self.ledger.take_answer(reader, answer).expect("a right answer");
+    }
+
+    /// Takes whole events of a stream.
+    pub(super) fn take_events(&mut self, stream: &mut StreamCheck, bytes: &[u8]) {
+        for item in items(Mode::Events, bytes) {
+            let event = item.event().expect("an event");
+            if let Some(data) = &event.data {
+                parse_json(data.as_bytes());
+                let reader = &stream.reader;
+                stream.before.push((reader.cursors.clone(), reader.subscriptions.clone()));
+            }
+            self.ledger.take_event(&mut stream.reader, &event).expect("a right event");
+        }
+    }
+}
+
+/// A read is pending, since there is nothing to send: these are the ids that come next.
+pub(super) fn wait(reader: &mut Reader, next_ids: &[u64], is_stream: bool) {
+    for (its, next_id) in reader.subscriptions.iter_mut().zip(next_ids) {
+        assert!(its.id().is_none_or(|id| id == *next_id), "there was something to send");
+        its.since = match its.since {
+            Since::All if !is_stream => Since::All,
+            Since::Id(id) => Since::Id(id),
+            _ if is_stream => Since::Id(*next_id),
+            _ => Since::Next(*next_id),
+        };
+    }
+    reader.epoch = Some(EPOCH.to_owned());
+}
+
+impl StreamCheck {
+    pub(super) fn new(reader: Reader) -> Self {
+        Self { reader, before: Vec::new() }
+    }
+
+    /// The stream begins where another one ended.
+    pub(super) fn resume(&mut self, old: &Self) {
+        let (new, old) = (&mut self.reader, &old.reader);
+        let pairs = new.subscriptions.iter_mut().zip(&old.subscriptions);
+        for ((its, old), cursor) in pairs.zip(&old.cursors) {
+            its.resume_after(old, *cursor);
+        }
+    }
+
+    /// Returns the `Last-Event-ID` of a client that was cut before the last so many events.
+    pub(super) fn cut(&mut self, events: usize) -> Option<String> {
+        for _ in 0..events {
+            (self.reader.cursors, self.reader.subscriptions) = self.before.pop()?;
+        }
+        let cursors: Vec<_> = self.reader.cursors.iter().map(i64::to_string).collect();
+        (!cursors.is_empty()).then(|| format!("{EPOCH}:{}", cursors.join(",")))
+    }
+
+    /// Nothing was sent at the beginning: these are the ids that come next.
+    pub(super) fn wait(&mut self, next_ids: &[u64]) {
+        if self.before.is_empty() {
+            wait(&mut self.reader, next_ids, true);
+        }
+    }
+}

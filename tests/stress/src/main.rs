@@ -1,0 +1,83 @@
+//! A stress run that checks itself: users come, talk, read, are slow and leave in all ways, around a
+//! server that is killed, started again and upgraded. One ledger holds all that is seen.
+//!
+//! From the bottom: `form`, `link` (sockets that misbehave) and `server`; `read`, `client` and `user` are
+//! what a client, and a user, is at; `clock`, `takeover` and `figures` are parts of `world`, which has the
+//! loop. `responses`, `calls`, `users`, `leaving`, `brief` and `recovery` are what clients do in it;
+//! `disturbance`, `upgrade` and `round` lead the run.
+
+use std::process::ExitCode;
+
+use lexopt::prelude::*;
+use support::fault::Fault;
+
+use crate::disturbance::Disturbance;
+
+mod brief;
+mod calls;
+mod client;
+mod clock;
+mod disturbance;
+mod figures;
+mod form;
+mod leaving;
+mod link;
+mod read;
+mod recovery;
+mod responses;
+mod round;
+mod run;
+mod server;
+mod takeover;
+mod upgrade;
+mod user;
+mod users;
+mod world;
+
+const HELP: &str = "\
+Checks Speak under churn, upgrades and kills.
+
+speak-stress --speak PROGRAM [--seconds 60] [--users 1000] [--seed N] [--upgrades 10]
+             [--disturb kill,stop,state,kill-old,kill-new]
+    Has users come, talk, read and leave in all ways, upgrades the server, kills or stops it and starts it
+    again, and checks all that is seen. Ends with the first fault, or with figures.
+    --disturb none --upgrades 0 leaves the server alone.
+";
+
+fn main() -> ExitCode {
+    match parse().and_then(|options| options.map_or(Ok(()), |options| run::run(&options))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("speak-stress: {fault}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Parses the command line. `None` if it asks for help.
+fn parse() -> Result<Option<run::Options>, Fault> {
+    let mut parser = lexopt::Parser::from_env();
+    let (mut speak, mut seconds, mut users, mut seed) = (None, 60, 1000, None);
+    let (mut disturbances, mut upgrades) = (Disturbance::ALL.to_vec(), 10);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => {
+                print!("{HELP}");
+                return Ok(None);
+            }
+            Long("speak") => speak = Some(parser.value()?.into()),
+            Long("seconds") => seconds = parser.value()?.parse()?,
+            Long("users") => users = parser.value()?.parse()?,
+            Long("upgrades") => upgrades = parser.value()?.parse()?,
+            Long("seed") => seed = Some(parser.value()?.parse()?),
+            Long("disturb") => {
+                let names = parser.value()?.string()?;
+                let names = names.split(',').filter(|name| *name != "none");
+                disturbances = names.map(Disturbance::parse).collect::<Result<_, _>>()?;
+            }
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let speak = speak.ok_or_else(|| Fault::new("give --speak PROGRAM"))?;
+    Ok(Some(run::Options { speak, seconds, users, seed, disturbances, upgrades }))
+}

@@ -1,0 +1,88 @@
+//! A read as it is asked, and the JSON in its answers.
+
+use support::fault::{Checked, Fault};
+use support::http;
+use support::reader::{Reader, Since, Subscription};
+
+use crate::form::Form;
+
+/// Number and secret of a session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Identity {
+    pub(crate) number: u64,
+    pub(crate) auth: String,
+}
+
+impl Identity {
+    pub(crate) fn params(&self) -> [(&'static str, String); 2] {
+        [("connection", self.number.to_string()), ("auth", self.auth.clone())]
+    }
+}
+
+/// The two names of a channel, which differ only in a private pair.
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    pub(crate) read: String,
+    pub(crate) write: String,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Read {
+    pub(crate) form: Form,
+    pub(crate) reader: Reader,
+    pub(crate) identity: Option<Identity>,
+    /// Number of the callback.
+    callback: u32,
+}
+
+impl Read {
+    pub(crate) fn new(form: Form, first: Subscription, identity: Option<Identity>) -> Self {
+        let mut reader = Reader::new(vec![first]);
+        reader.terms.is_stream = form.is_stream();
+        Self { form, reader, identity, callback: 0 }
+    }
+
+    pub(crate) fn request(&mut self) -> Vec<u8> {
+        let mut params = Vec::new();
+        for its in &self.reader.subscriptions {
+            params.push(("channel", its.name.clone()));
+            let from_id = match its.since {
+                Since::All => Some("0".to_owned()),
+                Since::Last(count) => Some(format!("-{count}")),
+                Since::Id(id) => Some(id.to_string()),
+                Since::Next(_) => None,
+            };
+            params.extend(from_id.map(|id| ("from_id", id)));
+        }
+        params.extend(self.reader.epoch.clone().map(|epoch| ("epoch", epoch)));
+        params.extend(self.identity.iter().flat_map(Identity::params));
+        if self.form == Form::Jsonp {
+            self.callback += 1;
+            params.push(("callback", format!("a.b{}", self.callback)));
+        }
+        let target = format!("/read?{}", http::form(&params));
+        http::request("GET", &target, self.form.fields(), None)
+    }
+
+    /// Returns the channels whose next id is known, with these ids.
+    pub(crate) fn cursors(&self) -> Vec<(usize, u64)> {
+        let its = self.reader.subscriptions.iter();
+        its.filter_map(|its| its.id().map(|id| (its.channel, id))).collect()
+    }
+
+    pub(crate) fn follows(&self, channel: usize) -> bool {
+        self.reader.subscriptions.iter().any(|its| its.channel == channel)
+    }
+
+    /// Returns the JSON of an answer, without the call of the callback.
+    pub(crate) fn json<'a>(&self, body: &'a [u8]) -> Checked<&'a [u8]> {
+        if self.form != Form::Jsonp {
+            return Ok(body);
+        }
+        let before = format!("/**/a.b{}(", self.callback);
+        let json = body.strip_prefix(before.as_bytes()).and_then(|rest| rest.strip_suffix(b");"));
+        json.ok_or_else(|| {
+            Fault::new(format!("not a call of {before}…: {}", String::from_utf8_lossy(body)))
+        })
+    }
+}

@@ -1,0 +1,172 @@
+//! Responses, events and frames as they come, and whose affair each is.
+
+use std::mem;
+
+use serde_json::Value;
+use support::ensure;
+use support::fault::{Checked, Fault};
+use support::incoming::Item;
+use support::ws;
+
+use crate::client::{BriefClient, Client, Owner, What};
+use crate::form::Form;
+use crate::link::{Close, ReadRate, Received, Token};
+use crate::world::{BUFFER_BYTES, World};
+
+/// Parses the JSON of a response.
+pub(crate) fn parse_json(bytes: &[u8]) -> Checked<Value> {
+    let value = serde_json::from_slice(bytes);
+    value.map_err(|error| Fault::new(format!("not JSON, {error}: {}", bytes.escape_ascii())))
+}
+
+impl World {
+    /// Receives all or `most` bytes of a client, and handles each whole item.
+    pub(crate) fn take(&mut self, token: Token, most: usize) -> Checked {
+        let mut buffer = mem::take(&mut self.buffer);
+        if buffer.is_empty() {
+            // An item of one client has another's link looked at.
+            buffer.resize(BUFFER_BYTES, 0);
+        }
+        let result = self.take_into(token, &mut buffer[..most]);
+        self.buffer = buffer;
+        result
+    }
+
+    fn take_into(&mut self, token: Token, buffer: &mut [u8]) -> Checked {
+        loop {
+            let Some((link, _)) = self.links.get(token) else { return Ok(()) };
+            let received = link.receive(buffer);
+            let mut incoming = mem::take(&mut link.incoming);
+            while let Some(item) = incoming.next()? {
+                self.handle(token, &item)?;
+            }
+            if let Some((link, _)) = self.links.get(token) {
+                link.incoming = incoming;
+            }
+            match received {
+                Received::Drained => return Ok(()),
+                Received::Some if buffer.len() < BUFFER_BYTES => return Ok(()),
+                Received::Some => {}
+                Received::End | Received::Broken => return self.on_closed(token, received),
+            }
+        }
+    }
+
+    /// Takes all of a client, and says whether that was anything.
+    pub(crate) fn look(&mut self, token: Token) -> Checked<bool> {
+        let before = self.ledger.sights;
+        let asked = self.links.client(token).map(|client| client.asked.0);
+        self.take(token, BUFFER_BYTES)?;
+        let is_same = self.links.client(token).is_some_and(|client| Some(client.asked.0) == asked);
+        Ok(!is_same || self.ledger.sights != before)
+    }
+
+    /// Handles a whole response, event or frame.
+    fn handle(&mut self, token: Token, item: &Item) -> Checked {
+        let Some((link, client)) = self.links.get(token) else { return Ok(()) };
+        if item.is_frame(ws::PING) {
+            link.send(&ws::client_frame(ws::PONG, item.body()));
+            self.count("pings");
+            return Ok(());
+        }
+        if item.is_frame(ws::CLOSE) {
+            return Ok(());
+        }
+        let Some(read) = &mut client.read else { return self.handle_response(token, item) };
+        let (form, sent_ms) = (read.form, client.asked.1);
+        let session = read.identity.as_ref().map(|identity| identity.number);
+        if item.status.is_some_and(|status| status != 200 && status != 101) {
+            return self.read_refused(token, item);
+        }
+        if form.is_stream() && item.status.is_some() {
+            ensure!(!mem::replace(&mut client.is_open, true), "a stream begins twice");
+            form.check_head(item)?;
+            self.lived(session, sent_ms);
+            return Ok(());
+        }
+        let content = if form == Form::Events {
+            self.ledger.take_event(&mut read.reader, &item.event()?)?
+        } else {
+            let value = parse_json(read.json(item.body())?)?;
+            if let Some(reference) = value["ref"].as_u64() {
+                return self.frame_answered(token, reference, &value);
+            }
+            if let (Some(error), Form::Jsonp) = (value.get("error"), form) {
+                ensure!(error == "connection_ended", "refused: {value}");
+                return self.read_gone(token);
+            }
+            self.ledger.take_answer(&mut read.reader, &value)?
+        };
+        *self.figures.delivered.entry(form).or_default() += content.messages;
+        self.figures.add("readers that got `reset`", content.resets);
+        self.figures.add("readers that got `missed`", content.missed);
+        if form.is_stream() {
+            return Ok(());
+        }
+        if content.messages == 0 {
+            self.count("reads answered with nothing");
+        }
+        self.lived(session, sent_ms);
+        self.read_answered(token);
+        Ok(())
+    }
+
+    /// The server closed a link.
+    fn on_closed(&mut self, token: Token, how: Received) -> Checked {
+        let Some((link, mut client)) = self.links.remove(token) else { return Ok(()) };
+        let is_slow = link.rate == ReadRate::Slow;
+        link.close(Close::Orderly);
+        if self.is_disturbed {
+            self.lost_reads.extend(client.read.map(|read| (client.owner, read)));
+            return Ok(());
+        }
+        let (now, takeover) = (self.clock.now, &self.takeover);
+        let is_cut = takeover.was_cut(client.opened, now);
+        let may_end_slow = is_slow && takeover.may_end_slow(client.opened, now);
+        // A slow reader may find an end after a response that came before it, and have asked again by then.
+        let is_stream_cut = client.is_stream() && takeover.may_end_stream(client.asked.0, now);
+        // Streams end with their process.
+        let is_read_cut = is_cut || is_stream_cut;
+        let may_end = match client.owner {
+            Owner::Observer(channel) if is_read_cut => {
+                self.count("streams that an upgrade ended");
+                self.observe(channel, client.read.take())?;
+                true
+            }
+            Owner::ReadConn(user) if is_read_cut => {
+                self.count("streams that an upgrade ended");
+                self.figures.add("calls in frames that an upgrade cut", client.calls.len() as u64);
+                self.user(user).resumes = client.read.take();
+                self.find_back(user)?;
+                true
+            }
+            // A reader that takes a response too slowly gets some of it.
+            Owner::ReadConn(user) if may_end_slow => {
+                self.find_back(user)?;
+                true
+            }
+            Owner::Brief(BriefClient::Vanishes) if is_stream_cut => true,
+            Owner::WriteConn(user) if is_cut => {
+                self.find_back(user)?;
+                true
+            }
+            Owner::Harness | Owner::ReplacedConn(_) | Owner::Brief(_) if is_cut => true,
+            Owner::Observer(_) | Owner::Harness | Owner::ReplacedConn(_) => false,
+            Owner::ReadConn(user) => self.may_lose_read_conn(user, &client),
+            Owner::WriteConn(user) => {
+                self.user(user).write_conn = None;
+                client.calls.is_empty()
+            }
+            Owner::Brief(kind) => matches!(kind, BriefClient::Rejected | BriefClient::HalfClosed),
+        };
+        if may_end { Ok(()) } else { Err(unexpected_end(&client, how)) }
+    }
+}
+
+fn unexpected_end(client: &Client, how: Received) -> Fault {
+    let (owner, calls) = (client.owner, client.calls.iter().map(|call| &call.what));
+    let calls: Vec<&What> = calls.collect();
+    let what = format!("the server closed a client ({how:?}) of {owner:?}, {calls:?} unanswered");
+    let subscriptions = client.read.iter().flat_map(|read| &read.reader.subscriptions);
+    Fault { channel: subscriptions.map(|its| its.channel).next(), what }
+}

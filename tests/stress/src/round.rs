@@ -1,0 +1,227 @@
+//! The course of a run: rounds of churn, each with a rest at its end in which nothing may be left.
+
+use std::time::{Duration, Instant};
+
+use support::ensure;
+use support::fault::{Checked, Fault};
+
+use crate::client::{Client, Owner, What};
+use crate::disturbance::Disturbance;
+use crate::link::{Close, ReadRate};
+use crate::run::Options;
+use crate::server::HISTORY;
+use crate::user::{Phase, State};
+use crate::world::{LARGE_BYTES, World};
+
+/// Nothing that is to come takes so long, however slow the machine.
+const GUARD: Duration = Duration::from_secs(20);
+/// Least number of rounds: two with the first server, and some with a disturbance.
+const ROUNDS_MIN: u64 = 4;
+const ROUND_SECONDS: u64 = 10;
+/// Least time from an upgrade to the next, and to or from a disturbance.
+const STRETCH_MIN: Duration = Duration::from_millis(300);
+/// Time at the end of a round until all users are certainly gone.
+const CLEARING: Duration = Duration::from_millis(2_500);
+/// Limits of the growth of a server from one rest to a later one.
+const GROWTH_FACTOR: f64 = 1.10;
+const GROWTH_BYTES: f64 = (1 << 20) as f64;
+/// Messages that the run itself writes at once, and their bytes.
+const FILL_AT_ONCE: u64 = 8;
+const FILL_BYTES: u32 = 150;
+
+impl World {
+    /// Runs all rounds.
+    pub(crate) fn rounds(&mut self, options: &Options) -> Checked {
+        for channel in 0..self.observers.len() {
+            self.observe(channel, None)?;
+        }
+        let mut base = self.rest()?;
+        self.figures.memory.before = base;
+        for index in 0..options.users as u32 {
+            self.act_in(index, 0, 1_500);
+        }
+        let rounds = (options.seconds / ROUND_SECONDS).max(ROUNDS_MIN);
+        let length = Duration::from_secs(options.seconds) / rounds as u32;
+        let churn = length.saturating_sub(CLEARING).max(Duration::from_secs(1));
+        let is_disturbed = |round: &u64| *round >= 2 && round % 3 != 1;
+        let disturbed = (0..rounds).filter(is_disturbed).count();
+        // Each once at least.
+        let at_once = options.disturbances.len().div_ceil(disturbed).max(1);
+        let mut next = options.disturbances.iter().cycle().copied();
+        let end = Instant::now() + Duration::from_secs(options.seconds);
+        for round in 0..rounds {
+            // On a slow machine a rest takes longer.
+            let upgrades = options.upgrades.saturating_sub(self.takeover.upgrades);
+            if round >= ROUNDS_MIN && Instant::now() > end && upgrades == 0 {
+                break;
+            }
+            let count = if is_disturbed(&round) { at_once } else { 0 };
+            let disturbances: Vec<_> = next.by_ref().take(count).collect();
+            self.round(churn, upgrades.div_ceil(rounds - round), &disturbances)?;
+            let after = self.rest()?;
+            if !disturbances.is_empty() {
+                // Another process.
+                base = after;
+            }
+            let memory = &mut self.figures.memory;
+            memory.after = after;
+            memory.growth = memory.growth.max(after as f64 / base as f64);
+            let (deliveries, kib) = (self.figures.deliveries(), after / 1024);
+            let round = round + 1;
+            eprintln!("round {round} of {rounds}: {deliveries} deliveries, resident {kib} KiB");
+            ensure!(
+                after as f64 <= base as f64 * GROWTH_FACTOR + GROWTH_BYTES,
+                "resident memory went from {base} to {after} bytes, without any user"
+            );
+        }
+        self.note_cpu()?;
+        for channel in 0..self.observers.len() {
+            let observer = self.observers[channel].take();
+            self.close(observer, if channel % 2 == 0 { Close::Orderly } else { Close::Reset });
+        }
+        self.await_quiet_channels()
+    }
+
+    /// Upgrades are a part of the churn, disturbances interrupt it.
+    fn round(&mut self, churn: Duration, upgrades: u64, disturbances: &[Disturbance]) -> Checked {
+        self.phase = Phase::Churn;
+        let count = disturbances.len();
+        let stretch = churn / (upgrades as u32 + count as u32 + 1);
+        for at in 0..=count.max(upgrades as usize) {
+            if (at as u64) < upgrades {
+                self.upgrade()?;
+            }
+            if let Some(disturbance) = disturbances.get(at) {
+                self.disturb(*disturbance)?;
+            }
+            self.run_for(stretch.max(STRETCH_MIN))?;
+        }
+        self.phase = Phase::Pause;
+        self.run_until(|world| world.unfinished(true))?;
+        self.await_quiet_channels()?;
+        self.phase = Phase::Clear;
+        self.run_until(|world| world.unfinished(false))?;
+        for channel in 0..self.observers.len() {
+            let members = self.ledger.members(channel).count();
+            let is_clear = members == 0 || self.ledger.has_gaps(channel);
+            ensure!(is_clear, "all left, and channel {channel} has {members} members");
+            self.ledger.clear_members(channel);
+        }
+        self.await_quiet_channels()?;
+        self.ledger.forget_past();
+        Ok(())
+    }
+
+    fn run_for(&mut self, time: Duration) -> Checked {
+        let end = Instant::now() + time;
+        let mut next_look = Instant::now();
+        while Instant::now() < end {
+            self.turn()?;
+            if next_look <= Instant::now() {
+                next_look += Duration::from_millis(500);
+                let users = self.users.iter().filter(|user| user.state == State::Here).count();
+                let figures = &mut self.figures;
+                figures.users_most = figures.users_most.max(users as u64);
+                figures.clients_most = figures.clients_most.max(self.links.len() as u64);
+                self.look_at_memory()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Continues until nothing is unfinished.
+    fn run_until(&mut self, unfinished: impl Fn(&mut Self) -> Option<Fault>) -> Checked {
+        let guard = Instant::now() + GUARD;
+        loop {
+            self.turn()?;
+            let Some(fault) = unfinished(self) else { return Ok(()) };
+            if Instant::now() > guard {
+                let what = format!("not even after a long wait: {}", fault.what);
+                return Err(Fault { what, ..fault });
+            }
+        }
+    }
+
+    /// Returns something that is not finished.
+    /// In a pause users may stay, and sessions may be members that will say goodbye.
+    fn unfinished(&mut self, is_pause: bool) -> Option<Fault> {
+        let is_busy = |state| match state {
+            State::Away => false,
+            State::Here => !is_pause,
+            State::Arriving | State::Leaving(..) | State::Adrift => true,
+        };
+        if let Some(index) = self.users.iter().position(|user| is_busy(user.state)) {
+            let user = &self.users[index];
+            let (sort, identity, state) = (user.sort, &user.identity, user.state);
+            let what = format!("user {index}, {sort:?}, with {identity:?}, is still {state:?}");
+            return Some(Fault::new(what));
+        }
+        if !self.suspects.is_empty() {
+            return Some(Fault::new("a possible violation is not decided"));
+        }
+        let is_brief = |owner| matches!(owner, Owner::Brief(_) | Owner::ReplacedConn(_));
+        let is_open = |client: &&Client| !client.calls.is_empty() || is_brief(client.owner);
+        if let Some(client) = self.links.clients().find(is_open) {
+            let what = format!("{:?} is not answered, or not closed", client.owner);
+            return Some(Fault::new(what));
+        }
+        if is_pause { self.ledger.unseen() } else { self.ledger.owed() }
+    }
+
+    /// Asks for the members of each channel until they are those that must be.
+    fn await_quiet_channels(&mut self) -> Checked {
+        let guard = Instant::now() + GUARD;
+        loop {
+            self.members_differ = None;
+            let harness = self.open(Owner::Harness, ReadRate::Fast)?;
+            for channel in 0..self.observers.len() {
+                self.members(harness, channel, What::Members(channel));
+            }
+            self.run_until(|world| {
+                let is_waiting = world.links.client(harness).is_some_and(|it| !it.calls.is_empty());
+                is_waiting.then(|| Fault::new("/members is not answered"))
+            })?;
+            self.close(Some(harness), Close::Orderly);
+            match self.members_differ.take() {
+                None => {
+                    self.count("times that members and readers were compared");
+                    return Ok(());
+                }
+                Some(fault) if Instant::now() > guard => return Err(fault),
+                Some(_) => self.run_for(Duration::from_millis(20))?,
+            }
+        }
+    }
+
+    /// Fills all histories, always the same, and returns the server's memory at rest.
+    fn rest(&mut self) -> Checked<u64> {
+        for _ in 0..HISTORY / FILL_AT_ONCE {
+            for channel in 0..self.observers.len() {
+                let is_large = channel < self.large;
+                for _ in 0..FILL_AT_ONCE {
+                    self.harness_writes(channel, if is_large { LARGE_BYTES } else { FILL_BYTES })?;
+                }
+                if is_large {
+                    self.run_until(|world| world.unfinished(true))?;
+                }
+            }
+            self.run_until(|world| world.unfinished(true))?;
+        }
+        self.run_for(Duration::from_millis(50))?;
+        self.look_at_memory()
+    }
+
+    fn look_at_memory(&mut self) -> Checked<u64> {
+        let total = self.server.running.process().memory()?.total;
+        self.figures.memory.peak = self.figures.memory.peak.max(total);
+        Ok(total)
+    }
+
+    /// Adds the CPU time that the server used since.
+    pub(crate) fn note_cpu(&mut self) -> Checked {
+        let used = self.server.running.process().cpu_ns()?;
+        self.figures.cpu_ns += used.saturating_sub(self.figures.cpu_counted_ns);
+        self.figures.cpu_counted_ns = used;
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! One run: the server, the channels, the users, and the report.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::{env, fs, process};
+
+use rustix::process::{getpid, set_child_subreaper};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use support::ensure;
+use support::fault::{Checked, Fault};
+use support::ledger::{Ledger, Rules};
+use support::process::{Cores, pin, raise_file_limit};
+
+use crate::disturbance::Disturbance;
+use crate::read::Names;
+use crate::server::{self, CONNECTION_TIMEOUT_MS, HISTORY, Launcher, Server};
+use crate::world::World;
+
+/// Channels with messages so long that together they exceed what the kernel takes for a client that
+/// reads nothing.
+const LARGE_CHANNELS: usize = 2;
+/// One of so many channels is a private pair.
+const PAIR_SHARE: usize = 10;
+const USERS_PER_CHANNEL: usize = 10;
+
+pub(crate) struct Options {
+    pub(crate) speak: PathBuf,
+    pub(crate) seconds: u64,
+    pub(crate) users: usize,
+    pub(crate) seed: Option<u64>,
+    pub(crate) disturbances: Vec<Disturbance>,
+    /// Number of upgrades.
+    pub(crate) upgrades: u64,
+}
+
+/// Runs, and prints the figures. Fails with the first fault.
+pub(crate) fn run(options: &Options) -> Checked {
+    let (files, users) = (raise_file_limit()?, options.users);
+    let needed = 4 * users as u64 + 500;
+    ensure!(files >= needed, "only {files} files may be open, and {users} users need {needed}");
+    let cores = Cores::choose()?;
+    pin(cores.generator)?;
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH);
+    let seed =
+        options.seed.unwrap_or_else(|| clock.map_or(1, |it| it.as_nanos() as u64 % 1_000_000));
+    // A successor, whose end is to be waited for, is a child of its predecessor.
+    set_child_subreaper(Some(getpid()))?;
+    let keeps_state = options.disturbances.contains(&Disturbance::State);
+    let state_file = env::temp_dir().join(format!("speak-stress-{}", process::id()));
+    let launcher = Launcher {
+        speak: options.speak.clone(),
+        cores,
+        state_file: keeps_state.then(|| state_file.clone()),
+    };
+    let server = launcher.start(server::free_address()?)?;
+    let names = channels(&server, users)?;
+    let mut ledger = Ledger::new(
+        names.len(),
+        Rules {
+            timeout_ms: CONNECTION_TIMEOUT_MS,
+            grace_ms: 0,
+            history: Some(HISTORY),
+            has_own_texts: true,
+            knows_ends: true,
+            has_steady_clock: true,
+        },
+    );
+    (0..LARGE_CHANNELS).for_each(|channel| ledger.set_large(channel));
+    let mut world = World::new((launcher, server), (names, LARGE_CHANNELS), ledger, seed, users)?;
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&world.interrupted))?;
+    }
+    let (began, count) = (Instant::now(), world.names.len());
+    eprintln!("seed {seed}: {users} users, {count} channels, {} s", options.seconds);
+    let outcome = world.rounds(options);
+    print!("{}", world.describe_figures(seed, began.elapsed()));
+    let outcome = outcome.map_err(|fault| Fault::new(describe(&world, seed, &fault)));
+    drop(world);
+    if keeps_state {
+        // The last stop has written it, unless the server failed.
+        let _ = fs::remove_file(state_file);
+    }
+    outcome
+}
+
+/// Returns the names of the channels: large ones, plain ones, and private pairs at the end.
+fn channels(server: &Server, users: usize) -> Checked<Vec<Names>> {
+    let count = (users / USERS_PER_CHANNEL).max(20);
+    let plain = (0..count - count / PAIR_SHARE).map(|channel| {
+        let is_large = channel < LARGE_CHANNELS;
+        let name = if is_large {
+            format!("large {channel}")
+        } else {
+            format!("Stube № {channel} & co.")
+        };
+        Names { read: name.clone(), write: name }
+    });
+    let mut names: Vec<Names> = plain.collect();
+    while names.len() < count {
+        let pair = server::call(server.address, "/create")?;
+        let name = |key: &str| pair[key].as_str().map(str::to_owned);
+        let (Some(read), Some(write)) = (name("read"), name("write")) else {
+            return Err(Fault::new(format!("not a pair: {pair}")));
+        };
+        names.push(Names { read, write });
+    }
+    Ok(names)
+}
+
+/// Describes a fault with all that helps to understand it.
+fn describe(world: &World, seed: u64, fault: &Fault) -> String {
+    let place = fault.channel.map_or_else(String::new, |channel| {
+        let name = &world.names[channel].read;
+        format!("in channel {channel} ({name}):\n{}", world.ledger.describe(channel))
+    });
+    let log = world.server.running.log_end();
+    let what = &fault.what;
+    format!("FAULT with seed {seed}: {what}\n{place}the server's log ends with:\n{log}\n")
+}

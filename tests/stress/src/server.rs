@@ -1,0 +1,76 @@
+//! The server of a run, and how it is started.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::fault::Fault;
+use support::http;
+use support::incoming::Incoming;
+use support::process::{Cores, Running, fresh_folder};
+
+/// `--poll-timeout`.
+pub(crate) const POLL_TIMEOUT: Duration = Duration::from_secs(3);
+/// `--history`.
+pub(crate) const HISTORY: u64 = 32;
+/// `--connection-timeout`.
+pub(crate) const CONNECTION_TIMEOUT_MS: u64 = 2_000;
+const OPTIONS: &str = "--history 32 --poll-timeout 3s --connection-timeout 2s --request-timeout 2s \
+     --heartbeat 2s --max-backlog 64k --log info";
+
+/// Everything that a server needs to start.
+pub(crate) struct Launcher {
+    pub(crate) speak: PathBuf,
+    pub(crate) cores: Cores,
+    /// `--state`.
+    pub(crate) state_file: Option<PathBuf>,
+}
+
+pub(crate) struct Server {
+    pub(crate) running: Running,
+    pub(crate) address: SocketAddrV4,
+}
+
+impl Launcher {
+    pub(crate) fn start(&self, address: SocketAddrV4) -> Result<Server, Fault> {
+        let mut command = Command::new(&self.speak);
+        command.args(["--listen", &address.to_string()]).args(OPTIONS.split(' '));
+        if let Some(file) = &self.state_file {
+            command.arg("--state").arg(file);
+        }
+        let mut running = Running::spawn(command, self.cores, fresh_folder("speak-stress")?)?;
+        running.await_address().map_err(|error| {
+            Fault::new(format!("speak does not start: {error}\n{}", running.log_end()))
+        })?;
+        Ok(Server { running, address })
+    }
+}
+
+/// Returns a free address by its number, since a successor may have to bind it again.
+/// The kernel gives clients no port of this IP address: none takes the server's, or connects to itself.
+pub(crate) fn free_address() -> Result<SocketAddrV4, Fault> {
+    match TcpListener::bind(("127.1.1.1", 0))?.local_addr()? {
+        SocketAddr::V4(address) => Ok(address),
+        SocketAddr::V6(_) => Err(Fault::new("not the address that was asked for")),
+    }
+}
+
+/// Makes a call on a connection of its own, and waits for the JSON of its response.
+pub(crate) fn call(address: SocketAddrV4, target: &str) -> Result<Value, Fault> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(&http::get(target))?;
+    let (mut incoming, mut buffer) = (Incoming::default(), [0; 4096]);
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            length => incoming.extend(&buffer[..length]),
+        }
+        if let Some(item) = incoming.next()? {
+            return Ok(serde_json::from_slice(item.body())?);
+        }
+    }
+}

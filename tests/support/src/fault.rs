@@ -1,0 +1,64 @@
+//! Something that a correct server does not do.
+
+use std::fmt;
+
+/// A violated claim.
+pub struct Fault {
+    /// Channel that it concerns.
+    pub channel: Option<usize>,
+    /// Description.
+    pub what: String,
+}
+
+/// Result of a check.
+pub type Checked<T = ()> = Result<T, Fault>;
+
+impl Fault {
+    /// Describes a fault that concerns no channel.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self { channel: None, what: what.into() }
+    }
+
+    /// Describes a fault in a channel.
+    pub fn within(channel: usize, what: impl Into<String>) -> Self {
+        Self { channel: Some(channel), what: what.into() }
+    }
+
+    /// Adds the channel, unless it is known.
+    #[must_use]
+    pub fn or_within(self, channel: usize) -> Self {
+        Self { channel: self.channel.or(Some(channel)), ..self }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.channel {
+            Some(channel) => write!(f, "channel {channel}: {}", self.what),
+            None => f.write_str(&self.what),
+        }
+    }
+}
+
+/// The same as `Display`, so that `unwrap` and `expect` show it well.
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Fault {
+    fn from(error: E) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+/// Returns a [`Fault`] from the function unless the condition holds.
+#[macro_export]
+macro_rules! ensure {
+    ($holds:expr, $($what:tt)+) => {
+        if !$holds {
+            return Err($crate::fault::Fault::new(format!($($what)+)));
+        }
+    };
+}

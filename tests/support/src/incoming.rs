@@ -1,0 +1,251 @@
+//! Cuts what a server sends on one connection into responses, events and frames.
+//!
+//! Knows what a server of Speak's kind sends, and no more: responses with a `Content-Length`, events
+//! that an empty line ends, and whole frames.
+
+use std::mem;
+
+use memchr::memmem;
+
+use crate::http::{Framing, Head};
+use crate::sse::Event;
+use crate::{Malformed, ws};
+
+/// What a connection carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// Responses; the head of a stream changes the mode.
+    #[default]
+    Responses,
+    /// A head, then events.
+    Events,
+    /// A head, then frames of a WebSocket.
+    Frames,
+}
+
+/// One whole response; of a stream its head, an event or a frame.
+#[derive(Debug)]
+pub struct Item<'a> {
+    /// Status code; `None` after the head of a stream.
+    pub status: Option<u16>,
+    /// All of it.
+    pub bytes: &'a [u8],
+    /// Bytes of `bytes` before the body or the payload.
+    pub head_bytes: usize,
+}
+
+impl<'a> Item<'a> {
+    /// Returns the body, the event, or the payload of the frame.
+    pub fn body(&self) -> &'a [u8] {
+        &self.bytes[self.head_bytes..]
+    }
+
+    /// Returns the head of a response.
+    pub fn head(&self) -> Result<Head, Malformed> {
+        let head = Head::parse(&self.bytes[..self.head_bytes])?;
+        head.map(|(head, _)| head).ok_or_else(|| Malformed::new("no head", self.bytes))
+    }
+
+    /// Returns the event, in a stream of events.
+    pub fn event(&self) -> Result<Event, Malformed> {
+        Event::parse(self.bytes)
+    }
+
+    /// Says whether this is a frame with this first byte.
+    pub fn is_frame(&self, first: u8) -> bool {
+        self.status.is_none() && self.bytes.first() == Some(&first)
+    }
+
+    /// Returns the beginning as text, for error messages.
+    pub fn lossy(&self) -> String {
+        String::from_utf8_lossy(&self.bytes[..self.bytes.len().min(600)]).into_owned()
+    }
+}
+
+/// Cuts bytes. Remembers the last head: most responses begin with the same one, and need no parsing.
+/// In a mode of streams it may serve many connections, whose streams have begun or not.
+#[derive(Default, Debug)]
+pub struct Cutter {
+    /// What follows the next head.
+    pub mode: Mode,
+    head: Vec<u8>,
+    status: u16,
+    body_bytes: usize,
+}
+
+impl Cutter {
+    /// Expects a connection in this mode.
+    pub fn new(mode: Mode) -> Self {
+        Self { mode, ..Self::default() }
+    }
+
+    /// Returns the first item in `bytes`; `None` while it is not whole.
+    pub fn next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Item<'a>>, Malformed> {
+        match self.mode {
+            Mode::Responses => self.next_response(bytes),
+            // Neither an event nor a frame begins with an `H`.
+            _ if bytes.first() == Some(&b'H') => Ok(Head::parse(bytes)?.map(|(head, end)| Item {
+                status: Some(head.status),
+                bytes: &bytes[..end],
+                head_bytes: end,
+            })),
+            Mode::Events => {
+                let end = memmem::find(bytes, b"\n\n").map(|at| at + 2);
+                let bytes = end.map(|end| &bytes[..end]);
+                Ok(bytes.map(|bytes| Item { status: None, bytes, head_bytes: 0 }))
+            }
+            Mode::Frames => Ok(ws::server_frame(bytes)?.map(|(frame, end)| Item {
+                status: None,
+                bytes: &bytes[..end],
+                head_bytes: end - frame.payload.len(),
+            })),
+        }
+    }
+
+    fn next_response<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Item<'a>>, Malformed> {
+        if self.head.is_empty() || !bytes.starts_with(&self.head) {
+            let Some((head, end)) = Head::parse(bytes)? else { return Ok(None) };
+            self.learn(&head, &bytes[..end])?;
+        }
+        let whole = self.head.len() + self.body_bytes;
+        Ok(bytes.get(..whole).map(|bytes| Item {
+            status: Some(self.status),
+            bytes,
+            head_bytes: self.head.len(),
+        }))
+    }
+
+    fn learn(&mut self, head: &Head, bytes: &[u8]) -> Result<(), Malformed> {
+        if head.status == 101 {
+            self.mode = Mode::Frames;
+        } else if head.begins_events() {
+            self.mode = Mode::Events;
+        }
+        self.body_bytes = match head.framing()? {
+            Framing::Length(length) => length,
+            Framing::None => 0,
+            _ if self.mode != Mode::Responses => 0,
+            _ => return Err(Malformed::new("a response without a length", bytes)),
+        };
+        self.status = head.status;
+        self.head.clear();
+        self.head.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// The bytes of one connection that have come and were not taken yet.
+#[derive(Default, Debug)]
+pub struct Incoming {
+    cutter: Cutter,
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Incoming {
+    /// Adds bytes that came; leaves `bytes` empty.
+    pub fn push(&mut self, bytes: &mut Vec<u8>) {
+        if self.taken == self.bytes.len() {
+            self.taken = 0;
+            self.bytes.clear();
+            mem::swap(&mut self.bytes, bytes);
+        } else {
+            self.bytes.append(bytes);
+        }
+    }
+
+    /// Adds bytes that came.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..mem::take(&mut self.taken));
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Says whether an item began that is not whole.
+    pub fn has_rest(&self) -> bool {
+        self.taken < self.bytes.len()
+    }
+
+    /// Returns what the connection carries.
+    pub fn mode(&self) -> Mode {
+        self.cutter.mode
+    }
+
+    /// Takes the next item; `None` while it is not whole.
+    #[allow(clippy::should_implement_trait, reason = "an iterator cannot lend")]
+    pub fn next(&mut self) -> Result<Option<Item<'_>>, Malformed> {
+        let Some(item) = self.cutter.next(&self.bytes[self.taken..])? else { return Ok(None) };
+        self.taken += item.bytes.len();
+        Ok(Some(item))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn responses_are_cut_at_their_length() {
+        let bytes =
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabHTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\nHTTP";
+        let mut cutter = Cutter::default();
+        let first = cutter.next(bytes).unwrap().unwrap();
+        assert_eq!((first.status, first.body()), (Some(200), &b"ab"[..]));
+        let rest = &bytes[first.bytes.len()..];
+        let second = cutter.next(rest).unwrap().unwrap();
+        assert_eq!((second.status, second.body()), (Some(404), &b""[..]));
+        assert!(cutter.next(b"HTTP").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_remembered_head_still_waits_for_its_body() {
+        let mut cutter = Cutter::default();
+        let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab";
+        assert!(cutter.next(whole).unwrap().is_some());
+        assert!(cutter.next(&whole[..whole.len() - 1]).unwrap().is_none());
+        assert!(cutter.next(whole).unwrap().is_some());
+    }
+
+    /// Returns status and body of all that `bytes` contain, as it comes byte by byte.
+    fn items(bytes: &[u8]) -> Vec<(Option<u16>, Vec<u8>)> {
+        let (mut incoming, mut items) = (Incoming::default(), Vec::new());
+        for byte in bytes {
+            incoming.push(&mut vec![*byte]);
+            while let Some(item) = incoming.next().unwrap() {
+                items.push((item.status, item.body().to_vec()));
+            }
+        }
+        assert!(!incoming.has_rest());
+        items
+    }
+
+    #[test]
+    fn a_stream_begins_after_its_head_and_is_cut_at_empty_lines() {
+        let continues = "HTTP/1.1 100 Continue\r\n\r\n";
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+        let events = ["retry: 1000\n\n", ":\n\n", "id: e:2\ndata: {}\n\n"];
+        let mut expected = vec![(Some(100), Vec::new()), (Some(200), Vec::new())];
+        expected.extend(events.map(|event| (None, event.as_bytes().to_vec())));
+        let bytes = [continues, head, &events.concat()].concat();
+        assert_eq!(items(bytes.as_bytes()), expected);
+    }
+
+    #[test]
+    fn frames_are_cut_at_their_length() {
+        let head = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+        let bytes = [&head[..], b"\x81\x02{}\x89\x00\x88\x02\x03\xe8"].concat();
+        let frames = [b"{}".to_vec(), Vec::new(), vec![3, 232]].map(|payload| (None, payload));
+        assert_eq!(items(&bytes)[1..], frames);
+        let mut cutter = Cutter::new(Mode::Frames);
+        let head = cutter.next(head).unwrap().unwrap();
+        assert_eq!((head.status, head.is_frame(ws::CLOSE)), (Some(101), false));
+        let frame = cutter.next(b"\x88\x02\x03\xe8").unwrap().unwrap();
+        assert!(frame.is_frame(ws::CLOSE) && !frame.is_frame(ws::TEXT));
+        assert!(cutter.next(b"\x82\x02{}").is_err());
+    }
+
+    #[test]
+    fn a_response_without_a_length_is_an_error() {
+        assert!(Cutter::default().next(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+        assert!(Cutter::default().next(b"SSH-2.0-x\r\n\r\n").is_err());
+    }
+}

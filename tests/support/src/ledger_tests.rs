@@ -1,0 +1,342 @@
+//! What the ledger must find, and what it must let pass.
+
+use serde_json::{Value, json};
+
+use crate::fault::Checked;
+use crate::ledger::{Clock, Ledger, Rules};
+use crate::message::{Kind, Message, Reason};
+use crate::reader::{Reader, Since, Subscription};
+use crate::session::{Session, Verdict};
+use crate::sse::Event;
+use crate::text::Text;
+
+const RULES: Rules = Rules {
+    timeout_ms: 2_000,
+    grace_ms: 0,
+    history: Some(32),
+    has_own_texts: true,
+    knows_ends: true,
+    has_steady_clock: true,
+};
+
+fn text(seq: u32, from: u64) -> Text {
+    Text { sender: 1, seq, channel: 0, from, filler: 3 }
+}
+
+fn see(
+    ledger: &mut Ledger,
+    (id, time): (u64, u64),
+    kind: Kind,
+    from: u64,
+    text: Option<Text>,
+) -> Checked {
+    let text = text.map(|text| text.write());
+    let from = Some(from).filter(|from| *from > 0);
+    ledger.see(0, &Message { id, kind, time, from, text: text.as_deref() })
+}
+
+fn write(ledger: &mut Ledger, id: u64, seq: u32) -> Checked {
+    see(ledger, (id, 0), Kind::Message, 0, Some(text(seq, 0)))
+}
+
+fn goodbye(ledger: &mut Ledger, id: u64, reason: Reason, time: u64) -> Checked {
+    see(ledger, (id, time), Kind::Goodbye(reason), 1, None)
+}
+
+/// Session 1 is introduced under id 1 at 1,000, and was last alive at 1,500.
+fn introduced() -> Ledger {
+    let mut ledger = Ledger::new(1, RULES);
+    see(&mut ledger, (1, 1_000), Kind::Introduction, 1, Some(text(1, 0))).unwrap();
+    let text = text(1, 0).write();
+    ledger.introduced((1, true), 1_000, (0, 1), &text, Verdict::IfSlow).unwrap();
+    ledger.session_mut(1).unwrap().lived(1_500);
+    assert!(ledger.owed().is_none());
+    ledger
+}
+
+#[test]
+fn a_text_comes_once_in_order_and_under_the_id_that_its_response_named() {
+    let mut ledger = Ledger::new(1, RULES);
+    let answered = |ledger: &mut Ledger, id, seq| {
+        ledger.answered((0, id), Kind::Message, None, &text(seq, 0).write())
+    };
+    answered(&mut ledger, 2, 2).unwrap();
+    assert!(answered(&mut ledger, 2, 2).is_err(), "given twice");
+    write(&mut ledger, 1, 1).unwrap();
+    assert!(ledger.owed().is_some(), "id 2 was not seen");
+    write(&mut ledger, 2, 2).unwrap();
+    assert!(ledger.owed().is_none());
+    write(&mut ledger, 2, 2).unwrap();
+    assert!(write(&mut ledger, 2, 3).is_err(), "another reader sees another text");
+    assert!(write(&mut ledger, 3, 2).is_err(), "twice");
+    assert!(answered(&mut ledger, 1, 9).is_err(), "another text is there");
+    answered(&mut ledger, 1, 1).unwrap();
+    assert!(answered(&mut ledger, 1, 1).is_err(), "given twice");
+    assert!(write(&mut ledger, 200_000, 5).is_err(), "far ahead");
+}
+
+#[test]
+fn messages_that_come_out_of_order_are_judged_in_their_order() {
+    let mut ledger = Ledger::new(1, RULES);
+    write(&mut ledger, 2, 1).unwrap();
+    assert!(write(&mut ledger, 1, 2).is_err(), "text 2 has the lower id");
+}
+
+#[test]
+fn a_refused_text_and_one_from_another_session_or_channel_are_found() {
+    let mut ledger = Ledger::new(1, RULES);
+    ledger.forbid(text(1, 0), "its request was refused").unwrap();
+    assert!(write(&mut ledger, 1, 1).is_err());
+    ledger.permit(text(1, 0));
+    write(&mut ledger, 1, 1).unwrap();
+    assert!(ledger.forbid(text(1, 0), "its request was refused").is_err(), "it was seen");
+    assert!(see(&mut ledger, (2, 0), Kind::Message, 7, Some(text(2, 8))).is_err());
+    let elsewhere = Text { channel: 5, ..text(2, 0) };
+    assert!(see(&mut ledger, (2, 0), Kind::Message, 0, Some(elsewhere)).is_err());
+    assert!(see(&mut ledger, (2, 0), Kind::Message, 0, None).is_err(), "no text");
+}
+
+type Plan = fn(&mut Session);
+
+const LEAVE: Plan = Session::leave;
+const CLOSE: Plan = |session| session.close(1_600, vec![(0, 2)]);
+const SILENCE: Plan = Session::fall_silent;
+const CLOG: Plan = Session::clog;
+const LIVE: Plan = |_| {};
+
+#[test]
+fn one_goodbye_is_right_for_each_way_to_go() {
+    let ways = [
+        (LEAVE, Reason::Left, 1_500),
+        (CLOSE, Reason::Closed, 1_600),
+        (SILENCE, Reason::Timeout, 3_500),
+        (CLOG, Reason::Closed, 1_600),
+    ];
+    for (plan, reason, time) in ways {
+        let mut ledger = introduced();
+        plan(ledger.session_mut(1).unwrap());
+        assert!(ledger.owed().is_some(), "{reason:?}: a goodbye is owed");
+        goodbye(&mut ledger, 2, reason, time).unwrap();
+        assert!(ledger.owed().is_none() && ledger.suspects.is_empty(), "{reason:?}");
+        assert!(goodbye(&mut ledger, 3, reason, time).is_err(), "{reason:?}, a second time");
+        let again = see(&mut ledger, (3, time), Kind::Introduction, 1, Some(text(2, 1)));
+        assert!(again.is_err(), "{reason:?}: introduced after its end");
+    }
+}
+
+#[test]
+fn goodbyes_that_no_client_meant_are_found() {
+    let wrong = [
+        (LIVE, Reason::Left, 1_600),
+        (LIVE, Reason::Closed, 1_600),
+        (LIVE, Reason::Timeout, 3_000),
+        (SILENCE, Reason::Timeout, 3_000),
+        (SILENCE, Reason::Closed, 3_600),
+        (LEAVE, Reason::Closed, 1_600),
+    ];
+    for (plan, reason, time) in wrong {
+        let mut ledger = introduced();
+        plan(ledger.session_mut(1).unwrap());
+        assert!(goodbye(&mut ledger, 2, reason, time).is_err(), "{reason:?} at {time}");
+    }
+    // That may come of a slow machine.
+    let mut ledger = introduced();
+    goodbye(&mut ledger, 2, Reason::Timeout, 3_600).unwrap();
+    assert_eq!(ledger.suspects.len(), 1);
+}
+
+#[test]
+fn exact_times_are_held_against_the_timeout_and_the_grace() {
+    for (reason, at_ms, is_right) in [
+        (Reason::Timeout, 3_499, false),
+        (Reason::Timeout, 3_500, true),
+        (Reason::Closed, 1_899, false),
+        (Reason::Closed, 1_900, true),
+    ] {
+        let mut ledger = introduced();
+        ledger.rules.grace_ms = 300;
+        let session = ledger.session_mut(1).unwrap();
+        session.fall_silent();
+        session.may_close(1_600);
+        ledger.clock = Clock::Between(0, at_ms);
+        assert_eq!(goodbye(&mut ledger, 2, reason, 77).is_ok(), is_right, "{reason:?} {at_ms}");
+    }
+}
+
+#[test]
+fn a_session_leaves_one_channel_once_for_each_call() {
+    let mut ledger = introduced();
+    ledger.session_mut(1).unwrap().leave_channel(0);
+    goodbye(&mut ledger, 2, Reason::Left, 1_600).unwrap();
+    see(&mut ledger, (3, 1_700), Kind::Introduction, 1, Some(text(2, 1))).unwrap();
+    assert!(goodbye(&mut ledger, 4, Reason::Left, 1_800).is_err());
+}
+
+#[test]
+fn silence_after_a_closing_is_cleared_only_by_a_message_that_crossed_it() {
+    for (came_at, is_cleared) in [(1_600, true), (1_700, false)] {
+        let mut ledger = introduced();
+        CLOSE(ledger.session_mut(1).unwrap());
+        see(&mut ledger, (2, came_at), Kind::Message, 0, Some(text(2, 0))).unwrap();
+        goodbye(&mut ledger, 3, Reason::Timeout, 3_700).unwrap();
+        let suspect = ledger.suspects.pop().unwrap();
+        assert_eq!(ledger.is_crossed(&suspect), is_cleared);
+    }
+}
+
+#[test]
+fn a_closing_during_an_upgrade_may_come_as_silence_but_not_before_its_time() {
+    for (reason, time, is_right) in [
+        (Reason::Closed, 1_600, true),
+        (Reason::Timeout, 3_500, true),
+        (Reason::Timeout, 3_000, false),
+        (Reason::Left, 1_600, false),
+    ] {
+        let mut ledger = introduced();
+        CLOSE(ledger.session_mut(1).unwrap());
+        ledger.unsettle_closings();
+        assert!(ledger.owed().is_some(), "a goodbye is owed");
+        assert_eq!(goodbye(&mut ledger, 2, reason, time).is_ok(), is_right, "{reason:?} at {time}");
+        assert!(ledger.suspects.is_empty());
+    }
+    let mut ledger = introduced();
+    ledger.unsettle_closings();
+    assert!(goodbye(&mut ledger, 2, Reason::Closed, 1_600).is_err(), "a session that lives");
+}
+
+#[test]
+fn after_a_gap_members_are_unknown_and_a_second_goodbye_is_still_found() {
+    let mut ledger = introduced();
+    ledger.session_mut(1).unwrap().lose_track();
+    ledger.skip_to(0, 3).unwrap();
+    assert!(ledger.has_gaps(0) && ledger.unseen_ids == 1 && ledger.owed().is_none());
+    goodbye(&mut ledger, 3, Reason::Closed, 1_600).unwrap();
+    assert!(goodbye(&mut ledger, 4, Reason::Closed, 1_600).is_err());
+    ledger.clear_members(0);
+    assert!(!ledger.has_gaps(0));
+    assert!(see(&mut ledger, (5, 1_600), Kind::Goodbye(Reason::Left), 9, None).is_err());
+}
+
+#[test]
+fn a_session_ends_everywhere_for_one_reason_at_one_time() {
+    for (reason, time, is_right) in [
+        (Reason::Closed, 1_600, true),
+        (Reason::Closed, 1_601, false),
+        (Reason::Left, 1_600, false),
+    ] {
+        let mut ledger = introduced();
+        let channel = ledger.add_channel();
+        let text = Text { channel: 1, ..text(2, 1) }.write();
+        let mut message = Message {
+            id: 1,
+            kind: Kind::Introduction,
+            time: 1_100,
+            from: Some(1),
+            text: Some(&text),
+        };
+        ledger.see(channel, &message).unwrap();
+        ledger.session_mut(1).unwrap().lose_track();
+        goodbye(&mut ledger, 2, Reason::Closed, 1_600).unwrap();
+        (message.id, message.kind, message.time, message.text) =
+            (2, Kind::Goodbye(reason), time, None);
+        assert_eq!(ledger.see(channel, &message).is_ok(), is_right, "{reason:?} at {time}");
+    }
+}
+
+/// Answer with messages of these ids, numbered as texts too.
+fn answer(ids: std::ops::Range<u64>, kind: &str) -> Value {
+    let next_id = ids.end;
+    let message = |id: u64| {
+        let text = text(id as u32, 0).write();
+        json!({"id": id, "type": kind, "time": 1, "from": id, "message": text})
+    };
+    let messages: Vec<_> = ids.map(message).collect();
+    json!({"messages": messages, "next_id": next_id, "epoch": "e"})
+}
+
+fn reader(since: Since) -> Reader {
+    Reader::new(vec![Subscription::new(0, "c", since)])
+}
+
+#[test]
+fn an_answer_contains_all_that_is_retained() {
+    let take = |since, answer: Value| {
+        Ledger::new(1, RULES).take_answer(&mut reader(since), &answer).map(|taken| taken.messages)
+    };
+    let all = || answer(1..5, "introduction");
+    assert_eq!(take(Since::All, all()).unwrap(), 4);
+    assert_eq!(take(Since::Last(2), answer(3..5, "introduction")).unwrap(), 2);
+    assert!(take(Since::All, answer(3..5, "introduction")).is_err());
+    assert!(take(Since::Last(3), answer(3..5, "introduction")).is_err());
+    let mut missed = answer(3..36, "introduction");
+    missed["missed"] = true.into();
+    take(Since::Id(2), missed).unwrap();
+    let mut missed = all();
+    missed["missed"] = true.into();
+    assert!(take(Since::Id(0), missed).is_err(), "history is longer");
+    let mut ledger = Ledger::new(1, RULES);
+    ledger.set_large(0);
+    ledger.take_answer(&mut reader(Since::All), &answer(3..5, "introduction")).unwrap();
+}
+
+#[test]
+fn a_reader_from_the_beginning_learns_of_all_members_and_no_others() {
+    let mut ledger = introduced();
+    let mut answer = answer(2..3, "message");
+    answer["messages"][0].as_object_mut().unwrap().remove("from");
+    let wrong = ledger.take_answer(&mut reader(Since::Last(1)), &answer);
+    wrong.expect("only a read from the beginning is judged");
+    ledger.rules.history = None;
+    assert!(ledger.take_answer(&mut reader(Since::All), &answer).is_err(), "session 1 is there");
+    let introduction = json!({"id": 1, "type": "introduction", "time": 1_000, "from": 1,
+        "message": text(1, 0).write()});
+    answer["messages"].as_array_mut().unwrap().insert(0, introduction);
+    ledger.take_answer(&mut reader(Since::All), &answer).unwrap();
+}
+
+#[test]
+fn the_epoch_changes_only_with_the_memory_of_the_server() {
+    let mut ledger = Ledger::new(1, RULES);
+    let mut its = reader(Since::All);
+    ledger.take_answer(&mut its, &answer(1..3, "introduction")).unwrap();
+    let mut other = answer(1..2, "introduction");
+    other["epoch"] = "f".into();
+    assert!(ledger.take_answer(&mut its.clone(), &other).is_err());
+    ledger.forget_all();
+    assert!(ledger.take_answer(&mut its.clone(), &answer(3..3, "")).is_err(), "one of the past");
+    assert!(ledger.take_answer(&mut its.clone(), &other).is_err(), "no reset");
+    other["reset"] = true.into();
+    assert_eq!(ledger.take_answer(&mut its, &other).unwrap().resets, 1);
+}
+
+#[test]
+fn events_belong_to_a_channel_of_their_stream_and_name_its_epoch() {
+    let event = |text: &str| Event::parse(text.as_bytes()).unwrap();
+    let mut ledger = Ledger::new(2, Rules { has_own_texts: false, ..RULES });
+    let subscribe = |name| Subscription::new(usize::from(name == "b"), name, Since::Id(1));
+    let mut both = Reader::new(vec![subscribe("a"), subscribe("b")]);
+    let data = |channel: &str, id: u64| {
+        let message = json!({"id": id, "type": "message", "time": 1, "message": "m"});
+        let mut message = message.as_object().unwrap().clone();
+        message.extend((!channel.is_empty()).then(|| ("channel".to_owned(), channel.into())));
+        format!("data: {}\n\n", Value::Object(message))
+    };
+    ledger.take_event(&mut both, &event("id: e:1,1\n\n")).unwrap();
+    let taken = ledger.take_event(&mut both, &event(&format!("id: e:1,2\n{}", data("b", 1))));
+    assert_eq!(taken.unwrap().messages, 1);
+    let wrong = [
+        format!("id: e:2,2\n{}", data("", 1)),
+        format!("id: e:2,2\n{}", data("c", 1)),
+        format!("id: e:2\n{}", data("a", 1)),
+        format!("id: f:2,2\n{}", data("a", 1)),
+        format!("event: news\nid: e:2,2\n{}", data("a", 1)),
+        "retry: 5\n\n".to_owned(),
+    ];
+    for text in wrong {
+        assert!(ledger.take_event(&mut both.clone(), &event(&text)).is_err(), "{text}");
+    }
+    both.observes = true;
+    ledger.take_event(&mut both, &event("event: missed\ndata: {\"channel\":\"a\"}\n\n")).unwrap();
+    ledger.take_event(&mut both, &event(&format!("id: e:4,2\n{}", data("a", 3)))).unwrap();
+    assert!(ledger.has_gaps(0) && !ledger.has_gaps(1) && ledger.unseen_ids == 2);
+}

@@ -1,0 +1,45 @@
+//! What the black-box tests, the simulations, the fuzzer, the stress run and the bench share: one
+//! parser and one writer for each format of the wire, and one ledger that judges all that was seen.
+//!
+//! From the bottom: `random`; `http`, `sse` and `ws` are formats, `incoming` cuts a connection into them;
+//! `message`, `text`, `reader` and `session` are what `ledger` judges, with `channel` for its memory and
+//! `answers` for reads; `process` has servers as child processes.
+//! Nothing here depends on the server's code.
+
+pub mod answers;
+mod channel;
+pub mod fault;
+pub mod http;
+pub mod incoming;
+pub mod ledger;
+#[cfg(test)]
+mod ledger_tests;
+pub mod message;
+pub mod process;
+pub mod random;
+pub mod reader;
+pub mod session;
+pub mod sse;
+pub mod text;
+pub mod ws;
+
+use std::fmt;
+
+/// Bytes that no correct server sends.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Malformed(String);
+
+impl Malformed {
+    /// Says what is wrong, and quotes the beginning of `bytes`.
+    pub fn new(what: &str, bytes: &[u8]) -> Self {
+        Self(format!("{what}: {}", bytes[..bytes.len().min(600)].escape_ascii()))
+    }
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Malformed {}

@@ -1,0 +1,273 @@
+//! A reader: what it asked for, and whether what it gets follows without a gap, a repetition or a
+//! wrong order.
+
+use crate::ensure;
+use crate::fault::Checked;
+use crate::message::{Kind, Message, Slice};
+
+/// Start of a read in one channel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Since {
+    /// All that is retained, and who is there.
+    All,
+    /// The last so many messages.
+    Last(u64),
+    /// The message with this id, or `missed`.
+    Id(u64),
+    /// Messages to come. The first has at least this id; a gap before it is not reported.
+    Next(u64),
+}
+
+/// One channel of a reader.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subscription {
+    /// Index of the channel.
+    pub channel: usize,
+    /// Name under which it is read.
+    pub name: String,
+    /// Where the reader continues.
+    pub since: Since,
+    /// The id in `since` is of another numbering.
+    pub is_stale: bool,
+    /// Highest id of an event.
+    last_id: u64,
+}
+
+/// A read or a stream, and how far it has come.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    /// Its channels, in the order asked.
+    pub subscriptions: Vec<Subscription>,
+    /// Epoch of the ids.
+    pub epoch: Option<String>,
+    /// Cursors of the newest event with an id.
+    pub cursors: Vec<i64>,
+    /// This reader gets each id of its channels: what it misses no other reader will report.
+    pub observes: bool,
+    /// The limits of what it may get.
+    pub terms: Terms,
+}
+
+/// What a reader may ask, and get.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Terms {
+    /// It may ask for ids beyond the end, which are reset.
+    pub may_be_ahead: bool,
+    /// It is a stream: `missed` may come also if it began without an id and got nothing so far.
+    pub is_stream: bool,
+}
+
+impl Subscription {
+    /// Subscribes to a channel.
+    pub fn new(channel: usize, name: impl Into<String>, since: Since) -> Self {
+        Self { channel, name: name.into(), since, is_stale: false, last_id: 0 }
+    }
+
+    /// Returns the id to continue from, where it is known.
+    pub fn id(&self) -> Option<u64> {
+        if let Since::Id(id) = self.since { Some(id) } else { None }
+    }
+
+    /// Continues a stream whose last event had this cursor.
+    pub fn resume_after(&mut self, old: &Self, cursor: i64) {
+        self.last_id = if cursor > 0 { old.last_id } else { 0 };
+    }
+
+    /// Takes a slice of an answer, and continues after it.
+    pub fn take_slice(&mut self, slice: &Slice, terms: Terms) -> Checked {
+        let (since, first, next_id) = (self.since, slice.first_id(), slice.next_id);
+        let is_ahead = |id| terms.may_be_ahead && id > next_id;
+        let must_reset = matches!(since, Since::Id(id) if self.is_stale || is_ahead(id));
+        ensure!(
+            slice.is_reset == must_reset,
+            "reset is {} for a read from {since:?}, stale: {}",
+            slice.is_reset,
+            self.is_stale
+        );
+        let is_from_beginning = since == Since::All || must_reset;
+        let is_introduction = |it: &Message| it.kind == Kind::Introduction;
+        let before = slice.before_row();
+        let are_right =
+            before.is_empty() || is_from_beginning && before.iter().all(is_introduction);
+        ensure!(are_right, "a gap between {:?} and {first} for {since:?}", before.last());
+        let may_miss = self.id().is_some() || terms.is_stream;
+        ensure!(!slice.is_missed || may_miss, "missed, but asked for {since:?}");
+        match since {
+            Since::Id(id) if !must_reset => ensure!(
+                if slice.is_missed { first > id } else { first == id },
+                "read from {id}, continued with {first} (missed: {})",
+                slice.is_missed
+            ),
+            Since::Next(least) => {
+                ensure!(first >= least, "asked for messages from {least} on, got {first}");
+            }
+            _ => {}
+        }
+        (self.since, self.is_stale) = (Since::Id(next_id), false);
+        Ok(())
+    }
+
+    /// Takes the message of an event; `cursor` is the id to continue from after it.
+    pub fn take_message(&mut self, message: &Message, cursor: i64) -> Checked {
+        let (id, since) = (message.id, self.since);
+        ensure!(!self.is_stale, "no reset before {message:?}, read from {since:?}");
+        ensure!(id > self.last_id, "{message:?} after id {}", self.last_id);
+        self.last_id = id;
+        if cursor == id.cast_signed() + 1 {
+            let is_next = match since {
+                Since::Id(next_id) => id == next_id,
+                Since::Next(least) => id >= least,
+                Since::All | Since::Last(_) => true,
+            };
+            ensure!(is_next, "read from {since:?}, got {message:?}");
+            self.since = Since::Id(id + 1);
+            return Ok(());
+        }
+        // Introductions that history has dropped come first. A reader that is cut there gets them again.
+        let is_dropped = since == Since::All && message.kind == Kind::Introduction && cursor <= 0;
+        ensure!(is_dropped, "read from {since:?}, cursor {cursor}: {message:?}");
+        Ok(())
+    }
+
+    /// Takes the event `missed`: the next message is a later one.
+    /// A stream that began without an id may get it too, if it got nothing so far.
+    pub fn take_gap(&mut self) {
+        self.since = Since::Next(match self.since {
+            Since::Id(id) => id + 1,
+            Since::Next(least) => least,
+            Since::All | Since::Last(_) => self.last_id + 1,
+        });
+    }
+
+    /// Takes the cursor with which a stream begins.
+    pub fn take_cursor(&mut self, cursor: i64) -> Checked {
+        if let (Since::Next(least), Ok(id @ 1..)) = (self.since, u64::try_from(cursor)) {
+            ensure!(id >= least, "asked for messages from {least} on, the cursor is {id}");
+            self.since = Since::Id(id);
+        }
+        Ok(())
+    }
+
+    /// Takes the event `reset`: the channel is read from the beginning.
+    pub fn take_reset(&mut self, may_be_ahead: bool) -> Checked {
+        let is_right = self.id().is_some() && (self.is_stale || may_be_ahead);
+        ensure!(is_right, "reset, but asked for {:?}, stale: {}", self.since, self.is_stale);
+        *self = Self::new(self.channel, std::mem::take(&mut self.name), Since::All);
+        Ok(())
+    }
+}
+
+impl Reader {
+    /// Starts a reader of these channels.
+    pub fn new(subscriptions: Vec<Subscription>) -> Self {
+        let (epoch, cursors) = (None, Vec::new());
+        Self { subscriptions, epoch, cursors, observes: false, terms: Terms::default() }
+    }
+
+    /// Returns the names of its channels, in the order asked.
+    pub fn names(&self) -> Vec<&str> {
+        self.subscriptions.iter().map(|its| its.name.as_str()).collect()
+    }
+
+    /// Notes the epoch of an answer. Ids of another one must be reset.
+    pub fn enter_epoch(&mut self, epoch: &str) {
+        let is_other = self.epoch.as_ref().is_some_and(|its| its != epoch);
+        for its in &mut self.subscriptions {
+            its.is_stale |= is_other && its.id().is_some();
+        }
+        if is_other || self.epoch.is_none() {
+            self.epoch = Some(epoch.to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn message(id: u64, kind: &str) -> Value {
+        json!({"id": id, "type": kind, "time": 1, "from": 1, "message": "m"})
+    }
+
+    /// Takes a slice of messages with these ids, and of introductions before them.
+    fn take(
+        since: Since,
+        is_stale: bool,
+        dropped: &[u64],
+        ids: &[u64],
+        flag: &str,
+    ) -> Checked<Since> {
+        let dropped = dropped.iter().map(|id| message(*id, "introduction"));
+        let messages = dropped.chain(ids.iter().map(|id| message(*id, "message")));
+        let messages: Vec<_> = messages.collect();
+        let mut answer = json!({"messages": messages, "next_id": 6});
+        if !flag.is_empty() {
+            answer[flag] = true.into();
+        }
+        let mut its = Subscription { is_stale, ..Subscription::new(0, "c", since) };
+        its.take_slice(&Slice::parse(&answer)?, Terms::default())?;
+        Ok(its.since)
+    }
+
+    #[test]
+    fn a_slice_continues_exactly_where_the_read_began() {
+        let from = Since::Id(4);
+        assert_eq!(take(from, false, &[], &[4, 5], "").unwrap(), Since::Id(6));
+        for (ids, flag) in [(&[3, 4, 5][..], ""), (&[5], ""), (&[5], "reset"), (&[4, 5], "missed")]
+        {
+            assert!(take(from, false, &[], ids, flag).is_err(), "{ids:?} {flag}");
+        }
+        assert!(take(from, false, &[2], &[4, 5], "").is_err(), "a dropped introduction");
+        take(from, false, &[], &[5], "missed").unwrap();
+        take(from, false, &[], &[], "missed").unwrap();
+    }
+
+    #[test]
+    fn an_id_of_another_numbering_is_reset_and_no_other() {
+        take(Since::Id(4), true, &[1], &[3, 4, 5], "reset").unwrap();
+        assert!(take(Since::Id(4), true, &[], &[4, 5], "").is_err());
+        assert!(take(Since::All, false, &[], &[4, 5], "reset").is_err());
+        let answer = json!({"messages": [], "next_id": 6, "reset": true});
+        let mut ahead = Subscription::new(0, "c", Since::Id(7));
+        let terms = Terms { may_be_ahead: true, is_stream: false };
+        ahead.take_slice(&Slice::parse(&answer).unwrap(), terms).unwrap();
+    }
+
+    #[test]
+    fn only_a_read_from_the_beginning_gets_dropped_introductions() {
+        take(Since::All, false, &[1, 3], &[5], "").unwrap();
+        assert!(take(Since::All, false, &[], &[2, 5], "").is_err(), "a message before the row");
+        assert!(take(Since::Last(2), false, &[3], &[5], "").is_err());
+        assert!(take(Since::Next(0), false, &[], &[5], "missed").is_err());
+        assert!(take(Since::Next(5), false, &[], &[4, 5], "").is_err());
+        take(Since::Next(4), false, &[], &[5], "").unwrap();
+    }
+
+    #[test]
+    fn an_event_is_the_next_one_or_follows_a_gap() {
+        let taken = |its: &mut Subscription, id, kind, cursor| {
+            its.take_message(&Message::parse(&message(id, kind)).unwrap(), cursor)
+        };
+        let mut its = Subscription::new(0, "c", Since::All);
+        taken(&mut its, 2, "introduction", 0).unwrap();
+        assert!(taken(&mut its.clone(), 2, "introduction", 0).is_err(), "twice");
+        assert!(taken(&mut its.clone(), 3, "message", 0).is_err(), "a dropped message");
+        assert!(taken(&mut its.clone(), 3, "introduction", 3).is_err(), "another cursor");
+        taken(&mut its, 5, "message", 6).unwrap();
+        assert!(taken(&mut its.clone(), 7, "message", 8).is_err(), "a gap");
+        its.take_gap();
+        assert!(taken(&mut its.clone(), 6, "message", 7).is_err(), "no gap");
+        taken(&mut its, 8, "message", 9).unwrap();
+        assert!(its.take_reset(false).is_err());
+        its.is_stale = true;
+        assert!(taken(&mut its.clone(), 9, "message", 10).is_err(), "no reset");
+        its.take_reset(false).unwrap();
+        taken(&mut its, 1, "message", 2).unwrap();
+        let mut now = Subscription::new(0, "c", Since::Next(3));
+        assert!(now.clone().take_cursor(2).is_err());
+        now.take_cursor(4).unwrap();
+        assert!(taken(&mut now, 5, "message", 6).is_err(), "not the one of the cursor");
+    }
+}

@@ -1,0 +1,152 @@
+//! A session: how it may end, and whether a goodbye is right for that.
+
+use std::collections::BTreeSet;
+
+use crate::message::Reason;
+
+/// Judgement of a goodbye.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It is right.
+    Meant,
+    /// Right only if the machine was too slow to keep the session alive.
+    IfSlow,
+    /// Right only if a response was under way when the client of a pending read closed.
+    IfCrossed {
+        /// Time of the closing.
+        at_ms: u64,
+        /// Channels of the read, with the ids that it waited for.
+        cursors: Vec<(usize, u64)>,
+    },
+    /// It is wrong.
+    Wrong,
+}
+
+/// An introduced session. Each time is in milliseconds of the ledger's clock.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// The session was certainly alive then.
+    pub alive_ms: u64,
+    /// The session was last heard of then, as far as the ledger knows.
+    pub alive_most_ms: u64,
+    /// Channels in which it is a member.
+    pub channels: BTreeSet<usize>,
+    /// Reason and time of the goodbyes that ended it.
+    pub ended: Option<(Reason, u64)>,
+    /// Channels with such a goodbye.
+    pub(crate) ended_in: Vec<usize>,
+    /// A client has its credentials.
+    pub(crate) is_claimed: bool,
+    /// No client means it to end.
+    pub(crate) lives: bool,
+    /// `/goodbye` to all channels may have been sent.
+    may_leave: bool,
+    /// Channels to which `/goodbye` was sent; once for each call.
+    pub(crate) leaves: Vec<usize>,
+    /// Times from which it may be closed, apart from the grace.
+    closings: Vec<u64>,
+    /// Verdict on a timeout.
+    timeout: Verdict,
+}
+
+impl Session {
+    pub(crate) fn new(alive_ms: u64) -> Self {
+        Self {
+            alive_ms,
+            alive_most_ms: alive_ms,
+            channels: BTreeSet::new(),
+            ended: None,
+            ended_in: Vec::new(),
+            is_claimed: false,
+            lives: false,
+            may_leave: false,
+            leaves: Vec::new(),
+            closings: Vec::new(),
+            timeout: Verdict::Meant,
+        }
+    }
+
+    /// A client got its credentials, and keeps it alive from now on.
+    /// `timeout` is the verdict if the session times out all the same.
+    pub(crate) fn claim(&mut self, timeout: Verdict) {
+        (self.is_claimed, self.lives, self.timeout) = (true, true, timeout);
+    }
+
+    /// A call with its credentials succeeded at that time or later.
+    pub fn lived(&mut self, at_ms: u64) {
+        if self.lives {
+            self.alive_ms = self.alive_ms.max(at_ms);
+        }
+    }
+
+    /// Says whether clients keep it alive.
+    pub fn lives(&self) -> bool {
+        self.lives
+    }
+
+    /// `/goodbye` may be sent, without ending the session for sure.
+    pub fn may_leave(&mut self) {
+        self.may_leave = true;
+    }
+
+    /// `/goodbye` to all channels is about to be sent.
+    pub fn leave(&mut self) {
+        (self.lives, self.may_leave, self.timeout) = (false, true, Verdict::IfSlow);
+    }
+
+    /// `/goodbye` to one channel is about to be sent.
+    pub fn leave_channel(&mut self, channel: usize) {
+        self.leaves.push(channel);
+    }
+
+    /// A client may close from that time on, on which a read of the session may be pending.
+    pub fn may_close(&mut self, at_ms: u64) {
+        self.closings.push(at_ms);
+    }
+
+    /// The client of its pending read is about to close.
+    /// A clock with bounds does not tell when the server sees that, so `closed` is right at any time.
+    pub fn close(&mut self, at_ms: u64, cursors: Vec<(usize, u64)>) {
+        self.may_close(0);
+        (self.lives, self.timeout) = (false, Verdict::IfCrossed { at_ms, cursors });
+    }
+
+    /// Its stream is not read any more: it may be closed.
+    pub fn clog(&mut self) {
+        self.may_close(0);
+        (self.lives, self.timeout) = (false, Verdict::IfSlow);
+    }
+
+    /// No client calls any more.
+    pub fn fall_silent(&mut self) {
+        (self.lives, self.timeout) = (false, Verdict::Meant);
+    }
+
+    /// The server changes while the session is being closed: it may be closed, or fall silent.
+    pub fn unsettle(&mut self) {
+        if !self.lives && self.ended.is_none() && !self.closings.is_empty() {
+            self.timeout = Verdict::Meant;
+        }
+    }
+
+    /// A call or a closing with which it was to end may have come to the server or not.
+    pub fn lose_track(&mut self) {
+        self.may_close(0);
+        (self.lives, self.may_leave, self.timeout) = (false, true, Verdict::Meant);
+    }
+
+    /// Judges a goodbye that the server said no later than `at_ms`.
+    pub(crate) fn judge(&self, reason: Reason, at_ms: u64, limits: (u64, u64)) -> Verdict {
+        let (timeout_ms, grace_ms) = limits;
+        let may_be = match reason {
+            Reason::Left => self.may_leave,
+            Reason::Closed => self.closings.iter().any(|closed| at_ms >= closed + grace_ms),
+            Reason::Timeout => at_ms >= self.alive_ms + timeout_ms,
+        };
+        match (may_be, reason) {
+            (false, _) => Verdict::Wrong,
+            (true, Reason::Timeout) => self.timeout.clone(),
+            (true, _) => Verdict::Meant,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Event streams, by the rules of HTML's "Server-sent events", as strict as Speak's are.
+
+use serde_json::Value;
+
+use crate::Malformed;
+
+/// One block of a stream, up to the empty line after it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// The field `event`.
+    pub kind: Option<String>,
+    /// The field `id`.
+    pub id: Option<String>,
+    /// The field `data`.
+    pub data: Option<String>,
+    /// The field `retry`.
+    pub retry: Option<String>,
+    /// The block contains a comment.
+    pub is_heartbeat: bool,
+}
+
+impl Event {
+    /// Parses a block, with or without the empty line at its end.
+    pub fn parse(block: &[u8]) -> Result<Self, Malformed> {
+        let wrong = |what| Malformed::new(what, block);
+        let text = str::from_utf8(block).map_err(|_| wrong("an event that is not UTF-8"))?;
+        let mut event = Self::default();
+        for line in text.trim_end_matches('\n').split('\n') {
+            let (name, value) =
+                line.split_once(':').ok_or_else(|| wrong("a line without colon"))?;
+            let field = match name {
+                "" => {
+                    event.is_heartbeat = true;
+                    continue;
+                }
+                "event" => &mut event.kind,
+                "id" => &mut event.id,
+                "data" => &mut event.data,
+                "retry" => &mut event.retry,
+                _ => return Err(wrong("an unknown field")),
+            };
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            if value.contains('\r') || field.replace(value.to_owned()).is_some() {
+                return Err(wrong("a field that occurs twice, or contains a line end"));
+            }
+        }
+        Ok(event)
+    }
+
+    /// Returns the epoch and the cursor of each channel, where the event has an id.
+    pub fn cursors(&self) -> Result<Option<(&str, Vec<i64>)>, Malformed> {
+        let Some(id) = &self.id else { return Ok(None) };
+        let parse = || {
+            let (epoch, cursors) = id.split_once(':')?;
+            let cursors = cursors.split(',').map(|cursor| cursor.parse().ok());
+            Some((epoch, cursors.collect::<Option<_>>()?))
+        };
+        parse().map(Some).ok_or_else(|| Malformed::new("an id without cursors", id.as_bytes()))
+    }
+
+    /// Returns the data, which is JSON.
+    pub fn json(&self) -> Result<Option<Value>, Malformed> {
+        let Some(data) = &self.data else { return Ok(None) };
+        let value = serde_json::from_str(data);
+        value.map(Some).map_err(|_| Malformed::new("data that is not JSON", data.as_bytes()))
+    }
+
+    /// Returns the message that it carries, which is no gap.
+    #[track_caller]
+    pub fn message(&self) -> Value {
+        assert_eq!(self.kind, None, "{self:?}");
+        self.json().expect("JSON").expect("data")
+    }
+
+    /// Returns kind and data of an event that has no cursor of its own: a gap.
+    #[track_caller]
+    pub fn gap(&self) -> (&str, &str) {
+        assert_eq!(self.id, None, "{self:?}");
+        (self.kind.as_deref().expect("a kind"), self.data.as_deref().expect("data"))
+    }
+
+    /// Returns the field `id`.
+    #[track_caller]
+    pub fn cursor(&self) -> &str {
+        self.id.as_deref().expect("a cursor")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_cursors_and_comments_are_told_apart() {
+        let event = Event::parse(b"id: e:5,-1\nevent: missed\ndata: {\"a\":1}\n\n").unwrap();
+        assert_eq!(event.cursors().unwrap(), Some(("e", vec![5, -1])));
+        assert_eq!(event.kind.as_deref(), Some("missed"));
+        assert_eq!(event.json().unwrap().unwrap()["a"], 1);
+        let comment = Event { is_heartbeat: true, ..Event::default() };
+        assert_eq!(Event::parse(b":\n\n"), Ok(comment));
+        assert_eq!(Event::parse(b"retry: 1000").unwrap().retry.as_deref(), Some("1000"));
+    }
+
+    #[test]
+    fn events_that_no_server_sends_are_errors() {
+        for wrong in ["data: 1\ndata: 2", "colour: red", "data", "data: 1\r", "", "id: e\nid: e"] {
+            assert!(Event::parse(wrong.as_bytes()).is_err(), "{wrong:?}");
+        }
+        assert!(Event::parse(b"\xff: 1").is_err());
+        for id in ["e", "e:", "e:1,x"] {
+            assert!(Event { id: Some(id.into()), ..Event::default() }.cursors().is_err(), "{id}");
+        }
+    }
+}
