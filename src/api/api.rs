@@ -281,7 +281,9 @@ impl Api {
     #[inline]
     pub(super) fn record(&mut self, kind: RequestKind, status: u16) {
         self.requests.count(kind, status);
-        log::debug!("{} {status}", kind.name());
+        if log::log_enabled!(log::Level::Debug) {
+            log_response(kind, status);
+        }
     }
 
     /// Counts and logs an error.
@@ -290,4 +292,10 @@ impl Api {
         self.requests.count(kind, status);
         log::debug!("{} {status} {name}", kind.name());
     }
+}
+
+/// Logs a response. A function of its own, so that its caller is small enough to be inlined.
+#[cold]
+fn log_response(kind: RequestKind, status: u16) {
+    log::debug!("{} {status}", kind.name());
 }

@@ -93,6 +93,7 @@ impl Channels {
     }
 
     /// Returns the channel of a lookup, and creates it if it does not exist.
+    #[inline]
     pub(super) fn get_or_create(
         &mut self,
         lookup: Lookup,
@@ -108,7 +109,9 @@ impl Channels {
         }
     }
 
-    /// Adds a channel. No other channel may have its name.
+    /// Adds a channel. No other channel may have its name. Not inlined, so that its callers are for
+    /// the usual case: the channel exists.
+    #[inline(never)]
     pub(super) fn insert(&mut self, channel: Channel, timers: &mut Timers) -> u32 {
         self.usage.update(Usage::default(), channel.usage());
         let name = channel.name.clone();
