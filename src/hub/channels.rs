@@ -30,7 +30,6 @@ pub(super) struct Channels {
     by_name: HashMap<Box<str>, u32>,
     /// Next ids of dropped channels.
     id_watermarks: IdWatermarks,
-    retention: Retention,
 
     // Local state.
     /// Memory of all channels.
@@ -42,6 +41,9 @@ pub(super) struct Channels {
     stats: Stats,
     /// Buffer for the encoding of a message.
     scratch: Vec<u8>,
+
+    // Settings.
+    retention: Retention,
 }
 
 impl Index<u32> for Channels {

@@ -32,7 +32,7 @@ pub struct Hub {
     /// Bytes that clients make the server hold outside of the hub.
     pub(super) external_bytes: usize,
 
-    // Settings, which do not change.
+    // Settings.
     pub(super) config: Config,
 }
 

@@ -1,4 +1,4 @@
-//! Results of looking up a channel name.
+//! Lookups of channel names.
 
 /// Result of looking up a channel name.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -21,7 +21,7 @@ pub(super) struct Sessions {
     /// Number of the newest session, even if it has ended; 0 if there was none.
     last_number: u64,
 
-    // Local state.
+    // Settings.
     timeout_ms: u64,
     close_grace_ms: u64,
 }

@@ -168,7 +168,7 @@ impl<L: Listener> Service<L> {
         self.hub.memory()
     }
 
-    /// Returns the hub and the time of the current turn. For use between two turns.
+    /// Returns the hub and the time of the current turn. Call it between two turns.
     #[must_use]
     pub fn hub(&self) -> (&Hub, Now) {
         (&self.hub, self.io.now)
