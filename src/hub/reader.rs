@@ -46,16 +46,6 @@ pub(super) enum Subscriptions {
 }
 
 impl Subscriptions {
-    pub(super) fn of<T>(
-        mut targets: impl ExactSizeIterator<Item = T>,
-        subscribe: impl FnMut(T) -> Subscription,
-    ) -> Self {
-        match (targets.len(), targets.next()) {
-            (1, Some(one)) => Self::One([one].map(subscribe)),
-            (_, first) => Self::Many(first.into_iter().chain(targets).map(subscribe).collect()),
-        }
-    }
-
     pub(super) fn as_slice(&self) -> &[Subscription] {
         match self {
             Self::One(subscription) => subscription,

@@ -3,7 +3,9 @@
 //! The hub does not limit the duration of a wait. The caller of [`Hub::read`] does, and calls
 //! [`Hub::complete_empty`] when a long poll has waited long enough.
 
+use super::channel_name::ChannelKey;
 use super::channel_slice::ChannelSlice;
+use super::channels::Channels;
 use super::error::Error;
 use super::hub::Hub;
 use super::lookup::Lookup;
@@ -12,6 +14,7 @@ use super::read_request::{Mode, ReadRequest, ReadResult};
 use super::reader::{GapPolicy, Reader, ReaderKey, ReaderKind, Since, Subscription, Subscriptions};
 use super::reply::Reply;
 use super::time::{Millis, Now};
+use super::timers::Timers;
 use super::wake::{ResumeBatch, Wake};
 
 /// Memory of a reader per channel, including a channel that it may create. An estimate.
@@ -126,7 +129,8 @@ impl Hub {
 
     /// Records the use of the channels of a read, completes the long poll that it replaces, and
     /// records the call of its session.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "a step of each read, called from one place")]
+    #[inline(always)]
     fn commit_read(
         &mut self,
         now: Now,
@@ -289,16 +293,17 @@ impl Hub {
         session: Option<u32>,
     ) -> ReaderKey {
         let Self { channels, sessions, readers, timers, .. } = self;
-        let targets = request.targets.iter().zip(lookups);
-        let subscriptions = Subscriptions::of(targets, |((key, since), lookup)| {
-            let channel = channels.get_or_create(*lookup, key, now, timers);
-            let gap_policy = match since {
-                Since::Id(_) => GapPolicy::Report,
-                Since::All => GapPolicy::FullState,
-                Since::Last(_) | Since::Now => GapPolicy::Ignore,
-            };
-            Subscription { channel, gap_policy, cursor: channels[channel].next_id() }
-        });
+        let subscriptions = match (request.targets, lookups) {
+            ([target], [lookup]) => {
+                Subscriptions::One([subscribe(channels, timers, now, target, *lookup)])
+            }
+            (targets, lookups) => {
+                let targets = targets.iter().zip(lookups);
+                let subscribe =
+                    |(target, lookup): (&_, &_)| subscribe(channels, timers, now, target, *lookup);
+                Subscriptions::Many(targets.map(subscribe).collect())
+            }
+        };
         let is_stream = request.mode == Mode::Stream;
         let kind = if is_stream { ReaderKind::Stream } else { ReaderKind::LongPoll };
         let reader = Reader { token: request.token, subscriptions, session, kind };
@@ -324,6 +329,24 @@ impl Hub {
         };
         self.sessions[session].local.readers.iter().find(is_superseded).copied()
     }
+}
+
+/// Subscribes to the channel of a target, which it creates if it does not exist.
+#[inline]
+fn subscribe(
+    channels: &mut Channels,
+    timers: &mut Timers,
+    now: Millis,
+    (key, since): &(ChannelKey<'_>, Since),
+    lookup: Lookup,
+) -> Subscription {
+    let channel = channels.get_or_create(lookup, key, now, timers);
+    let gap_policy = match since {
+        Since::Id(_) => GapPolicy::Report,
+        Since::All => GapPolicy::FullState,
+        Since::Last(_) | Since::Now => GapPolicy::Ignore,
+    };
+    Subscription { channel, gap_policy, cursor: channels[channel].next_id() }
 }
 
 /// Returns whether both have the same set of channels, in any order. Neither has a channel twice.
