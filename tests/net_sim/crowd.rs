@@ -1,4 +1,4 @@
-//! What a seed does not bring about: a crowd for which no turn is ever long enough.
+//! A crowd that no seed brings about: one for which no turn is ever long enough.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -8,25 +8,28 @@ use speak::hub::{Millis, Now};
 use speak::options::{Command, parse};
 use speak::service::{NextWake, Service};
 
-use crate::asking::{SOCKET_KEY, masked};
+use support::http::{get, request};
+use support::random::Random;
+use support::ws::{HANDSHAKE, TEXT, client_frame};
+
 use crate::network::{Faults, Net, Network, Segment, SimListener, turn};
-use crate::random::Random;
 
 const SOCKETS: usize = 8;
 
-/// What a step counts for where a turn has time for one answer: all that was left from earlier turns gets half of what
-/// there is. And where it has time for two, of which it finds out about the second when it has delivered.
-const ONE_ANSWER: usize = 2_000;
-const TWO_ANSWERS: usize = 600;
+/// Weight of a step with which a turn has time for one response.
+/// Half of the time goes to clients that earlier turns left out.
+const ONE_RESPONSE: usize = 2_000;
+/// The same for two responses, of which the turn notices the second when it has delivered.
+const TWO_RESPONSES: usize = 600;
 
-/// A server that has time to send one answer a turn, or two.
+/// A server that has time to send one response per turn, or two.
 struct Room {
     net: Net,
     service: Service<SimListener>,
 }
 
 impl Room {
-    /// Each step of a turn counts for so many.
+    /// Starts a server; each step of a turn counts for so many.
     fn new(weight: usize) -> Self {
         let net =
             Rc::new(RefCell::new(Network::new(Random::new(1), Faults::default(), usize::MAX)));
@@ -49,42 +52,34 @@ impl Room {
         self.net.borrow_mut().send(place, Segment::Bytes(bytes.into()), 0);
     }
 
-    /// All in the same moment: that a turn had no time for somebody is not for want of waiting.
+    /// Runs a turn, always at the same time: a client that was left out is not just one that waits.
     fn turn(&mut self) {
-        let told = self.net.borrow_mut().poll_events(usize::MAX, false);
-        turn(
-            &self.net,
-            &mut self.service,
-            Now { mono: Millis(0), unix_ms: 1_700_000_000_000 },
-            told,
-        );
+        let events = self.net.borrow_mut().poll_events(usize::MAX, false);
+        let now = Now { mono: Millis(0), unix_ms: 1_700_000_000_000 };
+        turn(&self.net, &mut self.service, now, events);
     }
 
-    fn was_told(&self, place: usize, what: &str) -> bool {
+    fn has_got(&self, place: usize, what: &str) -> bool {
         let net = self.net.borrow();
         net.links[place].tape.windows(what.len()).any(|bytes| bytes == what.as_bytes())
     }
 
-    /// Sockets that follow one channel, of which each is a delivery that the others wait for. One may carry a connection.
-    fn seat_sockets(&mut self, credentials: Option<(usize, &str)>) -> Vec<usize> {
+    /// Opens sockets on one channel, for which each delivery keeps the others waiting.
+    /// One may carry a session.
+    fn open_sockets(&mut self, credentials: Option<(usize, &str)>) -> Vec<usize> {
         let sockets: Vec<usize> = (0..SOCKETS).map(|_| self.connect()).collect();
         for (place, socket) in sockets.iter().enumerate() {
-            let own =
-                credentials.filter(|(owner, _)| *owner == place).map_or("", |(_, query)| query);
-            self.send(
-                *socket,
-                format!(
-                    "GET /read?channel=c{own} HTTP/1.1\r\nHost: sim\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {SOCKET_KEY}\r\n\r\n"
-                ),
-            );
+            let own = credentials.filter(|(owner, _)| *owner == place);
+            let query = own.map_or("", |(_, query)| query);
+            let target = format!("/read?channel=c{query}");
+            self.send(*socket, request("GET", &target, &HANDSHAKE, None));
         }
         self.rest();
-        assert!(sockets.iter().all(|socket| self.was_told(*socket, "HTTP/1.1 101 ")));
+        assert!(sockets.iter().all(|socket| self.has_got(*socket, "HTTP/1.1 101 ")));
         sockets
     }
 
-    /// Turns until nothing is left to be done.
+    /// Runs turns until nothing is left to do.
     fn rest(&mut self) {
         let most = (0..500).find(|_| {
             self.turn();
@@ -94,57 +89,56 @@ impl Room {
     }
 
     fn write(&self, writer: usize) {
-        self.send(writer, "GET /write?channel=c&message=m HTTP/1.1\r\nHost: sim\r\n\r\n");
+        self.send(writer, get("/write?channel=c&message=m"));
     }
 }
 
+/// A call in a frame.
+fn call() -> Vec<u8> {
+    client_frame(TEXT, br#"{"call":"write","channel":"d","message":"m","ref":77}"#)
+}
+
 #[test]
-fn sockets_that_are_told_without_end_are_heard_as_well() {
-    let mut room = Room::new(ONE_ANSWER);
+fn calls_of_sockets_that_get_messages_without_end_are_done() {
+    let mut room = Room::new(ONE_RESPONSE);
     let writer = room.connect();
-    let sockets = room.seat_sockets(None);
+    let sockets = room.open_sockets(None);
     for turn in 0..500 {
         room.write(writer);
         if turn == 100 {
             for socket in &sockets {
-                room.send(
-                    *socket,
-                    masked(0x81, br#"{"call":"write","channel":"d","message":"m","ref":77}"#),
-                );
+                room.send(*socket, call());
             }
         }
         room.turn();
     }
-    assert!(room.was_told(writer, r#"{"id":500"#));
+    assert!(room.has_got(writer, r#"{"id":500"#));
     for socket in sockets {
-        assert!(room.was_told(socket, r#""ref":77"#), "{socket} was never heard");
-        let is_told = (460..=500).any(|id| room.was_told(socket, &format!(r#"{{"id":{id},"#)));
-        assert!(is_told, "{socket} is heard, and told nothing");
+        assert!(room.has_got(socket, r#""ref":77"#), "the call of {socket} was never done");
+        let is_fed = (460..=500).any(|id| room.has_got(socket, &format!(r#"{{"id":{id},"#)));
+        assert!(is_fed, "{socket} gets responses, and no messages");
     }
 }
 
 #[test]
-fn what_a_socket_said_before_it_closed_is_done_also_where_it_was_held() {
-    let mut room = Room::new(ONE_ANSWER);
+fn calls_of_a_socket_before_it_closed_are_done_even_if_they_were_deferred() {
+    let mut room = Room::new(ONE_RESPONSE);
     let writer = room.connect();
-    let sockets = room.seat_sockets(None);
+    let sockets = room.open_sockets(None);
     for turn in 0..300 {
         room.write(writer);
         if turn == 10 {
             for socket in &sockets {
-                let calls = (0..4).map(|_| {
-                    masked(0x81, br#"{"call":"write","channel":"d","message":"m","ref":77}"#)
-                });
-                room.send(*socket, calls.collect::<Vec<_>>().concat());
+                room.send(*socket, call().repeat(4));
                 room.net.borrow_mut().send(*socket, Segment::Fin, 0);
             }
         }
         room.turn();
     }
-    room.send(writer, "GET /read?channel=d&from_id=0 HTTP/1.1\r\nHost: sim\r\n\r\n");
+    room.send(writer, get("/read?channel=d&from_id=0"));
     room.turn();
     assert!(
-        room.was_told(writer, &format!(r#""next_id":{}"#, 4 * sockets.len() + 1)),
+        room.has_got(writer, &format!(r#""next_id":{}"#, 4 * sockets.len() + 1)),
         "some of it was not done"
     );
     room.rest();
@@ -152,11 +146,11 @@ fn what_a_socket_said_before_it_closed_is_done_also_where_it_was_held() {
 }
 
 #[test]
-fn who_turns_out_to_be_gone_when_a_turn_is_nearly_over_is_said_goodbye_to_all_the_same() {
+fn a_client_found_closed_late_in_a_turn_is_said_goodbye_to_all_the_same() {
     for place in 0..SOCKETS {
-        let mut room = Room::new(TWO_ANSWERS);
+        let mut room = Room::new(TWO_RESPONSES);
         let (writer, waiting) = (room.connect(), room.connect());
-        room.send(writer, "GET /introduce?channel=d&message=Josh HTTP/1.1\r\nHost: sim\r\n\r\n");
+        room.send(writer, get("/introduce?channel=d&message=Josh"));
         room.rest();
         let answer = String::from_utf8_lossy(&room.net.borrow().links[writer].tape).into_owned();
         let (_, json) = answer.split_once("\r\n\r\n").expect("a body");
@@ -166,23 +160,23 @@ fn who_turns_out_to_be_gone_when_a_turn_is_nearly_over_is_said_goodbye_to_all_th
             me["connection"],
             me["auth"].as_str().expect("a secret")
         );
-        room.send(waiting, "GET /read?channel=d HTTP/1.1\r\nHost: sim\r\n\r\n");
-        let sockets = room.seat_sockets(Some((place, &credentials)));
+        room.send(waiting, get("/read?channel=d"));
+        let sockets = room.open_sockets(Some((place, &credentials)));
         room.write(writer);
-        // Nobody is told that it is gone before it is sent something.
+        // The server notices that the client is gone when it sends.
         room.net.borrow_mut().links[sockets[place]].fuse = Some(1);
         room.rest();
-        assert!(room.was_told(waiting, r#""reason":"closed""#), "{place}");
+        assert!(room.has_got(waiting, r#""reason":"closed""#), "{place}");
     }
 }
 
 #[test]
-fn who_pipelines_has_a_share_of_a_turn_and_less_where_others_wait() {
+fn a_pipelining_client_is_limited_to_its_share_of_a_turn_and_to_less_if_others_wait() {
     let answers = |room: &Room, place: usize| {
         let net = room.net.borrow();
         net.links[place].tape.windows(9).filter(|bytes| bytes == b"HTTP/1.1 ").count()
     };
-    // More than comes in one read, and far more than anybody's share.
+    // More than comes in one read, and far more than the share of a client.
     let flood = "GET /health HTTP/1.1\r\nHost:\r\n\r\n".repeat(8_000);
     let mut room = Room::new(1);
     let flooding: Vec<usize> = (0..3).map(|_| room.connect()).collect();
@@ -193,7 +187,7 @@ fn who_pipelines_has_a_share_of_a_turn_and_less_where_others_wait() {
     for place in &flooding[1..] {
         room.send(*place, flood.as_bytes());
     }
-    // They find nobody waiting yet but the first.
+    // They find only the first one waiting.
     room.turn();
     let before = flooding.iter().map(|place| answers(&room, *place)).collect::<Vec<_>>();
     room.turn();

@@ -1,5 +1,5 @@
-//! A network of a simulation's own, with the habits of Linux: streams that come in pieces, buffers that fill, peers that
-//! close by half, reset, or vanish, edges that are told once, and descriptors that run out.
+//! A simulated network that behaves like Linux: streams that come in segments, buffers that fill, peers that
+//! half-close, reset or vanish, edges that are reported once, and descriptors that run out.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -10,17 +10,17 @@ use std::rc::Rc;
 use speak::hub::{Key, Now};
 use speak::service::{Event, Listener, Service, Socket};
 
-use crate::random::Random;
+use support::random::Random;
 
 const EMFILE: i32 = 24;
 const ENFILE: i32 = 23;
 const ENOBUFS: i32 = 105;
 const ENOSPC: i32 = 28;
 
-/// How long nobody is to be accepted after there was no descriptor for one.
+/// Time in which no client is to be accepted after descriptors ran out.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-/// What is on its way from a peer to the server.
+/// Bytes, or an end, on the way from a peer to the server.
 #[derive(Debug)]
 pub(crate) enum Segment {
     Bytes(Vec<u8>),
@@ -28,16 +28,17 @@ pub(crate) enum Segment {
     Reset,
 }
 
-/// How ill the network behaves: once in so many times; 0 for never.
+/// Faults of the network: once in so many times; 0 for never.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Faults {
     pub(crate) interrupted: u64,
     pub(crate) short_write: u64,
     pub(crate) out_of_room: u64,
-    pub(crate) cannot_watch: u64,
+    pub(crate) cannot_register: u64,
 }
 
 /// One connection, as the kernel sees it. Times are the loop's, in milliseconds.
+#[derive(Default)]
 pub(crate) struct Connection {
     pub(crate) address: Option<IpAddr>,
     pub(crate) key: Option<Key>,
@@ -45,7 +46,7 @@ pub(crate) struct Connection {
     inbound: Vec<u8>,
     taken: usize,
     flight: VecDeque<(u64, Segment)>,
-    /// Bytes that reached the server's socket, and of those what the server read.
+    /// Number of bytes that reached the server's socket, and that the server read.
     pub(crate) arrived: u64,
     pub(crate) consumed: u64,
     pub(crate) arrival_at: u64,
@@ -53,26 +54,24 @@ pub(crate) struct Connection {
     pub(crate) has_fin: bool,
     pub(crate) is_reset: bool,
     has_error: bool,
-    /// After so many calls on the socket the peer resets it, amid whatever goes on.
+    /// After so many calls on the socket the peer resets it.
     pub(crate) fuse: Option<u32>,
-    /// What the server wrote and nobody looked at yet.
+    /// Bytes that the server wrote and the simulation did not look at yet.
     pub(crate) tape: Vec<u8>,
-    /// What the peer did not take of it yet.
+    /// Number of bytes that the peer did not take yet.
     pub(crate) queued: usize,
     pub(crate) capacity: usize,
     /// The kernel owes an event for room to write.
     pub(crate) is_full: bool,
-    /// Since when it has something to write that did not fit.
+    /// Time since when something does not fit.
     pub(crate) full_since: Option<u64>,
     pub(crate) last_written: u64,
-    /// When it last wrote of what did not fit before.
+    /// Time of the last write of something that did not fit before.
     pub(crate) last_drained: u64,
     pub(crate) has_server_fin: bool,
     pub(crate) is_dropped: bool,
-    /// The peer has closed both ways: what is sent to it comes back as a reset.
+    /// The peer has closed both ways: a write is answered by a reset.
     pub(crate) is_peer_gone: bool,
-    /// An event told the server that the peer closed, or is broken.
-    pub(crate) is_close_told: bool,
     pub(crate) has_write_failed: bool,
     /// It takes all that is written at once.
     pub(crate) is_perfect: bool,
@@ -81,7 +80,7 @@ pub(crate) struct Connection {
     pub(crate) turn: TurnWork,
 }
 
-/// What the server did with one socket in one turn.
+/// Work of the server on one socket in one turn.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TurnWork {
     pub(crate) events: u32,
@@ -94,20 +93,20 @@ pub(crate) struct Network {
     pub(crate) random: Random,
     pub(crate) faults: Faults,
     pub(crate) links: Vec<Connection>,
-    /// Edges that were not harvested yet.
+    /// Links with an edge that was not reported yet.
     ready: Vec<usize>,
     touched: Vec<usize>,
     backlog: VecDeque<usize>,
-    has_door_edge: bool,
+    is_listener_ready: bool,
     pub(crate) descriptors: usize,
     pub(crate) descriptors_max: usize,
-    /// The spare descriptor was given up, and nobody asked for another one.
-    pub(crate) owes_spare: bool,
-    /// Calls that the server made in this turn.
+    /// The reserve descriptor was given up, and the server did not ask for another one.
+    pub(crate) owes_reserve: bool,
+    /// Number of calls that the server made in this turn.
     pub(crate) calls: u64,
     pub(crate) accepts: usize,
     pub(crate) refusals: u64,
-    /// The turn and the time of the last one.
+    /// Turn and time of the last refusal.
     refused: Option<(u64, u64)>,
     turns: u64,
 }
@@ -121,18 +120,18 @@ pub(crate) struct SimSocket {
 
 pub(crate) struct SimListener(pub(crate) Net);
 
-/// A descriptor that is held.
+/// An open descriptor.
 pub(crate) struct Descriptor(Net);
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
         let mut net = self.0.borrow_mut();
         net.descriptors -= 1;
-        net.owes_spare = true;
+        net.owes_reserve = true;
     }
 }
 
-/// One turn of the loop, after the poll has told these events, and whether somebody came.
+/// Runs one turn of the loop with these events, and whether a client has connected.
 pub(crate) fn turn(
     net: &Net,
     service: &mut Service<SimListener>,
@@ -146,8 +145,8 @@ pub(crate) fn turn(
     if has_arrivals {
         service.listener_ready(0);
     }
-    service.end_turn(|socket, key| net.borrow_mut().watch(socket, key));
-    assert!(!service.hub().0.has_undelivered(), "left for a turn that may come late");
+    service.end_turn(|socket, key| net.borrow_mut().register(socket, key));
+    assert!(!service.hub().0.has_undelivered(), "a delivery is left for a turn that may come late");
 }
 
 impl Network {
@@ -160,10 +159,10 @@ impl Network {
             ready: Vec::new(),
             touched: Vec::new(),
             backlog: VecDeque::new(),
-            has_door_edge: false,
+            is_listener_ready: false,
             descriptors: 0,
             descriptors_max,
-            owes_spare: false,
+            owes_reserve: false,
             calls: 0,
             accepts: 0,
             refusals: 0,
@@ -176,60 +175,30 @@ impl Network {
         once_in > 0 && self.random.once_in(once_in)
     }
 
-    /// Somebody connects. The kernel completes that by itself.
+    /// A client connects. The kernel completes that by itself.
     pub(crate) fn connect(&mut self, address: Option<IpAddr>, capacity: usize) -> usize {
-        self.links.push(Connection {
-            address,
-            key: None,
-            is_accepted: false,
-            inbound: Vec::new(),
-            taken: 0,
-            flight: VecDeque::new(),
-            arrived: 0,
-            consumed: 0,
-            arrival_at: 0,
-            has_fin: false,
-            is_reset: false,
-            has_error: false,
-            fuse: None,
-            tape: Vec::new(),
-            queued: 0,
-            capacity,
-            is_full: false,
-            full_since: None,
-            last_written: 0,
-            last_drained: 0,
-            has_server_fin: false,
-            is_dropped: false,
-            is_peer_gone: false,
-            is_close_told: false,
-            has_write_failed: false,
-            is_perfect: false,
-            is_ready: false,
-            is_touched: false,
-            turn: TurnWork::default(),
-        });
+        self.links.push(Connection { address, capacity, ..Connection::default() });
         let place = self.links.len() - 1;
         self.backlog.push_back(place);
-        self.has_door_edge = true;
+        self.is_listener_ready = true;
         place
     }
 
-    /// Puts a piece on its way, behind those that are.
-    pub(crate) fn send(&mut self, place: usize, piece: Segment, delay_ms: u64) {
+    /// Puts a segment on its way, after the others.
+    pub(crate) fn send(&mut self, place: usize, segment: Segment, delay_ms: u64) {
         let link = &mut self.links[place];
         let at = link.flight.back().map_or(0, |(at, _)| *at).max(self.now + delay_ms);
-        link.flight.push_back((at, piece));
+        link.flight.push_back((at, segment));
         self.deliver(place);
     }
 
-    /// When the next piece lands, of all links.
+    /// Returns the time at which the next segment arrives.
     pub(crate) fn next_landing(&self) -> Option<u64> {
         let links = self.links.iter().filter(|link| !link.is_dropped);
         links.filter_map(|link| link.flight.front().map(|(at, _)| *at)).min()
     }
 
-    /// The network heals: what is under way arrives now.
+    /// All segments under way arrive now.
     pub(crate) fn deliver_due(&mut self) {
         for place in 0..self.links.len() {
             self.links[place].flight.iter_mut().for_each(|(at, _)| *at = 0);
@@ -237,7 +206,7 @@ impl Network {
         }
     }
 
-    /// Time goes on.
+    /// Lets time pass.
     pub(crate) fn advance(&mut self, ms: u64) {
         self.now += ms;
         for place in 0..self.links.len() {
@@ -248,15 +217,15 @@ impl Network {
     }
 
     fn deliver(&mut self, place: usize) {
-        let mut is_told = false;
+        let mut has_arrived = false;
         while self.links[place].flight.front().is_some_and(|(at, _)| *at <= self.now) {
-            let (_, piece) = self.links[place].flight.pop_front().expect("it is there");
+            let (_, segment) = self.links[place].flight.pop_front().expect("it is there");
             let link = &mut self.links[place];
-            if link.is_reset || link.has_fin && !matches!(piece, Segment::Reset) {
+            if link.is_reset || link.has_fin && !matches!(segment, Segment::Reset) {
                 continue;
             }
-            is_told = true;
-            match piece {
+            has_arrived = true;
+            match segment {
                 Segment::Bytes(bytes) => {
                     link.arrived += bytes.len() as u64;
                     link.inbound.extend_from_slice(&bytes);
@@ -265,14 +234,14 @@ impl Network {
                 Segment::Reset => self.reset(place),
             }
         }
-        if is_told {
+        if has_arrived {
             self.links[place].arrival_at = self.now;
             self.make_ready(place);
             self.mark_touched(place);
         }
     }
 
-    /// The peer resets the connection. What it sent before may be lost with that.
+    /// The peer resets the connection. Its last bytes may be lost with that.
     pub(crate) fn reset(&mut self, place: usize) {
         let purges = self.random.once_in(2);
         let link = &mut self.links[place];
@@ -319,15 +288,15 @@ impl Network {
     }
 
     pub(crate) fn has_events(&self) -> bool {
-        self.has_door_edge || !self.ready.is_empty()
+        self.is_listener_ready || !self.ready.is_empty()
     }
 
-    /// Who connected and was not accepted.
+    /// Says whether a client connected and was not accepted.
     pub(crate) fn has_backlog(&self) -> bool {
         !self.backlog.is_empty()
     }
 
-    /// What a poll says: of some of what happened, in any order. The rest is said by a later one.
+    /// Polls: reports some of the events, in any order. A later poll reports the rest.
     pub(crate) fn poll_events(&mut self, max: usize, shuffles: bool) -> (Vec<(Key, Event)>, bool) {
         self.turns += 1;
         let mut events = Vec::new();
@@ -339,10 +308,10 @@ impl Network {
                 events.push(event);
             }
         }
-        (events, std::mem::take(&mut self.has_door_edge))
+        (events, std::mem::take(&mut self.is_listener_ready))
     }
 
-    /// The state of a socket as an edge-triggered poll tells it, of itself or for nothing.
+    /// Returns the state of a socket as an edge-triggered poll reports it, with or without a cause.
     pub(crate) fn event_of(&mut self, place: usize) -> Option<(Key, Event)> {
         let link = &mut self.links[place];
         let key = link.key.filter(|_| !link.is_dropped)?;
@@ -353,12 +322,11 @@ impl Network {
             is_read_closed: link.has_fin || link.is_reset,
             is_error: link.has_error,
         };
-        link.is_close_told |= event.is_read_closed || event.is_error;
         self.mark_touched(place);
         Some((key, event))
     }
 
-    /// Links on which something happened since the last call.
+    /// Returns the links on which something happened since the last call.
     pub(crate) fn take_touched(&mut self) -> Vec<usize> {
         let touched = std::mem::take(&mut self.touched);
         for place in &touched {
@@ -367,9 +335,9 @@ impl Network {
         touched
     }
 
-    /// Has the events of a link told under its key, also those that are there.
-    pub(crate) fn watch(&mut self, socket: &SimSocket, key: Key) -> io::Result<()> {
-        if self.happens(self.faults.cannot_watch) {
+    /// Registers a link under its key: events are reported, also those that were before.
+    pub(crate) fn register(&mut self, socket: &SimSocket, key: Key) -> io::Result<()> {
+        if self.happens(self.faults.cannot_register) {
             return Err(io::Error::from_raw_os_error(ENOSPC));
         }
         self.links[socket.place].key = Some(key);
@@ -377,7 +345,7 @@ impl Network {
         Ok(())
     }
 
-    /// A call on a socket, amid which a peer may reset it.
+    /// Counts a call on a socket, during which a peer may reset it.
     fn call(&mut self, place: usize) {
         self.calls += 1;
         self.mark_touched(place);
@@ -526,7 +494,7 @@ impl Listener for SimListener {
             let (last_turn, last) = net.refused.replace((turn, now)).unwrap_or((turn, now));
             assert!(
                 turn == last_turn || now >= last + ACCEPT_PAUSE_MS,
-                "the doors are not left alone without descriptors"
+                "the listener does not rest without descriptors"
             );
             let errno = if is_out { EMFILE } else { net.random.pick(&[ENFILE, ENOBUFS]) };
             return Err(io::Error::from_raw_os_error(errno));
@@ -550,7 +518,7 @@ impl Listener for SimListener {
 
     fn reserve_fd(&mut self) -> Option<Descriptor> {
         let mut net = self.0.borrow_mut();
-        net.owes_spare = false;
+        net.owes_reserve = false;
         if net.descriptors >= net.descriptors_max {
             return None;
         }

@@ -1,17 +1,10 @@
-//! A client of the simulation: what it asked, and what it waits for.
+//! A client of the simulation: its requests, and what it waits for.
 
 use std::collections::VecDeque;
 
-use crate::ear::ResponseParser;
-
-/// Where a read begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Since {
-    Now,
-    All,
-    Last(u64),
-    Id(u64),
-}
+use support::incoming::Incoming;
+use support::reader::Reader;
+use support::text::Text;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -25,51 +18,82 @@ pub(crate) enum Kind {
     Introduce,
     Goodbye,
     GoodbyeToOne,
-    /// Answered with this status, whatever else happens.
+    /// Answered with this status in any case.
     Plain(u16),
-    /// Answered with this status, and told to go.
+    /// Answered with this status, and closed.
     Fatal(u16),
+}
+
+impl Kind {
+    pub(crate) fn is_stream(self) -> bool {
+        matches!(self, Self::Events | Self::Frames)
+    }
+
+    /// Says whether it may be pending, and keep a session alive.
+    pub(crate) fn may_wait(self) -> bool {
+        self.is_stream() || matches!(self, Self::Poll { .. })
+    }
 }
 
 /// One request, or one call in a frame.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) kind: Kind,
-    /// All of it is there when so many bytes of its client are.
+    /// All of it has arrived when so many bytes of its client have.
     pub(crate) end: u64,
-    pub(crate) text: Option<usize>,
+    pub(crate) text: Option<Text>,
     pub(crate) channels: Vec<usize>,
-    pub(crate) since: Vec<Since>,
-    /// The connection whose credentials it shows.
-    pub(crate) carries: Option<usize>,
+    pub(crate) reader: Option<Reader>,
+    /// Session whose credentials it shows.
+    pub(crate) carries: Option<u64>,
     pub(crate) closes: bool,
     pub(crate) is_script: bool,
     pub(crate) is_frame: bool,
-    /// The turn in which the server had it at the latest, and at the earliest.
+    /// Time of the turn in which all of it had arrived.
     pub(crate) arrived_at: Option<u64>,
-    /// It waits, as nothing else is left for it to do: since then.
+    /// Time since when it is pending, with nothing else left to do.
     pub(crate) waits_since: Option<u64>,
-    /// What the channels' next ids were then.
+    /// The channels' next ids at that time.
     pub(crate) seen: Vec<u64>,
 }
 
-/// A read that stays.
+impl Request {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            end: 0,
+            text: None,
+            channels: Vec::new(),
+            reader: None,
+            carries: None,
+            closes: false,
+            is_script: false,
+            is_frame: false,
+            arrived_at: None,
+            waits_since: None,
+            seen: Vec::new(),
+        }
+    }
+
+    pub(crate) fn has_arrived(&self) -> bool {
+        self.arrived_at.is_some()
+    }
+}
+
+/// A stream.
 #[derive(Debug)]
 pub(crate) struct Following {
     pub(crate) is_frames: bool,
-    pub(crate) channels: Vec<usize>,
-    pub(crate) since: Vec<Since>,
-    pub(crate) cursors: Vec<Option<u64>>,
-    pub(crate) gaps: Vec<bool>,
-    pub(crate) carries: Option<usize>,
+    pub(crate) reader: Reader,
+    pub(crate) carries: Option<u64>,
     /// The loop has slept since it began.
     pub(crate) is_settled: bool,
-    /// When it was last told something, at the earliest; answers to its calls are not meant.
-    pub(crate) told_at: u64,
-    pub(crate) silence: IdleCause,
+    /// Earliest time of the last event or frame; responses to its calls do not count.
+    pub(crate) sent_at: u64,
+    pub(crate) idle: IdleCause,
 }
 
-/// How often the loop could have noticed that a stream gave no sign of life.
+/// Number of heartbeats in which the loop could have noticed that a client is silent.
 #[derive(Debug, Default)]
 pub(crate) struct IdleCause {
     since: u64,
@@ -78,7 +102,8 @@ pub(crate) struct IdleCause {
 }
 
 impl IdleCause {
-    /// The loop sleeps at `now`; the last sign was at `since`. Returns how many heartbeats went by in which it looked.
+    /// The loop sleeps at `now`, and the client was last heard of at `since`.
+    /// Returns the number of heartbeats since in which the loop looked.
     pub(crate) fn look(&mut self, since: u64, now: u64, heartbeat_ms: u64) -> u32 {
         if since != self.since || self.next_look == 0 {
             *self = Self { since, next_look: since + heartbeat_ms, looks: 0 };
@@ -91,98 +116,84 @@ impl IdleCause {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ReadRate {
-    /// Takes all that is sent to it at once.
+    /// Takes all that is sent at once.
+    #[default]
     Eager,
     /// Takes some of it, now and then.
     Slow,
-    /// Takes nothing, until the network heals.
+    /// Takes nothing, until the faults stop.
     Never,
 }
 
+#[derive(Default)]
 pub(crate) struct Peer {
-    pub(crate) appetite: ReadRate,
+    pub(crate) rate: ReadRate,
     pub(crate) answers_pings: bool,
-    pub(crate) ear: ResponseParser,
-    /// Bytes put on the wire.
+    pub(crate) incoming: Incoming,
+    /// Number of bytes put on the wire, and of texts.
     pub(crate) sent: u64,
+    pub(crate) texts: u32,
     pub(crate) outstanding: VecDeque<Request>,
     pub(crate) following: Option<Following>,
-    /// What belongs behind what was sent: the body of a request that expects to be asked for it.
+    /// Body of a request that waits for `100 Continue`.
     pub(crate) rest: Option<Vec<u8>>,
-    /// It says nothing more that makes sense.
+    /// It sends nothing more that makes sense.
     pub(crate) is_spoilt: bool,
-    /// It closed its side, or all.
+    /// It closed its side, or both.
     pub(crate) has_closed: bool,
-    /// It was told to go.
-    pub(crate) is_told_to_go: bool,
-    pub(crate) told_to_go_at: u64,
-    /// It may have been amid something when it was told to go, and has time to read why.
+    /// It got the last response or a Close.
+    pub(crate) is_dismissed: bool,
+    pub(crate) dismissed_at: u64,
+    /// It may have been sending when it was dismissed, and has time to read why.
     pub(crate) may_linger: bool,
-    /// It was let in only to be told that there is no room.
-    pub(crate) is_refused: bool,
-    pub(crate) is_witness: bool,
+    /// It was accepted only to be rejected.
+    pub(crate) is_rejected: bool,
+    pub(crate) is_observer: bool,
     pub(crate) accepted_at: Option<u64>,
-    /// When the server last read something of it, and how much by then.
+    /// Time at which the server last read something of it, and the number of bytes read by then.
     pub(crate) heard_at: u64,
     pub(crate) consumed: u64,
-    /// Where what it sends ends, request by request, as far as it was not read; where the last ends that was.
+    /// Ends of its requests that were not read yet; end of the last that was.
     pub(crate) ends: VecDeque<u64>,
     pub(crate) whole: u64,
-    /// When the first bytes were read of what is not whole.
+    /// Time at which the first bytes of an unfinished request were read.
     pub(crate) partial_since: Option<u64>,
     /// The same of one whose time was over.
     pub(crate) overdue_since: Option<u64>,
-    /// When it was seen that what it began is refused, while it takes nothing.
+    /// Time at which its unfinished request was refused, while it took nothing.
     pub(crate) refused_at: Option<u64>,
     pub(crate) pings: u32,
-    /// Judged already: it is gone.
+    /// It is gone, and was judged.
     pub(crate) is_over: bool,
+    /// Next id of each channel, as far as it knows.
     pub(crate) cursors: Vec<u64>,
 }
 
 impl Peer {
-    pub(crate) fn new(appetite: ReadRate, answers_pings: bool, channels: usize) -> Self {
-        Self {
-            appetite,
-            answers_pings,
-            ear: ResponseParser::new(),
-            sent: 0,
-            outstanding: VecDeque::new(),
-            following: None,
-            rest: None,
-            is_spoilt: false,
-            has_closed: false,
-            is_told_to_go: false,
-            told_to_go_at: 0,
-            may_linger: false,
-            is_refused: false,
-            is_witness: false,
-            accepted_at: None,
-            heard_at: 0,
-            consumed: 0,
-            ends: VecDeque::new(),
-            whole: 0,
-            partial_since: None,
-            overdue_since: None,
-            refused_at: None,
-            pings: 0,
-            is_over: false,
-            cursors: vec![0; channels],
-        }
+    pub(crate) fn new(rate: ReadRate, answers_pings: bool, channels: usize) -> Self {
+        Self { rate, answers_pings, cursors: vec![0; channels], ..Self::default() }
     }
 
-    /// Whether it may send another request now.
+    /// Says whether it may send another request now.
     pub(crate) fn may_ask(&self) -> bool {
-        let follows_events = self.following.as_ref().is_some_and(|following| !following.is_frames);
-        let awaits_stream =
-            self.outstanding.iter().any(|it| matches!(it.kind, Kind::Events | Kind::Frames));
-        !self.is_over
-            && !self.has_closed
-            && !self.is_spoilt
-            && self.rest.is_none()
-            && !follows_events
-            && !awaits_stream
+        let is_silent = self.is_over || self.has_closed || self.is_spoilt || self.rest.is_some();
+        let has_events = self.following.as_ref().is_some_and(|following| !following.is_frames);
+        let awaits_stream = self.outstanding.iter().any(|request| request.kind.is_stream());
+        !is_silent && !has_events && !awaits_stream
+    }
+
+    pub(crate) fn may_pong(&self) -> bool {
+        self.answers_pings && !self.has_closed && !self.is_spoilt && self.rest.is_none()
+    }
+
+    /// Says whether its first request has this property, and has arrived.
+    pub(crate) fn first_is(&self, holds: impl Fn(Kind) -> bool) -> bool {
+        self.outstanding.front().is_some_and(|it| it.has_arrived() && holds(it.kind))
+    }
+
+    pub(crate) fn dismiss(&mut self, now: u64) {
+        (self.is_dismissed, self.dismissed_at) = (true, now);
     }
 }

@@ -1,16 +1,16 @@
-//! What one seed plays with: its options, its faults and its mix of steps.
+//! The plan of one seed: its options, its faults and its mix of steps.
 //!
-//! Swarm testing (Groce et al., ISSTA 2012): every seed leaves out kinds of steps altogether. What is rare in an even mix
-//! of everything happens all the time where little else does.
+//! Swarm testing (Groce et al., ISSTA 2012): each seed leaves out kinds of steps altogether.
+//! An event that is rare in an even mix happens all the time where little else does.
 
 use std::ffi::OsString;
 
 use speak::options::{Command, Options, parse};
 
 use crate::network::Faults;
-use crate::random::Random;
+use support::random::Random;
 
-/// What may happen next.
+/// A step of the simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Connect,
@@ -24,22 +24,22 @@ pub(crate) enum Step {
     Lookup,
     /// Several requests at once, before the answer to any.
     Pipeline,
-    /// Something that is no request, or one too large.
+    /// Bytes that are no request, or one too large.
     Nonsense,
     /// The beginning of a request whose end never comes.
-    Stump,
+    Truncated,
     /// The rest of a body that waits for `100 Continue`.
     Continue,
     Drain,
     HalfClose,
     Close,
     Reset,
-    /// The peer resets amid a call of the server's.
+    /// The peer resets during a call of the server's.
     Fuse,
     Spurious,
     Starve,
     WallClock,
-    /// Time passes, and the loop slept through it.
+    /// A long time passes.
     Jump,
     Tick,
     Turn,
@@ -59,7 +59,7 @@ const SOMETIMES: [Step; 20] = [
     Step::Lookup,
     Step::Pipeline,
     Step::Nonsense,
-    Step::Stump,
+    Step::Truncated,
     Step::Continue,
     Step::HalfClose,
     Step::Close,
@@ -84,8 +84,10 @@ pub(crate) struct Numbers {
     pub(crate) max_per_address: usize,
     pub(crate) max_backlog: usize,
     pub(crate) max_memory: usize,
-    /// Little memory: history may go, calls may be refused, clients may be cut.
+    /// Little memory: history may be evicted, calls refused, clients closed.
     pub(crate) is_tight: bool,
+    /// One answer may not contain all that is retained.
+    pub(crate) is_cut: bool,
     pub(crate) max_rate: usize,
     pub(crate) history: usize,
 }
@@ -100,18 +102,18 @@ pub(crate) struct Plan {
     pub(crate) addresses: u8,
     pub(crate) faults: Faults,
     pub(crate) descriptors: usize,
-    /// What a socket's buffers hold.
+    /// Sizes of a socket's buffers.
     pub(crate) capacities: Vec<usize>,
-    /// Once in so many times a piece is cut in two; 0 for never.
+    /// Once in so many times a segment is cut in two; 0 for never.
     pub(crate) cuts: u64,
     pub(crate) delay_ms_max: u64,
     pub(crate) events_max: usize,
     pub(crate) shuffles: bool,
     pub(crate) message_bytes: Vec<usize>,
-    /// Somebody reads everything from the beginning to the end, by a network without faults.
-    pub(crate) has_witness: bool,
+    /// A client reads all channels from the beginning to the end, by a network without faults.
+    pub(crate) has_observer: bool,
     pub(crate) stops: bool,
-    /// For how many a step counts: a turn may have time for few.
+    /// Number of steps for which each counts: a turn may have time for few.
     pub(crate) weight: usize,
 }
 
@@ -129,12 +131,14 @@ impl Plan {
             max_backlog: random.pick(&[500, 20_000, 1 << 20]),
             max_memory: random.pick(&[60_000, 256 << 20, 256 << 20, 256 << 20]),
             is_tight: false,
+            is_cut: false,
             max_rate: random.pick(&[0, 0, 0, 5]),
             history: random.pick(&[0, 2, 100, 100]),
         };
-        let numbers = Numbers { is_tight: numbers.max_memory < 1 << 20, ..numbers };
         let retention = random.pick(&["300ms", "20s", "1h"]);
         let max_reply = random.pick(&["300", "1m", "1m"]);
+        let is_tight = numbers.max_memory < 1 << 20;
+        let numbers = Numbers { is_tight, is_cut: is_tight || max_reply == "300", ..numbers };
         let arguments = [
             format!("--keep-alive={}ms", numbers.keep_alive),
             format!("--request-timeout={}ms", numbers.request_timeout),
@@ -175,7 +179,7 @@ impl Plan {
             interrupted: rate(&[0, 20, 5]),
             short_write: rate(&[0, 10, 2]),
             out_of_room: rate(&[0, 0, 10]),
-            cannot_watch: rate(&[0, 0, 30]),
+            cannot_register: rate(&[0, 0, 30]),
         };
         Self {
             options,
@@ -193,7 +197,7 @@ impl Plan {
             events_max: random.pick(&[1, 3, 1024, 1024]),
             shuffles: random.once_in(2),
             message_bytes: random.pick(&[vec![0], vec![0, 50, 3_000], vec![500]]),
-            has_witness: !random.once_in(5),
+            has_observer: !random.once_in(5),
             stops: random.once_in(5),
             weight: random.pick(&[1, 1, 30, 300, 2_000]),
         }

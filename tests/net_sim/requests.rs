@@ -1,18 +1,22 @@
-//! What clients ask: requests of every kind and form, and what is to become of them.
+//! Requests of every kind and form, and the expectations of their clients.
 
 use std::fmt::Write;
 
+use serde_json::{Map, Value};
+use support::http::{form, request};
+use support::reader::{Reader, Since, Subscription, Terms};
+use support::text::Text;
+use support::ws::{HANDSHAKE, client_frame};
+
+use crate::model::Holds;
 use crate::network::Segment;
-use crate::peer::{Kind, Request, Since};
+use crate::peer::{Kind, Request};
 use crate::plan::Step;
 use crate::world::World;
 
-/// Base64 of any sixteen bytes.
-pub(crate) const SOCKET_KEY: &str = "AAECAwQFBgcICQoLDA0ODw==";
-
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
 
-/// A call before it has a form: its path, its parameters, and what is to come of it.
+/// A call before it has a form: its path, its parameters, and the expectation.
 struct Call {
     name: &'static str,
     parameters: Vec<(&'static str, String)>,
@@ -20,12 +24,12 @@ struct Call {
 }
 
 impl World {
-    /// A client asks something. Returns what it sends.
+    /// A client asks something. Returns the bytes.
     pub(crate) fn ask(&mut self, peer: usize, step: Step) -> Vec<u8> {
         let is_socket =
             self.peers[peer].following.as_ref().is_some_and(|following| following.is_frames);
         match step {
-            Step::Nonsense if is_socket => self.speak_nonsense(peer),
+            Step::Nonsense if is_socket => self.nonsense_frame(peer),
             Step::Nonsense => self.nonsense(peer),
             Step::Lookup if !is_socket => self.lookup(peer),
             _ => {
@@ -37,36 +41,16 @@ impl World {
                     step
                 };
                 let call = self.call(peer, step);
-                if is_socket { self.framed(peer, call) } else { self.dressed(peer, call) }
+                if is_socket { self.in_frames(peer, call) } else { self.in_http(peer, call) }
             }
-        }
-    }
-
-    fn request(kind: Kind) -> Request {
-        Request {
-            kind,
-            end: 0,
-            text: None,
-            channels: Vec::new(),
-            since: Vec::new(),
-            carries: None,
-            closes: false,
-            is_script: false,
-            is_frame: false,
-            arrived_at: None,
-            waits_since: None,
-            seen: Vec::new(),
         }
     }
 
     fn call(&mut self, peer: usize, step: Step) -> Call {
         let mut parameters = Vec::new();
         let channel = self.random.index(self.plan.channels);
-        let carries = if self.random.once_in(2) || step == Step::Goodbye {
-            self.any_connection()
-        } else {
-            None
-        };
+        let carries =
+            if self.random.once_in(2) || step == Step::Goodbye { self.any_session() } else { None };
         let (name, kind) = match step {
             Step::ReadNow => ("read", Kind::ReadNow),
             Step::Poll => {
@@ -85,7 +69,7 @@ impl World {
             Step::Lookup => ("members", Kind::Plain(200)),
             _ => ("write", Kind::Write),
         };
-        let mut request = Self::request(kind);
+        let mut request = Request::new(kind);
         request.channels = vec![channel];
         match kind {
             Kind::ReadNow | Kind::Poll { .. } | Kind::Events | Kind::Frames => {
@@ -94,15 +78,19 @@ impl World {
                 }
                 let several = 1 + self.random.index(self.plan.channels);
                 if self.random.once_in(3) {
-                    request.channels = self.random.places(self.plan.channels, several);
+                    request.channels = self.random.indexes(self.plan.channels, several);
                 }
-                self.put_since(peer, &mut request, &mut parameters);
+                request.reader = Some(self.reader(peer, &request, &mut parameters));
             }
             Kind::Write | Kind::Introduce => {
-                let bytes = self.random.pick(&self.plan.message_bytes.clone());
-                let (number, text) = self.ledger.new_text(bytes);
-                request.text = Some(number);
-                parameters.push(("message", text));
+                let filler = self.random.pick(&self.plan.message_bytes.clone()) as u32;
+                let sender = &mut self.peers[peer];
+                sender.texts += 1;
+                let (from, channel) = (carries.unwrap_or(0), channel as u32);
+                let text = Text { sender: peer as u32, seq: sender.texts, channel, from, filler };
+                self.model.ledger.forbid(text, "its request has not arrived").hold();
+                request.text = Some(text);
+                parameters.push(("message", text.write()));
             }
             Kind::Goodbye => request.channels.clear(),
             _ => {}
@@ -110,63 +98,61 @@ impl World {
         for channel in &request.channels {
             parameters.push(("channel", format!("c{channel}")));
         }
-        if let Some(place) = carries.filter(|_| name != "members") {
-            let connection = &mut self.ledger.connections[place];
-            parameters.push(("connection", connection.number.to_string()));
-            parameters.push(("auth", connection.auth.clone()));
-            request.carries = Some(place);
+        if let Some(number) = carries.filter(|_| name != "members") {
+            parameters.push(("connection", number.to_string()));
+            parameters.push(("auth", self.model.known(number).auth.clone()));
+            request.carries = Some(number);
+            let session = self.model.session(number);
             match kind {
-                Kind::Goodbye => connection.asked_to_leave = true,
-                Kind::GoodbyeToOne => drop(connection.asked_to_leave_one.insert(channel)),
+                Kind::Goodbye => session.may_leave(),
+                Kind::GoodbyeToOne => session.leave_channel(channel),
                 _ => {}
             }
         }
         Call { name, parameters, request }
     }
 
-    fn put_since(
+    fn reader(
         &mut self,
         peer: usize,
-        request: &mut Request,
+        request: &Request,
         parameters: &mut Vec<(&'static str, String)>,
-    ) {
+    ) -> Reader {
         let form = self.random.below(5);
+        let mut subscriptions = Vec::new();
         for channel in &request.channels {
             let cursor = self.peers[peer].cursors[*channel];
             let since = match form {
-                0 => Since::Now,
+                0 => Since::Next(0),
                 1 => Since::All,
                 2 => Since::Last(1 + self.random.below(3)),
                 _ if cursor == 0 => Since::All,
                 3 => Since::Id(1 + self.random.below(cursor)),
                 _ => Since::Id(cursor),
             };
-            request.since.push(since);
             match since {
-                Since::Now => {}
+                Since::Next(_) => {}
                 Since::All => parameters.push(("from_id", "0".to_owned())),
                 Since::Last(count) => parameters.push(("from_id", format!("-{count}"))),
                 Since::Id(id) => parameters.push(("from_id", id.to_string())),
             }
+            subscriptions.push(Subscription::new(*channel, format!("c{channel}"), since));
         }
+        let mut reader = Reader::new(subscriptions);
+        reader.terms = Terms { is_stream: request.kind.is_stream(), may_be_ahead: false };
+        reader
     }
 
-    /// Somebody who is introduced, as far as anybody knows, or was.
-    fn any_connection(&mut self) -> Option<usize> {
-        let connections = &self.ledger.connections;
-        if connections.is_empty() {
-            return None;
+    /// Returns a session that lives, as far as its clients know, or did.
+    fn any_session(&mut self) -> Option<u64> {
+        let newest: Vec<u64> = self.model.known.keys().rev().take(6).copied().collect();
+        // The newest are likelier to live still; mostly it is one that does.
+        let living = newest.iter().find(|number| !self.model.is_ended(**number));
+        match living {
+            Some(living) if !self.random.once_in(3) => Some(*living),
+            _ if newest.is_empty() => None,
+            _ => Some(self.random.pick(&newest)),
         }
-        // Those that came last are likelier to be there still; mostly it is one that is.
-        let newest = connections.len().min(6);
-        let last = connections.len() - 1;
-        let living =
-            (0..newest).map(|back| last - back).find(|place| !self.ledger.is_ended(*place));
-        let place = match living {
-            Some(living) if !self.random.once_in(3) => living,
-            _ => last - self.random.index(newest),
-        };
-        (!connections[place].auth.is_empty()).then_some(place)
     }
 
     fn lookup(&mut self, peer: usize) -> Vec<u8> {
@@ -183,12 +169,12 @@ impl World {
             ("GET /write?channel=~r0&message=x", 400),
         ]);
         let kind = if status == 501 { Kind::Fatal(status) } else { Kind::Plain(status) };
-        let mut request = Self::request(kind);
+        let mut request = Request::new(kind);
         let head = self.head(&mut request, line, "");
         self.enqueue(peer, request, head.into_bytes())
     }
 
-    /// The lines of a head, whose end is left to the caller's fields.
+    /// Returns a head with these fields.
     fn head(&mut self, request: &mut Request, line: &str, fields: &str) -> String {
         match self.random.below(12) {
             0 => {
@@ -204,40 +190,29 @@ impl World {
         }
     }
 
-    /// A call in one of the forms of HTTP.
-    fn dressed(&mut self, peer: usize, call: Call) -> Vec<u8> {
-        let Call { name, parameters, mut request } = call;
-        let mut form = String::new();
-        for (name, value) in &parameters {
-            let and = if form.is_empty() { "" } else { "&" };
-            write!(form, "{and}{name}={value}").expect("a String takes everything");
-        }
-        match request.kind {
-            Kind::Events => {
-                let bytes = format!(
-                    "GET /read?{form} HTTP/1.1\r\nHost: sim\r\nAccept: text/event-stream\r\n\r\n"
-                );
-                return self.enqueue(peer, request, bytes.into_bytes());
-            }
-            Kind::Frames => {
-                let bytes = format!(
-                    "GET /read?{form} HTTP/1.1\r\nHost: sim\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {SOCKET_KEY}\r\n\r\n"
-                );
-                return self.enqueue(peer, request, bytes.into_bytes());
-            }
-            _ => {}
+    /// Returns a call in one of the forms of HTTP.
+    fn in_http(&mut self, peer: usize, call: Call) -> Vec<u8> {
+        let Call { name, parameters, request: mut asked } = call;
+        let form = form(&parameters);
+        let fields: &[_] = match asked.kind {
+            Kind::Events => &[("Accept", "text/event-stream")],
+            Kind::Frames => &HANDSHAKE,
+            _ => &[],
+        };
+        if !fields.is_empty() {
+            let bytes = request("GET", &format!("/read?{form}"), fields, None);
+            return self.enqueue(peer, asked, bytes);
         }
         let is_long = form.len() > 1000;
         match self.random.below(6) {
             0 | 1 if !is_long => {
-                let head = self.head(&mut request, &format!("GET /{name}?{form}"), "");
-                self.enqueue(peer, request, head.into_bytes())
+                let head = self.head(&mut asked, &format!("GET /{name}?{form}"), "");
+                self.enqueue(peer, asked, head.into_bytes())
             }
-            2 if !is_long && !matches!(request.kind, Kind::Goodbye | Kind::GoodbyeToOne) => {
-                request.is_script = true;
-                let head = self.head(&mut request, &format!("GET /{name}?{form}&callback=f"), "");
-                self.enqueue(peer, request, head.into_bytes())
+            2 if !is_long && !matches!(asked.kind, Kind::Goodbye | Kind::GoodbyeToOne) => {
+                asked.is_script = true;
+                let head = self.head(&mut asked, &format!("GET /{name}?{form}&callback=f"), "");
+                self.enqueue(peer, asked, head.into_bytes())
             }
             3 => {
                 let fields = format!("{FORM}Transfer-Encoding: chunked\r\n");
@@ -249,27 +224,27 @@ impl World {
                         .expect("a String takes everything");
                 }
                 bytes.push_str("0\r\n\r\n");
-                self.enqueue(peer, request, bytes.into_bytes())
+                self.enqueue(peer, asked, bytes.into_bytes())
             }
             4 => {
                 let fields =
                     format!("{FORM}Expect: 100-continue\r\nContent-Length: {}\r\n", form.len());
                 let head = format!("POST /{name} HTTP/1.1\r\nHost: sim\r\n{fields}\r\n");
                 if self.random.once_in(2) {
-                    return self.enqueue(peer, request, [head, form].concat().into_bytes());
+                    return self.enqueue(peer, asked, [head, form].concat().into_bytes());
                 }
-                // It waits to be asked for the body, or until it is tired of waiting.
-                request.end = self.peers[peer].sent + (head.len() + form.len()) as u64;
+                // It waits for `100 Continue`, or for some time.
+                asked.end = self.peers[peer].sent + (head.len() + form.len()) as u64;
                 self.peers[peer].rest = Some(form.into_bytes());
                 self.peers[peer].sent += head.len() as u64;
-                self.peers[peer].ends.push_back(request.end);
-                self.peers[peer].outstanding.push_back(request);
+                self.peers[peer].ends.push_back(asked.end);
+                self.peers[peer].outstanding.push_back(asked);
                 head.into_bytes()
             }
             _ => {
                 let fields = format!("{FORM}Content-Length: {}\r\n", form.len());
-                let head = self.head(&mut request, &format!("POST /{name}"), &fields);
-                self.enqueue(peer, request, [head, form].concat().into_bytes())
+                let head = self.head(&mut asked, &format!("POST /{name}"), &fields);
+                self.enqueue(peer, asked, [head, form].concat().into_bytes())
             }
         }
     }
@@ -277,7 +252,7 @@ impl World {
     fn enqueue(&mut self, peer: usize, mut request: Request, bytes: Vec<u8>) -> Vec<u8> {
         let peer = &mut self.peers[peer];
         peer.sent += bytes.len() as u64;
-        // A frame that is none is refused by its first bytes.
+        // A wrong frame is refused by its first bytes.
         request.end = if request.kind == Kind::Fatal(0) {
             peer.sent + 1 - bytes.len() as u64
         } else {
@@ -288,32 +263,31 @@ impl World {
         bytes
     }
 
-    /// A call in frames of a WebSocket.
-    fn framed(&mut self, peer: usize, call: Call) -> Vec<u8> {
+    /// Returns a call in frames of a WebSocket.
+    fn in_frames(&mut self, peer: usize, call: Call) -> Vec<u8> {
         let Call { name, parameters, mut request } = call;
         request.is_frame = true;
         let number = self.references;
         self.references += 1;
-        let mut json = format!("{{\"call\":\"{name}\",\"ref\":{number}");
-        for (name, value) in &parameters {
-            write!(json, ",\"{name}\":").expect("a String takes everything");
-            match *name {
-                "connection" => write!(json, "{value}"),
-                _ => write!(json, "\"{value}\""),
-            }
-            .expect("a String takes everything");
+        let mut json = Map::new();
+        json.insert("call".to_owned(), name.into());
+        json.insert("ref".to_owned(), number.into());
+        for (name, value) in parameters {
+            let number = value.parse::<u64>().ok().filter(|_| name == "connection");
+            let value = number.map_or_else(|| Value::from(value), Value::from);
+            json.insert(name.to_owned(), value);
         }
-        json.push('}');
+        let json = Value::Object(json).to_string();
         let bytes = if self.random.once_in(4) {
             let cut = self.random.index(json.len());
-            let mut bytes = masked(0x01, &json.as_bytes()[..cut]);
+            let mut bytes = client_frame(0x01, &json.as_bytes()[..cut]);
             if self.random.once_in(2) {
-                bytes.extend(masked(0x8a, b"amid"));
+                bytes.extend(client_frame(0x8a, b"between"));
             }
-            bytes.extend(masked(0x80, &json.as_bytes()[cut..]));
+            bytes.extend(client_frame(0x80, &json.as_bytes()[cut..]));
             bytes
         } else {
-            masked(0x81, json.as_bytes())
+            client_frame(0x81, json.as_bytes())
         };
         self.enqueue(peer, request, bytes)
     }
@@ -332,32 +306,32 @@ impl World {
             _ => (format!("GET /{long} HTTP/1.1\r\nHost: sim\r\n\r\n"), 414),
         };
         self.peers[peer].is_spoilt = true;
-        let mut bytes = self.enqueue(peer, Self::request(Kind::Fatal(status)), bytes.into_bytes());
+        let mut bytes = self.enqueue(peer, Request::new(Kind::Fatal(status)), bytes.into_bytes());
         let junk = self.random.pick(&[0, 0, 100, 100_000]);
         self.peers[peer].sent += junk as u64;
         bytes.resize(bytes.len() + junk, b'x');
         bytes
     }
 
-    /// A frame that is none, or the farewell.
-    fn speak_nonsense(&mut self, peer: usize) -> Vec<u8> {
+    /// Returns a frame that is wrong, or a Close.
+    fn nonsense_frame(&mut self, peer: usize) -> Vec<u8> {
         let bytes = match self.random.below(4) {
             0 => vec![0x81, 0x01, b'x'],
-            1 => masked(0x82, b"binary"),
-            2 => masked(0x88, &1000u16.to_be_bytes()),
-            _ => masked(0x81, b"\xff"),
+            1 => client_frame(0x82, b"binary"),
+            2 => client_frame(0x88, 1000u16.to_be_bytes()),
+            _ => client_frame(0x81, b"\xff"),
         };
         self.peers[peer].is_spoilt = true;
-        self.enqueue(peer, Self::request(Kind::Fatal(0)), bytes)
+        self.enqueue(peer, Request::new(Kind::Fatal(0)), bytes)
     }
 
-    /// The beginning of something.
+    /// Returns the beginning of a request or a frame.
     pub(crate) fn truncated(&mut self, peer: usize) -> Vec<u8> {
         let is_socket = self.peers[peer].following.is_some();
-        // A text may also end with a frame that is whole, and is not its last.
+        // A text may also lack its last frame.
         let is_fragment = is_socket && self.random.once_in(3);
         let whole = if is_socket {
-            masked(if is_fragment { 0x01 } else { 0x81 }, b"{\"call\":")
+            client_frame(if is_fragment { 0x01 } else { 0x81 }, b"{\"call\":")
         } else {
             b"GET /write?channel=c0&message=half".to_vec()
         };
@@ -367,18 +341,18 @@ impl World {
         whole[..length].to_vec()
     }
 
-    /// Puts bytes on the wire, in pieces.
+    /// Puts bytes on the wire, in segments.
     pub(crate) fn transmit(&mut self, peer: usize, mut bytes: Vec<u8>) {
         let mut net = self.net.borrow_mut();
-        let is_witness = self.peers[peer].is_witness;
+        let is_observer = self.peers[peer].is_observer;
         while !bytes.is_empty() {
-            let is_cut = !is_witness && self.plan.cuts > 0 && self.random.once_in(self.plan.cuts);
+            let is_cut = !is_observer && self.plan.cuts > 0 && self.random.once_in(self.plan.cuts);
             let rest = if is_cut {
                 bytes.split_off(1 + self.random.index(bytes.len()))
             } else {
                 Vec::new()
             };
-            let delay_ms = if is_witness || self.is_healed {
+            let delay_ms = if is_observer || self.faults_stopped {
                 0
             } else {
                 self.random.below(self.plan.delay_ms_max + 1)
@@ -387,22 +361,4 @@ impl World {
             bytes = rest;
         }
     }
-}
-
-/// A frame as clients send it.
-pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-    let mut frame = vec![first];
-    match payload.len() {
-        length @ ..126 => frame.push(0x80 | length as u8),
-        length => {
-            frame.push(0x80 | 0x7e);
-            frame.extend(
-                u16::try_from(length).expect("frames of the simulation are short").to_be_bytes(),
-            );
-        }
-    }
-    frame.extend(MASK);
-    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
 }
