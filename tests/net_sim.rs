@@ -1,82 +1,78 @@
-//! The real server but for its sockets, amid a network and a crowd that a seed makes up.
+//! The real server without its sockets, in a network and with clients that a seed makes up.
 //!
 //! `SPEAK_SIM_SEEDS=N` runs the seeds below N. `SPEAK_SIM_SEED=K` runs that one alone and prints its steps.
 
-#[path = "net_sim/asking.rs"]
-mod asking;
+#[path = "net_sim/checks.rs"]
+mod checks;
 #[path = "net_sim/crowd.rs"]
 mod crowd;
-#[path = "net_sim/ear.rs"]
-mod ear;
-#[path = "net_sim/hearing.rs"]
-mod hearing;
-#[path = "net_sim/judge.rs"]
-mod judge;
-#[path = "net_sim/ledger.rs"]
-mod ledger;
+#[path = "net_sim/invariants.rs"]
+mod invariants;
+#[path = "net_sim/model.rs"]
+mod model;
 #[path = "net_sim/network.rs"]
 mod network;
 #[path = "net_sim/peer.rs"]
 mod peer;
 #[path = "net_sim/plan.rs"]
 mod plan;
-#[path = "sim/random.rs"]
-mod random;
 #[path = "sim/record.rs"]
-#[expect(dead_code, reason = "the simulation of the hub has more to tell")]
+#[expect(dead_code, reason = "the simulation of the hub has more to record")]
 mod record;
+#[path = "net_sim/requests.rs"]
+mod requests;
 #[path = "sim/seeds.rs"]
 mod seeds;
 #[path = "net_sim/world.rs"]
 mod world;
 
-use random::Random;
 use record::{Record, Trace};
 use seeds::Simulation;
+use support::random::Random;
 use world::World;
 
 const RULES: [&str; 42] = [
     "asked to continue",
     "call in a frame",
-    "call of one that ended",
+    "call of a session that ended",
     "closed: closed by its peer",
+    "closed: dismissed",
     "closed: half a frame",
     "closed: idle",
-    "closed: its connection ended",
+    "closed: its session ended",
     "closed: no memory",
-    "closed: not let in",
+    "closed: rejected",
     "closed: reset",
     "closed: silent socket",
     "closed: slow",
     "closed: stopped",
-    "closed: told to go",
     "event",
     "frame",
     "goodbye",
-    "goodbye seen: closed",
-    "goodbye seen: left",
-    "goodbye seen: timeout",
+    "goodbye seen: Closed",
+    "goodbye seen: Left",
+    "goodbye seen: Timeout",
     "goodbye to one",
+    "heartbeat",
     "introduction",
-    "long poll closed that carried a connection",
+    "long poll closed that carried a session",
     "missed",
     "no descriptors",
     "no memory for a request",
     "ping",
     "poll answered",
     "poll answered with nothing",
+    "rejected",
     "request timed out",
-    "sign of life",
-    "socket closed that carried a connection",
+    "socket closed that carried a session",
     "socket opened",
     "status 414",
     "stopped",
-    "stream closed that carried a connection",
-    "stream ended with its connection",
+    "stream closed that carried a session",
+    "stream ended with its session",
+    "stream got a gap",
     "stream opened",
-    "stream told of a gap",
     "too many of one address",
-    "turned away",
     "write",
 ];
 
@@ -90,7 +86,7 @@ fn run(seed: u64, notes: Trace) -> Record {
 }
 
 #[test]
-fn whatever_the_network_does_the_protocol_holds() {
+fn the_protocol_holds_in_any_network() {
     SIMULATION.run_all();
 }
 

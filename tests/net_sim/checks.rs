@@ -115,11 +115,8 @@ impl World {
             let is_over = request.closes || is_fatal(&request) || self.stops_at.is_some();
             let kind = request.kind;
             assert_eq!(closes, is_over, "client {place} stays or not as agreed, after {kind:?}");
-            let script = |body: &str| Some(body.strip_prefix("/**/f(")?.strip_suffix(");")?.len());
-            let json = match request.is_script {
-                true => &body[6..6 + script(body).expect("a script")],
-                false => body,
-            };
+            let script = body.strip_prefix("/**/f(").and_then(|rest| rest.strip_suffix(");"));
+            let json = if request.is_script { script.expect("a script") } else { body };
             self.check_outcome(place, &request, status, json, done_at);
         }
         if closes {
@@ -143,7 +140,7 @@ impl World {
                 self.tally("request timed out");
                 true
             }
-            503 | 429 if body.contains("as many clients") => {
+            503 | 429 if body.contains("client limit") || body.contains("too many connections") => {
                 peer.is_rejected = true;
                 let is_full = status == 503;
                 self.tally(if is_full { "rejected" } else { "too many of one address" });
@@ -323,10 +320,12 @@ impl World {
                 let ended = following.and_then(|its| Some((its.carries.take()?, its.is_settled)));
                 if let Some((session, is_settled)) = ended {
                     self.model.session(session).may_close(now);
+                    // A call may have kept it alive since the Close was made.
+                    let is_sure = is_settled && self.model.known(session).busy_at < done_at;
                     let why = "its socket was closed";
                     let counts = "socket closed that carried a session";
                     let is_running = self.stops_at.is_none();
-                    self.end_read(session, is_settled, is_running.then_some((why, counts)));
+                    self.end_read(session, is_sure, is_running.then_some((why, counts)));
                 }
                 self.model.refuse_all(undone.into_iter().map(|it| it.text));
             }

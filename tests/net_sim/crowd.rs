@@ -64,7 +64,7 @@ impl Room {
         net.links[place].tape.windows(what.len()).any(|bytes| bytes == what.as_bytes())
     }
 
-    /// Opens WebSockets on one channel, for which each delivery keeps the others waiting.
+    /// Opens sockets on one channel, for which each delivery keeps the others waiting.
     /// One may carry a session.
     fn open_sockets(&mut self, credentials: Option<(usize, &str)>) -> Vec<usize> {
         let sockets: Vec<usize> = (0..SOCKETS).map(|_| self.connect()).collect();

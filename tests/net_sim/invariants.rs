@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use speak::service::LINGER_MS;
+use support::ledger::Ledger;
 
 use crate::network::Connection;
 use crate::peer::{Kind, Peer, Request};
@@ -26,7 +27,7 @@ impl World {
             link.is_full || link.has_inbound() || is_kept
         });
         if !is_busy {
-            let gauges = self.service.census();
+            let gauges = self.service.gauges();
             let counted = (gauges.memory, gauges.encoded_bytes);
             assert_eq!(counted, (0, 0), "memory is counted and not held");
         }
@@ -118,7 +119,7 @@ impl World {
             return;
         }
         let ledger = &self.model.ledger;
-        let next_ids: Vec<_> = request.channels.iter().map(|its| ledger.next_id(*its)).collect();
+        let next_ids = next_ids(ledger, request);
         // Without an observer the ledger gets a message when a reader takes it: it may be older than the read.
         let may_be_old = self.observer.is_none()
             || request.channels.iter().any(|channel| ledger.has_gaps(*channel));
@@ -360,12 +361,17 @@ impl World {
             let link = &self.net.borrow().links[place];
             link.has_write_failed || link.full_since.is_some()
         };
-        let is_dismissed = self.peers[place].is_dismissed;
-        let following = self.peers[place].following.take();
+        let peer = &mut self.peers[place];
+        // A wrong frame ended the stream before, even if the Close was not taken.
+        let is_ended = peer.is_dismissed
+            || peer.outstanding.iter().any(|it| it.has_arrived() && it.kind == Kind::Fatal(0));
+        let following = peer.following.take();
         for request in std::mem::take(&mut self.peers[place].outstanding) {
             let Some(carried) = request.carries.filter(|_| request.has_arrived()) else { continue };
             if request.kind.may_wait() {
-                let is_pending = request.waits_since.is_some() && !may_be_answered;
+                // News answer it, even if the response was not written.
+                let has_news = next_ids(&self.model.ledger, &request) != request.seen;
+                let is_pending = request.waits_since.is_some() && !may_be_answered && !has_news;
                 let is_sure = is_pending && self.model.known(carried).busy_at != now;
                 let counts = "long poll closed that carried a session";
                 self.end_read(carried, is_sure, Some(("its long poll was closed", counts)));
@@ -377,7 +383,7 @@ impl World {
         if let Some(following) = following
             && let Some(carried) = following.carries
         {
-            let is_sure = following.is_settled && !is_dismissed;
+            let is_sure = following.is_settled && !is_ended;
             let counts = "stream closed that carried a session";
             self.end_read(carried, is_sure, Some(("its stream was closed", counts)));
         }
@@ -399,6 +405,11 @@ impl World {
             self.record.tally.count(counts);
         }
     }
+}
+
+/// Returns the next id of each channel of a request.
+fn next_ids(ledger: &Ledger, request: &Request) -> Vec<u64> {
+    request.channels.iter().map(|channel| ledger.next_id(*channel)).collect()
 }
 
 /// Returns the last time at which the server read from a client, wrote to it or accepted it.

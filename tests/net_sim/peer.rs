@@ -178,9 +178,10 @@ impl Peer {
 
     /// Says whether it may send another request now.
     pub(crate) fn may_ask(&self) -> bool {
+        let is_silent = self.is_over || self.has_closed || self.is_spoilt || self.rest.is_some();
         let has_events = self.following.as_ref().is_some_and(|following| !following.is_frames);
-        !(self.is_over || self.has_closed || self.is_spoilt || self.rest.is_some() || has_events)
-            && !self.outstanding.iter().any(|request| request.kind.is_stream())
+        let awaits_stream = self.outstanding.iter().any(|request| request.kind.is_stream());
+        !is_silent && !has_events && !awaits_stream
     }
 
     pub(crate) fn may_pong(&self) -> bool {

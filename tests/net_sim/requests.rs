@@ -318,7 +318,7 @@ impl World {
         let bytes = match self.random.below(4) {
             0 => vec![0x81, 0x01, b'x'],
             1 => client_frame(0x82, b"binary"),
-            2 => client_frame(0x88, &1000u16.to_be_bytes()),
+            2 => client_frame(0x88, 1000u16.to_be_bytes()),
             _ => client_frame(0x81, b"\xff"),
         };
         self.peers[peer].is_spoilt = true;

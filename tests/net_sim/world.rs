@@ -390,8 +390,8 @@ impl World {
                 self.judge_drop(place);
             }
         }
-        let gauges = self.service.census();
-        let served = gauges.clients - gauges.refused;
+        let gauges = self.service.gauges();
+        let served = gauges.clients - gauges.rejected;
         assert!(served <= self.plan.numbers.max_clients, "{served} clients are served");
         for (channel, growth) in self.growth.iter_mut().enumerate() {
             let next_id = self.model.ledger.next_id(channel);
@@ -529,14 +529,14 @@ impl World {
             self.close(place, Segment::Fin, 0, true);
         }
         self.run_on(20_000);
-        let gauges = self.service.census();
-        assert_eq!((gauges.clients, gauges.streams, gauges.ready), (0, 0, 0), "{gauges:?}");
-        assert_eq!((gauges.refused, gauges.addresses, gauges.timers), (0, 0, 0), "{gauges:?}");
+        let gauges = self.service.gauges();
+        assert_eq!((gauges.clients, gauges.streams, gauges.deferred), (0, 0, 0), "{gauges:?}");
+        assert_eq!((gauges.rejected, gauges.addresses, gauges.timers), (0, 0, 0), "{gauges:?}");
         assert_eq!((gauges.memory, gauges.encoded_bytes), (0, 0), "{gauges:?}");
         let descriptors = self.net.borrow().descriptors;
         assert!(descriptors <= 1, "{descriptors} descriptors are open, and one is the reserve");
         let turns = self.run_on(2 * 3_600_000);
-        assert_eq!(self.service.census(), speak::service::Gauges::default());
+        assert_eq!(self.service.gauges(), speak::service::Gauges::default());
         assert_eq!(self.wait, NextWake::Never);
         // Each channel, session and message may have had some timers.
         let texts: u64 = self.peers.iter().map(|peer| u64::from(peer.texts)).sum();

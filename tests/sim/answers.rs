@@ -1,4 +1,4 @@
-//! The model's half that answers: what a read gets, and what becomes of those that wait.
+//! Answers in the model: what a read gets, and what happens to pending reads.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -7,10 +7,10 @@ use speak::hub::{Now, Reason, Since};
 
 use super::message::{Answer, Message, Part, Type};
 use super::model::{Counts, Due, Entry, Model};
-use super::plan::LINGER_MS;
-use super::reads::{Read, Seat, Waiting};
+use super::pending::{Pending, Read, Subscription};
+use super::plan::IDLE_CHANNEL_MS;
 
-/// What a read would get of one channel if an answer could be of any length.
+/// Answer of one channel, if an answer could be of any length.
 pub(super) struct Expected<'m> {
     /// Introductions that history has dropped.
     dropped: Vec<&'m Message>,
@@ -26,33 +26,35 @@ impl Expected<'_> {
     }
 }
 
-/// Several said goodbye in one channel in one moment: the contract does not tell in which order.
+/// Several goodbyes in one channel at one time, whose order the contract leaves open.
 pub(crate) struct Order {
     pub(crate) channel: usize,
     pub(crate) from_id: u64,
 }
 
-/// Answers.
 impl Model {
-    pub(super) fn drafts(&self, ask: &Read) -> Vec<Expected<'_>> {
+    pub(super) fn expected(&self, ask: &Read) -> Vec<Expected<'_>> {
         let is_ours = ask.epoch.as_ref().is_none_or(|epoch| *epoch == self.epoch);
-        ask.follows.iter().map(|(channel, since)| self.draft(*channel, *since, is_ours)).collect()
+        ask.follows
+            .iter()
+            .map(|(channel, since)| self.expected_of(*channel, *since, is_ours))
+            .collect()
     }
 
-    fn draft(&self, channel: usize, since: Since, is_ours: bool) -> Expected<'_> {
+    fn expected_of(&self, channel: usize, since: Since, is_ours: bool) -> Expected<'_> {
         let next_id = self.next_id(channel);
         match since {
             Since::Id(id) if !is_ours || id > next_id => {
-                Expected { reset: true, ..self.draft_for_newcomer(channel) }
+                Expected { reset: true, ..self.expect_all(channel) }
             }
-            Since::Id(id) => self.draft_from(channel, id, true),
-            Since::All => self.draft_for_newcomer(channel),
-            Since::Last(count) => self.draft_from(channel, next_id.saturating_sub(count), false),
-            Since::Now => self.draft_from(channel, next_id, false),
+            Since::Id(id) => self.expect_from(channel, id, true),
+            Since::All => self.expect_all(channel),
+            Since::Last(count) => self.expect_from(channel, next_id.saturating_sub(count), false),
+            Since::Now => self.expect_from(channel, next_id, false),
         }
     }
 
-    fn draft_from(&self, channel: usize, id: u64, tells_gaps: bool) -> Expected<'_> {
+    fn expect_from(&self, channel: usize, id: u64, tells_gaps: bool) -> Expected<'_> {
         Expected {
             dropped: Vec::new(),
             messages: self.retained_messages(channel).filter(|message| message.id >= id).collect(),
@@ -62,7 +64,7 @@ impl Model {
         }
     }
 
-    fn draft_for_newcomer(&self, channel: usize) -> Expected<'_> {
+    fn expect_all(&self, channel: usize) -> Expected<'_> {
         let oldest_id = self.oldest_id(channel);
         let mut dropped: Vec<_> = self
             .members(channel)
@@ -70,21 +72,19 @@ impl Model {
             .filter(|introduction| introduction.id < oldest_id)
             .collect();
         dropped.sort_unstable_by_key(|introduction| introduction.id);
-        Expected { dropped, ..self.draft_from(channel, 0, false) }
+        Expected { dropped, ..self.expect_from(channel, 0, false) }
     }
 
-    /// Leaves to the next read what would make the answer too long.
-    pub(super) fn cut(&self, drafts: Vec<Expected<'_>>) -> Answer {
+    /// Leaves messages that would make the answer too long to the next read.
+    pub(super) fn cut(&self, expected: Vec<Expected<'_>>) -> Answer {
         let (mut bytes, mut is_empty, mut is_full) = (0, true, false);
-        for (what, holds) in [
-            ("dropped introduction given", drafts.iter().any(|draft| !draft.dropped.is_empty())),
-            ("missed told", drafts.iter().any(|draft| draft.missed)),
-            ("reset told", drafts.iter().any(|draft| draft.reset)),
-        ] {
-            self.tally.count_if(holds, what);
-        }
-        let mut cut_one = |draft: Expected<'_>| {
-            let Expected { dropped, messages, mut next_id, missed, reset } = draft;
+        self.tally.count_those(&[
+            ("dropped introduction given", expected.iter().any(|its| !its.dropped.is_empty())),
+            ("missed sent", expected.iter().any(|its| its.missed)),
+            ("reset sent", expected.iter().any(|its| its.reset)),
+        ]);
+        let mut cut_one = |its: Expected<'_>| {
+            let Expected { dropped, messages, mut next_id, missed, reset } = its;
             let mut taken: Vec<Message> = dropped.into_iter().cloned().collect();
             for message in messages {
                 bytes += message.json().len();
@@ -99,127 +99,124 @@ impl Model {
             }
             Part { messages: taken, next_id, missed, reset }
         };
-        drafts.into_iter().map(&mut cut_one).collect()
+        expected.into_iter().map(&mut cut_one).collect()
     }
 
-    pub(super) fn draft_for_waiting(&self, read: &Waiting) -> Vec<Expected<'_>> {
-        let draft = |seat: &Seat| match seat.since {
-            Since::Id(_) => self.draft_from(seat.channel, seat.cursor, true),
-            Since::All => self.draft_for_newcomer(seat.channel),
-            Since::Last(_) | Since::Now => self.draft_from(seat.channel, seat.cursor, false),
+    pub(super) fn expect_pending(&self, read: &Pending) -> Vec<Expected<'_>> {
+        let expected = |its: &Subscription| match its.since {
+            Since::Id(_) => self.expect_from(its.channel, its.cursor, true),
+            Since::All => self.expect_all(its.channel),
+            Since::Last(_) | Since::Now => self.expect_from(its.channel, its.cursor, false),
         };
-        read.seats.iter().map(draft).collect()
+        read.subscriptions.iter().map(expected).collect()
     }
 
-    /// A read waits no more: what it kept alive lives on from now.
-    pub(super) fn waited(&mut self, read: &Waiting) {
+    /// A read is pending no more: its session and channels were used until now.
+    pub(super) fn end_wait(&mut self, read: &Pending) {
         let now_ms = self.now_ms();
-        for seat in &read.seats {
-            self.used(seat.channel);
+        for its in &read.subscriptions {
+            self.used(its.channel);
         }
-        if let Some(connection) =
-            read.connection.and_then(|number| self.connections.get_mut(&number))
-        {
-            connection.last_alive_ms = connection.last_alive_ms.max(now_ms);
+        if let Some(session) = read.session.and_then(|number| self.sessions.get_mut(&number)) {
+            session.last_alive_ms = session.last_alive_ms.max(now_ms);
         }
     }
 
-    /// Has reads that wait answered with nothing.
-    pub(super) fn dismiss(&mut self, which: impl Fn(&Waiting) -> bool) {
-        let (gone, still) = mem::take(&mut self.waiting).into_iter().partition(|read| which(read));
-        self.waiting = still;
-        for read in Vec::from_iter::<Vec<Waiting>>(gone) {
-            self.waited(&read);
-            self.dismissed.push(Due::nothing_more(&read));
+    /// Answers pending reads with nothing.
+    pub(super) fn complete_empty(&mut self, which: impl Fn(&Pending) -> bool) {
+        let (gone, still) = mem::take(&mut self.pending).into_iter().partition(|read| which(read));
+        self.pending = still;
+        for read in Vec::from_iter::<Vec<Pending>>(gone) {
+            self.end_wait(&read);
+            self.completed.push(Due::nothing_more(&read));
         }
     }
 
-    pub(crate) fn dismiss_all(&mut self) {
-        self.tally.count_if(self.waiting.iter().any(|read| read.is_stream), "stream dismissed");
-        self.dismiss(|_| true);
+    pub(crate) fn complete_all(&mut self) {
+        self.tally.count_if(self.pending.iter().any(|read| read.is_stream), "stream completed");
+        self.complete_empty(|_| true);
     }
 
-    /// Whoever waits is answered with nothing within so long, elsewhere: until then it keeps alive what it waited with.
+    /// Pending reads are answered with nothing within this time, by another process.
+    /// Until then they keep their sessions alive.
     pub(crate) fn restore_from_snapshot(&mut self, reads_end_ms: u64) {
         let ends_ms = self.now_ms() + reads_end_ms;
-        let waited_with: Vec<_> = self.waiting.iter().filter_map(|read| read.connection).collect();
-        self.dismiss_all();
-        for number in waited_with {
-            let connection = self
-                .connections
-                .get_mut(&number)
-                .expect("a read waits with a connection that lives");
-            connection.last_alive_ms = ends_ms;
-            connection.closes_at_ms = connection.closes_at_ms.filter(|at| *at > ends_ms);
+        let sessions_of_reads: Vec<_> =
+            self.pending.iter().filter_map(|read| read.session).collect();
+        self.complete_all();
+        for number in sessions_of_reads {
+            let session =
+                self.sessions.get_mut(&number).expect("a pending read has a session that lives");
+            session.last_alive_ms = ends_ms;
+            session.closes_at_ms = session.closes_at_ms.filter(|at| *at > ends_ms);
         }
     }
 
-    /// Nobody held the hub for so long, and nobody could be heard of.
-    pub(crate) fn was_away(&mut self, away_ms: u64) {
-        for connection in self.connections.values_mut() {
-            connection.last_alive_ms += away_ms;
-            connection.closes_at_ms = connection.closes_at_ms.map(|at| at + away_ms);
+    /// No process had the hub for so long, and no call could come.
+    pub(crate) fn add_downtime(&mut self, away_ms: u64) {
+        for session in self.sessions.values_mut() {
+            session.last_alive_ms += away_ms;
+            session.closes_at_ms = session.closes_at_ms.map(|at| at + away_ms);
         }
     }
 }
 
 impl Due {
-    fn new(read: &Waiting, answer: Answer, news: Vec<usize>) -> Self {
-        let channels = read.seats.iter().map(|seat| seat.channel).collect();
+    fn new(read: &Pending, answer: Answer, news: Vec<usize>) -> Self {
+        let channels = read.subscriptions.iter().map(|its| its.channel).collect();
         Self { client: read.client, answer, is_last: !read.is_stream, channels, news }
     }
 
-    /// The end of a read for which there is nothing, or nothing more.
-    fn nothing_more(read: &Waiting) -> Self {
-        let nothing = |seat: &Seat| Part {
+    /// Returns the last answer of a read, which is empty.
+    fn nothing_more(read: &Pending) -> Self {
+        let nothing = |its: &Subscription| Part {
             messages: Vec::new(),
-            next_id: seat.cursor,
+            next_id: its.cursor,
             missed: false,
             reset: false,
         };
-        let answer = read.seats.iter().map(nothing).collect();
+        let answer = read.subscriptions.iter().map(nothing).collect();
         Self { is_last: true, ..Self::new(read, answer, Vec::new()) }
     }
 }
 
-/// The turn.
 impl Model {
     pub(crate) fn begin_turn(&mut self, now: Now) {
         self.now = now;
-        for (number, connection) in &self.connections {
-            let is_late = connection.last_alive_ms + self.limits.timeout_ms <= now.mono.0;
+        for (number, session) in &self.sessions {
+            let is_late = session.last_alive_ms + self.limits.timeout_ms <= now.mono.0;
             let streams =
-                self.waiting.iter().any(|read| read.is_stream && read.connection == Some(*number));
-            self.tally.count_if(is_late && streams, "stream kept its connection alive");
+                self.pending.iter().any(|read| read.is_stream && read.session == Some(*number));
+            self.tally.count_if(is_late && streams, "stream kept its session alive");
         }
-        // Where a read waits with it when the grace runs out, the connection did not need it.
-        for (number, connection) in &mut self.connections {
-            let is_read_with = self.waiting.iter().any(|read| read.connection == Some(*number));
-            let is_over = connection.closes_at_ms.is_some_and(|at_ms| at_ms <= now.mono.0);
+        // A session with a pending read at the end of the grace did not need the grace.
+        for (number, session) in &mut self.sessions {
+            let is_read_with = self.pending.iter().any(|read| read.session == Some(*number));
+            let is_over = session.closes_at_ms.is_some_and(|at_ms| at_ms <= now.mono.0);
             if is_over && is_read_with {
                 self.tally.count("grace outlived by a read");
-                connection.closes_at_ms = None;
+                session.closes_at_ms = None;
             }
         }
     }
 
-    /// When a connection ends if nothing more is heard of it, and why; `None` while a read waits with it.
+    /// Returns time and reason of a session's end if no call comes. `None` while a read of it is pending.
     fn end_of(&self, number: u64) -> Option<(u64, Reason)> {
-        if self.waiting.iter().any(|read| read.connection == Some(number)) {
+        if self.pending.iter().any(|read| read.session == Some(number)) {
             return None;
         }
-        let connection = &self.connections[&number];
-        let times_out_at_ms = connection.last_alive_ms + self.limits.timeout_ms;
-        match connection.closes_at_ms {
+        let session = &self.sessions[&number];
+        let times_out_at_ms = session.last_alive_ms + self.limits.timeout_ms;
+        match session.closes_at_ms {
             Some(at_ms) if at_ms <= times_out_at_ms => Some((at_ms, Reason::Closed)),
             _ => Some((times_out_at_ms, Reason::Timeout)),
         }
     }
 
-    /// Does what is due, and tells where it is left to chance who was first.
+    /// Does all that is due, and returns the goodbyes whose order is open.
     pub(crate) fn expire(&mut self) -> Vec<Order> {
         let now_ms = self.now_ms();
-        self.dismiss(|read| read.until_ms.is_some_and(|at_ms| at_ms <= now_ms));
+        self.complete_empty(|read| read.until_ms.is_some_and(|at_ms| at_ms <= now_ms));
         let next_ids: Vec<_> =
             (0..self.channels.len()).map(|channel| self.next_id(channel)).collect();
         for number in self.living() {
@@ -228,89 +225,81 @@ impl Model {
             }
         }
         for channel in 0..self.channels.len() {
-            if self.lingers_until(channel).is_some_and(|at_ms| at_ms <= now_ms) {
+            if self.idle_until(channel).is_some_and(|at_ms| at_ms <= now_ms) {
                 self.tally.count("channel dropped");
                 self.forget(channel);
             }
         }
-        let ties =
-            next_ids.into_iter().enumerate().map(|(channel, from_id)| Order { channel, from_id });
-        ties.filter(|tie| self.next_id(tie.channel) > tie.from_id + 1).collect()
+        let orders = (0..).zip(next_ids).map(|(channel, from_id)| Order { channel, from_id });
+        orders.filter(|order| self.next_id(order.channel) > order.from_id + 1).collect()
     }
 
-    /// Of a channel that is forgotten its ids alone are kept.
+    /// Drops a channel, except its next id.
     pub(super) fn forget(&mut self, channel: usize) {
         self.channels[channel].exists = false;
-        self.resting_ids.push(self.next_id(channel));
+        self.watermarks.push(self.next_id(channel));
     }
 
-    /// When a channel is forgotten; `None` while there is something in it.
-    pub(super) fn lingers_until(&self, channel: usize) -> Option<u64> {
+    /// Returns the time at which a channel is dropped. `None` while it is in use.
+    pub(super) fn idle_until(&self, channel: usize) -> Option<u64> {
         let is_empty = self.exists(channel)
             && self.retained(channel).next().is_none()
             && self.readers(channel) == 0
             && self.members(channel).is_empty();
-        is_empty.then(|| self.channels[channel].last_use_ms + LINGER_MS)
+        is_empty.then(|| self.channels[channel].last_use_ms + IDLE_CHANNEL_MS)
     }
 
-    /// Told in which order the hub had those say goodbye who tied, as far as anybody can see it.
-    pub(crate) fn learn_order(&mut self, tie: &Order, seen: &[Message]) {
-        self.tally.count("several said goodbye at once");
-        let log = &mut self.channels[tie.channel].log;
-        for told in seen {
-            let is_theirs =
-                |entry: &Entry| entry.message.id >= tie.from_id && entry.message.from == told.from;
-            let stands_at = log
-                .iter()
-                .position(is_theirs)
-                .unwrap_or_else(|| panic!("nobody was to say {told:?}"));
-            let belongs_at =
-                log.iter().position(|entry| entry.message.id == told.id).expect("one id for each");
-            let (first_id, second_id) = (log[stands_at].message.id, log[belongs_at].message.id);
-            log.swap(stands_at, belongs_at);
-            log[stands_at].message.id = first_id;
-            log[belongs_at].message.id = second_id;
+    /// Learns the order that the hub chose, as far as it can be seen.
+    pub(crate) fn learn_order(&mut self, order: &Order, seen: &[Message]) {
+        self.tally.count("several goodbyes at one time");
+        let log = &mut self.channels[order.channel].log;
+        for message in seen {
+            let is_same = |entry: &Entry| {
+                entry.message.id >= order.from_id && entry.message.from == message.from
+            };
+            let is =
+                log.iter().position(is_same).unwrap_or_else(|| panic!("unexpected: {message:?}"));
+            let has_id = |entry: &Entry| entry.message.id == message.id;
+            let must_be = log.iter().position(has_id).expect("one id for each");
+            let (first_id, second_id) = (log[is].message.id, log[must_be].message.id);
+            log.swap(is, must_be);
+            (log[is].message.id, log[must_be].message.id) = (first_id, second_id);
         }
     }
 
-    /// What goes out at the end of the turn.
+    /// Returns the answers that are due at the end of the turn.
     pub(crate) fn deliver(&mut self) -> Vec<Due> {
-        let mut due = mem::take(&mut self.dismissed);
-        for mut read in mem::take(&mut self.waiting) {
-            if read.is_behind {
-                self.tally_behind(&read);
+        let mut due = mem::take(&mut self.completed);
+        for mut read in mem::take(&mut self.pending) {
+            if read.is_paused {
+                self.tally_paused(&read);
             }
-            let drafts = if read.is_behind { Vec::new() } else { self.draft_for_waiting(&read) };
-            let has_news =
-                |(seat, draft): (&Seat, &Expected<'_>)| draft.is_news().then_some(seat.channel);
-            let news: Vec<_> = read.seats.iter().zip(&drafts).filter_map(has_news).collect();
-            let is_told = !news.is_empty();
-            for (what, holds) in [
-                ("orphan answered with its goodbye", read.is_orphan && is_told),
-                ("orphan answered with nothing", read.is_orphan && !is_told),
-                (
-                    "waiting read answered for one of several channels",
-                    news.len() == 1 && drafts.len() > 1,
-                ),
-                ("waiting read answered for several channels", news.len() > 1),
-                ("waiting read told of a gap", drafts.iter().any(|draft| draft.missed)),
-            ] {
-                self.tally.count_if(holds, what);
-            }
-            if is_told {
-                let answer = self.cut(drafts);
+            let expected = if read.is_paused { Vec::new() } else { self.expect_pending(&read) };
+            let both = read.subscriptions.iter().zip(&expected);
+            let has_news = both.filter(|(_, expected)| expected.is_news());
+            let news: Vec<_> = has_news.map(|(its, _)| its.channel).collect();
+            let has_news = !news.is_empty();
+            self.tally.count_those(&[
+                ("orphan answered with its goodbye", read.is_orphan && has_news),
+                ("orphan answered with nothing", read.is_orphan && !has_news),
+                ("read answered for one of several", news.len() == 1 && expected.len() > 1),
+                ("read answered for several channels", news.len() > 1),
+                ("pending read got a gap", expected.iter().any(|its| its.missed)),
+            ]);
+            if has_news {
+                let answer = self.cut(expected);
                 if read.is_stream {
-                    self.tally_told(&read, &answer, news.len());
-                    self.is_open(&mut read, &answer);
+                    self.tally_sent(&read, &answer, news.len());
+                    self.advance(&mut read, &answer);
                 }
                 due.push(Due::new(&read, answer, news));
             }
-            if !read.is_orphan && (read.is_stream || !is_told) {
-                self.waiting.push(read);
+            if !read.is_orphan && (read.is_stream || !has_news) {
+                self.pending.push(read);
                 continue;
             }
-            self.waited(&read);
-            if read.is_stream || !is_told {
+            self.end_wait(&read);
+            if read.is_stream || !has_news {
                 due.push(Due::nothing_more(&read));
             }
         }
@@ -318,7 +307,7 @@ impl Model {
         due
     }
 
-    /// Channels to which this turn added something, with the first id of it.
+    /// Returns the channels to which this turn added messages, with the first id of these.
     pub(crate) fn changed(&self) -> Vec<(usize, u64)> {
         let first_of_turn = |log: &Vec<Entry>| {
             log.iter().find(|entry| entry.turn == self.turn).map(|e| e.message.id)
@@ -329,27 +318,24 @@ impl Model {
             .collect()
     }
 
-    /// The earliest moment at which something happens by itself.
+    /// Returns the earliest time at which something happens by itself.
     pub(crate) fn next_event_ms(&self) -> Option<u64> {
-        let reads = self.waiting.iter().filter_map(|read| read.until_ms);
-        let connections = self
-            .connections
-            .keys()
-            .filter_map(|number| self.end_of(*number))
-            .map(|(at_ms, _)| at_ms);
+        let reads = self.pending.iter().filter_map(|read| read.until_ms);
+        let sessions =
+            self.sessions.keys().filter_map(|number| self.end_of(*number)).map(|(at_ms, _)| at_ms);
         let forgets = |channel| {
             self.retained(channel).next().map(|entry| entry.at_ms + self.limits.retention_ms)
         };
         let messages = (0..self.channels.len()).filter_map(forgets);
-        let channels = (0..self.channels.len()).filter_map(|channel| self.lingers_until(channel));
-        reads.chain(connections).chain(messages).chain(channels).min()
+        let channels = (0..self.channels.len()).filter_map(|channel| self.idle_until(channel));
+        reads.chain(sessions).chain(messages).chain(channels).min()
     }
 
     pub(crate) fn counts(&self) -> Counts {
         Counts {
             channels: self.channels.iter().filter(|channel| channel.exists).count(),
-            connections: self.connections.len(),
-            readers: self.waiting.len(),
+            sessions: self.sessions.len(),
+            readers: self.pending.len(),
         }
     }
 
@@ -357,9 +343,9 @@ impl Model {
         (0..self.channels.len()).map(|channel| self.retained(channel).count()).sum()
     }
 
-    /// Everybody who came into a channel said goodbye there once, and for the reason for which it ended.
+    /// Claims that each member of a channel said goodbye there once, for the reason of its session's end.
     pub(crate) fn assert_all_said_goodbye(&self) {
-        assert!(self.connections.is_empty());
+        assert!(self.sessions.is_empty());
         for channel in 0..self.channels.len() {
             let mut inside: BTreeMap<u64, bool> = BTreeMap::new();
             for message in self.messages_ever(channel) {

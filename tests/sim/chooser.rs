@@ -1,15 +1,13 @@
-//! What happens next: dice, loaded by the plan towards where the limits are.
+//! The next step: dice, loaded by the plan towards the limits.
 
 use speak::hub::{CHANNELS_PER_READ_MAX, CHANNELS_PER_SESSION_MAX, ID_MAX, Since};
 
-use super::follower::Follower;
-use super::model::Shown;
-use super::plan::{Jump, Kind, LINGER_MS};
-use super::reads::{Read, Wait};
+use super::pending::{Identity, Read, Wait};
+use super::plan::{IDLE_CHANNEL_MS, Jump, Kind};
 use super::world::{Call, World};
 
 impl World {
-    /// A whole run: the turns of the plan, and then the end of everything.
+    /// Runs the turns of the plan, and then the end.
     pub(crate) fn run(&mut self) {
         for _ in 0..self.plan.turns {
             self.jump();
@@ -32,17 +30,22 @@ impl World {
             Jump::ByLimit => {
                 let limits = self.plan.limits;
                 let wait_ms = self.random.pick(&self.plan.waits_ms);
-                let limits_ms =
-                    [wait_ms, limits.timeout_ms, limits.grace_ms, limits.retention_ms, LINGER_MS];
+                let limits_ms = [
+                    wait_ms,
+                    limits.timeout_ms,
+                    limits.grace_ms,
+                    limits.retention_ms,
+                    IDLE_CHANNEL_MS,
+                ];
                 (self.random.pick(&limits_ms) + self.random.below(3)).saturating_sub(1)
             }
             Jump::Long => self.random.below(400_000),
         };
-        self.go_on(by_ms);
+        self.advance(by_ms);
     }
 
     /// Begins a turn.
-    fn go_on(&mut self, by_ms: u64) {
+    fn advance(&mut self, by_ms: u64) {
         self.now.mono = self.now.mono.after(by_ms);
         self.now.unix_ms += by_ms;
         if self.plan.wall_clock_jumps && self.random.once_in(8) {
@@ -62,30 +65,30 @@ impl World {
                 self.join(channel, None);
             }
             Kind::JoinAsNew | Kind::JoinAgain => {
-                let shown = self.somebody();
+                let shown = self.any_identity();
                 self.join(channel, shown);
             }
             Kind::JoinMany => self.join_many(),
             Kind::Leave | Kind::LeaveOne if self.identities.is_empty() => {}
             kind @ (Kind::Leave | Kind::LeaveOne) => {
-                let Some(shown) = self.somebody() else { return };
+                let Some(shown) = self.any_identity() else { return };
                 let text = if self.random.once_in(2) { Some(self.text()) } else { None };
                 let channel = (kind == Kind::LeaveOne).then(|| self.channel_of(&shown, channel));
                 self.call(&Call::Goodbye { shown, channel, text });
             }
             Kind::Read => self.read_something(),
             Kind::Crowd => self.crowd(channel),
-            Kind::Household => self.same_session_reads(),
+            Kind::SameSession => self.same_session_reads(),
             Kind::Follow => self.follow(),
-            Kind::PutOff => self.put_off_one(),
+            Kind::Pause => self.pause_one(),
             Kind::Resume => self.resume_one(),
-            Kind::FollowAnew => self.follow_anew_by_one(),
+            Kind::Resubscribe => self.resubscribe_one(),
             Kind::Members => self.call(&Call::Members { channel }),
             Kind::Close => self.close_one(),
-            Kind::Vanish => self.drop_client(),
-            Kind::DismissAll => self.call(&Call::DismissAll),
+            Kind::DropClient => self.drop_client(),
+            Kind::CompleteAll => self.call(&Call::CompleteAll),
             Kind::WrongHalf => self.call(&Call::WrongHalf { channel }),
-            Kind::MoveHouse => self.restore_from_snapshot(),
+            Kind::Restore => self.restore_from_snapshot(),
         }
     }
 
@@ -101,25 +104,25 @@ impl World {
         }
     }
 
-    fn join(&mut self, channel: usize, shown: Option<Shown>) {
+    fn join(&mut self, channel: usize, shown: Option<Identity>) {
         let text = self.text();
         self.call(&Call::Introduce { channel, text, shown });
     }
 
     fn join_many(&mut self) {
-        let Some(shown) = self.somebody() else { return };
-        for channel in self.random.places(self.plan.channels, CHANNELS_PER_SESSION_MAX + 3) {
+        let Some(shown) = self.any_identity() else { return };
+        for channel in self.random.indexes(self.plan.channels, CHANNELS_PER_SESSION_MAX + 3) {
             self.join(channel, Some(shown.clone()));
         }
     }
 
     fn close_one(&mut self) {
-        let mut clients = self.model.waiting_clients();
-        let in_grace = self.model.waiting_in_grace();
+        let mut clients = self.model.pending_clients();
+        let in_grace = self.model.pending_in_grace();
         if !in_grace.is_empty() && self.random.once_in(2) {
             clients = in_grace;
         } else if self.random.once_in(8) {
-            // Perhaps one that was answered: its client does not know yet.
+            // Maybe one that was answered: its client does not know yet.
             clients = self.reads.iter().rev().take(3).map(|(client, _)| *client).collect();
         }
         if !clients.is_empty() {
@@ -128,27 +131,27 @@ impl World {
         }
     }
 
-    /// In as many turns as it has reads; the grace runs from the first.
+    /// Closes the reads of a session, in as many turns; the grace begins with the first.
     fn drop_client(&mut self) {
         let living = self.model.living();
         if living.is_empty() {
             return;
         }
         let connection = self.random.pick(&living);
-        while let Some(client) = self.model.waiting_with(connection) {
+        while let Some(client) = self.model.pending_with(connection) {
             if self.model.streaming_clients().contains(&client) && self.random.once_in(3) {
-                self.follow_anew_by(client);
+                self.resubscribe_by(client);
             }
             self.call(&Call::Close { client });
             self.end_turn();
             let by_ms = self.random.below(self.plan.limits.grace_ms / 2 + 2);
-            self.go_on(by_ms);
+            self.advance(by_ms);
         }
     }
 
-    /// Mostly one that it is in.
-    fn channel_of(&mut self, shown: &Shown, other: usize) -> usize {
-        let its = self.model.memberships(shown.connection);
+    /// Returns a channel, mostly one that the session is a member of.
+    fn channel_of(&mut self, shown: &Identity, other: usize) -> usize {
+        let its = self.model.memberships(shown.session);
         if its.is_empty() || self.random.once_in(4) { other } else { self.random.pick(&its) }
     }
 
@@ -164,16 +167,16 @@ impl World {
         }
     }
 
-    fn random_session_or_none(&mut self) -> Option<Shown> {
-        if self.random.once_in(self.plan.anonymous_once_in) { None } else { self.somebody() }
+    fn random_session_or_none(&mut self) -> Option<Identity> {
+        if self.random.once_in(self.plan.anonymous_once_in) { None } else { self.any_identity() }
     }
 
-    /// Somebody who lives, mostly; else somebody whose time is over, or who lies.
-    fn somebody(&mut self) -> Option<Shown> {
+    /// Returns a session that lives, mostly; else one that ended, or wrong credentials.
+    fn any_identity(&mut self) -> Option<Identity> {
         let living = self.model.living();
         if self.random.below(10) > 0 && !living.is_empty() {
             let number = self.random.pick(&living);
-            return self.identities.iter().find(|shown| shown.connection == number).cloned();
+            return self.identities.iter().find(|shown| shown.session == number).cloned();
         }
         if self.identities.is_empty() || (living.is_empty() && self.random.below(4) > 0) {
             return None;
@@ -183,7 +186,7 @@ impl World {
             0 => shown.auth = self.random.pick(&self.identities).auth,
             1 => shown.auth.clear(),
             2 => drop(shown.auth.pop()),
-            3 => shown.connection = self.random.pick(&[0, ID_MAX, shown.connection + 1]),
+            3 => shown.session = self.random.pick(&[0, ID_MAX, shown.session + 1]),
             _ => {}
         }
         Some(shown)
@@ -211,7 +214,7 @@ impl World {
         }
     }
 
-    /// Mostly from one place. What comes next may be more than history retains, and then they differ.
+    /// Several reads, mostly from one id. If more comes than history retains, they differ.
     fn crowd(&mut self, channel: usize) {
         let since = self.since(channel);
         for _ in 0..2 + self.random.below(4) {
@@ -234,26 +237,26 @@ impl World {
     }
 
     fn same_session_reads(&mut self) {
-        let shown = self.somebody();
-        for channel in self.random.places(self.plan.channels, 3) {
+        let shown = self.any_identity();
+        for channel in self.random.indexes(self.plan.channels, 3) {
             let follows = vec![(channel, self.since(channel))];
             let (client, shown, wait) = (self.next_client(), shown.clone(), self.wait());
             self.call(&Call::Read(Read { client, follows, epoch: None, shown, wait }));
         }
     }
 
-    fn like_none(&mut self) -> (Vec<usize>, Option<Shown>) {
+    fn like_none(&mut self) -> (Vec<usize>, Option<Identity>) {
         let count = self.random.pick(&[1, 1, 1, 2, 3, 6, CHANNELS_PER_READ_MAX]);
-        (self.random.places(self.plan.channels, count), self.random_session_or_none())
+        (self.random.indexes(self.plan.channels, count), self.random_session_or_none())
     }
 
-    /// By the same connection as one that waits, on the same channels or nearly.
-    fn like_another(&mut self) -> (Vec<usize>, Option<Shown>) {
-        let waiting = self.model.waiting_clients();
+    /// Returns the session of a pending read, and the same channels or nearly.
+    fn like_another(&mut self) -> (Vec<usize>, Option<Identity>) {
+        let waiting = self.model.pending_clients();
         if waiting.is_empty() {
             return self.like_none();
         }
-        let (mut channels, shown) = self.model.waits_for(self.random.pick(&waiting));
+        let (mut channels, shown) = self.model.pending_of(self.random.pick(&waiting));
         let first = self.random.index(channels.len());
         channels.rotate_left(first);
         match self.random.below(5) {
@@ -294,7 +297,7 @@ impl World {
         }
     }
 
-    /// Has one that waits for nothing go on.
+    /// Lets an idle follower continue.
     fn follow(&mut self) {
         let idle: Vec<_> = (0..self.followers.len())
             .filter(|place| self.followers[*place].client.is_none())
@@ -306,16 +309,16 @@ impl World {
         let epoch = Some(self.epoch.clone());
         let (wait, shown) = (self.wait(), self.random_session_or_none());
         let client = self.let_follow(place, epoch, shown, wait);
-        // Where the call was refused it is free to go on.
+        // If the call was refused, it may continue.
         let follower = &mut self.followers[place];
-        follower.client = follower.client.filter(|_| self.model.waits(client));
+        follower.client = follower.client.filter(|_| self.model.is_pending(client));
     }
 
     fn let_follow(
         &mut self,
         place: usize,
         epoch: Option<String>,
-        shown: Option<Shown>,
+        shown: Option<Identity>,
         wait: Wait,
     ) -> u64 {
         let client = self.next_client();
@@ -326,17 +329,17 @@ impl World {
         client
     }
 
-    fn put_off_one(&mut self) {
+    fn pause_one(&mut self) {
         let clients = self.model.streaming_clients();
         if !clients.is_empty() {
             let client = self.random.pick(&clients);
-            self.call(&Call::PutOff { client });
+            self.call(&Call::Pause { client });
         }
     }
 
-    /// One that is behind, mostly.
+    /// Resumes a stream, mostly a paused one.
     fn resume_one(&mut self) {
-        let mut clients = self.model.clients_behind();
+        let mut clients = self.model.paused_clients();
         if clients.is_empty() || self.random.once_in(8) {
             clients = self.reads.iter().rev().take(3).map(|(client, _)| *client).collect();
         }
@@ -347,25 +350,25 @@ impl World {
         }
     }
 
-    /// The connection of one that waits ends, now and then.
+    /// Ends the session of a pending read, now and then.
     fn may_say_goodbye(&mut self, client: u64) {
-        let waits = self.model.waits(client) && self.random.once_in(3);
-        if let Some((_, Some(shown))) = waits.then(|| self.model.waits_for(client)) {
+        let waits = self.model.is_pending(client) && self.random.once_in(3);
+        if let Some((_, Some(shown))) = waits.then(|| self.model.pending_of(client)) {
             self.call(&Call::Goodbye { shown, channel: None, text: None });
         }
     }
 
-    fn follow_anew_by_one(&mut self) {
+    fn resubscribe_one(&mut self) {
         let clients = self.model.streaming_clients();
         if !clients.is_empty() {
             let client = self.random.pick(&clients);
             self.may_say_goodbye(client);
-            self.follow_anew_by(client);
+            self.resubscribe_by(client);
         }
     }
 
     /// A follower asks for its own channels again, since it is to see all of them.
-    fn follow_anew_by(&mut self, client: u64) {
+    fn resubscribe_by(&mut self, client: u64) {
         let follower = self.followers.iter().find(|follower| follower.client == Some(client));
         let (follows, epoch) = if let Some(follower) = follower {
             (follower.follows(), Some(self.epoch.clone()))
@@ -375,23 +378,23 @@ impl World {
             (self.begin_anywhere(channels), self.some_epoch())
         };
         let (shown, wait) = (self.random_session_or_none(), self.wait());
-        self.call(&Call::FollowAnew(Read { client, follows, epoch, shown, wait }));
+        self.call(&Call::Resubscribe(Read { client, follows, epoch, shown, wait }));
     }
 
     /// All clients go, time passes, and nothing must be left.
     fn finish(&mut self) {
-        self.go_on(1);
+        self.advance(1);
         match self.random.below(3) {
-            0 => self.call(&Call::DismissAll),
+            0 => self.call(&Call::CompleteAll),
             1 => {
-                for client in self.model.waiting_clients() {
+                for client in self.model.pending_clients() {
                     self.call(&Call::Close { client });
                 }
             }
             _ => {}
         }
         self.end_turn();
-        self.go_on(400_000);
+        self.advance(400_000);
         self.end_turn();
         self.end_streams();
         for place in 0..self.followers.len() {
@@ -406,20 +409,20 @@ impl World {
         let left = self.hub.gauges();
         let nothing =
             speak::hub::Gauges { channels: 0, sessions: 0, readers: 0, timers: 0, messages: 0 };
-        assert_eq!(left, nothing, "everybody is gone");
+        assert_eq!(left, nothing, "all are gone");
         assert_eq!(self.next_deadline(), None, "nothing is to come");
         self.model.assert_all_said_goodbye();
     }
 
-    /// They alone wait for ever.
+    /// Ends the streams, which alone are pending for ever.
     fn end_streams(&mut self) {
         let streams = self.model.streaming_clients();
-        assert_eq!(self.model.waiting_clients(), streams);
+        assert_eq!(self.model.pending_clients(), streams);
         if self.random.once_in(4) {
             self.sleep_and_wake();
         }
         while let Some(client) =
-            self.model.clients_behind().first().copied().filter(|_| self.random.below(20) > 0)
+            self.model.paused_clients().first().copied().filter(|_| self.random.below(20) > 0)
         {
             self.call(&Call::Resume { client });
         }
@@ -439,21 +442,17 @@ impl World {
         }
         let model = &self.model;
         let was_given = |channel, id| model.messages_ever(channel).any(|message| message.id == id);
-        Follower::assert_saw_all(
-            &self.followers[place],
-            |channel| model.next_id(channel),
-            was_given,
-        );
+        self.followers[place].assert_saw_all(|channel| model.next_id(channel), was_given);
     }
 
-    /// As the loop does: until the deadline, again and again.
+    /// Sleeps as the loop does: until the deadline, again and again.
     fn sleep_and_wake(&mut self) {
         let timers = self.hub.gauges().timers;
         let mut in_vain = 0;
         while let Some(at) = self.next_deadline() {
-            in_vain +=
-                usize::from(self.model.next_event_ms().is_none_or(|event_ms| event_ms > at.0));
-            self.go_on(at.0 - self.now.mono.0);
+            let next = self.model.next_event_ms();
+            in_vain += usize::from(next.is_none_or(|event_ms| event_ms > at.0));
+            self.advance(at.0 - self.now.mono.0);
             self.end_turn();
         }
         assert!(
@@ -462,12 +461,13 @@ impl World {
         );
     }
 
-    /// As a machine that was asleep does.
+    /// Sleeps as a suspended machine does.
     fn sleep_long(&mut self) {
         let limits = self.plan.limits;
-        for by_ms in [500_000, limits.timeout_ms + limits.grace_ms, limits.retention_ms, LINGER_MS]
+        for by_ms in
+            [500_000, limits.timeout_ms + limits.grace_ms, limits.retention_ms, IDLE_CHANNEL_MS]
         {
-            self.go_on(by_ms);
+            self.advance(by_ms);
             self.end_turn();
         }
     }

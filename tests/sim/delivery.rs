@@ -1,4 +1,4 @@
-//! What the hub tells those who wait, beside what the model says that they are due.
+//! Deliveries of the hub, compared with those that are due by the model.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,7 +8,7 @@ use super::message::{Answer, answer_of};
 use super::model::Due;
 use super::world::World;
 
-/// A wake-up of the hub.
+/// A wake-up of a client by the hub.
 #[derive(Debug)]
 struct Delivered {
     client: u64,
@@ -37,17 +37,17 @@ impl World {
         let mut wakes = Vec::new();
         self.hub.deliver(self.now, |wake| wakes.push(Delivered::by(&wake)));
         let due = self.model.deliver();
-        self.record.note(|| format!("told {wakes:?}"));
+        self.record.note(|| format!("wakes {wakes:?}"));
         let pairs = pair(&wakes, &due);
         self.assert_shared(&pairs);
         let order: Vec<_> = pairs
             .iter()
             .filter(|(_, due)| !due.news.is_empty())
-            .map(|(told, _)| told.client)
+            .map(|(wake, _)| wake.client)
             .collect();
         assert_in_order(&due, &order);
-        for told in &wakes {
-            self.told(told);
+        for wake in &wakes {
+            self.woken(wake);
         }
     }
 
@@ -56,37 +56,37 @@ impl World {
         let mut wakes = Vec::new();
         let (mut resumed, before) = std::mem::take(&mut self.resumed);
         let key = self.key_of(client);
-        let was_behind =
+        let was_paused =
             self.hub.resume(self.now, key, &mut resumed, |wake| wakes.push(Delivered::by(&wake)));
-        assert_eq!(was_behind, expected.is_some(), "whether there was more");
-        self.record.note(|| format!("    told {wakes:?}"));
+        assert_eq!(was_paused, expected.is_some(), "whether there was more");
+        self.record.note(|| format!("    wakes {wakes:?}"));
         assert_eq!(
-            wakes.iter().map(|told| &told.answer).collect::<Vec<_>>(),
+            wakes.iter().map(|wake| &wake.answer).collect::<Vec<_>>(),
             expected.iter().collect::<Vec<_>>()
         );
-        if let Some(told) = wakes.pop() {
-            let Delivered { client: whom, is_last, .. } = told;
-            assert_eq!((whom, is_last), (client, false), "what a stream resumes with");
+        if let Some(wake) = wakes.pop() {
+            let Delivered { client: its, is_last, .. } = wake;
+            assert_eq!((its, is_last), (client, false), "the wake-up of a stream that resumes");
             assert!(
-                !told.is_repeat || before.as_ref() == Some(&told.answer),
-                "a repetition repeats: {before:?}, {told:?}"
+                !wake.is_repeat || before.as_ref() == Some(&wake.answer),
+                "a repetition repeats: {before:?}, {wake:?}"
             );
-            self.record.tally.count_if(told.is_repeat, "answer shared by two that go on");
-            self.told(&told);
-            self.resumed = (resumed, Some(told.answer));
+            self.record.tally.count_if(wake.is_repeat, "answer shared by two that resume");
+            self.woken(&wake);
+            self.resumed = (resumed, Some(wake.answer));
         }
     }
 
-    fn told(&mut self, told: &Delivered) {
-        let is_behind = self.model.clients_behind().contains(&told.client);
-        // One that ends in the same turn is told so after this.
-        if self.model.waits(told.client) {
-            assert_eq!(told.has_more, is_behind, "client {} is to come back for more", told.client);
+    fn woken(&mut self, wake: &Delivered) {
+        let is_paused = self.model.paused_clients().contains(&wake.client);
+        // If it ends in the same turn, another wake-up comes.
+        if self.model.is_pending(wake.client) {
+            assert_eq!(wake.has_more, is_paused, "client {} is to come back for more", wake.client);
         }
-        self.answered(told.client, &told.answer, told.is_last);
+        self.answered(wake.client, &wake.answer, wake.is_last);
     }
 
-    /// Whoever waits has one last answer, and nothing after it.
+    /// Notes an answer. A client gets one last answer, and nothing after it.
     pub(crate) fn answered(&mut self, client: u64, answer: &Answer, is_last: bool) {
         assert!(!self.answered.contains(&client), "client {client} was answered before");
         let follower = self.followers.iter_mut().find(|follower| follower.client == Some(client));
@@ -100,53 +100,53 @@ impl World {
         }
     }
 
-    /// Who gets the same as the one before, and of the same channel alone, shares its encoding.
+    /// Claims that equal answers of one channel in a row share their encoding.
     fn assert_shared(&self, pairs: &[(&Delivered, &Due)]) {
         assert!(
-            pairs.first().is_none_or(|(told, _)| !told.is_repeat),
+            pairs.first().is_none_or(|(wake, _)| !wake.is_repeat),
             "the first wake-up repeats nothing"
         );
         for pair in pairs.windows(2) {
-            let [(before, due_before), (told, due)] = pair else { unreachable!("two of them") };
-            let is_equal = before.answer == told.answer;
-            assert!(!told.is_repeat || is_equal, "a repetition repeats: {pair:#?}");
+            let [(before, due_before), (wake, due)] = pair else { unreachable!("two of them") };
+            let is_equal = before.answer == wake.answer;
+            assert!(!wake.is_repeat || is_equal, "a repetition repeats: {pair:#?}");
             let have_news = !due_before.news.is_empty() && !due.news.is_empty();
             let is_shared = is_equal
                 && have_news
                 && due.channels.len() == 1
                 && due_before.channels == due.channels;
-            assert!(!is_shared || told.is_repeat, "encoded twice: {pair:#?}");
-            self.record.tally.count_if(told.is_repeat, "answer shared");
-            let are_both = told.is_repeat && before.is_last != told.is_last;
+            assert!(!is_shared || wake.is_repeat, "encoded twice: {pair:#?}");
+            self.record.tally.count_if(wake.is_repeat, "answer shared");
+            let are_both = wake.is_repeat && before.is_last != wake.is_last;
             self.record.tally.count_if(are_both, "answer shared by a stream and a poll");
         }
     }
 }
 
-/// Each wake-up with what was due to its client, in the order of that client.
+/// Pairs each wake-up with the answer that was due to its client.
 fn pair<'a>(wakes: &'a [Delivered], due: &'a [Due]) -> Vec<(&'a Delivered, &'a Due)> {
     let mut queues: BTreeMap<u64, VecDeque<&Due>> = BTreeMap::new();
     for due in due {
         queues.entry(due.client).or_default().push_back(due);
     }
     let mut pairs = Vec::new();
-    for told in wakes {
-        let due = queues.get_mut(&told.client).and_then(VecDeque::pop_front);
-        let due = due.unwrap_or_else(|| panic!("nothing more was due: {told:#?}"));
-        assert_eq!(told.answer, due.answer, "what client {} waited for", told.client);
+    for wake in wakes {
+        let due = queues.get_mut(&wake.client).and_then(VecDeque::pop_front);
+        let due = due.unwrap_or_else(|| panic!("nothing more was due: {wake:#?}"));
+        assert_eq!(wake.answer, due.answer, "the answer of client {}", wake.client);
         assert_eq!(
-            told.is_last, due.is_last,
-            "whether client {} is answered for good",
-            told.client
+            wake.is_last, due.is_last,
+            "whether client {} gets its last answer",
+            wake.client
         );
-        pairs.push((told, due));
+        pairs.push((wake, due));
     }
     let forgotten: Vec<_> = queues.into_values().flatten().collect();
-    assert!(forgotten.is_empty(), "not told: {forgotten:#?}");
+    assert!(forgotten.is_empty(), "not sent: {forgotten:#?}");
     pairs
 }
 
-/// Of those who are told of the same channels, those who began to wait first come first.
+/// Claims that of clients with news of the same channels the first to wait is the first to be answered.
 fn assert_in_order(due: &[Due], order: &[u64]) {
     let mut by_news: BTreeMap<Vec<usize>, Vec<u64>> = BTreeMap::new();
     for due in due.iter().filter(|due| !due.news.is_empty()) {
@@ -156,9 +156,6 @@ fn assert_in_order(due: &[Due], order: &[u64]) {
     }
     for (channels, expected) in by_news {
         let got = order.iter().filter(|client| expected.contains(client));
-        assert!(
-            got.eq(&expected),
-            "channels {channels:?} were to be told to {expected:?} of {order:?}"
-        );
+        assert!(got.eq(&expected), "channels {channels:?} were due to {expected:?} in {order:?}");
     }
 }

@@ -1,6 +1,6 @@
-//! A client as it should be: it goes on where its last answer ended.
+//! A client as it should be: it continues where its last answer ended.
 //!
-//! What it must have seen by then does not need the model: every id once, in order, but for gaps that it was told of.
+//! Its claims do not need the model: each id once, in order, except gaps that were reported.
 
 use std::ops::Range;
 
@@ -10,14 +10,14 @@ use super::message::{Answer, Part};
 
 pub(crate) struct Follower {
     tracks: Vec<Track>,
-    /// Of the read that it waits for, or of the stream that it follows by.
+    /// Client of its pending read, or of its stream.
     pub(crate) client: Option<u64>,
 }
 
-/// What it knows of one channel.
+/// One channel, as far as it has read.
 struct Track {
     channel: usize,
-    /// The `next_id` of the last answer.
+    /// `next_id` of the last answer.
     cursor: Option<u64>,
     seen: Vec<u64>,
     gaps: Vec<Range<u64>>,
@@ -29,7 +29,7 @@ impl Follower {
         Self { tracks: channels.into_iter().map(track).collect(), client: None }
     }
 
-    /// What it asks next.
+    /// Returns the channels of the next read.
     pub(crate) fn follows(&self) -> Vec<(usize, Since)> {
         self.tracks
             .iter()
@@ -44,7 +44,7 @@ impl Follower {
         }
     }
 
-    /// For one that has read until nothing more came: it saw all there ever was.
+    /// Claims that it saw all messages, after it has read until nothing more came.
     pub(crate) fn assert_saw_all(
         &self,
         next_id: impl Fn(usize) -> u64,
@@ -53,27 +53,17 @@ impl Follower {
         for track in &self.tracks {
             let Some(cursor) = track.cursor else { continue };
             assert_eq!(cursor, next_id(track.channel), "it has read to the end");
-            let first = track
-                .seen
-                .first()
-                .copied()
-                .into_iter()
-                .chain(track.gaps.first().map(|gap| gap.start))
-                .min();
-            let Some(first) = first else { continue };
-            assert!(
-                track.seen.iter().all(|id| was_given(track.channel, *id)),
-                "it saw what nobody said"
-            );
+            let gap = track.gaps.first().map(|gap| gap.start);
+            let Some(first) = track.seen.first().copied().into_iter().chain(gap).min() else {
+                continue;
+            };
+            let are_given = track.seen.iter().all(|id| was_given(track.channel, *id));
+            assert!(are_given, "it saw a message that was never written");
             for id in (first..cursor).filter(|id| was_given(track.channel, *id)) {
                 let times = track.seen.iter().filter(|seen| **seen == id).count();
                 let is_in_gap = track.gaps.iter().any(|gap| gap.contains(&id));
-                assert_eq!(
-                    times,
-                    usize::from(!is_in_gap),
-                    "message {id} of channel {}",
-                    track.channel
-                );
+                let channel = track.channel;
+                assert_eq!(times, usize::from(!is_in_gap), "message {id} of channel {channel}");
             }
         }
     }
@@ -81,8 +71,8 @@ impl Follower {
 
 impl Track {
     fn take(&mut self, part: &Part) {
-        assert!(!part.reset, "its cursor came from this very server");
-        // Whoever asked for what comes from now on begins with what comes first.
+        assert!(!part.reset, "its cursor is of this server");
+        // A read from now on begins with the first message that comes.
         let first = part.messages.first().map_or(part.next_id, |message| message.id);
         let mut next = self.cursor.unwrap_or(first);
         assert_eq!(part.missed, first > next, "a gap from {next} to {first}");
@@ -91,11 +81,11 @@ impl Track {
             next = first;
         }
         for message in &part.messages {
-            assert_eq!(message.id, next, "the next one, neither the one before nor the one after");
+            assert_eq!(message.id, next, "the next one");
             self.seen.push(message.id);
             next += 1;
         }
-        assert_eq!(part.next_id, next, "the cursor goes on behind the last message");
+        assert_eq!(part.next_id, next, "the cursor is the id after the last message");
         self.cursor = Some(next);
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// Reads what the hub gave, and insists on the one way in which it may be written.
+    /// Parses a message of the hub, which must be written in one way.
     fn parse(json: &[u8]) -> Self {
         let json = str::from_utf8(json).expect("JSON is UTF-8");
         let value: Value =
@@ -51,7 +51,7 @@ impl Message {
         message
     }
 
-    /// As it stands in an answer.
+    /// Returns the message as an answer contains it.
     pub(crate) fn json(&self) -> String {
         let kind = match self.kind {
             Type::Message => "message",
@@ -77,7 +77,7 @@ impl Message {
     }
 }
 
-/// What a read gets of one channel.
+/// Answer of one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Part {
     pub(crate) messages: Vec<Message>,
@@ -92,10 +92,10 @@ impl Part {
     }
 }
 
-/// What a read gets: a part for each channel, in the order asked.
+/// Answer of a read: a part for each channel, in the order asked.
 pub(crate) type Answer = Vec<Part>;
 
-/// Takes an answer of the hub in.
+/// Parses an answer of the hub.
 pub(crate) fn answer_of(reply: &Reply<'_>) -> Answer {
     let parts: Answer = reply.slices().iter().map(part_of).collect();
     assert_eq!(
@@ -116,7 +116,7 @@ fn part_of(part: &speak::hub::ChannelSlice<'_>) -> Part {
     );
     assert!(
         messages.iter().all(|message| message.id < part.next_id()),
-        "the cursor is behind what was given"
+        "the cursor is after all messages"
     );
     Part { messages, next_id: part.next_id(), missed, reset }
 }

@@ -1,27 +1,20 @@
-//! What the contract says, in the most simple-minded way.
+//! The contract, in the most simple-minded way.
 //!
-//! Every channel holds all messages that it was ever given; what is retained, who is a member, what is due is
-//! found out anew each time, by looking at everything. Nothing here is fast, so nothing here needs to be clever.
+//! Each channel keeps all messages that it ever got. History, members and due events are derived again each
+//! time, from all of them. Nothing here is fast, so nothing here needs to be clever.
 
 use std::collections::BTreeMap;
 
 use speak::hub::{self, Now, Reason};
 
 use super::message::{Answer, Message, Type};
+use super::pending::{Identity, Pending};
 use super::plan::Limits;
-use super::reads::Waiting;
 use super::record::Tally;
 
-/// Of a turn this many messages reach those who wait, where no history is retained.
+/// Messages of a turn that reach pending reads if no history is retained.
 const LIVE_MAX: u64 = 100;
-const CHANNELS_PER_CONNECTION_MAX: usize = 32;
-
-/// What a call shows to prove who it comes from.
-#[derive(Clone, Debug)]
-pub(crate) struct Shown {
-    pub(crate) connection: u64,
-    pub(crate) auth: String,
-}
+const CHANNELS_PER_SESSION_MAX: usize = 32;
 
 pub(super) struct Entry {
     pub(super) message: Message,
@@ -38,30 +31,30 @@ pub(super) struct Channel {
     pub(super) last_use_ms: u64,
 }
 
-pub(super) struct Connection {
+pub(super) struct Session {
     auth: String,
     pub(super) last_alive_ms: u64,
     pub(super) closes_at_ms: Option<u64>,
 }
 
-/// What a waiting read is told in this turn.
+/// Answer of a pending read in this turn.
 #[derive(Debug)]
 pub(crate) struct Due {
     pub(crate) client: u64,
     pub(crate) answer: Answer,
-    /// It waits no more.
+    /// It is pending no more.
     pub(crate) is_last: bool,
-    /// The channels that it asked for.
+    /// Channels that it asked for.
     pub(crate) channels: Vec<usize>,
-    /// The channels for which it is answered; none where it is answered with nothing.
+    /// Channels with news for it; none if it is answered with nothing.
     pub(crate) news: Vec<usize>,
 }
 
-/// What there is at one moment.
+/// Numbers of things that exist.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) channels: usize,
-    pub(crate) connections: usize,
+    pub(crate) sessions: usize,
     pub(crate) readers: usize,
 }
 
@@ -71,17 +64,17 @@ pub(crate) struct Model {
     pub(super) now: Now,
     pub(super) turn: u64,
     pub(super) channels: Vec<Channel>,
-    pub(super) connections: BTreeMap<u64, Connection>,
-    pub(super) last_connection: u64,
-    /// How each connection ended.
+    pub(super) sessions: BTreeMap<u64, Session>,
+    pub(super) last_session: u64,
+    /// Reason for which each session ended.
     pub(super) ended: BTreeMap<u64, Reason>,
     /// In the order in which they began to wait.
-    pub(super) waiting: Vec<Waiting>,
-    /// Those that wait no more, and get nothing at the end of the turn.
-    pub(super) dismissed: Vec<Due>,
-    /// What every dropped channel would have given next.
-    pub(super) resting_ids: Vec<u64>,
-    /// How often each rule came to bear.
+    pub(super) pending: Vec<Pending>,
+    /// Answers of reads that are pending no more, and get nothing at the end of the turn.
+    pub(super) completed: Vec<Due>,
+    /// Next ids of dropped channels.
+    pub(super) watermarks: Vec<u64>,
+    /// Number of times that each rule applied.
     pub(crate) tally: Tally,
 }
 
@@ -94,12 +87,12 @@ impl Model {
             now: Now::default(),
             turn: 0,
             channels: std::iter::repeat_with(empty).take(channels).collect(),
-            connections: BTreeMap::new(),
-            last_connection: 0,
+            sessions: BTreeMap::new(),
+            last_session: 0,
             ended: BTreeMap::new(),
-            waiting: Vec::new(),
-            dismissed: Vec::new(),
-            resting_ids: Vec::new(),
+            pending: Vec::new(),
+            completed: Vec::new(),
+            watermarks: Vec::new(),
             tally: Tally::default(),
         }
     }
@@ -108,7 +101,7 @@ impl Model {
         self.now.mono.0
     }
 
-    /// All that was ever said in a channel, whether anybody may still read it or not.
+    /// Returns all messages of a channel, whether they can still be read or not.
     pub(crate) fn messages_ever(&self, channel: usize) -> impl Iterator<Item = &Message> {
         self.channels[channel].log.iter().map(|entry| &entry.message)
     }
@@ -121,55 +114,53 @@ impl Model {
         self.channels[channel].next_id
     }
 
-    pub(crate) fn waits(&self, client: u64) -> bool {
-        self.waiting.iter().any(|read| read.client == client)
+    pub(crate) fn is_pending(&self, client: u64) -> bool {
+        self.pending.iter().any(|read| read.client == client)
     }
 
-    pub(crate) fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    pub(crate) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
     }
 
-    pub(crate) fn waiting_clients(&self) -> Vec<u64> {
-        self.waiting.iter().map(|read| read.client).collect()
+    pub(crate) fn pending_clients(&self) -> Vec<u64> {
+        self.pending.iter().map(|read| read.client).collect()
     }
 
-    /// The clients of reads whose connection is about to end unless they go on.
-    pub(crate) fn waiting_in_grace(&self) -> Vec<u64> {
-        let closes = |number: u64| self.connections[&number].closes_at_ms.is_some();
-        let in_grace = self.waiting.iter().filter(|read| read.connection.is_some_and(closes));
+    /// Returns the clients of reads whose session ends when the grace has passed.
+    pub(crate) fn pending_in_grace(&self) -> Vec<u64> {
+        let closes = |number: u64| self.sessions[&number].closes_at_ms.is_some();
+        let in_grace = self.pending.iter().filter(|read| read.session.is_some_and(closes));
         in_grace.map(|read| read.client).collect()
     }
 
-    /// Any read that waits with a connection.
-    pub(crate) fn waiting_with(&self, connection: u64) -> Option<u64> {
-        self.waiting.iter().find(|read| read.connection == Some(connection)).map(|read| read.client)
+    /// Returns a client with a pending read of a session.
+    pub(crate) fn pending_with(&self, session: u64) -> Option<u64> {
+        self.pending.iter().find(|read| read.session == Some(session)).map(|read| read.client)
     }
 
-    /// On which channels a read waits, and with which connection.
-    pub(crate) fn waits_for(&self, client: u64) -> (Vec<usize>, Option<Shown>) {
-        let read = self.waiting.iter().find(|read| read.client == client).expect("it waits");
-        let shown =
-            |connection| Shown { connection, auth: self.connections[&connection].auth.clone() };
-        (read.channels(), read.connection.map(shown))
+    /// Returns the channels and the session of a pending read.
+    pub(crate) fn pending_of(&self, client: u64) -> (Vec<usize>, Option<Identity>) {
+        let read = self.pending.iter().find(|read| read.client == client).expect("it is pending");
+        let shown = |session| Identity { session, auth: self.sessions[&session].auth.clone() };
+        (read.channels(), read.session.map(shown))
     }
 
     pub(crate) fn living(&self) -> Vec<u64> {
-        self.connections.keys().copied().collect()
+        self.sessions.keys().copied().collect()
     }
 
-    /// Told where the ids of a channel that does not exist now will go on.
-    ///
-    /// The table of resting ids is a secret of the hub; what the contract says of it is checked.
+    /// Learns where the ids of a channel that does not exist now will continue.
+    /// The table of watermarks is a secret of the hub; the contract's claims about it are checked.
     pub(crate) fn learn_next_id(&mut self, channel: usize, next_id: u64) {
         let known = self.channels[channel].next_id;
         assert!(next_id >= known, "ids of channel {channel} went back: from {known} to {next_id}");
-        let from_the_table = next_id == known || self.resting_ids.contains(&next_id);
-        assert!(from_the_table, "nothing rests at {next_id}, channel {channel} was at {known}");
+        let from_the_table = next_id == known || self.watermarks.contains(&next_id);
+        assert!(from_the_table, "no watermark is {next_id}, channel {channel} was at {known}");
         self.channels[channel].next_id = next_id;
-        self.tally.count_if(next_id > known, "channel began where another name rests");
+        self.tally.count_if(next_id > known, "channel began at the watermark of another name");
     }
 
-    /// Everything of a channel that is there to be read.
+    /// Returns all that can be read of a channel.
     pub(super) fn retained(&self, channel: usize) -> impl Iterator<Item = &Entry> {
         let Channel { log, next_id, .. } = &self.channels[channel];
         let live = self.limits.history == 0;
@@ -191,7 +182,7 @@ impl Model {
             .map_or(self.channels[channel].next_id, |entry| entry.message.id)
     }
 
-    /// The newest introduction of everybody who has not said goodbye since.
+    /// Returns the newest introduction of each session that has not said goodbye since.
     pub(super) fn members(&self, channel: usize) -> BTreeMap<u64, &Message> {
         let mut members = BTreeMap::new();
         for Entry { message, .. } in &self.channels[channel].log {
@@ -204,35 +195,34 @@ impl Model {
         members
     }
 
-    pub(crate) fn memberships(&self, connection: u64) -> Vec<usize> {
+    pub(crate) fn memberships(&self, session: u64) -> Vec<usize> {
         (0..self.channels.len())
-            .filter(|channel| self.members(*channel).contains_key(&connection))
+            .filter(|channel| self.members(*channel).contains_key(&session))
             .collect()
     }
 
-    fn prove(&self, shown: &Shown) -> Result<u64, hub::Error> {
-        let connection = self.connections.get(&shown.connection).ok_or(hub::Error::SessionEnded)?;
-        if connection.auth == shown.auth {
-            Ok(shown.connection)
-        } else {
-            Err(hub::Error::WrongAuth)
-        }
+    fn authenticate(&self, shown: &Identity) -> Result<u64, hub::Error> {
+        let session = self.sessions.get(&shown.session).ok_or(hub::Error::SessionEnded)?;
+        if session.auth == shown.auth { Ok(shown.session) } else { Err(hub::Error::WrongAuth) }
     }
 
-    pub(super) fn prove_maybe(&self, shown: Option<&Shown>) -> Result<Option<u64>, hub::Error> {
-        shown.map(|shown| self.prove(shown)).transpose()
+    pub(super) fn authenticate_optional(
+        &self,
+        shown: Option<&Identity>,
+    ) -> Result<Option<u64>, hub::Error> {
+        shown.map(|shown| self.authenticate(shown)).transpose()
     }
 
-    /// Whether these channels exist or may begin to.
-    /// Where there is none, channels that are empty and unused go before their time, but for those that are asked for.
-    pub(super) fn have_room(&mut self, channels: &[usize]) -> Result<(), hub::Error> {
+    /// Says whether these channels exist or may be created.
+    /// If there is no room, other channels that are idle are dropped before their time.
+    pub(super) fn make_room(&mut self, channels: &[usize]) -> Result<(), hub::Error> {
         let new = channels.iter().filter(|channel| !self.exists(**channel)).count();
         let max = self.limits.max_channels;
         let has_room = |model: &Self| new == 0 || max == 0 || model.counts().channels + new <= max;
         if !has_room(self) {
             for channel in (0..self.channels.len()).filter(|channel| !channels.contains(channel)) {
-                if self.lingers_until(channel).is_some() {
-                    self.tally.count("unused channel gave room to another");
+                if self.idle_until(channel).is_some() {
+                    self.tally.count("idle channel gave room to another");
                     self.forget(channel);
                 }
             }
@@ -266,13 +256,13 @@ impl Model {
         id
     }
 
-    pub(super) fn keep_alive(&mut self, connection: Option<u64>) {
+    pub(super) fn keep_alive(&mut self, session: Option<u64>) {
         let now_ms = self.now_ms();
-        if let Some(connection) = connection.and_then(|number| self.connections.get_mut(&number)) {
-            // A move may have told that it is alive later than this.
-            connection.last_alive_ms = connection.last_alive_ms.max(now_ms);
-            self.tally.count_if(connection.closes_at_ms.is_some(), "grace ended by a call");
-            connection.closes_at_ms = None;
+        if let Some(session) = session.and_then(|number| self.sessions.get_mut(&number)) {
+            // A restored session may be alive until later than this.
+            session.last_alive_ms = session.last_alive_ms.max(now_ms);
+            self.tally.count_if(session.closes_at_ms.is_some(), "grace ended by a call");
+            session.closes_at_ms = None;
         }
     }
 
@@ -280,36 +270,36 @@ impl Model {
         &mut self,
         channel: usize,
         text: &str,
-        shown: Option<&Shown>,
+        shown: Option<&Identity>,
     ) -> Result<u64, hub::Error> {
-        let from = self.prove_maybe(shown)?;
-        self.have_room(&[channel])?;
+        let from = self.authenticate_optional(shown)?;
+        self.make_room(&[channel])?;
         self.keep_alive(from);
         Ok(self.append(channel, Type::Message, from, Some(text), None))
     }
 
-    /// `new_auth` is the secret of who shows none. Answers with the connection and the id.
+    /// `new_auth` is the secret of a new session. Returns the session and the id.
     pub(crate) fn introduce(
         &mut self,
         channel: usize,
         text: &str,
-        shown: Option<&Shown>,
+        shown: Option<&Identity>,
         new_auth: &str,
     ) -> Result<(u64, u64), hub::Error> {
-        let known = self.prove_maybe(shown)?;
+        let known = self.authenticate_optional(shown)?;
         if let Some(number) = known {
             let memberships = self.memberships(number);
-            if !memberships.contains(&channel) && memberships.len() >= CHANNELS_PER_CONNECTION_MAX {
+            if !memberships.contains(&channel) && memberships.len() >= CHANNELS_PER_SESSION_MAX {
                 return Err(hub::Error::TooManyChannels);
             }
         }
-        self.have_room(&[channel])?;
+        self.make_room(&[channel])?;
         let number = known.unwrap_or_else(|| {
-            self.last_connection += 1;
-            let connection =
-                Connection { auth: new_auth.to_owned(), last_alive_ms: 0, closes_at_ms: None };
-            self.connections.insert(self.last_connection, connection);
-            self.last_connection
+            self.last_session += 1;
+            let auth = new_auth.to_owned();
+            let session = Session { auth, last_alive_ms: 0, closes_at_ms: None };
+            self.sessions.insert(self.last_session, session);
+            self.last_session
         });
         self.keep_alive(Some(number));
         Ok((number, self.append(channel, Type::Introduction, Some(number), Some(text), None)))
@@ -317,11 +307,11 @@ impl Model {
 
     pub(crate) fn goodbye(
         &mut self,
-        shown: &Shown,
+        shown: &Identity,
         channel: Option<usize>,
         text: Option<&str>,
     ) -> Result<(), hub::Error> {
-        let number = self.prove(shown)?;
+        let number = self.authenticate(shown)?;
         let Some(channel) = channel else {
             self.end(number, Reason::Left, text);
             return Ok(());
@@ -334,21 +324,21 @@ impl Model {
     }
 
     pub(super) fn end(&mut self, number: u64, reason: Reason, text: Option<&str>) {
-        self.tally.count(&format!("connection ended: {reason:?}"));
+        self.tally.count(&format!("session ended: {reason:?}"));
         let memberships = self.memberships(number);
         self.tally.count_if(memberships.len() > 1, "goodbye in several channels");
         for channel in memberships {
             self.append(channel, Type::Goodbye, Some(number), text, Some(reason));
         }
-        for read in self.waiting.iter_mut().filter(|read| read.connection == Some(number)) {
-            read.connection = None;
+        for read in self.pending.iter_mut().filter(|read| read.session == Some(number)) {
+            read.session = None;
             read.is_orphan = true;
         }
-        self.connections.remove(&number);
+        self.sessions.remove(&number);
         self.ended.insert(number, reason);
     }
 
-    /// Who is there, and how many reads wait.
+    /// Returns the members, and the number of pending reads.
     pub(crate) fn ask_members(&mut self, channel: usize) -> (Vec<Message>, usize) {
         if self.exists(channel) {
             self.used(channel);

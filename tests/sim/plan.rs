@@ -1,15 +1,15 @@
-//! What one seed plays with: its limits, its crowd and its mix of calls.
+//! The plan of one seed: its limits, its clients and its mix of calls.
 //!
-//! Every seed draws its own ("swarm testing"): a run that never says goodbye, or
-//! only ever reads, reaches states in which an even mix of everything never stays.
+//! Each seed draws its own ("swarm testing"): a run that never says goodbye, or only ever reads, reaches states
+//! that an even mix of everything never reaches.
 
 use std::time::Duration;
 
 use speak::hub::{CHANNELS_PER_SESSION_MAX, Config, Epoch};
 
-use super::random::Random;
+use support::random::Random;
 
-/// What the operator of this run decided.
+/// Options of this run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) history: u64,
@@ -29,14 +29,14 @@ impl Limits {
             close_grace: Duration::from_millis(self.grace_ms),
             max_reply: self.max_reply,
             max_channels: self.max_channels,
+            max_memory: usize::MAX,
             epoch: Epoch::new(epoch.as_bytes().try_into().expect("eight characters")),
             watermark_hash_key,
-            ..Config::default()
         }
     }
 }
 
-/// What may be done next.
+/// A kind of step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Write,
@@ -44,35 +44,35 @@ pub(crate) enum Kind {
     Burst,
     JoinAsNew,
     JoinAgain,
-    /// One connection joins more channels than it may.
+    /// One session joins more channels than it may.
     JoinMany,
     Leave,
     LeaveOne,
     Read,
-    /// Several that wait on one channel.
+    /// Several reads of one channel.
     Crowd,
-    /// Several reads of one connection, each on channels of its own.
-    Household,
-    /// A client that goes on where its last answer ended.
+    /// Several reads of one session, each on other channels.
+    SameSession,
+    /// A follower continues.
     Follow,
-    /// A stream has more before it than it should: it is not to be told anything.
-    PutOff,
-    /// A stream has taken what it was given.
+    /// A stream has too much to take: it is to be sent nothing.
+    Pause,
+    /// A stream has taken all.
     Resume,
     /// A stream follows other channels.
-    FollowAnew,
+    Resubscribe,
     Members,
     Close,
-    /// A client dies, and its reads are closed one by one.
-    Vanish,
-    DismissAll,
+    /// A client vanishes, and its reads are closed one by one.
+    DropClient,
+    CompleteAll,
     WrongHalf,
-    /// The hub is saved, and restored elsewhere.
-    MoveHouse,
+    /// The hub is saved, and restored by another process.
+    Restore,
 }
 
-const READS: [Kind; 4] = [Kind::Read, Kind::Follow, Kind::Crowd, Kind::Household];
-const STREAMS: [Kind; 3] = [Kind::PutOff, Kind::Resume, Kind::FollowAnew];
+const READS: [Kind; 4] = [Kind::Read, Kind::Follow, Kind::Crowd, Kind::SameSession];
+const STREAMS: [Kind; 3] = [Kind::Pause, Kind::Resume, Kind::Resubscribe];
 const OTHERS: [Kind; 8] = [
     Kind::Write,
     Kind::JoinAsNew,
@@ -81,22 +81,22 @@ const OTHERS: [Kind; 8] = [
     Kind::LeaveOne,
     Kind::Members,
     Kind::Close,
-    Kind::Vanish,
+    Kind::DropClient,
 ];
 const RARE: [Kind; 5] =
-    [Kind::Burst, Kind::JoinMany, Kind::DismissAll, Kind::WrongHalf, Kind::MoveHouse];
+    [Kind::Burst, Kind::JoinMany, Kind::CompleteAll, Kind::WrongHalf, Kind::Restore];
 
-/// How far the clock goes between two turns.
+/// Time that passes between two turns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Jump {
     Nowhere,
     Tick,
     Short,
-    /// To when the hub asked to be woken.
+    /// To the hub's deadline.
     ToDeadline,
-    /// A millisecond short of that, or beyond.
+    /// A millisecond before or after it.
     AroundDeadline,
-    /// By one of the limits, give or take a millisecond.
+    /// By one of the limits, or a millisecond less or more.
     ByLimit,
     Long,
 }
@@ -105,33 +105,33 @@ const SMALL_JUMPS: [Jump; 3] = [Jump::Nowhere, Jump::Tick, Jump::Short];
 const WAKING_JUMPS: [Jump; 2] = [Jump::ToDeadline, Jump::AroundDeadline];
 const LARGE_JUMPS: [Jump; 2] = [Jump::ByLimit, Jump::Long];
 
-/// How long a channel lingers of which nothing is left.
-pub(crate) const LINGER_MS: u64 = 60_000;
+/// Time for which an idle channel is kept.
+pub(crate) const IDLE_CHANNEL_MS: u64 = 60_000;
 
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "coins, each tossed for itself")]
 pub(crate) struct Plan {
     pub(crate) limits: Limits,
     pub(crate) channels: usize,
-    /// Whether the first two channels share a place in the table of resting ids.
-    pub(crate) twins: bool,
+    /// The first two channels share a bucket of the table of watermarks.
+    pub(crate) names_collide: bool,
     pub(crate) connections_max: usize,
     pub(crate) followers: usize,
-    /// How long reads wait; 0 is drawn beside it.
+    /// Durations of long polls, besides 0.
     pub(crate) waits_ms: Vec<u64>,
-    /// Of ten reads that wait, how many are streams.
+    /// Number of streams among ten reads that may be pending.
     pub(crate) streams_in_ten: u64,
     pub(crate) turns: u64,
     pub(crate) calls_per_turn_max: u64,
     pub(crate) kinds: Vec<(Kind, u64)>,
     pub(crate) jumps: Vec<(Jump, u64)>,
-    /// Calls show credentials once in this many times.
+    /// Calls show no credentials once in this many times.
     pub(crate) anonymous_once_in: u64,
-    /// Whether every message is looked at before it can be trimmed. Looking may hide what nobody's looking shows.
+    /// Each message is read before it can be trimmed. Reading may hide faults, so not in each run.
     pub(crate) audits: bool,
-    /// Whether the hub is left alone while it says that nothing is due.
+    /// The hub is left alone while it says that nothing is due.
     pub(crate) trusts_deadline: bool,
-    /// Whether somebody turns the wall clock.
+    /// The wall clock jumps.
     pub(crate) wall_clock_jumps: bool,
 }
 
@@ -165,7 +165,7 @@ impl Plan {
         Self {
             limits,
             channels,
-            twins: random.once_in(4),
+            names_collide: random.once_in(4),
             connections_max: random.pick(&[1, 2, 4, 40]),
             followers: random.pick(&[0, 1, 3]),
             waits_ms: random.pick(&[

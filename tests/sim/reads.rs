@@ -1,125 +1,74 @@
-//! The model's half that reads: what is answered, what waits, and what ceases to.
+//! Reads in the model: which are answered, which are pending, and which end.
 
-use speak::hub::{self, Reason, Since};
+use speak::hub::{self, Reason};
 
 use super::answers::Expected;
-use super::message::Answer;
-use super::model::{Model, Shown};
+use super::model::Model;
+use super::pending::{Outcome, Pending, Read, Wait};
 
-/// A `/read`.
-#[derive(Clone, Debug)]
-pub(crate) struct Read {
-    pub(crate) client: u64,
-    pub(crate) follows: Vec<(usize, Since)>,
-    pub(crate) epoch: Option<String>,
-    pub(crate) shown: Option<Shown>,
-    pub(crate) wait: Wait,
-}
-
-/// How long a read waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wait {
-    Not,
-    /// A long poll: so many milliseconds.
-    Ms(u64),
-    /// A stream: for ever.
-    On,
-}
-
-/// What becomes of a read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Answer(Answer),
-    Waits,
-    /// A stream, and what it begins with.
-    Follows(Answer),
-}
-
-/// A `/read` that waits.
-pub(super) struct Waiting {
-    pub(super) client: u64,
-    pub(super) seats: Vec<Seat>,
-    pub(super) connection: Option<u64>,
-    /// When it has waited long enough; a stream never has.
-    pub(super) until_ms: Option<u64>,
-    /// Its connection ended: it is answered by the end of this turn, whatever there is.
-    pub(super) is_orphan: bool,
-    pub(super) is_stream: bool,
-    /// A stream that was not given all there was, and gets nothing more before it asks for it.
-    pub(super) is_behind: bool,
-}
-
-pub(super) struct Seat {
-    pub(super) channel: usize,
-    pub(super) since: Since,
-    /// The next id when it began to wait; of a stream, the first that it was not given.
-    pub(super) cursor: u64,
-}
-
-/// Reads that wait, or might.
 impl Model {
     pub(super) fn readers(&self, channel: usize) -> usize {
-        self.waiting
+        self.pending
             .iter()
-            .filter(|read| read.seats.iter().any(|seat| seat.channel == channel))
+            .filter(|read| read.subscriptions.iter().any(|its| its.channel == channel))
             .count()
     }
 
     pub(crate) fn read(&mut self, ask: &Read) -> Result<Outcome, hub::Error> {
-        let connection = self.prove_maybe(ask.shown.as_ref())?;
-        let drafts = self.drafts(ask);
-        let waits = match ask.wait {
+        let session = self.authenticate_optional(ask.shown.as_ref())?;
+        let expected = self.expected(ask);
+        let pends = match ask.wait {
             Wait::Not => false,
-            Wait::Ms(_) => !drafts.iter().any(Expected::is_news),
+            Wait::Ms(_) => !expected.iter().any(Expected::is_news),
             Wait::On => true,
         };
         let channels = ask.channels();
-        if waits {
-            self.have_room(&channels)?;
+        if pends {
+            self.make_room(&channels)?;
         }
-        let answer = self.cut(self.drafts(ask));
+        let answer = self.cut(self.expected(ask));
         for channel in &channels {
-            self.channels[*channel].exists |= waits;
+            self.channels[*channel].exists |= pends;
             if self.exists(*channel) {
                 self.used(*channel);
             }
         }
-        if connection.is_some() {
-            self.replace_older(ask, connection);
+        if session.is_some() {
+            self.replace_older(ask, session);
         }
-        self.keep_alive(connection);
+        self.keep_alive(session);
         Ok(match ask.wait {
-            Wait::Ms(wait_ms) if waits => {
-                let mut read = Waiting::new(ask, connection);
-                for seat in &mut read.seats {
-                    seat.cursor = self.next_id(seat.channel);
+            Wait::Ms(wait_ms) if pends => {
+                let mut read = Pending::new(ask, session);
+                for its in &mut read.subscriptions {
+                    its.cursor = self.next_id(its.channel);
                 }
                 read.until_ms = Some(self.now_ms() + wait_ms);
-                self.waiting.push(read);
-                Outcome::Waits
+                self.pending.push(read);
+                Outcome::Pends
             }
             Wait::On => {
-                let stream = self.stream(ask, connection, &answer);
-                self.waiting.push(stream);
-                Outcome::Follows(answer)
+                let stream = self.stream(ask, session, &answer);
+                self.pending.push(stream);
+                Outcome::Streams(answer)
             }
             Wait::Ms(_) | Wait::Not => Outcome::Answer(answer),
         })
     }
 
-    /// A long poll has that one answered which waits with its connection on the same channels. No other read has, and
-    /// no other is.
-    fn replace_older(&mut self, ask: &Read, connection: Option<u64>) {
+    /// A long poll completes an older one of its session on the same channels; no other read does, and none
+    /// other is completed.
+    fn replace_older(&mut self, ask: &Read, session: Option<u64>) {
         let mut channels = ask.channels();
         channels.sort_unstable();
-        let is_its = |read: &Waiting| read.connection == connection;
-        let same = |read: &Waiting| is_its(read) && read.channels() == channels;
+        let is_its = |read: &Pending| read.session == session;
+        let same = |read: &Pending| is_its(read) && read.channels() == channels;
         let overlaps =
-            |read: &Waiting| read.channels().iter().any(|channel| channels.contains(channel));
+            |read: &Pending| read.channels().iter().any(|channel| channels.contains(channel));
         let (is_poll, is_stream) = (matches!(ask.wait, Wait::Ms(_)), ask.wait == Wait::On);
-        let replaces = |read: &Waiting| is_poll && !read.is_stream && same(read);
-        let any = |which: &dyn Fn(&Waiting) -> bool| self.waiting.iter().any(which);
-        for (what, holds) in [
+        let replaces = |read: &Pending| is_poll && !read.is_stream && same(read);
+        let any = |which: &dyn Fn(&Pending) -> bool| self.pending.iter().any(which);
+        self.tally.count_those(&[
             ("read replaced", any(&replaces)),
             (
                 "read on overlapping channels not replaced",
@@ -131,67 +80,32 @@ impl Model {
                 is_stream && any(&|its| its.is_stream && same(its)),
             ),
             ("poll not replaced by a stream", is_stream && any(&|its| !its.is_stream && same(its))),
-        ] {
-            self.tally.count_if(holds, what);
-        }
-        self.dismiss(replaces);
+        ]);
+        self.complete_empty(replaces);
     }
 
-    /// A client that waits closes.
+    /// A client with a pending read closes.
     pub(crate) fn close(&mut self, client: u64) {
-        let Some(place) = self.waiting.iter().position(|read| read.client == client) else {
+        let Some(place) = self.pending.iter().position(|read| read.client == client) else {
             return;
         };
-        let read = self.waiting.remove(place);
-        self.waited(&read);
+        let read = self.pending.remove(place);
+        self.end_wait(&read);
         self.tally.count_if(
-            read.is_stream && read.connection.is_some(),
-            "stream closed that carried a connection",
+            read.is_stream && read.session.is_some(),
+            "stream closed that carried a session",
         );
-        let Some(number) = read.connection else { return };
+        let Some(number) = read.session else { return };
         if self.limits.grace_ms == 0 {
             return self.end(number, Reason::Closed, None);
         }
         let at_ms = self.now_ms() + self.limits.grace_ms;
-        let connection = self.connections.get_mut(&number).expect("a read waits with it");
-        self.tally.count(if connection.closes_at_ms.is_some() {
+        let session = self.sessions.get_mut(&number).expect("a pending read has it");
+        self.tally.count(if session.closes_at_ms.is_some() {
             "grace asked for again"
         } else {
             "grace began"
         });
-        connection.closes_at_ms = Some(connection.closes_at_ms.unwrap_or(at_ms).min(at_ms));
-    }
-}
-
-impl Read {
-    /// In the order asked.
-    pub(super) fn channels(&self) -> Vec<usize> {
-        self.follows.iter().map(|(channel, _)| *channel).collect()
-    }
-}
-
-impl Waiting {
-    pub(super) fn new(ask: &Read, connection: Option<u64>) -> Self {
-        let seat = |(channel, since): &(usize, Since)| Seat {
-            channel: *channel,
-            since: *since,
-            cursor: 0,
-        };
-        Self {
-            client: ask.client,
-            seats: ask.follows.iter().map(seat).collect(),
-            connection,
-            until_ms: None,
-            is_orphan: false,
-            is_stream: false,
-            is_behind: false,
-        }
-    }
-
-    /// Sorted: what is asked is whether two follow the same set.
-    pub(super) fn channels(&self) -> Vec<usize> {
-        let mut channels: Vec<_> = self.seats.iter().map(|seat| seat.channel).collect();
-        channels.sort_unstable();
-        channels
+        session.closes_at_ms = Some(session.closes_at_ms.unwrap_or(at_ms).min(at_ms));
     }
 }

@@ -1,4 +1,4 @@
-//! What a run tells about itself.
+//! The record of a run.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -6,14 +6,14 @@ use std::fmt::{self, Debug};
 
 use speak::hub;
 
-/// What becomes of the steps.
+/// Use of the steps.
 pub(crate) enum Trace {
     Forgotten,
     Printed,
     Kept(RefCell<Vec<String>>),
 }
 
-/// How often each thing happened.
+/// Number of times that each thing happened.
 #[derive(Default)]
 pub(crate) struct Tally(RefCell<BTreeMap<String, u64>>);
 
@@ -28,6 +28,12 @@ impl Tally {
         }
     }
 
+    pub(crate) fn count_those(&self, rules: &[(&str, bool)]) {
+        for (what, holds) in rules {
+            self.count_if(*holds, what);
+        }
+    }
+
     pub(crate) fn add_all(&self, other: &Self) {
         for (what, times) in &*other.0.borrow() {
             self.add(what, *times);
@@ -38,7 +44,7 @@ impl Tally {
         self.0.borrow().get(what).copied().unwrap_or(0)
     }
 
-    fn add(&self, what: &str, times: u64) {
+    pub(crate) fn add(&self, what: &str, times: u64) {
         let mut all = self.0.borrow_mut();
         match all.get_mut(what) {
             Some(count) => *count += times,

@@ -1,4 +1,4 @@
-//! Runs the seeds of a simulation on all cores, and tells how to see a failure again.
+//! Runs the seeds of a simulation on all cores, and shows how to replay a failure.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,26 +10,26 @@ use std::{env, process, thread};
 
 use super::record::{Record, Tally, Trace};
 
-/// What is simulated.
+/// A simulation.
 pub(crate) struct Simulation {
     /// Its file of tests.
     pub(crate) test: &'static str,
-    /// How many seeds run where nothing else is asked.
+    /// Number of seeds, unless a variable sets another.
     pub(crate) seeds: u64,
-    /// From this many seeds on, a rule that never came to bear is a fault of the mix.
+    /// Number of seeds in which each rule has to apply.
     pub(crate) seeds_to_reach_all: u64,
     pub(crate) rules: &'static [&'static str],
     pub(crate) run: fn(u64, Trace) -> Record,
 }
 
-/// A seed takes some milliseconds: one that takes this long will never end.
+/// A seed takes some milliseconds; after this time it will never end.
 const HUNG_AFTER: Duration = Duration::from_mins(1);
 
-/// The seeds that run now, since when.
+/// Seeds that run now, with their start.
 static RUNNING: Mutex<BTreeMap<u64, Instant>> = Mutex::new(BTreeMap::new());
 
 impl Simulation {
-    /// Runs the seeds that are asked for, and claims that every rule came to bear.
+    /// Runs the seeds, and claims that each rule applied.
     pub(crate) fn run_all(&'static self) {
         if let Some(seed) = asked("SPEAK_SIM_SEED") {
             let record = self.run(seed, Trace::Printed);
@@ -59,7 +59,7 @@ impl Simulation {
             let cores = thread::available_parallelism().map_or(1, usize::from);
             let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
             for worker in workers {
-                let (its_steps, its_tally) = worker.join().expect("a seed failed, as told above");
+                let (its_steps, its_tally) = worker.join().expect("a seed failed, see above");
                 steps += its_steps;
                 tally.add_all(&its_tally);
             }
@@ -71,7 +71,7 @@ impl Simulation {
         println!("{seeds} seeds, {steps} steps, {:.1} s", began.elapsed().as_secs_f32());
     }
 
-    /// Claims that a seed says all that happens.
+    /// Claims that a seed determines the whole run.
     pub(crate) fn assert_repeatable(&'static self) {
         for seed in 0..20 {
             let lines = || match self.run(seed, Trace::Kept(RefCell::default())).notes {
@@ -87,14 +87,14 @@ impl Simulation {
         (self.run)(seed, notes)
     }
 
-    /// Ends the process when a seed hangs, since a test that never ends does not tell its seed.
+    /// Ends the process when a seed hangs, since a test that never ends would not show its seed.
     fn watch_for_hangs(&self) {
         loop {
             thread::sleep(HUNG_AFTER / 10);
             if let Some((seed, _)) =
                 running().iter().find(|(_, since)| since.elapsed() > HUNG_AFTER)
             {
-                Replay { seed: *seed, test: self.test }.tell("hangs");
+                Replay { seed: *seed, test: self.test }.show("hangs");
                 process::exit(1);
             }
         }
@@ -102,20 +102,20 @@ impl Simulation {
 }
 
 fn running() -> MutexGuard<'static, BTreeMap<u64, Instant>> {
-    RUNNING.lock().expect("nobody panics with it")
+    RUNNING.lock().expect("no panic while it is locked")
 }
 
-/// Tells how to see a failure again.
+/// Shows how to replay a failure.
 struct Replay {
     seed: u64,
     test: &'static str,
 }
 
 impl Replay {
-    fn tell(&self, what: &str) {
+    fn show(&self, what: &str) {
         let Self { seed, test } = self;
         let replay = format!("SPEAK_SIM_SEED={seed} cargo test --test {test} -- --nocapture");
-        // Past the test harness, which would keep it to itself when the process ends here.
+        // Not through the test harness, which would drop it when the process ends here.
         let _ = writeln!(io::stderr(), "seed {seed} {what}; its steps: {replay}");
     }
 }
@@ -123,12 +123,12 @@ impl Replay {
 impl Drop for Replay {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.tell("failed");
+            self.show("failed");
         }
     }
 }
 
-/// Where one seed fails, no more are begun.
+/// Starts no more seeds when one fails.
 struct EndOfAll<'a>(&'a AtomicU64);
 
 impl Drop for EndOfAll<'_> {

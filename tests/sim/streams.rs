@@ -1,147 +1,126 @@
-//! The model's half that streams: after what a stream begins with, it is always owed what a read would get that
-//! asks with its cursors.
+//! Streams in the model: after its first answer, a stream gets what a read would get that asks with its
+//! cursors.
 
 use speak::hub::{self, Since};
 
 use super::answers::Expected;
 use super::message::{Answer, Part};
 use super::model::Model;
-use super::reads::{Read, Waiting};
+use super::pending::{Pending, Read};
 
-/// Streams.
 impl Model {
-    /// A stream that was given what it begins with.
-    pub(super) fn stream(
-        &self,
-        ask: &Read,
-        connection: Option<u64>,
-        begins_with: &Answer,
-    ) -> Waiting {
-        let mut read = Waiting { is_stream: true, ..Waiting::new(ask, connection) };
-        self.is_open(&mut read, begins_with);
-        for (what, holds) in [
-            ("stream began behind", read.is_behind),
+    /// Returns a stream after its first answer.
+    pub(super) fn stream(&self, ask: &Read, session: Option<u64>, begins_with: &Answer) -> Pending {
+        let mut read = Pending { is_stream: true, ..Pending::new(ask, session) };
+        self.advance(&mut read, begins_with);
+        self.tally.count_those(&[
+            ("stream began paused", read.is_paused),
             ("stream began with a reset", begins_with.iter().any(|part| part.reset)),
             ("stream began with a gap", begins_with.iter().any(|part| part.missed)),
-            (
-                "stream began with messages",
-                begins_with.iter().any(|part| !part.messages.is_empty()),
-            ),
+            ("stream began with messages", begins_with.iter().any(|it| !it.messages.is_empty())),
             ("stream began with nothing", begins_with.iter().all(Part::is_nothing)),
-        ] {
-            self.tally.count_if(holds, what);
-        }
+        ]);
         read
     }
 
-    pub(super) fn is_open(&self, read: &mut Waiting, answer: &Answer) {
-        for (seat, part) in read.seats.iter_mut().zip(answer) {
-            (seat.since, seat.cursor) = (Since::Id(part.next_id), part.next_id);
+    /// A stream was sent an answer, and continues after it.
+    pub(super) fn advance(&self, read: &mut Pending, answer: &Answer) {
+        for (its, part) in read.subscriptions.iter_mut().zip(answer) {
+            (its.since, its.cursor) = (Since::Id(part.next_id), part.next_id);
         }
-        read.is_behind = read.seats.iter().any(|seat| seat.cursor < self.next_id(seat.channel));
+        read.is_paused =
+            read.subscriptions.iter().any(|its| its.cursor < self.next_id(its.channel));
     }
 
-    /// A stream follows other channels, as one that begins now, but for its client and its connection.
-    pub(crate) fn follow_anew(&mut self, ask: &Read) -> Result<Answer, hub::Error> {
-        let caller = self.prove_maybe(ask.shown.as_ref())?;
-        self.have_room(&ask.channels())?;
-        let answer = self.cut(self.drafts(ask));
+    /// A stream follows other channels, as one that begins now, except for its client and its session.
+    pub(crate) fn resubscribe(&mut self, ask: &Read) -> Result<Answer, hub::Error> {
+        let caller = self.authenticate_optional(ask.shown.as_ref())?;
+        self.make_room(&ask.channels())?;
+        let answer = self.cut(self.expected(ask));
         let place =
-            self.waiting.iter().position(|read| read.client == ask.client).expect("it streams");
-        let old = self.waiting.remove(place);
-        self.waited(&old);
+            self.pending.iter().position(|read| read.client == ask.client).expect("it streams");
+        let old = self.pending.remove(place);
+        self.end_wait(&old);
         for channel in ask.channels() {
             self.channels[channel].exists = true;
             self.used(channel);
         }
-        let new = Waiting { is_orphan: old.is_orphan, ..self.stream(ask, old.connection, &answer) };
-        for (what, holds) in [
-            ("orphaned stream followed anew", old.is_orphan),
-            ("stream behind followed anew", old.is_behind),
-            ("stream followed the same anew", old.channels() == new.channels()),
-            ("stream followed others anew", old.channels() != new.channels()),
-            (
-                "stream followed anew for another connection",
-                caller.is_some() && caller != old.connection,
-            ),
-            (
-                "stream with a connection followed anew without",
-                caller.is_none() && old.connection.is_some(),
-            ),
-        ] {
-            self.tally.count_if(holds, what);
-        }
-        self.waiting.push(new);
+        let new = Pending { is_orphan: old.is_orphan, ..self.stream(ask, old.session, &answer) };
+        self.tally.count_those(&[
+            ("orphaned stream resubscribed", old.is_orphan),
+            ("paused stream resubscribed", old.is_paused),
+            ("stream resubscribed to the same", old.channels() == new.channels()),
+            ("stream resubscribed to others", old.channels() != new.channels()),
+            ("resubscribed for another session", caller.is_some() && caller != old.session),
+            ("resubscribed without a session", caller.is_none() && old.session.is_some()),
+        ]);
+        self.pending.push(new);
         self.keep_alive(caller);
         Ok(answer)
     }
 
-    /// A client is slow to take what its stream was given: it is told no more before it has.
-    pub(crate) fn put_off(&mut self, client: u64) {
-        let read = self.waiting.iter_mut().find(|read| read.client == client).expect("it streams");
-        self.tally.count(if read.is_behind { "stream behind put off" } else { "stream put off" });
-        read.is_behind = true;
+    /// A client is slow to take its stream: it is sent no more before it resumes.
+    pub(crate) fn pause(&mut self, client: u64) {
+        let read = self.pending.iter_mut().find(|read| read.client == client).expect("it streams");
+        self.tally.count(if read.is_paused { "paused stream paused" } else { "stream paused" });
+        read.is_paused = true;
     }
 
-    /// A client has taken what its stream was given. What it gets next, if it was not given all.
+    /// A client has taken all that was sent. Returns what it gets next, if it was not sent all.
     pub(crate) fn resume(&mut self, client: u64) -> Option<Answer> {
-        let place = self.waiting.iter().position(|read| read.client == client);
-        let Some(place) = place.filter(|place| self.waiting[*place].is_behind) else {
-            self.tally.count("resume of one that is not behind");
+        let place = self.pending.iter().position(|read| read.client == client);
+        let Some(place) = place.filter(|place| self.pending[*place].is_paused) else {
+            self.tally.count("resume of a stream that is not paused");
             return None;
         };
-        if !self.draft_for_waiting(&self.waiting[place]).iter().any(Expected::is_news) {
+        if !self.expect_pending(&self.pending[place]).iter().any(Expected::is_news) {
             self.tally.count("stream resumed with nothing");
-            self.waiting[place].is_behind = false;
+            self.pending[place].is_paused = false;
             return None;
         }
-        let mut read = self.waiting.remove(place);
-        let answer = self.cut(self.draft_for_waiting(&read));
-        self.is_open(&mut read, &answer);
-        for (what, holds) in [
-            ("stream resumed, and no longer behind", !read.is_behind),
-            ("stream resumed, and still behind", read.is_behind),
-            ("stream resumed, and told of a gap", answer.iter().any(|part| part.missed)),
+        let mut read = self.pending.remove(place);
+        let answer = self.cut(self.expect_pending(&read));
+        self.advance(&mut read, &answer);
+        self.tally.count_those(&[
+            ("stream resumed, and no longer paused", !read.is_paused),
+            ("stream resumed, and still paused", read.is_paused),
+            ("stream resumed with a gap", answer.iter().any(|part| part.missed)),
             ("orphaned stream resumed", read.is_orphan),
-        ] {
-            self.tally.count_if(holds, what);
-        }
-        self.waiting.insert(place, read);
+        ]);
+        self.pending.insert(place, read);
         Some(answer)
     }
 
     pub(crate) fn streaming_clients(&self) -> Vec<u64> {
-        self.waiting.iter().filter(|read| read.is_stream).map(|read| read.client).collect()
+        self.pending.iter().filter(|read| read.is_stream).map(|read| read.client).collect()
     }
 
-    pub(crate) fn clients_behind(&self) -> Vec<u64> {
-        self.waiting.iter().filter(|read| read.is_behind).map(|read| read.client).collect()
+    pub(crate) fn paused_clients(&self) -> Vec<u64> {
+        self.pending.iter().filter(|read| read.is_paused).map(|read| read.client).collect()
     }
 
-    pub(super) fn tally_told(&self, read: &Waiting, answer: &Answer, news: usize) {
+    pub(super) fn tally_sent(&self, read: &Pending, answer: &Answer, news: usize) {
         let is_cut = answer
             .iter()
-            .zip(&read.seats)
-            .any(|(part, seat)| part.next_id < self.next_id(seat.channel));
-        for (what, holds) in [
-            ("stream told", true),
-            ("stream told for one of several channels", news == 1 && answer.len() > 1),
-            ("stream told for several channels", news > 1),
-            ("stream told of a gap", answer.iter().any(|part| part.missed)),
-            ("stream fell behind", is_cut),
-            ("orphaned stream told its goodbye", read.is_orphan),
-        ] {
-            self.tally.count_if(holds, what);
-        }
+            .zip(&read.subscriptions)
+            .any(|(part, its)| part.next_id < self.next_id(its.channel));
+        self.tally.count_those(&[
+            ("stream sent", true),
+            ("stream sent for one of several channels", news == 1 && answer.len() > 1),
+            ("stream sent for several channels", news > 1),
+            ("stream sent a gap", answer.iter().any(|part| part.missed)),
+            ("stream left incomplete", is_cut),
+            ("orphaned stream sent its goodbye", read.is_orphan),
+        ]);
     }
 
-    /// A stream is not told of what this turn brought.
-    pub(super) fn tally_behind(&self, read: &Waiting) {
+    /// A paused stream is not sent the messages of this turn.
+    pub(super) fn tally_paused(&self, read: &Pending) {
         let changed = self.changed();
         let is_owed = changed
             .iter()
-            .any(|(channel, _)| read.seats.iter().any(|seat| seat.channel == *channel));
-        self.tally.count_if(is_owed, "stream behind not told");
-        self.tally.count_if(read.is_orphan, "stream behind ended with its connection");
+            .any(|(channel, _)| read.subscriptions.iter().any(|its| its.channel == *channel));
+        self.tally.count_if(is_owed, "paused stream not sent");
+        self.tally.count_if(read.is_orphan, "paused stream ended with its session");
     }
 }

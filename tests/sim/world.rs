@@ -1,4 +1,4 @@
-//! The hub and the model, side by side: every call is made to both, every answer compared.
+//! The hub and the model: each call is made to both, and each answer compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,31 +7,32 @@ use speak::hub::{
     Now, Pair, ReadRequest, ReadResult, ReaderKey, ResumeBatch, Since, token,
 };
 
+use support::random::Random;
+
 use super::answers::Order;
 use super::follower::Follower;
 use super::message::{Answer, Message, answer_of};
-use super::model::{Model, Shown};
+use super::model::Model;
+use super::pair_names;
+use super::pending::{Identity, Outcome, Read, Wait};
 use super::plan::Plan;
-use super::random::Random;
-use super::reads::{Outcome, Read, Wait};
 use super::record::Record;
-use super::twins;
 
-/// One call, or what a client does to its connection.
+/// One call, or an event of a client's connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Call {
     Write {
         channel: usize,
         text: String,
-        shown: Option<Shown>,
+        shown: Option<Identity>,
     },
     Introduce {
         channel: usize,
         text: String,
-        shown: Option<Shown>,
+        shown: Option<Identity>,
     },
     Goodbye {
-        shown: Shown,
+        shown: Identity,
         channel: Option<usize>,
         text: Option<String>,
     },
@@ -39,24 +40,24 @@ pub(crate) enum Call {
         channel: usize,
     },
     Read(Read),
-    PutOff {
+    Pause {
         client: u64,
     },
     Resume {
         client: u64,
     },
-    /// By the stream of that client, however it says that it waits.
-    FollowAnew(Read),
+    /// By the stream of that client, whatever it says of its wait.
+    Resubscribe(Read),
     Close {
         client: u64,
     },
-    DismissAll,
+    CompleteAll,
     WrongHalf {
         channel: usize,
     },
 }
 
-/// The two names of one log; the same one where it is not a pair.
+/// The two names of one channel, which differ only in a pair.
 struct Names {
     read: String,
     write: String,
@@ -79,27 +80,27 @@ pub(crate) struct World {
     pub(crate) hub: Hub,
     pub(crate) model: Model,
     pub(crate) now: Now,
-    /// Messages that this hub began with.
+    /// Number of messages that this hub began with.
     pub(crate) restored: u64,
-    /// The hub's, as its answers tell it.
+    /// Epoch of the hub.
     pub(crate) epoch: String,
     names: Vec<Names>,
-    /// All that were ever introduced, the newest last.
-    pub(crate) identities: Vec<Shown>,
-    /// The hub's names of all reads that ever waited, the newest last.
+    /// All sessions that were ever introduced, the newest last.
+    pub(crate) identities: Vec<Identity>,
+    /// The hub's keys of all reads that were ever pending, the newest last.
     pub(crate) reads: Vec<(u64, ReaderKey)>,
-    /// When each read that waits has waited long enough, as the server's clients keep it for the hub.
+    /// End of each pending long poll, which the server's clients keep for the hub.
     pub(crate) waits: BTreeMap<(Millis, u64), ReaderKey>,
     pub(crate) followers: Vec<Follower>,
     clients: u64,
-    /// Streams that go on in a row, and what the last of them was told.
+    /// Streams that resume in a row, and the last answer of these.
     pub(crate) resumed: (ResumeBatch, Option<Answer>),
-    /// Whoever has got its last answer.
+    /// Clients that got their last answer.
     pub(crate) answered: BTreeSet<u64>,
 }
 
-fn shows(shown: &Shown) -> Credentials<'_> {
-    Credentials { session: shown.connection, auth: &shown.auth }
+fn shows(shown: &Identity) -> Credentials<'_> {
+    Credentials { session: shown.session, auth: &shown.auth }
 }
 
 fn logs_of<'a>(names: &'a [Names], ask: &Read) -> Vec<(ChannelKey<'a>, Since)> {
@@ -124,21 +125,21 @@ impl World {
             .expect("letters and digits");
         let mut names: Vec<_> =
             (0..plan.channels).map(|channel| draw_names(channel, &mut random)).collect();
-        let mut resting_key = token(|| random.next() as u8);
-        if plan.twins {
-            resting_key = twins::KEY;
-            for (its, twin) in names.iter_mut().zip(twins::twins()) {
-                *its = Names { read: twin.clone(), write: twin.clone() };
+        let mut watermark_key = token(|| random.next() as u8);
+        if plan.names_collide {
+            watermark_key = pair_names::KEY;
+            for (its, name) in names.iter_mut().zip(pair_names::colliding()) {
+                *its = Names { read: name.clone(), write: name.clone() };
             }
         }
         let followers = (0..plan.followers).map(|_| {
             let count = random.pick(&[1, 1, 2, 5]);
-            Follower::new(random.places(plan.channels, count))
+            Follower::new(random.indexes(plan.channels, count))
         });
         Self {
             followers: followers.collect(),
             restored: 0,
-            hub: Hub::new(plan.limits.config(&epoch, resting_key)),
+            hub: Hub::new(plan.limits.config(&epoch, watermark_key)),
             model: Model::new(plan.limits, plan.channels, &epoch),
             epoch,
             now: Now { mono: Millis(random.below(100_000)), unix_ms: 1_763_802_330_123 },
@@ -155,13 +156,13 @@ impl World {
         }
     }
 
-    /// A TCP connection that nobody had before.
+    /// Returns a new client.
     pub(crate) fn next_client(&mut self) -> u64 {
         self.clients += 1;
         self.clients
     }
 
-    /// Makes a call to both and compares what they answer.
+    /// Makes a call to both and compares the answers.
     pub(crate) fn call(&mut self, call: &Call) {
         self.record.step(|| format!("{call:?}"));
         if !matches!(call, Call::Resume { .. }) {
@@ -177,23 +178,23 @@ impl World {
             }
             Call::Members { channel } => self.members(*channel),
             Call::Read(ask) => self.read(ask),
-            Call::PutOff { client } => {
+            Call::Pause { client } => {
                 self.hub.pause(self.key_of(*client));
-                self.model.put_off(*client);
+                self.model.pause(*client);
             }
             Call::Resume { client } => self.resume(*client),
-            Call::FollowAnew(ask) => self.follow_anew(ask),
+            Call::Resubscribe(ask) => self.resubscribe(ask),
             Call::Close { client } => self.close(*client),
-            Call::DismissAll => {
+            Call::CompleteAll => {
                 self.hub.complete_all_empty(self.now);
-                self.model.dismiss_all();
+                self.model.complete_all();
             }
             Call::WrongHalf { channel } => self.wrong_half(*channel),
         }
         self.compare_counts();
     }
 
-    fn write(&mut self, channel: usize, text: &str, shown: Option<&Shown>) {
+    fn write(&mut self, channel: usize, text: &str, shown: Option<&Identity>) {
         self.probe(channel);
         let expected = self.model.write(channel, text, shown);
         let got = self.hub.write(self.now, &self.names[channel].to_write(), text, shown.map(shows));
@@ -201,7 +202,7 @@ impl World {
         self.record.outcome("write", &expected);
     }
 
-    fn introduce(&mut self, channel: usize, text: &str, shown: Option<&Shown>) {
+    fn introduce(&mut self, channel: usize, text: &str, shown: Option<&Identity>) {
         self.probe(channel);
         let auth = Auth::new(token(|| self.random.next() as u8));
         let expected = self.model.introduce(channel, text, shown, auth.reveal());
@@ -209,17 +210,17 @@ impl World {
         let who = shown.map_or(Introducer::New(auth), |shown| Introducer::Existing(shows(shown)));
         let got = self.hub.introduce(self.now, &self.names[channel].to_write(), text, who);
         let got = got.map(|introduced| {
-            assert_eq!(introduced.auth.reveal(), own_auth, "an introduction tells the secret");
+            assert_eq!(introduced.auth.reveal(), own_auth, "an introduction returns the secret");
             (introduced.session, introduced.id)
         });
         assert_eq!(got, expected, "introduce");
         self.record.outcome("introduce", &expected);
-        if let (None, Ok((connection, _))) = (shown, expected) {
-            self.identities.push(Shown { connection, auth: own_auth });
+        if let (None, Ok((session, _))) = (shown, expected) {
+            self.identities.push(Identity { session, auth: own_auth });
         }
     }
 
-    fn goodbye(&mut self, shown: &Shown, channel: Option<usize>, text: Option<&str>) {
+    fn goodbye(&mut self, shown: &Identity, channel: Option<usize>, text: Option<&str>) {
         let expected = self.model.goodbye(shown, channel, text);
         let log = channel.map(|channel| self.names[channel].to_write());
         let got = self.hub.goodbye(self.now, shows(shown), log.as_ref(), text);
@@ -232,10 +233,10 @@ impl World {
         let (expected, readers) = self.model.ask_members(channel);
         let members = self.hub.members(self.now, &self.names[channel].to_read());
         assert_eq!(members.readers(), readers, "readers of a channel");
-        let as_told = |text: &[u8]| serde_json::from_slice::<String>(text).expect("a JSON string");
+        let parse = |text: &[u8]| serde_json::from_slice::<String>(text).expect("a JSON string");
         let got = members
             .iter()
-            .map(|(from, its)| (Some(from), its.id, its.unix_ms, Some(as_told(&its.text_json))));
+            .map(|(from, its)| (Some(from), its.id, its.unix_ms, Some(parse(&its.text_json))));
         let expected = expected
             .into_iter()
             .map(|message| (message.from, message.id, message.time, message.text));
@@ -265,7 +266,7 @@ impl World {
         let got = self.hub_read(ask);
         assert_eq!(got.as_ref().map(|(outcome, _)| outcome), expected.as_ref(), "read");
         let what = match (&expected, ask.wait) {
-            (Ok(Outcome::Waits), _) => "read that waits",
+            (Ok(Outcome::Pends), _) => "read that waits",
             (_, Wait::On) => "stream",
             _ => "read",
         };
@@ -278,53 +279,53 @@ impl World {
         }
         match expected {
             Ok(Outcome::Answer(answer)) => self.answered(ask.client, &answer, true),
-            Ok(Outcome::Follows(answer)) => self.answered(ask.client, &answer, false),
-            Ok(Outcome::Waits) | Err(_) => {}
+            Ok(Outcome::Streams(answer)) => self.answered(ask.client, &answer, false),
+            Ok(Outcome::Pends) | Err(_) => {}
         }
     }
 
-    /// What comes of it, and the hub's name for the read that waits.
+    /// Returns the outcome, and the hub's key of the pending read.
     fn hub_read(&mut self, ask: &Read) -> Result<(Outcome, Option<ReaderKey>), hub::Error> {
         let follows = logs_of(&self.names, ask);
         self.hub.read(self.now, &call_of(ask, &follows)).map(|outcome| match outcome {
             ReadResult::Ready(reply) => (Outcome::Answer(answer_of(&reply)), None),
-            ReadResult::Pending(key) => (Outcome::Waits, Some(key)),
-            ReadResult::Streaming(key, reply) => (Outcome::Follows(answer_of(&reply)), Some(key)),
+            ReadResult::Pending(key) => (Outcome::Pends, Some(key)),
+            ReadResult::Streaming(key, reply) => (Outcome::Streams(answer_of(&reply)), Some(key)),
         })
     }
 
-    fn follow_anew(&mut self, ask: &Read) {
+    fn resubscribe(&mut self, ask: &Read) {
         for (channel, _) in &ask.follows {
             self.probe(*channel);
         }
         let key = self.key_of(ask.client);
-        let expected = self.model.follow_anew(ask);
+        let expected = self.model.resubscribe(ask);
         let follows = logs_of(&self.names, ask);
         let got = self.hub.resubscribe(self.now, key, &call_of(ask, &follows));
         let got = got.map(|(new_key, reply)| (new_key, answer_of(&reply)));
         assert_eq!(
             got.as_ref().map(|(_, answer)| answer),
             expected.as_ref(),
-            "what it follows anew"
+            "the first answer of other channels"
         );
-        self.record.outcome("follow anew", &expected);
+        self.record.outcome("resubscribe", &expected);
         if let Ok((new_key, answer)) = got {
             self.reads.push((ask.client, new_key));
             self.answered(ask.client, &answer, false);
         }
     }
 
-    /// The hub's name for the read of a client, whether it still waits or not.
+    /// Returns the hub's key of a client's read, whether it is still pending or not.
     pub(crate) fn key_of(&self, client: u64) -> ReaderKey {
         let (_, key) =
-            self.reads.iter().rev().find(|(its, _)| *its == client).expect("it waited once");
+            self.reads.iter().rev().find(|(its, _)| *its == client).expect("it was pending once");
         *key
     }
 
     fn close(&mut self, client: u64) {
         self.hub.on_reader_closed(self.now, self.key_of(client));
         self.waits.retain(|(_, its), _| *its != client);
-        let waits = self.model.waits(client);
+        let waits = self.model.is_pending(client);
         self.model.close(client);
         self.record.tally.count_if(!waits, "close of an answered read");
         if let Some(follower) =
@@ -334,7 +335,8 @@ impl World {
         }
     }
 
-    /// Lets the model know where the ids of a channel that does not exist would go on. Nothing comes of such a read.
+    /// Lets the model learn where the ids of a channel that does not exist would continue.
+    /// Such a read has no effect.
     fn probe(&mut self, channel: usize) {
         if self.model.exists(channel) {
             return;
@@ -345,7 +347,7 @@ impl World {
         self.model.learn_next_id(channel, part.next_id);
     }
 
-    /// Reads without waiting, past the model.
+    /// Reads at once, without the model.
     fn look(&mut self, channel: usize, since: Since) -> Answer {
         let ask = Read {
             client: 0,
@@ -356,11 +358,11 @@ impl World {
         };
         match self.hub_read(&ask) {
             Ok((Outcome::Answer(answer), None)) => answer,
-            other => unreachable!("it does not wait, and needs nothing: {other:?}"),
+            other => unreachable!("it is answered at once: {other:?}"),
         }
     }
 
-    /// All that the hub retains from an id on, in as many reads as it takes.
+    /// Returns all that the hub retains from an id on, in as many reads as it takes.
     fn look_at_all(&mut self, channel: usize, from_id: u64) -> Vec<Message> {
         let (mut messages, mut from_id) = (Vec::new(), from_id);
         loop {
@@ -374,7 +376,7 @@ impl World {
         }
     }
 
-    /// The end of a turn: what is due is done, what came is delivered.
+    /// Ends a turn: does all that is due, and delivers.
     pub(crate) fn end_turn(&mut self) {
         self.record.step(|| "end of turn".to_owned());
         while let Some(entry) =
@@ -386,8 +388,8 @@ impl World {
         if is_due || !self.plan.trusts_deadline {
             self.hub.expire(self.now);
         }
-        for tie in self.model.expire() {
-            self.learn_order(&tie);
+        for order in self.model.expire() {
+            self.learn_order(&order);
         }
         if self.plan.audits {
             self.audit();
@@ -399,30 +401,27 @@ impl World {
         self.check_deadline();
     }
 
-    fn learn_order(&mut self, tie: &Order) {
-        let seen = self.look_at_all(tie.channel, tie.from_id);
-        self.record.step(|| format!("said goodbye at once in {}: {seen:?}", tie.channel));
-        self.model.learn_order(tie, &seen);
-        let expected =
-            self.model.retained_messages(tie.channel).filter(|message| message.id >= tie.from_id);
-        assert!(expected.eq(&seen), "goodbyes in channel {}: {seen:#?}", tie.channel);
+    fn learn_order(&mut self, order: &Order) {
+        let Order { channel, from_id } = *order;
+        let seen = self.look_at_all(channel, from_id);
+        self.record.step(|| format!("goodbyes at one time in {channel}: {seen:?}"));
+        self.model.learn_order(order, &seen);
+        let retained = self.model.retained_messages(channel);
+        let is_right = retained.filter(|message| message.id >= from_id).eq(&seen);
+        assert!(is_right, "goodbyes in channel {channel}: {seen:#?}");
     }
 
-    /// Looks at all that this turn said, also where nobody else does.
+    /// Compares all messages of this turn, also those that no client reads.
     fn audit(&mut self) {
         for (channel, first_id) in self.model.changed() {
             let seen = self.look_at_all(channel, first_id);
-            let expected: Vec<_> = self
-                .model
-                .retained_messages(channel)
-                .filter(|message| message.id >= first_id)
-                .cloned()
-                .collect();
-            assert_eq!(seen, expected, "channel {channel} from {first_id} on");
+            let retained = self.model.retained_messages(channel);
+            let is_right = retained.filter(|message| message.id >= first_id).eq(&seen);
+            assert!(is_right, "channel {channel} from {first_id} on: {seen:?}");
         }
     }
 
-    /// Every message that ever was in this hub is retained, or was dropped for one of the reasons.
+    /// Claims that each message of this hub is retained, or was dropped for one of the reasons.
     fn check_tally(&self) {
         let tally = self.hub.stats();
         let added: u64 = tally.messages().iter().map(|(_, count)| count).sum();
@@ -434,7 +433,7 @@ impl World {
         let census = self.hub.gauges();
         let expected = self.model.counts();
         assert_eq!(census.channels, expected.channels, "channels");
-        assert_eq!(census.sessions, expected.connections, "connections");
+        assert_eq!(census.sessions, expected.sessions, "sessions");
         assert_eq!(census.readers, expected.readers, "readers");
         let timed = census.channels + census.sessions;
         assert!(census.timers <= timed, "a timer for each at most: {census:?}");
@@ -442,13 +441,13 @@ impl World {
         assert!(max_channels == 0 || census.channels <= max_channels, "{census:?}");
     }
 
-    /// When something is due, in the hub or because a read has waited long enough.
+    /// Returns the time at which something is due, in the hub or because a long poll ends.
     pub(crate) fn next_deadline(&self) -> Option<Millis> {
         let wait = self.waits.keys().next().map(|(at, _)| *at);
         [self.hub.next_deadline(), wait].into_iter().flatten().min()
     }
 
-    /// The hub is woken no later than something happens, and sleeps where nothing ever will.
+    /// Claims that the hub wakes no later than something happens, and sleeps if nothing ever will.
     fn check_deadline(&self) {
         let deadline = self.next_deadline();
         assert!(
@@ -461,8 +460,8 @@ impl World {
                 deadline.is_some_and(|at| at.0 <= at_ms),
                 "{deadline:?} is later than {at_ms}"
             ),
-            // A timer that was set before a stream came may ring once more.
-            None => assert!(deadline.is_none() || self.model.has_waiting(), "nothing is to come"),
+            // A timer that was armed before a stream came may fire once more.
+            None => assert!(deadline.is_none() || self.model.has_pending(), "nothing is to come"),
         }
     }
 }

@@ -125,6 +125,10 @@ impl Ledger {
             }
             Some("missed") => {
                 its.take_gap();
+                let channel = its.channel;
+                if reader.observes {
+                    self.lose_members(channel);
+                }
                 taken.missed = 1;
             }
             Some("reset") => {

@@ -145,6 +145,11 @@ impl Ledger {
         self.sessions.get(&number)
     }
 
+    /// Returns all sessions that were introduced, by number.
+    pub fn sessions(&self) -> impl Iterator<Item = (u64, &Session)> {
+        self.sessions.iter().map(|(number, session)| (*number, session))
+    }
+
     /// Returns a session, to say what its clients do.
     pub fn session_mut(&mut self, number: u64) -> Option<&mut Session> {
         self.sessions.get_mut(&number)

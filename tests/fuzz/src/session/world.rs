@@ -199,7 +199,9 @@ impl World {
                 if persistence == Persistence::PersistentIfAnnounced {
                     assert!(asked.is_http_10);
                 }
-                json.iter().for_each(|json| self.learn(&asked, json));
+                if let Some(json) = &json {
+                    self.learn(&asked, json);
+                }
                 if closes {
                     self.clients[place].state = State::Closed;
                 }

@@ -1,19 +1,19 @@
-//! Two names of channels that share a place in the table of resting ids.
+//! Two names of channels that share a bucket of the table of watermarks.
 //!
-//! Chance would bring them together in one seed of many thousands. The hash is the hub's own affair, so they are
+//! Chance would bring them together in one seed of many thousands. The hash is internal to the hub, so they are
 //! found as a client would find them: one name is used and dropped, and another begins where it ended.
 
 use std::sync::OnceLock;
 
 use speak::hub::{ChannelKey, ChannelName, Hub, Millis, Mode, Now, ReadRequest, ReadResult, Since};
 
-use super::plan::{LINGER_MS, Limits};
+use super::plan::{IDLE_CHANNEL_MS, Limits};
 
-/// The hub's secret wherever these two are played with.
+/// The hub's secret if these two are used.
 pub(crate) const KEY: [u8; 16] = *b"0123456789abcdef";
 
-/// The two names. Found once, since it takes some thousands of reads.
-pub(crate) fn twins() -> &'static [String; 2] {
+/// Returns the two names. They are found once, since that takes some thousands of reads.
+pub(crate) fn colliding() -> &'static [String; 2] {
     static FOUND: OnceLock<[String; 2]> = OnceLock::new();
     FOUND.get_or_init(find)
 }
@@ -28,16 +28,16 @@ fn find() -> [String; 2] {
         max_channels: 0,
     };
     let mut hub = Hub::new(limits.config("anyEpoch", KEY));
-    let first = "twin".to_owned();
-    hub.write(Now::default(), &log(&first), "", None).expect("nobody was asked who it is");
-    let later = Now { mono: Millis(LINGER_MS), ..Now::default() };
+    let first = "name".to_owned();
+    hub.write(Now::default(), &log(&first), "", None).expect("no credentials are needed");
+    let later = Now { mono: Millis(IDLE_CHANNEL_MS), ..Now::default() };
     hub.expire(Now { mono: Millis(1), ..Now::default() });
     hub.deliver(Now::default(), |_| {});
     hub.expire(later);
     let second = (0..1_000_000)
-        .map(|number| format!("twin {number}"))
+        .map(|number| format!("name {number}"))
         .find(|name| next_id(&mut hub, name) > 1);
-    [first, second.expect("a table of 4,096 places is not that large")]
+    [first, second.expect("a table of 4,096 buckets is not that large")]
 }
 
 fn log(name: &str) -> ChannelKey<'_> {
@@ -55,6 +55,6 @@ fn next_id(hub: &mut Hub, name: &str) -> u64 {
     };
     match hub.read(Now::default(), &call) {
         Ok(ReadResult::Ready(reply)) => reply.slices()[0].next_id(),
-        _ => unreachable!("it does not wait, and needs nothing"),
+        _ => unreachable!("it is answered at once"),
     }
 }

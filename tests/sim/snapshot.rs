@@ -1,4 +1,4 @@
-//! The hub is saved, and goes on elsewhere: nothing tells the two apart but the time that passed.
+//! The hub is saved and restored by another process: only the time that passed tells the two apart.
 
 use speak::hub::Now;
 use speak::snapshot;
@@ -6,8 +6,8 @@ use speak::snapshot;
 use super::world::World;
 
 impl World {
-    /// Between two turns the hub is written down, whoever waits is answered with nothing, and what was written is read by a new
-    /// hub. A while passes in between, and the wall clock may be anywhere then.
+    /// Between two turns, writes the hub down, answers pending reads with nothing, and reads a new hub.
+    /// Time passes in between, and the wall clock may be anywhere then.
     pub(crate) fn restore_from_snapshot(&mut self) {
         self.end_turn();
         let reads_end_ms = self.random.pick(&[0, 0, 40, 1_000]);
@@ -15,7 +15,7 @@ impl World {
         let mut bytes = Vec::new();
         snapshot::write(&self.hub, self.now, reads_end_ms, &mut bytes)
             .expect("a Vec takes everything");
-        self.record.tally.count_if(self.model.has_waiting(), "hub saved while somebody waited");
+        self.record.tally.count_if(self.model.has_pending(), "hub saved with a pending read");
         self.model.begin_turn(self.now);
         self.model.restore_from_snapshot(reads_end_ms);
         self.hub.complete_all_empty(self.now);
@@ -23,21 +23,21 @@ impl World {
         let unix_ms = self.now.unix_ms + away_ms;
         let config = self.plan.limits.config("elsewher", [0; 16]);
         let (hub, now) =
-            snapshot::read(&config, unix_ms, &mut bytes.as_slice()).expect("what was written");
+            snapshot::read(&config, unix_ms, &mut bytes.as_slice()).expect("a snapshot");
         self.hub = hub;
-        // Names of reads are the old hub's: who comes to the new one has none.
+        // Keys of reads are the old hub's: the new one has none.
         self.reads.clear();
         self.restored = self.hub.gauges().messages as u64;
         self.record.step(|| format!("saved, away for {away_ms} ms: {now:?}"));
         assert_eq!(
             (now.mono, now.unix_ms),
             (self.now.mono.after(away_ms), unix_ms),
-            "the clock goes on"
+            "the clock continues"
         );
         self.now = Now { mono: now.mono, unix_ms };
         self.model.begin_turn(self.now);
-        self.model.was_away(away_ms);
+        self.model.add_downtime(away_ms);
         self.record.tally.count("hub restored");
-        self.record.tally.count_if(!self.model.living().is_empty(), "connection restored");
+        self.record.tally.count_if(!self.model.living().is_empty(), "session restored");
     }
 }
