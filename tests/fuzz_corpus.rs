@@ -1,4 +1,4 @@
-//! Every input that the fuzzer found worth keeping, and every one that was a fault once, as plain tests.
+//! Kept inputs of the fuzzer, and inputs that once were faults, as plain tests.
 
 #[path = "fuzz/src/lib.rs"]
 mod fuzz;
@@ -24,7 +24,7 @@ fn files_in(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Runs a target on all inputs that are kept for it.
+/// Runs a target on all of its kept inputs.
 fn replay(name: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
     let (_, run) = fuzz::TARGETS.into_iter().find(|target| target.0 == name).expect("a target");

@@ -1,6 +1,7 @@
 //! The real hub compared with a naive model of it, driven by seeds.
 //!
-//! `SPEAK_SIM_SEEDS=N` runs the seeds below N. `SPEAK_SIM_SEED=K` runs that one alone and prints its steps.
+//! `SPEAK_SIM_SEEDS=N` runs the seeds below N. `SPEAK_SIM_SEED=K` runs that one alone and prints
+//! its steps.
 
 #[path = "sim/answers.rs"]
 mod answers;

@@ -88,7 +88,8 @@ impl Client {
                 }
             }
             self.partial.extend_from_slice(&buffer[done..filled]);
-            // Events come by edges: only a read that did not fill the buffer has drained the socket.
+            // Events come by edges: only a read that did not fill the buffer has drained the
+            // socket.
             if filled < buffer.len() {
                 return Ok(());
             }

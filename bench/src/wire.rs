@@ -1,7 +1,7 @@
 //! What is said on the wire: the requests of each kind of server, and what its answers hold.
 //!
-//! Every field of a request has a fixed width. So a request is a template in which digits are patched,
-//! and the baseline finds a room and a message at fixed places instead of parsing.
+//! Every field of a request has a fixed width. So a request is a template in which digits are
+//! patched, and the baseline finds a room and a message at fixed places instead of parsing.
 
 use serde_json::Value;
 
@@ -165,7 +165,8 @@ impl Dialect {
             ),
             Dialect::Speak | Dialect::Fixed => {
                 format!(
-                    "GET /write?channel=b{room:05}&message={text} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                    "GET /write?channel=b{room:05}&message={text} HTTP/1.1\r\n\
+                     Host: localhost\r\n\r\n"
                 )
             }
         };
@@ -192,8 +193,11 @@ impl Dialect {
                 .into_bytes();
             }
         };
-        format!("GET /read?{callback}channel=b{room:05}{cursor} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
-            .into_bytes()
+        format!(
+            "GET /read?{callback}channel=b{room:05}{cursor} HTTP/1.1\r\n\
+             Host: localhost\r\n{headers}\r\n"
+        )
+        .into_bytes()
     }
 
     /// `copies` reads that are answered at once.

@@ -140,7 +140,8 @@ impl Client {
         self.take_or_end(&what, |received| received.get(..length).map(|it| (it.to_vec(), length)))
     }
 
-    /// Reads up to the first of these ends, which is not returned. `None` if the server closes first.
+    /// Reads up to the first of these ends, which is not returned. `None` if the server closes
+    /// first.
     #[track_caller]
     pub fn take_until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
         let mut seen = 0;

@@ -204,7 +204,8 @@ impl Server {
         });
     }
 
-    /// Sends a read that finds nothing, and returns once it is one more reader of its first channel.
+    /// Sends a read that finds nothing, and returns once it is one more reader of its first
+    /// channel.
     #[track_caller]
     pub fn park(&self, params: &Params) -> Client {
         let (_, channel) = params.iter().find(|(name, _)| *name == "channel").expect("a channel");

@@ -12,7 +12,8 @@ pub fn is_full() -> bool {
     std::env::var_os("SPEAK_OVERLOAD").is_some()
 }
 
-/// Returns the longest wait for a crowd: tens of thousands of clients take a while on a busy machine.
+/// Returns the longest wait for a crowd: tens of thousands of clients take a while on a busy
+/// machine.
 pub fn crowd_guard() -> Duration {
     GUARD * if is_full() { 8 } else { 1 }
 }

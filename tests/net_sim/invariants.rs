@@ -102,7 +102,8 @@ impl World {
         }
     }
 
-    /// Checks a client whose request has arrived: it is a long poll, which waits no longer than it may.
+    /// Checks a client whose request has arrived: it is a long poll, which waits no longer than it
+    /// may.
     fn rest_of_request(&mut self, place: usize, link: &Connection) {
         let (now, timeout) = (self.now.mono.0, self.plan.numbers.request_timeout);
         let peer = &mut self.peers[place];
@@ -120,7 +121,8 @@ impl World {
         }
         let ledger = &self.model.ledger;
         let next_ids = next_ids(ledger, request);
-        // Without an observer the ledger gets a message when a reader takes it: it may be older than the read.
+        // Without an observer the ledger gets a message when a reader takes it: it may be older
+        // than the read.
         let may_be_old = self.observer.is_none()
             || request.channels.iter().any(|channel| ledger.has_gaps(*channel));
         if request.waits_since.is_none() || may_be_old {
@@ -141,7 +143,8 @@ impl World {
             let due = last.max(peer.dismissed_at) + LINGER_MS.min(timeout);
             assert!(now < due || link.is_full, "client {place} got the last word, and stays");
         } else if link.is_full && (peer.incoming.has_rest() || peer.partial_since.is_some()) {
-            // An unfinished request is refused at the first turn after its time, and the refusal has its own time.
+            // An unfinished request is refused at the first turn after its time, and the refusal
+            // has its own time.
             let is_late = peer.partial_since.is_some_and(|since| now >= since + timeout);
             peer.refused_at = is_late.then(|| peer.refused_at.unwrap_or(now));
             let since = last.max(peer.refused_at.unwrap_or(0));
@@ -208,7 +211,8 @@ impl World {
                 let is_carried = self.present.iter().any(|present| self.carries(*present, number));
                 assert!(
                     is_carried,
-                    "session {number} lives at {now}, was closed at {closed_at:?}, last heard of at {heard_at}"
+                    "session {number} lives at {now}, was closed at {closed_at:?}, \
+                     last heard of at {heard_at}"
                 );
             }
         }
@@ -389,7 +393,8 @@ impl World {
         }
     }
 
-    /// A read ends that carried a session. If it was surely the last, the session ends for this reason.
+    /// A read ends that carried a session. If it was surely the last, the session ends for this
+    /// reason.
     pub(crate) fn end_read(
         &mut self,
         session: u64,

@@ -29,7 +29,8 @@ pub(crate) struct Known {
     pub(crate) must_have_ended: Option<&'static str>,
     /// Time of the last turn in which another of its calls was under way.
     pub(crate) busy_at: u64,
-    /// Time at which its last pending read was closed, unless the reads that ended then may keep it alive.
+    /// Time at which its last pending read was closed, unless the reads that ended then may keep it
+    /// alive.
     pub(crate) closed_at: Option<u64>,
 }
 

@@ -1,5 +1,6 @@
-//! A simulated network that behaves like Linux: streams that come in segments, buffers that fill, peers that
-//! half-close, reset or vanish, edges that are reported once, and descriptors that run out.
+//! A simulated network that behaves like Linux: streams that come in segments, buffers that fill,
+//! peers that half-close, reset or vanish, edges that are reported once, and descriptors that run
+//! out.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -344,7 +344,8 @@ impl World {
         self.after_turn();
         self.wait = self.service.next_wake();
         if let NextWake::At(at) = self.wait {
-            // A short turn may come to a client when all the time was over; the next begins with that client.
+            // A short turn may come to a client when all the time was over; the next begins with
+            // that client.
             let is_done = at > self.now.mono || self.plan.weight > 1;
             assert!(is_done, "what was due at {at:?} is not done at {:?}", self.now.mono);
         }

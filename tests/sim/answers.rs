@@ -200,7 +200,8 @@ impl Model {
         }
     }
 
-    /// Returns time and reason of a session's end if no call comes. `None` while a read of it is pending.
+    /// Returns time and reason of a session's end if no call comes. `None` while a read of it is
+    /// pending.
     fn end_of(&self, number: u64) -> Option<(u64, Reason)> {
         if self.pending.iter().any(|read| read.session == Some(number)) {
             return None;
@@ -343,7 +344,8 @@ impl Model {
         (0..self.channels.len()).map(|channel| self.retained(channel).count()).sum()
     }
 
-    /// Claims that each member of a channel said goodbye there once, for the reason of its session's end.
+    /// Claims that each member of a channel said goodbye there once, for the reason of its
+    /// session's end.
     pub(crate) fn assert_all_said_goodbye(&self) {
         assert!(self.sessions.is_empty());
         for channel in 0..self.channels.len() {

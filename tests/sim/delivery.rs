@@ -146,7 +146,8 @@ fn pair<'a>(wakes: &'a [Delivered], due: &'a [Due]) -> Vec<(&'a Delivered, &'a D
     pairs
 }
 
-/// Claims that of clients with news of the same channels the first to wait is the first to be answered.
+/// Claims that of clients with news of the same channels the first to wait is the first to be
+/// answered.
 fn assert_in_order(due: &[Due], order: &[u64]) {
     let mut by_news: BTreeMap<Vec<usize>, Vec<u64>> = BTreeMap::new();
     for due in due.iter().filter(|due| !due.news.is_empty()) {

@@ -1,7 +1,7 @@
 //! The contract, in the most simple-minded way.
 //!
-//! Each channel keeps all messages that it ever got. History, members and due events are derived again each
-//! time, from all of them. Nothing here is fast, so nothing here needs to be clever.
+//! Each channel keeps all messages that it ever got. History, members and due events are derived
+//! again each time, from all of them. Nothing here is fast, so nothing here needs to be clever.
 
 use std::collections::BTreeMap;
 

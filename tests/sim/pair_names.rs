@@ -1,7 +1,8 @@
 //! Two names of channels that share a bucket of the table of watermarks.
 //!
-//! Chance would bring them together in one seed of many thousands. The hash is internal to the hub, so they are
-//! found as a client would find them: one name is used and dropped, and another begins where it ended.
+//! Chance would bring them together in one seed of many thousands. The hash is internal to the hub,
+//! so they are found as a client would find them: one name is used and dropped, and another begins
+//! where it ended.
 
 use std::sync::OnceLock;
 

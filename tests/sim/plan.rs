@@ -1,7 +1,7 @@
 //! The plan of one seed: its limits, its clients and its mix of calls.
 //!
-//! Each seed draws its own ("swarm testing"): a run that never says goodbye, or only ever reads, reaches states
-//! that an even mix of everything never reaches.
+//! Each seed draws its own ("swarm testing"): a run that never says goodbye, or only ever reads,
+//! reaches states that an even mix of everything never reaches.
 
 use std::time::Duration;
 

@@ -56,8 +56,8 @@ impl Model {
         })
     }
 
-    /// A long poll completes an older one of its session on the same channels; no other read does, and none
-    /// other is completed.
+    /// A long poll completes an older one of its session on the same channels; no other read does,
+    /// and none other is completed.
     fn replace_older(&mut self, ask: &Read, session: Option<u64>) {
         let mut channels = ask.channels();
         channels.sort_unstable();

@@ -6,8 +6,8 @@ use speak::snapshot;
 use super::world::World;
 
 impl World {
-    /// Between two turns, writes the hub down, answers pending reads with nothing, and reads a new hub.
-    /// Time passes in between, and the wall clock may be anywhere then.
+    /// Between two turns, writes the hub down, answers pending reads with nothing, and reads a new
+    /// hub. Time passes in between, and the wall clock may be anywhere then.
     pub(crate) fn restore_from_snapshot(&mut self) {
         self.end_turn();
         let reads_end_ms = self.random.pick(&[0, 0, 40, 1_000]);

@@ -1,5 +1,5 @@
-//! Streams in the model: after its first answer, a stream gets what a read would get that asks with its
-//! cursors.
+//! Streams in the model: after its first answer, a stream gets what a read would get that asks with
+//! its cursors.
 
 use speak::hub::{self, Since};
 
@@ -32,7 +32,8 @@ impl Model {
             read.subscriptions.iter().any(|its| its.cursor < self.next_id(its.channel));
     }
 
-    /// A stream follows other channels, as one that begins now, except for its client and its session.
+    /// A stream follows other channels, as one that begins now, except for its client and its
+    /// session.
     pub(crate) fn resubscribe(&mut self, ask: &Read) -> Result<Answer, hub::Error> {
         let caller = self.authenticate_optional(ask.shown.as_ref())?;
         self.make_room(&ask.channels())?;

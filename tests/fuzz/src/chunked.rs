@@ -1,7 +1,7 @@
-//! Chunked bodies, beside a decoder that has them whole and takes its time.
+//! Chunked bodies, compared with a slow decoder of complete bodies.
 //!
-//! An input is a line of sizes, then what follows the head, in pieces of those sizes. The same bytes are the data, and the
-//! sizes those of its chunks, when a body is encoded and decoded again.
+//! An input is a line of sizes, followed by the bytes after the head, in pieces of those sizes. The
+//! same bytes are also encoded, in chunks of those sizes, and decoded again.
 
 use speak::http::ParseError;
 
@@ -64,14 +64,14 @@ enum Fault {
     Extras,
 }
 
-/// Bytes from a place on.
+/// Bytes from a position on.
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     extras: usize,
 }
 
-/// RFC 9112, section 7.1, as strictly as it can be read. Returns the body and where it ends.
+/// Decodes by RFC 9112, section 7.1, in its strictest reading. Returns the body and its end.
 fn naive_decode(bytes: &[u8]) -> Result<(Vec<u8>, usize), Fault> {
     let mut reader = Reader { bytes, at: 0, extras: 0 };
     let mut body = Vec::new();

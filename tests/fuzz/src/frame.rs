@@ -1,6 +1,7 @@
-//! WebSocket frames: cut anyhow they are the same, each has one spelling, and what is written is read back.
+//! WebSocket frames: pieces do not change them, each has one spelling, and written ones read back.
 //!
-//! An input is a digit for the largest payload, a line of sizes, then the stream that comes in pieces of those sizes.
+//! An input is a digit for the largest payload, a line of sizes, then the stream, in pieces of
+//! those sizes.
 
 use speak::http::{CloseCode, Frame, Opcode, close_reply, parse_frame, push_close, push_frame};
 use support::ws;
@@ -34,7 +35,7 @@ struct Outcome {
     error: Option<CloseCode>,
 }
 
-/// Takes frames as the server does: those that are whole off the front of what is held.
+/// Takes frames as the server does: complete ones from the front of the buffered bytes.
 fn take_all(pieces: &[&[u8]], payload_max: usize) -> Outcome {
     let (mut held, mut frames) = (Vec::new(), Vec::new());
     for piece in pieces {
@@ -62,11 +63,11 @@ fn check(stream: &[u8], outcome: &Outcome, payload_max: usize) {
         rest = after;
         let is_control = matches!(frame.opcode, Opcode::Close | Opcode::Ping | Opcode::Pong);
         assert!(!is_control || (frame.is_final && frame.payload.len() <= 125));
-        // A ping may come amid a message of the largest size.
+        // A ping may come within a message of the largest size.
         assert!(is_control || frame.payload.len() <= payload_max);
         let mask_at = frame.length - frame.payload.len() - 4;
         let mask = bytes[mask_at..mask_at + 4].try_into().expect("four bytes");
-        // As there is one spelling of each frame, no proxy can be made to see another one.
+        // Since each frame has one spelling, no proxy can read another one.
         let first = first_byte(frame.opcode, frame.is_final);
         let spelling = ws::client_frame_with(first, &frame.payload, mask);
         assert_eq!(spelling, bytes, "another spelling");
@@ -84,7 +85,7 @@ fn check(stream: &[u8], outcome: &Outcome, payload_max: usize) {
             ),
             "{code:?}"
         );
-        // The header told, and no more than that was needed.
+        // The header is complete, and none of its bytes was superfluous.
         let mut header = rest[..rest.len().min(14)].to_vec();
         assert_eq!(parse_frame(&mut header, payload_max), Err(code));
     }
@@ -93,7 +94,7 @@ fn check(stream: &[u8], outcome: &Outcome, payload_max: usize) {
 /// Writes frames as a server and as a client, and reads them at the other side.
 fn write_and_read(payload: &[u8]) {
     let mut long = payload.to_vec();
-    // A size that takes eight bytes, now and then.
+    // Sometimes a size that takes eight bytes.
     if payload.len() == 7 {
         long.resize(65_536 + usize::from(payload[0]), b'x');
     }

@@ -1,6 +1,6 @@
-//! What is fuzzed: one module for each target, each with a `run` that panics where it finds a fault.
+//! Fuzz targets: one module each, with a `run` that panics on a fault.
 //!
-//! `tests/fuzz_corpus.rs` of the server's package shares this code, and runs it on all inputs that are kept.
+//! `tests/fuzz_corpus.rs` of the server's package shares this code and runs it on all kept inputs.
 
 pub mod chunked;
 pub mod form;
@@ -10,7 +10,7 @@ pub mod session;
 mod source;
 mod stream;
 
-/// A target: its name, which is that of its corpus, and what runs an input.
+/// A target: its name, which is that of its corpus, and the function that runs an input.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.

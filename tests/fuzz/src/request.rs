@@ -1,6 +1,6 @@
-//! Streams of requests: however they are cut they come to the same, and what is accepted is sound.
+//! Streams of requests: pieces do not change the result, and accepted requests are sound.
 //!
-//! An input is a line of sizes, then the stream that comes in pieces of those sizes.
+//! An input is a line of sizes, then the stream, in pieces of those sizes.
 
 use speak::http::{self, Limits, ParseError, Parsed, Progress};
 
@@ -30,13 +30,13 @@ fn check(stream: &[u8], outcome: &Outcome) {
     assert_eq!(rest.len(), outcome.left);
     if outcome.reject.is_none() {
         let rest = &rest[http::leading_blank_lines(rest)..];
-        // What is not rejected and not whole is waited for: that has to have an end.
+        // The parser waits for more of an incomplete request. That wait must have an end.
         let most = LIMITS.head_bytes + 20 * LIMITS.body_bytes + 4096 + 2;
         assert!(rest.len() <= most, "{} bytes are held", rest.len());
     }
 }
 
-/// No value of it has what would be trouble in the hands of somebody else.
+/// Asserts that no value has bytes that could mislead another program.
 fn check_request(request: &Owned) {
     let Owned { path, query, body, content_type, origin, fields, .. } = request;
     assert!(path == "*" || path.starts_with('/'), "{path}");
@@ -59,7 +59,8 @@ fn check_request(request: &Owned) {
     assert!(body.len() <= LIMITS.body_bytes);
 }
 
-/// The bytes that a request took are that request, no fewer are, and more are the same request and something behind it.
+/// Asserts that the bytes of a request are exactly that request: fewer are incomplete, and more are
+/// the same request with a rest.
 fn check_bytes(bytes: &[u8], request: &Owned) {
     let is_chunked = !request.fields[2].is_empty();
     if !is_chunked {
@@ -79,7 +80,7 @@ fn check_bytes(bytes: &[u8], request: &Owned) {
         }
         let text = head.strip_suffix(b"\r\n").or(head.strip_suffix(b"\n")).expect("seen above");
         let is_end = |pair: &[u8]| pair == b"\n\n" || pair == b"\n\r";
-        assert!(!text.windows(2).any(is_end), "an empty line amid a head");
+        assert!(!text.windows(2).any(is_end), "an empty line within a head");
     }
     let short = &bytes[..bytes.len() - 1];
     assert!(http::parse_complete(short, &LIMITS).is_none(), "it was whole before its end");
@@ -88,7 +89,7 @@ fn check_bytes(bytes: &[u8], request: &Owned) {
         Ok(Parsed::Incomplete { .. })
     );
     assert!(is_incomplete, "it was whole, or refused, before its end");
-    // Were the limits any tighter, it would not fit.
+    // With tighter limits it would not fit.
     let tight = Limits { body_bytes: request.body.len(), ..LIMITS };
     assert!(matches!(
         http::parse(&mut bytes.to_vec(), &mut Progress::default(), &tight),

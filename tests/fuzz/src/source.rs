@@ -1,5 +1,6 @@
-//! Choices out of the bytes of an input, such that an input can be written by hand: a digit chooses by its value, and a
-//! letter what it is the key of. Every input means something; where it ends, all choices are the first.
+//! Choices from the bytes of an input, so that an input can be written by hand: a digit chooses by
+//! its value, a letter chooses the item that it is the key of. Every input is valid. After its end,
+//! all choices are the first.
 
 /// An input, taken from the front.
 pub(crate) struct Source<'a> {
@@ -15,14 +16,14 @@ impl<'a> Source<'a> {
         self.rest.is_empty()
     }
 
-    /// The next byte, and 0 behind the end.
+    /// Takes the next byte; 0 after the end.
     pub(crate) fn byte(&mut self) -> u8 {
         let Some((first, rest)) = self.rest.split_first() else { return b'0' };
         self.rest = rest;
         *first
     }
 
-    /// A number below `end`.
+    /// Takes a number below `end`.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         number(self.byte()) % end
     }
@@ -31,13 +32,13 @@ impl<'a> Source<'a> {
         choices[self.below(choices.len())]
     }
 
-    /// One of the letters.
+    /// Takes one of the keys.
     pub(crate) fn key(&mut self, keys: &[u8]) -> u8 {
         let byte = self.byte();
         if keys.contains(&byte) { byte } else { keys[usize::from(byte) % keys.len()] }
     }
 
-    /// All up to a byte, which is taken too, or to the end.
+    /// Takes all bytes up to `end`, and that byte, or all that are left.
     pub(crate) fn up_to(&mut self, end: u8) -> &'a [u8] {
         let length = self.rest.iter().position(|byte| *byte == end).unwrap_or(self.rest.len());
         let (taken, rest) = self.rest.split_at(length);
@@ -49,18 +50,19 @@ impl<'a> Source<'a> {
         self.up_to(b'\n')
     }
 
-    /// All that is left.
+    /// Takes all bytes that are left.
     pub(crate) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
     }
 }
 
-/// A digit is its value, any other byte its own.
+/// A digit is its value, any other byte itself.
 fn number(byte: u8) -> usize {
     usize::from(if byte.is_ascii_digit() { byte - b'0' } else { byte })
 }
 
-/// The pieces of `bytes`, of these sizes over and over; of one byte where no size is given, or it is 0.
+/// Cuts `bytes` into pieces of these sizes, again and again. The size is 1 if none is given, or it
+/// is 0.
 pub(crate) fn pieces<'a>(bytes: &'a [u8], sizes: &[u8]) -> Vec<&'a [u8]> {
     let sizes = if sizes.is_empty() { b"1" } else { sizes };
     let (mut rest, mut pieces) = (bytes, Vec::new());

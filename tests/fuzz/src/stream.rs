@@ -1,11 +1,11 @@
-//! Requests out of a stream of bytes, taken as the server takes them.
+//! Requests from a stream of bytes, taken as the server takes them.
 
 use speak::http::{self, Limits, Method, ParseError, Parsed, Persistence, Progress, Request};
 
-/// Small, so that inputs come up to them.
+/// Small, so that inputs reach them.
 pub(crate) const LIMITS: Limits = Limits { head_bytes: 512, body_bytes: 256 };
 
-/// All that a request tells.
+/// All properties of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Owned {
     pub(crate) method: Method,
@@ -20,7 +20,7 @@ pub(crate) struct Owned {
     pub(crate) body: Vec<u8>,
 }
 
-/// Those of which one is enough stand first.
+/// Fields of which one is enough come first.
 pub(crate) const FIELDS: [&str; 7] =
     ["host", "content-length", "transfer-encoding", "connection", "accept", "last-event-id", "x"];
 
@@ -43,29 +43,29 @@ impl Owned {
     }
 }
 
-/// What a stream of bytes came to.
+/// Result of a stream of bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    /// The requests in it, each with the number of bytes that it took as they were sent.
+    /// Its requests, each with the number of bytes that it had on the wire.
     pub(crate) requests: Vec<(Owned, usize)>,
-    /// What ended it.
+    /// The error that ended the stream.
     pub(crate) reject: Option<ParseError>,
-    /// Bytes behind the last request, empty lines among them.
+    /// Bytes after the last request, including empty lines.
     pub(crate) left: usize,
 }
 
-/// Whether requests that lie there whole are read in one pass, as they are by the server.
+/// Whether complete requests are parsed in one pass, as the server does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReadCut {
     Short,
     Long,
 }
 
-/// Feeds the pieces one after the other.
+/// Feeds the pieces one after another.
 pub(crate) fn take_all(pieces: &[&[u8]], way: ReadCut) -> Outcome {
     let mut outcome = Outcome { requests: Vec::new(), reject: None, left: 0 };
     let (mut held, mut progress) = (Vec::new(), Progress::default());
-    // Bytes that came since the last request, and those of them that are held no more.
+    // Bytes since the last request, and those of them that are consumed.
     let (mut came, mut continues) = (0, 0);
     for (place, piece) in pieces.iter().enumerate() {
         held.extend_from_slice(piece);
@@ -104,7 +104,8 @@ pub(crate) fn take_all(pieces: &[&[u8]], way: ReadCut) -> Outcome {
         progress.compact(&mut held);
     }
     outcome.left = came;
-    // A head that is not whole is refused with its first piece, or else when its end comes. As if that came now:
+    // An incomplete head is rejected with its first piece, or when its end comes. This feeds the
+    // end now.
     if matches!(progress, Progress::Head { .. }) {
         outcome.reject = http::parse(&mut held, &mut Progress::default(), &LIMITS).err();
     }

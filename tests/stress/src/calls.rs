@@ -202,7 +202,8 @@ impl World {
         self.on_called(token, owner, &call.what)
     }
 
-    /// Compares the members and readers that the server names with those that must be, where all is quiet.
+    /// Compares the members and readers that the server names with those that must be, where all is
+    /// quiet.
     fn check_members(&mut self, channel: usize, value: &Value) {
         let members = value["members"].as_array().map_or(&[][..], Vec::as_slice);
         let number = |member: &Value, key: &str| member[key].as_u64().unwrap_or(0);

@@ -1,11 +1,9 @@
-//! Figures of a run, and the table of them.
+//! Figures of a run.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use crate::form::Form;
-use crate::world::World;
 
 /// Standstill of the server, as its clients see it.
 #[derive(Clone, Copy, Default, Debug)]
@@ -68,55 +66,5 @@ impl Figures {
 
     pub(crate) fn deliveries(&self) -> u64 {
         self.delivered.values().sum()
-    }
-}
-
-impl World {
-    pub(crate) fn describe_figures(&self, seed: u64, took: Duration) -> String {
-        let kib = |bytes: u64| format!("{} KiB", bytes / 1024);
-        let ms = |time: Duration| format!("{} ms", time.as_millis());
-        let mut rows: Vec<(String, String)> = Vec::new();
-        let mut row = |name: &str, value: String| rows.push((name.to_owned(), value));
-        let (figures, takeover) = (&self.figures, &self.takeover);
-        row("seed", seed.to_string());
-        row("seconds", format!("{:.1}", took.as_secs_f64()));
-        row("users", self.users.len().to_string());
-        row("users in channels at once, at most", figures.users_most.to_string());
-        row("clients at once, at most", figures.clients_most.to_string());
-        row("channels", self.names.len().to_string());
-        for (name, count) in &figures.counts {
-            row(name, count.to_string());
-        }
-        row("introductions", self.ledger.introductions.to_string());
-        for (reason, count) in &self.ledger.goodbyes {
-            row(&format!("goodbyes: {reason:?}").to_lowercase(), count.to_string());
-        }
-        row("deliveries", figures.deliveries().to_string());
-        for (form, count) in &figures.delivered {
-            row(&format!("deliveries by {}", form.name()), count.to_string());
-        }
-        row("ids that no reader saw", self.ledger.unseen_ids.to_string());
-        row("resident: histories full, no users", kib(figures.memory.before));
-        row("resident: most", kib(figures.memory.peak));
-        row("resident: at the last rest", kib(figures.memory.after));
-        row("most by an earlier rest of the same server", format!("{:.3}", figures.memory.growth));
-        let us = figures.cpu_ns as f64 / 1_000.0;
-        row("CPU time of the server", format!("{:.2} s", us / 1e6));
-        let deliveries = figures.deliveries().max(1) as f64;
-        row("CPU time per delivery", format!("{:.2} µs", us / deliveries));
-        row("upgrades", takeover.upgrades.to_string());
-        row("longest upgrade, until the predecessor had left", ms(takeover.longest));
-        for (pauses, when) in figures.pauses.iter().zip(["outside of upgrades", "during upgrades"])
-        {
-            row(&format!("longest without a response, {when}"), ms(pauses.all));
-            row(&format!("longest call, {when}"), ms(pauses.one));
-        }
-        row("longest lag seen", ms(self.clock.lag_most));
-        let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-        let mut table = String::new();
-        for (name, value) in rows {
-            _ = writeln!(table, "{name:width$}  {value:>12}");
-        }
-        table
     }
 }

@@ -1,5 +1,5 @@
-//! TCP connections that misbehave on purpose: they never block, send and read as slowly as they like,
-//! and close in every way.
+//! TCP connections that misbehave on purpose: they never block, send and read as slowly as they
+//! like, and close in every way.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};

@@ -1,10 +1,11 @@
-//! A stress run that checks itself: users come, talk, read, are slow and leave in all ways, around a
-//! server that is killed, started again and upgraded. One ledger holds all that is seen.
+//! A stress run that checks itself: users come, talk, read, are slow and leave in all ways, while
+//! the server is killed, restarted and upgraded. One ledger compares all that they see.
 //!
-//! From the bottom: `form`, `link` (sockets that misbehave) and `server`; `read`, `client` and `user` are
-//! what a client, and a user, is at; `clock`, `takeover` and `figures` are parts of `world`, which has the
-//! loop. `responses`, `calls`, `users`, `leaving`, `brief` and `recovery` are what clients do in it;
-//! `disturbance`, `upgrade` and `round` lead the run.
+//! From the bottom: `form`, `link` (sockets that misbehave) and `server`; `read`, `client` and
+//! `user` are the states of a client and a user; `clock`, `takeover` and `figures` are parts of
+//! `world`, which has the loop. `responses`, `calls`, `users`, `leaving`, `brief` and `recovery`
+//! are the actions of clients; `disturbance`, `upgrade` and `round` lead the run, and `report`
+//! prints its figures.
 
 use std::process::ExitCode;
 
@@ -24,6 +25,7 @@ mod leaving;
 mod link;
 mod read;
 mod recovery;
+mod report;
 mod responses;
 mod round;
 mod run;
@@ -39,8 +41,8 @@ Checks Speak under churn, upgrades and kills.
 
 speak-stress --speak PROGRAM [--seconds 60] [--users 1000] [--seed N] [--upgrades 10]
              [--disturb kill,stop,state,kill-old,kill-new]
-    Has users come, talk, read and leave in all ways, upgrades the server, kills or stops it and starts it
-    again, and checks all that is seen. Ends with the first fault, or with figures.
+    Has users come, talk, read and leave in all ways; upgrades, kills, stops and restarts the
+    server; checks all that is seen. Ends with the first fault, or with figures.
     --disturb none --upgrades 0 leaves the server alone.
 ";
 

@@ -52,7 +52,8 @@ impl World {
         Ok(())
     }
 
-    /// A user who may have lost a link continues. A call without a response may have been done or not.
+    /// A user who may have lost a link continues. A call without a response may have been done or
+    /// not.
     pub(crate) fn find_back(&mut self, index: u32) -> Checked {
         let user = &mut self.users[index as usize];
         let mut is_lost = |token: &mut Token| self.links.get(*token).is_none();

@@ -123,7 +123,8 @@ impl World {
         let (now, takeover) = (self.clock.now, &self.takeover);
         let is_cut = takeover.was_cut(client.opened, now);
         let may_end_slow = is_slow && takeover.may_end_slow(client.opened, now);
-        // A slow reader may find an end after a response that came before it, and have asked again by then.
+        // A slow reader may find an end after a response that came before it, and have asked again
+        // by then.
         let is_stream_cut = client.is_stream() && takeover.may_end_stream(client.asked.0, now);
         // Streams end with their process.
         let is_read_cut = is_cut || is_stream_cut;

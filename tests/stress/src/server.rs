@@ -49,8 +49,8 @@ impl Launcher {
     }
 }
 
-/// Returns a free address by its number, since a successor may have to bind it again.
-/// The kernel gives clients no port of this IP address: none takes the server's, or connects to itself.
+/// Returns a free address by its number, since a successor may have to bind it again. The kernel
+/// gives clients no port of this IP address: none takes the server's, or connects to itself.
 pub(crate) fn free_address() -> Result<SocketAddrV4, Fault> {
     match TcpListener::bind(("127.1.1.1", 0))?.local_addr()? {
         SocketAddr::V4(address) => Ok(address),

@@ -32,7 +32,8 @@ impl Takeover {
         self.cut_at.is_some_and(|at| opened < at && at + END_MAX > now)
     }
 
-    /// Says whether a slow reader of that age may be closed: its process is leaving, or did not long ago.
+    /// Says whether a slow reader of that age may be closed: its process is leaving, or did not
+    /// long ago.
     pub(crate) fn may_end_slow(&self, opened: Instant, now: Instant) -> bool {
         let may_end = |end: Instant| opened < end && end + LEAVE_MAX + END_MAX > now;
         self.is_under_way || self.ended.is_some_and(may_end)

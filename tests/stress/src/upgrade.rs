@@ -15,7 +15,8 @@ use crate::world::World;
 /// No upgrade takes so long, however slow the machine.
 const UPGRADE_MAX: Duration = Duration::from_secs(40);
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
-/// Time within which a process is killed after the new one was started, which takes some of it to begin.
+/// Time within which a process is killed after the new one was started, which takes some of it to
+/// begin.
 const OLD_KILLED_WITHIN_MS: u64 = 40;
 const NEW_KILLED_WITHIN_MS: u64 = 15;
 
@@ -27,7 +28,8 @@ const STARTED: &str = " started max_clients=";
 const HAS_NOTHING: &str = " starting empty";
 
 impl World {
-    /// Upgrades the server: nothing is lost, and long polls and calls continue over their connections.
+    /// Upgrades the server: nothing is lost, and long polls and calls continue over their
+    /// connections.
     pub(crate) fn upgrade(&mut self) -> Checked {
         let began = Instant::now();
         let since = self.begin_takeover();
@@ -137,7 +139,8 @@ impl World {
         (self.takeover.is_under_way, self.takeover.ended) = (false, Some(now));
     }
 
-    /// Returns the time during which server and successor had no core; of a process that ended, none.
+    /// Returns the time during which server and successor had no core; of a process that ended,
+    /// none.
     fn starved(&self, successor: Option<Pid>) -> Duration {
         let successor = successor.map(|pid| Process::new(pid.as_raw_pid().cast_unsigned()));
         let both = [Some(self.server.running.process()), successor];

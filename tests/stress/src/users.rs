@@ -92,7 +92,7 @@ impl World {
         Ok(())
     }
 
-    /// Introduces a user, to whom no session belongs yet.
+    /// Introduces a user who has no session yet.
     fn arrive_by_name(&mut self, index: u32) -> Checked {
         self.user(index).state = State::Arriving;
         let (token, home) = (self.write_conn(index)?, self.user(index).channels[0]);

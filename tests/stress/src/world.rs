@@ -44,7 +44,8 @@ pub(crate) struct World {
     pub(crate) launcher: Launcher,
     pub(crate) server: Server,
     pub(crate) names: Vec<Names>,
-    /// Number of channels, from the first on, with messages so long that an answer may not contain all.
+    /// Number of channels, from the first on, with messages so long that an answer may not contain
+    /// all.
     pub(crate) large: usize,
     pub(crate) ledger: Ledger,
     pub(crate) links: Links<Client>,

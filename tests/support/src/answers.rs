@@ -140,7 +140,8 @@ impl Ledger {
         Ok(taken)
     }
 
-    /// A server has one epoch. After it has lost its memory it has another one, never one of the past.
+    /// A server has one epoch. After it has lost its memory it has another one, never one of the
+    /// past.
     fn enter_epoch(&mut self, reader: &mut Reader, epoch: &str) -> Checked {
         let is_past = self.past_epochs.iter().any(|past| past == epoch);
         ensure!(!is_past, "the epoch {epoch} is one of the past");

@@ -1,7 +1,7 @@
 //! Cuts what a server sends on one connection into responses, events and frames.
 //!
-//! Knows what a server of Speak's kind sends, and no more: responses with a `Content-Length`, events
-//! that an empty line ends, and whole frames.
+//! Knows what a server of Speak's kind sends, and no more: responses with a `Content-Length`,
+//! events that an empty line ends, and whole frames.
 
 use std::mem;
 
@@ -62,8 +62,8 @@ impl<'a> Item<'a> {
     }
 }
 
-/// Cuts bytes. Remembers the last head: most responses begin with the same one, and need no parsing.
-/// In a mode of streams it may serve many connections, whose streams have begun or not.
+/// Cuts bytes. Remembers the last head: most responses begin with the same one, and need no
+/// parsing. In a mode of streams it may serve many connections, whose streams have begun or not.
 #[derive(Default, Debug)]
 pub struct Cutter {
     /// What follows the next head.
@@ -185,8 +185,8 @@ mod tests {
 
     #[test]
     fn responses_are_cut_at_their_length() {
-        let bytes =
-            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabHTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\nHTTP";
+        let bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab\
+              HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\nHTTP";
         let mut cutter = Cutter::default();
         let first = cutter.next(bytes).unwrap().unwrap();
         assert_eq!((first.status, first.body()), (Some(200), &b"ab"[..]));

@@ -255,7 +255,7 @@ impl Ledger {
         self.judge(channel)
     }
 
-    /// Checks a text for itself, where texts say by whom and where they were sent.
+    /// Checks a text by itself, if texts name their sender and channel.
     fn check_text(&mut self, channel: usize, message: &Message) -> Checked<Option<Text>> {
         if !self.rules.has_own_texts {
             return Ok(None);
@@ -472,7 +472,8 @@ impl Ledger {
         })
     }
 
-    /// Returns the first message or goodbye that readers should have seen, where nothing is under way.
+    /// Returns the first message or goodbye that readers should have seen, where nothing is under
+    /// way.
     pub fn owed(&self) -> Option<Fault> {
         let channels = (0..).zip(&self.channels).filter(|(_, its)| !its.has_gaps);
         let mut members = channels.flat_map(|(at, its)| its.members.keys().map(move |it| (at, it)));

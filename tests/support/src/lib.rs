@@ -1,10 +1,10 @@
 //! What the black-box tests, the simulations, the fuzzer, the stress run and the bench share: one
 //! parser and one writer for each format of the wire, and one ledger that judges all that was seen.
 //!
-//! From the bottom: `random`; `http`, `sse` and `ws` are formats, `incoming` cuts a connection into them;
-//! `message`, `text`, `reader` and `session` are what `ledger` judges, with `channel` for its memory and
-//! `answers` for reads; `process` has servers as child processes.
-//! Nothing here depends on the server's code.
+//! From the bottom: `random`; `http`, `sse` and `ws` are formats, `incoming` cuts a connection into
+//! them; `message`, `text`, `reader` and `session` are what `ledger` judges, with `channel` for its
+//! memory and `answers` for reads; `process` has servers as child processes. Nothing here depends
+//! on the server's code.
 
 pub mod answers;
 mod channel;

@@ -71,7 +71,8 @@ pub fn fresh_folder(prefix: &str) -> io::Result<PathBuf> {
 pub struct Memory {
     /// Memory of the process alone.
     pub anonymous: u64,
-    /// All kinds: also pages of files, and memory that processes share (nchan keeps messages there).
+    /// All kinds: also pages of files, and memory that processes share (nchan keeps messages
+    /// there).
     pub total: u64,
 }
 

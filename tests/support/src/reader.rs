@@ -123,7 +123,8 @@ impl Subscription {
             self.since = Since::Id(id + 1);
             return Ok(());
         }
-        // Introductions that history has dropped come first. A reader that is cut there gets them again.
+        // Introductions that history has dropped come first. A reader that is cut there gets them
+        // again.
         let is_dropped = since == Since::All && message.kind == Kind::Introduction && cursor <= 0;
         ensure!(is_dropped, "read from {since:?}, cursor {cursor}: {message:?}");
         Ok(())

@@ -104,8 +104,8 @@ impl Session {
         self.closings.push(at_ms);
     }
 
-    /// The client of its pending read is about to close.
-    /// A clock with bounds does not tell when the server sees that, so `closed` is right at any time.
+    /// The client of its pending read is about to close. A clock with bounds does not tell when the
+    /// server sees that, so `closed` is right at any time.
     pub fn close(&mut self, at_ms: u64, cursors: Vec<(usize, u64)>) {
         self.may_close(0);
         (self.lives, self.timeout) = (false, Verdict::IfCrossed { at_ms, cursors });

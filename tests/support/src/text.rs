@@ -1,5 +1,5 @@
-//! Texts that say themselves who sent them, where, and as which of his texts, so that each reader can
-//! check them.
+//! Texts that say themselves who sent them, where, and as which of his texts, so that each reader
+//! can check them.
 
 /// Parts of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

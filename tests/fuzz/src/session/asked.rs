@@ -1,4 +1,4 @@
-//! What a request asks, read out of it naively.
+//! The parameters of a request, parsed naively.
 
 use serde_json::{Map, Value};
 use speak::http::{Method, Request};
@@ -9,7 +9,7 @@ use super::super::form::naive_pairs;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Asked {
-    /// Without its slash.
+    /// Name of the call, without its slash.
     pub(super) call: String,
     pub(super) method: Option<Method>,
     pub(super) is_http_10: bool,
@@ -50,7 +50,7 @@ impl Asked {
         asked
     }
 
-    /// A call in a frame.
+    /// Returns a call in a frame.
     pub(super) fn of_frame(frame: &Map<String, Value>) -> Self {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let mut parameters = Vec::new();
@@ -88,12 +88,12 @@ impl Asked {
         self.one("connection").map(|number| number.parse().unwrap_or(0))
     }
 
-    /// The channels of a read as they were named.
+    /// Returns the channels of a read as they were named.
     pub(super) fn channels(&self) -> Vec<String> {
         self.all("channel").map(str::to_owned).collect()
     }
 
-    /// Returns where each channel begins, and the epoch of the ids, if it is named.
+    /// Returns where each channel begins, and the epoch of the ids, if it is given.
     pub(super) fn since(&self, is_event_stream: bool) -> (Vec<Since>, Option<String>) {
         let channels = self.channels().len();
         let last = self.last_event_id.as_deref().and_then(|id| id.split_once(':'));
@@ -112,7 +112,7 @@ impl Asked {
         (since.collect(), self.one("epoch").map(str::to_owned))
     }
 
-    /// The name of the log that a call writes to.
+    /// Returns the key of the channel that a call writes to.
     pub(super) fn log(&self) -> Option<String> {
         self.one("channel").map(log_to_write)
     }

@@ -1,4 +1,4 @@
-//! One client, as much of it as the calls and the hub get to see.
+//! One client, as far as the calls and the hub see it.
 
 use speak::api::{ReplyFormat, Stream};
 use speak::http::Progress;
@@ -10,17 +10,17 @@ use super::knowledge::StreamCheck;
 
 #[derive(Default)]
 pub(super) struct Client {
-    /// Comes back in wake-ups; no other client ever has it.
+    /// Comes back in wake-ups; unique to this client.
     pub(super) number: u64,
     pub(super) state: State,
-    /// Bytes that came and were not taken yet.
+    /// Bytes received and not handled yet.
     pub(super) input: Vec<u8>,
     pub(super) progress: Progress,
-    /// How much it sends at once; 0 is all.
+    /// Bytes per send; 0 for all at once.
     pub(super) piece_bytes: usize,
-    /// It takes nothing of what is sent: so many bytes are queued.
+    /// Bytes queued for a client that reads nothing.
     pub(super) backlog: Option<usize>,
-    /// The hub said that there is more for its stream than was sent.
+    /// The hub reported more for its stream than was sent.
     pub(super) has_more: bool,
     /// Its last event stream, which it may resume.
     pub(super) last_stream: Option<StreamCheck>,
@@ -49,7 +49,7 @@ pub(super) enum State {
     Closed,
 }
 
-/// A stream and what it has got.
+/// A stream and the messages that it got.
 pub(super) enum Delivered {
     Events(StreamCheck),
     Frames(Reader),

@@ -19,7 +19,7 @@ pub(super) struct Knowledge {
     channels: BTreeMap<String, usize>,
 }
 
-/// A stream of events, and those before that it continues.
+/// An event stream, and the earlier ones that it continues.
 #[derive(Clone, Debug)]
 pub(super) struct StreamCheck {
     pub(super) reader: Reader,
@@ -55,7 +55,7 @@ impl Knowledge {
         self.channels.get(log).map_or(0, |channel| self.ledger.last_seen_id(*channel))
     }
 
-    /// A call was answered with an id.
+    /// Records that a call got an id.
     pub(super) fn answered(&mut self, asked: &Asked, json: &Value, kind: Kind, from: Option<u64>) {
         let channel = self.channel(asked.log().expect("it was accepted"));
         let id = json["id"].as_u64().expect("an id");
@@ -63,8 +63,7 @@ impl Knowledge {
         self.ledger.answered((channel, id), kind, from, text).expect("an id of its own");
     }
 
-    /// Returns the reader of a call.
-    /// `stream` is its transport, if it stays.
+    /// Returns the reader of a call. `stream` is its transport, if it is a stream.
     pub(super) fn reader(&mut self, asked: &Asked, stream: Option<Transport>) -> Reader {
         let is_stream = stream.is_some();
         let (since, epoch) = asked.since(stream == Some(Transport::Sse));
@@ -77,12 +76,12 @@ impl Knowledge {
         reader
     }
 
-    /// Takes the answer of a read.
+    /// Takes the response of a read.
     pub(super) fn take(&mut self, reader: &mut Reader, answer: &Value) {
         self.ledger.take_answer(reader, answer).expect("a right answer");
     }
 
-    /// Takes whole events of a stream.
+    /// Takes complete events of a stream.
     pub(super) fn take_events(&mut self, stream: &mut StreamCheck, bytes: &[u8]) {
         for item in items(Mode::Events, bytes) {
             let event = item.event().expect("an event");
@@ -96,7 +95,7 @@ impl Knowledge {
     }
 }
 
-/// A read is pending, since there is nothing to send: these are the ids that come next.
+/// Records a pending read: there is nothing to send, and these ids come next.
 pub(super) fn wait(reader: &mut Reader, next_ids: &[u64], is_stream: bool) {
     for (its, next_id) in reader.subscriptions.iter_mut().zip(next_ids) {
         assert!(its.id().is_none_or(|id| id == *next_id), "there was something to send");
@@ -115,7 +114,7 @@ impl StreamCheck {
         Self { reader, before: Vec::new() }
     }
 
-    /// The stream begins where another one ended.
+    /// Continues the stream where another one ended.
     pub(super) fn resume(&mut self, old: &Self) {
         let (new, old) = (&mut self.reader, &old.reader);
         let pairs = new.subscriptions.iter_mut().zip(&old.subscriptions);
@@ -124,7 +123,7 @@ impl StreamCheck {
         }
     }
 
-    /// Returns the `Last-Event-ID` of a client that was cut before the last so many events.
+    /// Returns the `Last-Event-ID` of a client that was cut before this many last events.
     pub(super) fn cut(&mut self, events: usize) -> Option<String> {
         for _ in 0..events {
             (self.reader.cursors, self.reader.subscriptions) = self.before.pop()?;
@@ -133,7 +132,7 @@ impl StreamCheck {
         (!cursors.is_empty()).then(|| format!("{EPOCH}:{}", cursors.join(",")))
     }
 
-    /// Nothing was sent at the beginning: these are the ids that come next.
+    /// Records a stream that began without messages: these ids come next.
     pub(super) fn wait(&mut self, next_ids: &[u64]) {
         if self.before.is_empty() {
             wait(&mut self.reader, next_ids, true);

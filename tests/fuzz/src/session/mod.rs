@@ -1,14 +1,18 @@
-//! Whole sessions: clients that send requests, frames and anything else, go, and let time pass, against the calls and the
-//! hub, in one process, with chance and time in the input's hand.
+//! Whole sessions: clients send requests, frames and arbitrary bytes, close, and let time pass,
+//! against the calls and the hub, in one process. The input controls chance and time.
 //!
-//! An input is text that can be written by hand. Its first line chooses what the operator decides, a digit each
-//! (`settings.rs`); what follows are steps (`steps.rs`). What is asked is learned from the very requests, so that also one
-//! that came out of the fuzzer's bytes has its answer checked:
+//! An input is text that can be written by hand. Its first line chooses the settings, a digit each
+//! (`settings.rs`); the rest are steps (`steps.rs`). The checks parse the requests themselves, so
+//! that the response to a request from the fuzzer's bytes is checked as well:
 //!
-//! - Every request is answered once, in HTTP that holds what its head says, in JSON that the contract describes.
-//! - Every long poll is answered once, every stream is told each message once and in order, or that it missed some.
-//! - A message is the same for everybody, and what was written; nobody says goodbye twice.
-//! - The hub counts the reads that wait as we do, is due when it says, and holds nothing when all have gone.
+//! - Every request gets one response, in HTTP that contains what its head says, in JSON that the
+//!   contract describes.
+//! - Every long poll gets one response. Every stream gets each message once and in order, or
+//!   `missed`.
+//! - A message is the same for every reader, and equal to the written one. No session has two
+//!   goodbyes.
+//! - The hub counts the pending reads as the test does, is due at its deadline, and holds nothing
+//!   when all clients have closed.
 
 mod asked;
 mod client;

@@ -8,7 +8,7 @@ use support::incoming::{Cutter, Item, Mode};
 use super::asked::Asked;
 use super::settings::LISTED;
 
-/// Fields of responses: another one came out of a request.
+/// Fields of responses. Any other field would come from a request.
 const FIELDS: [&str; 19] = [
     "content-type",
     "cache-control",

@@ -1,4 +1,4 @@
-//! What the operator decides, and chance.
+//! Settings of the operator, and chance.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use speak::hub::{self, Epoch};
 
 use super::super::source::Source;
 
-/// The only page on the list, where there is a list.
+/// The only page on the list, if there is a list.
 pub(super) const LISTED: &str = "http://a";
 
 pub(super) const EPOCH: &str = "epochABC";
 
-/// Bytes that may wait for one stream.
+/// Unsent bytes that may be queued for one stream.
 pub(super) const MAX_BACKLOG: usize = 2_000;
 
 pub(super) struct Settings {

@@ -1,7 +1,8 @@
-//! What may happen, and how an input spells it.
+//! The steps, and how an input spells them.
 //!
-//! A step is a letter, the digit of a client where one acts, and its choices. `w0010hello\n` has client 0 write in the first
-//! channel as the one who was introduced first, in the plainest way; an `s` sends anything up to a NUL.
+//! A step is a letter, the digit of a client if one acts, and its choices. `w0010hello` and a line
+//! feed have client 0 write to the first channel as the first session, in the plainest style; an
+//! `s` sends any bytes up to a NUL.
 
 use serde_json::{Map, Value};
 use support::{http, ws};
@@ -93,7 +94,7 @@ impl World {
     }
 }
 
-/// A name to call; what is made for somebody comes behind those that everybody knows.
+/// Chooses a channel name. Private pairs come after the public names.
 fn channel(world: &World, source: &mut Source<'_>) -> String {
     let place = source.below(64);
     match place {
@@ -112,7 +113,7 @@ fn channel(world: &World, source: &mut Source<'_>) -> String {
     }
 }
 
-/// Whoever calls: nobody, somebody who was introduced, or an impostor.
+/// Chooses the caller: anonymous, a session, or an impostor.
 fn identity(world: &World, source: &mut Source<'_>) -> Option<(String, String)> {
     let wrong = || "x".repeat(22);
     match source.below(10) {
@@ -187,7 +188,7 @@ fn read(world: &mut World, source: &mut Source<'_>, place: usize) {
     call.send(world, place, style);
 }
 
-/// A client loses its event stream, some events before the last, and comes back.
+/// Cuts a client's event stream some events before the last, and resumes it.
 fn go_on(world: &mut World, source: &mut Source<'_>, place: usize) {
     if matches!(&world.clients[place].state, State::Streaming { got: Delivered::Events(_), .. }) {
         world.close(place);
@@ -202,7 +203,7 @@ fn go_on(world: &mut World, source: &mut Source<'_>, place: usize) {
     call.send(world, place, 0);
 }
 
-/// In how many ways a call may be made.
+/// Number of ways to make a call.
 const STYLES: usize = 11;
 
 struct Call {
@@ -213,7 +214,7 @@ struct Call {
     message: Option<String>,
     timeout: Option<&'static str>,
     epoch: Option<&'static str>,
-    /// Of the head, whole lines without their end.
+    /// Lines of the head, without their ends.
     fields: Vec<String>,
 }
 
@@ -231,7 +232,7 @@ impl Call {
         }
     }
 
-    /// Sends it: as a frame on a WebSocket, else as a request in the given style.
+    /// Sends the call: as a frame on a WebSocket, else as a request in the given style.
     fn send(mut self, world: &mut World, place: usize, style: usize) {
         if matches!(&world.client(place).state, State::Streaming { got: Delivered::Frames(_), .. })
         {

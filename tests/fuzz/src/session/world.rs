@@ -82,7 +82,7 @@ impl World {
         }
     }
 
-    /// Returns the client with this index; a new one if the last has gone.
+    /// Returns the client with this index; a new one if the last has closed.
     pub(super) fn client(&mut self, place: usize) -> &mut Client {
         let client = &mut self.clients[place];
         if client.number == 0 || matches!(client.state, State::Closed) {
@@ -93,7 +93,7 @@ impl World {
         client
     }
 
-    /// A client sends something.
+    /// Sends bytes from a client.
     pub(super) fn send(&mut self, place: usize, bytes: &[u8]) {
         let size = match self.client(place).piece_bytes {
             0 => bytes.len().max(1),
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// Takes the input of a client, as far as possible.
+    /// Handles the input of a client, as far as possible.
     fn take(&mut self, place: usize) {
         loop {
             let continues = match &self.clients[place].state {
@@ -126,7 +126,7 @@ impl World {
         }
     }
 
-    /// Says whether there may be another.
+    /// Handles one request. Returns whether there may be another.
     fn take_request(&mut self, place: usize) -> bool {
         let limits = self.api.limits();
         let Client { input, progress, number, .. } = &mut self.clients[place];
@@ -190,7 +190,7 @@ impl World {
         self.history.note(self.clients[place].number, "is answered", &self.out);
         match outcome {
             Handled::Responded(persistence) => {
-                // What follows a handshake that failed may be no HTTP.
+                // Bytes after a failed handshake may be no HTTP.
                 let is_over = persistence == Persistence::Close;
                 let json = responses::check(&self.out, &asked, self.settings.has_list, is_over);
                 let has_failed = json.as_ref().is_some_and(|json| json["error"] == "bad_request");
@@ -231,7 +231,7 @@ impl World {
         }
     }
 
-    /// Checks the head of a stream, and all that it begins with.
+    /// Checks the head of a stream and its first messages.
     fn begin_stream(&mut self, place: usize, asked: &Asked, transport: Transport) -> Delivered {
         let out = mem::take(&mut self.out);
         let (head, rest) = parse_head(&out);
@@ -263,7 +263,7 @@ impl World {
         Delivered::Events(stream)
     }
 
-    /// Checks an answer against all that other clients got.
+    /// Checks a response against all responses of other clients.
     fn learn(&mut self, asked: &Asked, json: &Value) {
         if json.get("error").is_some() {
             return;
@@ -298,7 +298,7 @@ impl World {
         }
     }
 
-    /// Says whether there may be another.
+    /// Handles one frame. Returns whether there may be another.
     fn take_frame(&mut self, place: usize) -> bool {
         let most = self.api.frame_bytes_max();
         let mut bytes = mem::take(&mut self.clients[place].input);
@@ -385,7 +385,7 @@ impl World {
         }
     }
 
-    /// A client is gone.
+    /// Closes a client.
     pub(super) fn close(&mut self, place: usize) {
         let client = &mut self.clients[place];
         self.history.note(client.number, "closes", b"");
@@ -402,14 +402,14 @@ impl World {
         self.closed_this_turn.insert(client.number);
     }
 
-    /// A client takes nothing any more, or takes all again.
+    /// Makes a client read nothing, or everything again.
     pub(super) fn block(&mut self, place: usize) {
         let client = self.client(place);
         client.backlog = if client.backlog.is_some() { None } else { Some(0) };
         self.resume(place);
     }
 
-    /// A stream is sent nothing more before it has taken what was sent.
+    /// Pauses a stream until it has read what was sent.
     pub(super) fn pause(&mut self, place: usize) {
         if let Client { state: State::Streaming { reader, .. }, has_more, .. } =
             &mut self.clients[place]
@@ -419,7 +419,7 @@ impl World {
         }
     }
 
-    /// Sends all that there is to a stream that takes it.
+    /// Sends all pending messages to a stream that reads.
     fn resume(&mut self, place: usize) {
         let Self { hub, api, clients, knowledge, history, now, .. } = self;
         for _ in 0..10_000 {
@@ -440,7 +440,7 @@ impl World {
         panic!("a stream that never comes to its end");
     }
 
-    /// The end of a turn, and the beginning of the next.
+    /// Ends the turn and begins the next.
     pub(super) fn turn(&mut self, passed_ms: u64) {
         self.end_turn();
         self.history.note(0, "a turn ends, milliseconds", passed_ms.to_string().as_bytes());
@@ -448,7 +448,7 @@ impl World {
         self.now.unix_ms += passed_ms;
         self.api.set_time(self.now);
         for place in 0..CLIENTS {
-            // Its input waited behind a pending read.
+            // Its input waited for the pending read.
             self.take(place);
             self.resume(place);
         }
@@ -522,7 +522,7 @@ impl World {
         }
     }
 
-    /// Streams that take all have been sent all that there is.
+    /// Asserts that streams which read have got every message.
     fn check_streams(&mut self) {
         let mut known = Vec::new();
         for client in self.clients.iter().filter(|client| client.backlog.is_none()) {
@@ -536,7 +536,7 @@ impl World {
         }
     }
 
-    /// Returns the id that comes next in each channel that a client has read just now.
+    /// Returns the next id of each channel that a client has just read.
     fn next_ids(&mut self, channels: &[&str]) -> Vec<u64> {
         let next_id = |channel: &&str| {
             let log = ChannelName::parse(channel)
@@ -584,7 +584,7 @@ impl World {
         assert!(census.timers <= census.channels + census.sessions, "{census:?}");
     }
 
-    /// The server stops: all pending reads are answered.
+    /// Stops the server: all pending reads are answered.
     pub(super) fn stop(&mut self) {
         self.is_stopping = true;
         self.api.set_phase(Phase::Stopping);
@@ -593,7 +593,7 @@ impl World {
         assert_eq!(self.hub.gauges().readers, self.waiting());
     }
 
-    /// All clients close, and time passes until nothing is left to do.
+    /// Closes all clients and lets time pass until nothing is left to do.
     pub(super) fn finish(&mut self) {
         self.end_turn();
         (0..CLIENTS).for_each(|place| self.resume(place));
@@ -629,7 +629,7 @@ impl World {
     }
 }
 
-/// Sends something to a stream, or its end.
+/// Sends a message to a stream, or its end.
 fn send(
     api: &mut Api,
     client: &mut Client,
