@@ -283,6 +283,7 @@ impl Parameters<'_> {
     }
 
     /// Returns the names of the channels as the request spells them; empty if there is one channel.
+    #[inline]
     pub(super) fn channel_labels(&self) -> Box<[Box<str>]> {
         let channels = &self.channels;
         if channels.len() == 1 { Box::default() } else { channels.iter().map(Box::from).collect() }

@@ -332,7 +332,8 @@ impl Hub {
 }
 
 /// Subscribes to the channel of a target, which it creates if it does not exist.
-#[inline]
+#[expect(clippy::inline_always, reason = "a step of each read that waits")]
+#[inline(always)]
 fn subscribe(
     channels: &mut Channels,
     timers: &mut Timers,
