@@ -116,7 +116,7 @@ impl Error {
                 "invalid callback name; use a dotted path of identifiers, at most 128 bytes"
             }
             Self::BadOrigin => {
-                "this page may not send messages; the operator can add its origin to --allow-origin"
+                "the origin of this page is not allowed; the operator can add it to --allow-origin"
             }
             Self::BadAuth => {
                 "'auth' does not belong to 'connection'; use both from the same /introduce"

@@ -92,7 +92,7 @@ pub const COMMANDS: &[Subcommand] = &[
         operands: &["URL"],
         about: "check a server through its proxies, and name the fix for each problem",
         more: "One line per check: ok, warn, FAIL or skip. The fix of a problem follows.\n\
-               Exit status: 0 without a problem, 1 after a failure, 3 after a warning at worst.\n\
+               Exit status: 0 without a problem, 1 after a failure, 3 if only warnings.\n\
                The checks use channels with random names. More in docs/doctor.md.\n",
         specs: &[
             Spec {
@@ -142,7 +142,7 @@ const GENERATE: Subcommand = Subcommand {
     name: "generate",
     operands: &["FORMAT"],
     about: "print the manual page (man) or completions (bash, zsh, fish)",
-    more: "For packages.\n",
+    more: "FORMAT is man, bash, zsh or fish.\n",
     specs: &[],
     run: |_, operands| generate::run(COMMANDS, operands),
 };

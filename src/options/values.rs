@@ -111,7 +111,7 @@ pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
     match text {
         "on" | "1" | "true" | "yes" => Ok(true),
         "off" | "0" | "false" | "no" => Ok(false),
-        _ => Err(format!("'{text}' is not a switch: give on or off")),
+        _ => Err(format!("'{text}' is neither on nor off; give one of them")),
     }
 }
 

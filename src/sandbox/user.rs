@@ -194,7 +194,7 @@ impl Identity {
         };
         // Matters only with --no-sandbox: otherwise no_new_privs has the same effect.
         if let Err(error) = capabilities::drop_bounding_set(CapabilitySet::empty()) {
-            log::debug!("cannot drop the bounding set: {error}");
+            log::debug!("cannot drop the capability bounding set: {error}");
         }
         set_thread_groups(&self.groups).map_err(cannot("set its groups"))?;
         set_thread_res_gid(self.gid, self.gid, self.gid).map_err(cannot("switch to its group"))?;

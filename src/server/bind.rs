@@ -39,7 +39,7 @@ pub(super) fn bind_listeners(
     for (kind, fd) in activated.chain(inherited) {
         let listener = OsListener::from_activation(kind, fd, options.request_timeout);
         listeners.push(listener.map_err(|error| {
-            StartError(format!("cannot serve at an activated socket: {error}"))
+            StartError(format!("cannot use a socket that systemd passed: {error}"))
         })?);
     }
     for (kind, address) in addresses(options, &listeners) {

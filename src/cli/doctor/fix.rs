@@ -77,7 +77,7 @@ const LINES: &[(Fix, Proxy, &str)] = &[
         Cloudflare,
         "it does not forward port 7732: use another name for it that is \"DNS only\"",
     ),
-    (Fix::DirectPortClosed, Any, "or do without it: --direct-port 0"),
+    (Fix::DirectPortClosed, Any, "or skip this check: --direct-port 0"),
     (
         Fix::HighLatency,
         Any,
