@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 
 use examples::Session;
 
-const PAGES: [&str; 20] = [
+const PAGES: [&str; 21] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -29,6 +29,7 @@ const PAGES: [&str; 20] = [
     "docs/capacity.md",
     "docs/doctor.md",
     "docs/internals/build.md",
+    "docs/internals/claims.md",
     "docs/internals/decisions.md",
     "docs/internals/glossary.md",
     "docs/internals/testing.md",
