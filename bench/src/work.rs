@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use support::process::{Cores, Memory, Process};
+use support::random::Random;
 
 use crate::churn;
 use crate::closed_loop::{self, Closed};
@@ -104,15 +105,15 @@ fn chat(target: &Target, cores: Cores, work: Chat) -> Result<Sample> {
     let mut crowd = Crowd::gather(target, size)?;
     let window = Window::open(target.process, cores)?;
     let mut latency = Histogram::default();
-    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    // The rooms only have to be mixed, and equally in each run.
+    let mut random = Random::new(1);
     let start = Instant::now();
     let due = |seq: usize| start + Duration::from_secs_f64(seq as f64 / work.per_second);
     let mut sent = 0;
     let all = (work.messages * work.users) as u64;
     while crowd.delivered() < all || crowd.unanswered() > 0 {
         while sent < work.messages && due(sent) <= Instant::now() {
-            random = next_random(random);
-            crowd.write((random >> 33) as u32 % work.rooms as u32, sent as u32)?;
+            crowd.write(random.index(work.rooms) as u32, sent as u32)?;
             sent += 1;
         }
         let timeout = if sent == work.messages {
@@ -204,11 +205,6 @@ fn released(process: Process) -> Result<Memory> {
         }
     }
     Ok(least)
-}
-
-/// A linear congruential step: rooms only need to be mixed, and equally in each run.
-fn next_random(state: u64) -> u64 {
-    state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407)
 }
 
 #[cfg(test)]
