@@ -304,7 +304,7 @@ fn an_activated_descriptor_that_is_no_listener_stops_the_start() {
     for (command, reason) in [
         (connected, "does not listen"),
         (datagram, "does not listen"),
-        (file, "an activated socket"),
+        (file, "a socket that systemd passed"),
         (nothing, "LISTEN_FDS counts descriptor"),
     ] {
         let finished = run(command);
