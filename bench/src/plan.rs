@@ -69,10 +69,11 @@ pub(crate) const PEERS: &[Kind] = WITH_NGINX;
 const SPEAK: &[Kind] = &[Kind::Speak];
 const PUBSUB: &[Kind] = &[Kind::Speak, Kind::Baseline, Kind::Nchan];
 const WITH_NGINX: &[Kind] = &[Kind::Speak, Kind::Baseline, Kind::Nchan, Kind::Nginx];
-const WITHOUT_FLOOR: &[Kind] = &[Kind::Speak, Kind::Nchan];
+const WITHOUT_BASELINE: &[Kind] = &[Kind::Speak, Kind::Nchan];
 
 const DELIVERY: &str = "µs a delivery";
 const REQUEST: &str = "µs a request";
+const CLIENT: &str = "µs a client";
 
 fn goal(against: Against, at_most: f64, stretch: Option<f64>) -> Goal {
     Goal { against, at_most, stretch }
@@ -85,54 +86,35 @@ fn peers(baseline: f64, stretch: f64, nchan: f64) -> Vec<Goal> {
     ]
 }
 
+fn part(name: &'static str, label: &'static str, unit: &'static str, work: Work) -> Part {
+    Part { name, label, unit, work, targets: PUBSUB, goals: Vec::new() }
+}
+
 fn fanout(name: &'static str, label: &'static str, readers: usize, messages: usize) -> Part {
-    Part {
-        name,
-        label,
-        unit: DELIVERY,
-        work: Work::Fanout(Fanout { readers, messages, form: Form::Plain }),
-        targets: PUBSUB,
-        goals: peers(1.10, 1.03, 0.70),
-    }
+    let work = Work::Fanout(Fanout { readers, messages, form: Form::Plain });
+    Part { goals: peers(1.10, 1.03, 0.70), ..part(name, label, DELIVERY, work) }
 }
 
 /// The same load with streams: each delivery must cost less than `long_poll` does.
 fn stream(
-    name: &'static str,
-    label: &'static str,
+    (name, label): (&'static str, &'static str),
     form: Form,
-    readers: usize,
-    messages: usize,
+    (readers, messages): (usize, usize),
     long_poll: &'static str,
 ) -> Part {
-    Part {
-        name,
-        label,
-        unit: DELIVERY,
-        work: Work::Fanout(Fanout { readers, messages, form }),
-        targets: PUBSUB,
-        goals: vec![goal(Against::LongPoll(long_poll), 1.0, None)],
-    }
+    let work = Work::Fanout(Fanout { readers, messages, form });
+    let goals = vec![goal(Against::LongPoll(long_poll), 1.0, None)];
+    Part { goals, ..part(name, label, DELIVERY, work) }
 }
 
 fn chat(name: &'static str, label: &'static str, rooms: usize, users: usize, seconds: f64) -> Part {
     /// A rate that the slowest server sustains with half a core.
     const DELIVERIES_PER_SECOND: f64 = 15_000.0;
     let per_second = DELIVERIES_PER_SECOND / users as f64;
-    Part {
-        name,
-        label,
-        unit: DELIVERY,
-        work: Work::Chat(Chat {
-            rooms,
-            users,
-            per_second,
-            #[expect(clippy::cast_sign_loss, reason = "both factors are above 0")]
-            messages: (per_second * seconds) as usize,
-        }),
-        targets: PUBSUB,
-        goals: peers(1.15, 1.08, 0.75),
-    }
+    #[expect(clippy::cast_sign_loss, reason = "both factors are above 0")]
+    let messages = (per_second * seconds) as usize;
+    let work = Work::Chat(Chat { rooms, users, per_second, messages });
+    Part { goals: peers(1.15, 1.08, 0.75), ..part(name, label, DELIVERY, work) }
 }
 
 fn closed(depth: usize, at_most: Duration) -> Closed {
@@ -143,120 +125,57 @@ fn closed(depth: usize, at_most: Duration) -> Closed {
 
 /// Publish and poll, one request at a time and sixteen.
 fn requests(at_most: Duration) -> Vec<Part> {
+    let (one, sixteen) = (closed(1, at_most), closed(16, at_most));
     let pipelined = vec![goal(Against::Absolute, 1.2, Some(0.9))];
-    let part = |name, label, work, targets, goals| Part {
-        name,
-        label,
-        unit: REQUEST,
-        work,
-        targets,
-        goals,
-    };
+    let (publish, poll) = ("write, 64 connections", "immediate read, 64 connections");
+    let (publish16, poll16) = ("write, 16 pipelined", "immediate read, 16 pipelined");
+    let poll_goals = vec![
+        goal(Against::Peer(Kind::Nginx), 1.0, None),
+        goal(Against::Peer(Kind::Baseline), f64::INFINITY, Some(1.05)),
+    ];
+    let with = |part: Part, targets, goals| Part { targets, goals, ..part };
+    let request = |name, label, work| part(name, label, REQUEST, work);
     vec![
-        part(
-            "publish",
-            "write, 64 connections",
-            Work::Publish(closed(1, at_most)),
-            PUBSUB,
-            peers(1.20, 1.10, 0.65),
-        ),
-        part(
-            "poll",
-            "immediate read, 64 connections",
-            Work::Poll(closed(1, at_most), 1),
-            WITH_NGINX,
-            vec![
-                goal(Against::Peer(Kind::Nginx), 1.0, None),
-                goal(Against::Peer(Kind::Baseline), f64::INFINITY, Some(1.05)),
-            ],
-        ),
-        part(
-            "publish16",
-            "write, 16 pipelined",
-            Work::Publish(closed(16, at_most)),
-            PUBSUB,
-            pipelined.clone(),
-        ),
-        part(
-            "poll16",
-            "immediate read, 16 pipelined",
-            Work::Poll(closed(16, at_most), 1),
-            WITH_NGINX,
-            pipelined,
-        ),
+        with(request("publish", publish, Work::Publish(one)), PUBSUB, peers(1.20, 1.10, 0.65)),
+        with(request("poll", poll, Work::Poll(one, 1)), WITH_NGINX, poll_goals),
+        with(request("publish16", publish16, Work::Publish(sixteen)), PUBSUB, pipelined.clone()),
+        with(request("poll16", poll16, Work::Poll(sixteen, 1)), WITH_NGINX, pipelined),
     ]
 }
 
 /// Comparisons with Speak's own figures.
 fn own(readers: usize, messages: usize, scale: usize, against: &'static str) -> Vec<Part> {
-    let jsonp = Work::Fanout(Fanout { readers, messages, form: Form::Jsonp });
+    let fanout = Work::Fanout(Fanout { readers, messages, form: Form::Jsonp });
     let cycles = 1_000 * scale;
-    let part =
-        |name, label, unit, work, goals| Part { name, label, unit, work, targets: SPEAK, goals };
-    vec![
-        part(
-            "jsonp",
-            "fan-out, a callback name each",
-            DELIVERY,
-            jsonp,
-            vec![goal(Against::LongPoll(against), 1.15, Some(1.05))],
-        ),
-        part(
-            "connect",
-            "connect, write, close",
-            "µs a client",
-            Work::Connect { cycles },
-            Vec::new(),
-        ),
-        part(
-            "churn",
-            "connect, introduce, wait, close",
-            "µs a client",
-            Work::Churn { cycles },
-            vec![goal(Against::WritePerCall, 3.0, Some(2.0))],
-        ),
-    ]
+    let mut jsonp = part("jsonp", "fan-out, a callback name each", DELIVERY, fanout);
+    jsonp.goals = vec![goal(Against::LongPoll(against), 1.15, Some(1.05))];
+    let connect = part("connect", "connect, write, close", CLIENT, Work::Connect { cycles });
+    let mut churn =
+        part("churn", "connect, introduce, wait, close", CLIENT, Work::Churn { cycles });
+    churn.goals = vec![goal(Against::WritePerCall, 3.0, Some(2.0))];
+    [jsonp, connect, churn].map(|part| Part { targets: SPEAK, ..part }).into()
 }
 
-/// Memory of idle readers of each kind; `streams` event streams and as many sockets, for these
-/// servers.
+/// Memory of idle readers, of event streams and of as many sockets.
 fn idle(
     labels: [&'static str; 3],
     readers: usize,
     streams: usize,
     of: &'static [Kind],
-) -> impl Iterator<Item = Part> {
+) -> Vec<Part> {
+    let (small, large) =
+        (goal(Against::Absolute, 320.0, Some(200.0)), goal(Against::Absolute, 600.0, None));
     let kinds = [
-        (
-            "idle",
-            "bytes a reader",
-            Form::Plain,
-            readers,
-            goal(Against::Absolute, 320.0, Some(200.0)),
-        ),
-        (
-            "idle-events",
-            "bytes a stream",
-            Form::Events,
-            streams,
-            goal(Against::Absolute, 600.0, None),
-        ),
-        (
-            "idle-frames",
-            "bytes a socket",
-            Form::Frames,
-            streams,
-            goal(Against::Absolute, 600.0, None),
-        ),
+        ("idle", "bytes a reader", Form::Plain, readers, small),
+        ("idle-events", "bytes a stream", Form::Events, streams, large),
+        ("idle-frames", "bytes a socket", Form::Frames, streams, large),
     ];
-    labels.into_iter().zip(kinds).map(move |(label, (name, unit, form, readers, bytes))| Part {
-        name,
-        label,
-        unit,
-        work: Work::Idle { readers, form },
-        targets: if form.stays() { of } else { WITHOUT_FLOOR },
-        goals: vec![bytes, goal(Against::LeftOverBefore, 1.10, None)],
-    })
+    let parts = labels.into_iter().zip(kinds).map(|(label, (name, unit, form, readers, bytes))| {
+        let targets = if form.stays() { of } else { WITHOUT_BASELINE };
+        let goals = vec![bytes, goal(Against::LeftOverBefore, 1.10, None)];
+        Part { targets, goals, ..part(name, label, unit, Work::Idle { readers, form }) }
+    });
+    parts.collect()
 }
 
 /// Makes another build of Speak the only peer of each row. This build must cost at most 1.03 times
@@ -270,91 +189,42 @@ pub(crate) fn against(parts: &mut [Part]) {
     }
 }
 
-/// The rows of a run.
+/// Returns the rows of a run.
 pub(crate) fn parts(length: Length) -> Vec<Part> {
-    let mut parts = match length {
-        Length::Quick => vec![
-            fanout("fanout1000", "fan-out, 1,000 readers", 1_000, 30),
-            stream(
-                "events1000",
-                "fan-out, 1,000 event streams",
-                Form::Events,
-                1_000,
-                20,
-                "fanout1000",
-            ),
-            stream(
-                "frames1000",
-                "fan-out, 1,000 WebSockets",
-                Form::Frames,
-                1_000,
-                20,
-                "fanout1000",
-            ),
-            chat("chat500x10", "chat, 500 rooms × 10", 500, 10, 1.5),
-        ],
-        Length::Full => vec![
-            fanout("fanout1000", "fan-out, 1,000 readers", 1_000, 100),
-            stream(
-                "events1000",
-                "fan-out, 1,000 event streams",
-                Form::Events,
-                1_000,
-                100,
-                "fanout1000",
-            ),
-            stream(
-                "frames1000",
-                "fan-out, 1,000 WebSockets",
-                Form::Frames,
-                1_000,
-                100,
-                "fanout1000",
-            ),
+    let is_full = length == Length::Full;
+    let (fanout_messages, messages) = if is_full { (100, 100) } else { (30, 20) };
+    let thousand = (1_000, messages);
+    let events = ("events1000", "fan-out, 1,000 event streams");
+    let frames = ("frames1000", "fan-out, 1,000 WebSockets");
+    let mut parts = vec![
+        fanout("fanout1000", "fan-out, 1,000 readers", 1_000, fanout_messages),
+        stream(events, Form::Events, thousand, "fanout1000"),
+        stream(frames, Form::Frames, thousand, "fanout1000"),
+    ];
+    if is_full {
+        let events = ("events10000", "fan-out, 10,000 event streams");
+        let frames = ("frames10000", "fan-out, 10,000 WebSockets");
+        parts.extend([
             fanout("fanout10000", "fan-out, 10,000 readers", 10_000, 15),
-            stream(
-                "events10000",
-                "fan-out, 10,000 event streams",
-                Form::Events,
-                10_000,
-                15,
-                "fanout10000",
-            ),
-            stream(
-                "frames10000",
-                "fan-out, 10,000 WebSockets",
-                Form::Frames,
-                10_000,
-                15,
-                "fanout10000",
-            ),
+            stream(events, Form::Events, (10_000, 15), "fanout10000"),
+            stream(frames, Form::Frames, (10_000, 15), "fanout10000"),
             fanout("fanout18000", "fan-out, 18,000 readers", 18_000, 10),
             chat("chat500x10", "chat, 500 rooms × 10", 500, 10, 6.0),
             chat("chat1800x10", "chat, 1,800 rooms × 10", 1_800, 10, 6.0),
             chat("chat20x500", "chat, 20 rooms × 500", 20, 500, 6.0),
-        ],
-    };
-    match length {
-        Length::Quick => {
-            parts.extend(requests(Duration::from_millis(500)));
-            parts.extend(own(1_000, 30, 1, "fanout1000"));
-            let labels = [
-                "memory, 4,000 readers",
-                "memory, 4,000 event streams",
-                "memory, 4,000 WebSockets",
-            ];
-            parts.extend(idle(labels, 4_000, 4_000, SPEAK));
-        }
-        Length::Full => {
-            parts.extend(requests(Duration::from_secs(2)));
-            parts.extend(own(1_000, 100, 4, "fanout1000"));
-            let labels = [
-                "memory, 18,000 readers",
-                "memory, 10,000 event streams",
-                "memory, 10,000 WebSockets",
-            ];
-            parts.extend(idle(labels, 18_000, 10_000, WITHOUT_FLOOR));
-        }
+        ]);
+        parts.extend(requests(Duration::from_secs(2)));
+        parts.extend(own(1_000, 100, 4, "fanout1000"));
+        let labels =
+            ["memory, 18,000 readers", "memory, 10,000 event streams", "memory, 10,000 WebSockets"];
+        parts.extend(idle(labels, 18_000, 10_000, WITHOUT_BASELINE));
+    } else {
+        parts.push(chat("chat500x10", "chat, 500 rooms × 10", 500, 10, 1.5));
+        parts.extend(requests(Duration::from_millis(500)));
+        parts.extend(own(1_000, 30, 1, "fanout1000"));
+        let labels =
+            ["memory, 4,000 readers", "memory, 4,000 event streams", "memory, 4,000 WebSockets"];
+        parts.extend(idle(labels, 4_000, 4_000, SPEAK));
     }
     parts
 }
