@@ -6,8 +6,9 @@ use support::incoming::Incoming;
 use support::reader::Reader;
 use support::text::Text;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Kind {
+    #[default]
     Write,
     ReadNow,
     Poll {
@@ -36,7 +37,7 @@ impl Kind {
 }
 
 /// One request, or one call in a frame.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Request {
     pub(crate) kind: Kind,
     /// All of it has arrived when so many bytes of its client have.
@@ -59,20 +60,7 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn new(kind: Kind) -> Self {
-        Self {
-            kind,
-            end: 0,
-            text: None,
-            channels: Vec::new(),
-            reader: None,
-            carries: None,
-            closes: false,
-            is_script: false,
-            is_frame: false,
-            arrived_at: None,
-            waits_since: None,
-            seen: Vec::new(),
-        }
+        Self { kind, ..Self::default() }
     }
 
     pub(crate) fn has_arrived(&self) -> bool {

@@ -127,7 +127,7 @@ impl World {
     fn lose_memory(&mut self) -> Checked {
         self.lose_all_links();
         self.ledger.forget_all();
-        self.suspects.clear();
+        self.possible_violations.clear();
         for (channel, read) in self.keep_reads().into_iter().enumerate() {
             self.observe(channel, read)?;
         }

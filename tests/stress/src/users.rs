@@ -339,7 +339,9 @@ impl World {
         if user.identity.as_ref().map(|identity| identity.number) != number {
             return Ok(());
         }
-        self.ledger.suspect(format!("session {number:?} has ended, and no client meant it to end"));
+        self.ledger.note_possible_violation(format!(
+            "session {number:?} has ended, and no client meant it to end"
+        ));
         self.be_gone(index);
         Ok(())
     }

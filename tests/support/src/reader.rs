@@ -21,7 +21,6 @@ pub enum Since {
 /// One channel of a reader.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Subscription {
-    /// Index of the channel.
     pub channel: usize,
     /// Name under which it is read.
     pub name: String,
@@ -58,7 +57,6 @@ pub struct Terms {
 }
 
 impl Subscription {
-    /// Subscribes to a channel.
     pub fn new(channel: usize, name: impl Into<String>, since: Since) -> Self {
         Self { channel, name: name.into(), since, is_stale: false, last_id: 0 }
     }
@@ -159,7 +157,6 @@ impl Subscription {
 }
 
 impl Reader {
-    /// Starts a reader of these channels.
     pub fn new(subscriptions: Vec<Subscription>) -> Self {
         let (epoch, cursors) = (None, Vec::new());
         Self { subscriptions, epoch, cursors, observes: false, terms: Terms::default() }
