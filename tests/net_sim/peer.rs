@@ -148,7 +148,7 @@ pub(crate) struct Peer {
     pub(crate) whole: u64,
     /// Time at which the first bytes of an unfinished request were read.
     pub(crate) partial_since: Option<u64>,
-    /// The same of one whose time was over.
+    /// `partial_since` of a request whose time was over.
     pub(crate) overdue_since: Option<u64>,
     /// Time at which its unfinished request was refused, while it took nothing.
     pub(crate) refused_at: Option<u64>,

@@ -81,11 +81,11 @@ impl User {
     }
 }
 
-/// What users are to do.
+/// Instruction to all users.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
     Churn,
-    /// Those who are there stay, and write nothing.
+    /// Present users stay, and write nothing.
     Pause,
     /// All leave.
     Clear,

@@ -36,7 +36,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The same as `Display`, so that `unwrap` and `expect` show it well.
+/// Equals `Display`, so that `unwrap` and `expect` print the fault readably.
 impl fmt::Debug for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -11,7 +11,7 @@ use crate::http::{Framing, Head};
 use crate::sse::Event;
 use crate::{Malformed, ws};
 
-/// What a connection carries.
+/// Content of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Mode {
     /// Responses; the head of a stream changes the mode.
@@ -63,7 +63,7 @@ impl<'a> Item<'a> {
 /// parsing. In a mode of streams it may serve many connections, whose streams have begun or not.
 #[derive(Default, Debug)]
 pub struct Cutter {
-    /// What follows the next head.
+    /// Content after the next head.
     pub mode: Mode,
     head: Vec<u8>,
     status: u16,

@@ -304,7 +304,7 @@ impl Ledger {
         }
     }
 
-    /// Judges all that was seen, also behind ids that no reader saw.
+    /// Judges all that was seen, also after ids that no reader saw.
     pub fn finish(&mut self) -> Checked {
         for channel in 0..self.channels.len() {
             self.skip_to(channel, self.last_seen_id(channel) + 1)?;

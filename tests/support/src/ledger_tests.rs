@@ -1,4 +1,4 @@
-//! What the ledger must find, and what it must let pass.
+//! The faults that the ledger must find, and the cases that it must accept.
 
 use serde_json::{Value, json};
 

@@ -24,7 +24,7 @@ pub struct Subscription {
     pub channel: usize,
     /// Name under which it is read.
     pub name: String,
-    /// Where the reader continues.
+    /// Position from which the reader continues.
     pub since: Since,
     /// The id in `since` is of another numbering.
     pub is_stale: bool,
@@ -43,11 +43,11 @@ pub struct Reader {
     pub cursors: Vec<i64>,
     /// This reader gets each id of its channels: what it misses no other reader will report.
     pub observes: bool,
-    /// The limits of what it may get.
+    /// Limits of what it may ask and get.
     pub terms: Terms,
 }
 
-/// What a reader may ask, and get.
+/// Limits of what a reader may ask and get.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Terms {
     /// It may ask for ids beyond the end, which are reset.

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_cursors_and_comments_are_told_apart() {
+    fn fields_cursors_and_comments_are_distinguished() {
         let event = Event::parse(b"id: e:5,-1\nevent: missed\ndata: {\"a\":1}\n\n").unwrap();
         assert_eq!(event.cursors().unwrap(), Some(("e", vec![5, -1])));
         assert_eq!(event.kind.as_deref(), Some("missed"));
