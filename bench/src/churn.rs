@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use support::http::get;
 use support::incoming::{Cutter, Item};
 use support::process::Cores;
 
@@ -203,10 +204,6 @@ impl Observer {
         }
         Ok(())
     }
-}
-
-fn get(target: &str) -> Vec<u8> {
-    format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
 }
 
 fn json(frame: &Item) -> Result<Value> {

@@ -1,4 +1,4 @@
-//! The generator's side of a TCP connection, and the loop's wait for many of them.
+//! The generator's end of a TCP connection, and the poll of many of them.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -13,26 +13,26 @@ use support::incoming::{Cutter, Item};
 
 use crate::result::Result;
 
-/// As long as a connect may take; on loopback only a full backlog makes it wait.
+/// Longest time to connect. On loopback only a full backlog delays that.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Clients come from this many addresses, so that ports never run short.
+/// Number of source addresses of the clients, so that ports never run short.
 const SOURCES: u32 = 200;
-/// The size of the buffer that all clients of a loop receive into.
+/// Size of the receive buffer that all clients of a loop share.
 pub(crate) const BUFFER_BYTES: usize = 256 * 1024;
-/// How long the loop goes on asking before it sleeps. A generator that sleeps would make the server
-/// pay for waking it, at random, and no distant client does that.
+/// Time for which the loop polls before it sleeps. The server would pay, at random, for waking a
+/// generator that sleeps. No distant client makes it pay for that.
 const SPIN: Duration = Duration::from_micros(500);
 const EVENTS_MAX: usize = 512;
 
 /// One connection to the server.
 pub(crate) struct Client {
     socket: OwnedFd,
-    /// The beginning of an answer whose end has not come.
+    /// Beginning of an incomplete response.
     partial: Vec<u8>,
 }
 
 impl Client {
-    /// Connects from the address that belongs to `number`.
+    /// Connects from the source address for `number`.
     pub(crate) fn connect(server: SocketAddrV4, number: u32) -> Result<Self> {
         let socket =
             net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
@@ -46,7 +46,7 @@ impl Client {
         Ok(Self { socket, partial: Vec::new() })
     }
 
-    /// Sends a request whole. A loopback socket with nothing unread takes any of ours.
+    /// Sends a request in one call. A loopback socket with nothing unread has room for it.
     pub(crate) fn send(&self, bytes: &[u8]) -> Result<()> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let sent = net::send(&self.socket, bytes, flags)?;
@@ -57,11 +57,11 @@ impl Client {
         }
     }
 
-    /// Takes what has come, and hands each whole answer to `each`.
+    /// Receives all available bytes, and passes each complete response to `each`.
     ///
     /// # Errors
     ///
-    /// The server closed, or sent what is no answer, or `each` refused it.
+    /// The server closed or sent no valid response, or `each` returned an error.
     pub(crate) fn receive(
         &mut self,
         cutter: &mut Cutter,
@@ -88,18 +88,17 @@ impl Client {
                 }
             }
             self.partial.extend_from_slice(&buffer[done..filled]);
-            // Events come by edges: only a read that did not fill the buffer has drained the
-            // socket.
+            // Events are edge-triggered: only a read that leaves room has drained the socket.
             if filled < buffer.len() {
                 return Ok(());
             }
             if done == 0 {
-                return Err("an answer is larger than any of this bench".into());
+                return Err("a response is larger than any of this bench".into());
             }
         }
     }
 
-    /// Sends a request and waits for its answer, where speed does not matter.
+    /// Sends a request and waits for the response, where speed does not matter.
     pub(crate) fn ask<T>(
         &mut self,
         request: &[u8],
@@ -123,11 +122,11 @@ impl Client {
     }
 }
 
-/// Waits for many clients, each known by a token.
+/// Waits for events of many clients, each with a token.
 pub(crate) struct Poller {
     epoll: OwnedFd,
     events: Vec<Event>,
-    /// When there last was an event.
+    /// Time of the last event.
     active: Instant,
 }
 
@@ -146,7 +145,7 @@ impl Poller {
         Ok(epoll::add(&self.epoll, &client.socket, token, flags)?)
     }
 
-    /// Replaces `tokens` by those of the clients that have something; by none after `timeout`.
+    /// Replaces `tokens` by those of the clients with events, or by none after `timeout`.
     pub(crate) fn wait(&mut self, timeout: Duration, tokens: &mut Vec<u64>) -> Result<()> {
         tokens.clear();
         let start = Instant::now();

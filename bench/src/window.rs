@@ -1,4 +1,4 @@
-//! CPU time of a server during a stretch of work, and who else used the cores.
+//! CPU time of a server during some work, and the share of the cores that others used.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ fn core_time(core: usize) -> Result<CoreTime> {
     })
 }
 
-/// A stretch of time in which a server works.
+/// A time in which a server works.
 pub(crate) struct Window {
     server: Option<Process>,
     cores: Cores,
@@ -48,15 +48,15 @@ pub(crate) struct Window {
 /// Use of the cores in a [`Window`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
-    /// The server's CPU time, where its process is known.
+    /// CPU time of the server, if its process is known.
     pub(crate) server_ns: Option<u64>,
     pub(crate) wall: Duration,
-    /// The largest share of a core that others took: other processes, or the host.
+    /// Largest share of a core that other processes or the host took.
     pub(crate) disturbed: f64,
 }
 
 impl Window {
-    /// Begins once the server is at rest.
+    /// Opens the window once the server is idle.
     pub(crate) fn open(server: Option<Process>, cores: Cores) -> Result<Self> {
         let server_ns = server.map_or(Ok(0), Process::settle)?;
         Ok(Self {
@@ -69,7 +69,7 @@ impl Window {
         })
     }
 
-    /// Ends it. The time is up to now; the server's work is what it does until it rests again.
+    /// Closes the window. Its time ends now, the server's work when the server is idle again.
     pub(crate) fn close(self) -> Result<Usage> {
         let wall = self.start.elapsed();
         let own_ns = own_ns()?.saturating_sub(self.own_ns) as f64;

@@ -1,4 +1,4 @@
-//! What is said on the wire: the requests of each kind of server, and what its answers hold.
+//! The formats of each kind of server: its requests, and the content of its responses.
 //!
 //! Every field of a request has a fixed width. So a request is a template in which digits are
 //! patched, and the baseline finds a room and a message at fixed places instead of parsing.
@@ -10,39 +10,39 @@ use support::ws::ACCEPT;
 
 use crate::result::Result;
 
-/// The length of every message. Its first eight bytes are its sequence number.
+/// Length of every message. Its first eight bytes are its sequence number.
 pub(crate) const MESSAGE_BYTES: usize = 64;
 
 const SEQ_DIGITS: usize = 8;
 const ROOM_DIGITS: usize = 5;
 
-/// A plus is a space in a query: the server has something to decode, as it has with people's words.
+/// A plus is a space in a query, so the server has something to decode, as in production.
 const FILLER: &[u8; MESSAGE_BYTES - SEQ_DIGITS] =
     b"+the+quick+brown+fox+jumps+over+the+lazy+dog,+and+again.";
 
-/// Where the baseline finds the room's digits in a waiting read.
+/// Position of the room's digits in a long poll or the read of a stream.
 pub(crate) const READ_ROOM_AT: usize = "GET /read?channel=b".len();
-/// Where the baseline finds them in a read with `timeout=0`.
+/// Position of the room's digits in a read with `timeout=0`.
 pub(crate) const IMMEDIATE_ROOM_AT: usize = "GET /read?timeout=0&channel=b".len();
-/// Where the baseline finds them in a write.
+/// Position of the room's digits in a write.
 pub(crate) const WRITE_ROOM_AT: usize = "GET /write?channel=b".len();
-/// Where the baseline finds the message in a write.
+/// Position of the message in a write.
 pub(crate) const WRITE_MESSAGE_AT: usize = WRITE_ROOM_AT + ROOM_DIGITS + "&message=".len();
 
-/// Key of the handshake of each WebSocket: that of RFC 6455, section 1.3.
+/// Key of the handshake of each WebSocket, from RFC 6455, section 1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-/// Answers a Ping: nothing, masked with zeros.
+/// Pong without a payload, masked with zeros.
 pub(crate) const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
 
 const CALLBACK_AT: usize = "GET /read?callback=cb".len();
 const CALLBACK_DIGITS: usize = 5;
-/// Where a JSONP body holds the digits of the reader's name: after `/**/cb`.
+/// Position of the digits of the callback name in a JSONP body, after `/**/cb`.
 const CALLBACK_IN_BODY_AT: usize = "/**/cb".len();
 
-/// How a server wants to be spoken to.
+/// Protocol of a server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Dialect {
-    /// Speak, and the baseline which imitates it.
+    /// Speak, and the baseline, which imitates it.
     Speak,
     /// nginx with nchan: messages are raw bodies, the cursor is in two headers.
     Nchan,
@@ -50,16 +50,16 @@ pub(crate) enum Dialect {
     Fixed,
 }
 
-/// How a reader wants its messages.
+/// Transport of the messages to a reader.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Form {
-    /// As the answer to a read that waits.
+    /// Long poll.
     Plain,
-    /// The same, as a call of a function of its own.
+    /// Long poll as a call of a function with a name of its own.
     Jsonp,
-    /// As server-sent events.
+    /// Server-sent events.
     Events,
-    /// As frames of a WebSocket.
+    /// Frames of a WebSocket.
     Frames,
 }
 
@@ -72,12 +72,13 @@ impl Form {
         }
     }
 
-    /// Whether one read is all that a reader asks.
+    /// Returns whether one read is the only request of a reader.
     pub(crate) fn stays(self) -> bool {
         self.mode() != Mode::Responses
     }
 
-    /// What a read says of it after its `Host`. The baseline tells them by their last byte.
+    /// Returns the header fields of a read after `Host`. The baseline recognizes the form by their
+    /// last byte.
     pub(crate) fn headers(self) -> String {
         match self {
             Form::Plain | Form::Jsonp => String::new(),
@@ -90,30 +91,30 @@ impl Form {
     }
 }
 
-/// Where a reader goes on.
+/// Position from which a reader continues.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Cursor {
-    /// From the first message.
+    /// The first message.
     Start,
     NextId(u64),
-    /// nchan's: the second of the last message, and its number within that second.
+    /// Cursor of nchan: the second of the last message, and the message's number in that second.
     Stamp {
         modified: String,
         etag: String,
     },
 }
 
-/// What an answer to a read holds.
+/// Content of the response to a read.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// The sequence numbers of its messages, in order.
+    /// Sequence numbers of the messages, in order.
     pub(crate) seqs: Vec<u32>,
-    /// The id of the first of them, where the server numbers messages.
+    /// Id of the first message, if the server numbers messages.
     pub(crate) first_id: Option<u64>,
     pub(crate) cursor: Cursor,
 }
 
-/// A request, once or several times over, with the places of its sequence numbers.
+/// One or several copies of a request, with the positions of their sequence numbers.
 pub(crate) struct Template {
     pub(crate) bytes: Vec<u8>,
     stride: usize,
@@ -128,7 +129,7 @@ impl Template {
     }
 }
 
-/// The text of message `seq`.
+/// Returns the text of message `seq`.
 pub(crate) fn message(seq: u32) -> [u8; MESSAGE_BYTES] {
     let mut text = [0; MESSAGE_BYTES];
     put_digits(&mut text[..SEQ_DIGITS], seq);
@@ -149,13 +150,13 @@ pub(crate) fn digits(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0, |sum, byte| sum * 10 + u32::from(byte & 15))
 }
 
-/// The room whose digits start at `at`.
+/// Returns the room whose digits start at `at`.
 pub(crate) fn room_at(request: &[u8], at: usize) -> usize {
     digits(&request[at..at + ROOM_DIGITS]) as usize
 }
 
 impl Dialect {
-    /// `copies` writes to a room, to be sent at once.
+    /// Returns `copies` writes to a room, to be sent at once.
     pub(crate) fn write(self, room: u32, copies: usize) -> Template {
         let text = String::from_utf8_lossy(&message(0)).into_owned();
         let one = match self {
@@ -177,7 +178,7 @@ impl Dialect {
         Template { stride: one.len(), seq_at, bytes: one.into_bytes().repeat(copies) }
     }
 
-    /// A read that waits for what comes after `cursor`.
+    /// Returns a read that waits for messages after `cursor`.
     pub(crate) fn poll(self, room: u32, cursor: &Cursor, form: Form) -> Vec<u8> {
         let callback = if form == Form::Jsonp { "callback=cb00000&" } else { "" };
         let headers = form.headers();
@@ -200,7 +201,7 @@ impl Dialect {
         .into_bytes()
     }
 
-    /// `copies` reads that are answered at once.
+    /// Returns `copies` reads that are answered at once.
     pub(crate) fn immediate_read(self, room: u32, from_id: u64, copies: usize) -> Vec<u8> {
         let query = match self {
             Dialect::Nchan => format!("channel=b{room:05}"),
@@ -211,7 +212,7 @@ impl Dialect {
         format!("GET /read?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes().repeat(copies)
     }
 
-    /// What the answer to a read holds, or a part of it where it is a stream.
+    /// Decodes the response to a read, or one item of a stream.
     pub(crate) fn decode(self, frame: &Item, form: Form) -> Result<Answer> {
         let status = if form.stays() { None } else { Some(200) };
         if frame.status != status {
@@ -226,7 +227,7 @@ impl Dialect {
         }
     }
 
-    /// An event that is a message; others say nothing of messages, or that some were lost.
+    /// Decodes an event with a message. Other events have no message, or report lost messages.
     fn decode_event(self, frame: &Item) -> Result<Answer> {
         let wrong = || format!("not an event: {}", frame.lossy());
         let text = std::str::from_utf8(frame.body())?;
@@ -254,7 +255,7 @@ impl Dialect {
         Ok(Answer { first_id: Some(id), ..answer })
     }
 
-    /// The id that a write got, where the server gives one.
+    /// Returns the id that a write got, if the server returns one.
     pub(crate) fn written_id(self, frame: &Item) -> Result<Option<u64>> {
         let id = match self {
             Dialect::Nchan if matches!(frame.status, Some(201 | 202)) => return Ok(None),
@@ -273,7 +274,7 @@ impl Dialect {
 }
 
 impl Answer {
-    /// One message, of which no more is known than its text.
+    /// Returns an answer with one message, known only by its text.
     fn of_text(text: &[u8], cursor: Cursor) -> Result<Self> {
         let seq = seq_of(text)
             .ok_or_else(|| format!("not a message of ours: {}", String::from_utf8_lossy(text)))?;
@@ -298,7 +299,8 @@ pub(crate) fn put_callback(poll: &mut [u8], reader: u32) {
     put_digits(&mut poll[CALLBACK_AT..CALLBACK_AT + CALLBACK_DIGITS], reader);
 }
 
-/// Whether two JSONP answers are the same but for the reader's name, and this one's is `reader`.
+/// Returns whether two JSONP responses differ only in the callback name, and `answer` has that of
+/// `reader`.
 pub(crate) fn same_but_for_callback(
     answer: &[u8],
     other: &[u8],
@@ -360,7 +362,7 @@ fn decode_raw(frame: &Item) -> Result<Answer> {
     )
 }
 
-/// The sequence number of a message, if it is one of ours and whole.
+/// Returns the sequence number of a message, if the text is complete and written by this bench.
 fn seq_of(text: &[u8]) -> Option<u32> {
     let (head, rest) = text.split_at_checked(SEQ_DIGITS)?;
     let space = |byte: &u8| if *byte == b'+' { b' ' } else { *byte };

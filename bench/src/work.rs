@@ -1,4 +1,4 @@
-//! The workloads that move messages through a crowd: fan-out, chat, and idle readers.
+//! Workloads that move messages through a crowd: fan-out, chat, and idle readers.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::stats::Histogram;
 use crate::window::Window;
 use crate::wire::Form;
 
-/// How long the loop sleeps without an event. It then checks whether the run has stalled.
+/// Longest sleep of the loop without an event. After it, the loop checks for a stall.
 const POLL_TIMEOUT: Duration = Duration::from_millis(200);
 /// In a chat, the loop does not sleep if the next message is due sooner than this.
 const CHAT_SLEEP_MIN: Duration = Duration::from_millis(2);

@@ -19,7 +19,8 @@ const SOCKETS: usize = 8;
 /// Weight of a step with which a turn has time for one response.
 /// Half of the time goes to clients that earlier turns left out.
 const ONE_RESPONSE: usize = 2_000;
-/// The same for two responses, of which the turn notices the second when it has delivered.
+/// Weight of a step with which a turn has time for two responses. The turn notices the second one
+/// after it has delivered.
 const TWO_RESPONSES: usize = 600;
 
 /// A server that has time to send one response per turn, or two.

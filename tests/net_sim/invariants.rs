@@ -332,7 +332,7 @@ impl World {
         let peer = &mut self.peers[place];
         let net = self.net.borrow();
         let link = &net.links[place];
-        // A client that was never accepted may be told why, as far as that can be done at once.
+        // A client that was never accepted may be sent the reason, as far as that fits at once.
         if peer.is_dismissed || !link.has_server_fin || link.key.is_none() {
             return;
         }

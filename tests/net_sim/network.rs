@@ -89,6 +89,7 @@ pub(crate) struct TurnWork {
     pub(crate) bytes_written: usize,
 }
 
+#[derive(Default)]
 pub(crate) struct Network {
     pub(crate) now: u64,
     pub(crate) random: Random,
@@ -152,24 +153,7 @@ pub(crate) fn turn(
 
 impl Network {
     pub(crate) fn new(random: Random, faults: Faults, descriptors_max: usize) -> Self {
-        Self {
-            now: 0,
-            random,
-            faults,
-            links: Vec::new(),
-            ready: Vec::new(),
-            touched: Vec::new(),
-            backlog: VecDeque::new(),
-            is_listener_ready: false,
-            descriptors: 0,
-            descriptors_max,
-            owes_reserve: false,
-            calls: 0,
-            accepts: 0,
-            refusals: 0,
-            refused: None,
-            turns: 0,
-        }
+        Self { random, faults, descriptors_max, ..Self::default() }
     }
 
     fn happens(&mut self, once_in: u64) -> bool {

@@ -6,8 +6,9 @@ use support::incoming::Incoming;
 use support::reader::Reader;
 use support::text::Text;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Kind {
+    #[default]
     Write,
     ReadNow,
     Poll {
@@ -36,7 +37,7 @@ impl Kind {
 }
 
 /// One request, or one call in a frame.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Request {
     pub(crate) kind: Kind,
     /// All of it has arrived when so many bytes of its client have.
@@ -59,20 +60,7 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn new(kind: Kind) -> Self {
-        Self {
-            kind,
-            end: 0,
-            text: None,
-            channels: Vec::new(),
-            reader: None,
-            carries: None,
-            closes: false,
-            is_script: false,
-            is_frame: false,
-            arrived_at: None,
-            waits_since: None,
-            seen: Vec::new(),
-        }
+        Self { kind, ..Self::default() }
     }
 
     pub(crate) fn has_arrived(&self) -> bool {
@@ -160,7 +148,7 @@ pub(crate) struct Peer {
     pub(crate) whole: u64,
     /// Time at which the first bytes of an unfinished request were read.
     pub(crate) partial_since: Option<u64>,
-    /// The same of one whose time was over.
+    /// `partial_since` of a request whose time was over.
     pub(crate) overdue_since: Option<u64>,
     /// Time at which its unfinished request was refused, while it took nothing.
     pub(crate) refused_at: Option<u64>,

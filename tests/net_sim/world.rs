@@ -30,7 +30,7 @@ pub(crate) struct World {
     pub(crate) random: Random,
     /// Each has the link with its index.
     pub(crate) peers: Vec<Peer>,
-    /// Those that are not over.
+    /// Peers that are not over.
     pub(crate) present: Vec<usize>,
     pub(crate) model: Model,
     pub(crate) record: Record,

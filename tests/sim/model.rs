@@ -58,6 +58,7 @@ pub(crate) struct Counts {
     pub(crate) readers: usize,
 }
 
+#[derive(Default)]
 pub(crate) struct Model {
     pub(super) limits: Limits,
     pub(super) epoch: String,
@@ -84,16 +85,8 @@ impl Model {
         Self {
             limits,
             epoch: epoch.to_owned(),
-            now: Now::default(),
-            turn: 0,
             channels: std::iter::repeat_with(empty).take(channels).collect(),
-            sessions: BTreeMap::new(),
-            last_session: 0,
-            ended: BTreeMap::new(),
-            pending: Vec::new(),
-            completed: Vec::new(),
-            watermarks: Vec::new(),
-            tally: Tally::default(),
+            ..Self::default()
         }
     }
 

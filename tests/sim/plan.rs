@@ -10,7 +10,7 @@ use speak::hub::{CHANNELS_PER_SESSION_MAX, Config, Epoch};
 use support::random::Random;
 
 /// Options of this run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Limits {
     pub(crate) history: u64,
     pub(crate) retention_ms: u64,

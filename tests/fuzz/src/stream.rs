@@ -54,7 +54,7 @@ pub(crate) struct Outcome {
     pub(crate) left: usize,
 }
 
-/// Whether complete requests are parsed in one pass, as the server does.
+/// Way to parse: `Short` parses complete requests in one pass, as the server does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReadCut {
     Short,

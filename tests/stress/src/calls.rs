@@ -166,7 +166,9 @@ impl World {
             return self.on_session_ended(user, call.carries);
         }
         if let (410, What::Goodbye, Owner::WriteConn(user)) = (status, &call.what, owner) {
-            self.ledger.suspect("a session that says goodbye has ended, and nothing was slow");
+            self.ledger.note_possible_violation(
+                "a session that says goodbye has ended, and nothing was slow",
+            );
             self.be_gone(user);
             return Ok(());
         }

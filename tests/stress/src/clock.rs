@@ -11,7 +11,7 @@ const LAG_EXCUSES: Duration = Duration::from_secs(12);
 
 pub(crate) struct Clock {
     pub(crate) now: Instant,
-    /// The same by the server's clock, in milliseconds since 1970.
+    /// `now` by the server's clock, in milliseconds since 1970.
     pub(crate) now_ms: u64,
     lagged: Option<Instant>,
     pub(crate) lag_most: Duration,

@@ -15,13 +15,13 @@ const STOP_MAX: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Disturbance {
-    /// It is killed, and started again.
+    /// The server is killed, and started again.
     Kill,
-    /// It is asked to stop, and started again.
+    /// The server is asked to stop, and started again.
     Stop,
-    /// The same, with `--state`.
+    /// The server is asked to stop, and started again with its `--state`.
     State,
-    /// It is upgraded, and one of the two processes is killed.
+    /// The server is upgraded, and one of the two processes is killed.
     KillOld,
     KillNew,
 }
@@ -127,7 +127,7 @@ impl World {
     fn lose_memory(&mut self) -> Checked {
         self.lose_all_links();
         self.ledger.forget_all();
-        self.suspects.clear();
+        self.possible_violations.clear();
         for (channel, read) in self.keep_reads().into_iter().enumerate() {
             self.observe(channel, read)?;
         }

@@ -174,7 +174,9 @@ impl World {
                 let (since, now) = (client.replaced_at, self.clock.now);
                 let is_late = |at| now - at > TAKEOVER_MAX && !self.takeover.was_since(at);
                 if since.is_some_and(is_late) {
-                    self.ledger.suspect("a long poll that was taken over was not answered at once");
+                    self.ledger.note_possible_violation(
+                        "a long poll that was taken over was not answered at once",
+                    );
                 }
                 self.drop_link(Some(token));
                 return;

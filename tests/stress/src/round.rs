@@ -156,7 +156,7 @@ impl World {
             let what = format!("user {index}, {sort:?}, with {identity:?}, is still {state:?}");
             return Some(Fault::new(what));
         }
-        if !self.suspects.is_empty() {
+        if !self.possible_violations.is_empty() {
             return Some(Fault::new("a possible violation is not decided"));
         }
         let is_brief = |owner| matches!(owner, Owner::Brief(_) | Owner::ReplacedConn(_));

@@ -71,7 +71,7 @@ impl World {
         let (since, successor) = self.begin_upgrade(OLD_KILLED_WITHIN_MS)?;
         self.server.running.kill()?;
         self.adopt(successor);
-        // What comes until then may be of either numbering.
+        // A message until then may be of either numbering.
         let find = |log: &str| log.contains(STARTED).then(|| log.contains(HAS_NOTHING));
         let has_nothing = self.await_log(since, false, find)?;
         self.end_takeover();
@@ -163,7 +163,7 @@ impl World {
         Ok(())
     }
 
-    /// Waits for something in the log since then, while the users continue or stand still.
+    /// Waits for something in the log since then, while the users continue or pause.
     fn await_log<T>(
         &mut self,
         since: usize,

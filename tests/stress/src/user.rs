@@ -5,9 +5,10 @@ use crate::link::Token;
 use crate::read::{Identity, Read};
 
 /// Kind of a user, until he leaves.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Sort {
     /// Introduces himself, reads and talks.
+    #[default]
     Resident,
     /// Writes a few messages without a name, and reads nothing.
     Passer,
@@ -17,8 +18,9 @@ pub(crate) enum Sort {
     Clogger,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum State {
+    #[default]
     Away,
     /// Has called `/introduce`.
     Arriving,
@@ -54,6 +56,7 @@ pub(crate) const LEAVE_MODES: [(LeaveMode, u64); 6] = [
     (LeaveMode::Silence, 15),
 ];
 
+#[derive(Default)]
 pub(crate) struct User {
     pub(crate) sort: Sort,
     pub(crate) state: State,
@@ -73,31 +76,16 @@ pub(crate) struct User {
 }
 
 impl User {
-    pub(crate) fn new() -> Self {
-        Self {
-            sort: Sort::Resident,
-            state: State::Away,
-            identity: None,
-            is_stale: false,
-            channels: Vec::new(),
-            write_conn: None,
-            read_conn: None,
-            resumes: None,
-            acts_left: 0,
-            timer: 0,
-        }
-    }
-
     pub(crate) fn number(&self) -> u64 {
         self.identity.as_ref().map_or(0, |identity| identity.number)
     }
 }
 
-/// What users are to do.
+/// Instruction to all users.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
     Churn,
-    /// Those who are there stay, and write nothing.
+    /// Present users stay, and write nothing.
     Pause,
     /// All leave.
     Clear,

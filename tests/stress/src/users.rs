@@ -1,4 +1,4 @@
-//! What users do, as the dice have it.
+//! Acts of the users, chosen at random.
 
 use support::fault::{Checked, Fault};
 use support::incoming::Item;
@@ -318,7 +318,7 @@ impl World {
                 Ok(())
             }
             Owner::ReadConn(index) => self.on_session_ended(index, number),
-            // The same after another client took the read over.
+            // The goodbye came first, and another client took the read over.
             Owner::ReplacedConn(_) if has_ended(self) => {
                 self.count("reads that came after their goodbye");
                 self.drop_link(Some(token));
@@ -339,7 +339,9 @@ impl World {
         if user.identity.as_ref().map(|identity| identity.number) != number {
             return Ok(());
         }
-        self.ledger.suspect(format!("session {number:?} has ended, and no client meant it to end"));
+        self.ledger.note_possible_violation(format!(
+            "session {number:?} has ended, and no client meant it to end"
+        ));
         self.be_gone(index);
         Ok(())
     }

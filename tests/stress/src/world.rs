@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use support::ensure;
 use support::fault::{Checked, Fault};
-use support::ledger::{Ledger, Suspect};
+use support::ledger::{Ledger, PossibleViolation};
 use support::random::Random;
 use support::reader::{Since, Subscription};
 use support::text::Text;
@@ -66,7 +66,7 @@ pub(crate) struct World {
     pub(crate) interrupted: Arc<AtomicBool>,
     pub(crate) lost_reads: LostReads,
     /// Possible violations, until they are cleared or excused.
-    pub(crate) suspects: VecDeque<(Instant, Suspect)>,
+    pub(crate) possible_violations: VecDeque<(Instant, PossibleViolation)>,
     next_sender: u32,
     pub(crate) buffer: Vec<u8>,
     next_slow_read: Instant,
@@ -89,7 +89,7 @@ impl World {
             server,
             ledger,
             links: Links::new()?,
-            users: (0..users).map(|_| User::new()).collect(),
+            users: (0..users).map(|_| User::default()).collect(),
             observers: vec![None; names.len()],
             names,
             large,
@@ -105,7 +105,7 @@ impl World {
             members_differ: None,
             interrupted: Arc::default(),
             lost_reads: Vec::new(),
-            suspects: VecDeque::new(),
+            possible_violations: VecDeque::new(),
             next_sender: 0,
             buffer: vec![0; BUFFER_BYTES],
             next_slow_read: now,
@@ -201,16 +201,17 @@ impl World {
         if !self.is_disturbed {
             self.do_due()?;
         }
-        self.suspects.extend(self.ledger.suspects.drain(..).map(|suspect| (now, suspect)));
-        while self.suspects.front().is_some_and(|(at, _)| *at + GRACE <= now)
-            && let Some((_, suspect)) = self.suspects.pop_front()
+        self.possible_violations
+            .extend(self.ledger.possible_violations.drain(..).map(|violation| (now, violation)));
+        while self.possible_violations.front().is_some_and(|(at, _)| *at + GRACE <= now)
+            && let Some((_, violation)) = self.possible_violations.pop_front()
         {
-            if self.ledger.is_crossed(&suspect) {
+            if self.ledger.is_crossed(&violation) {
                 self.count("closings that a response crossed");
             } else if self.clock.was_slow() {
                 self.count("ends excused by a slow machine");
             } else {
-                return Err(suspect.fault);
+                return Err(violation.fault);
             }
         }
         Ok(())

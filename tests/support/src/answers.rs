@@ -11,10 +11,8 @@ use crate::message::{Kind, Message, Slice, slices};
 use crate::reader::{Reader, Since, Subscription, Terms};
 use crate::sse::Event;
 
-/// Content of an answer or an event.
 #[derive(Default, Debug)]
 pub struct Taken {
-    /// Number of messages.
     pub messages: u64,
     /// Number of channels with `reset`.
     pub resets: u64,

@@ -6,20 +6,16 @@ use std::fmt;
 pub struct Fault {
     /// Channel that it concerns.
     pub channel: Option<usize>,
-    /// Description.
     pub what: String,
 }
 
-/// Result of a check.
 pub type Checked<T = ()> = Result<T, Fault>;
 
 impl Fault {
-    /// Describes a fault that concerns no channel.
     pub fn new(what: impl Into<String>) -> Self {
         Self { channel: None, what: what.into() }
     }
 
-    /// Describes a fault in a channel.
     pub fn within(channel: usize, what: impl Into<String>) -> Self {
         Self { channel: Some(channel), what: what.into() }
     }
@@ -40,7 +36,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The same as `Display`, so that `unwrap` and `expect` show it well.
+/// Equals `Display`, so that `unwrap` and `expect` print the fault readably.
 impl fmt::Debug for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

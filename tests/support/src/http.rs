@@ -13,7 +13,6 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Head of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Status code.
     pub status: u16,
     /// Names, as the server writes them, and values.
     pub fields: Vec<(String, String)>,
@@ -22,11 +21,8 @@ pub struct Head {
 /// Way in which the length of a body is known (RFC 9112, section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// No body.
     None,
-    /// `Content-Length`.
     Length(usize),
-    /// `Transfer-Encoding: chunked`.
     Chunked,
     /// The body ends with the connection.
     ToEnd,
@@ -60,7 +56,6 @@ impl Head {
         (is_status && !reason.is_empty()).then_some(Self { status: status.parse().ok()?, fields })
     }
 
-    /// Returns the values of a field.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         let its = move |field: &&(String, String)| field.0.eq_ignore_ascii_case(name);
         self.fields.iter().filter(its).map(|(_, value)| value.as_str())
@@ -170,7 +165,6 @@ pub fn get(target: &str) -> Vec<u8> {
     request("GET", target, &[], None)
 }
 
-/// Returns a path with its parameters as a query.
 pub fn target(path: &str, params: &Params) -> String {
     if params.is_empty() { path.to_owned() } else { format!("{path}?{}", form(params)) }
 }

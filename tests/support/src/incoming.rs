@@ -11,7 +11,7 @@ use crate::http::{Framing, Head};
 use crate::sse::Event;
 use crate::{Malformed, ws};
 
-/// What a connection carries.
+/// Content of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Mode {
     /// Responses; the head of a stream changes the mode.
@@ -28,7 +28,6 @@ pub enum Mode {
 pub struct Item<'a> {
     /// Status code; `None` after the head of a stream.
     pub status: Option<u16>,
-    /// All of it.
     pub bytes: &'a [u8],
     /// Bytes of `bytes` before the body or the payload.
     pub head_bytes: usize,
@@ -40,7 +39,6 @@ impl<'a> Item<'a> {
         &self.bytes[self.head_bytes..]
     }
 
-    /// Returns the head of a response.
     pub fn head(&self) -> Result<Head, Malformed> {
         let head = Head::parse(&self.bytes[..self.head_bytes])?;
         head.map(|(head, _)| head).ok_or_else(|| Malformed::new("no head", self.bytes))
@@ -51,7 +49,6 @@ impl<'a> Item<'a> {
         Event::parse(self.bytes)
     }
 
-    /// Says whether this is a frame with this first byte.
     pub fn is_frame(&self, first: u8) -> bool {
         self.status.is_none() && self.bytes.first() == Some(&first)
     }
@@ -66,7 +63,7 @@ impl<'a> Item<'a> {
 /// parsing. In a mode of streams it may serve many connections, whose streams have begun or not.
 #[derive(Default, Debug)]
 pub struct Cutter {
-    /// What follows the next head.
+    /// Content after the next head.
     pub mode: Mode,
     head: Vec<u8>,
     status: u16,
@@ -74,7 +71,6 @@ pub struct Cutter {
 }
 
 impl Cutter {
-    /// Expects a connection in this mode.
     pub fn new(mode: Mode) -> Self {
         Self { mode, ..Self::default() }
     }
@@ -154,7 +150,6 @@ impl Incoming {
         }
     }
 
-    /// Adds bytes that came.
     pub fn extend(&mut self, bytes: &[u8]) {
         self.bytes.drain(..mem::take(&mut self.taken));
         self.bytes.extend_from_slice(bytes);
@@ -165,7 +160,6 @@ impl Incoming {
         self.taken < self.bytes.len()
     }
 
-    /// Returns what the connection carries.
     pub fn mode(&self) -> Mode {
         self.cutter.mode
     }

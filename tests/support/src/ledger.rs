@@ -26,16 +26,17 @@ const AHEAD_MAX: u64 = 100_000;
 const STAMP_SLACK_MS: u64 = 5;
 
 /// Knowledge of the time at which a message that is seen now was made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Clock {
     /// The message's own time is close to it.
+    #[default]
     Stamps,
     /// It is between these two.
     Between(u64, u64),
 }
 
 /// Knowledge of the observer, which differs between tests.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Rules {
     /// `--connection-timeout`.
     pub timeout_ms: u64,
@@ -53,14 +54,13 @@ pub struct Rules {
 
 /// A fault, unless the machine was too slow, or a response crossed a closing.
 #[derive(Debug)]
-pub struct Suspect {
-    /// The fault.
+pub struct PossibleViolation {
     pub fault: Fault,
     /// Time at which a read was closed, and its cursors.
     crossing: Option<(u64, Vec<(usize, u64)>)>,
 }
 
-/// The ledger.
+#[derive(Default)]
 pub struct Ledger {
     pub(crate) rules: Rules,
     /// Time at which messages were made.
@@ -75,7 +75,7 @@ pub struct Ledger {
     /// Channel and id of each text.
     places: HashMap<(u32, u32), (usize, u64)>,
     /// Faults that the machine may excuse.
-    pub suspects: Vec<Suspect>,
+    pub possible_violations: Vec<PossibleViolation>,
     /// Number of messages that readers got.
     pub sights: u64,
     /// Number of goodbyes that were judged, by reason.
@@ -87,23 +87,9 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Starts a ledger of so many channels.
     pub fn new(channels: usize, rules: Rules) -> Self {
-        Self {
-            rules,
-            clock: Clock::Stamps,
-            epoch: None,
-            past_epochs: Vec::new(),
-            channels: (0..channels).map(|_| Channel::default()).collect(),
-            sessions: BTreeMap::new(),
-            forbidden: HashMap::new(),
-            places: HashMap::new(),
-            suspects: Vec::new(),
-            sights: 0,
-            goodbyes: BTreeMap::new(),
-            introductions: 0,
-            unseen_ids: 0,
-        }
+        let channels = (0..channels).map(|_| Channel::default()).collect();
+        Self { rules, channels, ..Self::default() }
     }
 
     /// Adds a channel, and returns its index.
@@ -125,7 +111,7 @@ impl Ledger {
         self.sessions.clear();
         self.forbidden.clear();
         self.places.clear();
-        self.suspects.clear();
+        self.possible_violations.clear();
         self.past_epochs.extend(self.epoch.take());
     }
 
@@ -168,7 +154,6 @@ impl Ledger {
         Ok(())
     }
 
-    /// This text may appear.
     pub fn permit(&mut self, text: Text) {
         self.forbidden.remove(&text.key());
     }
@@ -319,7 +304,7 @@ impl Ledger {
         }
     }
 
-    /// Judges all that was seen, also behind ids that no reader saw.
+    /// Judges all that was seen, also after ids that no reader saw.
     pub fn finish(&mut self) -> Checked {
         for channel in 0..self.channels.len() {
             self.skip_to(channel, self.last_seen_id(channel) + 1)?;
@@ -410,19 +395,20 @@ impl Ledger {
             Verdict::Meant | Verdict::Wrong => return Err(fault("no client meant this")),
         };
         if is_first {
-            self.suspects.push(Suspect { fault, crossing });
+            self.possible_violations.push(PossibleViolation { fault, crossing });
         }
         Ok(())
     }
 
     /// Notes a fault that the machine may excuse.
-    pub fn suspect(&mut self, what: impl Into<String>) {
-        self.suspects.push(Suspect { fault: Fault::new(what), crossing: None });
+    pub fn note_possible_violation(&mut self, what: impl Into<String>) {
+        self.possible_violations
+            .push(PossibleViolation { fault: Fault::new(what), crossing: None });
     }
 
     /// Says whether a response came for a read before it was closed, unseen by its reader.
-    pub fn is_crossed(&self, suspect: &Suspect) -> bool {
-        let Some((at_ms, cursors)) = &suspect.crossing else { return false };
+    pub fn is_crossed(&self, violation: &PossibleViolation) -> bool {
+        let Some((at_ms, cursors)) = &violation.crossing else { return false };
         cursors.iter().any(|(channel, id)| {
             let its = &self.channels[*channel];
             // An id that is too long ago: there was more, without doubt.
@@ -436,7 +422,6 @@ impl Ledger {
         self.channels[channel].members.iter().map(|(number, member)| (*number, member.id))
     }
 
-    /// Returns the name of a member.
     pub fn name_of(&self, channel: usize, number: u64) -> Option<String> {
         self.channels[channel].members.get(&number)?.text.map(|text| text.write())
     }

@@ -1,4 +1,4 @@
-//! What the ledger must find, and what it must let pass.
+//! The faults that the ledger must find, and the cases that it must accept.
 
 use serde_json::{Value, json};
 
@@ -117,7 +117,7 @@ fn one_goodbye_is_right_for_each_way_to_go() {
         plan(ledger.session_mut(1).unwrap());
         assert!(ledger.owed().is_some(), "{reason:?}: a goodbye is owed");
         goodbye(&mut ledger, 2, reason, time).unwrap();
-        assert!(ledger.owed().is_none() && ledger.suspects.is_empty(), "{reason:?}");
+        assert!(ledger.owed().is_none() && ledger.possible_violations.is_empty(), "{reason:?}");
         assert!(goodbye(&mut ledger, 3, reason, time).is_err(), "{reason:?}, a second time");
         let again = see(&mut ledger, (3, time), Kind::Introduction, 1, Some(text(2, 1)));
         assert!(again.is_err(), "{reason:?}: introduced after its end");
@@ -142,7 +142,7 @@ fn goodbyes_that_no_client_meant_are_found() {
     // That may come of a slow machine.
     let mut ledger = introduced();
     goodbye(&mut ledger, 2, Reason::Timeout, 3_600).unwrap();
-    assert_eq!(ledger.suspects.len(), 1);
+    assert_eq!(ledger.possible_violations.len(), 1);
 }
 
 #[test]
@@ -179,8 +179,8 @@ fn silence_after_a_closing_is_cleared_only_by_a_message_that_crossed_it() {
         CLOSE(ledger.session_mut(1).unwrap());
         see(&mut ledger, (2, came_at), Kind::Message, 0, Some(text(2, 0))).unwrap();
         goodbye(&mut ledger, 3, Reason::Timeout, 3_700).unwrap();
-        let suspect = ledger.suspects.pop().unwrap();
-        assert_eq!(ledger.is_crossed(&suspect), is_cleared);
+        let violation = ledger.possible_violations.pop().unwrap();
+        assert_eq!(ledger.is_crossed(&violation), is_cleared);
     }
 }
 
@@ -197,7 +197,7 @@ fn a_closing_during_an_upgrade_may_come_as_silence_but_not_before_its_time() {
         ledger.unsettle_closings();
         assert!(ledger.owed().is_some(), "a goodbye is owed");
         assert_eq!(goodbye(&mut ledger, 2, reason, time).is_ok(), is_right, "{reason:?} at {time}");
-        assert!(ledger.suspects.is_empty());
+        assert!(ledger.possible_violations.is_empty());
     }
     let mut ledger = introduced();
     ledger.unsettle_closings();

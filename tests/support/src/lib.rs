@@ -1,5 +1,5 @@
-//! What the black-box tests, the simulations, the fuzzer, the stress run and the bench share: one
-//! parser and one writer for each format of the wire, and one ledger that judges all that was seen.
+//! Code that the black-box tests, simulations, fuzzer, stress run and bench share: one parser and
+//! one writer for each format of the wire, and one ledger that judges all that was seen.
 //!
 //! From the bottom: `random`; `http`, `sse` and `ws` are formats, `incoming` cuts a connection into
 //! them; `message`, `text`, `reader` and `session` are what `ledger` judges, with `channel` for its

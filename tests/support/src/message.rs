@@ -7,23 +7,18 @@ use serde_json::Value;
 use crate::ensure;
 use crate::fault::{Checked, Fault};
 
-/// Reason of a goodbye.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Reason {
     /// The session was silent for too long.
     Timeout,
     /// A client with a pending read of the session closed.
     Closed,
-    /// `/goodbye`.
     Left,
 }
 
-/// Kind of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Kind {
-    /// Of `/write`.
     Message,
-    /// Of `/introduce`.
     Introduction,
     /// Of `/goodbye`, or of the server.
     Goodbye(Reason),
@@ -34,13 +29,11 @@ pub enum Kind {
 pub struct Message<'a> {
     /// Id in its channel.
     pub id: u64,
-    /// Kind.
     pub kind: Kind,
     /// Milliseconds since 1970.
     pub time: u64,
     /// Session that it is from.
     pub from: Option<u64>,
-    /// Text.
     pub text: Option<&'a str>,
 }
 

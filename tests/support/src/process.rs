@@ -12,7 +12,6 @@ use std::{env, io, process, thread};
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, kill_process, waitpid};
 use rustix::thread::CpuSet;
 
-/// Longest start of a server.
 pub const START_MAX: Duration = Duration::from_secs(10);
 const STOP_MAX: Duration = Duration::from_secs(7);
 const STEP: Duration = Duration::from_millis(10);
@@ -26,7 +25,6 @@ const LOG_LINES: usize = 10;
 /// The cores that a run uses: the same one where there is no other.
 #[derive(Clone, Copy, Debug)]
 pub struct Cores {
-    /// Core of the server.
     pub server: usize,
     /// Core of this process.
     pub generator: usize,
@@ -83,7 +81,6 @@ pub struct Process {
 }
 
 impl Process {
-    /// Names a process by its id.
     pub fn new(pid: u32) -> Self {
         Self { pid }
     }
@@ -123,7 +120,6 @@ impl Process {
         }
     }
 
-    /// Returns its resident memory.
     pub fn memory(self) -> io::Result<Memory> {
         let status = self.read("status")?;
         let field = |name: &str| -> io::Result<u64> {
@@ -202,12 +198,10 @@ impl Running {
         Ok(())
     }
 
-    /// Returns the id of the process that serves.
     pub fn pid(&self) -> u32 {
         self.successor.map_or(self.child.id(), |pid| pid.as_raw_pid().cast_unsigned())
     }
 
-    /// Returns the process that serves.
     pub fn process(&self) -> Process {
         Process::new(self.pid())
     }

@@ -21,11 +21,10 @@ pub enum Since {
 /// One channel of a reader.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Subscription {
-    /// Index of the channel.
     pub channel: usize,
     /// Name under which it is read.
     pub name: String,
-    /// Where the reader continues.
+    /// Position from which the reader continues.
     pub since: Since,
     /// The id in `since` is of another numbering.
     pub is_stale: bool,
@@ -44,11 +43,11 @@ pub struct Reader {
     pub cursors: Vec<i64>,
     /// This reader gets each id of its channels: what it misses no other reader will report.
     pub observes: bool,
-    /// The limits of what it may get.
+    /// Limits of what it may ask and get.
     pub terms: Terms,
 }
 
-/// What a reader may ask, and get.
+/// Limits of what a reader may ask and get.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Terms {
     /// It may ask for ids beyond the end, which are reset.
@@ -58,7 +57,6 @@ pub struct Terms {
 }
 
 impl Subscription {
-    /// Subscribes to a channel.
     pub fn new(channel: usize, name: impl Into<String>, since: Since) -> Self {
         Self { channel, name: name.into(), since, is_stale: false, last_id: 0 }
     }
@@ -159,7 +157,6 @@ impl Subscription {
 }
 
 impl Reader {
-    /// Starts a reader of these channels.
     pub fn new(subscriptions: Vec<Subscription>) -> Self {
         let (epoch, cursors) = (None, Vec::new());
         Self { subscriptions, epoch, cursors, observes: false, terms: Terms::default() }

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use crate::message::Reason;
 
 /// Judgement of a goodbye.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Verdict {
     /// It is right.
+    #[default]
     Meant,
     /// Right only if the machine was too slow to keep the session alive.
     IfSlow,
@@ -23,7 +24,7 @@ pub enum Verdict {
 }
 
 /// An introduced session. Each time is in milliseconds of the ledger's clock.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Session {
     /// The session was certainly alive then.
     pub alive_ms: u64,
@@ -51,19 +52,7 @@ pub struct Session {
 
 impl Session {
     pub(crate) fn new(alive_ms: u64) -> Self {
-        Self {
-            alive_ms,
-            alive_most_ms: alive_ms,
-            channels: BTreeSet::new(),
-            ended: None,
-            ended_in: Vec::new(),
-            is_claimed: false,
-            lives: false,
-            may_leave: false,
-            leaves: Vec::new(),
-            closings: Vec::new(),
-            timeout: Verdict::Meant,
-        }
+        Self { alive_ms, alive_most_ms: alive_ms, ..Self::default() }
     }
 
     /// A client got its credentials, and keeps it alive from now on.

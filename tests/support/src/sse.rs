@@ -7,13 +7,9 @@ use crate::Malformed;
 /// One block of a stream, up to the empty line after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
-    /// The field `event`.
     pub kind: Option<String>,
-    /// The field `id`.
     pub id: Option<String>,
-    /// The field `data`.
     pub data: Option<String>,
-    /// The field `retry`.
     pub retry: Option<String>,
     /// The block contains a comment.
     pub is_heartbeat: bool,
@@ -79,7 +75,6 @@ impl Event {
         (self.kind.as_deref().expect("a kind"), self.data.as_deref().expect("data"))
     }
 
-    /// Returns the field `id`.
     #[track_caller]
     pub fn cursor(&self) -> &str {
         self.id.as_deref().expect("a cursor")
@@ -91,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_cursors_and_comments_are_told_apart() {
+    fn fields_cursors_and_comments_are_distinguished() {
         let event = Event::parse(b"id: e:5,-1\nevent: missed\ndata: {\"a\":1}\n\n").unwrap();
         assert_eq!(event.cursors().unwrap(), Some(("e", vec![5, -1])));
         assert_eq!(event.kind.as_deref(), Some("missed"));

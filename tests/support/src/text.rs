@@ -23,7 +23,6 @@ impl Text {
     /// Channel of the text of a goodbye to all channels of a session.
     pub const EVERY_CHANNEL: u32 = u32::MAX;
 
-    /// Writes the text.
     pub fn write(&self) -> String {
         let Self { sender, seq, channel, from, filler } = *self;
         let mut text = format!("{sender}.{seq}.{channel}.{from}.{filler}.");

@@ -29,7 +29,6 @@ pub const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 pub struct Frame<'a> {
     /// FIN and the opcode.
     pub first: u8,
-    /// What it contains.
     pub payload: &'a [u8],
 }
 

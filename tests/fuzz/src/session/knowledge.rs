@@ -29,14 +29,7 @@ pub(super) struct StreamCheck {
 
 impl Knowledge {
     pub(super) fn new() -> Self {
-        let rules = Rules {
-            timeout_ms: 0,
-            grace_ms: 0,
-            history: None,
-            has_own_texts: false,
-            knows_ends: false,
-            has_steady_clock: true,
-        };
+        let rules = Rules { has_steady_clock: true, ..Rules::default() };
         let mut ledger = Ledger::new(0, rules);
         (ledger.epoch, ledger.clock) = (Some(EPOCH.to_owned()), Clock::Between(0, 0));
         Self { ledger, channels: BTreeMap::new() }

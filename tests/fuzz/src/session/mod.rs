@@ -16,6 +16,7 @@
 
 mod asked;
 mod client;
+mod input;
 mod knowledge;
 mod responses;
 mod settings;

@@ -4,6 +4,7 @@ use serde_json::Value;
 use speak::http::Method;
 use support::http::{Framing, Head};
 use support::incoming::{Cutter, Item, Mode};
+use support::ws;
 
 use super::asked::Asked;
 use super::settings::LISTED;
@@ -131,4 +132,11 @@ pub(super) fn items(mode: Mode, mut bytes: &[u8]) -> Vec<Item<'_>> {
         items.push(item);
     }
     items
+}
+
+/// Returns the texts in frames of the server.
+pub(super) fn texts(bytes: &[u8]) -> Vec<&[u8]> {
+    let frames = items(Mode::Frames, bytes);
+    assert!(frames.iter().all(|frame| frame.is_frame(ws::TEXT)), "texts in one frame each");
+    frames.iter().map(Item::body).collect()
 }

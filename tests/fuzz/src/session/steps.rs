@@ -206,6 +206,7 @@ fn go_on(world: &mut World, source: &mut Source<'_>, place: usize) {
 /// Number of ways to make a call.
 const STYLES: usize = 11;
 
+#[derive(Default)]
 struct Call {
     name: &'static str,
     channels: Vec<String>,
@@ -220,16 +221,7 @@ struct Call {
 
 impl Call {
     fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            channels: Vec::new(),
-            from_ids: Vec::new(),
-            identity: None,
-            message: None,
-            timeout: None,
-            epoch: None,
-            fields: Vec::new(),
-        }
+        Self { name, ..Self::default() }
     }
 
     /// Sends the call: as a frame on a WebSocket, else as a request in the given style.

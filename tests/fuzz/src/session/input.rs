@@ -1,0 +1,309 @@
+//! Bytes from a client: requests and frames, and the checks of their responses.
+
+use std::mem;
+use std::net::IpAddr;
+
+use serde_json::{Map, Value};
+use speak::api::{Context, Handled, RequestSource, Transport, WebSocket};
+use speak::http::{self, Opcode, Parsed, Persistence, Progress};
+use support::message::Kind;
+
+use super::asked::Asked;
+use super::client::{Client, Delivered, State};
+use super::knowledge::{StreamCheck, wait};
+use super::responses::{self, check_head, parse_head, parse_json, texts};
+use super::world::{CLIENTS, Identity, World};
+
+impl World {
+    /// Sends bytes from a client.
+    pub(super) fn send(&mut self, place: usize, bytes: &[u8]) {
+        let size = match self.client(place).piece_bytes {
+            0 => bytes.len().max(1),
+            size => size,
+        };
+        self.history.note(self.clients[place].number, "sends", bytes);
+        for piece in bytes.chunks(size) {
+            self.clients[place].input.extend_from_slice(piece);
+            self.take(place);
+        }
+    }
+
+    /// Handles the input of a client, as far as possible.
+    pub(super) fn take(&mut self, place: usize) {
+        loop {
+            let continues = match &self.clients[place].state {
+                State::Reading => self.take_request(place),
+                State::Streaming { stream, .. } if stream.transport == Transport::WebSocket => {
+                    self.take_frame(place)
+                }
+                State::Streaming { .. } => {
+                    self.clients[place].input.clear();
+                    false
+                }
+                State::LongPolling { .. } | State::Closed => false,
+            };
+            if !continues {
+                return;
+            }
+        }
+    }
+
+    /// Handles one request. Returns whether there may be another.
+    fn take_request(&mut self, place: usize) -> bool {
+        let limits = self.api.limits();
+        let Client { input, progress, number, .. } = &mut self.clients[place];
+        if *progress == Progress::default() {
+            let blank = http::leading_blank_lines(input);
+            input.drain(..blank);
+        }
+        if input.is_empty() {
+            return false;
+        }
+        let mut bytes = mem::take(input);
+        let is_http_10 = bytes
+            .split(|byte| *byte == b'\n')
+            .next()
+            .is_some_and(|line| line.trim_ascii_end().ends_with(b"HTTP/1.0"));
+        let whole = if *progress == Progress::default() {
+            http::parse_complete(&bytes, &limits)
+        } else {
+            None
+        };
+        let parsed = match whole {
+            Some((request, length)) => Ok(Parsed::Complete(request, length)),
+            None => http::parse(&mut bytes, progress, &limits),
+        };
+        self.out.clear();
+        match parsed {
+            Ok(Parsed::Complete(request, length)) => {
+                let asked = Asked::of(&request, is_http_10);
+                let closes = self.is_stopping || request.persistence == Persistence::Close;
+                let address = IpAddr::from([10, 0, 0, place as u8 % 3]);
+                let source = RequestSource {
+                    address: Some(address.into()),
+                    is_proxy: self.api.is_trusted(Some(address)),
+                };
+                let mut context =
+                    Context { hub: &mut self.hub, now: self.now, source, token: *number };
+                let outcome = self.api.handle(&mut context, &request, &mut self.out);
+                bytes.drain(..length);
+                self.clients[place].input = bytes;
+                self.outcome(place, asked, outcome, closes)
+            }
+            Ok(Parsed::Incomplete { .. }) => {
+                progress.compact(&mut bytes);
+                *input = bytes;
+                false
+            }
+            Err(reject) => {
+                self.api.push_rejection(reject.into(), &mut self.out);
+                self.history.note(self.clients[place].number, "is refused", &self.out);
+                let asked = Asked::default();
+                let json = responses::check(&self.out, &asked, self.settings.has_list, true)
+                    .expect("an error");
+                assert!(json["error"].is_string());
+                self.clients[place].state = State::Closed;
+                false
+            }
+        }
+    }
+
+    fn outcome(&mut self, place: usize, asked: Asked, outcome: Handled, closes: bool) -> bool {
+        self.history.note(self.clients[place].number, "is answered", &self.out);
+        match outcome {
+            Handled::Responded(persistence) => {
+                // Bytes after a failed handshake may be no HTTP.
+                let is_over = persistence == Persistence::Close;
+                let json = responses::check(&self.out, &asked, self.settings.has_list, is_over);
+                let has_failed = json.as_ref().is_some_and(|json| json["error"] == "bad_request");
+                assert_eq!(is_over, closes || has_failed);
+                let closes = is_over;
+                if persistence == Persistence::PersistentIfAnnounced {
+                    assert!(asked.is_http_10);
+                }
+                if let Some(json) = &json {
+                    self.learn(&asked, json);
+                }
+                if closes {
+                    self.clients[place].state = State::Closed;
+                }
+                !closes
+            }
+            Handled::LongPoll { reader, format, wait_ms } => {
+                assert!(self.out.is_empty(), "a pending read is not answered");
+                assert!((1..=self.settings.poll_timeout_ms).contains(&wait_ms));
+                let until = self.now.mono.after(wait_ms);
+                let mut its = self.knowledge.reader(&asked, None);
+                let next_ids = self.next_ids(&its.names());
+                wait(&mut its, &next_ids, false);
+                let asked = Box::new(asked);
+                self.clients[place].state =
+                    State::LongPolling { reader, format, until, asked, its, closes };
+                false
+            }
+            Handled::Stream { reader, stream } => {
+                let got = self.begin_stream(place, &asked, stream.transport);
+                let session = asked.connection();
+                self.clients[place].state =
+                    State::Streaming { reader, stream, got, session, fragments: None };
+                self.clients[place].has_more = true;
+                self.resume(place);
+                true
+            }
+        }
+    }
+
+    /// Checks the head of a stream and its first messages.
+    fn begin_stream(&mut self, place: usize, asked: &Asked, transport: Transport) -> Delivered {
+        let out = mem::take(&mut self.out);
+        let (head, rest) = parse_head(&out);
+        let mut its = self.knowledge.reader(asked, Some(transport));
+        let next_ids = self.next_ids(&its.names());
+        if transport == Transport::WebSocket {
+            assert_eq!((head.status, head.field("upgrade")), (101, Some("websocket")));
+            match texts(rest)[..] {
+                [] => wait(&mut its, &next_ids, true),
+                [text] => self.knowledge.take(&mut its, &parse_json(text)),
+                _ => panic!("a socket begins with one answer at most"),
+            }
+            return Delivered::Frames(its);
+        }
+        check_head(&head, asked, self.settings.has_list);
+        assert!(head.begins_events() && head.closes());
+        assert_eq!(head.field("content-length"), None);
+        let mut stream = StreamCheck::new(its);
+        if asked.last_event_id.is_some()
+            && let Some(last) = self.clients[place].last_stream.take()
+            && last.reader.names() == stream.reader.names()
+            && last.clone().cut(0) == asked.last_event_id
+        {
+            stream.resume(&last);
+        }
+        self.knowledge.take_events(&mut stream, rest);
+        stream.wait(&next_ids);
+        self.clients[place].last_stream = None;
+        Delivered::Events(stream)
+    }
+
+    /// Checks a response against all responses of other clients.
+    fn learn(&mut self, asked: &Asked, json: &Value) {
+        if json.get("error").is_some() {
+            return;
+        }
+        let shown = asked.connection();
+        let number = |key: &str| json[key].as_u64().expect("a number");
+        let text = |key: &str| json[key].as_str().expect("a text").to_owned();
+        match &*asked.call {
+            "write" => self.knowledge.answered(asked, json, Kind::Message, shown),
+            "introduce" => {
+                let session = number("connection");
+                self.knowledge.answered(asked, json, Kind::Introduction, Some(session));
+                if let Some(shown) = shown {
+                    assert_eq!(shown, session);
+                } else {
+                    assert_eq!(self.identities.len() as u64 + 1, session, "numbers rise by one");
+                    self.identities.push(Identity { session, auth: text("auth") });
+                }
+            }
+            "create" => self.pairs.push((text("read"), text("write"))),
+            "read" => {
+                let mut reader = self.knowledge.reader(asked, None);
+                self.knowledge.take(&mut reader, json);
+            }
+            "members" => {
+                let members = json["members"].as_array().expect("members");
+                assert!(members.is_sorted_by_key(|member| member["connection"].as_u64()));
+                assert!(number("readers") <= CLIENTS as u64);
+            }
+            "goodbye" => assert_eq!(json["ok"], true),
+            _ => {}
+        }
+    }
+
+    /// Handles one frame. Returns whether there may be another.
+    fn take_frame(&mut self, place: usize) -> bool {
+        let most = self.api.frame_bytes_max();
+        let mut bytes = mem::take(&mut self.clients[place].input);
+        let State::Streaming { fragments, .. } = &mut self.clients[place].state else {
+            return false;
+        };
+        let room = most.saturating_sub(fragments.as_ref().map_or(0, Vec::len));
+        let frame = match http::parse_frame(&mut bytes, room) {
+            Err(_) => {
+                self.close(place);
+                return false;
+            }
+            Ok(None) => {
+                self.clients[place].input = bytes;
+                return false;
+            }
+            Ok(Some((frame, length))) => {
+                let payload = frame.payload.to_vec();
+                let (opcode, is_final) = (frame.opcode, frame.is_final);
+                bytes.drain(..length);
+                self.clients[place].input = bytes;
+                (opcode, is_final, payload)
+            }
+        };
+        let (opcode, is_final, payload) = frame;
+        match opcode {
+            Opcode::Ping | Opcode::Pong => return true,
+            Opcode::Close => {
+                self.close(place);
+                return false;
+            }
+            Opcode::Text | Opcode::Continuation => {}
+        }
+        if fragments.is_some() != (opcode == Opcode::Continuation) {
+            self.close(place);
+            return false;
+        }
+        let mut text = fragments.take().unwrap_or_default();
+        text.extend_from_slice(&payload);
+        if !is_final {
+            *fragments = Some(text);
+            return true;
+        }
+        let Ok(text) = str::from_utf8(&text) else {
+            self.close(place);
+            return false;
+        };
+        self.call_in_frame(place, text);
+        true
+    }
+
+    fn call_in_frame(&mut self, place: usize, text: &str) {
+        let Client { state, number, .. } = &mut self.clients[place];
+        let State::Streaming { reader, stream, got, .. } = state else {
+            unreachable!("only a WebSocket has frames")
+        };
+        self.out.clear();
+        // Calls in frames count for the client of the handshake, which `stream` remembers.
+        let source = RequestSource::default();
+        let mut context = Context { hub: &mut self.hub, now: self.now, source, token: *number };
+        let mut socket = WebSocket { reader, stream };
+        self.api.handle_frame(&mut context, text, &mut socket, &mut self.out);
+        self.history.note(*number, "is answered", &self.out);
+        let texts = texts(&self.out);
+        let [answer] = texts[..] else { panic!("a frame is answered by one") };
+        let json = parse_json(answer);
+        let frame: Option<Map<String, Value>> = serde_json::from_str(text).ok();
+        let reference = frame
+            .as_ref()
+            .and_then(|frame| frame.get("ref"))
+            .filter(|it| it.is_string() || it.is_number());
+        assert_eq!(json.get("ref"), reference, "an answer has the reference of its call");
+        assert!(reference.is_none() || answer.starts_with(b"{\"ref\":"), "and has it first");
+        assert!(json.get("error").is_none() || json["status"].as_u64() >= Some(400));
+        let asked = frame.as_ref().map(Asked::of_frame).unwrap_or_default();
+        if asked.call == "read" && json.get("error").is_none() {
+            let mut its = self.knowledge.reader(&asked, Some(Transport::WebSocket));
+            self.knowledge.take(&mut its, &json);
+            *got = Delivered::Frames(its);
+            self.clients[place].has_more = true;
+            self.resume(place);
+        } else {
+            self.learn(&asked, &json);
+        }
+    }
+}
