@@ -3,28 +3,19 @@
 //! `SPEAK_SIM_SEEDS=N` runs the seeds below N. `SPEAK_SIM_SEED=K` runs that one alone and prints
 //! its steps.
 
-#[path = "net_sim/checks.rs"]
 mod checks;
-#[path = "net_sim/crowd.rs"]
 mod crowd;
-#[path = "net_sim/invariants.rs"]
 mod invariants;
-#[path = "net_sim/model.rs"]
 mod model;
-#[path = "net_sim/network.rs"]
 mod network;
-#[path = "net_sim/peer.rs"]
 mod peer;
-#[path = "net_sim/plan.rs"]
 mod plan;
-#[path = "sim/record.rs"]
+#[path = "../sim/record.rs"]
 #[expect(dead_code, reason = "the simulation of the hub has more to record")]
 mod record;
-#[path = "net_sim/requests.rs"]
 mod requests;
-#[path = "sim/seeds.rs"]
+#[path = "../sim/seeds.rs"]
 mod seeds;
-#[path = "net_sim/world.rs"]
 mod world;
 
 use record::{Record, Trace};

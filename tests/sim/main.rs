@@ -3,35 +3,20 @@
 //! `SPEAK_SIM_SEEDS=N` runs the seeds below N. `SPEAK_SIM_SEED=K` runs that one alone and prints
 //! its steps.
 
-#[path = "sim/answers.rs"]
 mod answers;
-#[path = "sim/chooser.rs"]
 mod chooser;
-#[path = "sim/delivery.rs"]
 mod delivery;
-#[path = "sim/follower.rs"]
 mod follower;
-#[path = "sim/message.rs"]
 mod message;
-#[path = "sim/model.rs"]
 mod model;
-#[path = "sim/pair_names.rs"]
 mod pair_names;
-#[path = "sim/pending.rs"]
 mod pending;
-#[path = "sim/plan.rs"]
 mod plan;
-#[path = "sim/reads.rs"]
 mod reads;
-#[path = "sim/record.rs"]
 mod record;
-#[path = "sim/seeds.rs"]
 mod seeds;
-#[path = "sim/snapshot.rs"]
 mod snapshot;
-#[path = "sim/streams.rs"]
 mod streams;
-#[path = "sim/world.rs"]
 mod world;
 
 use record::{Record, Trace};
