@@ -1,12 +1,12 @@
 //! Answers in the model: what a read gets, and what happens to pending reads.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::mem;
 
 use speak::hub::{Now, Reason, Since};
 
 use super::message::{Answer, Message, Part, Type};
-use super::model::{Counts, Due, Entry, Model};
+use super::model::{Channel, Due, Entry, Model};
 use super::pending::{Pending, Read, Subscription};
 use super::plan::IDLE_CHANNEL_MS;
 
@@ -24,12 +24,6 @@ impl Expected<'_> {
     pub(super) fn is_news(&self) -> bool {
         !self.dropped.is_empty() || !self.messages.is_empty() || self.missed || self.reset
     }
-}
-
-/// Several goodbyes in one channel at one time, whose order the contract leaves open.
-pub(crate) struct Order {
-    pub(crate) channel: usize,
-    pub(crate) from_id: u64,
 }
 
 impl Model {
@@ -214,8 +208,9 @@ impl Model {
         }
     }
 
-    /// Does all that is due, and returns the goodbyes whose order is open.
-    pub(crate) fn expire(&mut self) -> Vec<Order> {
+    /// Does all that is due. Returns the channels to which it added several goodbyes, with the id of
+    /// the first: the contract leaves their order open.
+    pub(crate) fn expire(&mut self) -> Vec<(usize, u64)> {
         let now_ms = self.now_ms();
         self.complete_empty(|read| read.until_ms.is_some_and(|at_ms| at_ms <= now_ms));
         let next_ids: Vec<_> =
@@ -231,8 +226,8 @@ impl Model {
                 self.forget(channel);
             }
         }
-        let orders = (0..).zip(next_ids).map(|(channel, from_id)| Order { channel, from_id });
-        orders.filter(|order| self.next_id(order.channel) > order.from_id + 1).collect()
+        let added = (0..).zip(next_ids);
+        added.filter(|(channel, from_id)| self.next_id(*channel) > from_id + 1).collect()
     }
 
     /// Drops a channel, except its next id.
@@ -251,13 +246,12 @@ impl Model {
     }
 
     /// Learns the order that the hub chose, as far as it can be seen.
-    pub(crate) fn learn_order(&mut self, order: &Order, seen: &[Message]) {
+    pub(crate) fn learn_order(&mut self, channel: usize, from_id: u64, seen: &[Message]) {
         self.tally.count("several goodbyes at one time");
-        let log = &mut self.channels[order.channel].log;
+        let log = &mut self.channels[channel].log;
         for message in seen {
-            let is_same = |entry: &Entry| {
-                entry.message.id >= order.from_id && entry.message.from == message.from
-            };
+            let is_same =
+                |Entry { message: its, .. }: &Entry| its.id >= from_id && its.from == message.from;
             let is =
                 log.iter().position(is_same).unwrap_or_else(|| panic!("unexpected: {message:?}"));
             let has_id = |entry: &Entry| entry.message.id == message.id;
@@ -310,13 +304,11 @@ impl Model {
 
     /// Returns the channels to which this turn added messages, with the first id of these.
     pub(crate) fn changed(&self) -> Vec<(usize, u64)> {
-        let first_of_turn = |log: &Vec<Entry>| {
-            log.iter().find(|entry| entry.turn == self.turn).map(|e| e.message.id)
+        let is_new = |entry: &&Entry| entry.turn == self.turn;
+        let first = |(channel, its): (usize, &Channel)| {
+            its.log.iter().find(is_new).map(|entry| (channel, entry.message.id))
         };
-        let channels = self.channels.iter().enumerate();
-        channels
-            .filter_map(|(channel, its)| first_of_turn(&its.log).map(|id| (channel, id)))
-            .collect()
+        self.channels.iter().enumerate().filter_map(first).collect()
     }
 
     /// Returns the earliest time at which something happens by itself.
@@ -332,12 +324,8 @@ impl Model {
         reads.chain(sessions).chain(messages).chain(channels).min()
     }
 
-    pub(crate) fn counts(&self) -> Counts {
-        Counts {
-            channels: self.channels.iter().filter(|channel| channel.exists).count(),
-            sessions: self.sessions.len(),
-            readers: self.pending.len(),
-        }
+    pub(crate) fn count_channels(&self) -> usize {
+        self.channels.iter().filter(|channel| channel.exists).count()
     }
 
     pub(crate) fn count_retained(&self) -> usize {
@@ -349,30 +337,21 @@ impl Model {
     pub(crate) fn assert_all_said_goodbye(&self) {
         assert!(self.sessions.is_empty());
         for channel in 0..self.channels.len() {
-            let mut inside: BTreeMap<u64, bool> = BTreeMap::new();
+            let mut inside = BTreeSet::new();
             for message in self.messages_ever(channel) {
                 let Some(from) = message.from else { continue };
                 match message.kind {
                     Type::Message => {}
-                    Type::Introduction => drop(inside.insert(from, true)),
+                    Type::Introduction => drop(inside.insert(from)),
                     Type::Goodbye => {
-                        assert_eq!(
-                            inside.insert(from, false),
-                            Some(true),
-                            "goodbye of who is not there: {message:?}"
-                        );
+                        assert!(inside.remove(&from), "not of a member: {message:?}");
                         let reason = message.reason.expect("every goodbye has one");
-                        assert!(
-                            reason == Reason::Left || self.ended[&from] == reason,
-                            "{message:?}"
-                        );
+                        let is_right = reason == Reason::Left || self.ended[&from] == reason;
+                        assert!(is_right, "{message:?}");
                     }
                 }
             }
-            assert!(
-                inside.values().all(|is_inside| !is_inside),
-                "no goodbye in channel {channel}: {inside:?}"
-            );
+            assert!(inside.is_empty(), "no goodbye in channel {channel}: {inside:?}");
         }
     }
 }

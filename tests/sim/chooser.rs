@@ -1,10 +1,10 @@
 //! The next step: dice, loaded by the plan towards the limits.
 
-use speak::hub::{CHANNELS_PER_READ_MAX, CHANNELS_PER_SESSION_MAX, ID_MAX, Since};
+use speak::hub::{CHANNELS_PER_READ_MAX, CHANNELS_PER_SESSION_MAX, Gauges, ID_MAX, Since};
 
-use super::pending::{Identity, Read, Wait};
+use super::pending::{Identity, Pending, Read, Wait};
 use super::plan::{IDLE_CHANNEL_MS, Jump, Kind};
-use super::world::{Call, World};
+use super::world::World;
 
 impl World {
     /// Runs the turns of the plan, and then the end.
@@ -72,9 +72,9 @@ impl World {
             Kind::Leave | Kind::LeaveOne if self.identities.is_empty() => {}
             kind @ (Kind::Leave | Kind::LeaveOne) => {
                 let Some(shown) = self.any_identity() else { return };
-                let text = if self.random.once_in(2) { Some(self.text()) } else { None };
+                let text = self.random.once_in(2).then(|| self.text());
                 let channel = (kind == Kind::LeaveOne).then(|| self.channel_of(&shown, channel));
-                self.call(&Call::Goodbye { shown, channel, text });
+                self.goodbye(&shown, channel, text.as_deref());
             }
             Kind::Read => self.read_something(),
             Kind::Crowd => self.crowd(channel),
@@ -83,18 +83,18 @@ impl World {
             Kind::Pause => self.pause_one(),
             Kind::Resume => self.resume_one(),
             Kind::Resubscribe => self.resubscribe_one(),
-            Kind::Members => self.call(&Call::Members { channel }),
+            Kind::Members => self.members(channel),
             Kind::Close => self.close_one(),
             Kind::DropClient => self.drop_client(),
-            Kind::CompleteAll => self.call(&Call::CompleteAll),
-            Kind::WrongHalf => self.call(&Call::WrongHalf { channel }),
+            Kind::CompleteAll => self.complete_all(),
+            Kind::WrongHalf => self.wrong_half(channel),
             Kind::Restore => self.restore_from_snapshot(),
         }
     }
 
     fn write_one(&mut self, channel: usize) {
         let (text, shown) = (self.text(), self.random_session_or_none());
-        self.call(&Call::Write { channel, text, shown });
+        self.write(channel, &text, shown.as_ref());
     }
 
     fn burst(&mut self, channel: usize) {
@@ -106,7 +106,7 @@ impl World {
 
     fn join(&mut self, channel: usize, shown: Option<Identity>) {
         let text = self.text();
-        self.call(&Call::Introduce { channel, text, shown });
+        self.introduce(channel, &text, shown.as_ref());
     }
 
     fn join_many(&mut self) {
@@ -117,32 +117,34 @@ impl World {
     }
 
     fn close_one(&mut self) {
-        let mut clients = self.model.pending_clients();
+        let mut clients = self.model.clients(|_| true);
         let in_grace = self.model.pending_in_grace();
         if !in_grace.is_empty() && self.random.once_in(2) {
             clients = in_grace;
         } else if self.random.once_in(8) {
             // Maybe one that was answered: its client does not know yet.
-            clients = self.reads.iter().rev().take(3).map(|(client, _)| *client).collect();
+            clients = self.newest_clients();
         }
-        if !clients.is_empty() {
-            let client = self.random.pick(&clients);
-            self.call(&Call::Close { client });
+        if let Some(client) = self.random.pick_any(&clients) {
+            self.close(client);
         }
+    }
+
+    /// Returns the clients of the newest reads, whether these are still pending or not.
+    fn newest_clients(&self) -> Vec<u64> {
+        self.reads.iter().rev().take(3).map(|(client, _)| *client).collect()
     }
 
     /// Closes the reads of a session, in as many turns; the grace begins with the first.
     fn drop_client(&mut self) {
-        let living = self.model.living();
-        if living.is_empty() {
-            return;
-        }
-        let connection = self.random.pick(&living);
-        while let Some(client) = self.model.pending_with(connection) {
-            if self.model.streaming_clients().contains(&client) && self.random.once_in(3) {
+        let session = self.random.pick_any(&self.model.living());
+        let is_its = |read: &&Pending| session.is_some() && read.session == session;
+        while let Some(read) = self.model.pending.iter().find(is_its) {
+            let (client, is_stream) = (read.client, read.is_stream);
+            if is_stream && self.random.once_in(3) {
                 self.resubscribe_by(client);
             }
-            self.call(&Call::Close { client });
+            self.close(client);
             self.end_turn();
             let by_ms = self.random.below(self.plan.limits.grace_ms / 2 + 2);
             self.advance(by_ms);
@@ -197,7 +199,7 @@ impl World {
             if self.random.once_in(3) { self.like_another() } else { self.like_none() };
         let (follows, epoch) = (self.begin_anywhere(channels), self.some_epoch());
         let (client, wait) = (self.next_client(), self.wait());
-        self.call(&Call::Read(Read { client, follows, epoch, shown, wait }));
+        self.read(&Read { client, follows, epoch, shown, wait });
     }
 
     fn begin_anywhere(&mut self, channels: Vec<usize>) -> Vec<(usize, Since)> {
@@ -219,15 +221,8 @@ impl World {
         let since = self.since(channel);
         for _ in 0..2 + self.random.below(4) {
             let since = if self.random.once_in(3) { self.since(channel) } else { since };
-            let (client, shown, wait) =
-                (self.next_client(), self.random_session_or_none(), self.wait());
-            self.call(&Call::Read(Read {
-                client,
-                follows: vec![(channel, since)],
-                epoch: None,
-                shown,
-                wait,
-            }));
+            let shown = self.random_session_or_none();
+            self.read_one(channel, since, shown);
         }
         if self.random.once_in(6) {
             let shown = self.random_session_or_none();
@@ -239,10 +234,14 @@ impl World {
     fn same_session_reads(&mut self) {
         let shown = self.any_identity();
         for channel in self.random.indexes(self.plan.channels, 3) {
-            let follows = vec![(channel, self.since(channel))];
-            let (client, shown, wait) = (self.next_client(), shown.clone(), self.wait());
-            self.call(&Call::Read(Read { client, follows, epoch: None, shown, wait }));
+            let since = self.since(channel);
+            self.read_one(channel, since, shown.clone());
         }
+    }
+
+    fn read_one(&mut self, channel: usize, since: Since, shown: Option<Identity>) {
+        let (client, wait) = (self.next_client(), self.wait());
+        self.read(&Read { client, follows: vec![(channel, since)], epoch: None, shown, wait });
     }
 
     fn like_none(&mut self) -> (Vec<usize>, Option<Identity>) {
@@ -252,11 +251,10 @@ impl World {
 
     /// Returns the session of a pending read, and the same channels or nearly.
     fn like_another(&mut self) -> (Vec<usize>, Option<Identity>) {
-        let waiting = self.model.pending_clients();
-        if waiting.is_empty() {
+        let Some(client) = self.random.pick_any(&self.model.clients(|_| true)) else {
             return self.like_none();
-        }
-        let (mut channels, shown) = self.model.pending_of(self.random.pick(&waiting));
+        };
+        let (mut channels, shown) = self.model.pending_of(client);
         let first = self.random.index(channels.len());
         channels.rotate_left(first);
         match self.random.below(5) {
@@ -302,10 +300,7 @@ impl World {
         let idle: Vec<_> = (0..self.followers.len())
             .filter(|place| self.followers[*place].client.is_none())
             .collect();
-        if idle.is_empty() {
-            return;
-        }
-        let place = self.random.pick(&idle);
+        let Some(place) = self.random.pick_any(&idle) else { return };
         let epoch = Some(self.epoch.clone());
         let (wait, shown) = (self.wait(), self.random_session_or_none());
         let client = self.let_follow(place, epoch, shown, wait);
@@ -325,28 +320,29 @@ impl World {
         let follower = &mut self.followers[place];
         follower.client = Some(client);
         let follows = follower.follows();
-        self.call(&Call::Read(Read { client, follows, epoch, shown, wait }));
+        self.read(&Read { client, follows, epoch, shown, wait });
         client
     }
 
     fn pause_one(&mut self) {
-        let clients = self.model.streaming_clients();
-        if !clients.is_empty() {
-            let client = self.random.pick(&clients);
-            self.call(&Call::Pause { client });
+        if let Some(client) = self.any_stream() {
+            self.pause(client);
         }
+    }
+
+    fn any_stream(&mut self) -> Option<u64> {
+        self.random.pick_any(&self.model.clients(|read| read.is_stream))
     }
 
     /// Resumes a stream, mostly a paused one.
     fn resume_one(&mut self) {
-        let mut clients = self.model.paused_clients();
+        let mut clients = self.model.clients(|read| read.is_paused);
         if clients.is_empty() || self.random.once_in(8) {
-            clients = self.reads.iter().rev().take(3).map(|(client, _)| *client).collect();
+            clients = self.newest_clients();
         }
-        if !clients.is_empty() {
-            let client = self.random.pick(&clients);
+        if let Some(client) = self.random.pick_any(&clients) {
             self.may_say_goodbye(client);
-            self.call(&Call::Resume { client });
+            self.resume(client);
         }
     }
 
@@ -354,14 +350,12 @@ impl World {
     fn may_say_goodbye(&mut self, client: u64) {
         let waits = self.model.is_pending(client) && self.random.once_in(3);
         if let Some((_, Some(shown))) = waits.then(|| self.model.pending_of(client)) {
-            self.call(&Call::Goodbye { shown, channel: None, text: None });
+            self.goodbye(&shown, None, None);
         }
     }
 
     fn resubscribe_one(&mut self) {
-        let clients = self.model.streaming_clients();
-        if !clients.is_empty() {
-            let client = self.random.pick(&clients);
+        if let Some(client) = self.any_stream() {
             self.may_say_goodbye(client);
             self.resubscribe_by(client);
         }
@@ -378,19 +372,15 @@ impl World {
             (self.begin_anywhere(channels), self.some_epoch())
         };
         let (shown, wait) = (self.random_session_or_none(), self.wait());
-        self.call(&Call::Resubscribe(Read { client, follows, epoch, shown, wait }));
+        self.resubscribe(&Read { client, follows, epoch, shown, wait });
     }
 
     /// All clients go, time passes, and nothing must be left.
     fn finish(&mut self) {
         self.advance(1);
         match self.random.below(3) {
-            0 => self.call(&Call::CompleteAll),
-            1 => {
-                for client in self.model.pending_clients() {
-                    self.call(&Call::Close { client });
-                }
-            }
+            0 => self.complete_all(),
+            1 => self.close_all(self.model.clients(|_| true)),
             _ => {}
         }
         self.end_turn();
@@ -407,8 +397,7 @@ impl World {
             self.sleep_long();
         }
         let left = self.hub.gauges();
-        let nothing =
-            speak::hub::Gauges { channels: 0, sessions: 0, readers: 0, timers: 0, messages: 0 };
+        let nothing = Gauges { channels: 0, sessions: 0, readers: 0, timers: 0, messages: 0 };
         assert_eq!(left, nothing, "all are gone");
         assert_eq!(self.next_deadline(), None, "nothing is to come");
         self.model.assert_all_said_goodbye();
@@ -416,20 +405,22 @@ impl World {
 
     /// Ends the streams, which alone are pending for ever.
     fn end_streams(&mut self) {
-        let streams = self.model.streaming_clients();
-        assert_eq!(self.model.pending_clients(), streams);
+        let streams = self.model.clients(|read| read.is_stream);
+        assert_eq!(self.model.clients(|_| true), streams);
         if self.random.once_in(4) {
             self.sleep_and_wake();
         }
-        while let Some(client) =
-            self.model.paused_clients().first().copied().filter(|_| self.random.below(20) > 0)
+        while let [client, ..] = self.model.clients(|read| read.is_paused)[..]
+            && self.random.below(20) > 0
         {
-            self.call(&Call::Resume { client });
+            self.resume(client);
         }
-        for client in streams {
-            self.call(&Call::Close { client });
-        }
+        self.close_all(streams);
         self.end_turn();
+    }
+
+    fn close_all(&mut self, clients: Vec<u64>) {
+        clients.into_iter().for_each(|client| self.close(client));
     }
 
     fn read_to_the_end(&mut self, place: usize) {

@@ -20,14 +20,8 @@ struct Delivered {
 
 impl Delivered {
     fn by(wake: &Wake<'_>) -> Self {
-        let Wake { token, same_as_previous, is_last, has_more, .. } = *wake;
-        Self {
-            client: token,
-            answer: answer_of(&wake.reply),
-            is_repeat: same_as_previous,
-            is_last,
-            has_more,
-        }
+        let Wake { token: client, same_as_previous: is_repeat, is_last, has_more, .. } = *wake;
+        Self { client, answer: answer_of(&wake.reply), is_repeat, is_last, has_more }
     }
 }
 
@@ -40,18 +34,15 @@ impl World {
         self.record.note(|| format!("wakes {wakes:?}"));
         let pairs = pair(&wakes, &due);
         self.assert_shared(&pairs);
-        let order: Vec<_> = pairs
-            .iter()
-            .filter(|(_, due)| !due.news.is_empty())
-            .map(|(wake, _)| wake.client)
-            .collect();
-        assert_in_order(&due, &order);
+        let with_news = pairs.iter().filter(|(_, due)| !due.news.is_empty());
+        assert_in_order(&due, &with_news.map(|(wake, _)| wake.client).collect::<Vec<_>>());
         for wake in &wakes {
             self.woken(wake);
         }
     }
 
     pub(crate) fn resume(&mut self, client: u64) {
+        self.record.step(|| format!("resume {client}"));
         let expected = self.model.resume(client);
         let mut wakes = Vec::new();
         let (mut resumed, before) = std::mem::take(&mut self.resumed);
@@ -60,9 +51,9 @@ impl World {
             self.hub.resume(self.now, key, &mut resumed, |wake| wakes.push(Delivered::by(&wake)));
         assert_eq!(was_paused, expected.is_some(), "whether there was more");
         self.record.note(|| format!("    wakes {wakes:?}"));
-        assert_eq!(
-            wakes.iter().map(|wake| &wake.answer).collect::<Vec<_>>(),
-            expected.iter().collect::<Vec<_>>()
+        assert!(
+            wakes.iter().map(|wake| &wake.answer).eq(&expected),
+            "not {expected:#?}: {wakes:#?}"
         );
         if let Some(wake) = wakes.pop() {
             let Delivered { client: its, is_last, .. } = wake;
@@ -75,10 +66,12 @@ impl World {
             self.woken(&wake);
             self.resumed = (resumed, Some(wake.answer));
         }
+        self.compare_counts();
     }
 
     fn woken(&mut self, wake: &Delivered) {
-        let is_paused = self.model.paused_clients().contains(&wake.client);
+        let paused = self.model.clients(|read| read.is_paused);
+        let is_paused = paused.contains(&wake.client);
         // If it ends in the same turn, another wake-up comes.
         if self.model.is_pending(wake.client) {
             assert_eq!(wake.has_more, is_paused, "client {} is to come back for more", wake.client);
@@ -131,14 +124,11 @@ fn pair<'a>(wakes: &'a [Delivered], due: &'a [Due]) -> Vec<(&'a Delivered, &'a D
     }
     let mut pairs = Vec::new();
     for wake in wakes {
-        let due = queues.get_mut(&wake.client).and_then(VecDeque::pop_front);
+        let client = wake.client;
+        let due = queues.get_mut(&client).and_then(VecDeque::pop_front);
         let due = due.unwrap_or_else(|| panic!("nothing more was due: {wake:#?}"));
-        assert_eq!(wake.answer, due.answer, "the answer of client {}", wake.client);
-        assert_eq!(
-            wake.is_last, due.is_last,
-            "whether client {} gets its last answer",
-            wake.client
-        );
+        assert_eq!(wake.answer, due.answer, "the answer of client {client}");
+        assert_eq!(wake.is_last, due.is_last, "whether client {client} gets its last answer");
         pairs.push((wake, due));
     }
     let forgotten: Vec<_> = queues.into_values().flatten().collect();

@@ -50,14 +50,6 @@ pub(crate) struct Due {
     pub(crate) news: Vec<usize>,
 }
 
-/// Numbers of things that exist.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) channels: usize,
-    pub(crate) sessions: usize,
-    pub(crate) readers: usize,
-}
-
 #[derive(Default)]
 pub(crate) struct Model {
     pub(super) limits: Limits,
@@ -111,24 +103,15 @@ impl Model {
         self.pending.iter().any(|read| read.client == client)
     }
 
-    pub(crate) fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
-    }
-
-    pub(crate) fn pending_clients(&self) -> Vec<u64> {
-        self.pending.iter().map(|read| read.client).collect()
+    /// Returns the clients of some pending reads.
+    pub(crate) fn clients(&self, which: impl Fn(&Pending) -> bool) -> Vec<u64> {
+        self.pending.iter().filter(|read| which(read)).map(|read| read.client).collect()
     }
 
     /// Returns the clients of reads whose session ends when the grace has passed.
     pub(crate) fn pending_in_grace(&self) -> Vec<u64> {
         let closes = |number: u64| self.sessions[&number].closes_at_ms.is_some();
-        let in_grace = self.pending.iter().filter(|read| read.session.is_some_and(closes));
-        in_grace.map(|read| read.client).collect()
-    }
-
-    /// Returns a client with a pending read of a session.
-    pub(crate) fn pending_with(&self, session: u64) -> Option<u64> {
-        self.pending.iter().find(|read| read.session == Some(session)).map(|read| read.client)
+        self.clients(|read| read.session.is_some_and(closes))
     }
 
     /// Returns the channels and the session of a pending read.
@@ -170,9 +153,7 @@ impl Model {
     }
 
     pub(super) fn oldest_id(&self, channel: usize) -> u64 {
-        self.retained(channel)
-            .next()
-            .map_or(self.channels[channel].next_id, |entry| entry.message.id)
+        self.retained(channel).next().map_or(self.next_id(channel), |entry| entry.message.id)
     }
 
     /// Returns the newest introduction of each session that has not said goodbye since.
@@ -211,7 +192,7 @@ impl Model {
     pub(super) fn make_room(&mut self, channels: &[usize]) -> Result<(), hub::Error> {
         let new = channels.iter().filter(|channel| !self.exists(**channel)).count();
         let max = self.limits.max_channels;
-        let has_room = |model: &Self| new == 0 || max == 0 || model.counts().channels + new <= max;
+        let has_room = |model: &Self| new == 0 || max == 0 || model.count_channels() + new <= max;
         if !has_room(self) {
             for channel in (0..self.channels.len()).filter(|channel| !channels.contains(channel)) {
                 if self.idle_until(channel).is_some() {

@@ -92,19 +92,9 @@ impl Model {
         Some(answer)
     }
 
-    pub(crate) fn streaming_clients(&self) -> Vec<u64> {
-        self.pending.iter().filter(|read| read.is_stream).map(|read| read.client).collect()
-    }
-
-    pub(crate) fn paused_clients(&self) -> Vec<u64> {
-        self.pending.iter().filter(|read| read.is_paused).map(|read| read.client).collect()
-    }
-
     pub(super) fn tally_sent(&self, read: &Pending, answer: &Answer, news: usize) {
-        let is_cut = answer
-            .iter()
-            .zip(&read.subscriptions)
-            .any(|(part, its)| part.next_id < self.next_id(its.channel));
+        let mut both = answer.iter().zip(&read.subscriptions);
+        let is_cut = both.any(|(part, its)| part.next_id < self.next_id(its.channel));
         self.tally.count_those(&[
             ("stream sent", true),
             ("stream sent for one of several channels", news == 1 && answer.len() > 1),
@@ -117,10 +107,8 @@ impl Model {
 
     /// A paused stream is not sent the messages of this turn.
     pub(super) fn tally_paused(&self, read: &Pending) {
-        let changed = self.changed();
-        let is_owed = changed
-            .iter()
-            .any(|(channel, _)| read.subscriptions.iter().any(|its| its.channel == *channel));
+        let channels = read.channels();
+        let is_owed = self.changed().iter().any(|(channel, _)| channels.contains(channel));
         self.tally.count_if(is_owed, "paused stream not sent");
         self.tally.count_if(read.is_orphan, "paused stream ended with its session");
     }

@@ -1,6 +1,7 @@
 //! The hub and the model: each call is made to both, and each answer compared.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 
 use speak::hub::{
     self, Auth, ChannelKey, ChannelName, Credentials, DropReason, Hub, Introducer, Millis, Mode,
@@ -9,53 +10,13 @@ use speak::hub::{
 
 use support::random::Random;
 
-use super::answers::Order;
 use super::follower::Follower;
-use super::message::{Answer, Message, answer_of};
+use super::message::{Answer, Message, Type, answer_of};
 use super::model::Model;
 use super::pair_names;
 use super::pending::{Identity, Outcome, Read, Wait};
 use super::plan::Plan;
 use super::record::Record;
-
-/// One call, or an event of a client's connection.
-#[derive(Clone, Debug)]
-pub(crate) enum Call {
-    Write {
-        channel: usize,
-        text: String,
-        shown: Option<Identity>,
-    },
-    Introduce {
-        channel: usize,
-        text: String,
-        shown: Option<Identity>,
-    },
-    Goodbye {
-        shown: Identity,
-        channel: Option<usize>,
-        text: Option<String>,
-    },
-    Members {
-        channel: usize,
-    },
-    Read(Read),
-    Pause {
-        client: u64,
-    },
-    Resume {
-        client: u64,
-    },
-    /// By the stream of that client, whatever it says of its wait.
-    Resubscribe(Read),
-    Close {
-        client: u64,
-    },
-    CompleteAll,
-    WrongHalf {
-        channel: usize,
-    },
-}
 
 /// The two names of one channel, which differ only in a pair.
 struct Names {
@@ -162,106 +123,101 @@ impl World {
         self.clients
     }
 
-    /// Makes a call to both and compares the answers.
-    pub(crate) fn call(&mut self, call: &Call) {
-        self.record.step(|| format!("{call:?}"));
-        if !matches!(call, Call::Resume { .. }) {
-            self.resumed = Default::default();
-        }
-        match call {
-            Call::Write { channel, text, shown } => self.write(*channel, text, shown.as_ref()),
-            Call::Introduce { channel, text, shown } => {
-                self.introduce(*channel, text, shown.as_ref());
-            }
-            Call::Goodbye { shown, channel, text } => {
-                self.goodbye(shown, *channel, text.as_deref());
-            }
-            Call::Members { channel } => self.members(*channel),
-            Call::Read(ask) => self.read(ask),
-            Call::Pause { client } => {
-                self.hub.pause(self.key_of(*client));
-                self.model.pause(*client);
-            }
-            Call::Resume { client } => self.resume(*client),
-            Call::Resubscribe(ask) => self.resubscribe(ask),
-            Call::Close { client } => self.close(*client),
-            Call::CompleteAll => {
-                self.hub.complete_all_empty(self.now);
-                self.model.complete_all();
-            }
-            Call::WrongHalf { channel } => self.wrong_half(*channel),
-        }
+    /// Notes a call to hub and model. Streams resume in a row only without another call in between.
+    fn begin(&mut self, call: impl FnOnce() -> String) {
+        self.record.step(call);
+        self.resumed = Default::default();
+    }
+
+    /// Notes an outcome that hub and model agree on. Their numbers agree as well.
+    fn agree<T: Debug>(&self, what: &str, outcome: &Result<T, hub::Error>) {
+        self.record.outcome(what, outcome);
         self.compare_counts();
     }
 
-    fn write(&mut self, channel: usize, text: &str, shown: Option<&Identity>) {
+    pub(crate) fn write(&mut self, channel: usize, text: &str, shown: Option<&Identity>) {
+        self.begin(|| format!("write to {channel} by {shown:?}: {text:?}"));
         self.probe(channel);
         let expected = self.model.write(channel, text, shown);
         let got = self.hub.write(self.now, &self.names[channel].to_write(), text, shown.map(shows));
         assert_eq!(got, expected, "write");
-        self.record.outcome("write", &expected);
+        self.agree("write", &expected);
     }
 
-    fn introduce(&mut self, channel: usize, text: &str, shown: Option<&Identity>) {
+    pub(crate) fn introduce(&mut self, channel: usize, text: &str, shown: Option<&Identity>) {
+        self.begin(|| format!("introduce to {channel} by {shown:?}: {text:?}"));
         self.probe(channel);
         let auth = Auth::new(token(|| self.random.next() as u8));
         let expected = self.model.introduce(channel, text, shown, auth.reveal());
         let own_auth = shown.map_or(auth.reveal(), |shown| &shown.auth).to_owned();
-        let who = shown.map_or(Introducer::New(auth), |shown| Introducer::Existing(shows(shown)));
-        let got = self.hub.introduce(self.now, &self.names[channel].to_write(), text, who);
+        let introducer =
+            shown.map_or(Introducer::New(auth), |shown| Introducer::Existing(shows(shown)));
+        let got = self.hub.introduce(self.now, &self.names[channel].to_write(), text, introducer);
         let got = got.map(|introduced| {
             assert_eq!(introduced.auth.reveal(), own_auth, "an introduction returns the secret");
             (introduced.session, introduced.id)
         });
         assert_eq!(got, expected, "introduce");
-        self.record.outcome("introduce", &expected);
+        self.agree("introduce", &expected);
         if let (None, Ok((session, _))) = (shown, expected) {
             self.identities.push(Identity { session, auth: own_auth });
         }
     }
 
-    fn goodbye(&mut self, shown: &Identity, channel: Option<usize>, text: Option<&str>) {
+    pub(crate) fn goodbye(&mut self, shown: &Identity, channel: Option<usize>, text: Option<&str>) {
+        self.begin(|| format!("goodbye to {channel:?} by {shown:?}: {text:?}"));
         let expected = self.model.goodbye(shown, channel, text);
         let log = channel.map(|channel| self.names[channel].to_write());
         let got = self.hub.goodbye(self.now, shows(shown), log.as_ref(), text);
         assert_eq!(got, expected, "goodbye");
-        self.record
-            .outcome(if channel.is_some() { "goodbye to one" } else { "goodbye" }, &expected);
+        self.agree(if channel.is_some() { "goodbye to one" } else { "goodbye" }, &expected);
     }
 
-    fn members(&mut self, channel: usize) {
+    pub(crate) fn members(&mut self, channel: usize) {
+        self.begin(|| format!("members of {channel}"));
         let (expected, readers) = self.model.ask_members(channel);
         let members = self.hub.members(self.now, &self.names[channel].to_read());
         assert_eq!(members.readers(), readers, "readers of a channel");
         let parse = |text: &[u8]| serde_json::from_slice::<String>(text).expect("a JSON string");
-        let got = members
-            .iter()
-            .map(|(from, its)| (Some(from), its.id, its.unix_ms, Some(parse(&its.text_json))));
-        let expected = expected
-            .into_iter()
-            .map(|message| (message.from, message.id, message.time, message.text));
-        assert_eq!(got.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "members");
+        let members = members.iter().map(|(from, its)| Message {
+            id: its.id,
+            kind: Type::Introduction,
+            time: its.unix_ms,
+            from: Some(from),
+            text: Some(parse(&its.text_json)),
+            reason: None,
+        });
+        assert_eq!(members.collect::<Vec<_>>(), expected, "members");
+        self.compare_counts();
     }
 
-    fn wrong_half(&self, channel: usize) {
+    pub(crate) fn pause(&mut self, client: u64) {
+        self.begin(|| format!("pause {client}"));
+        self.hub.pause(self.key_of(client));
+        self.model.pause(client);
+        self.compare_counts();
+    }
+
+    pub(crate) fn complete_all(&mut self) {
+        self.begin(|| "complete all".to_owned());
+        self.hub.complete_all_empty(self.now);
+        self.model.complete_all();
+        self.compare_counts();
+    }
+
+    pub(crate) fn wrong_half(&mut self, channel: usize) {
+        self.begin(|| format!("wrong halves of {channel}"));
         let Names { read, write } = &self.names[channel];
+        let [readable, writable] = [write, read].map(|name| ChannelName::parse(name).unwrap());
         let is_pair = read != write;
-        assert_eq!(
-            ChannelName::parse(write).unwrap().for_reading().is_err(),
-            is_pair,
-            "the write half is not readable"
-        );
-        assert_eq!(
-            ChannelName::parse(read).unwrap().for_writing().is_err(),
-            is_pair,
-            "the read half is not writable"
-        );
+        assert_eq!(readable.for_reading().is_err(), is_pair, "the write half is not readable");
+        assert_eq!(writable.for_writing().is_err(), is_pair, "the read half is not writable");
+        self.compare_counts();
     }
 
-    fn read(&mut self, ask: &Read) {
-        for (channel, _) in &ask.follows {
-            self.probe(*channel);
-        }
+    pub(crate) fn read(&mut self, ask: &Read) {
+        self.begin(|| format!("{ask:?}"));
+        ask.channels().into_iter().for_each(|channel| self.probe(channel));
         let expected = self.model.read(ask);
         let got = self.hub_read(ask);
         assert_eq!(got.as_ref().map(|(outcome, _)| outcome), expected.as_ref(), "read");
@@ -270,7 +226,7 @@ impl World {
             (_, Wait::On) => "stream",
             _ => "read",
         };
-        self.record.outcome(what, &expected);
+        self.agree(what, &expected);
         if let Ok((_, Some(key))) = got {
             self.reads.push((ask.client, key));
             if let Wait::Ms(wait_ms) = ask.wait {
@@ -294,45 +250,42 @@ impl World {
         })
     }
 
-    fn resubscribe(&mut self, ask: &Read) {
-        for (channel, _) in &ask.follows {
-            self.probe(*channel);
-        }
+    /// Makes a client's stream follow other channels. `wait` counts for nothing.
+    pub(crate) fn resubscribe(&mut self, ask: &Read) {
+        self.begin(|| format!("resubscribe: {ask:?}"));
+        ask.channels().into_iter().for_each(|channel| self.probe(channel));
         let key = self.key_of(ask.client);
         let expected = self.model.resubscribe(ask);
         let follows = logs_of(&self.names, ask);
         let got = self.hub.resubscribe(self.now, key, &call_of(ask, &follows));
-        let got = got.map(|(new_key, reply)| (new_key, answer_of(&reply)));
-        assert_eq!(
-            got.as_ref().map(|(_, answer)| answer),
-            expected.as_ref(),
-            "the first answer of other channels"
-        );
-        self.record.outcome("resubscribe", &expected);
-        if let Ok((new_key, answer)) = got {
+        let got = got.map(|(new_key, reply)| {
             self.reads.push((ask.client, new_key));
+            answer_of(&reply)
+        });
+        assert_eq!(got, expected, "the first answer of other channels");
+        self.agree("resubscribe", &expected);
+        if let Ok(answer) = expected {
             self.answered(ask.client, &answer, false);
         }
     }
 
     /// Returns the hub's key of a client's read, whether it is still pending or not.
     pub(crate) fn key_of(&self, client: u64) -> ReaderKey {
-        let (_, key) =
-            self.reads.iter().rev().find(|(its, _)| *its == client).expect("it was pending once");
-        *key
+        let newest = self.reads.iter().rev().find(|(its, _)| *its == client);
+        newest.expect("it was pending once").1
     }
 
-    fn close(&mut self, client: u64) {
+    pub(crate) fn close(&mut self, client: u64) {
+        self.begin(|| format!("close {client}"));
         self.hub.on_reader_closed(self.now, self.key_of(client));
         self.waits.retain(|(_, its), _| *its != client);
         let waits = self.model.is_pending(client);
         self.model.close(client);
         self.record.tally.count_if(!waits, "close of an answered read");
-        if let Some(follower) =
-            self.followers.iter_mut().find(|it| waits && it.client == Some(client))
-        {
+        for follower in self.followers.iter_mut().filter(|it| waits && it.client == Some(client)) {
             follower.client = None;
         }
+        self.compare_counts();
     }
 
     /// Lets the model learn where the ids of a channel that does not exist would continue.
@@ -388,8 +341,8 @@ impl World {
         if is_due || !self.plan.trusts_deadline {
             self.hub.expire(self.now);
         }
-        for order in self.model.expire() {
-            self.learn_order(&order);
+        for (channel, from_id) in self.model.expire() {
+            self.learn_order(channel, from_id);
         }
         if self.plan.audits {
             self.audit();
@@ -401,24 +354,25 @@ impl World {
         self.check_deadline();
     }
 
-    fn learn_order(&mut self, order: &Order) {
-        let Order { channel, from_id } = *order;
+    fn learn_order(&mut self, channel: usize, from_id: u64) {
         let seen = self.look_at_all(channel, from_id);
         self.record.step(|| format!("goodbyes at one time in {channel}: {seen:?}"));
-        self.model.learn_order(order, &seen);
-        let retained = self.model.retained_messages(channel);
-        let is_right = retained.filter(|message| message.id >= from_id).eq(&seen);
-        assert!(is_right, "goodbyes in channel {channel}: {seen:#?}");
+        self.model.learn_order(channel, from_id, &seen);
+        self.assert_retained(channel, from_id, &seen);
     }
 
     /// Compares all messages of this turn, also those that no client reads.
     fn audit(&mut self) {
         for (channel, first_id) in self.model.changed() {
             let seen = self.look_at_all(channel, first_id);
-            let retained = self.model.retained_messages(channel);
-            let is_right = retained.filter(|message| message.id >= first_id).eq(&seen);
-            assert!(is_right, "channel {channel} from {first_id} on: {seen:?}");
+            self.assert_retained(channel, first_id, &seen);
         }
+    }
+
+    fn assert_retained(&self, channel: usize, from_id: u64, seen: &[Message]) {
+        let retained = self.model.retained_messages(channel);
+        let is_right = retained.filter(|message| message.id >= from_id).eq(seen);
+        assert!(is_right, "channel {channel} from {from_id} on: {seen:#?}");
     }
 
     /// Claims that each message of this hub is retained, or was dropped for one of the reasons.
@@ -429,12 +383,11 @@ impl World {
         assert_eq!(self.restored + added, self.hub.gauges().messages as u64 + dropped, "{tally:?}");
     }
 
-    fn compare_counts(&self) {
-        let census = self.hub.gauges();
-        let expected = self.model.counts();
-        assert_eq!(census.channels, expected.channels, "channels");
-        assert_eq!(census.sessions, expected.sessions, "sessions");
-        assert_eq!(census.readers, expected.readers, "readers");
+    pub(crate) fn compare_counts(&self) {
+        let (census, model) = (self.hub.gauges(), &self.model);
+        assert_eq!(census.channels, model.count_channels(), "channels");
+        assert_eq!(census.sessions, model.sessions.len(), "sessions");
+        assert_eq!(census.readers, model.pending.len(), "readers");
         let timed = census.channels + census.sessions;
         assert!(census.timers <= timed, "a timer for each at most: {census:?}");
         let max_channels = self.plan.limits.max_channels;
@@ -461,7 +414,9 @@ impl World {
                 "{deadline:?} is later than {at_ms}"
             ),
             // A timer that was armed before a stream came may fire once more.
-            None => assert!(deadline.is_none() || self.model.has_pending(), "nothing is to come"),
+            None => {
+                assert!(deadline.is_none() || !self.model.pending.is_empty(), "nothing is to come")
+            }
         }
     }
 }

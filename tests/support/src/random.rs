@@ -44,6 +44,11 @@ impl Random {
         choices[self.index(choices.len())].clone()
     }
 
+    /// Returns one of these, or `None` if there are none.
+    pub fn pick_any<T: Clone>(&mut self, choices: &[T]) -> Option<T> {
+        (!choices.is_empty()).then(|| self.pick(choices))
+    }
+
     /// Returns `count` different indexes into a list of this length, or all, in any order.
     pub fn indexes(&mut self, length: usize, count: usize) -> Vec<usize> {
         let mut left: Vec<_> = (0..length).collect();
