@@ -118,9 +118,7 @@ impl Model {
 
     /// Answers pending reads with nothing.
     pub(super) fn complete_empty(&mut self, which: impl Fn(&Pending) -> bool) {
-        let (gone, still) = mem::take(&mut self.pending).into_iter().partition(|read| which(read));
-        self.pending = still;
-        for read in Vec::from_iter::<Vec<Pending>>(gone) {
+        for read in self.pending.extract_if(.., |read| which(read)).collect::<Vec<_>>() {
             self.end_wait(&read);
             self.completed.push(Due::nothing_more(&read));
         }
@@ -177,17 +175,14 @@ impl Due {
 impl Model {
     pub(crate) fn begin_turn(&mut self, now: Now) {
         self.now = now;
-        for (number, session) in &self.sessions {
-            let is_late = session.last_alive_ms + self.limits.timeout_ms <= now.mono.0;
-            let streams =
-                self.pending.iter().any(|read| read.is_stream && read.session == Some(*number));
-            self.tally.count_if(is_late && streams, "stream kept its session alive");
-        }
-        // A session with a pending read at the end of the grace did not need the grace.
         for (number, session) in &mut self.sessions {
-            let is_read_with = self.pending.iter().any(|read| read.session == Some(*number));
+            let is_late = session.last_alive_ms + self.limits.timeout_ms <= now.mono.0;
+            let mut reads = self.pending.iter().filter(|read| read.session == Some(*number));
             let is_over = session.closes_at_ms.is_some_and(|at_ms| at_ms <= now.mono.0);
-            if is_over && is_read_with {
+            let streams = reads.clone().any(|read| read.is_stream);
+            self.tally.count_if(is_late && streams, "stream kept its session alive");
+            // A session with a pending read at the end of the grace did not need the grace.
+            if is_over && reads.next().is_some() {
                 self.tally.count("grace outlived by a read");
                 session.closes_at_ms = None;
             }

@@ -60,18 +60,15 @@ impl Message {
         };
         let mut json = format!(r#"{{"id":{},"type":"{kind}","time":{}"#, self.id, self.time);
         if let Some(from) = self.from {
-            json += r#","from":"#;
-            json += &from.to_string();
+            json += &format!(r#","from":{from}"#);
         }
         if let Some(text) = &self.text {
             let quoted = Value::from(text.as_str()).to_string();
-            json += r#","message":"#;
-            json += &quoted.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
+            let quoted = quoted.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
+            json += &format!(r#","message":{quoted}"#);
         }
         if let Some(reason) = self.reason {
-            json += r#","reason":""#;
-            json += reason.as_str();
-            json.push('"');
+            json += &format!(r#","reason":"{}""#, reason.as_str());
         }
         json + "}"
     }

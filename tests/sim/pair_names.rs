@@ -20,21 +20,14 @@ pub(crate) fn colliding() -> &'static [String; 2] {
 }
 
 fn find() -> [String; 2] {
-    let limits = Limits {
-        history: 1,
-        retention_ms: 1,
-        timeout_ms: 1,
-        grace_ms: 0,
-        max_reply: 1,
-        max_channels: 0,
-    };
+    let limits = Limits { history: 1, retention_ms: 1, timeout_ms: 1, ..Limits::default() };
     let mut hub = Hub::new(limits.config("anyEpoch", KEY));
     let first = "name".to_owned();
     hub.write(Now::default(), &log(&first), "", None).expect("no credentials are needed");
-    let later = Now { mono: Millis(IDLE_CHANNEL_MS), ..Now::default() };
-    hub.expire(Now { mono: Millis(1), ..Now::default() });
-    hub.deliver(Now::default(), |_| {});
-    hub.expire(later);
+    for at_ms in [1, IDLE_CHANNEL_MS] {
+        hub.expire(Now { mono: Millis(at_ms), ..Now::default() });
+        hub.deliver(Now::default(), |_| {});
+    }
     let second = (0..1_000_000)
         .map(|number| format!("name {number}"))
         .find(|name| next_id(&mut hub, name) > 1);

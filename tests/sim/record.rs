@@ -45,11 +45,7 @@ impl Tally {
     }
 
     pub(crate) fn add(&self, what: &str, times: u64) {
-        let mut all = self.0.borrow_mut();
-        match all.get_mut(what) {
-            Some(count) => *count += times,
-            None => drop(all.insert(what.to_owned(), times)),
-        }
+        *self.0.borrow_mut().entry(what.to_owned()).or_default() += times;
     }
 }
 

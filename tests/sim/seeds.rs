@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-use std::{env, process, thread};
+use std::{env, iter, process, thread};
 
 use super::record::{Record, Tally, Trace};
 
@@ -39,31 +39,25 @@ impl Simulation {
         let began = Instant::now();
         let seeds = asked("SPEAK_SIM_SEEDS").unwrap_or(self.seeds);
         let next = AtomicU64::new(0);
+        let total = Mutex::new((0, Tally::default()));
         let work = || {
-            let _end = EndOfAll(&next);
-            let (mut steps, tally) = (0, Tally::default());
-            loop {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= seeds {
-                    return (steps, tally);
-                }
-                running().insert(seed, Instant::now());
+            // No more seeds begin after one has failed.
+            let _end_of_all = OnPanic(|| next.store(u64::MAX / 2, Ordering::Relaxed));
+            let new_seed = || Some(next.fetch_add(1, Ordering::Relaxed));
+            for seed in iter::from_fn(|| new_seed().filter(|seed| *seed < seeds)) {
+                lock(&RUNNING).insert(seed, Instant::now());
                 let record = self.run(seed, Trace::Forgotten);
-                running().remove(&seed);
-                steps += record.steps;
-                tally.add_all(&record.tally);
+                lock(&RUNNING).remove(&seed);
+                let mut total = lock(&total);
+                total.0 += record.steps;
+                total.1.add_all(&record.tally);
             }
         };
-        let (mut steps, tally) = (0, Tally::default());
         thread::scope(|scope| {
             let cores = thread::available_parallelism().map_or(1, usize::from);
-            let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
-            for worker in workers {
-                let (its_steps, its_tally) = worker.join().expect("a seed failed, see above");
-                steps += its_steps;
-                tally.add_all(&its_tally);
-            }
+            (0..cores).for_each(|_| drop(scope.spawn(work)));
         });
+        let (steps, tally) = &*lock(&total);
         for rule in self.rules.iter().filter(|_| seeds >= self.seeds_to_reach_all) {
             assert!(tally.times(rule) > 0, "in {seeds} seeds never: {rule}");
         }
@@ -83,58 +77,41 @@ impl Simulation {
     }
 
     fn run(&self, seed: u64, notes: Trace) -> Record {
-        let _replay = Replay { seed, test: self.test };
+        let _replay = OnPanic(|| self.show_replay(seed, "failed"));
         (self.run)(seed, notes)
+    }
+
+    fn show_replay(&self, seed: u64, what: &str) {
+        let replay =
+            format!("SPEAK_SIM_SEED={seed} cargo test --test {} -- --nocapture", self.test);
+        // Not through the test harness, which would drop it when the process ends here.
+        let _ = writeln!(io::stderr(), "seed {seed} {what}; its steps: {replay}");
     }
 
     /// Ends the process when a seed hangs, since a test that never ends would not show its seed.
     fn watch_for_hangs(&self) {
         loop {
             thread::sleep(HUNG_AFTER / 10);
-            if let Some((seed, _)) =
-                running().iter().find(|(_, since)| since.elapsed() > HUNG_AFTER)
-            {
-                Replay { seed: *seed, test: self.test }.show("hangs");
+            let is_hung = |(_, since): &(&u64, &Instant)| since.elapsed() > HUNG_AFTER;
+            if let Some((seed, _)) = lock(&RUNNING).iter().find(is_hung) {
+                self.show_replay(*seed, "hangs");
                 process::exit(1);
             }
         }
     }
 }
 
-fn running() -> MutexGuard<'static, BTreeMap<u64, Instant>> {
-    RUNNING.lock().expect("no panic while it is locked")
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic while it is locked")
 }
 
-/// Shows how to replay a failure.
-struct Replay {
-    seed: u64,
-    test: &'static str,
-}
+/// Does something if the thread panics before this is dropped.
+struct OnPanic<F: Fn()>(F);
 
-impl Replay {
-    fn show(&self, what: &str) {
-        let Self { seed, test } = self;
-        let replay = format!("SPEAK_SIM_SEED={seed} cargo test --test {test} -- --nocapture");
-        // Not through the test harness, which would drop it when the process ends here.
-        let _ = writeln!(io::stderr(), "seed {seed} {what}; its steps: {replay}");
-    }
-}
-
-impl Drop for Replay {
+impl<F: Fn()> Drop for OnPanic<F> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.show("failed");
-        }
-    }
-}
-
-/// Starts no more seeds when one fails.
-struct EndOfAll<'a>(&'a AtomicU64);
-
-impl Drop for EndOfAll<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.store(u64::MAX / 2, Ordering::Relaxed);
+            (self.0)();
         }
     }
 }
