@@ -17,8 +17,8 @@ mod table;
 #[path = "differential/verdict.rs"]
 mod verdict;
 
-use common::{Server, until};
-use nginx::{Log, Nginx};
+use common::{Folder, Server, until};
+use nginx::{Forwarded, Log, Nginx};
 use relay::Relay;
 use table::{Case, Table, read_tables};
 use verdict::{Answers, Listener, probe_bytes};
@@ -29,16 +29,7 @@ const PROXIES: [&str; 3] = ["buffering", "passing", "upgrading"];
 
 /// Small limits keep the cases about limits small. nginx has the same limits.
 fn start_speak() -> Server {
-    Server::with(&[
-        "--max-head",
-        "4k",
-        "--max-message",
-        "1k",
-        "--request-timeout",
-        "1m",
-        "--keep-alive",
-        "10m",
-    ])
+    Server::with(&["--max-head=4k", "--max-message=1k", "--request-timeout=1m", "--keep-alive=10m"])
 }
 
 fn is_recording() -> bool {
@@ -48,17 +39,6 @@ fn is_recording() -> bool {
 /// Prints a message even if the test passes.
 fn tell(what: &str) {
     writeln!(io::stderr(), "{what}").expect("writing to standard error");
-}
-
-fn start_nginx(name: &str, server: &Server) -> (Nginx, Vec<Relay>) {
-    let mut relays = Vec::new();
-    let nginx = Nginx::start(name, |folder| {
-        relays.extend(
-            PROXIES
-                .map(|proxy| Relay::start(&folder.join(format!("to-{proxy}")), server.address())),
-        );
-    });
-    (nginx, relays)
 }
 
 /// Runs `look` on every case. It returns the recorded verdict and the current one. Returns the rows
@@ -94,7 +74,7 @@ fn verdicts_of_speak() -> Vec<String> {
 }
 
 fn verdicts_of_nginx() -> Vec<String> {
-    let nginx = Nginx::start("second-opinion", |_| {});
+    let nginx = Nginx::start(Folder::new("second-opinion"));
     let listener = nginx.listener("origin");
     differing(|number, case| listener.verdict(case, number), |case| &mut case.nginx)
 }
@@ -110,30 +90,21 @@ fn speak_answers_malformed_and_ambiguous_requests_as_recorded() {
 
 #[test]
 fn nginx_answers_malformed_and_ambiguous_requests_as_recorded() {
+    let version = nginx::version();
     if is_recording() {
         // One after the other, since both write the same files.
         let changed = [verdicts_of_speak(), verdicts_of_nginx()].concat();
-        return tell(&format!(
-            "recorded, with nginx {}:\n{}",
-            nginx::version(),
-            changed.join("\n")
-        ));
+        return tell(&format!("recorded, with nginx {version}:\n{}", changed.join("\n")));
     }
     let differing = verdicts_of_nginx();
-    let version = nginx::version();
     let branch = |version: &str| version.rsplit_once('.').map(|(branch, _)| branch.to_owned());
-    if branch(&version) == branch(NGINX_RECORDED) {
-        assert!(
-            differing.is_empty(),
-            "nginx {version} is not as recorded:\n{}",
-            differing.join("\n")
-        );
-    } else if !differing.is_empty() {
-        let differing = differing.join("\n");
-        tell(&format!(
-            "nginx {version} differs from {NGINX_RECORDED}, which is no fault here:\n{differing}"
-        ));
+    let is_recorded = branch(&version) == branch(NGINX_RECORDED);
+    if !differing.is_empty() {
+        let what = if is_recorded { "a fault" } else { "no fault here" };
+        tell(&format!("nginx {version} differs from {NGINX_RECORDED}, which is {what}:"));
+        tell(&differing.join("\n"));
     }
+    assert!(!is_recorded || differing.is_empty(), "nginx {version} is not as recorded, see above");
 }
 
 #[test]
@@ -146,49 +117,38 @@ fn every_difference_between_nginx_and_speak_has_a_recorded_reason() {
     names.dedup();
     assert_eq!(names.len(), cases.len(), "two cases have the same name");
     let wrong = cases.iter().filter(|case| (case.nginx == case.speak) != case.why.is_empty());
-    let wrong: Vec<_> =
-        wrong.map(|case| format!("{}: {} | {}", case.name, case.nginx, case.speak)).collect();
-    assert!(
-        is_recording() || wrong.is_empty(),
-        "a reason where they differ, and only there:\n{}",
-        wrong.join("\n")
-    );
+    let wrong = wrong.map(|case| format!("{}: {} | {}\n", case.name, case.nginx, case.speak));
+    let wrong: String = wrong.collect();
+    let is_right = is_recording() || wrong.is_empty();
+    assert!(is_right, "a reason where they differ, and only there:\n{wrong}");
 }
 
 /// For every case and proxy, the forwarded requests, Speak's responses and its writes agree.
 #[test]
 fn one_request_for_nginx_is_one_request_for_speak() {
     let server = start_speak();
-    let (mut nginx, relays) = start_nginx("proxies", &server);
+    let folder = Folder::new("proxies");
+    let start = |proxy| Relay::start(&folder.file(&format!("to-{proxy}")), server.address());
+    let relays = PROXIES.map(start);
+    let mut nginx = Nginx::start(folder);
     let tables = read_tables();
     let mut logs = PROXIES.map(|proxy| nginx.log(proxy));
     for ((proxy, relay), log) in PROXIES.iter().zip(&relays).zip(&mut logs) {
         let mut route =
             Route { server: &server, proxy, listener: nginx.listener(proxy), relay, log };
         let cases: Vec<&Case> = tables.iter().flat_map(Table::cases).collect();
-        let came_through =
-            (1..).zip(&cases).filter(|(number, case)| route.carries(case, *number)).count();
-        assert!(
-            came_through > cases.len() / 3,
-            "only {came_through} cases came to Speak through '{proxy}'"
-        );
+        let came = (1..).zip(&cases).filter(|(number, case)| route.carries(case, *number)).count();
+        assert!(came > cases.len() / 3, "only {came} cases came to Speak through '{proxy}'");
         // Otherwise no request would meet the remains of another.
         let connections = relay.connections();
-        assert!(
-            connections < came_through / 4,
-            "'{proxy}' made {connections} connections for {came_through} cases"
-        );
+        assert!(connections < came / 4, "'{proxy}': {connections} connections for {came} cases");
     }
     // Unsolicited responses of Speak would arrive by the time the connections end.
     nginx.stop();
     until("the connections to Speak have ended", || relays.iter().all(Relay::is_over));
     for (relay, log) in relays.iter().zip(&mut logs) {
-        assert_eq!(
-            relay.answered(),
-            log.answered(),
-            "answers of Speak, and requests of nginx: {}",
-            relay.newest()
-        );
+        let (answered, newest) = (relay.answered(), relay.newest());
+        assert_eq!(answered, log.answered(), "answers of Speak, and requests of nginx: {newest}");
     }
 }
 
@@ -214,50 +174,29 @@ impl Route<'_> {
         let others = listener.ask(&probe_bytes(&others_probe));
 
         let show = || {
-            format!(
-                "{} behind the proxy '{proxy}':\nanswered {}\n{}",
-                case.name,
-                own.escape_ascii(),
-                relay.newest()
-            )
+            let (name, own, newest) = (&case.name, own.escape_ascii(), relay.newest());
+            format!("{name} through the proxy '{proxy}':\nanswered {own}\n{newest}")
         };
         let answers = Answers::parse(&others);
-        assert!(
-            answers.whole.len() == 1 && answers.end_with(&others_probe),
-            "another's answer: {}",
-            show()
-        );
-        assert!(
-            memchr::memmem::find(&own, others_probe.as_bytes()).is_none(),
-            "another's answer: {}",
-            show()
-        );
+        let has_its = answers.whole.len() == 1 && answers.end_with(&others_probe);
+        let has_others = memchr::memmem::find(&own, others_probe.as_bytes()).is_some();
+        assert!(has_its && !has_others, "another's answer: {}", show());
 
         // nginx logs a request when it has finished it, which may be after the response.
-        until(
-            &format!("the log of nginx accounts for all that Speak answered: {}", show()),
-            || {
-                let is_logged = log.forwarded()[logged_before..]
-                    .iter()
-                    .any(|it| it.request_line.contains(&others_probe));
-                is_logged && log.answered() >= relay.answered()
-            },
-        );
-        assert_eq!(
-            relay.answered(),
-            log.answered(),
-            "Speak saw other requests than nginx: {}",
-            show()
-        );
+        until(&format!("the log of nginx has all that Speak answered: {}", show()), || {
+            let mut new = log.forwarded()[logged_before..].iter();
+            let is_logged = new.any(|it| it.request_line.contains(&others_probe));
+            is_logged && log.answered() >= relay.answered()
+        });
+        let are_same = relay.answered() == log.answered();
+        assert!(are_same, "Speak saw other requests than nginx: {}", show());
 
         let logged = &log.forwarded()[logged_before..];
         let is_failed = logged.iter().any(|it| matches!(it.status, Some(502 | 504)));
         assert!(!is_failed, "nginx could not make sense of Speak's answer: {}", show());
         let names_channel = |line: &str| line.contains("/write?") && line.contains(&channel);
-        let writes = logged
-            .iter()
-            .filter(|it| it.status == Some(200) && names_channel(&it.request_line))
-            .count();
+        let is_write = |it: &&Forwarded| it.status == Some(200) && names_channel(&it.request_line);
+        let writes = logged.iter().filter(is_write).count();
         let messages = server.read(&channel, "0").json()["messages"].as_array().map_or(0, Vec::len);
         assert_eq!(messages, writes, "messages, and writes that nginx knows of: {}", show());
         relay.answered() > answered_before + 1

@@ -1,19 +1,18 @@
 //! A running nginx, in a folder of its own.
 
-use std::env;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{self, Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
-use super::common::until;
+use super::common::{Folder, until};
 use super::table;
 use super::verdict::Listener;
 
 pub struct Nginx {
     child: Child,
-    pub folder: PathBuf,
+    folder: Folder,
 }
 
 /// A proxy's log, read as it grows.
@@ -56,40 +55,34 @@ impl Log {
 }
 
 impl Nginx {
-    /// Creates the folder, lets `prepare` put files for nginx there, and starts nginx.
-    pub fn start(name: &str, prepare: impl FnOnce(&Path)) -> Self {
-        let folder = env::temp_dir().join(format!("speak-{name}-{}", process::id()));
-        fs::create_dir_all(&folder).expect("a folder");
-        prepare(&folder);
-        let template =
-            fs::read_to_string(table::folder().join("nginx.conf")).expect("the configuration");
-        let configuration = folder.join("nginx.conf");
-        fs::write(
-            &configuration,
-            template.replace("@FOLDER@", folder.to_str().expect("a path in UTF-8")),
-        )
-        .expect("writing the configuration");
+    /// Starts nginx, whose sockets and logs are in this folder.
+    pub fn start(folder: Folder) -> Self {
+        let template = fs::read_to_string(table::folder().join("nginx.conf"));
+        let here = folder.path().to_str().expect("a path in UTF-8");
+        let text = template.expect("the configuration").replace("@FOLDER@", here);
+        let configuration = folder.file("nginx.conf");
+        fs::write(&configuration, text).expect("writing the configuration");
         let mut command = command();
-        command.arg("-c").arg(configuration).arg("-e").arg(folder.join("error.log"));
+        command.arg("-c").arg(configuration).arg("-e").arg(folder.file("error.log"));
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        let mut nginx =
-            Self { child: command.spawn().expect("nginx, from the package nginx-light"), folder };
+        let child = command.spawn().expect("nginx, from the package nginx-light");
+        let mut nginx = Self { child, folder };
         let sockets = ["origin", "answer", "buffering", "passing", "upgrading"];
         until("nginx is there", || {
             let status = nginx.child.try_wait().expect("asking for our own child");
             assert!(status.is_none(), "nginx did not start: {status:?}");
-            sockets.iter().all(|name| UnixStream::connect(nginx.folder.join(name)).is_ok())
+            sockets.iter().all(|name| UnixStream::connect(nginx.folder.file(name)).is_ok())
         });
         nginx
     }
 
     pub fn listener(&self, name: &str) -> Listener {
-        Listener::Unix(self.folder.join(name))
+        Listener::Unix(self.folder.file(name))
     }
 
     /// Returns the log of a proxy.
     pub fn log(&self, proxy: &str) -> Log {
-        let file = File::open(self.folder.join(format!("{proxy}.log"))).expect("the log");
+        let file = File::open(self.folder.file(&format!("{proxy}.log"))).expect("the log");
         Log { file: BufReader::new(file), line: Vec::new(), forwarded: Vec::new() }
     }
 
@@ -103,7 +96,6 @@ impl Nginx {
 impl Drop for Nginx {
     fn drop(&mut self) {
         self.stop();
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use super::verdict::Answers;
@@ -51,7 +51,7 @@ impl Relay {
         thread::spawn(move || {
             for nginx in listener.incoming() {
                 let flow = Arc::new(Mutex::new(Flow::default()));
-                flows.lock().expect("no panic in a relay").push(Arc::clone(&flow));
+                lock(&flows).push(Arc::clone(&flow));
                 let speak = TcpStream::connect(speak).expect("connecting to Speak");
                 speak.set_nodelay(true).expect("no delay on a new socket");
                 pass_on(nginx.expect("a connection from nginx"), speak, flow);
@@ -62,36 +62,35 @@ impl Relay {
 
     /// Returns how many requests Speak has answered.
     pub fn answered(&self) -> usize {
-        let flows = self.flows.lock().expect("no panic in a relay");
-        flows.iter().map(|flow| flow.lock().expect("no panic in a relay").count()).sum()
+        lock(&self.flows).iter().map(|flow| lock(flow).count()).sum()
     }
 
     /// Returns how many connections nginx has opened.
     pub fn connections(&self) -> usize {
-        self.flows.lock().expect("no panic in a relay").len()
+        lock(&self.flows).len()
     }
 
     /// Returns whether every connection has ended and all of its bytes are recorded.
     pub fn is_over(&self) -> bool {
-        let flows = self.flows.lock().expect("no panic in a relay");
-        flows.iter().all(|flow| flow.lock().expect("no panic in a relay").is_over)
+        lock(&self.flows).iter().all(|flow| lock(flow).is_over)
     }
 
     /// Returns the bytes of the newest connections, for a failure message.
     pub fn newest(&self) -> String {
-        let flows = self.flows.lock().expect("no panic in a relay");
+        let flows = lock(&self.flows);
         let tail =
             |bytes: &[u8]| bytes[bytes.len().saturating_sub(1000)..].escape_ascii().to_string();
         let show = |flow: &Arc<Mutex<Flow>>| {
-            let flow = flow.lock().expect("no panic in a relay");
-            format!(
-                "nginx to Speak: …{}\nSpeak to nginx: …{}",
-                tail(&flow.asked),
-                tail(&flow.answered)
-            )
+            let flow = lock(flow);
+            let (asked, answered) = (tail(&flow.asked), tail(&flow.answered));
+            format!("nginx to Speak: …{asked}\nSpeak to nginx: …{answered}")
         };
         flows.iter().rev().take(2).map(show).collect::<Vec<_>>().join("\n")
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic in a relay")
 }
 
 /// Copies in both directions, each in its own thread, until both sides have closed.
@@ -102,15 +101,15 @@ fn pass_on(nginx: UnixStream, speak: TcpStream, flow: Arc<Mutex<Flow>>) {
     // Either side may close before the other has sent all: the other end notices that.
     thread::spawn(move || {
         copy(from_nginx, &to_speak, |bytes| {
-            asked.lock().expect("no panic in a relay").asked.extend_from_slice(bytes);
+            lock(&asked).asked.extend_from_slice(bytes);
         });
         let _ = to_speak.shutdown(Shutdown::Write);
     });
     thread::spawn(move || {
         copy(speak, &nginx, |bytes| {
-            flow.lock().expect("no panic in a relay").answered.extend_from_slice(bytes);
+            lock(&flow).answered.extend_from_slice(bytes);
         });
-        flow.lock().expect("no panic in a relay").is_over = true;
+        lock(&flow).is_over = true;
         let _ = nginx.shutdown(Shutdown::Write);
     });
 }

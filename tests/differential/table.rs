@@ -1,7 +1,6 @@
 //! The cases: tables in Markdown, for people and for the test. The `README.md` of the folder
 //! explains the notation.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +11,8 @@ const SMUGGLED: &str = r"GET /write?channel={c}&message=x HTTP/1.1\r\nHost: a\r\
 /// One row of a table.
 pub struct Case {
     pub name: String,
-    /// The bytes in their notation, with the section's template filled in.
+    /// The bytes of the row in their notation, and with the section's template around them.
+    cell: String,
     notation: String,
     /// Recorded verdicts of nginx and Speak. Empty if not recorded yet.
     pub nginx: String,
@@ -24,13 +24,8 @@ pub struct Case {
 /// One file of tables.
 pub struct Table {
     path: PathBuf,
-    lines: Vec<Line>,
-}
-
-enum Line {
-    Text(String),
-    /// A row, and the text of its second cell.
-    Row(Case, String),
+    /// Each line as it was read, and the case of a row.
+    lines: Vec<(String, Option<Case>)>,
 }
 
 /// Returns all tables, in the order of their names.
@@ -62,51 +57,44 @@ impl Table {
                 None => {}
             }
             was_template = of_template.is_some();
-            row(line, &template)
-                .map_or_else(|| Line::Text(line.to_owned()), |(case, cell)| Line::Row(case, cell))
+            (line.to_owned(), row(line, &template))
         });
         let lines = lines.collect();
         Self { path, lines }
     }
 
     pub fn cases(&self) -> impl Iterator<Item = &Case> {
-        self.lines
-            .iter()
-            .filter_map(|line| if let Line::Row(case, _) = line { Some(case) } else { None })
+        self.lines.iter().filter_map(|(_, case)| case.as_ref())
     }
 
     pub fn cases_mut(&mut self) -> impl Iterator<Item = &mut Case> {
-        self.lines
-            .iter_mut()
-            .filter_map(|line| if let Line::Row(case, _) = line { Some(case) } else { None })
+        self.lines.iter_mut().filter_map(|(_, case)| case.as_mut())
     }
 
     /// Writes the file again, with the current verdicts of its cases.
     pub fn write(&self) {
         let mut text = String::new();
-        for line in &self.lines {
-            match line {
-                Line::Text(line) => writeln!(text, "{line}"),
-                Line::Row(Case { name, nginx, speak, why, .. }, cell) => {
-                    let row = format!("| {name} | {cell} | {nginx} | {speak} | {why}");
-                    writeln!(text, "{} |", row.trim_end())
-                }
+        for (line, case) in &self.lines {
+            if let Some(Case { name, cell, nginx, speak, why, .. }) = case {
+                let row = format!("| {name} | {cell} | {nginx} | {speak} | {why}");
+                text += &format!("{} |\n", row.trim_end());
+            } else {
+                text += &format!("{line}\n");
             }
-            .expect("a String takes everything");
         }
         fs::write(&self.path, text).expect("writing a table");
     }
 }
 
 /// Parses a row: name, bytes, nginx, Speak, why. The head of a table has no bytes.
-fn row(line: &str, template: &str) -> Option<(Case, String)> {
+fn row(line: &str, template: &str) -> Option<Case> {
     let cells: Vec<_> =
         line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
     let [name, cell, nginx, speak, why] = cells[..] else { panic!("a row has five cells: {line}") };
     let bytes = cell.strip_prefix('`')?.strip_suffix('`').expect("a closing backtick");
     let notation = template.replace("{}", bytes);
-    let [name, nginx, speak, why] = [name, nginx, speak, why].map(str::to_owned);
-    Some((Case { name, notation, nginx, speak, why }, cell.to_owned()))
+    let [name, cell, nginx, speak, why] = [name, cell, nginx, speak, why].map(str::to_owned);
+    Some(Case { name, cell, notation, nginx, speak, why })
 }
 
 impl Case {

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -31,22 +32,23 @@ impl Listener {
     /// The server may refuse before all is sent, so that the rest cannot be sent.
     #[track_caller]
     pub fn ask(&self, bytes: &[u8]) -> Vec<u8> {
-        match self {
-            Self::Tcp(address) => {
-                let stream = TcpStream::connect(address).expect("connecting");
-                stream.set_read_timeout(Some(GUARD)).expect("a time-out of reads");
-                let _ = (&stream).write_all(bytes);
-                let _ = stream.shutdown(Shutdown::Write);
-                read_all(stream)
-            }
-            Self::Unix(path) => {
-                let stream = UnixStream::connect(path).expect("connecting");
-                stream.set_read_timeout(Some(GUARD)).expect("a time-out of reads");
-                let _ = (&stream).write_all(bytes);
-                let _ = stream.shutdown(Shutdown::Write);
-                read_all(stream)
-            }
+        // What follows is the same for both kinds of socket.
+        let stream = match self {
+            Self::Tcp(address) => TcpStream::connect(address).map(|it| OwnedFd::from(it).into()),
+            Self::Unix(path) => UnixStream::connect(path),
+        };
+        let mut stream: UnixStream = stream.expect("connecting");
+        stream.set_read_timeout(Some(GUARD)).expect("a time-out of reads");
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut received = Vec::new();
+        match stream.read_to_end(&mut received) {
+            Ok(_) => {}
+            // It closed with unread bytes.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            Err(error) => panic!("no end after {}: {error}", received.escape_ascii()),
         }
+        received
     }
 
     /// Returns the verdict in the notation of the tables.
@@ -68,7 +70,7 @@ impl Listener {
         if is_switched {
             // Frames follow.
         } else if closes {
-            assert_eq!(with_probe.statuses(), words, "{} with a probe behind it", case.name);
+            assert_eq!(with_probe.statuses(), words, "{} with a probe after it", case.name);
             words.extend(alone.is_headless.then(|| "headless".to_owned()));
             words.push("close".to_owned());
         } else if !has_own_answer {
@@ -76,17 +78,6 @@ impl Listener {
         }
         words.join(" ")
     }
-}
-
-fn read_all(mut stream: impl Read) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    match stream.read_to_end(&mut bytes) {
-        Ok(_) => {}
-        // It closed with unread bytes.
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-        Err(error) => panic!("no end behind {}: {error}", bytes.escape_ascii()),
-    }
-    bytes
 }
 
 /// A request that both servers answer with its name, and close.
@@ -109,9 +100,8 @@ impl Answers {
             let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { break };
             let (head, rest) = bytes.split_at(end + 4);
             let mut answer = Response::parse_head(head);
-            let length = answer
-                .header("content-length")
-                .map_or(0, |length| length.parse().expect("a length"));
+            let length = answer.header("content-length");
+            let length = length.map_or(0, |length| length.parse().expect("a length"));
             // The response to HEAD states a length, and is followed by nothing or the next
             // response.
             let has_body = !rest.is_empty() && !rest.starts_with(b"HTTP/1.");
@@ -137,12 +127,7 @@ impl Answers {
 
     /// Returns whether the last response is that to the probe of this name.
     pub fn end_with(&self, probe: &str) -> bool {
-        self.whole
-            .last()
-            .is_some_and(|answer| answer.status == 200 && answer.body == probe_body(probe))
+        let body = format!("/**/{probe}({{\"status\":\"ok\"}});");
+        self.whole.last().is_some_and(|it| it.status == 200 && it.body == body.as_bytes())
     }
-}
-
-fn probe_body(name: &str) -> Vec<u8> {
-    format!("/**/{name}({{\"status\":\"ok\"}});").into_bytes()
 }
