@@ -123,8 +123,7 @@ impl World {
             let peer = &mut self.peers[place];
             peer.dismiss(self.now.mono.0);
             // Requests after that are not done.
-            let undone = std::mem::take(&mut peer.outstanding);
-            self.model.refuse_all(undone.into_iter().map(|it| it.text));
+            self.model.refuse_all(&mut peer.outstanding);
         }
     }
 
@@ -207,7 +206,7 @@ impl World {
             _ => panic!("{kind:?} is answered with {json}"),
         }
         if status != 200 {
-            return self.model.refuse_all([request.text]);
+            return self.model.refuse(request);
         }
         if let Some(session) = request.carries {
             self.model.lived(session, done_at, now);
@@ -302,7 +301,6 @@ impl World {
                 self.tally("ping");
                 self.heartbeat(place, done_at);
                 let peer = &mut self.peers[place];
-                peer.pings += 1;
                 if peer.may_pong() {
                     let pong = ws::client_frame(ws::PONG, payload);
                     peer.sent += pong.len() as u64;
@@ -315,7 +313,7 @@ impl World {
                 let peer = &mut self.peers[place];
                 peer.dismiss(now);
                 peer.may_linger = true;
-                let undone = std::mem::take(&mut peer.outstanding);
+                self.model.refuse_all(&mut peer.outstanding);
                 let following = peer.following.as_mut();
                 let ended = following.and_then(|its| Some((its.carries.take()?, its.is_settled)));
                 if let Some((session, is_settled)) = ended {
@@ -327,7 +325,6 @@ impl World {
                     let is_running = self.stops_at.is_none();
                     self.end_read(session, is_sure, is_running.then_some((why, counts)));
                 }
-                self.model.refuse_all(undone.into_iter().map(|it| it.text));
             }
             _ => {}
         }

@@ -1,18 +1,15 @@
 //! A crowd that no seed brings about: one for which no turn is ever long enough.
 
-use std::cell::RefCell;
-use std::ffi::OsString;
-use std::rc::Rc;
-
 use speak::hub::{Millis, Now};
-use speak::options::{Command, parse};
 use speak::service::{NextWake, Service};
 
 use support::http::{get, request};
 use support::random::Random;
 use support::ws::{HANDSHAKE, TEXT, client_frame};
 
-use crate::network::{Faults, Net, Network, Segment, SimListener, turn};
+use crate::network::Segment;
+use crate::plan::options;
+use crate::socket::{Net, SimListener, start, turn};
 
 const SOCKETS: usize = 8;
 
@@ -32,14 +29,9 @@ struct Room {
 impl Room {
     /// Starts a server; each step of a turn counts for so many.
     fn new(weight: usize) -> Self {
-        let net =
-            Rc::new(RefCell::new(Network::new(Random::new(1), Faults::default(), usize::MAX)));
-        let Ok(Command::Run(options)) = parse([OsString::from("--history=4")], |_| None) else {
-            panic!("an option is an option")
-        };
-        let mut service =
-            Service::new(&options, vec![SimListener(Rc::clone(&net))], 100, |bytes| bytes.fill(7));
-        service.set_step_weight(weight);
+        let options = options(["--history=4".to_owned()]);
+        let fill = |bytes: &mut [u8]| bytes.fill(7);
+        let (net, service) = start(&options, 100, weight, Random::new(1), fill);
         Self { net, service }
     }
 

@@ -54,7 +54,7 @@ impl World {
         assert!(!link.has_inbound() || is_kept, "client {place} sent bytes that are not read");
         if peer.following.is_some() {
             self.rest_of_stream(place, link);
-        } else if peer.first_is(|_| true) {
+        } else if peer.outstanding.front().is_some_and(Request::has_arrived) {
             self.rest_of_request(place, link);
         } else {
             self.rest_without_request(place, link);

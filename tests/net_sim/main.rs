@@ -16,6 +16,8 @@ mod record;
 mod requests;
 #[path = "../sim/seeds.rs"]
 mod seeds;
+mod socket;
+mod turns;
 mod world;
 
 use record::{Record, Trace};

@@ -1,11 +1,13 @@
 //! The ledger of the simulation, and the facts about sessions that only exact time shows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use support::fault::Checked;
 use support::ledger::{Ledger, Rules};
 use support::session::{Session, Verdict};
 use support::text::Text;
+
+use crate::peer::Request;
 
 /// Claims hold at once here, and end the run.
 pub(crate) trait Holds<T> {
@@ -80,12 +82,14 @@ impl Model {
         self.known(number).busy_at = now;
     }
 
-    pub(crate) fn refuse(&mut self, text: Text) {
-        self.ledger.forbid(text, "its request was refused").hold();
+    pub(crate) fn refuse(&mut self, request: &Request) {
+        if let Some(text) = request.text {
+            self.ledger.forbid(text, "its request was refused").hold();
+        }
     }
 
-    pub(crate) fn refuse_all(&mut self, requests: impl IntoIterator<Item = Option<Text>>) {
-        requests.into_iter().flatten().for_each(|text| self.refuse(text));
+    pub(crate) fn refuse_all(&mut self, requests: &mut VecDeque<Request>) {
+        requests.drain(..).for_each(|request| self.refuse(&request));
     }
 
     /// Says whether a session has ended, as far as clients know.

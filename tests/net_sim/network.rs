@@ -2,14 +2,12 @@
 //! peers that half-close, reset or vanish, edges that are reported once, and descriptors that run
 //! out.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::IpAddr;
-use std::rc::Rc;
 
-use speak::hub::{Key, Now};
-use speak::service::{Event, Listener, Service, Socket};
+use speak::hub::Key;
+use speak::service::Event;
 
 use support::random::Random;
 
@@ -50,7 +48,6 @@ pub(crate) struct Connection {
     /// Number of bytes that reached the server's socket, and that the server read.
     pub(crate) arrived: u64,
     pub(crate) consumed: u64,
-    pub(crate) arrival_at: u64,
     /// Nothing comes after what arrived.
     pub(crate) has_fin: bool,
     pub(crate) is_reset: bool,
@@ -113,47 +110,10 @@ pub(crate) struct Network {
     turns: u64,
 }
 
-pub(crate) type Net = Rc<RefCell<Network>>;
-
-pub(crate) struct SimSocket {
-    net: Net,
-    place: usize,
-}
-
-pub(crate) struct SimListener(pub(crate) Net);
-
-/// An open descriptor.
-pub(crate) struct Descriptor(Net);
-
-impl Drop for Descriptor {
-    fn drop(&mut self) {
-        let mut net = self.0.borrow_mut();
-        net.descriptors -= 1;
-        net.owes_reserve = true;
-    }
-}
-
-/// Runs one turn of the loop with these events, and whether a client has connected.
-pub(crate) fn turn(
-    net: &Net,
-    service: &mut Service<SimListener>,
-    now: Now,
-    (events, has_arrivals): (Vec<(Key, Event)>, bool),
-) {
-    service.begin_turn(now);
-    for (key, event) in events {
-        service.handle_event(key, event);
-    }
-    if has_arrivals {
-        service.listener_ready(0);
-    }
-    service.end_turn(|socket, key| net.borrow_mut().register(socket, key));
-    assert!(!service.hub().0.has_undelivered(), "a delivery is left for a turn that may come late");
-}
-
 impl Network {
-    pub(crate) fn new(random: Random, faults: Faults, descriptors_max: usize) -> Self {
-        Self { random, faults, descriptors_max, ..Self::default() }
+    /// Returns a network without faults.
+    pub(crate) fn new(random: Random) -> Self {
+        Self { random, descriptors_max: usize::MAX, ..Self::default() }
     }
 
     fn happens(&mut self, once_in: u64) -> bool {
@@ -220,7 +180,6 @@ impl Network {
             }
         }
         if has_arrived {
-            self.links[place].arrival_at = self.now;
             self.make_ready(place);
             self.mark_touched(place);
         }
@@ -252,7 +211,7 @@ impl Network {
         }
     }
 
-    fn mark_touched(&mut self, place: usize) {
+    pub(crate) fn mark_touched(&mut self, place: usize) {
         let link = &mut self.links[place];
         if !link.is_touched {
             link.is_touched = true;
@@ -263,10 +222,9 @@ impl Network {
     /// The peer takes bytes out of its buffer, so there is room for more.
     pub(crate) fn drain(&mut self, place: usize, bytes: usize) {
         let link = &mut self.links[place];
-        link.queued -= bytes.min(link.queued);
-        if link.is_full
-            && link.capacity - link.queued.min(link.capacity) >= link.capacity.div_ceil(3)
-        {
+        link.queued = link.queued.saturating_sub(bytes);
+        let room = link.capacity.saturating_sub(link.queued);
+        if link.is_full && room >= link.capacity.div_ceil(3) {
             link.is_full = false;
             self.make_ready(place);
         }
@@ -321,17 +279,42 @@ impl Network {
     }
 
     /// Registers a link under its key: events are reported, also those that were before.
-    pub(crate) fn register(&mut self, socket: &SimSocket, key: Key) -> io::Result<()> {
+    pub(crate) fn register(&mut self, place: usize, key: Key) -> io::Result<()> {
         if self.happens(self.faults.cannot_register) {
             return Err(io::Error::from_raw_os_error(ENOSPC));
         }
-        self.links[socket.place].key = Some(key);
-        self.make_ready(socket.place);
+        self.links[place].key = Some(key);
+        self.make_ready(place);
         Ok(())
     }
 
+    /// Accepts the first client of the backlog, if there is a descriptor for it.
+    pub(crate) fn accept(&mut self) -> io::Result<(usize, Option<IpAddr>)> {
+        self.calls += 1;
+        let is_out = self.descriptors >= self.descriptors_max;
+        if is_out || (self.has_backlog() && self.happens(self.faults.out_of_room)) {
+            self.refusals += 1;
+            let (turn, now) = (self.turns, self.now);
+            let (last_turn, last) = self.refused.replace((turn, now)).unwrap_or((turn, now));
+            let rests = turn == last_turn || now >= last + ACCEPT_PAUSE_MS;
+            assert!(rests, "the listener does not rest without descriptors");
+            let errno = if is_out { EMFILE } else { self.random.pick(&[ENFILE, ENOBUFS]) };
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let place = self.backlog.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+        self.accepts += 1;
+        self.mark_touched(place);
+        if self.links[place].is_reset && self.random.once_in(2) {
+            self.links[place].is_dropped = true;
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        self.descriptors += 1;
+        self.links[place].is_accepted = true;
+        Ok((place, self.links[place].address))
+    }
+
     /// Counts a call on a socket, during which a peer may reset it.
-    fn call(&mut self, place: usize) {
+    pub(crate) fn call(&mut self, place: usize) {
         self.calls += 1;
         self.mark_touched(place);
         let link = &mut self.links[place];
@@ -344,7 +327,7 @@ impl Network {
         }
     }
 
-    fn read(&mut self, place: usize, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, place: usize, buffer: &mut [u8]) -> io::Result<usize> {
         self.call(place);
         if self.happens(self.faults.interrupted) {
             return Err(io::ErrorKind::Interrupted.into());
@@ -370,7 +353,7 @@ impl Network {
         Ok(length)
     }
 
-    fn write(&mut self, place: usize, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write(&mut self, place: usize, bytes: &[u8]) -> io::Result<usize> {
         self.call(place);
         if self.happens(self.faults.interrupted) {
             return Err(io::ErrorKind::Interrupted.into());
@@ -385,12 +368,8 @@ impl Network {
         if link.is_reset || link.has_server_fin {
             link.has_write_failed = true;
             let has_error = std::mem::take(&mut link.has_error);
-            return Err(if has_error {
-                io::ErrorKind::ConnectionReset
-            } else {
-                io::ErrorKind::BrokenPipe
-            }
-            .into());
+            let [reset, broken] = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+            return Err(if has_error { reset } else { broken }.into());
         }
         if link.full_since.is_some() {
             link.last_drained = now;
@@ -419,96 +398,5 @@ impl Network {
 impl Connection {
     pub(crate) fn has_inbound(&self) -> bool {
         self.inbound.len() > self.taken
-    }
-}
-
-impl Read for SimSocket {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.net.borrow_mut().read(self.place, buffer)
-    }
-}
-
-impl Write for SimSocket {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.net.borrow_mut().write(self.place, bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Socket for SimSocket {
-    fn shut_down_writing(&self) -> io::Result<()> {
-        let mut net = self.net.borrow_mut();
-        net.call(self.place);
-        let link = &mut net.links[self.place];
-        if link.is_reset {
-            return Err(io::ErrorKind::NotConnected.into());
-        }
-        link.has_server_fin = true;
-        Ok(())
-    }
-}
-
-impl Drop for SimSocket {
-    fn drop(&mut self) {
-        let mut net = self.net.borrow_mut();
-        net.descriptors -= 1;
-        net.links[self.place].is_dropped = true;
-        net.mark_touched(self.place);
-    }
-}
-
-impl Listener for SimListener {
-    type Socket = SimSocket;
-    type Reserve = Descriptor;
-
-    fn accept(&mut self) -> io::Result<(SimSocket, Option<IpAddr>)> {
-        let mut net = self.0.borrow_mut();
-        net.calls += 1;
-        let is_out = net.descriptors >= net.descriptors_max;
-        if is_out
-            || (!net.backlog.is_empty() && net.faults.out_of_room > 0 && {
-                let once_in = net.faults.out_of_room;
-                net.random.once_in(once_in)
-            })
-        {
-            net.refusals += 1;
-            let (turn, now) = (net.turns, net.now);
-            let (last_turn, last) = net.refused.replace((turn, now)).unwrap_or((turn, now));
-            assert!(
-                turn == last_turn || now >= last + ACCEPT_PAUSE_MS,
-                "the listener does not rest without descriptors"
-            );
-            let errno = if is_out { EMFILE } else { net.random.pick(&[ENFILE, ENOBUFS]) };
-            return Err(io::Error::from_raw_os_error(errno));
-        }
-        let Some(place) = net.backlog.pop_front() else {
-            return Err(io::ErrorKind::WouldBlock.into());
-        };
-        net.accepts += 1;
-        if net.links[place].is_reset && net.random.once_in(2) {
-            net.links[place].is_dropped = true;
-            net.mark_touched(place);
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
-        net.descriptors += 1;
-        net.links[place].is_accepted = true;
-        let address = net.links[place].address;
-        net.mark_touched(place);
-        drop(net);
-        Ok((SimSocket { net: Rc::clone(&self.0), place }, address))
-    }
-
-    fn reserve_fd(&mut self) -> Option<Descriptor> {
-        let mut net = self.0.borrow_mut();
-        net.owes_reserve = false;
-        if net.descriptors >= net.descriptors_max {
-            return None;
-        }
-        net.descriptors += 1;
-        drop(net);
-        Some(Descriptor(Rc::clone(&self.0)))
     }
 }

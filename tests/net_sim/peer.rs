@@ -152,7 +152,6 @@ pub(crate) struct Peer {
     pub(crate) overdue_since: Option<u64>,
     /// Time at which its unfinished request was refused, while it took nothing.
     pub(crate) refused_at: Option<u64>,
-    pub(crate) pings: u32,
     /// It is gone, and was judged.
     pub(crate) is_over: bool,
     /// Next id of each channel, as far as it knows.
@@ -174,11 +173,6 @@ impl Peer {
 
     pub(crate) fn may_pong(&self) -> bool {
         self.answers_pings && !self.has_closed && !self.is_spoilt && self.rest.is_none()
-    }
-
-    /// Says whether its first request has this property, and has arrived.
-    pub(crate) fn first_is(&self, holds: impl Fn(Kind) -> bool) -> bool {
-        self.outstanding.front().is_some_and(|it| it.has_arrived() && holds(it.kind))
     }
 
     pub(crate) fn dismiss(&mut self, now: u64) {

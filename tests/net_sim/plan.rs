@@ -117,6 +117,14 @@ pub(crate) struct Plan {
     pub(crate) weight: usize,
 }
 
+/// Parses arguments of the server.
+pub(crate) fn options<const N: usize>(arguments: [String; N]) -> Box<Options> {
+    match parse(arguments.map(OsString::from), |_| None) {
+        Ok(Command::Run(options)) => options,
+        _ => panic!("options of the simulation are options"),
+    }
+}
+
 impl Plan {
     pub(crate) fn draw(random: &mut Random) -> Self {
         let numbers = Numbers {
@@ -157,10 +165,7 @@ impl Plan {
             "--max-message=4k".to_owned(),
             "--max-head=2k".to_owned(),
         ];
-        let Ok(Command::Run(options)) = parse(arguments.into_iter().map(OsString::from), |_| None)
-        else {
-            panic!("options of the simulation are options")
-        };
+        let options = options(arguments);
         let mut steps = ALWAYS.to_vec();
         let keeps = random.pick(&[2, 3, 6]);
         for step in SOMETIMES {

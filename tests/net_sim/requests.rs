@@ -31,16 +31,12 @@ impl World {
         match step {
             Step::Nonsense if is_socket => self.nonsense_frame(peer),
             Step::Nonsense => self.nonsense(peer),
+            Step::Truncated => self.truncated(peer),
             Step::Lookup if !is_socket => self.lookup(peer),
             _ => {
-                let step = if is_socket
-                    && matches!(step, Step::Events | Step::Frames | Step::Poll | Step::ReadNow)
-                {
-                    Step::Write
-                } else {
-                    step
-                };
-                let call = self.call(peer, step);
+                let is_read =
+                    matches!(step, Step::Events | Step::Frames | Step::Poll | Step::ReadNow);
+                let call = self.call(peer, if is_socket && is_read { Step::Write } else { step });
                 if is_socket { self.in_frames(peer, call) } else { self.in_http(peer, call) }
             }
         }
@@ -249,7 +245,7 @@ impl World {
         }
     }
 
-    fn enqueue(&mut self, peer: usize, mut request: Request, bytes: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn enqueue(&mut self, peer: usize, mut request: Request, bytes: Vec<u8>) -> Vec<u8> {
         let peer = &mut self.peers[peer];
         peer.sent += bytes.len() as u64;
         // A wrong frame is refused by its first bytes.
@@ -326,7 +322,7 @@ impl World {
     }
 
     /// Returns the beginning of a request or a frame.
-    pub(crate) fn truncated(&mut self, peer: usize) -> Vec<u8> {
+    fn truncated(&mut self, peer: usize) -> Vec<u8> {
         let is_socket = self.peers[peer].following.is_some();
         // A text may also lack its last frame.
         let is_fragment = is_socket && self.random.once_in(3);

@@ -2,26 +2,20 @@
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
-use std::rc::Rc;
 
 use speak::hub::{Millis, Now};
-use speak::service::{ACCEPTS_A_TURN, NextWake, READ_BYTES, RESPONSE_BYTES_PER_TURN, Service};
+use speak::service::{NextWake, Service};
 use support::http::request;
 use support::ledger::Rules;
 use support::random::Random;
 use support::reader::{Reader, Since, Subscription, Terms};
 
 use crate::model::Model;
-use crate::network::{Faults, Net, Network, Segment, SimListener, TurnWork, turn};
+use crate::network::{Faults, Segment};
 use crate::peer::{Kind, Peer, ReadRate, Request};
 use crate::plan::{Plan, Step};
 use crate::record::Record;
-
-/// Turns in a row in which the loop neither waited nor did anything.
-const SPINS_MAX: u32 = 2;
-
-/// Largest response of a simulation, by which a turn may exceed its budget.
-const RESPONSE_BYTES_MAX: usize = 1_200_000;
+use crate::socket::{Net, SimListener, start};
 
 pub(crate) struct World {
     pub(crate) plan: Plan,
@@ -35,9 +29,9 @@ pub(crate) struct World {
     pub(crate) model: Model,
     pub(crate) record: Record,
     pub(crate) now: Now,
-    wall_ms: u64,
-    wait: NextWake,
-    spins: u32,
+    pub(crate) wall_ms: u64,
+    pub(crate) wait: NextWake,
+    pub(crate) spins: u32,
     pub(crate) observer: Option<usize>,
     /// Sessions that are said to have ended.
     pub(crate) ended_claims: Vec<u64>,
@@ -61,11 +55,9 @@ impl World {
     pub(crate) fn new(mut random: Random, record: Record) -> Self {
         let plan = Plan::draw(&mut random);
         SECRETS.set(Random::new(random.next()));
-        let network = Network::new(Random::new(random.next()), Faults::default(), usize::MAX);
-        let net: Net = Rc::new(RefCell::new(network));
-        let listeners = vec![SimListener(Rc::clone(&net))];
-        let mut service = Service::new(&plan.options, listeners, plan.numbers.max_clients, fill);
-        service.set_step_weight(plan.weight);
+        let net_random = Random::new(random.next());
+        let (net, service) =
+            start(&plan.options, plan.numbers.max_clients, plan.weight, net_random, fill);
         let rules = Rules {
             timeout_ms: plan.numbers.connection_timeout,
             grace_ms: plan.numbers.grace,
@@ -146,13 +138,10 @@ impl World {
         reader.observes = true;
         reader.terms = Terms { is_stream: true, may_be_ahead: false };
         let mut request = Request::new(Kind::Events);
-        (request.end, request.channels) = (bytes.len() as u64, channels().collect());
-        request.reader = Some(reader);
+        (request.reader, request.channels) = (Some(reader), channels().collect());
         let peer = &mut self.peers[place];
         (peer.is_observer, peer.rate, peer.answers_pings) = (true, ReadRate::Eager, true);
-        peer.sent = request.end;
-        peer.ends.push_back(request.end);
-        peer.outstanding.push_back(request);
+        let bytes = self.enqueue(place, request, bytes);
         self.transmit(place, bytes);
         for _ in 0..4 {
             self.turn(usize::MAX);
@@ -173,45 +162,27 @@ impl World {
         place
     }
 
-    /// Returns a client that may ask something.
-    fn asker(&mut self) -> Option<usize> {
-        let present = self.present.len();
-        let chosen = (present > 0).then(|| self.present[self.random.index(present)])?;
-        (self.peers[chosen].may_ask() && !self.peers[chosen].is_observer).then_some(chosen)
+    /// Draws a client. Returns it if it has this property and is not the observer.
+    fn draw(&mut self, is_right: impl Fn(&Peer) -> bool) -> Option<usize> {
+        let chosen = self.random.pick_any(&self.present)?;
+        let peer = &self.peers[chosen];
+        (!peer.is_observer && is_right(peer)).then_some(chosen)
     }
 
-    /// Returns a client that is not the observer.
+    /// Draws a client that may ask something.
+    fn asker(&mut self) -> Option<usize> {
+        self.draw(Peer::may_ask)
+    }
+
     fn any_client(&mut self) -> Option<usize> {
-        let present = self.present.len();
-        let chosen = (present > 0).then(|| self.present[self.random.index(present)])?;
-        (!self.peers[chosen].is_observer && !self.peers[chosen].has_closed).then_some(chosen)
+        self.draw(|peer| !peer.has_closed)
     }
 
     pub(crate) fn step(&mut self, step: Step) {
         self.record.step(|| format!("{} {step:?}", self.now.mono.0));
         match step {
             Step::Connect => self.connect_any(),
-            Step::Write
-            | Step::ReadNow
-            | Step::Poll
-            | Step::Events
-            | Step::Frames
-            | Step::Introduce
-            | Step::Goodbye
-            | Step::Lookup
-            | Step::Nonsense => {
-                if let Some(peer) = self.asker() {
-                    let bytes = self.ask(peer, step);
-                    self.send(peer, bytes);
-                }
-            }
             Step::Pipeline => self.pipeline(),
-            Step::Truncated => {
-                if let Some(peer) = self.asker() {
-                    let bytes = self.truncated(peer);
-                    self.send(peer, bytes);
-                }
-            }
             Step::Continue => {
                 if let Some(peer) = self.any_client() {
                     self.send_rest(peer);
@@ -255,6 +226,13 @@ impl World {
             Step::Turn => {
                 let max = if self.random.once_in(3) { self.plan.events_max } else { usize::MAX };
                 self.turn(max);
+            }
+            // All others send bytes.
+            _ => {
+                if let Some(peer) = self.asker() {
+                    let bytes = self.ask(peer, step);
+                    self.send(peer, bytes);
+                }
             }
         }
     }
@@ -312,179 +290,6 @@ impl World {
         let mut net = self.net.borrow_mut();
         net.links[peer].is_peer_gone |= both_ways;
         net.send(peer, piece, delay_ms);
-    }
-
-    pub(crate) fn pass(&mut self, ms: u64) {
-        // A turn is short here because it does little, not because it takes little time.
-        if self.plan.weight > 1 && self.wait == NextWake::Now {
-            self.settle();
-        }
-        self.net.borrow_mut().advance(ms);
-        self.now.mono.0 += ms;
-        self.wall_ms += ms;
-        self.now.unix_ms = self.wall_ms;
-    }
-
-    /// Runs one turn of the loop, with so many events at most.
-    pub(crate) fn turn(&mut self, events_max: usize) {
-        let shuffles = self.plan.shuffles;
-        let (events, has_arrivals) = {
-            let mut net = self.net.borrow_mut();
-            (net.calls, net.accepts) = (0, 0);
-            net.poll_events(events_max, shuffles)
-        };
-        self.record.note(|| format!("    turn at {:?}: {events:?} {has_arrivals}", self.now));
-        let has_events = !events.is_empty() || has_arrivals;
-        turn(&self.net, &mut self.service, self.now, (events, has_arrivals));
-        let is_spin = self.wait == NextWake::Now && !has_events && self.net.borrow().calls == 0;
-        self.spins = if is_spin { self.spins + 1 } else { 0 };
-        // A short turn may do no more than look at one of the calls that have arrived.
-        let most = if self.plan.weight > 1 { 100 * SPINS_MAX } else { SPINS_MAX };
-        assert!(self.spins <= most, "the loop turns for nothing");
-        self.after_turn();
-        self.wait = self.service.next_wake();
-        if let NextWake::At(at) = self.wait {
-            // A short turn may come to a client when all the time was over; the next begins with
-            // that client.
-            let is_done = at > self.now.mono || self.plan.weight > 1;
-            assert!(is_done, "what was due at {at:?} is not done at {:?}", self.now.mono);
-        }
-        // If a turn was too short for a client, the next comes after a millisecond.
-        let is_nap = self.wait == NextWake::At(self.now.mono.after(1));
-        if self.wait != NextWake::Now && !is_nap && !self.net.borrow().has_events() {
-            self.sleep();
-        }
-    }
-
-    /// Takes all that a turn sent, and judges clients that it closed.
-    fn after_turn(&mut self) {
-        let mut touched = self.net.borrow_mut().take_touched();
-        touched.sort_unstable();
-        {
-            let net = self.net.borrow();
-            assert!(net.accepts <= ACCEPTS_A_TURN, "{} accepted in a turn", net.accepts);
-            // The next client without a descriptor would get no response.
-            assert!(!net.owes_reserve, "the reserve descriptor was given up for good");
-        }
-        for place in &touched {
-            self.note_work(*place);
-        }
-        for place in &touched {
-            if self.net.borrow().links[*place].is_dropped {
-                self.note_closing(*place);
-            }
-        }
-        if let Some(observer) = self.observer {
-            self.receive(observer);
-        }
-        for place in &touched {
-            self.receive(*place);
-            if self.faults_stopped || self.peers[*place].rate == ReadRate::Eager {
-                self.net.borrow_mut().drain(*place, usize::MAX);
-            }
-        }
-        for place in &touched {
-            self.note_end_of_events(*place);
-        }
-        for place in touched {
-            if self.net.borrow().links[place].is_dropped {
-                self.judge_drop(place);
-            }
-        }
-        let gauges = self.service.gauges();
-        let served = gauges.clients - gauges.rejected;
-        assert!(served <= self.plan.numbers.max_clients, "{served} clients are served");
-        for (channel, growth) in self.growth.iter_mut().enumerate() {
-            let next_id = self.model.ledger.next_id(channel);
-            if next_id > growth.0 {
-                *growth = (next_id, self.now.mono.0);
-            }
-        }
-    }
-
-    /// Notes the server's work on one client in this turn, which has limits.
-    fn note_work(&mut self, place: usize) {
-        let now = self.now.mono.0;
-        let mut net = self.net.borrow_mut();
-        let link = &mut net.links[place];
-        let TurnWork { events, bytes_read, bytes_written } = std::mem::take(&mut link.turn);
-        let events = 1 + events as usize;
-        assert!(bytes_read <= READ_BYTES * events, "{bytes_read} read in a turn");
-        let most = (RESPONSE_BYTES_PER_TURN + RESPONSE_BYTES_MAX) * events;
-        assert!(bytes_written <= most, "{bytes_written} written in a turn");
-        let peer = &mut self.peers[place];
-        if link.is_accepted {
-            peer.accepted_at.get_or_insert(now);
-        }
-        if link.consumed != peer.consumed {
-            (peer.consumed, peer.heard_at) = (link.consumed, now);
-        }
-        if peer.is_dismissed {
-            // Requests after the last word are thrown away.
-            let undone = std::mem::take(&mut peer.outstanding);
-            self.model.refuse_all(undone.into_iter().map(|it| it.text));
-        }
-        for request in peer.outstanding.iter_mut().filter(|it| !it.has_arrived()) {
-            if request.end > link.arrived {
-                continue;
-            }
-            request.arrived_at = Some(now);
-            if let Some(text) = request.text {
-                self.model.ledger.permit(text);
-            }
-            if let (Kind::Fatal(0), Some(following)) = (request.kind, &peer.following)
-                && let Some(session) = following.carries
-            {
-                // Its socket is closed for that, even if it gets the Close later.
-                self.model.session(session).may_close(now);
-            }
-            if let Some(session) = request.carries {
-                self.model.known(session).busy_at = now;
-            }
-        }
-        let is_overdue = |since: &u64| now >= since + self.plan.numbers.request_timeout;
-        // It may get the 408 when the rest was thrown away already.
-        peer.overdue_since = peer.partial_since.filter(is_overdue).or(peer.overdue_since);
-        while peer.ends.front().is_some_and(|end| *end <= link.consumed) {
-            peer.whole = peer.ends.pop_front().expect("just looked");
-            peer.partial_since = None;
-        }
-        if peer.whole >= link.consumed {
-            peer.partial_since = None;
-        } else {
-            peer.partial_since.get_or_insert(now);
-        }
-    }
-
-    /// Turns until there is nothing to do.
-    pub(crate) fn settle(&mut self) {
-        for _ in 0..20_000 {
-            self.turn(usize::MAX);
-            if self.wait != NextWake::Now && !self.net.borrow().has_events() {
-                return;
-            }
-        }
-        panic!("the loop never rests");
-    }
-
-    /// Lets time pass, in which the loop does all that is due. Returns how often it woke.
-    pub(crate) fn run_on(&mut self, ms: u64) -> u64 {
-        let end = self.now.mono.0 + ms;
-        let mut turns = 0;
-        loop {
-            self.settle();
-            turns += 1;
-            let next = match self.wait {
-                NextWake::At(Millis(at)) => at.min(end),
-                NextWake::Now | NextWake::Never => end,
-            };
-            let landing = self.net.borrow().next_landing().unwrap_or(end).max(self.now.mono.0 + 1);
-            let next = next.min(landing).min(end);
-            if self.now.mono.0 >= end {
-                return turns;
-            }
-            self.pass(next - self.now.mono.0);
-        }
     }
 
     /// The faults stop, and all clients take all: each gets its responses in time.
