@@ -73,16 +73,15 @@ impl Table {
 
     /// Writes the file again, with the current verdicts of its cases.
     pub fn write(&self) {
-        let mut text = String::new();
-        for (line, case) in &self.lines {
-            if let Some(Case { name, cell, nginx, speak, why, .. }) = case {
-                let row = format!("| {name} | {cell} | {nginx} | {speak} | {why}");
-                text += &format!("{} |\n", row.trim_end());
-            } else {
-                text += &format!("{line}\n");
-            }
-        }
-        fs::write(&self.path, text).expect("writing a table");
+        let line = |(line, case): &(String, Option<Case>)| {
+            let Some(Case { name, cell, nginx, speak, why, .. }) = case else {
+                return line.clone();
+            };
+            let row = format!("| {name} | {cell} | {nginx} | {speak} | {why}");
+            format!("{} |", row.trim_end())
+        };
+        let lines: Vec<_> = self.lines.iter().map(line).collect();
+        fs::write(&self.path, lines.join("\n") + "\n").expect("writing a table");
     }
 }
 

@@ -66,7 +66,7 @@ impl World {
             }
             Kind::JoinAsNew | Kind::JoinAgain => {
                 let shown = self.any_identity();
-                self.join(channel, shown);
+                self.join(channel, shown.as_ref());
             }
             Kind::JoinMany => self.join_many(),
             Kind::Leave | Kind::LeaveOne if self.identities.is_empty() => {}
@@ -104,15 +104,15 @@ impl World {
         }
     }
 
-    fn join(&mut self, channel: usize, shown: Option<Identity>) {
+    fn join(&mut self, channel: usize, shown: Option<&Identity>) {
         let text = self.text();
-        self.introduce(channel, &text, shown.as_ref());
+        self.introduce(channel, &text, shown);
     }
 
     fn join_many(&mut self) {
         let Some(shown) = self.any_identity() else { return };
         for channel in self.random.indexes(self.plan.channels, CHANNELS_PER_SESSION_MAX + 3) {
-            self.join(channel, Some(shown.clone()));
+            self.join(channel, Some(&shown));
         }
     }
 
@@ -226,7 +226,7 @@ impl World {
         }
         if self.random.once_in(6) {
             let shown = self.random_session_or_none();
-            self.join(channel, shown);
+            self.join(channel, shown.as_ref());
             self.burst(channel);
         }
     }
@@ -420,7 +420,9 @@ impl World {
     }
 
     fn close_all(&mut self, clients: Vec<u64>) {
-        clients.into_iter().for_each(|client| self.close(client));
+        for client in clients {
+            self.close(client);
+        }
     }
 
     fn read_to_the_end(&mut self, place: usize) {

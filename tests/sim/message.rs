@@ -58,19 +58,16 @@ impl Message {
             Type::Introduction => "introduction",
             Type::Goodbye => "goodbye",
         };
-        let mut json = format!(r#"{{"id":{},"type":"{kind}","time":{}"#, self.id, self.time);
-        if let Some(from) = self.from {
-            json += &format!(r#","from":{from}"#);
-        }
-        if let Some(text) = &self.text {
-            let quoted = Value::from(text.as_str()).to_string();
+        let from = self.from.map(|from| format!(r#","from":{from}"#)).unwrap_or_default();
+        let text = self.text.as_deref().map(|text| {
+            let quoted = Value::from(text).to_string();
             let quoted = quoted.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
-            json += &format!(r#","message":{quoted}"#);
-        }
-        if let Some(reason) = self.reason {
-            json += &format!(r#","reason":"{}""#, reason.as_str());
-        }
-        json + "}"
+            format!(r#","message":{quoted}"#)
+        });
+        let text = text.unwrap_or_default();
+        let reason = self.reason.map(|reason| format!(r#","reason":"{}""#, reason.as_str()));
+        let (id, time, reason) = (self.id, self.time, reason.unwrap_or_default());
+        format!(r#"{{"id":{id},"type":"{kind}","time":{time}{from}{text}{reason}}}"#)
     }
 }
 

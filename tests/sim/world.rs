@@ -402,21 +402,14 @@ impl World {
 
     /// Claims that the hub wakes no later than something happens, and sleeps if nothing ever will.
     fn check_deadline(&self) {
-        let deadline = self.next_deadline();
-        assert!(
-            deadline.is_none_or(|at| at > self.now.mono),
-            "it would not sleep: {deadline:?} at {:?}",
-            self.now
-        );
-        match self.model.next_event_ms() {
-            Some(at_ms) => assert!(
-                deadline.is_some_and(|at| at.0 <= at_ms),
-                "{deadline:?} is later than {at_ms}"
-            ),
+        let (now, deadline) = (self.now.mono, self.next_deadline());
+        assert!(deadline.is_none_or(|at| at > now), "it would not sleep: {deadline:?} at {now:?}");
+        if let Some(at_ms) = self.model.next_event_ms() {
+            let is_early = deadline.is_some_and(|at| at.0 <= at_ms);
+            assert!(is_early, "{deadline:?} is later than {at_ms}");
+        } else {
             // A timer that was armed before a stream came may fire once more.
-            None => {
-                assert!(deadline.is_none() || !self.model.pending.is_empty(), "nothing is to come")
-            }
+            assert!(deadline.is_none() || !self.model.pending.is_empty(), "nothing is to come");
         }
     }
 }
