@@ -11,8 +11,10 @@ use super::verdict::Answers;
 
 /// Forwards every connection to a socket's path.
 pub struct Relay {
-    flows: Arc<Mutex<Vec<Arc<Mutex<Flow>>>>>,
+    flows: Flows,
 }
+
+type Flows = Arc<Mutex<Vec<Flow>>>;
 
 /// One connection, so far.
 #[derive(Default)]
@@ -45,16 +47,15 @@ impl Flow {
 impl Relay {
     pub fn start(path: &Path, speak: SocketAddr) -> Self {
         let listener = UnixListener::bind(path).expect("a socket for nginx to find");
-        let flows = Arc::new(Mutex::new(Vec::new()));
+        let flows = Flows::default();
         let relay = Self { flows: Arc::clone(&flows) };
         // Ends with the test.
         thread::spawn(move || {
-            for nginx in listener.incoming() {
-                let flow = Arc::new(Mutex::new(Flow::default()));
-                lock(&flows).push(Arc::clone(&flow));
+            for (place, nginx) in listener.incoming().enumerate() {
+                lock(&flows).push(Flow::default());
                 let speak = TcpStream::connect(speak).expect("connecting to Speak");
                 speak.set_nodelay(true).expect("no delay on a new socket");
-                pass_on(nginx.expect("a connection from nginx"), speak, flow);
+                pass_on(nginx.expect("a connection from nginx"), speak, place, &flows);
             }
         });
         relay
@@ -62,7 +63,7 @@ impl Relay {
 
     /// Returns how many requests Speak has answered.
     pub fn answered(&self) -> usize {
-        lock(&self.flows).iter().map(|flow| lock(flow).count()).sum()
+        lock(&self.flows).iter_mut().map(Flow::count).sum()
     }
 
     /// Returns how many connections nginx has opened.
@@ -72,7 +73,7 @@ impl Relay {
 
     /// Returns whether every connection has ended and all of its bytes are recorded.
     pub fn is_over(&self) -> bool {
-        lock(&self.flows).iter().all(|flow| lock(flow).is_over)
+        lock(&self.flows).iter().all(|flow| flow.is_over)
     }
 
     /// Returns the bytes of the newest connections, for a failure message.
@@ -80,8 +81,7 @@ impl Relay {
         let flows = lock(&self.flows);
         let tail =
             |bytes: &[u8]| bytes[bytes.len().saturating_sub(1000)..].escape_ascii().to_string();
-        let show = |flow: &Arc<Mutex<Flow>>| {
-            let flow = lock(flow);
+        let show = |flow: &Flow| {
             let (asked, answered) = (tail(&flow.asked), tail(&flow.answered));
             format!("nginx to Speak: …{asked}\nSpeak to nginx: …{answered}")
         };
@@ -94,22 +94,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Copies in both directions, each in its own thread, until both sides have closed.
-fn pass_on(nginx: UnixStream, speak: TcpStream, flow: Arc<Mutex<Flow>>) {
+fn pass_on(nginx: UnixStream, speak: TcpStream, place: usize, flows: &Flows) {
     let from_nginx = nginx.try_clone().expect("a second handle");
     let to_speak = speak.try_clone().expect("a second handle");
-    let asked = Arc::clone(&flow);
+    let (asked, answered) = (Arc::clone(flows), Arc::clone(flows));
     // Either side may close before the other has sent all: the other end notices that.
     thread::spawn(move || {
         copy(from_nginx, &to_speak, |bytes| {
-            lock(&asked).asked.extend_from_slice(bytes);
+            lock(&asked)[place].asked.extend_from_slice(bytes);
         });
         let _ = to_speak.shutdown(Shutdown::Write);
     });
     thread::spawn(move || {
         copy(speak, &nginx, |bytes| {
-            lock(&flow).answered.extend_from_slice(bytes);
+            lock(&answered)[place].answered.extend_from_slice(bytes);
         });
-        lock(&flow).is_over = true;
+        lock(&answered)[place].is_over = true;
         let _ = nginx.shutdown(Shutdown::Write);
     });
 }

@@ -9,7 +9,6 @@ use support::reader::Reader;
 use support::sse::Event;
 use support::ws;
 
-use crate::model::Holds;
 use crate::peer::{Following, IdleCause, Kind, Request};
 use crate::world::World;
 
@@ -217,7 +216,9 @@ impl World {
                 let text = request.text.expect("it has one");
                 let place = (text.channel as usize, number("id"));
                 let ledger = &mut self.model.ledger;
-                ledger.answered(place, MessageKind::Message, request.carries, &text.write()).hold();
+                ledger
+                    .answered(place, MessageKind::Message, request.carries, &text.write())
+                    .unwrap();
                 self.tally("write");
             }
             Kind::Introduce => {
@@ -244,7 +245,7 @@ impl World {
     fn answer(&mut self, place: usize, request: &Request, value: &Value) {
         let now = self.now.mono.0;
         let mut reader = request.reader.clone().expect("it reads");
-        let taken = self.model.ledger.take_answer(&mut reader, value).hold();
+        let taken = self.model.ledger.take_answer(&mut reader, value).unwrap();
         self.advance(place, &reader);
         self.record.tally.count_if(taken.missed > 0, "missed");
         let Kind::Poll { wait_ms } = request.kind else { return };
@@ -285,7 +286,7 @@ impl World {
     fn event(&mut self, place: usize, event: &Event, done_at: u64) {
         let following = self.peers[place].following.as_mut().expect("it has a stream");
         let reader = &mut following.reader;
-        let taken = self.model.ledger.take_event(reader, event).hold();
+        let taken = self.model.ledger.take_event(reader, event).unwrap();
         let reader = reader.clone();
         self.advance(place, &reader);
         self.record.tally.count_if(taken.missed > 0, "stream got a gap");
@@ -337,7 +338,7 @@ impl World {
         if value["ref"].is_null() {
             self.tally("frame");
             let following = self.peers[place].following.as_mut().expect("it has a stream");
-            self.model.ledger.take_answer(&mut following.reader, &value).hold();
+            self.model.ledger.take_answer(&mut following.reader, &value).unwrap();
             let reader = following.reader.clone();
             self.advance(place, &reader);
             self.was_sent(place, done_at);

@@ -2,24 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use support::fault::Checked;
 use support::ledger::{Ledger, Rules};
 use support::session::{Session, Verdict};
 use support::text::Text;
 
 use crate::peer::Request;
-
-/// Claims hold at once here, and end the run.
-pub(crate) trait Holds<T> {
-    fn hold(self) -> T;
-}
-
-impl<T> Holds<T> for Checked<T> {
-    #[track_caller]
-    fn hold(self) -> T {
-        self.unwrap_or_else(|fault| panic!("{fault}"))
-    }
-}
 
 /// A session with its credentials. Times in milliseconds.
 #[derive(Default)]
@@ -68,7 +55,7 @@ impl Model {
     ) {
         let place = (text.channel as usize, id);
         let text = text.write();
-        self.ledger.introduced((number, is_new), done_at, place, &text, Verdict::Meant).hold();
+        self.ledger.introduced((number, is_new), done_at, place, &text, Verdict::Meant).unwrap();
         let known = self.known.entry(number).or_default();
         assert!(known.auth.is_empty() || known.auth == auth, "a session has one auth code");
         auth.clone_into(&mut known.auth);
@@ -84,7 +71,7 @@ impl Model {
 
     pub(crate) fn refuse(&mut self, request: &Request) {
         if let Some(text) = request.text {
-            self.ledger.forbid(text, "its request was refused").hold();
+            self.ledger.forbid(text, "its request was refused").unwrap();
         }
     }
 

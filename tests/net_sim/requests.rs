@@ -1,14 +1,11 @@
 //! Requests of every kind and form, and the expectations of their clients.
 
-use std::fmt::Write;
-
 use serde_json::{Map, Value};
 use support::http::{form, request};
 use support::reader::{Reader, Since, Subscription, Terms};
 use support::text::Text;
 use support::ws::{HANDSHAKE, client_frame};
 
-use crate::model::Holds;
 use crate::network::Segment;
 use crate::peer::{Kind, Request};
 use crate::plan::Step;
@@ -21,6 +18,10 @@ struct Call {
     name: &'static str,
     parameters: Vec<(&'static str, String)>,
     request: Request,
+}
+
+fn head(line: &str, fields: &str) -> String {
+    format!("{line} HTTP/1.1\r\nHost: sim\r\n{fields}\r\n")
 }
 
 impl World {
@@ -84,7 +85,7 @@ impl World {
                 sender.texts += 1;
                 let (from, channel) = (carries.unwrap_or(0), channel as u32);
                 let text = Text { sender: peer as u32, seq: sender.texts, channel, from, filler };
-                self.model.ledger.forbid(text, "its request has not arrived").hold();
+                self.model.ledger.forbid(text, "its request has not arrived").unwrap();
                 request.text = Some(text);
                 parameters.push(("message", text.write()));
             }
@@ -170,19 +171,15 @@ impl World {
         self.enqueue(peer, request, head.into_bytes())
     }
 
-    /// Returns a head with these fields.
+    /// Returns a head with these fields, in one of the versions of HTTP.
     fn head(&mut self, request: &mut Request, line: &str, fields: &str) -> String {
-        match self.random.below(12) {
-            0 => {
-                request.closes = true;
-                format!("{line} HTTP/1.0\r\n{fields}\r\n")
-            }
+        let form = self.random.below(12);
+        request.closes = matches!(form, 0 | 2);
+        match form {
+            0 => format!("{line} HTTP/1.0\r\n{fields}\r\n"),
             1 => format!("{line} HTTP/1.0\r\nConnection: keep-alive\r\n{fields}\r\n"),
-            2 => {
-                request.closes = true;
-                format!("{line} HTTP/1.1\r\nHost: sim\r\nConnection: close\r\n{fields}\r\n")
-            }
-            _ => format!("{line} HTTP/1.1\r\nHost: sim\r\n{fields}\r\n"),
+            2 => head(line, &format!("Connection: close\r\n{fields}")),
+            _ => head(line, fields),
         }
     }
 
@@ -200,49 +197,39 @@ impl World {
             return self.enqueue(peer, asked, bytes);
         }
         let is_long = form.len() > 1000;
-        match self.random.below(6) {
-            0 | 1 if !is_long => {
-                let head = self.head(&mut asked, &format!("GET /{name}?{form}"), "");
-                self.enqueue(peer, asked, head.into_bytes())
-            }
+        let length = format!("Content-Length: {}\r\n", form.len());
+        let bytes = match self.random.below(6) {
+            0 | 1 if !is_long => self.head(&mut asked, &format!("GET /{name}?{form}"), ""),
             2 if !is_long && !matches!(asked.kind, Kind::Goodbye | Kind::GoodbyeToOne) => {
                 asked.is_script = true;
-                let head = self.head(&mut asked, &format!("GET /{name}?{form}&callback=f"), "");
-                self.enqueue(peer, asked, head.into_bytes())
+                self.head(&mut asked, &format!("GET /{name}?{form}&callback=f"), "")
             }
             3 => {
                 let fields = format!("{FORM}Transfer-Encoding: chunked\r\n");
-                let mut bytes = format!("POST /{name} HTTP/1.1\r\nHost: sim\r\n{fields}\r\n");
-                let cut = self.random.index(form.len());
-                for part in [&form[..cut], &form[cut..]].into_iter().filter(|part| !part.is_empty())
-                {
-                    write!(bytes, "{:x}\r\n{part}\r\n", part.len())
-                        .expect("a String takes everything");
-                }
-                bytes.push_str("0\r\n\r\n");
-                self.enqueue(peer, asked, bytes.into_bytes())
+                let (one, other) = form.split_at(self.random.index(form.len()));
+                let parts = [one, other].into_iter().filter(|part| !part.is_empty());
+                let chunks = parts.map(|part| format!("{:x}\r\n{part}\r\n", part.len()));
+                let chunks = chunks.collect::<Vec<_>>().concat();
+                head(&format!("POST /{name}"), &fields) + &chunks + "0\r\n\r\n"
             }
             4 => {
-                let fields =
-                    format!("{FORM}Expect: 100-continue\r\nContent-Length: {}\r\n", form.len());
-                let head = format!("POST /{name} HTTP/1.1\r\nHost: sim\r\n{fields}\r\n");
-                if self.random.once_in(2) {
-                    return self.enqueue(peer, asked, [head, form].concat().into_bytes());
+                let fields = format!("{FORM}Expect: 100-continue\r\n{length}");
+                let head = head(&format!("POST /{name}"), &fields);
+                let mut bytes = self.enqueue(peer, asked, (head + &form).into_bytes());
+                if !self.random.once_in(2) {
+                    // The body waits for `100 Continue`, or for some time.
+                    let peer = &mut self.peers[peer];
+                    peer.rest = Some(bytes.split_off(bytes.len() - form.len()));
+                    peer.sent -= form.len() as u64;
                 }
-                // It waits for `100 Continue`, or for some time.
-                asked.end = self.peers[peer].sent + (head.len() + form.len()) as u64;
-                self.peers[peer].rest = Some(form.into_bytes());
-                self.peers[peer].sent += head.len() as u64;
-                self.peers[peer].ends.push_back(asked.end);
-                self.peers[peer].outstanding.push_back(asked);
-                head.into_bytes()
+                return bytes;
             }
             _ => {
-                let fields = format!("{FORM}Content-Length: {}\r\n", form.len());
-                let head = self.head(&mut asked, &format!("POST /{name}"), &fields);
-                self.enqueue(peer, asked, [head, form].concat().into_bytes())
+                let fields = format!("{FORM}{length}");
+                self.head(&mut asked, &format!("POST /{name}"), &fields) + &form
             }
-        }
+        };
+        self.enqueue(peer, asked, bytes.into_bytes())
     }
 
     pub(crate) fn enqueue(&mut self, peer: usize, mut request: Request, bytes: Vec<u8>) -> Vec<u8> {
@@ -293,13 +280,9 @@ impl World {
         let (bytes, status) = match self.random.below(5) {
             0 => ("\u{1}nonsense\r\n\r\n".to_owned(), 400),
             1 => ("GET /health HTTP/2.0\r\nHost: sim\r\n\r\n".to_owned(), 505),
-            2 => (
-                "POST /write?channel=c0 HTTP/1.1\r\nHost: sim\r\nContent-Length: 999999\r\n\r\n"
-                    .to_owned(),
-                413,
-            ),
-            3 => (format!("GET /health HTTP/1.1\r\nHost: sim\r\nX: {long}\r\n\r\n"), 431),
-            _ => (format!("GET /{long} HTTP/1.1\r\nHost: sim\r\n\r\n"), 414),
+            2 => (head("POST /write?channel=c0", "Content-Length: 999999\r\n"), 413),
+            3 => (head("GET /health", &format!("X: {long}\r\n")), 431),
+            _ => (head(&format!("GET /{long}"), ""), 414),
         };
         self.peers[peer].is_spoilt = true;
         let mut bytes = self.enqueue(peer, Request::new(Kind::Fatal(status)), bytes.into_bytes());

@@ -448,10 +448,8 @@ impl World {
             self.advance(at.0 - self.now.mono.0);
             self.end_turn();
         }
-        assert!(
-            in_vain <= 2 * timers + 4,
-            "it is woken for nothing: {in_vain} times, with {timers} timers"
-        );
+        let most = 2 * timers + 4;
+        assert!(in_vain <= most, "woken for nothing: {in_vain} times, with {timers} timers");
     }
 
     /// Sleeps as a suspended machine does.

@@ -58,10 +58,8 @@ impl World {
         if let Some(wake) = wakes.pop() {
             let Delivered { client: its, is_last, .. } = wake;
             assert_eq!((its, is_last), (client, false), "the wake-up of a stream that resumes");
-            assert!(
-                !wake.is_repeat || before.as_ref() == Some(&wake.answer),
-                "a repetition repeats: {before:?}, {wake:?}"
-            );
+            let is_same = before.as_ref() == Some(&wake.answer);
+            assert!(!wake.is_repeat || is_same, "a repetition repeats: {before:?}, {wake:?}");
             self.record.tally.count_if(wake.is_repeat, "answer shared by two that resume");
             self.woken(&wake);
             self.resumed = (resumed, Some(wake.answer));
@@ -95,10 +93,8 @@ impl World {
 
     /// Claims that equal answers of one channel in a row share their encoding.
     fn assert_shared(&self, pairs: &[(&Delivered, &Due)]) {
-        assert!(
-            pairs.first().is_none_or(|(wake, _)| !wake.is_repeat),
-            "the first wake-up repeats nothing"
-        );
+        let is_right = pairs.first().is_none_or(|(wake, _)| !wake.is_repeat);
+        assert!(is_right, "the first wake-up repeats nothing");
         for pair in pairs.windows(2) {
             let [(before, due_before), (wake, due)] = pair else { unreachable!("two of them") };
             let is_equal = before.answer == wake.answer;

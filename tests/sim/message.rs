@@ -92,11 +92,8 @@ pub(crate) type Answer = Vec<Part>;
 /// Parses an answer of the hub.
 pub(crate) fn answer_of(reply: &Reply<'_>) -> Answer {
     let parts: Answer = reply.slices().iter().map(part_of).collect();
-    assert_eq!(
-        parts.len() == 1,
-        matches!(reply, Reply::One(_)),
-        "one channel has its own form of answer"
-    );
+    let is_single = matches!(reply, Reply::One(_));
+    assert_eq!(is_single, parts.len() == 1, "one channel has its own form of answer");
     parts
 }
 
@@ -104,13 +101,9 @@ fn part_of(part: &speak::hub::ChannelSlice<'_>) -> Part {
     let messages: Vec<_> = part.messages().map(Message::parse).collect();
     let (missed, reset) = (part.missed, part.reset);
     assert!(!(missed && reset), "never both");
-    assert!(
-        messages.is_sorted_by(|earlier, later| earlier.id < later.id),
-        "ordered by id, each once: {messages:?}"
-    );
-    assert!(
-        messages.iter().all(|message| message.id < part.next_id()),
-        "the cursor is after all messages"
-    );
+    let are_sorted = messages.is_sorted_by(|earlier, later| earlier.id < later.id);
+    assert!(are_sorted, "ordered by id, each once: {messages:?}");
+    let are_before = messages.iter().all(|message| message.id < part.next_id());
+    assert!(are_before, "the cursor is after all messages");
     Part { messages, next_id: part.next_id(), missed, reset }
 }

@@ -11,28 +11,12 @@ use speak::hub::{
 use support::random::Random;
 
 use super::follower::Follower;
-use super::message::{Answer, Message, Type, answer_of};
+use super::message::{Answer, Message, Part, Type, answer_of};
 use super::model::Model;
 use super::pair_names;
 use super::pending::{Identity, Outcome, Read, Wait};
 use super::plan::Plan;
 use super::record::Record;
-
-/// The two names of one channel, which differ only in a pair.
-struct Names {
-    read: String,
-    write: String,
-}
-
-impl Names {
-    fn to_read(&self) -> ChannelKey<'_> {
-        ChannelName::parse(&self.read).unwrap().for_reading().unwrap()
-    }
-
-    fn to_write(&self) -> ChannelKey<'_> {
-        ChannelName::parse(&self.write).unwrap().for_writing().unwrap()
-    }
-}
 
 pub(crate) struct World {
     pub(crate) plan: Plan,
@@ -45,7 +29,8 @@ pub(crate) struct World {
     pub(crate) restored: u64,
     /// Epoch of the hub.
     pub(crate) epoch: String,
-    names: Vec<Names>,
+    /// Names of each channel. Both are the same except in a pair.
+    names: Vec<Pair>,
     /// All sessions that were ever introduced, the newest last.
     pub(crate) identities: Vec<Identity>,
     /// The hub's keys of all reads that were ever pending, the newest last.
@@ -60,12 +45,20 @@ pub(crate) struct World {
     pub(crate) answered: BTreeSet<u64>,
 }
 
+fn to_read(names: &Pair) -> ChannelKey<'_> {
+    ChannelName::parse(&names.read).unwrap().for_reading().unwrap()
+}
+
+fn to_write(names: &Pair) -> ChannelKey<'_> {
+    ChannelName::parse(&names.write).unwrap().for_writing().unwrap()
+}
+
 fn shows(shown: &Identity) -> Credentials<'_> {
     Credentials { session: shown.session, auth: &shown.auth }
 }
 
-fn logs_of<'a>(names: &'a [Names], ask: &Read) -> Vec<(ChannelKey<'a>, Since)> {
-    ask.follows.iter().map(|(channel, since)| (names[*channel].to_read(), *since)).collect()
+fn logs_of<'a>(names: &'a [Pair], ask: &Read) -> Vec<(ChannelKey<'a>, Since)> {
+    ask.follows.iter().map(|(channel, since)| (to_read(&names[*channel]), *since)).collect()
 }
 
 fn call_of<'a>(ask: &'a Read, targets: &'a [(ChannelKey<'a>, Since)]) -> ReadRequest<'a> {
@@ -90,7 +83,7 @@ impl World {
         if plan.names_collide {
             watermark_key = pair_names::KEY;
             for (its, name) in names.iter_mut().zip(pair_names::colliding()) {
-                *its = Names { read: name.clone(), write: name.clone() };
+                *its = Pair { read: name.clone(), write: name.clone() };
             }
         }
         let followers = (0..plan.followers).map(|_| {
@@ -139,7 +132,7 @@ impl World {
         self.begin(|| format!("write to {channel} by {shown:?}: {text:?}"));
         self.probe(channel);
         let expected = self.model.write(channel, text, shown);
-        let got = self.hub.write(self.now, &self.names[channel].to_write(), text, shown.map(shows));
+        let got = self.hub.write(self.now, &to_write(&self.names[channel]), text, shown.map(shows));
         assert_eq!(got, expected, "write");
         self.agree("write", &expected);
     }
@@ -152,7 +145,7 @@ impl World {
         let own_auth = shown.map_or(auth.reveal(), |shown| &shown.auth).to_owned();
         let introducer =
             shown.map_or(Introducer::New(auth), |shown| Introducer::Existing(shows(shown)));
-        let got = self.hub.introduce(self.now, &self.names[channel].to_write(), text, introducer);
+        let got = self.hub.introduce(self.now, &to_write(&self.names[channel]), text, introducer);
         let got = got.map(|introduced| {
             assert_eq!(introduced.auth.reveal(), own_auth, "an introduction returns the secret");
             (introduced.session, introduced.id)
@@ -167,7 +160,7 @@ impl World {
     pub(crate) fn goodbye(&mut self, shown: &Identity, channel: Option<usize>, text: Option<&str>) {
         self.begin(|| format!("goodbye to {channel:?} by {shown:?}: {text:?}"));
         let expected = self.model.goodbye(shown, channel, text);
-        let log = channel.map(|channel| self.names[channel].to_write());
+        let log = channel.map(|channel| to_write(&self.names[channel]));
         let got = self.hub.goodbye(self.now, shows(shown), log.as_ref(), text);
         assert_eq!(got, expected, "goodbye");
         self.agree(if channel.is_some() { "goodbye to one" } else { "goodbye" }, &expected);
@@ -176,7 +169,7 @@ impl World {
     pub(crate) fn members(&mut self, channel: usize) {
         self.begin(|| format!("members of {channel}"));
         let (expected, readers) = self.model.ask_members(channel);
-        let members = self.hub.members(self.now, &self.names[channel].to_read());
+        let members = self.hub.members(self.now, &to_read(&self.names[channel]));
         assert_eq!(members.readers(), readers, "readers of a channel");
         let parse = |text: &[u8]| serde_json::from_slice::<String>(text).expect("a JSON string");
         let members = members.iter().map(|(from, its)| Message {
@@ -207,7 +200,7 @@ impl World {
 
     pub(crate) fn wrong_half(&mut self, channel: usize) {
         self.begin(|| format!("wrong halves of {channel}"));
-        let Names { read, write } = &self.names[channel];
+        let Pair { read, write } = &self.names[channel];
         let [readable, writable] = [write, read].map(|name| ChannelName::parse(name).unwrap());
         let is_pair = read != write;
         assert_eq!(readable.for_reading().is_err(), is_pair, "the write half is not readable");
@@ -294,23 +287,17 @@ impl World {
         if self.model.exists(channel) {
             return;
         }
-        let answer = self.look(channel, Since::Now);
-        let [part] = &answer[..] else { unreachable!("one channel was asked") };
+        let part = self.look(channel, Since::Now);
         assert!(part.is_nothing(), "there is no channel {channel}: {part:?}");
         self.model.learn_next_id(channel, part.next_id);
     }
 
     /// Reads at once, without the model.
-    fn look(&mut self, channel: usize, since: Since) -> Answer {
-        let ask = Read {
-            client: 0,
-            follows: vec![(channel, since)],
-            epoch: None,
-            shown: None,
-            wait: Wait::Not,
-        };
+    fn look(&mut self, channel: usize, since: Since) -> Part {
+        let follows = vec![(channel, since)];
+        let ask = Read { client: 0, follows, epoch: None, shown: None, wait: Wait::Not };
         match self.hub_read(&ask) {
-            Ok((Outcome::Answer(answer), None)) => answer,
+            Ok((Outcome::Answer(mut answer), None)) => answer.remove(0),
             other => unreachable!("it is answered at once: {other:?}"),
         }
     }
@@ -319,7 +306,7 @@ impl World {
     fn look_at_all(&mut self, channel: usize, from_id: u64) -> Vec<Message> {
         let (mut messages, mut from_id) = (Vec::new(), from_id);
         loop {
-            let part = self.look(channel, Since::Id(from_id)).remove(0);
+            let part = self.look(channel, Since::Id(from_id));
             assert!(!part.reset, "asked from {from_id}: {part:?}");
             if part.messages.is_empty() {
                 return messages;
@@ -414,11 +401,10 @@ impl World {
     }
 }
 
-fn draw_names(channel: usize, random: &mut Random) -> Names {
+fn draw_names(channel: usize, random: &mut Random) -> Pair {
     if random.once_in(4) {
-        let Pair { read, write } = Pair::new(token(|| random.next() as u8));
-        return Names { read, write };
+        return Pair::new(token(|| random.next() as u8));
     }
     let name = format!("{}{channel}", random.pick(&["room-", "Zimmer ", "ü✓", "a~"]));
-    Names { read: name.clone(), write: name }
+    Pair { read: name.clone(), write: name }
 }
