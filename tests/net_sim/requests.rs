@@ -147,8 +147,7 @@ impl World {
         let living = newest.iter().find(|number| !self.model.is_ended(**number));
         match living {
             Some(living) if !self.random.once_in(3) => Some(*living),
-            _ if newest.is_empty() => None,
-            _ => Some(self.random.pick(&newest)),
+            _ => self.random.pick_any(&newest),
         }
     }
 

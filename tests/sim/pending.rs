@@ -41,6 +41,7 @@ pub(crate) enum Outcome {
 }
 
 /// A pending `/read`.
+#[derive(Default)]
 pub(super) struct Pending {
     pub(super) client: u64,
     pub(super) subscriptions: Vec<Subscription>,
@@ -75,10 +76,7 @@ impl Pending {
             client: ask.client,
             subscriptions: ask.follows.iter().map(its).collect(),
             session,
-            until_ms: None,
-            is_orphan: false,
-            is_stream: false,
-            is_paused: false,
+            ..Self::default()
         }
     }
 

@@ -2,9 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt::{self, Debug};
-
-use speak::hub;
+use std::fmt;
 
 /// Use of the steps.
 pub(crate) enum Trace {
@@ -77,13 +75,5 @@ impl Record {
     pub(crate) fn step(&mut self, line: impl FnOnce() -> String) {
         self.steps += 1;
         self.note(line);
-    }
-
-    pub(crate) fn outcome<T: Debug>(&self, what: &str, outcome: &Result<T, hub::Error>) {
-        self.note(|| format!("    {outcome:?}"));
-        match outcome {
-            Ok(_) => self.tally.count(what),
-            Err(refusal) => self.tally.count(&format!("{what} refused: {refusal:?}")),
-        }
     }
 }

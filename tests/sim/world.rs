@@ -124,7 +124,11 @@ impl World {
 
     /// Notes an outcome that hub and model agree on. Their numbers agree as well.
     fn agree<T: Debug>(&self, what: &str, outcome: &Result<T, hub::Error>) {
-        self.record.outcome(what, outcome);
+        self.record.note(|| format!("    {outcome:?}"));
+        match outcome {
+            Ok(_) => self.record.tally.count(what),
+            Err(refusal) => self.record.tally.count(&format!("{what} refused: {refusal:?}")),
+        }
         self.compare_counts();
     }
 
