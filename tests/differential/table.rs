@@ -132,7 +132,7 @@ fn expand(notation: &str, channel: &str, body_bytes: usize) -> Vec<u8> {
 
 /// Returns the byte after a backslash, and how many characters spell it.
 fn escape(text: &str) -> (u8, usize) {
-    let byte = match text.as_bytes().first().expect("something behind a backslash") {
+    let byte = match text.as_bytes().first().expect("something after a backslash") {
         b'r' => b'\r',
         b'n' => b'\n',
         b't' => b'\t',

@@ -203,8 +203,8 @@ impl Model {
         }
     }
 
-    /// Does all that is due. Returns the channels to which it added several goodbyes, with the id of
-    /// the first: the contract leaves their order open.
+    /// Does all that is due. Returns the channels that got several goodbyes, with the first id of
+    /// these: the contract leaves their order open.
     pub(crate) fn expire(&mut self) -> Vec<(usize, u64)> {
         let now_ms = self.now_ms();
         self.complete_empty(|read| read.until_ms.is_some_and(|at_ms| at_ms <= now_ms));
