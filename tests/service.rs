@@ -18,7 +18,7 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener, Uni
 use std::path::Path;
 use std::process::Command;
 
-use common::{EventStream, Folder, GUARD, Server, Socket, command, run, until};
+use common::{Folder, GUARD, Server, command, run, until};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
 use rustix::process::Signal;
@@ -433,10 +433,8 @@ fn traced(command: &Command, trace: &Path) -> Command {
 fn use_it(server: &Server) {
     let josh = server.introduce("room", "Josh");
     let mut waiting = server.park(&josh.and(&[("channel", "room")]));
-    let mut events =
-        EventStream::open(server.client(), &[("channel", "room"), ("from_id", "1")], &[]);
-    events.beginning();
-    let socket: Socket = server.socket(&[("channel", "room")]);
+    let mut events = server.events(&[("channel", "room"), ("from_id", "1")]);
+    let socket = server.socket(&[("channel", "room")]);
     server.client().post("/write?channel=room", "text/plain", "a long message ".repeat(2000)).ok();
     waiting.response().ok();
     events.event();
@@ -471,9 +469,7 @@ fn the_units_system_call_filter_allows_every_call_of_speak() {
         let mut reload = Command::new("strace");
         reload.arg("-qqfo").arg(&kill).args(["/bin/kill", "-USR2", &id]);
         assert!(reload.status().expect("strace").success());
-        until("the old process has exited", || {
-            server.log().iter().any(|line| line.ends_with(" upgrade finished: old process exited"))
-        });
+        server.wait_for_upgrades(1);
         server.adopt_successor();
         use_it(&server);
         server.signal(Signal::TERM);

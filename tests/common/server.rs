@@ -128,6 +128,26 @@ impl Server {
         server
     }
 
+    /// Starts a server on which nothing ends by a timeout of the server.
+    pub fn patient(options: &[&str]) -> Self {
+        let timeouts =
+            ["--connection-timeout", "--poll-timeout", "--heartbeat", "--request-timeout"];
+        let hours = timeouts.map(|timeout| [timeout, "1h"]).concat();
+        Self::with(&[&hours, options].concat())
+    }
+
+    /// Starts a server with an admin listener, which is the second one.
+    pub fn watched(options: &[&str]) -> Self {
+        let mut command = command();
+        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]).args(options);
+        Self::spawn(command, 2)
+    }
+
+    /// Connects to the admin listener, where it is TCP.
+    pub fn operator(&self) -> Client {
+        Client::connect(([127, 0, 0, 1], self.port(1)).into())
+    }
+
     /// Returns the URL of a listener: `http://127.0.0.1:PORT` or `unix:PATH`.
     pub fn url(&self, index: usize) -> &str {
         &self.urls[index]
@@ -176,6 +196,13 @@ impl Server {
     pub fn read(&self, channel: &str, from_id: &str) -> Response {
         let params = [("channel", channel), ("from_id", from_id), ("timeout", "0")];
         self.get("/read", &params).ok()
+    }
+
+    /// Returns the events that a read of `channel` from `from_id` gets, once there are some.
+    #[track_caller]
+    pub fn next_events(&self, channel: &str, from_id: u64) -> Vec<String> {
+        let params = [("channel", channel), ("from_id", &*from_id.to_string())];
+        self.get("/read", &params).ok().events()
     }
 
     #[track_caller]
@@ -228,13 +255,17 @@ impl Server {
         let before = self.successors().len();
         self.signal(Signal::USR2);
         until("an upgrade has started", || self.successors().len() > before);
-        until("the old process has exited", || {
-            let has_left = |line: &&String| line.ends_with(" upgrade finished: old process exited");
-            self.log().iter().filter(has_left).count() > before
-        });
+        self.wait_for_upgrades(before + 1);
         if let Some(status) = self.adopt_successor() {
             assert_eq!(status.code(), Some(0), "{:?}", self.log());
         }
+    }
+
+    /// Returns once so many predecessors have exited after an upgrade.
+    #[track_caller]
+    pub fn wait_for_upgrades(&self, count: usize) {
+        let has_left = |line: &&String| line.ends_with(" upgrade finished: old process exited");
+        until("the old process has exited", || self.log().iter().filter(has_left).count() >= count);
     }
 
     /// Replaces the process by its successor. Waits for the end of the predecessor, if it can.
@@ -277,6 +308,13 @@ impl Server {
         self.ended = true;
         self.join_log();
         status.expect("it is gone")
+    }
+
+    /// Asks the server to stop, and waits until it has exited with status 0.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        assert_eq!(self.wait().code(), Some(0), "{:?}", self.log());
     }
 
     fn join_log(&mut self) {
