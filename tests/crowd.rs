@@ -4,21 +4,14 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::sync::Once;
 use std::thread;
 use std::time::Duration;
 
-use common::{Client, GUARD, Server, request, target, until};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use common::{Client, GUARD, Server, raise_file_limit, request, target, until};
 
 /// A server, and a process, that can have a thousand clients.
 fn spacious(options: &[&str]) -> Server {
-    static RAISED: Once = Once::new();
-    RAISED.call_once(|| {
-        let limit = getrlimit(Resource::Nofile);
-        let raised = Rlimit { current: limit.maximum, ..limit };
-        setrlimit(Resource::Nofile, raised).expect("raising a soft limit");
-    });
+    raise_file_limit();
     let patient = ["--poll-timeout", "1h", "--history", "2000"];
     Server::with(&[&patient, options].concat())
 }
@@ -104,40 +97,6 @@ fn every_channel_has_its_own_readers() {
     server.write("all", "m");
     let answer = readers[299].response().ok().json();
     assert_eq!(answer["channels"][1]["messages"][0]["message"], "m");
-}
-
-#[test]
-fn messages_of_many_writers_have_one_order() {
-    let server = spacious(&[]);
-    let mut seen: Vec<(u64, String)> = Vec::new();
-    thread::scope(|scope| {
-        for writer in 0..8 {
-            let mut client = server.client();
-            scope.spawn(move || {
-                for line in 0..100 {
-                    let message = format!("{writer} {line}");
-                    client.get("/write", &[("channel", "c"), ("message", &message)]).ok();
-                }
-            });
-        }
-        // A reader that follows the channel gets each message once, in order.
-        let mut reader = server.client();
-        let mut next_id = 1;
-        while next_id <= 800 {
-            let from_id = next_id.to_string();
-            let answer = reader.get("/read", &[("channel", "c"), ("from_id", &from_id)]);
-            assert!(!answer.is("missed"));
-            next_id = answer.next_id();
-            seen.extend(answer.ids().into_iter().zip(answer.texts()));
-        }
-    });
-    assert!(seen.iter().map(|(id, _)| *id).eq(1..=800));
-    for writer in 0..8 {
-        let prefix = format!("{writer} ");
-        let lines = seen.iter().filter_map(|(_, text)| text.strip_prefix(&prefix));
-        let lines: Vec<u32> = lines.map(|line| line.parse().expect("a number")).collect();
-        assert_eq!(lines, (0..100).collect::<Vec<_>>());
-    }
 }
 
 #[test]

@@ -4,16 +4,9 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{
-    Client, Event, EventStream, Identity, Params, Server, now_ms, request, target, until,
-};
+use common::{Event, EventStream, Identity, Params, Server, now_ms, request, target, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-
-/// A server without timeouts.
-fn patient() -> Server {
-    Server::with(&["--connection-timeout", "1h", "--poll-timeout", "1h", "--heartbeat", "1h"])
-}
 
 /// Returns the server's epoch.
 fn epoch(server: &Server) -> String {
@@ -22,7 +15,7 @@ fn epoch(server: &Server) -> String {
 
 #[test]
 fn a_stream_begins_with_its_head_a_delay_and_a_cursor() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let epoch = epoch(&server);
     for (version, connection) in [("1.1", ""), ("1.1", "close"), ("1.0", ""), ("1.0", "keep-alive")]
     {
@@ -55,7 +48,7 @@ fn a_stream_begins_with_its_head_a_delay_and_a_cursor() {
 
 #[test]
 fn a_stream_needs_an_accept_header() {
-    let server = patient();
+    let server = Server::patient(&[]);
     server.write("c", "m");
     let path = target("/read", &[("channel", "c"), ("from_id", "1")]);
     let ask = |method: &str, accept: &str| {
@@ -93,7 +86,7 @@ fn a_stream_needs_an_accept_header() {
 
 #[test]
 fn an_invalid_read_starts_no_stream() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let me = server.introduce("c", "Josh");
     let cases: [(&Params, u16, &str); 9] = [
         (&[], 400, "missing_parameter"),
@@ -119,7 +112,7 @@ fn an_invalid_read_starts_no_stream() {
 
 #[test]
 fn each_message_is_an_event_with_the_cursor_after_it() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let epoch = epoch(&server);
     let mut stream = server.events(&[("channel", "c")]);
     let me = server.introduce("c", "Josh \u{2028}\n\r\"");
@@ -144,7 +137,7 @@ fn each_message_is_an_event_with_the_cursor_after_it() {
 
 #[test]
 fn several_channels_are_named_and_have_their_cursors_in_the_order_asked() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let epoch = epoch(&server);
     for (channel, count) in [("a", 2), ("b", 1), ("d", 3)] {
         (0..count).for_each(|_| {
@@ -179,7 +172,7 @@ fn several_channels_are_named_and_have_their_cursors_in_the_order_asked() {
 
 #[test]
 fn from_id_has_its_four_forms() {
-    let server = Server::with(&["--history", "3", "--connection-timeout", "1h"]);
+    let server = Server::patient(&["--history", "3"]);
     let me = server.introduce("c", "Josh");
     for text in ["two", "three", "four", "five"] {
         server.write("c", text);
@@ -214,7 +207,7 @@ fn ids(stream: &mut EventStream, count: usize) -> Vec<(String, u64)> {
 
 #[test]
 fn last_event_id_continues_after_any_event() {
-    let server = patient();
+    let server = Server::patient(&[]);
     for text in ["1", "2", "3", "4"] {
         server.write("a", text);
         server.write("b", text);
@@ -240,7 +233,7 @@ fn last_event_id_continues_after_any_event() {
 
 #[test]
 fn last_event_id_overrides_from_id_and_epoch() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let epoch = epoch(&server);
     (0..5).for_each(|_| {
         server.write("c", "m");
@@ -264,7 +257,7 @@ fn last_event_id_overrides_from_id_and_epoch() {
 
 #[test]
 fn a_malformed_last_event_id_is_ignored() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let epoch = epoch(&server);
     (0..3).for_each(|_| {
         server.write("c", "m");
@@ -294,7 +287,7 @@ fn a_malformed_last_event_id_is_ignored() {
 
 #[test]
 fn after_a_restart_a_stream_is_reset() {
-    let before = patient();
+    let before = Server::patient(&[]);
     (0..7).for_each(|_| {
         before.write("a", "old");
     });
@@ -305,7 +298,7 @@ fn after_a_restart_a_stream_is_reset() {
     assert!(cursor.ends_with(":8"));
     drop((stream, before));
 
-    let after = patient();
+    let after = Server::patient(&[]);
     let epoch = epoch(&after);
     let me = after.introduce("a", "Josh");
     after.write("b", "m");
@@ -374,56 +367,15 @@ fn a_stream_keeps_its_connection_alive() {
     let stream = server.events(&me.and(&[("channel", "elsewhere")]));
     // The other connection, which came later, times out; only then is the first one's timeout due.
     server.introduce("d", "Ann");
-    let ends = server.get("/read", &[("channel", "d"), ("from_id", "2")]).ok();
-    assert_eq!(ends.events(), ["goodbye timeout"]);
+    assert_eq!(server.next_events("d", 2), ["goodbye timeout"]);
     assert_eq!(server.members("c")["members"][0]["connection"], me.number);
     drop(stream);
-    let ends = server.get("/read", &[("channel", "c"), ("from_id", "2")]).ok();
-    assert_eq!(ends.events(), ["goodbye closed"]);
-}
-
-#[test]
-fn closing_a_stream_sends_a_goodbye_at_once() {
-    /// Closes a client and returns the part that must stay open.
-    type Closing = fn(Client) -> Option<Client>;
-    let ways: [(&str, Closing); 4] = [
-        ("closed", |client| {
-            drop(client);
-            None
-        }),
-        ("reset", |client| {
-            client.reset();
-            None
-        }),
-        ("half-closed", |client| {
-            client.half_close();
-            Some(client)
-        }),
-        ("closed behind bytes that are nothing", |mut client| {
-            client.send("GET / HTTP/1.1\r\n\r\n");
-            drop(client);
-            None
-        }),
-    ];
-    let server = patient();
-    for (channel, close) in ways {
-        let me = server.introduce(channel, "Josh");
-        let mut watcher = server.events(&[("channel", channel)]);
-        let stream = server.events(&me.and(&[("channel", channel)]));
-        let _kept = close(stream.client);
-        let goodbye = watcher.event().message();
-        assert_eq!(
-            (&goodbye["reason"], &goodbye["from"]),
-            (&json!("closed"), &json!(me.number)),
-            "{channel}"
-        );
-        server.wait_for_readers(channel, 1);
-    }
+    assert_eq!(server.next_events("c", 2), ["goodbye closed"]);
 }
 
 #[test]
 fn closing_a_stream_respects_the_close_grace() {
-    let server = Server::with(&["--close-grace", "150ms", "--connection-timeout", "1h"]);
+    let server = Server::patient(&["--close-grace", "150ms"]);
     let me = server.introduce("c", "Josh");
     let mut watcher = server.events(&[("channel", "c")]);
     drop(server.events(&me.and(&[("channel", "c")])));
@@ -431,7 +383,7 @@ fn closing_a_stream_respects_the_close_grace() {
     // The connection returned in time. When it is gone for good, its goodbye is sent.
     let probe = server.introduce("probe", "Ann");
     drop(server.events(&probe.and(&[("channel", "probe")])));
-    server.get("/read", &[("channel", "probe"), ("from_id", "2")]).ok();
+    server.next_events("probe", 2);
     assert!(!watcher.client.has_something());
     drop(back);
     assert_eq!(watcher.event().message()["reason"], "closed");
@@ -439,7 +391,7 @@ fn closing_a_stream_respects_the_close_grace() {
 
 #[test]
 fn a_goodbye_is_sent_on_the_stream_and_ends_it() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let me = server.introduce("c", "Josh");
     let mut there = server.events(&me.and(&[("channel", "c")]));
     let mut both = server.events(&me.and(&[("channel", "d"), ("channel", "c")]));
@@ -458,7 +410,7 @@ fn a_goodbye_is_sent_on_the_stream_and_ends_it() {
 
 #[test]
 fn leaving_one_channel_does_not_end_the_stream() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let me = server.introduce("c", "Josh");
     let mut stream = server.events(&me.and(&[("channel", "c")]));
     server.get("/goodbye", &me.and(&[("channel", "c")])).ok();
@@ -469,33 +421,38 @@ fn leaving_one_channel_does_not_end_the_stream() {
 
 #[test]
 fn streams_supersede_no_read_and_are_not_superseded() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let me = server.introduce("c", "Josh");
     let c = me.and(&[("channel", "c")]);
     let mut poll = server.park(&c);
     let mut streams = [server.events(&c), server.events(&c)];
-    assert_eq!(server.readers("c"), 3);
+    let mut sockets = [server.socket(&c), server.socket(&c)];
+    assert_eq!(server.readers("c"), 5);
     let mut newer = server.client();
     newer.send_get("/read", &c);
     assert_eq!(poll.response().ok().ids(), [0; 0]);
-    assert_eq!(server.readers("c"), 3);
+    assert_eq!(server.readers("c"), 5);
     server.write("c", "m");
-    for stream in &mut streams {
-        assert_eq!(stream.texts(1), ["m"]);
-    }
+    assert!(streams.iter_mut().all(|stream| stream.texts(1) == ["m"]));
+    assert!(sockets.iter_mut().all(|socket| socket.texts() == ["m"]));
     assert_eq!(newer.response().ok().texts(), ["m"]);
 }
 
 #[test]
 fn a_stop_ends_streams_without_a_goodbye() {
-    let mut server = patient();
+    let mut server = Server::patient(&[]);
+    let c = [("channel", "c")];
     let me = server.introduce("c", "Josh");
-    let mut streams =
-        [server.events(&me.and(&[("channel", "c")])), server.events(&[("channel", "c")])];
+    let own = me.and(&c);
+    let mut streams = [server.events(&own), server.events(&c)];
+    let mut sockets = [server.socket(&own), server.socket(&c)];
     let start = Instant::now();
     server.signal(Signal::TERM);
     for stream in &mut streams {
         stream.ends();
+    }
+    for socket in &mut sockets {
+        socket.ends_with(1001);
     }
     assert_eq!(server.wait().code(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(4), "it waited for streams");
@@ -515,7 +472,7 @@ fn allow_origin_applies_to_streams() {
 
 #[test]
 fn bytes_after_a_stream_request_are_ignored() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let mut client = server.client();
     let stream = request("GET", "/read?channel=c", &[("Accept", "text/event-stream")], None);
     let write = request("GET", "/write?channel=c&message=ghost", &[], None);
@@ -533,45 +490,8 @@ fn bytes_after_a_stream_request_are_ignored() {
 }
 
 #[test]
-fn a_history_longer_than_a_response_arrives_complete() {
-    for (max_reply, max_backlog) in [("20k", "1m"), ("64m", "20k"), ("20k", "20k"), ("1", "1")] {
-        let server = Server::with(&[
-            "--max-reply",
-            max_reply,
-            "--max-backlog",
-            max_backlog,
-            "--history",
-            "1000",
-        ]);
-        let text = "x".repeat(60_000);
-        let mut writer = server.client();
-        for number in 0..60 {
-            writer.post("/write?channel=c", "text/plain", format!("{number} {text}")).ok();
-        }
-        let mut stream = EventStream::open(
-            Client::connect_narrow(server.address()),
-            &[("channel", "c"), ("from_id", "1")],
-            &[],
-        );
-        stream.beginning();
-        // Messages are added while it reads.
-        for number in 0..61 {
-            let came = stream.texts(1).remove(0);
-            assert!(
-                came.starts_with(&format!("{number} x")),
-                "{max_reply} {max_backlog}: {number}: {}",
-                &came[..9]
-            );
-            if number == 2 {
-                writer.post("/write?channel=c", "text/plain", format!("60 {text}")).ok();
-            }
-        }
-    }
-}
-
-#[test]
 fn a_stream_counts_as_one_reader() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let streams: Vec<EventStream> =
         (0..3).map(|_| server.events(&[("channel", "c"), ("channel", "d")])).collect();
     assert_eq!((server.readers("c"), server.readers("d")), (3, 3));
@@ -581,7 +501,7 @@ fn a_stream_counts_as_one_reader() {
 
 #[test]
 fn a_private_pair_is_streamed_by_its_read_name() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let pair = server.get("/create", &[]).ok().json();
     let name = |half: &str| pair[half].as_str().expect("a name").to_owned();
     let mut stream = server.events(&[("channel", &name("read"))]);
