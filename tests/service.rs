@@ -215,10 +215,9 @@ fn an_unreachable_notify_socket_does_not_stop_the_server() {
     command.env("NOTIFY_SOCKET", "/nowhere/notify").env("WATCHDOG_USEC", "2000");
     let server = Server::spawn(command, 1);
     server.get("/health", &[]).ok();
-    let warnings = || server.log().iter().filter(|line| line.contains("NOTIFY_SOCKET")).count();
     // The log is read by another thread, and a line may arrive after the response.
-    until("it has warned", || warnings() > 0);
-    assert_eq!(warnings(), 1, "{:?}", server.log());
+    until("it has warned", || server.logged("NOTIFY_SOCKET") > 0);
+    assert_eq!(server.logged("NOTIFY_SOCKET"), 1, "{:?}", server.log());
 }
 
 /// Starts the server with these sockets as descriptors from 3 on, as systemd does.
@@ -272,8 +271,7 @@ fn activated_sockets_survive_upgrades_and_their_files_remain() {
         assert!(!String::from_utf8_lossy(&environment).contains("LISTEN_"));
     }
     // Nothing else was bound: two listeners for each of four processes.
-    let listeners = server.log().iter().filter(|line| line.contains(" listening on ")).count();
-    assert_eq!(listeners, 8, "{:?}", server.log());
+    assert_eq!(server.logged(" listening on "), 8, "{:?}", server.log());
     server.signal(Signal::TERM);
     until("it has stopped", || server.log().iter().any(|line| line.ends_with(" stopped")));
     assert!(path.exists());

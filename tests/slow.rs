@@ -156,11 +156,7 @@ fn a_silent_client_is_closed_after_the_keep_alive() {
 fn an_unread_response_is_abandoned_in_time_and_its_memory_released() {
     let server =
         Server::with(&["--request-timeout", "1s", "--max-reply", "8m", "--heartbeat", "200ms"]);
-    let mut writer = server.client();
-    let text = "x".repeat(60_000);
-    for _ in 0..100 {
-        writer.post("/write?channel=c", "text/plain", &text).ok();
-    }
+    server.fill("c", &"x".repeat(60_000), 100);
     let files = server.open_files();
     let fresh = server.rss_kib();
     let read = |headers| request("GET", "/read?channel=c&from_id=1", headers, None);

@@ -362,14 +362,8 @@ fn a_slow_consumer_is_closed_without_affecting_others() {
 #[test]
 fn memory_does_not_grow_with_slow_consumers() {
     let server = patient_with(&["--max-backlog", "1m", "--history", "10"]);
-    let mut writer = server.client();
     let text = "x".repeat(60_000);
-    let mut write = |count: usize| {
-        for _ in 0..count {
-            writer.post("/write?channel=c", "text/plain", &text).ok();
-        }
-    };
-    write(50);
+    server.fill("c", &text, 50);
     let before = server.rss_kib();
     // Each would need a megabyte of its own, but all share the same.
     let slow: Vec<Follower> = (0..60)
@@ -381,13 +375,13 @@ fn memory_does_not_grow_with_slow_consumers() {
     server.wait_for_readers("c", 60);
     let mut most = before;
     until("they are cut", || {
-        write(1);
+        server.fill("c", &text, 1);
         most = most.max(server.rss_kib());
         server.readers("c") == 0
     });
     assert!(most < before + 16 * 1024, "from {before} to {most} KiB");
     drop(slow);
-    write(10);
+    server.fill("c", &text, 10);
     let after = server.rss_kib();
     assert!(after < before + 4 * 1024, "from {before} to {after} KiB");
 }
@@ -456,10 +450,7 @@ fn a_stalled_stream_is_closed_after_two_heartbeats() {
         let client = Client::connect_narrow(server.address());
         let stuck = Follower::new(transport, client, Some(&me), 1).begin();
         server.wait_for_readers("c", 1);
-        let mut writer = server.client();
-        for _ in 0..100 {
-            writer.post("/write?channel=c", "text/plain", &text).ok();
-        }
+        server.fill("c", &text, 100);
         server.wait_for_readers("c", 0);
         assert_eq!(server.next_events("d", me.id + 1), ["goodbye closed"], "{transport:?}");
         drop(stuck);

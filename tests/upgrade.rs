@@ -124,12 +124,9 @@ fn a_successor_that_does_not_start_leaves_the_old_process_serving() {
     for broken in ["/bin/false", "/bin/true"] {
         fs::remove_file(&program).expect("the link");
         symlink(Path::new(broken), &program).expect("a link");
-        let failures = |server: &Server| {
-            server.log().iter().filter(|line| line.contains("upgrade failed")).count()
-        };
-        let before = failures(&server);
+        let before = server.logged("upgrade failed");
         server.signal(Signal::USR2);
-        until("the upgrade has failed", || failures(&server) > before);
+        until("the upgrade has failed", || server.logged("upgrade failed") > before);
         server.write("room", "two");
     }
     assert_eq!(server.read("room", "1").ids(), [1, 2, 3]);
@@ -144,9 +141,7 @@ fn a_successor_killed_before_it_serves_leaves_the_old_process_serving() {
         until("an upgrade has started", || !server.successors().is_empty());
         // Fails only if the process was ended already.
         let _ = kill_process(server.successors()[0], Signal::KILL);
-        let says =
-            |server: &Server, what: &str| server.log().iter().any(|line| line.contains(what));
-        until("one of them is gone", || says(&server, "upgrade failed") || server.has_ended());
+        until("one of them is gone", || server.logged("upgrade failed") > 0 || server.has_ended());
         if server.has_ended() {
             // It was killed too late: it served already.
             server.forget();

@@ -116,25 +116,6 @@ fn an_upgrade_header_on_another_call_is_ignored() {
 }
 
 #[test]
-fn an_invalid_read_opens_no_websocket() {
-    let server = Server::patient(&[]);
-    let me = server.introduce("c", "Josh");
-    for (params, status, error) in [
-        ("", 400, "missing_parameter"),
-        ("channel=c&from_id=x", 400, "bad_parameter"),
-        ("channel=~", 400, "bad_channel"),
-        (&*format!("channel=c&connection={}&auth=wrong", me.number), 403, "bad_auth"),
-        ("channel=c&connection=77&auth=x", 410, "connection_ended"),
-    ] {
-        let mut client = server.client();
-        client
-            .call(request("GET", &format!("/read?{params}"), &HANDSHAKE, None))
-            .fails_with(status, error);
-    }
-    assert_eq!(server.readers("c"), 0);
-}
-
-#[test]
 fn frames_have_the_json_of_read_responses() {
     let server = Server::patient(&["--history", "3"]);
     server.introduce("c", "Josh");

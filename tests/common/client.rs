@@ -116,13 +116,6 @@ impl Client {
         response
     }
 
-    /// Reads the response that `cause` brings about.
-    #[track_caller]
-    pub fn response_after<T>(&mut self, cause: impl FnOnce() -> T) -> Response {
-        cause();
-        self.response()
-    }
-
     /// Reads a head alone: the response to HEAD, or the beginning of another.
     #[track_caller]
     pub fn head(&mut self) -> Response {
@@ -198,11 +191,8 @@ impl Client {
                 Err(error) => match error.kind() {
                     ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => return Some(Came::End),
                     ErrorKind::Interrupted => {}
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                        if Instant::now() >= deadline {
-                            return None;
-                        }
-                    }
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut if Instant::now() < deadline => {}
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => return None,
                     _ => panic!("reading from the server: {error}"),
                 },
             }

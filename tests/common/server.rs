@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::http::Params;
+use support::http::{Params, target};
 
 use super::client::Client;
 use super::identity::Identity;
@@ -174,6 +174,11 @@ impl Server {
         self.log.lock().expect("no panic while logging").clone()
     }
 
+    /// Returns the number of lines of the log that contain this.
+    pub fn logged(&self, text: &str) -> usize {
+        self.log().iter().filter(|line| line.contains(text)).count()
+    }
+
     pub fn client(&self) -> Client {
         Client::connect(self.address())
     }
@@ -189,6 +194,15 @@ impl Server {
         let params = [("channel", channel), ("message", message)];
         let answer = self.get("/write", &params).ok().json();
         answer["id"].as_u64().expect("an id")
+    }
+
+    /// Writes a text so many times.
+    #[track_caller]
+    pub fn fill(&self, channel: &str, text: &str, count: usize) {
+        let (mut writer, target) = (self.client(), target("/write", &[("channel", channel)]));
+        for _ in 0..count {
+            writer.post(&target, "text/plain", text).ok();
+        }
     }
 
     /// Reads what there is now.
