@@ -222,9 +222,7 @@ fn every_response_of_a_call_has_all_its_headers() {
         let date = answer.header("date").expect("a Date");
         assert!(is_http_date(date), "{date}");
     }
-    let mut reader = server.park(&[("channel", "d")]);
-    server.write("d", "m");
-    let waited = reader.response();
+    let waited = server.park(&[("channel", "d")]).response_after(|| server.write("d", "m"));
     assert_eq!(waited.header("cache-control"), Some("no-store"));
     assert_eq!(waited.header("access-control-allow-origin"), Some("*"));
     let script = server.get("/health", &[("callback", "f")]);

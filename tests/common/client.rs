@@ -116,6 +116,13 @@ impl Client {
         response
     }
 
+    /// Reads the response that `cause` brings about.
+    #[track_caller]
+    pub fn response_after<T>(&mut self, cause: impl FnOnce() -> T) -> Response {
+        cause();
+        self.response()
+    }
+
     /// Reads a head alone: the response to HEAD, or the beginning of another.
     #[track_caller]
     pub fn head(&mut self) -> Response {

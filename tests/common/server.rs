@@ -95,6 +95,14 @@ impl Server {
         Self::on(&["127.0.0.1:0"], options)
     }
 
+    /// Starts a server on which nothing ends by a timeout of the server.
+    pub fn patient(options: &[&str]) -> Self {
+        let timeouts =
+            ["--connection-timeout", "--poll-timeout", "--heartbeat", "--request-timeout"];
+        let hours = timeouts.map(|timeout| [timeout, "1h"]).concat();
+        Self::with(&[&hours, options].concat())
+    }
+
     pub fn on(addresses: &[&str], options: &[&str]) -> Self {
         let mut command = command();
         for address in addresses {
@@ -102,6 +110,13 @@ impl Server {
         }
         command.args(options);
         Self::spawn(command, addresses.len())
+    }
+
+    /// Starts a server with a public and an admin listener.
+    pub fn watched(options: &[&str]) -> Self {
+        let mut command = command();
+        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]).args(options);
+        Self::spawn(command, 2)
     }
 
     /// Runs `command` and waits until it has announced so many listeners.
@@ -128,26 +143,6 @@ impl Server {
         server
     }
 
-    /// Starts a server on which nothing ends by a timeout of the server.
-    pub fn patient(options: &[&str]) -> Self {
-        let timeouts =
-            ["--connection-timeout", "--poll-timeout", "--heartbeat", "--request-timeout"];
-        let hours = timeouts.map(|timeout| [timeout, "1h"]).concat();
-        Self::with(&[&hours, options].concat())
-    }
-
-    /// Starts a server with an admin listener, which is the second one.
-    pub fn watched(options: &[&str]) -> Self {
-        let mut command = command();
-        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]).args(options);
-        Self::spawn(command, 2)
-    }
-
-    /// Connects to the admin listener, where it is TCP.
-    pub fn operator(&self) -> Client {
-        Client::connect(([127, 0, 0, 1], self.port(1)).into())
-    }
-
     /// Returns the URL of a listener: `http://127.0.0.1:PORT` or `unix:PATH`.
     pub fn url(&self, index: usize) -> &str {
         &self.urls[index]
@@ -155,13 +150,17 @@ impl Server {
 
     /// Returns the port of a TCP listener.
     pub fn port(&self, index: usize) -> u16 {
-        let (_, port) = self.urls[index].rsplit_once(':').expect("a port");
-        port.parse().expect("a number of a port")
+        self.address_of(index).port()
     }
 
     /// Returns the address of the first listener, which is TCP.
     pub fn address(&self) -> SocketAddr {
-        let (_, address) = self.urls[0].rsplit_once('/').expect("a URL");
+        self.address_of(0)
+    }
+
+    /// Returns the address of a TCP listener.
+    pub fn address_of(&self, index: usize) -> SocketAddr {
+        let (_, address) = self.urls[index].rsplit_once('/').expect("a URL");
         address.parse().expect("an address with a port")
     }
 
@@ -181,6 +180,11 @@ impl Server {
 
     pub fn client(&self) -> Client {
         Client::connect(self.address())
+    }
+
+    /// Connects to the admin listener of [`Server::watched`].
+    pub fn operator(&self) -> Client {
+        Client::connect(self.address_of(1))
     }
 
     /// Makes one call over its own TCP connection.
