@@ -380,14 +380,25 @@ fn closing_a_stream_respects_the_close_grace() {
 }
 
 #[test]
-fn a_goodbye_is_sent_on_the_stream_and_ends_it() {
+fn a_goodbye_is_sent_on_streams_and_sockets_and_ends_them() {
     let server = Server::patient(&[]);
     let me = server.introduce("c", "Josh");
+    let mut own = server.socket(&me.and(&[("channel", "c")]));
+    let mut own_elsewhere = server.socket(&me.and(&[("channel", "elsewhere")]));
+    let mut other_socket = server.socket(&[("channel", "c")]);
     let mut there = server.events(&me.and(&[("channel", "c")]));
     let mut both = server.events(&me.and(&[("channel", "d"), ("channel", "c")]));
     let mut elsewhere = server.events(&me.and(&[("channel", "elsewhere")]));
     let mut other = server.events(&[("channel", "c")]);
-    server.get("/goodbye", &me.and(&[("message", "bye")])).ok();
+    // A socket can say goodbye itself.
+    let (number, auth) = (me.number, &me.auth);
+    own.ask(&json!({
+        "call": "goodbye", "connection": number, "auth": auth, "message": "bye", "ref": 1,
+    }));
+    assert_eq!(own.text(), r#"{"ref":1,"ok":true}"#);
+    assert_eq!(own.json()["messages"][0]["reason"], "left");
+    own.ends_with(1000);
+    own_elsewhere.ends_with(1000);
     for stream in [&mut there, &mut both] {
         let goodbye = stream.event().message();
         assert_eq!((&goodbye["reason"], &goodbye["message"]), (&json!("left"), &json!("bye")));
@@ -395,7 +406,8 @@ fn a_goodbye_is_sent_on_the_stream_and_ends_it() {
     }
     elsewhere.ends();
     assert_eq!(other.event().message()["reason"], "left");
-    assert!(!other.client.has_something());
+    assert_eq!(other_socket.json()["messages"][0]["reason"], "left");
+    assert!(!other.client.has_something() && !other_socket.client.has_something());
 }
 
 #[test]

@@ -86,12 +86,11 @@ fn every_server_drops_capabilities_and_new_privileges() {
     assert_eq!(status(server.id(), "NoNewPrivs"), "1");
     // Root keeps the right to enter other users' directories: it must be able to start its own
     // executable again.
-    let kept = if uid == 0 { "0000000000000002" } else { "0000000000000000" };
-    for set in ["CapEff", "CapPrm"] {
-        assert_eq!(status(server.id(), set), kept, "{set}");
-    }
-    for set in ["CapInh", "CapAmb"] {
-        assert_eq!(status(server.id(), set), "0000000000000000", "{set}");
+    let none = "0000000000000000";
+    let kept = if uid == 0 { "0000000000000002" } else { none };
+    for (set, expected) in [("CapEff", kept), ("CapPrm", kept), ("CapInh", none), ("CapAmb", none)]
+    {
+        assert_eq!(status(server.id(), set), expected, "{set}");
     }
     assert_eq!(status(server.id(), "Seccomp"), status("self", "Seccomp"));
     let warns = |line: &&String| line.contains("WARN") && line.contains("--user");
@@ -255,17 +254,14 @@ impl Outside {
             unix::SocketAddr::from_abstract_name(name.as_os_str().as_encoded_bytes())
                 .expect("a name");
         let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let sleeper = Command::new("sleep")
-            .arg("600")
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("sleep, of every system");
+        let mut sleeper = Command::new("sleep");
+        let sleeper = sleeper.arg("600").stdin(Stdio::null()).spawn();
         Self {
             tcp: tcp.local_addr().expect("its address"),
             _tcp: tcp,
             _abstract: UnixListener::bind_addr(&abstract_name).expect("an abstract socket"),
             abstract_name,
-            sleeper,
+            sleeper: sleeper.expect("sleep, of every system"),
             folder,
         }
     }

@@ -406,23 +406,6 @@ fn the_connection_of_the_handshake_belongs_to_the_socket() {
 }
 
 #[test]
-fn a_goodbye_is_sent_on_the_websocket_and_ends_it() {
-    let server = Server::patient(&[]);
-    let me = server.introduce("c", "Josh");
-    let mut there = server.socket(&me.and(&[("channel", "c")]));
-    let mut elsewhere = server.socket(&me.and(&[("channel", "elsewhere")]));
-    let mut other = server.socket(&[("channel", "c")]);
-    // It can say goodbye itself.
-    there.ask(&json!({"call": "goodbye", "connection": me.number, "auth": me.auth, "ref": 1}));
-    assert_eq!(there.text(), r#"{"ref":1,"ok":true}"#);
-    assert_eq!(there.json()["messages"][0]["reason"], "left");
-    there.ends_with(1000);
-    elsewhere.ends_with(1000);
-    assert_eq!(other.json()["messages"][0]["reason"], "left");
-    assert!(!other.client.has_something());
-}
-
-#[test]
 fn each_protocol_violation_has_its_close_code() {
     // The largest frame is that of a message in which every byte is escaped, plus 32 KiB.
     let server = Server::patient(&["--max-message", "100"]);
