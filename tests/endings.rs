@@ -6,18 +6,7 @@ mod common;
 use std::thread;
 use std::time::Duration;
 
-use common::{Client, Identity, Server, request, target, until};
-
-/// A server on which only a close ends a connection.
-fn patient() -> Server {
-    Server::with(&["--connection-timeout", "1h", "--poll-timeout", "1h"])
-}
-
-/// Returns the events that a read of `channel` from `from_id` gets, once there are some.
-fn next_events(server: &Server, channel: &str, from_id: u64) -> Vec<String> {
-    let params = [("channel", channel), ("from_id", &*from_id.to_string())];
-    server.get("/read", &params).ok().events()
-}
+use common::{Identity, Server, request, target, until};
 
 /// Checks whether the connection exists, by a call that changes nothing.
 #[track_caller]
@@ -35,56 +24,23 @@ fn lives(server: &Server, who: &Identity) -> bool {
 fn settle(server: &Server) {
     let marker = server.introduce("settle", "marker");
     drop(server.park(&marker.and(&[("channel", "settle")])));
-    let events = next_events(server, "settle", marker.id + 1);
+    let events = server.next_events("settle", marker.id + 1);
     assert_eq!(events, ["goodbye closed"]);
-}
-
-/// Closes a client and returns the part that must stay open.
-type Closing = fn(Client) -> Option<Client>;
-
-#[test]
-fn closing_a_pending_read_sends_a_goodbye_at_once() {
-    let ways: [(&str, Closing); 3] = [
-        ("closed", |client| {
-            drop(client);
-            None
-        }),
-        ("reset", |client| {
-            client.reset();
-            None
-        }),
-        ("half-closed", |client| {
-            client.half_close();
-            Some(client)
-        }),
-    ];
-    let server = patient();
-    for (channel, close) in ways {
-        let me = server.introduce(channel, "Josh");
-        let mut watcher = server.park(&[("channel", channel), ("from_id", "2")]);
-        let reader = server.park(&me.and(&[("channel", channel), ("from_id", "2")]));
-        let _kept = close(reader);
-        let goodbye = watcher.response();
-        assert_eq!(goodbye.events(), ["goodbye closed"], "{channel}");
-        assert_eq!(goodbye.messages()[0]["from"], me.number);
-        assert_eq!(server.members(channel)["readers"], 0);
-        assert!(!lives(&server, &me));
-    }
 }
 
 #[test]
 fn a_half_close_sent_with_the_read_counts_as_a_close() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let me = server.introduce("c", "Josh");
     let mut client = server.client();
     client.send_get("/read", &me.and(&[("channel", "c"), ("from_id", "2")]));
     client.half_close();
-    assert_eq!(next_events(&server, "c", 2), ["goodbye closed"]);
+    assert_eq!(server.next_events("c", 2), ["goodbye closed"]);
 }
 
 #[test]
 fn a_half_closed_client_still_gets_its_response() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let me = server.introduce("c", "Josh");
     let mut client = server.client();
     let write = target("/write", &me.and(&[("channel", "c"), ("message", "m")]));
@@ -101,7 +57,7 @@ fn a_half_closed_client_still_gets_its_response() {
 
 #[test]
 fn closing_without_a_pending_read_ends_no_connection() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let params = [("channel", "c"), ("message", "Josh")];
     let mut introducing = server.client();
     let me = Identity::from_answer(&introducing.get("/introduce", &params).ok());
@@ -128,7 +84,7 @@ fn closing_without_a_pending_read_ends_no_connection() {
 
 #[test]
 fn closing_an_anonymous_read_sends_no_goodbye() {
-    let server = patient();
+    let server = Server::patient(&[]);
     drop(server.park(&[("channel", "c")]));
     server.park(&[("channel", "c")]).reset();
     server.wait_for_readers("c", 0);
@@ -137,7 +93,7 @@ fn closing_an_anonymous_read_sends_no_goodbye() {
 
 #[test]
 fn closing_one_of_several_pending_reads_ends_the_connection() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let me = server.introduce("a", "Josh");
     let join = me.and(&[("channel", "b"), ("message", "Josh")]);
     server.get("/introduce", &join).ok();
@@ -162,7 +118,7 @@ fn silence_ends_a_connection_in_all_its_channels() {
         server.get("/introduce", &join).ok();
     }
     for channel in ["a", "b", "c"] {
-        assert_eq!(next_events(&server, channel, 2), ["goodbye timeout"]);
+        assert_eq!(server.next_events(channel, 2), ["goodbye timeout"]);
         let all = server.read(channel, "1");
         assert_eq!(all.ids(), [1, 2], "{channel}");
         assert_eq!(all.messages()[1]["from"], 1);
@@ -180,7 +136,7 @@ fn a_pending_read_keeps_its_connection_alive() {
     let answer = server.get("/read", &wait).ok();
     assert_eq!(answer.ids(), [0; 0]);
     assert!(lives(&server, &me));
-    assert_eq!(next_events(&server, "c", 2), ["goodbye timeout"]);
+    assert_eq!(server.next_events("c", 2), ["goodbye timeout"]);
 }
 
 #[test]
@@ -229,7 +185,7 @@ fn failed_calls_keep_no_connection_alive() {
 
 #[test]
 fn a_newer_long_poll_supersedes_the_older() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let me = server.introduce("c", "Josh");
     let mut ghost = server.park(&me.and(&[("channel", "c"), ("from_id", "2")]));
     for _ in 0..3 {
@@ -249,7 +205,7 @@ fn a_newer_long_poll_supersedes_the_older() {
 
 #[test]
 fn the_same_set_of_channels_is_the_same_in_any_order() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let me = server.introduce("a", "Josh");
     let mut older = server.park(&me.and(&[("channel", "a"), ("channel", "b")]));
     let mut newer = server.client();
@@ -262,7 +218,7 @@ fn the_same_set_of_channels_is_the_same_in_any_order() {
 
 #[test]
 fn only_a_long_poll_of_the_same_connection_and_channels_is_superseded() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let me = server.introduce("a", "Josh");
     let other = server.introduce("a", "Ann");
     let in_a = ("channel", "a");
@@ -283,18 +239,21 @@ fn only_a_long_poll_of_the_same_connection_and_channels_is_superseded() {
 }
 
 #[test]
-fn close_grace_delays_the_end() {
-    let server = Server::with(&["--close-grace", "200ms", "--connection-timeout", "1h"]);
-    let me = server.introduce("c", "Josh");
-    drop(server.park(&me.and(&[("channel", "c")])));
-    assert_eq!(next_events(&server, "c", 2), ["goodbye closed"]);
-    assert!(!lives(&server, &me));
+fn close_grace_delays_the_end_until_the_timeout_at_most() {
+    for (grace, timeout, goodbye) in
+        [("200ms", "1h", "goodbye closed"), ("1h", "500ms", "goodbye timeout")]
+    {
+        let server = Server::patient(&["--close-grace", grace, "--connection-timeout", timeout]);
+        let me = server.introduce("c", "Josh");
+        drop(server.park(&me.and(&[("channel", "c")])));
+        assert_eq!(server.next_events("c", 2), [goodbye]);
+        assert!(!lives(&server, &me), "{goodbye}");
+    }
 }
 
 #[test]
 fn a_connection_that_returns_within_the_grace_has_no_goodbye() {
-    let options = ["--close-grace", "1s", "--connection-timeout", "1h", "--poll-timeout", "1h"];
-    let server = Server::with(&options);
+    let server = Server::patient(&["--close-grace", "1s"]);
     // One returns with a read, one with a write, and one has another pending read.
     let people = ["a", "b", "c"].map(|channel| server.introduce(channel, "Josh"));
     let elsewhere = server.park(&people[2].and(&[("channel", "elsewhere")]));
@@ -316,20 +275,12 @@ fn a_connection_that_returns_within_the_grace_has_no_goodbye() {
 
     // The last read that closes is the one that counts.
     drop(elsewhere);
-    assert_eq!(next_events(&server, "c", 2), ["goodbye closed"]);
-}
-
-#[test]
-fn close_grace_does_not_outlast_the_timeout() {
-    let server = Server::with(&["--close-grace", "1h", "--connection-timeout", "500ms"]);
-    let me = server.introduce("c", "Josh");
-    drop(server.park(&me.and(&[("channel", "c")])));
-    assert_eq!(next_events(&server, "c", 2), ["goodbye timeout"]);
+    assert_eq!(server.next_events("c", 2), ["goodbye closed"]);
 }
 
 #[test]
 fn a_goodbye_during_the_grace_is_the_only_one() {
-    let server = Server::with(&["--close-grace", "1s", "--connection-timeout", "1h"]);
+    let server = Server::patient(&["--close-grace", "1s"]);
     let me = server.introduce("c", "Josh");
     drop(server.park(&me.and(&[("channel", "c")])));
     server.wait_for_readers("c", 0);

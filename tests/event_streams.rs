@@ -5,15 +5,10 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{
-    Client, Event, EventStream, Identity, Params, Server, now_ms, request, target, until,
+    Event, EventStream, HANDSHAKE, Identity, Params, Server, now_ms, request, target, until,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
-
-/// A server without timeouts.
-fn patient() -> Server {
-    Server::with(&["--connection-timeout", "1h", "--poll-timeout", "1h", "--heartbeat", "1h"])
-}
 
 /// Returns the server's epoch.
 fn epoch(server: &Server) -> String {
@@ -22,7 +17,7 @@ fn epoch(server: &Server) -> String {
 
 #[test]
 fn a_stream_begins_with_its_head_a_delay_and_a_cursor() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let epoch = epoch(&server);
     for (version, connection) in [("1.1", ""), ("1.1", "close"), ("1.0", ""), ("1.0", "keep-alive")]
     {
@@ -55,7 +50,7 @@ fn a_stream_begins_with_its_head_a_delay_and_a_cursor() {
 
 #[test]
 fn a_stream_needs_an_accept_header() {
-    let server = patient();
+    let server = Server::patient(&[]);
     server.write("c", "m");
     let path = target("/read", &[("channel", "c"), ("from_id", "1")]);
     let ask = |method: &str, accept: &str| {
@@ -92,12 +87,13 @@ fn a_stream_needs_an_accept_header() {
 }
 
 #[test]
-fn an_invalid_read_starts_no_stream() {
-    let server = patient();
+fn an_invalid_read_starts_no_stream_and_no_websocket() {
+    let server = Server::patient(&[]);
     let me = server.introduce("c", "Josh");
-    let cases: [(&Params, u16, &str); 9] = [
+    let cases: [(&Params, u16, &str); 10] = [
         (&[], 400, "missing_parameter"),
         (&[("channel", "")], 400, "bad_channel"),
+        (&[("channel", "~")], 400, "bad_channel"),
         (&[("channel", "c"), ("channel", "c")], 400, "bad_parameter"),
         (&[("channel", "c"), ("from_id", "x")], 400, "bad_parameter"),
         (&[("channel", "c"), ("connection", "1")], 400, "bad_parameter"),
@@ -112,6 +108,7 @@ fn an_invalid_read_starts_no_stream() {
         let answer = client.get_with("/read", params, &[("Accept", "text/event-stream")]);
         answer.fails_with(status, error);
         assert_eq!(answer.header("content-type"), Some("application/json"));
+        server.client().get_with("/read", params, &HANDSHAKE).fails_with(status, error);
     }
     assert_eq!(server.members("c")["readers"], 0);
     client.get("/goodbye", &me.and(&[])).ok();
@@ -119,7 +116,7 @@ fn an_invalid_read_starts_no_stream() {
 
 #[test]
 fn each_message_is_an_event_with_the_cursor_after_it() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let epoch = epoch(&server);
     let mut stream = server.events(&[("channel", "c")]);
     let me = server.introduce("c", "Josh \u{2028}\n\r\"");
@@ -144,12 +141,10 @@ fn each_message_is_an_event_with_the_cursor_after_it() {
 
 #[test]
 fn several_channels_are_named_and_have_their_cursors_in_the_order_asked() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let epoch = epoch(&server);
     for (channel, count) in [("a", 2), ("b", 1), ("d", 3)] {
-        (0..count).for_each(|_| {
-            server.write(channel, "m");
-        });
+        server.fill(channel, "m", count);
     }
     let channels = ["b", "a", "c", "d"].map(|channel| ("channel", channel));
     let from_ids = ["0", "2", "1", "-2"].map(|from_id| ("from_id", from_id));
@@ -179,8 +174,8 @@ fn several_channels_are_named_and_have_their_cursors_in_the_order_asked() {
 
 #[test]
 fn from_id_has_its_four_forms() {
-    let server = Server::with(&["--history", "3", "--connection-timeout", "1h"]);
-    let me = server.introduce("c", "Josh");
+    let server = Server::patient(&["--history", "3"]);
+    server.introduce("c", "Josh");
     for text in ["two", "three", "four", "five"] {
         server.write("c", text);
     }
@@ -195,13 +190,10 @@ fn from_id_has_its_four_forms() {
         let from_id = from_id.map(|value| ("from_id", value));
         let mut stream = server.events(&[&[("channel", "c")], from_id.as_slice()].concat());
         let came = stream.messages(ids.len());
-        assert!(
-            came.iter().map(|it| it["id"].as_u64()).eq(ids.iter().copied().map(Some)),
-            "{from_id:?}: {came:?}"
-        );
+        let came: Vec<_> = came.iter().map(|it| it["id"].clone()).collect();
+        assert_eq!(came, ids, "{from_id:?}");
         assert!(!stream.client.has_something(), "{from_id:?}");
     }
-    drop(me);
 }
 
 /// Returns the ids of the next messages, with their channels if given.
@@ -214,7 +206,7 @@ fn ids(stream: &mut EventStream, count: usize) -> Vec<(String, u64)> {
 
 #[test]
 fn last_event_id_continues_after_any_event() {
-    let server = patient();
+    let server = Server::patient(&[]);
     for text in ["1", "2", "3", "4"] {
         server.write("a", text);
         server.write("b", text);
@@ -240,11 +232,9 @@ fn last_event_id_continues_after_any_event() {
 
 #[test]
 fn last_event_id_overrides_from_id_and_epoch() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let epoch = epoch(&server);
-    (0..5).for_each(|_| {
-        server.write("c", "m");
-    });
+    server.fill("c", "m", 5);
     let stale = [("channel", "c"), ("from_id", "1"), ("epoch", "elsewhere")];
     let mut stream = server.events_after(&stale, Some(&format!("{epoch}:4")));
     assert_eq!(ids(&mut stream, 2), [(String::new(), 4), (String::new(), 5)]);
@@ -264,11 +254,9 @@ fn last_event_id_overrides_from_id_and_epoch() {
 
 #[test]
 fn a_malformed_last_event_id_is_ignored() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let epoch = epoch(&server);
-    (0..3).for_each(|_| {
-        server.write("c", "m");
-    });
+    server.fill("c", "m", 3);
     let params = [("channel", "c"), ("from_id", "2")];
     let of_this = |rest: &str| format!("{epoch}{rest}");
     let malformed = [
@@ -294,10 +282,8 @@ fn a_malformed_last_event_id_is_ignored() {
 
 #[test]
 fn after_a_restart_a_stream_is_reset() {
-    let before = patient();
-    (0..7).for_each(|_| {
-        before.write("a", "old");
-    });
+    let before = Server::patient(&[]);
+    before.fill("a", "old", 7);
     let one = [("channel", "a"), ("from_id", "1")];
     let mut stream = before.events(&one);
     stream.messages(6);
@@ -305,9 +291,9 @@ fn after_a_restart_a_stream_is_reset() {
     assert!(cursor.ends_with(":8"));
     drop((stream, before));
 
-    let after = patient();
+    let after = Server::patient(&[]);
     let epoch = epoch(&after);
-    let me = after.introduce("a", "Josh");
+    after.introduce("a", "Josh");
     after.write("b", "m");
     let mut stream = EventStream::open(after.client(), &one, &[("Last-Event-ID", &cursor)]);
     // If the stream is lost again now, it must get everything.
@@ -323,15 +309,12 @@ fn after_a_restart_a_stream_is_reset() {
     assert_eq!(stream.event().gap(), ("reset", r#"{"channel":"a"}"#));
     assert_eq!(stream.event().gap(), ("reset", r#"{"channel":"c"}"#));
     assert_eq!(ids(&mut stream, 2), [("a".into(), 1), ("b".into(), 1)]);
-    drop(me);
 }
 
 #[test]
 fn missed_is_sent_before_retained_messages() {
     let server = Server::with(&["--history", "2"]);
-    (0..5).for_each(|_| {
-        server.write("a", "m");
-    });
+    server.fill("a", "m", 5);
     server.write("b", "m");
     let mut stream = server.events(&[("channel", "a"), ("from_id", "2")]);
     assert_eq!(stream.event().gap(), ("missed", "{}"));
@@ -374,56 +357,15 @@ fn a_stream_keeps_its_connection_alive() {
     let stream = server.events(&me.and(&[("channel", "elsewhere")]));
     // The other connection, which came later, times out; only then is the first one's timeout due.
     server.introduce("d", "Ann");
-    let ends = server.get("/read", &[("channel", "d"), ("from_id", "2")]).ok();
-    assert_eq!(ends.events(), ["goodbye timeout"]);
+    assert_eq!(server.next_events("d", 2), ["goodbye timeout"]);
     assert_eq!(server.members("c")["members"][0]["connection"], me.number);
     drop(stream);
-    let ends = server.get("/read", &[("channel", "c"), ("from_id", "2")]).ok();
-    assert_eq!(ends.events(), ["goodbye closed"]);
-}
-
-#[test]
-fn closing_a_stream_sends_a_goodbye_at_once() {
-    /// Closes a client and returns the part that must stay open.
-    type Closing = fn(Client) -> Option<Client>;
-    let ways: [(&str, Closing); 4] = [
-        ("closed", |client| {
-            drop(client);
-            None
-        }),
-        ("reset", |client| {
-            client.reset();
-            None
-        }),
-        ("half-closed", |client| {
-            client.half_close();
-            Some(client)
-        }),
-        ("closed behind bytes that are nothing", |mut client| {
-            client.send("GET / HTTP/1.1\r\n\r\n");
-            drop(client);
-            None
-        }),
-    ];
-    let server = patient();
-    for (channel, close) in ways {
-        let me = server.introduce(channel, "Josh");
-        let mut watcher = server.events(&[("channel", channel)]);
-        let stream = server.events(&me.and(&[("channel", channel)]));
-        let _kept = close(stream.client);
-        let goodbye = watcher.event().message();
-        assert_eq!(
-            (&goodbye["reason"], &goodbye["from"]),
-            (&json!("closed"), &json!(me.number)),
-            "{channel}"
-        );
-        server.wait_for_readers(channel, 1);
-    }
+    assert_eq!(server.next_events("c", 2), ["goodbye closed"]);
 }
 
 #[test]
 fn closing_a_stream_respects_the_close_grace() {
-    let server = Server::with(&["--close-grace", "150ms", "--connection-timeout", "1h"]);
+    let server = Server::patient(&["--close-grace", "150ms"]);
     let me = server.introduce("c", "Josh");
     let mut watcher = server.events(&[("channel", "c")]);
     drop(server.events(&me.and(&[("channel", "c")])));
@@ -431,21 +373,32 @@ fn closing_a_stream_respects_the_close_grace() {
     // The connection returned in time. When it is gone for good, its goodbye is sent.
     let probe = server.introduce("probe", "Ann");
     drop(server.events(&probe.and(&[("channel", "probe")])));
-    server.get("/read", &[("channel", "probe"), ("from_id", "2")]).ok();
+    server.next_events("probe", 2);
     assert!(!watcher.client.has_something());
     drop(back);
     assert_eq!(watcher.event().message()["reason"], "closed");
 }
 
 #[test]
-fn a_goodbye_is_sent_on_the_stream_and_ends_it() {
-    let server = patient();
+fn a_goodbye_is_sent_on_streams_and_sockets_and_ends_them() {
+    let server = Server::patient(&[]);
     let me = server.introduce("c", "Josh");
+    let mut own = server.socket(&me.and(&[("channel", "c")]));
+    let mut own_elsewhere = server.socket(&me.and(&[("channel", "elsewhere")]));
+    let mut other_socket = server.socket(&[("channel", "c")]);
     let mut there = server.events(&me.and(&[("channel", "c")]));
     let mut both = server.events(&me.and(&[("channel", "d"), ("channel", "c")]));
     let mut elsewhere = server.events(&me.and(&[("channel", "elsewhere")]));
     let mut other = server.events(&[("channel", "c")]);
-    server.get("/goodbye", &me.and(&[("message", "bye")])).ok();
+    // A socket can say goodbye itself.
+    let (number, auth) = (me.number, &me.auth);
+    own.ask(&json!({
+        "call": "goodbye", "connection": number, "auth": auth, "message": "bye", "ref": 1,
+    }));
+    assert_eq!(own.text(), r#"{"ref":1,"ok":true}"#);
+    assert_eq!(own.json()["messages"][0]["reason"], "left");
+    own.ends_with(1000);
+    own_elsewhere.ends_with(1000);
     for stream in [&mut there, &mut both] {
         let goodbye = stream.event().message();
         assert_eq!((&goodbye["reason"], &goodbye["message"]), (&json!("left"), &json!("bye")));
@@ -453,12 +406,13 @@ fn a_goodbye_is_sent_on_the_stream_and_ends_it() {
     }
     elsewhere.ends();
     assert_eq!(other.event().message()["reason"], "left");
-    assert!(!other.client.has_something());
+    assert_eq!(other_socket.json()["messages"][0]["reason"], "left");
+    assert!(!other.client.has_something() && !other_socket.client.has_something());
 }
 
 #[test]
 fn leaving_one_channel_does_not_end_the_stream() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let me = server.introduce("c", "Josh");
     let mut stream = server.events(&me.and(&[("channel", "c")]));
     server.get("/goodbye", &me.and(&[("channel", "c")])).ok();
@@ -469,33 +423,38 @@ fn leaving_one_channel_does_not_end_the_stream() {
 
 #[test]
 fn streams_supersede_no_read_and_are_not_superseded() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let me = server.introduce("c", "Josh");
     let c = me.and(&[("channel", "c")]);
     let mut poll = server.park(&c);
     let mut streams = [server.events(&c), server.events(&c)];
-    assert_eq!(server.readers("c"), 3);
+    let mut sockets = [server.socket(&c), server.socket(&c)];
+    assert_eq!(server.readers("c"), 5);
     let mut newer = server.client();
     newer.send_get("/read", &c);
     assert_eq!(poll.response().ok().ids(), [0; 0]);
-    assert_eq!(server.readers("c"), 3);
+    assert_eq!(server.readers("c"), 5);
     server.write("c", "m");
-    for stream in &mut streams {
-        assert_eq!(stream.texts(1), ["m"]);
-    }
+    assert!(streams.iter_mut().all(|stream| stream.texts(1) == ["m"]));
+    assert!(sockets.iter_mut().all(|socket| socket.texts() == ["m"]));
     assert_eq!(newer.response().ok().texts(), ["m"]);
 }
 
 #[test]
 fn a_stop_ends_streams_without_a_goodbye() {
-    let mut server = patient();
+    let mut server = Server::patient(&[]);
+    let c = [("channel", "c")];
     let me = server.introduce("c", "Josh");
-    let mut streams =
-        [server.events(&me.and(&[("channel", "c")])), server.events(&[("channel", "c")])];
+    let own = me.and(&c);
+    let mut streams = [server.events(&own), server.events(&c)];
+    let mut sockets = [server.socket(&own), server.socket(&c)];
     let start = Instant::now();
     server.signal(Signal::TERM);
     for stream in &mut streams {
         stream.ends();
+    }
+    for socket in &mut sockets {
+        socket.ends_with(1001);
     }
     assert_eq!(server.wait().code(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(4), "it waited for streams");
@@ -515,7 +474,7 @@ fn allow_origin_applies_to_streams() {
 
 #[test]
 fn bytes_after_a_stream_request_are_ignored() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let mut client = server.client();
     let stream = request("GET", "/read?channel=c", &[("Accept", "text/event-stream")], None);
     let write = request("GET", "/write?channel=c&message=ghost", &[], None);
@@ -533,45 +492,8 @@ fn bytes_after_a_stream_request_are_ignored() {
 }
 
 #[test]
-fn a_history_longer_than_a_response_arrives_complete() {
-    for (max_reply, max_backlog) in [("20k", "1m"), ("64m", "20k"), ("20k", "20k"), ("1", "1")] {
-        let server = Server::with(&[
-            "--max-reply",
-            max_reply,
-            "--max-backlog",
-            max_backlog,
-            "--history",
-            "1000",
-        ]);
-        let text = "x".repeat(60_000);
-        let mut writer = server.client();
-        for number in 0..60 {
-            writer.post("/write?channel=c", "text/plain", format!("{number} {text}")).ok();
-        }
-        let mut stream = EventStream::open(
-            Client::connect_narrow(server.address()),
-            &[("channel", "c"), ("from_id", "1")],
-            &[],
-        );
-        stream.beginning();
-        // Messages are added while it reads.
-        for number in 0..61 {
-            let came = stream.texts(1).remove(0);
-            assert!(
-                came.starts_with(&format!("{number} x")),
-                "{max_reply} {max_backlog}: {number}: {}",
-                &came[..9]
-            );
-            if number == 2 {
-                writer.post("/write?channel=c", "text/plain", format!("60 {text}")).ok();
-            }
-        }
-    }
-}
-
-#[test]
 fn a_stream_counts_as_one_reader() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let streams: Vec<EventStream> =
         (0..3).map(|_| server.events(&[("channel", "c"), ("channel", "d")])).collect();
     assert_eq!((server.readers("c"), server.readers("d")), (3, 3));
@@ -581,7 +503,7 @@ fn a_stream_counts_as_one_reader() {
 
 #[test]
 fn a_private_pair_is_streamed_by_its_read_name() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let pair = server.get("/create", &[]).ok().json();
     let name = |half: &str| pair[half].as_str().expect("a name").to_owned();
     let mut stream = server.events(&[("channel", &name("read"))]);

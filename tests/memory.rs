@@ -28,10 +28,6 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-fn hub() -> Hub {
-    Hub::new(Config::default())
-}
-
 type Fill<'a> = &'a dyn Fn(&mut Hub, usize);
 
 #[test]
@@ -41,31 +37,19 @@ fn the_memory_count_is_close_to_the_allocators() {
         let mut digits = format!("{number:022}").into_bytes().into_iter();
         Auth::new(token(|| digits.next().unwrap_or(b'a')))
     };
+    let write = |hub: &mut Hub, name: &str, text: &str| {
+        let channel = ChannelName::parse(name).unwrap().for_writing().unwrap();
+        hub.write(now, &channel, text, None).unwrap();
+    };
     let fills: [(&str, Fill<'_>); 5] = [
         ("short messages in one channel after the other", &|hub, step| {
-            let name = format!("channel-{}", step / 100);
-            hub.write(
-                now,
-                &ChannelName::parse(&name).unwrap().for_writing().unwrap(),
-                "howdy",
-                None,
-            )
-            .unwrap();
+            write(hub, &format!("channel-{}", step / 100), "howdy");
         }),
         ("long messages in many channels", &|hub, step| {
-            let name = format!("channel-{}", step % 50);
-            hub.write(
-                now,
-                &ChannelName::parse(&name).unwrap().for_writing().unwrap(),
-                &"x".repeat(2_000),
-                None,
-            )
-            .unwrap();
+            write(hub, &format!("channel-{}", step % 50), &"x".repeat(2_000));
         }),
         ("channels with one message", &|hub, step| {
-            let name = format!("a-channel-with-a-rather-long-name-{step}");
-            hub.write(now, &ChannelName::parse(&name).unwrap().for_writing().unwrap(), "", None)
-                .unwrap();
+            write(hub, &format!("a-channel-with-a-rather-long-name-{step}"), "");
         }),
         ("members", &|hub, step| {
             let name = format!("channel-{}", step % 20);
@@ -87,7 +71,7 @@ fn the_memory_count_is_close_to_the_allocators() {
     ];
     for (what, fill) in fills {
         let before = GIVEN.load(Ordering::Relaxed);
-        let mut hub = hub();
+        let mut hub = Hub::new(Config::default());
         let empty = hub.memory();
         for step in 0..5_000 {
             fill(&mut hub, step);

@@ -17,7 +17,7 @@ use std::thread;
 
 use common::{Folder, Server, command, free_address, run, until};
 use landlock::{LandlockStatus, RestrictSelf};
-use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, prlimit, test_kill_process};
+use rustix::process::{Pid, Resource, Rlimit, geteuid, prlimit, test_kill_process};
 use speak::options::{self, Options};
 use speak::sandbox::{Landlock, Sandbox, SandboxStatus};
 
@@ -56,10 +56,8 @@ fn socket_in(folder: &Folder) -> String {
 fn status(id: impl std::fmt::Display, name: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{id}/status")).expect("a process");
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.unwrap_or_else(|| panic!("no {name} in {status}"))
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ")
+    let words = line.unwrap_or_else(|| panic!("no {name} in {status}")).split_whitespace();
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Returns the server's log line about the sandbox, its last before it serves.
@@ -83,33 +81,28 @@ fn landlock_status() -> String {
 fn every_server_drops_capabilities_and_new_privileges() {
     let server = Server::start();
     let uid = geteuid().as_raw();
-    assert_eq!(
-        sandbox_line(&server),
-        format!("user {uid}, no new privileges, {}", landlock_status())
-    );
+    let expected = format!("user {uid}, no new privileges, {}", landlock_status());
+    assert_eq!(sandbox_line(&server), expected);
     assert_eq!(status(server.id(), "NoNewPrivs"), "1");
     // Root keeps the right to enter other users' directories: it must be able to start its own
     // executable again.
-    let kept = if uid == 0 { "0000000000000002" } else { "0000000000000000" };
-    for set in ["CapEff", "CapPrm"] {
-        assert_eq!(status(server.id(), set), kept, "{set}");
-    }
-    for set in ["CapInh", "CapAmb"] {
-        assert_eq!(status(server.id(), set), "0000000000000000", "{set}");
+    let none = "0000000000000000";
+    let kept = if uid == 0 { "0000000000000002" } else { none };
+    for (set, expected) in [("CapEff", kept), ("CapPrm", kept), ("CapInh", none), ("CapAmb", none)]
+    {
+        assert_eq!(status(server.id(), set), expected, "{set}");
     }
     assert_eq!(status(server.id(), "Seccomp"), status("self", "Seccomp"));
-    let warnings =
-        server.log().iter().filter(|line| line.contains("WARN") && line.contains("--user")).count();
+    let warns = |line: &&String| line.contains("WARN") && line.contains("--user");
+    let warnings = server.log().iter().filter(warns).count();
     assert_eq!(warnings, usize::from(uid == 0), "{:?}", server.log());
 }
 
 #[test]
 fn without_the_sandbox_the_process_is_unchanged() {
     let server = Server::with(&["--no-sandbox"]);
-    assert_eq!(
-        sandbox_line(&server),
-        format!("user {}, not confined (--no-sandbox)", geteuid().as_raw())
-    );
+    let expected = format!("user {}, not confined (--no-sandbox)", geteuid().as_raw());
+    assert_eq!(sandbox_line(&server), expected);
     for fact in [
         "NoNewPrivs",
         "CapEff",
@@ -144,11 +137,9 @@ fn root_switches_to_the_user_permanently() {
     }
     let server = Server::with(&["--user", OTHER_USER]);
     is_user(&server, "65533", "65532", "65532");
-    assert_eq!(
-        sandbox_line(&server),
-        format!("user {OTHER_USER}, no new privileges, {}", landlock_status())
-    );
-    assert!(!server.log().iter().any(|line| line.contains("WARN")), "{:?}", server.log());
+    let expected = format!("user {OTHER_USER}, no new privileges, {}", landlock_status());
+    assert_eq!(sandbox_line(&server), expected);
+    assert_eq!(server.logged("WARN"), 0, "{:?}", server.log());
     is_user(&Server::with(&["--user", OTHER_USER, "--no-sandbox"]), "65533", "65532", "65532");
 
     let id = |flag: &str| {
@@ -217,14 +208,10 @@ fn the_unix_socket_belongs_to_the_user_and_is_removed_at_the_end() {
     sandbox_line(&server);
     assert_eq!(fs::symlink_metadata(folder.file("socket")).expect("a socket").uid(), uid);
     let _client = UnixStream::connect(folder.file("socket")).expect("a connection");
-    server.signal(Signal::TERM);
-    assert_eq!(server.wait().code(), Some(0));
+    server.stop();
     assert!(!folder.file("socket").exists());
-    assert!(
-        server.log().iter().all(|line| !line.contains("WARN") || line.contains("as root")),
-        "{:?}",
-        server.log()
-    );
+    let is_expected = |line: &String| !line.contains("WARN") || line.contains("as root");
+    assert!(server.log().iter().all(is_expected), "{:?}", server.log());
 }
 
 #[test]
@@ -235,8 +222,7 @@ fn out_of_descriptors_clients_are_shed_one_by_one() {
     client.get("/health", &[]).ok();
     // The number of open files now, or one more if a client is just leaving.
     let pid = Pid::from_raw(i32::try_from(server.id()).expect("an id"));
-    let open =
-        fs::read_dir(format!("/proc/{}/fd", server.id())).expect("its descriptors").count() as u64;
+    let open = server.open_files() as u64;
     prlimit(pid, Resource::Nofile, Rlimit { current: Some(open), maximum: Some(open) })
         .expect("a lower limit");
     // Each takes the place of the reserve descriptor, which has to be opened again for the next.
@@ -245,7 +231,7 @@ fn out_of_descriptors_clients_are_shed_one_by_one() {
         others.push(server.client());
         others.iter().filter(|other| other.has_something()).count() >= 3
     });
-    until("it is logged", || server.log().iter().any(|line| line.contains("limit on open files")));
+    until("it is logged", || server.logged("limit on open files") > 0);
     client.get("/health", &[]).ok();
 }
 
@@ -268,17 +254,14 @@ impl Outside {
             unix::SocketAddr::from_abstract_name(name.as_os_str().as_encoded_bytes())
                 .expect("a name");
         let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let sleeper = Command::new("sleep")
-            .arg("600")
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("sleep, of every system");
+        let mut sleeper = Command::new("sleep");
+        let sleeper = sleeper.arg("600").stdin(Stdio::null()).spawn();
         Self {
             tcp: tcp.local_addr().expect("its address"),
             _tcp: tcp,
             _abstract: UnixListener::bind_addr(&abstract_name).expect("an abstract socket"),
             abstract_name,
-            sleeper,
+            sleeper: sleeper.expect("sleep, of every system"),
             folder,
         }
     }
@@ -399,25 +382,14 @@ fn where_it_fails(call: &str, error: &str) -> Server {
 fn the_server_works_without_landlock() {
     // A kernel without Landlock, one with it disabled, and a container that forbids it.
     for error in ["ENOSYS", "EOPNOTSUPP", "EPERM"] {
-        let server = where_it_fails("landlock_create_ruleset", error);
-        assert!(
-            sandbox_line(&server).ends_with("no new privileges, no Landlock here"),
-            "{error}: {:?}",
-            server.log()
-        );
+        let line = sandbox_line(&where_it_fails("landlock_create_ruleset", error));
+        assert!(line.ends_with("no new privileges, no Landlock here"), "{error}: {line}");
     }
     if landlock_version() > 0 {
         let server = where_it_fails("landlock_restrict_self", "EPERM");
-        assert!(
-            sandbox_line(&server).ends_with("no new privileges, no Landlock"),
-            "{:?}",
-            server.log()
-        );
-        assert!(
-            server.log().iter().any(|line| line.contains("WARN cannot enforce Landlock")),
-            "{:?}",
-            server.log()
-        );
+        let line = sandbox_line(&server);
+        assert!(line.ends_with("no new privileges, no Landlock"), "{line}");
+        assert!(server.logged("WARN cannot enforce Landlock") > 0, "{:?}", server.log());
     }
 }
 

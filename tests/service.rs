@@ -18,7 +18,7 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener, Uni
 use std::path::Path;
 use std::process::Command;
 
-use common::{EventStream, Folder, GUARD, Server, Socket, command, run, until};
+use common::{Folder, GUARD, Server, command, run, until};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
 use rustix::process::Signal;
@@ -112,9 +112,8 @@ fn systemd_is_notified_of_ready_and_stopping() {
     let folder = Folder::new("ready");
     let (systemd, mut server) = Systemd::with_server(&folder, speak());
     server.get("/health", &[]).ok();
-    server.signal(Signal::TERM);
+    server.stop();
     assert_eq!(systemd.hears(), "STOPPING=1\nSTATUS=stopping");
-    assert_eq!(server.wait().code(), Some(0));
     assert!(!systemd.has_more());
 }
 
@@ -128,9 +127,8 @@ fn the_notify_socket_can_be_abstract() {
     systemd.main = server.id();
     assert_eq!(systemd.hears(), "READY=1\nSTATUS=serving");
     // The sandbox bars the path by now, but the socket is connected.
-    server.signal(Signal::TERM);
+    server.stop();
     assert_eq!(systemd.hears(), "STOPPING=1\nSTATUS=stopping");
-    assert_eq!(server.wait().code(), Some(0));
 }
 
 #[test]
@@ -204,9 +202,8 @@ fn a_watchdog_of_another_process_is_ignored() {
     for _ in 0..20 {
         server.write("room", "a turn of the loop");
     }
-    server.signal(Signal::TERM);
+    server.stop();
     assert_eq!(systemd.hears(), "STOPPING=1\nSTATUS=stopping");
-    assert_eq!(server.wait().code(), Some(0));
 }
 
 #[test]
@@ -215,10 +212,9 @@ fn an_unreachable_notify_socket_does_not_stop_the_server() {
     command.env("NOTIFY_SOCKET", "/nowhere/notify").env("WATCHDOG_USEC", "2000");
     let server = Server::spawn(command, 1);
     server.get("/health", &[]).ok();
-    let warnings = || server.log().iter().filter(|line| line.contains("NOTIFY_SOCKET")).count();
     // The log is read by another thread, and a line may arrive after the response.
-    until("it has warned", || warnings() > 0);
-    assert_eq!(warnings(), 1, "{:?}", server.log());
+    until("it has warned", || server.logged("NOTIFY_SOCKET") > 0);
+    assert_eq!(server.logged("NOTIFY_SOCKET"), 1, "{:?}", server.log());
 }
 
 /// Starts the server with these sockets as descriptors from 3 on, as systemd does.
@@ -272,8 +268,7 @@ fn activated_sockets_survive_upgrades_and_their_files_remain() {
         assert!(!String::from_utf8_lossy(&environment).contains("LISTEN_"));
     }
     // Nothing else was bound: two listeners for each of four processes.
-    let listeners = server.log().iter().filter(|line| line.contains(" listening on ")).count();
-    assert_eq!(listeners, 8, "{:?}", server.log());
+    assert_eq!(server.logged(" listening on "), 8, "{:?}", server.log());
     server.signal(Signal::TERM);
     until("it has stopped", || server.log().iter().any(|line| line.ends_with(" stopped")));
     assert!(path.exists());
@@ -433,10 +428,8 @@ fn traced(command: &Command, trace: &Path) -> Command {
 fn use_it(server: &Server) {
     let josh = server.introduce("room", "Josh");
     let mut waiting = server.park(&josh.and(&[("channel", "room")]));
-    let mut events =
-        EventStream::open(server.client(), &[("channel", "room"), ("from_id", "1")], &[]);
-    events.beginning();
-    let socket: Socket = server.socket(&[("channel", "room")]);
+    let mut events = server.events(&[("channel", "room"), ("from_id", "1")]);
+    let socket = server.socket(&[("channel", "room")]);
     server.client().post("/write?channel=room", "text/plain", "a long message ".repeat(2000)).ok();
     waiting.response().ok();
     events.event();
@@ -471,9 +464,7 @@ fn the_units_system_call_filter_allows_every_call_of_speak() {
         let mut reload = Command::new("strace");
         reload.arg("-qqfo").arg(&kill).args(["/bin/kill", "-USR2", &id]);
         assert!(reload.status().expect("strace").success());
-        until("the old process has exited", || {
-            server.log().iter().any(|line| line.ends_with(" upgrade finished: old process exited"))
-        });
+        server.wait_for_upgrades(1);
         server.adopt_successor();
         use_it(&server);
         server.signal(Signal::TERM);

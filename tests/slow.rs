@@ -5,11 +5,12 @@
 
 mod common;
 
+use std::iter;
 use std::thread;
 use std::time::Duration;
 
 use common::{
-    Client, Crowd, EventStream, HANDSHAKE, Server, TEXT, masked, request, sized, target, until,
+    Client, Crowd, EventStream, HANDSHAKE, PING, PONG, Server, TEXT, masked, request, sized, until,
 };
 
 /// Number of clients of each kind at once.
@@ -118,20 +119,12 @@ fn silent_clients_cause_no_wake_up_before_their_deadline() {
         Server::with(&["--request-timeout", "1h", "--keep-alive", "1h", "--heartbeat", "1h"]);
     let kinds = owed();
     let mut crowd = Crowd::connect(server.address(), many() * (kinds.len() + 3));
-    let wait = request("GET", &target("/read", &[("channel", "c")]), &[], None);
-    let stream = request(
-        "GET",
-        &target("/read", &[("channel", "c")]),
-        &[("Accept", "text/event-stream")],
-        None,
-    );
+    let wait = request("GET", "/read?channel=c", &[], None);
+    let stream = request("GET", "/read?channel=c", &[("Accept", "text/event-stream")], None);
+    let mut first: Vec<&[u8]> = kinds.iter().map(|kind| &*kind.first).collect();
+    first.extend([&wait, &stream, &[][..]]);
     for number in 0..crowd.members.len() {
-        match number % (kinds.len() + 3) {
-            place if place < kinds.len() => crowd.send(number, &kinds[place].first),
-            place if place == kinds.len() => crowd.send(number, &wait),
-            place if place == kinds.len() + 1 => crowd.send(number, &stream),
-            _ => {}
-        }
+        crowd.send(number, first[number % first.len()]);
     }
     server.wait_for_readers("c", 2 * many() as u64);
     until("all are there", || server.open_files() > crowd.members.len());
@@ -154,11 +147,8 @@ fn a_silent_client_is_closed_after_the_keep_alive() {
     let mut crowd = Crowd::connect(server.address(), sized(1_000, 5_000));
     let count = crowd.members.len();
     crowd.until("are let go", count, |member| member.is_closed);
-    assert_eq!(
-        crowd.count(|member| !member.received.is_empty()),
-        0,
-        "nothing was asked, nothing is answered"
-    );
+    let answered = crowd.count(|member| !member.received.is_empty());
+    assert_eq!(answered, 0, "nothing was asked, nothing is answered");
     until("their descriptors are free", || server.open_files() <= files);
 }
 
@@ -166,16 +156,10 @@ fn a_silent_client_is_closed_after_the_keep_alive() {
 fn an_unread_response_is_abandoned_in_time_and_its_memory_released() {
     let server =
         Server::with(&["--request-timeout", "1s", "--max-reply", "8m", "--heartbeat", "200ms"]);
-    let mut writer = server.client();
-    let text = "x".repeat(60_000);
-    for _ in 0..100 {
-        writer.post("/write?channel=c", "text/plain", &text).ok();
-    }
+    server.fill("c", &"x".repeat(60_000), 100);
     let files = server.open_files();
     let fresh = server.rss_kib();
-    let read = |headers: &[(&str, &str)]| {
-        request("GET", &target("/read", &[("channel", "c"), ("from_id", "1")]), headers, None)
-    };
+    let read = |headers| request("GET", "/read?channel=c&from_id=1", headers, None);
     // None of them ever reads: the kernel's buffers fill up on both sides, and the peer's window
     // closes.
     let asks = [
@@ -198,11 +182,8 @@ fn an_unread_response_is_abandoned_in_time_and_its_memory_released() {
         server.open_files() <= files + 1
     });
     until("their memory is given back", || server.rss_kib() < fresh + 4_096);
-    println!(
-        "{} answers not taken: RSS {fresh} KiB before, {} KiB after",
-        stuck.len(),
-        server.rss_kib()
-    );
+    let (count, rss) = (stuck.len(), server.rss_kib());
+    println!("{count} answers not taken: RSS {fresh} KiB before, {rss} KiB after");
 }
 
 #[test]
@@ -232,30 +213,24 @@ fn a_flood_of_pings_is_answered_without_delaying_others() {
     let server = Server::with(&["--heartbeat", "1h"]);
     let count = sized(20_000, 200_000);
     let mut socket = server.socket(&[("channel", "c")]);
-    let mut stream = socket.client.second_handle();
-    let flood = thread::spawn(move || {
-        use std::io::Write;
-        let pings = masked(common::PING, b"p").repeat(1_000);
-        (0..count / 1_000).all(|_| stream.write_all(&pings).is_ok())
+    let pings = masked(PING, b"p").repeat(1_000);
+    socket.client.send_meanwhile(iter::repeat_n(pings, count / 1_000), |client| {
+        let mut bystander = server.client();
+        for _ in 0..20 {
+            bystander.get("/health", &[]).ok();
+        }
+        for _ in 0..count {
+            assert_eq!(client.take_maybe(3).expect("a pong for each"), [PONG, 1, b'p']);
+        }
     });
-    let mut bystander = server.client();
-    for _ in 0..20 {
-        bystander.get("/health", &[]).ok();
-    }
-    for _ in 0..count {
-        let pong = socket.client.take_maybe(3).expect("a pong for each");
-        assert_eq!(pong, [common::PONG, 1, b'p']);
-    }
-    assert!(flood.join().expect("no panic"));
 }
 
 #[test]
 fn a_stream_is_removed_at_once_when_its_peer_resets() {
     let server = Server::with(&["--heartbeat", "1h"]);
-    let mut streams: Vec<EventStream> =
-        (0..100).map(|_| EventStream::open(server.client(), &[("channel", "c")], &[])).collect();
+    let streams: Vec<EventStream> = (0..100).map(|_| server.events(&[("channel", "c")])).collect();
     server.wait_for_readers("c", 100);
-    for stream in streams.drain(..) {
+    for stream in streams {
         stream.client.reset();
     }
     server.wait_for_readers("c", 0);

@@ -33,15 +33,10 @@ impl State {
     }
 }
 
-fn stop(mut server: Server) {
-    server.signal(Signal::TERM);
-    assert_eq!(server.wait().code(), Some(0), "{:?}", server.log());
-}
-
 #[test]
 fn channels_connections_and_ids_survive_a_restart() {
     let state = State::new("goes-on");
-    let server = state.start(&[]);
+    let mut server = state.start(&[]);
     let josh = server.introduce("room", "Josh");
     server.write("room", "before");
     let inbox = server.get("/create", &[]).ok().json();
@@ -50,7 +45,7 @@ fn channels_connections_and_ids_survive_a_restart() {
     server.write(&write, "whisper");
     let before = server.read("room", "0");
     let mut waiting = server.park(&josh.and(&[("channel", "room"), ("from_id", "3")]));
-    stop(server);
+    server.stop();
     assert_eq!(waiting.response().ok().ids(), Vec::<u64>::new());
     assert_eq!(state.around(), ["state"]);
     let rights = fs::metadata(state.path()).expect("the file").permissions().mode();
@@ -70,20 +65,19 @@ fn channels_connections_and_ids_survive_a_restart() {
 #[test]
 fn a_connection_that_does_not_return_after_a_restart_gets_its_goodbye() {
     let state = State::new("goodbye");
-    let server = state.start(&["--connection-timeout", "500ms"]);
+    let mut server = state.start(&["--connection-timeout", "500ms"]);
     server.introduce("room", "Josh");
-    stop(server);
+    server.stop();
     let server = state.start(&["--connection-timeout", "500ms"]);
-    let goodbye = server.get("/read", &[("channel", "room"), ("from_id", "2")]).ok();
-    assert_eq!(goodbye.messages()[0]["reason"], "timeout");
+    assert_eq!(server.next_events("room", 2), ["goodbye timeout"]);
 }
 
 #[test]
 fn a_damaged_state_file_is_set_aside_and_the_server_starts_empty() {
     let state = State::new("damaged");
-    let server = state.start(&[]);
+    let mut server = state.start(&[]);
     server.write("room", "one");
-    stop(server);
+    server.stop();
     let good = fs::read(state.path()).expect("the state");
     let mut flipped = good.clone();
     flipped[good.len() / 2] ^= 1;
@@ -116,9 +110,9 @@ fn a_damaged_state_file_is_set_aside_and_the_server_starts_empty() {
 #[test]
 fn a_killed_server_starts_empty() {
     let state = State::new("killed");
-    let server = state.start(&[]);
+    let mut server = state.start(&[]);
     server.write("room", "one");
-    stop(server);
+    server.stop();
     let mut server = state.start(&[]);
     let epoch = server.read("room", "1").json()["epoch"].clone();
     server.signal(Signal::KILL);
@@ -130,7 +124,6 @@ fn a_killed_server_starts_empty() {
 
 #[test]
 fn an_unwritable_state_path_stops_the_start() {
-    let state = State::new("nowhere");
     for (path, cause) in [("/proc/none/state", "/proc/none/state"), ("/tmp/", "--state")] {
         let mut start = command();
         start.args(["--listen", "127.0.0.1:0", "--state", path]);
@@ -141,5 +134,4 @@ fn an_unwritable_state_path_stops_the_start() {
             "{finished:?}"
         );
     }
-    drop(state);
 }

@@ -2,20 +2,18 @@
 
 mod common;
 
-use std::io::Read;
+use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, Server, until};
+use common::{Client, Folder, Server, until};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
 fn a_stop_answers_every_pending_read() {
     for signal in [Signal::TERM, Signal::INT] {
-        let options = ["--poll-timeout", "1h", "--connection-timeout", "1h"];
-        let mut server = Server::with(&options);
+        let mut server = Server::patient(&[]);
         let me = server.introduce("c", "Josh");
         let c = ("channel", "c");
         let mut plain = server.park(&[c, ("from_id", "2")]);
@@ -50,19 +48,13 @@ fn a_stop_answers_every_pending_read() {
 #[test]
 fn a_stop_without_clients_exits_with_0() {
     let mut server = Server::start();
-    server.signal(Signal::TERM);
-    assert_eq!(server.wait().code(), Some(0));
+    server.stop();
 }
 
 /// A server that has begun a response too long for the buffers between it and its client.
 fn in_the_middle_of_an_answer() -> (Server, Client) {
-    let options = ["--max-message", "1m", "--max-reply", "64m", "--poll-timeout", "1h"];
-    let server = Server::with(&options);
-    let text = "x".repeat(1 << 20);
-    let mut writer = server.client();
-    for _ in 0..16 {
-        writer.post("/write?channel=c", "text/plain", &text).ok();
-    }
+    let server = Server::patient(&["--max-message", "1m", "--max-reply", "64m"]);
+    server.fill("c", &"x".repeat(1 << 20), 16);
     let mut slow = server.client();
     slow.send_get("/read", &[("channel", "c"), ("from_id", "1")]);
     until("the answer begins", || slow.has_something());
@@ -84,8 +76,7 @@ fn a_stop_finishes_the_response_in_progress() {
 #[test]
 fn a_stop_does_not_wait_for_a_client_that_does_not_read() {
     let (mut server, slow) = in_the_middle_of_an_answer();
-    server.signal(Signal::TERM);
-    assert_eq!(server.wait().code(), Some(0));
+    server.stop();
     drop(slow);
 }
 
@@ -103,39 +94,29 @@ fn a_second_signal_ends_the_server_at_once() {
     drop(slow);
 }
 
-/// strace attached to a process, and its output so far. Killed when dropped.
+/// strace attached to a process, and a folder with its output. Killed when dropped.
 struct Trace {
     strace: Child,
-    seen: Arc<Mutex<Vec<u8>>>,
+    folder: Folder,
 }
 
 impl Trace {
     fn attach(id: u32) -> Self {
-        let mut strace = Command::new("strace")
+        let folder = Folder::new("trace");
+        let strace = Command::new("strace")
             .args(["-f", "-p", &id.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stderr(File::create(folder.file("trace")).expect("a file"))
             .spawn()
             .expect("strace, from the package of that name");
-        let mut stderr = strace.stderr.take().expect("its standard error is a pipe");
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let store = Arc::clone(&seen);
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(length @ 1..) = stderr.read(&mut buffer) {
-                let mut seen = store.lock().expect("no panic while storing");
-                seen.extend_from_slice(&buffer[..length]);
-            }
-        });
-        let trace = Self { strace, seen };
+        let trace = Self { strace, folder };
         until("strace has attached", || trace.seen().contains("attached"));
         trace
     }
 
     fn seen(&self) -> String {
-        let seen = self.seen.lock().expect("no panic while storing");
-        String::from_utf8_lossy(&seen).into_owned()
+        fs::read_to_string(self.folder.file("trace")).expect("the output of strace")
     }
 }
 
@@ -224,8 +205,7 @@ fn the_log_has_no_secrets() {
     reader.reset();
     server.wait_for_readers("secretchannel", 0);
 
-    server.signal(Signal::TERM);
-    assert_eq!(server.wait().code(), Some(0));
+    server.stop();
     let log = server.log();
     let secrets = [&*me.auth, &read, &write, "secret"];
     for line in &log {
@@ -249,8 +229,7 @@ fn every_log_line_has_a_time_and_a_level() {
     let mut server = Server::with(&["--log", "debug"]);
     server.write("c", "m");
     server.get("/nothing", &[]);
-    server.signal(Signal::TERM);
-    server.wait();
+    server.stop();
     let log = server.log();
     assert!(log.len() > 2, "{log:?}");
     for line in &log[1..] {
@@ -266,7 +245,6 @@ fn a_quiet_log_has_only_the_first_line() {
     let mut server = Server::with(&["--log", "error"]);
     server.write("c", "m");
     server.get("/nothing", &[]);
-    server.signal(Signal::TERM);
-    server.wait();
+    server.stop();
     assert_eq!(server.log().len(), 1, "{:?}", server.log());
 }

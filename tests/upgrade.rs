@@ -11,14 +11,8 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use common::{Client, EventStream, Folder, Identity, Server, command, free_address, until};
+use common::{Folder, Server, command, free_address, until};
 use rustix::process::{Signal, kill_process};
-
-fn write_as(server: &Server, who: &Identity, channel: &str, message: &str) -> u64 {
-    let answer =
-        server.get("/write", &who.and(&[("channel", channel), ("message", message)])).ok().json();
-    answer["id"].as_u64().expect("an id")
-}
 
 #[test]
 fn channels_connections_and_ids_survive_an_upgrade() {
@@ -31,7 +25,8 @@ fn channels_connections_and_ids_survive_an_upgrade() {
         let after = server.read("room", "1");
         assert!(after.messages().starts_with(&before.messages()));
         assert_eq!(after.json()["epoch"], before.json()["epoch"]);
-        assert_eq!(write_as(&server, &josh, "room", "after"), 3 + round);
+        let say = josh.and(&[("channel", "room"), ("message", "after")]);
+        assert_eq!(server.get("/write", &say).ok().json()["id"], 3 + round);
         assert_eq!(server.members("room")["members"][0]["message"], "Josh");
     }
     assert_eq!(server.introduce("room", "Ann").number, josh.number + 1);
@@ -58,20 +53,14 @@ fn a_client_continues_on_the_same_tcp_connection() {
     half.call("age=half HTTP/1.1\r\nHost: h\r\n\r\n").ok();
     body.call("body").ok();
     let answer = waiting.get("/read", &josh.and(&[("channel", "room"), ("from_id", "2")])).ok();
-    let texts: Vec<_> = answer.messages().iter().map(|it| it["message"].clone()).collect();
-    assert_eq!(texts, ["idle", "half", "half body"]);
+    assert_eq!(answer.texts(), ["idle", "half", "half body"]);
 }
 
 #[test]
 fn streams_end_and_reconnect_to_the_new_process_without_a_goodbye() {
     let mut server = Server::with(&["--connection-timeout", "1h"]);
     let josh = server.introduce("room", "Josh");
-    let mut events = EventStream::open(
-        server.client(),
-        &josh.and(&[("channel", "room"), ("from_id", "1")]),
-        &[],
-    );
-    events.beginning();
+    let mut events = server.events(&josh.and(&[("channel", "room"), ("from_id", "1")]));
     let cursor = events.event().id.expect("a cursor");
     let mut socket = server.socket(&[("channel", "room")]);
     server.upgrade();
@@ -79,8 +68,7 @@ fn streams_end_and_reconnect_to_the_new_process_without_a_goodbye() {
     socket.ends_with(1001);
     server.write("room", "meanwhile");
     let params = josh.and(&[("channel", "room")]);
-    let mut events = EventStream::open(server.client(), &params, &[("Last-Event-ID", &cursor)]);
-    events.beginning();
+    let mut events = server.events_after(&params, Some(&cursor));
     assert_eq!(events.texts(1), ["meanwhile"]);
 }
 
@@ -100,15 +88,7 @@ fn no_waiting_connection_times_out_through_an_upgrade() {
             assert_eq!(client.response().ok().ids(), Vec::<u64>::new());
             client.send_get("/read", &me.and(&[("channel", "elsewhere")]));
         }
-        let heirs = server.successors().len();
-        until("the old process has exited", || {
-            server
-                .log()
-                .iter()
-                .filter(|line| line.ends_with(" upgrade finished: old process exited"))
-                .count()
-                >= heirs
-        });
+        server.wait_for_upgrades(server.successors().len());
         server.adopt_successor();
     }
     server.wait_for_readers("elsewhere", 20);
@@ -125,8 +105,7 @@ fn a_chunked_request_cut_by_an_upgrade_is_refused_and_changes_nothing() {
     // The server has read it once it has answered a later client.
     server.write("room", "one");
     server.upgrade();
-    let answer = chunked.response();
-    assert_eq!((answer.status, &answer.json()["error"]), (503, &"over_capacity".into()));
+    chunked.response().fails_with(503, "over_capacity");
     assert_eq!(server.read("room", "0").ids(), [1]);
 }
 
@@ -145,12 +124,9 @@ fn a_successor_that_does_not_start_leaves_the_old_process_serving() {
     for broken in ["/bin/false", "/bin/true"] {
         fs::remove_file(&program).expect("the link");
         symlink(Path::new(broken), &program).expect("a link");
-        let failures = |server: &Server| {
-            server.log().iter().filter(|line| line.contains("upgrade failed")).count()
-        };
-        let before = failures(&server);
+        let before = server.logged("upgrade failed");
         server.signal(Signal::USR2);
-        until("the upgrade has failed", || failures(&server) > before);
+        until("the upgrade has failed", || server.logged("upgrade failed") > before);
         server.write("room", "two");
     }
     assert_eq!(server.read("room", "1").ids(), [1, 2, 3]);
@@ -165,9 +141,7 @@ fn a_successor_killed_before_it_serves_leaves_the_old_process_serving() {
         until("an upgrade has started", || !server.successors().is_empty());
         // Fails only if the process was ended already.
         let _ = kill_process(server.successors()[0], Signal::KILL);
-        let says =
-            |server: &Server, what: &str| server.log().iter().any(|line| line.contains(what));
-        until("one of them is gone", || says(&server, "upgrade failed") || server.has_ended());
+        until("one of them is gone", || server.logged("upgrade failed") > 0 || server.has_ended());
         if server.has_ended() {
             // It was killed too late: it served already.
             server.forget();
@@ -210,15 +184,12 @@ fn an_old_process_killed_during_an_upgrade_leaves_a_serving_successor() {
 
 #[test]
 fn admin_clients_are_not_transferred() {
-    let mut command = command();
-    command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
-    let mut server = Server::spawn(command, 2);
-    let admin = ([127, 0, 0, 1], server.port(1)).into();
-    let mut operator = Client::connect(admin);
+    let mut server = Server::watched(&[]);
+    let mut operator = server.operator();
     operator.get("/metrics", &[]).ok();
     server.upgrade();
     operator.is_closed();
-    Client::connect(admin).get("/metrics", &[]).ok();
+    server.operator().get("/metrics", &[]).ok();
     server.get("/metrics", &[]).fails_with(404, "not_found");
 }
 

@@ -14,16 +14,6 @@ use common::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// A server without timeouts.
-fn patient() -> Server {
-    patient_with(&[])
-}
-
-fn patient_with(options: &[&str]) -> Server {
-    let patient = ["--connection-timeout", "1h", "--heartbeat", "1h", "--request-timeout", "1h"];
-    Server::with(&[&patient, options].concat())
-}
-
 /// A frame that writes `text` to a channel.
 fn write(channel: &str, text: &str) -> Vec<u8> {
     masked(TEXT, json!({"call": "write", "channel": channel, "message": text}).to_string())
@@ -31,45 +21,31 @@ fn write(channel: &str, text: &str) -> Vec<u8> {
 
 #[test]
 fn a_handshake_is_answered_as_rfc_6455_says() {
-    let server = patient();
+    let server = Server::patient(&[]);
+    let [upgrade, connection, key, version] = HANDSHAKE;
     let variants: [&[(&str, &str)]; 5] = [
-        &HANDSHAKE,
-        &[
-            ("upgrade", "WebSocket"),
-            ("connection", "keep-alive, upgrade"),
-            HANDSHAKE[2],
-            HANDSHAKE[3],
-        ],
-        &[("Upgrade", "h2c, websocket"), HANDSHAKE[1], HANDSHAKE[2], HANDSHAKE[3]],
+        &[upgrade, connection],
+        &[("upgrade", "WebSocket"), ("connection", "keep-alive, upgrade")],
+        &[("Upgrade", "h2c, websocket"), connection],
         // Offered subprotocols and extensions are not accepted, and so not named.
         &[
-            HANDSHAKE[0],
-            HANDSHAKE[1],
-            HANDSHAKE[2],
-            HANDSHAKE[3],
+            upgrade,
+            connection,
             ("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"),
             ("Sec-WebSocket-Protocol", "chat, superchat"),
         ],
-        &[
-            HANDSHAKE[0],
-            HANDSHAKE[1],
-            HANDSHAKE[2],
-            HANDSHAKE[3],
-            ("Accept", "text/event-stream"),
-            ("Last-Event-ID", "e:1"),
-        ],
+        &[upgrade, connection, ("Accept", "text/event-stream"), ("Last-Event-ID", "e:1")],
     ];
     for headers in variants {
         let mut client = server.client();
-        client.send(request("GET", "/read?channel=c", headers, None));
+        let headers = [headers, &[key, version]].concat();
+        client.send(request("GET", "/read?channel=c", &headers, None));
         let head = client.head();
         assert_eq!(head.status, 101, "{headers:?}: {head:?}");
-        assert!(
-            head.header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
-        );
-        assert!(
-            head.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade"))
-        );
+        for (name, expected) in [("upgrade", "websocket"), ("connection", "upgrade")] {
+            let value = head.header(name);
+            assert!(value.is_some_and(|value| value.eq_ignore_ascii_case(expected)), "{head:?}");
+        }
         assert_eq!(head.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
         for name in
             ["sec-websocket-extensions", "sec-websocket-protocol", "content-length", "content-type"]
@@ -83,7 +59,7 @@ fn a_handshake_is_answered_as_rfc_6455_says() {
 
 #[test]
 fn an_invalid_handshake_is_refused_and_closed() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let [upgrade, connection, key, version] = HANDSHAKE;
     let named = |value| ("Sec-WebSocket-Key", value);
     let cases: [&[(&str, &str)]; 12] = [
@@ -116,7 +92,7 @@ fn an_invalid_handshake_is_refused_and_closed() {
 
 #[test]
 fn an_upgrade_header_on_another_call_is_ignored() {
-    let server = patient();
+    let server = Server::patient(&[]);
     server.write("c", "m");
     let read = "/read?channel=c&from_id=1";
     let mut client = server.client();
@@ -140,28 +116,8 @@ fn an_upgrade_header_on_another_call_is_ignored() {
 }
 
 #[test]
-fn an_invalid_read_opens_no_websocket() {
-    let server = patient();
-    let me = server.introduce("c", "Josh");
-    for (params, status, error) in [
-        ("", 400, "missing_parameter"),
-        ("channel=c&from_id=x", 400, "bad_parameter"),
-        ("channel=~", 400, "bad_channel"),
-        (&*format!("channel=c&connection={}&auth=wrong", me.number), 403, "bad_auth"),
-        ("channel=c&connection=77&auth=x", 410, "connection_ended"),
-    ] {
-        let mut client = server.client();
-        client
-            .call(request("GET", &format!("/read?{params}"), &HANDSHAKE, None))
-            .fails_with(status, error);
-    }
-    assert_eq!(server.readers("c"), 0);
-}
-
-#[test]
 fn frames_have_the_json_of_read_responses() {
-    let server =
-        Server::with(&["--history", "3", "--heartbeat", "1h", "--connection-timeout", "1h"]);
+    let server = Server::patient(&["--history", "3"]);
     server.introduce("c", "Josh");
     for text in ["two", "three", "four", "five"] {
         server.write("c", text);
@@ -205,7 +161,7 @@ fn frames_have_the_json_of_read_responses() {
 
 #[test]
 fn every_call_is_answered_as_over_http_with_its_ref_first() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let mut socket = server.socket(&[("channel", "elsewhere")]);
     let mut ask = |call: Value| {
         socket.ask(&call);
@@ -251,7 +207,7 @@ fn every_call_is_answered_as_over_http_with_its_ref_first() {
 
 #[test]
 fn a_ref_is_any_number_or_string() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let mut socket = server.socket(&[("channel", "c")]);
     let long = format!("\"{}\"", "é".repeat(10_000));
     let refs = [
@@ -295,7 +251,7 @@ fn a_ref_is_any_number_or_string() {
 
 #[test]
 fn a_frame_without_a_valid_call_gets_an_error() {
-    let server = patient_with(&["--max-message", "10"]);
+    let server = Server::patient(&["--max-message", "10"]);
     let me = server.introduce("c", "Josh");
     let mut socket = server.socket(&[("channel", "c")]);
     let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
@@ -351,7 +307,7 @@ fn a_frame_without_a_valid_call_gets_an_error() {
 
 #[test]
 fn unknown_keys_of_a_call_are_ignored() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let mut socket = server.socket(&[("channel", "elsewhere")]);
     let call = json!({
         "call": "write", "channel": "c", "message": "m",
@@ -362,7 +318,7 @@ fn unknown_keys_of_a_call_are_ignored() {
 
 #[test]
 fn a_read_frame_replaces_the_subscriptions() {
-    let server = patient();
+    let server = Server::patient(&[]);
     for channel in ["a", "b", "c"] {
         server.write(channel, "old");
     }
@@ -398,7 +354,7 @@ fn a_read_frame_replaces_the_subscriptions() {
 
 #[test]
 fn a_failed_read_frame_changes_nothing() {
-    let server = patient_with(&["--max-channels", "2"]);
+    let server = Server::patient(&["--max-channels", "2"]);
     let me = server.introduce("a", "Josh");
     let mut socket = server.socket(&me.and(&[("channel", "a"), ("channel", "b")]));
     let many: Vec<String> = (0..33).map(|number| number.to_string()).collect();
@@ -422,8 +378,7 @@ fn a_failed_read_frame_changes_nothing() {
     server.write("b", "m");
     assert_eq!(socket.json()["channels"][1]["messages"][0]["message"], "m");
     drop(socket);
-    let goodbye = server.get("/read", &[("channel", "a"), ("from_id", "2")]).ok();
-    assert_eq!(goodbye.events(), ["goodbye closed"]);
+    assert_eq!(server.next_events("a", 2), ["goodbye closed"]);
 }
 
 #[test]
@@ -433,9 +388,9 @@ fn the_connection_of_the_handshake_belongs_to_the_socket() {
     let other = server.introduce("d", "Ann");
     let mut socket = server.socket(&own.and(&[("channel", "c")]));
     // A new read with another connection's credentials does not bind that connection to the socket.
-    let mut call = json!({"call": "read", "channel": "c", "ref": 1});
-    call["connection"] = json!(other.number);
-    call["auth"] = json!(other.auth);
+    let (number, auth) = (other.number, &other.auth);
+    let call =
+        json!({"call": "read", "channel": "c", "ref": 1, "connection": number, "auth": auth});
     assert_eq!(socket.call(&call)["ref"], 1);
     // A call without credentials has no author.
     assert_eq!(
@@ -444,107 +399,16 @@ fn the_connection_of_the_handshake_belongs_to_the_socket() {
     );
     assert_eq!(socket.texts(), ["m"]);
     assert_eq!(server.read("c", "2").messages()[0].get("from"), None);
-    assert_eq!(
-        server.get("/read", &[("channel", "d"), ("from_id", "2")]).events(),
-        ["goodbye timeout"]
-    );
+    assert_eq!(server.next_events("d", 2), ["goodbye timeout"]);
     assert_eq!(server.members("c")["members"][0]["connection"], own.number);
     drop(socket);
-    let goodbye = server.get("/read", &[("channel", "c"), ("from_id", "3")]).ok();
-    assert_eq!(goodbye.events(), ["goodbye closed"]);
-}
-
-#[test]
-fn closing_a_websocket_sends_a_goodbye_at_once() {
-    type Closing = fn(Socket) -> Option<Socket>;
-    let ways: [(&str, Closing); 5] = [
-        ("FIN", |socket| {
-            drop(socket);
-            None
-        }),
-        ("RST", |socket| {
-            socket.client.reset();
-            None
-        }),
-        ("half a close", |socket| {
-            socket.client.half_close();
-            Some(socket)
-        }),
-        ("Close", |mut socket| {
-            socket.send(CLOSE, 1001_u16.to_be_bytes());
-            Some(socket)
-        }),
-        ("a violation", |mut socket| {
-            socket.client.send([0xff; 2]);
-            Some(socket)
-        }),
-    ];
-    let server = patient();
-    for (channel, close) in ways {
-        let me = server.introduce(channel, "Josh");
-        let mut watcher = server.socket(&[("channel", channel)]);
-        let _kept = close(server.socket(&me.and(&[("channel", channel)])));
-        let goodbye = &watcher.json()["messages"][0];
-        assert_eq!(
-            (&goodbye["reason"], &goodbye["from"]),
-            (&json!("closed"), &json!(me.number)),
-            "{channel}"
-        );
-        server.wait_for_readers(channel, 1);
-    }
-}
-
-#[test]
-fn a_goodbye_is_sent_on_the_websocket_and_ends_it() {
-    let server = patient();
-    let me = server.introduce("c", "Josh");
-    let mut there = server.socket(&me.and(&[("channel", "c")]));
-    let mut elsewhere = server.socket(&me.and(&[("channel", "elsewhere")]));
-    let mut other = server.socket(&[("channel", "c")]);
-    // It can say goodbye itself.
-    there.ask(&json!({"call": "goodbye", "connection": me.number, "auth": me.auth, "ref": 1}));
-    assert_eq!(there.text(), r#"{"ref":1,"ok":true}"#);
-    assert_eq!(there.json()["messages"][0]["reason"], "left");
-    there.ends_with(1000);
-    elsewhere.ends_with(1000);
-    assert_eq!(other.json()["messages"][0]["reason"], "left");
-    assert!(!other.client.has_something());
-}
-
-#[test]
-fn websockets_supersede_no_read_and_are_not_superseded() {
-    let server = patient();
-    let me = server.introduce("c", "Josh");
-    let c = me.and(&[("channel", "c")]);
-    let mut poll = server.park(&c);
-    let mut sockets = [server.socket(&c), server.socket(&c)];
-    let mut newer = server.client();
-    newer.send_get("/read", &c);
-    assert_eq!(poll.response().ok().ids(), [0; 0]);
-    assert_eq!(server.readers("c"), 3);
-    server.write("c", "m");
-    assert!(sockets.iter_mut().all(|socket| socket.texts() == ["m"]));
-}
-
-#[test]
-fn a_stop_closes_websockets_with_1001() {
-    let mut server = patient();
-    let me = server.introduce("c", "Josh");
-    let mut sockets =
-        [server.socket(&me.and(&[("channel", "c")])), server.socket(&[("channel", "c")])];
-    let start = Instant::now();
-    server.signal(Signal::TERM);
-    for socket in &mut sockets {
-        socket.ends_with(1001);
-    }
-    assert_eq!(server.wait().code(), Some(0));
-    assert!(start.elapsed() < Duration::from_secs(4), "it waited for sockets");
+    assert_eq!(server.next_events("c", 3), ["goodbye closed"]);
 }
 
 #[test]
 fn each_protocol_violation_has_its_close_code() {
     // The largest frame is that of a message in which every byte is escaped, plus 32 KiB.
-    let server = patient_with(&["--max-message", "100"]);
+    let server = Server::patient(&["--max-message", "100"]);
     let largest = 6 * 100 + 32 * 1024;
     let long = vec![b' '; largest + 1];
     let one = masked(0x01, &long[..largest]);
@@ -655,7 +519,7 @@ fn conversation() -> (Vec<u8>, Vec<Frame>) {
 fn frames_are_parsed_in_any_fragmentation() {
     let (bytes, answers) = conversation();
     for piece in [1, 2, 7, 1000, bytes.len()] {
-        let server = patient();
+        let server = Server::patient(&[]);
         let mut socket = server.socket(&[("channel", "elsewhere")]);
         let (head, tail) = bytes.split_at(bytes.len().min(1500));
         head.chunks(piece).for_each(|piece| socket.client.send(piece));
@@ -670,7 +534,7 @@ fn frames_are_parsed_in_any_fragmentation() {
 
 #[test]
 fn frames_can_follow_the_handshake_at_once() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let (bytes, answers) = conversation();
     let before = request("GET", "/health", &[], None);
     let mut client = server.client();
@@ -709,7 +573,7 @@ fn many_frames_in_one_packet_are_answered_in_order() {
 
 #[test]
 fn frames_sent_before_a_fin_are_executed() {
-    let server = patient();
+    let server = Server::patient(&[]);
     for close in [Client::half_close, |_: &Client| {}] {
         let mut socket = server.socket(&[("channel", "elsewhere")]);
         let id = server.read("c", "0").next_id();
@@ -739,14 +603,7 @@ fn an_unfinished_frame_times_out() {
         ("half a frame", masked(TEXT, "{}")[..7].to_vec()),
         ("half a message", masked(0x01, "{")),
     ];
-    let server = Server::with(&[
-        "--request-timeout",
-        "300ms",
-        "--heartbeat",
-        "1h",
-        "--connection-timeout",
-        "1h",
-    ]);
+    let server = Server::patient(&["--request-timeout", "300ms"]);
     let start = Instant::now();
     let mut sockets = halves.map(|(what, half)| {
         let me = server.introduce("c", what);
@@ -784,7 +641,7 @@ fn continuous_frames_do_not_time_out() {
 
 #[test]
 fn a_websocket_that_answers_pings_stays_open() {
-    let server = Server::with(&["--heartbeat", "400ms", "--connection-timeout", "1h"]);
+    let server = Server::patient(&["--heartbeat", "400ms"]);
     let me = server.introduce("c", "Josh");
     let mut alive = server.socket(&me.and(&[("channel", "c")]));
     let dead = server.introduce("c", "Ann");
@@ -851,7 +708,7 @@ fn with_an_origin_list_only_listed_origins_open_a_websocket() {
 
 #[test]
 fn a_websocket_writes_and_reads_private_pairs() {
-    let server = patient();
+    let server = Server::patient(&[]);
     let mut socket = server.socket(&[("channel", "lobby")]);
     let pair = socket.call(&json!({"call": "create"}));
     let follow = socket.call(&json!({"call": "read", "channel": pair["read"]}));
@@ -884,8 +741,7 @@ fn an_independent_client_can_communicate() {
     use tungstenite::Message;
 
     // A machine under load needs a while for a mebibyte, and answers no pings meanwhile.
-    let server =
-        Server::with(&["--heartbeat", "1s", "--connection-timeout", "1h", "--max-message", "1m"]);
+    let server = Server::patient(&["--heartbeat", "1s", "--max-message", "1m"]);
     let me: Identity = server.introduce("c", "Josh");
     let query = format!("channel=c&from_id=2&connection={}&auth={}", me.number, me.auth);
     let mut socket = independent(&server, &query);
@@ -917,10 +773,7 @@ fn an_independent_client_can_communicate() {
     let farewell = next(&mut socket);
     assert!(matches!(farewell, Message::Close(_)), "{farewell:?}");
     assert!(matches!(socket.read(), Err(tungstenite::Error::ConnectionClosed)));
-    assert_eq!(
-        server.get("/read", &[("channel", "c"), ("from_id", "10")]).ok().events(),
-        ["goodbye closed"]
-    );
+    assert_eq!(server.next_events("c", 10), ["goodbye closed"]);
 }
 
 #[test]
@@ -928,7 +781,7 @@ fn an_independent_client_gets_the_close_code() {
     use tungstenite::Message;
     use tungstenite::protocol::frame::coding::CloseCode;
 
-    let mut server = patient();
+    let mut server = Server::patient(&[]);
     let mut binary = independent(&server, "channel=c");
     binary.send(Message::binary(vec![1, 2, 3])).expect("sending");
     let code = |message: Message| match message {

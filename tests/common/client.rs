@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
@@ -197,11 +198,8 @@ impl Client {
                 Err(error) => match error.kind() {
                     ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => return Some(Came::End),
                     ErrorKind::Interrupted => {}
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                        if Instant::now() >= deadline {
-                            return None;
-                        }
-                    }
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut if Instant::now() < deadline => {}
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => return None,
                     _ => panic!("reading from the server: {error}"),
                 },
             }
@@ -244,6 +242,21 @@ impl Client {
     #[track_caller]
     pub fn reset(self) {
         sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("setting SO_LINGER");
+    }
+
+    /// Sends pieces from another thread while `receive` runs.
+    #[track_caller]
+    pub fn send_meanwhile(
+        &mut self,
+        mut pieces: impl Iterator<Item = Vec<u8>> + Send,
+        receive: impl FnOnce(&mut Self),
+    ) {
+        let mut stream = self.second_handle();
+        thread::scope(|scope| {
+            let sender = scope.spawn(move || pieces.all(|piece| stream.write_all(&piece).is_ok()));
+            receive(self);
+            assert!(sender.join().expect("no panic"), "sending meanwhile");
+        });
     }
 
     /// Returns a second handle on the socket, for a thread that sends meanwhile.

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::http::Params;
+use support::http::{Params, target};
 
 use super::client::Client;
 use super::identity::Identity;
@@ -95,6 +95,14 @@ impl Server {
         Self::on(&["127.0.0.1:0"], options)
     }
 
+    /// Starts a server on which nothing ends by a timeout of the server.
+    pub fn patient(options: &[&str]) -> Self {
+        let timeouts =
+            ["--connection-timeout", "--poll-timeout", "--heartbeat", "--request-timeout"];
+        let hours = timeouts.map(|timeout| [timeout, "1h"]).concat();
+        Self::with(&[&hours, options].concat())
+    }
+
     pub fn on(addresses: &[&str], options: &[&str]) -> Self {
         let mut command = command();
         for address in addresses {
@@ -102,6 +110,13 @@ impl Server {
         }
         command.args(options);
         Self::spawn(command, addresses.len())
+    }
+
+    /// Starts a server with a public and an admin listener.
+    pub fn watched(options: &[&str]) -> Self {
+        let mut command = command();
+        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]).args(options);
+        Self::spawn(command, 2)
     }
 
     /// Runs `command` and waits until it has announced so many listeners.
@@ -135,13 +150,17 @@ impl Server {
 
     /// Returns the port of a TCP listener.
     pub fn port(&self, index: usize) -> u16 {
-        let (_, port) = self.urls[index].rsplit_once(':').expect("a port");
-        port.parse().expect("a number of a port")
+        self.address_of(index).port()
     }
 
     /// Returns the address of the first listener, which is TCP.
     pub fn address(&self) -> SocketAddr {
-        let (_, address) = self.urls[0].rsplit_once('/').expect("a URL");
+        self.address_of(0)
+    }
+
+    /// Returns the address of a TCP listener.
+    pub fn address_of(&self, index: usize) -> SocketAddr {
+        let (_, address) = self.urls[index].rsplit_once('/').expect("a URL");
         address.parse().expect("an address with a port")
     }
 
@@ -154,8 +173,18 @@ impl Server {
         self.log.lock().expect("no panic while logging").clone()
     }
 
+    /// Returns the number of lines of the log that contain this.
+    pub fn logged(&self, text: &str) -> usize {
+        self.log().iter().filter(|line| line.contains(text)).count()
+    }
+
     pub fn client(&self) -> Client {
         Client::connect(self.address())
+    }
+
+    /// Connects to the admin listener of [`Server::watched`].
+    pub fn operator(&self) -> Client {
+        Client::connect(self.address_of(1))
     }
 
     /// Makes one call over its own TCP connection.
@@ -171,11 +200,27 @@ impl Server {
         answer["id"].as_u64().expect("an id")
     }
 
+    /// Writes a text so many times.
+    #[track_caller]
+    pub fn fill(&self, channel: &str, text: &str, count: usize) {
+        let (mut writer, target) = (self.client(), target("/write", &[("channel", channel)]));
+        for _ in 0..count {
+            writer.post(&target, "text/plain", text).ok();
+        }
+    }
+
     /// Reads what there is now.
     #[track_caller]
     pub fn read(&self, channel: &str, from_id: &str) -> Response {
         let params = [("channel", channel), ("from_id", from_id), ("timeout", "0")];
         self.get("/read", &params).ok()
+    }
+
+    /// Returns the events that a read of `channel` from `from_id` gets, once there are some.
+    #[track_caller]
+    pub fn next_events(&self, channel: &str, from_id: u64) -> Vec<String> {
+        let params = [("channel", channel), ("from_id", &*from_id.to_string())];
+        self.get("/read", &params).ok().events()
     }
 
     #[track_caller]
@@ -228,13 +273,17 @@ impl Server {
         let before = self.successors().len();
         self.signal(Signal::USR2);
         until("an upgrade has started", || self.successors().len() > before);
-        until("the old process has exited", || {
-            let has_left = |line: &&String| line.ends_with(" upgrade finished: old process exited");
-            self.log().iter().filter(has_left).count() > before
-        });
+        self.wait_for_upgrades(before + 1);
         if let Some(status) = self.adopt_successor() {
             assert_eq!(status.code(), Some(0), "{:?}", self.log());
         }
+    }
+
+    /// Returns once so many predecessors have exited after an upgrade.
+    #[track_caller]
+    pub fn wait_for_upgrades(&self, count: usize) {
+        let has_left = |line: &&String| line.ends_with(" upgrade finished: old process exited");
+        until("the old process has exited", || self.log().iter().filter(has_left).count() >= count);
     }
 
     /// Replaces the process by its successor. Waits for the end of the predecessor, if it can.
@@ -277,6 +326,13 @@ impl Server {
         self.ended = true;
         self.join_log();
         status.expect("it is gone")
+    }
+
+    /// Asks the server to stop, and waits until it has exited with status 0.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        assert_eq!(self.wait().code(), Some(0), "{:?}", self.log());
     }
 
     fn join_log(&mut self) {
