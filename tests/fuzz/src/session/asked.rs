@@ -114,7 +114,8 @@ impl Asked {
 
     /// Returns the key of the channel that a call writes to.
     pub(super) fn log(&self) -> Option<String> {
-        self.one("channel").map(log_to_write)
+        let log = |name| accepted(name).for_writing().expect("it was accepted");
+        self.one("channel").map(|name| log(name).as_str().to_owned())
     }
 }
 
@@ -130,15 +131,11 @@ fn since(text: &str) -> Option<Since> {
     })
 }
 
-fn parse(name: &str) -> ChannelName<'_> {
+pub(super) fn accepted(name: &str) -> ChannelName<'_> {
     ChannelName::parse(name).expect("it was accepted")
-}
-
-fn log_to_write(name: &str) -> String {
-    parse(name).for_writing().expect("it was accepted").as_str().to_owned()
 }
 
 /// Returns the key of the channel that is read under this name.
 pub(super) fn log_to_read(name: &str) -> String {
-    parse(name).for_reading().expect("it was accepted").as_str().to_owned()
+    accepted(name).for_reading().expect("it was accepted").as_str().to_owned()
 }

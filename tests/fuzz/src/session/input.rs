@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 use speak::api::{Context, Handled, RequestSource, Transport, WebSocket};
-use speak::http::{self, Opcode, Parsed, Persistence, Progress};
+use speak::http::{self, Frame, Opcode, Parsed, Persistence, Progress};
 use support::message::Kind;
 
 use super::asked::Asked;
@@ -117,21 +117,21 @@ impl World {
                 let json = responses::check(&self.out, &asked, self.settings.has_list, is_over);
                 let has_failed = json.as_ref().is_some_and(|json| json["error"] == "bad_request");
                 assert_eq!(is_over, closes || has_failed);
-                let closes = is_over;
                 if persistence == Persistence::PersistentIfAnnounced {
                     assert!(asked.is_http_10);
                 }
                 if let Some(json) = &json {
                     self.learn(&asked, json);
                 }
-                if closes {
+                if is_over {
                     self.clients[place].state = State::Closed;
                 }
-                !closes
+                !is_over
             }
             Handled::LongPoll { reader, format, wait_ms } => {
                 assert!(self.out.is_empty(), "a pending read is not answered");
-                assert!((1..=self.settings.poll_timeout_ms).contains(&wait_ms));
+                let most_ms = self.settings.api.poll_timeout.as_millis();
+                assert!((1..=most_ms).contains(&wait_ms.into()));
                 let until = self.now.mono.after(wait_ms);
                 let mut its = self.knowledge.reader(&asked, None);
                 let next_ids = self.next_ids(&its.names());
@@ -228,38 +228,25 @@ impl World {
             return false;
         };
         let room = most.saturating_sub(fragments.as_ref().map_or(0, Vec::len));
-        let frame = match http::parse_frame(&mut bytes, room) {
-            Err(_) => {
-                self.close(place);
-                return false;
-            }
-            Ok(None) => {
-                self.clients[place].input = bytes;
-                return false;
-            }
-            Ok(Some((frame, length))) => {
-                let payload = frame.payload.to_vec();
-                let (opcode, is_final) = (frame.opcode, frame.is_final);
-                bytes.drain(..length);
-                self.clients[place].input = bytes;
-                (opcode, is_final, payload)
-            }
+        let Ok(parsed) = http::parse_frame(&mut bytes, room) else {
+            self.close(place);
+            return false;
         };
-        let (opcode, is_final, payload) = frame;
-        match opcode {
-            Opcode::Ping | Opcode::Pong => return true,
-            Opcode::Close => {
-                self.close(place);
-                return false;
-            }
-            Opcode::Text | Opcode::Continuation => {}
+        let Some((Frame { opcode, is_final, payload }, length)) = parsed else {
+            self.clients[place].input = bytes;
+            return false;
+        };
+        let mut text = fragments.clone().unwrap_or_default();
+        text.extend_from_slice(payload);
+        self.clients[place].input = bytes.split_off(length);
+        if matches!(opcode, Opcode::Ping | Opcode::Pong) {
+            return true;
         }
-        if fragments.is_some() != (opcode == Opcode::Continuation) {
+        if opcode == Opcode::Close || fragments.is_some() != (opcode == Opcode::Continuation) {
             self.close(place);
             return false;
         }
-        let mut text = fragments.take().unwrap_or_default();
-        text.extend_from_slice(&payload);
+        *fragments = None;
         if !is_final {
             *fragments = Some(text);
             return true;

@@ -5,11 +5,10 @@ use std::{env, mem};
 
 use speak::api::{Api, Phase};
 use speak::http::Persistence;
-use speak::hub::{
-    ChannelName, Hub, Millis, Mode, Now, ReadRequest, ReadResult, ResumeBatch, Since, Wake,
-};
+use speak::hub::{self, Hub, Millis, Mode, Now, ReadRequest, ReadResult, ResumeBatch, Since, Wake};
 use support::ws;
 
+use super::asked::accepted;
 use super::client::{Client, Delivered, State};
 use super::knowledge::{Knowledge, StreamCheck};
 use super::responses::{self, parse_json, texts};
@@ -56,8 +55,8 @@ impl History {
 impl World {
     pub(super) fn new(settings: Settings) -> Self {
         settings::reset_chance();
-        let hub = Hub::new(settings.of_hub());
-        let mut api = Api::new(settings.of_api(), &hub, settings::chance);
+        let hub = Hub::new(settings.hub.clone());
+        let mut api = Api::new(settings.api.clone(), &hub, settings::chance);
         let now = Now { mono: Millis(0), unix_ms: 1_763_802_330_123 };
         api.set_time(now);
         Self {
@@ -209,13 +208,11 @@ impl World {
                     }
                 }
             });
-            let is_cut = |client: &Client| client.backlog.is_some_and(|bytes| bytes > MAX_BACKLOG);
-            let cut: Vec<_> = (0..CLIENTS)
-                .filter(|place| {
-                    is_cut(&self.clients[*place])
-                        && matches!(self.clients[*place].state, State::Streaming { .. })
-                })
-                .collect();
+            let is_cut = |client: &Client| {
+                let is_stream = matches!(client.state, State::Streaming { .. });
+                is_stream && client.backlog.is_some_and(|bytes| bytes > MAX_BACKLOG)
+            };
+            let cut: Vec<_> = (0..CLIENTS).filter(|place| is_cut(&self.clients[*place])).collect();
             if cut.is_empty() {
                 return;
             }
@@ -242,18 +239,9 @@ impl World {
     /// Returns the next id of each channel that a client has just read.
     pub(super) fn next_ids(&mut self, channels: &[&str]) -> Vec<u64> {
         let next_id = |channel: &&str| {
-            let log = ChannelName::parse(channel)
-                .expect("it was accepted")
-                .for_reading()
-                .expect("it was accepted");
-            let targets = &[(log, Since::Now)];
-            let call = ReadRequest {
-                targets,
-                epoch: None,
-                credentials: None,
-                mode: Mode::Immediate,
-                token: 0,
-            };
+            let log = accepted(channel).for_reading().expect("it was accepted");
+            let (targets, mode) = (&[(log, Since::Now)], Mode::Immediate);
+            let call = ReadRequest { targets, epoch: None, credentials: None, mode, token: 0 };
             let Ok(ReadResult::Ready(reply)) = self.hub.read(self.now, &call) else {
                 panic!("it is answered")
             };
@@ -282,7 +270,7 @@ impl World {
             (kept..=self.identities.len()).contains(&census.sessions),
             "a session with a pending read lives"
         );
-        let max = self.settings.max_channels;
+        let max = self.settings.hub.max_channels;
         assert!(max == 0 || census.channels <= max, "{census:?}");
         assert!(census.timers <= census.channels + census.sessions, "{census:?}");
     }
@@ -314,15 +302,8 @@ impl World {
         self.turn(0);
         let census = self.hub.gauges();
         let held = self.hub.memory();
-        let nothing = [
-            census.channels,
-            census.sessions,
-            census.readers,
-            census.timers,
-            census.messages,
-            held,
-        ];
-        assert_eq!(nothing, [0; 6], "all have gone");
+        let hub::Gauges { channels, sessions, readers, timers, messages, .. } = census;
+        assert_eq!([channels, sessions, readers, timers, messages, held], [0; 6], "all have gone");
         self.knowledge.ledger.finish().expect("one goodbye for each introduction");
     }
 
