@@ -319,7 +319,7 @@ impl World {
                 let following = peer.following.as_mut();
                 let ended = following.and_then(|its| Some((its.carries.take()?, its.is_settled)));
                 if let Some((session, is_settled)) = ended {
-                    self.model.session(session).may_close(now);
+                    self.model.session(session).closings.push(now);
                     // A call may have kept it alive since the Close was made.
                     let is_sure = is_settled && self.model.known(session).busy_at < done_at;
                     let why = "its socket was closed";

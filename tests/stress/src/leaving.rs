@@ -20,7 +20,7 @@ const TAKEOVER_MAX: Duration = Duration::from_secs(1);
 impl World {
     /// Tells the ledger how a session is to end.
     pub(crate) fn plan(&mut self, session: u64, plan: impl FnOnce(&mut Session)) {
-        if let Some(session) = self.ledger.session_mut(session) {
+        if let Some(session) = self.ledger.sessions.get_mut(&session) {
             plan(session);
         }
     }
@@ -55,7 +55,7 @@ impl World {
             }
             LeaveMode::ChannelByChannel => {
                 for channel in mem::take(&mut self.user(index).channels) {
-                    self.plan(identity.number, |session| session.leave_channel(channel));
+                    self.plan(identity.number, |session| session.leaves.push(channel));
                     self.goodbye_of(token, &identity, channel);
                 }
             }

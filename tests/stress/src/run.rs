@@ -66,7 +66,7 @@ pub(crate) fn run(options: &Options) -> Checked {
             has_steady_clock: true,
         },
     );
-    (0..LARGE_CHANNELS).for_each(|channel| ledger.set_large(channel));
+    (0..LARGE_CHANNELS).for_each(|channel| ledger.channels[channel].is_large = true);
     let mut world = World::new((launcher, server), (names, LARGE_CHANNELS), ledger, seed, users)?;
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&world.interrupted))?;

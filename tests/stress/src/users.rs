@@ -3,6 +3,7 @@
 use support::fault::{Checked, Fault};
 use support::incoming::Item;
 use support::reader::Since;
+use support::session::Session;
 
 use crate::client::{Client, Owner, What};
 use crate::form::Form;
@@ -112,9 +113,7 @@ impl World {
             self.act_in(index, 50, 1_500);
             return Ok(());
         }
-        if let Some(session) = self.ledger.session_mut(number) {
-            session.clog();
-        }
+        self.plan(number, Session::clog);
         let form = self.random.pick(&[Form::Events, Form::WebSocket]);
         let token = self.open(Owner::ReadConn(index), ReadRate::None)?;
         self.user(index).read_conn = Some(token);
@@ -132,7 +131,7 @@ impl World {
             read.identity = identity;
             for its in &mut read.reader.subscriptions {
                 if let Since::Next(least) = &mut its.since {
-                    *least = self.ledger.judged_to(its.channel);
+                    *least = self.ledger.channels[its.channel].judged + 1;
                 }
             }
             read
@@ -209,9 +208,7 @@ impl World {
             76..84 => self.join(index, token, &identity),
             84..88 if self.user(index).channels.len() > 1 => {
                 self.user(index).channels.remove(at);
-                if let Some(session) = self.ledger.session_mut(identity.number) {
-                    session.leave_channel(channel);
-                }
+                self.plan(identity.number, |session| session.leaves.push(channel));
                 self.goodbye_of(token, &identity, channel);
             }
             88..94 => self.replace_read_conn(index)?,
@@ -277,7 +274,7 @@ impl World {
         // The other client, which carries nothing, is of no use.
         let token = self.user(index).write_conn.take();
         self.drop_link(token);
-        if self.ledger.session(number).is_some_and(|session| session.ended.is_some()) {
+        if self.ledger.sessions.get(&number).is_some_and(|session| session.ended.is_some()) {
             self.count("clients closed for what they did not take");
         } else if stays && !self.takeover.is_under_way {
             // An upgrade is not over before all clients have taken what was sent to them.
@@ -302,8 +299,7 @@ impl World {
         let identity = client.read.as_ref().and_then(|read| read.identity.as_ref());
         let number = identity.map(|identity| identity.number);
         let has_ended = |world: &Self| {
-            let session = number.and_then(|number| world.ledger.session(number));
-            number.is_some() && !session.is_some_and(support::session::Session::lives)
+            number.is_some_and(|it| !world.ledger.sessions.get(&it).is_some_and(|its| its.lives))
         };
         let owner = client.owner;
         match owner {

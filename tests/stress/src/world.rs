@@ -295,7 +295,7 @@ impl World {
 
     /// Subscribes to the messages that come from now on.
     pub(crate) fn subscribe_now(&self, channel: usize) -> Subscription {
-        self.subscribe(channel, Since::Next(self.ledger.judged_to(channel)))
+        self.subscribe(channel, Since::Next(self.ledger.channels[channel].judged + 1))
     }
 
     /// Returns any channel that is not large.
@@ -305,7 +305,7 @@ impl World {
 
     /// A call of a session, sent at that time, succeeded.
     pub(crate) fn lived(&mut self, session: Option<u64>, at_ms: u64) {
-        if let Some(session) = session.and_then(|number| self.ledger.session_mut(number)) {
+        if let Some(session) = session.and_then(|number| self.ledger.sessions.get_mut(&number)) {
             session.lived(at_ms);
         }
     }

@@ -75,7 +75,8 @@ impl Ledger {
                 Kind::Message => {}
             }
         }
-        let members: BTreeMap<_, _> = self.members(channel).collect();
+        let members = its.members.iter().map(|(number, member)| (*number, member.id));
+        let members: BTreeMap<_, _> = members.collect();
         let next_id = slice.next_id;
         ensure!(learned == members, "at {next_id} a reader learns of {learned:?}, not {members:?}");
         Ok(())

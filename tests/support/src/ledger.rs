@@ -68,8 +68,9 @@ pub struct Ledger {
     /// Epoch of the server, once an answer has named it.
     pub epoch: Option<String>,
     pub(crate) past_epochs: Vec<String>,
-    pub(crate) channels: Vec<Channel>,
-    sessions: BTreeMap<u64, Session>,
+    pub channels: Vec<Channel>,
+    /// Sessions that were introduced, by number.
+    pub sessions: BTreeMap<u64, Session>,
     /// Texts that must not appear, and why.
     forbidden: HashMap<(u32, u32), &'static str>,
     /// Channel and id of each text.
@@ -98,11 +99,6 @@ impl Ledger {
         self.channels.len() - 1
     }
 
-    /// Says that one answer may not contain all that this channel retains.
-    pub fn set_large(&mut self, channel: usize) {
-        self.channels[channel].is_large = true;
-    }
-
     /// The server was started without its memory: ids begin with 1 in another epoch.
     pub fn forget_all(&mut self) {
         for its in &mut self.channels {
@@ -124,21 +120,6 @@ impl Ledger {
         self.forbidden.clear();
         self.places.clear();
         self.sessions.retain(|_, it| it.ended.is_none() || !it.channels.is_empty());
-    }
-
-    /// Returns a session that was introduced.
-    pub fn session(&self, number: u64) -> Option<&Session> {
-        self.sessions.get(&number)
-    }
-
-    /// Returns all sessions that were introduced, by number.
-    pub fn sessions(&self) -> impl Iterator<Item = (u64, &Session)> {
-        self.sessions.iter().map(|(number, session)| (*number, session))
-    }
-
-    /// Returns a session, to say what its clients do.
-    pub fn session_mut(&mut self, number: u64) -> Option<&mut Session> {
-        self.sessions.get_mut(&number)
     }
 
     /// Another process takes over: a closing that only its predecessor sees may come as silence.
@@ -208,7 +189,7 @@ impl Ledger {
     /// A reader got a message.
     pub fn see(&mut self, channel: usize, message: &Message) -> Checked {
         self.sights += 1;
-        let (id, digest_of_all) = (message.id, message.digest());
+        let (id, digest_of_all) = (message.id, digest(message));
         let its = &mut self.channels[channel];
         if let Some(entry) = its.entry_mut(id) {
             let is_same = entry.digest == digest_of_all;
@@ -307,7 +288,7 @@ impl Ledger {
     /// Judges all that was seen, also after ids that no reader saw.
     pub fn finish(&mut self) -> Checked {
         for channel in 0..self.channels.len() {
-            self.skip_to(channel, self.last_seen_id(channel) + 1)?;
+            self.skip_to(channel, self.channels[channel].last_seen_id() + 1)?;
         }
         Ok(())
     }
@@ -417,30 +398,6 @@ impl Ledger {
         })
     }
 
-    /// Returns the members of a channel, as far as it is judged, with their newest introductions.
-    pub fn members(&self, channel: usize) -> impl Iterator<Item = (u64, u64)> {
-        self.channels[channel].members.iter().map(|(number, member)| (*number, member.id))
-    }
-
-    pub fn name_of(&self, channel: usize, number: u64) -> Option<String> {
-        self.channels[channel].members.get(&number)?.text.map(|text| text.write())
-    }
-
-    /// Says whether readers missed ids of a channel, so that its members are not known.
-    pub fn has_gaps(&self, channel: usize) -> bool {
-        self.channels[channel].has_gaps
-    }
-
-    /// Returns the id before which all messages are judged.
-    pub fn judged_to(&self, channel: usize) -> u64 {
-        self.channels[channel].judged + 1
-    }
-
-    /// Returns the highest id that a reader saw, or 0.
-    pub fn last_seen_id(&self, channel: usize) -> u64 {
-        self.channels[channel].last_seen_id()
-    }
-
     /// Returns the id after the highest that a reader saw, or that a response named.
     pub fn next_id(&self, channel: usize) -> u64 {
         let its = &self.channels[channel];
@@ -462,11 +419,11 @@ impl Ledger {
     pub fn owed(&self) -> Option<Fault> {
         let channels = (0..).zip(&self.channels).filter(|(_, its)| !its.has_gaps);
         let mut members = channels.flat_map(|(at, its)| its.members.keys().map(move |it| (at, it)));
-        let lives = |it: &Session| it.lives() && it.ended.is_none();
+        let lives = |it: &Session| it.lives && it.ended.is_none();
         self.unseen().or_else(|| {
             let (channel, number) =
-                members.find(|(_, number)| !self.session(**number).is_some_and(lives))?;
-            let session = self.session(*number);
+                members.find(|(_, number)| !self.sessions.get(number).is_some_and(lives))?;
+            let session = self.sessions.get(number);
             let what =
                 format!("session {number} is a member still, without a goodbye: {session:?}");
             Some(Fault::within(channel, what))

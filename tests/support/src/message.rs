@@ -64,10 +64,6 @@ impl<'a> Message<'a> {
         };
         parse().ok_or_else(|| Fault::new(format!("not a message: {value}")))
     }
-
-    pub(crate) fn digest(&self) -> u64 {
-        digest(self)
-    }
 }
 
 pub(crate) fn digest(value: &(impl Hash + ?Sized)) -> u64 {

@@ -38,14 +38,14 @@ impl Knowledge {
     fn channel(&mut self, log: String) -> usize {
         *self.channels.entry(log).or_insert_with(|| {
             let channel = self.ledger.add_channel();
-            self.ledger.set_large(channel);
+            self.ledger.channels[channel].is_large = true;
             channel
         })
     }
 
     /// Returns the highest id that a reader has got in a channel, or 0.
     pub(super) fn last_id(&self, log: &str) -> u64 {
-        self.channels.get(log).map_or(0, |channel| self.ledger.last_seen_id(*channel))
+        self.channels.get(log).map_or(0, |channel| self.ledger.channels[*channel].last_seen_id())
     }
 
     /// Records that a call got an id.
