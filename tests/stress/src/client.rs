@@ -6,8 +6,7 @@ use std::time::Instant;
 use support::reader::Subscription;
 use support::text::Text;
 
-use crate::form::Form;
-use crate::read::Read;
+use crate::read::{Form, Read};
 
 /// A moment, by the machine's clock and by the server's.
 pub(crate) type Moment = (Instant, u64);

@@ -9,8 +9,8 @@ use support::incoming::Item;
 use support::ws;
 
 use crate::client::{BriefClient, Client, Owner, What};
-use crate::form::Form;
 use crate::link::{Close, ReadRate, Received, Token};
+use crate::read::Form;
 use crate::world::{BUFFER_BYTES, World};
 
 /// Parses the JSON of a response.
@@ -75,8 +75,10 @@ impl World {
         let Some(read) = &mut client.read else { return self.handle_response(token, item) };
         let (form, sent_ms) = (read.form, client.asked.1);
         let session = read.identity.as_ref().map(|identity| identity.number);
-        if item.status.is_some_and(|status| status != 200 && status != 101) {
-            return self.read_refused(token, item);
+        match item.status {
+            None | Some(200 | 101) => {}
+            Some(410) => return self.read_gone(token),
+            Some(_) => return Err(Fault::new(format!("a read was refused: {}", item.lossy()))),
         }
         if form.is_stream() && item.status.is_some() {
             ensure!(!mem::replace(&mut client.is_open, true), "a stream begins twice");
@@ -97,7 +99,7 @@ impl World {
             }
             self.ledger.take_answer(&mut read.reader, &value)?
         };
-        *self.figures.delivered.entry(form).or_default() += content.messages;
+        self.figures.add(form.deliveries(), content.messages);
         self.figures.add("readers that got `reset`", content.resets);
         self.figures.add("readers that got `missed`", content.missed);
         if form.is_stream() {

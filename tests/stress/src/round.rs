@@ -66,7 +66,7 @@ impl World {
             let memory = &mut self.figures.memory;
             memory.after = after;
             memory.growth = memory.growth.max(after as f64 / base as f64);
-            let (deliveries, kib) = (self.figures.deliveries(), after / 1024);
+            let (deliveries, kib) = (self.ledger.sights, after / 1024);
             let round = round + 1;
             eprintln!("round {round} of {rounds}: {deliveries} deliveries, resident {kib} KiB");
             ensure!(
@@ -130,7 +130,7 @@ impl World {
     }
 
     /// Continues until nothing is unfinished.
-    fn run_until(&mut self, unfinished: impl Fn(&mut Self) -> Option<Fault>) -> Checked {
+    pub(crate) fn run_until(&mut self, unfinished: impl Fn(&mut Self) -> Option<Fault>) -> Checked {
         let guard = Instant::now() + GUARD;
         loop {
             self.turn()?;

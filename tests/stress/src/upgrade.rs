@@ -80,6 +80,7 @@ impl World {
             Ok(Memory::Nothing)
         } else {
             self.count("kills of the old process, after it had transferred its state");
+            self.see_the_end()?;
             Ok(Memory::All)
         }
     }

@@ -1,6 +1,5 @@
 //! A user: a small state machine that comes, reads, talks and leaves.
 
-use crate::client::Owner;
 use crate::link::Token;
 use crate::read::{Identity, Read};
 
@@ -98,6 +97,3 @@ pub(crate) enum Due {
     User(u32, u32),
     Brief(Token),
 }
-
-/// Reads of clients that the server closed while it was ended.
-pub(crate) type LostReads = Vec<(Owner, Read)>;

@@ -1,14 +1,12 @@
 //! Acts of the users, chosen at random.
 
 use support::fault::{Checked, Fault};
-use support::incoming::Item;
 use support::reader::Since;
 use support::session::Session;
 
 use crate::client::{Client, Owner, What};
-use crate::form::Form;
 use crate::link::{Close, ReadRate, Token};
-use crate::read::{Identity, Read};
+use crate::read::{Form, Identity, Read};
 use crate::user::{Due, LeaveMode, Phase, Sort, State};
 use crate::world::World;
 
@@ -82,11 +80,8 @@ impl World {
             Sort::Passer => self.act_in(index, 0, 300),
             Sort::SlowReader => {
                 let since = self.random.pick(&[Since::All, Since::Last(5)]);
-                let token = self.open(Owner::ReadConn(index), ReadRate::Slow)?;
-                self.user(index).read_conn = Some(token);
-                self.slow_readers.push(token);
-                let subscription = self.subscribe(home, since);
-                self.ask(token, Read::new(Form::LongPoll, subscription, None));
+                let read = Read::new(Form::LongPoll, self.subscribe(home, since), None);
+                self.read_with(index, ReadRate::Slow, read)?;
                 self.act_in(index, 100, 300);
             }
         }
@@ -115,9 +110,8 @@ impl World {
         }
         self.plan(number, Session::clog);
         let form = self.random.pick(&[Form::Events, Form::WebSocket]);
-        let token = self.open(Owner::ReadConn(index), ReadRate::None)?;
-        self.user(index).read_conn = Some(token);
-        self.ask(token, Read::new(form, self.subscribe(home, Since::All), Some(identity)));
+        let read = Read::new(form, self.subscribe(home, Since::All), Some(identity));
+        self.read_with(index, ReadRate::None, read)?;
         self.act_in(index, 400, 600);
         Ok(())
     }
@@ -142,12 +136,15 @@ impl World {
                 self.random.weighted(&[(Since::All, 6), (Since::Last(10), 2), (first.since, 2)]);
             Read::new(form, first, identity)
         };
-        self.read_with(index, read)
+        self.read_with(index, ReadRate::Fast, read)
     }
 
-    fn read_with(&mut self, index: u32, read: Read) -> Checked {
-        let token = self.open(Owner::ReadConn(index), ReadRate::Fast)?;
+    fn read_with(&mut self, index: u32, rate: ReadRate, read: Read) -> Checked {
+        let token = self.open(Owner::ReadConn(index), rate)?;
         self.user(index).read_conn = Some(token);
+        if rate == ReadRate::Slow {
+            self.slow_readers.push(token);
+        }
         self.ask(token, read);
         Ok(())
     }
@@ -265,7 +262,7 @@ impl World {
         client.owner = Owner::ReplacedConn(index);
         client.replaced_at = Some(self.clock.now);
         self.count("long polls taken over");
-        self.read_with(index, read)
+        self.read_with(index, ReadRate::Fast, read)
     }
 
     /// A clogger waits to be closed.
@@ -284,14 +281,6 @@ impl World {
         let token = self.user(index).read_conn.take();
         self.close(token, Close::Reset);
         self.be_gone(index);
-    }
-
-    /// A read was refused: right only if its server is gone, or if it was too slow.
-    pub(crate) fn read_refused(&mut self, token: Token, item: &Item) -> Checked {
-        if item.status == Some(410) {
-            return self.read_gone(token);
-        }
-        Err(Fault::new(format!("a read was refused: {}", item.lossy())))
     }
 
     pub(crate) fn read_gone(&mut self, token: Token) -> Checked {

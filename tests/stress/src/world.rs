@@ -17,12 +17,11 @@ use support::text::Text;
 use crate::client::{Client, Owner};
 use crate::clock::Clock;
 use crate::figures::Figures;
-use crate::form::Form;
 use crate::link::{Close, Link, Links, ReadRate, Token};
-use crate::read::{Names, Read};
+use crate::read::{Form, Names, Read};
 use crate::server::{Launcher, Server};
 use crate::takeover::Takeover;
-use crate::user::{Due, LostReads, Phase, User};
+use crate::user::{Due, Phase, User};
 
 pub(crate) const BUFFER_BYTES: usize = 256 * 1024;
 const TURN: Duration = Duration::from_millis(2);
@@ -64,7 +63,8 @@ pub(crate) struct World {
     /// Difference between the members that the server named last and those that the ledger knows.
     pub(crate) members_differ: Option<Fault>,
     pub(crate) interrupted: Arc<AtomicBool>,
-    pub(crate) lost_reads: LostReads,
+    /// Reads of clients that the server closed while it was ended.
+    pub(crate) lost_reads: Vec<(Owner, Read)>,
     /// Possible violations, until they are cleared or excused.
     pub(crate) possible_violations: VecDeque<(Instant, PossibleViolation)>,
     next_sender: u32,
@@ -98,7 +98,7 @@ impl World {
             phase: Phase::Pause,
             clock,
             takeover: Takeover::default(),
-            figures: Figures::new(),
+            figures: Figures::default(),
             is_disturbed: false,
             timers: BinaryHeap::new(),
             slow_readers: Vec::new(),
@@ -178,9 +178,9 @@ impl World {
         if self.phase == Phase::Churn {
             let pauses = &mut self.figures.pauses[usize::from(is_upgrading)];
             pauses.one = pauses.one.max(took);
-            pauses.all = pauses.all.max(self.clock.now - self.figures.answered_at);
+            pauses.all = pauses.all.max(self.clock.now - self.clock.answered_at);
         }
-        self.figures.answered_at = self.clock.now;
+        self.clock.answered_at = self.clock.now;
     }
 
     /// Runs one turn: takes what came, does what is due, and decides on possible violations.
