@@ -16,7 +16,7 @@ use crate::world::World;
 impl World {
     /// Takes all that the server sent to a client in this turn.
     pub(crate) fn receive(&mut self, peer: usize) {
-        let (full_since, mut tape) = {
+        let (full_since, tape) = {
             let link = &mut self.net.borrow_mut().links[peer];
             (link.full_since, std::mem::take(&mut link.tape))
         };
@@ -30,7 +30,7 @@ impl World {
         // A late response was made when it did not fit, or after.
         let done_at = full_since.unwrap_or(now);
         let mut incoming = std::mem::take(&mut self.peers[peer].incoming);
-        incoming.push(&mut tape);
+        incoming.extend(&tape);
         while let Some(item) = incoming.next().expect("well formed") {
             self.record.note(|| format!("    {peer} gets {:?}", item.lossy()));
             self.handle(peer, &item, done_at);

@@ -247,7 +247,7 @@ impl World {
         }
         if self.observer == Some(place) {
             self.observer = None;
-            (0..self.plan.channels).for_each(|it| self.model.ledger.lose_members(it));
+            (0..self.plan.channels).for_each(|it| self.model.ledger.forget_members(it, true));
         }
         self.close_reads(place);
     }

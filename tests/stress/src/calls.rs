@@ -124,7 +124,6 @@ impl World {
         self.called(token, owner, &call, (item.status.unwrap_or(0), &value))
     }
 
-    /// Handles the response to a call in a frame.
     pub(crate) fn frame_answered(
         &mut self,
         token: Token,

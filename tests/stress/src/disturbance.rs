@@ -116,7 +116,6 @@ impl World {
         Ok(())
     }
 
-    /// The server has lost its memory.
     fn lose_memory(&mut self) -> Checked {
         self.lose_all_links();
         self.ledger.forget_all();

@@ -136,7 +136,6 @@ impl World {
         })
     }
 
-    /// A call of a user succeeded.
     pub(crate) fn on_called(&mut self, token: Token, owner: Owner, what: &What) -> Checked {
         let Owner::WriteConn(index) = owner else { return Ok(()) };
         let user = self.user(index);
@@ -165,7 +164,6 @@ impl World {
         }
     }
 
-    /// A long poll was answered.
     pub(crate) fn read_answered(&mut self, token: Token) {
         let Some(client) = self.links.client(token) else { return };
         let index = match client.owner {
@@ -186,11 +184,7 @@ impl World {
         };
         let state = self.user(index).state;
         match state {
-            State::Leaving(LeaveMode::Goodbye, _) => {
-                let token = self.user(index).read_conn.take();
-                self.drop_link(token);
-                self.be_gone_unless_calling(index);
-            }
+            State::Leaving(LeaveMode::Goodbye, _) => self.be_gone_unless_calling(index),
             // The response to the call may come after the read that it woke.
             State::Leaving(LeaveMode::Silence, _) if !self.is_calling(index) => {
                 // Nothing is pending: closing ends nothing.

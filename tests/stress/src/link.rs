@@ -23,7 +23,6 @@ pub(crate) enum ReadRate {
     Fast,
     /// A few bytes now and then.
     Slow,
-    /// Nothing.
     None,
 }
 
@@ -33,7 +32,6 @@ pub(crate) enum Close {
     Reset,
 }
 
-/// Outcome of a read of a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Received {
     /// All that there is, for now.
@@ -109,7 +107,6 @@ impl Link {
         }
     }
 
-    /// Shuts down sending, and continues to read.
     pub(crate) fn half_close(&self) {
         let _ = net::shutdown(&self.socket, Shutdown::Write);
     }

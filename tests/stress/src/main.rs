@@ -1,10 +1,10 @@
 //! A stress run that checks itself: users come, talk, read, are slow and leave in all ways, while
 //! the server is killed, restarted and upgraded. One ledger compares all that they see.
 //!
-//! From the bottom: `link` (sockets that misbehave) and `server`; `read`, `client` and `user` are the states of a client and a user; `clock`, `takeover` and `figures` are parts of
-//! `world`, which has the loop. `responses`, `calls`, `users`, `leaving`, `brief` and `recovery`
-//! are the actions of clients; `disturbance`, `upgrade` and `round` lead the run, and `report`
-//! prints its figures.
+//! From the bottom: `link` (sockets that misbehave) and `server`; `read`, `client` and `user` are
+//! the states of a client and a user; `clock`, `takeover` and `figures` are parts of `world`, which
+//! has the loop. `responses`, `calls`, `users`, `leaving`, `brief` and `recovery` are the actions
+//! of clients; `disturbance`, `upgrade` and `round` lead the run, and `report` prints its figures.
 
 use std::process::ExitCode;
 

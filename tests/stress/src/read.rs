@@ -32,7 +32,6 @@ impl Form {
         matches!(self, Self::Events | Self::WebSocket)
     }
 
-    /// Returns the header fields of a read.
     pub(crate) fn fields(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::LongPoll | Self::Jsonp => &[],
@@ -41,7 +40,6 @@ impl Form {
         }
     }
 
-    /// Checks the head of a stream.
     pub(crate) fn check_head(self, item: &Item) -> Checked {
         let head = item.head()?;
         let is_right = match self {
@@ -56,7 +54,6 @@ impl Form {
     }
 }
 
-/// Number and secret of a session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Identity {
     pub(crate) number: u64,
@@ -81,7 +78,6 @@ pub(crate) struct Read {
     pub(crate) form: Form,
     pub(crate) reader: Reader,
     pub(crate) identity: Option<Identity>,
-    /// Number of the callback.
     callback: u32,
 }
 

@@ -13,7 +13,6 @@ use crate::link::{Close, ReadRate, Received, Token};
 use crate::read::Form;
 use crate::world::{BUFFER_BYTES, World};
 
-/// Parses the JSON of a response.
 pub(crate) fn parse_json(bytes: &[u8]) -> Checked<Value> {
     let value = serde_json::from_slice(bytes);
     value.map_err(|error| Fault::new(format!("not JSON, {error}: {}", bytes.escape_ascii())))
@@ -61,7 +60,6 @@ impl World {
         Ok(!is_same || self.ledger.sights != before)
     }
 
-    /// Handles a whole response, event or frame.
     fn handle(&mut self, token: Token, item: &Item) -> Checked {
         let Some((link, client)) = self.links.get(token) else { return Ok(()) };
         if item.is_frame(ws::PING) {
@@ -113,7 +111,6 @@ impl World {
         Ok(())
     }
 
-    /// The server closed a link.
     fn on_closed(&mut self, token: Token, how: Received) -> Checked {
         let Some((link, mut client)) = self.links.remove(token) else { return Ok(()) };
         let is_slow = link.rate == ReadRate::Slow;

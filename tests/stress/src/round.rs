@@ -30,7 +30,6 @@ const FILL_AT_ONCE: u64 = 8;
 const FILL_BYTES: u32 = 150;
 
 impl World {
-    /// Runs all rounds.
     pub(crate) fn rounds(&mut self, options: &Options) -> Checked {
         for channel in 0..self.observers.len() {
             self.observe(channel, None)?;
@@ -105,7 +104,7 @@ impl World {
             let its = &self.ledger.channels[channel];
             let (members, is_clear) = (its.members.len(), its.members.is_empty() || its.has_gaps);
             ensure!(is_clear, "all left, and channel {channel} has {members} members");
-            self.ledger.clear_members(channel);
+            self.ledger.forget_members(channel, false);
         }
         self.await_quiet_channels()?;
         self.ledger.forget_past();

@@ -30,7 +30,6 @@ pub(crate) struct Options {
     pub(crate) users: usize,
     pub(crate) seed: Option<u64>,
     pub(crate) disturbances: Vec<Disturbance>,
-    /// Number of upgrades.
     pub(crate) upgrades: u64,
 }
 

@@ -21,7 +21,6 @@ pub(crate) const CONNECTION_TIMEOUT_MS: u64 = 2_000;
 const OPTIONS: &str = "--history 32 --poll-timeout 3s --connection-timeout 2s --request-timeout 2s \
      --heartbeat 2s --max-backlog 64k --log info";
 
-/// Everything that a server needs to start.
 pub(crate) struct Launcher {
     pub(crate) speak: PathBuf,
     pub(crate) cores: Cores,

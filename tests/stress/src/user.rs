@@ -34,11 +34,9 @@ pub(crate) enum State {
 pub(crate) enum LeaveMode {
     /// `/goodbye` to all channels.
     Goodbye,
-    /// `/goodbye` to each channel.
     ChannelByChannel,
     /// Closes the pending read.
     Close,
-    /// Resets it.
     Reset,
     /// Shuts down sending, and continues to read.
     HalfClose,
@@ -68,7 +66,6 @@ pub(crate) struct User {
     pub(crate) read_conn: Option<Token>,
     /// A read that ended with its server, to be continued.
     pub(crate) resumes: Option<Read>,
-    /// Number of acts before he leaves.
     pub(crate) acts_left: u64,
     /// Number of his valid timer.
     pub(crate) timer: u32,
@@ -90,7 +87,6 @@ pub(crate) enum Phase {
     Clear,
 }
 
-/// A timer's purpose.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Due {
     /// A user acts, unless he was given another time since.

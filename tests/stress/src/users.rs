@@ -11,7 +11,6 @@ use crate::user::{Due, LeaveMode, Phase, Sort, State};
 use crate::world::World;
 
 impl World {
-    /// Has a user act after a while.
     pub(crate) fn act_in(&mut self, index: u32, least_ms: u64, most_ms: u64) {
         let after_ms = self.random.between(least_ms, most_ms);
         let user = self.user(index);
@@ -20,7 +19,6 @@ impl World {
         self.set_timer(after_ms, due);
     }
 
-    /// A user acts.
     pub(crate) fn act(&mut self, index: u32) -> Checked {
         let state = self.user(index).state;
         match state {
@@ -297,8 +295,6 @@ impl World {
             {
                 // The goodbye came first, over the other client.
                 self.count("reads that came after their goodbye");
-                let token = self.user(index).read_conn.take();
-                self.drop_link(token);
                 self.be_gone_unless_calling(index);
                 Ok(())
             }
@@ -343,7 +339,6 @@ impl World {
         may
     }
 
-    /// A user is gone, for a while.
     pub(crate) fn be_gone(&mut self, index: u32) {
         let user = self.user(index);
         (user.state, user.identity, user.resumes) = (State::Away, None, None);
@@ -353,7 +348,10 @@ impl World {
         self.act_in(index, 20, 800);
     }
 
+    /// A user whose session has ended reads no more.
     pub(crate) fn be_gone_unless_calling(&mut self, index: u32) {
+        let token = self.user(index).read_conn.take();
+        self.drop_link(token);
         if !self.is_calling(index) {
             self.be_gone(index);
         }

@@ -141,7 +141,6 @@ impl World {
         self.count("reads");
     }
 
-    /// Returns the next text of a client.
     pub(crate) fn text(&mut self, token: Token, channel: usize, from: u64, filler: u32) -> Text {
         let mut text = Text { sender: 0, seq: 0, channel: channel as u32, from, filler };
         if let Some(client) = self.links.client(token) {
@@ -262,7 +261,6 @@ impl World {
         Ok(())
     }
 
-    /// The run itself writes into a channel.
     pub(crate) fn harness_writes(&mut self, channel: usize, filler: u32) -> Checked {
         let harness = match self.harness {
             Some(harness) if self.links.get(harness).is_some() => harness,
@@ -293,7 +291,6 @@ impl World {
         Subscription::new(channel, &self.names[channel].read, since)
     }
 
-    /// Subscribes to the messages that come from now on.
     pub(crate) fn subscribe_now(&self, channel: usize) -> Subscription {
         self.subscribe(channel, Since::Next(self.ledger.channels[channel].judged + 1))
     }

@@ -82,7 +82,6 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes an event of a stream.
     pub fn take_event(&mut self, reader: &mut Reader, event: &Event) -> Checked<Taken> {
         let mut taken = Taken::default();
         let is_right = event.retry.as_deref().is_none_or(|retry| retry == "1000");
@@ -126,7 +125,7 @@ impl Ledger {
                 its.take_gap();
                 let channel = its.channel;
                 if reader.observes {
-                    self.lose_members(channel);
+                    self.forget_members(channel, true);
                 }
                 taken.missed = 1;
             }

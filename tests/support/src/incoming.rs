@@ -44,7 +44,6 @@ impl<'a> Item<'a> {
         head.map(|(head, _)| head).ok_or_else(|| Malformed::new("no head", self.bytes))
     }
 
-    /// Returns the event, in a stream of events.
     pub fn event(&self) -> Result<Event, Malformed> {
         Event::parse(self.bytes)
     }
@@ -139,17 +138,6 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Adds bytes that came; leaves `bytes` empty.
-    pub fn push(&mut self, bytes: &mut Vec<u8>) {
-        if self.taken == self.bytes.len() {
-            self.taken = 0;
-            self.bytes.clear();
-            mem::swap(&mut self.bytes, bytes);
-        } else {
-            self.bytes.append(bytes);
-        }
-    }
-
     pub fn extend(&mut self, bytes: &[u8]) {
         self.bytes.drain(..mem::take(&mut self.taken));
         self.bytes.extend_from_slice(bytes);
@@ -203,7 +191,7 @@ mod tests {
     fn items(bytes: &[u8]) -> Vec<(Option<u16>, Vec<u8>)> {
         let (mut incoming, mut items) = (Incoming::default(), Vec::new());
         for byte in bytes {
-            incoming.push(&mut vec![*byte]);
+            incoming.extend(&[*byte]);
             while let Some(item) = incoming.next().unwrap() {
                 items.push((item.status, item.body().to_vec()));
             }

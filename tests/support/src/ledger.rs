@@ -63,7 +63,6 @@ pub struct PossibleViolation {
 #[derive(Default)]
 pub struct Ledger {
     pub(crate) rules: Rules,
-    /// Time at which messages were made.
     pub clock: Clock,
     /// Epoch of the server, once an answer has named it.
     pub epoch: Option<String>,
@@ -75,7 +74,6 @@ pub struct Ledger {
     forbidden: HashMap<(u32, u32), &'static str>,
     /// Channel and id of each text.
     places: HashMap<(u32, u32), (usize, u64)>,
-    /// Faults that the machine may excuse.
     pub possible_violations: Vec<PossibleViolation>,
     /// Number of messages that readers got.
     pub sights: u64,
@@ -251,7 +249,7 @@ impl Ledger {
     pub fn skip_to(&mut self, channel: usize, id: u64) -> Checked {
         self.judge(channel)?;
         while self.channels[channel].judged + 1 < id {
-            self.lose_members(channel);
+            self.forget_members(channel, true);
             let its = &mut self.channels[channel];
             its.judged += 1;
             its.answered.remove(&its.judged);
@@ -261,22 +259,11 @@ impl Ledger {
         Ok(())
     }
 
-    /// Readers may have missed something in this channel: its members are not known any more.
-    pub fn lose_members(&mut self, channel: usize) {
-        self.forget_members(channel);
-        self.channels[channel].has_gaps = true;
-    }
-
-    /// No session is a member of this channel.
-    pub fn clear_members(&mut self, channel: usize) {
-        if self.channels[channel].has_gaps {
-            self.forget_members(channel);
-            self.channels[channel].has_gaps = false;
-        }
-    }
-
-    fn forget_members(&mut self, channel: usize) {
+    /// Readers may have missed something in this channel, so that its members are not known any
+    /// more. Without `has_gaps`, it is known to have no members.
+    pub fn forget_members(&mut self, channel: usize, has_gaps: bool) {
         let its = &mut self.channels[channel];
+        its.has_gaps = has_gaps;
         its.gone.clear();
         for number in mem::take(&mut its.members).into_keys() {
             if let Some(session) = self.sessions.get_mut(&number) {
@@ -381,7 +368,6 @@ impl Ledger {
         Ok(())
     }
 
-    /// Notes a fault that the machine may excuse.
     pub fn note_possible_violation(&mut self, what: impl Into<String>) {
         self.possible_violations
             .push(PossibleViolation { fault: Fault::new(what), crossing: None });

@@ -7,19 +7,16 @@ use crate::message::Reason;
 /// Judgement of a goodbye.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Verdict {
-    /// It is right.
     #[default]
     Meant,
     /// Right only if the machine was too slow to keep the session alive.
     IfSlow,
     /// Right only if a response was under way when the client of a pending read closed.
     IfCrossed {
-        /// Time of the closing.
         at_ms: u64,
         /// Channels of the read, with the ids that it waited for.
         cursors: Vec<(usize, u64)>,
     },
-    /// It is wrong.
     Wrong,
 }
 
@@ -46,7 +43,6 @@ pub struct Session {
     pub leaves: Vec<usize>,
     /// Times from which a client with a pending read of the session may close, before the grace.
     pub closings: Vec<u64>,
-    /// Verdict on a timeout.
     timeout: Verdict,
 }
 

@@ -50,7 +50,6 @@ impl Asked {
         asked
     }
 
-    /// Returns a call in a frame.
     pub(super) fn of_frame(frame: &Map<String, Value>) -> Self {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let mut parameters = Vec::new();

@@ -15,7 +15,6 @@ use super::responses::{self, check_head, parse_head, parse_json, texts};
 use super::world::{CLIENTS, Identity, World};
 
 impl World {
-    /// Sends bytes from a client.
     pub(super) fn send(&mut self, place: usize, bytes: &[u8]) {
         let size = match self.client(place).piece_bytes {
             0 => bytes.len().max(1),

@@ -69,7 +69,6 @@ impl Knowledge {
         reader
     }
 
-    /// Takes the response of a read.
     pub(super) fn take(&mut self, reader: &mut Reader, answer: &Value) {
         self.ledger.take_answer(reader, answer).expect("a right answer");
     }

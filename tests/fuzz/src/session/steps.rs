@@ -14,7 +14,6 @@ use super::world::{CLIENTS, World};
 
 const STEPS: &[u8] = b"wigrmcopskftdbla";
 
-/// Takes one step.
 pub(super) fn step(world: &mut World, source: &mut Source<'_>) {
     let step = source.key(STEPS);
     match step {
@@ -73,19 +72,8 @@ pub(super) fn step(world: &mut World, source: &mut Source<'_>) {
 /// Ends the turn, and lets some time pass.
 fn pass(world: &mut World, source: &mut Source<'_>) {
     let until = world.until_deadline();
-    let ms = match source.below(10) {
-        0 => 0,
-        1 => 1,
-        2 => until,
-        3 => until.saturating_sub(1),
-        4 => until + 1,
-        5 => 29,
-        6 => 1_000,
-        7 => 5_000,
-        8 => 60_000,
-        _ => 700_000,
-    };
-    world.turn(ms);
+    let before = until.saturating_sub(1);
+    world.turn(source.pick(&[0, 1, until, before, until + 1, 29, 1_000, 5_000, 60_000, 700_000]));
 }
 
 impl World {
@@ -158,19 +146,10 @@ fn read(world: &mut World, source: &mut Source<'_>, place: usize) {
                 .ok()
                 .and_then(|name| name.for_reading().ok())
                 .map_or(0, |log| world.knowledge.last_id(log.as_str()));
-            let id = match source.below(10) {
-                0 => "0",
-                1 => "1",
-                2 => "-1",
-                3 => &(last_id + 1).to_string(),
-                4 => &last_id.to_string(),
-                5 => &(last_id + 2).to_string(),
-                6 => "-3",
-                7 => "9007199254740991",
-                8 => "-9007199254740991",
-                _ => "1.5",
-            };
-            call.params.push(("from_id", id.to_owned()));
+            let [last, next, ahead] = [0, 1, 2].map(|more| (last_id + more).to_string());
+            let most = ["9007199254740991", "-9007199254740991"];
+            let ids = ["0", "1", "-1", &next, &last, &ahead, "-3", most[0], most[1], "1.5"];
+            call.params.push(("from_id", source.pick(&ids).to_owned()));
         }
         call.params.push(("channel", name));
     }

@@ -16,7 +16,6 @@ use super::settings::{self, MAX_BACKLOG, Settings};
 
 pub(super) const CLIENTS: usize = 6;
 
-/// An introduced session.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
     pub(super) session: u64,
@@ -87,7 +86,6 @@ impl World {
         client
     }
 
-    /// Closes a client.
     pub(super) fn close(&mut self, place: usize) {
         let client = &mut self.clients[place];
         self.history.note(client.number, "closes", b"");
