@@ -121,7 +121,8 @@ impl World {
                 let users = self.users.iter().filter(|user| user.state == State::Here).count();
                 let figures = &mut self.figures;
                 figures.users_most = figures.users_most.max(users as u64);
-                figures.clients_most = figures.clients_most.max(self.links.len() as u64);
+                figures.clients_most =
+                    figures.clients_most.max(self.links.clients().count() as u64);
                 self.look_at_memory()?;
             }
         }

@@ -302,8 +302,8 @@ impl World {
 
     /// A call of a session, sent at that time, succeeded.
     pub(crate) fn lived(&mut self, session: Option<u64>, at_ms: u64) {
-        if let Some(session) = session.and_then(|number| self.ledger.sessions.get_mut(&number)) {
-            session.lived(at_ms);
+        if let Some(number) = session {
+            self.plan(number, |session| session.lived(at_ms));
         }
     }
 }

@@ -9,10 +9,9 @@ use speak::http::{self, Frame, Opcode, Parsed, Persistence, Progress};
 use support::message::Kind;
 
 use super::asked::Asked;
-use super::client::{Client, Delivered, State};
 use super::knowledge::{StreamCheck, wait};
 use super::responses::{self, check_head, parse_head, parse_json, texts};
-use super::world::{CLIENTS, Identity, World};
+use super::world::{CLIENTS, Client, Delivered, Identity, State, World};
 
 impl World {
     pub(super) fn send(&mut self, place: usize, bytes: &[u8]) {
@@ -170,7 +169,7 @@ impl World {
         check_head(&head, asked, self.settings.has_list);
         assert!(head.begins_events() && head.closes());
         assert_eq!(head.field("content-length"), None);
-        let mut stream = StreamCheck::new(its);
+        let mut stream = StreamCheck { reader: its, before: Vec::new() };
         if asked.last_event_id.is_some()
             && let Some(last) = self.clients[place].last_stream.take()
             && last.reader.names() == stream.reader.names()

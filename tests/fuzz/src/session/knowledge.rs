@@ -24,7 +24,7 @@ pub(super) struct Knowledge {
 pub(super) struct StreamCheck {
     pub(super) reader: Reader,
     /// Cursors and subscriptions before each of the last events: a client may be cut there.
-    before: Vec<(Vec<i64>, Vec<Subscription>)>,
+    pub(super) before: Vec<(Vec<i64>, Vec<Subscription>)>,
 }
 
 impl Knowledge {
@@ -102,10 +102,6 @@ pub(super) fn wait(reader: &mut Reader, next_ids: &[u64], is_stream: bool) {
 }
 
 impl StreamCheck {
-    pub(super) fn new(reader: Reader) -> Self {
-        Self { reader, before: Vec::new() }
-    }
-
     /// Continues the stream where another one ended.
     pub(super) fn resume(&mut self, old: &Self) {
         let (new, old) = (&mut self.reader, &old.reader);

@@ -8,9 +8,8 @@ use serde_json::{Map, Value};
 use support::{http, ws};
 
 use super::super::source::Source;
-use super::client::{Delivered, State};
 use super::settings::{EPOCH, LISTED};
-use super::world::{CLIENTS, World};
+use super::world::{CLIENTS, Delivered, State, World};
 
 const STEPS: &[u8] = b"wigrmcopskftdbla";
 
