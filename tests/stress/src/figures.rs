@@ -39,10 +39,6 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    pub(crate) fn count(&mut self, what: &'static str) {
-        self.add(what, 1);
-    }
-
     pub(crate) fn add(&mut self, what: &'static str, count: u64) {
         *self.counts.entry(what).or_default() += count;
     }

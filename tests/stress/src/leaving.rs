@@ -147,21 +147,20 @@ impl World {
                 user.state = State::Leaving(mode, barriers - 1);
                 let channel = user.channels[0];
                 self.members(token, channel, What::Barrier);
-                Ok(())
             }
             (State::Leaving(mode, _), What::Barrier) => {
                 user.state = State::Leaving(mode, 0);
-                self.leave(index, mode, 0)
+                self.leave(index, mode, 0)?;
             }
             (State::Leaving(mode @ LeaveMode::ChannelByChannel, _), _) => {
-                self.leave(index, mode, 0)
+                self.leave(index, mode, 0)?;
             }
             (State::Leaving(LeaveMode::Goodbye, _), What::Goodbye) if user.read_conn.is_none() => {
                 self.be_gone(index);
-                Ok(())
             }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(())
     }
 
     pub(crate) fn read_answered(&mut self, token: Token) {

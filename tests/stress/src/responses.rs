@@ -11,6 +11,7 @@ use support::ws;
 use crate::client::{BriefClient, Client, Owner, What};
 use crate::link::{Close, ReadRate, Received, Token};
 use crate::read::Form;
+use crate::user::{LeaveMode, State};
 use crate::world::{BUFFER_BYTES, World};
 
 pub(crate) fn parse_json(bytes: &[u8]) -> Checked<Value> {
@@ -152,7 +153,17 @@ impl World {
             }
             Owner::Harness | Owner::ReplacedConn(_) | Owner::Brief(_) if is_cut => true,
             Owner::Observer(_) | Owner::Harness | Owner::ReplacedConn(_) => false,
-            Owner::ReadConn(user) => self.may_lose_read_conn(user, &client),
+            Owner::ReadConn(index) => {
+                let user = self.user(index);
+                user.read_conn = None;
+                let says_goodbye = matches!(user.state, State::Leaving(LeaveMode::Goodbye, _));
+                // A stream ends with its session.
+                let has_ended = client.is_stream() && says_goodbye;
+                if has_ended {
+                    self.be_gone_unless_calling(index);
+                }
+                has_ended
+            }
             Owner::WriteConn(user) => {
                 self.user(user).write_conn = None;
                 client.calls.is_empty()

@@ -4,7 +4,7 @@ use support::fault::{Checked, Fault};
 use support::reader::Since;
 use support::session::Session;
 
-use crate::client::{Client, Owner, What};
+use crate::client::{Owner, What};
 use crate::link::{Close, ReadRate, Token};
 use crate::read::{Form, Identity, Read};
 use crate::user::{Due, LeaveMode, Phase, Sort, State};
@@ -22,22 +22,20 @@ impl World {
     pub(crate) fn act(&mut self, index: u32) -> Checked {
         let state = self.user(index).state;
         match state {
-            State::Away if self.phase == Phase::Churn => self.arrive(index),
-            State::Away => {
-                self.act_in(index, 100, 400);
-                Ok(())
-            }
-            State::Arriving => Ok(()),
+            State::Away if self.phase == Phase::Churn => self.arrive(index)?,
+            State::Away => self.act_in(index, 100, 400),
+            State::Arriving => {}
             State::Here => {
                 let user = self.user(index);
                 if user.sort == Sort::Resident && user.resumes.is_some() {
                     self.read_on(index)?;
                 }
-                self.live(index)
+                self.live(index)?;
             }
-            State::Leaving(mode, barriers) => self.leave(index, mode, barriers),
-            State::Adrift => self.come_back(index),
+            State::Leaving(mode, barriers) => self.leave(index, mode, barriers)?,
+            State::Adrift => self.come_back(index)?,
         }
+        Ok(())
     }
 
     pub(crate) fn write_conn(&mut self, index: u32) -> Checked<Token> {
@@ -296,17 +294,16 @@ impl World {
                 // The goodbye came first, over the other client.
                 self.count("reads that came after their goodbye");
                 self.be_gone_unless_calling(index);
-                Ok(())
             }
-            Owner::ReadConn(index) => self.on_session_ended(index, number),
+            Owner::ReadConn(index) => self.on_session_ended(index, number)?,
             // The goodbye came first, and another client took the read over.
             Owner::ReplacedConn(_) if has_ended(self) => {
                 self.count("reads that came after their goodbye");
                 self.drop_link(Some(token));
-                Ok(())
             }
-            _ => Err(Fault::new("410 for a client that reads without a session")),
+            _ => return Err(Fault::new("410 for a client that reads without a session")),
         }
+        Ok(())
     }
 
     /// A session that should live has ended.
@@ -325,18 +322,6 @@ impl World {
         ));
         self.be_gone(index);
         Ok(())
-    }
-
-    /// Says whether the server may close the client with which a user reads.
-    pub(crate) fn may_lose_read_conn(&mut self, index: u32, client: &Client) -> bool {
-        let user = self.user(index);
-        user.read_conn = None;
-        // A stream ends with its session.
-        let may = client.is_stream() && matches!(user.state, State::Leaving(LeaveMode::Goodbye, _));
-        if may {
-            self.be_gone_unless_calling(index);
-        }
-        may
     }
 
     pub(crate) fn be_gone(&mut self, index: u32) {

@@ -115,7 +115,7 @@ impl World {
     }
 
     pub(crate) fn count(&mut self, what: &'static str) {
-        self.figures.count(what);
+        self.figures.add(what, 1);
     }
 
     pub(crate) fn user(&mut self, index: u32) -> &mut User {

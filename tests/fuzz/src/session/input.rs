@@ -178,7 +178,9 @@ impl World {
             stream.resume(&last);
         }
         self.knowledge.take_events(&mut stream, rest);
-        stream.wait(&next_ids);
+        if stream.before.is_empty() {
+            wait(&mut stream.reader, &next_ids, true);
+        }
         self.clients[place].last_stream = None;
         Delivered::Events(stream)
     }

@@ -119,11 +119,4 @@ impl StreamCheck {
         let cursors: Vec<_> = self.reader.cursors.iter().map(i64::to_string).collect();
         (!cursors.is_empty()).then(|| format!("{EPOCH}:{}", cursors.join(",")))
     }
-
-    /// Records a stream that began without messages: these ids come next.
-    pub(super) fn wait(&mut self, next_ids: &[u64]) {
-        if self.before.is_empty() {
-            wait(&mut self.reader, next_ids, true);
-        }
-    }
 }

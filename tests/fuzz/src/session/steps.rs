@@ -17,7 +17,8 @@ pub(super) fn step(world: &mut World, source: &mut Source<'_>) {
     let step = source.key(STEPS);
     match step {
         b't' => return pass(world, source),
-        b'd' => return world.stop_or_turn(source),
+        b'd' if source.below(10) == 9 => return world.stop(),
+        b'd' => return world.turn(0),
         _ => {}
     }
     let place = source.below(CLIENTS);
@@ -73,12 +74,6 @@ fn pass(world: &mut World, source: &mut Source<'_>) {
     let until = world.until_deadline();
     let before = until.saturating_sub(1);
     world.turn(source.pick(&[0, 1, until, before, until + 1, 29, 1_000, 5_000, 60_000, 700_000]));
-}
-
-impl World {
-    fn stop_or_turn(&mut self, source: &mut Source<'_>) {
-        if source.below(10) == 9 { self.stop() } else { self.turn(0) }
-    }
 }
 
 /// Chooses a channel name. Private pairs come after the public names.
