@@ -327,6 +327,7 @@ impl World {
     pub(crate) fn be_gone(&mut self, index: u32) {
         let user = self.user(index);
         (user.state, user.identity, user.resumes) = (State::Away, None, None);
+        user.is_stale = false;
         let (one, other) = (user.write_conn.take(), user.read_conn.take());
         self.drop_link(one);
         self.drop_link(other);
