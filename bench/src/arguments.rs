@@ -99,7 +99,7 @@ fn parse_drive(mut parser: lexopt::Parser) -> Result<Command> {
             Value(work) if name.is_none() => name = Some(work.string()?),
             Long("at") => at = Some(parser.value()?.parse()?),
             Long("target") => kind = Kind::parse(&parser.value()?.string()?)?,
-            Long("pid") => process = Some(Process::new(parser.value()?.parse()?)),
+            Long("pid") => process = Some(Process(parser.value()?.parse()?)),
             Long(what) => {
                 let what = what.to_owned();
                 numbers.0.insert(what, parser.value()?.parse()?);

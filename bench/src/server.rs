@@ -156,7 +156,7 @@ fn await_worker(running: &mut Running, folder: &Path) -> Result<(SocketAddrV4, P
         if let [worker] = workers[..]
             && TcpStream::connect(address).is_ok()
         {
-            return Ok((address, Process::new(worker)));
+            return Ok((address, Process(worker)));
         }
         running.check_start(deadline)?;
     }

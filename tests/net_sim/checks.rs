@@ -15,7 +15,7 @@ use crate::world::World;
 impl World {
     /// Takes all that the server sent to a client in this turn.
     pub(crate) fn receive(&mut self, peer: usize) {
-        let (full_since, mut tape) = {
+        let (full_since, tape) = {
             let link = &mut self.net.borrow_mut().links[peer];
             (link.full_since, std::mem::take(&mut link.tape))
         };
@@ -29,7 +29,7 @@ impl World {
         // A late response was made when it did not fit, or after.
         let done_at = full_since.unwrap_or(now);
         let mut incoming = std::mem::take(&mut self.peers[peer].incoming);
-        incoming.push(&mut tape);
+        incoming.extend(&tape);
         while let Some(item) = incoming.next().expect("well formed") {
             self.record.note(|| format!("    {peer} gets {:?}", item.lossy()));
             self.handle(peer, &item, done_at);
@@ -318,7 +318,7 @@ impl World {
                 let following = peer.following.as_mut();
                 let ended = following.and_then(|its| Some((its.carries.take()?, its.is_settled)));
                 if let Some((session, is_settled)) = ended {
-                    self.model.session(session).may_close(now);
+                    self.model.session(session).closings.push(now);
                     // A call may have kept it alive since the Close was made.
                     let is_sure = is_settled && self.model.known(session).busy_at < done_at;
                     let why = "its socket was closed";

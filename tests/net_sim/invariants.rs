@@ -124,7 +124,7 @@ impl World {
         // Without an observer the ledger gets a message when a reader takes it: it may be older
         // than the read.
         let may_be_old = self.observer.is_none()
-            || request.channels.iter().any(|channel| ledger.has_gaps(*channel));
+            || request.channels.iter().any(|channel| ledger.channels[*channel].has_gaps);
         if request.waits_since.is_none() || may_be_old {
             request.waits_since.get_or_insert(now);
             request.seen.clone_from(&next_ids);
@@ -186,14 +186,15 @@ impl World {
         }
         let ledger = &self.model.ledger;
         let is_known = |channels: &BTreeSet<usize>| {
-            !channels.is_empty() && !channels.iter().any(|channel| ledger.has_gaps(*channel))
+            !channels.is_empty()
+                && !channels.iter().any(|channel| ledger.channels[*channel].has_gaps)
         };
         for number in claims {
             let is_right = self.model.is_ended(number)
-                || !ledger.session(number).is_some_and(|session| is_known(&session.channels));
+                || !ledger.sessions.get(&number).is_some_and(|session| is_known(&session.channels));
             assert!(is_right, "session {number} is said to have ended");
         }
-        for (number, session) in ledger.sessions() {
+        for (&number, session) in &ledger.sessions {
             if !is_known(&session.channels) {
                 continue;
             }
@@ -246,7 +247,7 @@ impl World {
         }
         if self.observer == Some(place) {
             self.observer = None;
-            (0..self.plan.channels).for_each(|it| self.model.ledger.lose_members(it));
+            (0..self.plan.channels).for_each(|it| self.model.ledger.forget_members(it, true));
         }
         self.close_reads(place);
     }
@@ -353,7 +354,7 @@ impl World {
         let asked = peer.outstanding.iter().filter(|it| it.has_arrived() && it.kind.may_wait());
         let followed = peer.following.iter().map(|following| following.carries);
         for carried in asked.map(|request| request.carries).chain(followed).flatten() {
-            self.model.session(carried).may_close(self.now.mono.0);
+            self.model.session(carried).closings.push(self.now.mono.0);
         }
     }
 

@@ -41,7 +41,7 @@ impl Model {
     }
 
     pub(crate) fn session(&mut self, number: u64) -> &mut Session {
-        self.ledger.session_mut(number).expect("its introduction was answered")
+        self.ledger.sessions.get_mut(&number).expect("its introduction was answered")
     }
 
     /// An introduction was answered; it was done at `done_at` at the earliest.
@@ -81,14 +81,15 @@ impl Model {
 
     /// Says whether a session has ended, as far as clients know.
     pub(crate) fn is_ended(&self, number: u64) -> bool {
-        let has_ended = self.ledger.session(number).is_some_and(|session| session.ended.is_some());
+        let has_ended =
+            self.ledger.sessions.get(&number).is_some_and(|session| session.ended.is_some());
         has_ended || self.known.get(&number).is_some_and(|known| known.has_left)
     }
 
     /// Says whether a session is a member of no channel any more.
     pub(crate) fn is_over(&self, number: u64) -> bool {
         let has_none = |session: &Session| session.channels.is_empty();
-        self.is_ended(number) || self.ledger.session(number).is_none_or(has_none)
+        self.is_ended(number) || self.ledger.sessions.get(&number).is_none_or(has_none)
     }
 
     pub(crate) fn goodbyes(&self) -> u64 {

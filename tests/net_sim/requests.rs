@@ -101,8 +101,8 @@ impl World {
             request.carries = Some(number);
             let session = self.model.session(number);
             match kind {
-                Kind::Goodbye => session.may_leave(),
-                Kind::GoodbyeToOne => session.leave_channel(channel),
+                Kind::Goodbye => session.may_leave = true,
+                Kind::GoodbyeToOne => session.leaves.push(channel),
                 _ => {}
             }
         }

@@ -68,7 +68,7 @@ impl World {
         };
         let mut model = Model::new(plan.channels, rules);
         if plan.numbers.is_cut {
-            (0..plan.channels).for_each(|channel| model.ledger.set_large(channel));
+            (0..plan.channels).for_each(|channel| model.ledger.channels[channel].is_large = true);
         }
         let growth = vec![(0, 0); plan.channels];
         Self {
@@ -346,7 +346,7 @@ impl World {
         assert_eq!(self.wait, NextWake::Never);
         // Each channel, session and message may have had some timers.
         let texts: u64 = self.peers.iter().map(|peer| u64::from(peer.texts)).sum();
-        let sessions = self.model.ledger.sessions().count() + self.plan.channels;
+        let sessions = self.model.ledger.sessions.len() + self.plan.channels;
         let most = 100 + 10 * (sessions as u64 + texts);
         assert!(turns <= most, "{turns} turns without a client");
     }

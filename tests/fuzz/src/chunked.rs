@@ -116,10 +116,17 @@ impl Reader<'_> {
         self.expect(b'\n')
     }
 
-    fn extra(&mut self) -> Result<(), Fault> {
-        self.extras += 1;
-        self.at += 1;
-        if self.extras > EXTRAS_BYTES_MAX { Err(Fault::Extras) } else { Ok(()) }
+    /// Skips bytes of one kind that are neither data nor framing, and returns their number.
+    fn extras(&mut self, is_its: impl Fn(u8) -> bool) -> Result<usize, Fault> {
+        let start = self.at;
+        while is_its(self.peek()?) {
+            self.extras += 1;
+            self.at += 1;
+            if self.extras > EXTRAS_BYTES_MAX {
+                return Err(Fault::Extras);
+            }
+        }
+        Ok(self.at - start)
     }
 
     fn size_line(&mut self) -> Result<u64, Fault> {
@@ -131,17 +138,11 @@ impl Reader<'_> {
             }
         }
         let size = u64::from_str_radix(&digits, 16).map_err(|_| Fault::Bad)?;
-        let mut has_space = false;
-        while matches!(self.peek()?, b' ' | b'\t') {
-            self.extra()?;
-            has_space = true;
-        }
+        let spaces = self.extras(|byte| matches!(byte, b' ' | b'\t'))?;
         if self.peek()? == b';' {
             self.at += 1;
-            while is_text(self.peek()?) {
-                self.extra()?;
-            }
-        } else if has_space {
+            self.extras(is_text)?;
+        } else if spaces > 0 {
             return Err(Fault::Bad);
         }
         self.line_end()?;
@@ -149,17 +150,11 @@ impl Reader<'_> {
     }
 
     fn trailer(&mut self) -> Result<(), Fault> {
-        let start = self.at;
-        while is_name(self.peek()?) {
-            self.extra()?;
-        }
-        if self.at == start {
+        if self.extras(is_name)? == 0 {
             return Err(Fault::Bad);
         }
         self.expect(b':')?;
-        while is_text(self.peek()?) {
-            self.extra()?;
-        }
+        self.extras(is_text)?;
         self.line_end()
     }
 }
@@ -169,9 +164,5 @@ fn is_text(byte: u8) -> bool {
 }
 
 fn is_name(byte: u8) -> bool {
-    match byte {
-        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_'
-        | b'`' | b'|' | b'~' => true,
-        _ => byte.is_ascii_alphanumeric(),
-    }
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

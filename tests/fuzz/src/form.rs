@@ -3,6 +3,7 @@
 //! An input is a form, up to the first byte that is not UTF-8.
 
 use speak::http::{NotUtf8, pairs};
+use support::http;
 
 /// Runs one input.
 pub fn run(input: &[u8]) {
@@ -25,7 +26,10 @@ pub fn run(input: &[u8]) {
             "value"
         );
     }
-    for encoded in [encode(form, is_unreserved), encode(form, |_| false)] {
+    let mut plain = String::new();
+    http::push_encoded(&mut plain, form);
+    let all = form.bytes().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>().concat();
+    for encoded in [plain, all] {
         let pair = format!("{encoded}={encoded}");
         let (name, value) = pairs(&pair).next().expect("one pair");
         assert_eq!(name.decode().as_deref(), Ok(form), "a name encoded and decoded");
@@ -61,21 +65,4 @@ fn naive_decode(encoded: &[u8]) -> Vec<u8> {
         at += 1;
     }
     decoded
-}
-
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
-}
-
-/// Percent-encodes all bytes but those that may stay.
-fn encode(text: &str, stays: impl Fn(u8) -> bool) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b' ' if stays(b'a') => encoded.push('+'),
-            _ if stays(byte) => encoded.push(char::from(byte)),
-            _ => encoded.extend([format!("%{byte:02x}")]),
-        }
-    }
-    encoded
 }

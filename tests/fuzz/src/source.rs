@@ -23,7 +23,6 @@ impl<'a> Source<'a> {
         *first
     }
 
-    /// Takes a number below `end`.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         number(self.byte()) % end
     }
@@ -32,7 +31,6 @@ impl<'a> Source<'a> {
         choices[self.below(choices.len())]
     }
 
-    /// Takes one of the keys.
     pub(crate) fn key(&mut self, keys: &[u8]) -> u8 {
         let byte = self.byte();
         if keys.contains(&byte) { byte } else { keys[usize::from(byte) % keys.len()] }
@@ -50,7 +48,6 @@ impl<'a> Source<'a> {
         self.up_to(b'\n')
     }
 
-    /// Takes all bytes that are left.
     pub(crate) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
     }

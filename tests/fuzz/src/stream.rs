@@ -43,7 +43,6 @@ impl Owned {
     }
 }
 
-/// Result of a stream of bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     /// Its requests, each with the number of bytes that it had on the wire.

@@ -5,9 +5,8 @@ use support::incoming::Item;
 
 use crate::calls::request;
 use crate::client::{BriefClient, Owner};
-use crate::form::Form;
 use crate::link::{Close, ReadRate, Token};
-use crate::read::Read;
+use crate::read::{Form, Read};
 use crate::user::Due;
 use crate::world::World;
 

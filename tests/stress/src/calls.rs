@@ -124,7 +124,6 @@ impl World {
         self.called(token, owner, &call, (item.status.unwrap_or(0), &value))
     }
 
-    /// Handles the response to a call in a frame.
     pub(crate) fn frame_answered(
         &mut self,
         token: Token,
@@ -208,19 +207,20 @@ impl World {
     /// quiet.
     fn check_members(&mut self, channel: usize, value: &Value) {
         let members = value["members"].as_array().map_or(&[][..], Vec::as_slice);
-        let number = |member: &Value, key: &str| member[key].as_u64().unwrap_or(0);
-        let ids = members.iter().map(|it| (number(it, "connection"), number(it, "id")));
-        let name = |session| self.ledger.name_of(channel, session);
-        let names = members.iter().map(|it| it["message"].as_str().map(str::to_owned));
-        let expected = self.ledger.members(channel).map(|(session, _)| name(session));
-        let is_same = self.ledger.members(channel).eq(ids) && names.eq(expected);
+        let members = members.iter().map(|member| {
+            let number = |key: &str| member[key].as_u64().unwrap_or(0);
+            (number("connection"), number("id"), member["message"].as_str().map(str::to_owned))
+        });
+        let its = &self.ledger.channels[channel];
+        let expected = its.members.iter();
+        let expected = expected.map(|(number, it)| (*number, it.id, it.text.map(|it| it.write())));
+        let is_same = expected.eq(members);
         let reads =
             |client: &&Client| client.read.as_ref().is_some_and(|read| read.follows(channel));
         let readers = self.links.clients().filter(reads).map(|it| (it.owner, it.asked.1));
         let readers: Vec<_> = readers.collect();
-        let fault = if !is_same && !self.ledger.has_gaps(channel) {
-            let expected: Vec<_> = self.ledger.members(channel).collect();
-            format!("the members are {value}, and must be {expected:?}")
+        let fault = if !is_same && !its.has_gaps {
+            format!("the members are {value}, and must be {:?}", its.members)
         } else if value["readers"] != readers.len() {
             format!("{} readers, and must be {readers:?}", value["readers"])
         } else {

@@ -6,8 +6,7 @@ use std::time::Instant;
 use support::reader::Subscription;
 use support::text::Text;
 
-use crate::form::Form;
-use crate::read::Read;
+use crate::read::{Form, Read};
 
 /// A moment, by the machine's clock and by the server's.
 pub(crate) type Moment = (Instant, u64);
@@ -40,7 +39,6 @@ pub(crate) enum BriefClient {
     HalfClosed,
 }
 
-/// A call by its purpose.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum What {
     Write(Text),
@@ -68,7 +66,6 @@ pub(crate) struct Client {
     pub(crate) owner: Owner,
     pub(crate) read: Option<Read>,
     pub(crate) opened: Instant,
-    /// Time at which the read was asked.
     pub(crate) asked: Moment,
     /// Calls without a response so far, in order.
     pub(crate) calls: VecDeque<Call>,
@@ -79,7 +76,6 @@ pub(crate) struct Client {
     pub(crate) seq: u32,
     /// Bytes that it will send one by one.
     pub(crate) script: VecDeque<u8>,
-    /// Time at which another client took the read over.
     pub(crate) replaced_at: Option<Instant>,
     /// Channels that its next long poll follows in addition.
     pub(crate) next: Vec<Subscription>,

@@ -13,6 +13,8 @@ pub(crate) struct Clock {
     pub(crate) now: Instant,
     /// `now` by the server's clock, in milliseconds since 1970.
     pub(crate) now_ms: u64,
+    /// Time of the last response to a call.
+    pub(crate) answered_at: Instant,
     lagged: Option<Instant>,
     pub(crate) lag_most: Duration,
 }
@@ -20,7 +22,7 @@ pub(crate) struct Clock {
 impl Clock {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
-        Self { now, now_ms: 0, lagged: None, lag_most: Duration::ZERO }
+        Self { now, now_ms: 0, answered_at: now, lagged: None, lag_most: Duration::ZERO }
     }
 
     pub(crate) fn update(&mut self) -> Moment {

@@ -1,7 +1,6 @@
 //! Disturbances of the server, and what may be lost by them.
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::ensure;
@@ -9,9 +8,6 @@ use support::fault::{Checked, Fault};
 
 use crate::user::{Sort, State};
 use crate::world::World;
-
-/// A server that is asked to stop ends within 5 seconds.
-const STOP_MAX: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Disturbance {
@@ -37,38 +33,31 @@ pub(crate) enum Memory {
     Untouched,
 }
 
-const NAMES: [(&str, Disturbance); 5] = [
-    ("kill", Disturbance::Kill),
-    ("stop", Disturbance::Stop),
-    ("state", Disturbance::State),
-    ("kill-old", Disturbance::KillOld),
-    ("kill-new", Disturbance::KillNew),
+/// Names on the command line, and descriptions, in the order of the type.
+const TABLE: [(Disturbance, &str, &str); 5] = [
+    (Disturbance::Kill, "kill", "kills of the server"),
+    (Disturbance::Stop, "stop", "stops of the server"),
+    (Disturbance::State, "state", "stops of the server that keep its state"),
+    (Disturbance::KillOld, "kill-old", "kills during an upgrade"),
+    (Disturbance::KillNew, "kill-new", "kills during an upgrade"),
 ];
 
 impl Disturbance {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Kill, Self::Stop, Self::State, Self::KillOld, Self::KillNew];
-
-    pub(crate) fn parse(name: &str) -> Checked<Self> {
-        let found = NAMES.iter().find(|(its, _)| *its == name).map(|(_, its)| *its);
-        let names = || NAMES.map(|(name, _)| name).join(", ");
-        found.ok_or_else(|| Fault::new(format!("no disturbance {name}; there are: {}", names())))
+    pub(crate) fn all() -> Vec<Self> {
+        TABLE.map(|(its, ..)| its).to_vec()
     }
 
-    fn description(self) -> &'static str {
-        match self {
-            Self::Kill => "kills of the server",
-            Self::Stop => "stops of the server",
-            Self::State => "stops of the server that keep its state",
-            Self::KillOld | Self::KillNew => "kills during an upgrade",
-        }
+    pub(crate) fn parse(name: &str) -> Checked<Self> {
+        let found = TABLE.iter().find(|(_, its, _)| *its == name).map(|(its, ..)| *its);
+        let names = || TABLE.map(|(_, name, _)| name).join(", ");
+        found.ok_or_else(|| Fault::new(format!("no disturbance {name}; there are: {}", names())))
     }
 }
 
 impl World {
     /// Disturbs the server. Afterwards it runs again, and each user finds back after a while.
     pub(crate) fn disturb(&mut self, disturbance: Disturbance) -> Checked {
-        self.count(disturbance.description());
+        self.count(TABLE[disturbance as usize].2);
         self.note_cpu()?;
         // Until the server has ended, no goodbye may come that no client meant, in any case.
         let memory = match disturbance {
@@ -80,7 +69,13 @@ impl World {
             }
             Disturbance::Stop | Disturbance::State => {
                 self.is_disturbed = true;
-                self.await_stop()?;
+                self.server.running.signal(Signal::TERM);
+                self.run_until(|world| match world.server.running.ended() {
+                    Ok(Some(_)) => None,
+                    ended => Some(Fault::new(format!("the server does not stop: {ended:?}"))),
+                })?;
+                let ended = self.server.running.ended()?;
+                ensure!(ended == Some(true), "the server was asked to stop, and failed");
                 self.see_the_end()?;
                 let is_kept = disturbance == Disturbance::State;
                 if let Some(file) = self.launcher.state_file.as_ref().filter(|_| !is_kept) {
@@ -88,29 +83,27 @@ impl World {
                     removed.map_err(|error| Fault::new(format!("no state was kept: {error}")))?;
                 }
                 self.start_again()?;
-                if is_kept { Memory::All } else { Memory::Nothing }
+                if is_kept {
+                    self.lose_all_links();
+                    Memory::All
+                } else {
+                    Memory::Nothing
+                }
             }
             Disturbance::KillOld => self.kill_old_during_upgrade()?,
             Disturbance::KillNew => self.kill_new_during_upgrade()?,
         };
         match memory {
             Memory::Nothing => self.lose_memory()?,
-            Memory::All => {
-                if disturbance == Disturbance::State {
-                    self.lose_all_links();
-                } else {
-                    self.see_the_end()?;
-                }
-                self.find_all_back()?;
-            }
+            Memory::All => self.find_all_back()?,
             Memory::Untouched => {}
         }
-        self.figures.answered_at = self.clock.update().0;
+        self.clock.answered_at = self.clock.update().0;
         Ok(())
     }
 
     /// Judges all that a server sent before it ended by the rules of before.
-    fn see_the_end(&mut self) -> Checked {
+    pub(crate) fn see_the_end(&mut self) -> Checked {
         self.is_disturbed = true;
         self.look_at_all()?;
         self.is_disturbed = false;
@@ -123,7 +116,6 @@ impl World {
         Ok(())
     }
 
-    /// The server has lost its memory.
     fn lose_memory(&mut self) -> Checked {
         self.lose_all_links();
         self.ledger.forget_all();
@@ -144,18 +136,5 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    fn await_stop(&mut self) -> Checked {
-        let guard = Instant::now() + STOP_MAX;
-        self.server.running.signal(Signal::TERM);
-        loop {
-            self.turn()?;
-            if let Some(is_success) = self.server.running.ended()? {
-                ensure!(is_success, "the server was asked to stop, and failed");
-                return Ok(());
-            }
-            ensure!(Instant::now() <= guard, "the server does not stop");
-        }
     }
 }

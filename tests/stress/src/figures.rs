@@ -1,9 +1,7 @@
 //! Figures of a run.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
-
-use crate::form::Form;
+use std::time::Duration;
 
 /// Standstill of the server, as its clients see it.
 #[derive(Clone, Copy, Default, Debug)]
@@ -26,13 +24,12 @@ pub(crate) struct Memory {
     pub(crate) growth: f64,
 }
 
+#[derive(Default)]
 pub(crate) struct Figures {
     /// Events by name.
     pub(crate) counts: BTreeMap<&'static str, u64>,
-    pub(crate) delivered: BTreeMap<Form, u64>,
     /// Outside of upgrades, and during them.
     pub(crate) pauses: [Pauses; 2],
-    pub(crate) answered_at: Instant,
     pub(crate) memory: Memory,
     pub(crate) users_most: u64,
     pub(crate) clients_most: u64,
@@ -42,29 +39,7 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    pub(crate) fn new() -> Self {
-        Self {
-            counts: BTreeMap::new(),
-            delivered: BTreeMap::new(),
-            pauses: [Pauses::default(); 2],
-            answered_at: Instant::now(),
-            memory: Memory::default(),
-            users_most: 0,
-            clients_most: 0,
-            cpu_ns: 0,
-            cpu_counted_ns: 0,
-        }
-    }
-
-    pub(crate) fn count(&mut self, what: &'static str) {
-        self.add(what, 1);
-    }
-
     pub(crate) fn add(&mut self, what: &'static str, count: u64) {
         *self.counts.entry(what).or_default() += count;
-    }
-
-    pub(crate) fn deliveries(&self) -> u64 {
-        self.delivered.values().sum()
     }
 }

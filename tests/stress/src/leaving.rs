@@ -20,7 +20,7 @@ const TAKEOVER_MAX: Duration = Duration::from_secs(1);
 impl World {
     /// Tells the ledger how a session is to end.
     pub(crate) fn plan(&mut self, session: u64, plan: impl FnOnce(&mut Session)) {
-        if let Some(session) = self.ledger.session_mut(session) {
+        if let Some(session) = self.ledger.sessions.get_mut(&session) {
             plan(session);
         }
     }
@@ -55,7 +55,7 @@ impl World {
             }
             LeaveMode::ChannelByChannel => {
                 for channel in mem::take(&mut self.user(index).channels) {
-                    self.plan(identity.number, |session| session.leave_channel(channel));
+                    self.plan(identity.number, |session| session.leaves.push(channel));
                     self.goodbye_of(token, &identity, channel);
                 }
             }
@@ -136,7 +136,6 @@ impl World {
         })
     }
 
-    /// A call of a user succeeded.
     pub(crate) fn on_called(&mut self, token: Token, owner: Owner, what: &What) -> Checked {
         let Owner::WriteConn(index) = owner else { return Ok(()) };
         let user = self.user(index);
@@ -148,24 +147,22 @@ impl World {
                 user.state = State::Leaving(mode, barriers - 1);
                 let channel = user.channels[0];
                 self.members(token, channel, What::Barrier);
-                Ok(())
             }
             (State::Leaving(mode, _), What::Barrier) => {
                 user.state = State::Leaving(mode, 0);
-                self.leave(index, mode, 0)
+                self.leave(index, mode, 0)?;
             }
             (State::Leaving(mode @ LeaveMode::ChannelByChannel, _), _) => {
-                self.leave(index, mode, 0)
+                self.leave(index, mode, 0)?;
             }
             (State::Leaving(LeaveMode::Goodbye, _), What::Goodbye) if user.read_conn.is_none() => {
                 self.be_gone(index);
-                Ok(())
             }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(())
     }
 
-    /// A long poll was answered.
     pub(crate) fn read_answered(&mut self, token: Token) {
         let Some(client) = self.links.client(token) else { return };
         let index = match client.owner {
@@ -186,11 +183,7 @@ impl World {
         };
         let state = self.user(index).state;
         match state {
-            State::Leaving(LeaveMode::Goodbye, _) => {
-                let token = self.user(index).read_conn.take();
-                self.drop_link(token);
-                self.be_gone_unless_calling(index);
-            }
+            State::Leaving(LeaveMode::Goodbye, _) => self.be_gone_unless_calling(index),
             // The response to the call may come after the read that it woke.
             State::Leaving(LeaveMode::Silence, _) if !self.is_calling(index) => {
                 // Nothing is pending: closing ends nothing.

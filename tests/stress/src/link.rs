@@ -23,7 +23,6 @@ pub(crate) enum ReadRate {
     Fast,
     /// A few bytes now and then.
     Slow,
-    /// Nothing.
     None,
 }
 
@@ -33,7 +32,6 @@ pub(crate) enum Close {
     Reset,
 }
 
-/// Outcome of a read of a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Received {
     /// All that there is, for now.
@@ -79,19 +77,16 @@ impl Link {
 
     /// Sends, or sends later as the kernel can take it. An error is found again at the next read.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        let sent = if self.unsent.is_empty() { self.push(bytes) } else { 0 };
-        self.unsent.extend_from_slice(&bytes[sent..]);
+        self.unsent.extend_from_slice(bytes);
+        self.flush();
     }
 
     pub(crate) fn flush(&mut self) {
         if !self.unsent.is_empty() {
-            let sent = self.push(&self.unsent);
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            let sent = net::send(&self.socket, &self.unsent, flags).unwrap_or(0);
             self.unsent.drain(..sent);
         }
-    }
-
-    fn push(&self, bytes: &[u8]) -> usize {
-        net::send(&self.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).unwrap_or(0)
     }
 
     /// Receives at most as much as `buffer` can hold.
@@ -109,7 +104,6 @@ impl Link {
         }
     }
 
-    /// Shuts down sending, and continues to read.
     pub(crate) fn half_close(&self) {
         let _ = net::shutdown(&self.socket, Shutdown::Write);
     }
@@ -181,10 +175,6 @@ impl<T> Links<T> {
     pub(crate) fn tokens(&self) -> Vec<Token> {
         let taken = (0..).zip(&self.slots).filter(|(_, (_, content))| content.is_some());
         taken.map(|(slot, (generation, _))| Token { slot, generation: *generation }).collect()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
     }
 
     pub(crate) fn clients(&self) -> impl Iterator<Item = &T> {

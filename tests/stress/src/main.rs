@@ -1,11 +1,10 @@
 //! A stress run that checks itself: users come, talk, read, are slow and leave in all ways, while
 //! the server is killed, restarted and upgraded. One ledger compares all that they see.
 //!
-//! From the bottom: `form`, `link` (sockets that misbehave) and `server`; `read`, `client` and
-//! `user` are the states of a client and a user; `clock`, `takeover` and `figures` are parts of
-//! `world`, which has the loop. `responses`, `calls`, `users`, `leaving`, `brief` and `recovery`
-//! are the actions of clients; `disturbance`, `upgrade` and `round` lead the run, and `report`
-//! prints its figures.
+//! From the bottom: `link` (sockets that misbehave) and `server`; `read`, `client` and `user` are
+//! the states of a client and a user; `clock`, `takeover` and `figures` are parts of `world`, which
+//! has the loop. `responses`, `calls`, `users`, `leaving`, `brief` and `recovery` are the actions
+//! of clients; `disturbance`, `upgrade` and `round` lead the run, and `report` prints its figures.
 
 use std::process::ExitCode;
 
@@ -20,7 +19,6 @@ mod client;
 mod clock;
 mod disturbance;
 mod figures;
-mod form;
 mod leaving;
 mod link;
 mod read;
@@ -60,7 +58,7 @@ fn main() -> ExitCode {
 fn parse() -> Result<Option<run::Options>, Fault> {
     let mut parser = lexopt::Parser::from_env();
     let (mut speak, mut seconds, mut users, mut seed) = (None, 60, 1000, None);
-    let (mut disturbances, mut upgrades) = (Disturbance::ALL.to_vec(), 10);
+    let (mut disturbances, mut upgrades) = (Disturbance::all(), 10);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => {

@@ -1,12 +1,59 @@
 //! A read as it is asked, and the JSON in its answers.
 
 use support::fault::{Checked, Fault};
-use support::http;
+use support::incoming::Item;
 use support::reader::{Reader, Since, Subscription};
+use support::{ensure, http, ws};
 
-use crate::form::Form;
+/// Way in which a reader gets its messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Form {
+    LongPoll,
+    Jsonp,
+    Events,
+    WebSocket,
+}
 
-/// Number and secret of a session.
+impl Form {
+    pub(crate) const ALL: [Self; 4] = [Self::LongPoll, Self::Jsonp, Self::Events, Self::WebSocket];
+
+    /// Returns the name under which deliveries are counted.
+    pub(crate) fn deliveries(self) -> &'static str {
+        match self {
+            Self::LongPoll => "deliveries by long poll",
+            Self::Jsonp => "deliveries by JSONP",
+            Self::Events => "deliveries by event stream",
+            Self::WebSocket => "deliveries by WebSocket",
+        }
+    }
+
+    /// Says whether one read is all that a reader asks.
+    pub(crate) fn is_stream(self) -> bool {
+        matches!(self, Self::Events | Self::WebSocket)
+    }
+
+    pub(crate) fn fields(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::LongPoll | Self::Jsonp => &[],
+            Self::Events => &[("Accept", "text/event-stream")],
+            Self::WebSocket => &ws::HANDSHAKE,
+        }
+    }
+
+    pub(crate) fn check_head(self, item: &Item) -> Checked {
+        let head = item.head()?;
+        let is_right = match self {
+            Self::LongPoll | Self::Jsonp => false,
+            Self::Events => head.begins_events(),
+            Self::WebSocket => {
+                head.status == 101 && head.field("sec-websocket-accept") == Some(ws::ACCEPT)
+            }
+        };
+        ensure!(is_right, "a stream was answered {head:?}");
+        Ok(())
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Identity {
     pub(crate) number: u64,
@@ -31,7 +78,6 @@ pub(crate) struct Read {
     pub(crate) form: Form,
     pub(crate) reader: Reader,
     pub(crate) identity: Option<Identity>,
-    /// Number of the callback.
     callback: u32,
 }
 

@@ -65,6 +65,11 @@ impl World {
         let (number, sort) = (user.number(), user.sort);
         match user.state {
             State::Arriving => self.be_gone(index),
+            // The response is lost that was to say that his session has ended.
+            State::Here if user.is_stale => {
+                user.state = State::Adrift;
+                self.act_in(index, 0, 800);
+            }
             State::Here if lost_read && sort == Sort::SlowReader => self.be_gone(index),
             // After a while, but before the session times out.
             State::Here if lost_read && sort == Sort::Resident => self.act_in(index, 0, 800),

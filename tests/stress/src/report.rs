@@ -25,10 +25,7 @@ impl World {
         for (reason, count) in &self.ledger.goodbyes {
             row(&format!("goodbyes: {reason:?}").to_lowercase(), count.to_string());
         }
-        row("deliveries", figures.deliveries().to_string());
-        for (form, count) in &figures.delivered {
-            row(&format!("deliveries by {}", form.name()), count.to_string());
-        }
+        row("deliveries", self.ledger.sights.to_string());
         row("ids that no reader saw", self.ledger.unseen_ids.to_string());
         row("resident: histories full, no users", kib(figures.memory.before));
         row("resident: most", kib(figures.memory.peak));
@@ -36,7 +33,7 @@ impl World {
         row("most by an earlier rest of the same server", format!("{:.3}", figures.memory.growth));
         let us = figures.cpu_ns as f64 / 1_000.0;
         row("CPU time of the server", format!("{:.2} s", us / 1e6));
-        let deliveries = figures.deliveries().max(1) as f64;
+        let deliveries = self.ledger.sights.max(1) as f64;
         row("CPU time per delivery", format!("{:.2} µs", us / deliveries));
         row("upgrades", takeover.upgrades.to_string());
         row("longest upgrade, until the predecessor had left", ms(takeover.longest));

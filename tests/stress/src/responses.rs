@@ -9,11 +9,11 @@ use support::incoming::Item;
 use support::ws;
 
 use crate::client::{BriefClient, Client, Owner, What};
-use crate::form::Form;
 use crate::link::{Close, ReadRate, Received, Token};
+use crate::read::Form;
+use crate::user::{LeaveMode, State};
 use crate::world::{BUFFER_BYTES, World};
 
-/// Parses the JSON of a response.
 pub(crate) fn parse_json(bytes: &[u8]) -> Checked<Value> {
     let value = serde_json::from_slice(bytes);
     value.map_err(|error| Fault::new(format!("not JSON, {error}: {}", bytes.escape_ascii())))
@@ -61,7 +61,6 @@ impl World {
         Ok(!is_same || self.ledger.sights != before)
     }
 
-    /// Handles a whole response, event or frame.
     fn handle(&mut self, token: Token, item: &Item) -> Checked {
         let Some((link, client)) = self.links.get(token) else { return Ok(()) };
         if item.is_frame(ws::PING) {
@@ -75,8 +74,10 @@ impl World {
         let Some(read) = &mut client.read else { return self.handle_response(token, item) };
         let (form, sent_ms) = (read.form, client.asked.1);
         let session = read.identity.as_ref().map(|identity| identity.number);
-        if item.status.is_some_and(|status| status != 200 && status != 101) {
-            return self.read_refused(token, item);
+        match item.status {
+            None | Some(200 | 101) => {}
+            Some(410) => return self.read_gone(token),
+            Some(_) => return Err(Fault::new(format!("a read was refused: {}", item.lossy()))),
         }
         if form.is_stream() && item.status.is_some() {
             ensure!(!mem::replace(&mut client.is_open, true), "a stream begins twice");
@@ -97,7 +98,7 @@ impl World {
             }
             self.ledger.take_answer(&mut read.reader, &value)?
         };
-        *self.figures.delivered.entry(form).or_default() += content.messages;
+        self.figures.add(form.deliveries(), content.messages);
         self.figures.add("readers that got `reset`", content.resets);
         self.figures.add("readers that got `missed`", content.missed);
         if form.is_stream() {
@@ -111,7 +112,6 @@ impl World {
         Ok(())
     }
 
-    /// The server closed a link.
     fn on_closed(&mut self, token: Token, how: Received) -> Checked {
         let Some((link, mut client)) = self.links.remove(token) else { return Ok(()) };
         let is_slow = link.rate == ReadRate::Slow;
@@ -153,7 +153,17 @@ impl World {
             }
             Owner::Harness | Owner::ReplacedConn(_) | Owner::Brief(_) if is_cut => true,
             Owner::Observer(_) | Owner::Harness | Owner::ReplacedConn(_) => false,
-            Owner::ReadConn(user) => self.may_lose_read_conn(user, &client),
+            Owner::ReadConn(index) => {
+                let user = self.user(index);
+                user.read_conn = None;
+                let says_goodbye = matches!(user.state, State::Leaving(LeaveMode::Goodbye, _));
+                // A stream ends with its session.
+                let has_ended = client.is_stream() && says_goodbye;
+                if has_ended {
+                    self.be_gone_unless_calling(index);
+                }
+                has_ended
+            }
             Owner::WriteConn(user) => {
                 self.user(user).write_conn = None;
                 client.calls.is_empty()

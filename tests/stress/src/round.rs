@@ -30,7 +30,6 @@ const FILL_AT_ONCE: u64 = 8;
 const FILL_BYTES: u32 = 150;
 
 impl World {
-    /// Runs all rounds.
     pub(crate) fn rounds(&mut self, options: &Options) -> Checked {
         for channel in 0..self.observers.len() {
             self.observe(channel, None)?;
@@ -66,7 +65,7 @@ impl World {
             let memory = &mut self.figures.memory;
             memory.after = after;
             memory.growth = memory.growth.max(after as f64 / base as f64);
-            let (deliveries, kib) = (self.figures.deliveries(), after / 1024);
+            let (deliveries, kib) = (self.ledger.sights, after / 1024);
             let round = round + 1;
             eprintln!("round {round} of {rounds}: {deliveries} deliveries, resident {kib} KiB");
             ensure!(
@@ -102,10 +101,10 @@ impl World {
         self.phase = Phase::Clear;
         self.run_until(|world| world.unfinished(false))?;
         for channel in 0..self.observers.len() {
-            let members = self.ledger.members(channel).count();
-            let is_clear = members == 0 || self.ledger.has_gaps(channel);
+            let its = &self.ledger.channels[channel];
+            let (members, is_clear) = (its.members.len(), its.members.is_empty() || its.has_gaps);
             ensure!(is_clear, "all left, and channel {channel} has {members} members");
-            self.ledger.clear_members(channel);
+            self.ledger.forget_members(channel, false);
         }
         self.await_quiet_channels()?;
         self.ledger.forget_past();
@@ -122,7 +121,8 @@ impl World {
                 let users = self.users.iter().filter(|user| user.state == State::Here).count();
                 let figures = &mut self.figures;
                 figures.users_most = figures.users_most.max(users as u64);
-                figures.clients_most = figures.clients_most.max(self.links.len() as u64);
+                figures.clients_most =
+                    figures.clients_most.max(self.links.clients().count() as u64);
                 self.look_at_memory()?;
             }
         }
@@ -130,7 +130,7 @@ impl World {
     }
 
     /// Continues until nothing is unfinished.
-    fn run_until(&mut self, unfinished: impl Fn(&mut Self) -> Option<Fault>) -> Checked {
+    pub(crate) fn run_until(&mut self, unfinished: impl Fn(&mut Self) -> Option<Fault>) -> Checked {
         let guard = Instant::now() + GUARD;
         loop {
             self.turn()?;

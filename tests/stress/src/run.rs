@@ -30,7 +30,6 @@ pub(crate) struct Options {
     pub(crate) users: usize,
     pub(crate) seed: Option<u64>,
     pub(crate) disturbances: Vec<Disturbance>,
-    /// Number of upgrades.
     pub(crate) upgrades: u64,
 }
 
@@ -66,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Checked {
             has_steady_clock: true,
         },
     );
-    (0..LARGE_CHANNELS).for_each(|channel| ledger.set_large(channel));
+    (0..LARGE_CHANNELS).for_each(|channel| ledger.channels[channel].is_large = true);
     let mut world = World::new((launcher, server), (names, LARGE_CHANNELS), ledger, seed, users)?;
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&world.interrupted))?;

@@ -1,7 +1,7 @@
 //! The server of a run, and how it is started.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use support::fault::Fault;
 use support::http;
-use support::incoming::Incoming;
+use support::incoming::Cutter;
 use support::process::{Cores, Running, fresh_folder};
 
 /// `--poll-timeout`.
@@ -21,7 +21,6 @@ pub(crate) const CONNECTION_TIMEOUT_MS: u64 = 2_000;
 const OPTIONS: &str = "--history 32 --poll-timeout 3s --connection-timeout 2s --request-timeout 2s \
      --heartbeat 2s --max-backlog 64k --log info";
 
-/// Everything that a server needs to start.
 pub(crate) struct Launcher {
     pub(crate) speak: PathBuf,
     pub(crate) cores: Cores,
@@ -52,25 +51,17 @@ impl Launcher {
 /// Returns a free address by its number, since a successor may have to bind it again. The kernel
 /// gives clients no port of this IP address: none takes the server's, or connects to itself.
 pub(crate) fn free_address() -> Result<SocketAddrV4, Fault> {
-    match TcpListener::bind(("127.1.1.1", 0))?.local_addr()? {
-        SocketAddr::V4(address) => Ok(address),
-        SocketAddr::V6(_) => Err(Fault::new("not the address that was asked for")),
-    }
+    let ip = Ipv4Addr::new(127, 1, 1, 1);
+    Ok(SocketAddrV4::new(ip, TcpListener::bind((ip, 0))?.local_addr()?.port()))
 }
 
 /// Makes a call on a connection of its own, and waits for the JSON of its response.
 pub(crate) fn call(address: SocketAddrV4, target: &str) -> Result<Value, Fault> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(&http::get(target))?;
-    let (mut incoming, mut buffer) = (Incoming::default(), [0; 4096]);
-    loop {
-        match stream.read(&mut buffer)? {
-            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            length => incoming.extend(&buffer[..length]),
-        }
-        if let Some(item) = incoming.next()? {
-            return Ok(serde_json::from_slice(item.body())?);
-        }
-    }
+    stream.write_all(&http::request("GET", target, &[("Connection", "close")], None))?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    let item = Cutter::default().next(&bytes)?.ok_or_else(|| Fault::new("half a response"))?;
+    Ok(serde_json::from_slice(item.body())?)
 }

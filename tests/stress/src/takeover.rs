@@ -15,7 +15,6 @@ pub(crate) struct Takeover {
     pub(crate) ended: Option<Instant>,
     /// Time at which a process was last killed from which another had taken over.
     pub(crate) cut_at: Option<Instant>,
-    /// Number of upgrades.
     pub(crate) upgrades: u64,
     /// Longest time until a predecessor had left.
     pub(crate) longest: Duration,

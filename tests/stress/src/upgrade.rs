@@ -73,13 +73,14 @@ impl World {
         self.adopt(successor);
         // A message until then may be of either numbering.
         let find = |log: &str| log.contains(STARTED).then(|| log.contains(HAS_NOTHING));
-        let has_nothing = self.await_log(since, false, find)?;
+        let has_nothing = self.await_log(since, false, |_, log| Ok(find(log)))?;
         self.end_takeover();
         if has_nothing {
             self.count("kills of the old process, before it had transferred its state");
             Ok(Memory::Nothing)
         } else {
             self.count("kills of the old process, after it had transferred its state");
+            self.see_the_end()?;
             Ok(Memory::All)
         }
     }
@@ -89,24 +90,18 @@ impl World {
         let (since, successor) = self.begin_upgrade(NEW_KILLED_WITHIN_MS)?;
         // Fails only if it was given up already.
         let _ = kill_process(successor, Signal::KILL);
-        let guard = Instant::now() + UPGRADE_MAX;
-        let memory = loop {
-            if self.server.running.ended()?.is_some() {
-                // The successor served already, and its memory is lost.
-                self.start_again()?;
-                self.count("kills of the new process, when it served");
-                break Memory::Nothing;
-            }
-            if self.server.running.log()[since..].contains(FAILED) {
-                self.count("kills of the new process, before it served");
-                break Memory::Untouched;
-            }
-            let is_early = Instant::now() <= guard;
-            ensure!(
-                is_early,
-                "the successor was killed, and its predecessor neither serves nor leaves"
-            );
-            thread::sleep(Duration::from_millis(1));
+        let has_left = self.await_log(since, false, |world, log| {
+            let has_left = world.server.running.ended()?.is_some();
+            Ok((has_left || log.contains(FAILED)).then_some(has_left))
+        })?;
+        let memory = if has_left {
+            // The successor served already, and its memory is lost.
+            self.start_again()?;
+            self.count("kills of the new process, when it served");
+            Memory::Nothing
+        } else {
+            self.count("kills of the new process, before it served");
+            Memory::Untouched
         };
         self.end_takeover();
         Ok(memory)
@@ -116,7 +111,7 @@ impl World {
     /// Returns also how long the log was before.
     fn begin_upgrade(&mut self, within_ms: u64) -> Checked<(usize, Pid)> {
         let since = self.begin_takeover();
-        let successor = self.await_log(since, true, successor_in)?;
+        let successor = self.await_log(since, true, |_, log| Ok(successor_in(log)))?;
         let end = Instant::now() + Duration::from_millis(self.random.below(within_ms));
         while Instant::now() < end {
             self.turn()?;
@@ -142,7 +137,7 @@ impl World {
     /// Returns the time during which server and successor had no core; of a process that ended,
     /// none.
     fn starved(&self, successor: Option<Pid>) -> Duration {
-        let successor = successor.map(|pid| Process::new(pid.as_raw_pid().cast_unsigned()));
+        let successor = successor.map(|pid| Process(pid.as_raw_pid().cast_unsigned()));
         let both = [Some(self.server.running.process()), successor];
         both.into_iter().flatten().filter_map(|process| process.starved().ok()).sum()
     }
@@ -168,20 +163,20 @@ impl World {
         &mut self,
         since: usize,
         continues: bool,
-        find: impl Fn(&str) -> Option<T>,
+        find: impl Fn(&mut Self, &str) -> Checked<Option<T>>,
     ) -> Checked<T> {
         let guard = Instant::now() + UPGRADE_MAX;
         loop {
-            if let Some(found) = find(&self.server.running.log()[since..]) {
+            let log = self.server.running.log().split_off(since);
+            if let Some(found) = find(self, &log)? {
                 return Ok(found);
             }
-            ensure!(Instant::now() <= guard, "an upgrade does not continue");
+            ensure!(Instant::now() <= guard, "an upgrade neither continues nor fails");
             if continues { self.turn()? } else { thread::sleep(Duration::from_millis(1)) }
         }
     }
 }
 
-/// Returns the process that takes over, from the log.
 fn successor_in(log: &str) -> Option<Pid> {
     let (_, id) = log.lines().find_map(|line| line.split_once(BEGINS))?;
     Pid::from_raw(id.parse().ok()?)

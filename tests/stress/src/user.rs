@@ -1,6 +1,5 @@
 //! A user: a small state machine that comes, reads, talks and leaves.
 
-use crate::client::Owner;
 use crate::link::Token;
 use crate::read::{Identity, Read};
 
@@ -35,11 +34,9 @@ pub(crate) enum State {
 pub(crate) enum LeaveMode {
     /// `/goodbye` to all channels.
     Goodbye,
-    /// `/goodbye` to each channel.
     ChannelByChannel,
     /// Closes the pending read.
     Close,
-    /// Resets it.
     Reset,
     /// Shuts down sending, and continues to read.
     HalfClose,
@@ -69,7 +66,6 @@ pub(crate) struct User {
     pub(crate) read_conn: Option<Token>,
     /// A read that ended with its server, to be continued.
     pub(crate) resumes: Option<Read>,
-    /// Number of acts before he leaves.
     pub(crate) acts_left: u64,
     /// Number of his valid timer.
     pub(crate) timer: u32,
@@ -91,13 +87,9 @@ pub(crate) enum Phase {
     Clear,
 }
 
-/// A timer's purpose.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Due {
     /// A user acts, unless he was given another time since.
     User(u32, u32),
     Brief(Token),
 }
-
-/// Reads of clients that the server closed while it was ended.
-pub(crate) type LostReads = Vec<(Owner, Read)>;

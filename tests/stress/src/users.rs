@@ -1,18 +1,16 @@
 //! Acts of the users, chosen at random.
 
 use support::fault::{Checked, Fault};
-use support::incoming::Item;
 use support::reader::Since;
+use support::session::Session;
 
-use crate::client::{Client, Owner, What};
-use crate::form::Form;
+use crate::client::{Owner, What};
 use crate::link::{Close, ReadRate, Token};
-use crate::read::{Identity, Read};
+use crate::read::{Form, Identity, Read};
 use crate::user::{Due, LeaveMode, Phase, Sort, State};
 use crate::world::World;
 
 impl World {
-    /// Has a user act after a while.
     pub(crate) fn act_in(&mut self, index: u32, least_ms: u64, most_ms: u64) {
         let after_ms = self.random.between(least_ms, most_ms);
         let user = self.user(index);
@@ -21,26 +19,23 @@ impl World {
         self.set_timer(after_ms, due);
     }
 
-    /// A user acts.
     pub(crate) fn act(&mut self, index: u32) -> Checked {
         let state = self.user(index).state;
         match state {
-            State::Away if self.phase == Phase::Churn => self.arrive(index),
-            State::Away => {
-                self.act_in(index, 100, 400);
-                Ok(())
-            }
-            State::Arriving => Ok(()),
+            State::Away if self.phase == Phase::Churn => self.arrive(index)?,
+            State::Away => self.act_in(index, 100, 400),
+            State::Arriving => {}
             State::Here => {
                 let user = self.user(index);
                 if user.sort == Sort::Resident && user.resumes.is_some() {
                     self.read_on(index)?;
                 }
-                self.live(index)
+                self.live(index)?;
             }
-            State::Leaving(mode, barriers) => self.leave(index, mode, barriers),
-            State::Adrift => self.come_back(index),
+            State::Leaving(mode, barriers) => self.leave(index, mode, barriers)?,
+            State::Adrift => self.come_back(index)?,
         }
+        Ok(())
     }
 
     pub(crate) fn write_conn(&mut self, index: u32) -> Checked<Token> {
@@ -81,11 +76,8 @@ impl World {
             Sort::Passer => self.act_in(index, 0, 300),
             Sort::SlowReader => {
                 let since = self.random.pick(&[Since::All, Since::Last(5)]);
-                let token = self.open(Owner::ReadConn(index), ReadRate::Slow)?;
-                self.user(index).read_conn = Some(token);
-                self.slow_readers.push(token);
-                let subscription = self.subscribe(home, since);
-                self.ask(token, Read::new(Form::LongPoll, subscription, None));
+                let read = Read::new(Form::LongPoll, self.subscribe(home, since), None);
+                self.read_with(index, ReadRate::Slow, read)?;
                 self.act_in(index, 100, 300);
             }
         }
@@ -112,13 +104,10 @@ impl World {
             self.act_in(index, 50, 1_500);
             return Ok(());
         }
-        if let Some(session) = self.ledger.session_mut(number) {
-            session.clog();
-        }
+        self.plan(number, Session::clog);
         let form = self.random.pick(&[Form::Events, Form::WebSocket]);
-        let token = self.open(Owner::ReadConn(index), ReadRate::None)?;
-        self.user(index).read_conn = Some(token);
-        self.ask(token, Read::new(form, self.subscribe(home, Since::All), Some(identity)));
+        let read = Read::new(form, self.subscribe(home, Since::All), Some(identity));
+        self.read_with(index, ReadRate::None, read)?;
         self.act_in(index, 400, 600);
         Ok(())
     }
@@ -132,7 +121,7 @@ impl World {
             read.identity = identity;
             for its in &mut read.reader.subscriptions {
                 if let Since::Next(least) = &mut its.since {
-                    *least = self.ledger.judged_to(its.channel);
+                    *least = self.ledger.channels[its.channel].judged + 1;
                 }
             }
             read
@@ -143,12 +132,15 @@ impl World {
                 self.random.weighted(&[(Since::All, 6), (Since::Last(10), 2), (first.since, 2)]);
             Read::new(form, first, identity)
         };
-        self.read_with(index, read)
+        self.read_with(index, ReadRate::Fast, read)
     }
 
-    fn read_with(&mut self, index: u32, read: Read) -> Checked {
-        let token = self.open(Owner::ReadConn(index), ReadRate::Fast)?;
+    fn read_with(&mut self, index: u32, rate: ReadRate, read: Read) -> Checked {
+        let token = self.open(Owner::ReadConn(index), rate)?;
         self.user(index).read_conn = Some(token);
+        if rate == ReadRate::Slow {
+            self.slow_readers.push(token);
+        }
         self.ask(token, read);
         Ok(())
     }
@@ -209,9 +201,7 @@ impl World {
             76..84 => self.join(index, token, &identity),
             84..88 if self.user(index).channels.len() > 1 => {
                 self.user(index).channels.remove(at);
-                if let Some(session) = self.ledger.session_mut(identity.number) {
-                    session.leave_channel(channel);
-                }
+                self.plan(identity.number, |session| session.leaves.push(channel));
                 self.goodbye_of(token, &identity, channel);
             }
             88..94 => self.replace_read_conn(index)?,
@@ -268,7 +258,7 @@ impl World {
         client.owner = Owner::ReplacedConn(index);
         client.replaced_at = Some(self.clock.now);
         self.count("long polls taken over");
-        self.read_with(index, read)
+        self.read_with(index, ReadRate::Fast, read)
     }
 
     /// A clogger waits to be closed.
@@ -277,7 +267,7 @@ impl World {
         // The other client, which carries nothing, is of no use.
         let token = self.user(index).write_conn.take();
         self.drop_link(token);
-        if self.ledger.session(number).is_some_and(|session| session.ended.is_some()) {
+        if self.ledger.sessions.get(&number).is_some_and(|session| session.ended.is_some()) {
             self.count("clients closed for what they did not take");
         } else if stays && !self.takeover.is_under_way {
             // An upgrade is not over before all clients have taken what was sent to them.
@@ -289,21 +279,12 @@ impl World {
         self.be_gone(index);
     }
 
-    /// A read was refused: right only if its server is gone, or if it was too slow.
-    pub(crate) fn read_refused(&mut self, token: Token, item: &Item) -> Checked {
-        if item.status == Some(410) {
-            return self.read_gone(token);
-        }
-        Err(Fault::new(format!("a read was refused: {}", item.lossy())))
-    }
-
     pub(crate) fn read_gone(&mut self, token: Token) -> Checked {
         let Some(client) = self.links.client(token) else { return Ok(()) };
         let identity = client.read.as_ref().and_then(|read| read.identity.as_ref());
         let number = identity.map(|identity| identity.number);
         let has_ended = |world: &Self| {
-            let session = number.and_then(|number| world.ledger.session(number));
-            number.is_some() && !session.is_some_and(support::session::Session::lives)
+            number.is_some_and(|it| !world.ledger.sessions.get(&it).is_some_and(|its| its.lives))
         };
         let owner = client.owner;
         match owner {
@@ -312,20 +293,17 @@ impl World {
             {
                 // The goodbye came first, over the other client.
                 self.count("reads that came after their goodbye");
-                let token = self.user(index).read_conn.take();
-                self.drop_link(token);
                 self.be_gone_unless_calling(index);
-                Ok(())
             }
-            Owner::ReadConn(index) => self.on_session_ended(index, number),
+            Owner::ReadConn(index) => self.on_session_ended(index, number)?,
             // The goodbye came first, and another client took the read over.
             Owner::ReplacedConn(_) if has_ended(self) => {
                 self.count("reads that came after their goodbye");
                 self.drop_link(Some(token));
-                Ok(())
             }
-            _ => Err(Fault::new("410 for a client that reads without a session")),
+            _ => return Err(Fault::new("410 for a client that reads without a session")),
         }
+        Ok(())
     }
 
     /// A session that should live has ended.
@@ -346,29 +324,20 @@ impl World {
         Ok(())
     }
 
-    /// Says whether the server may close the client with which a user reads.
-    pub(crate) fn may_lose_read_conn(&mut self, index: u32, client: &Client) -> bool {
-        let user = self.user(index);
-        user.read_conn = None;
-        // A stream ends with its session.
-        let may = client.is_stream() && matches!(user.state, State::Leaving(LeaveMode::Goodbye, _));
-        if may {
-            self.be_gone_unless_calling(index);
-        }
-        may
-    }
-
-    /// A user is gone, for a while.
     pub(crate) fn be_gone(&mut self, index: u32) {
         let user = self.user(index);
         (user.state, user.identity, user.resumes) = (State::Away, None, None);
+        user.is_stale = false;
         let (one, other) = (user.write_conn.take(), user.read_conn.take());
         self.drop_link(one);
         self.drop_link(other);
         self.act_in(index, 20, 800);
     }
 
+    /// A user whose session has ended reads no more.
     pub(crate) fn be_gone_unless_calling(&mut self, index: u32) {
+        let token = self.user(index).read_conn.take();
+        self.drop_link(token);
         if !self.is_calling(index) {
             self.be_gone(index);
         }

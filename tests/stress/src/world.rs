@@ -17,12 +17,11 @@ use support::text::Text;
 use crate::client::{Client, Owner};
 use crate::clock::Clock;
 use crate::figures::Figures;
-use crate::form::Form;
 use crate::link::{Close, Link, Links, ReadRate, Token};
-use crate::read::{Names, Read};
+use crate::read::{Form, Names, Read};
 use crate::server::{Launcher, Server};
 use crate::takeover::Takeover;
-use crate::user::{Due, LostReads, Phase, User};
+use crate::user::{Due, Phase, User};
 
 pub(crate) const BUFFER_BYTES: usize = 256 * 1024;
 const TURN: Duration = Duration::from_millis(2);
@@ -64,7 +63,8 @@ pub(crate) struct World {
     /// Difference between the members that the server named last and those that the ledger knows.
     pub(crate) members_differ: Option<Fault>,
     pub(crate) interrupted: Arc<AtomicBool>,
-    pub(crate) lost_reads: LostReads,
+    /// Reads of clients that the server closed while it was ended.
+    pub(crate) lost_reads: Vec<(Owner, Read)>,
     /// Possible violations, until they are cleared or excused.
     pub(crate) possible_violations: VecDeque<(Instant, PossibleViolation)>,
     next_sender: u32,
@@ -98,7 +98,7 @@ impl World {
             phase: Phase::Pause,
             clock,
             takeover: Takeover::default(),
-            figures: Figures::new(),
+            figures: Figures::default(),
             is_disturbed: false,
             timers: BinaryHeap::new(),
             slow_readers: Vec::new(),
@@ -115,7 +115,7 @@ impl World {
     }
 
     pub(crate) fn count(&mut self, what: &'static str) {
-        self.figures.count(what);
+        self.figures.add(what, 1);
     }
 
     pub(crate) fn user(&mut self, index: u32) -> &mut User {
@@ -141,7 +141,6 @@ impl World {
         self.count("reads");
     }
 
-    /// Returns the next text of a client.
     pub(crate) fn text(&mut self, token: Token, channel: usize, from: u64, filler: u32) -> Text {
         let mut text = Text { sender: 0, seq: 0, channel: channel as u32, from, filler };
         if let Some(client) = self.links.client(token) {
@@ -178,9 +177,9 @@ impl World {
         if self.phase == Phase::Churn {
             let pauses = &mut self.figures.pauses[usize::from(is_upgrading)];
             pauses.one = pauses.one.max(took);
-            pauses.all = pauses.all.max(self.clock.now - self.figures.answered_at);
+            pauses.all = pauses.all.max(self.clock.now - self.clock.answered_at);
         }
-        self.figures.answered_at = self.clock.now;
+        self.clock.answered_at = self.clock.now;
     }
 
     /// Runs one turn: takes what came, does what is due, and decides on possible violations.
@@ -262,7 +261,6 @@ impl World {
         Ok(())
     }
 
-    /// The run itself writes into a channel.
     pub(crate) fn harness_writes(&mut self, channel: usize, filler: u32) -> Checked {
         let harness = match self.harness {
             Some(harness) if self.links.get(harness).is_some() => harness,
@@ -293,9 +291,8 @@ impl World {
         Subscription::new(channel, &self.names[channel].read, since)
     }
 
-    /// Subscribes to the messages that come from now on.
     pub(crate) fn subscribe_now(&self, channel: usize) -> Subscription {
-        self.subscribe(channel, Since::Next(self.ledger.judged_to(channel)))
+        self.subscribe(channel, Since::Next(self.ledger.channels[channel].judged + 1))
     }
 
     /// Returns any channel that is not large.
@@ -305,8 +302,8 @@ impl World {
 
     /// A call of a session, sent at that time, succeeded.
     pub(crate) fn lived(&mut self, session: Option<u64>, at_ms: u64) {
-        if let Some(session) = session.and_then(|number| self.ledger.session_mut(number)) {
-            session.lived(at_ms);
+        if let Some(number) = session {
+            self.plan(number, |session| session.lived(at_ms));
         }
     }
 }

@@ -75,13 +75,13 @@ impl Ledger {
                 Kind::Message => {}
             }
         }
-        let members: BTreeMap<_, _> = self.members(channel).collect();
+        let members = its.members.iter().map(|(number, member)| (*number, member.id));
+        let members: BTreeMap<_, _> = members.collect();
         let next_id = slice.next_id;
         ensure!(learned == members, "at {next_id} a reader learns of {learned:?}, not {members:?}");
         Ok(())
     }
 
-    /// Takes an event of a stream.
     pub fn take_event(&mut self, reader: &mut Reader, event: &Event) -> Checked<Taken> {
         let mut taken = Taken::default();
         let is_right = event.retry.as_deref().is_none_or(|retry| retry == "1000");
@@ -125,7 +125,7 @@ impl Ledger {
                 its.take_gap();
                 let channel = its.channel;
                 if reader.observes {
-                    self.lose_members(channel);
+                    self.forget_members(channel, true);
                 }
                 taken.missed = 1;
             }

@@ -33,29 +33,30 @@ pub(crate) struct Entry {
 
 /// A member by its newest introduction.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Member {
-    pub(crate) id: u64,
-    pub(crate) text: Option<Text>,
+pub struct Member {
+    pub id: u64,
+    pub text: Option<Text>,
 }
 
 #[derive(Default)]
-pub(crate) struct Channel {
+pub struct Channel {
     /// Number of ids before the first of `entries`, which begin with 1.
     pub(crate) forgotten: u64,
     pub(crate) entries: VecDeque<Option<Entry>>,
     /// Number of ids that were judged, or that no reader will see.
-    pub(crate) judged: u64,
+    pub judged: u64,
     /// Messages that responses promised and no reader has seen yet.
     pub(crate) answered: BTreeMap<u64, Answered>,
-    pub(crate) members: BTreeMap<u64, Member>,
+    /// Members, as far as it is judged.
+    pub members: BTreeMap<u64, Member>,
     /// Sessions that left after the last gap.
     pub(crate) gone: BTreeSet<u64>,
     /// Last text of each sender.
     pub(crate) last_seqs: HashMap<u32, u32>,
     /// Ids were missed by all readers: its members are not known.
-    pub(crate) has_gaps: bool,
+    pub has_gaps: bool,
     /// One answer may not contain all that is retained.
-    pub(crate) is_large: bool,
+    pub is_large: bool,
 }
 
 impl Channel {
@@ -80,7 +81,8 @@ impl Channel {
         self.entries[index] = Some(entry);
     }
 
-    pub(crate) fn last_seen_id(&self) -> u64 {
+    /// Returns the highest id that a reader saw, or 0.
+    pub fn last_seen_id(&self) -> u64 {
         self.forgotten + self.entries.len() as u64
     }
 

@@ -4,7 +4,6 @@ use std::fmt;
 
 /// A violated claim.
 pub struct Fault {
-    /// Channel that it concerns.
     pub channel: Option<usize>,
     pub what: String,
 }

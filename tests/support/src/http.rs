@@ -160,7 +160,6 @@ pub fn request(
     [head.as_bytes(), b"\r\n", body.unwrap_or_default()].concat()
 }
 
-/// Returns the bytes of a GET without further fields.
 pub fn get(target: &str) -> Vec<u8> {
     request("GET", target, &[], None)
 }

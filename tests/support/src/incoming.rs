@@ -44,7 +44,6 @@ impl<'a> Item<'a> {
         head.map(|(head, _)| head).ok_or_else(|| Malformed::new("no head", self.bytes))
     }
 
-    /// Returns the event, in a stream of events.
     pub fn event(&self) -> Result<Event, Malformed> {
         Event::parse(self.bytes)
     }
@@ -139,17 +138,6 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Adds bytes that came; leaves `bytes` empty.
-    pub fn push(&mut self, bytes: &mut Vec<u8>) {
-        if self.taken == self.bytes.len() {
-            self.taken = 0;
-            self.bytes.clear();
-            mem::swap(&mut self.bytes, bytes);
-        } else {
-            self.bytes.append(bytes);
-        }
-    }
-
     pub fn extend(&mut self, bytes: &[u8]) {
         self.bytes.drain(..mem::take(&mut self.taken));
         self.bytes.extend_from_slice(bytes);
@@ -180,14 +168,8 @@ mod tests {
     #[test]
     fn responses_are_cut_at_their_length() {
         let bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab\
-              HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\nHTTP";
-        let mut cutter = Cutter::default();
-        let first = cutter.next(bytes).unwrap().unwrap();
-        assert_eq!((first.status, first.body()), (Some(200), &b"ab"[..]));
-        let rest = &bytes[first.bytes.len()..];
-        let second = cutter.next(rest).unwrap().unwrap();
-        assert_eq!((second.status, second.body()), (Some(404), &b""[..]));
-        assert!(cutter.next(b"HTTP").unwrap().is_none());
+              HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(items(bytes), [(Some(200), b"ab".to_vec()), (Some(404), Vec::new())]);
     }
 
     #[test]
@@ -199,17 +181,21 @@ mod tests {
         assert!(cutter.next(whole).unwrap().is_some());
     }
 
-    /// Returns status and body of all that `bytes` contain, as it comes byte by byte.
+    /// Returns status and body of all that `bytes` contain, at once and byte by byte.
     fn items(bytes: &[u8]) -> Vec<(Option<u16>, Vec<u8>)> {
-        let (mut incoming, mut items) = (Incoming::default(), Vec::new());
-        for byte in bytes {
-            incoming.push(&mut vec![*byte]);
-            while let Some(item) = incoming.next().unwrap() {
-                items.push((item.status, item.body().to_vec()));
+        let [whole, single] = [bytes.len(), 1].map(|size| {
+            let (mut incoming, mut items) = (Incoming::default(), Vec::new());
+            for piece in bytes.chunks(size) {
+                incoming.extend(piece);
+                while let Some(item) = incoming.next().unwrap() {
+                    items.push((item.status, item.body().to_vec()));
+                }
             }
-        }
-        assert!(!incoming.has_rest());
-        items
+            assert!(!incoming.has_rest());
+            items
+        });
+        assert_eq!(single, whole);
+        whole
     }
 
     #[test]

@@ -63,18 +63,17 @@ pub struct PossibleViolation {
 #[derive(Default)]
 pub struct Ledger {
     pub(crate) rules: Rules,
-    /// Time at which messages were made.
     pub clock: Clock,
     /// Epoch of the server, once an answer has named it.
     pub epoch: Option<String>,
     pub(crate) past_epochs: Vec<String>,
-    pub(crate) channels: Vec<Channel>,
-    sessions: BTreeMap<u64, Session>,
+    pub channels: Vec<Channel>,
+    /// Sessions that were introduced, by number.
+    pub sessions: BTreeMap<u64, Session>,
     /// Texts that must not appear, and why.
     forbidden: HashMap<(u32, u32), &'static str>,
     /// Channel and id of each text.
     places: HashMap<(u32, u32), (usize, u64)>,
-    /// Faults that the machine may excuse.
     pub possible_violations: Vec<PossibleViolation>,
     /// Number of messages that readers got.
     pub sights: u64,
@@ -98,11 +97,6 @@ impl Ledger {
         self.channels.len() - 1
     }
 
-    /// Says that one answer may not contain all that this channel retains.
-    pub fn set_large(&mut self, channel: usize) {
-        self.channels[channel].is_large = true;
-    }
-
     /// The server was started without its memory: ids begin with 1 in another epoch.
     pub fn forget_all(&mut self) {
         for its in &mut self.channels {
@@ -124,21 +118,6 @@ impl Ledger {
         self.forbidden.clear();
         self.places.clear();
         self.sessions.retain(|_, it| it.ended.is_none() || !it.channels.is_empty());
-    }
-
-    /// Returns a session that was introduced.
-    pub fn session(&self, number: u64) -> Option<&Session> {
-        self.sessions.get(&number)
-    }
-
-    /// Returns all sessions that were introduced, by number.
-    pub fn sessions(&self) -> impl Iterator<Item = (u64, &Session)> {
-        self.sessions.iter().map(|(number, session)| (*number, session))
-    }
-
-    /// Returns a session, to say what its clients do.
-    pub fn session_mut(&mut self, number: u64) -> Option<&mut Session> {
-        self.sessions.get_mut(&number)
     }
 
     /// Another process takes over: a closing that only its predecessor sees may come as silence.
@@ -208,7 +187,7 @@ impl Ledger {
     /// A reader got a message.
     pub fn see(&mut self, channel: usize, message: &Message) -> Checked {
         self.sights += 1;
-        let (id, digest_of_all) = (message.id, message.digest());
+        let (id, digest_of_all) = (message.id, digest(message));
         let its = &mut self.channels[channel];
         if let Some(entry) = its.entry_mut(id) {
             let is_same = entry.digest == digest_of_all;
@@ -270,7 +249,7 @@ impl Ledger {
     pub fn skip_to(&mut self, channel: usize, id: u64) -> Checked {
         self.judge(channel)?;
         while self.channels[channel].judged + 1 < id {
-            self.lose_members(channel);
+            self.forget_members(channel, true);
             let its = &mut self.channels[channel];
             its.judged += 1;
             its.answered.remove(&its.judged);
@@ -280,22 +259,11 @@ impl Ledger {
         Ok(())
     }
 
-    /// Readers may have missed something in this channel: its members are not known any more.
-    pub fn lose_members(&mut self, channel: usize) {
-        self.forget_members(channel);
-        self.channels[channel].has_gaps = true;
-    }
-
-    /// No session is a member of this channel.
-    pub fn clear_members(&mut self, channel: usize) {
-        if self.channels[channel].has_gaps {
-            self.forget_members(channel);
-            self.channels[channel].has_gaps = false;
-        }
-    }
-
-    fn forget_members(&mut self, channel: usize) {
+    /// Readers may have missed something in this channel, so that its members are not known any
+    /// more. Without `has_gaps`, it is known to have no members.
+    pub fn forget_members(&mut self, channel: usize, has_gaps: bool) {
         let its = &mut self.channels[channel];
+        its.has_gaps = has_gaps;
         its.gone.clear();
         for number in mem::take(&mut its.members).into_keys() {
             if let Some(session) = self.sessions.get_mut(&number) {
@@ -307,7 +275,7 @@ impl Ledger {
     /// Judges all that was seen, also after ids that no reader saw.
     pub fn finish(&mut self) -> Checked {
         for channel in 0..self.channels.len() {
-            self.skip_to(channel, self.last_seen_id(channel) + 1)?;
+            self.skip_to(channel, self.channels[channel].last_seen_id() + 1)?;
         }
         Ok(())
     }
@@ -400,7 +368,6 @@ impl Ledger {
         Ok(())
     }
 
-    /// Notes a fault that the machine may excuse.
     pub fn note_possible_violation(&mut self, what: impl Into<String>) {
         self.possible_violations
             .push(PossibleViolation { fault: Fault::new(what), crossing: None });
@@ -415,30 +382,6 @@ impl Ledger {
             let time = its.entry(*id).map(|entry| entry.time);
             *id <= its.forgotten || time.is_some_and(|time| time <= at_ms + STAMP_SLACK_MS)
         })
-    }
-
-    /// Returns the members of a channel, as far as it is judged, with their newest introductions.
-    pub fn members(&self, channel: usize) -> impl Iterator<Item = (u64, u64)> {
-        self.channels[channel].members.iter().map(|(number, member)| (*number, member.id))
-    }
-
-    pub fn name_of(&self, channel: usize, number: u64) -> Option<String> {
-        self.channels[channel].members.get(&number)?.text.map(|text| text.write())
-    }
-
-    /// Says whether readers missed ids of a channel, so that its members are not known.
-    pub fn has_gaps(&self, channel: usize) -> bool {
-        self.channels[channel].has_gaps
-    }
-
-    /// Returns the id before which all messages are judged.
-    pub fn judged_to(&self, channel: usize) -> u64 {
-        self.channels[channel].judged + 1
-    }
-
-    /// Returns the highest id that a reader saw, or 0.
-    pub fn last_seen_id(&self, channel: usize) -> u64 {
-        self.channels[channel].last_seen_id()
     }
 
     /// Returns the id after the highest that a reader saw, or that a response named.
@@ -462,11 +405,11 @@ impl Ledger {
     pub fn owed(&self) -> Option<Fault> {
         let channels = (0..).zip(&self.channels).filter(|(_, its)| !its.has_gaps);
         let mut members = channels.flat_map(|(at, its)| its.members.keys().map(move |it| (at, it)));
-        let lives = |it: &Session| it.lives() && it.ended.is_none();
+        let lives = |it: &Session| it.lives && it.ended.is_none();
         self.unseen().or_else(|| {
             let (channel, number) =
-                members.find(|(_, number)| !self.session(**number).is_some_and(lives))?;
-            let session = self.session(*number);
+                members.find(|(_, number)| !self.sessions.get(number).is_some_and(lives))?;
+            let session = self.sessions.get(number);
             let what =
                 format!("session {number} is a member still, without a goodbye: {session:?}");
             Some(Fault::within(channel, what))

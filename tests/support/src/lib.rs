@@ -7,7 +7,7 @@
 //! on the server's code.
 
 pub mod answers;
-mod channel;
+pub mod channel;
 pub mod fault;
 pub mod http;
 pub mod incoming;

@@ -64,10 +64,6 @@ impl<'a> Message<'a> {
         };
         parse().ok_or_else(|| Fault::new(format!("not a message: {value}")))
     }
-
-    pub(crate) fn digest(&self) -> u64 {
-        digest(self)
-    }
 }
 
 pub(crate) fn digest(value: &(impl Hash + ?Sized)) -> u64 {
@@ -79,7 +75,6 @@ pub(crate) fn digest(value: &(impl Hash + ?Sized)) -> u64 {
 /// Part of an answer that is about one channel.
 #[derive(Debug)]
 pub struct Slice<'a> {
-    /// Messages, in order.
     pub messages: Vec<Message<'a>>,
     /// Id to continue from.
     pub next_id: u64,
@@ -121,11 +116,6 @@ impl<'a> Slice<'a> {
     /// Returns the messages before that row.
     pub fn before_row(&self) -> &[Message<'a>] {
         &self.messages[..self.row]
-    }
-
-    /// Says whether it contains nothing that is new.
-    pub fn is_empty(&self) -> bool {
-        self.messages.is_empty() && !self.is_missed && !self.is_reset
     }
 }
 

@@ -74,25 +74,18 @@ pub struct Memory {
     pub total: u64,
 }
 
-/// A process that is measured.
 #[derive(Clone, Copy, Debug)]
-pub struct Process {
-    pid: u32,
-}
+pub struct Process(pub u32);
 
 impl Process {
-    pub fn new(pid: u32) -> Self {
-        Self { pid }
-    }
-
     fn read(self, file: &str) -> io::Result<String> {
-        fs::read_to_string(format!("/proc/{}/{file}", self.pid))
+        fs::read_to_string(format!("/proc/{}/{file}", self.0))
     }
 
     /// Returns the CPU time of all its threads by the scheduler's clock, in nanoseconds.
     pub fn cpu_ns(self) -> io::Result<u64> {
         let mut sum = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.pid))? {
+        for task in fs::read_dir(format!("/proc/{}/task", self.0))? {
             sum += run_ns(&task?.path().join("schedstat"))?;
         }
         Ok(sum)
@@ -130,9 +123,8 @@ impl Process {
         Ok(Memory { anonymous, total: anonymous + field("RssFile:")? + field("RssShmem:")? })
     }
 
-    /// Returns the processes that it started.
     pub fn children(self) -> io::Result<Vec<u32>> {
-        let text = self.read(&format!("task/{}/children", self.pid))?;
+        let text = self.read(&format!("task/{}/children", self.0))?;
         text.split_whitespace().map(|pid| number(Some(pid))).collect()
     }
 }
@@ -203,7 +195,7 @@ impl Running {
     }
 
     pub fn process(&self) -> Process {
-        Process::new(self.pid())
+        Process(self.pid())
     }
 
     /// Sends a signal, unless it has ended.
@@ -219,10 +211,14 @@ impl Running {
     /// Kills it, and waits until it has ended.
     pub fn kill(&mut self) -> io::Result<()> {
         self.signal(Signal::KILL);
+        self.await_end()
+    }
+
+    fn await_end(&mut self) -> io::Result<()> {
         let deadline = Instant::now() + STOP_MAX;
         while self.ended()?.is_none() {
             if Instant::now() > deadline {
-                return Err(io::Error::other("a server was killed, and is still there"));
+                return Err(io::Error::other("a server was ended, and is still there"));
             }
             thread::sleep(Duration::from_millis(1));
         }
@@ -255,7 +251,6 @@ impl Running {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
-    /// Returns the last lines of the log.
     pub fn log_end(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
@@ -269,14 +264,9 @@ impl Drop for Running {
         if let Ok(None) = self.ended() {
             self.signal(Signal::TERM);
         }
-        let deadline = Instant::now() + STOP_MAX;
-        while let Ok(None) = self.ended() {
-            if Instant::now() > deadline {
-                eprintln!("a server does not end when asked; it is killed");
-                let _ = self.kill();
-                break;
-            }
-            thread::sleep(STEP);
+        if self.await_end().is_err() {
+            eprintln!("a server does not end when asked; it is killed");
+            let _ = self.kill();
         }
         // A folder that is left does no harm.
         let _ = fs::remove_dir_all(&self.folder);
@@ -289,7 +279,7 @@ mod tests {
 
     #[test]
     fn this_process_has_used_time_and_memory() {
-        let own = Process::new(process::id());
+        let own = Process(process::id());
         let (before, start) = (own_ns().unwrap(), Instant::now());
         while start.elapsed() < Duration::from_millis(50) {
             std::hint::spin_loop();

@@ -7,19 +7,16 @@ use crate::message::Reason;
 /// Judgement of a goodbye.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Verdict {
-    /// It is right.
     #[default]
     Meant,
     /// Right only if the machine was too slow to keep the session alive.
     IfSlow,
     /// Right only if a response was under way when the client of a pending read closed.
     IfCrossed {
-        /// Time of the closing.
         at_ms: u64,
         /// Channels of the read, with the ids that it waited for.
         cursors: Vec<(usize, u64)>,
     },
-    /// It is wrong.
     Wrong,
 }
 
@@ -38,15 +35,14 @@ pub struct Session {
     pub(crate) ended_in: Vec<usize>,
     /// A client has its credentials.
     pub(crate) is_claimed: bool,
-    /// No client means it to end.
-    pub(crate) lives: bool,
+    /// Clients keep it alive, and none means it to end.
+    pub lives: bool,
     /// `/goodbye` to all channels may have been sent.
-    may_leave: bool,
-    /// Channels to which `/goodbye` was sent; once for each call.
-    pub(crate) leaves: Vec<usize>,
-    /// Times from which it may be closed, apart from the grace.
-    closings: Vec<u64>,
-    /// Verdict on a timeout.
+    pub may_leave: bool,
+    /// Channels to which `/goodbye` is about to be sent, or was; once for each call.
+    pub leaves: Vec<usize>,
+    /// Times from which a client with a pending read of the session may close, before the grace.
+    pub closings: Vec<u64>,
     timeout: Verdict,
 }
 
@@ -68,41 +64,21 @@ impl Session {
         }
     }
 
-    /// Says whether clients keep it alive.
-    pub fn lives(&self) -> bool {
-        self.lives
-    }
-
-    /// `/goodbye` may be sent, without ending the session for sure.
-    pub fn may_leave(&mut self) {
-        self.may_leave = true;
-    }
-
     /// `/goodbye` to all channels is about to be sent.
     pub fn leave(&mut self) {
         (self.lives, self.may_leave, self.timeout) = (false, true, Verdict::IfSlow);
     }
 
-    /// `/goodbye` to one channel is about to be sent.
-    pub fn leave_channel(&mut self, channel: usize) {
-        self.leaves.push(channel);
-    }
-
-    /// A client may close from that time on, on which a read of the session may be pending.
-    pub fn may_close(&mut self, at_ms: u64) {
-        self.closings.push(at_ms);
-    }
-
     /// The client of its pending read is about to close. A clock with bounds does not tell when the
     /// server sees that, so `closed` is right at any time.
     pub fn close(&mut self, at_ms: u64, cursors: Vec<(usize, u64)>) {
-        self.may_close(0);
+        self.closings.push(0);
         (self.lives, self.timeout) = (false, Verdict::IfCrossed { at_ms, cursors });
     }
 
     /// Its stream is not read any more: it may be closed.
     pub fn clog(&mut self) {
-        self.may_close(0);
+        self.closings.push(0);
         (self.lives, self.timeout) = (false, Verdict::IfSlow);
     }
 
@@ -120,7 +96,7 @@ impl Session {
 
     /// A call or a closing with which it was to end may have come to the server or not.
     pub fn lose_track(&mut self) {
-        self.may_close(0);
+        self.closings.push(0);
         (self.lives, self.may_leave, self.timeout) = (false, true, Verdict::Meant);
     }
 

@@ -1,7 +1,6 @@
 //! Texts that say themselves who sent them, where, and as which of his texts, so that each reader
 //! can check them.
 
-/// Parts of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Text {
     /// TCP connection that carries it: order is promised only there.
@@ -50,7 +49,6 @@ impl Text {
         (parsed.filler < 100_000 && parsed.write() == text).then_some(parsed)
     }
 
-    /// Returns what identifies the text.
     pub fn key(&self) -> (u32, u32) {
         (self.sender, self.seq)
     }

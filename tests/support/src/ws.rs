@@ -2,13 +2,10 @@
 
 use crate::Malformed;
 
-/// First byte of a whole text: FIN and the opcode.
+// First bytes of frames: FIN and the opcode.
 pub const TEXT: u8 = 0x81;
-/// First byte of a Close.
 pub const CLOSE: u8 = 0x88;
-/// First byte of a Ping.
 pub const PING: u8 = 0x89;
-/// First byte of a Pong.
 pub const PONG: u8 = 0x8a;
 
 /// Header fields of the handshake of RFC 6455, section 1.3.

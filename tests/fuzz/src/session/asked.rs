@@ -1,5 +1,7 @@
 //! The parameters of a request, parsed naively.
 
+use std::slice;
+
 use serde_json::{Map, Value};
 use speak::http::{Method, Request};
 use speak::hub::ChannelName;
@@ -20,17 +22,6 @@ pub(super) struct Asked {
 
 impl Asked {
     pub(super) fn of(request: &Request<'_>, is_http_10: bool) -> Self {
-        let mut asked = Self {
-            call: request.path.trim_start_matches('/').to_owned(),
-            method: Some(request.method),
-            is_http_10,
-            origin: request.origin.map(<[u8]>::to_vec),
-            last_event_id: request
-                .field("last-event-id")
-                .next()
-                .map(|id| String::from_utf8_lossy(id).into_owned()),
-            parameters: Vec::new(),
-        };
         let mut pairs = naive_pairs(request.query.as_bytes());
         if request.method == Method::Post {
             let is_form = request.content_type.is_some_and(|it| {
@@ -46,25 +37,26 @@ impl Asked {
         let texts = pairs.into_iter().filter_map(|(name, value)| {
             Some((String::from_utf8(name).ok()?, String::from_utf8(value).ok()?))
         });
-        asked.parameters = texts.collect();
-        asked
+        let last_event_id = request.field("last-event-id").next();
+        Self {
+            call: request.path.trim_start_matches('/').to_owned(),
+            method: Some(request.method),
+            is_http_10,
+            origin: request.origin.map(<[u8]>::to_vec),
+            last_event_id: last_event_id.map(|id| String::from_utf8_lossy(id).into_owned()),
+            parameters: texts.collect(),
+        }
     }
 
-    /// Returns a call in a frame.
     pub(super) fn of_frame(frame: &Map<String, Value>) -> Self {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let mut parameters = Vec::new();
-        for (name, value) in frame {
-            match value {
-                Value::Array(values) => {
-                    parameters.extend(values.iter().map(|value| (name.clone(), text(value))));
-                }
-                value => parameters.push((name.clone(), text(value))),
-            }
-        }
+        let parameters = frame.iter().flat_map(|(name, value)| {
+            let values = value.as_array().map_or(slice::from_ref(value), Vec::as_slice);
+            values.iter().map(|value| (name.clone(), text(value)))
+        });
         Self {
             call: frame.get("call").map(text).unwrap_or_default(),
-            parameters,
+            parameters: parameters.collect(),
             ..Self::default()
         }
     }
@@ -114,7 +106,8 @@ impl Asked {
 
     /// Returns the key of the channel that a call writes to.
     pub(super) fn log(&self) -> Option<String> {
-        self.one("channel").map(log_to_write)
+        let log = |name| accepted(name).for_writing().expect("it was accepted");
+        self.one("channel").map(|name| log(name).as_str().to_owned())
     }
 }
 
@@ -130,15 +123,11 @@ fn since(text: &str) -> Option<Since> {
     })
 }
 
-fn parse(name: &str) -> ChannelName<'_> {
+pub(super) fn accepted(name: &str) -> ChannelName<'_> {
     ChannelName::parse(name).expect("it was accepted")
-}
-
-fn log_to_write(name: &str) -> String {
-    parse(name).for_writing().expect("it was accepted").as_str().to_owned()
 }
 
 /// Returns the key of the channel that is read under this name.
 pub(super) fn log_to_read(name: &str) -> String {
-    parse(name).for_reading().expect("it was accepted").as_str().to_owned()
+    accepted(name).for_reading().expect("it was accepted").as_str().to_owned()
 }

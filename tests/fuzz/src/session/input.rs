@@ -5,17 +5,15 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 use speak::api::{Context, Handled, RequestSource, Transport, WebSocket};
-use speak::http::{self, Opcode, Parsed, Persistence, Progress};
+use speak::http::{self, Frame, Opcode, Parsed, Persistence, Progress};
 use support::message::Kind;
 
 use super::asked::Asked;
-use super::client::{Client, Delivered, State};
 use super::knowledge::{StreamCheck, wait};
 use super::responses::{self, check_head, parse_head, parse_json, texts};
-use super::world::{CLIENTS, Identity, World};
+use super::world::{CLIENTS, Client, Delivered, Identity, State, World};
 
 impl World {
-    /// Sends bytes from a client.
     pub(super) fn send(&mut self, place: usize, bytes: &[u8]) {
         let size = match self.client(place).piece_bytes {
             0 => bytes.len().max(1),
@@ -117,21 +115,21 @@ impl World {
                 let json = responses::check(&self.out, &asked, self.settings.has_list, is_over);
                 let has_failed = json.as_ref().is_some_and(|json| json["error"] == "bad_request");
                 assert_eq!(is_over, closes || has_failed);
-                let closes = is_over;
                 if persistence == Persistence::PersistentIfAnnounced {
                     assert!(asked.is_http_10);
                 }
                 if let Some(json) = &json {
                     self.learn(&asked, json);
                 }
-                if closes {
+                if is_over {
                     self.clients[place].state = State::Closed;
                 }
-                !closes
+                !is_over
             }
             Handled::LongPoll { reader, format, wait_ms } => {
                 assert!(self.out.is_empty(), "a pending read is not answered");
-                assert!((1..=self.settings.poll_timeout_ms).contains(&wait_ms));
+                let most_ms = self.settings.api.poll_timeout.as_millis();
+                assert!((1..=most_ms).contains(&wait_ms.into()));
                 let until = self.now.mono.after(wait_ms);
                 let mut its = self.knowledge.reader(&asked, None);
                 let next_ids = self.next_ids(&its.names());
@@ -171,7 +169,7 @@ impl World {
         check_head(&head, asked, self.settings.has_list);
         assert!(head.begins_events() && head.closes());
         assert_eq!(head.field("content-length"), None);
-        let mut stream = StreamCheck::new(its);
+        let mut stream = StreamCheck { reader: its, before: Vec::new() };
         if asked.last_event_id.is_some()
             && let Some(last) = self.clients[place].last_stream.take()
             && last.reader.names() == stream.reader.names()
@@ -180,7 +178,9 @@ impl World {
             stream.resume(&last);
         }
         self.knowledge.take_events(&mut stream, rest);
-        stream.wait(&next_ids);
+        if stream.before.is_empty() {
+            wait(&mut stream.reader, &next_ids, true);
+        }
         self.clients[place].last_stream = None;
         Delivered::Events(stream)
     }
@@ -228,38 +228,25 @@ impl World {
             return false;
         };
         let room = most.saturating_sub(fragments.as_ref().map_or(0, Vec::len));
-        let frame = match http::parse_frame(&mut bytes, room) {
-            Err(_) => {
-                self.close(place);
-                return false;
-            }
-            Ok(None) => {
-                self.clients[place].input = bytes;
-                return false;
-            }
-            Ok(Some((frame, length))) => {
-                let payload = frame.payload.to_vec();
-                let (opcode, is_final) = (frame.opcode, frame.is_final);
-                bytes.drain(..length);
-                self.clients[place].input = bytes;
-                (opcode, is_final, payload)
-            }
+        let Ok(parsed) = http::parse_frame(&mut bytes, room) else {
+            self.close(place);
+            return false;
         };
-        let (opcode, is_final, payload) = frame;
-        match opcode {
-            Opcode::Ping | Opcode::Pong => return true,
-            Opcode::Close => {
-                self.close(place);
-                return false;
-            }
-            Opcode::Text | Opcode::Continuation => {}
+        let Some((Frame { opcode, is_final, payload }, length)) = parsed else {
+            self.clients[place].input = bytes;
+            return false;
+        };
+        let mut text = fragments.clone().unwrap_or_default();
+        text.extend_from_slice(payload);
+        self.clients[place].input = bytes.split_off(length);
+        if matches!(opcode, Opcode::Ping | Opcode::Pong) {
+            return true;
         }
-        if fragments.is_some() != (opcode == Opcode::Continuation) {
+        if opcode == Opcode::Close || fragments.is_some() != (opcode == Opcode::Continuation) {
             self.close(place);
             return false;
         }
-        let mut text = fragments.take().unwrap_or_default();
-        text.extend_from_slice(&payload);
+        *fragments = None;
         if !is_final {
             *fragments = Some(text);
             return true;

@@ -24,7 +24,7 @@ pub(super) struct Knowledge {
 pub(super) struct StreamCheck {
     pub(super) reader: Reader,
     /// Cursors and subscriptions before each of the last events: a client may be cut there.
-    before: Vec<(Vec<i64>, Vec<Subscription>)>,
+    pub(super) before: Vec<(Vec<i64>, Vec<Subscription>)>,
 }
 
 impl Knowledge {
@@ -38,14 +38,14 @@ impl Knowledge {
     fn channel(&mut self, log: String) -> usize {
         *self.channels.entry(log).or_insert_with(|| {
             let channel = self.ledger.add_channel();
-            self.ledger.set_large(channel);
+            self.ledger.channels[channel].is_large = true;
             channel
         })
     }
 
     /// Returns the highest id that a reader has got in a channel, or 0.
     pub(super) fn last_id(&self, log: &str) -> u64 {
-        self.channels.get(log).map_or(0, |channel| self.ledger.last_seen_id(*channel))
+        self.channels.get(log).map_or(0, |channel| self.ledger.channels[*channel].last_seen_id())
     }
 
     /// Records that a call got an id.
@@ -69,7 +69,6 @@ impl Knowledge {
         reader
     }
 
-    /// Takes the response of a read.
     pub(super) fn take(&mut self, reader: &mut Reader, answer: &Value) {
         self.ledger.take_answer(reader, answer).expect("a right answer");
     }
@@ -103,10 +102,6 @@ pub(super) fn wait(reader: &mut Reader, next_ids: &[u64], is_stream: bool) {
 }
 
 impl StreamCheck {
-    pub(super) fn new(reader: Reader) -> Self {
-        Self { reader, before: Vec::new() }
-    }
-
     /// Continues the stream where another one ended.
     pub(super) fn resume(&mut self, old: &Self) {
         let (new, old) = (&mut self.reader, &old.reader);
@@ -123,12 +118,5 @@ impl StreamCheck {
         }
         let cursors: Vec<_> = self.reader.cursors.iter().map(i64::to_string).collect();
         (!cursors.is_empty()).then(|| format!("{EPOCH}:{}", cursors.join(",")))
-    }
-
-    /// Records a stream that began without messages: these ids come next.
-    pub(super) fn wait(&mut self, next_ids: &[u64]) {
-        if self.before.is_empty() {
-            wait(&mut self.reader, next_ids, true);
-        }
     }
 }

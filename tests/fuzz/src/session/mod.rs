@@ -15,7 +15,6 @@
 //!   when all clients have closed.
 
 mod asked;
-mod client;
 mod input;
 mod knowledge;
 mod responses;

@@ -8,18 +8,17 @@ use serde_json::{Map, Value};
 use support::{http, ws};
 
 use super::super::source::Source;
-use super::client::{Delivered, State};
 use super::settings::{EPOCH, LISTED};
-use super::world::{CLIENTS, World};
+use super::world::{CLIENTS, Delivered, State, World};
 
 const STEPS: &[u8] = b"wigrmcopskftdbla";
 
-/// Takes one step.
 pub(super) fn step(world: &mut World, source: &mut Source<'_>) {
     let step = source.key(STEPS);
     match step {
         b't' => return pass(world, source),
-        b'd' => return world.stop_or_turn(source),
+        b'd' if source.below(10) == 9 => return world.stop(),
+        b'd' => return world.turn(0),
         _ => {}
     }
     let place = source.below(CLIENTS);
@@ -30,7 +29,7 @@ pub(super) fn step(world: &mut World, source: &mut Source<'_>) {
         b'r' => read(world, source, place),
         b'm' => {
             let mut call = Call::new("members");
-            call.channels.push(channel(world, source));
+            call.params.push(("channel", channel(world, source)));
             let style = source.below(STYLES);
             call.send(world, place, style);
         }
@@ -73,25 +72,8 @@ pub(super) fn step(world: &mut World, source: &mut Source<'_>) {
 /// Ends the turn, and lets some time pass.
 fn pass(world: &mut World, source: &mut Source<'_>) {
     let until = world.until_deadline();
-    let ms = match source.below(10) {
-        0 => 0,
-        1 => 1,
-        2 => until,
-        3 => until.saturating_sub(1),
-        4 => until + 1,
-        5 => 29,
-        6 => 1_000,
-        7 => 5_000,
-        8 => 60_000,
-        _ => 700_000,
-    };
-    world.turn(ms);
-}
-
-impl World {
-    fn stop_or_turn(&mut self, source: &mut Source<'_>) {
-        if source.below(10) == 9 { self.stop() } else { self.turn(0) }
-    }
+    let before = until.saturating_sub(1);
+    world.turn(source.pick(&[0, 1, until, before, until + 1, 29, 1_000, 5_000, 60_000, 700_000]));
 }
 
 /// Chooses a channel name. Private pairs come after the public names.
@@ -114,44 +96,39 @@ fn channel(world: &World, source: &mut Source<'_>) -> String {
 }
 
 /// Chooses the caller: anonymous, a session, or an impostor.
-fn identity(world: &World, source: &mut Source<'_>) -> Option<(String, String)> {
+fn credentials(world: &World, source: &mut Source<'_>) -> Vec<Param> {
     let wrong = || "x".repeat(22);
-    match source.below(10) {
-        0 => None,
-        9 => Some(("1".to_owned(), wrong())),
-        8 => Some(("99".to_owned(), wrong())),
+    let (number, auth) = match source.below(10) {
+        0 => return Vec::new(),
+        9 => (1, wrong()),
+        8 => (99, wrong()),
         place => {
             let identity = world.identities.get(place - 1).or(world.identities.last());
-            Some(
-                identity.map_or(("0".to_owned(), wrong()), |it| {
-                    (it.session.to_string(), it.auth.clone())
-                }),
-            )
+            identity.map_or((0, wrong()), |it| (it.session, it.auth.clone()))
         }
-    }
+    };
+    vec![("connection", number.to_string()), ("auth", auth)]
 }
 
 fn say(world: &mut World, source: &mut Source<'_>, place: usize, name: &'static str) {
     let mut call = Call::new(name);
-    call.channels.push(channel(world, source));
-    call.identity = identity(world, source);
+    let channel = channel(world, source);
+    call.params.extend(credentials(world, source));
     let style = source.below(STYLES);
     let text = source.line();
-    call.message = Some(String::from_utf8_lossy(text).into_owned());
-    if name == "goodbye" {
-        if text.starts_with(b"-") {
-            call.channels.clear();
-        }
-        if text.len() < 2 {
-            call.message = None;
-        }
+    let is_goodbye = name == "goodbye";
+    if !is_goodbye || !text.starts_with(b"-") {
+        call.params.push(("channel", channel));
+    }
+    if !is_goodbye || text.len() >= 2 {
+        call.params.push(("message", String::from_utf8_lossy(text).into_owned()));
     }
     call.send(world, place, style);
 }
 
 fn read(world: &mut World, source: &mut Source<'_>, place: usize) {
     let mut call = Call::new("read");
-    call.identity = identity(world, source);
+    call.params.extend(credentials(world, source));
     let style = source.below(STYLES);
     let how = source.key(b"pewt");
     let count = [1, 2, 3, 33][source.below(4)];
@@ -163,28 +140,21 @@ fn read(world: &mut World, source: &mut Source<'_>, place: usize) {
                 .ok()
                 .and_then(|name| name.for_reading().ok())
                 .map_or(0, |log| world.knowledge.last_id(log.as_str()));
-            call.from_ids.push(match source.below(10) {
-                0 => "0".to_owned(),
-                1 => "1".to_owned(),
-                2 => "-1".to_owned(),
-                3 => (last_id + 1).to_string(),
-                4 => last_id.to_string(),
-                5 => (last_id + 2).to_string(),
-                6 => "-3".to_owned(),
-                7 => "9007199254740991".to_owned(),
-                8 => "-9007199254740991".to_owned(),
-                _ => "1.5".to_owned(),
-            });
+            let [last, next, ahead] = [0, 1, 2].map(|more| (last_id + more).to_string());
+            let most = ["9007199254740991", "-9007199254740991"];
+            let ids = ["0", "1", "-1", &next, &last, &ahead, "-3", most[0], most[1], "1.5"];
+            call.params.push(("from_id", source.pick(&ids).to_owned()));
         }
-        call.channels.push(name);
+        call.params.push(("channel", name));
     }
     match how {
         b'e' => call.fields.push("Accept: text/event-stream".to_owned()),
         b'w' => call.fields.extend(ws::HANDSHAKE.map(|(name, value)| format!("{name}: {value}"))),
-        b't' => call.timeout = Some(source.pick(&["0", "1", "60", "x"])),
+        b't' => call.params.push((TIMEOUT, source.pick(&["0", "1", "60", "x"]).to_owned())),
         _ => {}
     }
-    call.epoch = source.pick(&[None, Some(EPOCH), Some("other")]);
+    let epoch = source.pick(&[None, Some(EPOCH), Some("other")]);
+    call.params.extend(epoch.map(|epoch| ("epoch", epoch.to_owned())));
     call.send(world, place, style);
 }
 
@@ -197,7 +167,7 @@ fn go_on(world: &mut World, source: &mut Source<'_>, place: usize) {
     let Some(stream) = &mut world.client(place).last_stream else { return };
     let Some(last_event_id) = stream.cut(lost) else { return };
     let mut call = Call::new("read");
-    call.channels = stream.reader.names().into_iter().map(str::to_owned).collect();
+    call.params.extend(stream.reader.names().into_iter().map(|name| ("channel", name.to_owned())));
     call.fields.push("Accept: text/event-stream".to_owned());
     call.fields.push(format!("Last-Event-ID: {last_event_id}"));
     call.send(world, place, 0);
@@ -206,22 +176,21 @@ fn go_on(world: &mut World, source: &mut Source<'_>, place: usize) {
 /// Number of ways to make a call.
 const STYLES: usize = 11;
 
-#[derive(Default)]
+type Param = (&'static str, String);
+
+/// Parameter that frames do not have.
+const TIMEOUT: &str = "timeout";
+
 struct Call {
     name: &'static str,
-    channels: Vec<String>,
-    from_ids: Vec<String>,
-    identity: Option<(String, String)>,
-    message: Option<String>,
-    timeout: Option<&'static str>,
-    epoch: Option<&'static str>,
+    params: Vec<Param>,
     /// Lines of the head, without their ends.
     fields: Vec<String>,
 }
 
 impl Call {
     fn new(name: &'static str) -> Self {
-        Self { name, ..Self::default() }
+        Self { name, params: Vec::new(), fields: Vec::new() }
     }
 
     /// Sends the call: as a frame on a WebSocket, else as a request in the given style.
@@ -231,96 +200,70 @@ impl Call {
             let frame = self.frame(style);
             return world.send(place, &ws::client_frame(ws::TEXT, frame));
         }
-        let mut body = None;
-        match style {
-            1 => body = Some(("application/x-www-form-urlencoded", self.query())),
-            2 => body = self.message.take().map(|text| ("text/plain", text)),
-            6 => self.fields.push(format!("Origin: {LISTED}")),
-            7 => self.fields.push("Origin: http://evil\r\nSec-Fetch-Site: cross-site".to_owned()),
-            5 => self.fields.push("Connection: keep-alive".to_owned()),
-            8 => self.fields.push("Connection: close".to_owned()),
-            10 => self.fields.push(
-                "X-Forwarded-For: 192.0.2.7:80, nonsense, [2001:db8::1], 10.0.0.1".to_owned(),
-            ),
-            9 => body = Some(("application/x-www-form-urlencoded; charset=utf-8", self.query())),
-            _ => {}
-        }
+        let text = self.params.iter().position(|(name, _)| *name == "message");
+        let form = http::form(&self.params);
+        let content = match (style, text) {
+            (1, _) => Some(("application/x-www-form-urlencoded", form)),
+            (2, Some(at)) => Some(("text/plain", self.params.remove(at).1)),
+            (9, _) => Some(("application/x-www-form-urlencoded; charset=utf-8", form)),
+            _ => None,
+        };
+        let field = match style {
+            5 => "Connection: keep-alive",
+            6 => &format!("Origin: {LISTED}"),
+            7 => "Origin: http://evil\r\nSec-Fetch-Site: cross-site",
+            8 => "Connection: close",
+            10 => "X-Forwarded-For: 192.0.2.7:80, nonsense, [2001:db8::1], 10.0.0.1",
+            _ => "",
+        };
+        self.fields.extend((!field.is_empty()).then(|| field.to_owned()));
+        let method = if content.is_some() { "POST" } else { "GET" };
+        let body = content.map_or_else(String::new, |(content_type, text)| {
+            self.fields.push(format!("Content-Type: {content_type}"));
+            let (framing, body) = match style {
+                9 => (
+                    "Transfer-Encoding: chunked".to_owned(),
+                    format!("{:x}\r\n{text}\r\n0\r\n\r\n", text.len()),
+                ),
+                _ => (format!("Content-Length: {}", text.len()), text),
+            };
+            self.fields.push(framing);
+            body
+        });
         let version = if matches!(style, 4 | 5) { "1.0" } else { "1.1" };
-        let method = if body.is_some() { "POST" } else { "GET" };
-        let mut query = if matches!(style, 1 | 9) { "_=1".to_owned() } else { self.query() };
-        if style == 3 {
-            query += "&callback=$cb.x_1[0]";
-        }
-        let mut request = format!("{method} /{}?{query} HTTP/{version}\r\nHost: a\r\n", self.name);
-        for field in &self.fields {
-            request += field;
-            request += "\r\n";
-        }
-        match body {
-            None => request += "\r\n",
-            Some((content_type, body)) if style == 9 => {
-                request.extend([format!(
-                    "Content-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
-                )]);
-                request.extend([format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len())]);
-            }
-            Some((content_type, body)) => {
-                request.extend([format!(
-                    "Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
-                    body.len()
-                )]);
-            }
-        }
-        world.send(place, request.as_bytes());
-    }
-
-    fn query(&self) -> String {
-        let mut pairs: Vec<_> = self.channels.iter().map(|name| ("channel", &**name)).collect();
-        pairs.extend(self.from_ids.iter().map(|id| ("from_id", &**id)));
-        if let Some((connection, auth)) = &self.identity {
-            pairs.extend([("connection", &**connection), ("auth", &**auth)]);
-        }
-        pairs.extend(self.message.iter().map(|text| ("message", &**text)));
-        pairs.extend(self.timeout.iter().map(|timeout| ("timeout", *timeout)));
-        pairs.extend(self.epoch.iter().map(|epoch| ("epoch", *epoch)));
-        http::form(&pairs)
+        let query = match style {
+            1 | 9 => "_=1".to_owned(),
+            3 => http::form(&self.params) + "&callback=$cb.x_1[0]",
+            _ => http::form(&self.params),
+        };
+        // Each line of the head ends, also the last one.
+        self.fields.push(String::new());
+        let (name, fields) = (self.name, self.fields.join("\r\n"));
+        let head = format!("{method} /{name}?{query} HTTP/{version}\r\nHost: a\r\n{fields}\r\n");
+        world.send(place, (head + &body).as_bytes());
     }
 
     fn frame(&self, style: usize) -> String {
-        let mut frame = Map::new();
-        let mut put = |name: &str, value: Value| drop(frame.insert(name.to_owned(), value));
-        let several = |values: &[String]| match values {
-            [one] => Value::from(&**one),
-            several => Value::from(several),
+        let mut frame = Map::from_iter([("call".to_owned(), Value::from(self.name))]);
+        for (name, value) in self.params.iter().filter(|(name, _)| *name != TIMEOUT) {
+            let value = match *name {
+                "connection" if style != 1 => Value::from(value.parse::<u64>().expect("a number")),
+                _ => Value::from(&**value),
+            };
+            match frame.get_mut(*name) {
+                Some(Value::Array(values)) => values.push(value),
+                Some(first) => *first = Value::from([first.take(), value]),
+                None => _ = frame.insert((*name).to_owned(), value),
+            }
+        }
+        let reference = match style {
+            2 => Value::from(1),
+            3 => Value::from("one\u{2028}\""),
+            4 => Value::Null,
+            5 => Value::from(-1.5e300),
+            _ => return Value::Object(frame).to_string(),
         };
-        put("call", Value::from(self.name));
-        if !self.channels.is_empty() {
-            put("channel", several(&self.channels));
-        }
-        if !self.from_ids.is_empty() {
-            put("from_id", several(&self.from_ids));
-        }
-        if let Some((connection, auth)) = &self.identity {
-            let number: u64 = connection.parse().expect("a number");
-            put(
-                "connection",
-                if style == 1 { Value::from(&**connection) } else { Value::from(number) },
-            );
-            put("auth", Value::from(&**auth));
-        }
-        if let Some(text) = &self.message {
-            put("message", Value::from(&**text));
-        }
-        if let Some(epoch) = self.epoch {
-            put("epoch", Value::from(epoch));
-        }
-        match style {
-            2 => put("ref", Value::from(1)),
-            3 => put("ref", Value::from("one\u{2028}\"")),
-            4 => put("ref", Value::Null),
-            5 => put("ref", Value::from(-1.5e300)),
-            _ => {}
-        }
+        frame.insert("ref".to_owned(), reference);
         Value::Object(frame).to_string()
     }
 }

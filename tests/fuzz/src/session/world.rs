@@ -3,25 +3,73 @@
 use std::collections::BTreeSet;
 use std::{env, mem};
 
-use speak::api::{Api, Phase};
-use speak::http::Persistence;
+use speak::api::{Api, Phase, ReplyFormat, Stream};
+use speak::http::{Persistence, Progress};
 use speak::hub::{
-    ChannelName, Hub, Millis, Mode, Now, ReadRequest, ReadResult, ResumeBatch, Since, Wake,
+    self, Hub, Millis, Mode, Now, ReadRequest, ReadResult, ReaderKey, ResumeBatch, Since, Wake,
 };
+use support::reader::Reader;
 use support::ws;
 
-use super::client::{Client, Delivered, State};
+use super::asked::{Asked, accepted};
 use super::knowledge::{Knowledge, StreamCheck};
 use super::responses::{self, parse_json, texts};
 use super::settings::{self, MAX_BACKLOG, Settings};
 
 pub(super) const CLIENTS: usize = 6;
 
-/// An introduced session.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
     pub(super) session: u64,
     pub(super) auth: String,
+}
+
+/// One client, as far as the calls and the hub see it.
+#[derive(Default)]
+pub(super) struct Client {
+    /// Comes back in wake-ups; unique to this client.
+    pub(super) number: u64,
+    pub(super) state: State,
+    /// Bytes received and not handled yet.
+    pub(super) input: Vec<u8>,
+    pub(super) progress: Progress,
+    /// Bytes per send; 0 for all at once.
+    pub(super) piece_bytes: usize,
+    /// Bytes queued for a client that reads nothing.
+    pub(super) backlog: Option<usize>,
+    /// The hub reported more for its stream than was sent.
+    pub(super) has_more: bool,
+    /// Its last event stream, which it may resume.
+    pub(super) last_stream: Option<StreamCheck>,
+}
+
+#[derive(Default)]
+pub(super) enum State {
+    #[default]
+    Reading,
+    LongPolling {
+        reader: ReaderKey,
+        format: Option<Box<ReplyFormat>>,
+        until: Millis,
+        asked: Box<Asked>,
+        its: Reader,
+        closes: bool,
+    },
+    Streaming {
+        reader: ReaderKey,
+        stream: Stream,
+        got: Delivered,
+        /// The session that it keeps alive.
+        session: Option<u64>,
+        fragments: Option<Vec<u8>>,
+    },
+    Closed,
+}
+
+/// A stream and the messages that it got.
+pub(super) enum Delivered {
+    Events(StreamCheck),
+    Frames(Reader),
 }
 
 pub(super) struct World {
@@ -56,8 +104,8 @@ impl History {
 impl World {
     pub(super) fn new(settings: Settings) -> Self {
         settings::reset_chance();
-        let hub = Hub::new(settings.of_hub());
-        let mut api = Api::new(settings.of_api(), &hub, settings::chance);
+        let hub = Hub::new(settings.hub.clone());
+        let mut api = Api::new(settings.api.clone(), &hub, settings::chance);
         let now = Now { mono: Millis(0), unix_ms: 1_763_802_330_123 };
         api.set_time(now);
         Self {
@@ -88,7 +136,6 @@ impl World {
         client
     }
 
-    /// Closes a client.
     pub(super) fn close(&mut self, place: usize) {
         let client = &mut self.clients[place];
         self.history.note(client.number, "closes", b"");
@@ -209,13 +256,11 @@ impl World {
                     }
                 }
             });
-            let is_cut = |client: &Client| client.backlog.is_some_and(|bytes| bytes > MAX_BACKLOG);
-            let cut: Vec<_> = (0..CLIENTS)
-                .filter(|place| {
-                    is_cut(&self.clients[*place])
-                        && matches!(self.clients[*place].state, State::Streaming { .. })
-                })
-                .collect();
+            let is_cut = |client: &Client| {
+                let is_stream = matches!(client.state, State::Streaming { .. });
+                is_stream && client.backlog.is_some_and(|bytes| bytes > MAX_BACKLOG)
+            };
+            let cut: Vec<_> = (0..CLIENTS).filter(|place| is_cut(&self.clients[*place])).collect();
             if cut.is_empty() {
                 return;
             }
@@ -242,18 +287,9 @@ impl World {
     /// Returns the next id of each channel that a client has just read.
     pub(super) fn next_ids(&mut self, channels: &[&str]) -> Vec<u64> {
         let next_id = |channel: &&str| {
-            let log = ChannelName::parse(channel)
-                .expect("it was accepted")
-                .for_reading()
-                .expect("it was accepted");
-            let targets = &[(log, Since::Now)];
-            let call = ReadRequest {
-                targets,
-                epoch: None,
-                credentials: None,
-                mode: Mode::Immediate,
-                token: 0,
-            };
+            let log = accepted(channel).for_reading().expect("it was accepted");
+            let (targets, mode) = (&[(log, Since::Now)], Mode::Immediate);
+            let call = ReadRequest { targets, epoch: None, credentials: None, mode, token: 0 };
             let Ok(ReadResult::Ready(reply)) = self.hub.read(self.now, &call) else {
                 panic!("it is answered")
             };
@@ -282,7 +318,7 @@ impl World {
             (kept..=self.identities.len()).contains(&census.sessions),
             "a session with a pending read lives"
         );
-        let max = self.settings.max_channels;
+        let max = self.settings.hub.max_channels;
         assert!(max == 0 || census.channels <= max, "{census:?}");
         assert!(census.timers <= census.channels + census.sessions, "{census:?}");
     }
@@ -314,15 +350,8 @@ impl World {
         self.turn(0);
         let census = self.hub.gauges();
         let held = self.hub.memory();
-        let nothing = [
-            census.channels,
-            census.sessions,
-            census.readers,
-            census.timers,
-            census.messages,
-            held,
-        ];
-        assert_eq!(nothing, [0; 6], "all have gone");
+        let hub::Gauges { channels, sessions, readers, timers, messages, .. } = census;
+        assert_eq!([channels, sessions, readers, timers, messages, held], [0; 6], "all have gone");
         self.knowledge.ledger.finish().expect("one goodbye for each introduction");
     }
 
