@@ -42,12 +42,8 @@ fn missed_messages_are_reported() {
 #[test]
 fn a_hundred_messages_are_retained_by_default() {
     let server = Server::start();
-    let mut writer = server.client();
-    for _ in 0..103 {
-        writer.get("/write", &[("channel", "c"), ("message", "m")]).ok();
-    }
-    let ids = server.read("c", "0").ids();
-    assert_eq!(ids, (4..=103).collect::<Vec<_>>());
+    write(&server, 1..=103);
+    assert_eq!(server.read("c", "0").ids(), Vec::from_iter(4..=103));
 }
 
 #[test]
@@ -110,14 +106,13 @@ fn a_read_of_everything_gets_introductions_that_history_dropped() {
     assert_eq!(server.read("c", "-9").ids(), [4, 5]);
 
     // A new name replaces the old one.
-    let rename = josh.and(&[("channel", "c"), ("message", "Joshua")]);
-    server.get("/introduce", &rename).ok();
+    server.call_as(&josh, "/introduce", "c", "Joshua");
     assert_eq!(server.read("c", "0").ids(), [2, 5, 6]);
     write(&server, 7..=8);
     assert_eq!(server.read("c", "0").texts(), ["Ann", "Joshua", "m7", "m8"]);
 
     // A member that left is not listed, even if its goodbye has been dropped.
-    server.get("/goodbye", &ann.and(&[])).ok();
+    server.goodbye(&ann);
     assert_eq!(server.read("c", "0").ids(), [6, 8, 9]);
     write(&server, 10..=11);
     assert_eq!(server.read("c", "0").ids(), [6, 10, 11]);
@@ -127,8 +122,7 @@ fn a_read_of_everything_gets_introductions_that_history_dropped() {
 fn an_old_introduction_stays_while_history_retains_it() {
     let server = Server::with(&["--connection-timeout", "1m"]);
     let josh = server.introduce("c", "Josh");
-    let rename = josh.and(&[("channel", "c"), ("message", "Joshua")]);
-    server.get("/introduce", &rename).ok();
+    server.call_as(&josh, "/introduce", "c", "Joshua");
     let list = server.read("c", "0");
     assert_eq!(list.texts(), ["Josh", "Joshua"]);
     let members = server.members("c")["members"].clone();

@@ -130,14 +130,11 @@ fn responses_have_exactly_these_bytes() {
     let epoch = epoch(&server);
     let before = now_ms() - 1;
     let me = server.introduce("c", "Josh");
-    let say = me.and(&[("channel", "c"), ("message", "say \"hi\"\n")]);
-    server.get("/write", &say).ok();
+    server.call_as(&me, "/write", "c", "say \"hi\"\n");
     server.write("c", "");
-    let with_channel = me.and(&[("channel", "c"), ("message", "so long")]);
-    server.get("/goodbye", &with_channel).ok();
-    let again = me.and(&[("channel", "c"), ("message", "again")]);
-    server.get("/introduce", &again).ok();
-    server.get("/goodbye", &me.and(&[])).ok();
+    server.call_as(&me, "/goodbye", "c", "so long");
+    server.call_as(&me, "/introduce", "c", "again");
+    server.goodbye(&me);
 
     let answer = server.read("c", "1");
     let times: Vec<u64> =
