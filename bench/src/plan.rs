@@ -8,9 +8,10 @@ use crate::wire::Form;
 use crate::work::{Chat, Fanout, Work};
 
 /// Length of a run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Length {
     /// Under two minutes.
+    #[default]
     Quick,
     Full,
 }

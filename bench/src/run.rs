@@ -14,6 +14,7 @@ use crate::work::Work;
 use crate::{json, plot, table};
 
 /// Options of `run`.
+#[derive(Default)]
 pub(crate) struct Options {
     pub(crate) length: Length,
     pub(crate) speak: Option<PathBuf>,
