@@ -92,8 +92,8 @@ fn read_prints_every_byte_of_a_message_that_was_written() {
 
 #[test]
 fn a_server_can_be_named_by_a_url_a_host_name_or_a_unix_socket() {
-    let path = std::env::temp_dir().join(format!("speak-cli-{}.sock", std::process::id()));
-    let unix = format!("unix:{}", path.display());
+    let folder = Folder::new("cli");
+    let unix = format!("unix:{}", folder.file("sock").display());
     let server = Server::on(&["127.0.0.1:0", &unix], &[]);
     let named = format!("http://localhost:{}", server.port(0));
     for (id, url) in [server.url(0), &unix, &named].into_iter().enumerate() {
