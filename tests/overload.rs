@@ -20,13 +20,21 @@ fn get(path: &str, params: &common::Params) -> Vec<u8> {
     request("GET", &target(path, params), &[], None)
 }
 
+/// A server with an admin listener.
+fn watched(options: &[&str]) -> Server {
+    let mut command = command();
+    command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]).args(options);
+    Server::spawn(command, 2)
+}
+
 /// The histogram of turns: upper bounds with the number of turns up to each, the last one with all
 /// turns.
 struct Turns(Vec<(String, u64)>);
 
 impl Turns {
     fn of(server: &Server) -> Self {
-        let page = server.operator().get("/metrics", &[]).ok();
+        let operator = ([127, 0, 0, 1], server.port(1)).into();
+        let page = Client::connect(operator).get("/metrics", &[]).ok();
         let lines = page
             .text()
             .lines()
@@ -141,7 +149,7 @@ const SLACK_KIB: u64 = 3_072;
 
 #[test]
 fn a_pipelining_client_is_limited_to_its_share_of_a_turn() {
-    let server = Server::watched(&["--history", "10"]);
+    let server = watched(&["--history", "10"]);
     let count = sized(6_000, 100_000);
     let before = server.rss_kib();
     with_a_bystander(&server, &format!("one client pipelines {count} writes"), |rounds| {
@@ -162,7 +170,7 @@ fn a_pipelining_client_is_limited_to_its_share_of_a_turn() {
 
 #[test]
 fn pipelining_clients_take_turns() {
-    let server = Server::watched(&["--history", "10"]);
+    let server = watched(&["--history", "10"]);
     let (clients, each) = (sized(100, 500), sized(500, 1_000));
     with_a_bystander(
         &server,
@@ -229,7 +237,7 @@ impl Seen {
 #[test]
 fn a_busy_channel_with_many_readers_leaves_others_their_share_of_the_loop() {
     let readers = sized(2_500, 18_000);
-    let server = Server::watched(&["--poll-timeout", "1h"]);
+    let server = watched(&["--poll-timeout", "1h"]);
     let before = server.rss_kib();
     let mut crowd = Crowd::connect(server.address(), readers);
     let ask = |next_id: u64| get("/read", &[("channel", "c"), ("from_id", &next_id.to_string())]);
@@ -293,7 +301,7 @@ fn a_busy_channel_with_many_readers_leaves_others_their_share_of_the_loop() {
 #[test]
 fn streams_get_everything_in_order_when_a_turn_has_no_budget_for_all() {
     let readers = sized(2_500, 18_000);
-    let server = Server::watched(&["--heartbeat", "1h", "--history", "5000"]);
+    let server = watched(&["--heartbeat", "1h", "--history", "5000"]);
     let before = server.rss_kib();
     let mut crowd = Crowd::connect(server.address(), readers);
     let headers = [("Accept", "text/event-stream")];
@@ -365,7 +373,7 @@ fn the_longest_waiting_reader_is_answered_first_across_turns() {
 
 #[test]
 fn readers_that_return_without_pause_do_not_starve_others() {
-    let server = Server::watched(&[]);
+    let server = watched(&[]);
     server.write("c", "m");
     with_a_bystander(&server, "readers that come back without pause", |rounds| {
         let mut crowd = Crowd::connect(server.address(), sized(30, 200));
@@ -388,7 +396,7 @@ fn readers_that_return_without_pause_do_not_starve_others() {
 
 #[test]
 fn goodbyes_and_large_member_lists_do_not_block_the_loop() {
-    let server = Server::watched(&["--connection-timeout", "1h"]);
+    let server = watched(&["--connection-timeout", "1h"]);
     let members = sized(2_000, 20_000);
     let mut client = server.client();
     let mut stream = client.second_handle();
@@ -630,8 +638,7 @@ fn an_unused_channel_is_evicted_for_another() {
 
 #[test]
 fn memory_of_messages_is_released_when_they_expire() {
-    let server =
-        Server::watched(&["--max-memory", "20m", "--retention", "2s", "--history", "1000000"]);
+    let server = watched(&["--max-memory", "20m", "--retention", "2s", "--history", "1000000"]);
     server.get("/health", &[]).ok();
     let before = server.rss_kib();
     let mut client = server.client();
@@ -658,7 +665,7 @@ fn memory_of_messages_is_released_when_they_expire() {
 
 #[test]
 fn memory_of_channels_is_bounded_and_released_when_they_are_unused() {
-    let server = Server::watched(&[
+    let server = watched(&[
         "--max-memory",
         if common::is_full() { "200m" } else { "20m" },
         "--retention",

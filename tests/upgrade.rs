@@ -11,7 +11,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use common::{EventStream, Folder, Identity, Server, command, free_address, until};
+use common::{Client, EventStream, Folder, Identity, Server, command, free_address, until};
 use rustix::process::{Signal, kill_process};
 
 fn write_as(server: &Server, who: &Identity, channel: &str, message: &str) -> u64 {
@@ -210,12 +210,15 @@ fn an_old_process_killed_during_an_upgrade_leaves_a_serving_successor() {
 
 #[test]
 fn admin_clients_are_not_transferred() {
-    let mut server = Server::watched(&[]);
-    let mut operator = server.operator();
+    let mut command = command();
+    command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    let mut server = Server::spawn(command, 2);
+    let admin = ([127, 0, 0, 1], server.port(1)).into();
+    let mut operator = Client::connect(admin);
     operator.get("/metrics", &[]).ok();
     server.upgrade();
     operator.is_closed();
-    server.operator().get("/metrics", &[]).ok();
+    Client::connect(admin).get("/metrics", &[]).ok();
     server.get("/metrics", &[]).fails_with(404, "not_found");
 }
 
