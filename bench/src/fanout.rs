@@ -38,6 +38,7 @@ struct Reader {
     follows: bool,
 }
 
+#[derive(Default)]
 struct Room {
     /// Sequence numbers in the order in which readers see them.
     log: Vec<u32>,
@@ -205,9 +206,8 @@ impl Crowd {
     /// Checks that each reader got each message of its room once, in the order of the ids.
     pub(crate) fn check(&self) -> Result<()> {
         for (number, room) in self.readers.rooms.iter().enumerate() {
-            let mut log = room.log.clone();
+            let (mut log, mut written) = (room.log.clone(), room.written.clone());
             log.sort_unstable();
-            let mut written = room.written.clone();
             written.sort_unstable();
             if log != written {
                 let at = log.iter().zip(&written).take_while(|(a, b)| a == b).count();
@@ -241,11 +241,8 @@ impl Crowd {
 impl Readers {
     fn new(dialect: Dialect, size: Size) -> Self {
         let room = |number| Room {
-            log: Vec::new(),
-            written: Vec::new(),
-            answer: Vec::new(),
-            seqs: Vec::new(),
             poll: dialect.poll(number, &Cursor::Start, size.form),
+            ..Room::default()
         };
         Self {
             dialect,

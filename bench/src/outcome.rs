@@ -53,7 +53,7 @@ impl Outcome {
     pub(crate) fn kinds(&self) -> &'static [Kind] {
         let has_other_build =
             self.rows.iter().any(|row| row.part.targets.contains(&Kind::OtherBuild));
-        if has_other_build { &[Kind::Speak, Kind::OtherBuild] } else { plan::PEERS }
+        plan::kinds(has_other_build)
     }
 
     pub(crate) fn row(&self, name: &str) -> Option<&Row> {
