@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Params, Server, now_ms, request, target};
+use common::{Params, Server, now_ms, request};
+use support::http::get;
 
 /// Returns the server's epoch.
 fn epoch(server: &Server) -> String {
@@ -182,8 +183,7 @@ fn a_different_epoch_causes_a_reset() {
     let server = five_messages();
     let own = epoch(&server);
     let read = |from_id: &str, epoch: &str| {
-        let place = [("channel", "c"), ("from_id", from_id), ("timeout", "0")];
-        let params = [&place[..], &[("epoch", epoch)]].concat();
+        let params = [("channel", "c"), ("from_id", from_id), ("epoch", epoch), ("timeout", "0")];
         server.get("/read", &params).ok()
     };
     let same = read("3", &own);
@@ -246,14 +246,9 @@ fn messages_of_one_turn_come_in_one_response() {
     let server = Server::start();
     let mut readers = [(); 3].map(|()| server.park(&[("channel", "c"), ("from_id", "1")]));
     // One segment, so that the server reads all of them in one turn.
-    let requests: Vec<Vec<u8>> = (1..=5)
-        .map(|number| {
-            let params = [("channel", "c"), ("message", &*format!("m{number}"))];
-            request("GET", &target("/write", &params), &[], None)
-        })
-        .collect();
+    let write = |number| get(&format!("/write?channel=c&message=m{number}"));
     let mut writer = server.client();
-    writer.send(requests.concat());
+    writer.send([1, 2, 3, 4, 5].map(write).concat());
     for reader in &mut readers {
         assert_eq!(reader.response().ids(), [1, 2, 3, 4, 5]);
     }

@@ -59,23 +59,6 @@ fn two_people_meet_talk_and_part() {
 }
 
 #[test]
-fn a_late_reader_gets_the_member_list() {
-    let server = Server::with(&["--history", "3"]);
-    let gone = server.introduce("test", "Gone");
-    let _josh = server.introduce("test", "Josh");
-    let _ann = server.introduce("test", "Ann");
-    server.goodbye(&gone);
-    for message in ["a", "b", "c"] {
-        server.write("test", message);
-    }
-
-    let list = server.read("test", "0");
-    assert_eq!(list.texts(), ["Josh", "Ann", "a", "b", "c"]);
-    assert_eq!(list.ids(), [2, 3, 5, 6, 7]);
-    assert_eq!(list.next_id(), 8);
-}
-
-#[test]
 fn a_private_pair_is_an_inbox() {
     let server = Server::start();
     let pair = server.get("/create", &[]).ok().json();

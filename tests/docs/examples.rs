@@ -71,8 +71,9 @@ impl Session {
         for block in markdown::blocks(page) {
             match &*block.language {
                 "sh" => {
-                    let commands = commands_of(&block.text);
-                    commands.iter().for_each(|command| self.begin(command, &block.at));
+                    for command in commands_of(&block.text) {
+                        self.begin(&command, &block.at);
+                    }
                 }
                 "json" => self.compare_answer(&block),
                 "text" => self.compare_beginning(&block),
