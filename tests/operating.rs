@@ -14,41 +14,36 @@ use rustix::process::Signal;
 
 #[test]
 fn an_error_names_the_bad_option() {
-    let cases: [(&[&str], &str); 30] = [
-        (&["--nonsense"], "--nonsense"),
-        (&["-x"], "-x"),
-        (&["extra"], "extra"),
-        (&["--history"], "--history"),
-        (&["--history", "abc"], "--history"),
-        (&["--history", ""], "--history"),
-        (&["--history", "-1"], "--history"),
-        (&["--history", "1.5"], "--history"),
-        (&["--history", "99999999999999999999999"], "--history"),
-        (&["--poll-timeout", "5x"], "--poll-timeout"),
-        (&["--poll-timeout", "ms"], "--poll-timeout"),
-        (&["--poll-timeout", "-1"], "--poll-timeout"),
-        (&["--poll-timeout", "soon"], "--poll-timeout"),
-        (&["--connection-timeout", "nan"], "--connection-timeout"),
-        (&["--keep-alive", "inf"], "--keep-alive"),
-        (&["--request-timeout", "99999999999999999999h"], "--request-timeout"),
-        (&["--max-message", "1q"], "--max-message"),
-        (&["--max-message", "k"], "--max-message"),
-        (&["--max-head", "big"], "--max-head"),
-        (&["--max-reply", "99999999999999999999g"], "--max-reply"),
-        (&["--max-clients", "many"], "--max-clients"),
-        (&["--max-channels", "-5"], "--max-channels"),
-        (&["--trust-proxy", "10.0.0.0/33"], "--trust-proxy"),
-        (&["--max-rate", "fast"], "--max-rate"),
-        (&["--user", ""], "--user"),
-        (&["--log", "loud"], "--log"),
-        (&["--listen", "nonsense"], "nonsense"),
-        (&["--listen", "127.0.0.1:99999"], "127.0.0.1:99999"),
-        (&["--listen", "127.0.0.1:x"], "127.0.0.1:x"),
-        (&["--listen", "[::1:80"], "[::1:80"),
+    let fails = |arguments: &[&str], cause: &str| {
+        let arguments = [&["--listen", "127.0.0.1:0"], arguments].concat();
+        run_with(&arguments).fails_with(2, &[cause]);
+    };
+    for argument in ["--nonsense", "-x", "extra", "--history"] {
+        fails(&[argument], argument);
+    }
+    for address in ["nonsense", "127.0.0.1:99999", "127.0.0.1:x", "[::1:80"] {
+        fails(&["--listen", address], address);
+    }
+    let cases: [(&str, &[&str]); 14] = [
+        ("--history", &["abc", "", "-1", "1.5", "99999999999999999999999"]),
+        ("--poll-timeout", &["5x", "ms", "-1", "soon"]),
+        ("--connection-timeout", &["nan"]),
+        ("--keep-alive", &["inf"]),
+        ("--request-timeout", &["99999999999999999999h"]),
+        ("--max-message", &["1q", "k"]),
+        ("--max-head", &["big"]),
+        ("--max-reply", &["99999999999999999999g"]),
+        ("--max-clients", &["many"]),
+        ("--max-channels", &["-5"]),
+        ("--trust-proxy", &["10.0.0.0/33"]),
+        ("--max-rate", &["fast"]),
+        ("--user", &[""]),
+        ("--log", &["loud"]),
     ];
-    for (options, cause) in cases {
-        let options = [&["--listen", "127.0.0.1:0"], options].concat();
-        run_with(&options).fails_with(2, &[cause]);
+    for (option, values) in cases {
+        for value in values {
+            fails(&[option, value], option);
+        }
     }
 }
 
