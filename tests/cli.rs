@@ -3,12 +3,12 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::thread;
 
-use common::{ClosedPort, Finished, Folder, Server, command, run, until};
+use common::{ClosedPort, Finished, Folder, Running, Server, command, run, run_with};
 use rustix::process::Signal;
 
 /// A command that talks to `server`.
@@ -22,26 +22,23 @@ fn run_on(server: &Server, words: &[&str]) -> Finished {
     run(speak(server.url(0), words))
 }
 
-#[track_caller]
-fn assert_prints(finished: &Finished, stdout: &str) {
-    assert_eq!(
-        (finished.code, finished.stdout.as_str(), finished.stderr.as_str()),
-        (Some(0), stdout, "")
-    );
-}
-
-/// A command that runs during a test. Dropping it kills and reaps the process.
-struct Running {
-    child: Child,
+/// A command that runs during a test.
+struct Follower {
+    running: Running,
     lines: BufReader<ChildStdout>,
 }
 
-impl Running {
+impl Follower {
     fn start(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("starting the command");
-        let lines = BufReader::new(child.stdout.take().expect("a pipe"));
-        Self { child, lines }
+        let mut running = Running::start(&mut command);
+        let lines = BufReader::new(running.0.stdout.take().expect("a pipe"));
+        Self { running, lines }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = rustix::process::Pid::from_child(&self.running.0);
+        rustix::process::kill_process(id, signal).expect("our own child");
     }
 
     #[track_caller]
@@ -54,22 +51,9 @@ impl Running {
     /// Waits for the end of the command. Returns its exit status and its standard error.
     #[track_caller]
     fn end(&mut self) -> (Option<i32>, String) {
-        let mut status = None;
-        until("the command ends", || {
-            status = self.child.try_wait().expect("waiting for our own child");
-            status.is_some()
-        });
-        let mut stderr = String::new();
-        self.child.stderr.take().expect("a pipe").read_to_string(&mut stderr).expect("text");
-        (status.expect("it has ended").code(), stderr)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Both fail only if the process was reaped.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let code = self.running.end("the command").code();
+        let stderr = self.running.0.stderr.take().expect("a pipe");
+        (code, io::read_to_string(stderr).expect("text"))
     }
 }
 
@@ -95,40 +79,35 @@ fn read_prints_every_byte_of_a_message_that_was_written() {
     for (id, text) in
         ["howdy", "1 + 1 = 2 & ä%20\u{1f600}", "", "--", " spaced "].into_iter().enumerate()
     {
-        assert_prints(
-            &run_on(&server, &["write", "--", "a room & more", text]),
-            &format!("{}\n", id + 1),
-        );
+        run_on(&server, &["write", "--", "a room & more", text]).prints(&format!("{}\n", id + 1));
     }
     let all = "howdy\n1 + 1 = 2 & ä%20\u{1f600}\n\n--\n spaced \n";
-    assert_prints(&run_on(&server, &["read", "a room & more", "--from", "0"]), all);
-    assert_prints(&run_on(&server, &["read", "a room & more", "--from=-1"]), " spaced \n");
-    assert_prints(&run_on(&server, &["read", "a room & more", "--from", "-2"]), "--\n spaced \n");
-    assert_prints(&run_on(&server, &["read", "a room & more", "--from", "5"]), " spaced \n");
-    assert_prints(&run_on(&server, &["read", "a room & more", "--from", "6"]), "");
-    assert_prints(&run_on(&server, &["read", "an empty room", "--from", "0"]), "");
+    run_on(&server, &["read", "a room & more", "--from", "0"]).prints(all);
+    run_on(&server, &["read", "a room & more", "--from=-1"]).prints(" spaced \n");
+    run_on(&server, &["read", "a room & more", "--from", "-2"]).prints("--\n spaced \n");
+    run_on(&server, &["read", "a room & more", "--from", "5"]).prints(" spaced \n");
+    run_on(&server, &["read", "a room & more", "--from", "6"]).prints("");
+    run_on(&server, &["read", "an empty room", "--from", "0"]).prints("");
 }
 
 #[test]
 fn a_server_can_be_named_by_a_url_a_host_name_or_a_unix_socket() {
-    let path = std::env::temp_dir().join(format!("speak-cli-{}.sock", std::process::id()));
-    let unix = format!("unix:{}", path.display());
+    let folder = Folder::new("cli");
+    let unix = format!("unix:{}", folder.file("sock").display());
     let server = Server::on(&["127.0.0.1:0", &unix], &[]);
     let named = format!("http://localhost:{}", server.port(0));
     for (id, url) in [server.url(0), &unix, &named].into_iter().enumerate() {
         // The option wins over SPEAK_SERVER.
-        assert_prints(
-            &run(speak("http://127.0.0.1:1", &["write", "--server", url, "room", "x"])),
-            &format!("{}\n", id + 1),
-        );
+        run(speak("http://127.0.0.1:1", &["write", "--server", url, "room", "x"]))
+            .prints(&format!("{}\n", id + 1));
     }
 }
 
 #[test]
 fn each_line_of_standard_input_is_written_as_a_message() {
     let server = Server::with(&["--history", "3000"]);
-    assert_prints(&shell(&server, r#"printf 'a\n\nb c' | "$SPEAK" write room -"#), "1\n2\n3\n");
-    assert_prints(&shell(&server, r#"seq 2000 | "$SPEAK" write room - | tail -n 1"#), "2003\n");
+    shell(&server, r#"printf 'a\n\nb c' | "$SPEAK" write room -"#).prints("1\n2\n3\n");
+    shell(&server, r#"seq 2000 | "$SPEAK" write room - | tail -n 1"#).prints("2003\n");
     let read = shell(&server, r#""$SPEAK" read room --from 4 | cksum; seq 2000 | cksum"#);
     let sums: Vec<_> = read.stdout.lines().collect();
     assert_eq!(sums[0], sums[1]);
@@ -137,9 +116,9 @@ fn each_line_of_standard_input_is_written_as_a_message() {
 #[test]
 fn read_joins_several_responses() {
     let server = Server::with(&["--max-reply", "1k", "--history", "500"]);
-    assert_prints(&shell(&server, r#"seq 300 | "$SPEAK" write room - | tail -n 1"#), "300\n");
+    shell(&server, r#"seq 300 | "$SPEAK" write room - | tail -n 1"#).prints("300\n");
     let all = numbers(300);
-    assert_prints(&run_on(&server, &["read", "room", "--from", "0"]), &all);
+    run_on(&server, &["read", "room", "--from", "0"]).prints(&all);
 }
 
 #[test]
@@ -148,7 +127,7 @@ fn write_stops_at_the_first_line_that_is_refused() {
     let finished = shell(&server, r#"printf 'one\ntoo long\nwas\n' | "$SPEAK" write room -"#);
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), "1\n"), "{finished:?}");
     assert!(finished.stderr.starts_with("speak: line 2: 413 message_too_large"), "{finished:?}");
-    assert_prints(&run_on(&server, &["read", "room", "--from", "0"]), "one\n");
+    run_on(&server, &["read", "room", "--from", "0"]).prints("one\n");
     let finished = shell(&server, r#"printf 'a\377\n' | "$SPEAK" write room -"#);
     assert_eq!(finished.code, Some(1), "{finished:?}");
     assert!(finished.stderr.contains("bad_encoding"), "{finished:?}");
@@ -159,7 +138,7 @@ fn write_retries_while_the_server_is_busy() {
     // Ten at once, then one per second.
     let server = Server::with(&["--max-rate", "1"]);
     let ids = numbers(12);
-    assert_prints(&shell(&server, r#"seq 12 | "$SPEAK" write room -"#), &ids);
+    shell(&server, r#"seq 12 | "$SPEAK" write room -"#).prints(&ids);
     let finished = shell(&server, r#"seq 12 | "$SPEAK" write room - --retry 0"#);
     assert_eq!(finished.code, Some(1), "{finished:?}");
     assert!(finished.stderr.contains("too_many_requests"), "{finished:?}");
@@ -169,7 +148,7 @@ fn write_retries_while_the_server_is_busy() {
 fn read_without_from_waits_for_the_next_message() {
     let server = Server::start();
     server.write("room", "before");
-    let mut follower = Running::start(speak(server.url(0), &["read", "room"]));
+    let mut follower = Follower::start(speak(server.url(0), &["read", "room"]));
     server.wait_for_readers("room", 1);
     // An introduction has no text to print, so it does not end the read.
     server.introduce("room", "Josh");
@@ -189,9 +168,9 @@ fn json_output_is_the_json_of_the_server() {
     let (_, rest) = text.split_once('[').expect("messages");
     let (messages, _) = rest.split_once(']').expect("their end");
     let lines = messages.replace("},{", "}\n{") + "\n";
-    assert_prints(&run_on(&server, &["read", "room", "--from", "0", "--json"]), &lines);
+    run_on(&server, &["read", "room", "--from", "0", "--json"]).prints(&lines);
     // Without --json a message is one line, too.
-    assert_prints(&run_on(&server, &["read", "room", "--from", "0"]), "two\\nlines\n");
+    run_on(&server, &["read", "room", "--from", "0"]).prints("two\\nlines\n");
 }
 
 #[test]
@@ -200,7 +179,7 @@ fn follow_survives_a_restart_and_warns_about_missing_messages() {
     let port = server.port(0).to_string();
     server.write("room", "one");
     let url = server.url(0).to_owned();
-    let mut follower = Running::start(speak(&url, &["read", "room", "--from", "0", "--follow"]));
+    let mut follower = Follower::start(speak(&url, &["read", "room", "--from", "0", "--follow"]));
     assert_eq!(follower.line(), "one\n");
     server.wait_for_readers("room", 1);
     server.write("room", "two");
@@ -213,33 +192,28 @@ fn follow_survives_a_restart_and_warns_about_missing_messages() {
     assert_eq!(follower.line(), "three\n");
     server.wait_for_readers("room", 1);
     // While it is stopped, it misses the messages that the history drops.
-    let id = rustix::process::Pid::from_child(&follower.child);
-    rustix::process::kill_process(id, Signal::STOP).expect("our own child");
+    follower.signal(Signal::STOP);
     for text in ["four", "five", "six"] {
         server.write("room", text);
     }
-    rustix::process::kill_process(id, Signal::CONT).expect("our own child");
+    follower.signal(Signal::CONT);
     let mut line = follower.line();
     while line != "six\n" {
         assert!(["four\n", "five\n"].contains(&line.as_str()), "{line:?}");
         line = follower.line();
     }
-    rustix::process::kill_process(id, Signal::TERM).expect("our own child");
+    follower.signal(Signal::TERM);
     let (code, stderr) = follower.end();
     assert_eq!(code, None, "a signal ends it");
     let lines: Vec<_> = stderr.lines().collect();
     assert!(lines[0].ends_with("; retrying"), "{stderr}");
-    assert!(
-        lines.contains(
-            &"speak: the server restarted without its history: all that it has now follows"
-        ),
-        "{stderr}"
-    );
-    assert!(lines.contains(&"speak: connected again"), "{stderr}");
-    assert!(
-        lines.contains(&"speak: messages are missing here: they are no longer retained"),
-        "{stderr}"
-    );
+    for line in [
+        "speak: the server restarted without its history: all that it has now follows",
+        "speak: connected again",
+        "speak: messages are missing here: they are no longer retained",
+    ] {
+        assert!(lines.contains(&line), "no {line:?} in {stderr}");
+    }
     assert!(!stderr.contains("room"), "a secret: {stderr}");
 }
 
@@ -250,11 +224,8 @@ fn a_closed_pipe_ends_a_command() {
         server.write("room", text);
     }
     // There are no more messages, so only the closing of the pipe can end the command.
-    assert_prints(
-        &shell(&server, r#""$SPEAK" read room --from 0 --follow | head -n 2"#),
-        "one\ntwo\n",
-    );
-    assert_prints(&shell(&server, r#"seq 3 | "$SPEAK" write room - | head -n 1"#), "4\n");
+    shell(&server, r#""$SPEAK" read room --from 0 --follow | head -n 2"#).prints("one\ntwo\n");
+    shell(&server, r#"seq 3 | "$SPEAK" write room - | head -n 1"#).prints("4\n");
 }
 
 #[test]
@@ -265,10 +236,7 @@ fn messages_cannot_control_a_terminal() {
     let tool = r#"script -qec '"$SPEAK" read room --from 0' /dev/null"#;
     let terminal = shell(&server, tool);
     assert_eq!(terminal.stdout, "\\u{1b}]0;owned\\u{7}\\u{9b}2J\r\n", "{terminal:?}");
-    assert_prints(
-        &run_on(&server, &["read", "room", "--from", "0"]),
-        "\u{1b}]0;owned\u{7}\u{9b}2J\n",
-    );
+    run_on(&server, &["read", "room", "--from", "0"]).prints("\u{1b}]0;owned\u{7}\u{9b}2J\n");
 }
 
 #[test]
@@ -301,24 +269,14 @@ fn a_failure_has_one_line_and_an_exit_status() {
     ];
     for (url, words, code, text) in cases {
         let finished = run(speak(url, words));
-        assert_eq!(
-            (finished.code, finished.stdout.as_str()),
-            (Some(*code), ""),
-            "{words:?}: {finished:?}"
-        );
-        assert_eq!(finished.stderr.lines().count(), 1, "{words:?}: {finished:?}");
-        assert!(
-            finished.stderr.contains(text) && !finished.stderr.contains('\u{9b}'),
-            "{words:?}: {finished:?}"
-        );
+        finished.fails_with(*code, &[text]);
+        assert!(!finished.stderr.contains('\u{9b}'), "{words:?}: {finished:?}");
     }
 }
 
 /// Returns the output of `speak generate`.
 fn generate(format: &str) -> String {
-    let mut speak = command();
-    speak.args(["generate", format]);
-    let finished = run(speak);
+    let finished = run_with(&["generate", format]);
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{format}");
     finished.stdout
 }
@@ -381,14 +339,7 @@ fn bash_completes_commands_options_and_values() {
 
 #[test]
 fn generate_is_hidden_and_refuses_an_unknown_format() {
-    let on = |words: &[&str]| {
-        let mut speak = command();
-        speak.args(words);
-        run(speak)
-    };
-    let help = on(&["--help"]);
+    let help = run_with(&["--help"]);
     assert!(!help.stdout.contains("generate"), "{help:?}");
-    let finished = on(&["generate", "pdf"]);
-    assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{finished:?}");
-    assert!(finished.stderr.contains("man, bash, zsh or fish"), "{finished:?}");
+    run_with(&["generate", "pdf"]).fails_with(2, &["man, bash, zsh or fish"]);
 }

@@ -15,7 +15,7 @@ fn connections_are_numbered_from_1() {
     let numbers = ["a", "b", "a", "c"].map(|channel| server.introduce(channel, "x").number);
     assert_eq!(numbers, [1, 2, 3, 4]);
     let gone = server.introduce("a", "gone");
-    server.get("/goodbye", &gone.and(&[])).ok();
+    server.goodbye(&gone);
     assert_eq!(server.introduce("a", "next").number, 6);
 }
 
@@ -32,8 +32,7 @@ fn auth_codes_differ() {
 fn one_connection_joins_several_channels() {
     let server = patient();
     let me = server.introduce("a", "Josh");
-    let again = me.and(&[("channel", "b"), ("message", "Josh in b")]);
-    let answer = server.get("/introduce", &again).ok();
+    let answer = server.call_as(&me, "/introduce", "b", "Josh in b");
     let expected = format!(r#"{{"connection":1,"auth":"{}","id":1,"timeout":60}}"#, me.auth);
     assert_eq!(answer.text(), expected);
     for (channel, name) in [("a", "Josh"), ("b", "Josh in b")] {
@@ -49,8 +48,7 @@ fn a_repeated_introduction_changes_the_name() {
     let server = patient();
     let me = server.introduce("c", "Josh");
     let mut watcher = server.park(&[("channel", "c"), ("from_id", "2")]);
-    let rename = me.and(&[("channel", "c"), ("message", "Joshua")]);
-    let answer = Identity::from_answer(&server.get("/introduce", &rename).ok());
+    let answer = Identity::from_answer(&server.call_as(&me, "/introduce", "c", "Joshua"));
     assert_eq!((answer.number, answer.id), (1, 2));
     assert_eq!(answer.auth, me.auth);
 
@@ -63,7 +61,7 @@ fn a_repeated_introduction_changes_the_name() {
     assert_eq!(members[0]["id"], 2);
 
     // One name or two: there is one goodbye.
-    server.get("/goodbye", &me.and(&[])).ok();
+    server.goodbye(&me);
     assert_eq!(server.read("c", "3").events(), ["goodbye left"]);
 }
 
@@ -71,8 +69,7 @@ fn a_repeated_introduction_changes_the_name() {
 fn a_write_has_from_in_every_channel() {
     let server = patient();
     let me = server.introduce("home", "Josh");
-    let abroad = me.and(&[("channel", "abroad"), ("message", "hi")]);
-    server.get("/write", &abroad).ok();
+    server.call_as(&me, "/write", "abroad", "hi");
     server.write("abroad", "anonymous");
     let messages = server.read("abroad", "1").messages();
     assert_eq!(messages[0]["from"], 1);
@@ -81,14 +78,21 @@ fn a_write_has_from_in_every_channel() {
     assert_eq!(absent["members"].as_array().map(Vec::len), Some(0));
 }
 
-/// Every call that takes credentials, and its other parameters.
-const PROVEN: [(&str, &Params); 5] = [
-    ("/write", &[("channel", "c"), ("message", "m")]),
-    ("/read", &[("channel", "c"), ("timeout", "0")]),
-    ("/introduce", &[("channel", "c"), ("message", "m")]),
-    ("/goodbye", &[]),
-    ("/goodbye", &[("channel", "c")]),
-];
+/// Asserts that every call that takes credentials refuses these.
+#[track_caller]
+fn is_refused(server: &Server, connection: &str, auth: &str, (status, error): (u16, &str)) {
+    let calls: [(&str, &Params); 5] = [
+        ("/write", &[("channel", "c"), ("message", "m")]),
+        ("/read", &[("channel", "c"), ("timeout", "0")]),
+        ("/introduce", &[("channel", "c"), ("message", "m")]),
+        ("/goodbye", &[]),
+        ("/goodbye", &[("channel", "c")]),
+    ];
+    for (path, params) in calls {
+        let proof = [("connection", connection), ("auth", auth)];
+        server.get(path, &[params, &proof].concat()).fails_with(status, error);
+    }
+}
 
 #[test]
 fn a_wrong_auth_code_is_refused() {
@@ -114,11 +118,7 @@ fn a_wrong_auth_code_is_refused() {
         "ü".repeat(11),
     ];
     for auth in &wrong {
-        for (path, params) in PROVEN {
-            let proof = [("connection", &*me.connection), ("auth", auth)];
-            let answer = server.get(path, &[params, &proof].concat());
-            answer.fails_with(403, "bad_auth");
-        }
+        is_refused(&server, &me.connection, auth, (403, "bad_auth"));
     }
     assert_eq!(server.read("c", "1").texts(), ["Josh", "Ann"]);
 }
@@ -128,18 +128,11 @@ fn an_unknown_connection_is_treated_as_an_ended_one() {
     let server = patient();
     let me = server.introduce("c", "Josh");
     let gone = server.introduce("c", "gone");
-    server.get("/goodbye", &gone.and(&[])).ok();
+    server.goodbye(&gone);
     for number in [&*gone.connection, "0", "-1", "3", "99", "9007199254740991"] {
-        for (path, params) in PROVEN {
-            let proof = [("connection", number), ("auth", &*me.auth)];
-            let answer = server.get(path, &[params, &proof].concat());
-            answer.fails_with(410, "connection_ended");
-        }
-        // Not even with the code that used to be right.
-        for (path, params) in PROVEN {
-            let proof = [("connection", number), ("auth", &*gone.auth)];
-            let answer = server.get(path, &[params, &proof].concat());
-            answer.fails_with(410, "connection_ended");
+        // Not even the code that used to be right is accepted.
+        for auth in [&me.auth, &gone.auth] {
+            is_refused(&server, number, auth, (410, "connection_ended"));
         }
     }
     assert_eq!(server.read("c", "1").ids(), [1, 2, 3]);
@@ -170,8 +163,7 @@ fn goodbye_leaves_every_channel_once() {
     let server = patient();
     let me = server.introduce("a", "Josh");
     for channel in ["b", "c", "a"] {
-        let params = [("channel", channel), ("message", "Josh")];
-        server.get("/introduce", &me.and(&params)).ok();
+        server.call_as(&me, "/introduce", channel, "Josh");
     }
     server.introduce("a", "stays");
     let goodbye = me.and(&[("message", "so long")]);
@@ -193,12 +185,10 @@ fn goodbye_leaves_every_channel_once() {
 fn goodbye_to_one_channel_leaves_that_one_alone() {
     let server = patient();
     let me = server.introduce("a", "Josh");
-    let join = me.and(&[("channel", "b"), ("message", "Josh")]);
-    server.get("/introduce", &join).ok();
+    server.call_as(&me, "/introduce", "b", "Josh");
     let mut waiting = server.park(&me.and(&[("channel", "b"), ("from_id", "2")]));
 
-    let leave = me.and(&[("channel", "a"), ("message", "bye")]);
-    server.get("/goodbye", &leave).ok();
+    server.call_as(&me, "/goodbye", "a", "bye");
     let left = server.read("a", "2");
     assert_eq!(left.events(), ["goodbye left"]);
     assert_eq!(left.texts(), ["bye"]);
@@ -207,11 +197,9 @@ fn goodbye_to_one_channel_leaves_that_one_alone() {
 
     // The read is still pending, and the connection can still write and return.
     assert!(!waiting.has_something());
-    let say = me.and(&[("channel", "b"), ("message", "still here")]);
-    server.get("/write", &say).ok();
+    server.call_as(&me, "/write", "b", "still here");
     assert_eq!(waiting.response().texts(), ["still here"]);
-    let back = me.and(&[("channel", "a"), ("message", "Josh again")]);
-    server.get("/introduce", &back).ok();
+    server.call_as(&me, "/introduce", "a", "Josh again");
     assert_eq!(server.read("a", "0").texts(), ["Josh", "bye", "Josh again"]);
 }
 
@@ -220,11 +208,10 @@ fn leaving_the_last_channel_does_not_end_the_connection() {
     let server = patient();
     let me = server.introduce("a", "Josh");
     server.get("/goodbye", &me.and(&[("channel", "a")])).ok();
-    let say = me.and(&[("channel", "a"), ("message", "from outside")]);
-    server.get("/write", &say).ok();
+    server.call_as(&me, "/write", "a", "from outside");
     assert_eq!(server.read("a", "3").messages()[0]["from"], 1);
     // The end adds nothing more.
-    server.get("/goodbye", &me.and(&[])).ok();
+    server.goodbye(&me);
     assert_eq!(server.read("a", "1").ids(), [1, 2, 3]);
 }
 
@@ -234,8 +221,7 @@ fn leaving_a_channel_without_membership_adds_nothing() {
     let me = server.introduce("a", "Josh");
     server.introduce("b", "Ann");
     for channel in ["b", "never used"] {
-        let leave = me.and(&[("channel", channel), ("message", "bye")]);
-        let answer = server.get("/goodbye", &leave).ok();
+        let answer = server.call_as(&me, "/goodbye", channel, "bye");
         assert_eq!(answer.text(), r#"{"ok":true}"#);
     }
     assert_eq!(server.read("b", "1").texts(), ["Ann"]);
@@ -251,7 +237,7 @@ fn pending_reads_of_an_ended_connection_are_answered() {
     let mut elsewhere = server.park(&me.and(&[("channel", "b"), ("from_id", "1")]));
     let mut both = server.park(&me.and(&[("channel", "b"), ("channel", "a")]));
     let mut stranger = server.park(&[("channel", "b")]);
-    server.get("/goodbye", &me.and(&[])).ok();
+    server.goodbye(&me);
 
     assert_eq!(sees_it.response().ok().events(), ["goodbye left"]);
     let empty = elsewhere.response().ok();
@@ -277,7 +263,7 @@ fn a_read_with_from_id_0_sees_members_join() {
     let next_id = came.next_id().to_string();
     lobby.send_get("/read", &[("channel", "c"), ("from_id", &next_id)]);
     server.wait_for_readers("c", 1);
-    server.get("/goodbye", &me.and(&[])).ok();
+    server.goodbye(&me);
     assert_eq!(lobby.response().events(), ["goodbye left"]);
 }
 

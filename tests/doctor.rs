@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use common::{ClosedPort, Finished, Folder, Server, command, run};
+use common::{ClosedPort, Finished, Folder, Server, command, run, run_with};
 use nginx::{Nginx, Site};
 
 /// A claim of docs/doctor.md about one misconfiguration.
@@ -29,29 +29,17 @@ fn claims() -> Vec<Claim> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/doctor.md");
     let text = fs::read_to_string(path).expect("the doctor's page");
     let (_, table) = text.split_once("| nginx with |").expect("the table");
-    let cells = |row: &str| -> Vec<String> {
-        row.split(" | ")
-            .map(|cell| cell.trim_matches(['|', ' ']).trim_matches('`').to_owned())
-            .collect()
+    let claim = |row: &str| {
+        let cells = row.split(" | ").map(|cell| cell.trim_matches(['|', ' ']).trim_matches('`'));
+        let cells: Vec<String> = cells.map(str::to_owned).collect();
+        let [configuration, result, fix] = cells.try_into().expect("a row of three cells");
+        Claim { configuration, result, fix }
     };
-    table
-        .lines()
-        .skip(2)
-        .map(|row| match &cells(row)[..] {
-            [configuration, result, fix] => Claim {
-                configuration: configuration.clone(),
-                result: result.clone(),
-                fix: fix.clone(),
-            },
-            other => panic!("expected a row of three cells: {other:?}"),
-        })
-        .collect()
+    table.lines().skip(2).map(claim).collect()
 }
 
 fn doctor(url: &str, options: &[&str]) -> Finished {
-    let mut doctor = command();
-    doctor.arg("doctor").arg(url).args(options);
-    run(doctor)
+    run_with(&[&["doctor", url], options].concat())
 }
 
 /// Returns the line about one check, and the indented lines after it.
@@ -64,17 +52,14 @@ fn lines_about(finished: &Finished, check: &str) -> Vec<String> {
     std::iter::once(first.to_owned()).chain(fixes).collect()
 }
 
+/// Asserts a result, as `FAIL wait`, and a line with `fix` in it. Returns the lines about the check.
 #[track_caller]
-fn assert_says(finished: &Finished, result: &str, fix: &str) {
+fn assert_says(finished: &Finished, result: &str, fix: &str) -> Vec<String> {
     let (level, check) = result.split_once(' ').expect("a level and a check");
     let lines = lines_about(finished, check);
-    assert!(lines[0].starts_with(level), "the page says {result}: {}", finished.stdout);
-    assert!(
-        lines[1..].iter().any(|line| line == fix),
-        "the page says {fix:?}: {}",
-        finished.stdout
-    );
-    assert_eq!(finished.code, Some(if level == "FAIL" { 1 } else { 3 }), "{finished:?}");
+    assert!(lines[0].starts_with(level), "not {result}: {}", finished.stdout);
+    assert!(lines[1..].iter().any(|line| line.contains(fix)), "no {fix:?}: {}", finished.stdout);
+    lines
 }
 
 #[test]
@@ -90,7 +75,11 @@ fn each_misconfiguration_of_the_page_is_found_and_its_fix_is_named() {
             let (url, direct) = (nginx.url(index), &direct);
             scope.spawn(move || {
                 let options = ["--wait", "2s", "--patience", "2s", "--direct-port", direct];
-                assert_says(&doctor(url, &options), &claim.result, &claim.fix);
+                let finished = doctor(url, &options);
+                let lines = assert_says(&finished, &claim.result, &claim.fix);
+                assert!(lines.contains(&claim.fix), "{claim:?}: {lines:?}");
+                let code = if claim.result.starts_with("FAIL") { 1 } else { 3 };
+                assert_eq!(finished.code, Some(code), "{claim:?}: {finished:?}");
             });
         }
     });
@@ -117,35 +106,24 @@ fn no_problem_is_found_with_a_correct_proxy_or_without_one() {
 #[test]
 fn problems_that_no_proxy_causes_are_found_too() {
     let closed = ClosedPort::new();
-    let (wait, closed_port) =
-        (["--wait", "1s", "--patience", "1s"], closed.address().port().to_string());
+    let wait = ["--wait", "1s", "--patience", "1s"];
+    let closed_port = closed.address().port().to_string();
     // A stream and its writer are two clients of one address.
     let server = Server::with(&["--max-clients-per-address", "1"]);
-    assert_says_part(&doctor(server.url(0), &wait), "FAIL stream", "--trust-proxy");
+    assert_says(&doctor(server.url(0), &wait), "FAIL stream", "--trust-proxy");
     let server = Server::with(&["--allow-origin", "https://chat.test"]);
     let finished = doctor(server.url(0), &[&wait[..], &["--direct-port", &closed_port]].concat());
-    assert_says_part(&finished, "warn direct", "open port 7732 in the firewall");
+    assert_says(&finished, "warn direct", "open port 7732 in the firewall");
     assert!(lines_about(&finished, "headers")[0].contains("not in --allow-origin"), "{finished:?}");
-    let listed = doctor(
-        server.url(0),
-        &[&wait[..], &["--origin", "https://chat.test", "--direct-port", "0"]].concat(),
-    );
+    let listed = [&wait[..], &["--origin", "https://chat.test", "--direct-port", "0"]].concat();
+    let listed = doctor(server.url(0), &listed);
     assert!(lines_about(&listed, "headers")[0].starts_with("ok"), "{listed:?}");
     assert!(lines_about(&listed, "direct")[0].starts_with("skip"), "{listed:?}");
     // No server listens there.
-    assert_says(
-        &doctor(&format!("http://{}", closed.address()), &wait),
-        "FAIL reach",
-        "nginx: proxy_pass http://127.0.0.1:8080;",
-    );
-}
-
-#[track_caller]
-fn assert_says_part(finished: &Finished, result: &str, fix: &str) {
-    let (level, check) = result.split_once(' ').expect("a level and a check");
-    let lines = lines_about(finished, check);
-    assert!(lines[0].starts_with(level), "{result}: {}", finished.stdout);
-    assert!(lines[1..].iter().any(|line| line.contains(fix)), "{fix:?}: {}", finished.stdout);
+    let finished = doctor(&format!("http://{}", closed.address()), &wait);
+    let fix = "nginx: proxy_pass http://127.0.0.1:8080;";
+    assert!(assert_says(&finished, "FAIL reach", fix).contains(&fix.to_owned()), "{finished:?}");
+    assert_eq!(finished.code, Some(1), "{finished:?}");
 }
 
 #[test]
@@ -157,10 +135,9 @@ fn a_wrong_clock_is_found() {
         "sub_filter_types application/json; sub_filter_once off;"
     );
     let nginx = Nginx::start("clock", server.address(), &[Site::plain(wrong)]);
-    let finished =
-        doctor(nginx.url(0), &["--wait", "1s", "--patience", "1s", "--direct-port", "0"]);
-    assert_says_part(&finished, "warn clock", "timedatectl");
-    assert!(lines_about(&finished, "clock")[0].contains("days ahead"), "{finished:?}");
+    let options = ["--wait", "1s", "--patience", "1s", "--direct-port", "0"];
+    let lines = assert_says(&doctor(nginx.url(0), &options), "warn clock", "timedatectl");
+    assert!(lines[0].contains("days ahead"), "{lines:?}");
 }
 
 #[test]
@@ -197,14 +174,10 @@ fn bad_certificates_are_distinguished_and_https_works_with_a_good_one() {
                 let line = &lines_about(&finished, "tls")[0];
                 assert!(line.starts_with(level) && line.contains(text), "{name}: {finished:?}");
                 // The other checks run over TLS in any case.
-                assert!(
-                    lines_about(&finished, "websocket")[0].starts_with("ok"),
-                    "{name}: {finished:?}"
-                );
-                assert!(
-                    lines_about(&finished, "close")[0].starts_with("ok"),
-                    "{name}: {finished:?}"
-                );
+                for check in ["websocket", "close"] {
+                    let line = &lines_about(&finished, check)[0];
+                    assert!(line.starts_with("ok"), "{name}: {finished:?}");
+                }
                 assert_eq!(finished.code, Some(code), "{name}: {finished:?}");
             });
         }
@@ -214,12 +187,9 @@ fn bad_certificates_are_distinguished_and_https_works_with_a_good_one() {
     assert_eq!(speak(&["read", "--server", good, "room", "--from", "1"]).stdout, "howdy\n");
     // A server that is not trusted receives nothing.
     let refused = speak(&["write", "--server", bad, "room", "howdy"]);
-    assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""), "{refused:?}");
-    assert!(refused.stderr.contains("not trusted: self-signed"), "{refused:?}");
-    assert_eq!(server.read("room", "1").json()["messages"].as_array().map(Vec::len), Some(1));
+    refused.fails_with(1, &["not trusted: self-signed"]);
+    assert_eq!(server.read("room", "1").texts(), ["howdy"]);
     let mut without = command();
     without.env("PATH", folder.path()).args(["write", "--server", good, "room", "howdy"]);
-    let without = run(without);
-    assert_eq!(without.code, Some(1), "{without:?}");
-    assert!(without.stderr.contains("apt-get install openssl"), "{without:?}");
+    run(without).fails_with(1, &["apt-get install openssl"]);
 }

@@ -24,40 +24,16 @@ fn files_in(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Runs a target on all of its kept inputs.
-fn replay(name: &str) {
+#[test]
+fn every_target_accepts_its_kept_inputs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
-    let (_, run) = fuzz::TARGETS.into_iter().find(|target| target.0 == name).expect("a target");
-    let corpus = files_in(&root.join("corpus").join(name));
-    assert!(!corpus.is_empty(), "no corpus of {name}");
-    for file in corpus.into_iter().chain(files_in(&root.join("regressions").join(name))) {
-        let _replay = Replay(&file);
-        run(&fs::read(&file).expect("the input"));
+    for (name, run) in fuzz::TARGETS {
+        let corpus = files_in(&root.join("corpus").join(name));
+        assert!(!corpus.is_empty(), "no corpus of {name}");
+        for file in corpus.into_iter().chain(files_in(&root.join("regressions").join(name))) {
+            let _replay = Replay(&file);
+            run(&fs::read(&file).expect("the input"));
+        }
+        run(b"");
     }
-    run(b"");
-}
-
-#[test]
-fn chunked_bodies() {
-    replay("chunked");
-}
-
-#[test]
-fn forms() {
-    replay("form");
-}
-
-#[test]
-fn frames() {
-    replay("frame");
-}
-
-#[test]
-fn requests() {
-    replay("request");
-}
-
-#[test]
-fn sessions() {
-    replay("session");
 }

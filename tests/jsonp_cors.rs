@@ -2,31 +2,24 @@
 
 mod common;
 
-use common::{Client, Params, Response, Server, request, target};
+use common::{Params, Response, Server, request, target};
 
 const A: &str = "https://a.example";
 const B: &str = "http://b.example:8080";
+const MESSAGE: [(&str, &str); 2] = [("channel", "c"), ("message", "m")];
 
 /// A server that lets only pages of two origins add messages.
 fn listed() -> Server {
     Server::with(&["--allow-origin", A, "--allow-origin", B])
 }
 
-#[track_caller]
-fn with_origin(client: &mut Client, path: &str, origin: &str) -> Response {
-    client.get_with(path, &[("channel", "c"), ("message", "m")], &[("Origin", origin)])
-}
-
 /// Returns the argument of a JSONP response's function call.
 #[track_caller]
 fn handed_to<'a>(answer: &'a Response, name: &str) -> &'a str {
     assert_eq!(answer.status, 200, "{answer:?}");
-    let content_type = answer.header("content-type");
-    assert_eq!(content_type, Some("text/javascript; charset=utf-8"));
-    let body = answer.text().strip_prefix("/**/").expect("a comment first");
-    let body = body.strip_prefix(name).expect("the name");
-    let body = body.strip_prefix('(').expect("an opening bracket");
-    body.strip_suffix(");").expect("a closing bracket")
+    assert_eq!(answer.header("content-type"), Some("text/javascript; charset=utf-8"));
+    let argument = answer.text().strip_prefix(&format!("/**/{name}("));
+    argument.and_then(|it| it.strip_suffix(");")).unwrap_or_else(|| panic!("no call: {answer:?}"))
 }
 
 #[test]
@@ -106,10 +99,7 @@ fn every_call_takes_a_callback() {
     let f = ("callback", "f");
     let c = ("channel", "c");
     let m = ("message", "m");
-    let get = |path: &str, params: &Params| {
-        let answer = server.get(path, params);
-        handed_to(&answer, "f").to_owned()
-    };
+    let get = |path: &str, params: &Params| handed_to(&server.get(path, params), "f").to_owned();
     assert_eq!(get("/write", &[c, m, f]), r#"{"id":1}"#);
     let read = get("/read", &[c, f, ("from_id", "1")]);
     assert!(read.starts_with(r#"{"messages":[{"id":1,"#), "{read}");
@@ -145,17 +135,13 @@ fn a_pending_read_is_answered_with_its_own_callback() {
 fn errors_reach_a_script_with_status_200() {
     let server = Server::start();
     let f = ("callback", "f");
+    let read_name = "~rAAAAAAAAAAAAAAAAAAAAAA";
     let cases: [(&str, &Params, &str, u16); 5] = [
         ("/write", &[("channel", "c"), f], "missing_parameter", 400),
         ("/read", &[f, ("channel", "~")], "bad_channel", 400),
         ("/read", &[("channel", "c"), ("from_id", "x"), f], "bad_parameter", 400),
         ("/goodbye", &[("connection", "7"), ("auth", "x"), f], "connection_ended", 410),
-        (
-            "/write",
-            &[f, ("channel", "~rAAAAAAAAAAAAAAAAAAAAAA"), ("message", "m")],
-            "not_writable",
-            403,
-        ),
+        ("/write", &[f, ("channel", read_name), ("message", "m")], "not_writable", 403),
     ];
     for (path, params, error, status) in cases {
         let answer = server.get(path, params);
@@ -169,10 +155,9 @@ fn errors_reach_a_script_with_status_200() {
 fn a_post_ignores_the_callback() {
     let server = Server::start();
     let mut client = server.client();
-    let message = [("channel", "c"), ("message", "m")];
     let path = target("/write", &[("callback", "f")]);
-    client.post_form(&path, &message).fails_with(400, "bad_parameter");
-    let in_body = [&message[..], &[("callback", "f")]].concat();
+    client.post_form(&path, &MESSAGE).fails_with(400, "bad_parameter");
+    let in_body = [&MESSAGE[..], &[("callback", "f")]].concat();
     client.post_form("/write", &in_body).fails_with(400, "bad_parameter");
     assert_eq!(server.read("c", "1").next_id(), 1);
 }
@@ -276,16 +261,14 @@ fn a_preflight_allows_what_pages_send() {
         let answer = client.call(request("OPTIONS", path, &headers, None));
         assert_eq!((answer.status, answer.body.len()), (204, 0), "{path}");
         assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
-        let list = |name: &str| {
+        for (name, needed) in [
+            ("access-control-allow-methods", ["get", "post"]),
+            ("access-control-allow-headers", ["content-type", "last-event-id"]),
+        ] {
             let list = answer.header(name).expect("a list").to_ascii_lowercase();
-            let items = list.split(',').map(|item| item.trim().to_owned());
-            items.collect::<Vec<_>>()
-        };
-        let methods = list("access-control-allow-methods");
-        assert!(["get", "post"].iter().all(|it| methods.contains(&(*it).to_owned())));
-        let headers = list("access-control-allow-headers");
-        let needed = ["content-type", "last-event-id"];
-        assert!(needed.iter().all(|it| headers.contains(&(*it).to_owned())));
+            let items: Vec<_> = list.split(',').map(str::trim).collect();
+            assert!(needed.iter().all(|it| items.contains(it)), "{path}: {name}: {list}");
+        }
     }
 }
 
@@ -293,21 +276,16 @@ fn a_preflight_allows_what_pages_send() {
 fn with_a_list_only_listed_origins_may_read() {
     let server = listed();
     let mut client = server.client();
-    let health = |client: &mut Client, headers: &[(&str, &str)]| {
-        client.get_with("/health", &[], headers).ok()
-    };
     for origin in [A, B] {
-        let answer = health(&mut client, &[("Origin", origin)]);
+        let answer = client.get_with("/health", &[], &[("Origin", origin)]).ok();
         assert_eq!(answer.header("access-control-allow-origin"), Some(origin));
         assert_eq!(answer.header("vary"), Some("Origin"));
     }
     let others = ["https://c.example", "http://a.example", "https://a.example.evil", "null", "*"];
-    for origin in others {
-        let answer = health(&mut client, &[("Origin", origin)]);
-        assert_eq!(answer.header("access-control-allow-origin"), None, "{origin}");
+    for headers in others.iter().map(|other| vec![("Origin", *other)]).chain([vec![]]) {
+        let answer = client.get_with("/health", &[], &headers).ok();
+        assert_eq!(answer.header("access-control-allow-origin"), None, "{headers:?}");
     }
-    let answer = health(&mut client, &[]);
-    assert_eq!(answer.header("access-control-allow-origin"), None);
 
     // Two readers that share one response each get the header for their origin.
     let read = |origin: &str| {
@@ -319,12 +297,9 @@ fn with_a_list_only_listed_origins_may_read() {
     let mut readers = [A, B, "https://c.example"].map(read);
     server.wait_for_readers("c", 3);
     server.write("c", "m");
-    let allowed = readers.each_mut().map(|reader| {
-        let answer = reader.response().ok();
-        let allowed = answer.header("access-control-allow-origin");
-        allowed.map(str::to_owned)
-    });
-    assert_eq!(allowed, [Some(A.to_owned()), Some(B.to_owned()), None]);
+    for (reader, allowed) in readers.iter_mut().zip([Some(A), Some(B), None]) {
+        assert_eq!(reader.response().ok().header("access-control-allow-origin"), allowed);
+    }
 }
 
 #[test]
@@ -349,10 +324,8 @@ fn with_a_list_other_origins_add_no_messages() {
 
     // Reading is open to every origin: the browser keeps the response from the page.
     for path in ["/read", "/members", "/create", "/health"] {
-        let path = target(path, &[("from_id", "1")]);
-        let path = format!("{path}&channel=c");
         let foreign = [("Origin", "https://c.example"), ("Sec-Fetch-Site", "cross-site")];
-        client.call(request("GET", &path, &foreign, None)).ok();
+        client.get_with(path, &[("from_id", "1"), ("channel", "c")], &foreign).ok();
     }
 }
 
@@ -360,7 +333,6 @@ fn with_a_list_other_origins_add_no_messages() {
 fn with_a_list_sec_fetch_site_decides_without_an_origin() {
     let server = listed();
     let mut client = server.client();
-    let params = [("channel", "c"), ("message", "m")];
     let cases: [(&Params, u16); 9] = [
         (&[("Sec-Fetch-Site", "cross-site")], 403),
         (&[("Sec-Fetch-Site", "cross-site"), ("Origin", "https://c.example")], 403),
@@ -374,14 +346,13 @@ fn with_a_list_sec_fetch_site_decides_without_an_origin() {
     ];
     let mut written = 0;
     for (headers, status) in cases {
-        let answer = client.get_with("/write", &params, headers);
+        let answer = client.get_with("/write", &MESSAGE, headers);
         assert_eq!(answer.status, status, "{headers:?}");
         written += usize::from(status == 200);
     }
     // A cross-origin script tag gets the error as a script.
-    let script = [("channel", "c"), ("message", "m"), ("callback", "f")];
-    let cross = [("Sec-Fetch-Site", "cross-site")];
-    let answer = client.get_with("/write", &script, &cross);
+    let script = [&MESSAGE[..], &[("callback", "f")]].concat();
+    let answer = client.get_with("/write", &script, &[("Sec-Fetch-Site", "cross-site")]);
     assert!(handed_to(&answer, "f").starts_with(r#"{"error":"bad_origin","#));
     assert_eq!(server.read("c", "1").ids().len(), written);
 }
@@ -390,13 +361,10 @@ fn with_a_list_sec_fetch_site_decides_without_an_origin() {
 fn without_a_list_every_page_may_write() {
     let server = Server::start();
     let mut client = server.client();
-    for origin in [A, "null"] {
-        let answer = with_origin(&mut client, "/write", origin).ok();
-        assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+    for header in [("Origin", A), ("Origin", "null"), ("Sec-Fetch-Site", "cross-site")] {
+        let answer = client.get_with("/write", &MESSAGE, &[header]).ok();
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "{header:?}");
     }
-    let params = [("channel", "c"), ("message", "m")];
-    let cross = [("Sec-Fetch-Site", "cross-site")];
-    client.get_with("/write", &params, &cross).ok();
     assert_eq!(server.read("c", "1").ids(), [1, 2, 3]);
 }
 
@@ -404,7 +372,7 @@ fn without_a_list_every_page_may_write() {
 fn a_head_with_a_callback_has_no_body() {
     let server = Server::start();
     let mut client = server.client();
-    client.send(common::request("HEAD", "/health?callback=a", &[], None));
+    client.send(request("HEAD", "/health?callback=a", &[], None));
     let head = client.head();
     assert_eq!(head.header("content-length"), Some("23"));
     client.get("/health", &[]).ok();

@@ -2,12 +2,11 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
-use std::process::{Child, ChildStderr, Stdio};
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::{ChildStderr, Stdio};
 
-use common::{Client, EventStream, Server, command, request, until};
+use common::{Client, EventStream, Folder, Running, Server, command, get_at, request, until};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::json;
 
@@ -22,11 +21,17 @@ struct Page(String);
 
 impl Watched {
     fn with(options: &[&str]) -> Self {
-        let mut command = command();
-        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]).args(options);
-        let server = Server::spawn(command, 2);
-        let operator = Client::connect(admin_address(&server));
+        let server = Server::watched(options);
+        let operator = server.operator();
         Self { server, operator }
+    }
+
+    /// Returns a client that was served.
+    #[track_caller]
+    fn served(&self) -> Client {
+        let mut client = self.server.client();
+        client.get("/health", &[]).ok();
+        client
     }
 
     #[track_caller]
@@ -48,10 +53,6 @@ impl Watched {
     }
 }
 
-fn admin_address(server: &Server) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], server.port(1)))
-}
-
 impl Page {
     /// Returns the value of a sample; 0 if it is not there.
     #[track_caller]
@@ -62,20 +63,15 @@ impl Page {
 
     #[track_caller]
     fn count(&self, sample: &str) -> u64 {
-        self.value(sample)
-            .unwrap_or("0")
-            .parse()
-            .unwrap_or_else(|_| panic!("{sample} is no whole number"))
+        let value = self.value(sample).unwrap_or("0").parse();
+        value.unwrap_or_else(|_| panic!("{sample} is no whole number"))
     }
 
     /// Returns all samples of a name, with their labels.
     fn samples(&self, name: &str) -> Vec<String> {
         let start = format!("{name}{{");
-        self.0
-            .lines()
-            .filter(|line| line.starts_with(&start))
-            .map(|line| line[name.len()..].to_owned())
-            .collect()
+        let samples = self.0.lines().filter(|line| line.starts_with(&start));
+        samples.map(|line| line[name.len()..].to_owned()).collect()
     }
 }
 
@@ -83,34 +79,15 @@ impl Page {
 fn every_name_has_its_type_before_its_first_event() {
     let mut watched = Watched::with(&[]);
     let page = watched.page();
-    let names = [
-        ("speak_clients", "gauge"),
-        ("speak_readers", "gauge"),
-        ("speak_channels", "gauge"),
-        ("speak_connections", "gauge"),
-        ("speak_messages_retained", "gauge"),
-        ("speak_memory_bytes", "gauge"),
-        ("speak_requests_total", "counter"),
-        ("speak_messages_total", "counter"),
-        ("speak_deliveries_total", "counter"),
-        ("speak_goodbyes_total", "counter"),
-        ("speak_clients_refused_total", "counter"),
-        ("speak_history_dropped_total", "counter"),
-        ("speak_loop_seconds", "histogram"),
-        ("process_cpu_seconds_total", "counter"),
-        ("process_resident_memory_bytes", "gauge"),
-        ("process_virtual_memory_bytes", "gauge"),
-        ("process_open_fds", "gauge"),
-        ("process_max_fds", "gauge"),
-        ("process_start_time_seconds", "gauge"),
-        ("process_threads", "gauge"),
-    ];
+    // `tests/docs.rs` compares names and kinds with the table in docs/operating.md.
     let lines: Vec<_> = page.0.lines().collect();
-    for (name, kind) in names {
-        let place = lines.iter().position(|line| *line == format!("# TYPE {name} {kind}"));
-        let place = place.unwrap_or_else(|| panic!("no {kind} {name} in {}", page.0));
-        assert!(lines[place - 1].starts_with(&format!("# HELP {name} ")), "{}", lines[place - 1]);
+    for pair in lines.windows(2) {
+        if let Some(kind) = pair[1].strip_prefix("# TYPE ") {
+            let name = kind.split(' ').next().expect("a name");
+            assert!(pair[0].starts_with(&format!("# HELP {name} ")), "{pair:?}");
+        }
     }
+    assert!(page.0.matches("# TYPE ").count() >= 20, "{}", page.0);
     assert_eq!(page.samples("speak_requests_total"), Vec::<String>::new());
     assert_eq!(page.value("process_threads"), Some("1"));
 }
@@ -130,10 +107,8 @@ fn every_request_is_counted_by_call_and_status() {
     server.read("channel", "0");
     let me = server.introduce("channel", "Josh");
     server.get("/goodbye", &[("connection", "1"), ("auth", "wrong")]).fails_with(403, "bad_auth");
-    server.get("/goodbye", &[("connection", "1"), ("auth", &me.auth)]).ok();
-    server
-        .get("/goodbye", &[("connection", "1"), ("auth", &me.auth)])
-        .fails_with(410, "connection_ended");
+    server.goodbye(&me);
+    server.get("/goodbye", &me.and(&[])).fails_with(410, "connection_ended");
     server.get("/create", &[]).ok();
     server.get("/health", &[]).ok();
     server.client().send("HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -175,11 +150,9 @@ fn every_request_is_counted_by_call_and_status() {
         "{call=\"none\",status=\"501\"} 1",
         "{call=\"write\",status=\"405\"} 1",
     ];
-    let mut counted = watched.page().samples("speak_requests_total");
-    counted.sort_unstable();
-    let mut expected = expected.map(str::to_owned);
-    expected.sort_unstable();
-    assert_eq!(counted, expected);
+    let counted = watched.page().samples("speak_requests_total");
+    assert_eq!(counted.len(), expected.len(), "{counted:?}");
+    assert_eq!(BTreeSet::from_iter(counted), BTreeSet::from(expected.map(str::to_owned)));
 }
 
 #[test]
@@ -216,10 +189,8 @@ fn long_polls_count_when_answered_and_streams_when_started() {
     let status_of = |call, status| {
         page.count(&format!("speak_requests_total{{call=\"{call}\",status=\"{status}\"}}"))
     };
-    assert_eq!(
-        (status_of("write", 200), status_of("write", 400), status_of("none", 400)),
-        (2, 1, 1)
-    );
+    assert_eq!((status_of("write", 200), status_of("write", 400)), (2, 1));
+    assert_eq!(status_of("none", 400), 1);
     // No reader waits there, and a read that is answered at once did not wait.
     watched.server.read("elsewhere", "0");
     assert_eq!(watched.metric("speak_deliveries_total"), 3);
@@ -239,11 +210,8 @@ fn goodbyes_are_counted_by_reason_and_gauges_return_to_zero() {
     let mut watched = Watched::with(&["--connection-timeout", "300ms", "--retention", "1s"]);
     let goodbyes = |reason: &str| format!("speak_goodbyes_total{{reason=\"{reason}\"}}");
     let server = &watched.server;
-    let params = |auth| [("channel", "channel"), ("connection", "1"), ("auth", auth)];
     let me = server.introduce("channel", "closes");
-    let mut reader = server.client();
-    reader.send_get("/read", &params(&me.auth));
-    watched.wait_for("speak_readers", 1);
+    let reader = server.park(&me.and(&[("channel", "channel")]));
     let page = watched.page();
     assert_eq!((page.count("speak_connections"), page.count("speak_channels")), (1, 1));
     assert!(page.count("speak_clients") >= 1, "the reader at least");
@@ -252,7 +220,7 @@ fn goodbyes_are_counted_by_reason_and_gauges_return_to_zero() {
     watched.wait_for(&goodbyes("closed"), 1);
 
     let other = watched.server.introduce("channel", "leaves");
-    watched.server.get("/goodbye", &[("connection", "2"), ("auth", &other.auth)]).ok();
+    watched.server.goodbye(&other);
     assert_eq!(watched.metric(&goodbyes("left")), 1);
     watched.server.introduce("channel", "falls silent");
     watched.wait_for(&goodbyes("timeout"), 1);
@@ -289,10 +257,8 @@ fn dropped_history_is_counted_by_reason() {
     let page = watched.page();
     let (gone, left) = (page.count(&dropped("memory")), page.count("speak_messages_retained"));
     assert!(gone > 0 && left > 0, "{gone} gone and {left} left");
-    assert_eq!(
-        (gone + left, page.count(&dropped("count")), page.count(&dropped("age"))),
-        (40, 0, 0)
-    );
+    assert_eq!(gone + left, 40);
+    assert_eq!((page.count(&dropped("count")), page.count(&dropped("age"))), (0, 0));
     assert!(page.count("speak_memory_bytes") <= page.count("speak_memory_max_bytes"));
     assert_eq!(page.count("speak_memory_max_bytes"), 64 << 10);
 }
@@ -301,13 +267,9 @@ fn dropped_history_is_counted_by_reason() {
 fn rejected_clients_are_counted_and_the_admin_listener_still_serves() {
     let refused = |reason: &str| format!("speak_clients_refused_total{{reason=\"{reason}\"}}");
     let mut watched = Watched::with(&["--max-clients", "2"]);
-    let mut clients = [watched.server.client(), watched.server.client()];
-    for client in &mut clients {
-        client.get("/health", &[]).ok();
-    }
+    let _clients = [(); 2].map(|()| watched.served());
     for _ in 0..3 {
-        let mut shed = watched.server.client();
-        shed.response().fails_with(503, "over_capacity");
+        watched.server.client().response().fails_with(503, "over_capacity");
     }
     let page = watched.page();
     assert_eq!((page.count("speak_clients"), page.count("speak_clients_max")), (2, 2));
@@ -316,29 +278,22 @@ fn rejected_clients_are_counted_and_the_admin_listener_still_serves() {
     assert_eq!(page.samples("speak_requests_total"), ["{call=\"health\",status=\"200\"} 2"]);
 
     let mut watched = Watched::with(&["--max-clients-per-address", "2"]);
-    let mut clients = [watched.server.client(), watched.server.client()];
-    for client in &mut clients {
-        client.get("/health", &[]).ok();
-    }
+    let _clients = [(); 2].map(|()| watched.served());
     watched.server.client().response().fails_with(429, "too_many_requests");
     let page = watched.page();
-    assert_eq!(
-        (page.count(&refused("max_clients_per_address")), page.count(&refused("max_clients"))),
-        (1, 0)
-    );
+    assert_eq!(page.count(&refused("max_clients_per_address")), 1);
+    assert_eq!(page.count(&refused("max_clients")), 0);
 }
 
 #[test]
 fn clients_without_a_descriptor_are_counted_and_logged_at_most_once_per_second() {
     let mut watched = Watched::with(&[]);
-    let mut inside = watched.server.client();
-    inside.get("/health", &[]).ok();
+    let mut inside = watched.served();
     let open = watched.metric("process_open_fds");
-    let pid = Pid::from_raw(i32::try_from(watched.server.id()).expect("a process id"))
-        .expect("one above 0");
-    let all =
-        prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(open), maximum: Some(open) });
-    assert!(all.expect("limiting our own child").current > Some(open));
+    let pid = i32::try_from(watched.server.id()).ok().and_then(Pid::from_raw);
+    let limit = Rlimit { current: Some(open), maximum: Some(open) };
+    let before = prlimit(Some(pid.expect("a process id")), Resource::Nofile, limit);
+    assert!(before.expect("limiting our own child").current > Some(open));
     assert_eq!(watched.metric("process_max_fds"), open);
     let refused = "speak_clients_refused_total{reason=\"descriptors\"}";
     // Lower descriptors may be free.
@@ -355,11 +310,9 @@ fn clients_without_a_descriptor_are_counted_and_logged_at_most_once_per_second()
     inside.get("/health", &[]).ok();
     // Four or more in some 0.4 seconds. On a machine so slow that it takes longer, once for each
     // second.
-    let warnings: Vec<_> =
-        watched.server.log().into_iter().filter(|line| line.contains("cannot accept")).collect();
-    let second = |line: &String| line[..19].to_owned();
-    let mut seconds: Vec<_> = warnings.iter().map(second).collect();
-    seconds.dedup();
+    let mut warnings = watched.server.log();
+    warnings.retain(|line| line.contains("cannot accept"));
+    let seconds: BTreeSet<_> = warnings.iter().map(|line| &line[..19]).collect();
     assert!(!warnings.is_empty() && warnings.len() == seconds.len(), "{warnings:?}");
 }
 
@@ -369,35 +322,29 @@ fn the_admin_listener_serves_only_its_two_pages() {
     let health = watched.operator.get("/health", &[]).ok();
     assert_eq!(health.text(), r#"{"status":"ok"}"#);
     assert_eq!(health.header("access-control-allow-origin"), None);
+    let params = [("channel", "channel"), ("message", "message")];
     for path in
         ["/", "/read", "/write", "/introduce", "/members", "/speak.js", "/metrics/", "/Metrics"]
     {
-        let params = [("channel", "channel"), ("message", "message")];
         watched.operator.get(path, &params).fails_with(404, "not_found");
     }
-    let mut operator = Client::connect(admin_address(&watched.server));
+    let mut operator = watched.server.operator();
     operator.send("HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
     let head = operator.head();
     assert_eq!((head.status, head.header("content-type").is_some()), (200, true));
     for method in ["POST", "PUT", "OPTIONS", "DELETE"] {
         for path in ["/metrics", "/health"] {
-            let answer = operator
-                .call(format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"));
-            assert_eq!(
-                (answer.status, answer.header("allow")),
-                (405, Some("GET, HEAD")),
-                "{method} {path}"
-            );
+            let answer = operator.call(request(method, path, &[], Some(b"")));
+            let refusal = (answer.status, answer.header("allow"));
+            assert_eq!(refusal, (405, Some("GET, HEAD")), "{method} {path}");
         }
     }
     // A public listener has no such page, and requests of the admin listener are not counted.
     watched.server.get("/metrics", &[]).fails_with(404, "not_found");
     let page = watched.page();
     assert_eq!(page.samples("speak_requests_total"), ["{call=\"none\",status=\"404\"} 1"]);
-    assert_eq!(
-        (page.count("speak_channels"), page.count("speak_messages_total{type=\"message\"}")),
-        (0, 0)
-    );
+    assert_eq!(page.count("speak_channels"), 0);
+    assert_eq!(page.count("speak_messages_total{type=\"message\"}"), 0);
     operator.call("nonsense\r\n\r\n");
     assert_eq!(watched.page().samples("speak_requests_total").len(), 1);
 }
@@ -411,21 +358,15 @@ fn there_is_no_admin_listener_by_default() {
 
 #[test]
 fn an_admin_listener_can_be_a_unix_socket() {
-    let path = std::env::temp_dir().join(format!("speak-{}-admin.sock", std::process::id()));
+    let folder = Folder::new("admin");
+    let path = folder.file("sock");
     let address = format!("unix:{}", path.display());
     let mut command = command();
     command.args(["--listen", "127.0.0.1:0", "--admin-listen", &address]);
     let mut server = Server::spawn(command, 2);
     assert_eq!(server.url(1), address);
-    let mut stream = UnixStream::connect(&path).expect("connecting to the server");
-    stream.set_read_timeout(Some(common::GUARD)).expect("a time-out");
-    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("sending a request");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer to its end");
-    assert!(
-        answer.starts_with("HTTP/1.1 200 ") && answer.contains("\nspeak_clients 0\n"),
-        "{answer}"
-    );
+    let page = get_at(&path, "/metrics");
+    assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("\nspeak_clients 0\n"), "{page}");
     server.signal(Signal::TERM);
     server.wait();
     assert!(!path.exists(), "its file goes with the server");
@@ -435,27 +376,23 @@ fn an_admin_listener_can_be_a_unix_socket() {
 fn a_crowd_at_the_admin_listener_takes_no_public_slots() {
     let mut watched = Watched::with(&["--max-clients", "10"]);
     // Clients beyond some sixteen are closed without a response.
-    let mut crowd: Vec<_> =
-        (0..100).map(|_| Client::connect(admin_address(&watched.server))).collect();
+    let mut crowd = [(); 100].map(|()| watched.server.operator());
     for client in &mut crowd[50..] {
         client.is_closed();
     }
-    let mut clients: Vec<_> = (0..10).map(|_| watched.server.client()).collect();
-    for client in &mut clients {
-        client.get("/health", &[]).ok();
-    }
+    let _clients = [(); 10].map(|()| watched.served());
     let page = watched.page();
     assert_eq!(page.count("speak_clients"), 10);
     assert!(page.count("process_open_fds") < 60, "{}", page.0);
     let refused = "speak_clients_refused_total{reason=\"max_clients\"}";
     assert_eq!(page.count(refused), 0);
     drop(crowd);
-    let mut again = Client::connect(admin_address(&watched.server));
+    let mut again = watched.server.operator();
     until("there is room for operators again", || {
         let is_served = again.try_send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
             && again.take_maybe(12).is_some();
         if !is_served {
-            again = Client::connect(admin_address(&watched.server));
+            again = watched.server.operator();
         }
         is_served
     });
@@ -465,18 +402,16 @@ fn a_crowd_at_the_admin_listener_takes_no_public_slots() {
 fn the_histogram_of_turns_only_rises() {
     let mut watched = Watched::with(&[]);
     let counts = |page: &Page| {
-        let buckets = page.samples("speak_loop_seconds_bucket");
-        let bounds = buckets
-            .iter()
-            .map(|line| line.split('"').nth(1).expect("a bound").to_owned())
-            .collect::<Vec<_>>();
-        let counts = buckets
-            .iter()
-            .map(|line| line.rsplit_once(' ').expect("a value").1.parse::<u64>().expect("a count"));
-        (bounds, counts.collect::<Vec<_>>(), page.count("speak_loop_seconds_count"))
+        let buckets = page.samples("speak_loop_seconds_bucket").into_iter().map(|line| {
+            let (bound, count) = line.split_once("\"} ").expect("a bound and a count");
+            (bound.to_owned(), count.parse::<u64>().expect("a count"))
+        });
+        let (bounds, counts): (Vec<_>, Vec<_>) = buckets.unzip();
+        (bounds, counts, page.count("speak_loop_seconds_count"))
     };
     let (bounds, _, before) = counts(&watched.page());
-    assert_eq!((bounds[0].as_str(), bounds.last().map(String::as_str)), ("0.00001", Some("+Inf")));
+    assert_eq!(bounds[0], "{le=\"0.00001");
+    assert_eq!(bounds.last().expect("buckets"), "{le=\"+Inf");
     for _ in 0..20 {
         watched.server.write("channel", "message");
     }
@@ -484,57 +419,34 @@ fn the_histogram_of_turns_only_rises() {
     let (_, cumulative, after) = counts(&page);
     assert!(cumulative.is_sorted(), "{cumulative:?}");
     assert_eq!(cumulative.last(), Some(&after));
-    assert!(
-        after >= before + 20,
-        "a turn for each write, one after the other: {before} and {after}"
-    );
+    // A turn for each write, one after the other.
+    assert!(after >= before + 20, "{before} and {after}");
     let sum: f64 = page.value("speak_loop_seconds_sum").expect("a sum").parse().expect("a number");
     assert!(sum > 0.0);
 }
 
 /// A server whose standard error is read only when the test does it.
 struct Unread {
-    child: Child,
+    _running: Running,
     stderr: BufReader<ChildStderr>,
 }
 
 impl Unread {
     fn start() -> Self {
         let mut command = command();
-        command.args([
-            "--listen",
-            "127.0.0.1:0",
-            "--admin-listen",
-            "127.0.0.1:0",
-            "--log",
-            "debug",
-        ]);
-        let mut child = command
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("starting the server");
-        let stderr = BufReader::new(child.stderr.take().expect("its standard error is a pipe"));
-        Self { child, stderr }
+        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+        command.args(["--log", "debug"]).stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut running = Running::start(&mut command);
+        let stderr = BufReader::new(running.0.stderr.take().expect("a pipe"));
+        Self { _running: running, stderr }
     }
 
     /// Returns a client of the listener that the next line announces.
     fn next_client(&mut self) -> Client {
         let mut line = String::new();
         self.stderr.read_line(&mut line).expect("a line");
-        let (_, port) = line.trim_end().rsplit_once(':').expect("a port");
-        Client::connect(SocketAddr::from((
-            [127, 0, 0, 1],
-            port.parse().expect("a number of a port"),
-        )))
-    }
-}
-
-impl Drop for Unread {
-    fn drop(&mut self) {
-        // Fails only if the process has exited.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let (_, address) = line.trim_end().rsplit_once('/').expect("a URL");
+        Client::connect(address.parse().expect("an address with a port"))
     }
 }
 

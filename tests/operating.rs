@@ -3,88 +3,61 @@
 mod common;
 
 use std::fs;
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::Command;
 
-use common::{Client, Finished, Params, Server, command, run, until};
+use common::{Client, Folder, Params, Server, command, get_at, run, run_with, until};
 use rustix::process::Signal;
-
-/// Runs the binary with `options` until it exits.
-fn run_with(options: &[&str]) -> Finished {
-    let mut command = command();
-    command.args(options);
-    run(command)
-}
-
-/// Asserts that a start failed with `code` and one line that names the cause.
-#[track_caller]
-fn assert_names(finished: &Finished, code: i32, cause: &str) {
-    let shown = format!("{finished:?}");
-    assert_eq!(finished.code, Some(code), "{shown}");
-    assert_eq!(finished.stdout, "", "{shown}");
-    assert_eq!(finished.stderr.matches('\n').count(), 1, "{shown}");
-    let line = finished.stderr.to_lowercase();
-    assert!(line.contains(cause), "no {cause} in {shown}");
-}
 
 #[test]
 fn an_error_names_the_bad_option() {
-    let cases: [(&[&str], &str); 30] = [
-        (&["--nonsense"], "--nonsense"),
-        (&["-x"], "-x"),
-        (&["extra"], "extra"),
-        (&["--history"], "--history"),
-        (&["--history", "abc"], "--history"),
-        (&["--history", ""], "--history"),
-        (&["--history", "-1"], "--history"),
-        (&["--history", "1.5"], "--history"),
-        (&["--history", "99999999999999999999999"], "--history"),
-        (&["--poll-timeout", "5x"], "--poll-timeout"),
-        (&["--poll-timeout", "ms"], "--poll-timeout"),
-        (&["--poll-timeout", "-1"], "--poll-timeout"),
-        (&["--poll-timeout", "soon"], "--poll-timeout"),
-        (&["--connection-timeout", "nan"], "--connection-timeout"),
-        (&["--keep-alive", "inf"], "--keep-alive"),
-        (&["--request-timeout", "99999999999999999999h"], "--request-timeout"),
-        (&["--max-message", "1q"], "--max-message"),
-        (&["--max-message", "k"], "--max-message"),
-        (&["--max-head", "big"], "--max-head"),
-        (&["--max-reply", "99999999999999999999g"], "--max-reply"),
-        (&["--max-clients", "many"], "--max-clients"),
-        (&["--max-channels", "-5"], "--max-channels"),
-        (&["--trust-proxy", "10.0.0.0/33"], "--trust-proxy"),
-        (&["--max-rate", "fast"], "--max-rate"),
-        (&["--user", ""], "--user"),
-        (&["--log", "loud"], "--log"),
-        (&["--listen", "nonsense"], "nonsense"),
-        (&["--listen", "127.0.0.1:99999"], "127.0.0.1:99999"),
-        (&["--listen", "127.0.0.1:x"], "127.0.0.1:x"),
-        (&["--listen", "[::1:80"], "[::1:80"),
+    let fails = |arguments: &[&str], cause: &str| {
+        let arguments = [&["--listen", "127.0.0.1:0"], arguments].concat();
+        run_with(&arguments).fails_with(2, &[cause]);
+    };
+    for argument in ["--nonsense", "-x", "extra", "--history"] {
+        fails(&[argument], argument);
+    }
+    for address in ["nonsense", "127.0.0.1:99999", "127.0.0.1:x", "[::1:80"] {
+        fails(&["--listen", address], address);
+    }
+    let cases: [(&str, &[&str]); 14] = [
+        ("--history", &["abc", "", "-1", "1.5", "99999999999999999999999"]),
+        ("--poll-timeout", &["5x", "ms", "-1", "soon"]),
+        ("--connection-timeout", &["nan"]),
+        ("--keep-alive", &["inf"]),
+        ("--request-timeout", &["99999999999999999999h"]),
+        ("--max-message", &["1q", "k"]),
+        ("--max-head", &["big"]),
+        ("--max-reply", &["99999999999999999999g"]),
+        ("--max-clients", &["many"]),
+        ("--max-channels", &["-5"]),
+        ("--trust-proxy", &["10.0.0.0/33"]),
+        ("--max-rate", &["fast"]),
+        ("--user", &[""]),
+        ("--log", &["loud"]),
     ];
-    for (options, cause) in cases {
-        let options = [&["--listen", "127.0.0.1:0"], options].concat();
-        assert_names(&run_with(&options), 2, cause);
+    for (option, values) in cases {
+        for value in values {
+            fails(&[option, value], option);
+        }
     }
 }
 
 #[test]
 fn an_error_names_the_variable_with_a_bad_value() {
     let cases = [
-        ("SPEAK_HISTORY", "abc", "history"),
-        ("SPEAK_POLL_TIMEOUT", "5x", "poll"),
+        ("SPEAK_HISTORY", "abc", "SPEAK_HISTORY"),
+        ("SPEAK_POLL_TIMEOUT", "5x", "SPEAK_POLL_TIMEOUT"),
         ("SPEAK_LISTEN", "127.0.0.1:0,nonsense", "nonsense"),
     ];
     for (name, value, cause) in cases {
         let mut command = command();
-        command.env(name, value);
-        if name != "SPEAK_LISTEN" {
-            command.args(["--listen", "127.0.0.1:0"]);
-        }
-        assert_names(&run(command), 2, cause);
+        command.env("SPEAK_LISTEN", "127.0.0.1:0").env(name, value);
+        run(command).fails_with(2, &[cause]);
     }
 }
 
@@ -92,52 +65,15 @@ fn an_error_names_the_variable_with_a_bad_value() {
 fn help_names_every_option() {
     let help = run_with(&["--help"]);
     assert_eq!((help.code, &*help.stderr), (Some(0), ""));
-    let options = [
-        "listen",
-        "admin-listen",
-        "poll-timeout",
-        "connection-timeout",
-        "close-grace",
-        "keep-alive",
-        "request-timeout",
-        "heartbeat",
-        "history",
-        "retention",
-        "max-message",
-        "max-head",
-        "max-reply",
-        "max-backlog",
-        "max-clients",
-        "max-clients-per-address",
-        "max-rate",
-        "max-channels",
-        "max-memory",
-        "trust-proxy",
-        "allow-origin",
-        "no-demo",
-        "user",
-        "no-sandbox",
-        "log",
-    ];
-    for option in options {
-        assert!(help.stdout.contains(&format!("--{option}")), "no --{option}");
+    // `tests/docs.rs` compares their names with the table in docs/operating.md.
+    for option in speak::options::SPECS {
+        assert!(help.stdout.contains(&format!("--{}", option.name)), "no --{}", option.name);
     }
 }
 
 #[test]
 fn version_prints_the_version() {
-    let version = run_with(&["--version"]);
-    assert_eq!(version.code, Some(0));
-    assert_eq!(version.stdout, concat!("speak ", env!("CARGO_PKG_VERSION"), "\n"));
-}
-
-#[test]
-fn a_start_on_an_address_in_use_fails() {
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = taken.local_addr().expect("its address").to_string();
-    let finished = run_with(&["--listen", "127.0.0.1:0", "--listen", &address]);
-    assert_eq!(finished.code, Some(1), "{finished:?}");
-    assert!(finished.stderr.contains(&address), "{finished:?}");
+    run_with(&["--version"]).prints(concat!("speak ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
 /// Returns the `timeout` of an introduction: the --connection-timeout as the server parsed it.
@@ -207,12 +143,12 @@ fn the_environment_sets_options_that_the_command_line_does_not() {
 #[test]
 fn all_listeners_serve_the_same_channels() {
     let server = Server::on(&["127.0.0.1:0", "127.0.0.1:0"], &["--log", "error"]);
-    let ports = [server.port(0), server.port(1)];
-    assert_ne!(ports[0], ports[1]);
-    assert_eq!(server.url(1), format!("http://127.0.0.1:{}", ports[1]));
+    assert_ne!(server.port(0), server.port(1));
+    assert_eq!(server.url(1), format!("http://127.0.0.1:{}", server.port(1)));
     let mut reader = server.park(&[("channel", "c")]);
-    let mut other = Client::connect(SocketAddr::from(([127, 0, 0, 1], ports[1])));
-    other.get("/write", &[("channel", "c"), ("message", "hi")]).ok();
+    Client::connect(server.address_of(1))
+        .get("/write", &[("channel", "c"), ("message", "hi")])
+        .ok();
     assert_eq!(reader.response().texts(), ["hi"]);
 }
 
@@ -231,9 +167,8 @@ fn assert_served(address: SocketAddr) {
 fn a_server_listens_on_an_ipv6_address() {
     if has_ipv6() {
         let server = Server::on(&["[::1]:0"], &[]);
-        let port = server.port(0);
-        assert_eq!(server.url(0), format!("http://[::1]:{port}"));
-        assert_served(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port)));
+        assert_eq!(server.url(0), format!("http://[::1]:{}", server.port(0)));
+        assert_served(server.address());
     }
 }
 
@@ -249,36 +184,43 @@ fn a_listener_for_all_addresses_accepts_ipv4_too() {
     }
 }
 
-/// Path of a socket that no other test uses. Dropping it removes the socket.
-struct SocketPath(PathBuf);
+/// Path of a socket that no other test uses.
+struct SocketPath {
+    _folder: Folder,
+    path: PathBuf,
+}
 
 impl SocketPath {
     fn new(name: &str) -> Self {
-        let file = format!("speak-{}-{name}.sock", std::process::id());
-        Self(std::env::temp_dir().join(file))
+        let folder = Folder::new(name);
+        Self { path: folder.file("sock"), _folder: folder }
+    }
+
+    /// Returns the path of a socket without a listener.
+    fn stale(name: &str) -> Self {
+        let socket = Self::new(name);
+        drop(UnixListener::bind(&socket.path).expect("a socket"));
+        // A child process that another test is starting may have a copy of the listener until exec.
+        until("the socket has no listener", || UnixStream::connect(&socket.path).is_err());
+        socket
     }
 
     fn url(&self) -> String {
-        format!("unix:{}", self.0.display())
+        format!("unix:{}", self.path.display())
     }
 
     #[track_caller]
     fn assert_served(&self) {
-        let mut stream = UnixStream::connect(&self.0).expect("connecting to the server");
-        stream.set_read_timeout(Some(common::GUARD)).expect("a timeout");
-        let request = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-        stream.write_all(request).expect("sending a request");
-        let mut response = String::new();
-        stream.read_to_string(&mut response).expect("a complete response");
+        let response = get_at(&self.path, "/health");
         assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
         assert!(response.ends_with(r#"{"status":"ok"}"#), "{response}");
     }
-}
 
-impl Drop for SocketPath {
-    fn drop(&mut self) {
-        // The server may have removed the socket.
-        let _ = fs::remove_file(&self.0);
+    /// Asserts that a server does not start with this socket.
+    #[track_caller]
+    fn assert_refused(&self) {
+        let finished = run_with(&["--listen", &self.url()]);
+        assert_eq!(finished.code, Some(1), "{finished:?}");
     }
 }
 
@@ -293,12 +235,8 @@ fn a_server_listens_on_a_unix_socket() {
 
 #[test]
 fn a_stale_unix_socket_is_replaced() {
-    let path = SocketPath::new("stale");
-    // The listener is gone, and its file remains.
-    drop(UnixListener::bind(&path.0).expect("a socket"));
-    assert!(path.0.exists());
-    // A child process that another test is starting may have a copy of the listener until exec.
-    until("the socket has no listener", || UnixStream::connect(&path.0).is_err());
+    let path = SocketPath::stale("stale");
+    assert!(path.path.exists());
     let server = Server::on(&[&path.url()], &[]);
     path.assert_served();
     // A killed server leaves its file. The next server replaces it.
@@ -311,8 +249,7 @@ fn a_stale_unix_socket_is_replaced() {
 fn a_unix_socket_in_use_is_left_alone() {
     let path = SocketPath::new("taken");
     let _server = Server::on(&[&path.url()], &[]);
-    let second = run_with(&["--listen", &path.url()]);
-    assert_eq!(second.code, Some(1), "{second:?}");
+    path.assert_refused();
     path.assert_served();
 }
 
@@ -326,28 +263,22 @@ fn the_umask_decides_who_may_use_a_unix_socket() {
         shell.env_clear();
         let _server = Server::spawn(shell, 1);
         path.assert_served();
-        let mode_of_socket =
-            fs::symlink_metadata(&path.0).expect("the socket").permissions().mode();
-        assert_eq!(mode_of_socket & 0o777, mode, "umask {umask}");
+        let socket = fs::symlink_metadata(&path.path).expect("the socket");
+        assert_eq!(socket.permissions().mode() & 0o777, mode, "umask {umask}");
     }
 }
 
 #[test]
 fn a_symbolic_link_is_left_alone_wherever_it_points() {
-    let target = SocketPath::new("target");
-    drop(UnixListener::bind(&target.0).expect("a socket"));
-    until("the socket has no listener", || UnixStream::connect(&target.0).is_err());
+    let target = SocketPath::stale("target");
     let nowhere = SocketPath::new("nowhere");
-    for (name, target_path) in
-        [("link-to-a-stale-socket", &target.0), ("link-to-nowhere", &nowhere.0)]
-    {
-        let link = SocketPath::new(name);
-        symlink(target_path, &link.0).expect("a link");
-        let finished = run_with(&["--listen", &link.url()]);
-        assert_eq!(finished.code, Some(1), "{finished:?}");
-        assert_eq!(fs::read_link(&link.0).expect("the link is still there"), *target_path);
+    for target in [&target.path, &nowhere.path] {
+        let link = SocketPath::new("link");
+        symlink(target, &link.path).expect("a link");
+        link.assert_refused();
+        assert_eq!(fs::read_link(&link.path).expect("the link is still there"), *target);
     }
-    assert!(target.0.exists() && !nowhere.0.exists());
+    assert!(target.path.exists() && !nowhere.path.exists());
 }
 
 #[test]
@@ -356,25 +287,23 @@ fn a_stop_removes_the_socket_of_the_server_and_no_other() {
     let mut server = Server::on(&[&path.url()], &[]);
     server.signal(Signal::TERM);
     server.wait();
-    assert!(!path.0.exists());
+    assert!(!path.path.exists());
 
     let mut server = Server::on(&[&path.url()], &[]);
-    fs::remove_file(&path.0).expect("the socket");
-    let theirs = UnixListener::bind(&path.0).expect("a socket of another process");
+    fs::remove_file(&path.path).expect("the socket");
+    let theirs = UnixListener::bind(&path.path).expect("a socket of another process");
     server.signal(Signal::TERM);
     server.wait();
-    UnixStream::connect(&path.0).expect("it is still there");
+    UnixStream::connect(&path.path).expect("it is still there");
     drop(theirs);
 }
 
 #[test]
 fn a_file_that_is_not_a_socket_is_left_alone() {
     let path = SocketPath::new("file");
-    fs::write(&path.0, "precious").expect("a file");
-    let finished = run_with(&["--listen", &path.url()]);
-    assert_eq!(finished.code, Some(1), "{finished:?}");
-    let kept = fs::read_to_string(&path.0).expect("the file is still there");
-    assert_eq!(kept, "precious");
+    fs::write(&path.path, "precious").expect("a file");
+    path.assert_refused();
+    assert_eq!(fs::read_to_string(&path.path).expect("the file is still there"), "precious");
 }
 
 #[test]

@@ -7,10 +7,11 @@ use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use common::{
-    Client, Folder, Identity, Params, Server, Socket, free_address, request, target, until,
+    Client, EventStream, Folder, Identity, Params, Running, Server, Socket, free_address, get_at,
+    request, until,
 };
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
@@ -72,7 +73,7 @@ fn caddy(folder: &Path, file: &Path) -> Command {
 /// A running proxy, and Speak behind it.
 struct Proxy {
     name: &'static str,
-    child: Child,
+    running: Running,
     address: SocketAddr,
     folder: Folder,
     server: Server,
@@ -91,10 +92,10 @@ impl Recipe {
         let mut command = (self.run)(folder.path(), &file);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
         // A process group of its own, so that its workers end with it.
-        let child = command.process_group(0).spawn().expect(self.file);
-        let mut proxy = Proxy { name: self.file, child, address, folder, server };
+        let running = Running::start(command.process_group(0));
+        let mut proxy = Proxy { name: self.file, running, address, folder, server };
         until(&format!("{} listens", self.file), || {
-            let status = proxy.child.try_wait().expect("our own child");
+            let status = proxy.running.status();
             let said = || fs::read_to_string(proxy.folder.file("log"));
             assert!(status.is_none(), "{} ended with {status:?}: {:?}", self.file, said());
             TcpStream::connect(address).is_ok()
@@ -131,41 +132,27 @@ impl Proxy {
     #[track_caller]
     fn says_goodbye<T>(&self, way: &str, read: impl FnOnce(&Identity) -> T) {
         let channel = &*format!("leaving-{way}");
-        let answer =
-            self.client().get("/introduce", &[("channel", channel), ("message", "Josh")]).ok();
-        let josh = Identity::from_answer(&answer);
+        let josh = self.server.introduce(channel, "Josh");
         let open = read(&josh);
         self.server.wait_for_readers(channel, 1);
         drop(open);
         until(&format!("{} tells Speak that {way} has closed", self.name), || {
-            let messages = self.server.read(channel, "1").messages();
-            messages.iter().any(|it| it["type"] == "goodbye" && it["reason"] == "closed")
+            self.server.read(channel, "1").events().contains(&"goodbye closed".to_owned())
         });
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // Both fail only if the proxy has exited.
-        let group = Pid::from_child(&self.child);
-        let _ = kill_process_group(group, Signal::KILL);
-        let _ = self.child.wait();
+        // Fails only if the proxy has exited.
+        let _ = kill_process_group(Pid::from_child(&self.running.0), Signal::KILL);
     }
 }
 
 /// Opens an event stream and reads its head. Proxies cut the body into chunks, which do not matter
 /// here.
 fn stream(proxy: &Proxy, params: &Params) -> Client {
-    let mut client = proxy.client();
-    client.send(request("GET", &target("/read", params), &[("Accept", "text/event-stream")], None));
-    let head = client.head();
-    assert_eq!(
-        (head.status, head.header("content-type")),
-        (200, Some("text/event-stream")),
-        "{}",
-        proxy.name
-    );
-    client
+    EventStream::open(proxy.client(), params, &[]).client
 }
 
 fn each(check: impl Fn(&Proxy)) {
@@ -178,11 +165,8 @@ fn each(check: impl Fn(&Proxy)) {
 fn the_guide_quotes_the_tested_files() {
     for recipe in &RECIPES {
         let text = fs::read_to_string(Path::new(FOLDER).join(recipe.file)).expect("the recipe");
-        assert!(
-            GUIDE.contains(&format!("```\n{text}```\n")),
-            "{} stands differently in docs/proxies.md",
-            recipe.file
-        );
+        let is_quoted = GUIDE.contains(&format!("```\n{text}```\n"));
+        assert!(is_quoted, "docs/proxies.md does not quote {}", recipe.file);
     }
 }
 
@@ -222,12 +206,9 @@ fn a_websocket_works_in_both_directions() {
         for text in ["one", "two"] {
             socket.ask(&json!({"call": "write", "channel": "room", "message": text, "ref": 1}));
             let frames = [socket.json(), socket.json()];
-            let has = |it: &serde_json::Value| it["messages"][0]["message"] == text;
-            assert!(
-                frames.iter().any(has) && frames.iter().any(|it| it["ref"] == 1),
-                "{}: {frames:?}",
-                proxy.name
-            );
+            let is_there = frames.iter().any(|it| it["messages"][0]["message"] == text);
+            let is_answered = frames.iter().any(|it| it["ref"] == 1);
+            assert!(is_there && is_answered, "{}: {frames:?}", proxy.name);
         }
     });
 }
@@ -269,12 +250,9 @@ fn limits_count_the_client_not_the_proxy_or_a_forged_address() {
 #[test]
 fn requests_share_connections_to_speak() {
     for recipe in &RECIPES {
-        let folder = std::env::temp_dir().join(format!(
-            "speak-shares-{}-{}",
-            std::process::id(),
-            recipe.file
-        ));
-        let admin = format!("unix:{}", folder.display());
+        let folder = Folder::new("admin");
+        let socket = folder.file("sock");
+        let admin = format!("unix:{}", socket.display());
         let proxy = &recipe.start(&["--admin-listen", &admin, "--log", "debug"]);
         let mut client = proxy.client();
         for _ in 0..20 {
@@ -282,23 +260,11 @@ fn requests_share_connections_to_speak() {
         }
         drop(client);
         // One connection stays although its client has closed; the client that asks has the other.
-        let metrics = metrics_at(&folder);
-        let clients =
-            metrics.lines().find_map(|line| line.strip_prefix("speak_clients ")).expect("a number");
-        let clients: u32 = clients.parse().expect("a number");
+        let metrics = get_at(&socket, "/metrics");
+        let clients = metrics.lines().find_map(|line| line.strip_prefix("speak_clients "));
+        let clients: u32 = clients.expect("a number").parse().expect("a number");
         assert!((1..5).contains(&clients), "{}: {clients} connections", proxy.name);
     }
-}
-
-fn metrics_at(socket: &Path) -> String {
-    use std::io::{Read, Write};
-    let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("the admin listener");
-    stream
-        .write_all(b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-        .expect("a request");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    answer
 }
 
 #[test]
@@ -306,16 +272,13 @@ fn cross_origin_pages_can_call_and_caches_keep_nothing() {
     each(|proxy| {
         let mut client = proxy.client();
         let origin = [("Origin", "https://example.org")];
-        let answer = client
-            .get_with("/read", &[("channel", "room"), ("from_id", "0"), ("timeout", "0")], &origin)
-            .ok();
+        let params = [("channel", "room"), ("from_id", "0"), ("timeout", "0")];
+        let answer = client.get_with("/read", &params, &origin).ok();
         assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "{}", proxy.name);
-        assert!(
-            answer.header("cache-control").is_some_and(|it| it.contains("no-store")),
-            "{answer:?}"
-        );
+        let cache = answer.header("cache-control").unwrap_or_default();
+        assert!(cache.contains("no-store"), "{}: {answer:?}", proxy.name);
         let asks = [origin[0], ("Access-Control-Request-Method", "POST")];
-        client.send(request("OPTIONS", &target("/write", &[]), &asks, None));
+        client.send(request("OPTIONS", "/write", &asks, None));
         let head = client.head();
         assert!(head.header("access-control-allow-methods").is_some(), "{}: {head:?}", proxy.name);
     });

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Params, Server, now_ms, request, target};
+use common::{Params, Server, now_ms, request};
+use support::http::get;
 
 /// Returns the server's epoch.
 fn epoch(server: &Server) -> String {
@@ -130,14 +131,11 @@ fn responses_have_exactly_these_bytes() {
     let epoch = epoch(&server);
     let before = now_ms() - 1;
     let me = server.introduce("c", "Josh");
-    let say = me.and(&[("channel", "c"), ("message", "say \"hi\"\n")]);
-    server.get("/write", &say).ok();
+    server.call_as(&me, "/write", "c", "say \"hi\"\n");
     server.write("c", "");
-    let with_channel = me.and(&[("channel", "c"), ("message", "so long")]);
-    server.get("/goodbye", &with_channel).ok();
-    let again = me.and(&[("channel", "c"), ("message", "again")]);
-    server.get("/introduce", &again).ok();
-    server.get("/goodbye", &me.and(&[])).ok();
+    server.call_as(&me, "/goodbye", "c", "so long");
+    server.call_as(&me, "/introduce", "c", "again");
+    server.goodbye(&me);
 
     let answer = server.read("c", "1");
     let times: Vec<u64> =
@@ -185,8 +183,7 @@ fn a_different_epoch_causes_a_reset() {
     let server = five_messages();
     let own = epoch(&server);
     let read = |from_id: &str, epoch: &str| {
-        let place = [("channel", "c"), ("from_id", from_id), ("timeout", "0")];
-        let params = [&place[..], &[("epoch", epoch)]].concat();
+        let params = [("channel", "c"), ("from_id", from_id), ("epoch", epoch), ("timeout", "0")];
         server.get("/read", &params).ok()
     };
     let same = read("3", &own);
@@ -249,14 +246,9 @@ fn messages_of_one_turn_come_in_one_response() {
     let server = Server::start();
     let mut readers = [(); 3].map(|()| server.park(&[("channel", "c"), ("from_id", "1")]));
     // One segment, so that the server reads all of them in one turn.
-    let requests: Vec<Vec<u8>> = (1..=5)
-        .map(|number| {
-            let params = [("channel", "c"), ("message", &*format!("m{number}"))];
-            request("GET", &target("/write", &params), &[], None)
-        })
-        .collect();
+    let write = |number| get(&format!("/write?channel=c&message=m{number}"));
     let mut writer = server.client();
-    writer.send(requests.concat());
+    writer.send([1, 2, 3, 4, 5].map(write).concat());
     for reader in &mut readers {
         assert_eq!(reader.response().ids(), [1, 2, 3, 4, 5]);
     }

@@ -8,7 +8,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{IoSliceMut, Read, Write};
+use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -18,7 +18,7 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener, Uni
 use std::path::Path;
 use std::process::Command;
 
-use common::{Folder, GUARD, Server, command, run, until};
+use common::{Folder, GUARD, Server, command, get_at, run, until};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
 use rustix::process::Signal;
@@ -235,17 +235,6 @@ fn passing(sockets: &[OwnedFd], names: &str, options: &[&str]) -> Command {
     bash
 }
 
-/// Returns the response at a Unix socket for this path.
-fn get_at(socket: &Path, path: &str) -> String {
-    let mut stream = UnixStream::connect(socket).expect("a socket that listens");
-    stream.set_read_timeout(Some(GUARD)).expect("a time-out of reads");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-        .expect("sending a request");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    answer
-}
-
 #[test]
 fn activated_sockets_survive_upgrades_and_their_files_remain() {
     let folder = Folder::new("passed");
@@ -302,10 +291,7 @@ fn an_activated_descriptor_that_is_no_listener_stops_the_start() {
         (file, "a socket that systemd passed"),
         (nothing, "LISTEN_FDS counts descriptor"),
     ] {
-        let finished = run(command);
-        assert_eq!(finished.code, Some(1), "{finished:?}");
-        assert_eq!(finished.stderr.matches('\n').count(), 1, "{finished:?}");
-        assert!(finished.stderr.contains(reason), "no {reason} in {finished:?}");
+        run(command).fails_with(1, &[reason]);
     }
 }
 

@@ -37,8 +37,7 @@ fn two_people_meet_talk_and_part() {
 
     // They talk.
     let mut ann_reads = server.park(&ann.and(&[("channel", "test"), ("from_id", "3")]));
-    let howdy = [("channel", "test"), ("message", "howdy")];
-    let written = server.get("/write", &josh.and(&howdy)).ok();
+    let written = server.call_as(&josh, "/write", "test", "howdy");
     assert_eq!(written.text(), r#"{"id":3}"#);
     let heard = ann_reads.response();
     assert_eq!(heard.texts(), ["howdy"]);
@@ -46,8 +45,7 @@ fn two_people_meet_talk_and_part() {
 
     // Josh leaves; Ann gets his goodbye with its reason.
     let mut ann_reads = server.park(&ann.and(&[("channel", "test"), ("from_id", "4")]));
-    let left = server.get("/goodbye", &josh.and(&[])).ok();
-    assert_eq!(left.text(), r#"{"ok":true}"#);
+    server.goodbye(&josh);
     let goodbye = ann_reads.response();
     assert_eq!(goodbye.events(), ["goodbye left"]);
     assert_eq!(goodbye.messages()[0]["from"], 1);
@@ -58,23 +56,6 @@ fn two_people_meet_talk_and_part() {
     let goodbye = watcher.response();
     assert_eq!(goodbye.events(), ["goodbye closed"]);
     assert_eq!(goodbye.messages()[0]["from"], 2);
-}
-
-#[test]
-fn a_late_reader_gets_the_member_list() {
-    let server = Server::with(&["--history", "3"]);
-    let gone = server.introduce("test", "Gone");
-    let _josh = server.introduce("test", "Josh");
-    let _ann = server.introduce("test", "Ann");
-    server.get("/goodbye", &gone.and(&[])).ok();
-    for message in ["a", "b", "c"] {
-        server.write("test", message);
-    }
-
-    let list = server.read("test", "0");
-    assert_eq!(list.texts(), ["Josh", "Ann", "a", "b", "c"]);
-    assert_eq!(list.ids(), [2, 3, 5, 6, 7]);
-    assert_eq!(list.next_id(), 8);
 }
 
 #[test]
@@ -99,7 +80,7 @@ fn a_private_pair_is_an_inbox() {
     let news = server.read(read, "2");
     assert_eq!(news.texts(), ["guest"]);
     assert_eq!(server.members(read)["members"][0]["message"], "guest");
-    server.get("/goodbye", &guest.and(&[])).ok();
+    server.goodbye(&guest);
     assert_eq!(server.read(read, "3").events(), ["goodbye left"]);
 }
 

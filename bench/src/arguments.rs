@@ -65,14 +65,7 @@ pub(crate) fn parse() -> Result<Command> {
 }
 
 fn parse_run(mut parser: lexopt::Parser) -> Result<Command> {
-    let mut options = Options {
-        length: Length::Quick,
-        speak: None,
-        against: None,
-        rounds: None,
-        only: Vec::new(),
-        results: PathBuf::from("bench/results"),
-    };
+    let mut options = Options { results: PathBuf::from("bench/results"), ..Options::default() };
     while let Some(argument) = parser.next()? {
         match argument {
             Long("quick") => options.length = Length::Quick,

@@ -2,7 +2,7 @@
 //! goodbye.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use support::http::get;
 use support::incoming::{Cutter, Item};
 use support::process::Cores;
 
-use crate::client::{BUFFER_BYTES, Client, Poller};
+use crate::client::{BUFFER_BYTES, Client, POLL_TIMEOUT, Poller};
 use crate::result::{Result, STALL};
 use crate::sample::Sample;
 use crate::server::Target;
@@ -20,29 +20,31 @@ use crate::wire::Dialect;
 /// Sessions at a time. Twice as many messages must fit into the history, or the observer misses
 /// some.
 const BATCH: usize = 40;
-const POLL_TIMEOUT: Duration = Duration::from_millis(200);
 const ROOM: &str = "churn";
 
 /// Introductions that end by closing the pending read.
 pub(crate) fn churn(target: &Target, cores: Cores, cycles: usize) -> Result<Sample> {
     let mut observer = Observer::new(target)?;
-    let mut batches = Batches::new(target)?;
-    batches.come_and_go(BATCH, &mut observer)?;
-    let window = Window::open(target.process, cores)?;
-    for done in (0..cycles).step_by(BATCH) {
-        batches.come_and_go(BATCH.min(cycles - done), &mut observer)?;
-    }
-    let usage = window.close()?;
-    Ok(Sample::new(usage, cycles as u64))
+    in_batches(target, cores, cycles, |batches, count| batches.come_and_go(count, &mut observer))
 }
 
 /// Connections that write once and close, for comparison.
 pub(crate) fn connect(target: &Target, cores: Cores, cycles: usize) -> Result<Sample> {
+    in_batches(target, cores, cycles, Batches::write_and_go)
+}
+
+/// Measures cycles in batches, after one batch that is not measured.
+fn in_batches(
+    target: &Target,
+    cores: Cores,
+    cycles: usize,
+    mut batch: impl FnMut(&mut Batches, usize) -> Result<()>,
+) -> Result<Sample> {
     let mut batches = Batches::new(target)?;
-    batches.write_and_go(BATCH)?;
+    batch(&mut batches, BATCH)?;
     let window = Window::open(target.process, cores)?;
     for done in (0..cycles).step_by(BATCH) {
-        batches.write_and_go(BATCH.min(cycles - done))?;
+        batch(&mut batches, BATCH.min(cycles - done))?;
     }
     let usage = window.close()?;
     Ok(Sample::new(usage, cycles as u64))
@@ -73,13 +75,9 @@ impl Batches {
 
     fn connect(&mut self, count: usize) -> Result<(Poller, Vec<Client>)> {
         let poller = Poller::new()?;
-        let mut clients = Vec::with_capacity(count);
-        for index in 0..count {
-            let client = Client::connect(self.target.address, self.next_number)?;
-            self.next_number += 1;
-            poller.add(&client, index as u64)?;
-            clients.push(client);
-        }
+        let first = self.next_number;
+        self.next_number += count as u32;
+        let clients = poller.connect(self.target.address, first..self.next_number)?;
         Ok((poller, clients))
     }
 

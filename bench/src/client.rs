@@ -1,6 +1,7 @@
 //! The generator's end of a TCP connection, and the poll of many of them.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
@@ -23,6 +24,8 @@ pub(crate) const BUFFER_BYTES: usize = 256 * 1024;
 /// generator that sleeps. No distant client makes it pay for that.
 const SPIN: Duration = Duration::from_micros(500);
 const EVENTS_MAX: usize = 512;
+/// Longest sleep of a loop without an event. After it, the loop checks for a stall.
+pub(crate) const POLL_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// One connection to the server.
 pub(crate) struct Client {
@@ -109,16 +112,16 @@ impl Client {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         self.send(request)?;
         let mut answer = None;
-        while answer.is_none() {
-            if Instant::now() > deadline {
-                return Err("the server does not answer".into());
-            }
+        while Instant::now() < deadline {
             self.receive(&mut cutter, &mut buffer, |_, frame| {
                 answer = Some(read(frame)?);
                 Ok(())
             })?;
+            if let Some(answer) = answer {
+                return Ok(answer);
+            }
         }
-        answer.ok_or_else(|| "the server does not answer".into())
+        Err("the server does not answer".into())
     }
 }
 
@@ -137,6 +140,16 @@ impl Poller {
             events: Vec::with_capacity(EVENTS_MAX),
             active: Instant::now(),
         })
+    }
+
+    /// Connects clients with these numbers. The token of each is its index.
+    pub(crate) fn connect(&self, to: SocketAddrV4, numbers: Range<u32>) -> Result<Vec<Client>> {
+        let clients = numbers.map(|number| Client::connect(to, number));
+        let clients = clients.collect::<Result<Vec<_>>>()?;
+        for (index, client) in clients.iter().enumerate() {
+            self.add(client, index as u64)?;
+        }
+        Ok(clients)
     }
 
     pub(crate) fn add(&self, client: &Client, token: u64) -> Result<()> {

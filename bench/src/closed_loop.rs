@@ -7,14 +7,12 @@ use std::time::{Duration, Instant};
 use support::incoming::{Cutter, Item};
 use support::process::Cores;
 
-use crate::client::{BUFFER_BYTES, Client, Poller};
+use crate::client::{BUFFER_BYTES, Client, POLL_TIMEOUT, Poller};
 use crate::result::{Result, STALL};
 use crate::sample::Sample;
 use crate::server::Target;
 use crate::window::Window;
 use crate::wire::{Dialect, Form};
-
-const POLL_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Connections that send `depth` requests at a time and then wait for the responses.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,15 +74,9 @@ pub(crate) fn poll(target: &Target, cores: Cores, work: Closed, messages: usize)
 /// Runs the loop: first the warm-up, then the measured part.
 fn drive(target: &Target, cores: Cores, work: Closed, script: &mut impl Script) -> Result<Sample> {
     let poller = Poller::new()?;
-    let mut clients = Vec::with_capacity(work.connections);
-    for number in 0..work.connections {
-        let client = Client::connect(target.address, number as u32)?;
-        poller.add(&client, number as u64)?;
-        clients.push(client);
-    }
     let mut pool = Pool {
+        clients: poller.connect(target.address, 0..work.connections as u32)?,
         poller,
-        clients,
         due: vec![0; work.connections],
         depth: work.depth,
         cutter: Cutter::default(),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use support::incoming::{Cutter, Item};
 use support::ws::PING;
 
-use crate::client::{BUFFER_BYTES, Client, Poller};
+use crate::client::{BUFFER_BYTES, Client, POLL_TIMEOUT, Poller};
 use crate::result::{Result, STALL};
 use crate::server::Target;
 use crate::wire::{self, Cursor, Dialect, Form, Template};
@@ -19,8 +19,6 @@ use crate::wire::{self, Cursor, Dialect, Form, Template};
 const WRITER_TOKENS: u64 = 1 << 32;
 /// Readers to connect before the server must have read from them.
 const CONNECT_BATCH: usize = 100;
-/// Time between two checks whether streams have begun.
-const BEGIN_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Size of a crowd.
 #[derive(Clone, Copy)]
@@ -40,6 +38,7 @@ struct Reader {
     follows: bool,
 }
 
+#[derive(Default)]
 struct Room {
     /// Sequence numbers in the order in which readers see them.
     log: Vec<u32>,
@@ -115,8 +114,7 @@ impl Crowd {
             writers: Writers::new(target, size)?,
             progress: Instant::now(),
         };
-        for (index, writer) in crowd.writers.all.iter().enumerate() {
-            let token = WRITER_TOKENS + index as u64;
+        for (token, writer) in (WRITER_TOKENS..).zip(&crowd.writers.all) {
             crowd.poller.add(&writer.client, token)?;
         }
         let total = size.rooms * size.readers_per_room;
@@ -138,8 +136,7 @@ impl Crowd {
             }
         }
         while size.form.stays() && crowd.readers.begun < total {
-            crowd.turn(BEGIN_TIMEOUT, |_| ())?;
-            crowd.check_progress()?;
+            crowd.turn(POLL_TIMEOUT, |_| ())?;
         }
         Ok(crowd)
     }
@@ -167,7 +164,8 @@ impl Crowd {
         self.readers.rooms[0].answer.len()
     }
 
-    /// Handles pending events, or waits for one until `timeout` ends.
+    /// Handles pending events, or waits for one until `timeout` ends. Fails if no event has come
+    /// within the stall limit.
     pub(crate) fn turn(&mut self, timeout: Duration, mut on: impl FnMut(Delivery)) -> Result<()> {
         self.poller.wait(timeout, &mut self.tokens)?;
         if !self.tokens.is_empty() {
@@ -181,19 +179,17 @@ impl Crowd {
                 self.readers.receive(token as usize, &mut self.buffer, &mut on)?;
             }
         }
-        self.writers.pump()
+        self.writers.pump()?;
+        if self.progress.elapsed() < STALL { Ok(()) } else { Err(self.stall().into()) }
     }
 
-    /// Fails if no event has come within the stall limit.
-    pub(crate) fn check_progress(&self) -> Result<()> {
-        if self.progress.elapsed() < STALL {
-            return Ok(());
-        }
+    /// Describes the lack of progress.
+    fn stall(&self) -> String {
         let written = |room: u32| self.readers.rooms[room as usize].written.len();
         let mut behind = self.readers.all.iter().enumerate();
         let behind = behind.find(|(_, reader)| (reader.place as usize) < written(reader.room));
         let (begun, all) = (self.readers.begun, self.readers.all.len());
-        Err(match behind {
+        match behind {
             Some((index, reader)) => format!(
                 "lost: reader {index} has {} of the {} messages of room {}",
                 reader.place,
@@ -205,15 +201,13 @@ impl Crowd {
             }
             None => format!("{} writes are not answered", self.unanswered()),
         }
-        .into())
     }
 
     /// Checks that each reader got each message of its room once, in the order of the ids.
     pub(crate) fn check(&self) -> Result<()> {
         for (number, room) in self.readers.rooms.iter().enumerate() {
-            let mut log = room.log.clone();
+            let (mut log, mut written) = (room.log.clone(), room.written.clone());
             log.sort_unstable();
-            let mut written = room.written.clone();
             written.sort_unstable();
             if log != written {
                 let at = log.iter().zip(&written).take_while(|(a, b)| a == b).count();
@@ -247,11 +241,8 @@ impl Crowd {
 impl Readers {
     fn new(dialect: Dialect, size: Size) -> Self {
         let room = |number| Room {
-            log: Vec::new(),
-            written: Vec::new(),
-            answer: Vec::new(),
-            seqs: Vec::new(),
             poll: dialect.poll(number, &Cursor::Start, size.form),
+            ..Room::default()
         };
         Self {
             dialect,

@@ -102,15 +102,12 @@ fn spread(spread: Spread) -> Value {
 }
 
 fn latency_value(latency: Latency) -> Value {
+    let milliseconds = |time: Duration| rounded(time.as_secs_f64() * 1000.0);
     json!({
         "half": milliseconds(latency.half),
         "p99": milliseconds(latency.p99),
         "most": milliseconds(latency.most),
     })
-}
-
-fn milliseconds(time: Duration) -> f64 {
-    rounded(time.as_secs_f64() * 1000.0)
 }
 
 /// Three decimal places are more than any of these figures is worth.

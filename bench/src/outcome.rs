@@ -35,6 +35,12 @@ impl Row {
         Spread::of(self.costs(kind))
     }
 
+    /// Returns a further figure of a server.
+    pub(crate) fn extra(&self, kind: Kind, wanted: &str) -> Option<Spread> {
+        let extras = self.samples.get(&kind)?.iter().flat_map(|sample| &sample.extra);
+        Spread::of(extras.filter(|(name, _)| *name == wanted).map(|(_, value)| *value))
+    }
+
     /// Returns Speak's figure divided by a peer's, round by round. A disturbance mostly hits both.
     pub(crate) fn ratio(&self, peer: Kind) -> Option<Spread> {
         let pairs = self.costs(Kind::Speak).zip(self.costs(peer));
@@ -47,7 +53,7 @@ impl Outcome {
     pub(crate) fn kinds(&self) -> &'static [Kind] {
         let has_other_build =
             self.rows.iter().any(|row| row.part.targets.contains(&Kind::OtherBuild));
-        if has_other_build { &[Kind::Speak, Kind::OtherBuild] } else { plan::PEERS }
+        plan::kinds(has_other_build)
     }
 
     pub(crate) fn row(&self, name: &str) -> Option<&Row> {
@@ -73,12 +79,7 @@ impl Outcome {
                     calls / 2.0 / write
                 }))
             }
-            Against::LeftOverBefore => {
-                let samples = row.samples.get(&Kind::Speak).into_iter().flatten();
-                let extras = samples.flat_map(|sample| &sample.extra);
-                let left = extras.filter(|(name, _)| *name == "left_over_before");
-                Spread::of(left.map(|(_, value)| *value))
-            }
+            Against::LeftOverBefore => row.extra(Kind::Speak, "left_over_before"),
         }
     }
 }

@@ -8,9 +8,10 @@ use crate::wire::Form;
 use crate::work::{Chat, Fanout, Work};
 
 /// Length of a run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Length {
     /// Under two minutes.
+    #[default]
     Quick,
     Full,
 }
@@ -64,12 +65,16 @@ pub(crate) struct Part {
     pub(crate) goals: Vec<Goal>,
 }
 
-/// The usual peers, and Speak itself.
-pub(crate) const PEERS: &[Kind] = WITH_NGINX;
 const SPEAK: &[Kind] = &[Kind::Speak];
 const PUBSUB: &[Kind] = &[Kind::Speak, Kind::Baseline, Kind::Nchan];
 const WITH_NGINX: &[Kind] = &[Kind::Speak, Kind::Baseline, Kind::Nchan, Kind::Nginx];
 const WITHOUT_BASELINE: &[Kind] = &[Kind::Speak, Kind::Nchan];
+const BUILDS: &[Kind] = &[Kind::Speak, Kind::OtherBuild];
+
+/// Returns the compared servers: two builds of Speak, or Speak and the usual peers.
+pub(crate) fn kinds(has_other_build: bool) -> &'static [Kind] {
+    if has_other_build { BUILDS } else { WITH_NGINX }
+}
 
 const DELIVERY: &str = "µs a delivery";
 const REQUEST: &str = "µs a request";
@@ -182,7 +187,7 @@ fn idle(
 /// as much.
 pub(crate) fn against(parts: &mut [Part]) {
     for part in parts {
-        part.targets = &[Kind::Speak, Kind::OtherBuild];
+        part.targets = BUILDS;
         // The rest of a smaller base is a larger fraction of it, so bytes per reader are compared
         // with the peer's.
         part.goals = vec![goal(Against::Peer(Kind::OtherBuild), 1.03, None)];

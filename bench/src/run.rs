@@ -9,11 +9,12 @@ use support::process::{Cores, pin, raise_file_limit};
 use crate::outcome::{Outcome, Row};
 use crate::plan::{self, Length, Part};
 use crate::result::Result;
-use crate::server::{Kind, Programs, Target};
+use crate::server::{Programs, Target};
 use crate::work::Work;
 use crate::{json, plot, table};
 
 /// Options of `run`.
+#[derive(Default)]
 pub(crate) struct Options {
     pub(crate) length: Length,
     pub(crate) speak: Option<PathBuf>,
@@ -36,9 +37,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if programs.cores.server == programs.cores.generator {
         eprintln!("only one core may be used: rates and latencies mean little");
     }
-    let kinds =
-        if options.against.is_some() { &[Kind::Speak, Kind::OtherBuild] } else { plan::PEERS };
-    for &kind in kinds {
+    for &kind in plan::kinds(options.against.is_some()) {
         if let Some(why) = programs.missing(kind) {
             eprintln!("without {}: {why}", kind.name());
         }

@@ -4,7 +4,7 @@ use crate::stats::Latency;
 use crate::window::Usage;
 
 /// Result of a workload.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sample {
     /// The compared figure: µs of the server's CPU per operation, or bytes per reader.
     pub(crate) cost: Option<f64>,
@@ -23,10 +23,8 @@ impl Sample {
             cost: usage.server_ns.map(|ns| ns as f64 / 1e3 / operations as f64),
             operations,
             per_second: operations as f64 / usage.wall.as_secs_f64(),
-            latency: None,
             disturbed: usage.disturbed,
-            answer_bytes: 0,
-            extra: Vec::new(),
+            ..Self::default()
         }
     }
 }

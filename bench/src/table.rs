@@ -145,15 +145,13 @@ fn rates(outcome: &Outcome, row: &Row) -> Vec<String> {
         };
         let mut cell = format!("{:.0}/s", rate.median);
         let latencies: Vec<_> = samples.iter().filter_map(|sample| sample.latency).collect();
-        let middle = |of: fn(&Latency) -> Duration| {
-            let times = latencies.iter().map(|latency| of(latency).as_secs_f64() * 1000.0);
+        let parts: [fn(&Latency) -> Duration; 3] =
+            [|latency| latency.half, |latency| latency.p99, |latency| latency.most];
+        let medians = parts.map(|part| {
+            let times = latencies.iter().map(|latency| part(latency).as_secs_f64() * 1000.0);
             Spread::of(times).map(|spread| spread.median)
-        };
-        if let (Some(half), Some(p99), Some(most)) = (
-            middle(|latency| latency.half),
-            middle(|latency| latency.p99),
-            middle(|latency| latency.most),
-        ) {
+        });
+        if let [Some(half), Some(p99), Some(most)] = medians {
             let _ = write!(cell, ", {half:.1} / {p99:.1} / {most:.1}");
         }
         if samples.iter().any(|sample| sample.disturbed > DISTURBED) {
@@ -171,24 +169,14 @@ fn is_idle(row: &Row) -> bool {
 fn memory(outcome: &Outcome, row: &Row) -> Vec<String> {
     let mut cells = vec![row.part.label.to_owned()];
     for &kind in outcome.kinds() {
-        let median = |wanted: &str| {
-            let samples = row.samples.get(&kind).into_iter().flatten();
-            let figures =
-                samples.flat_map(|sample| &sample.extra).filter(|(name, _)| *name == wanted);
-            Spread::of(figures.map(|(_, figure)| *figure)).map(|spread| spread.median)
-        };
-        cells.push(
-            match (
-                median("waiting_bytes_each"),
-                median("notified_bytes_each"),
-                median("left_over_before"),
-            ) {
-                (Some(before), Some(after), Some(left)) => {
-                    format!("{before:.0} / {after:.0}; {left:.2}")
-                }
-                _ => String::new(),
-            },
-        );
+        let figures = ["waiting_bytes_each", "notified_bytes_each", "left_over_before"]
+            .map(|name| row.extra(kind, name).map(|spread| spread.median));
+        cells.push(match figures {
+            [Some(before), Some(after), Some(left)] => {
+                format!("{before:.0} / {after:.0}; {left:.2}")
+            }
+            _ => String::new(),
+        });
     }
     cells
 }

@@ -10,14 +10,8 @@ use crate::result::Result;
 /// `/proc/stat` counts in ticks of the user's clock, which is 100 Hz on every Linux.
 const TICK_NS: f64 = 1e7;
 
-/// Nanoseconds of a core: busy with processes, and stolen by the host.
-#[derive(Clone, Copy)]
-struct CoreTime {
-    busy_ns: f64,
-    stolen_ns: f64,
-}
-
-fn core_time(core: usize) -> Result<CoreTime> {
+/// Returns nanoseconds of a core: busy with processes, or stolen by the host.
+fn core_ns(core: usize) -> Result<f64> {
     let text = fs::read_to_string("/proc/stat")?;
     let name = format!("cpu{core} ");
     let line = text.lines().find_map(|line| line.strip_prefix(&name));
@@ -29,10 +23,7 @@ fn core_time(core: usize) -> Result<CoreTime> {
     let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = ticks[..] else {
         return Err("/proc/stat has another form".into());
     };
-    Ok(CoreTime {
-        busy_ns: (user + nice + system + irq + softirq) * TICK_NS,
-        stolen_ns: steal * TICK_NS,
-    })
+    Ok((user + nice + system + irq + softirq + steal) * TICK_NS)
 }
 
 /// A time in which a server works.
@@ -41,7 +32,7 @@ pub(crate) struct Window {
     cores: Cores,
     server_ns: u64,
     own_ns: u64,
-    times: [CoreTime; 2],
+    cores_ns: [f64; 2],
     start: Instant,
 }
 
@@ -64,7 +55,7 @@ impl Window {
             cores,
             server_ns,
             own_ns: own_ns()?,
-            times: [core_time(cores.server)?, core_time(cores.generator)?],
+            cores_ns: [core_ns(cores.server)?, core_ns(cores.generator)?],
             start: Instant::now(),
         })
     }
@@ -81,13 +72,11 @@ impl Window {
             None => None,
         };
         let whole_ns = self.start.elapsed().as_nanos() as f64;
-        let ours_ns = [server_ns.unwrap_or(0) as f64, own_ns];
-        let mut others = [0.0_f64; 2];
-        for (index, core) in [self.cores.server, self.cores.generator].iter().enumerate() {
-            let (before, now) = (self.times[index], core_time(*core)?);
-            others[index] = now.busy_ns - before.busy_ns - ours_ns[index];
-            others[index] += now.stolen_ns - before.stolen_ns;
-        }
+        let [server_core, generator_core] = self.cores_ns;
+        let mut others = [
+            core_ns(self.cores.server)? - server_core - server_ns.unwrap_or(0) as f64,
+            core_ns(self.cores.generator)? - generator_core - own_ns,
+        ];
         if self.cores.server == self.cores.generator {
             others = [others[0] - own_ns; 2];
         }

@@ -159,21 +159,19 @@ impl Dialect {
     /// Returns `copies` writes to a room, to be sent at once.
     pub(crate) fn write(self, room: u32, copies: usize) -> Template {
         let text = String::from_utf8_lossy(&message(0)).into_owned();
-        let one = match self {
-            Dialect::Nchan => format!(
-                "POST /write?channel=b{room:05} HTTP/1.1\r\nHost: localhost\r\n\
-                 Content-Length: {MESSAGE_BYTES}\r\n\r\n{text}"
-            ),
-            Dialect::Speak | Dialect::Fixed => {
-                format!(
-                    "GET /write?channel=b{room:05}&message={text} HTTP/1.1\r\n\
-                     Host: localhost\r\n\r\n"
-                )
+        let (one, seq_at) = match self {
+            Dialect::Nchan => {
+                let head = format!(
+                    "POST /write?channel=b{room:05} HTTP/1.1\r\nHost: localhost\r\n\
+                     Content-Length: {MESSAGE_BYTES}\r\n\r\n"
+                );
+                let seq_at = head.len();
+                (head + &text, seq_at)
             }
-        };
-        let seq_at = match self {
-            Dialect::Nchan => one.len() - MESSAGE_BYTES,
-            Dialect::Speak | Dialect::Fixed => WRITE_MESSAGE_AT,
+            Dialect::Speak | Dialect::Fixed => {
+                let target = format!("/write?channel=b{room:05}&message={text}");
+                (format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"), WRITE_MESSAGE_AT)
+            }
         };
         Template { stride: one.len(), seq_at, bytes: one.into_bytes().repeat(copies) }
     }
@@ -181,22 +179,19 @@ impl Dialect {
     /// Returns a read that waits for messages after `cursor`.
     pub(crate) fn poll(self, room: u32, cursor: &Cursor, form: Form) -> Vec<u8> {
         let callback = if form == Form::Jsonp { "callback=cb00000&" } else { "" };
-        let headers = form.headers();
-        let cursor = match cursor {
-            Cursor::Start if self == Dialect::Nchan => String::new(),
-            Cursor::Start => "&from_id=1".to_owned(),
-            Cursor::NextId(id) => format!("&from_id={id}"),
+        let (from_id, stamp) = match cursor {
+            Cursor::Start if self == Dialect::Nchan => Default::default(),
+            Cursor::Start => ("&from_id=1".to_owned(), String::new()),
+            Cursor::NextId(id) => (format!("&from_id={id}"), String::new()),
             Cursor::Stamp { modified, etag } => {
-                return format!(
-                    "GET /read?channel=b{room:05} HTTP/1.1\r\nHost: localhost\r\n\
-                     If-Modified-Since: {modified}\r\nIf-None-Match: {etag}\r\n{headers}\r\n"
-                )
-                .into_bytes();
+                let stamp = format!("If-Modified-Since: {modified}\r\nIf-None-Match: {etag}\r\n");
+                (String::new(), stamp)
             }
         };
+        let headers = form.headers();
         format!(
-            "GET /read?{callback}channel=b{room:05}{cursor} HTTP/1.1\r\n\
-             Host: localhost\r\n{headers}\r\n"
+            "GET /read?{callback}channel=b{room:05}{from_id} HTTP/1.1\r\n\
+             Host: localhost\r\n{stamp}{headers}\r\n"
         )
         .into_bytes()
     }
@@ -266,10 +261,8 @@ impl Dialect {
                 .and_then(|id| std::str::from_utf8(id).ok()?.parse().ok()),
             _ => None,
         };
-        match id {
-            Some(id) => Ok(Some(id)),
-            None => Err(format!("a write was answered {}", frame.lossy()).into()),
-        }
+        let wrong = || format!("a write was answered {}", frame.lossy());
+        Ok(Some(id.ok_or_else(wrong)?))
     }
 }
 

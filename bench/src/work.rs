@@ -1,11 +1,13 @@
 //! Workloads that move messages through a crowd: fan-out, chat, and idle readers.
 
+use std::cmp;
 use std::time::{Duration, Instant};
 
 use support::process::{Cores, Memory, Process};
 use support::random::Random;
 
 use crate::churn;
+use crate::client::POLL_TIMEOUT;
 use crate::closed_loop::{self, Closed};
 use crate::fanout::{Crowd, Size};
 use crate::result::Result;
@@ -15,8 +17,6 @@ use crate::stats::Histogram;
 use crate::window::Window;
 use crate::wire::Form;
 
-/// Longest sleep of the loop without an event. After it, the loop checks for a stall.
-const POLL_TIMEOUT: Duration = Duration::from_millis(200);
 /// In a chat, the loop does not sleep if the next message is due sooner than this.
 const CHAT_SLEEP_MIN: Duration = Duration::from_millis(2);
 /// Servers may release pages some time after the clients left.
@@ -84,18 +84,13 @@ fn fanout(target: &Target, cores: Cores, work: Fanout) -> Result<Sample> {
     let size = Size { rooms: 1, readers_per_room: readers, writers: 1, form: work.form };
     let mut crowd = Crowd::gather(target, size)?;
     // The first message pays for allocations that later ones reuse.
-    send_to_all(&mut crowd, 0, readers)?;
+    send_to_all(&mut crowd, 0, 0, readers)?;
     let window = Window::open(target.process, cores)?;
     let mut last = Histogram::default();
     for seq in 1..=messages as u32 {
-        last.record(send_to_all(&mut crowd, seq, readers)?);
+        last.record(send_to_all(&mut crowd, 0, seq, readers)?);
     }
-    let usage = window.close()?;
-    crowd.check()?;
-    let mut sample = Sample::new(usage, (readers * messages) as u64);
-    sample.latency = last.summary();
-    sample.answer_bytes = crowd.answer_bytes();
-    Ok(sample)
+    finish(&crowd, window, (readers * messages) as u64, &last)
 }
 
 /// Sends by the clock, independent of the server: a latency counts from the time a message was due.
@@ -126,25 +121,26 @@ fn chat(target: &Target, cores: Cores, work: Chat) -> Result<Sample> {
             let due = due(delivery.seq as usize);
             latency.record(delivery.at.saturating_duration_since(due));
         })?;
-        crowd.check_progress()?;
     }
-    let usage = window.close()?;
-    crowd.check()?;
-    let mut sample = Sample::new(usage, all);
-    sample.latency = latency.summary();
-    sample.answer_bytes = crowd.answer_bytes();
-    Ok(sample)
+    finish(&crowd, window, all, &latency)
 }
 
-/// Writes a message and waits until every reader has it. Returns the time until the last one.
-fn send_to_all(crowd: &mut Crowd, seq: u32, readers: usize) -> Result<Duration> {
+/// Closes the window and checks what all readers got.
+fn finish(crowd: &Crowd, window: Window, all: u64, latency: &Histogram) -> Result<Sample> {
+    let sample = Sample::new(window.close()?, all);
+    crowd.check()?;
+    Ok(Sample { latency: latency.summary(), answer_bytes: crowd.answer_bytes(), ..sample })
+}
+
+/// Writes a message to a room and waits until every reader has it. Returns the time until the last
+/// one.
+fn send_to_all(crowd: &mut Crowd, room: u32, seq: u32, readers: usize) -> Result<Duration> {
     let start = Instant::now();
     let wanted = crowd.delivered() + readers as u64;
-    crowd.write(0, seq)?;
+    crowd.write(room, seq)?;
     let mut last = start;
     while crowd.delivered() < wanted || crowd.unanswered() > 0 {
         crowd.turn(POLL_TIMEOUT, |delivery| last = delivery.at)?;
-        crowd.check_progress()?;
     }
     Ok(last - start)
 }
@@ -155,26 +151,21 @@ fn idle(target: &Target, cores: Cores, readers: usize, form: Form) -> Result<Sam
     let size = |rooms, readers_per_room| Size { rooms, readers_per_room, writers: 1, form };
     // Code is loaded on first use. That is no reader's memory, so each path runs once before.
     let mut first = Crowd::gather(target, size(2, 4))?;
-    first.write(1, 0)?;
-    while first.delivered() < 4 || first.unanswered() > 0 {
-        first.turn(POLL_TIMEOUT, |_| ())?;
-        first.check_progress()?;
-    }
+    send_to_all(&mut first, 1, 0, 4)?;
     drop(first);
     let window = Window::open(target.process, cores)?;
     let before = resting(process)?;
     let mut crowd = Crowd::gather(target, size(1, readers))?;
     let waiting = resting(process)?;
-    send_to_all(&mut crowd, 0, readers)?;
+    send_to_all(&mut crowd, 0, 0, readers)?;
     let notified = resting(process)?;
     let usage = window.close()?;
     crowd.check()?;
     drop(crowd);
     let left = released(process)?;
 
-    let each = |memory: Memory| (memory.total as f64 - before.total as f64) / readers as f64;
-    let anonymous =
-        |memory: Memory| (memory.anonymous as f64 - before.anonymous as f64) / readers as f64;
+    let share = |now: u64, before: u64| (now as f64 - before as f64) / readers as f64;
+    let each = |memory: Memory| share(memory.total, before.total);
     let mut sample = Sample::new(usage, readers as u64);
     // The cost is the larger of both.
     sample.cost = Some(each(waiting).max(each(notified)));
@@ -182,7 +173,7 @@ fn idle(target: &Target, cores: Cores, readers: usize, form: Form) -> Result<Sam
         ("before_bytes", before.total as f64),
         ("waiting_bytes_each", each(waiting)),
         ("notified_bytes_each", each(notified)),
-        ("notified_anonymous_bytes_each", anonymous(notified)),
+        ("notified_anonymous_bytes_each", share(notified.anonymous, before.anonymous)),
         ("left_bytes", left.total as f64),
         ("left_over_before", left.total as f64 / before.total as f64),
     ];
@@ -199,10 +190,7 @@ fn released(process: Process) -> Result<Memory> {
     let mut least = resting(process)?;
     for _ in 0..RELEASE_STEPS {
         std::thread::sleep(RELEASE_STEP);
-        let now = process.memory()?;
-        if now.total < least.total {
-            least = now;
-        }
+        least = cmp::min_by_key(least, process.memory()?, |memory| memory.total);
     }
     Ok(least)
 }

@@ -15,6 +15,7 @@ mod response;
 mod secrets;
 mod server;
 mod socket;
+mod unix;
 mod wait;
 
 pub use client::Client;
@@ -24,8 +25,9 @@ pub use folder::Folder;
 pub use identity::Identity;
 pub use ports::{ClosedPort, free_address};
 pub use response::Response;
-pub use server::{Finished, Server, command, run};
+pub use server::{Finished, Running, Server, command, run, run_with};
 pub use socket::{Frame, Socket, handshake};
 pub use support::http::{Params, request, target};
 pub use support::ws::{CLOSE, HANDSHAKE, PING, PONG, TEXT, client_frame as masked};
+pub use unix::get_at;
 pub use wait::{GUARD, is_full, now_ms, until};

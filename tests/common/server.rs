@@ -50,40 +50,83 @@ pub fn command() -> Command {
 /// Results of a process that ended by itself.
 #[derive(Debug)]
 pub struct Finished {
+    /// The command line, for failure messages.
+    pub command: String,
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
+impl Finished {
+    /// Claims a success that printed `stdout` and nothing else.
+    #[track_caller]
+    pub fn prints(&self, stdout: &str) {
+        assert_eq!(
+            (self.code, &*self.stdout, &*self.stderr),
+            (Some(0), stdout, ""),
+            "{}",
+            self.command
+        );
+    }
+
+    /// Claims a failure with one line, which has all of these words in it.
+    #[track_caller]
+    pub fn fails_with(&self, code: i32, words: &[&str]) {
+        assert_eq!((self.code, &*self.stdout), (Some(code), ""), "{self:?}");
+        assert_eq!(self.stderr.matches('\n').count(), 1, "{self:?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "no {word:?} in {self:?}");
+        }
+    }
+}
+
+/// A process that is killed and reaped when dropped.
+pub struct Running(pub Child);
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().expect("asking for our own child")
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn end(&mut self, what: &str) -> ExitStatus {
+        until(&format!("{what} ends"), || self.status().is_some());
+        self.status().expect("it has ended")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only if the process was reaped.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Runs a command that has to end by itself, as a start that fails does.
 #[track_caller]
 pub fn run(mut command: Command) -> Finished {
-    struct Running(Child);
-    impl Drop for Running {
-        fn drop(&mut self) {
-            // Needed only if the process did not end.
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
-    }
-    command.stdin(Stdio::null());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut running = Running(command.spawn().expect("starting the server"));
-    let mut status = None;
-    until(&format!("{command:?} ends"), || {
-        status = running.0.try_wait().expect("asking for our own child");
-        status.is_some()
-    });
-    let mut finished = Finished {
-        code: status.and_then(|status| status.code()),
-        stdout: String::new(),
-        stderr: String::new(),
-    };
-    let stdout = running.0.stdout.as_mut().expect("a pipe");
-    stdout.read_to_string(&mut finished.stdout).expect("text");
-    let stderr = running.0.stderr.as_mut().expect("a pipe");
-    stderr.read_to_string(&mut finished.stderr).expect("text");
-    finished
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running::start(&mut command);
+    let command = format!("{command:?}");
+    let code = running.end(&command).code();
+    let (mut stdout, mut stderr) = (String::new(), String::new());
+    running.0.stdout.take().expect("a pipe").read_to_string(&mut stdout).expect("text");
+    running.0.stderr.take().expect("a pipe").read_to_string(&mut stderr).expect("text");
+    Finished { command, code, stdout, stderr }
+}
+
+/// Runs the program with these arguments until it ends.
+#[track_caller]
+pub fn run_with(arguments: &[&str]) -> Finished {
+    let mut command = command();
+    command.args(arguments);
+    run(command)
 }
 
 impl Server {
@@ -227,6 +270,18 @@ impl Server {
     pub fn introduce(&self, channel: &str, message: &str) -> Identity {
         let params = [("channel", channel), ("message", message)];
         Identity::from_answer(&self.get("/introduce", &params).ok())
+    }
+
+    /// Makes a call of a session about a channel, which must succeed.
+    #[track_caller]
+    pub fn call_as(&self, me: &Identity, path: &str, channel: &str, message: &str) -> Response {
+        self.get(path, &me.and(&[("channel", channel), ("message", message)])).ok()
+    }
+
+    /// Ends a session.
+    #[track_caller]
+    pub fn goodbye(&self, me: &Identity) {
+        assert_eq!(self.get("/goodbye", &me.and(&[])).ok().text(), r#"{"ok":true}"#);
     }
 
     #[track_caller]

@@ -10,13 +10,12 @@
 //! for the real one from then on.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::common::{GUARD, Server, until};
+use super::common::{Client, Folder, GUARD, Running, Server, command, until};
 use super::markdown::{self, Block};
 
 /// Keys whose values differ each time.
@@ -28,47 +27,37 @@ const PORTS: [&str; 3] = ["localhost:8080", "localhost:7732", "localhost:9100"];
 /// A reader of a page, with a server.
 pub struct Session {
     server: Server,
-    folder: PathBuf,
+    folder: Folder,
     /// Commands whose response has not been compared yet.
-    commands: Vec<Running>,
+    commands: Vec<Example>,
     count: usize,
     /// Values of a page, with the real ones.
     known: Vec<(String, String)>,
 }
 
-struct Running {
+struct Example {
     text: String,
     at: String,
-    child: Child,
+    running: Running,
     output: PathBuf,
 }
 
 impl Session {
     pub fn start() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("docs-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(&folder).expect("a folder of our own");
-        fs::write(folder.join("file"), "a line\n").expect("a file");
+        let folder = Folder::new("docs");
+        fs::write(folder.file("file"), "a line\n").expect("a file");
         // A session has to live until a slow machine comes to the next line.
-        let mut command = super::common::command();
-        command.args([
-            "--listen",
-            "127.0.0.1:0",
-            "--listen",
-            "127.0.0.1:0",
-            "--admin-listen",
-            "127.0.0.1:0",
-        ]);
-        command.args(["--connection-timeout", "60s"]);
+        let mut command = command();
+        command.args(["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"]);
+        command.args(["--admin-listen", "127.0.0.1:0", "--connection-timeout", "60s"]);
         let server = Server::spawn(command, 3);
         Self { server, folder, commands: Vec::new(), count: 0, known: Vec::new() }
     }
 
     /// Returns the metrics page.
     pub fn metrics(&self) -> String {
-        let address = ([127, 0, 0, 1], self.server.port(2)).into();
-        super::common::Client::connect(address).get("/metrics", &[]).ok().text().to_owned()
+        let mut operator = Client::connect(self.server.address_of(2));
+        operator.get("/metrics", &[]).ok().text().to_owned()
     }
 
     /// Returns the metrics page with the labels that exist after a call.
@@ -82,7 +71,9 @@ impl Session {
         for block in markdown::blocks(page) {
             match &*block.language {
                 "sh" => {
-                    commands_of(&block.text).for_each(|command| self.begin(&command, &block.at));
+                    for command in commands_of(&block.text) {
+                        self.begin(&command, &block.at);
+                    }
                 }
                 "json" => self.compare_answer(&block),
                 "text" => self.compare_beginning(&block),
@@ -91,11 +82,9 @@ impl Session {
         }
         // Commands that should wait for ever do; no other has failed.
         while let Some(mut command) = self.commands.pop() {
-            if command.child.try_wait().expect("a child of ours").is_none() {
-                command.interrupt();
-                continue;
+            if command.running.status().is_some() {
+                command.ends_well();
             }
-            command.ends_well();
         }
     }
 
@@ -121,7 +110,7 @@ impl Session {
         }
         assert!(!scripts.is_empty(), "{page} has no scripts");
         let task = scripts.iter().enumerate().map(|(place, (script, printed))| {
-            let file = self.folder.join(format!("{place}.mjs"));
+            let file = self.folder.file(&format!("{place}.mjs"));
             fs::write(&file, self.here(&script.text)).expect("a file in our folder");
             let lines = printed.as_ref().map(|it| it.text.lines().count());
             json!({ "file": file, "at": script.at, "lines": lines })
@@ -155,25 +144,19 @@ impl Session {
 
     /// Starts a command and returns once it has exited or waits.
     fn begin(&mut self, text: &str, at: &str) {
-        let output = self.folder.join(format!("{}.out", self.count));
+        let output = self.folder.file(&format!("{}.out", self.count));
         self.count += 1;
         let stdout = File::create(&output).expect("a file in our folder");
         let line = self.here(text).replacen("curl ", "exec curl -sS ", 1);
         let mut command = Command::new("sh");
-        command.args(["-c", &line]).current_dir(&self.folder);
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("a shell");
-        self.commands.push(Running { text: text.to_owned(), at: at.to_owned(), child, output });
+        command.args(["-c", &line]).current_dir(self.folder.path());
+        let running = Running::start(command.stdin(Stdio::null()).stdout(stdout));
+        self.commands.push(Example { text: text.to_owned(), at: at.to_owned(), running, output });
         until(&format!("{at}: {text} ends or waits"), || {
-            let running =
-                self.commands.iter_mut().map(|it| it.child.try_wait().expect("a child of ours"));
-            let running: Vec<_> = running.collect();
-            let waits = running.iter().filter(|status| status.is_none()).count();
-            running.last().is_some_and(Option::is_some) || self.readers() == waits
+            let statuses = self.commands.iter_mut().map(|it| it.running.status());
+            let statuses: Vec<_> = statuses.collect();
+            let waits = statuses.iter().filter(|status| status.is_none()).count();
+            statuses.last().is_some_and(Option::is_some) || self.readers() == waits
         });
     }
 
@@ -184,16 +167,17 @@ impl Session {
         line.expect("a number of readers").parse().expect("a number")
     }
 
+    /// Takes the command whose output the block shows.
+    fn last_command(&mut self, block: &Block) -> Example {
+        self.commands.pop().unwrap_or_else(|| panic!("{}: the output of nothing", block.at))
+    }
+
     fn compare_answer(&mut self, block: &Block) {
         let told: String = block.text.lines().map(str::trim_start).collect();
         let real = if told.contains("\"type\":") && !told.contains("\"messages\":") {
             self.last_words()
         } else {
-            let command = self
-                .commands
-                .pop()
-                .unwrap_or_else(|| panic!("{}: the answer of nothing", block.at));
-            command.answer()
+            self.last_command(block).answer()
         };
         let ((told_shape, told_values), (real_shape, real_values)) = (shape(&told), shape(&real));
         assert_eq!(real_shape, told_shape, "{}", block.at);
@@ -205,10 +189,10 @@ impl Session {
 
     /// Interrupts the pending read and returns the messages that its channel gets.
     fn last_words(&mut self) -> String {
-        let mut command = self.commands.pop().expect("a read that waits");
+        let command = self.commands.pop().expect("a read that waits");
         let (_, channel) = command.text.split_once("channel=").expect("it reads a channel");
         let channel = channel.split(['&', '\'']).next().expect("its name").to_owned();
-        command.interrupt();
+        drop(command);
         let mut last = String::new();
         until("the channel is told", || {
             let answer = self.server.read(&channel, "-1");
@@ -221,83 +205,53 @@ impl Session {
     }
 
     fn compare_beginning(&mut self, block: &Block) {
-        let mut command =
-            self.commands.pop().unwrap_or_else(|| panic!("{}: the output of nothing", block.at));
+        let mut command = self.last_command(block);
         let lines: Vec<_> = block.text.lines().collect();
         until(&format!("{} comes", block.at), || {
-            let has_ended = command.child.try_wait().expect("a child of ours").is_some();
-            has_ended || command.so_far().matches('\n').count() >= lines.len()
+            command.running.status().is_some()
+                || command.so_far().matches('\n').count() >= lines.len()
         });
         let so_far = command.so_far();
-        command.interrupt();
         assert!(so_far.lines().count() >= lines.len(), "{}: {so_far}", block.at);
         for (told, real) in lines.iter().zip(so_far.lines()) {
             // A cursor's epoch, and a date.
             if told.starts_with("id: ") || told.starts_with("Date: ") {
                 let after = |line: &str| line.rsplit_once(':').map(|(_, rest)| rest.to_owned());
-                let is_cursor = told.starts_with("id: ");
-                assert!(
-                    !is_cursor || after(told) == after(real),
-                    "{}: {real}, not {told}",
-                    block.at
-                );
+                let is_equal = told.starts_with("Date: ") || after(told) == after(real);
+                assert!(is_equal, "{}: {real}, not {told}", block.at);
                 assert_eq!(told[..4], real[..4], "{}", block.at);
-                continue;
+            } else {
+                assert_eq!(shape(real).0, shape(told).0, "{}", block.at);
             }
-            assert_eq!(shape(real).0, shape(told).0, "{}", block.at);
         }
     }
 }
 
-impl Running {
+impl Example {
     fn so_far(&self) -> String {
         fs::read_to_string(&self.output).expect("its output")
     }
 
-    /// Interrupts the command as Ctrl-C does.
-    fn interrupt(&mut self) {
-        self.child.kill().expect("a child of ours");
-        self.child.wait().expect("a child of ours");
-    }
-
     /// Returns the output of a command that exits by itself.
     fn answer(mut self) -> String {
-        until(&format!("{}: {} is answered", self.at, self.text), || {
-            self.child.try_wait().expect("a child of ours").is_some()
-        });
+        self.running.end(&format!("{}: {}", self.at, self.text));
         self.so_far()
     }
 
     /// Asserts that the command exits by itself, with success.
     fn ends_well(mut self) {
-        let mut status = None;
-        until(&format!("{}: {} ends", self.at, self.text), || {
-            status = self.child.try_wait().expect("a child of ours");
-            status.is_some()
-        });
+        let status = self.running.end(&format!("{}: {}", self.at, self.text));
         let output = fs::read(&self.output).expect("its output");
         let output = String::from_utf8_lossy(&output);
-        assert!(status.is_some_and(|it| it.success()), "{}: {}: {status:?}", self.at, self.text);
+        assert!(status.success(), "{}: {}: {status:?}", self.at, self.text);
         assert!(!output.contains("\"error\":"), "{}: {}: {output}", self.at, self.text);
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        for command in &mut self.commands {
-            let _ = command.child.kill();
-            let _ = command.child.wait();
-        }
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
 /// Returns the lines with `curl` of a block, each with its continuation lines.
-fn commands_of(text: &str) -> impl Iterator<Item = String> {
+fn commands_of(text: &str) -> Vec<String> {
     let whole = text.replace("\\\n", " ");
-    let commands: Vec<_> =
-        whole.lines().filter(|line| line.starts_with("curl ")).map(str::to_owned).collect();
-    commands.into_iter()
+    whole.lines().filter(|line| line.starts_with("curl ")).map(str::to_owned).collect()
 }
 
 /// Returns JSON without the values that vary, and those values.

@@ -23,43 +23,31 @@ pub fn page(name: &str) -> String {
     fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
+/// Splits a page at its fences: every other part is a block, after its opening fence.
+fn parts(name: &str) -> Vec<String> {
+    let parts: Vec<String> = page(name).split("\n```").map(str::to_owned).collect();
+    assert!(parts.len() % 2 == 1, "{name} ends in a block");
+    parts
+}
+
 /// Returns the fenced blocks of a page, in order.
 pub fn blocks(name: &str) -> Vec<Block> {
-    let mut blocks: Vec<Block> = Vec::new();
-    let mut is_open = false;
-    for (number, line) in page(name).lines().enumerate() {
-        match line.strip_prefix("```") {
-            Some(_) if is_open => is_open = false,
-            Some(language) => {
-                is_open = true;
-                let at = format!("{name}:{}", number + 1);
-                blocks.push(Block { language: language.to_owned(), text: String::new(), at });
-            }
-            None if is_open => {
-                let text = &mut blocks.last_mut().expect("an open block").text;
-                text.push_str(line);
-                text.push('\n');
-            }
-            None => {}
+    let mut blocks = Vec::new();
+    let mut number = 1;
+    for (place, part) in parts(name).iter().enumerate() {
+        if place % 2 == 1 {
+            let (language, text) = part.split_once('\n').expect("lines of a block");
+            let at = format!("{name}:{number}");
+            blocks.push(Block { language: language.to_owned(), text: format!("{text}\n"), at });
         }
+        number += part.matches('\n').count() + 1;
     }
-    assert!(!is_open, "{name} ends in a block");
     blocks
 }
 
 /// Returns a page without its fenced blocks.
 pub fn prose(name: &str) -> String {
-    let mut is_open = false;
-    let mut prose = String::new();
-    for line in page(name).lines() {
-        if line.starts_with("```") {
-            is_open = !is_open;
-        } else if !is_open {
-            prose.push_str(line);
-            prose.push('\n');
-        }
-    }
-    prose
+    parts(name).into_iter().step_by(2).collect::<Vec<_>>().join("\n")
 }
 
 /// Returns the inline code of a page, on one line or across two.

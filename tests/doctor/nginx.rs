@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use super::common::{Folder, until};
+use super::common::{Folder, Running, until};
 
 /// Directives of every site, unless the site has its own of the same name.
 const GOOD: &[&str] = &[
@@ -26,7 +26,7 @@ pub struct Site {
 }
 
 pub struct Nginx {
-    child: Child,
+    _running: Running,
     /// Files of the process. Dropped after it.
     _folder: Folder,
     /// URL of each site.
@@ -50,25 +50,19 @@ impl Site {
     }
 
     fn configuration(&self, port: u16, speak: SocketAddr) -> String {
-        let mut server = format!("listen 127.0.0.1:{port};");
-        if let Some(path) = &self.certificate {
+        let tls = self.certificate.as_ref().map_or_else(String::new, |path| {
             let path = path.display();
-            server = format!(
-                "listen 127.0.0.1:{port} ssl; \
-                 ssl_certificate {path}.crt; ssl_certificate_key {path}.key;"
-            );
-        }
+            format!(" ssl; ssl_certificate {path}.crt; ssl_certificate_key {path}.key")
+        });
+        let mut server = format!("listen 127.0.0.1:{port}{tls};");
         let mut location = String::new();
         let own: Vec<&str> = self.lines.split_inclusive(';').map(str::trim).collect();
         let pass = format!("proxy_pass http://{speak};");
         let good = GOOD.iter().copied().chain([pass.as_str()]);
         let kept = good.filter(|line| own.iter().all(|own| key(own) != key(line)));
         for line in kept.chain(own.iter().copied()) {
-            let block = if SERVER_DIRECTIVES.contains(&key(line).as_str()) {
-                &mut server
-            } else {
-                &mut location
-            };
+            let is_of_server = SERVER_DIRECTIVES.contains(&key(line).as_str());
+            let block = if is_of_server { &mut server } else { &mut location };
             write!(block, " {line}").expect("a String accepts all text");
         }
         format!("server {{ {server} location / {{ {location} }} }}\n")
@@ -121,37 +115,22 @@ impl Nginx {
         let program =
             if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" };
         let mut command = Command::new(program);
-        command
-            .arg("-c")
-            .arg(&path)
-            .arg("-e")
-            .arg(folder.file("error.log"))
-            .arg("-p")
-            .arg(folder.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        let child = command.spawn().expect("nginx, from the package nginx-light");
-        let urls = sites.iter().zip(ports).map(|(site, port)| site.url(port)).collect();
-        let mut nginx = Self { child, _folder: folder, urls };
+        command.arg("-c").arg(&path).arg("-e").arg(folder.file("error.log"));
+        command.arg("-p").arg(folder.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut running = Running::start(&mut command);
         let mut has_ended = false;
         until("nginx runs", || {
-            has_ended = nginx.child.try_wait().expect("waiting for our own child").is_some();
+            has_ended = running.status().is_some();
             // An open port could be that of another process. nginx writes its pid file after it has
             // bound all ports.
             has_ended || pid.exists()
         });
-        (!has_ended).then_some(nginx)
+        let urls = sites.iter().zip(ports).map(|(site, port)| site.url(port)).collect();
+        (!has_ended).then_some(Self { _running: running, _folder: folder, urls })
     }
 
     /// Returns the URL of a site.
     pub fn url(&self, index: usize) -> &str {
         &self.urls[index]
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        // Both fail only if the process was reaped.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
