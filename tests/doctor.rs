@@ -52,7 +52,8 @@ fn lines_about(finished: &Finished, check: &str) -> Vec<String> {
     std::iter::once(first.to_owned()).chain(fixes).collect()
 }
 
-/// Asserts a result, as `FAIL wait`, and a line with `fix` in it. Returns the lines about the check.
+/// Asserts a result, as `FAIL wait`, and a line with `fix` in it. Returns the lines about the
+/// check.
 #[track_caller]
 fn assert_says(finished: &Finished, result: &str, fix: &str) -> Vec<String> {
     let (level, check) = result.split_once(' ').expect("a level and a check");
