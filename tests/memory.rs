@@ -63,6 +63,7 @@ fn the_memory_count_is_close_to_the_allocators() {
                 targets: &follows,
                 epoch: None,
                 credentials: None,
+                grace_ms: None,
                 mode: Mode::LongPoll,
                 token: step as u64,
             };

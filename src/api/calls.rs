@@ -13,7 +13,9 @@
 use super::client_addr::RequestSource;
 use super::error::Error;
 use super::json;
-use super::params::Param::{Auth, Callback, Channel, Connection, Epoch, FromId, Message, Timeout};
+use super::params::Param::{
+    Auth, Callback, Channel, Connection, Epoch, FromId, Grace, Message, Timeout,
+};
 use super::params::{ParamSet, Parameters, Schema};
 use crate::hub::{self, Hub, Introducer, Now, Pair, TOKEN_BYTES};
 
@@ -85,7 +87,9 @@ calls! {
     Read => Row {
         schema: Schema {
             path: "/read",
-            known: ParamSet::of(&[Channel, FromId, Connection, Auth, Timeout, Epoch, Callback]),
+            known: ParamSet::of(&[
+                Channel, FromId, Connection, Auth, Timeout, Epoch, Grace, Callback,
+            ]),
             lists: ParamSet::of(&[Channel, FromId]),
             adds_messages: false,
         },

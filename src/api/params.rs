@@ -18,6 +18,7 @@ pub(super) enum Param {
     Auth,
     Timeout,
     Epoch,
+    Grace,
     Callback,
 }
 
@@ -31,6 +32,7 @@ impl Param {
             Self::Auth => "auth",
             Self::Timeout => "timeout",
             Self::Epoch => "epoch",
+            Self::Grace => "grace",
             Self::Callback => "callback",
         }
     }
@@ -38,7 +40,7 @@ impl Param {
 
 /// Set of parameters, one bit each.
 #[derive(Clone, Copy)]
-pub(super) struct ParamSet(u8);
+pub(super) struct ParamSet(u16);
 
 impl ParamSet {
     pub(super) const EMPTY: Self = Self::of(&[]);
@@ -47,14 +49,14 @@ impl ParamSet {
         let mut bits = 0;
         let mut index = 0;
         while index < params.len() {
-            bits |= 1 << params[index] as u8;
+            bits |= 1 << params[index] as u16;
             index += 1;
         }
         Self(bits)
     }
 
     pub(super) const fn contains(self, param: Param) -> bool {
-        self.0 & 1 << param as u8 != 0
+        self.0 & 1 << param as u16 != 0
     }
 }
 
@@ -86,6 +88,7 @@ impl Schema {
             "auth" => Param::Auth,
             "timeout" => Param::Timeout,
             "epoch" => Param::Epoch,
+            "grace" => Param::Grace,
             "callback" => Param::Callback,
             _ => return None,
         };
@@ -127,6 +130,7 @@ pub(super) struct Parameters<'a> {
     pub(super) auth: Option<Cow<'a, str>>,
     pub(super) timeout: Option<Cow<'a, str>>,
     pub(super) epoch: Option<Cow<'a, str>>,
+    pub(super) grace: Option<Cow<'a, str>>,
     pub(super) callback: Option<Cow<'a, str>>,
 }
 
@@ -142,6 +146,7 @@ impl<'a> Parameters<'a> {
             auth: None,
             timeout: None,
             epoch: None,
+            grace: None,
             callback: None,
         }
     }
@@ -215,6 +220,7 @@ impl<'a> Parameters<'a> {
             Param::Auth => &mut self.auth,
             Param::Timeout => &mut self.timeout,
             Param::Epoch => &mut self.epoch,
+            Param::Grace => &mut self.grace,
             Param::Callback => &mut self.callback,
         };
         if single.is_some() {

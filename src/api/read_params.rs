@@ -22,6 +22,8 @@ pub(super) struct ReadParams<'a> {
     /// Longest wait; 0 for a response at once.
     pub(super) wait_ms: u64,
     pub(super) epoch: Option<&'a str>,
+    /// Time that the session survives if the client closes the read.
+    pub(super) grace_ms: Option<u64>,
 }
 
 /// Channels of a read, and the start of the read in each. One channel needs no allocation.
@@ -60,6 +62,7 @@ impl<'a> ReadParams<'a> {
                 Some(text) => parse_seconds(text)?.saturating_mul(1000).min(poll_timeout_ms),
             },
             epoch: parameters.epoch.as_deref(),
+            grace_ms: parameters.grace.as_deref().map(parse_grace).transpose()?,
         })
     }
 
@@ -69,6 +72,7 @@ impl<'a> ReadParams<'a> {
             targets: self.targets.as_slice(),
             epoch: self.epoch,
             credentials: self.credentials,
+            grace_ms: self.grace_ms,
             mode,
             token,
         }
@@ -121,6 +125,13 @@ pub(super) fn parse_since(from_id: &str) -> Result<Since, Error> {
     }
 }
 
+/// Parses a `grace`: whole seconds, as an integer below 2^53. Returns milliseconds.
+fn parse_grace(text: &str) -> Result<u64, Error> {
+    let seconds = parse_integer(text).and_then(|seconds| u64::try_from(seconds).ok());
+    let error = Error::BadParameter("'grace' must be a number of whole seconds, 0 or more");
+    Ok(seconds.ok_or(error)?.saturating_mul(1000))
+}
+
 /// Parses a `timeout`: any number of whole seconds.
 fn parse_seconds(text: &str) -> Result<u64, Error> {
     let error = Error::BadParameter("'timeout' must be a number of whole seconds, 0 or more");
@@ -134,6 +145,7 @@ fn parse_seconds(text: &str) -> Result<u64, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::ID_MAX;
 
     #[test]
     fn a_huge_timeout_is_valid_and_a_negative_one_is_an_error() {
@@ -144,6 +156,16 @@ mod tests {
         }
         for text in ["-1", "", "1.5", "x"] {
             assert!(parse_seconds(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_grace_is_an_integer_and_not_negative() {
+        for (text, ms) in [("0", 0), ("-0", 0), ("2", 2000), ("9007199254740991", 1000 * ID_MAX)] {
+            assert_eq!(parse_grace(text), Ok(ms), "{text}");
+        }
+        for text in ["-1", "", "1.5", "2s", "9007199254740992"] {
+            assert!(parse_grace(text).is_err(), "{text}");
         }
     }
 }

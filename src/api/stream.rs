@@ -78,7 +78,8 @@ impl Api {
         };
         let address = self.config.proxies.client_addr(context.source, call.request);
         let channel_labels = call.parameters.channel_labels();
-        let stream = Stream { transport, channel_labels, address };
+        let has_session = params.credentials.is_some();
+        let stream = Stream { transport, has_session, channel_labels, address };
         let start = StreamStart { targets: request.targets, reply: &reply, stream: &stream };
         match accept {
             None => self.start_sse(call.options, &start, out),

@@ -20,6 +20,8 @@ pub enum Transport {
 pub struct Stream {
     /// Transport.
     pub transport: Transport,
+    /// A session is alive as long as the stream is pending.
+    pub has_session: bool,
     /// Names of the channels as the request spelled them; empty if there is one channel.
     pub(super) channel_labels: Box<[Box<str>]>,
     /// Key against which the rate limit counts calls in frames.

@@ -16,6 +16,10 @@ pub struct ReadRequest<'a> {
     pub epoch: Option<&'a str>,
     /// Session that the read keeps alive.
     pub credentials: Option<Credentials<'a>>,
+    /// Time that the session survives if the client closes the read, in milliseconds; at most the
+    /// timeout of sessions. [`Config::close_grace`](super::Config::close_grace) applies if it is
+    /// longer. `None` for no such time, or for the one that a stream already has.
+    pub grace_ms: Option<u64>,
     /// Waiting behaviour.
     pub mode: Mode,
     /// Number that the caller chooses. [`Wake::token`](super::Wake::token) returns it.

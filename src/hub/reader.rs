@@ -80,6 +80,8 @@ pub(super) struct Reader {
     pub(super) subscriptions: Subscriptions,
     /// Index of the session that the reader keeps alive.
     pub(super) session: Option<u32>,
+    /// Time that the session survives if the client closes the read, in milliseconds.
+    pub(super) grace_ms: u32,
     pub(super) kind: ReaderKind,
 }
 

@@ -10,8 +10,8 @@ pub(super) struct Readers {
     slab: Slab<Reader>,
     /// Memory of the subscriptions of readers that have several.
     subscription_bytes: usize,
-    /// Readers whose session ended in this turn. A reader of one of the session's channels is
-    /// completed with its goodbye, any other reader without messages.
+    /// Readers whose session ended in this turn, and streams that the server ends. A reader of one
+    /// of the session's channels is completed with its goodbye, any other reader without messages.
     to_complete: Vec<ReaderKey>,
     /// Readers that were removed in this turn and still get a reply without messages.
     completed: Vec<Reader>,
@@ -58,6 +58,11 @@ impl Readers {
             }
         }
         self.to_complete.extend_from_slice(keys);
+    }
+
+    /// Makes the next delivery complete a reader after the messages of the turn.
+    pub(super) fn push_to_complete(&mut self, key: ReaderKey) {
+        self.to_complete.push(key);
     }
 
     /// Makes the next delivery complete `new` if it was to complete `old`.

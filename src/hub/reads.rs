@@ -48,7 +48,7 @@ impl Hub {
 
     /// Subscribes a stream to other channels, with its client and session unchanged. Returns the
     /// new key of the stream and its first reply. The credentials of the request only keep their
-    /// own session alive.
+    /// own session alive. Without a grace period in the request, that of the stream stays.
     ///
     /// # Errors
     ///
@@ -60,9 +60,10 @@ impl Hub {
         key: ReaderKey,
         request: &ReadRequest<'_>,
     ) -> Result<(ReaderKey, Reply<'_>), Error> {
-        let session = self.readers.get(key).ok_or(Error::SessionEnded)?.session;
+        let Reader { session, grace_ms, .. } = *self.readers.get(key).ok_or(Error::SessionEnded)?;
         let caller = self.sessions.authenticate_optional(request.credentials)?;
-        let request = ReadRequest { mode: Mode::Stream, ..*request };
+        let grace_ms = request.grace_ms.or(Some(grace_ms.into()));
+        let request = ReadRequest { grace_ms, mode: Mode::Stream, ..*request };
         let context = ReadContext { caller, session, old_stream: Some(key) };
         match self.begin_read(now, &request, context)? {
             ReadResult::Streaming(new_key, reply) => Ok((new_key, reply)),
@@ -237,7 +238,8 @@ impl Hub {
     pub fn on_reader_closed(&mut self, now: Now, key: ReaderKey) {
         let Some(reader) = self.remove_reader(now.mono, key) else { return };
         let Some(session) = reader.session else { return };
-        if !self.sessions.begin_grace(session, now.mono, &mut self.timers) {
+        let grace_ms = reader.grace_ms.into();
+        if !self.sessions.begin_grace(session, grace_ms, now.mono, &mut self.timers) {
             self.end_session(now, session, Reason::Closed, None);
         }
     }
@@ -248,6 +250,12 @@ impl Hub {
         for key in self.readers.keys() {
             self.complete_empty(now, key);
         }
+    }
+
+    /// Completes a stream once the next [`Hub::deliver`] has given it the messages of this turn.
+    /// Its session stays.
+    pub fn complete_after_delivery(&mut self, key: ReaderKey) {
+        self.readers.push_to_complete(key);
     }
 
     /// Completes a reader: the next [`Hub::deliver`] gives it a reply without messages. Does
@@ -306,7 +314,8 @@ impl Hub {
         };
         let is_stream = request.mode == Mode::Stream;
         let kind = if is_stream { ReaderKind::Stream } else { ReaderKind::LongPoll };
-        let reader = Reader { token: request.token, subscriptions, session, kind };
+        let grace_ms = sessions.limit_grace(request.grace_ms.unwrap_or(0));
+        let reader = Reader { token: request.token, subscriptions, session, grace_ms, kind };
         let key = readers.insert(reader, channels);
         let reader = readers.get(key).expect("just inserted");
         for subscription in reader.subscriptions.as_slice() {

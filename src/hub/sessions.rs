@@ -151,13 +151,26 @@ impl Sessions {
         self.arm_timer(index, timers);
     }
 
-    /// Starts the grace period of a session after one of its readers was closed. Returns false if
-    /// `close_grace` is 0: the session ends now.
-    pub(super) fn begin_grace(&mut self, index: u32, now: Millis, timers: &mut Timers) -> bool {
-        if self.close_grace_ms == 0 {
+    /// Reduces the grace period that a read asks for to the timeout of sessions, in milliseconds. A
+    /// timeout of more than 49 days is not reached.
+    pub(super) fn limit_grace(&self, grace_ms: u64) -> u32 {
+        u32::try_from(grace_ms.min(self.timeout_ms)).unwrap_or(u32::MAX)
+    }
+
+    /// Starts the grace period of a session after one of its readers was closed: `close_grace`, or
+    /// `grace_ms` of that reader if it is longer. Returns false if both are 0: the session ends now.
+    pub(super) fn begin_grace(
+        &mut self,
+        index: u32,
+        grace_ms: u64,
+        now: Millis,
+        timers: &mut Timers,
+    ) -> bool {
+        let grace_ms = grace_ms.max(self.close_grace_ms);
+        if grace_ms == 0 {
             return false;
         }
-        let at = now.after(self.close_grace_ms);
+        let at = now.after(grace_ms);
         let local = &mut self.slab[index].local;
         local.closes_at = Some(local.closes_at.map_or(at, |earlier| earlier.min(at)));
         self.arm_timer(index, timers);

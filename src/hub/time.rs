@@ -8,6 +8,9 @@ use std::time::Duration;
 pub struct Millis(pub u64);
 
 impl Millis {
+    /// A time that never comes.
+    pub const NEVER: Self = Self(u64::MAX);
+
     /// Returns the time `ms` milliseconds later. Saturates, so that a huge option means "never".
     #[must_use]
     pub fn after(self, ms: u64) -> Self {
@@ -17,9 +20,9 @@ impl Millis {
     /// Returns the earliest of some deadlines, if any is set.
     #[must_use]
     pub fn earliest<const N: usize>(deadlines: [Option<Self>; N]) -> Option<Self> {
-        const NEVER: Millis = Millis(u64::MAX);
-        let first = deadlines.into_iter().fold(NEVER, |first, at| first.min(at.unwrap_or(NEVER)));
-        (first < NEVER).then_some(first)
+        let at_or_never = |at: Option<Self>| at.unwrap_or(Self::NEVER);
+        let first = deadlines.into_iter().map(at_or_never).fold(Self::NEVER, Self::min);
+        (first < Self::NEVER).then_some(first)
     }
 }
 

@@ -30,8 +30,11 @@ pub struct Options {
     pub keep_alive: Duration,
     /// Time in which a request must arrive, and in which a response must make progress.
     pub request_timeout: Duration,
-    /// Time without output after which a stream is sent a heartbeat.
+    /// Silence after which a stream gets a heartbeat: without output on an event stream, without
+    /// input from a WebSocket.
     pub heartbeat: Duration,
+    /// Lifetime of an event stream that carries a connection. 0 for no end.
+    pub stream_life: Duration,
     /// Messages retained per channel. 0 retains none.
     pub history: usize,
     /// Time for which a message is retained.
@@ -129,8 +132,15 @@ pub const SPECS: &[Spec<Options>] = &[
         name: "heartbeat",
         takes: Arity::One("TIME"),
         default: "15s",
-        help: "send a heartbeat on an idle stream after this long",
+        help: "send a heartbeat on a silent stream after this long",
         set: |options, text| set(&mut options.heartbeat, parse_duration(text).and_then(nonzero)),
+    },
+    Spec {
+        name: "stream-life",
+        takes: Arity::One("TIME"),
+        default: "10m",
+        help: "how long an event stream with a connection lasts; 0: no end",
+        set: |options, text| set(&mut options.stream_life, parse_duration(text)),
     },
     Spec {
         name: "history",
@@ -293,6 +303,7 @@ impl Options {
             keep_alive: Duration::ZERO,
             request_timeout: Duration::ZERO,
             heartbeat: Duration::ZERO,
+            stream_life: Duration::ZERO,
             history: 0,
             retention: Duration::ZERO,
             max_message: 0,

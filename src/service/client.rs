@@ -346,7 +346,17 @@ impl<S: Socket> Client<S> {
 
     /// Returns whether input of this client, or a send to it, is deferred.
     pub(super) fn has_deferred_work(&self) -> bool {
-        self.is_scheduled || self.deferred_event.is_some() || self.is_deferred
+        self.has_deferred_input() || self.is_deferred
+    }
+
+    /// Returns whether input of this client is deferred.
+    pub(super) fn has_deferred_input(&self) -> bool {
+        self.is_scheduled || self.deferred_event.is_some()
+    }
+
+    /// Returns whether there are unsent bytes that the kernel does not take.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.write_queue.is_some() && !self.is_deferred
     }
 
     /// Returns whether there are unsent bytes, so that further bytes queue after them.

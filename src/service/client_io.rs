@@ -163,6 +163,14 @@ impl<S: Socket> ClientIo<S> {
         clients.set_deadline(key, now.mono.after(ms));
     }
 
+    /// Records that bytes of a stream's peer were read. Any bytes prove that it is there; an
+    /// incomplete message has a deadline of its own.
+    pub(super) fn on_stream_input(&mut self, key: Key) {
+        if let Some((_, stream)) = self.clients.stream_mut(key) {
+            stream.on_input(self.now.mono, self.limits);
+        }
+    }
+
     /// Sends an update to a stream, or ends the stream.
     pub(super) fn send_to_stream(&mut self, key: Key, wake: &Wake<'_>) {
         let Self { api, clients, limits, now, .. } = self;
@@ -170,8 +178,10 @@ impl<S: Socket> ClientIo<S> {
         let Some((client, stream)) = clients.stream_mut(key) else {
             return api.reset_cache(wake);
         };
-        stream.heartbeat_at = now.mono.after(limits.heartbeat_ms);
-        let next_check = stream.next_check(*limits);
+        // Behind unsent bytes, an update is no output yet.
+        if !client.is_stalled() {
+            stream.on_output(now.mono, *limits);
+        }
         let payload = api.encode_update(wake, &stream.stream);
         let was_blocked = client.is_blocked();
         let Ok(sent) = client.deliver(&payload, has_budget) else {
@@ -205,7 +215,6 @@ impl<S: Socket> ClientIo<S> {
         {
             return clients.close_later(key);
         }
-        clients.set_deadline(key, next_check);
         if wake.has_more && flush == Flush::Complete {
             // No event reports that the update was sent. The next turn begins at once and sends
             // the next update.

@@ -90,9 +90,13 @@ impl<L: Listener> Service<L> {
         read_buf: &mut [u8],
         input: &mut Option<Box<ReadBuffer>>,
     ) -> io::Result<(usize, Pause)> {
-        let Input::Bytes(length) = self.io.clients.expect_mut(key).read(read_buf)? else {
+        let client = self.io.clients.expect_mut(key);
+        let Input::Bytes(length) = client.read(read_buf)? else {
             return Ok((0, Pause::NeedData));
         };
+        if matches!(client.state(), State::Streaming(_)) {
+            self.io.on_stream_input(key);
+        }
         self.io.clients.budget.charge_read(length);
         let bytes = &mut read_buf[..length];
         if let Some(input) = input {

@@ -28,8 +28,11 @@ pub(super) struct ClientLimits {
     pub(super) keep_alive_ms: u64,
     /// Time in which a request must arrive completely, and in which a response must make progress.
     pub(super) request_timeout_ms: u64,
-    /// Time for which a stream may be silent before a heartbeat is sent.
+    /// Time without output on an event stream, or without input from a WebSocket, after which a
+    /// heartbeat is sent.
     pub(super) heartbeat_ms: u64,
+    /// Time after which an event stream that carries a session is ended; 0 for no end.
+    pub(super) stream_life_ms: u64,
     /// Unsent bytes of one stream. A stream with more is paused or closed as a slow consumer.
     pub(super) max_backlog: usize,
     /// Clients at once from one address; 0 for no limit.

@@ -83,6 +83,7 @@ impl<L: Listener> Service<L> {
             keep_alive_ms: whole_ms(options.keep_alive),
             request_timeout_ms: whole_ms(options.request_timeout),
             heartbeat_ms: whole_ms(options.heartbeat),
+            stream_life_ms: whole_ms(options.stream_life),
             max_backlog: options.max_backlog,
             max_per_address: options.max_clients_per_address,
             max_memory: options.max_memory,
@@ -278,16 +279,17 @@ impl<L: Listener> Service<L> {
             }
             match client.state() {
                 // The server has deferred the work: the client is not to blame.
-                State::Reading | State::Streaming(_) | State::Writing(_)
-                    if client.has_deferred_work() =>
-                {
+                State::Reading | State::Writing(_) if client.has_deferred_work() => {
+                    self.io.clients.set_deadline(key, now.mono.after(1));
+                }
+                State::Streaming(_) if client.has_deferred_input() => {
                     self.io.clients.set_deadline(key, now.mono.after(1));
                 }
                 State::Reading if client.input.is_some() => {
                     self.fail_request(key, Error::RequestTimeout);
                 }
                 State::LongPolling { reader, .. } => self.hub.complete_empty(now, *reader),
-                State::Streaming(_) => self.send_heartbeat(key),
+                State::Streaming(_) => self.check_stream(key),
                 _ => self.close(key),
             }
         }

@@ -9,21 +9,19 @@ use super::stream_state::{Backlog, StreamState};
 use super::write_queue::Flush;
 use crate::api::{Context, Payload, RequestSource, Stream, Transport, WebSocket};
 use crate::http::{self, CloseCode, Frame, Opcode};
-use crate::hub::{Key, ReaderKey, ResumeBatch};
-
-/// Consecutive heartbeats after which a stream is closed if they had no Pong (WebSocket) or were
-/// not read (event stream).
-const MISSED_HEARTBEATS_MAX: u8 = 2;
+use crate::hub::{Key, Millis, ReaderKey, ResumeBatch};
 
 /// A Ping frame without payload.
 const PING: &[u8] = &[0x80 | Opcode::Ping as u8, 0];
 
 impl<L: Listener> Service<L> {
-    /// Moves a client to `Streaming`, and sets the time of its first heartbeat.
+    /// Moves a client to `Streaming`, and sets the time of its first check.
     pub(super) fn start_stream(&mut self, key: Key, reader: ReaderKey, stream: Stream) {
-        let heartbeat_at = self.io.now.mono.after(self.io.limits.heartbeat_ms);
-        self.io.clients.start_stream(key, StreamState::new(reader, stream, heartbeat_at));
-        self.io.clients.set_deadline(key, heartbeat_at);
+        let ClientIo { clients, limits, now, .. } = &mut self.io;
+        let stream = StreamState::new(reader, stream, now.mono, *limits, key.index);
+        let next_check = stream.next_check();
+        clients.start_stream(key, stream);
+        clients.set_deadline(key, next_check);
     }
 
     /// Ends a stream because of its peer's input, and closes its reader.
@@ -44,8 +42,6 @@ impl<L: Listener> Service<L> {
                 // The peer of an event stream has nothing to send: its bytes are discarded.
                 return (bytes.len(), Pause::NeedData);
             }
-            // Any input proves that the peer is alive. An incomplete message has its own deadline.
-            stream.missed_heartbeats = 0;
             let buffered = stream.fragments.as_ref().map_or(0, Vec::len);
             let max = self.io.api.frame_bytes_max().saturating_sub(buffered);
             let result = match http::parse_frame(&mut bytes[handled..], max) {
@@ -78,7 +74,7 @@ impl<L: Listener> Service<L> {
         if stream.fragments.is_none() && frame.is_final {
             // The frame is complete, and the next one has its own deadline. If the frame is the
             // first fragment of a message, the deadline of the message stays.
-            stream.message_started = None;
+            stream.message_deadline = Millis::NEVER;
         }
         match frame.opcode {
             Opcode::Ping => http::push_frame(response, Opcode::Pong, frame.payload),
@@ -92,7 +88,7 @@ impl<L: Listener> Service<L> {
                     stream.fragments.get_or_insert_default().extend_from_slice(frame.payload);
                     return Ok(());
                 }
-                stream.message_started = None;
+                stream.message_deadline = Millis::NEVER;
                 let mut message = stream.fragments.take();
                 let text = message.as_mut().map_or(frame.payload, |message| {
                     message.extend_from_slice(frame.payload);
@@ -138,11 +134,12 @@ impl<L: Listener> Service<L> {
         if client.is_read_closed && !has_input {
             return self.close(key);
         }
-        let was_incomplete = stream.message_started.is_some();
         let is_incomplete = client.input.is_some() || stream.fragments.is_some();
-        stream.message_started = is_incomplete.then(|| stream.message_started.unwrap_or(now));
-        if is_incomplete && !was_incomplete {
-            let next_check = stream.next_check(self.io.limits);
+        if !is_incomplete {
+            stream.message_deadline = Millis::NEVER;
+        } else if stream.message_deadline == Millis::NEVER {
+            stream.message_deadline = now.after(self.io.limits.request_timeout_ms);
+            let next_check = stream.next_check();
             self.io.clients.set_deadline(key, next_check);
         }
         if has_input {
@@ -157,7 +154,7 @@ impl<L: Listener> Service<L> {
     pub(super) fn on_writable(&mut self, key: Key, flush: Flush) {
         let Some((client, stream)) = self.io.clients.stream_mut(key) else { return };
         if flush != (Flush::WouldBlock { progress: false }) {
-            stream.missed_heartbeats = 0;
+            stream.stalled_heartbeats = 0;
         }
         let has_input = client.is_scheduled || client.is_readable;
         if has_input && !self.phase.is_draining() {
@@ -178,32 +175,39 @@ impl<L: Listener> Service<L> {
         hub.resume(io.now, reader, batch, |wake| io.send_to_stream(key, &wake));
     }
 
-    /// Sends a heartbeat when it is due. Closes the client if its peer has missed too many
-    /// heartbeats, or has not completed a message in time.
-    pub(super) fn send_heartbeat(&mut self, key: Key) {
+    /// Does what is due for a stream: sends a heartbeat, ends an event stream whose life is over, or
+    /// closes a client whose peer is gone or has not completed a message in time.
+    pub(super) fn check_stream(&mut self, key: Key) {
         let now = self.io.now.mono;
         let limits = self.io.limits;
         let Some((client, stream)) = self.io.clients.stream_mut(key) else { return };
-        if stream.message_deadline(limits).is_some_and(|at| at <= now) {
+        if stream.message_deadline <= now || (stream.heartbeat_at <= now && stream.is_peer_gone()) {
             return self.close(key);
         }
-        if stream.heartbeat_at > now {
-            // The expired deadline was that of a message, which was completed in time.
-            let next_check = stream.next_check(limits);
-            return self.io.clients.set_deadline(key, next_check);
+        if stream.ends_at <= now {
+            // The end comes after the messages of this turn, and sets the next deadline.
+            return self.hub.complete_after_delivery(stream.reader);
         }
-        if stream.missed_heartbeats >= MISSED_HEARTBEATS_MAX {
-            return self.close(key);
+        if stream.heartbeat_at <= now {
+            stream.heartbeat_at = now.after(limits.heartbeat_ms);
+            let heartbeat = match stream.stream.transport {
+                // Whatever is sent now comes after bytes that the peer does not take.
+                _ if client.is_stalled() => {
+                    stream.stalled_heartbeats += 1;
+                    None
+                }
+                Transport::WebSocket => {
+                    stream.unanswered_pings += 1;
+                    Some(PING)
+                }
+                // The deferred update is as good as a heartbeat.
+                Transport::Sse => (!client.is_deferred).then_some(http::HEARTBEAT),
+            };
+            if heartbeat.is_some_and(|bytes| client.send(&Payload::Private(bytes)).is_err()) {
+                return self.close(key);
+            }
         }
-        let is_blocked = client.is_blocked();
-        let is_websocket = stream.stream.transport == Transport::WebSocket;
-        let heartbeat = if is_websocket { PING } else { http::HEARTBEAT };
-        stream.missed_heartbeats += u8::from(is_websocket || is_blocked);
-        stream.heartbeat_at = now.after(limits.heartbeat_ms);
-        let next_check = stream.next_check(limits);
-        if !is_blocked && client.send(&Payload::Private(heartbeat)).is_err() {
-            return self.close(key);
-        }
+        let next_check = stream.next_check();
         self.io.clients.set_deadline(key, next_check);
     }
 }

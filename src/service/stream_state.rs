@@ -1,21 +1,31 @@
 //! State of a stream.
 
 use super::limits::ClientLimits;
-use crate::api::Stream;
+use crate::api::{Stream, Transport};
 use crate::hub::{Millis, ReaderKey};
+
+/// Heartbeats in a row after which the peer counts as gone: Pings that had no answer, and checks at
+/// which it had taken no unsent byte since the last one.
+const MISSED_HEARTBEATS_MAX: u8 = 2;
 
 /// State of a client in `Streaming`, in addition to [`Client`](super::client::Client).
 pub(super) struct StreamState {
     pub(super) reader: ReaderKey,
     pub(super) stream: Stream,
-    /// Time of the next heartbeat. Each update moves it.
+    /// Time of the next heartbeat. Each update of an event stream moves it, each input of a
+    /// WebSocket: only a Pong proves that the peer is there, since a proxy takes what is sent.
     pub(super) heartbeat_at: Millis,
-    /// Consecutive heartbeats without a Pong (WebSocket), or that were not read (event stream).
-    pub(super) missed_heartbeats: u8,
+    /// Time by which the incomplete message or frame of a WebSocket must be complete.
+    pub(super) message_deadline: Millis,
+    /// Time at which the server ends an event stream that carries a session: its peer cannot be
+    /// asked whether it is there.
+    pub(super) ends_at: Millis,
+    /// Pings since the last input.
+    pub(super) unanswered_pings: u8,
+    /// Heartbeats that were due while unsent bytes were stalled, since the kernel took some.
+    pub(super) stalled_heartbeats: u8,
     /// Fragments of an incomplete WebSocket message.
     pub(super) fragments: Option<Vec<u8>>,
-    /// Time at which the first bytes of an incomplete message or frame arrived.
-    pub(super) message_started: Option<Millis>,
     /// Length of an update that alone exceeds the backlog limit, while it is being sent; else 0.
     oversized_bytes: usize,
 }
@@ -34,16 +44,53 @@ pub(super) enum Backlog {
 }
 
 impl StreamState {
-    pub(super) fn new(reader: ReaderKey, stream: Stream, heartbeat_at: Millis) -> Self {
+    /// Creates the state of a stream that begins now. `index` is the client's.
+    pub(super) fn new(
+        reader: ReaderKey,
+        stream: Stream,
+        now: Millis,
+        limits: ClientLimits,
+        index: u32,
+    ) -> Self {
+        let is_limited =
+            stream.transport == Transport::Sse && stream.has_session && limits.stream_life_ms > 0;
+        let ends_at = if is_limited {
+            now.after(spread(limits.stream_life_ms, index))
+        } else {
+            Millis::NEVER
+        };
         Self {
             reader,
             stream,
-            heartbeat_at,
-            missed_heartbeats: 0,
+            heartbeat_at: now.after(limits.heartbeat_ms),
+            message_deadline: Millis::NEVER,
+            ends_at,
+            unanswered_pings: 0,
+            stalled_heartbeats: 0,
             fragments: None,
-            message_started: None,
             oversized_bytes: 0,
         }
+    }
+
+    /// Records input. That of an event stream means nothing.
+    pub(super) fn on_input(&mut self, now: Millis, limits: ClientLimits) {
+        if self.stream.transport == Transport::WebSocket {
+            self.unanswered_pings = 0;
+            self.stalled_heartbeats = 0;
+            self.heartbeat_at = now.after(limits.heartbeat_ms);
+        }
+    }
+
+    /// Records an update. On an event stream it takes the place of a heartbeat.
+    pub(super) fn on_output(&mut self, now: Millis, limits: ClientLimits) {
+        if self.stream.transport == Transport::Sse {
+            self.heartbeat_at = now.after(limits.heartbeat_ms);
+        }
+    }
+
+    /// Returns whether the peer has missed too many heartbeats.
+    pub(super) fn is_peer_gone(&self) -> bool {
+        self.unanswered_pings + self.stalled_heartbeats >= MISSED_HEARTBEATS_MAX
     }
 
     /// Returns the bytes of the buffers.
@@ -51,14 +98,10 @@ impl StreamState {
         self.fragments.as_ref().map_or(0, Vec::capacity)
     }
 
-    /// Returns the time by which an incomplete message must be complete.
-    pub(super) fn message_deadline(&self, limits: ClientLimits) -> Option<Millis> {
-        self.message_started.map(|since| since.after(limits.request_timeout_ms))
-    }
-
-    /// Returns the time of the next check: the next heartbeat or the deadline of a message.
-    pub(super) fn next_check(&self, limits: ClientLimits) -> Millis {
-        self.message_deadline(limits).map_or(self.heartbeat_at, |at| at.min(self.heartbeat_at))
+    /// Returns the time of the next check: the next heartbeat, the deadline of a message, or the
+    /// end of the stream's life.
+    pub(super) fn next_check(&self) -> Millis {
+        self.heartbeat_at.min(self.message_deadline).min(self.ends_at)
     }
 
     /// Compares `unsent` bytes with the limit. `was_blocked` is true if there were unsent bytes
@@ -78,5 +121,35 @@ impl StreamState {
             0 => Backlog::WithinLimit,
             _ => Backlog::OversizedMessage,
         }
+    }
+}
+
+/// Returns `life_ms`, spread by a tenth in both directions: streams that began together, as after a
+/// restart, do not end together. `index` is the client's.
+fn spread(life_ms: u64, index: u32) -> u64 {
+    // Multiples of the golden ratio divide the range evenly, however many clients there are.
+    let position = index.wrapping_mul(0x9e37_79b9) >> 16;
+    let tenth = life_ms / 10;
+    life_ms - tenth + (2 * tenth).saturating_mul(u64::from(position)) / 65_536
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_stays_small() {
+        assert!(size_of::<StreamState>() <= 104, "{}", size_of::<StreamState>());
+    }
+
+    #[test]
+    fn lives_of_streams_are_spread_evenly_by_a_tenth() {
+        let mut lives: Vec<_> = (0..1_000).map(|index| spread(600_000, index)).collect();
+        assert!(lives.iter().all(|life| (540_000..=660_000).contains(life)));
+        lives.sort_unstable();
+        let widest = lives.windows(2).map(|pair| pair[1] - pair[0]).max();
+        assert!(widest.is_some_and(|gap| gap < 500), "{widest:?} of 120 on average");
+        assert_eq!(spread(1, 7), 1);
+        assert!(spread(u64::MAX, u32::MAX) >= u64::MAX / 10 * 9);
     }
 }

@@ -180,6 +180,7 @@ mod tests {
             targets: &targets,
             epoch: None,
             credentials: None,
+            grace_ms: None,
             mode: Mode::Immediate,
             token: 0,
         };
@@ -240,6 +241,7 @@ mod tests {
             targets: &targets,
             epoch: None,
             credentials,
+            grace_ms: None,
             mode: Mode::LongPoll,
             token: 0,
         };

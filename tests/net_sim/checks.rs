@@ -74,16 +74,21 @@ impl World {
         self.peers[peer].following.as_mut().expect("it has a stream")
     }
 
-    /// A stream got something, and needs no heartbeat for a while.
+    /// A stream got a heartbeat, or an event stream got an event, and needs none for a while.
     fn was_sent(&mut self, peer: usize, done_at: u64) {
+        let now = self.now.mono.0;
         let following = self.following(peer);
-        following.sent_at = following.sent_at.max(done_at);
+        following.beat_at = (following.beat_at.0.max(done_at), now);
     }
 
     /// A stream got a heartbeat, which has a cost if it is not needed.
     fn heartbeat(&mut self, peer: usize, done_at: u64) {
         let now = self.now.mono.0;
-        let due = self.following(peer).sent_at + self.plan.numbers.heartbeat;
+        // A Ping that came late may have been made before the socket was heard.
+        let is_new = self.following(peer).is_frames && done_at == now;
+        let heard_at = Some(self.peers[peer].heard_at).filter(|at| is_new && *at < now);
+        let heard_at = heard_at.unwrap_or(0);
+        let due = self.following(peer).beat_at.0.max(heard_at) + self.plan.numbers.heartbeat;
         assert!(now >= due, "client {peer} gets a heartbeat at {now}, which was due at {due}");
         self.was_sent(peer, done_at);
     }
@@ -277,8 +282,11 @@ impl World {
             is_frames,
             reader: request.reader.expect("it reads"),
             carries: request.carries,
+            grace: request.grace,
             is_settled: false,
-            sent_at: done_at,
+            began_at: (done_at, now),
+            beat_at: (done_at, now),
+            fed_at: now,
             idle: IdleCause::default(),
         });
     }
@@ -316,15 +324,17 @@ impl World {
                 peer.may_linger = true;
                 self.model.refuse_all(&mut peer.outstanding);
                 let following = peer.following.as_mut();
-                let ended = following.and_then(|its| Some((its.carries.take()?, its.is_settled)));
-                if let Some((session, is_settled)) = ended {
-                    self.model.session(session).closings.push(now);
+                let ended = following
+                    .and_then(|its| Some((its.carries.take()?, its.is_settled, its.grace)));
+                if let Some((session, is_settled, grace)) = ended {
+                    self.model.may_close(session, now, grace);
                     // A call may have kept it alive since the Close was made.
                     let is_sure = is_settled && self.model.known(session).busy_at < done_at;
                     let why = "its socket was closed";
                     let counts = "socket closed that carried a session";
                     let is_running = self.stops_at.is_none();
-                    self.end_read(session, is_sure, is_running.then_some((why, counts)));
+                    let end = is_running.then_some((why, counts));
+                    self.end_read((session, grace), is_sure, end);
                 }
             }
             _ => {}
@@ -339,9 +349,9 @@ impl World {
             self.tally("frame");
             let following = self.peers[place].following.as_mut().expect("it has a stream");
             self.model.ledger.take_answer(&mut following.reader, &value).unwrap();
+            following.fed_at = self.now.mono.0;
             let reader = following.reader.clone();
             self.advance(place, &reader);
-            self.was_sent(place, done_at);
         } else {
             let request = self.peers[place].outstanding.pop_front();
             let request = request.filter(|it| it.has_arrived() && it.is_frame);

@@ -64,23 +64,25 @@ impl World {
     /// Checks a stream: it has been sent all, and it takes and says something.
     fn rest_of_stream(&mut self, place: usize, link: &Connection) {
         let (now, numbers) = (self.now.mono.0, self.plan.numbers);
-        let carries = self.peers[place].following.as_ref().and_then(|its| its.carries);
-        let is_session_over = carries.is_some_and(|session| self.is_over(session));
+        let following = self.peers[place].following.as_ref().expect("it has one");
+        let is_session_over = following.carries.is_some_and(|session| self.is_over(session));
+        let may_be_over = is_session_over || following.may_be_over(now, numbers.stream_life);
         let peer = &mut self.peers[place];
         let following = peer.following.as_mut().expect("it has one");
         following.is_settled = true;
         if peer.is_dismissed {
             return;
         }
-        let subscriptions = &following.reader.subscriptions;
-        let grown = subscriptions.iter().map(|its| self.growth[its.channel].1).max().unwrap_or(0);
-        let sign = if following.is_frames { link.last_drained } else { link.last_written };
-        let since = sign.max(grown).max(peer.heard_at);
+        let since = if following.is_frames {
+            peer.heard_at.max(link.last_drained)
+        } else {
+            link.last_written
+        };
         let looks = following.idle.look(since, now, numbers.heartbeat);
         if link.is_full || following.is_frames {
             // A Close that is not taken has the time of a response.
             let is_fatal = |it: &Request| matches!(it.kind, Kind::Fatal(_)) && it.has_arrived();
-            let is_over = is_session_over || peer.outstanding.iter().any(is_fatal);
+            let is_over = may_be_over || peer.outstanding.iter().any(is_fatal);
             let close = if is_over { numbers.request_timeout / numbers.heartbeat + 1 } else { 0 };
             let is_right = u64::from(looks) <= 3 + close;
             assert!(is_right, "client {place} takes and says nothing, and stays");
@@ -88,9 +90,13 @@ impl World {
         if link.is_full {
             return;
         }
-        let due = link.last_written + numbers.heartbeat;
+        let quiet_since =
+            if following.is_frames { since.max(following.beat_at.1) } else { link.last_written };
+        let due = quiet_since + numbers.heartbeat;
         assert!(now < due, "client {place} got no heartbeat");
-        for its in subscriptions {
+        let is_over = following.is_over(now, numbers.stream_life);
+        assert!(!is_over, "client {place} has its stream since {:?}", following.began_at);
+        for its in &following.reader.subscriptions {
             let next_id = self.model.ledger.next_id(its.channel);
             let has_all = its.id().is_none_or(|id| id >= next_id) || numbers.is_tight;
             assert!(has_all, "client {place} was not sent all of {}", its.channel);
@@ -205,14 +211,14 @@ impl World {
             if let Some(why) = known.and_then(|known| known.must_have_ended) {
                 panic!("session {number} is there, and {why}");
             }
-            let closed_at = known.and_then(|it| it.closed_at.filter(|at| it.busy_at < *at));
-            let is_closed = closed_at.is_some_and(|at| now >= at + numbers.grace);
+            let closed = known.and_then(|it| it.closed.filter(|(at, _)| it.busy_at < *at));
+            let is_closed = closed.is_some_and(|(at, grace)| now >= at + grace);
             let heard_at = session.alive_most_ms;
             if is_closed || now >= heard_at + numbers.connection_timeout {
                 let is_carried = self.present.iter().any(|present| self.carries(*present, number));
                 assert!(
                     is_carried,
-                    "session {number} lives at {now}, was closed at {closed_at:?}, \
+                    "session {number} lives at {now}, was closed at {closed:?}, \
                      last heard of at {heard_at}"
                 );
             }
@@ -271,7 +277,7 @@ impl World {
         let last_written = link.last_written.max(peer.accepted_at.unwrap_or(0));
         let is_unread = peer.outstanding.front().is_none_or(|request| request.end > peer.consumed);
         let is_idle = is_unread && now >= last_written + numbers.keep_alive;
-        let is_silent = now >= peer.heard_at + 2 * numbers.heartbeat;
+        let is_silent = now >= peer.heard_at + 3 * numbers.heartbeat;
         let is_late =
             peer.partial_since.is_some_and(|since| now >= since + numbers.request_timeout);
         if link.has_fin {
@@ -314,7 +320,8 @@ impl World {
                 return Some("slow");
             }
             if following.is_frames && is_silent {
-                return Some("silent socket");
+                let is_fed = following.fed_at > peer.heard_at + numbers.heartbeat;
+                return Some(if is_fed { "silent socket in a busy room" } else { "silent socket" });
             }
             return (following.is_frames && is_late).then_some("half a frame");
         }
@@ -337,9 +344,19 @@ impl World {
         if peer.is_dismissed || !link.has_server_fin || link.key.is_none() {
             return;
         }
-        peer.dismiss(self.now.mono.0);
+        let now = self.now.mono.0;
+        peer.dismiss(now);
         let following = peer.following.as_mut().expect("only a stream ends without a word");
+        let may_be_over = following.may_be_over(now, self.plan.numbers.stream_life);
         match following.carries.take() {
+            Some(carried) if self.stops_at.is_none() && may_be_over => {
+                // Its session lives on, from the time at which the server ended it.
+                let ended_at = link.full_since.unwrap_or(now);
+                drop(net);
+                self.model.session(carried).lived(ended_at);
+                self.end_read((carried, 0), false, None);
+                self.tally("stream ended after its life");
+            }
             Some(carried) if self.stops_at.is_none() => {
                 self.ended_claims.push(carried);
                 self.record.tally.count("stream ended with its session");
@@ -352,9 +369,10 @@ impl World {
     pub(crate) fn note_closing(&mut self, place: usize) {
         let peer = &self.peers[place];
         let asked = peer.outstanding.iter().filter(|it| it.has_arrived() && it.kind.may_wait());
-        let followed = peer.following.iter().map(|following| following.carries);
-        for carried in asked.map(|request| request.carries).chain(followed).flatten() {
-            self.model.session(carried).closings.push(self.now.mono.0);
+        let asked = asked.filter_map(|request| Some((request.carries?, request.grace)));
+        let followed = peer.following.iter().filter_map(|its| Some((its.carries?, its.grace)));
+        for (carried, grace) in asked.chain(followed) {
+            self.model.may_close(carried, self.now.mono.0, grace);
         }
     }
 
@@ -379,34 +397,39 @@ impl World {
                 let is_pending = request.waits_since.is_some() && !may_be_answered && !has_news;
                 let is_sure = is_pending && self.model.known(carried).busy_at != now;
                 let counts = "long poll closed that carried a session";
-                self.end_read(carried, is_sure, Some(("its long poll was closed", counts)));
+                let end = Some(("its long poll was closed", counts));
+                self.end_read((carried, request.grace), is_sure, end);
             } else {
                 // It may have been done, after the read was closed.
-                self.end_read(carried, false, None);
+                self.end_read((carried, 0), false, None);
             }
         }
         if let Some(following) = following
             && let Some(carried) = following.carries
         {
+            // The server may have ended it just before.
+            let is_ended = is_ended || following.may_be_over(now, self.plan.numbers.stream_life);
             let is_sure = following.is_settled && !is_ended;
-            let counts = "stream closed that carried a session";
-            self.end_read(carried, is_sure, Some(("its stream was closed", counts)));
+            let end = Some(("its stream was closed", "stream closed that carried a session"));
+            self.end_read((carried, following.grace), is_sure, end);
         }
     }
 
-    /// A read ends that carried a session. If it was surely the last, the session ends for this
-    /// reason.
+    /// A read ends that carried a session, with a grace. If it was surely the last, the session
+    /// ends for this reason.
     pub(crate) fn end_read(
         &mut self,
-        session: u64,
+        (session, grace): (u64, u64),
         is_sure: bool,
         end: Option<(&'static str, &str)>,
     ) {
         let now = self.now.mono.0;
         self.model.session(session).alive_most_ms = now;
         let known = self.model.known(session);
-        known.closed_at = is_sure.then_some(now);
-        if let Some((why, counts)) = end.filter(|_| is_sure && self.plan.numbers.grace == 0) {
+        known.closed = is_sure.then_some((now, grace));
+        let has_own_grace = is_sure && grace > self.plan.numbers.grace;
+        self.record.tally.count_if(has_own_grace, "read closed with a grace of its own");
+        if let Some((why, counts)) = end.filter(|_| is_sure && grace == 0) {
             known.must_have_ended = Some(why);
             self.record.tally.count(counts);
         }

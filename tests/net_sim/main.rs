@@ -25,7 +25,7 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 42] = [
+const RULES: [&str; 45] = [
     "asked to continue",
     "call in a frame",
     "call of a session that ended",
@@ -38,6 +38,7 @@ const RULES: [&str; 42] = [
     "closed: rejected",
     "closed: reset",
     "closed: silent socket",
+    "closed: silent socket in a busy room",
     "closed: slow",
     "closed: stopped",
     "event",
@@ -56,6 +57,7 @@ const RULES: [&str; 42] = [
     "ping",
     "poll answered",
     "poll answered with nothing",
+    "read closed with a grace of its own",
     "rejected",
     "request timed out",
     "socket closed that carried a session",
@@ -63,6 +65,7 @@ const RULES: [&str; 42] = [
     "status 414",
     "stopped",
     "stream closed that carried a session",
+    "stream ended after its life",
     "stream ended with its session",
     "stream got a gap",
     "stream opened",

@@ -18,9 +18,9 @@ pub(crate) struct Known {
     pub(crate) must_have_ended: Option<&'static str>,
     /// Time of the last turn in which another of its calls was under way.
     pub(crate) busy_at: u64,
-    /// Time at which its last pending read was closed, unless the reads that ended then may keep it
-    /// alive.
-    pub(crate) closed_at: Option<u64>,
+    /// Time at which its last pending read was closed, and its grace, unless the reads that ended
+    /// then may keep it alive.
+    pub(crate) closed: Option<(u64, u64)>,
 }
 
 pub(crate) struct Model {
@@ -28,11 +28,14 @@ pub(crate) struct Model {
     pub(crate) known: BTreeMap<u64, Known>,
     /// Time at which the loop last slept.
     pub(crate) slept_at: u64,
+    /// `--close-grace`, which the ledger adds to the time of each closing.
+    close_grace: u64,
 }
 
 impl Model {
     pub(crate) fn new(channels: usize, rules: Rules) -> Self {
-        Self { ledger: Ledger::new(channels, rules), known: BTreeMap::new(), slept_at: 0 }
+        let (ledger, close_grace) = (Ledger::new(channels, rules), rules.grace_ms);
+        Self { ledger, known: BTreeMap::new(), slept_at: 0, close_grace }
     }
 
     /// Returns a session whose credentials a client has.
@@ -67,6 +70,12 @@ impl Model {
         session.lived(done_at);
         session.alive_most_ms = now;
         self.known(number).busy_at = now;
+    }
+
+    /// The client of a pending read of a session may close, with the longer of both graces.
+    pub(crate) fn may_close(&mut self, number: u64, now: u64, grace: u64) {
+        let longer_ms = grace - self.close_grace;
+        self.session(number).closings.push(now + longer_ms);
     }
 
     pub(crate) fn refuse(&mut self, request: &Request) {

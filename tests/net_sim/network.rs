@@ -73,6 +73,8 @@ pub(crate) struct Connection {
     pub(crate) has_write_failed: bool,
     /// It takes all that is written at once.
     pub(crate) is_perfect: bool,
+    /// Nothing of the peer arrives, until the network heals.
+    pub(crate) is_cut: bool,
     is_ready: bool,
     is_touched: bool,
     pub(crate) turn: TurnWork,
@@ -139,13 +141,14 @@ impl Network {
 
     /// Returns the time at which the next segment arrives.
     pub(crate) fn next_landing(&self) -> Option<u64> {
-        let links = self.links.iter().filter(|link| !link.is_dropped);
+        let links = self.links.iter().filter(|link| !link.is_dropped && !link.is_cut);
         links.filter_map(|link| link.flight.front().map(|(at, _)| *at)).min()
     }
 
-    /// All segments under way arrive now.
+    /// All segments under way arrive now, also those behind a cut.
     pub(crate) fn deliver_due(&mut self) {
         for place in 0..self.links.len() {
+            self.links[place].is_cut = false;
             self.links[place].flight.iter_mut().for_each(|(at, _)| *at = 0);
             self.deliver(place);
         }
@@ -163,7 +166,10 @@ impl Network {
 
     fn deliver(&mut self, place: usize) {
         let mut has_arrived = false;
-        while self.links[place].flight.front().is_some_and(|(at, _)| *at <= self.now) {
+        let is_due = |link: &Connection, now| {
+            !link.is_cut && link.flight.front().is_some_and(|(at, _)| *at <= now)
+        };
+        while is_due(&self.links[place], self.now) {
             let (_, segment) = self.links[place].flight.pop_front().expect("it is there");
             let link = &mut self.links[place];
             if link.is_reset || link.has_fin && !matches!(segment, Segment::Reset) {

@@ -47,6 +47,8 @@ pub(crate) struct Request {
     pub(crate) reader: Option<Reader>,
     /// Session whose credentials it shows.
     pub(crate) carries: Option<u64>,
+    /// Time that the session survives the closing of this read.
+    pub(crate) grace: u64,
     pub(crate) closes: bool,
     pub(crate) is_script: bool,
     pub(crate) is_frame: bool,
@@ -74,11 +76,31 @@ pub(crate) struct Following {
     pub(crate) is_frames: bool,
     pub(crate) reader: Reader,
     pub(crate) carries: Option<u64>,
+    pub(crate) grace: u64,
     /// The loop has slept since it began.
     pub(crate) is_settled: bool,
-    /// Earliest time of the last event or frame; responses to its calls do not count.
-    pub(crate) sent_at: u64,
+    /// Time at which it began: the earliest and the latest possible.
+    pub(crate) began_at: (u64, u64),
+    /// Earliest and latest time of the last heartbeat, or of the last event that took its place.
+    pub(crate) beat_at: (u64, u64),
+    /// Time at which it last got messages.
+    pub(crate) fed_at: u64,
     pub(crate) idle: IdleCause,
+}
+
+impl Following {
+    /// Says whether the server may have ended it by now, since it is an event stream that carries
+    /// a session.
+    pub(crate) fn may_be_over(&self, now: u64, life: u64) -> bool {
+        let has_end = !self.is_frames && life > 0;
+        has_end && now >= self.began_at.0 + life - life / 10
+    }
+
+    /// Says whether the server must have ended it.
+    pub(crate) fn is_over(&self, now: u64, life: u64) -> bool {
+        let has_end = !self.is_frames && self.carries.is_some() && life > 0;
+        has_end && now >= self.began_at.1 + life + life / 10
+    }
 }
 
 /// Number of heartbeats in which the loop could have noticed that a client is silent.

@@ -36,6 +36,8 @@ pub(crate) enum Step {
     Reset,
     /// The peer resets during a call of the server's.
     Fuse,
+    /// Nothing arrives from the peer any more, and no one says so.
+    Cut,
     Spurious,
     Starve,
     WallClock,
@@ -48,7 +50,7 @@ pub(crate) enum Step {
 const ALWAYS: [(Step, u64); 4] =
     [(Step::Connect, 12), (Step::Drain, 10), (Step::Tick, 12), (Step::Turn, 40)];
 
-const SOMETIMES: [Step; 20] = [
+const SOMETIMES: [Step; 21] = [
     Step::Write,
     Step::ReadNow,
     Step::Poll,
@@ -65,6 +67,7 @@ const SOMETIMES: [Step; 20] = [
     Step::Close,
     Step::Reset,
     Step::Fuse,
+    Step::Cut,
     Step::Spurious,
     Step::Starve,
     Step::WallClock,
@@ -77,6 +80,7 @@ pub(crate) struct Numbers {
     pub(crate) keep_alive: u64,
     pub(crate) request_timeout: u64,
     pub(crate) heartbeat: u64,
+    pub(crate) stream_life: u64,
     pub(crate) connection_timeout: u64,
     pub(crate) grace: u64,
     pub(crate) poll_timeout: u64,
@@ -131,6 +135,7 @@ impl Plan {
             keep_alive: random.pick(&[300, 5_000, 75_000]),
             request_timeout: random.pick(&[200, 2_000, 10_000]),
             heartbeat: random.pick(&[400, 3_000, 15_000]),
+            stream_life: random.pick(&[0, 700, 4_000, 600_000]),
             connection_timeout: random.pick(&[100, 1_000, 5_000]),
             grace: random.pick(&[0, 0, 0, 50, 2_000]),
             poll_timeout: random.pick(&[1_000, 5_000, 25_000]),
@@ -151,6 +156,7 @@ impl Plan {
             format!("--keep-alive={}ms", numbers.keep_alive),
             format!("--request-timeout={}ms", numbers.request_timeout),
             format!("--heartbeat={}ms", numbers.heartbeat),
+            format!("--stream-life={}ms", numbers.stream_life),
             format!("--connection-timeout={}ms", numbers.connection_timeout),
             format!("--close-grace={}ms", numbers.grace),
             format!("--poll-timeout={}ms", numbers.poll_timeout),
@@ -173,7 +179,7 @@ impl Plan {
                 let weight = random.pick(&[1, 3, 10]);
                 let is_rare = matches!(
                     step,
-                    Step::Reset | Step::Fuse | Step::Jump | Step::Starve | Step::Close
+                    Step::Reset | Step::Fuse | Step::Cut | Step::Jump | Step::Starve | Step::Close
                 );
                 steps.push((step, if is_rare { weight.min(3) } else { 2 * weight }));
             }

@@ -78,6 +78,7 @@ impl World {
                     request.channels = self.random.indexes(self.plan.channels, several);
                 }
                 request.reader = Some(self.reader(peer, &request, &mut parameters));
+                request.grace = self.grace(&mut parameters);
             }
             Kind::Write | Kind::Introduce => {
                 let filler = self.random.pick(&self.plan.message_bytes.clone()) as u32;
@@ -107,6 +108,15 @@ impl World {
             }
         }
         Call { name, parameters, request }
+    }
+
+    /// Returns the time that a session survives the closing of a read, which may ask for some.
+    fn grace(&mut self, parameters: &mut Vec<(&'static str, String)>) -> u64 {
+        let numbers = self.plan.numbers;
+        let grace_s = self.random.pick(&[None, None, Some(0), Some(1), Some(3), Some(60)]);
+        parameters.extend(grace_s.map(|grace_s| ("grace", grace_s.to_string())));
+        let its = grace_s.unwrap_or(0) * 1000;
+        numbers.grace.max(its.min(numbers.connection_timeout))
     }
 
     fn reader(

@@ -136,7 +136,7 @@ impl World {
                 && let Some(session) = following.carries
             {
                 // Its socket is closed for that, even if it gets the Close later.
-                self.model.session(session).closings.push(now);
+                self.model.may_close(session, now, following.grace);
             }
             if let Some(session) = request.carries {
                 self.model.known(session).busy_at = now;

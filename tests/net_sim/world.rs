@@ -198,6 +198,11 @@ impl World {
                     self.net.borrow_mut().links[peer].fuse = Some(calls);
                 }
             }
+            Step::Cut => {
+                if let Some(peer) = self.any_client() {
+                    self.net.borrow_mut().links[peer].is_cut = true;
+                }
+            }
             Step::Spurious => {
                 if let Some(peer) = self.any_client() {
                     self.net.borrow_mut().make_ready(peer);

@@ -275,6 +275,7 @@ impl Model {
                 ("read answered for one of several", news.len() == 1 && expected.len() > 1),
                 ("read answered for several channels", news.len() > 1),
                 ("pending read got a gap", expected.iter().any(|its| its.missed)),
+                ("stream ended by the server with news", read.is_ending && has_news),
             ]);
             if has_news {
                 let answer = self.cut(expected);
@@ -284,7 +285,8 @@ impl Model {
                 }
                 due.push(Due::new(&read, answer, news));
             }
-            if !read.is_orphan && (read.is_stream || !has_news) {
+            let is_over = read.is_orphan || read.is_ending;
+            if !is_over && (read.is_stream || !has_news) {
                 self.pending.push(read);
                 continue;
             }

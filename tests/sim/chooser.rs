@@ -83,6 +83,7 @@ impl World {
             Kind::Pause => self.pause_one(),
             Kind::Resume => self.resume_one(),
             Kind::Resubscribe => self.resubscribe_one(),
+            Kind::EndStream => self.end_one_stream(),
             Kind::Members => self.members(channel),
             Kind::Close => self.close_one(),
             Kind::DropClient => self.drop_client(),
@@ -198,8 +199,8 @@ impl World {
         let (channels, shown) =
             if self.random.once_in(3) { self.like_another() } else { self.like_none() };
         let (follows, epoch) = (self.begin_anywhere(channels), self.some_epoch());
-        let (client, wait) = (self.next_client(), self.wait());
-        self.read(&Read { client, follows, epoch, shown, wait });
+        let (client, grace_ms, wait) = (self.next_client(), self.grace(), self.wait());
+        self.read(&Read { client, follows, epoch, shown, grace_ms, wait });
     }
 
     fn begin_anywhere(&mut self, channels: Vec<usize>) -> Vec<(usize, Since)> {
@@ -240,8 +241,9 @@ impl World {
     }
 
     fn read_one(&mut self, channel: usize, since: Since, shown: Option<Identity>) {
-        let (client, wait) = (self.next_client(), self.wait());
-        self.read(&Read { client, follows: vec![(channel, since)], epoch: None, shown, wait });
+        let (client, grace_ms, wait) = (self.next_client(), self.grace(), self.wait());
+        let (follows, epoch) = (vec![(channel, since)], None);
+        self.read(&Read { client, follows, epoch, shown, grace_ms, wait });
     }
 
     fn like_none(&mut self) -> (Vec<usize>, Option<Identity>) {
@@ -277,6 +279,12 @@ impl World {
             _ if self.random.below(10) < self.plan.streams_in_ten => Wait::On,
             _ => Wait::Ms(self.random.pick(&self.plan.waits_ms)),
         }
+    }
+
+    fn grace(&mut self) -> Option<u64> {
+        let once_in = self.plan.grace_once_in;
+        let has_grace = once_in > 0 && self.random.once_in(once_in);
+        has_grace.then(|| self.random.pick(&[0, 5, 400, 6_000, u64::MAX]))
     }
 
     fn since(&mut self, channel: usize) -> Since {
@@ -320,7 +328,8 @@ impl World {
         let follower = &mut self.followers[place];
         follower.client = Some(client);
         let follows = follower.follows();
-        self.read(&Read { client, follows, epoch, shown, wait });
+        let grace_ms = self.grace();
+        self.read(&Read { client, follows, epoch, shown, grace_ms, wait });
         client
     }
 
@@ -361,6 +370,12 @@ impl World {
         }
     }
 
+    fn end_one_stream(&mut self) {
+        if let Some(client) = self.any_stream() {
+            self.end_stream(client);
+        }
+    }
+
     /// A follower asks for its own channels again, since it is to see all of them.
     fn resubscribe_by(&mut self, client: u64) {
         let follower = self.followers.iter().find(|follower| follower.client == Some(client));
@@ -371,8 +386,8 @@ impl World {
                 if self.random.once_in(3) { self.like_another() } else { self.like_none() };
             (self.begin_anywhere(channels), self.some_epoch())
         };
-        let (shown, wait) = (self.random_session_or_none(), self.wait());
-        self.resubscribe(&Read { client, follows, epoch, shown, wait });
+        let (shown, grace_ms, wait) = (self.random_session_or_none(), self.grace(), self.wait());
+        self.resubscribe(&Read { client, follows, epoch, shown, grace_ms, wait });
     }
 
     /// All clients go, time passes, and nothing must be left.

@@ -24,7 +24,7 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 86] = [
+const RULES: [&str; 90] = [
     "answer cut",
     "answer shared",
     "answer shared by a stream and a poll",
@@ -42,6 +42,7 @@ const RULES: [&str; 86] = [
     "grace asked for again",
     "grace began",
     "grace ended by a call",
+    "grace of a read",
     "grace outlived by a read",
     "hub restored",
     "hub saved with a pending read",
@@ -57,6 +58,7 @@ const RULES: [&str; 86] = [
     "orphaned stream resubscribed",
     "orphaned stream resumed",
     "orphaned stream sent its goodbye",
+    "paused stream ended by the server",
     "paused stream ended with its session",
     "paused stream not sent",
     "paused stream paused",
@@ -90,6 +92,8 @@ const RULES: [&str; 86] = [
     "stream began with nothing",
     "stream closed that carried a session",
     "stream completed",
+    "stream ended by the server",
+    "stream ended by the server with news",
     "stream kept its session alive",
     "stream left incomplete",
     "stream not replaced by a poll",

@@ -44,6 +44,7 @@ fn next_id(hub: &mut Hub, name: &str) -> u64 {
         targets: &follows,
         epoch: None,
         credentials: None,
+        grace_ms: None,
         mode: Mode::Immediate,
         token: 0,
     };

@@ -18,6 +18,8 @@ pub(crate) struct Read {
     pub(crate) follows: Vec<(usize, Since)>,
     pub(crate) epoch: Option<String>,
     pub(crate) shown: Option<Identity>,
+    /// Time that its session survives its closing, as far as the call says.
+    pub(crate) grace_ms: Option<u64>,
     pub(crate) wait: Wait,
 }
 
@@ -46,10 +48,14 @@ pub(super) struct Pending {
     pub(super) client: u64,
     pub(super) subscriptions: Vec<Subscription>,
     pub(super) session: Option<u64>,
+    /// Time that the session survives its closing.
+    pub(super) grace_ms: u64,
     /// Time of its end. `None` for a stream.
     pub(super) until_ms: Option<u64>,
     /// Its session ended: it is answered by the end of this turn.
     pub(super) is_orphan: bool,
+    /// The server ends it by the end of this turn, and its session stays.
+    pub(super) is_ending: bool,
     pub(super) is_stream: bool,
     /// A stream that was not sent all, and gets nothing more before it resumes.
     pub(super) is_paused: bool,
@@ -76,6 +82,7 @@ impl Pending {
             client: ask.client,
             subscriptions: ask.follows.iter().map(its).collect(),
             session,
+            grace_ms: ask.grace_ms.unwrap_or(0),
             ..Self::default()
         }
     }

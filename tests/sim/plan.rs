@@ -61,6 +61,8 @@ pub(crate) enum Kind {
     Resume,
     /// A stream follows other channels.
     Resubscribe,
+    /// The server ends a stream.
+    EndStream,
     Members,
     Close,
     /// A client vanishes, and its reads are closed one by one.
@@ -72,7 +74,7 @@ pub(crate) enum Kind {
 }
 
 const READS: [Kind; 4] = [Kind::Read, Kind::Follow, Kind::Crowd, Kind::SameSession];
-const STREAMS: [Kind; 3] = [Kind::Pause, Kind::Resume, Kind::Resubscribe];
+const STREAMS: [Kind; 4] = [Kind::Pause, Kind::Resume, Kind::Resubscribe, Kind::EndStream];
 const OTHERS: [Kind; 8] = [
     Kind::Write,
     Kind::JoinAsNew,
@@ -117,6 +119,8 @@ pub(crate) struct Plan {
     pub(crate) names_collide: bool,
     pub(crate) connections_max: usize,
     pub(crate) followers: usize,
+    /// Reads name a grace once in this many times; 0 for never.
+    pub(crate) grace_once_in: u64,
     /// Durations of long polls, besides 0.
     pub(crate) waits_ms: Vec<u64>,
     /// Number of streams among ten reads that may be pending.
@@ -168,6 +172,7 @@ impl Plan {
             names_collide: random.once_in(4),
             connections_max: random.pick(&[1, 2, 4, 40]),
             followers: random.pick(&[0, 1, 3]),
+            grace_once_in: random.pick(&[0, 0, 1, 3]),
             waits_ms: random.pick(&[
                 vec![25_000],
                 vec![1, 10, 500],

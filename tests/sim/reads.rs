@@ -5,6 +5,7 @@ use speak::hub::{self, Reason};
 use super::answers::Expected;
 use super::model::Model;
 use super::pending::{Outcome, Pending, Read, Wait};
+use super::plan::Limits;
 
 impl Model {
     pub(super) fn readers(&self, channel: usize) -> usize {
@@ -96,10 +97,14 @@ impl Model {
             "stream closed that carried a session",
         );
         let Some(number) = read.session else { return };
-        if self.limits.grace_ms == 0 {
+        let Limits { grace_ms, timeout_ms, .. } = self.limits;
+        let its_grace_ms = read.grace_ms.min(timeout_ms);
+        self.tally.count_if(its_grace_ms > grace_ms, "grace of a read");
+        let grace_ms = grace_ms.max(its_grace_ms);
+        if grace_ms == 0 {
             return self.end(number, Reason::Closed, None);
         }
-        let at_ms = self.now_ms() + self.limits.grace_ms;
+        let at_ms = self.now_ms() + grace_ms;
         let session = self.sessions.get_mut(&number).expect("a pending read has it");
         self.tally.count(if session.closes_at_ms.is_some() {
             "grace asked for again"

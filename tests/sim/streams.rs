@@ -46,7 +46,12 @@ impl Model {
             self.channels[channel].exists = true;
             self.used(channel);
         }
-        let new = Pending { is_orphan: old.is_orphan, ..self.stream(ask, old.session, &answer) };
+        let new = Pending {
+            is_orphan: old.is_orphan,
+            is_ending: old.is_ending,
+            grace_ms: ask.grace_ms.unwrap_or(old.grace_ms),
+            ..self.stream(ask, old.session, &answer)
+        };
         self.tally.count_those(&[
             ("orphaned stream resubscribed", old.is_orphan),
             ("paused stream resubscribed", old.is_paused),
@@ -65,6 +70,16 @@ impl Model {
         let read = self.pending.iter_mut().find(|read| read.client == client).expect("it streams");
         self.tally.count(if read.is_paused { "paused stream paused" } else { "stream paused" });
         read.is_paused = true;
+    }
+
+    /// The server ends a stream: it gets the messages of this turn, and its session stays.
+    pub(crate) fn end_stream(&mut self, client: u64) {
+        let read = self.pending.iter_mut().find(|read| read.client == client).expect("it streams");
+        self.tally.count_those(&[
+            ("stream ended by the server", read.session.is_some()),
+            ("paused stream ended by the server", read.is_paused),
+        ]);
+        read.is_ending = true;
     }
 
     /// A client has taken all that was sent. Returns what it gets next, if it was not sent all.

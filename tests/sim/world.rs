@@ -68,7 +68,8 @@ fn call_of<'a>(ask: &'a Read, targets: &'a [(ChannelKey<'a>, Since)]) -> ReadReq
         Wait::On => Mode::Stream,
     };
     let (epoch, credentials) = (ask.epoch.as_deref(), ask.shown.as_ref().map(shows));
-    ReadRequest { targets, epoch, credentials, mode, token: ask.client }
+    let (grace_ms, token) = (ask.grace_ms, ask.client);
+    ReadRequest { targets, epoch, credentials, grace_ms, mode, token }
 }
 
 impl World {
@@ -195,6 +196,14 @@ impl World {
         self.compare_counts();
     }
 
+    /// The life of a stream is over.
+    pub(crate) fn end_stream(&mut self, client: u64) {
+        self.begin(|| format!("end of stream {client}"));
+        self.hub.complete_after_delivery(self.key_of(client));
+        self.model.end_stream(client);
+        self.compare_counts();
+    }
+
     pub(crate) fn complete_all(&mut self) {
         self.begin(|| "complete all".to_owned());
         self.hub.complete_all_empty(self.now);
@@ -299,7 +308,8 @@ impl World {
     /// Reads at once, without the model.
     fn look(&mut self, channel: usize, since: Since) -> Part {
         let follows = vec![(channel, since)];
-        let ask = Read { client: 0, follows, epoch: None, shown: None, wait: Wait::Not };
+        let (epoch, shown, grace_ms) = (None, None, None);
+        let ask = Read { client: 0, follows, epoch, shown, grace_ms, wait: Wait::Not };
         match self.hub_read(&ask) {
             Ok((Outcome::Answer(mut answer), None)) => answer.remove(0),
             other => unreachable!("it is answered at once: {other:?}"),

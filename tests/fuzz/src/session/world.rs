@@ -289,7 +289,8 @@ impl World {
         let next_id = |channel: &&str| {
             let log = accepted(channel).for_reading().expect("it was accepted");
             let (targets, mode) = (&[(log, Since::Now)], Mode::Immediate);
-            let call = ReadRequest { targets, epoch: None, credentials: None, mode, token: 0 };
+            let (epoch, credentials, grace_ms) = (None, None, None);
+            let call = ReadRequest { targets, epoch, credentials, grace_ms, mode, token: 0 };
             let Ok(ReadResult::Ready(reply)) = self.hub.read(self.now, &call) else {
                 panic!("it is answered")
             };
