@@ -3,9 +3,11 @@
 mod common;
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
 
-use common::{Folder, Server, command, run};
+use common::{Client, Folder, Server, command, free_address, run, until};
 use rustix::process::Signal;
 
 /// A state file in a folder of its own.
@@ -60,6 +62,39 @@ fn channels_connections_and_ids_survive_a_restart() {
     // No other connection has a goodbye: the member is still there.
     assert_eq!(server.members("room")["members"][0]["message"], "Josh");
     assert_eq!(server.introduce("room", "Ann").number, 2);
+}
+
+#[test]
+fn a_server_whose_terminal_is_closed_keeps_its_state() {
+    /// `script`, which gives the server a terminal. The end of `script` closes the terminal.
+    struct Terminal(Child);
+    impl Drop for Terminal {
+        fn drop(&mut self) {
+            // Fails only if it has exited.
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+    let state = State::new("terminal");
+    let address = free_address();
+    let terminal = Command::new("script")
+        .args(["-qec", r#"exec "$SPEAK" --listen "$ADDRESS" --state "$STATE""#, "/dev/null"])
+        .env("SPEAK", command().get_program())
+        .env("ADDRESS", address.to_string())
+        .env("STATE", state.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("script, from the package bsdutils");
+    let terminal = Terminal(terminal);
+    until("the server listens", || TcpStream::connect(address).is_ok());
+    let params = [("channel", "room"), ("message", "before")];
+    Client::connect(address).get("/write", &params).ok();
+    assert!(state.around().is_empty());
+    drop(terminal);
+    until("the server has stopped", || state.around() == ["state"]);
+    let server = state.start(&[]);
+    assert_eq!(server.read("room", "0").messages()[0]["message"], "before");
 }
 
 #[test]

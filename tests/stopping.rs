@@ -51,6 +51,19 @@ fn a_stop_without_clients_exits_with_0() {
     server.stop();
 }
 
+#[test]
+fn a_hangup_without_a_terminal_is_logged_and_ends_nothing() {
+    let server = Server::start();
+    let mut reader = server.park(&[("channel", "c")]);
+    server.signal(Signal::HUP);
+    until("the signal is logged", || {
+        let log = server.log();
+        log.iter().any(|line| line.ends_with(" INFO ignoring SIGHUP: no certificates to read again"))
+    });
+    server.write("c", "m");
+    assert_eq!(reader.response().ok().ids(), [1]);
+}
+
 /// A server that has begun a response too long for the buffers between it and its client.
 fn in_the_middle_of_an_answer() -> (Server, Client) {
     let server = Server::patient(&["--max-message", "1m", "--max-reply", "64m"]);

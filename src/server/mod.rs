@@ -246,6 +246,9 @@ impl Server {
         if pending.stop {
             return self.stop();
         }
+        if pending.reload {
+            log::info!("ignoring SIGHUP: no certificates to read again");
+        }
         if pending.upgrade {
             if self.service.is_stopping() {
                 log::warn!("ignoring SIGUSR2: shutting down");
