@@ -6,7 +6,8 @@ mod common;
 use std::thread;
 use std::time::Duration;
 
-use common::{Identity, Server, request, target, until};
+use common::{Client, Identity, Server, request, target, until};
+use serde_json::json;
 
 /// Checks whether the connection exists, by a call that changes nothing.
 #[track_caller]
@@ -276,6 +277,60 @@ fn a_connection_that_returns_within_the_grace_has_no_goodbye() {
     // The last read that closes is the one that counts.
     drop(elsewhere);
     assert_eq!(server.next_events("c", 2), ["goodbye closed"]);
+}
+
+#[test]
+fn a_read_may_ask_for_a_grace() {
+    type Open = fn(&Server, &Identity, &str) -> Client;
+    let ways: [(&str, Open); 4] = [
+        ("long poll", |server, me, grace| {
+            server.park(&me.and(&[("channel", "d"), ("grace", grace)]))
+        }),
+        ("stream", |server, me, grace| {
+            server.events(&me.and(&[("channel", "d"), ("grace", grace)])).client
+        }),
+        ("socket", |server, me, grace| {
+            server.socket(&me.and(&[("channel", "d"), ("grace", grace)])).client
+        }),
+        ("frame", |server, me, grace| {
+            let mut socket = server.socket(&me.and(&[("channel", "d")]));
+            let grace: u64 = grace.parse().expect("a number");
+            socket.call(&json!({"call": "read", "channel": "d", "grace": grace}));
+            // A later frame without a grace leaves it as it is.
+            socket.call(&json!({"call": "read", "channel": "d"}));
+            socket.client
+        }),
+    ];
+    let server = Server::with(&["--connection-timeout", "6s"]);
+    let people = ways.map(|(way, _)| server.introduce(way, "Josh"));
+    let close_all = |grace| {
+        let opened: Vec<_> =
+            ways.iter().zip(&people).map(|((_, open), me)| open(&server, me, grace)).collect();
+        drop(opened);
+        server.wait_for_readers("d", 0);
+    };
+    close_all("60");
+    assert!(people.iter().all(|me| lives(&server, me)));
+    close_all("2");
+    for (way, _) in ways {
+        assert_eq!(server.read(way, "2").ids(), [0; 0], "{way}");
+    }
+    for (way, _) in ways {
+        assert_eq!(server.next_events(way, 2), ["goodbye closed"], "{way}");
+    }
+    for (way, open) in ways {
+        let me = server.introduce(way, "Ann");
+        drop(open(&server, &me, "0"));
+        assert_eq!(server.next_events(way, 4), ["goodbye closed"], "{way}");
+    }
+}
+
+#[test]
+fn the_longer_of_two_graces_applies() {
+    let server = Server::with(&["--close-grace", "1h", "--connection-timeout", "1s"]);
+    let me = server.introduce("c", "Josh");
+    drop(server.park(&me.and(&[("channel", "c"), ("grace", "0")])));
+    assert_eq!(server.next_events("c", 2), ["goodbye timeout"]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::iter;
 use std::time::{Duration, Instant};
 
 use common::{
@@ -361,6 +362,45 @@ fn a_stream_keeps_its_connection_alive() {
     assert_eq!(server.members("c")["members"][0]["connection"], me.number);
     drop(stream);
     assert_eq!(server.next_events("c", 2), ["goodbye closed"]);
+}
+
+#[test]
+fn a_stream_that_carries_a_connection_ends_after_its_life_and_loses_nothing() {
+    let server = Server::with(&["--stream-life", "300ms", "--connection-timeout", "1h"]);
+    let endless = Server::with(&["--stream-life", "0", "--connection-timeout", "1h"]);
+    let (me, other) = (server.introduce("c", "Josh"), endless.introduce("c", "Ann"));
+    let mut anonymous = server.events(&[("channel", "d")]);
+    let mut socket = server.socket(&me.and(&[("channel", "d")]));
+    let mut lasting = endless.events(&other.and(&[("channel", "d")]));
+    let mut cursor = format!("{}:1", epoch(&server));
+    let mut next_id = 1;
+    for _ in 0..4 {
+        let mut stream = server.events_after(&me.and(&[("channel", "d")]), Some(&cursor));
+        // Each message comes once, on this stream or on the next.
+        while server.write("d", "m") > 0
+            && let Some(event) = stream.maybe_event()
+        {
+            assert_eq!(event.message()["id"], next_id);
+            cursor = event.id.expect("a cursor");
+            next_id += 1;
+        }
+    }
+    // Others outlast these four.
+    let last = server.write("d", "last");
+    assert_eq!(anonymous.texts(last as usize).pop().as_deref(), Some("last"));
+    assert!(iter::repeat_with(|| socket.texts()).any(|texts| texts == ["last"]));
+    endless.write("d", "m");
+    assert_eq!(lasting.texts(1), ["m"]);
+    assert_eq!(server.members("c")["members"][0]["connection"], me.number);
+}
+
+#[test]
+fn a_connection_outlives_its_stream_by_its_timeout() {
+    let server = Server::with(&["--stream-life", "200ms", "--connection-timeout", "300ms"]);
+    let me = server.introduce("c", "Josh");
+    let mut stream = server.events(&me.and(&[("channel", "d")]));
+    stream.ends();
+    assert_eq!(server.next_events("c", 2), ["goodbye timeout"]);
 }
 
 #[test]

@@ -228,6 +228,13 @@ fn integers_are_digits_that_fit_below_2_to_the_53() {
         let params = [("channel", "c"), ("timeout", value)];
         client.get("/read", &params).fails_with(400, "bad_parameter");
     }
+    let read = |grace| [("channel", "c"), ("grace", grace), ("timeout", "0")];
+    for grace in ["0", "-0", "007", "9007199254740991"] {
+        client.get("/read", &read(grace)).ok();
+    }
+    for grace in bad.into_iter().chain(["-1"]) {
+        client.get("/read", &read(grace)).fails_with(400, "bad_parameter");
+    }
 }
 
 #[test]
@@ -266,6 +273,7 @@ fn a_known_parameter_may_come_once_only() {
         ("/members", "channel=c&channel=d".to_owned()),
         ("/read", "channel=c&timeout=0&timeout=0".to_owned()),
         ("/read", "channel=c&timeout=0&epoch=a&epoch=a".to_owned()),
+        ("/read", "channel=c&timeout=0&grace=1&grace=1".to_owned()),
         ("/read", "channel=c&channel=c&timeout=0".to_owned()),
         ("/read", "channel=c&from_id=1&from_id=1&timeout=0".to_owned()),
         ("/read", "channel=c&channel=d&from_id=1&timeout=0".to_owned()),
@@ -285,7 +293,7 @@ fn unknown_parameters_are_ignored() {
     let mut client = server.client();
     let queries = [
         ("/write", "channel=c&message=m&_=12345"),
-        ("/write", "_=1&_=2&channel=c&message=m&from_id=x&timeout=-"),
+        ("/write", "_=1&_=2&channel=c&message=m&from_id=x&timeout=-&grace=x"),
         ("/write", "Channel=x&channel=c&message=m&MESSAGE=y"),
         // A parameter of another call is unknown, too.
         ("/members", "channel=c&connection=x&connection=y&message=m&auth="),

@@ -2,6 +2,8 @@
 //! quotes.
 
 mod common;
+#[path = "proxies/link.rs"]
+mod link;
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +15,8 @@ use common::{
     Client, EventStream, Folder, Identity, Params, Running, Server, Socket, free_address, get_at,
     request, until,
 };
-use rustix::process::{Pid, Signal, kill_process_group};
+use link::Link;
+use rustix::process::{Pid, Signal, getuid, kill_process_group};
 use serde_json::json;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/proxies");
@@ -42,8 +45,10 @@ fn nginx(folder: &Path, file: &Path) -> Command {
     let place = |name: &str| folder.join(name).display().to_string();
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
     let temporary = temporary.map(|name| format!("{name}_temp_path {};", place(name))).join(" ");
+    // Root has to name a user; in a namespace, it may be the only one.
+    let user = if getuid().is_root() { "user root;" } else { "" };
     let frame = format!(
-        "daemon off; pid {}; error_log stderr; events {{}} \
+        "daemon off; {user} pid {}; error_log stderr; events {{}} \
          http {{ access_log off; {temporary} include {}; }}",
         place("pid"),
         file.display(),
@@ -81,10 +86,11 @@ struct Proxy {
 
 impl Recipe {
     fn start(&self, options: &[&str]) -> Proxy {
-        let server = Server::with(
-            &[&["--trust-proxy", "127.0.0.1", "--connection-timeout", "1h"], options].concat(),
-        );
-        let address = free_address();
+        self.start_at(free_address(), &[&["--connection-timeout", "1h"], options].concat())
+    }
+
+    fn start_at(&self, address: SocketAddr, options: &[&str]) -> Proxy {
+        let server = Server::with(&[&["--trust-proxy", "127.0.0.1"], options].concat());
         let folder = Folder::new("proxy");
         let file = folder.file(self.file);
         fs::write(&file, self.configuration(address, server.address())).expect("a configuration");
@@ -228,6 +234,36 @@ fn a_closed_client_gets_its_goodbye_at_once() {
             Socket::open(proxy.client(), &josh.and(&[("channel", "leaving-a socket")]), &[])
         });
     });
+}
+
+#[test]
+fn a_member_whose_link_to_nginx_is_cut_is_gone_in_time() {
+    if !link::is_ready("a_member_whose_link_to_nginx_is_cut_is_gone_in_time") {
+        return;
+    }
+    let link = Link::new();
+    let options = ["--heartbeat", "300ms", "--stream-life", "2s", "--connection-timeout", "2s"];
+    let proxy = RECIPES[0].start_at(link.free_address(), &options);
+    let server = &proxy.server;
+    let connect = || link.connect(proxy.address);
+    let ann = server.introduce("socket", "Ann");
+    let mut socket = Socket::open(connect(), &ann.and(&[("channel", "busy")]), &[]);
+    until("the socket has answered some pings in a busy channel", || {
+        server.write("busy", "m");
+        socket.texts() == ["m"] && socket.pings > 3
+    });
+    let josh = server.introduce("stream", "Josh");
+    let events = EventStream::open(connect(), &josh.and(&[("channel", "busy")]), &[]);
+    server.wait_for_readers("busy", 2);
+    link.cut();
+    until("both are gone", || {
+        server.write("busy", "m");
+        server.readers("busy") == 0 && server.read("stream", "2").ids() == [2]
+    });
+    // The socket was closed, since its peer did not answer. The stream ended, and did not return.
+    let goodbyes = ["socket", "stream"].map(|channel| server.read(channel, "2").events());
+    assert_eq!(goodbyes, [["goodbye closed"], ["goodbye timeout"]]);
+    drop((socket, events));
 }
 
 #[test]

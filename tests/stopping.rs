@@ -58,7 +58,8 @@ fn a_hangup_without_a_terminal_is_logged_and_ends_nothing() {
     server.signal(Signal::HUP);
     until("the signal is logged", || {
         let log = server.log();
-        log.iter().any(|line| line.ends_with(" INFO ignoring SIGHUP: no certificates to read again"))
+        log.iter()
+            .any(|line| line.ends_with(" INFO ignoring SIGHUP: no certificates to read again"))
     });
     server.write("c", "m");
     assert_eq!(reader.response().ok().ids(), [1]);

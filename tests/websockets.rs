@@ -366,6 +366,9 @@ fn a_failed_read_frame_changes_nothing() {
         (json!({"call": "read", "channel": "a", "from_id": "x"}), "bad_parameter"),
         (json!({"call": "read", "channel": "a", "from_id": 1.5}), "bad_parameter"),
         (json!({"call": "read", "channel": "a", "from_id": null}), "bad_parameter"),
+        (json!({"call": "read", "channel": "a", "grace": "x"}), "bad_parameter"),
+        (json!({"call": "read", "channel": "a", "grace": 1.5}), "bad_parameter"),
+        (json!({"call": "read", "channel": "a", "grace": null}), "bad_parameter"),
         (json!({"call": "read", "channel": [["a"]]}), "bad_parameter"),
         (json!({"call": "read", "channel": many}), "bad_parameter"),
         (json!({"call": "read", "channel": "one too many"}), "over_capacity"),
@@ -658,6 +661,20 @@ fn a_websocket_that_answers_pings_stays_open() {
     }
     silent.client.is_closed();
     assert_eq!(server.members("c")["members"][0]["connection"], me.number);
+}
+
+#[test]
+fn a_silent_websocket_is_closed_in_a_busy_channel_too() {
+    let server = Server::with(&["--heartbeat", "300ms", "--connection-timeout", "1h"]);
+    let me = server.introduce("c", "Josh");
+    let mut silent = server.socket(&me.and(&[("channel", "busy")]));
+    until("it is closed", || {
+        server.write("busy", "m");
+        server.readers("busy") == 0
+    });
+    let frames = iter::from_fn(|| silent.maybe_frame());
+    assert_eq!(frames.filter(|frame| frame.first == PING).count(), 2);
+    assert_eq!(server.read("c", "2").events(), ["goodbye closed"]);
 }
 
 #[test]
