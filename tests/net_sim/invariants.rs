@@ -336,7 +336,8 @@ impl World {
     }
 
     /// The server shut down sending to a client without a last word: an event stream ends so.
-    pub(crate) fn note_end_of_events(&mut self, place: usize) {
+    /// If the turn `is_settled`, it closed no client.
+    pub(crate) fn note_end_of_events(&mut self, place: usize, is_settled: bool) {
         let peer = &mut self.peers[place];
         let net = self.net.borrow();
         let link = &net.links[place];
@@ -352,6 +353,15 @@ impl World {
             Some(carried) if self.stops_at.is_none() && may_be_over => {
                 // Its session lives on, from the time at which the server ended it.
                 let ended_at = link.full_since.unwrap_or(now);
+                // If the stream was not paused, it has the messages of this turn too.
+                let may_lack = link.full_since.is_some() || self.plan.weight > 1;
+                if is_settled && !may_lack && !self.plan.numbers.is_cut {
+                    for its in &following.reader.subscriptions {
+                        let next_id = self.model.ledger.next_id(its.channel);
+                        let has_all = its.id().is_none_or(|id| id >= next_id);
+                        assert!(has_all, "the stream of client {place} ended before {next_id}");
+                    }
+                }
                 drop(net);
                 self.model.session(carried).lived(ended_at);
                 self.end_read((carried, 0), false, None);

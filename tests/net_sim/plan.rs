@@ -135,7 +135,7 @@ impl Plan {
             keep_alive: random.pick(&[300, 5_000, 75_000]),
             request_timeout: random.pick(&[200, 2_000, 10_000]),
             heartbeat: random.pick(&[400, 3_000, 15_000]),
-            stream_life: random.pick(&[0, 700, 4_000, 600_000]),
+            stream_life: random.pick(&[0, 200, 700, 4_000]),
             connection_timeout: random.pick(&[100, 1_000, 5_000]),
             grace: random.pick(&[0, 0, 0, 50, 2_000]),
             poll_timeout: random.pick(&[1_000, 5_000, 25_000]),

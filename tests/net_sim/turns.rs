@@ -84,8 +84,10 @@ impl World {
                 self.net.borrow_mut().drain(*place, usize::MAX);
             }
         }
+        // After the delivery, a client that is closed may cause goodbyes.
+        let is_settled = !touched.iter().any(|place| self.net.borrow().links[*place].is_dropped);
         for place in &touched {
-            self.note_end_of_events(*place);
+            self.note_end_of_events(*place, is_settled);
         }
         for place in touched {
             if self.net.borrow().links[place].is_dropped {
