@@ -24,15 +24,20 @@ const TWO_RESPONSES: usize = 600;
 struct Room {
     net: Net,
     service: Service<SimListener>,
+    now_ms: u64,
 }
 
 impl Room {
     /// Starts a server; each step of a turn counts for so many.
     fn new(weight: usize) -> Self {
-        let options = options(["--history=4".to_owned()]);
+        Self::with(weight, ["--history=4"])
+    }
+
+    fn with<const N: usize>(weight: usize, arguments: [&str; N]) -> Self {
+        let options = options(arguments.map(str::to_owned));
         let fill = |bytes: &mut [u8]| bytes.fill(7);
         let (net, service) = start(&options, 100, weight, Random::new(1), fill);
-        Self { net, service }
+        Self { net, service, now_ms: 0 }
     }
 
     fn connect(&mut self) -> usize {
@@ -45,16 +50,28 @@ impl Room {
         self.net.borrow_mut().send(place, Segment::Bytes(bytes.into()), 0);
     }
 
-    /// Runs a turn, always at the same time: a client that was left out is not just one that waits.
+    /// Runs a turn. If all are at the same time, a client that was left out is not just one that
+    /// waits.
     fn turn(&mut self) {
         let events = self.net.borrow_mut().poll_events(usize::MAX, false);
-        let now = Now { mono: Millis(0), unix_ms: 1_700_000_000_000 };
+        let now = Now { mono: Millis(self.now_ms), unix_ms: 1_700_000_000_000 };
         turn(&self.net, &mut self.service, now, events);
     }
 
     fn has_got(&self, place: usize, what: &str) -> bool {
         let net = self.net.borrow();
         net.links[place].tape.windows(what.len()).any(|bytes| bytes == what.as_bytes())
+    }
+
+    /// Introduces a session, and returns its credentials for a query.
+    fn introduce(&mut self, writer: usize) -> String {
+        self.send(writer, get("/introduce?channel=d&message=Josh"));
+        self.rest();
+        let answer = String::from_utf8_lossy(&self.net.borrow().links[writer].tape).into_owned();
+        let (_, json) = answer.split_once("\r\n\r\n").expect("a body");
+        let me: serde_json::Value = serde_json::from_str(json).expect("JSON");
+        let auth = me["auth"].as_str().expect("a secret");
+        format!("&connection={}&auth={auth}", me["connection"])
     }
 
     /// Opens sockets on one channel, for which each delivery keeps the others waiting.
@@ -143,16 +160,7 @@ fn a_client_found_closed_late_in_a_turn_is_said_goodbye_to_all_the_same() {
     for place in 0..SOCKETS {
         let mut room = Room::new(TWO_RESPONSES);
         let (writer, waiting) = (room.connect(), room.connect());
-        room.send(writer, get("/introduce?channel=d&message=Josh"));
-        room.rest();
-        let answer = String::from_utf8_lossy(&room.net.borrow().links[writer].tape).into_owned();
-        let (_, json) = answer.split_once("\r\n\r\n").expect("a body");
-        let me: serde_json::Value = serde_json::from_str(json).expect("JSON");
-        let credentials = format!(
-            "&connection={}&auth={}",
-            me["connection"],
-            me["auth"].as_str().expect("a secret")
-        );
+        let credentials = room.introduce(writer);
         room.send(waiting, get("/read?channel=d"));
         let sockets = room.open_sockets(Some((place, &credentials)));
         room.write(writer);
@@ -161,6 +169,38 @@ fn a_client_found_closed_late_in_a_turn_is_said_goodbye_to_all_the_same() {
         room.rest();
         assert!(room.has_got(waiting, r#""reason":"closed""#), "{place}");
     }
+}
+
+#[test]
+fn silent_sockets_are_closed_even_if_no_turn_has_time_for_them() {
+    let mut room = Room::with(ONE_RESPONSE, ["--heartbeat=400ms"]);
+    let writer = room.connect();
+    let sockets = room.open_sockets(None);
+    for _ in 0..1_250 {
+        room.now_ms += 1;
+        room.write(writer);
+        room.turn();
+    }
+    assert!(sockets.iter().all(|socket| room.net.borrow().links[*socket].is_dropped));
+}
+
+#[test]
+fn an_event_stream_that_ends_has_the_messages_of_its_last_turn() {
+    // History retains none of them for the next stream.
+    let options = ["--history=0", "--stream-life=1s", "--connection-timeout=1h"];
+    let mut room = Room::with(1, options);
+    let (writer, stream) = (room.connect(), room.connect());
+    let target = format!("/read?channel=c{}", room.introduce(writer));
+    room.send(stream, request("GET", &target, &[("Accept", "text/event-stream")], None));
+    room.rest();
+    let is_over = |room: &Room| room.net.borrow().links[stream].has_server_fin;
+    while !is_over(&room) {
+        room.now_ms += 1;
+        room.write(writer);
+        room.turn();
+    }
+    assert!((900..1_100).contains(&room.now_ms), "{} ms", room.now_ms);
+    assert!(room.has_got(stream, &format!(r#"{{"id":{},"#, room.now_ms)));
 }
 
 #[test]
