@@ -1,6 +1,7 @@
 //! The hub's memory count, compared with the allocator's.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use speak::hub::{
@@ -41,7 +42,9 @@ fn the_memory_count_is_close_to_the_allocators() {
         let channel = ChannelName::parse(name).unwrap().for_writing().unwrap();
         hub.write(now, &channel, text, None).unwrap();
     };
-    let fills: [(&str, Fill<'_>); 5] = [
+    // The API keeps the names of the channels of a reader that has several.
+    let labels = RefCell::new(Vec::new());
+    let fills: [(&str, Fill<'_>); 6] = [
         ("short messages in one channel after the other", &|hub, step| {
             write(hub, &format!("channel-{}", step / 100), "howdy");
         }),
@@ -68,6 +71,22 @@ fn the_memory_count_is_close_to_the_allocators() {
                 token: step as u64,
             };
             assert!(hub.read(now, &call).is_ok());
+        }),
+        ("readers of several channels", &|hub, step| {
+            let name = |nth| format!("a-channel-with-a-rather-long-name-{}", (step + nth) % 100);
+            let names: [_; 8] = std::array::from_fn(name);
+            let key = |name| ChannelName::parse(name).unwrap().for_reading().unwrap();
+            let follows = names.each_ref().map(|name| (key(name), Since::Now));
+            let call = ReadRequest {
+                targets: &follows,
+                epoch: None,
+                credentials: None,
+                grace_ms: None,
+                mode: Mode::Stream,
+                token: step as u64,
+            };
+            assert!(hub.read(now, &call).is_ok());
+            labels.borrow_mut().push(names.map(String::into_boxed_str));
         }),
     ];
     for (what, fill) in fills {

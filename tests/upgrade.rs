@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::net::TcpStream;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Folder, Server, command, free_address, until};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Signal, kill_process, test_kill_process};
 
 #[test]
 fn channels_connections_and_ids_survive_an_upgrade() {
@@ -116,20 +116,28 @@ fn a_successor_that_does_not_start_leaves_the_old_process_serving() {
     let speak = command().get_program().to_owned();
     symlink(&speak, &program).expect("a link");
     let mut start = Command::new(&program);
-    start.args(["--listen", "127.0.0.1:0"]);
+    // The sandbox lets a server start no program outside of its own folder.
+    start.args(["--listen", "127.0.0.1:0", "--no-sandbox"]);
     let server = Server::spawn(start, 1);
     server.write("room", "one");
-    // The file under that name is now another program: one that exits at once, and one that is
-    // silent.
-    for broken in ["/bin/false", "/bin/true"] {
+    let silent = folder.file("silent");
+    fs::write(&silent, "#!/bin/sh\nexec sleep 1h\n").expect("a program");
+    fs::set_permissions(&silent, fs::Permissions::from_mode(0o700)).expect("a program");
+    // The file under that name is now another program: one that exits at once, with or without an
+    // error, and one that says nothing.
+    for broken in [Path::new("/bin/false"), Path::new("/bin/true"), &silent] {
         fs::remove_file(&program).expect("the link");
-        symlink(Path::new(broken), &program).expect("a link");
+        symlink(broken, &program).expect("a link");
         let before = server.logged("upgrade failed");
         server.signal(Signal::USR2);
         until("the upgrade has failed", || server.logged("upgrade failed") > before);
         server.write("room", "two");
     }
-    assert_eq!(server.read("room", "1").ids(), [1, 2, 3]);
+    assert_eq!(server.read("room", "1").ids(), [1, 2, 3, 4]);
+    // All were started, and the last of them was ended.
+    let successors = server.successors();
+    assert_eq!(successors.len(), 3);
+    until("it is gone", || test_kill_process(successors[2]).is_err());
 }
 
 #[test]

@@ -109,3 +109,43 @@ fn subscription_bytes(subscriptions: &Subscriptions, channels: &Channels) -> usi
             .sum(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::channel::Channel;
+    use super::super::config::Config;
+    use super::super::reader::{GapPolicy, ReaderKind, Subscription};
+    use super::super::time::Millis;
+    use super::super::timers::Timers;
+    use super::*;
+
+    #[test]
+    fn a_reader_of_several_channels_weighs_each_subscription_and_name() {
+        let mut timers = Timers::new(Millis(0));
+        let mut channels = Channels::new(&Config::default());
+        let subscriptions = ["one", "another"].map(|name| Subscription {
+            channel: channels.insert(Channel::new(name, 1, Millis(0)), &mut timers),
+            gap_policy: GapPolicy::Report,
+            cursor: 1,
+        });
+        let mut readers = Readers::default();
+        let mut insert = |subscriptions| {
+            let kind = ReaderKind::LongPoll;
+            let reader = Reader { token: 0, subscriptions, session: None, grace_ms: 0, kind };
+            let key = readers.insert(reader, &channels);
+            (key, readers.memory())
+        };
+        let (one, memory_of_one) = insert(Subscriptions::One([subscriptions[0]]));
+        assert_eq!(memory_of_one, READER_BYTES);
+        let (two, memory) = insert(Subscriptions::Many(subscriptions.into()));
+        assert_eq!(
+            memory,
+            2 * READER_BYTES + 2 * SUBSCRIPTION_BYTES + "one".len() + "another".len()
+        );
+        for key in [two, one] {
+            assert!(readers.remove(key, &channels).is_some());
+            assert!(readers.remove(key, &channels).is_none());
+        }
+        assert_eq!(readers.memory(), 0);
+    }
+}

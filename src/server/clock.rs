@@ -28,8 +28,7 @@ impl Clock {
 
     /// Nanoseconds since the turn began.
     pub(super) fn turn_nanos(&self) -> u64 {
-        let elapsed = self.turn_start.elapsed();
-        elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos())
+        nanos(self.turn_start.elapsed())
     }
 
     /// Time until `deadline`. Zero if it has passed.
@@ -44,8 +43,30 @@ pub(super) fn unix_ms() -> u64 {
     millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
+/// `Duration::as_nanos` without 128-bit arithmetic, as for [`millis`].
+fn nanos(duration: Duration) -> u64 {
+    duration.as_secs() * 1_000_000_000 + u64::from(duration.subsec_nanos())
+}
+
 /// `Duration::as_millis` without 128-bit arithmetic, which costs more than the rest of reading the
 /// clock.
 fn millis(duration: Duration) -> u64 {
     duration.as_secs() * 1000 + u64::from(duration.subsec_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_whole_milliseconds_and_nanoseconds() {
+        for (seconds, subsec_nanos, ms) in
+            [(0, 0, 0), (0, 999_999, 0), (0, 1_000_000, 1), (3, 7_999_999, 3_007)]
+        {
+            let duration = Duration::new(seconds, subsec_nanos);
+            assert_eq!(u128::from(millis(duration)), duration.as_millis());
+            assert_eq!(millis(duration), ms);
+            assert_eq!(u128::from(nanos(duration)), duration.as_nanos());
+        }
+    }
 }

@@ -280,7 +280,11 @@ fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let socket = socket(AddressFamily::UNIX)?;
     match net::bind(&socket, &address) {
-        Err(rustix::io::Errno::ADDRINUSE) if remove_stale(path)? => net::bind(&socket, &address)?,
+        Err(rustix::io::Errno::ADDRINUSE)
+            if remove_stale(path, || thread::sleep(LISTEN_RETRY_DELAY))? =>
+        {
+            net::bind(&socket, &address)?;
+        }
         result => result?,
     }
     net::listen(&socket, BACKLOG)?;
@@ -288,8 +292,8 @@ fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Removes a socket on which no process listens. Removes nothing else, not even a link to such a
-/// socket, and returns false then.
-fn remove_stale(path: &Path) -> io::Result<bool> {
+/// socket, and returns false then. `wait` waits for [`LISTEN_RETRY_DELAY`].
+fn remove_stale(path: &Path, mut wait: impl FnMut()) -> io::Result<bool> {
     let Some(id) = file_id(path) else { return Ok(false) };
     for _ in 0..2 {
         if !UnixStream::connect(path)
@@ -298,7 +302,7 @@ fn remove_stale(path: &Path) -> io::Result<bool> {
             return Ok(false);
         }
         // A socket that was just bound also refuses connections, until its process listens.
-        thread::sleep(LISTEN_RETRY_DELAY);
+        wait();
     }
     // Another server that is starting may have replaced the file meanwhile.
     if file_id(path) != Some(id) {
@@ -316,4 +320,73 @@ fn file_id(path: &Path) -> Option<FileId> {
 fn socket(family: AddressFamily) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(net::socket_with(family, SocketType::STREAM, flags, None)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixDatagram, UnixListener};
+
+    use super::*;
+
+    /// A path for one socket. Removes the file in the end.
+    struct SocketPath(PathBuf);
+
+    impl SocketPath {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("speak-{name}-{}", std::process::id()));
+            Self(path)
+        }
+
+        /// Binds a socket that does not listen.
+        fn bind(&self) -> OwnedFd {
+            let bound = socket(AddressFamily::UNIX).unwrap();
+            net::bind(&bound, &SocketAddrUnix::new(&self.0).unwrap()).unwrap();
+            bound
+        }
+    }
+
+    impl Drop for SocketPath {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn only_a_socket_on_which_no_process_listens_is_removed() {
+        let path = SocketPath::new("stale");
+        assert!(!remove_stale(&path.0, || unreachable!("no file")).unwrap());
+        drop(path.bind());
+        assert!(remove_stale(&path.0, || ()).unwrap());
+        assert!(!path.0.exists());
+
+        // A socket of another type refuses connections too.
+        let datagrams = UnixDatagram::bind(&path.0).unwrap();
+        assert!(!remove_stale(&path.0, || ()).unwrap());
+        assert!(path.0.exists());
+        drop(datagrams);
+        fs::remove_file(&path.0).unwrap();
+
+        let listener = UnixListener::bind(&path.0).unwrap();
+        assert!(!remove_stale(&path.0, || unreachable!("it listens")).unwrap());
+        assert!(path.0.exists());
+        drop(listener);
+    }
+
+    #[test]
+    fn a_socket_of_a_process_that_is_starting_is_not_removed() {
+        let path = SocketPath::new("starting");
+        let bound = path.bind();
+        assert!(!remove_stale(&path.0, || net::listen(&bound, 1).unwrap()).unwrap());
+        assert!(path.0.exists());
+        drop(bound);
+
+        // Another process replaces the file, and does not listen yet.
+        let mut other = None;
+        let replace = || {
+            fs::remove_file(&path.0).unwrap();
+            other = Some(path.bind());
+        };
+        assert!(!remove_stale(&path.0, replace).unwrap());
+        assert!(path.0.exists());
+    }
 }
