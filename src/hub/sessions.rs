@@ -158,7 +158,8 @@ impl Sessions {
     }
 
     /// Starts the grace period of a session after one of its readers was closed: `close_grace`, or
-    /// `grace_ms` of that reader if it is longer. Returns false if both are 0: the session ends now.
+    /// `grace_ms` of that reader if it is longer. Returns false if both are 0: the session ends
+    /// now.
     pub(super) fn begin_grace(
         &mut self,
         index: u32,

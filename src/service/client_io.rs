@@ -178,7 +178,7 @@ impl<S: Socket> ClientIo<S> {
         let Some((client, stream)) = clients.stream_mut(key) else {
             return api.reset_cache(wake);
         };
-        // Behind unsent bytes, an update is no output yet.
+        // An update that waits after unsent bytes is no output yet.
         if !client.is_stalled() {
             stream.on_output(now.mono, *limits);
         }

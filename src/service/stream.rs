@@ -175,7 +175,7 @@ impl<L: Listener> Service<L> {
         hub.resume(io.now, reader, batch, |wake| io.send_to_stream(key, &wake));
     }
 
-    /// Does what is due for a stream: sends a heartbeat, ends an event stream whose life is over, or
+    /// Checks a stream: sends a heartbeat that is due, ends an event stream whose life is over, or
     /// closes a client whose peer is gone or has not completed a message in time.
     pub(super) fn check_stream(&mut self, key: Key) {
         let now = self.io.now.mono;
@@ -191,7 +191,7 @@ impl<L: Listener> Service<L> {
         if stream.heartbeat_at <= now {
             stream.heartbeat_at = now.after(limits.heartbeat_ms);
             let heartbeat = match stream.stream.transport {
-                // Whatever is sent now comes after bytes that the peer does not take.
+                // A heartbeat would come after bytes that the peer does not take.
                 _ if client.is_stalled() => {
                     stream.stalled_heartbeats += 1;
                     None

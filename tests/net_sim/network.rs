@@ -145,7 +145,7 @@ impl Network {
         links.filter_map(|link| link.flight.front().map(|(at, _)| *at)).min()
     }
 
-    /// All segments under way arrive now, also those behind a cut.
+    /// All segments under way arrive now, also those that a cut held back.
     pub(crate) fn deliver_due(&mut self) {
         for place in 0..self.links.len() {
             self.links[place].is_cut = false;

@@ -36,7 +36,7 @@ pub(crate) enum Step {
     Reset,
     /// The peer resets during a call of the server's.
     Fuse,
-    /// Nothing arrives from the peer any more, and no one says so.
+    /// Nothing arrives from the peer any more, without an end.
     Cut,
     Spurious,
     Starve,

@@ -1,7 +1,8 @@
 //! A link between clients and a proxy that can be cut: nothing passes any more, and neither end
 //! learns that.
 //!
-//! The link joins two network namespaces. A machine that allows none gets a relay that falls silent.
+//! The link joins two network namespaces. If the machine allows none, a relay takes its place,
+//! which falls silent.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

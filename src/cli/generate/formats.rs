@@ -73,6 +73,10 @@ A second signal ends the server at once.
 .TP
 .B SIGUSR2
 Start the program again and let the new process take over channels, connections and clients.
+.TP
+.B SIGHUP
+If standard error is a terminal, stop as at SIGTERM.
+Otherwise, continue.
 .SH EXIT STATUS
 .TP
 .B 0
