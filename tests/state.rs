@@ -5,9 +5,9 @@ mod common;
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use common::{Client, Folder, Server, command, free_address, run, until};
+use common::{Client, Folder, Running, Server, command, free_address, run, until};
 use rustix::process::Signal;
 
 /// A state file in a folder of its own.
@@ -66,27 +66,18 @@ fn channels_connections_and_ids_survive_a_restart() {
 
 #[test]
 fn a_server_whose_terminal_is_closed_keeps_its_state() {
-    /// `script`, which gives the server a terminal. The end of `script` closes the terminal.
-    struct Terminal(Child);
-    impl Drop for Terminal {
-        fn drop(&mut self) {
-            // Fails only if it has exited.
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
-    }
     let state = State::new("terminal");
     let address = free_address();
-    let terminal = Command::new("script")
+    // `script` gives the server a terminal. The end of `script` closes the terminal.
+    let mut script = Command::new("script");
+    script
         .args(["-qec", r#"exec "$SPEAK" --listen "$ADDRESS" --state "$STATE""#, "/dev/null"])
         .env("SPEAK", command().get_program())
         .env("ADDRESS", address.to_string())
         .env("STATE", state.path())
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("script, from the package bsdutils");
-    let terminal = Terminal(terminal);
+        .stdout(Stdio::null());
+    let terminal = Running::start(&mut script);
     until("the server listens", || TcpStream::connect(address).is_ok());
     let params = [("channel", "room"), ("message", "before")];
     Client::connect(address).get("/write", &params).ok();

@@ -8,14 +8,14 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{env, thread};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::common::{Client, until};
+use super::common::{Client, Running, until};
 
 /// Variable of a process that has a network of its own, in which it may do anything.
 const HAS_NETWORK: &str = "TEST_HAS_NETWORK";
@@ -99,7 +99,7 @@ impl Link {
 /// A network namespace with the other side of the link.
 pub struct Namespace {
     /// Process that holds the namespace.
-    holder: Child,
+    _holder: Running,
     file: File,
 }
 
@@ -107,13 +107,13 @@ impl Namespace {
     fn new() -> Self {
         ip("link set lo up");
         let mut unshare = Command::new("unshare");
-        let holder = unshare.args(["--net", "sleep", "1h"]).spawn().expect("unshare");
-        let path = format!("/proc/{}/ns/net", holder.id());
+        let holder = Running::start(unshare.args(["--net", "sleep", "1h"]));
+        let id = holder.0.id();
+        let path = format!("/proc/{id}/ns/net");
         let own = fs::read_link("/proc/self/ns/net").expect("a namespace");
         until("there is a namespace", || fs::read_link(&path).expect("a namespace") != own);
-        let namespace = Self { file: File::open(&path).expect("a namespace"), holder };
-        let holder = namespace.holder.id();
-        ip(&format!("link add near type veth peer name far netns {holder}"));
+        let namespace = Self { _holder: holder, file: File::open(&path).expect("a namespace") };
+        ip(&format!("link add near type veth peer name far netns {id}"));
         ip(&format!("address add {NEAR}/24 dev near"));
         ip("link set near up");
         namespace.run(|| {
@@ -134,14 +134,6 @@ impl Namespace {
             });
             thread.join().expect("no panic")
         })
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        // Both fail only if the process has exited.
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
     }
 }
 
