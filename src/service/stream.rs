@@ -40,7 +40,7 @@ impl<L: Listener> Service<L> {
         loop {
             let (_, stream) =
                 self.io.clients.stream_mut(key).expect("the caller has checked the state");
-            if stream.stream.transport == Transport::Sse {
+            if stream.stream.transport != Transport::WebSocket {
                 // The peer of an event stream has nothing to send: its bytes are discarded.
                 return (bytes.len(), Pause::NeedData);
             }
@@ -197,7 +197,10 @@ impl<L: Listener> Service<L> {
         }
         let is_blocked = client.is_blocked();
         let is_websocket = stream.stream.transport == Transport::WebSocket;
-        let heartbeat = if is_websocket { PING } else { http::HEARTBEAT };
+        let heartbeat = match stream.stream.transport {
+            Transport::Sse(framing) => framing.heartbeat(),
+            Transport::WebSocket => PING,
+        };
         stream.missed_heartbeats += u8::from(is_websocket || is_blocked);
         stream.heartbeat_at = now.after(limits.heartbeat_ms);
         let next_check = stream.next_check(limits);

@@ -328,15 +328,25 @@ impl World {
         is_idle.then_some("idle")
     }
 
-    /// The server shut down sending to a client without a last word: an event stream ends so.
+    /// The server shut down sending to a client without a last word: an event stream of HTTP/1.0
+    /// ends so.
     pub(crate) fn note_end_of_events(&mut self, place: usize) {
-        let peer = &mut self.peers[place];
-        let net = self.net.borrow();
-        let link = &net.links[place];
-        // A client that was never accepted may be sent the reason, as far as that fits at once.
-        if peer.is_dismissed || !link.has_server_fin || link.key.is_none() {
-            return;
+        {
+            let peer = &self.peers[place];
+            let link = &self.net.borrow().links[place];
+            // A client that was never accepted may be sent the reason, as far as that fits at once.
+            if peer.is_dismissed || !link.has_server_fin || link.key.is_none() {
+                return;
+            }
         }
+        let is_chunked = self.peers[place].incoming.is_chunked();
+        assert!(!is_chunked, "the stream of client {place} ends without its last chunk");
+        self.end_of_events(place);
+    }
+
+    /// The server ended an event stream.
+    pub(crate) fn end_of_events(&mut self, place: usize) {
+        let peer = &mut self.peers[place];
         peer.dismiss(self.now.mono.0);
         let following = peer.following.as_mut().expect("only a stream ends without a word");
         match following.carries.take() {

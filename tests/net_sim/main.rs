@@ -25,7 +25,7 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 42] = [
+const RULES: [&str; 44] = [
     "asked to continue",
     "call in a frame",
     "call of a session that ended",
@@ -65,6 +65,8 @@ const RULES: [&str; 42] = [
     "stream closed that carried a session",
     "stream ended with its session",
     "stream got a gap",
+    "stream in chunks",
+    "stream of HTTP/1.0",
     "stream opened",
     "too many of one address",
     "write",
