@@ -6,7 +6,8 @@ use std::iter;
 use std::time::{Duration, Instant};
 
 use common::{
-    Event, EventStream, HANDSHAKE, Identity, Params, Server, now_ms, request, target, until,
+    Client, Event, EventStream, HANDSHAKE, Identity, Params, Response, Server, now_ms, request,
+    target, until,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -16,36 +17,118 @@ fn epoch(server: &Server) -> String {
     server.read("epoch", "0").json()["epoch"].as_str().expect("an epoch").to_owned()
 }
 
+/// Returns the bytes with which a stream begins.
+fn beginning(cursor: &str) -> String {
+    format!("retry: 1000\nid: {cursor}\nevent: ready\ndata: {{}}\n\n")
+}
+
+/// Returns the head and the first bytes of a stream that is asked for in this way.
+#[track_caller]
+fn open_raw(server: &Server, version: &str, connection: &str) -> (Client, Response) {
+    let mut client = server.client();
+    client.send(format!(
+        "GET /read?channel=c HTTP/{version}\r\nHost: x\r\n\
+         Connection: {connection}\r\nAccept: text/event-stream\r\n\r\n"
+    ));
+    let head = client.head();
+    (client, head)
+}
+
+/// Returns the bytes of one chunk.
+fn chunk(data: &str) -> String {
+    format!("{:x}\r\n{data}\r\n", data.len())
+}
+
+/// Claims that exactly these bytes come next, and none after them.
+#[track_caller]
+fn takes(client: &mut Client, expected: &str) {
+    let came = client.take_maybe(expected.len()).expect("as many bytes");
+    assert_eq!(String::from_utf8_lossy(&came), expected);
+    assert!(!client.has_something());
+}
+
 #[test]
 fn a_stream_begins_with_its_head_a_delay_and_a_cursor() {
     let server = Server::patient(&[]);
     let epoch = epoch(&server);
-    for (version, connection) in [("1.1", ""), ("1.1", "close"), ("1.0", ""), ("1.0", "keep-alive")]
-    {
-        let mut client = server.client();
-        client.send(format!(
-            "GET /read?channel=c HTTP/{version}\r\nHost: x\r\n\
-             Connection: {connection}\r\nAccept: text/event-stream\r\n\r\n"
-        ));
-        let head = client.head();
+    for (version, connection, coding) in [
+        ("1.1", "", Some("chunked")),
+        ("1.1", "close", Some("chunked")),
+        ("1.2", "", Some("chunked")),
+        ("1.0", "", None),
+        ("1.0", "keep-alive", None),
+    ] {
+        let (mut client, head) = open_raw(&server, version, connection);
         assert_eq!(head.status, 200);
         for (name, value) in [
             ("content-type", "text/event-stream"),
-            ("cache-control", "no-store"),
+            ("cache-control", "no-store, no-transform"),
             ("x-content-type-options", "nosniff"),
             ("access-control-allow-origin", "*"),
             ("x-accel-buffering", "no"),
-            // The stream ends with its TCP connection.
+            // A stream is the last response on its TCP connection.
             ("connection", "close"),
         ] {
             assert_eq!(head.header(name), Some(value), "HTTP/{version} {connection}: {head:?}");
         }
         assert!(head.header("date").is_some());
-        assert_eq!((head.header("content-length"), head.header("transfer-encoding")), (None, None));
-        let beginning = format!("retry: 1000\n\nid: {epoch}:1\n\n");
-        let came = client.take_maybe(beginning.len()).expect("a beginning");
-        assert_eq!(String::from_utf8_lossy(&came), beginning);
-        assert!(!client.has_something());
+        assert_eq!(head.header("content-length"), None);
+        assert_eq!(head.header("transfer-encoding"), coding, "HTTP/{version}");
+        let beginning = beginning(&format!("{epoch}:1"));
+        takes(&mut client, &if coding.is_some() { chunk(&beginning) } else { beginning });
+    }
+}
+
+#[test]
+fn in_http_1_1_each_event_is_one_chunk_and_the_end_the_last() {
+    let server = Server::patient(&[]);
+    let epoch = epoch(&server);
+    let mut clients = ["1.1", "1.0"].map(|version| open_raw(&server, version, "").0);
+    let mut all_take = |data: &[String], end: &str| {
+        for (client, is_chunked) in clients.iter_mut().zip([true, false]) {
+            let framed = data.iter().map(|it| if is_chunked { chunk(it) } else { it.clone() });
+            takes(client, &(framed.collect::<String>() + if is_chunked { end } else { "" }));
+        }
+    };
+    all_take(&[beginning(&format!("{epoch}:1"))], "");
+    // Two messages of one turn are two events.
+    let mut writer = server.client();
+    writer.send(request("GET", "/write?channel=c&message=m", &[], None).repeat(2));
+    for text in [r#"{"id":1}"#, r#"{"id":2}"#] {
+        assert_eq!(writer.response().ok().text(), text);
+    }
+    let message = |id: u64| format!("id: {epoch}:{}\ndata: {}\n\n", id + 1, json_of(&server, id));
+    all_take(&[message(1), message(2)], "");
+    server.signal(Signal::TERM);
+    for (mut client, end) in clients.into_iter().zip(["0\r\n\r\n", ""]) {
+        let came = client.take_maybe(end.len()).expect("the end");
+        assert_eq!(String::from_utf8_lossy(&came), end);
+        client.is_closed();
+    }
+}
+
+/// Returns the JSON of the message with this id.
+#[track_caller]
+fn json_of(server: &Server, id: u64) -> String {
+    let answer = server.read("c", &id.to_string());
+    let messages = answer.text().strip_prefix("{\"messages\":[").expect("messages");
+    messages[..=messages.find('}').expect("the end of a message")].to_owned()
+}
+
+#[test]
+fn a_heartbeat_is_one_chunk_without_an_empty_line() {
+    let server = Server::with(&["--heartbeat", "100ms"]);
+    for (version, heartbeat) in [("1.1", "2\r\n:\n\r\n"), ("1.0", ":\n")] {
+        let (mut client, _) = open_raw(&server, version, "");
+        client.take_until(b"event: ready\ndata: {}\n\n").expect("a beginning");
+        let came = client.take_until(heartbeat.as_bytes()).expect("a heartbeat");
+        assert_eq!(came, if version == "1.1" { &b"\r\n"[..] } else { b"" });
+        let id = server.write("c", "m");
+        let came = client.take_until(format!("id: {}:", epoch(&server)).as_bytes());
+        let came = String::from_utf8(came.expect("a message")).expect("text");
+        let rest = came.replace(heartbeat, "");
+        let is_size = |rest: &str| rest.strip_suffix("\r\n").is_some_and(|it| it.len() == 2);
+        assert!(if version == "1.1" { is_size(&rest) } else { rest.is_empty() }, "{id}: {came:?}");
     }
 }
 
@@ -150,10 +233,10 @@ fn several_channels_are_named_and_have_their_cursors_in_the_order_asked() {
     let channels = ["b", "a", "c", "d"].map(|channel| ("channel", channel));
     let from_ids = ["0", "2", "1", "-2"].map(|from_id| ("from_id", from_id));
     let mut stream = EventStream::open(server.client(), &[channels, from_ids].concat(), &[]);
-    // A channel without a sent event keeps the requested cursor.
-    assert_eq!(stream.beginning(), format!("{epoch}:0,2,1,-2"));
+    // A channel of which nothing was sent yet has the cursor that would begin it.
+    assert_eq!(stream.beginning(), format!("{epoch}:0,2,1,2"));
     let expected =
-        [("b", 1, "2,2,1,-2"), ("a", 2, "2,3,1,-2"), ("d", 2, "2,3,1,3"), ("d", 3, "2,3,1,4")];
+        [("b", 1, "2,2,1,2"), ("a", 2, "2,3,1,2"), ("d", 2, "2,3,1,3"), ("d", 3, "2,3,1,4")];
     for (channel, id, cursors) in expected {
         let event = stream.event();
         assert_eq!(event.cursor(), format!("{epoch}:{cursors}"));
@@ -203,6 +286,111 @@ fn ids(stream: &mut EventStream, count: usize) -> Vec<(String, u64)> {
     let messages = stream.messages(count);
     let channel = |it: &Value| it["channel"].as_str().unwrap_or_default().to_owned();
     messages.iter().map(|it| (channel(it), it["id"].as_u64().expect("an id"))).collect()
+}
+
+/// Returns the forms of `from_id` as parameters.
+fn from_ids<'a>(forms: &[&'a str]) -> Vec<(&'a str, &'a str)> {
+    forms.iter().map(|form| ("from_id", *form)).collect()
+}
+
+#[test]
+fn the_first_cursor_of_each_channel_is_what_would_begin_it() {
+    let server = Server::patient(&["--history", "2"]);
+    let epoch = epoch(&server);
+    server.fill("full", "m", 5);
+    server.introduce("met", "Josh");
+    server.fill("met", "m", 3);
+    let gone = server.introduce("left", "Ann");
+    server.get("/goodbye", &gone.and(&[])).ok();
+    // By channel, `from_id` and the cursor.
+    let cases = [
+        ("empty", "0", 1),
+        ("empty", "1", 1),
+        ("empty", "-1", 1),
+        ("empty", "-9", 1),
+        // Beyond the newest id: reset, and nothing is there.
+        ("empty", "7", 1),
+        ("full", "0", 0),
+        ("full", "2", 2),
+        ("full", "5", 5),
+        ("full", "6", 6),
+        ("full", "-1", 5),
+        ("full", "-2", 4),
+        ("full", "-9", 4),
+        ("full", "7", 0),
+        ("met", "0", 0),
+        ("met", "-1", 4),
+        ("met", "-9", 3),
+        ("left", "0", 0),
+        ("left", "-1", 2),
+    ];
+    for (channel, from_id, cursor) in cases {
+        let one = [("channel", channel), ("from_id", from_id)];
+        let mut stream = EventStream::open(server.client(), &one, &[]);
+        assert_eq!(stream.beginning(), format!("{epoch}:{cursor}"), "{channel} {from_id}");
+        let mut plain = EventStream::open(server.client(), &one[..1], &[]);
+        let next_id = server.read(channel, "0").next_id();
+        assert_eq!(plain.beginning(), format!("{epoch}:{next_id}"), "{channel}");
+        for (other, other_id, other_cursor) in cases {
+            if other == channel {
+                continue;
+            }
+            let channels = [("channel", other), ("channel", channel)];
+            let params = [&channels[..], &from_ids(&[other_id, from_id])].concat();
+            let mut both = EventStream::open(server.client(), &params, &[]);
+            assert_eq!(both.beginning(), format!("{epoch}:{other_cursor},{cursor}"), "{params:?}");
+        }
+    }
+}
+
+#[test]
+fn what_comes_while_a_stream_is_away_is_sent_or_missed_for_each_form_of_from_id() {
+    let server = Server::patient(&["--history", "3"]);
+    let forms = [None, Some("0"), Some("1"), Some("-1"), Some("-2")];
+    for (nth, form) in forms.into_iter().enumerate() {
+        for (count, first_retained) in [(1, 1), (3, 1), (4, 2)] {
+            // Two channels without messages: the second stays so for a while.
+            let (one, two) = (format!("one {nth} {count}"), format!("two {nth} {count}"));
+            let mut params = vec![("channel", &*one), ("channel", &*two)];
+            params.extend(form.iter().flat_map(|form| from_ids(&[form, form])));
+            let mut stream = EventStream::open(server.client(), &params, &[]);
+            let mut cursors = vec![stream.beginning()];
+            server.write(&one, "m");
+            cursors.push(stream.event().cursor().to_owned());
+            drop(stream);
+            server.fill(&two, "m", count);
+            for (got, cursor) in cursors.iter().enumerate() {
+                let mut rest = server.events_after(&params, Some(cursor));
+                if first_retained > 1 {
+                    let channel = json!({"channel": two}).to_string();
+                    assert_eq!(rest.event().gap(), ("missed", &*channel), "{form:?} {cursor}");
+                }
+                let mut expected: Vec<_> = (got..1).map(|_| (one.clone(), 1)).collect();
+                expected.extend((first_retained..=count).map(|id| (two.clone(), id as u64)));
+                assert_eq!(ids(&mut rest, expected.len()), expected, "{form:?} {cursor}");
+                assert!(!rest.client.has_something(), "{form:?} {cursor}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_last_introduction_of_a_dropped_history_moves_the_cursor() {
+    // Nothing is retained, and two sessions are there.
+    let server = Server::patient(&["--history", "0"]);
+    let epoch = epoch(&server);
+    server.introduce("c", "Josh");
+    server.introduce("c", "Ann");
+    server.write("c", "m");
+    let from_0 = [("channel", "c"), ("from_id", "0")];
+    let mut stream = EventStream::open(server.client(), &from_0, &[]);
+    assert_eq!(stream.beginning(), format!("{epoch}:0"));
+    let came = [stream.event(), stream.event()];
+    assert_eq!([came[0].cursor(), came[1].cursor()], [0, 4].map(|it| format!("{epoch}:{it}")));
+    assert_eq!(came.map(|it| it.message()["message"].clone()), [json!("Josh"), json!("Ann")]);
+    let mut rest = server.events_after(&from_0, Some(&format!("{epoch}:4")));
+    server.write("c", "next");
+    assert_eq!(rest.texts(1), ["next"]);
 }
 
 #[test]
@@ -305,7 +493,7 @@ fn after_a_restart_a_stream_is_reset() {
     let two = [("channel", "a"), ("channel", "b"), ("channel", "c")];
     let cursors = cursor.replace(":8", ":8,-1,3");
     let mut stream = EventStream::open(after.client(), &two, &[("Last-Event-ID", &cursors)]);
-    assert_eq!(stream.beginning(), format!("{epoch}:0,-1,0"));
+    assert_eq!(stream.beginning(), format!("{epoch}:0,1,1"));
     // Every gap comes before every message.
     assert_eq!(stream.event().gap(), ("reset", r#"{"channel":"a"}"#));
     assert_eq!(stream.event().gap(), ("reset", r#"{"channel":"c"}"#));
@@ -347,8 +535,8 @@ fn an_idle_stream_gets_comments() {
     assert!(now_ms() - start >= 290, "more often than it is silent");
     server.write("c", "m");
     assert_eq!(stream.texts(1), ["m"]);
-    let comment = stream.client.take_until(b"\n\n").expect("a comment");
-    assert!(comment.starts_with(b":"), "{comment:?}");
+    // No empty line: some clients take a comment with one for an event.
+    assert_eq!(stream.raw_block(), Some(b":\n".to_vec()));
 }
 
 #[test]
@@ -521,8 +709,9 @@ fn bytes_after_a_stream_request_are_ignored() {
     // A request pipelined before the stream is answered, in order.
     client.send([&write[..], &stream, &write].concat());
     assert_eq!(client.response().ok().text(), r#"{"id":1}"#);
-    assert_eq!(client.head().header("content-type"), Some("text/event-stream"));
-    let mut stream = EventStream { head: server.get("/health", &[]), client };
+    let head = client.head();
+    assert_eq!(head.header("content-type"), Some("text/event-stream"));
+    let mut stream = EventStream::after(client, head);
     stream.beginning();
     stream.client.send(write);
     stream.client.send(vec![b'x'; 300_000]);

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::ops::Range;
+
 use common::{
     CLOSE, Client, Event, HANDSHAKE, Identity, PING, PONG, Server, masked, raise_file_limit,
     request, until,
@@ -62,11 +64,11 @@ impl Follower {
     fn opened(mut self) -> Self {
         let blocks = match self.transport {
             Transport::Poll | Transport::Script => 0,
-            Transport::Events => 3,
+            Transport::Events => 2,
             Transport::Socket => 1,
         };
         for _ in 0..blocks {
-            self.item().expect("a head or a cursor");
+            self.item().expect("a head or the first event");
         }
         self
     }
@@ -89,14 +91,15 @@ impl Follower {
         self.client.send(request("GET", &path, headers, None));
     }
 
-    /// Returns the bytes of the next response, event or frame, and the length of its head.
+    /// Returns the bytes of the next response, event or frame, and the place of its body in them.
     /// `None` if the server closes first.
     #[track_caller]
-    fn item(&mut self) -> Option<(Vec<u8>, usize)> {
+    fn item(&mut self) -> Option<(Vec<u8>, Range<usize>)> {
         self.client.take_or_end("a message", |received| {
             let item = self.cutter.next(received).expect("a response, an event or a frame")?;
             assert!(matches!(item.status, None | Some(101 | 200)), "{}", item.lossy());
-            Some(((item.bytes.to_vec(), item.head_bytes), item.bytes.len()))
+            let body = item.head_bytes..item.head_bytes + item.body().len();
+            Some(((item.bytes.to_vec(), body), item.bytes.len()))
         })
     }
 
@@ -104,9 +107,13 @@ impl Follower {
     #[track_caller]
     fn maybe_next(&mut self) -> Option<Value> {
         while self.came.is_empty() {
-            let (item, head_bytes) = self.item()?;
+            let (item, body) = self.item()?;
             if self.transport == Transport::Events {
-                let event = Event::parse(&item[..item.len() - 2]).expect("an event");
+                if body.is_empty() {
+                    // The last chunk.
+                    return None;
+                }
+                let event = Event::parse(&item[body]).expect("an event");
                 if event.is_heartbeat {
                     continue;
                 }
@@ -115,10 +122,10 @@ impl Follower {
                 return Some(event.message());
             }
             if self.transport == Transport::Socket && item[0] == PING {
-                self.client.send(masked(PONG, &item[head_bytes..]));
+                self.client.send(masked(PONG, &item[body]));
                 continue;
             }
-            let text = std::str::from_utf8(&item[head_bytes..]).expect("UTF-8");
+            let text = std::str::from_utf8(&item[body]).expect("UTF-8");
             let script = text.strip_prefix("/**/f(").and_then(|text| text.strip_suffix(");"));
             assert_eq!(script.is_some(), self.transport == Transport::Script, "{text}");
             let answer: Value = serde_json::from_str(script.unwrap_or(text)).expect("JSON");

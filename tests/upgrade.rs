@@ -11,7 +11,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use common::{Folder, Server, command, free_address, until};
+use common::{Client, EventStream, Folder, Server, command, free_address, until};
 use rustix::process::{Signal, kill_process, test_kill_process};
 
 #[test]
@@ -70,6 +70,40 @@ fn streams_end_and_reconnect_to_the_new_process_without_a_goodbye() {
     let params = josh.and(&[("channel", "room")]);
     let mut events = server.events_after(&params, Some(&cursor));
     assert_eq!(events.texts(1), ["meanwhile"]);
+}
+
+#[test]
+fn a_stream_with_unsent_events_ends_whole_through_an_upgrade() {
+    let mut server = Server::with(&["--history", "1000", "--max-backlog", "64m"]);
+    let text = "x".repeat(60_000);
+    let mut writer = server.client();
+    for number in 0..100 {
+        writer.post("/write?channel=room", "text/plain", format!("{number} {text}")).ok();
+    }
+    // More than both kernels buffer: the rest waits in the server.
+    let params = [("channel", "room"), ("from_id", "1")];
+    let mut stream = EventStream::open(Client::connect_narrow(server.address()), &params, &[]);
+    let cursor = stream.beginning();
+    server.signal(Signal::USR2);
+    until("the new process serves", || !server.successors().is_empty());
+    let mut seen = 0;
+    let mut last = cursor;
+    while let Some(event) = stream.maybe_event() {
+        let message = event.message();
+        let text = message["message"].as_str().expect("a text");
+        assert!(text.starts_with(&format!("{seen} x")), "{seen}: {text:.9}");
+        event.cursor().clone_into(&mut last);
+        seen += 1;
+    }
+    assert!(stream.has_ended(), "the stream was cut after {seen} messages");
+    until("the old process has exited", || {
+        server.log().iter().any(|line| line.ends_with(" upgrade finished: old process exited"))
+    });
+    server.adopt_successor();
+    let mut rest = server.events_after(&params, Some(&last));
+    for number in seen..100 {
+        assert!(rest.texts(1)[0].starts_with(&format!("{number} x")));
+    }
 }
 
 #[test]

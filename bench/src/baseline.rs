@@ -34,9 +34,10 @@ const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
     Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
     Access-Control-Allow-Origin: *\r\nDate: Sat, 22 Nov 2025 10:42:00 GMT\r\nContent-Length: ";
 const EVENTS_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
-    Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+    Cache-Control: no-store, no-transform\r\nX-Content-Type-Options: nosniff\r\n\
     Access-Control-Allow-Origin: *\r\nDate: Sat, 22 Nov 2025 10:42:00 GMT\r\n\
-    X-Accel-Buffering: no\r\nConnection: close\r\n\r\nretry: 1000\n\nid: k3Jx9QaZ:1\n\n";
+    X-Accel-Buffering: no\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
+    32\r\nretry: 1000\nid: k3Jx9QaZ:1\nevent: ready\ndata: {}\n\n\r\n";
 const FRAMES_HEAD: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Accept: ";
 
@@ -336,11 +337,15 @@ fn put_news(answers: &mut Vec<u8>, body: &mut Vec<u8>, room: &Room, slot: &Slot)
         Form::Events => {
             let (first, entries) = room.unseen(slot.seen);
             for (id, entry) in (first..).zip(entries) {
-                answers.extend_from_slice(b"id: k3Jx9QaZ:");
-                put_number(answers, id + 1);
-                answers.extend_from_slice(b"\ndata: ");
-                answers.extend_from_slice(entry);
-                answers.extend_from_slice(b"\n\n");
+                body.clear();
+                body.extend_from_slice(b"id: k3Jx9QaZ:");
+                put_number(body, id + 1);
+                body.extend_from_slice(b"\ndata: ");
+                body.extend_from_slice(entry);
+                body.extend_from_slice(b"\n\n");
+                answers.extend_from_slice(format!("{:x}\r\n", body.len()).as_bytes());
+                answers.extend_from_slice(body);
+                answers.extend_from_slice(b"\r\n");
             }
         }
         Form::Frames => {

@@ -457,7 +457,7 @@ mod tests {
 
     #[test]
     fn a_stream_begins_once_and_before_its_messages() {
-        let part = |status| Item { status, bytes: b"HTTP/1.1 101 \r\n", head_bytes: 0 };
+        let part = |status| Item { status, bytes: b"HTTP/1.1 101 \r\n", ..Item::default() };
         assert!(begins(&mut false, &part(None), Form::Frames).is_err());
         assert!(begins(&mut true, &part(Some(101)), Form::Frames).is_err());
         assert!(!begins(&mut true, &part(None), Form::Frames).unwrap());

@@ -230,10 +230,13 @@ impl Dialect {
             let mut lines = text.lines();
             lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
         };
-        if field("event").is_some() {
-            return Err(format!("messages were lost: {text}").into());
-        }
-        let Some(data) = field("data") else {
+        let is_ready = match field("event") {
+            Some(event) if event != "ready" => {
+                return Err(format!("messages were lost: {text}").into());
+            }
+            event => event.is_some(),
+        };
+        let Some(data) = field("data").filter(|_| !is_ready) else {
             return Ok(Answer { seqs: Vec::new(), first_id: None, cursor: Cursor::Start });
         };
         if self == Dialect::Nchan {
@@ -366,6 +369,7 @@ fn seq_of(text: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use support::http::Framing;
     use support::incoming::Cutter;
 
     fn framed(text: &str) -> Vec<u8> {
@@ -426,7 +430,8 @@ mod tests {
         let speak = |text: &str| decode(Dialect::Speak, text);
         let entry = entry(4, 9);
         assert_eq!(speak(&format!("id: e:5\ndata: {entry}\n\n")).unwrap(), (vec![9], Some(4)));
-        for silent in ["retry: 1000\n\n", "id: e:1\n\n", ":\n\n"] {
+        let ready = "retry: 1000\nid: e:1\nevent: ready\ndata: {}\n\n";
+        for silent in [ready, ":\n"] {
             assert_eq!(speak(silent).unwrap(), (vec![], None), "{silent}");
         }
         let cut = format!("id: e:5\ndata: {}\n\n", entry.replace("lazy", ""));
@@ -435,6 +440,10 @@ mod tests {
             assert!(speak(wrong).is_err(), "{wrong}");
         }
         let text = String::from_utf8(message(9).to_vec()).unwrap();
+        let chunk = format!("{:x}\r\nid: e:5\ndata: {entry}\n\n\r\n", entry.len() + 16);
+        let mut cutter = Cutter::of_events(Framing::Chunked);
+        let frame = cutter.next(chunk.as_bytes()).unwrap().unwrap();
+        assert_eq!(Dialect::Speak.decode(&frame, Form::Events).unwrap().seqs, [9]);
         let of_nchan = decode(Dialect::Nchan, &format!("id: 17:0\ndata: {text}\n\n"));
         assert_eq!(of_nchan.unwrap(), (vec![9], None));
     }

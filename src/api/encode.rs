@@ -10,7 +10,7 @@ use super::response::{ReplyFormat, ResponseOptions};
 use super::sse::SseEncoder;
 use super::transport::{Stream, Transport};
 use crate::http::{CloseCode, Opcode, Persistence, push_close, push_frame};
-use crate::hub::{ChannelSlice, Wake};
+use crate::hub::Wake;
 
 impl Api {
     /// Clears the encodings of the last wake-up, unless this one repeats it. Call for each wake-up,
@@ -53,47 +53,51 @@ impl Api {
         (Payload::Shared(shared), persistence)
     }
 
-    /// Encodes an update of a stream, once for all streams that share it. The last update of a
-    /// WebSocket is a Close frame; an event stream ends without one.
+    /// Encodes an update of a stream, once for all streams that share it.
     pub fn encode_update(&mut self, wake: &Wake<'_>, stream: &Stream) -> Payload<'_> {
         if wake.is_last {
-            self.private_buf.clear();
-            if stream.transport == Transport::WebSocket {
-                let code = match self.writer.phase {
-                    Phase::Serving => CloseCode::Normal,
-                    Phase::Draining | Phase::Stopping => CloseCode::GoingAway,
-                };
-                push_close(&mut self.private_buf, code);
-            }
-            return Payload::Private(&self.private_buf);
+            return self.encode_end(stream);
         }
         self.reset_cache(wake);
-        let is_encoded = match stream.transport {
-            Transport::Sse => self.cache.events.is_some(),
-            Transport::WebSocket => self.cache.frame.is_some(),
-        };
-        if !is_encoded {
+        let index = stream.transport.index();
+        if self.cache.updates[index].is_none() {
             self.push_update(wake, stream);
+            // Streams of several channels share nothing: the hub compares no replies of several.
+            if stream.channel_labels.is_empty() {
+                let shared = SharedBytes::new(&self.private_buf, &self.encoded_bytes);
+                self.cache.updates[index] = Some(shared);
+            }
         }
-        if !stream.channel_labels.is_empty() {
-            return Payload::Private(&self.private_buf);
+        let shared = self.cache.updates[index].as_ref();
+        shared.map_or(Payload::Private(&self.private_buf), Payload::Shared)
+    }
+
+    /// Encodes the last update of a stream: a Close frame for a WebSocket, the last chunk for an
+    /// event stream of HTTP/1.1.
+    #[cold]
+    fn encode_end(&mut self, stream: &Stream) -> Payload<'_> {
+        self.private_buf.clear();
+        match (stream.transport, self.writer.phase) {
+            (Transport::Sse(framing), _) => {
+                self.private_buf.extend_from_slice(framing.end_stream());
+            }
+            (Transport::WebSocket, Phase::Serving) => {
+                push_close(&mut self.private_buf, CloseCode::Normal);
+            }
+            (Transport::WebSocket, Phase::Draining | Phase::Stopping) => {
+                push_close(&mut self.private_buf, CloseCode::GoingAway);
+            }
         }
-        let Self { cache, private_buf, encoded_bytes, .. } = self;
-        let shared = match stream.transport {
-            Transport::Sse => &mut cache.events,
-            Transport::WebSocket => &mut cache.frame,
-        };
-        Payload::Shared(shared.get_or_insert_with(|| SharedBytes::new(private_buf, encoded_bytes)))
+        Payload::Private(&self.private_buf)
     }
 
     /// Encodes an update into `self.private_buf`.
     fn push_update(&mut self, wake: &Wake<'_>, stream: &Stream) {
         self.private_buf.clear();
         match stream.transport {
-            Transport::Sse => {
-                let start = |_, slice: &ChannelSlice<'_>| slice.first_id().cast_signed();
-                let epoch = self.epoch.as_bytes();
-                SseEncoder { out: &mut self.private_buf, epoch, reply: &wake.reply, start }
+            Transport::Sse(framing) => {
+                let (out, epoch) = (&mut self.private_buf, self.epoch.as_bytes());
+                SseEncoder { out, framing, epoch, reply: &wake.reply, targets: &[] }
                     .push_all(&stream.channel_labels);
             }
             Transport::WebSocket => {

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use super::transport::Transport;
+
 /// Bytes that many clients share. They are counted until the cache and all clients have dropped
 /// them.
 #[derive(Debug)]
@@ -56,8 +58,6 @@ impl Payload<'_> {
 pub(super) struct EncodeCache {
     /// Response to a long poll.
     pub(super) response: Option<Rc<SharedBytes>>,
-    /// Events of an event stream.
-    pub(super) events: Option<Rc<SharedBytes>>,
-    /// Frame of a WebSocket.
-    pub(super) frame: Option<Rc<SharedBytes>>,
+    /// Update of a stream, by [`Transport::index`].
+    pub(super) updates: [Option<Rc<SharedBytes>>; Transport::COUNT],
 }

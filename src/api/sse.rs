@@ -1,20 +1,27 @@
 //! Server-sent events: a reply of the hub as text.
 
-use crate::hub::{ChannelSlice, Reply, push_number, push_string};
+use crate::http::{EventFraming, RETRY};
+use crate::hub::{ChannelKey, ChannelSlice, Reply, Since, push_number, push_string};
 
-/// Encodes a reply as events. `start` returns the cursor of a channel before its first event.
-pub(super) struct SseEncoder<'o, 'r, 'h, S> {
+/// Encodes a reply as events.
+pub(super) struct SseEncoder<'o, 'r, 'h> {
     pub(super) out: &'o mut Vec<u8>,
+    pub(super) framing: EventFraming,
     pub(super) epoch: &'o [u8],
     pub(super) reply: &'r Reply<'h>,
-    pub(super) start: S,
+    /// Starts of the read, for the first reply of a stream; empty for a later reply.
+    pub(super) targets: &'r [(ChannelKey<'r>, Since)],
 }
 
-impl<S: Fn(usize, &ChannelSlice<'_>) -> i64> SseEncoder<'_, '_, '_, S> {
-    /// Appends the cursors alone, for a client that has to reconnect before the first event.
-    pub(super) fn push_id_alone(&mut self) {
+impl SseEncoder<'_, '_, '_> {
+    /// Appends the event `ready` with the cursors, for a client that has to reconnect before the
+    /// first message.
+    pub(super) fn push_beginning(&mut self) {
+        let start = self.out.len();
+        self.out.extend_from_slice(RETRY);
         self.push_id(0, None);
-        self.out.push(b'\n');
+        self.out.extend_from_slice(b"event: ready\ndata: {}\n\n");
+        self.framing.end_event(self.out, start);
     }
 
     /// Appends the gaps, then each message with the cursors after it. `labels` are the names of the
@@ -29,16 +36,20 @@ impl<S: Fn(usize, &ChannelSlice<'_>) -> i64> SseEncoder<'_, '_, '_, S> {
             }
         }
         for (index, slice) in slices.iter().enumerate() {
-            for message in slice.introductions() {
-                self.push_message(index, (self.start)(index, slice), labels, message);
+            let mut introductions = slice.introductions().peekable();
+            while let Some(message) = introductions.next() {
+                let is_last = introductions.peek().is_none() && slice.retained().next().is_none();
+                let cursor = if is_last { slice.next_id() } else { slice.start() };
+                self.push_message(index, cursor, labels, message);
             }
             for (next_id, message) in (slice.first_id() + 1..).zip(slice.retained()) {
-                self.push_message(index, next_id.cast_signed(), labels, message);
+                self.push_message(index, next_id, labels, message);
             }
         }
     }
 
     fn push_gap(&mut self, event: &str, label: Option<&str>) {
+        let start = self.out.len();
         self.out.extend_from_slice(b"event: ");
         self.out.extend_from_slice(event.as_bytes());
         self.out.extend_from_slice(b"\ndata: {");
@@ -47,10 +58,12 @@ impl<S: Fn(usize, &ChannelSlice<'_>) -> i64> SseEncoder<'_, '_, '_, S> {
             push_string(self.out, label);
         }
         self.out.extend_from_slice(b"}\n\n");
+        self.framing.end_event(self.out, start);
     }
 
-    fn push_message(&mut self, index: usize, next_id: i64, labels: &[Box<str>], message: &[u8]) {
-        self.push_id(index, Some(next_id));
+    fn push_message(&mut self, index: usize, cursor: u64, labels: &[Box<str>], message: &[u8]) {
+        let start = self.out.len();
+        self.push_id(index, Some(cursor));
         self.out.extend_from_slice(b"data: {");
         if let Some(label) = labels.get(index) {
             self.out.extend_from_slice(b"\"channel\":");
@@ -59,26 +72,33 @@ impl<S: Fn(usize, &ChannelSlice<'_>) -> i64> SseEncoder<'_, '_, '_, S> {
         }
         self.out.extend_from_slice(&message[1..]);
         self.out.extend_from_slice(b"\n\n");
+        self.framing.end_event(self.out, start);
     }
 
     /// Appends an `id` with one cursor per channel. Channels before `index` are at their end, the
-    /// channel `index` is at `next_id`, and later channels are at their start. If `next_id` is
+    /// channel `index` is at `cursor`, and later channels are at their start. If `cursor` is
     /// `None`, all channels are at their start.
-    fn push_id(&mut self, index: usize, next_id: Option<i64>) {
+    fn push_id(&mut self, index: usize, cursor: Option<u64>) {
         self.out.extend_from_slice(b"id: ");
         self.out.extend_from_slice(self.epoch);
         for (other, slice) in self.reply.slices().iter().enumerate() {
             self.out.push(if other == 0 { b':' } else { b',' });
-            let cursor = match next_id {
-                Some(_) if other < index => slice.next_id().cast_signed(),
-                Some(next_id) if other == index => next_id,
-                _ => (self.start)(other, slice),
+            let cursor = match cursor {
+                Some(_) if other < index => slice.next_id(),
+                Some(cursor) if other == index => cursor,
+                _ => self.start(other, slice),
             };
-            if cursor < 0 {
-                self.out.push(b'-');
-            }
-            push_number(self.out, cursor.unsigned_abs());
+            push_number(self.out, cursor);
         }
         self.out.push(b'\n');
+    }
+
+    /// Returns the cursor of a channel of which nothing was sent yet. Never `-N`: a message that
+    /// comes while the client is away would then take the place of an earlier one.
+    fn start(&self, index: usize, slice: &ChannelSlice<'_>) -> u64 {
+        match self.targets.get(index) {
+            Some((_, Since::Id(id))) if !slice.reset => *id,
+            _ => slice.start(),
+        }
     }
 }

@@ -8,8 +8,15 @@ use super::read_params::{ReadCall, ReadParams, parse_since};
 use super::response::{BodyType, ResponseOptions};
 use super::sse::SseEncoder;
 use super::transport::{Stream, Transport};
-use crate::http::{EVENT_STREAM, Opcode, Persistence, RETRY, Request, accept_key, push_frame};
-use crate::hub::{ChannelKey, ChannelSlice, Mode, ReadResult, Reply, Since};
+use crate::http::{
+    EVENT_STREAM, EventFraming, Opcode, Persistence, Request, accept_key, push_frame,
+};
+use crate::hub::{ChannelKey, Mode, ReadResult, Reply, Since};
+
+/// Type of an event stream. `no-transform`: a proxy or a middleware that compresses would hold the
+/// events back.
+const EVENTS: BodyType<'static> =
+    BodyType { content_type: EVENT_STREAM, cache_control: "no-store, no-transform" };
 
 /// Header field for proxies: forward each event at once.
 const NO_PROXY_BUFFERING: &str = "X-Accel-Buffering: no\r\n";
@@ -43,6 +50,15 @@ impl<'a> LastEventId<'a> {
     }
 }
 
+/// Head of a stream that is to be sent.
+enum Opening {
+    Events(EventFraming),
+    /// With the `Sec-WebSocket-Accept`.
+    WebSocket {
+        accept: String,
+    },
+}
+
 /// Start of a stream.
 struct StreamStart<'a> {
     targets: &'a [(ChannelKey<'a>, Since)],
@@ -59,12 +75,12 @@ impl Api {
         transport: Transport,
         out: &mut Vec<u8>,
     ) -> Result<Handled, Error> {
-        let accept = match transport {
-            Transport::Sse => None,
-            Transport::WebSocket => Some(websocket_accept(call.request)?),
+        let opening = match transport {
+            Transport::Sse(framing) => Opening::Events(framing),
+            Transport::WebSocket => Opening::WebSocket { accept: websocket_accept(call.request)? },
         };
         let mut params = ReadParams::parse(call.parameters, self.poll_timeout_ms)?;
-        if transport == Transport::Sse
+        if transport != Transport::WebSocket
             && let Some(id) = call.request.field("last-event-id").next()
             && let Some(last) = LastEventId::parse(id, call.parameters.channels.len())
         {
@@ -81,32 +97,28 @@ impl Api {
         let has_session = params.credentials.is_some();
         let stream = Stream { transport, has_session, channel_labels, address };
         let start = StreamStart { targets: request.targets, reply: &reply, stream: &stream };
-        match accept {
-            None => self.start_sse(call.options, &start, out),
-            Some(accept) => self.start_websocket(&accept, &start, out),
+        match opening {
+            Opening::Events(framing) => self.start_sse(call.options, framing, &start, out),
+            Opening::WebSocket { accept } => self.start_websocket(&accept, &start, out),
         }
         self.record(Call::Read.into(), if transport == Transport::WebSocket { 101 } else { 200 });
         Ok(Handled::Stream { reader, stream })
     }
 
-    fn start_sse(&self, options: ResponseOptions<'_>, start: &StreamStart<'_>, out: &mut Vec<u8>) {
-        let body_type = BodyType::no_store(EVENT_STREAM);
+    fn start_sse(
+        &self,
+        options: ResponseOptions<'_>,
+        framing: EventFraming,
+        start: &StreamStart<'_>,
+        out: &mut Vec<u8>,
+    ) {
         let options = ResponseOptions { persistence: Persistence::Close, ..options };
-        self.writer
-            .head(options, 200, Some(body_type), NO_PROXY_BUFFERING)
-            .push_without_length(out);
+        self.writer.head(options, 200, Some(EVENTS), NO_PROXY_BUFFERING).push_without_length(out);
+        out.extend_from_slice(framing.header().as_bytes());
         out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(RETRY);
-        let requested = |index: usize, slice: &ChannelSlice<'_>| match start.targets[index].1 {
-            _ if slice.reset => 0,
-            Since::Id(id) => id.cast_signed(),
-            Since::All => 0,
-            Since::Last(count) => -count.cast_signed(),
-            Since::Now => slice.first_id().cast_signed(),
-        };
-        let epoch = self.epoch.as_bytes();
-        let mut events = SseEncoder { out, epoch, reply: start.reply, start: requested };
-        events.push_id_alone();
+        let (epoch, targets) = (self.epoch.as_bytes(), start.targets);
+        let mut events = SseEncoder { out, framing, epoch, reply: start.reply, targets };
+        events.push_beginning();
         events.push_all(&start.stream.channel_labels);
     }
 

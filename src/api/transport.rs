@@ -2,15 +2,14 @@
 
 use super::client_addr::SourceKey;
 use super::error::Error;
-use crate::http::{Method, Request, list_contains};
+use crate::http::{EventFraming, Method, Request, list_contains};
 use crate::hub::ReaderKey;
 
 /// Transport of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// Server-sent events. The stream ends with its TCP connection. Chunks would add nothing:
-    /// events have their own framing, and the same bytes serve HTTP/1.0.
-    Sse,
+    /// Server-sent events.
+    Sse(EventFraming),
     /// WebSocket.
     WebSocket,
 }
@@ -37,6 +36,19 @@ pub struct WebSocket<'a> {
 }
 
 impl Transport {
+    /// Number of transports.
+    pub(super) const COUNT: usize = 3;
+
+    /// Returns the place of the transport in a table.
+    #[inline]
+    pub(super) fn index(self) -> usize {
+        match self {
+            Self::Sse(EventFraming::Chunked) => 0,
+            Self::Sse(EventFraming::ToEnd) => 1,
+            Self::WebSocket => 2,
+        }
+    }
+
     /// Returns the transport that a read asks for; `None` if it asks for no stream.
     ///
     /// # Errors
@@ -50,7 +62,9 @@ impl Transport {
             check_handshake(request)?;
             return Ok(Some(Self::WebSocket));
         }
-        Ok(request.accepts_event_stream.then_some(Self::Sse))
+        let framing =
+            || if request.is_http_10() { EventFraming::ToEnd } else { EventFraming::Chunked };
+        Ok(request.accepts_event_stream.then(|| Self::Sse(framing())))
     }
 }
 

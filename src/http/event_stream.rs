@@ -4,10 +4,58 @@
 pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 
 /// First line of a stream: if the stream is cut, the client reconnects after a second.
-pub(crate) const RETRY: &[u8] = b"retry: 1000\n\n";
+pub(crate) const RETRY: &[u8] = b"retry: 1000\n";
 
-/// Heartbeat: an empty comment, so that no proxy closes the stream as idle.
-pub(crate) const HEARTBEAT: &[u8] = b":\n\n";
+/// Framing of an event stream, by the version of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventFraming {
+    /// HTTP/1.1: each event is one chunk. Clients that read by blocks get each event at once.
+    Chunked,
+    /// HTTP/1.0, which has no chunks: the stream ends with its TCP connection.
+    ToEnd,
+}
+
+impl EventFraming {
+    /// Returns the header field of the framing, a whole line.
+    pub(crate) fn header(self) -> &'static str {
+        match self {
+            Self::Chunked => "Transfer-Encoding: chunked\r\n",
+            Self::ToEnd => "",
+        }
+    }
+
+    /// Turns the bytes of one event, from `start` to the end of `out`, into what is sent.
+    pub(crate) fn end_event(self, out: &mut Vec<u8>, start: usize) {
+        if self == Self::ToEnd {
+            return;
+        }
+        let length = out.len() - start;
+        let digits = (usize::BITS - length.leading_zeros()).div_ceil(4);
+        for place in (0..digits).rev() {
+            out.push(b"0123456789abcdef"[(length >> (4 * place)) & 15]);
+        }
+        out.extend_from_slice(b"\r\n");
+        out[start..].rotate_left(length);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Returns a heartbeat: an empty comment, so that no proxy closes the stream as idle. No empty
+    /// line follows: some clients take a block without data for an event.
+    pub(crate) fn heartbeat(self) -> &'static [u8] {
+        match self {
+            Self::Chunked => b"2\r\n:\n\r\n",
+            Self::ToEnd => b":\n",
+        }
+    }
+
+    /// Returns the last bytes of a stream that the server ends.
+    pub(crate) fn end_stream(self) -> &'static [u8] {
+        match self {
+            Self::Chunked => b"0\r\n\r\n",
+            Self::ToEnd => b"",
+        }
+    }
+}
 
 /// Returns whether `Accept` prefers an event stream to JSON.
 ///
@@ -59,6 +107,21 @@ fn parse_weight(weight: &[u8]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_one_chunk_of_its_length() {
+        for length in [1, 9, 15, 16, 255, 256, 4095, 65_536] {
+            let event = "e".repeat(length);
+            for (framing, expected) in [
+                (EventFraming::Chunked, format!("before{length:x}\r\n{event}\r\n")),
+                (EventFraming::ToEnd, format!("before{event}")),
+            ] {
+                let mut out = format!("before{event}").into_bytes();
+                framing.end_event(&mut out, "before".len());
+                assert_eq!(String::from_utf8(out).unwrap(), expected);
+            }
+        }
+    }
 
     #[test]
     fn only_a_client_that_prefers_an_event_stream_gets_one() {

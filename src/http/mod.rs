@@ -12,7 +12,8 @@ mod request;
 mod response;
 mod websocket;
 
-pub(crate) use event_stream::{EVENT_STREAM, HEARTBEAT, RETRY};
+pub use event_stream::EventFraming;
+pub(crate) use event_stream::{EVENT_STREAM, RETRY};
 pub use form::{FormPairs, FormText, NotUtf8, pairs};
 pub(crate) use head::list_contains;
 pub use head::{Method, Persistence};

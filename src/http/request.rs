@@ -232,6 +232,15 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// Returns whether the request is of HTTP/1.0.
+    ///
+    /// Searches the head, as [`Request::field`] does.
+    #[must_use]
+    pub fn is_http_10(&self) -> bool {
+        let mut lines = self.head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+        lines.find(|line| !line.is_empty()).is_some_and(|line| line.ends_with(b"/1.0"))
+    }
+
     /// Returns the values of a header field in order, without white space around them.
     ///
     /// Searches the head, so it is for rare fields. The fields that all calls need are in `self`.

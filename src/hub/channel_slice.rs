@@ -16,6 +16,8 @@ pub struct ChannelSlice<'h> {
     pub missed: bool,
     /// `from_id` belongs to another numbering.
     pub reset: bool,
+    /// The slice is that of `from_id=0`.
+    is_full: bool,
 }
 
 /// Identifies equal slices of one channel within one turn: first and next id, `missed`, and the
@@ -33,6 +35,7 @@ impl<'h> ChannelSlice<'h> {
             end: next_id,
             missed: false,
             reset: false,
+            is_full: false,
         }
     }
 
@@ -77,6 +80,15 @@ impl<'h> ChannelSlice<'h> {
     #[must_use]
     pub fn next_id(&self) -> u64 {
         self.end
+    }
+
+    /// Returns the `from_id` that gets this slice again and all that follows it: 0 if the slice has
+    /// anything of `from_id=0`, and otherwise the id of its first message.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        let has_retained = self.channel.is_some_and(|channel| self.start < channel.next_id());
+        let is_from_0 = self.is_full && (has_retained || !self.introductions.is_empty());
+        if is_from_0 { 0 } else { self.start }
     }
 
     /// Returns whether the slice is worth a reply to a reader.
@@ -144,6 +156,7 @@ impl Channel {
             end: self.next_id(),
             missed: reports_gaps && id < self.first_id,
             reset: false,
+            is_full: false,
         }
     }
 
@@ -152,6 +165,6 @@ impl Channel {
         let mut introductions: Vec<_> =
             self.members.values().filter(|member| member.id < self.first_id).collect();
         introductions.sort_unstable_by_key(|member| member.id);
-        ChannelSlice { introductions, ..self.slice_from(self.first_id, false) }
+        ChannelSlice { introductions, is_full: true, ..self.slice_from(self.first_id, false) }
     }
 }

@@ -38,7 +38,7 @@ impl<L: Listener> Service<L> {
         loop {
             let (_, stream) =
                 self.io.clients.stream_mut(key).expect("the caller has checked the state");
-            if stream.stream.transport == Transport::Sse {
+            if stream.stream.transport != Transport::WebSocket {
                 // The peer of an event stream has nothing to send: its bytes are discarded.
                 return (bytes.len(), Pause::NeedData);
             }
@@ -201,7 +201,7 @@ impl<L: Listener> Service<L> {
                     Some(PING)
                 }
                 // The deferred update is as good as a heartbeat.
-                Transport::Sse => (!client.is_deferred).then_some(http::HEARTBEAT),
+                Transport::Sse(framing) => (!client.is_deferred).then(|| framing.heartbeat()),
             };
             if heartbeat.is_some_and(|bytes| client.send(&Payload::Private(bytes)).is_err()) {
                 return self.close(key);

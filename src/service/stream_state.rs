@@ -52,8 +52,9 @@ impl StreamState {
         limits: ClientLimits,
         index: u32,
     ) -> Self {
-        let is_limited =
-            stream.transport == Transport::Sse && stream.has_session && limits.stream_life_ms > 0;
+        let is_limited = stream.transport != Transport::WebSocket
+            && stream.has_session
+            && limits.stream_life_ms > 0;
         let ends_at = if is_limited {
             now.after(spread(limits.stream_life_ms, index))
         } else {
@@ -83,7 +84,7 @@ impl StreamState {
 
     /// Records an update. On an event stream it takes the place of a heartbeat.
     pub(super) fn on_output(&mut self, now: Millis, limits: ClientLimits) {
-        if self.stream.transport == Transport::Sse {
+        if self.stream.transport != Transport::WebSocket {
             self.heartbeat_at = now.after(limits.heartbeat_ms);
         }
     }

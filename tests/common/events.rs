@@ -1,7 +1,10 @@
 //! A client of event streams.
 
+use std::mem;
+
 use serde_json::Value;
-use support::http::{Params, request, target};
+use support::http::{self, Params, request, target};
+use support::sse::block_bytes;
 
 use super::client::Client;
 use super::response::Response;
@@ -13,6 +16,10 @@ pub use support::sse::Event;
 pub struct EventStream {
     pub client: Client,
     pub head: Response,
+    /// Bytes of chunks without their framing: a proxy may cut chunks anywhere.
+    decoded: Vec<u8>,
+    /// The last chunk has come.
+    has_ended: bool,
 }
 
 impl EventStream {
@@ -24,24 +31,69 @@ impl EventStream {
         let head = client.head();
         assert_eq!(head.status, 200, "{head:?}");
         assert_eq!(head.header("content-type"), Some("text/event-stream"));
-        Self { client, head }
+        Self::after(client, head)
     }
 
-    /// Reads the next block. `None` if the stream ends first, with or without a part of one.
+    /// Continues after the head of a stream.
+    pub fn after(client: Client, head: Response) -> Self {
+        Self { client, head, decoded: Vec::new(), has_ended: false }
+    }
+
+    /// Says whether the last chunk has come.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    fn is_chunked(&self) -> bool {
+        self.head.header("transfer-encoding") == Some("chunked")
+    }
+
+    /// Reads the bytes of the next block. `None` if the stream ends first, with or without a part
+    /// of one.
+    #[track_caller]
+    pub fn raw_block(&mut self) -> Option<Vec<u8>> {
+        if !self.is_chunked() {
+            return self.client.take_or_end("an event", |received| {
+                block_bytes(received).map(|end| (received[..end].to_vec(), end))
+            });
+        }
+        loop {
+            if let Some(end) = block_bytes(&self.decoded) {
+                let rest = self.decoded.split_off(end);
+                return Some(mem::replace(&mut self.decoded, rest));
+            }
+            if self.has_ended {
+                return None;
+            }
+            let data = self.client.take_or_end("a chunk", |received| {
+                let chunk = http::chunk(received).expect("a chunk")?;
+                Some((received[chunk.head_bytes..][..chunk.size].to_vec(), chunk.bytes()))
+            })?;
+            self.has_ended = data.is_empty();
+            self.decoded.extend(data);
+        }
+    }
+
+    /// Reads the next block. `None` if the stream ends first.
     #[track_caller]
     pub fn block(&mut self) -> Option<Event> {
-        let block = self.client.take_until(b"\n\n")?;
+        let block = self.raw_block()?;
         Some(Event::parse(&block).expect("an event"))
     }
 
-    /// Reads what a stream begins with, and returns its first cursor.
+    /// Reads the event with which a stream begins, and returns its cursor.
     #[track_caller]
     pub fn beginning(&mut self) -> String {
-        let retry = self.block().expect("a beginning");
-        assert_eq!(retry, Event { retry: Some("1000".into()), ..Event::default() });
-        let first = self.block().expect("a cursor");
-        assert_eq!(first, Event { id: first.id.clone(), ..Event::default() }, "more than a cursor");
-        first.id.expect("an id")
+        let ready = self.block().expect("a beginning");
+        let expected = Event {
+            kind: Some("ready".into()),
+            id: ready.id.clone(),
+            data: Some("{}".into()),
+            retry: Some("1000".into()),
+            is_heartbeat: false,
+        };
+        assert_eq!(ready, expected);
+        ready.id.expect("an id")
     }
 
     /// Reads the next event with data, after heartbeats. `None` if the stream ends first.
@@ -49,10 +101,9 @@ impl EventStream {
     pub fn maybe_event(&mut self) -> Option<Event> {
         loop {
             let event = self.block()?;
-            if event.data.is_some() {
+            if !event.is_heartbeat {
                 return Some(event);
             }
-            assert!(event.is_heartbeat, "an event without data: {event:?}");
         }
     }
 
@@ -74,10 +125,12 @@ impl EventStream {
         messages.iter().map(|it| it["message"].as_str().expect("a text").to_owned()).collect()
     }
 
-    /// Claims that the stream ends without a further event.
+    /// Claims that the server ends the stream without a further event: in chunks, with the last.
     #[track_caller]
     pub fn ends(&mut self) {
         assert_eq!(self.maybe_event(), None);
+        assert_eq!(self.has_ended, self.is_chunked(), "the last chunk");
+        self.client.is_closed();
     }
 }
 

@@ -32,6 +32,7 @@ class Server:
             text=True,
             env=environment,
         )
+        self.has_ended = False
         self.port = self.next_port()
         self.admin_port = self.next_port() if "--admin-listen" in options else None
         # No reader takes this log, which must not fill the pipe.
@@ -58,9 +59,15 @@ class Server:
         answer.raise_for_status()
         return answer.json()
 
+    def end(self):
+        """Stops the server politely, as an operator does."""
+        self.process.terminate()
+        assert self.process.wait(GUARD) == 0
+        self.has_ended = True
+
     def stop(self):
         self.http.close()
-        ended = self.process.poll()
+        ended = None if self.has_ended else self.process.poll()
         self.process.kill()
         self.process.wait()
         self.reader.join()

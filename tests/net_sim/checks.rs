@@ -1,7 +1,7 @@
 //! Responses, events and frames, held against what their clients asked.
 
 use serde_json::Value;
-use support::http::Head;
+use support::http::{Framing, Head};
 use support::incoming::Item;
 use support::ledger::Clock;
 use support::message::Kind as MessageKind;
@@ -47,17 +47,22 @@ impl World {
             Some(_) => {
                 let head = item.head().expect("a head");
                 if head.begins_events() {
+                    self.tally(match head.framing().expect("a framing") {
+                        Framing::Chunked => "stream in chunks",
+                        _ => "stream of HTTP/1.0",
+                    });
                     self.begin_stream(peer, false, done_at);
                 } else {
                     self.response(peer, &head, &String::from_utf8_lossy(item.body()), done_at);
                 }
             }
-            None if item.head_bytes > 0 && item.is_frame(ws::TEXT) => {
+            None if self.following(peer).is_frames && item.is_frame(ws::TEXT) => {
                 self.text(peer, item.body(), done_at);
             }
-            None if item.head_bytes > 0 => {
+            None if self.following(peer).is_frames => {
                 self.control(peer, item.bytes[0], item.body(), done_at);
             }
+            None if item.ends_events() => self.peers[peer].has_last_chunk = true,
             None => {
                 let event = item.event().expect("an event");
                 if event.is_heartbeat {

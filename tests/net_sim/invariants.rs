@@ -335,16 +335,19 @@ impl World {
         is_idle.then_some("idle")
     }
 
-    /// The server shut down sending to a client without a last word: an event stream ends so.
+    /// The server ended an event stream: by the last chunk, or in HTTP/1.0 by shutting down sending.
     /// If the turn `is_settled`, it closed no client.
     pub(crate) fn note_end_of_events(&mut self, place: usize, is_settled: bool) {
         let peer = &mut self.peers[place];
         let net = self.net.borrow();
         let link = &net.links[place];
         // A client that was never accepted may be sent the reason, as far as that fits at once.
-        if peer.is_dismissed || !link.has_server_fin || link.key.is_none() {
+        let has_fin = link.has_server_fin && link.key.is_some();
+        if peer.is_dismissed || !(has_fin || peer.has_last_chunk) {
             return;
         }
+        let is_open = peer.incoming.is_chunked() && !peer.has_last_chunk;
+        assert!(!is_open, "the stream of client {place} ends without its last chunk");
         let now = self.now.mono.0;
         peer.dismiss(now);
         let following = peer.following.as_mut().expect("only a stream ends without a word");

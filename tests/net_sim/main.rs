@@ -25,7 +25,7 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 45] = [
+const RULES: [&str; 47] = [
     "asked to continue",
     "call in a frame",
     "call of a session that ended",
@@ -68,6 +68,8 @@ const RULES: [&str; 45] = [
     "stream ended after its life",
     "stream ended with its session",
     "stream got a gap",
+    "stream in chunks",
+    "stream of HTTP/1.0",
     "stream opened",
     "too many of one address",
     "write",

@@ -153,6 +153,8 @@ pub(crate) struct Peer {
     pub(crate) is_spoilt: bool,
     /// It closed its side, or both.
     pub(crate) has_closed: bool,
+    /// It got the last chunk of its event stream.
+    pub(crate) has_last_chunk: bool,
     /// It got the last response or a Close.
     pub(crate) is_dismissed: bool,
     pub(crate) dismissed_at: u64,

@@ -202,6 +202,12 @@ impl World {
             _ => &[],
         };
         if !fields.is_empty() {
+            if asked.kind == Kind::Events && self.random.once_in(4) {
+                asked.closes = true;
+                let (name, value) = fields[0];
+                let bytes = format!("GET /read?{form} HTTP/1.0\r\n{name}: {value}\r\n\r\n");
+                return self.enqueue(peer, asked, bytes.into_bytes());
+            }
             let bytes = request("GET", &format!("/read?{form}"), fields, None);
             return self.enqueue(peer, asked, bytes);
         }

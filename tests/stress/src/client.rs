@@ -71,6 +71,8 @@ pub(crate) struct Client {
     pub(crate) calls: VecDeque<Call>,
     /// The head of its stream has come.
     pub(crate) is_open: bool,
+    /// The last chunk of its event stream has come.
+    pub(crate) has_ended: bool,
     /// Sender of its texts, and the last of them.
     pub(crate) sender: u32,
     pub(crate) seq: u32,
@@ -90,6 +92,7 @@ impl Client {
             asked: now,
             calls: VecDeque::new(),
             is_open: false,
+            has_ended: false,
             sender,
             seq: 0,
             script: VecDeque::new(),

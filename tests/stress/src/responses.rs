@@ -85,6 +85,10 @@ impl World {
             self.lived(session, sent_ms);
             return Ok(());
         }
+        if item.ends_events() {
+            client.has_ended = true;
+            return Ok(());
+        }
         let content = if form == Form::Events {
             self.ledger.take_event(&mut read.reader, &item.event()?)?
         } else {
@@ -130,6 +134,9 @@ impl World {
         let is_read_cut = is_cut || is_stream_cut;
         let may_end = match client.owner {
             Owner::Observer(channel) if is_read_cut => {
+                let is_events = client.read.as_ref().is_some_and(|it| it.form == Form::Events);
+                let is_whole = client.has_ended || !(is_events && client.is_open);
+                ensure!(is_whole, "an upgrade cut an event stream before its last chunk");
                 self.count("streams that an upgrade ended");
                 self.observe(channel, client.read.take())?;
                 true

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::ensure;
 use crate::fault::{Checked, Fault};
@@ -82,29 +82,38 @@ impl Ledger {
         Ok(())
     }
 
+    /// Takes an event or a heartbeat of a stream.
     pub fn take_event(&mut self, reader: &mut Reader, event: &Event) -> Checked<Taken> {
         let mut taken = Taken::default();
-        let is_right = event.retry.as_deref().is_none_or(|retry| retry == "1000");
-        ensure!(is_right, "another time to wait: {event:?}");
-        if let Some((epoch, cursors)) = event.cursors()? {
-            let is_right = cursors.len() == reader.subscriptions.len();
-            ensure!(is_right, "not a cursor for each channel: {event:?}");
-            self.enter_epoch(reader, epoch)?;
-            if event.data.is_none() {
-                let both = reader.subscriptions.iter_mut().zip(&cursors);
-                both.into_iter().try_for_each(|(its, cursor)| its.take_cursor(*cursor))?;
-            }
-            reader.cursors = cursors;
+        if event.is_heartbeat {
+            return Ok(taken);
         }
+        let retry = event.is_ready().then_some("1000");
+        ensure!(event.retry.as_deref() == retry, "another time to wait: {event:?}");
+        let is_gap = matches!(event.kind.as_deref(), Some("missed" | "reset"));
+        ensure!(event.id.is_some() != is_gap, "a cursor, or none, out of place: {event:?}");
         let Some(mut data) = event.json()? else { return Ok(taken) };
         let name = data.as_object_mut().and_then(|data| data.remove("channel"));
+        let is_empty = data.as_object().is_some_and(Map::is_empty);
+        ensure!(is_empty == event.kind.is_some(), "the data does not fit: {event:?}");
         let names = reader.names();
         let at = match &name {
             None if names.len() == 1 => Some(0),
             Some(name) if names.len() > 1 => names.iter().position(|its| name == its),
             _ => None,
         };
+        let at = at.filter(|_| !event.is_ready());
+        if let Some((epoch, cursors)) = event.cursors()? {
+            self.enter_epoch(reader, epoch)?;
+            let result = reader.take_cursors(cursors, at);
+            result.map_err(|fault| Fault::new(format!("{fault}: {event:?}")))?;
+        }
+        if event.is_ready() {
+            ensure!(name.is_none(), "a stream begins with a channel: {event:?}");
+            return Ok(taken);
+        }
         let Some(at) = at else {
+            let names = reader.names();
             return Err(Fault::new(format!("the channel is not one of {names:?}: {event:?}")));
         };
         let its = &mut reader.subscriptions[at];

@@ -122,22 +122,49 @@ impl Framing {
 
 /// Decodes a chunked body without extensions and trailers.
 fn dechunk(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, Malformed> {
-    let wrong = || Malformed::new("not a chunked body", bytes);
     let (mut body, mut at) = (Vec::new(), 0);
     loop {
-        let Some(end) = memmem::find(&bytes[at..], b"\r\n").map(|end| at + end) else {
-            return if bytes.len() - at > 16 { Err(wrong()) } else { Ok(None) };
-        };
-        let size = str::from_utf8(&bytes[at..end]).ok();
-        let size = size.and_then(|size| usize::from_str_radix(size, 16).ok()).ok_or_else(wrong)?;
-        at = end + 2 + size + 2;
-        let Some(chunk) = bytes.get(end + 2..at) else { return Ok(None) };
-        let chunk = chunk.strip_suffix(b"\r\n").ok_or_else(wrong)?;
-        body.extend_from_slice(chunk);
-        if size == 0 {
+        let Some(chunk) = chunk(&bytes[at..])? else { return Ok(None) };
+        let range = at + chunk.head_bytes..at + chunk.head_bytes + chunk.size;
+        body.extend_from_slice(&bytes[range]);
+        at += chunk.bytes();
+        if chunk.size == 0 {
             return Ok(Some((body, at)));
         }
     }
+}
+
+/// One whole chunk. The chunk without data is the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Bytes of the line with the size.
+    pub head_bytes: usize,
+    /// Bytes of the data.
+    pub size: usize,
+}
+
+impl Chunk {
+    /// Bytes of the line end after the data.
+    pub const TAIL_BYTES: usize = 2;
+
+    /// Returns the bytes of the chunk with its framing.
+    pub fn bytes(self) -> usize {
+        self.head_bytes + self.size + Self::TAIL_BYTES
+    }
+}
+
+/// Parses the chunk at the start of `bytes`, without extensions and trailers. `None` while the
+/// chunk is not whole.
+pub fn chunk(bytes: &[u8]) -> Result<Option<Chunk>, Malformed> {
+    let wrong = || Malformed::new("not a chunk", bytes);
+    let Some(end) = memmem::find(bytes, b"\r\n") else {
+        return if bytes.len() > 16 { Err(wrong()) } else { Ok(None) };
+    };
+    let size = str::from_utf8(&bytes[..end]).ok();
+    let size = size.and_then(|size| usize::from_str_radix(size, 16).ok()).ok_or_else(wrong)?;
+    let chunk = Chunk { head_bytes: end + 2, size };
+    let Some(whole) = bytes.get(..chunk.bytes()) else { return Ok(None) };
+    if whole.ends_with(b"\r\n") { Ok(Some(chunk)) } else { Err(wrong()) }
 }
 
 /// Names and values, before they are encoded.

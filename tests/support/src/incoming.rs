@@ -1,14 +1,12 @@
 //! Cuts what a server sends on one connection into responses, events and frames.
 //!
 //! Knows what a server of Speak's kind sends, and no more: responses with a `Content-Length`,
-//! events that an empty line ends, and whole frames.
+//! events that an empty line ends, each in a chunk of its own in HTTP/1.1, and whole frames.
 
 use std::mem;
 
-use memchr::memmem;
-
-use crate::http::{Framing, Head};
-use crate::sse::Event;
+use crate::http::{Chunk, Framing, Head, chunk};
+use crate::sse::{self, Event};
 use crate::{Malformed, ws};
 
 /// Content of a connection.
@@ -24,19 +22,21 @@ pub enum Mode {
 }
 
 /// One whole response; of a stream its head, an event or a frame.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Item<'a> {
     /// Status code; `None` after the head of a stream.
     pub status: Option<u16>,
     pub bytes: &'a [u8],
     /// Bytes of `bytes` before the body or the payload.
     pub head_bytes: usize,
+    /// Bytes of `bytes` after the body.
+    pub tail_bytes: usize,
 }
 
 impl<'a> Item<'a> {
     /// Returns the body, the event, or the payload of the frame.
     pub fn body(&self) -> &'a [u8] {
-        &self.bytes[self.head_bytes..]
+        &self.bytes[self.head_bytes..self.bytes.len() - self.tail_bytes]
     }
 
     pub fn head(&self) -> Result<Head, Malformed> {
@@ -44,8 +44,14 @@ impl<'a> Item<'a> {
         head.map(|(head, _)| head).ok_or_else(|| Malformed::new("no head", self.bytes))
     }
 
+    /// Returns the event or heartbeat, in a stream of events.
     pub fn event(&self) -> Result<Event, Malformed> {
-        Event::parse(self.bytes)
+        Event::parse(self.body())
+    }
+
+    /// Says whether this is the last chunk: the server has ended a stream of events.
+    pub fn ends_events(&self) -> bool {
+        self.status.is_none() && self.bytes == b"0\r\n\r\n"
     }
 
     pub fn is_frame(&self, first: u8) -> bool {
@@ -64,6 +70,8 @@ impl<'a> Item<'a> {
 pub struct Cutter {
     /// Content after the next head.
     pub mode: Mode,
+    /// Each event is one chunk, as the last head of a stream says.
+    is_chunked: bool,
     head: Vec<u8>,
     status: u16,
     body_bytes: usize,
@@ -74,25 +82,40 @@ impl Cutter {
         Self { mode, ..Self::default() }
     }
 
+    /// Cuts events after a head that was parsed elsewhere.
+    pub fn of_events(framing: Framing) -> Self {
+        Self { mode: Mode::Events, is_chunked: framing == Framing::Chunked, ..Self::default() }
+    }
+
     /// Returns the first item in `bytes`; `None` while it is not whole.
     pub fn next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<Item<'a>>, Malformed> {
         match self.mode {
             Mode::Responses => self.next_response(bytes),
-            // Neither an event nor a frame begins with an `H`.
-            _ if bytes.first() == Some(&b'H') => Ok(Head::parse(bytes)?.map(|(head, end)| Item {
-                status: Some(head.status),
-                bytes: &bytes[..end],
-                head_bytes: end,
-            })),
+            // Neither an event nor a frame begins with an `H`, nor does a chunk.
+            _ if bytes.first() == Some(&b'H') => {
+                let Some((head, end)) = Head::parse(bytes)? else { return Ok(None) };
+                self.is_chunked = head.framing()? == Framing::Chunked;
+                Ok(Some(Item {
+                    status: Some(head.status),
+                    bytes: &bytes[..end],
+                    head_bytes: end,
+                    ..Item::default()
+                }))
+            }
+            Mode::Events if self.is_chunked => {
+                let Some(chunk) = chunk(bytes)? else { return Ok(None) };
+                let (head_bytes, tail_bytes) = (chunk.head_bytes, Chunk::TAIL_BYTES);
+                let bytes = &bytes[..chunk.bytes()];
+                Ok(Some(Item { status: None, bytes, head_bytes, tail_bytes }))
+            }
             Mode::Events => {
-                let end = memmem::find(bytes, b"\n\n").map(|at| at + 2);
-                let bytes = end.map(|end| &bytes[..end]);
-                Ok(bytes.map(|bytes| Item { status: None, bytes, head_bytes: 0 }))
+                let end = sse::block_bytes(bytes);
+                Ok(end.map(|end| Item { bytes: &bytes[..end], ..Item::default() }))
             }
             Mode::Frames => Ok(ws::server_frame(bytes)?.map(|(frame, end)| Item {
-                status: None,
                 bytes: &bytes[..end],
                 head_bytes: end - frame.payload.len(),
+                ..Item::default()
             })),
         }
     }
@@ -107,6 +130,7 @@ impl Cutter {
             status: Some(self.status),
             bytes,
             head_bytes: self.head.len(),
+            tail_bytes: 0,
         }))
     }
 
@@ -116,7 +140,9 @@ impl Cutter {
         } else if head.begins_events() {
             self.mode = Mode::Events;
         }
-        self.body_bytes = match head.framing()? {
+        let framing = head.framing()?;
+        self.is_chunked = framing == Framing::Chunked;
+        self.body_bytes = match framing {
             Framing::Length(length) => length,
             Framing::None => 0,
             _ if self.mode != Mode::Responses => 0,
@@ -150,6 +176,11 @@ impl Incoming {
 
     pub fn mode(&self) -> Mode {
         self.cutter.mode
+    }
+
+    /// Says whether each event is one chunk.
+    pub fn is_chunked(&self) -> bool {
+        self.cutter.is_chunked
     }
 
     /// Takes the next item; `None` while it is not whole.
@@ -202,11 +233,30 @@ mod tests {
     fn a_stream_begins_after_its_head_and_is_cut_at_empty_lines() {
         let continues = "HTTP/1.1 100 Continue\r\n\r\n";
         let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
-        let events = ["retry: 1000\n\n", ":\n\n", "id: e:2\ndata: {}\n\n"];
+        let events = ["retry: 1000\ndata: {}\n\n", ":\n", "id: e:2\ndata: {}\n\n"];
         let mut expected = vec![(Some(100), Vec::new()), (Some(200), Vec::new())];
         expected.extend(events.map(|event| (None, event.as_bytes().to_vec())));
         let bytes = [continues, head, &events.concat()].concat();
         assert_eq!(items(bytes.as_bytes()), expected);
+    }
+
+    #[test]
+    fn in_chunks_each_event_is_one_and_the_last_chunk_ends_the_stream() {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+                    Transfer-Encoding: chunked\r\n\r\n";
+        let chunks = "10\r\nid: e\ndata: {}\n\n\r\n2\r\n:\n\r\n0\r\n\r\n";
+        let came = items([head, chunks].concat().as_bytes());
+        let bodies: Vec<_> = came[1..].iter().map(|(_, body)| &body[..]).collect();
+        assert_eq!(bodies, [&b"id: e\ndata: {}\n\n"[..], b":\n", b""]);
+        let of_events = || Cutter::of_events(Framing::Chunked);
+        let heartbeat = of_events().next(b"2\r\n:\n\r\n").unwrap().unwrap().event().unwrap();
+        assert!(heartbeat.is_heartbeat);
+        assert!(of_events().next(b"0\r\n\r\n").unwrap().unwrap().ends_events());
+        assert!(of_events().next(b"data: {}\n\n and no chunk").is_err());
+        let two = b"14\r\ndata: {}\n\ndata: {}\n\n\r\n";
+        assert!(of_events().next(two).unwrap().unwrap().event().is_err());
+        let half = b"9\r\ndata: {}\n\r\n";
+        assert!(of_events().next(half).unwrap().unwrap().event().is_err());
     }
 
     #[test]

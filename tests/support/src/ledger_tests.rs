@@ -303,7 +303,8 @@ fn events_belong_to_a_channel_of_their_stream_and_name_its_epoch() {
         message.extend((!channel.is_empty()).then(|| ("channel".to_owned(), channel.into())));
         format!("data: {}\n\n", Value::Object(message))
     };
-    ledger.take_event(&mut both, &event("id: e:1,1\n\n")).unwrap();
+    let ready = "retry: 1000\nid: e:1,1\nevent: ready\ndata: {}\n\n";
+    ledger.take_event(&mut both, &event(ready)).unwrap();
     let taken = ledger.take_event(&mut both, &event(&format!("id: e:1,2\n{}", data("b", 1))));
     assert_eq!(taken.unwrap().messages, 1);
     let wrong = [
@@ -312,7 +313,10 @@ fn events_belong_to_a_channel_of_their_stream_and_name_its_epoch() {
         format!("id: e:2\n{}", data("a", 1)),
         format!("id: f:2,2\n{}", data("a", 1)),
         format!("event: news\nid: e:2,2\n{}", data("a", 1)),
-        "retry: 5\n\n".to_owned(),
+        "retry: 5\nid: e:1,2\nevent: ready\ndata: {}\n\n".to_owned(),
+        ready.to_owned(),
+        "event: missed\nid: e:1,2\ndata: {\"channel\":\"a\"}\n\n".to_owned(),
+        data("a", 1),
     ];
     for text in wrong {
         assert!(ledger.take_event(&mut both.clone(), &event(&text)).is_err(), "{text}");

@@ -2,7 +2,7 @@
 //! wrong order.
 
 use crate::ensure;
-use crate::fault::Checked;
+use crate::fault::{Checked, Fault};
 use crate::message::{Kind, Message, Slice};
 
 /// Start of a read in one channel.
@@ -120,9 +120,14 @@ impl Subscription {
             return Ok(());
         }
         // Introductions that history has dropped come first. A reader that is cut there gets them
-        // again.
-        let is_dropped = since == Since::All && message.kind == Kind::Introduction && cursor <= 0;
+        // again, unless the introduction was the last of all messages.
+        let is_dropped = since == Since::All
+            && message.kind == Kind::Introduction
+            && (cursor == 0 || cursor > id.cast_signed());
         ensure!(is_dropped, "read from {since:?}, cursor {cursor}: {message:?}");
+        if let Ok(next_id @ 1..) = u64::try_from(cursor) {
+            self.since = Since::Id(next_id);
+        }
         Ok(())
     }
 
@@ -136,12 +141,25 @@ impl Subscription {
         });
     }
 
-    /// Takes the cursor with which a stream begins.
-    pub fn take_cursor(&mut self, cursor: i64) -> Checked {
-        if let (Since::Next(least), Ok(id @ 1..)) = (self.since, u64::try_from(cursor)) {
-            ensure!(id >= least, "asked for messages from {least} on, the cursor is {id}");
-            self.since = Since::Id(id);
-        }
+    /// Takes the cursor in an event of another channel, or in the first event. It must lose nothing
+    /// that is still to come, whatever was asked.
+    fn take_cursor(&mut self, cursor: i64, may_be_ahead: bool) -> Checked {
+        let Ok(cursor) = u64::try_from(cursor) else {
+            return Err(Fault::new(format!("the cursor is {cursor} for {:?}", self.since)));
+        };
+        let is_right = match self.since {
+            // `reset` follows: the channel counts as read from the beginning.
+            Since::Id(_) if self.is_stale => return Ok(()),
+            Since::Id(id) if may_be_ahead && cursor < id => return Ok(()),
+            Since::Id(id) => cursor == id,
+            Since::Next(least) => cursor >= least.max(1),
+            Since::All if cursor == 0 => return Ok(()),
+            Since::All => true,
+            Since::Last(_) => cursor > 0,
+        };
+        ensure!(is_right, "the cursor is {cursor} for {:?}", self.since);
+        // What comes next has this id, or a gap is reported.
+        self.since = Since::Id(cursor);
         Ok(())
     }
 
@@ -163,6 +181,21 @@ impl Reader {
     /// Returns the names of its channels, in the order asked.
     pub fn names(&self) -> Vec<&str> {
         self.subscriptions.iter().map(|its| its.name.as_str()).collect()
+    }
+
+    /// Takes the cursors of an event of the channel `at`; `None` for the first event of a stream.
+    pub(crate) fn take_cursors(&mut self, cursors: Vec<i64>, at: Option<usize>) -> Checked {
+        let is_right = cursors.len() == self.subscriptions.len();
+        ensure!(is_right, "not a cursor for each channel");
+        for (place, (its, cursor)) in self.subscriptions.iter_mut().zip(&cursors).enumerate() {
+            // After a gap that was reported, the channel may keep its cursor for a while.
+            let has_moved = at.is_none() || self.cursors.get(place) != Some(cursor);
+            if at != Some(place) && has_moved {
+                its.take_cursor(*cursor, self.terms.may_be_ahead)?;
+            }
+        }
+        self.cursors = cursors;
+        Ok(())
     }
 
     /// Notes the epoch of an answer. Ids of another one must be reset.
@@ -253,8 +286,41 @@ mod tests {
         its.take_reset(false).unwrap();
         taken(&mut its, 1, "message", 2).unwrap();
         let mut now = Subscription::new(0, "c", Since::Next(3));
-        assert!(now.clone().take_cursor(2).is_err());
-        now.take_cursor(4).unwrap();
+        assert!(now.clone().take_cursor(2, false).is_err());
+        now.take_cursor(4, false).unwrap();
         assert!(taken(&mut now, 5, "message", 6).is_err(), "not the one of the cursor");
+        let mut dropped = Subscription::new(0, "c", Since::All);
+        taken(&mut dropped, 2, "introduction", 7).unwrap();
+        assert!(taken(&mut dropped, 8, "message", 9).is_err(), "not the one of the cursor");
+    }
+
+    #[test]
+    fn a_cursor_loses_nothing_that_is_still_to_come() {
+        let cases = [
+            (Since::Id(4), 4, true),
+            (Since::Id(4), 0, false),
+            (Since::Id(4), 5, false),
+            (Since::All, 0, true),
+            (Since::All, 7, true),
+            (Since::All, -1, false),
+            (Since::Last(3), 2, true),
+            (Since::Last(3), -3, false),
+            (Since::Last(3), 0, false),
+            (Since::Next(0), 1, true),
+            (Since::Next(0), 0, false),
+        ];
+        for (since, cursor, is_right) in cases {
+            let taken = Subscription::new(0, "c", since).take_cursor(cursor, false);
+            assert_eq!(taken.is_ok(), is_right, "{since:?} {cursor}");
+        }
+        Subscription::new(0, "c", Since::Id(4)).take_cursor(1, true).unwrap();
+        let [mut one, mut two] = [Since::Last(2), Since::All].map(|since| {
+            Reader::new(vec![Subscription::new(0, "a", since), Subscription::new(1, "b", since)])
+        });
+        one.take_cursors(vec![5, 1], None).unwrap();
+        assert_eq!(one.subscriptions[1].since, Since::Id(1));
+        assert!(one.take_cursors(vec![6, 2], Some(0)).is_err(), "a message of b is lost");
+        two.take_cursors(vec![0, 0], None).unwrap();
+        assert!(two.take_cursors(vec![0], Some(0)).is_err(), "one for each channel");
     }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde_json::{Map, Value};
 use speak::api::{Context, Handled, RequestSource, Transport, WebSocket};
 use speak::http::{self, Frame, Opcode, Parsed, Persistence, Progress};
+use support::http::Framing;
 use support::message::Kind;
 
 use super::asked::Asked;
@@ -168,8 +169,9 @@ impl World {
         }
         check_head(&head, asked, self.settings.has_list);
         assert!(head.begins_events() && head.closes());
-        assert_eq!(head.field("content-length"), None);
-        let mut stream = StreamCheck { reader: its, before: Vec::new() };
+        let framing = if asked.is_http_10 { Framing::ToEnd } else { Framing::Chunked };
+        assert_eq!(head.framing().expect("a framing"), framing);
+        let mut stream = StreamCheck { reader: its, before: Vec::new(), framing, has_ended: false };
         if asked.last_event_id.is_some()
             && let Some(last) = self.clients[place].last_stream.take()
             && last.reader.names() == stream.reader.names()

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use speak::api::Transport;
-use support::incoming::Mode;
+use support::http::Framing;
+use support::incoming::Cutter;
 use support::ledger::{Clock, Ledger, Rules};
 use support::message::Kind;
 use support::reader::{Reader, Since, Subscription, Terms};
@@ -25,6 +26,9 @@ pub(super) struct StreamCheck {
     pub(super) reader: Reader,
     /// Cursors and subscriptions before each of the last events: a client may be cut there.
     pub(super) before: Vec<(Vec<i64>, Vec<Subscription>)>,
+    pub(super) framing: Framing,
+    /// The last chunk has come.
+    pub(super) has_ended: bool,
 }
 
 impl Knowledge {
@@ -59,7 +63,7 @@ impl Knowledge {
     /// Returns the reader of a call. `stream` is its transport, if it is a stream.
     pub(super) fn reader(&mut self, asked: &Asked, stream: Option<Transport>) -> Reader {
         let is_stream = stream.is_some();
-        let (since, epoch) = asked.since(stream == Some(Transport::Sse));
+        let (since, epoch) = asked.since(matches!(stream, Some(Transport::Sse(_))));
         let channels = asked.channels().into_iter().zip(since);
         let channels = channels
             .map(|(name, since)| Subscription::new(self.channel(log_to_read(&name)), name, since));
@@ -75,10 +79,15 @@ impl Knowledge {
 
     /// Takes complete events of a stream.
     pub(super) fn take_events(&mut self, stream: &mut StreamCheck, bytes: &[u8]) {
-        for item in items(Mode::Events, bytes) {
+        for item in items(Cutter::of_events(stream.framing), bytes) {
+            assert!(!stream.has_ended, "an event after the last chunk");
+            if item.ends_events() {
+                stream.has_ended = true;
+                continue;
+            }
             let event = item.event().expect("an event");
-            if let Some(data) = &event.data {
-                parse_json(data.as_bytes());
+            parse_json(event.data.as_ref().expect("data").as_bytes());
+            if !event.is_ready() {
                 let reader = &stream.reader;
                 stream.before.push((reader.cursors.clone(), reader.subscriptions.clone()));
             }
@@ -102,6 +111,11 @@ pub(super) fn wait(reader: &mut Reader, next_ids: &[u64], is_stream: bool) {
 }
 
 impl StreamCheck {
+    /// Says whether the server has ended the stream, as far as its framing shows that.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended || self.framing == Framing::ToEnd
+    }
+
     /// Continues the stream where another one ended.
     pub(super) fn resume(&mut self, old: &Self) {
         let (new, old) = (&mut self.reader, &old.reader);

@@ -10,7 +10,7 @@ use super::asked::Asked;
 use super::settings::LISTED;
 
 /// Fields of responses. Any other field would come from a request.
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 20] = [
     "content-type",
     "cache-control",
     "x-content-type-options",
@@ -29,6 +29,7 @@ const FIELDS: [&str; 19] = [
     "retry-after",
     "sec-websocket-version",
     "x-accel-buffering",
+    "transfer-encoding",
     "referrer-policy",
 ];
 
@@ -124,8 +125,8 @@ pub(super) fn parse_json(json: &[u8]) -> Value {
 }
 
 /// Cuts the bytes of a stream into whole events or frames.
-pub(super) fn items(mode: Mode, mut bytes: &[u8]) -> Vec<Item<'_>> {
-    let (mut cutter, mut items) = (Cutter::new(mode), Vec::new());
+pub(super) fn items(mut cutter: Cutter, mut bytes: &[u8]) -> Vec<Item<'_>> {
+    let mut items = Vec::new();
     while !bytes.is_empty() {
         let item = cutter.next(bytes).expect("well formed").expect("all of it");
         bytes = &bytes[item.bytes.len()..];
@@ -136,7 +137,7 @@ pub(super) fn items(mode: Mode, mut bytes: &[u8]) -> Vec<Item<'_>> {
 
 /// Returns the texts in frames of the server.
 pub(super) fn texts(bytes: &[u8]) -> Vec<&[u8]> {
-    let frames = items(Mode::Frames, bytes);
+    let frames = items(Cutter::new(Mode::Frames), bytes);
     assert!(frames.iter().all(|frame| frame.is_frame(ws::TEXT)), "texts in one frame each");
     frames.iter().map(Item::body).collect()
 }
