@@ -265,7 +265,7 @@ fn no_request_header_is_reflected_in_a_response() {
 
 #[test]
 fn no_parameter_is_reflected_in_a_response_head() {
-    const FIELDS: [&str; 15] = [
+    const FIELDS: [&str; 16] = [
         "Content-Type",
         "Content-Length",
         "Cache-Control",
@@ -281,6 +281,7 @@ fn no_parameter_is_reflected_in_a_response_head() {
         "Sec-WebSocket-Accept",
         "Sec-WebSocket-Version",
         "Content-Security-Policy",
+        "Cross-Origin-Resource-Policy",
     ];
     let names = [
         "channel",

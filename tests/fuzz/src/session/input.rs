@@ -113,7 +113,9 @@ impl World {
                 // Bytes after a failed handshake may be no HTTP.
                 let is_over = persistence == Persistence::Close;
                 let json = responses::check(&self.out, &asked, self.settings.has_list, is_over);
-                let has_failed = json.as_ref().is_some_and(|json| json["error"] == "bad_request");
+                let has_failed = json
+                    .as_ref()
+                    .is_some_and(|json| json["error"] == "bad_request" && json["status"] == 400);
                 assert_eq!(is_over, closes || has_failed);
                 if persistence == Persistence::PersistentIfAnnounced {
                     assert!(asked.is_http_10);
