@@ -25,7 +25,7 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 45] = [
+const RULES: [&str; 47] = [
     "asked to continue",
     "call in a frame",
     "call of a session that ended",
@@ -62,7 +62,9 @@ const RULES: [&str; 45] = [
     "request timed out",
     "socket closed that carried a session",
     "socket opened",
+    "status 403",
     "status 414",
+    "status 415",
     "stopped",
     "stream closed that carried a session",
     "stream ended after its life",
