@@ -281,7 +281,10 @@ impl World {
             .as_ref()
             .and_then(|frame| frame.get("ref"))
             .filter(|it| it.is_string() || it.is_number());
-        assert_eq!(json.get("ref"), reference, "an answer has the reference of its call");
+        // This text is JSON without half of a surrogate pair, and may have a reference.
+        let is_half = json["detail"].as_str().is_some_and(|detail| detail.contains("surrogate"));
+        let is_its = if is_half { frame.is_none() } else { json.get("ref") == reference };
+        assert!(is_its, "an answer has the reference of its call: {json}");
         assert!(reference.is_none() || answer.starts_with(b"{\"ref\":"), "and has it first");
         assert!(json.get("error").is_none() || json["status"].as_u64() >= Some(400));
         let asked = frame.as_ref().map(Asked::of_frame).unwrap_or_default();
