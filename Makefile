@@ -16,7 +16,7 @@ STRESS := tests/stress/target/release/speak-stress
 SUPPORT := --locked --manifest-path tests/support/Cargo.toml --target-dir target
 # Argument of .ci/audit. `where-it-can`: no failure if the database of known faults is unreachable.
 AUDIT ?=
-# This machine's processor, or x86_64-unknown-linux-musl or aarch64-unknown-linux-musl.
+# This machine's processor, or x86_64-, aarch64- or i686-unknown-linux-musl.
 MUSL ?= $(shell uname -m)-unknown-linux-musl
 STATIC := target/$(MUSL)/release/speak
 SEEDS ?= 10000
@@ -36,7 +36,7 @@ export RUST_TEST_THREADS ?= 4
 LOGS := $(CURDIR)/target/logs
 test: export SPEAK_TEST_LOGS := $(LOGS)
 
-.PHONY: help run test deps lint check-style audit musl musl-test dist sim fuzz fuzz-keep
+.PHONY: help run test deps lint check-style audit musl musl-test processors dist sim fuzz fuzz-keep
 .PHONY: fuzz-tools overload stress bench bench-full wrk bench-check bench-musl bench-tools
 .PHONY: bench-build fmt clean
 
@@ -88,6 +88,9 @@ musl-test: musl ## checks of the static program: size, memory, container; black-
 	dist/check.sh $(STATIC)
 	dist/container-check.sh $(STATIC)
 	SPEAK_BIN=$(CURDIR)/$(STATIC) cargo test --locked $(patsubst tests/%.rs,--test %,$(BLACK_BOX))
+
+processors: ## builds for i686, aarch64 and riscv64, each tested with a conversation
+	dist/processors.sh
 
 dist: musl ## the static program as .tar.gz and .deb in target/dist, reproducible
 	dist/pack.sh $(MUSL)

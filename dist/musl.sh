@@ -1,33 +1,19 @@
 #!/bin/sh
 # Builds Speak as one static program: dist/musl.sh [TARGET]
 #
-# TARGET is x86_64-unknown-linux-musl or aarch64-unknown-linux-musl; default: this machine's
-# processor. Rust's library for it, including musl, comes from rustup: no other compiler or C
-# library is needed. The program contains no path of this machine: the same sources give the same
-# bytes in any folder.
+# TARGET is x86_64-unknown-linux-musl, aarch64-unknown-linux-musl or i686-unknown-linux-musl;
+# default: this machine's processor. Rust's library for it, including musl, comes from rustup: no
+# other compiler or C library is needed. The program contains no path of this machine: the same
+# sources give the same bytes in any folder.
 set -eu
 cd "$(dirname "$0")/.."
 TARGET=${1:-$(uname -m)-unknown-linux-musl}
+. dist/library.sh
 
-has_library() {
-    ls "$(rustc --print target-libdir --target "$TARGET")"/libstd-*.rlib >/dev/null 2>&1
-}
-
-has_library || timeout 180 rustup target add "$TARGET" || true
-if ! has_library; then
-    echo "$0: no library for $TARGET from rustup: building it from Debian's sources" >&2
-    . dist/musl-from-debian.sh
-fi
-
-# A linker for another processor is rarely installed. Rust's own linker supports all of them.
 PACK=-Wl,-z,pack-relative-relocs
-if [ "${TARGET%%-*}" != "$(uname -m)" ]; then
-    PACK=-zpack-relative-relocs
-    NAME=$(echo "$TARGET" | tr 'a-z-' 'A-Z_')
-    export "CARGO_TARGET_${NAME}_LINKER=rust-lld"
-fi
-
-FLAGS="--remap-path-prefix=$PWD=/speak --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+if [ "$PROCESSOR" != "$(uname -m)" ]; then PACK=-zpack-relative-relocs; fi
+FLAGS="$FLAGS --remap-path-prefix=$PWD=/speak"
+FLAGS="$FLAGS --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 # The file and the memory must stay well below 1.5 MiB each: the whole file may be in memory, plus
 # 140 KiB. Packed relocations, one bit each instead of 24 bytes, save 36 KiB (Rust's musl reads
 # them, Debian's 1.2.3 does not). An inlining threshold of 105 instead of 275 saves another 256 KiB;
@@ -36,5 +22,5 @@ FLAGS="--remap-path-prefix=$PWD=/speak --remap-path-prefix=${CARGO_HOME:-$HOME/.
 FLAGS="$FLAGS -C llvm-args=-inline-threshold=105"
 if has_library; then FLAGS="$FLAGS -C link-arg=$PACK"; fi
 # shellcheck disable=SC2086 # options of the fallback, if any
-RUSTFLAGS="$FLAGS ${RUSTFLAGS-}" cargo build --release --locked --target "$TARGET" ${MUSL_OPTIONS-}
+RUSTFLAGS="$FLAGS ${RUSTFLAGS-}" cargo build --release --locked --target "$TARGET" $LIBRARY_OPTIONS
 ls -l "target/$TARGET/release/speak"

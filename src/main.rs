@@ -50,5 +50,10 @@ fn start(options: &Options, activated: Vec<ActivatedSocket>) -> Result<Server, S
     #[cfg(any(target_env = "gnu", target_env = "musl"))]
     server.set_heap_trim(allocator::trim);
     server.start_serving()?;
+    // Last, since a start that fails has one line.
+    let names = std::env::vars_os().map(|(name, _)| name);
+    for line in options::unknown_variables(names, &[cli::SERVER_ENV, server::UPGRADE_ENV]) {
+        log::warn!("{line}");
+    }
     Ok(server)
 }

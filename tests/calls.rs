@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::process::Command;
+
 use common::{Client, Identity, Params, Response, Server, request, target};
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -82,7 +84,7 @@ fn the_type_of_a_body_says_whether_it_is_a_form_or_the_message() {
         ("text/plain; charset=utf-8", raw, raw),
         ("application/json", raw, raw),
         ("application/octet-stream", raw, raw),
-        ("multipart/form-data; boundary=x", raw, raw),
+        ("multipart/mixed; boundary=x", raw, raw),
         (FORM, form, "a b"),
         ("application/x-www-form-urlencoded; charset=UTF-8", form, "a b"),
         ("application/x-www-form-urlencoded;charset=utf-8", form, "a b"),
@@ -96,6 +98,120 @@ fn the_type_of_a_body_says_whether_it_is_a_form_or_the_message() {
     let untyped = request("POST", "/write?channel=c", &[], Some(b"channel=x&y"));
     client.call(untyped).ok();
     assert_eq!(only_message(&server, "c"), "channel=x&y");
+}
+
+#[test]
+fn a_multipart_form_is_no_message_and_no_form() {
+    let server = Server::start();
+    let me = server.introduce("c", "Josh");
+    let body = "--b\r\nContent-Disposition: form-data; name=\"message\"\r\n\r\n\u{fc}\r\n--b--\r\n";
+    let paths = [
+        "/write?channel=c".to_owned(),
+        "/write".to_owned(),
+        "/introduce?channel=c".to_owned(),
+        target("/goodbye", &me.and(&[])),
+        "/read?channel=c&timeout=0".to_owned(),
+        "/read".to_owned(),
+        "/members?channel=c".to_owned(),
+        "/create".to_owned(),
+    ];
+    let types = ["multipart/form-data; boundary=b", "Multipart/Form-Data ;boundary=b"];
+    for path in &paths {
+        for content_type in types {
+            for body in [body.as_bytes(), b"\xff", b""] {
+                let answer = server.client().post(path, content_type, body);
+                answer.fails_with(415, "unsupported_media_type");
+                let detail = answer.json()["detail"].to_string();
+                assert!(detail.contains("application/x-www-form-urlencoded"), "{detail}");
+            }
+        }
+    }
+    // A GET has no body that a call would read.
+    let headers = [("Content-Type", types[0])];
+    server.client().get_with("/health", &[], &headers).ok();
+    assert_eq!(server.read("c", "1").texts(), ["Josh"]);
+    assert_eq!(server.members("c")["members"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn the_multipart_form_of_curl_is_refused() {
+    let server = Server::start();
+    let output = Command::new("curl")
+        .args(["--silent", "--show-error", "--noproxy", "*"])
+        .args(["-F", "channel=c", "-F", "message=howdy"])
+        .arg(format!("{}/write", server.url(0)))
+        .output()
+        .expect("curl");
+    let answer = String::from_utf8(output.stdout).expect("text");
+    assert!(answer.starts_with(r#"{"error":"unsupported_media_type","#), "{answer}");
+    assert!(answer.contains("-d instead of -F"), "{answer}");
+}
+
+#[test]
+fn a_missing_parameter_may_be_in_a_body_that_was_not_read() {
+    let server = Server::start();
+    let mut client = server.client();
+    let hint = "application/x-www-form-urlencoded";
+    let cases = [
+        ("/write", "application/json", "{\"channel\":\"c\"}", "channel", true),
+        ("/introduce", "text/plain", "channel=c&message=m", "channel", true),
+        ("/goodbye", "text/plain", "connection=1&auth=x", "connection", true),
+        ("/read", "application/json", "{\"channel\":\"c\"}", "channel", true),
+        ("/members", "text/plain", "channel=c", "channel", true),
+        ("/read", hint, "timeout=0", "channel", false),
+        ("/write", hint, "channel=c", "message", false),
+        ("/members", "text/plain", "", "channel", false),
+    ];
+    for (path, content_type, body, name, has_hint) in cases {
+        let answer = client.post(path, content_type, body);
+        answer.fails_with(400, "missing_parameter");
+        let detail = answer.json()["detail"].to_string();
+        assert!(detail.contains(&format!("{path} needs '{name}'")), "{detail}");
+        assert_eq!(detail.contains(hint), has_hint, "{path} {content_type}: {detail}");
+    }
+    let answer = client.call(request("POST", "/read", &[], Some(b"channel=c")));
+    assert!(answer.json()["detail"].to_string().contains(hint), "{answer:?}");
+    assert_eq!(server.read("c", "1").next_id(), 1);
+}
+
+#[test]
+fn a_prefetch_makes_no_call_that_acts() {
+    let server = Server::start();
+    let me = server.introduce("c", "Josh");
+    let mut client = server.client();
+    let purposes = [
+        ("Sec-Purpose", "prefetch"),
+        ("Sec-Purpose", "prefetch;prerender"),
+        ("sec-purpose", "Prefetch; anonymous-client-ip"),
+        ("Purpose", "prefetch"),
+    ];
+    let acting = [
+        "/write?channel=c&message=m".to_owned(),
+        "/introduce?channel=c&message=m".to_owned(),
+        target("/goodbye", &me.and(&[])),
+        target("/read", &me.and(&[("channel", "c"), ("from_id", "1")])),
+        "/read?channel=c&from_id=1".to_owned(),
+        "/members?channel=c".to_owned(),
+        "/create".to_owned(),
+    ];
+    for purpose in purposes {
+        for path in &acting {
+            let answer = client.call(request("GET", path, &[purpose], None));
+            answer.fails_with(403, "bad_request");
+        }
+        let script = "/write?channel=c&message=m&callback=f";
+        let answer = client.call(request("GET", script, &[purpose], None)).ok();
+        assert!(answer.text().starts_with("/**/f({\"error\":\"bad_request\","), "{answer:?}");
+        assert!(answer.text().ends_with(",\"status\":403});"), "{answer:?}");
+        for path in ["/", "/speak.js", "/image-test", "/health", "/health?callback=f"] {
+            client.call(request("GET", path, &[purpose], None)).ok();
+        }
+    }
+    for meant in [("Purpose", "preview"), ("Sec-Purpose", ""), ("X-Purpose", "prefetch")] {
+        client.call(request("GET", "/members?channel=c", &[meant], None)).ok();
+    }
+    assert_eq!(server.read("c", "1").texts(), ["Josh"]);
+    assert_eq!(server.members("c")["members"].as_array().map(Vec::len), Some(1));
 }
 
 #[test]

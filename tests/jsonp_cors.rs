@@ -199,6 +199,7 @@ fn every_response_of_a_call_has_all_its_headers() {
             ("content-type", content_type),
             ("cache-control", "no-store"),
             ("x-content-type-options", "nosniff"),
+            ("cross-origin-resource-policy", "cross-origin"),
             ("access-control-allow-origin", "*"),
         ];
         for (name, value) in expected {
@@ -210,9 +211,11 @@ fn every_response_of_a_call_has_all_its_headers() {
     let waited = server.park(&[("channel", "d")]).response_after(|| server.write("d", "m"));
     assert_eq!(waited.header("cache-control"), Some("no-store"));
     assert_eq!(waited.header("access-control-allow-origin"), Some("*"));
+    assert_eq!(waited.header("cross-origin-resource-policy"), Some("cross-origin"));
     let script = server.get("/health", &[("callback", "f")]);
     assert_eq!(script.header("x-content-type-options"), Some("nosniff"));
     assert_eq!(script.header("access-control-allow-origin"), Some("*"));
+    assert_eq!(script.header("cross-origin-resource-policy"), Some("cross-origin"));
 }
 
 #[test]
@@ -270,6 +273,89 @@ fn a_preflight_allows_what_pages_send() {
             assert!(needed.iter().all(|it| items.contains(it)), "{path}: {name}: {list}");
         }
     }
+}
+
+#[test]
+fn a_preflight_allows_the_header_fields_that_it_asks_for() {
+    let server = Server::start();
+    let mut client = server.client();
+    let long = "x-a,".repeat(2_000);
+    let cases = [
+        ("cache-control", "content-type, last-event-id, cache-control"),
+        (
+            "Authorization,X-Requested-With, if-none-match",
+            "content-type, last-event-id, Authorization,X-Requested-With, if-none-match",
+        ),
+        ("", "content-type, last-event-id"),
+        // Text that is no list of names is not repeated.
+        ("x: y", "content-type, last-event-id"),
+        ("x\ty", "content-type, last-event-id"),
+        ("<script>", "content-type, last-event-id"),
+        ("\"x\"", "content-type, last-event-id"),
+        ("\u{fc}", "content-type, last-event-id"),
+        (&long, "content-type, last-event-id"),
+    ];
+    for (asked, allowed) in cases {
+        for path in ["/write", "/read", "/image-test"] {
+            let headers = [
+                ("Origin", A),
+                ("Access-Control-Request-Method", "POST"),
+                ("Access-Control-Request-Headers", asked),
+            ];
+            let answer = client.call(request("OPTIONS", path, &headers, None));
+            assert_eq!(answer.status, 204, "{asked}");
+            assert_eq!(answer.header("access-control-allow-headers"), Some(allowed), "{asked}");
+            assert_eq!(answer.header("vary"), Some("Access-Control-Request-Headers"));
+        }
+    }
+}
+
+#[test]
+fn a_list_may_have_all_subdomains_of_a_host() {
+    let server = Server::with(&[
+        "--allow-origin",
+        "https://*.example.org",
+        "--allow-origin",
+        "https://port.example:443",
+    ]);
+    let mut client = server.client();
+    let cases = [
+        ("https://a.example.org", true),
+        ("https://a.b.example.org", true),
+        ("https://port.example", true),
+        ("https://example.org", false),
+        ("https://evilexample.org", false),
+        ("http://a.example.org", false),
+        ("https://a.example.org:8443", false),
+        ("https://port.example:444", false),
+        ("https://*.example.org", false),
+    ];
+    let mut written = 0;
+    for (origin, is_listed) in cases {
+        let answer = client.get_with("/write", &MESSAGE, &[("Origin", origin)]);
+        assert_eq!(answer.status, if is_listed { 200 } else { 403 }, "{origin}");
+        let allowed = Some(origin).filter(|_| is_listed);
+        assert_eq!(answer.header("access-control-allow-origin"), allowed, "{origin}");
+        assert_eq!(answer.header("vary"), Some("Origin"));
+        written += usize::from(is_listed);
+    }
+    assert_eq!(server.read("c", "1").ids().len(), written);
+
+    // Readers that wait get the header for their own origin.
+    let origins = ["https://a.example.org", "https://b.example.org", "https://c.example"];
+    let mut readers = origins.map(|origin| {
+        let mut reader = server.client();
+        let path = target("/read", &[("channel", "d")]);
+        reader.send(request("GET", &path, &[("Origin", origin)], None));
+        reader
+    });
+    server.wait_for_readers("d", 3);
+    server.write("d", "m");
+    let allowed = readers.each_mut().map(|reader| {
+        let answer = reader.response().ok();
+        answer.header("access-control-allow-origin").map(str::to_owned)
+    });
+    assert_eq!(allowed, [Some(origins[0].to_owned()), Some(origins[1].to_owned()), None]);
 }
 
 #[test]

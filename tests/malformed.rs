@@ -54,6 +54,34 @@ fn a_malformed_request_gets_a_described_error_and_its_client_is_closed() {
 }
 
 #[test]
+fn an_address_in_latin_1_is_an_error_of_encoding() {
+    let server = Server::start();
+    let heads: [&[u8]; 4] = [
+        b"GET /write?channel=c&message=M\xfcller HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /write?channel=caf\xe9 HTTP/1.0\r\nContent-Length: 1\r\n\r\nm",
+        b"GET /\xe9 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /write?channel=c&message=\xc3\xbc\xfc HTTP/1.1\r\nHost: x\r\n\r\n",
+    ];
+    for head in heads {
+        let (first, rest) = head.split_at(head.len() / 2);
+        for pieces in [vec![head], vec![first, rest]] {
+            let mut client = server.client();
+            for piece in pieces {
+                client.send(piece);
+            }
+            let answer = client.response();
+            answer.fails_with(400, "bad_encoding");
+            let detail = answer.json()["detail"].to_string();
+            assert!(detail.contains("Latin-1") && detail.contains("UTF-8"), "{detail}");
+            client.is_closed();
+        }
+    }
+    let utf8 = "GET /write?channel=c&message=M\u{fc}ller HTTP/1.1\r\nHost: x\r\n\r\n";
+    server.client().call(utf8).ok();
+    assert_eq!(server.read("c", "1").texts(), ["M\u{fc}ller"]);
+}
+
+#[test]
 fn a_smuggled_request_is_never_served() {
     let server = Server::start();
     let inner = "GET /write?channel=smuggled&message=m HTTP/1.1\r\nHost: x\r\n\r\n";

@@ -445,7 +445,8 @@ impl Unread {
     fn next_client(&mut self) -> Client {
         let mut line = String::new();
         self.stderr.read_line(&mut line).expect("a line");
-        let (_, address) = line.trim_end().rsplit_once('/').expect("a URL");
+        let line = line.trim_end().trim_end_matches(" (admin)");
+        let (_, address) = line.rsplit_once('/').expect("a URL");
         Client::connect(address.parse().expect("an address with a port"))
     }
 }

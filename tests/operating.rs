@@ -62,6 +62,101 @@ fn an_error_names_the_variable_with_a_bad_value() {
 }
 
 #[test]
+fn an_unknown_option_gets_the_nearest_and_the_way_to_help() {
+    let cases: [(&[&str], &str); 7] = [
+        (
+            &["--poll-timout", "5"],
+            "invalid option '--poll-timout'; did you mean --poll-timeout? see",
+        ),
+        (&["--histroy=5"], "invalid option '--histroy'; did you mean --history? see --help"),
+        (&["--hlep"], "invalid option '--hlep'; did you mean --help? see --help"),
+        (&["--x"], "invalid option '--x'; see --help"),
+        (&["-x"], "invalid option '-x'; see --help"),
+        (&["extra"], "unexpected argument \"extra\"; see --help"),
+        (&["--no-demo=x"], "; see --help"),
+    ];
+    for (options, cause) in cases {
+        run_with(options).fails_with(2, &[cause]);
+    }
+}
+
+#[test]
+fn a_value_that_is_no_whole_number_is_called_that() {
+    let cases = [
+        ("--history", "1.5"),
+        ("--history", "0.5s"),
+        ("--max-clients", "2e3"),
+        ("--max-rate", "-1"),
+        ("--max-message", "1.5k"),
+        ("--max-memory", "0.5g"),
+    ];
+    for (option, value) in cases {
+        run_with(&[option, value]).fails_with(2, &[option, "whole number"]);
+    }
+}
+
+#[test]
+fn an_origin_that_could_never_match_is_refused() {
+    let origins = [
+        "example.org",
+        "https://example.org/",
+        "https://example.org/chat",
+        "https://*",
+        "https://a.*.example.org",
+        "https://*example.org",
+        "https://.example.org",
+        "https://example.org:0",
+        "https://example.org:https",
+        "https://b\u{fc}cher.example",
+        "https://192.0.2.256",
+        "wss://example.org",
+        "file:///home",
+    ];
+    for origin in origins {
+        let fault = format!("--allow-origin: '{origin}' can match no origin: ");
+        run_with(&["--allow-origin", origin]).fails_with(2, &[&fault]);
+        let mut command = command();
+        command.env("SPEAK_ALLOW_ORIGIN", format!("https://example.org,{origin}"));
+        run(command).fails_with(2, &["SPEAK_ALLOW_ORIGIN: ", "can match no origin"]);
+    }
+}
+
+#[test]
+fn an_unknown_variable_is_logged_with_the_nearest_name() {
+    let spawn = |variables: &[(&str, &str)]| {
+        let mut command = command();
+        command.args(["--listen", "127.0.0.1:0"]).envs(variables.iter().copied());
+        let mut server = Server::spawn(command, 1);
+        server.stop();
+        let log = server.log();
+        log.into_iter().filter(|line| line.contains(" WARN unknown variable ")).collect::<Vec<_>>()
+    };
+    let warnings = spawn(&[("SPEAK_HISTROY", "secret"), ("SPEAK_ALLOW_ORIGINS", "secret")]);
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for (name, nearest) in
+        [("SPEAK_HISTROY", "SPEAK_HISTORY"), ("SPEAK_ALLOW_ORIGINS", "SPEAK_ALLOW_ORIGIN")]
+    {
+        let text = format!(" WARN unknown variable {name}: the nearest is {nearest}; see --help");
+        assert!(warnings.iter().any(|line| line.ends_with(&text)), "no{text} in {warnings:?}");
+    }
+    assert_eq!(spawn(&[("SPEAK_SERVER", "x"), ("SPEAK_HISTORY", "5"), ("SPEAKER", "x")]), [""; 0]);
+    assert_eq!(spawn(&[("SPEAK_A\nWARN b", "x")]).len(), 1);
+}
+
+#[test]
+fn the_first_lines_say_which_address_is_that_of_the_admin() {
+    let mut command = command();
+    command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log", "error"]);
+    let server = Server::spawn(command, 2);
+    let log = server.log();
+    let line = |note: &str, index| {
+        let version = env!("CARGO_PKG_VERSION");
+        format!("speak {version} listening on http://127.0.0.1:{}{note}", server.port(index))
+    };
+    assert_eq!(log[..2], [line("", 0), line(" (admin)", 1)]);
+}
+
+#[test]
 fn help_names_every_option() {
     let help = run_with(&["--help"]);
     assert_eq!((help.code, &*help.stderr), (Some(0), ""));

@@ -282,6 +282,7 @@ fn no_parameter_is_reflected_in_a_response_head() {
         "Sec-WebSocket-Accept",
         "Sec-WebSocket-Version",
         "Content-Security-Policy",
+        "Cross-Origin-Resource-Policy",
     ];
     let names = [
         "channel",

@@ -2,10 +2,11 @@
 
 mod common;
 
+use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
 
-use common::{Server, command, run, run_with};
+use common::{Folder, Server, command, run, run_with};
 
 /// Returns a command that runs `before` in a shell, then the server on `address`.
 fn start_after(before: &str, address: &str) -> Command {
@@ -29,6 +30,26 @@ fn the_error_for_an_address_says_what_is_wrong_with_it() {
     for (address, words) in cases {
         run_with(&["--listen", address]).fails_with(1, words);
         run_with(&["--listen", "127.0.0.1:0", "--listen", address]).fails_with(1, words);
+    }
+}
+
+#[test]
+fn the_error_for_a_folder_is_about_permissions_only_if_they_are_the_cause() {
+    let folder = Folder::new("starts");
+    let path = |name: &str| folder.file(name).display().to_string();
+    fs::write(folder.file("file"), "").expect("a file");
+    let cases = [
+        ("--state", path("missing/state"), "has to be there"),
+        ("--state", path("file/state"), "is no folder"),
+        ("--listen", format!("unix:{}", path("missing/socket")), "has to be there"),
+        ("--listen", format!("unix:{}", path("file/socket")), "is no folder"),
+    ];
+    for (option, value, cause) in cases {
+        let finished = run_with(&["--listen", "127.0.0.1:0", option, &value]);
+        finished.fails_with(1, &[cause, option, &path("")]);
+        for word in ["permission", "writable"] {
+            assert!(!finished.stderr.contains(word), "{finished:?}");
+        }
     }
 }
 

@@ -250,6 +250,34 @@ fn a_ref_is_any_number_or_string() {
 }
 
 #[test]
+fn half_of_a_surrogate_pair_is_an_error_with_the_ref_of_its_frame() {
+    let server = Server::patient(&[]);
+    let mut socket = server.socket(&[("channel", "c")]);
+    let frames = [
+        r#"{"call":"write","channel":"c","message":"\ud800","ref":1}"#,
+        r#"{"ref":1,"call":"write","channel":"\uDFFF","message":"m"}"#,
+        r#"{"ref":1,"call":"write","channel":"c","message":"m","unknown":["\udc00\ud800"]}"#,
+        r#"{"ref":1,"call":"write","channel":"c","message":"\\\ud83d\ud83d\ude00"}"#,
+        r#"{"ref":1,"\ud800":0,"call":"nonsense"}"#,
+    ];
+    for frame in frames {
+        socket.send(TEXT, frame);
+        let answer = socket.text();
+        assert!(answer.starts_with(r#"{"ref":1,"error":"bad_request","#), "{frame}: {answer}");
+        assert!(answer.contains("surrogate"), "{frame}: {answer}");
+    }
+    // Without half a pair, the fault is another one.
+    socket.send(TEXT, r#"{"ref":1,"call":"write","message":"\ud800""#);
+    let answer = socket.text();
+    assert!(answer.starts_with(r#"{"error":"bad_request","detail":"a frame must be"#), "{answer}");
+    let emoji = r#"{"ref":"\ud83d\ude00","call":"write","channel":"d","message":"\ud83d\ude00"}"#;
+    socket.send(TEXT, emoji);
+    assert_eq!(socket.text(), "{\"ref\":\"\u{1f600}\",\"id\":1}");
+    assert_eq!(server.read("d", "1").texts(), ["\u{1f600}"]);
+    assert_eq!(server.read("c", "1").next_id(), 1);
+}
+
+#[test]
 fn a_frame_without_a_valid_call_gets_an_error() {
     let server = Server::patient(&["--max-message", "10"]);
     let me = server.introduce("c", "Josh");

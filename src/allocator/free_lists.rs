@@ -166,6 +166,8 @@ unsafe impl GlobalAlloc for FreeListAllocator {
 mod tests {
     use super::*;
 
+    const WORD: usize = align_of::<*mut u8>();
+
     fn layout(size: usize, align: usize) -> Layout {
         Layout::from_size_align(size, align).unwrap()
     }
@@ -174,12 +176,15 @@ mod tests {
     fn a_freed_block_is_the_next_one_of_its_size() {
         // SAFETY: each block is freed once, with its own layout, and not used afterwards.
         unsafe {
-            let first = FreeListAllocator.alloc(layout(100, 8));
-            FreeListAllocator.dealloc(first, layout(100, 8));
-            let other = FreeListAllocator.alloc(layout(200, 8));
+            let first = FreeListAllocator.alloc(layout(100, WORD));
+            FreeListAllocator.dealloc(first, layout(100, WORD));
+            let other = FreeListAllocator.alloc(layout(200, WORD));
             let second = FreeListAllocator.alloc(layout(108, 4));
-            assert_eq!((first, layout_of(list_for(layout(100, 8)).unwrap()).size()), (second, 108));
-            FreeListAllocator.dealloc(other, layout(200, 8));
+            assert_eq!(
+                (first, layout_of(list_for(layout(100, WORD)).unwrap()).size()),
+                (second, 108)
+            );
+            FreeListAllocator.dealloc(other, layout(200, WORD));
             FreeListAllocator.dealloc(second, layout(108, 4));
         }
     }
@@ -187,7 +192,7 @@ mod tests {
     #[test]
     fn every_small_size_has_a_free_list_and_wastes_less_than_a_step() {
         for size in 1..1024 {
-            match list_for(layout(size, 8)) {
+            match list_for(layout(size, WORD)) {
                 Some(index) => {
                     let class = layout_of(index);
                     assert!(
@@ -198,7 +203,7 @@ mod tests {
                 }
                 None => assert!(size > SIZE_CLASSES * SIZE_CLASS_STEP - MALLOC_HEADER_BYTES),
             }
-            assert_eq!(list_for(layout(size, 16)), None);
+            assert_eq!(list_for(layout(size, 2 * WORD)), None);
         }
         let most: usize = (0..SIZE_CLASSES)
             .map(|index| (index + 1) * SIZE_CLASS_STEP * usize::from(CAPACITY[index]))
@@ -208,8 +213,8 @@ mod tests {
 
     #[test]
     fn a_free_list_has_a_capacity_and_is_empty_after_a_trim() {
-        let large = layout(300, 8);
-        let small = layout(40, 8);
+        let large = layout(300, WORD);
+        let small = layout(40, WORD);
         let length = |layout| FREE_LISTS.with(|lists| lists[list_for(layout).unwrap()].count.get());
         // SAFETY: each block is freed once, with its own layout.
         unsafe {
@@ -274,7 +279,7 @@ mod tests {
                         blocks.push(Filled(block, layout, 0));
                     }
                     _ if blocks.len() < 200 => {
-                        let layout = layout(size, 8);
+                        let layout = layout(size, WORD);
                         let block = FreeListAllocator.alloc(layout);
                         block.write_bytes(value, size);
                         blocks.push(Filled(block, layout, value));

@@ -53,6 +53,7 @@ impl Api {
             content_type: Some(content_type),
             allow_origin: None,
             varies_by_origin: false,
+            is_embeddable: false,
             cache_control: "no-store",
             date: self.writer.date(),
             extra_fields: &extra_fields,

@@ -9,7 +9,7 @@ use super::client_addr::SourceKey;
 use super::config::Config;
 use super::error::Error;
 use super::json;
-use super::params::Parameters;
+use super::params::{Body, Parameters};
 use super::payload::EncodeCache;
 use super::phase::Phase;
 use super::rate_limit::RateLimit;
@@ -194,7 +194,8 @@ impl Api {
         let options =
             ResponseOptions { callback: callback.ok().flatten(), ..self.response_options(request) };
         self.json.clear();
-        let checked = callback.and(parsed).and_then(|()| self.check(context, call, request));
+        let checked =
+            callback.and(parsed).and_then(|()| self.check(context, &parameters, call, request));
         let result = match (checked, call.action()) {
             (Err(error), _) => Err(error),
             (Ok(()), Action::Execute(execute)) => {
@@ -219,15 +220,23 @@ impl Api {
         }
     }
 
-    /// Checks that the page may make the call, and that the address is below the rate limit.
+    /// Checks that the page may make the call and that its user means it, that the body has a known
+    /// type, and that the address is below the rate limit.
     fn check(
         &mut self,
         context: &Context<'_>,
+        parameters: &Parameters<'_>,
         call: Call,
         request: &Request<'_>,
     ) -> Result<(), Error> {
+        if request.is_prefetch && call.acts() {
+            return Err(Error::Prefetch);
+        }
         if call.schema().adds_messages {
             self.config.allow_origin.check_origin(request)?;
+        }
+        if parameters.body == Body::Multipart {
+            return Err(Error::UnsupportedMediaType);
         }
         if call.is_rate_limited() && self.rate_limit.is_some() {
             let address = self.config.proxies.client_addr(context.source, request);
@@ -245,7 +254,7 @@ impl Api {
         limit.try_acquire(now.mono, address).map_err(too_many)
     }
 
-    pub(super) fn response_options(&self, request: &Request<'_>) -> ResponseOptions<'static> {
+    pub(super) fn response_options<'r>(&self, request: &Request<'r>) -> ResponseOptions<'r> {
         ResponseOptions {
             callback: None,
             cors_grant: self.writer.allow_origin.cors_grant(request.origin),

@@ -56,7 +56,7 @@ pub(super) enum Action {
 /// Row of the table.
 struct Row {
     schema: Schema,
-    /// HEAD is allowed, in addition to GET and POST.
+    /// HEAD is allowed, in addition to GET and POST: the call has no effects.
     allows_head: bool,
     /// Frames of a WebSocket may make the call.
     is_in_frames: bool,
@@ -235,6 +235,11 @@ impl Call {
 
     pub(super) fn allows_head(self) -> bool {
         self.row().allows_head
+    }
+
+    /// Returns whether the call has effects: HEAD and a prefetch must not make it.
+    pub(super) fn acts(self) -> bool {
+        !self.allows_head()
     }
 
     #[inline]

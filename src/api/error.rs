@@ -14,8 +14,13 @@ pub enum Error {
     BadRequest(&'static str),
     /// Malformed upgrade to WebSocket; the text is the detail.
     BadHandshake(&'static str),
+    /// A call that acts, made by a browser in advance: its user may never need the result.
+    Prefetch,
     /// The call of this path needs this parameter.
     MissingParameter(&'static str, &'static str),
+    /// The call of this path needs this parameter, and the type of the body says that the body has
+    /// no parameters.
+    MissingInBody(&'static str, &'static str),
     /// Invalid parameter; the text is the detail.
     BadParameter(&'static str),
     /// This parameter was given more than once.
@@ -26,6 +31,8 @@ pub enum Error {
     BadCallback,
     /// This parameter is not UTF-8.
     BadEncoding(&'static str),
+    /// The address has bytes that are neither percent-encoded nor UTF-8.
+    AddressNotUtf8,
     /// The origin of the calling page is not in `--allow-origin`.
     BadOrigin,
     /// The session exists, but has another secret.
@@ -44,6 +51,8 @@ pub enum Error {
     ConnectionEnded,
     /// The message, or the body of the request, is above its limit.
     MessageTooLarge,
+    /// The body is a form of the type `multipart/form-data`.
+    UnsupportedMediaType,
     /// The request line is above the limit of the head.
     UriTooLong,
     /// The head is above its limit.
@@ -69,11 +78,12 @@ impl Error {
     pub fn name_and_status(self) -> (&'static str, u16) {
         match self {
             Self::BadRequest(_) | Self::BadHandshake(_) => ("bad_request", 400),
-            Self::MissingParameter(..) => ("missing_parameter", 400),
+            Self::Prefetch => ("bad_request", 403),
+            Self::MissingParameter(..) | Self::MissingInBody(..) => ("missing_parameter", 400),
             Self::BadParameter(_) | Self::RepeatedParameter(_) => ("bad_parameter", 400),
             Self::BadChannel => ("bad_channel", 400),
             Self::BadCallback => ("bad_callback", 400),
-            Self::BadEncoding(_) => ("bad_encoding", 400),
+            Self::BadEncoding(_) | Self::AddressNotUtf8 => ("bad_encoding", 400),
             Self::BadOrigin => ("bad_origin", 403),
             Self::BadAuth => ("bad_auth", 403),
             Self::NotReadable => ("not_readable", 403),
@@ -83,6 +93,7 @@ impl Error {
             Self::RequestTimeout => ("request_timeout", 408),
             Self::ConnectionEnded => ("connection_ended", 410),
             Self::MessageTooLarge => ("message_too_large", 413),
+            Self::UnsupportedMediaType => ("unsupported_media_type", 415),
             Self::UriTooLong => ("uri_too_long", 414),
             Self::HeadersTooLarge => ("headers_too_large", 431),
             Self::UnknownMethod | Self::UnknownCoding => ("not_implemented", 501),
@@ -102,11 +113,21 @@ impl Error {
             | Self::TooManyRequests(detail, _)
             | Self::OverCapacity(detail) => detail,
             Self::MissingParameter(call, name) => return format!("{call} needs '{name}'").into(),
+            Self::MissingInBody(call, name) => {
+                return format!(
+                    "{call} needs '{name}'; parameters in a body are read only if its type is \
+                     application/x-www-form-urlencoded"
+                )
+                .into();
+            }
             Self::RepeatedParameter(name) => {
                 return format!("'{name}' is given more than once; give it once").into();
             }
             Self::BadEncoding(name) => {
                 return format!("'{name}' is not UTF-8; encode it as UTF-8").into();
+            }
+            Self::Prefetch => {
+                "a browser must not make this call in advance; make it when it is meant"
             }
             Self::BadChannel => {
                 "invalid channel name; use 1 to 128 bytes without control characters \
@@ -114,6 +135,9 @@ impl Error {
             }
             Self::BadCallback => {
                 "invalid callback name; use a dotted path of identifiers, at most 128 bytes"
+            }
+            Self::AddressNotUtf8 => {
+                "the address is not UTF-8, but Latin-1 or the like; encode it as UTF-8, with %XX"
             }
             Self::BadOrigin => {
                 "the origin of this page is not allowed; the operator can add it to --allow-origin"
@@ -131,6 +155,10 @@ impl Error {
             Self::ConnectionEnded => "connection has ended; call /introduce again",
             Self::MessageTooLarge => {
                 "the message is larger than this server accepts; send a shorter one"
+            }
+            Self::UnsupportedMediaType => {
+                "multipart/form-data is not supported; send application/x-www-form-urlencoded \
+                 (curl: -d instead of -F; JavaScript: URLSearchParams instead of FormData)"
             }
             Self::UriTooLong => "the request line is too long; POST the message instead",
             Self::HeadersTooLarge => "the request head is too large; send fewer header fields",
@@ -158,6 +186,7 @@ impl From<ParseError> for Error {
     fn from(error: ParseError) -> Self {
         match error {
             ParseError::BadRequest(detail) => Self::BadRequest(detail),
+            ParseError::TargetNotUtf8 => Self::AddressNotUtf8,
             ParseError::UriTooLong => Self::UriTooLong,
             ParseError::HeadersTooLarge => Self::HeadersTooLarge,
             ParseError::BodyTooLarge => Self::MessageTooLarge,

@@ -7,9 +7,14 @@ use super::route::Route;
 use crate::http::{Method, Request, ResponseHead};
 use crate::web::{self, File};
 
+/// Header fields of a response to a preflight, up to further names of allowed fields.
 const PREFLIGHT: &str = "Access-Control-Allow-Methods: GET, POST\r\n\
-    Access-Control-Allow-Headers: content-type, last-event-id\r\n\
-    Access-Control-Max-Age: 86400\r\n";
+    Access-Control-Max-Age: 86400\r\n\
+    Vary: Access-Control-Request-Headers\r\n\
+    Access-Control-Allow-Headers: content-type, last-event-id";
+
+/// Bytes of these fields at most. Names that would exceed it are not allowed.
+const PREFLIGHT_BYTES_MAX: usize = 4096;
 
 impl Api {
     /// Responds to a request for a resource that is no call.
@@ -23,7 +28,11 @@ impl Api {
         let mut kind = RequestKind::from(route);
         let status = match route {
             _ if request.method == Method::Options => {
-                let extra = format!("{PREFLIGHT}Allow: {}\r\n", route.allowed_methods());
+                let mut extra = PREFLIGHT.to_owned();
+                push_requested_fields(&mut extra, request);
+                for part in ["\r\nAllow: ", route.allowed_methods(), "\r\n"] {
+                    extra.push_str(part);
+                }
                 self.writer.head(options, 204, None, &extra).push(out, 0);
                 kind = RequestKind::Preflight;
                 204
@@ -45,6 +54,23 @@ impl Api {
         };
         self.record(kind, status);
         Handled::Responded(self.writer.persistence(options.persistence))
+    }
+}
+
+/// Appends the names of header fields that a preflight asks for: a library in the page may send any
+/// field, as `cache-control`. Omits a list with other text than names.
+fn push_requested_fields(allowed: &mut String, request: &Request<'_>) {
+    // Characters of a token (RFC 9110, section 5.6.2), and between tokens.
+    let is_in_list =
+        |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~, ".contains(byte);
+    for names in request.field("access-control-request-headers") {
+        if allowed.len() + names.len() <= PREFLIGHT_BYTES_MAX
+            && !names.is_empty()
+            && names.iter().all(is_in_list)
+        {
+            allowed.push_str(", ");
+            allowed.extend(names.iter().map(|byte| char::from(*byte)));
+        }
     }
 }
 

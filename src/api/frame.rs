@@ -23,6 +23,11 @@ const ESCAPE_FACTOR: usize = 6;
 
 const NOT_AN_OBJECT: Error = Error::BadRequest("a frame must be a JSON object with a 'call'");
 
+const LONE_SURROGATE: Error = Error::BadRequest(
+    "a frame has half of a surrogate pair (\\ud800 to \\udfff), which is no character; \
+     send whole characters",
+);
+
 impl Api {
     /// Returns the size of the largest frame that can be a call, in bytes.
     #[must_use]
@@ -39,7 +44,15 @@ impl Api {
         socket: &mut WebSocket<'_>,
         out: &mut Vec<u8>,
     ) {
-        let frame: Option<Map<_, _>> = serde_json::from_str(text).ok();
+        let mut frame: Option<Map<_, _>> = serde_json::from_str(text).ok();
+        let mut is_repaired = false;
+        if frame.is_none()
+            && let Some(text) = replace_lone_surrogates(text)
+        {
+            // Only for its `ref`: the call is not made.
+            frame = serde_json::from_str(&text).ok();
+            is_repaired = frame.is_some();
+        }
         let reference = frame.as_ref().and_then(|frame| frame.get("ref"));
         let is_reference = reference.is_none_or(|it| it.is_string() || it.is_number());
         let reference = reference.filter(|_| is_reference);
@@ -48,6 +61,7 @@ impl Api {
             frame.as_ref().ok_or(NOT_AN_OBJECT).and_then(|frame| Ok((parse_call(frame)?, frame)));
         let result = match call {
             _ if !is_reference => Err(Error::BadParameter("'ref' must be a number or a string")),
+            _ if is_repaired => Err(LONE_SURROGATE),
             Ok((call, frame)) => self.execute_frame(context, call, frame, socket),
             Err(error) => Err(error),
         };
@@ -97,6 +111,37 @@ impl Api {
     }
 }
 
+/// Replaces each escape of a surrogate that has no other half by that of U+FFFD. Returns None if
+/// there is no such escape.
+#[cold]
+fn replace_lone_surrogates(json: &str) -> Option<String> {
+    let bytes = json.as_bytes();
+    let unit_at = |at: usize| {
+        let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let (mut repaired, mut copied, mut at) = (String::new(), 0, 0);
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr(b'\\', rest)) {
+        at += found;
+        at += match (unit_at(at), unit_at(at + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                repaired.push_str(&json[copied..at]);
+                repaired.push_str("\\ufffd");
+                copied = at + 6;
+                6
+            }
+            // The escaped character may be a backslash.
+            _ => 2,
+        };
+    }
+    if copied == 0 {
+        return None;
+    }
+    repaired.push_str(&json[copied..]);
+    Some(repaired)
+}
+
 fn parse_call(frame: &Map<String, Value>) -> Result<Call, Error> {
     Call::from_frame(frame.get("call").and_then(Value::as_str).ok_or(NOT_AN_OBJECT)?)
 }
@@ -133,5 +178,34 @@ fn frame_text(param: Param, value: &Value) -> Result<Cow<'_, str>, Error> {
             Err(Error::BadParameter("'from_id', 'connection' and 'grace' must be integers"))
         }
         _ => Err(Error::BadParameter("'channel', 'message', 'auth' and 'epoch' must be strings")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lone_surrogates_are_replaced() {
+        let cases = [
+            (r"", None),
+            (r"plain é", None),
+            (r"\ud83d\ude00", None),
+            (r"\\ud800", None),
+            (r"\ud80", None),
+            (r"\u+d80", None),
+            (r"\", None),
+            (r"\é\", None),
+            (r"\ud800", Some(r"\ufffd")),
+            (r"é\uDFFF!", Some(r"é\ufffd!")),
+            (r"\ud800\ud83d\ude00\udc00", Some(r"\ufffd\ud83d\ude00\ufffd")),
+            (r"\ude00\ud83d", Some(r"\ufffd\ufffd")),
+            (r"\\\ud800\n", Some(r"\\\ufffd\n")),
+            (r"\ud800\u0041", Some(r"\ufffd\u0041")),
+            (r"\ud800\", Some(r"\ufffd\")),
+        ];
+        for (json, repaired) in cases {
+            assert_eq!(replace_lone_surrogates(json).as_deref(), repaired, "{json}");
+        }
     }
 }

@@ -96,6 +96,17 @@ impl Schema {
     }
 }
 
+/// Use of the body of a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body {
+    /// There is none, or its parameters were read.
+    Read,
+    /// It is the message, or it was ignored: no parameters were read from it.
+    NotRead,
+    /// It is a form of the type `multipart/form-data`, which no call reads.
+    Multipart,
+}
+
 /// One value, or several in order. The first needs no allocation.
 #[derive(Default)]
 pub(super) struct OneOrMany<'a> {
@@ -132,6 +143,7 @@ pub(super) struct Parameters<'a> {
     pub(super) epoch: Option<Cow<'a, str>>,
     pub(super) grace: Option<Cow<'a, str>>,
     pub(super) callback: Option<Cow<'a, str>>,
+    pub(super) body: Body,
 }
 
 impl<'a> Parameters<'a> {
@@ -148,6 +160,7 @@ impl<'a> Parameters<'a> {
             epoch: None,
             grace: None,
             callback: None,
+            body: Body::Read,
         }
     }
 
@@ -174,9 +187,16 @@ impl<'a> Parameters<'a> {
     }
 
     fn parse_body(&mut self, request: &Request<'a>) -> Result<(), Error> {
-        if request.content_type.is_some_and(is_form) {
+        if request.content_type.is_some_and(|it| has_essence(it, FORM)) {
             let form = str::from_utf8(request.body).map_err(|_| Error::BadEncoding("body"))?;
             return self.parse_form(form);
+        }
+        if request.content_type.is_some_and(|it| has_essence(it, b"multipart/form-data")) {
+            self.body = Body::Multipart;
+            return Ok(());
+        }
+        if !request.body.is_empty() {
+            self.body = Body::NotRead;
         }
         let has_message = request.content_type.is_some() || !request.body.is_empty();
         if !self.schema.adds_messages || !has_message {
@@ -234,6 +254,9 @@ impl<'a> Parameters<'a> {
 impl Parameters<'_> {
     /// Returns the error for a parameter that the call needs.
     pub(super) fn missing(&self, name: &'static str) -> Error {
+        if self.body == Body::NotRead {
+            return Error::MissingInBody(self.schema.path, name);
+        }
         Error::MissingParameter(self.schema.path, name)
     }
 
@@ -296,9 +319,12 @@ impl Parameters<'_> {
     }
 }
 
-fn is_form(content_type: &[u8]) -> bool {
-    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
-    essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+const FORM: &[u8] = b"application/x-www-form-urlencoded";
+
+/// Returns whether a `Content-Type` is this type, without regard to its parameters.
+fn has_essence(content_type: &[u8], essence: &[u8]) -> bool {
+    let its = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    its.trim_ascii().eq_ignore_ascii_case(essence)
 }
 
 /// Parses `-?[0-9]+`, up to the numbers that JavaScript represents exactly.

@@ -17,8 +17,8 @@ pub(super) enum RequestKind {
 }
 
 /// Statuses of responses: those of `ResponseHead`, and 101 of a WebSocket.
-const STATUSES: [u16; 17] =
-    [200, 101, 204, 304, 400, 403, 404, 405, 408, 410, 413, 414, 429, 431, 501, 503, 505];
+const STATUSES: [u16; 18] =
+    [200, 101, 204, 304, 400, 403, 404, 405, 408, 410, 413, 414, 415, 429, 431, 501, 503, 505];
 
 /// Kinds that are no calls, in the order in which metrics list them after the calls.
 const OTHER_KINDS: [RequestKind; 4] =

@@ -32,7 +32,7 @@ impl<'a> BodyType<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplyFormat {
     pub(super) callback: Option<Box<str>>,
-    pub(super) cors_grant: CorsGrant,
+    pub(super) cors_grant: CorsGrant<Box<str>>,
     pub(super) persistence: Persistence,
     /// Names of the channels as the request spelled them; empty if there is one channel.
     pub(super) channel_labels: Box<[Box<str>]>,
@@ -43,7 +43,7 @@ pub struct ReplyFormat {
 pub(super) struct ResponseOptions<'a> {
     /// The response is a script that calls this function (JSONP).
     pub(super) callback: Option<Callback<'a>>,
-    pub(super) cors_grant: CorsGrant,
+    pub(super) cors_grant: CorsGrant<&'a str>,
     pub(super) persistence: Persistence,
     /// The request is a HEAD: the response gives the length of a body, and has none.
     pub(super) is_head: bool,
@@ -63,7 +63,7 @@ impl<'a> ResponseOptions<'a> {
     pub(super) fn from_reply_format(format: Option<&'a ReplyFormat>) -> Self {
         format.map_or(ResponseOptions::DEFAULT, |format| Self {
             callback: format.callback.as_deref().map(Callback::assume_valid),
-            cors_grant: format.cors_grant,
+            cors_grant: format.cors_grant.convert(|origin| &**origin),
             persistence: format.persistence,
             is_head: false,
         })
@@ -84,7 +84,7 @@ impl<'a> ResponseOptions<'a> {
         let Self { callback, cors_grant, persistence, .. } = self;
         Some(Box::new(ReplyFormat {
             callback: callback.map(|callback| callback.as_str().into()),
-            cors_grant,
+            cors_grant: cors_grant.convert(|origin| Box::from(*origin)),
             persistence,
             channel_labels: parameters.channel_labels(),
         }))
@@ -173,7 +173,7 @@ impl ResponseWriter {
 
     fn json_head<'a>(
         &'a self,
-        options: ResponseOptions<'_>,
+        options: ResponseOptions<'a>,
         status: u16,
         extra_fields: &'a str,
     ) -> ResponseHead<'a> {
@@ -210,7 +210,7 @@ impl ResponseWriter {
     /// Returns the head of a response; `extra_fields` are whole lines.
     pub(super) fn head<'a>(
         &'a self,
-        options: ResponseOptions<'_>,
+        options: ResponseOptions<'a>,
         status: u16,
         body_type: Option<BodyType<'a>>,
         extra_fields: &'a str,
@@ -220,6 +220,7 @@ impl ResponseWriter {
             content_type: body_type.map(|body_type| body_type.content_type),
             allow_origin: self.allow_origin.header(options.cors_grant),
             varies_by_origin: self.allow_origin != AllowOrigin::Any,
+            is_embeddable: true,
             cache_control: body_type.map_or("no-store", |body_type| body_type.cache_control),
             date: &self.date,
             extra_fields,

@@ -20,6 +20,9 @@ pub struct CliOptions {
     pub(super) quick: bool,
 }
 
+/// Variable with the server that the commands talk to: that of [`SERVER`].
+pub const SERVER_ENV: &str = "SPEAK_SERVER";
+
 pub(super) const SERVER: Spec<CliOptions> = Spec {
     name: "server",
     takes: Arity::One("URL"),

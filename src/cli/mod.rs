@@ -25,7 +25,7 @@ mod write;
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
-pub use cli_options::CliOptions;
+pub use cli_options::{CliOptions, SERVER_ENV};
 pub use subcommand::Subcommand;
 
 use crate::options::{Arity, Spec, nonzero, parse_bool, parse_duration, parse_origin, set};

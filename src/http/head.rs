@@ -56,6 +56,7 @@ pub(super) struct Head<'a> {
     pub(super) accepts_event_stream: bool,
     pub(super) wants_websocket: bool,
     pub(super) is_cross_site: bool,
+    pub(super) is_prefetch: bool,
     pub(super) framing: Framing,
     pub(super) expects_continue: bool,
 }
@@ -83,6 +84,7 @@ pub(super) fn parse_head(bytes: &[u8]) -> Result<Option<Head<'_>>, ParseError> {
         Err(httparse::Error::HeaderValue) => {
             Err(ParseError::BadRequest("a header value has a control character; remove it"))
         }
+        Err(_) if !has_utf8_target(bytes) => Err(ParseError::TargetNotUtf8),
         Err(_) => Err(ParseError::BadRequest("this is not an HTTP/1.x request")),
     }
 }
@@ -112,6 +114,17 @@ fn reject_version<'a>(bytes: &[u8]) -> Result<Option<Head<'a>>, ParseError> {
         }
         _ => Err(ParseError::BadRequest("the request line does not end in HTTP/1.0 or HTTP/1.1")),
     }
+}
+
+/// Returns false if the head begins with a method and a target that is not UTF-8.
+fn has_utf8_target(bytes: &[u8]) -> bool {
+    let method = bytes.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
+    let Some(target) = bytes[method..].strip_prefix(b" ").filter(|_| method > 0) else {
+        return true;
+    };
+    let end = target.iter().position(|byte| byte.is_ascii_control() || *byte == b' ');
+    let Some(end) = end.filter(|end| target[*end] == b' ') else { return true };
+    str::from_utf8(&target[..end]).is_ok()
 }
 
 /// Overwrites a minor version above 1 with 1. A recipient must treat it as 1 (RFC 9110, section
@@ -155,6 +168,7 @@ impl<'a> Head<'a> {
             // HTTP/1.0 has no upgrade (RFC 9110, section 7.8).
             wants_websocket: fields.wants_websocket && !is_http_10,
             is_cross_site: fields.is_cross_site,
+            is_prefetch: fields.is_prefetch,
             framing: fields.framing(is_http_10)?,
             // HTTP/1.0 has no interim responses (RFC 9110, section 10.1.1).
             expects_continue: fields.expects_continue && !is_http_10,
@@ -254,6 +268,12 @@ pub(crate) fn list_contains(list: &[u8], name: &[u8]) -> bool {
     list.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(name))
 }
 
+/// Returns whether a purpose is `prefetch`, with or without parameters: `prefetch;prerender`.
+fn is_prefetch(purpose: &[u8]) -> bool {
+    let token = purpose.split(|byte| *byte == b';').next().unwrap_or_default();
+    token.trim_ascii().eq_ignore_ascii_case(b"prefetch")
+}
+
 /// Sets a field that must not be repeated: two servers could use different values.
 fn set_once<'a>(
     field: &mut Option<&'a [u8]>,
@@ -280,6 +300,7 @@ struct Fields<'a> {
     keep_alive: bool,
     expects_continue: bool,
     is_cross_site: bool,
+    is_prefetch: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -299,6 +320,8 @@ impl<'a> Fields<'a> {
                 }
                 6 if is("origin") => fields.origin = Some(value),
                 6 if is("accept") => fields.accepts_event_stream |= accepts_event_stream(value),
+                7 if is("purpose") => fields.is_prefetch |= is_prefetch(value),
+                11 if is("sec-purpose") => fields.is_prefetch |= is_prefetch(value),
                 7 if is("upgrade") => fields.wants_websocket |= list_contains(value, b"websocket"),
                 6 if is("expect") => {
                     fields.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");

@@ -5,6 +5,8 @@
 pub enum ParseError {
     /// Not HTTP, or ambiguous. The text says what is wrong and what to do.
     BadRequest(&'static str),
+    /// The request target is not UTF-8.
+    TargetNotUtf8,
     /// The request line alone is above the limit of the head.
     UriTooLong,
     /// The head, or the extensions and trailers of a chunked body, are above their limit.

@@ -77,6 +77,8 @@ pub struct Request<'a> {
     pub wants_websocket: bool,
     /// `Sec-Fetch-Site` is `cross-site`.
     pub is_cross_site: bool,
+    /// `Sec-Purpose` or `Purpose` is `prefetch`: no user has asked for the response yet.
+    pub is_prefetch: bool,
     /// Decoded body.
     pub body: &'a [u8],
     /// Request line and header fields, checked.
@@ -227,6 +229,7 @@ impl<'a> Request<'a> {
             accepts_event_stream: head.accepts_event_stream,
             wants_websocket: head.wants_websocket,
             is_cross_site: head.is_cross_site,
+            is_prefetch: head.is_prefetch,
             body,
             head: bytes,
         }

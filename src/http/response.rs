@@ -16,6 +16,9 @@ pub(crate) struct ResponseHead<'a> {
     pub(crate) allow_origin: Option<&'a str>,
     /// The response depends on the origin of the request (`Vary: Origin`).
     pub(crate) varies_by_origin: bool,
+    /// Pages of other origins may embed the response, also if they require an opt-in
+    /// (`Cross-Origin-Resource-Policy`).
+    pub(crate) is_embeddable: bool,
     /// `Cache-Control`.
     pub(crate) cache_control: &'a str,
     /// `Date` (RFC 9110, section 5.6.7).
@@ -54,7 +57,12 @@ impl ResponseHead<'_> {
         if let Some(content_type) = self.content_type {
             put(&["Content-Type: ", content_type, "\r\n"]);
         }
-        put(&["Cache-Control: ", self.cache_control, "\r\nX-Content-Type-Options: nosniff\r\n"]);
+        let policies = if self.is_embeddable {
+            "\r\nX-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: cross-origin\r\n"
+        } else {
+            "\r\nX-Content-Type-Options: nosniff\r\n"
+        };
+        put(&["Cache-Control: ", self.cache_control, policies]);
         if let Some(origin) = self.allow_origin {
             put(&["Access-Control-Allow-Origin: ", origin, "\r\n"]);
         }
@@ -90,6 +98,7 @@ fn status_line(status: u16) -> &'static str {
         410 => "HTTP/1.1 410 Gone\r\n",
         413 => "HTTP/1.1 413 Content Too Large\r\n",
         414 => "HTTP/1.1 414 URI Too Long\r\n",
+        415 => "HTTP/1.1 415 Unsupported Media Type\r\n",
         429 => "HTTP/1.1 429 Too Many Requests\r\n",
         431 => "HTTP/1.1 431 Request Header Fields Too Large\r\n",
         501 => "HTTP/1.1 501 Not Implemented\r\n",

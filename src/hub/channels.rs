@@ -290,9 +290,12 @@ impl Channels {
         self.slab.index_bound()
     }
 
-    /// Advances the eviction cursor by `count` indexes, at most once around, and returns the
-    /// indexes that it passed. Some may have no channel.
+    /// Advances the eviction cursor by `count` indexes, a page at least, and at most once around.
+    /// Returns the indexes that it passed. Some may have no channel.
     pub(super) fn scan_window(&mut self, count: u32) -> impl Iterator<Item = u32> + Clone + use<> {
+        // The first channels share a page, whose length depends on the machine: a server with few
+        // channels is searched completely.
+        let count = count.max(PagedSlab::<Channel>::PAGE_LEN as u32);
         let bound = self.slab.index_bound().max(1);
         let start = self.eviction_cursor % bound;
         self.eviction_cursor = (start + count) % bound;

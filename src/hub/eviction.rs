@@ -99,8 +99,9 @@ impl Hub {
     /// it to all channels of the session.
     pub(super) fn reserve_for_goodbye(&mut self, now: Millis, text: Option<&str>, channels: usize) {
         if let Some(text) = text {
+            let bytes = channels.saturating_mul(text.len() + WRITE_OVERHEAD_BYTES);
             // If no history is left, the memory that the session frees compensates for most of it.
-            let _ = self.reserve(now, channels * (text.len() + WRITE_OVERHEAD_BYTES), &[]);
+            let _ = self.reserve(now, bytes, &[]);
         }
     }
 

@@ -24,7 +24,8 @@ pub(super) struct PagedSlab<T> {
 impl<T> PagedSlab<T> {
     /// Values per page. A power of two, because every lookup divides by it; rounded up, so that no
     /// page is smaller than [`PAGE_BYTES`].
-    const PAGE_LEN: usize = PAGE_BYTES.div_ceil(size_of::<Option<T>>()).next_power_of_two();
+    pub(super) const PAGE_LEN: usize =
+        PAGE_BYTES.div_ceil(size_of::<Option<T>>()).next_power_of_two();
 
     pub(super) fn new() -> Self {
         Self { pages: Vec::new(), partial: Vec::new(), len: 0 }

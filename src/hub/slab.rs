@@ -19,6 +19,13 @@ impl Key {
         (u64::from(self.generation) << 32) | u64::from(self.index)
     }
 
+    /// Returns whether the keys have the same index, and generations with the same lowest bits.
+    #[must_use]
+    pub fn is_alike(self, other: Self, generation_bits: u32) -> bool {
+        let differ = (self.generation ^ other.generation) << (u32::BITS - generation_bits);
+        self.index == other.index && differ == 0
+    }
+
     /// Makes the key of a number from [`Key::to_bits`].
     #[must_use]
     pub fn from_bits(bits: u64) -> Self {
@@ -115,6 +122,15 @@ mod tests {
         assert_eq!(slab.remove(first), None);
         assert_eq!(slab.get(second), Some(&"second"));
         assert_eq!(slab.get(Key::from_bits(stays.to_bits())), Some(&"stays"));
+    }
+
+    #[test]
+    fn keys_are_alike_if_the_lowest_bits_of_their_generations_are() {
+        let key = |index: u64, generation: u64| Key::from_bits(generation << 32 | index);
+        assert!(key(7, 0x12345).is_alike(key(7, 0x345), 12));
+        assert!(!key(7, 0x12345).is_alike(key(7, 0x346), 12));
+        assert!(!key(7, 0x12345).is_alike(key(8, 0x345), 12));
+        assert!(!key(7, 0x12345).is_alike(key(7, 0x345), 32));
     }
 
     #[test]

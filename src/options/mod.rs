@@ -4,6 +4,8 @@
 //! `--help`, the names of the environment variables, the manual page and completions come from it.
 
 mod listen_addr;
+mod nearest;
+mod origin;
 mod server_options;
 mod spec;
 mod values;
@@ -11,10 +13,11 @@ mod values;
 use std::ffi::OsString;
 
 pub use listen_addr::ListenAddr;
+pub(crate) use origin::parse_origin;
 pub use server_options::{Options, SPECS};
 pub use spec::{Arity, BadOption, Spec};
 pub(crate) use spec::{OptionInfo, Parsed, Settings, option_infos, push_help, read, set};
-pub(crate) use values::{nonzero, parse_bool, parse_duration, parse_origin};
+pub(crate) use values::{nonzero, parse_bool, parse_duration};
 
 /// Task on the command line.
 #[derive(Debug)]
@@ -44,6 +47,24 @@ pub fn parse(
         Parsed::Help => Command::Print(help()),
         Parsed::Version => Command::Print(format!("{NAME_AND_VERSION}\n")),
     })
+}
+
+/// Returns a line for each variable that looks like an option and is none. `known` are the names
+/// of other variables that the program reads.
+pub fn unknown_variables(names: impl Iterator<Item = OsString>, known: &[&str]) -> Vec<String> {
+    let variables: Vec<_> = SPECS.iter().map(Spec::variable).collect();
+    let candidates = || variables.iter().map(String::as_str).chain(known.iter().copied());
+    let mut lines = Vec::new();
+    for name in names {
+        let name = name.to_string_lossy();
+        if name.starts_with("SPEAK_") && candidates().all(|candidate| candidate != name) {
+            let (nearest, _) = nearest::nearest(&name, candidates()).expect("there are options");
+            // A name may have a line break, and a log line is one line.
+            let name = name.replace(char::is_control, "?");
+            lines.push(format!("unknown variable {name}: the nearest is {nearest}; see --help"));
+        }
+    }
+    lines
 }
 
 /// `speak` and its version, as `--version` prints them.

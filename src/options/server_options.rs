@@ -6,10 +6,11 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::listen_addr::ListenAddr;
+use super::origin::parse_allowed_origin;
 use super::spec::{Arity, Settings, Spec, push, set};
 use super::values::{
-    nonzero, parse_bool, parse_count, parse_duration, parse_level, parse_listen_addr, parse_name,
-    parse_network, parse_origin, parse_path, parse_size,
+    nonzero, parse_bool, parse_count, parse_duration, parse_level, parse_listen_addr, parse_memory,
+    parse_name, parse_network, parse_path, parse_size,
 };
 use crate::api::{AllowOrigin, Cidr, TrustedProxies};
 
@@ -59,7 +60,7 @@ pub struct Options {
     pub max_memory: usize,
     /// Proxies whose `X-Forwarded-For` is trusted.
     pub trust_proxy: Vec<Cidr>,
-    /// Origins of pages that may call.
+    /// Origins of pages that may call, as [`AllowOrigin`] has them, or `*`.
     pub allow_origin: Vec<String>,
     /// Serve the demo at `/`.
     pub demo: bool,
@@ -217,7 +218,7 @@ pub const SPECS: &[Spec<Options>] = &[
         takes: Arity::One("SIZE"),
         default: "256m",
         help: "memory limit for channels, members, messages and client buffers",
-        set: |options, text| set(&mut options.max_memory, parse_size(text).and_then(nonzero)),
+        set: |options, text| set(&mut options.max_memory, parse_memory(text).and_then(nonzero)),
     },
     Spec {
         name: "trust-proxy",
@@ -230,8 +231,8 @@ pub const SPECS: &[Spec<Options>] = &[
         name: "allow-origin",
         takes: Arity::Several("ORIGIN"),
         default: "*",
-        help: "origin of pages that may call: * or https://example.org",
-        set: |options, text| push(&mut options.allow_origin, parse_origin(text)),
+        help: "origin of pages that may call: * or https://[*.]example.org",
+        set: |options, text| push(&mut options.allow_origin, parse_allowed_origin(text)),
     },
     Spec {
         name: "no-demo",

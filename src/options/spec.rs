@@ -4,6 +4,8 @@
 
 use std::ffi::OsString;
 
+use super::nearest::nearest;
+
 /// One line with the option, the error, and the remedy.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadOption(pub String);
@@ -152,7 +154,13 @@ fn read_words(
 ) -> Result<Parsed, BadOption> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let mut operands = Vec::new();
-    while let Some(argument) = parser.next().map_err(|error| BadOption(error.to_string()))? {
+    let bad_command_line = |error: lexopt::Error, nearest: Option<&str>| {
+        BadOption(match nearest {
+            Some(name) => format!("{error}; did you mean --{name}? see --help"),
+            None => format!("{error}; see --help"),
+        })
+    };
+    while let Some(argument) = parser.next().map_err(|error| bad_command_line(error, None))? {
         use lexopt::Arg::{Long, Short, Value};
         let index = match argument {
             Long("help") | Short('h') => return Ok(Parsed::Help),
@@ -165,7 +173,13 @@ fn read_words(
             _ => None,
         };
         let Some(index) = index else {
-            return Err(BadOption(format!("{}; see --help", argument.unexpected())));
+            let similar = match &argument {
+                Long(given) => nearest(given, options.iter().map(|option| option.name))
+                    .filter(|(_, edits)| 2 * edits <= given.len()),
+                _ => None,
+            };
+            let name = similar.map(|(name, _)| name);
+            return Err(bad_command_line(argument.unexpected(), name));
         };
         let OptionInfo { name, value, .. } = options[index];
         let bad_option = |error: String| BadOption(format!("--{name}: {error}"));

@@ -58,25 +58,42 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(u64::try_from(whole_ms).expect("ten years fit")))
 }
 
+/// Largest size of all memory together, in bytes: half of what this machine can address.
+const MEMORY_MAX: usize = isize::MAX as usize;
+
+/// Largest size of anything else. So no sum of sizes overflows, and no size of an encoded message:
+/// percent-encoding triples it, and JSON makes it six times as long.
+const SIZE_MAX: usize = MEMORY_MAX / 16;
+
+/// Parses a size. Cuts a larger one to [`SIZE_MAX`].
 pub(super) fn parse_size(text: &str) -> Result<usize, String> {
-    let error = || format!("'{text}' is not a size: give bytes, or a number with k, m or g");
-    let (digits, factor) = match text.char_indices().next_back() {
-        Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
-        Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
-        Some((at, 'g' | 'G')) => (&text[..at], 1 << 30),
-        _ => (text, 1),
-    };
-    let number = parse_count(digits).map_err(|_| error())?;
-    // The limit allows for sums of sizes, and for percent-encoding, which triples a message.
-    number.checked_mul(factor).filter(|bytes| *bytes <= isize::MAX as usize / 16).ok_or_else(error)
+    parse_memory(text).map(|bytes| bytes.min(SIZE_MAX))
 }
 
+/// Parses a size of memory. Cuts a larger one to [`MEMORY_MAX`]: the same options start a server on
+/// every machine.
+pub(super) fn parse_memory(text: &str) -> Result<usize, String> {
+    let (digits, shift) = match text.char_indices().next_back() {
+        Some((at, 'k' | 'K')) => (&text[..at], 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let bytes = parse_whole(digits).and_then(|number| number.checked_mul(1 << shift));
+    bytes.map(|bytes| usize::try_from(bytes).unwrap_or(MEMORY_MAX).min(MEMORY_MAX)).ok_or_else(
+        || format!("'{text}' is not a size: give a whole number of bytes, or one with k, m or g"),
+    )
+}
+
+/// Parses a count. Cuts one that this machine cannot count to.
 pub(super) fn parse_count(text: &str) -> Result<usize, String> {
-    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse()
-        .ok()
-        .filter(|_| is_number)
-        .ok_or_else(|| format!("'{text}' is not a number: give 0 or more"))
+    let count = parse_whole(text).map(|number| usize::try_from(number).unwrap_or(usize::MAX));
+    count.ok_or_else(|| format!("'{text}' is not a whole number below 2^64: give 0 or more"))
+}
+
+fn parse_whole(digits: &str) -> Option<u64> {
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| is_number)
 }
 
 pub(super) fn parse_network(text: &str) -> Result<Cidr, String> {
@@ -92,18 +109,6 @@ pub(super) fn parse_path(text: &str) -> Result<Option<PathBuf>, String> {
         Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from))
     } else {
         Err(format!("'{text}' is a directory: give a file in it"))
-    }
-}
-
-pub(crate) fn parse_origin(text: &str) -> Result<String, String> {
-    let host = text.split_once("://").map(|(_, host)| host);
-    let is_origin =
-        host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', ' ', '@']));
-    let is_printable = text.bytes().all(|byte| byte.is_ascii_graphic());
-    if (is_origin && is_printable) || matches!(text, "*" | "null") {
-        Ok(text.to_ascii_lowercase())
-    } else {
-        Err(format!("'{text}' is not an origin: give *, SCHEME://HOST or SCHEME://HOST:PORT"))
     }
 }
 
@@ -152,15 +157,38 @@ mod tests {
         {
             assert!(parse_duration(text).is_err(), "{text}");
         }
-        for (text, bytes) in
-            [("0", 0), ("100", 100), ("64k", 65_536), ("1m", 1 << 20), ("2G", 2 << 30)]
-        {
-            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        for (text, bytes) in [
+            ("0", 0_u64),
+            ("100", 100),
+            ("64k", 65_536),
+            ("1m", 1 << 20),
+            ("256m", 256 << 20),
+            ("1G", 1 << 30),
+        ] {
+            assert_eq!(
+                parse_memory(text),
+                Ok(usize::try_from(bytes).unwrap_or(MEMORY_MAX)),
+                "{text}"
+            );
         }
         for text in
             ["", "k", "-1", "+1", "1.5k", "1kb", "99999999999999999999", "9999999999999g", "ü"]
         {
             assert!(parse_size(text).is_err(), "{text}");
         }
+        for text in ["1.5", "0.5s", "1.5k", "-1"] {
+            for error in [parse_count(text).unwrap_err(), parse_size(text).unwrap_err()] {
+                assert!(error.contains("whole number"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_size_is_cut_to_what_the_machine_can_address() {
+        let huge = format!("{}", u64::MAX);
+        assert_eq!(parse_memory(&huge), Ok(MEMORY_MAX));
+        assert_eq!(parse_size(&huge), Ok(SIZE_MAX));
+        assert_eq!(parse_count(&huge), Ok(usize::MAX));
+        assert!(SIZE_MAX.checked_mul(6).is_some_and(|bytes| bytes < MEMORY_MAX));
     }
 }

@@ -96,7 +96,11 @@ fn bind_with_retry(bind: impl Fn() -> io::Result<OsListener>) -> io::Result<OsLi
 
 fn print_addresses(listeners: &[OsListener]) {
     for listener in listeners {
+        let note = match listener.kind() {
+            ListenerKind::Public => "",
+            ListenerKind::Admin => " (admin)",
+        };
         // Fails only if standard error is closed.
-        let _ = writeln!(io::stderr(), "{NAME_AND_VERSION} listening on {listener}");
+        let _ = writeln!(io::stderr(), "{NAME_AND_VERSION} listening on {listener}{note}");
     }
 }

@@ -60,9 +60,21 @@ fn unix_advice(path: &Path, errno: Option<Errno>) -> Option<String> {
              stop that server, or choose another path with --listen"
                 .into(),
         ),
-        Errno::ACCESS | Errno::NOENT | Errno::ROFS => {
-            Some(format!("its folder, {}, has to be there and to be writable", parent_dir(path)))
+        errno => folder_advice(path, errno)
+            .map(|advice| format!("{advice}, or choose another path with --listen")),
+    }
+}
+
+/// Explains why a file cannot be created in its folder. `None` if the folder is not the cause.
+pub(super) fn folder_advice(path: &Path, errno: Errno) -> Option<String> {
+    let folder = parent_dir(path);
+    match errno {
+        Errno::NOENT => Some(format!("its folder, {folder}, has to be there: create it")),
+        Errno::NOTDIR => Some(format!("{folder} is no folder: correct the path")),
+        Errno::ACCESS | Errno::PERM => {
+            Some(format!("its folder, {folder}, has to be writable: change its permissions"))
         }
+        Errno::ROFS => Some(format!("its folder, {folder}, is on a read-only file system")),
         _ => None,
     }
 }
@@ -133,6 +145,22 @@ mod tests {
         let line = explain_bind_error(&ListenAddr::Tcp(address), &error);
         assert!(line.contains(&format!("(process {})", std::process::id())), "{line}");
         assert!(line.contains("--listen") && !line.contains('\n'), "{line}");
+    }
+
+    #[test]
+    fn the_advice_for_a_folder_fits_the_error() {
+        let advice = |errno| folder_advice(Path::new("/folder/file"), errno);
+        for (errno, words) in [
+            (Errno::NOENT, "/folder, has to be there"),
+            (Errno::NOTDIR, "/folder is no folder"),
+            (Errno::ACCESS, "/folder, has to be writable"),
+            (Errno::ROFS, "/folder, is on a read-only"),
+        ] {
+            let advice = advice(errno).expect("an advice");
+            assert!(advice.contains(words), "{advice}");
+            assert_eq!(advice.contains("permissions"), errno == Errno::ACCESS, "{advice}");
+        }
+        assert_eq!(advice(Errno::NOSPC), None);
     }
 
     #[test]

@@ -8,6 +8,13 @@ const SIGNALS: Token = Token(usize::MAX - 1);
 const TIMER: Token = Token(usize::MAX - 2);
 const PREDECESSOR: Token = Token(usize::MAX - 3);
 const SUCCESSOR: Token = Token(usize::MAX - 4);
+/// Bits of a client's token for its index. The others have the end of its generation: all of it on
+/// a machine of 64 bits, 12 bits on one of 32.
+const INDEX_BITS: u32 = if usize::BITS == 64 { 32 } else { 20 };
+pub(super) const GENERATION_BITS: u32 = usize::BITS - INDEX_BITS;
+/// Clients that have tokens of their own, with as many again to spare for rejected ones.
+pub(super) const CLIENTS_MAX: usize = 1 << (INDEX_BITS - 1);
+
 /// Token of the first listener; the others count down from here.
 const FIRST_LISTENER: usize = usize::MAX - 5;
 
@@ -27,7 +34,7 @@ pub(super) enum EventSource {
     Successor,
     /// Listener, by its index.
     Listener(usize),
-    /// Client, by its key.
+    /// Client, by its key. The key of an event has only [`GENERATION_BITS`] of its generation.
     Client(Key),
 }
 
@@ -40,7 +47,10 @@ impl EventSource {
             Self::Predecessor => PREDECESSOR,
             Self::Successor => SUCCESSOR,
             Self::Listener(index) => Token(FIRST_LISTENER - index),
-            Self::Client(key) => Token(key.to_bits() as usize),
+            Self::Client(key) => {
+                let generation = (key.to_bits() >> 32) as usize;
+                Token(generation << INDEX_BITS | key.index as usize)
+            }
         }
     }
 
@@ -54,7 +64,11 @@ impl EventSource {
             Token(token) if token > FIRST_LISTENER - listener_count && token <= FIRST_LISTENER => {
                 Self::Listener(FIRST_LISTENER - token)
             }
-            Token(token) => Self::Client(Key::from_bits(token as u64)),
+            Token(token) => {
+                let token = token as u64;
+                let index = token & ((1 << INDEX_BITS) - 1);
+                Self::Client(Key::from_bits(token >> INDEX_BITS << 32 | index))
+            }
         }
     }
 }
@@ -65,7 +79,8 @@ mod tests {
 
     #[test]
     fn every_source_has_a_token_of_its_own() {
-        let client = Key::from_bits(u64::from(u32::MAX) << 32 | 7);
+        let generation = u64::from(u32::MAX) >> (u32::BITS - GENERATION_BITS);
+        let client = Key::from_bits(generation << 32 | 7);
         let sources = [
             EventSource::Signals,
             EventSource::Timer,
@@ -74,6 +89,7 @@ mod tests {
             EventSource::Listener(0),
             EventSource::Listener(1),
             EventSource::Client(client),
+            EventSource::Client(Key::from_bits(CLIENTS_MAX as u64)),
         ];
         for source in sources {
             assert_eq!(EventSource::from_token(source.token(), 2), source);

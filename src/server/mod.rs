@@ -24,6 +24,7 @@ mod upgrade;
 pub use activation::{ActivatedSocket, LISTEN_FDS_START, activated_names};
 pub use log_writer::start as start_log;
 pub use start_error::StartError;
+pub use upgrade::UPGRADE_ENV;
 
 use std::io;
 use std::process::ExitCode;
@@ -33,7 +34,7 @@ use mio::{Events, Interest, Poll};
 
 use self::bind::bind_listeners;
 use self::clock::Clock;
-use self::event_source::EventSource;
+use self::event_source::{EventSource, GENERATION_BITS};
 use self::heap_trim::HeapTrim;
 use self::listener::OsListener;
 use self::signals::Signals;
@@ -235,7 +236,11 @@ impl Server {
                 }
                 EventSource::Successor => is_successor_ready = true,
                 EventSource::Listener(index) => self.service.listener_ready(index),
-                EventSource::Client(key) => self.service.handle_event(key, to_event(event)),
+                EventSource::Client(key) => {
+                    if let Some(key) = self.service.client_like(key, GENERATION_BITS) {
+                        self.service.handle_event(key, to_event(event));
+                    }
+                }
             }
         }
         (has_signals, is_successor_ready)

@@ -2,6 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::event_source::CLIENTS_MAX;
 use crate::service::FILES_RESERVED;
 
 /// If the file limit allows fewer clients than this and `--max-clients` is unset, a warning is
@@ -20,7 +21,8 @@ pub(super) fn raise_file_limit() -> FileLimit {
     // If the kernel refuses, the soft limit stays.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     let files = open_file_limit();
-    FileLimit { clients: files.saturating_sub(FILES_RESERVED).max(files / 2) }
+    let clients = files.saturating_sub(FILES_RESERVED).max(files / 2);
+    FileLimit { clients: clients.min(CLIENTS_MAX) }
 }
 
 impl FileLimit {
@@ -42,5 +44,6 @@ impl FileLimit {
 
 /// Soft limit on open files of this process.
 pub(super) fn open_file_limit() -> usize {
-    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| files as usize)
+    let files = getrlimit(Resource::Nofile).current;
+    files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX)
 }

@@ -3,7 +3,10 @@
 use std::io;
 use std::path::Path;
 
+use rustix::io::Errno;
+
 use super::clock::unix_ms;
+use super::diagnose::folder_advice;
 use super::start_error::StartError;
 use super::upgrade::{Predecessor, is_disconnected};
 use crate::hub::{Config, Hub, Now};
@@ -56,11 +59,23 @@ impl InitialState {
 
 /// Error for a state file that cannot be read or written. `verb` is "read" or "write".
 pub(super) fn state_file_error(file: &StateFile, verb: &str, error: &io::Error) -> StartError {
-    let path = file.path().display();
-    StartError(format!(
-        "cannot {verb} the state file {path}: {error}; \
-         check its permissions, or use another --state"
-    ))
+    let path = file.path();
+    // A read does not change the folder: it fails for lack of permissions on the file, too.
+    let advice = match Errno::from_io_error(error) {
+        Some(Errno::ACCESS | Errno::PERM) => {
+            Some("check its permissions and those of its folder".to_owned())
+        }
+        errno => errno.and_then(|errno| folder_advice(path, errno)),
+    };
+    let path = path.display();
+    StartError(match advice {
+        Some(advice) => {
+            format!(
+                "cannot {verb} the state file {path}: {error}: {advice}, or use another --state"
+            )
+        }
+        None => format!("cannot {verb} the state file {path}: {error}; use another --state"),
+    })
 }
 
 /// Loads the state file. `None` if there is none, or if it is corrupt.

@@ -163,6 +163,10 @@ impl<S: Socket> ClientTable<S> {
         }
     }
 
+    pub(super) fn key_at(&self, index: u32) -> Option<Key> {
+        self.slots.key_at(index)
+    }
+
     pub(super) fn keys(&self) -> Vec<Key> {
         self.slots.keys().collect()
     }

@@ -108,6 +108,17 @@ impl<L: Listener> Service<L> {
         self.run_ready();
     }
 
+    /// Returns the key of the client that a poll token names, if the token has only the lowest bits
+    /// of a generation. `None` if that client has been freed.
+    #[inline]
+    #[must_use]
+    pub fn client_like(&self, key: Key, generation_bits: u32) -> Option<Key> {
+        if generation_bits == u32::BITS {
+            return Some(key);
+        }
+        self.io.clients.key_at(key.index).filter(|its| its.is_alike(key, generation_bits))
+    }
+
     /// Handles an event of a client's socket. Ignores the event if the client has been freed.
     pub fn handle_event(&mut self, key: Key, event: Event) {
         let Some(client) = self.io.clients.get_mut(key) else { return };

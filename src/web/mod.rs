@@ -53,9 +53,9 @@ const FILES: [File; 6] = [
     file!("index.html" at "/", HTML, NO_CACHE, CSP, is_demo: true),
     file!("demo.js" at "/demo.js", SCRIPT, NO_CACHE, "", is_demo: true),
     file!("demo.css" at "/demo.css", STYLE, NO_CACHE, "", is_demo: true),
-    file!("speak.js" at "/speak.js", SCRIPT, CACHE_1H, CORP, is_demo: false),
-    file!("speak.mjs" at "/speak.mjs", SCRIPT, CACHE_1H, CORP, is_demo: false),
-    file!("speak.d.ts" at "/speak.d.ts", TEXT, CACHE_1H, CORP, is_demo: false),
+    file!("speak.js" at "/speak.js", SCRIPT, CACHE_1H, "", is_demo: false),
+    file!("speak.mjs" at "/speak.mjs", SCRIPT, CACHE_1H, "", is_demo: false),
+    file!("speak.d.ts" at "/speak.d.ts", TEXT, CACHE_1H, "", is_demo: false),
 ];
 
 /// Header fields of the demo page. It may load nothing from other servers except from port 7732,
@@ -65,10 +65,6 @@ const CSP: &str = "Content-Security-Policy: default-src 'none'; \
     connect-src 'self' *:7732 ws://*:7732; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'self'\r\n\
     Referrer-Policy: no-referrer\r\n";
-
-/// Header field of the client: a page with `Cross-Origin-Embedder-Policy: require-corp` may load it
-/// too.
-const CORP: &str = "Cross-Origin-Resource-Policy: cross-origin\r\n";
 
 /// Body of the response to `/` without the demo.
 pub const ROOT_JSON: &[u8] = ROOT_TEXT.as_bytes();

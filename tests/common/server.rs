@@ -410,6 +410,7 @@ fn keep_reading(
             let Ok(line) = line else { return };
             let line = String::from_utf8_lossy(&line).into_owned();
             if let Some(url) = line.strip_prefix(GREETING) {
+                let url = url.strip_suffix(" (admin)").unwrap_or(url);
                 // Once the server has started, no URL is awaited any more.
                 let _ = announce.send(url.to_owned());
             }

@@ -44,7 +44,8 @@ class Server:
 
     def next_port(self):
         greeting = self.process.stderr.readline()
-        return int(re.fullmatch(r"speak \S+ listening on http://127\.0\.0\.1:(\d+)\n", greeting)[1])
+        form = r"speak \S+ listening on http://127\.0\.0\.1:(\d+)( \(admin\))?\n"
+        return int(re.fullmatch(form, greeting)[1])
 
     def read_log(self):
         log = self.process.stderr.read()

@@ -13,6 +13,8 @@ use crate::world::World;
 
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
 
+const MULTIPART: &str = "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 4\r\n";
+
 /// A call before it has a form: its path, its parameters, and the expectation.
 struct Call {
     name: &'static str,
@@ -162,22 +164,24 @@ impl World {
     }
 
     fn lookup(&mut self, peer: usize) -> Vec<u8> {
-        let (line, status) = self.random.pick(&[
-            ("GET /members?channel=c0", 200),
-            ("GET /create", 200),
-            ("GET /health", 200),
-            ("GET /image-test", 200),
-            ("GET /nowhere", 404),
-            ("PUT /write", 405),
-            ("get /health", 501),
-            ("OPTIONS /write", 204),
-            ("GET /write?channel=c0", 400),
-            ("GET /write?channel=~r0&message=x", 400),
+        let (line, fields, body, status) = self.random.pick(&[
+            ("GET /members?channel=c0", "", "", 200),
+            ("GET /create", "", "", 200),
+            ("GET /health", "", "", 200),
+            ("GET /image-test", "", "", 200),
+            ("GET /nowhere", "", "", 404),
+            ("PUT /write", "", "", 405),
+            ("get /health", "", "", 501),
+            ("OPTIONS /write", "Access-Control-Request-Headers: a\r\n", "", 204),
+            ("GET /write?channel=c0", "", "", 400),
+            ("GET /write?channel=~r0&message=x", "", "", 400),
+            ("GET /write?channel=c0&message=x", "Sec-Purpose: prefetch\r\n", "", 403),
+            ("POST /write?channel=c0", MULTIPART, "text", 415),
         ]);
         let kind = if status == 501 { Kind::Fatal(status) } else { Kind::Plain(status) };
         let mut request = Request::new(kind);
-        let head = self.head(&mut request, line, "");
-        self.enqueue(peer, request, head.into_bytes())
+        let head = self.head(&mut request, line, fields);
+        self.enqueue(peer, request, (head + body).into_bytes())
     }
 
     /// Returns a head with these fields, in one of the versions of HTTP.

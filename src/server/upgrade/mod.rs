@@ -15,3 +15,4 @@ mod successor;
 
 pub(super) use coordinator::UpgradeCoordinator;
 pub(super) use predecessor::{Predecessor, is_disconnected};
+pub use protocol::UPGRADE_ENV;

@@ -19,7 +19,7 @@ use rustix::net::{
 
 /// Environment variable of a process that is to take over. Its standard input is the socket to the
 /// predecessor.
-pub(super) const UPGRADE_ENV: &str = "SPEAK_TAKES_OVER";
+pub const UPGRADE_ENV: &str = "SPEAK_TAKES_OVER";
 
 /// Time for which each process waits for the other one to send or to read. The server does not
 /// serve meanwhile.

@@ -114,7 +114,9 @@ impl World {
                 // Bytes after a failed handshake may be no HTTP.
                 let is_over = persistence == Persistence::Close;
                 let json = responses::check(&self.out, &asked, self.settings.has_list, is_over);
-                let has_failed = json.as_ref().is_some_and(|json| json["error"] == "bad_request");
+                let has_failed = json
+                    .as_ref()
+                    .is_some_and(|json| json["error"] == "bad_request" && json["status"] == 400);
                 assert_eq!(is_over, closes || has_failed);
                 if persistence == Persistence::PersistentIfAnnounced {
                     assert!(asked.is_http_10);
@@ -281,7 +283,10 @@ impl World {
             .as_ref()
             .and_then(|frame| frame.get("ref"))
             .filter(|it| it.is_string() || it.is_number());
-        assert_eq!(json.get("ref"), reference, "an answer has the reference of its call");
+        // This text is JSON without half of a surrogate pair, and may have a reference.
+        let is_half = json["detail"].as_str().is_some_and(|detail| detail.contains("surrogate"));
+        let is_its = if is_half { frame.is_none() } else { json.get("ref") == reference };
+        assert!(is_its, "an answer has the reference of its call: {json}");
         assert!(reference.is_none() || answer.starts_with(b"{\"ref\":"), "and has it first");
         assert!(json.get("error").is_none() || json["status"].as_u64() >= Some(400));
         let asked = frame.as_ref().map(Asked::of_frame).unwrap_or_default();

@@ -14,6 +14,7 @@ const FIELDS: [&str; 20] = [
     "content-type",
     "cache-control",
     "x-content-type-options",
+    "cross-origin-resource-policy",
     "access-control-allow-origin",
     "vary",
     "date",
@@ -52,6 +53,7 @@ pub(super) fn check_head(head: &Head, asked: &Asked, has_list: bool) {
         assert!(FIELDS.contains(&&*name.to_ascii_lowercase()), "no response has {name}");
     }
     assert_eq!(head.field("x-content-type-options"), Some("nosniff"));
+    assert_eq!(head.field("cross-origin-resource-policy"), Some("cross-origin"));
     assert!(head.field("cache-control").is_some());
     assert_eq!(head.field("date").map(str::len), Some("Sun, 06 Nov 1994 08:49:37 GMT".len()));
     let origin = asked.origin.as_deref();
