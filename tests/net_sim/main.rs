@@ -25,7 +25,7 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 47] = [
+const RULES: [&str; 49] = [
     "asked to continue",
     "call in a frame",
     "call of a session that ended",
