@@ -265,7 +265,7 @@ fn no_request_header_is_reflected_in_a_response() {
 
 #[test]
 fn no_parameter_is_reflected_in_a_response_head() {
-    const FIELDS: [&str; 15] = [
+    const FIELDS: [&str; 16] = [
         "Content-Type",
         "Content-Length",
         "Cache-Control",
@@ -276,6 +276,7 @@ fn no_parameter_is_reflected_in_a_response_head() {
         "Connection",
         "Allow",
         "Retry-After",
+        "Access-Control-Expose-Headers",
         "X-Accel-Buffering",
         "Upgrade",
         "Sec-WebSocket-Accept",
