@@ -3,7 +3,7 @@
 # Debian packages that the tests need, as PROGRAM:PACKAGE.
 TEST_TOOLS := strace:strace curl:curl python3:python3 venv:python3-venv nginx:nginx-light
 TEST_TOOLS += openssl:openssl haproxy:haproxy caddy:caddy systemd-analyze:systemd ip:iproute2
-TEST_TOOLS += chromium:chromium node:nodejs npm:npm
+TEST_TOOLS += chromium:chromium firefox-esr:firefox-esr node:nodejs npm:npm
 AUDIT_TOOLS := python3:python3 venv:python3-venv git:git
 CHECK_TOOLS := valgrind:valgrind strace:strace
 BENCH_TOOLS := wrk:wrk nginx:nginx-light

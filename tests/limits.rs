@@ -16,6 +16,8 @@ fn is_refused_for_now(answer: &Response) {
     answer.fails_with(429, "too_many_requests");
     let after = answer.header("retry-after").expect("a Retry-After");
     assert!((1..=10).contains(&after.parse::<u32>().expect("seconds")), "{after}");
+    // A page of another origin may read it.
+    assert_eq!(answer.header("access-control-expose-headers"), Some("Retry-After"));
 }
 
 #[test]

@@ -439,6 +439,7 @@ fn a_channel_over_the_limit_is_refused() {
         response.fails_with(503, "over_capacity");
         let after = response.header("retry-after").expect("a Retry-After");
         after.parse::<u32>().expect("a number of seconds");
+        assert_eq!(response.header("access-control-expose-headers"), Some("Retry-After"));
     }
     assert_eq!(server.write("a", "m"), 2);
     // The refused introduction created no connection.

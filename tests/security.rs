@@ -276,6 +276,7 @@ fn no_parameter_is_reflected_in_a_response_head() {
         "Connection",
         "Allow",
         "Retry-After",
+        "Access-Control-Expose-Headers",
         "X-Accel-Buffering",
         "Transfer-Encoding",
         "Upgrade",

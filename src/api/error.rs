@@ -69,8 +69,9 @@ pub enum Error {
     VersionNotSupported,
 }
 
-/// Header field of [`Error::OverCapacity`]: retry after a second.
-const RETRY_AFTER: &str = "Retry-After: 1\r\n";
+/// Header fields of [`Error::OverCapacity`]: retry after a second. The second field lets pages of
+/// other origins read the first one.
+const RETRY_AFTER: &str = "Retry-After: 1\r\nAccess-Control-Expose-Headers: Retry-After\r\n";
 
 impl Error {
     /// Returns name and status, as the table of errors in docs/api.md lists them.
@@ -173,7 +174,9 @@ impl Error {
     pub(super) fn extra_headers(self) -> Cow<'static, str> {
         match self {
             Self::OverCapacity(_) => Cow::Borrowed(RETRY_AFTER),
-            Self::TooManyRequests(_, seconds) => format!("Retry-After: {seconds}\r\n").into(),
+            Self::TooManyRequests(_, seconds) => {
+                RETRY_AFTER.replacen('1', &seconds.to_string(), 1).into()
+            }
             // RFC 6455, section 4.4.
             Self::BadHandshake(_) => Cow::Borrowed("Sec-WebSocket-Version: 13\r\n"),
             Self::MethodNotAllowed(allow) => format!("Allow: {allow}\r\n").into(),

@@ -61,7 +61,7 @@ const FILES: [File; 6] = [
 /// Header fields of the demo page. It may load nothing from other servers except from port 7732,
 /// the direct listener, and no address with a channel's name is sent as a referrer.
 const CSP: &str = "Content-Security-Policy: default-src 'none'; \
-    script-src 'self'; style-src 'self'; img-src 'self' *:7732 data:; \
+    script-src 'self'; style-src 'self'; img-src data:; \
     connect-src 'self' *:7732 ws://*:7732; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'self'\r\n\
     Referrer-Policy: no-referrer\r\n";

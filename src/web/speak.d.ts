@@ -12,13 +12,14 @@ export interface Options {
   /** Address of the server. Default: the address that speak.js was loaded from. */
   server?: string;
   /**
-   * Addresses of the server to try, in this order. The last one is used without a test.
-   * "auto": port 7732 of the server if it uses plain http, then the server's own address.
+   * Addresses of one server, the best one first. The client begins at the last one. It moves to the
+   * first one at which the same server answers.
+   * "auto": port 7732 of the server, if page and server use plain http; then the server's address.
    */
   endpoint?: "auto" | string | string[];
   /**
-   * Transport for messages from the server. "auto": a WebSocket; if no WebSocket passes, an event
-   * stream; then long polls; then script tags.
+   * Transport for messages from the server. "auto": a WebSocket; if no WebSocket passes or lasts,
+   * an event stream; then long polls; then script tags.
    */
   transport?: "auto" | Transport;
   /** True to accept whispers. Default: true. Has no effect without a name. */
@@ -54,14 +55,17 @@ export interface Chat {
   readonly me: Member | null;
 
   /**
-   * Says something to the room. While the server cannot be reached, the text waits. It is then sent
-   * once, and in order.
+   * Says something to the room. While the server cannot be reached, or is too busy (429, 503), the
+   * text waits. It is then sent once, and in order.
    */
   say(text: string): Promise<{ id: number }>;
   /** Says something to one member. Rejects if the whisper is not known to have arrived. */
   whisper(to: Member | number, text: string): Promise<{ id: number }>;
   rename(name: string): Promise<void>;
-  /** Says goodbye. Rejects the texts that wait to be sent. No event follows. */
+  /**
+   * Says goodbye. Rejects the texts that wait to be sent. No event follows. Without this call, a
+   * member is gone two seconds after its last tab has closed, unless that was a reload.
+   */
   leave(): Promise<void>;
 }
 
@@ -98,6 +102,7 @@ export interface Member {
 
 export interface State {
   /**
+   * "connected": messages arrive, over an open stream or by long polls.
    * "waiting": the server cannot be reached; the next attempt is in `retryIn` milliseconds.
    * "left": the chat is over.
    */

@@ -5,7 +5,7 @@
 
   class SpeakError extends Error {}
 
-  const unique = () => `_${Math.random().toString(36).slice(2)}${Date.now()}`;
+  const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
   const oneLine = (text = "") => `${text}`.replace(/\s+/g, " ").trim();
   const base = (url) => new URL(url, location.href).href.replace(/\/*$/, "/");
 
@@ -15,20 +15,18 @@
     return new URLSearchParams(fields);
   }
 
-  // Transport that loads a script or an image. A script brings an answer from any origin. An image
-  // shows only that the endpoint can be reached.
-  const tagTransport = (tag) => (url, query, signal) =>
+  // A script brings an answer from any origin.
+  const loadScript = (url, query, signal) =>
     new Promise((resolve, reject) => {
-      const element = document.createElement(tag);
-      const callback = unique();
+      const element = document.createElement("script");
+      const callback = `_${Math.random().toString(36).slice(2)}`;
       query.append("callback", callback);
       query.append("_", callback);
       globalThis[callback] = resolve;
       // A script cannot be cancelled. Its callback stays until the script has loaded, however late.
-      element.onload = element.onerror = ({ type }) => {
+      element.onload = element.onerror = () => {
         delete globalThis[callback];
         element.remove();
-        if (tag === "img" && type === "load") resolve({});
         reject(new Error("nothing loaded"));
       };
       signal.onabort = () => reject(signal.reason);
@@ -37,27 +35,32 @@
       document.head.append(element);
     });
 
-  // A form by POST needs no preflight and puts no secret into logs and caches.
+  // A form by POST needs no preflight and puts no secret into logs and caches. A goodbye arrives,
+  // even if the page closes right after it.
   async function post(url, body, signal) {
     const response = await fetch(url, { method: "POST", body, signal,
+      keepalive: url.endsWith("goodbye"),
       credentials: "omit", cache: "no-store", referrerPolicy: "no-referrer" });
-    return response.json();
+    const retryAfter = response.headers.get("Retry-After");
+    return { ...(await response.json()), retryAfter };
   }
 
   // Reader of a stream. next(values) returns the answer that a read of these values would get. If
   // the open stream does not continue exactly there, next() opens a new one. It returns undefined
-  // after a silence in which an answer may have been lost.
-  const stream = (open) => (_, endpoint) => {
-    // The open stream: { values, from, received, source, timeoutMs, neverOpened, timedOut, ended }.
+  // after a silence in which an answer may have been lost, and after close().
+  const stream = (open) => (_, endpoint, onOpen) => {
+    // The open stream: { values, from, received, source, timeoutMs, isOpen, timedOut, ended }, and
+    // the times at which it began and was last heard of.
     let conn;
     let wake = () => {};
 
     function begin(values) {
       const from = JSON.stringify(values); // the read that the stream answers next
-      const current = (conn = { values, from, received: [], timeoutMs: 3000, neverOpened: true });
+      const current = (conn = { values, from, received: [], timeoutMs: 3000, began: Date.now() });
       // Ignores events of a replaced stream, and those after the end: they would hide a loss.
       const guarded = (act) => (value) => {
         if (conn !== current || current.ended) return;
+        current.heard = Date.now();
         act(value);
         wake();
       };
@@ -66,8 +69,15 @@
         // If a proxy turns the stream into a plain read, the server answers the read at once.
         const url = `${endpoint}read?${form(values)}&timeout=0`;
         current.source = open(url, guarded((answer) => current.received.push(answer)), values);
-        current.source.onopen = () => (current.neverOpened = false);
+        current.source.onopen = () => {
+          current.isOpen = true;
+          if (conn === current) onOpen();
+        };
         current.source.onerror = current.source.onclose = end;
+        current.source.onmissed = () => {
+          current.began = 0; // no fault of the stream
+          end();
+        };
       } catch {
         end(); // the page's policy may forbid streams
       }
@@ -79,10 +89,11 @@
       wake();
     }
 
-    // isBlocked: the stream never opened or lost an answer, so a proxy may block it.
-    function fail(isBlocked) {
+    // isShort: the stream is not known to have lived for 20 seconds. A proxy may block or cut it.
+    function fail() {
+      const isShort = !(conn.heard - conn.began >= 20000);
       close();
-      throw Object.assign(new Error("the stream ended"), { isBlocked });
+      throw Object.assign(new Error("the stream ended"), { isShort });
     }
 
     function takeNext() {
@@ -98,7 +109,7 @@
       const isNext = () => conn?.from === JSON.stringify(values);
       while (conn?.received[0] && !isNext()) takeNext(); // a read was faster
       if (!isNext()) {
-        if (conn?.timedOut) fail(true);
+        if (conn?.timedOut) fail(); // it lost what a read brought
         close();
         begin(values);
       }
@@ -110,11 +121,11 @@
       }
       if (current !== conn) return;
       if (current.received[0]) return takeNext();
-      if (current.ended || current.neverOpened) fail(current.neverOpened);
+      if (current.ended || !current.isOpen) fail();
       current.timedOut = true;
       current.timeoutMs = Math.min(2 * current.timeoutMs, 40000);
     }
-    return { next, close };
+    return { next, close, isOpen: () => conn?.isOpen && !conn.ended };
   };
 
   const parts = (answer) => answer.channels ?? [answer];
@@ -136,32 +147,29 @@
       receive({ channels: cursors.split(",").map(part), epoch });
     };
     // A read reports more exactly what was lost.
-    source.addEventListener("missed", () => source.onerror());
-    source.addEventListener("reset", () => source.onerror());
+    source.addEventListener("missed", () => source.onmissed());
+    source.addEventListener("reset", () => source.onmissed());
     return source;
   }
 
   // Transports, best first. call(url, form, signal) returns a promise of the server's answer. A
   // transport with streams also has a reader: next(values) returns a promise of the answer that a
-  // long poll would get, and close() closes the stream.
+  // long poll would get, close() closes the stream, and isOpen() returns whether it is open.
   const transports = [
     { name: "websocket", needs: "WebSocket", call: post, reader: stream(openSocket) },
     { name: "eventsource", needs: "EventSource", call: post, reader: stream(openEvents) },
     { name: "fetch", needs: "fetch", call: post },
-    { name: "jsonp", needs: "document", call: tagTransport("script") },
+    { name: "jsonp", needs: "document", call: loadScript },
   ];
-  const imageTransport = { call: tagTransport("img") };
 
-  // Name of the transport that an earlier page of this tab fell back to.
-  function loadPreferred() {
+  // Returns the value that an earlier page of this tab left under this key. Replaces it if there is
+  // a new one. The keys are "speak", for the transport that the page fell back to; "speak URL",
+  // for endpoints that did not answer; and one for the member of each room.
+  function kept(key, value) {
     try {
-      return sessionStorage.getItem("speak");
-    } catch {} // storage may be forbidden
-  }
-
-  function savePreferred(name) {
-    try {
-      sessionStorage.setItem("speak", name);
+      const old = sessionStorage.getItem(key);
+      if (value != null) sessionStorage.setItem(key, value);
+      return old;
     } catch {} // storage may be forbidden
   }
 
@@ -180,12 +188,18 @@
 
   function poll(transport, endpoint) {
     let controller;
-    function next(values) {
+    async function next(values) {
+      // A script that waits for messages would delay the page's load event.
+      if (transport.call === loadScript && document.readyState !== "complete")
+        return pause(2000);
       controller = new AbortController();
       return ask(transport, `${endpoint}read`, values, 40000, controller);
     }
     return { next, close: () => controller?.abort() };
   }
+
+  // The server did not do what it was asked for, but may do it later.
+  const isTransient = ({ status }) => /408|429|^5/.test(status);
 
   /** @type {import("./speak").join} */
   function join(room, options = {}) {
@@ -193,18 +207,25 @@
     const { history = true, inbox = true, share = true } = options;
     const server = base(options.server ?? Speak.server);
     const { protocol, hostname } = new URL(server);
-    const direct = protocol === "http:" ? [`http://${hostname}:7732/`] : [];
-    const endpoints = urls === "auto" ? [...direct, server] : [urls].flat().map(base);
+    const isAuto = urls === "auto";
+    const endpoints = [isAuto ? server : urls].flat().map(base).reverse();
+    // Endpoints to use instead if the same server answers there. The best one is first.
+    const better = !isAuto ? endpoints.slice(1).reverse()
+      : /https/.test(protocol + location.protocol) ? [] : [`http://${hostname}:7732/`];
     let candidates = transports.filter(({ name, needs }) =>
       globalThis[needs] && (only === "auto" || only === name));
-    const preferred = candidates.findIndex(({ name }) => name === loadPreferred());
+    const preferred = candidates.findIndex(({ name }) => name === kept("speak"));
     if (preferred > 0) candidates = candidates.slice(preferred);
-    let failuresInARow = 0; // of streams that ended before they opened, or lost something
+    let failures = 0; // of calls, in a row
+    let doubts = 0; // number of streams in a row that were short
     let name = oneLine(options.name);
     const hasInbox = name && inbox;
-    const key = JSON.stringify(["speak", server, room, name]);
+    const place = JSON.stringify(["speak", server, room]);
+    let key = place + name; // of the tabs that share the member
 
-    let endpoint, transport, latency, reader, lifetime, bus, isLeader, retryNow;
+    let endpoint, transport, latency, reader, lifetime, bus, retryNow, attempt;
+    let isLeader; // a boolean as soon as it is known
+    let checkedAt; // time of the last check() or at which the page was hidden
     const waiters = [];
 
     let me; // { connection, auth } while introduced
@@ -256,7 +277,7 @@
 
     const is = (state) => chat.state.state === state;
     const isIn = () => me || !name;
-    const isReady = () => is("connected") && isIn();
+    const isReady = () => epoch && !failures && !is("left") && isIn();
 
     // Handlers that are set after join() miss no event, and a handler that throws stops nothing.
     const emit = (kind, event) => is("left") || queueMicrotask(() => chat[`on${kind}`]?.(event));
@@ -269,12 +290,15 @@
       notifyWaiters();
     }
 
+    const reportConnected = (read) =>
+      report({ state: "connected", endpoint, transport: transport.name }, read);
+
     const nextChange = () => new Promise((resolve) => waiters.push(resolve));
     const notifyWaiters = () => waiters.splice(0).forEach((resolve) => resolve());
 
-    async function call(path, values) {
+    async function call(path, values, ...limits) {
       const began = Date.now();
-      const answer = await ask(transport, endpoint + path, values);
+      const answer = await ask(transport, endpoint + path, values, ...limits);
       latency = Date.now() - began;
       return answer;
     }
@@ -286,24 +310,24 @@
 
     const position = () => `${epoch} ${cursor}`;
     const readValues = (timeout) =>
-      ({ channel: hasInbox ? [room, pair.read] : room, from_id: cursor, epoch, timeout, ...me });
+      ({ channel: hasInbox ? [room, pair.read] : room, from_id: cursor, epoch, timeout,
+        grace: 2, ...me });
 
-    // Chooses the first endpoint and transport that work. The test is /create: it changes nothing.
+    // Finds an endpoint and a transport that work. The test is /create: it changes nothing.
     async function connect() {
       let failure;
       for (endpoint of endpoints) {
-        if (endpoint !== endpoints.at(-1) &&
-          !(await ask(imageTransport, `${endpoint}image-test`, {}, 2000).catch(() => {}))) continue;
         let failed; // transports with the same call fail together
         for (transport of candidates) {
           if (transport.call === failed) continue;
           try {
-            const answer = await call("create", {});
+            const answer = await call("create", {}, 10000, (attempt = new AbortController()));
             pair ??= answer;
             candidates = candidates.filter(({ call }) => call === transport.call);
-            reader = (transport.reader ?? poll)(transport, endpoint);
+            openReader();
             return;
           } catch (error) {
+            if (error.name === "AbortError") throw error;
             failed = transport.call;
             failure = error;
           }
@@ -312,15 +336,37 @@
       throw failure;
     }
 
-    // Changes to the next transport at the second failure in a row. A proxy may refuse streams, or
-    // hold back what they carry.
+    function openReader() {
+      reader?.close();
+      reader = (transport.reader ?? poll)(transport, endpoint, reportConnected);
+      isStale = true;
+    }
+
+    // Moves to the first of these endpoints at which the same server answers.
+    async function probe(urls) {
+      for (const url of urls) {
+        const key = `speak ${url}`;
+        if (kept(key)) continue;
+        const values = { channel: "?", timeout: 0 };
+        const answer = await ask(transport, `${url}read`, values, 3000).catch(() => {});
+        if (answer?.epoch === epoch) {
+          // A WebSocket that is closed before it opens puts its address with its secrets into the
+          // console.
+          await pause(1000);
+          if (!reader) return;
+          endpoint = url;
+          return openReader();
+        }
+        kept(key, "no");
+      }
+    }
+
+    // Changes to the next transport. A proxy may refuse, cut or buffer streams.
     function downgrade() {
-      if (++failuresInARow < 2 || !candidates[1]) return false;
-      failuresInARow = 0;
+      doubts = 0;
       candidates = candidates.slice(1);
-      savePreferred(candidates[0].name);
+      kept("speak", candidates[0].name);
       closeReader();
-      return true;
     }
 
     function closeReader() {
@@ -343,6 +389,7 @@
       const isNewEpoch = epoch !== answer.epoch; // ids and connections start again
       let hasChanged = isNewEpoch;
       if (isNewEpoch) {
+        doubts = 0; // the server restarted
         names.clear();
         ownConnections = new Set(me && [me.connection]);
         lastSentId = 0;
@@ -394,20 +441,21 @@
 
     // Main loop, one step at a time. It ends when the chat or the page is left.
     async function run({ signal }) {
-      for (let failures = 0, endings = 0; !signal.aborted; ) {
+      for (let endings = 0; !signal.aborted; ) {
         const credentials = me;
         const from = position();
-        if (failures) report({ state: "connecting" });
+        if (is("waiting")) report({ state: "connecting" });
         try {
           if (!reader) await connect();
-          else if (!isLeader && !(isStale && isIn())) await nextChange();
+          else if (!isLeader && !(isLeader === false && isStale && isIn())) await nextChange();
           else if (!isIn()) {
             const { connection, auth } = await introduce(name);
             me = { connection, auth };
             ownConnections.add(connection);
           } else {
             const answer = await (isStale
-              ? call("read", readValues(0))
+              ? call("read", readValues(0), Date.now() - checkedAt < 1000 ? 2500 : 10000,
+                (attempt = new AbortController()))
               : reader.next(readValues(25)));
             if (signal.aborted) return;
             if (!answer) {
@@ -415,22 +463,29 @@
               continue;
             }
             applyAnswer(from, answer);
-            if (!isStale) failuresInARow = 0;
             isStale = cursor.includes(0) || (!isLeader && from !== position());
             failures = endings = 0;
-            report({ state: "connected", endpoint, transport: transport.name }, { from, answer });
+            const read = { from, answer };
+            // A stream that is not open yet reports when it opens.
+            if (isLeader && transport.reader && !reader.isOpen()) report({}, read);
+            else reportConnected(read);
+            if (doubts > 1 && candidates[1]) downgrade();
+            else if (better[0] && transport.call === post) probe(better.splice(0));
           }
         } catch (error) {
           if (signal.aborted) return;
+          if (error.name === "AbortError") continue; // by check()
           if (forgetConnection(error, credentials)) {
             if (!endings++) continue;
-          } else if (error.status && !/^(408|429|5)/.test(error.status)) return finish(error);
+          } else if (error.status && !isTransient(error)) return finish(error);
           isStale = true;
-          if (error.isBlocked && downgrade()) continue;
-          if (++failures > 1) closeReader();
+          // An unreachable server is no reason to doubt a transport.
+          doubts = error.isShort ? doubts + 1 : 0;
+          if (error.isShort === undefined && ++failures > 1) closeReader();
           const retryIn = (0.5 + Math.random()) *
-            Math.min(250 * 2 ** Math.max(failures, failuresInARow), 30000);
-          report({ state: "waiting", retryIn, error: error.message });
+            Math.min(250 * 2 ** Math.max(failures, doubts, 1), 30000);
+          // A stream that ends says nothing about the server: the next read does.
+          if (failures || doubts > 2) report({ state: "waiting", retryIn, error: error.message });
           await new Promise((resolve) => setTimeout((retryNow = resolve), retryIn));
         }
       }
@@ -443,8 +498,9 @@
     }
 
     async function sendWithRetry(item) {
-      for (let failures = 0; ; ) {
-        while (!isReady()) {
+      let isHeld;
+      for (let attempts = 0; ; ) {
+        while (isHeld || !isReady()) {
           if (is("left")) throw new Error("left");
           await nextChange();
         }
@@ -459,7 +515,12 @@
             if (transport.reader) reader?.close(); // it did not report the end, so it may be dead
             continue;
           }
-          if (error.status || item.to || ++failures > 4) throw error;
+          if (isTransient(error)) {
+            isHeld = true;
+            pause(1000 * error.retryAfter || 1000).then(() => notifyWaiters((isHeld = false)));
+            continue;
+          }
+          if (error.status || item.to || ++attempts > 4) throw error;
           // The message may have arrived. Only a read that begins now can find out.
           const check = async () => applyAnswer(position(), await call("read", readValues(0)));
           while (!is("left") && !(await check().catch(nextChange)));
@@ -477,8 +538,11 @@
 
     function onTabMessage({ data }) {
       retryNow?.();
-      if (isLeader) broadcastState();
-      else if (data) {
+      if (isLeader) {
+        if (data) check();
+        broadcastState();
+      } else if (data.pair) {
+        isLeader = false;
         ({ me, ownConnections, pair, name } = data);
         if (data.answer) applyAnswer(data.from, data.answer);
         isStale ||= data.now !== position();
@@ -486,14 +550,32 @@
       }
     }
 
-    function onWakeUp() {
+    // Finds out within three seconds if the server can be reached, and replaces the stream, which
+    // may have died unnoticed.
+    function check() {
+      checkedAt = Date.now();
+      isStale = true;
       retryNow?.();
-      bus?.postMessage(null); // the leader's tab may be asleep
+      attempt?.abort();
+      reader?.close();
+      notifyWaiters();
+    }
+
+    function onWakeUp() {
+      bus?.postMessage(1); // the leader's tab may be asleep
+      check();
     }
 
     function start() {
       lifetime = new AbortController();
       const { signal } = lifetime;
+      // The member of an earlier page of the tab. A copy of the tab, which would use the same
+      // connection, finds nothing.
+      const member = JSON.parse(kept(place) || "{}");
+      if (member.key === key || member.name === name) {
+        ({ me, pair, name, key } = member);
+        kept(place, "");
+      }
       const lead = () => {
         isLeader = true;
         notifyWaiters();
@@ -502,11 +584,16 @@
       if (share && navigator.locks && globalThis.BroadcastChannel) {
         bus = new BroadcastChannel(key);
         bus.onmessage = onTabMessage;
-        bus.postMessage(null);
+        bus.postMessage(0);
         navigator.locks.request(key, { signal }, lead).catch(() => signal.aborted || lead());
       } else lead();
+      const onHint = () => Date.now() - checkedAt < 5000 || onWakeUp();
       addEventListener("online", onWakeUp, { signal });
-      addEventListener("visibilitychange", () => document.hidden || onWakeUp(), { signal });
+      addEventListener("visibilitychange",
+        () => document.hidden ? (checkedAt = Date.now()) : onHint(), { signal });
+      // A change of speed is reported too, also one that a long answer causes.
+      navigator.connection?.addEventListener("change",
+        () => is("connecting") || onHint(), { signal });
       addEventListener("pagehide", hide, { signal });
       run(lifetime);
     }
@@ -520,7 +607,7 @@
     }
 
     function hide() {
-      if (isLeader && me) navigator.sendBeacon(`${endpoint}goodbye`, form(me));
+      if (me) kept(place, JSON.stringify({ me, pair, name, key }));
       stop();
       reader?.close();
       addEventListener("pageshow", start, { once: true }); // the browser may keep the page

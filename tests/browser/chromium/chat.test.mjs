@@ -90,28 +90,69 @@ test("the client can be loaded as a module", async () => {
 });
 
 for (const transport of TRANSPORTS) {
-  test(`a tab that is closed says goodbye (${transport})`, async () => {
-    const room = `closing ${transport}`;
+  test(`no other member notices a reload, or that one of several tabs closes (${transport})`, async () => {
+    const own = await startServer();
     const profiles = [await environment.openProfile(), await environment.openProfile()];
-    const ada = await profiles[0].openTab(server.endpoints, room, { name: "Ada", transport });
-    const bob = await profiles[1].openTab(server.endpoints, room, { name: "Bob", transport });
-    await ada.waitForMembers("Ada", "Bob");
-    await bob.close();
-    const { reason } = await ada.waitForGoodbye("Bob");
-    assert.ok(["left", "closed"].includes(reason), `${reason}, not by timeout`);
+    const ada = await profiles[0].openTab(own.endpoints, "reload", { name: "Ada", transport });
     await ada.waitForMembers("Ada");
-    assert.equal((await ada.state()).transport, transport);
-    await Promise.all(profiles.map((profile) => profile.close()));
+    const open = () => profiles[1].openTab(own.endpoints, "reload", { name: "Bob", transport });
+    const bobs = [await open()];
+    const check = async (bob, text) => {
+      await bob.waitForMembers("Ada", "Bob");
+      await bob.waitForState("connected");
+      await ada.waitForMembers("Ada", "Bob");
+      await ada.run((text) => window.chat.whisper(2, text), `psst ${text}`);
+      await bob.waitForText(`psst ${text}`);
+      await bob.say(text);
+      await ada.waitForText(text);
+    };
+    await check(bobs[0], "new");
+    await bobs[0].reload();
+    await check(bobs[0], "the only tab was reloaded");
+    bobs.push(await open());
+    await check(bobs[1], "a second tab");
+    await bobs[0].reload();
+    await check(bobs[0], "the tab that reads was reloaded");
+    await bobs[0].reload();
+    await check(bobs[0], "the other tab was reloaded");
+    await bobs[1].close();
+    await check(bobs[0], "the tab that reads was closed");
+    assert.equal((await bobs[0].state()).transport, transport);
+    assert.deepEqual(await own.comings("reload"), ["introduction 1", "introduction 2"]);
+    await bobs[0].close();
+    assert.equal((await ada.waitForGoodbye("Bob")).reason, "closed");
+    await Promise.all([...profiles.map((profile) => profile.close()), own.stop()]);
   });
 }
 
-test("a page that is left says goodbye, and is a member again after going back to it", async () => {
+test("a window that a page opens has a member of its own, if tabs do not share", async () => {
+  const small = await startServer();
+  const profile = await environment.openProfile();
+  const options = { name: "Ada", share: false, transport: "fetch", endpoint: small.endpoints };
+  const ada = await profile.openTab(small.endpoints, "copy", options);
+  await ada.waitForMembers("Ada");
+  await ada.reload();
+  await ada.waitForMembers("Ada");
+  const popup = ada.page.waitForEvent("popup"); // with a copy of the tab's storage
+  await ada.run(() => void window.open(location.href));
+  const copy = await popup;
+  await until(() => copy.evaluate(() => !!window.joinRoom));
+  await copy.evaluate((options) => window.joinRoom("copy", options), options);
+  await ada.waitForMembers("Ada", "Ada");
+  await ada.reload();
+  await ada.waitForMembers("Ada", "Ada");
+  assert.deepEqual(await small.comings("copy"), ["introduction 1", "introduction 2"]);
+  await Promise.all([profile.close(), small.stop()]);
+});
+
+test("a page that is left is gone, and is a member again after going back to it", async () => {
   const profiles = [await environment.openProfile(), await environment.openProfile()];
   const ada = await profiles[0].openTab(server.endpoints, "back", { name: "Ada" });
   const bob = await profiles[1].openTab(server.endpoints, "back", { name: "Bob" });
   await ada.waitForMembers("Ada", "Bob");
+  await bob.waitForState("connected");
   await bob.page.goto("about:blank");
-  assert.ok(["left", "closed"].includes((await ada.waitForGoodbye("Bob")).reason));
+  assert.equal((await ada.waitForGoodbye("Bob")).reason, "closed");
   await ada.waitForMembers("Ada");
   await bob.page.goBack();
   // A page that the browser kept joins by itself. A page that was loaded again does not.
@@ -159,5 +200,35 @@ test("tabs of one browser share one read and one member, and the next tab takes 
     assert.ok((await tab.messages()).every(({ own }) => own));
   }
   assert.deepEqual(profile.errors, []);
+  await profile.close();
+});
+
+test("the load event of a page that joins by script tags comes, and messages come before and after", async () => {
+  const profile = await environment.openProfile();
+  const options = { name: "Ada", transport: "jsonp", endpoint: server.endpoints };
+  const early = encodeURIComponent(JSON.stringify(["early", options]));
+  const other = await environment.openProfile();
+  const bob = await other.openTab(server.endpoints, "early", { name: "Bob" });
+  await bob.say("before");
+  // Waits for the load event.
+  const ada = await profile.openTab(server.endpoints, null, options, `&early=${early}`);
+  await ada.waitForText("before");
+  await bob.say("after");
+  await ada.waitForText("after");
+  assert.deepEqual(profile.errors, []);
+  await Promise.all([profile.close(), other.close()]);
+});
+
+test("texts above the server's rate wait, and all arrive in order", async () => {
+  const profile = await environment.openProfile();
+  for (const transport of ["fetch", "jsonp"]) {
+    const slow = await startServer({ options: ["--max-rate", "1"] });
+    const ada = await profile.openTab(slow.endpoints, "rate", { name: "Ada", transport });
+    const texts = Array.from({ length: 11 }, (_, i) => `${i}`); // ten calls may come at once
+    await ada.run((texts) => Promise.all(texts.map((text) => window.chat.say(text))), texts);
+    await ada.waitForText("10");
+    assert.deepEqual(await ada.texts(), texts);
+    await slow.stop();
+  }
   await profile.close();
 });

@@ -72,6 +72,13 @@ export async function startServer({ ports = [0], options = [] } = {}) {
     async messages(channel) {
       return (await this.call("read", { channel, from_id: 0, timeout: 0 })).messages;
     },
+    /** Returns the retained introductions and goodbyes of a room, as TYPE CONNECTION. */
+    async comings(channel) {
+      const messages = await this.messages(channel);
+      return messages
+        .filter(({ type }) => type !== "message")
+        .map(({ type, from }) => `${type} ${from}`);
+    },
     async stop(signal = "SIGKILL") {
       child.kill(signal);
       await ended;
@@ -91,13 +98,24 @@ export async function closedPort() {
 
 /**
  * Starts a TCP proxy in front of a server. disconnect() resets its connections and stops listening;
- * reconnect() listens on the same port again.
+ * reconnect() listens on the same port again. freeze() lets the open connections carry nothing from
+ * then on, without an end; isDead says whether new ones do. WebSockets are cut after `socketMs`.
  */
-export async function startTcpProxy(target) {
+export async function startTcpProxy(target, { socketMs } = {}) {
   const { hostname, port: targetPort } = new URL(target);
   const sockets = new Set();
+  const proxy = { isDead: false };
+  const freeze = (client, server) => {
+    client.unpipe(server).resume();
+    server.unpipe(client).resume();
+  };
   const listener = net.createServer((client) => {
     const server = net.connect(targetPort, hostname);
+    client.frozen = () => freeze(client, server);
+    client.once("data", (head) => {
+      if (!socketMs || !/^upgrade: websocket/im.test(head)) return;
+      setTimeout(() => client.destroy(), socketMs);
+    });
     for (const [socket, other] of [
       [client, server],
       [server, client],
@@ -107,6 +125,7 @@ export async function startTcpProxy(target) {
       socket.on("close", () => sockets.delete(socket) && other.destroy());
       socket.pipe(other);
     }
+    if (proxy.isDead) client.frozen();
   });
   const listen = async (port) => {
     listener.listen(port, "127.0.0.1");
@@ -119,7 +138,31 @@ export async function startTcpProxy(target) {
     for (const socket of sockets) socket.resetAndDestroy();
   };
   const reconnect = () => listen(port);
-  return { endpoint: `http://127.0.0.1:${port}/`, disconnect, reconnect, stop: disconnect };
+  const freezeAll = () => {
+    for (const socket of sockets) socket.frozen?.();
+  };
+  const endpoint = `http://127.0.0.1:${port}/`;
+  const actions = { disconnect, reconnect, freeze: freezeAll, stop: disconnect };
+  return Object.assign(proxy, { endpoint, ...actions });
+}
+
+/** Listens, and never answers. `clients` has the sockets that are open. */
+export async function startSilentListener() {
+  const clients = new Set();
+  let count = 0;
+  const listener = net.createServer((socket) => {
+    count++;
+    clients.add(socket);
+    socket.on("error", () => {}).on("close", () => clients.delete(socket)).resume();
+  });
+  listener.listen(0, "127.0.0.1");
+  await once(listener, "listening");
+  const stop = () => {
+    listener.close();
+    for (const socket of clients) socket.destroy();
+  };
+  const endpoint = `http://127.0.0.1:${listener.address().port}/`;
+  return { endpoint, clients, count: () => count, stop };
 }
 
 /**
@@ -138,7 +181,9 @@ async function startSite() {
         chat.onerror = (error) => received.errors.push(error.name);
         Object.assign(window, { chat, received });
       };
-      window.addEventListener("error", ({ message }) => console.error("uncaught: " + message));`,
+      window.addEventListener("error", ({ message }) => console.error("uncaught: " + message));
+      const early = new URLSearchParams(location.search).get("early");
+      if (early) window.joinRoom(...JSON.parse(early));`,
   };
   const site = http.createServer((request, response) => {
     const { pathname, searchParams } = new URL(request.url, "http://site");
@@ -161,7 +206,7 @@ async function startSite() {
     response.setHeader("Content-Type", "text/html");
     response.setHeader(
       "Content-Security-Policy",
-      `default-src 'none'; script-src 'self' ${all}; connect-src ${connect}; img-src ${all}`,
+      `default-src 'none'; script-src 'self' ${all}; connect-src ${connect}`,
     );
     const client = isModule
       ? `<script type="module" src="/module.js?endpoint=${home}"></script>`
@@ -180,18 +225,23 @@ async function startSite() {
   };
 }
 
+/** Starts the browser, with these further arguments. */
+export function launchBrowser(...args) {
+  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+  return chromium.launch({ executablePath, args: [...FLAGS, ...args] });
+}
+
 /** Opens the browser and the site. close() closes both, and everything that was opened in them. */
 export async function openEnvironment() {
   const site = await startSite();
-  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-  const browser = await chromium.launch({ executablePath, args: FLAGS });
+  const browser = await launchBrowser();
 
   /** Opens an empty browser profile. `errors` has what its pages report. */
   async function openProfile() {
     const context = await browser.newContext();
     const errors = [];
 
-    /** Opens a tab that loads speak.js from the first endpoint, and joins a room. */
+    /** Opens a tab that loads speak.js from the first endpoint, and joins the room, if any. */
     async function openTab(endpoints, room, options, flags = "") {
       const page = await context.newPage();
       page.on("console", (line) => {
@@ -201,10 +251,12 @@ export async function openEnvironment() {
       const query = new URLSearchParams(endpoints.map((endpoint) => ["endpoint", endpoint]));
       await page.goto(`${site.address}?${query}${flags}`);
       if (flags.includes("module")) await until(() => page.evaluate(() => window.isSame));
-      await page.evaluate(
-        ([room, options]) => window.joinRoom(room, options),
-        [room, { endpoint: endpoints, ...options }],
-      );
+      const join = () =>
+        page.evaluate(
+          ([room, options]) => window.joinRoom(room, options),
+          [room, { endpoint: endpoints, ...options }],
+        );
+      if (room) await join();
       const { name } = options;
       const tab = {
         page,
@@ -234,6 +286,11 @@ export async function openEnvironment() {
             const messages = await tab.messages();
             return messages.find((one) => one.type === "goodbye" && one.name === name);
           }, `${name} leaves`),
+        /** Loads the page again, and joins the room again. */
+        async reload() {
+          await page.reload();
+          await join();
+        },
         close: () => page.close(),
         async crash() {
           const session = await context.newCDPSession(page);

@@ -228,9 +228,23 @@ for (const [what, [expected, directives]] of Object.entries(STREAMS)) {
   });
 }
 
-test("a tab that is closed says goodbye through the proxy", async () => {
-  const { ada, bob, close } = await openThroughProxy("closing", {});
-  await bob.close();
+for (const what of ["passes streams", "knows no upgrades"]) {
+  test(`a tab that is closed is gone a moment later, through a proxy that ${what}`, async () => {
+    const [transport, directives] = STREAMS[what];
+    const { ada, bob, close } = await openThroughProxy("closing", { transport, directives });
+    await bob.waitForState("connected");
+    await bob.close();
+    assert.equal((await ada.waitForGoodbye("Bob")).reason, "closed");
+    await close();
+  });
+}
+
+test("a page that leaves says goodbye also through a proxy that keeps its connection", async () => {
+  const { ada, bob, close } = await openThroughProxy("leaving", {});
+  await bob.run(() => {
+    window.chat.leave();
+    location.href = "about:blank";
+  });
   assert.equal((await ada.waitForGoodbye("Bob")).reason, "left");
   await close();
 });

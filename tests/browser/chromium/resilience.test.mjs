@@ -1,13 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import {
-  closedPort,
-  openEnvironment,
-  startServer,
-  startTcpProxy,
-  TRANSPORTS,
-  until,
-} from "./environment.mjs";
+import { openEnvironment, startServer, startTcpProxy, TRANSPORTS, until } from "./environment.mjs";
 
 let environment;
 before(async () => (environment = await openEnvironment()));
@@ -127,28 +120,6 @@ for (const transport of TRANSPORTS) {
     await server.stop();
   });
 }
-
-test("the first endpoint is used if it is open, else the next one", async () => {
-  const server = await startServer({ ports: [0, 0] });
-  const [home, direct] = server.endpoints;
-  const closed = `http://127.0.0.1:${await closedPort()}/`;
-  for (const [endpoints, expected] of [
-    [[direct, home], direct],
-    [[closed, home], home],
-    [[closed, direct, home], direct],
-  ]) {
-    const profile = await environment.openProfile();
-    const ada = await profile.openTab([home, ...endpoints], "endpoints", {
-      name: "Ada",
-      endpoint: endpoints,
-    });
-    await ada.waitForState("connected");
-    assert.equal((await ada.state()).endpoint, expected);
-    assert.deepEqual(profile.errors, []);
-    await profile.close();
-  }
-  await server.stop();
-});
 
 test("if the page's policy forbids WebSockets, the client uses events", async () => {
   const server = await startServer();

@@ -3,6 +3,9 @@
 
 const CONNECTION_TIMEOUT_MS = 5000;
 
+/** Key of the header fields of a refusal. They are not part of its JSON. */
+export const FIELDS = Symbol("fields");
+
 export class FakeServer {
   constructor(clock, { history = 100, page = Infinity } = {}) {
     Object.assign(this, { clock, history, page, pairs: 0, restarts: -1 });
@@ -69,7 +72,7 @@ export class FakeServer {
     if (!connection) {
       const number = ++this.connectionCount;
       const auth = `secret${this.restarts}.${number}`;
-      connection = { number, auth, rooms: new Map(), readers: 0 };
+      connection = { number, auth, rooms: new Map(), readers: 0, calls: 0 };
       this.connections.set(number, connection);
     }
     const id = this.add(channel, { type: "introduction", from: connection.number, message });
@@ -93,7 +96,7 @@ export class FakeServer {
     reply({ ok: true });
   }
 
-  on_read({ epoch, timeout, ...credentials }, reply, { query, fail }) {
+  on_read({ epoch, timeout, grace, ...credentials }, reply, { query, fail }) {
     const names = query.getAll("channel");
     if (names.some((name) => name.length > 128)) refuse("bad_channel", 400);
     const from = query.getAll("from_id").map(Number);
@@ -130,7 +133,7 @@ export class FakeServer {
     return () => {
       if (!this.readers.has(reader)) return;
       remove();
-      if (connection) this.end(connection, "closed");
+      this.outlive(connection, grace);
     };
   }
 
@@ -166,8 +169,19 @@ export class FakeServer {
     return () => {
       if (!this.readers.has(reader)) return;
       remove();
-      if (connection) this.end(connection, "closed");
+      this.outlive(connection, query.get("grace"));
     };
+  }
+
+  /** Ends the connection of a closed read after this many seconds, unless a call carries it. */
+  outlive(connection, grace) {
+    if (!connection) return;
+    if (!grace) return this.end(connection, "closed");
+    this.restartTimeout(connection);
+    const { calls } = connection;
+    this.clock.setTimeout(() => {
+      if (connection.calls === calls && !connection.readers) this.end(connection, "closed");
+    }, grace * 1000);
   }
 
   /** Returns the answer of a read from these ids. */
@@ -226,6 +240,7 @@ export class FakeServer {
     const known = this.connections.get(Number(connection));
     if (!known) refuse("connection_ended", 410);
     if (known.auth !== auth) refuse("bad_auth", 403);
+    known.calls++;
     return known;
   }
 
@@ -255,8 +270,8 @@ const parts = (answer) => answer.channels ?? [answer];
 const hasNews = (answer) =>
   parts(answer).some(({ messages, reset, missed }) => messages.length || reset || missed);
 
-/** Throws an error that FakeServer.call() answers with. */
-export function refuse(error, status) {
-  const refusal = { error, detail: `refused: ${error}`, status };
+/** Throws an error that FakeServer.call() answers with, and with these header fields. */
+export function refuse(error, status, fields = {}) {
+  const refusal = { error, detail: `refused: ${error}`, status, [FIELDS]: fields };
   throw Object.assign(new Error(error), { refusal });
 }

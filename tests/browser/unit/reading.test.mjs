@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { connected, Simulation } from "./simulation.mjs";
+import { connected, HOME, Simulation } from "./simulation.mjs";
 
 test("joining introduces the client, and delivers all messages from the first on", async () => {
   const sim = new Simulation();
@@ -42,6 +42,7 @@ test("reads are made one at a time, each from where the last one ended", async (
   assert.deepEqual(chat.texts(), ["one", "two", "three"]);
   const reads = sim
     .requestsTo("read")
+    .filter(({ endpoint }) => endpoint === HOME)
     .map(({ query }) => [query.getAll("from_id").join(), query.get("epoch"), query.get("timeout")]);
   assert.deepEqual(reads, [
     ["0,0", null, "0"],
@@ -124,9 +125,10 @@ test("a loss is reported, the retained messages arrive once, and the members are
   sim.server.write("lobby", "after");
   await sim.clock.advance(100);
 
+  const lost = ["lost 15", "lost 16", "lost 17", "lost 18", "lost 19"];
   assert.equal(chat.received.missed, 1);
-  assert.deepEqual(chat.texts(), ["before", "lost 16", "lost 17", "lost 18", "lost 19", "after"]);
-  assert.deepEqual(chat.names(), ["Eve", "Josh"]);
+  assert.deepEqual(chat.texts(), ["before", ...lost, "after"]);
+  assert.deepEqual(chat.names(), ["Josh", "Eve"]);
 });
 
 test("if answers hold only a part of the messages, reads continue to the end", async () => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { refuse } from "./fake_server.mjs";
-import { connected, Simulation } from "./simulation.mjs";
+import { connected, HOME, Simulation } from "./simulation.mjs";
 
 async function joined(sim, options) {
   const page = sim.openPage();
@@ -245,4 +245,124 @@ test("the state names the endpoint, the transport and the duration of calls", as
       (received) => received.state === "connecting" && !received.error && !received.retryIn,
     ),
   );
+});
+
+const HINTS = {
+  "the network reports a change": (page) => page.dispatch("online"),
+  "the connection reports a change": (page) =>
+    page.globals.navigator.connection.dispatchEvent(new Event("change")),
+  "the page is shown after six seconds": (page) => page.hideFor(6000),
+};
+for (const transport of ["websocket", "eventsource", "fetch", "jsonp"]) {
+  for (const [what, hint] of Object.entries(HINTS)) {
+    test(`${transport}: ${what}: a line that died unnoticed is replaced at once`, async () => {
+      const sim = new Simulation();
+      const eve = sim.openPage().join("lobby", { name: "Eve" });
+      const page = sim.openPage({ streams: ["websocket", "eventsource"] });
+      const chat = page.join("lobby", { name: "Josh", transport });
+      await sim.clock.advance(30_000);
+      const { length } = chat.received.states;
+      sim.changeNetwork(page);
+      await hint(page);
+      sim.server.write("lobby", "one");
+      await sim.clock.advance(1000);
+      sim.server.write("lobby", "two");
+      await sim.clock.advance(100);
+      assert.deepEqual([chat.texts(), chat.state.transport], [["one", "two"], transport]);
+      await sim.clock.advance(30_000);
+      const types = eve.received.messages.map(({ type }) => type);
+      assert.deepEqual(types.filter((type) => type === "goodbye"), []);
+      const changes = chat.received.states
+        .slice(length)
+        .filter(({ state }) => state !== "connected");
+      assert.deepEqual(changes, [], "the server could be reached all the time");
+    });
+
+    test(`${transport}: ${what}: a dead line is reported within three seconds`, async () => {
+      const sim = new Simulation();
+      const page = sim.openPage({ streams: ["websocket", "eventsource"] });
+      const chat = page.join("lobby", { name: "Josh", transport });
+      await sim.clock.advance(30_000);
+      sim.changeNetwork(page);
+      sim.endpoints.set(HOME, "silent");
+      await hint(page);
+      await sim.clock.advance(3000);
+      assert.notEqual(chat.state.state, "connected");
+      sim.endpoints.set(HOME, "open");
+      sim.server.write("lobby", "hello");
+      await hint(page);
+      await sim.clock.advance(1000);
+      assert.deepEqual([chat.state.state, chat.texts()], ["connected", ["hello"]]);
+    });
+  }
+}
+
+test("a check that was under way when the page wakes does not delay the answer", async () => {
+  const sim = new Simulation();
+  const page = sim.openPage({ streams: ["websocket"] });
+  const chat = page.join("lobby", { name: "Josh" });
+  await sim.clock.advance(30_000);
+  sim.changeNetwork(page);
+  sim.endpoints.set(HOME, "silent");
+  const count = () => sim.requestsTo("read").length;
+  const before = count();
+  await sim.clock.until(() => count() > before, "the client checks the silent stream");
+  sim.endpoints.set(HOME, "open");
+  page.dispatch("online");
+  sim.server.write("lobby", "hello");
+  await sim.clock.advance(100);
+  assert.deepEqual([chat.state.state, chat.texts()], ["connected", ["hello"]]);
+});
+
+test("a page that joins through a dead line tries again at once when the network reports a change", async () => {
+  const sim = new Simulation();
+  sim.endpoints.set(HOME, "silent");
+  const page = sim.openPage();
+  const chat = page.join("lobby", { name: "Josh" });
+  await sim.clock.advance(1000);
+  sim.endpoints.set(HOME, "open");
+  page.dispatch("online");
+  await sim.clock.advance(100);
+  assert.deepEqual([chat.state.state, chat.state.transport], ["connected", "fetch"]);
+});
+
+test("a page that is hidden for a moment, or becomes hidden, checks nothing", async () => {
+  const sim = new Simulation();
+  const page = sim.openPage({ streams: ["websocket"] });
+  page.join("lobby", { name: "Josh" });
+  await sim.clock.advance(100_000);
+  const { length } = sim.requests;
+  await page.hideFor(1000);
+  await sim.clock.advance(1000);
+  assert.equal(sim.requests.length, length);
+});
+
+test("changes of the connection's speed do not interrupt the first answer", async () => {
+  const sim = new Simulation();
+  const { on_read } = sim.server;
+  sim.server.on_read = (values, reply, ...rest) => {
+    const late = (answer) => sim.clock.setTimeout(() => reply(answer), 8000);
+    return on_read.call(sim.server, values, late, ...rest);
+  };
+  const page = sim.openPage();
+  const chat = page.join("lobby", { name: "Josh" });
+  for (let i = 0; i < 9; i++) {
+    HINTS["the connection reports a change"](page);
+    await sim.clock.advance(1000);
+  }
+  assert.equal(chat.state.state, "connected");
+});
+
+test("changes of the connection's speed cost at most one check in five seconds", async () => {
+  const sim = new Simulation();
+  const page = sim.openPage({ streams: ["websocket"] });
+  page.join("lobby", { name: "Josh" });
+  await sim.clock.advance(30_000);
+  const opened = () => sim.requests.filter(({ kind }) => kind === "websocket").length;
+  const before = opened();
+  for (let i = 0; i < 100; i++) {
+    HINTS["the connection reports a change"](page);
+    await sim.clock.advance(100);
+  }
+  assert.ok(opened() - before <= 3, `${opened() - before} streams`);
 });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { refuse } from "./fake_server.mjs";
 import { connected, Simulation } from "./simulation.mjs";
 
 async function joined(sim, options) {
@@ -252,19 +253,38 @@ test("the other members see a leave as a goodbye", async () => {
   assert.equal(chat.received.messages.length, count, "no event after leave()");
 });
 
-test("a page that is left says goodbye, and joins again if the browser restores it", async () => {
+test("a goodbye is sent so that it outlives the page", async () => {
+  const sim = new Simulation();
+  const other = await joined(sim, { name: "Eve" });
+  const page = sim.openPage();
+  const chat = page.join("lobby", { name: "Josh" });
+  await sim.clock.until(connected(chat));
+  chat.leave();
+  page.close();
+  await sim.clock.advance(100);
+  const { type, reason } = other.received.messages.at(-1);
+  assert.deepEqual([type, reason], ["goodbye", "left"]);
+});
+
+test("a page that is left for a moment keeps its member, and one that is left for longer joins again", async () => {
   const sim = new Simulation();
   const other = await joined(sim, { name: "Eve" });
   const page = sim.openPage();
   const chat = page.join("lobby", { name: "Josh" });
   await sim.clock.until(connected(chat));
   page.dispatch("pagehide");
-  await sim.clock.advance(100);
-  assert.deepEqual([other.received.messages.at(-1).type, other.names()], ["goodbye", ["Eve"]]);
+  await sim.clock.advance(1500);
+  page.dispatch("pageshow");
+  await sim.clock.advance(10_000);
   assert.deepEqual(
-    [sim.requestsTo("goodbye").length, sim.requestsTo("goodbye")[0].kind],
-    [1, "beacon"],
+    [other.received.messages.at(-1).type, sim.server.connectionCount],
+    ["introduction", 2],
   );
+
+  page.dispatch("pagehide");
+  await sim.clock.advance(3000);
+  assert.deepEqual([other.received.messages.at(-1).type, other.names()], ["goodbye", ["Eve"]]);
+  assert.equal(sim.requestsTo("goodbye").length, 0);
   sim.server.write("lobby", "meanwhile");
   await sim.clock.advance(60_000);
   assert.deepEqual([chat.texts(), sim.server.readers.size], [[], 1]);
@@ -273,4 +293,61 @@ test("a page that is left says goodbye, and joins again if the browser restores 
   await sim.clock.until(() => other.names().length === 2);
   await sim.clock.advance(1000);
   assert.deepEqual([chat.texts(), chat.names()], [["meanwhile"], ["Eve", "Josh"]]);
+});
+
+const BUSY = { too_many_requests: 429, over_capacity: 503, request_timeout: 408 };
+for (const [error, status] of Object.entries(BUSY)) {
+  test(`a text that the server refuses for now (${error}) waits as long as it says, and arrives once`, async () => {
+    for (const [fields, transport, ms] of [
+      [{ "Retry-After": "7" }, "fetch", 7000],
+      [{}, "fetch", 1000],
+      [{ "Retry-After": "soon" }, "fetch", 1000],
+      [{ "Retry-After": "7" }, "jsonp", 1000], // a script does not see the head
+    ]) {
+      const sim = new Simulation();
+      const eve = await joined(sim, { name: "Eve" });
+      const chat = await joined(sim, { transport });
+      let count = 2;
+      const { on_write } = sim.server;
+      sim.server.on_write = (...values) => {
+        if (count-- > 0) refuse(error, status, fields);
+        on_write.apply(sim.server, values);
+      };
+      const sent = Promise.all([chat.say("one"), chat.whisper(eve.me, "psst"), chat.say("two")]);
+      await sim.waitFor(sent);
+      await sim.clock.advance(1000);
+      for (const { texts } of [chat, eve]) assert.deepEqual(texts(), ["one", "psst", "two"]);
+      const times = sim.requestsTo("write").map(({ at }) => at);
+      assert.deepEqual(
+        [times[1] - times[0], times[2] - times[1]].map((pause) => Math.round(pause / 100) * 100),
+        [ms, ms],
+      );
+      assert.ok(times[4] - times[2] < 100, "no pause without a refusal");
+    }
+  });
+}
+
+test("a rename that the server refuses for now is made later", async () => {
+  const sim = new Simulation();
+  const chat = await joined(sim);
+  let count = 1;
+  const { on_introduce } = sim.server;
+  sim.server.on_introduce = (...values) => {
+    if (count-- > 0) refuse("too_many_requests", 429, { "Retry-After": "2" });
+    on_introduce.apply(sim.server, values);
+  };
+  await sim.waitFor(chat.rename("J."));
+  assert.deepEqual(sim.server.names("lobby"), ["J."]);
+});
+
+test("leave rejects a text that waits for Retry-After at once", async () => {
+  const sim = new Simulation();
+  const chat = await joined(sim);
+  sim.server.on_write = () => refuse("too_many_requests", 429, { "Retry-After": "3600" });
+  const sent = chat.say("too much");
+  await sim.clock.advance(100);
+  const { now } = sim.clock;
+  chat.leave();
+  await assert.rejects(sim.waitFor(sent), /left/);
+  assert.ok(sim.clock.now - now < 100);
 });

@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import vm from "node:vm";
-import { FakeServer } from "./fake_server.mjs";
+import { FakeServer, FIELDS } from "./fake_server.mjs";
 
 const source = new vm.Script(
   readFileSync(new URL("../../../src/web/speak.js", import.meta.url), "utf8"),
@@ -59,8 +59,10 @@ export class Simulation {
   isOnline = true;
   blocksFetch = false; // as CORS does: the request arrives, and the page gets no response
   endpoints = new Map([[HOME, "open"]]); // "open", "closed" or "silent"
+  otherServers = new Map(); // by endpoint, if another server answers there
   requests = [];
   dropsBroadcasts = false; // whether messages between tabs are lost
+  lockMs = 0; // time until a free lock is granted
   random = 0.5; // pauses have their nominal length
   #pending = new Set();
   #locks = new Map();
@@ -76,6 +78,17 @@ export class Simulation {
    * opens, and no data passes).
    */
   fault = () => null;
+
+  /** Returns after how many milliseconds something between page and server cuts a stream. */
+  cut = () => Infinity;
+
+  /**
+   * The network of a page changes, and reports nothing: requests that are under way never end,
+   * neither for the page nor for the server. New requests arrive.
+   */
+  changeNetwork(page) {
+    for (const request of this.#pending) request.isDead ||= request.page === page;
+  }
 
   /** Returns the requests of this path. */
   requestsTo(path) {
@@ -99,12 +112,13 @@ export class Simulation {
     let isDone = false;
     let closeClient;
     const end = (callback) => (value) => {
-      if (isDone) return;
+      if (isDone || request.isDead) return;
       isDone = true;
       this.#pending.delete(request);
       this.clock.setTimeout(() => callback(value), LATENCY_MS);
     };
     request.abort = () => {
+      if (request.isDead) return;
       closeClient?.();
       end(onFailure)();
     };
@@ -114,10 +128,10 @@ export class Simulation {
       if (isDone || isSilent()) return;
       const isOpen = this.endpoints.get(request.endpoint) === "open";
       if (!this.isOnline || !isOpen || fault === "request lost") return end(onFailure)();
-      if (request.path === "image-test") return end(onAnswer)();
       const isAnswerLost = fault === "response lost" || (kind === "fetch" && this.blocksFetch);
       const onReply = end(isAnswerLost ? onFailure : onAnswer);
-      closeClient = this.server.call(request.path, query, onReply, end(onFailure));
+      const server = this.otherServers.get(request.endpoint) ?? this.server;
+      closeClient = server.call(request.path, query, onReply, end(onFailure));
     }, LATENCY_MS);
     return request.abort;
   }
@@ -135,7 +149,7 @@ export class Simulation {
     const delayed =
       (callback) =>
       (...values) =>
-        this.clock.setTimeout(() => isDone || callback(...values), LATENCY_MS);
+        this.clock.setTimeout(() => isDone || request.isDead || callback(...values), LATENCY_MS);
     const finish = () => {
       isDone = true;
       this.#pending.delete(request);
@@ -147,6 +161,7 @@ export class Simulation {
     let isDone = false;
     let closeClient;
     request.abort = () => {
+      if (request.isDead) return;
       closeClient?.();
       fail();
     };
@@ -163,6 +178,8 @@ export class Simulation {
       try {
         const deliver = fault === "buffered" ? () => {} : delayed(onAnswer);
         closeClient = this.server.openStream(query, deliver, fail);
+        const ms = this.cut(request);
+        if (ms < Infinity) this.clock.setTimeout(() => isDone || request.abort(), ms);
       } catch (error) {
         if (!error.refusal) throw error;
         fail();
@@ -170,7 +187,7 @@ export class Simulation {
     })();
     return () => {
       finish();
-      closeClient?.();
+      if (!request.isDead) closeClient?.();
     };
   }
 
@@ -217,7 +234,7 @@ export class Simulation {
       });
       requests.add(request);
       queue.push(request);
-      this.clock.setTimeout(grant);
+      this.clock.setTimeout(grant, this.lockMs);
     });
   }
 
@@ -239,6 +256,16 @@ export class Simulation {
   removeChannel(channel) {
     this.#channels.delete(channel);
   }
+}
+
+/** Creates what a browser has as sessionStorage of one tab. */
+export function newStorage(from) {
+  const items = new Map(from);
+  return {
+    items,
+    getItem: (key) => items.get(key) ?? null,
+    setItem: (key, value) => items.set(key, `${value}`),
+  };
 }
 
 /** Returns the events of an answer in an event stream, in order: [name of the event, fields]. */
@@ -268,9 +295,9 @@ class Page {
   #isGone = false;
 
   constructor(simulation, options = {}) {
-    const { src = `${HOME}speak.js`, origin = "http://page.test", storage } = options;
-    const { without = [], streams = [] } = options;
-    this.simulation = simulation;
+    const { src = `${HOME}speak.js`, origin = "http://page.test" } = options;
+    const { without = [], streams = [], storage = newStorage() } = options;
+    Object.assign(this, { simulation, options, storage });
     const { clock } = simulation;
     const page = this;
     const globals = {
@@ -289,6 +316,7 @@ class Page {
       fetch: (url, init) => this.#fetch(url, init),
       document: {
         hidden: false,
+        readyState: "complete",
         currentScript: { src },
         createElement: (tag) => ({
           tag,
@@ -308,6 +336,7 @@ class Page {
         locks: {
           request: (name, init, hold) => simulation.lock(name, init, hold, this.#lockRequests),
         },
+        connection: new EventTarget(),
       },
       BroadcastChannel: class {
         constructor(name) {
@@ -335,7 +364,7 @@ class Page {
     };
     if (streams.includes("websocket")) globals.WebSocket = this.#webSocketClass();
     if (streams.includes("eventsource")) globals.EventSource = this.#eventSourceClass();
-    if (storage) globals.sessionStorage = storage;
+    globals.sessionStorage = storage;
     for (const name of without) delete (name === "locks" ? globals.navigator : globals)[name];
     let count = 0; // makes random names unique
     globals.test = { now: () => clock.now, random: () => simulation.random + count++ * 1e-12 };
@@ -370,6 +399,27 @@ class Page {
     return !!this.#listeners.get(type)?.size;
   }
 
+  /** Hides the page for this time, as a change to another tab does. */
+  async hideFor(ms) {
+    this.globals.document.hidden = true;
+    this.dispatch("visibilitychange");
+    await this.simulation.clock.advance(ms);
+    this.globals.document.hidden = false;
+    this.dispatch("visibilitychange");
+  }
+
+  /** Loads the page again in the same tab. Returns the new page. */
+  reload() {
+    this.close();
+    return this.simulation.openPage({ ...this.options, storage: this.storage });
+  }
+
+  /** Opens the page in a new tab that has a copy of this tab's storage. */
+  duplicate() {
+    const storage = newStorage(this.storage.items);
+    return this.simulation.openPage({ ...this.options, storage });
+  }
+
   /** Does what a browser does when the user closes the tab. */
   close() {
     this.dispatch("pagehide");
@@ -392,11 +442,13 @@ class Page {
     return abort;
   }
 
-  #fetch(url, { body, signal }) {
+  #fetch(url, { body, signal, keepalive }) {
     return new Promise((resolve, reject) => {
-      const onAnswer = (answer) => resolve({ json: async () => answer });
+      const onAnswer = ({ [FIELDS]: fields = {}, ...answer }) =>
+        resolve({ json: async () => answer, headers: new Headers(fields) });
       const onFailure = () => reject(new TypeError("Failed to fetch"));
       const abort = this.#send("fetch", url, new URLSearchParams(body), onAnswer, onFailure);
+      if (keepalive) this.#aborts.delete(abort);
       signal.addEventListener("abort", () => {
         reject(signal.reason);
         abort();
@@ -475,15 +527,13 @@ class Page {
 
   #load(element) {
     const { searchParams, href } = new URL(element.src);
-    const isScript = element.tag === "script";
     const onAnswer = (answer) => {
       const callback = this.globals[searchParams.get("callback")];
-      if (isScript && !callback) this.errors.push("a script found no callback");
-      if (isScript) callback?.(answer);
+      if (!callback) this.errors.push("a script found no callback");
+      callback?.(answer);
       element.onload({ type: "load" });
     };
     const onFailure = () => element.onerror({ type: "error" });
-    const kind = isScript ? "jsonp" : "image";
-    this.#send(kind, href.split("?")[0], searchParams, onAnswer, onFailure);
+    this.#send("jsonp", href.split("?")[0], searchParams, onAnswer, onFailure);
   }
 }

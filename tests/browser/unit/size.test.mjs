@@ -5,7 +5,7 @@ import { get } from "node:http";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
 
-test("speak.js is under 5 KiB as it is served", async (t) => {
+test("speak.js is under 5.5 KiB as it is served", async (t) => {
   const server = spawn(process.env.SPEAK_BIN, ["--listen", "127.0.0.1:0"], {
     stdio: ["ignore", "ignore", "pipe"],
   });
@@ -19,5 +19,5 @@ test("speak.js is under 5 KiB as it is served", async (t) => {
   assert.equal(answer.headers["content-encoding"], "gzip");
   const bytes = Buffer.concat(await answer.toArray()).length;
   t.diagnostic(`speak.js: ${bytes} bytes`);
-  assert.ok(bytes < 5 * 1024, `${bytes} bytes`);
+  assert.ok(bytes < 5.5 * 1024, `${bytes} bytes`);
 });

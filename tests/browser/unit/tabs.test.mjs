@@ -96,10 +96,14 @@ for (const ending of ["close", "crash"]) {
       assert.deepEqual([chat.names(), chat.received.missed], [["Josh"], 0]);
       assert.ok(
         chat.received.messages.filter(({ from }) => from).every(({ own }) => own),
-        "messages of the old and the new connection are its own",
+        "its messages are its own",
       );
     }
-    assert.equal(sim.requestsTo("goodbye").length, ending === "close" ? 1 : 0);
+    assert.deepEqual(
+      [sim.requestsTo("goodbye").length, sim.server.connectionCount],
+      [0, 1],
+      "the member stays",
+    );
   });
 }
 
@@ -143,7 +147,7 @@ test("a loss is reported in all tabs", async () => {
   for (const { chat } of all) {
     assert.deepEqual(
       [chat.received.missed, chat.texts(), chat.names()],
-      [1, ["16", "17", "18", "19"], ["Josh"]],
+      [1, ["15", "16", "17", "18", "19"], ["Josh"]],
     );
   }
 });
@@ -193,8 +197,8 @@ test("a rename in one tab holds in all, also after the tab that reads has closed
   assert.deepEqual(sim.server.names("lobby"), ["J."]);
   await sim.clock.advance(1000);
   first.page.close();
-  await sim.clock.until(() => sim.server.connectionCount === 2 && sim.server.readers.size === 1);
-  assert.deepEqual(sim.server.names("lobby"), ["J."]);
+  await sim.clock.advance(5000);
+  assert.deepEqual([sim.server.names("lobby"), sim.server.readers.size], [["J."], 1]);
 });
 
 test("a tab that becomes visible wakes the tab that reads", async () => {
@@ -211,6 +215,20 @@ test("a tab that becomes visible wakes the tab that reads", async () => {
   second.page.dispatch("visibilitychange");
   await sim.clock.until(connected(first.chat));
   assert.ok(sim.clock.now - now < 1000);
+});
+
+test("a tab that is shown finds out that the line of the tab that reads has died", async () => {
+  const sim = new Simulation();
+  const all = [1, 2].map(() => sim.openPage({ streams: ["websocket"] }));
+  const chats = all.map((page) => page.join("lobby", { name: "Josh" }));
+  await sim.clock.until(() => chats.every((chat) => connected(chat)()));
+  await sim.clock.advance(30_000);
+  sim.changeNetwork(all[0]);
+  await all[1].hideFor(6000);
+  await sim.clock.advance(100);
+  sim.server.write("lobby", "hello");
+  await sim.clock.advance(100);
+  for (const chat of chats) assert.deepEqual(chat.texts(), ["hello"]);
 });
 
 test("tabs with another name, another room or share: false read for themselves", async () => {
@@ -245,4 +263,164 @@ test("if locks are refused, as in a sandbox, a page reads for itself", async () 
   const chat = page.join("lobby", { name: "Josh" });
   await sim.clock.until(connected(chat));
   assert.equal(chat.me.name, "Josh");
+});
+
+/** Returns the introductions and goodbyes that a chat has received from other members, in order. */
+const comings = (chat) =>
+  chat.received.messages
+    .filter(({ type, own }) => type !== "message" && !own)
+    .map(({ type, name }) => `${type} ${name}`);
+
+for (const transport of ["websocket", "eventsource", "fetch", "jsonp"]) {
+  const streams = ["websocket", "eventsource"];
+
+  test(`${transport}: no other member notices a reload, in one tab or in one of several`, async () => {
+    for (const [count, reloaded] of [
+      [1, 0],
+      [3, 0],
+      [3, 2],
+    ]) {
+      const sim = new Simulation();
+      const eve = sim.openPage().join("lobby", { name: "Eve" });
+      const all = [];
+      for (let i = 0; i < count; i++) all.push(sim.openPage({ streams }));
+      for (const page of all)
+        await sim.clock.until(connected(page.join("lobby", { name: "Josh", transport })));
+      await sim.clock.advance(1000);
+      for (let i = 0; i < 3; i++) {
+        all[reloaded] = all[reloaded].reload();
+        await sim.clock.advance(1000); // the page loads
+        const chat = all[reloaded].join("lobby", { name: "Josh", transport });
+        await sim.clock.until(connected(chat));
+        await sim.waitFor(eve.whisper(eve.members[1], `psst ${i}`));
+        await sim.waitFor(chat.say(`back ${i}`));
+        await sim.clock.advance(4000);
+        assert.deepEqual(chat.texts().slice(-2), [`psst ${i}`, `back ${i}`]);
+        assert.deepEqual([chat.names(), chat.me.connection], [["Eve", "Josh"], 2]);
+      }
+      assert.deepEqual(comings(eve), ["introduction Josh"]);
+      assert.deepEqual(
+        [sim.server.connectionCount, sim.requestsTo("goodbye").length],
+        [2, 0],
+      );
+    }
+  });
+
+  test(`${transport}: when the last tab closes, the member is gone within four seconds`, async () => {
+    for (const ending of ["close", "crash"]) {
+      const sim = new Simulation();
+      const eve = sim.openPage().join("lobby", { name: "Eve" });
+      const pages = [1, 2].map(() => sim.openPage({ streams }));
+      for (const page of pages)
+        await sim.clock.until(connected(page.join("lobby", { name: "Josh", transport })));
+      await sim.clock.advance(1000);
+      pages[0][ending]();
+      await sim.clock.advance(10_000);
+      assert.deepEqual(comings(eve), ["introduction Josh"], "another tab keeps the member");
+      pages[1][ending]();
+      await sim.clock.advance(4000);
+      assert.deepEqual(comings(eve), ["introduction Josh", "goodbye Josh"]);
+      assert.equal(eve.received.messages.at(-1).reason, "closed");
+    }
+  });
+}
+
+for (const [what, options] of [
+  ["that share a member", {}],
+  ["with share: false", { share: false }],
+  ["without locks", { without: ["locks"] }],
+]) {
+  test(`a tab and its copy (tabs ${what}) never fight over a connection`, async () => {
+    const sim = new Simulation();
+    const eve = sim.openPage().join("lobby", { name: "Eve" });
+    const join = (page) => page.join("lobby", { name: "Josh", ...options });
+    let page = sim.openPage(options);
+    join(page);
+    await sim.clock.advance(1000);
+    page = page.reload();
+    join(page);
+    await sim.clock.advance(1000);
+    const copy = page.duplicate();
+    const chats = [join(copy)];
+    await sim.clock.advance(1000);
+    page = page.reload();
+    chats.push(join(page));
+    await sim.clock.advance(10_000);
+    const { length } = sim.requests;
+    await sim.clock.advance(60_000);
+    assert.ok(sim.requests.length - length < 20, `${sim.requests.length - length} requests`);
+    const isShared = what === "that share a member";
+    const introductions = Array(isShared ? 1 : 2).fill("introduction Josh");
+    assert.deepEqual(comings(eve), introductions);
+    assert.equal(new Set(chats.map(({ me }) => me.connection)).size, introductions.length);
+    await sim.waitFor(eve.say("hello"));
+    await sim.clock.advance(100);
+    for (const chat of chats) assert.deepEqual(chat.texts(), ["hello"]);
+  });
+}
+
+for (const next of ["Josh", "J."]) {
+  test(`a renamed member survives a reload, if the page joins as ${next}`, async () => {
+    for (const count of [1, 2]) {
+      const sim = new Simulation();
+      const eve = sim.openPage().join("lobby", { name: "Eve" });
+      const [first, second] = await tabs(sim, count);
+      await sim.waitFor(first.chat.rename("J."));
+      await sim.clock.advance(1000);
+      const chat = first.page.reload().join("lobby", { name: next });
+      await sim.clock.until(connected(chat));
+      await sim.clock.advance(1000);
+      const { length } = sim.requests;
+      await sim.clock.advance(5000);
+      assert.equal(sim.requests.length, length, "the tabs do not fight over the connection");
+      second?.page.close();
+      await sim.waitFor(chat.say("still J."));
+      await sim.clock.advance(5000);
+      assert.deepEqual(comings(eve), ["introduction Josh", "introduction J."]);
+      assert.deepEqual([chat.names(), sim.server.readers.size], [["Eve", "J."], 2]);
+    }
+  });
+}
+
+test("a page that joins as another, or without a name, leaves the kept member alone", async () => {
+  for (const name of ["Mia", ""]) {
+    const sim = new Simulation();
+    const eve = sim.openPage().join("lobby", { name: "Eve" });
+    const [{ page }] = await tabs(sim, 1);
+    const next = page.reload();
+    const chat = next.join("lobby", { name });
+    await sim.clock.until(connected(chat));
+    await sim.waitFor(chat.say("it is me"));
+    await sim.clock.advance(5000);
+    const { name: author } = eve.received.messages.find(({ text }) => text === "it is me");
+    assert.equal(author, name || undefined);
+    assert.equal(comings(eve).at(-1), "goodbye Josh");
+  }
+});
+
+test("after a reload that takes longer than the grace, or a restart, the page joins again", async () => {
+  for (const isRestarted of [false, true]) {
+    const sim = new Simulation();
+    const [{ page }] = await tabs(sim, 1);
+    const next = page.reload();
+    if (isRestarted) {
+      sim.server.restart();
+      sim.server.introduce("lobby", "Eve"); // now has the number of the kept connection
+    } else await sim.clock.advance(10_000);
+    const chat = next.join("lobby", { name: "Josh" });
+    await sim.clock.until(connected(chat));
+    await sim.waitFor(chat.say("back"));
+    await sim.clock.advance(100);
+    assert.deepEqual([chat.me.name, chat.me.connection, chat.texts()], ["Josh", 2, ["back"]]);
+    assert.ok(chat.received.messages.find(({ text }) => text === "back").own);
+  }
+});
+
+test("a page that has left does not come back by a reload", async () => {
+  const sim = new Simulation();
+  const [{ page, chat }] = await tabs(sim, 1);
+  await sim.waitFor(chat.leave());
+  const again = page.reload().join("lobby", { name: "Josh" });
+  await sim.clock.until(connected(again));
+  assert.equal(again.me.connection, 2);
 });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { FakeServer } from "./fake_server.mjs";
 import { connected, DIRECT, HOME, Simulation } from "./simulation.mjs";
 
 const OTHER = "http://other.test/";
@@ -11,7 +12,7 @@ async function joined(sim, options, page = sim.openPage()) {
 }
 
 const kinds = (sim) =>
-  new Set(sim.requests.filter(({ kind }) => kind !== "image").map(({ kind }) => kind));
+  new Set(sim.requests.filter(({ endpoint }) => endpoint === HOME).map(({ kind }) => kind));
 
 test("calls by fetch are plain forms, and the default server is where the script came from", async () => {
   const sim = new Simulation();
@@ -59,6 +60,7 @@ test("if responses to fetch are withheld, the client changes to script tags for 
   sim.isOnline = true;
   await sim.clock.until(connected(chat));
   assert.equal(sim.requests.filter(({ kind }) => kind === "fetch").length, 1);
+  assert.equal(sim.requests.filter(({ endpoint }) => endpoint === DIRECT).length, 0);
 });
 
 test("an unreachable server is no reason to change to script tags", async () => {
@@ -85,11 +87,11 @@ test("every script has a unique callback and address, and is removed", async () 
   page.globals.document.head.append = (element) => append(elements[elements.push(element) - 1]);
   const chat = await joined(sim, { transport: "jsonp" }, page);
   for (let i = 0; i < 20; i++) await sim.waitFor(chat.say(`${i}`));
-  const scripts = elements.filter(({ kind }) => kind === "script");
-  const values = (name) => new Set(scripts.map(({ src }) => new URL(src).searchParams.get(name)));
-  assert.equal(values("callback").size, scripts.length);
-  assert.equal(values("_").size, scripts.length);
-  assert.ok(scripts.every(({ referrerPolicy }) => referrerPolicy === "no-referrer"));
+  const values = (name) => new Set(elements.map(({ src }) => new URL(src).searchParams.get(name)));
+  assert.ok(elements.length > 20);
+  assert.equal(values("callback").size, elements.length);
+  assert.equal(values("_").size, elements.length);
+  assert.ok(elements.every(({ referrerPolicy }) => referrerPolicy === "no-referrer"));
   await sim.waitFor(chat.leave());
   await sim.clock.advance(1000);
   assert.ok(elements.every(({ isRemoved }) => isRemoved));
@@ -113,77 +115,118 @@ test("a script that loads after its time limit finds its callback, and is ignore
   assert.deepEqual([id, chat.texts(), page.errors], [2, ["slow"], []]);
 });
 
-test("the direct endpoint is used if it is open", async () => {
+test("the direct endpoint is used if it is open, without a pause, and no member is seen to move", async () => {
   const sim = new Simulation();
+  const eve = await joined(sim, { name: "Eve" });
   sim.endpoints.set(DIRECT, "open");
   const chat = await joined(sim);
-  assert.equal(chat.state.endpoint, DIRECT);
-  assert.ok(sim.requests.every(({ endpoint }) => endpoint === DIRECT));
-  assert.match(sim.requests[0].query.get("_"), /./);
+  await sim.clock.until(() => chat.state.endpoint === DIRECT);
+  await sim.waitFor(chat.say("hello"));
+  await sim.clock.advance(60_000);
+  assert.deepEqual([chat.texts(), sim.server.readers.size], [["hello"], 2]);
+  const mine = eve.received.messages.filter(({ name }) => name === "Josh");
+  assert.deepEqual(
+    mine.map(({ type }) => type),
+    ["introduction", "message"],
+  );
+  assert.deepEqual(
+    chat.received.states.map(({ state }) => state).filter((state) => state !== "connected"),
+    [],
+  );
+  const [probe] = sim.requests.filter(({ endpoint }) => endpoint === DIRECT);
+  assert.deepEqual([probe.path, probe.query.has("auth")], ["read", false]);
+  assert.notEqual(probe.query.get("channel"), "lobby", "a channel's name is a secret");
 });
 
-test("a closed direct endpoint is skipped at once, and a silent one after two seconds", async () => {
-  for (const [kind, least, most] of [
-    ["closed", 0, 200],
-    ["silent", 2000, 2200],
-  ]) {
+for (const kind of ["closed", "silent"]) {
+  test(`a direct endpoint that is ${kind} costs no time, and is tried once in a tab`, async () => {
     const sim = new Simulation();
     sim.endpoints.set(DIRECT, kind);
-    const { now } = sim.clock;
-    const chat = await joined(sim);
-    const took = sim.clock.now - now;
-    assert.equal(chat.state.endpoint, HOME);
-    assert.ok(took >= least && took <= most, `${kind}: ${took} ms`);
-  }
-});
+    let page = sim.openPage();
+    for (let loads = 0; loads < 3; loads++) {
+      const { now } = sim.clock;
+      const chat = await joined(sim, {}, page);
+      assert.ok(sim.clock.now - now < 200, `${sim.clock.now - now} ms`);
+      await sim.clock.advance(20_000);
+      sim.disconnect();
+      await sim.clock.advance(5000);
+      sim.isOnline = true;
+      page.dispatch("online");
+      const { now: outage } = sim.clock;
+      await sim.clock.until(connected(chat));
+      assert.ok(sim.clock.now - outage < 200, `${sim.clock.now - outage} ms`);
+      assert.equal(chat.state.endpoint, HOME);
+      page = page.reload();
+    }
+    assert.equal(sim.requests.filter(({ endpoint }) => endpoint === DIRECT).length, 1);
+  });
+}
 
-test("a page or a server with https has one endpoint", async () => {
+test("another server on the direct port is not used", async () => {
   const sim = new Simulation();
-  const home = "https://speak.test/";
-  sim.endpoints.set(home, "open");
-  const chat = await joined(
-    sim,
-    {},
-    sim.openPage({ src: `${home}speak.js`, origin: "https://page.test" }),
+  sim.endpoints.set(DIRECT, "open");
+  const other = new FakeServer(sim.clock);
+  other.epoch = "other";
+  sim.otherServers.set(DIRECT, other);
+  const chat = await joined(sim);
+  await sim.waitFor(chat.say("hello"));
+  await sim.clock.advance(60_000);
+  assert.deepEqual(
+    [chat.state.endpoint, chat.texts(), other.texts("lobby"), other.connectionCount],
+    [HOME, ["hello"], [], 0],
   );
-  assert.equal(chat.state.endpoint, home);
-  assert.equal(sim.requestsTo("image-test").length, 0);
 });
 
-test("a list of endpoints is tried in order, and the last one is used without a test", async () => {
+for (const [src, origin] of [
+  ["https://speak.test/speak.js", "https://page.test"],
+  ["https://speak.test/speak.js", "http://page.test"],
+  ["http://speak.test:8080/speak.js", "https://page.test"],
+]) {
+  test(`a page of ${origin} with ${src} tries no other endpoint`, async () => {
+    const sim = new Simulation();
+    const home = new URL(".", src).href;
+    sim.endpoints.set(home, "open").set(DIRECT, "open");
+    const chat = await joined(sim, {}, sim.openPage({ src, origin }));
+    await sim.clock.advance(60_000);
+    assert.deepEqual([chat.state.endpoint, sim.requestsTo("read")[0].endpoint], [home, home]);
+    assert.ok(sim.requests.every(({ endpoint }) => endpoint === home));
+  });
+}
+
+test("of a list, the last endpoint is used at once, and then the first that is open", async () => {
   for (const [open, expected] of [
     [[DIRECT, OTHER, HOME], DIRECT],
     [[OTHER, HOME], OTHER],
     [[HOME], HOME],
+    [[DIRECT], DIRECT],
   ]) {
     const sim = new Simulation();
     sim.endpoints.clear();
     for (const endpoint of open) sim.endpoints.set(endpoint, "open");
     const chat = await joined(sim, { endpoint: [DIRECT, "http://other.test", HOME] });
-    assert.equal(chat.state.endpoint, expected);
-    assert.ok(sim.requestsTo("image-test").every(({ endpoint }) => endpoint !== HOME));
+    assert.equal(chat.state.endpoint, open.at(-1));
+    for (let i = 0; i < 3; i++) {
+      sim.server.write("lobby", `${i}`);
+      await sim.clock.advance(1000);
+    }
+    assert.deepEqual([chat.state.endpoint, chat.texts()], [expected, ["0", "1", "2"]]);
+    assert.deepEqual(sim.server.names("lobby"), ["Josh"]);
   }
 });
 
-test("an endpoint that answers images but no calls is skipped", async () => {
-  const sim = new Simulation();
-  sim.endpoints.set(DIRECT, "open");
-  sim.fault = ({ endpoint, path }) =>
-    endpoint === DIRECT && path !== "image-test" ? "request lost" : null;
-  const chat = await joined(sim);
-  assert.equal(chat.state.endpoint, HOME);
-});
-
-test("endpoints are tried again if reads keep failing", async () => {
+test("if reads fail at the direct endpoint, the client goes back, and stays", async () => {
   const sim = new Simulation();
   sim.endpoints.set(DIRECT, "open");
   const chat = await joined(sim);
+  await sim.clock.until(() => chat.state.endpoint === DIRECT);
+  await sim.clock.advance(1000);
   sim.endpoints.set(DIRECT, "closed");
   sim.disconnect();
   sim.isOnline = true;
-  await sim.clock.until(() => chat.state.endpoint === HOME);
-  await sim.clock.until(connected(chat));
-  assert.deepEqual(sim.server.names("lobby"), ["Josh"]);
+  await sim.clock.until(() => chat.state.endpoint === HOME && connected(chat)());
+  sim.endpoints.set(DIRECT, "open");
+  await sim.clock.advance(60_000);
+  assert.deepEqual([chat.state.endpoint, sim.server.names("lobby")], [HOME, ["Josh"]]);
 });
 
 test("the server can be in a folder, and the server option names it", async () => {
@@ -193,8 +236,35 @@ test("the server can be in a folder, and the server option names it", async () =
   sim.endpoints.set(OTHER, "open");
   const chat = await joined(sim, { server: "http://other.test" }, page);
   assert.equal(chat.state.endpoint, OTHER);
+  await sim.clock.advance(1000);
   assert.deepEqual(
-    sim.requestsTo("image-test").map(({ endpoint }) => endpoint),
-    ["http://other.test:7732/"],
+    new Set(sim.requests.map(({ endpoint }) => endpoint)),
+    new Set([OTHER, "http://other.test:7732/"]),
   );
 });
+
+for (const readyState of ["loading", "interactive"]) {
+  test(`scripts wait for messages after the page's load event, not before (${readyState})`, async () => {
+    const sim = new Simulation();
+    const eve = await joined(sim, { name: "Eve" });
+    const page = sim.openPage();
+    const { document } = page.globals;
+    document.readyState = readyState;
+    const chat = await joined(sim, { transport: "jsonp" }, page);
+    const reads = () => sim.requestsTo("read").filter(({ kind }) => kind === "jsonp");
+    for (let i = 0; i < 20; i++) {
+      sim.server.write("lobby", `${i}`);
+      await sim.clock.advance(3000);
+      assert.equal(chat.texts().length, i + 1, "messages arrive meanwhile");
+    }
+    assert.ok(reads().every(({ query }) => query.get("timeout") === "0"));
+    assert.ok(reads().length < 40, "few calls");
+    document.readyState = "complete";
+    await sim.clock.advance(3000);
+    assert.equal(reads().at(-1).query.get("timeout"), "25");
+    sim.server.write("lobby", "at once");
+    await sim.clock.advance(100);
+    assert.equal(chat.texts().at(-1), "at once");
+    assert.ok(eve.received.messages.every(({ type }) => type !== "goodbye"));
+  });
+}
