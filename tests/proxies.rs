@@ -13,13 +13,15 @@ use std::process::{Command, Stdio};
 
 use common::{
     Client, EventStream, Folder, Identity, Params, Running, Server, Socket, free_address, get_at,
-    request, until,
+    raise_file_limit, request, until,
 };
 use link::Link;
 use rustix::process::{Pid, Signal, getuid, kill_process_group};
 use serde_json::json;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/proxies");
+/// Folder of nginx's logs, as in its file.
+const NGINX_LOGS: &str = "/var/log/nginx";
 const GUIDE: &str = include_str!("../docs/proxies.md");
 
 /// A proxy and its configuration.
@@ -32,7 +34,7 @@ struct Recipe {
 
 const RECIPES: [Recipe; 3] = [
     Recipe { file: "nginx.conf", listener: ("listen 80;", "listen ADDRESS;"), run: nginx },
-    Recipe { file: "haproxy.cfg", listener: ("bind :80\n", "bind ADDRESS\n"), run: haproxy },
+    Recipe { file: "haproxy.cfg", listener: ("bind :80 ", "bind ADDRESS "), run: haproxy },
     Recipe {
         file: "Caddyfile",
         listener: ("chat.example.org {", "http://:PORT {\n\tbind IP"),
@@ -40,7 +42,14 @@ const RECIPES: [Recipe; 3] = [
     },
 ];
 
-/// nginx needs a frame around the contents of its http block.
+/// Returns the lines outside of the http block that the comment of nginx's file asks for.
+fn main_lines(folder: &Path, file: &Path) -> String {
+    let text = fs::read_to_string(file).expect("the configuration");
+    let lines: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("#     ")).collect();
+    lines.join("\n").replace(NGINX_LOGS, &folder.display().to_string())
+}
+
+/// nginx needs a frame around the contents of its http block. As Debian's, it logs queries.
 fn nginx(folder: &Path, file: &Path) -> Command {
     let place = |name: &str| folder.join(name).display().to_string();
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
@@ -48,18 +57,25 @@ fn nginx(folder: &Path, file: &Path) -> Command {
     // Root has to name a user; in a namespace, it may be the only one.
     let user = if getuid().is_root() { "user root;" } else { "" };
     let frame = format!(
-        "daemon off; {user} pid {}; error_log stderr; events {{}} \
-         http {{ access_log off; {temporary} include {}; }}",
+        "daemon off; {user} pid {}; {} http {{ access_log {}; {temporary} include {}; }}",
         place("pid"),
+        main_lines(folder, file),
+        place("access.log"),
         file.display(),
     );
     fs::write(folder.join("frame.conf"), frame).expect("a configuration");
-    let mut command = Command::new("nginx");
-    command.arg("-e").arg("stderr").arg("-c").arg(folder.join("frame.conf"));
+    // systemd starts it with this limit.
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -Sn 1024 && exec nginx -e stderr -c \"$1\"", "sh"]);
+    command.arg(folder.join("frame.conf"));
     command
 }
 
 fn haproxy(_: &Path, file: &Path) -> Command {
+    // As Debian's, its defaults log queries.
+    let text = fs::read_to_string(file).expect("the configuration");
+    let frame = "global\n log stdout format raw local0\ndefaults\n log global\n option httplog\n";
+    fs::write(file, format!("{frame}{text}")).expect("a configuration");
     let mut command = Command::new("haproxy");
     command.arg("-db").arg("-f").arg(file);
     command
@@ -68,7 +84,8 @@ fn haproxy(_: &Path, file: &Path) -> Command {
 fn caddy(folder: &Path, file: &Path) -> Command {
     // Its admin port would be the same for all instances.
     let text = fs::read_to_string(file).expect("the configuration");
-    fs::write(file, format!("{{\n\tadmin off\n}}\n{text}")).expect("a configuration");
+    let (comment, rules) = text.split_once("\n{\n").expect("global options");
+    fs::write(file, format!("{comment}\n{{\n\tadmin off\n{rules}")).expect("a configuration");
     let mut command = Command::new("caddy");
     command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file);
     command.env("HOME", folder).env("XDG_DATA_HOME", folder).env("XDG_CONFIG_HOME", folder);
@@ -93,7 +110,8 @@ impl Recipe {
         let server = Server::with(&[&["--trust-proxy", "127.0.0.1"], options].concat());
         let folder = Folder::new("proxy");
         let file = folder.file(self.file);
-        fs::write(&file, self.configuration(address, server.address())).expect("a configuration");
+        let text = self.configuration(folder.path(), address, server.address());
+        fs::write(&file, text).expect("a configuration");
         let log = fs::File::create(folder.file("log")).expect("a log");
         let mut command = (self.run)(folder.path(), &file);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
@@ -109,8 +127,8 @@ impl Recipe {
         proxy
     }
 
-    /// Returns the file with other addresses.
-    fn configuration(&self, address: SocketAddr, server: SocketAddr) -> String {
+    /// Returns the file with other addresses, and with its logs in the folder.
+    fn configuration(&self, folder: &Path, address: SocketAddr, server: SocketAddr) -> String {
         let text = fs::read_to_string(Path::new(FOLDER).join(self.file)).expect("the recipe");
         // The first lines, which are about Speak, stay unchanged.
         let (comment, rules) = text.split_once("\n\n").expect("lines about Speak");
@@ -124,6 +142,7 @@ impl Recipe {
             .replace("PORT", &address.port().to_string())
             .replace("IP", &address.ip().to_string());
         let rules = replaced(&rules, self.listener.0, &listener);
+        let rules = rules.replace(NGINX_LOGS, &folder.display().to_string());
         format!("{comment}\n\n{rules}")
     }
 }
@@ -131,6 +150,15 @@ impl Recipe {
 impl Proxy {
     fn client(&self) -> Client {
         Client::connect(self.address)
+    }
+
+    /// Returns everything that the proxy has logged.
+    fn logs(&self) -> String {
+        let files = fs::read_dir(self.folder.path()).expect("a folder");
+        let paths = files.map(|file| file.expect("a file").path());
+        let logs = paths.filter(|path| path.to_string_lossy().ends_with("log"));
+        logs.map(|path| String::from_utf8_lossy(&fs::read(path).expect("a log")).into_owned())
+            .collect()
     }
 
     /// Asserts that a member whose read is closed by `close` gets its goodbye at once, although its
@@ -264,6 +292,85 @@ fn a_member_whose_link_to_nginx_is_cut_is_gone_in_time() {
     let goodbyes = ["socket", "stream"].map(|channel| server.read(channel, "2").events());
     assert_eq!(goodbyes, [["goodbye closed"], ["goodbye timeout"]]);
     drop((socket, events));
+}
+
+#[test]
+fn a_log_has_paths_and_no_channel_message_or_auth_code() {
+    for recipe in &RECIPES {
+        let mut proxy = recipe.start(&[]);
+        let channel = "quietroom";
+        let page = [("Referer", "http://chat.example.org/?channel=quietroom")];
+        let mut client = proxy.client();
+        let params = [("channel", channel), ("message", "hushedname")];
+        let josh = Identity::from_answer(&client.get("/introduce", &params).ok());
+        let text = josh.and(&[("channel", channel), ("message", "hushedtext")]);
+        client.get_with("/write", &text, &page).ok();
+        client.post_form("/write", &text).ok();
+        let inbox = client.get("/create", &[]).ok().json();
+        let inbox = ["read", "write"].map(|key| inbox[key].as_str().expect("a name").to_owned());
+        client.get("/write", &[("channel", &*inbox[1]), ("message", "hushedtext")]).ok();
+        let own = [("channel", channel), ("channel", &*inbox[0])];
+        let params = josh.and(&[own[0], own[1], ("from_id", "0"), ("from_id", "0")]);
+        let answer = client.get_with("/read", &params, &page).ok();
+        assert_eq!(answer.text().matches("hushedtext").count(), 3, "{}", proxy.name);
+        client.get("/members", &[own[0], ("callback", "quietcallback")]).ok();
+        drop(stream(&proxy, &josh.and(&own)));
+        drop(Socket::open(proxy.client(), &own, &[]));
+        // A request that the proxy rejects, and one that it cannot pass on.
+        let head = "GET /read?channel=quietroom HTTP/1.1\r\nHost: x\r\nHushedtext\r\n\r\n";
+        proxy.client().send(head);
+        proxy.server.stop();
+        let status = proxy.client().get_with("/read", &own, &page).status;
+        assert!([502, 503].contains(&status), "{}: {status}", proxy.name);
+        let is_logged = |logs: &str, path, times| logs.matches(path).count() >= times;
+        until(&format!("{} has logged each path", proxy.name), || {
+            let logs = proxy.logs();
+            [("/introduce", 1), ("/write", 3), ("/create", 1), ("/read", 4), ("/members", 1)]
+                .iter()
+                .all(|(path, times)| is_logged(&logs, path, *times))
+        });
+        let logs = proxy.logs();
+        let [read, write] = &inbox;
+        for secret in ["quiet", "ushed", &josh.auth, &read[1..], &write[1..]] {
+            assert!(!logs.contains(secret), "{} has logged {secret}: {logs}", proxy.name);
+        }
+    }
+}
+
+#[test]
+fn an_address_has_at_most_a_hundred_clients() {
+    // Caddy has no such limit.
+    for recipe in &RECIPES[..2] {
+        let proxy = recipe.start(&["--poll-timeout", "1h"]);
+        let read = |from: [u8; 4]| {
+            let mut client = Client::connect_from(from, proxy.address);
+            client.send_get("/read", &[("channel", "room")]);
+            client
+        };
+        let _readers: Vec<_> = (0..100).map(|_| read([127, 0, 0, 2])).collect();
+        proxy.server.wait_for_readers("room", 100);
+        assert_eq!(read([127, 0, 0, 2]).response().status, 429, "{}", proxy.name);
+        let mut other = read([127, 0, 0, 3]);
+        proxy.server.wait_for_readers("room", 101);
+        proxy.server.write("room", "howdy");
+        assert_eq!(other.response().ok().ids(), [1], "{}", proxy.name);
+    }
+}
+
+#[test]
+fn a_thousand_readers_wait_at_once() {
+    raise_file_limit();
+    for recipe in &RECIPES {
+        let proxy = recipe.start(&["--poll-timeout", "1h"]);
+        let reader = |number: u8| {
+            let mut client = Client::connect_from([127, 0, 0, number], proxy.address);
+            client.send_get("/read", &[("channel", "room")]);
+            client
+        };
+        // 50 clients for each of 20 addresses.
+        let _readers: Vec<_> = (2..22).cycle().take(1_000).map(reader).collect();
+        proxy.server.wait_for_readers("room", 1_000);
+    }
 }
 
 #[test]

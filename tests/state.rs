@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use common::{Client, Folder, Running, Server, command, free_address, run, until};
+use common::{Client, Folder, Running, Server, command, free_address, run, run_with, until};
 use rustix::process::Signal;
 
 /// A state file in a folder of its own.
@@ -146,6 +146,8 @@ fn a_killed_server_starts_empty() {
     let server = state.start(&[]);
     assert_ne!(server.read("room", "0").json()["epoch"], epoch);
     assert_eq!(server.read("room", "0").ids(), Vec::<u64>::new());
+    let help = run_with(&["--help"]).stdout;
+    assert!(help.contains("a crash loses them"), "{help}");
 }
 
 #[test]

@@ -245,7 +245,7 @@ pub const SPECS: &[Spec<Options>] = &[
         name: "state",
         takes: Arity::One("FILE"),
         default: "",
-        help: "file that keeps channels and connections across a restart",
+        help: "file that keeps channels and connections across a stop; a crash loses them",
         set: |options, text| set(&mut options.state, parse_path(text)),
     },
     Spec {
