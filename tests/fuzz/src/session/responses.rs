@@ -10,7 +10,7 @@ use super::asked::Asked;
 use super::settings::LISTED;
 
 /// Fields of responses. Any other field would come from a request.
-const FIELDS: [&str; 20] = [
+const FIELDS: [&str; 21] = [
     "content-type",
     "cache-control",
     "x-content-type-options",
