@@ -265,7 +265,7 @@ fn no_request_header_is_reflected_in_a_response() {
 
 #[test]
 fn no_parameter_is_reflected_in_a_response_head() {
-    const FIELDS: [&str; 16] = [
+    const FIELDS: [&str; 18] = [
         "Content-Type",
         "Content-Length",
         "Cache-Control",

@@ -335,7 +335,8 @@ impl World {
         is_idle.then_some("idle")
     }
 
-    /// The server ended an event stream: by the last chunk, or in HTTP/1.0 by shutting down sending.
+    /// The server ended an event stream: by the last chunk, or in HTTP/1.0 by shutting down its
+    /// side.
     /// If the turn `is_settled`, it closed no client.
     pub(crate) fn note_end_of_events(&mut self, place: usize, is_settled: bool) {
         let peer = &mut self.peers[place];
