@@ -10,7 +10,7 @@ use super::asked::Asked;
 use super::settings::LISTED;
 
 /// Fields of responses. Any other field would come from a request.
-const FIELDS: [&str; 21] = [
+const FIELDS: [&str; 22] = [
     "content-type",
     "cache-control",
     "x-content-type-options",
@@ -26,6 +26,7 @@ const FIELDS: [&str; 21] = [
     "allow",
     "access-control-allow-methods",
     "access-control-allow-headers",
+    "access-control-expose-headers",
     "access-control-max-age",
     "retry-after",
     "sec-websocket-version",
