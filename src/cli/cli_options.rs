@@ -20,7 +20,7 @@ pub struct CliOptions {
     pub(super) quick: bool,
 }
 
-/// Variable with the server that the commands talk to: that of [`SERVER`].
+/// Variable with the server that the commands talk to: that of the option `--server`.
 pub const SERVER_ENV: &str = "SPEAK_SERVER";
 
 pub(super) const SERVER: Spec<CliOptions> = Spec {
