@@ -111,7 +111,8 @@ fn at_the_memory_limit_the_oldest_history_is_evicted_and_reported_as_missed() {
 
 #[test]
 fn without_evictable_history_writes_fail_and_goodbyes_succeed() {
-    let server = Server::with(&["--max-memory", "100k", "--history", "0"]);
+    let server =
+        Server::with(&["--max-memory", "100k", "--history", "0", "--max-introduction", "4k"]);
     let text = "n".repeat(3_000);
     let mut members = Vec::new();
     let mut client = server.client();

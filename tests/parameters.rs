@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Client, Params, Response, Server, request};
+use common::{Client, Identity, Params, Response, Server, request};
+use serde_json::json;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -380,4 +381,43 @@ fn max_message_limits_every_text() {
     // The decoded size counts.
     server.write("c", "ééééé");
     assert_eq!(server.read("c", "1").texts(), ["0123456789", "ééééé"]);
+}
+
+#[test]
+fn an_introduction_has_a_limit_of_its_own() {
+    // Options, and the number of two-byte characters that an introduction may have.
+    let cases: [(&[&str], usize); 4] = [
+        (&[], 512),
+        (&["--max-introduction", "10"], 5),
+        (&["--max-introduction=0"], 0),
+        (&["--max-introduction", "64k"], 32 * 1024),
+    ];
+    for (options, count) in cases {
+        let server = Server::with(options);
+        let (longest, longer) = ("é".repeat(count), "é".repeat(count) + "x");
+        let mut client = server.client();
+        let me =
+            Identity::from_answer(&client.post("/introduce?channel=c", "text/plain", &longest));
+        let path = "/introduce?channel=c";
+        for parameters in [vec![("message", &*longer)], me.and(&[("message", &longer)])] {
+            let answer = client.post_form(path, &parameters);
+            answer.fails_with(413, "message_too_large");
+            let detail = answer.json()["detail"].to_string();
+            assert!(count == 32 * 1024 || detail.contains("shorter name"), "{detail}");
+        }
+        client.post(path, "text/plain", &longer).fails_with(413, "message_too_large");
+        let mut socket = server.socket(&[("channel", "d")]);
+        let frame = json!({"call": "introduce", "channel": "c", "message": longer});
+        assert_eq!(socket.call(&frame)["error"], "message_too_large");
+        // A failed introduction changes nothing.
+        let members = server.members("c");
+        assert_eq!(members["members"].as_array().map(Vec::len), Some(1));
+        assert_eq!(members["members"][0]["message"], *longest);
+        assert_eq!(server.read("c", "1").next_id(), 2);
+        // Other texts have the limit of messages.
+        let text = longer.get(..1000).unwrap_or("longer than the limit");
+        server.write("c", text);
+        server.call_as(&me, "/goodbye", "c", text);
+        assert_eq!(server.read("c", "2").texts(), [text, text]);
+    }
 }

@@ -35,6 +35,8 @@ pub struct Context<'a> {
 pub(super) struct Settings {
     /// Bytes of a message. A call with a larger one fails.
     pub(super) max_message: usize,
+    /// Bytes of the text of an introduction. A call with a larger one fails.
+    pub(super) max_introduction: usize,
     /// Time without a call after which a session ends, as `/introduce` reports it.
     pub(super) session_timeout_ms: u64,
     /// Fills a buffer with bytes that cannot be guessed.
@@ -275,6 +277,9 @@ fn introduce(
 ) -> Result<(), Error> {
     let channel = parameters.channel()?.for_writing()?;
     let message = parameters.message(settings.max_message)?;
+    if message.len() > settings.max_introduction {
+        return Err(Error::IntroductionTooLarge);
+    }
     let caller = match parameters.credentials()? {
         Some(credentials) => Introducer::Existing(credentials),
         None => Introducer::New(hub::Auth::new(random_token(settings.random))),

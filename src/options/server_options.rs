@@ -42,6 +42,8 @@ pub struct Options {
     pub retention: Duration,
     /// Maximum size of a message, in bytes.
     pub max_message: usize,
+    /// Maximum size of the text of an introduction, in bytes.
+    pub max_introduction: usize,
     /// Maximum size of a request head, in bytes.
     pub max_head: usize,
     /// Maximum size of the messages in one response, in bytes. Further reads return the rest.
@@ -163,6 +165,13 @@ pub const SPECS: &[Spec<Options>] = &[
         default: "64k",
         help: "maximum size of a message",
         set: |options, text| set(&mut options.max_message, parse_size(text)),
+    },
+    Spec {
+        name: "max-introduction",
+        takes: Arity::One("SIZE"),
+        default: "1k",
+        help: "maximum size of an introduction",
+        set: |options, text| set(&mut options.max_introduction, parse_size(text)),
     },
     Spec {
         name: "max-head",
@@ -308,6 +317,7 @@ impl Options {
             history: 0,
             retention: Duration::ZERO,
             max_message: 0,
+            max_introduction: 0,
             max_head: 0,
             max_reply: 0,
             max_backlog: 0,

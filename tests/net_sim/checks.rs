@@ -193,6 +193,9 @@ impl World {
             _ => serde_json::from_str(json).unwrap_or_else(|fault| panic!("{fault}: {json}")),
         };
         let status = value["status"].as_u64().map_or(status, |status| status as u16);
+        let introduced = request.text.filter(|_| kind == Kind::Introduce);
+        let max_introduction = self.plan.numbers.max_introduction;
+        let is_too_large = introduced.is_some_and(|text| text.write().len() > max_introduction);
         match (kind, status) {
             (Kind::Plain(expected) | Kind::Fatal(expected), _) => {
                 // The rate limit comes first, also for a call that could not be done.
@@ -201,7 +204,11 @@ impl World {
                 self.tally(&format!("status {status}"));
                 return;
             }
-            (_, 200) => {}
+            (_, 200) => assert!(!is_too_large, "a large introduction is answered with {json}"),
+            (Kind::Introduce, 413) => {
+                assert!(is_too_large, "{json}");
+                self.tally("introduction too large");
+            }
             (_, 410) => {
                 self.ended_claims.push(request.carries.expect("only a session ends"));
                 self.tally("call of a session that ended");

@@ -25,7 +25,7 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 49] = [
+const RULES: [&str; 50] = [
     "asked to continue",
     "call in a frame",
     "call of a session that ended",
@@ -50,6 +50,7 @@ const RULES: [&str; 49] = [
     "goodbye to one",
     "heartbeat",
     "introduction",
+    "introduction too large",
     "long poll closed that carried a session",
     "missed",
     "no descriptors",

@@ -93,6 +93,7 @@ pub(crate) struct Numbers {
     /// One answer may not contain all that is retained.
     pub(crate) is_cut: bool,
     pub(crate) max_rate: usize,
+    pub(crate) max_introduction: usize,
     pub(crate) history: usize,
 }
 
@@ -146,6 +147,7 @@ impl Plan {
             is_tight: false,
             is_cut: false,
             max_rate: random.pick(&[0, 0, 0, 5]),
+            max_introduction: random.pick(&[30, 1_024, 4_096]),
             history: random.pick(&[0, 2, 100, 100]),
         };
         let retention = random.pick(&["300ms", "20s", "1h"]);
@@ -165,6 +167,7 @@ impl Plan {
             format!("--max-backlog={}", numbers.max_backlog),
             format!("--max-memory={}", numbers.max_memory),
             format!("--max-rate={}", numbers.max_rate),
+            format!("--max-introduction={}", numbers.max_introduction),
             format!("--history={}", numbers.history),
             format!("--retention={retention}"),
             format!("--max-reply={max_reply}"),

@@ -191,6 +191,14 @@ impl World {
 
     /// Checks a response against all responses of other clients.
     fn learn(&mut self, asked: &Asked, json: &Value) {
+        if let Some(text) = asked.one("message").filter(|_| asked.call == "introduce") {
+            let api = &self.settings.api;
+            let is_too_large = text.len() > api.max_introduction.min(api.max_message);
+            let is_refused_for_size = json["error"] == "message_too_large";
+            let is_right =
+                if is_too_large { json["error"].is_string() } else { !is_refused_for_size };
+            assert!(is_right, "an introduction of {} bytes: {json}", text.len());
+        }
         if json.get("error").is_some() {
             return;
         }
