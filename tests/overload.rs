@@ -381,10 +381,10 @@ fn goodbyes_and_large_member_lists_do_not_block_the_loop() {
             while answers < 5 * askers || rounds.load(Ordering::Relaxed) <= seen {
                 for number in crowd.turn(Duration::from_secs(1)) {
                     while let Some((status, body)) = crowd.members[number].take_answer() {
-                        assert_eq!(
-                            (status, memchr::memmem::find_iter(&body, b"{\"connection\":").count()),
-                            (200, members)
-                        );
+                        // 20,000 members are more than one answer has.
+                        let count = memchr::memmem::find_iter(&body, b"{\"connection\":").count();
+                        let is_cut = body.ends_with(b"\"more\":true}");
+                        assert!(status == 200 && (count < members) == is_cut, "{status} {count}");
                         answers += 1;
                         crowd.send(number, &ask);
                     }

@@ -198,6 +198,7 @@ fn integers_are_digits_that_fit_below_2_to_the_53() {
     for from_id in good {
         let params = [("channel", "c"), ("from_id", from_id), ("timeout", "0")];
         client.get("/read", &params).ok();
+        client.get("/members", &[("channel", "c"), ("from", from_id)]).ok();
     }
     let bad = [
         "",
@@ -224,6 +225,8 @@ fn integers_are_digits_that_fit_below_2_to_the_53() {
         client.get("/read", &params).fails_with(400, "bad_parameter");
         let params = [("channel", "c"), ("connection", value), ("auth", "x"), ("timeout", "0")];
         client.get("/read", &params).fails_with(400, "bad_parameter");
+        let params = [("channel", "c"), ("from", value)];
+        client.get("/members", &params).fails_with(400, "bad_parameter");
     }
     for value in &bad[..14] {
         let params = [("channel", "c"), ("timeout", value)];
@@ -272,6 +275,7 @@ fn a_known_parameter_may_come_once_only() {
         ("/introduce", "channel=c&channel=d&message=m".to_owned()),
         ("/goodbye", format!("{proof}&channel=c&channel=c")),
         ("/members", "channel=c&channel=d".to_owned()),
+        ("/members", "channel=c&from=1&from=1".to_owned()),
         ("/read", "channel=c&timeout=0&timeout=0".to_owned()),
         ("/read", "channel=c&timeout=0&epoch=a&epoch=a".to_owned()),
         ("/read", "channel=c&timeout=0&grace=1&grace=1".to_owned()),
@@ -294,7 +298,7 @@ fn unknown_parameters_are_ignored() {
     let mut client = server.client();
     let queries = [
         ("/write", "channel=c&message=m&_=12345"),
-        ("/write", "_=1&_=2&channel=c&message=m&from_id=x&timeout=-&grace=x"),
+        ("/write", "_=1&_=2&channel=c&message=m&from_id=x&from=x&timeout=-&grace=x"),
         ("/write", "Channel=x&channel=c&message=m&MESSAGE=y"),
         // A parameter of another call is unknown, too.
         ("/members", "channel=c&connection=x&connection=y&message=m&auth="),

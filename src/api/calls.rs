@@ -14,7 +14,7 @@ use super::client_addr::RequestSource;
 use super::error::Error;
 use super::json;
 use super::params::Param::{
-    Auth, Callback, Channel, Connection, Epoch, FromId, Grace, Message, Timeout,
+    Auth, Callback, Channel, Connection, Epoch, From, FromId, Grace, Message, Timeout,
 };
 use super::params::{ParamSet, Parameters, Schema};
 use crate::hub::{self, Hub, Introducer, Now, Pair, TOKEN_BYTES};
@@ -139,7 +139,7 @@ calls! {
     Members => Row {
         schema: Schema {
             path: "/members",
-            known: ParamSet::of(&[Channel, Callback]),
+            known: ParamSet::of(&[Channel, From, Callback]),
             lists: ParamSet::EMPTY,
             adds_messages: false,
         },
@@ -315,7 +315,8 @@ fn members(
     json: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let channel = parameters.channel()?.for_reading()?;
-    json::push_members(json, &context.hub.members(context.now, &channel));
+    let after = parameters.members_after()?;
+    json::push_members(json, &context.hub.members(context.now, &channel, after));
     Ok(())
 }
 

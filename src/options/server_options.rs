@@ -46,7 +46,8 @@ pub struct Options {
     pub max_introduction: usize,
     /// Maximum size of a request head, in bytes.
     pub max_head: usize,
-    /// Maximum size of the messages in one response, in bytes. Further reads return the rest.
+    /// Maximum size of the messages or members in one response, in bytes. Further calls return the
+    /// rest.
     pub max_reply: usize,
     /// Unsent bytes of one stream. A stream with more is closed.
     pub max_backlog: usize,
@@ -184,7 +185,7 @@ pub const SPECS: &[Spec<Options>] = &[
         name: "max-reply",
         takes: Arity::One("SIZE"),
         default: "1m",
-        help: "maximum size of the messages in one response",
+        help: "maximum size of the messages or members in one response",
         set: |options, text| set(&mut options.max_reply, parse_size(text).and_then(nonzero)),
     },
     Spec {

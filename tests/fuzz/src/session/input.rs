@@ -224,7 +224,15 @@ impl World {
             }
             "members" => {
                 let members = json["members"].as_array().expect("members");
-                assert!(members.is_sorted_by_key(|member| member["connection"].as_u64()));
+                let number_of = |member: &Value| member["connection"].as_u64();
+                assert!(members.is_sorted_by(|one, next| number_of(one) < number_of(next)));
+                let after =
+                    asked.one("from").map_or(0, |text| text.parse::<i64>().expect("it was"));
+                let is_after = |first| number_of(first) > u64::try_from(after).ok();
+                assert!(members.first().is_none_or(is_after));
+                let bytes: usize = members.iter().map(|member| member.to_string().len()).sum();
+                assert!(members.len() < 2 || bytes <= self.settings.hub.max_reply);
+                assert!(json.get("more").is_none() || !members.is_empty());
                 assert!(number("readers") <= CLIENTS as u64);
             }
             "goodbye" => assert_eq!(json["ok"], true),
