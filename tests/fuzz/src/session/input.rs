@@ -79,7 +79,7 @@ impl World {
                 let closes = self.is_stopping || request.persistence == Persistence::Close;
                 let address = IpAddr::from([10, 0, 0, place as u8 % 3]);
                 let source = RequestSource {
-                    address: Some(address.into()),
+                    address: Some(Some(address).into()),
                     is_proxy: self.api.is_trusted(Some(address)),
                 };
                 let mut context =
