@@ -91,12 +91,12 @@ impl Server {
             let source = listener.source();
             poll.registry().register(source, token, Interest::READABLE).map_err(cannot_start)?;
         }
-        let max_clients = file_limit.max_clients(options.max_clients);
         let listener_count = listeners.len();
+        let accept = file_limit.accept_limits(options.max_clients, listener_count);
         let ports = listeners.iter().filter_map(OsListener::port).collect();
         let has_admin = listeners.iter().any(|it| it.kind() == ListenerKind::Admin);
         let initial = InitialHub { hub, now };
-        let mut service = Service::with_hub(options, initial, listeners, max_clients, fill_random);
+        let mut service = Service::with_hub(options, initial, listeners, accept, fill_random);
         if has_admin {
             service.track_process(process::stats_reader());
         }
