@@ -208,6 +208,7 @@ fn a_server_starts_with_the_longest_times() {
         "--keep-alive",
         "--request-timeout",
         "--heartbeat",
+        "--stream-life",
         "--retention",
     ];
     for time in ["600h", "87600h"] {
