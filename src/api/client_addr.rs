@@ -10,7 +10,7 @@ use crate::http::Request;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SourceKey(NonZeroU64);
 
-/// `None` stands for a Unix socket.
+/// `None` is the address of a Unix socket.
 impl From<Option<IpAddr>> for SourceKey {
     fn from(address: Option<IpAddr>) -> Self {
         let Some(address) = address else { return Self(UNIX_NUMBER) };
