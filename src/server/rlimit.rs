@@ -39,8 +39,7 @@ impl FileLimit {
     /// listener. Rejected clients get what is left.
     pub(super) fn accept_limits(self, wanted: usize, listeners: usize) -> AcceptLimits {
         let Self { files } = self;
-        let own = OWN_FILES + listeners;
-        let kept = own + ADMIN_CLIENTS_MAX.min(files / 8);
+        let kept = OWN_FILES + listeners + ADMIN_CLIENTS_MAX.min(files / 8);
         let clients = files.saturating_sub(FILES_RESERVED).max(files / 2);
         let clients = clients.min(files.saturating_sub(kept)).clamp(1, CLIENTS_MAX);
         let needed = if wanted == 0 { LOW_CLIENT_LIMIT } else { wanted };
