@@ -5,6 +5,7 @@ mod common;
 use std::process::Command;
 
 use common::{Client, Identity, Params, Response, Server, request, target};
+use serde_json::{Value, json};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -377,6 +378,66 @@ fn members_are_listed_by_connection() {
     ];
     assert_eq!(answer.text(), expected.concat());
     assert!([before, second, first, common::now_ms() + 1].is_sorted(), "{list}");
+}
+
+#[test]
+fn a_long_list_of_members_comes_in_parts() {
+    const MAX_REPLY: usize = 300;
+    let max_reply = MAX_REPLY.to_string();
+    let server = Server::patient(&["--max-reply", &max_reply]);
+    let name = |number: usize| match number {
+        7 | 8 => "\u{1}".repeat(100), // 600 bytes as JSON: more than an answer
+        _ => "n".repeat(number * 5),
+    };
+    let people: Vec<_> = (1..20).map(|number| server.introduce("c", &name(number))).collect();
+    server.goodbye(&people[4]);
+    let there: Vec<u64> = (1..20).filter(|number| *number != 5).collect();
+    let reader = server.park(&[("channel", "c")]);
+    let mut socket = server.socket(&[("channel", "other")]);
+    let mut page = |after: u64| {
+        let params = [("channel", "c"), ("from", &*after.to_string())];
+        let text = server.get("/members", &params).ok().text().to_owned();
+        let value: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(socket.call(&json!({"call": "members", "channel": "c", "from": after})), value);
+        (text, value)
+    };
+    let mut pages = |mut after: u64| {
+        let mut all = Vec::new();
+        loop {
+            let (text, value) = page(after);
+            let members = value["members"].as_array().expect("members").clone();
+            let sizes = members.iter().map(|member| member.to_string().len());
+            assert!(members.len() == 1 || sizes.sum::<usize>() <= MAX_REPLY, "{text}");
+            after = members.last().map_or(after, |last| last["connection"].as_u64().expect("one"));
+            all.push(members);
+            if value.get("more").is_none() {
+                assert!(text.ends_with(r#"],"readers":1}"#), "{text}");
+                return all;
+            }
+            assert!(text.ends_with(r#"],"readers":1,"more":true}"#), "{text}");
+        }
+    };
+    let numbers = |pages: &[Vec<Value>]| {
+        let numbers = pages.iter().flatten().map(|member| member["connection"].as_u64());
+        numbers.collect::<Option<Vec<_>>>().expect("numbers")
+    };
+    let all = pages(0);
+    assert_eq!(numbers(&all), there);
+    for (number, member) in there.iter().zip(all.iter().flatten()) {
+        assert_eq!(member["message"], name(*number as usize));
+    }
+    // The first member of the next part would not have fitted.
+    for two in all.windows(2) {
+        let sizes = two[0].iter().chain(two[1].first()).map(|member| member.to_string().len());
+        assert!(sizes.sum::<usize>() > MAX_REPLY, "{two:?}");
+    }
+    assert_eq!(numbers(&pages(18)), [19]);
+    // The number need not be that of a member.
+    assert_eq!(numbers(&pages(5)), there[4..]);
+    for after in [19, 20, (1 << 53) - 1] {
+        assert_eq!(page(after).0, r#"{"members":[],"readers":1}"#);
+    }
+    drop(reader);
 }
 
 #[test]

@@ -2,7 +2,11 @@
 
 mod common;
 
-use common::{Identity, Response, Server, until};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use common::{Folder, Identity, Response, Server, ask_at, until};
+use support::http::get;
 
 const MESSAGE: [(&str, &str); 2] = [("channel", "c"), ("message", "m")];
 
@@ -75,7 +79,7 @@ fn clients_per_address_are_limited() {
     drop(clients.pop());
     until("one may come for the one who went", || {
         let mut client = server.client();
-        client.try_send(support::http::get("/health")) && client.response().status == 200
+        client.try_send(get("/health")) && client.response().status == 200
     });
 }
 
@@ -85,6 +89,40 @@ fn a_trusted_proxy_has_no_client_limit() {
     let mut clients: Vec<_> = (0..5).map(|_| server.client()).collect();
     for client in &mut clients {
         client.get("/health", &[]).ok();
+    }
+}
+
+#[test]
+fn all_clients_of_unix_sockets_count_as_one_address() {
+    let folder = Folder::new("limits");
+    let path = folder.file("socket");
+    let url = format!("unix:{}", path.display());
+    let write = |fields: &str| ask_at(&path, "/write?channel=c&message=m", fields);
+    let is_limited = |answer: &str| answer.starts_with("HTTP/1.1 429 ");
+    for (proxies, is_proxy) in [("127.0.0.1", false), ("unix", true)] {
+        let limits = ["--max-rate", "1", "--max-clients-per-address", "3"];
+        let options = [&limits[..], &["--trust-proxy", proxies]].concat();
+        let server = Server::on(&["127.0.0.1:0", &url], &options);
+        let taken = (0..30).take_while(|_| !is_limited(&write(""))).count();
+        assert!((10..=12).contains(&taken), "{taken}");
+        let forwarded = write("X-Forwarded-For: 192.0.2.1\r\n");
+        assert_eq!(is_limited(&forwarded), !is_proxy, "{forwarded}");
+        server.write("c", "a TCP client has another address");
+
+        // The clients of the writes may still be there.
+        let last = if is_proxy { 200 } else { 429 };
+        until("the fourth client gets its answer", || {
+            let clients = [(); 4].map(|()| UnixStream::connect(&path).expect("a listener"));
+            let statuses: [u16; 4] = clients.each_ref().map(|mut client| {
+                let mut status = [0; 12];
+                // A client that was rejected may be closed already.
+                let _ = client.write_all(&get("/health"));
+                client.read_exact(&mut status).expect("a status");
+                String::from_utf8_lossy(&status[9..]).parse().expect("a number")
+            });
+            statuses == [200, 200, 200, last]
+        });
+        server.get("/health", &[]).ok();
     }
 }
 
@@ -111,7 +149,8 @@ fn at_the_memory_limit_the_oldest_history_is_evicted_and_reported_as_missed() {
 
 #[test]
 fn without_evictable_history_writes_fail_and_goodbyes_succeed() {
-    let server = Server::with(&["--max-memory", "100k", "--history", "0"]);
+    let server =
+        Server::with(&["--max-memory", "100k", "--history", "0", "--max-introduction", "4k"]);
     let text = "n".repeat(3_000);
     let mut members = Vec::new();
     let mut client = server.client();

@@ -200,6 +200,28 @@ fn durations_are_in_seconds_or_have_a_unit() {
 }
 
 #[test]
+fn a_server_starts_with_the_longest_times() {
+    let times = [
+        "--poll-timeout",
+        "--connection-timeout",
+        "--close-grace",
+        "--keep-alive",
+        "--request-timeout",
+        "--heartbeat",
+        "--stream-life",
+        "--retention",
+    ];
+    for time in ["600h", "87600h"] {
+        let options = times.map(|option| [option, time]).concat();
+        let server = Server::with(&options);
+        let me = server.introduce("c", "Josh");
+        let mut reader = server.park(&me.and(&[("channel", "c"), ("from_id", "2")]));
+        server.write("c", "howdy");
+        assert_eq!(reader.response().ok().texts(), ["howdy"], "{time}");
+    }
+}
+
+#[test]
 fn sizes_are_in_bytes_or_have_a_unit() {
     for (size, bytes) in [("10", 10), ("1k", 1024), ("2m", 2 << 20)] {
         let server = Server::with(&["--max-message", size]);

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Client, Params, Response, Server, request};
+use common::{Client, Identity, Params, Response, Server, request};
+use serde_json::json;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -197,6 +198,7 @@ fn integers_are_digits_that_fit_below_2_to_the_53() {
     for from_id in good {
         let params = [("channel", "c"), ("from_id", from_id), ("timeout", "0")];
         client.get("/read", &params).ok();
+        client.get("/members", &[("channel", "c"), ("from", from_id)]).ok();
     }
     let bad = [
         "",
@@ -223,6 +225,8 @@ fn integers_are_digits_that_fit_below_2_to_the_53() {
         client.get("/read", &params).fails_with(400, "bad_parameter");
         let params = [("channel", "c"), ("connection", value), ("auth", "x"), ("timeout", "0")];
         client.get("/read", &params).fails_with(400, "bad_parameter");
+        let params = [("channel", "c"), ("from", value)];
+        client.get("/members", &params).fails_with(400, "bad_parameter");
     }
     for value in &bad[..14] {
         let params = [("channel", "c"), ("timeout", value)];
@@ -271,6 +275,7 @@ fn a_known_parameter_may_come_once_only() {
         ("/introduce", "channel=c&channel=d&message=m".to_owned()),
         ("/goodbye", format!("{proof}&channel=c&channel=c")),
         ("/members", "channel=c&channel=d".to_owned()),
+        ("/members", "channel=c&from=1&from=1".to_owned()),
         ("/read", "channel=c&timeout=0&timeout=0".to_owned()),
         ("/read", "channel=c&timeout=0&epoch=a&epoch=a".to_owned()),
         ("/read", "channel=c&timeout=0&grace=1&grace=1".to_owned()),
@@ -293,7 +298,7 @@ fn unknown_parameters_are_ignored() {
     let mut client = server.client();
     let queries = [
         ("/write", "channel=c&message=m&_=12345"),
-        ("/write", "_=1&_=2&channel=c&message=m&from_id=x&timeout=-&grace=x"),
+        ("/write", "_=1&_=2&channel=c&message=m&from_id=x&from=x&timeout=-&grace=x"),
         ("/write", "Channel=x&channel=c&message=m&MESSAGE=y"),
         // A parameter of another call is unknown, too.
         ("/members", "channel=c&connection=x&connection=y&message=m&auth="),
@@ -380,4 +385,43 @@ fn max_message_limits_every_text() {
     // The decoded size counts.
     server.write("c", "ééééé");
     assert_eq!(server.read("c", "1").texts(), ["0123456789", "ééééé"]);
+}
+
+#[test]
+fn an_introduction_has_a_limit_of_its_own() {
+    // Options, and the number of two-byte characters that an introduction may have.
+    let cases: [(&[&str], usize); 4] = [
+        (&[], 512),
+        (&["--max-introduction", "10"], 5),
+        (&["--max-introduction=0"], 0),
+        (&["--max-introduction", "64k"], 32 * 1024),
+    ];
+    for (options, count) in cases {
+        let server = Server::with(options);
+        let (longest, longer) = ("é".repeat(count), "é".repeat(count) + "x");
+        let mut client = server.client();
+        let me =
+            Identity::from_answer(&client.post("/introduce?channel=c", "text/plain", &longest));
+        let path = "/introduce?channel=c";
+        for parameters in [vec![("message", &*longer)], me.and(&[("message", &longer)])] {
+            let answer = client.post_form(path, &parameters);
+            answer.fails_with(413, "message_too_large");
+            let detail = answer.json()["detail"].to_string();
+            assert!(count == 32 * 1024 || detail.contains("shorter name"), "{detail}");
+        }
+        client.post(path, "text/plain", &longer).fails_with(413, "message_too_large");
+        let mut socket = server.socket(&[("channel", "d")]);
+        let frame = json!({"call": "introduce", "channel": "c", "message": longer});
+        assert_eq!(socket.call(&frame)["error"], "message_too_large");
+        // A failed introduction changes nothing.
+        let members = server.members("c");
+        assert_eq!(members["members"].as_array().map(Vec::len), Some(1));
+        assert_eq!(members["members"][0]["message"], *longest);
+        assert_eq!(server.read("c", "1").next_id(), 2);
+        // Other texts have the limit of messages.
+        let text = longer.get(..1000).unwrap_or("longer than the limit");
+        server.write("c", text);
+        server.call_as(&me, "/goodbye", "c", text);
+        assert_eq!(server.read("c", "2").texts(), [text, text]);
+    }
 }

@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
 use common::{Client, Folder, Running, Server, command, free_address, run, run_with, until};
@@ -130,6 +130,36 @@ fn a_damaged_state_file_is_set_aside_and_the_server_starts_empty() {
         fs::remove_file(aside).expect("what was set aside");
         server.signal(Signal::KILL);
         server.wait();
+    }
+}
+
+#[test]
+fn a_state_that_cannot_be_written_is_an_error_and_leaves_the_old_file() {
+    // `ulimit -f` counts blocks of 512 bytes. /dev/full is a disk without space.
+    let cases = [
+        ("file size", "ulimit -f 16;", None, "File too large"),
+        ("full disk", "", Some("/dev/full"), "No space left on device"),
+    ];
+    for (name, before, disk, cause) in cases {
+        let state = State::new(name);
+        let mut shell = Command::new("sh");
+        let line = format!("{before} exec \"$0\" --listen 127.0.0.1:0 --no-sandbox --state \"$1\"");
+        shell.args(["-c", &line]).arg(command().get_program()).arg(state.path());
+        let mut server = Server::spawn(shell, 1);
+        server.fill("room", &"secret".repeat(1_000), 20);
+        let mut waiting = server.park(&[("channel", "other")]);
+        fs::write(state.path(), "old").expect("an old state");
+        if let Some(disk) = disk {
+            symlink(disk, state.0.file("state.new")).expect("a link");
+        }
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait().code(), Some(1), "{name}: {:?}", server.log());
+        assert_eq!(waiting.response().ok().ids(), Vec::<u64>::new());
+        let log = server.log().join("\n");
+        assert!(log.contains(" ERROR ") && log.contains(cause), "{name}: {log}");
+        assert!(!log.contains("secret"), "{name}: {log}");
+        assert_eq!(state.around(), ["state"], "{name}");
+        assert_eq!(fs::read(state.path()).expect("the old state"), b"old");
     }
 }
 

@@ -317,6 +317,8 @@ fn a_frame_without_a_valid_call_gets_an_error() {
         ),
         (r#"{"call":"goodbye"}"#, "missing_parameter"),
         (r#"{"call":"members"}"#, "missing_parameter"),
+        (r#"{"call":"members","channel":"c","from":1.5}"#, "bad_parameter"),
+        (r#"{"call":"members","channel":"c","from":[1]}"#, "bad_parameter"),
         (r#"{"call":"read"}"#, "missing_parameter"),
         (r#"{"call":"read","channel":[]}"#, "missing_parameter"),
     ];

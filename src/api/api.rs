@@ -75,6 +75,7 @@ impl Api {
             poll_timeout_ms: whole_ms(config.poll_timeout),
             settings: Settings {
                 max_message: config.max_message,
+                max_introduction: config.max_introduction,
                 session_timeout_ms: whole_ms(hub.connection_timeout()),
                 random,
             },

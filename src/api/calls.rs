@@ -14,7 +14,7 @@ use super::client_addr::RequestSource;
 use super::error::Error;
 use super::json;
 use super::params::Param::{
-    Auth, Callback, Channel, Connection, Epoch, FromId, Grace, Message, Timeout,
+    Auth, Callback, Channel, Connection, Epoch, From, FromId, Grace, Message, Timeout,
 };
 use super::params::{ParamSet, Parameters, Schema};
 use crate::hub::{self, Hub, Introducer, Now, Pair, TOKEN_BYTES};
@@ -35,6 +35,8 @@ pub struct Context<'a> {
 pub(super) struct Settings {
     /// Bytes of a message. A call with a larger one fails.
     pub(super) max_message: usize,
+    /// Bytes of the text of an introduction. A call with a larger one fails.
+    pub(super) max_introduction: usize,
     /// Time without a call after which a session ends, as `/introduce` reports it.
     pub(super) session_timeout_ms: u64,
     /// Fills a buffer with bytes that cannot be guessed.
@@ -137,7 +139,7 @@ calls! {
     Members => Row {
         schema: Schema {
             path: "/members",
-            known: ParamSet::of(&[Channel, Callback]),
+            known: ParamSet::of(&[Channel, From, Callback]),
             lists: ParamSet::EMPTY,
             adds_messages: false,
         },
@@ -275,6 +277,9 @@ fn introduce(
 ) -> Result<(), Error> {
     let channel = parameters.channel()?.for_writing()?;
     let message = parameters.message(settings.max_message)?;
+    if message.len() > settings.max_introduction {
+        return Err(Error::IntroductionTooLarge);
+    }
     let caller = match parameters.credentials()? {
         Some(credentials) => Introducer::Existing(credentials),
         None => Introducer::New(hub::Auth::new(random_token(settings.random))),
@@ -310,7 +315,8 @@ fn members(
     json: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let channel = parameters.channel()?.for_reading()?;
-    json::push_members(json, &context.hub.members(context.now, &channel));
+    let after = parameters.members_after()?;
+    json::push_members(json, &context.hub.members(context.now, &channel, after));
     Ok(())
 }
 

@@ -5,13 +5,15 @@ use std::num::NonZeroU64;
 
 use crate::http::Request;
 
-/// Key of the limits per address: an IPv4 address, or a /64 of IPv6. A host that has one address of
-/// a /64 commonly has all of them.
+/// Key of the limits per address: an IPv4 address, a /64 of IPv6, or all Unix sockets. A host that
+/// has one address of a /64 commonly has all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SourceKey(NonZeroU64);
 
-impl From<IpAddr> for SourceKey {
-    fn from(address: IpAddr) -> Self {
+/// `None` is the address of a Unix socket.
+impl From<Option<IpAddr>> for SourceKey {
+    fn from(address: Option<IpAddr>) -> Self {
+        let Some(address) = address else { return Self(UNIX_NUMBER) };
         let number = match address.to_canonical() {
             // No /64 has this number: addresses that begin with eight zero bits are reserved
             // (RFC 4291, section 2.4).
@@ -22,6 +24,10 @@ impl From<IpAddr> for SourceKey {
         Self(NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN))
     }
 }
+
+/// Number of all Unix sockets. A client of a Unix socket could open as many as it likes. As for
+/// IPv4, no /64 has this number.
+const UNIX_NUMBER: NonZeroU64 = NonZeroU64::new(2).unwrap();
 
 /// Set of addresses, for `--trust-proxy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +87,7 @@ fn prefix(address: IpAddr, host_bits: u32) -> u128 {
 /// Peer of the socket that a request came from.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestSource {
-    /// Address; `None` for a Unix socket.
+    /// Key of the limits per address; `None` for no limits.
     pub address: Option<SourceKey>,
     /// The peer is a trusted proxy: `X-Forwarded-For` has the address of the client.
     pub is_proxy: bool,
@@ -108,7 +114,7 @@ impl TrustedProxies {
         for hop in hops {
             // Text that is no address: the request counts against the hop that forwarded it.
             let Some(address) = parse_hop(hop.trim_ascii()) else { break };
-            client = Some(address.into());
+            client = Some(Some(address).into());
             if !self.is_trusted(Some(address)) {
                 break;
             }
@@ -141,11 +147,14 @@ mod tests {
 
     #[test]
     fn ipv6_addresses_of_one_network_have_one_key() {
-        let key = |text| SourceKey::from(address(text));
+        let key = |text| SourceKey::from(Some(address(text)));
         assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:1"));
         assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
         assert_eq!(key("192.0.2.1"), key("::ffff:192.0.2.1"));
         assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+        for text in ["::", "::1", "::2", "0:0:0:1::", "0.0.0.0", "0.0.0.2"] {
+            assert_ne!(key(text), SourceKey::from(None), "{text}");
+        }
     }
 
     #[test]
@@ -206,10 +215,10 @@ mod tests {
                 parse_complete(head.as_bytes(), &Limits { head_bytes: 1000, body_bytes: 0 })
                     .unwrap();
             let is_proxy = proxies.is_trusted(Some(address(peer)));
-            let source = RequestSource { address: Some(address(peer).into()), is_proxy };
+            let source = RequestSource { address: Some(Some(address(peer)).into()), is_proxy };
             assert_eq!(
                 proxies.client_addr(source, &request),
-                Some(address(expected).into()),
+                Some(Some(address(expected)).into()),
                 "{fields}"
             );
         }

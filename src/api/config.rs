@@ -10,6 +10,8 @@ use super::cors::AllowOrigin;
 pub struct Config {
     /// Size of a message in bytes. Larger ones are rejected.
     pub max_message: usize,
+    /// Size of the text of an introduction in bytes. Larger ones are rejected.
+    pub max_introduction: usize,
     /// Size of a request head in bytes. Larger ones are rejected.
     pub max_head: usize,
     /// Longest wait of a long poll. A longer `timeout` is reduced to it.

@@ -53,6 +53,8 @@ pub enum Error {
     MessageTooLarge,
     /// The body is a form of the type `multipart/form-data`.
     UnsupportedMediaType,
+    /// The text of an introduction is above its limit.
+    IntroductionTooLarge,
     /// The request line is above the limit of the head.
     UriTooLong,
     /// The head is above its limit.
@@ -93,7 +95,7 @@ impl Error {
             Self::MethodNotAllowed(_) => ("method_not_allowed", 405),
             Self::RequestTimeout => ("request_timeout", 408),
             Self::ConnectionEnded => ("connection_ended", 410),
-            Self::MessageTooLarge => ("message_too_large", 413),
+            Self::MessageTooLarge | Self::IntroductionTooLarge => ("message_too_large", 413),
             Self::UnsupportedMediaType => ("unsupported_media_type", 415),
             Self::UriTooLong => ("uri_too_long", 414),
             Self::HeadersTooLarge => ("headers_too_large", 431),
@@ -160,6 +162,9 @@ impl Error {
             Self::UnsupportedMediaType => {
                 "multipart/form-data is not supported; send application/x-www-form-urlencoded \
                  (curl: -d instead of -F; JavaScript: URLSearchParams instead of FormData)"
+            }
+            Self::IntroductionTooLarge => {
+                "the introduction is larger than this server accepts; use a shorter name"
             }
             Self::UriTooLong => "the request line is too long; POST the message instead",
             Self::HeadersTooLarge => "the request head is too large; send fewer header fields",

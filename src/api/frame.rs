@@ -171,11 +171,11 @@ fn parse_frame_call(call: Call, frame: &Map<String, Value>) -> Result<Parameters
 fn frame_text(param: Param, value: &Value) -> Result<Cow<'_, str>, Error> {
     match (param, value) {
         (_, Value::String(text)) => Ok(Cow::Borrowed(text)),
-        (Param::FromId | Param::Connection | Param::Grace, Value::Number(number)) => {
+        (Param::FromId | Param::From | Param::Connection | Param::Grace, Value::Number(number)) => {
             Ok(Cow::Owned(number.to_string()))
         }
-        (Param::FromId | Param::Connection | Param::Grace, _) => {
-            Err(Error::BadParameter("'from_id', 'connection' and 'grace' must be integers"))
+        (Param::FromId | Param::From | Param::Connection | Param::Grace, _) => {
+            Err(Error::BadParameter("'from_id', 'from', 'connection' and 'grace' must be integers"))
         }
         _ => Err(Error::BadParameter("'channel', 'message', 'auth' and 'epoch' must be strings")),
     }

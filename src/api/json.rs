@@ -30,19 +30,37 @@ pub(super) fn push_introduced(json: &mut Vec<u8>, introduced: &Introduced, timeo
     json.push(b'}');
 }
 
+/// Appends the response to `/members`, cut as a reply to a read is.
 pub(super) fn push_members(json: &mut Vec<u8>, members: &Members<'_>) {
     json.extend_from_slice(b"{\"members\":[");
+    let mut budget = members.max_bytes();
+    let mut has_more = false;
     for (index, (connection, member)) in members.iter().enumerate() {
-        json.extend_from_slice(if index == 0 { b"{\"connection\":" } else { b",{\"connection\":" });
+        let end = json.len();
+        if index > 0 {
+            json.push(b',');
+        }
+        let start = json.len();
+        json.extend_from_slice(b"{\"connection\":");
         push_number(json, connection);
         json.extend_from_slice(b",\"message\":");
         json.extend_from_slice(&member.text_json);
         push_field(json, "id", member.id);
         push_field(json, "time", member.unix_ms);
         json.push(b'}');
+        let bytes = json.len() - start;
+        if index > 0 && bytes > budget {
+            json.truncate(end);
+            has_more = true;
+            break;
+        }
+        budget = budget.saturating_sub(bytes);
     }
     json.push(b']');
     push_field(json, "readers", members.readers() as u64);
+    if has_more {
+        json.extend_from_slice(b",\"more\":true");
+    }
     json.push(b'}');
 }
 

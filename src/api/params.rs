@@ -13,6 +13,7 @@ use crate::hub::{ChannelName, Credentials, ID_MAX};
 pub(super) enum Param {
     Channel,
     FromId,
+    From,
     Message,
     Connection,
     Auth,
@@ -27,6 +28,7 @@ impl Param {
         match self {
             Self::Channel => "channel",
             Self::FromId => "from_id",
+            Self::From => "from",
             Self::Message => "message",
             Self::Connection => "connection",
             Self::Auth => "auth",
@@ -83,6 +85,7 @@ impl Schema {
         let param = match name {
             "channel" => Param::Channel,
             "from_id" => Param::FromId,
+            "from" => Param::From,
             "message" => Param::Message,
             "connection" => Param::Connection,
             "auth" => Param::Auth,
@@ -136,6 +139,7 @@ pub(super) struct Parameters<'a> {
     pub(super) schema: &'static Schema,
     pub(super) channels: OneOrMany<'a>,
     pub(super) from_ids: OneOrMany<'a>,
+    pub(super) from: Option<Cow<'a, str>>,
     pub(super) message: Option<Cow<'a, str>>,
     pub(super) connection: Option<Cow<'a, str>>,
     pub(super) auth: Option<Cow<'a, str>>,
@@ -153,6 +157,7 @@ impl<'a> Parameters<'a> {
             schema,
             channels: OneOrMany::default(),
             from_ids: OneOrMany::default(),
+            from: None,
             message: None,
             connection: None,
             auth: None,
@@ -235,6 +240,7 @@ impl<'a> Parameters<'a> {
                 return Ok(());
             }
             Param::Channel => &mut self.channels.first,
+            Param::From => &mut self.from,
             Param::Message => &mut self.message,
             Param::Connection => &mut self.connection,
             Param::Auth => &mut self.auth,
@@ -298,6 +304,15 @@ impl Parameters<'_> {
                 "'connection' and 'auth' belong together; give both, or neither",
             )),
         }
+    }
+
+    /// Returns the number after which a list of members begins; 0 for the whole list.
+    pub(super) fn members_after(&self) -> Result<u64, Error> {
+        let Some(text) = &self.from else { return Ok(0) };
+        let number = parse_integer(text)
+            .ok_or(Error::BadParameter("'from' must be the number of a connection"))?;
+        // No session has a negative number.
+        Ok(u64::try_from(number).unwrap_or(0))
     }
 
     /// Returns the callback of JSONP.

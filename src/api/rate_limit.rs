@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     fn address(number: u32) -> SourceKey {
-        IpAddr::V4(number.into()).into()
+        Some(IpAddr::V4(number.into())).into()
     }
 
     #[test]

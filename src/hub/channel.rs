@@ -1,6 +1,7 @@
 //! One channel: ids, history, members and readers.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 
 use super::message::{ENTRY_BYTES, Entry, MessageKind, encode};
 use super::slab::Key;
@@ -39,9 +40,13 @@ pub struct Member {
     pub(super) introduction_json: Box<[u8]>,
 }
 
-/// Members of a channel, and the number of its readers.
+/// Members of a channel, or the rest of them, and the number of its readers.
 pub struct Members<'h> {
-    channel: Option<&'h Channel>,
+    pub(super) channel: Option<&'h Channel>,
+    /// Session number that precedes the members; 0 for all members.
+    pub(super) after: u64,
+    /// Bytes of a response. See [`Members::max_bytes`].
+    pub(super) max_bytes: usize,
 }
 
 /// Limits of a channel's history.
@@ -86,15 +91,17 @@ pub(super) struct ChannelLocal {
 }
 
 impl<'h> Members<'h> {
-    pub(super) fn of(channel: Option<&'h Channel>) -> Self {
-        Self { channel }
+    /// Iterates over session numbers and members, ordered by number.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &'h Member)> + use<'h> {
+        let numbers = (Bound::Excluded(self.after), Bound::Unbounded);
+        let members = self.channel.map(|channel| channel.members.range(numbers));
+        members.into_iter().flatten().map(|(number, member)| (*number, member))
     }
 
-    /// Iterates over session numbers and members, ordered by number.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, &Member)> {
-        self.channel
-            .into_iter()
-            .flat_map(|channel| channel.members.iter().map(|(number, member)| (*number, member)))
+    /// Returns the bytes of members that one response may have. The first member may have more.
+    #[must_use]
+    pub fn max_bytes(&self) -> usize {
+        self.max_bytes
     }
 
     /// Returns the number of readers of the channel.

@@ -15,7 +15,8 @@ pub struct Config {
     pub connection_timeout: Duration,
     /// Time that a session survives the closing of its reader. Default: 0.
     pub close_grace: Duration,
-    /// Bytes of messages in one reply. A larger message has a reply of its own. Default: 1 MiB.
+    /// Bytes of messages, or of members, in one reply. A larger message has a reply of its own.
+    /// Default: 1 MiB.
     pub max_reply: usize,
     /// Number of channels; 0 means no limit. Default: 0.
     pub max_channels: usize,

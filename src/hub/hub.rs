@@ -166,14 +166,14 @@ impl Hub {
         Ok(())
     }
 
-    /// Returns the members of a channel.
+    /// Returns the members of a channel whose session numbers are above `after`.
     #[must_use]
-    pub fn members(&mut self, now: Now, key: &ChannelKey<'_>) -> Members<'_> {
+    pub fn members(&mut self, now: Now, key: &ChannelKey<'_>, after: u64) -> Members<'_> {
         let channel = self.channels.find(key).map(|index| {
             self.channels.local_mut(index).last_use = now.mono;
             &self.channels[index]
         });
-        Members::of(channel)
+        Members { channel, after, max_bytes: self.config.max_reply }
     }
 
     /// Returns the time of the next [`Hub::expire`].

@@ -42,9 +42,12 @@ pub struct Options {
     pub retention: Duration,
     /// Maximum size of a message, in bytes.
     pub max_message: usize,
+    /// Maximum size of the text of an introduction, in bytes.
+    pub max_introduction: usize,
     /// Maximum size of a request head, in bytes.
     pub max_head: usize,
-    /// Maximum size of the messages in one response, in bytes. Further reads return the rest.
+    /// Maximum size of the messages or members in one response, in bytes. Further calls return the
+    /// rest.
     pub max_reply: usize,
     /// Unsent bytes of one stream. A stream with more is closed.
     pub max_backlog: usize,
@@ -165,6 +168,13 @@ pub const SPECS: &[Spec<Options>] = &[
         set: |options, text| set(&mut options.max_message, parse_size(text)),
     },
     Spec {
+        name: "max-introduction",
+        takes: Arity::One("SIZE"),
+        default: "1k",
+        help: "maximum size of an introduction",
+        set: |options, text| set(&mut options.max_introduction, parse_size(text)),
+    },
+    Spec {
         name: "max-head",
         takes: Arity::One("SIZE"),
         default: "16k",
@@ -175,7 +185,7 @@ pub const SPECS: &[Spec<Options>] = &[
         name: "max-reply",
         takes: Arity::One("SIZE"),
         default: "1m",
-        help: "maximum size of the messages in one response",
+        help: "maximum size of the messages or members in one response",
         set: |options, text| set(&mut options.max_reply, parse_size(text).and_then(nonzero)),
     },
     Spec {
@@ -308,6 +318,7 @@ impl Options {
             history: 0,
             retention: Duration::ZERO,
             max_message: 0,
+            max_introduction: 0,
             max_head: 0,
             max_reply: 0,
             max_backlog: 0,

@@ -30,6 +30,9 @@ const BACKLOG: i32 = 4096;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Largest `TCP_USER_TIMEOUT` that Linux accepts, in milliseconds: 24 days.
+const USER_TIMEOUT_MS_MAX: u32 = i32::MAX.cast_unsigned();
+
 /// Delay before a Unix socket that refuses connections counts as stale. A process that has bound
 /// its socket listens on it much sooner.
 const LISTEN_RETRY_DELAY: Duration = Duration::from_millis(50);
@@ -266,11 +269,9 @@ fn set_up_tcp(listener: &OwnedFd, response_timeout: Duration) -> io::Result<()> 
     sockopt::set_tcp_keepidle(listener, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(listener, KEEPALIVE_INTERVAL)?;
     // Linux also counts the time in which the peer's receive window is full.
-    let unacknowledged = KEEPALIVE_IDLE.max(response_timeout);
-    sockopt::set_tcp_user_timeout(
-        listener,
-        u32::try_from(unacknowledged.as_millis()).unwrap_or(u32::MAX),
-    )?;
+    let unacknowledged_ms = KEEPALIVE_IDLE.max(response_timeout).as_millis();
+    let user_timeout_ms = u32::try_from(unacknowledged_ms).unwrap_or(u32::MAX);
+    sockopt::set_tcp_user_timeout(listener, user_timeout_ms.min(USER_TIMEOUT_MS_MAX))?;
     Ok(())
 }
 

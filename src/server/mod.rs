@@ -61,6 +61,8 @@ pub struct Server {
     service: Service<OsListener>,
     /// File of `--state`, written at a stop.
     state_file: Option<StateFile>,
+    /// Exit status of a stop: a failure if the state file could not be written.
+    exit_code: ExitCode,
     upgrade: UpgradeCoordinator,
     systemd: Systemd,
     heap_trim: HeapTrim,
@@ -91,12 +93,12 @@ impl Server {
             let source = listener.source();
             poll.registry().register(source, token, Interest::READABLE).map_err(cannot_start)?;
         }
-        let max_clients = file_limit.max_clients(options.max_clients);
         let listener_count = listeners.len();
+        let accept = file_limit.accept_limits(options.max_clients, listener_count);
         let ports = listeners.iter().filter_map(OsListener::port).collect();
         let has_admin = listeners.iter().any(|it| it.kind() == ListenerKind::Admin);
         let initial = InitialHub { hub, now };
-        let mut service = Service::with_hub(options, initial, listeners, max_clients, fill_random);
+        let mut service = Service::with_hub(options, initial, listeners, accept, fill_random);
         if has_admin {
             service.track_process(process::stats_reader());
         }
@@ -109,6 +111,7 @@ impl Server {
             ports,
             service,
             state_file,
+            exit_code: ExitCode::SUCCESS,
             upgrade: UpgradeCoordinator::new(predecessor),
             systemd: Systemd::from_env(now.mono),
             heap_trim: HeapTrim::default(),
@@ -219,7 +222,7 @@ impl Server {
         }
         self.service.is_stopped().then(|| {
             log::info!("stopped");
-            ExitCode::SUCCESS
+            self.exit_code
         })
     }
 
@@ -279,9 +282,11 @@ impl Server {
         self.service.shut_down();
         let (hub, now) = self.service.hub();
         let file = self.state_file.as_ref()?;
-        let error = file.store(hub, now).err()?;
-        log::error!("cannot write the state file path={}: {error}", file.path().display());
-        Some(ExitCode::FAILURE)
+        if let Err(error) = file.store(hub, now) {
+            log::error!("cannot write the state file path={}: {error}", file.path().display());
+            self.exit_code = ExitCode::FAILURE;
+        }
+        None
     }
 }
 

@@ -4,7 +4,7 @@
 use std::io::{self, IsTerminal};
 
 use mio::{Interest, Registry};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2, SIGXFSZ};
 use signal_hook_mio::v1_0;
 
 use super::event_source::EventSource;
@@ -34,7 +34,9 @@ impl Signals {
     ///
     /// The kernel's error.
     pub(super) fn new(registry: &Registry) -> io::Result<Self> {
-        let mut signals = v1_0::Signals::new([SIGTERM, SIGINT, SIGUSR2, SIGHUP])?;
+        // SIGXFSZ would end the process if the state file reaches the limit on file sizes
+        // (RLIMIT_FSIZE). If it is handled, the write fails.
+        let mut signals = v1_0::Signals::new([SIGTERM, SIGINT, SIGUSR2, SIGHUP, SIGXFSZ])?;
         registry.register(&mut signals, EventSource::Signals.token(), Interest::READABLE)?;
         Ok(Self { signals, has_terminal: io::stderr().is_terminal() })
     }
@@ -46,6 +48,7 @@ impl Signals {
             match signal {
                 SIGUSR2 => pending.upgrade = true,
                 SIGHUP if !self.has_terminal => pending.reload = true,
+                SIGXFSZ => {}
                 _ => pending.stop = true,
             }
         }

@@ -6,7 +6,7 @@ use std::io;
 use std::net::IpAddr;
 
 use super::client_io::ClientIo;
-use super::limits::FILES_RESERVED;
+use super::limits::{ADMIN_CLIENTS_MAX, AcceptLimits};
 use super::listener::{Listener, ListenerKind};
 use crate::api::Error;
 use crate::hub::{Key, Millis};
@@ -20,14 +20,6 @@ pub const ACCEPTS_A_TURN: usize = 256;
 /// kernel's backlog.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-/// Rejected clients that may linger at once, so that they can read the error. Further clients are
-/// sent the error too, but are closed at once.
-const REJECTED_CLIENTS_MAX: usize = FILES_RESERVED / 2;
-
-/// Clients of the admin listener at once: some scrapers and an operator. They do not count against
-/// the limit of the public listeners.
-const ADMIN_CLIENTS_MAX: usize = FILES_RESERVED / 8;
-
 /// Error for a client above `--max-clients`.
 const SERVER_FULL: Error = Error::OverCapacity("client limit reached; retry later");
 
@@ -38,7 +30,7 @@ const ADDRESS_FULL: Error =
 /// The listeners, and the decisions about new clients.
 pub(super) struct Acceptor<L: Listener> {
     listeners: Vec<ListenerSlot<L>>,
-    max_clients: usize,
+    limits: AcceptLimits,
     /// A descriptor in reserve. It is closed for a moment to accept, and close, a client for which
     /// no other descriptor is left.
     reserve_fd: Option<L::Reserve>,
@@ -55,13 +47,13 @@ struct ListenerSlot<L> {
 }
 
 impl<L: Listener> Acceptor<L> {
-    pub(super) fn new(listeners: Vec<L>, max_clients: usize) -> Self {
+    pub(super) fn new(listeners: Vec<L>, limits: AcceptLimits) -> Self {
         let mut listeners: Vec<_> = listeners
             .into_iter()
             .map(|listener| ListenerSlot { listener, is_readable: false })
             .collect();
         let reserve_fd = listeners.first_mut().and_then(|slot| slot.listener.reserve_fd());
-        Self { listeners, max_clients, reserve_fd, paused_until: None, next_warning: Millis(0) }
+        Self { listeners, limits, reserve_fd, paused_until: None, next_warning: Millis(0) }
     }
 
     /// Notes that a listener may have clients to accept.
@@ -82,7 +74,7 @@ impl<L: Listener> Acceptor<L> {
     }
 
     pub(super) fn max_clients(&self) -> usize {
-        self.max_clients
+        self.limits.clients
     }
 
     pub(super) fn listeners(&self) -> impl Iterator<Item = &L> {
@@ -170,10 +162,10 @@ impl<L: Listener> Acceptor<L> {
         address: Option<IpAddr>,
         register: &mut impl FnMut(&mut L::Socket, Key) -> io::Result<()>,
     ) {
-        let has_room = io.clients.active() < self.max_clients;
+        let has_room = io.clients.active() < self.limits.clients;
         if !has_room {
             io.metrics.count_rejected(RejectReason::MaxClients);
-            if io.clients.rejected_count() >= REJECTED_CLIENTS_MAX {
+            if io.clients.rejected_count() >= self.limits.rejected {
                 return io.reject_and_close(socket, SERVER_FULL);
             }
         }
@@ -186,7 +178,7 @@ impl<L: Listener> Acceptor<L> {
             io.reject(key, SERVER_FULL);
         } else if io.clients.exceeds_address_limit(key) {
             io.metrics.count_rejected(RejectReason::MaxPerAddress);
-            if io.clients.rejected_count() < REJECTED_CLIENTS_MAX {
+            if io.clients.rejected_count() < self.limits.rejected {
                 io.reject(key, ADDRESS_FULL);
             } else {
                 io.respond_and_close(key, ADDRESS_FULL);

@@ -121,7 +121,7 @@ pub(super) struct Client<S> {
     pub(super) is_admin: bool,
     /// A trusted proxy: it sends requests of other clients.
     pub(super) is_proxy: bool,
-    /// `None` for a Unix socket.
+    /// `None` for a client of the admin listener.
     pub(super) address: Option<SourceKey>,
 }
 

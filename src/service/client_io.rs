@@ -44,11 +44,12 @@ impl<S: Socket> ClientIo<S> {
         }
     }
 
-    /// Adds a client of a public listener.
+    /// Adds a client of a public listener. The address is `None` for a Unix socket.
     pub(super) fn admit(&mut self, socket: S, address: Option<IpAddr>) -> Key {
         let is_proxy = self.api.is_trusted(address);
         let deadline = self.now.mono.after(self.limits.keep_alive_ms);
-        self.clients.insert(Client::new(socket, address.map(SourceKey::from), is_proxy, deadline))
+        let key = SourceKey::from(address);
+        self.clients.insert(Client::new(socket, Some(key), is_proxy, deadline))
     }
 
     /// Adds a client of the admin listener.

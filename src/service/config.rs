@@ -29,6 +29,7 @@ pub(crate) fn hub_config(options: &Options, random: fn(&mut [u8])) -> hub::Confi
 pub(super) fn api_config(options: &Options) -> api::Config {
     api::Config {
         max_message: options.max_message,
+        max_introduction: options.max_introduction,
         max_head: options.max_head,
         poll_timeout: options.poll_timeout,
         allow_origin: options.allow_origin(),

@@ -1,9 +1,30 @@
 //! Limits of the service: constants, and those that the options set.
 
-/// File descriptors that are not for clients: standard streams, epoll, signals, listeners, the
-/// reserve, and rejected clients that still read their response. Generous: running out of
-/// descriptors is worse than serving a few clients fewer.
-pub(crate) const FILES_RESERVED: usize = 128;
+/// Rejected clients that may linger at once, so that they can read the error. Further clients are
+/// sent the error too, but are closed at once.
+const REJECTED_CLIENTS_MAX: usize = 64;
+
+/// Clients of the admin listener at once: some scrapers and an operator. They do not count against
+/// the limit of the public listeners.
+pub(crate) const ADMIN_CLIENTS_MAX: usize = 16;
+
+/// Limits for the acceptor.
+#[derive(Clone, Copy, Debug)]
+pub struct AcceptLimits {
+    /// Clients at once. Further clients are rejected.
+    pub clients: usize,
+    /// Rejected clients that may linger at once.
+    pub rejected: usize,
+}
+
+impl AcceptLimits {
+    /// Returns the limits for so many clients, if there are `files` descriptors for rejected
+    /// clients.
+    #[must_use]
+    pub fn new(clients: usize, files: usize) -> Self {
+        Self { clients, rejected: files.min(REJECTED_CLIENTS_MAX) }
+    }
+}
 
 /// Bytes of one read. There is at most one read per client and turn.
 pub const READ_BYTES: usize = 64 * 1024;

@@ -31,8 +31,10 @@ pub use acceptor::ACCEPTS_A_TURN;
 pub(crate) use config::hub_config;
 pub use event::Event;
 pub use gauges::Gauges;
-pub(crate) use limits::FILES_RESERVED;
-pub use limits::{LINGER_MS, READ_BYTES, RESPONSE_BYTES_PER_TURN, SHUTDOWN_TIMEOUT_MS};
+pub(crate) use limits::ADMIN_CLIENTS_MAX;
+pub use limits::{
+    AcceptLimits, LINGER_MS, READ_BYTES, RESPONSE_BYTES_PER_TURN, SHUTDOWN_TIMEOUT_MS,
+};
 pub use listener::{Listener, ListenerKind};
 pub use service::{InitialHub, NextWake, Service};
 pub use socket::Socket;

@@ -9,7 +9,7 @@ use super::client_io::ClientIo;
 use super::config::{api_config, hub_config};
 use super::event::Event;
 use super::gauges::Gauges;
-use super::limits::{ClientLimits, RESPONSE_BYTES_PER_TURN};
+use super::limits::{AcceptLimits, ClientLimits, RESPONSE_BYTES_PER_TURN};
 use super::listener::Listener;
 use super::phase::Phase;
 use crate::api::{Api, Error, Transport};
@@ -54,18 +54,17 @@ pub enum NextWake {
 }
 
 impl<L: Listener> Service<L> {
-    /// Creates a service with an empty hub. `max_clients` is the limit of clients at once.
-    /// `random` fills a buffer with unpredictable bytes.
+    /// Creates a service with an empty hub. `random` fills a buffer with unpredictable bytes.
     #[must_use]
     pub fn new(
         options: &Options,
         listeners: Vec<L>,
-        max_clients: usize,
+        accept: AcceptLimits,
         random: fn(&mut [u8]),
     ) -> Self {
         let hub = Hub::new(hub_config(options, random));
         let initial = InitialHub { hub, now: Now::default() };
-        Self::with_hub(options, initial, listeners, max_clients, random)
+        Self::with_hub(options, initial, listeners, accept, random)
     }
 
     /// Creates a service as [`Service::new`] does, with a hub that may have contents.
@@ -74,7 +73,7 @@ impl<L: Listener> Service<L> {
         options: &Options,
         initial: InitialHub,
         listeners: Vec<L>,
-        max_clients: usize,
+        accept: AcceptLimits,
         random: fn(&mut [u8]),
     ) -> Self {
         let InitialHub { hub, now } = initial;
@@ -90,8 +89,8 @@ impl<L: Listener> Service<L> {
         };
         Self {
             hub,
-            io: ClientIo::new(api, limits, max_clients, now),
-            acceptor: Acceptor::new(listeners, max_clients),
+            io: ClientIo::new(api, limits, accept.clients, now),
+            acceptor: Acceptor::new(listeners, accept),
             phase: Phase::Serving,
             resume_batch: None,
         }

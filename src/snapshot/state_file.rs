@@ -99,15 +99,24 @@ impl StateFile {
     ///
     /// # Errors
     ///
-    /// The error of writing.
+    /// The error of writing. An incomplete file is removed.
     pub fn store(&self, hub: &Hub, now: Now) -> io::Result<()> {
-        let mut out = BufWriter::with_capacity(BUFFER_BYTES, self.create_new()?);
-        format::write(hub, now, 0, &mut out)?;
-        out.into_inner()?.sync_all()?;
-        fs::rename(self.new_path(), &self.path)?;
+        let stored =
+            self.write_new(hub, now).and_then(|()| fs::rename(self.new_path(), &self.path));
+        if stored.is_err() {
+            // Fails if the file could not be created.
+            let _ = fs::remove_file(self.new_path());
+        }
+        stored?;
         // The new name is on the disk only once its folder is.
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    }
+
+    fn write_new(&self, hub: &Hub, now: Now) -> io::Result<()> {
+        let mut out = BufWriter::with_capacity(BUFFER_BYTES, self.create_new()?);
+        format::write(hub, now, 0, &mut out)?;
+        out.into_inner()?.sync_all()
     }
 
     fn create_new(&self) -> io::Result<File> {

@@ -6,7 +6,8 @@ export type Transport = "websocket" | "eventsource" | "fetch" | "jsonp";
 export interface Options {
   /**
    * Name that the other members see. Without a name, the page reads the room unseen, and its
-   * messages have no sender.
+   * messages have no sender. If the name is longer than the server accepts (1 KiB by default, with
+   * the 25 bytes of the inbox), onerror gets `message_too_large`.
    */
   name?: string;
   /** Address of the server. Default: the address that speak.js was loaded from. */

@@ -29,5 +29,5 @@ pub use server::{Finished, Running, Server, command, run, run_with};
 pub use socket::{Frame, Socket, handshake};
 pub use support::http::{Params, request, target};
 pub use support::ws::{CLOSE, HANDSHAKE, PING, PONG, TEXT, client_frame as masked};
-pub use unix::get_at;
+pub use unix::{ask_at, get_at};
 pub use wait::{GUARD, is_full, now_ms, until};

@@ -1,5 +1,7 @@
 //! Responses, events and frames, held against what their clients asked.
 
+use std::iter;
+
 use serde_json::Value;
 use support::http::{Framing, Head};
 use support::incoming::Item;
@@ -162,10 +164,8 @@ impl World {
                 // It may be for calls that have arrived, and that the server did not look at.
                 let is_answer = |request: &Request| {
                     // These are never refused so by themselves.
-                    let is_exempt = matches!(
-                        request.kind,
-                        Kind::Plain(_) | Kind::Fatal(_) | Kind::Goodbye | Kind::GoodbyeToOne
-                    );
+                    let is_exempt = matches!(request.kind, Kind::Plain(_) | Kind::Fatal(_))
+                        || needs_no_memory(request.kind);
                     let is_script = body.starts_with("/**/");
                     let is_whole = request.has_arrived() || matches!(request.kind, Kind::Fatal(_));
                     is_whole && request.closes && !is_exempt && request.is_script == is_script
@@ -193,6 +193,9 @@ impl World {
             _ => serde_json::from_str(json).unwrap_or_else(|fault| panic!("{fault}: {json}")),
         };
         let status = value["status"].as_u64().map_or(status, |status| status as u16);
+        let introduced = request.text.filter(|_| kind == Kind::Introduce);
+        let max_introduction = self.plan.numbers.max_introduction;
+        let is_too_large = introduced.is_some_and(|text| text.write().len() > max_introduction);
         match (kind, status) {
             (Kind::Plain(expected) | Kind::Fatal(expected), _) => {
                 // The rate limit comes first, also for a call that could not be done.
@@ -201,15 +204,18 @@ impl World {
                 self.tally(&format!("status {status}"));
                 return;
             }
-            (_, 200) => {}
+            (_, 200) => assert!(!is_too_large, "a large introduction is answered with {json}"),
+            (Kind::Introduce, 413) => {
+                assert!(is_too_large, "{json}");
+                self.tally("introduction too large");
+            }
             (_, 410) => {
                 self.ended_claims.push(request.carries.expect("only a session ends"));
                 self.tally("call of a session that ended");
             }
             (Kind::Write | Kind::Introduce, 429) => assert!(has_rate, "{json}"),
             (_, 503) => {
-                let is_goodbye = matches!(kind, Kind::Goodbye | Kind::GoodbyeToOne);
-                assert!(is_tight && !is_goodbye, "{json}");
+                assert!(is_tight && !needs_no_memory(kind), "{json}");
                 self.tally("no memory for a call");
             }
             _ => panic!("{kind:?} is answered with {json}"),
@@ -246,9 +252,25 @@ impl World {
                 self.tally("goodbye");
             }
             Kind::GoodbyeToOne => self.tally("goodbye to one"),
+            Kind::Members { after } => self.members(after, &value),
             Kind::ReadNow | Kind::Poll { .. } => self.answer(place, request, &value),
             _ => unreachable!("these are not answered so"),
         }
+    }
+
+    /// Checks a list of members: its order, and its size.
+    fn members(&mut self, after: u64, value: &Value) {
+        let members = value["members"].as_array().expect("a list");
+        let numbers = members.iter().map(|member| member["connection"].as_u64());
+        let numbers: Vec<_> = iter::once(Some(after)).chain(numbers).collect();
+        assert!(numbers.is_sorted_by(|one, next| one < next), "after {after}: {value}");
+        let bytes: usize = members.iter().map(|member| member.to_string().len()).sum();
+        let max_reply = self.plan.numbers.max_reply;
+        assert!(members.len() < 2 || bytes <= max_reply, "{bytes} bytes of members: {value}");
+        let has_more = value["more"] == true;
+        assert!(!has_more || !members.is_empty() && max_reply == 300, "{value}");
+        self.record.tally.count_if(has_more, "members cut");
+        self.record.tally.count_if(after > 0 && !members.is_empty(), "rest of the members");
     }
 
     /// Checks the answer of a read.
@@ -365,4 +387,9 @@ impl World {
             self.check_outcome(place, &request, 200, json, done_at);
         }
     }
+}
+
+/// Says whether a call is never refused for want of memory.
+fn needs_no_memory(kind: Kind) -> bool {
+    matches!(kind, Kind::Goodbye | Kind::GoodbyeToOne | Kind::Members { .. })
 }

@@ -25,7 +25,7 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 49] = [
+const RULES: [&str; 52] = [
     "asked to continue",
     "call in a frame",
     "call of a session that ended",
@@ -50,7 +50,9 @@ const RULES: [&str; 49] = [
     "goodbye to one",
     "heartbeat",
     "introduction",
+    "introduction too large",
     "long poll closed that carried a session",
+    "members cut",
     "missed",
     "no descriptors",
     "no memory for a request",
@@ -60,6 +62,7 @@ const RULES: [&str; 49] = [
     "read closed with a grace of its own",
     "rejected",
     "request timed out",
+    "rest of the members",
     "socket closed that carried a session",
     "socket opened",
     "status 403",

@@ -19,6 +19,10 @@ pub(crate) enum Kind {
     Introduce,
     Goodbye,
     GoodbyeToOne,
+    /// The members with numbers above this one.
+    Members {
+        after: u64,
+    },
     /// Answered with this status in any case.
     Plain(u16),
     /// Answered with this status, and closed.

@@ -90,9 +90,12 @@ pub(crate) struct Numbers {
     pub(crate) max_memory: usize,
     /// Little memory: history may be evicted, calls refused, clients closed.
     pub(crate) is_tight: bool,
+    /// Bytes of the messages or members in one answer.
+    pub(crate) max_reply: usize,
     /// One answer may not contain all that is retained.
     pub(crate) is_cut: bool,
     pub(crate) max_rate: usize,
+    pub(crate) max_introduction: usize,
     pub(crate) history: usize,
 }
 
@@ -144,14 +147,15 @@ impl Plan {
             max_backlog: random.pick(&[500, 20_000, 1 << 20]),
             max_memory: random.pick(&[60_000, 256 << 20, 256 << 20, 256 << 20]),
             is_tight: false,
+            max_reply: random.pick(&[300, 1 << 20, 1 << 20]),
             is_cut: false,
             max_rate: random.pick(&[0, 0, 0, 5]),
+            max_introduction: random.pick(&[30, 1_024, 4_096]),
             history: random.pick(&[0, 2, 100, 100]),
         };
         let retention = random.pick(&["300ms", "20s", "1h"]);
-        let max_reply = random.pick(&["300", "1m", "1m"]);
         let is_tight = numbers.max_memory < 1 << 20;
-        let numbers = Numbers { is_tight, is_cut: is_tight || max_reply == "300", ..numbers };
+        let numbers = Numbers { is_tight, is_cut: is_tight || numbers.max_reply == 300, ..numbers };
         let arguments = [
             format!("--keep-alive={}ms", numbers.keep_alive),
             format!("--request-timeout={}ms", numbers.request_timeout),
@@ -165,9 +169,10 @@ impl Plan {
             format!("--max-backlog={}", numbers.max_backlog),
             format!("--max-memory={}", numbers.max_memory),
             format!("--max-rate={}", numbers.max_rate),
+            format!("--max-introduction={}", numbers.max_introduction),
             format!("--history={}", numbers.history),
             format!("--retention={retention}"),
-            format!("--max-reply={max_reply}"),
+            format!("--max-reply={}", numbers.max_reply),
             "--max-message=4k".to_owned(),
             "--max-head=2k".to_owned(),
         ];

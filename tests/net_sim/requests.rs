@@ -65,7 +65,11 @@ impl World {
                 ("goodbye", Kind::GoodbyeToOne)
             }
             Step::Goodbye if carries.is_some() => ("goodbye", Kind::Goodbye),
-            Step::Lookup => ("members", Kind::Plain(200)),
+            Step::Lookup => {
+                let after = self.number_before_members();
+                parameters.push(("from", after.to_string()));
+                ("members", Kind::Members { after })
+            }
             _ => ("write", Kind::Write),
         };
         let mut request = Request::new(kind);
@@ -163,9 +167,20 @@ impl World {
         }
     }
 
+    fn number_before_members(&mut self) -> u64 {
+        let session = if self.random.once_in(2) { self.any_session() } else { None };
+        session.unwrap_or(0)
+    }
+
     fn lookup(&mut self, peer: usize) -> Vec<u8> {
+        if self.random.once_in(5) {
+            let after = self.number_before_members();
+            let mut request = Request::new(Kind::Members { after });
+            let line = format!("GET /members?channel=c0&from={after}");
+            let head = self.head(&mut request, &line, "");
+            return self.enqueue(peer, request, head.into_bytes());
+        }
         let (line, fields, body, status) = self.random.pick(&[
-            ("GET /members?channel=c0", "", "", 200),
             ("GET /create", "", "", 200),
             ("GET /health", "", "", 200),
             ("GET /image-test", "", "", 200),
@@ -275,7 +290,8 @@ impl World {
         json.insert("call".to_owned(), name.into());
         json.insert("ref".to_owned(), number.into());
         for (name, value) in parameters {
-            let number = value.parse::<u64>().ok().filter(|_| name == "connection");
+            let is_number = matches!(name, "connection" | "from");
+            let number = value.parse::<u64>().ok().filter(|_| is_number);
             let value = number.map_or_else(|| Value::from(value), Value::from);
             json.insert(name.to_owned(), value);
         }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use speak::hub::{Key, Now};
 use speak::options::Options;
-use speak::service::{Event, Listener, Service, Socket};
+use speak::service::{AcceptLimits, Event, Listener, Service, Socket};
 use support::random::Random;
 
 use crate::network::Network;
@@ -42,7 +42,8 @@ pub(crate) fn start(
 ) -> (Net, Service<SimListener>) {
     let net = Rc::new(RefCell::new(Network::new(random)));
     let listeners = vec![SimListener(Rc::clone(&net))];
-    let mut service = Service::new(options, listeners, clients_max, fill);
+    let mut service =
+        Service::new(options, listeners, AcceptLimits::new(clients_max, usize::MAX), fill);
     service.set_step_weight(weight);
     (net, service)
 }

@@ -245,10 +245,11 @@ impl World {
     fn connect_any(&mut self) {
         if self.present.len() < self.plan.clients_max {
             let number = self.random.below(self.plan.addresses.into()) as u8;
-            let address = Ipv4Addr::new(10, 0, 0, number);
+            // The first address is that of all Unix sockets.
+            let address = (number > 0).then(|| Ipv4Addr::new(10, 0, 0, number).into());
             let capacity = self.random.pick(&self.plan.capacities.clone());
-            let place = self.connect(Some(address.into()), capacity);
-            self.record.note(|| format!("    {place} from {address}, {capacity} bytes"));
+            let place = self.connect(address, capacity);
+            self.record.note(|| format!("    {place} from {address:?}, {capacity} bytes"));
         }
     }
 

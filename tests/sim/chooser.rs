@@ -84,7 +84,10 @@ impl World {
             Kind::Resume => self.resume_one(),
             Kind::Resubscribe => self.resubscribe_one(),
             Kind::EndStream => self.end_one_stream(),
-            Kind::Members => self.members(channel),
+            Kind::Members => {
+                let shown = if self.random.once_in(2) { self.any_identity() } else { None };
+                self.members(channel, shown.map_or(0, |it| it.session));
+            }
             Kind::Close => self.close_one(),
             Kind::DropClient => self.drop_client(),
             Kind::CompleteAll => self.complete_all(),

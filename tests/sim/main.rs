@@ -24,7 +24,7 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 90] = [
+const RULES: [&str; 91] = [
     "answer cut",
     "answer shared",
     "answer shared by a stream and a poll",
@@ -73,6 +73,7 @@ const RULES: [&str; 90] = [
     "read refused: WrongAuth",
     "read replaced",
     "reset sent",
+    "rest of the members",
     "resubscribe",
     "resubscribe refused: OverCapacity",
     "resubscribe refused: SessionEnded",

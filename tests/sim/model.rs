@@ -312,12 +312,14 @@ impl Model {
         self.ended.insert(number, reason);
     }
 
-    /// Returns the members, and the number of pending reads.
-    pub(crate) fn ask_members(&mut self, channel: usize) -> (Vec<Message>, usize) {
+    /// Returns the members with numbers above `after`, and the number of pending reads.
+    pub(crate) fn ask_members(&mut self, channel: usize, after: u64) -> (Vec<Message>, usize) {
         if self.exists(channel) {
             self.used(channel);
         }
-        let members = self.members(channel).into_values().cloned().collect();
+        let members = self.members(channel).into_iter().filter(|(number, _)| *number > after);
+        let members: Vec<_> = members.map(|(_, its)| its.clone()).collect();
+        self.tally.count_if(after > 0 && !members.is_empty(), "rest of the members");
         (members, self.readers(channel))
     }
 }

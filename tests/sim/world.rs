@@ -171,10 +171,10 @@ impl World {
         self.agree(if channel.is_some() { "goodbye to one" } else { "goodbye" }, &expected);
     }
 
-    pub(crate) fn members(&mut self, channel: usize) {
-        self.begin(|| format!("members of {channel}"));
-        let (expected, readers) = self.model.ask_members(channel);
-        let members = self.hub.members(self.now, &to_read(&self.names[channel]));
+    pub(crate) fn members(&mut self, channel: usize, after: u64) {
+        self.begin(|| format!("members of {channel} after {after}"));
+        let (expected, readers) = self.model.ask_members(channel, after);
+        let members = self.hub.members(self.now, &to_read(&self.names[channel]), after);
         assert_eq!(members.readers(), readers, "readers of a channel");
         let parse = |text: &[u8]| serde_json::from_slice::<String>(text).expect("a JSON string");
         let members = members.iter().map(|(from, its)| Message {

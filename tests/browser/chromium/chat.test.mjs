@@ -90,6 +90,27 @@ test("the client can be loaded as a module", async () => {
 });
 
 for (const transport of TRANSPORTS) {
+  test(`a name that the server finds too long is an error (${transport})`, async () => {
+    const room = `names ${transport}`;
+    const profile = await environment.openProfile();
+    // The introduction also has a line feed and the 24 bytes of the inbox: 1,024 bytes in all.
+    const longest = "x".repeat(999);
+    const ada = await profile.openTab(server.endpoints, room, { name: longest, transport });
+    await ada.waitForMembers(longest);
+    const renamed = await ada.run(() =>
+      window.chat.rename("y".repeat(1000)).catch(({ name, message }) => [name, message]),
+    );
+    const detail = "the introduction is larger than this server accepts; use a shorter name";
+    assert.deepEqual(renamed, ["message_too_large", detail]);
+    assert.deepEqual(await ada.names(), [longest]);
+
+    const bob = await profile.openTab(server.endpoints, room, { name: `${longest}y`, transport });
+    await until(async () => (await bob.state()).state === "left", "the page is refused");
+    assert.equal((await bob.state()).error, detail);
+    assert.deepEqual(await bob.run(() => window.received.errors), ["message_too_large"]);
+    await profile.close();
+  });
+
   test(`no other member notices a reload, or that one of several tabs closes (${transport})`, async () => {
     const own = await startServer();
     const profiles = [await environment.openProfile(), await environment.openProfile()];

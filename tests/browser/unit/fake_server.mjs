@@ -68,6 +68,7 @@ export class FakeServer {
 
   on_introduce({ channel, message, ...credentials }, reply) {
     if (channel.length > 128) refuse("bad_channel", 400);
+    if (message.length > 1024) refuse("message_too_large", 413);
     let connection = this.verify(credentials);
     if (!connection) {
       const number = ++this.connectionCount;

@@ -163,6 +163,16 @@ test("a message that the server refuses is rejected, and the next one is sent", 
   assert.deepEqual(sim.server.texts("lobby"), ["next"]);
 });
 
+test("a name that is too long is rejected, and the old one stays", async () => {
+  const sim = new Simulation();
+  const chat = await joined(sim);
+  const error = { name: "message_too_large", status: 413, message: "refused: message_too_large" };
+  await assert.rejects(sim.waitFor(chat.rename("x".repeat(1024))), error);
+  await sim.waitFor(chat.say("next"));
+  await sim.clock.advance(100);
+  assert.deepEqual([chat.names(), sim.server.texts("lobby")], [["Josh"], ["next"]]);
+});
+
 test("a message that never gets through is rejected, and the next one is sent", async () => {
   const sim = new Simulation();
   const chat = await joined(sim);

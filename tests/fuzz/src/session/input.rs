@@ -79,7 +79,7 @@ impl World {
                 let closes = self.is_stopping || request.persistence == Persistence::Close;
                 let address = IpAddr::from([10, 0, 0, place as u8 % 3]);
                 let source = RequestSource {
-                    address: Some(address.into()),
+                    address: Some(Some(address).into()),
                     is_proxy: self.api.is_trusted(Some(address)),
                 };
                 let mut context =
@@ -191,6 +191,14 @@ impl World {
 
     /// Checks a response against all responses of other clients.
     fn learn(&mut self, asked: &Asked, json: &Value) {
+        if let Some(text) = asked.one("message").filter(|_| asked.call == "introduce") {
+            let api = &self.settings.api;
+            let is_too_large = text.len() > api.max_introduction.min(api.max_message);
+            let is_refused_for_size = json["error"] == "message_too_large";
+            let is_right =
+                if is_too_large { json["error"].is_string() } else { !is_refused_for_size };
+            assert!(is_right, "an introduction of {} bytes: {json}", text.len());
+        }
         if json.get("error").is_some() {
             return;
         }
@@ -216,7 +224,15 @@ impl World {
             }
             "members" => {
                 let members = json["members"].as_array().expect("members");
-                assert!(members.is_sorted_by_key(|member| member["connection"].as_u64()));
+                let number_of = |member: &Value| member["connection"].as_u64();
+                assert!(members.is_sorted_by(|one, next| number_of(one) < number_of(next)));
+                let after =
+                    asked.one("from").map_or(0, |text| text.parse::<i64>().expect("it was"));
+                let is_after = |first| number_of(first) > u64::try_from(after).ok();
+                assert!(members.first().is_none_or(is_after));
+                let bytes: usize = members.iter().map(|member| member.to_string().len()).sum();
+                assert!(members.len() < 2 || bytes <= self.settings.hub.max_reply);
+                assert!(json.get("more").is_none() || !members.is_empty());
                 assert!(number("readers") <= CLIENTS as u64);
             }
             "goodbye" => assert_eq!(json["ok"], true),

@@ -41,6 +41,7 @@ impl Settings {
         let mut api = Config {
             max_head: 2048,
             max_message: source.pick(&[1_000, 0, 16]),
+            max_introduction: 0,
             allow_origin: source.pick(&[None, Some(LISTED)]).map_or(AllowOrigin::Any, list),
             demo: source.below(2) == 0,
             poll_timeout: ms(source.pick(&[25_000, 1_000, 0])),
@@ -50,6 +51,7 @@ impl Settings {
         hub.max_memory = source.pick(&[usize::MAX, 2_000, 8_000, 40_000]);
         api.max_rate = source.pick(&[0, 1, 0]);
         api.proxies.0.extend(source.pick(&[None, Some("10.0.0.0/31")]).and_then(Cidr::parse));
+        api.max_introduction = source.pick(&[500, 8]);
         let has_list = matches!(api.allow_origin, AllowOrigin::List(_));
         Self { hub, api, has_list }
     }

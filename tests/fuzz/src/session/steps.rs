@@ -31,6 +31,11 @@ pub(super) fn step(world: &mut World, source: &mut Source<'_>) {
             let mut call = Call::new("members");
             call.params.push(("channel", channel(world, source)));
             let style = source.below(STYLES);
+            let last = world.identities.len().to_string();
+            let numbers =
+                [None, Some("0"), Some("1"), Some("2"), Some("-1"), Some("x"), Some(&*last)];
+            let after = source.pick(&numbers);
+            call.params.extend(after.map(|number| ("from", number.to_owned())));
             call.send(world, place, style);
         }
         b'c' => {
