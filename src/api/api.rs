@@ -17,6 +17,7 @@ use super::read_params::ReadCall;
 use super::request_stats::{RequestKind, RequestStats};
 use super::response::{ReplyFormat, ResponseOptions, ResponseWriter};
 use super::route::Route;
+use super::shared_reply::MessageCache;
 use super::transport::Stream;
 use crate::http::{Limits, Method, Persistence, Request};
 use crate::hub::{Epoch, Hub, Now, ReaderKey, whole_ms};
@@ -59,6 +60,8 @@ pub struct Api {
     pub(super) json: Vec<u8>,
     /// Encodings of the last wake-up.
     pub(super) cache: EncodeCache,
+    /// Messages of replies that are sent later.
+    pub(super) messages: MessageCache,
     /// Bytes of all [`SharedBytes`](super::payload::SharedBytes) that were not dropped.
     pub(super) encoded_bytes: Rc<Cell<usize>>,
     /// Encoded response for one client.
@@ -83,6 +86,7 @@ impl Api {
             writer: ResponseWriter::new(config.allow_origin.clone()),
             json: Vec::new(),
             cache: EncodeCache::default(),
+            messages: MessageCache::default(),
             encoded_bytes: Rc::default(),
             private_buf: Vec::new(),
             rate_limit: RateLimit::new(config.max_rate),
@@ -174,6 +178,7 @@ impl Api {
     pub fn end_turn(&mut self) {
         const KEEP_CAPACITY: usize = 64 * 1024;
         self.cache = EncodeCache::default();
+        self.messages.clear();
         for scratch in [&mut self.json, &mut self.private_buf] {
             if scratch.capacity() > KEEP_CAPACITY {
                 *scratch = Vec::new();

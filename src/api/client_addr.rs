@@ -29,6 +29,15 @@ impl From<Option<IpAddr>> for SourceKey {
 /// IPv4, no /64 has this number.
 const UNIX_NUMBER: NonZeroU64 = NonZeroU64::new(2).unwrap();
 
+impl SourceKey {
+    /// Returns the number of the /48 of an IPv6 address; `None` for an IPv4 address and for the
+    /// Unix sockets.
+    pub(super) fn site(self) -> Option<u64> {
+        let number = self.0.get();
+        (number >> 32 > 1).then_some(number >> 16)
+    }
+}
+
 /// Set of addresses, for `--trust-proxy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cidr {

@@ -1,14 +1,17 @@
 //! Encoding of a delivery: replies to long polls, and updates of streams. Readers that get the same
 //! bytes share one encoding.
 
+use std::rc::Rc;
+
 use super::api::Api;
 use super::calls::Call;
 use super::json;
-use super::payload::{EncodeCache, Payload, SharedBytes};
+use super::payload::{Chunk, EncodeCache, Payload, SharedBytes};
 use super::phase::Phase;
 use super::response::{ReplyFormat, ResponseOptions};
+use super::shared_reply::{ReplySlice, SharedReply};
 use super::sse::SseEncoder;
-use super::transport::{Stream, Transport};
+use super::transport::{Stream, Transport, UpdateFormat};
 use crate::http::{CloseCode, Opcode, Persistence, push_close, push_frame};
 use crate::hub::Wake;
 
@@ -22,35 +25,75 @@ impl Api {
         }
     }
 
-    /// Encodes the response to a long poll, once for all readers that share it. Also returns the
-    /// persistence of the client.
-    pub fn encode_reply(
-        &mut self,
-        wake: &Wake<'_>,
-        format: Option<&ReplyFormat>,
-    ) -> (Payload<'_>, Persistence) {
+    /// Counts the response to a long poll. Returns the persistence of the client.
+    pub fn count_reply(&mut self, format: Option<&ReplyFormat>) -> Persistence {
+        self.record(Call::Read.into(), 200);
+        self.writer.persistence(ResponseOptions::from_reply_format(format).persistence)
+    }
+
+    /// Encodes the response to a long poll in the default format, once for all readers that get the
+    /// same one.
+    pub fn encode_reply(&mut self, wake: &Wake<'_>) -> &Rc<SharedBytes> {
+        self.encode_json(wake, None);
+        let Self { cache, private_buf, writer, json, encoded_bytes, .. } = self;
+        cache.response.get_or_insert_with(|| {
+            private_buf.clear();
+            writer.push_json(private_buf, ResponseOptions::DEFAULT, json);
+            SharedBytes::new(private_buf, encoded_bytes)
+        })
+    }
+
+    /// Encodes the response to a long poll in another format.
+    pub fn encode_reply_as(&mut self, wake: &Wake<'_>, format: &ReplyFormat) -> &[u8] {
+        self.encode_json(wake, Some(format));
+        self.private_buf.clear();
+        let options = ResponseOptions::from_reply_format(Some(format));
+        self.writer.push_json(&mut self.private_buf, options, &self.json);
+        &self.private_buf
+    }
+
+    fn encode_json(&mut self, wake: &Wake<'_>, format: Option<&ReplyFormat>) {
         self.reset_cache(wake);
         if self.json.is_empty() {
-            let labels = format
-                .into_iter()
-                .flat_map(|format| format.channel_labels.iter().map(|label| &**label));
-            json::push_reply(&mut self.json, &wake.reply, labels, self.epoch);
+            let labels = channel_labels(format);
+            json::push_reply(&mut self.json, wake.reply.slices(), labels, self.epoch);
         }
-        self.record(Call::Read.into(), 200);
+    }
+
+    /// Makes a reply that a later turn can send. It shares the messages with other replies.
+    pub fn share_reply(&mut self, wake: &Wake<'_>) -> SharedReply {
+        self.reset_cache(wake);
+        self.messages.share(&wake.reply, &self.encoded_bytes)
+    }
+
+    /// Splits the encoding for one client that was made last, of this wake-up, into chunks that
+    /// share its messages.
+    pub fn split_private(&mut self, wake: &Wake<'_>) -> Vec<Chunk> {
+        self.messages.share(&wake.reply, &self.encoded_bytes).split(&self.private_buf)
+    }
+
+    /// Encodes the response to a long poll that was deferred. The format is `None` for the default.
+    pub fn encode_shared_reply(
+        &mut self,
+        reply: &SharedReply,
+        format: Option<&ReplyFormat>,
+    ) -> &[u8] {
+        self.json.clear();
+        json::push_reply(&mut self.json, reply.slices(), channel_labels(format), self.epoch);
+        self.private_buf.clear();
         let options = ResponseOptions::from_reply_format(format);
-        let persistence = self.writer.persistence(options.persistence);
-        if format.is_some() {
-            self.private_buf.clear();
-            self.writer.push_json(&mut self.private_buf, options, &self.json);
-            return (Payload::Private(&self.private_buf), persistence);
-        }
-        let Self { cache, private_buf, writer, json, encoded_bytes, .. } = self;
-        let shared = cache.response.get_or_insert_with(|| {
-            private_buf.clear();
-            writer.push_json(private_buf, options, json);
-            SharedBytes::new(private_buf, encoded_bytes)
-        });
-        (Payload::Shared(shared), persistence)
+        self.writer.push_json(&mut self.private_buf, options, &self.json);
+        // It is not that of the last wake-up.
+        self.json.clear();
+        &self.private_buf
+    }
+
+    /// Encodes an update of a stream that was deferred.
+    pub fn encode_shared_update(&mut self, reply: &SharedReply, format: &UpdateFormat) -> &[u8] {
+        self.json.clear();
+        self.push_update(reply.slices(), format.transport, &format.channel_labels);
+        self.json.clear();
+        &self.private_buf
     }
 
     /// Encodes an update of a stream, once for all streams that share it.
@@ -61,9 +104,9 @@ impl Api {
         self.reset_cache(wake);
         let index = stream.transport.index();
         if self.cache.updates[index].is_none() {
-            self.push_update(wake, stream);
+            self.push_update(wake.reply.slices(), stream.transport, stream.channel_labels());
             // Streams of several channels share nothing: the hub compares no replies of several.
-            if stream.channel_labels.is_empty() {
+            if stream.channel_labels.is_none() {
                 let shared = SharedBytes::new(&self.private_buf, &self.encoded_bytes);
                 self.cache.updates[index] = Some(shared);
             }
@@ -92,21 +135,30 @@ impl Api {
     }
 
     /// Encodes an update into `self.private_buf`.
-    fn push_update(&mut self, wake: &Wake<'_>, stream: &Stream) {
+    fn push_update(
+        &mut self,
+        slices: &[impl ReplySlice],
+        transport: Transport,
+        labels: &[Box<str>],
+    ) {
         self.private_buf.clear();
-        match stream.transport {
+        match transport {
             Transport::Sse(framing) => {
                 let (out, epoch) = (&mut self.private_buf, self.epoch.as_bytes());
-                SseEncoder { out, framing, epoch, reply: &wake.reply, targets: &[] }
-                    .push_all(&stream.channel_labels);
+                SseEncoder { out, framing, epoch, slices, targets: &[] }.push_all(labels);
             }
             Transport::WebSocket => {
                 if self.json.is_empty() {
-                    let labels = stream.channel_labels();
-                    json::push_reply(&mut self.json, &wake.reply, labels, self.epoch);
+                    let labels = labels.iter().map(|label| &**label);
+                    json::push_reply(&mut self.json, slices, labels, self.epoch);
                 }
                 push_frame(&mut self.private_buf, Opcode::Text, &self.json);
             }
         }
     }
+}
+
+/// Returns the names of the channels of a long poll, if it has several.
+fn channel_labels(format: Option<&ReplyFormat>) -> impl Iterator<Item = &str> {
+    format.into_iter().flat_map(|format| format.channel_labels.iter().map(|label| &**label))
 }

@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
-
 use super::api::Api;
 use super::calls::{Action, Call, Context};
 use super::error::Error;
+use super::frame_fields::{FrameFields, FrameValue};
 use super::json;
 use super::params::{Param, Parameters};
 use super::read_params::ReadParams;
@@ -44,18 +43,20 @@ impl Api {
         socket: &mut WebSocket<'_>,
         out: &mut Vec<u8>,
     ) {
-        let mut frame: Option<Map<_, _>> = serde_json::from_str(text).ok();
+        let repaired;
+        let mut frame = FrameFields::parse(text);
         let mut is_repaired = false;
         if frame.is_none()
             && let Some(text) = replace_lone_surrogates(text)
         {
             // Only for its `ref`: the call is not made.
-            frame = serde_json::from_str(&text).ok();
+            repaired = text;
+            frame = FrameFields::parse(&repaired);
             is_repaired = frame.is_some();
         }
-        let reference = frame.as_ref().and_then(|frame| frame.get("ref"));
-        let is_reference = reference.is_none_or(|it| it.is_string() || it.is_number());
-        let reference = reference.filter(|_| is_reference);
+        let reference = frame.as_ref().and_then(|frame| frame.reference.as_ref());
+        let is_reference =
+            reference.is_none_or(|it| matches!(it, FrameValue::Text(_) | FrameValue::Number(_)));
         self.json.clear();
         let call =
             frame.as_ref().ok_or(NOT_AN_OBJECT).and_then(|frame| Ok((parse_call(frame)?, frame)));
@@ -74,12 +75,14 @@ impl Api {
                 json::push_error(&mut self.json, error);
             }
         }
-        let Some(reference) = reference else { return push_frame(out, Opcode::Text, &self.json) };
         self.private_buf.clear();
         self.private_buf.extend_from_slice(b"{\"ref\":");
         match reference {
-            Value::String(text) => push_string(&mut self.private_buf, text),
-            number => self.private_buf.extend_from_slice(number.to_string().as_bytes()),
+            Some(FrameValue::Text(text)) => push_string(&mut self.private_buf, text),
+            Some(FrameValue::Number(number)) => {
+                self.private_buf.extend_from_slice(number.to_string().as_bytes());
+            }
+            _ => return push_frame(out, Opcode::Text, &self.json),
         }
         self.private_buf.push(b',');
         self.private_buf.extend_from_slice(&self.json[1..]);
@@ -91,7 +94,7 @@ impl Api {
         &mut self,
         context: &mut Context<'_>,
         call: Call,
-        frame: &Map<String, Value>,
+        frame: &FrameFields<'_>,
         socket: &mut WebSocket<'_>,
     ) -> Result<(), Error> {
         let parameters = parse_frame_call(call, frame)?;
@@ -105,8 +108,13 @@ impl Api {
         let request = params.request(Mode::Stream, context.token);
         let (reader, reply) = context.hub.resubscribe(context.now, *socket.reader, &request)?;
         *socket.reader = reader;
-        socket.stream.channel_labels = parameters.channel_labels();
-        json::push_reply(&mut self.json, &reply, socket.stream.channel_labels(), self.epoch);
+        socket.stream.channel_labels = parameters.stream_labels();
+        json::push_reply(
+            &mut self.json,
+            reply.slices(),
+            socket.stream.channel_labels().iter().map(|label| &**label),
+            self.epoch,
+        );
         Ok(())
     }
 }
@@ -142,25 +150,26 @@ fn replace_lone_surrogates(json: &str) -> Option<String> {
     Some(repaired)
 }
 
-fn parse_call(frame: &Map<String, Value>) -> Result<Call, Error> {
-    Call::from_frame(frame.get("call").and_then(Value::as_str).ok_or(NOT_AN_OBJECT)?)
+fn parse_call(frame: &FrameFields<'_>) -> Result<Call, Error> {
+    let Some(FrameValue::Text(name)) = &frame.call else { return Err(NOT_AN_OBJECT) };
+    Call::from_frame(name)
 }
 
-/// Collects the parameters of a call. Ignores keys that the call does not know.
-fn parse_frame_call(call: Call, frame: &Map<String, Value>) -> Result<Parameters<'_>, Error> {
+/// Collects the parameters of a call. Ignores those that the call does not know.
+fn parse_frame_call<'a>(call: Call, frame: &'a FrameFields<'_>) -> Result<Parameters<'a>, Error> {
     let schema = call.schema();
     let mut parameters = Parameters::new(schema);
-    for (name, value) in frame {
-        let Some(param) = schema.param(name) else { continue };
-        match (param, value) {
+    for (param, value) in &frame.parameters {
+        match (*param, value) {
+            (param, _) if !schema.known.contains(param) => {}
             // A frame is no script, and a stream has no timeout.
             (Param::Callback | Param::Timeout, _) => {}
-            (_, Value::Array(values)) if schema.lists.contains(param) => {
+            (param, FrameValue::List(values)) if schema.lists.contains(param) => {
                 for value in values {
                     parameters.set(param, frame_text(param, value)?)?;
                 }
             }
-            (_, value) => parameters.set(param, frame_text(param, value)?)?,
+            (param, value) => parameters.set(param, frame_text(param, value)?)?,
         }
     }
     Ok(parameters)
@@ -168,12 +177,13 @@ fn parse_frame_call(call: Call, frame: &Map<String, Value>) -> Result<Parameters
 
 /// Returns a value as the text in a query: that of a string, or of a number for an integer
 /// parameter.
-fn frame_text(param: Param, value: &Value) -> Result<Cow<'_, str>, Error> {
+fn frame_text<'a>(param: Param, value: &'a FrameValue<'_>) -> Result<Cow<'a, str>, Error> {
     match (param, value) {
-        (_, Value::String(text)) => Ok(Cow::Borrowed(text)),
-        (Param::FromId | Param::From | Param::Connection | Param::Grace, Value::Number(number)) => {
-            Ok(Cow::Owned(number.to_string()))
-        }
+        (_, FrameValue::Text(text)) => Ok(Cow::Borrowed(text)),
+        (
+            Param::FromId | Param::From | Param::Connection | Param::Grace,
+            FrameValue::Number(number),
+        ) => Ok(Cow::Owned(number.to_string())),
         (Param::FromId | Param::From | Param::Connection | Param::Grace, _) => {
             Err(Error::BadParameter("'from_id', 'from', 'connection' and 'grace' must be integers"))
         }

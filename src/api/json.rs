@@ -1,7 +1,8 @@
 //! JSON bodies of responses.
 
 use super::error::Error;
-use crate::hub::{ChannelSlice, Epoch, Introduced, Members, Pair, Reply, push_number, push_string};
+use super::shared_reply::ReplySlice;
+use crate::hub::{Epoch, Introduced, Members, Pair, push_number, push_string};
 
 pub(super) fn push_error(json: &mut Vec<u8>, error: Error) {
     let (name, status) = error.name_and_status();
@@ -76,42 +77,35 @@ pub(super) fn push_pair(json: &mut Vec<u8>, pair: &Pair) {
 /// there are several.
 pub(super) fn push_reply<'n>(
     json: &mut Vec<u8>,
-    reply: &Reply<'_>,
+    slices: &[impl ReplySlice],
     labels: impl Iterator<Item = &'n str>,
     epoch: Epoch,
 ) {
-    match reply {
-        Reply::One(slice) => {
-            json.push(b'{');
+    if let [slice] = slices {
+        json.push(b'{');
+        push_slice(json, slice);
+        push_epoch(json, epoch);
+        push_gaps(json, slice);
+    } else {
+        json.extend_from_slice(b"{\"channels\":[");
+        for (index, (slice, label)) in slices.iter().zip(labels).enumerate() {
+            json.extend_from_slice(if index == 0 { b"{\"channel\":" } else { b",{\"channel\":" });
+            push_string(json, label);
+            json.push(b',');
             push_slice(json, slice);
-            push_epoch(json, epoch);
             push_gaps(json, slice);
+            json.push(b'}');
         }
-        Reply::Many(slices) => {
-            json.extend_from_slice(b"{\"channels\":[");
-            for (index, (slice, label)) in slices.iter().zip(labels).enumerate() {
-                json.extend_from_slice(if index == 0 {
-                    b"{\"channel\":"
-                } else {
-                    b",{\"channel\":"
-                });
-                push_string(json, label);
-                json.push(b',');
-                push_slice(json, slice);
-                push_gaps(json, slice);
-                json.push(b'}');
-            }
-            json.push(b']');
-            push_epoch(json, epoch);
-        }
+        json.push(b']');
+        push_epoch(json, epoch);
     }
     json.push(b'}');
 }
 
 #[inline]
-fn push_slice(json: &mut Vec<u8>, slice: &ChannelSlice<'_>) {
+fn push_slice(json: &mut Vec<u8>, slice: &impl ReplySlice) {
     json.extend_from_slice(b"\"messages\":[");
-    for (index, message) in slice.messages().enumerate() {
+    for (index, message) in slice.introductions().chain(slice.retained()).enumerate() {
         if index > 0 {
             json.push(b',');
         }
@@ -122,11 +116,11 @@ fn push_slice(json: &mut Vec<u8>, slice: &ChannelSlice<'_>) {
 }
 
 #[inline]
-fn push_gaps(json: &mut Vec<u8>, slice: &ChannelSlice<'_>) {
-    if slice.missed {
+fn push_gaps(json: &mut Vec<u8>, slice: &impl ReplySlice) {
+    if slice.missed() {
         json.extend_from_slice(b",\"missed\":true");
     }
-    if slice.reset {
+    if slice.reset() {
         json.extend_from_slice(b",\"reset\":true");
     }
 }

@@ -3,6 +3,7 @@
 //! Parse, don't validate: a typed value needs no further check.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use super::error::Error;
 use crate::http::{self, Callback, FormText, Method, Request};
@@ -24,6 +25,25 @@ pub(super) enum Param {
 }
 
 impl Param {
+    /// Returns the parameter of that name.
+    #[expect(clippy::inline_always, reason = "called for each parameter of each request")]
+    #[inline(always)]
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "channel" => Self::Channel,
+            "from_id" => Self::FromId,
+            "from" => Self::From,
+            "message" => Self::Message,
+            "connection" => Self::Connection,
+            "auth" => Self::Auth,
+            "timeout" => Self::Timeout,
+            "epoch" => Self::Epoch,
+            "grace" => Self::Grace,
+            "callback" => Self::Callback,
+            _ => return None,
+        })
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Channel => "channel",
@@ -76,26 +96,10 @@ pub(super) struct Schema {
 
 impl Schema {
     /// Returns the parameter of that name, if the call knows it.
-    #[expect(
-        clippy::inline_always,
-        reason = "called for each parameter of each request, from two places"
-    )]
+    #[expect(clippy::inline_always, reason = "called for each parameter of each request")]
     #[inline(always)]
-    pub(super) fn param(&self, name: &str) -> Option<Param> {
-        let param = match name {
-            "channel" => Param::Channel,
-            "from_id" => Param::FromId,
-            "from" => Param::From,
-            "message" => Param::Message,
-            "connection" => Param::Connection,
-            "auth" => Param::Auth,
-            "timeout" => Param::Timeout,
-            "epoch" => Param::Epoch,
-            "grace" => Param::Grace,
-            "callback" => Param::Callback,
-            _ => return None,
-        };
-        self.known.contains(param).then_some(param)
+    fn param(&self, name: &str) -> Option<Param> {
+        Param::from_name(name).filter(|param| self.known.contains(*param))
     }
 }
 
@@ -324,6 +328,12 @@ impl Parameters<'_> {
             }
             Some(name) => Callback::parse(name).map(Some).map_err(|_| Error::BadCallback),
         }
+    }
+
+    /// Returns the names of the channels as the request spells them, if there are several.
+    pub(super) fn stream_labels(&self) -> Option<Rc<[Box<str>]>> {
+        let channels = &self.channels;
+        (channels.len() > 1).then(|| channels.iter().map(Box::from).collect())
     }
 
     /// Returns the names of the channels as the request spells them; empty if there is one channel.

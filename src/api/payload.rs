@@ -1,6 +1,7 @@
 //! Encoded bytes for one client, or the same bytes for many.
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::rc::Rc;
 
 use super::transport::Transport;
@@ -31,6 +32,26 @@ impl SharedBytes {
 impl Drop for SharedBytes {
     fn drop(&mut self) {
         self.total.set(self.total.get() - self.bytes.len());
+    }
+}
+
+/// Part of a response.
+#[derive(Debug)]
+pub enum Chunk {
+    /// A part of the bytes that many clients share. It costs a slow client one pointer.
+    Shared(Rc<SharedBytes>, Range<usize>),
+    /// Bytes for one client.
+    Own(Box<[u8]>),
+}
+
+impl Chunk {
+    /// Returns the bytes to send.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Shared(shared, range) => &shared.bytes()[range.clone()],
+            Self::Own(bytes) => bytes,
+        }
     }
 }
 

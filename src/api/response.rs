@@ -38,6 +38,17 @@ pub struct ReplyFormat {
     pub(super) channel_labels: Box<[Box<str>]>,
 }
 
+impl ReplyFormat {
+    /// Returns the memory of the format.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let labels = self.channel_labels.iter().map(|label| size_of::<Box<str>>() + label.len());
+        size_of::<Self>()
+            + self.callback.as_ref().map_or(0, |name| name.len())
+            + labels.sum::<usize>()
+    }
+}
+
 /// Properties of a request that its response depends on.
 #[derive(Clone, Copy)]
 pub(super) struct ResponseOptions<'a> {

@@ -1,19 +1,20 @@
 //! Server-sent events: a reply of the hub as text.
 
+use super::shared_reply::ReplySlice;
 use crate::http::{EventFraming, RETRY};
-use crate::hub::{ChannelKey, ChannelSlice, Reply, Since, push_number, push_string};
+use crate::hub::{ChannelKey, Since, push_number, push_string};
 
 /// Encodes a reply as events.
-pub(super) struct SseEncoder<'o, 'r, 'h> {
+pub(super) struct SseEncoder<'o, 'r, S> {
     pub(super) out: &'o mut Vec<u8>,
     pub(super) framing: EventFraming,
     pub(super) epoch: &'o [u8],
-    pub(super) reply: &'r Reply<'h>,
+    pub(super) slices: &'r [S],
     /// Starts of the read, for the first reply of a stream; empty for a later reply.
     pub(super) targets: &'r [(ChannelKey<'r>, Since)],
 }
 
-impl SseEncoder<'_, '_, '_> {
+impl<S: ReplySlice> SseEncoder<'_, '_, S> {
     /// Appends the event `ready` with the cursors, for a client that has to reconnect before the
     /// first message.
     pub(super) fn push_beginning(&mut self) {
@@ -27,9 +28,9 @@ impl SseEncoder<'_, '_, '_> {
     /// Appends the gaps, then each message with the cursors after it. `labels` are the names of the
     /// channels, if there are several.
     pub(super) fn push_all(&mut self, labels: &[Box<str>]) {
-        let slices = self.reply.slices();
+        let slices = self.slices;
         for (index, slice) in slices.iter().enumerate() {
-            for (event, has_gap) in [("missed", slice.missed), ("reset", slice.reset)] {
+            for (event, has_gap) in [("missed", slice.missed()), ("reset", slice.reset())] {
                 if has_gap {
                     self.push_gap(event, labels.get(index).map(|label| &**label));
                 }
@@ -81,7 +82,7 @@ impl SseEncoder<'_, '_, '_> {
     fn push_id(&mut self, index: usize, cursor: Option<u64>) {
         self.out.extend_from_slice(b"id: ");
         self.out.extend_from_slice(self.epoch);
-        for (other, slice) in self.reply.slices().iter().enumerate() {
+        for (other, slice) in self.slices.iter().enumerate() {
             self.out.push(if other == 0 { b':' } else { b',' });
             let cursor = match cursor {
                 Some(_) if other < index => slice.next_id(),
@@ -95,9 +96,9 @@ impl SseEncoder<'_, '_, '_> {
 
     /// Returns the cursor of a channel of which nothing was sent yet. Never `-N`: a message that
     /// comes while the client is away would then take the place of an earlier one.
-    fn start(&self, index: usize, slice: &ChannelSlice<'_>) -> u64 {
+    fn start(&self, index: usize, slice: &S) -> u64 {
         match self.targets.get(index) {
-            Some((_, Since::Id(id))) if !slice.reset => *id,
+            Some((_, Since::Id(id))) if !slice.reset() => *id,
             _ => slice.start(),
         }
     }

@@ -93,7 +93,7 @@ impl Api {
             unreachable!("the mode is Stream")
         };
         let address = self.config.proxies.client_addr(context.source, call.request);
-        let channel_labels = call.parameters.channel_labels();
+        let channel_labels = call.parameters.stream_labels();
         let has_session = params.credentials.is_some();
         let stream = Stream { transport, has_session, channel_labels, address };
         let start = StreamStart { targets: request.targets, reply: &reply, stream: &stream };
@@ -117,9 +117,9 @@ impl Api {
         out.extend_from_slice(framing.header().as_bytes());
         out.extend_from_slice(b"\r\n");
         let (epoch, targets) = (self.epoch.as_bytes(), start.targets);
-        let mut events = SseEncoder { out, framing, epoch, reply: start.reply, targets };
+        let mut events = SseEncoder { out, framing, epoch, slices: start.reply.slices(), targets };
         events.push_beginning();
-        events.push_all(&start.stream.channel_labels);
+        events.push_all(start.stream.channel_labels());
     }
 
     fn start_websocket(&mut self, accept: &str, start: &StreamStart<'_>, out: &mut Vec<u8>) {
@@ -127,8 +127,8 @@ impl Api {
         out.extend_from_slice(accept.as_bytes());
         out.extend_from_slice(b"\r\n\r\n");
         if start.reply.is_nonempty() {
-            let labels = start.stream.channel_labels();
-            json::push_reply(&mut self.json, start.reply, labels, self.epoch);
+            let labels = start.stream.channel_labels().iter().map(|label| &**label);
+            json::push_reply(&mut self.json, start.reply.slices(), labels, self.epoch);
             push_frame(out, Opcode::Text, &self.json);
         }
     }

@@ -1,5 +1,7 @@
 //! Transports of a stream, and the state of a stream.
 
+use std::rc::Rc;
+
 use super::client_addr::SourceKey;
 use super::error::Error;
 use crate::http::{EventFraming, Method, Request, list_contains};
@@ -21,10 +23,17 @@ pub struct Stream {
     pub transport: Transport,
     /// A session is alive as long as the stream is pending.
     pub has_session: bool,
-    /// Names of the channels as the request spelled them; empty if there is one channel.
-    pub(super) channel_labels: Box<[Box<str>]>,
+    /// Names of the channels as the request spelled them, if there are several.
+    pub(super) channel_labels: Option<Rc<[Box<str>]>>,
     /// Key against which the rate limit counts calls in frames.
     pub(super) address: Option<SourceKey>,
+}
+
+/// Format of the updates of a stream of several channels.
+#[derive(Debug)]
+pub struct UpdateFormat {
+    pub(super) transport: Transport,
+    pub(super) channel_labels: Rc<[Box<str>]>,
 }
 
 /// Open WebSocket from which a frame came.
@@ -83,7 +92,24 @@ fn check_handshake(request: &Request<'_>) -> Result<(), Error> {
 }
 
 impl Stream {
-    pub(super) fn channel_labels(&self) -> impl Iterator<Item = &str> {
-        self.channel_labels.iter().map(|label| &**label)
+    /// Returns the names of the channels; empty if there is one channel.
+    pub(super) fn channel_labels(&self) -> &[Box<str>] {
+        self.channel_labels.as_deref().unwrap_or_default()
+    }
+
+    /// Returns the format of the updates. `None` if there is one channel: other streams get the
+    /// same updates.
+    #[must_use]
+    pub fn private_format(&self) -> Option<UpdateFormat> {
+        let channel_labels = self.channel_labels.clone()?;
+        Some(UpdateFormat { transport: self.transport, channel_labels })
+    }
+}
+
+impl UpdateFormat {
+    /// Returns the memory of the format, if it is the last copy.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.channel_labels.iter().map(|label| size_of::<Box<str>>() + label.len()).sum()
     }
 }

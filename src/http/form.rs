@@ -107,6 +107,10 @@ fn decode_escapes(encoded: &[u8], decoded: &mut [u8], first: usize) -> usize {
         decoded[to] = value;
         to += 1;
         from += length;
+        if encoded.get(from) == Some(&b'%') {
+            // Escapes in a row, as in a text that is not in Latin letters.
+            continue;
+        }
         let plain = memchr::memchr(b'%', &encoded[from..]).unwrap_or(encoded.len() - from);
         decoded.copy_within(from..from + plain, to);
         from += plain;

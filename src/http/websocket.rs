@@ -37,7 +37,7 @@ pub enum Opcode {
 
 impl Opcode {
     /// Returns whether the frame is no part of a message, and may come between the frames of one.
-    fn is_control(self) -> bool {
+    pub(crate) fn is_control(self) -> bool {
         self as u8 >= Self::Close as u8
     }
 }

@@ -3,6 +3,9 @@
 use super::channel::{Channel, Member};
 use super::reader::{GapPolicy, Since, Subscription};
 
+/// Index that no channel has.
+pub(super) const NO_CHANNEL: u32 = u32::MAX;
+
 /// Part of a channel that one read gets.
 #[derive(Debug)]
 pub struct ChannelSlice<'h> {
@@ -14,6 +17,9 @@ pub struct ChannelSlice<'h> {
     end: u64,
     /// Some messages from `from_id` on may have been dropped.
     pub missed: bool,
+    /// Index of the channel, in the slices of a delivery; `u32::MAX` in others. Within one
+    /// delivery, equal ids of equal indexes are equal messages.
+    pub index: u32,
     /// `from_id` belongs to another numbering.
     pub reset: bool,
     /// The slice is that of `from_id=0`.
@@ -29,6 +35,7 @@ impl<'h> ChannelSlice<'h> {
     /// Makes a slice without messages, whose reader continues from `next_id`.
     pub(super) fn empty(next_id: u64) -> Self {
         Self {
+            index: NO_CHANNEL,
             channel: None,
             introductions: Vec::new(),
             start: next_id,
@@ -63,9 +70,20 @@ impl<'h> ChannelSlice<'h> {
     /// [`ChannelSlice::first_id`].
     #[inline]
     pub fn retained(&self) -> impl Iterator<Item = &'h [u8]> + '_ {
-        let entries = self.channel.filter(|_| self.start < self.end).map(|channel| {
-            let first = (self.start - channel.first_id) as usize;
-            channel.entries.range(first..first + (self.end - self.start) as usize)
+        self.entries(self.start, self.end)
+    }
+
+    /// Iterates over the messages after the slice, which did not fit into the reply.
+    pub fn later(&self) -> impl Iterator<Item = &'h [u8]> + '_ {
+        self.entries(self.end, self.channel.map_or(self.end, Channel::next_id))
+    }
+
+    /// Iterates over the messages with ids from `start` up to but not including `end`.
+    #[inline]
+    fn entries(&self, start: u64, end: u64) -> impl Iterator<Item = &'h [u8]> + '_ {
+        let entries = self.channel.filter(|_| start < end).map(|channel| {
+            let first = (start - channel.first_id) as usize;
+            channel.entries.range(first..first + (end - start) as usize)
         });
         entries.into_iter().flatten().map(|entry| &*entry.json)
     }
@@ -150,6 +168,7 @@ impl Channel {
 
     fn slice_from(&self, id: u64, reports_gaps: bool) -> ChannelSlice<'_> {
         ChannelSlice {
+            index: NO_CHANNEL,
             channel: Some(self),
             introductions: Vec::new(),
             start: id.max(self.first_id),

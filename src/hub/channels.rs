@@ -5,11 +5,13 @@ use std::ops::Index;
 
 use super::channel::{CHANNEL_BYTES, Channel, ChannelLocal, Retention};
 use super::channel_name::ChannelKey;
+use super::channel_slice::ChannelSlice;
 use super::config::Config;
 use super::id_watermarks::IdWatermarks;
 use super::lookup::Lookup;
 use super::message::MessageKind;
 use super::paged_slab::PagedSlab;
+use super::reader::Subscription;
 use super::shrink::shrink;
 use super::stats::{DropReason, Stats};
 use super::time::{Millis, Now, whole_ms};
@@ -39,6 +41,8 @@ pub(super) struct Channels {
     /// Index at which the next search for something to evict begins.
     eviction_cursor: u32,
     stats: Stats,
+    /// Length of the JSON of all messages added since the start.
+    appended_bytes: u64,
     /// Buffer for the encoding of a message.
     scratch: Vec<u8>,
 
@@ -67,6 +71,7 @@ impl Channels {
             dirty: Vec::new(),
             eviction_cursor: 0,
             stats: Stats::default(),
+            appended_bytes: 0,
             scratch: Vec::new(),
         }
     }
@@ -134,6 +139,7 @@ impl Channels {
         let channel = &mut self.slab[index];
         let before = channel.usage();
         let id = channel.append(now, kind, self.retention, &mut self.scratch);
+        self.appended_bytes += self.scratch.len() as u64;
         let after = channel.usage();
         self.usage.update(before, after);
         self.stats.count_added(&kind);
@@ -196,6 +202,14 @@ impl Channels {
     /// Restores a watermark. Returns whether `bucket` exists.
     pub(super) fn restore_id_watermark(&mut self, bucket: u16, next_id: u64) -> bool {
         self.id_watermarks.restore(bucket, next_id)
+    }
+
+    /// Makes the slice that a delivery gives a reader.
+    #[inline]
+    pub(super) fn slice_for(&self, subscription: &Subscription) -> ChannelSlice<'_> {
+        let mut slice = self[subscription.channel].slice_for(*subscription);
+        slice.index = subscription.channel;
+        slice
     }
 
     /// Iterates over all channels with their indexes, by index.
@@ -261,6 +275,10 @@ impl Channels {
         self.dirty.clear();
         // One large message must not keep its memory.
         self.scratch.shrink_to(SCRATCH_KEEP_BYTES);
+    }
+
+    pub(super) fn appended_bytes(&self) -> u64 {
+        self.appended_bytes
     }
 
     pub(super) fn stats(&self) -> &Stats {

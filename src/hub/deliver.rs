@@ -2,12 +2,12 @@
 
 use std::mem;
 
-use super::channel_slice::{ChannelSlice, Fingerprint};
+use super::channel_slice::{ChannelSlice, Fingerprint, NO_CHANNEL};
 use super::hub::Hub;
-use super::reader::{ReaderKey, ReaderKind, Subscription};
+use super::reader::{ReaderKey, ReaderKind};
 use super::reply::Reply;
 use super::time::Now;
-use super::wake::{NO_CHANNEL, Wake};
+use super::wake::Wake;
 
 impl Hub {
     /// Calls `wake` for each reader that gets a reply from this turn. Channel by channel, readers
@@ -65,8 +65,8 @@ impl Hub {
             }
             let reader = self.remove_reader(now.mono, *key).expect("looked up above");
             self.channels.count_delivery();
-            let slice = |it: &Subscription| self.channels[it.channel].slice_for(*it);
-            let mut reply = Reply::of(reader.subscriptions.as_slice().iter(), slice);
+            let subscriptions = reader.subscriptions.as_slice().iter();
+            let mut reply = Reply::of(subscriptions, |it| self.channels.slice_for(it));
             reply.truncate(self.config.max_reply);
             let same_as_previous = matches_previous(&reply, &mut last_fingerprint);
             wake(Wake {
@@ -96,8 +96,8 @@ impl Hub {
         let Self { channels, readers, config, .. } = self;
         channels.count_delivery();
         let reader = readers.get_mut(key).expect("the caller has found the reader");
-        let slice = |it: &Subscription| channels[it.channel].slice_for(*it);
-        let mut reply = Reply::of(reader.subscriptions.as_slice().iter(), slice);
+        let subscriptions = reader.subscriptions.as_slice().iter();
+        let mut reply = Reply::of(subscriptions, |it| channels.slice_for(it));
         let has_more = reply.truncate(config.max_reply);
         reader.advance(&reply, has_more);
         let same_as_previous = matches_previous(&reply, last_fingerprint);

@@ -10,8 +10,9 @@ use super::channel::Channel;
 use super::error::Error;
 use super::hub::Hub;
 use super::lookup::Lookup;
+use super::message::JsonText;
 use super::stats::DropReason;
-use super::time::Millis;
+use super::time::{Millis, Now};
 use super::usage::WRITE_OVERHEAD_BYTES;
 
 /// Fraction of the limit, or of the history that is searched, to evict at once. One call then pays
@@ -46,6 +47,18 @@ impl Hub {
     /// unsent responses.
     pub fn set_external_bytes(&mut self, bytes: usize) {
         self.external_bytes = bytes;
+    }
+
+    /// Returns the memory of the hub itself, without the history that can be evicted.
+    #[must_use]
+    pub fn memory_without_history(&self) -> usize {
+        self.memory() - self.external_bytes - self.channels.usage().history
+    }
+
+    /// Evicts history if the memory limit is exceeded, because of something outside of the hub.
+    /// Returns whether the limit is kept then.
+    pub fn enforce_memory_limit(&mut self, now: Now) -> bool {
+        self.reserve(now.mono, 0, &[]).is_ok()
     }
 
     /// Checks that the channels that do not exist yet may be created. If there are too many
@@ -97,7 +110,12 @@ impl Hub {
     ///
     /// A goodbye is never rejected. Without eviction its text could exceed the limit: one call adds
     /// it to all channels of the session.
-    pub(super) fn reserve_for_goodbye(&mut self, now: Millis, text: Option<&str>, channels: usize) {
+    pub(super) fn reserve_for_goodbye(
+        &mut self,
+        now: Millis,
+        text: Option<&JsonText<'_>>,
+        channels: usize,
+    ) {
         if let Some(text) = text {
             let bytes = channels.saturating_mul(text.len() + WRITE_OVERHEAD_BYTES);
             // If no history is left, the memory that the session frees compensates for most of it.

@@ -8,7 +8,7 @@ use super::channels::Channels;
 use super::config::Config;
 use super::error::Error;
 use super::ids::Epoch;
-use super::message::{MessageKind, Reason};
+use super::message::{JsonText, MessageKind, Reason};
 use super::readers::Readers;
 use super::session::{Credentials, Introduced, Introducer, Session};
 use super::sessions::Sessions;
@@ -88,6 +88,7 @@ impl Hub {
         credentials: Option<Credentials<'_>>,
     ) -> Result<u64, Error> {
         let sender = self.sessions.authenticate_optional(credentials)?;
+        let text = &JsonText::new(text);
         let lookup = self.channels.lookup(key);
         self.ensure_capacity(now.mono, &[lookup])?;
         self.reserve(now.mono, text.len() + WRITE_OVERHEAD_BYTES, &[lookup])?;
@@ -121,6 +122,7 @@ impl Hub {
             }
         };
         self.ensure_capacity(now.mono, &[lookup])?;
+        let text = &JsonText::new(text);
         self.reserve(now.mono, 3 * (text.len() + WRITE_OVERHEAD_BYTES), &[lookup])?;
         let channel = self.channels.get_or_create(lookup, key, now.mono, &mut self.timers);
         let session = match introducer {
@@ -150,13 +152,15 @@ impl Hub {
         text: Option<&str>,
     ) -> Result<(), Error> {
         let session = self.sessions.authenticate(credentials)?;
+        let text = text.map(JsonText::new);
         let Some(key) = key else {
-            self.end_session(now, session, Reason::Left, text);
+            self.end_session(now, session, Reason::Left, text.as_ref());
             return Ok(());
         };
         if let Some(channel) = self.channels.find(key)
             && self.sessions.leave(session, channel)
         {
+            let text = text.as_ref();
             self.reserve_for_goodbye(now.mono, text, 1);
             let from = self.sessions[session].number;
             let kind = MessageKind::Goodbye { from, reason: Reason::Left, text };
@@ -214,6 +218,12 @@ impl Hub {
         self.channels.stats()
     }
 
+    /// Returns the length of the JSON of all messages added since the start, in bytes.
+    #[must_use]
+    pub fn appended_bytes(&self) -> u64 {
+        self.channels.appended_bytes()
+    }
+
     /// Returns the number of channels, sessions, readers, timers and messages.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
@@ -240,7 +250,7 @@ impl Hub {
         now: Now,
         session: u32,
         reason: Reason,
-        text: Option<&str>,
+        text: Option<&JsonText<'_>>,
     ) {
         let session = self.sessions.remove(session, &mut self.timers);
         self.readers.complete_later(&session.local.readers);

@@ -3,7 +3,7 @@
 //! A message is encoded once, when it is written; a read copies it. `docs/api.md` specifies the
 //! keys and their order.
 
-use std::io::Write;
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::time::{Millis, Now};
@@ -35,12 +35,43 @@ impl Reason {
     }
 }
 
+/// Text of a message, escaped once for all channels and for the memory limit.
+pub(super) struct JsonText<'a> {
+    /// Contents of a JSON string, without the quotes.
+    escaped: Cow<'a, str>,
+}
+
+impl<'a> JsonText<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        if is_plain(text.as_bytes()) {
+            return Self { escaped: Cow::Borrowed(text) };
+        }
+        let mut json = Vec::new();
+        push_escaped(&mut json, text);
+        json.pop();
+        let escaped = String::from_utf8(json.split_off(1)).expect("JSON of a string is UTF-8");
+        Self { escaped: Cow::Owned(escaped) }
+    }
+
+    /// Returns the length of the JSON string, without the quotes.
+    pub(super) fn len(&self) -> usize {
+        self.escaped.len()
+    }
+
+    fn push(&self, json: &mut Vec<u8>) {
+        json.reserve(self.len() + 2);
+        json.push(b'"');
+        json.extend_from_slice(self.escaped.as_bytes());
+        json.push(b'"');
+    }
+}
+
 /// Kind and contents of a new message.
 #[derive(Clone, Copy)]
 pub(super) enum MessageKind<'a> {
-    Message { from: Option<u64>, text: &'a str },
-    Introduction { from: u64, text: &'a str },
-    Goodbye { from: u64, reason: Reason, text: Option<&'a str> },
+    Message { from: Option<u64>, text: &'a JsonText<'a> },
+    Introduction { from: u64, text: &'a JsonText<'a> },
+    Goodbye { from: u64, reason: Reason, text: Option<&'a JsonText<'a>> },
 }
 
 /// One retained message.
@@ -83,7 +114,7 @@ pub(super) fn encode(
     if let Some(text) = text {
         scratch.extend_from_slice(b",\"message\":");
         literal.start = scratch.len();
-        push_string(scratch, text);
+        text.push(scratch);
         literal.end = scratch.len();
     }
     if let MessageKind::Goodbye { reason, .. } = kind {
@@ -124,21 +155,43 @@ fn is_plain(text: &[u8]) -> bool {
     text.chunks(64).all(|chunk| !chunk.iter().fold(false, |any, byte| any | may_need_escape(byte)))
 }
 
-#[cold]
+/// Appends `text` as a JSON string, byte by byte. The escapes are those of RFC 8259, section 7, the
+/// short ones where there are any.
+#[inline(never)]
 fn push_escaped(json: &mut Vec<u8>, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let bytes = text.as_bytes();
+    json.reserve(bytes.len() + 2);
     json.push(b'"');
-    for part in text.split_inclusive(['\u{2028}', '\u{2029}']) {
-        let plain = part.trim_end_matches(['\u{2028}', '\u{2029}']);
-        let start = json.len();
-        serde_json::to_writer(&mut *json, plain)
-            .expect("a string is JSON, and a Vec accepts every write");
-        // Removes the quotes of the part; the whole string has its own.
-        json.remove(start);
-        json.pop();
-        for separator in part[plain.len()..].chars() {
-            write!(json, "\\u{:04x}", separator as u32).expect("a Vec accepts every write");
+    // Index of the first byte that is not appended yet.
+    let mut from = 0;
+    for (index, &byte) in bytes.iter().enumerate() {
+        let short = match byte {
+            b'"' | b'\\' => byte,
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            0x08 => b'b',
+            0x0c => b'f',
+            0x00..0x20 => b'u',
+            // U+2028 and U+2029.
+            0xe2 if matches!(bytes[index + 1..], [0x80, 0xa8 | 0xa9, ..]) => b'u',
+            _ => continue,
+        };
+        if from < index {
+            json.extend_from_slice(&bytes[from..index]);
+        }
+        from = index + 1;
+        json.extend_from_slice(&[b'\\', short]);
+        if byte == 0xe2 {
+            json.extend_from_slice(&[b'2', b'0', b'2', HEX[usize::from(bytes[index + 2] & 15)]]);
+            from = index + 3;
+        } else if short == b'u' {
+            let [high, low] = [byte >> 4, byte & 15].map(|digit| HEX[usize::from(digit)]);
+            json.extend_from_slice(&[b'0', b'0', high, low]);
         }
     }
+    json.extend_from_slice(&bytes[from..]);
     json.push(b'"');
 }
 
@@ -158,17 +211,18 @@ mod tests {
 
     #[test]
     fn keys_have_the_documented_order() {
+        let [josh, howdy, empty, bye] = ["Josh", "howdy", "", "bye"].map(JsonText::new);
         let cases = [
             (
-                MessageKind::Introduction { from: 1, text: "Josh" },
+                MessageKind::Introduction { from: 1, text: &josh },
                 r#"{"id":5,"type":"introduction","time":1763802330123,"from":1,"message":"Josh"}"#,
             ),
             (
-                MessageKind::Message { from: Some(1), text: "howdy" },
+                MessageKind::Message { from: Some(1), text: &howdy },
                 r#"{"id":5,"type":"message","time":1763802330123,"from":1,"message":"howdy"}"#,
             ),
             (
-                MessageKind::Message { from: None, text: "" },
+                MessageKind::Message { from: None, text: &empty },
                 r#"{"id":5,"type":"message","time":1763802330123,"message":""}"#,
             ),
             (
@@ -176,7 +230,7 @@ mod tests {
                 r#"{"id":5,"type":"goodbye","time":1763802330123,"from":1,"reason":"timeout"}"#,
             ),
             (
-                MessageKind::Goodbye { from: 1, reason: Reason::Left, text: Some("bye") },
+                MessageKind::Goodbye { from: 1, reason: Reason::Left, text: Some(&bye) },
                 concat!(
                     r#"{"id":5,"type":"goodbye","time":1763802330123,"#,
                     r#""from":1,"message":"bye","reason":"left"}"#
@@ -212,9 +266,12 @@ mod tests {
         #[test]
         fn every_text_survives_and_no_text_ends_a_line_of_a_script(text in TEXT) {
             let json = string_literal(&text);
-            prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+            prop_assert_eq!(&serde_json::from_str::<String>(&json).unwrap(), &text);
             let line_ends = ['\u{2028}', '\u{2029}', '\n', '\r'];
             prop_assert!(!json.contains(line_ends));
+            let mut shared = Vec::new();
+            JsonText::new(&text).push(&mut shared);
+            prop_assert_eq!(shared, json.as_bytes());
         }
     }
 }

@@ -42,23 +42,51 @@ pub(super) struct Subscription {
 #[derive(Debug)]
 pub(super) enum Subscriptions {
     One([Subscription; 1]),
-    Many(Box<[Subscription]>),
+    /// With the hash of the set of channels.
+    Many(Box<[Subscription]>, u32),
 }
 
 impl Subscriptions {
     pub(super) fn as_slice(&self) -> &[Subscription] {
         match self {
             Self::One(subscription) => subscription,
-            Self::Many(subscriptions) => subscriptions,
+            Self::Many(subscriptions, _) => subscriptions,
         }
     }
 
     pub(super) fn as_mut_slice(&mut self) -> &mut [Subscription] {
         match self {
             Self::One(subscription) => subscription,
-            Self::Many(subscriptions) => subscriptions,
+            Self::Many(subscriptions, _) => subscriptions,
         }
     }
+
+    /// Makes the subscriptions of a reader of several channels.
+    pub(super) fn of_several(subscriptions: Box<[Subscription]>) -> Self {
+        let hash = hash_channel_set(subscriptions.iter().map(|it| it.channel));
+        Self::Many(subscriptions, hash)
+    }
+
+    /// Returns the hash of the set of channels, to compare readers quickly.
+    pub(super) fn channel_set_hash(&self) -> u32 {
+        match self {
+            Self::One([subscription]) => hash_channel_set([subscription.channel].into_iter()),
+            Self::Many(_, hash) => *hash,
+        }
+    }
+}
+
+/// Hashes a set of channels: the sum of the hashes of their indexes, so that the order is
+/// irrelevant. Each index is mixed by the finalizer of `MurmurHash3`.
+pub(super) fn hash_channel_set(channels: impl Iterator<Item = u32>) -> u32 {
+    let mix = |index: u32| {
+        // The finalizer maps 0 to 0, which would add nothing to the sum.
+        let index = index.wrapping_add(1);
+        let index = (index ^ index >> 16).wrapping_mul(0x85eb_ca6b);
+        let index = (index ^ index >> 13).wrapping_mul(0xc2b2_ae35);
+        index ^ index >> 16
+    };
+    channels.map(mix).fold(0, u32::wrapping_add)
 }
 
 /// Kind of a reader.
@@ -99,6 +127,22 @@ pub(super) const SUBSCRIPTION_BYTES: usize =
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A session may wait in 256 sets of 32 channels. The hash alone tells nearly all of them
+    /// apart, so a new read compares no channels.
+    #[test]
+    fn the_hash_of_a_set_depends_on_each_channel_and_on_no_order() {
+        let set = |last| (100..131).chain([last]);
+        let hashes: std::collections::HashSet<_> =
+            (1000..1256).map(|last| hash_channel_set(set(last))).collect();
+        assert_eq!(hashes.len(), 256);
+        for last in 1000..1256 {
+            let reversed: Vec<_> = set(last).collect();
+            let hash = hash_channel_set(reversed.into_iter().rev());
+            assert!(hashes.contains(&hash), "{last}");
+        }
+        assert_ne!(hash_channel_set([1].into_iter()), hash_channel_set([1, 0].into_iter()));
+    }
 
     #[test]
     fn a_reader_is_at_most_48_bytes() {

@@ -129,7 +129,7 @@ mod tests {
             cursor: 1,
         });
         let mut readers = Readers::default();
-        let mut insert = |subscriptions| {
+        let mut insert = |subscriptions: Subscriptions| {
             let kind = ReaderKind::LongPoll;
             let reader = Reader { token: 0, subscriptions, session: None, grace_ms: 0, kind };
             let key = readers.insert(reader, &channels);
@@ -137,7 +137,7 @@ mod tests {
         };
         let (one, memory_of_one) = insert(Subscriptions::One([subscriptions[0]]));
         assert_eq!(memory_of_one, READER_BYTES);
-        let (two, memory) = insert(Subscriptions::Many(subscriptions.into()));
+        let (two, memory) = insert(Subscriptions::of_several(subscriptions.into()));
         assert_eq!(
             memory,
             2 * READER_BYTES + 2 * SUBSCRIPTION_BYTES + "one".len() + "another".len()

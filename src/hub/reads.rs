@@ -11,7 +11,9 @@ use super::hub::Hub;
 use super::lookup::Lookup;
 use super::message::Reason;
 use super::read_request::{Mode, ReadRequest, ReadResult};
-use super::reader::{GapPolicy, Reader, ReaderKey, ReaderKind, Since, Subscription, Subscriptions};
+use super::reader::{
+    GapPolicy, Reader, ReaderKey, ReaderKind, Since, Subscription, Subscriptions, hash_channel_set,
+};
 use super::reply::Reply;
 use super::time::{Millis, Now};
 use super::timers::Timers;
@@ -309,7 +311,7 @@ impl Hub {
                 let targets = targets.iter().zip(lookups);
                 let subscribe =
                     |(target, lookup): (&_, &_)| subscribe(channels, timers, now, target, *lookup);
-                Subscriptions::Many(targets.map(subscribe).collect())
+                Subscriptions::of_several(targets.map(subscribe).collect())
             }
         };
         let is_stream = request.mode == Mode::Stream;
@@ -329,14 +331,26 @@ impl Hub {
 
     /// Finds the pending long poll of a session on the same channels. A new poll replaces it: a
     /// proxy has probably not forwarded that the client closed the old one.
+    ///
+    /// A session may have [`READS_PER_SESSION_MAX`](super::READS_PER_SESSION_MAX) of them, so the
+    /// hashes of the sets are compared first.
     fn find_superseded(&self, session: u32, lookups: &[Lookup]) -> Option<ReaderKey> {
+        let keys = &self.sessions[session].local.readers;
+        if keys.is_empty() {
+            return None;
+        }
+        // A channel that does not exist has no readers.
+        let mut channels = lookups.iter().map(|it| it.index()).collect::<Option<Vec<_>>>()?;
+        channels.sort_unstable();
+        let hash = hash_channel_set(channels.iter().copied());
         let is_superseded = |key: &&ReaderKey| {
             self.readers.get(**key).is_some_and(|reader| {
-                reader.kind == ReaderKind::LongPoll
-                    && same_channels(reader.subscriptions.as_slice(), lookups)
+                reader.subscriptions.channel_set_hash() == hash
+                    && reader.kind == ReaderKind::LongPoll
+                    && same_channels(reader.subscriptions.as_slice(), &channels)
             })
         };
-        self.sessions[session].local.readers.iter().find(is_superseded).copied()
+        keys.iter().find(is_superseded).copied()
     }
 }
 
@@ -359,9 +373,10 @@ fn subscribe(
     Subscription { channel, gap_policy, cursor: channels[channel].next_id() }
 }
 
-/// Returns whether both have the same set of channels, in any order. Neither has a channel twice.
-fn same_channels(subscriptions: &[Subscription], lookups: &[Lookup]) -> bool {
+/// Returns whether both have the same set of channels. `channels` are sorted, and neither has a
+/// channel twice.
+fn same_channels(subscriptions: &[Subscription], channels: &[u32]) -> bool {
     let is_among =
-        |subscription: &Subscription| lookups.contains(&Lookup::Occupied(subscription.channel));
-    subscriptions.len() == lookups.len() && subscriptions.iter().all(is_among)
+        |subscription: &Subscription| channels.binary_search(&subscription.channel).is_ok();
+    subscriptions.len() == channels.len() && subscriptions.iter().all(is_among)
 }

@@ -22,9 +22,6 @@ pub struct Wake<'h> {
     pub has_more: bool,
 }
 
-/// [`Wake::channel`] of readers that are completed without messages.
-pub(super) const NO_CHANNEL: u32 = u32::MAX;
-
 /// Previous reply in a row of calls of [`Hub::resume`](super::Hub::resume).
 #[derive(Debug, Default)]
 pub struct ResumeBatch {

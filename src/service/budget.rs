@@ -2,12 +2,14 @@
 //!
 //! Work is counted in steps of about five microseconds, not measured: a turn depends on no clock.
 
+use super::run_queue::Weight;
+
 /// Bytes read or encoded that cost one step in addition to the step of their request or frame.
 /// These bytes are written twice, to fresh memory.
 const STEP_BYTES: usize = 4 * 1024;
 
 /// Bytes sent that cost one step in addition to the step of the send. These bytes exist already.
-const SENT_STEP_BYTES: usize = 16 * 1024;
+const SENT_STEP_BYTES: usize = 8 * 1024;
 
 /// Cost of parsing a byte of JSON, as a multiple of the cost of reading a byte.
 const JSON_PARSE_FACTOR: usize = 16;
@@ -20,8 +22,10 @@ const CLIENT_STEPS: usize = 1024;
 /// request then waits at most once for each pipelining client.
 const CLIENT_STEPS_CONTENDED: usize = 64;
 
-/// Steps per turn for the requests of all clients. Clients that an earlier turn deferred get at
-/// most half.
+/// Steps of a share that count as little.
+const LIGHT_STEPS: usize = 4;
+
+/// Steps per turn for the requests of all clients.
 const ALL_CLIENTS_STEPS: usize = 2048;
 
 /// Steps per turn for deliveries, in addition to the steps for requests. Deferred sends get at most
@@ -32,7 +36,7 @@ const DELIVERY_STEPS: usize = 1024;
 pub(super) struct Budget {
     /// Factor on every step: 1, except in a simulation, whose few clients could not fill a turn.
     pub(super) weight: usize,
-    /// Several clients have work that earlier turns deferred.
+    /// Several clients wait in the run queue.
     is_contended: bool,
     /// Steps of the client whose requests are handled now.
     client_spent: usize,
@@ -85,6 +89,11 @@ impl Budget {
         self.delivery_spent += self.weight * (1 + bytes / SENT_STEP_BYTES);
     }
 
+    /// Charges the encoding of `bytes` bytes for a reader.
+    pub(super) fn charge_encoding(&mut self, bytes: usize) {
+        self.delivery_spent += self.weight * (bytes / STEP_BYTES);
+    }
+
     /// Returns whether the client of the current share may have another request handled.
     pub(super) fn has_client_budget(&self) -> bool {
         let steps = if self.is_contended { CLIENT_STEPS_CONTENDED } else { CLIENT_STEPS };
@@ -96,10 +105,13 @@ impl Budget {
         self.all_spent < ALL_CLIENTS_STEPS
     }
 
-    /// Returns whether another client that an earlier turn deferred may have requests handled.
-    /// Deferred clients come first in a turn.
-    pub(super) fn has_scheduled_budget(&self) -> bool {
-        self.all_spent < ALL_CLIENTS_STEPS / 2
+    /// Returns what the client of the current share did, or `None` if it did nothing.
+    pub(super) fn client_weight(&self) -> Option<Weight> {
+        match self.client_spent {
+            0 => None,
+            spent if spent <= self.weight * LIGHT_STEPS => Some(Weight::Light),
+            _ => Some(Weight::Heavy),
+        }
     }
 
     /// Returns whether another delivery may be sent in this turn.

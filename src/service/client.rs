@@ -7,9 +7,11 @@ use std::io;
 use std::rc::Rc;
 
 use super::event::Event;
+use super::fair_queue::DeferredSend;
+use super::run_queue::Weight;
 use super::socket::Socket;
 use super::write_queue::{Flush, WriteQueue, send};
-use crate::api::{Payload, ReplyFormat, SharedBytes, SourceKey};
+use crate::api::{Chunk, Payload, ReplyFormat, SourceKey};
 use crate::http::Progress;
 use crate::hub::{Key, Millis, ReaderKey, TimerId};
 
@@ -92,6 +94,9 @@ impl ReadBuffer {
     }
 }
 
+/// Bytes in the buffers of a client that is expected to do little.
+const LIGHT_BUFFER_BYTES: u32 = 16 * 1024;
+
 /// A client. Most clients wait, and use no memory besides this struct.
 pub(super) struct Client<S> {
     pub(super) socket: S,
@@ -111,9 +116,13 @@ pub(super) struct Client<S> {
     pub(super) is_readable: bool,
     /// The peer has closed its direction: nothing follows the bytes in the socket.
     pub(super) is_read_closed: bool,
-    /// In the run queue of the next turn.
+    /// There is input to handle, though no event will say so.
     pub(super) is_scheduled: bool,
-    /// Event that a turn had no budget for.
+    /// In the run queue, or on the list of clients to add to it.
+    pub(super) is_queued: bool,
+    /// Place in the run queue, by what the client did the last time.
+    pub(super) weight: Weight,
+    /// Event that waits for the client's place in the run queue.
     pub(super) deferred_event: Option<Event>,
     /// Accepted only to be sent an error.
     pub(super) is_rejected: bool,
@@ -129,9 +138,8 @@ pub(super) struct Client<S> {
 pub(super) enum Sent {
     /// The send was made, at least in part.
     Now(Flush),
-    /// The send waits for a turn with budget. Shared bytes are returned, for the queue of deferred
-    /// sends; bytes for this client alone are in its write queue.
-    Deferred(Option<Rc<SharedBytes>>),
+    /// The send waits for a turn with budget, in the queue of deferred sends.
+    Deferred(DeferredSend),
 }
 
 impl Sent {
@@ -171,6 +179,8 @@ impl<S: Socket> Client<S> {
             is_readable: false,
             is_read_closed: false,
             is_scheduled: false,
+            is_queued: false,
+            weight: Weight::Unknown,
             deferred_event: None,
             is_rejected: false,
             is_admin: false,
@@ -313,35 +323,65 @@ impl<S: Socket> Client<S> {
         if has_budget || self.is_blocked() {
             return self.send(payload).map(Sent::Now);
         }
-        self.is_deferred = true;
-        Ok(Sent::Deferred(match payload {
-            Payload::Shared(shared) => Some(Rc::clone(shared)),
+        let send = match payload {
+            Payload::Shared(shared) => DeferredSend::Shared(Rc::clone(shared)),
             Payload::Private(_) => {
                 self.write_queue = Some(Box::new(WriteQueue::from_unsent(payload, 0)));
-                None
+                DeferredSend::Queued
             }
-        }))
+        };
+        Ok(self.defer(send))
     }
 
-    /// Sends deferred bytes, and then the write queue.
+    /// Defers a send until a turn has budget for it. Everything else waits in the write queue.
+    pub(super) fn defer(&mut self, send: DeferredSend) -> Sent {
+        self.is_deferred = true;
+        Sent::Deferred(send)
+    }
+
+    /// Sends what was deferred, and then the write queue. `chunks` makes the same bytes in the form
+    /// in which the rest waits, if the kernel does not take all of them.
     ///
     /// # Errors
     ///
     /// As for [`Client::send`].
-    pub(super) fn send_deferred(&mut self, shared: Option<&Rc<SharedBytes>>) -> io::Result<Flush> {
+    pub(super) fn send_deferred(
+        &mut self,
+        bytes: &[u8],
+        chunks: impl FnOnce() -> Vec<Chunk>,
+    ) -> io::Result<Flush> {
         self.is_deferred = false;
-        if let Some(shared) = shared {
-            let sent = send(&mut self.socket, shared.bytes())?;
-            if sent < shared.bytes().len() {
-                let mut queue = WriteQueue::from_unsent(&Payload::Shared(shared), sent);
-                if let Some(later) = self.write_queue.take() {
-                    queue.append(*later);
-                }
-                self.write_queue = Some(Box::new(queue));
-                return Ok(Flush::WouldBlock { progress: sent > 0 });
-            }
+        let sent = send(&mut self.socket, bytes)?;
+        if sent == bytes.len() {
+            return self.flush();
         }
-        self.flush()
+        let later = self.write_queue.take();
+        let flush = self.queue_chunks(chunks(), sent);
+        if let (Some(queue), Some(later)) = (&mut self.write_queue, later) {
+            queue.append(*later);
+        }
+        Ok(flush)
+    }
+
+    /// Sends as much of `bytes` as the kernel takes, and returns how much: nothing if the client is
+    /// blocked.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::send`].
+    pub(super) fn send_part(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_blocked() { Ok(0) } else { send(&mut self.socket, bytes) }
+    }
+
+    /// Queues chunks. Their first `sent` bytes are already sent, which only a client that is not
+    /// blocked can have been.
+    pub(super) fn queue_chunks(&mut self, chunks: Vec<Chunk>, sent: usize) -> Flush {
+        let queue = WriteQueue::from_chunks(chunks, sent);
+        match &mut self.write_queue {
+            Some(before) => before.append(queue),
+            none => *none = Some(Box::new(queue)),
+        }
+        Flush::WouldBlock { progress: sent > 0 }
     }
 
     /// Returns whether input of this client, or a send to it, is deferred.
@@ -351,7 +391,7 @@ impl<S: Socket> Client<S> {
 
     /// Returns whether input of this client is deferred.
     pub(super) fn has_deferred_input(&self) -> bool {
-        self.is_scheduled || self.deferred_event.is_some()
+        self.is_queued
     }
 
     /// Returns whether there are unsent bytes that the kernel does not take.
@@ -397,6 +437,12 @@ impl<S: Socket> Client<S> {
     pub(super) fn memory(&self) -> usize {
         let input = self.input.as_ref().map_or(0, |input| input.bytes.capacity());
         input + self.write_queue.as_ref().map_or(0, |queue| queue.memory())
+    }
+
+    /// Returns what the client is expected to cost in its next share of a turn. Bytes that the
+    /// client has left in its buffers are still to be handled, however little its last share was.
+    pub(super) fn weight(&self) -> Weight {
+        if self.charged_bytes > LIGHT_BUFFER_BYTES { Weight::Heavy } else { self.weight }
     }
 
     /// Returns whether there is more to read or to handle.

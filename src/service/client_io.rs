@@ -1,14 +1,17 @@
 //! The part of the service that the hub delivers into. So nothing in this file calls the hub.
 
+use std::io;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use super::client::{AfterResponse, Client, Sent, State, Transition};
 use super::client_table::ClientTable;
+use super::fair_queue::DeferredSend;
 use super::limits::{ClientLimits, LINGER_MS, READ_BYTES};
 use super::socket::Socket;
 use super::stream_state::Backlog;
 use super::write_queue::Flush;
-use crate::api::{Api, Error, Payload, SourceKey};
+use crate::api::{Api, Error, Payload, ReplyFormat, SourceKey};
 use crate::http::{Limits, Persistence};
 use crate::hub::{Key, Now, Wake};
 use crate::metrics::Metrics;
@@ -21,6 +24,8 @@ pub(super) struct ClientIo<S> {
     pub(super) request_limits: Limits,
     pub(super) metrics: Metrics,
     pub(super) now: Now,
+    /// Memory of the hub without its history, as of the start of the turn.
+    pub(super) hub_bytes: usize,
     /// Buffer for one read from any client.
     pub(super) read_buf: Box<[u8]>,
     /// Unsent responses to the client whose requests are being handled.
@@ -39,9 +44,21 @@ impl<S: Socket> ClientIo<S> {
             limits,
             metrics,
             now,
+            hub_bytes: 0,
             read_buf: vec![0; READ_BYTES].into_boxed_slice(),
             response: Vec::new(),
         }
+    }
+
+    /// Returns the bytes that clients make the server hold outside of the hub.
+    pub(super) fn external_bytes(&self) -> usize {
+        self.clients.memory() + self.api.encoded_bytes()
+    }
+
+    /// Returns whether the server holds more than `--max-memory` for clients, without the history
+    /// that can be evicted.
+    pub(super) fn is_over_memory_limit(&self) -> bool {
+        self.hub_bytes + self.external_bytes() > self.limits.max_memory
     }
 
     /// Adds a client of a public listener. The address is `None` for a Unix socket.
@@ -120,11 +137,7 @@ impl<S: Socket> ClientIo<S> {
             // The client was closed in this turn.
             _ => return api.reset_cache(wake),
         };
-        let (payload, persistence) = api.encode_reply(wake, format.as_deref());
-        let Ok(sent) = client.deliver(&payload, has_budget) else {
-            clients.close(key);
-            return;
-        };
+        let persistence = api.count_reply(format.as_deref());
         let after = match persistence {
             Persistence::Close if client.has_input() => AfterResponse::Linger,
             Persistence::Close => AfterResponse::Close,
@@ -132,12 +145,59 @@ impl<S: Socket> ClientIo<S> {
                 AfterResponse::KeepAlive
             }
         };
-        let flush = sent.flush();
-        clients.account_delivery(key, wake.channel, payload.bytes().len(), sent);
+        let flush = if has_budget || client.is_blocked() {
+            let Ok((bytes, flush)) = Self::send_reply(api, client, wake, format.as_deref()) else {
+                clients.close(key);
+                return;
+            };
+            if format.is_some() || !wake.same_as_previous {
+                clients.budget.charge_encoding(bytes);
+            }
+            clients.budget.charge_send(bytes);
+            flush
+        } else {
+            let send = if format.is_none() && wake.same_as_previous {
+                DeferredSend::Shared(Rc::clone(api.encode_reply(wake)))
+            } else {
+                DeferredSend::Reply(api.share_reply(wake), format)
+            };
+            client.is_deferred = true;
+            clients.deferred_sends.push(wake.channel, (key, send));
+            Flush::WouldBlock { progress: false }
+        };
         if flush != Flush::Complete {
             clients.update_memory(key);
         }
         self.finish_response(key, after, flush);
+        if flush != Flush::Complete && self.is_over_memory_limit() {
+            self.clients.close_later(key);
+        }
+    }
+
+    /// Sends the reply to a long poll, and returns the length of the response. What the kernel does
+    /// not take shares the messages with other replies.
+    #[inline]
+    fn send_reply(
+        api: &mut Api,
+        client: &mut Client<S>,
+        wake: &Wake<'_>,
+        format: Option<&ReplyFormat>,
+    ) -> io::Result<(usize, Flush)> {
+        let Some(format) = format else {
+            let response = api.encode_reply(wake);
+            let flush = client.send(&Payload::Shared(response))?;
+            return Ok((response.bytes().len(), flush));
+        };
+        let response = api.encode_reply_as(wake, format);
+        let bytes = response.len();
+        let sent = client.send_part(response)?;
+        let is_complete = sent == bytes && !client.is_blocked();
+        let flush = if is_complete {
+            Flush::Complete
+        } else {
+            client.queue_chunks(api.split_private(wake), sent)
+        };
+        Ok((bytes, flush))
     }
 
     /// Moves the client to its next state, after all or a part of a response was sent.
@@ -183,20 +243,41 @@ impl<S: Socket> ClientIo<S> {
         if !client.is_stalled() {
             stream.on_output(now.mono, *limits);
         }
-        let payload = api.encode_update(wake, &stream.stream);
         let was_blocked = client.is_blocked();
-        let Ok(sent) = client.deliver(&payload, has_budget) else {
-            return clients.close_later(key);
+        if !has_budget
+            && !was_blocked
+            && !wake.is_last
+            && let Some(format) = stream.stream.private_format()
+        {
+            let send = DeferredSend::Update(api.share_reply(wake), format);
+            client.is_deferred = true;
+            clients.deferred_sends.push(wake.channel, (key, send));
+            return clients.pause_later(key);
+        }
+        let payload = api.encode_update(wake, &stream.stream);
+        let bytes = payload.bytes().len();
+        let sent = match payload {
+            Payload::Private(update) if !wake.is_last => client.send_part(update).map(|sent| {
+                if sent == bytes && !was_blocked {
+                    return Sent::Now(Flush::Complete);
+                }
+                Sent::Now(client.queue_chunks(api.split_private(wake), sent))
+            }),
+            payload => client.deliver(&payload, has_budget),
         };
+        let Ok(sent) = sent else { return clients.close_later(key) };
         let unsent = match &sent {
-            Sent::Deferred(_) => Some(payload.bytes().len()),
+            Sent::Deferred(_) => Some(bytes),
             Sent::Now(_) => client.queued_bytes(),
         };
         let backlog = stream.backlog(unsent, was_blocked, limits.max_backlog);
         // This update is deferred, or an earlier one of another channel: the peer is not slow.
         let is_deferred = client.is_deferred;
         let flush = sent.flush();
-        clients.account_delivery(key, wake.channel, payload.bytes().len(), sent);
+        if !wake.same_as_previous {
+            clients.budget.charge_encoding(bytes);
+        }
+        clients.account_delivery(key, wake.channel, bytes, sent);
         if wake.is_last {
             // The hub has already removed the reader. A WebSocket peer still has to send its Close
             // frame, so linger.
@@ -210,12 +291,10 @@ impl<S: Socket> ClientIo<S> {
             Backlog::OversizedMessage => clients.pause_later(key),
             Backlog::OverLimit => return clients.close_later(key),
         }
-        if flush != Flush::Complete
-            && clients.update_memory(key)
-            && clients.memory() > limits.max_memory
-        {
-            return clients.close_later(key);
+        if flush != Flush::Complete && clients.update_memory(key) && self.is_over_memory_limit() {
+            return self.clients.close_later(key);
         }
+        let clients = &mut self.clients;
         if wake.has_more && flush == Flush::Complete {
             // No event reports that the update was sent. The next turn begins at once and sends
             // the next update.

@@ -1,7 +1,7 @@
 //! The table of clients.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
 use std::mem;
 
 use super::budget::Budget;
@@ -9,6 +9,7 @@ use super::client::{Client, PendingRead, Sent, State};
 use super::event::Event;
 use super::fair_queue::FairQueue;
 use super::gauges::Gauges;
+use super::run_queue::RunQueue;
 use super::socket::Socket;
 use super::stream_state::StreamState;
 use crate::api::SourceKey;
@@ -21,11 +22,10 @@ pub(super) struct ClientTable<S> {
     streams: Slab<StreamState>,
     /// At most one timer for each client, by the client's index.
     timers: TimerWheel<u32>,
-    /// Clients with input that the budget did not allow to handle, or that arrived while they were
-    /// blocked.
-    run_queue: VecDeque<Key>,
-    /// Clients with an event for which a turn had no budget.
-    deferred_events: VecDeque<Key>,
+    /// Clients that the current turn is to serve, in this order.
+    run_queue: RunQueue,
+    /// Clients with more to do, which the next turn adds to the run queue.
+    scheduled: Vec<Key>,
     /// Sends for which a turn had no budget.
     pub(super) deferred_sends: FairQueue,
     /// Budget of this turn.
@@ -56,8 +56,8 @@ impl<S: Socket> ClientTable<S> {
             slots: Slab::default(),
             streams: Slab::default(),
             timers: TimerWheel::new(now),
-            run_queue: VecDeque::new(),
-            deferred_events: VecDeque::new(),
+            run_queue: RunQueue::default(),
+            scheduled: Vec::new(),
             deferred_sends: FairQueue::default(),
             budget: Budget::default(),
             to_reap: Vec::new(),
@@ -199,9 +199,9 @@ impl<S: Socket> ClientTable<S> {
     }
 
     /// Returns the bytes in the buffers of all clients, each as of its last
-    /// [`ClientTable::update_memory`].
+    /// [`ClientTable::update_memory`], and of their deferred sends.
     pub(super) fn memory(&self) -> usize {
-        self.memory
+        self.memory + self.deferred_sends.memory()
     }
 
     /// Counts the bytes in a client's buffers. Returns whether they have grown since the last
@@ -252,58 +252,60 @@ impl<S: Socket> ClientTable<S> {
     /// Schedules a client: the next turn begins at once and handles its input.
     pub(super) fn schedule(&mut self, key: Key) {
         let client = self.expect_mut(key);
-        if !client.is_scheduled {
-            client.is_scheduled = true;
-            self.run_queue.push_back(key);
+        client.is_scheduled = true;
+        if !mem::replace(&mut client.is_queued, true) {
+            self.scheduled.push(key);
+        }
+    }
+
+    /// Stores an event until the client's place in the run queue.
+    pub(super) fn defer_event(&mut self, key: Key, event: Event) {
+        let client = self.slots.get_mut(key).expect("the caller has the client");
+        match &mut client.deferred_event {
+            Some(deferred) => deferred.merge(event),
+            none => *none = Some(event),
+        }
+        if !mem::replace(&mut client.is_queued, true) {
+            self.run_queue.push(client.address, client.weight(), key);
         }
     }
 
     /// Begins a turn.
     pub(super) fn begin_turn(&mut self) {
-        self.budget.begin_turn(!self.deferred_events.is_empty() || self.run_queue.len() > 1);
-    }
-
-    /// Returns the length of the run queue. Clients that are scheduled while the queue is processed
-    /// are for the next turn.
-    pub(super) fn scheduled_count(&self) -> usize {
-        self.run_queue.len()
-    }
-
-    /// Takes the first client from the run queue. Returns `None` if that client was freed.
-    pub(super) fn pop_scheduled(&mut self) -> Option<Key> {
-        let key = self.run_queue.pop_front()?;
-        self.slots.get_mut(key)?.is_scheduled = false;
-        Some(key)
-    }
-
-    /// Stores an event until a turn has budget for it.
-    pub(super) fn defer_event(&mut self, key: Key, event: Event) {
-        let client = self.expect_mut(key);
-        if let Some(deferred) = &mut client.deferred_event {
-            deferred.merge(event);
-        } else {
-            client.deferred_event = Some(event);
-            self.deferred_events.push_back(key);
+        if !self.scheduled.is_empty() {
+            self.queue_scheduled();
         }
+        self.budget.begin_turn(self.run_queue.len() > 1);
+    }
+
+    fn queue_scheduled(&mut self) {
+        for key in mem::take(&mut self.scheduled) {
+            if let Some(client) = self.slots.get_mut(key) {
+                self.run_queue.push(client.address, client.weight(), key);
+            }
+        }
+    }
+
+    /// Takes the next client from the run queue, with its event.
+    pub(super) fn pop_queued(&mut self) -> Option<(Key, Option<Event>)> {
+        loop {
+            let key = self.run_queue.pop()?;
+            // The client may have been freed.
+            if let Some(client) = self.slots.get_mut(key) {
+                client.is_queued = false;
+                return Some((key, client.deferred_event.take()));
+            }
+        }
+    }
+
+    /// Returns whether any client is in the run queue of this turn.
+    pub(super) fn has_queued(&self) -> bool {
+        !self.run_queue.is_empty()
     }
 
     /// Returns whether any work is left for the next turn.
     pub(super) fn has_work(&self) -> bool {
-        !(self.run_queue.is_empty()
-            && self.deferred_events.is_empty()
-            && self.deferred_sends.is_empty())
-    }
-
-    /// Takes the oldest deferred event.
-    pub(super) fn pop_deferred_event(&mut self) -> Option<(Key, Event)> {
-        while let Some(key) = self.deferred_events.pop_front() {
-            if let Some(event) =
-                self.slots.get_mut(key).and_then(|client| client.deferred_event.take())
-            {
-                return Some((key, event));
-            }
-        }
-        None
+        !(self.run_queue.is_empty() && self.scheduled.is_empty() && self.deferred_sends.is_empty())
     }
 
     /// Returns whether a send for a reader of `channel` may be made in this turn: there is budget,
@@ -316,7 +318,7 @@ impl<S: Socket> ClientTable<S> {
     pub(super) fn account_delivery(&mut self, key: Key, channel: u32, bytes: usize, sent: Sent) {
         match sent {
             Sent::Now(_) => self.budget.charge_send(bytes),
-            Sent::Deferred(shared) => self.deferred_sends.push(channel, (key, shared)),
+            Sent::Deferred(deferred) => self.deferred_sends.push(channel, (key, deferred)),
         }
     }
 
@@ -350,9 +352,9 @@ impl<S: Socket> ClientTable<S> {
             rejected: self.rejected_count,
             streams: self.streams.len(),
             timers: self.timers.len(),
-            deferred: self.run_queue.len() + self.deferred_events.len() + self.deferred_sends.len(),
+            deferred: self.run_queue.len() + self.scheduled.len() + self.deferred_sends.len(),
             addresses: self.per_address.len(),
-            memory: self.memory,
+            memory: self.memory(),
             ..Gauges::default()
         }
     }

@@ -6,15 +6,40 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use crate::api::SharedBytes;
+use crate::api::{ReplyFormat, SharedBytes, SharedReply, UpdateFormat};
 use crate::hub::Key;
 
 /// Sends of one channel in a row, before the next channel is served.
 const QUANTUM: usize = 32;
 
-/// A client, which may have been freed, and the bytes to send to it; `None` if these are in the
-/// client's write queue.
-pub(super) type Deferred = (Key, Option<Rc<SharedBytes>>);
+/// What a client is to be sent.
+pub(super) enum DeferredSend {
+    /// The bytes in the client's write queue.
+    Queued,
+    /// Bytes that many clients share.
+    Shared(Rc<SharedBytes>),
+    /// The reply to a long poll, which is not encoded yet. Its format is `None` for the default.
+    Reply(SharedReply, Option<Box<ReplyFormat>>),
+    /// The update of a stream, which is not encoded yet.
+    Update(SharedReply, UpdateFormat),
+}
+
+impl DeferredSend {
+    /// Returns the memory for this client alone.
+    fn memory(&self) -> usize {
+        size_of::<Deferred>()
+            + match self {
+                Self::Queued | Self::Shared(_) => 0,
+                Self::Reply(reply, format) => {
+                    reply.memory() + format.as_ref().map_or(0, |format| format.memory())
+                }
+                Self::Update(reply, format) => reply.memory() + format.memory(),
+            }
+    }
+}
+
+/// A client, which may have been freed, and what it is to be sent.
+pub(super) type Deferred = (Key, DeferredSend);
 
 /// Deferred sends of all channels.
 #[derive(Default)]
@@ -24,6 +49,8 @@ pub(super) struct FairQueue {
     cursor: u32,
     /// Sends of that channel since it became the one to serve.
     served_in_a_row: usize,
+    /// Bytes of all queues.
+    memory: usize,
 }
 
 impl FairQueue {
@@ -36,12 +63,18 @@ impl FairQueue {
         self.by_channel.values().map(VecDeque::len).sum()
     }
 
+    /// Returns the memory of all queues, without bytes that clients share.
+    pub(super) fn memory(&self) -> usize {
+        self.memory
+    }
+
     /// Returns whether a send of this channel is deferred.
     pub(super) fn contains(&self, channel: u32) -> bool {
         !self.by_channel.is_empty() && self.by_channel.contains_key(&channel)
     }
 
     pub(super) fn push(&mut self, channel: u32, deferred: Deferred) {
+        self.memory += deferred.1.memory();
         self.by_channel.entry(channel).or_default().push_back(deferred);
     }
 
@@ -59,6 +92,7 @@ impl FairQueue {
         self.served_in_a_row += 1;
         let queue = self.by_channel.get_mut(&channel)?;
         let deferred = queue.pop_front();
+        self.memory -= deferred.as_ref().map_or(0, |(_, send)| send.memory());
         if queue.is_empty() {
             self.by_channel.remove(&channel);
         }
@@ -72,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_short_queue_does_not_wait_for_a_long_one_and_each_keeps_its_order() {
-        let client = |number: u64| (Key::from_bits(number), None);
+        let client = |number: u64| (Key::from_bits(number), DeferredSend::Queued);
         let mut queue = FairQueue::default();
         for number in 0..1000 {
             queue.push(7, client(number));
@@ -89,6 +123,6 @@ mod tests {
         assert!(first < index(2002));
         let long: Vec<_> = order.iter().filter(|number| **number < 1000).collect();
         assert!(long.is_sorted() && long.len() == 999);
-        assert!(queue.is_empty() && !queue.contains(7));
+        assert!(queue.is_empty() && !queue.contains(7) && queue.memory() == 0);
     }
 }

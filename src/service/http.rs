@@ -102,9 +102,12 @@ impl<L: Listener> Service<L> {
                 }
             },
         };
-        let unsent = self.io.response.len();
+        let (unsent, appended) = (self.io.response.len(), self.hub.appended_bytes());
         let outcome = self.handle_request(key, source, &request);
-        self.io.clients.budget.charge_request(self.io.response.len() - unsent);
+        let encoded = (self.hub.appended_bytes() - appended) as usize;
+        // The bytes of a request may have come in earlier turns.
+        let bytes = length + encoded + self.io.response.len() - unsent;
+        self.io.clients.budget.charge_request(bytes);
         Ok((length, outcome))
     }
 

@@ -15,6 +15,7 @@ impl<L: Listener> Service<L> {
     /// Reads and handles input of a client, if its state allows it.
     pub(super) fn process_input(&mut self, key: Key) {
         let Some(client) = self.io.clients.get_mut(key) else { return };
+        client.is_scheduled = false;
         match client.state() {
             // Another process has the hub: it will handle the requests.
             State::Reading | State::Streaming(_) if self.phase.is_draining() => {}
@@ -71,8 +72,10 @@ impl<L: Listener> Service<L> {
         }
         let input = input.filter(|input| !input.bytes.is_empty());
         let is_incomplete = input.is_some();
+        let weight = self.io.clients.budget.client_weight();
         let client = self.io.clients.expect_mut(key);
         client.input = input;
+        client.weight = weight.unwrap_or(client.weight);
         let has_read = matches!(client.state(), State::LongPolling { .. } | State::Streaming(_));
         if !has_read && (handled > 0 || was_incomplete != is_incomplete) {
             let ClientLimits { keep_alive_ms, request_timeout_ms, .. } = self.io.limits;

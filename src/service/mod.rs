@@ -18,6 +18,7 @@ mod limits;
 mod listener;
 mod output;
 mod phase;
+mod run_queue;
 #[expect(clippy::module_inception, reason = "where a reader looks for the Service")]
 mod service;
 mod shutdown;

@@ -1,15 +1,18 @@
 //! The send path of one client: responses and deferred sends, and the state that follows.
 
 use std::io;
+use std::rc::Rc;
 
 use super::budget::Budget;
 use super::client::{AfterResponse, State};
+use super::client_io::ClientIo;
+use super::fair_queue::DeferredSend;
 use super::http::Pause;
 use super::listener::Listener;
 use super::service::Service;
 use super::stream_state::Backlog;
 use super::write_queue::Flush;
-use crate::api::{Error, Payload};
+use crate::api::{Chunk, Error, Payload};
 use crate::hub::{Key, ResumeBatch};
 
 impl<L: Listener> Service<L> {
@@ -18,6 +21,7 @@ impl<L: Listener> Service<L> {
         self.io.clients.expect_mut(key).input = None;
         self.io.push_error(key, error);
         self.flush_responses(key, &Pause::Closing(AfterResponse::Linger));
+        self.io.clients.update_memory(key);
     }
 
     /// Sends the responses of the requests that were handled, and moves the client to the state
@@ -77,12 +81,33 @@ impl<L: Listener> Service<L> {
     pub(super) fn flush_deferred(&mut self, has_budget: fn(&Budget) -> bool) {
         self.resume_batch = Some(ResumeBatch::default());
         while has_budget(&self.io.clients.budget)
-            && let Some((key, shared)) = self.io.clients.deferred_sends.pop()
+            && let Some((key, send)) = self.io.clients.deferred_sends.pop()
         {
-            let Some(client) = self.io.clients.get_mut(key) else { continue };
-            let bytes = shared.as_ref().map_or(0, |shared| shared.bytes().len())
-                + client.queued_bytes().unwrap_or(0);
-            let result = client.send_deferred(shared.as_ref());
+            let ClientIo { clients, api, .. } = &mut self.io;
+            let Some(client) = clients.get_mut(key) else { continue };
+            let (mut bytes, mut encoded) = (client.queued_bytes().unwrap_or(0), 0);
+            let result = match send {
+                DeferredSend::Queued => client.send_deferred(&[], Vec::new),
+                DeferredSend::Shared(shared) => {
+                    bytes += shared.bytes().len();
+                    client.send_deferred(shared.bytes(), || {
+                        vec![Chunk::Shared(Rc::clone(&shared), 0..shared.bytes().len())]
+                    })
+                }
+                DeferredSend::Reply(reply, format) => {
+                    let encoding = api.encode_shared_reply(&reply, format.as_deref());
+                    bytes += encoding.len();
+                    encoded = encoding.len();
+                    client.send_deferred(encoding, || reply.split(encoding))
+                }
+                DeferredSend::Update(reply, format) => {
+                    let encoding = api.encode_shared_update(&reply, &format);
+                    bytes += encoding.len();
+                    encoded = encoding.len();
+                    client.send_deferred(encoding, || reply.split(encoding))
+                }
+            };
+            self.io.clients.budget.charge_encoding(encoded);
             self.io.clients.budget.charge_send(bytes);
             self.on_flushed(key, &result);
             self.io.clients.update_memory(key);

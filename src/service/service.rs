@@ -96,15 +96,14 @@ impl<L: Listener> Service<L> {
         }
     }
 
-    /// Begins a turn, and continues with clients whose work was deferred. `now.mono` must not
-    /// decrease; `now.unix_ms` may.
+    /// Begins a turn. `now.mono` must not decrease; `now.unix_ms` may.
     pub fn begin_turn(&mut self, now: Now) {
         let Self { hub, io, .. } = self;
         io.now = now;
         io.clients.begin_turn();
         io.api.set_time(now);
-        hub.set_external_bytes(io.clients.memory() + io.api.encoded_bytes());
-        self.run_ready();
+        hub.set_external_bytes(io.external_bytes());
+        io.hub_bytes = hub.memory_without_history();
     }
 
     /// Returns the key of the client that a poll token names, if the token has only the lowest bits
@@ -118,11 +117,15 @@ impl<L: Listener> Service<L> {
         self.io.clients.key_at(key.index).filter(|its| its.is_alike(key, generation_bits))
     }
 
-    /// Handles an event of a client's socket. Ignores the event if the client has been freed.
+    /// Handles an event of a client's socket. If other clients wait in the run queue, the event
+    /// waits with them. Ignores the event if the client has been freed.
     pub fn handle_event(&mut self, key: Key, event: Event) {
-        let Some(client) = self.io.clients.get_mut(key) else { return };
-        if client.deferred_event.is_some() || !self.io.clients.budget.has_turn_budget() {
-            return self.io.clients.defer_event(key, event);
+        let clients = &mut self.io.clients;
+        if clients.get_mut(key).is_none() {
+            return;
+        }
+        if clients.has_queued() || !clients.budget.has_turn_budget() {
+            return clients.defer_event(key, event);
         }
         self.dispatch(key, event);
     }
@@ -132,10 +135,12 @@ impl<L: Listener> Service<L> {
         self.acceptor.set_ready(listener);
     }
 
-    /// Ends a turn: handles expired deadlines, accepts clients, and delivers new messages.
+    /// Ends a turn: serves the clients in the run queue, handles expired deadlines, accepts
+    /// clients, and delivers new messages.
     /// `register` registers a new client's socket with the poll under the client's key. If bytes
     /// have already arrived, the poll must raise an event for them.
     pub fn end_turn(&mut self, register: impl FnMut(&mut L::Socket, Key) -> io::Result<()>) {
+        self.serve_queued();
         self.expire();
         self.complete_due_reads();
         self.acceptor.accept(&mut self.io, register);
@@ -211,21 +216,21 @@ impl<L: Listener> Service<L> {
         }
     }
 
-    /// Continues with clients whose requests were deferred, then with deferred events.
-    fn run_ready(&mut self) {
-        for _ in 0..self.io.clients.scheduled_count() {
-            if !self.io.clients.budget.has_scheduled_budget() {
-                break;
+    /// Serves the clients in the run queue, while the turn has budget.
+    fn serve_queued(&mut self) {
+        while self.io.clients.has_queued()
+            && self.io.clients.budget.has_turn_budget()
+            && let Some((key, event)) = self.io.clients.pop_queued()
+        {
+            if let Some(event) = event {
+                self.dispatch(key, event);
             }
-            if let Some(key) = self.io.clients.pop_scheduled() {
+            // If the event has scheduled it again, it waits for the next turn.
+            let client = self.io.clients.expect_mut(key);
+            if client.is_scheduled && !client.is_queued {
                 self.process_input(key);
                 self.enforce_memory_limit(key);
             }
-        }
-        while self.io.clients.budget.has_turn_budget()
-            && let Some((key, event)) = self.io.clients.pop_deferred_event()
-        {
-            self.dispatch(key, event);
         }
     }
 
@@ -263,18 +268,24 @@ impl<L: Listener> Service<L> {
         }
     }
 
-    /// Counts the memory of a client after its input was handled. If the memory has grown and all
-    /// clients exceed the limit, closes the client, with an error if a response can be sent.
+    /// Counts the memory of a client after its input was handled. If the memory has grown and
+    /// exceeds the limit even without history, closes the client, with an error if a response can
+    /// be sent.
     fn enforce_memory_limit(&mut self, key: Key) {
-        if !self.io.clients.update_memory(key)
-            || self.io.clients.memory() <= self.io.limits.max_memory
-        {
+        if !self.io.clients.update_memory(key) || !self.has_to_free_memory() {
             return;
         }
         match self.io.clients.expect_mut(key).state() {
             State::Reading => self.fail_request(key, OUT_OF_MEMORY),
             _ => self.close(key),
         }
+    }
+
+    /// Evicts history if the memory limit is exceeded. Returns whether that is not enough.
+    fn has_to_free_memory(&mut self) -> bool {
+        let Self { hub, io, .. } = self;
+        hub.set_external_bytes(io.external_bytes());
+        hub.memory() > io.limits.max_memory && !hub.enforce_memory_limit(io.now)
     }
 
     /// Handles expired deadlines of clients and of the hub.
@@ -328,6 +339,9 @@ impl<L: Listener> Service<L> {
         }
         self.io.api.end_turn();
         self.io.clients.reap();
+        if self.io.external_bytes() > 0 {
+            self.has_to_free_memory();
+        }
         if self.io.response.capacity() > 2 * RESPONSE_BYTES_PER_TURN {
             self.io.response = Vec::new();
         }

@@ -48,9 +48,16 @@ impl<L: Listener> Service<L> {
                 Ok(None) => return (handled, Pause::NeedData),
                 Ok(Some((frame, length))) => {
                     handled += length;
-                    let unsent = self.io.response.len();
+                    if frame.is_final && !frame.opcode.is_control() {
+                        // The whole message, whose fragments may have come in earlier turns.
+                        let message = buffered + frame.payload.len();
+                        self.io.clients.budget.charge_json(message);
+                    }
+                    let (unsent, appended) = (self.io.response.len(), self.hub.appended_bytes());
                     let result = self.handle_frame(key, &frame);
-                    self.io.clients.budget.charge_request(self.io.response.len() - unsent);
+                    let encoded = (self.hub.appended_bytes() - appended) as usize;
+                    let bytes = encoded + self.io.response.len() - unsent;
+                    self.io.clients.budget.charge_request(bytes);
                     result
                 }
                 Err(code) => Err(code),
@@ -68,7 +75,6 @@ impl<L: Listener> Service<L> {
     /// Handles one frame. An error is the code of the Close frame to send.
     fn handle_frame(&mut self, key: Key, frame: &Frame<'_>) -> Result<(), CloseCode> {
         let Self { io: ClientIo { clients, api, now, response, .. }, hub, .. } = self;
-        clients.budget.charge_json(frame.payload.len());
         let (client, stream) = clients.stream_mut(key).expect("the caller has checked the state");
         let source = RequestSource { address: client.address, is_proxy: client.is_proxy };
         if stream.fragments.is_none() && frame.is_final {

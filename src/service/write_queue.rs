@@ -4,22 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::rc::Rc;
 
-use crate::api::{Payload, SharedBytes};
-
-/// Bytes of one payload. A payload that many clients share costs a slow client one pointer.
-enum Chunk {
-    Shared(Rc<SharedBytes>),
-    Own(Box<[u8]>),
-}
-
-impl Chunk {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Shared(shared) => shared.bytes(),
-            Self::Own(bytes) => bytes,
-        }
-    }
-}
+use crate::api::{Chunk, Payload};
 
 /// Memory of a chunk in addition to its bytes: the queue may have twice the capacity it needs, and
 /// an allocation has a header.
@@ -49,29 +34,51 @@ pub(super) enum Flush {
 impl WriteQueue {
     /// Creates a queue with the rest of a payload, of which `sent` bytes are already sent.
     pub(super) fn from_unsent(payload: &Payload<'_>, sent: usize) -> Self {
-        match payload {
-            Payload::Shared(shared) => {
-                let chunks = [Chunk::Shared(Rc::clone(shared))].into();
-                Self { chunks, sent, bytes: shared.bytes().len(), own_bytes: 0 }
-            }
-            Payload::Private(bytes) => {
-                let rest = &bytes[sent..];
-                let bytes = rest.len();
-                Self { chunks: [Chunk::Own(rest.into())].into(), sent: 0, bytes, own_bytes: bytes }
-            }
+        let mut queue = Self::default();
+        queue.push_chunk(match payload {
+            Payload::Shared(shared) => Chunk::Shared(Rc::clone(shared), sent..shared.bytes().len()),
+            Payload::Private(bytes) => Chunk::Own(bytes[sent..].into()),
+        });
+        queue
+    }
+
+    /// Creates a queue of chunks, of which the first `sent` bytes are already sent.
+    pub(super) fn from_chunks(chunks: Vec<Chunk>, sent: usize) -> Self {
+        let mut queue = Self::default();
+        for chunk in chunks {
+            queue.push_chunk(chunk);
         }
+        queue.advance(sent);
+        queue
     }
 
     /// Appends a payload.
     pub(super) fn push(&mut self, payload: &Payload<'_>) {
-        self.bytes += payload.bytes().len();
-        self.chunks.push_back(match payload {
-            Payload::Shared(shared) => Chunk::Shared(Rc::clone(shared)),
-            Payload::Private(bytes) => {
-                self.own_bytes += bytes.len();
-                Chunk::Own((*bytes).into())
+        self.append(Self::from_unsent(payload, 0));
+    }
+
+    fn push_chunk(&mut self, chunk: Chunk) {
+        self.bytes += chunk.bytes().len();
+        if let Chunk::Own(bytes) = &chunk {
+            self.own_bytes += bytes.len();
+        }
+        self.chunks.push_back(chunk);
+    }
+
+    /// Removes the chunks that `sent` more bytes complete.
+    fn advance(&mut self, sent: usize) {
+        self.sent += sent;
+        while let Some(chunk) = self.chunks.front()
+            && self.sent >= chunk.bytes().len()
+        {
+            let length = chunk.bytes().len();
+            self.bytes -= length;
+            self.sent -= length;
+            if let Chunk::Own(_) = chunk {
+                self.own_bytes -= length;
             }
-        });
+            self.chunks.pop_front();
+        }
     }
 
     /// Appends another queue, of which nothing was sent yet.
@@ -101,18 +108,12 @@ impl WriteQueue {
         let mut progress = false;
         while let Some(chunk) = self.chunks.front() {
             let rest = &chunk.bytes()[self.sent..];
-            let sent = send(socket, rest)?;
+            let (sent, wanted) = (send(socket, rest)?, rest.len());
             progress |= sent > 0;
-            if sent < rest.len() {
-                self.sent += sent;
+            self.advance(sent);
+            if sent < wanted {
                 return Ok(Flush::WouldBlock { progress });
             }
-            self.bytes -= chunk.bytes().len();
-            if let Chunk::Own(bytes) = chunk {
-                self.own_bytes -= bytes.len();
-            }
-            self.chunks.pop_front();
-            self.sent = 0;
         }
         Ok(Flush::Complete)
     }
@@ -132,6 +133,7 @@ pub(super) fn send(socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::SharedBytes;
 
     /// A socket that takes `room` bytes, and then blocks.
     struct NarrowSocket {

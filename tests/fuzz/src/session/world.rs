@@ -235,11 +235,14 @@ impl World {
                 match mem::take(&mut client.state) {
                     State::LongPolling { format, asked, mut its, closes, .. } => {
                         assert!(wake.is_last);
-                        let (payload, persistence) = api.encode_reply(&wake, format.as_deref());
-                        history.note(wake.token, "is woken", payload.bytes());
+                        let persistence = api.count_reply(format.as_deref());
+                        let response = match &format {
+                            None => api.encode_reply(&wake).bytes(),
+                            Some(format) => api.encode_reply_as(&wake, format),
+                        };
+                        history.note(wake.token, "is woken", response);
                         let closes = closes || persistence == Persistence::Close;
-                        let json =
-                            responses::check(payload.bytes(), &asked, settings.has_list, closes);
+                        let json = responses::check(response, &asked, settings.has_list, closes);
                         assert_eq!(persistence == Persistence::Close, closes);
                         client.state = if closes { State::Closed } else { State::Reading };
                         knowledge.take(&mut its, &json.expect("a read is answered in JSON"));

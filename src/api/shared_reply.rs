@@ -1,0 +1,270 @@
+//! Replies that are sent after the delivery they belong to. They share the messages, so that a
+//! reply costs one client a few bytes, however long its messages are.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::payload::{Chunk, SharedBytes};
+use crate::hub::{ChannelSlice, Reply};
+
+/// Overhead of an allocation.
+const ALLOCATION_BYTES: usize = 16;
+
+/// Bytes of later messages that are encoded together with those of a reply. Long polls of one turn
+/// may begin at different messages: with this, one encoding serves all of them.
+const LOOKAHEAD_BYTES: usize = 16 << 20;
+
+/// Length from which a message of an unsent response is shared. A chunk costs some 50 bytes.
+const SHARED_MIN: usize = 256;
+
+/// Part of a reply that is about one channel.
+pub(super) trait ReplySlice {
+    /// Iterates over the introductions that history has dropped, as JSON objects.
+    fn introductions(&self) -> impl Iterator<Item = &[u8]>;
+    /// Iterates over the messages from [`ReplySlice::first_id`] on, as JSON objects.
+    fn retained(&self) -> impl Iterator<Item = &[u8]>;
+    fn first_id(&self) -> u64;
+    fn next_id(&self) -> u64;
+    /// Returns the `from_id` that gets this slice again.
+    fn start(&self) -> u64;
+    fn missed(&self) -> bool;
+    fn reset(&self) -> bool;
+}
+
+impl ReplySlice for ChannelSlice<'_> {
+    #[inline]
+    fn introductions(&self) -> impl Iterator<Item = &[u8]> {
+        ChannelSlice::introductions(self)
+    }
+
+    #[inline]
+    fn retained(&self) -> impl Iterator<Item = &[u8]> {
+        ChannelSlice::retained(self)
+    }
+
+    fn first_id(&self) -> u64 {
+        ChannelSlice::first_id(self)
+    }
+
+    fn next_id(&self) -> u64 {
+        ChannelSlice::next_id(self)
+    }
+
+    fn start(&self) -> u64 {
+        ChannelSlice::start(self)
+    }
+
+    fn missed(&self) -> bool {
+        self.missed
+    }
+
+    fn reset(&self) -> bool {
+        self.reset
+    }
+}
+
+/// Messages of one channel as JSON objects, one after the other.
+#[derive(Debug)]
+struct SharedMessages {
+    json: Rc<SharedBytes>,
+    /// End of each message in `json`: the introductions, then the messages from `first_id` on.
+    ends: Box<[usize]>,
+    introductions: usize,
+    first_id: u64,
+}
+
+impl SharedMessages {
+    fn encode(slice: &ChannelSlice<'_>, encoded_bytes: &Rc<Cell<usize>>) -> Self {
+        let (mut json, mut ends) = (Vec::new(), Vec::new());
+        let mut push = |json: &mut Vec<u8>, message: &[u8]| {
+            json.extend_from_slice(message);
+            ends.push(json.len());
+        };
+        slice.messages().for_each(|message| push(&mut json, message));
+        for message in slice.later() {
+            if json.len() + message.len() > LOOKAHEAD_BYTES {
+                break;
+            }
+            push(&mut json, message);
+        }
+        Self {
+            json: SharedBytes::new(&json, encoded_bytes),
+            ends: ends.into(),
+            introductions: slice.introductions().count(),
+            first_id: slice.first_id(),
+        }
+    }
+
+    /// Returns the indexes of the messages of a slice, if all of them are here.
+    fn find(&self, slice: &ChannelSlice<'_>) -> Option<Range<usize>> {
+        let introductions = slice.introductions().count();
+        let skipped = slice.first_id().checked_sub(self.first_id)? as usize;
+        if introductions != self.introductions || (introductions > 0 && skipped > 0) {
+            return None;
+        }
+        let end = skipped + introductions + (slice.next_id() - slice.first_id()) as usize;
+        (end <= self.ends.len()).then_some(skipped..end)
+    }
+
+    /// Returns the place of a message in `json`.
+    fn place(&self, index: usize) -> Range<usize> {
+        index.checked_sub(1).map_or(0, |before| self.ends[before])..self.ends[index]
+    }
+}
+
+/// Part of a reply that is about one channel, without the hub.
+#[derive(Debug)]
+pub(super) struct SharedSlice {
+    messages: Option<Rc<SharedMessages>>,
+    /// Indexes of the messages. The introductions come first.
+    range: Range<usize>,
+    next_id: u64,
+    start: u64,
+    missed: bool,
+    reset: bool,
+}
+
+impl SharedSlice {
+    fn introduction_count(&self) -> usize {
+        self.messages.as_ref().map_or(0, |messages| messages.introductions)
+    }
+
+    /// Iterates over the messages with these indexes: the bytes that they are in, and their place.
+    fn places(
+        &self,
+        range: Range<usize>,
+    ) -> impl Iterator<Item = (&Rc<SharedBytes>, Range<usize>)> {
+        let messages = self.messages.iter();
+        messages.flat_map(move |messages| {
+            range.clone().map(|index| (&messages.json, messages.place(index)))
+        })
+    }
+
+    fn json(&self, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
+        self.places(range).map(|(json, place)| &json.bytes()[place])
+    }
+}
+
+impl ReplySlice for SharedSlice {
+    fn introductions(&self) -> impl Iterator<Item = &[u8]> {
+        self.json(self.range.start..self.range.start + self.introduction_count())
+    }
+
+    fn retained(&self) -> impl Iterator<Item = &[u8]> {
+        self.json(self.range.start + self.introduction_count()..self.range.end)
+    }
+
+    fn first_id(&self) -> u64 {
+        self.next_id - (self.range.len() - self.introduction_count()) as u64
+    }
+
+    fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    fn start(&self) -> u64 {
+        self.start
+    }
+
+    fn missed(&self) -> bool {
+        self.missed
+    }
+
+    fn reset(&self) -> bool {
+        self.reset
+    }
+}
+
+/// Reply of which the client has been sent nothing yet, or a part.
+#[derive(Debug)]
+pub struct SharedReply {
+    slices: Box<[SharedSlice]>,
+}
+
+impl SharedReply {
+    pub(super) fn slices(&self) -> &[SharedSlice] {
+        &self.slices
+    }
+
+    /// Returns the memory of the reply, without the messages.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        size_of_val(&*self.slices) + ALLOCATION_BYTES
+    }
+
+    /// Splits an encoding of the reply, in any format, into chunks that share its long messages.
+    #[must_use]
+    pub fn split(&self, encoding: &[u8]) -> Vec<Chunk> {
+        let (mut chunks, mut copied) = (Vec::new(), 0);
+        let places = self.slices.iter().flat_map(|slice| slice.places(slice.range.clone()));
+        for (json, place) in places.filter(|(_, place)| place.len() >= SHARED_MIN) {
+            // The encodings have each message as it is, except that other keys may come first.
+            let place = place.start + 1..place.end;
+            if let Some(found) = find(&encoding[copied..], &json.bytes()[place.clone()]) {
+                chunks.push(Chunk::Own(encoding[copied..copied + found].into()));
+                copied += found + place.len();
+                chunks.push(Chunk::Shared(Rc::clone(json), place));
+            }
+        }
+        chunks.push(Chunk::Own(encoding[copied..].into()));
+        chunks
+    }
+}
+
+/// Finds a message. It begins with the quotation mark of its first key.
+fn find(encoding: &[u8], message: &[u8]) -> Option<usize> {
+    memchr::memchr_iter(b'"', encoding).find(|at| encoding[*at..].starts_with(message))
+}
+
+/// Messages that the replies of the current delivery share.
+#[derive(Default)]
+pub(super) struct MessageCache {
+    /// By channel, and by whether the messages begin with introductions that history has dropped.
+    by_channel: HashMap<(u32, bool), Rc<SharedMessages>>,
+}
+
+impl MessageCache {
+    pub(super) fn clear(&mut self) {
+        if !self.by_channel.is_empty() {
+            self.by_channel = HashMap::new();
+        }
+    }
+
+    /// Makes a shared reply, and encodes the messages that no earlier reply had.
+    pub(super) fn share(
+        &mut self,
+        reply: &Reply<'_>,
+        encoded_bytes: &Rc<Cell<usize>>,
+    ) -> SharedReply {
+        let slices = reply.slices().iter().map(|slice| {
+            let (messages, range) = self.messages(slice, encoded_bytes).unzip();
+            SharedSlice {
+                messages,
+                range: range.unwrap_or_default(),
+                next_id: slice.next_id(),
+                start: slice.start(),
+                missed: slice.missed,
+                reset: slice.reset,
+            }
+        });
+        SharedReply { slices: slices.collect() }
+    }
+
+    fn messages(
+        &mut self,
+        slice: &ChannelSlice<'_>,
+        encoded_bytes: &Rc<Cell<usize>>,
+    ) -> Option<(Rc<SharedMessages>, Range<usize>)> {
+        slice.messages().next()?;
+        let key = (slice.index, slice.introductions().next().is_some());
+        let encode = || Rc::new(SharedMessages::encode(slice, encoded_bytes));
+        let messages = self.by_channel.entry(key).or_insert_with(encode);
+        let range = messages.find(slice).unwrap_or_else(|| {
+            *messages = encode();
+            messages.find(slice).expect("these are the messages of the slice")
+        });
+        Some((Rc::clone(messages), range))
+    }
+}
