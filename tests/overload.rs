@@ -14,90 +14,26 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, Crowd, Identity, Member, Server, command, request, sized, target, until};
+use common::{
+    Client, Crowd, Identity, Member, Over, Server, Turns, Waits, command, request, sized, target,
+    until,
+};
 use serde_json::{Value, json};
 
 fn get(path: &str, params: &common::Params) -> Vec<u8> {
     request("GET", &target(path, params), &[], None)
 }
 
-/// The histogram of turns: upper bounds with the number of turns up to each, the last one with all
-/// turns.
-struct Turns(Vec<(String, u64)>);
-
-impl Turns {
-    fn of(server: &Server) -> Self {
-        let page = server.operator().get("/metrics", &[]).ok();
-        let bucket = |line: &str| {
-            let line = line.strip_prefix("speak_loop_seconds_bucket{le=\"")?;
-            let (bound, count) = line.split_once("\"} ").expect("a bound and a count");
-            Some((bound.to_owned(), count.parse().expect("a count")))
-        };
-        Self(page.text().lines().filter_map(bucket).collect())
-    }
-
-    fn count(&self) -> u64 {
-        self.0.last().expect("buckets").1
-    }
-
-    /// Returns the lowest bound that no turn since then exceeded.
-    fn longest_since(&self, before: &Self) -> &str {
-        let all = self.count() - before.count();
-        let mut since =
-            self.0.iter().zip(&before.0).map(|((bound, now), (_, then))| (bound, now - then));
-        since.find(|(_, count)| *count == all).expect("the last holds all").0
-    }
-}
-
-/// Ends the work that runs during a flood, even if the flood fails.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Times that a bystander in its own channel waits for its own message: median, and 99th
-/// percentile.
-struct Waits(Vec<Duration>);
-
-impl Waits {
-    /// Writes, and reads that were pending before, again and again until `is_over`; at least once.
-    fn of_a_bystander(server: &Server, is_over: &AtomicBool, rounds: &AtomicUsize) -> Self {
-        let (mut reader, mut writer) = (server.client(), server.client());
-        let mut waits = Vec::new();
-        let mut next_id = server.read("bystander", "0").next_id();
-        while waits.is_empty() || !is_over.load(Ordering::Relaxed) {
-            let began = Instant::now();
-            reader
-                .send_get("/read", &[("channel", "bystander"), ("from_id", &next_id.to_string())]);
-            writer.get("/write", &[("channel", "bystander"), ("message", "m")]).ok();
-            let answer = reader.response().ok();
-            assert_eq!(answer.ids(), [next_id], "a bystander misses nothing");
-            next_id = answer.next_id();
-            waits.push(began.elapsed());
-            rounds.fetch_add(1, Ordering::Relaxed);
-        }
-        waits.sort_unstable();
-        Self(waits)
-    }
-
-    fn quiet(server: &Server) -> Self {
-        let (rounds, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
-        thread::scope(|scope| {
-            let waits = scope.spawn(|| Self::of_a_bystander(server, &is_over, &rounds));
-            let over = Over(&is_over);
-            until("some rounds are done", || rounds.load(Ordering::Relaxed) >= 50);
-            drop(over);
-            waits.join().expect("no panic")
-        })
-    }
-
-    fn tell(&self, when: &str) {
-        let count = self.0.len();
-        let [half, most] = [50, 99].map(|hundredths| self.0[(count - 1) * hundredths / 100]);
-        println!("    bystander {when}: p50 {half:?}, p99 {most:?} of {count} rounds");
+/// Returns a round of a bystander in its own channel: it waits for its own message.
+fn bystander(server: &Server) -> impl FnMut() + Send {
+    let (mut reader, mut writer) = (server.client(), server.client());
+    let mut next_id = server.read("bystander", "0").next_id();
+    move || {
+        reader.send_get("/read", &[("channel", "bystander"), ("from_id", &next_id.to_string())]);
+        writer.get("/write", &[("channel", "bystander"), ("message", "m")]).ok();
+        let answer = reader.response().ok();
+        assert_eq!(answer.ids(), [next_id], "a bystander misses nothing");
+        next_id = answer.next_id();
     }
 }
 
@@ -106,10 +42,10 @@ impl Waits {
 fn with_a_bystander<T>(server: &Server, what: &str, flood: impl FnOnce(&AtomicUsize) -> T) -> T {
     println!("{what}");
     let turns = Turns::of(server);
-    Waits::quiet(server).tell("before");
+    Waits::quiet(bystander(server)).tell("before");
     let (is_over, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
     let result = thread::scope(|scope| {
-        let waits = scope.spawn(|| Waits::of_a_bystander(server, &is_over, &rounds));
+        let waits = scope.spawn(|| Waits::of(bystander(server), &is_over, &rounds));
         let over = Over(&is_over);
         let seen = rounds.load(Ordering::Relaxed);
         let result = flood(&rounds);
@@ -118,10 +54,8 @@ fn with_a_bystander<T>(server: &Server, what: &str, flood: impl FnOnce(&AtomicUs
         waits.join().expect("no panic").tell("during");
         result
     });
-    let now = Turns::of(server);
-    let (count, longest) = (now.count() - turns.count(), now.longest_since(&turns));
-    println!("    {count} turns, none longer than {longest} s");
-    Waits::quiet(server).tell("after");
+    Turns::of(server).tell_since(&turns);
+    Waits::quiet(bystander(server)).tell("after");
     result
 }
 

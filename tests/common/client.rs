@@ -5,7 +5,6 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use support::http::{Head, Params, form, request, target};
 
@@ -35,19 +34,13 @@ impl Client {
     /// Connects a client with little room for what it does not read.
     #[track_caller]
     pub fn connect_narrow(address: SocketAddr) -> Self {
-        let socket = new_socket();
-        sockopt::set_socket_recv_buffer_size(&socket, 4096).expect("a small buffer");
-        rustix::net::connect(&socket, &address).expect("connecting to the server");
-        Self::over(TcpStream::from(socket))
+        Self::over(narrow_stream([127, 0, 0, 1], address))
     }
 
     /// Connects from this address, which has to be one of the machine's.
     #[track_caller]
     pub fn connect_from(from: [u8; 4], address: SocketAddr) -> Self {
-        let socket = new_socket();
-        rustix::net::bind(&socket, &SocketAddr::from((from, 0))).expect("an address of ours");
-        rustix::net::connect(&socket, &address).expect("connecting to the server");
-        Self::over(TcpStream::from(socket))
+        Self::over(stream_from(from, None, address))
     }
 
     fn over(stream: TcpStream) -> Self {
@@ -266,7 +259,21 @@ impl Client {
     }
 }
 
+/// Connects from an address of this machine, with little room for what is not read.
 #[track_caller]
-fn new_socket() -> OwnedFd {
-    rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket")
+pub fn narrow_stream(from: [u8; 4], address: SocketAddr) -> TcpStream {
+    stream_from(from, Some(4096), address)
+}
+
+/// Connects from an address of this machine, with a receive buffer of this size.
+#[track_caller]
+pub fn stream_from(from: [u8; 4], buffer: Option<usize>, address: SocketAddr) -> TcpStream {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None);
+    let socket = socket.expect("a socket");
+    if let Some(bytes) = buffer {
+        sockopt::set_socket_recv_buffer_size(&socket, bytes).expect("a buffer of this size");
+    }
+    rustix::net::bind(&socket, &SocketAddr::from((from, 0))).expect("an address of ours");
+    rustix::net::connect(&socket, &address).expect("connecting to the server");
+    TcpStream::from(socket)
 }

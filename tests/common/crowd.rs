@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use rustix::net::sockopt::set_socket_recv_buffer_size;
+use rustix::process::Signal;
 use support::http::Head;
 
 use super::response::framing_of;
 use super::server::Server;
-use super::wait::{crowd_guard, is_full};
+use super::wait::{crowd_guard, is_full, until};
 
 /// Returns one size for every run of the tests, another for `make overload`.
 pub fn sized(small: usize, full: usize) -> usize {
@@ -29,6 +31,10 @@ pub struct Member {
     pub received: Vec<u8>,
     /// The server closed, or reset.
     pub is_closed: bool,
+    /// It leaves with the kernel what comes.
+    pub takes_nothing: bool,
+    /// It is among [`Crowd::arrivals`].
+    has_arrived: bool,
     unsent: Vec<u8>,
 }
 
@@ -37,6 +43,9 @@ pub struct Crowd {
     poll: Poll,
     pub members: Vec<Member>,
     events: Events,
+    /// Clients for which something has come, each once. The order is that in which the kernel
+    /// reported them, even if the test did not look meanwhile: poll keeps the order of arrival.
+    pub arrivals: Vec<usize>,
 }
 
 impl Crowd {
@@ -44,22 +53,37 @@ impl Crowd {
     /// The kernel would refuse those that exceed the backlog by itself.
     #[track_caller]
     pub fn connect(address: SocketAddr, count: usize) -> Self {
+        let mut crowd = Self::empty();
+        for _ in 0..count {
+            crowd.add(std::net::TcpStream::connect(address).expect("connecting to the server"));
+        }
+        crowd
+    }
+
+    /// Returns a crowd without clients.
+    pub fn empty() -> Self {
         raise_file_limit();
         let poll = Poll::new().expect("a poll");
-        let members = (0..count)
-            .map(|number| {
-                let stream =
-                    std::net::TcpStream::connect(address).expect("connecting to the server");
-                stream.set_nonblocking(true).expect("a socket that does not block");
-                let mut stream = TcpStream::from_std(stream);
-                let both = Interest::READABLE | Interest::WRITABLE;
-                poll.registry()
-                    .register(&mut stream, Token(number), both)
-                    .expect("watching a socket");
-                Member { stream, received: Vec::new(), is_closed: false, unsent: Vec::new() }
-            })
-            .collect();
-        Self { poll, members, events: Events::with_capacity(4096) }
+        let events = Events::with_capacity(4096);
+        Self { poll, members: Vec::new(), events, arrivals: Vec::new() }
+    }
+
+    /// Adds a client that has connected, and returns its number.
+    pub fn add(&mut self, stream: std::net::TcpStream) -> usize {
+        stream.set_nonblocking(true).expect("a socket that does not block");
+        let mut stream = TcpStream::from_std(stream);
+        let (number, both) = (self.members.len(), Interest::READABLE | Interest::WRITABLE);
+        let registered = self.poll.registry().register(&mut stream, Token(number), both);
+        registered.expect("watching a socket");
+        self.members.push(Member {
+            stream,
+            received: Vec::new(),
+            is_closed: false,
+            takes_nothing: false,
+            has_arrived: false,
+            unsent: Vec::new(),
+        });
+        number
     }
 
     /// Sends as soon as there is room for it.
@@ -75,6 +99,26 @@ impl Crowd {
         }
     }
 
+    /// Forgets all that came.
+    pub fn forget(&mut self) {
+        while !self.turn(Duration::ZERO).is_empty() {}
+        self.arrivals.clear();
+        for member in &mut self.members {
+            member.received.clear();
+            member.has_arrived = false;
+        }
+    }
+
+    /// Has a client take what has come and comes.
+    pub fn take_all(&mut self, number: usize) {
+        let member = &mut self.members[number];
+        if std::mem::take(&mut member.takes_nothing) {
+            let wide = set_socket_recv_buffer_size(&member.stream, 1 << 20);
+            wide.expect("a large buffer");
+        }
+        member.receive();
+    }
+
     /// Receives for at most `wait`, and returns the clients with something new.
     pub fn turn(&mut self, wait: Duration) -> Vec<usize> {
         match self.poll.poll(&mut self.events, Some(wait)) {
@@ -88,8 +132,11 @@ impl Crowd {
             if event.is_writable() {
                 member.flush();
             }
-            if event.is_readable() && member.receive() {
+            if event.is_readable() && (member.takes_nothing || member.receive()) {
                 changed.push(number);
+                if !std::mem::replace(&mut member.has_arrived, true) {
+                    self.arrivals.push(number);
+                }
             }
         }
         changed
@@ -165,17 +212,38 @@ impl Member {
 
 /// Figures of the kernel about the server's process.
 impl Server {
+    /// Stops the process as a whole, until [`Server::resume`]. What is sent meanwhile waits in the
+    /// kernel, and the server finds all of it in one turn.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+        until("the process is stopped", || self.status_line("State").starts_with("T "));
+    }
+
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
     fn status(&self, field: &str) -> u64 {
+        let line = self.status_line(field);
+        line.split(' ').next().expect("a value").parse().expect("a number")
+    }
+
+    /// Returns the value of a line, with its unit.
+    fn status_line(&self, field: &str) -> String {
         let file = format!("/proc/{}/status", self.id());
         let status = std::fs::read_to_string(file).expect("a process");
         let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("such a field");
-        let value = line.trim_matches([':', '\t', ' ']).split(' ').next();
-        value.expect("a value").parse().expect("a number")
+        line.trim_matches([':', '\t', ' ']).to_owned()
     }
 
     /// Returns its resident memory in KiB.
     pub fn rss_kib(&self) -> u64 {
         self.status("VmRSS")
+    }
+
+    /// Returns the most resident memory that it ever had, in KiB.
+    pub fn peak_rss_kib(&self) -> u64 {
+        self.status("VmHWM")
     }
 
     /// Returns how often it has gone to sleep: only a process that slept can wake up.

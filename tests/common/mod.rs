@@ -8,6 +8,7 @@
 mod client;
 mod crowd;
 mod events;
+mod flood;
 mod folder;
 mod identity;
 mod ports;
@@ -18,9 +19,10 @@ mod socket;
 mod unix;
 mod wait;
 
-pub use client::Client;
+pub use client::{Client, narrow_stream, stream_from};
 pub use crowd::{Crowd, Member, raise_file_limit, sized};
 pub use events::{Event, EventStream};
+pub use flood::{Memory, Over, Turns, Waits};
 pub use folder::Folder;
 pub use identity::Identity;
 pub use ports::{ClosedPort, free_address};

@@ -1,15 +1,10 @@
 //! A crowd that no seed brings about: one for which no turn is ever long enough.
 
-use speak::hub::{Millis, Now};
-use speak::service::{NextWake, Service};
-
 use support::http::{get, request};
-use support::random::Random;
 use support::ws::{HANDSHAKE, TEXT, client_frame};
 
 use crate::network::Segment;
-use crate::plan::options;
-use crate::socket::{Net, SimListener, start, turn};
+use crate::room::Room;
 
 const SOCKETS: usize = 8;
 
@@ -20,58 +15,10 @@ const ONE_RESPONSE: usize = 2_000;
 /// after it has delivered.
 const TWO_RESPONSES: usize = 600;
 
-/// A server that has time to send one response per turn, or two.
-struct Room {
-    net: Net,
-    service: Service<SimListener>,
-    now_ms: u64,
-}
-
 impl Room {
-    /// Starts a server; each step of a turn counts for so many.
-    fn new(weight: usize) -> Self {
-        Self::with(weight, ["--history=4"])
-    }
-
-    fn with<const N: usize>(weight: usize, arguments: [&str; N]) -> Self {
-        let options = options(arguments.map(str::to_owned));
-        let fill = |bytes: &mut [u8]| bytes.fill(7);
-        let (net, service) = start(&options, 100, weight, Random::new(1), fill);
-        Self { net, service, now_ms: 0 }
-    }
-
-    fn connect(&mut self) -> usize {
-        let place = self.net.borrow_mut().connect(None, 1 << 30);
-        self.net.borrow_mut().links[place].is_perfect = true;
-        place
-    }
-
-    fn send(&self, place: usize, bytes: impl Into<Vec<u8>>) {
-        self.net.borrow_mut().send(place, Segment::Bytes(bytes.into()), 0);
-    }
-
-    /// Runs a turn. If all are at the same time, a client that was left out is not just one that
-    /// waits.
-    fn turn(&mut self) {
-        let events = self.net.borrow_mut().poll_events(usize::MAX, false);
-        let now = Now { mono: Millis(self.now_ms), unix_ms: 1_700_000_000_000 };
-        turn(&self.net, &mut self.service, now, events);
-    }
-
-    fn has_got(&self, place: usize, what: &str) -> bool {
-        let net = self.net.borrow();
-        net.links[place].tape.windows(what.len()).any(|bytes| bytes == what.as_bytes())
-    }
-
-    /// Introduces a session, and returns its credentials for a query.
-    fn introduce(&mut self, writer: usize) -> String {
-        self.send(writer, get("/introduce?channel=d&message=Josh"));
-        self.rest();
-        let answer = String::from_utf8_lossy(&self.net.borrow().links[writer].tape).into_owned();
-        let (_, json) = answer.split_once("\r\n\r\n").expect("a body");
-        let me: serde_json::Value = serde_json::from_str(json).expect("JSON");
-        let auth = me["auth"].as_str().expect("a secret");
-        format!("&connection={}&auth={auth}", me["connection"])
+    /// Starts a server whose history is short; each step of a turn counts for so many.
+    fn short(weight: usize) -> Self {
+        Self::new(weight, ["--history=4"])
     }
 
     /// Opens sockets on one channel, for which each delivery keeps the others waiting.
@@ -89,15 +36,6 @@ impl Room {
         sockets
     }
 
-    /// Runs turns until nothing is left to do.
-    fn rest(&mut self) {
-        let most = (0..500).find(|_| {
-            self.turn();
-            self.service.next_wake() != NextWake::Now && !self.net.borrow().has_events()
-        });
-        assert!(most.is_some(), "the loop never rests");
-    }
-
     fn write(&self, writer: usize) {
         self.send(writer, get("/write?channel=c&message=m"));
     }
@@ -110,7 +48,7 @@ fn call() -> Vec<u8> {
 
 #[test]
 fn calls_of_sockets_that_get_messages_without_end_are_done() {
-    let mut room = Room::new(ONE_RESPONSE);
+    let mut room = Room::short(ONE_RESPONSE);
     let writer = room.connect();
     let sockets = room.open_sockets(None);
     for turn in 0..500 {
@@ -132,7 +70,7 @@ fn calls_of_sockets_that_get_messages_without_end_are_done() {
 
 #[test]
 fn calls_of_a_socket_before_it_closed_are_done_even_if_they_were_deferred() {
-    let mut room = Room::new(ONE_RESPONSE);
+    let mut room = Room::short(ONE_RESPONSE);
     let writer = room.connect();
     let sockets = room.open_sockets(None);
     for turn in 0..300 {
@@ -158,7 +96,7 @@ fn calls_of_a_socket_before_it_closed_are_done_even_if_they_were_deferred() {
 #[test]
 fn a_client_found_closed_late_in_a_turn_is_said_goodbye_to_all_the_same() {
     for place in 0..SOCKETS {
-        let mut room = Room::new(TWO_RESPONSES);
+        let mut room = Room::short(TWO_RESPONSES);
         let (writer, waiting) = (room.connect(), room.connect());
         let credentials = room.introduce(writer);
         room.send(waiting, get("/read?channel=d"));
@@ -173,7 +111,7 @@ fn a_client_found_closed_late_in_a_turn_is_said_goodbye_to_all_the_same() {
 
 #[test]
 fn silent_sockets_are_closed_even_if_no_turn_has_time_for_them() {
-    let mut room = Room::with(ONE_RESPONSE, ["--heartbeat=400ms"]);
+    let mut room = Room::new(ONE_RESPONSE, ["--heartbeat=400ms"]);
     let writer = room.connect();
     let sockets = room.open_sockets(None);
     for _ in 0..1_250 {
@@ -188,7 +126,7 @@ fn silent_sockets_are_closed_even_if_no_turn_has_time_for_them() {
 fn an_event_stream_that_ends_has_the_messages_of_its_last_turn() {
     // History retains none of them for the next stream.
     let options = ["--history=0", "--stream-life=1s", "--connection-timeout=1h"];
-    let mut room = Room::with(1, options);
+    let mut room = Room::new(1, options);
     let (writer, stream) = (room.connect(), room.connect());
     let target = format!("/read?channel=c{}", room.introduce(writer));
     room.send(stream, request("GET", &target, &[("Accept", "text/event-stream")], None));
@@ -211,7 +149,7 @@ fn a_pipelining_client_is_limited_to_its_share_of_a_turn_and_to_less_if_others_w
     };
     // More than comes in one read, and far more than the share of a client.
     let flood = "GET /health HTTP/1.1\r\nHost:\r\n\r\n".repeat(8_000);
-    let mut room = Room::new(1);
+    let mut room = Room::short(1);
     let flooding: Vec<usize> = (0..3).map(|_| room.connect()).collect();
     room.rest();
     room.send(flooding[0], flood.as_bytes());

@@ -10,6 +10,9 @@ use crate::network::Connection;
 use crate::peer::{Kind, Peer, Request};
 use crate::world::World;
 
+/// Bytes that one turn may add beyond `--max-memory`.
+const MEMORY_SLACK: usize = 20_000;
+
 impl World {
     /// The loop would sleep now: all that can be done is done, and all that was due too.
     pub(crate) fn sleep(&mut self) {
@@ -160,6 +163,43 @@ impl World {
             assert!(now < due, "client {place} began a request at {since}, and stays");
         } else {
             assert!(now < last + numbers.keep_alive, "client {place} is idle since {last}");
+        }
+    }
+
+    /// The memory is within its limit after each turn.
+    pub(crate) fn check_memory(&self) {
+        let gauges = self.service.gauges();
+        // Otherwise the hub still counts what clients had before this turn.
+        let is_known = gauges.memory + gauges.encoded_bytes > 0;
+        let (memory, max) = (self.service.memory(), self.plan.numbers.max_memory);
+        let is_within = memory <= max + MEMORY_SLACK;
+        assert!(
+            !is_known || is_within,
+            "{memory} bytes are counted, and {max} are allowed: {gauges:?}"
+        );
+    }
+
+    /// A client that is the only one of its address waits for at most three rounds of all
+    /// addresses, however many clients these have.
+    pub(crate) fn check_fairness(&mut self) {
+        if self.stops_at.is_some() {
+            return;
+        }
+        let most = 3 * (usize::from(self.plan.addresses) + 1) + 1;
+        let net = self.net.borrow();
+        for place in &self.present {
+            let (link, peer) = (&net.links[*place], &mut self.peers[*place]);
+            let is_whole_left = peer.outstanding.front().is_some_and(|it| it.end <= link.consumed);
+            // Nothing is read besides a response that is not taken, a pending read or a stream
+            // whose sends are deferred.
+            let is_due = link.key.is_some()
+                && link.has_inbound()
+                && !(link.is_ready || link.is_full || is_whole_left || peer.following.is_some());
+            let is_its = |other: &&usize| net.links[**other].address == link.address;
+            let is_alone = is_due && self.present.iter().filter(is_its).count() == 1;
+            peer.turns_unread = if is_alone { peer.turns_unread + 1 } else { 0 };
+            let turns = peer.turns_unread;
+            assert!(turns <= most, "client {place} is not served for {turns} turns");
         }
     }
 

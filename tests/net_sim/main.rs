@@ -5,6 +5,7 @@
 
 mod checks;
 mod crowd;
+mod hostile;
 mod invariants;
 mod model;
 mod network;
@@ -14,6 +15,7 @@ mod plan;
 #[expect(dead_code, reason = "the simulation of the hub has more to record")]
 mod record;
 mod requests;
+mod room;
 #[path = "../sim/seeds.rs"]
 mod seeds;
 mod socket;
@@ -25,7 +27,7 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 52] = [
+const RULES: [&str; 53] = [
     "asked to continue",
     "call in a frame",
     "call of a session that ended",
@@ -52,6 +54,7 @@ const RULES: [&str; 52] = [
     "introduction",
     "introduction too large",
     "long poll closed that carried a session",
+    "many requests complete at once",
     "members cut",
     "missed",
     "no descriptors",

@@ -75,7 +75,8 @@ pub(crate) struct Connection {
     pub(crate) is_perfect: bool,
     /// Nothing of the peer arrives, until the network heals.
     pub(crate) is_cut: bool,
-    is_ready: bool,
+    /// The poll owes an event.
+    pub(crate) is_ready: bool,
     is_touched: bool,
     pub(crate) turn: TurnWork,
 }

@@ -151,7 +151,7 @@ pub(crate) struct Peer {
     pub(crate) texts: u32,
     pub(crate) outstanding: VecDeque<Request>,
     pub(crate) following: Option<Following>,
-    /// Body of a request that waits for `100 Continue`.
+    /// Body of a request that waits for `100 Continue`, or the last byte of a request.
     pub(crate) rest: Option<Vec<u8>>,
     /// It sends nothing more that makes sense.
     pub(crate) is_spoilt: bool,
@@ -171,6 +171,8 @@ pub(crate) struct Peer {
     /// Time at which the server last read something of it, and the number of bytes read by then.
     pub(crate) heard_at: u64,
     pub(crate) consumed: u64,
+    /// Turns since the server knew of bytes of it that are still unread.
+    pub(crate) turns_unread: usize,
     /// Ends of its requests that were not read yet; end of the last that was.
     pub(crate) ends: VecDeque<u64>,
     pub(crate) whole: u64,

@@ -28,8 +28,12 @@ pub(crate) enum Step {
     Nonsense,
     /// The beginning of a request whose end never comes.
     Truncated,
-    /// The rest of a body that waits for `100 Continue`.
+    /// The rest of a body that waits for `100 Continue`, or the last byte of a request.
     Continue,
+    /// A request without its last byte.
+    Withhold,
+    /// The rests of all requests, at once.
+    Release,
     Drain,
     HalfClose,
     Close,
@@ -50,7 +54,7 @@ pub(crate) enum Step {
 const ALWAYS: [(Step, u64); 4] =
     [(Step::Connect, 12), (Step::Drain, 10), (Step::Tick, 12), (Step::Turn, 40)];
 
-const SOMETIMES: [Step; 21] = [
+const SOMETIMES: [Step; 23] = [
     Step::Write,
     Step::ReadNow,
     Step::Poll,
@@ -63,6 +67,8 @@ const SOMETIMES: [Step; 21] = [
     Step::Nonsense,
     Step::Truncated,
     Step::Continue,
+    Step::Withhold,
+    Step::Release,
     Step::HalfClose,
     Step::Close,
     Step::Reset,
@@ -107,6 +113,8 @@ pub(crate) struct Plan {
     pub(crate) clients_max: usize,
     pub(crate) channels: usize,
     pub(crate) addresses: u8,
+    /// Most clients have the first address.
+    pub(crate) is_crowded: bool,
     pub(crate) faults: Faults,
     pub(crate) descriptors: usize,
     /// Sizes of a socket's buffers.
@@ -205,6 +213,7 @@ impl Plan {
             clients_max: random.pick(&[3, 8, 20, 60]),
             channels: random.pick(&[1, 2, 5]),
             addresses: random.pick(&[1, 3, 20]),
+            is_crowded: random.once_in(3),
             faults,
             descriptors: if random.once_in(4) { random.pick(&[3, 6, 12]) } else { 10_000 },
             capacities: random.pick(&[vec![1 << 20], vec![200, 3_000, 1 << 20], vec![30, 500]]),

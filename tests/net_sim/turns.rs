@@ -94,6 +94,8 @@ impl World {
                 self.judge_drop(place);
             }
         }
+        self.check_memory();
+        self.check_fairness();
         let gauges = self.service.gauges();
         let served = gauges.clients - gauges.rejected;
         assert!(served <= self.plan.numbers.max_clients, "{served} clients are served");
@@ -120,7 +122,7 @@ impl World {
             peer.accepted_at.get_or_insert(now);
         }
         if link.consumed != peer.consumed {
-            (peer.consumed, peer.heard_at) = (link.consumed, now);
+            (peer.consumed, peer.heard_at, peer.turns_unread) = (link.consumed, now, 0);
         }
         if peer.is_dismissed {
             // Requests after the last word are thrown away.

@@ -188,6 +188,21 @@ impl World {
                     self.send_rest(peer);
                 }
             }
+            Step::Withhold => {
+                for _ in 0..=self.random.below(10) {
+                    if let Some(peer) = self.asker() {
+                        self.withhold(peer);
+                    }
+                }
+            }
+            Step::Release => {
+                let withheld = |peer: &&usize| self.peers[**peer].rest.is_some();
+                let peers: Vec<_> = self.present.iter().filter(withheld).copied().collect();
+                self.record.tally.count_if(peers.len() > 10, "many requests complete at once");
+                for peer in peers {
+                    self.send_rest(peer);
+                }
+            }
             Step::Drain => self.drain_any(),
             Step::HalfClose => self.end(Segment::Fin, false),
             Step::Close => self.end(Segment::Fin, true),
@@ -244,7 +259,9 @@ impl World {
 
     fn connect_any(&mut self) {
         if self.present.len() < self.plan.clients_max {
-            let number = self.random.below(self.plan.addresses.into()) as u8;
+            let is_first = self.plan.is_crowded && !self.random.once_in(20);
+            let addresses = if is_first { 1 } else { self.plan.addresses.into() };
+            let number = self.random.below(addresses) as u8;
             // The first address is that of all Unix sockets.
             let address = (number > 0).then(|| Ipv4Addr::new(10, 0, 0, number).into());
             let capacity = self.random.pick(&self.plan.capacities.clone());
@@ -264,6 +281,19 @@ impl World {
             }
         }
         self.send(peer, all);
+    }
+
+    /// Sends a request but for its last byte.
+    fn withhold(&mut self, peer: usize) {
+        let steps = [Step::Write, Step::ReadNow, Step::Poll, Step::Introduce, Step::Goodbye];
+        let step = self.random.pick(&steps);
+        let mut bytes = self.ask(peer, step);
+        let asker = &mut self.peers[peer];
+        if asker.rest.is_none() && bytes.len() > 1 {
+            asker.rest = Some(bytes.split_off(bytes.len() - 1));
+            asker.sent -= 1;
+        }
+        self.send(peer, bytes);
     }
 
     fn drain_any(&mut self) {

@@ -1,0 +1,243 @@
+//! Crowds that make one turn cost much: each has its limit of work per turn and of memory, and
+//! clients of other addresses are served between them.
+
+use std::net::IpAddr;
+
+use support::http::{get, request};
+use support::ws::{HANDSHAKE, client_frame};
+
+use crate::room::Room;
+
+/// Weight of a step. So shorter messages do, of which the crowd is as expensive.
+const WEIGHT: usize = 2;
+/// Long message, of characters that JSON writes as six bytes each.
+const CONTROLS: &[u8] = &[1; 32 << 10];
+
+/// Steps of a turn for requests, and for deliveries.
+const TURN_STEPS: usize = 2_048;
+const DELIVERY_STEPS: usize = 1_024;
+
+/// Address of the crowd.
+const CROWD: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)));
+/// Address of a client that has done nothing yet.
+const IDLE: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)));
+
+fn post(target: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
+    request("POST", target, &[("Content-Type", content_type)], Some(body))
+}
+
+/// Says which of these clients got anything.
+fn served(room: &Room, places: &[usize]) -> Vec<usize> {
+    let net = room.net.borrow();
+    places.iter().copied().filter(|place| !net.links[*place].tape.is_empty()).collect()
+}
+
+/// Clients whose requests arrive but for their last byte.
+struct Withheld {
+    name: &'static str,
+    /// Sends what comes before, and returns the whole request.
+    prepare: fn(&mut Room, usize) -> Vec<u8>,
+    /// Least cost of a request, in steps.
+    steps: usize,
+}
+
+const WITHHELD: [Withheld; 4] = [
+    Withheld {
+        name: "writes",
+        prepare: |_, place| post(&format!("/write?channel=w{place}"), "text/plain", CONTROLS),
+        // 32 KiB read and 192 KiB encoded, by 4 KiB.
+        steps: WEIGHT * 56,
+    },
+    Withheld {
+        name: "forms",
+        prepare: |_, place| {
+            let body = format!("message={}", "%01".repeat(CONTROLS.len()));
+            let target = format!("/write?channel=w{place}");
+            post(&target, "application/x-www-form-urlencoded", body.as_bytes())
+        },
+        // 96 KiB read and 192 KiB encoded.
+        steps: WEIGHT * 72,
+    },
+    Withheld {
+        name: "goodbyes",
+        prepare: |room, place| {
+            let member = room.connect();
+            let me = room.introduce(member);
+            for channel in 1..32 {
+                let channel = 100 * place + channel;
+                room.send(member, get(&format!("/introduce?channel={channel}&message=x{me}")));
+            }
+            room.rest();
+            post(&format!("/goodbye?{me}"), "text/plain", CONTROLS)
+        },
+        // 192 KiB encoded in each of 32 channels.
+        steps: WEIGHT * 32 * 48,
+    },
+    Withheld {
+        name: "messages in fragments",
+        prepare: |room, place| {
+            room.send(place, request("GET", "/read?channel=s", &HANDSHAKE, None));
+            room.rest();
+            let call = format!(
+                r#"{{"call":"members","channel":"w","more":[{}]}}"#,
+                ["0"; 30_000].join(",")
+            );
+            let mut frames = client_frame(0x01, &call);
+            frames.extend(client_frame(0x80, ""));
+            frames
+        },
+        // 60,000 bytes, each of which counts 16 times.
+        steps: WEIGHT * 16 * 60_000 / 4_096,
+    },
+];
+
+#[test]
+fn requests_that_are_complete_at_once_take_turns() {
+    for Withheld { name, prepare, steps } in WITHHELD {
+        // The last one may begin with one step left.
+        let per_turn = TURN_STEPS.div_ceil(steps);
+        let mut room = Room::new(WEIGHT, ["--history=1"]);
+        let crowd: Vec<usize> =
+            (0..2 * per_turn + 2).map(|_| room.connect_from(CROWD, 1 << 30)).collect();
+        let others = [IDLE, CROWD].map(|address| room.connect_from(address, 1 << 30));
+        room.rest();
+        let mut last = Vec::new();
+        for place in &crowd {
+            let mut bytes = prepare(&mut room, *place);
+            last.push(bytes.split_off(bytes.len() - 1));
+            room.send(*place, bytes);
+            room.rest();
+        }
+        for place in &crowd {
+            room.net.borrow_mut().links[*place].tape.clear();
+        }
+        for (place, last) in crowd.iter().zip(last) {
+            room.send(*place, last);
+        }
+        for place in others {
+            room.send(place, get("/health"));
+        }
+        room.turn();
+        let first = served(&room, &crowd).len();
+        assert!((1..=per_turn).contains(&first), "{name}: {first} in the first turn");
+        // One turn later, they do not wait for the others, which came before them.
+        room.turn();
+        assert_eq!(served(&room, &others), others, "{name}");
+        let mut before = served(&room, &crowd).len();
+        while !room.is_at_rest() {
+            room.turn();
+            let now = served(&room, &crowd).len();
+            assert!(now - before <= per_turn, "{name}: {} in one turn", now - before);
+            before = now;
+        }
+        assert_eq!(served(&room, &crowd), crowd, "{name}: all are served");
+    }
+}
+
+/// Reads that wait on one channel, each with a response of its own.
+struct Waiting {
+    name: &'static str,
+    parameters: fn(usize) -> String,
+    /// Response to it, made of that to a plain read.
+    body: fn(usize, &str) -> String,
+}
+
+const WAITING: [Waiting; 2] = [
+    Waiting {
+        name: "scripts",
+        parameters: |place| format!("channel=a&callback=c{place}"),
+        body: |place, plain| format!("/**/c{place}({plain});"),
+    },
+    Waiting {
+        name: "two channels",
+        parameters: |place| format!("channel=a&channel=b{place}"),
+        body: |place, plain| {
+            let (slice, epoch) = plain.rsplit_once(",\"epoch\"").expect("an epoch");
+            let slice = slice.strip_prefix('{').expect("an object");
+            let other = format!(r#"{{"channel":"b{place}","messages":[],"next_id":1}}"#);
+            format!(r#"{{"channels":[{{"channel":"a",{slice}}},{other}],"epoch"{epoch}"#)
+        },
+    },
+];
+
+/// `--max-memory` of the crowds that wait.
+const MAX_MEMORY: usize = 1_200_000;
+/// Longest response to one of them.
+const ONE_REPLY: usize = 6 * CONTROLS.len() + 1_000;
+
+#[test]
+fn responses_to_waiting_reads_take_turns_and_share_the_message() {
+    // 192 KiB encoded by 4 KiB, and sent by 16 KiB.
+    let per_turn = DELIVERY_STEPS.div_ceil(WEIGHT * 60);
+    for Waiting { name, parameters, body } in WAITING {
+        let mut room = Room::new(WEIGHT, ["--max-memory=1200000"]);
+        let writer = room.connect();
+        // The responses would need ten times the memory.
+        let crowd: Vec<usize> = (0..60).map(|_| room.connect_from(CROWD, 500)).collect();
+        let other = room.connect_from(IDLE, 1 << 30);
+        for place in &crowd {
+            room.send(*place, get(&format!("/read?{}", parameters(*place))));
+        }
+        room.rest();
+        room.send(writer, post("/write?channel=a", "text/plain", CONTROLS));
+        room.turn();
+        room.send(other, get("/health"));
+        let mut before = 0;
+        for turn in 0.. {
+            let now = served(&room, &crowd).len();
+            assert!(now - before <= per_turn, "{name}: {} in turn {turn}", now - before);
+            assert_eq!(served(&room, &[other]).len(), usize::from(turn > 0), "{name}: turn {turn}");
+            let memory = room.counted();
+            assert!(memory <= MAX_MEMORY, "{name}: {memory} bytes in turn {turn}");
+            if room.is_at_rest() {
+                break;
+            }
+            before = now;
+            room.turn();
+        }
+        room.send(writer, get("/read?channel=a&from_id=1"));
+        room.rest();
+        let text = room.text(writer);
+        let (_, plain) = text.rsplit_once("\r\n\r\n").expect("a body");
+        for place in crowd {
+            room.take_all(place);
+            let text = room.text(place);
+            let (_, json) = text.split_once("\r\n\r\n").expect("a body");
+            assert!(json == body(place, plain), "{name}: {place} got {json}");
+        }
+        assert_eq!(room.service.gauges().encoded_bytes, 0, "{name}");
+    }
+}
+
+#[test]
+fn writes_are_refused_while_responses_that_are_not_taken_hold_the_memory() {
+    let mut room = Room::new(WEIGHT, ["--max-memory=1200000"]);
+    let crowd: Vec<usize> = (0..20).map(|_| room.connect_from(CROWD, 500)).collect();
+    for place in &crowd {
+        room.send(*place, get(&format!("/read?channel=b{place}&from_id=1&callback=f")));
+    }
+    room.rest();
+    let mut written = Vec::new();
+    for place in &crowd {
+        let writer = room.connect();
+        room.rest();
+        room.send(writer, post(&format!("/write?channel=b{place}"), "text/plain", CONTROLS));
+        while !room.is_at_rest() {
+            room.turn();
+            // The response and the message, of which history may keep nothing.
+            assert!(room.counted() <= MAX_MEMORY + ONE_REPLY, "{} bytes", room.counted());
+        }
+        if room.has_got(writer, "200 OK") {
+            written.push(*place);
+        } else {
+            assert!(room.has_got(writer, "over_capacity"), "{}", room.text(writer));
+        }
+    }
+    assert!((1..crowd.len()).contains(&written.len()), "there was memory for some: {written:?}");
+    let controls = "\\u0001".repeat(CONTROLS.len());
+    for place in crowd {
+        room.take_all(place);
+        assert_eq!(room.has_got(place, &controls), written.contains(&place), "{place}");
+        assert!(!room.net.borrow().links[place].is_dropped, "{place}");
+    }
+}
