@@ -105,11 +105,3 @@ impl Stream {
         Some(UpdateFormat { transport: self.transport, channel_labels })
     }
 }
-
-impl UpdateFormat {
-    /// Returns the memory of the format, if it is the last copy.
-    #[must_use]
-    pub fn memory(&self) -> usize {
-        self.channel_labels.iter().map(|label| size_of::<Box<str>>() + label.len()).sum()
-    }
-}

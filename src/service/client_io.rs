@@ -252,7 +252,11 @@ impl<S: Socket> ClientIo<S> {
             let send = DeferredSend::Update(api.share_reply(wake), format);
             client.is_deferred = true;
             clients.deferred_sends.push(wake.channel, (key, send));
-            return clients.pause_later(key);
+            clients.pause_later(key);
+            if self.is_over_memory_limit() {
+                self.clients.close_later(key);
+            }
+            return;
         }
         let payload = api.encode_update(wake, &stream.stream);
         let bytes = payload.bytes().len();

@@ -33,7 +33,8 @@ impl DeferredSend {
                 Self::Reply(reply, format) => {
                     reply.memory() + format.as_ref().map_or(0, |format| format.memory())
                 }
-                Self::Update(reply, format) => reply.memory() + format.memory(),
+                // The names of the channels are the stream's.
+                Self::Update(reply, _) => reply.memory(),
             }
     }
 }
