@@ -112,7 +112,7 @@ fuzz-tools:
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 
 overload: ## thousands of slow clients, 20,000 connects at once, 18,000 readers
-	SPEAK_OVERLOAD=1 cargo test --release --locked --test slow --test overload -- \
+	SPEAK_OVERLOAD=1 cargo test --release --locked --test slow --test overload --test hostile -- \
 	    --nocapture --test-threads 1
 
 stress: ## many users, upgrades and kills: SECONDS=60 USERS=1000 UPGRADES=10 SEED=

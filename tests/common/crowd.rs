@@ -219,6 +219,11 @@ impl Server {
         until("the process is stopped", || self.status_line("State").starts_with("T "));
     }
 
+    /// Says whether it waits for events, and so is in no turn.
+    pub fn is_asleep(&self) -> bool {
+        self.status_line("State").starts_with("S ")
+    }
+
     pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
