@@ -148,6 +148,8 @@ fn the_first_lines_say_which_address_is_that_of_the_admin() {
     let mut command = command();
     command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log", "error"]);
     let server = Server::spawn(command, 2);
+    // Another thread reads the log.
+    until("both lines are there", || server.log().len() >= 2);
     let log = server.log();
     let line = |note: &str, index| {
         let version = env!("CARGO_PKG_VERSION");
