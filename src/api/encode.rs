@@ -63,13 +63,13 @@ impl Api {
     /// Makes a reply that a later turn can send. It shares the messages with other replies.
     pub fn share_reply(&mut self, wake: &Wake<'_>) -> SharedReply {
         self.reset_cache(wake);
-        self.messages.share(&wake.reply, &self.encoded_bytes)
+        self.messages.share(&wake.reply, wake.is_last, &self.encoded_bytes)
     }
 
     /// Splits the encoding for one client that was made last, of this wake-up, into chunks that
     /// share its messages.
     pub fn split_private(&mut self, wake: &Wake<'_>) -> Vec<Chunk> {
-        self.messages.share(&wake.reply, &self.encoded_bytes).split(&self.private_buf)
+        self.messages.share(&wake.reply, wake.is_last, &self.encoded_bytes).split(&self.private_buf)
     }
 
     /// Encodes the response to a long poll that was deferred. The format is `None` for the default.

@@ -12,8 +12,10 @@ use crate::hub::{ChannelSlice, Reply};
 /// Overhead of an allocation.
 const ALLOCATION_BYTES: usize = 16;
 
-/// Bytes of later messages that are encoded together with those of a reply. Long polls of one turn
-/// may begin at different messages: with this, one encoding serves all of them.
+/// Bytes of later messages that are encoded together with those of a reply to a long poll. Long
+/// polls of one turn may begin at different messages: with this, one encoding serves all of them.
+/// A stream that resumes may begin anywhere in the history, so its update has no later messages:
+/// each of many such streams would hold far more than its update.
 const LOOKAHEAD_BYTES: usize = 16 << 20;
 
 /// Length from which a message of an unsent response is shared. A chunk costs some 50 bytes.
@@ -76,14 +78,18 @@ struct SharedMessages {
 }
 
 impl SharedMessages {
-    fn encode(slice: &ChannelSlice<'_>, encoded_bytes: &Rc<Cell<usize>>) -> Self {
+    fn encode(
+        slice: &ChannelSlice<'_>,
+        has_lookahead: bool,
+        encoded_bytes: &Rc<Cell<usize>>,
+    ) -> Self {
         let (mut json, mut ends) = (Vec::new(), Vec::new());
         let mut push = |json: &mut Vec<u8>, message: &[u8]| {
             json.extend_from_slice(message);
             ends.push(json.len());
         };
         slice.messages().for_each(|message| push(&mut json, message));
-        for message in slice.later() {
+        for message in slice.later().take_while(|_| has_lookahead) {
             if json.len() + message.len() > LOOKAHEAD_BYTES {
                 break;
             }
@@ -221,8 +227,9 @@ fn find(encoding: &[u8], message: &[u8]) -> Option<usize> {
 /// Messages that the replies of the current delivery share.
 #[derive(Default)]
 pub(super) struct MessageCache {
-    /// By channel, and by whether the messages begin with introductions that history has dropped.
-    by_channel: HashMap<(u32, bool), Rc<SharedMessages>>,
+    /// By channel, by whether the messages begin with introductions that history has dropped, and
+    /// by whether they are those of long polls.
+    by_channel: HashMap<(u32, bool, bool), Rc<SharedMessages>>,
 }
 
 impl MessageCache {
@@ -232,14 +239,16 @@ impl MessageCache {
         }
     }
 
-    /// Makes a shared reply, and encodes the messages that no earlier reply had.
+    /// Makes a shared reply, and encodes the messages that no earlier reply had. `is_poll` is true
+    /// for a reply to a long poll, false for an update of a stream.
     pub(super) fn share(
         &mut self,
         reply: &Reply<'_>,
+        is_poll: bool,
         encoded_bytes: &Rc<Cell<usize>>,
     ) -> SharedReply {
         let slices = reply.slices().iter().map(|slice| {
-            let (messages, range) = self.messages(slice, encoded_bytes).unzip();
+            let (messages, range) = self.messages(slice, is_poll, encoded_bytes).unzip();
             SharedSlice {
                 messages,
                 range: range.unwrap_or_default(),
@@ -255,16 +264,50 @@ impl MessageCache {
     fn messages(
         &mut self,
         slice: &ChannelSlice<'_>,
+        is_poll: bool,
         encoded_bytes: &Rc<Cell<usize>>,
     ) -> Option<(Rc<SharedMessages>, Range<usize>)> {
         slice.messages().next()?;
-        let key = (slice.index, slice.introductions().next().is_some());
-        let encode = || Rc::new(SharedMessages::encode(slice, encoded_bytes));
+        let key = (slice.index, slice.introductions().next().is_some(), is_poll);
+        let encode = || Rc::new(SharedMessages::encode(slice, is_poll, encoded_bytes));
         let messages = self.by_channel.entry(key).or_insert_with(encode);
         let range = messages.find(slice).unwrap_or_else(|| {
             *messages = encode();
             messages.find(slice).expect("these are the messages of the slice")
         });
         Some((Rc::clone(messages), range))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::{
+        ChannelName, Config, Hub, Millis, Mode, Now, ReadRequest, ReadResult, ResumeBatch, Since,
+    };
+
+    #[test]
+    fn an_update_of_a_stream_that_resumes_holds_no_later_messages() {
+        let now = Now { mono: Millis(0), unix_ms: 0 };
+        let mut hub = Hub::new(Config { max_reply: 1, ..Config::default() });
+        let key = ChannelName::parse("channel").unwrap().for_writing().unwrap();
+        for _ in 0..100 {
+            hub.write(now, &key, &"x".repeat(1000), None).unwrap();
+        }
+        let targets = [(key, Since::Id(1))];
+        let (epoch, credentials, grace_ms) = (None, None, None);
+        let mode = Mode::Stream;
+        let request =
+            ReadRequest { targets: &targets, epoch, credentials, grace_ms, mode, token: 1 };
+        let Ok(ReadResult::Streaming(stream, first)) = hub.read(now, &request) else { panic!() };
+        assert_eq!(first.slices()[0].next_id(), 2);
+        let (mut cache, encoded_bytes) = (MessageCache::default(), Rc::default());
+        let is_resumed = hub.resume(now, stream, &mut ResumeBatch::default(), |wake| {
+            let shared = cache.share(&wake.reply, wake.is_last, &encoded_bytes);
+            let update: usize = wake.reply.slices()[0].messages().map(<[u8]>::len).sum();
+            assert_eq!(shared.slices()[0].retained().map(<[u8]>::len).sum::<usize>(), update);
+            assert!((update..2 * update).contains(&encoded_bytes.get()), "{encoded_bytes:?}");
+        });
+        assert!(is_resumed);
     }
 }
