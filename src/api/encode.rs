@@ -60,6 +60,12 @@ impl Api {
         }
     }
 
+    /// Forgets the messages that later replies could share. Call it if channels may have been
+    /// created since the last reply: a new channel may have the index of a dropped one.
+    pub fn forget_messages(&mut self) {
+        self.messages.clear();
+    }
+
     /// Makes a reply that a later turn can send. It shares the messages with other replies.
     pub fn share_reply(&mut self, wake: &Wake<'_>) -> SharedReply {
         self.reset_cache(wake);

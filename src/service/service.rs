@@ -319,6 +319,7 @@ impl<L: Listener> Service<L> {
 
     /// Delivers the messages of the turn, and frees the clients that the turn has closed.
     pub(super) fn deliver(&mut self) {
+        self.io.api.forget_messages();
         loop {
             self.flush_deferred(Budget::has_deferred_send_budget);
             let Self { hub, io, .. } = self;

@@ -176,6 +176,10 @@ impl<L: Listener> Service<L> {
         let Self { hub, io, resume_batch, .. } = self;
         let Some((_, stream)) = io.clients.stream_mut(key) else { return };
         let reader = stream.reader;
+        if resume_batch.is_none() {
+            // Calls of this turn may have dropped channels and created others in their place.
+            io.api.forget_messages();
+        }
         let mut single = ResumeBatch::default();
         let batch = resume_batch.as_mut().unwrap_or(&mut single);
         hub.resume(io.now, reader, batch, |wake| io.send_to_stream(key, &wake));
