@@ -474,7 +474,7 @@ fn each_protocol_violation_has_its_close_code() {
         ("beyond Unicode", masked(TEXT, b"\"\xf4\x90\x80\x80\""), 1007),
         ("half a character", masked(TEXT, b"\"\xe2\x82"), 1007),
         ("no UTF-8, in parts", [masked(0x01, b"\"\xe2"), masked(0x80, b"\xff\"")].concat(), 1007),
-        ("too large", masked(TEXT, &long), 1009),
+        ("larger than any call", masked(TEXT, &long), 1009),
         (
             "too large by its head alone",
             vec![0x81, 0xff, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
