@@ -81,7 +81,7 @@ fn a_stream_begins_with_its_head_a_delay_and_a_cursor() {
 
 #[test]
 fn in_http_1_1_each_event_is_one_chunk_and_the_end_the_last() {
-    let server = Server::patient(&[]);
+    let mut server = Server::patient(&[]);
     let epoch = epoch(&server);
     let mut clients = ["1.1", "1.0"].map(|version| open_raw(&server, version, "").0);
     let mut all_take = |data: &[String], end: &str| {
@@ -105,6 +105,7 @@ fn in_http_1_1_each_event_is_one_chunk_and_the_end_the_last() {
         assert_eq!(String::from_utf8_lossy(&came), end);
         client.is_closed();
     }
+    assert_eq!(server.wait().code(), Some(0));
 }
 
 /// Returns the JSON of the message with this id.
