@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use support::http::{Head, Params, form, request, target};
 
 use super::response::{Response, framing_of};
@@ -268,7 +268,9 @@ pub fn narrow_stream(from: [u8; 4], address: SocketAddr) -> TcpStream {
 /// Connects from an address of this machine, with a receive buffer of this size.
 #[track_caller]
 pub fn stream_from(from: [u8; 4], buffer: Option<usize>, address: SocketAddr) -> TcpStream {
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None);
+    // A process that another test starts meanwhile must not inherit the socket.
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None);
     let socket = socket.expect("a socket");
     if let Some(bytes) = buffer {
         sockopt::set_socket_recv_buffer_size(&socket, bytes).expect("a buffer of this size");
