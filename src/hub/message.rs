@@ -6,17 +6,23 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use minicbor::{Decode, Encode};
+
 use super::time::{Millis, Now};
 use super::usage::ALLOCATION_BYTES;
 
 /// Reason of a goodbye.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(index_only)]
 pub enum Reason {
     /// The session had no call and no reader for `connection-timeout`.
+    #[n(0)]
     Timeout,
     /// The client closed a reader of the session.
+    #[n(1)]
     Closed,
     /// The client called `/goodbye`.
+    #[n(2)]
     Left,
 }
 
