@@ -20,6 +20,7 @@ pub mod api;
 pub mod cli;
 pub mod http;
 pub mod hub;
+pub mod log;
 mod metrics;
 pub mod options;
 pub mod sandbox;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use super::calls::{Action, Call, Context, Settings};
+use super::calls::{Action, Call, Context, Executed, Settings};
 use super::client_addr::SourceKey;
 use super::config::Config;
 use super::error::Error;
@@ -12,6 +12,7 @@ use super::json;
 use super::params::{Body, Parameters};
 use super::payload::EncodeCache;
 use super::phase::Phase;
+use super::proposed::Responder;
 use super::rate_limit::RateLimit;
 use super::read_params::ReadCall;
 use super::request_stats::{RequestKind, RequestStats};
@@ -39,6 +40,12 @@ pub enum Handled {
         /// Longest wait. When it is over, the caller calls [`Hub::complete_empty`].
         wait_ms: u64,
     },
+    /// The call waits for the log. Nothing was appended: [`Api::respond_applied`] makes the response
+    /// later.
+    Proposed(Responder),
+    /// The request was not handled: it has to wait for earlier calls of the client, which wait for
+    /// the log.
+    Held,
     /// The head of a stream was appended. [`Api::encode_update`] continues the stream.
     Stream {
         /// Key for [`Hub::on_reader_closed`] when the client closes.
@@ -66,6 +73,8 @@ pub struct Api {
     pub(super) encoded_bytes: Rc<Cell<usize>>,
     /// Encoded response for one client.
     pub(super) private_buf: Vec<u8>,
+    /// Beginning of the response to a frame.
+    pub(super) frame_prefix: Vec<u8>,
     rate_limit: Option<RateLimit>,
     requests: RequestStats,
 }
@@ -89,6 +98,7 @@ impl Api {
             messages: MessageCache::default(),
             encoded_bytes: Rc::default(),
             private_buf: Vec::new(),
+            frame_prefix: Vec::new(),
             rate_limit: RateLimit::new(config.max_rate),
             requests: RequestStats::default(),
             config,
@@ -127,7 +137,11 @@ impl Api {
         request: &Request<'_>,
         out: &mut Vec<u8>,
     ) -> Handled {
-        let (kind, error) = match Route::of(request.path, self.config.demo) {
+        let route = Route::of(request.path, self.config.demo);
+        if context.is_waiting && !matches!(route, Ok(Route::Call(call)) if call.is_logged()) {
+            return Handled::Held;
+        }
+        let (kind, error) = match route {
             Err(error) => (RequestKind::None, error),
             Ok(route) => match (route.check_method(request.method), route) {
                 (Err(error), _) => (route.into(), error),
@@ -179,7 +193,7 @@ impl Api {
         const KEEP_CAPACITY: usize = 64 * 1024;
         self.cache = EncodeCache::default();
         self.messages.clear();
-        for scratch in [&mut self.json, &mut self.private_buf] {
+        for scratch in [&mut self.json, &mut self.private_buf, &mut self.frame_prefix] {
             if scratch.capacity() > KEEP_CAPACITY {
                 *scratch = Vec::new();
             }
@@ -210,18 +224,19 @@ impl Api {
             (Ok(()), Action::Read) => {
                 let read = ReadCall { request, parameters: &parameters, options };
                 match self.read(context, &read, out) {
-                    Ok(None) => Ok(()),
+                    Ok(None) => Ok(Executed::Done),
                     Ok(Some(handled)) => return handled,
                     Err(error) => Err(error),
                 }
             }
         };
         match result {
-            Ok(()) => {
+            Ok(Executed::Done) => {
                 self.writer.push_json(out, options, &self.json);
                 self.record(call.into(), 200);
                 Handled::Responded(self.writer.persistence(options.persistence))
             }
+            Ok(Executed::Proposed) => Handled::Proposed(Responder::of_request(call, options)),
             Err(error) => self.respond_error(call.into(), error, options, out),
         }
     }

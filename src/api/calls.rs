@@ -29,6 +29,8 @@ pub struct Context<'a> {
     pub source: RequestSource,
     /// Number that the caller chooses. [`Wake::token`](hub::Wake::token) returns it.
     pub token: u64,
+    /// Earlier calls of the client wait for the log.
+    pub is_waiting: bool,
 }
 
 /// Limits and randomness that calls need.
@@ -43,9 +45,19 @@ pub(super) struct Settings {
     pub(super) random: fn(&mut [u8]),
 }
 
-/// Function of a call that never waits. It appends the JSON of the response.
+/// Result of a call that does not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Executed {
+    /// The JSON of the response was appended.
+    Done,
+    /// The call waits for the log.
+    Proposed,
+}
+
+/// Function of a call that waits for no reader. It appends the JSON of the response, or proposes a
+/// command.
 pub(super) type Execute =
-    fn(&Settings, &mut Context<'_>, &Parameters<'_>, &mut Vec<u8>) -> Result<(), Error>;
+    fn(&Settings, &mut Context<'_>, &Parameters<'_>, &mut Vec<u8>) -> Result<Executed, Error>;
 
 /// Handling of a call.
 #[derive(Clone, Copy)]
@@ -239,6 +251,11 @@ impl Call {
         self.row().allows_head
     }
 
+    /// Returns whether the call changes shared state, so that it waits for the log.
+    pub(super) fn is_logged(self) -> bool {
+        matches!(self, Self::Write | Self::Introduce | Self::Goodbye)
+    }
+
     /// Returns whether the call has effects: HEAD and a prefetch must not make it.
     pub(super) fn acts(self) -> bool {
         !self.allows_head()
@@ -260,13 +277,17 @@ fn write(
     context: &mut Context<'_>,
     parameters: &Parameters<'_>,
     json: &mut Vec<u8>,
-) -> Result<(), Error> {
+) -> Result<Executed, Error> {
     let channel = parameters.channel()?.for_writing()?;
     let message = parameters.message(settings.max_message)?;
     let credentials = parameters.credentials()?;
+    if context.hub.is_logged() {
+        context.hub.propose_write(context.now, &channel, message, credentials)?;
+        return Ok(Executed::Proposed);
+    }
     let id = context.hub.write(context.now, &channel, message, credentials)?;
     json::push_id(json, id);
-    Ok(())
+    Ok(Executed::Done)
 }
 
 fn introduce(
@@ -274,7 +295,7 @@ fn introduce(
     context: &mut Context<'_>,
     parameters: &Parameters<'_>,
     json: &mut Vec<u8>,
-) -> Result<(), Error> {
+) -> Result<Executed, Error> {
     let channel = parameters.channel()?.for_writing()?;
     let message = parameters.message(settings.max_message)?;
     if message.len() > settings.max_introduction {
@@ -284,9 +305,13 @@ fn introduce(
         Some(credentials) => Introducer::Existing(credentials),
         None => Introducer::New(hub::Auth::new(random_token(settings.random))),
     };
+    if context.hub.is_logged() {
+        context.hub.propose_introduction(context.now, &channel, message, &caller)?;
+        return Ok(Executed::Proposed);
+    }
     let introduced = context.hub.introduce(context.now, &channel, message, caller)?;
     json::push_introduced(json, &introduced, settings.session_timeout_ms);
-    Ok(())
+    Ok(Executed::Done)
 }
 
 fn goodbye(
@@ -294,7 +319,7 @@ fn goodbye(
     context: &mut Context<'_>,
     parameters: &Parameters<'_>,
     json: &mut Vec<u8>,
-) -> Result<(), Error> {
+) -> Result<Executed, Error> {
     parameters.connection.as_ref().ok_or_else(|| parameters.missing("connection"))?;
     parameters.auth.as_ref().ok_or_else(|| parameters.missing("auth"))?;
     let channel = match parameters.optional_channel()? {
@@ -303,9 +328,13 @@ fn goodbye(
     };
     let credentials = parameters.credentials()?.expect("both parameters are present");
     let message = parameters.optional_message(settings.max_message)?;
+    if context.hub.is_logged() {
+        context.hub.propose_goodbye(context.now, credentials, channel.as_ref(), message)?;
+        return Ok(Executed::Proposed);
+    }
     context.hub.goodbye(context.now, credentials, channel.as_ref(), message)?;
     json.extend_from_slice(b"{\"ok\":true}");
-    Ok(())
+    Ok(Executed::Done)
 }
 
 fn members(
@@ -313,11 +342,11 @@ fn members(
     context: &mut Context<'_>,
     parameters: &Parameters<'_>,
     json: &mut Vec<u8>,
-) -> Result<(), Error> {
+) -> Result<Executed, Error> {
     let channel = parameters.channel()?.for_reading()?;
     let after = parameters.members_after()?;
     json::push_members(json, &context.hub.members(context.now, &channel, after));
-    Ok(())
+    Ok(Executed::Done)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the type of every function in the table")]
@@ -326,9 +355,9 @@ fn create(
     _: &mut Context<'_>,
     _: &Parameters<'_>,
     json: &mut Vec<u8>,
-) -> Result<(), Error> {
+) -> Result<Executed, Error> {
     json::push_pair(json, &Pair::new(random_token(settings.random)));
-    Ok(())
+    Ok(Executed::Done)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the type of every function in the table")]
@@ -337,9 +366,9 @@ fn health(
     _: &mut Context<'_>,
     _: &Parameters<'_>,
     json: &mut Vec<u8>,
-) -> Result<(), Error> {
+) -> Result<Executed, Error> {
     json.extend_from_slice(b"{\"status\":\"ok\"}");
-    Ok(())
+    Ok(Executed::Done)
 }
 
 /// Draws a new secret.

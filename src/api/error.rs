@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use crate::http::ParseError;
 use crate::hub::{self, BadName, NotReadable, NotWritable};
 
-/// Error response to a request. The request changed nothing.
+/// Error response to a request. The request changed nothing, unless the error is
+/// [`Error::OutcomeUnknown`].
 ///
 /// No error repeats text of the request: the text may be a secret, and errors end up in logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,9 @@ pub enum Error {
     TooManyRequests(&'static str, u64),
     /// Above a limit of the server; the text is the detail.
     OverCapacity(&'static str),
+    /// The log failed after the call was written to it, or did not respond in time: the call may
+    /// have taken effect. The only error of a call that may have changed something.
+    OutcomeUnknown,
     /// A version of HTTP other than 1.x.
     VersionNotSupported,
 }
@@ -102,6 +106,7 @@ impl Error {
             Self::UnknownMethod | Self::UnknownCoding => ("not_implemented", 501),
             Self::TooManyRequests(..) => ("too_many_requests", 429),
             Self::OverCapacity(_) => ("over_capacity", 503),
+            Self::OutcomeUnknown => ("outcome_unknown", 503),
             Self::VersionNotSupported => ("version_not_supported", 505),
         }
     }
@@ -170,6 +175,9 @@ impl Error {
             Self::HeadersTooLarge => "the request head is too large; send fewer header fields",
             Self::UnknownMethod => "unknown HTTP method; names of methods are upper-case",
             Self::UnknownCoding => "unsupported transfer coding; use chunked",
+            Self::OutcomeUnknown => {
+                "the call may or may not have taken effect; read the channel before repeating it"
+            }
             Self::VersionNotSupported => "only HTTP/1.0 and HTTP/1.1 are supported",
         })
     }
@@ -219,6 +227,9 @@ impl From<hub::Error> for Error {
             ),
             hub::Error::OverCapacity => Self::OverCapacity("channel limit reached; retry later"),
             hub::Error::OutOfMemory => Self::OverCapacity("memory limit reached; retry later"),
+            hub::Error::LogBehind => {
+                Self::OverCapacity("the journal cannot be written for now; retry later")
+            }
         }
     }
 }

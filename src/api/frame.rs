@@ -1,17 +1,18 @@
 //! Calls in the frames of a WebSocket: JSON instead of a query, with the same meaning.
 
 use std::borrow::Cow;
+use std::mem;
 
 use super::api::Api;
-use super::calls::{Action, Call, Context};
+use super::calls::{Action, Call, Context, Executed};
 use super::error::Error;
 use super::frame_fields::{FrameFields, FrameValue};
 use super::json;
 use super::params::{Param, Parameters};
+use super::proposed::Responder;
 use super::read_params::ReadParams;
 use super::request_stats::RequestKind;
 use super::transport::WebSocket;
-use crate::http::{Opcode, push_frame};
 use crate::hub::{Mode, push_string};
 
 /// Bytes of a frame in addition to the message: names of 32 channels, numbers, keys.
@@ -26,6 +27,18 @@ const LONE_SURROGATE: Error = Error::BadRequest(
     "a frame has half of a surrogate pair (\\ud800 to \\udfff), which is no character; \
      send whole characters",
 );
+
+/// Result of the call in a frame.
+#[derive(Debug)]
+pub enum FrameHandled {
+    /// The frame with the response was appended.
+    Responded,
+    /// The call waits for the log. [`Api::respond_applied`] makes the response later.
+    Proposed(Responder),
+    /// The call was not made: it has to wait for earlier calls of the client, which wait for the
+    /// log.
+    Held,
+}
 
 impl Api {
     /// Returns the size of the largest frame that can be a call, in bytes.
@@ -42,7 +55,7 @@ impl Api {
         text: &str,
         socket: &mut WebSocket<'_>,
         out: &mut Vec<u8>,
-    ) {
+    ) -> FrameHandled {
         let repaired;
         let mut frame = FrameFields::parse(text);
         let mut is_repaired = false;
@@ -60,6 +73,9 @@ impl Api {
         self.json.clear();
         let call =
             frame.as_ref().ok_or(NOT_AN_OBJECT).and_then(|frame| Ok((parse_call(frame)?, frame)));
+        if context.is_waiting && !matches!(&call, Ok((call, _)) if call.is_logged()) {
+            return FrameHandled::Held;
+        }
         let result = match call {
             _ if !is_reference => Err(Error::BadParameter("'ref' must be a number or a string")),
             _ if is_repaired => Err(LONE_SURROGATE),
@@ -67,26 +83,25 @@ impl Api {
             Err(error) => Err(error),
         };
         let kind = call.map_or(RequestKind::None, |(call, _)| call.into());
+        let mut prefix = mem::take(&mut self.frame_prefix);
+        push_prefix(&mut prefix, reference);
         match result {
-            Ok(()) => self.record(kind, 200),
+            Ok(Executed::Done) => self.record(kind, 200),
+            Ok(Executed::Proposed) => {
+                let (call, _) = call.expect("only a call proposes a command");
+                let responder = Responder::of_frame(call, &prefix);
+                self.frame_prefix = prefix;
+                return FrameHandled::Proposed(responder);
+            }
             Err(error) => {
                 self.record_error(kind, error);
                 self.json.clear();
                 json::push_error(&mut self.json, error);
             }
         }
-        self.private_buf.clear();
-        self.private_buf.extend_from_slice(b"{\"ref\":");
-        match reference {
-            Some(FrameValue::Text(text)) => push_string(&mut self.private_buf, text),
-            Some(FrameValue::Number(number)) => {
-                self.private_buf.extend_from_slice(number.to_string().as_bytes());
-            }
-            _ => return push_frame(out, Opcode::Text, &self.json),
-        }
-        self.private_buf.push(b',');
-        self.private_buf.extend_from_slice(&self.json[1..]);
-        push_frame(out, Opcode::Text, &self.private_buf);
+        self.push_prefixed(&prefix, out);
+        self.frame_prefix = prefix;
+        FrameHandled::Responded
     }
 
     /// Makes a call. The JSON of its response is in `self.json` then.
@@ -96,7 +111,7 @@ impl Api {
         call: Call,
         frame: &FrameFields<'_>,
         socket: &mut WebSocket<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Executed, Error> {
         let parameters = parse_frame_call(call, frame)?;
         if call.is_rate_limited() {
             self.check_rate(context.now, socket.stream.address)?;
@@ -115,8 +130,26 @@ impl Api {
             socket.stream.channel_labels().iter().map(|label| &**label),
             self.epoch,
         );
-        Ok(())
+        Ok(Executed::Done)
     }
+}
+
+/// Sets `prefix` to the beginning of the JSON of a response: `{"ref":…,`, or nothing without a
+/// `ref`.
+fn push_prefix(prefix: &mut Vec<u8>, reference: Option<&FrameValue<'_>>) {
+    prefix.clear();
+    match reference {
+        Some(FrameValue::Text(text)) => {
+            prefix.extend_from_slice(b"{\"ref\":");
+            push_string(prefix, text);
+        }
+        Some(FrameValue::Number(number)) => {
+            prefix.extend_from_slice(b"{\"ref\":");
+            prefix.extend_from_slice(number.to_string().as_bytes());
+        }
+        _ => return,
+    }
+    prefix.push(b',');
 }
 
 /// Replaces each escape of a surrogate that has no other half by that of U+FFFD. Returns None if

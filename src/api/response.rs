@@ -101,6 +101,19 @@ impl<'a> ResponseOptions<'a> {
         }))
     }
 
+    /// Returns the format that a call stores which waits for the log; `None` for the default.
+    pub(super) fn to_call_format(self) -> Option<Box<ReplyFormat>> {
+        let Self { callback, cors_grant, persistence, .. } = self;
+        (!self.is_default()).then(|| {
+            Box::new(ReplyFormat {
+                callback: callback.map(|callback| callback.as_str().into()),
+                cors_grant: cors_grant.convert(|origin| Box::from(*origin)),
+                persistence,
+                channel_labels: Box::default(),
+            })
+        })
+    }
+
     /// Appends a body, unless the request is a HEAD.
     pub(super) fn push_body(&self, out: &mut Vec<u8>, body: &[u8]) {
         if !self.is_head {

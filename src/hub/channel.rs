@@ -66,6 +66,13 @@ pub(super) struct Channel {
     /// Id of the oldest entry, or the next id if there is no entry.
     pub(super) first_id: u64,
     pub(super) entries: VecDeque<Entry>,
+    /// The channel exists in shared state: a message was added to it. With a log, a channel that
+    /// has only readers exists in this process alone.
+    pub(super) is_shared: bool,
+    /// Position in the log of the last command that changed the channel.
+    pub(super) position: u64,
+    /// Position in the log of the command that created the channel.
+    pub(super) created_at: u64,
     /// Members by session number.
     pub(super) members: BTreeMap<u64, Member>,
     /// Bytes of the entries, as [`Channel::usage`] counts them.
@@ -88,6 +95,8 @@ pub(super) struct ChannelLocal {
     pub(super) timer: Option<TimerId>,
     /// The channel is on the list of channels to deliver.
     pub(super) is_dirty: bool,
+    /// A command that drops the channel waits for its place in the log.
+    pub(super) is_drop_proposed: bool,
 }
 
 impl<'h> Members<'h> {
@@ -123,6 +132,9 @@ impl Channel {
             name: name.into(),
             first_id,
             entries: VecDeque::new(),
+            is_shared: false,
+            position: 0,
+            created_at: 0,
             members: BTreeMap::new(),
             entries_bytes: 0,
             members_bytes: 0,
@@ -132,6 +144,7 @@ impl Channel {
                 last_use: now,
                 timer: None,
                 is_dirty: false,
+                is_drop_proposed: false,
             },
         }
     }

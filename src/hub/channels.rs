@@ -77,7 +77,12 @@ impl Channels {
     }
 
     pub(super) fn find(&self, key: &ChannelKey<'_>) -> Option<u32> {
-        self.by_name.get(key.as_str()).copied()
+        self.find_name(key.as_str())
+    }
+
+    /// Finds a channel by the text of its key.
+    pub(super) fn find_name(&self, name: &str) -> Option<u32> {
+        self.by_name.get(name).copied()
     }
 
     /// Looks up a channel. A miss hashes the name with SHA-256, so call it once per request.
@@ -195,6 +200,34 @@ impl Channels {
         self.id_watermarks.record(&channel.name, channel.next_id());
     }
 
+    /// Makes a channel without messages exist in shared state. Returns its first id.
+    pub(super) fn share(&mut self, index: u32, position: u64) -> u64 {
+        let channel = &mut self.slab[index];
+        let first_id = self.id_watermarks.first_id(&channel.name);
+        channel.is_shared = true;
+        channel.created_at = position;
+        channel.first_id = first_id;
+        first_id
+    }
+
+    /// Drops a channel from shared state. It stays in this process, for its readers.
+    pub(super) fn unshare(&mut self, index: u32) {
+        self.drop_history(index, DropReason::Age, Channel::clear_history);
+        let channel = &mut self.slab[index];
+        channel.is_shared = false;
+        self.id_watermarks.record(&channel.name, channel.next_id());
+    }
+
+    /// Sets the position of the command that changes a channel.
+    pub(super) fn set_position(&mut self, index: u32, position: u64) {
+        self.slab[index].position = position;
+    }
+
+    /// Records the next id of a dropped channel.
+    pub(super) fn record_id_watermark(&mut self, name: &str, next_id: u64) {
+        self.id_watermarks.record(name, next_id);
+    }
+
     pub(super) fn id_watermarks(&self) -> &IdWatermarks {
         &self.id_watermarks
     }
@@ -235,18 +268,19 @@ impl Channels {
         timers.arm(&mut channel.local.timer, at, TimerKey::Channel(index));
     }
 
-    /// Drops the expired messages of a channel, or the channel if it has been idle long enough.
-    pub(super) fn on_timer(&mut self, now: Millis, index: u32, timers: &mut Timers) {
+    /// Drops the expired messages of a channel. Returns whether the channel has been idle long
+    /// enough to be dropped; otherwise arms its timer again.
+    pub(super) fn on_timer(&mut self, now: Millis, index: u32, timers: &mut Timers) -> bool {
         self.slab[index].local.timer = None;
         self.expire_history(now, index);
         let channel = &mut self.slab[index];
         channel.local.shrink();
         let is_idle = channel.is_idle() && channel.retained() == 0;
-        if is_idle && channel.local.last_use.after(IDLE_CHANNEL_MS) <= now {
-            self.drop_channel(index, timers);
-        } else {
+        let is_over = is_idle && channel.local.last_use.after(IDLE_CHANNEL_MS) <= now;
+        if !is_over {
             self.arm_timer(index, timers);
         }
+        is_over
     }
 
     /// Clears the timers of all channels after their wheel was dropped.

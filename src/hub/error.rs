@@ -16,4 +16,6 @@ pub enum Error {
     OverCapacity,
     /// The call would need more memory than the limit leaves, and there is no history to evict.
     OutOfMemory,
+    /// The log does not take another command for now.
+    LogBehind,
 }

@@ -134,7 +134,7 @@ impl Hub {
             }
             self.channels.expire_history(now, index);
             if self.channels[index].is_unused() {
-                self.channels.drop_channel(index, &mut self.timers);
+                self.drop_or_propose(index);
             }
         }
     }
@@ -161,7 +161,7 @@ impl Hub {
             } else if self.channels[index].is_unused()
                 && !lookups.contains(&Lookup::Occupied(index))
             {
-                self.channels.drop_channel(index, &mut self.timers);
+                self.drop_or_propose(index);
             } else {
                 // The channel now waits only for the end of its idle time.
                 self.channels.arm_timer(index, &mut self.timers);

@@ -8,7 +8,9 @@ use super::channels::Channels;
 use super::config::Config;
 use super::error::Error;
 use super::ids::Epoch;
+use super::lookup::Lookup;
 use super::message::{JsonText, MessageKind, Reason};
+use super::proposals::{LogHealth, Proposals};
 use super::readers::Readers;
 use super::session::{Credentials, Introduced, Introducer, Session};
 use super::sessions::Sessions;
@@ -25,12 +27,20 @@ pub struct Hub {
     pub(super) epoch: Epoch,
     pub(super) channels: Channels,
     pub(super) sessions: Sessions,
+    /// Position in the log of the last command that was applied; 0 without a log.
+    pub(super) position: u64,
+    /// Hash of the commands after `hashed_from` and of their results.
+    pub(super) applied_hash: u64,
+    pub(super) hashed_from: u64,
 
     // Local state.
     pub(super) readers: Readers,
     pub(super) timers: Timers,
     /// Bytes that clients make the server hold outside of the hub.
     pub(super) external_bytes: usize,
+    /// Changes of shared state that wait for the log. `None` if there is no log.
+    pub(super) proposals: Option<Proposals>,
+    pub(super) log_health: LogHealth,
 
     // Settings.
     pub(super) config: Config,
@@ -46,7 +56,12 @@ impl Hub {
             sessions: Sessions::new(&config, 0),
             readers: Readers::default(),
             timers: Timers::new(Millis(0)),
+            position: 0,
+            applied_hash: 0,
+            hashed_from: 0,
             external_bytes: 0,
+            proposals: None,
+            log_health: LogHealth::Good,
             config,
         }
     }
@@ -113,14 +128,7 @@ impl Hub {
         introducer: Introducer<'_>,
     ) -> Result<Introduced, Error> {
         let lookup = self.channels.lookup(key);
-        let existing = match &introducer {
-            Introducer::New(_) => None,
-            Introducer::Existing(credentials) => {
-                let session = self.sessions.authenticate(*credentials)?;
-                self.sessions[session].check_channel_limit(lookup.index())?;
-                Some(session)
-            }
-        };
+        let existing = self.find_introduced(&introducer, lookup)?;
         self.ensure_capacity(now.mono, &[lookup])?;
         let text = &JsonText::new(text);
         self.reserve(now.mono, 3 * (text.len() + WRITE_OVERHEAD_BYTES), &[lookup])?;
@@ -136,6 +144,23 @@ impl Hub {
         let id = self.channels.append(now, channel, kind, &mut self.timers);
         self.touch(Some(session), now.mono);
         Ok(Introduced { session: number, auth, id })
+    }
+
+    /// Returns the session that is to be introduced, if it exists already.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the credentials, or [`Error::TooManyChannels`].
+    pub(super) fn find_introduced(
+        &self,
+        introducer: &Introducer<'_>,
+        lookup: Lookup,
+    ) -> Result<Option<u32>, Error> {
+        let Introducer::Existing(credentials) = introducer else { return Ok(None) };
+        let session = self.sessions.authenticate(*credentials)?;
+        let proposed = self.sessions[session].local.proposed_introductions as usize;
+        self.sessions[session].check_channel_limit(lookup.index(), proposed)?;
+        Ok(Some(session))
     }
 
     /// Removes a session from one channel, or ends the session if `key` is `None`. Adds nothing to
@@ -191,13 +216,18 @@ impl Hub {
         while let Some(key) = self.timers.pop(now.mono) {
             match key {
                 TimerKey::Session(index) => {
+                    if self.log_health != LogHealth::Good {
+                        self.touch(Some(index), now.mono);
+                    }
                     if let Some(reason) = self.sessions.on_timer(now.mono, index, &mut self.timers)
                     {
-                        self.end_session(now, index, reason, None);
+                        self.end_or_propose(now, index, reason);
                     }
                 }
                 TimerKey::Channel(index) => {
-                    self.channels.on_timer(now.mono, index, &mut self.timers);
+                    if self.channels.on_timer(now.mono, index, &mut self.timers) {
+                        self.drop_or_propose(index);
+                    }
                 }
             }
         }

@@ -43,6 +43,11 @@ impl Auth {
         ascii(&self.0)
     }
 
+    /// Returns the bytes of the secret, for a command.
+    pub(super) fn as_bytes(&self) -> &[u8; TOKEN_BYTES] {
+        &self.0
+    }
+
     /// Compares in constant time: the duration does not depend on how much of a guess is right.
     #[must_use]
     pub fn matches(&self, guess: &str) -> bool {

@@ -19,6 +19,7 @@
 //! heard from it, a channel is dropped some time after its last use, which reads move too, and the
 //! memory limit evicts history. A snapshot holds the times that these rules need.
 
+mod apply;
 mod channel;
 mod channel_name;
 mod channel_slice;
@@ -35,6 +36,7 @@ mod ids;
 mod lookup;
 mod message;
 mod paged_slab;
+mod proposals;
 mod read_request;
 mod reader;
 mod readers;
@@ -65,6 +67,7 @@ pub use ids::{Auth, Epoch, ID_MAX, TOKEN_BYTES, token};
 pub use message::Reason;
 pub(crate) use message::{push_number, push_string};
 pub use paged_slab::PAGE_BYTES;
+pub use proposals::{LogHealth, Proposals};
 pub use read_request::{CHANNELS_PER_READ_MAX, Mode, ReadRequest, ReadResult};
 pub use reader::{ReaderKey, Since};
 pub use reply::Reply;

@@ -242,7 +242,7 @@ impl Hub {
         let Some(session) = reader.session else { return };
         let grace_ms = reader.grace_ms.into();
         if !self.sessions.begin_grace(session, grace_ms, now.mono, &mut self.timers) {
-            self.end_session(now, session, Reason::Closed, None);
+            self.end_or_propose(now, session, Reason::Closed);
         }
     }
 

@@ -76,6 +76,40 @@ impl Sessions {
         self.insert(Session::new(self.last_number, auth, now))
     }
 
+    /// Creates the next session, unless it was saved already. Returns its index.
+    pub(super) fn create_once(&mut self, auth: Auth, now: Millis, position: u64) -> u32 {
+        let number = self.last_number + 1;
+        if let Some(index) = self.find(number) {
+            self.last_number = number;
+            return index;
+        }
+        let index = self.create(auth, now);
+        // Its first channel is still to be added.
+        self.slab[index].position = position - 1;
+        index
+    }
+
+    /// Finds a session by its number.
+    pub(super) fn find(&self, number: u64) -> Option<u32> {
+        self.by_number.get(&number).copied()
+    }
+
+    /// Adds a channel to a session's channels, unless the session was saved with it.
+    pub(super) fn join_at(&mut self, index: u32, channel: u32, position: u64) {
+        if self.slab[index].position < position {
+            self.slab[index].position = position;
+            self.join(index, channel);
+        }
+    }
+
+    /// Removes a channel from a session's channels, unless the session was saved without it.
+    pub(super) fn leave_at(&mut self, index: u32, channel: u32, position: u64) {
+        if self.slab[index].position < position {
+            self.slab[index].position = position;
+            self.leave(index, channel);
+        }
+    }
+
     /// Adds a session from a snapshot.
     pub(super) fn restore(&mut self, session: Session, timers: &mut Timers) {
         let index = self.insert(session);

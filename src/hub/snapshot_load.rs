@@ -95,6 +95,7 @@ impl SnapshotLoader {
         )?;
         let last_use = self.now.mono.min(Millis(record.last_use_ms));
         let mut channel = Channel::new(key.as_str(), record.first_id, last_use);
+        channel.is_shared = true;
         for entry in &record.entries {
             let at = Millis(entry.at_ms);
             check(

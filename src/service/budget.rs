@@ -32,6 +32,9 @@ const ALL_CLIENTS_STEPS: usize = 2048;
 /// half.
 const DELIVERY_STEPS: usize = 1024;
 
+/// Steps per turn for commands from the log, in addition to the steps for requests.
+const COMMIT_STEPS: usize = 2048;
+
 /// Steps that the current turn has spent.
 pub(super) struct Budget {
     /// Factor on every step: 1, except in a simulation, whose few clients could not fill a turn.
@@ -44,11 +47,20 @@ pub(super) struct Budget {
     all_spent: usize,
     /// Steps of deliveries.
     delivery_spent: usize,
+    /// Steps of commands from the log.
+    commit_spent: usize,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { weight: 1, is_contended: false, client_spent: 0, all_spent: 0, delivery_spent: 0 }
+        Self {
+            weight: 1,
+            is_contended: false,
+            client_spent: 0,
+            all_spent: 0,
+            delivery_spent: 0,
+            commit_spent: 0,
+        }
     }
 }
 
@@ -82,6 +94,16 @@ impl Budget {
         let steps = self.weight * steps;
         self.client_spent += steps;
         self.all_spent += steps;
+    }
+
+    /// Charges a command from the log, which added `bytes` bytes of messages.
+    pub(super) fn charge_commit(&mut self, bytes: usize) {
+        self.commit_spent += self.weight * (1 + bytes / STEP_BYTES);
+    }
+
+    /// Returns whether another command from the log may be applied in this turn.
+    pub(super) fn has_commit_budget(&self) -> bool {
+        self.commit_spent < COMMIT_STEPS
     }
 
     /// Charges a send of `bytes` bytes to a reader.

@@ -20,6 +20,9 @@ use crate::hub::{Key, Millis, ReaderKey, TimerId};
 pub(super) enum State {
     /// Between two requests, or in the middle of one. Next: all others.
     Reading,
+    /// Calls wait for the log. Requests after them are not read.
+    /// Next: `Reading`, `Writing`, `Lingering`, `Closing`.
+    Committing,
     /// A `/read` waits for messages. The client has no buffers, unless it pipelines and is slow to
     /// read earlier responses. Next: `Reading`, `Writing`, `Lingering`, `Closing`.
     LongPolling { reader: ReaderKey, format: Option<Box<ReplyFormat>> },
@@ -53,7 +56,11 @@ impl State {
         match self {
             Self::LongPolling { reader, .. } => PendingRead::LongPoll(*reader),
             Self::Streaming(stream) => PendingRead::Stream(*stream),
-            Self::Reading | Self::Writing(_) | Self::Lingering | Self::Closing => PendingRead::None,
+            Self::Reading
+            | Self::Committing
+            | Self::Writing(_)
+            | Self::Lingering
+            | Self::Closing => PendingRead::None,
         }
     }
 }
@@ -196,6 +203,17 @@ impl<S: Socket> Client<S> {
     /// Enters `LongPolling`: a `/read` found nothing to deliver.
     pub(super) fn start_long_poll(&mut self, reader: ReaderKey, format: Option<Box<ReplyFormat>>) {
         self.state = State::LongPolling { reader, format };
+    }
+
+    /// Enters `Committing`: a call waits for the log.
+    pub(super) fn start_commit(&mut self) {
+        self.state = State::Committing;
+    }
+
+    /// Leaves `Committing` for `Reading`, until [`Client::on_response_sent`] is called for the
+    /// responses.
+    pub(super) fn end_commit(&mut self) {
+        self.state = State::Reading;
     }
 
     /// Enters `Streaming`: a `/read` stays open.

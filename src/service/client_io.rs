@@ -26,6 +26,8 @@ pub(super) struct ClientIo<S> {
     pub(super) now: Now,
     /// Memory of the hub without its history, as of the start of the turn.
     pub(super) hub_bytes: usize,
+    /// Memory of calls that wait for the log.
+    pub(super) log_bytes: usize,
     /// Buffer for one read from any client.
     pub(super) read_buf: Box<[u8]>,
     /// Unsent responses to the client whose requests are being handled.
@@ -45,6 +47,7 @@ impl<S: Socket> ClientIo<S> {
             metrics,
             now,
             hub_bytes: 0,
+            log_bytes: 0,
             read_buf: vec![0; READ_BYTES].into_boxed_slice(),
             response: Vec::new(),
         }
@@ -52,7 +55,7 @@ impl<S: Socket> ClientIo<S> {
 
     /// Returns the bytes that clients make the server hold outside of the hub.
     pub(super) fn external_bytes(&self) -> usize {
-        self.clients.memory() + self.api.encoded_bytes()
+        self.clients.memory() + self.api.encoded_bytes() + self.log_bytes
     }
 
     /// Returns whether the server holds more than `--max-memory` for clients, without the history

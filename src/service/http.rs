@@ -14,6 +14,8 @@ pub(super) enum Pause {
     NeedData,
     /// A read is pending. Requests after it are buffered.
     Blocked,
+    /// Calls wait for the log. Requests after them are buffered.
+    Waiting,
     /// The client has used its share of the turn's budget.
     BudgetSpent,
     /// The client is closed once its responses are sent.
@@ -32,21 +34,39 @@ impl<L: Listener> Service<L> {
         let client = self.io.clients.expect_mut(key);
         let source = RequestSource { address: client.address, is_proxy: client.is_proxy };
         let source = (!client.is_admin).then_some(source);
-        let mut handled = 0;
+        let (mut handled, mut is_waiting) = (0, false);
         loop {
             if *progress == Progress::default() {
                 handled += http::leading_blank_lines(&bytes[handled..]);
             }
             let rest = &mut bytes[handled..];
             if rest.is_empty() {
-                return (handled, Pause::NeedData);
+                return (handled, if is_waiting { Pause::Waiting } else { Pause::NeedData });
             }
-            let (length, outcome) = match self.handle_next_request(key, source, rest, progress) {
-                Ok(next) => next,
-                Err(pause) => return (handled, pause),
-            };
+            let unsent = self.io.response.len();
+            let (length, outcome) =
+                match self.handle_next_request(key, source, rest, progress, is_waiting) {
+                    Ok(next) => next,
+                    Err(pause) => return (handled, pause),
+                };
             handled += length;
             match outcome {
+                Handled::Proposed(responder) => {
+                    let persistence = responder.persistence();
+                    self.add_waiting_call(key, responder);
+                    if !is_waiting {
+                        is_waiting = true;
+                        self.io.clients.expect_mut(key).start_commit();
+                    }
+                    if persistence == Persistence::Close || self.is_budget_spent() {
+                        return (handled, Pause::Waiting);
+                    }
+                }
+                Handled::Responded(persistence) if is_waiting => {
+                    self.add_waiting_response(key, unsent, persistence);
+                    return (handled, Pause::Waiting);
+                }
+                Handled::Held => return (handled - length, Pause::Waiting),
                 Handled::LongPoll { reader, format, wait_ms } => {
                     self.io.clients.expect_mut(key).start_long_poll(reader, format);
                     self.io.clients.set_deadline(key, self.io.now.mono.after(wait_ms));
@@ -79,6 +99,7 @@ impl<L: Listener> Service<L> {
         source: Option<RequestSource>,
         bytes: &mut [u8],
         progress: &mut Progress,
+        is_waiting: bool,
     ) -> Result<(usize, Handled), Pause> {
         let limits = &self.io.request_limits;
         let complete = if *progress == Progress::default() {
@@ -88,6 +109,8 @@ impl<L: Listener> Service<L> {
         };
         let (request, length) = match complete {
             Some(complete) => complete,
+            // The other parser may change the bytes, which are parsed again if they are held.
+            None if is_waiting => return Err(Pause::Waiting),
             None => match http::parse(bytes, progress, limits) {
                 Ok(Parsed::Complete(request, length)) => (request, length),
                 Ok(Parsed::Incomplete { wants_continue }) => {
@@ -103,7 +126,7 @@ impl<L: Listener> Service<L> {
             },
         };
         let (unsent, appended) = (self.io.response.len(), self.hub.appended_bytes());
-        let outcome = self.handle_request(key, source, &request);
+        let outcome = self.handle_request(key, source, &request, is_waiting);
         let encoded = (self.hub.appended_bytes() - appended) as usize;
         // The bytes of a request may have come in earlier turns.
         let bytes = length + encoded + self.io.response.len() - unsent;
@@ -116,6 +139,7 @@ impl<L: Listener> Service<L> {
         key: Key,
         source: Option<RequestSource>,
         request: &Request<'_>,
+        is_waiting: bool,
     ) -> Handled {
         let Self { hub, io, .. } = self;
         let Some(source) = source else {
@@ -123,7 +147,7 @@ impl<L: Listener> Service<L> {
             let write_page = |api: &_, page: &mut _| metrics.write(hub, api, active, page);
             return Handled::Responded(io.api.handle_admin(request, write_page, &mut io.response));
         };
-        let mut context = Context { hub, now: io.now, source, token: key.to_bits() };
+        let mut context = Context { hub, now: io.now, source, token: key.to_bits(), is_waiting };
         io.api.handle(&mut context, request, &mut io.response)
     }
 

@@ -23,7 +23,7 @@ impl<L: Listener> Service<L> {
             State::Streaming(_) if client.is_deferred => self.io.clients.schedule(key),
             State::Reading | State::Streaming(_) => self.process_requests(key),
             State::Lingering => self.discard_input(key),
-            State::LongPolling { .. } | State::Writing(_) | State::Closing => {}
+            State::Committing | State::LongPolling { .. } | State::Writing(_) | State::Closing => {}
         }
     }
 
@@ -53,6 +53,10 @@ impl<L: Listener> Service<L> {
     /// Sends the responses.
     fn process_requests(&mut self, key: Key) {
         self.io.clients.budget.begin_client();
+        let client = self.io.clients.expect_mut(key);
+        if matches!(client.state(), State::Streaming(_)) && !self.may_handle_frames(key) {
+            return;
+        }
         let mut input = self.io.clients.expect_mut(key).input.take();
         let was_incomplete = input.is_some();
         let (mut handled, mut pause) = match &mut input {

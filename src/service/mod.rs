@@ -8,6 +8,7 @@ mod budget;
 mod client;
 mod client_io;
 mod client_table;
+mod commit;
 mod config;
 mod event;
 mod fair_queue;

@@ -38,7 +38,7 @@ impl<L: Listener> Service<L> {
         let Ok(flush) = sent else { return self.close(key) };
         let is_streaming = matches!(client.state(), State::Streaming(_));
         let after = match pause {
-            Pause::NeedData | Pause::BudgetSpent if is_streaming => {
+            Pause::NeedData | Pause::BudgetSpent | Pause::Waiting if is_streaming => {
                 match self.backlog(key, was_blocked) {
                     Backlog::WithinLimit => {}
                     Backlog::OversizedMessage => self.pause(key),
@@ -50,6 +50,7 @@ impl<L: Listener> Service<L> {
                 self.end_stream(key);
                 AfterResponse::Linger
             }
+            Pause::Waiting => return,
             Pause::Blocked if client.is_read_closed => return self.close(key),
             Pause::Blocked => return,
             Pause::NeedData if flush == Flush::Complete => {

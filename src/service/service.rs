@@ -6,6 +6,7 @@ use super::acceptor::Acceptor;
 use super::budget::Budget;
 use super::client::State;
 use super::client_io::ClientIo;
+use super::commit::Commits;
 use super::config::{api_config, hub_config};
 use super::event::Event;
 use super::gauges::Gauges;
@@ -20,6 +21,9 @@ use crate::options::Options;
 /// Error for a client whose request exceeds the memory limit.
 const OUT_OF_MEMORY: Error = Error::OverCapacity("memory limit reached; retry later");
 
+/// Interval at which a client that waits for the log is checked. The log has deadlines of its own.
+const COMMIT_CHECK_MS: u64 = 10_000;
+
 /// The hub, its clients and its listeners, without the poll.
 ///
 /// A turn is [`Service::begin_turn`], the events since the last turn ([`Service::handle_event`],
@@ -30,6 +34,7 @@ pub struct Service<L: Listener> {
     pub(super) io: ClientIo<L::Socket>,
     pub(super) acceptor: Acceptor<L>,
     pub(super) phase: Phase,
+    pub(super) commits: Commits,
     /// `Some` while deferred sends are made: streams that resume in a row may share an update.
     pub(super) resume_batch: Option<ResumeBatch>,
 }
@@ -92,6 +97,7 @@ impl<L: Listener> Service<L> {
             io: ClientIo::new(api, limits, accept.clients, now),
             acceptor: Acceptor::new(listeners, accept),
             phase: Phase::Serving,
+            commits: Commits::default(),
             resume_batch: None,
         }
     }
@@ -143,6 +149,7 @@ impl<L: Listener> Service<L> {
         self.serve_queued();
         self.expire();
         self.complete_due_reads();
+        self.commit();
         self.acceptor.accept(&mut self.io, register);
         self.deliver();
     }
@@ -150,7 +157,8 @@ impl<L: Listener> Service<L> {
     /// Returns the time of the next turn, if no event comes before.
     #[must_use]
     pub fn next_wake(&self) -> NextWake {
-        if self.acceptor.has_pending() || self.io.clients.has_work() {
+        let has_commit = self.commits.has_work(self.hub.proposed());
+        if has_commit || self.acceptor.has_pending() || self.io.clients.has_work() {
             return NextWake::Now;
         }
         Millis::earliest([
@@ -158,6 +166,7 @@ impl<L: Listener> Service<L> {
             self.io.clients.next_deadline(),
             self.acceptor.next_deadline(),
             self.phase.next_deadline(self.io.now.mono),
+            self.commits.next_deadline(self.io.now.mono),
         ])
         .map_or(NextWake::Never, NextWake::At)
     }
@@ -242,7 +251,7 @@ impl<L: Listener> Service<L> {
             State::Closing => {}
             _ if event.is_error => self.close(key),
             State::LongPolling { .. } if event.is_read_closed => self.close(key),
-            State::LongPolling { .. } | State::Writing(_) => {
+            State::Committing | State::LongPolling { .. } | State::Writing(_) => {
                 if event.is_writable {
                     self.flush_write_queue(key);
                 }
@@ -308,6 +317,9 @@ impl<L: Listener> Service<L> {
                 }
                 State::Reading if client.input.is_some() => {
                     self.fail_request(key, Error::RequestTimeout);
+                }
+                State::Committing => {
+                    self.io.clients.set_deadline(key, now.mono.after(COMMIT_CHECK_MS));
                 }
                 State::LongPolling { reader, .. } => self.hub.complete_empty(now, *reader),
                 State::Streaming(_) => self.check_stream(key),

@@ -22,7 +22,8 @@ impl<L: Listener> Service<L> {
             match client.state() {
                 State::Reading => self.close(key),
                 State::Writing(_) => client.close_after_response(),
-                State::LongPolling { .. }
+                State::Committing
+                | State::LongPolling { .. }
                 | State::Streaming(_)
                 | State::Lingering
                 | State::Closing => {}
@@ -75,7 +76,9 @@ impl<L: Listener> Service<L> {
         match &self.phase {
             Phase::Serving => false,
             Phase::Draining(drain) => now >= drain.deadline || self.io.clients.is_empty(),
-            Phase::Stopping { deadline } => now >= *deadline || !self.is_sending(),
+            Phase::Stopping { deadline } => {
+                now >= *deadline || (self.is_log_idle() && !self.is_sending())
+            }
         }
     }
 

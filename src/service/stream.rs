@@ -7,8 +7,8 @@ use super::listener::Listener;
 use super::service::Service;
 use super::stream_state::{Backlog, StreamState};
 use super::write_queue::Flush;
-use crate::api::{Context, Payload, RequestSource, Stream, Transport, WebSocket};
-use crate::http::{self, CloseCode, Frame, Opcode};
+use crate::api::{Context, FrameHandled, Payload, RequestSource, Stream, Transport, WebSocket};
+use crate::http::{self, CloseCode, Frame, Opcode, Persistence};
 use crate::hub::{Key, Millis, ReaderKey, ResumeBatch};
 
 /// A Ping frame without payload.
@@ -66,6 +66,12 @@ impl<L: Listener> Service<L> {
                 http::push_close(&mut self.io.response, code);
                 return (handled, Pause::Closing(AfterResponse::Linger));
             }
+            let (_, stream) =
+                self.io.clients.stream_mut(key).expect("the caller has checked the state");
+            let (is_waiting, is_held) = (stream.is_waiting, stream.held.is_some());
+            if is_held || (is_waiting && self.is_budget_spent()) {
+                return (handled, Pause::Waiting);
+            }
             if self.is_budget_spent() {
                 return (handled, Pause::BudgetSpent);
             }
@@ -74,9 +80,8 @@ impl<L: Listener> Service<L> {
 
     /// Handles one frame. An error is the code of the Close frame to send.
     fn handle_frame(&mut self, key: Key, frame: &Frame<'_>) -> Result<(), CloseCode> {
-        let Self { io: ClientIo { clients, api, now, response, .. }, hub, .. } = self;
-        let (client, stream) = clients.stream_mut(key).expect("the caller has checked the state");
-        let source = RequestSource { address: client.address, is_proxy: client.is_proxy };
+        let ClientIo { clients, response, .. } = &mut self.io;
+        let (_, stream) = clients.stream_mut(key).expect("the caller has checked the state");
         if stream.fragments.is_none() && frame.is_final {
             // The frame is complete, and the next one has its own deadline. If the frame is the
             // first fragment of a message, the deadline of the message stays.
@@ -101,13 +106,45 @@ impl<L: Listener> Service<L> {
                     message
                 });
                 let text = str::from_utf8(text).map_err(|_| CloseCode::InvalidPayload)?;
-                let mut socket =
-                    WebSocket { reader: &mut stream.reader, stream: &mut stream.stream };
-                let mut context = Context { hub, now: *now, source, token: key.to_bits() };
-                api.handle_frame(&mut context, text, &mut socket, response);
+                self.handle_message(key, text);
             }
         }
         Ok(())
+    }
+
+    /// Makes the call in a message.
+    fn handle_message(&mut self, key: Key, text: &str) {
+        let Self { io: ClientIo { clients, api, now, response, .. }, hub, .. } = self;
+        let (client, stream) = clients.stream_mut(key).expect("the caller has checked the state");
+        let source = RequestSource { address: client.address, is_proxy: client.is_proxy };
+        let mut socket = WebSocket { reader: &mut stream.reader, stream: &mut stream.stream };
+        let is_waiting = stream.is_waiting;
+        let mut context = Context { hub, now: *now, source, token: key.to_bits(), is_waiting };
+        let unsent = response.len();
+        match api.handle_frame(&mut context, text, &mut socket, response) {
+            FrameHandled::Responded if is_waiting => {
+                self.add_waiting_response(key, unsent, Persistence::Persistent);
+            }
+            FrameHandled::Responded => {}
+            FrameHandled::Proposed(responder) => {
+                stream.is_waiting = true;
+                self.add_waiting_call(key, responder);
+            }
+            FrameHandled::Held => stream.held = Some(text.into()),
+        }
+    }
+
+    /// Returns whether frames of a client may be handled: no call in a frame waits for the log.
+    /// First makes the call that had to wait for such calls.
+    pub(super) fn may_handle_frames(&mut self, key: Key) -> bool {
+        let Some((_, stream)) = self.io.clients.stream_mut(key) else { return true };
+        if stream.is_waiting {
+            return false;
+        }
+        if let Some(text) = stream.held.take() {
+            self.handle_message(key, &text);
+        }
+        true
     }
 
     /// Compares the unsent bytes of a stream with the limit. `was_blocked` is true if there were

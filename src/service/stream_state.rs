@@ -26,6 +26,10 @@ pub(super) struct StreamState {
     pub(super) stalled_heartbeats: u8,
     /// Fragments of an incomplete WebSocket message.
     pub(super) fragments: Option<Vec<u8>>,
+    /// Calls in frames wait for the log. Frames after them are not read.
+    pub(super) is_waiting: bool,
+    /// Message whose call has to wait for those before it.
+    pub(super) held: Option<Box<str>>,
     /// Length of an update that alone exceeds the backlog limit, while it is being sent; else 0.
     oversized_bytes: usize,
 }
@@ -69,6 +73,8 @@ impl StreamState {
             unanswered_pings: 0,
             stalled_heartbeats: 0,
             fragments: None,
+            is_waiting: false,
+            held: None,
             oversized_bytes: 0,
         }
     }

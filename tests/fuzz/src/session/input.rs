@@ -82,8 +82,13 @@ impl World {
                     address: Some(Some(address).into()),
                     is_proxy: self.api.is_trusted(Some(address)),
                 };
-                let mut context =
-                    Context { hub: &mut self.hub, now: self.now, source, token: *number };
+                let mut context = Context {
+                    hub: &mut self.hub,
+                    now: self.now,
+                    source,
+                    token: *number,
+                    is_waiting: false,
+                };
                 let outcome = self.api.handle(&mut context, &request, &mut self.out);
                 bytes.drain(..length);
                 self.clients[place].input = bytes;
@@ -129,6 +134,7 @@ impl World {
                 }
                 !is_over
             }
+            Handled::Proposed(_) | Handled::Held => unreachable!("there is no log"),
             Handled::LongPoll { reader, format, wait_ms } => {
                 assert!(self.out.is_empty(), "a pending read is not answered");
                 let most_ms = self.settings.api.poll_timeout.as_millis();
@@ -287,7 +293,13 @@ impl World {
         self.out.clear();
         // Calls in frames count for the client of the handshake, which `stream` remembers.
         let source = RequestSource::default();
-        let mut context = Context { hub: &mut self.hub, now: self.now, source, token: *number };
+        let mut context = Context {
+            hub: &mut self.hub,
+            now: self.now,
+            source,
+            token: *number,
+            is_waiting: false,
+        };
         let mut socket = WebSocket { reader, stream };
         self.api.handle_frame(&mut context, text, &mut socket, &mut self.out);
         self.history.note(*number, "is answered", &self.out);

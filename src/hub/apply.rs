@@ -1,0 +1,236 @@
+//! Commands from a log, applied to the hub.
+//!
+//! The result depends on shared state, on the command and on its time, and on nothing else. A
+//! command that a part of the state already includes, since that part was saved later, changes the
+//! other parts only: so a snapshot may be saved piece by piece while the log goes on.
+
+use super::channel::Channel;
+use super::command::{Applied, Command, Introducing};
+use super::error::Error;
+use super::hub::Hub;
+use super::ids::Auth;
+use super::message::{JsonText, MessageKind, Reason};
+use super::session::{Introduced, Session};
+use super::time::{Millis, Now};
+
+impl Hub {
+    /// Applies a command. `now` is the time of its record, which never goes back. `position` is the
+    /// place of the command in the log, above those of all earlier commands.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SessionEnded`], [`Error::TooManyChannels`]. The command then has no effect, in any
+    /// process.
+    pub fn apply(
+        &mut self,
+        now: Now,
+        position: u64,
+        command: &Command<'_>,
+    ) -> Result<Applied, Error> {
+        self.position = position;
+        let result = match *command {
+            Command::Write { channel, from, text } => self.apply_write(now, channel, from, text),
+            Command::Introduce { channel, session, text } => {
+                self.apply_introduction(now, channel, session, text)
+            }
+            Command::Leave { channel, session, text } => {
+                self.apply_leave(now, channel, session, text)
+            }
+            Command::End { session, reason, text } => self.apply_end(now, session, reason, text),
+            Command::DropChannel { channel, next_id } => {
+                self.apply_drop(now.mono, channel, next_id);
+                Ok(Applied::Nothing)
+            }
+        };
+        self.mix_hash(&result);
+        result
+    }
+
+    /// Returns the position of the last command that was applied.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Returns a hash of all commands that were applied and of their results. Two processes with
+    /// different hashes at one position have different shared states.
+    #[must_use]
+    pub fn applied_hash(&self) -> u64 {
+        self.applied_hash
+    }
+
+    fn apply_write(
+        &mut self,
+        now: Now,
+        name: &str,
+        from: Option<u64>,
+        text: &str,
+    ) -> Result<Applied, Error> {
+        let sender =
+            from.map(|number| self.sessions.find(number).ok_or(Error::SessionEnded)).transpose()?;
+        let channel = self.share_channel(now.mono, name);
+        let text = &JsonText::new(text);
+        let id = self.append_once(now, channel, MessageKind::Message { from, text });
+        self.touch(sender, now.mono);
+        Ok(Applied::Written(id))
+    }
+
+    fn apply_introduction(
+        &mut self,
+        now: Now,
+        name: &str,
+        session: Introducing,
+        text: &str,
+    ) -> Result<Applied, Error> {
+        let existing = match session {
+            Introducing::New(_) => None,
+            Introducing::Existing(number) => {
+                let index = self.sessions.find(number).ok_or(Error::SessionEnded)?;
+                let local = self.sessions.local_mut(index);
+                local.proposed_introductions = local.proposed_introductions.saturating_sub(1);
+                if self.sessions[index].position < self.position {
+                    self.sessions[index].check_channel_limit(self.channels.find_name(name), 0)?;
+                }
+                Some(index)
+            }
+        };
+        let channel = self.share_channel(now.mono, name);
+        let index = match (session, existing) {
+            (Introducing::New(auth), _) => {
+                self.sessions.create_once(Auth::new(auth), now.mono, self.position)
+            }
+            (Introducing::Existing(_), index) => index.expect("found above"),
+        };
+        self.sessions.join_at(index, channel, self.position);
+        let Session { number, auth, .. } = &self.sessions[index];
+        let (session, auth) = (*number, auth.clone());
+        let text = &JsonText::new(text);
+        let kind = MessageKind::Introduction { from: session, text };
+        let id = self.append_once(now, channel, kind);
+        self.touch(Some(index), now.mono);
+        Ok(Applied::Introduced(Introduced { session, auth, id }))
+    }
+
+    fn apply_leave(
+        &mut self,
+        now: Now,
+        name: &str,
+        number: u64,
+        text: Option<&str>,
+    ) -> Result<Applied, Error> {
+        let session = self.sessions.find(number).ok_or(Error::SessionEnded)?;
+        if let Some(channel) = self.channels.find_name(name) {
+            let is_member = self.channels[channel].members.contains_key(&number);
+            if is_member {
+                let text = text.map(JsonText::new);
+                let text = text.as_ref();
+                self.reserve_for_goodbye(now.mono, text, 1);
+                let reason = Reason::Left;
+                self.append_once(now, channel, MessageKind::Goodbye { from: number, reason, text });
+            }
+            self.sessions.leave_at(session, channel, self.position);
+        }
+        self.touch(Some(session), now.mono);
+        Ok(Applied::Gone)
+    }
+
+    fn apply_end(
+        &mut self,
+        now: Now,
+        number: u64,
+        reason: Reason,
+        text: Option<&str>,
+    ) -> Result<Applied, Error> {
+        let index = self.sessions.find(number).ok_or(Error::SessionEnded)?;
+        let session = self.sessions.remove(index, &mut self.timers);
+        self.readers.complete_later(&session.local.readers);
+        let text = text.map(JsonText::new);
+        let text = text.as_ref();
+        self.reserve_for_goodbye(now.mono, text, session.channels.len());
+        for channel in session.channels {
+            self.append_once(now, channel, MessageKind::Goodbye { from: number, reason, text });
+        }
+        Ok(Applied::Gone)
+    }
+
+    /// Drops a channel if nothing has happened in it since. A channel with readers stays for them,
+    /// as one that does not exist in shared state.
+    fn apply_drop(&mut self, now: Millis, name: &str, next_id: u64) {
+        let Some(index) = self.channels.find_name(name) else { return };
+        self.channels.local_mut(index).is_drop_proposed = false;
+        let channel = &self.channels[index];
+        if channel.position >= self.position {
+            // Saved later. If it was created later too, an older channel of this name was dropped.
+            if channel.created_at > self.position {
+                self.channels.record_id_watermark(name, next_id);
+            }
+            return;
+        }
+        let is_unchanged = channel.next_id() == next_id;
+        if !channel.is_shared || !channel.members.is_empty() || !is_unchanged {
+            return self.channels.arm_timer(index, &mut self.timers);
+        }
+        if channel.local.reader_count > 0 || channel.local.is_dirty {
+            self.channels.unshare(index);
+            self.channels.local_mut(index).last_use = now;
+            self.channels.arm_timer(index, &mut self.timers);
+        } else {
+            self.channels.drop_channel(index, &mut self.timers);
+        }
+    }
+
+    /// Returns the channel of this name, which exists in shared state from now on.
+    fn share_channel(&mut self, now: Millis, name: &str) -> u32 {
+        let index = match self.channels.find_name(name) {
+            Some(index) if self.channels[index].is_shared => return index,
+            Some(index) => index,
+            None => {
+                let first_id = self.channels.id_watermarks().first_id(name);
+                self.channels.insert(Channel::new(name, first_id, now), &mut self.timers)
+            }
+        };
+        let waited_for = self.channels[index].next_id();
+        let first_id = self.channels.share(index, self.position);
+        if first_id != waited_for {
+            // Readers came before the channel. They have missed nothing.
+            self.move_cursors(index, waited_for, first_id);
+        }
+        index
+    }
+
+    /// Moves the cursors of a channel's readers that are at `from`.
+    fn move_cursors(&mut self, channel: u32, from: u64, to: u64) {
+        for key in &self.channels[channel].local.readers_in_order {
+            let Some(reader) = self.readers.get_mut(*key) else { continue };
+            let subscriptions = reader.subscriptions.as_mut_slice().iter_mut();
+            let moved = subscriptions.filter(|it| it.channel == channel && it.cursor == from);
+            moved.for_each(|subscription| subscription.cursor = to);
+        }
+    }
+
+    /// Adds a message, unless the channel was saved with it. Returns the id of the newest message.
+    fn append_once(&mut self, now: Now, channel: u32, kind: MessageKind<'_>) -> u64 {
+        if self.channels[channel].position >= self.position {
+            return self.channels[channel].next_id() - 1;
+        }
+        self.channels.set_position(channel, self.position);
+        self.channels.append(now, channel, kind, &mut self.timers)
+    }
+
+    /// Adds the result of a command to the hash.
+    fn mix_hash(&mut self, result: &Result<Applied, Error>) {
+        if self.position <= self.hashed_from {
+            return;
+        }
+        let value = match result {
+            Ok(Applied::Written(id)) => *id,
+            Ok(Applied::Introduced(introduced)) => introduced.session << 32 ^ introduced.id,
+            Ok(Applied::Gone) => 1,
+            Ok(Applied::Nothing) => 2,
+            Err(_) => 3,
+        };
+        // The multiplier of Knuth's MMIX generator: odd, so no step loses information.
+        let mixed = self.applied_hash.rotate_left(7) ^ self.position ^ value.rotate_left(32);
+        self.applied_hash = mixed.wrapping_mul(6_364_136_223_846_793_005);
+    }
+}

@@ -1,0 +1,428 @@
+//! Calls that wait for the log: from proposals to a record, and from the record to responses.
+//!
+//! The proposals of a turn become a record, unless another record is being written: then they wait
+//! and become one record together (group commit). Once a record is in the log, its commands are
+//! applied, and their calls are answered.
+
+use std::mem;
+
+use minicbor::Decoder;
+
+use super::client::{AfterResponse, State};
+use super::http::Pause;
+use super::listener::Listener;
+use super::service::Service;
+use crate::api::{Error, Responder};
+use crate::http::Persistence;
+use crate::hub::{Command, Key, LogHealth, Millis, Now, Proposals};
+use crate::log::{Log, Outcome};
+
+/// Time of writing a record after which sessions no longer time out.
+const SLOW_MS: u64 = 1_000;
+
+/// Time of writing a record after which its calls are answered, with an outcome that is unknown.
+const LATE_MS: u64 = 5_000;
+
+/// Bits of a command's position for its index in the record.
+const INDEX_BITS: u32 = 20;
+
+const FULL: Error = Error::OverCapacity("the disk of the journal is full; retry later");
+const BEHIND: Error = Error::OverCapacity("the journal cannot be written for now; retry later");
+
+/// The log, and the calls that wait for it.
+#[derive(Default)]
+pub(super) struct Commits {
+    log: Option<Box<dyn Log>>,
+    /// Calls whose commands are proposals of the hub, in the order of the commands.
+    waiting: Vec<WaitingCall>,
+    record: Option<PendingRecord>,
+    /// Empty, with memory for the next record.
+    spare: Proposals,
+    /// The disk was full at the last attempt.
+    is_full: bool,
+    has_failed: bool,
+}
+
+/// A call that waits for the log.
+struct WaitingCall {
+    client: Key,
+    /// Index of its command among those of the record.
+    command: u32,
+    response: WaitingResponse,
+}
+
+enum WaitingResponse {
+    /// Made when the command is applied.
+    Of(Responder),
+    /// A response that waits for those before it.
+    Ready(Vec<u8>, Persistence),
+}
+
+/// A record from its append until all of its commands are applied.
+struct PendingRecord {
+    proposals: Proposals,
+    waiting: Vec<WaitingCall>,
+    /// Time of the record.
+    now: Now,
+    progress: RecordProgress,
+}
+
+#[derive(Clone, Copy)]
+enum RecordProgress {
+    Writing,
+    /// In the log at `position`. The commands before `index` are applied; their bytes end at
+    /// `offset`, and `answered` calls of them are answered.
+    Applying {
+        position: u64,
+        index: u32,
+        offset: usize,
+        answered: usize,
+    },
+}
+
+impl Commits {
+    /// Returns whether there is a step to take without waiting for the log.
+    pub(super) fn has_work(&self, proposed: u32) -> bool {
+        let Some(log) = &self.log else { return false };
+        match &self.record {
+            None => proposed > 0 && log.is_ready(),
+            Some(record) => matches!(record.progress, RecordProgress::Applying { .. }),
+        }
+    }
+
+    /// Returns whether a record is being written or applied.
+    pub(super) fn has_record(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// Returns the time at which the record that is being written becomes slow, or late.
+    pub(super) fn next_deadline(&self, now: Millis) -> Option<Millis> {
+        let record = self.record.as_ref()?;
+        let begun = record.now.mono;
+        let deadlines = [begun.after(SLOW_MS), begun.after(LATE_MS)];
+        deadlines.into_iter().find(|at| *at > now)
+    }
+
+    /// Returns the bytes of proposals and of waiting calls.
+    pub(super) fn memory(&self) -> usize {
+        let calls = |calls: &Vec<WaitingCall>| {
+            calls.capacity() * size_of::<WaitingCall>()
+                + calls.iter().map(WaitingCall::memory).sum::<usize>()
+        };
+        let record = self.record.as_ref();
+        calls(&self.waiting)
+            + record.map_or(0, |record| record.proposals.bytes().len() + calls(&record.waiting))
+    }
+}
+
+impl WaitingCall {
+    fn memory(&self) -> usize {
+        match &self.response {
+            WaitingResponse::Of(responder) => responder.memory(),
+            WaitingResponse::Ready(bytes, _) => bytes.capacity(),
+        }
+    }
+}
+
+impl<L: Listener> Service<L> {
+    /// Makes changes wait for a log from now on.
+    pub fn set_log(&mut self, log: Box<dyn Log>) {
+        self.hub.begin_logging();
+        self.commits.log = Some(log);
+    }
+
+    /// Takes the log away, for the successor in an upgrade. No record may be pending.
+    pub fn take_log(&mut self) -> Option<Box<dyn Log>> {
+        assert!(self.is_log_idle(), "a record is still pending");
+        self.commits.log.take()
+    }
+
+    /// Returns whether no change waits for the log.
+    #[must_use]
+    pub fn is_log_idle(&self) -> bool {
+        !self.commits.has_record() && self.hub.proposed() == 0
+    }
+
+    /// Returns whether the log has failed. The process has to stop: what it answers is right, but
+    /// it cannot keep anything any more.
+    #[must_use]
+    pub fn has_log_failed(&self) -> bool {
+        self.commits.has_failed
+    }
+
+    /// Adds the response to a call that waits for the log.
+    pub(super) fn add_waiting_call(&mut self, client: Key, responder: Responder) {
+        let command = self.hub.proposed() - 1;
+        let response = WaitingResponse::Of(responder);
+        self.commits.waiting.push(WaitingCall { client, command, response });
+    }
+
+    /// Adds a response that was appended at `start` of the responses, and has to wait for those of
+    /// earlier calls.
+    pub(super) fn add_waiting_response(
+        &mut self,
+        client: Key,
+        start: usize,
+        persistence: Persistence,
+    ) {
+        let command = self.hub.proposed();
+        let response = WaitingResponse::Ready(self.io.response.split_off(start), persistence);
+        self.commits.waiting.push(WaitingCall { client, command, response });
+    }
+
+    /// Applies the record that has come into the log, and appends the next one.
+    pub(super) fn commit(&mut self) {
+        if self.commits.log.is_none() {
+            return;
+        }
+        loop {
+            self.take_outcome();
+            let is_applied = self.apply_record();
+            if !is_applied || !self.append_record() {
+                break;
+            }
+        }
+        self.check_health();
+        self.io.log_bytes = self.commits.memory();
+    }
+
+    /// Appends a record with the proposals. Returns whether it did.
+    fn append_record(&mut self) -> bool {
+        let Self { hub, io, commits, .. } = self;
+        let Some(log) = commits.log.as_mut().filter(|log| log.is_ready()) else { return false };
+        if hub.proposed() == 0 || commits.record.is_some() || commits.has_failed {
+            return false;
+        }
+        let mut proposals = mem::take(&mut commits.spare);
+        hub.swap_proposals(&mut proposals);
+        log.append(io.now.mono.0, io.now.unix_ms, proposals.bytes());
+        commits.record = Some(PendingRecord {
+            proposals,
+            waiting: mem::take(&mut commits.waiting),
+            now: io.now,
+            progress: RecordProgress::Writing,
+        });
+        true
+    }
+
+    fn take_outcome(&mut self) {
+        let commits = &mut self.commits;
+        let Some(outcome) = commits.log.as_mut().and_then(|log| log.take_outcome()) else { return };
+        let record = commits.record.as_mut().expect("only a pending record has an outcome");
+        match outcome {
+            Outcome::Durable { position } => {
+                record.progress =
+                    RecordProgress::Applying { position, index: 0, offset: 0, answered: 0 };
+                if mem::take(&mut commits.is_full) {
+                    log::info!("journal: the disk has room again");
+                }
+            }
+            Outcome::Full => {
+                if !mem::replace(&mut commits.is_full, true) {
+                    log::error!("journal: the disk is full; changes are refused until it is not");
+                }
+                self.refuse_record(FULL);
+            }
+            Outcome::Failed => {
+                commits.has_failed = true;
+                self.refuse_record(Error::OutcomeUnknown);
+                self.refuse_proposals();
+            }
+        }
+    }
+
+    /// Applies commands of the record while the turn has budget. Returns whether all are applied.
+    fn apply_record(&mut self) -> bool {
+        let Some(mut record) = self.commits.record.take() else { return true };
+        let RecordProgress::Applying { position, mut index, mut offset, mut answered } =
+            record.progress
+        else {
+            self.commits.record = Some(record);
+            return false;
+        };
+        let mut decoder = Decoder::new(record.proposals.bytes());
+        decoder.set_position(offset);
+        let mut responses = Responses::default();
+        loop {
+            while let Some(WaitingCall { client, command, response }) = record.waiting.get(answered)
+                && let WaitingResponse::Ready(bytes, persistence) = response
+                && *command <= index
+            {
+                responses.begin(self, *client);
+                self.io.response.extend_from_slice(bytes);
+                responses.persistence = *persistence;
+                answered += 1;
+            }
+            if index == record.proposals.count() || !self.io.clients.budget.has_commit_budget() {
+                break;
+            }
+            let command: Command<'_> = decoder.decode().expect("this process has encoded it");
+            let before = self.hub.appended_bytes();
+            let result = self.hub.apply(record.now, command_position(position, index), &command);
+            let encoded = (self.hub.appended_bytes() - before) as usize;
+            self.io.clients.budget.charge_commit(encoded);
+            if let Some(WaitingCall { client, command, response }) = record.waiting.get(answered)
+                && let WaitingResponse::Of(responder) = response
+                && *command == index
+            {
+                responses.begin(self, *client);
+                let out = &mut self.io.response;
+                responses.persistence = self.io.api.respond_applied(responder, result, out);
+                answered += 1;
+            }
+            index += 1;
+        }
+        offset = decoder.position();
+        let is_applied = index == record.proposals.count();
+        let next = record.waiting.get(answered).map(|call| call.client);
+        responses.end(self, next);
+        if is_applied {
+            record.proposals.clear();
+            self.commits.spare = record.proposals;
+        } else {
+            record.progress = RecordProgress::Applying { position, index, offset, answered };
+            self.commits.record = Some(record);
+        }
+        is_applied
+    }
+
+    /// Answers the calls of the record with an error, and forgets its commands.
+    fn refuse_record(&mut self, error: Error) {
+        let Some(mut record) = self.commits.record.take() else { return };
+        self.refuse_calls(mem::take(&mut record.waiting), error);
+        self.refuse_commands(&record.proposals);
+        record.proposals.clear();
+        self.commits.spare = record.proposals;
+    }
+
+    /// Answers the calls that wait for the next record: nothing of them is, or will be, in the log.
+    fn refuse_proposals(&mut self) {
+        let mut proposals = Proposals::default();
+        self.hub.swap_proposals(&mut proposals);
+        let waiting = mem::take(&mut self.commits.waiting);
+        self.refuse_calls(waiting, BEHIND);
+        self.refuse_commands(&proposals);
+    }
+
+    fn refuse_calls(&mut self, calls: Vec<WaitingCall>, error: Error) {
+        let mut responses = Responses::default();
+        for call in calls {
+            responses.begin(self, call.client);
+            match call.response {
+                WaitingResponse::Of(responder) => {
+                    let out = &mut self.io.response;
+                    responses.persistence = self.io.api.respond_refused(&responder, error, out);
+                }
+                WaitingResponse::Ready(bytes, persistence) => {
+                    self.io.response.extend_from_slice(&bytes);
+                    responses.persistence = persistence;
+                }
+            }
+        }
+        responses.end(self, None);
+    }
+
+    fn refuse_commands(&mut self, proposals: &Proposals) {
+        let mut decoder = Decoder::new(proposals.bytes());
+        for _ in 0..proposals.count() {
+            let command: Command<'_> = decoder.decode().expect("this process has encoded it");
+            self.hub.refuse(self.io.now, &command);
+        }
+    }
+
+    /// Tells the hub how the log responds. Answers the calls of a record that is late.
+    fn check_health(&mut self) {
+        let elapsed = match &self.commits.record {
+            Some(PendingRecord { now, progress: RecordProgress::Writing, .. }) => {
+                self.io.now.mono.0 - now.mono.0
+            }
+            _ => 0,
+        };
+        let health = match elapsed {
+            _ if self.commits.has_failed => LogHealth::Stalled,
+            LATE_MS.. => LogHealth::Stalled,
+            SLOW_MS.. => LogHealth::Slow,
+            _ => LogHealth::Good,
+        };
+        self.hub.set_log_health(health);
+        if health != LogHealth::Stalled {
+            return;
+        }
+        if let Some(record) = &mut self.commits.record {
+            let waiting = mem::take(&mut record.waiting);
+            if !waiting.is_empty() {
+                log::error!("journal: the disk has not responded for {} s", LATE_MS / 1000);
+            }
+            self.refuse_calls(waiting, Error::OutcomeUnknown);
+        }
+        if self.hub.proposed() > 0 {
+            self.refuse_proposals();
+        }
+    }
+
+    /// Sends the responses to a client whose calls have waited for the log. `is_done` is true if no
+    /// other call of it waits.
+    fn end_wait(&mut self, key: Key, persistence: Persistence, is_done: bool) {
+        let Some(client) = self.io.clients.get_mut(key) else {
+            return self.io.response.clear();
+        };
+        match client.state() {
+            State::Committing if is_done => {
+                let may_send = client.has_input();
+                client.end_commit();
+                let pause = match persistence {
+                    Persistence::Close if may_send => Pause::Closing(AfterResponse::Linger),
+                    Persistence::Close => Pause::Closing(AfterResponse::Close),
+                    Persistence::Persistent | Persistence::PersistentIfAnnounced => {
+                        Pause::BudgetSpent
+                    }
+                };
+                self.flush_responses(key, &pause);
+            }
+            State::Committing => self.flush_responses(key, &Pause::Waiting),
+            State::Streaming(_) => {
+                if is_done && let Some((_, stream)) = self.io.clients.stream_mut(key) {
+                    stream.is_waiting = false;
+                }
+                self.flush_responses(key, &Pause::BudgetSpent);
+            }
+            _ => self.io.response.clear(),
+        }
+        self.io.clients.update_memory(key);
+    }
+}
+
+/// Returns the position in the log of a command of a record.
+#[must_use]
+pub fn command_position(record: u64, index: u32) -> u64 {
+    (record << INDEX_BITS) + u64::from(index)
+}
+
+/// Responses to one client after the other.
+struct Responses {
+    client: Option<Key>,
+    persistence: Persistence,
+}
+
+impl Default for Responses {
+    fn default() -> Self {
+        Self { client: None, persistence: Persistence::Persistent }
+    }
+}
+
+impl Responses {
+    /// Begins with the next response, to `client`. Sends those to another client.
+    fn begin<L: Listener>(&mut self, service: &mut Service<L>, client: Key) {
+        if self.client != Some(client) {
+            self.end(service, Some(client));
+            self.client = Some(client);
+        }
+    }
+
+    /// Sends the last responses. `next` is the client of the next one.
+    fn end<L: Listener>(&mut self, service: &mut Service<L>, next: Option<Key>) {
+        if let Some(client) = self.client.take() {
+            service.end_wait(client, self.persistence, next != Some(client));
+        }
+    }
+}
