@@ -381,8 +381,11 @@ impl<L: Listener> Service<L> {
             }
             State::Committing => self.flush_responses(key, &Pause::Waiting),
             State::Streaming(_) => {
-                if is_done && let Some((_, stream)) = self.io.clients.stream_mut(key) {
-                    stream.is_waiting = false;
+                if is_done
+                    && let Some((_, stream)) = self.io.clients.stream_mut(key)
+                    && let Some(wait) = &mut stream.log_wait
+                {
+                    wait.is_over = true;
                 }
                 self.flush_responses(key, &Pause::BudgetSpent);
             }

@@ -68,7 +68,8 @@ impl<L: Listener> Service<L> {
             }
             let (_, stream) =
                 self.io.clients.stream_mut(key).expect("the caller has checked the state");
-            let (is_waiting, is_held) = (stream.is_waiting, stream.held.is_some());
+            let is_waiting = stream.is_waiting();
+            let is_held = stream.log_wait.as_ref().is_some_and(|wait| wait.held.is_some());
             if is_held || (is_waiting && self.is_budget_spent()) {
                 return (handled, Pause::Waiting);
             }
@@ -117,8 +118,8 @@ impl<L: Listener> Service<L> {
         let Self { io: ClientIo { clients, api, now, response, .. }, hub, .. } = self;
         let (client, stream) = clients.stream_mut(key).expect("the caller has checked the state");
         let source = RequestSource { address: client.address, is_proxy: client.is_proxy };
+        let is_waiting = stream.is_waiting();
         let mut socket = WebSocket { reader: &mut stream.reader, stream: &mut stream.stream };
-        let is_waiting = stream.is_waiting;
         let mut context = Context { hub, now: *now, source, token: key.to_bits(), is_waiting };
         let unsent = response.len();
         match api.handle_frame(&mut context, text, &mut socket, response) {
@@ -127,10 +128,12 @@ impl<L: Listener> Service<L> {
             }
             FrameHandled::Responded => {}
             FrameHandled::Proposed(responder) => {
-                stream.is_waiting = true;
+                stream.log_wait.get_or_insert_default();
                 self.add_waiting_call(key, responder);
             }
-            FrameHandled::Held => stream.held = Some(text.into()),
+            FrameHandled::Held => {
+                stream.log_wait.get_or_insert_default().held = Some(text.into());
+            }
         }
     }
 
@@ -138,10 +141,12 @@ impl<L: Listener> Service<L> {
     /// First makes the call that had to wait for such calls.
     pub(super) fn may_handle_frames(&mut self, key: Key) -> bool {
         let Some((_, stream)) = self.io.clients.stream_mut(key) else { return true };
-        if stream.is_waiting {
+        if stream.is_waiting() {
             return false;
         }
-        if let Some(text) = stream.held.take() {
+        if let Some(wait) = stream.log_wait.take()
+            && let Some(text) = wait.held
+        {
             self.handle_message(key, &text);
         }
         true

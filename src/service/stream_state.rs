@@ -26,12 +26,19 @@ pub(super) struct StreamState {
     pub(super) stalled_heartbeats: u8,
     /// Fragments of an incomplete WebSocket message.
     pub(super) fragments: Option<Vec<u8>>,
-    /// Calls in frames wait for the log. Frames after them are not read.
-    pub(super) is_waiting: bool,
-    /// Message whose call has to wait for those before it.
-    pub(super) held: Option<Box<str>>,
+    /// `Some` while calls in frames wait for the log. Frames after them are not read.
+    pub(super) log_wait: Option<Box<LogWait>>,
     /// Length of an update that alone exceeds the backlog limit, while it is being sent; else 0.
     oversized_bytes: usize,
+}
+
+/// Calls in the frames of a WebSocket that wait for the log.
+#[derive(Default)]
+pub(super) struct LogWait {
+    /// Message whose call has to wait for them.
+    pub(super) held: Option<Box<str>>,
+    /// All of them are answered.
+    pub(super) is_over: bool,
 }
 
 /// Unsent bytes of a stream, compared with `--max-backlog`, after another send.
@@ -48,6 +55,11 @@ pub(super) enum Backlog {
 }
 
 impl StreamState {
+    /// Returns whether calls in frames wait for the log.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.log_wait.as_ref().is_some_and(|wait| !wait.is_over)
+    }
+
     /// Creates the state of a stream that begins now. `index` is the client's.
     pub(super) fn new(
         reader: ReaderKey,
@@ -73,8 +85,7 @@ impl StreamState {
             unanswered_pings: 0,
             stalled_heartbeats: 0,
             fragments: None,
-            is_waiting: false,
-            held: None,
+            log_wait: None,
             oversized_bytes: 0,
         }
     }
