@@ -8,7 +8,7 @@ use super::channel::Channel;
 use super::command::{Applied, Command, Introducing};
 use super::error::Error;
 use super::hub::Hub;
-use super::ids::Auth;
+use super::ids::{Auth, Epoch};
 use super::message::{JsonText, MessageKind, Reason};
 use super::session::{Introduced, Session};
 use super::time::{Millis, Now};
@@ -37,6 +37,10 @@ impl Hub {
                 self.apply_leave(now, channel, session, text)
             }
             Command::End { session, reason, text } => self.apply_end(now, session, reason, text),
+            Command::Begin { epoch, watermark_hash_key } => {
+                self.begin_numbering(Epoch::new(epoch), watermark_hash_key);
+                Ok(Applied::Nothing)
+            }
             Command::DropChannel { channel, next_id } => {
                 self.apply_drop(now.mono, channel, next_id);
                 Ok(Applied::Nothing)
@@ -142,6 +146,7 @@ impl Hub {
         text: Option<&str>,
     ) -> Result<Applied, Error> {
         let index = self.sessions.find(number).ok_or(Error::SessionEnded)?;
+        self.rescue_session(index);
         let session = self.sessions.remove(index, &mut self.timers);
         self.readers.complete_later(&session.local.readers);
         let text = text.map(JsonText::new);
@@ -170,12 +175,32 @@ impl Hub {
         if !channel.is_shared || !channel.members.is_empty() || !is_unchanged {
             return self.channels.arm_timer(index, &mut self.timers);
         }
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.rescue_channel(index, channel, self.position - 1);
+        }
         if channel.local.reader_count > 0 || channel.local.is_dirty {
             self.channels.unshare(index);
             self.channels.local_mut(index).last_use = now;
             self.channels.arm_timer(index, &mut self.timers);
         } else {
             self.channels.drop_channel(index, &mut self.timers);
+        }
+    }
+
+    /// Saves a session that is about to be removed in the checkpoint, if there is one.
+    fn rescue_session(&mut self, index: u32) {
+        if let Some(mut checkpoint) = self.checkpoint.take() {
+            let record = self.session_record(&self.sessions[index], self.position - 1);
+            checkpoint.rescue_session(index, &record);
+            self.checkpoint = Some(checkpoint);
+        }
+    }
+
+    /// Sets the name of the numbering of ids and, in an empty hub, the key of the watermarks.
+    pub(super) fn begin_numbering(&mut self, epoch: Epoch, watermark_hash_key: Option<[u8; 16]>) {
+        self.epoch = epoch;
+        if let Some(key) = watermark_hash_key {
+            self.channels.begin_id_watermarks(key);
         }
     }
 

@@ -232,6 +232,15 @@ impl Channel {
         self.entries.push_back(entry);
     }
 
+    /// Empties the channel, which exists in shared state and whose next id is `next_id`.
+    pub(super) fn restore_shared(&mut self, next_id: u64) {
+        self.clear_history();
+        self.members.clear();
+        self.members_bytes = 0;
+        self.first_id = next_id;
+        self.is_shared = true;
+    }
+
     /// Adds a member from a snapshot. Returns whether it was not there yet.
     pub(super) fn restore_member(&mut self, number: u64, member: Member) -> bool {
         self.members_bytes += member.bytes();

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::ops::Index;
 
-use super::channel::{CHANNEL_BYTES, Channel, ChannelLocal, Retention};
+use super::channel::{CHANNEL_BYTES, Channel, ChannelLocal, Member, Retention};
 use super::channel_name::ChannelKey;
 use super::channel_slice::ChannelSlice;
 use super::config::Config;
 use super::id_watermarks::IdWatermarks;
 use super::lookup::Lookup;
-use super::message::MessageKind;
+use super::message::{Entry, MessageKind};
 use super::paged_slab::PagedSlab;
 use super::reader::Subscription;
 use super::shrink::shrink;
@@ -221,6 +221,74 @@ impl Channels {
     /// Sets the position of the command that changes a channel.
     pub(super) fn set_position(&mut self, index: u32, position: u64) {
         self.slab[index].position = position;
+    }
+
+    /// Sets the key of the watermarks of an empty table.
+    pub(super) fn begin_id_watermarks(&mut self, key: [u8; 16]) {
+        self.id_watermarks = IdWatermarks::new(key);
+    }
+
+    /// Restores a channel without its messages and members.
+    pub(super) fn restore_shared(
+        &mut self,
+        index: u32,
+        next_id: u64,
+        position: u64,
+        created_at: u64,
+        timers: &mut Timers,
+    ) {
+        self.change(index, |channel| {
+            channel.restore_shared(next_id);
+            channel.position = position;
+            channel.created_at = created_at;
+        });
+        self.arm_timer(index, timers);
+    }
+
+    /// Adds messages with consecutive ids. If they do not follow those that are there, history
+    /// dropped some while the checkpoint was saved: then only the new ones stay.
+    pub(super) fn restore_entries(
+        &mut self,
+        index: u32,
+        first_id: u64,
+        entries: impl Iterator<Item = Entry>,
+    ) {
+        let keep = self.retention.messages;
+        self.change(index, |channel| {
+            if channel.retained() == 0 || channel.next_id() != first_id {
+                channel.clear_history();
+                channel.first_id = first_id;
+            }
+            entries.for_each(|entry| channel.push_entry(entry));
+            // The operator may have shortened the history.
+            channel.trim_to(keep);
+        });
+    }
+
+    /// Adds a member.
+    pub(super) fn restore_member(&mut self, index: u32, number: u64, member: Member) {
+        self.change(index, |channel| {
+            channel.restore_member(number, member);
+        });
+    }
+
+    /// Ends the restoration of a channel whose next id is `next_id`.
+    pub(super) fn finish_restore(&mut self, index: u32, next_id: u64, timers: &mut Timers) {
+        self.change(index, |channel| {
+            if channel.next_id() != next_id {
+                channel.clear_history();
+                channel.first_id = next_id;
+            }
+        });
+        self.arm_timer(index, timers);
+    }
+
+    /// Runs `change` on a channel and accounts for its memory.
+    fn change(&mut self, index: u32, change: impl FnOnce(&mut Channel)) {
+        let channel = &mut self.slab[index];
+        let before = channel.usage();
+        change(channel);
+        self.usage.update(before, channel.usage());
     }
 
     /// Records the next id of a dropped channel.

@@ -64,6 +64,17 @@ pub enum Command<'a> {
         #[b(2)]
         text: Option<&'a str>,
     },
+    /// Begins a numbering of ids: the first command of a log, and again if a part of the log may be
+    /// lost.
+    #[n(5)]
+    Begin {
+        /// Name of the numbering.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        epoch: [u8; 8],
+        /// Key of the hash that assigns channel names to id watermarks. `None` if it stays.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        watermark_hash_key: Option<[u8; 16]>,
+    },
     /// Drops a channel that has had no message and no member since it was proposed.
     #[n(4)]
     DropChannel {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::channel::Members;
 use super::channel_name::ChannelKey;
 use super::channels::Channels;
+use super::checkpoint::Checkpoint;
 use super::config::Config;
 use super::error::Error;
 use super::ids::Epoch;
@@ -41,6 +42,8 @@ pub struct Hub {
     /// Changes of shared state that wait for the log. `None` if there is no log.
     pub(super) proposals: Option<Proposals>,
     pub(super) log_health: LogHealth,
+    /// State that is being saved piece by piece.
+    pub(super) checkpoint: Option<Checkpoint>,
 
     // Settings.
     pub(super) config: Config,
@@ -62,6 +65,7 @@ impl Hub {
             external_bytes: 0,
             proposals: None,
             log_health: LogHealth::Good,
+            checkpoint: None,
             config,
         }
     }
@@ -270,6 +274,15 @@ impl Hub {
     pub(super) fn touch(&mut self, session: Option<u32>, now: Millis) {
         if let Some(session) = session {
             self.sessions.touch(session, now, &mut self.timers);
+        }
+    }
+
+    /// Records a call of each session at the same time.
+    pub(super) fn touch_all_sessions(&mut self, now: Millis) {
+        for index in 0..self.sessions.index_bound() {
+            if self.sessions.get(index).is_some() {
+                self.touch(Some(index), now);
+            }
         }
     }
 

@@ -24,6 +24,7 @@ mod channel;
 mod channel_name;
 mod channel_slice;
 mod channels;
+mod checkpoint;
 mod command;
 mod config;
 mod deliver;
@@ -41,6 +42,7 @@ mod read_request;
 mod reader;
 mod readers;
 mod reads;
+mod recovery;
 mod reply;
 mod session;
 mod sessions;
@@ -70,6 +72,7 @@ pub use paged_slab::PAGE_BYTES;
 pub use proposals::{LogHealth, Proposals};
 pub use read_request::{CHANNELS_PER_READ_MAX, Mode, ReadRequest, ReadResult};
 pub use reader::{ReaderKey, Since};
+pub use recovery::Recovery;
 pub use reply::Reply;
 pub use session::{
     CHANNELS_PER_SESSION_MAX, Credentials, Introduced, Introducer, READS_PER_SESSION_MAX,

@@ -9,6 +9,7 @@ use super::channel_name::ChannelKey;
 use super::command::{Command, Introducing};
 use super::error::Error;
 use super::hub::Hub;
+use super::ids::Epoch;
 use super::message::{JsonText, Reason};
 use super::session::{Credentials, Introducer};
 use super::time::Now;
@@ -175,6 +176,11 @@ impl Hub {
         Ok(())
     }
 
+    /// Proposes to begin a numbering of ids, with a key for a new log.
+    pub fn propose_numbering(&mut self, epoch: Epoch, watermark_hash_key: Option<[u8; 16]>) {
+        self.propose(&Command::Begin { epoch: *epoch.as_bytes(), watermark_hash_key });
+    }
+
     /// Ends a session, or proposes it.
     pub(super) fn end_or_propose(&mut self, now: Now, session: u32, reason: Reason) {
         if self.is_logged() {
@@ -223,7 +229,10 @@ impl Hub {
                     self.channels.arm_timer(index, &mut self.timers);
                 }
             }
-            Command::Write { .. } | Command::Introduce { .. } | Command::Leave { .. } => {}
+            Command::Write { .. }
+            | Command::Introduce { .. }
+            | Command::Leave { .. }
+            | Command::Begin { .. } => {}
         }
     }
 

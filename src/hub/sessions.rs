@@ -48,6 +48,20 @@ impl Sessions {
         }
     }
 
+    pub(super) fn get(&self, index: u32) -> Option<&Session> {
+        self.slab.get(index)
+    }
+
+    /// Returns a bound above all indexes.
+    pub(super) fn index_bound(&self) -> u32 {
+        self.slab.index_bound()
+    }
+
+    /// Sets the number of the newest session, in a table from a checkpoint.
+    pub(super) fn set_last_number(&mut self, number: u64) {
+        self.last_number = number;
+    }
+
     /// Returns the index of the session that the credentials belong to.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::channel::Channel;
 use super::hub::Hub;
+use super::message::Entry;
 use super::session::Session;
 use super::snapshot::{
     SnapshotChannel, SnapshotEntry, SnapshotHeader, SnapshotMember, SnapshotRecord, SnapshotSession,
@@ -39,7 +40,10 @@ impl Hub {
             write(&SnapshotRecord::IdWatermark { bucket, next_id })?;
         }
         let mut positions = HashMap::new();
-        for (position, (index, channel)) in self.channels.iter().enumerate() {
+        // With a log, a channel that has only readers exists in this process alone.
+        let is_saved = |channel: &Channel| channel.is_shared || !self.is_logged();
+        let channels = self.channels.iter().filter(|(_, channel)| is_saved(channel));
+        for (position, (index, channel)) in channels.enumerate() {
             positions.insert(index, position as u32);
             write(&SnapshotRecord::Channel(channel.to_snapshot(now.mono)))?;
         }
@@ -51,27 +55,34 @@ impl Hub {
     }
 }
 
+impl<'a> SnapshotEntry<'a> {
+    /// Makes the record of a message.
+    pub(super) fn of(entry: &'a Entry) -> Self {
+        Self { at_ms: entry.at.0, json: as_text(&entry.json) }
+    }
+}
+
 impl Channel {
-    fn to_snapshot(&self, now: Millis) -> SnapshotChannel<'_> {
-        let entries = self
-            .entries
-            .iter()
-            .map(|entry| SnapshotEntry { at_ms: entry.at.0, json: as_text(&entry.json) });
-        let members = self.members.iter().map(|(number, member)| SnapshotMember {
+    /// Makes the records of the members.
+    pub(super) fn snapshot_members(&self) -> impl Iterator<Item = SnapshotMember<'_>> {
+        self.members.iter().map(|(number, member)| SnapshotMember {
             session: *number,
             id: member.id,
             unix_ms: member.unix_ms,
             text: as_text(&member.text_json),
             introduction: as_text(&member.introduction_json),
-        });
+        })
+    }
+
+    fn to_snapshot(&self, now: Millis) -> SnapshotChannel<'_> {
         // A reader uses the channel until now.
         let last_use = if self.local.reader_count > 0 { now } else { self.local.last_use };
         SnapshotChannel {
             name: &self.name,
             first_id: self.first_id,
             last_use_ms: last_use.0,
-            entries: entries.collect(),
-            members: members.collect(),
+            entries: self.entries.iter().map(SnapshotEntry::of).collect(),
+            members: self.snapshot_members().collect(),
         }
     }
 }
