@@ -14,7 +14,7 @@ use super::listener::Listener;
 use super::service::Service;
 use crate::api::{Error, Responder};
 use crate::http::Persistence;
-use crate::hub::{Command, Key, LogHealth, Millis, Now, Proposals};
+use crate::hub::{Command, Hub, Key, LogHealth, Millis, Now, Proposals};
 use crate::log::{Log, Outcome};
 
 /// Time of writing a record after which sessions no longer time out.
@@ -82,10 +82,11 @@ enum RecordProgress {
 
 impl Commits {
     /// Returns whether there is a step to take without waiting for the log.
-    pub(super) fn has_work(&self, proposed: u32) -> bool {
+    #[inline]
+    pub(super) fn has_work(&self, hub: &Hub) -> bool {
         let Some(log) = &self.log else { return false };
         match &self.record {
-            None => proposed > 0 && log.is_ready(),
+            None => hub.proposed() > 0 && log.is_ready(),
             Some(record) => matches!(record.progress, RecordProgress::Applying { .. }),
         }
     }
@@ -96,6 +97,7 @@ impl Commits {
     }
 
     /// Returns the time at which the record that is being written becomes slow, or late.
+    #[inline]
     pub(super) fn next_deadline(&self, now: Millis) -> Option<Millis> {
         let record = self.record.as_ref()?;
         let begun = record.now.mono;
@@ -171,10 +173,15 @@ impl<L: Listener> Service<L> {
     }
 
     /// Applies the record that has come into the log, and appends the next one.
+    #[inline]
     pub(super) fn commit(&mut self) {
-        if self.commits.log.is_none() {
-            return;
+        if self.commits.log.is_some() {
+            self.drive_log();
         }
+    }
+
+    #[inline(never)]
+    fn drive_log(&mut self) {
         loop {
             self.take_outcome();
             let is_applied = self.apply_record();

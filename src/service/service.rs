@@ -157,8 +157,10 @@ impl<L: Listener> Service<L> {
     /// Returns the time of the next turn, if no event comes before.
     #[must_use]
     pub fn next_wake(&self) -> NextWake {
-        let has_commit = self.commits.has_work(self.hub.proposed());
-        if has_commit || self.acceptor.has_pending() || self.io.clients.has_work() {
+        if self.acceptor.has_pending()
+            || self.io.clients.has_work()
+            || self.commits.has_work(&self.hub)
+        {
             return NextWake::Now;
         }
         Millis::earliest([
