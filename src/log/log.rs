@@ -1,0 +1,59 @@
+//! The log as the service drives it.
+
+/// A log of records: batches of commands in one order.
+///
+/// At most one record is being appended at a time. So the commands of all turns meanwhile become
+/// one record, and cost one write.
+pub trait Log {
+    /// Returns whether the next record may be appended. False while one is being written, until
+    /// its outcome was taken.
+    fn is_ready(&self) -> bool;
+
+    /// Appends a record: one batch of commands, in CBOR, one after the other. At least one byte and
+    /// at most [`PAYLOAD_MAX_BYTES`](super::PAYLOAD_MAX_BYTES). [`Log::is_ready`] must be true.
+    fn append(&mut self, mono_ms: u64, unix_ms: u64, commands: &[u8]);
+
+    /// Returns the outcome of the record that was appended, once, as soon as it is known.
+    fn take_outcome(&mut self) -> Option<Outcome>;
+
+    /// Returns whether a snapshot would shorten the log enough to be worth its cost.
+    fn is_snapshot_due(&self) -> bool;
+
+    /// Begins a snapshot. All records up to `position` are applied to the state that it will hold.
+    /// Gives up another one that is not complete.
+    fn begin_snapshot(&mut self, position: u64);
+
+    /// Returns whether a snapshot was begun, and neither completed nor given up. It is given up if
+    /// the disk is full or fails, so the caller has to ask.
+    fn has_snapshot(&self) -> bool;
+
+    /// Returns whether the snapshot takes its next piece, or its end: the previous piece is on the
+    /// disk. False without a snapshot.
+    fn wants_piece(&self) -> bool;
+
+    /// Appends a piece to the snapshot, up to [`PAYLOAD_MAX_BYTES`](super::PAYLOAD_MAX_BYTES).
+    /// [`Log::wants_piece`] must be true.
+    fn append_piece(&mut self, bytes: &[u8]);
+
+    /// Completes the snapshot: from now on, recovery uses it, and records up to its position are
+    /// removed. [`Log::wants_piece`] must be true.
+    fn finish_snapshot(&mut self);
+
+    /// Gives up the snapshot, if there is one.
+    fn abandon_snapshot(&mut self);
+}
+
+/// Outcome of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The record is in the log, at this position. Positions rise by 1, from 1.
+    Durable {
+        /// Position of the record.
+        position: u64,
+    },
+    /// The disk is full: nothing was written, and later records may be.
+    Full,
+    /// Whether the record is in the log is unknown. The process has to stop: no record is written
+    /// any more.
+    Failed,
+}
