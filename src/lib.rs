@@ -11,7 +11,8 @@
 //!
 //! In addition: [`cli`], the commands that talk to a server; [`options`], the configuration;
 //! [`sandbox`], the privileges that the process drops before it serves; [`snapshot`], a hub as
-//! bytes; `metrics`, the page for Prometheus; and [`web`], the files that the binary contains.
+//! bytes; [`journal`], the log in files; `metrics`, the page for Prometheus; and [`web`], the files
+//! that the binary contains.
 //!
 //! `ARCHITECTURE.md` is the map of the code.
 
@@ -21,6 +22,7 @@ pub mod api;
 pub mod cli;
 pub mod http;
 pub mod hub;
+pub mod journal;
 pub mod log;
 mod metrics;
 pub mod options;
