@@ -1,5 +1,6 @@
 //! The directory of a journal: its owner, its lock, and the names of its files.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -153,6 +154,13 @@ impl Directory {
         let path = self.path.join(name);
         File::open(&path).map_err(|error| JournalError::io("read", &path, &error))
     }
+}
+
+/// Returns whether a journal has a file of this name.
+#[must_use]
+pub fn is_journal_file(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name == LOCK_NAME || name.starts_with(SEGMENT_PREFIX) || name.starts_with(SNAPSHOT_PREFIX)
 }
 
 /// Position in a name that begins with `prefix`.

@@ -32,7 +32,7 @@ mod snapshot_file;
 mod start;
 mod storage;
 
-pub use directory::Directory;
+pub use directory::{Directory, is_journal_file};
 pub use journal::{Journal, JournalStats};
 pub use journal_error::JournalError;
 pub use recovery::{Config, Item, Opened, Recovered};
