@@ -1,16 +1,18 @@
 //! Speak: a message and chat server for the web in one small binary.
 //!
-//! Four layers. Each imports only layers below it, and `hub` and `http` do not import each other:
+//! Four layers. Each imports only layers below it, and `hub`, `http` and `log` do not import each
+//! other:
 //!
 //! - [`server`]: every system call of the server: sockets, clocks, signals
 //! - [`service`]: the clients of one loop, without system calls
 //! - [`api`]: the meaning of the calls
-//! - [`http`]: bytes to values and back; [`hub`]: channels, sessions and pending reads; both
-//!   without I/O
+//! - [`http`]: bytes to values and back; [`hub`]: channels, sessions and pending reads; [`log`]:
+//!   records of what changed the hub, as bytes; all without I/O
 //!
 //! In addition: [`cli`], the commands that talk to a server; [`options`], the configuration;
 //! [`sandbox`], the privileges that the process drops before it serves; [`snapshot`], a hub as
-//! bytes; `metrics`, the page for Prometheus; and [`web`], the files that the binary contains.
+//! bytes; [`journal`], the log in files; `metrics`, the page for Prometheus; and [`web`], the files
+//! that the binary contains.
 //!
 //! `ARCHITECTURE.md` is the map of the code.
 
@@ -20,6 +22,7 @@ pub mod api;
 pub mod cli;
 pub mod http;
 pub mod hub;
+pub mod journal;
 pub mod log;
 mod metrics;
 pub mod options;

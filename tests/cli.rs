@@ -332,6 +332,7 @@ fn bash_completes_commands_options_and_values() {
         ("speak --history ''", ""),
         ("speak read --from ''", ""),
         ("speak --state Cargo.t", "Cargo.toml"),
+        ("speak --journal benc", "bench"),
     ] {
         assert_eq!(completed(words), expected, "{words}");
     }

@@ -10,17 +10,18 @@ pub trait Log {
     fn is_ready(&self) -> bool;
 
     /// Appends a record: one batch of commands, in CBOR, one after the other. At least one byte and
-    /// at most [`PAYLOAD_MAX_BYTES`](crate::log::Log). [`Log::is_ready`] must be true.
+    /// at most [`PAYLOAD_MAX_BYTES`](super::PAYLOAD_MAX_BYTES). [`Log::is_ready`] must be true.
     fn append(&mut self, mono_ms: u64, unix_ms: u64, commands: &[u8]);
 
-    /// Returns the outcome of the record that was appended, once, as soon as it is known.
+    /// Returns the outcome of the record that was appended, once, as soon as it is known. Notes the
+    /// progress of a snapshot too.
     fn take_outcome(&mut self) -> Option<Outcome>;
 
     /// Returns whether a snapshot would shorten the log enough to be worth its cost.
     fn is_snapshot_due(&self) -> bool;
 
     /// Begins a snapshot. All records up to `position` are applied to the state that it will hold.
-    /// Gives up another one that is not complete.
+    /// [`Log::has_snapshot`] must be false.
     fn begin_snapshot(&mut self, position: u64);
 
     /// Returns whether a snapshot was begun, and neither completed nor given up. It is given up if
@@ -31,15 +32,16 @@ pub trait Log {
     /// disk. False without a snapshot.
     fn wants_piece(&self) -> bool;
 
-    /// Appends a piece to the snapshot, up to [`PAYLOAD_MAX_BYTES`](crate::log::Log).
+    /// Appends a piece to the snapshot, up to [`PAYLOAD_MAX_BYTES`](super::PAYLOAD_MAX_BYTES).
     /// [`Log::wants_piece`] must be true.
     fn append_piece(&mut self, bytes: &[u8]);
 
     /// Completes the snapshot: from now on, recovery uses it, and records up to its position are
-    /// removed. [`Log::wants_piece`] must be true.
+    /// removed. [`Log::wants_piece`] must be true. [`Log::has_snapshot`] is true until all of this
+    /// is done.
     fn finish_snapshot(&mut self);
 
-    /// Gives up the snapshot, if there is one.
+    /// Gives up the snapshot, if there is one. After [`Log::finish_snapshot`] it has no effect.
     fn abandon_snapshot(&mut self);
 }
 

@@ -43,10 +43,25 @@ pub fn parse(
         spec.set_from(&mut options, &variable)?;
     }
     Ok(match read(SPECS, &mut options, 0, arguments.into_iter().collect())? {
-        Parsed::Operands(_) => Command::Run(Box::new(options)),
+        Parsed::Operands(_) => {
+            check_combination(&options)?;
+            Command::Run(Box::new(options))
+        }
         Parsed::Help => Command::Print(help()),
         Parsed::Version => Command::Print(format!("{NAME_AND_VERSION}\n")),
     })
+}
+
+/// Rejects options that contradict each other.
+fn check_combination(options: &Options) -> Result<(), BadOption> {
+    if options.journal.is_some() && options.state.is_some() {
+        return Err(BadOption(
+            "--journal: not with --state: a journal holds all that a state file does, and after a \
+             crash the two would differ; unset --state (in the environment: SPEAK_STATE=)"
+                .into(),
+        ));
+    }
+    Ok(())
 }
 
 /// Returns a line for each variable that looks like an option and is none. `known` are the names
@@ -103,6 +118,7 @@ mod tests {
 
     use super::*;
     use crate::api::AllowOrigin;
+    use crate::log::SyncMode;
 
     fn parsed(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Box<Options>, BadOption> {
         let variable = |name: &str| {
@@ -176,6 +192,8 @@ mod tests {
             (&["--no-demo=x"], "--no-demo"),
             (&["--no-sandbox=x"], "--no-sandbox"),
             (&["--user", ""], "--user"),
+            (&["--journal-sync", "never"], "--journal-sync"),
+            (&["--journal", "/a", "--state", "/b"], "SPEAK_STATE="),
         ];
         for (arguments, named) in cases {
             let BadOption(line) = parsed(arguments, &[]).unwrap_err();
@@ -183,6 +201,15 @@ mod tests {
         }
         let BadOption(line) = parsed(&[], &[("SPEAK_RETENTION", "x")]).unwrap_err();
         assert!(line.starts_with("SPEAK_RETENTION: "), "{line}");
+    }
+
+    #[test]
+    fn an_empty_variable_unsets_the_state_file_of_the_unit_for_a_journal() {
+        let options = parsed(&["--journal", "/a/"], &[("SPEAK_STATE", "")]).unwrap();
+        assert_eq!(options.journal.as_deref(), Some(std::path::Path::new("/a/")));
+        assert_eq!(options.journal_sync, SyncMode::Always);
+        let options = parsed(&[], &[("SPEAK_JOURNAL_SYNC", "os"), ("SPEAK_STATE", "/b")]).unwrap();
+        assert_eq!((options.journal, options.journal_sync), (None, SyncMode::Os));
     }
 
     #[test]

@@ -9,10 +9,11 @@ use super::listen_addr::ListenAddr;
 use super::origin::parse_allowed_origin;
 use super::spec::{Arity, Settings, Spec, push, set};
 use super::values::{
-    nonzero, parse_bool, parse_count, parse_duration, parse_level, parse_listen_addr, parse_memory,
-    parse_name, parse_network, parse_path, parse_size,
+    nonzero, parse_bool, parse_count, parse_dir, parse_duration, parse_level, parse_listen_addr,
+    parse_memory, parse_name, parse_network, parse_path, parse_size, parse_sync,
 };
 use crate::api::{AllowOrigin, Cidr, TrustedProxies};
+use crate::log::SyncMode;
 
 /// Settings of the server. `docs/operating.md` explains them.
 #[derive(Clone, Debug)]
@@ -69,6 +70,10 @@ pub struct Options {
     pub demo: bool,
     /// File that keeps the hub from a stop to the next start. None to keep nothing.
     pub state: Option<PathBuf>,
+    /// Directory of the journal, which keeps the hub through a crash. None to keep nothing.
+    pub journal: Option<PathBuf>,
+    /// Moment at which a record of the journal counts as written.
+    pub journal_sync: SyncMode,
     /// User to switch to after binding: `USER` or `USER:GROUP`.
     pub user: Option<String>,
     /// Drop capabilities and use Landlock.
@@ -259,6 +264,20 @@ pub const SPECS: &[Spec<Options>] = &[
         set: |options, text| set(&mut options.state, parse_path(text)),
     },
     Spec {
+        name: "journal",
+        takes: Arity::One("DIR"),
+        default: "",
+        help: "directory that keeps all acknowledged calls, also through a crash",
+        set: |options, text| set(&mut options.journal, Ok(parse_dir(text))),
+    },
+    Spec {
+        name: "journal-sync",
+        takes: Arity::One("WHEN"),
+        default: "always",
+        help: "when a record is safe: on the disk (always), or in the kernel (os)",
+        set: |options, text| set(&mut options.journal_sync, parse_sync(text)),
+    },
+    Spec {
         name: "user",
         takes: Arity::One("NAME"),
         default: "",
@@ -331,6 +350,8 @@ impl Options {
             allow_origin: Vec::new(),
             demo: true,
             state: None,
+            journal: None,
+            journal_sync: SyncMode::Always,
             user: None,
             sandbox: true,
             log: LevelFilter::Info,

@@ -8,6 +8,7 @@ use log::LevelFilter;
 
 use super::listen_addr::ListenAddr;
 use crate::api::Cidr;
+use crate::log::SyncMode;
 
 pub(crate) fn nonzero<T: Default + PartialEq>(value: T) -> Result<T, String> {
     if value == T::default() { Err("must be greater than 0".into()) } else { Ok(value) }
@@ -109,6 +110,19 @@ pub(super) fn parse_path(text: &str) -> Result<Option<PathBuf>, String> {
         Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from))
     } else {
         Err(format!("'{text}' is a directory: give a file in it"))
+    }
+}
+
+/// Parses the path of a directory. Returns None for an empty text, which unsets the option.
+pub(super) fn parse_dir(text: &str) -> Option<PathBuf> {
+    Some(text).filter(|text| !text.is_empty()).map(PathBuf::from)
+}
+
+pub(super) fn parse_sync(text: &str) -> Result<SyncMode, String> {
+    match text {
+        "always" => Ok(SyncMode::Always),
+        "os" => Ok(SyncMode::Os),
+        _ => Err(format!("'{text}' is no moment: give always or os")),
     }
 }
 

@@ -12,7 +12,8 @@
 //!   memory, by a check of its own.
 //! - Open `/dev/null`, which reserves a descriptor.
 //! - Remove the files of the server's Unix sockets.
-//! - Write in the directory of `--state`, where the new file is written next to the old one.
+//! - Write in the directory of `--state`, where the new file is written next to the old one, and in
+//!   that of `--journal`.
 //! - Bind the ports of the listeners. Outgoing connections are never needed.
 //!
 //! Files and sockets that are open stay usable.
@@ -37,8 +38,8 @@ const ABI_TESTED: ABI = ABI::V7;
 pub(super) struct Paths {
     /// Directories of its Unix sockets, which it removes.
     pub(super) unlink_dirs: Vec<PathBuf>,
-    /// Directory of the state file.
-    pub(super) state_dir: Option<PathBuf>,
+    /// Directories of the state file and of the journal.
+    pub(super) write_dirs: Vec<PathBuf>,
 }
 
 /// Status of Landlock.
@@ -75,7 +76,7 @@ pub(super) fn prepare(paths: &Paths, ports: &[u16]) -> Result<RulesetCreated, Ru
     rules.extend(
         paths.unlink_dirs.iter().map(|directory| (directory.clone(), AccessFs::RemoveFile.into())),
     );
-    rules.extend(paths.state_dir.iter().map(|directory| (directory.clone(), read | change)));
+    rules.extend(paths.write_dirs.iter().map(|directory| (directory.clone(), read | change)));
 
     let mut ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(ABI_TESTED))?

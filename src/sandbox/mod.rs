@@ -31,6 +31,8 @@ pub struct Sandbox {
     sockets: Vec<PathBuf>,
     /// The state file.
     state: Option<PathBuf>,
+    /// Directory of the journal.
+    journal: Option<PathBuf>,
 }
 
 /// Status of the sandbox. Its text is for instance `user speak, no new privileges, Landlock ABI 6`.
@@ -87,6 +89,7 @@ impl Sandbox {
             is_enabled: options.sandbox,
             sockets: sockets.collect(),
             state: options.state.clone(),
+            journal: options.journal.clone(),
         })
     }
 
@@ -102,6 +105,7 @@ impl Sandbox {
         let name = self.user.as_ref().map(|user| user.name.clone());
         if let Some(user) = &self.user {
             self.sockets.iter().for_each(|path| user.chown_socket(path));
+            self.journal.iter().for_each(|path| user.chown_journal(path));
             user.switch_user().map_err(|error| format!("--user {}: {error}", user.name))?;
         }
         if self.is_enabled {
@@ -125,7 +129,13 @@ impl Sandbox {
     fn paths(&self) -> Paths {
         Paths {
             unlink_dirs: self.sockets.iter().map(|socket| directory_of(socket)).collect(),
-            state_dir: self.state.as_deref().map(directory_of),
+            write_dirs: self
+                .state
+                .as_deref()
+                .map(directory_of)
+                .into_iter()
+                .chain(self.journal.clone())
+                .collect(),
         }
     }
 }

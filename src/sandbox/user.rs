@@ -13,6 +13,7 @@ use rustix::thread::{
 };
 
 use super::capabilities;
+use crate::journal;
 
 /// User and groups of a process.
 #[derive(Debug, PartialEq, Eq)]
@@ -156,22 +157,43 @@ impl Identity {
     /// Makes this user the owner of a socket file that root has just created, so that it can remove
     /// the file. On failure the file remains at the end.
     pub(super) fn chown_socket(&self, path: &Path) {
-        if let Err(error) = self.try_chown(path) {
+        if let Err(error) = self.try_chown(path, FileType::Socket) {
             log::warn!("cannot change the owner of a socket path={}: {error}", path.display());
         }
     }
 
-    /// Changes the owner, by descriptor and only of a root-owned socket with a single name. Other
-    /// users with write access to the directory may have replaced the file, or linked another one.
-    fn try_chown(&self, path: &Path) -> io::Result<()> {
+    /// Makes this user the owner of a journal that root has just created, and of the lock that root
+    /// has created in a journal of this user. A directory with other files stays as it is. On
+    /// failure the journal cannot be written, which is an error of its own.
+    pub(super) fn chown_journal(&self, path: &Path) {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        let names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+        if !names.iter().all(|name| journal::is_journal_file(name)) {
+            log::warn!("owner unchanged, other files in the journal path={}", path.display());
+            return;
+        }
+        let files = names.iter().map(|name| (path.join(name), FileType::RegularFile));
+        for (path, kind) in files.chain([(path.to_owned(), FileType::Directory)]) {
+            // What is not root's own has its owner already.
+            if let Err(error) = self.try_chown(&path, kind) {
+                log::debug!("owner unchanged path={}: {error}", path.display());
+            }
+        }
+    }
+
+    /// Changes the owner, by descriptor and only of a root-owned file of this kind, with a single
+    /// name. Other users with write access to the directory may have replaced the file, or linked
+    /// another one.
+    fn try_chown(&self, path: &Path, kind: FileType) -> io::Result<()> {
         let file = rustix::fs::open(
             path,
             OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
         let stat = rustix::fs::fstat(&file)?;
-        let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
-        if !is_socket || stat.st_uid != 0 || stat.st_nlink != 1 {
+        let is_kind = FileType::from_raw_mode(stat.st_mode) == kind;
+        let has_one_name = stat.st_nlink == 1 || kind == FileType::Directory;
+        if !is_kind || stat.st_uid != 0 || !has_one_name {
             return Err(io::Error::other("the file was replaced since it was created"));
         }
         rustix::fs::chownat(&file, "", Some(self.uid), Some(self.gid), AtFlags::EMPTY_PATH)?;

@@ -18,9 +18,10 @@ pub(super) struct Format {
     pub command_prefix: &'static str,
     /// For each option. Values: group (two), name, kind of the value, help.
     pub option: &'static str,
-    /// After `option`, if it has a value: of any kind, a `FILE`, a `LEVEL`.
+    /// After `option`, if it has a value: of any kind, a `FILE`, a `DIR`, a `LEVEL`.
     pub value: &'static str,
     pub file: &'static str,
+    pub dir: &'static str,
     pub level: &'static str,
     pub option_end: &'static str,
     pub group_end: &'static str,
@@ -61,6 +62,7 @@ There, an empty variable counts as unset, and lists have commas.
     // `\fI` and not `.I`: name and value are on one line.
     value: " \\fI%4\\fR",
     file: " \\fI%4\\fR",
+    dir: " \\fI%4\\fR",
     level: " \\fI%4\\fR",
     option_end: "\n%5\n",
     group_end: "",
@@ -119,6 +121,7 @@ const BASH: Format = Format {
     option: "--%3 ",
     value: "%4 ",
     file: "%4 ",
+    dir: "%4 ",
     level: "%4 ",
     option_end: "",
     group_end: "' ;;\n",
@@ -126,6 +129,7 @@ const BASH: Format = Format {
     [ "$COMP_CWORD" -gt 1 ] || words+=$commands
     case $words in
     *" $before FILE "*) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
+    *" $before DIR "*) mapfile -t COMPREPLY < <(compgen -d -- "$word"); return ;;
     *" $before LEVEL "*) words='error warn info debug' ;;
     *" $before "[[:upper:]]*) words= ;;
     esac
@@ -152,6 +156,7 @@ _speak() {
     option: "        '*--%3[%5]",
     value: ":%4:()",
     file: ":%4:_files",
+    dir: ":%4:_files -/",
     level: ":%4:(error warn info debug)",
     option_end: "'\n",
     group_end: "    ) ;;\n",
@@ -175,6 +180,7 @@ const FISH: Format = Format {
     option: "complete -c speak -n '%1%2' -l %3 -d '%5'",
     value: " -x",
     file: " -r -F",
+    dir: " -x -a '(__fish_complete_directories)'",
     level: " -x -a 'error warn info debug'",
     option_end: "\n",
     group_end: "",

@@ -57,6 +57,7 @@ impl Page {
             let value = match option.value {
                 "" => "",
                 "FILE" => format.file,
+                "DIR" => format.dir,
                 "LEVEL" => format.level,
                 _ => format.value,
             };

@@ -1,0 +1,131 @@
+//! Tests of writing, with system calls that fail.
+
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use super::super::directory::Directory;
+use super::super::recovery::{Config, Item, Opened};
+use super::super::storage::tests::{Fault, FaultyDisk, TestDirectory};
+use super::*;
+
+const SEGMENT_BYTES: u64 = 8 << 10;
+const RECORDS: u64 = 12;
+
+fn commands(position: u64) -> Vec<u8> {
+    vec![position as u8; 1500 + 37 * position as usize]
+}
+
+fn writer(path: &Path, fault: &Arc<Fault>, sync: SyncMode) -> SegmentWriter {
+    let directory = Directory::new(path.to_owned());
+    directory.prepare().unwrap();
+    let storage = Arc::new(FaultyDisk { directory, fault: Arc::clone(fault) });
+    let origin = FileOrigin { journal_id: [5; 16], boot_id: [6; 16], sync };
+    SegmentWriter::new(storage, origin, SEGMENT_BYTES, 0, None)
+}
+
+/// Positions of all records, each of which is as it was written.
+fn recovered(path: &Path, sync: SyncMode) -> Vec<u64> {
+    let opened = Opened::open(Config::new(path.to_owned(), sync)).unwrap();
+    let mut positions = Vec::new();
+    let result = opened.recover(&mut |item| {
+        let Item::Record(record) = item else { panic!("there is no snapshot") };
+        assert!(record.commands == commands(record.position), "record {}", record.position);
+        positions.push(record.position);
+        Ok(())
+    });
+    assert_eq!(result.unwrap().position, positions.len() as u64);
+    positions
+}
+
+/// Writes all records, up to the first failure. A record for which the disk is full is written
+/// again. Returns how many were written, and how often the disk was full.
+fn write_all(writer: &mut SegmentWriter) -> (u64, usize) {
+    let mut full_count = 0;
+    for position in 1..=RECORDS {
+        let commands = commands(position);
+        let record = Record { position, mono_ms: 1, unix_ms: 2, commands: &commands };
+        loop {
+            match writer.append(&record) {
+                Ok(_) => break,
+                Err(WriteError::Full(_)) => full_count += 1,
+                Err(WriteError::Failed(_)) => {
+                    let again = writer.append(&record);
+                    assert!(matches!(again, Err(WriteError::Failed(_))), "{again:?}");
+                    return (position - 1, full_count);
+                }
+            }
+        }
+    }
+    (RECORDS, full_count)
+}
+
+/// Runs `check` once for each system call, which fails with `errno`.
+fn with_each_fault(errno: Errno, mut check: impl FnMut(&Path, &Arc<Fault>)) {
+    for calls in 0.. {
+        let test = TestDirectory::new();
+        let fault = Fault::new(calls, errno);
+        check(&test.journal(), &fault);
+        if !fault.has_happened() {
+            assert!(calls > 2 * RECORDS as usize, "{calls} system calls");
+            return;
+        }
+    }
+}
+
+#[test]
+fn after_a_failure_of_any_system_call_every_record_that_was_written_is_there() {
+    with_each_fault(Errno::IO, |path, fault| {
+        let (written, full_count) = write_all(&mut writer(path, fault, SyncMode::Always));
+        assert_eq!(full_count, 0);
+        assert_eq!(written == RECORDS, !fault.has_happened());
+        let found = recovered(path, SyncMode::Always);
+        // Whether the record that failed is there is unknown.
+        let count = found.len() as u64;
+        assert!(count == written || count == written + 1, "{written} written, found {found:?}");
+        assert!(found.iter().copied().eq(1..=count), "{found:?}");
+    });
+}
+
+#[test]
+fn a_full_disk_refuses_one_record_and_leaves_nothing_of_it() {
+    with_each_fault(Errno::NOSPC, |path, fault| {
+        let mut writer = writer(path, fault, SyncMode::Always);
+        let (written, full_count) = write_all(&mut writer);
+        assert_eq!((written, full_count), (RECORDS, usize::from(fault.has_happened())));
+        assert!(recovered(path, SyncMode::Always).into_iter().eq(1..=RECORDS));
+    });
+}
+
+#[test]
+fn nothing_of_a_refused_record_is_read_later() {
+    with_each_fault(Errno::DQUOT, |path, fault| {
+        let mut writer = writer(path, fault, SyncMode::Always);
+        for position in 1..=RECORDS {
+            let commands = commands(position);
+            let record = Record { position, mono_ms: 1, unix_ms: 2, commands: &commands };
+            if let Err(error) = writer.append(&record) {
+                assert!(matches!(error, WriteError::Full(_)), "{error:?}");
+                assert!(recovered(path, SyncMode::Always).into_iter().eq(1..position));
+                return;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_record_larger_than_a_segment_has_one_of_its_own() {
+    let test = TestDirectory::new();
+    let path = test.journal();
+    let fault = Fault::new(usize::MAX, Errno::IO);
+    let mut writer = writer(&path, &fault, SyncMode::Os);
+    let large = vec![7; 3 * SEGMENT_BYTES as usize];
+    let mut firsts = Vec::new();
+    for (position, commands) in [(1, &b"a"[..]), (2, &large), (3, b"b"), (4, b"c")] {
+        let written =
+            writer.append(&Record { position, mono_ms: 0, unix_ms: 0, commands }).unwrap();
+        firsts.extend(written.is_first.then_some(position));
+    }
+    assert_eq!(firsts, [1, 2, 3]);
+    assert_eq!(Directory::new(path).list().unwrap().segments, firsts);
+}

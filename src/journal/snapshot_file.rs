@@ -1,0 +1,136 @@
+//! Writes and reads snapshots: pieces of the state in a file, and an end mark.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use super::directory::{new_name, snapshot_name};
+use super::journal_error::DamagedFile;
+use super::storage::{Storage, StoredFile, WriteError};
+use crate::log::{FILE_HEADER_BYTES, FRAME_HEAD_BYTES, FileHeader, FileKind, Frame, FrameKind};
+
+/// A snapshot that is being written.
+pub(super) struct SnapshotWriter {
+    storage: Arc<dyn Storage>,
+    file: Box<dyn StoredFile>,
+    header: FileHeader,
+    end: u64,
+    pieces: u64,
+    buffer: Vec<u8>,
+}
+
+impl SnapshotWriter {
+    /// Creates the file, without its final name.
+    pub(super) fn begin(storage: Arc<dyn Storage>, header: FileHeader) -> Result<Self, WriteError> {
+        let mut file = storage.create(&new_name(&snapshot_name(header.position)))?;
+        file.write_at(&header.to_bytes(), 0)?;
+        let end = FILE_HEADER_BYTES as u64;
+        Ok(Self { storage, file, header, end, pieces: 0, buffer: Vec::new() })
+    }
+
+    /// Appends a piece. It is on the disk when this returns.
+    pub(super) fn append(&mut self, payload: &[u8]) -> Result<(), WriteError> {
+        self.pieces += 1;
+        self.push(FrameKind::Piece, payload)
+    }
+
+    /// Completes the snapshot, and gives it its name. Returns its size.
+    pub(super) fn finish(mut self) -> Result<u64, WriteError> {
+        self.push(FrameKind::End, &[])?;
+        let name = snapshot_name(self.header.position);
+        self.storage.rename(&new_name(&name), &name)?;
+        self.storage.sync_names()?;
+        Ok(self.end)
+    }
+
+    /// Removes the incomplete file.
+    pub(super) fn abandon(self) {
+        // A later start removes it.
+        let _ = self.storage.remove(&new_name(&snapshot_name(self.header.position)));
+    }
+
+    fn push(&mut self, kind: FrameKind, payload: &[u8]) -> Result<(), WriteError> {
+        self.buffer.clear();
+        let frame = Frame { kind, position: self.pieces, mono_ms: 0, unix_ms: 0, payload };
+        self.header.push_frame(&mut self.buffer, &frame);
+        self.file.write_at(&self.buffer, self.end)?;
+        self.file.sync()?;
+        self.end += self.buffer.len() as u64;
+        Ok(())
+    }
+}
+
+/// Contents of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SnapshotContents {
+    pub(super) header: FileHeader,
+    /// Number of pieces.
+    pub(super) pieces: u64,
+    /// Size of the file.
+    pub(super) bytes: u64,
+}
+
+/// Result of reading a file: an error of the disk, damage, or an error of the caller's function.
+pub(super) enum ReadError {
+    Io(io::Error),
+    Damaged(DamagedFile),
+    Caller(String),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Reads the snapshot `name` and passes each piece to `sink`, as far as the file is good.
+pub(super) fn read_snapshot(
+    mut file: File,
+    name: &str,
+    sink: &mut dyn FnMut(&[u8]) -> Result<(), String>,
+) -> Result<SnapshotContents, ReadError> {
+    let damaged = |offset: u64, reason: &str| {
+        ReadError::Damaged(DamagedFile { name: name.to_owned(), offset, reason: reason.to_owned() })
+    };
+    let mut buffer = Vec::new();
+    read_up_to(&mut file, &mut buffer, FILE_HEADER_BYTES)?;
+    let header = FileHeader::parse(&buffer).map_err(|error| damaged(0, &error.to_string()))?;
+    if header.kind != FileKind::Snapshot || snapshot_name(header.position) != name {
+        return Err(damaged(0, "the header of another file"));
+    }
+    let mut offset = FILE_HEADER_BYTES as u64;
+    let mut pieces = 0;
+    loop {
+        buffer.clear();
+        read_up_to(&mut file, &mut buffer, FRAME_HEAD_BYTES)?;
+        let length =
+            if buffer.len() < FRAME_HEAD_BYTES { None } else { header.payload_length(&buffer) };
+        let length = length.ok_or_else(|| damaged(offset, "an incomplete or damaged piece"))?;
+        read_up_to(&mut file, &mut buffer, length)?;
+        let frame = header
+            .read_frame(&buffer)
+            .ok_or_else(|| damaged(offset, "an incomplete or damaged piece"))?;
+        match frame.kind {
+            FrameKind::Piece if frame.position == pieces + 1 => {
+                sink(frame.payload).map_err(ReadError::Caller)?;
+                pieces += 1;
+            }
+            FrameKind::End if frame.position == pieces => {
+                let bytes = offset + frame.encoded_bytes() as u64;
+                return Ok(SnapshotContents { header, pieces, bytes });
+            }
+            _ => return Err(damaged(offset, "something else than the next piece")),
+        }
+        offset += frame.encoded_bytes() as u64;
+    }
+}
+
+/// Appends up to `count` bytes of the file to the buffer: fewer at its end. Memory grows with what
+/// is read.
+fn read_up_to(file: &mut File, buffer: &mut Vec<u8>, count: usize) -> io::Result<()> {
+    file.take(count as u64).read_to_end(buffer).map(drop)
+}
+
+#[cfg(test)]
+#[path = "snapshot_file_tests.rs"]
+mod tests;
