@@ -70,7 +70,7 @@ impl Proposals {
 impl Hub {
     /// Makes all later changes of shared state proposals, until this process exits.
     pub fn begin_logging(&mut self) {
-        self.proposals = Some(Proposals::default());
+        self.proposals.get_or_insert_default();
     }
 
     /// Returns whether changes of shared state are proposals.
@@ -176,9 +176,19 @@ impl Hub {
         Ok(())
     }
 
-    /// Proposes to begin a numbering of ids, with a key for a new log.
-    pub fn propose_numbering(&mut self, epoch: Epoch, watermark_hash_key: Option<[u8; 16]>) {
-        self.propose(&Command::Begin { epoch: *epoch.as_bytes(), watermark_hash_key });
+    /// Sets the name of the numbering of ids. The next record has to be [`Hub::numbering`].
+    pub fn set_epoch(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+    }
+
+    /// Returns the command in CBOR that begins the present numbering of ids. The first record of a
+    /// log has nothing else; it is that of a new log if `is_new`.
+    #[must_use]
+    pub fn numbering(&self, is_new: bool) -> Vec<u8> {
+        let watermark_hash_key = is_new.then(|| self.channels.id_watermarks().key());
+        let mut proposals = Proposals::default();
+        proposals.push(&Command::Begin { epoch: *self.epoch.as_bytes(), watermark_hash_key });
+        proposals.bytes
     }
 
     /// Ends a session, or proposes it.

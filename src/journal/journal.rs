@@ -264,6 +264,11 @@ impl Journal {
 }
 
 impl Log for Journal {
+    fn close(self: Box<Self>) {
+        let (lock, _) = Self::close(*self);
+        drop(lock);
+    }
+
     fn is_ready(&self) -> bool {
         self.appending == Appending::Nothing
     }

@@ -13,6 +13,9 @@ pub trait Log {
     /// at most [`PAYLOAD_MAX_BYTES`](super::PAYLOAD_MAX_BYTES). [`Log::is_ready`] must be true.
     fn append(&mut self, mono_ms: u64, unix_ms: u64, commands: &[u8]);
 
+    /// Waits until what was appended is written, and releases the log for another process.
+    fn close(self: Box<Self>);
+
     /// Returns the outcome of the record that was appended, once, as soon as it is known. Notes the
     /// progress of a snapshot too.
     fn take_outcome(&mut self) -> Option<Outcome>;

@@ -9,6 +9,7 @@ mod clock;
 mod diagnose;
 mod event_source;
 mod heap_trim;
+mod journaling;
 mod listener;
 mod log_writer;
 mod os_socket;
@@ -36,6 +37,7 @@ use self::bind::bind_listeners;
 use self::clock::Clock;
 use self::event_source::{EventSource, GENERATION_BITS};
 use self::heap_trim::HeapTrim;
+use self::journaling::PendingJournal;
 use self::listener::OsListener;
 use self::signals::Signals;
 use self::startup::InitialState;
@@ -43,6 +45,7 @@ use self::systemd::{Notification, Systemd};
 use self::timer_fd::TimerFd;
 use self::upgrade::UpgradeCoordinator;
 use crate::hub::Millis;
+use crate::journal;
 use crate::options::Options;
 use crate::service::{Event, InitialHub, Listener, ListenerKind, NextWake, Service, hub_config};
 use crate::snapshot::StateFile;
@@ -61,6 +64,10 @@ pub struct Server {
     service: Service<OsListener>,
     /// File of `--state`, written at a stop.
     state_file: Option<StateFile>,
+    /// Journal, before this process serves.
+    pending_journal: Option<PendingJournal>,
+    /// Settings of the journal.
+    journal: Option<journal::Config>,
     /// Exit status of a stop: a failure if the state file could not be written.
     exit_code: ExitCode,
     upgrade: UpgradeCoordinator,
@@ -84,8 +91,8 @@ impl Server {
         let file_limit = rlimit::raise_file_limit();
         let (poll, signals, timer) = create_poll().map_err(cannot_start)?;
         let config = hub_config(options, fill_random);
-        let InitialState { hub, now, mut predecessor, state_file } =
-            InitialState::load(options.state.as_deref(), config)?;
+        let InitialState { hub, now, mut predecessor, state_file, journal } =
+            InitialState::load(options, config)?;
         let clock = Clock::start(now.mono);
         let mut listeners = bind_listeners(options, activated, predecessor.as_mut())?;
         for (index, listener) in listeners.iter_mut().enumerate() {
@@ -111,6 +118,8 @@ impl Server {
             ports,
             service,
             state_file,
+            pending_journal: journal,
+            journal: journaling::config(options),
             exit_code: ExitCode::SUCCESS,
             upgrade: UpgradeCoordinator::new(predecessor),
             systemd: Systemd::from_env(now.mono),
@@ -143,6 +152,9 @@ impl Server {
                 .map_err(|error| startup::state_file_error(file, "write", &error))?;
         }
         self.take_over().map_err(|error| StartError(format!("cannot start serving: {error}")))?;
+        if let Some(journal) = self.pending_journal.take() {
+            journal.start(&mut self.service, self.poll.registry())?;
+        }
         log::info!("started max_clients={}", self.service.max_clients());
         // After a takeover the predecessor notifies systemd.
         if !self.upgrade.has_predecessor() {
@@ -210,12 +222,18 @@ impl Server {
         }
         self.service.count_turn(self.clock.turn_nanos());
         if is_successor_ready && !self.service.is_draining() {
-            self.upgrade.hand_over(&mut self.service, &self.systemd);
+            let journal = self.journal.as_ref();
+            self.upgrade.hand_over(&mut self.service, journal, self.poll.registry(), &self.systemd);
         }
         self.upgrade.drive(&mut self.service, &self.systemd);
         // While this process drains, systemd watches the successor.
         if !self.service.is_draining() {
             self.systemd.ping(now);
+        }
+        if self.service.has_log_failed() && !self.service.is_stopping() {
+            log::error!("stopping: the journal has failed, and what it lacks cannot be kept");
+            self.exit_code = ExitCode::FAILURE;
+            self.stop();
         }
         if has_signals && let Some(code) = self.handle_signals() {
             return Some(code);
@@ -234,6 +252,8 @@ impl Server {
             match EventSource::from_token(event.token(), self.listener_count) {
                 EventSource::Signals => has_signals = true,
                 EventSource::Timer => self.timer.on_fired(),
+                // The service asks the journal in each turn.
+                EventSource::Journal => {}
                 EventSource::Predecessor => {
                     self.upgrade.adopt_clients(&mut self.service, self.poll.registry());
                 }

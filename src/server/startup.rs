@@ -1,15 +1,16 @@
 //! The state that a server starts with: that of a predecessor, that of the state file, or none.
 
 use std::io;
-use std::path::Path;
 
 use rustix::io::Errno;
 
 use super::clock::unix_ms;
 use super::diagnose::folder_advice;
+use super::journaling::{self, PendingJournal};
 use super::start_error::StartError;
 use super::upgrade::{Predecessor, is_disconnected};
 use crate::hub::{Config, Hub, Now};
+use crate::options::Options;
 use crate::snapshot::{LoadResult, StateFile};
 
 /// A hub to serve, and its origin.
@@ -21,16 +22,21 @@ pub(super) struct InitialState {
     pub(super) predecessor: Option<Predecessor>,
     /// File to write the hub to at a stop.
     pub(super) state_file: Option<StateFile>,
+    /// Journal to write the changes of the hub to.
+    pub(super) journal: Option<PendingJournal>,
 }
 
 impl InitialState {
-    /// Receives the state of a predecessor, else loads the state file, if there is one.
+    /// Receives the state of a predecessor, else reads the journal or loads the state file, if there
+    /// is one.
     ///
     /// # Errors
     ///
     /// [`StartError`] if the predecessor or the file is there and cannot be used. A corrupt state
     /// file is renamed, and the server starts without it.
-    pub(super) fn load(state: Option<&Path>, config: Config) -> Result<Self, StartError> {
+    pub(super) fn load(options: &Options, config: Config) -> Result<Self, StartError> {
+        let state = options.state.as_deref();
+        let journal = journaling::config(options);
         let state_file = state.map(|path| StateFile::new(path.to_owned()));
         let cannot_take_over = |error: io::Error| {
             StartError(format!("cannot take over from the old process: {error}"))
@@ -46,14 +52,21 @@ impl InitialState {
                 }
                 result => result.map_err(cannot_take_over)?,
             };
-            return Ok(Self { hub, now, predecessor: Some(predecessor), state_file });
+            let journal = journal.map(PendingJournal::OfPredecessor);
+            return Ok(Self { hub, now, predecessor: Some(predecessor), state_file, journal });
+        }
+        if let Some(journal) = journal {
+            let (restored, journal) = journaling::read(journal, &config)?;
+            let (hub, now) = restored.unwrap_or_else(|| (Hub::new(config), Now::default()));
+            let journal = Some(journal);
+            return Ok(Self { hub, now, predecessor: None, state_file, journal });
         }
         let (hub, now) = match &state_file {
             None => None,
             Some(file) => load(file, &config)?,
         }
         .unwrap_or_else(|| (Hub::new(config), Now::default()));
-        Ok(Self { hub, now, predecessor: None, state_file })
+        Ok(Self { hub, now, predecessor: None, state_file, journal: None })
     }
 }
 

@@ -23,6 +23,9 @@ const SLOW_MS: u64 = 1_000;
 /// Time of writing a record after which its calls are answered, with an outcome that is unknown.
 const LATE_MS: u64 = 5_000;
 
+/// Interval of attempts to write while the disk is full. Calls wait so long for one of them.
+const RETRY_MS: u64 = 1_000;
+
 /// Bits of a command's position for its index in the record.
 const INDEX_BITS: u32 = 20;
 
@@ -38,8 +41,12 @@ pub(super) struct Commits {
     record: Option<PendingRecord>,
     /// Empty, with memory for the next record.
     spare: Proposals,
-    /// The disk was full at the last attempt.
-    is_full: bool,
+    /// Position of the last record that was applied.
+    position: u64,
+    /// A checkpoint of the hub is being saved.
+    is_saving: bool,
+    /// Time of the next attempt after one that found the disk full.
+    retry_at: Option<Millis>,
     has_failed: bool,
 }
 
@@ -86,7 +93,7 @@ impl Commits {
     pub(super) fn has_work(&self, hub: &Hub) -> bool {
         let Some(log) = &self.log else { return false };
         match &self.record {
-            None => hub.proposed() > 0 && log.is_ready(),
+            None => self.retry_at.is_none() && hub.proposed() > 0 && log.is_ready(),
             Some(record) => matches!(record.progress, RecordProgress::Applying { .. }),
         }
     }
@@ -99,7 +106,7 @@ impl Commits {
     /// Returns the time at which the record that is being written becomes slow, or late.
     #[inline]
     pub(super) fn next_deadline(&self, now: Millis) -> Option<Millis> {
-        let record = self.record.as_ref()?;
+        let Some(record) = &self.record else { return self.retry_at };
         let begun = record.now.mono;
         let deadlines = [begun.after(SLOW_MS), begun.after(LATE_MS)];
         deadlines.into_iter().find(|at| *at > now)
@@ -133,10 +140,23 @@ impl<L: Listener> Service<L> {
         self.commits.log = Some(log);
     }
 
-    /// Takes the log away, for the successor in an upgrade. No record may be pending.
-    pub fn take_log(&mut self) -> Option<Box<dyn Log>> {
+    /// Releases the log, for the successor in an upgrade. No record may be pending.
+    pub fn release_log(&mut self) {
         assert!(self.is_log_idle(), "a record is still pending");
-        self.commits.log.take()
+        self.hub.abandon_checkpoint();
+        self.commits.is_saving = false;
+        if let Some(log) = self.commits.log.take() {
+            log.close();
+        }
+    }
+
+    /// Commits what has been proposed, outside of a turn. Returns whether nothing waits for the log
+    /// any more, and the hub has nothing to deliver.
+    pub fn advance_log(&mut self) -> bool {
+        self.io.clients.begin_turn();
+        self.commit();
+        self.deliver();
+        self.is_log_idle()
     }
 
     /// Returns whether no change waits for the log.
@@ -150,6 +170,11 @@ impl<L: Listener> Service<L> {
     #[must_use]
     pub fn has_log_failed(&self) -> bool {
         self.commits.has_failed
+    }
+
+    /// Records that the log cannot be used any more.
+    pub fn fail_log(&mut self) {
+        self.commits.has_failed = true;
     }
 
     /// Adds the response to a call that waits for the log.
@@ -184,8 +209,11 @@ impl<L: Listener> Service<L> {
     fn drive_log(&mut self) {
         loop {
             self.take_outcome();
-            let is_applied = self.apply_record();
-            if !is_applied || !self.append_record() {
+            if !self.apply_record() {
+                break;
+            }
+            self.drive_checkpoint();
+            if !self.append_record() {
                 break;
             }
         }
@@ -197,9 +225,11 @@ impl<L: Listener> Service<L> {
     fn append_record(&mut self) -> bool {
         let Self { hub, io, commits, .. } = self;
         let Some(log) = commits.log.as_mut().filter(|log| log.is_ready()) else { return false };
-        if hub.proposed() == 0 || commits.record.is_some() || commits.has_failed {
+        let has_to_wait = commits.retry_at.is_some_and(|at| at > io.now.mono);
+        if hub.proposed() == 0 || has_to_wait || commits.record.is_some() || commits.has_failed {
             return false;
         }
+        commits.retry_at = None;
         let mut proposals = mem::take(&mut commits.spare);
         hub.swap_proposals(&mut proposals);
         log.append(io.now.mono.0, io.now.unix_ms, proposals.bytes());
@@ -220,14 +250,9 @@ impl<L: Listener> Service<L> {
             Outcome::Durable { position } => {
                 record.progress =
                     RecordProgress::Applying { position, index: 0, offset: 0, answered: 0 };
-                if mem::take(&mut commits.is_full) {
-                    log::info!("journal: the disk has room again");
-                }
             }
             Outcome::Full => {
-                if !mem::replace(&mut commits.is_full, true) {
-                    log::error!("journal: the disk is full; changes are refused until it is not");
-                }
+                commits.retry_at = Some(self.io.now.mono.after(RETRY_MS));
                 self.refuse_record(FULL);
             }
             Outcome::Failed => {
@@ -284,6 +309,7 @@ impl<L: Listener> Service<L> {
         let next = record.waiting.get(answered).map(|call| call.client);
         responses.end(self, next);
         if is_applied {
+            self.commits.position = position;
             record.proposals.clear();
             self.commits.spare = record.proposals;
         } else {
@@ -291,6 +317,31 @@ impl<L: Listener> Service<L> {
             self.commits.record = Some(record);
         }
         is_applied
+    }
+
+    /// Saves the next piece of the checkpoint, or begins one if the log has grown enough. Called
+    /// when no record is half applied.
+    fn drive_checkpoint(&mut self) {
+        let Self { hub, io, commits, .. } = self;
+        let Some(log) = &mut commits.log else { return };
+        if !log.has_snapshot() {
+            if mem::take(&mut commits.is_saving) {
+                hub.abandon_checkpoint();
+            }
+            if commits.position > 0 && log.is_snapshot_due() {
+                log.begin_snapshot(commits.position);
+                hub.begin_checkpoint();
+                commits.is_saving = true;
+            }
+        } else if commits.is_saving && log.wants_piece() {
+            match hub.next_piece(io.now) {
+                Some(piece) => log.append_piece(&piece),
+                None => {
+                    log.finish_snapshot();
+                    commits.is_saving = false;
+                }
+            }
+        }
     }
 
     /// Answers the calls of the record with an error, and forgets its commands.

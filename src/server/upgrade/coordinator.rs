@@ -9,9 +9,12 @@ use mio::{Interest, Registry};
 use super::predecessor::{Predecessor, TransferStatus};
 use super::successor::{DRAIN_SPREAD_MS, Successor, TransferredListener};
 use crate::hub::Millis;
+use crate::journal;
 use crate::server::event_source::EventSource;
+use crate::server::journaling;
 use crate::server::listener::OsListener;
 use crate::server::os_socket::OsSocket;
+use crate::server::start_error::StartError;
 use crate::server::systemd::{Notification, Systemd};
 use crate::service::{Listener, Service};
 
@@ -113,9 +116,14 @@ impl UpgradeCoordinator {
     pub(in crate::server) fn hand_over(
         &mut self,
         service: &mut Service<OsListener>,
+        journal: Option<&journal::Config>,
+        registry: &Registry,
         systemd: &Systemd,
     ) {
         let Some(PendingUpgrade { successor, .. }) = &mut self.successor else { return };
+        if journal.is_some() && !journaling::drain(service) {
+            return self.abort("the journal is too slow", systemd);
+        }
         let to_transfer = |listener| TransferredListener {
             kind: Listener::kind(listener),
             address: OsListener::address(listener),
@@ -124,7 +132,20 @@ impl UpgradeCoordinator {
         };
         let listeners: Vec<_> = service.listeners().map(to_transfer).collect();
         let (hub, now) = service.hub();
-        match successor.hand_over(&listeners, hub, now) {
+        let mut result = successor.send_state(&listeners, hub, now);
+        if result.is_ok() {
+            // The successor opens the journal when it may serve.
+            service.release_log();
+            result = successor.send_go();
+            if result.is_err()
+                && let Some(config) = journal
+                && let Err(StartError(line)) = journaling::reopen(config.clone(), service, registry)
+            {
+                service.fail_log();
+                log::error!("{line}");
+            }
+        }
+        match result {
             Ok(()) => {
                 service.listeners_mut().for_each(OsListener::mark_transferred);
                 service.start_draining(DRAIN_SPREAD_MS);

@@ -73,13 +73,13 @@ impl Successor {
         self.child.id()
     }
 
-    /// Sends all that the successor needs to serve, and lets it start. To be called once its socket
-    /// is readable. Blocks the server meanwhile.
+    /// Sends all that the successor needs to serve, and waits until it could. To be called once its
+    /// socket is readable. Blocks the server meanwhile.
     ///
     /// # Errors
     ///
-    /// The reason why the successor did not take over. It must be killed then.
-    pub(super) fn hand_over(
+    /// The reason why the successor cannot take over. It must be killed then.
+    pub(super) fn send_state(
         &mut self,
         listeners: &[TransferredListener<'_>],
         hub: &Hub,
@@ -102,7 +102,16 @@ impl Successor {
         snapshot::write(hub, now, DRAIN_SPREAD_MS + DRAIN_SLACK_MS, &mut out)?;
         drop(out);
         let is_ready = self.socket.recv(|message, _| matches!(message, Message::Ready))?;
-        if is_ready { self.socket.send(&Message::Go, None) } else { Err(malformed()) }
+        if is_ready { Ok(()) } else { Err(malformed()) }
+    }
+
+    /// Lets the successor serve.
+    ///
+    /// # Errors
+    ///
+    /// The socket's error: it does not serve, and must be killed.
+    pub(super) fn send_go(&mut self) -> io::Result<()> {
+        self.socket.send(&Message::Go, None)
     }
 
     /// Transfers a client that is between two requests. `input` is what arrived of its next one.
