@@ -9,7 +9,7 @@
 //! - [`http`]: bytes to values and back; [`hub`]: channels, sessions and pending reads; [`log`]:
 //!   records of what changed the hub, as bytes; all without I/O
 //!
-//! In addition: [`cli`], the commands that talk to a server; [`options`], the configuration;
+//! In addition: [`cli`], the commands for a shell; [`options`], the configuration;
 //! [`sandbox`], the privileges that the process drops before it serves; [`snapshot`], a hub as
 //! bytes; [`journal`], the log in files; `metrics`, the page for Prometheus; and [`web`], the files
 //! that the binary contains.

@@ -18,6 +18,8 @@ pub struct CliOptions {
     pub(super) wait: Duration,
     pub(super) prompt_timeout: Duration,
     pub(super) quick: bool,
+    pub(super) secrets: bool,
+    pub(super) repair: bool,
 }
 
 /// Variable with the server that the commands talk to: that of the option `--server`.
@@ -49,6 +51,8 @@ impl CliOptions {
             wait: Duration::ZERO,
             prompt_timeout: Duration::ZERO,
             quick: false,
+            secrets: false,
+            repair: false,
         };
         for spec in specs {
             spec.set_all(&mut options, spec.default).expect("valid defaults");

@@ -41,10 +41,12 @@ pub(super) fn json_line(message: &Value, output: Output) -> String {
         write!(line, "{comma}\"{key}\":{value}").expect("a String accepts all text");
     }
     line.push('}');
-    if output == Output::Program {
-        return line;
-    }
-    // JSON escapes only the first 32 control characters.
+    if output == Output::Program { line } else { printable_json(&line) }
+}
+
+/// Returns a line of JSON with its control characters escaped. JSON itself escapes only the first
+/// 32 of them.
+pub(super) fn printable_json(line: &str) -> String {
     let mut safe = String::new();
     for letter in line.chars() {
         if is_control(letter) {

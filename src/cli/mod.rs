@@ -1,5 +1,5 @@
-//! The commands for a shell: `speak write`, `speak read`, `speak doctor`. They talk to a server as
-//! other clients do.
+//! The commands for a shell: `speak write`, `speak read`, `speak doctor`, which talk to a server as
+//! other clients do, and `speak journal`, which reads the files of one.
 //!
 //! Commands block. That is safe: a command is a process of its own and never runs in a server.
 //! Their options are tables like the server's, so `--help`, errors, completions and the manual page
@@ -13,6 +13,7 @@ mod exit_status;
 mod format;
 mod generate;
 mod http;
+mod journal;
 mod output;
 mod read;
 mod server_url;
@@ -135,6 +136,30 @@ pub const COMMANDS: &[Subcommand] = &[
         ],
         run: doctor::run,
     },
+    Subcommand {
+        name: "journal",
+        operands: &["DIR"],
+        about: "print what a journal holds, or cut it at its damage",
+        more: "DIR is that of --journal. A server may use it meanwhile, except for --repair.\n\
+               Exit status: 0 if a server can start with the journal, 1 if not.\n",
+        specs: &[
+            Spec {
+                name: "secrets",
+                takes: Arity::Nothing,
+                default: "off",
+                help: "also print each command: channel names, messages and auth codes",
+                set: |options, text| set(&mut options.secrets, parse_bool(text)),
+            },
+            Spec {
+                name: "repair",
+                takes: Arity::Nothing,
+                default: "off",
+                help: "keep what is before the damage, and save the damaged files",
+                set: |options, text| set(&mut options.repair, parse_bool(text)),
+            },
+        ],
+        run: journal::run,
+    },
 ];
 
 /// Command for packages. `--help` of the server does not list it.
@@ -214,6 +239,8 @@ mod tests {
             (&["doctor", "http://a", "--direct-port", "x"], "--direct-port"),
             (&["doctor"], "URL"),
             (&["doctor", "nowhere"], "nowhere"),
+            (&["journal"], "DIR"),
+            (&["journal", "a", "--repair=x"], "--repair"),
         ];
         for (words, named) in cases {
             let command = COMMANDS.iter().find(|command| command.name == words[0]).unwrap();

@@ -23,6 +23,8 @@ const SEGMENT_PREFIX: &str = "segment-";
 const SNAPSHOT_PREFIX: &str = "snapshot-";
 /// End of the name of a file that is not complete.
 const NEW_SUFFIX: &str = ".new";
+/// End of the name of a damaged file that a repair has saved, without a number.
+const SAVED_SUFFIX: &str = ".damaged-";
 
 /// The directory of a journal.
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ pub(super) struct Listing {
     pub(super) snapshots: Vec<u64>,
     /// Names of incomplete files, which a crash has left.
     pub(super) leftovers: Vec<String>,
+    /// Names of files that a repair has saved.
+    pub(super) saved: Vec<String>,
 }
 
 pub(super) fn segment_name(position: u64) -> String {
@@ -47,6 +51,11 @@ pub(super) fn segment_name(position: u64) -> String {
 
 pub(super) fn snapshot_name(position: u64) -> String {
     format!("{SNAPSHOT_PREFIX}{position:020}")
+}
+
+/// Name under which a repair at this time saves a file.
+pub(super) fn saved_name(name: &str, unix_ms: u64) -> String {
+    format!("{name}{SAVED_SUFFIX}{unix_ms}")
 }
 
 /// Name of a file until it is complete.
@@ -118,6 +127,7 @@ impl Directory {
             .truncate(false)
             .mode(FILE_MODE)
             .open(&path)
+            .and_then(|file| self.adopt(&file).map(|()| file))
             .map_err(|error| JournalError::io("lock the journal", &path, &error))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(file.into()),
@@ -130,6 +140,12 @@ impl Directory {
         }
     }
 
+    /// Returns whether a process has the lock.
+    pub(super) fn is_locked(&self) -> bool {
+        let Ok(file) = File::open(self.path.join(LOCK_NAME)) else { return false };
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+    }
+
     /// Lists the files.
     pub(super) fn list(&self) -> Result<Listing, JournalError> {
         let cannot_read = |error| JournalError::io("read the journal", &self.path, &error);
@@ -138,6 +154,8 @@ impl Directory {
             let Ok(name) = entry.map_err(cannot_read)?.file_name().into_string() else { continue };
             if name.ends_with(NEW_SUFFIX) {
                 listing.leftovers.push(name);
+            } else if name.contains(SAVED_SUFFIX) {
+                listing.saved.push(name);
             } else if let Some(position) = position_of(&name, SEGMENT_PREFIX) {
                 listing.segments.push(position);
             } else if let Some(position) = position_of(&name, SNAPSHOT_PREFIX) {
@@ -146,7 +164,19 @@ impl Directory {
         }
         listing.segments.sort_unstable();
         listing.snapshots.sort_unstable();
+        listing.saved.sort_unstable();
         Ok(listing)
+    }
+
+    /// Gives a file that root has created to the owner of the directory, who is to use it.
+    fn adopt(&self, file: &File) -> io::Result<()> {
+        if geteuid().is_root() {
+            let about = fs::metadata(&self.path)?;
+            if about.uid() != file.metadata()?.uid() {
+                std::os::unix::fs::fchown(file, Some(about.uid()), Some(about.gid()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Opens a file for reading.
@@ -174,7 +204,9 @@ impl Storage for Directory {
     fn create(&self, name: &str) -> io::Result<Box<dyn StoredFile>> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(FILE_MODE);
-        Ok(Box::new(options.open(self.path.join(name))?))
+        let file = options.open(self.path.join(name))?;
+        self.adopt(&file)?;
+        Ok(Box::new(file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

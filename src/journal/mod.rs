@@ -23,16 +23,20 @@
 
 mod directory;
 mod helper;
+mod inspect;
 #[expect(clippy::module_inception, reason = "where a reader looks for the Journal")]
 mod journal;
 mod journal_error;
 mod recovery;
+mod repair;
 mod segment_writer;
 mod snapshot_file;
 mod start;
 mod storage;
 
 pub use directory::{Directory, is_journal_file};
+pub use inspect::{FileState, FileSummary, Summary, inspect};
 pub use journal::{Journal, JournalStats};
 pub use journal_error::JournalError;
 pub use recovery::{Config, Item, Opened, Recovered};
+pub use repair::{Cut, repair};

@@ -44,7 +44,7 @@ pub struct Opened {
     pub(super) directory: Directory,
     pub(super) lock: OwnedFd,
     pub(super) config: Config,
-    boot_id: [u8; 16],
+    pub(super) boot_id: [u8; 16],
 }
 
 /// A journal that was read.
@@ -118,35 +118,10 @@ impl Opened {
         self,
         sink: &mut dyn FnMut(Item) -> Result<(), String>,
     ) -> Result<Recovered, JournalError> {
-        let listing = self.directory.list()?;
-        let mut reading = Reading {
-            directory: &self.directory,
-            boot_id: self.boot_id,
-            plan: Plan { obsolete: listing.leftovers.clone(), ..Plan::default() },
-            is_lossy: false,
-            epoch_due: 0,
-            next_position: 1,
-            last_times: None,
-            records: 0,
-        };
-        if let Err(error) = reading.read(&listing, sink) {
-            return Err(match error {
-                ReadError::Io(error) => {
-                    JournalError::io("read the journal", self.directory.path(), &error)
-                }
-                ReadError::Damaged(damage) => damage.into_error(self.directory.path()),
-                ReadError::Caller(line) => JournalError(line),
-            });
+        match read_journal(&self.directory, self.boot_id, sink) {
+            Ok(contents) => Ok(contents.recovered(self)),
+            Err(error) => Err(error.into_error(self.directory.path())),
         }
-        let Reading { plan, is_lossy, epoch_due, next_position, last_times, records, .. } = reading;
-        Ok(Recovered {
-            position: next_position - 1,
-            last_times,
-            needs_new_epoch: is_lossy || epoch_due >= next_position,
-            records,
-            opened: self,
-            plan,
-        })
     }
 
     /// Takes over a journal after `position`, the last of the process that had the lock before.
@@ -206,6 +181,57 @@ impl Opened {
     pub(super) fn origin(&self, journal_id: [u8; 16]) -> FileOrigin {
         FileOrigin { journal_id, boot_id: self.boot_id, sync: self.config.sync }
     }
+}
+
+/// What a journal holds.
+pub(super) struct Contents {
+    /// Position of the last record.
+    pub(super) position: u64,
+    last_times: Option<(u64, u64)>,
+    pub(super) needs_new_epoch: bool,
+    pub(super) records: u64,
+    pub(super) plan: Plan,
+}
+
+impl Contents {
+    pub(super) fn recovered(self, opened: Opened) -> Recovered {
+        Recovered {
+            position: self.position,
+            last_times: self.last_times,
+            needs_new_epoch: self.needs_new_epoch,
+            records: self.records,
+            opened,
+            plan: self.plan,
+        }
+    }
+}
+
+/// Reads a journal as a start would, under the boot `boot_id` of the machine. Needs no lock if no
+/// process uses the journal.
+pub(super) fn read_journal(
+    directory: &Directory,
+    boot_id: [u8; 16],
+    sink: &mut dyn FnMut(Item) -> Result<(), String>,
+) -> Result<Contents, ReadError> {
+    let listing = directory.list().map_err(|JournalError(line)| ReadError::Caller(line))?;
+    let mut reading = Reading {
+        directory,
+        boot_id,
+        plan: Plan { obsolete: listing.leftovers.clone(), ..Plan::default() },
+        is_lossy: false,
+        epoch_due: 0,
+        next_position: 1,
+        last_times: None,
+        records: 0,
+    };
+    reading.read(&listing, sink)?;
+    Ok(Contents {
+        position: reading.next_position - 1,
+        last_times: reading.last_times,
+        needs_new_epoch: reading.is_lossy || reading.epoch_due >= reading.next_position,
+        records: reading.records,
+        plan: reading.plan,
+    })
 }
 
 /// State of reading a journal.
@@ -403,7 +429,7 @@ impl fmt::Debug for Recovered {
 }
 
 /// Identity of this boot of the machine: all zeros if the kernel does not tell it.
-fn boot_id() -> [u8; 16] {
+pub(super) fn boot_id() -> [u8; 16] {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: Vec<_> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
     let mut id = [0; 16];

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::directory::{new_name, snapshot_name};
-use super::journal_error::DamagedFile;
+use super::journal_error::{DamagedFile, JournalError};
 use super::storage::{Storage, StoredFile, WriteError};
 use crate::log::{FILE_HEADER_BYTES, FRAME_HEAD_BYTES, FileHeader, FileKind, Frame, FrameKind};
 
@@ -75,6 +76,16 @@ pub(super) enum ReadError {
     Io(io::Error),
     Damaged(DamagedFile),
     Caller(String),
+}
+
+impl ReadError {
+    pub(super) fn into_error(self, directory: &Path) -> JournalError {
+        match self {
+            Self::Io(error) => JournalError::io("read the journal", directory, &error),
+            Self::Damaged(damage) => damage.into_error(directory),
+            Self::Caller(line) => JournalError(line),
+        }
+    }
 }
 
 impl From<io::Error> for ReadError {

@@ -25,28 +25,8 @@ impl Recovered {
     ///
     /// [`JournalError`] for other errors of the disk.
     pub fn start(mut self, waker: Waker) -> Result<Journal, JournalError> {
-        let directory = self.opened.directory.clone();
-        let cannot = |error| JournalError::io("write the journal", directory.path(), &error);
-        let storage: Arc<dyn Storage> = Arc::new(directory.clone());
-        for name in &self.plan.obsolete {
-            storage.remove(name).map_err(cannot)?;
-        }
-        storage.sync_names().map_err(cannot)?;
-        // A record must not be on the disk before those of an earlier process.
-        for first in &self.plan.unsynced {
-            directory.open_file(&segment_name(*first))?.sync_data().map_err(cannot)?;
-        }
-        let is_new = self.plan.journal_id.is_none();
-        let origin = self.opened.origin(self.plan.journal_id.unwrap_or_else(new_journal_id));
-        let segment = match self.begin_segment(&*storage, &origin) {
-            Ok(segment) => segment,
-            Err(WriteError::Full(error)) if !is_new => {
-                log::warn!("journal disk is full, refusing records: {error}");
-                self.cut_newest()?;
-                None
-            }
-            Err(error) => return Err(cannot(error.into_io())),
-        };
+        let storage: Arc<dyn Storage> = Arc::new(self.opened.directory.clone());
+        let (origin, segment) = self.prepare(&*storage)?;
         let epoch_due = self.epoch_due();
         let segment_bytes = self.opened.config.segment_bytes;
         let writer =
@@ -58,10 +38,40 @@ impl Recovered {
             log_bytes: self.plan.log_bytes,
             snapshot: self.plan.snapshot,
         };
-        let path = directory.path().to_owned();
+        let path = self.opened.directory.path().to_owned();
         let helper = Helper::start(storage, waker)
             .map_err(|error| JournalError(format!("cannot start the journal's thread: {error}")))?;
         Ok(Journal::new(path, self.opened.lock, state, writer, helper))
+    }
+
+    /// Makes the files ready for new records. Returns the segment for the next record: `None` if
+    /// that begins one.
+    pub(super) fn prepare(
+        &mut self,
+        storage: &dyn Storage,
+    ) -> Result<(FileOrigin, Option<OpenSegment>), JournalError> {
+        let directory = self.opened.directory.clone();
+        let cannot = |error| JournalError::io("write the journal", directory.path(), &error);
+        for name in &self.plan.obsolete {
+            storage.remove(name).map_err(cannot)?;
+        }
+        storage.sync_names().map_err(cannot)?;
+        // A record must not be on the disk before those of an earlier process.
+        for first in &self.plan.unsynced {
+            directory.open_file(&segment_name(*first))?.sync_data().map_err(cannot)?;
+        }
+        let is_new = self.plan.journal_id.is_none();
+        let origin = self.opened.origin(self.plan.journal_id.unwrap_or_else(new_journal_id));
+        let segment = match self.begin_segment(storage, &origin) {
+            Ok(segment) => segment,
+            Err(WriteError::Full(error)) if !is_new => {
+                log::warn!("journal disk is full, refusing records: {error}");
+                self.cut_newest()?;
+                None
+            }
+            Err(error) => return Err(cannot(error.into_io())),
+        };
+        Ok((origin, segment))
     }
 
     /// Creates the segment for the next record. `None` if the next record begins one.
@@ -105,19 +115,14 @@ impl Recovered {
 }
 
 /// Appends the records of a segment as those of another one.
-pub(super) fn copy_records(
-    from: &FileHeader,
-    bytes: &[u8],
-    to: &FileHeader,
-    records: &mut Vec<u8>,
-) {
+fn copy_records(from: &FileHeader, bytes: &[u8], to: &FileHeader, records: &mut Vec<u8>) {
     records.reserve(bytes.len());
     for record in SegmentScan::new(*from, bytes) {
         to.push_frame(records, &record.frame());
     }
 }
 
-pub(super) fn new_journal_id() -> [u8; 16] {
+fn new_journal_id() -> [u8; 16] {
     let mut id = [0; 16];
     getrandom::fill(&mut id).expect("the operating system gives random bytes");
     id

@@ -47,7 +47,7 @@ speak \- %2
 Speak carries messages between web pages and programs: by long polls, event streams, WebSockets
 and JSONP, in channels that keep a short history.
 It runs in the foreground and logs to standard error.
-A command talks to a server instead.
+A command talks to a server instead, or reads a journal.
 .PP
 %3The command line wins over the environment.
 There, an empty variable counts as unset, and lists have commas.
@@ -85,7 +85,8 @@ Otherwise, continue.
 Success, or a stop by a signal.
 .TP
 .B 1
-The server cannot start or cannot save its state; a command failed; the doctor found a failure.
+The server cannot start or cannot save its state; a command failed; the doctor found a failure;
+a journal is damaged.
 .TP
 .B 2
 An option or its value is invalid.

@@ -1,0 +1,179 @@
+//! Cuts a journal at its damage, after the damaged files were saved.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::directory::{Directory, new_name, saved_name, segment_name};
+use super::journal_error::{DamagedFile, JournalError};
+use super::recovery::{Config, Opened, read_journal};
+use super::segment_writer::create_segment;
+use super::snapshot_file::{ReadError, SnapshotWriter, read_snapshot};
+use super::storage::{Storage, WriteError};
+use crate::log::{FILE_HEADER_BYTES, FileHeader, FileKind, SyncMode};
+
+/// A file that a repair has cut or removed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Name of the file.
+    pub name: String,
+    /// Size of what was kept. 0 if the file was removed.
+    pub kept_bytes: u64,
+    /// Name of the file with all that was there.
+    pub saved_as: String,
+}
+
+/// Cuts the journal in `directory` at its first damage, so that a server can start with it. The
+/// files with damage, and all later ones, are saved under other names. The next start begins a new
+/// epoch. Returns what was cut: nothing if there is no damage.
+///
+/// # Errors
+///
+/// [`JournalError`], also if a process uses the journal.
+pub fn repair(directory: &Path) -> Result<Vec<Cut>, JournalError> {
+    let path = directory.display();
+    if !directory.is_dir() {
+        return Err(JournalError(format!("{path} is no directory: give that of --journal")));
+    }
+    let opened = Opened::open(Config::new(directory.to_owned(), SyncMode::Always))?;
+    let mut repair = Repair {
+        directory: opened.directory.clone(),
+        unix_ms: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_millis() as u64),
+        cuts: Vec::new(),
+        is_damaged: false,
+    };
+    // Each round cuts one file, or adds the one that is missing.
+    loop {
+        match read_journal(&repair.directory, opened.boot_id, &mut |_| Ok(())) {
+            Ok(_) if !repair.is_damaged => return Ok(repair.cuts),
+            Ok(contents) => {
+                let mut recovered = contents.recovered(opened);
+                recovered.needs_new_epoch = true;
+                return match recovered.prepare(&repair.directory)? {
+                    (_, Some(_)) => Ok(repair.cuts),
+                    (_, None) => Err(JournalError(format!(
+                        "the disk of {path} is full: free 16 MiB, and run the command again"
+                    ))),
+                };
+            }
+            Err(ReadError::Damaged(damage)) => {
+                repair.is_damaged = true;
+                repair.cut_at(&damage).map_err(|error| {
+                    JournalError::io("repair", &directory.join(&damage.name), &error.into_io())
+                })?;
+            }
+            Err(error) => return Err(error.into_error(directory)),
+        }
+    }
+}
+
+struct Repair {
+    directory: Directory,
+    unix_ms: u64,
+    cuts: Vec<Cut>,
+    is_damaged: bool,
+}
+
+impl Repair {
+    fn cut_at(&mut self, damage: &DamagedFile) -> Result<(), WriteError> {
+        let listing = self.directory.list().map_err(|error| io::Error::other(error.0))?;
+        let names: Vec<_> = listing.segments.iter().map(|first| segment_name(*first)).collect();
+        if let Some(index) = names.iter().position(|name| *name == damage.name) {
+            for later in names[index + 1..].iter().rev() {
+                self.set_aside(later)?;
+            }
+            return Ok(self.cut_segment(damage)?);
+        }
+        let path = self.directory.path().join(&damage.name);
+        let mut pieces = Vec::new();
+        let read = read_snapshot(File::open(&path)?, &damage.name, &mut |piece| {
+            pieces.push(piece.to_vec());
+            Ok(())
+        });
+        match read {
+            // The snapshot is good, and the segment after it is missing.
+            Ok(contents) => self.add_segment(&contents.header),
+            Err(_) if damage.offset == 0 => Ok(self.set_aside(&damage.name)?),
+            Err(_) => self.cut_snapshot(damage, &pieces),
+        }
+    }
+
+    /// Keeps the records before the damage.
+    fn cut_segment(&mut self, damage: &DamagedFile) -> io::Result<()> {
+        if damage.offset < FILE_HEADER_BYTES as u64 {
+            return self.set_aside(&damage.name);
+        }
+        let mut kept = Vec::new();
+        let source = File::open(self.directory.path().join(&damage.name))?;
+        source.take(damage.offset).read_to_end(&mut kept)?;
+        let new_name = new_name(&damage.name);
+        let mut file = self.directory.create(&new_name)?;
+        file.write_at(&kept, 0)?;
+        file.sync()?;
+        self.replace(&damage.name, damage.offset, |directory| {
+            directory.rename(&new_name, &damage.name)
+        })
+    }
+
+    /// Keeps the pieces before the damage.
+    fn cut_snapshot(&mut self, damage: &DamagedFile, pieces: &[Vec<u8>]) -> Result<(), WriteError> {
+        let header = self.header(&damage.name)?;
+        let mut snapshot = SnapshotWriter::begin(Arc::new(self.directory.clone()), header)?;
+        for piece in pieces {
+            snapshot.append(piece)?;
+        }
+        let mut result = Ok(0);
+        self.replace(&damage.name, damage.offset, |_| {
+            result = snapshot.finish();
+            Ok(())
+        })?;
+        result.map(drop)
+    }
+
+    /// Adds an empty segment after a snapshot.
+    fn add_segment(&self, snapshot: &FileHeader) -> Result<(), WriteError> {
+        let position = snapshot.position + 1;
+        let header = FileHeader { kind: FileKind::Segment, position, ..*snapshot };
+        create_segment(&self.directory, &header, 0, &[], true).map(drop)
+    }
+
+    fn header(&self, name: &str) -> io::Result<FileHeader> {
+        let mut bytes = Vec::new();
+        let file = File::open(self.directory.path().join(name))?;
+        file.take(FILE_HEADER_BYTES as u64).read_to_end(&mut bytes)?;
+        FileHeader::parse(&bytes).map_err(|error| io::Error::other(error.to_string()))
+    }
+
+    /// Saves a file and has it replaced by its good part.
+    fn replace(
+        &mut self,
+        name: &str,
+        kept_bytes: u64,
+        replace: impl FnOnce(&Directory) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let saved_as = saved_name(name, self.unix_ms);
+        let path = |name: &str| self.directory.path().join(name);
+        // By a second name, the file is under its own at any moment, even if the machine stops.
+        fs::hard_link(path(name), path(&saved_as))
+            .or_else(|_| fs::rename(path(name), path(&saved_as)))?;
+        replace(&self.directory)?;
+        self.directory.sync_names()?;
+        self.cuts.push(Cut { name: name.to_owned(), kept_bytes, saved_as });
+        Ok(())
+    }
+
+    /// Renames a file of which nothing is kept.
+    fn set_aside(&mut self, name: &str) -> io::Result<()> {
+        let saved_as = saved_name(name, self.unix_ms);
+        self.directory.rename(name, &saved_as)?;
+        self.directory.sync_names()?;
+        self.cuts.push(Cut { name: name.to_owned(), kept_bytes: 0, saved_as });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "repair_tests.rs"]
+mod tests;
