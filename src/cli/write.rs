@@ -66,7 +66,9 @@ fn write_message(
             return id.ok_or_else(|| format!("{server}: the response has no id"));
         };
         let pause = response.retry_after().map_or(RETRY_PAUSE, Duration::from_secs);
-        if !matches!(response.head.status, 429 | 503) || Instant::now() + pause > until {
+        let may_be_written = response.json()["error"] == "outcome_unknown";
+        let is_busy = matches!(response.head.status, 429 | 503) && !may_be_written;
+        if !is_busy || Instant::now() + pause > until {
             return Err(rejection);
         }
         thread::sleep(pause);

@@ -178,6 +178,8 @@
     const timer = setTimeout(() => controller.abort(new Error("timed out")), ms);
     try {
       const answer = await transport.call(url, form(values), controller.signal);
+      // The call may have been made, as if its answer was lost.
+      if (answer.error === "outcome_unknown") answer.status = 0;
       if (answer.error)
         throw Object.assign(new SpeakError(answer.detail), answer, { name: answer.error });
       return answer;

@@ -44,6 +44,25 @@ test("a message whose response was lost is not sent again", async () => {
   assert.deepEqual([id, sim.server.texts("lobby"), chat.texts()], [2, ["hello"], ["hello"]]);
 });
 
+for (const isWritten of [true, false]) {
+  test(`after an unknown outcome the channel is read, and the message arrives once (written: ${isWritten})`, async () => {
+    const sim = new Simulation();
+    const chat = await joined(sim);
+    let count = 1;
+    const { on_write } = sim.server;
+    sim.server.on_write = (values, reply) => {
+      if (count-- <= 0) return on_write.call(sim.server, values, reply);
+      if (isWritten) on_write.call(sim.server, values, () => {});
+      refuse("outcome_unknown", 503);
+    };
+    const { id } = await sim.waitFor(chat.say("howdy"));
+    await sim.clock.advance(5000);
+    assert.deepEqual(chat.texts(), ["howdy"]);
+    assert.equal(id, chat.received.messages.at(-1).id);
+    assert.equal(sim.requestsTo("write").length, isWritten ? 1 : 2);
+  });
+}
+
 test("a message that was lost is sent again at once", async () => {
   const sim = new Simulation();
   const chat = await joined(sim);
