@@ -17,7 +17,7 @@ use crate::journal::{self, FileState, FileSummary, JournalError, Summary};
 use crate::log::Record;
 
 /// Names of the kinds of commands. The last are those that this version does not know.
-const KINDS: [&str; 6] = ["write", "introduce", "leave", "end", "drop_channel", "unknown"];
+const KINDS: [&str; 7] = ["write", "introduce", "leave", "end", "drop_channel", "begin", "unknown"];
 const UNKNOWN: usize = KINDS.len() - 1;
 
 pub(super) fn run(options: &CliOptions, operands: &[OsString]) -> Result<ExitStatus, Failure> {
@@ -71,6 +71,7 @@ fn each_command(record: &Record, visit: &mut dyn FnMut(usize, Option<&Command>))
             Command::Leave { .. } => 2,
             Command::End { .. } => 3,
             Command::DropChannel { .. } => 4,
+            Command::Begin { .. } => 5,
         };
         visit(kind, Some(&command));
     }
@@ -171,6 +172,11 @@ fn push_command(line: &mut String, record: &Record, command: Option<&Command>) {
             fields.number("connection", Some(*session));
             fields.text("reason", reason.as_str());
             fields.optional_text("message", *text);
+        }
+        // The key stays secret: it tells when channels were dropped.
+        Some(Command::Begin { epoch, watermark_hash_key: _ }) => {
+            fields.text("command", "begin");
+            fields.text("epoch", &String::from_utf8_lossy(epoch));
         }
         Some(Command::DropChannel { channel, next_id }) => {
             fields.text("command", "drop_channel");

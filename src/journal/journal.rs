@@ -295,6 +295,10 @@ impl Log for Journal {
         Some(outcome)
     }
 
+    fn bytes(&self) -> u64 {
+        self.state.log_bytes
+    }
+
     fn is_snapshot_due(&self) -> bool {
         let snapshot_bytes = self.state.snapshot.map_or(0, |(_, bytes)| bytes);
         let size = self.state.log_bytes;

@@ -20,6 +20,9 @@ pub trait Log {
     /// progress of a snapshot too.
     fn take_outcome(&mut self) -> Option<Outcome>;
 
+    /// Returns the size of the records after the newest snapshot, in bytes.
+    fn bytes(&self) -> u64;
+
     /// Returns whether a snapshot would shorten the log enough to be worth its cost.
     fn is_snapshot_due(&self) -> bool;
 

@@ -9,7 +9,9 @@ mod turn_histogram;
 
 pub use process::{ProcessStats, ProcessUsage};
 
-use self::prometheus::{Kind, Page};
+use std::time::Duration;
+
+use self::prometheus::{Kind, Page, Seconds};
 use self::turn_histogram::TurnHistogram;
 use crate::api::Api;
 use crate::hub::{DropReason, Gauges, Hub, Reason};
@@ -32,12 +34,41 @@ pub(crate) struct Metrics {
     /// Durations of the turns of the loop.
     pub(crate) turns: TurnHistogram,
     rejected: [u64; RejectReason::ALL.len()],
+    log_refusals: [u64; LogRefusal::ALL.len()],
     /// Limit on clients.
     pub(crate) max_clients: usize,
     /// Limit on the memory used for clients, in bytes.
     pub(crate) max_memory: usize,
     /// Reads the values of the process. `None` in a simulation.
     pub(crate) process: Option<Box<dyn FnMut() -> ProcessStats>>,
+}
+
+/// Reason why the log refused a call.
+#[derive(Clone, Copy)]
+pub(crate) enum LogRefusal {
+    /// The disk is full.
+    Full,
+    /// The log did not respond in time, before the call was on its way to it.
+    Behind,
+    /// The log failed, or did not respond in time: the outcome of the call is unknown.
+    Unknown,
+}
+
+/// Values of the log; all 0 without one.
+#[derive(Default)]
+pub(crate) struct LogGauges {
+    pub(crate) is_up: bool,
+    /// Age of the record that is being written.
+    pub(crate) lag: Duration,
+    /// Position of the last record that was applied.
+    pub(crate) position: u64,
+    /// Size of the records after the newest snapshot.
+    pub(crate) bytes: u64,
+}
+
+impl LogRefusal {
+    const ALL: [(Self, &str); 3] =
+        [(Self::Full, "full"), (Self::Behind, "behind"), (Self::Unknown, "unknown")];
 }
 
 impl RejectReason {
@@ -54,8 +85,20 @@ impl Metrics {
         self.rejected[reason as usize] += 1;
     }
 
+    /// Counts calls that the log refused.
+    pub(crate) fn count_log_refusals(&mut self, reason: LogRefusal, calls: usize) {
+        self.log_refusals[reason as usize] += calls as u64;
+    }
+
     /// Appends the page. `clients` is the number of clients of the public listeners.
-    pub(crate) fn write(&mut self, hub: &Hub, api: &Api, clients: usize, out: &mut Vec<u8>) {
+    pub(crate) fn write(
+        &mut self,
+        hub: &Hub,
+        api: &Api,
+        clients: usize,
+        log: &LogGauges,
+        out: &mut Vec<u8>,
+    ) {
         let mut page = Page(out);
         page.family("speak_build_info", Kind::Gauge, "Version of the server; the value is 1.")
             .labelled_sample(&[("version", &VERSION)], 1);
@@ -72,6 +115,7 @@ impl Metrics {
         for (reason, name) in RejectReason::ALL {
             family.labelled_sample(&[("reason", &name)], self.rejected[reason as usize]);
         }
+        self.write_log(log, &mut page);
         let help = "Duration of a turn of the loop in seconds, without the wait for events.";
         page.family("speak_loop_seconds", Kind::Histogram, help).histogram(
             self.turns.buckets(),
@@ -84,6 +128,34 @@ impl Metrics {
         page.counter("speak_log_lines_lost_total", help, dropped);
         if let Some(process) = &process {
             process.write(&mut page);
+        }
+    }
+
+    fn write_log(&self, log: &LogGauges, page: &mut Page<'_>) {
+        page.gauge(
+            "speak_log_up",
+            "1 if the journal takes records; 0 if it is full, late or failed, or there is none.",
+            u8::from(log.is_up),
+        );
+        page.gauge(
+            "speak_log_lag_seconds",
+            "Time for which the record that is being written has waited for the disk.",
+            Seconds(log.lag),
+        );
+        page.gauge(
+            "speak_log_position",
+            "Position of the last record that was applied; a record has the changes of a turn.",
+            log.position,
+        );
+        page.gauge(
+            "speak_log_bytes",
+            "Size of the records after the newest snapshot in bytes.",
+            log.bytes,
+        );
+        let help = "Calls that the journal refused, by reason; `unknown` may have taken effect.";
+        let mut family = page.family("speak_log_refused_total", Kind::Counter, help);
+        for (reason, name) in LogRefusal::ALL {
+            family.labelled_sample(&[("reason", &name)], self.log_refusals[reason as usize]);
         }
     }
 

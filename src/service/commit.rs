@@ -5,6 +5,7 @@
 //! applied, and their calls are answered.
 
 use std::mem;
+use std::time::Duration;
 
 use minicbor::Decoder;
 
@@ -16,6 +17,7 @@ use crate::api::{Error, Responder};
 use crate::http::Persistence;
 use crate::hub::{Command, Hub, Key, LogHealth, Millis, Now, Proposals};
 use crate::log::{Log, Outcome};
+use crate::metrics::{LogGauges, LogRefusal};
 
 /// Time of writing a record after which sessions no longer time out.
 const SLOW_MS: u64 = 1_000;
@@ -110,6 +112,28 @@ impl Commits {
         let begun = record.now.mono;
         let deadlines = [begun.after(SLOW_MS), begun.after(LATE_MS)];
         deadlines.into_iter().find(|at| *at > now)
+    }
+
+    /// Returns the values for the metrics.
+    pub(super) fn gauges(&self, now: Millis) -> LogGauges {
+        let Some(log) = &self.log else { return LogGauges::default() };
+        let lag_ms = self.lag_ms(now);
+        LogGauges {
+            is_up: !self.has_failed && self.retry_at.is_none() && lag_ms < LATE_MS,
+            lag: Duration::from_millis(lag_ms),
+            position: self.position,
+            bytes: log.bytes(),
+        }
+    }
+
+    /// Returns the time for which a record has been written.
+    fn lag_ms(&self, now: Millis) -> u64 {
+        match &self.record {
+            Some(PendingRecord { now: begun, progress: RecordProgress::Writing, .. }) => {
+                now.0 - begun.mono.0
+            }
+            _ => 0,
+        }
     }
 
     /// Returns the bytes of proposals and of waiting calls.
@@ -253,11 +277,11 @@ impl<L: Listener> Service<L> {
             }
             Outcome::Full => {
                 commits.retry_at = Some(self.io.now.mono.after(RETRY_MS));
-                self.refuse_record(FULL);
+                self.refuse_record(LogRefusal::Full);
             }
             Outcome::Failed => {
                 commits.has_failed = true;
-                self.refuse_record(Error::OutcomeUnknown);
+                self.refuse_record(LogRefusal::Unknown);
                 self.refuse_proposals();
             }
         }
@@ -345,9 +369,9 @@ impl<L: Listener> Service<L> {
     }
 
     /// Answers the calls of the record with an error, and forgets its commands.
-    fn refuse_record(&mut self, error: Error) {
+    fn refuse_record(&mut self, reason: LogRefusal) {
         let Some(mut record) = self.commits.record.take() else { return };
-        self.refuse_calls(mem::take(&mut record.waiting), error);
+        self.refuse_calls(mem::take(&mut record.waiting), reason);
         self.refuse_commands(&record.proposals);
         record.proposals.clear();
         self.commits.spare = record.proposals;
@@ -358,11 +382,17 @@ impl<L: Listener> Service<L> {
         let mut proposals = Proposals::default();
         self.hub.swap_proposals(&mut proposals);
         let waiting = mem::take(&mut self.commits.waiting);
-        self.refuse_calls(waiting, BEHIND);
+        self.refuse_calls(waiting, LogRefusal::Behind);
         self.refuse_commands(&proposals);
     }
 
-    fn refuse_calls(&mut self, calls: Vec<WaitingCall>, error: Error) {
+    fn refuse_calls(&mut self, calls: Vec<WaitingCall>, reason: LogRefusal) {
+        self.io.metrics.count_log_refusals(reason, calls.len());
+        let error = match reason {
+            LogRefusal::Full => FULL,
+            LogRefusal::Behind => BEHIND,
+            LogRefusal::Unknown => Error::OutcomeUnknown,
+        };
         let mut responses = Responses::default();
         for call in calls {
             responses.begin(self, call.client);
@@ -390,13 +420,7 @@ impl<L: Listener> Service<L> {
 
     /// Tells the hub how the log responds. Answers the calls of a record that is late.
     fn check_health(&mut self) {
-        let elapsed = match &self.commits.record {
-            Some(PendingRecord { now, progress: RecordProgress::Writing, .. }) => {
-                self.io.now.mono.0 - now.mono.0
-            }
-            _ => 0,
-        };
-        let health = match elapsed {
+        let health = match self.commits.lag_ms(self.io.now.mono) {
             _ if self.commits.has_failed => LogHealth::Stalled,
             LATE_MS.. => LogHealth::Stalled,
             SLOW_MS.. => LogHealth::Slow,
@@ -411,7 +435,7 @@ impl<L: Listener> Service<L> {
             if !waiting.is_empty() {
                 log::error!("journal: the disk has not responded for {} s", LATE_MS / 1000);
             }
-            self.refuse_calls(waiting, Error::OutcomeUnknown);
+            self.refuse_calls(waiting, LogRefusal::Unknown);
         }
         if self.hub.proposed() > 0 {
             self.refuse_proposals();

@@ -141,10 +141,11 @@ impl<L: Listener> Service<L> {
         request: &Request<'_>,
         is_waiting: bool,
     ) -> Handled {
-        let Self { hub, io, .. } = self;
+        let Self { hub, io, commits, .. } = self;
         let Some(source) = source else {
+            let log = commits.gauges(io.now.mono);
             let (active, metrics) = (io.clients.active(), &mut io.metrics);
-            let write_page = |api: &_, page: &mut _| metrics.write(hub, api, active, page);
+            let write_page = |api: &_, page: &mut _| metrics.write(hub, api, active, &log, page);
             return Handled::Responded(io.api.handle_admin(request, write_page, &mut io.response));
         };
         let mut context = Context { hub, now: io.now, source, token: key.to_bits(), is_waiting };
