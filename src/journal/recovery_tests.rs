@@ -217,7 +217,7 @@ fn a_new_epoch_is_needed_until_its_record_is_in_the_log() {
     let start = |recovered: Recovered| {
         let poll = mio::Poll::new().unwrap();
         let waker = mio::Waker::new(poll.registry(), mio::Token(1)).unwrap();
-        recovered.start(waker).unwrap()
+        recovered.start(waker.into()).unwrap()
     };
     let test = journal(SyncMode::Os, [1; 16]);
     let path = test.journal();
