@@ -20,7 +20,7 @@ fn open(path: &Path) -> Journal {
     let recovered = Opened::open(config).expect("a lock").recover(&mut |_| Ok(()));
     let poll = mio::Poll::new().expect("a poll");
     let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
-    recovered.expect("no damage").start(waker).expect("space")
+    recovered.expect("no damage").start(waker.into()).expect("space")
 }
 
 fn append(journal: &mut Journal, commands: &[Command]) {

@@ -6,8 +6,8 @@
 //! it back as many. glibc has such lists itself.
 //!
 //! Each thread has its own lists, so nothing is locked or shared. The blocks of a thread that ends
-//! are leaked; Speak has one thread. The lists have 317 KiB at most, which return to musl when a
-//! crowd has left ([`trim`]).
+//! are leaked: only the helper thread of a journal ends before the process. The lists have 317 KiB
+//! at most, which return to musl when a crowd has left ([`trim`]).
 
 // Every block of a free list is aligned to a word.
 #![allow(clippy::cast_ptr_alignment)]

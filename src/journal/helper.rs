@@ -53,7 +53,7 @@ pub(super) struct Helper {
 }
 
 impl Helper {
-    pub(super) fn start(storage: Arc<dyn Storage>, waker: Waker) -> io::Result<Self> {
+    pub(super) fn start(storage: Arc<dyn Storage>, waker: Arc<Waker>) -> io::Result<Self> {
         let (jobs, job_queue) = mpsc::channel();
         let (result_queue, results) = mpsc::channel();
         let worker = Worker { storage, writer: None, snapshot: None };

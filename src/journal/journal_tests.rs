@@ -46,7 +46,7 @@ impl Loop {
     fn start(recovered: Recovered) -> Self {
         let poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), TOKEN).unwrap();
-        Self { journal: recovered.start(waker).unwrap(), poll }
+        Self { journal: recovered.start(waker.into()).unwrap(), poll }
     }
 
     /// Waits until `condition` gives a value, and looks at it after each event.

@@ -164,8 +164,9 @@ impl Opened {
         }
         if end != Some(position) {
             let path = self.directory.path().display();
+            let found = end.map_or_else(|| "is damaged".into(), |end| format!("ends with {end}"));
             return Err(JournalError(format!(
-                "the journal {path} ends with record {end:?}, and the old process with {position}"
+                "the journal {path} {found}, and the last record of the old process is {position}"
             )));
         }
         Ok(Recovered {

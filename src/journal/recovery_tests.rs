@@ -1,13 +1,16 @@
 //! Tests of reading journals that crashes or damage have left.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
+
+use rustix::io::Errno;
 
 use super::super::segment_writer::{SegmentWriter, create_segment};
 use super::super::snapshot_file::SnapshotWriter;
-use super::super::storage::tests::TestDirectory;
+use super::super::storage::tests::{Fault, FaultyDisk, TestDirectory};
 use super::*;
-use std::sync::Arc;
 
 const SEGMENT_BYTES: u64 = 1100;
 const ID: [u8; 16] = [4; 16];
@@ -217,7 +220,7 @@ fn a_new_epoch_is_needed_until_its_record_is_in_the_log() {
     let start = |recovered: Recovered| {
         let poll = mio::Poll::new().unwrap();
         let waker = mio::Waker::new(poll.registry(), mio::Token(1)).unwrap();
-        recovered.start(waker).unwrap()
+        recovered.start(waker.into()).unwrap()
     };
     let test = journal(SyncMode::Os, [1; 16]);
     let path = test.journal();
@@ -244,4 +247,72 @@ fn an_error_of_the_caller_stops_the_recovery() {
         Err("the hub rejects it".into())
     });
     assert_eq!((result.unwrap_err().0.as_str(), calls), ("the hub rejects it", 1));
+}
+
+#[test]
+fn a_flipped_bit_anywhere_gives_all_acknowledged_records_or_an_error() {
+    let test = journal(SyncMode::Always, [1; 16]);
+    let path = test.journal();
+    let directory = Directory::new(path.clone());
+    for first in [1, 5, 9] {
+        let file = File::options().read(true).write(true).open(path.join(segment_name(first)));
+        let file = file.unwrap();
+        let mut bytes = Vec::new();
+        (&file).read_to_end(&mut bytes).unwrap();
+        for index in 0..bytes.len() {
+            let flipped = [bytes[index] ^ 1 << (index % 8)];
+            file.write_all_at(&flipped, index as u64).unwrap();
+            let mut positions = Vec::new();
+            let result = read_journal(&directory, [1; 16], &mut |item| {
+                let Item::Record(record) = item else { panic!("there is no snapshot") };
+                assert!(record.commands == commands(record.position), "byte {index} of {first}");
+                positions.push(record.position);
+                Ok(())
+            });
+            assert!(positions.iter().copied().eq(1..=positions.len() as u64));
+            // A bit of the reserved space, or the last record: it may have been interrupted.
+            let may_be_good = first == 9 && index as u64 >= HEADER_BYTES;
+            let is_reserved = index as u64 >= HEADER_BYTES + 4 * RECORD_BYTES;
+            match result {
+                Ok(_) => assert!(may_be_good && positions.len() >= 8, "byte {index} of {first}"),
+                Err(_) => assert!(!may_be_good || is_reserved, "byte {index} of {first}"),
+            }
+            file.write_all_at(&bytes[index..=index], index as u64).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_start_on_a_full_disk_keeps_all_records_and_later_ones_follow() {
+    for calls in 0.. {
+        let test = journal(SyncMode::Always, [1; 16]);
+        let path = test.journal();
+        let newest = File::options().write(true).open(path.join(segment_name(9))).unwrap();
+        newest.set_len(HEADER_BYTES + 100).unwrap();
+        let (mut recovered, positions) = recover(&path, SyncMode::Always).unwrap();
+        assert!(positions.into_iter().eq(1..=8));
+        let fault = Fault::new(calls, Errno::NOSPC);
+        let directory = Directory::new(path.clone());
+        let disk = FaultyDisk { directory: directory.clone(), fault: Arc::clone(&fault) };
+        let prepared = recovered.prepare(&disk);
+        let was_full = fault.has_happened();
+        drop(recovered);
+        let mut expected = 8;
+        if let Ok((origin, segment)) = prepared {
+            assert_eq!(segment.is_none(), was_full);
+            let storage = Arc::new(directory);
+            let mut writer = SegmentWriter::new(storage, origin, SEGMENT_BYTES, 0, segment);
+            let commands = commands(9);
+            let record = Record { position: 9, mono_ms: 0, unix_ms: 0, commands: &commands };
+            // The disk may be full now, once.
+            writer.append(&record).or_else(|_| writer.append(&record)).unwrap();
+            expected = 9;
+        }
+        let (_, positions) = recover(&path, SyncMode::Always).unwrap();
+        assert!(positions.into_iter().eq(1..=expected), "{calls}");
+        if !was_full {
+            assert!(calls > 6 && expected == 9, "{calls} system calls");
+            return;
+        }
+    }
 }

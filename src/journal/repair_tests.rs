@@ -84,7 +84,8 @@ fn check_repair(path: &Path, pieces: usize, positions: &[u64]) {
     assert!(recovered.needs_new_epoch);
     let next = recovered.position + 1;
     let poll = Poll::new().unwrap();
-    let mut journal = recovered.start(Waker::new(poll.registry(), Token(0)).unwrap()).unwrap();
+    let waker = Waker::new(poll.registry(), Token(0)).unwrap();
+    let mut journal = recovered.start(waker.into()).unwrap();
     journal.append(0, 0, b"commands");
     let (_, outcome) = journal.close();
     assert_eq!(outcome, Some(Outcome::Durable { position: next }));

@@ -1,10 +1,11 @@
 //! Appends records to segments.
 
+use std::io;
 use std::sync::Arc;
 
 use super::directory::{new_name, segment_name};
 use super::storage::{Storage, StoredFile, WriteError};
-use crate::log::{FILE_HEADER_BYTES, FileHeader, FileKind, Record, SyncMode};
+use crate::log::{FILE_HEADER_BYTES, FileHeader, FileKind, PAYLOAD_MAX_BYTES, Record, SyncMode};
 
 /// Properties of all files that a process writes.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +90,7 @@ impl SegmentWriter {
     /// demands.
     pub(super) fn append(&mut self, record: &Record) -> Result<Written, WriteError> {
         if self.has_failed {
-            return Err(WriteError::Failed(std::io::Error::other("an earlier write has failed")));
+            return Err(WriteError::Failed(io::Error::other("an earlier write has failed")));
         }
         let result = self.write(record);
         self.has_failed = matches!(result, Err(WriteError::Failed(_)));
@@ -101,6 +102,9 @@ impl SegmentWriter {
 
     fn write(&mut self, record: &Record) -> Result<Written, WriteError> {
         let frame = record.frame();
+        if frame.payload.len() > PAYLOAD_MAX_BYTES {
+            return Err(WriteError::Full(io::Error::other("the record is larger than 1 GiB")));
+        }
         let bytes = frame.encoded_bytes() as u64;
         let begins_new = match &self.segment {
             None => true,
@@ -155,7 +159,7 @@ pub(super) fn create_segment(
     let name = segment_name(header.position);
     let new_name = new_name(&name);
     let end = (FILE_HEADER_BYTES + records.len()) as u64;
-    let create = || -> std::io::Result<Box<dyn StoredFile>> {
+    let create = || -> io::Result<Box<dyn StoredFile>> {
         let mut file = storage.create(&new_name)?;
         file.reserve(length.max(end))?;
         file.write_at(&header.to_bytes(), 0)?;
@@ -179,7 +183,7 @@ pub(super) fn create_segment(
 
 impl OpenSegment {
     /// Makes sure that nothing of the record after the last one is ever read.
-    fn take_back(&mut self, length: u64, is_synced: bool) -> std::io::Result<()> {
+    fn take_back(&mut self, length: u64, is_synced: bool) -> io::Result<()> {
         self.file.cut(self.end)?;
         if is_synced {
             self.file.sync()?;

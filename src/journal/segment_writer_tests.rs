@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use super::super::directory::Directory;
 use super::super::recovery::{Config, Item, Opened};
+use super::super::snapshot_file::SnapshotWriter;
 use super::super::storage::tests::{Fault, FaultyDisk, TestDirectory};
 use super::*;
 
@@ -111,6 +112,62 @@ fn nothing_of_a_refused_record_is_read_later() {
             }
         }
     });
+}
+
+#[test]
+fn a_snapshot_that_fails_leaves_a_journal_with_every_record() {
+    for errno in [Errno::IO, Errno::NOSPC] {
+        for calls in 0.. {
+            let test = TestDirectory::new();
+            let path = test.journal();
+            let healthy = Fault::new(usize::MAX, Errno::IO);
+            let mut writer = writer(&path, &healthy, SyncMode::Always);
+            assert_eq!(write_all(&mut writer), (RECORDS, 0));
+            let fault = Fault::new(calls, errno);
+            let directory = Directory::new(path.clone());
+            let storage: Arc<dyn Storage> =
+                Arc::new(FaultyDisk { directory, fault: Arc::clone(&fault) });
+            let position = RECORDS / 2;
+            let result = snapshot(&storage, &writer.origin, position);
+            assert_eq!(result.is_err(), fault.has_happened());
+            let listing = Directory::new(path.clone()).list().unwrap();
+            assert!(listing.leftovers.is_empty(), "{:?}", listing.leftovers);
+            let opened = Opened::open(Config::new(path, SyncMode::Always)).unwrap();
+            let (mut pieces, mut positions) = (0, Vec::new());
+            let recovered = opened.recover(&mut |item| {
+                match item {
+                    Item::Piece(_) => pieces += 1,
+                    Item::Record(record) => positions.push(record.position),
+                }
+                Ok(())
+            });
+            assert_eq!(recovered.unwrap().position, RECORDS);
+            // Only the synchronization of names may fail for a snapshot that is complete.
+            assert!(result.is_err() || pieces == 2);
+            let first = if pieces == 2 { position + 1 } else { 1 };
+            assert!(positions.into_iter().eq(first..=RECORDS));
+            if !fault.has_happened() {
+                assert!(calls > 8, "{calls} system calls");
+                break;
+            }
+        }
+    }
+}
+
+fn snapshot(
+    storage: &Arc<dyn Storage>,
+    origin: &FileOrigin,
+    position: u64,
+) -> Result<u64, WriteError> {
+    let header = origin.header(FileKind::Snapshot, position, 0);
+    let mut snapshot = SnapshotWriter::begin(Arc::clone(storage), header)?;
+    for piece in [&b"one"[..], b"two"] {
+        if let Err(error) = snapshot.append(piece) {
+            snapshot.abandon();
+            return Err(error);
+        }
+    }
+    snapshot.finish()
 }
 
 #[test]

@@ -23,10 +23,14 @@ pub(super) struct SnapshotWriter {
 impl SnapshotWriter {
     /// Creates the file, without its final name.
     pub(super) fn begin(storage: Arc<dyn Storage>, header: FileHeader) -> Result<Self, WriteError> {
-        let mut file = storage.create(&new_name(&snapshot_name(header.position)))?;
-        file.write_at(&header.to_bytes(), 0)?;
-        let end = FILE_HEADER_BYTES as u64;
-        Ok(Self { storage, file, header, end, pieces: 0, buffer: Vec::new() })
+        let file = storage.create(&new_name(&snapshot_name(header.position)))?;
+        let mut snapshot = Self { storage, file, header, end: 0, pieces: 0, buffer: Vec::new() };
+        if let Err(error) = snapshot.file.write_at(&header.to_bytes(), 0) {
+            snapshot.abandon();
+            return Err(error.into());
+        }
+        snapshot.end = FILE_HEADER_BYTES as u64;
+        Ok(snapshot)
     }
 
     /// Appends a piece. It is on the disk when this returns.
@@ -35,11 +39,16 @@ impl SnapshotWriter {
         self.push(FrameKind::Piece, payload)
     }
 
-    /// Completes the snapshot, and gives it its name. Returns its size.
+    /// Completes the snapshot, and gives it its name. Returns its size. An error removes the file,
+    /// or, if only its name may not be on the disk, leaves it.
     pub(super) fn finish(mut self) -> Result<u64, WriteError> {
-        self.push(FrameKind::End, &[])?;
         let name = snapshot_name(self.header.position);
-        self.storage.rename(&new_name(&name), &name)?;
+        let pushed = self.push(FrameKind::End, &[]);
+        let named = pushed.and_then(|()| Ok(self.storage.rename(&new_name(&name), &name)?));
+        if let Err(error) = named {
+            self.abandon();
+            return Err(error);
+        }
         self.storage.sync_names()?;
         Ok(self.end)
     }

@@ -24,7 +24,7 @@ impl Recovered {
     /// # Errors
     ///
     /// [`JournalError`] for other errors of the disk.
-    pub fn start(mut self, waker: Waker) -> Result<Journal, JournalError> {
+    pub fn start(mut self, waker: Arc<Waker>) -> Result<Journal, JournalError> {
         let storage: Arc<dyn Storage> = Arc::new(self.opened.directory.clone());
         let (origin, segment) = self.prepare(&*storage)?;
         let epoch_due = self.epoch_due();
