@@ -1,6 +1,8 @@
 //! The journal's way through the life of the process: read at the start, written while it serves,
 //! and handed to the successor in an upgrade.
 
+use std::io;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -28,6 +30,20 @@ pub(super) enum PendingJournal {
     Read(Box<Recovered>),
     /// The predecessor writes it until this process serves.
     OfPredecessor(Config),
+}
+
+/// What it takes to open the journal again.
+pub(super) struct JournalHandle {
+    pub(super) config: Config,
+    /// Wakes the loop when the journal has written. A poll can have only one.
+    pub(super) waker: Arc<Waker>,
+}
+
+impl JournalHandle {
+    pub(super) fn new(config: Config, registry: &Registry) -> io::Result<Self> {
+        let waker = Arc::new(Waker::new(registry, EventSource::Journal.token())?);
+        Ok(Self { config, waker })
+    }
 }
 
 /// Returns the settings of the journal, if there is one.
@@ -86,7 +102,7 @@ impl PendingJournal {
     pub(super) fn start(
         self,
         service: &mut Service<OsListener>,
-        registry: &Registry,
+        waker: Arc<Waker>,
     ) -> Result<(), StartError> {
         let recovered = match self {
             Self::Read(recovered) => *recovered,
@@ -94,8 +110,6 @@ impl PendingJournal {
         };
         let needs_numbering = recovered.needs_new_epoch || recovered.position == 0;
         let is_new = recovered.position == 0;
-        let waker = Waker::new(registry, EventSource::Journal.token())
-            .map_err(|error| StartError(format!("cannot start: {error}")))?;
         let mut journal = recovered.start(waker).map_err(cannot_use)?;
         if needs_numbering {
             begin_numbering(&mut journal, service, is_new)?;
@@ -123,11 +137,10 @@ pub(super) fn drain(service: &mut Service<OsListener>) -> bool {
 ///
 /// [`StartError`] if the directory cannot be used any more.
 pub(super) fn reopen(
-    config: Config,
+    handle: &JournalHandle,
     service: &mut Service<OsListener>,
-    registry: &Registry,
 ) -> Result<(), StartError> {
-    PendingJournal::OfPredecessor(config).start(service, registry)
+    PendingJournal::OfPredecessor(handle.config.clone()).start(service, Arc::clone(&handle.waker))
 }
 
 /// Reads a journal whose state this process has already.

@@ -29,6 +29,7 @@ pub use upgrade::UPGRADE_ENV;
 
 use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll};
@@ -37,7 +38,7 @@ use self::bind::bind_listeners;
 use self::clock::Clock;
 use self::event_source::{EventSource, GENERATION_BITS};
 use self::heap_trim::HeapTrim;
-use self::journaling::PendingJournal;
+use self::journaling::{JournalHandle, PendingJournal};
 use self::listener::OsListener;
 use self::signals::Signals;
 use self::startup::InitialState;
@@ -45,7 +46,6 @@ use self::systemd::{Notification, Systemd};
 use self::timer_fd::TimerFd;
 use self::upgrade::UpgradeCoordinator;
 use crate::hub::Millis;
-use crate::journal;
 use crate::options::Options;
 use crate::service::{Event, InitialHub, Listener, ListenerKind, NextWake, Service, hub_config};
 use crate::snapshot::StateFile;
@@ -67,7 +67,7 @@ pub struct Server {
     /// Journal, before this process serves.
     pending_journal: Option<PendingJournal>,
     /// Settings of the journal.
-    journal: Option<journal::Config>,
+    journal: Option<JournalHandle>,
     /// Exit status of a stop: a failure if the state file could not be written.
     exit_code: ExitCode,
     upgrade: UpgradeCoordinator,
@@ -94,6 +94,10 @@ impl Server {
         let InitialState { hub, now, mut predecessor, state_file, journal } =
             InitialState::load(options, config)?;
         let clock = Clock::start(now.mono);
+        let journal_handle = journaling::config(options)
+            .map(|config| JournalHandle::new(config, poll.registry()))
+            .transpose()
+            .map_err(cannot_start)?;
         let mut listeners = bind_listeners(options, activated, predecessor.as_mut())?;
         for (index, listener) in listeners.iter_mut().enumerate() {
             let token = EventSource::Listener(index).token();
@@ -119,7 +123,7 @@ impl Server {
             service,
             state_file,
             pending_journal: journal,
-            journal: journaling::config(options),
+            journal: journal_handle,
             exit_code: ExitCode::SUCCESS,
             upgrade: UpgradeCoordinator::new(predecessor),
             systemd: Systemd::from_env(now.mono),
@@ -153,7 +157,8 @@ impl Server {
         }
         self.take_over().map_err(|error| StartError(format!("cannot start serving: {error}")))?;
         if let Some(journal) = self.pending_journal.take() {
-            journal.start(&mut self.service, self.poll.registry())?;
+            let handle = self.journal.as_ref().expect("a pending journal has a handle");
+            journal.start(&mut self.service, Arc::clone(&handle.waker))?;
         }
         log::info!("started max_clients={}", self.service.max_clients());
         // After a takeover the predecessor notifies systemd.
@@ -223,7 +228,7 @@ impl Server {
         self.service.count_turn(self.clock.turn_nanos());
         if is_successor_ready && !self.service.is_draining() {
             let journal = self.journal.as_ref();
-            self.upgrade.hand_over(&mut self.service, journal, self.poll.registry(), &self.systemd);
+            self.upgrade.hand_over(&mut self.service, journal, &self.systemd);
         }
         self.upgrade.drive(&mut self.service, &self.systemd);
         // While this process drains, systemd watches the successor.

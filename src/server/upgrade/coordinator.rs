@@ -9,9 +9,8 @@ use mio::{Interest, Registry};
 use super::predecessor::{Predecessor, TransferStatus};
 use super::successor::{DRAIN_SPREAD_MS, Successor, TransferredListener};
 use crate::hub::Millis;
-use crate::journal;
 use crate::server::event_source::EventSource;
-use crate::server::journaling;
+use crate::server::journaling::{self, JournalHandle};
 use crate::server::listener::OsListener;
 use crate::server::os_socket::OsSocket;
 use crate::server::start_error::StartError;
@@ -116,8 +115,7 @@ impl UpgradeCoordinator {
     pub(in crate::server) fn hand_over(
         &mut self,
         service: &mut Service<OsListener>,
-        journal: Option<&journal::Config>,
-        registry: &Registry,
+        journal: Option<&JournalHandle>,
         systemd: &Systemd,
     ) {
         let Some(PendingUpgrade { successor, .. }) = &mut self.successor else { return };
@@ -138,8 +136,8 @@ impl UpgradeCoordinator {
             service.release_log();
             result = successor.send_go();
             if result.is_err()
-                && let Some(config) = journal
-                && let Err(StartError(line)) = journaling::reopen(config.clone(), service, registry)
+                && let Some(journal) = journal
+                && let Err(StartError(line)) = journaling::reopen(journal, service)
             {
                 service.fail_log();
                 log::error!("{line}");
