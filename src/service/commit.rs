@@ -314,7 +314,12 @@ impl<L: Listener> Service<L> {
             }
             let command: Command<'_> = decoder.decode().expect("this process has encoded it");
             let before = self.hub.appended_bytes();
-            let result = self.hub.apply(record.now, command_position(position, index), &command);
+            let result = self.hub.apply(
+                record.now,
+                self.io.now.mono,
+                command_position(position, index),
+                &command,
+            );
             let encoded = (self.hub.appended_bytes() - before) as usize;
             self.io.clients.budget.charge_commit(encoded);
             if let Some(WaitingCall { client, command, response }) = record.waiting.get(answered)
