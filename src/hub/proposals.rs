@@ -87,6 +87,12 @@ impl Hub {
         self.proposals.as_ref().map_or(0, Proposals::count)
     }
 
+    /// Returns the bytes of the proposals that wait for [`Hub::swap_proposals`].
+    #[must_use]
+    pub fn proposed_bytes(&self) -> usize {
+        self.proposals.as_ref().map_or(0, |proposals| proposals.bytes.len())
+    }
+
     /// Exchanges the proposals that wait for `other`, which must be empty.
     pub fn swap_proposals(&mut self, other: &mut Proposals) {
         if let Some(proposals) = &mut self.proposals {

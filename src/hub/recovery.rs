@@ -96,7 +96,10 @@ impl Recovery {
             let _ = self.hub.apply(now, now.mono, position(index), &command);
             index += 1;
         }
-        self.last = Now { mono: self.last.mono.max(now.mono), unix_ms: now.unix_ms };
+        // The end of the checkpoint may be later than the first records.
+        if now.mono >= self.last.mono {
+            self.last = now;
+        }
         self.deliver_nothing();
         self.records += 1;
         if self.records.is_multiple_of(RECORDS_PER_CHECK) {
