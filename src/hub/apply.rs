@@ -14,8 +14,9 @@ use super::session::{Introduced, Session};
 use super::time::{Millis, Now};
 
 impl Hub {
-    /// Applies a command. `now` is the time of its record, which never goes back. `position` is the
-    /// place of the command in the log, above those of all earlier commands.
+    /// Applies a command. `now` is the time of its record, which never goes back. `present` is the
+    /// time at which the caller learned that the record is in the log: until then, clients waited.
+    /// `position` is the place of the command in the log, above those of all earlier commands.
     ///
     /// # Errors
     ///
@@ -24,25 +25,30 @@ impl Hub {
     pub fn apply(
         &mut self,
         now: Now,
+        present: Millis,
         position: u64,
         command: &Command<'_>,
     ) -> Result<Applied, Error> {
         self.position = position;
         let result = match *command {
-            Command::Write { channel, from, text } => self.apply_write(now, channel, from, text),
+            Command::Write { channel, from, text } => {
+                self.apply_write(now, present, channel, from, text)
+            }
             Command::Introduce { channel, session, text } => {
-                self.apply_introduction(now, channel, session, text)
+                self.apply_introduction(now, present, channel, session, text)
             }
             Command::Leave { channel, session, text } => {
-                self.apply_leave(now, channel, session, text)
+                self.apply_leave(now, present, channel, session, text)
             }
-            Command::End { session, reason, text } => self.apply_end(now, session, reason, text),
+            Command::End { session, reason, text } => {
+                self.apply_end(now, present, session, reason, text)
+            }
             Command::Begin { epoch, watermark_hash_key } => {
                 self.begin_numbering(Epoch::new(epoch), watermark_hash_key);
                 Ok(Applied::Nothing)
             }
             Command::DropChannel { channel, next_id } => {
-                self.apply_drop(now.mono, channel, next_id);
+                self.apply_drop(present, channel, next_id);
                 Ok(Applied::Nothing)
             }
         };
@@ -66,81 +72,89 @@ impl Hub {
     fn apply_write(
         &mut self,
         now: Now,
+        present: Millis,
         name: &str,
         from: Option<u64>,
         text: &str,
     ) -> Result<Applied, Error> {
+        let channel = self.channels.end_proposal(name, &mut self.timers);
         let sender =
             from.map(|number| self.sessions.find(number).ok_or(Error::SessionEnded)).transpose()?;
-        let channel = self.share_channel(now.mono, name);
+        let channel = self.share_channel(present, channel, name);
         let text = &JsonText::new(text);
         let id = self.append_once(now, channel, MessageKind::Message { from, text });
-        self.touch(sender, now.mono);
+        if let Some(sender) = sender {
+            self.sessions.hear(sender, present);
+        }
         Ok(Applied::Written(id))
     }
 
     fn apply_introduction(
         &mut self,
         now: Now,
+        present: Millis,
         name: &str,
         session: Introducing,
         text: &str,
     ) -> Result<Applied, Error> {
-        let existing = match session {
-            Introducing::New(_) => None,
+        let known = self.channels.end_proposal(name, &mut self.timers);
+        let index = match session {
+            Introducing::New(auth) => {
+                self.sessions.create_once(Auth::new(auth), present, self.position)
+            }
             Introducing::Existing(number) => {
-                let index = self.sessions.find(number).ok_or(Error::SessionEnded)?;
-                let local = self.sessions.local_mut(index);
-                local.proposed_introductions = local.proposed_introductions.saturating_sub(1);
-                if self.sessions[index].position < self.position {
-                    self.sessions[index].check_channel_limit(self.channels.find_name(name), 0)?;
-                }
-                Some(index)
+                self.sessions.find(number).ok_or(Error::SessionEnded)?
             }
         };
-        let channel = self.share_channel(now.mono, name);
-        let index = match (session, existing) {
-            (Introducing::New(auth), _) => {
-                self.sessions.create_once(Auth::new(auth), now.mono, self.position)
-            }
-            (Introducing::Existing(_), index) => index.expect("found above"),
-        };
+        if self.sessions[index].position >= self.position {
+            // Saved later, and its channels after it.
+            return Ok(Applied::Nothing);
+        }
+        self.sessions[index].check_channel_limit(known)?;
+        let channel = self.share_channel(present, known, name);
         self.sessions.join_at(index, channel, self.position);
         let Session { number, auth, .. } = &self.sessions[index];
         let (session, auth) = (*number, auth.clone());
         let text = &JsonText::new(text);
         let kind = MessageKind::Introduction { from: session, text };
         let id = self.append_once(now, channel, kind);
-        self.touch(Some(index), now.mono);
+        self.sessions.hear(index, present);
+        self.sessions.arm_timer(index, &mut self.timers);
         Ok(Applied::Introduced(Introduced { session, auth, id }))
     }
 
     fn apply_leave(
         &mut self,
         now: Now,
+        present: Millis,
         name: &str,
         number: u64,
         text: Option<&str>,
     ) -> Result<Applied, Error> {
         let session = self.sessions.find(number).ok_or(Error::SessionEnded)?;
+        if self.sessions[session].position >= self.position {
+            // Saved later, and its channels after it.
+            return Ok(Applied::Gone);
+        }
         if let Some(channel) = self.channels.find_name(name) {
             let is_member = self.channels[channel].members.contains_key(&number);
             if is_member {
                 let text = text.map(JsonText::new);
                 let text = text.as_ref();
-                self.reserve_for_goodbye(now.mono, text, 1);
+                self.reserve_for_goodbye(present, text, 1);
                 let reason = Reason::Left;
                 self.append_once(now, channel, MessageKind::Goodbye { from: number, reason, text });
             }
             self.sessions.leave_at(session, channel, self.position);
         }
-        self.touch(Some(session), now.mono);
+        self.sessions.hear(session, present);
         Ok(Applied::Gone)
     }
 
     fn apply_end(
         &mut self,
         now: Now,
+        present: Millis,
         number: u64,
         reason: Reason,
         text: Option<&str>,
@@ -151,7 +165,7 @@ impl Hub {
         self.readers.complete_later(&session.local.readers);
         let text = text.map(JsonText::new);
         let text = text.as_ref();
-        self.reserve_for_goodbye(now.mono, text, session.channels.len());
+        self.reserve_for_goodbye(present, text, session.channels.len());
         for channel in session.channels {
             self.append_once(now, channel, MessageKind::Goodbye { from: number, reason, text });
         }
@@ -160,13 +174,13 @@ impl Hub {
 
     /// Drops a channel if nothing has happened in it since. A channel with readers stays for them,
     /// as one that does not exist in shared state.
-    fn apply_drop(&mut self, now: Millis, name: &str, next_id: u64) {
+    fn apply_drop(&mut self, present: Millis, name: &str, next_id: u64) {
         let Some(index) = self.channels.find_name(name) else { return };
         self.channels.local_mut(index).is_drop_proposed = false;
         let channel = &self.channels[index];
         if channel.position >= self.position {
-            // Saved later. If it was created later too, an older channel of this name was dropped.
-            if channel.created_at > self.position {
+            // Saved later: it is another one if this command has dropped one.
+            if self.recovered_drops.contains(&self.position) {
                 self.channels.record_id_watermark(name, next_id);
             }
             return;
@@ -176,11 +190,11 @@ impl Hub {
             return self.channels.arm_timer(index, &mut self.timers);
         }
         if let Some(checkpoint) = &mut self.checkpoint {
-            checkpoint.rescue_channel(index, channel, self.position - 1);
+            checkpoint.rescue_channel(index, channel, self.position);
         }
-        if channel.local.reader_count > 0 || channel.local.is_dirty {
+        if channel.local.is_awaited() || channel.local.is_dirty {
             self.channels.unshare(index);
-            self.channels.local_mut(index).last_use = now;
+            self.channels.local_mut(index).last_use = present;
             self.channels.arm_timer(index, &mut self.timers);
         } else {
             self.channels.drop_channel(index, &mut self.timers);
@@ -204,14 +218,15 @@ impl Hub {
         }
     }
 
-    /// Returns the channel of this name, which exists in shared state from now on.
-    fn share_channel(&mut self, now: Millis, name: &str) -> u32 {
-        let index = match self.channels.find_name(name) {
+    /// Returns the channel of this name, which exists in shared state from now on. `index` is its
+    /// index, if it exists here.
+    fn share_channel(&mut self, present: Millis, index: Option<u32>, name: &str) -> u32 {
+        let index = match index {
             Some(index) if self.channels[index].is_shared => return index,
             Some(index) => index,
             None => {
                 let first_id = self.channels.id_watermarks().first_id(name);
-                self.channels.insert(Channel::new(name, first_id, now), &mut self.timers)
+                self.channels.insert(Channel::new(name, first_id, present), &mut self.timers)
             }
         };
         let waited_for = self.channels[index].next_id();

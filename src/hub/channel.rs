@@ -97,6 +97,8 @@ pub(super) struct ChannelLocal {
     pub(super) is_dirty: bool,
     /// A command that drops the channel waits for its place in the log.
     pub(super) is_drop_proposed: bool,
+    /// Number of commands for the channel that wait for their place in the log.
+    pub(super) proposed: u32,
 }
 
 impl<'h> Members<'h> {
@@ -145,6 +147,7 @@ impl Channel {
                 timer: None,
                 is_dirty: false,
                 is_drop_proposed: false,
+                proposed: 0,
             },
         }
     }
@@ -168,9 +171,9 @@ impl Channel {
         self.oldest_at().map(|at| at.after(retention.ms))
     }
 
-    /// Returns whether the channel has neither members nor readers.
+    /// Returns whether the channel has neither members nor readers, and no command waits for it.
     pub(super) fn is_idle(&self) -> bool {
-        self.members.is_empty() && self.local.reader_count == 0
+        self.members.is_empty() && !self.local.is_awaited()
     }
 
     /// Returns whether the channel is idle and has neither messages nor anything to deliver. If it
@@ -222,7 +225,8 @@ impl Channel {
         self.push_entry(Entry { at: now.mono, json });
         let keep = if retention.messages == 0 { UNRETAINED_MAX } else { retention.messages };
         self.trim_to(keep);
-        self.local.last_use = now.mono;
+        // The record of a log is older than reads that came since.
+        self.local.last_use = self.local.last_use.max(now.mono);
         id
     }
 
@@ -279,6 +283,11 @@ impl Channel {
 }
 
 impl ChannelLocal {
+    /// Returns whether a reader or a proposed command needs the channel.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.reader_count > 0 || self.proposed > 0
+    }
+
     /// Adds a reader after all earlier ones.
     pub(super) fn add_reader(&mut self, reader: Key) {
         self.readers_in_order.push(reader);

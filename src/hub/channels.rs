@@ -366,6 +366,25 @@ impl Channels {
         &mut self.slab[index].local
     }
 
+    /// Counts a command that waits for its place in the log. Until then, the channel stays.
+    pub(super) fn begin_proposal(&mut self, index: u32, now: Millis) {
+        let local = self.local_mut(index);
+        local.proposed += 1;
+        local.last_use = now;
+    }
+
+    /// Ends the wait of a command for the channel of this name. Returns the channel, if it exists.
+    pub(super) fn end_proposal(&mut self, name: &str, timers: &mut Timers) -> Option<u32> {
+        let index = self.find_name(name)?;
+        let local = self.local_mut(index);
+        // Commands that another process proposed were not counted here.
+        local.proposed = local.proposed.saturating_sub(1);
+        if local.proposed == 0 {
+            self.arm_timer(index, timers);
+        }
+        Some(index)
+    }
+
     /// Returns the channels with messages since the last delivery, in the order of their first
     /// message.
     pub(super) fn dirty(&self) -> &[u32] {
@@ -381,6 +400,11 @@ impl Channels {
 
     pub(super) fn appended_bytes(&self) -> u64 {
         self.appended_bytes
+    }
+
+    /// Sets all counts to 0.
+    pub(super) fn reset_stats(&mut self) {
+        (self.stats, self.appended_bytes) = (Stats::default(), 0);
     }
 
     pub(super) fn stats(&self) -> &Stats {

@@ -4,6 +4,9 @@
 //! loads the pieces, and then applies all commands after the position at which the checkpoint
 //! began: each part skips those that it already includes (a fuzzy checkpoint). A part that is about
 //! to be removed before its turn is saved at once.
+//!
+//! Sessions come before channels. So a command that a session includes is included in its channels
+//! too, and nothing of it is applied again: whether it failed need not be known.
 
 use minicbor::{Decode, Encode};
 
@@ -14,7 +17,7 @@ use super::snapshot::{SnapshotEntry, SnapshotMember};
 use super::time::Now;
 
 /// Bytes at which a piece is complete. A single message or member may exceed it.
-const PIECE_BYTES: usize = 256 * 1024;
+pub(super) const PIECE_BYTES: usize = 256 * 1024;
 
 /// Members or messages that one record holds at most.
 const RECORD_ITEMS: usize = 1024;
@@ -46,6 +49,9 @@ pub(super) enum CheckpointRecord<'a> {
     /// Values of the hub as a whole at the end. The last record.
     #[n(5)]
     End(#[n(0)] CheckpointEnd),
+    /// The command at this position dropped a channel after the checkpoint began.
+    #[n(6)]
+    Dropped(#[n(0)] u64),
 }
 
 #[derive(Encode, Decode)]
@@ -117,6 +123,7 @@ pub(super) struct Checkpoint {
 /// Part that is saved next. Parts with lower indexes are saved, or were added later.
 #[derive(Clone, Copy)]
 enum NextPart {
+    Session(u32),
     Channel(u32),
     /// Messages of this channel from `id` up to but not including `end`. The channel is another one
     /// if it was created at another position.
@@ -126,29 +133,32 @@ enum NextPart {
         id: u64,
         end: u64,
     },
-    Session(u32),
+    End,
     Nothing,
 }
 
 impl Checkpoint {
-    /// Saves a channel that is about to be removed, unless it was saved before.
+    /// Saves a channel that the command at `position` is about to drop, unless it was saved before.
     pub(super) fn rescue_channel(&mut self, index: u32, channel: &Channel, position: u64) {
         let is_saved = match self.next {
+            NextPart::Session(_) => false,
             NextPart::Channel(next) => index < next,
             NextPart::Entries { channel, .. } => index <= channel,
-            NextPart::Session(_) | NextPart::Nothing => true,
+            NextPart::End | NextPart::Nothing => true,
         };
         if !is_saved {
-            push(&mut self.rescued, &channel.to_checkpoint(position));
+            push(&mut self.rescued, &channel.to_checkpoint(position - 1));
         }
+        push(&mut self.rescued, &CheckpointRecord::Dropped(position));
     }
 
     /// Saves a session that is about to be removed, unless it was saved before.
     pub(super) fn rescue_session(&mut self, index: u32, record: &CheckpointRecord<'_>) {
         let is_saved = match self.next {
-            NextPart::Channel(_) | NextPart::Entries { .. } => false,
             NextPart::Session(next) => index < next,
-            NextPart::Nothing => true,
+            NextPart::Channel(_) | NextPart::Entries { .. } | NextPart::End | NextPart::Nothing => {
+                true
+            }
         };
         if !is_saved {
             push(&mut self.rescued, record);
@@ -171,7 +181,12 @@ impl Hub {
                 id_watermarks: id_watermarks.iter().collect(),
             }),
         );
-        self.checkpoint = Some(Checkpoint { rescued, next: NextPart::Channel(0) });
+        self.checkpoint = Some(Checkpoint { rescued, next: NextPart::Session(0) });
+    }
+
+    /// Sets the bytes at which a piece is complete. For a simulation, whose states are small.
+    pub fn set_piece_bytes(&mut self, bytes: usize) {
+        self.piece_bytes = bytes;
     }
 
     /// Gives up the checkpoint.
@@ -179,48 +194,61 @@ impl Hub {
         self.checkpoint = None;
     }
 
-    /// Returns the next piece of the checkpoint, of some 256 KiB. Returns `None` after the last one.
+    /// Returns the next piece of the checkpoint, of some 256 KiB; `None` after the last one.
     /// `now` is the time of the last record.
     pub fn next_piece(&mut self, now: Now) -> Option<Vec<u8>> {
-        let Checkpoint { rescued: mut piece, mut next } = self.checkpoint.take()?;
+        let Checkpoint { mut rescued, mut next } = self.checkpoint.take()?;
         if matches!(next, NextPart::Nothing) {
             return None;
         }
-        while piece.len() < PIECE_BYTES {
-            next = match next {
-                NextPart::Channel(index) => self.save_channel(index, &mut piece),
-                NextPart::Entries { channel, created_at, id, end } => {
-                    match self.channels.get(channel).filter(|it| it.created_at == created_at) {
-                        Some(it) => it.save_entries(channel, id, end, &mut piece),
-                        None => NextPart::Channel(channel + 1),
-                    }
-                }
-                NextPart::Session(index) if index < self.sessions.index_bound() => {
-                    if let Some(session) = self.sessions.get(index) {
-                        push(&mut piece, &self.session_record(session, self.position));
-                    }
-                    NextPart::Session(index + 1)
-                }
-                NextPart::Session(_) | NextPart::Nothing => {
-                    let end = CheckpointEnd {
-                        position: self.position,
-                        applied_hash: self.applied_hash,
-                        mono_ms: now.mono.0,
-                        unix_ms: now.unix_ms,
-                    };
-                    push(&mut piece, &CheckpointRecord::End(end));
-                    next = NextPart::Nothing;
-                    break;
-                }
-            };
+        let mut piece = Vec::new();
+        loop {
+            // The messages of a channel come one after the other, with nothing in between.
+            if !matches!(next, NextPart::Entries { .. }) {
+                piece.append(&mut rescued);
+            }
+            if piece.len() >= self.piece_bytes || matches!(next, NextPart::Nothing) {
+                break;
+            }
+            next = self.save_part(next, now, &mut piece);
         }
-        self.checkpoint = Some(Checkpoint { rescued: Vec::new(), next });
+        self.checkpoint = Some(Checkpoint { rescued, next });
         Some(piece)
+    }
+
+    /// Saves a part of the state. Returns the next part.
+    fn save_part(&self, part: NextPart, now: Now, piece: &mut Vec<u8>) -> NextPart {
+        match part {
+            NextPart::Session(index) if index < self.sessions.index_bound() => {
+                if let Some(session) = self.sessions.get(index) {
+                    push(piece, &self.session_record(session, self.position));
+                }
+                NextPart::Session(index + 1)
+            }
+            NextPart::Session(_) => NextPart::Channel(0),
+            NextPart::Channel(index) => self.save_channel(index, piece),
+            NextPart::Entries { channel, created_at, id, end } => {
+                match self.channels.get(channel).filter(|it| it.created_at == created_at) {
+                    Some(it) => it.save_entries(channel, id, end, self.piece_bytes, piece),
+                    None => NextPart::Channel(channel + 1),
+                }
+            }
+            NextPart::End | NextPart::Nothing => {
+                let end = CheckpointEnd {
+                    position: self.position,
+                    applied_hash: self.applied_hash,
+                    mono_ms: now.mono.0,
+                    unix_ms: now.unix_ms,
+                };
+                push(piece, &CheckpointRecord::End(end));
+                NextPart::Nothing
+            }
+        }
     }
 
     fn save_channel(&self, index: u32, piece: &mut Vec<u8>) -> NextPart {
         if index >= self.channels.index_bound() {
-            return NextPart::Session(0);
+            return NextPart::End;
         }
         let Some(channel) = self.channels.get(index).filter(|channel| channel.is_shared) else {
             return NextPart::Channel(index + 1);
@@ -232,7 +260,7 @@ impl Hub {
             let some = members.by_ref().take(RECORD_ITEMS).collect();
             push(piece, &CheckpointRecord::Members(some));
         }
-        channel.save_entries(index, channel.first_id, channel.next_id(), piece)
+        channel.save_entries(index, channel.first_id, channel.next_id(), self.piece_bytes, piece)
     }
 
     /// Makes the record of a session.
@@ -262,15 +290,22 @@ impl Channel {
     }
 
     /// Saves messages from `id` on, until the piece is complete. Returns the next part.
-    fn save_entries(&self, index: u32, id: u64, end: u64, piece: &mut Vec<u8>) -> NextPart {
+    fn save_entries(
+        &self,
+        index: u32,
+        id: u64,
+        end: u64,
+        piece_bytes: usize,
+        piece: &mut Vec<u8>,
+    ) -> NextPart {
         // History may have dropped some since the last piece.
         let mut id = id.max(self.first_id);
-        while id < end && piece.len() < PIECE_BYTES {
+        while id < end && piece.len() < piece_bytes {
             let first = (id - self.first_id) as usize;
             let (mut last, mut bytes) = (first, 0);
             while last < (end - self.first_id) as usize
                 && last - first < RECORD_ITEMS
-                && (last == first || bytes + self.entries[last].json.len() < PIECE_BYTES)
+                && (last == first || bytes + self.entries[last].json.len() < piece_bytes)
             {
                 bytes += self.entries[last].json.len();
                 last += 1;

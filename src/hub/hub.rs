@@ -1,11 +1,12 @@
 //! The hub: the calls that change it, and the deadlines.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::channel::Members;
 use super::channel_name::ChannelKey;
 use super::channels::Channels;
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, PIECE_BYTES};
 use super::config::Config;
 use super::error::Error;
 use super::ids::Epoch;
@@ -33,6 +34,9 @@ pub struct Hub {
     /// Hash of the commands after `hashed_from` and of their results.
     pub(super) applied_hash: u64,
     pub(super) hashed_from: u64,
+    /// Positions of the commands that dropped a channel while a checkpoint was saved, during the
+    /// recovery from it.
+    pub(super) recovered_drops: BTreeSet<u64>,
 
     // Local state.
     pub(super) readers: Readers,
@@ -44,6 +48,7 @@ pub struct Hub {
     pub(super) log_health: LogHealth,
     /// State that is being saved piece by piece.
     pub(super) checkpoint: Option<Checkpoint>,
+    pub(super) piece_bytes: usize,
 
     // Settings.
     pub(super) config: Config,
@@ -62,10 +67,12 @@ impl Hub {
             position: 0,
             applied_hash: 0,
             hashed_from: 0,
+            recovered_drops: BTreeSet::new(),
             external_bytes: 0,
             proposals: None,
             log_health: LogHealth::Good,
             checkpoint: None,
+            piece_bytes: PIECE_BYTES,
             config,
         }
     }
@@ -155,15 +162,14 @@ impl Hub {
     /// # Errors
     ///
     /// An [`Error`] of the credentials, or [`Error::TooManyChannels`].
-    pub(super) fn find_introduced(
+    fn find_introduced(
         &self,
         introducer: &Introducer<'_>,
         lookup: Lookup,
     ) -> Result<Option<u32>, Error> {
         let Introducer::Existing(credentials) = introducer else { return Ok(None) };
         let session = self.sessions.authenticate(*credentials)?;
-        let proposed = self.sessions[session].local.proposed_introductions as usize;
-        self.sessions[session].check_channel_limit(lookup.index(), proposed)?;
+        self.sessions[session].check_channel_limit(lookup.index())?;
         Ok(Some(session))
     }
 
@@ -220,12 +226,13 @@ impl Hub {
         while let Some(key) = self.timers.pop(now.mono) {
             match key {
                 TimerKey::Session(index) => {
-                    if self.log_health != LogHealth::Good {
-                        self.touch(Some(index), now.mono);
-                    }
-                    if let Some(reason) = self.sessions.on_timer(now.mono, index, &mut self.timers)
-                    {
-                        self.end_or_propose(now, index, reason);
+                    let ending = self.sessions.on_timer(now.mono, index, &mut self.timers);
+                    match ending {
+                        None => {}
+                        Some(reason) if self.log_health == LogHealth::Good => {
+                            self.end_or_propose(now, index, reason);
+                        }
+                        Some(_) => self.touch(Some(index), now.mono),
                     }
                 }
                 TimerKey::Channel(index) => {
@@ -282,6 +289,15 @@ impl Hub {
         for index in 0..self.sessions.index_bound() {
             if self.sessions.get(index).is_some() {
                 self.touch(Some(index), now);
+            }
+        }
+    }
+
+    /// Counts all channels as used now.
+    pub(super) fn touch_all_channels(&mut self, now: Millis) {
+        for index in 0..self.channels.index_bound() {
+            if self.channels.get(index).is_some() {
+                self.channels.local_mut(index).last_use = now;
             }
         }
     }

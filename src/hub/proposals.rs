@@ -10,6 +10,7 @@ use super::command::{Command, Introducing};
 use super::error::Error;
 use super::hub::Hub;
 use super::ids::Epoch;
+use super::lookup::Lookup;
 use super::message::{JsonText, Reason};
 use super::session::{Credentials, Introducer};
 use super::time::Now;
@@ -86,6 +87,12 @@ impl Hub {
         self.proposals.as_ref().map_or(0, Proposals::count)
     }
 
+    /// Returns the bytes of the proposals that wait for [`Hub::swap_proposals`].
+    #[must_use]
+    pub fn proposed_bytes(&self) -> usize {
+        self.proposals.as_ref().map_or(0, |proposals| proposals.bytes.len())
+    }
+
     /// Exchanges the proposals that wait for `other`, which must be empty.
     pub fn swap_proposals(&mut self, other: &mut Proposals) {
         if let Some(proposals) = &mut self.proposals {
@@ -116,6 +123,7 @@ impl Hub {
         let bytes = JsonText::new(text).len();
         self.reserve(now.mono, bytes + WRITE_OVERHEAD_BYTES, &[lookup])?;
         self.check_log(sender, now)?;
+        self.await_command(now, lookup, key);
         let from = sender.map(|session| self.sessions[session].number);
         self.propose(&Command::Write { channel: key.as_str(), from, text });
         self.touch(sender, now.mono);
@@ -126,7 +134,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// As for [`Hub::introduce`]; also [`Error::LogBehind`].
+    /// As for [`Hub::introduce`] except [`Error::TooManyChannels`]; also [`Error::LogBehind`].
     pub fn propose_introduction(
         &mut self,
         now: Now,
@@ -135,18 +143,20 @@ impl Hub {
         introducer: &Introducer<'_>,
     ) -> Result<(), Error> {
         let lookup = self.channels.lookup(key);
-        let existing = self.find_introduced(introducer, lookup)?;
+        // The limit of channels is checked when the command is applied: a goodbye may come before.
+        let existing = match introducer {
+            Introducer::New(_) => None,
+            Introducer::Existing(credentials) => Some(self.sessions.authenticate(*credentials)?),
+        };
         self.ensure_capacity(now.mono, &[lookup])?;
         let bytes = JsonText::new(text).len();
         self.reserve(now.mono, 3 * (bytes + WRITE_OVERHEAD_BYTES), &[lookup])?;
         self.check_log(existing, now)?;
+        self.await_command(now, lookup, key);
         let session = match (introducer, existing) {
             (Introducer::New(auth), _) => Introducing::New(*auth.as_bytes()),
             (Introducer::Existing(credentials), _) => Introducing::Existing(credentials.session),
         };
-        if let Some(session) = existing {
-            self.sessions.local_mut(session).proposed_introductions += 1;
-        }
         self.propose(&Command::Introduce { channel: key.as_str(), session, text });
         self.touch(existing, now.mono);
         Ok(())
@@ -219,11 +229,6 @@ impl Hub {
     /// another timeout: the log is to blame, not their clients.
     pub fn refuse(&mut self, now: Now, command: &Command<'_>) {
         match *command {
-            Command::Introduce { session: Introducing::Existing(number), .. } => {
-                if let Some(index) = self.sessions.find(number) {
-                    self.sessions.local_mut(index).proposed_introductions -= 1;
-                }
-            }
             Command::End { session, reason, .. } => {
                 if reason != Reason::Left
                     && let Some(index) = self.sessions.find(session)
@@ -239,11 +244,18 @@ impl Hub {
                     self.channels.arm_timer(index, &mut self.timers);
                 }
             }
-            Command::Write { .. }
-            | Command::Introduce { .. }
-            | Command::Leave { .. }
-            | Command::Begin { .. } => {}
+            Command::Write { channel, .. } | Command::Introduce { channel, .. } => {
+                self.channels.end_proposal(channel, &mut self.timers);
+            }
+            Command::Leave { .. } | Command::Begin { .. } => {}
         }
+    }
+
+    /// Makes a channel exist in this process until a command for it is applied, so that it counts
+    /// against the limit of channels.
+    fn await_command(&mut self, now: Now, lookup: Lookup, key: &ChannelKey<'_>) {
+        let index = self.channels.get_or_create(lookup, key, now.mono, &mut self.timers);
+        self.channels.begin_proposal(index, now.mono);
     }
 
     /// Checks that the log takes another command. A call that it refuses counts as heard of.

@@ -61,6 +61,7 @@ impl Recovery {
                 }
                 CheckpointRecord::Session(session) => self.load_session(&session)?,
                 CheckpointRecord::End(end) => self.load_end(&end)?,
+                CheckpointRecord::Dropped(position) => self.load_drop(position),
             }
         }
         Ok(())
@@ -92,13 +93,16 @@ impl Recovery {
             )?;
             self.has_begun = true;
             // A command that failed fails again.
-            let _ = self.hub.apply(now, position(index), &command);
+            let _ = self.hub.apply(now, now.mono, position(index), &command);
             index += 1;
         }
-        self.last = Now { mono: self.last.mono.max(now.mono), unix_ms: now.unix_ms };
+        // The end of the checkpoint may be later than the first records.
+        if now.mono >= self.last.mono {
+            self.last = now;
+        }
+        self.deliver_nothing();
         self.records += 1;
         if self.records.is_multiple_of(RECORDS_PER_CHECK) {
-            self.deliver_nothing();
             self.hub.enforce_memory_limit(self.last);
         }
         Ok(())
@@ -107,19 +111,24 @@ impl Recovery {
     /// Returns the hub, and its present time. `unix_ms` is the present time. `None` if the log is
     /// empty.
     ///
-    /// All sessions have the whole timeout from now on to be heard from.
+    /// All sessions have the whole timeout from now on to be heard from, and all channels their
+    /// whole idle time.
     #[must_use]
-    pub fn finish(mut self, unix_ms: u64) -> Option<(Hub, Now)> {
+    pub fn finish(self, unix_ms: u64) -> Option<(Hub, Now)> {
         if !self.has_begun {
             return None;
         }
         // If the clock was set back meanwhile, no time has passed.
         let downtime_ms = unix_ms.saturating_sub(self.last.unix_ms).min(ID_MAX);
         let now = Now { mono: self.last.mono.after(downtime_ms), unix_ms };
-        self.deliver_nothing();
-        self.hub.touch_all_sessions(now.mono);
-        self.hub.enforce_memory_limit(now);
-        Some((self.hub, now))
+        let Self { mut hub, .. } = self;
+        hub.position = hub.position.max(hub.hashed_from);
+        hub.recovered_drops.clear();
+        hub.touch_all_sessions(now.mono);
+        hub.touch_all_channels(now.mono);
+        hub.channels.reset_stats();
+        hub.enforce_memory_limit(now);
+        Some((hub, now))
     }
 
     /// Ends a turn without readers: drops messages that history does not retain.
@@ -202,12 +211,16 @@ impl Recovery {
         let mut session = Session::new(record.number, Auth::new(auth), self.last.mono);
         session.position = record.position;
         for name in &record.channels {
-            // A channel that is newer than the part of the checkpoint with its index comes with a
-            // record of the log.
+            // The record of the channel comes later.
             session.channels.push(self.find_or_add_channel(name)?);
         }
         self.hub.sessions.restore(session, &mut self.hub.timers);
         Ok(())
+    }
+
+    fn load_drop(&mut self, position: u64) {
+        self.finish_channel();
+        self.hub.recovered_drops.insert(position);
     }
 
     fn load_end(&mut self, end: &CheckpointEnd) -> Result<(), Corrupt> {

@@ -68,35 +68,23 @@ pub(super) struct SessionLocal {
     pub(super) closes_at: Option<Millis>,
     /// Never later than [`SessionLocal::ends_at`]. May be unset while the session has a reader.
     pub(super) timer: Option<TimerId>,
-    /// Introductions that wait for their place in the log.
-    pub(super) proposed_introductions: u32,
 }
 
 impl Session {
     pub(super) fn new(number: u64, auth: Auth, now: Millis) -> Self {
-        let local = SessionLocal {
-            readers: Vec::new(),
-            last_alive: now,
-            closes_at: None,
-            timer: None,
-            proposed_introductions: 0,
-        };
+        let local =
+            SessionLocal { readers: Vec::new(), last_alive: now, closes_at: None, timer: None };
         Self { number, auth, channels: Vec::new(), position: 0, local }
     }
 
-    /// Checks that the session is, or may be, introduced in the channel. `proposed` introductions
-    /// come before.
+    /// Checks that the session is, or may be, introduced in the channel.
     ///
     /// # Errors
     ///
     /// [`Error::TooManyChannels`].
-    pub(super) fn check_channel_limit(
-        &self,
-        channel: Option<u32>,
-        proposed: usize,
-    ) -> Result<(), Error> {
+    pub(super) fn check_channel_limit(&self, channel: Option<u32>) -> Result<(), Error> {
         let is_member = channel.is_some_and(|channel| self.channels.contains(&channel));
-        if is_member || self.channels.len() + proposed < CHANNELS_PER_SESSION_MAX {
+        if is_member || self.channels.len() < CHANNELS_PER_SESSION_MAX {
             Ok(())
         } else {
             Err(Error::TooManyChannels)

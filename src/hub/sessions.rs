@@ -199,6 +199,13 @@ impl Sessions {
         self.arm_timer(index, timers);
     }
 
+    /// Records that a session was alive when its command was applied. A grace period that began
+    /// since the call goes on. The session's timer stays: it is not later than before.
+    pub(super) fn hear(&mut self, index: u32, present: Millis) {
+        let local = &mut self.slab[index].local;
+        local.last_alive = local.last_alive.max(present);
+    }
+
     /// Reduces the grace period that a read asks for to the timeout of sessions, in milliseconds. A
     /// timeout of more than 49 days is not reached.
     pub(super) fn limit_grace(&self, grace_ms: u64) -> u32 {

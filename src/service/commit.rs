@@ -105,10 +105,13 @@ impl Commits {
         self.record.is_some()
     }
 
-    /// Returns the time at which the record that is being written becomes slow, or late.
+    /// Returns the time at which the record that is being written becomes slow, or late, or at which
+    /// proposals are to be written that the disk had no room for.
     #[inline]
-    pub(super) fn next_deadline(&self, now: Millis) -> Option<Millis> {
-        let Some(record) = &self.record else { return self.retry_at };
+    pub(super) fn next_deadline(&self, hub: &Hub, now: Millis) -> Option<Millis> {
+        let Some(record) = &self.record else {
+            return self.retry_at.filter(|_| hub.proposed() > 0);
+        };
         let begun = record.now.mono;
         let deadlines = [begun.after(SLOW_MS), begun.after(LATE_MS)];
         deadlines.into_iter().find(|at| *at > now)
@@ -136,7 +139,7 @@ impl Commits {
         }
     }
 
-    /// Returns the bytes of proposals and of waiting calls.
+    /// Returns the bytes of the record and of waiting calls.
     pub(super) fn memory(&self) -> usize {
         let calls = |calls: &Vec<WaitingCall>| {
             calls.capacity() * size_of::<WaitingCall>()
@@ -242,7 +245,7 @@ impl<L: Listener> Service<L> {
             }
         }
         self.check_health();
-        self.io.log_bytes = self.commits.memory();
+        self.io.log_bytes = self.commits.memory() + self.hub.proposed_bytes();
     }
 
     /// Appends a record with the proposals. Returns whether it did.
@@ -314,7 +317,12 @@ impl<L: Listener> Service<L> {
             }
             let command: Command<'_> = decoder.decode().expect("this process has encoded it");
             let before = self.hub.appended_bytes();
-            let result = self.hub.apply(record.now, command_position(position, index), &command);
+            let result = self.hub.apply(
+                record.now,
+                self.io.now.mono,
+                command_position(position, index),
+                &command,
+            );
             let encoded = (self.hub.appended_bytes() - before) as usize;
             self.io.clients.budget.charge_commit(encoded);
             if let Some(WaitingCall { client, command, response }) = record.waiting.get(answered)

@@ -168,7 +168,7 @@ impl<L: Listener> Service<L> {
             self.io.clients.next_deadline(),
             self.acceptor.next_deadline(),
             self.phase.next_deadline(self.io.now.mono),
-            self.commits.next_deadline(self.io.now.mono),
+            self.commits.next_deadline(&self.hub, self.io.now.mono),
         ])
         .map_or(NextWake::Never, NextWake::At)
     }

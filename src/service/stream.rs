@@ -5,7 +5,7 @@ use super::client_io::ClientIo;
 use super::http::Pause;
 use super::listener::Listener;
 use super::service::Service;
-use super::stream_state::{Backlog, StreamState};
+use super::stream_state::{Backlog, HeldFrame, StreamState};
 use super::write_queue::Flush;
 use crate::api::{Context, FrameHandled, Payload, RequestSource, Stream, Transport, WebSocket};
 use crate::http::{self, CloseCode, Frame, Opcode, Persistence};
@@ -63,6 +63,12 @@ impl<L: Listener> Service<L> {
                 Err(code) => Err(code),
             };
             if let Err(code) = result {
+                let (_, stream) =
+                    self.io.clients.stream_mut(key).expect("the caller has checked the state");
+                if let Some(wait) = stream.log_wait.as_mut().filter(|wait| !wait.is_over) {
+                    wait.held = Some(HeldFrame::Close(code));
+                    return (handled, Pause::Waiting);
+                }
                 http::push_close(&mut self.io.response, code);
                 return (handled, Pause::Closing(AfterResponse::Linger));
             }
@@ -132,22 +138,27 @@ impl<L: Listener> Service<L> {
                 self.add_waiting_call(key, responder);
             }
             FrameHandled::Held => {
-                stream.log_wait.get_or_insert_default().held = Some(text.into());
+                let held = HeldFrame::Message(text.into());
+                stream.log_wait.get_or_insert_default().held = Some(held);
             }
         }
     }
 
     /// Returns whether frames of a client may be handled: no call in a frame waits for the log.
-    /// First makes the call that had to wait for such calls.
+    /// First handles the frame that had to wait for such calls, which may close the stream.
     pub(super) fn may_handle_frames(&mut self, key: Key) -> bool {
         let Some((_, stream)) = self.io.clients.stream_mut(key) else { return true };
         if stream.is_waiting() {
             return false;
         }
-        if let Some(wait) = stream.log_wait.take()
-            && let Some(text) = wait.held
-        {
-            self.handle_message(key, &text);
+        match stream.log_wait.take().and_then(|wait| wait.held) {
+            None => {}
+            Some(HeldFrame::Message(text)) => self.handle_message(key, &text),
+            Some(HeldFrame::Close(code)) => {
+                http::push_close(&mut self.io.response, code);
+                self.flush_responses(key, &Pause::Closing(AfterResponse::Linger));
+                return false;
+            }
         }
         true
     }
@@ -179,10 +190,12 @@ impl<L: Listener> Service<L> {
         let now = self.io.now.mono;
         let Some((client, stream)) = self.io.clients.stream_mut(key) else { return };
         let has_input = has_more || client.is_readable;
-        if client.is_read_closed && !has_input {
+        let is_waiting = stream.log_wait.is_some();
+        if client.is_read_closed && !has_input && !is_waiting {
             return self.close(key);
         }
-        let is_incomplete = client.input.is_some() || stream.fragments.is_some();
+        // Frames after a call that waits for the log are not read: their time begins later.
+        let is_incomplete = !is_waiting && (client.input.is_some() || stream.fragments.is_some());
         if !is_incomplete {
             stream.message_deadline = Millis::NEVER;
         } else if stream.message_deadline == Millis::NEVER {
@@ -233,7 +246,10 @@ impl<L: Listener> Service<L> {
         let now = self.io.now.mono;
         let limits = self.io.limits;
         let Some((client, stream)) = self.io.clients.stream_mut(key) else { return };
-        if stream.message_deadline <= now || (stream.heartbeat_at <= now && stream.is_peer_gone()) {
+        // While a call waits for the log, Pongs are not read.
+        let is_heard = stream.log_wait.is_none();
+        let is_gone = is_heard && stream.is_peer_gone();
+        if stream.message_deadline <= now || (stream.heartbeat_at <= now && is_gone) {
             return self.close(key);
         }
         if stream.ends_at <= now {
@@ -249,7 +265,7 @@ impl<L: Listener> Service<L> {
                     None
                 }
                 Transport::WebSocket => {
-                    stream.unanswered_pings += 1;
+                    stream.unanswered_pings += u8::from(is_heard);
                     Some(PING)
                 }
                 // The deferred update is as good as a heartbeat.

@@ -2,6 +2,7 @@
 
 use super::limits::ClientLimits;
 use crate::api::{Stream, Transport};
+use crate::http::CloseCode;
 use crate::hub::{Millis, ReaderKey};
 
 /// Heartbeats in a row after which the peer counts as gone: Pings that had no answer, and checks at
@@ -35,10 +36,18 @@ pub(super) struct StreamState {
 /// Calls in the frames of a WebSocket that wait for the log.
 #[derive(Default)]
 pub(super) struct LogWait {
-    /// Message whose call has to wait for them.
-    pub(super) held: Option<Box<str>>,
+    /// Frame that has to wait for them.
+    pub(super) held: Option<HeldFrame>,
     /// All of them are answered.
     pub(super) is_over: bool,
+}
+
+/// Frame that waits for the responses to earlier ones.
+pub(super) enum HeldFrame {
+    /// Message with a call.
+    Message(Box<str>),
+    /// The stream is to be closed with this code.
+    Close(CloseCode),
 }
 
 /// Unsent bytes of a stream, compared with `--max-backlog`, after another send.
@@ -113,7 +122,11 @@ impl StreamState {
 
     /// Returns the bytes of the buffers.
     pub(super) fn memory(&self) -> usize {
-        self.fragments.as_ref().map_or(0, Vec::capacity)
+        let held = match self.log_wait.as_ref().and_then(|wait| wait.held.as_ref()) {
+            Some(HeldFrame::Message(text)) => text.len(),
+            Some(HeldFrame::Close(_)) | None => 0,
+        };
+        self.fragments.as_ref().map_or(0, Vec::capacity) + held
     }
 
     /// Returns the time of the next check: the next heartbeat, the deadline of a message, or the

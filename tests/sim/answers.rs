@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::mem;
 
-use speak::hub::{Now, Reason, Since};
+use speak::hub::{LogHealth, Now, Reason, Since};
 
 use super::message::{Answer, Message, Part, Type};
 use super::model::{Channel, Due, Entry, Model};
@@ -212,13 +212,18 @@ impl Model {
             (0..self.channels.len()).map(|channel| self.next_id(channel)).collect();
         for number in self.living() {
             if let Some((_, reason)) = self.end_of(number).filter(|(at_ms, _)| *at_ms <= now_ms) {
-                self.end(number, reason, None);
+                if self.health == LogHealth::Good {
+                    self.end_or_propose(number, reason);
+                } else {
+                    self.tally.count("session outlived an outage");
+                    self.keep_alive(Some(number));
+                }
             }
         }
         for channel in 0..self.channels.len() {
             if self.idle_until(channel).is_some_and(|at_ms| at_ms <= now_ms) {
                 self.tally.count("channel dropped");
-                self.forget(channel);
+                self.drop_or_propose(channel);
             }
         }
         let added = (0..).zip(next_ids);
@@ -236,6 +241,7 @@ impl Model {
         let is_empty = self.exists(channel)
             && self.retained(channel).next().is_none()
             && self.readers(channel) == 0
+            && self.channels[channel].proposed == 0
             && self.members(channel).is_empty();
         is_empty.then(|| self.channels[channel].last_use_ms + IDLE_CHANNEL_MS)
     }

@@ -1,6 +1,8 @@
 //! The next step: dice, loaded by the plan towards the limits.
 
-use speak::hub::{CHANNELS_PER_READ_MAX, CHANNELS_PER_SESSION_MAX, Gauges, ID_MAX, Since};
+use speak::hub::{
+    CHANNELS_PER_READ_MAX, CHANNELS_PER_SESSION_MAX, Gauges, ID_MAX, LogHealth, Since,
+};
 
 use super::pending::{Identity, Pending, Read, Wait};
 use super::plan::{IDLE_CHANNEL_MS, Jump, Kind};
@@ -93,6 +95,9 @@ impl World {
             Kind::CompleteAll => self.complete_all(),
             Kind::WrongHalf => self.wrong_half(channel),
             Kind::Restore => self.restore_from_snapshot(),
+            Kind::Checkpoint => self.continue_checkpoint(),
+            Kind::Crash => self.crash(),
+            Kind::Health => self.change_health(),
         }
     }
 
@@ -395,6 +400,11 @@ impl World {
 
     /// All clients go, time passes, and nothing must be left.
     fn finish(&mut self) {
+        self.plan.disk_fills = false;
+        if self.log.is_some() {
+            self.crash();
+            self.set_health(LogHealth::Good);
+        }
         self.advance(1);
         match self.random.below(3) {
             0 => self.complete_all(),

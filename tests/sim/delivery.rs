@@ -82,7 +82,10 @@ impl World {
         assert!(!self.answered.contains(&client), "client {client} was answered before");
         let follower = self.followers.iter_mut().find(|follower| follower.client == Some(client));
         if let Some(follower) = follower {
-            follower.take(answer);
+            let model = &self.model;
+            let was_given =
+                |channel, id| model.messages_ever(channel).any(|message| message.id == id);
+            follower.take(answer, was_given);
             follower.client = follower.client.filter(|_| !is_last);
         }
         if is_last {

@@ -4,17 +4,24 @@
 //! its steps.
 
 mod answers;
+mod apply;
 mod chooser;
+mod command;
+mod commit;
+mod crash;
 mod delivery;
 mod follower;
+mod log;
 mod message;
 mod model;
 mod pair_names;
 mod pending;
 mod plan;
+mod proposals;
 mod reads;
 mod record;
 mod seeds;
+mod shared_state;
 mod snapshot;
 mod streams;
 mod world;
@@ -24,20 +31,32 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 91] = [
+const RULES: [&str; 115] = [
     "answer cut",
     "answer shared",
     "answer shared by a stream and a poll",
     "answer shared by two that resume",
     "channel began at the watermark of another name",
     "channel dropped",
+    "channel dropped and created again during a checkpoint",
+    "channel dropped during a checkpoint",
+    "checkpoint abandoned",
+    "checkpoint begun",
+    "checkpoint complete",
+    "checkpoint lost in a crash",
     "close of an answered read",
+    "command failed: SessionEnded",
+    "command failed: TooManyChannels",
+    "cursor moved to the watermark of another name",
     "dropped channel came again",
+    "dropped channel stays for readers or commands",
     "dropped introduction given",
     "goodbye in several channels",
+    "goodbye refused: LogBehind",
     "goodbye refused: SessionEnded",
     "goodbye refused: WrongAuth",
     "goodbye to one",
+    "goodbye to one refused: LogBehind",
     "goodbye to one refused: WrongAuth",
     "grace asked for again",
     "grace began",
@@ -48,6 +67,7 @@ const RULES: [&str; 91] = [
     "hub saved with a pending read",
     "idle channel gave room to another",
     "introduce",
+    "introduce refused: LogBehind",
     "introduce refused: OverCapacity",
     "introduce refused: SessionEnded",
     "introduce refused: TooManyChannels",
@@ -65,6 +85,8 @@ const RULES: [&str; 91] = [
     "paused stream resubscribed",
     "pending read got a gap",
     "poll not replaced by a stream",
+    "prefix recovered",
+    "proposals lost",
     "read answered for one of several",
     "read answered for several channels",
     "read on overlapping channels not replaced",
@@ -72,6 +94,10 @@ const RULES: [&str; 91] = [
     "read refused: SessionEnded",
     "read refused: WrongAuth",
     "read replaced",
+    "record in the log that no process applied",
+    "record refused: disk full",
+    "recovered with a checkpoint",
+    "recovered without a checkpoint",
     "reset sent",
     "rest of the members",
     "resubscribe",
@@ -81,9 +107,12 @@ const RULES: [&str; 91] = [
     "resubscribed for another session",
     "resubscribed without a session",
     "resume of a stream that is not paused",
+    "session ended during a checkpoint",
     "session ended: Closed",
     "session ended: Left",
     "session ended: Timeout",
+    "session outlived an outage",
+    "session recovered",
     "session restored",
     "several goodbyes at one time",
     "stream began paused",
@@ -113,13 +142,15 @@ const RULES: [&str; 91] = [
     "stream sent a gap",
     "stream sent for one of several channels",
     "stream sent for several channels",
+    "went on after a crash",
+    "write refused: LogBehind",
     "write refused: OverCapacity",
     "write refused: SessionEnded",
     "write refused: WrongAuth",
 ];
 
 static SIMULATION: Simulation =
-    Simulation { test: "sim", seeds: 5_000, seeds_to_reach_all: 1_000, rules: &RULES, run };
+    Simulation { test: "sim", seeds: 5_000, seeds_to_reach_all: 3_000, rules: &RULES, run };
 
 fn run(seed: u64, notes: Trace) -> Record {
     let mut world = World::new(Random::new(seed), Record::new(notes));

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use speak::hub::{self, Now, Reason};
+use speak::hub::{self, LogHealth, Now, Reason};
 
+use super::command::Command;
 use super::message::{Answer, Message, Type};
 use super::pending::{Identity, Pending};
 use super::plan::Limits;
@@ -14,7 +15,7 @@ use super::record::Tally;
 
 /// Messages of a turn that reach pending reads if no history is retained.
 const LIVE_MAX: u64 = 100;
-const CHANNELS_PER_SESSION_MAX: usize = 32;
+pub(super) const CHANNELS_PER_SESSION_MAX: usize = 32;
 
 pub(super) struct Entry {
     pub(super) message: Message,
@@ -27,12 +28,17 @@ pub(super) struct Channel {
     /// All messages ever.
     pub(super) log: Vec<Entry>,
     pub(super) exists: bool,
+    /// It exists in the log's state: a message was added to it. Without a log, never.
+    pub(super) is_shared: bool,
+    pub(super) is_drop_proposed: bool,
+    /// Number of commands for it that were not applied yet.
+    pub(super) proposed: u64,
     pub(super) next_id: u64,
     pub(super) last_use_ms: u64,
 }
 
 pub(super) struct Session {
-    auth: String,
+    pub(super) auth: String,
     pub(super) last_alive_ms: u64,
     pub(super) closes_at_ms: Option<u64>,
 }
@@ -55,6 +61,9 @@ pub(crate) struct Model {
     pub(super) limits: Limits,
     pub(super) epoch: String,
     pub(super) now: Now,
+    /// Commands that wait for the log. `None` without a log.
+    pub(super) proposed: Option<Vec<Command>>,
+    pub(crate) health: LogHealth,
     pub(super) turn: u64,
     pub(super) channels: Vec<Channel>,
     pub(super) sessions: BTreeMap<u64, Session>,
@@ -93,6 +102,10 @@ impl Model {
 
     pub(crate) fn exists(&self, channel: usize) -> bool {
         self.channels[channel].exists
+    }
+
+    pub(crate) fn is_shared(&self, channel: usize) -> bool {
+        self.channels[channel].is_shared
     }
 
     pub(crate) fn next_id(&self, channel: usize) -> u64 {
@@ -175,7 +188,7 @@ impl Model {
             .collect()
     }
 
-    fn authenticate(&self, shown: &Identity) -> Result<u64, hub::Error> {
+    pub(super) fn authenticate(&self, shown: &Identity) -> Result<u64, hub::Error> {
         let session = self.sessions.get(&shown.session).ok_or(hub::Error::SessionEnded)?;
         if session.auth == shown.auth { Ok(shown.session) } else { Err(hub::Error::WrongAuth) }
     }
@@ -197,7 +210,7 @@ impl Model {
             for channel in (0..self.channels.len()).filter(|channel| !channels.contains(channel)) {
                 if self.idle_until(channel).is_some() {
                     self.tally.count("idle channel gave room to another");
-                    self.forget(channel);
+                    self.drop_or_propose(channel);
                 }
             }
         }
@@ -208,7 +221,7 @@ impl Model {
         self.channels[channel].last_use_ms = self.now_ms();
     }
 
-    fn append(
+    pub(super) fn append(
         &mut self,
         channel: usize,
         kind: Type,

@@ -9,6 +9,8 @@ use speak::hub::{CHANNELS_PER_SESSION_MAX, Config, Epoch};
 
 use support::random::Random;
 
+use super::log::Logging;
+
 /// Options of this run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Limits {
@@ -71,6 +73,12 @@ pub(crate) enum Kind {
     WrongHalf,
     /// The hub is saved, and restored by another process.
     Restore,
+    /// A checkpoint begins or goes on.
+    Checkpoint,
+    /// The process dies.
+    Crash,
+    /// The log is slow, or no more.
+    Health,
 }
 
 const READS: [Kind; 4] = [Kind::Read, Kind::Follow, Kind::Crowd, Kind::SameSession];
@@ -137,6 +145,9 @@ pub(crate) struct Plan {
     pub(crate) trusts_deadline: bool,
     /// The wall clock jumps.
     pub(crate) wall_clock_jumps: bool,
+    pub(crate) logging: Logging,
+    /// The disk of the log is full now and then.
+    pub(crate) disk_fills: bool,
 }
 
 impl Plan {
@@ -160,6 +171,12 @@ impl Plan {
         kinds.push((Kind::Write, 1));
         if channels > CHANNELS_PER_SESSION_MAX {
             kinds.push((Kind::JoinMany, 1));
+        }
+        let logging = Logging::draw(random);
+        if logging != Logging::None {
+            kinds.push((Kind::Checkpoint, random.pick(&[0, 8, 30])));
+            kinds.push((Kind::Crash, random.pick(&[0, 1, 4])));
+            kinds.push((Kind::Health, random.pick(&[0, 0, 1])));
         }
         let mut jumps: Vec<_> = SMALL_JUMPS.map(|jump| (jump, random.pick(&[0, 4, 12]))).into();
         jumps.extend(WAKING_JUMPS.map(|jump| (jump, random.pick(&[0, 1, 4]))));
@@ -188,6 +205,8 @@ impl Plan {
             audits: random.once_in(2),
             trusts_deadline: random.once_in(2),
             wall_clock_jumps: random.once_in(4),
+            logging,
+            disk_fills: random.once_in(3),
         }
     }
 }

@@ -102,7 +102,7 @@ impl Model {
         self.tally.count_if(its_grace_ms > grace_ms, "grace of a read");
         let grace_ms = grace_ms.max(its_grace_ms);
         if grace_ms == 0 {
-            return self.end(number, Reason::Closed, None);
+            return self.end_or_propose(number, Reason::Closed);
         }
         let at_ms = self.now_ms() + grace_ms;
         let session = self.sessions.get_mut(&number).expect("a pending read has it");

@@ -1,6 +1,6 @@
 //! The hub is saved and restored by another process: only the time that passed tells the two apart.
 
-use speak::hub::Now;
+use speak::hub::{LogHealth, Now};
 use speak::snapshot;
 
 use super::world::World;
@@ -25,6 +25,12 @@ impl World {
         let (hub, now) =
             snapshot::read(&config, unix_ms, &mut bytes.as_slice()).expect("a snapshot");
         self.hub = hub;
+        if let Some(log) = &mut self.log {
+            self.hub.begin_logging();
+            (log.begun, log.is_hashed) = (None, false);
+            self.model.forget_unshared();
+            self.set_health(LogHealth::Good);
+        }
         // Keys of reads are the old hub's: the new one has none.
         self.reads.clear();
         self.restored = self.hub.gauges().messages as u64;

@@ -11,6 +11,7 @@ use speak::hub::{
 use support::random::Random;
 
 use super::follower::Follower;
+use super::log::{Log, Logging};
 use super::message::{Answer, Message, Part, Type, answer_of};
 use super::model::Model;
 use super::pair_names;
@@ -30,7 +31,8 @@ pub(crate) struct World {
     /// Epoch of the hub.
     pub(crate) epoch: String,
     /// Names of each channel. Both are the same except in a pair.
-    names: Vec<Pair>,
+    pub(crate) names: Vec<Pair>,
+    pub(crate) log: Option<Log>,
     /// All sessions that were ever introduced, the newest last.
     pub(crate) identities: Vec<Identity>,
     /// The hub's keys of all reads that were ever pending, the newest last.
@@ -91,8 +93,9 @@ impl World {
             let count = random.pick(&[1, 1, 2, 5]);
             Follower::new(random.indexes(plan.channels, count))
         });
-        Self {
+        let mut world = Self {
             followers: followers.collect(),
+            log: None,
             restored: 0,
             hub: Hub::new(plan.limits.config(&epoch, watermark_key)),
             model: Model::new(plan.limits, plan.channels, &epoch),
@@ -108,7 +111,11 @@ impl World {
             plan,
             random,
             record,
+        };
+        if world.plan.logging != Logging::None {
+            world.begin_log();
         }
+        world
     }
 
     /// Returns a new client.
@@ -124,20 +131,28 @@ impl World {
     }
 
     /// Notes an outcome that hub and model agree on. Their numbers agree as well.
-    fn agree<T: Debug>(&self, what: &str, outcome: &Result<T, hub::Error>) {
+    fn agree<T: Debug>(&mut self, what: &str, outcome: &Result<T, hub::Error>) {
         self.record.note(|| format!("    {outcome:?}"));
         match outcome {
             Ok(_) => self.record.tally.count(what),
             Err(refusal) => self.record.tally.count(&format!("{what} refused: {refusal:?}")),
         }
+        self.settle();
         self.compare_counts();
     }
 
     pub(crate) fn write(&mut self, channel: usize, text: &str, shown: Option<&Identity>) {
         self.begin(|| format!("write to {channel} by {shown:?}: {text:?}"));
         self.probe(channel);
+        let key = to_write(&self.names[channel]);
+        if self.log.is_some() {
+            let expected = self.model.propose_write(channel, text, shown);
+            let got = self.hub.propose_write(self.now, &key, text, shown.map(shows));
+            assert_eq!(got, expected, "propose a message");
+            return self.agree("write", &expected);
+        }
         let expected = self.model.write(channel, text, shown);
-        let got = self.hub.write(self.now, &to_write(&self.names[channel]), text, shown.map(shows));
+        let got = self.hub.write(self.now, &key, text, shown.map(shows));
         assert_eq!(got, expected, "write");
         self.agree("write", &expected);
     }
@@ -146,11 +161,18 @@ impl World {
         self.begin(|| format!("introduce to {channel} by {shown:?}: {text:?}"));
         self.probe(channel);
         let auth = Auth::new(token(|| self.random.next() as u8));
-        let expected = self.model.introduce(channel, text, shown, auth.reveal());
         let own_auth = shown.map_or(auth.reveal(), |shown| &shown.auth).to_owned();
         let introducer =
             shown.map_or(Introducer::New(auth), |shown| Introducer::Existing(shows(shown)));
-        let got = self.hub.introduce(self.now, &to_write(&self.names[channel]), text, introducer);
+        let key = to_write(&self.names[channel]);
+        if self.log.is_some() {
+            let expected = self.model.propose_introduction(channel, text, shown, &own_auth);
+            let got = self.hub.propose_introduction(self.now, &key, text, &introducer);
+            assert_eq!(got, expected, "propose an introduction");
+            return self.agree("introduce", &expected);
+        }
+        let expected = self.model.introduce(channel, text, shown, &own_auth);
+        let got = self.hub.introduce(self.now, &key, text, introducer);
         let got = got.map(|introduced| {
             assert_eq!(introduced.auth.reveal(), own_auth, "an introduction returns the secret");
             (introduced.session, introduced.id)
@@ -164,10 +186,18 @@ impl World {
 
     pub(crate) fn goodbye(&mut self, shown: &Identity, channel: Option<usize>, text: Option<&str>) {
         self.begin(|| format!("goodbye to {channel:?} by {shown:?}: {text:?}"));
-        let expected = self.model.goodbye(shown, channel, text);
-        let log = channel.map(|channel| to_write(&self.names[channel]));
-        let got = self.hub.goodbye(self.now, shows(shown), log.as_ref(), text);
-        assert_eq!(got, expected, "goodbye");
+        let key = channel.map(|channel| to_write(&self.names[channel]));
+        let expected = if self.log.is_some() {
+            let expected = self.model.propose_goodbye(shown, channel, text);
+            let got = self.hub.propose_goodbye(self.now, shows(shown), key.as_ref(), text);
+            assert_eq!(got, expected, "propose a goodbye");
+            expected
+        } else {
+            let expected = self.model.goodbye(shown, channel, text);
+            let got = self.hub.goodbye(self.now, shows(shown), key.as_ref(), text);
+            assert_eq!(got, expected, "goodbye");
+            expected
+        };
         self.agree(if channel.is_some() { "goodbye to one" } else { "goodbye" }, &expected);
     }
 
@@ -291,6 +321,7 @@ impl World {
         for follower in self.followers.iter_mut().filter(|it| waits && it.client == Some(client)) {
             follower.client = None;
         }
+        self.settle();
         self.compare_counts();
     }
 
@@ -345,6 +376,7 @@ impl World {
         for (channel, from_id) in self.model.expire() {
             self.learn_order(channel, from_id);
         }
+        self.commit();
         if self.plan.audits {
             self.audit();
         }

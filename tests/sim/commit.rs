@@ -1,0 +1,224 @@
+//! From proposals to records, and from records to the hub and the model.
+
+use speak::hub::{Command as HubCommand, Introducing as HubIntroducing, LogHealth, Now, Proposals};
+
+use super::command::{Applied, Command, Introducing};
+use super::log::{Checkpoint, Log, LogRecord, Logging, applied, decode, position};
+use super::pending::Identity;
+use super::world::World;
+
+impl World {
+    /// Begins the log with its first record.
+    pub(crate) fn begin_log(&mut self) {
+        self.log = Some(Log { is_hashed: true, ..Log::default() });
+        self.hub.begin_logging();
+        self.model.begin_logging();
+        let numbering = self.hub.numbering(true);
+        self.append_record(&numbering);
+    }
+
+    /// Applies the commands of the last call, if this run does so at once.
+    pub(crate) fn settle(&mut self) {
+        if self.plan.logging == Logging::AtOnce {
+            self.commit();
+        }
+    }
+
+    /// Appends a record with the proposals and applies it, or the disk is full.
+    pub(crate) fn commit(&mut self) {
+        if self.log.is_none() {
+            return;
+        }
+        let mut proposals = Proposals::default();
+        self.hub.swap_proposals(&mut proposals);
+        assert_eq!(self.hub.proposed(), 0, "they were taken");
+        let expected = self.model.take_proposals();
+        let got: Vec<_> = decode(proposals.bytes()).iter().map(|it| self.owned(it)).collect();
+        assert_eq!(got.len(), proposals.count() as usize, "the number of proposals");
+        assert_same(&got, &expected);
+        if got.is_empty() {
+            return;
+        }
+        if self.plan.disk_fills && self.random.once_in(5) {
+            self.record.step(|| format!("refused: {got:?}"));
+            self.record.tally.count("record refused: disk full");
+            for (command, owned) in decode(proposals.bytes()).iter().zip(&got) {
+                self.hub.refuse(self.now, command);
+                self.model.refuse(owned);
+            }
+            return;
+        }
+        self.append_record(proposals.bytes());
+    }
+
+    fn append_record(&mut self, commands: &[u8]) {
+        let now = self.now;
+        let record = self.push_record(now, commands);
+        for (index, command) in (0..).zip(decode(commands)) {
+            if self.random.once_in(8) {
+                self.take_piece();
+            }
+            self.apply_one(now, position(record, index), &command);
+        }
+        let log = self.log.as_mut().expect("there is a log");
+        log.records[record].hash = log.is_hashed.then(|| self.hub.applied_hash());
+    }
+
+    /// Appends a record to the log, and returns its index.
+    pub(crate) fn push_record(&mut self, now: Now, commands: &[u8]) -> usize {
+        let log = self.log.as_mut().expect("there is a log");
+        log.records.push(LogRecord { now, commands: commands.to_owned(), hash: None });
+        log.records.len() - 1
+    }
+
+    fn apply_one(&mut self, now: Now, position: u64, command: &HubCommand<'_>) {
+        let got = self.hub.apply(now, now.mono, position, command).map(applied);
+        assert_eq!(self.hub.position(), position, "it was applied");
+        let owned = self.owned(command);
+        self.tally_checkpoint(&owned);
+        let expected = self.model.apply(&owned, got.as_ref().ok().and_then(Applied::id));
+        self.record.note(|| format!("    applied {owned:?}: {got:?}"));
+        assert_eq!(got, expected, "{owned:?}");
+        if let Err(error) = &got {
+            self.record.tally.count(&format!("command failed: {error:?}"));
+        }
+        if let (
+            Ok(Applied::Introduced { session, auth, .. }),
+            Command::Introduce { session: Introducing::New(_), .. },
+        ) = (got, owned)
+        {
+            self.identities.push(Identity { session, auth });
+        }
+    }
+
+    /// Returns a command of the hub as one of the model.
+    pub(crate) fn owned(&self, command: &HubCommand<'_>) -> Command {
+        let find = |name: &str| {
+            let place = self.names.iter().position(|names| names.write == name);
+            place.expect("a channel of this run")
+        };
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        match *command {
+            HubCommand::Begin { .. } => Command::Begin,
+            HubCommand::Write { channel, from, text } => {
+                Command::Write { channel: find(channel), from, text: text.to_owned() }
+            }
+            HubCommand::Introduce { channel, session, text } => {
+                let session = match session {
+                    HubIntroducing::New(auth) => {
+                        Introducing::New(String::from_utf8(auth.into()).expect("ASCII"))
+                    }
+                    HubIntroducing::Existing(number) => Introducing::Existing(number),
+                };
+                Command::Introduce { channel: find(channel), session, text: text.to_owned() }
+            }
+            HubCommand::Leave { channel, session, text: its } => {
+                Command::Leave { channel: find(channel), session, text: text(its) }
+            }
+            HubCommand::End { session, reason, text: its } => {
+                Command::End { session, reason, text: text(its) }
+            }
+            HubCommand::DropChannel { channel, next_id } => {
+                Command::Drop { channel: find(channel), next_id }
+            }
+        }
+    }
+
+    /// The log is slow, or no more.
+    pub(crate) fn change_health(&mut self) {
+        let health = self.random.pick(&[LogHealth::Good, LogHealth::Slow, LogHealth::Stalled]);
+        self.set_health(health);
+    }
+
+    pub(crate) fn set_health(&mut self, health: LogHealth) {
+        self.record.step(|| format!("the log is {health:?}"));
+        self.hub.set_log_health(health);
+        self.model.health = health;
+    }
+}
+
+/// Checkpoints.
+impl World {
+    /// Begins a checkpoint, or continues with the one that was begun.
+    pub(crate) fn continue_checkpoint(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        match &log.begun {
+            None => self.begin_checkpoint(),
+            Some(_) if self.random.once_in(20) => {
+                self.hub.abandon_checkpoint();
+                log.begun = None;
+                self.record.tally.count("checkpoint abandoned");
+            }
+            Some(_) => self.take_piece(),
+        }
+    }
+
+    fn begin_checkpoint(&mut self) {
+        // A process that was handed the hub knows no position before its first record.
+        let Some(log) = self.log.as_mut().filter(|_| self.hub.position() > 0) else { return };
+        self.record.step(|| "checkpoint begins".to_owned());
+        self.record.tally.count("checkpoint begun");
+        self.hub.set_piece_bytes(self.random.pick(&[1, 40, 200, 2_000]));
+        self.hub.begin_checkpoint();
+        log.begun = Some(Checkpoint { from: log.records.len(), ..Checkpoint::default() });
+        log.dropped.clear();
+    }
+
+    pub(crate) fn take_piece(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        let Some(checkpoint) = &mut log.begun else { return };
+        let last = log.records.last().expect("the first record").now;
+        if let Some(piece) = self.hub.next_piece(last) {
+            self.record.note(|| format!("    piece of {} bytes", piece.len()));
+            checkpoint.pieces.push(piece);
+            return;
+        }
+        self.record.note(|| "    checkpoint complete".to_owned());
+        self.record.tally.count("checkpoint complete");
+        checkpoint.until = log.records.len();
+        log.complete = log.begun.take();
+    }
+
+    /// Notes what happens to parts while a checkpoint is being saved.
+    fn tally_checkpoint(&mut self, command: &Command) {
+        let Some(log) = self.log.as_mut().filter(|log| log.begun.is_some()) else { return };
+        let is_unshared = |channel: &usize| !self.model.is_shared(*channel);
+        let is_again = match command {
+            Command::Drop { channel, next_id } => {
+                let is_dropped =
+                    self.model.is_shared(*channel) && self.model.next_id(*channel) == *next_id;
+                if is_dropped {
+                    log.dropped.insert(*channel);
+                }
+                self.record.tally.count_if(is_dropped, "channel dropped during a checkpoint");
+                false
+            }
+            Command::End { session, .. } => {
+                let lives = self.model.living().contains(session);
+                self.record.tally.count_if(lives, "session ended during a checkpoint");
+                false
+            }
+            Command::Write { channel, .. } | Command::Introduce { channel, .. } => {
+                is_unshared(channel) && log.dropped.contains(channel)
+            }
+            Command::Leave { .. } | Command::Begin => false,
+        };
+        let what = "channel dropped and created again during a checkpoint";
+        self.record.tally.count_if(is_again, what);
+    }
+}
+
+/// Claims that the hub proposed what the model did: calls in their order, and others in any.
+fn assert_same(got: &[Command], expected: &[Command]) {
+    let is_call =
+        |it: &&Command| !matches!(it, Command::Drop { .. } | Command::End { text: None, .. });
+    let calls = |of: &'_ [Command]| of.iter().filter(is_call).cloned().collect::<Vec<_>>();
+    assert_eq!(calls(got), calls(expected), "calls");
+    let mut left: Vec<_> = expected.iter().collect();
+    for command in got {
+        let place = left.iter().position(|it| *it == command);
+        let place = place.unwrap_or_else(|| panic!("{command:?} is not one of {expected:#?}"));
+        left.swap_remove(place);
+    }
+    assert!(left.is_empty(), "not proposed: {left:#?}");
+}

@@ -1,0 +1,129 @@
+//! Proposals of the model: with a log, a call changes nothing before its command is applied.
+
+use speak::hub::{self, LogHealth, Reason};
+
+use super::command::{Command, Introducing};
+use super::model::Model;
+use super::pending::Identity;
+
+impl Model {
+    pub(crate) fn begin_logging(&mut self) {
+        self.proposed = Some(Vec::new());
+    }
+
+    pub(crate) fn take_proposals(&mut self) -> Vec<Command> {
+        self.proposed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn propose(&mut self, command: Command) {
+        self.proposed.as_mut().expect("there is a log").push(command);
+    }
+
+    /// A channel exists in this process until a command for it is applied.
+    fn await_command(&mut self, channel: usize) {
+        self.channels[channel].exists = true;
+        self.channels[channel].proposed += 1;
+        self.used(channel);
+    }
+
+    pub(super) fn end_proposal(&mut self, command: &Command) {
+        if let Command::Write { channel, .. } | Command::Introduce { channel, .. } = *command {
+            let its = &mut self.channels[channel].proposed;
+            *its = its.saturating_sub(1);
+        }
+    }
+
+    /// A call that the log does not take counts as heard of.
+    fn check_log(&mut self, session: Option<u64>) -> Result<(), hub::Error> {
+        if self.health != LogHealth::Stalled {
+            return Ok(());
+        }
+        self.keep_alive(session);
+        Err(hub::Error::LogBehind)
+    }
+
+    pub(crate) fn propose_write(
+        &mut self,
+        channel: usize,
+        text: &str,
+        shown: Option<&Identity>,
+    ) -> Result<(), hub::Error> {
+        let from = self.authenticate_optional(shown)?;
+        self.make_room(&[channel])?;
+        self.check_log(from)?;
+        self.await_command(channel);
+        self.propose(Command::Write { channel, from, text: text.to_owned() });
+        self.keep_alive(from);
+        Ok(())
+    }
+
+    pub(crate) fn propose_introduction(
+        &mut self,
+        channel: usize,
+        text: &str,
+        shown: Option<&Identity>,
+        new_auth: &str,
+    ) -> Result<(), hub::Error> {
+        let known = self.authenticate_optional(shown)?;
+        self.make_room(&[channel])?;
+        self.check_log(known)?;
+        let session =
+            known.map_or_else(|| Introducing::New(new_auth.to_owned()), Introducing::Existing);
+        self.await_command(channel);
+        self.propose(Command::Introduce { channel, session, text: text.to_owned() });
+        self.keep_alive(known);
+        Ok(())
+    }
+
+    pub(crate) fn propose_goodbye(
+        &mut self,
+        shown: &Identity,
+        channel: Option<usize>,
+        text: Option<&str>,
+    ) -> Result<(), hub::Error> {
+        let session = self.authenticate(shown)?;
+        self.check_log(Some(session))?;
+        let text = text.map(str::to_owned);
+        self.propose(match channel {
+            None => Command::End { session, reason: Reason::Left, text },
+            Some(channel) => Command::Leave { channel, session, text },
+        });
+        self.keep_alive(Some(session));
+        Ok(())
+    }
+
+    pub(super) fn end_or_propose(&mut self, session: u64, reason: Reason) {
+        if self.proposed.is_some() {
+            self.propose(Command::End { session, reason, text: None });
+        } else {
+            self.end(session, reason, None);
+        }
+    }
+
+    pub(super) fn drop_or_propose(&mut self, channel: usize) {
+        let its = &mut self.channels[channel];
+        if self.proposed.is_none() || !its.is_shared {
+            return self.forget(channel);
+        }
+        if !its.is_drop_proposed {
+            its.is_drop_proposed = true;
+            let next_id = its.next_id;
+            self.propose(Command::Drop { channel, next_id });
+        }
+    }
+
+    /// A command did not get into the log.
+    pub(crate) fn refuse(&mut self, command: &Command) {
+        self.end_proposal(command);
+        match *command {
+            Command::End { session, reason, .. } if reason != Reason::Left => {
+                self.keep_alive(Some(session));
+            }
+            Command::Drop { channel, .. } => {
+                self.channels[channel].is_drop_proposed = false;
+                self.used(channel);
+            }
+            _ => {}
+        }
+    }
+}
