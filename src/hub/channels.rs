@@ -21,6 +21,9 @@ use super::usage::Usage;
 /// Time after its last use at which a channel without messages, members and readers is dropped.
 const IDLE_CHANNEL_MS: u64 = 60_000;
 
+/// Cost of adding a message, as a number of bytes of JSON. A session that ends adds 32 of them.
+const APPEND_COST_BYTES: usize = 2 * 1024;
+
 /// Bytes of scratch space that stay allocated from turn to turn.
 const SCRATCH_KEEP_BYTES: usize = 4096;
 
@@ -41,7 +44,8 @@ pub(super) struct Channels {
     /// Index at which the next search for something to evict begins.
     eviction_cursor: u32,
     stats: Stats,
-    /// Length of the JSON of all messages added since the start.
+    /// Length of the JSON of all messages added since the start, with [`APPEND_COST_BYTES`] for
+    /// each.
     appended_bytes: u64,
     /// Buffer for the encoding of a message.
     scratch: Vec<u8>,
@@ -139,7 +143,7 @@ impl Channels {
         let channel = &mut self.slab[index];
         let before = channel.usage();
         let id = channel.append(now, kind, self.retention, &mut self.scratch);
-        self.appended_bytes += self.scratch.len() as u64;
+        self.appended_bytes += (APPEND_COST_BYTES + self.scratch.len()) as u64;
         let after = channel.usage();
         self.usage.update(before, after);
         self.stats.count_added(&kind);

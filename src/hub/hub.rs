@@ -188,19 +188,24 @@ impl Hub {
 
     /// Ends sessions whose timeout has passed, and drops expired history and idle channels.
     pub fn expire(&mut self, now: Now) {
-        while let Some(key) = self.timers.pop(now.mono) {
-            match key {
-                TimerKey::Session(index) => {
-                    if let Some(reason) = self.sessions.on_timer(now.mono, index, &mut self.timers)
-                    {
-                        self.end_session(now, index, reason, None);
-                    }
-                }
-                TimerKey::Channel(index) => {
-                    self.channels.on_timer(now.mono, index, &mut self.timers);
+        while self.expire_next(now) {}
+    }
+
+    /// Handles the next deadline that has passed, as [`Hub::expire`] does with all of them. Returns
+    /// false if there is none. Costs O(channels of a session) or O(expired messages of a channel).
+    pub fn expire_next(&mut self, now: Now) -> bool {
+        match self.timers.pop(now.mono) {
+            None => return false,
+            Some(TimerKey::Session(index)) => {
+                if let Some(reason) = self.sessions.on_timer(now.mono, index, &mut self.timers) {
+                    self.end_session(now, index, reason, None);
                 }
             }
+            Some(TimerKey::Channel(index)) => {
+                self.channels.on_timer(now.mono, index, &mut self.timers);
+            }
         }
+        true
     }
 
     /// Detaches the hub after its state was transferred: drops all sessions and timers without
@@ -218,7 +223,8 @@ impl Hub {
         self.channels.stats()
     }
 
-    /// Returns the length of the JSON of all messages added since the start, in bytes.
+    /// Returns the work of adding messages since the start: the length of their JSON, and
+    /// a constant for each message, in bytes.
     #[must_use]
     pub fn appended_bytes(&self) -> u64 {
         self.channels.appended_bytes()

@@ -32,6 +32,9 @@ const ALL_CLIENTS_STEPS: usize = 2048;
 /// half.
 const DELIVERY_STEPS: usize = 1024;
 
+/// Steps per turn for expired deadlines, in addition to the others.
+const EXPIRY_STEPS: usize = 1024;
+
 /// Steps that the current turn has spent.
 pub(super) struct Budget {
     /// Factor on every step: 1, except in a simulation, whose few clients could not fill a turn.
@@ -44,11 +47,23 @@ pub(super) struct Budget {
     all_spent: usize,
     /// Steps of deliveries.
     delivery_spent: usize,
+    /// Steps of expired deadlines.
+    expiry_spent: usize,
+    /// The deliveries of the turn have begun.
+    is_delivering: bool,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { weight: 1, is_contended: false, client_spent: 0, all_spent: 0, delivery_spent: 0 }
+        Self {
+            weight: 1,
+            is_contended: false,
+            client_spent: 0,
+            all_spent: 0,
+            delivery_spent: 0,
+            expiry_spent: 0,
+            is_delivering: false,
+        }
     }
 }
 
@@ -56,6 +71,12 @@ impl Budget {
     /// Begins a turn with all steps unspent.
     pub(super) fn begin_turn(&mut self, is_contended: bool) {
         *self = Self { weight: self.weight, is_contended, ..Self::default() };
+    }
+
+    /// Begins the deliveries of the turn. Sends before count as requests: unsent bytes of earlier
+    /// turns for which a client has made room, and the next update of its stream.
+    pub(super) fn begin_delivery(&mut self) {
+        self.is_delivering = true;
     }
 
     /// Begins the share of the next client.
@@ -86,12 +107,22 @@ impl Budget {
 
     /// Charges a send of `bytes` bytes to a reader.
     pub(super) fn charge_send(&mut self, bytes: usize) {
-        self.delivery_spent += self.weight * (1 + bytes / SENT_STEP_BYTES);
+        self.charge_output(1 + bytes / SENT_STEP_BYTES);
     }
 
     /// Charges the encoding of `bytes` bytes for a reader.
     pub(super) fn charge_encoding(&mut self, bytes: usize) {
-        self.delivery_spent += self.weight * (bytes / STEP_BYTES);
+        self.charge_output(bytes / STEP_BYTES);
+    }
+
+    fn charge_output(&mut self, steps: usize) {
+        let spent = if self.is_delivering { &mut self.delivery_spent } else { &mut self.all_spent };
+        *spent += self.weight * steps;
+    }
+
+    /// Charges an expired deadline that has encoded `bytes` bytes.
+    pub(super) fn charge_expiry(&mut self, bytes: usize) {
+        self.expiry_spent += self.weight * (1 + bytes / STEP_BYTES);
     }
 
     /// Returns whether the client of the current share may have another request handled.
@@ -103,6 +134,11 @@ impl Budget {
     /// Returns whether another client may have requests handled in this turn.
     pub(super) fn has_turn_budget(&self) -> bool {
         self.all_spent < ALL_CLIENTS_STEPS
+    }
+
+    /// Returns whether another expired deadline may be handled in this turn.
+    pub(super) fn has_expiry_budget(&self) -> bool {
+        self.expiry_spent < EXPIRY_STEPS
     }
 
     /// Returns what the client of the current share did, or `None` if it did nothing.

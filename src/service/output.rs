@@ -71,8 +71,10 @@ impl<L: Listener> Service<L> {
     /// Sends the write queue: the socket has become writable.
     pub(super) fn flush_write_queue(&mut self, key: Key) {
         let client = self.io.clients.expect_mut(key);
-        if client.write_queue.is_some() {
+        if let Some(unsent) = client.queued_bytes() {
             let result = client.flush();
+            let sent = unsent - client.queued_bytes().unwrap_or(0);
+            self.io.clients.budget.charge_send(sent);
             self.on_flushed(key, &result);
         }
     }

@@ -153,13 +153,19 @@ impl<L: Listener> Service<L> {
         if self.acceptor.has_pending() || self.io.clients.has_work() {
             return NextWake::Now;
         }
-        Millis::earliest([
+        let now = self.io.now.mono;
+        let deadline = Millis::earliest([
             self.hub.next_deadline(),
             self.io.clients.next_deadline(),
             self.acceptor.next_deadline(),
-            self.phase.next_deadline(self.io.now.mono),
-        ])
-        .map_or(NextWake::Never, NextWake::At)
+            self.phase.next_deadline(now),
+        ]);
+        match deadline {
+            None => NextWake::Never,
+            // The turn had no budget left for it.
+            Some(at) if at <= now => NextWake::Now,
+            Some(at) => NextWake::At(at),
+        }
     }
 
     /// Makes every step count `weight` steps. For a simulation, whose few clients could not exhaust
@@ -288,10 +294,13 @@ impl<L: Listener> Service<L> {
         hub.memory() > io.limits.max_memory && !hub.enforce_memory_limit(io.now)
     }
 
-    /// Handles expired deadlines of clients and of the hub.
+    /// Handles expired deadlines of clients and of the hub, while the turn has budget.
     fn expire(&mut self) {
         let now = self.io.now;
-        while let Some(key) = self.io.clients.pop_due(now.mono) {
+        while self.io.clients.budget.has_expiry_budget()
+            && let Some(key) = self.io.clients.pop_due(now.mono)
+        {
+            self.io.clients.budget.charge_expiry(0);
             let client = self.io.clients.expect_mut(key);
             if client.deadline > now.mono {
                 let deadline = client.deadline;
@@ -314,12 +323,27 @@ impl<L: Listener> Service<L> {
                 _ => self.close(key),
             }
         }
-        self.hub.expire(now);
+        self.expire_hub();
+    }
+
+    /// Handles expired deadlines of the hub, while the turn has budget. The end of a session adds a
+    /// goodbye to each of its channels.
+    fn expire_hub(&mut self) {
+        let Self { hub, io, .. } = self;
+        let budget = &mut io.clients.budget;
+        while budget.has_expiry_budget() {
+            let appended = hub.appended_bytes();
+            if !hub.expire_next(io.now) {
+                break;
+            }
+            budget.charge_expiry((hub.appended_bytes() - appended) as usize);
+        }
     }
 
     /// Delivers the messages of the turn, and frees the clients that the turn has closed.
     pub(super) fn deliver(&mut self) {
         self.io.api.forget_messages();
+        self.io.clients.budget.begin_delivery();
         loop {
             self.flush_deferred(Budget::has_deferred_send_budget);
             let Self { hub, io, .. } = self;
@@ -350,8 +374,12 @@ impl<L: Listener> Service<L> {
 
     /// Closes a client, and the reader of its long poll or stream.
     pub(super) fn close(&mut self, key: Key) {
+        let appended = self.hub.appended_bytes();
         if let Some(reader) = self.io.clients.close(key) {
             self.hub.on_reader_closed(self.io.now, reader);
         }
+        // The goodbyes, if a session has ended with the reader.
+        let encoded = (self.hub.appended_bytes() - appended) as usize;
+        self.io.clients.budget.charge_request(encoded);
     }
 }

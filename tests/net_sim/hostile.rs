@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use support::http::{get, request};
 use support::ws::{HANDSHAKE, client_frame};
 
+use crate::network::Segment;
 use crate::room::Room;
 
 /// Weight of a step. So shorter messages do, of which the crowd is as expensive.
@@ -16,6 +17,7 @@ const CONTROLS: &[u8] = &[1; 32 << 10];
 /// Steps of a turn for requests, and for deliveries.
 const TURN_STEPS: usize = 2_048;
 const DELIVERY_STEPS: usize = 1_024;
+const EXPIRY_STEPS: usize = 1_024;
 
 /// Address of the crowd.
 const CROWD: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)));
@@ -239,5 +241,106 @@ fn writes_are_refused_while_responses_that_are_not_taken_hold_the_memory() {
         room.take_all(place);
         assert_eq!(room.has_got(place, &controls), written.contains(&place), "{place}");
         assert!(!room.net.borrow().links[place].is_dropped, "{place}");
+    }
+}
+
+/// Weight of a step with which a turn has time for few goodbyes.
+const FEW_GOODBYES: usize = 20;
+/// Least cost of the end of a session in 32 channels, in steps.
+const END_STEPS: usize = FEW_GOODBYES * 17;
+
+/// Has a crowd wait with sessions of 32 channels each, and returns its clients.
+fn wait_in_32_channels(room: &mut Room, clients: usize) -> Vec<usize> {
+    let crowd: Vec<usize> = (0..clients).map(|_| room.connect_from(CROWD, 1 << 30)).collect();
+    for place in &crowd {
+        let me = room.introduce(*place);
+        for channel in 1..32 {
+            let channel = 100 * place + channel;
+            room.send(*place, get(&format!("/introduce?channel={channel}&message=x{me}")));
+        }
+        room.send(*place, get(&format!("/read?channel=q&timeout=1{me}")));
+        room.rest();
+    }
+    crowd
+}
+
+/// Checks that sessions end in several turns, and that another client is served between them.
+fn ends_take_turns(room: &mut Room, per_turn: usize) {
+    let sessions = |room: &Room| room.service.gauges().hub.sessions;
+    let other = room.connect_from(IDLE, 1 << 30);
+    let mut before = sessions(room);
+    for turn in 0.. {
+        room.turn();
+        let now = sessions(room);
+        assert!(before - now <= per_turn, "{} in turn {turn}", before - now);
+        if turn == 0 {
+            assert!(0 < now && now < before, "some end in the first turn");
+            room.send(other, get("/health"));
+        }
+        assert_eq!(served(room, &[other]).len(), usize::from(turn > 0), "turn {turn}");
+        before = now;
+        if room.is_at_rest() {
+            break;
+        }
+    }
+    assert_eq!(before, 0);
+}
+
+#[test]
+fn goodbyes_of_clients_that_leave_at_once_take_turns() {
+    let mut room = Room::new(FEW_GOODBYES, ["--history=1"]);
+    for place in wait_in_32_channels(&mut room, 40) {
+        room.net.borrow_mut().send(place, Segment::Fin, 0);
+    }
+    ends_take_turns(&mut room, TURN_STEPS.div_ceil(END_STEPS));
+}
+
+#[test]
+fn goodbyes_of_sessions_that_time_out_at_once_take_turns() {
+    let mut room = Room::new(FEW_GOODBYES, ["--history=1"]);
+    wait_in_32_channels(&mut room, 40);
+    room.now_ms += 1_000;
+    room.rest();
+    assert_eq!(room.service.gauges().hub.sessions, 40);
+    room.now_ms += 5_000;
+    ends_take_turns(&mut room, EXPIRY_STEPS.div_ceil(END_STEPS));
+}
+
+#[test]
+fn streams_that_are_drained_at_once_take_turns() {
+    // Sent: 192 KiB by 8 KiB, twice. Encoded: 192 KiB by 4 KiB.
+    let per_turn = TURN_STEPS.div_ceil(WEIGHT * (24 + 24 + 48));
+    let event_stream = [("Accept", "text/event-stream")];
+    for (name, fields) in [("events", &event_stream[..]), ("frames", &HANDSHAKE[..])] {
+        // An update has one message, and the kernel takes none of it.
+        let mut room = Room::new(WEIGHT, ["--max-reply=1"]);
+        let (writer, other) = (room.connect(), room.connect_from(IDLE, 1 << 30));
+        for _ in 0..3 {
+            room.send(writer, post("/write?channel=a", "text/plain", CONTROLS));
+        }
+        room.rest();
+        let crowd: Vec<usize> = (0..40).map(|_| room.connect_from(CROWD, 500)).collect();
+        for place in &crowd {
+            room.send(*place, request("GET", "/read?channel=a&from_id=1", fields, None));
+        }
+        room.rest();
+        for place in &crowd {
+            let mut net = room.net.borrow_mut();
+            net.links[*place].capacity = 1 << 30;
+            net.drain(*place, usize::MAX);
+            net.links[*place].tape.clear();
+        }
+        room.turn();
+        room.send(other, get("/health"));
+        let mut before = served(&room, &crowd).len();
+        assert!((1..=per_turn).contains(&before), "{name}: {before} in the first turn");
+        while !room.is_at_rest() {
+            room.turn();
+            let now = served(&room, &crowd).len();
+            assert!(now - before <= per_turn, "{name}: {} in one turn", now - before);
+            assert_eq!(served(&room, &[other]), [other], "{name}");
+            before = now;
+        }
+        assert!(crowd.iter().all(|place| room.has_got(*place, "\"id\":3,")), "{name}");
     }
 }
