@@ -9,6 +9,9 @@ use super::params::Parameters;
 use super::phase::Phase;
 use crate::http::{Callback, Persistence, ResponseHead};
 
+/// Last second that `Date` can express, in seconds since 1970: its year has four digits.
+const DATE_SECONDS_MAX: u64 = 253_402_300_799;
+
 /// Type of a body, with its `Cache-Control`.
 #[derive(Clone, Copy)]
 pub(super) struct BodyType<'a> {
@@ -134,7 +137,7 @@ impl ResponseWriter {
 
     /// Formats `Date` again if its second has changed.
     pub(super) fn set_time(&mut self, unix_ms: u64) {
-        let second = unix_ms / 1000;
+        let second = (unix_ms / 1000).min(DATE_SECONDS_MAX);
         if second != self.date_second {
             self.date_second = second;
             self.date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
@@ -236,6 +239,24 @@ impl ResponseWriter {
             date: &self.date,
             extra_fields,
             persistence: self.persistence(options.persistence),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_is_too_late_for_a_date() {
+        let mut writer = ResponseWriter::new(AllowOrigin::Any);
+        for (second, date) in [
+            (DATE_SECONDS_MAX - 1, "Fri, 31 Dec 9999 23:59:58 GMT"),
+            (DATE_SECONDS_MAX + 1, "Fri, 31 Dec 9999 23:59:59 GMT"),
+            (u64::MAX / 1000, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ] {
+            writer.set_time(1000 * second);
+            assert_eq!(writer.date, date);
         }
     }
 }
