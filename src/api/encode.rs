@@ -72,6 +72,11 @@ impl Api {
         self.messages.share(&wake.reply, wake.is_last, &self.encoded_bytes)
     }
 
+    /// Returns the bytes of messages that were encoded to be shared since the last call.
+    pub fn take_copied_bytes(&mut self) -> usize {
+        self.messages.take_copied()
+    }
+
     /// Splits the encoding for one client that was made last, of this wake-up, into chunks that
     /// share its messages.
     pub fn split_private(&mut self, wake: &Wake<'_>) -> Vec<Chunk> {

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::mem;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -230,6 +231,8 @@ pub(super) struct MessageCache {
     /// By channel, by whether the messages begin with introductions that history has dropped, and
     /// by whether they are those of long polls.
     by_channel: HashMap<(u32, bool, bool), Rc<SharedMessages>>,
+    /// Bytes that were encoded since the last [`MessageCache::take_copied`].
+    copied: usize,
 }
 
 impl MessageCache {
@@ -237,6 +240,11 @@ impl MessageCache {
         if !self.by_channel.is_empty() {
             self.by_channel = HashMap::new();
         }
+    }
+
+    /// Returns the bytes that were encoded since the last call.
+    pub(super) fn take_copied(&mut self) -> usize {
+        mem::take(&mut self.copied)
     }
 
     /// Makes a shared reply, and encodes the messages that no earlier reply had. `is_poll` is true
@@ -269,8 +277,13 @@ impl MessageCache {
     ) -> Option<(Rc<SharedMessages>, Range<usize>)> {
         slice.messages().next()?;
         let key = (slice.index, slice.introductions().next().is_some(), is_poll);
-        let encode = || Rc::new(SharedMessages::encode(slice, is_poll, encoded_bytes));
-        let messages = self.by_channel.entry(key).or_insert_with(encode);
+        let copied = &mut self.copied;
+        let mut encode = || {
+            let messages = SharedMessages::encode(slice, is_poll, encoded_bytes);
+            *copied += messages.json.bytes().len();
+            Rc::new(messages)
+        };
+        let messages = self.by_channel.entry(key).or_insert_with(&mut encode);
         let range = messages.find(slice).unwrap_or_else(|| {
             *messages = encode();
             messages.find(slice).expect("these are the messages of the slice")

@@ -197,6 +197,26 @@ impl Hub {
         }
     }
 
+    /// Ends the pause of a stream that has no next reply. Returns the index of a channel if the
+    /// stream is still paused, as in the [`Wake::channel`] of [`Hub::resume`].
+    pub fn end_pause(&mut self, now: Now, key: ReaderKey) -> Option<u32> {
+        let reader =
+            self.readers.get(key).filter(|reader| reader.kind == ReaderKind::PausedStream)?;
+        for subscription in reader.subscriptions.as_slice() {
+            self.channels.expire_history(now.mono, subscription.channel);
+        }
+        let Self { readers, channels, .. } = self;
+        let reader = readers.get_mut(key).expect("found above");
+        let subscriptions = reader.subscriptions.as_slice();
+        let first = subscriptions[0].channel;
+        let has_news = |it: &Subscription| channels[it.channel].slice_for(*it).has_news();
+        if subscriptions.iter().any(has_news) {
+            return Some(first);
+        }
+        reader.kind = ReaderKind::Stream;
+        None
+    }
+
     /// Resumes a stream whose last reply has been sent. If the stream was paused and there is a
     /// next reply, calls `wake` with it. Returns whether it called `wake`.
     ///
@@ -209,30 +229,12 @@ impl Hub {
         batch: &mut ResumeBatch,
         wake: impl FnOnce(Wake<'_>),
     ) -> bool {
-        let Some(reader) =
-            self.readers.get(key).filter(|reader| reader.kind == ReaderKind::PausedStream)
-        else {
-            return false;
-        };
-        for subscription in reader.subscriptions.as_slice() {
-            self.channels.expire_history(now.mono, subscription.channel);
+        let Some(channel) = self.end_pause(now, key) else { return false };
+        if batch.channel != channel {
+            *batch = ResumeBatch { channel, fingerprint: None };
         }
-        let Self { readers, channels, .. } = self;
-        let reader = readers.get_mut(key).expect("found above");
-        let subscriptions = reader.subscriptions.as_slice();
-        let first = subscriptions[0].channel;
-        let has_news = subscriptions
-            .iter()
-            .any(|subscription| channels[subscription.channel].slice_for(*subscription).has_news());
-        if has_news {
-            if batch.channel != first {
-                *batch = ResumeBatch { channel: first, fingerprint: None };
-            }
-            self.push_to_stream(key, first, &mut batch.fingerprint, wake);
-        } else {
-            reader.kind = ReaderKind::Stream;
-        }
-        has_news
+        self.push_to_stream(key, channel, &mut batch.fingerprint, wake);
+        true
     }
 
     /// Removes a reader that its client closed, and ends the session that the reader kept alive, at

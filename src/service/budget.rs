@@ -25,7 +25,8 @@ const CLIENT_STEPS_CONTENDED: usize = 64;
 /// Steps of a share that count as little.
 const LIGHT_STEPS: usize = 4;
 
-/// Steps per turn for the requests of all clients.
+/// Steps per turn for the requests of all clients, and for the rest of the work that events cause:
+/// sends to sockets that have become writable, and updates of streams that go on then.
 const ALL_CLIENTS_STEPS: usize = 2048;
 
 /// Steps per turn for deliveries, in addition to the steps for requests. Deferred sends get at most
@@ -116,8 +117,11 @@ impl Budget {
     }
 
     fn charge_output(&mut self, steps: usize) {
-        let spent = if self.is_delivering { &mut self.delivery_spent } else { &mut self.all_spent };
-        *spent += self.weight * steps;
+        if self.is_delivering {
+            self.delivery_spent += self.weight * steps;
+        } else {
+            self.charge(steps);
+        }
     }
 
     /// Charges an expired deadline that has encoded `bytes` bytes.

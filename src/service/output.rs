@@ -88,8 +88,9 @@ impl<L: Listener> Service<L> {
             let ClientIo { clients, api, .. } = &mut self.io;
             let Some(client) = clients.get_mut(key) else { continue };
             let (mut bytes, mut encoded) = (client.queued_bytes().unwrap_or(0), 0);
+            let is_resumed = matches!(send, DeferredSend::Resume);
             let result = match send {
-                DeferredSend::Queued => client.send_deferred(&[], Vec::new),
+                DeferredSend::Queued | DeferredSend::Resume => client.send_deferred(&[], Vec::new),
                 DeferredSend::Shared(shared) => {
                     bytes += shared.bytes().len();
                     client.send_deferred(shared.bytes(), || {
@@ -111,14 +112,18 @@ impl<L: Listener> Service<L> {
             };
             self.io.clients.budget.charge_encoding(encoded);
             self.io.clients.budget.charge_send(bytes);
-            self.on_flushed(key, &result);
+            if is_resumed {
+                self.resume_deferred(key, &result);
+            } else {
+                self.on_flushed(key, &result);
+            }
             self.io.clients.update_memory(key);
         }
         self.resume_batch = None;
     }
 
     /// Moves the client to the state that follows, after an attempt to send its unsent bytes.
-    fn on_flushed(&mut self, key: Key, result: &io::Result<Flush>) {
+    pub(super) fn on_flushed(&mut self, key: Key, result: &io::Result<Flush>) {
         match (result, self.io.clients.expect_mut(key).state()) {
             (Err(_), _) => self.close(key),
             (Ok(flush), State::Writing(after))

@@ -344,3 +344,109 @@ fn streams_that_are_drained_at_once_take_turns() {
         assert!(crowd.iter().all(|place| room.has_got(*place, "\"id\":3,")), "{name}");
     }
 }
+
+/// Streams at different places of a history, which take nothing until all of them take all at once.
+#[test]
+fn streams_that_can_go_on_at_once_take_turns_and_leave_deferred_sends_theirs() {
+    const STREAMS: usize = 40;
+    // The rest of an update is sent, by 16 KiB, and the next one encoded, by 4 KiB, and sent.
+    let per_turn = TURN_STEPS.div_ceil(WEIGHT * (1 + 23 + 48 + 1 + 24));
+    for other in ["", "&channel=other&from_id=1"] {
+        let mut room = Room::new(WEIGHT, ["--max-reply=1", "--history=100"]);
+        let (writer, late) = (room.connect(), room.connect());
+        for _ in 0..STREAMS + 2 {
+            room.send(writer, post("/write?channel=h", "text/plain", CONTROLS));
+        }
+        room.rest();
+        let events = [("Accept", "text/event-stream")];
+        let streams: Vec<usize> = (1..=STREAMS)
+            .map(|from_id| {
+                let place = room.connect_from(CROWD, 1_000);
+                let target = format!("/read?channel=h&from_id={from_id}{other}");
+                room.send(place, request("GET", &target, &events, None));
+                place
+            })
+            .collect();
+        let polls: Vec<usize> = (0..60).map(|_| room.connect_from(IDLE, 1 << 30)).collect();
+        for place in &polls {
+            room.send(*place, get(&format!("/read?channel=p&callback=c{place}")));
+        }
+        room.rest();
+        // Some of the responses to these are left for later turns.
+        room.send(late, post("/write?channel=p", "text/plain", CONTROLS));
+        room.turn();
+        let mut answered = served(&room, &polls).len();
+        for place in &streams {
+            let mut net = room.net.borrow_mut();
+            net.links[*place].capacity = 1 << 30;
+            net.drain(*place, usize::MAX);
+        }
+        let next = |room: &Room| {
+            let has_next = |(from_id, place): &(usize, &usize)| {
+                room.has_got(**place, &format!(r#""id":{},"#, from_id + 2))
+            };
+            (0..).zip(&streams).filter(has_next).count()
+        };
+        assert_eq!(next(&room), 0, "they wait");
+        let mut before = 0;
+        while before < STREAMS {
+            room.turn();
+            let now = next(&room);
+            assert!(now - before <= per_turn, "{} went on in one turn{other}", now - before);
+            before = now;
+            // The response that the polls share may be there.
+            let encoded = room.service.gauges().encoded_bytes;
+            assert!(encoded <= ONE_REPLY, "{encoded} bytes are encoded for later{other}");
+            let polls_before = std::mem::replace(&mut answered, served(&room, &polls).len());
+            let is_served = answered > polls_before || answered == polls.len();
+            assert!(is_served, "{answered} polls are answered after {now} streams{other}");
+        }
+        room.rest();
+        assert_eq!(served(&room, &polls), polls);
+        for (place, from_id) in streams.iter().zip(1..) {
+            let text = room.text(*place);
+            let mut ids = text.split(r#""id":"#).skip(1).map(|rest| rest.split_once(','));
+            let is_all = (from_id..=STREAMS + 2)
+                .all(|id| ids.next().flatten().is_some_and(|(got, _)| got == id.to_string()));
+            assert!(is_all && ids.next().is_none(), "{place} got all from {from_id} on");
+        }
+    }
+}
+
+/// Streams that can go on at once while sends of their channel are deferred: each would hold an
+/// update of its own.
+#[test]
+fn updates_that_wait_for_earlier_sends_of_their_channel_are_within_the_memory_limit() {
+    let mut room = Room::new(WEIGHT, ["--max-memory=1200000", "--max-reply=1"]);
+    let writer = room.connect();
+    for text in [&[b'x'; 2_000], CONTROLS] {
+        room.send(writer, post("/write?channel=h", "text/plain", text));
+    }
+    room.rest();
+    let events = [("Accept", "text/event-stream")];
+    let streams: Vec<usize> = (0..40).map(|_| room.connect_from(CROWD, 500)).collect();
+    for place in &streams {
+        room.send(*place, request("GET", "/read?channel=h&from_id=1", &events, None));
+    }
+    let polls: Vec<usize> = (0..60).map(|_| room.connect_from(IDLE, 1 << 30)).collect();
+    for place in &polls {
+        room.send(*place, get(&format!("/read?channel=h&callback=c{place}")));
+    }
+    room.rest();
+    room.send(writer, post("/write?channel=h", "text/plain", CONTROLS));
+    room.turn();
+    for place in &streams {
+        let mut net = room.net.borrow_mut();
+        net.links[*place].capacity = 1 << 30;
+        net.drain(*place, usize::MAX);
+    }
+    while !room.is_at_rest() {
+        room.turn();
+        let memory = room.counted();
+        assert!(memory <= MAX_MEMORY + ONE_REPLY, "{memory} bytes");
+    }
+    assert_eq!(served(&room, &polls), polls);
+    for place in streams {
+        assert!(room.has_got(place, r#""id":3,"#), "{place} got all");
+    }
+}
