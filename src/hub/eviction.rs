@@ -26,6 +26,10 @@ const MIN_HISTORY_FRACTION: usize = 64;
 /// Indexes that one call searches for idle channels. Limits the cost of a rejected call.
 const IDLE_SCAN_MAX: u32 = 256;
 
+/// Searches for idle channels within a millisecond, for what has to fit because it is there
+/// already. 4,096 indexes: some milliseconds, at most.
+const IDLE_SCANS_PER_MS: u32 = 16;
+
 /// Indexes to search for the oldest history. In a server with fewer channels, the oldest history
 /// of all is evicted.
 const HISTORY_SCAN_MAX: u32 = 4096;
@@ -55,9 +59,19 @@ impl Hub {
         self.memory() - self.external_bytes - self.channels.usage().history
     }
 
-    /// Evicts history if the memory limit is exceeded, because of something outside of the hub.
-    /// Returns whether the limit is kept then.
+    /// Evicts idle channels, then history, if the memory limit is exceeded because of something
+    /// outside of the hub. Returns whether the limit is kept then.
+    ///
+    /// Searches more channels than a call that can be rejected does, but only for the first callers
+    /// within a millisecond: a turn may have many.
     pub fn enforce_memory_limit(&mut self, now: Now) -> bool {
+        if self.idle_scans.0 != now.mono {
+            self.idle_scans = (now.mono, 0);
+        }
+        while self.memory() > self.config.max_memory && self.idle_scans.1 < IDLE_SCANS_PER_MS {
+            self.idle_scans.1 += 1;
+            self.evict_idle_channels(now.mono, &[]);
+        }
         self.reserve(now.mono, 0, &[]).is_ok()
     }
 
@@ -172,7 +186,10 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use crate::hub::{Auth, ChannelName, Config, Credentials, Hub, Introducer, Millis, Now};
+    use super::*;
+    use crate::hub::{
+        Auth, ChannelName, Config, Credentials, Introducer, Mode, ReadRequest, ReadResult, Since,
+    };
 
     /// A goodbye is never rejected, and one call adds its text to 32 channels.
     #[test]
@@ -204,5 +221,53 @@ mod tests {
             assert_eq!(hub.goodbye(now, credentials, None, Some(&text)), Ok(()));
             assert!(hub.memory() <= LIMIT, "{} bytes", hub.memory());
         }
+    }
+
+    /// Creates channels without messages, whose readers have left, and returns the memory of all.
+    fn fill_with_idle_channels(hub: &mut Hub, now: Now, channels: u32) -> usize {
+        for number in 0..channels {
+            let name = format!("channel-{number}");
+            let key = ChannelName::parse(&name).unwrap().for_reading().unwrap();
+            let targets = [(key, Since::Now)];
+            let (epoch, credentials, grace_ms) = (None, None, None);
+            let mode = Mode::LongPoll;
+            let request =
+                ReadRequest { targets: &targets, epoch, credentials, grace_ms, mode, token: 1 };
+            let Ok(ReadResult::Pending(reader)) = hub.read(now, &request) else { panic!() };
+            hub.on_reader_closed(now, reader);
+        }
+        hub.memory()
+    }
+
+    /// A client whose buffers have grown would be closed in the middle of a response otherwise.
+    #[test]
+    fn idle_channels_make_room_for_what_is_there_already() {
+        let now = Now { mono: Millis(0), unix_ms: 0 };
+        let mut hub = Hub::new(Config { max_memory: 4 << 20, ..Config::default() });
+        let full = fill_with_idle_channels(&mut hub, now, 5_000);
+        let of_2_000 = full / 5_000 * 2_000;
+        hub.set_external_bytes((4 << 20) - full + of_2_000);
+        assert!(hub.enforce_memory_limit(now), "{} bytes", hub.memory());
+        // No more than were needed, but for the rest of one search.
+        assert!((2_700..=3_000).contains(&hub.gauges().channels), "{:?}", hub.gauges());
+    }
+
+    #[test]
+    fn all_searches_for_idle_channels_in_a_turn_are_bounded() {
+        let now = |ms| Now { mono: Millis(ms), unix_ms: 0 };
+        let mut hub = Hub::new(Config { max_memory: 8 << 20, ..Config::default() });
+        fill_with_idle_channels(&mut hub, now(0), 8_000);
+        // Nothing that is evicted makes room for that.
+        hub.set_external_bytes((8 << 20) + 1);
+        let mut evicted = |ms| {
+            let before = hub.gauges().channels;
+            assert!(!hub.enforce_memory_limit(now(ms)));
+            before - hub.gauges().channels
+        };
+        let most = (IDLE_SCAN_MAX * (1 + IDLE_SCANS_PER_MS)) as usize;
+        assert_eq!(evicted(1), most);
+        assert_eq!(evicted(1), IDLE_SCAN_MAX as usize);
+        // The rest, a millisecond later.
+        assert_eq!(evicted(2), 8_000 - most - IDLE_SCAN_MAX as usize);
     }
 }

@@ -31,6 +31,8 @@ pub struct Hub {
     pub(super) timers: Timers,
     /// Bytes that clients make the server hold outside of the hub.
     pub(super) external_bytes: usize,
+    /// Searches for idle channels at this time. See [`Hub::enforce_memory_limit`].
+    pub(super) idle_scans: (Millis, u32),
 
     // Settings.
     pub(super) config: Config,
@@ -47,6 +49,7 @@ impl Hub {
             readers: Readers::default(),
             timers: Timers::new(Millis(0)),
             external_bytes: 0,
+            idle_scans: (Millis(0), 0),
             config,
         }
     }
