@@ -60,8 +60,8 @@ impl Api {
         }
     }
 
-    /// Forgets the messages that later replies could share. Call it if channels may have been
-    /// created since the last reply: a new channel may have the index of a dropped one.
+    /// Forgets the messages that later replies could share. Call it before a delivery: calls of the
+    /// turn may have created a channel with the index of one that was dropped.
     pub fn forget_messages(&mut self) {
         self.messages.clear();
     }
@@ -78,7 +78,8 @@ impl Api {
     }
 
     /// Splits the encoding for one client that was made last, of this wake-up, into chunks that
-    /// share its messages.
+    /// share its messages. If the index of the channel was that of another one before, the
+    /// encoding has none of the messages that are known, and shares nothing.
     pub fn split_private(&mut self, wake: &Wake<'_>) -> Vec<Chunk> {
         self.messages.share(&wake.reply, wake.is_last, &self.encoded_bytes).split(&self.private_buf)
     }

@@ -6,32 +6,45 @@ use std::rc::Rc;
 
 use super::transport::Transport;
 
+/// Bytes that are counted in a total until this is dropped.
+#[derive(Debug)]
+pub(super) struct Counted {
+    bytes: usize,
+    total: Rc<Cell<usize>>,
+}
+
+impl Counted {
+    pub(super) fn new(bytes: usize, total: &Rc<Cell<usize>>) -> Self {
+        total.set(total.get() + bytes);
+        Self { bytes, total: Rc::clone(total) }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.total.set(self.total.get() - self.bytes);
+    }
+}
+
 /// Bytes that many clients share. They are counted until the cache and all clients have dropped
 /// them.
 #[derive(Debug)]
 pub struct SharedBytes {
     bytes: Box<[u8]>,
-    total: Rc<Cell<usize>>,
+    _counted: Counted,
 }
 
 impl SharedBytes {
     /// Copies `bytes` and adds their number to `total` until the copy is dropped.
     #[must_use]
     pub fn new(bytes: &[u8], total: &Rc<Cell<usize>>) -> Rc<Self> {
-        total.set(total.get() + bytes.len());
-        Rc::new(Self { bytes: bytes.into(), total: Rc::clone(total) })
+        Rc::new(Self { bytes: bytes.into(), _counted: Counted::new(bytes.len(), total) })
     }
 
     /// Returns the bytes to send.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
-    }
-}
-
-impl Drop for SharedBytes {
-    fn drop(&mut self) {
-        self.total.set(self.total.get() - self.bytes.len());
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) struct ClientIo<S> {
     pub(super) request_limits: Limits,
     pub(super) metrics: Metrics,
     pub(super) now: Now,
-    /// Memory of the hub without its history, as of the start of the turn.
+    /// Memory of the hub without its history. Set before the hub delivers into this.
     pub(super) hub_bytes: usize,
     /// Buffer for one read from any client.
     pub(super) read_buf: Box<[u8]>,

@@ -103,7 +103,6 @@ impl<L: Listener> Service<L> {
         io.clients.begin_turn();
         io.api.set_time(now);
         hub.set_external_bytes(io.external_bytes());
-        io.hub_bytes = hub.memory_without_history();
     }
 
     /// Returns the key of the client that a poll token names, if the token has only the lowest bits
@@ -345,6 +344,7 @@ impl<L: Listener> Service<L> {
         self.io.api.forget_messages();
         self.io.clients.budget.begin_delivery();
         loop {
+            self.io.hub_bytes = self.hub.memory_without_history();
             self.flush_deferred(Budget::has_deferred_send_budget);
             let Self { hub, io, .. } = self;
             hub.deliver(io.now, |wake| io.complete_read(&wake));

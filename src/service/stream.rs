@@ -198,8 +198,7 @@ impl<L: Listener> Service<L> {
     /// of other clients wait. The budget of deliveries is left to sends that were deferred.
     fn resume_alone(&mut self, key: Key, reader: ReaderKey) {
         let Self { hub, io, .. } = self;
-        // Calls of this turn may have dropped channels and created others in their place.
-        io.api.forget_messages();
+        io.hub_bytes = hub.memory_without_history();
         io.clients.budget.begin_client();
         let mut batch = ResumeBatch::default();
         hub.resume(io.now, reader, &mut batch, |wake| io.send_to_stream(key, &wake, true));
