@@ -10,7 +10,7 @@ use super::config::Config;
 use super::error::Error;
 use super::json;
 use super::params::{Body, Parameters};
-use super::payload::EncodeCache;
+use super::payload::{EncodeCache, Insertion, Insertions};
 use super::phase::Phase;
 use super::rate_limit::RateLimit;
 use super::read_params::ReadCall;
@@ -64,6 +64,8 @@ pub struct Api {
     pub(super) messages: MessageCache,
     /// Bytes of all [`SharedBytes`](super::payload::SharedBytes) that were not dropped.
     pub(super) encoded_bytes: Rc<Cell<usize>>,
+    /// Chunks of the responses that were appended since the caller took the last ones.
+    pub(super) insertions: Insertions,
     /// Encoded response for one client.
     pub(super) private_buf: Vec<u8>,
     rate_limit: Option<RateLimit>,
@@ -88,6 +90,7 @@ impl Api {
             cache: EncodeCache::default(),
             messages: MessageCache::default(),
             encoded_bytes: Rc::default(),
+            insertions: Insertions::default(),
             private_buf: Vec::new(),
             rate_limit: RateLimit::new(config.max_rate),
             requests: RequestStats::default(),
@@ -120,7 +123,20 @@ impl Api {
         self.writer.phase = phase;
     }
 
+    /// Returns the number of chunks that belong into the responses that were appended.
+    #[must_use]
+    #[inline]
+    pub fn insertion_count(&self) -> usize {
+        self.insertions.len()
+    }
+
+    /// Takes the chunks that belong into the responses that were appended, in order.
+    pub fn take_insertions(&mut self) -> Vec<Insertion> {
+        self.insertions.take()
+    }
+
     /// Handles a request. Appends the response to `out`, unless the request is a read that waits.
+    /// [`Api::take_insertions`] has long parts of it. `out` must be empty once they are taken.
     pub fn handle(
         &mut self,
         context: &mut Context<'_>,
@@ -218,7 +234,12 @@ impl Api {
         };
         match result {
             Ok(()) => {
-                self.writer.push_json(out, options, &self.json);
+                let inserted = self.insertions.json_bytes();
+                self.writer.push_json(out, options, &self.json, inserted);
+                if inserted > 0 {
+                    let end = if options.callback.is_some() { b");".len() } else { 0 };
+                    self.insertions.place_json(out.len() - end - self.json.len());
+                }
                 self.record(call.into(), 200);
                 Handled::Responded(self.writer.persistence(options.persistence))
             }

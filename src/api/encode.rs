@@ -38,7 +38,7 @@ impl Api {
         let Self { cache, private_buf, writer, json, encoded_bytes, .. } = self;
         cache.response.get_or_insert_with(|| {
             private_buf.clear();
-            writer.push_json(private_buf, ResponseOptions::DEFAULT, json);
+            writer.push_json(private_buf, ResponseOptions::DEFAULT, json, 0);
             SharedBytes::new(private_buf, encoded_bytes)
         })
     }
@@ -48,7 +48,7 @@ impl Api {
         self.encode_json(wake, Some(format));
         self.private_buf.clear();
         let options = ResponseOptions::from_reply_format(Some(format));
-        self.writer.push_json(&mut self.private_buf, options, &self.json);
+        self.writer.push_json(&mut self.private_buf, options, &self.json, 0);
         &self.private_buf
     }
 
@@ -56,7 +56,7 @@ impl Api {
         self.reset_cache(wake);
         if self.json.is_empty() {
             let labels = channel_labels(format);
-            json::push_reply(&mut self.json, wake.reply.slices(), labels, self.epoch);
+            json::push_reply(&mut self.json, wake.reply.slices(), labels, self.epoch, None);
         }
     }
 
@@ -91,10 +91,10 @@ impl Api {
         format: Option<&ReplyFormat>,
     ) -> &[u8] {
         self.json.clear();
-        json::push_reply(&mut self.json, reply.slices(), channel_labels(format), self.epoch);
+        json::push_reply(&mut self.json, reply.slices(), channel_labels(format), self.epoch, None);
         self.private_buf.clear();
         let options = ResponseOptions::from_reply_format(format);
-        self.writer.push_json(&mut self.private_buf, options, &self.json);
+        self.writer.push_json(&mut self.private_buf, options, &self.json, 0);
         // It is not that of the last wake-up.
         self.json.clear();
         &self.private_buf
@@ -157,12 +157,12 @@ impl Api {
         match transport {
             Transport::Sse(framing) => {
                 let (out, epoch) = (&mut self.private_buf, self.epoch.as_bytes());
-                SseEncoder { out, framing, epoch, slices, targets: &[] }.push_all(labels);
+                SseEncoder { out, framing, epoch, slices, targets: &[] }.push_all(labels, None);
             }
             Transport::WebSocket => {
                 if self.json.is_empty() {
                     let labels = labels.iter().map(|label| &**label);
-                    json::push_reply(&mut self.json, slices, labels, self.epoch);
+                    json::push_reply(&mut self.json, slices, labels, self.epoch, None);
                 }
                 push_frame(&mut self.private_buf, Opcode::Text, &self.json);
             }

@@ -11,7 +11,7 @@ use super::params::{Param, Parameters};
 use super::read_params::ReadParams;
 use super::request_stats::RequestKind;
 use super::transport::WebSocket;
-use crate::http::{Opcode, push_frame};
+use crate::http::{Opcode, push_frame_head};
 use crate::hub::{Mode, push_string};
 
 /// Bytes of a frame in addition to the message: names of 32 channels, numbers, keys.
@@ -75,6 +75,7 @@ impl Api {
                 json::push_error(&mut self.json, error);
             }
         }
+        let inserted = self.insertions.json_bytes();
         self.private_buf.clear();
         self.private_buf.extend_from_slice(b"{\"ref\":");
         match reference {
@@ -82,11 +83,18 @@ impl Api {
             Some(FrameValue::Number(number)) => {
                 self.private_buf.extend_from_slice(number.to_string().as_bytes());
             }
-            _ => return push_frame(out, Opcode::Text, &self.json),
+            _ => {
+                push_frame_head(out, Opcode::Text, self.json.len() + inserted);
+                self.insertions.place_json(out.len());
+                return out.extend_from_slice(&self.json);
+            }
         }
         self.private_buf.push(b',');
+        let reference = self.private_buf.len() - 1;
         self.private_buf.extend_from_slice(&self.json[1..]);
-        push_frame(out, Opcode::Text, &self.private_buf);
+        push_frame_head(out, Opcode::Text, self.private_buf.len() + inserted);
+        self.insertions.place_json(out.len() + reference);
+        out.extend_from_slice(&self.private_buf);
     }
 
     /// Makes a call. The JSON of its response is in `self.json` then.
@@ -114,6 +122,7 @@ impl Api {
             reply.slices(),
             socket.stream.channel_labels().iter().map(|label| &**label),
             self.epoch,
+            Some(&mut self.insertions),
         );
         Ok(())
     }

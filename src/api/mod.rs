@@ -35,7 +35,7 @@ pub use client_addr::{Cidr, RequestSource, SourceKey, TrustedProxies};
 pub use config::Config;
 pub use cors::AllowOrigin;
 pub use error::Error;
-pub use payload::{Chunk, Payload, SharedBytes};
+pub use payload::{Chunk, Insertion, Payload, SharedBytes};
 pub use phase::Phase;
 pub use request_stats::RequestStats;
 pub use response::ReplyFormat;

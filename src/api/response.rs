@@ -159,15 +159,23 @@ impl ResponseWriter {
         if self.phase == Phase::Stopping { Persistence::Close } else { requested }
     }
 
-    /// Appends a response with status 200 and a JSON body.
-    pub(super) fn push_json(&self, out: &mut Vec<u8>, options: ResponseOptions<'_>, json: &[u8]) {
+    /// Appends a response with status 200 and a JSON body, into which the caller inserts
+    /// `inserted` bytes.
+    #[inline]
+    pub(super) fn push_json(
+        &self,
+        out: &mut Vec<u8>,
+        options: ResponseOptions<'_>,
+        json: &[u8],
+        inserted: usize,
+    ) {
         if options.is_default() && self.phase != Phase::Stopping {
             out.reserve(self.default_head.len() + ResponseHead::LENGTH_BYTES_MAX + json.len());
             out.extend_from_slice(&self.default_head);
-            ResponseHead::push_length(out, json.len());
+            ResponseHead::push_length(out, json.len() + inserted);
             out.extend_from_slice(json);
         } else {
-            Self::push_json_as(out, options, &self.json_head(options, 200, ""), json);
+            Self::push_json_as(out, options, &self.json_head(options, 200, ""), json, inserted);
         }
     }
 
@@ -182,7 +190,7 @@ impl ResponseWriter {
         let (_, status) = error.name_and_status();
         let extra_fields = error.extra_headers();
         let head = self.json_head(options, status, &extra_fields);
-        Self::push_json_as(out, options, &head, json);
+        Self::push_json_as(out, options, &head, json, 0);
     }
 
     fn json_head<'a>(
@@ -207,13 +215,14 @@ impl ResponseWriter {
         options: ResponseOptions<'_>,
         head: &ResponseHead<'_>,
         json: &[u8],
+        inserted: usize,
     ) {
         let Some(callback) = options.callback else {
-            head.push(out, json.len());
+            head.push(out, json.len() + inserted);
             return options.push_body(out, json);
         };
         let name = callback.as_str().as_bytes();
-        head.push(out, b"/**/();".len() + name.len() + json.len());
+        head.push(out, b"/**/();".len() + name.len() + json.len() + inserted);
         if !options.is_head {
             for part in [b"/**/".as_slice(), name, b"(", json, b");"] {
                 out.extend_from_slice(part);

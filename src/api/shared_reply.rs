@@ -7,8 +7,8 @@ use std::mem;
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::payload::{Chunk, Counted, SharedBytes};
-use crate::hub::{ChannelSlice, Reply};
+use super::payload::{Chunk, SharedBytes};
+use crate::hub::{ChannelSlice, Counted, IntroductionSlice, Reply};
 
 /// Overhead of an allocation.
 const ALLOCATION_BYTES: usize = 16;
@@ -26,6 +26,9 @@ const SHARED_MIN: usize = 256;
 pub(super) trait ReplySlice {
     /// Iterates over the introductions that history has dropped, as JSON objects.
     fn introductions(&self) -> impl Iterator<Item = &[u8]>;
+    fn has_introductions(&self) -> bool;
+    /// Returns the introductions if their pages can be shared.
+    fn introduction_pages(&self) -> Option<IntroductionSlice<'_>>;
     /// Iterates over the messages from [`ReplySlice::first_id`] on, as JSON objects.
     fn retained(&self) -> impl Iterator<Item = &[u8]>;
     fn first_id(&self) -> u64;
@@ -40,6 +43,15 @@ impl ReplySlice for ChannelSlice<'_> {
     #[inline]
     fn introductions(&self) -> impl Iterator<Item = &[u8]> {
         ChannelSlice::introductions(self)
+    }
+
+    #[inline]
+    fn has_introductions(&self) -> bool {
+        !self.introduction_slice().is_empty()
+    }
+
+    fn introduction_pages(&self) -> Option<IntroductionSlice<'_>> {
+        Some(self.introduction_slice()).filter(|introductions| introductions.pages().len() > 0)
     }
 
     #[inline]
@@ -160,6 +172,14 @@ impl SharedSlice {
 impl ReplySlice for SharedSlice {
     fn introductions(&self) -> impl Iterator<Item = &[u8]> {
         self.json(self.range.start..self.range.start + self.introduction_count())
+    }
+
+    fn has_introductions(&self) -> bool {
+        self.introduction_count() > 0
+    }
+
+    fn introduction_pages(&self) -> Option<IntroductionSlice<'_>> {
+        None
     }
 
     fn retained(&self) -> impl Iterator<Item = &[u8]> {

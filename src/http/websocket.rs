@@ -148,7 +148,13 @@ impl Header {
 
 /// Appends a frame of the server.
 pub fn push_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
-    let length = payload.len();
+    push_frame_head(out, opcode, payload.len());
+    out.extend_from_slice(payload);
+}
+
+/// Appends the head of a frame of the server whose payload has `length` bytes.
+#[inline]
+pub(crate) fn push_frame_head(out: &mut Vec<u8>, opcode: Opcode, length: usize) {
     out.push(0x80 | opcode as u8);
     match (u8::try_from(length), u16::try_from(length)) {
         (Ok(short @ 0..126), _) => out.push(short),
@@ -161,7 +167,6 @@ pub fn push_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
             out.extend_from_slice(&(length as u64).to_be_bytes());
         }
     }
-    out.extend_from_slice(payload);
 }
 
 /// Appends a Close frame.

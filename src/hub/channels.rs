@@ -1,7 +1,9 @@
 //! The table of channels.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::Index;
+use std::rc::Rc;
 
 use super::channel::{CHANNEL_BYTES, Channel, ChannelLocal, Retention};
 use super::channel_name::ChannelKey;
@@ -39,6 +41,8 @@ pub(super) struct Channels {
     // Local state.
     /// Memory of all channels.
     usage: Usage,
+    /// Bytes of complete pages of introductions, also of those that only readers have.
+    page_bytes: Rc<Cell<usize>>,
     /// Channels with messages since the last delivery, each once.
     dirty: Vec<u32>,
     /// Index at which the next search for something to evict begins.
@@ -72,6 +76,7 @@ impl Channels {
             id_watermarks: IdWatermarks::new(config.watermark_hash_key),
             retention: Retention { messages: config.history, ms: whole_ms(config.retention) },
             usage: Usage::default(),
+            page_bytes: Rc::default(),
             dirty: Vec::new(),
             eviction_cursor: 0,
             stats: Stats::default(),
@@ -142,7 +147,7 @@ impl Channels {
     ) -> u64 {
         let channel = &mut self.slab[index];
         let before = channel.usage();
-        let id = channel.append(now, kind, self.retention, &mut self.scratch);
+        let id = channel.append(now, kind, self.retention, &mut self.scratch, &self.page_bytes);
         self.appended_bytes += (APPEND_COST_BYTES + self.scratch.len()) as u64;
         let after = channel.usage();
         self.usage.update(before, after);
@@ -289,6 +294,11 @@ impl Channels {
         &self.stats
     }
 
+    /// Returns the count of the bytes of complete pages of introductions.
+    pub(super) fn page_bytes(&self) -> &Rc<Cell<usize>> {
+        &self.page_bytes
+    }
+
     pub(super) fn count_delivery(&mut self) {
         self.stats.count_delivery();
     }
@@ -300,7 +310,7 @@ impl Channels {
 
     /// Returns the memory of all channels, with overheads.
     pub(super) fn memory(&self) -> usize {
-        self.usage.bytes + self.slab.len() * CHANNEL_BYTES
+        self.usage.bytes + self.page_bytes.get() + self.slab.len() * CHANNEL_BYTES
     }
 
     pub(super) fn get(&self, index: u32) -> Option<&Channel> {

@@ -109,12 +109,19 @@ impl SnapshotLoader {
                 id: member.id,
                 unix_ms: member.unix_ms,
                 text_json: member.text.as_bytes().into(),
-                introduction_json: member.introduction.as_bytes().into(),
             };
             check(
                 channel.restore_member(member.session, restored),
                 "duplicate member of a channel",
             )?;
+        }
+        let mut members: Vec<_> = record.members.iter().collect();
+        members.sort_unstable_by_key(|member| member.id);
+        let is_once = members.windows(2).all(|pair| pair[0].id < pair[1].id);
+        check(is_once, "introduction of two members")?;
+        for member in members {
+            let json = member.introduction.as_bytes();
+            channel.introductions.push(member.id, json, self.channels.page_bytes());
         }
         // The operator may have shortened the history.
         channel.trim_to(self.config.history);

@@ -62,7 +62,7 @@ impl Channel {
             id: member.id,
             unix_ms: member.unix_ms,
             text: as_text(&member.text_json),
-            introduction: as_text(&member.introduction_json),
+            introduction: as_text(self.introductions.get(member.id).unwrap_or_default()),
         });
         // A reader uses the channel until now.
         let last_use = if self.local.reader_count > 0 { now } else { self.local.last_use };

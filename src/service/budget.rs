@@ -3,6 +3,7 @@
 //! Work is counted in steps of about five microseconds, not measured: a turn depends on no clock.
 
 use super::run_queue::Weight;
+use super::write_queue::FLUSH_BYTES_MAX;
 
 /// Bytes read or encoded that cost one step in addition to the step of their request or frame.
 /// These bytes are written twice, to fresh memory.
@@ -10,6 +11,13 @@ const STEP_BYTES: usize = 4 * 1024;
 
 /// Bytes sent that cost one step in addition to the step of the send. These bytes exist already.
 const SENT_STEP_BYTES: usize = 8 * 1024;
+
+/// Bytes sent from a write queue that cost one step in addition to the step of the flush. A peer
+/// with a narrow window takes them in short segments, of which each costs the kernel much.
+const FLUSHED_STEP_BYTES: usize = 2 * 1024;
+
+/// Chunks that clients share and that cost one step.
+const STEP_CHUNKS: usize = 16;
 
 /// Cost of parsing a byte of JSON, as a multiple of the cost of reading a byte.
 const JSON_PARSE_FACTOR: usize = 16;
@@ -98,6 +106,18 @@ impl Budget {
     /// Charges the parsing of `bytes` bytes of JSON.
     pub(super) fn charge_json(&mut self, bytes: usize) {
         self.charge_read(JSON_PARSE_FACTOR * bytes);
+    }
+
+    /// Charges a send of `bytes` bytes from a write queue, to a client whose socket has become
+    /// writable.
+    pub(super) fn charge_flush(&mut self, bytes: usize) {
+        self.charge(1 + bytes / FLUSHED_STEP_BYTES);
+    }
+
+    /// Charges the first flush of responses with so many chunks of other clients.
+    pub(super) fn charge_insertions(&mut self, count: usize) {
+        self.charge_flush(FLUSH_BYTES_MAX);
+        self.charge(count / STEP_CHUNKS);
     }
 
     fn charge(&mut self, steps: usize) {

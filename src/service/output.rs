@@ -27,14 +27,29 @@ impl<L: Listener> Service<L> {
     /// Sends the responses of the requests that were handled, and moves the client to the state
     /// that follows.
     pub(super) fn flush_responses(&mut self, key: Key, pause: &Pause) {
-        let client = self.io.clients.expect_mut(key);
+        let insertions = self.io.api.insertion_count();
+        if insertions > 0 {
+            self.io.clients.budget.charge_insertions(insertions);
+        }
+        self.flush_bytes(key, pause);
+        if insertions > 0 {
+            self.schedule_cut_flush(key);
+        }
+    }
+
+    fn flush_bytes(&mut self, key: Key, pause: &Pause) {
+        let ClientIo { clients, api, response, .. } = &mut self.io;
+        let client = clients.expect_mut(key);
         let was_blocked = client.is_blocked();
-        let sent = match (self.io.response.is_empty(), was_blocked) {
+        let sent = match (response.is_empty(), was_blocked) {
             (true, false) => Ok(Flush::Complete),
             (true, true) => Ok(Flush::WouldBlock { progress: false }),
-            (false, _) => client.send(&Payload::Private(&self.io.response)),
+            (false, _) if api.insertion_count() > 0 => {
+                client.send_inserted(response, api.take_insertions())
+            }
+            (false, _) => client.send(&Payload::Private(response)),
         };
-        self.io.response.clear();
+        response.clear();
         let Ok(flush) = sent else { return self.close(key) };
         let is_streaming = matches!(client.state(), State::Streaming(_));
         let after = match pause {
@@ -68,14 +83,23 @@ impl<L: Listener> Service<L> {
         self.io.finish_response(key, after, flush);
     }
 
+    /// Schedules a client if the last flush was cut: the next turn sends more.
+    fn schedule_cut_flush(&mut self, key: Key) {
+        if self.io.clients.get_mut(key).is_some_and(|client| client.is_flush_cut()) {
+            self.io.clients.schedule(key);
+        }
+    }
+
     /// Sends the write queue: the socket has become writable.
     pub(super) fn flush_write_queue(&mut self, key: Key) {
         let client = self.io.clients.expect_mut(key);
         if let Some(unsent) = client.queued_bytes() {
             let result = client.flush();
-            let sent = unsent - client.queued_bytes().unwrap_or(0);
-            self.io.clients.budget.charge_send(sent);
+            // Events may be longer than it was known.
+            let sent = unsent.saturating_sub(client.queued_bytes().unwrap_or(0));
+            self.io.clients.budget.charge_flush(sent);
             self.on_flushed(key, &result);
+            self.schedule_cut_flush(key);
         }
     }
 
@@ -118,6 +142,7 @@ impl<L: Listener> Service<L> {
                 self.on_flushed(key, &result);
             }
             self.io.clients.update_memory(key);
+            self.schedule_cut_flush(key);
         }
         self.resume_batch = None;
     }

@@ -196,7 +196,7 @@ fn a_channel_in_the_place_of_one_that_was_dropped_shares_none_of_its_messages() 
     let (mut all, _) = room.poll();
     room.net.borrow_mut().send(slow, Segment::Fin, 0);
     // There is memory for this message if the old channel is dropped.
-    room.send(filler, write("p", &[1; 32 << 10]));
+    room.send(filler, write("p", &vec![1; 32 << 10]));
     room.send(early, write("new", b"first"));
     // Its next update has another channel too, so it is not encoded before it is sent.
     room.send(stream, events("/read?channel=new&channel=y&from_id=2&from_id=1"));

@@ -349,8 +349,8 @@ fn streams_that_are_drained_at_once_take_turns() {
 #[test]
 fn streams_that_can_go_on_at_once_take_turns_and_leave_deferred_sends_theirs() {
     const STREAMS: usize = 40;
-    // The rest of an update is sent, by 16 KiB, and the next one encoded, by 4 KiB, and sent.
-    let per_turn = TURN_STEPS.div_ceil(WEIGHT * (1 + 23 + 48 + 1 + 24));
+    // The rest of an update is sent, by 2 KiB, and the next one encoded, by 4 KiB, and sent.
+    let per_turn = TURN_STEPS.div_ceil(WEIGHT * (1 + 95 + 48 + 1 + 24));
     for other in ["", "&channel=other&from_id=1"] {
         let mut room = Room::new(WEIGHT, ["--max-reply=1", "--history=100"]);
         let (writer, late) = (room.connect(), room.connect());
@@ -449,4 +449,110 @@ fn updates_that_wait_for_earlier_sends_of_their_channel_are_within_the_memory_li
     for place in streams {
         assert!(room.has_got(place, r#""id":3,"#), "{place} got all");
     }
+}
+
+/// Header fields of a request.
+type Fields = &'static [(&'static str, &'static str)];
+
+/// Forms in which a reader gets all introductions: its parameters and its header fields.
+const READERS: [(&str, &str, Fields); 5] = [
+    ("JSON", "channel=m&from_id=0", &[]),
+    ("a script", "channel=m&from_id=0&callback=f", &[]),
+    ("two channels", "channel=m&channel=n&from_id=0&from_id=0", &[]),
+    ("events", "channel=m&from_id=0", &[("Accept", "text/event-stream")]),
+    ("a frame", "channel=m&from_id=0", &HANDSHAKE),
+];
+
+/// Returns the ids of all messages in a text, in order.
+fn ids(text: &str) -> Vec<u64> {
+    let all = text.split(r#""id":"#).skip(1);
+    all.map(|rest| rest.split_once(',').expect("a comma").0.parse().expect("a number")).collect()
+}
+
+#[test]
+fn readers_share_the_introductions_of_very_many_members() {
+    const MEMBERS: u64 = 600;
+    let options = ["--max-memory=11m", "--history=1", "--connection-timeout=1h"];
+    let mut room = Room::new(1, options);
+    let host = room.connect();
+    let mut members = Vec::new();
+    for _ in 0..MEMBERS {
+        room.net.borrow_mut().links[host].tape.clear();
+        room.send(host, post("/introduce?channel=m", "text/plain", &CONTROLS[..1_024]));
+        room.rest();
+        let text = room.text(host);
+        let (_, json) = text.split_once("\r\n\r\n").expect("a body");
+        let me: serde_json::Value = serde_json::from_str(json).expect("JSON");
+        let auth = me["auth"].as_str().expect("a secret");
+        members.push(format!("connection={}&auth={auth}", me["connection"]));
+    }
+    let leave = |room: &mut Room, member: usize| {
+        room.send(host, get(&format!("/goodbye?channel=m&{}", members[member])));
+        room.rest();
+    };
+    // Every third one is gone: no page is as it was.
+    (0..members.len()).step_by(3).for_each(|member| leave(&mut room, member));
+    let is_left = |id: &u64| !(id - 1).is_multiple_of(3);
+    let mut expected: Vec<u64> = (1..=MEMBERS).filter(is_left).collect();
+    // History has nothing but the last goodbye.
+    expected.push(MEMBERS + members.len().div_ceil(3) as u64);
+    let all = expected.len() * 6 * 1_024;
+    let crowd: Vec<(usize, &str)> = (0..50)
+        .map(|number| {
+            let (what, parameters, fields) = READERS[number % READERS.len()];
+            let place = room.connect_from(CROWD, 500);
+            room.send(place, request("GET", &format!("/read?{parameters}"), fields, None));
+            (place, what)
+        })
+        .collect();
+    while !room.is_at_rest() {
+        room.turn();
+        assert!(room.counted() <= 11 << 20, "{} bytes", room.counted());
+    }
+    // What is there for them stays as it was, although members go and come.
+    for member in (0..members.len()).skip(1).step_by(3) {
+        leave(&mut room, member);
+        room.send(host, get(&format!("/introduce?channel=m&message=x&{}", members[member])));
+        room.rest();
+    }
+    assert!(room.counted() <= 11 << 20, "{} bytes", room.counted());
+    for (place, what) in crowd {
+        room.net.borrow_mut().links[place].capacity = 1 << 30;
+        room.net.borrow_mut().drain(place, usize::MAX);
+        let mut got = 0;
+        while !room.is_at_rest() {
+            room.turn();
+            let before = std::mem::replace(&mut got, room.net.borrow().links[place].tape.len());
+            assert!(got - before <= 600 << 10, "{what}: {} bytes in one turn", got - before);
+        }
+        let text = room.text(place);
+        assert!(got > all, "{what}: {got} bytes");
+        let got = ids(&text);
+        assert_eq!(got[..expected.len()], expected, "{what}");
+        let is_whole = match what {
+            "events" => {
+                let introductions = text.matches("\r\ndata: {\"id\":").count();
+                introductions == 0 && text.matches("\ndata: {\"id\":").count() == got.len()
+            }
+            "a frame" => {
+                let (_, frames) = text.split_once("\r\n\r\n").expect("a head");
+                // Its length is in ten bytes, of which some are no UTF-8.
+                let at = frames.find('{').expect("an object");
+                let mut frames = serde_json::Deserializer::from_str(&frames[at..]).into_iter();
+                let first: serde_json::Value = frames.next().expect("a frame").expect("JSON");
+                first["messages"].as_array().map(Vec::len) == Some(expected.len())
+            }
+            _ => {
+                let (head, body) = text.split_once("\r\n\r\n").expect("a body");
+                let length = head.split_once("Content-Length: ").expect("a length").1;
+                let json = body.trim_start_matches("/**/f(").trim_end_matches(");");
+                let json: serde_json::Value = serde_json::from_str(json).expect("JSON");
+                let slice = if what == "two channels" { &json["channels"][0] } else { &json };
+                length.lines().next() == Some(&body.len().to_string())
+                    && slice["messages"].as_array().map(Vec::len) == Some(expected.len())
+            }
+        };
+        assert!(is_whole, "{what}");
+    }
+    assert_eq!(room.service.gauges().encoded_bytes, 0);
 }
