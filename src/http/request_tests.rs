@@ -131,6 +131,10 @@ fn requests_are_parsed_as_rfc_9112_says() {
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n",
             request(Get, "/", "", "", Close),
         ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nConnection: keep-alive\r\n\r\n",
+            request(Get, "/", "", "", Close),
+        ),
         ("GET / HTTP/1.7\r\nHost: a\r\n\r\n", request(Get, "/", "", "", Persistent)),
         // Bodies by length.
         (
@@ -334,6 +338,25 @@ fn requests_that_are_too_large_or_unknown_have_their_own_errors() {
 }
 
 #[test]
+fn a_request_at_its_limits_is_accepted() {
+    let ending = "\r\n\r\n";
+    let start = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
+    let value = |bytes| "x".repeat(bytes - start.len() - ending.len());
+    let head = |bytes| format!("{start}{}{ending}", value(bytes)).into_bytes();
+    assert!(matches!(run(&head(LIMITS.head_bytes)), Ok(Some(_))));
+    assert_eq!(run(&head(LIMITS.head_bytes + 1)), Err(ParseError::HeadersTooLarge));
+    let body = |bytes| post(&format!("Content-Length: {bytes}"), &"y".repeat(bytes));
+    assert!(matches!(run(&body(LIMITS.body_bytes)), Ok(Some(_))));
+    assert_eq!(run(&body(LIMITS.body_bytes + 1)), Err(ParseError::BodyTooLarge));
+    let extension = |bytes| chunked(&format!("0;{}\r\n\r\n", "e".repeat(bytes)));
+    let trailer = |bytes: usize| chunked(&format!("0\r\nT:{}\r\n\r\n", "e".repeat(bytes - 1)));
+    for (below, above) in [(extension(4096), extension(4097)), (trailer(4096), trailer(4097))] {
+        assert!(matches!(run(&below), Ok(Some(_))));
+        assert_eq!(run(&above), Err(ParseError::HeadersTooLarge));
+    }
+}
+
+#[test]
 fn a_head_below_its_limit_may_have_any_number_of_fields() {
     let limits = Limits { head_bytes: 16 * 1024, ..LIMITS };
     let input = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "A:\r\n".repeat(4000)).into_bytes();
@@ -356,6 +379,15 @@ fn a_client_that_waits_gets_one_interim_response() {
     }
     let old = b"POST / HTTP/1.0\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nok";
     assert_eq!(feed(old, 1).unwrap().unwrap().2, 0);
+}
+
+#[test]
+fn only_http_1_1_has_an_upgrade() {
+    for (line, expected) in [("GET /read HTTP/1.1", true), ("GET /read HTTP/1.0", false)] {
+        let input = format!("{line}\r\nHost: a\r\nUpgrade: websocket\r\n\r\n");
+        let (request, _) = parse_complete(input.as_bytes(), &LIMITS).unwrap();
+        assert_eq!(request.wants_websocket, expected, "{line}");
+    }
 }
 
 #[test]
