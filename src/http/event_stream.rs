@@ -135,6 +135,9 @@ mod tests {
             ("text/event-stream;q=0", false),
             ("text/event-stream; q=0.000", false),
             ("text/event-stream;q=nonsense", false),
+            // RFC 9110, section 12.4.2: at most three digits after the point.
+            ("text/event-stream;q=0.999", true),
+            ("text/event-stream;q=0.9999", false),
             ("text/event-streams", false),
             ("text/*", false),
             ("*/*", false),

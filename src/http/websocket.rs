@@ -274,7 +274,7 @@ mod tests {
         let close = |code: u16, reason: &[u8]| close_reply(&[&code.to_be_bytes(), reason].concat());
         assert_eq!(close_reply(b""), CloseCode::Normal);
         assert_eq!(close_reply(b"\x03"), CloseCode::ProtocolError);
-        for code in [1000, 1001, 1003, 1007, 1011, 3000, 4999] {
+        for code in [1000, 1001, 1002, 1003, 1007, 1011, 1014, 3000, 4999] {
             assert_eq!(close(code, "bye ✓".as_bytes()), CloseCode::Normal, "{code}");
         }
         for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535] {
