@@ -301,3 +301,46 @@ impl ChannelLocal {
         self.readers_in_order.shrink_to(2 * self.reader_count + READERS_KEEP_CAPACITY);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::slab::Slab;
+    use super::*;
+
+    fn local() -> ChannelLocal {
+        Channel::new("c", 1, Millis(0)).local
+    }
+
+    /// Readers that come and go while one stays must neither fill memory nor make each departure
+    /// search all keys.
+    #[test]
+    fn stale_keys_are_removed_together_once_they_are_more_than_half() {
+        let (mut readers, mut local) = (Slab::default(), local());
+        let keys: Vec<_> = (0..100).map(|_| readers.insert(())).collect();
+        for key in &keys {
+            local.add_reader(*key);
+        }
+        for key in &keys[..52] {
+            readers.remove(*key);
+            local.remove_reader(|_| panic!("searched too early"));
+        }
+        assert_eq!(local.readers_in_order.len(), 100);
+        readers.remove(keys[52]);
+        local.remove_reader(|key| readers.get(key).is_some());
+        assert_eq!(local.readers_in_order, keys[53..]);
+        for key in &keys[53..] {
+            readers.remove(*key);
+            local.remove_reader(|key| readers.get(key).is_some());
+        }
+        assert!(local.readers_in_order.capacity() <= READERS_KEEP_CAPACITY);
+    }
+
+    #[test]
+    fn a_channel_frees_capacity_that_its_readers_do_not_need() {
+        let (mut readers, mut local) = (Slab::default(), local());
+        local.readers_in_order.reserve(1_000);
+        (0..10).for_each(|_| local.add_reader(readers.insert(())));
+        local.shrink();
+        assert!((10..=24).contains(&local.readers_in_order.capacity()));
+    }
+}
