@@ -319,8 +319,127 @@ impl MessageCache {
 mod tests {
     use super::*;
     use crate::hub::{
-        ChannelName, Config, Hub, Millis, Mode, Now, ReadRequest, ReadResult, ResumeBatch, Since,
+        Auth, ChannelKey, ChannelName, Config, Hub, Introducer, Millis, Mode, Now, ReadRequest,
+        ReadResult, ResumeBatch, Since, TOKEN_BYTES,
     };
+
+    const NOW: Now = Now { mono: Millis(0), unix_ms: 0 };
+
+    fn key(name: &str) -> ChannelKey<'_> {
+        ChannelName::parse(name).unwrap().for_writing().unwrap()
+    }
+
+    fn introduce(hub: &mut Hub) {
+        let introducer = Introducer::New(Auth::new([b'A'; TOKEN_BYTES]));
+        assert!(hub.introduce(NOW, &key("c"), "Josh", introducer).is_ok());
+    }
+
+    fn write(hub: &mut Hub, text: &str) {
+        hub.write(NOW, &key("c"), text, None).unwrap();
+    }
+
+    fn read<'h>(hub: &'h mut Hub, names: &[&str], since: Since, mode: Mode) -> ReadResult<'h> {
+        let targets: Vec<_> = names.iter().map(|name| (key(name), since)).collect();
+        let (epoch, credentials, grace_ms) = (None, None, None);
+        let request =
+            ReadRequest { targets: &targets, epoch, credentials, grace_ms, mode, token: 1 };
+        hub.read(NOW, &request).ok().unwrap()
+    }
+
+    fn read_at_once(hub: &mut Hub, since: Since) -> Reply<'_> {
+        let ReadResult::Ready(reply) = read(hub, &["c"], since, Mode::Immediate) else {
+            unreachable!("the read does not wait")
+        };
+        reply
+    }
+
+    fn assert_same(shared: &SharedReply, reply: &Reply<'_>) {
+        fn messages(slice: &impl ReplySlice) -> [Vec<&[u8]>; 2] {
+            [slice.introductions().collect(), slice.retained().collect()]
+        }
+        fn ids(slice: &impl ReplySlice) -> [u64; 3] {
+            [slice.first_id(), slice.next_id(), slice.start()]
+        }
+        fn gaps(slice: &impl ReplySlice) -> [bool; 2] {
+            [slice.missed(), slice.reset()]
+        }
+        assert_eq!(shared.slices().len(), reply.slices().len());
+        for (shared, slice) in shared.slices().iter().zip(reply.slices()) {
+            assert_eq!(messages(shared), messages(slice));
+            assert_eq!((ids(shared), gaps(shared)), (ids(slice), gaps(slice)));
+        }
+        let bytes = size_of_val(shared.slices());
+        assert!((bytes..bytes + 64).contains(&shared.memory()), "{}", shared.memory());
+    }
+
+    #[test]
+    fn a_shared_reply_has_the_contents_of_the_reply() {
+        let mut hub = Hub::new(Config { history: 3, ..Config::default() });
+        (0..2).for_each(|_| introduce(&mut hub));
+        (0..4).for_each(|_| write(&mut hub, "some text"));
+        for since in [Since::All, Since::Id(1), Since::Id(5), Since::Id(100), Since::Last(1)] {
+            let reply = read_at_once(&mut hub, since);
+            let shared = MessageCache::default().share(&reply, true, &Rc::default());
+            assert_same(&shared, &reply);
+        }
+        let several = read(&mut hub, &["c", "d", "e"], Since::All, Mode::Immediate);
+        let ReadResult::Ready(reply) = several else { unreachable!("the read does not wait") };
+        assert_same(&MessageCache::default().share(&reply, true, &Rc::default()), &reply);
+    }
+
+    #[test]
+    fn replies_of_one_delivery_share_their_messages() {
+        let mut hub = Hub::new(Config { max_reply: 1, ..Config::default() });
+        for _ in 0..3 {
+            let poll = read(&mut hub, &["c"], Since::Now, Mode::LongPoll);
+            assert!(matches!(poll, ReadResult::Pending(_)));
+            write(&mut hub, &"x".repeat(1_000));
+        }
+        let (mut cache, encoded_bytes) = (MessageCache::default(), Rc::default());
+        let (mut kept, mut next_ids) = (Vec::new(), Vec::new());
+        hub.deliver(NOW, |wake| {
+            let shared = cache.share(&wake.reply, wake.is_last, &encoded_bytes);
+            assert_same(&shared, &wake.reply);
+            next_ids.push(wake.reply.slices()[0].next_id());
+            kept.push(shared);
+        });
+        assert_eq!(next_ids, [2, 3, 4]);
+        assert!((3_000..4_000).contains(&encoded_bytes.get()), "{encoded_bytes:?}");
+    }
+
+    #[test]
+    fn a_reply_shares_only_messages_that_are_its_own() {
+        let mut hub = Hub::new(Config { history: 2, ..Config::default() });
+        introduce(&mut hub);
+        (0..2).for_each(|_| write(&mut hub, "some text"));
+        let encode = |hub: &mut Hub, since| {
+            let reply = read_at_once(hub, since);
+            SharedMessages::encode(&reply.slices()[0], false, &Rc::default())
+        };
+        let find = |messages: &SharedMessages, hub: &mut Hub, since| {
+            messages.find(&read_at_once(hub, since).slices()[0])
+        };
+        let (all, tail) = (encode(&mut hub, Since::All), encode(&mut hub, Since::Id(2)));
+        assert_eq!(find(&all, &mut hub, Since::All), Some(0..3));
+        assert_eq!(find(&tail, &mut hub, Since::Id(2)), Some(0..2));
+        assert_eq!(find(&tail, &mut hub, Since::Id(3)), Some(1..2));
+        assert_eq!(find(&tail, &mut hub, Since::All), None, "one more introduction");
+        assert_eq!(find(&all, &mut hub, Since::Id(2)), None, "one introduction less");
+        write(&mut hub, "some text");
+        assert_eq!(find(&all, &mut hub, Since::All), None, "from a later message on");
+        assert_eq!(find(&tail, &mut hub, Since::Id(3)), None, "up to a later message");
+    }
+
+    #[test]
+    fn at_most_16_mib_of_later_messages_are_encoded() {
+        let mut hub = Hub::new(Config { max_reply: 1, ..Config::default() });
+        let text = "x".repeat(1 << 20);
+        (0..18).for_each(|_| write(&mut hub, &text));
+        let (mut cache, encoded_bytes) = (MessageCache::default(), Rc::default());
+        let shared = cache.share(&read_at_once(&mut hub, Since::Id(1)), true, &encoded_bytes);
+        assert_eq!(encoded_bytes.get() >> 20, 15, "{encoded_bytes:?}");
+        drop(shared);
+    }
 
     #[test]
     fn an_update_of_a_stream_that_resumes_holds_no_later_messages() {
