@@ -25,6 +25,9 @@ use crate::hub::{Epoch, Hub, Now, ReaderKey, whole_ms};
 /// Bytes of a body in addition to the message: names and values of the other parameters.
 const BODY_OVERHEAD_BYTES: usize = 4096;
 
+/// Capacity of each buffer that stays allocated from turn to turn.
+const KEEP_CAPACITY: usize = 64 * 1024;
+
 /// Result of a request.
 #[derive(Debug)]
 pub enum Handled {
@@ -166,16 +169,8 @@ impl Api {
     /// Appends an error for a client that has sent no request, so that metrics count no request.
     /// The caller closes the client.
     pub fn push_rejection_uncounted(&mut self, error: Error, out: &mut Vec<u8>) {
-        let cors_grant = self.writer.allow_origin.cors_grant(None);
-        self.push_error(
-            error,
-            ResponseOptions {
-                cors_grant,
-                persistence: Persistence::Close,
-                ..ResponseOptions::DEFAULT
-            },
-            out,
-        );
+        let persistence = Persistence::Close;
+        self.push_error(error, ResponseOptions { persistence, ..ResponseOptions::DEFAULT }, out);
     }
 
     /// Returns the counts of all responses.
@@ -192,7 +187,6 @@ impl Api {
 
     /// Frees the memory of large responses. Call at the end of each turn.
     pub fn end_turn(&mut self) {
-        const KEEP_CAPACITY: usize = 64 * 1024;
         self.cache = EncodeCache::default();
         self.messages.clear();
         for scratch in [&mut self.json, &mut self.private_buf] {
@@ -334,4 +328,36 @@ impl Api {
 #[cold]
 fn log_response(kind: RequestKind, status: u16) {
     log::debug!("{} {status}", kind.name());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::client_addr::TrustedProxies;
+    use super::super::cors::AllowOrigin;
+    use super::*;
+
+    #[test]
+    fn a_turn_ends_with_small_buffers() {
+        let hub = Hub::new(crate::hub::Config::default());
+        let config = Config {
+            max_message: 0,
+            max_introduction: 0,
+            max_head: 0,
+            poll_timeout: Duration::ZERO,
+            allow_origin: AllowOrigin::Any,
+            demo: false,
+            max_rate: 0,
+            proxies: TrustedProxies::default(),
+        };
+        let mut api = Api::new(config, &hub, |_| {});
+        for (capacity, is_kept) in [(KEEP_CAPACITY, true), (KEEP_CAPACITY + 1, false)] {
+            (api.json, api.private_buf) =
+                (Vec::with_capacity(capacity), Vec::with_capacity(capacity));
+            api.end_turn();
+            assert_eq!(api.json.capacity() > 0, is_kept, "{capacity}");
+            assert_eq!(api.private_buf.capacity() > 0, is_kept, "{capacity}");
+        }
+    }
 }
