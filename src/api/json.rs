@@ -194,6 +194,7 @@ fn push_seconds(json: &mut Vec<u8>, ms: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::{Auth, ChannelName, Config, Hub, Introducer, Millis, Now, TOKEN_BYTES};
 
     #[test]
     fn seconds_have_a_fraction_only_if_there_is_one() {
@@ -203,6 +204,31 @@ mod tests {
             push_seconds(&mut json, ms);
             assert_eq!(json, text.as_bytes());
         }
+    }
+
+    #[test]
+    fn members_fill_a_response_up_to_its_limit() {
+        let now = Now { mono: Millis(0), unix_ms: 7 };
+        let member =
+            |number| format!(r#"{{"connection":{number},"message":"m","id":{number},"time":7}}"#);
+        let members_json = |max_reply| {
+            let mut hub = Hub::new(Config { max_reply, ..Config::default() });
+            let key = ChannelName::parse("c").unwrap().for_writing().unwrap();
+            for _ in 0..3 {
+                let introducer = Introducer::New(Auth::new([b'A'; TOKEN_BYTES]));
+                assert!(hub.introduce(now, &key, "m", introducer).is_ok());
+            }
+            let mut json = Vec::new();
+            push_members(&mut json, &hub.members(now, &key, 0));
+            String::from_utf8(json).unwrap()
+        };
+        let exactly_two = member(1).len() + member(2).len();
+        let expected =
+            format!(r#"{{"members":[{},{}],"readers":0,"more":true}}"#, member(1), member(2));
+        assert_eq!(members_json(exactly_two), expected);
+        let expected = format!(r#"{{"members":[{}],"readers":0,"more":true}}"#, member(1));
+        assert_eq!(members_json(exactly_two - 1), expected);
+        assert_eq!(members_json(0), expected, "one at least");
     }
 
     #[test]

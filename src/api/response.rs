@@ -268,4 +268,39 @@ mod tests {
             assert_eq!(writer.date, date);
         }
     }
+
+    #[test]
+    fn the_date_is_that_of_the_turn() {
+        let mut writer = ResponseWriter::new(AllowOrigin::Any);
+        for (unix_ms, date) in [
+            (1_763_802_330_123, "Sat, 22 Nov 2025 09:05:30 GMT"),
+            (1_763_802_330_999, "Sat, 22 Nov 2025 09:05:30 GMT"),
+            (1_763_802_331_000, "Sat, 22 Nov 2025 09:05:31 GMT"),
+        ] {
+            writer.set_time(unix_ms);
+            assert_eq!(writer.date(), date);
+            let mut out = Vec::new();
+            writer.push_json(&mut out, ResponseOptions::DEFAULT, b"{}");
+            let response = String::from_utf8(out).unwrap();
+            assert!(response.contains(&format!("\r\nDate: {date}\r\n")), "{response}");
+        }
+    }
+
+    #[test]
+    fn a_format_weighs_its_texts() {
+        let memory = |callback: Option<&str>, labels: &[&str]| {
+            let format = ReplyFormat {
+                callback: callback.map(Box::from),
+                cors_grant: CorsGrant::Any,
+                persistence: Persistence::Persistent,
+                channel_labels: labels.iter().map(|label| Box::from(*label)).collect(),
+            };
+            format.memory()
+        };
+        let bare = memory(None, &[]);
+        assert!(bare >= size_of::<ReplyFormat>());
+        assert_eq!(memory(Some("callback"), &[]), bare + 8);
+        let label_bytes = 2 * size_of::<Box<str>>() + "one".len() + "another".len();
+        assert_eq!(memory(Some("callback"), &["one", "another"]), bare + 8 + label_bytes);
+    }
 }
