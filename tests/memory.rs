@@ -44,7 +44,7 @@ fn the_memory_count_is_close_to_the_allocators() {
     };
     // The API keeps the names of the channels of a reader that has several.
     let labels = RefCell::new(Vec::new());
-    // The counts are estimates. Each has its own percentage, so that a part that is not counted, or is
+    // The counts are estimates. Each has its own percentage, so that a part that is not counted, or
     // counted twice, shows.
     let fills: [(&str, usize, Fill<'_>); 6] = [
         ("short messages in one channel after the other", 111, &|hub, step| {
