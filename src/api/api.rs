@@ -336,11 +336,11 @@ mod tests {
 
     use super::super::client_addr::TrustedProxies;
     use super::super::cors::AllowOrigin;
+    use super::super::shared_reply::ReplySlice;
     use super::*;
+    use crate::hub::{self, ChannelName, Millis, Mode, ReadRequest, ReadResult, Since};
 
-    #[test]
-    fn a_turn_ends_with_small_buffers() {
-        let hub = Hub::new(crate::hub::Config::default());
+    fn api(hub: &Hub) -> Api {
         let config = Config {
             max_message: 0,
             max_introduction: 0,
@@ -351,7 +351,42 @@ mod tests {
             max_rate: 0,
             proxies: TrustedProxies::default(),
         };
-        let mut api = Api::new(config, &hub, |_| {});
+        Api::new(config, hub, |_| {})
+    }
+
+    /// A new channel gets the index of a dropped one.
+    #[test]
+    fn forgotten_messages_are_not_those_of_the_next_channel() {
+        let now = Now { mono: Millis(0), unix_ms: 0 };
+        let config = hub::Config { max_channels: 1, history: 0, ..hub::Config::default() };
+        let mut hub = Hub::new(config);
+        let mut api = api(&hub);
+        let mut next_reply = |name, text: &str| {
+            api.forget_messages();
+            let key = ChannelName::parse(name).unwrap().for_writing().unwrap();
+            let targets = [(key, Since::Now)];
+            let (epoch, credentials, grace_ms) = (None, None, None);
+            let mode = Mode::LongPoll;
+            let request =
+                ReadRequest { targets: &targets, epoch, credentials, grace_ms, mode, token: 1 };
+            assert!(matches!(hub.read(now, &request), Ok(ReadResult::Pending(_))));
+            hub.write(now, &targets[0].0, text, None).unwrap();
+            let mut replies = Vec::new();
+            hub.deliver(now, |wake| {
+                let reply = api.share_reply(&wake);
+                let messages: Vec<_> = reply.slices()[0].retained().map(<[u8]>::to_vec).collect();
+                replies.push((wake.channel, String::from_utf8(messages.concat()).unwrap()));
+            });
+            replies.remove(0)
+        };
+        let (first, other) = (next_reply("first", "one"), next_reply("other", "two"));
+        assert_eq!(first.0, other.0, "the index is that of the dropped channel");
+        assert!(first.1.contains("one") && other.1.contains("two"), "{first:?} {other:?}");
+    }
+
+    #[test]
+    fn a_turn_ends_with_small_buffers() {
+        let mut api = api(&Hub::new(hub::Config::default()));
         for (capacity, is_kept) in [(KEEP_CAPACITY, true), (KEEP_CAPACITY + 1, false)] {
             (api.json, api.private_buf) =
                 (Vec::with_capacity(capacity), Vec::with_capacity(capacity));

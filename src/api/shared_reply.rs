@@ -317,6 +317,8 @@ impl MessageCache {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::hub::{
         Auth, ChannelKey, ChannelName, Config, Hub, Introducer, Millis, Mode, Now, ReadRequest,
@@ -338,16 +340,26 @@ mod tests {
         hub.write(NOW, &key("c"), text, None).unwrap();
     }
 
-    fn read<'h>(hub: &'h mut Hub, names: &[&str], since: Since, mode: Mode) -> ReadResult<'h> {
+    fn read<'h>(
+        hub: &'h mut Hub,
+        now: Now,
+        names: &[&str],
+        since: Since,
+        mode: Mode,
+    ) -> ReadResult<'h> {
         let targets: Vec<_> = names.iter().map(|name| (key(name), since)).collect();
         let (epoch, credentials, grace_ms) = (None, None, None);
         let request =
             ReadRequest { targets: &targets, epoch, credentials, grace_ms, mode, token: 1 };
-        hub.read(NOW, &request).ok().unwrap()
+        hub.read(now, &request).ok().unwrap()
     }
 
     fn read_at_once(hub: &mut Hub, since: Since) -> Reply<'_> {
-        let ReadResult::Ready(reply) = read(hub, &["c"], since, Mode::Immediate) else {
+        read_at(hub, NOW, since)
+    }
+
+    fn read_at(hub: &mut Hub, now: Now, since: Since) -> Reply<'_> {
+        let ReadResult::Ready(reply) = read(hub, now, &["c"], since, Mode::Immediate) else {
             unreachable!("the read does not wait")
         };
         reply
@@ -382,7 +394,7 @@ mod tests {
             let shared = MessageCache::default().share(&reply, true, &Rc::default());
             assert_same(&shared, &reply);
         }
-        let several = read(&mut hub, &["c", "d", "e"], Since::All, Mode::Immediate);
+        let several = read(&mut hub, NOW, &["c", "d", "e"], Since::All, Mode::Immediate);
         let ReadResult::Ready(reply) = several else { unreachable!("the read does not wait") };
         assert_same(&MessageCache::default().share(&reply, true, &Rc::default()), &reply);
     }
@@ -391,7 +403,7 @@ mod tests {
     fn replies_of_one_delivery_share_their_messages() {
         let mut hub = Hub::new(Config { max_reply: 1, ..Config::default() });
         for _ in 0..3 {
-            let poll = read(&mut hub, &["c"], Since::Now, Mode::LongPoll);
+            let poll = read(&mut hub, NOW, &["c"], Since::Now, Mode::LongPoll);
             assert!(matches!(poll, ReadResult::Pending(_)));
             write(&mut hub, &"x".repeat(1_000));
         }
@@ -428,6 +440,23 @@ mod tests {
         write(&mut hub, "some text");
         assert_eq!(find(&all, &mut hub, Since::All), None, "from a later message on");
         assert_eq!(find(&tail, &mut hub, Since::Id(3)), None, "up to a later message");
+    }
+
+    #[test]
+    fn a_reply_with_introductions_shares_no_reply_that_begins_with_an_expired_message() {
+        let retention = Duration::from_secs(1);
+        let mut hub = Hub::new(Config { history: 2, retention, ..Config::default() });
+        introduce(&mut hub);
+        write(&mut hub, "some text");
+        let later = Now { mono: Millis(500), unix_ms: 500 };
+        hub.write(later, &key("c"), "some text", None).unwrap();
+        let reply = read_at(&mut hub, later, Since::All);
+        let all = SharedMessages::encode(&reply.slices()[0], false, &Rc::default());
+        assert_eq!(all.find(&reply.slices()[0]), Some(0..3));
+        let after_expiry = Now { mono: Millis(1_000), unix_ms: 1_000 };
+        let reply = read_at(&mut hub, after_expiry, Since::All);
+        assert_eq!(reply.slices()[0].messages().count(), 2);
+        assert_eq!(all.find(&reply.slices()[0]), None);
     }
 
     #[test]
