@@ -270,3 +270,34 @@ impl Hub {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::{Auth, ChannelName, Mode, ReadRequest, ReadResult, Since, TOKEN_BYTES};
+
+    #[test]
+    fn a_detached_hub_says_no_goodbye() {
+        let at = |ms| Now { mono: Millis(ms), unix_ms: ms };
+        let mut hub = Hub::new(Config::default());
+        let key = ChannelName::parse("c").unwrap().for_writing().unwrap();
+        let introducer = Introducer::New(Auth::new([b'A'; TOKEN_BYTES]));
+        let josh = hub.introduce(at(0), &key, "Josh", introducer).ok().unwrap();
+        let credentials = Some(Credentials { session: josh.session, auth: josh.auth.reveal() });
+        let targets = [(key, Since::Now)];
+        let (epoch, grace_ms, mode) = (None, None, Mode::LongPoll);
+        let request =
+            ReadRequest { targets: &targets, epoch, credentials, grace_ms, mode, token: 1 };
+        let Ok(ReadResult::Pending(poll)) = hub.read(at(0), &request) else {
+            panic!("there is nothing to report");
+        };
+        hub.deliver(at(0), |_| {});
+        hub.detach(at(1));
+        let gauges = hub.gauges();
+        assert_eq!((gauges.sessions, gauges.timers, gauges.readers), (0, 0, 1));
+        hub.on_reader_closed(at(2), poll);
+        hub.expire(at(1_000_000));
+        assert_eq!(hub.stats().messages()[2], ("goodbye", 0));
+        assert_eq!(hub.gauges().readers, 0);
+    }
+}

@@ -84,6 +84,14 @@ mod tests {
     }
 
     #[test]
+    fn few_names_share_a_bucket() {
+        let mut ids = IdWatermarks::new([7; 16]);
+        ids.record("a", 100);
+        let later = (0..1_000).filter(|number| ids.first_id(&number.to_string()) > 1).count();
+        assert!(later < 10, "{later} of 1,000");
+    }
+
+    #[test]
     fn a_restored_table_continues_the_ids_of_dropped_channels() {
         let mut before = IdWatermarks::new([7; 16]);
         before.record("a", 100);

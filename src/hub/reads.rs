@@ -382,3 +382,22 @@ fn same_channels(subscriptions: &[Subscription], channels: &[u32]) -> bool {
         |subscription: &Subscription| channels.binary_search(&subscription.channel).is_ok();
     subscriptions.len() == channels.len() && subscriptions.iter().all(is_among)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sets with the same hash, which a client could look for.
+    #[test]
+    fn sets_are_the_same_if_all_their_channels_are() {
+        let subscriptions = [7, 3].map(|channel| Subscription {
+            channel,
+            gap_policy: GapPolicy::Ignore,
+            cursor: 1,
+        });
+        assert!(same_channels(&subscriptions, &[3, 7]));
+        for channels in [&[3, 8][..], &[7], &[3, 7, 8], &[]] {
+            assert!(!same_channels(&subscriptions, channels), "{channels:?}");
+        }
+    }
+}
