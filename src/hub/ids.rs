@@ -72,13 +72,7 @@ impl Epoch {
         Self(token)
     }
 
-    /// Returns the epoch as text, as in responses.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        ascii(&self.0)
-    }
-
-    /// Returns the epoch as bytes, which needs no check of UTF-8.
+    /// Returns the epoch as bytes, as in responses.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 8] {
         &self.0
