@@ -386,6 +386,35 @@ fn same_channels(subscriptions: &[Subscription], channels: &[u32]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::{ChannelName, Config};
+
+    #[test]
+    fn streams_that_resume_share_replies_of_their_own_channel_only() {
+        let now = Now { mono: Millis(0), unix_ms: 0 };
+        let mut hub = Hub::new(Config { max_reply: 1, ..Config::default() });
+        let key = |name| ChannelName::parse(name).unwrap().for_writing().unwrap();
+        for name in ["one", "other"] {
+            (0..3).for_each(|_| assert!(hub.write(now, &key(name), name, None).is_ok()));
+        }
+        let streams = ["one", "one", "other", "other"].map(|name| {
+            let targets = [(key(name), Since::Id(1))];
+            let (epoch, credentials, grace_ms) = (None, None, None);
+            let mode = Mode::Stream;
+            let request =
+                ReadRequest { targets: &targets, epoch, credentials, grace_ms, mode, token: 1 };
+            match hub.read(now, &request) {
+                Ok(ReadResult::Streaming(stream, _)) => stream,
+                _ => unreachable!("a stream waits"),
+            }
+        });
+        let mut batch = ResumeBatch::default();
+        let is_shared = streams.map(|stream| {
+            let mut is_shared = None;
+            hub.resume(now, stream, &mut batch, |wake| is_shared = Some(wake.same_as_previous));
+            is_shared.unwrap()
+        });
+        assert_eq!(is_shared, [false, true, false, true]);
+    }
 
     /// Sets with the same hash, which a client could look for.
     #[test]

@@ -141,6 +141,7 @@ mod tests {
         slab.remove(old);
         assert!(slab.is_empty());
         slab.insert(2);
+        assert!(!slab.is_empty());
         assert_eq!(slab.get(old), None);
     }
 }
