@@ -354,6 +354,12 @@ mod tests {
         Api::new(config, hub, |_| {})
     }
 
+    #[test]
+    fn a_frame_may_name_32_channels_however_short_messages_are() {
+        let escaped_names_bytes = 32 * 6 * 128;
+        assert!(api(&Hub::new(hub::Config::default())).frame_bytes_max() > escaped_names_bytes);
+    }
+
     /// A new channel gets the index of a dropped one.
     #[test]
     fn forgotten_messages_are_not_those_of_the_next_channel() {
