@@ -53,7 +53,7 @@ fn the_memory_count_is_close_to_the_allocators() {
         ("long messages in many channels", 100, &|hub, step| {
             write(hub, &format!("channel-{}", step % 50), &"x".repeat(2_000));
         }),
-        ("channels with one message", 144, &|hub, step| {
+        ("channels with one message", 151, &|hub, step| {
             write(hub, &format!("a-channel-with-a-rather-long-name-{step}"), "");
         }),
         ("members", 124, &|hub, step| {

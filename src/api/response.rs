@@ -280,7 +280,7 @@ mod tests {
             writer.set_time(unix_ms);
             assert_eq!(writer.date(), date);
             let mut out = Vec::new();
-            writer.push_json(&mut out, ResponseOptions::DEFAULT, b"{}");
+            writer.push_json(&mut out, ResponseOptions::DEFAULT, b"{}", 0);
             let response = String::from_utf8(out).unwrap();
             assert!(response.contains(&format!("\r\nDate: {date}\r\n")), "{response}");
         }

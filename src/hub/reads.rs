@@ -20,7 +20,7 @@ use super::timers::Timers;
 use super::wake::{ResumeBatch, Wake};
 
 /// Memory of a reader per channel, including a channel that it may create. An estimate.
-const READ_OVERHEAD_BYTES: usize = 512;
+const READ_OVERHEAD_BYTES: usize = 768;
 
 /// Sessions of a read, and the stream that it replaces.
 #[derive(Clone, Copy)]
