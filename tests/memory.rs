@@ -56,12 +56,12 @@ fn the_memory_count_is_close_to_the_allocators() {
         ("channels with one message", 151, &|hub, step| {
             write(hub, &format!("a-channel-with-a-rather-long-name-{step}"), "");
         }),
-        ("members", 124, &|hub, step| {
+        ("members", 120, &|hub, step| {
             let name = format!("channel-{}", step % 20);
             let log = ChannelName::parse(&name).unwrap().for_writing().unwrap();
             hub.introduce(now, &log, "Josh", Introducer::New(auth(step))).ok().unwrap();
         }),
-        ("readers", 146, &|hub, step| {
+        ("readers", 151, &|hub, step| {
             let name = format!("channel-{}", step % 1_000);
             let follows = [(ChannelName::parse(&name).unwrap().for_reading().unwrap(), Since::Now)];
             let call = ReadRequest {
