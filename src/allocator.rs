@@ -98,6 +98,19 @@ pub fn trim() {
     malloc_trim(0);
 }
 
+/// Makes glibc merge each small block with its free neighbours as soon as it is freed.
+///
+/// By default it merges those of up to 128 bytes all at once, in the first request for a larger
+/// block that finds many of them: after half a million goodbyes, 30 ms in one turn of the loop.
+#[cfg(target_env = "gnu")]
+pub fn merge_at_once() {
+    const M_MXFAST: c_int = 1;
+    unsafe extern "C" {
+        safe fn mallopt(parameter: c_int, value: c_int) -> c_int;
+    }
+    mallopt(M_MXFAST, 0);
+}
+
 fn map(bytes: usize) -> *mut u8 {
     let protection = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
@@ -131,5 +144,28 @@ mod tests {
         }
         let zeroes = vec![0_u8; 3 * PAGE_BYTES];
         assert!(zeroes.iter().all(|byte| *byte == 0));
+    }
+
+    /// Returns the bytes in free blocks that glibc has not merged yet.
+    #[cfg(target_env = "gnu")]
+    fn unmerged_bytes() -> c_int {
+        /// `struct mallinfo`, which every version of glibc has. The value is its seventh.
+        #[repr(C)]
+        struct MallInfo([c_int; 10]);
+        unsafe extern "C" {
+            safe fn mallinfo() -> MallInfo;
+        }
+        mallinfo().0[6]
+    }
+
+    #[cfg(target_env = "gnu")]
+    #[test]
+    fn freed_blocks_are_merged_at_once() {
+        merge_at_once();
+        let before = unmerged_bytes();
+        let blocks: Vec<_> = (0..10_000_u64).map(|number| Box::new([number; 5])).collect();
+        assert_eq!(blocks[7][4], 7);
+        drop(blocks);
+        assert!(unmerged_bytes() <= before, "{} bytes of {before}", unmerged_bytes());
     }
 }

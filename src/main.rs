@@ -44,6 +44,8 @@ fn main() -> ExitCode {
 
 /// Starts the server: first the steps that need privileges, then the sandbox, which drops them.
 fn start(options: &Options, activated: Vec<ActivatedSocket>) -> Result<Server, StartError> {
+    #[cfg(target_env = "gnu")]
+    allocator::merge_at_once();
     let sandbox = Sandbox::plan(options).map_err(StartError)?;
     let mut server = Server::start(options, activated)?;
     sandbox.enter(server.ports()).map_err(StartError)?;

@@ -512,12 +512,7 @@ fn pipelined_reads_of_large_responses_leave_other_clients_their_share() {
 fn long_lists_of_members_stay_within_memory() {
     let (members, clients, memory_mib) = (sized(400, 14_080), 20, sized(16, 256));
     let mut attack = Attack::prepare(memory_mib as u64, &["--history", "1"], clients);
-    // As long as an introduction may be.
-    let introduction = post("/introduce?channel=m", "text/plain", &CONTROLS[..1_024]);
-    let mut client = Client::connect_from(FLOOD, attack.server.address());
-    client.send_meanwhile(iter::repeat_n(introduction, members), |client| {
-        (0..members).for_each(|_| drop(client.response().ok()));
-    });
+    introduce_many(&attack, members);
     attack.launch(
         &format!("{clients} clients ask for {members} members and take nothing"),
         |attack| attack.send_each(|_| get("/members", &[("channel", "m")])),
@@ -535,6 +530,46 @@ fn long_lists_of_members_stay_within_memory() {
     });
     println!("    {answered} clients got a list, and {closed} were closed without a response");
     assert!(answered > 0, "there was memory for some");
+}
+
+/// Readers that begin get all introductions in their first response, however many these are.
+#[test]
+fn readers_that_begin_among_very_many_members_stay_within_memory() {
+    let (members, clients, memory_mib) = (sized(1_000, 18_000), 20, sized(16, 256));
+    let mut attack = Attack::prepare(memory_mib as u64, &["--history", "1"], clients);
+    introduce_many(&attack, members);
+    attack.launch(
+        &format!("{clients} clients read {members} introductions and take nothing"),
+        |attack| {
+            attack.send_each(|number| {
+                let fields = [&[][..], &[("Accept", "text/event-stream")], &HANDSHAKE][number % 3];
+                request("GET", "/read?channel=m&from_id=0", fields, None)
+            });
+        },
+        |_, _| true,
+    );
+    let (introduction, mut counts) = (br#""type":"introduction""#, vec![0; clients]);
+    attack.launch(
+        "they take all",
+        |attack| (0..clients).for_each(|number| attack.crowd.take_all(number)),
+        |number, member| {
+            let received = &mut member.received;
+            counts[number] += memchr::memmem::find_iter(received, introduction).count();
+            // Not all at once: that is some gigabytes.
+            received.drain(..received.len().saturating_sub(introduction.len() - 1));
+            counts[number] >= members
+        },
+    );
+    assert_eq!(counts, vec![members; clients]);
+}
+
+/// Introduces members of a channel, as long as an introduction may be.
+fn introduce_many(attack: &Attack, members: usize) {
+    let introduction = post("/introduce?channel=m", "text/plain", &CONTROLS[..1_024]);
+    let mut client = Client::connect_from(FLOOD, attack.server.address());
+    client.send_meanwhile(iter::repeat_n(introduction, members), |client| {
+        (0..members).for_each(|_| drop(client.response().ok()));
+    });
 }
 
 /// Reads of a session on 32 channels each, of which 31 are the same for all reads.

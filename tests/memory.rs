@@ -44,22 +44,24 @@ fn the_memory_count_is_close_to_the_allocators() {
     };
     // The API keeps the names of the channels of a reader that has several.
     let labels = RefCell::new(Vec::new());
-    let fills: [(&str, Fill<'_>); 6] = [
-        ("short messages in one channel after the other", &|hub, step| {
+    // The counts are estimates. Each has its own percentage, so that a part that is not counted, or
+    // counted twice, shows.
+    let fills: [(&str, usize, Fill<'_>); 6] = [
+        ("short messages in one channel after the other", 107, &|hub, step| {
             write(hub, &format!("channel-{}", step / 100), "howdy");
         }),
-        ("long messages in many channels", &|hub, step| {
+        ("long messages in many channels", 100, &|hub, step| {
             write(hub, &format!("channel-{}", step % 50), &"x".repeat(2_000));
         }),
-        ("channels with one message", &|hub, step| {
+        ("channels with one message", 151, &|hub, step| {
             write(hub, &format!("a-channel-with-a-rather-long-name-{step}"), "");
         }),
-        ("members", &|hub, step| {
+        ("members", 120, &|hub, step| {
             let name = format!("channel-{}", step % 20);
             let log = ChannelName::parse(&name).unwrap().for_writing().unwrap();
             hub.introduce(now, &log, "Josh", Introducer::New(auth(step))).ok().unwrap();
         }),
-        ("readers", &|hub, step| {
+        ("readers", 151, &|hub, step| {
             let name = format!("channel-{}", step % 1_000);
             let follows = [(ChannelName::parse(&name).unwrap().for_reading().unwrap(), Since::Now)];
             let call = ReadRequest {
@@ -72,7 +74,7 @@ fn the_memory_count_is_close_to_the_allocators() {
             };
             assert!(hub.read(now, &call).is_ok());
         }),
-        ("readers of several channels", &|hub, step| {
+        ("readers of several channels", 114, &|hub, step| {
             let name = |nth| format!("a-channel-with-a-rather-long-name-{}", (step + nth) % 100);
             let names: [_; 8] = std::array::from_fn(name);
             let key = |name| ChannelName::parse(name).unwrap().for_reading().unwrap();
@@ -89,7 +91,7 @@ fn the_memory_count_is_close_to_the_allocators() {
             labels.borrow_mut().push(names.map(String::into_boxed_str));
         }),
     ];
-    for (what, fill) in fills {
+    for (what, expected, fill) in fills {
         let before = GIVEN.load(Ordering::Relaxed);
         let mut hub = Hub::new(Config::default());
         let empty = hub.memory();
@@ -99,8 +101,8 @@ fn the_memory_count_is_close_to_the_allocators() {
         let (counted, given) = (hub.memory() - empty, GIVEN.load(Ordering::Relaxed) - before);
         let percent = counted * 100 / given;
         assert!(
-            (85..170).contains(&percent),
-            "{what}: counted {counted} of {given} bytes, {percent} %"
+            percent.abs_diff(expected) <= 3,
+            "{what}: counted {counted} of {given} bytes, {percent} % and not {expected} %"
         );
         drop(hub);
     }

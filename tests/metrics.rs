@@ -166,6 +166,7 @@ fn long_polls_count_when_answered_and_streams_when_started() {
     assert_eq!(watched.metric(read), 0);
     let mut events = EventStream::open(watched.server.client(), &params, &[]);
     events.beginning();
+    assert_eq!(watched.metric(read), 1);
     let mut socket = watched.server.socket(&params);
     let page = watched.page();
     assert_eq!(page.count("speak_readers"), 3);

@@ -176,6 +176,30 @@ fn a_successor_that_does_not_start_leaves_the_old_process_serving() {
 }
 
 #[test]
+fn a_signal_does_not_interrupt_an_upgrade() {
+    let folder = Folder::new("interrupted");
+    let program = folder.file("speak");
+    symlink(command().get_program(), &program).expect("a link");
+    let mut start = Command::new(&program);
+    start.args(["--listen", "127.0.0.1:0", "--no-sandbox"]);
+    let server = Server::spawn(start, 1);
+    fs::remove_file(&program).expect("the link");
+    // It begins a message, for the rest of which the server waits. Meanwhile it sends signals.
+    let script = "#!/bin/sh\n\
+                  [ -e \"$0.first\" ] && exit 1\n\
+                  touch \"$0.first\"\n\
+                  printf '\\0\\0\\0\\11' >&0\n\
+                  for _ in 1 2 3 4 5 6 7 8; do sleep 0.1; kill -USR2 $PPID; done\n";
+    fs::write(&program, script).expect("a program");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("a program");
+    server.signal(Signal::USR2);
+    // The signals have started the second upgrade.
+    until("both have failed", || server.logged("upgrade failed") == 2);
+    assert_eq!(server.logged("unexpected end of file"), 2, "{}", server.log().join("\n"));
+    assert_eq!(server.write("room", "one"), 1);
+}
+
+#[test]
 fn a_successor_killed_before_it_serves_leaves_the_old_process_serving() {
     for _ in 0..4 {
         let mut server = Server::with(&["--connection-timeout", "1h"]);

@@ -10,7 +10,7 @@ use super::config::Config;
 use super::error::Error;
 use super::json;
 use super::params::{Body, Parameters};
-use super::payload::EncodeCache;
+use super::payload::{EncodeCache, Insertion, Insertions};
 use super::phase::Phase;
 use super::proposed::Responder;
 use super::rate_limit::RateLimit;
@@ -25,6 +25,9 @@ use crate::hub::{Epoch, Hub, Now, ReaderKey, whole_ms};
 
 /// Bytes of a body in addition to the message: names and values of the other parameters.
 const BODY_OVERHEAD_BYTES: usize = 4096;
+
+/// Capacity of each buffer that stays allocated from turn to turn.
+const KEEP_CAPACITY: usize = 64 * 1024;
 
 /// Result of a request.
 #[derive(Debug)]
@@ -71,6 +74,8 @@ pub struct Api {
     pub(super) messages: MessageCache,
     /// Bytes of all [`SharedBytes`](super::payload::SharedBytes) that were not dropped.
     pub(super) encoded_bytes: Rc<Cell<usize>>,
+    /// Chunks of the responses that were appended since the caller took the last ones.
+    pub(super) insertions: Insertions,
     /// Encoded response for one client.
     pub(super) private_buf: Vec<u8>,
     /// Beginning of the response to a frame.
@@ -97,6 +102,7 @@ impl Api {
             cache: EncodeCache::default(),
             messages: MessageCache::default(),
             encoded_bytes: Rc::default(),
+            insertions: Insertions::default(),
             private_buf: Vec::new(),
             frame_prefix: Vec::new(),
             rate_limit: RateLimit::new(config.max_rate),
@@ -130,7 +136,20 @@ impl Api {
         self.writer.phase = phase;
     }
 
+    /// Returns the number of chunks that belong into the responses that were appended.
+    #[must_use]
+    #[inline]
+    pub fn insertion_count(&self) -> usize {
+        self.insertions.len()
+    }
+
+    /// Takes the chunks that belong into the responses that were appended, in order.
+    pub fn take_insertions(&mut self) -> Vec<Insertion> {
+        self.insertions.take()
+    }
+
     /// Handles a request. Appends the response to `out`, unless the request is a read that waits.
+    /// [`Api::take_insertions`] has long parts of it. `out` must be empty once they are taken.
     pub fn handle(
         &mut self,
         context: &mut Context<'_>,
@@ -164,16 +183,8 @@ impl Api {
     /// Appends an error for a client that has sent no request, so that metrics count no request.
     /// The caller closes the client.
     pub fn push_rejection_uncounted(&mut self, error: Error, out: &mut Vec<u8>) {
-        let cors_grant = self.writer.allow_origin.cors_grant(None);
-        self.push_error(
-            error,
-            ResponseOptions {
-                cors_grant,
-                persistence: Persistence::Close,
-                ..ResponseOptions::DEFAULT
-            },
-            out,
-        );
+        let persistence = Persistence::Close;
+        self.push_error(error, ResponseOptions { persistence, ..ResponseOptions::DEFAULT }, out);
     }
 
     /// Returns the counts of all responses.
@@ -190,7 +201,6 @@ impl Api {
 
     /// Frees the memory of large responses. Call at the end of each turn.
     pub fn end_turn(&mut self) {
-        const KEEP_CAPACITY: usize = 64 * 1024;
         self.cache = EncodeCache::default();
         self.messages.clear();
         for scratch in [&mut self.json, &mut self.private_buf, &mut self.frame_prefix] {
@@ -232,7 +242,12 @@ impl Api {
         };
         match result {
             Ok(Executed::Done) => {
-                self.writer.push_json(out, options, &self.json);
+                let inserted = self.insertions.json_bytes();
+                self.writer.push_json(out, options, &self.json, inserted);
+                if inserted > 0 {
+                    let end = if options.callback.is_some() { b");".len() } else { 0 };
+                    self.insertions.place_json(out.len() - end - self.json.len());
+                }
                 self.record(call.into(), 200);
                 Handled::Responded(self.writer.persistence(options.persistence))
             }
@@ -328,4 +343,77 @@ impl Api {
 #[cold]
 fn log_response(kind: RequestKind, status: u16) {
     log::debug!("{} {status}", kind.name());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::client_addr::TrustedProxies;
+    use super::super::cors::AllowOrigin;
+    use super::super::shared_reply::ReplySlice;
+    use super::*;
+    use crate::hub::{self, ChannelName, Millis, Mode, ReadRequest, ReadResult, Since};
+
+    fn api(hub: &Hub) -> Api {
+        let config = Config {
+            max_message: 0,
+            max_introduction: 0,
+            max_head: 0,
+            poll_timeout: Duration::ZERO,
+            allow_origin: AllowOrigin::Any,
+            demo: false,
+            max_rate: 0,
+            proxies: TrustedProxies::default(),
+        };
+        Api::new(config, hub, |_| {})
+    }
+
+    #[test]
+    fn a_frame_may_name_32_channels_however_short_messages_are() {
+        let escaped_names_bytes = 32 * 6 * 128;
+        assert!(api(&Hub::new(hub::Config::default())).frame_bytes_max() > escaped_names_bytes);
+    }
+
+    /// A new channel gets the index of a dropped one.
+    #[test]
+    fn forgotten_messages_are_not_those_of_the_next_channel() {
+        let now = Now { mono: Millis(0), unix_ms: 0 };
+        let config = hub::Config { max_channels: 1, history: 0, ..hub::Config::default() };
+        let mut hub = Hub::new(config);
+        let mut api = api(&hub);
+        let mut next_reply = |name, text: &str| {
+            api.forget_messages();
+            let key = ChannelName::parse(name).unwrap().for_writing().unwrap();
+            let targets = [(key, Since::Now)];
+            let (epoch, credentials, grace_ms) = (None, None, None);
+            let mode = Mode::LongPoll;
+            let request =
+                ReadRequest { targets: &targets, epoch, credentials, grace_ms, mode, token: 1 };
+            assert!(matches!(hub.read(now, &request), Ok(ReadResult::Pending(_))));
+            hub.write(now, &targets[0].0, text, None).unwrap();
+            let mut replies = Vec::new();
+            hub.deliver(now, |wake| {
+                let reply = api.share_reply(&wake);
+                let messages: Vec<_> = reply.slices()[0].retained().map(<[u8]>::to_vec).collect();
+                replies.push((wake.channel, String::from_utf8(messages.concat()).unwrap()));
+            });
+            replies.remove(0)
+        };
+        let (first, other) = (next_reply("first", "one"), next_reply("other", "two"));
+        assert_eq!(first.0, other.0, "the index is that of the dropped channel");
+        assert!(first.1.contains("one") && other.1.contains("two"), "{first:?} {other:?}");
+    }
+
+    #[test]
+    fn a_turn_ends_with_small_buffers() {
+        let mut api = api(&Hub::new(hub::Config::default()));
+        for (capacity, is_kept) in [(KEEP_CAPACITY, true), (KEEP_CAPACITY + 1, false)] {
+            (api.json, api.private_buf) =
+                (Vec::with_capacity(capacity), Vec::with_capacity(capacity));
+            api.end_turn();
+            assert_eq!(api.json.capacity() > 0, is_kept, "{capacity}");
+            assert_eq!(api.private_buf.capacity() > 0, is_kept, "{capacity}");
+        }
+    }
 }

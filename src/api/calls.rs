@@ -390,6 +390,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_secret_takes_as_many_random_bytes_as_it_needs() {
+        // 255 gives no character, so each 32 bytes give one.
+        let random = |bytes: &mut [u8]| {
+            bytes.fill(255);
+            bytes[31] = 1;
+        };
+        assert_eq!(random_token(random), [b'B'; TOKEN_BYTES]);
+    }
+
+    #[test]
     fn a_frame_of_an_unknown_call_gets_the_list_of_calls() {
         for name in ["health", "nonsense", "/write", ""] {
             let Err(error) = Call::from_frame(name) else { panic!("{name} is a call") };

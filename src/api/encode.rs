@@ -38,7 +38,7 @@ impl Api {
         let Self { cache, private_buf, writer, json, encoded_bytes, .. } = self;
         cache.response.get_or_insert_with(|| {
             private_buf.clear();
-            writer.push_json(private_buf, ResponseOptions::DEFAULT, json);
+            writer.push_json(private_buf, ResponseOptions::DEFAULT, json, 0);
             SharedBytes::new(private_buf, encoded_bytes)
         })
     }
@@ -48,7 +48,7 @@ impl Api {
         self.encode_json(wake, Some(format));
         self.private_buf.clear();
         let options = ResponseOptions::from_reply_format(Some(format));
-        self.writer.push_json(&mut self.private_buf, options, &self.json);
+        self.writer.push_json(&mut self.private_buf, options, &self.json, 0);
         &self.private_buf
     }
 
@@ -56,12 +56,12 @@ impl Api {
         self.reset_cache(wake);
         if self.json.is_empty() {
             let labels = channel_labels(format);
-            json::push_reply(&mut self.json, wake.reply.slices(), labels, self.epoch);
+            json::push_reply(&mut self.json, wake.reply.slices(), labels, self.epoch, None);
         }
     }
 
-    /// Forgets the messages that later replies could share. Call it if channels may have been
-    /// created since the last reply: a new channel may have the index of a dropped one.
+    /// Forgets the messages that later replies could share. Call it before a delivery: calls of the
+    /// turn may have created a channel with the index of one that was dropped.
     pub fn forget_messages(&mut self) {
         self.messages.clear();
     }
@@ -72,8 +72,14 @@ impl Api {
         self.messages.share(&wake.reply, wake.is_last, &self.encoded_bytes)
     }
 
+    /// Returns the bytes of messages that were encoded to be shared since the last call.
+    pub fn take_copied_bytes(&mut self) -> usize {
+        self.messages.take_copied()
+    }
+
     /// Splits the encoding for one client that was made last, of this wake-up, into chunks that
-    /// share its messages.
+    /// share its messages. If the index of the channel was that of another one before, the
+    /// encoding has none of the messages that are known, and shares nothing.
     pub fn split_private(&mut self, wake: &Wake<'_>) -> Vec<Chunk> {
         self.messages.share(&wake.reply, wake.is_last, &self.encoded_bytes).split(&self.private_buf)
     }
@@ -85,10 +91,10 @@ impl Api {
         format: Option<&ReplyFormat>,
     ) -> &[u8] {
         self.json.clear();
-        json::push_reply(&mut self.json, reply.slices(), channel_labels(format), self.epoch);
+        json::push_reply(&mut self.json, reply.slices(), channel_labels(format), self.epoch, None);
         self.private_buf.clear();
         let options = ResponseOptions::from_reply_format(format);
-        self.writer.push_json(&mut self.private_buf, options, &self.json);
+        self.writer.push_json(&mut self.private_buf, options, &self.json, 0);
         // It is not that of the last wake-up.
         self.json.clear();
         &self.private_buf
@@ -151,12 +157,12 @@ impl Api {
         match transport {
             Transport::Sse(framing) => {
                 let (out, epoch) = (&mut self.private_buf, self.epoch.as_bytes());
-                SseEncoder { out, framing, epoch, slices, targets: &[] }.push_all(labels);
+                SseEncoder { out, framing, epoch, slices, targets: &[] }.push_all(labels, None);
             }
             Transport::WebSocket => {
                 if self.json.is_empty() {
                     let labels = labels.iter().map(|label| &**label);
-                    json::push_reply(&mut self.json, slices, labels, self.epoch);
+                    json::push_reply(&mut self.json, slices, labels, self.epoch, None);
                 }
                 push_frame(&mut self.private_buf, Opcode::Text, &self.json);
             }

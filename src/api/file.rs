@@ -44,7 +44,7 @@ impl Api {
                 200
             }
             Route::Root => {
-                self.writer.push_json(out, options, web::ROOT_JSON);
+                self.writer.push_json(out, options, web::ROOT_JSON, 0);
                 200
             }
             Route::File(file) => self.writer.push_file(out, options, file, request),

@@ -129,6 +129,7 @@ impl Api {
             reply.slices(),
             socket.stream.channel_labels().iter().map(|label| &**label),
             self.epoch,
+            Some(&mut self.insertions),
         );
         Ok(Executed::Done)
     }
@@ -227,6 +228,32 @@ fn frame_text<'a>(param: Param, value: &'a FrameValue<'_>) -> Result<Cow<'a, str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parameters_that_the_call_does_not_know_are_ignored() {
+        let fields = r#""channel": "c", "message": "m", "from_id": true, "timeout": [], "x": {}"#;
+        let json = format!(r#"{{"call": "write", {fields}}}"#);
+        let frame = FrameFields::parse(&json).unwrap();
+        let parameters = parse_frame_call(Call::Write, &frame).unwrap();
+        assert_eq!((parameters.channels.len(), parameters.from_ids.len()), (1, 0));
+    }
+
+    #[test]
+    fn an_error_names_the_type_that_a_parameter_needs() {
+        for (field, kind) in [
+            ("from_id", "integers"),
+            ("connection", "integers"),
+            ("grace", "integers"),
+            ("channel", "strings"),
+            ("auth", "strings"),
+        ] {
+            let json = format!(r#"{{"call": "read", "{field}": true}}"#);
+            let frame = FrameFields::parse(&json).unwrap();
+            let error = parse_frame_call(Call::Read, &frame).map(drop).unwrap_err();
+            let detail = error.detail();
+            assert!(detail.contains(&format!("'{field}'")) && detail.ends_with(kind), "{detail}");
+        }
+    }
 
     #[test]
     fn only_lone_surrogates_are_replaced() {

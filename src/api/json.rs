@@ -1,6 +1,9 @@
 //! JSON bodies of responses.
 
+use std::rc::Rc;
+
 use super::error::Error;
+use super::payload::{Chunk, Insertions};
 use super::shared_reply::ReplySlice;
 use crate::hub::{Epoch, Introduced, Members, Pair, push_number, push_string};
 
@@ -74,16 +77,17 @@ pub(super) fn push_pair(json: &mut Vec<u8>, pair: &Pair) {
 }
 
 /// Appends the response to a read. `labels` are the names of its channels; they are used only if
-/// there are several.
+/// there are several. Complete pages of introductions are only in `insertions`, if there are any.
 pub(super) fn push_reply<'n>(
     json: &mut Vec<u8>,
     slices: &[impl ReplySlice],
     labels: impl Iterator<Item = &'n str>,
     epoch: Epoch,
+    mut insertions: Option<&mut Insertions>,
 ) {
     if let [slice] = slices {
         json.push(b'{');
-        push_slice(json, slice);
+        push_slice(json, slice, insertions);
         push_epoch(json, epoch);
         push_gaps(json, slice);
     } else {
@@ -92,7 +96,7 @@ pub(super) fn push_reply<'n>(
             json.extend_from_slice(if index == 0 { b"{\"channel\":" } else { b",{\"channel\":" });
             push_string(json, label);
             json.push(b',');
-            push_slice(json, slice);
+            push_slice(json, slice, insertions.as_deref_mut());
             push_gaps(json, slice);
             json.push(b'}');
         }
@@ -103,16 +107,53 @@ pub(super) fn push_reply<'n>(
 }
 
 #[inline]
-fn push_slice(json: &mut Vec<u8>, slice: &impl ReplySlice) {
+fn push_slice(json: &mut Vec<u8>, slice: &impl ReplySlice, insertions: Option<&mut Insertions>) {
     json.extend_from_slice(b"\"messages\":[");
-    for (index, message) in slice.introductions().chain(slice.retained()).enumerate() {
+    if slice.has_introductions() {
+        push_messages_and_introductions(json, slice, insertions);
+    } else {
+        push_messages(json, slice.retained());
+    }
+    json.push(b']');
+    push_field(json, "next_id", slice.next_id());
+}
+
+#[inline]
+fn push_messages<'m>(json: &mut Vec<u8>, messages: impl Iterator<Item = &'m [u8]>) {
+    for (index, message) in messages.enumerate() {
         if index > 0 {
             json.push(b',');
         }
         json.extend_from_slice(message);
     }
-    json.push(b']');
-    push_field(json, "next_id", slice.next_id());
+}
+
+/// Appends introductions, but for complete pages if there are `insertions`, and the messages.
+#[cold]
+fn push_messages_and_introductions(
+    json: &mut Vec<u8>,
+    slice: &impl ReplySlice,
+    insertions: Option<&mut Insertions>,
+) {
+    let (Some(insertions), Some(introductions)) = (insertions, slice.introduction_pages()) else {
+        return push_messages(json, slice.introductions().chain(slice.retained()));
+    };
+    let mut pages = introductions.pages().peekable();
+    while let Some(page) = pages.next() {
+        let mut runs = page.runs().peekable();
+        while let Some(mut run) = runs.next() {
+            if pages.peek().is_none() && runs.peek().is_none() {
+                // Without the last comma.
+                run.end -= 1;
+            }
+            let chunk = Chunk::Introductions(Rc::clone(page.shared()), run);
+            insertions.push_to_json(json.len(), chunk);
+        }
+    }
+    for message in introductions.rest().chain(slice.retained()) {
+        json.push(b',');
+        json.extend_from_slice(message);
+    }
 }
 
 #[inline]
@@ -153,6 +194,7 @@ fn push_seconds(json: &mut Vec<u8>, ms: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::{Auth, ChannelName, Config, Hub, Introducer, Millis, Now, TOKEN_BYTES};
 
     #[test]
     fn seconds_have_a_fraction_only_if_there_is_one() {
@@ -162,6 +204,31 @@ mod tests {
             push_seconds(&mut json, ms);
             assert_eq!(json, text.as_bytes());
         }
+    }
+
+    #[test]
+    fn members_fill_a_response_up_to_its_limit() {
+        let now = Now { mono: Millis(0), unix_ms: 7 };
+        let member =
+            |number| format!(r#"{{"connection":{number},"message":"m","id":{number},"time":7}}"#);
+        let members_json = |max_reply| {
+            let mut hub = Hub::new(Config { max_reply, ..Config::default() });
+            let key = ChannelName::parse("c").unwrap().for_writing().unwrap();
+            for _ in 0..3 {
+                let introducer = Introducer::New(Auth::new([b'A'; TOKEN_BYTES]));
+                assert!(hub.introduce(now, &key, "m", introducer).is_ok());
+            }
+            let mut json = Vec::new();
+            push_members(&mut json, &hub.members(now, &key, 0));
+            String::from_utf8(json).unwrap()
+        };
+        let exactly_two = member(1).len() + member(2).len();
+        let expected =
+            format!(r#"{{"members":[{},{}],"readers":0,"more":true}}"#, member(1), member(2));
+        assert_eq!(members_json(exactly_two), expected);
+        let expected = format!(r#"{{"members":[{}],"readers":0,"more":true}}"#, member(1));
+        assert_eq!(members_json(exactly_two - 1), expected);
+        assert_eq!(members_json(0), expected, "one at least");
     }
 
     #[test]

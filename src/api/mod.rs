@@ -37,7 +37,7 @@ pub use config::Config;
 pub use cors::AllowOrigin;
 pub use error::Error;
 pub use frame::FrameHandled;
-pub use payload::{Chunk, Payload, SharedBytes};
+pub use payload::{Chunk, Insertion, Payload, SharedBytes};
 pub use phase::Phase;
 pub use proposed::Responder;
 pub use request_stats::RequestStats;

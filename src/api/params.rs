@@ -381,6 +381,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_error_names_its_parameter() {
+        for name in [
+            "channel",
+            "from_id",
+            "from",
+            "message",
+            "connection",
+            "auth",
+            "timeout",
+            "epoch",
+            "grace",
+            "callback",
+        ] {
+            let name_of = Param::from_name(name).map(Param::name);
+            assert_eq!(name_of, Some(name));
+        }
+    }
+
+    #[test]
     fn integers_are_digits_below_two_to_the_53() {
         let cases = [
             ("0", Some(0)),

@@ -5,7 +5,7 @@ use super::calls::Call;
 use super::error::Error;
 use super::json;
 use super::response::{ReplyFormat, ResponseOptions};
-use crate::http::{Opcode, Persistence, push_frame};
+use crate::http::{Opcode, Persistence, push_frame_head};
 use crate::hub::{self, Applied};
 
 /// Response to a call that waits for the log, without its contents.
@@ -86,7 +86,7 @@ impl Api {
             }
             Form::Http(format) => {
                 let options = ResponseOptions::from_reply_format(format.as_deref());
-                self.writer.push_json(out, options, &self.json);
+                self.writer.push_json(out, options, &self.json, 0);
                 self.writer.persistence(options.persistence)
             }
         }
@@ -118,12 +118,18 @@ impl Api {
 
     /// Appends a frame with `self.json`, whose first key is that of the prefix.
     pub(super) fn push_prefixed(&mut self, prefix: &[u8], out: &mut Vec<u8>) {
+        let inserted = self.insertions.json_bytes();
         if prefix.is_empty() {
-            return push_frame(out, Opcode::Text, &self.json);
+            push_frame_head(out, Opcode::Text, self.json.len() + inserted);
+            self.insertions.place_json(out.len());
+            return out.extend_from_slice(&self.json);
         }
         self.private_buf.clear();
         self.private_buf.extend_from_slice(prefix);
         self.private_buf.extend_from_slice(&self.json[1..]);
-        push_frame(out, Opcode::Text, &self.private_buf);
+        push_frame_head(out, Opcode::Text, self.private_buf.len() + inserted);
+        // The prefix replaces the first byte of the JSON.
+        self.insertions.place_json(out.len() + prefix.len() - 1);
+        out.extend_from_slice(&self.private_buf);
     }
 }

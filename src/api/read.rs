@@ -28,7 +28,8 @@ impl Api {
         match context.hub.read(context.now, &params.request(mode, context.token))? {
             ReadResult::Ready(reply) => {
                 let labels = call.parameters.channels.iter();
-                json::push_reply(&mut self.json, reply.slices(), labels, self.epoch);
+                let insertions = Some(&mut self.insertions);
+                json::push_reply(&mut self.json, reply.slices(), labels, self.epoch, insertions);
                 Ok(None)
             }
             ReadResult::Pending(reader) => Ok(Some(Handled::LongPoll {

@@ -9,6 +9,9 @@ use super::params::Parameters;
 use super::phase::Phase;
 use crate::http::{Callback, Persistence, ResponseHead};
 
+/// Last second that `Date` can express, in seconds since 1970: its year has four digits.
+const DATE_SECONDS_MAX: u64 = 253_402_300_799;
+
 /// Type of a body, with its `Cache-Control`.
 #[derive(Clone, Copy)]
 pub(super) struct BodyType<'a> {
@@ -147,7 +150,7 @@ impl ResponseWriter {
 
     /// Formats `Date` again if its second has changed.
     pub(super) fn set_time(&mut self, unix_ms: u64) {
-        let second = unix_ms / 1000;
+        let second = (unix_ms / 1000).min(DATE_SECONDS_MAX);
         if second != self.date_second {
             self.date_second = second;
             self.date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
@@ -169,15 +172,23 @@ impl ResponseWriter {
         if self.phase == Phase::Stopping { Persistence::Close } else { requested }
     }
 
-    /// Appends a response with status 200 and a JSON body.
-    pub(super) fn push_json(&self, out: &mut Vec<u8>, options: ResponseOptions<'_>, json: &[u8]) {
+    /// Appends a response with status 200 and a JSON body, into which the caller inserts
+    /// `inserted` bytes.
+    #[inline]
+    pub(super) fn push_json(
+        &self,
+        out: &mut Vec<u8>,
+        options: ResponseOptions<'_>,
+        json: &[u8],
+        inserted: usize,
+    ) {
         if options.is_default() && self.phase != Phase::Stopping {
             out.reserve(self.default_head.len() + ResponseHead::LENGTH_BYTES_MAX + json.len());
             out.extend_from_slice(&self.default_head);
-            ResponseHead::push_length(out, json.len());
+            ResponseHead::push_length(out, json.len() + inserted);
             out.extend_from_slice(json);
         } else {
-            Self::push_json_as(out, options, &self.json_head(options, 200, ""), json);
+            Self::push_json_as(out, options, &self.json_head(options, 200, ""), json, inserted);
         }
     }
 
@@ -192,7 +203,7 @@ impl ResponseWriter {
         let (_, status) = error.name_and_status();
         let extra_fields = error.extra_headers();
         let head = self.json_head(options, status, &extra_fields);
-        Self::push_json_as(out, options, &head, json);
+        Self::push_json_as(out, options, &head, json, 0);
     }
 
     fn json_head<'a>(
@@ -217,13 +228,14 @@ impl ResponseWriter {
         options: ResponseOptions<'_>,
         head: &ResponseHead<'_>,
         json: &[u8],
+        inserted: usize,
     ) {
         let Some(callback) = options.callback else {
-            head.push(out, json.len());
+            head.push(out, json.len() + inserted);
             return options.push_body(out, json);
         };
         let name = callback.as_str().as_bytes();
-        head.push(out, b"/**/();".len() + name.len() + json.len());
+        head.push(out, b"/**/();".len() + name.len() + json.len() + inserted);
         if !options.is_head {
             for part in [b"/**/".as_slice(), name, b"(", json, b");"] {
                 out.extend_from_slice(part);
@@ -250,5 +262,58 @@ impl ResponseWriter {
             extra_fields,
             persistence: self.persistence(options.persistence),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_is_too_late_for_a_date() {
+        let mut writer = ResponseWriter::new(AllowOrigin::Any);
+        for (second, date) in [
+            (DATE_SECONDS_MAX - 1, "Fri, 31 Dec 9999 23:59:58 GMT"),
+            (DATE_SECONDS_MAX + 1, "Fri, 31 Dec 9999 23:59:59 GMT"),
+            (u64::MAX / 1000, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ] {
+            writer.set_time(1000 * second);
+            assert_eq!(writer.date, date);
+        }
+    }
+
+    #[test]
+    fn the_date_is_that_of_the_turn() {
+        let mut writer = ResponseWriter::new(AllowOrigin::Any);
+        for (unix_ms, date) in [
+            (1_763_802_330_123, "Sat, 22 Nov 2025 09:05:30 GMT"),
+            (1_763_802_330_999, "Sat, 22 Nov 2025 09:05:30 GMT"),
+            (1_763_802_331_000, "Sat, 22 Nov 2025 09:05:31 GMT"),
+        ] {
+            writer.set_time(unix_ms);
+            assert_eq!(writer.date(), date);
+            let mut out = Vec::new();
+            writer.push_json(&mut out, ResponseOptions::DEFAULT, b"{}", 0);
+            let response = String::from_utf8(out).unwrap();
+            assert!(response.contains(&format!("\r\nDate: {date}\r\n")), "{response}");
+        }
+    }
+
+    #[test]
+    fn a_format_weighs_its_texts() {
+        let memory = |callback: Option<&str>, labels: &[&str]| {
+            let format = ReplyFormat {
+                callback: callback.map(Box::from),
+                cors_grant: CorsGrant::Any,
+                persistence: Persistence::Persistent,
+                channel_labels: labels.iter().map(|label| Box::from(*label)).collect(),
+            };
+            format.memory()
+        };
+        let bare = memory(None, &[]);
+        assert!(bare >= size_of::<ReplyFormat>());
+        assert_eq!(memory(Some("callback"), &[]), bare + 8);
+        let label_bytes = 2 * size_of::<Box<str>>() + "one".len() + "another".len();
+        assert_eq!(memory(Some("callback"), &["one", "another"]), bare + 8 + label_bytes);
     }
 }

@@ -61,3 +61,16 @@ impl Route {
         if is_allowed { Ok(()) } else { Err(Error::MethodNotAllowed(self.allowed_methods())) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_as_a_whole_allows_only_options() {
+        let route = Route::of("*", true).unwrap();
+        assert_eq!(route.allowed_methods(), "OPTIONS");
+        assert!(route.check_method(Method::Options).is_ok());
+        assert!(route.check_method(Method::Get).is_err());
+    }
+}

@@ -3,11 +3,12 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::mem;
 use std::ops::Range;
 use std::rc::Rc;
 
 use super::payload::{Chunk, SharedBytes};
-use crate::hub::{ChannelSlice, Reply};
+use crate::hub::{ChannelSlice, Counted, IntroductionSlice, Reply};
 
 /// Overhead of an allocation.
 const ALLOCATION_BYTES: usize = 16;
@@ -25,6 +26,9 @@ const SHARED_MIN: usize = 256;
 pub(super) trait ReplySlice {
     /// Iterates over the introductions that history has dropped, as JSON objects.
     fn introductions(&self) -> impl Iterator<Item = &[u8]>;
+    fn has_introductions(&self) -> bool;
+    /// Returns the introductions if their pages can be shared.
+    fn introduction_pages(&self) -> Option<IntroductionSlice<'_>>;
     /// Iterates over the messages from [`ReplySlice::first_id`] on, as JSON objects.
     fn retained(&self) -> impl Iterator<Item = &[u8]>;
     fn first_id(&self) -> u64;
@@ -39,6 +43,15 @@ impl ReplySlice for ChannelSlice<'_> {
     #[inline]
     fn introductions(&self) -> impl Iterator<Item = &[u8]> {
         ChannelSlice::introductions(self)
+    }
+
+    #[inline]
+    fn has_introductions(&self) -> bool {
+        !self.introduction_slice().is_empty()
+    }
+
+    fn introduction_pages(&self) -> Option<IntroductionSlice<'_>> {
+        Some(self.introduction_slice()).filter(|introductions| introductions.pages().len() > 0)
     }
 
     #[inline]
@@ -75,6 +88,8 @@ struct SharedMessages {
     ends: Box<[usize]>,
     introductions: usize,
     first_id: u64,
+    /// Counts `ends`, which may be a fifth of the JSON.
+    _counted: Counted,
 }
 
 impl SharedMessages {
@@ -97,6 +112,7 @@ impl SharedMessages {
         }
         Self {
             json: SharedBytes::new(&json, encoded_bytes),
+            _counted: Counted::new(size_of_val(&*ends), encoded_bytes),
             ends: ends.into(),
             introductions: slice.introductions().count(),
             first_id: slice.first_id(),
@@ -156,6 +172,14 @@ impl SharedSlice {
 impl ReplySlice for SharedSlice {
     fn introductions(&self) -> impl Iterator<Item = &[u8]> {
         self.json(self.range.start..self.range.start + self.introduction_count())
+    }
+
+    fn has_introductions(&self) -> bool {
+        self.introduction_count() > 0
+    }
+
+    fn introduction_pages(&self) -> Option<IntroductionSlice<'_>> {
+        None
     }
 
     fn retained(&self) -> impl Iterator<Item = &[u8]> {
@@ -230,6 +254,8 @@ pub(super) struct MessageCache {
     /// By channel, by whether the messages begin with introductions that history has dropped, and
     /// by whether they are those of long polls.
     by_channel: HashMap<(u32, bool, bool), Rc<SharedMessages>>,
+    /// Bytes that were encoded since the last [`MessageCache::take_copied`].
+    copied: usize,
 }
 
 impl MessageCache {
@@ -237,6 +263,11 @@ impl MessageCache {
         if !self.by_channel.is_empty() {
             self.by_channel = HashMap::new();
         }
+    }
+
+    /// Returns the bytes that were encoded since the last call.
+    pub(super) fn take_copied(&mut self) -> usize {
+        mem::take(&mut self.copied)
     }
 
     /// Makes a shared reply, and encodes the messages that no earlier reply had. `is_poll` is true
@@ -269,8 +300,13 @@ impl MessageCache {
     ) -> Option<(Rc<SharedMessages>, Range<usize>)> {
         slice.messages().next()?;
         let key = (slice.index, slice.introductions().next().is_some(), is_poll);
-        let encode = || Rc::new(SharedMessages::encode(slice, is_poll, encoded_bytes));
-        let messages = self.by_channel.entry(key).or_insert_with(encode);
+        let copied = &mut self.copied;
+        let mut encode = || {
+            let messages = SharedMessages::encode(slice, is_poll, encoded_bytes);
+            *copied += messages.json.bytes().len();
+            Rc::new(messages)
+        };
+        let messages = self.by_channel.entry(key).or_insert_with(&mut encode);
         let range = messages.find(slice).unwrap_or_else(|| {
             *messages = encode();
             messages.find(slice).expect("these are the messages of the slice")
@@ -281,10 +317,158 @@ impl MessageCache {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::hub::{
-        ChannelName, Config, Hub, Millis, Mode, Now, ReadRequest, ReadResult, ResumeBatch, Since,
+        Auth, ChannelKey, ChannelName, Config, Hub, Introducer, Millis, Mode, Now, ReadRequest,
+        ReadResult, ResumeBatch, Since, TOKEN_BYTES,
     };
+
+    const NOW: Now = Now { mono: Millis(0), unix_ms: 0 };
+
+    fn key(name: &str) -> ChannelKey<'_> {
+        ChannelName::parse(name).unwrap().for_writing().unwrap()
+    }
+
+    fn introduce(hub: &mut Hub) {
+        let introducer = Introducer::New(Auth::new([b'A'; TOKEN_BYTES]));
+        assert!(hub.introduce(NOW, &key("c"), "Josh", introducer).is_ok());
+    }
+
+    fn write(hub: &mut Hub, text: &str) {
+        hub.write(NOW, &key("c"), text, None).unwrap();
+    }
+
+    fn read<'h>(
+        hub: &'h mut Hub,
+        now: Now,
+        names: &[&str],
+        since: Since,
+        mode: Mode,
+    ) -> ReadResult<'h> {
+        let targets: Vec<_> = names.iter().map(|name| (key(name), since)).collect();
+        let (epoch, credentials, grace_ms) = (None, None, None);
+        let request =
+            ReadRequest { targets: &targets, epoch, credentials, grace_ms, mode, token: 1 };
+        hub.read(now, &request).ok().unwrap()
+    }
+
+    fn read_at_once(hub: &mut Hub, since: Since) -> Reply<'_> {
+        read_at(hub, NOW, since)
+    }
+
+    fn read_at(hub: &mut Hub, now: Now, since: Since) -> Reply<'_> {
+        let ReadResult::Ready(reply) = read(hub, now, &["c"], since, Mode::Immediate) else {
+            unreachable!("the read does not wait")
+        };
+        reply
+    }
+
+    fn assert_same(shared: &SharedReply, reply: &Reply<'_>) {
+        fn messages(slice: &impl ReplySlice) -> [Vec<&[u8]>; 2] {
+            [slice.introductions().collect(), slice.retained().collect()]
+        }
+        fn ids(slice: &impl ReplySlice) -> [u64; 3] {
+            [slice.first_id(), slice.next_id(), slice.start()]
+        }
+        fn gaps(slice: &impl ReplySlice) -> [bool; 2] {
+            [slice.missed(), slice.reset()]
+        }
+        assert_eq!(shared.slices().len(), reply.slices().len());
+        for (shared, slice) in shared.slices().iter().zip(reply.slices()) {
+            assert_eq!(messages(shared), messages(slice));
+            assert_eq!((ids(shared), gaps(shared)), (ids(slice), gaps(slice)));
+        }
+        let bytes = size_of_val(shared.slices());
+        assert!((bytes..bytes + 64).contains(&shared.memory()), "{}", shared.memory());
+    }
+
+    #[test]
+    fn a_shared_reply_has_the_contents_of_the_reply() {
+        let mut hub = Hub::new(Config { history: 3, ..Config::default() });
+        (0..2).for_each(|_| introduce(&mut hub));
+        (0..4).for_each(|_| write(&mut hub, "some text"));
+        for since in [Since::All, Since::Id(1), Since::Id(5), Since::Id(100), Since::Last(1)] {
+            let reply = read_at_once(&mut hub, since);
+            let shared = MessageCache::default().share(&reply, true, &Rc::default());
+            assert_same(&shared, &reply);
+        }
+        let several = read(&mut hub, NOW, &["c", "d", "e"], Since::All, Mode::Immediate);
+        let ReadResult::Ready(reply) = several else { unreachable!("the read does not wait") };
+        assert_same(&MessageCache::default().share(&reply, true, &Rc::default()), &reply);
+    }
+
+    #[test]
+    fn replies_of_one_delivery_share_their_messages() {
+        let mut hub = Hub::new(Config { max_reply: 1, ..Config::default() });
+        for _ in 0..3 {
+            let poll = read(&mut hub, NOW, &["c"], Since::Now, Mode::LongPoll);
+            assert!(matches!(poll, ReadResult::Pending(_)));
+            write(&mut hub, &"x".repeat(1_000));
+        }
+        let (mut cache, encoded_bytes) = (MessageCache::default(), Rc::default());
+        let (mut kept, mut next_ids) = (Vec::new(), Vec::new());
+        hub.deliver(NOW, |wake| {
+            let shared = cache.share(&wake.reply, wake.is_last, &encoded_bytes);
+            assert_same(&shared, &wake.reply);
+            next_ids.push(wake.reply.slices()[0].next_id());
+            kept.push(shared);
+        });
+        assert_eq!(next_ids, [2, 3, 4]);
+        assert!((3_000..4_000).contains(&encoded_bytes.get()), "{encoded_bytes:?}");
+    }
+
+    #[test]
+    fn a_reply_shares_only_messages_that_are_its_own() {
+        let mut hub = Hub::new(Config { history: 2, ..Config::default() });
+        introduce(&mut hub);
+        (0..2).for_each(|_| write(&mut hub, "some text"));
+        let encode = |hub: &mut Hub, since| {
+            let reply = read_at_once(hub, since);
+            SharedMessages::encode(&reply.slices()[0], false, &Rc::default())
+        };
+        let find = |messages: &SharedMessages, hub: &mut Hub, since| {
+            messages.find(&read_at_once(hub, since).slices()[0])
+        };
+        let (all, tail) = (encode(&mut hub, Since::All), encode(&mut hub, Since::Id(2)));
+        assert_eq!(find(&all, &mut hub, Since::All), Some(0..3));
+        assert_eq!(find(&tail, &mut hub, Since::Id(2)), Some(0..2));
+        assert_eq!(find(&tail, &mut hub, Since::Id(3)), Some(1..2));
+        assert_eq!(find(&tail, &mut hub, Since::All), None, "one more introduction");
+        assert_eq!(find(&all, &mut hub, Since::Id(2)), None, "one introduction less");
+        write(&mut hub, "some text");
+        assert_eq!(find(&all, &mut hub, Since::All), None, "from a later message on");
+        assert_eq!(find(&tail, &mut hub, Since::Id(3)), None, "up to a later message");
+    }
+
+    #[test]
+    fn a_reply_with_introductions_shares_no_reply_that_begins_with_an_expired_message() {
+        let retention = Duration::from_secs(1);
+        let mut hub = Hub::new(Config { history: 2, retention, ..Config::default() });
+        introduce(&mut hub);
+        write(&mut hub, "some text");
+        let later = Now { mono: Millis(500), unix_ms: 500 };
+        hub.write(later, &key("c"), "some text", None).unwrap();
+        let reply = read_at(&mut hub, later, Since::All);
+        let all = SharedMessages::encode(&reply.slices()[0], false, &Rc::default());
+        assert_eq!(all.find(&reply.slices()[0]), Some(0..3));
+        let after_expiry = Now { mono: Millis(1_000), unix_ms: 1_000 };
+        let reply = read_at(&mut hub, after_expiry, Since::All);
+        assert_eq!(reply.slices()[0].messages().count(), 2);
+        assert_eq!(all.find(&reply.slices()[0]), None);
+    }
+
+    #[test]
+    fn at_most_16_mib_of_later_messages_are_encoded() {
+        let mut hub = Hub::new(Config { max_reply: 1, ..Config::default() });
+        let text = "x".repeat(1 << 20);
+        (0..18).for_each(|_| write(&mut hub, &text));
+        let (mut cache, encoded_bytes) = (MessageCache::default(), Rc::default());
+        let shared = cache.share(&read_at_once(&mut hub, Since::Id(1)), true, &encoded_bytes);
+        assert_eq!(encoded_bytes.get() >> 20, 15, "{encoded_bytes:?}");
+        drop(shared);
+    }
 
     #[test]
     fn an_update_of_a_stream_that_resumes_holds_no_later_messages() {
@@ -306,7 +490,7 @@ mod tests {
             let shared = cache.share(&wake.reply, wake.is_last, &encoded_bytes);
             let update: usize = wake.reply.slices()[0].messages().map(<[u8]>::len).sum();
             assert_eq!(shared.slices()[0].retained().map(<[u8]>::len).sum::<usize>(), update);
-            assert!((update..2 * update).contains(&encoded_bytes.get()), "{encoded_bytes:?}");
+            assert_eq!(encoded_bytes.get(), update + size_of::<usize>());
         });
         assert!(is_resumed);
     }

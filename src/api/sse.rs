@@ -1,8 +1,12 @@
 //! Server-sent events: a reply of the hub as text.
 
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::payload::{Chunk, Insertions, IntroductionEvents};
 use super::shared_reply::ReplySlice;
 use crate::http::{EventFraming, RETRY};
-use crate::hub::{ChannelKey, Since, push_number, push_string};
+use crate::hub::{ChannelKey, IntroductionSlice, Since, push_number, push_string};
 
 /// Encodes a reply as events.
 pub(super) struct SseEncoder<'o, 'r, S> {
@@ -26,8 +30,13 @@ impl<S: ReplySlice> SseEncoder<'_, '_, S> {
     }
 
     /// Appends the gaps, then each message with the cursors after it. `labels` are the names of the
-    /// channels, if there are several.
-    pub(super) fn push_all(&mut self, labels: &[Box<str>]) {
+    /// channels, if there are several. Complete pages of introductions, but for the last of a
+    /// channel, are only in `insertions`, if there are any.
+    pub(super) fn push_all(
+        &mut self,
+        labels: &[Box<str>],
+        mut insertions: Option<&mut Insertions>,
+    ) {
         let slices = self.slices;
         for (index, slice) in slices.iter().enumerate() {
             for (event, has_gap) in [("missed", slice.missed()), ("reset", slice.reset())] {
@@ -37,7 +46,13 @@ impl<S: ReplySlice> SseEncoder<'_, '_, S> {
             }
         }
         for (index, slice) in slices.iter().enumerate() {
-            let mut introductions = slice.introductions().peekable();
+            let mut inserted = 0;
+            if let Some(insertions) = insertions.as_deref_mut()
+                && let Some(introductions) = slice.introduction_pages()
+            {
+                inserted = self.insert_introductions(index, labels, introductions, insertions);
+            }
+            let mut introductions = slice.introductions().skip(inserted).peekable();
             while let Some(message) = introductions.next() {
                 let is_last = introductions.peek().is_none() && slice.retained().next().is_none();
                 let cursor = if is_last { slice.next_id() } else { slice.start() };
@@ -47,6 +62,36 @@ impl<S: ReplySlice> SseEncoder<'_, '_, S> {
                 self.push_message(index, next_id, labels, message);
             }
         }
+    }
+
+    /// Inserts complete pages of introductions, but not the last, whose last event may have another
+    /// cursor. Returns the number of introductions.
+    #[cold]
+    fn insert_introductions(
+        &mut self,
+        index: usize,
+        labels: &[Box<str>],
+        introductions: IntroductionSlice<'_>,
+        insertions: &mut Insertions,
+    ) -> usize {
+        let start = self.out.len();
+        self.push_beginning_of_message(index, self.slices[index].start(), labels);
+        let prefix: Rc<[u8]> = self.out[start..].into();
+        self.out.truncate(start);
+        let mut inserted = 0;
+        for page in introductions.pages().rev().skip(1).rev() {
+            let place = |object: Range<usize>| (object.start as u32, object.end as u32);
+            let objects: Box<[_]> = page.objects().map(place).collect();
+            inserted += objects.len();
+            let events = IntroductionEvents {
+                page: Rc::clone(page.shared()),
+                objects,
+                prefix: Rc::clone(&prefix),
+                framing: self.framing,
+            };
+            insertions.push(self.out.len(), Chunk::Events(Box::new(events)));
+        }
+        inserted
     }
 
     fn push_gap(&mut self, event: &str, label: Option<&str>) {
@@ -64,6 +109,14 @@ impl<S: ReplySlice> SseEncoder<'_, '_, S> {
 
     fn push_message(&mut self, index: usize, cursor: u64, labels: &[Box<str>], message: &[u8]) {
         let start = self.out.len();
+        self.push_beginning_of_message(index, cursor, labels);
+        self.out.extend_from_slice(&message[1..]);
+        self.out.extend_from_slice(b"\n\n");
+        self.framing.end_event(self.out, start);
+    }
+
+    /// Appends what comes before the first key of a message.
+    fn push_beginning_of_message(&mut self, index: usize, cursor: u64, labels: &[Box<str>]) {
         self.push_id(index, Some(cursor));
         self.out.extend_from_slice(b"data: {");
         if let Some(label) = labels.get(index) {
@@ -71,9 +124,6 @@ impl<S: ReplySlice> SseEncoder<'_, '_, S> {
             push_string(self.out, label);
             self.out.push(b',');
         }
-        self.out.extend_from_slice(&message[1..]);
-        self.out.extend_from_slice(b"\n\n");
-        self.framing.end_event(self.out, start);
     }
 
     /// Appends an `id` with one cursor per channel. Channels before `index` are at their end, the

@@ -9,7 +9,7 @@ use super::response::{BodyType, ResponseOptions};
 use super::sse::SseEncoder;
 use super::transport::{Stream, Transport};
 use crate::http::{
-    EVENT_STREAM, EventFraming, Opcode, Persistence, Request, accept_key, push_frame,
+    EVENT_STREAM, EventFraming, Opcode, Persistence, Request, accept_key, push_frame_head,
 };
 use crate::hub::{ChannelKey, Mode, ReadResult, Reply, Since};
 
@@ -106,7 +106,7 @@ impl Api {
     }
 
     fn start_sse(
-        &self,
+        &mut self,
         options: ResponseOptions<'_>,
         framing: EventFraming,
         start: &StreamStart<'_>,
@@ -119,7 +119,7 @@ impl Api {
         let (epoch, targets) = (self.epoch.as_bytes(), start.targets);
         let mut events = SseEncoder { out, framing, epoch, slices: start.reply.slices(), targets };
         events.push_beginning();
-        events.push_all(start.stream.channel_labels());
+        events.push_all(start.stream.channel_labels(), Some(&mut self.insertions));
     }
 
     fn start_websocket(&mut self, accept: &str, start: &StreamStart<'_>, out: &mut Vec<u8>) {
@@ -128,8 +128,12 @@ impl Api {
         out.extend_from_slice(b"\r\n\r\n");
         if start.reply.is_nonempty() {
             let labels = start.stream.channel_labels().iter().map(|label| &**label);
-            json::push_reply(&mut self.json, start.reply.slices(), labels, self.epoch);
-            push_frame(out, Opcode::Text, &self.json);
+            let added = Some(&mut self.insertions);
+            json::push_reply(&mut self.json, start.reply.slices(), labels, self.epoch, added);
+            let length = self.json.len() + self.insertions.json_bytes();
+            push_frame_head(out, Opcode::Text, length);
+            self.insertions.place_json(out.len());
+            out.extend_from_slice(&self.json);
         }
     }
 }

@@ -105,3 +105,20 @@ impl Stream {
         Some(UpdateFormat { transport: self.transport, channel_labels })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_updates_of_several_channels_have_a_format_of_their_own() {
+        let format = |names: Option<[&str; 2]>| {
+            let channel_labels = names.map(|names| names.map(Box::from).into());
+            let transport = Transport::WebSocket;
+            Stream { transport, has_session: false, channel_labels, address: None }.private_format()
+        };
+        assert!(format(None).is_none());
+        let labels = format(Some(["one", "other"])).unwrap().channel_labels;
+        assert_eq!(labels.iter().map(|label| &**label).collect::<Vec<_>>(), ["one", "other"]);
+    }
+}

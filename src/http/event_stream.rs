@@ -132,9 +132,13 @@ mod tests {
             ("text/event-stream;q=0.5, */*", true),
             ("application/json;q=0.9, text/event-stream;q=0.8", false),
             ("application/json;q=0.25, text/event-stream;q=0.3", true),
+            ("text/event-stream;q=1", true),
             ("text/event-stream;q=0", false),
             ("text/event-stream; q=0.000", false),
             ("text/event-stream;q=nonsense", false),
+            // RFC 9110, section 12.4.2: at most three digits after the point.
+            ("text/event-stream;q=0.999", true),
+            ("text/event-stream;q=0.9999", false),
             ("text/event-streams", false),
             ("text/*", false),
             ("*/*", false),

@@ -22,4 +22,5 @@ pub use parse_error::ParseError;
 pub use request::{Limits, Parsed, Progress, Request, leading_blank_lines, parse, parse_complete};
 pub(crate) use response::{CONTINUE, ResponseHead};
 pub(crate) use websocket::accept_key;
+pub(crate) use websocket::push_frame_head;
 pub use websocket::{CloseCode, Frame, Opcode, close_reply, parse_frame, push_close, push_frame};

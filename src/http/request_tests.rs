@@ -131,6 +131,10 @@ fn requests_are_parsed_as_rfc_9112_says() {
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n",
             request(Get, "/", "", "", Close),
         ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nConnection: keep-alive\r\n\r\n",
+            request(Get, "/", "", "", Close),
+        ),
         ("GET / HTTP/1.7\r\nHost: a\r\n\r\n", request(Get, "/", "", "", Persistent)),
         // Bodies by length.
         (
@@ -202,6 +206,7 @@ fn a_request_that_two_servers_could_read_differently_is_an_error() {
         line("GET http://:80/x HTTP/1.1\r\nHost: a\r\n\r\n"),
         line("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n"),
         line("G\x01T / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        b" /\xff HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
         line("GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n"),
         line("\x16\x03\x01\x02"),
         // Hosts.
@@ -334,6 +339,27 @@ fn requests_that_are_too_large_or_unknown_have_their_own_errors() {
 }
 
 #[test]
+fn a_request_at_its_limits_is_accepted() {
+    let ending = "\r\n\r\n";
+    let start = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
+    let value = |bytes| "x".repeat(bytes - start.len() - ending.len());
+    let head = |bytes| format!("{start}{}{ending}", value(bytes)).into_bytes();
+    assert!(matches!(run(&head(LIMITS.head_bytes)), Ok(Some(_))));
+    assert_eq!(run(&head(LIMITS.head_bytes + 1)), Err(ParseError::HeadersTooLarge));
+    let body = |bytes| post(&format!("Content-Length: {bytes}"), &"y".repeat(bytes));
+    assert!(matches!(run(&body(LIMITS.body_bytes)), Ok(Some(_))));
+    assert_eq!(run(&body(LIMITS.body_bytes + 1)), Err(ParseError::BodyTooLarge));
+    assert!(parse_complete(&body(LIMITS.body_bytes), &LIMITS).is_some());
+    assert!(parse_complete(&body(LIMITS.body_bytes + 1), &LIMITS).is_none());
+    let extension = |bytes| chunked(&format!("0;{}\r\n\r\n", "e".repeat(bytes)));
+    let trailer = |bytes: usize| chunked(&format!("0\r\nT:{}\r\n\r\n", "e".repeat(bytes - 1)));
+    for (below, above) in [(extension(4096), extension(4097)), (trailer(4096), trailer(4097))] {
+        assert!(matches!(run(&below), Ok(Some(_))));
+        assert_eq!(run(&above), Err(ParseError::HeadersTooLarge));
+    }
+}
+
+#[test]
 fn a_head_below_its_limit_may_have_any_number_of_fields() {
     let limits = Limits { head_bytes: 16 * 1024, ..LIMITS };
     let input = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "A:\r\n".repeat(4000)).into_bytes();
@@ -356,6 +382,58 @@ fn a_client_that_waits_gets_one_interim_response() {
     }
     let old = b"POST / HTTP/1.0\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nok";
     assert_eq!(feed(old, 1).unwrap().unwrap().2, 0);
+}
+
+/// Names are compared by their length first.
+#[test]
+fn fields_whose_names_only_have_the_length_of_a_known_one_are_ignored() {
+    let fields = "Date: a b\r\nCookie: 100-continue\r\nReferer: prefetch\r\nReferer: websocket\r\n\
+                  User-Agent: close\r\nTraceparent: prefetch\r\nMax-Forwards: text/plain\r\n\
+                  Accept-Charset: cross-site\r\nIf-Modified-Since: chunked\r\n";
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}Content-Length: 2\r\n\r\n");
+    let limits = Limits { head_bytes: 1000, ..LIMITS };
+    let input = format!("{head}ab");
+    let (request, _) = parse_complete(input.as_bytes(), &limits).unwrap();
+    assert_eq!((request.body, request.content_type), (b"ab".as_slice(), None));
+    assert_eq!(request.persistence, Persistence::Persistent);
+    assert!(!request.wants_websocket && !request.is_cross_site && !request.is_prefetch);
+    let mut buffer = head.into_bytes();
+    let parsed = parse(&mut buffer, &mut Progress::default(), &limits);
+    assert!(matches!(parsed, Ok(Parsed::Incomplete { wants_continue: false })), "{parsed:?}");
+}
+
+/// Otherwise each byte of a slow client would cost a scan of its whole head.
+#[test]
+fn after_its_first_piece_a_head_is_parsed_once_it_is_complete() {
+    let (mut buffer, mut progress) = (Vec::new(), Progress::default());
+    for (piece, is_error) in
+        [("GET / HTTP/1.1\r\n", false), ("no field\r\n", false), ("\r\n", true)]
+    {
+        buffer.extend_from_slice(piece.as_bytes());
+        assert_eq!(parse(&mut buffer, &mut progress, &LIMITS).is_err(), is_error, "{piece:?}");
+    }
+}
+
+#[test]
+fn the_framing_of_decoded_chunks_leaves_the_buffer() {
+    let head = post("Transfer-Encoding: chunked", "");
+    let (mut buffer, mut progress) = (head.clone(), Progress::default());
+    for chunks in 0..10 {
+        let parsed = parse(&mut buffer, &mut progress, &LIMITS);
+        assert!(matches!(parsed, Ok(Parsed::Incomplete { .. })), "{parsed:?}");
+        progress.compact(&mut buffer);
+        assert_eq!(buffer.len(), head.len() + chunks);
+        buffer.extend_from_slice(b"1\r\nx\r\n");
+    }
+}
+
+#[test]
+fn only_http_1_1_has_an_upgrade() {
+    for (line, expected) in [("GET /read HTTP/1.1", true), ("GET /read HTTP/1.0", false)] {
+        let input = format!("{line}\r\nHost: a\r\nUpgrade: websocket\r\n\r\n");
+        let (request, _) = parse_complete(input.as_bytes(), &LIMITS).unwrap();
+        assert_eq!(request.wants_websocket, expected, "{line}");
+    }
 }
 
 #[test]

@@ -148,7 +148,13 @@ impl Header {
 
 /// Appends a frame of the server.
 pub fn push_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
-    let length = payload.len();
+    push_frame_head(out, opcode, payload.len());
+    out.extend_from_slice(payload);
+}
+
+/// Appends the head of a frame of the server whose payload has `length` bytes.
+#[inline]
+pub(crate) fn push_frame_head(out: &mut Vec<u8>, opcode: Opcode, length: usize) {
     out.push(0x80 | opcode as u8);
     match (u8::try_from(length), u16::try_from(length)) {
         (Ok(short @ 0..126), _) => out.push(short),
@@ -161,7 +167,6 @@ pub fn push_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
             out.extend_from_slice(&(length as u64).to_be_bytes());
         }
     }
-    out.extend_from_slice(payload);
 }
 
 /// Appends a Close frame.
@@ -269,7 +274,7 @@ mod tests {
         let close = |code: u16, reason: &[u8]| close_reply(&[&code.to_be_bytes(), reason].concat());
         assert_eq!(close_reply(b""), CloseCode::Normal);
         assert_eq!(close_reply(b"\x03"), CloseCode::ProtocolError);
-        for code in [1000, 1001, 1003, 1007, 1011, 3000, 4999] {
+        for code in [1000, 1001, 1002, 1003, 1007, 1011, 1014, 3000, 4999] {
             assert_eq!(close(code, "bye ✓".as_bytes()), CloseCode::Normal, "{code}");
         }
         for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535] {

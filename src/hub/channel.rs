@@ -1,8 +1,11 @@
 //! One channel: ids, history, members and readers.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::rc::Rc;
 
+use super::introductions::{self, Introductions};
 use super::message::{ENTRY_BYTES, Entry, MessageKind, encode};
 use super::slab::Key;
 use super::time::{Millis, Now};
@@ -23,9 +26,11 @@ pub(super) const CHANNEL_BYTES: usize = 2 * size_of::<Channel>()
     + 2 * (size_of::<(Box<str>, u32)>() + 1)
     + 2 * ALLOCATION_BYTES;
 
-/// Memory of a member without its JSON: two texts, a share of a tree node, and an index in the
-/// channel list of its session.
-const MEMBER_BYTES: usize = 2 * (size_of::<Member>() + size_of::<u64>()) + 3 * ALLOCATION_BYTES;
+/// Memory of a member without its JSON: a text, a share of a tree node, a place among the
+/// introductions, and an index in the channel list of its session.
+const MEMBER_BYTES: usize = 2 * (size_of::<Member>() + size_of::<u64>())
+    + introductions::ENTRY_BYTES
+    + 2 * ALLOCATION_BYTES;
 
 /// A session introduced in a channel.
 #[derive(Debug)]
@@ -36,8 +41,6 @@ pub struct Member {
     pub unix_ms: u64,
     /// Text of that introduction, as a JSON string with its quotes.
     pub text_json: Box<[u8]>,
-    /// The introduction as a whole, for later readers after history has dropped it.
-    pub(super) introduction_json: Box<[u8]>,
 }
 
 /// Members of a channel, or the rest of them, and the number of its readers.
@@ -75,6 +78,8 @@ pub(super) struct Channel {
     pub(super) created_at: u64,
     /// Members by session number.
     pub(super) members: BTreeMap<u64, Member>,
+    /// Newest introduction of each member, for readers that begin after history has dropped it.
+    pub(super) introductions: Introductions,
     /// Bytes of the entries, as [`Channel::usage`] counts them.
     entries_bytes: usize,
     /// Bytes of the members, as [`Channel::usage`] counts them.
@@ -124,7 +129,7 @@ impl<'h> Members<'h> {
 
 impl Member {
     fn bytes(&self) -> usize {
-        MEMBER_BYTES + self.text_json.len() + self.introduction_json.len()
+        MEMBER_BYTES + self.text_json.len()
     }
 }
 
@@ -138,6 +143,7 @@ impl Channel {
             position: 0,
             created_at: 0,
             members: BTreeMap::new(),
+            introductions: Introductions::default(),
             entries_bytes: 0,
             members_bytes: 0,
             local: ChannelLocal {
@@ -182,44 +188,37 @@ impl Channel {
         self.is_idle() && self.retained() == 0 && !self.local.is_dirty
     }
 
-    /// Returns the memory of the entries, the members and the name.
+    /// Returns the memory of the entries, the members and the name, without complete pages of
+    /// introductions.
     pub(super) fn usage(&self) -> Usage {
         let history = self.entries_bytes;
+        let members = self.members_bytes + self.introductions.memory();
         Usage {
-            bytes: history + self.members_bytes + 2 * self.name.len(),
+            bytes: history + members + 2 * self.name.len(),
             history,
             messages: self.entries.len(),
         }
     }
 
     /// Adds a message and returns its id. Constant time: wakes no reader. `scratch` is a buffer
-    /// for the encoding.
+    /// for the encoding. Complete pages of introductions count for `pages_total`.
     pub(super) fn append(
         &mut self,
         now: Now,
         kind: MessageKind<'_>,
         retention: Retention,
         scratch: &mut Vec<u8>,
+        pages_total: &Rc<Cell<usize>>,
     ) -> u64 {
         let id = self.next_id();
         let text = encode(scratch, id, now, kind);
         let json: Box<[u8]> = scratch.as_slice().into();
         match kind {
             MessageKind::Introduction { from, .. } => {
-                let member = Member {
-                    id,
-                    unix_ms: now.unix_ms,
-                    text_json: json[text].into(),
-                    introduction_json: json.clone(),
-                };
-                self.members_bytes += member.bytes();
-                let before = self.members.insert(from, member);
-                self.members_bytes -= before.as_ref().map_or(0, Member::bytes);
+                let member = Member { id, unix_ms: now.unix_ms, text_json: json[text].into() };
+                self.set_member(from, Some((member, &json)), pages_total);
             }
-            MessageKind::Goodbye { from, .. } => {
-                let gone = self.members.remove(&from);
-                self.members_bytes -= gone.as_ref().map_or(0, Member::bytes);
-            }
+            MessageKind::Goodbye { from, .. } => self.set_member(from, None, pages_total),
             MessageKind::Message { .. } => {}
         }
         self.push_entry(Entry { at: now.mono, json });
@@ -228,6 +227,26 @@ impl Channel {
         // The record of a log is older than reads that came since.
         self.local.last_use = self.local.last_use.max(now.mono);
         id
+    }
+
+    /// Records the newest introduction of a session, or its goodbye. Not inlined, so that
+    /// [`Channel::append`] is for the usual case: a message.
+    #[inline(never)]
+    fn set_member(
+        &mut self,
+        session: u64,
+        introduction: Option<(Member, &[u8])>,
+        pages_total: &Rc<Cell<usize>>,
+    ) {
+        if let Some(before) = self.members.remove(&session) {
+            self.members_bytes -= before.bytes();
+            self.introductions.remove(before.id, pages_total);
+        }
+        if let Some((member, json)) = introduction {
+            self.members_bytes += member.bytes();
+            self.introductions.push(member.id, json, pages_total);
+            self.members.insert(session, member);
+        }
     }
 
     /// Appends an entry. Its id follows that of the last one.
@@ -240,12 +259,14 @@ impl Channel {
     pub(super) fn restore_shared(&mut self, next_id: u64) {
         self.clear_history();
         self.members.clear();
+        self.introductions = Introductions::default();
         self.members_bytes = 0;
         self.first_id = next_id;
         self.is_shared = true;
     }
 
-    /// Adds a member from a snapshot. Returns whether it was not there yet.
+    /// Adds a member from a snapshot, without its introduction. Returns whether it was not there
+    /// yet.
     pub(super) fn restore_member(&mut self, number: u64, member: Member) -> bool {
         self.members_bytes += member.bytes();
         self.members.insert(number, member).is_none()
@@ -310,5 +331,73 @@ impl ChannelLocal {
     /// Frees capacity that the present readers do not need.
     pub(super) fn shrink(&mut self) {
         self.readers_in_order.shrink_to(2 * self.reader_count + READERS_KEEP_CAPACITY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::{JsonText, Reason};
+    use super::super::slab::Slab;
+    use super::*;
+
+    #[test]
+    fn only_present_members_are_counted_each_with_its_newest_introduction() {
+        let mut channel = Channel::new("c", 1, Millis(0));
+        let now = Now { mono: Millis(0), unix_ms: 0 };
+        let retention = Retention { messages: 100, ms: 1_000 };
+        let [name, longer] = ["Josh", "Joshua"].map(JsonText::new);
+        let mut members_bytes = |kind| {
+            channel.append(now, kind, retention, &mut Vec::new(), &Rc::default());
+            channel.usage().bytes - channel.usage().history - 2
+        };
+        let introduction = |from, text| MessageKind::Introduction { from, text };
+        let goodbye = |from| MessageKind::Goodbye { from, reason: Reason::Left, text: None };
+        let one = members_bytes(introduction(1, &name));
+        assert_eq!(members_bytes(introduction(1, &name)), one);
+        let longer_by = members_bytes(introduction(1, &longer)) - one;
+        assert!(longer_by >= 2 * 2, "{longer_by}: both forms of the text have two bytes more");
+        let both = members_bytes(introduction(2, &name));
+        assert!((2 * one..=2 * (one + longer_by)).contains(&both), "{one} and {both}");
+        let other = members_bytes(goodbye(1));
+        // A page may keep what is stale in it.
+        assert!((one..both).contains(&other), "{one} and {other}");
+        assert_eq!(members_bytes(goodbye(2)), 0);
+    }
+
+    fn local() -> ChannelLocal {
+        Channel::new("c", 1, Millis(0)).local
+    }
+
+    /// Readers that come and go while one stays must neither fill memory nor make each departure
+    /// search all keys.
+    #[test]
+    fn stale_keys_are_removed_together_once_they_are_more_than_half() {
+        let (mut readers, mut local) = (Slab::default(), local());
+        let keys: Vec<_> = (0..100).map(|_| readers.insert(())).collect();
+        for key in &keys {
+            local.add_reader(*key);
+        }
+        for key in &keys[..52] {
+            readers.remove(*key);
+            local.remove_reader(|_| panic!("searched too early"));
+        }
+        assert_eq!(local.readers_in_order.len(), 100);
+        readers.remove(keys[52]);
+        local.remove_reader(|key| readers.get(key).is_some());
+        assert_eq!(local.readers_in_order, keys[53..]);
+        for key in &keys[53..] {
+            readers.remove(*key);
+            local.remove_reader(|key| readers.get(key).is_some());
+        }
+        assert!(local.readers_in_order.capacity() <= READERS_KEEP_CAPACITY);
+    }
+
+    #[test]
+    fn a_channel_frees_capacity_that_its_readers_do_not_need() {
+        let (mut readers, mut local) = (Slab::default(), local());
+        local.readers_in_order.reserve(1_000);
+        (0..10).for_each(|_| local.add_reader(readers.insert(())));
+        local.shrink();
+        assert!((20..=24).contains(&local.readers_in_order.capacity()));
     }
 }

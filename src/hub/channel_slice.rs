@@ -1,6 +1,7 @@
 //! Slices of channels: the messages that one read gets.
 
-use super::channel::{Channel, Member};
+use super::channel::Channel;
+use super::introductions::IntroductionSlice;
 use super::reader::{GapPolicy, Since, Subscription};
 
 /// Index that no channel has.
@@ -11,7 +12,7 @@ pub(super) const NO_CHANNEL: u32 = u32::MAX;
 pub struct ChannelSlice<'h> {
     channel: Option<&'h Channel>,
     /// Introductions that history has dropped, of sessions that are still members; oldest first.
-    introductions: Vec<&'h Member>,
+    introductions: IntroductionSlice<'h>,
     /// Ids of the retained messages in the slice: from `start` up to but not including `end`.
     start: u64,
     end: u64,
@@ -37,7 +38,7 @@ impl<'h> ChannelSlice<'h> {
         Self {
             index: NO_CHANNEL,
             channel: None,
-            introductions: Vec::new(),
+            introductions: IntroductionSlice::default(),
             start: next_id,
             end: next_id,
             missed: false,
@@ -63,7 +64,13 @@ impl<'h> ChannelSlice<'h> {
 
     /// Iterates over the introductions of present members that history has dropped.
     pub fn introductions(&self) -> impl Iterator<Item = &'h [u8]> + '_ {
-        self.introductions.iter().map(|member| &*member.introduction_json)
+        self.introductions.iter()
+    }
+
+    /// Returns the introductions of present members that history has dropped.
+    #[must_use]
+    pub fn introduction_slice(&self) -> IntroductionSlice<'h> {
+        self.introductions
     }
 
     /// Iterates over the messages that history retains. Their ids are consecutive and begin at
@@ -117,7 +124,9 @@ impl<'h> ChannelSlice<'h> {
     /// Returns the fingerprint. Two slices of one channel in one turn with equal contents have the
     /// same.
     pub(super) fn fingerprint(&self) -> Fingerprint {
-        (self.start, self.end, self.missed, self.introductions.len())
+        let introductions =
+            if self.introductions.is_empty() { 0 } else { self.introductions.len() };
+        (self.start, self.end, self.missed, introductions)
     }
 
     /// Removes the messages that exceed `budget`, the bytes left in the reply, and returns whether
@@ -170,7 +179,7 @@ impl Channel {
         ChannelSlice {
             index: NO_CHANNEL,
             channel: Some(self),
-            introductions: Vec::new(),
+            introductions: IntroductionSlice::default(),
             start: id.max(self.first_id),
             end: self.next_id(),
             missed: reports_gaps && id < self.first_id,
@@ -181,9 +190,7 @@ impl Channel {
 
     /// Makes the slice with all retained messages and the newest introduction of each member.
     fn full_slice(&self) -> ChannelSlice<'_> {
-        let mut introductions: Vec<_> =
-            self.members.values().filter(|member| member.id < self.first_id).collect();
-        introductions.sort_unstable_by_key(|member| member.id);
+        let introductions = self.introductions.below(self.first_id);
         ChannelSlice { introductions, is_full: true, ..self.slice_from(self.first_id, false) }
     }
 }

@@ -1,7 +1,9 @@
 //! The table of channels.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::Index;
+use std::rc::Rc;
 
 use super::channel::{CHANNEL_BYTES, Channel, ChannelLocal, Member, Retention};
 use super::channel_name::ChannelKey;
@@ -21,6 +23,9 @@ use super::usage::Usage;
 /// Time after its last use at which a channel without messages, members and readers is dropped.
 const IDLE_CHANNEL_MS: u64 = 60_000;
 
+/// Cost of adding a message, as a number of bytes of JSON. A session that ends adds 32 of them.
+const APPEND_COST_BYTES: usize = 2 * 1024;
+
 /// Bytes of scratch space that stay allocated from turn to turn.
 const SCRATCH_KEEP_BYTES: usize = 4096;
 
@@ -36,12 +41,15 @@ pub(super) struct Channels {
     // Local state.
     /// Memory of all channels.
     usage: Usage,
+    /// Bytes of complete pages of introductions, also of those that only readers have.
+    page_bytes: Rc<Cell<usize>>,
     /// Channels with messages since the last delivery, each once.
     dirty: Vec<u32>,
     /// Index at which the next search for something to evict begins.
     eviction_cursor: u32,
     stats: Stats,
-    /// Length of the JSON of all messages added since the start.
+    /// Length of the JSON of all messages added since the start, with [`APPEND_COST_BYTES`] for
+    /// each.
     appended_bytes: u64,
     /// Buffer for the encoding of a message.
     scratch: Vec<u8>,
@@ -68,6 +76,7 @@ impl Channels {
             id_watermarks: IdWatermarks::new(config.watermark_hash_key),
             retention: Retention { messages: config.history, ms: whole_ms(config.retention) },
             usage: Usage::default(),
+            page_bytes: Rc::default(),
             dirty: Vec::new(),
             eviction_cursor: 0,
             stats: Stats::default(),
@@ -143,8 +152,8 @@ impl Channels {
     ) -> u64 {
         let channel = &mut self.slab[index];
         let before = channel.usage();
-        let id = channel.append(now, kind, self.retention, &mut self.scratch);
-        self.appended_bytes += self.scratch.len() as u64;
+        let id = channel.append(now, kind, self.retention, &mut self.scratch, &self.page_bytes);
+        self.appended_bytes += (APPEND_COST_BYTES + self.scratch.len()) as u64;
         let after = channel.usage();
         self.usage.update(before, after);
         self.stats.count_added(&kind);
@@ -265,11 +274,25 @@ impl Channels {
         });
     }
 
-    /// Adds a member.
-    pub(super) fn restore_member(&mut self, index: u32, number: u64, member: Member) {
+    /// Adds a member with its introduction. Returns false if a later introduction, or the member,
+    /// is there already.
+    pub(super) fn restore_member(
+        &mut self,
+        index: u32,
+        number: u64,
+        member: Member,
+        introduction: &[u8],
+    ) -> bool {
+        let page_bytes = Rc::clone(&self.page_bytes);
+        let mut is_new = false;
         self.change(index, |channel| {
-            channel.restore_member(number, member);
+            is_new = channel.introductions.last_id() < Some(member.id);
+            if is_new {
+                channel.introductions.push(member.id, introduction, &page_bytes);
+                is_new = channel.restore_member(number, member);
+            }
         });
+        is_new
     }
 
     /// Ends the restoration of a channel whose next id is `next_id`.
@@ -411,6 +434,11 @@ impl Channels {
         &self.stats
     }
 
+    /// Returns the count of the bytes of complete pages of introductions.
+    pub(super) fn page_bytes(&self) -> &Rc<Cell<usize>> {
+        &self.page_bytes
+    }
+
     pub(super) fn count_delivery(&mut self) {
         self.stats.count_delivery();
     }
@@ -422,7 +450,7 @@ impl Channels {
 
     /// Returns the memory of all channels, with overheads.
     pub(super) fn memory(&self) -> usize {
-        self.usage.bytes + self.slab.len() * CHANNEL_BYTES
+        self.usage.bytes + self.page_bytes.get() + self.slab.len() * CHANNEL_BYTES
     }
 
     pub(super) fn get(&self, index: u32) -> Option<&Channel> {

@@ -31,7 +31,7 @@ pub(super) enum CheckpointRecord<'a> {
     /// A channel without its messages and members.
     #[n(1)]
     Channel(#[b(0)] CheckpointChannel<'a>),
-    /// Members of the channel of the last record.
+    /// Members of the channel of the last record, in the order of their introductions.
     #[n(2)]
     Members(#[b(0)] Vec<SnapshotMember<'a>>),
     /// Messages of the channel of the last record, with consecutive ids.
@@ -254,7 +254,8 @@ impl Hub {
             return NextPart::Channel(index + 1);
         };
         push(piece, &channel.to_checkpoint(self.position));
-        let members: Vec<_> = channel.snapshot_members().collect();
+        let mut members: Vec<_> = channel.snapshot_members().collect();
+        members.sort_unstable_by_key(|member| member.id);
         let mut members = members.into_iter();
         while members.len() > 0 {
             let some = members.by_ref().take(RECORD_ITEMS).collect();

@@ -123,3 +123,46 @@ fn matches_previous(reply: &Reply<'_>, last: &mut Option<Fingerprint>) -> bool {
     *last = fingerprint;
     matches
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::hub::{
+        ChannelName, Config, Hub, Millis, Mode, Now, ReadRequest, ReadResult, ReaderKey, Since,
+    };
+
+    const NOW: Now = Now { mono: Millis(0), unix_ms: 0 };
+
+    fn wait(hub: &mut Hub, mode: Mode) -> ReaderKey {
+        let key = ChannelName::parse("c").unwrap().for_reading().unwrap();
+        let targets = [(key, Since::Now)];
+        let (epoch, credentials, grace_ms) = (None, None, None);
+        let request =
+            ReadRequest { targets: &targets, epoch, credentials, grace_ms, mode, token: 1 };
+        match hub.read(NOW, &request) {
+            Ok(ReadResult::Pending(reader) | ReadResult::Streaming(reader, _)) => reader,
+            _ => unreachable!("there is nothing to report"),
+        }
+    }
+
+    /// The caller of the hub must not sleep before it has delivered everything.
+    #[test]
+    fn messages_and_completed_readers_are_undelivered_until_the_delivery() {
+        let mut hub = Hub::new(Config::default());
+        let deliver = |hub: &mut Hub, is_needed: bool| {
+            assert_eq!(hub.has_undelivered(), is_needed);
+            hub.deliver(NOW, |_| {});
+            assert!(!hub.has_undelivered());
+        };
+        deliver(&mut hub, false);
+        let key = ChannelName::parse("c").unwrap().for_writing().unwrap();
+        assert!(hub.write(NOW, &key, "m", None).is_ok());
+        deliver(&mut hub, true);
+        let poll = wait(&mut hub, Mode::LongPoll);
+        deliver(&mut hub, false);
+        hub.complete_empty(NOW, poll);
+        deliver(&mut hub, true);
+        let stream = wait(&mut hub, Mode::Stream);
+        hub.complete_after_delivery(stream);
+        deliver(&mut hub, true);
+    }
+}

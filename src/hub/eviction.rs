@@ -26,6 +26,10 @@ const MIN_HISTORY_FRACTION: usize = 64;
 /// Indexes that one call searches for idle channels. Limits the cost of a rejected call.
 const IDLE_SCAN_MAX: u32 = 256;
 
+/// Searches for idle channels within a millisecond, for what has to fit because it is there
+/// already. 4,096 indexes: some milliseconds, at most.
+const IDLE_SCANS_PER_MS: u32 = 16;
+
 /// Indexes to search for the oldest history. In a server with fewer channels, the oldest history
 /// of all is evicted.
 const HISTORY_SCAN_MAX: u32 = 4096;
@@ -55,9 +59,19 @@ impl Hub {
         self.memory() - self.external_bytes - self.channels.usage().history
     }
 
-    /// Evicts history if the memory limit is exceeded, because of something outside of the hub.
-    /// Returns whether the limit is kept then.
+    /// Evicts idle channels, then history, if the memory limit is exceeded because of something
+    /// outside of the hub. Returns whether the limit is kept then.
+    ///
+    /// Searches more channels than a call that can be rejected does, but only for the first callers
+    /// within a millisecond: a turn may have many.
     pub fn enforce_memory_limit(&mut self, now: Now) -> bool {
+        if self.idle_scans.0 != now.mono {
+            self.idle_scans = (now.mono, 0);
+        }
+        while self.memory() > self.config.max_memory && self.idle_scans.1 < IDLE_SCANS_PER_MS {
+            self.idle_scans.1 += 1;
+            self.evict_idle_channels(now.mono, &[]);
+        }
         self.reserve(now.mono, 0, &[]).is_ok()
     }
 
@@ -172,15 +186,158 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use crate::hub::{Auth, ChannelName, Config, Credentials, Hub, Introducer, Millis, Now};
+    use super::*;
+    use crate::hub::{
+        Auth, ChannelName, Config, Credentials, Introducer, Mode, ReadRequest, ReadResult, Since,
+    };
+
+    const SECRET: [u8; 22] = *b"ABCDEFGHIJKLMNOPQRSTUV";
+
+    fn hub(max_memory: usize) -> Hub {
+        Hub::new(Config { max_memory, ..Config::default() })
+    }
+
+    fn at(ms: u64) -> Now {
+        Now { mono: Millis(ms), unix_ms: ms }
+    }
+
+    fn write(hub: &mut Hub, now: Now, name: &str, text: &str) -> Result<u64, Error> {
+        let key = ChannelName::parse(name).unwrap().for_writing().unwrap();
+        hub.write(now, &key, text, None)
+    }
+
+    #[test]
+    fn one_eviction_makes_room_for_many_writes_and_keeps_most_of_the_history() {
+        const LIMIT: usize = 1 << 20;
+        let mut hub = hub(LIMIT);
+        let text = "x".repeat(1_000);
+        let (mut before, mut evictions) = (0, 0);
+        for number in 0..5_000 {
+            assert!(write(&mut hub, at(number), &format!("c{}", number % 100), &text).is_ok());
+            let memory = hub.memory();
+            assert!(memory <= LIMIT);
+            if memory < before {
+                evictions += 1;
+                let sixteenths = 16 * memory / LIMIT;
+                assert!((14..16).contains(&sixteenths), "{memory} bytes");
+            }
+            before = memory;
+        }
+        assert!((10..200).contains(&evictions), "{evictions}");
+    }
+
+    #[test]
+    fn only_history_below_a_64th_of_the_limit_stays_when_nothing_else_can_be_freed() {
+        let filled = |limit| {
+            let mut hub = hub(limit);
+            (0..8).for_each(|ms| assert!(write(&mut hub, at(ms), "c", "some text").is_ok()));
+            hub
+        };
+        let sample = filled(usize::MAX);
+        let history = sample.memory() - sample.memory_without_history();
+        for (limit, messages) in [(64 * history, 0), (64 * (history + 1), 8)] {
+            let mut hub = filled(limit);
+            assert!(hub.enforce_memory_limit(at(9)));
+            hub.set_external_bytes(limit);
+            assert!(!hub.enforce_memory_limit(at(9)));
+            assert_eq!(hub.gauges().messages, messages);
+            hub.set_external_bytes(0);
+            assert!(hub.enforce_memory_limit(at(9)));
+        }
+    }
+
+    #[test]
+    fn eviction_takes_from_all_of_very_many_channels() {
+        const CHANNELS: u64 = 10_000;
+        let mut hub = hub(64 << 20);
+        for round in 0..4 {
+            for channel in 0..CHANNELS {
+                assert!(write(&mut hub, at(round), &format!("c{channel}"), "some text").is_ok());
+            }
+        }
+        let history = hub.memory() - hub.memory_without_history();
+        hub.set_external_bytes((64 << 20) - hub.memory() + history / 2);
+        assert!((0..100).any(|_| hub.enforce_memory_limit(at(4))));
+        let counts: Vec<_> = hub.channels.iter().map(|(_, channel)| channel.retained()).collect();
+        assert_eq!(counts.len(), 10_000);
+        assert!(counts.iter().all(|count| (1..4).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_write_keeps_its_own_channel_and_drops_others_that_eviction_empties() {
+        const LIMIT: usize = 1 << 20;
+        let mut hub = hub(LIMIT);
+        let text = "x".repeat(20_000);
+        for (ms, name) in [(0, "other"), (1, "own")] {
+            assert_eq!(write(&mut hub, at(ms), name, &text), Ok(1));
+        }
+        hub.deliver(at(1), |_| unreachable!("there are no readers"));
+        hub.set_external_bytes(LIMIT - 20_000);
+        assert_eq!(write(&mut hub, at(2), "own", ""), Ok(2));
+        assert_eq!((hub.gauges().channels, hub.gauges().messages), (1, 1));
+    }
+
+    /// Calls `add` until it fails, for limits that differ a little. Then the hub must be nearly
+    /// full. Its memory may exceed the limit by `slack_bytes` for the last call.
+    fn fill(slack_bytes: usize, add: impl Fn(&mut Hub, u64) -> bool) {
+        for limit in (0..20).map(|step| (1 << 20) + 997 * step) {
+            let mut hub = hub(limit);
+            let calls = (0..100_000).take_while(|number| add(&mut hub, *number)).count();
+            let memory = hub.memory();
+            assert!(
+                (limit * 3 / 4..=limit + slack_bytes).contains(&memory),
+                "{memory} of {limit} bytes after {calls} calls"
+            );
+        }
+    }
+
+    #[test]
+    fn introductions_fill_memory_up_to_the_limit() {
+        let text = "x".repeat(3_000);
+        fill(0, |hub, _| {
+            let key = ChannelName::parse("c").unwrap().for_writing().unwrap();
+            hub.introduce(at(0), &key, &text, Introducer::New(Auth::new(SECRET))).is_ok()
+        });
+    }
+
+    #[test]
+    fn reads_of_several_channels_fill_memory_up_to_the_limit() {
+        fill(2_000, |hub, number| {
+            let names: Vec<_> = (0..32).map(|nth| format!("c{}", 32 * number + nth)).collect();
+            let key = |name| ChannelName::parse(name).unwrap().for_reading().unwrap();
+            let targets: Vec<_> = names.iter().map(|name| (key(name), Since::Now)).collect();
+            let request = ReadRequest {
+                targets: &targets,
+                epoch: None,
+                credentials: None,
+                grace_ms: None,
+                mode: Mode::LongPoll,
+                token: number,
+            };
+            hub.read(at(0), &request).is_ok()
+        });
+    }
+
+    #[test]
+    fn a_goodbye_that_fits_evicts_nothing() {
+        let mut hub = hub(1 << 20);
+        for ms in 0..50 {
+            assert!(write(&mut hub, at(ms), "history", &"x".repeat(1_000)).is_ok());
+        }
+        let key = ChannelName::parse("c").unwrap().for_writing().unwrap();
+        let introducer = Introducer::New(Auth::new(SECRET));
+        let session = hub.introduce(at(50), &key, "", introducer).ok().unwrap().session;
+        let credentials = Credentials { session, auth: "ABCDEFGHIJKLMNOPQRSTUV" };
+        assert_eq!(hub.goodbye(at(51), credentials, None, Some(&"x".repeat(64 << 10))), Ok(()));
+        assert_eq!(hub.gauges().messages, 52);
+    }
 
     /// A goodbye is never rejected, and one call adds its text to 32 channels.
     #[test]
     fn goodbyes_do_not_exceed_the_memory_limit() {
         const LIMIT: usize = 16 << 20;
-        const SECRET: [u8; 22] = *b"ABCDEFGHIJKLMNOPQRSTUV";
         let now = Now { mono: Millis(0), unix_ms: 0 };
-        let mut hub = Hub::new(Config { max_memory: LIMIT, ..Config::default() });
+        let mut hub = hub(LIMIT);
         let text = "x".repeat(64 << 10);
         let auth = Auth::new(SECRET);
         let names =
@@ -204,5 +361,53 @@ mod tests {
             assert_eq!(hub.goodbye(now, credentials, None, Some(&text)), Ok(()));
             assert!(hub.memory() <= LIMIT, "{} bytes", hub.memory());
         }
+    }
+
+    /// Creates channels without messages, whose readers have left, and returns the memory of all.
+    fn fill_with_idle_channels(hub: &mut Hub, now: Now, channels: u32) -> usize {
+        for number in 0..channels {
+            let name = format!("channel-{number}");
+            let key = ChannelName::parse(&name).unwrap().for_reading().unwrap();
+            let targets = [(key, Since::Now)];
+            let (epoch, credentials, grace_ms) = (None, None, None);
+            let mode = Mode::LongPoll;
+            let request =
+                ReadRequest { targets: &targets, epoch, credentials, grace_ms, mode, token: 1 };
+            let Ok(ReadResult::Pending(reader)) = hub.read(now, &request) else { panic!() };
+            hub.on_reader_closed(now, reader);
+        }
+        hub.memory()
+    }
+
+    /// A client whose buffers have grown would be closed in the middle of a response otherwise.
+    #[test]
+    fn idle_channels_make_room_for_what_is_there_already() {
+        let now = Now { mono: Millis(0), unix_ms: 0 };
+        let mut hub = Hub::new(Config { max_memory: 4 << 20, ..Config::default() });
+        let full = fill_with_idle_channels(&mut hub, now, 5_000);
+        let of_2_000 = full / 5_000 * 2_000;
+        hub.set_external_bytes((4 << 20) - full + of_2_000);
+        assert!(hub.enforce_memory_limit(now), "{} bytes", hub.memory());
+        // No more than were needed, but for the rest of one search.
+        assert!((2_700..=3_000).contains(&hub.gauges().channels), "{:?}", hub.gauges());
+    }
+
+    #[test]
+    fn all_searches_for_idle_channels_in_a_turn_are_bounded() {
+        let now = |ms| Now { mono: Millis(ms), unix_ms: 0 };
+        let mut hub = Hub::new(Config { max_memory: 8 << 20, ..Config::default() });
+        fill_with_idle_channels(&mut hub, now(0), 8_000);
+        // Nothing that is evicted makes room for that.
+        hub.set_external_bytes((8 << 20) + 1);
+        let mut evicted = |ms| {
+            let before = hub.gauges().channels;
+            assert!(!hub.enforce_memory_limit(now(ms)));
+            before - hub.gauges().channels
+        };
+        let most = (IDLE_SCAN_MAX * (1 + IDLE_SCANS_PER_MS)) as usize;
+        assert_eq!(evicted(1), most);
+        assert_eq!(evicted(1), IDLE_SCAN_MAX as usize);
+        // The rest, a millisecond later.
+        assert_eq!(evicted(2), 8_000 - most - IDLE_SCAN_MAX as usize);
     }
 }

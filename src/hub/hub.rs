@@ -49,6 +49,8 @@ pub struct Hub {
     /// State that is being saved piece by piece.
     pub(super) checkpoint: Option<Checkpoint>,
     pub(super) piece_bytes: usize,
+    /// Searches for idle channels at this time. See [`Hub::enforce_memory_limit`].
+    pub(super) idle_scans: (Millis, u32),
 
     // Settings.
     pub(super) config: Config,
@@ -73,6 +75,7 @@ impl Hub {
             log_health: LogHealth::Good,
             checkpoint: None,
             piece_bytes: PIECE_BYTES,
+            idle_scans: (Millis(0), 0),
             config,
         }
     }
@@ -223,25 +226,31 @@ impl Hub {
 
     /// Ends sessions whose timeout has passed, and drops expired history and idle channels.
     pub fn expire(&mut self, now: Now) {
-        while let Some(key) = self.timers.pop(now.mono) {
-            match key {
-                TimerKey::Session(index) => {
-                    let ending = self.sessions.on_timer(now.mono, index, &mut self.timers);
-                    match ending {
-                        None => {}
-                        Some(reason) if self.log_health == LogHealth::Good => {
-                            self.end_or_propose(now, index, reason);
-                        }
-                        Some(_) => self.touch(Some(index), now.mono),
+        while self.expire_next(now) {}
+    }
+
+    /// Handles the next deadline that has passed, as [`Hub::expire`] does with all of them. Returns
+    /// false if there is none. Costs O(channels of a session) or O(expired messages of a channel).
+    pub fn expire_next(&mut self, now: Now) -> bool {
+        match self.timers.pop(now.mono) {
+            None => return false,
+            Some(TimerKey::Session(index)) => {
+                let ending = self.sessions.on_timer(now.mono, index, &mut self.timers);
+                match ending {
+                    None => {}
+                    Some(reason) if self.log_health == LogHealth::Good => {
+                        self.end_or_propose(now, index, reason);
                     }
+                    Some(_) => self.touch(Some(index), now.mono),
                 }
-                TimerKey::Channel(index) => {
-                    if self.channels.on_timer(now.mono, index, &mut self.timers) {
-                        self.drop_or_propose(index);
-                    }
+            }
+            Some(TimerKey::Channel(index)) => {
+                if self.channels.on_timer(now.mono, index, &mut self.timers) {
+                    self.drop_or_propose(index);
                 }
             }
         }
+        true
     }
 
     /// Detaches the hub after its state was transferred: drops all sessions and timers without
@@ -259,7 +268,8 @@ impl Hub {
         self.channels.stats()
     }
 
-    /// Returns the length of the JSON of all messages added since the start, in bytes.
+    /// Returns the work of adding messages since the start: the length of their JSON, and
+    /// a constant for each message, in bytes.
     #[must_use]
     pub fn appended_bytes(&self) -> u64 {
         self.channels.appended_bytes()
@@ -318,5 +328,36 @@ impl Hub {
         for channel in session.channels {
             self.channels.append(now, channel, goodbye, &mut self.timers);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::{Auth, ChannelName, Mode, ReadRequest, ReadResult, Since, TOKEN_BYTES};
+
+    #[test]
+    fn a_detached_hub_says_no_goodbye() {
+        let at = |ms| Now { mono: Millis(ms), unix_ms: ms };
+        let mut hub = Hub::new(Config::default());
+        let key = ChannelName::parse("c").unwrap().for_writing().unwrap();
+        let introducer = Introducer::New(Auth::new([b'A'; TOKEN_BYTES]));
+        let josh = hub.introduce(at(0), &key, "Josh", introducer).ok().unwrap();
+        let credentials = Some(Credentials { session: josh.session, auth: josh.auth.reveal() });
+        let targets = [(key, Since::Now)];
+        let (epoch, grace_ms, mode) = (None, None, Mode::LongPoll);
+        let request =
+            ReadRequest { targets: &targets, epoch, credentials, grace_ms, mode, token: 1 };
+        let Ok(ReadResult::Pending(poll)) = hub.read(at(0), &request) else {
+            panic!("there is nothing to report");
+        };
+        hub.deliver(at(0), |_| {});
+        hub.detach(at(1));
+        let gauges = hub.gauges();
+        assert_eq!((gauges.sessions, gauges.timers, gauges.readers), (0, 0, 1));
+        hub.on_reader_closed(at(2), poll);
+        hub.expire(at(1_000_000));
+        assert_eq!(hub.stats().messages()[2], ("goodbye", 0));
+        assert_eq!(hub.gauges().readers, 0);
     }
 }

@@ -82,4 +82,25 @@ mod tests {
         ids.record(&twin, 50);
         assert_eq!(ids.first_id("a"), 100);
     }
+
+    #[test]
+    fn few_names_share_a_bucket() {
+        let mut ids = IdWatermarks::new([7; 16]);
+        ids.record("a", 100);
+        let later = (0..1_000).filter(|number| ids.first_id(&number.to_string()) > 1).count();
+        assert!(later < 10, "{later} of 1,000");
+    }
+
+    #[test]
+    fn a_restored_table_continues_the_ids_of_dropped_channels() {
+        let mut before = IdWatermarks::new([7; 16]);
+        before.record("a", 100);
+        let mut after = IdWatermarks::new(before.key());
+        for (bucket, next_id) in before.iter() {
+            assert!(after.restore(bucket, next_id));
+        }
+        assert_eq!(after.first_id("a"), 100);
+        assert!(!after.restore(BUCKETS as u16, 5), "there is no such bucket");
+        assert_eq!(after.first_id("a"), 100);
+    }
 }

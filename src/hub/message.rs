@@ -259,6 +259,7 @@ mod tests {
             ("a\u{2028}\u{2029}\u{2029}b\n", r#""a\u2028\u2029\u2029b\n""#),
             ("\u{2027}x\u{202a}", "\"\u{2027}x\u{202a}\""),
             ("\"\\\u{1}\u{7f}/", "\"\\\"\\\\\\u0001\u{7f}/\""),
+            ("\t\n\r\u{8}\u{c}\u{1f} ", r#""\t\n\r\b\f\u001f ""#),
         ];
         for (text, json) in cases {
             assert_eq!(string_literal(text), json);

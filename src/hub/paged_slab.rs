@@ -130,12 +130,32 @@ mod tests {
             assert_eq!(pages.remove(number)[0], u64::from(number));
         }
         assert_eq!(
-            pages.pages.iter().map(|slab| slab.capacity() > 0).collect::<Vec<_>>(),
-            [true, false, true]
+            pages.pages.iter().map(Slab::capacity).collect::<Vec<_>>(),
+            [page_len as usize, 0, page_len as usize]
         );
         assert_eq!(pages.get(2 * page_len).unwrap()[0], u64::from(2 * page_len));
         assert!(pages.get(0).is_none() && pages.get(9 * page_len).is_none());
         assert!(pages.insert([0; 64]) < page_len);
         assert_eq!((pages.len(), pages.iter().count()), (2, 2));
+        assert_eq!(pages.index_bound(), 3 * page_len);
+        let indexes: Vec<_> = (1..page_len).map(|_| pages.insert([0; 64])).collect();
+        assert!(indexes.iter().all(|index| *index < page_len));
+        assert_eq!(pages.insert([0; 64]), page_len, "the first page is full");
+        let indexes: Vec<_> = (0..=page_len).chain([2 * page_len]).collect();
+        assert_eq!(pages.iter().map(|(index, _)| index).collect::<Vec<_>>(), indexes);
+    }
+
+    #[test]
+    fn a_slab_has_any_number_of_pages() {
+        let mut pages = PagedSlab::new();
+        let page_len = PagedSlab::<[u64; 64]>::PAGE_LEN as u32;
+        for number in 0..130 * page_len {
+            assert_eq!(pages.insert([0_u64; 64]), number);
+        }
+        pages.remove(129 * page_len + 7);
+        pages.remove(70 * page_len + 7);
+        assert_eq!(pages.insert([0_u64; 64]), 70 * page_len + 7);
+        assert_eq!(pages.insert([0_u64; 64]), 129 * page_len + 7);
+        assert_eq!(pages.partial.len(), 3, "one bit per page");
     }
 }

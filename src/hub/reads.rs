@@ -20,7 +20,7 @@ use super::timers::Timers;
 use super::wake::{ResumeBatch, Wake};
 
 /// Memory of a reader per channel, including a channel that it may create. An estimate.
-const READ_OVERHEAD_BYTES: usize = 512;
+const READ_OVERHEAD_BYTES: usize = 768;
 
 /// Sessions of a read, and the stream that it replaces.
 #[derive(Clone, Copy)]
@@ -197,6 +197,26 @@ impl Hub {
         }
     }
 
+    /// Ends the pause of a stream that has no next reply. Returns the index of a channel if the
+    /// stream is still paused, as in the [`Wake::channel`] of [`Hub::resume`].
+    pub fn end_pause(&mut self, now: Now, key: ReaderKey) -> Option<u32> {
+        let reader =
+            self.readers.get(key).filter(|reader| reader.kind == ReaderKind::PausedStream)?;
+        for subscription in reader.subscriptions.as_slice() {
+            self.channels.expire_history(now.mono, subscription.channel);
+        }
+        let Self { readers, channels, .. } = self;
+        let reader = readers.get_mut(key).expect("found above");
+        let subscriptions = reader.subscriptions.as_slice();
+        let first = subscriptions[0].channel;
+        let has_news = |it: &Subscription| channels[it.channel].slice_for(*it).has_news();
+        if subscriptions.iter().any(has_news) {
+            return Some(first);
+        }
+        reader.kind = ReaderKind::Stream;
+        None
+    }
+
     /// Resumes a stream whose last reply has been sent. If the stream was paused and there is a
     /// next reply, calls `wake` with it. Returns whether it called `wake`.
     ///
@@ -209,30 +229,12 @@ impl Hub {
         batch: &mut ResumeBatch,
         wake: impl FnOnce(Wake<'_>),
     ) -> bool {
-        let Some(reader) =
-            self.readers.get(key).filter(|reader| reader.kind == ReaderKind::PausedStream)
-        else {
-            return false;
-        };
-        for subscription in reader.subscriptions.as_slice() {
-            self.channels.expire_history(now.mono, subscription.channel);
+        let Some(channel) = self.end_pause(now, key) else { return false };
+        if batch.channel != channel {
+            *batch = ResumeBatch { channel, fingerprint: None };
         }
-        let Self { readers, channels, .. } = self;
-        let reader = readers.get_mut(key).expect("found above");
-        let subscriptions = reader.subscriptions.as_slice();
-        let first = subscriptions[0].channel;
-        let has_news = subscriptions
-            .iter()
-            .any(|subscription| channels[subscription.channel].slice_for(*subscription).has_news());
-        if has_news {
-            if batch.channel != first {
-                *batch = ResumeBatch { channel: first, fingerprint: None };
-            }
-            self.push_to_stream(key, first, &mut batch.fingerprint, wake);
-        } else {
-            reader.kind = ReaderKind::Stream;
-        }
-        has_news
+        self.push_to_stream(key, channel, &mut batch.fingerprint, wake);
+        true
     }
 
     /// Removes a reader that its client closed, and ends the session that the reader kept alive, at
@@ -379,4 +381,52 @@ fn same_channels(subscriptions: &[Subscription], channels: &[u32]) -> bool {
     let is_among =
         |subscription: &Subscription| channels.binary_search(&subscription.channel).is_ok();
     subscriptions.len() == channels.len() && subscriptions.iter().all(is_among)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::{ChannelName, Config};
+
+    #[test]
+    fn streams_that_resume_share_replies_of_their_own_channel_only() {
+        let now = Now { mono: Millis(0), unix_ms: 0 };
+        let mut hub = Hub::new(Config { max_reply: 1, ..Config::default() });
+        let key = |name| ChannelName::parse(name).unwrap().for_writing().unwrap();
+        for name in ["one", "other"] {
+            (0..3).for_each(|_| assert!(hub.write(now, &key(name), name, None).is_ok()));
+        }
+        let streams = ["one", "one", "other", "other"].map(|name| {
+            let targets = [(key(name), Since::Id(1))];
+            let (epoch, credentials, grace_ms) = (None, None, None);
+            let mode = Mode::Stream;
+            let request =
+                ReadRequest { targets: &targets, epoch, credentials, grace_ms, mode, token: 1 };
+            match hub.read(now, &request) {
+                Ok(ReadResult::Streaming(stream, _)) => stream,
+                _ => unreachable!("a stream waits"),
+            }
+        });
+        let mut batch = ResumeBatch::default();
+        let is_shared = streams.map(|stream| {
+            let mut is_shared = None;
+            hub.resume(now, stream, &mut batch, |wake| is_shared = Some(wake.same_as_previous));
+            is_shared.unwrap()
+        });
+        assert_eq!(is_shared, [false, true, false, true]);
+    }
+
+    /// Sets with the same hash, which a client could look for.
+    #[test]
+    fn sets_are_the_same_if_all_their_channels_are() {
+        let subscriptions = [7, 3].map(|channel| Subscription {
+            channel,
+            gap_policy: GapPolicy::Ignore,
+            cursor: 1,
+        });
+        assert!(same_channels(&subscriptions, &[3, 7]));
+        for channels in [&[3, 8][..], &[7], &[3, 7, 8], &[]] {
+            assert!(!same_channels(&subscriptions, channels), "{channels:?}");
+        }
+    }
 }

@@ -170,9 +170,11 @@ impl Recovery {
                 id: member.id,
                 unix_ms: member.unix_ms,
                 text_json: member.text.as_bytes().into(),
-                introduction_json: member.introduction.as_bytes().into(),
             };
-            self.hub.channels.restore_member(channel, member.session, restored);
+            let introduction = member.introduction.as_bytes();
+            let is_new =
+                self.hub.channels.restore_member(channel, member.session, restored, introduction);
+            check(is_new, "members out of order")?;
         }
         Ok(())
     }

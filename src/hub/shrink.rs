@@ -12,3 +12,22 @@ pub(super) fn shrink<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
         map.shrink_to(map.capacity() / 2);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_has_become_small_halves_its_capacity() {
+        let mut map: HashMap<_, _> = (0..10_000).map(|number| (number, number)).collect();
+        for number in 0..10_000 {
+            map.remove(&number);
+            let (length, before) = (map.len(), map.capacity());
+            shrink(&mut map);
+            let is_small = before > KEEP_CAPACITY && length < before / 4;
+            assert_eq!(map.capacity() < before, is_small, "{length} of {before}");
+            assert!(map.capacity() >= before / 2, "{length} of {before}");
+        }
+        assert!(map.capacity() <= KEEP_CAPACITY);
+    }
+}

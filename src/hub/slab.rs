@@ -119,6 +119,7 @@ mod tests {
         let second = slab.insert("second");
         assert_eq!(second.index, first.index);
         assert_eq!(slab.get(first), None);
+        assert_eq!(slab.get_mut(first), None);
         assert_eq!(slab.remove(first), None);
         assert_eq!(slab.get(second), Some(&"second"));
         assert_eq!(slab.get(Key::from_bits(stays.to_bits())), Some(&"stays"));
@@ -140,6 +141,7 @@ mod tests {
         slab.remove(old);
         assert!(slab.is_empty());
         slab.insert(2);
+        assert!(!slab.is_empty());
         assert_eq!(slab.get(old), None);
     }
 }

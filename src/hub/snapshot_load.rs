@@ -110,12 +110,19 @@ impl SnapshotLoader {
                 id: member.id,
                 unix_ms: member.unix_ms,
                 text_json: member.text.as_bytes().into(),
-                introduction_json: member.introduction.as_bytes().into(),
             };
             check(
                 channel.restore_member(member.session, restored),
                 "duplicate member of a channel",
             )?;
+        }
+        let mut members: Vec<_> = record.members.iter().collect();
+        members.sort_unstable_by_key(|member| member.id);
+        let is_once = members.windows(2).all(|pair| pair[0].id < pair[1].id);
+        check(is_once, "introduction of two members")?;
+        for member in members {
+            let json = member.introduction.as_bytes();
+            channel.introductions.push(member.id, json, self.channels.page_bytes());
         }
         // The operator may have shortened the history.
         channel.trim_to(self.config.history);
@@ -178,4 +185,77 @@ fn parse_key(name: &str) -> Option<ChannelKey<'_>> {
 
 fn check(is_valid: bool, problem: &'static str) -> Result<(), Corrupt> {
     if is_valid { Ok(()) } else { Err(Corrupt(problem)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::snapshot::{SnapshotEntry, SnapshotMember};
+    use super::*;
+
+    const SECRET: &str = "ABCDEFGHIJKLMNOPQRSTUV";
+
+    fn loader() -> SnapshotLoader {
+        let header = SnapshotHeader {
+            mono_ms: 1_000,
+            unix_ms: 0,
+            epoch: *b"abcdefgh",
+            watermark_hash_key: [0; 16],
+            last_session: 5,
+        };
+        SnapshotLoader::begin(&Config::default(), &header, 0).ok().unwrap()
+    }
+
+    /// Loads a channel with entries of these times, and a member with this id.
+    fn load(first_id: u64, times: &[u64], member: u64) -> Result<(), Corrupt> {
+        let entry = |at_ms: &u64| SnapshotEntry { at_ms: *at_ms, json: "{}" };
+        let (text, introduction) = ("\"\"", "{}");
+        loader().load(&SnapshotRecord::Channel(SnapshotChannel {
+            name: "c",
+            first_id,
+            last_use_ms: 0,
+            entries: times.iter().map(entry).collect(),
+            members: vec![SnapshotMember {
+                session: 1,
+                id: member,
+                unix_ms: 0,
+                text,
+                introduction,
+            }],
+        }))
+    }
+
+    #[test]
+    fn a_channel_with_impossible_ids_or_times_is_corrupt() {
+        assert_eq!(load(1, &[0, 0, 1_000], 3), Ok(()));
+        assert_eq!(load(ID_MAX, &[], 1), Ok(()));
+        for (first_id, times, member) in [
+            (0, &[][..], 0),
+            (0, &[1], 0),
+            (ID_MAX, &[1], 1),
+            (u64::MAX, &[1], 1),
+            (1, &[2, 1], 1),
+            (1, &[1, 1_001], 1),
+            (1, &[1_001, 1], 1),
+            (1, &[1, 2], 3),
+        ] {
+            assert!(load(first_id, times, member).is_err(), "{first_id} {times:?} {member}");
+        }
+    }
+
+    #[test]
+    fn a_session_is_loaded_once() {
+        let mut loader = loader();
+        let mut load = |number| {
+            loader.load(&SnapshotRecord::Session(SnapshotSession {
+                number,
+                auth: SECRET,
+                channels: Vec::new(),
+                last_alive_ms: 0,
+                closes_at_ms: None,
+            }))
+        };
+        for (number, is_valid) in [(5, true), (5, false), (6, false), (0, false), (1, true)] {
+            assert_eq!(load(number).is_ok(), is_valid, "{number}");
+        }
+    }
 }

@@ -70,7 +70,7 @@ impl Channel {
             id: member.id,
             unix_ms: member.unix_ms,
             text: as_text(&member.text_json),
-            introduction: as_text(&member.introduction_json),
+            introduction: as_text(self.introductions.get(member.id).unwrap_or_default()),
         })
     }
 
@@ -108,4 +108,46 @@ impl Session {
 
 fn as_text(json: &[u8]) -> &str {
     str::from_utf8(json).expect("messages are JSON, which is UTF-8")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::{
+        Auth, ChannelName, Config, Credentials, Introducer, Mode, ReadRequest, ReadResult, Since,
+        TOKEN_BYTES,
+    };
+
+    #[test]
+    fn a_grace_period_ends_in_a_snapshot_only_after_the_reads() {
+        let now = Now { mono: Millis(0), unix_ms: 0 };
+        let mut hub = Hub::new(Config::default());
+        let key = |name| ChannelName::parse(name).unwrap().for_writing().unwrap();
+        let introducer = Introducer::New(Auth::new([b'A'; TOKEN_BYTES]));
+        let josh = hub.introduce(now, &key("c"), "Josh", introducer).ok().unwrap();
+        hub.deliver(now, |_| {});
+        let credentials = Some(Credentials { session: josh.session, auth: josh.auth.reveal() });
+        let [closed, _] = ["one", "other"].map(|name| {
+            let targets = [(key(name), Since::Now)];
+            let (epoch, grace_ms, mode) = (None, Some(1_000), Mode::LongPoll);
+            let request =
+                ReadRequest { targets: &targets, epoch, credentials, grace_ms, mode, token: 1 };
+            match hub.read(now, &request) {
+                Ok(ReadResult::Pending(reader)) => reader,
+                _ => panic!("there is nothing to report"),
+            }
+        });
+        hub.on_reader_closed(now, closed);
+        for (reads_end_ms, expected) in [(999, Some(1_000)), (1_000, None), (1_001, None)] {
+            let mut closes_at_ms = None;
+            let saved: Result<(), ()> = hub.save(now, reads_end_ms, |record| {
+                if let SnapshotRecord::Session(session) = record {
+                    closes_at_ms = session.closes_at_ms;
+                    assert_eq!(session.last_alive_ms, reads_end_ms);
+                }
+                Ok(())
+            });
+            assert_eq!((saved, closes_at_ms), (Ok(()), expected), "{reads_end_ms}");
+        }
+    }
 }

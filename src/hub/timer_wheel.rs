@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn the_next_deadline_is_the_one_of_the_only_timer() {
         for delay_ms in [0, 1, 63, 64, 65, 4095, 4096, 25_000, 3_600_000, 1 << 40] {
-            for start in [0, 1, 63, 4_000, 1_000_003] {
+            for start in [0, 1, 63, 4_000, 1_000_003, SPAN_MS / 2 + 1] {
                 let mut wheel = TimerWheel::new(Millis(start));
                 let deadline = Millis(start + delay_ms);
                 wheel.set(deadline, ());
@@ -276,6 +276,16 @@ mod tests {
                 assert_eq!(wheel.next_deadline(), None);
             }
         }
+    }
+
+    #[test]
+    fn a_deadline_that_never_comes_is_accepted() {
+        let mut wheel = TimerWheel::new(Millis(1_000));
+        let id = wheel.set(Millis(u64::MAX), ());
+        assert!(wheel.pop(Millis(SPAN_MS / 2)).is_none());
+        assert!(wheel.deadline(id) >= Millis(SPAN_MS / 2));
+        wheel.cancel(id);
+        assert_eq!(wheel.next_deadline(), None);
     }
 
     #[test]

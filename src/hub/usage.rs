@@ -1,5 +1,8 @@
 //! Accounting of memory.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 /// Memory of one channel, or of all channels.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Usage {
@@ -17,6 +20,26 @@ impl Usage {
         self.bytes = self.bytes + after.bytes - before.bytes;
         self.history = self.history + after.history - before.history;
         self.messages = self.messages + after.messages - before.messages;
+    }
+}
+
+/// Bytes that are counted in a total until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    bytes: usize,
+    total: Rc<Cell<usize>>,
+}
+
+impl Counted {
+    pub(crate) fn new(bytes: usize, total: &Rc<Cell<usize>>) -> Self {
+        total.set(total.get() + bytes);
+        Self { bytes, total: Rc::clone(total) }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.total.set(self.total.get() - self.bytes);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Work is counted in steps of about five microseconds, not measured: a turn depends on no clock.
 
 use super::run_queue::Weight;
+use super::write_queue::FLUSH_BYTES_MAX;
 
 /// Bytes read or encoded that cost one step in addition to the step of their request or frame.
 /// These bytes are written twice, to fresh memory.
@@ -10,6 +11,13 @@ const STEP_BYTES: usize = 4 * 1024;
 
 /// Bytes sent that cost one step in addition to the step of the send. These bytes exist already.
 const SENT_STEP_BYTES: usize = 8 * 1024;
+
+/// Bytes sent from a write queue that cost one step in addition to the step of the flush. A peer
+/// with a narrow window takes them in short segments, of which each costs the kernel much.
+const FLUSHED_STEP_BYTES: usize = 2 * 1024;
+
+/// Chunks that clients share and that cost one step.
+const STEP_CHUNKS: usize = 16;
 
 /// Cost of parsing a byte of JSON, as a multiple of the cost of reading a byte.
 const JSON_PARSE_FACTOR: usize = 16;
@@ -25,7 +33,8 @@ const CLIENT_STEPS_CONTENDED: usize = 64;
 /// Steps of a share that count as little.
 const LIGHT_STEPS: usize = 4;
 
-/// Steps per turn for the requests of all clients.
+/// Steps per turn for the requests of all clients, and for the rest of the work that events cause:
+/// sends to sockets that have become writable, and updates of streams that go on then.
 const ALL_CLIENTS_STEPS: usize = 2048;
 
 /// Steps per turn for deliveries, in addition to the steps for requests. Deferred sends get at most
@@ -34,6 +43,9 @@ const DELIVERY_STEPS: usize = 1024;
 
 /// Steps per turn for commands from the log, in addition to the steps for requests.
 const COMMIT_STEPS: usize = 2048;
+
+/// Steps per turn for expired deadlines, in addition to the others.
+const EXPIRY_STEPS: usize = 1024;
 
 /// Steps that the current turn has spent.
 pub(super) struct Budget {
@@ -49,6 +61,10 @@ pub(super) struct Budget {
     delivery_spent: usize,
     /// Steps of commands from the log.
     commit_spent: usize,
+    /// Steps of expired deadlines.
+    expiry_spent: usize,
+    /// The deliveries of the turn have begun.
+    is_delivering: bool,
 }
 
 impl Default for Budget {
@@ -60,6 +76,8 @@ impl Default for Budget {
             all_spent: 0,
             delivery_spent: 0,
             commit_spent: 0,
+            expiry_spent: 0,
+            is_delivering: false,
         }
     }
 }
@@ -68,6 +86,12 @@ impl Budget {
     /// Begins a turn with all steps unspent.
     pub(super) fn begin_turn(&mut self, is_contended: bool) {
         *self = Self { weight: self.weight, is_contended, ..Self::default() };
+    }
+
+    /// Begins the deliveries of the turn. Sends before count as requests: unsent bytes of earlier
+    /// turns for which a client has made room, and the next update of its stream.
+    pub(super) fn begin_delivery(&mut self) {
+        self.is_delivering = true;
     }
 
     /// Begins the share of the next client.
@@ -90,6 +114,18 @@ impl Budget {
         self.charge_read(JSON_PARSE_FACTOR * bytes);
     }
 
+    /// Charges a send of `bytes` bytes from a write queue, to a client whose socket has become
+    /// writable.
+    pub(super) fn charge_flush(&mut self, bytes: usize) {
+        self.charge(1 + bytes / FLUSHED_STEP_BYTES);
+    }
+
+    /// Charges the first flush of responses with so many chunks of other clients.
+    pub(super) fn charge_insertions(&mut self, count: usize) {
+        self.charge_flush(FLUSH_BYTES_MAX);
+        self.charge(count / STEP_CHUNKS);
+    }
+
     fn charge(&mut self, steps: usize) {
         let steps = self.weight * steps;
         self.client_spent += steps;
@@ -108,12 +144,25 @@ impl Budget {
 
     /// Charges a send of `bytes` bytes to a reader.
     pub(super) fn charge_send(&mut self, bytes: usize) {
-        self.delivery_spent += self.weight * (1 + bytes / SENT_STEP_BYTES);
+        self.charge_output(1 + bytes / SENT_STEP_BYTES);
     }
 
     /// Charges the encoding of `bytes` bytes for a reader.
     pub(super) fn charge_encoding(&mut self, bytes: usize) {
-        self.delivery_spent += self.weight * (bytes / STEP_BYTES);
+        self.charge_output(bytes / STEP_BYTES);
+    }
+
+    fn charge_output(&mut self, steps: usize) {
+        if self.is_delivering {
+            self.delivery_spent += self.weight * steps;
+        } else {
+            self.charge(steps);
+        }
+    }
+
+    /// Charges an expired deadline that has encoded `bytes` bytes.
+    pub(super) fn charge_expiry(&mut self, bytes: usize) {
+        self.expiry_spent += self.weight * (1 + bytes / STEP_BYTES);
     }
 
     /// Returns whether the client of the current share may have another request handled.
@@ -125,6 +174,11 @@ impl Budget {
     /// Returns whether another client may have requests handled in this turn.
     pub(super) fn has_turn_budget(&self) -> bool {
         self.all_spent < ALL_CLIENTS_STEPS
+    }
+
+    /// Returns whether another expired deadline may be handled in this turn.
+    pub(super) fn has_expiry_budget(&self) -> bool {
+        self.expiry_spent < EXPIRY_STEPS
     }
 
     /// Returns what the client of the current share did, or `None` if it did nothing.

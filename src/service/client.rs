@@ -11,7 +11,7 @@ use super::fair_queue::DeferredSend;
 use super::run_queue::Weight;
 use super::socket::Socket;
 use super::write_queue::{Flush, WriteQueue, send};
-use crate::api::{Chunk, Payload, ReplyFormat, SourceKey};
+use crate::api::{Chunk, Insertion, Payload, ReplyFormat, SourceKey};
 use crate::http::Progress;
 use crate::hub::{Key, Millis, ReaderKey, TimerId};
 
@@ -400,6 +400,35 @@ impl<S: Socket> Client<S> {
             none => *none = Some(Box::new(queue)),
         }
         Flush::WouldBlock { progress: sent > 0 }
+    }
+
+    /// Sends `bytes` with other chunks between them, as [`Client::send`] does.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::send`].
+    pub(super) fn send_inserted(
+        &mut self,
+        bytes: &[u8],
+        insertions: Vec<Insertion>,
+    ) -> io::Result<Flush> {
+        let (mut chunks, mut copied) = (Vec::new(), 0);
+        for Insertion { at, chunk } in insertions {
+            if copied < at {
+                chunks.push(Chunk::Own(bytes[copied..at].into()));
+                copied = at;
+            }
+            chunks.push(chunk);
+        }
+        chunks.push(Chunk::Own(bytes[copied..].into()));
+        let was_blocked = self.is_blocked();
+        let flush = self.queue_chunks(chunks, 0);
+        if was_blocked { Ok(flush) } else { self.flush() }
+    }
+
+    /// Returns whether there are unsent bytes for which no event will come.
+    pub(super) fn is_flush_cut(&self) -> bool {
+        !self.is_deferred && self.write_queue.as_ref().is_some_and(|queue| queue.is_cut)
     }
 
     /// Returns whether input of this client, or a send to it, is deferred.

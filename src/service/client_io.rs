@@ -24,7 +24,7 @@ pub(super) struct ClientIo<S> {
     pub(super) request_limits: Limits,
     pub(super) metrics: Metrics,
     pub(super) now: Now,
-    /// Memory of the hub without its history, as of the start of the turn.
+    /// Memory of the hub without its history. Set before the hub delivers into this.
     pub(super) hub_bytes: usize,
     /// Memory of calls that wait for the log.
     pub(super) log_bytes: usize,
@@ -136,7 +136,7 @@ impl<S: Socket> ClientIo<S> {
         let Some(client) = clients.get_mut(key) else { return api.reset_cache(wake) };
         let format = match client.state() {
             State::LongPolling { .. } => client.complete_poll(),
-            State::Streaming(_) => return self.send_to_stream(key, wake),
+            State::Streaming(_) => return self.send_to_stream(key, wake, has_budget),
             // The client was closed in this turn.
             _ => return api.reset_cache(wake),
         };
@@ -169,6 +169,7 @@ impl<S: Socket> ClientIo<S> {
             Flush::WouldBlock { progress: false }
         };
         if flush != Flush::Complete {
+            clients.budget.charge_encoding(api.take_copied_bytes());
             clients.update_memory(key);
         }
         self.finish_response(key, after, flush);
@@ -235,10 +236,9 @@ impl<S: Socket> ClientIo<S> {
         }
     }
 
-    /// Sends an update to a stream, or ends the stream.
-    pub(super) fn send_to_stream(&mut self, key: Key, wake: &Wake<'_>) {
+    /// Sends an update to a stream, or ends the stream. Defers the send if the turn has no budget.
+    pub(super) fn send_to_stream(&mut self, key: Key, wake: &Wake<'_>, has_budget: bool) {
         let Self { api, clients, limits, now, .. } = self;
-        let has_budget = clients.has_send_budget(wake.channel);
         let Some((client, stream)) = clients.stream_mut(key) else {
             return api.reset_cache(wake);
         };
@@ -255,6 +255,7 @@ impl<S: Socket> ClientIo<S> {
             let send = DeferredSend::Update(api.share_reply(wake), format);
             client.is_deferred = true;
             clients.deferred_sends.push(wake.channel, (key, send));
+            clients.budget.charge_encoding(api.take_copied_bytes());
             clients.pause_later(key);
             if self.is_over_memory_limit() {
                 self.clients.close_later(key);
@@ -298,8 +299,11 @@ impl<S: Socket> ClientIo<S> {
             Backlog::OversizedMessage => clients.pause_later(key),
             Backlog::OverLimit => return clients.close_later(key),
         }
-        if flush != Flush::Complete && clients.update_memory(key) && self.is_over_memory_limit() {
-            return self.clients.close_later(key);
+        if flush != Flush::Complete {
+            clients.budget.charge_encoding(api.take_copied_bytes());
+            if clients.update_memory(key) && self.is_over_memory_limit() {
+                return self.clients.close_later(key);
+            }
         }
         let clients = &mut self.clients;
         if wake.has_more && flush == Flush::Complete {

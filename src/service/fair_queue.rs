@@ -22,6 +22,8 @@ pub(super) enum DeferredSend {
     Reply(SharedReply, Option<Box<ReplyFormat>>),
     /// The update of a stream, which is not encoded yet.
     Update(SharedReply, UpdateFormat),
+    /// The next update of a paused stream, which the hub will make then.
+    Resume,
 }
 
 impl DeferredSend {
@@ -29,7 +31,7 @@ impl DeferredSend {
     fn memory(&self) -> usize {
         size_of::<Deferred>()
             + match self {
-                Self::Queued | Self::Shared(_) => 0,
+                Self::Queued | Self::Shared(_) | Self::Resume => 0,
                 Self::Reply(reply, format) => {
                     reply.memory() + format.as_ref().map_or(0, |format| format.memory())
                 }

@@ -156,6 +156,7 @@ impl<L: Listener> Service<L> {
     /// budget.
     pub(super) fn is_budget_spent(&self) -> bool {
         self.io.response.len() >= RESPONSE_BYTES_PER_TURN
+            || self.io.api.insertion_count() > 0
             || !self.io.clients.budget.has_client_budget()
     }
 }

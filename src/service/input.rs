@@ -17,6 +17,7 @@ impl<L: Listener> Service<L> {
         let Some(client) = self.io.clients.get_mut(key) else { return };
         client.is_scheduled = false;
         match client.state() {
+            _ if client.is_flush_cut() => self.continue_flush(key),
             // Another process has the hub: it will handle the requests.
             State::Reading | State::Streaming(_) if self.phase.is_draining() => {}
             // Responses would queue after the deferred send, as if the peer were slow to read.
@@ -24,6 +25,15 @@ impl<L: Listener> Service<L> {
             State::Reading | State::Streaming(_) => self.process_requests(key),
             State::Lingering => self.discard_input(key),
             State::Committing | State::LongPolling { .. } | State::Writing(_) | State::Closing => {}
+        }
+    }
+
+    /// Continues a flush that was cut, and handles input if there is nothing more to send.
+    #[cold]
+    fn continue_flush(&mut self, key: Key) {
+        self.flush_write_queue(key);
+        if !self.io.clients.expect_mut(key).is_flush_cut() {
+            self.process_input(key);
         }
     }
 
@@ -69,6 +79,7 @@ impl<L: Listener> Service<L> {
             self.io.read_buf = read_buf;
             let Ok((handled_now, pause_now)) = result else {
                 self.io.response.clear();
+                self.io.api.take_insertions();
                 return self.close(key);
             };
             handled += handled_now;

@@ -27,14 +27,29 @@ impl<L: Listener> Service<L> {
     /// Sends the responses of the requests that were handled, and moves the client to the state
     /// that follows.
     pub(super) fn flush_responses(&mut self, key: Key, pause: &Pause) {
-        let client = self.io.clients.expect_mut(key);
+        let insertions = self.io.api.insertion_count();
+        if insertions > 0 {
+            self.io.clients.budget.charge_insertions(insertions);
+        }
+        self.flush_bytes(key, pause);
+        if insertions > 0 {
+            self.schedule_cut_flush(key);
+        }
+    }
+
+    fn flush_bytes(&mut self, key: Key, pause: &Pause) {
+        let ClientIo { clients, api, response, .. } = &mut self.io;
+        let client = clients.expect_mut(key);
         let was_blocked = client.is_blocked();
-        let sent = match (self.io.response.is_empty(), was_blocked) {
+        let sent = match (response.is_empty(), was_blocked) {
             (true, false) => Ok(Flush::Complete),
             (true, true) => Ok(Flush::WouldBlock { progress: false }),
-            (false, _) => client.send(&Payload::Private(&self.io.response)),
+            (false, _) if api.insertion_count() > 0 => {
+                client.send_inserted(response, api.take_insertions())
+            }
+            (false, _) => client.send(&Payload::Private(response)),
         };
-        self.io.response.clear();
+        response.clear();
         let Ok(flush) = sent else { return self.close(key) };
         let is_streaming = matches!(client.state(), State::Streaming(_));
         let after = match pause {
@@ -69,12 +84,23 @@ impl<L: Listener> Service<L> {
         self.io.finish_response(key, after, flush);
     }
 
+    /// Schedules a client if the last flush was cut: the next turn sends more.
+    fn schedule_cut_flush(&mut self, key: Key) {
+        if self.io.clients.get_mut(key).is_some_and(|client| client.is_flush_cut()) {
+            self.io.clients.schedule(key);
+        }
+    }
+
     /// Sends the write queue: the socket has become writable.
     pub(super) fn flush_write_queue(&mut self, key: Key) {
         let client = self.io.clients.expect_mut(key);
-        if client.write_queue.is_some() {
+        if let Some(unsent) = client.queued_bytes() {
             let result = client.flush();
+            // Events may be longer than it was known.
+            let sent = unsent.saturating_sub(client.queued_bytes().unwrap_or(0));
+            self.io.clients.budget.charge_flush(sent);
             self.on_flushed(key, &result);
+            self.schedule_cut_flush(key);
         }
     }
 
@@ -87,8 +113,9 @@ impl<L: Listener> Service<L> {
             let ClientIo { clients, api, .. } = &mut self.io;
             let Some(client) = clients.get_mut(key) else { continue };
             let (mut bytes, mut encoded) = (client.queued_bytes().unwrap_or(0), 0);
+            let is_resumed = matches!(send, DeferredSend::Resume);
             let result = match send {
-                DeferredSend::Queued => client.send_deferred(&[], Vec::new),
+                DeferredSend::Queued | DeferredSend::Resume => client.send_deferred(&[], Vec::new),
                 DeferredSend::Shared(shared) => {
                     bytes += shared.bytes().len();
                     client.send_deferred(shared.bytes(), || {
@@ -110,14 +137,19 @@ impl<L: Listener> Service<L> {
             };
             self.io.clients.budget.charge_encoding(encoded);
             self.io.clients.budget.charge_send(bytes);
-            self.on_flushed(key, &result);
+            if is_resumed {
+                self.resume_deferred(key, &result);
+            } else {
+                self.on_flushed(key, &result);
+            }
             self.io.clients.update_memory(key);
+            self.schedule_cut_flush(key);
         }
         self.resume_batch = None;
     }
 
     /// Moves the client to the state that follows, after an attempt to send its unsent bytes.
-    fn on_flushed(&mut self, key: Key, result: &io::Result<Flush>) {
+    pub(super) fn on_flushed(&mut self, key: Key, result: &io::Result<Flush>) {
         match (result, self.io.clients.expect_mut(key).state()) {
             (Err(_), _) => self.close(key),
             (Ok(flush), State::Writing(after))

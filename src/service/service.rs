@@ -109,7 +109,6 @@ impl<L: Listener> Service<L> {
         io.clients.begin_turn();
         io.api.set_time(now);
         hub.set_external_bytes(io.external_bytes());
-        io.hub_bytes = hub.memory_without_history();
     }
 
     /// Returns the key of the client that a poll token names, if the token has only the lowest bits
@@ -163,14 +162,20 @@ impl<L: Listener> Service<L> {
         {
             return NextWake::Now;
         }
-        Millis::earliest([
+        let now = self.io.now.mono;
+        let deadline = Millis::earliest([
             self.hub.next_deadline(),
             self.io.clients.next_deadline(),
             self.acceptor.next_deadline(),
-            self.phase.next_deadline(self.io.now.mono),
-            self.commits.next_deadline(&self.hub, self.io.now.mono),
-        ])
-        .map_or(NextWake::Never, NextWake::At)
+            self.phase.next_deadline(now),
+            self.commits.next_deadline(&self.hub, now),
+        ]);
+        match deadline {
+            None => NextWake::Never,
+            // The turn had no budget left for it.
+            Some(at) if at <= now => NextWake::Now,
+            Some(at) => NextWake::At(at),
+        }
     }
 
     /// Makes every step count `weight` steps. For a simulation, whose few clients could not exhaust
@@ -299,10 +304,13 @@ impl<L: Listener> Service<L> {
         hub.memory() > io.limits.max_memory && !hub.enforce_memory_limit(io.now)
     }
 
-    /// Handles expired deadlines of clients and of the hub.
+    /// Handles expired deadlines of clients and of the hub, while the turn has budget.
     fn expire(&mut self) {
         let now = self.io.now;
-        while let Some(key) = self.io.clients.pop_due(now.mono) {
+        while self.io.clients.budget.has_expiry_budget()
+            && let Some(key) = self.io.clients.pop_due(now.mono)
+        {
+            self.io.clients.budget.charge_expiry(0);
             let client = self.io.clients.expect_mut(key);
             if client.deadline > now.mono {
                 let deadline = client.deadline;
@@ -328,13 +336,29 @@ impl<L: Listener> Service<L> {
                 _ => self.close(key),
             }
         }
-        self.hub.expire(now);
+        self.expire_hub();
+    }
+
+    /// Handles expired deadlines of the hub, while the turn has budget. The end of a session adds a
+    /// goodbye to each of its channels.
+    fn expire_hub(&mut self) {
+        let Self { hub, io, .. } = self;
+        let budget = &mut io.clients.budget;
+        while budget.has_expiry_budget() {
+            let appended = hub.appended_bytes();
+            if !hub.expire_next(io.now) {
+                break;
+            }
+            budget.charge_expiry((hub.appended_bytes() - appended) as usize);
+        }
     }
 
     /// Delivers the messages of the turn, and frees the clients that the turn has closed.
     pub(super) fn deliver(&mut self) {
         self.io.api.forget_messages();
+        self.io.clients.budget.begin_delivery();
         loop {
+            self.io.hub_bytes = self.hub.memory_without_history();
             self.flush_deferred(Budget::has_deferred_send_budget);
             let Self { hub, io, .. } = self;
             hub.deliver(io.now, |wake| io.complete_read(&wake));
@@ -364,8 +388,12 @@ impl<L: Listener> Service<L> {
 
     /// Closes a client, and the reader of its long poll or stream.
     pub(super) fn close(&mut self, key: Key) {
+        let appended = self.hub.appended_bytes();
         if let Some(reader) = self.io.clients.close(key) {
             self.hub.on_reader_closed(self.io.now, reader);
         }
+        // The goodbyes, if a session has ended with the reader.
+        let encoded = (self.hub.appended_bytes() - appended) as usize;
+        self.io.clients.budget.charge_request(encoded);
     }
 }

@@ -1,9 +1,13 @@
 //! The stream of one client: an event stream or a WebSocket, in both directions.
 
+use std::io;
+
 use super::client::AfterResponse;
 use super::client_io::ClientIo;
+use super::fair_queue::DeferredSend;
 use super::http::Pause;
 use super::listener::Listener;
+use super::run_queue::Weight;
 use super::service::Service;
 use super::stream_state::{Backlog, HeldFrame, StreamState};
 use super::write_queue::Flush;
@@ -226,18 +230,53 @@ impl<L: Listener> Service<L> {
         self.continue_stream(key, flush, false);
     }
 
-    /// Resumes a stream without unsent bytes. If it was paused, sends the next update.
+    /// Resumes a stream without unsent bytes. If it was paused, sends the next update, or leaves it
+    /// paused until the deferred sends of its channel come to it: streams at different cursors
+    /// share no update, so none is encoded before it can be sent.
     fn resume(&mut self, key: Key) {
         let Self { hub, io, resume_batch, .. } = self;
         let Some((_, stream)) = io.clients.stream_mut(key) else { return };
         let reader = stream.reader;
-        if resume_batch.is_none() {
-            // Calls of this turn may have dropped channels and created others in their place.
-            io.api.forget_messages();
+        let Some(channel) = hub.end_pause(io.now, reader) else { return };
+        if !io.clients.has_send_budget(channel) {
+            io.clients.expect_mut(key).is_deferred = true;
+            io.clients.deferred_sends.push(channel, (key, DeferredSend::Resume));
+        } else if let Some(batch) = resume_batch {
+            hub.resume(io.now, reader, batch, |wake| io.send_to_stream(key, &wake, true));
+        } else {
+            self.resume_alone(key, reader);
         }
-        let mut single = ResumeBatch::default();
-        let batch = resume_batch.as_mut().unwrap_or(&mut single);
-        hub.resume(io.now, reader, batch, |wake| io.send_to_stream(key, &wake));
+    }
+
+    /// Resumes a paused stream while events are handled. This costs what a request with that
+    /// response does, and is charged as one: once the turn has no budget for requests, the events
+    /// of other clients wait. The budget of deliveries is left to sends that were deferred.
+    fn resume_alone(&mut self, key: Key, reader: ReaderKey) {
+        let Self { hub, io, .. } = self;
+        io.hub_bytes = hub.memory_without_history();
+        io.clients.budget.begin_client();
+        let mut batch = ResumeBatch::default();
+        hub.resume(io.now, reader, &mut batch, |wake| io.send_to_stream(key, &wake, true));
+        let clients = &mut io.clients;
+        if clients.budget.client_weight() == Some(Weight::Heavy) {
+            clients.expect_mut(key).weight = Weight::Heavy;
+        }
+    }
+
+    /// Resumes a stream whose turn has come among the deferred sends of its channel. `flush` tells
+    /// of the bytes that came meanwhile.
+    pub(super) fn resume_deferred(&mut self, key: Key, flush: &io::Result<Flush>) {
+        let Self { hub, io, resume_batch, .. } = self;
+        if matches!(flush, Ok(Flush::Complete))
+            && let Some((_, stream)) = io.clients.stream_mut(key)
+            && let Some(batch) = resume_batch
+        {
+            // Its input is scheduled already.
+            let reader = stream.reader;
+            hub.resume(io.now, reader, batch, |wake| io.send_to_stream(key, &wake, true));
+        } else {
+            self.on_flushed(key, flush);
+        }
     }
 
     /// Checks a stream: sends a heartbeat that is due, ends an event stream whose life is over, or

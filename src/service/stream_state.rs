@@ -30,7 +30,8 @@ pub(super) struct StreamState {
     /// `Some` while calls in frames wait for the log. Frames after them are not read.
     pub(super) log_wait: Option<Box<LogWait>>,
     /// Length of an update that alone exceeds the backlog limit, while it is being sent; else 0.
-    oversized_bytes: usize,
+    /// Half of the size of a `usize`: no update has 4 GiB.
+    oversized_bytes: u32,
 }
 
 /// Calls in the frames of a WebSocket that wait for the log.
@@ -145,9 +146,10 @@ impl StreamState {
     ) -> Backlog {
         let Some(bytes) = unsent else { return Backlog::WithinLimit };
         if !was_blocked {
-            self.oversized_bytes = if bytes > max { bytes } else { 0 };
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            self.oversized_bytes = if bytes as usize > max { bytes } else { 0 };
         }
-        match self.oversized_bytes {
+        match self.oversized_bytes as usize {
             oversized if bytes > max + oversized => Backlog::OverLimit,
             0 => Backlog::WithinLimit,
             _ => Backlog::OversizedMessage,

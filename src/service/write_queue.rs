@@ -10,6 +10,10 @@ use crate::api::{Chunk, Payload};
 /// an allocation has a header.
 const CHUNK_OVERHEAD_BYTES: usize = 2 * size_of::<Chunk>() + 16;
 
+/// Bytes of one flush, but for the rest of a chunk. A peer that reads as fast as the server writes
+/// would keep a turn as long as there is anything to send.
+pub(super) const FLUSH_BYTES_MAX: usize = 256 * 1024;
+
 /// Bytes for one client, in the order of sending.
 #[derive(Default)]
 pub(super) struct WriteQueue {
@@ -20,6 +24,8 @@ pub(super) struct WriteQueue {
     bytes: usize,
     /// Bytes in chunks of this client alone.
     own_bytes: usize,
+    /// The last flush ended before the kernel took no more: no event will say that it takes more.
+    pub(super) is_cut: bool,
 }
 
 /// Result of an attempt to send.
@@ -58,25 +64,31 @@ impl WriteQueue {
     }
 
     fn push_chunk(&mut self, chunk: Chunk) {
-        self.bytes += chunk.bytes().len();
-        if let Chunk::Own(bytes) = &chunk {
-            self.own_bytes += bytes.len();
-        }
+        self.bytes += chunk.length();
+        self.own_bytes += chunk.own_bytes();
         self.chunks.push_back(chunk);
+    }
+
+    /// Encodes the first chunk, if it is not encoded yet.
+    fn encode_first(&mut self) {
+        if let Some(chunk @ Chunk::Events(_)) = self.chunks.front_mut() {
+            let (bytes, own_bytes) = (chunk.length(), chunk.own_bytes());
+            chunk.encode();
+            self.bytes = self.bytes + chunk.length() - bytes;
+            self.own_bytes = self.own_bytes + chunk.own_bytes() - own_bytes;
+        }
     }
 
     /// Removes the chunks that `sent` more bytes complete.
     fn advance(&mut self, sent: usize) {
         self.sent += sent;
         while let Some(chunk) = self.chunks.front()
-            && self.sent >= chunk.bytes().len()
+            && self.sent >= chunk.length()
         {
-            let length = chunk.bytes().len();
+            let length = chunk.length();
             self.bytes -= length;
             self.sent -= length;
-            if let Chunk::Own(_) = chunk {
-                self.own_bytes -= length;
-            }
+            self.own_bytes -= chunk.own_bytes();
             self.chunks.pop_front();
         }
     }
@@ -99,21 +111,27 @@ impl WriteQueue {
         self.own_bytes + self.chunks.len() * CHUNK_OVERHEAD_BYTES
     }
 
-    /// Sends as many bytes as the kernel takes.
+    /// Sends as many bytes as the kernel takes, about [`FLUSH_BYTES_MAX`] at most.
     ///
     /// # Errors
     ///
     /// The socket's error. The caller closes the client.
     pub(super) fn flush(&mut self, socket: &mut impl Write) -> io::Result<Flush> {
-        let mut progress = false;
+        let mut flushed = 0;
+        self.encode_first();
         while let Some(chunk) = self.chunks.front() {
+            self.is_cut = flushed >= FLUSH_BYTES_MAX;
+            if self.is_cut {
+                return Ok(Flush::WouldBlock { progress: true });
+            }
             let rest = &chunk.bytes()[self.sent..];
             let (sent, wanted) = (send(socket, rest)?, rest.len());
-            progress |= sent > 0;
+            flushed += sent;
             self.advance(sent);
             if sent < wanted {
-                return Ok(Flush::WouldBlock { progress });
+                return Ok(Flush::WouldBlock { progress: flushed > 0 });
             }
+            self.encode_first();
         }
         Ok(Flush::Complete)
     }

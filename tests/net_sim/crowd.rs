@@ -168,3 +168,52 @@ fn a_pipelining_client_is_limited_to_its_share_of_a_turn_and_to_less_if_others_w
     room.rest();
     assert!(flooding.iter().all(|place| answers(&room, *place) == 8_000));
 }
+
+#[test]
+fn a_channel_in_the_place_of_one_that_was_dropped_shares_none_of_its_messages() {
+    // One long response exhausts the budget of deliveries, and a turn has time for all requests.
+    let mut room = Room::new(20, ["--max-memory=215000", "--max-reply=1"]);
+    let [writer, filler, early, late, stream, poll] = [(); 6].map(|()| room.connect());
+    let slow = room.connect_from(None, 1_000);
+    let events = |target: &str| request("GET", target, &[("Accept", "text/event-stream")], None);
+    let write = |channel: &str, text: &[u8]| {
+        let target = format!("/write?channel={channel}");
+        request("POST", &target, &[("Content-Type", "text/plain")], Some(text))
+    };
+    for bytes in [2_000, 20_000] {
+        room.send(writer, write("old", &vec![b'x'; bytes]));
+    }
+    room.rest();
+    room.send(slow, events("/read?channel=old&channel=z&from_id=1&from_id=1"));
+    room.send(poll, get("/read?channel=p"));
+    room.rest();
+    // All in one turn: the stream goes on, with half an update, and is closed.
+    {
+        let mut net = room.net.borrow_mut();
+        net.drain(slow, usize::MAX);
+        net.links[slow].capacity = 10_000;
+    }
+    let (mut all, _) = room.poll();
+    room.net.borrow_mut().send(slow, Segment::Fin, 0);
+    // There is memory for this message if the old channel is dropped.
+    room.send(filler, write("p", &vec![1; 32 << 10]));
+    room.send(early, write("new", b"first"));
+    // Its next update has another channel too, so it is not encoded before it is sent.
+    room.send(stream, events("/read?channel=new&channel=y&from_id=2&from_id=1"));
+    room.send(late, write("new", b"second"));
+    all.extend(room.poll().0);
+    assert_eq!(all.len(), 6);
+    room.turn_with((all, false));
+    for place in [filler, early, late] {
+        assert!(room.has_got(place, "200 OK"), "{}", room.text(place));
+    }
+    assert!(room.has_got(slow, r#""id":2,"#), "it has a part of the second message");
+    let is_deferred = room.has_got(poll, r#""id":1,"#) && !room.has_got(stream, r#""id":2,"#);
+    assert!(is_deferred, "the update waits for another turn");
+    room.rest();
+    let text = room.text(stream);
+    assert!(text.contains(r#""message":"second""#) && !text.contains("xxx"), "{text}");
+    room.send(writer, get("/read?channel=old&from_id=1&timeout=0"));
+    room.rest();
+    assert!(room.text(writer).ends_with(r#""missed":true}"#), "{}", room.text(writer));
+}

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use speak::hub::{Millis, Now};
-use speak::service::{NextWake, Service};
+use speak::hub::{Key, Millis, Now};
+use speak::service::{Event, NextWake, Service};
 use support::http::get;
 use support::random::Random;
 
@@ -45,7 +45,17 @@ impl Room {
     /// Runs a turn. If all are at the same time, a client that was left out is not just one that
     /// waits.
     pub(crate) fn turn(&mut self) {
-        let events = self.net.borrow_mut().poll_events(usize::MAX, false);
+        let events = self.poll();
+        self.turn_with(events);
+    }
+
+    /// Returns the events that are there.
+    pub(crate) fn poll(&mut self) -> (Vec<(Key, Event)>, bool) {
+        self.net.borrow_mut().poll_events(usize::MAX, false)
+    }
+
+    /// Runs a turn with these events.
+    pub(crate) fn turn_with(&mut self, events: (Vec<(Key, Event)>, bool)) {
         let now = Now { mono: Millis(self.now_ms), unix_ms: 1_700_000_000_000 };
         turn(&self.net, &mut self.service, now, events);
     }

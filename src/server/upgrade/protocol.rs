@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use minicbor::{Decode, Encode};
+use rustix::io::retry_on_intr;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -125,8 +126,9 @@ impl UpgradeSocket {
         if !fds.is_empty() {
             assert!(control.push(SendAncillaryMessage::ScmRights(&fds)), "there is room for one");
         }
-        let sent =
-            sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)?;
+        let sent = retry_on_intr(|| {
+            sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)
+        })?;
         self.socket.write_all(&bytes[sent..])
     }
 
@@ -185,7 +187,10 @@ impl UpgradeSocket {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_PER_READ))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut buffer = [IoSliceMut::new(&mut self.buffer[start..])];
-        let result = recvmsg(&self.socket, &mut buffer, &mut control, RecvFlags::CMSG_CLOEXEC);
+        // With a timeout, a signal interrupts the call even if its handler asks for a restart.
+        let result = retry_on_intr(|| {
+            recvmsg(&self.socket, &mut buffer, &mut control, RecvFlags::CMSG_CLOEXEC)
+        });
         let length = result.as_ref().map_or(0, |message| message.bytes);
         self.buffer.truncate(start + length);
         for message in control.drain() {
