@@ -27,7 +27,7 @@ use crate::hub::{Epoch, Hub, Now, ReaderKey, whole_ms};
 const BODY_OVERHEAD_BYTES: usize = 4096;
 
 /// Capacity of each buffer that stays allocated from turn to turn.
-const KEEP_CAPACITY: usize = 64 * 1024;
+pub(super) const KEEP_CAPACITY: usize = 64 * 1024;
 
 /// Result of a request.
 #[derive(Debug)]
@@ -203,7 +203,7 @@ impl Api {
     pub fn end_turn(&mut self) {
         self.cache = EncodeCache::default();
         self.messages.clear();
-        for scratch in [&mut self.json, &mut self.private_buf, &mut self.frame_prefix] {
+        for scratch in [&mut self.json, &mut self.private_buf] {
             if scratch.capacity() > KEEP_CAPACITY {
                 *scratch = Vec::new();
             }

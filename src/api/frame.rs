@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::mem;
 
-use super::api::Api;
+use super::api::{Api, KEEP_CAPACITY};
 use super::calls::{Action, Call, Context, Executed};
 use super::error::Error;
 use super::frame_fields::{FrameFields, FrameValue};
@@ -100,6 +100,7 @@ impl Api {
             }
         }
         self.push_prefixed(&prefix, out);
+        prefix.shrink_to(KEEP_CAPACITY);
         self.frame_prefix = prefix;
         FrameHandled::Responded
     }

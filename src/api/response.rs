@@ -1,6 +1,5 @@
 //! Heads and bodies of responses, and the properties of requests that they depend on.
 
-use std::mem;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::cors::{AllowOrigin, CorsGrant};
@@ -84,8 +83,12 @@ impl<'a> ResponseOptions<'a> {
     }
 
     fn is_default(&self) -> bool {
-        self.callback.is_none()
-            && self.cors_grant == CorsGrant::Any
+        self.callback.is_none() && self.has_default_head()
+    }
+
+    /// Returns whether the head depends on nothing but the callback.
+    fn has_default_head(&self) -> bool {
+        self.cors_grant == CorsGrant::Any
             && self.persistence == Persistence::Persistent
             && !self.is_head
     }
@@ -134,6 +137,8 @@ pub(super) struct ResponseWriter {
     date: String,
     /// Head of a default response up to its `Content-Length`. Changes once a second.
     default_head: Vec<u8>,
+    /// The same for a script.
+    script_head: Vec<u8>,
     pub(super) phase: Phase,
 }
 
@@ -144,6 +149,7 @@ impl ResponseWriter {
             date_second: u64::MAX,
             date: String::new(),
             default_head: Vec::new(),
+            script_head: Vec::new(),
             phase: Phase::default(),
         }
     }
@@ -154,12 +160,17 @@ impl ResponseWriter {
         if second != self.date_second {
             self.date_second = second;
             self.date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
-            let mut head = mem::take(&mut self.default_head);
-            head.clear();
-            self.head(ResponseOptions::DEFAULT, 200, Some(BodyType::JSON), "")
-                .push_without_length(&mut head);
-            self.default_head = head;
+            self.default_head = self.default_head_of(BodyType::JSON);
+            self.script_head = self.default_head_of(BodyType::SCRIPT);
         }
+    }
+
+    /// Returns a head of the default options up to its `Content-Length`.
+    fn default_head_of(&self, body_type: BodyType<'_>) -> Vec<u8> {
+        let mut head = Vec::new();
+        self.head(ResponseOptions::DEFAULT, 200, Some(body_type), "")
+            .push_without_length(&mut head);
+        head
     }
 
     /// Returns the value of `Date`.
@@ -182,14 +193,19 @@ impl ResponseWriter {
         json: &[u8],
         inserted: usize,
     ) {
-        if options.is_default() && self.phase != Phase::Stopping {
+        if !options.has_default_head() || self.phase == Phase::Stopping {
+            let head = self.json_head(options, 200, "");
+            return Self::push_json_as(out, options, &head, json, inserted);
+        }
+        let Some(callback) = options.callback else {
             out.reserve(self.default_head.len() + ResponseHead::LENGTH_BYTES_MAX + json.len());
             out.extend_from_slice(&self.default_head);
             ResponseHead::push_length(out, json.len() + inserted);
-            out.extend_from_slice(json);
-        } else {
-            Self::push_json_as(out, options, &self.json_head(options, 200, ""), json, inserted);
-        }
+            return out.extend_from_slice(json);
+        };
+        out.extend_from_slice(&self.script_head);
+        ResponseHead::push_length(out, script_bytes(callback, json) + inserted);
+        push_script(out, callback, json);
     }
 
     /// Appends an error. `json` is its body.
@@ -221,8 +237,6 @@ impl ResponseWriter {
 
     /// Appends a head of [`json_head`](Self::json_head) and its body: JSON, or for JSONP a call of
     /// the callback with it.
-    #[expect(clippy::inline_always, reason = "called for each response of JSONP, from two places")]
-    #[inline(always)]
     fn push_json_as(
         out: &mut Vec<u8>,
         options: ResponseOptions<'_>,
@@ -234,12 +248,9 @@ impl ResponseWriter {
             head.push(out, json.len() + inserted);
             return options.push_body(out, json);
         };
-        let name = callback.as_str().as_bytes();
-        head.push(out, b"/**/();".len() + name.len() + json.len() + inserted);
+        head.push(out, script_bytes(callback, json) + inserted);
         if !options.is_head {
-            for part in [b"/**/".as_slice(), name, b"(", json, b");"] {
-                out.extend_from_slice(part);
-            }
+            push_script(out, callback, json);
         }
     }
 
@@ -262,6 +273,17 @@ impl ResponseWriter {
             extra_fields,
             persistence: self.persistence(options.persistence),
         }
+    }
+}
+
+/// Returns the bytes of a call of the callback with `json`.
+fn script_bytes(callback: Callback<'_>, json: &[u8]) -> usize {
+    b"/**/();".len() + callback.as_str().len() + json.len()
+}
+
+fn push_script(out: &mut Vec<u8>, callback: Callback<'_>, json: &[u8]) {
+    for part in [b"/**/".as_slice(), callback.as_str().as_bytes(), b"(", json, b");"] {
+        out.extend_from_slice(part);
     }
 }
 

@@ -109,6 +109,7 @@ impl Commits {
     /// proposals are to be written that the disk had no room for.
     #[inline]
     pub(super) fn next_deadline(&self, hub: &Hub, now: Millis) -> Option<Millis> {
+        self.log.as_ref()?;
         let Some(record) = &self.record else {
             return self.retry_at.filter(|_| hub.proposed() > 0);
         };

@@ -4,7 +4,7 @@ use super::client::AfterResponse;
 use super::limits::RESPONSE_BYTES_PER_TURN;
 use super::listener::Listener;
 use super::service::Service;
-use crate::api::{Context, Handled, RequestSource};
+use crate::api::{Context, Handled, RequestSource, Responder};
 use crate::http::{self, Parsed, Persistence, Progress, Request};
 use crate::hub::Key;
 
@@ -34,39 +34,28 @@ impl<L: Listener> Service<L> {
         let client = self.io.clients.expect_mut(key);
         let source = RequestSource { address: client.address, is_proxy: client.is_proxy };
         let source = (!client.is_admin).then_some(source);
-        let (mut handled, mut is_waiting) = (0, false);
+        let mut handled = 0;
         loop {
             if *progress == Progress::default() {
                 handled += http::leading_blank_lines(&bytes[handled..]);
             }
             let rest = &mut bytes[handled..];
             if rest.is_empty() {
-                return (handled, if is_waiting { Pause::Waiting } else { Pause::NeedData });
+                return (handled, Pause::NeedData);
             }
-            let unsent = self.io.response.len();
             let (length, outcome) =
-                match self.handle_next_request(key, source, rest, progress, is_waiting) {
+                match self.handle_next_request(key, source, rest, progress, false) {
                     Ok(next) => next,
                     Err(pause) => return (handled, pause),
                 };
             handled += length;
             match outcome {
                 Handled::Proposed(responder) => {
-                    let persistence = responder.persistence();
-                    self.add_waiting_call(key, responder);
-                    if !is_waiting {
-                        is_waiting = true;
-                        self.io.clients.expect_mut(key).start_commit();
-                    }
-                    if persistence == Persistence::Close || self.is_budget_spent() {
-                        return (handled, Pause::Waiting);
-                    }
-                }
-                Handled::Responded(persistence) if is_waiting => {
-                    self.add_waiting_response(key, unsent, persistence);
+                    let rest = &mut bytes[handled..];
+                    handled += self.handle_after_proposal(key, source, responder, rest, progress);
                     return (handled, Pause::Waiting);
                 }
-                Handled::Held => return (handled - length, Pause::Waiting),
+                Handled::Held => unreachable!("no call waits yet"),
                 Handled::LongPoll { reader, format, wait_ms } => {
                     self.io.clients.expect_mut(key).start_long_poll(reader, format);
                     self.io.clients.set_deadline(key, self.io.now.mono.after(wait_ms));
@@ -91,8 +80,49 @@ impl<L: Listener> Service<L> {
         }
     }
 
+    /// Adds a call that waits for the log, and handles the requests after it: further calls for the
+    /// log, up to the first other request. Returns the number of bytes handled.
+    #[cold]
+    fn handle_after_proposal(
+        &mut self,
+        key: Key,
+        source: Option<RequestSource>,
+        responder: Responder,
+        bytes: &mut [u8],
+        progress: &mut Progress,
+    ) -> usize {
+        self.io.clients.expect_mut(key).start_commit();
+        let (mut handled, mut responder) = (0, responder);
+        loop {
+            let is_last = responder.persistence() == Persistence::Close;
+            self.add_waiting_call(key, responder);
+            if is_last || self.is_budget_spent() {
+                return handled;
+            }
+            handled += http::leading_blank_lines(&bytes[handled..]);
+            let rest = &mut bytes[handled..];
+            if rest.is_empty() {
+                return handled;
+            }
+            let unsent = self.io.response.len();
+            match self.handle_next_request(key, source, rest, progress, true) {
+                Ok((length, Handled::Proposed(next))) => {
+                    handled += length;
+                    responder = next;
+                }
+                Ok((length, Handled::Responded(persistence))) => {
+                    self.add_waiting_response(key, unsent, persistence);
+                    return handled + length;
+                }
+                _ => return handled,
+            }
+        }
+    }
+
     /// Handles the request at the start of `bytes` and returns its length. `source` is `None` for
     /// a client of the admin listener.
+    #[expect(clippy::inline_always, reason = "a step of each request, called from two places")]
+    #[inline(always)]
     fn handle_next_request(
         &mut self,
         key: Key,
