@@ -110,6 +110,7 @@ impl World {
 
     fn response(&mut self, place: usize, head: &Head, body: &str, done_at: u64) {
         let (status, closes) = (head.status, head.closes());
+        self.peers[place].was_answered = true;
         assert!(!self.peers[place].is_dismissed, "client {place} gets more after the last word");
         if self.is_unasked(place, (status, closes), body) {
             assert!(closes, "a client that gets {status} is closed");
@@ -216,6 +217,10 @@ impl World {
             }
             (Kind::Write | Kind::Introduce, 429) => assert!(has_rate, "{json}"),
             (_, 503) if self.has_lag() && kind.is_logged() => {
+                if let Some(session) = request.carries {
+                    // The disk is to blame, so its client counts as heard of.
+                    self.model.session(session).alive_most_ms = now;
+                }
                 let error = value["error"].as_str();
                 if error == Some("outcome_unknown") {
                     return self.tally("outcome unknown");

@@ -109,12 +109,10 @@ impl World {
             let has_all = its.id().is_none_or(|id| id >= next_id) || numbers.is_tight;
             assert!(has_all, "client {place} was not sent all of {}", its.channel);
         }
-        let partial = peer.partial_since.filter(|_| following.is_frames);
+        // With a disk, frames after a call are read once its response is sent, whenever that is.
+        let may_be_late = self.disk.is_some();
+        let partial = peer.partial_since.filter(|_| following.is_frames && !may_be_late);
         if let Some(since) = partial.filter(|_| peer.outstanding.is_empty()) {
-            // Frames after a call that waits for the disk are not read, nor after a response to it
-            // that is deferred.
-            let sent_at = if self.disk.is_some() { link.last_written } else { 0 };
-            let since = since.max(peer.awaited_disk_at).max(sent_at);
             let is_right = now < since + numbers.request_timeout;
             assert!(is_right, "client {place} began a frame at {since}");
         }
@@ -264,7 +262,7 @@ impl World {
             }
             let closed = known.and_then(|it| it.closed.filter(|(at, _)| it.busy_at < *at));
             let is_closed = closed.is_some_and(|(at, grace)| now >= at + grace);
-            let heard_at = session.alive_most_ms;
+            let heard_at = session.alive_most_ms.max(self.model.awaited_disk_at);
             if is_closed || now >= heard_at + numbers.connection_timeout {
                 let is_carried = self.present.iter().any(|present| self.carries(*present, number));
                 assert!(

@@ -34,7 +34,8 @@ impl World {
     pub(crate) fn rest_at_disk(&mut self, place: usize, is_full: bool) {
         let now = self.now.mono.0;
         let peer = &mut self.peers[place];
-        let front = peer.outstanding.front().map_or(0, |request| request.end);
+        let Some(front) = peer.outstanding.front().filter(|it| it.kind.is_logged()) else { return };
+        let front = front.end;
         // If no turn came for long, a record is appended late.
         let is_late = now > self.model.slept_at + 1_000;
         if is_full || is_late || peer.front_since.0 != front {
@@ -48,6 +49,9 @@ impl World {
     pub(crate) fn note_waits(&mut self) {
         // A turn may have time for a part of a record.
         self.model.may_end |= self.disk.is_some() && !self.service.is_log_idle();
+        if self.awaits_disk() {
+            self.model.awaited_disk_at = self.now.mono.0;
+        }
         if self.disk.is_none() {
             return;
         }
@@ -72,15 +76,15 @@ impl World {
         }
     }
 
-    /// Notes that the disk takes long or refuses: then sessions may live on, and nobody is said
-    /// goodbye to.
+    /// Notes that the disk takes long or refuses: then sessions may live on, without a
+    /// goodbye.
     pub(crate) fn note_trouble(&mut self) {
         let Some(disk) = &self.disk else { return };
+        let now = self.now.mono.0;
         let has_failed = self.service.has_log_failed();
-        if !has_failed && disk.borrow().trouble_at != Some(self.now.mono.0) {
+        if !has_failed && disk.borrow().trouble_at != Some(now) {
             return;
         }
-        let now = self.now.mono.0;
         for known in self.model.known.values_mut() {
             (known.must_have_ended, known.closed) = (None, None);
         }

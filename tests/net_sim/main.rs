@@ -1,7 +1,7 @@
 //! The real server without its sockets, in a network and with clients that a seed makes up.
 //!
-//! `SPEAK_SIM_SEEDS=N` runs the seeds below N. `SPEAK_SIM_SEED=K` runs that one alone and prints
-//! its steps.
+//! `SPEAK_SIM_SEEDS=N` runs the seeds below N, or N seeds from `SPEAK_SIM_FIRST` on.
+//! `SPEAK_SIM_SEED=K` runs that one alone and prints its steps.
 
 mod checks;
 mod crowd;

@@ -177,7 +177,7 @@ pub(crate) struct Peer {
     pub(crate) awaited_disk_at: u64,
     /// End of the first request while its call waits for the disk, and the time since when it does.
     pub(crate) front_since: (u64, u64),
-    /// A call in a frame was answered in the last turn.
+    /// A call was answered in the last turn.
     pub(crate) was_answered: bool,
     /// Time at which the server last read something of it, and the number of bytes read by then.
     pub(crate) heard_at: u64,
