@@ -52,6 +52,11 @@ impl Hub {
                 Ok(Applied::Nothing)
             }
         };
+        if let (Err(_), Command::Write { channel, .. } | Command::Introduce { channel, .. }) =
+            (&result, command)
+        {
+            self.arm_channel(channel);
+        }
         self.mix_hash(&result);
         result
     }
@@ -77,7 +82,7 @@ impl Hub {
         from: Option<u64>,
         text: &str,
     ) -> Result<Applied, Error> {
-        let channel = self.channels.end_proposal(name, &mut self.timers);
+        let channel = self.channels.end_proposal(name);
         let sender =
             from.map(|number| self.sessions.find(number).ok_or(Error::SessionEnded)).transpose()?;
         let channel = self.share_channel(present, channel, name);
@@ -97,7 +102,7 @@ impl Hub {
         session: Introducing,
         text: &str,
     ) -> Result<Applied, Error> {
-        let known = self.channels.end_proposal(name, &mut self.timers);
+        let known = self.channels.end_proposal(name);
         let index = match session {
             Introducing::New(auth) => {
                 self.sessions.create_once(Auth::new(auth), present, self.position)
@@ -198,6 +203,13 @@ impl Hub {
             self.channels.arm_timer(index, &mut self.timers);
         } else {
             self.channels.drop_channel(index, &mut self.timers);
+        }
+    }
+
+    /// Arms the timer of a channel for which no command waits any more.
+    pub(super) fn arm_channel(&mut self, name: &str) {
+        if let Some(index) = self.channels.find_name(name) {
+            self.channels.arm_timer(index, &mut self.timers);
         }
     }
 

@@ -397,14 +397,12 @@ impl Channels {
     }
 
     /// Ends the wait of a command for the channel of this name. Returns the channel, if it exists.
-    pub(super) fn end_proposal(&mut self, name: &str, timers: &mut Timers) -> Option<u32> {
+    /// If the command fails, the channel's timer is to be armed.
+    pub(super) fn end_proposal(&mut self, name: &str) -> Option<u32> {
         let index = self.find_name(name)?;
         let local = self.local_mut(index);
         // Commands that another process proposed were not counted here.
         local.proposed = local.proposed.saturating_sub(1);
-        if local.proposed == 0 {
-            self.arm_timer(index, timers);
-        }
         Some(index)
     }
 

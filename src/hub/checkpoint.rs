@@ -228,7 +228,9 @@ impl Hub {
             NextPart::Session(_) => NextPart::Channel(0),
             NextPart::Channel(index) => self.save_channel(index, piece),
             NextPart::Entries { channel, created_at, id, end } => {
-                match self.channels.get(channel).filter(|it| it.created_at == created_at) {
+                // An index is used again, also for a channel that only has readers.
+                let is_same = |it: &&Channel| it.is_shared && it.created_at == created_at;
+                match self.channels.get(channel).filter(is_same) {
                     Some(it) => it.save_entries(channel, id, end, self.piece_bytes, piece),
                     None => NextPart::Channel(channel + 1),
                 }

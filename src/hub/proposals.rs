@@ -245,7 +245,8 @@ impl Hub {
                 }
             }
             Command::Write { channel, .. } | Command::Introduce { channel, .. } => {
-                self.channels.end_proposal(channel, &mut self.timers);
+                self.channels.end_proposal(channel);
+                self.arm_channel(channel);
             }
             Command::Leave { .. } | Command::Begin { .. } => {}
         }

@@ -105,8 +105,8 @@ impl Commits {
         self.record.is_some()
     }
 
-    /// Returns the time at which the record that is being written becomes slow, or late, or at which
-    /// proposals are to be written that the disk had no room for.
+    /// Returns the time at which the record that is being written becomes slow, or late. After a
+    /// full disk, returns that of the next attempt, unless nothing is proposed.
     #[inline]
     pub(super) fn next_deadline(&self, hub: &Hub, now: Millis) -> Option<Millis> {
         self.log.as_ref()?;

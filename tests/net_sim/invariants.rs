@@ -22,6 +22,7 @@ impl World {
         self.rest_of_sessions();
         self.rest_of_addresses();
         self.model.slept_at = self.now.mono.0;
+        self.model.may_end &= !self.service.is_log_idle();
         let is_busy = self.present.iter().any(|place| {
             let link = &self.net.borrow().links[*place];
             let peer = &self.peers[*place];
@@ -29,7 +30,7 @@ impl World {
             let is_kept = peer.partial_since.is_some() || peer.outstanding.len() > 1;
             link.is_full || link.has_inbound() || is_kept
         });
-        if !is_busy {
+        if !is_busy && !self.awaits_disk() {
             let gauges = self.service.gauges();
             let counted = (gauges.memory, gauges.encoded_bytes);
             assert_eq!(counted, (0, 0), "memory is counted and not held");
@@ -38,12 +39,16 @@ impl World {
 
     /// Checks one client when the loop sleeps.
     fn rest(&mut self, place: usize) {
+        let is_at_disk = self.has_call_at_disk(place);
         let net = Rc::clone(&self.net);
         let mut net = net.borrow_mut();
         let link = &mut net.links[place];
         let peer = &self.peers[place];
         if !link.is_accepted || link.is_dropped {
             return;
+        }
+        if is_at_disk {
+            return self.rest_at_disk(place, link.is_full);
         }
         assert!(!link.is_reset, "client {place} was reset, and is still there");
         assert!(!link.has_fin || link.is_full, "client {place} closed, and is still there");
@@ -77,7 +82,7 @@ impl World {
             return;
         }
         let since = if following.is_frames {
-            peer.heard_at.max(link.last_drained)
+            peer.heard_at.max(link.last_drained).max(peer.awaited_disk_at)
         } else {
             link.last_written
         };
@@ -104,7 +109,9 @@ impl World {
             let has_all = its.id().is_none_or(|id| id >= next_id) || numbers.is_tight;
             assert!(has_all, "client {place} was not sent all of {}", its.channel);
         }
-        let partial = peer.partial_since.filter(|_| following.is_frames);
+        // With a disk, frames after a call are read once its response is sent, whenever that is.
+        let may_be_late = self.disk.is_some();
+        let partial = peer.partial_since.filter(|_| following.is_frames && !may_be_late);
         if let Some(since) = partial.filter(|_| peer.outstanding.is_empty()) {
             let is_right = now < since + numbers.request_timeout;
             assert!(is_right, "client {place} began a frame at {since}");
@@ -154,12 +161,14 @@ impl World {
         } else if link.is_full && (peer.incoming.has_rest() || peer.partial_since.is_some()) {
             // An unfinished request is refused at the first turn after its time, and the refusal
             // has its own time.
-            let is_late = peer.partial_since.is_some_and(|since| now >= since + timeout);
+            let awaited_at = peer.awaited_disk_at;
+            let is_late =
+                peer.partial_since.is_some_and(|since| now >= since.max(awaited_at) + timeout);
             peer.refused_at = is_late.then(|| peer.refused_at.unwrap_or(now));
             let since = last.max(peer.refused_at.unwrap_or(0));
             assert!(now < since + timeout, "client {place} takes nothing, and stays");
         } else if let Some(since) = peer.partial_since {
-            let due = since.max(link.last_written) + timeout;
+            let due = since.max(link.last_written).max(peer.awaited_disk_at) + timeout;
             assert!(now < due, "client {place} began a request at {since}, and stays");
         } else {
             assert!(now < last + numbers.keep_alive, "client {place} is idle since {last}");
@@ -227,7 +236,7 @@ impl World {
         // A server that stops says no goodbyes.
         let is_watched = self.observer.is_some() && self.stops_at.is_none();
         let claims = std::mem::take(&mut self.ended_claims);
-        if !is_watched {
+        if !is_watched || self.awaits_disk() {
             return;
         }
         let ledger = &self.model.ledger;
@@ -253,7 +262,7 @@ impl World {
             }
             let closed = known.and_then(|it| it.closed.filter(|(at, _)| it.busy_at < *at));
             let is_closed = closed.is_some_and(|(at, grace)| now >= at + grace);
-            let heard_at = session.alive_most_ms;
+            let heard_at = session.alive_most_ms.max(self.model.awaited_disk_at);
             if is_closed || now >= heard_at + numbers.connection_timeout {
                 let is_carried = self.present.iter().any(|present| self.carries(*present, number));
                 assert!(
@@ -407,7 +416,9 @@ impl World {
                     }
                 }
                 drop(net);
-                self.model.session(carried).lived(ended_at);
+                if !self.model.may_end {
+                    self.model.session(carried).lived(ended_at);
+                }
                 self.end_read((carried, 0), false, None);
                 self.tally("stream ended after its life");
             }
@@ -497,5 +508,6 @@ fn next_ids(ledger: &Ledger, request: &Request) -> Vec<u64> {
 
 /// Returns the last time at which the server read from a client, wrote to it or accepted it.
 fn last_sign(peer: &Peer, link: &Connection) -> u64 {
-    link.last_written.max(peer.accepted_at.unwrap_or(0)).max(peer.heard_at)
+    let heard_at = peer.heard_at.max(peer.awaited_disk_at);
+    link.last_written.max(peer.accepted_at.unwrap_or(0)).max(heard_at)
 }

@@ -1,16 +1,19 @@
 //! The real server without its sockets, in a network and with clients that a seed makes up.
 //!
-//! `SPEAK_SIM_SEEDS=N` runs the seeds below N. `SPEAK_SIM_SEED=K` runs that one alone and prints
-//! its steps.
+//! `SPEAK_SIM_SEEDS=N` runs the seeds below N, or N seeds from `SPEAK_SIM_FIRST` on.
+//! `SPEAK_SIM_SEED=K` runs that one alone and prints its steps.
 
 mod checks;
 mod crowd;
+mod disk;
 mod hostile;
 mod invariants;
+mod journal;
 mod model;
 mod network;
 mod peer;
 mod plan;
+mod process;
 #[path = "../sim/record.rs"]
 #[expect(dead_code, reason = "the simulation of the hub has more to record")]
 mod record;
@@ -18,6 +21,8 @@ mod requests;
 mod room;
 #[path = "../sim/seeds.rs"]
 mod seeds;
+#[path = "../sim/shared_state.rs"]
+mod shared_state;
 mod socket;
 mod turns;
 mod world;
@@ -27,7 +32,7 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 53] = [
+const RULES: [&str; 60] = [
     "asked to continue",
     "call in a frame",
     "call of a session that ended",
@@ -43,6 +48,8 @@ const RULES: [&str; 53] = [
     "closed: silent socket in a busy room",
     "closed: slow",
     "closed: stopped",
+    "crash",
+    "disk compared with the hub",
     "event",
     "frame",
     "goodbye",
@@ -59,13 +66,18 @@ const RULES: [&str; 53] = [
     "missed",
     "no descriptors",
     "no memory for a request",
+    "outcome unknown",
     "ping",
     "poll answered",
     "poll answered with nothing",
     "read closed with a grace of its own",
+    "record kept that was being written",
+    "refused for want of the disk",
     "rejected",
     "request timed out",
     "rest of the members",
+    "restart after a failed write",
+    "snapshot complete",
     "socket closed that carried a session",
     "socket opened",
     "status 403",

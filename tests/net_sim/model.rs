@@ -26,6 +26,11 @@ pub(crate) struct Known {
 pub(crate) struct Model {
     pub(crate) ledger: Ledger,
     pub(crate) known: BTreeMap<u64, Known>,
+    /// Time at which something last waited for a disk that lags: calls of clients that are gone
+    /// count as signs of their sessions until then.
+    pub(crate) awaited_disk_at: u64,
+    /// Ends of sessions may wait for the disk, decided before a call.
+    pub(crate) may_end: bool,
     /// Time at which the loop last slept.
     pub(crate) slept_at: u64,
     /// `--close-grace`, which the ledger adds to the time of each closing.
@@ -35,7 +40,14 @@ pub(crate) struct Model {
 impl Model {
     pub(crate) fn new(channels: usize, rules: Rules) -> Self {
         let (ledger, close_grace) = (Ledger::new(channels, rules), rules.grace_ms);
-        Self { ledger, known: BTreeMap::new(), slept_at: 0, close_grace }
+        Self {
+            ledger,
+            known: BTreeMap::new(),
+            awaited_disk_at: 0,
+            may_end: false,
+            slept_at: 0,
+            close_grace,
+        }
     }
 
     /// Returns a session whose credentials a client has.
@@ -66,8 +78,11 @@ impl Model {
 
     /// A call with the credentials of a session succeeded, between these times.
     pub(crate) fn lived(&mut self, number: u64, done_at: u64, now: u64) {
+        let ends = self.may_end;
         let session = self.session(number);
-        session.lived(done_at);
+        if !ends {
+            session.lived(done_at);
+        }
         session.alive_most_ms = now;
         self.known(number).busy_at = now;
     }

@@ -119,6 +119,12 @@ impl Network {
         Self { random, descriptors_max: usize::MAX, ..Self::default() }
     }
 
+    /// Sets the faults and the number of descriptors. Returns what they were.
+    pub(crate) fn set_faults(&mut self, (faults, descriptors): (Faults, usize)) -> (Faults, usize) {
+        let faults = std::mem::replace(&mut self.faults, faults);
+        (faults, std::mem::replace(&mut self.descriptors_max, descriptors))
+    }
+
     fn happens(&mut self, once_in: u64) -> bool {
         once_in > 0 && self.random.once_in(once_in)
     }
@@ -130,6 +136,19 @@ impl Network {
         self.backlog.push_back(place);
         self.is_listener_ready = true;
         place
+    }
+
+    /// The process of the server has died, and its sockets with it.
+    pub(crate) fn forget_clients(&mut self) {
+        self.backlog.clear();
+        self.ready.clear();
+        self.touched.clear();
+        (self.owes_reserve, self.refused) = (false, None);
+        self.is_listener_ready = false;
+        for link in &mut self.links {
+            (link.is_dropped, link.is_touched) = (true, false);
+            link.flight.clear();
+        }
     }
 
     /// Puts a segment on its way, after the others.

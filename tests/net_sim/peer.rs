@@ -34,6 +34,11 @@ impl Kind {
         matches!(self, Self::Events | Self::Frames)
     }
 
+    /// Says whether it changes something, so that it waits for the journal.
+    pub(crate) fn is_logged(self) -> bool {
+        matches!(self, Self::Write | Self::Introduce | Self::Goodbye | Self::GoodbyeToOne)
+    }
+
     /// Says whether it may be pending, and keep a session alive.
     pub(crate) fn may_wait(self) -> bool {
         self.is_stream() || matches!(self, Self::Poll { .. })
@@ -168,6 +173,12 @@ pub(crate) struct Peer {
     pub(crate) is_rejected: bool,
     pub(crate) is_observer: bool,
     pub(crate) accepted_at: Option<u64>,
+    /// Time at which a call of it last waited for the disk.
+    pub(crate) awaited_disk_at: u64,
+    /// End of the first request while its call waits for the disk, and the time since when it does.
+    pub(crate) front_since: (u64, u64),
+    /// A call was answered in the last turn.
+    pub(crate) was_answered: bool,
     /// Time at which the server last read something of it, and the number of bytes read by then.
     pub(crate) heard_at: u64,
     pub(crate) consumed: u64,

@@ -47,6 +47,10 @@ pub(crate) enum Step {
     WallClock,
     /// A long time passes.
     Jump,
+    /// The disk of the journal is full for a while.
+    FillDisk,
+    /// The process dies, and another one reads the journal.
+    Crash,
     Tick,
     Turn,
 }
@@ -130,6 +134,51 @@ pub(crate) struct Plan {
     pub(crate) stops: bool,
     /// Number of steps for which each counts: a turn may have time for few.
     pub(crate) weight: usize,
+    /// Disk of the journal, if there is one.
+    pub(crate) disk: Option<DiskPlan>,
+    pub(crate) retention_ms: u64,
+}
+
+/// Faults of a disk.
+#[derive(Clone, Debug)]
+pub(crate) struct DiskPlan {
+    /// Durations of a write, in milliseconds.
+    pub(crate) delays: Vec<u64>,
+    /// A write fails once in so many times; 0 for never.
+    pub(crate) fails: u64,
+    pub(crate) fills: bool,
+    pub(crate) crashes: bool,
+    /// Records after which a snapshot is due.
+    pub(crate) snapshot_records: usize,
+}
+
+impl DiskPlan {
+    /// Returns a plan, or `None` for a server without a journal.
+    pub(crate) fn draw(random: &mut Random) -> Option<Self> {
+        let has_disk = random.once_in(2);
+        let is_quick = random.once_in(3);
+        let delays = random.pick(&[vec![0, 1, 5], vec![0, 20, 300], vec![3, 700, 3_000, 7_000]]);
+        let plan = Self {
+            delays: if is_quick { vec![0] } else { delays },
+            fails: if is_quick { 0 } else { random.pick(&[0, 0, 200, 30]) },
+            fills: !is_quick && random.once_in(2),
+            crashes: !is_quick && !random.once_in(3),
+            snapshot_records: random.pick(&[3, 20, 1_000]),
+        };
+        has_disk.then_some(plan)
+    }
+
+    /// Returns the steps of such a disk, and their weights.
+    pub(crate) fn steps(&self) -> Vec<(Step, u64)> {
+        let fill = self.fills.then_some((Step::FillDisk, 2));
+        let crash = self.crashes.then_some((Step::Crash, 1));
+        fill.into_iter().chain(crash).collect()
+    }
+
+    /// Returns whether a call may wait for longer than its turn.
+    pub(crate) fn has_lag(&self) -> bool {
+        self.delays != [0] || self.fails > 0 || self.fills || self.crashes
+    }
 }
 
 /// Parses arguments of the server.
@@ -161,7 +210,11 @@ impl Plan {
             max_introduction: random.pick(&[30, 1_024, 4_096]),
             history: random.pick(&[0, 2, 100, 100]),
         };
-        let retention = random.pick(&["300ms", "20s", "1h"]);
+        let retention_ms = random.pick(&[300, 20_000, 3_600_000]);
+        let disk = DiskPlan::draw(random);
+        let has_lag = disk.as_ref().is_some_and(DiskPlan::has_lag);
+        let max_memory = if has_lag { 256 << 20 } else { numbers.max_memory };
+        let numbers = Numbers { max_memory, ..numbers };
         let is_tight = numbers.max_memory < 1 << 20;
         let numbers = Numbers { is_tight, is_cut: is_tight || numbers.max_reply == 300, ..numbers };
         let arguments = [
@@ -179,7 +232,7 @@ impl Plan {
             format!("--max-rate={}", numbers.max_rate),
             format!("--max-introduction={}", numbers.max_introduction),
             format!("--history={}", numbers.history),
-            format!("--retention={retention}"),
+            format!("--retention={retention_ms}ms"),
             format!("--max-reply={}", numbers.max_reply),
             "--max-message=4k".to_owned(),
             "--max-head=2k".to_owned(),
@@ -196,6 +249,9 @@ impl Plan {
                 );
                 steps.push((step, if is_rare { weight.min(3) } else { 2 * weight }));
             }
+        }
+        if let Some(disk) = &disk {
+            steps.extend(disk.steps());
         }
         let is_faulty = random.once_in(2);
         let mut rate = |choices: &[u64]| if is_faulty { random.pick(choices) } else { 0 };
@@ -225,6 +281,8 @@ impl Plan {
             has_observer: !random.once_in(5),
             stops: random.once_in(5),
             weight: random.pick(&[1, 1, 30, 300, 2_000]),
+            disk,
+            retention_ms,
         }
     }
 }

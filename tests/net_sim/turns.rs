@@ -24,6 +24,9 @@ impl World {
         self.now.mono.0 += ms;
         self.wall_ms += ms;
         self.now.unix_ms = self.wall_ms;
+        if let Some(disk) = &self.disk {
+            disk.borrow_mut().advance(ms, self.wall_ms);
+        }
     }
 
     /// Runs one turn of the loop, with so many events at most.
@@ -35,7 +38,9 @@ impl World {
             net.poll_events(events_max, shuffles)
         };
         self.record.note(|| format!("    turn at {:?}: {events:?} {has_arrivals}", self.now));
-        let has_events = !events.is_empty() || has_arrivals;
+        let has_signal = self.disk.as_ref().is_some_and(|disk| disk.borrow_mut().take_signal());
+        self.note_waits();
+        let has_events = !events.is_empty() || has_arrivals || has_signal;
         turn(&self.net, &mut self.service, self.now, (events, has_arrivals));
         let is_spin = self.wait == NextWake::Now && !has_events && self.net.borrow().calls == 0;
         self.spins = if is_spin { self.spins + 1 } else { 0 };
@@ -43,7 +48,12 @@ impl World {
         let most = if self.plan.weight > 1 { 100 * SPINS_MAX } else { SPINS_MAX };
         assert!(self.spins <= most, "the loop turns for nothing");
         self.after_turn();
+        self.note_trouble();
         self.wait = self.service.next_wake();
+        if self.has_lag() && self.wait == NextWake::At(self.now.mono) {
+            // A message was older than retention allows when the disk had it.
+            self.wait = NextWake::Now;
+        }
         if let NextWake::At(at) = self.wait {
             // A short turn may come to a client when all the time was over; the next begins with
             // that client.
@@ -52,7 +62,7 @@ impl World {
         }
         // If a turn was too short for a client, the next comes after a millisecond.
         let is_nap = self.wait == NextWake::At(self.now.mono.after(1));
-        if self.wait != NextWake::Now && !is_nap && !self.net.borrow().has_events() {
+        if self.wait != NextWake::Now && !is_nap && !self.has_events() {
             self.sleep();
         }
     }
@@ -160,11 +170,16 @@ impl World {
         }
     }
 
+    fn has_events(&self) -> bool {
+        self.net.borrow().has_events()
+            || self.disk.as_ref().is_some_and(|disk| disk.borrow().has_signal())
+    }
+
     /// Turns until there is nothing to do.
     pub(crate) fn settle(&mut self) {
         for _ in 0..20_000 {
             self.turn(usize::MAX);
-            if self.wait != NextWake::Now && !self.net.borrow().has_events() {
+            if self.wait != NextWake::Now && !self.has_events() {
                 return;
             }
         }
@@ -182,8 +197,9 @@ impl World {
                 NextWake::At(Millis(at)) => at.min(end),
                 NextWake::Now | NextWake::Never => end,
             };
+            let written = self.disk.as_ref().and_then(|disk| disk.borrow().next_landing());
             let landing = self.net.borrow().next_landing().unwrap_or(end).max(self.now.mono.0 + 1);
-            let next = next.min(landing).min(end);
+            let next = next.min(landing).min(written.unwrap_or(end)).min(end);
             if self.now.mono.0 >= end {
                 return turns;
             }

@@ -10,10 +10,12 @@ use support::ledger::Rules;
 use support::random::Random;
 use support::reader::{Reader, Since, Subscription, Terms};
 
+use crate::disk::SharedDisk;
 use crate::model::Model;
 use crate::network::{Faults, Segment};
 use crate::peer::{Kind, Peer, ReadRate, Request};
 use crate::plan::{Plan, Step};
+use crate::process::start_new;
 use crate::record::Record;
 use crate::socket::{Net, SimListener, start};
 
@@ -21,6 +23,7 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) net: Net,
     pub(crate) service: Service<SimListener>,
+    pub(crate) disk: Option<SharedDisk>,
     pub(crate) random: Random,
     /// Each has the link with its index.
     pub(crate) peers: Vec<Peer>,
@@ -47,7 +50,7 @@ thread_local! {
     static SECRETS: RefCell<Random> = RefCell::new(Random::new(0));
 }
 
-fn fill(bytes: &mut [u8]) {
+pub(crate) fn fill(bytes: &mut [u8]) {
     SECRETS.with_borrow_mut(|random| bytes.iter_mut().for_each(|byte| *byte = random.next() as u8));
 }
 
@@ -56,8 +59,14 @@ impl World {
         let plan = Plan::draw(&mut random);
         SECRETS.set(Random::new(random.next()));
         let net_random = Random::new(random.next());
-        let (net, service) =
+        let (net, mut service) =
             start(&plan.options, plan.numbers.max_clients, plan.weight, net_random, fill);
+        let now = Now { mono: Millis(0), unix_ms: 1_700_000_000_000 };
+        let mut disk = None;
+        if let Some((its, with_journal)) = start_new(&plan, &net, &mut random, now, fill) {
+            (disk, service) = (Some(its), with_journal);
+            net.borrow_mut().owes_reserve = false;
+        }
         let rules = Rules {
             timeout_ms: plan.numbers.connection_timeout,
             grace_ms: plan.numbers.grace,
@@ -74,12 +83,13 @@ impl World {
         Self {
             net,
             service,
+            disk,
             random,
             peers: Vec::new(),
             present: Vec::new(),
             model,
             record,
-            now: Now { mono: Millis(0), unix_ms: 1_700_000_000_000 },
+            now,
             wall_ms: 1_700_000_000_000,
             wait: NextWake::Never,
             spins: 0,
@@ -108,6 +118,7 @@ impl World {
         for _ in 0..self.plan.length {
             let step = self.random.weighted(&self.plan.steps);
             self.step(step);
+            self.restart_after_failure();
         }
         self.stop_faults();
         if self.plan.stops {
@@ -115,6 +126,8 @@ impl World {
         } else {
             self.leave();
         }
+        let snapshots = self.disk.as_ref().map_or(0, |disk| disk.borrow().snapshots);
+        self.record.tally.add("snapshot complete", snapshots);
         for (reason, times) in &self.model.ledger.goodbyes {
             self.record.tally.add(&format!("goodbye seen: {reason:?}"), *times);
         }
@@ -126,19 +139,38 @@ impl World {
 
     /// Adds a client that reads all channels.
     fn add_observer(&mut self) {
+        let all = |channel| Subscription::new(channel, format!("c{channel}"), Since::All);
+        self.observe((0..self.plan.channels).map(all).collect());
+    }
+
+    /// The observer has lost its stream, and continues it.
+    pub(crate) fn observe_again(&mut self, old: &Reader) {
+        let again = |its: &Subscription| {
+            let since = its.id().map_or(Since::All, Since::Id);
+            Subscription::new(its.channel, format!("c{}", its.channel), since)
+        };
+        let healthy = (Faults::default(), usize::MAX);
+        let faults = self.net.borrow_mut().set_faults(healthy);
+        self.observe(old.subscriptions.iter().map(again).collect());
+        self.net.borrow_mut().set_faults(faults);
+    }
+
+    fn observe(&mut self, subscriptions: Vec<Subscription>) {
         let place = self.connect(None, 1 << 30);
         self.observer = Some(place);
         self.net.borrow_mut().links[place].is_perfect = true;
-        let channels = || 0..self.plan.channels;
-        let names = channels().map(|channel| format!("channel=c{channel}&from_id=0"));
+        let channels: Vec<_> = subscriptions.iter().map(|its| its.channel).collect();
+        let names = subscriptions.iter().map(|its| {
+            let id = its.id().unwrap_or(0);
+            format!("channel=c{}&from_id={id}", its.channel)
+        });
         let target = format!("/read?{}", names.collect::<Vec<_>>().join("&"));
         let bytes = request("GET", &target, &[("Accept", "text/event-stream")], None);
-        let subscribe = |channel| Subscription::new(channel, format!("c{channel}"), Since::All);
-        let mut reader = Reader::new(channels().map(subscribe).collect());
+        let mut reader = Reader::new(subscriptions);
         reader.observes = true;
         reader.terms = Terms { is_stream: true, may_be_ahead: false };
         let mut request = Request::new(Kind::Events);
-        (request.reader, request.channels) = (Some(reader), channels().collect());
+        (request.reader, request.channels) = (Some(reader), channels);
         let peer = &mut self.peers[place];
         (peer.is_observer, peer.rate, peer.answers_pings) = (true, ReadRate::Eager, true);
         let bytes = self.enqueue(place, request, bytes);
@@ -239,6 +271,8 @@ impl World {
                 let ms = self.random.pick(&[500, 5_000, 60_000]);
                 self.pass(ms);
             }
+            Step::FillDisk => self.fill_disk(),
+            Step::Crash => self.crash(),
             Step::Tick => {
                 let ms = self.random.pick(&[1, 5, 20, 100, 500]);
                 self.pass(ms);
@@ -332,6 +366,13 @@ impl World {
     fn stop_faults(&mut self) {
         self.record.step(|| "faults stop".to_owned());
         self.faults_stopped = true;
+        if let Some(disk) = self.disk.clone() {
+            if self.service.has_log_failed() {
+                self.crash();
+            }
+            disk.borrow_mut().heal();
+            self.run_on(10_000);
+        }
         {
             let mut net = self.net.borrow_mut();
             net.faults = Faults::default();
@@ -404,7 +445,7 @@ impl World {
             self.pass(10);
         }
         self.tally("stopped");
-        let has_none = self.model.goodbyes() == goodbyes;
+        let has_none = self.model.goodbyes() == goodbyes || self.has_lag();
         assert!(has_none || self.now.mono.0 > end - 4_000, "a stop says no goodbyes");
     }
 }

@@ -85,7 +85,7 @@ impl Model {
         its.is_drop_proposed = false;
         let is_changed = its.next_id != next_id;
         if is_changed || !its.is_shared || !self.members(channel).is_empty() {
-            return;
+            return self.tally.count("drop of a channel that is used again");
         }
         self.channels[channel].is_shared = false;
         if self.readers(channel) > 0 || self.channels[channel].proposed > 0 {

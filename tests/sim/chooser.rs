@@ -400,7 +400,7 @@ impl World {
 
     /// All clients go, time passes, and nothing must be left.
     fn finish(&mut self) {
-        self.plan.disk_fills = false;
+        (self.plan.disk_fills, self.plan.has_others) = (false, false);
         if self.log.is_some() {
             self.crash();
             self.set_health(LogHealth::Good);

@@ -39,6 +39,9 @@ impl World {
         if got.is_empty() {
             return;
         }
+        if self.plan.has_others && self.random.once_in(8) {
+            self.append_foreign();
+        }
         if self.plan.disk_fills && self.random.once_in(5) {
             self.record.step(|| format!("refused: {got:?}"));
             self.record.tally.count("record refused: disk full");
@@ -49,6 +52,17 @@ impl World {
             return;
         }
         self.append_record(proposals.bytes());
+    }
+
+    /// Another process that shares the log comes before this one, with a message.
+    fn append_foreign(&mut self) {
+        let channel = self.random.index(self.plan.channels);
+        let name = self.names[channel].write.clone();
+        let command = HubCommand::Write { channel: &name, from: None, text: "foreign" };
+        let mut commands = Vec::new();
+        minicbor::encode(command, &mut commands).expect("a Vec takes all bytes");
+        self.probe(channel);
+        self.append_record(&commands);
     }
 
     fn append_record(&mut self, commands: &[u8]) {

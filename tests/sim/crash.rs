@@ -50,7 +50,8 @@ impl World {
     }
 
     fn state_of(&self, hub: &Hub) -> SharedState {
-        SharedState::of(hub, self.now.mono, &self.plan.limits)
+        let limits = &self.plan.limits;
+        SharedState::of(hub, self.now.mono, limits.history, limits.retention_ms)
     }
 
     /// Claims that the log has the state of the hub, with a checkpoint and without one.

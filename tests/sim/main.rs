@@ -1,7 +1,7 @@
 //! The real hub compared with a naive model of it, driven by seeds.
 //!
-//! `SPEAK_SIM_SEEDS=N` runs the seeds below N. `SPEAK_SIM_SEED=K` runs that one alone and prints
-//! its steps.
+//! `SPEAK_SIM_SEEDS=N` runs the seeds below N, or N seeds from `SPEAK_SIM_FIRST` on.
+//! `SPEAK_SIM_SEED=K` runs that one alone and prints its steps.
 
 mod answers;
 mod apply;
@@ -31,7 +31,7 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 115] = [
+const RULES: [&str; 116] = [
     "answer cut",
     "answer shared",
     "answer shared by a stream and a poll",
@@ -48,6 +48,7 @@ const RULES: [&str; 115] = [
     "command failed: SessionEnded",
     "command failed: TooManyChannels",
     "cursor moved to the watermark of another name",
+    "drop of a channel that is used again",
     "dropped channel came again",
     "dropped channel stays for readers or commands",
     "dropped introduction given",

@@ -146,6 +146,8 @@ pub(crate) struct Plan {
     /// The wall clock jumps.
     pub(crate) wall_clock_jumps: bool,
     pub(crate) logging: Logging,
+    /// Other processes share the log.
+    pub(crate) has_others: bool,
     /// The disk of the log is full now and then.
     pub(crate) disk_fills: bool,
 }
@@ -207,6 +209,7 @@ impl Plan {
             wall_clock_jumps: random.once_in(4),
             logging,
             disk_fills: random.once_in(3),
+            has_others: limits.max_channels == 0 && random.once_in(2),
         }
     }
 }

@@ -38,13 +38,14 @@ impl Simulation {
         thread::spawn(|| self.watch_for_hangs());
         let began = Instant::now();
         let seeds = asked("SPEAK_SIM_SEEDS").unwrap_or(self.seeds);
-        let next = AtomicU64::new(0);
+        let first = asked("SPEAK_SIM_FIRST").unwrap_or(0);
+        let next = AtomicU64::new(first);
         let total = Mutex::new((0, Tally::default()));
         let work = || {
             // No more seeds begin after one has failed.
             let _end_of_all = OnPanic(|| next.store(u64::MAX / 2, Ordering::Relaxed));
             let new_seed = || Some(next.fetch_add(1, Ordering::Relaxed));
-            for seed in iter::from_fn(|| new_seed().filter(|seed| *seed < seeds)) {
+            for seed in iter::from_fn(|| new_seed().filter(|seed| *seed < first + seeds)) {
                 lock(&RUNNING).insert(seed, Instant::now());
                 let record = self.run(seed, Trace::Forgotten);
                 lock(&RUNNING).remove(&seed);

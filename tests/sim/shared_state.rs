@@ -6,8 +6,6 @@ use speak::hub::{
     Hub, Millis, Now, SnapshotChannel, SnapshotHeader, SnapshotRecord, SnapshotSession,
 };
 
-use super::plan::Limits;
-
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct SharedState {
     epoch: [u8; 8],
@@ -37,7 +35,7 @@ struct Session {
 impl SharedState {
     /// Returns the state of a hub, without messages that history has dropped at `now`: when that is
     /// done is local. Without history, all are gone after their delivery.
-    pub(crate) fn of(hub: &Hub, now: Millis, limits: &Limits) -> Self {
+    pub(crate) fn of(hub: &Hub, now: Millis, history: u64, retention_ms: u64) -> Self {
         let mut state = Self::default();
         let mut names = Vec::new();
         let save = |record: &SnapshotRecord<'_>| {
@@ -48,7 +46,7 @@ impl SharedState {
                 }
                 SnapshotRecord::Channel(channel) => {
                     names.push(channel.name.to_owned());
-                    let its = Channel::of(channel, now, limits);
+                    let its = Channel::of(channel, now, history, retention_ms);
                     assert!(state.channels.insert(channel.name.to_owned(), its).is_none());
                 }
                 SnapshotRecord::Session(session) => {
@@ -87,12 +85,11 @@ impl SharedState {
 }
 
 impl Channel {
-    fn of(record: &SnapshotChannel<'_>, now: Millis, limits: &Limits) -> Self {
+    fn of(record: &SnapshotChannel<'_>, now: Millis, history: u64, retention_ms: u64) -> Self {
         let next_id = record.first_id + record.entries.len() as u64;
         let entries = (record.first_id..).zip(&record.entries);
-        let is_retained = |id, at_ms| {
-            id + limits.history >= next_id && Millis(at_ms).after(limits.retention_ms) > now
-        };
+        let is_retained =
+            |id, at_ms| id + history >= next_id && Millis(at_ms).after(retention_ms) > now;
         Self {
             next_id,
             entries: entries

@@ -327,7 +327,7 @@ impl World {
 
     /// Lets the model learn where the ids of a channel that does not exist would continue.
     /// Such a read has no effect.
-    fn probe(&mut self, channel: usize) {
+    pub(crate) fn probe(&mut self, channel: usize) {
         if self.model.exists(channel) {
             return;
         }
