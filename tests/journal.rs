@@ -189,6 +189,24 @@ fn a_second_server_on_the_same_journal_does_not_start() {
 }
 
 #[test]
+fn a_journal_that_was_restored_from_a_backup_begins_a_new_epoch() {
+    let journal = Journal::new("restored");
+    let server = journal.start(&[]);
+    server.write("room", "howdy");
+    let before = server.read("room", "1").json();
+    kill(server);
+    let path = journal.path();
+    run_with(&["journal", &path, "--restored"]).prints("the next start begins a new epoch\n");
+    for _ in 0..2 {
+        let server = journal.start(&[]);
+        let after = server.read("room", "1").json();
+        assert_eq!(after["messages"], before["messages"]);
+        assert_ne!(after["epoch"], before["epoch"]);
+        kill(server);
+    }
+}
+
+#[test]
 fn an_upgrade_hands_the_journal_over() {
     let journal = Journal::new("upgrade");
     let mut server = journal.start(&[]);
@@ -321,7 +339,7 @@ fn a_disk_that_does_not_respond_is_told_and_waited_for() {
 }
 
 #[test]
-fn a_state_file_beside_a_journal_is_an_error() {
+fn a_state_file_and_a_journal_are_an_error() {
     let mut both = command();
     both.args(["--journal", "/nonexistent/j", "--state", "/nonexistent/s"]);
     run(both).fails_with(2, &["--journal", "--state"]);

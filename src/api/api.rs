@@ -12,10 +12,10 @@ use super::json;
 use super::params::{Body, Parameters};
 use super::payload::{EncodeCache, Insertion, Insertions};
 use super::phase::Phase;
-use super::proposed::Responder;
 use super::rate_limit::RateLimit;
 use super::read_params::ReadCall;
 use super::request_stats::{RequestKind, RequestStats};
+use super::responder::Responder;
 use super::response::{ReplyFormat, ResponseOptions, ResponseWriter};
 use super::route::Route;
 use super::shared_reply::MessageCache;
@@ -43,8 +43,8 @@ pub enum Handled {
         /// Longest wait. When it is over, the caller calls [`Hub::complete_empty`].
         wait_ms: u64,
     },
-    /// The call waits for the log. Nothing was appended: [`Api::respond_applied`] makes the response
-    /// later.
+    /// The call waits for the log. Nothing was appended: [`Api::respond_applied`] makes the
+    /// response later.
     Proposed(Responder),
     /// The request was not handled: it has to wait for earlier calls of the client, which wait for
     /// the log.

@@ -9,9 +9,9 @@ use super::error::Error;
 use super::frame_fields::{FrameFields, FrameValue};
 use super::json;
 use super::params::{Param, Parameters};
-use super::proposed::Responder;
 use super::read_params::ReadParams;
 use super::request_stats::RequestKind;
+use super::responder::Responder;
 use super::transport::WebSocket;
 use crate::hub::{Mode, push_string};
 

@@ -20,6 +20,7 @@ pub struct CliOptions {
     pub(super) quick: bool,
     pub(super) secrets: bool,
     pub(super) repair: bool,
+    pub(super) restored: bool,
 }
 
 /// Variable with the server that the commands talk to: that of the option `--server`.
@@ -53,6 +54,7 @@ impl CliOptions {
             quick: false,
             secrets: false,
             repair: false,
+            restored: false,
         };
         for spec in specs {
             spec.set_all(&mut options, spec.default).expect("valid defaults");

@@ -23,14 +23,16 @@ const UNKNOWN: usize = KINDS.len() - 1;
 pub(super) fn run(options: &CliOptions, operands: &[OsString]) -> Result<ExitStatus, Failure> {
     let directory = Path::new(&operands[0]);
     let failure = |JournalError(line)| Failure::Error(line);
-    if options.repair {
-        let cuts = journal::repair(directory).map_err(failure)?;
+    if options.repair || options.restored {
+        let cuts = journal::repair(directory, options.restored).map_err(failure)?;
         let mut text = String::new();
         for cut in &cuts {
             let kept = cut.kept_bytes;
             let _ = writeln!(text, "{}: kept {kept} bytes, saved as {}", cut.name, cut.saved_as);
         }
-        if cuts.is_empty() {
+        if options.restored {
+            text.push_str("the next start begins a new epoch\n");
+        } else if cuts.is_empty() {
             text.push_str("nothing to repair\n");
         }
         print(&text)?;

@@ -140,7 +140,7 @@ pub const COMMANDS: &[Subcommand] = &[
         name: "journal",
         operands: &["DIR"],
         about: "print what a journal holds, or cut it at its damage",
-        more: "DIR is that of --journal. A server may use it meanwhile, except for --repair.\n\
+        more: "DIR is that of --journal. A server may use it meanwhile, except for --repair and --restored.\n\
                Exit status: 0 if a server can start with the journal, 1 if not.\n",
         specs: &[
             Spec {
@@ -156,6 +156,13 @@ pub const COMMANDS: &[Subcommand] = &[
                 default: "off",
                 help: "keep what is before the damage, and save the damaged files",
                 set: |options, text| set(&mut options.repair, parse_bool(text)),
+            },
+            Spec {
+                name: "restored",
+                takes: Arity::Nothing,
+                default: "off",
+                help: "DIR is a backup: message ids begin a new epoch at the next start",
+                set: |options, text| set(&mut options.restored, parse_bool(text)),
             },
         ],
         run: journal::run,

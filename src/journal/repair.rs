@@ -27,12 +27,13 @@ pub struct Cut {
 
 /// Cuts the journal in `directory` at its first damage, so that a server can start with it. The
 /// files with damage, and all later ones, are saved under other names. The next start begins a new
-/// epoch. Returns what was cut: nothing if there is no damage.
+/// epoch, also without damage if the journal `is_restored` from a backup: clients may have seen
+/// messages that it lacks. Returns what was cut: nothing if there is no damage.
 ///
 /// # Errors
 ///
 /// [`JournalError`], also if a process uses the journal.
-pub fn repair(directory: &Path) -> Result<Vec<Cut>, JournalError> {
+pub fn repair(directory: &Path, is_restored: bool) -> Result<Vec<Cut>, JournalError> {
     let path = directory.display();
     if !directory.is_dir() {
         return Err(JournalError(format!("{path} is no directory: give that of --journal")));
@@ -47,7 +48,7 @@ pub fn repair(directory: &Path) -> Result<Vec<Cut>, JournalError> {
     // Each round cuts one file, or adds the one that is missing.
     loop {
         match read_journal(&repair.directory, opened.boot_id, &mut |_| Ok(())) {
-            Ok(_) if !repair.is_damaged => return Ok(repair.cuts),
+            Ok(_) if !repair.is_damaged && !is_restored => return Ok(repair.cuts),
             Ok(contents) => {
                 let mut recovered = contents.recovered(opened);
                 recovered.needs_new_epoch = true;

@@ -72,13 +72,13 @@ fn check_repair(path: &Path, pieces: usize, positions: &[u64]) {
         .map(|entry| entry.unwrap().path())
         .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(path)))
         .collect();
-    let cuts = repair(path).unwrap();
+    let cuts = repair(path, false).unwrap();
     assert!(!cuts.is_empty());
     for cut in &cuts {
         let (_, bytes) = before.iter().find(|(name, _)| *name == cut.name).unwrap();
         assert!(fs::read(path.join(&cut.saved_as)).unwrap() == *bytes.as_ref().unwrap());
     }
-    assert_eq!(repair(path).unwrap(), [], "a second repair finds nothing");
+    assert_eq!(repair(path, false).unwrap(), [], "a second repair finds nothing");
     let (recovered, found_pieces, found) = recover(path);
     assert_eq!((found_pieces, &found[..]), (pieces, positions));
     assert!(recovered.needs_new_epoch);
@@ -101,7 +101,7 @@ fn a_journal_without_damage_stays_as_it_is() {
     let name = segment_name(9);
     let torn = HEADER_BYTES + RECORD_BYTES - 5;
     File::options().write(true).open(path.join(&name)).unwrap().set_len(torn).unwrap();
-    assert_eq!(repair(&path).unwrap(), []);
+    assert_eq!(repair(&path, false).unwrap(), []);
     assert_eq!(fs::metadata(path.join(&name)).unwrap().len(), torn);
 }
 
@@ -158,7 +158,7 @@ fn a_snapshot_without_segments_gets_one() {
     for first in [1, 5, 9] {
         fs::remove_file(path.join(segment_name(first))).unwrap();
     }
-    assert_eq!(repair(&path).unwrap(), []);
+    assert_eq!(repair(&path, false).unwrap(), []);
     let (recovered, pieces, positions) = recover(&path);
     assert!(recovered.needs_new_epoch && recovered.position == 9);
     assert!(pieces == 3 && positions.is_empty());
@@ -170,9 +170,9 @@ fn a_journal_in_use_is_described_and_not_repaired() {
     let opened = Opened::open(Config::new(path.clone(), SyncMode::Always)).unwrap();
     let summary = inspect(&path, &mut |_| {}).unwrap();
     assert!(summary.is_in_use && summary.recovery.is_none() && summary.files.len() == 3);
-    assert!(repair(&path).unwrap_err().0.contains("in use"));
+    assert!(repair(&path, false).unwrap_err().0.contains("in use"));
     drop(opened);
-    assert!(repair(&path).is_ok());
+    assert!(repair(&path, false).is_ok());
 }
 
 #[test]

@@ -27,8 +27,8 @@ pub(super) struct InitialState {
 }
 
 impl InitialState {
-    /// Receives the state of a predecessor, else reads the journal or loads the state file, if there
-    /// is one.
+    /// Receives the state of a predecessor, else reads the journal or loads the state file, if
+    /// there is one.
     ///
     /// # Errors
     ///

@@ -5,25 +5,21 @@
 //! applied, and their calls are answered.
 
 use std::mem;
-use std::time::Duration;
 
 use minicbor::Decoder;
 
 use super::client::{AfterResponse, State};
+use super::commits::{
+    LATE_MS, PendingRecord, RecordProgress, SLOW_MS, WaitingCall, WaitingResponse,
+};
 use super::http::Pause;
 use super::listener::Listener;
 use super::service::Service;
 use crate::api::{Error, Responder};
 use crate::http::Persistence;
-use crate::hub::{Command, Hub, Key, LogHealth, Millis, Now, Proposals};
+use crate::hub::{Command, Key, LogHealth, Proposals};
 use crate::log::{Log, Outcome};
-use crate::metrics::{LogGauges, LogRefusal};
-
-/// Time of writing a record after which sessions no longer time out.
-const SLOW_MS: u64 = 1_000;
-
-/// Time of writing a record after which its calls are answered, with an outcome that is unknown.
-const LATE_MS: u64 = 5_000;
+use crate::metrics::LogRefusal;
 
 /// Interval of attempts to write while the disk is full. Calls wait so long for one of them.
 const RETRY_MS: u64 = 1_000;
@@ -33,133 +29,6 @@ const INDEX_BITS: u32 = 20;
 
 const FULL: Error = Error::OverCapacity("the disk of the journal is full; retry later");
 const BEHIND: Error = Error::OverCapacity("the journal cannot be written for now; retry later");
-
-/// The log, and the calls that wait for it.
-#[derive(Default)]
-pub(super) struct Commits {
-    log: Option<Box<dyn Log>>,
-    /// Calls whose commands are proposals of the hub, in the order of the commands.
-    waiting: Vec<WaitingCall>,
-    record: Option<PendingRecord>,
-    /// Empty, with memory for the next record.
-    spare: Proposals,
-    /// Position of the last record that was applied.
-    position: u64,
-    /// A checkpoint of the hub is being saved.
-    is_saving: bool,
-    /// Time of the next attempt after one that found the disk full.
-    retry_at: Option<Millis>,
-    has_failed: bool,
-}
-
-/// A call that waits for the log.
-struct WaitingCall {
-    client: Key,
-    /// Index of its command among those of the record.
-    command: u32,
-    response: WaitingResponse,
-}
-
-enum WaitingResponse {
-    /// Made when the command is applied.
-    Of(Responder),
-    /// A response that waits for those before it.
-    Ready(Vec<u8>, Persistence),
-}
-
-/// A record from its append until all of its commands are applied.
-struct PendingRecord {
-    proposals: Proposals,
-    waiting: Vec<WaitingCall>,
-    /// Time of the record.
-    now: Now,
-    progress: RecordProgress,
-}
-
-#[derive(Clone, Copy)]
-enum RecordProgress {
-    Writing,
-    /// In the log at `position`. The commands before `index` are applied; their bytes end at
-    /// `offset`, and `answered` calls of them are answered.
-    Applying {
-        position: u64,
-        index: u32,
-        offset: usize,
-        answered: usize,
-    },
-}
-
-impl Commits {
-    /// Returns whether there is a step to take without waiting for the log.
-    #[inline]
-    pub(super) fn has_work(&self, hub: &Hub) -> bool {
-        let Some(log) = &self.log else { return false };
-        match &self.record {
-            None => self.retry_at.is_none() && hub.proposed() > 0 && log.is_ready(),
-            Some(record) => matches!(record.progress, RecordProgress::Applying { .. }),
-        }
-    }
-
-    /// Returns whether a record is being written or applied.
-    pub(super) fn has_record(&self) -> bool {
-        self.record.is_some()
-    }
-
-    /// Returns the time at which the record that is being written becomes slow, or late. After a
-    /// full disk, returns that of the next attempt, unless nothing is proposed.
-    #[inline]
-    pub(super) fn next_deadline(&self, hub: &Hub, now: Millis) -> Option<Millis> {
-        self.log.as_ref()?;
-        let Some(record) = &self.record else {
-            return self.retry_at.filter(|_| hub.proposed() > 0);
-        };
-        let begun = record.now.mono;
-        let deadlines = [begun.after(SLOW_MS), begun.after(LATE_MS)];
-        deadlines.into_iter().find(|at| *at > now)
-    }
-
-    /// Returns the values for the metrics.
-    pub(super) fn gauges(&self, now: Millis) -> LogGauges {
-        let Some(log) = &self.log else { return LogGauges::default() };
-        let lag_ms = self.lag_ms(now);
-        LogGauges {
-            is_up: !self.has_failed && self.retry_at.is_none() && lag_ms < LATE_MS,
-            lag: Duration::from_millis(lag_ms),
-            position: self.position,
-            bytes: log.bytes(),
-        }
-    }
-
-    /// Returns the time for which a record has been written.
-    fn lag_ms(&self, now: Millis) -> u64 {
-        match &self.record {
-            Some(PendingRecord { now: begun, progress: RecordProgress::Writing, .. }) => {
-                now.0 - begun.mono.0
-            }
-            _ => 0,
-        }
-    }
-
-    /// Returns the bytes of the record and of waiting calls.
-    pub(super) fn memory(&self) -> usize {
-        let calls = |calls: &Vec<WaitingCall>| {
-            calls.capacity() * size_of::<WaitingCall>()
-                + calls.iter().map(WaitingCall::memory).sum::<usize>()
-        };
-        let record = self.record.as_ref();
-        calls(&self.waiting)
-            + record.map_or(0, |record| record.proposals.bytes().len() + calls(&record.waiting))
-    }
-}
-
-impl WaitingCall {
-    fn memory(&self) -> usize {
-        match &self.response {
-            WaitingResponse::Of(responder) => responder.memory(),
-            WaitingResponse::Ready(bytes, _) => bytes.capacity(),
-        }
-    }
-}
 
 impl<L: Listener> Service<L> {
     /// Makes changes wait for a log from now on.

@@ -9,6 +9,7 @@ mod client;
 mod client_io;
 mod client_table;
 mod commit;
+mod commits;
 mod config;
 mod event;
 mod fair_queue;

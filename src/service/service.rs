@@ -6,7 +6,7 @@ use super::acceptor::Acceptor;
 use super::budget::Budget;
 use super::client::State;
 use super::client_io::ClientIo;
-use super::commit::Commits;
+use super::commits::Commits;
 use super::config::{api_config, hub_config};
 use super::event::Event;
 use super::gauges::Gauges;

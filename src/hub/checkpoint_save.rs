@@ -1,0 +1,164 @@
+//! Saving a checkpoint, piece by piece.
+
+use super::channel::Channel;
+use super::checkpoint::{
+    Checkpoint, CheckpointEnd, CheckpointHeader, CheckpointRecord, CheckpointSession, NextPart,
+    push,
+};
+use super::hub::Hub;
+use super::session::Session;
+use super::snapshot::SnapshotEntry;
+use super::time::Now;
+
+/// Members or messages that one record holds at most.
+const RECORD_ITEMS: usize = 1024;
+
+impl Hub {
+    /// Begins a checkpoint. [`Hub::next_piece`] returns its pieces. All commands of the log up to
+    /// now must be applied.
+    pub fn begin_checkpoint(&mut self) {
+        let id_watermarks = self.channels.id_watermarks();
+        let mut rescued = Vec::new();
+        push(
+            &mut rescued,
+            &CheckpointRecord::Header(CheckpointHeader {
+                epoch: *self.epoch.as_bytes(),
+                watermark_hash_key: id_watermarks.key(),
+                last_session: self.sessions.last_number(),
+                id_watermarks: id_watermarks.iter().collect(),
+            }),
+        );
+        self.checkpoint = Some(Checkpoint { rescued, next: NextPart::Session(0) });
+    }
+
+    /// Sets the bytes at which a piece is complete. For a simulation, whose states are small.
+    pub fn set_piece_bytes(&mut self, bytes: usize) {
+        self.piece_bytes = bytes;
+    }
+
+    /// Gives up the checkpoint.
+    pub fn abandon_checkpoint(&mut self) {
+        self.checkpoint = None;
+    }
+
+    /// Returns the next piece of the checkpoint, of some 256 KiB; `None` after the last one.
+    /// `now` is the time of the last record.
+    pub fn next_piece(&mut self, now: Now) -> Option<Vec<u8>> {
+        let Checkpoint { mut rescued, mut next } = self.checkpoint.take()?;
+        if matches!(next, NextPart::Nothing) {
+            return None;
+        }
+        let mut piece = Vec::new();
+        loop {
+            // The messages of a channel come one after the other, with nothing in between.
+            if !matches!(next, NextPart::Entries { .. }) {
+                piece.append(&mut rescued);
+            }
+            if piece.len() >= self.piece_bytes || matches!(next, NextPart::Nothing) {
+                break;
+            }
+            next = self.save_part(next, now, &mut piece);
+        }
+        self.checkpoint = Some(Checkpoint { rescued, next });
+        Some(piece)
+    }
+
+    /// Saves a part of the state. Returns the next part.
+    fn save_part(&self, part: NextPart, now: Now, piece: &mut Vec<u8>) -> NextPart {
+        match part {
+            NextPart::Session(index) if index < self.sessions.index_bound() => {
+                if let Some(session) = self.sessions.get(index) {
+                    push(piece, &self.session_record(session, self.position));
+                }
+                NextPart::Session(index + 1)
+            }
+            NextPart::Session(_) => NextPart::Channel(0),
+            NextPart::Channel(index) => self.save_channel(index, piece),
+            NextPart::Entries { channel, created_at, id, end } => {
+                // An index is used again, also for a channel that only has readers.
+                let is_same = |it: &&Channel| it.is_shared && it.created_at == created_at;
+                match self.channels.get(channel).filter(is_same) {
+                    Some(it) => it.save_entries(channel, id, end, self.piece_bytes, piece),
+                    None => NextPart::Channel(channel + 1),
+                }
+            }
+            NextPart::End | NextPart::Nothing => {
+                let end = CheckpointEnd {
+                    position: self.position,
+                    applied_hash: self.applied_hash,
+                    mono_ms: now.mono.0,
+                    unix_ms: now.unix_ms,
+                };
+                push(piece, &CheckpointRecord::End(end));
+                NextPart::Nothing
+            }
+        }
+    }
+
+    fn save_channel(&self, index: u32, piece: &mut Vec<u8>) -> NextPart {
+        if index >= self.channels.index_bound() {
+            return NextPart::End;
+        }
+        let Some(channel) = self.channels.get(index).filter(|channel| channel.is_shared) else {
+            return NextPart::Channel(index + 1);
+        };
+        push(piece, &channel.to_checkpoint(self.position));
+        let mut members: Vec<_> = channel.snapshot_members().collect();
+        members.sort_unstable_by_key(|member| member.id);
+        let mut members = members.into_iter();
+        while members.len() > 0 {
+            let some = members.by_ref().take(RECORD_ITEMS).collect();
+            push(piece, &CheckpointRecord::Members(some));
+        }
+        channel.save_entries(index, channel.first_id, channel.next_id(), self.piece_bytes, piece)
+    }
+
+    /// Makes the record of a session.
+    pub(super) fn session_record<'h>(
+        &'h self,
+        session: &'h Session,
+        position: u64,
+    ) -> CheckpointRecord<'h> {
+        let names = session.channels.iter().map(|channel| &*self.channels[*channel].name);
+        CheckpointRecord::Session(CheckpointSession {
+            number: session.number,
+            auth: session.auth.reveal(),
+            position,
+            channels: names.collect(),
+        })
+    }
+}
+
+impl Channel {
+    /// Saves messages from `id` on, until the piece is complete. Returns the next part.
+    fn save_entries(
+        &self,
+        index: u32,
+        id: u64,
+        end: u64,
+        piece_bytes: usize,
+        piece: &mut Vec<u8>,
+    ) -> NextPart {
+        // History may have dropped some since the last piece.
+        let mut id = id.max(self.first_id);
+        while id < end && piece.len() < piece_bytes {
+            let first = (id - self.first_id) as usize;
+            let (mut last, mut bytes) = (first, 0);
+            while last < (end - self.first_id) as usize
+                && last - first < RECORD_ITEMS
+                && (last == first || bytes + self.entries[last].json.len() < piece_bytes)
+            {
+                bytes += self.entries[last].json.len();
+                last += 1;
+            }
+            let entries = self.entries.range(first..last).map(SnapshotEntry::of).collect();
+            push(piece, &CheckpointRecord::Entries { first_id: id, entries });
+            id += (last - first) as u64;
+        }
+        if id < end {
+            NextPart::Entries { channel: index, created_at: self.created_at, id, end }
+        } else {
+            NextPart::Channel(index + 1)
+        }
+    }
+}

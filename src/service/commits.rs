@@ -1,0 +1,144 @@
+//! The log of a service, and the calls that wait for it.
+
+use std::time::Duration;
+
+use crate::api::Responder;
+use crate::http::Persistence;
+use crate::hub::{Hub, Key, Millis, Now, Proposals};
+use crate::log::Log;
+use crate::metrics::LogGauges;
+
+/// Time of writing a record after which sessions no longer time out.
+pub(super) const SLOW_MS: u64 = 1_000;
+
+/// Time of writing a record after which its calls are answered, with an outcome that is unknown.
+pub(super) const LATE_MS: u64 = 5_000;
+
+/// The log, and the calls that wait for it.
+#[derive(Default)]
+pub(super) struct Commits {
+    pub(super) log: Option<Box<dyn Log>>,
+    /// Calls whose commands are proposals of the hub, in the order of the commands.
+    pub(super) waiting: Vec<WaitingCall>,
+    pub(super) record: Option<PendingRecord>,
+    /// Empty, with memory for the next record.
+    pub(super) spare: Proposals,
+    /// Position of the last record that was applied.
+    pub(super) position: u64,
+    /// A checkpoint of the hub is being saved.
+    pub(super) is_saving: bool,
+    /// Time of the next attempt after one that found the disk full.
+    pub(super) retry_at: Option<Millis>,
+    pub(super) has_failed: bool,
+}
+
+/// A call that waits for the log.
+pub(super) struct WaitingCall {
+    pub(super) client: Key,
+    /// Index of its command among those of the record.
+    pub(super) command: u32,
+    pub(super) response: WaitingResponse,
+}
+
+/// Response to a call that waits for the log.
+pub(super) enum WaitingResponse {
+    /// Made when the command is applied.
+    Of(Responder),
+    /// A response that waits for those before it.
+    Ready(Vec<u8>, Persistence),
+}
+
+/// A record from its append until all of its commands are applied.
+pub(super) struct PendingRecord {
+    pub(super) proposals: Proposals,
+    pub(super) waiting: Vec<WaitingCall>,
+    /// Time of the record.
+    pub(super) now: Now,
+    pub(super) progress: RecordProgress,
+}
+
+/// Progress of a record.
+#[derive(Clone, Copy)]
+pub(super) enum RecordProgress {
+    Writing,
+    /// In the log at `position`. The commands before `index` are applied; their bytes end at
+    /// `offset`, and `answered` calls of them are answered.
+    Applying {
+        position: u64,
+        index: u32,
+        offset: usize,
+        answered: usize,
+    },
+}
+
+impl Commits {
+    /// Returns whether there is a step to take without waiting for the log.
+    #[inline]
+    pub(super) fn has_work(&self, hub: &Hub) -> bool {
+        let Some(log) = &self.log else { return false };
+        match &self.record {
+            None => self.retry_at.is_none() && hub.proposed() > 0 && log.is_ready(),
+            Some(record) => matches!(record.progress, RecordProgress::Applying { .. }),
+        }
+    }
+
+    /// Returns whether a record is being written or applied.
+    pub(super) fn has_record(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// Returns the time at which the record that is being written becomes slow, or late. After a
+    /// full disk, returns that of the next attempt, unless nothing is proposed.
+    #[inline]
+    pub(super) fn next_deadline(&self, hub: &Hub, now: Millis) -> Option<Millis> {
+        self.log.as_ref()?;
+        let Some(record) = &self.record else {
+            return self.retry_at.filter(|_| hub.proposed() > 0);
+        };
+        let begun = record.now.mono;
+        let deadlines = [begun.after(SLOW_MS), begun.after(LATE_MS)];
+        deadlines.into_iter().find(|at| *at > now)
+    }
+
+    /// Returns the values for the metrics.
+    pub(super) fn gauges(&self, now: Millis) -> LogGauges {
+        let Some(log) = &self.log else { return LogGauges::default() };
+        let lag_ms = self.lag_ms(now);
+        LogGauges {
+            is_up: !self.has_failed && self.retry_at.is_none() && lag_ms < LATE_MS,
+            lag: Duration::from_millis(lag_ms),
+            position: self.position,
+            bytes: log.bytes(),
+        }
+    }
+
+    /// Returns the time for which a record has been written.
+    pub(super) fn lag_ms(&self, now: Millis) -> u64 {
+        match &self.record {
+            Some(PendingRecord { now: begun, progress: RecordProgress::Writing, .. }) => {
+                now.0 - begun.mono.0
+            }
+            _ => 0,
+        }
+    }
+
+    /// Returns the bytes of the record and of waiting calls.
+    pub(super) fn memory(&self) -> usize {
+        let calls = |calls: &Vec<WaitingCall>| {
+            calls.capacity() * size_of::<WaitingCall>()
+                + calls.iter().map(WaitingCall::memory).sum::<usize>()
+        };
+        let record = self.record.as_ref();
+        calls(&self.waiting)
+            + record.map_or(0, |record| record.proposals.bytes().len() + calls(&record.waiting))
+    }
+}
+
+impl WaitingCall {
+    fn memory(&self) -> usize {
+        match &self.response {
+            WaitingResponse::Of(responder) => responder.memory(),
+            WaitingResponse::Ready(bytes, _) => bytes.capacity(),
+        }
+    }
+}
