@@ -140,7 +140,8 @@ pub const COMMANDS: &[Subcommand] = &[
         name: "journal",
         operands: &["DIR"],
         about: "print what a journal holds, or cut it at its damage",
-        more: "DIR is that of --journal. A server may use it meanwhile, except for --repair and --restored.\n\
+        more: "DIR is that of --journal. A server may use it meanwhile, but not with --repair or\n\
+               --restored.\n\
                Exit status: 0 if a server can start with the journal, 1 if not.\n",
         specs: &[
             Spec {
