@@ -96,7 +96,7 @@ pub(super) struct CheckpointEnd {
     /// Position of the last command that was applied.
     #[n(0)]
     pub(super) position: u64,
-    /// [`Hub::applied_hash`] at this position.
+    /// [`Hub::applied_hash`](super::Hub::applied_hash) at this position.
     #[n(1)]
     pub(super) applied_hash: u64,
     /// Time, in milliseconds of the clock that deadlines use.

@@ -17,7 +17,7 @@ pub struct Summary {
     pub is_in_use: bool,
     /// Snapshots, then segments, each by position.
     pub files: Vec<FileSummary>,
-    /// Names of the files that [`repair`](super::repair) has saved.
+    /// Names of the files that [`repair`](super::repair()) has saved.
     pub saved: Vec<String>,
     /// Position of the last record that a start would find, or its error. `None` if the journal is
     /// in use.

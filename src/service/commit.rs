@@ -236,12 +236,11 @@ impl<L: Listener> Service<L> {
                 commits.is_saving = true;
             }
         } else if commits.is_saving && log.wants_piece() {
-            match hub.next_piece(io.now) {
-                Some(piece) => log.append_piece(&piece),
-                None => {
-                    log.finish_snapshot();
-                    commits.is_saving = false;
-                }
+            if let Some(piece) = hub.next_piece(io.now) {
+                log.append_piece(&piece);
+            } else {
+                log.finish_snapshot();
+                commits.is_saving = false;
             }
         }
     }

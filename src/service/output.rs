@@ -65,9 +65,8 @@ impl<L: Listener> Service<L> {
                 self.end_stream(key);
                 AfterResponse::Linger
             }
-            Pause::Waiting => return,
             Pause::Blocked if client.is_read_closed => return self.close(key),
-            Pause::Blocked => return,
+            Pause::Blocked | Pause::Waiting => return,
             Pause::NeedData if flush == Flush::Complete => {
                 if client.is_readable {
                     self.io.clients.schedule(key);
