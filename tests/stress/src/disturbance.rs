@@ -16,6 +16,10 @@ const CALLERS_AT_KILL: usize = 60;
 /// Time after these calls within which it is killed: some records are written in it.
 const KILLED_WITHIN_US: u64 = 3_000;
 
+/// Share of starts of which the first attempt is killed, while it reads the journal or writes to it.
+const STARTS_KILLED_PERCENT: u64 = 40;
+const START_KILLED_WITHIN_US: u64 = 60_000;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Disturbance {
     /// The server is killed, and started again.
@@ -128,6 +132,12 @@ impl World {
     /// Starts a server whose predecessor has ended, and returns the memory that it has without
     /// `--state`.
     pub(crate) fn start_again(&mut self) -> Checked<Memory> {
+        if self.launcher.journal.is_some() && self.random.percent(STARTS_KILLED_PERCENT) {
+            let mut starting = self.launcher.spawn(self.server.address)?;
+            thread::sleep(Duration::from_micros(self.random.below(START_KILLED_WITHIN_US)));
+            starting.kill()?;
+            self.count("kills of a server that starts");
+        }
         let (began, began_ms) = self.clock.update();
         self.server = self.launcher.start(self.server.address)?;
         self.figures.cpu_counted_ns = 0;

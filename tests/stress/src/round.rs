@@ -90,6 +90,7 @@ impl World {
     fn round(&mut self, churn: Duration, upgrades: u64, disturbances: &[Disturbance]) -> Checked {
         self.phase = Phase::Churn;
         let count = disturbances.len();
+        let mut next_kill = self.next_kill().filter(|_| count > 0);
         let stretch = churn / (upgrades as u32 + count as u32 + 1);
         for at in 0..=count.max(upgrades as usize) {
             if (at as u64) < upgrades {
@@ -98,12 +99,18 @@ impl World {
             if let Some(disturbance) = disturbances.get(at) {
                 self.disturb(*disturbance)?;
             }
-            self.churn_for(stretch.max(STRETCH_MIN), !disturbances.is_empty())?;
+            self.churn_for(stretch.max(STRETCH_MIN), &mut next_kill)?;
         }
         self.phase = Phase::Pause;
         self.run_until(|world| world.unfinished(true))?;
         self.await_quiet_channels()?;
         self.phase = Phase::Clear;
+        if next_kill.is_some() {
+            // While all leave.
+            let pause = Duration::from_millis(self.random.below(KILL_INTERVAL_MOST_MS));
+            self.run_for(pause)?;
+            self.disturb(Disturbance::Kill)?;
+        }
         self.run_until(|world| world.unfinished(false))?;
         for channel in 0..self.observers.len() {
             let its = &self.ledger.channels[channel];
@@ -116,21 +123,21 @@ impl World {
         Ok(())
     }
 
-    /// Users come and go. A server with a journal is killed at random, if it is to be disturbed.
-    fn churn_for(&mut self, time: Duration, is_disturbed: bool) -> Checked {
-        if !is_disturbed || self.launcher.journal.is_none() {
-            return self.run_for(time);
-        }
+    /// Users come and go, and the server is killed when that is due.
+    fn churn_for(&mut self, time: Duration, next_kill: &mut Option<Instant>) -> Checked {
         let end = Instant::now() + time;
-        loop {
-            let pause = Duration::from_millis(self.random.below(KILL_INTERVAL_MOST_MS));
-            let rest = end.saturating_duration_since(Instant::now());
-            self.run_for(pause.min(rest))?;
-            if pause >= rest {
-                return Ok(());
-            }
+        while let Some(at) = next_kill.filter(|at| *at < end) {
+            self.run_for(at.saturating_duration_since(Instant::now()))?;
             self.disturb(Disturbance::Kill)?;
+            *next_kill = self.next_kill();
         }
+        self.run_for(end.saturating_duration_since(Instant::now()))
+    }
+
+    /// Chooses the time of the next kill. `None` without a journal.
+    fn next_kill(&mut self) -> Option<Instant> {
+        self.launcher.journal.as_ref()?;
+        Some(Instant::now() + Duration::from_millis(self.random.below(KILL_INTERVAL_MOST_MS)))
     }
 
     fn run_for(&mut self, time: Duration) -> Checked {

@@ -70,6 +70,15 @@ pub(crate) struct Server {
 
 impl Launcher {
     pub(crate) fn start(&self, address: SocketAddrV4) -> Result<Server, Fault> {
+        let mut running = self.spawn(address)?;
+        running.await_address().map_err(|error| {
+            Fault::new(format!("speak does not start: {error}\n{}", running.log_end()))
+        })?;
+        Ok(Server { running, address })
+    }
+
+    /// Starts a server, and does not wait until it serves.
+    pub(crate) fn spawn(&self, address: SocketAddrV4) -> Result<Running, Fault> {
         let mut command = Command::new(&self.speak);
         command.args(["--listen", &address.to_string()]).args(OPTIONS.split(' '));
         if let Some(file) = &self.state_file {
@@ -80,11 +89,7 @@ impl Launcher {
             command
                 .args(["--journal-sync", if *sync == JournalSync::Os { "os" } else { "always" }]);
         }
-        let mut running = Running::spawn(command, self.cores, fresh_folder("speak-stress")?)?;
-        running.await_address().map_err(|error| {
-            Fault::new(format!("speak does not start: {error}\n{}", running.log_end()))
-        })?;
-        Ok(Server { running, address })
+        Ok(Running::spawn(command, self.cores, fresh_folder("speak-stress")?)?)
     }
 }
 
