@@ -24,6 +24,8 @@ TARGET ?= session
 SECONDS ?= 60
 USERS ?= 1000
 UPGRADES ?= 10
+# `always` or `os`: the servers of the stress run keep a journal, and are killed often.
+JOURNAL ?=
 # Works with the stable compiler: only an address sanitizer would need a nightly one.
 FUZZ := tests/fuzz
 CARGO_FUZZ := cargo fuzz run --fuzz-dir $(FUZZ) --sanitizer none
@@ -115,11 +117,12 @@ overload: ## thousands of slow clients, 20,000 connects at once, 18,000 readers
 	SPEAK_OVERLOAD=1 cargo test --release --locked --test slow --test overload --test hostile -- \
 	    --nocapture --test-threads 1
 
-stress: ## many users, upgrades and kills: SECONDS=60 USERS=1000 UPGRADES=10 SEED=
+stress: ## many users, upgrades, kills: SECONDS=60 USERS=1000 UPGRADES=10 SEED= JOURNAL=always
 	cargo build --release --locked
 	cargo build --release --locked --manifest-path tests/stress/Cargo.toml
 	$(STRESS) --speak target/release/speak --seconds $(SECONDS) --users $(USERS) \
-	    --upgrades $(UPGRADES) $(if $(SEED),--seed $(SEED))
+	    --upgrades $(UPGRADES) $(if $(SEED),--seed $(SEED)) \
+	    $(if $(JOURNAL),--journal $(JOURNAL))
 
 bench: bench-tools ## Speak against nchan, nginx and a baseline, in under two minutes
 	$(BENCH) run --quick --speak target/release/speak

@@ -2,9 +2,12 @@
 
 mod common;
 
+use std::net::TcpStream;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
-use common::{Folder, Server, command, request, run, run_with, until};
+use common::{Folder, Server, command, free_address, request, run, run_with, until};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -222,6 +225,40 @@ fn an_upgrade_hands_the_journal_over() {
     kill(server);
     let server = journal.start(&[]);
     assert_eq!(server.read("room", "0").text(), before.text());
+}
+
+/// The kill comes before the old process has sent its state, or after that.
+#[test]
+fn a_kill_of_the_old_process_during_an_upgrade_loses_nothing_acknowledged() {
+    let journal = Journal::new("kill-old");
+    // The new process may have to bind the address itself, so it has to know the port.
+    let port = free_address();
+    let path = journal.path();
+    let mut all = Vec::new();
+    for pause_ms in [0, 5, 20, 60] {
+        let options = ["--journal", &path];
+        let mut server = Server::on(&[&port.to_string()], &options);
+        let mut write = |server: &Server, text: &str| {
+            all.push((server.write("room", text), text.to_owned()));
+        };
+        let josh = server.introduce("other room", "Josh");
+        let epoch = server.read("room", "1").json()["epoch"].clone();
+        write(&server, &format!("before {pause_ms}"));
+        server.signal(Signal::USR2);
+        until("an upgrade has started", || !server.successors().is_empty());
+        thread::sleep(Duration::from_millis(pause_ms));
+        server.signal(Signal::KILL);
+        server.adopt_successor();
+        until("the new one serves", || TcpStream::connect(port).is_ok());
+        write(&server, &format!("after {pause_ms}"));
+        server.call_as(&josh, "/write", "other room", "here still").ok();
+        assert_eq!(server.read("room", "1").json()["epoch"], epoch, "{pause_ms}");
+        has_all(&server, &all);
+        let ids: Vec<_> = all.iter().map(|(id, _)| *id).collect();
+        assert_eq!(ids, (1..=ids.len() as u64).collect::<Vec<_>>(), "{pause_ms}");
+    }
+    let server = journal.start(&[]);
+    has_all(&server, &all);
 }
 
 /// At each of its system calls, the process may be killed.

@@ -6,6 +6,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -17,6 +19,9 @@ use super::storage::{Storage, StoredFile};
 /// Only the owner may read the files: they contain every secret of the server.
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
+
+/// Interval at which the lock of a process that is about to exit is tried.
+const LOCK_INTERVAL: Duration = Duration::from_millis(1);
 
 const LOCK_NAME: &str = "lock";
 const SEGMENT_PREFIX: &str = "segment-";
@@ -119,7 +124,9 @@ impl Directory {
     }
 
     /// Takes the lock of the directory. Another process that has it is an error.
-    pub(super) fn lock(&self) -> Result<OwnedFd, JournalError> {
+    ///
+    /// Waits up to `wait_max` for its end.
+    pub(super) fn lock(&self, wait_max: Duration) -> Result<OwnedFd, JournalError> {
         let path = self.path.join(LOCK_NAME);
         let file = OpenOptions::new()
             .write(true)
@@ -129,7 +136,14 @@ impl Directory {
             .open(&path)
             .and_then(|file| self.adopt(&file).map(|()| file))
             .map_err(|error| JournalError::io("lock the journal", &path, &error))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let deadline = Instant::now() + wait_max;
+        let result = loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => thread::sleep(LOCK_INTERVAL),
+                result => break result,
+            }
+        };
+        match result {
             Ok(()) => Ok(file.into()),
             Err(Errno::WOULDBLOCK) => Err(JournalError(format!(
                 "the journal {} is in use by another process: stop that process, or choose \

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::directory::{Directory, Listing, segment_name, snapshot_name};
 use super::journal_error::{DamagedFile, JournalError};
@@ -89,9 +90,19 @@ impl Opened {
     ///
     /// [`JournalError`], also if another process has the lock.
     pub fn open(config: Config) -> Result<Self, JournalError> {
+        Self::open_released(config, Duration::ZERO)
+    }
+
+    /// Opens the journal of a process that is about to exit, or has released it. Waits up to
+    /// `wait_max` for that.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError`], also if another process still has the lock.
+    pub fn open_released(config: Config, wait_max: Duration) -> Result<Self, JournalError> {
         let directory = Directory::new(config.directory.clone());
         directory.prepare()?;
-        let lock = directory.lock()?;
+        let lock = directory.lock(wait_max)?;
         Ok(Self { directory, lock, config, boot_id: boot_id() })
     }
 

@@ -24,6 +24,10 @@ const WAIT: Duration = Duration::from_micros(200);
 /// Waits until the log is idle before an upgrade.
 const DRAIN_WAITS_MAX: u32 = 10_000;
 
+/// Longest time until the lock of a predecessor that was killed is free: the kernel ends its writes
+/// before it closes the files, and closes them one after the other.
+const RELEASE_MAX: Duration = Duration::from_secs(5);
+
 /// The journal before this process serves.
 pub(super) enum PendingJournal {
     /// It was read, and this process has its lock.
@@ -61,6 +65,25 @@ pub(super) fn read(
     config: Config,
     hub_config: &hub::Config,
 ) -> Result<(Option<(Hub, Now)>, PendingJournal), StartError> {
+    read_opened(Opened::open(config), hub_config)
+}
+
+/// Reads the journal of a predecessor that exited before it had transferred its state.
+///
+/// # Errors
+///
+/// [`StartError`] if it cannot be used.
+pub(super) fn read_of_exited(
+    config: Config,
+    hub_config: &hub::Config,
+) -> Result<(Option<(Hub, Now)>, PendingJournal), StartError> {
+    read_opened(Opened::open_released(config, RELEASE_MAX), hub_config)
+}
+
+fn read_opened(
+    opened: Result<Opened, JournalError>,
+    hub_config: &hub::Config,
+) -> Result<(Option<(Hub, Now)>, PendingJournal), StartError> {
     let mut recovery = Recovery::new(hub_config.clone());
     let mut load = |item: Item<'_>| {
         match item {
@@ -74,8 +97,7 @@ pub(super) fn read(
         }
         .map_err(|hub::Corrupt(fault)| format!("the journal has contents of no version: {fault}"))
     };
-    let recovered =
-        Opened::open(config).and_then(|opened| opened.recover(&mut load)).map_err(cannot_use)?;
+    let recovered = opened.and_then(|opened| opened.recover(&mut load)).map_err(cannot_use)?;
     let restored = recovery.finish(unix_ms()).map(|(mut hub, now)| {
         if recovered.needs_new_epoch {
             log::warn!("journal: the last records may be lost; message ids begin a new epoch");
@@ -145,7 +167,7 @@ pub(super) fn reopen(
 
 /// Reads a journal whose state this process has already.
 fn find_end(config: Config) -> Result<Recovered, JournalError> {
-    Opened::open(config)?.recover(&mut |_| Ok(()))
+    Opened::open_released(config, RELEASE_MAX)?.recover(&mut |_| Ok(()))
 }
 
 /// Writes the record that begins a numbering of ids, and waits for it.

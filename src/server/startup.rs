@@ -42,22 +42,28 @@ impl InitialState {
             StartError(format!("cannot take over from the old process: {error}"))
         };
         if let Some(mut predecessor) = Predecessor::from_env().map_err(cannot_take_over)? {
-            let (hub, now) = match predecessor.receive_state(&config, unix_ms()) {
+            let ((hub, now), journal) = match predecessor.receive_state(&config, unix_ms()) {
                 Err(error) if is_disconnected(&error) => {
-                    log::error!(
-                        "takeover failed: old process exited before sending its state; \
-                         starting empty"
-                    );
-                    (Hub::new(config), Now::default())
+                    let exited = "takeover failed: old process exited before sending its state";
+                    if let Some(journal) = journal {
+                        log::error!("{exited}; recovering the journal");
+                        let (restored, journal) = journaling::read_of_exited(journal, &config)?;
+                        (restored.unwrap_or_else(|| empty(config)), Some(journal))
+                    } else {
+                        log::error!("{exited}; starting empty");
+                        (empty(config), None)
+                    }
                 }
-                result => result.map_err(cannot_take_over)?,
+                result => {
+                    let received = result.map_err(cannot_take_over)?;
+                    (received, journal.map(PendingJournal::OfPredecessor))
+                }
             };
-            let journal = journal.map(PendingJournal::OfPredecessor);
             return Ok(Self { hub, now, predecessor: Some(predecessor), state_file, journal });
         }
         if let Some(journal) = journal {
             let (restored, journal) = journaling::read(journal, &config)?;
-            let (hub, now) = restored.unwrap_or_else(|| (Hub::new(config), Now::default()));
+            let (hub, now) = restored.unwrap_or_else(|| empty(config));
             let journal = Some(journal);
             return Ok(Self { hub, now, predecessor: None, state_file, journal });
         }
@@ -65,9 +71,14 @@ impl InitialState {
             None => None,
             Some(file) => load(file, &config)?,
         }
-        .unwrap_or_else(|| (Hub::new(config), Now::default()));
+        .unwrap_or_else(|| empty(config));
         Ok(Self { hub, now, predecessor: None, state_file, journal: None })
     }
+}
+
+/// Returns a hub without channels, at the beginning of its time.
+fn empty(config: Config) -> (Hub, Now) {
+    (Hub::new(config), Now::default())
 }
 
 /// Error for a state file that cannot be read or written. `verb` is "read" or "write".

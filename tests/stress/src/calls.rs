@@ -6,7 +6,7 @@ use support::fault::{Checked, Fault};
 use support::http;
 use support::incoming::Item;
 use support::message::Kind;
-use support::session::Verdict;
+use support::session::{Session, Verdict};
 use support::text::Text;
 use support::ws;
 
@@ -60,12 +60,12 @@ impl World {
     pub(crate) fn goodbye(&mut self, token: Token, who: &Identity, text: Option<Text>) {
         let mut params: Params = who.params().into();
         params.extend(text.map(|text| ("message", text.write())));
-        self.call(token, What::Goodbye, ("/goodbye", params), None);
+        self.call(token, What::Goodbye(who.number), ("/goodbye", params), None);
     }
 
     pub(crate) fn goodbye_of(&mut self, token: Token, who: &Identity, channel: usize) {
         let params = self.params(channel, None, Some(who));
-        self.call(token, What::GoodbyeOf, ("/goodbye", params), Some(who.number));
+        self.call(token, What::GoodbyeOf(channel), ("/goodbye", params), Some(who.number));
     }
 
     pub(crate) fn members(&mut self, token: Token, channel: usize, what: What) {
@@ -164,7 +164,7 @@ impl World {
             };
             return self.on_session_ended(user, call.carries);
         }
-        if let (410, What::Goodbye, Owner::WriteConn(user)) = (status, &call.what, owner) {
+        if let (410, What::Goodbye(_), Owner::WriteConn(user)) = (status, &call.what, owner) {
             self.ledger.note_possible_violation(
                 "a session that says goodbye has ended, and nothing was slow",
             );
@@ -194,8 +194,15 @@ impl World {
                 }
             }
             What::Members(channel) => self.check_members(channel, value),
-            What::Goodbye | What::GoodbyeOf => {
+            What::Goodbye(number) => {
                 ensure!(value["ok"] == true, "a goodbye was answered {value}");
+                self.plan(number, Session::left);
+            }
+            What::GoodbyeOf(channel) => {
+                ensure!(value["ok"] == true, "a goodbye was answered {value}");
+                if let Some(number) = call.carries {
+                    self.plan(number, |session| session.left_channel(channel));
+                }
             }
             What::Barrier | What::Refused(_) => {}
         }

@@ -22,6 +22,8 @@ pub(crate) enum Owner {
     /// A user calls with it.
     WriteConn(u32),
     Brief(BriefClient),
+    /// Reads a channel from the beginning once, after a crash.
+    Auditor,
     /// The run itself.
     Harness,
 }
@@ -44,8 +46,10 @@ pub(crate) enum What {
     Write(Text),
     /// Of a new session, or of one by its number.
     Introduce(Text, Option<u64>),
-    Goodbye,
-    GoodbyeOf,
+    /// Of a session, to all its channels.
+    Goodbye(u64),
+    /// To one channel.
+    GoodbyeOf(usize),
     Members(usize),
     /// Tells that all that was sent before is done.
     Barrier,

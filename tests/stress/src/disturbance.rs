@@ -1,6 +1,8 @@
 //! Disturbances of the server, and what may be lost by them.
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use support::ensure;
@@ -8,6 +10,15 @@ use support::fault::{Checked, Fault};
 
 use crate::user::{Sort, State};
 use crate::world::World;
+
+/// Users who call just before a server with a journal is killed.
+const CALLERS_AT_KILL: usize = 60;
+/// Time after these calls within which it is killed: some records are written in it.
+const KILLED_WITHIN_US: u64 = 3_000;
+
+/// Share of starts of which the first attempt is killed, while it reads the journal or writes to it.
+const STARTS_KILLED_PERCENT: u64 = 40;
+const START_KILLED_WITHIN_US: u64 = 60_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Disturbance {
@@ -62,10 +73,13 @@ impl World {
         // Until the server has ended, no goodbye may come that no client meant, in any case.
         let memory = match disturbance {
             Disturbance::Kill => {
-                self.server.running.kill()?;
+                if self.launcher.journal.is_some() {
+                    self.kill_under_load()?;
+                } else {
+                    self.server.running.kill()?;
+                }
                 self.see_the_end()?;
-                self.start_again()?;
-                Memory::Nothing
+                self.start_again()?
             }
             Disturbance::Stop | Disturbance::State => {
                 self.is_disturbed = true;
@@ -77,17 +91,17 @@ impl World {
                 let ended = self.server.running.ended()?;
                 ensure!(ended == Some(true), "the server was asked to stop, and failed");
                 self.see_the_end()?;
-                let is_kept = disturbance == Disturbance::State;
-                if let Some(file) = self.launcher.state_file.as_ref().filter(|_| !is_kept) {
+                let is_state_kept = disturbance == Disturbance::State;
+                if let Some(file) = self.launcher.state_file.as_ref().filter(|_| !is_state_kept) {
                     let removed = fs::remove_file(file);
                     removed.map_err(|error| Fault::new(format!("no state was kept: {error}")))?;
                 }
-                self.start_again()?;
-                if is_kept {
+                let memory = self.start_again()?;
+                if is_state_kept {
                     self.lose_all_links();
                     Memory::All
                 } else {
-                    Memory::Nothing
+                    memory
                 }
             }
             Disturbance::KillOld => self.kill_old_during_upgrade()?,
@@ -95,7 +109,12 @@ impl World {
         };
         match memory {
             Memory::Nothing => self.lose_memory()?,
-            Memory::All => self.find_all_back()?,
+            Memory::All => {
+                self.find_all_back()?;
+                if self.launcher.journal.is_some() {
+                    self.audit()?;
+                }
+            }
             Memory::Untouched => {}
         }
         self.clock.answered_at = self.clock.update().0;
@@ -110,9 +129,38 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn start_again(&mut self) -> Checked {
+    /// Starts a server whose predecessor has ended, and returns the memory that it has without
+    /// `--state`.
+    pub(crate) fn start_again(&mut self) -> Checked<Memory> {
+        if self.launcher.journal.is_some() && self.random.percent(STARTS_KILLED_PERCENT) {
+            let mut starting = self.launcher.spawn(self.server.address)?;
+            thread::sleep(Duration::from_micros(self.random.below(START_KILLED_WITHIN_US)));
+            starting.kill()?;
+            self.count("kills of a server that starts");
+        }
+        let (began, began_ms) = self.clock.update();
         self.server = self.launcher.start(self.server.address)?;
         self.figures.cpu_counted_ns = 0;
+        if self.launcher.journal.is_none() {
+            return Ok(Memory::Nothing);
+        }
+        self.figures.longest_recovery = self.figures.longest_recovery.max(began.elapsed());
+        self.ledger.recovered(began_ms);
+        self.lose_all_links();
+        Ok(Memory::All)
+    }
+
+    /// Kills the server at any moment while it handles calls of several users.
+    fn kill_under_load(&mut self) -> Checked {
+        for _ in 0..CALLERS_AT_KILL {
+            let index = self.random.index(self.users.len()) as u32;
+            if self.user(index).state == State::Here {
+                self.act_in(index, 0, 0);
+            }
+        }
+        self.turn()?;
+        thread::sleep(Duration::from_micros(self.random.below(KILLED_WITHIN_US)));
+        self.server.running.kill()?;
         Ok(())
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct Figures {
     /// Outside of upgrades, and during them.
     pub(crate) pauses: [Pauses; 2],
     pub(crate) memory: Memory,
+    /// Longest time until a server with a journal was there again.
+    pub(crate) longest_recovery: Duration,
     pub(crate) users_most: u64,
     pub(crate) clients_most: u64,
     /// CPU time of all servers, and the part of it that the present one used.

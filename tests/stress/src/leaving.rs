@@ -155,7 +155,9 @@ impl World {
             (State::Leaving(mode @ LeaveMode::ChannelByChannel, _), _) => {
                 self.leave(index, mode, 0)?;
             }
-            (State::Leaving(LeaveMode::Goodbye, _), What::Goodbye) if user.read_conn.is_none() => {
+            (State::Leaving(LeaveMode::Goodbye, _), What::Goodbye(_))
+                if user.read_conn.is_none() =>
+            {
                 self.be_gone(index);
             }
             _ => {}
@@ -179,6 +181,10 @@ impl World {
                 return;
             }
             Owner::Observer(_) => return self.ask_again(token),
+            Owner::Auditor => {
+                self.count("channels read again after a crash");
+                return self.drop_link(Some(token));
+            }
             Owner::Brief(_) | Owner::WriteConn(_) | Owner::Harness => return,
         };
         let state = self.user(index).state;

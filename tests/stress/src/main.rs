@@ -38,10 +38,11 @@ const HELP: &str = "\
 Checks Speak under churn, upgrades and kills.
 
 speak-stress --speak PROGRAM [--seconds 60] [--users 1000] [--seed N] [--upgrades 10]
-             [--disturb kill,stop,state,kill-old,kill-new]
+             [--disturb kill,stop,state,kill-old,kill-new] [--journal always|os]
     Has users come, talk, read and leave in all ways; upgrades, kills, stops and restarts the
     server; checks all that is seen. Ends with the first fault, or with figures.
     --disturb none --upgrades 0 leaves the server alone.
+    --journal has the server keep a journal, synced as named, and kills it about every second.
 ";
 
 fn main() -> ExitCode {
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
 fn parse() -> Result<Option<run::Options>, Fault> {
     let mut parser = lexopt::Parser::from_env();
     let (mut speak, mut seconds, mut users, mut seed) = (None, 60, 1000, None);
-    let (mut disturbances, mut upgrades) = (Disturbance::all(), 10);
+    let (mut disturbances, mut upgrades, mut journal) = (Disturbance::all(), 10, None);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => {
@@ -70,6 +71,7 @@ fn parse() -> Result<Option<run::Options>, Fault> {
             Long("users") => users = parser.value()?.parse()?,
             Long("upgrades") => upgrades = parser.value()?.parse()?,
             Long("seed") => seed = Some(parser.value()?.parse()?),
+            Long("journal") => journal = Some(parser.value()?.parse()?),
             Long("disturb") => {
                 let names = parser.value()?.string()?;
                 let names = names.split(',').filter(|name| *name != "none");
@@ -79,5 +81,5 @@ fn parse() -> Result<Option<run::Options>, Fault> {
         }
     }
     let speak = speak.ok_or_else(|| Fault::new("give --speak PROGRAM"))?;
-    Ok(Some(run::Options { speak, seconds, users, seed, disturbances, upgrades }))
+    Ok(Some(run::Options { speak, seconds, users, seed, disturbances, upgrades, journal }))
 }

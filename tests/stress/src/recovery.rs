@@ -3,11 +3,12 @@
 use std::mem;
 
 use support::fault::Checked;
+use support::reader::Since;
 use support::session::Session;
 
 use crate::client::Owner;
-use crate::link::{Close, Token};
-use crate::read::Read;
+use crate::link::{Close, ReadRate, Token};
+use crate::read::{Form, Read};
 use crate::user::{LeaveMode, Sort, State};
 use crate::world::World;
 
@@ -49,6 +50,17 @@ impl World {
         }
         self.takeover.cut_at = Some(self.clock.update().0);
         self.ledger.unsettle_closings();
+        Ok(())
+    }
+
+    /// Reads all channels from the beginning: what was seen or acknowledged before a crash is there
+    /// under its id.
+    pub(crate) fn audit(&mut self) -> Checked {
+        for channel in 0..self.names.len() {
+            let token = self.open(Owner::Auditor, ReadRate::Fast)?;
+            let first = self.subscribe(channel, Since::All);
+            self.ask(token, Read::new(Form::LongPoll, first, None));
+        }
         Ok(())
     }
 

@@ -37,6 +37,9 @@ impl World {
         row("CPU time per delivery", format!("{:.2} µs", us / deliveries));
         row("upgrades", takeover.upgrades.to_string());
         row("longest upgrade, until the predecessor had left", ms(takeover.longest));
+        if self.launcher.journal.is_some() {
+            row("longest start with a journal", ms(figures.longest_recovery));
+        }
         for (pauses, when) in figures.pauses.iter().zip(["outside of upgrades", "during upgrades"])
         {
             row(&format!("longest without a response, {when}"), ms(pauses.all));

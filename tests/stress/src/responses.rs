@@ -158,8 +158,12 @@ impl World {
                 self.find_back(user)?;
                 true
             }
-            Owner::Harness | Owner::ReplacedConn(_) | Owner::Brief(_) if is_cut => true,
-            Owner::Observer(_) | Owner::Harness | Owner::ReplacedConn(_) => false,
+            Owner::Harness | Owner::Auditor | Owner::ReplacedConn(_) | Owner::Brief(_)
+                if is_cut =>
+            {
+                true
+            }
+            Owner::Observer(_) | Owner::Harness | Owner::Auditor | Owner::ReplacedConn(_) => false,
             Owner::ReadConn(index) => {
                 let user = self.user(index);
                 user.read_conn = None;

@@ -20,6 +20,8 @@ const ROUNDS_MIN: u64 = 4;
 const ROUND_SECONDS: u64 = 10;
 /// Least time from an upgrade to the next, and to or from a disturbance.
 const STRETCH_MIN: Duration = Duration::from_millis(300);
+/// Longest time from a kill to the next in a round in which a server with a journal is disturbed.
+const KILL_INTERVAL_MOST_MS: u64 = 2_000;
 /// Time at the end of a round until all users are certainly gone.
 const CLEARING: Duration = Duration::from_millis(2_500);
 /// Limits of the growth of a server from one rest to a later one.
@@ -42,7 +44,10 @@ impl World {
         let rounds = (options.seconds / ROUND_SECONDS).max(ROUNDS_MIN);
         let length = Duration::from_secs(options.seconds) / rounds as u32;
         let churn = length.saturating_sub(CLEARING).max(Duration::from_secs(1));
-        let is_disturbed = |round: &u64| *round >= 2 && round % 3 != 1;
+        let is_killed_often = self.launcher.journal.is_some();
+        let is_disturbed = |round: &u64| {
+            if is_killed_often { *round >= 1 } else { *round >= 2 && round % 3 != 1 }
+        };
         let disturbed = (0..rounds).filter(is_disturbed).count();
         // Each once at least.
         let at_once = options.disturbances.len().div_ceil(disturbed).max(1);
@@ -85,6 +90,7 @@ impl World {
     fn round(&mut self, churn: Duration, upgrades: u64, disturbances: &[Disturbance]) -> Checked {
         self.phase = Phase::Churn;
         let count = disturbances.len();
+        let mut next_kill = self.next_kill().filter(|_| count > 0);
         let stretch = churn / (upgrades as u32 + count as u32 + 1);
         for at in 0..=count.max(upgrades as usize) {
             if (at as u64) < upgrades {
@@ -93,12 +99,18 @@ impl World {
             if let Some(disturbance) = disturbances.get(at) {
                 self.disturb(*disturbance)?;
             }
-            self.run_for(stretch.max(STRETCH_MIN))?;
+            self.churn_for(stretch.max(STRETCH_MIN), &mut next_kill)?;
         }
         self.phase = Phase::Pause;
         self.run_until(|world| world.unfinished(true))?;
         self.await_quiet_channels()?;
         self.phase = Phase::Clear;
+        if next_kill.is_some() {
+            // While all leave.
+            let pause = Duration::from_millis(self.random.below(KILL_INTERVAL_MOST_MS));
+            self.run_for(pause)?;
+            self.disturb(Disturbance::Kill)?;
+        }
         self.run_until(|world| world.unfinished(false))?;
         for channel in 0..self.observers.len() {
             let its = &self.ledger.channels[channel];
@@ -109,6 +121,23 @@ impl World {
         self.await_quiet_channels()?;
         self.ledger.forget_past();
         Ok(())
+    }
+
+    /// Users come and go, and the server is killed when that is due.
+    fn churn_for(&mut self, time: Duration, next_kill: &mut Option<Instant>) -> Checked {
+        let end = Instant::now() + time;
+        while let Some(at) = next_kill.filter(|at| *at < end) {
+            self.run_for(at.saturating_duration_since(Instant::now()))?;
+            self.disturb(Disturbance::Kill)?;
+            *next_kill = self.next_kill();
+        }
+        self.run_for(end.saturating_duration_since(Instant::now()))
+    }
+
+    /// Chooses the time of the next kill. `None` without a journal.
+    fn next_kill(&mut self) -> Option<Instant> {
+        self.launcher.journal.as_ref()?;
+        Some(Instant::now() + Duration::from_millis(self.random.below(KILL_INTERVAL_MOST_MS)))
     }
 
     fn run_for(&mut self, time: Duration) -> Checked {
@@ -159,7 +188,8 @@ impl World {
         if !self.possible_violations.is_empty() {
             return Some(Fault::new("a possible violation is not decided"));
         }
-        let is_brief = |owner| matches!(owner, Owner::Brief(_) | Owner::ReplacedConn(_));
+        let is_brief =
+            |owner| matches!(owner, Owner::Brief(_) | Owner::ReplacedConn(_) | Owner::Auditor);
         let is_open = |client: &&Client| !client.calls.is_empty() || is_brief(client.owner);
         if let Some(client) = self.links.clients().find(is_open) {
             let what = format!("{:?} is not answered, or not closed", client.owner);

@@ -14,7 +14,7 @@ use support::process::{Cores, pin, raise_file_limit};
 
 use crate::disturbance::Disturbance;
 use crate::read::Names;
-use crate::server::{self, CONNECTION_TIMEOUT_MS, HISTORY, Launcher, Server};
+use crate::server::{self, CONNECTION_TIMEOUT_MS, HISTORY, Journal, JournalSync, Launcher, Server};
 use crate::world::World;
 
 /// Channels with messages so long that together they exceed what the kernel takes for a client that
@@ -31,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) seed: Option<u64>,
     pub(crate) disturbances: Vec<Disturbance>,
     pub(crate) upgrades: u64,
+    /// The server keeps a journal, and syncs it so.
+    pub(crate) journal: Option<JournalSync>,
 }
 
 /// Runs, and prints the figures. Fails with the first fault.
@@ -45,12 +47,16 @@ pub(crate) fn run(options: &Options) -> Checked {
         options.seed.unwrap_or_else(|| clock.map_or(1, |it| it.as_nanos() as u64 % 1_000_000));
     // A successor, whose end is to be waited for, is a child of its predecessor.
     set_child_subreaper(Some(getpid()))?;
-    let keeps_state = options.disturbances.contains(&Disturbance::State);
+    // The two options of the server exclude each other.
+    let keeps_state =
+        options.disturbances.contains(&Disturbance::State) && options.journal.is_none();
     let state_file = env::temp_dir().join(format!("speak-stress-{}", process::id()));
+    let journal = options.journal.map(Journal::new).transpose()?;
     let launcher = Launcher {
         speak: options.speak.clone(),
         cores,
         state_file: keeps_state.then(|| state_file.clone()),
+        journal: journal.clone(),
     };
     let server = launcher.start(server::free_address()?)?;
     let names = channels(&server, users)?;
@@ -79,6 +85,13 @@ pub(crate) fn run(options: &Options) -> Checked {
     if keeps_state {
         // The last stop has written it, unless the server failed.
         let _ = fs::remove_file(state_file);
+    }
+    if let Some(journal) = journal {
+        if outcome.is_ok() {
+            fs::remove_dir_all(journal.folder)?;
+        } else {
+            eprintln!("the journal is kept in {}", journal.folder.display());
+        }
     }
     outcome
 }

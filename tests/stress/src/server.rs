@@ -1,9 +1,10 @@
 //! The server of a run, and how it is started.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -26,6 +27,40 @@ pub(crate) struct Launcher {
     pub(crate) cores: Cores,
     /// `--state`.
     pub(crate) state_file: Option<PathBuf>,
+    pub(crate) journal: Option<Journal>,
+}
+
+/// A value of `--journal-sync`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum JournalSync {
+    Always,
+    Os,
+}
+
+impl FromStr for JournalSync {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "always" => Ok(Self::Always),
+            "os" => Ok(Self::Os),
+            _ => Err("use always or os"),
+        }
+    }
+}
+
+/// `--journal`, of all servers of a run.
+#[derive(Clone)]
+pub(crate) struct Journal {
+    /// Holds the directory of the journal.
+    pub(crate) folder: PathBuf,
+    sync: JournalSync,
+}
+
+impl Journal {
+    pub(crate) fn new(sync: JournalSync) -> io::Result<Self> {
+        Ok(Self { folder: fresh_folder("speak-stress-journal")?, sync })
+    }
 }
 
 pub(crate) struct Server {
@@ -35,16 +70,26 @@ pub(crate) struct Server {
 
 impl Launcher {
     pub(crate) fn start(&self, address: SocketAddrV4) -> Result<Server, Fault> {
+        let mut running = self.spawn(address)?;
+        running.await_address().map_err(|error| {
+            Fault::new(format!("speak does not start: {error}\n{}", running.log_end()))
+        })?;
+        Ok(Server { running, address })
+    }
+
+    /// Starts a server, and does not wait until it serves.
+    pub(crate) fn spawn(&self, address: SocketAddrV4) -> Result<Running, Fault> {
         let mut command = Command::new(&self.speak);
         command.args(["--listen", &address.to_string()]).args(OPTIONS.split(' '));
         if let Some(file) = &self.state_file {
             command.arg("--state").arg(file);
         }
-        let mut running = Running::spawn(command, self.cores, fresh_folder("speak-stress")?)?;
-        running.await_address().map_err(|error| {
-            Fault::new(format!("speak does not start: {error}\n{}", running.log_end()))
-        })?;
-        Ok(Server { running, address })
+        if let Some(Journal { folder, sync }) = &self.journal {
+            command.arg("--journal").arg(folder.join("journal"));
+            command
+                .args(["--journal-sync", if *sync == JournalSync::Os { "os" } else { "always" }]);
+        }
+        Ok(Running::spawn(command, self.cores, fresh_folder("speak-stress")?)?)
     }
 }
 

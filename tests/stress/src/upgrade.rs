@@ -26,6 +26,7 @@ const IS_OVER: &str = " upgrade finished";
 const FAILED: &str = " upgrade failed";
 const STARTED: &str = " started max_clients=";
 const HAS_NOTHING: &str = " starting empty";
+const RECOVERED: &str = " recovered journal ";
 
 impl World {
     /// Upgrades the server: nothing is lost, and long polls and calls continue over their
@@ -71,18 +72,24 @@ impl World {
         let (since, successor) = self.begin_upgrade(OLD_KILLED_WITHIN_MS)?;
         self.server.running.kill()?;
         self.adopt(successor);
+        let (_, killed_ms) = self.clock.update();
         // A message until then may be of either numbering.
-        let find = |log: &str| log.contains(STARTED).then(|| log.contains(HAS_NOTHING));
-        let has_nothing = self.await_log(since, false, |_, log| Ok(find(log)))?;
+        let has_state = |log: &str| !log.contains(HAS_NOTHING) && !log.contains(RECOVERED);
+        let find = |log: &str| log.contains(STARTED).then(|| has_state(log));
+        let has_state = self.await_log(since, false, |_, log| Ok(find(log)))?;
         self.end_takeover();
-        if has_nothing {
-            self.count("kills of the old process, before it had transferred its state");
-            Ok(Memory::Nothing)
-        } else {
+        if has_state {
             self.count("kills of the old process, after it had transferred its state");
             self.see_the_end()?;
-            Ok(Memory::All)
+            return Ok(Memory::All);
         }
+        self.count("kills of the old process, before it had transferred its state");
+        if self.launcher.journal.is_none() {
+            return Ok(Memory::Nothing);
+        }
+        self.see_the_end()?;
+        self.ledger.recovered(killed_ms);
+        Ok(Memory::All)
     }
 
     /// Kills the successor during an upgrade, and returns the memory that is left.
@@ -95,10 +102,12 @@ impl World {
             Ok((has_left || log.contains(FAILED)).then_some(has_left))
         })?;
         let memory = if has_left {
-            // The successor served already, and its memory is lost.
-            self.start_again()?;
+            // The successor served already, and its memory is lost, unless it kept a journal.
             self.count("kills of the new process, when it served");
-            Memory::Nothing
+            if self.launcher.journal.is_some() {
+                self.see_the_end()?;
+            }
+            self.start_again()?
         } else {
             self.count("kills of the new process, before it served");
             Memory::Untouched

@@ -75,6 +75,11 @@ pub struct Ledger {
     /// Channel and id of each text.
     places: HashMap<(u32, u32), (usize, u64)>,
     pub possible_violations: Vec<PossibleViolation>,
+    /// Times from which servers recovered what an earlier one had acknowledged.
+    recoveries: Vec<u64>,
+    /// Highest number of a session, and the highest before the last recovery.
+    highest: u64,
+    highest_before: u64,
     /// Number of messages that readers got.
     pub sights: u64,
     /// Number of goodbyes that were judged, by reason.
@@ -107,6 +112,16 @@ impl Ledger {
         self.places.clear();
         self.possible_violations.clear();
         self.past_epochs.extend(self.epoch.take());
+        (self.highest, self.highest_before) = (0, 0);
+        self.recoveries.clear();
+    }
+
+    /// A server crashed, and another one began at that time or later. It has all that was
+    /// acknowledged, gives no number again, and gives each session the timeout to come back.
+    /// No response of the earlier one is under way.
+    pub fn recovered(&mut self, at_ms: u64) {
+        self.recoveries.push(at_ms);
+        self.highest_before = self.highest;
     }
 
     /// Nothing is under way: texts of the past and sessions that ended need not be remembered.
@@ -117,6 +132,7 @@ impl Ledger {
         }
         self.forbidden.clear();
         self.places.clear();
+        self.recoveries.clear();
         self.sessions.retain(|_, it| it.ended.is_none() || !it.channels.is_empty());
     }
 
@@ -177,7 +193,11 @@ impl Ledger {
         let session = self.sessions.entry(number).or_insert_with(|| Session::new(at_ms));
         let is_right = is_new != session.is_claimed || session.ended.is_some();
         ensure!(is_right, "session {number} was given to two clients, or to none");
+        self.highest = self.highest.max(number);
         if is_new {
+            let before = self.highest_before;
+            let is_unused = number > before;
+            ensure!(is_unused, "session {number} was given after a crash, and {before} before");
             session.claim(timeout);
             session.lived(at_ms);
         }
@@ -306,12 +326,14 @@ impl Ledger {
     fn welcome(&mut self, (channel, id): (usize, u64), entry: &Entry) -> Checked {
         let number = entry.content.from.unwrap_or(0);
         self.introductions += 1;
+        self.highest = self.highest.max(number);
         let session = self.sessions.entry(number).or_insert_with(|| Session::new(entry.made.0));
         let is_after = |ended: (Reason, u64)| self.rules.has_steady_clock && entry.time > ended.1;
         let is_late = session.ended_in.contains(&channel) || session.ended.is_some_and(is_after);
         ensure!(!is_late, "session {number} is introduced by id {id} after its end: {session:?}");
         session.alive_most_ms = session.alive_most_ms.max(entry.made.1);
         session.channels.insert(channel);
+        session.enter_or_leave(channel);
         let its = &mut self.channels[channel];
         its.members.insert(number, Member { id, text: entry.content.text });
         its.gone.remove(&number);
@@ -336,8 +358,18 @@ impl Ledger {
         if reason == Reason::Left && (leave.is_some() || !knows_ends) {
             // It left this channel alone, or may have.
             leave.map(|leave| session.leaves.swap_remove(leave));
+            session.enter_or_leave(channel);
             return Ok(());
         }
+        ensure!(
+            !session.should_have_left(channel),
+            "id {id}: {number} is a member still, and its goodbye was acknowledged: {session:?}"
+        );
+        let had_time = |from: &u64| entry.made.0 < *from || entry.made.1 >= from + timeout_ms;
+        ensure!(
+            reason != Reason::Timeout || self.recoveries.iter().all(had_time),
+            "id {id}: {number} timed out too soon after a crash: {session:?}"
+        );
         let end = (reason, entry.time);
         let is_first = session.ended.is_none();
         ensure!(

@@ -44,6 +44,10 @@ pub struct Session {
     /// Times from which a client with a pending read of the session may close, before the grace.
     pub closings: Vec<u64>,
     timeout: Verdict,
+    /// `/goodbye` to all channels was acknowledged.
+    has_left: bool,
+    /// Channels to which `/goodbye` was acknowledged, and not seen yet.
+    left: Vec<usize>,
 }
 
 impl Session {
@@ -67,6 +71,28 @@ impl Session {
     /// `/goodbye` to all channels is about to be sent.
     pub fn leave(&mut self) {
         (self.lives, self.may_leave, self.timeout) = (false, true, Verdict::IfSlow);
+    }
+
+    /// `/goodbye` to all channels was acknowledged: it is said, whatever becomes of the server.
+    pub fn left(&mut self) {
+        self.has_left = true;
+    }
+
+    /// `/goodbye` to this channel was acknowledged, which is to be said unless it was.
+    pub fn left_channel(&mut self, channel: usize) {
+        if self.leaves.contains(&channel) && self.channels.contains(&channel) {
+            self.left.push(channel);
+        }
+    }
+
+    /// The session is introduced in this channel, or has left it.
+    pub(crate) fn enter_or_leave(&mut self, channel: usize) {
+        self.left.retain(|left| *left != channel);
+    }
+
+    /// Says whether it is still a member of a channel to which `/goodbye` was acknowledged.
+    pub(crate) fn should_have_left(&self, channel: usize) -> bool {
+        self.left.contains(&channel)
     }
 
     /// The client of its pending read is about to close. A clock with bounds does not tell when the
@@ -96,6 +122,9 @@ impl Session {
 
     /// A call or a closing with which it was to end may have come to the server or not.
     pub fn lose_track(&mut self) {
+        if self.has_left {
+            return;
+        }
         self.closings.push(0);
         (self.lives, self.may_leave, self.timeout) = (false, true, Verdict::Meant);
     }
