@@ -17,7 +17,7 @@ use super::listener::Listener;
 use super::service::Service;
 use crate::api::{Error, Responder};
 use crate::http::Persistence;
-use crate::hub::{Command, Key, LogHealth, Proposals};
+use crate::hub::{Command, Key, LogHealth, Millis, Proposals};
 use crate::log::{Log, Outcome};
 use crate::metrics::LogRefusal;
 
@@ -78,6 +78,7 @@ impl<L: Listener> Service<L> {
     pub(super) fn add_waiting_call(&mut self, client: Key, responder: Responder) {
         let command = self.hub.proposed() - 1;
         let response = WaitingResponse::Of(responder);
+        self.commits.waiting_since.get_or_insert(self.io.now.mono);
         self.commits.waiting.push(WaitingCall { client, command, response });
     }
 
@@ -133,6 +134,7 @@ impl<L: Listener> Service<L> {
         commits.record = Some(PendingRecord {
             proposals,
             waiting: mem::take(&mut commits.waiting),
+            waiting_since: commits.waiting_since.take(),
             now: io.now,
             progress: RecordProgress::Writing,
         });
@@ -259,6 +261,7 @@ impl<L: Listener> Service<L> {
         let mut proposals = Proposals::default();
         self.hub.swap_proposals(&mut proposals);
         let waiting = mem::take(&mut self.commits.waiting);
+        self.commits.waiting_since = None;
         self.refuse_calls(waiting, LogRefusal::Behind);
         self.refuse_commands(&proposals);
     }
@@ -304,17 +307,19 @@ impl<L: Listener> Service<L> {
             _ => LogHealth::Good,
         };
         self.hub.set_log_health(health);
-        if health != LogHealth::Stalled {
-            return;
-        }
-        if let Some(record) = &mut self.commits.record {
+        let now = self.io.now.mono;
+        let is_late = |since: Option<Millis>| since.is_some_and(|at| at.after(LATE_MS) <= now);
+        if let Some(record) = &mut self.commits.record
+            && matches!(record.progress, RecordProgress::Writing)
+            && is_late(record.waiting_since)
+        {
+            log::error!("journal: the disk has not responded for {} s", LATE_MS / 1000);
+            record.waiting_since = None;
             let waiting = mem::take(&mut record.waiting);
-            if !waiting.is_empty() {
-                log::error!("journal: the disk has not responded for {} s", LATE_MS / 1000);
-            }
             self.refuse_calls(waiting, LogRefusal::Unknown);
         }
-        if self.hub.proposed() > 0 {
+        let is_refused = health == LogHealth::Stalled || is_late(self.commits.waiting_since);
+        if is_refused && self.hub.proposed() > 0 {
             self.refuse_proposals();
         }
     }

@@ -20,6 +20,8 @@ pub(super) struct Commits {
     pub(super) log: Option<Box<dyn Log>>,
     /// Calls whose commands are proposals of the hub, in the order of the commands.
     pub(super) waiting: Vec<WaitingCall>,
+    /// Time of the first of them.
+    pub(super) waiting_since: Option<Millis>,
     pub(super) record: Option<PendingRecord>,
     /// Empty, with memory for the next record.
     pub(super) spare: Proposals,
@@ -52,6 +54,8 @@ pub(super) enum WaitingResponse {
 pub(super) struct PendingRecord {
     pub(super) proposals: Proposals,
     pub(super) waiting: Vec<WaitingCall>,
+    /// Time of the first of the calls, until they are answered.
+    pub(super) waiting_since: Option<Millis>,
     /// Time of the record.
     pub(super) now: Now,
     pub(super) progress: RecordProgress,
@@ -87,17 +91,18 @@ impl Commits {
         self.record.is_some()
     }
 
-    /// Returns the time at which the record that is being written becomes slow, or late. After a
-    /// full disk, returns that of the next attempt, unless nothing is proposed.
+    /// Returns the time at which the record that is being written becomes slow, or calls have waited
+    /// too long. After a full disk, returns that of the next attempt, unless nothing is proposed.
     #[inline]
     pub(super) fn next_deadline(&self, hub: &Hub, now: Millis) -> Option<Millis> {
         self.log.as_ref()?;
-        let Some(record) = &self.record else {
-            return self.retry_at.filter(|_| hub.proposed() > 0);
-        };
-        let begun = record.now.mono;
-        let deadlines = [begun.after(SLOW_MS), begun.after(LATE_MS)];
-        deadlines.into_iter().find(|at| *at > now)
+        let late = |since: Option<Millis>| since.map(|since| since.after(LATE_MS));
+        let record = self.record.as_ref();
+        let retry_at = self.retry_at.filter(|_| record.is_none() && hub.proposed() > 0);
+        let slow_at = record.map(|record| record.now.mono.after(SLOW_MS)).filter(|at| *at > now);
+        let stalled_at = record.map(|record| record.now.mono.after(LATE_MS)).filter(|at| *at > now);
+        let late_at = late(record.and_then(|record| record.waiting_since));
+        Millis::earliest([retry_at, slow_at, stalled_at, late_at, late(self.waiting_since)])
     }
 
     /// Returns the values for the metrics.

@@ -9,8 +9,8 @@ use crate::process::{config, start};
 use crate::shared_state::SharedState;
 use crate::world::World;
 
-/// Time for which a call waits for the disk at most: twice for a record, and once for room.
-const DISK_PATIENCE_MS: u64 = 2 * 5_000 + 1_000;
+/// Time for which a call waits for the disk at most, and some for the turn after.
+const DISK_PATIENCE_MS: u64 = 5_000 + 1_000;
 
 impl World {
     /// Says whether calls may wait for the disk for longer than a turn.
