@@ -91,8 +91,9 @@ impl Commits {
         self.record.is_some()
     }
 
-    /// Returns the time at which the record that is being written becomes slow, or calls have waited
-    /// too long. After a full disk, returns that of the next attempt, unless nothing is proposed.
+    /// Returns the time at which the record that is being written becomes slow, or calls have
+    /// waited too long. After a full disk, returns that of the next attempt, unless nothing is
+    /// proposed.
     #[inline]
     pub(super) fn next_deadline(&self, hub: &Hub, now: Millis) -> Option<Millis> {
         self.log.as_ref()?;
