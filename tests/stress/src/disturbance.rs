@@ -16,7 +16,7 @@ const CALLERS_AT_KILL: usize = 60;
 /// Time after these calls within which it is killed: some records are written in it.
 const KILLED_WITHIN_US: u64 = 3_000;
 
-/// Share of starts of which the first attempt is killed, while it reads the journal or writes to it.
+/// Share of starts whose first attempt is killed while it reads the journal or writes to it.
 const STARTS_KILLED_PERCENT: u64 = 40;
 const START_KILLED_WITHIN_US: u64 = 60_000;
 
