@@ -336,6 +336,11 @@ impl World {
 
     /// A user whose session has ended reads no more.
     pub(crate) fn be_gone_unless_calling(&mut self, index: u32) {
+        let (number, write_conn) = (self.user(index).number(), self.user(index).write_conn);
+        if write_conn.is_some_and(|token| self.links.get(token).is_none()) {
+            // The server was ended before it answered the goodbye, or just after that.
+            self.plan(number, Session::lose_track);
+        }
         let token = self.user(index).read_conn.take();
         self.drop_link(token);
         if !self.is_calling(index) {

@@ -60,6 +60,50 @@ fn its(ledger: &mut Ledger) -> &mut Session {
 }
 
 #[test]
+fn a_crash_loses_nothing_that_was_acknowledged() {
+    // A time-out needs the whole timeout from the start on.
+    for (time, is_right) in [(3_900, true), (4_000, false), (5_900, false), (6_000, true)] {
+        let mut ledger = introduced();
+        its(&mut ledger).fall_silent();
+        ledger.recovered(4_000);
+        let seen = goodbye(&mut ledger, 2, Reason::Timeout, time);
+        assert_eq!(seen.is_ok(), is_right, "{time}: {seen:?}");
+    }
+    // A goodbye to all channels whose response was lost may have been said or not.
+    for (is_answered, is_right) in [(true, false), (false, true)] {
+        let mut ledger = introduced();
+        its(&mut ledger).leave();
+        if is_answered {
+            its(&mut ledger).left();
+        }
+        its(&mut ledger).lose_track();
+        ledger.recovered(2_000);
+        goodbye(&mut ledger, 2, Reason::Timeout, 4_000).unwrap();
+        assert_eq!(ledger.possible_violations.is_empty(), is_right, "answered: {is_answered}");
+    }
+    // The same holds for a goodbye to one channel.
+    for (is_answered, is_right) in [(true, false), (false, true)] {
+        let mut ledger = introduced();
+        its(&mut ledger).leaves.push(0);
+        if is_answered {
+            its(&mut ledger).left_channel(0);
+        }
+        its(&mut ledger).fall_silent();
+        let seen = goodbye(&mut ledger, 2, Reason::Timeout, 4_000);
+        assert_eq!(seen.is_ok(), is_right, "answered: {is_answered}");
+    }
+    // Numbers of connections continue.
+    let mut ledger = introduced();
+    see(&mut ledger, (2, 1_900), Kind::Introduction, 5, Some(text(2, 0))).unwrap();
+    ledger.recovered(2_000);
+    let words = text(3, 0).write();
+    let mut introduce =
+        |number| ledger.introduced((number, true), 2_000, (0, 3), &words, Verdict::IfSlow);
+    assert!(introduce(4).is_err(), "a number of before the crash");
+    introduce(6).unwrap();
+}
+
+#[test]
 fn a_text_comes_once_in_order_and_under_the_id_that_its_response_named() {
     let mut ledger = Ledger::new(1, RULES);
     let answered = |ledger: &mut Ledger, id, seq| {

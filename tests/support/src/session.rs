@@ -20,6 +20,9 @@ pub enum Verdict {
     Wrong,
 }
 
+/// Stands for all channels of a session.
+const ALL: usize = usize::MAX;
+
 /// An introduced session. Each time is in milliseconds of the ledger's clock.
 #[derive(Clone, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
@@ -45,9 +48,8 @@ pub struct Session {
     /// Times from which a client with a pending read of the session may close, before the grace.
     pub closings: Vec<u64>,
     timeout: Verdict,
-    /// `/goodbye` to all channels was acknowledged.
-    has_left: bool,
-    /// Channels to which `/goodbye` was acknowledged, and not seen yet.
+    /// Channels to which `/goodbye` was acknowledged, and not seen yet. [`ALL`] for a `/goodbye` to
+    /// all of them.
     left: Vec<usize>,
 }
 
@@ -76,7 +78,7 @@ impl Session {
 
     /// `/goodbye` to all channels was acknowledged: it is said, whatever becomes of the server.
     pub fn left(&mut self) {
-        self.has_left = true;
+        self.left.push(ALL);
     }
 
     /// `/goodbye` to this channel was acknowledged, which is to be said unless it was.
@@ -123,7 +125,7 @@ impl Session {
 
     /// A call or a closing with which it was to end may have come to the server or not.
     pub fn lose_track(&mut self) {
-        if self.has_left {
+        if self.left.contains(&ALL) {
             return;
         }
         self.closings.push(0);
