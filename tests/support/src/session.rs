@@ -25,7 +25,6 @@ const ALL: usize = usize::MAX;
 
 /// An introduced session. Each time is in milliseconds of the ledger's clock.
 #[derive(Clone, Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 pub struct Session {
     /// The session was certainly alive then.
     pub alive_ms: u64,
