@@ -15,7 +15,7 @@ use crate::journal_table::{Busy, Cost, Figures, Rate, Recovery, SnapshotTurns};
 use crate::result::Result;
 use crate::sample::Sample;
 use crate::server::Target;
-use crate::turns::{Page, Turns};
+use crate::turns::Page;
 use crate::wire::{Dialect, WRITE_ROOM_AT, put_digits};
 
 /// Rounds of the CPU time and of the rates.
@@ -24,16 +24,18 @@ const ROUNDS: usize = 5;
 const COSTS: [(usize, usize); 2] = [(64, 60_000), (1, 12_000)];
 /// Connections with one write on its way each.
 pub(crate) const DEPTHS: [usize; 4] = [1, 16, 64, 256];
-/// Time of a measurement of a rate.
-const RATE_TIME: Duration = Duration::from_millis(400);
-/// Time of each of the two measurements of the disk around it.
-const PROBE_TIME: Duration = Duration::from_millis(200);
+/// Slices of time in which the disk alone and the server take turns, since the rate of a disk varies
+/// within a second: other programs use it, and a cloud limits flushes once there were many.
+const SLICES: u32 = 8;
+const SLICE: Duration = Duration::from_millis(40);
+/// Time of a measurement without a journal.
+const NONE_TIME: Duration = Duration::from_millis(200);
 
 /// Bytes of text in the messages that fill a state.
 const TEXT_BYTES: usize = 200;
 const ROOMS: usize = 64;
 /// Messages that a channel retains. All of them take a snapshot of some more than [`STATE_BYTES`].
-const HISTORY: usize = 20_000;
+const HISTORY: usize = 15_000;
 const STATE_BYTES: usize = 256_000_000;
 /// Writes between two looks at the size of the journal.
 const FILL_STEP: usize = 16_384;
@@ -73,15 +75,6 @@ struct Server {
     target: Target,
     admin: SocketAddrV4,
     running: Running,
-}
-
-/// Figures of some writes on a new server.
-struct Writes {
-    sample: Sample,
-    /// Turns of the loop meanwhile.
-    turns: Turns,
-    /// Writes that share a record. Without a journal, they have none.
-    each_record: f64,
 }
 
 /// Measures, and prints the table.
@@ -146,22 +139,18 @@ impl Bench<'_> {
         Ok(Server { target, admin, running })
     }
 
-    /// Makes writes on a new server.
-    fn writes(&self, mode: Mode, work: Closed, busy: &mut Busy) -> Result<Writes> {
-        let server = self.start(mode, "rate")?;
-        let starved = server.process().starved()?;
+    /// Makes writes on a new server. Returns their CPU time.
+    fn cost_of(&self, mode: Mode, work: Closed, busy: &mut Busy) -> Result<f64> {
+        let server = self.start(mode, "cost")?;
         let sample = closed_loop::publish(&server.target, self.cores, work);
         let sample = sample.map_err(|error| format!("{error}\n{}", server.running.log_end()))?;
-        // With those of the warm-up, in which the first segment begins.
-        let page = Page::read(server.admin)?;
-        let (turns, records) = (page.turns()?, page.value("speak_log_position")?);
-        busy.note(server.process().starved()? - starved, sample.disturbed);
+        server.finish(busy)?;
+        busy.note(Duration::ZERO, sample.disturbed);
         drop(server);
         if mode != Mode::Nothing {
-            std::fs::remove_dir_all(self.folder.join("rate"))?;
+            std::fs::remove_dir_all(self.folder.join("cost"))?;
         }
-        let each_record = (sample.operations as usize + work.warm_up) as f64 / records;
-        Ok(Writes { sample, turns, each_record })
+        Ok(sample.cost.ok_or("no CPU time of the server")?)
     }
 
     fn cost(&self, connections: usize, writes: usize, busy: &mut Busy) -> Result<Cost> {
@@ -171,39 +160,42 @@ impl Bench<'_> {
         let mut cost = Cost { connections, ..Cost::default() };
         for _ in 0..ROUNDS {
             for (mode, figures) in [(Mode::Nothing, &mut cost.none), (Mode::Os, &mut cost.os)] {
-                let writes = self.writes(mode, work, busy)?;
-                figures.push(writes.sample.cost.ok_or("no CPU time of the server")?);
+                figures.push(self.cost_of(mode, work, busy)?);
             }
         }
         Ok(cost)
     }
 
     fn rate(&self, probe: &mut Probe, rate: &mut Rate, busy: &mut Busy) -> Result<()> {
-        let connections = rate.depth;
-        let work = Closed {
-            connections,
-            depth: 1,
-            requests: 1_000_000,
-            at_most: RATE_TIME,
-            warm_up: 4 * connections,
-        };
-        let none = self.writes(Mode::Nothing, work, busy)?;
-        rate.none.push(none.sample.per_second);
-        rate.none_turns += none.turns;
-        let before = probe.rate(PROBE_TIME)?;
-        let always = self.writes(Mode::Always, work, busy)?;
-        let after = probe.rate(PROBE_TIME)?;
-        rate.always.push(always.sample.per_second);
-        rate.each_record.push(always.each_record);
-        rate.turns += always.turns;
-        rate.flushes.push(f64::midpoint(before, after));
-        Ok(())
+        let mut fill = Fill::new(rate.depth);
+        let none = self.start(Mode::Nothing, "rate")?;
+        fill.run(&none, self.cores, 1, 4 * rate.depth, Duration::MAX)?;
+        let sample = fill.run(&none, self.cores, 1, usize::MAX, NONE_TIME)?;
+        rate.none.push(sample.per_second);
+        rate.none_turns += none.finish(busy)?.turns()?;
+        drop(none);
+
+        let always = self.start(Mode::Always, "rate")?;
+        let before = fill.written;
+        fill.run(&always, self.cores, 1, 4 * rate.depth, Duration::MAX)?;
+        let (mut flushes, mut writes) = (0.0, 0.0);
+        for _ in 0..SLICES {
+            flushes += probe.rate(SLICE)?;
+            writes += fill.run(&always, self.cores, 1, usize::MAX, SLICE)?.per_second;
+        }
+        rate.flushes.push(flushes / f64::from(SLICES));
+        rate.always.push(writes / f64::from(SLICES));
+        let page = always.finish(busy)?;
+        rate.turns += page.turns()?;
+        rate.each_record.push((fill.written - before) as f64 / page.value("speak_log_position")?);
+        drop(always);
+        Ok(std::fs::remove_dir_all(self.folder.join("rate"))?)
     }
 
     /// Fills a state, recovers it, and takes a snapshot of it under load.
     fn snapshot(&self, figures: &mut Figures) -> Result<()> {
         eprintln!("filling a state");
-        let mut fill = Fill::new();
+        let mut fill = Fill::new(64);
         let mut server = self.start(Mode::Os, "state")?;
         let bytes = loop {
             fill.run(&server, self.cores, 16, FILL_STEP, Duration::MAX)?;
@@ -268,6 +260,12 @@ impl Server {
     fn process(&self) -> Process {
         self.running.process()
     }
+
+    /// Returns the metrics, and notes the time for which the server has had no core.
+    fn finish(&self, busy: &mut Busy) -> Result<Page> {
+        busy.note(self.process().starved()?, 0.0);
+        Page::read(self.admin)
+    }
 }
 
 /// Returns the size of the newest snapshot that the server has logged, in bytes.
@@ -292,17 +290,18 @@ fn is_saving(journal: &Path) -> Result<bool> {
 /// Writes to many channels, one after the other.
 struct Fill {
     template: Vec<u8>,
+    connections: usize,
     depth: usize,
     written: usize,
     batch: Vec<u8>,
 }
 
 impl Fill {
-    fn new() -> Self {
+    fn new(connections: usize) -> Self {
         let text = "m".repeat(TEXT_BYTES);
         let head = "HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let template = format!("GET /write?channel=b00000&message={text} {head}").into_bytes();
-        Self { template, depth: 1, written: 0, batch: Vec::new() }
+        Self { template, connections, depth: 1, written: 0, batch: Vec::new() }
     }
 
     fn run(
@@ -312,14 +311,13 @@ impl Fill {
         depth: usize,
         requests: usize,
         at_most: Duration,
-    ) -> Result<()> {
+    ) -> Result<Sample> {
         self.depth = depth;
         // The server need not come to rest.
         let target = Target { process: None, ..server.target };
-        let work = Closed { connections: 64, depth, requests, at_most, warm_up: 0 };
+        let work = Closed { connections: self.connections, depth, requests, at_most, warm_up: 0 };
         let result = closed_loop::drive(&target, cores, work, self);
-        result.map_err(|error| format!("{error}\n{}", server.running.log_end()))?;
-        Ok(())
+        Ok(result.map_err(|error| format!("{error}\n{}", server.running.log_end()))?)
     }
 }
 
@@ -356,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_batch_goes_to_one_channel_after_the_other() {
-        let mut fill = Fill::new();
+        let mut fill = Fill::new(64);
         fill.depth = ROOMS + 1;
         let batch = String::from_utf8(fill.requests(0).to_vec()).unwrap();
         let rooms: Vec<&str> =

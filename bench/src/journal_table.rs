@@ -84,7 +84,8 @@ impl Busy {
 
 impl Figures {
     pub(crate) fn render(&self) -> String {
-        let mut text = "| | measured | goal | measured ÷ goal |\n| --- | --- | --- | --- |\n".into();
+        let mut text =
+            "| | measured | goal | measured ÷ goal |\n| --- | --- | --- | --- |\n".into();
         for cost in &self.costs {
             cost.render(&mut text);
         }
@@ -111,6 +112,16 @@ impl Figures {
         text
     }
 
+    /// Returns the depths with turns above 3 ms, and their number.
+    fn long_turns(&self) -> String {
+        let mut text = String::new();
+        for rate in self.rates.iter().filter(|rate| rate.turns.above[1] > 0) {
+            let separator = if text.is_empty() { " (above 3 ms at depth" } else { "," };
+            let _ = write!(text, "{separator} {}: {}", rate.depth, rate.turns.above[1]);
+        }
+        if text.is_empty() { text } else { text + ")" }
+    }
+
     fn render_turns(&self, text: &mut String) {
         let sum = |turns: fn(&Rate) -> Turns| {
             self.rates.iter().fold(Turns::default(), |mut sum, rate| {
@@ -121,9 +132,10 @@ impl Figures {
         let (always, none) = (sum(|rate| rate.turns), sum(|rate| rate.none_turns));
         let _ = writeln!(
             text,
-            "| turns of the loop with `always`, above | {}; without a journal {} | none above 2 ms \
-             | {} |",
+            "| turns of the loop with `always`, above | {}{}; without a journal {} \
+             | none above 2 ms | {} |",
             above(always),
+            self.long_turns(),
             above(none),
             verdict(always.above, none.above),
         );
@@ -170,7 +182,7 @@ impl Cost {
         let Some(ratio) = Spread::of(ratios) else { return };
         let _ = writeln!(
             text,
-            "| CPU of a write with `os`, {} connections | {:.1} µs, without a journal {:.1} µs: \
+            "| CPU of a write with `os`, connections: {} | {:.1} µs, without a journal {:.1} µs: \
              {} | ≤ {COST_MAX} times | {} |",
             self.connections,
             median(&self.os),

@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn turns_above_a_bound_are_those_that_are_not_below_it() {
-        let bucket = |bound, count| format!("speak_loop_seconds_bucket{{le=\"{bound}\"}} {count}\n");
+        let bucket =
+            |bound, count| format!("speak_loop_seconds_bucket{{le=\"{bound}\"}} {count}\n");
         let text = bucket("0.001", 5) + &bucket("0.003", 7) + &bucket("0.01", 9);
         let page = Page(text + "speak_loop_seconds_count 9\n");
         let turns = page.turns().unwrap();
