@@ -24,8 +24,8 @@ const ROUNDS: usize = 5;
 const COSTS: [(usize, usize); 2] = [(64, 60_000), (1, 12_000)];
 /// Connections with one write on its way each.
 pub(crate) const DEPTHS: [usize; 4] = [1, 16, 64, 256];
-/// Slices of time in which the disk alone and the server take turns, since the rate of a disk varies
-/// within a second: other programs use it, and a cloud limits flushes once there were many.
+/// Slices of time in which the disk alone and the server take turns, since the rate of a disk
+/// varies within a second: other programs use it, and a cloud limits flushes once there were many.
 const SLICES: u32 = 8;
 const SLICE: Duration = Duration::from_millis(40);
 /// Time of a measurement without a journal.
@@ -45,7 +45,7 @@ const FILLED: f64 = 1.95;
 /// Time between two looks at the snapshot.
 const LOAD_STEP: Duration = Duration::from_millis(200);
 /// A snapshot that takes longer is an error of the bench.
-const SNAPSHOT_MAX: Duration = Duration::from_secs(60);
+const SNAPSHOT_MAX: Duration = Duration::from_mins(1);
 
 /// Options of `journal`.
 pub(crate) struct Options {
@@ -187,7 +187,8 @@ impl Bench<'_> {
         rate.always.push(writes / f64::from(SLICES));
         let page = always.finish(busy)?;
         rate.turns += page.turns()?;
-        rate.each_record.push((fill.written - before) as f64 / page.value("speak_log_position")?);
+        rate.each_record
+            .push((fill.written - before) as f64 / page.value("speak_log_position")? as f64);
         drop(always);
         Ok(std::fs::remove_dir_all(self.folder.join("rate"))?)
     }
@@ -199,7 +200,7 @@ impl Bench<'_> {
         let mut server = self.start(Mode::Os, "state")?;
         let bytes = loop {
             fill.run(&server, self.cores, 16, FILL_STEP, Duration::MAX)?;
-            let log = Page::read(server.admin)?.value("speak_log_bytes")?;
+            let log = Page::read(server.admin)?.value("speak_log_bytes")? as f64;
             let snapshot = newest_snapshot(&server.running.log()).unwrap_or(0) as f64;
             if fill.written * TEXT_BYTES > STATE_BYTES
                 && (FILLED * snapshot..2.0 * snapshot).contains(&log)
@@ -251,7 +252,7 @@ impl Bench<'_> {
                 return Err("the server takes no snapshot".into());
             }
         }
-        busy.note(server.process().starved()? - starved, 0.0);
+        busy.note(server.process().starved()?.saturating_sub(starved), 0.0);
         Ok(result)
     }
 }

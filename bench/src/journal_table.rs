@@ -173,7 +173,7 @@ fn verdict_5(snapshot: &SnapshotTurns) -> &'static str {
 
 fn above(turns: Turns) -> String {
     let [one, three, ten] = turns.above;
-    format!("1 ms: {one}, 3 ms: {three}, 10 ms: {ten} of {}", thousands(turns.all as f64))
+    format!("1 ms: {one}, 3 ms: {three}, 10 ms: {ten} of {}", thousands(turns.all))
 }
 
 impl Cost {
@@ -182,8 +182,8 @@ impl Cost {
         let Some(ratio) = Spread::of(ratios) else { return };
         let _ = writeln!(
             text,
-            "| CPU of a write with `os`, connections: {} | {:.1} µs, without a journal {:.1} µs: \
-             {} | ≤ {COST_MAX} times | {} |",
+            "| CPU of a write with `os`, connections: {} \
+             | {:.1} µs, without a journal {:.1} µs: {} | ≤ {COST_MAX} times | {} |",
             self.connections,
             median(&self.os),
             median(&self.none),
@@ -211,15 +211,16 @@ impl Rate {
         }
         let _ = writeln!(
             text,
-            "| writes with `always`, depth {} | {}/s: {} of the disk's {} × {}/s; {:.1} a record; without \
-             a journal {}/s | ≥ {RATE_MIN} of the disk | {goal} |",
+            "| writes with `always`, depth {} \
+             | {}/s: {} of the disk's {} × {}/s; {:.1} a record; without a journal {}/s \
+             | ≥ {RATE_MIN} of the disk | {goal} |",
             self.depth,
-            thousands(median(&self.always)),
+            thousands(whole(median(&self.always))),
             spread(share),
             self.depth,
-            thousands(median(&self.flushes)),
+            thousands(whole(median(&self.flushes))),
             median(&self.each_record),
-            thousands(none),
+            thousands(whole(none)),
         );
     }
 }
@@ -230,8 +231,8 @@ impl Recovery {
         let each = seconds / (self.bytes / 1e9);
         let _ = writeln!(
             text,
-            "| recovery, extrapolated to 1 GB | {each:.1} s ({:.0} MB, not in memory, took {:.2} s) \
-             | ≤ {RECOVERY_MAX} s | {} |",
+            "| recovery, extrapolated to 1 GB \
+             | {each:.1} s ({:.0} MB, not in the page cache, took {:.2} s) | ≤ {RECOVERY_MAX} s | {} |",
             self.bytes / 1e6,
             seconds,
             at_most(each / RECOVERY_MAX),
@@ -255,13 +256,18 @@ fn spread(spread: Spread) -> String {
     format!("{:.2} ({:.2}–{:.2})", spread.median, spread.least, spread.most)
 }
 
+/// Rounds a rate, which is not negative.
+#[allow(clippy::cast_sign_loss)]
+fn whole(rate: f64) -> u64 {
+    rate.round() as u64
+}
+
 /// Writes a count with a separator of thousands.
-fn thousands(count: f64) -> String {
-    let count = count.round() as u64;
+fn thousands(count: u64) -> String {
     if count < 1000 {
         return count.to_string();
     }
-    format!("{},{:03}", thousands((count / 1000) as f64), count % 1000)
+    format!("{},{:03}", thousands(count / 1000), count % 1000)
 }
 
 #[cfg(test)]
@@ -270,9 +276,9 @@ mod tests {
 
     #[test]
     fn counts_have_separators() {
-        assert_eq!(thousands(999.4), "999");
-        assert_eq!(thousands(1_000.0), "1,000");
-        assert_eq!(thousands(1_234_050.0), "1,234,050");
+        assert_eq!(thousands(999), "999");
+        assert_eq!(thousands(1_000), "1,000");
+        assert_eq!(thousands(1_234_050), "1,234,050");
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::ops::{AddAssign, Sub};
 
 use crate::result::Result;
 
-/// Bounds in ms that are counted, as the metric names them. The histogram has no others near the
-/// goals.
+/// Bounds in seconds that are counted, as the metric names them. The histogram has no others near
+/// the goals.
 const BOUNDS: [&str; 3] = ["0.001", "0.003", "0.01"];
 
 /// Turns of the loop.
@@ -52,19 +52,19 @@ impl Page {
         Ok(Self(text))
     }
 
-    /// Returns the value of a sample.
-    pub(crate) fn value(&self, name: &str) -> Result<f64> {
+    /// Returns the value of a sample, which is a whole number.
+    pub(crate) fn value(&self, name: &str) -> Result<u64> {
         let rest = |line: &'_ str| Some(line.strip_prefix(name)?.strip_prefix(' ')?.parse());
         let value = self.0.lines().find_map(rest);
         Ok(value.ok_or_else(|| format!("no {name} in the metrics"))??)
     }
 
     pub(crate) fn turns(&self) -> Result<Turns> {
-        let all = self.value("speak_loop_seconds_count")? as u64;
+        let all = self.value("speak_loop_seconds_count")?;
         let mut above = [0; BOUNDS.len()];
         for (count, bound) in above.iter_mut().zip(BOUNDS) {
             let name = format!("speak_loop_seconds_bucket{{le=\"{bound}\"}}");
-            *count = all - self.value(&name)? as u64;
+            *count = all - self.value(&name)?;
         }
         Ok(Turns { all, above })
     }
