@@ -23,6 +23,8 @@ SEEDS ?= 10000
 TARGET ?= session
 SECONDS ?= 60
 USERS ?= 1000
+# Directory on the disk that `make bench-journal` measures.
+DISK ?= target
 UPGRADES ?= 10
 # `always` or `os`: the servers of the stress run keep a journal, and are killed often.
 JOURNAL ?=
@@ -39,8 +41,8 @@ LOGS := $(CURDIR)/target/logs
 test: export SPEAK_TEST_LOGS := $(LOGS)
 
 .PHONY: help run test deps lint check-style audit musl musl-test processors dist sim fuzz fuzz-keep
-.PHONY: fuzz-tools overload stress bench bench-full wrk bench-check bench-musl bench-tools
-.PHONY: bench-build fmt clean
+.PHONY: fuzz-tools overload stress bench bench-full wrk bench-check bench-musl bench-journal
+.PHONY: bench-tools bench-build fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -143,6 +145,9 @@ bench-musl: bench-build musl ## the static build against that for glibc: CPU, me
 	$(BENCH) run --quick --speak $(STATIC) --against target/release/speak \
 	    --results bench/results/musl
 	bench/instructions.sh --against target/release/speak $(STATIC)
+
+bench-journal: bench-build ## costs of the journal on a disk, in under two minutes: DISK=target
+	$(BENCH) journal --speak target/release/speak $(DISK)
 
 bench-tools: bench-build
 	@.ci/deps $(BENCH_TOOLS)

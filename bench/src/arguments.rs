@@ -8,6 +8,7 @@ use lexopt::prelude::*;
 use support::process::Process;
 
 use crate::closed_loop::Closed;
+use crate::journal;
 use crate::plan::Length;
 use crate::result::Result;
 use crate::run::Options;
@@ -36,6 +37,10 @@ speak-bench drive WORK --at 127.0.0.1:PORT [--target speak|nchan|nginx] [--pid P
         idle, idle-events, idle-frames
                          --readers 1000
 
+speak-bench journal [--speak PROGRAM] [DIRECTORY]
+    Measures what the journal costs on the disk of DIRECTORY (target), and prints a table with the
+    goals. PROGRAM is target/release/speak.
+
 speak-bench baseline
     Serves as the baseline on a free port and prints the address.
 ";
@@ -45,6 +50,7 @@ pub(crate) enum Command {
     Help,
     Baseline,
     Drive { target: Target, work: Work },
+    Journal(journal::Options),
     Run(Options),
 }
 
@@ -58,6 +64,7 @@ pub(crate) fn parse() -> Result<Command> {
     match parser.next()? {
         Some(Value(name)) if name == "run" => parse_run(parser),
         Some(Value(name)) if name == "drive" => parse_drive(parser),
+        Some(Value(name)) if name == "journal" => parse_journal(parser),
         Some(Value(name)) if name == "baseline" => Ok(Command::Baseline),
         None | Some(Short('h') | Long("help")) => Ok(Command::Help),
         Some(other) => Err(other.unexpected().into()),
@@ -82,6 +89,19 @@ fn parse_run(mut parser: lexopt::Parser) -> Result<Command> {
         }
     }
     Ok(Command::Run(options))
+}
+
+fn parse_journal(mut parser: lexopt::Parser) -> Result<Command> {
+    let (mut speak, mut directory) = (PathBuf::from("target/release/speak"), None);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("speak") => speak = parser.value()?.into(),
+            Value(path) if directory.is_none() => directory = Some(PathBuf::from(path)),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let directory = directory.unwrap_or_else(|| "target".into());
+    Ok(Command::Journal(journal::Options { speak, directory }))
 }
 
 fn parse_drive(mut parser: lexopt::Parser) -> Result<Command> {

@@ -27,7 +27,7 @@ pub(crate) struct Closed {
 }
 
 /// Requests of a closed loop, and checks of their responses.
-trait Script {
+pub(crate) trait Script {
     /// Returns the bytes of the next `depth` requests of a connection.
     fn requests(&mut self, connection: usize) -> &[u8];
 
@@ -72,7 +72,12 @@ pub(crate) fn poll(target: &Target, cores: Cores, work: Closed, messages: usize)
 }
 
 /// Runs the loop: first the warm-up, then the measured part.
-fn drive(target: &Target, cores: Cores, work: Closed, script: &mut impl Script) -> Result<Sample> {
+pub(crate) fn drive(
+    target: &Target,
+    cores: Cores,
+    work: Closed,
+    script: &mut impl Script,
+) -> Result<Sample> {
     let poller = Poller::new()?;
     let mut pool = Pool {
         clients: poller.connect(target.address, 0..work.connections as u32)?,

@@ -1,10 +1,12 @@
 //! `speak-bench`: measures Speak against nchan, nginx and a baseline. See `bench/README.md`.
 //!
-//! `run` compares all of them, `drive` loads one running server, `baseline` is the baseline itself.
+//! `run` compares all of them, `drive` loads one running server, `baseline` is the baseline itself,
+//! `journal` measures what the journal costs on a disk.
 //! Modules from the bottom: `wire`, `stats` and `sample` are values; `client` has the sockets,
 //! `window` and `server` the processes; `fanout`, `closed_loop` and `churn` load a server and
 //! `work` names the loads; `plan` lists the comparisons, `run` executes them; `outcome` has the
-//! results, and `table`, `json` and `plot` print them.
+//! results, and `table`, `json` and `plot` print them. `journal` has a run of its own, with `disk`,
+//! `turns` and `journal_table`.
 
 use std::process::ExitCode;
 
@@ -13,7 +15,10 @@ mod baseline;
 mod churn;
 mod client;
 mod closed_loop;
+mod disk;
 mod fanout;
+mod journal;
+mod journal_table;
 mod json;
 mod outcome;
 mod plan;
@@ -24,6 +29,7 @@ mod sample;
 mod server;
 mod stats;
 mod table;
+mod turns;
 mod window;
 mod wire;
 mod work;
@@ -38,6 +44,7 @@ fn main() -> ExitCode {
         }
         Command::Baseline => baseline::serve(),
         Command::Drive { target, work } => run::drive(&target, work),
+        Command::Journal(options) => journal::run(&options),
         Command::Run(options) => run::run(&options),
     });
     match done {
