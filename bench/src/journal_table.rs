@@ -232,7 +232,8 @@ impl Recovery {
         let _ = writeln!(
             text,
             "| recovery, extrapolated to 1 GB \
-             | {each:.1} s ({:.0} MB, not in the page cache, took {:.2} s) | ≤ {RECOVERY_MAX} s | {} |",
+             | {each:.1} s ({:.0} MB, not in the page cache, took {:.2} s) \
+             | ≤ {RECOVERY_MAX} s | {} |",
             self.bytes / 1e6,
             seconds,
             at_most(each / RECOVERY_MAX),
