@@ -68,6 +68,9 @@ pub struct Server {
     pending_journal: Option<PendingJournal>,
     /// Settings of the journal.
     journal: Option<JournalHandle>,
+    /// There is an admin listener. Without one, no client could read how long turns take, so the
+    /// clock is not read again for it.
+    has_metrics: bool,
     /// Exit status of a stop: a failure if the state file could not be written.
     exit_code: ExitCode,
     upgrade: UpgradeCoordinator,
@@ -124,6 +127,7 @@ impl Server {
             state_file,
             pending_journal: journal,
             journal: journal_handle,
+            has_metrics: has_admin,
             exit_code: ExitCode::SUCCESS,
             upgrade: UpgradeCoordinator::new(predecessor),
             systemd: Systemd::from_env(now.mono),
@@ -225,7 +229,9 @@ impl Server {
         {
             trim_heap();
         }
-        self.service.count_turn(self.clock.turn_nanos());
+        if self.has_metrics {
+            self.service.count_turn(self.clock.turn_nanos());
+        }
         if is_successor_ready && !self.service.is_draining() {
             let journal = self.journal.as_ref();
             self.upgrade.hand_over(&mut self.service, journal, &self.systemd);
