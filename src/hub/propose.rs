@@ -117,7 +117,7 @@ impl Hub {
         Ok(())
     }
 
-    /// Proposes what [`Hub::goodbye`] does. Returns whether there is something to propose.
+    /// Proposes what [`Hub::goodbye`] does.
     ///
     /// # Errors
     ///
