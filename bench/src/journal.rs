@@ -10,7 +10,7 @@ use support::incoming::Item;
 use support::process::{Cores, Process, Running, fresh_folder, pin, raise_file_limit};
 
 use crate::closed_loop::{self, Closed, Script};
-use crate::disk::{self, Probe};
+use crate::disk;
 use crate::journal_table::{Busy, Cost, Figures, Rate, Recovery, SnapshotTurns};
 use crate::result::Result;
 use crate::sample::Sample;
@@ -24,11 +24,8 @@ const ROUNDS: usize = 5;
 const COSTS: [(usize, usize); 2] = [(64, 60_000), (1, 12_000)];
 /// Connections with one write on its way each.
 pub(crate) const DEPTHS: [usize; 4] = [1, 16, 64, 256];
-/// Slices of time in which the disk alone and the server take turns, since the rate of a disk
-/// varies within a second: other programs use it, and a cloud limits flushes once there were many.
-const SLICES: u32 = 8;
-const SLICE: Duration = Duration::from_millis(40);
-/// Time of a measurement without a journal.
+/// Time of a measurement of a rate with a journal, and without.
+const RATE_TIME: Duration = Duration::from_millis(400);
 const NONE_TIME: Duration = Duration::from_millis(200);
 
 /// Bytes of text in the messages that fill a state.
@@ -100,11 +97,10 @@ impl Bench<'_> {
             figures.costs.push(self.cost(connections, writes, &mut figures.busy)?);
         }
         let mut rates = DEPTHS.map(|depth| Rate { depth, ..Rate::default() });
-        let mut probe = Probe::new(&self.folder)?;
         for round in 1..=ROUNDS {
             eprintln!("rates, round {round} of {ROUNDS}");
             for rate in &mut rates {
-                self.rate(&mut probe, rate, &mut figures.busy)?;
+                self.rate(rate, &mut figures.busy)?;
             }
         }
         figures.rates = rates.into();
@@ -166,7 +162,7 @@ impl Bench<'_> {
         Ok(cost)
     }
 
-    fn rate(&self, probe: &mut Probe, rate: &mut Rate, busy: &mut Busy) -> Result<()> {
+    fn rate(&self, rate: &mut Rate, busy: &mut Busy) -> Result<()> {
         let mut fill = Fill::new(rate.depth);
         let none = self.start(Mode::Nothing, "rate")?;
         fill.run(&none, self.cores, 1, 4 * rate.depth, Duration::MAX)?;
@@ -176,19 +172,15 @@ impl Bench<'_> {
         drop(none);
 
         let always = self.start(Mode::Always, "rate")?;
-        let before = fill.written;
         fill.run(&always, self.cores, 1, 4 * rate.depth, Duration::MAX)?;
-        let (mut flushes, mut writes) = (0.0, 0.0);
-        for _ in 0..SLICES {
-            flushes += probe.rate(SLICE)?;
-            writes += fill.run(&always, self.cores, 1, usize::MAX, SLICE)?.per_second;
-        }
-        rate.flushes.push(flushes / f64::from(SLICES));
-        rate.always.push(writes / f64::from(SLICES));
+        let before = (Page::read(always.admin)?.flushes()?, fill.written);
+        let sample = fill.run(&always, self.cores, 1, usize::MAX, RATE_TIME)?;
+        rate.always.push(sample.per_second);
         let page = always.finish(busy)?;
+        let flushes = page.flushes()? - before.0;
+        rate.flushes.push(flushes.per_second());
+        rate.each_record.push((fill.written - before.1) as f64 / flushes.count as f64);
         rate.turns += page.turns()?;
-        rate.each_record
-            .push((fill.written - before) as f64 / page.value("speak_log_position")? as f64);
         drop(always);
         Ok(std::fs::remove_dir_all(self.folder.join("rate"))?)
     }
@@ -200,7 +192,7 @@ impl Bench<'_> {
         let mut server = self.start(Mode::Os, "state")?;
         let bytes = loop {
             fill.run(&server, self.cores, 16, FILL_STEP, Duration::MAX)?;
-            let log = Page::read(server.admin)?.value("speak_log_bytes")? as f64;
+            let log = Page::read(server.admin)?.value("speak_log_bytes")?;
             let snapshot = newest_snapshot(&server.running.log()).unwrap_or(0) as f64;
             if fill.written * TEXT_BYTES > STATE_BYTES
                 && (FILLED * snapshot..2.0 * snapshot).contains(&log)

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 use mio::Waker;
 
@@ -37,7 +38,8 @@ pub(super) enum Job {
 
 /// Result of a job. The memory of its bytes comes back.
 pub(super) enum Done {
-    Appended(Result<Written, WriteError>, Vec<u8>),
+    /// With the time of the write.
+    Appended(Result<Written, WriteError>, Duration, Vec<u8>),
     SnapshotWritten(Result<(), WriteError>, Vec<u8>),
     /// Size of the snapshot, and an error of removing a file, which is not an error of the
     /// snapshot.
@@ -126,7 +128,9 @@ impl Worker {
             Job::Append { position, mono_ms, unix_ms, commands } => {
                 let writer = self.writer.as_mut().expect("the helper appends");
                 let record = Record { position, mono_ms, unix_ms, commands: &commands };
-                Done::Appended(writer.append(&record), commands)
+                let start = Instant::now();
+                let result = writer.append(&record);
+                Done::Appended(result, start.elapsed(), commands)
             }
             Job::BeginSnapshot(header) => {
                 self.abandon();

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::directory::{segment_name, snapshot_name};
 use super::helper::{Done, Helper, Job};
@@ -146,9 +147,9 @@ impl Journal {
     fn poll_helper(&mut self) {
         loop {
             match self.helper.try_result() {
-                Ok(Some(Done::Appended(result, commands))) => {
+                Ok(Some(Done::Appended(result, time, commands))) => {
                     self.keep_buffer(0, commands);
-                    self.on_appended(result);
+                    self.on_appended(result, time);
                 }
                 Ok(Some(Done::SnapshotWritten(result, piece))) => {
                     self.keep_buffer(1, piece);
@@ -165,7 +166,7 @@ impl Journal {
                 Err(_) => {
                     if self.appending == Appending::Written {
                         let error = std::io::Error::other("the helper thread has ended");
-                        self.on_appended(Err(WriteError::Failed(error)));
+                        self.on_appended(Err(WriteError::Failed(error)), Duration::ZERO);
                     }
                     return;
                 }
@@ -179,7 +180,7 @@ impl Journal {
         }
     }
 
-    fn on_appended(&mut self, result: Result<Written, WriteError>) {
+    fn on_appended(&mut self, result: Result<Written, WriteError>, flush: Duration) {
         let path = self.path.display();
         let outcome = match result {
             Ok(Written { bytes, is_first }) => {
@@ -191,7 +192,7 @@ impl Journal {
                 if std::mem::take(&mut self.is_full) {
                     log::info!("journal has space again path={path}");
                 }
-                Outcome::Durable { position: self.state.position }
+                Outcome::Durable { position: self.state.position, flush }
             }
             Err(WriteError::Full(error)) => {
                 if !std::mem::replace(&mut self.is_full, true) {
@@ -278,7 +279,7 @@ impl Log for Journal {
         let position = self.state.position + 1;
         if let Some(writer) = &mut self.writer {
             let result = writer.append(&Record { position, mono_ms, unix_ms, commands });
-            self.on_appended(result);
+            self.on_appended(result, Duration::ZERO);
             return;
         }
         let mut buffer = std::mem::take(&mut self.buffers[0]);

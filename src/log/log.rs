@@ -1,5 +1,7 @@
 //! The log as the service drives it.
 
+use std::time::Duration;
+
 /// A log of records: batches of commands in one order.
 ///
 /// At most one record is being appended at a time. So the commands of all turns meanwhile become
@@ -58,6 +60,8 @@ pub enum Outcome {
     Durable {
         /// Position of the record.
         position: u64,
+        /// Time of the flush. Zero if the record is not flushed.
+        flush: Duration,
     },
     /// The disk is full: nothing was written, and later records may be.
     Full,

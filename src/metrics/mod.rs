@@ -3,16 +3,16 @@
 //! No label ever has a channel name, a session or an address: these are secret, and their number
 //! has no limit.
 
+mod histogram;
 mod process;
 mod prometheus;
-mod turn_histogram;
 
 pub use process::{ProcessStats, ProcessUsage};
 
 use std::time::Duration;
 
+use self::histogram::Histogram;
 use self::prometheus::{Kind, Page, Seconds};
-use self::turn_histogram::TurnHistogram;
 use crate::api::Api;
 use crate::hub::{DropReason, Gauges, Hub, Reason};
 use crate::options::VERSION;
@@ -32,7 +32,9 @@ pub(crate) enum RejectReason {
 #[derive(Default)]
 pub(crate) struct Metrics {
     /// Durations of the turns of the loop.
-    pub(crate) turns: TurnHistogram,
+    pub(crate) turns: Histogram,
+    /// Durations of the flushes of the log.
+    pub(crate) flushes: Histogram,
     rejected: [u64; RejectReason::ALL.len()],
     log_refusals: [u64; LogRefusal::ALL.len()],
     /// Limit on clients.
@@ -117,11 +119,7 @@ impl Metrics {
         }
         self.write_log(log, &mut page);
         let help = "Duration of a turn of the loop in seconds, without the wait for events.";
-        page.family("speak_loop_seconds", Kind::Histogram, help).histogram(
-            self.turns.buckets(),
-            self.turns.count(),
-            self.turns.sum(),
-        );
+        page.family("speak_loop_seconds", Kind::Histogram, help).histogram(&self.turns);
         let process = self.process.as_mut().map(|read| read());
         let dropped = process.as_ref().map_or(0, |process| process.dropped_log_lines);
         let help = "Log lines dropped because standard error was not writable.";
@@ -142,6 +140,8 @@ impl Metrics {
             "Time for which the record that is being written has waited for the disk.",
             Seconds(log.lag),
         );
+        let help = "Duration of writing and flushing a record in seconds; without flushes, none.";
+        page.family("speak_log_flush_seconds", Kind::Histogram, help).histogram(&self.flushes);
         page.gauge(
             "speak_log_position",
             "Position of the last record that was applied; a record has the changes of a turn.",

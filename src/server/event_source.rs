@@ -9,6 +9,7 @@ const TIMER: Token = Token(usize::MAX - 2);
 const PREDECESSOR: Token = Token(usize::MAX - 3);
 const SUCCESSOR: Token = Token(usize::MAX - 4);
 const JOURNAL: Token = Token(usize::MAX - 5);
+const COMMIT_DELAY: Token = Token(usize::MAX - 6);
 /// Bits of a client's token for its index. The others have the end of its generation: all of it on
 /// a machine of 64 bits, 12 bits on one of 32.
 const INDEX_BITS: u32 = if usize::BITS == 64 { 32 } else { 20 };
@@ -17,7 +18,7 @@ pub(super) const GENERATION_BITS: u32 = usize::BITS - INDEX_BITS;
 pub(super) const CLIENTS_MAX: usize = 1 << (INDEX_BITS - 1);
 
 /// Token of the first listener; the others count down from here.
-const FIRST_LISTENER: usize = usize::MAX - 6;
+const FIRST_LISTENER: usize = usize::MAX - 7;
 
 /// File that an event of the poll belongs to.
 ///
@@ -35,6 +36,8 @@ pub(super) enum EventSource {
     Successor,
     /// Waker of the journal's helper thread.
     Journal,
+    /// Timer of the delay of a record.
+    CommitDelay,
     /// Listener, by its index.
     Listener(usize),
     /// Client, by its key. The key of an event has only [`GENERATION_BITS`] of its generation.
@@ -50,6 +53,7 @@ impl EventSource {
             Self::Predecessor => PREDECESSOR,
             Self::Successor => SUCCESSOR,
             Self::Journal => JOURNAL,
+            Self::CommitDelay => COMMIT_DELAY,
             Self::Listener(index) => Token(FIRST_LISTENER - index),
             Self::Client(key) => {
                 let generation = (key.to_bits() >> 32) as usize;
@@ -66,6 +70,7 @@ impl EventSource {
             PREDECESSOR => Self::Predecessor,
             SUCCESSOR => Self::Successor,
             JOURNAL => Self::Journal,
+            COMMIT_DELAY => Self::CommitDelay,
             Token(token) if token > FIRST_LISTENER - listener_count && token <= FIRST_LISTENER => {
                 Self::Listener(FIRST_LISTENER - token)
             }
@@ -92,6 +97,7 @@ mod tests {
             EventSource::Predecessor,
             EventSource::Successor,
             EventSource::Journal,
+            EventSource::CommitDelay,
             EventSource::Listener(0),
             EventSource::Listener(1),
             EventSource::Client(client),

@@ -12,6 +12,7 @@ use super::clock::unix_ms;
 use super::event_source::EventSource;
 use super::listener::OsListener;
 use super::start_error::StartError;
+use super::timer_fd::TimerFd;
 use crate::hub::{self, Hub, Now, Recovery};
 use crate::journal::{Config, Item, Journal, JournalError, Opened, Recovered};
 use crate::log::{Log, Outcome};
@@ -41,12 +42,15 @@ pub(super) struct JournalHandle {
     pub(super) config: Config,
     /// Wakes the loop when the journal has written. A poll can have only one.
     pub(super) waker: Arc<Waker>,
+    /// Ends the delay of a record.
+    pub(super) commit_delay: TimerFd,
 }
 
 impl JournalHandle {
     pub(super) fn new(config: Config, registry: &Registry) -> io::Result<Self> {
         let waker = Arc::new(Waker::new(registry, EventSource::Journal.token())?);
-        Ok(Self { config, waker })
+        let commit_delay = TimerFd::new(registry, EventSource::CommitDelay)?;
+        Ok(Self { config, waker, commit_delay })
     }
 }
 

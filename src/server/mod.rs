@@ -223,6 +223,11 @@ impl Server {
         let registry = self.poll.registry();
         self.service
             .end_turn(|socket, key| socket.register(registry, EventSource::Client(key).token()));
+        if let Some(journal) = &mut self.journal
+            && let Some(delay) = self.service.take_commit_delay()
+        {
+            journal.commit_delay.arm_in(delay);
+        }
         let now = self.service.hub().1.mono;
         if let Some(trim_heap) = self.trim_heap
             && self.heap_trim.observe(self.service.memory(), now)
@@ -265,6 +270,7 @@ impl Server {
                 EventSource::Timer => self.timer.on_fired(),
                 // The service asks the journal in each turn.
                 EventSource::Journal => {}
+                EventSource::CommitDelay => self.service.end_commit_delay(),
                 EventSource::Predecessor => {
                     self.upgrade.adopt_clients(&mut self.service, self.poll.registry());
                 }
@@ -325,7 +331,7 @@ impl Server {
 fn create_poll() -> io::Result<(Poll, Signals, TimerFd)> {
     let poll = Poll::new()?;
     let signals = Signals::new(poll.registry())?;
-    let timer = TimerFd::new(poll.registry())?;
+    let timer = TimerFd::new(poll.registry(), EventSource::Timer)?;
     Ok((poll, signals, timer))
 }
 

@@ -33,15 +33,15 @@ impl TimerFd {
     /// # Errors
     ///
     /// The kernel's error.
-    pub(super) fn new(registry: &Registry) -> io::Result<Self> {
+    pub(super) fn new(registry: &Registry, source: EventSource) -> io::Result<Self> {
         let timer = timerfd_create(
             TimerfdClockId::Monotonic,
             TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
         )?;
         // Edge-triggered: the next expiration is reported although the count of this one is not
         // read.
-        let token = EventSource::Timer.token();
-        registry.register(&mut SourceFd(&timer.as_raw_fd()), token, Interest::READABLE)?;
+        let mut file = SourceFd(&timer.as_raw_fd());
+        registry.register(&mut file, source.token(), Interest::READABLE)?;
         Ok(Self { timer, armed_for: None })
     }
 
@@ -51,8 +51,14 @@ impl TimerFd {
         if self.armed_for.is_some_and(|armed_for| armed_for <= deadline) {
             return;
         }
+        self.arm_in(clock.until(deadline));
+        self.armed_for = Some(deadline);
+    }
+
+    /// Makes the poll wake after this time, instead of the time for which the timer is armed.
+    pub(super) fn arm_in(&mut self, wait: Duration) {
         // A time of zero would disarm the timer.
-        let wait = clock.until(deadline).max(Duration::from_nanos(1));
+        let wait = wait.max(Duration::from_nanos(1));
         let time = Itimerspec {
             it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
             it_value: Timespec {
@@ -62,7 +68,7 @@ impl TimerFd {
         };
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &time)
             .expect("the timer accepts any time");
-        self.armed_for = Some(deadline);
+        self.armed_for = None;
     }
 
     /// Notes that the timer has fired.

@@ -5,6 +5,7 @@
 //! applied, and their calls are answered.
 
 use std::mem;
+use std::time::Duration;
 
 use minicbor::Decoder;
 
@@ -50,10 +51,23 @@ impl<L: Listener> Service<L> {
     /// Commits what has been proposed, outside of a turn. Returns whether nothing waits for the log
     /// any more, and the hub has nothing to deliver.
     pub fn advance_log(&mut self) -> bool {
+        self.end_commit_delay();
         self.io.clients.begin_turn();
         self.commit();
         self.deliver();
         self.is_log_idle()
+    }
+
+    /// Returns the time after which [`Service::end_commit_delay`] has to be called, if a delay has
+    /// begun since the last call.
+    #[inline]
+    pub fn take_commit_delay(&mut self) -> Option<Duration> {
+        self.commits.delay.take_timer()
+    }
+
+    /// Ends the delay of the next record. The turn that follows begins it.
+    pub fn end_commit_delay(&mut self) {
+        self.commits.delay.expire();
     }
 
     /// Returns whether no change waits for the log.
@@ -123,11 +137,13 @@ impl<L: Listener> Service<L> {
     fn append_record(&mut self) -> bool {
         let Self { hub, io, commits, .. } = self;
         let Some(log) = commits.log.as_mut().filter(|log| log.is_ready()) else { return false };
-        let has_to_wait = commits.retry_at.is_some_and(|at| at > io.now.mono);
+        let has_to_wait = commits.retry_at.is_some_and(|at| at > io.now.mono)
+            || commits.delay.is_delayed(commits.waiting.len());
         if hub.proposed() == 0 || has_to_wait || commits.record.is_some() || commits.has_failed {
             return false;
         }
         commits.retry_at = None;
+        commits.delay.end();
         let mut proposals = mem::take(&mut commits.spare);
         hub.swap_proposals(&mut proposals);
         log.append(io.now.mono.0, io.now.unix_ms, proposals.bytes());
@@ -142,16 +158,19 @@ impl<L: Listener> Service<L> {
     }
 
     fn take_outcome(&mut self) {
-        let commits = &mut self.commits;
+        let Self { io, commits, .. } = self;
         let Some(outcome) = commits.log.as_mut().and_then(|log| log.take_outcome()) else { return };
         let record = commits.record.as_mut().expect("only a pending record has an outcome");
         match outcome {
-            Outcome::Durable { position } => {
+            Outcome::Durable { position, flush } => {
+                if !flush.is_zero() {
+                    io.metrics.flushes.add(flush.as_nanos() as u64);
+                }
                 record.progress =
-                    RecordProgress::Applying { position, index: 0, offset: 0, answered: 0 };
+                    RecordProgress::Applying { position, flush, index: 0, offset: 0, answered: 0 };
             }
             Outcome::Full => {
-                commits.retry_at = Some(self.io.now.mono.after(RETRY_MS));
+                commits.retry_at = Some(io.now.mono.after(RETRY_MS));
                 self.refuse_record(LogRefusal::Full);
             }
             Outcome::Failed => {
@@ -165,7 +184,7 @@ impl<L: Listener> Service<L> {
     /// Applies commands of the record while the turn has budget. Returns whether all are applied.
     fn apply_record(&mut self) -> bool {
         let Some(mut record) = self.commits.record.take() else { return true };
-        let RecordProgress::Applying { position, mut index, mut offset, mut answered } =
+        let RecordProgress::Applying { position, flush, mut index, mut offset, mut answered } =
             record.progress
         else {
             self.commits.record = Some(record);
@@ -214,10 +233,11 @@ impl<L: Listener> Service<L> {
         responses.end(self, next);
         if is_applied {
             self.commits.position = position;
+            self.commits.delay.begin(answered, self.commits.waiting.len(), flush);
             record.proposals.clear();
             self.commits.spare = record.proposals;
         } else {
-            record.progress = RecordProgress::Applying { position, index, offset, answered };
+            record.progress = RecordProgress::Applying { position, flush, index, offset, answered };
             self.commits.record = Some(record);
         }
         is_applied

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::commit_delay::CommitDelay;
 use crate::api::Responder;
 use crate::http::Persistence;
 use crate::hub::{Hub, Key, Millis, Now, Proposals};
@@ -23,6 +24,8 @@ pub(super) struct Commits {
     /// Time of the first of them.
     pub(super) waiting_since: Option<Millis>,
     pub(super) record: Option<PendingRecord>,
+    /// Delay of the next record.
+    pub(super) delay: CommitDelay,
     /// Empty, with memory for the next record.
     pub(super) spare: Proposals,
     /// Position of the last record that was applied.
@@ -65,10 +68,11 @@ pub(super) struct PendingRecord {
 #[derive(Clone, Copy)]
 pub(super) enum RecordProgress {
     Writing,
-    /// In the log at `position`. The commands before `index` are applied; their bytes end at
-    /// `offset`, and `answered` calls of them are answered.
+    /// In the log at `position`, after a flush of this length. The commands before `index` are
+    /// applied; their bytes end at `offset`, and `answered` calls of them are answered.
     Applying {
         position: u64,
+        flush: Duration,
         index: u32,
         offset: usize,
         answered: usize,
@@ -81,7 +85,10 @@ impl Commits {
     pub(super) fn has_work(&self, hub: &Hub) -> bool {
         let Some(log) = &self.log else { return false };
         match &self.record {
-            None => self.retry_at.is_none() && hub.proposed() > 0 && log.is_ready(),
+            None => {
+                let is_held = self.retry_at.is_some() || self.delay.is_delayed(self.waiting.len());
+                !is_held && hub.proposed() > 0 && log.is_ready()
+            }
             Some(record) => matches!(record.progress, RecordProgress::Applying { .. }),
         }
     }

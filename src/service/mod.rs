@@ -9,6 +9,7 @@ mod client;
 mod client_io;
 mod client_table;
 mod commit;
+mod commit_delay;
 mod commits;
 mod config;
 mod event;

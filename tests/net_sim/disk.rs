@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use speak::hub::{Config, Hub, Millis, Now, Recovery};
 use speak::log::{Log, Outcome};
@@ -210,7 +211,7 @@ impl Log for SimLog {
             }
         }
         let position = disk.records.len() as u64;
-        Some(writing.outcome.unwrap_or(Outcome::Durable { position }))
+        Some(writing.outcome.unwrap_or(Outcome::Durable { position, flush: Duration::ZERO }))
     }
 
     fn bytes(&self) -> u64 {
