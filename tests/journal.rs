@@ -70,6 +70,13 @@ fn write_on(server: &Server, limit: usize) -> (Vec<(u64, String)>, Option<serde_
     (acknowledged, None)
 }
 
+/// Returns the time for which a server with an admin listener has been writing a record.
+fn lag(server: &Server) -> f64 {
+    let page = server.operator().get("/metrics", &[]).ok().text().to_owned();
+    let lag = page.lines().find_map(|line| line.strip_prefix("speak_log_lag_seconds "));
+    lag.expect("the lag").parse().expect("a number")
+}
+
 /// Claims that the channel has these texts under these ids.
 #[track_caller]
 fn has_all(server: &Server, acknowledged: &[(u64, String)]) {
@@ -124,6 +131,27 @@ fn a_connection_that_stays_silent_after_a_kill_ends_once() {
     until("the goodbye", || server.read("room", "1").events().len() > 1);
     kill(server);
     let server = journal.start(&options);
+    assert_eq!(server.read("room", "1").events(), ["introduction", "goodbye timeout"]);
+}
+
+/// A read that was answered with 200 would promise that the connection lives on.
+#[test]
+fn a_read_while_the_end_of_its_connection_is_being_written_gets_410() {
+    let journal = Journal::new("ending");
+    kill(journal.start(&[]));
+    let options = ["--connection-timeout", "300ms", "--admin-listen", "127.0.0.1:0"];
+    let server = journal.start_with_fault("fdatasync:delay_enter=900000:when=2+", &options);
+    let josh = server.introduce("room", "Josh");
+    until("the end is being written", || lag(&server) > 0.0);
+    let mut socket = server.socket(&[("channel", "elsewhere")]);
+    let (number, auth) = (josh.number, &josh.auth);
+    let call = json!({
+        "call": "read", "channel": "room", "from_id": 1, "connection": number, "auth": auth, "ref": 1
+    });
+    socket.client.send(common::masked(common::TEXT, call.to_string().as_bytes()));
+    let params = josh.and(&[("channel", "room"), ("from_id", "1"), ("timeout", "0")]);
+    server.get("/read", &params).fails_with(410, "connection_ended");
+    assert_eq!(socket.json()["error"], "connection_ended");
     assert_eq!(server.read("room", "1").events(), ["introduction", "goodbye timeout"]);
 }
 
@@ -342,11 +370,7 @@ fn a_disk_that_does_not_respond_is_told_and_waited_for() {
     let options = ["--connection-timeout", "2s", "--admin-listen", "127.0.0.1:0"];
     let server = journal.start_with_fault(fault, &options);
     let josh = server.introduce("room", "Josh");
-    let is_late = || {
-        let page = server.operator().get("/metrics", &[]).ok().text().to_owned();
-        let lag = page.lines().find_map(|line| line.strip_prefix("speak_log_lag_seconds "));
-        lag.expect("the lag").parse::<f64>().expect("a number") > 1.0
-    };
+    let is_late = || lag(&server) > 1.0;
     let mut late = server.client();
     let mut acknowledged = 0;
     loop {

@@ -76,10 +76,27 @@ impl<L: Listener> Service<L> {
 
     /// Adds the response to a call that waits for the log.
     pub(super) fn add_waiting_call(&mut self, client: Key, responder: Responder) {
+        if responder.is_ended() {
+            return self.add_ended_call(client, responder);
+        }
         let command = self.hub.proposed() - 1;
         let response = WaitingResponse::Of(responder);
         self.commits.waiting_since.get_or_insert(self.io.now.mono);
         self.commits.waiting.push(WaitingCall { client, command, response });
+    }
+
+    /// Adds the response to a call whose session ends with a command that waits for the log.
+    fn add_ended_call(&mut self, client: Key, responder: Responder) {
+        let Self { hub, io, commits, .. } = self;
+        let response = WaitingResponse::Ended(responder);
+        let (calls, since, command) = match &mut commits.record {
+            Some(record) if hub.proposed() == 0 => {
+                (&mut record.waiting, &mut record.waiting_since, record.proposals.count())
+            }
+            _ => (&mut commits.waiting, &mut commits.waiting_since, hub.proposed()),
+        };
+        since.get_or_insert(io.now.mono);
+        calls.push(WaitingCall { client, command, response });
     }
 
     /// Adds a response that was appended at `start` of the responses, and has to wait for those of
@@ -175,13 +192,20 @@ impl<L: Listener> Service<L> {
         decoder.set_position(offset);
         let mut responses = Responses::default();
         loop {
-            while let Some(WaitingCall { client, command, response }) = record.waiting.get(answered)
-                && let WaitingResponse::Ready(bytes, persistence) = response
-                && *command <= index
-            {
-                responses.begin(self, *client);
-                self.io.response.extend_from_slice(bytes);
-                responses.persistence = *persistence;
+            while let Some(call) = record.waiting.get(answered).filter(|it| it.command <= index) {
+                match &call.response {
+                    WaitingResponse::Of(_) => break,
+                    WaitingResponse::Ended(responder) => {
+                        responses.begin(self, call.client);
+                        let out = &mut self.io.response;
+                        responses.persistence = self.io.api.respond_ended(responder, out);
+                    }
+                    WaitingResponse::Ready(bytes, persistence) => {
+                        responses.begin(self, call.client);
+                        self.io.response.extend_from_slice(bytes);
+                        responses.persistence = *persistence;
+                    }
+                }
                 answered += 1;
             }
             if index == record.proposals.count() || !self.io.clients.budget.has_commit_budget() {
@@ -280,6 +304,11 @@ impl<L: Listener> Service<L> {
                 WaitingResponse::Of(responder) => {
                     let out = &mut self.io.response;
                     responses.persistence = self.io.api.respond_refused(&responder, error, out);
+                }
+                // Its session lives on, and the call had no command.
+                WaitingResponse::Ended(responder) => {
+                    let out = &mut self.io.response;
+                    responses.persistence = self.io.api.respond_refused(&responder, BEHIND, out);
                 }
                 WaitingResponse::Ready(bytes, persistence) => {
                     self.io.response.extend_from_slice(&bytes);
