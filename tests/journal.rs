@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::fs;
 use std::net::TcpStream;
 use std::process::Command;
 use std::thread;
@@ -253,6 +254,38 @@ fn an_upgrade_hands_the_journal_over() {
     kill(server);
     let server = journal.start(&[]);
     assert_eq!(server.read("room", "0").text(), before.text());
+}
+
+/// Clients wait while the new process opens the journal.
+#[test]
+fn an_upgrade_reads_only_the_newest_segment_of_a_large_journal() {
+    const SEGMENT_BYTES: u64 = 16 << 20;
+    let journal = Journal::new("large");
+    // The history is the largest part of a snapshot, and no new snapshot is made before the records
+    // after it are twice as large.
+    let options = ["--journal-sync", "os", "--history", "600", "--max-message", "64k"];
+    let mut server = journal.start(&options);
+    let text = "x".repeat(64_000);
+    let size = || -> u64 {
+        let files = fs::read_dir(journal.path()).expect("the journal");
+        files.map(|file| file.and_then(|file| file.metadata()).map_or(0, |it| it.len())).sum()
+    };
+    while size() < 6 * SEGMENT_BYTES {
+        server.fill("room", &text, 50);
+    }
+    server.write("room", "last");
+    server.upgrade();
+    let io = fs::read_to_string(format!("/proc/{}/io", server.id())).expect("our own process");
+    let read: u64 = io
+        .lines()
+        .find_map(|line| line.strip_prefix("rchar: "))
+        .and_then(|count| count.parse().ok())
+        .expect("a number of bytes");
+    assert!(read < SEGMENT_BYTES + (4 << 20), "it has read {read} bytes of {}", size());
+    let before = server.read("room", "-1");
+    kill(server);
+    let server = journal.start(&options);
+    assert_eq!(server.read("room", "-1").text(), before.text());
 }
 
 /// The kill comes before the old process has sent its state, or after that.

@@ -141,7 +141,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Sets the name of the numbering of ids. The next record has to be [`Hub::numbering`].
+    /// Sets the name of the numbering of ids. The next record has to begin with
+    /// [`Hub::propose_numbering`].
     pub fn set_epoch(&mut self, epoch: Epoch) {
         self.epoch = epoch;
     }
@@ -150,10 +151,19 @@ impl Hub {
     /// log has nothing else; it is that of a new log if `is_new`.
     #[must_use]
     pub fn numbering(&self, is_new: bool) -> Vec<u8> {
-        let watermark_hash_key = is_new.then(|| self.channels.id_watermarks().key());
         let mut proposals = Proposals::default();
-        proposals.push(&Command::Begin { epoch: *self.epoch.as_bytes(), watermark_hash_key });
+        proposals.push(&self.numbering_command(is_new));
         proposals.bytes().to_vec()
+    }
+
+    /// Proposes the command of [`Hub::numbering`].
+    pub fn propose_numbering(&mut self, is_new: bool) {
+        self.propose(&self.numbering_command(is_new));
+    }
+
+    fn numbering_command(&self, is_new: bool) -> Command<'static> {
+        let watermark_hash_key = is_new.then(|| self.channels.id_watermarks().key());
+        Command::Begin { epoch: *self.epoch.as_bytes(), watermark_hash_key }
     }
 
     /// Ends a session, or proposes it.

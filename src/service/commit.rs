@@ -31,10 +31,17 @@ const FULL: Error = Error::OverCapacity("the disk of the journal is full; retry 
 const BEHIND: Error = Error::OverCapacity("the journal cannot be written for now; retry later");
 
 impl<L: Listener> Service<L> {
-    /// Makes changes wait for a log from now on.
+    /// Makes changes wait for a log from now on, whose last record is the last one that the hub has
+    /// applied.
     pub fn set_log(&mut self, log: Box<dyn Log>) {
         self.hub.begin_logging();
+        self.commits.position = record_position(self.hub.position());
         self.commits.log = Some(log);
+    }
+
+    /// Proposes the command that begins the numbering of ids. `is_new` is true for a new log.
+    pub fn begin_numbering(&mut self, is_new: bool) {
+        self.hub.propose_numbering(is_new);
     }
 
     /// Releases the log, for the successor in an upgrade. No record may be pending.
@@ -392,6 +399,12 @@ impl<L: Listener> Service<L> {
 #[must_use]
 pub fn command_position(record: u64, index: u32) -> u64 {
     (record << INDEX_BITS) + u64::from(index)
+}
+
+/// Returns the position of the record of a command.
+#[must_use]
+pub fn record_position(command: u64) -> u64 {
+    command >> INDEX_BITS
 }
 
 /// Responses to one client after the other.
