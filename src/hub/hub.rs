@@ -87,8 +87,9 @@ impl Hub {
     ///
     /// [`Corrupt`] if the snapshot is incomplete.
     pub fn restore(loader: SnapshotLoader) -> Result<(Self, Now), Corrupt> {
-        let Restored { config, channels, sessions, timers, now } = loader.finish()?;
-        let hub = Self { channels, sessions, timers, ..Self::new(config) };
+        let Restored { config, channels, sessions, timers, now, log } = loader.finish()?;
+        let (position, applied_hash) = log.map_or((0, 0), |log| (log.position, log.applied_hash));
+        let hub = Self { channels, sessions, timers, position, applied_hash, ..Self::new(config) };
         Ok((hub, now))
     }
 

@@ -32,10 +32,17 @@ const FULL: Error = Error::OverCapacity("the disk of the journal is full; retry 
 const BEHIND: Error = Error::OverCapacity("the journal cannot be written for now; retry later");
 
 impl<L: Listener> Service<L> {
-    /// Makes changes wait for a log from now on.
+    /// Makes changes wait for a log from now on, whose last record is the last one that the hub has
+    /// applied.
     pub fn set_log(&mut self, log: Box<dyn Log>) {
         self.hub.begin_logging();
+        self.commits.position = record_position(self.hub.position());
         self.commits.log = Some(log);
+    }
+
+    /// Proposes the command that begins the numbering of ids. `is_new` is true for a new log.
+    pub fn begin_numbering(&mut self, is_new: bool) {
+        self.hub.propose_numbering(is_new);
     }
 
     /// Releases the log, for the successor in an upgrade. No record may be pending.
@@ -90,10 +97,27 @@ impl<L: Listener> Service<L> {
 
     /// Adds the response to a call that waits for the log.
     pub(super) fn add_waiting_call(&mut self, client: Key, responder: Responder) {
+        if responder.is_ended() {
+            return self.add_ended_call(client, responder);
+        }
         let command = self.hub.proposed() - 1;
         let response = WaitingResponse::Of(responder);
         self.commits.waiting_since.get_or_insert(self.io.now.mono);
         self.commits.waiting.push(WaitingCall { client, command, response });
+    }
+
+    /// Adds the response to a call whose session ends with a command that waits for the log.
+    fn add_ended_call(&mut self, client: Key, responder: Responder) {
+        let Self { hub, io, commits, .. } = self;
+        let response = WaitingResponse::Ended(responder);
+        let (calls, since, command) = match &mut commits.record {
+            Some(record) if hub.proposed() == 0 => {
+                (&mut record.waiting, &mut record.waiting_since, record.proposals.count())
+            }
+            _ => (&mut commits.waiting, &mut commits.waiting_since, hub.proposed()),
+        };
+        since.get_or_insert(io.now.mono);
+        calls.push(WaitingCall { client, command, response });
     }
 
     /// Adds a response that was appended at `start` of the responses, and has to wait for those of
@@ -194,13 +218,20 @@ impl<L: Listener> Service<L> {
         decoder.set_position(offset);
         let mut responses = Responses::default();
         loop {
-            while let Some(WaitingCall { client, command, response }) = record.waiting.get(answered)
-                && let WaitingResponse::Ready(bytes, persistence) = response
-                && *command <= index
-            {
-                responses.begin(self, *client);
-                self.io.response.extend_from_slice(bytes);
-                responses.persistence = *persistence;
+            while let Some(call) = record.waiting.get(answered).filter(|it| it.command <= index) {
+                match &call.response {
+                    WaitingResponse::Of(_) => break,
+                    WaitingResponse::Ended(responder) => {
+                        responses.begin(self, call.client);
+                        let out = &mut self.io.response;
+                        responses.persistence = self.io.api.respond_ended(responder, out);
+                    }
+                    WaitingResponse::Ready(bytes, persistence) => {
+                        responses.begin(self, call.client);
+                        self.io.response.extend_from_slice(bytes);
+                        responses.persistence = *persistence;
+                    }
+                }
                 answered += 1;
             }
             if index == record.proposals.count() || !self.io.clients.budget.has_commit_budget() {
@@ -301,6 +332,11 @@ impl<L: Listener> Service<L> {
                     let out = &mut self.io.response;
                     responses.persistence = self.io.api.respond_refused(&responder, error, out);
                 }
+                // Its session lives on, and the call had no command.
+                WaitingResponse::Ended(responder) => {
+                    let out = &mut self.io.response;
+                    responses.persistence = self.io.api.respond_refused(&responder, BEHIND, out);
+                }
                 WaitingResponse::Ready(bytes, persistence) => {
                     self.io.response.extend_from_slice(&bytes);
                     responses.persistence = persistence;
@@ -383,6 +419,12 @@ impl<L: Listener> Service<L> {
 #[must_use]
 pub fn command_position(record: u64, index: u32) -> u64 {
     (record << INDEX_BITS) + u64::from(index)
+}
+
+/// Returns the position of the record of a command.
+#[must_use]
+pub fn record_position(command: u64) -> u64 {
+    command >> INDEX_BITS
 }
 
 /// Responses to one client after the other.

@@ -49,6 +49,8 @@ pub(super) struct WaitingCall {
 pub(super) enum WaitingResponse {
     /// Made when the command is applied.
     Of(Responder),
+    /// Made when the commands before this one are applied: then the session of the call has ended.
+    Ended(Responder),
     /// A response that waits for those before it.
     Ready(Vec<u8>, Persistence),
 }
@@ -150,7 +152,9 @@ impl Commits {
 impl WaitingCall {
     fn memory(&self) -> usize {
         match &self.response {
-            WaitingResponse::Of(responder) => responder.memory(),
+            WaitingResponse::Of(responder) | WaitingResponse::Ended(responder) => {
+                responder.memory()
+            }
             WaitingResponse::Ready(bytes, _) => bytes.capacity(),
         }
     }

@@ -60,7 +60,12 @@ impl Model {
             Introducing::New(auth) => {
                 self.last_session += 1;
                 let (auth, last_alive_ms) = (auth.clone(), self.now_ms());
-                let session = Session { auth: auth.clone(), last_alive_ms, closes_at_ms: None };
+                let session = Session {
+                    auth: auth.clone(),
+                    last_alive_ms,
+                    closes_at_ms: None,
+                    is_ending: false,
+                };
                 self.sessions.insert(self.last_session, session);
                 (self.last_session, auth)
             }
@@ -140,6 +145,7 @@ impl Model {
         self.turn += 1;
         for session in self.sessions.values_mut() {
             (session.last_alive_ms, session.closes_at_ms) = (now_ms, None);
+            session.is_ending = false;
         }
         self.forget_unshared();
         for channel in self.channels.iter_mut().filter(|its| its.exists) {

@@ -41,6 +41,8 @@ pub(super) struct Session {
     pub(super) auth: String,
     pub(super) last_alive_ms: u64,
     pub(super) closes_at_ms: Option<u64>,
+    /// Its end waits for the log.
+    pub(super) is_ending: bool,
 }
 
 /// Answer of a pending read in this turn.
@@ -200,6 +202,18 @@ impl Model {
         shown.map(|shown| self.authenticate(shown)).transpose()
     }
 
+    /// A read does not promise that a session lives on whose end waits for the log.
+    pub(super) fn authenticate_reader(
+        &self,
+        shown: Option<&Identity>,
+    ) -> Result<Option<u64>, hub::Error> {
+        let session = self.authenticate_optional(shown)?;
+        if session.is_some_and(|number| self.sessions[&number].is_ending) {
+            return Err(hub::Error::SessionEnding);
+        }
+        Ok(session)
+    }
+
     /// Says whether these channels exist or may be created.
     /// If there is no room, other channels that are idle are dropped before their time.
     pub(super) fn make_room(&mut self, channels: &[usize]) -> Result<(), hub::Error> {
@@ -284,7 +298,7 @@ impl Model {
         let number = known.unwrap_or_else(|| {
             self.last_session += 1;
             let auth = new_auth.to_owned();
-            let session = Session { auth, last_alive_ms: 0, closes_at_ms: None };
+            let session = Session { auth, last_alive_ms: 0, closes_at_ms: None, is_ending: false };
             self.sessions.insert(self.last_session, session);
             self.last_session
         });

@@ -84,20 +84,26 @@ impl Model {
         let session = self.authenticate(shown)?;
         self.check_log(Some(session))?;
         let text = text.map(str::to_owned);
-        self.propose(match channel {
-            None => Command::End { session, reason: Reason::Left, text },
-            Some(channel) => Command::Leave { channel, session, text },
-        });
+        let Some(channel) = channel else {
+            self.propose_end(session, Reason::Left, text);
+            return Ok(());
+        };
+        self.propose(Command::Leave { channel, session, text });
         self.keep_alive(Some(session));
         Ok(())
     }
 
     pub(super) fn end_or_propose(&mut self, session: u64, reason: Reason) {
-        if self.proposed.is_some() {
-            self.propose(Command::End { session, reason, text: None });
-        } else {
+        if self.proposed.is_none() {
             self.end(session, reason, None);
+        } else if self.sessions.get(&session).is_some_and(|session| !session.is_ending) {
+            self.propose_end(session, reason, None);
         }
+    }
+
+    fn propose_end(&mut self, session: u64, reason: Reason, text: Option<String>) {
+        self.propose(Command::End { session, reason, text });
+        self.sessions.get_mut(&session).expect("it lives").is_ending = true;
     }
 
     pub(super) fn drop_or_propose(&mut self, channel: usize) {
@@ -116,8 +122,11 @@ impl Model {
     pub(crate) fn refuse(&mut self, command: &Command) {
         self.end_proposal(command);
         match *command {
-            Command::End { session, reason, .. } if reason != Reason::Left => {
+            Command::End { session, .. } => {
                 self.keep_alive(Some(session));
+                if let Some(session) = self.sessions.get_mut(&session) {
+                    session.is_ending = false;
+                }
             }
             Command::Drop { channel, .. } => {
                 self.channels[channel].is_drop_proposed = false;

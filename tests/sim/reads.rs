@@ -16,7 +16,7 @@ impl Model {
     }
 
     pub(crate) fn read(&mut self, ask: &Read) -> Result<Outcome, hub::Error> {
-        let session = self.authenticate_optional(ask.shown.as_ref())?;
+        let session = self.authenticate_reader(ask.shown.as_ref())?;
         let expected = self.expected(ask);
         let pends = match ask.wait {
             Wait::Not => false,

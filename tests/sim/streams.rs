@@ -35,7 +35,7 @@ impl Model {
     /// A stream follows other channels, as one that begins now, except for its client and its
     /// session.
     pub(crate) fn resubscribe(&mut self, ask: &Read) -> Result<Answer, hub::Error> {
-        let caller = self.authenticate_optional(ask.shown.as_ref())?;
+        let caller = self.authenticate_reader(ask.shown.as_ref())?;
         self.make_room(&ask.channels())?;
         let answer = self.cut(self.expected(ask));
         let place =
