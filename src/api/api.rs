@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use super::behind::Behind;
 use super::calls::{Action, Call, Context, Executed, Settings};
 use super::client_addr::SourceKey;
 use super::config::Config;
@@ -46,6 +47,8 @@ pub enum Handled {
     /// The call waits for the log. Nothing was appended: [`Api::respond_applied`] makes the
     /// response later, or [`Api::respond_ended`] if [`Responder::is_ended`].
     Proposed(Responder),
+    /// The request was not handled: it is to be handled again once this process is not behind.
+    Behind(Behind),
     /// The request was not handled: it has to wait for earlier calls of the client, which wait for
     /// the log.
     Held,
@@ -226,8 +229,14 @@ impl Api {
         self.json.clear();
         let checked =
             callback.and(parsed).and_then(|()| self.check(context, &parameters, call, request));
+        if checked.is_ok()
+            && let Some(behind) = self.find_wait_of_request(context, call, &parameters, request)
+        {
+            return Handled::Behind(behind);
+        }
         let result = match (checked, call.action()) {
             (Err(error), _) => Err(error),
+
             (Ok(()), Action::Execute(execute)) => {
                 execute(&self.settings, context, &parameters, &mut self.json)
             }
@@ -251,7 +260,11 @@ impl Api {
                 self.record(call.into(), 200);
                 Handled::Responded(self.writer.persistence(options.persistence))
             }
+            Ok(Executed::Behind(behind)) => Handled::Behind(behind),
             Ok(Executed::Proposed) => Handled::Proposed(Responder::of_request(call, options)),
+            Err(Error::ConnectionEnding) if context.hub.is_clustered() => {
+                Handled::Behind(Behind::Proposals)
+            }
             Err(Error::ConnectionEnding) => {
                 Handled::Proposed(Responder::of_request(call, options).into_ended())
             }
@@ -277,7 +290,7 @@ impl Api {
         if parameters.body == Body::Multipart {
             return Err(Error::UnsupportedMediaType);
         }
-        if call.is_rate_limited() && self.rate_limit.is_some() {
+        if call.is_rate_limited() && self.rate_limit.is_some() && !context.is_retry {
             let address = self.config.proxies.client_addr(context.source, request);
             self.check_rate(context.now, address)?;
         }

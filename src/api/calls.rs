@@ -10,6 +10,7 @@
 //!
 //! `docs/api.md`, `docs/openapi.yaml` and the simulations need the call too.
 
+use super::behind::Behind;
 use super::client_addr::RequestSource;
 use super::error::Error;
 use super::json;
@@ -31,6 +32,8 @@ pub struct Context<'a> {
     pub token: u64,
     /// Earlier calls of the client wait for the log.
     pub is_waiting: bool,
+    /// The call has waited for what [`Behind`](super::Behind) says.
+    pub is_retry: bool,
 }
 
 /// Limits and randomness that calls need.
@@ -52,6 +55,8 @@ pub(super) enum Executed {
     Done,
     /// The call waits for the log.
     Proposed,
+    /// The call was not made: this process is behind.
+    Behind(Behind),
 }
 
 /// Function of a call that waits for no reader. It appends the JSON of the response, or proposes a

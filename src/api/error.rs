@@ -224,6 +224,9 @@ impl From<hub::Error> for Error {
             hub::Error::SessionEnded => Self::ConnectionEnded,
             hub::Error::SessionEnding => Self::ConnectionEnding,
             hub::Error::WrongAuth => Self::BadAuth,
+            hub::Error::NotJoined => {
+                Self::OverCapacity("this node has to join its cluster again; retry")
+            }
             hub::Error::TooManyChannels => {
                 Self::BadParameter("a connection can be in at most 32 channels; leave one first")
             }

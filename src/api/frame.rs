@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::mem;
 
 use super::api::{Api, KEEP_CAPACITY};
+use super::behind::Behind;
 use super::calls::{Action, Call, Context, Executed};
 use super::error::Error;
 use super::frame_fields::{FrameFields, FrameValue};
@@ -35,6 +36,8 @@ pub enum FrameHandled {
     Responded,
     /// The call waits for the log. [`Api::respond_applied`] makes the response later.
     Proposed(Responder),
+    /// The call was not made: it is to be made again once this process is not behind.
+    Behind(Behind),
     /// The call was not made: it has to wait for earlier calls of the client, which wait for the
     /// log.
     Held,
@@ -87,11 +90,19 @@ impl Api {
         push_prefix(&mut prefix, reference);
         match result {
             Ok(Executed::Done) => self.record(kind, 200),
+            Ok(Executed::Behind(behind)) => {
+                self.frame_prefix = prefix;
+                return FrameHandled::Behind(behind);
+            }
             Ok(Executed::Proposed) => {
                 let (call, _) = call.expect("only a call proposes a command");
                 let responder = Responder::of_frame(call, &prefix);
                 self.frame_prefix = prefix;
                 return FrameHandled::Proposed(responder);
+            }
+            Err(Error::ConnectionEnding) if context.hub.is_clustered() => {
+                self.frame_prefix = prefix;
+                return FrameHandled::Behind(Behind::Proposals);
             }
             Err(Error::ConnectionEnding) => {
                 let responder = Responder::of_frame(Call::Read, &prefix).into_ended();
@@ -119,7 +130,10 @@ impl Api {
         socket: &mut WebSocket<'_>,
     ) -> Result<Executed, Error> {
         let parameters = parse_frame_call(call, frame)?;
-        if call.is_rate_limited() {
+        if let Some(behind) = self.find_wait(context, call, &parameters, Mode::Stream) {
+            return Ok(Executed::Behind(behind));
+        }
+        if call.is_rate_limited() && !context.is_retry {
             self.check_rate(context.now, socket.stream.address)?;
         }
         if let Action::Execute(execute) = call.action() {

@@ -5,6 +5,7 @@
 mod admin;
 #[expect(clippy::module_inception, reason = "where a reader looks for the Api")]
 mod api;
+mod behind;
 mod calls;
 mod client_addr;
 mod config;
@@ -32,6 +33,7 @@ mod stream;
 mod transport;
 
 pub use api::{Api, Handled};
+pub use behind::Behind;
 pub use calls::Context;
 pub use client_addr::{Cidr, RequestSource, SourceKey, TrustedProxies};
 pub use config::Config;

@@ -27,7 +27,7 @@ impl Api {
                     self.settings.session_timeout_ms,
                 );
             }
-            Ok(Applied::Gone | Applied::Nothing) => {
+            Ok(Applied::Gone | Applied::Mismatch(_) | Applied::Nothing) => {
                 self.json.extend_from_slice(b"{\"ok\":true}");
             }
             Err(error) => return self.respond_refused(responder, error.into(), out),

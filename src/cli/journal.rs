@@ -74,6 +74,8 @@ fn each_command(record: &Record, visit: &mut dyn FnMut(usize, Option<&Command>))
             Command::End { .. } => 3,
             Command::DropChannel { .. } => 4,
             Command::Begin { .. } => 5,
+            // Commands of a cluster, which has no journal.
+            _ => UNKNOWN,
         };
         visit(kind, Some(&command));
     }
@@ -147,7 +149,6 @@ fn push_command(line: &mut String, record: &Record, command: Option<&Command>) {
     json.extend_from_slice(head.as_bytes());
     let mut fields = Fields { json };
     match command {
-        None => fields.text("command", "unknown"),
         Some(Command::Write { channel, from, text }) => {
             fields.text("command", "write");
             fields.text("channel", channel);
@@ -185,6 +186,7 @@ fn push_command(line: &mut String, record: &Record, command: Option<&Command>) {
             fields.text("channel", channel);
             fields.number("next_id", Some(*next_id));
         }
+        _ => fields.text("command", "unknown"),
     }
     line.push_str(&printable_json(&String::from_utf8_lossy(&fields.json)));
     line.push_str("}\n");

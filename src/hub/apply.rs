@@ -30,6 +30,14 @@ impl Hub {
         command: &Command<'_>,
     ) -> Result<Applied, Error> {
         self.position = position;
+        if !self.may_apply(command) {
+            let result = Err(Error::NotJoined);
+            if self.is_own_record() {
+                self.refuse(Now { mono: present, ..now }, command);
+            }
+            self.mix_hash(&result);
+            return result;
+        }
         let result = match *command {
             Command::Write { channel, from, text } => {
                 self.apply_write(now, present, channel, from, text)
@@ -44,13 +52,21 @@ impl Hub {
                 self.apply_end(now, present, session, reason, text)
             }
             Command::Begin { epoch, watermark_hash_key } => {
-                self.begin_numbering(Epoch::new(epoch), watermark_hash_key);
+                self.apply_begin(Epoch::new(epoch), watermark_hash_key);
                 Ok(Applied::Nothing)
             }
             Command::DropChannel { channel, next_id } => {
                 self.apply_drop(present, channel, next_id);
                 Ok(Applied::Nothing)
             }
+            Command::Join { settings } => self.apply_join(settings),
+            Command::Heartbeat { position, hash } => self.apply_heartbeat(position, hash),
+            Command::Hold { session, ref polls } => self.apply_hold(present, session, polls),
+            Command::Release { session, decided_ms } => {
+                self.apply_release(now, present, session, decided_ms)
+            }
+            Command::Bury { node, sequence } => self.apply_bury(present, node, sequence),
+            Command::Part { heir } => self.apply_part(present, heir),
         };
         if let (Err(_), Command::Write { channel, .. } | Command::Introduce { channel, .. }) =
             (&result, command)
@@ -82,13 +98,14 @@ impl Hub {
         from: Option<u64>,
         text: &str,
     ) -> Result<Applied, Error> {
-        let channel = self.channels.end_proposal(name);
+        let channel = self.end_channel_proposal(name);
         let sender = from.map(|number| self.end_call(number)).transpose()?;
         let channel = self.share_channel(present, channel, name);
         let text = &JsonText::new(text);
         let id = self.append_once(now, channel, MessageKind::Message { from, text });
         if let Some(sender) = sender {
-            self.sessions.hear(sender, present, &mut self.timers);
+            self.hold_at_origin(sender, present);
+            self.hear(sender, present);
         }
         Ok(Applied::Written(id))
     }
@@ -101,7 +118,7 @@ impl Hub {
         session: Introducing,
         text: &str,
     ) -> Result<Applied, Error> {
-        let known = self.channels.end_proposal(name);
+        let known = self.end_channel_proposal(name);
         let index = match session {
             Introducing::New(auth) => {
                 self.sessions.create_once(Auth::new(auth), present, self.position)
@@ -112,6 +129,10 @@ impl Hub {
             // Saved later, and its channels after it.
             return Ok(Applied::Nothing);
         }
+        if !self.is_own_record() && matches!(session, Introducing::New(_)) {
+            self.sessions.set_held(index, false, present, &mut self.timers);
+        }
+        self.hold_at_origin(index, present);
         self.sessions[index].check_channel_limit(known)?;
         let channel = self.share_channel(present, known, name);
         self.sessions.join_at(index, channel, self.position);
@@ -120,7 +141,7 @@ impl Hub {
         let text = &JsonText::new(text);
         let kind = MessageKind::Introduction { from: session, text };
         let id = self.append_once(now, channel, kind);
-        self.sessions.hear(index, present, &mut self.timers);
+        self.hear(index, present);
         Ok(Applied::Introduced(Introduced { session, auth, id }))
     }
 
@@ -137,6 +158,7 @@ impl Hub {
             // Saved later, and its channels after it.
             return Ok(Applied::Gone);
         }
+        self.hold_at_origin(session, present);
         if let Some(channel) = self.channels.find_name(name) {
             let is_member = self.channels[channel].members.contains_key(&number);
             if is_member {
@@ -148,11 +170,11 @@ impl Hub {
             }
             self.sessions.leave_at(session, channel, self.position);
         }
-        self.sessions.hear(session, present, &mut self.timers);
+        self.hear(session, present);
         Ok(Applied::Gone)
     }
 
-    fn apply_end(
+    pub(super) fn apply_end(
         &mut self,
         now: Now,
         present: Millis,
@@ -177,7 +199,9 @@ impl Hub {
     /// as one that does not exist in shared state.
     fn apply_drop(&mut self, present: Millis, name: &str, next_id: u64) {
         let Some(index) = self.channels.find_name(name) else { return };
-        self.channels.local_mut(index).is_drop_proposed = false;
+        if self.is_own_record() {
+            self.channels.local_mut(index).is_drop_proposed = false;
+        }
         let channel = &self.channels[index];
         if channel.position >= self.position {
             // Saved later: it is another one if this command has dropped one.
@@ -209,8 +233,37 @@ impl Hub {
     /// [`Error::SessionEnded`].
     fn end_call(&mut self, number: u64) -> Result<u32, Error> {
         let index = self.sessions.find(number).ok_or(Error::SessionEnded)?;
-        self.sessions.end_proposal(index, &mut self.timers);
+        if self.is_own_record() {
+            self.sessions.end_proposal(index, &mut self.timers);
+        }
         Ok(index)
+    }
+
+    /// Ends the wait of a command for a channel. Returns the channel's index, if it exists here.
+    fn end_channel_proposal(&mut self, name: &str) -> Option<u32> {
+        if self.is_own_record() {
+            self.channels.end_proposal(name)
+        } else {
+            self.channels.find_name(name)
+        }
+    }
+
+    /// Records that the client of a session made a call here.
+    fn hear(&mut self, session: u32, present: Millis) {
+        if self.is_own_record() {
+            self.sessions.hear(session, present, &mut self.timers);
+        }
+    }
+
+    /// Begins a numbering of ids, unless another node has begun it.
+    fn apply_begin(&mut self, epoch: Epoch, watermark_hash_key: Option<[u8; 16]>) {
+        if let Some(nodes) = &mut self.nodes
+            && std::mem::replace(&mut nodes.has_begun, true)
+            && watermark_hash_key.is_some()
+        {
+            return;
+        }
+        self.begin_numbering(epoch, watermark_hash_key);
     }
 
     /// Arms the timer of a channel for which no command waits any more.
@@ -285,7 +338,7 @@ impl Hub {
             Ok(Applied::Written(id)) => *id,
             Ok(Applied::Introduced(introduced)) => introduced.session << 32 ^ introduced.id,
             Ok(Applied::Gone) => 1,
-            Ok(Applied::Nothing) => 2,
+            Ok(Applied::Nothing | Applied::Mismatch(_)) => 2,
             Err(_) => 3,
         };
         // The multiplier of Knuth's MMIX generator: odd, so no step loses information.

@@ -10,7 +10,7 @@ use super::message::Reason;
 use super::session::Introduced;
 
 /// A change of shared state. Commands hold secrets, so they have no `Debug`.
-#[derive(Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Command<'a> {
     /// Adds a message.
     #[n(0)]
@@ -86,6 +86,74 @@ pub enum Command<'a> {
         #[n(1)]
         next_id: u64,
     },
+    /// Adds the node of the record to the cluster.
+    #[n(6)]
+    Join {
+        /// Settings of the node.
+        #[n(0)]
+        settings: SharedSettings,
+    },
+    /// A sign of life of the node.
+    #[n(7)]
+    Heartbeat {
+        /// Position of a record that the node has applied.
+        #[n(0)]
+        position: u64,
+        /// Hash after that record.
+        #[n(1)]
+        hash: u64,
+    },
+    /// Makes the node hold a session.
+    #[n(8)]
+    Hold {
+        /// Number of the session.
+        #[n(0)]
+        session: u64,
+        /// Channels of the long poll that begins at the node.
+        #[b(1)]
+        polls: Vec<&'a str>,
+    },
+    /// Makes the node hold a session no longer. The last release ends it.
+    #[n(9)]
+    Release {
+        /// Number of the session.
+        #[n(0)]
+        session: u64,
+        /// Time of the log at which the node decided it, in milliseconds since 1970.
+        #[n(1)]
+        decided_ms: u64,
+    },
+    /// Removes a dead node, whose sessions the node of the record holds then.
+    #[n(10)]
+    Bury {
+        /// The dead node.
+        #[n(0)]
+        node: u64,
+        /// Number of its last record. Void if there was another one.
+        #[n(1)]
+        sequence: u64,
+    },
+    /// Removes the node of the record, which stops.
+    #[n(11)]
+    Part {
+        /// Node that holds its sessions then.
+        #[n(0)]
+        heir: Option<u64>,
+    },
+}
+
+/// Options that all processes which share a log must have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SharedSettings {
+    /// `--history`: messages of a channel.
+    #[n(0)]
+    pub history: u64,
+    /// `--retention`, in milliseconds.
+    #[n(1)]
+    pub retention_ms: u64,
+    /// `--connection-timeout`, in milliseconds.
+    #[n(2)]
+    pub session_timeout_ms: u64,
 }
 
 /// Session of an introduction.
@@ -107,6 +175,8 @@ pub enum Applied {
     Introduced(Introduced),
     /// The session has left, or has ended.
     Gone,
+    /// The node does not join, since the cluster has these settings.
+    Mismatch(SharedSettings),
     /// The command changed nothing that its proposer waits for.
     Nothing,
 }

@@ -21,4 +21,6 @@ pub enum Error {
     OutOfMemory,
     /// The log does not take another command for now.
     LogBehind,
+    /// The node of the record is not in the cluster. The command has no effect, in any process.
+    NotJoined,
 }

@@ -12,6 +12,7 @@ use super::error::Error;
 use super::ids::Epoch;
 use super::lookup::Lookup;
 use super::message::{JsonText, MessageKind, Reason};
+use super::nodes::Nodes;
 use super::proposals::{LogHealth, Proposals};
 use super::readers::Readers;
 use super::session::{Credentials, Introduced, Introducer, Session};
@@ -46,6 +47,8 @@ pub struct Hub {
     /// Changes of shared state that wait for the log. `None` if there is no log.
     pub(super) proposals: Option<Proposals>,
     pub(super) log_health: LogHealth,
+    /// Processes that share the log. `None` if there is only this one.
+    pub(super) nodes: Option<Nodes>,
     /// State that is being saved piece by piece.
     pub(super) checkpoint: Option<Checkpoint>,
     pub(super) piece_bytes: usize,
@@ -73,6 +76,7 @@ impl Hub {
             external_bytes: 0,
             proposals: None,
             log_health: LogHealth::Good,
+            nodes: None,
             checkpoint: None,
             piece_bytes: PIECE_BYTES,
             idle_scans: (Millis(0), 0),

@@ -22,6 +22,12 @@ pub struct Proposals {
 }
 
 impl Proposals {
+    /// Makes the commands of another process, whose number is unknown.
+    #[must_use]
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self { bytes, count: 0 }
+    }
+
     /// Returns the CBOR.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {

@@ -171,7 +171,15 @@ impl Hub {
         if !self.is_logged() {
             self.end_session(now, session, reason, None);
         } else if !self.sessions[session].local.is_ending {
-            self.propose_end(session, reason, None);
+            match (&self.nodes, reason) {
+                (Some(nodes), Reason::Timeout) => {
+                    let decided_ms = nodes.log_time_ms(now.mono.0);
+                    let number = self.sessions[session].number;
+                    self.propose(&Command::Release { session: number, decided_ms });
+                    self.sessions.local_mut(session).is_ending = true;
+                }
+                _ => self.propose_end(session, reason, None),
+            }
         }
     }
 
@@ -199,7 +207,7 @@ impl Hub {
     /// another timeout: the log is to blame, not their clients.
     pub fn refuse(&mut self, now: Now, command: &Command<'_>) {
         match *command {
-            Command::End { session, .. } => {
+            Command::End { session, .. } | Command::Release { session, .. } => {
                 if let Some(index) = self.sessions.find(session) {
                     self.sessions.local_mut(index).is_ending = false;
                     self.touch(Some(index), now.mono);
@@ -223,7 +231,16 @@ impl Hub {
                 self.refuse_message(now, channel, Some(session));
             }
             Command::Leave { session, .. } => self.refuse_call(now, session),
-            Command::Begin { .. } => {}
+            Command::Bury { node, .. } => {
+                if let Some(nodes) = &mut self.nodes {
+                    nodes.forget_burial(node);
+                }
+            }
+            Command::Begin { .. }
+            | Command::Join { .. }
+            | Command::Heartbeat { .. }
+            | Command::Hold { .. }
+            | Command::Part { .. } => {}
         }
     }
 
@@ -259,7 +276,7 @@ impl Hub {
     }
 
     /// Checks that the log takes another command. A call that it refuses counts as heard of.
-    fn check_log(&mut self, session: Option<u32>, now: Now) -> Result<(), Error> {
+    pub(super) fn check_log(&mut self, session: Option<u32>, now: Now) -> Result<(), Error> {
         let has_room = self
             .proposals
             .as_ref()
@@ -271,7 +288,7 @@ impl Hub {
         Err(Error::LogBehind)
     }
 
-    fn propose(&mut self, command: &Command<'_>) {
+    pub(super) fn propose(&mut self, command: &Command<'_>) {
         self.proposals.as_mut().expect("there is a log").push(command);
     }
 }

@@ -74,6 +74,16 @@ impl Hub {
         }
     }
 
+    /// Returns whether a long poll would be answered at once.
+    pub fn has_news(&mut self, now: Now, request: &ReadRequest<'_>) -> bool {
+        let same_epoch =
+            request.epoch.is_none_or(|epoch| epoch.as_bytes() == self.epoch.as_bytes());
+        request.targets.iter().any(|(key, since)| {
+            let lookup = self.channels.lookup_fresh(key, now.mono);
+            self.slice_since(lookup, *since, same_epoch).has_news()
+        })
+    }
+
     fn begin_read(
         &mut self,
         now: Now,
@@ -330,6 +340,16 @@ impl Hub {
             sessions.local_mut(session).readers.push(key);
         }
         key
+    }
+
+    /// Completes the long poll of a session on these channels, since a newer one begins at another
+    /// node.
+    pub(super) fn supersede_elsewhere(&mut self, now: Millis, session: u32, names: &[&str]) {
+        let find = |name: &&str| self.channels.find_name(name).map(Lookup::Occupied);
+        let Some(lookups) = names.iter().map(find).collect::<Option<Vec<_>>>() else { return };
+        if let Some(superseded) = self.find_superseded(session, &lookups) {
+            self.complete_empty(Now { mono: now, unix_ms: 0 }, superseded);
+        }
     }
 
     /// Finds the pending long poll of a session on the same channels. A new poll replaces it: a

@@ -54,6 +54,8 @@ pub(super) struct Session {
     pub(super) channels: Vec<u32>,
     /// Position in the log of the last command that changed the session.
     pub(super) position: u64,
+    /// Nodes that hold the session. Empty without a cluster.
+    pub(super) holders: Vec<u64>,
     pub(super) local: SessionLocal,
 }
 
@@ -72,6 +74,8 @@ pub(super) struct SessionLocal {
     pub(super) proposed: u32,
     /// The end of the session waits for its place in the log.
     pub(super) is_ending: bool,
+    /// This process holds the session: it times out the silence of the session.
+    pub(super) is_held: bool,
 }
 
 impl Session {
@@ -83,8 +87,9 @@ impl Session {
             timer: None,
             proposed: 0,
             is_ending: false,
+            is_held: true,
         };
-        Self { number, auth, channels: Vec::new(), position: 0, local }
+        Self { number, auth, channels: Vec::new(), position: 0, holders: Vec::new(), local }
     }
 
     /// Checks that the session is, or may be, introduced in the channel.
@@ -123,7 +128,7 @@ impl SessionLocal {
     /// Returns the time at which the session ends if no call is made. `None` while the session has
     /// a reader. A call that waits for the log is not answered, so its timeout has not begun.
     pub(super) fn ends_at(&self, timeout_ms: u64) -> Option<Millis> {
-        if !self.readers.is_empty() {
+        if !self.readers.is_empty() || !self.is_held {
             return None;
         }
         let times_out_at = (self.proposed == 0).then(|| self.last_alive.after(timeout_ms));

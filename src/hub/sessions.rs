@@ -142,6 +142,28 @@ impl Sessions {
         }
     }
 
+    /// Makes a node hold a session, unless the session was saved with it. Returns whether the node
+    /// did not hold it before.
+    pub(super) fn hold_at(&mut self, index: u32, node: u64, position: u64) -> bool {
+        let session = &mut self.slab[index];
+        if session.position >= position || session.holders.contains(&node) {
+            return false;
+        }
+        session.holders.push(node);
+        true
+    }
+
+    /// Makes a node hold a session no longer, unless the session was saved without it. Returns
+    /// whether no node holds it any more.
+    pub(super) fn release_at(&mut self, index: u32, node: u64, position: u64) -> bool {
+        let session = &mut self.slab[index];
+        if session.position >= position {
+            return false;
+        }
+        session.holders.retain(|holder| *holder != node);
+        session.holders.is_empty()
+    }
+
     /// Adds a session from a snapshot.
     pub(super) fn restore(&mut self, session: Session, timers: &mut Timers) {
         let index = self.insert(session);
@@ -223,6 +245,18 @@ impl Sessions {
         let local = &mut self.slab[index].local;
         local.last_alive = local.last_alive.max(present);
         self.arm_timer(index, timers);
+    }
+
+    /// Sets whether this process holds a session, which was heard from at `present`.
+    pub(super) fn set_held(
+        &mut self,
+        index: u32,
+        is_held: bool,
+        present: Millis,
+        timers: &mut Timers,
+    ) {
+        self.slab[index].local.is_held = is_held;
+        self.hear(index, present, timers);
     }
 
     /// Counts a call of a session that waits for its place in the log. Until then, the session does

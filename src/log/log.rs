@@ -22,6 +22,18 @@ pub trait Log {
     /// progress of a snapshot too.
     fn take_outcome(&mut self) -> Option<Outcome>;
 
+    /// Returns the next event, in the order of the log. A log of this process alone has nothing but
+    /// outcomes.
+    fn poll(&mut self) -> Option<Event> {
+        self.take_outcome().map(Event::Outcome)
+    }
+
+    /// Asks for the end of the log as it is now. [`Event::Barrier`] comes after all records up to
+    /// there. Returns false if this process alone appends records, so that it knows the end.
+    fn begin_barrier(&mut self) -> bool {
+        false
+    }
+
     /// Returns the size of the records after the newest snapshot, in bytes.
     fn bytes(&self) -> u64;
 
@@ -51,6 +63,33 @@ pub trait Log {
 
     /// Gives up the snapshot, if there is one. After [`Log::finish_snapshot`] it has no effect.
     fn abandon_snapshot(&mut self);
+}
+
+/// Event of a log.
+pub enum Event {
+    /// Outcome of the record that was appended.
+    Outcome(Outcome),
+    /// A record that other processes share: the one that was appended, or that of another process.
+    Record(SharedRecord),
+    /// The oldest barrier that was begun is reached.
+    Barrier,
+}
+
+/// A record of a log that several processes share. It holds secrets, so it has no `Debug`.
+pub struct SharedRecord {
+    /// Position of the record. Positions rise by 1, from 1.
+    pub position: u64,
+    /// Number of the process that appended it, for as long as it has been in the cluster.
+    pub node: u64,
+    /// Number of the record among those of that process, from 1. One that comes twice has no effect
+    /// the second time.
+    pub sequence: u64,
+    /// Time of the log, as a monotonic time of this process, in milliseconds.
+    pub mono_ms: u64,
+    /// Time of the log since 1970, in milliseconds.
+    pub unix_ms: u64,
+    /// Commands in CBOR. `None` for the record that this process appended last, which it has.
+    pub commands: Option<Vec<u8>>,
 }
 
 /// Outcome of a record.

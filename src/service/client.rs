@@ -125,6 +125,8 @@ pub(super) struct Client<S> {
     pub(super) is_read_closed: bool,
     /// There is input to handle, though no event will say so.
     pub(super) is_scheduled: bool,
+    /// The next call has waited until this process was not behind.
+    pub(super) is_retry: bool,
     /// In the run queue, or on the list of clients to add to it.
     pub(super) is_queued: bool,
     /// Place in the run queue, by what the client did the last time.
@@ -186,6 +188,7 @@ impl<S: Socket> Client<S> {
             is_readable: false,
             is_read_closed: false,
             is_scheduled: false,
+            is_retry: false,
             is_queued: false,
             weight: Weight::Unknown,
             deferred_event: None,

@@ -11,7 +11,7 @@ use minicbor::Decoder;
 
 use super::client::{AfterResponse, State};
 use super::commits::{
-    LATE_MS, PendingRecord, RecordProgress, SLOW_MS, WaitingCall, WaitingResponse,
+    ApplyingRecord, LATE_MS, PendingRecord, SLOW_MS, WaitingCall, WaitingResponse,
 };
 use super::http::Pause;
 use super::listener::Listener;
@@ -19,7 +19,7 @@ use super::service::Service;
 use crate::api::{Error, Responder};
 use crate::http::Persistence;
 use crate::hub::{Command, Key, LogHealth, Millis, Proposals};
-use crate::log::{Log, Outcome};
+use crate::log::{Event, Log, Outcome};
 use crate::metrics::LogRefusal;
 
 /// Interval of attempts to write while the disk is full. Calls wait so long for one of them.
@@ -110,13 +110,7 @@ impl<L: Listener> Service<L> {
     fn add_ended_call(&mut self, client: Key, responder: Responder) {
         let Self { hub, io, commits, .. } = self;
         let response = WaitingResponse::Ended(responder);
-        let (calls, since, command) = match &mut commits.record {
-            Some(record) if hub.proposed() == 0 => {
-                (&mut record.waiting, &mut record.waiting_since, record.proposals.count())
-            }
-            _ => (&mut commits.waiting, &mut commits.waiting_since, hub.proposed()),
-        };
-        since.get_or_insert(io.now.mono);
+        let (calls, command) = commits.last_proposals(hub.proposed(), io.now.mono);
         calls.push(WaitingCall { client, command, response });
     }
 
@@ -144,15 +138,16 @@ impl<L: Listener> Service<L> {
     #[inline(never)]
     fn drive_log(&mut self) {
         loop {
-            self.take_outcome();
+            let has_events = self.take_events();
             if !self.apply_record() {
                 break;
             }
             self.drive_checkpoint();
-            if !self.append_record() {
+            if !self.append_record() && !has_events {
                 break;
             }
         }
+        self.begin_barrier();
         self.check_health();
         self.io.log_bytes = self.commits.memory() + self.hub.proposed_bytes();
     }
@@ -176,22 +171,36 @@ impl<L: Listener> Service<L> {
             waiting: mem::take(&mut commits.waiting),
             waiting_since: commits.waiting_since.take(),
             now: io.now,
-            progress: RecordProgress::Writing,
         });
         true
     }
 
-    fn take_outcome(&mut self) {
+    /// Takes events of the log, up to the next record that is to be applied. Returns whether there
+    /// were any.
+    fn take_events(&mut self) -> bool {
+        let mut has_events = false;
+        while self.commits.applying.is_none()
+            && let Some(event) = self.commits.log.as_mut().and_then(|log| log.poll())
+        {
+            has_events = true;
+            match event {
+                Event::Outcome(outcome) => self.on_outcome(outcome),
+                Event::Record(record) => self.begin_shared_record(record),
+                Event::Barrier => self.end_barrier(),
+            }
+        }
+        has_events
+    }
+
+    fn on_outcome(&mut self, outcome: Outcome) {
         let Self { io, commits, .. } = self;
-        let Some(outcome) = commits.log.as_mut().and_then(|log| log.take_outcome()) else { return };
-        let record = commits.record.as_mut().expect("only a pending record has an outcome");
         match outcome {
             Outcome::Durable { position, flush } => {
                 if !flush.is_zero() {
                     io.metrics.flushes.add(flush.as_nanos() as u64);
                 }
-                record.progress =
-                    RecordProgress::Applying { position, flush, index: 0, offset: 0, answered: 0 };
+                let record = commits.record.take().expect("only a pending record has an outcome");
+                commits.applying = Some(ApplyingRecord::new(record, position, flush));
             }
             Outcome::Full => {
                 commits.retry_at = Some(io.now.mono.after(RETRY_MS));
@@ -207,69 +216,55 @@ impl<L: Listener> Service<L> {
 
     /// Applies commands of the record while the turn has budget. Returns whether all are applied.
     fn apply_record(&mut self) -> bool {
-        let Some(mut record) = self.commits.record.take() else { return true };
-        let RecordProgress::Applying { position, flush, mut index, mut offset, mut answered } =
-            record.progress
-        else {
-            self.commits.record = Some(record);
-            return false;
-        };
-        let mut decoder = Decoder::new(record.proposals.bytes());
-        decoder.set_position(offset);
+        let Some(mut record) = self.commits.applying.take() else { return true };
+        let mut decoder = Decoder::new(record.commands.bytes());
+        decoder.set_position(record.offset);
         let mut responses = Responses::default();
         loop {
-            while let Some(call) = record.waiting.get(answered).filter(|it| it.command <= index) {
-                match &call.response {
-                    WaitingResponse::Of(_) => break,
-                    WaitingResponse::Ended(responder) => {
-                        responses.begin(self, call.client);
-                        let out = &mut self.io.response;
-                        responses.persistence = self.io.api.respond_ended(responder, out);
-                    }
-                    WaitingResponse::Ready(bytes, persistence) => {
-                        responses.begin(self, call.client);
-                        self.io.response.extend_from_slice(bytes);
-                        responses.persistence = *persistence;
-                    }
-                }
-                answered += 1;
-            }
-            if index == record.proposals.count() || !self.io.clients.budget.has_commit_budget() {
+            record.answered += responses.push_due(self, &record.waiting[record.answered..], record.index);
+            record.offset = decoder.position();
+            if record.is_applied() || !self.io.clients.budget.has_commit_budget() {
                 break;
             }
-            let command: Command<'_> = decoder.decode().expect("this process has encoded it");
+            let Ok(command) = decoder.decode::<Command<'_>>() else {
+                log::error!("the log has a command that this version cannot read; stopping");
+                self.commits.has_failed = true;
+                break;
+            };
             let before = self.hub.appended_bytes();
-            let result = self.hub.apply(
-                record.now,
-                self.io.now.mono,
-                command_position(position, index),
-                &command,
-            );
+            let position = command_position(record.position, record.index);
+            let result = self.hub.apply(record.now, self.io.now.mono, position, &command);
             let encoded = (self.hub.appended_bytes() - before) as usize;
             self.io.clients.budget.charge_commit(encoded);
-            if let Some(WaitingCall { client, command, response }) = record.waiting.get(answered)
-                && let WaitingResponse::Of(responder) = response
-                && *command == index
+            if let Some(WaitingCall { client, command, response }) =
+                record.waiting.get(record.answered)
+                && *command == record.index
             {
-                responses.begin(self, *client);
-                let out = &mut self.io.response;
-                responses.persistence = self.io.api.respond_applied(responder, result, out);
-                answered += 1;
+                match response {
+                    WaitingResponse::Of(responder) => {
+                        responses.begin(self, *client);
+                        let out = &mut self.io.response;
+                        responses.persistence = self.io.api.respond_applied(responder, result, out);
+                        record.answered += 1;
+                    }
+                    WaitingResponse::Ended(_)
+                    | WaitingResponse::Ready(..)
+                    | WaitingResponse::Retry => {}
+                }
             }
-            index += 1;
+            record.index += 1;
         }
-        offset = decoder.position();
-        let is_applied = index == record.proposals.count();
-        let next = record.waiting.get(answered).map(|call| call.client);
+        let next = record.waiting.get(record.answered).map(|call| call.client);
         responses.end(self, next);
+        let is_applied = record.is_applied();
         if is_applied {
-            self.commits.position = position;
-            self.commits.delay.begin(answered, self.commits.waiting.len(), flush);
-            record.proposals.clear();
-            self.commits.spare = record.proposals;
+            self.commits.position = record.position;
+            self.hub.end_record(record.position);
+            self.commits.delay.begin(record.answered, self.commits.waiting.len(), record.flush);
+            record.commands.clear();
+            self.commits.spare = record.commands;
         } else {
-            record.progress = RecordProgress::Applying { position, flush, index, offset, answered };
-            self.commits.record = Some(record);
+            self.commits.applying = Some(record);
         }
         is_applied
     }
@@ -341,6 +336,7 @@ impl<L: Listener> Service<L> {
                     self.io.response.extend_from_slice(&bytes);
                     responses.persistence = persistence;
                 }
+                WaitingResponse::Retry => self.mark_retry(call.client),
             }
         }
         responses.end(self, None);
@@ -366,7 +362,6 @@ impl<L: Listener> Service<L> {
         let now = self.io.now.mono;
         let is_late = |since: Option<Millis>| since.is_some_and(|at| at.after(LATE_MS) <= now);
         if let Some(record) = &mut self.commits.record
-            && matches!(record.progress, RecordProgress::Writing)
             && is_late(record.waiting_since)
         {
             log::error!("journal: the disk has not responded for {} s", LATE_MS / 1000);
@@ -377,6 +372,18 @@ impl<L: Listener> Service<L> {
         let is_refused = health == LogHealth::Stalled || is_late(self.commits.waiting_since);
         if is_refused && self.hub.proposed() > 0 {
             self.refuse_proposals();
+        }
+    }
+
+    /// Makes the call again that has waited since this process was behind.
+    pub(super) fn retry(&mut self, key: Key) {
+        self.mark_retry(key);
+        self.end_wait(key, Persistence::Persistent, true);
+    }
+
+    fn mark_retry(&mut self, key: Key) {
+        if let Some(client) = self.io.clients.get_mut(key) {
+            client.is_retry = true;
         }
     }
 
@@ -440,6 +447,38 @@ impl Default for Responses {
 }
 
 impl Responses {
+    /// Appends the responses to calls before the command with this index that have no command of
+    /// their own. Returns their number.
+    fn push_due<L: Listener>(
+        &mut self,
+        service: &mut Service<L>,
+        calls: &[WaitingCall],
+        index: u32,
+    ) -> usize {
+        let mut count = 0;
+        for call in calls.iter().take_while(|call| call.command <= index) {
+            match &call.response {
+                WaitingResponse::Of(_) => break,
+                WaitingResponse::Ended(responder) => {
+                    self.begin(service, call.client);
+                    let out = &mut service.io.response;
+                    self.persistence = service.io.api.respond_ended(responder, out);
+                }
+                WaitingResponse::Ready(bytes, persistence) => {
+                    self.begin(service, call.client);
+                    service.io.response.extend_from_slice(bytes);
+                    self.persistence = *persistence;
+                }
+                WaitingResponse::Retry => {
+                    self.begin(service, call.client);
+                    service.mark_retry(call.client);
+                }
+            }
+            count += 1;
+        }
+        count
+    }
+
     /// Begins with the next response, to `client`. Sends those to another client.
     fn begin<L: Listener>(&mut self, service: &mut Service<L>, client: Key) {
         if self.client != Some(client) {

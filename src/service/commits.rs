@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::barriers::Barriers;
 use super::commit_delay::CommitDelay;
 use crate::api::Responder;
 use crate::http::Persistence;
@@ -23,7 +24,11 @@ pub(super) struct Commits {
     pub(super) waiting: Vec<WaitingCall>,
     /// Time of the first of them.
     pub(super) waiting_since: Option<Millis>,
+    /// Record that was appended.
     pub(super) record: Option<PendingRecord>,
+    pub(super) applying: Option<ApplyingRecord>,
+    /// Calls that wait for what other nodes have acknowledged.
+    pub(super) barriers: Barriers,
     /// Delay of the next record.
     pub(super) delay: CommitDelay,
     /// Empty, with memory for the next record.
@@ -53,32 +58,48 @@ pub(super) enum WaitingResponse {
     Ended(Responder),
     /// A response that waits for those before it.
     Ready(Vec<u8>, Persistence),
+    /// The call is made again.
+    Retry,
 }
 
-/// A record from its append until all of its commands are applied.
+/// A record that was appended, until the log has it.
 pub(super) struct PendingRecord {
     pub(super) proposals: Proposals,
     pub(super) waiting: Vec<WaitingCall>,
     /// Time of the first of the calls, until they are answered.
     pub(super) waiting_since: Option<Millis>,
-    /// Time of the record.
+    /// Time of the append.
     pub(super) now: Now,
-    pub(super) progress: RecordProgress,
 }
 
-/// Progress of a record.
-#[derive(Clone, Copy)]
-pub(super) enum RecordProgress {
-    Writing,
-    /// In the log at `position`, after a flush of this length. The commands before `index` are
-    /// applied; their bytes end at `offset`, and `answered` calls of them are answered.
-    Applying {
-        position: u64,
-        flush: Duration,
-        index: u32,
-        offset: usize,
-        answered: usize,
-    },
+/// A record in the log, until all of its commands are applied.
+pub(super) struct ApplyingRecord {
+    pub(super) commands: Proposals,
+    /// Calls of this process.
+    pub(super) waiting: Vec<WaitingCall>,
+    /// Time of the record.
+    pub(super) now: Now,
+    pub(super) position: u64,
+    /// Time of its flush.
+    pub(super) flush: Duration,
+    /// Commands before this one are applied. Their bytes end at `offset`, and `answered` calls of
+    /// them are answered.
+    pub(super) index: u32,
+    pub(super) offset: usize,
+    pub(super) answered: usize,
+}
+
+impl ApplyingRecord {
+    /// Begins to apply a record that this process has appended.
+    pub(super) fn new(record: PendingRecord, position: u64, flush: Duration) -> Self {
+        let PendingRecord { proposals: commands, waiting, now, .. } = record;
+        Self { commands, waiting, now, position, flush, index: 0, offset: 0, answered: 0 }
+    }
+
+    /// Returns whether all commands are applied.
+    pub(super) fn is_applied(&self) -> bool {
+        self.offset == self.commands.bytes().len()
+    }
 }
 
 impl Commits {
@@ -86,18 +107,37 @@ impl Commits {
     #[inline]
     pub(super) fn has_work(&self, hub: &Hub) -> bool {
         let Some(log) = &self.log else { return false };
-        match &self.record {
-            None => {
-                let is_held = self.retry_at.is_some() || self.delay.is_delayed(self.waiting.len());
-                !is_held && hub.proposed() > 0 && log.is_ready()
+        let is_held = self.record.is_some()
+            || self.retry_at.is_some()
+            || self.delay.is_delayed(self.waiting.len());
+        self.applying.is_some() || (!is_held && hub.proposed() > 0 && log.is_ready())
+    }
+
+    /// Returns the calls that are answered with the last proposals, and the number of commands
+    /// before them. `proposed` counts the commands that wait for the next record.
+    pub(super) fn last_proposals(
+        &mut self,
+        proposed: u32,
+        now: Millis,
+    ) -> (&mut Vec<WaitingCall>, u32) {
+        match (&mut self.record, &mut self.applying) {
+            (Some(record), _) if proposed == 0 => {
+                record.waiting_since.get_or_insert(now);
+                (&mut record.waiting, record.proposals.count())
             }
-            Some(record) => matches!(record.progress, RecordProgress::Applying { .. }),
+            (None, Some(record)) if proposed == 0 => {
+                (&mut record.waiting, record.commands.count())
+            }
+            _ => {
+                self.waiting_since.get_or_insert(now);
+                (&mut self.waiting, proposed)
+            }
         }
     }
 
     /// Returns whether a record is being written or applied.
     pub(super) fn has_record(&self) -> bool {
-        self.record.is_some()
+        self.record.is_some() || self.applying.is_some()
     }
 
     /// Returns the time at which the record that is being written becomes slow, or calls have
@@ -112,7 +152,9 @@ impl Commits {
         let slow_at = record.map(|record| record.now.mono.after(SLOW_MS)).filter(|at| *at > now);
         let stalled_at = record.map(|record| record.now.mono.after(LATE_MS)).filter(|at| *at > now);
         let late_at = late(record.and_then(|record| record.waiting_since));
-        Millis::earliest([retry_at, slow_at, stalled_at, late_at, late(self.waiting_since)])
+        let barrier_at = self.barriers.next_deadline();
+        let late_calls_at = late(self.waiting_since);
+        Millis::earliest([retry_at, slow_at, stalled_at, late_at, late_calls_at, barrier_at])
     }
 
     /// Returns the values for the metrics.
@@ -129,12 +171,7 @@ impl Commits {
 
     /// Returns the time for which a record has been written.
     pub(super) fn lag_ms(&self, now: Millis) -> u64 {
-        match &self.record {
-            Some(PendingRecord { now: begun, progress: RecordProgress::Writing, .. }) => {
-                now.0 - begun.mono.0
-            }
-            _ => 0,
-        }
+        self.record.as_ref().map_or(0, |record| now.0 - record.now.mono.0)
     }
 
     /// Returns the bytes of the record and of waiting calls.
@@ -143,9 +180,11 @@ impl Commits {
             calls.capacity() * size_of::<WaitingCall>()
                 + calls.iter().map(WaitingCall::memory).sum::<usize>()
         };
-        let record = self.record.as_ref();
+        let (record, applying) = (self.record.as_ref(), self.applying.as_ref());
         calls(&self.waiting)
+            + self.barriers.memory()
             + record.map_or(0, |record| record.proposals.bytes().len() + calls(&record.waiting))
+            + applying.map_or(0, |record| record.commands.bytes().len() + calls(&record.waiting))
     }
 }
 
@@ -156,6 +195,7 @@ impl WaitingCall {
                 responder.memory()
             }
             WaitingResponse::Ready(bytes, _) => bytes.capacity(),
+            WaitingResponse::Retry => 0,
         }
     }
 }

@@ -50,6 +50,11 @@ impl<L: Listener> Service<L> {
                 };
             handled += length;
             match outcome {
+                Handled::Behind(behind) => {
+                    self.io.clients.expect_mut(key).start_commit();
+                    self.add_behind(key, behind);
+                    return (handled - length, Pause::Waiting);
+                }
                 Handled::Proposed(responder) => {
                     let rest = &mut bytes[handled..];
                     handled += self.handle_after_proposal(key, source, responder, rest, progress);
@@ -138,30 +143,37 @@ impl<L: Listener> Service<L> {
         } else {
             None
         };
-        let (request, length) = match complete {
-            Some(complete) => complete,
+        let (request, length, unparsed) = match complete {
+            Some((request, length)) => (request, length, None),
             // The other parser may change the bytes, which are parsed again if they are held.
             None if is_waiting => return Err(Pause::Waiting),
-            None => match http::parse(bytes, progress, limits) {
-                Ok(Parsed::Complete(request, length)) => (request, length),
-                Ok(Parsed::Incomplete { wants_continue }) => {
-                    if wants_continue {
-                        self.io.response.extend_from_slice(http::CONTINUE);
+            None => {
+                let unparsed = self.hub.is_clustered().then(|| (bytes.to_vec(), progress.clone()));
+                match http::parse(bytes, progress, limits) {
+                    Ok(Parsed::Complete(request, length)) => (request, length, unparsed),
+                    Ok(Parsed::Incomplete { wants_continue }) => {
+                        if wants_continue {
+                            self.io.response.extend_from_slice(http::CONTINUE);
+                        }
+                        return Err(Pause::NeedData);
                     }
-                    return Err(Pause::NeedData);
+                    Err(error) => {
+                        self.io.push_error(key, error.into());
+                        return Err(Pause::Closing(AfterResponse::Linger));
+                    }
                 }
-                Err(error) => {
-                    self.io.push_error(key, error.into());
-                    return Err(Pause::Closing(AfterResponse::Linger));
-                }
-            },
+            }
         };
         let (unsent, appended) = (self.io.response.len(), self.hub.appended_bytes());
         let outcome = self.handle_request(key, source, &request, is_waiting);
+        if let (Handled::Behind(_), Some((before, progress_before))) = (&outcome, unparsed) {
+            bytes.copy_from_slice(&before);
+            *progress = progress_before;
+        }
         let encoded = (self.hub.appended_bytes() - appended) as usize;
         // The bytes of a request may have come in earlier turns.
-        let bytes = length + encoded + self.io.response.len() - unsent;
-        self.io.clients.budget.charge_request(bytes);
+        let cost = length + encoded + self.io.response.len() - unsent;
+        self.io.clients.budget.charge_request(cost);
         Ok((length, outcome))
     }
 
@@ -173,13 +185,14 @@ impl<L: Listener> Service<L> {
         is_waiting: bool,
     ) -> Handled {
         let Self { hub, io, commits, .. } = self;
+        let is_retry = std::mem::take(&mut io.clients.expect_mut(key).is_retry);
         let Some(source) = source else {
             let log = commits.gauges(io.now.mono);
             let (active, metrics) = (io.clients.active(), &mut io.metrics);
             let write_page = |api: &_, page: &mut _| metrics.write(hub, api, active, &log, page);
             return Handled::Responded(io.api.handle_admin(request, write_page, &mut io.response));
         };
-        let mut context = Context { hub, now: io.now, source, token: key.to_bits(), is_waiting };
+        let mut context = Context { hub, now: io.now, source, token: key.to_bits(), is_waiting, is_retry };
         io.api.handle(&mut context, request, &mut io.response)
     }
 

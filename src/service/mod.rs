@@ -4,6 +4,7 @@
 //! events from a seed.
 
 mod acceptor;
+mod barriers;
 mod budget;
 mod client;
 mod client_io;
@@ -24,6 +25,7 @@ mod phase;
 mod run_queue;
 #[expect(clippy::module_inception, reason = "where a reader looks for the Service")]
 mod service;
+mod shared_record;
 mod shutdown;
 mod socket;
 mod stream;

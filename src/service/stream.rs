@@ -130,8 +130,9 @@ impl<L: Listener> Service<L> {
         let (client, stream) = clients.stream_mut(key).expect("the caller has checked the state");
         let source = RequestSource { address: client.address, is_proxy: client.is_proxy };
         let is_waiting = stream.is_waiting();
+        let is_retry = std::mem::take(&mut client.is_retry);
         let mut socket = WebSocket { reader: &mut stream.reader, stream: &mut stream.stream };
-        let mut context = Context { hub, now: *now, source, token: key.to_bits(), is_waiting };
+        let mut context = Context { hub, now: *now, source, token: key.to_bits(), is_waiting, is_retry };
         let unsent = response.len();
         match api.handle_frame(&mut context, text, &mut socket, response) {
             FrameHandled::Responded if is_waiting => {
@@ -141,6 +142,13 @@ impl<L: Listener> Service<L> {
             FrameHandled::Proposed(responder) => {
                 stream.log_wait.get_or_insert_default().is_ended = responder.is_ended();
                 self.add_waiting_call(key, responder);
+            }
+            FrameHandled::Behind(behind) => {
+                let held = HeldFrame::Message(text.into());
+                stream.log_wait.get_or_insert_default().held = Some(held);
+                if !is_waiting {
+                    self.add_behind(key, behind);
+                }
             }
             FrameHandled::Held => {
                 let held = HeldFrame::Message(text.into());

@@ -1,0 +1,271 @@
+//! The hub as one of several that apply the same log: nodes, and the sessions that each holds.
+//!
+//! Shared state names the nodes that hold a session. A node that holds it times out its silence:
+//! it then proposes to release the session, and the last release is the end. So clients that move
+//! from node to node are not silent, and a node that dies leaves its sessions to another one.
+
+use super::command::{Applied, Command, SharedSettings};
+use super::error::Error;
+use super::hub::Hub;
+use super::message::Reason;
+use super::nodes::{Nodes, RELEASE_MAX_MS};
+use super::session::Credentials;
+use super::time::{Millis, Now, whole_ms};
+
+/// State of a session at this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// This node holds the session, or there is no cluster.
+    Held,
+    /// Other nodes hold the session.
+    Elsewhere,
+    /// No session has this number here. It may have begun at another node a moment ago.
+    Unknown,
+}
+
+impl Hub {
+    /// Makes the hub one of several that apply the same log. `node` is the number of this process.
+    pub fn begin_clustering(&mut self, node: u64) {
+        self.begin_logging();
+        self.nodes = Some(Nodes::new(node));
+    }
+
+    /// Returns whether other processes share the log.
+    #[inline]
+    #[must_use]
+    pub fn is_clustered(&self) -> bool {
+        self.nodes.is_some()
+    }
+
+    /// Returns whether the hub may serve calls: there is no cluster, or this process is in it.
+    #[must_use]
+    pub fn is_joined(&self) -> bool {
+        self.nodes.as_ref().is_none_or(Nodes::is_joined)
+    }
+
+    /// Returns the number of nodes; 0 without a cluster.
+    #[must_use]
+    pub fn node_count(&self) -> usize {
+        self.nodes.as_ref().map_or(0, Nodes::len)
+    }
+
+    /// Returns whether another node had another state after the same records.
+    #[must_use]
+    pub fn has_diverged(&self) -> bool {
+        self.nodes.as_ref().is_some_and(|nodes| nodes.has_diverged)
+    }
+
+    /// Begins a record of a node. Returns false if it came before, and must not be applied.
+    pub fn begin_record(&mut self, now: Now, node: u64, sequence: u64) -> bool {
+        let times_ms = (now.mono.0, now.unix_ms);
+        let nodes = self.nodes.as_mut();
+        nodes.is_none_or(|nodes| nodes.begin_record(node, sequence, times_ms))
+    }
+
+    /// Ends a record: all of its commands are applied.
+    pub fn end_record(&mut self, position: u64) {
+        if let Some(nodes) = &mut self.nodes {
+            nodes.record_hash(position, self.applied_hash);
+        }
+    }
+
+    /// Proposes that this process joins the cluster. The first process of a cluster begins its
+    /// numbering of ids.
+    pub fn propose_join(&mut self) {
+        let has_begun = self.nodes.as_ref().is_some_and(|nodes| nodes.has_begun);
+        if !has_begun {
+            self.propose_numbering(true);
+        }
+        self.propose(&Command::Join { settings: self.shared_settings() });
+    }
+
+    /// Gives this process another number after it was buried. It has to join again.
+    pub fn renew_node(&mut self, node: u64) {
+        if let Some(nodes) = &mut self.nodes {
+            nodes.set_own(node);
+        }
+    }
+
+    /// Proposes a sign of life of this node. `position` is that of the last record.
+    pub fn propose_heartbeat(&mut self, position: u64) {
+        self.propose(&Command::Heartbeat { position, hash: self.applied_hash });
+    }
+
+    /// Proposes that this node leaves the cluster, and another one holds its sessions.
+    pub fn propose_part(&mut self) {
+        let heir = self.nodes.as_ref().and_then(Nodes::heir);
+        self.propose(&Command::Part { heir });
+    }
+
+    /// Proposes that this node holds a session. `polls` names the channels of the long poll that
+    /// will wait.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] of the credentials, or [`Error::LogBehind`].
+    pub fn propose_hold(
+        &mut self,
+        now: Now,
+        credentials: Credentials<'_>,
+        polls: &[&str],
+    ) -> Result<(), Error> {
+        let index = self.sessions.authenticate(credentials)?;
+        self.check_log(Some(index), now)?;
+        let session = credentials.session;
+        self.propose(&Command::Hold { session, polls: polls.to_vec() });
+        Ok(())
+    }
+
+    /// Returns the state of a session at this node.
+    #[must_use]
+    pub fn standing(&self, credentials: Credentials<'_>) -> Standing {
+        match self.sessions.find(credentials.session) {
+            _ if self.nodes.is_none() => Standing::Held,
+            None => Standing::Unknown,
+            Some(index) if self.sessions[index].local.is_held => Standing::Held,
+            Some(_) => Standing::Elsewhere,
+        }
+    }
+
+    /// Returns the settings that all nodes have to share.
+    #[must_use]
+    pub fn shared_settings(&self) -> SharedSettings {
+        SharedSettings {
+            history: self.config.history as u64,
+            retention_ms: whole_ms(self.config.retention),
+            session_timeout_ms: whole_ms(self.config.connection_timeout),
+        }
+    }
+
+    /// Returns whether a command of the present record may be applied: its node is in the cluster,
+    /// or about to join.
+    pub(super) fn may_apply(&self, command: &Command<'_>) -> bool {
+        self.nodes.as_ref().is_none_or(|nodes| {
+            matches!(command, Command::Begin { .. } | Command::Join { .. })
+                || nodes.is_origin_known()
+        })
+    }
+
+    /// Returns whether the present record is of this process. Without a cluster, all are.
+    pub(super) fn is_own_record(&self) -> bool {
+        self.nodes.as_ref().is_none_or(Nodes::is_own_record)
+    }
+
+    /// Makes the node of the present record hold a session.
+    pub(super) fn hold_at_origin(&mut self, session: u32, present: Millis) {
+        let Some(nodes) = &self.nodes else { return };
+        let (origin, is_own) = (nodes.origin, nodes.is_own_record());
+        if self.sessions.hold_at(session, origin, self.position) && is_own {
+            self.sessions.set_held(session, true, present, &mut self.timers);
+        }
+    }
+
+    pub(super) fn apply_join(&mut self, settings: SharedSettings) -> Result<Applied, Error> {
+        let Some(nodes) = &mut self.nodes else { return Ok(Applied::Nothing) };
+        match nodes.join(settings) {
+            None => Ok(Applied::Nothing),
+            Some(shared) => Ok(Applied::Mismatch(shared)),
+        }
+    }
+
+    pub(super) fn apply_heartbeat(&mut self, position: u64, hash: u64) -> Result<Applied, Error> {
+        let Some(nodes) = &mut self.nodes else { return Ok(Applied::Nothing) };
+        if !nodes.is_own_record() {
+            nodes.compare_hash(position, hash);
+            return Ok(Applied::Nothing);
+        }
+        for dead in nodes.count_heartbeat() {
+            self.propose(&Command::Bury { node: dead.node, sequence: dead.sequence });
+        }
+        Ok(Applied::Nothing)
+    }
+
+    pub(super) fn apply_hold(
+        &mut self,
+        present: Millis,
+        number: u64,
+        polls: &[&str],
+    ) -> Result<Applied, Error> {
+        let session = self.sessions.find(number).ok_or(Error::SessionEnded)?;
+        self.hold_at_origin(session, present);
+        if !self.is_own_record() && !polls.is_empty() {
+            self.supersede_elsewhere(present, session, polls);
+        }
+        Ok(Applied::Nothing)
+    }
+
+    /// Applies a release that was decided at this time of the log. It is void if it comes late:
+    /// the client may have come back meanwhile.
+    pub(super) fn apply_release(
+        &mut self,
+        now: Now,
+        present: Millis,
+        number: u64,
+        decided_ms: u64,
+    ) -> Result<Applied, Error> {
+        let session = self.sessions.find(number).ok_or(Error::SessionEnded)?;
+        let is_own = self.is_own_record();
+        if is_own {
+            self.sessions.local_mut(session).is_ending = false;
+        }
+        if now.unix_ms > decided_ms + RELEASE_MAX_MS {
+            if is_own {
+                self.sessions.arm_timer(session, &mut self.timers);
+            }
+            return Ok(Applied::Nothing);
+        }
+        let origin = self.nodes.as_ref().map_or(0, |nodes| nodes.origin);
+        let is_last = self.sessions.release_at(session, origin, self.position);
+        if is_own {
+            self.sessions.set_held(session, false, present, &mut self.timers);
+        }
+        if is_last {
+            return self.apply_end(now, present, number, Reason::Timeout, None);
+        }
+        Ok(Applied::Nothing)
+    }
+
+    pub(super) fn apply_bury(
+        &mut self,
+        present: Millis,
+        node: u64,
+        sequence: u64,
+    ) -> Result<Applied, Error> {
+        let Some(nodes) = &mut self.nodes else { return Ok(Applied::Nothing) };
+        if nodes.bury(node, sequence) {
+            let heir = nodes.origin;
+            self.inherit(present, node, heir);
+        }
+        Ok(Applied::Nothing)
+    }
+
+    pub(super) fn apply_part(
+        &mut self,
+        present: Millis,
+        heir: Option<u64>,
+    ) -> Result<Applied, Error> {
+        let Some(nodes) = &mut self.nodes else { return Ok(Applied::Nothing) };
+        let node = nodes.origin;
+        nodes.part();
+        if let Some(heir) = heir {
+            self.inherit(present, node, heir);
+        }
+        Ok(Applied::Gone)
+    }
+
+    /// Makes `heir` hold all sessions that `node` holds. They have the whole timeout to be heard
+    /// from. Costs O(sessions).
+    fn inherit(&mut self, present: Millis, node: u64, heir: u64) {
+        let own = self.nodes.as_ref().map_or(0, Nodes::own);
+        for index in 0..self.sessions.index_bound() {
+            if self.sessions.get(index).is_none_or(|session| !session.holders.contains(&node)) {
+                continue;
+            }
+            self.sessions.hold_at(index, heir, self.position);
+            self.sessions.release_at(index, node, self.position);
+            if heir == own || node == own {
+                self.sessions.set_held(index, heir == own, present, &mut self.timers);
+            }
+        }
+    }
+}

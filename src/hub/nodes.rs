@@ -1,0 +1,268 @@
+//! Nodes: the processes that share a log.
+//!
+//! Each process has a random number of its own, for as long as it is in the cluster. Shared state
+//! names the nodes and the last record of each that was applied. A node is dead for another one if
+//! that one has applied several heartbeats of its own since the last record of the node. So a log
+//! that stalls kills nobody, and no clock decides.
+
+use std::collections::BTreeMap;
+
+use super::command::SharedSettings;
+
+/// Interval of a node's heartbeats, in milliseconds.
+pub const HEARTBEAT_MS: u64 = 500;
+
+/// A node is dead after so many heartbeats of another node without a record of it.
+const HEARTBEATS_UNTIL_DEATH: u32 = 6;
+
+/// A release that is applied later than this many milliseconds after its decision is void.
+pub(super) const RELEASE_MAX_MS: u64 = 500;
+
+/// Records whose hash is kept, to be compared with those of other nodes.
+const HASHES_KEPT: usize = 1024;
+
+/// A process that shares the log.
+#[derive(Default)]
+struct Node {
+    /// Number of its last record that was applied.
+    sequence: u64,
+    /// Own heartbeats since then. Local state.
+    unseen: u32,
+    /// Its burial waits for the log. Local state.
+    is_bury_proposed: bool,
+}
+
+/// The nodes, and which of them this process is.
+#[derive(Default)]
+pub(super) struct Nodes {
+    // Shared state.
+    table: BTreeMap<u64, Node>,
+    settings: Option<SharedSettings>,
+    /// The numbering of ids has begun.
+    pub(super) has_begun: bool,
+
+    // Local state.
+    /// Number of this process.
+    own: u64,
+    /// Node whose record is being applied.
+    pub(super) origin: u64,
+    /// Number of that record.
+    sequence: u64,
+    /// Hash after each of the last records, by its position.
+    hashes: BTreeMap<u64, u64>,
+    /// Time of the log minus the monotonic time of this process.
+    log_time_ahead_ms: i64,
+    /// Another node had another hash at the same position.
+    pub(super) has_diverged: bool,
+}
+
+/// A node that is dead for this process.
+pub(super) struct DeadNode {
+    pub(super) node: u64,
+    /// Number of its last record that was applied.
+    pub(super) sequence: u64,
+}
+
+impl Nodes {
+    /// Makes the table of a process that is not in the cluster yet.
+    pub(super) fn new(own: u64) -> Self {
+        Self { own, ..Self::default() }
+    }
+
+    /// Number of this process.
+    pub(super) fn own(&self) -> u64 {
+        self.own
+    }
+
+    /// Gives this process another number, under which it is not in the cluster yet.
+    pub(super) fn set_own(&mut self, own: u64) {
+        self.own = own;
+    }
+
+    /// Returns whether this process is in the cluster.
+    pub(super) fn is_joined(&self) -> bool {
+        self.table.contains_key(&self.own)
+    }
+
+    /// Returns whether the record that is being applied is of this process.
+    pub(super) fn is_own_record(&self) -> bool {
+        self.origin == self.own
+    }
+
+    /// Returns the number of nodes.
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Begins a record. Returns false if it has no effect: it came before.
+    pub(super) fn begin_record(&mut self, node: u64, sequence: u64, times_ms: (u64, u64)) -> bool {
+        let (mono_ms, unix_ms) = times_ms;
+        self.log_time_ahead_ms = unix_ms.cast_signed() - mono_ms.cast_signed();
+        (self.origin, self.sequence) = (node, sequence);
+        let Some(node) = self.table.get_mut(&node) else { return true };
+        node.unseen = 0;
+        let is_new = sequence > node.sequence;
+        node.sequence = node.sequence.max(sequence);
+        is_new
+    }
+
+    /// Returns whether the node of the present record is in the cluster. Without that, it may only
+    /// join.
+    pub(super) fn is_origin_known(&self) -> bool {
+        self.table.contains_key(&self.origin)
+    }
+
+    /// Returns the time of the log, in milliseconds since 1970.
+    pub(super) fn log_time_ms(&self, mono_ms: u64) -> u64 {
+        mono_ms.saturating_add_signed(self.log_time_ahead_ms)
+    }
+
+    /// Adds the node of the present record. Returns the settings of the cluster if the node has
+    /// others: then it is not added.
+    pub(super) fn join(&mut self, settings: SharedSettings) -> Option<SharedSettings> {
+        if let Some(shared) = self.settings
+            && shared != settings
+            && !self.table.is_empty()
+        {
+            return Some(shared);
+        }
+        self.settings = Some(settings);
+        let sequence = self.sequence;
+        self.table.insert(self.origin, Node { sequence, ..Node::default() });
+        None
+    }
+
+    /// Removes a node, if its last record is this one. Returns whether it did.
+    pub(super) fn bury(&mut self, node: u64, sequence: u64) -> bool {
+        let Some(found) = self.table.get_mut(&node) else { return false };
+        if found.sequence != sequence {
+            found.is_bury_proposed = false;
+            return false;
+        }
+        self.table.remove(&node);
+        true
+    }
+
+    /// Removes the node of the present record, which stops.
+    pub(super) fn part(&mut self) {
+        self.table.remove(&self.origin);
+    }
+
+    /// Returns another node that lives, if there is one: the one with the lowest number.
+    pub(super) fn heir(&self) -> Option<u64> {
+        let mut nodes = self.table.iter();
+        nodes.find(|(number, node)| **number != self.own && node.unseen < 2).map(|(number, _)| *number)
+    }
+
+    /// Counts an own heartbeat. Returns the nodes that are dead since.
+    pub(super) fn count_heartbeat(&mut self) -> Vec<DeadNode> {
+        let mut dead = Vec::new();
+        for (number, node) in &mut self.table {
+            if *number == self.own {
+                continue;
+            }
+            node.unseen += 1;
+            if node.unseen >= HEARTBEATS_UNTIL_DEATH && !node.is_bury_proposed {
+                node.is_bury_proposed = true;
+                dead.push(DeadNode { node: *number, sequence: node.sequence });
+            }
+        }
+        dead
+    }
+
+    /// Forgets that burials wait for the log, which did not take them.
+    pub(super) fn forget_burial(&mut self, node: u64) {
+        if let Some(node) = self.table.get_mut(&node) {
+            node.is_bury_proposed = false;
+        }
+    }
+
+    /// Notes the hash after the record at this position.
+    pub(super) fn record_hash(&mut self, position: u64, hash: u64) {
+        self.hashes.insert(position, hash);
+        if self.hashes.len() > HASHES_KEPT {
+            self.hashes.pop_first();
+        }
+    }
+
+    /// Compares the hash of another node at a position. If this process has another one, the two
+    /// have different states.
+    pub(super) fn compare_hash(&mut self, position: u64, hash: u64) {
+        self.has_diverged |= self.hashes.get(&position).is_some_and(|own| *own != hash);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: SharedSettings =
+        SharedSettings { history: 100, retention_ms: 1, session_timeout_ms: 5 };
+
+    /// Two nodes, 1 and 2; this process is 1.
+    fn two_nodes() -> Nodes {
+        let mut nodes = Nodes::new(1);
+        for node in [1, 2] {
+            assert!(nodes.begin_record(node, 1, (0, 0)));
+            assert!(!nodes.is_origin_known());
+            assert!(nodes.join(SETTINGS).is_none());
+        }
+        nodes
+    }
+
+    #[test]
+    fn a_record_that_comes_twice_has_no_effect() {
+        let mut nodes = two_nodes();
+        assert!(nodes.begin_record(2, 2, (0, 0)));
+        assert!(!nodes.begin_record(2, 2, (0, 0)));
+        assert!(!nodes.begin_record(2, 1, (0, 0)));
+        assert!(nodes.begin_record(2, 3, (0, 0)));
+    }
+
+    #[test]
+    fn a_node_is_dead_after_six_heartbeats_of_another_one_without_a_record() {
+        let mut nodes = two_nodes();
+        for _ in 0..5 {
+            assert!(nodes.count_heartbeat().is_empty());
+        }
+        nodes.begin_record(2, 2, (0, 0));
+        for _ in 0..5 {
+            assert!(nodes.count_heartbeat().is_empty());
+        }
+        let dead = nodes.count_heartbeat();
+        assert_eq!((dead.len(), dead[0].node, dead[0].sequence), (1, 2, 2));
+        assert!(nodes.count_heartbeat().is_empty(), "it is proposed once");
+        nodes.forget_burial(2);
+        assert_eq!(nodes.count_heartbeat().len(), 1);
+    }
+
+    #[test]
+    fn a_burial_is_void_if_a_record_of_the_node_came_first() {
+        let mut nodes = two_nodes();
+        nodes.begin_record(2, 2, (0, 0));
+        assert!(!nodes.bury(2, 1));
+        assert!(nodes.bury(2, 2));
+        assert!(!nodes.bury(2, 2));
+        assert_eq!(nodes.len(), 1);
+    }
+
+    #[test]
+    fn a_node_with_other_settings_does_not_join() {
+        let mut nodes = two_nodes();
+        nodes.begin_record(3, 1, (0, 0));
+        let other = SharedSettings { history: 7, ..SETTINGS };
+        assert!(nodes.join(other) == Some(SETTINGS));
+        assert!(!nodes.is_origin_known());
+    }
+
+    #[test]
+    fn a_different_hash_at_an_equal_position_is_noticed() {
+        let mut nodes = two_nodes();
+        nodes.record_hash(7, 1);
+        nodes.compare_hash(7, 1);
+        nodes.compare_hash(8, 2);
+        assert!(!nodes.has_diverged);
+        nodes.compare_hash(7, 2);
+        assert!(nodes.has_diverged);
+    }
+}
