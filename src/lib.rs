@@ -21,6 +21,7 @@
 pub mod api;
 pub mod cli;
 pub mod http;
+pub mod cluster;
 pub mod hub;
 pub mod journal;
 pub mod log;

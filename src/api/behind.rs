@@ -7,6 +7,7 @@
 
 use super::api::Api;
 use super::calls::{Call, Context};
+use super::error::Error;
 use super::params::Parameters;
 use super::read_params::ReadParams;
 use super::transport::Transport;
@@ -20,6 +21,19 @@ pub enum Behind {
     Barrier,
     /// All proposals of this process are applied.
     Proposals,
+}
+
+/// Checks that this process is in its cluster, if there is one. Before, it knows little.
+///
+/// # Errors
+///
+/// [`Error::OverCapacity`].
+#[inline]
+pub(super) fn check_joined(context: &Context<'_>, call: Call) -> Result<(), Error> {
+    if context.hub.is_joined() || call == Call::Create {
+        return Ok(());
+    }
+    Err(Error::OverCapacity("this node is joining its cluster; retry later"))
 }
 
 impl Api {

@@ -43,6 +43,12 @@ impl Hub {
         self.nodes.as_ref().is_none_or(Nodes::is_joined)
     }
 
+    /// Returns whether other nodes took this process for dead, so that it has to join again.
+    #[must_use]
+    pub fn was_buried(&self) -> bool {
+        self.nodes.as_ref().is_some_and(Nodes::was_buried)
+    }
+
     /// Returns the number of nodes; 0 without a cluster.
     #[must_use]
     pub fn node_count(&self) -> usize {
@@ -163,8 +169,14 @@ impl Hub {
     pub(super) fn apply_join(&mut self, settings: SharedSettings) -> Result<Applied, Error> {
         let Some(nodes) = &mut self.nodes else { return Ok(Applied::Nothing) };
         match nodes.join(settings) {
-            None => Ok(Applied::Nothing),
-            Some(shared) => Ok(Applied::Mismatch(shared)),
+            Some(shared) if nodes.is_own_record() => Ok(Applied::Mismatch(shared)),
+            Some(_) => Ok(Applied::Nothing),
+            None => {
+                if nodes.is_own_record() {
+                    self.propose_holds();
+                }
+                Ok(Applied::Nothing)
+            }
         }
     }
 
@@ -251,6 +263,17 @@ impl Hub {
             self.inherit(present, node, heir);
         }
         Ok(Applied::Gone)
+    }
+
+    /// Proposes to hold all sessions that have a read here. Costs O(sessions).
+    fn propose_holds(&mut self) {
+        for index in 0..self.sessions.index_bound() {
+            let Some(session) = self.sessions.get(index) else { continue };
+            if !session.local.is_held && !session.local.readers.is_empty() {
+                let session = session.number;
+                self.propose(&Command::Hold { session, polls: Vec::new() });
+            }
+        }
     }
 
     /// Makes `heir` hold all sessions that `node` holds. They have the whole timeout to be heard

@@ -44,6 +44,8 @@ pub(super) struct Nodes {
     // Local state.
     /// Number of this process.
     own: u64,
+    /// This process was in the cluster under this number.
+    was_joined: bool,
     /// Node whose record is being applied.
     pub(super) origin: u64,
     /// Number of that record.
@@ -76,7 +78,12 @@ impl Nodes {
 
     /// Gives this process another number, under which it is not in the cluster yet.
     pub(super) fn set_own(&mut self, own: u64) {
-        self.own = own;
+        (self.own, self.was_joined) = (own, false);
+    }
+
+    /// Returns whether other nodes took this process for dead.
+    pub(super) fn was_buried(&self) -> bool {
+        self.was_joined && !self.is_joined()
     }
 
     /// Returns whether this process is in the cluster.
@@ -128,6 +135,7 @@ impl Nodes {
         }
         self.settings = Some(settings);
         let sequence = self.sequence;
+        self.was_joined |= self.is_own_record();
         self.table.insert(self.origin, Node { sequence, ..Node::default() });
         None
     }

@@ -28,6 +28,26 @@ pub trait Log {
         self.take_outcome().map(Event::Outcome)
     }
 
+    /// Begins a turn, at this monotonic time of the process.
+    fn begin_turn(&mut self, _mono_ms: u64) {}
+
+    /// Returns the time at which the log has something to do, in milliseconds of the monotonic
+    /// time.
+    fn next_deadline_ms(&self) -> Option<u64> {
+        None
+    }
+
+    /// Takes back the record that was appended, if it cannot be in the log. Returns whether it did.
+    fn withdraw(&mut self) -> bool {
+        false
+    }
+
+    /// Draws another number for this process, which is no longer in the cluster. No record may be
+    /// pending. Returns the number; 0 without a cluster.
+    fn renew_node(&mut self) -> u64 {
+        0
+    }
+
     /// Asks for the end of the log as it is now. [`Event::Barrier`] comes after all records up to
     /// there. Returns false if this process alone appends records, so that it knows the end.
     fn begin_barrier(&mut self) -> bool {

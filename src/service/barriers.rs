@@ -28,6 +28,8 @@ pub(super) struct Barriers {
 struct PendingBarrier {
     since: Millis,
     clients: Vec<Key>,
+    /// This process joins the cluster then.
+    joins: bool,
 }
 
 impl Barriers {
@@ -85,7 +87,7 @@ impl<L: Listener> Service<L> {
             let since = barriers.waiting_since.take().unwrap_or(self.io.now.mono);
             let log = self.commits.log.as_mut().expect("only a cluster has barriers");
             if log.begin_barrier() {
-                self.commits.barriers.pending.push_back(PendingBarrier { since, clients });
+                self.commits.barriers.pending.push_back(PendingBarrier { since, clients, joins: false });
             } else {
                 self.retry_all(clients);
             }
@@ -97,6 +99,27 @@ impl<L: Listener> Service<L> {
     pub(super) fn end_barrier(&mut self) {
         if let Some(barrier) = self.commits.barriers.pending.pop_front() {
             self.retry_all(barrier.clients);
+            if barrier.joins && !self.hub.is_joined() {
+                self.hub.propose_join();
+            }
+        }
+    }
+
+    /// Asks the log for its end, at which this process joins the cluster.
+    pub(super) fn begin_join(&mut self) {
+        let Self { io, commits, .. } = self;
+        if commits.barriers.pending.iter().any(|barrier| barrier.joins) {
+            return;
+        }
+        if let Some(log) = &mut commits.log
+            && log.begin_barrier()
+        {
+            let since = io.now.mono;
+            commits.barriers.pending.push_back(PendingBarrier {
+                since,
+                clients: Vec::new(),
+                joins: true,
+            });
         }
     }
 

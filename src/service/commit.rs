@@ -18,7 +18,7 @@ use super::listener::Listener;
 use super::service::Service;
 use crate::api::{Error, Responder};
 use crate::http::Persistence;
-use crate::hub::{Command, Key, LogHealth, Millis, Proposals};
+use crate::hub::{Applied, Command, Key, LogHealth, Millis, Proposals};
 use crate::log::{Event, Log, Outcome};
 use crate::metrics::LogRefusal;
 
@@ -137,6 +137,11 @@ impl<L: Listener> Service<L> {
 
     #[inline(never)]
     fn drive_log(&mut self) {
+        let now = self.io.now.mono;
+        if let Some(log) = &mut self.commits.log {
+            log.begin_turn(now.0);
+        }
+        self.keep_membership();
         loop {
             let has_events = self.take_events();
             if !self.apply_record() {
@@ -236,6 +241,9 @@ impl<L: Listener> Service<L> {
             let result = self.hub.apply(record.now, self.io.now.mono, position, &command);
             let encoded = (self.hub.appended_bytes() - before) as usize;
             self.io.clients.budget.charge_commit(encoded);
+            if let Ok(Applied::Mismatch(shared)) = result {
+                self.on_mismatch(shared);
+            }
             if let Some(WaitingCall { client, command, response }) =
                 record.waiting.get(record.answered)
                 && *command == record.index
@@ -367,7 +375,12 @@ impl<L: Listener> Service<L> {
             log::error!("journal: the disk has not responded for {} s", LATE_MS / 1000);
             record.waiting_since = None;
             let waiting = mem::take(&mut record.waiting);
-            self.refuse_calls(waiting, LogRefusal::Unknown);
+            if self.commits.log.as_mut().is_some_and(|log| log.withdraw()) {
+                self.refuse_calls(waiting, LogRefusal::Behind);
+                self.refuse_record(LogRefusal::Behind);
+            } else {
+                self.refuse_calls(waiting, LogRefusal::Unknown);
+            }
         }
         let is_refused = health == LogHealth::Stalled || is_late(self.commits.waiting_since);
         if is_refused && self.hub.proposed() > 0 {

@@ -40,6 +40,8 @@ pub(super) struct Commits {
     /// Time of the next attempt after one that found the disk full.
     pub(super) retry_at: Option<Millis>,
     pub(super) has_failed: bool,
+    /// Time of the next heartbeat in a cluster.
+    pub(super) heartbeat_at: Millis,
 }
 
 /// A call that waits for the log.
@@ -145,7 +147,9 @@ impl Commits {
     /// proposed.
     #[inline]
     pub(super) fn next_deadline(&self, hub: &Hub, now: Millis) -> Option<Millis> {
-        self.log.as_ref()?;
+        let log = self.log.as_ref()?;
+        let log_at = log.next_deadline_ms().map(Millis).filter(|at| *at > now);
+        let heartbeat_at = hub.is_clustered().then_some(self.heartbeat_at);
         let late = |since: Option<Millis>| since.map(|since| since.after(LATE_MS));
         let record = self.record.as_ref();
         let retry_at = self.retry_at.filter(|_| record.is_none() && hub.proposed() > 0);
@@ -154,7 +158,9 @@ impl Commits {
         let late_at = late(record.and_then(|record| record.waiting_since));
         let barrier_at = self.barriers.next_deadline();
         let late_calls_at = late(self.waiting_since);
-        Millis::earliest([retry_at, slow_at, stalled_at, late_at, late_calls_at, barrier_at])
+        let deadlines = [slow_at, stalled_at, late_at, late_calls_at, barrier_at];
+        let deadline = Millis::earliest(deadlines);
+        Millis::earliest([retry_at, deadline, log_at, heartbeat_at])
     }
 
     /// Returns the values for the metrics.

@@ -20,6 +20,7 @@ mod http;
 mod input;
 mod limits;
 mod listener;
+mod membership;
 mod output;
 mod phase;
 mod run_queue;

@@ -1,0 +1,44 @@
+//! Ids of entries in a Redis stream.
+
+use std::fmt;
+
+/// Id of an entry: the time of Redis at which it was added, and a number among those of that
+/// millisecond. Ids of a stream rise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StreamId {
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+    /// Number of the entry in its millisecond.
+    pub number: u64,
+}
+
+impl StreamId {
+    /// Parses the form in which Redis writes ids.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let (unix_ms, number) = str::from_utf8(text).ok()?.split_once('-')?;
+        Some(Self { unix_ms: unix_ms.parse().ok()?, number: number.parse().ok()? })
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.unix_ms, self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_parsed_as_they_are_written_and_ordered_as_in_the_stream() {
+        let id = StreamId { unix_ms: 1_700_000_000_000, number: 7 };
+        assert_eq!(StreamId::parse(id.to_string().as_bytes()), Some(id));
+        for text in ["", "5", "5-", "-5", "a-1", "1-2-3", "\u{e9}-1"] {
+            assert_eq!(StreamId::parse(text.as_bytes()), None, "{text}");
+        }
+        assert!(id < StreamId { number: 8, ..id });
+        assert!(StreamId { number: 9, ..id } < StreamId { unix_ms: id.unix_ms + 1, number: 0 });
+    }
+}
