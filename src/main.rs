@@ -48,7 +48,7 @@ fn start(options: &Options, activated: Vec<ActivatedSocket>) -> Result<Server, S
     allocator::merge_at_once();
     let sandbox = Sandbox::plan(options).map_err(StartError)?;
     let mut server = Server::start(options, activated)?;
-    sandbox.enter(server.ports()).map_err(StartError)?;
+    sandbox.enter(server.ports(), &server.outgoing_ports()).map_err(StartError)?;
     #[cfg(any(target_env = "gnu", target_env = "musl"))]
     server.set_heap_trim(allocator::trim);
     server.start_serving()?;

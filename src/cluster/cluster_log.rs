@@ -6,7 +6,7 @@ use super::connection::{Connection, Event as ConnectionEvent, ServerInfo};
 use super::entry::{self, Entry};
 use super::keys::Keys;
 use super::stream_id::StreamId;
-use super::value::Value;
+use super::value::{ErrorKind, Value};
 use crate::log::{Event, Log, SharedRecord};
 
 /// Entries of one reply to the following connection.
@@ -43,6 +43,7 @@ pub struct ClusterLog {
     expected: VecDeque<Expected>,
     is_commands_up: bool,
     is_follower_up: bool,
+    is_outage_reported: bool,
     /// The follower waits for the reply to a page.
     is_page_asked: bool,
 
@@ -101,6 +102,7 @@ impl ClusterLog {
             expected: VecDeque::new(),
             is_commands_up: false,
             is_follower_up: false,
+            is_outage_reported: false,
             is_page_asked: false,
             last_id: StreamId::default(),
             position: 0,
@@ -122,11 +124,13 @@ impl ClusterLog {
                 ConnectionEvent::Connected(info) => {
                     self.on_connected(&info);
                     self.is_commands_up = true;
+                    self.is_outage_reported = false;
                 }
                 ConnectionEvent::Reply(value) => self.on_reply(&value),
                 ConnectionEvent::Disconnected(failure) => {
-                    if self.is_commands_up {
-                        log::warn!("cluster: connection for commands lost: {failure}");
+                    // One report of an outage is enough.
+                    if !std::mem::replace(&mut self.is_outage_reported, true) {
+                        log::error!("cluster: no connection to Redis: {failure}");
                     }
                     self.on_commands_down();
                 }
@@ -142,9 +146,7 @@ impl ClusterLog {
                 }
                 ConnectionEvent::Reply(value) => self.on_page(&value),
                 ConnectionEvent::Disconnected(failure) => {
-                    if self.is_follower_up {
-                        log::warn!("cluster: connection for records lost: {failure}");
-                    }
+                    log::debug!("cluster: the connection for records ended: {failure}");
                     self.is_follower_up = false;
                     self.is_page_asked = false;
                 }
@@ -187,7 +189,7 @@ impl ClusterLog {
             pending.is_sent = false;
             pending.retry_at_ms = self.now_ms + RETRY_MS;
         }
-        if kind.is_of_replica() {
+        if matches!(kind, ErrorKind::ReadOnly | ErrorKind::MasterDown) {
             self.commands.reset();
             self.follower.reset();
             self.on_commands_down();

@@ -1,14 +1,23 @@
-//! The log in Redis, which the nodes of a cluster share. Without I/O.
+//! The log in Redis, which the nodes of a cluster share. Without I/O: the server implements
+//! [`Connection`] with the kernel.
 
 mod cluster_log;
 mod connection;
 mod entry;
+mod handshake;
 mod keys;
+mod resp;
+mod sentinel;
 mod stream_id;
+mod url;
 mod value;
 
 pub use cluster_log::ClusterLog;
 pub use connection::{Connection, Event, Failure, ServerInfo};
+pub use handshake::Handshake;
 pub use keys::Keys;
+pub use resp::{Decoder, Limits, RespError, push_command};
+pub use sentinel::{primary_in, push_question};
 pub use stream_id::StreamId;
+pub use url::{BadUrl, ClusterUrl, Host, Login, Servers};
 pub use value::{ErrorKind, Value};

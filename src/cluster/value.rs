@@ -42,14 +42,6 @@ pub enum ErrorKind {
     Other,
 }
 
-impl ErrorKind {
-    /// Returns whether the server is a replica: the primary is another one.
-    #[must_use]
-    pub fn is_of_replica(self) -> bool {
-        matches!(self, Self::ReadOnly | Self::MasterDown)
-    }
-}
-
 impl Value {
     /// Returns the bytes of a text.
     #[must_use]

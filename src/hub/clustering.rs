@@ -11,6 +11,7 @@ use super::message::Reason;
 use super::nodes::{Nodes, RELEASE_MAX_MS};
 use super::session::Credentials;
 use super::time::{Millis, Now, whole_ms};
+use super::timers::Timers;
 
 /// State of a session at this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +26,10 @@ pub enum Standing {
 
 impl Hub {
     /// Makes the hub one of several that apply the same log. `node` is the number of this process.
-    pub fn begin_clustering(&mut self, node: u64) {
+    /// The hub must be empty.
+    pub fn begin_clustering(&mut self, now: Now, node: u64) {
         self.begin_logging();
+        self.timers = Timers::new(now.mono);
         self.nodes = Some(Nodes::new(node));
     }
 

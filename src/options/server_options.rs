@@ -74,6 +74,8 @@ pub struct Options {
     pub journal: Option<PathBuf>,
     /// Moment at which a record of the journal counts as written.
     pub journal_sync: SyncMode,
+    /// URL of the Redis that the nodes of a cluster share. None for a single process.
+    pub cluster: Option<String>,
     /// User to switch to after binding: `USER` or `USER:GROUP`.
     pub user: Option<String>,
     /// Drop capabilities and use Landlock.
@@ -278,6 +280,13 @@ pub const SPECS: &[Spec<Options>] = &[
         set: |options, text| set(&mut options.journal_sync, parse_sync(text)),
     },
     Spec {
+        name: "cluster",
+        takes: Arity::One("URL"),
+        default: "",
+        help: "Redis of a cluster of servers: redis://HOST[:PORT][/DB]",
+        set: |options, text| set(&mut options.cluster, parse_name(text).map(Some)),
+    },
+    Spec {
         name: "user",
         takes: Arity::One("NAME"),
         default: "",
@@ -352,6 +361,7 @@ impl Options {
             state: None,
             journal: None,
             journal_sync: SyncMode::Always,
+            cluster: None,
             user: None,
             sandbox: true,
             log: LevelFilter::Info,

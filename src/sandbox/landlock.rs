@@ -42,6 +42,15 @@ pub(super) struct Paths {
     pub(super) write_dirs: Vec<PathBuf>,
 }
 
+/// TCP ports to which the process may connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutgoingPorts {
+    /// These. A server without a cluster connects to none.
+    Only(Vec<u16>),
+    /// Any: a Sentinel names the address.
+    Any,
+}
+
 /// Status of Landlock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Landlock {
@@ -64,7 +73,11 @@ impl fmt::Display for Landlock {
 }
 
 /// Builds the rules and opens the files that they are about.
-pub(super) fn prepare(paths: &Paths, ports: &[u16]) -> Result<RulesetCreated, RulesetError> {
+pub(super) fn prepare(
+    paths: &Paths,
+    ports: &[u16],
+    outgoing: &OutgoingPorts,
+) -> Result<RulesetCreated, RulesetError> {
     let execute = make_bitflags!(AccessFs::{Execute | ReadFile});
     let read = make_bitflags!(AccessFs::{ReadFile | ReadDir});
     let change = make_bitflags!(AccessFs::{WriteFile | Truncate | MakeReg | RemoveFile});
@@ -80,7 +93,10 @@ pub(super) fn prepare(paths: &Paths, ports: &[u16]) -> Result<RulesetCreated, Ru
 
     let mut ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(ABI_TESTED))?
-        .handle_access(AccessNet::from_all(ABI_TESTED))?
+        .handle_access(match outgoing {
+            OutgoingPorts::Only(_) => AccessNet::from_all(ABI_TESTED),
+            OutgoingPorts::Any => AccessNet::BindTcp.into(),
+        })?
         .scope(Scope::from_all(ABI_TESTED))?
         .create()?;
     for (path, access) in rules {
@@ -91,6 +107,11 @@ pub(super) fn prepare(paths: &Paths, ports: &[u16]) -> Result<RulesetCreated, Ru
     }
     for port in ports {
         ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::BindTcp))?;
+    }
+    if let OutgoingPorts::Only(ports) = outgoing {
+        for port in ports {
+            ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
+        }
     }
     Ok(ruleset)
 }

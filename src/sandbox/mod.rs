@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
 
-pub use landlock::Landlock;
+pub use landlock::{Landlock, OutgoingPorts};
 
 use crate::options::{ListenAddr, Options};
 use landlock::Paths;
@@ -94,14 +94,14 @@ impl Sandbox {
     }
 
     /// Drops the privileges of this thread, which has to be the only one. A successor may bind
-    /// `ports` again.
+    /// `ports` again, and this process may connect to the `outgoing` ones.
     ///
     /// # Errors
     ///
     /// One line, if the process cannot switch to the user.
-    pub fn enter(self, ports: &[u16]) -> Result<SandboxStatus, String> {
+    pub fn enter(self, ports: &[u16], outgoing: &OutgoingPorts) -> Result<SandboxStatus, String> {
         // The files of the rules are opened before the rights are dropped that this may need.
-        let ruleset = self.is_enabled.then(|| landlock::prepare(&self.paths(), ports));
+        let ruleset = self.is_enabled.then(|| landlock::prepare(&self.paths(), ports, outgoing));
         let name = self.user.as_ref().map(|user| user.name.clone());
         if let Some(user) = &self.user {
             self.sockets.iter().for_each(|path| user.chown_socket(path));

@@ -10,6 +10,8 @@ const PREDECESSOR: Token = Token(usize::MAX - 3);
 const SUCCESSOR: Token = Token(usize::MAX - 4);
 const JOURNAL: Token = Token(usize::MAX - 5);
 const COMMIT_DELAY: Token = Token(usize::MAX - 6);
+const CLUSTER_COMMANDS: Token = Token(usize::MAX - 7);
+const CLUSTER_FOLLOWER: Token = Token(usize::MAX - 8);
 /// Bits of a client's token for its index. The others have the end of its generation: all of it on
 /// a machine of 64 bits, 12 bits on one of 32.
 const INDEX_BITS: u32 = if usize::BITS == 64 { 32 } else { 20 };
@@ -18,7 +20,7 @@ pub(super) const GENERATION_BITS: u32 = usize::BITS - INDEX_BITS;
 pub(super) const CLIENTS_MAX: usize = 1 << (INDEX_BITS - 1);
 
 /// Token of the first listener; the others count down from here.
-const FIRST_LISTENER: usize = usize::MAX - 7;
+const FIRST_LISTENER: usize = usize::MAX - 9;
 
 /// File that an event of the poll belongs to.
 ///
@@ -38,6 +40,10 @@ pub(super) enum EventSource {
     Journal,
     /// Timer of the delay of a record.
     CommitDelay,
+    /// Connection to Redis for commands.
+    ClusterCommands,
+    /// Connection to Redis that waits for records.
+    ClusterFollower,
     /// Listener, by its index.
     Listener(usize),
     /// Client, by its key. The key of an event has only [`GENERATION_BITS`] of its generation.
@@ -54,6 +60,8 @@ impl EventSource {
             Self::Successor => SUCCESSOR,
             Self::Journal => JOURNAL,
             Self::CommitDelay => COMMIT_DELAY,
+            Self::ClusterCommands => CLUSTER_COMMANDS,
+            Self::ClusterFollower => CLUSTER_FOLLOWER,
             Self::Listener(index) => Token(FIRST_LISTENER - index),
             Self::Client(key) => {
                 let generation = (key.to_bits() >> 32) as usize;
@@ -71,6 +79,8 @@ impl EventSource {
             SUCCESSOR => Self::Successor,
             JOURNAL => Self::Journal,
             COMMIT_DELAY => Self::CommitDelay,
+            CLUSTER_COMMANDS => Self::ClusterCommands,
+            CLUSTER_FOLLOWER => Self::ClusterFollower,
             Token(token) if token > FIRST_LISTENER - listener_count && token <= FIRST_LISTENER => {
                 Self::Listener(FIRST_LISTENER - token)
             }
@@ -98,6 +108,8 @@ mod tests {
             EventSource::Successor,
             EventSource::Journal,
             EventSource::CommitDelay,
+            EventSource::ClusterCommands,
+            EventSource::ClusterFollower,
             EventSource::Listener(0),
             EventSource::Listener(1),
             EventSource::Client(client),

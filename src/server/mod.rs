@@ -6,6 +6,7 @@
 mod activation;
 mod bind;
 mod clock;
+mod clustering;
 mod diagnose;
 mod event_source;
 mod heap_trim;
@@ -14,6 +15,7 @@ mod listener;
 mod log_writer;
 mod os_socket;
 mod process;
+mod redis;
 mod rlimit;
 mod signals;
 mod start_error;
@@ -36,6 +38,7 @@ use mio::{Events, Interest, Poll};
 
 use self::bind::bind_listeners;
 use self::clock::Clock;
+use self::clustering::ClusterSockets;
 use self::event_source::{EventSource, GENERATION_BITS};
 use self::heap_trim::HeapTrim;
 use self::journaling::{JournalHandle, PendingJournal};
@@ -47,6 +50,7 @@ use self::timer_fd::TimerFd;
 use self::upgrade::UpgradeCoordinator;
 use crate::hub::Millis;
 use crate::options::Options;
+use crate::sandbox::OutgoingPorts;
 use crate::service::{Event, InitialHub, Listener, ListenerKind, NextWake, Service, hub_config};
 use crate::snapshot::StateFile;
 
@@ -68,6 +72,8 @@ pub struct Server {
     pending_journal: Option<PendingJournal>,
     /// Settings of the journal.
     journal: Option<JournalHandle>,
+    /// Connections to the Redis of the cluster, if there is one.
+    cluster: Option<ClusterSockets>,
     /// There is an admin listener. Without one, no client could read how long turns take, so the
     /// clock is not read again for it.
     has_metrics: bool,
@@ -110,9 +116,19 @@ impl Server {
         let listener_count = listeners.len();
         let accept = file_limit.accept_limits(options.max_clients, listener_count);
         let ports = listeners.iter().filter_map(OsListener::port).collect();
+        let cluster = options
+            .cluster
+            .as_deref()
+            .map(|url| ClusterSockets::new(url, poll.registry(), fill_random))
+            .transpose()?;
         let has_admin = listeners.iter().any(|it| it.kind() == ListenerKind::Admin);
         let initial = InitialHub { hub, now };
         let mut service = Service::with_hub(options, initial, listeners, accept, fill_random);
+        let cluster = cluster.map(|(sockets, log)| {
+            let node = log.node();
+            service.set_shared_log(Box::new(log), node);
+            sockets
+        });
         if has_admin {
             service.track_process(process::stats_reader());
         }
@@ -127,6 +143,7 @@ impl Server {
             state_file,
             pending_journal: journal,
             journal: journal_handle,
+            cluster,
             has_metrics: has_admin,
             exit_code: ExitCode::SUCCESS,
             upgrade: UpgradeCoordinator::new(predecessor),
@@ -146,6 +163,13 @@ impl Server {
     #[must_use]
     pub fn ports(&self) -> &[u16] {
         &self.ports
+    }
+
+    /// Ports to which the server connects.
+    #[must_use]
+    pub fn outgoing_ports(&self) -> OutgoingPorts {
+        let none = OutgoingPorts::Only(Vec::new());
+        self.cluster.as_ref().map_or(none, ClusterSockets::outgoing_ports)
     }
 
     /// Makes this process the only one that serves. A predecessor has stopped serving when this
@@ -210,7 +234,9 @@ impl Server {
         let is_serving = !self.service.is_draining();
         let hello = self.upgrade.next_deadline().filter(|_| is_serving);
         let ping = self.systemd.next_ping().filter(|_| is_serving);
-        if let Some(deadline) = Millis::earliest([wake, hello, ping, self.heap_trim.next_check()]) {
+        let cluster = self.cluster.as_ref().and_then(ClusterSockets::next_deadline);
+        let deadlines = [wake, hello, ping, self.heap_trim.next_check(), cluster];
+        if let Some(deadline) = Millis::earliest(deadlines) {
             self.timer.arm(deadline, &self.clock);
         }
         None
@@ -218,11 +244,18 @@ impl Server {
 
     /// Runs one turn. Returns the exit status if it was the last.
     fn turn(&mut self, events: &Events) -> Option<ExitCode> {
-        self.service.begin_turn(self.clock.begin_turn());
+        let now = self.clock.begin_turn();
+        self.service.begin_turn(now);
+        if let Some(cluster) = &self.cluster {
+            cluster.begin_turn(now.mono);
+        }
         let (has_signals, is_successor_ready) = self.handle_events(events);
         let registry = self.poll.registry();
         self.service
             .end_turn(|socket, key| socket.register(registry, EventSource::Client(key).token()));
+        if let Some(cluster) = &self.cluster {
+            cluster.end_turn();
+        }
         if let Some(journal) = &mut self.journal
             && let Some(delay) = self.service.take_commit_delay()
         {
@@ -271,6 +304,11 @@ impl Server {
                 // The service asks the journal in each turn.
                 EventSource::Journal => {}
                 EventSource::CommitDelay => self.service.end_commit_delay(),
+                source @ (EventSource::ClusterCommands | EventSource::ClusterFollower) => {
+                    if let Some(cluster) = &self.cluster {
+                        cluster.on_event(source, event);
+                    }
+                }
                 EventSource::Predecessor => {
                     self.upgrade.adopt_clients(&mut self.service, self.poll.registry());
                 }

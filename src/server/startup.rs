@@ -9,7 +9,7 @@ use super::diagnose::folder_advice;
 use super::journaling::{self, PendingJournal};
 use super::start_error::StartError;
 use super::upgrade::{Predecessor, is_disconnected};
-use crate::hub::{Config, Hub, Now};
+use crate::hub::{Config, Hub, Millis, Now};
 use crate::options::Options;
 use crate::snapshot::{LoadResult, StateFile};
 
@@ -66,6 +66,12 @@ impl InitialState {
             let (hub, now) = restored.unwrap_or_else(|| empty(config));
             let journal = Some(journal);
             return Ok(Self { hub, now, predecessor: None, state_file, journal });
+        }
+        if options.cluster.is_some() {
+            // The clock of the log is that of Redis, which counts from 1970.
+            let now = Now { mono: Millis(unix_ms()), unix_ms: unix_ms() };
+            let hub = Hub::new(config);
+            return Ok(Self { hub, now, predecessor: None, state_file, journal: None });
         }
         let (hub, now) = match &state_file {
             None => None,

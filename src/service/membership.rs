@@ -9,7 +9,7 @@ impl<L: Listener> Service<L> {
     /// Makes this process a node of the cluster whose log this is. `node` is its number. Until it
     /// has joined, calls fail.
     pub fn set_shared_log(&mut self, log: Box<dyn Log>, node: u64) {
-        self.hub.begin_clustering(node);
+        self.hub.begin_clustering(self.io.now, node);
         self.commits.log = Some(log);
     }
 

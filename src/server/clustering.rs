@@ -1,0 +1,112 @@
+//! The connections to the Redis that the nodes of a cluster share.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+
+use mio::Registry;
+use mio::event::Event;
+
+use super::event_source::EventSource;
+use super::redis::{RedisSocket, RedisTarget, cluster_url};
+use super::start_error::StartError;
+use crate::cluster::{ClusterLog, Connection, Event as ConnectionEvent, Keys};
+use crate::hub::Millis;
+use crate::sandbox::OutgoingPorts;
+
+/// Longest time between a command and its reply, in milliseconds.
+const REPLY_MS: u64 = 5_000;
+
+/// The same for the connection that waits for records, which Redis lets wait for up to 5 s.
+const PAGE_REPLY_MS: u64 = 10_000;
+
+/// The sockets of a cluster's log.
+pub(super) struct ClusterSockets {
+    commands: Rc<RefCell<RedisSocket>>,
+    follower: Rc<RefCell<RedisSocket>>,
+    target: Rc<RedisTarget>,
+}
+
+/// A socket, as the log has it.
+struct SharedSocket(Rc<RefCell<RedisSocket>>);
+
+impl ClusterSockets {
+    /// Looks up the host of a cluster, and makes its log. The connections begin to connect in the
+    /// first turn.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if the URL is wrong or its host is unknown.
+    pub(super) fn new(
+        url: &str,
+        registry: &Registry,
+        random: fn(&mut [u8]),
+    ) -> Result<(Self, ClusterLog), StartError> {
+        let url = cluster_url(url).map_err(StartError)?;
+        let keys = Keys::new(url.prefix());
+        let target = Rc::new(RedisTarget::resolve(url).map_err(StartError)?);
+        let connect = |source: EventSource, reply_ms| -> io::Result<_> {
+            let socket = RedisSocket::new(Rc::clone(&target), registry, source.token(), reply_ms)?;
+            Ok(Rc::new(RefCell::new(socket)))
+        };
+        let failed = |error: io::Error| StartError(format!("cannot start: {error}"));
+        let commands = connect(EventSource::ClusterCommands, REPLY_MS).map_err(failed)?;
+        let follower = connect(EventSource::ClusterFollower, PAGE_REPLY_MS).map_err(failed)?;
+        let shared = |socket: &Rc<_>| Box::new(SharedSocket(Rc::clone(socket)));
+        let log = ClusterLog::new(shared(&commands), shared(&follower), keys, random);
+        Ok((Self { commands, follower, target }, log))
+    }
+
+    /// Ports to which the sockets connect.
+    pub(super) fn outgoing_ports(&self) -> OutgoingPorts {
+        match self.target.master() {
+            Some(_) => OutgoingPorts::Any,
+            None => OutgoingPorts::Only(self.target.ports()),
+        }
+    }
+
+    /// Begins a turn of the loop.
+    pub(super) fn begin_turn(&self, now: Millis) {
+        self.commands.borrow_mut().begin_turn(now);
+        self.follower.borrow_mut().begin_turn(now);
+    }
+
+    /// Handles an event of the connection for commands, or of the other one.
+    pub(super) fn on_event(&self, source: EventSource, event: &Event) {
+        let socket = match source {
+            EventSource::ClusterCommands => &self.commands,
+            _ => &self.follower,
+        };
+        socket.borrow_mut().on_event(event);
+    }
+
+    /// Ends a turn of the loop: sends the commands of the turn.
+    pub(super) fn end_turn(&self) {
+        self.commands.borrow_mut().end_turn();
+        self.follower.borrow_mut().end_turn();
+    }
+
+    /// Returns the time of the next turn, if no event comes before.
+    pub(super) fn next_deadline(&self) -> Option<Millis> {
+        let (commands, follower) = (self.commands.borrow(), self.follower.borrow());
+        Millis::earliest([commands.next_deadline(), follower.next_deadline()])
+    }
+}
+
+impl Connection for SharedSocket {
+    fn send(&mut self, args: &[&[u8]]) {
+        self.0.borrow_mut().send(args);
+    }
+
+    fn poll(&mut self) -> Option<ConnectionEvent> {
+        self.0.borrow_mut().poll()
+    }
+
+    fn reset(&mut self) {
+        self.0.borrow_mut().reset();
+    }
+
+    fn buffered_bytes(&self) -> usize {
+        self.0.borrow().buffered_bytes()
+    }
+}
