@@ -134,6 +134,11 @@ impl Api {
         self.writer.set_time(now.unix_ms);
     }
 
+    /// Sets the name of the numbering of ids.
+    pub fn set_epoch(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+    }
+
     /// Sets the phase that later responses depend on.
     pub fn set_phase(&mut self, phase: Phase) {
         self.writer.phase = phase;

@@ -60,7 +60,9 @@ impl Hub {
                 Ok(Applied::Nothing)
             }
             Command::Join { settings } => self.apply_join(settings),
-            Command::Heartbeat { position, hash } => self.apply_heartbeat(position, hash),
+            Command::Heartbeat { position, hash, ref readers } => {
+                self.apply_heartbeat(position, hash, readers)
+            }
             Command::Hold { session, ref polls } => self.apply_hold(present, session, polls),
             Command::Release { session, decided_ms } => {
                 self.apply_release(now, present, session, decided_ms)

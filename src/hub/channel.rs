@@ -50,6 +50,8 @@ pub struct Members<'h> {
     pub(super) after: u64,
     /// Bytes of a response. See [`Members::max_bytes`].
     pub(super) max_bytes: usize,
+    /// Readers at the other nodes of a cluster.
+    pub(super) readers_elsewhere: usize,
 }
 
 /// Limits of a channel's history.
@@ -120,10 +122,11 @@ impl<'h> Members<'h> {
         self.max_bytes
     }
 
-    /// Returns the number of readers of the channel.
+    /// Returns the number of readers of the channel, at all nodes of a cluster.
     #[must_use]
     pub fn readers(&self) -> usize {
-        self.channel.map_or(0, |channel| channel.local.reader_count)
+        let here = self.channel.map_or(0, |channel| channel.local.reader_count);
+        here + self.readers_elsewhere
     }
 }
 

@@ -97,7 +97,15 @@ impl Hub {
 
     /// Proposes a sign of life of this node. `position` is that of the last record.
     pub fn propose_heartbeat(&mut self, position: u64) {
-        self.propose(&Command::Heartbeat { position, hash: self.applied_hash });
+        let Some(nodes) = &mut self.nodes else { return };
+        let channels = &self.channels;
+        let changes = nodes.reader_counts.take_changes(|name| {
+            let index = channels.find_name(name);
+            index.map_or(0, |index| channels[index].local.reader_count as u32)
+        });
+        let readers = changes.iter().map(|(name, count)| (&**name, *count)).collect();
+        let hash = self.applied_hash;
+        self.propose(&Command::Heartbeat { position, hash, readers });
     }
 
     /// Proposes that this node leaves the cluster, and another one holds its sessions.
@@ -183,10 +191,18 @@ impl Hub {
         }
     }
 
-    pub(super) fn apply_heartbeat(&mut self, position: u64, hash: u64) -> Result<Applied, Error> {
+    pub(super) fn apply_heartbeat(
+        &mut self,
+        position: u64,
+        hash: u64,
+        readers: &[(&str, u32)],
+    ) -> Result<Applied, Error> {
         let Some(nodes) = &mut self.nodes else { return Ok(Applied::Nothing) };
         if !nodes.is_own_record() {
             nodes.compare_hash(position, hash);
+            for (channel, count) in readers {
+                nodes.reader_counts.set(nodes.origin, channel, *count);
+            }
             return Ok(Applied::Nothing);
         }
         for dead in nodes.count_heartbeat() {

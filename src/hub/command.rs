@@ -102,6 +102,9 @@ pub enum Command<'a> {
         /// Hash after that record.
         #[n(1)]
         hash: u64,
+        /// Channels whose readers at the node have become more or fewer, with their number.
+        #[b(2)]
+        readers: Vec<(&'a str, u32)>,
     },
     /// Makes the node hold a session.
     #[n(8)]

@@ -220,7 +220,10 @@ impl Hub {
             self.channels.local_mut(index).last_use = now.mono;
             &self.channels[index]
         });
-        Members { channel, after, max_bytes: self.config.max_reply }
+        let nodes = self.nodes.as_ref();
+        let readers_elsewhere =
+            nodes.map_or(0, |nodes| nodes.reader_counts.elsewhere(key.as_str()));
+        Members { channel, after, max_bytes: self.config.max_reply, readers_elsewhere }
     }
 
     /// Returns the time of the next [`Hub::expire`].

@@ -45,6 +45,7 @@ mod proposals;
 mod propose;
 mod read_request;
 mod reader;
+mod reader_counts;
 mod readers;
 mod reads;
 mod recovery;

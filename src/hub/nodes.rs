@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::command::SharedSettings;
+use super::reader_counts::ReaderCounts;
 
 /// Interval of a node's heartbeats, in milliseconds.
 pub const HEARTBEAT_MS: u64 = 500;
@@ -56,6 +57,7 @@ pub(super) struct Nodes {
     log_time_ahead_ms: i64,
     /// Another node had another hash at the same position.
     pub(super) has_diverged: bool,
+    pub(super) reader_counts: ReaderCounts,
 }
 
 /// A node that is dead for this process.
@@ -136,6 +138,7 @@ impl Nodes {
         self.settings = Some(settings);
         let sequence = self.sequence;
         self.was_joined |= self.is_own_record();
+        self.reader_counts.mark_all();
         self.table.insert(self.origin, Node { sequence, ..Node::default() });
         None
     }
@@ -148,12 +151,14 @@ impl Nodes {
             return false;
         }
         self.table.remove(&node);
+        self.reader_counts.forget(node);
         true
     }
 
     /// Removes the node of the present record, which stops.
     pub(super) fn part(&mut self) {
         self.table.remove(&self.origin);
+        self.reader_counts.forget(self.origin);
     }
 
     /// Returns another node that lives, if there is one: the one with the lowest number.

@@ -283,9 +283,12 @@ impl Hub {
 
     /// Removes a reader from all tables.
     pub(super) fn remove_reader(&mut self, now: Millis, key: ReaderKey) -> Option<Reader> {
-        let Self { readers, channels, sessions, timers, .. } = self;
+        let Self { readers, channels, sessions, timers, nodes, .. } = self;
         let reader = readers.remove(key, channels)?;
         for subscription in reader.subscriptions.as_slice() {
+            if let Some(nodes) = nodes {
+                nodes.reader_counts.mark(&channels[subscription.channel].name);
+            }
             let local = channels.local_mut(subscription.channel);
             local.last_use = now;
             local.remove_reader(|key| readers.get(key).is_some());
@@ -315,7 +318,7 @@ impl Hub {
         lookups: &[Lookup],
         session: Option<u32>,
     ) -> ReaderKey {
-        let Self { channels, sessions, readers, timers, .. } = self;
+        let Self { channels, sessions, readers, timers, nodes, .. } = self;
         let subscriptions = match (request.targets, lookups) {
             ([target], [lookup]) => {
                 Subscriptions::One([subscribe(channels, timers, now, target, *lookup)])
@@ -334,6 +337,9 @@ impl Hub {
         let key = readers.insert(reader, channels);
         let reader = readers.get(key).expect("just inserted");
         for subscription in reader.subscriptions.as_slice() {
+            if let Some(nodes) = nodes {
+                nodes.reader_counts.mark(&channels[subscription.channel].name);
+            }
             channels.local_mut(subscription.channel).add_reader(key);
         }
         if let Some(session) = session {

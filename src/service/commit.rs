@@ -244,6 +244,9 @@ impl<L: Listener> Service<L> {
             if let Ok(Applied::Mismatch(shared)) = result {
                 self.on_mismatch(shared);
             }
+            if matches!(command, Command::Begin { .. }) {
+                self.io.api.set_epoch(self.hub.epoch());
+            }
             if let Some(WaitingCall { client, command, response }) =
                 record.waiting.get(record.answered)
                 && *command == record.index

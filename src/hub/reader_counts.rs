@@ -1,0 +1,142 @@
+//! Numbers of readers at the other nodes, for `/members`. Local state: nothing depends on it.
+
+use std::collections::{HashMap, HashSet};
+
+/// Channels in one heartbeat. The next one has the others.
+const CHANGES_MAX: usize = 1024;
+
+/// Memory of a channel in one of the tables, without its name. An estimate.
+const ENTRY_BYTES: usize = 96;
+
+/// Readers of each channel, at this node as the others know it, and at the others.
+#[derive(Default)]
+pub(super) struct ReaderCounts {
+    /// Channels with another number than that in `sent`, perhaps.
+    changed: HashSet<Box<str>>,
+    /// Numbers that the other nodes were told. Without those that are 0.
+    sent: HashMap<Box<str>, u32>,
+    /// Nodes with readers of a channel.
+    others: HashMap<Box<str>, Vec<(u64, u32)>>,
+    name_bytes: usize,
+}
+
+impl ReaderCounts {
+    /// Notes that the number of a channel's readers has changed here.
+    pub(super) fn mark(&mut self, channel: &str) {
+        if !self.changed.contains(channel) {
+            self.name_bytes += channel.len();
+            self.changed.insert(channel.into());
+        }
+    }
+
+    /// Makes the next changes include all numbers that are not 0: there is a node that knows none.
+    pub(super) fn mark_all(&mut self) {
+        for (name, _) in std::mem::take(&mut self.sent) {
+            self.name_bytes -= name.len();
+            self.mark(&name);
+        }
+    }
+
+    /// Returns channels whose number is another one than the other nodes know. `count` returns the
+    /// number.
+    pub(super) fn take_changes(&mut self, count: impl Fn(&str) -> u32) -> Vec<(Box<str>, u32)> {
+        let names: Vec<_> = self.changed.iter().take(CHANGES_MAX).cloned().collect();
+        let mut changes = Vec::new();
+        for name in names {
+            self.changed.remove(&name);
+            self.name_bytes -= name.len();
+            let now = count(&name);
+            if self.sent.get(&name).copied().unwrap_or(0) == now {
+                continue;
+            }
+            if now == 0 {
+                self.name_bytes -= name.len();
+                self.sent.remove(&name);
+            } else if self.sent.insert(name.clone(), now).is_none() {
+                self.name_bytes += name.len();
+            }
+            changes.push((name, now));
+        }
+        changes
+    }
+
+    /// Sets the number of readers of a channel at another node.
+    pub(super) fn set(&mut self, node: u64, channel: &str, count: u32) {
+        if count > 0 && !self.others.contains_key(channel) {
+            self.name_bytes += channel.len();
+            self.others.insert(channel.into(), Vec::new());
+        }
+        let Some(nodes) = self.others.get_mut(channel) else { return };
+        nodes.retain(|(other, _)| *other != node);
+        if count > 0 {
+            nodes.push((node, count));
+        } else if nodes.is_empty() {
+            self.name_bytes -= channel.len();
+            self.others.remove(channel);
+        }
+    }
+
+    /// Forgets the readers at a node that is gone. Costs O(channels with readers elsewhere).
+    pub(super) fn forget(&mut self, node: u64) {
+        let name_bytes = &mut self.name_bytes;
+        self.others.retain(|name, nodes| {
+            nodes.retain(|(other, _)| *other != node);
+            if nodes.is_empty() {
+                *name_bytes -= name.len();
+            }
+            !nodes.is_empty()
+        });
+    }
+
+    /// Returns the number of readers of a channel at the other nodes.
+    pub(super) fn elsewhere(&self, channel: &str) -> usize {
+        let nodes = self.others.get(channel).map(Vec::as_slice).unwrap_or_default();
+        nodes.iter().map(|(_, count)| *count as usize).sum()
+    }
+
+    /// Returns the memory of the tables, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        let entries = self.changed.len() + self.sent.len() + self.others.len();
+        entries * ENTRY_BYTES + self.name_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_numbers_that_the_others_do_not_know_are_changes() {
+        let mut counts = ReaderCounts::default();
+        let changes = |counts: &mut ReaderCounts, now: u32| {
+            let changes = counts.take_changes(|_| now);
+            changes.into_iter().map(|(_, count)| count).collect::<Vec<_>>()
+        };
+        counts.mark("c");
+        assert_eq!(changes(&mut counts, 2), [2]);
+        counts.mark("c");
+        assert_eq!(changes(&mut counts, 2), []);
+        counts.mark_all();
+        assert_eq!(changes(&mut counts, 2), [2]);
+        counts.mark("c");
+        assert_eq!(changes(&mut counts, 0), [0]);
+        counts.mark_all();
+        assert_eq!(changes(&mut counts, 0), []);
+        assert_eq!(counts.memory(), 0);
+    }
+
+    #[test]
+    fn readers_of_all_other_nodes_are_added() {
+        let mut counts = ReaderCounts::default();
+        counts.set(1, "c", 2);
+        counts.set(2, "c", 3);
+        counts.set(1, "c", 4);
+        counts.set(2, "d", 1);
+        assert_eq!((counts.elsewhere("c"), counts.elsewhere("d"), counts.elsewhere("e")), (7, 1, 0));
+        counts.forget(2);
+        counts.set(1, "e", 0);
+        assert_eq!((counts.elsewhere("c"), counts.elsewhere("d")), (4, 0));
+        counts.set(1, "c", 0);
+        assert_eq!(counts.memory(), 0);
+    }
+}
