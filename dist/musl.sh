@@ -10,8 +10,11 @@ cd "$(dirname "$0")/.."
 TARGET=${1:-$(uname -m)-unknown-linux-musl}
 . dist/library.sh
 
-PACK=-Wl,-z,pack-relative-relocs
-if [ "$PROCESSOR" != "$(uname -m)" ]; then PACK=-zpack-relative-relocs; fi
+# Options of the linker: through the C compiler, or for Rust's own linker.
+PACK=-Wl,-z,pack-relative-relocs SCRIPT=-Wl,-T,dist/no-unwind-tables.ld
+if [ "$PROCESSOR" != "$(uname -m)" ]; then
+    PACK=-zpack-relative-relocs SCRIPT=-Tdist/no-unwind-tables.ld
+fi
 FLAGS="$FLAGS --remap-path-prefix=$PWD=/speak"
 FLAGS="$FLAGS --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 # The file and the memory must stay well below 1.5 MiB each: the whole file may be in memory, plus
@@ -20,7 +23,7 @@ FLAGS="$FLAGS --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 # functions marked `inline` are exempt. It costs up to 3 % more of Speak's own instructions, which
 # are a tenth of the cost of a call.
 FLAGS="$FLAGS -C llvm-args=-inline-threshold=105"
-if has_library; then FLAGS="$FLAGS -C link-arg=$PACK"; fi
+if has_library; then FLAGS="$FLAGS -C link-arg=$PACK -C link-arg=$SCRIPT"; fi
 # shellcheck disable=SC2086 # options of the fallback, if any
 RUSTFLAGS="$FLAGS ${RUSTFLAGS-}" cargo build --release --locked --target "$TARGET" $LIBRARY_OPTIONS
 ls -l "target/$TARGET/release/speak"
