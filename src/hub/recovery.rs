@@ -100,7 +100,7 @@ impl Recovery {
         if now.mono >= self.last.mono {
             self.last = now;
         }
-        self.deliver_nothing();
+        self.hub.deliver_nothing();
         self.records += 1;
         if self.records.is_multiple_of(RECORDS_PER_CHECK) {
             self.hub.enforce_memory_limit(self.last);
@@ -129,11 +129,6 @@ impl Recovery {
         hub.channels.reset_stats();
         hub.enforce_memory_limit(now);
         Some((hub, now))
-    }
-
-    /// Ends a turn without readers: drops messages that history does not retain.
-    fn deliver_nothing(&mut self) {
-        self.hub.deliver(self.last, |_| unreachable!("no reader waits"));
     }
 
     fn load_header(&mut self, header: &CheckpointHeader) -> Result<(), Corrupt> {
