@@ -123,7 +123,7 @@ impl Recovery {
         let now = Now { mono: self.last.mono.after(downtime_ms), unix_ms };
         let Self { mut hub, .. } = self;
         hub.position = hub.position.max(hub.hashed_from);
-        hub.recovered_drops.clear();
+        hub.recovered_drops = Vec::new();
         hub.touch_all_sessions(now.mono);
         hub.touch_all_channels(now.mono);
         hub.channels.reset_stats();
@@ -217,7 +217,10 @@ impl Recovery {
 
     fn load_drop(&mut self, position: u64) {
         self.finish_channel();
-        self.hub.recovered_drops.insert(position);
+        // The checkpoint has them in this order.
+        let drops = &mut self.hub.recovered_drops;
+        let index = drops.partition_point(|other| *other < position);
+        drops.insert(index, position);
     }
 
     fn load_end(&mut self, end: &CheckpointEnd) -> Result<(), Corrupt> {
