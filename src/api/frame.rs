@@ -88,7 +88,7 @@ impl Api {
         match result {
             Ok(Executed::Done) => self.record(kind, 200),
             Ok(Executed::Proposed) => {
-                let (call, _) = call.expect("only a call proposes a command");
+                let Ok((call, _)) = call else { unreachable!("only a call proposes a command") };
                 let responder = Responder::of_frame(call, &prefix);
                 self.frame_prefix = prefix;
                 return FrameHandled::Proposed(responder);

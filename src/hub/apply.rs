@@ -185,7 +185,7 @@ impl Hub {
         let channel = &self.channels[index];
         if channel.position >= self.position {
             // Saved later: it is another one if this command has dropped one.
-            if self.recovered_drops.contains(&self.position) {
+            if self.recovered_drops.binary_search(&self.position).is_ok() {
                 self.channels.record_id_watermark(name, next_id);
             }
             return;

@@ -1,6 +1,5 @@
 //! The hub: the calls that change it, and the deadlines.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::channel::Members;
@@ -34,9 +33,9 @@ pub struct Hub {
     /// Hash of the commands after `hashed_from` and of their results.
     pub(super) applied_hash: u64,
     pub(super) hashed_from: u64,
-    /// Positions of the commands that dropped a channel while a checkpoint was saved, during the
-    /// recovery from it.
-    pub(super) recovered_drops: BTreeSet<u64>,
+    /// Positions of the commands that dropped a channel while a checkpoint was saved, rising. Empty
+    /// except during the recovery from it.
+    pub(super) recovered_drops: Vec<u64>,
 
     // Local state.
     pub(super) readers: Readers,
@@ -69,7 +68,7 @@ impl Hub {
             position: 0,
             applied_hash: 0,
             hashed_from: 0,
-            recovered_drops: BTreeSet::new(),
+            recovered_drops: Vec::new(),
             external_bytes: 0,
             proposals: None,
             log_health: LogHealth::Good,
