@@ -93,8 +93,8 @@ impl Api {
                 self.frame_prefix = prefix;
                 return FrameHandled::Proposed(responder);
             }
-            Err(Error::ConnectionEnding) => {
-                let responder = Responder::of_frame(Call::Read, &prefix).into_ended();
+            Err(Error::ConnectionEnding(session)) => {
+                let responder = Responder::of_frame(Call::Read, &prefix).awaiting_end(session);
                 self.frame_prefix = prefix;
                 return FrameHandled::Proposed(responder);
             }

@@ -46,12 +46,6 @@ impl Api {
         }
     }
 
-    /// Appends the response to a call whose session has ended while the call waited for the log.
-    /// Returns the persistence of the client.
-    pub fn respond_ended(&mut self, responder: &Responder, out: &mut Vec<u8>) -> Persistence {
-        self.respond_refused(responder, Error::ConnectionEnded, out)
-    }
-
     /// Appends an error in response to a call that waited for the log. Returns the persistence of
     /// the client.
     pub fn respond_refused(

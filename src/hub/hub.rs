@@ -99,6 +99,12 @@ impl Hub {
         self.epoch
     }
 
+    /// Returns whether a session with this number exists.
+    #[must_use]
+    pub fn has_session(&self, number: u64) -> bool {
+        self.sessions.has_number(number)
+    }
+
     /// Returns the time without a call or a reader after which a session ends.
     #[must_use]
     pub fn connection_timeout(&self) -> Duration {

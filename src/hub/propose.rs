@@ -20,7 +20,8 @@ use super::usage::WRITE_OVERHEAD_BYTES;
 /// Limit of the proposals that wait, in bytes of CBOR. Only a log that is slow reaches it.
 const BYTES_MAX: usize = 16 << 20;
 
-/// Limit of the proposals that wait. A position has 20 bits for the command in its record.
+/// Limit of the proposals that wait. Ends of sessions and drops of channels may exceed it: each
+/// session and each channel has one at most.
 const COUNT_MAX: u32 = 64 * 1024;
 
 impl Hub {
@@ -46,6 +47,14 @@ impl Hub {
     #[must_use]
     pub fn proposed_bytes(&self) -> usize {
         self.proposals.as_ref().map_or(0, |proposals| proposals.bytes().len())
+    }
+
+    /// Moves the first `max` proposals that wait, or all if there are fewer, to `record`, which must
+    /// be empty.
+    pub fn take_proposals(&mut self, max: u32, record: &mut Proposals) {
+        if let Some(proposals) = &mut self.proposals {
+            proposals.move_first(max, record);
+        }
     }
 
     /// Exchanges the proposals that wait for `other`, which must be empty.
@@ -369,7 +378,7 @@ mod tests {
         logged.hub.expire(at(TIMEOUT_MS));
         let end = logged.take();
         assert_eq!(end.count(), 1);
-        assert_eq!(logged.read(at(TIMEOUT_MS), shown(&josh)), Err(Error::SessionEnding));
+        assert_eq!(logged.read(at(TIMEOUT_MS), shown(&josh)), Err(Error::SessionEnding(1)));
         let credentials = Some(shown(&josh));
         logged.hub.propose_write(at(TIMEOUT_MS), &key("c"), "late", credentials).unwrap();
         let write = logged.take();

@@ -44,6 +44,12 @@ impl<L: Listener> Service<L> {
         self.hub.propose_numbering(is_new);
     }
 
+    /// Sets the number of commands that one record has at most. For a simulation, whose turns have
+    /// few.
+    pub fn set_record_commands_max(&mut self, max: u32) {
+        self.commits.record_commands_max = max;
+    }
+
     /// Releases the log, for the successor in an upgrade. No record may be pending.
     pub fn release_log(&mut self) {
         assert!(self.is_log_idle(), "a record is still pending");
@@ -83,8 +89,8 @@ impl<L: Listener> Service<L> {
 
     /// Adds the response to a call that waits for the log.
     pub(super) fn add_waiting_call(&mut self, client: Key, responder: Responder) {
-        if responder.is_ended() {
-            return self.add_ended_call(client, responder);
+        if let Some(session) = responder.ending() {
+            return self.add_ending_call(client, session, responder);
         }
         let command = self.hub.proposed() - 1;
         let response = WaitingResponse::Of(responder);
@@ -93,9 +99,9 @@ impl<L: Listener> Service<L> {
     }
 
     /// Adds the response to a call whose session ends with a command that waits for the log.
-    fn add_ended_call(&mut self, client: Key, responder: Responder) {
+    fn add_ending_call(&mut self, client: Key, session: u64, responder: Responder) {
         let Self { hub, io, commits, .. } = self;
-        let response = WaitingResponse::Ended(responder);
+        let response = WaitingResponse::Ending(session, responder);
         let (calls, since, command) = match &mut commits.record {
             Some(record) if hub.proposed() == 0 => {
                 (&mut record.waiting, &mut record.waiting_since, record.proposals.count())
@@ -153,12 +159,13 @@ impl<L: Listener> Service<L> {
         }
         commits.retry_at = None;
         let mut proposals = mem::take(&mut commits.spare);
-        hub.swap_proposals(&mut proposals);
+        hub.take_proposals(commits.record_commands_max, &mut proposals);
         log.append(io.now.mono.0, io.now.unix_ms, proposals.bytes());
+        let (waiting, waiting_since) = commits.take_waiting(proposals.count());
         commits.record = Some(PendingRecord {
             proposals,
-            waiting: mem::take(&mut commits.waiting),
-            waiting_since: commits.waiting_since.take(),
+            waiting,
+            waiting_since,
             now: io.now,
             progress: RecordProgress::Writing,
         });
@@ -202,10 +209,9 @@ impl<L: Listener> Service<L> {
             while let Some(call) = record.waiting.get(answered).filter(|it| it.command <= index) {
                 match &call.response {
                     WaitingResponse::Of(_) => break,
-                    WaitingResponse::Ended(responder) => {
+                    WaitingResponse::Ending(session, responder) => {
                         responses.begin(self, call.client);
-                        let out = &mut self.io.response;
-                        responses.persistence = self.io.api.respond_ended(responder, out);
+                        responses.persistence = self.respond_ending(*session, responder);
                     }
                     WaitingResponse::Ready(bytes, persistence) => {
                         responses.begin(self, call.client);
@@ -241,7 +247,9 @@ impl<L: Listener> Service<L> {
         }
         offset = decoder.position();
         let is_applied = index == record.proposals.count();
-        let next = record.waiting.get(answered).map(|call| call.client);
+        // A record may have only the first calls of a client.
+        let next = record.waiting.get(answered).or(self.commits.waiting.first());
+        let next = next.map(|call| call.client);
         responses.end(self, next);
         if is_applied {
             self.commits.position = position;
@@ -312,10 +320,8 @@ impl<L: Listener> Service<L> {
                     let out = &mut self.io.response;
                     responses.persistence = self.io.api.respond_refused(&responder, error, out);
                 }
-                // Its session lives on, and the call had no command.
-                WaitingResponse::Ended(responder) => {
-                    let out = &mut self.io.response;
-                    responses.persistence = self.io.api.respond_refused(&responder, BEHIND, out);
+                WaitingResponse::Ending(session, responder) => {
+                    responses.persistence = self.respond_ending(session, &responder);
                 }
                 WaitingResponse::Ready(bytes, persistence) => {
                     self.io.response.extend_from_slice(&bytes);
@@ -323,7 +329,15 @@ impl<L: Listener> Service<L> {
                 }
             }
         }
-        responses.end(self, None);
+        let next = self.commits.waiting.first().map(|call| call.client);
+        responses.end(self, next);
+    }
+
+    /// Appends the response to a call that waited for the end of its session.
+    fn respond_ending(&mut self, session: u64, responder: &Responder) -> Persistence {
+        let lives_on = self.hub.has_session(session);
+        let error = if lives_on { BEHIND } else { Error::ConnectionEnded };
+        self.io.api.respond_refused(responder, error, &mut self.io.response)
     }
 
     fn refuse_commands(&mut self, proposals: &Proposals) {

@@ -208,10 +208,12 @@ impl Model {
         shown: Option<&Identity>,
     ) -> Result<Option<u64>, hub::Error> {
         let session = self.authenticate_optional(shown)?;
-        if session.is_some_and(|number| self.sessions[&number].is_ending) {
-            return Err(hub::Error::SessionEnding);
+        match session {
+            Some(number) if self.sessions[&number].is_ending => {
+                Err(hub::Error::SessionEnding(number))
+            }
+            _ => Ok(session),
         }
-        Ok(session)
     }
 
     /// Says whether these channels exist or may be created.
