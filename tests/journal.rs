@@ -157,6 +157,18 @@ fn a_read_while_the_end_of_its_connection_is_being_written_gets_410() {
 }
 
 #[test]
+fn a_write_that_needs_the_place_of_an_idle_channel_waits_for_its_drop() {
+    let journal = Journal::new("place");
+    let server = journal.start(&["--max-channels", "1", "--history", "0"]);
+    for name in ["one", "other", "one"] {
+        server.write(name, "m");
+    }
+    let _josh = server.introduce("other", "Josh");
+    let refused = server.get("/write", &[("channel", "one"), ("message", "m")]);
+    refused.fails_with(503, "over_capacity");
+}
+
+#[test]
 fn requests_of_one_client_are_answered_in_order() {
     let journal = Journal::new("in-order");
     let server = journal.start(&[]);

@@ -177,7 +177,7 @@ impl Hub {
     /// as one that does not exist in shared state.
     fn apply_drop(&mut self, present: Millis, name: &str, next_id: u64) {
         let Some(index) = self.channels.find_name(name) else { return };
-        self.channels.local_mut(index).is_drop_proposed = false;
+        self.channels.set_dropping(index, false);
         let channel = &self.channels[index];
         if channel.position >= self.position {
             // Saved later: it is another one if this command has dropped one.

@@ -126,7 +126,7 @@ impl Hub {
         let sender = self.sessions.authenticate_optional(credentials)?;
         let text = &JsonText::new(text);
         let lookup = self.channels.lookup(key);
-        self.ensure_capacity(now.mono, &[lookup])?;
+        self.ensure_capacity(now.mono, &[lookup], false)?;
         self.reserve(now.mono, text.len() + WRITE_OVERHEAD_BYTES, &[lookup])?;
         let channel = self.channels.get_or_create(lookup, key, now.mono, &mut self.timers);
         let from = sender.map(|session| self.sessions[session].number);
@@ -150,7 +150,7 @@ impl Hub {
     ) -> Result<Introduced, Error> {
         let lookup = self.channels.lookup(key);
         let existing = self.find_introduced(&introducer, lookup)?;
-        self.ensure_capacity(now.mono, &[lookup])?;
+        self.ensure_capacity(now.mono, &[lookup], false)?;
         let text = &JsonText::new(text);
         self.reserve(now.mono, 3 * (text.len() + WRITE_OVERHEAD_BYTES), &[lookup])?;
         let channel = self.channels.get_or_create(lookup, key, now.mono, &mut self.timers);

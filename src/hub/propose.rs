@@ -83,7 +83,7 @@ impl Hub {
     ) -> Result<(), Error> {
         let sender = self.sessions.authenticate_optional(credentials)?;
         let lookup = self.channels.lookup(key);
-        self.ensure_capacity(now.mono, &[lookup])?;
+        self.ensure_capacity(now.mono, &[lookup], true)?;
         let bytes = JsonText::new(text).len();
         self.reserve(now.mono, bytes + WRITE_OVERHEAD_BYTES, &[lookup])?;
         self.check_log(sender, now)?;
@@ -112,7 +112,7 @@ impl Hub {
             Introducer::New(_) => None,
             Introducer::Existing(credentials) => Some(self.sessions.authenticate(*credentials)?),
         };
-        self.ensure_capacity(now.mono, &[lookup])?;
+        self.ensure_capacity(now.mono, &[lookup], true)?;
         let bytes = JsonText::new(text).len();
         self.reserve(now.mono, 3 * (bytes + WRITE_OVERHEAD_BYTES), &[lookup])?;
         self.check_log(existing, now)?;
@@ -196,12 +196,12 @@ impl Hub {
         let Some(proposals) = self.proposals.as_mut().filter(|_| channel.is_shared) else {
             return self.channels.drop_channel(index, &mut self.timers);
         };
-        if channel.local.is_drop_proposed {
+        if channel.local.is_dropping {
             return;
         }
         proposals
             .push(&Command::DropChannel { channel: &channel.name, next_id: channel.next_id() });
-        self.channels.local_mut(index).is_drop_proposed = true;
+        self.channels.set_dropping(index, true);
     }
 
     /// Forgets commands that did not get into the log. Sessions that were to end live on, for
@@ -216,9 +216,8 @@ impl Hub {
             }
             Command::DropChannel { channel, .. } => {
                 if let Some(index) = self.channels.find_name(channel) {
-                    let local = self.channels.local_mut(index);
-                    local.is_drop_proposed = false;
-                    local.last_use = now.mono;
+                    self.channels.set_dropping(index, false);
+                    self.channels.local_mut(index).last_use = now.mono;
                     self.channels.arm_timer(index, &mut self.timers);
                 }
             }
@@ -237,8 +236,15 @@ impl Hub {
     }
 
     fn refuse_message(&mut self, now: Now, channel: &str, session: Option<u64>) {
-        self.channels.end_proposal(channel);
-        self.arm_channel(channel);
+        if let Some(index) = self.channels.end_proposal(channel) {
+            let channel = &self.channels[index];
+            if channel.is_shared || !channel.is_unused() {
+                self.channels.arm_timer(index, &mut self.timers);
+            } else {
+                // It was there for the command, perhaps in the place of one that was not dropped.
+                self.channels.drop_channel(index, &mut self.timers);
+            }
+        }
         if let Some(session) = session {
             self.refuse_call(now, session);
         }

@@ -168,7 +168,7 @@ impl Hub {
         if let Some(session) = session {
             self.sessions[session].local.check_read_limit(ending)?;
         }
-        self.ensure_capacity(now, lookups)?;
+        self.ensure_capacity(now, lookups, false)?;
         self.reserve(now, READ_OVERHEAD_BYTES * lookups.len(), lookups)
     }
 
@@ -324,6 +324,7 @@ impl Hub {
         let key = readers.insert(reader, channels);
         let reader = readers.get(key).expect("just inserted");
         for subscription in reader.subscriptions.as_slice() {
+            channels.set_dropping(subscription.channel, false);
             channels.local_mut(subscription.channel).add_reader(key);
         }
         if let Some(session) = session {
