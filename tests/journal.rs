@@ -147,7 +147,7 @@ fn a_read_while_the_end_of_its_connection_is_being_written_gets_410() {
     let mut socket = server.socket(&[("channel", "elsewhere")]);
     let (number, auth) = (josh.number, &josh.auth);
     let call = json!({
-        "call": "read", "channel": "room", "from_id": 1, "connection": number, "auth": auth, "ref": 1
+        "call": "read", "channel": "room", "from_id": 1, "connection": number, "auth": auth,
     });
     socket.client.send(common::masked(common::TEXT, call.to_string().as_bytes()));
     let params = josh.and(&[("channel", "room"), ("from_id", "1"), ("timeout", "0")]);

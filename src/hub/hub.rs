@@ -89,7 +89,7 @@ impl Hub {
     pub fn restore(loader: SnapshotLoader) -> Result<(Self, Now), Corrupt> {
         let Restored { config, channels, sessions, timers, now, log } = loader.finish()?;
         let (position, applied_hash) = log.map_or((0, 0), |log| (log.position, log.applied_hash));
-        let hub = Self { channels, sessions, timers, position, applied_hash, ..Self::new(config) };
+        let hub = Self { channels, sessions, position, applied_hash, timers, ..Self::new(config) };
         Ok((hub, now))
     }
 

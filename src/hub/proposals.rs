@@ -44,8 +44,8 @@ impl Proposals {
         self.count = 0;
     }
 
-    /// Moves the first `max` commands, or all if there are fewer, to `to`, which must be empty. Costs
-    /// O(1) if all are moved.
+    /// Moves the first `max` commands, or all if there are fewer, to `to`, which must be empty.
+    /// Costs O(1) if all are moved.
     pub(super) fn move_first(&mut self, max: u32, to: &mut Self) {
         if self.count <= max {
             return std::mem::swap(self, to);

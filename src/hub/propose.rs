@@ -49,8 +49,8 @@ impl Hub {
         self.proposals.as_ref().map_or(0, |proposals| proposals.bytes().len())
     }
 
-    /// Moves the first `max` proposals that wait, or all if there are fewer, to `record`, which must
-    /// be empty.
+    /// Moves the first `max` proposals that wait, or all if there are fewer, to `record`, which
+    /// must be empty.
     pub fn take_proposals(&mut self, max: u32, record: &mut Proposals) {
         if let Some(proposals) = &mut self.proposals {
             proposals.move_first(max, record);

@@ -110,7 +110,9 @@ impl Commits {
         };
         let end = self.waiting.partition_point(is_in_record);
         let mut rest = self.waiting.split_off(end);
-        rest.iter_mut().for_each(|call| call.command -= commands);
+        for call in &mut rest {
+            call.command -= commands;
+        }
         // The first one of the rest has not waited for longer.
         let since = self.waiting_since.take_if(|_| rest.is_empty()).or(self.waiting_since);
         (mem::replace(&mut self.waiting, rest), since)
