@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::fs;
 use std::net::TcpStream;
 use std::process::Command;
 use std::thread;
@@ -70,6 +71,13 @@ fn write_on(server: &Server, limit: usize) -> (Vec<(u64, String)>, Option<serde_
     (acknowledged, None)
 }
 
+/// Returns the time for which a server with an admin listener has been writing a record.
+fn lag(server: &Server) -> f64 {
+    let page = server.operator().get("/metrics", &[]).ok().text().to_owned();
+    let lag = page.lines().find_map(|line| line.strip_prefix("speak_log_lag_seconds "));
+    lag.expect("the lag").parse().expect("a number")
+}
+
 /// Claims that the channel has these texts under these ids.
 #[track_caller]
 fn has_all(server: &Server, acknowledged: &[(u64, String)]) {
@@ -125,6 +133,39 @@ fn a_connection_that_stays_silent_after_a_kill_ends_once() {
     kill(server);
     let server = journal.start(&options);
     assert_eq!(server.read("room", "1").events(), ["introduction", "goodbye timeout"]);
+}
+
+/// A read that was answered with 200 would promise that the connection lives on.
+#[test]
+fn a_read_while_the_end_of_its_connection_is_being_written_gets_410() {
+    let journal = Journal::new("ending");
+    kill(journal.start(&[]));
+    let options = ["--connection-timeout", "300ms", "--admin-listen", "127.0.0.1:0"];
+    let server = journal.start_with_fault("fdatasync:delay_enter=900000:when=2+", &options);
+    let josh = server.introduce("room", "Josh");
+    until("the end is being written", || lag(&server) > 0.0);
+    let mut socket = server.socket(&[("channel", "elsewhere")]);
+    let (number, auth) = (josh.number, &josh.auth);
+    let call = json!({
+        "call": "read", "channel": "room", "from_id": 1, "connection": number, "auth": auth,
+    });
+    socket.client.send(common::masked(common::TEXT, call.to_string().as_bytes()));
+    let params = josh.and(&[("channel", "room"), ("from_id", "1"), ("timeout", "0")]);
+    server.get("/read", &params).fails_with(410, "connection_ended");
+    assert_eq!(socket.json()["error"], "connection_ended");
+    assert_eq!(server.read("room", "1").events(), ["introduction", "goodbye timeout"]);
+}
+
+#[test]
+fn a_write_that_needs_the_place_of_an_idle_channel_waits_for_its_drop() {
+    let journal = Journal::new("place");
+    let server = journal.start(&["--max-channels", "1", "--history", "0"]);
+    for name in ["one", "other", "one"] {
+        server.write(name, "m");
+    }
+    let _josh = server.introduce("other", "Josh");
+    let refused = server.get("/write", &[("channel", "one"), ("message", "m")]);
+    refused.fails_with(503, "over_capacity");
 }
 
 #[test]
@@ -225,6 +266,38 @@ fn an_upgrade_hands_the_journal_over() {
     kill(server);
     let server = journal.start(&[]);
     assert_eq!(server.read("room", "0").text(), before.text());
+}
+
+/// Clients wait while the new process opens the journal.
+#[test]
+fn an_upgrade_reads_only_the_newest_segment_of_a_large_journal() {
+    const SEGMENT_BYTES: u64 = 16 << 20;
+    let journal = Journal::new("large");
+    // The history is the largest part of a snapshot, and no new snapshot is made before the records
+    // after it are twice as large.
+    let options = ["--journal-sync", "os", "--history", "600", "--max-message", "64k"];
+    let mut server = journal.start(&options);
+    let text = "x".repeat(64_000);
+    let size = || -> u64 {
+        let files = fs::read_dir(journal.path()).expect("the journal");
+        files.map(|file| file.and_then(|file| file.metadata()).map_or(0, |it| it.len())).sum()
+    };
+    while size() < 6 * SEGMENT_BYTES {
+        server.fill("room", &text, 50);
+    }
+    server.write("room", "last");
+    server.upgrade();
+    let io = fs::read_to_string(format!("/proc/{}/io", server.id())).expect("our own process");
+    let read: u64 = io
+        .lines()
+        .find_map(|line| line.strip_prefix("rchar: "))
+        .and_then(|count| count.parse().ok())
+        .expect("a number of bytes");
+    assert!(read < SEGMENT_BYTES + (4 << 20), "it has read {read} bytes of {}", size());
+    let before = server.read("room", "-1");
+    kill(server);
+    let server = journal.start(&options);
+    assert_eq!(server.read("room", "-1").text(), before.text());
 }
 
 /// The kill comes before the old process has sent its state, or after that.
@@ -342,11 +415,7 @@ fn a_disk_that_does_not_respond_is_told_and_waited_for() {
     let options = ["--connection-timeout", "2s", "--admin-listen", "127.0.0.1:0"];
     let server = journal.start_with_fault(fault, &options);
     let josh = server.introduce("room", "Josh");
-    let is_late = || {
-        let page = server.operator().get("/metrics", &[]).ok().text().to_owned();
-        let lag = page.lines().find_map(|line| line.strip_prefix("speak_log_lag_seconds "));
-        lag.expect("the lag").parse::<f64>().expect("a number") > 1.0
-    };
+    let is_late = || lag(&server) > 1.0;
     let mut late = server.client();
     let mut acknowledged = 0;
     loop {

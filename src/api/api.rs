@@ -44,7 +44,7 @@ pub enum Handled {
         wait_ms: u64,
     },
     /// The call waits for the log. Nothing was appended: [`Api::respond_applied`] makes the
-    /// response later.
+    /// response later, or [`Api::respond_refused`] if [`Responder::ending`].
     Proposed(Responder),
     /// The request was not handled: it has to wait for earlier calls of the client, which wait for
     /// the log.
@@ -252,6 +252,9 @@ impl Api {
                 Handled::Responded(self.writer.persistence(options.persistence))
             }
             Ok(Executed::Proposed) => Handled::Proposed(Responder::of_request(call, options)),
+            Err(Error::ConnectionEnding(session)) => {
+                Handled::Proposed(Responder::of_request(call, options).awaiting_end(session))
+            }
             Err(error) => self.respond_error(call.into(), error, options, out),
         }
     }

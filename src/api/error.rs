@@ -50,6 +50,9 @@ pub enum Error {
     RequestTimeout,
     /// The session has ended, or never existed.
     ConnectionEnded,
+    /// The end of the session with this number waits for the log: the call gets
+    /// [`Error::ConnectionEnded`] if it gets there.
+    ConnectionEnding(u64),
     /// The message, or the body of the request, is above its limit.
     MessageTooLarge,
     /// The body is a form of the type `multipart/form-data`.
@@ -98,7 +101,7 @@ impl Error {
             Self::NotFound => ("not_found", 404),
             Self::MethodNotAllowed(_) => ("method_not_allowed", 405),
             Self::RequestTimeout => ("request_timeout", 408),
-            Self::ConnectionEnded => ("connection_ended", 410),
+            Self::ConnectionEnded | Self::ConnectionEnding(_) => ("connection_ended", 410),
             Self::MessageTooLarge | Self::IntroductionTooLarge => ("message_too_large", 413),
             Self::UnsupportedMediaType => ("unsupported_media_type", 415),
             Self::UriTooLong => ("uri_too_long", 414),
@@ -160,7 +163,9 @@ impl Error {
                 "this path does not allow this method; use one that 'Allow' lists"
             }
             Self::RequestTimeout => "the request did not arrive completely in time; send it again",
-            Self::ConnectionEnded => "connection has ended; call /introduce again",
+            Self::ConnectionEnded | Self::ConnectionEnding(_) => {
+                "connection has ended; call /introduce again"
+            }
             Self::MessageTooLarge => {
                 "the message is larger than this server accepts; send a shorter one"
             }
@@ -217,6 +222,7 @@ impl From<hub::Error> for Error {
     fn from(error: hub::Error) -> Self {
         match error {
             hub::Error::SessionEnded => Self::ConnectionEnded,
+            hub::Error::SessionEnding(session) => Self::ConnectionEnding(session),
             hub::Error::WrongAuth => Self::BadAuth,
             hub::Error::TooManyChannels => {
                 Self::BadParameter("a connection can be in at most 32 channels; leave one first")

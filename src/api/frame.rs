@@ -93,6 +93,11 @@ impl Api {
                 self.frame_prefix = prefix;
                 return FrameHandled::Proposed(responder);
             }
+            Err(Error::ConnectionEnding(session)) => {
+                let responder = Responder::of_frame(Call::Read, &prefix).awaiting_end(session);
+                self.frame_prefix = prefix;
+                return FrameHandled::Proposed(responder);
+            }
             Err(error) => {
                 self.record_error(kind, error);
                 self.json.clear();

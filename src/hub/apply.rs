@@ -83,13 +83,12 @@ impl Hub {
         text: &str,
     ) -> Result<Applied, Error> {
         let channel = self.channels.end_proposal(name);
-        let sender =
-            from.map(|number| self.sessions.find(number).ok_or(Error::SessionEnded)).transpose()?;
+        let sender = from.map(|number| self.end_call(number)).transpose()?;
         let channel = self.share_channel(present, channel, name);
         let text = &JsonText::new(text);
         let id = self.append_once(now, channel, MessageKind::Message { from, text });
         if let Some(sender) = sender {
-            self.sessions.hear(sender, present);
+            self.sessions.hear(sender, present, &mut self.timers);
         }
         Ok(Applied::Written(id))
     }
@@ -107,9 +106,7 @@ impl Hub {
             Introducing::New(auth) => {
                 self.sessions.create_once(Auth::new(auth), present, self.position)
             }
-            Introducing::Existing(number) => {
-                self.sessions.find(number).ok_or(Error::SessionEnded)?
-            }
+            Introducing::Existing(number) => self.end_call(number)?,
         };
         if self.sessions[index].position >= self.position {
             // Saved later, and its channels after it.
@@ -123,8 +120,7 @@ impl Hub {
         let text = &JsonText::new(text);
         let kind = MessageKind::Introduction { from: session, text };
         let id = self.append_once(now, channel, kind);
-        self.sessions.hear(index, present);
-        self.sessions.arm_timer(index, &mut self.timers);
+        self.sessions.hear(index, present, &mut self.timers);
         Ok(Applied::Introduced(Introduced { session, auth, id }))
     }
 
@@ -136,7 +132,7 @@ impl Hub {
         number: u64,
         text: Option<&str>,
     ) -> Result<Applied, Error> {
-        let session = self.sessions.find(number).ok_or(Error::SessionEnded)?;
+        let session = self.end_call(number)?;
         if self.sessions[session].position >= self.position {
             // Saved later, and its channels after it.
             return Ok(Applied::Gone);
@@ -152,7 +148,7 @@ impl Hub {
             }
             self.sessions.leave_at(session, channel, self.position);
         }
-        self.sessions.hear(session, present);
+        self.sessions.hear(session, present, &mut self.timers);
         Ok(Applied::Gone)
     }
 
@@ -181,7 +177,7 @@ impl Hub {
     /// as one that does not exist in shared state.
     fn apply_drop(&mut self, present: Millis, name: &str, next_id: u64) {
         let Some(index) = self.channels.find_name(name) else { return };
-        self.channels.local_mut(index).is_drop_proposed = false;
+        self.channels.set_dropping(index, false);
         let channel = &self.channels[index];
         if channel.position >= self.position {
             // Saved later: it is another one if this command has dropped one.
@@ -204,6 +200,17 @@ impl Hub {
         } else {
             self.channels.drop_channel(index, &mut self.timers);
         }
+    }
+
+    /// Ends the wait of a session's call for the log. Returns the session's index.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SessionEnded`].
+    fn end_call(&mut self, number: u64) -> Result<u32, Error> {
+        let index = self.sessions.find(number).ok_or(Error::SessionEnded)?;
+        self.sessions.end_proposal(index, &mut self.timers);
+        Ok(index)
     }
 
     /// Arms the timer of a channel for which no command waits any more.

@@ -86,8 +86,9 @@ impl Hub {
     ///
     /// [`Corrupt`] if the snapshot is incomplete.
     pub fn restore(loader: SnapshotLoader) -> Result<(Self, Now), Corrupt> {
-        let Restored { config, channels, sessions, timers, now } = loader.finish()?;
-        let hub = Self { channels, sessions, timers, ..Self::new(config) };
+        let Restored { config, channels, sessions, timers, now, log } = loader.finish()?;
+        let (position, applied_hash) = log.map_or((0, 0), |log| (log.position, log.applied_hash));
+        let hub = Self { channels, sessions, position, applied_hash, timers, ..Self::new(config) };
         Ok((hub, now))
     }
 
@@ -95,6 +96,12 @@ impl Hub {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// Returns whether a session with this number exists.
+    #[must_use]
+    pub fn has_session(&self, number: u64) -> bool {
+        self.sessions.has_number(number)
     }
 
     /// Returns the time without a call or a reader after which a session ends.
@@ -118,7 +125,7 @@ impl Hub {
         let sender = self.sessions.authenticate_optional(credentials)?;
         let text = &JsonText::new(text);
         let lookup = self.channels.lookup(key);
-        self.ensure_capacity(now.mono, &[lookup])?;
+        self.ensure_capacity(now.mono, &[lookup], false)?;
         self.reserve(now.mono, text.len() + WRITE_OVERHEAD_BYTES, &[lookup])?;
         let channel = self.channels.get_or_create(lookup, key, now.mono, &mut self.timers);
         let from = sender.map(|session| self.sessions[session].number);
@@ -142,7 +149,7 @@ impl Hub {
     ) -> Result<Introduced, Error> {
         let lookup = self.channels.lookup(key);
         let existing = self.find_introduced(&introducer, lookup)?;
-        self.ensure_capacity(now.mono, &[lookup])?;
+        self.ensure_capacity(now.mono, &[lookup], false)?;
         let text = &JsonText::new(text);
         self.reserve(now.mono, 3 * (text.len() + WRITE_OVERHEAD_BYTES), &[lookup])?;
         let channel = self.channels.get_or_create(lookup, key, now.mono, &mut self.timers);

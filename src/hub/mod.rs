@@ -84,8 +84,8 @@ pub use session::{
 pub use slab::Key;
 pub(crate) use slab::Slab;
 pub use snapshot::{
-    Corrupt, SnapshotChannel, SnapshotEntry, SnapshotHeader, SnapshotMember, SnapshotRecord,
-    SnapshotSession,
+    Corrupt, SnapshotChannel, SnapshotEntry, SnapshotHeader, SnapshotLog, SnapshotMember,
+    SnapshotRecord, SnapshotSession,
 };
 pub use snapshot_load::SnapshotLoader;
 pub use stats::{DropReason, Gauges, Stats};

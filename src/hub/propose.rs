@@ -20,7 +20,8 @@ use super::usage::WRITE_OVERHEAD_BYTES;
 /// Limit of the proposals that wait, in bytes of CBOR. Only a log that is slow reaches it.
 const BYTES_MAX: usize = 16 << 20;
 
-/// Limit of the proposals that wait. A position has 20 bits for the command in its record.
+/// Limit of the proposals that wait. Ends of sessions and drops of channels may exceed it: each
+/// session and each channel has one at most.
 const COUNT_MAX: u32 = 64 * 1024;
 
 impl Hub {
@@ -46,6 +47,14 @@ impl Hub {
     #[must_use]
     pub fn proposed_bytes(&self) -> usize {
         self.proposals.as_ref().map_or(0, |proposals| proposals.bytes().len())
+    }
+
+    /// Moves the first `max` proposals that wait, or all if there are fewer, to `record`, which
+    /// must be empty.
+    pub fn take_proposals(&mut self, max: u32, record: &mut Proposals) {
+        if let Some(proposals) = &mut self.proposals {
+            proposals.move_first(max, record);
+        }
     }
 
     /// Exchanges the proposals that wait for `other`, which must be empty.
@@ -74,14 +83,14 @@ impl Hub {
     ) -> Result<(), Error> {
         let sender = self.sessions.authenticate_optional(credentials)?;
         let lookup = self.channels.lookup(key);
-        self.ensure_capacity(now.mono, &[lookup])?;
+        self.ensure_capacity(now.mono, &[lookup], true)?;
         let bytes = JsonText::new(text).len();
         self.reserve(now.mono, bytes + WRITE_OVERHEAD_BYTES, &[lookup])?;
         self.check_log(sender, now)?;
         self.await_command(now, lookup, key);
         let from = sender.map(|session| self.sessions[session].number);
         self.propose(&Command::Write { channel: key.as_str(), from, text });
-        self.touch(sender, now.mono);
+        self.begin_call(sender, now);
         Ok(())
     }
 
@@ -103,7 +112,7 @@ impl Hub {
             Introducer::New(_) => None,
             Introducer::Existing(credentials) => Some(self.sessions.authenticate(*credentials)?),
         };
-        self.ensure_capacity(now.mono, &[lookup])?;
+        self.ensure_capacity(now.mono, &[lookup], true)?;
         let bytes = JsonText::new(text).len();
         self.reserve(now.mono, 3 * (bytes + WRITE_OVERHEAD_BYTES), &[lookup])?;
         self.check_log(existing, now)?;
@@ -113,7 +122,7 @@ impl Hub {
             (Introducer::Existing(credentials), _) => Introducing::Existing(credentials.session),
         };
         self.propose(&Command::Introduce { channel: key.as_str(), session, text });
-        self.touch(existing, now.mono);
+        self.begin_call(existing, now);
         Ok(())
     }
 
@@ -132,16 +141,17 @@ impl Hub {
         let index = self.sessions.authenticate(credentials)?;
         self.check_log(Some(index), now)?;
         let session = credentials.session;
-        let command = match key {
-            None => Command::End { session, reason: Reason::Left, text },
-            Some(key) => Command::Leave { channel: key.as_str(), session, text },
+        let Some(key) = key else {
+            self.propose_end(index, Reason::Left, text);
+            return Ok(());
         };
-        self.propose(&command);
-        self.touch(Some(index), now.mono);
+        self.propose(&Command::Leave { channel: key.as_str(), session, text });
+        self.begin_call(Some(index), now);
         Ok(())
     }
 
-    /// Sets the name of the numbering of ids. The next record has to be [`Hub::numbering`].
+    /// Sets the name of the numbering of ids. The next record has to begin with
+    /// [`Hub::propose_numbering`].
     pub fn set_epoch(&mut self, epoch: Epoch) {
         self.epoch = epoch;
     }
@@ -150,20 +160,34 @@ impl Hub {
     /// log has nothing else; it is that of a new log if `is_new`.
     #[must_use]
     pub fn numbering(&self, is_new: bool) -> Vec<u8> {
-        let watermark_hash_key = is_new.then(|| self.channels.id_watermarks().key());
         let mut proposals = Proposals::default();
-        proposals.push(&Command::Begin { epoch: *self.epoch.as_bytes(), watermark_hash_key });
+        proposals.push(&self.numbering_command(is_new));
         proposals.bytes().to_vec()
+    }
+
+    /// Proposes the command of [`Hub::numbering`].
+    pub fn propose_numbering(&mut self, is_new: bool) {
+        self.propose(&self.numbering_command(is_new));
+    }
+
+    fn numbering_command(&self, is_new: bool) -> Command<'static> {
+        let watermark_hash_key = is_new.then(|| self.channels.id_watermarks().key());
+        Command::Begin { epoch: *self.epoch.as_bytes(), watermark_hash_key }
     }
 
     /// Ends a session, or proposes it.
     pub(super) fn end_or_propose(&mut self, now: Now, session: u32, reason: Reason) {
-        if self.is_logged() {
-            let session = self.sessions[session].number;
-            self.propose(&Command::End { session, reason, text: None });
-        } else {
+        if !self.is_logged() {
             self.end_session(now, session, reason, None);
+        } else if !self.sessions[session].local.is_ending {
+            self.propose_end(session, reason, None);
         }
+    }
+
+    fn propose_end(&mut self, session: u32, reason: Reason, text: Option<&str>) {
+        let number = self.sessions[session].number;
+        self.propose(&Command::End { session: number, reason, text });
+        self.sessions.local_mut(session).is_ending = true;
     }
 
     /// Drops an unused channel, or proposes it.
@@ -172,38 +196,73 @@ impl Hub {
         let Some(proposals) = self.proposals.as_mut().filter(|_| channel.is_shared) else {
             return self.channels.drop_channel(index, &mut self.timers);
         };
-        if channel.local.is_drop_proposed {
+        if channel.local.is_dropping {
             return;
         }
         proposals
             .push(&Command::DropChannel { channel: &channel.name, next_id: channel.next_id() });
-        self.channels.local_mut(index).is_drop_proposed = true;
+        self.channels.set_dropping(index, true);
     }
 
     /// Forgets commands that did not get into the log. Sessions that were to end live on, for
     /// another timeout: the log is to blame, not their clients.
     pub fn refuse(&mut self, now: Now, command: &Command<'_>) {
         match *command {
-            Command::End { session, reason, .. } => {
-                if reason != Reason::Left
-                    && let Some(index) = self.sessions.find(session)
-                {
+            Command::End { session, .. } => {
+                if let Some(index) = self.sessions.find(session) {
+                    self.sessions.local_mut(index).is_ending = false;
                     self.touch(Some(index), now.mono);
                 }
             }
             Command::DropChannel { channel, .. } => {
                 if let Some(index) = self.channels.find_name(channel) {
-                    let local = self.channels.local_mut(index);
-                    local.is_drop_proposed = false;
-                    local.last_use = now.mono;
+                    self.channels.set_dropping(index, false);
+                    self.channels.local_mut(index).last_use = now.mono;
                     self.channels.arm_timer(index, &mut self.timers);
                 }
             }
-            Command::Write { channel, .. } | Command::Introduce { channel, .. } => {
-                self.channels.end_proposal(channel);
-                self.arm_channel(channel);
+            Command::Write { channel, from, .. } => {
+                self.refuse_message(now, channel, from);
             }
-            Command::Leave { .. } | Command::Begin { .. } => {}
+            Command::Introduce { channel, session: Introducing::New(_), .. } => {
+                self.refuse_message(now, channel, None);
+            }
+            Command::Introduce { channel, session: Introducing::Existing(session), .. } => {
+                self.refuse_message(now, channel, Some(session));
+            }
+            Command::Leave { session, .. } => self.refuse_call(now, session),
+            Command::Begin { .. } => {}
+        }
+    }
+
+    fn refuse_message(&mut self, now: Now, channel: &str, session: Option<u64>) {
+        if let Some(index) = self.channels.end_proposal(channel) {
+            let channel = &self.channels[index];
+            if channel.is_shared || !channel.is_unused() {
+                self.channels.arm_timer(index, &mut self.timers);
+            } else {
+                // It was there for the command, perhaps in the place of one that was not dropped.
+                self.channels.drop_channel(index, &mut self.timers);
+            }
+        }
+        if let Some(session) = session {
+            self.refuse_call(now, session);
+        }
+    }
+
+    /// A call that the log does not take counts as heard of.
+    fn refuse_call(&mut self, now: Now, session: u64) {
+        if let Some(index) = self.sessions.find(session) {
+            self.sessions.end_proposal(index, &mut self.timers);
+            self.sessions.hear(index, now.mono, &mut self.timers);
+        }
+    }
+
+    /// Records a call of a session that waits for its place in the log.
+    fn begin_call(&mut self, session: Option<u32>, now: Now) {
+        if let Some(session) = session {
+            self.sessions.begin_proposal(session);
+            self.touch(Some(session), now.mono);
         }
     }
 
@@ -229,5 +288,155 @@ impl Hub {
 
     fn propose(&mut self, command: &Command<'_>) {
         self.proposals.as_mut().expect("there is a log").push(command);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use minicbor::Decoder;
+
+    use super::*;
+    use crate::hub::{
+        Applied, Auth, ChannelName, Config, Introduced, Millis, Mode, ReadRequest, ReadResult,
+        Since, TOKEN_BYTES,
+    };
+
+    const TIMEOUT_MS: u64 = 5_000;
+
+    fn at(ms: u64) -> Now {
+        Now { mono: Millis(ms), unix_ms: ms }
+    }
+
+    fn key(name: &str) -> ChannelKey<'_> {
+        ChannelName::parse(name).unwrap().for_writing().unwrap()
+    }
+
+    /// A hub with a log that is applied as a test says.
+    struct Logged {
+        hub: Hub,
+        position: u64,
+    }
+
+    impl Logged {
+        fn new() -> Self {
+            let mut hub = Hub::new(Config::default());
+            hub.begin_logging();
+            Self { hub, position: 0 }
+        }
+
+        fn take(&mut self) -> Proposals {
+            let mut proposals = Proposals::default();
+            self.hub.swap_proposals(&mut proposals);
+            proposals
+        }
+
+        fn apply(&mut self, now: Now, proposals: &Proposals) -> Vec<Result<Applied, Error>> {
+            let mut decoder = Decoder::new(proposals.bytes());
+            let commands = (0..proposals.count()).map(|_| {
+                self.position += 1;
+                self.hub.apply(now, now.mono, self.position, &decoder.decode().unwrap())
+            });
+            commands.collect()
+        }
+
+        fn refuse(&mut self, now: Now, proposals: &Proposals) {
+            let mut decoder = Decoder::new(proposals.bytes());
+            for _ in 0..proposals.count() {
+                self.hub.refuse(now, &decoder.decode().unwrap());
+            }
+        }
+
+        fn introduce(&mut self, now: Now) -> Introduced {
+            let introducer = Introducer::New(Auth::new([b'A'; TOKEN_BYTES]));
+            self.hub.propose_introduction(now, &key("c"), "Josh", &introducer).unwrap();
+            let proposals = self.take();
+            let Some(Ok(Applied::Introduced(josh))) = self.apply(now, &proposals).pop() else {
+                panic!("it was introduced");
+            };
+            self.hub.deliver(now, |_| {});
+            josh
+        }
+
+        fn read(&mut self, now: Now, credentials: Credentials<'_>) -> Result<(), Error> {
+            let targets = [(key("c"), Since::Id(1))];
+            let request = ReadRequest {
+                targets: &targets,
+                epoch: None,
+                credentials: Some(credentials),
+                grace_ms: None,
+                mode: Mode::Immediate,
+                token: 1,
+            };
+            self.hub
+                .read(now, &request)
+                .map(|result| assert!(matches!(result, ReadResult::Ready(_))))
+        }
+    }
+
+    fn shown(josh: &Introduced) -> Credentials<'_> {
+        Credentials { session: josh.session, auth: josh.auth.reveal() }
+    }
+
+    #[test]
+    fn a_call_while_the_end_of_its_session_waits_for_the_log_does_not_succeed() {
+        let mut logged = Logged::new();
+        let josh = logged.introduce(at(0));
+        logged.hub.expire(at(TIMEOUT_MS));
+        let end = logged.take();
+        assert_eq!(end.count(), 1);
+        assert_eq!(logged.read(at(TIMEOUT_MS), shown(&josh)), Err(Error::SessionEnding(1)));
+        let credentials = Some(shown(&josh));
+        logged.hub.propose_write(at(TIMEOUT_MS), &key("c"), "late", credentials).unwrap();
+        let write = logged.take();
+        assert!(matches!(logged.apply(at(TIMEOUT_MS), &end)[..], [Ok(Applied::Gone)]));
+        let results = logged.apply(at(TIMEOUT_MS), &write);
+        assert!(matches!(results[..], [Err(Error::SessionEnded)]));
+        assert_eq!(logged.read(at(TIMEOUT_MS), shown(&josh)), Err(Error::SessionEnded));
+    }
+
+    #[test]
+    fn a_session_whose_end_the_log_refuses_lives_on() {
+        for is_goodbye in [false, true] {
+            let mut logged = Logged::new();
+            let josh = logged.introduce(at(0));
+            if is_goodbye {
+                logged.hub.propose_goodbye(at(TIMEOUT_MS), shown(&josh), None, None).unwrap();
+            } else {
+                logged.hub.expire(at(TIMEOUT_MS));
+            }
+            let end = logged.take();
+            logged.hub.expire(at(TIMEOUT_MS + 10));
+            logged.refuse(at(TIMEOUT_MS + 10), &end);
+            logged.hub.expire(at(2 * TIMEOUT_MS + 9));
+            assert_eq!(logged.hub.proposed(), 0, "goodbye: {is_goodbye}");
+            assert_eq!(logged.read(at(2 * TIMEOUT_MS + 9), shown(&josh)), Ok(()));
+            logged.hub.expire(at(3 * TIMEOUT_MS + 9));
+            assert_eq!(logged.hub.proposed(), 1, "goodbye: {is_goodbye}");
+        }
+    }
+
+    /// The timeout begins with the response, and the response waits for the log.
+    #[test]
+    fn a_session_does_not_time_out_while_its_call_waits_for_the_log() {
+        const ANSWERED_MS: u64 = TIMEOUT_MS + 700;
+        for is_refused in [false, true] {
+            let mut logged = Logged::new();
+            let josh = logged.introduce(at(0));
+            let credentials = Some(shown(&josh));
+            logged.hub.propose_write(at(0), &key("c"), "howdy", credentials).unwrap();
+            let write = logged.take();
+            logged.hub.expire(at(ANSWERED_MS));
+            assert_eq!(logged.hub.proposed(), 0, "refused: {is_refused}");
+            if is_refused {
+                logged.refuse(at(ANSWERED_MS), &write);
+            } else {
+                assert!(logged.apply(at(ANSWERED_MS), &write)[0].is_ok());
+                logged.hub.deliver(at(ANSWERED_MS), |_| {});
+            }
+            logged.hub.expire(at(ANSWERED_MS + TIMEOUT_MS - 1));
+            assert_eq!(logged.hub.proposed(), 0, "refused: {is_refused}");
+            logged.hub.expire(at(ANSWERED_MS + TIMEOUT_MS));
+            assert_eq!(logged.hub.proposed(), 1, "refused: {is_refused}");
+        }
     }
 }

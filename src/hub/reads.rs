@@ -40,10 +40,11 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// An [`Error`] of the credentials, or of the limits if the read would have to wait.
+    /// An [`Error`] of the credentials, or of the limits if the read would have to wait. With a
+    /// log, [`Error::SessionEnding`].
     #[inline]
     pub fn read(&mut self, now: Now, request: &ReadRequest<'_>) -> Result<ReadResult<'_>, Error> {
-        let session = self.sessions.authenticate_optional(request.credentials)?;
+        let session = self.sessions.authenticate_reader(request.credentials)?;
         let context = ReadContext { caller: session, session, old_stream: None };
         self.begin_read(now, request, context)
     }
@@ -63,7 +64,7 @@ impl Hub {
         request: &ReadRequest<'_>,
     ) -> Result<(ReaderKey, Reply<'_>), Error> {
         let Reader { session, grace_ms, .. } = *self.readers.get(key).ok_or(Error::SessionEnded)?;
-        let caller = self.sessions.authenticate_optional(request.credentials)?;
+        let caller = self.sessions.authenticate_reader(request.credentials)?;
         let grace_ms = request.grace_ms.or(Some(grace_ms.into()));
         let request = ReadRequest { grace_ms, mode: Mode::Stream, ..*request };
         let context = ReadContext { caller, session, old_stream: Some(key) };
@@ -167,7 +168,7 @@ impl Hub {
         if let Some(session) = session {
             self.sessions[session].local.check_read_limit(ending)?;
         }
-        self.ensure_capacity(now, lookups)?;
+        self.ensure_capacity(now, lookups, false)?;
         self.reserve(now, READ_OVERHEAD_BYTES * lookups.len(), lookups)
     }
 
@@ -323,6 +324,7 @@ impl Hub {
         let key = readers.insert(reader, channels);
         let reader = readers.get(key).expect("just inserted");
         for subscription in reader.subscriptions.as_slice() {
+            channels.set_dropping(subscription.channel, false);
             channels.local_mut(subscription.channel).add_reader(key);
         }
         if let Some(session) = session {

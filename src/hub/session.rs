@@ -66,14 +66,24 @@ pub(super) struct SessionLocal {
     pub(super) last_alive: Millis,
     /// Time at which the session ends because a reader was closed, unless a call is made before.
     pub(super) closes_at: Option<Millis>,
-    /// Never later than [`SessionLocal::ends_at`]. May be unset while the session has a reader.
+    /// Never later than [`SessionLocal::ends_at`]. May be unset while that is `None`.
     pub(super) timer: Option<TimerId>,
+    /// Number of calls of the session that wait for their place in the log.
+    pub(super) proposed: u32,
+    /// The end of the session waits for its place in the log.
+    pub(super) is_ending: bool,
 }
 
 impl Session {
     pub(super) fn new(number: u64, auth: Auth, now: Millis) -> Self {
-        let local =
-            SessionLocal { readers: Vec::new(), last_alive: now, closes_at: None, timer: None };
+        let local = SessionLocal {
+            readers: Vec::new(),
+            last_alive: now,
+            closes_at: None,
+            timer: None,
+            proposed: 0,
+            is_ending: false,
+        };
         Self { number, auth, channels: Vec::new(), position: 0, local }
     }
 
@@ -111,13 +121,13 @@ impl SessionLocal {
     }
 
     /// Returns the time at which the session ends if no call is made. `None` while the session has
-    /// a reader.
+    /// a reader. A call that waits for the log is not answered, so its timeout has not begun.
     pub(super) fn ends_at(&self, timeout_ms: u64) -> Option<Millis> {
         if !self.readers.is_empty() {
             return None;
         }
-        let times_out_at = self.last_alive.after(timeout_ms);
-        Some(self.closes_at.map_or(times_out_at, |at| at.min(times_out_at)))
+        let times_out_at = (self.proposed == 0).then(|| self.last_alive.after(timeout_ms));
+        [self.closes_at, times_out_at].into_iter().flatten().min()
     }
 
     /// Checks that one more reader may wait once `ending` has ended.

@@ -76,6 +76,24 @@ impl Sessions {
         }
     }
 
+    /// Authenticates a read, which may have no credentials. Returns `None` then.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Sessions::authenticate`]; also [`Error::SessionEnding`]: a read that succeeded
+    /// would promise that the session lives on. Other calls become commands after the end.
+    #[inline]
+    pub(super) fn authenticate_reader(
+        &self,
+        credentials: Option<Credentials<'_>>,
+    ) -> Result<Option<u32>, Error> {
+        let session = self.authenticate_optional(credentials)?;
+        match session.map(|index| &self.slab[index]) {
+            Some(session) if session.local.is_ending => Err(Error::SessionEnding(session.number)),
+            _ => Ok(session),
+        }
+    }
+
     /// Authenticates a call that may have no credentials. Returns `None` then.
     pub(super) fn authenticate_optional(
         &self,
@@ -200,10 +218,25 @@ impl Sessions {
     }
 
     /// Records that a session was alive when its command was applied. A grace period that began
-    /// since the call goes on. The session's timer stays: it is not later than before.
-    pub(super) fn hear(&mut self, index: u32, present: Millis) {
+    /// since the call goes on.
+    pub(super) fn hear(&mut self, index: u32, present: Millis, timers: &mut Timers) {
         let local = &mut self.slab[index].local;
         local.last_alive = local.last_alive.max(present);
+        self.arm_timer(index, timers);
+    }
+
+    /// Counts a call of a session that waits for its place in the log. Until then, the session does
+    /// not time out.
+    pub(super) fn begin_proposal(&mut self, index: u32) {
+        self.slab[index].local.proposed += 1;
+    }
+
+    /// Ends the wait of a call of a session.
+    pub(super) fn end_proposal(&mut self, index: u32, timers: &mut Timers) {
+        let local = &mut self.slab[index].local;
+        // Commands that another process proposed were not counted here.
+        local.proposed = local.proposed.saturating_sub(1);
+        self.arm_timer(index, timers);
     }
 
     /// Reduces the grace period that a read asks for to the timeout of sessions, in milliseconds. A

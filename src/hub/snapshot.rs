@@ -50,6 +50,20 @@ pub struct SnapshotHeader {
     /// Number of the newest session, even if it has ended; 0 if there was none.
     #[n(4)]
     pub last_session: u64,
+    /// End of the log that the snapshot includes. `None` if there is no log.
+    #[n(5)]
+    pub log: Option<SnapshotLog>,
+}
+
+/// End of a log.
+#[derive(Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct SnapshotLog {
+    /// [`Hub::position`](super::Hub::position).
+    #[n(0)]
+    pub position: u64,
+    /// [`Hub::applied_hash`](super::Hub::applied_hash) at this position.
+    #[n(1)]
+    pub applied_hash: u64,
 }
 
 /// A channel with its history and its members.
@@ -136,3 +150,28 @@ pub struct SnapshotSession<'a> {
 /// Error: no hub writes such a snapshot. The text says what is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Corrupt(pub &'static str);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An earlier version sends no position in an upgrade, and writes none to a state file.
+    #[test]
+    fn a_header_without_a_log_is_that_of_earlier_versions() {
+        let header = SnapshotHeader {
+            mono_ms: 1,
+            unix_ms: 2,
+            epoch: *b"abcdefgh",
+            watermark_hash_key: [0; 16],
+            last_session: 5,
+            log: None,
+        };
+        let bytes = minicbor::to_vec(&header).unwrap();
+        assert_eq!(bytes[0], 0x85, "an array of five values");
+        let decoded: SnapshotHeader = minicbor::decode(&bytes).unwrap();
+        assert!(decoded == header);
+        let log = Some(SnapshotLog { position: 7, applied_hash: 9 });
+        let bytes = minicbor::to_vec(SnapshotHeader { log, ..header }).unwrap();
+        assert!(minicbor::decode::<SnapshotHeader>(&bytes).unwrap().log == log);
+    }
+}

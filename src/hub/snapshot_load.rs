@@ -9,7 +9,8 @@ use super::message::Entry;
 use super::session::{CHANNELS_PER_SESSION_MAX, Session};
 use super::sessions::Sessions;
 use super::snapshot::{
-    Corrupt, SnapshotChannel, SnapshotHeader, SnapshotRecord, SnapshotSession, by_introduction,
+    Corrupt, SnapshotChannel, SnapshotHeader, SnapshotLog, SnapshotRecord, SnapshotSession,
+    by_introduction,
 };
 use super::time::{Millis, Now};
 use super::timers::Timers;
@@ -21,6 +22,7 @@ pub struct SnapshotLoader {
     sessions: Sessions,
     timers: Timers,
     now: Now,
+    log: Option<SnapshotLog>,
     /// Time during which no process had the hub. Session timeouts were paused.
     downtime_ms: u64,
     /// Indexes of the channels in the order of their records.
@@ -37,6 +39,7 @@ pub(super) struct Restored {
     pub(super) sessions: Sessions,
     pub(super) timers: Timers,
     pub(super) now: Now,
+    pub(super) log: Option<SnapshotLog>,
 }
 
 impl SnapshotLoader {
@@ -64,6 +67,7 @@ impl SnapshotLoader {
             timers: Timers::new(now.mono),
             config,
             now,
+            log: header.log,
             downtime_ms,
             loaded_channels: Vec::new(),
             members_left: 0,
@@ -175,8 +179,8 @@ impl SnapshotLoader {
     /// [`Corrupt`] if a record is missing.
     pub(super) fn finish(self) -> Result<Restored, Corrupt> {
         check(self.members_left == 0, "member without a connection")?;
-        let Self { config, channels, sessions, timers, now, .. } = self;
-        Ok(Restored { config, channels, sessions, timers, now })
+        let Self { config, channels, sessions, timers, now, log, .. } = self;
+        Ok(Restored { config, channels, sessions, timers, now, log })
     }
 }
 
@@ -202,6 +206,7 @@ mod tests {
             epoch: *b"abcdefgh",
             watermark_hash_key: [0; 16],
             last_session: 5,
+            log: None,
         };
         SnapshotLoader::begin(&Config::default(), &header, 0).ok().unwrap()
     }

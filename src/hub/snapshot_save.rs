@@ -7,7 +7,8 @@ use super::hub::Hub;
 use super::message::Entry;
 use super::session::Session;
 use super::snapshot::{
-    SnapshotChannel, SnapshotEntry, SnapshotHeader, SnapshotMember, SnapshotRecord, SnapshotSession,
+    SnapshotChannel, SnapshotEntry, SnapshotHeader, SnapshotLog, SnapshotMember, SnapshotRecord,
+    SnapshotSession,
 };
 use super::time::{Millis, Now};
 
@@ -35,6 +36,10 @@ impl Hub {
             epoch: *self.epoch.as_bytes(),
             watermark_hash_key: id_watermarks.key(),
             last_session: self.sessions.last_number(),
+            log: self.is_logged().then_some(SnapshotLog {
+                position: self.position,
+                applied_hash: self.applied_hash,
+            }),
         }))?;
         for (bucket, next_id) in id_watermarks.iter() {
             write(&SnapshotRecord::IdWatermark { bucket, next_id })?;

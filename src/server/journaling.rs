@@ -14,10 +14,9 @@ use super::listener::OsListener;
 use super::start_error::StartError;
 use super::timer_fd::TimerFd;
 use crate::hub::{self, Hub, Now, Recovery};
-use crate::journal::{Config, Item, Journal, JournalError, Opened, Recovered};
-use crate::log::{Log, Outcome};
+use crate::journal::{Config, Item, JournalError, Opened, Recovered};
 use crate::options::Options;
-use crate::service::{Service, command_position};
+use crate::service::{Service, command_position, record_position};
 
 /// Interval at which the end of a write is checked for while nothing else is done.
 const WAIT: Duration = Duration::from_micros(200);
@@ -132,16 +131,15 @@ impl PendingJournal {
     ) -> Result<(), StartError> {
         let recovered = match self {
             Self::Read(recovered) => *recovered,
-            Self::OfPredecessor(config) => find_end(config).map_err(cannot_use)?,
+            Self::OfPredecessor(config) => {
+                find_end(config, record_position(service.hub().0.position())).map_err(cannot_use)?
+            }
         };
         let needs_numbering = recovered.needs_new_epoch || recovered.position == 0;
         let is_new = recovered.position == 0;
-        let mut journal = recovered.start(waker).map_err(cannot_use)?;
-        if needs_numbering {
-            begin_numbering(&mut journal, service, is_new)?;
-        }
+        let journal = recovered.start(waker).map_err(cannot_use)?;
         service.set_log(Box::new(journal));
-        Ok(())
+        if needs_numbering { begin_numbering(service, is_new) } else { Ok(()) }
     }
 }
 
@@ -169,37 +167,123 @@ pub(super) fn reopen(
     PendingJournal::OfPredecessor(handle.config.clone()).start(service, Arc::clone(&handle.waker))
 }
 
-/// Reads a journal whose state this process has already.
-fn find_end(config: Config) -> Result<Recovered, JournalError> {
-    Opened::open_released(config, RELEASE_MAX)?.recover(&mut |_| Ok(()))
+/// Opens a journal whose state this process has already, with all records up to `position`. That is
+/// 0 if an earlier version of the program sent the state, without the position: then all records
+/// have to be read to find the last.
+fn find_end(config: Config, position: u64) -> Result<Recovered, JournalError> {
+    let opened = Opened::open_released(config, RELEASE_MAX)?;
+    if position > 0 { opened.resume(position) } else { opened.recover(&mut |_| Ok(())) }
 }
 
 /// Writes the record that begins a numbering of ids, and waits for it.
-fn begin_numbering(
-    journal: &mut Journal,
-    service: &Service<OsListener>,
-    is_new: bool,
-) -> Result<(), StartError> {
-    let (hub, now) = service.hub();
-    journal.append(now.mono.0, now.unix_ms, &hub.numbering(is_new));
-    loop {
-        match journal.take_outcome() {
-            None => thread::sleep(WAIT),
-            Some(Outcome::Durable { .. }) => return Ok(()),
-            Some(Outcome::Full) => {
-                return Err(StartError(
-                    "cannot begin the journal: its disk is full; make room".into(),
-                ));
-            }
-            Some(Outcome::Failed) => {
-                return Err(StartError(
-                    "cannot begin the journal: its disk fails (see log)".into(),
-                ));
-            }
-        }
+fn begin_numbering(service: &mut Service<OsListener>, is_new: bool) -> Result<(), StartError> {
+    let before = service.hub().0.position();
+    service.begin_numbering(is_new);
+    while !service.advance_log() {
+        thread::sleep(WAIT);
     }
+    let problem = match () {
+        () if service.hub().0.position() > before => return Ok(()),
+        () if service.has_log_failed() => "fails (see log)",
+        () => "is full; make room",
+    };
+    Err(StartError(format!("cannot begin the journal: its disk {problem}")))
 }
 
 fn cannot_use(JournalError(line): JournalError) -> StartError {
     StartError(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::{env, fs, process};
+
+    use mio::Poll;
+
+    use super::*;
+    use crate::hub::Epoch;
+    use crate::options::{Command, parse};
+    use crate::service::{AcceptLimits, InitialHub, hub_config};
+    use crate::snapshot;
+
+    /// A directory that is removed when the test ends.
+    struct Directory(PathBuf);
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).expect("the directory is there");
+        }
+    }
+
+    fn fill(bytes: &mut [u8]) {
+        bytes.fill(7);
+    }
+
+    fn position_and_hash(service: &Service<OsListener>) -> (u64, u64) {
+        let (hub, _) = service.hub();
+        (hub.position(), hub.applied_hash())
+    }
+
+    #[test]
+    fn the_hash_continues_over_restarts_upgrades_and_new_epochs() {
+        let path = env::temp_dir().join(format!("speak-journaling-{}", process::id()));
+        let directory = Directory(path);
+        let Ok(Command::Run(options)) = parse([], |_| None) else { panic!("these are options") };
+        let config = hub_config(&options, fill);
+        let journal = Config::new(directory.0.clone(), crate::log::SyncMode::Always);
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), EventSource::Journal.token()).unwrap());
+        let serve = |initial: InitialHub, pending: PendingJournal| {
+            let limits = AcceptLimits::new(1, 1);
+            let mut service = Service::with_hub(&options, initial, Vec::new(), limits, fill);
+            pending.start(&mut service, Arc::clone(&waker)).map_err(|it| it.0).unwrap();
+            service
+        };
+        let recover = || {
+            let (restored, pending) =
+                read(journal.clone(), &config).map_err(|it| it.0).expect("a good journal");
+            (restored.map(|(hub, now)| InitialHub { hub, now }), pending)
+        };
+
+        let (nothing, pending) = recover();
+        assert!(nothing.is_none());
+        let new = InitialHub { hub: Hub::new(config.clone()), now: Now::default() };
+        let mut service = serve(new, pending);
+        let first = position_and_hash(&service);
+        assert_eq!(first.0, command_position(1, 0));
+        assert_ne!(first.1, 0);
+        service.release_log();
+
+        let (recovered, pending) = recover();
+        let mut service = serve(recovered.unwrap(), pending);
+        assert_eq!(position_and_hash(&service), first);
+        service.release_log();
+
+        let (hub, now) = service.hub();
+        let mut bytes = Vec::new();
+        snapshot::write(hub, now, 0, &mut bytes).unwrap();
+        let (hub, now) = snapshot::read(&config, 0, &mut bytes.as_slice()).ok().unwrap();
+        let mut service =
+            serve(InitialHub { hub, now }, PendingJournal::OfPredecessor(journal.clone()));
+        assert_eq!(position_and_hash(&service), first);
+        service.release_log();
+
+        // As after the loss of some records.
+        let (recovered, pending) = recover();
+        let PendingJournal::Read(mut pending) = pending else { panic!("it was read") };
+        pending.needs_new_epoch = true;
+        let InitialHub { mut hub, now } = recovered.unwrap();
+        hub.set_epoch(Epoch::new(*b"newepoch"));
+        let mut service = serve(InitialHub { hub, now }, PendingJournal::Read(pending));
+        let second = position_and_hash(&service);
+        assert_eq!(second.0, command_position(2, 0));
+        assert_ne!(second.1, first.1);
+        service.release_log();
+
+        let (recovered, _) = recover();
+        let InitialHub { hub, .. } = recovered.unwrap();
+        assert_eq!((hub.position(), hub.applied_hash()), second);
+        assert_eq!(hub.epoch().as_bytes(), b"newepoch");
+    }
 }

@@ -32,10 +32,23 @@ const FULL: Error = Error::OverCapacity("the disk of the journal is full; retry 
 const BEHIND: Error = Error::OverCapacity("the journal cannot be written for now; retry later");
 
 impl<L: Listener> Service<L> {
-    /// Makes changes wait for a log from now on.
+    /// Makes changes wait for a log from now on, whose last record is the last one that the hub has
+    /// applied.
     pub fn set_log(&mut self, log: Box<dyn Log>) {
         self.hub.begin_logging();
+        self.commits.position = record_position(self.hub.position());
         self.commits.log = Some(log);
+    }
+
+    /// Proposes the command that begins the numbering of ids. `is_new` is true for a new log.
+    pub fn begin_numbering(&mut self, is_new: bool) {
+        self.hub.propose_numbering(is_new);
+    }
+
+    /// Sets the number of commands that one record has at most. For a simulation, whose turns have
+    /// few.
+    pub fn set_record_commands_max(&mut self, max: u32) {
+        self.commits.record_commands_max = max;
     }
 
     /// Releases the log, for the successor in an upgrade. No record may be pending.
@@ -90,10 +103,27 @@ impl<L: Listener> Service<L> {
 
     /// Adds the response to a call that waits for the log.
     pub(super) fn add_waiting_call(&mut self, client: Key, responder: Responder) {
+        if let Some(session) = responder.ending() {
+            return self.add_ending_call(client, session, responder);
+        }
         let command = self.hub.proposed() - 1;
         let response = WaitingResponse::Of(responder);
         self.commits.waiting_since.get_or_insert(self.io.now.mono);
         self.commits.waiting.push(WaitingCall { client, command, response });
+    }
+
+    /// Adds the response to a call whose session ends with a command that waits for the log.
+    fn add_ending_call(&mut self, client: Key, session: u64, responder: Responder) {
+        let Self { hub, io, commits, .. } = self;
+        let response = WaitingResponse::Ending(session, responder);
+        let (calls, since, command) = match &mut commits.record {
+            Some(record) if hub.proposed() == 0 => {
+                (&mut record.waiting, &mut record.waiting_since, record.proposals.count())
+            }
+            _ => (&mut commits.waiting, &mut commits.waiting_since, hub.proposed()),
+        };
+        since.get_or_insert(io.now.mono);
+        calls.push(WaitingCall { client, command, response });
     }
 
     /// Adds a response that was appended at `start` of the responses, and has to wait for those of
@@ -145,12 +175,13 @@ impl<L: Listener> Service<L> {
         commits.retry_at = None;
         commits.delay.end();
         let mut proposals = mem::take(&mut commits.spare);
-        hub.swap_proposals(&mut proposals);
+        hub.take_proposals(commits.record_commands_max, &mut proposals);
         log.append(io.now.mono.0, io.now.unix_ms, proposals.bytes());
+        let (waiting, waiting_since) = commits.take_waiting(proposals.count());
         commits.record = Some(PendingRecord {
             proposals,
-            waiting: mem::take(&mut commits.waiting),
-            waiting_since: commits.waiting_since.take(),
+            waiting,
+            waiting_since,
             now: io.now,
             progress: RecordProgress::Writing,
         });
@@ -194,13 +225,19 @@ impl<L: Listener> Service<L> {
         decoder.set_position(offset);
         let mut responses = Responses::default();
         loop {
-            while let Some(WaitingCall { client, command, response }) = record.waiting.get(answered)
-                && let WaitingResponse::Ready(bytes, persistence) = response
-                && *command <= index
-            {
-                responses.begin(self, *client);
-                self.io.response.extend_from_slice(bytes);
-                responses.persistence = *persistence;
+            while let Some(call) = record.waiting.get(answered).filter(|it| it.command <= index) {
+                match &call.response {
+                    WaitingResponse::Of(_) => break,
+                    WaitingResponse::Ending(session, responder) => {
+                        responses.begin(self, call.client);
+                        responses.persistence = self.respond_ending(*session, responder);
+                    }
+                    WaitingResponse::Ready(bytes, persistence) => {
+                        responses.begin(self, call.client);
+                        self.io.response.extend_from_slice(bytes);
+                        responses.persistence = *persistence;
+                    }
+                }
                 answered += 1;
             }
             if index == record.proposals.count() || !self.io.clients.budget.has_commit_budget() {
@@ -229,7 +266,9 @@ impl<L: Listener> Service<L> {
         }
         offset = decoder.position();
         let is_applied = index == record.proposals.count();
-        let next = record.waiting.get(answered).map(|call| call.client);
+        // A record may have only the first calls of a client.
+        let next = record.waiting.get(answered).or(self.commits.waiting.first());
+        let next = next.map(|call| call.client);
         responses.end(self, next);
         if is_applied {
             self.commits.position = position;
@@ -301,13 +340,24 @@ impl<L: Listener> Service<L> {
                     let out = &mut self.io.response;
                     responses.persistence = self.io.api.respond_refused(&responder, error, out);
                 }
+                WaitingResponse::Ending(session, responder) => {
+                    responses.persistence = self.respond_ending(session, &responder);
+                }
                 WaitingResponse::Ready(bytes, persistence) => {
                     self.io.response.extend_from_slice(&bytes);
                     responses.persistence = persistence;
                 }
             }
         }
-        responses.end(self, None);
+        let next = self.commits.waiting.first().map(|call| call.client);
+        responses.end(self, next);
+    }
+
+    /// Appends the response to a call that waited for the end of its session.
+    fn respond_ending(&mut self, session: u64, responder: &Responder) -> Persistence {
+        let lives_on = self.hub.has_session(session);
+        let error = if lives_on { BEHIND } else { Error::ConnectionEnded };
+        self.io.api.respond_refused(responder, error, &mut self.io.response)
     }
 
     fn refuse_commands(&mut self, proposals: &Proposals) {
@@ -383,6 +433,12 @@ impl<L: Listener> Service<L> {
 #[must_use]
 pub fn command_position(record: u64, index: u32) -> u64 {
     (record << INDEX_BITS) + u64::from(index)
+}
+
+/// Returns the position of the record of a command.
+#[must_use]
+pub fn record_position(command: u64) -> u64 {
+    command >> INDEX_BITS
 }
 
 /// Responses to one client after the other.

@@ -94,7 +94,9 @@ impl<L: Listener> Service<L> {
         self.io.clients.expect_mut(key).start_commit();
         let (mut handled, mut responder) = (0, responder);
         loop {
-            let is_last = responder.persistence() == Persistence::Close;
+            // A later call would wait for a later record than the end of a session.
+            let is_last =
+                responder.persistence() == Persistence::Close || responder.ending().is_some();
             self.add_waiting_call(key, responder);
             if is_last || self.is_budget_spent() {
                 return handled;

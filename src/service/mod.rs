@@ -32,7 +32,7 @@ mod transfer;
 mod write_queue;
 
 pub use acceptor::ACCEPTS_A_TURN;
-pub use commit::command_position;
+pub use commit::{command_position, record_position};
 pub(crate) use config::hub_config;
 pub use event::Event;
 pub use gauges::Gauges;

@@ -39,6 +39,9 @@ pub(super) struct StreamState {
 pub(super) struct LogWait {
     /// Frame that has to wait for them.
     pub(super) held: Option<HeldFrame>,
+    /// The last of them waits for the end of its session, with an earlier record than later calls
+    /// would: they wait until it is answered.
+    pub(super) awaits_end: bool,
     /// All of them are answered.
     pub(super) is_over: bool,
 }

@@ -216,7 +216,7 @@ impl World {
                 self.tally("call of a session that ended");
             }
             (Kind::Write | Kind::Introduce, 429) => assert!(has_rate, "{json}"),
-            (_, 503) if self.has_lag() && kind.is_logged() => {
+            (_, 503) if self.has_lag() && request.may_wait_for_disk() => {
                 if let Some(session) = request.carries {
                     // The disk is to blame, so its client counts as heard of.
                     self.model.session(session).alive_most_ms = now;

@@ -26,7 +26,7 @@ impl World {
     /// Says whether a call of this client may wait for the disk.
     pub(crate) fn has_call_at_disk(&self, place: usize) -> bool {
         let mut calls = self.peers[place].outstanding.iter();
-        self.awaits_disk() && calls.any(|it| it.kind.is_logged() && it.has_arrived())
+        self.awaits_disk() && calls.any(|it| it.may_wait_for_disk() && it.has_arrived())
     }
 
     /// Checks a client whose call waits for the disk: it gets a response in time, whatever the disk

@@ -29,7 +29,7 @@ pub(crate) struct Model {
     /// Time at which something last waited for a disk that lags: calls of clients that are gone
     /// count as signs of their sessions until then.
     pub(crate) awaited_disk_at: u64,
-    /// Ends of sessions may wait for the disk, decided before a call.
+    /// Ends of sessions may wait for the disk, decided before a stream ends after its life.
     pub(crate) may_end: bool,
     /// Time at which the loop last slept.
     pub(crate) slept_at: u64,
@@ -78,11 +78,8 @@ impl Model {
 
     /// A call with the credentials of a session succeeded, between these times.
     pub(crate) fn lived(&mut self, number: u64, done_at: u64, now: u64) {
-        let ends = self.may_end;
         let session = self.session(number);
-        if !ends {
-            session.lived(done_at);
-        }
+        session.lived(done_at);
         session.alive_most_ms = now;
         self.known(number).busy_at = now;
     }

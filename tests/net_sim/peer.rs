@@ -77,6 +77,12 @@ impl Request {
     pub(crate) fn has_arrived(&self) -> bool {
         self.arrived_at.is_some()
     }
+
+    /// Says whether it may wait for the journal: it changes something, or the end of its session is
+    /// being written.
+    pub(crate) fn may_wait_for_disk(&self) -> bool {
+        self.kind.is_logged() || self.carries.is_some()
+    }
 }
 
 /// A stream.

@@ -60,7 +60,12 @@ impl Model {
             Introducing::New(auth) => {
                 self.last_session += 1;
                 let (auth, last_alive_ms) = (auth.clone(), self.now_ms());
-                let session = Session { auth: auth.clone(), last_alive_ms, closes_at_ms: None };
+                let session = Session {
+                    auth: auth.clone(),
+                    last_alive_ms,
+                    closes_at_ms: None,
+                    is_ending: false,
+                };
                 self.sessions.insert(self.last_session, session);
                 (self.last_session, auth)
             }
@@ -82,7 +87,7 @@ impl Model {
 
     fn drop_applied(&mut self, channel: usize, next_id: u64) {
         let its = &mut self.channels[channel];
-        its.is_drop_proposed = false;
+        its.is_dropping = false;
         let is_changed = its.next_id != next_id;
         if is_changed || !its.is_shared || !self.members(channel).is_empty() {
             return self.tally.count("drop of a channel that is used again");
@@ -140,11 +145,12 @@ impl Model {
         self.turn += 1;
         for session in self.sessions.values_mut() {
             (session.last_alive_ms, session.closes_at_ms) = (now_ms, None);
+            session.is_ending = false;
         }
         self.forget_unshared();
         for channel in self.channels.iter_mut().filter(|its| its.exists) {
             channel.last_use_ms = now_ms;
-            channel.is_drop_proposed = false;
+            channel.is_dropping = false;
         }
         self.channels.iter_mut().for_each(|its| its.proposed = 0);
     }

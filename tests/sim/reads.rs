@@ -16,7 +16,7 @@ impl Model {
     }
 
     pub(crate) fn read(&mut self, ask: &Read) -> Result<Outcome, hub::Error> {
-        let session = self.authenticate_optional(ask.shown.as_ref())?;
+        let session = self.authenticate_reader(ask.shown.as_ref())?;
         let expected = self.expected(ask);
         let pends = match ask.wait {
             Wait::Not => false,
@@ -25,11 +25,12 @@ impl Model {
         };
         let channels = ask.channels();
         if pends {
-            self.make_room(&channels)?;
+            self.make_room(&channels, false)?;
         }
         let answer = self.cut(self.expected(ask));
         for channel in &channels {
             self.channels[*channel].exists |= pends;
+            self.channels[*channel].is_dropping &= !pends;
             if self.exists(*channel) {
                 self.used(*channel);
             }

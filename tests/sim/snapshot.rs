@@ -27,7 +27,7 @@ impl World {
         self.hub = hub;
         if let Some(log) = &mut self.log {
             self.hub.begin_logging();
-            (log.begun, log.is_hashed) = (None, false);
+            log.begun = None;
             self.model.forget_unshared();
             self.set_health(LogHealth::Good);
         }

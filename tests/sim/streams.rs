@@ -35,8 +35,8 @@ impl Model {
     /// A stream follows other channels, as one that begins now, except for its client and its
     /// session.
     pub(crate) fn resubscribe(&mut self, ask: &Read) -> Result<Answer, hub::Error> {
-        let caller = self.authenticate_optional(ask.shown.as_ref())?;
-        self.make_room(&ask.channels())?;
+        let caller = self.authenticate_reader(ask.shown.as_ref())?;
+        self.make_room(&ask.channels(), false)?;
         let answer = self.cut(self.expected(ask));
         let place =
             self.pending.iter().position(|read| read.client == ask.client).expect("it streams");
@@ -44,6 +44,7 @@ impl Model {
         self.end_wait(&old);
         for channel in ask.channels() {
             self.channels[channel].exists = true;
+            self.channels[channel].is_dropping = false;
             self.used(channel);
         }
         let new = Pending {
