@@ -11,6 +11,10 @@ BENCH_TOOLS += /usr/lib/nginx/modules/ngx_nchan_module.so:libnginx-mod-nchan
 
 # Tests that run the program: each uses tests/common.
 BLACK_BOX := $(shell grep -l '^mod common;' tests/*.rs)
+# Those of them in which a journal changes the way of a call.
+JOURNAL_TESTS := calls connections conversation crowd endings event_streams history hostile http
+JOURNAL_TESTS += limits malformed metrics parameters reading slow stopping story
+JOURNAL_TESTS += transports upgrade websockets
 BENCH := bench/target/release/speak-bench
 STRESS := tests/stress/target/release/speak-stress
 SUPPORT := --locked --manifest-path tests/support/Cargo.toml --target-dir target
@@ -42,7 +46,7 @@ test: export SPEAK_TEST_LOGS := $(LOGS)
 
 .PHONY: help run test deps lint check-style audit musl musl-test processors dist sim fuzz fuzz-keep
 .PHONY: fuzz-tools overload stress bench bench-full wrk bench-check bench-musl bench-journal
-.PHONY: bench-tools bench-build fmt clean
+.PHONY: bench-tools bench-build journal-test fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -92,6 +96,9 @@ musl-test: musl ## checks of the static program: size, memory, container; black-
 	dist/check.sh $(STATIC)
 	dist/container-check.sh $(STATIC)
 	SPEAK_BIN=$(CURDIR)/$(STATIC) cargo test --locked $(patsubst tests/%.rs,--test %,$(BLACK_BOX))
+
+journal-test: ## black-box tests again, with a journal in each server
+	SPEAK_TEST_JOURNAL=always cargo test --locked $(addprefix --test ,$(JOURNAL_TESTS))
 
 processors: ## builds for i686, aarch64 and riscv64, each tested with a conversation
 	dist/processors.sh

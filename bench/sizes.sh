@@ -3,13 +3,13 @@
 #
 # bench/sizes.sh [TARGET]      builds the program with symbols, in a folder of its own
 #
-# Code of a crate that was inlined into another crate counts there. The rest of the file is strings,
-# relocations and unwind tables.
+# Code of a crate that was inlined into another crate counts there. The rest of the file is strings
+# and relocations.
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 TARGET=${1:-$(uname -m)-unknown-linux-musl}
 export CARGO_TARGET_DIR=target/sizes
-CARGO_PROFILE_RELEASE_STRIP=none cargo build --quiet --release --locked --target "$TARGET"
+CARGO_PROFILE_RELEASE_STRIP=none dist/musl.sh "$TARGET" >/dev/null
 CRATES=$(cargo metadata --format-version 1 --locked --filter-platform "$TARGET" |
     grep -o '"name":"[a-z0-9_-]*","version"' | cut -d '"' -f 4 | tr '-' '_' | sort -u)
 

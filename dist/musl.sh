@@ -10,17 +10,20 @@ cd "$(dirname "$0")/.."
 TARGET=${1:-$(uname -m)-unknown-linux-musl}
 . dist/library.sh
 
-PACK=-Wl,-z,pack-relative-relocs
-if [ "$PROCESSOR" != "$(uname -m)" ]; then PACK=-zpack-relative-relocs; fi
+# Options of the linker: through the C compiler, or for Rust's own linker.
+PACK=-Wl,-z,pack-relative-relocs SCRIPT=-Wl,-T,dist/no-unwind-tables.ld
+if [ "$PROCESSOR" != "$(uname -m)" ]; then
+    PACK=-zpack-relative-relocs SCRIPT=-Tdist/no-unwind-tables.ld
+fi
 FLAGS="$FLAGS --remap-path-prefix=$PWD=/speak"
 FLAGS="$FLAGS --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
-# The file and the memory must stay well below 1.5 MiB each: the whole file may be in memory, plus
-# 140 KiB. Packed relocations, one bit each instead of 24 bytes, save 36 KiB (Rust's musl reads
+# dist/check.sh has limits for the file and the memory: the whole file may be in memory, plus
+# 164 KiB. Packed relocations, one bit each instead of 24 bytes, save 36 KiB (Rust's musl reads
 # them, Debian's 1.2.3 does not). An inlining threshold of 105 instead of 275 saves another 256 KiB;
 # functions marked `inline` are exempt. It costs up to 3 % more of Speak's own instructions, which
 # are a tenth of the cost of a call.
 FLAGS="$FLAGS -C llvm-args=-inline-threshold=105"
-if has_library; then FLAGS="$FLAGS -C link-arg=$PACK"; fi
+if has_library; then FLAGS="$FLAGS -C link-arg=$PACK -C link-arg=$SCRIPT"; fi
 # shellcheck disable=SC2086 # options of the fallback, if any
 RUSTFLAGS="$FLAGS ${RUSTFLAGS-}" cargo build --release --locked --target "$TARGET" $LIBRARY_OPTIONS
-ls -l "target/$TARGET/release/speak"
+ls -l "${CARGO_TARGET_DIR:-target}/$TARGET/release/speak"

@@ -147,13 +147,25 @@ fn a_read_while_the_end_of_its_connection_is_being_written_gets_410() {
     let mut socket = server.socket(&[("channel", "elsewhere")]);
     let (number, auth) = (josh.number, &josh.auth);
     let call = json!({
-        "call": "read", "channel": "room", "from_id": 1, "connection": number, "auth": auth, "ref": 1
+        "call": "read", "channel": "room", "from_id": 1, "connection": number, "auth": auth,
     });
     socket.client.send(common::masked(common::TEXT, call.to_string().as_bytes()));
     let params = josh.and(&[("channel", "room"), ("from_id", "1"), ("timeout", "0")]);
     server.get("/read", &params).fails_with(410, "connection_ended");
     assert_eq!(socket.json()["error"], "connection_ended");
     assert_eq!(server.read("room", "1").events(), ["introduction", "goodbye timeout"]);
+}
+
+#[test]
+fn a_write_that_needs_the_place_of_an_idle_channel_waits_for_its_drop() {
+    let journal = Journal::new("place");
+    let server = journal.start(&["--max-channels", "1", "--history", "0"]);
+    for name in ["one", "other", "one"] {
+        server.write(name, "m");
+    }
+    let _josh = server.introduce("other", "Josh");
+    let refused = server.get("/write", &[("channel", "one"), ("message", "m")]);
+    refused.fails_with(503, "over_capacity");
 }
 
 #[test]

@@ -550,6 +550,18 @@ fn conversation() -> (Vec<u8>, Vec<Frame>) {
     (bytes.concat(), answers)
 }
 
+/// Claims that these frames come, in this order. With a journal, a Pong does not wait for calls.
+#[track_caller]
+fn assert_answers(socket: &mut Socket, answers: &[Frame], what: &str) {
+    let got: Vec<_> = answers.iter().map(|_| socket.frame()).collect();
+    let is_early = |frame: &&Frame| common::has_journal() && frame.first == 0x80 | PONG;
+    let in_order = |frames: &'_ [Frame]| -> Vec<String> {
+        let (early, others): (Vec<_>, Vec<_>) = frames.iter().partition(is_early);
+        early.into_iter().chain(others).map(|frame| format!("{frame:?}")).collect()
+    };
+    assert_eq!(in_order(&got), in_order(answers), "{what}");
+}
+
 #[test]
 fn frames_are_parsed_in_any_fragmentation() {
     let (bytes, answers) = conversation();
@@ -560,9 +572,7 @@ fn frames_are_parsed_in_any_fragmentation() {
         head.chunks(piece).for_each(|piece| socket.client.send(piece));
         // The long tail would take long in single bytes.
         tail.chunks(piece.max(1000)).for_each(|piece| socket.client.send(piece));
-        for answer in &answers {
-            assert_eq!(socket.frame(), *answer, "in pieces of {piece}");
-        }
+        assert_answers(&mut socket, &answers, &format!("in pieces of {piece}"));
         assert_eq!(server.read("c", "1").texts()[..3], ["one", "tw\u{f6}", "three"]);
     }
 }
@@ -576,9 +586,7 @@ fn frames_can_follow_the_handshake_at_once() {
     client.send([before, handshake(&[("channel", "elsewhere")], &[]), bytes].concat());
     client.response().ok();
     let mut socket = Socket::opened(client);
-    for answer in &answers {
-        assert_eq!(socket.frame(), *answer);
-    }
+    assert_answers(&mut socket, &answers, "at once");
     // A close frame too.
     let mut client = server.client();
     client.send([handshake(&[("channel", "c")], &[]), masked(CLOSE, "")].concat());

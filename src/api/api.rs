@@ -45,7 +45,7 @@ pub enum Handled {
         wait_ms: u64,
     },
     /// The call waits for the log. Nothing was appended: [`Api::respond_applied`] makes the
-    /// response later, or [`Api::respond_ended`] if [`Responder::is_ended`].
+    /// response later, or [`Api::respond_refused`] if [`Responder::ending`].
     Proposed(Responder),
     /// The request was not handled: it is to be handled again once this process is not behind.
     Behind(Behind),
@@ -268,11 +268,11 @@ impl Api {
             }
             Ok(Executed::Behind(behind)) => Handled::Behind(behind),
             Ok(Executed::Proposed) => Handled::Proposed(Responder::of_request(call, options)),
-            Err(Error::ConnectionEnding) if context.hub.is_clustered() => {
+            Err(Error::ConnectionEnding(_)) if context.hub.is_clustered() => {
                 Handled::Behind(Behind::Proposals)
             }
-            Err(Error::ConnectionEnding) => {
-                Handled::Proposed(Responder::of_request(call, options).into_ended())
+            Err(Error::ConnectionEnding(session)) => {
+                Handled::Proposed(Responder::of_request(call, options).awaiting_end(session))
             }
             Err(error) => self.respond_error(call.into(), error, options, out),
         }

@@ -50,9 +50,9 @@ pub enum Error {
     RequestTimeout,
     /// The session has ended, or never existed.
     ConnectionEnded,
-    /// The end of the session waits for the log: the call gets [`Error::ConnectionEnded`] if it
-    /// gets there.
-    ConnectionEnding,
+    /// The end of the session with this number waits for the log: the call gets
+    /// [`Error::ConnectionEnded`] if it gets there.
+    ConnectionEnding(u64),
     /// The message, or the body of the request, is above its limit.
     MessageTooLarge,
     /// The body is a form of the type `multipart/form-data`.
@@ -101,7 +101,7 @@ impl Error {
             Self::NotFound => ("not_found", 404),
             Self::MethodNotAllowed(_) => ("method_not_allowed", 405),
             Self::RequestTimeout => ("request_timeout", 408),
-            Self::ConnectionEnded | Self::ConnectionEnding => ("connection_ended", 410),
+            Self::ConnectionEnded | Self::ConnectionEnding(_) => ("connection_ended", 410),
             Self::MessageTooLarge | Self::IntroductionTooLarge => ("message_too_large", 413),
             Self::UnsupportedMediaType => ("unsupported_media_type", 415),
             Self::UriTooLong => ("uri_too_long", 414),
@@ -163,7 +163,7 @@ impl Error {
                 "this path does not allow this method; use one that 'Allow' lists"
             }
             Self::RequestTimeout => "the request did not arrive completely in time; send it again",
-            Self::ConnectionEnded | Self::ConnectionEnding => {
+            Self::ConnectionEnded | Self::ConnectionEnding(_) => {
                 "connection has ended; call /introduce again"
             }
             Self::MessageTooLarge => {
@@ -222,7 +222,7 @@ impl From<hub::Error> for Error {
     fn from(error: hub::Error) -> Self {
         match error {
             hub::Error::SessionEnded => Self::ConnectionEnded,
-            hub::Error::SessionEnding => Self::ConnectionEnding,
+            hub::Error::SessionEnding(session) => Self::ConnectionEnding(session),
             hub::Error::WrongAuth => Self::BadAuth,
             hub::Error::NotJoined => {
                 Self::OverCapacity("this node has to join its cluster again; retry")

@@ -95,17 +95,17 @@ impl Api {
                 return FrameHandled::Behind(behind);
             }
             Ok(Executed::Proposed) => {
-                let (call, _) = call.expect("only a call proposes a command");
+                let Ok((call, _)) = call else { unreachable!("only a call proposes a command") };
                 let responder = Responder::of_frame(call, &prefix);
                 self.frame_prefix = prefix;
                 return FrameHandled::Proposed(responder);
             }
-            Err(Error::ConnectionEnding) if context.hub.is_clustered() => {
+            Err(Error::ConnectionEnding(_)) if context.hub.is_clustered() => {
                 self.frame_prefix = prefix;
                 return FrameHandled::Behind(Behind::Proposals);
             }
-            Err(Error::ConnectionEnding) => {
-                let responder = Responder::of_frame(Call::Read, &prefix).into_ended();
+            Err(Error::ConnectionEnding(session)) => {
+                let responder = Responder::of_frame(Call::Read, &prefix).awaiting_end(session);
                 self.frame_prefix = prefix;
                 return FrameHandled::Proposed(responder);
             }

@@ -17,39 +17,21 @@ impl Api {
         result: Result<Applied, hub::Error>,
         out: &mut Vec<u8>,
     ) -> Persistence {
-        self.json.clear();
-        match result {
-            Ok(Applied::Written(id)) => json::push_id(&mut self.json, id),
-            Ok(Applied::Introduced(introduced)) => {
-                json::push_introduced(
-                    &mut self.json,
-                    &introduced,
-                    self.settings.session_timeout_ms,
-                );
-            }
-            Ok(Applied::Gone | Applied::Mismatch(_) | Applied::Nothing) => {
-                self.json.extend_from_slice(b"{\"ok\":true}");
-            }
+        let applied = match result {
+            Ok(applied) => applied,
             Err(error) => return self.respond_refused(responder, error.into(), out),
+        };
+        self.json.clear();
+        match applied {
+            Applied::Written(id) => json::push_id(&mut self.json, id),
+            Applied::Introduced(introduced) => {
+                let timeout_ms = self.settings.session_timeout_ms;
+                json::push_introduced(&mut self.json, &introduced, timeout_ms);
+            }
+            Applied::Gone | Applied::Mismatch(_) | Applied::Nothing => self.json.extend_from_slice(b"{\"ok\":true}"),
         }
         self.record(responder.call.into(), 200);
-        match &responder.form {
-            Form::Frame(prefix) => {
-                self.push_prefixed(prefix, out);
-                Persistence::Persistent
-            }
-            Form::Http(format) => {
-                let options = ResponseOptions::from_reply_format(format.as_deref());
-                self.writer.push_json(out, options, &self.json, 0);
-                self.writer.persistence(options.persistence)
-            }
-        }
-    }
-
-    /// Appends the response to a call whose session has ended while the call waited for the log.
-    /// Returns the persistence of the client.
-    pub fn respond_ended(&mut self, responder: &Responder, out: &mut Vec<u8>) -> Persistence {
-        self.respond_refused(responder, Error::ConnectionEnded, out)
+        self.push_response(responder, None, out)
     }
 
     /// Appends an error in response to a call that waited for the log. Returns the persistence of
@@ -63,17 +45,29 @@ impl Api {
         self.json.clear();
         json::push_error(&mut self.json, error);
         self.record_error(responder.call.into(), error);
-        match &responder.form {
+        self.push_response(responder, Some(error), out)
+    }
+
+    /// Appends a response with `self.json`, which is that of `error` if there is one.
+    fn push_response(
+        &mut self,
+        responder: &Responder,
+        error: Option<Error>,
+        out: &mut Vec<u8>,
+    ) -> Persistence {
+        let format = match &responder.form {
             Form::Frame(prefix) => {
                 self.push_prefixed(prefix, out);
-                Persistence::Persistent
+                return Persistence::Persistent;
             }
-            Form::Http(format) => {
-                let options = ResponseOptions::from_reply_format(format.as_deref());
-                self.writer.push_error(out, options, error, &self.json);
-                self.writer.persistence(options.persistence)
-            }
+            Form::Http(format) => format.as_deref(),
+        };
+        let options = ResponseOptions::from_reply_format(format);
+        match error {
+            None => self.writer.push_json(out, options, &self.json, 0),
+            Some(error) => self.writer.push_error(out, options, error, &self.json),
         }
+        self.writer.persistence(options.persistence)
     }
 
     /// Appends a frame with `self.json`, whose first key is that of the prefix.

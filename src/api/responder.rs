@@ -9,7 +9,7 @@ use crate::http::Persistence;
 pub struct Responder {
     pub(super) call: Call,
     pub(super) form: Form,
-    is_ended: bool,
+    ending: Option<u64>,
 }
 
 /// Form of the response.
@@ -24,24 +24,23 @@ pub(super) enum Form {
 impl Responder {
     /// Makes the responder of a request.
     pub(super) fn of_request(call: Call, options: ResponseOptions<'_>) -> Self {
-        Self { call, form: Form::Http(options.to_call_format()), is_ended: false }
+        Self { call, form: Form::Http(options.to_call_format()), ending: None }
     }
 
     /// Makes the responder of a frame. `prefix` is the beginning of its JSON with its `ref`.
     pub(super) fn of_frame(call: Call, prefix: &[u8]) -> Self {
-        Self { call, form: Form::Frame(prefix.into()), is_ended: false }
+        Self { call, form: Form::Frame(prefix.into()), ending: None }
     }
 
-    /// Makes the responder of a call without a command, whose session has ended once all commands
-    /// that were proposed are applied.
-    pub(super) fn into_ended(self) -> Self {
-        Self { is_ended: true, ..self }
+    /// Makes the responder of a call that waits for the end of this session.
+    pub(super) fn awaiting_end(self, session: u64) -> Self {
+        Self { ending: Some(session), ..self }
     }
 
-    /// Returns whether the call has no command, and waits for the end of its session.
+    /// Returns the session whose end the call waits for. Such a call has no command.
     #[must_use]
-    pub fn is_ended(&self) -> bool {
-        self.is_ended
+    pub fn ending(&self) -> Option<u64> {
+        self.ending
     }
 
     /// Returns the persistence that the request asked for.

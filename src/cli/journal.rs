@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +18,8 @@ use crate::log::Record;
 /// Names of the kinds of commands. The last are those that this version does not know.
 const KINDS: [&str; 7] = ["write", "introduce", "leave", "end", "drop_channel", "begin", "unknown"];
 const UNKNOWN: usize = KINDS.len() - 1;
+/// Lines of commands are printed together when they are longer than this.
+const PRINTED_BYTES: usize = 64 * 1024;
 
 pub(super) fn run(options: &CliOptions, operands: &[OsString]) -> Result<ExitStatus, Failure> {
     let directory = Path::new(&operands[0]);
@@ -38,24 +39,25 @@ pub(super) fn run(options: &CliOptions, operands: &[OsString]) -> Result<ExitSta
         print(&text)?;
         return Ok(ExitStatus::Success);
     }
-    let mut output = BufWriter::new(io::stdout().lock());
     let mut counts = [0_u64; KINDS.len()];
-    let mut line = String::new();
+    let mut lines = String::new();
     let mut result = Ok(());
     let summary = journal::inspect(directory, &mut |record| {
         let mut on_command = |kind: usize, command: Option<&Command>| {
             counts[kind] += 1;
             if options.secrets && result.is_ok() {
-                line.clear();
-                push_command(&mut line, record, command);
-                result = output.write_all(line.as_bytes());
+                push_command(&mut lines, record, command);
+                if lines.len() > PRINTED_BYTES {
+                    result = print(&lines);
+                    lines.clear();
+                }
             }
         };
         each_command(record, &mut on_command);
     });
+    let result = result.and_then(|()| print(&lines));
     let summary = summary.map_err(failure)?;
-    result.and_then(|()| output.flush()).map_err(|_| Failure::OutputClosed)?;
-    drop(output);
+    result?;
     let (text, is_damaged) = describe(&summary, &counts);
     print(&text)?;
     Ok(if is_damaged { ExitStatus::FoundFailures } else { ExitStatus::Success })

@@ -202,12 +202,12 @@ impl Hub {
     fn apply_drop(&mut self, present: Millis, name: &str, next_id: u64) {
         let Some(index) = self.channels.find_name(name) else { return };
         if self.is_own_record() {
-            self.channels.local_mut(index).is_drop_proposed = false;
+            self.channels.set_dropping(index, false);
         }
         let channel = &self.channels[index];
         if channel.position >= self.position {
             // Saved later: it is another one if this command has dropped one.
-            if self.recovered_drops.contains(&self.position) {
+            if self.recovered_drops.binary_search(&self.position).is_ok() {
                 self.channels.record_id_watermark(name, next_id);
             }
             return;

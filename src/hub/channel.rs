@@ -102,8 +102,10 @@ pub(super) struct ChannelLocal {
     pub(super) timer: Option<TimerId>,
     /// The channel is on the list of channels to deliver.
     pub(super) is_dirty: bool,
-    /// A command that drops the channel waits for its place in the log.
-    pub(super) is_drop_proposed: bool,
+    /// A command that drops the channel waits for its place in the log, and the channel was not
+    /// used since. Only [`Channels::set_dropping`](super::channels::Channels::set_dropping) sets
+    /// it.
+    pub(super) is_dropping: bool,
     /// Number of commands for the channel that wait for their place in the log.
     pub(super) proposed: u32,
 }
@@ -155,7 +157,7 @@ impl Channel {
                 last_use: now,
                 timer: None,
                 is_dirty: false,
-                is_drop_proposed: false,
+                is_dropping: false,
                 proposed: 0,
             },
         }

@@ -43,6 +43,8 @@ pub(super) struct Channels {
     usage: Usage,
     /// Bytes of complete pages of introductions, also of those that only readers have.
     page_bytes: Rc<Cell<usize>>,
+    /// Number of channels that are about to be dropped.
+    dropping: usize,
     /// Channels with messages since the last delivery, each once.
     dirty: Vec<u32>,
     /// Index at which the next search for something to evict begins.
@@ -77,6 +79,7 @@ impl Channels {
             retention: Retention { messages: config.history, ms: whole_ms(config.retention) },
             usage: Usage::default(),
             page_bytes: Rc::default(),
+            dropping: 0,
             dirty: Vec::new(),
             eviction_cursor: 0,
             stats: Stats::default(),
@@ -200,6 +203,7 @@ impl Channels {
     pub(super) fn drop_channel(&mut self, index: u32, timers: &mut Timers) {
         let channel = self.slab.remove(index);
         assert!(!channel.local.is_dirty, "an unused channel has no messages to deliver");
+        self.dropping -= usize::from(channel.local.is_dropping);
         self.usage.update(channel.usage(), Usage::default());
         if let Some(timer) = channel.local.timer {
             timers.cancel(timer);
@@ -389,8 +393,23 @@ impl Channels {
         &mut self.slab[index].local
     }
 
+    /// Sets whether a channel is about to be dropped. A channel that is used again is not: the
+    /// command that drops it leaves it to its readers and commands.
+    #[inline]
+    pub(super) fn set_dropping(&mut self, index: u32, is_dropping: bool) {
+        let local = &mut self.slab[index].local;
+        let was_dropping = std::mem::replace(&mut local.is_dropping, is_dropping);
+        self.dropping = self.dropping - usize::from(was_dropping) + usize::from(is_dropping);
+    }
+
+    /// Returns the number of channels that are about to be dropped.
+    pub(super) fn dropping(&self) -> usize {
+        self.dropping
+    }
+
     /// Counts a command that waits for its place in the log. Until then, the channel stays.
     pub(super) fn begin_proposal(&mut self, index: u32, now: Millis) {
+        self.set_dropping(index, false);
         let local = self.local_mut(index);
         local.proposed += 1;
         local.last_use = now;

@@ -7,7 +7,7 @@ use super::checkpoint::{
 };
 use super::hub::Hub;
 use super::session::Session;
-use super::snapshot::SnapshotEntry;
+use super::snapshot::{SnapshotEntry, by_introduction};
 use super::time::Now;
 
 /// Members or messages that one record holds at most.
@@ -103,11 +103,9 @@ impl Hub {
             return NextPart::Channel(index + 1);
         };
         push(piece, &channel.to_checkpoint(self.position));
-        let mut members: Vec<_> = channel.snapshot_members().collect();
-        members.sort_unstable_by_key(|member| member.id);
-        let mut members = members.into_iter();
-        while members.len() > 0 {
-            let some = members.by_ref().take(RECORD_ITEMS).collect();
+        let members: Vec<_> = channel.snapshot_members().collect();
+        for some in by_introduction(&members).chunks(RECORD_ITEMS) {
+            let some = some.iter().map(|member| (*member).clone()).collect();
             push(piece, &CheckpointRecord::Members(some));
         }
         channel.save_entries(index, channel.first_id, channel.next_id(), self.piece_bytes, piece)

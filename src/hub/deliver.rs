@@ -37,6 +37,16 @@ impl Hub {
         self.channels.finish_delivery();
     }
 
+    /// Does the same in a hub that has no readers yet.
+    pub(super) fn deliver_nothing(&mut self) {
+        for nth in 0..self.channels.dirty().len() {
+            let channel = self.channels.dirty()[nth];
+            self.channels.local_mut(channel).is_dirty = false;
+            self.drop_unretained(channel);
+        }
+        self.channels.finish_delivery();
+    }
+
     /// Returns whether [`Hub::deliver`] has a reply for any reader. Constant time.
     #[must_use]
     pub fn has_undelivered(&self) -> bool {
@@ -80,6 +90,12 @@ impl Hub {
             false
         });
         self.channels.local_mut(channel).readers_in_order = readers_in_order;
+        self.drop_unretained(channel);
+    }
+
+    /// Drops the messages of a channel that history does not retain.
+    #[inline]
+    fn drop_unretained(&mut self, channel: u32) {
         self.channels.drop_unretained(channel);
         // Without messages, the channel needs its timer only if it is idle.
         self.channels.arm_timer(channel, &mut self.timers);

@@ -6,9 +6,9 @@
 pub enum Error {
     /// No session has this number: it has ended, or never existed.
     SessionEnded,
-    /// The end of the session waits for its place in the log. If it gets there, the session has
-    /// ended for this call too.
-    SessionEnding,
+    /// The end of the session with this number waits for its place in the log. If it gets there,
+    /// the session has ended for this call too.
+    SessionEnding(u64),
     /// The secret is not that of the session.
     WrongAuth,
     /// The session is in [`CHANNELS_PER_SESSION_MAX`](super::CHANNELS_PER_SESSION_MAX) channels.

@@ -76,19 +76,39 @@ impl Hub {
     }
 
     /// Checks that the channels that do not exist yet may be created. If there are too many
-    /// channels, evicts idle ones first.
+    /// channels, evicts idle ones first. `awaits_drops` is true for a call that becomes a command:
+    /// it waits for the commands that drop channels, and may have the place of one of these. If the
+    /// log refuses them, readers of the new channel may keep it above the limit.
     ///
     /// # Errors
     ///
     /// [`Error::OverCapacity`].
-    pub(super) fn ensure_capacity(&mut self, now: Millis, lookups: &[Lookup]) -> Result<(), Error> {
+    pub(super) fn ensure_capacity(
+        &mut self,
+        now: Millis,
+        lookups: &[Lookup],
+        awaits_drops: bool,
+    ) -> Result<(), Error> {
         let new = lookups.iter().filter(|lookup| matches!(lookup, Lookup::Vacant { .. })).count();
         let max = self.config.max_channels;
-        let has_room = |hub: &Self| new == 0 || max == 0 || hub.channels.len() + new <= max;
+        let has_room = |hub: &Self| {
+            let dropping = hub.channels.dropping();
+            if max == 0 || (new == 0 && dropping == 0) {
+                return true;
+            }
+            // The place of a channel that is about to be dropped may belong to another one.
+            let is_dropping = |it: &&Lookup| {
+                it.index().is_some_and(|index| hub.channels[index].local.is_dropping)
+            };
+            let needed = new + lookups.iter().filter(is_dropping).count();
+            let used = hub.channels.len() - dropping;
+            needed == 0
+                || (used + needed <= max && (awaits_drops || hub.channels.len() + new <= max))
+        };
         if !has_room(self) {
             self.evict_idle_channels(now, lookups);
         }
-        // Existing channels stay usable, however many they are.
+        // Channels that are in use stay usable, however many they are.
         if has_room(self) { Ok(()) } else { Err(Error::OverCapacity) }
     }
 

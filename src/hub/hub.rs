@@ -1,6 +1,5 @@
 //! The hub: the calls that change it, and the deadlines.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::channel::Members;
@@ -35,9 +34,9 @@ pub struct Hub {
     /// Hash of the commands after `hashed_from` and of their results.
     pub(super) applied_hash: u64,
     pub(super) hashed_from: u64,
-    /// Positions of the commands that dropped a channel while a checkpoint was saved, during the
-    /// recovery from it.
-    pub(super) recovered_drops: BTreeSet<u64>,
+    /// Positions of the commands that dropped a channel while a checkpoint was saved, rising. Empty
+    /// except during the recovery from it.
+    pub(super) recovered_drops: Vec<u64>,
 
     // Local state.
     pub(super) readers: Readers,
@@ -72,7 +71,7 @@ impl Hub {
             position: 0,
             applied_hash: 0,
             hashed_from: 0,
-            recovered_drops: BTreeSet::new(),
+            recovered_drops: Vec::new(),
             external_bytes: 0,
             proposals: None,
             log_health: LogHealth::Good,
@@ -93,7 +92,7 @@ impl Hub {
     pub fn restore(loader: SnapshotLoader) -> Result<(Self, Now), Corrupt> {
         let Restored { config, channels, sessions, timers, now, log } = loader.finish()?;
         let (position, applied_hash) = log.map_or((0, 0), |log| (log.position, log.applied_hash));
-        let hub = Self { channels, sessions, timers, position, applied_hash, ..Self::new(config) };
+        let hub = Self { channels, sessions, position, applied_hash, timers, ..Self::new(config) };
         Ok((hub, now))
     }
 
@@ -101,6 +100,12 @@ impl Hub {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// Returns whether a session with this number exists.
+    #[must_use]
+    pub fn has_session(&self, number: u64) -> bool {
+        self.sessions.has_number(number)
     }
 
     /// Returns the time without a call or a reader after which a session ends.
@@ -124,7 +129,7 @@ impl Hub {
         let sender = self.sessions.authenticate_optional(credentials)?;
         let text = &JsonText::new(text);
         let lookup = self.channels.lookup(key);
-        self.ensure_capacity(now.mono, &[lookup])?;
+        self.ensure_capacity(now.mono, &[lookup], false)?;
         self.reserve(now.mono, text.len() + WRITE_OVERHEAD_BYTES, &[lookup])?;
         let channel = self.channels.get_or_create(lookup, key, now.mono, &mut self.timers);
         let from = sender.map(|session| self.sessions[session].number);
@@ -148,7 +153,7 @@ impl Hub {
     ) -> Result<Introduced, Error> {
         let lookup = self.channels.lookup(key);
         let existing = self.find_introduced(&introducer, lookup)?;
-        self.ensure_capacity(now.mono, &[lookup])?;
+        self.ensure_capacity(now.mono, &[lookup], false)?;
         let text = &JsonText::new(text);
         self.reserve(now.mono, 3 * (text.len() + WRITE_OVERHEAD_BYTES), &[lookup])?;
         let channel = self.channels.get_or_create(lookup, key, now.mono, &mut self.timers);

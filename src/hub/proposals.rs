@@ -1,5 +1,7 @@
 //! Commands that wait for their place in a log, and the response of the log.
 
+use minicbor::Decoder;
+
 use super::command::Command;
 
 /// Response of the log, as far as the hub depends on it.
@@ -48,9 +50,51 @@ impl Proposals {
         self.count = 0;
     }
 
+    /// Moves the first `max` commands, or all if there are fewer, to `to`, which must be empty.
+    /// Costs O(1) if all are moved.
+    pub(super) fn move_first(&mut self, max: u32, to: &mut Self) {
+        if self.count <= max {
+            return std::mem::swap(self, to);
+        }
+        let mut decoder = Decoder::new(&self.bytes);
+        (0..max).for_each(|_| decoder.skip().expect("this process has encoded it"));
+        let end = decoder.position();
+        to.bytes.extend(self.bytes.drain(..end));
+        to.count = max;
+        self.count -= max;
+    }
+
     /// Adds a command.
     pub(super) fn push(&mut self, command: &Command<'_>) {
         minicbor::encode(command, &mut self.bytes).expect("a Vec takes all bytes");
         self.count += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_commands_are_moved_and_the_others_stay() {
+        let mut proposals = Proposals::default();
+        for next_id in 1..=5 {
+            proposals.push(&Command::DropChannel { channel: "c", next_id });
+        }
+        let ids = |proposals: &Proposals| {
+            let mut decoder = Decoder::new(proposals.bytes());
+            let ids = (0..proposals.count()).map(|_| match decoder.decode().unwrap() {
+                Command::DropChannel { next_id, .. } => next_id,
+                _ => unreachable!("only these were pushed"),
+            });
+            let ids: Vec<_> = ids.collect();
+            assert_eq!(decoder.position(), proposals.bytes().len());
+            ids
+        };
+        for (expected, left) in [(&[1, 2][..], 3), (&[3, 4], 1), (&[5], 0), (&[], 0)] {
+            let mut first = Proposals::default();
+            proposals.move_first(2, &mut first);
+            assert_eq!((ids(&first), proposals.count()), (expected.to_vec(), left));
+        }
     }
 }

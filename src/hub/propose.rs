@@ -20,7 +20,8 @@ use super::usage::WRITE_OVERHEAD_BYTES;
 /// Limit of the proposals that wait, in bytes of CBOR. Only a log that is slow reaches it.
 const BYTES_MAX: usize = 16 << 20;
 
-/// Limit of the proposals that wait. A position has 20 bits for the command in its record.
+/// Limit of the proposals that wait. Ends of sessions and drops of channels may exceed it: each
+/// session and each channel has one at most.
 const COUNT_MAX: u32 = 64 * 1024;
 
 impl Hub {
@@ -46,6 +47,14 @@ impl Hub {
     #[must_use]
     pub fn proposed_bytes(&self) -> usize {
         self.proposals.as_ref().map_or(0, |proposals| proposals.bytes().len())
+    }
+
+    /// Moves the first `max` proposals that wait, or all if there are fewer, to `record`, which
+    /// must be empty.
+    pub fn take_proposals(&mut self, max: u32, record: &mut Proposals) {
+        if let Some(proposals) = &mut self.proposals {
+            proposals.move_first(max, record);
+        }
     }
 
     /// Exchanges the proposals that wait for `other`, which must be empty.
@@ -74,7 +83,7 @@ impl Hub {
     ) -> Result<(), Error> {
         let sender = self.sessions.authenticate_optional(credentials)?;
         let lookup = self.channels.lookup(key);
-        self.ensure_capacity(now.mono, &[lookup])?;
+        self.ensure_capacity(now.mono, &[lookup], true)?;
         let bytes = JsonText::new(text).len();
         self.reserve(now.mono, bytes + WRITE_OVERHEAD_BYTES, &[lookup])?;
         self.check_log(sender, now)?;
@@ -103,7 +112,7 @@ impl Hub {
             Introducer::New(_) => None,
             Introducer::Existing(credentials) => Some(self.sessions.authenticate(*credentials)?),
         };
-        self.ensure_capacity(now.mono, &[lookup])?;
+        self.ensure_capacity(now.mono, &[lookup], true)?;
         let bytes = JsonText::new(text).len();
         self.reserve(now.mono, 3 * (bytes + WRITE_OVERHEAD_BYTES), &[lookup])?;
         self.check_log(existing, now)?;
@@ -195,12 +204,12 @@ impl Hub {
         let Some(proposals) = self.proposals.as_mut().filter(|_| channel.is_shared) else {
             return self.channels.drop_channel(index, &mut self.timers);
         };
-        if channel.local.is_drop_proposed {
+        if channel.local.is_dropping {
             return;
         }
         proposals
             .push(&Command::DropChannel { channel: &channel.name, next_id: channel.next_id() });
-        self.channels.local_mut(index).is_drop_proposed = true;
+        self.channels.set_dropping(index, true);
     }
 
     /// Forgets commands that did not get into the log. Sessions that were to end live on, for
@@ -215,9 +224,8 @@ impl Hub {
             }
             Command::DropChannel { channel, .. } => {
                 if let Some(index) = self.channels.find_name(channel) {
-                    let local = self.channels.local_mut(index);
-                    local.is_drop_proposed = false;
-                    local.last_use = now.mono;
+                    self.channels.set_dropping(index, false);
+                    self.channels.local_mut(index).last_use = now.mono;
                     self.channels.arm_timer(index, &mut self.timers);
                 }
             }
@@ -245,8 +253,15 @@ impl Hub {
     }
 
     fn refuse_message(&mut self, now: Now, channel: &str, session: Option<u64>) {
-        self.channels.end_proposal(channel);
-        self.arm_channel(channel);
+        if let Some(index) = self.channels.end_proposal(channel) {
+            let channel = &self.channels[index];
+            if channel.is_shared || !channel.is_unused() {
+                self.channels.arm_timer(index, &mut self.timers);
+            } else {
+                // It was there for the command, perhaps in the place of one that was not dropped.
+                self.channels.drop_channel(index, &mut self.timers);
+            }
+        }
         if let Some(session) = session {
             self.refuse_call(now, session);
         }
@@ -386,7 +401,7 @@ mod tests {
         logged.hub.expire(at(TIMEOUT_MS));
         let end = logged.take();
         assert_eq!(end.count(), 1);
-        assert_eq!(logged.read(at(TIMEOUT_MS), shown(&josh)), Err(Error::SessionEnding));
+        assert_eq!(logged.read(at(TIMEOUT_MS), shown(&josh)), Err(Error::SessionEnding(1)));
         let credentials = Some(shown(&josh));
         logged.hub.propose_write(at(TIMEOUT_MS), &key("c"), "late", credentials).unwrap();
         let write = logged.take();

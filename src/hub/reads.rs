@@ -178,7 +178,7 @@ impl Hub {
         if let Some(session) = session {
             self.sessions[session].local.check_read_limit(ending)?;
         }
-        self.ensure_capacity(now, lookups)?;
+        self.ensure_capacity(now, lookups, false)?;
         self.reserve(now, READ_OVERHEAD_BYTES * lookups.len(), lookups)
     }
 
@@ -340,6 +340,7 @@ impl Hub {
             if let Some(nodes) = nodes {
                 nodes.reader_counts.mark(&channels[subscription.channel].name);
             }
+            channels.set_dropping(subscription.channel, false);
             channels.local_mut(subscription.channel).add_reader(key);
         }
         if let Some(session) = session {

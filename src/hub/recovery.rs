@@ -100,7 +100,7 @@ impl Recovery {
         if now.mono >= self.last.mono {
             self.last = now;
         }
-        self.deliver_nothing();
+        self.hub.deliver_nothing();
         self.records += 1;
         if self.records.is_multiple_of(RECORDS_PER_CHECK) {
             self.hub.enforce_memory_limit(self.last);
@@ -123,17 +123,12 @@ impl Recovery {
         let now = Now { mono: self.last.mono.after(downtime_ms), unix_ms };
         let Self { mut hub, .. } = self;
         hub.position = hub.position.max(hub.hashed_from);
-        hub.recovered_drops.clear();
+        hub.recovered_drops = Vec::new();
         hub.touch_all_sessions(now.mono);
         hub.touch_all_channels(now.mono);
         hub.channels.reset_stats();
         hub.enforce_memory_limit(now);
         Some((hub, now))
-    }
-
-    /// Ends a turn without readers: drops messages that history does not retain.
-    fn deliver_nothing(&mut self) {
-        self.hub.deliver(self.last, |_| unreachable!("no reader waits"));
     }
 
     fn load_header(&mut self, header: &CheckpointHeader) -> Result<(), Corrupt> {
@@ -222,7 +217,10 @@ impl Recovery {
 
     fn load_drop(&mut self, position: u64) {
         self.finish_channel();
-        self.hub.recovered_drops.insert(position);
+        // The checkpoint has them in this order.
+        let drops = &mut self.hub.recovered_drops;
+        let index = drops.partition_point(|other| *other < position);
+        drops.insert(index, position);
     }
 
     fn load_end(&mut self, end: &CheckpointEnd) -> Result<(), Corrupt> {

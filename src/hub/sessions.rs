@@ -88,10 +88,10 @@ impl Sessions {
         credentials: Option<Credentials<'_>>,
     ) -> Result<Option<u32>, Error> {
         let session = self.authenticate_optional(credentials)?;
-        if session.is_some_and(|index| self.slab[index].local.is_ending) {
-            return Err(Error::SessionEnding);
+        match session.map(|index| &self.slab[index]) {
+            Some(session) if session.local.is_ending => Err(Error::SessionEnding(session.number)),
+            _ => Ok(session),
         }
-        Ok(session)
     }
 
     /// Authenticates a call that may have no credentials. Returns `None` then.

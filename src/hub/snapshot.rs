@@ -117,6 +117,15 @@ pub struct SnapshotMember<'a> {
     pub introduction: &'a str,
 }
 
+/// Returns members in the order of their introductions.
+pub(super) fn by_introduction<'m, 't>(
+    members: &'m [SnapshotMember<'t>],
+) -> Vec<&'m SnapshotMember<'t>> {
+    let mut ordered: Vec<_> = members.iter().collect();
+    ordered.sort_unstable_by_key(|member| member.id);
+    ordered
+}
+
 /// A session.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub struct SnapshotSession<'a> {

@@ -10,6 +10,7 @@ use super::session::{CHANNELS_PER_SESSION_MAX, Session};
 use super::sessions::Sessions;
 use super::snapshot::{
     Corrupt, SnapshotChannel, SnapshotHeader, SnapshotLog, SnapshotRecord, SnapshotSession,
+    by_introduction,
 };
 use super::time::{Millis, Now};
 use super::timers::Timers;
@@ -121,8 +122,7 @@ impl SnapshotLoader {
                 "duplicate member of a channel",
             )?;
         }
-        let mut members: Vec<_> = record.members.iter().collect();
-        members.sort_unstable_by_key(|member| member.id);
+        let members = by_introduction(&record.members);
         let is_once = members.windows(2).all(|pair| pair[0].id < pair[1].id);
         check(is_once, "introduction of two members")?;
         for member in members {

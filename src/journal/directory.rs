@@ -46,7 +46,7 @@ pub(super) struct Listing {
     pub(super) snapshots: Vec<u64>,
     /// Names of incomplete files, which a crash has left.
     pub(super) leftovers: Vec<String>,
-    /// Names of files that a repair has saved.
+    /// Names of files that a repair has saved, rising.
     pub(super) saved: Vec<String>,
 }
 
@@ -169,16 +169,13 @@ impl Directory {
             if name.ends_with(NEW_SUFFIX) {
                 listing.leftovers.push(name);
             } else if name.contains(SAVED_SUFFIX) {
-                listing.saved.push(name);
+                insert_sorted(&mut listing.saved, name);
             } else if let Some(position) = position_of(&name, SEGMENT_PREFIX) {
-                listing.segments.push(position);
+                insert_sorted(&mut listing.segments, position);
             } else if let Some(position) = position_of(&name, SNAPSHOT_PREFIX) {
-                listing.snapshots.push(position);
+                insert_sorted(&mut listing.snapshots, position);
             }
         }
-        listing.segments.sort_unstable();
-        listing.snapshots.sort_unstable();
-        listing.saved.sort_unstable();
         Ok(listing)
     }
 
@@ -205,6 +202,12 @@ impl Directory {
 pub fn is_journal_file(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     name == LOCK_NAME || name.starts_with(SEGMENT_PREFIX) || name.starts_with(SNAPSHOT_PREFIX)
+}
+
+/// Inserts an item into a short list that is sorted.
+fn insert_sorted<T: Ord>(items: &mut Vec<T>, item: T) {
+    let index = items.partition_point(|other| *other < item);
+    items.insert(index, item);
 }
 
 /// Position in a name that begins with `prefix`.

@@ -4,12 +4,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mio::Waker;
 
+use super::mailbox::{Closed, Mailbox};
 use super::segment_writer::{SegmentWriter, Written};
 use super::snapshot_file::SnapshotWriter;
 use super::storage::{Storage, WriteError};
@@ -48,42 +48,41 @@ pub(super) enum Done {
 
 /// The thread, as the loop sees it.
 pub(super) struct Helper {
-    /// `None` when the thread was told to end.
-    jobs: Option<Sender<Job>>,
-    results: Receiver<Done>,
+    /// Closed when the thread was told to end.
+    jobs: Arc<Mailbox<Job>>,
+    /// Closed when the thread has ended.
+    results: Arc<Mailbox<Done>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Helper {
     pub(super) fn start(storage: Arc<dyn Storage>, waker: Arc<Waker>) -> io::Result<Self> {
-        let (jobs, job_queue) = mpsc::channel();
-        let (result_queue, results) = mpsc::channel();
+        let jobs = Arc::new(Mailbox::new());
+        let results = Arc::new(Mailbox::new());
+        let queue = Arc::clone(&jobs);
+        let end = CloseAtEnd(Arc::clone(&results));
         let worker = Worker { storage, writer: None, snapshot: None };
         let thread = Builder::new()
             .name(THREAD_NAME.to_owned())
             .stack_size(STACK_BYTES)
-            .spawn(move || worker.run(&job_queue, &result_queue, &waker))?;
-        Ok(Self { jobs: Some(jobs), results, thread: Some(thread) })
+            .spawn(move || worker.run(&queue, &end.0, &waker))?;
+        Ok(Self { jobs, results, thread: Some(thread) })
     }
 
     /// Gives a job to the thread.
     pub(super) fn send(&self, job: Job) {
         // If the thread is gone, `try_result` reports it.
-        let _ = self.jobs.as_ref().expect("the thread was not told to end").send(job);
+        self.jobs.send(job);
     }
 
     /// Returns the next result, if there is one.
     pub(super) fn try_result(&self) -> Result<Option<Done>, HelperGone> {
-        match self.results.try_recv() {
-            Ok(done) => Ok(Some(done)),
-            Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(HelperGone),
-        }
+        self.results.try_receive().map_err(|Closed| HelperGone)
     }
 
     /// Waits until all jobs are done and the thread has ended. Results stay available.
     pub(super) fn end(&mut self) {
-        self.jobs = None;
+        self.jobs.close();
         if let Some(thread) = self.thread.take() {
             // An error is a panic, which was reported.
             let _ = thread.join();
@@ -100,6 +99,15 @@ impl Drop for Helper {
 /// The thread has ended by itself.
 pub(super) struct HelperGone;
 
+/// Closes the results when the thread ends, also by a panic.
+struct CloseAtEnd(Arc<Mailbox<Done>>);
+
+impl Drop for CloseAtEnd {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// State of the thread.
 struct Worker {
     storage: Arc<dyn Storage>,
@@ -108,11 +116,10 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, jobs: &Receiver<Job>, results: &Sender<Done>, waker: &Waker) {
-        while let Ok(job) = jobs.recv() {
+    fn run(mut self, jobs: &Mailbox<Job>, results: &Mailbox<Done>, waker: &Waker) {
+        while let Ok(job) = jobs.receive() {
             let Some(done) = self.handle(job) else { continue };
-            // Fails if the journal is gone: there is nothing to report to.
-            let _ = results.send(done);
+            results.send(done);
             if let Err(error) = waker.wake() {
                 log::error!("cannot wake the loop: {error}");
             }

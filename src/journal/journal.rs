@@ -1,6 +1,5 @@
 //! The journal as the log of the service.
 
-use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -50,7 +49,7 @@ pub(super) struct State {
     /// Position of the last record.
     pub(super) position: u64,
     /// First positions of the segments, rising.
-    pub(super) segments: VecDeque<u64>,
+    pub(super) segments: Vec<u64>,
     /// Size of the records after the snapshot.
     pub(super) log_bytes: u64,
     /// Position and size of the snapshot.
@@ -186,8 +185,8 @@ impl Journal {
             Ok(Written { bytes, is_first }) => {
                 self.state.position += 1;
                 self.state.log_bytes += bytes;
-                if is_first && self.state.segments.back() != Some(&self.state.position) {
-                    self.state.segments.push_back(self.state.position);
+                if is_first && self.state.segments.last() != Some(&self.state.position) {
+                    self.state.segments.push(self.state.position);
                 }
                 if std::mem::take(&mut self.is_full) {
                     log::info!("journal has space again path={path}");
@@ -229,9 +228,8 @@ impl Journal {
                 self.state.snapshot = Some((position, bytes));
                 self.state.log_bytes = self.state.log_bytes.saturating_sub(snapshot.log_bytes);
                 self.snapshot_retry_bytes = 0;
-                while self.state.segments.get(1).is_some_and(|next| *next <= position + 1) {
-                    self.state.segments.pop_front();
-                }
+                let obsolete = self.obsolete_segments(position).count();
+                self.state.segments.drain(..obsolete);
                 log::info!("journal snapshot complete position={position} bytes={bytes}");
             }
             (Err(error), snapshot) => {
@@ -251,14 +249,15 @@ impl Journal {
         self.snapshot_retry_bytes = self.state.log_bytes + SNAPSHOT_RETRY_BYTES;
     }
 
+    /// First positions of the segments that a snapshot at `position` makes obsolete.
+    fn obsolete_segments(&self, position: u64) -> impl Iterator<Item = u64> {
+        let pairs = self.state.segments.windows(2);
+        pairs.take_while(move |pair| pair[1] <= position + 1).map(|pair| pair[0])
+    }
+
     /// Names of the files that a snapshot at `position` makes obsolete.
     fn obsolete_files(&self, position: u64) -> Vec<String> {
-        let segments = self.state.segments.iter();
-        let obsolete = segments
-            .clone()
-            .zip(segments.skip(1))
-            .filter(|(_, next)| **next <= position + 1)
-            .map(|(first, _)| segment_name(*first));
+        let obsolete = self.obsolete_segments(position).map(segment_name);
         let older = self.state.snapshot.filter(|(older, _)| *older != position);
         obsolete.chain(older.map(|(older, _)| snapshot_name(older))).collect()
     }

@@ -27,6 +27,7 @@ mod inspect;
 #[expect(clippy::module_inception, reason = "where a reader looks for the Journal")]
 mod journal;
 mod journal_error;
+mod mailbox;
 mod recovery;
 mod repair;
 mod segment_writer;

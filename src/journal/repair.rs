@@ -1,7 +1,7 @@
 //! Cuts a journal at its damage, after the damaged files were saved.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,7 +10,7 @@ use super::directory::{Directory, new_name, saved_name, segment_name};
 use super::journal_error::{DamagedFile, JournalError};
 use super::recovery::{Config, Opened, read_journal};
 use super::segment_writer::create_segment;
-use super::snapshot_file::{ReadError, SnapshotWriter, read_snapshot};
+use super::snapshot_file::{ReadError, SnapshotWriter, read_snapshot, read_up_to};
 use super::storage::{Storage, WriteError};
 use crate::log::{FILE_HEADER_BYTES, FileHeader, FileKind, SyncMode};
 
@@ -107,8 +107,8 @@ impl Repair {
             return self.set_aside(&damage.name);
         }
         let mut kept = Vec::new();
-        let source = File::open(self.directory.path().join(&damage.name))?;
-        source.take(damage.offset).read_to_end(&mut kept)?;
+        let mut source = File::open(self.directory.path().join(&damage.name))?;
+        read_up_to(&mut source, &mut kept, damage.offset)?;
         let new_name = new_name(&damage.name);
         let mut file = self.directory.create(&new_name)?;
         file.write_at(&kept, 0)?;
@@ -142,8 +142,8 @@ impl Repair {
 
     fn header(&self, name: &str) -> io::Result<FileHeader> {
         let mut bytes = Vec::new();
-        let file = File::open(self.directory.path().join(name))?;
-        file.take(FILE_HEADER_BYTES as u64).read_to_end(&mut bytes)?;
+        let mut file = File::open(self.directory.path().join(name))?;
+        read_up_to(&mut file, &mut bytes, FILE_HEADER_BYTES as u64)?;
         FileHeader::parse(&bytes).map_err(|error| io::Error::other(error.to_string()))
     }
 

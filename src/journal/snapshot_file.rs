@@ -113,7 +113,7 @@ pub(super) fn read_snapshot(
         ReadError::Damaged(DamagedFile { name: name.to_owned(), offset, reason: reason.to_owned() })
     };
     let mut buffer = Vec::new();
-    read_up_to(&mut file, &mut buffer, FILE_HEADER_BYTES)?;
+    read_up_to(&mut file, &mut buffer, FILE_HEADER_BYTES as u64)?;
     let header = FileHeader::parse(&buffer).map_err(|error| damaged(0, &error.to_string()))?;
     if header.kind != FileKind::Snapshot || snapshot_name(header.position) != name {
         return Err(damaged(0, "the header of another file"));
@@ -122,11 +122,11 @@ pub(super) fn read_snapshot(
     let mut pieces = 0;
     loop {
         buffer.clear();
-        read_up_to(&mut file, &mut buffer, FRAME_HEAD_BYTES)?;
+        read_up_to(&mut file, &mut buffer, FRAME_HEAD_BYTES as u64)?;
         let length =
             if buffer.len() < FRAME_HEAD_BYTES { None } else { header.payload_length(&buffer) };
         let length = length.ok_or_else(|| damaged(offset, "an incomplete or damaged piece"))?;
-        read_up_to(&mut file, &mut buffer, length)?;
+        read_up_to(&mut file, &mut buffer, length as u64)?;
         let frame = header
             .read_frame(&buffer)
             .ok_or_else(|| damaged(offset, "an incomplete or damaged piece"))?;
@@ -147,8 +147,8 @@ pub(super) fn read_snapshot(
 
 /// Appends up to `count` bytes of the file to the buffer: fewer at its end. Memory grows with what
 /// is read.
-fn read_up_to(file: &mut File, buffer: &mut Vec<u8>, count: usize) -> io::Result<()> {
-    file.take(count as u64).read_to_end(buffer).map(drop)
+pub(super) fn read_up_to(file: &mut File, buffer: &mut Vec<u8>, count: u64) -> io::Result<()> {
+    file.take(count).read_to_end(buffer).map(drop)
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ impl Recovered {
         let state = State {
             origin,
             position: self.position,
-            segments: self.plan.segments.iter().copied().collect(),
+            segments: self.plan.segments,
             log_bytes: self.plan.log_bytes,
             snapshot: self.plan.snapshot,
         };

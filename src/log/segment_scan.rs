@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use memchr::memmem;
+use memchr::memchr_iter;
 
 use super::file_header::{FILE_HEADER_BYTES, FileHeader};
 use super::frame::{Frame, FrameKind};
@@ -117,8 +117,8 @@ impl<'a> SegmentScan<'a> {
             });
         }
         let Some(last) = rest.iter().rposition(|byte| *byte != 0) else { return Tail::Clean };
-        let mut markers = memmem::find_iter(rest, &self.header.marker);
-        if markers.any(|start| self.header.read_frame(&rest[start..]).is_some()) {
+        let mut starts = memchr_iter(self.header.marker[0], &rest[..=last]);
+        if starts.any(|start| self.header.read_frame(&rest[start..]).is_some()) {
             return Tail::Damaged(Damage::BadFrame);
         }
         Tail::Torn(last as u64 + 1)

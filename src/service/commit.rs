@@ -45,6 +45,12 @@ impl<L: Listener> Service<L> {
         self.hub.propose_numbering(is_new);
     }
 
+    /// Sets the number of commands that one record has at most. For a simulation, whose turns have
+    /// few.
+    pub fn set_record_commands_max(&mut self, max: u32) {
+        self.commits.record_commands_max = max;
+    }
+
     /// Releases the log, for the successor in an upgrade. No record may be pending.
     pub fn release_log(&mut self) {
         assert!(self.is_log_idle(), "a record is still pending");
@@ -97,8 +103,8 @@ impl<L: Listener> Service<L> {
 
     /// Adds the response to a call that waits for the log.
     pub(super) fn add_waiting_call(&mut self, client: Key, responder: Responder) {
-        if responder.is_ended() {
-            return self.add_ended_call(client, responder);
+        if let Some(session) = responder.ending() {
+            return self.add_ending_call(client, session, responder);
         }
         let command = self.hub.proposed() - 1;
         let response = WaitingResponse::Of(responder);
@@ -107,9 +113,9 @@ impl<L: Listener> Service<L> {
     }
 
     /// Adds the response to a call whose session ends with a command that waits for the log.
-    fn add_ended_call(&mut self, client: Key, responder: Responder) {
+    fn add_ending_call(&mut self, client: Key, session: u64, responder: Responder) {
         let Self { hub, io, commits, .. } = self;
-        let response = WaitingResponse::Ended(responder);
+        let response = WaitingResponse::Ending(session, responder);
         let (calls, command) = commits.last_proposals(hub.proposed(), io.now.mono);
         calls.push(WaitingCall { client, command, response });
     }
@@ -169,12 +175,13 @@ impl<L: Listener> Service<L> {
         commits.retry_at = None;
         commits.delay.end();
         let mut proposals = mem::take(&mut commits.spare);
-        hub.swap_proposals(&mut proposals);
+        hub.take_proposals(commits.record_commands_max, &mut proposals);
         log.append(io.now.mono.0, io.now.unix_ms, proposals.bytes());
+        let (waiting, waiting_since) = commits.take_waiting(proposals.count());
         commits.record = Some(PendingRecord {
             proposals,
-            waiting: mem::take(&mut commits.waiting),
-            waiting_since: commits.waiting_since.take(),
+            waiting,
+            waiting_since,
             now: io.now,
         });
         true
@@ -258,14 +265,16 @@ impl<L: Listener> Service<L> {
                         responses.persistence = self.io.api.respond_applied(responder, result, out);
                         record.answered += 1;
                     }
-                    WaitingResponse::Ended(_)
+                    WaitingResponse::Ending(..)
                     | WaitingResponse::Ready(..)
                     | WaitingResponse::Retry => {}
                 }
             }
             record.index += 1;
         }
-        let next = record.waiting.get(record.answered).map(|call| call.client);
+        // A record may have only the first calls of a client.
+        let next = record.waiting.get(record.answered).or(self.commits.waiting.first());
+        let next = next.map(|call| call.client);
         responses.end(self, next);
         let is_applied = record.is_applied();
         if is_applied {
@@ -338,10 +347,8 @@ impl<L: Listener> Service<L> {
                     let out = &mut self.io.response;
                     responses.persistence = self.io.api.respond_refused(&responder, error, out);
                 }
-                // Its session lives on, and the call had no command.
-                WaitingResponse::Ended(responder) => {
-                    let out = &mut self.io.response;
-                    responses.persistence = self.io.api.respond_refused(&responder, BEHIND, out);
+                WaitingResponse::Ending(session, responder) => {
+                    responses.persistence = self.respond_ending(session, &responder);
                 }
                 WaitingResponse::Ready(bytes, persistence) => {
                     self.io.response.extend_from_slice(&bytes);
@@ -350,7 +357,15 @@ impl<L: Listener> Service<L> {
                 WaitingResponse::Retry => self.mark_retry(call.client),
             }
         }
-        responses.end(self, None);
+        let next = self.commits.waiting.first().map(|call| call.client);
+        responses.end(self, next);
+    }
+
+    /// Appends the response to a call that waited for the end of its session.
+    fn respond_ending(&mut self, session: u64, responder: &Responder) -> Persistence {
+        let lives_on = self.hub.has_session(session);
+        let error = if lives_on { BEHIND } else { Error::ConnectionEnded };
+        self.io.api.respond_refused(responder, error, &mut self.io.response)
     }
 
     fn refuse_commands(&mut self, proposals: &Proposals) {
@@ -475,10 +490,9 @@ impl Responses {
         for call in calls.iter().take_while(|call| call.command <= index) {
             match &call.response {
                 WaitingResponse::Of(_) => break,
-                WaitingResponse::Ended(responder) => {
+                WaitingResponse::Ending(session, responder) => {
                     self.begin(service, call.client);
-                    let out = &mut service.io.response;
-                    self.persistence = service.io.api.respond_ended(responder, out);
+                    self.persistence = service.respond_ending(*session, responder);
                 }
                 WaitingResponse::Ready(bytes, persistence) => {
                     self.begin(service, call.client);

@@ -1,5 +1,6 @@
 //! The log of a service, and the calls that wait for it.
 
+use std::mem;
 use std::time::Duration;
 
 use super::barriers::Barriers;
@@ -16,8 +17,10 @@ pub(super) const SLOW_MS: u64 = 1_000;
 /// Time of writing a record after which its calls are answered, with an outcome that is unknown.
 pub(super) const LATE_MS: u64 = 5_000;
 
+/// Commands that one record has at most. A position has 20 bits for the command in its record.
+const RECORD_COMMANDS_MAX: u32 = 64 * 1024;
+
 /// The log, and the calls that wait for it.
-#[derive(Default)]
 pub(super) struct Commits {
     pub(super) log: Option<Box<dyn Log>>,
     /// Calls whose commands are proposals of the hub, in the order of the commands.
@@ -37,6 +40,8 @@ pub(super) struct Commits {
     pub(super) position: u64,
     /// A checkpoint of the hub is being saved.
     pub(super) is_saving: bool,
+    /// Commands that one record has at most.
+    pub(super) record_commands_max: u32,
     /// Time of the next attempt after one that found the disk full.
     pub(super) retry_at: Option<Millis>,
     pub(super) has_failed: bool,
@@ -56,8 +61,9 @@ pub(super) struct WaitingCall {
 pub(super) enum WaitingResponse {
     /// Made when the command is applied.
     Of(Responder),
-    /// Made when the commands before this one are applied: then the session of the call has ended.
-    Ended(Responder),
+    /// An error, made when the commands before this one are applied or refused: then this session
+    /// has ended, or lives on.
+    Ending(u64, Responder),
     /// A response that waits for those before it.
     Ready(Vec<u8>, Persistence),
     /// The call is made again.
@@ -104,7 +110,41 @@ impl ApplyingRecord {
     }
 }
 
+impl Default for Commits {
+    fn default() -> Self {
+        Self {
+            log: None,
+            waiting: Vec::new(),
+            waiting_since: None,
+            record: None,
+            spare: Proposals::default(),
+            position: 0,
+            is_saving: false,
+            record_commands_max: RECORD_COMMANDS_MAX,
+            retry_at: None,
+            has_failed: false,
+        }
+    }
+}
+
 impl Commits {
+    /// Takes the calls of the first `commands` proposals, which become a record. Returns them with
+    /// the time of the first one.
+    pub(super) fn take_waiting(&mut self, commands: u32) -> (Vec<WaitingCall>, Option<Millis>) {
+        let is_in_record = |call: &WaitingCall| {
+            let is_of_command = matches!(call.response, WaitingResponse::Of(_));
+            call.command < commands || (call.command == commands && !is_of_command)
+        };
+        let end = self.waiting.partition_point(is_in_record);
+        let mut rest = self.waiting.split_off(end);
+        for call in &mut rest {
+            call.command -= commands;
+        }
+        // The first one of the rest has not waited for longer.
+        let since = self.waiting_since.take_if(|_| rest.is_empty()).or(self.waiting_since);
+        (mem::replace(&mut self.waiting, rest), since)
+    }
+
     /// Returns whether there is a step to take without waiting for the log.
     #[inline]
     pub(super) fn has_work(&self, hub: &Hub) -> bool {
@@ -197,7 +237,7 @@ impl Commits {
 impl WaitingCall {
     fn memory(&self) -> usize {
         match &self.response {
-            WaitingResponse::Of(responder) | WaitingResponse::Ended(responder) => {
+            WaitingResponse::Of(responder) | WaitingResponse::Ending(_, responder) => {
                 responder.memory()
             }
             WaitingResponse::Ready(bytes, _) => bytes.capacity(),

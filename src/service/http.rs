@@ -100,7 +100,8 @@ impl<L: Listener> Service<L> {
         let (mut handled, mut responder) = (0, responder);
         loop {
             // A later call would wait for a later record than the end of a session.
-            let is_last = responder.persistence() == Persistence::Close || responder.is_ended();
+            let is_last =
+                responder.persistence() == Persistence::Close || responder.ending().is_some();
             self.add_waiting_call(key, responder);
             if is_last || self.is_budget_spent() {
                 return handled;

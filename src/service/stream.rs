@@ -80,7 +80,7 @@ impl<L: Listener> Service<L> {
                 self.io.clients.stream_mut(key).expect("the caller has checked the state");
             let is_waiting = stream.is_waiting();
             let wait = stream.log_wait.as_ref();
-            let is_held = wait.is_some_and(|wait| wait.held.is_some() || wait.is_ended);
+            let is_held = wait.is_some_and(|wait| wait.held.is_some() || wait.awaits_end);
             if is_held || (is_waiting && self.is_budget_spent()) {
                 return (handled, Pause::Waiting);
             }
@@ -140,7 +140,7 @@ impl<L: Listener> Service<L> {
             }
             FrameHandled::Responded => {}
             FrameHandled::Proposed(responder) => {
-                stream.log_wait.get_or_insert_default().is_ended = responder.is_ended();
+                stream.log_wait.get_or_insert_default().awaits_end = responder.ending().is_some();
                 self.add_waiting_call(key, responder);
             }
             FrameHandled::Behind(behind) => {

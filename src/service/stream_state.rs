@@ -41,7 +41,7 @@ pub(super) struct LogWait {
     pub(super) held: Option<HeldFrame>,
     /// The last of them waits for the end of its session, with an earlier record than later calls
     /// would: they wait until it is answered.
-    pub(super) is_ended: bool,
+    pub(super) awaits_end: bool,
     /// All of them are answered.
     pub(super) is_over: bool,
 }

@@ -27,7 +27,7 @@ pub use folder::Folder;
 pub use identity::Identity;
 pub use ports::{ClosedPort, free_address};
 pub use response::Response;
-pub use server::{Finished, Running, Server, command, run, run_with};
+pub use server::{Finished, Running, Server, command, has_journal, run, run_with};
 pub use socket::{Frame, Socket, handshake};
 pub use support::http::{Params, request, target};
 pub use support::ws::{CLOSE, HANDSHAKE, PING, PONG, TEXT, client_frame as masked};

@@ -1,5 +1,6 @@
 //! One running server: started on a free port, killed and reaped when dropped.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use serde_json::Value;
 use support::http::{Params, target};
 
 use super::client::Client;
+use super::folder::Folder;
 use super::identity::Identity;
 use super::response::Response;
 use super::secrets;
@@ -30,7 +32,13 @@ pub struct Server {
     ended: bool,
     /// The process that took over from the child; this process cannot wait for its end.
     successor: Option<Pid>,
+    /// Folder of a journal that the test did not ask for.
+    journal: Option<Folder>,
 }
+
+/// Environment variable that makes each server keep a journal, with its value as
+/// `--journal-sync`, unless the test sets `--journal` or `--state`.
+const JOURNAL_ENV: &str = "SPEAK_TEST_JOURNAL";
 
 /// Returns the server's command, with no options and without variables that would set some.
 pub fn command() -> Command {
@@ -45,6 +53,11 @@ pub fn command() -> Command {
         command.env("SPEAK_LOG", "debug");
     }
     command
+}
+
+/// Says whether servers keep a journal that their tests did not ask for.
+pub fn has_journal() -> bool {
+    std::env::var_os(JOURNAL_ENV).is_some()
 }
 
 /// Results of a process that ended by itself.
@@ -164,6 +177,7 @@ impl Server {
 
     /// Runs `command` and waits until it has announced so many listeners.
     pub fn spawn(mut command: Command, listeners: usize) -> Self {
+        let journal = add_journal(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.stderr(Stdio::piped()).spawn().expect("starting the server");
         let stderr = child.stderr.take().expect("its standard error is a pipe");
@@ -177,6 +191,7 @@ impl Server {
             log_reader: Some(log_reader),
             ended: false,
             successor: None,
+            journal,
         };
         while server.urls.len() < listeners {
             let url = announced.recv_timeout(GUARD);
@@ -395,6 +410,22 @@ impl Server {
             reader.join().expect("the reader of the log");
         }
     }
+}
+
+/// Adds the options for a journal to the command of a server, if this run of the tests asks for it.
+fn add_journal(server: &mut Command) -> Option<Folder> {
+    let sync = std::env::var(JOURNAL_ENV).ok()?;
+    let keeps_state = |option: &OsStr| {
+        let option = option.to_string_lossy();
+        option.starts_with("--journal") || option.starts_with("--state")
+    };
+    let is_server = server.get_program() == command().get_program();
+    if !is_server || server.get_args().any(keeps_state) {
+        return None;
+    }
+    let folder = Folder::new("journal");
+    server.arg("--journal").arg(folder.file("journal")).args(["--journal-sync", &sync]);
+    Some(folder)
 }
 
 /// Reads standard error to its end, so that the server never blocks on it.

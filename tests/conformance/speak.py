@@ -26,6 +26,11 @@ class Server:
         self.logs = os.environ.get("SPEAK_TEST_LOGS")
         if self.logs:
             environment["SPEAK_LOG"] = "debug"
+        # As tests/common/server.rs does.
+        self.journal = None
+        if sync := os.environ.get("SPEAK_TEST_JOURNAL"):
+            self.journal = tempfile.TemporaryDirectory()
+            options += ("--journal", f"{self.journal.name}/journal", "--journal-sync", sync)
         self.process = subprocess.Popen(
             [os.environ["SPEAK_BIN"], "--listen", "127.0.0.1:0", *options],
             stderr=subprocess.PIPE,
@@ -73,6 +78,8 @@ class Server:
         self.process.wait()
         self.reader.join()
         self.process.stderr.close()
+        if self.journal:
+            self.journal.cleanup()
         assert ended is None, f"the server ended by itself: {ended}"
 
 

@@ -13,6 +13,9 @@ use crate::socket::{Net, SimListener};
 /// Bytes of a piece of a snapshot: small states have several.
 const PIECE_BYTES: usize = 300;
 
+/// Commands of a record, in runs whose turns have little time. More become several records.
+const RECORD_COMMANDS_MAX: u32 = 3;
+
 /// Returns the settings of a hub whose epoch is this one, unless its journal has another.
 pub(crate) fn config(plan: &Plan, epoch: [u8; 8]) -> Config {
     let options = &plan.options;
@@ -43,6 +46,9 @@ pub(crate) fn start(
     initial.hub.set_piece_bytes(PIECE_BYTES);
     let mut service = Service::with_hub(&plan.options, initial, listeners, limits, fill);
     service.set_step_weight(plan.weight);
+    if plan.weight > 1 {
+        service.set_record_commands_max(RECORD_COMMANDS_MAX);
+    }
     service.set_log(Box::new(SimLog(Rc::clone(disk))));
     service
 }

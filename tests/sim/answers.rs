@@ -331,6 +331,11 @@ impl Model {
         self.channels.iter().filter(|channel| channel.exists).count()
     }
 
+    /// Returns the number of channels that are about to be dropped.
+    pub(crate) fn count_dropping(&self) -> usize {
+        self.channels.iter().filter(|channel| channel.is_dropping).count()
+    }
+
     pub(crate) fn count_retained(&self) -> usize {
         (0..self.channels.len()).map(|channel| self.retained(channel).count()).sum()
     }

@@ -87,7 +87,7 @@ impl Model {
 
     fn drop_applied(&mut self, channel: usize, next_id: u64) {
         let its = &mut self.channels[channel];
-        its.is_drop_proposed = false;
+        its.is_dropping = false;
         let is_changed = its.next_id != next_id;
         if is_changed || !its.is_shared || !self.members(channel).is_empty() {
             return self.tally.count("drop of a channel that is used again");
@@ -150,7 +150,7 @@ impl Model {
         self.forget_unshared();
         for channel in self.channels.iter_mut().filter(|its| its.exists) {
             channel.last_use_ms = now_ms;
-            channel.is_drop_proposed = false;
+            channel.is_dropping = false;
         }
         self.channels.iter_mut().for_each(|its| its.proposed = 0);
     }

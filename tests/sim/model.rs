@@ -30,7 +30,7 @@ pub(super) struct Channel {
     pub(super) exists: bool,
     /// It exists in the log's state: a message was added to it. Without a log, never.
     pub(super) is_shared: bool,
-    pub(super) is_drop_proposed: bool,
+    pub(super) is_dropping: bool,
     /// Number of commands for it that were not applied yet.
     pub(super) proposed: u64,
     pub(super) next_id: u64,
@@ -208,18 +208,34 @@ impl Model {
         shown: Option<&Identity>,
     ) -> Result<Option<u64>, hub::Error> {
         let session = self.authenticate_optional(shown)?;
-        if session.is_some_and(|number| self.sessions[&number].is_ending) {
-            return Err(hub::Error::SessionEnding);
+        match session {
+            Some(number) if self.sessions[&number].is_ending => {
+                Err(hub::Error::SessionEnding(number))
+            }
+            _ => Ok(session),
         }
-        Ok(session)
     }
 
     /// Says whether these channels exist or may be created.
     /// If there is no room, other channels that are idle are dropped before their time.
-    pub(super) fn make_room(&mut self, channels: &[usize]) -> Result<(), hub::Error> {
+    ///
+    /// With a log, the place of a channel that is about to be dropped is for a command only.
+    pub(super) fn make_room(
+        &mut self,
+        channels: &[usize],
+        is_command: bool,
+    ) -> Result<(), hub::Error> {
         let new = channels.iter().filter(|channel| !self.exists(**channel)).count();
         let max = self.limits.max_channels;
-        let has_room = |model: &Self| new == 0 || max == 0 || model.count_channels() + new <= max;
+        let has_room = |model: &Self| {
+            let is_dropping = |channel: &&usize| model.channels[**channel].is_dropping;
+            let needed = new + channels.iter().filter(is_dropping).count();
+            let count = model.count_channels();
+            let lasting = count - model.count_dropping();
+            max == 0
+                || needed == 0
+                || (lasting + needed <= max && (is_command || count + new <= max))
+        };
         if !has_room(self) {
             for channel in (0..self.channels.len()).filter(|channel| !channels.contains(channel)) {
                 if self.idle_until(channel).is_some() {
@@ -274,7 +290,7 @@ impl Model {
         shown: Option<&Identity>,
     ) -> Result<u64, hub::Error> {
         let from = self.authenticate_optional(shown)?;
-        self.make_room(&[channel])?;
+        self.make_room(&[channel], false)?;
         self.keep_alive(from);
         Ok(self.append(channel, Type::Message, from, Some(text), None))
     }
@@ -294,7 +310,7 @@ impl Model {
                 return Err(hub::Error::TooManyChannels);
             }
         }
-        self.make_room(&[channel])?;
+        self.make_room(&[channel], false)?;
         let number = known.unwrap_or_else(|| {
             self.last_session += 1;
             let auth = new_auth.to_owned();

@@ -22,6 +22,7 @@ impl Model {
     /// A channel exists in this process until a command for it is applied.
     fn await_command(&mut self, channel: usize) {
         self.channels[channel].exists = true;
+        self.channels[channel].is_dropping = false;
         self.channels[channel].proposed += 1;
         self.used(channel);
     }
@@ -49,7 +50,7 @@ impl Model {
         shown: Option<&Identity>,
     ) -> Result<(), hub::Error> {
         let from = self.authenticate_optional(shown)?;
-        self.make_room(&[channel])?;
+        self.make_room(&[channel], true)?;
         self.check_log(from)?;
         self.await_command(channel);
         self.propose(Command::Write { channel, from, text: text.to_owned() });
@@ -65,7 +66,7 @@ impl Model {
         new_auth: &str,
     ) -> Result<(), hub::Error> {
         let known = self.authenticate_optional(shown)?;
-        self.make_room(&[channel])?;
+        self.make_room(&[channel], true)?;
         self.check_log(known)?;
         let session =
             known.map_or_else(|| Introducing::New(new_auth.to_owned()), Introducing::Existing);
@@ -111,8 +112,8 @@ impl Model {
         if self.proposed.is_none() || !its.is_shared {
             return self.forget(channel);
         }
-        if !its.is_drop_proposed {
-            its.is_drop_proposed = true;
+        if !its.is_dropping {
+            its.is_dropping = true;
             let next_id = its.next_id;
             self.propose(Command::Drop { channel, next_id });
         }
@@ -121,6 +122,13 @@ impl Model {
     /// A command did not get into the log.
     pub(crate) fn refuse(&mut self, command: &Command) {
         self.end_proposal(command);
+        if let Command::Write { channel, .. } | Command::Introduce { channel, .. } = *command
+            && !self.is_shared(channel)
+            && self.idle_until(channel).is_some()
+        {
+            self.tally.count("channel of a refused command dropped");
+            self.forget(channel);
+        }
         match *command {
             Command::End { session, .. } => {
                 self.keep_alive(Some(session));
@@ -129,7 +137,7 @@ impl Model {
                 }
             }
             Command::Drop { channel, .. } => {
-                self.channels[channel].is_drop_proposed = false;
+                self.channels[channel].is_dropping = false;
                 self.used(channel);
             }
             _ => {}

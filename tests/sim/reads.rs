@@ -25,11 +25,12 @@ impl Model {
         };
         let channels = ask.channels();
         if pends {
-            self.make_room(&channels)?;
+            self.make_room(&channels, false)?;
         }
         let answer = self.cut(self.expected(ask));
         for channel in &channels {
             self.channels[*channel].exists |= pends;
+            self.channels[*channel].is_dropping &= !pends;
             if self.exists(*channel) {
                 self.used(*channel);
             }

@@ -36,7 +36,7 @@ impl Model {
     /// session.
     pub(crate) fn resubscribe(&mut self, ask: &Read) -> Result<Answer, hub::Error> {
         let caller = self.authenticate_reader(ask.shown.as_ref())?;
-        self.make_room(&ask.channels())?;
+        self.make_room(&ask.channels(), false)?;
         let answer = self.cut(self.expected(ask));
         let place =
             self.pending.iter().position(|read| read.client == ask.client).expect("it streams");
@@ -44,6 +44,7 @@ impl Model {
         self.end_wait(&old);
         for channel in ask.channels() {
             self.channels[channel].exists = true;
+            self.channels[channel].is_dropping = false;
             self.used(channel);
         }
         let new = Pending {
