@@ -117,6 +117,7 @@ impl Default for Commits {
             waiting: Vec::new(),
             waiting_since: None,
             record: None,
+            delay: CommitDelay::default(),
             spare: Proposals::default(),
             position: 0,
             is_saving: false,
