@@ -1,0 +1,11 @@
+//! The connection to Redis with the kernel's sockets.
+
+mod backoff;
+mod link;
+mod password;
+mod redis_socket;
+mod target;
+
+pub use password::cluster_url;
+pub use redis_socket::RedisSocket;
+pub use target::RedisTarget;
