@@ -3,6 +3,7 @@
 # Debian packages that the tests need, as PROGRAM:PACKAGE.
 TEST_TOOLS := strace:strace curl:curl python3:python3 venv:python3-venv nginx:nginx-light
 TEST_TOOLS += openssl:openssl haproxy:haproxy caddy:caddy systemd-analyze:systemd ip:iproute2
+TEST_TOOLS += redis-server:redis-server
 TEST_TOOLS += chromium:chromium firefox-esr:firefox-esr node:nodejs npm:npm
 AUDIT_TOOLS := python3:python3 venv:python3-venv git:git
 CHECK_TOOLS := valgrind:valgrind strace:strace
@@ -110,7 +111,7 @@ sim: ## simulations of hub and network: SEEDS=10000, or SPEAK_SIM_SEED=7 to repl
 	SPEAK_SIM_SEEDS=$(SEEDS) \
 	    cargo test --locked --release --test sim --test net_sim -- --nocapture
 
-fuzz: fuzz-tools ## fuzzing: TARGET=session, request, chunked, form or frame; SECONDS=60
+fuzz: fuzz-tools ## fuzzing: TARGET=session, request, chunked, form, frame, resp; SECONDS=60
 	mkdir -p $(FUZZ)/found/$(TARGET)
 	$(CARGO_FUZZ) $(TARGET) $(FUZZ)/found/$(TARGET) $(FUZZ)/corpus/$(TARGET) -- \
 	    $(FUZZ_LIMITS) -max_total_time=$(SECONDS)

@@ -11,8 +11,8 @@
 //!
 //! In addition: [`cli`], the commands for a shell; [`options`], the configuration;
 //! [`sandbox`], the privileges that the process drops before it serves; [`snapshot`], a hub as
-//! bytes; [`journal`], the log in files; `metrics`, the page for Prometheus; and [`web`], the files
-//! that the binary contains.
+//! bytes; [`journal`], the log in files; [`cluster`], the connection to the Redis that nodes share;
+//! `metrics`, the page for Prometheus; and [`web`], the files that the binary contains.
 //!
 //! `ARCHITECTURE.md` is the map of the code.
 
@@ -20,8 +20,8 @@
 
 pub mod api;
 pub mod cli;
-pub mod http;
 pub mod cluster;
+pub mod http;
 pub mod hub;
 pub mod journal;
 pub mod log;

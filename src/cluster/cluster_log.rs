@@ -6,7 +6,7 @@ use super::connection::{Connection, Event as ConnectionEvent, ServerInfo};
 use super::entry::{self, Entry};
 use super::keys::Keys;
 use super::stream_id::StreamId;
-use super::value::{ErrorKind, Value};
+use super::value::Value;
 use crate::log::{Event, Log, SharedRecord};
 
 /// Entries of one reply to the following connection.
@@ -189,7 +189,7 @@ impl ClusterLog {
             pending.is_sent = false;
             pending.retry_at_ms = self.now_ms + RETRY_MS;
         }
-        if matches!(kind, ErrorKind::ReadOnly | ErrorKind::MasterDown) {
+        if kind.is_of_the_server() {
             self.commands.reset();
             self.follower.reset();
             self.on_commands_down();

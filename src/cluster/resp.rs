@@ -65,8 +65,8 @@ fn write_line(out: &mut Vec<u8>, kind: u8, number: usize) {
     write!(out, "{}{number}\r\n", char::from(kind)).expect("a vector takes all bytes");
 }
 
-/// Decoder of replies, which come in pieces of any size. Looks at each byte of a line once, whatever
-/// the pieces are.
+/// Decoder of replies, which come in pieces of any size. Each byte is searched and parsed once,
+/// whatever the pieces are.
 #[derive(Debug)]
 pub struct Decoder {
     input: BytesMut,
@@ -89,8 +89,8 @@ impl Decoder {
         Self { input: BytesMut::new(), end: ReplyEnd::default(), limits, error: None }
     }
 
-    /// Appends bytes of the server. The caller takes all replies before it pushes more: then no more
-    /// than a reply of the largest size is kept.
+    /// Appends bytes of the server. If the caller takes all replies before it pushes more, the
+    /// decoder keeps no more than a reply of the largest size.
     pub fn push(&mut self, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
     }

@@ -11,6 +11,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
 
@@ -215,9 +216,7 @@ impl Parts {
     }
 
     fn set_database(&mut self, text: &str) -> Result<(), BadUrl> {
-        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = text.parse().ok().filter(|_| is_number).ok_or(BAD_DATABASE)?;
-        set_once(&mut self.database, number)
+        set_once(&mut self.database, parse_number(text).ok_or(BAD_DATABASE)?)
     }
 
     /// A brace would begin or end the hash tag that keeps all keys together.
@@ -240,7 +239,7 @@ impl Host {
         };
         let port = match rest.strip_prefix(':') {
             None if rest.is_empty() => default_port,
-            Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or(BAD_HOST)?,
+            Some(port) => parse_number(port).filter(|port| *port != 0).ok_or(BAD_HOST)?,
             None => return Err(BAD_HOST),
         };
         let is_address = |byte: u8| byte.is_ascii_hexdigit() || b":.".contains(&byte);
@@ -255,6 +254,11 @@ impl Host {
         }
         Ok(Self { name: name.into(), port })
     }
+}
+
+/// Parses digits alone: the standard library also accepts a plus sign.
+fn parse_number<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn set_once<T>(place: &mut Option<T>, value: T) -> Result<(), BadUrl> {
@@ -404,6 +408,7 @@ mod tests {
             ("redis://hunter2:x", BAD_HOST),
             ("redis://a:0", BAD_HOST),
             ("redis://a:65536", BAD_HOST),
+            ("redis://a:+1", BAD_HOST),
             ("redis://::1", BAD_HOST),
             ("redis://[::1", BAD_HOST),
             ("redis://[::1]6", BAD_HOST),

@@ -19,8 +19,8 @@ use crate::hub::Millis;
 const ATTEMPT_MS: u64 = 2_000;
 /// Bytes of commands that may wait for the kernel. More of them end the connection.
 const OUTPUT_MAX: usize = 16 << 20;
-/// Bytes of replies that may wait for [`Connection::poll`]. The socket is not read meanwhile, except
-/// for the rest of a reply.
+/// Memory of replies that may wait for [`Connection::poll`]. With more of them, the socket is not
+/// read.
 const INPUT_MAX: usize = 16 << 20;
 const READ_SIZE: usize = 64 * 1024;
 /// Reads in one turn. The next turn continues.
@@ -61,13 +61,13 @@ pub struct RedisSocket {
 enum Phase {
     /// The next attempt begins at `until`.
     Waiting { until: Millis },
-    /// The kernel connects.
+    /// The kernel connects until `deadline`.
     Connecting { purpose: Purpose, deadline: Millis },
-    /// A Sentinel was asked.
+    /// A Sentinel was asked, and answers until `deadline`.
     Asking { deadline: Millis },
-    /// Commands of the handshake were sent.
+    /// The handshake was sent, and its replies come until `deadline`.
     Greeting { handshake: Handshake, deadline: Millis },
-    /// The connection is open since `since`.
+    /// The connection is open since `since`. Each command without a reply has a deadline.
     Open { since: Millis, deadlines: VecDeque<Millis> },
 }
 
@@ -126,10 +126,8 @@ impl RedisSocket {
 
     /// Ends a turn: begins a due attempt, ends what takes too long, and sends all commands.
     pub fn end_turn(&mut self) {
-        match self.deadline() {
-            Some(deadline) if deadline > self.now => {}
-            None => {}
-            Some(_) => self.on_deadline(),
+        if self.deadline().is_some_and(|deadline| deadline <= self.now) {
+            self.on_deadline();
         }
         self.flush();
     }
@@ -318,11 +316,13 @@ impl RedisSocket {
         )));
     }
 
-    /// Ends the connection or the attempt, and reports it.
+    /// Ends the connection or the attempt, and reports it. Drops the reports that it makes void, so
+    /// that a caller which does not poll costs no memory.
     fn fail(&mut self, failure: Failure) {
         self.end_link();
-        // One report of several attempts is enough, so that a caller which does not poll costs no
-        // memory.
+        if matches!(self.events.back(), Some(Event::Connected(_))) {
+            self.events.pop_back();
+        }
         if matches!(self.events.back(), Some(Event::Disconnected(_))) {
             self.events.pop_back();
         }
@@ -375,8 +375,8 @@ impl Connection for RedisSocket {
         let event = self.events.pop_front()?;
         match &event {
             Event::Reply(reply) => self.queued_bytes -= reply.memory(),
-            // The connection may have ended before this was polled.
-            Event::Connected(_) => self.is_announced = matches!(self.phase, Phase::Open { .. }),
+            // Its connection is open: the end of it would have dropped the event.
+            Event::Connected(_) => self.is_announced = true,
             Event::Disconnected(_) => {}
         }
         Some(event)

@@ -6,6 +6,7 @@ pub mod chunked;
 pub mod form;
 pub mod frame;
 pub mod request;
+pub mod resp;
 pub mod session;
 mod source;
 mod stream;
@@ -14,10 +15,11 @@ mod stream;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     ("chunked", chunked::run),
     ("form", form::run),
     ("frame", frame::run),
     ("request", request::run),
+    ("resp", resp::run),
     ("session", session::run),
 ];
