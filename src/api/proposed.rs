@@ -28,7 +28,9 @@ impl Api {
                 let timeout_ms = self.settings.session_timeout_ms;
                 json::push_introduced(&mut self.json, &introduced, timeout_ms);
             }
-            Applied::Gone | Applied::Mismatch(_) | Applied::Nothing => self.json.extend_from_slice(b"{\"ok\":true}"),
+            Applied::Gone | Applied::Mismatch(_) | Applied::Nothing => {
+                self.json.extend_from_slice(b"{\"ok\":true}")
+            }
         }
         self.record(responder.call.into(), 200);
         self.push_response(responder, None, out)

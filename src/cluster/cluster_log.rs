@@ -268,7 +268,13 @@ impl ClusterLog {
                 && !pending.is_sent
                 && pending.retry_at_ms <= self.now_ms
             {
-                self.commands.send(&[b"XADD", self.keys.stream(), b"*", entry::FIELD, &pending.value]);
+                self.commands.send(&[
+                    b"XADD",
+                    self.keys.stream(),
+                    b"*",
+                    entry::FIELD,
+                    &pending.value,
+                ]);
                 (pending.was_sent, pending.is_sent) = (true, true);
                 self.expected.push_back(Expected::Append);
             }

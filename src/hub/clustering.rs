@@ -95,7 +95,7 @@ impl Hub {
         }
     }
 
-    /// Proposes a sign of life of this node. `position` is that of the last record.
+    /// Proposes a heartbeat of this node. `position` is that of the last record.
     pub fn propose_heartbeat(&mut self, position: u64) {
         let Some(nodes) = &mut self.nodes else { return };
         let channels = &self.channels;

@@ -93,7 +93,7 @@ pub enum Command<'a> {
         #[n(0)]
         settings: SharedSettings,
     },
-    /// A sign of life of the node.
+    /// Shows that the node lives.
     #[n(7)]
     Heartbeat {
         /// Position of a record that the node has applied.

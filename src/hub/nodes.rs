@@ -3,7 +3,7 @@
 //! Each process has a random number of its own, for as long as it is in the cluster. Shared state
 //! names the nodes and the last record of each that was applied. A node is dead for another one if
 //! that one has applied several heartbeats of its own since the last record of the node. So a log
-//! that stalls kills nobody, and no clock decides.
+//! that stalls kills no node, and no clock decides.
 
 use std::collections::BTreeMap;
 
@@ -164,7 +164,9 @@ impl Nodes {
     /// Returns another node that lives, if there is one: the one with the lowest number.
     pub(super) fn heir(&self) -> Option<u64> {
         let mut nodes = self.table.iter();
-        nodes.find(|(number, node)| **number != self.own && node.unseen < 2).map(|(number, _)| *number)
+        nodes
+            .find(|(number, node)| **number != self.own && node.unseen < 2)
+            .map(|(number, _)| *number)
     }
 
     /// Counts an own heartbeat. Returns the nodes that are dead since.

@@ -178,12 +178,7 @@ impl<L: Listener> Service<L> {
         hub.take_proposals(commits.record_commands_max, &mut proposals);
         log.append(io.now.mono.0, io.now.unix_ms, proposals.bytes());
         let (waiting, waiting_since) = commits.take_waiting(proposals.count());
-        commits.record = Some(PendingRecord {
-            proposals,
-            waiting,
-            waiting_since,
-            now: io.now,
-        });
+        commits.record = Some(PendingRecord { proposals, waiting, waiting_since, now: io.now });
         true
     }
 
@@ -233,7 +228,8 @@ impl<L: Listener> Service<L> {
         decoder.set_position(record.offset);
         let mut responses = Responses::default();
         loop {
-            record.answered += responses.push_due(self, &record.waiting[record.answered..], record.index);
+            record.answered +=
+                responses.push_due(self, &record.waiting[record.answered..], record.index);
             record.offset = decoder.position();
             if record.is_applied() || !self.io.clients.budget.has_commit_budget() {
                 break;

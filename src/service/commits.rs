@@ -171,9 +171,7 @@ impl Commits {
                 record.waiting_since.get_or_insert(now);
                 (&mut record.waiting, record.proposals.count())
             }
-            (None, Some(record)) if proposed == 0 => {
-                (&mut record.waiting, record.commands.count())
-            }
+            (None, Some(record)) if proposed == 0 => (&mut record.waiting, record.commands.count()),
             _ => {
                 self.waiting_since.get_or_insert(now);
                 (&mut self.waiting, proposed)

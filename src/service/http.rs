@@ -193,7 +193,8 @@ impl<L: Listener> Service<L> {
             let write_page = |api: &_, page: &mut _| metrics.write(hub, api, active, &log, page);
             return Handled::Responded(io.api.handle_admin(request, write_page, &mut io.response));
         };
-        let mut context = Context { hub, now: io.now, source, token: key.to_bits(), is_waiting, is_retry };
+        let mut context =
+            Context { hub, now: io.now, source, token: key.to_bits(), is_waiting, is_retry };
         io.api.handle(&mut context, request, &mut io.response)
     }
 

@@ -132,7 +132,8 @@ impl<L: Listener> Service<L> {
         let is_waiting = stream.is_waiting();
         let is_retry = std::mem::take(&mut client.is_retry);
         let mut socket = WebSocket { reader: &mut stream.reader, stream: &mut stream.stream };
-        let mut context = Context { hub, now: *now, source, token: key.to_bits(), is_waiting, is_retry };
+        let mut context =
+            Context { hub, now: *now, source, token: key.to_bits(), is_waiting, is_retry };
         let unsent = response.len();
         match api.handle_frame(&mut context, text, &mut socket, response) {
             FrameHandled::Responded if is_waiting => {
