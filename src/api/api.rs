@@ -234,7 +234,7 @@ impl Api {
         self.json.clear();
         let checked =
             callback.and(parsed).and_then(|()| self.check(context, &parameters, call, request));
-        let checked = checked.and_then(|()| self.check_joined(context, call));
+        let checked = checked.and_then(|()| context.check_joined(call));
         if checked.is_ok()
             && let Some(behind) = self.find_wait_of_request(context, call, &parameters, request)
         {

@@ -130,7 +130,7 @@ impl Api {
         socket: &mut WebSocket<'_>,
     ) -> Result<Executed, Error> {
         let parameters = parse_frame_call(call, frame)?;
-        self.check_joined(context, call)?;
+        context.check_joined(call)?;
         if let Some(behind) = self.find_wait(context, call, &parameters, Mode::Stream) {
             return Ok(Executed::Behind(behind));
         }

@@ -15,20 +15,22 @@ use super::transport::Transport;
 use crate::http::Request;
 use crate::hub::{Credentials, Mode, Since, Standing};
 
-impl Api {
+impl Context<'_> {
     /// Checks that this process is in its cluster, if there is one. Before, it knows little.
     ///
     /// # Errors
     ///
     /// [`Error::OverCapacity`].
     #[inline]
-    pub(super) fn check_joined(&self, context: &Context<'_>, call: Call) -> Result<(), Error> {
-        if context.hub.is_joined() || call == Call::Create {
+    pub(super) fn check_joined(&self, call: Call) -> Result<(), Error> {
+        if self.hub.is_joined() || call == Call::Create {
             return Ok(());
         }
         Err(Error::OverCapacity("this node is joining its cluster; retry later"))
     }
+}
 
+impl Api {
     /// Returns what a request has to wait for before its call is made.
     #[inline]
     pub(super) fn find_wait_of_request(

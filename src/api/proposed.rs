@@ -29,7 +29,7 @@ impl Api {
                 json::push_introduced(&mut self.json, &introduced, timeout_ms);
             }
             Applied::Gone | Applied::Mismatch(_) | Applied::Nothing => {
-                self.json.extend_from_slice(b"{\"ok\":true}")
+                self.json.extend_from_slice(b"{\"ok\":true}");
             }
         }
         self.record(responder.call.into(), 200);

@@ -59,16 +59,16 @@ impl Hub {
                 self.apply_drop(present, channel, next_id);
                 Ok(Applied::Nothing)
             }
-            Command::Join { settings } => self.apply_join(settings),
+            Command::Join { settings } => Ok(self.apply_join(settings)),
             Command::Heartbeat { position, hash, ref readers } => {
-                self.apply_heartbeat(position, hash, readers)
+                Ok(self.apply_heartbeat(position, hash, readers))
             }
             Command::Hold { session, ref polls } => self.apply_hold(present, session, polls),
             Command::Release { session, decided_ms } => {
                 self.apply_release(now, present, session, decided_ms)
             }
-            Command::Bury { node, sequence } => self.apply_bury(present, node, sequence),
-            Command::Part { heir } => self.apply_part(present, heir),
+            Command::Bury { node, sequence } => Ok(self.apply_bury(present, node, sequence)),
+            Command::Part { heir } => Ok(self.apply_part(present, heir)),
         };
         if let (Err(_), Command::Write { channel, .. } | Command::Introduce { channel, .. }) =
             (&result, command)

@@ -177,16 +177,16 @@ impl Hub {
         }
     }
 
-    pub(super) fn apply_join(&mut self, settings: SharedSettings) -> Result<Applied, Error> {
-        let Some(nodes) = &mut self.nodes else { return Ok(Applied::Nothing) };
+    pub(super) fn apply_join(&mut self, settings: SharedSettings) -> Applied {
+        let Some(nodes) = &mut self.nodes else { return Applied::Nothing };
         match nodes.join(settings) {
-            Some(shared) if nodes.is_own_record() => Ok(Applied::Mismatch(shared)),
-            Some(_) => Ok(Applied::Nothing),
+            Some(shared) if nodes.is_own_record() => Applied::Mismatch(shared),
+            Some(_) => Applied::Nothing,
             None => {
                 if nodes.is_own_record() {
                     self.propose_holds();
                 }
-                Ok(Applied::Nothing)
+                Applied::Nothing
             }
         }
     }
@@ -196,19 +196,19 @@ impl Hub {
         position: u64,
         hash: u64,
         readers: &[(&str, u32)],
-    ) -> Result<Applied, Error> {
-        let Some(nodes) = &mut self.nodes else { return Ok(Applied::Nothing) };
+    ) -> Applied {
+        let Some(nodes) = &mut self.nodes else { return Applied::Nothing };
         if !nodes.is_own_record() {
             nodes.compare_hash(position, hash);
             for (channel, count) in readers {
                 nodes.reader_counts.set(nodes.origin, channel, *count);
             }
-            return Ok(Applied::Nothing);
+            return Applied::Nothing;
         }
         for dead in nodes.count_heartbeat() {
             self.propose(&Command::Bury { node: dead.node, sequence: dead.sequence });
         }
-        Ok(Applied::Nothing)
+        Applied::Nothing
     }
 
     pub(super) fn apply_hold(
@@ -256,32 +256,23 @@ impl Hub {
         Ok(Applied::Nothing)
     }
 
-    pub(super) fn apply_bury(
-        &mut self,
-        present: Millis,
-        node: u64,
-        sequence: u64,
-    ) -> Result<Applied, Error> {
-        let Some(nodes) = &mut self.nodes else { return Ok(Applied::Nothing) };
+    pub(super) fn apply_bury(&mut self, present: Millis, node: u64, sequence: u64) -> Applied {
+        let Some(nodes) = &mut self.nodes else { return Applied::Nothing };
         if nodes.bury(node, sequence) {
             let heir = nodes.origin;
             self.inherit(present, node, heir);
         }
-        Ok(Applied::Nothing)
+        Applied::Nothing
     }
 
-    pub(super) fn apply_part(
-        &mut self,
-        present: Millis,
-        heir: Option<u64>,
-    ) -> Result<Applied, Error> {
-        let Some(nodes) = &mut self.nodes else { return Ok(Applied::Nothing) };
+    pub(super) fn apply_part(&mut self, present: Millis, heir: Option<u64>) -> Applied {
+        let Some(nodes) = &mut self.nodes else { return Applied::Nothing };
         let node = nodes.origin;
         nodes.part();
         if let Some(heir) = heir {
             self.inherit(present, node, heir);
         }
-        Ok(Applied::Gone)
+        Applied::Gone
     }
 
     /// Proposes to hold all sessions that have a read here. Costs O(sessions).
