@@ -149,7 +149,7 @@ impl<L: Listener> Service<L> {
             // The other parser may change the bytes, which are parsed again if they are held.
             None if is_waiting => return Err(Pause::Waiting),
             None => {
-                let unparsed = self.hub.is_clustered().then(|| (bytes.to_vec(), progress.clone()));
+                let unparsed = self.hub.is_clustered().then(|| (bytes.to_vec(), *progress));
                 match http::parse(bytes, progress, limits) {
                     Ok(Parsed::Complete(request, length)) => (request, length, unparsed),
                     Ok(Parsed::Incomplete { wants_continue }) => {

@@ -15,13 +15,12 @@ impl<L: Listener> Service<L> {
         let SharedRecord { position, node, sequence, mono_ms, unix_ms, commands } = record;
         let now = Now { mono: Millis(mono_ms), unix_ms };
         let is_new = hub.begin_record(now, node, sequence);
-        let (proposals, waiting) = match commands {
-            Some(commands) => (Proposals::from_bytes(commands), Vec::new()),
-            None => {
-                let pending = commits.record.take().expect("only a pending record comes back");
-                let PendingRecord { proposals, waiting, .. } = pending;
-                (proposals, waiting)
-            }
+        let (proposals, waiting) = if let Some(commands) = commands {
+            (Proposals::from_bytes(commands), Vec::new())
+        } else {
+            let pending = commits.record.take().expect("only a pending record comes back");
+            let PendingRecord { proposals, waiting, .. } = pending;
+            (proposals, waiting)
         };
         if !is_new {
             commits.position = position;

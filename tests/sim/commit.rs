@@ -135,6 +135,7 @@ impl World {
             HubCommand::DropChannel { channel, next_id } => {
                 Command::Drop { channel: find(channel), next_id }
             }
+            _ => unreachable!("there is no cluster"),
         }
     }
 

@@ -80,5 +80,6 @@ pub(crate) fn applied(result: hub::Applied) -> Applied {
         },
         hub::Applied::Gone => Applied::Gone,
         hub::Applied::Nothing => Applied::Nothing,
+        hub::Applied::Mismatch(_) => unreachable!("there is no cluster"),
     }
 }

@@ -78,6 +78,7 @@ impl RedisTarget {
     }
 
     /// Name of the primary to ask the Sentinels for. `None` without Sentinels.
+    #[must_use]
     pub fn master(&self) -> Option<&str> {
         match self.url.servers() {
             Servers::Sentinels { master, .. } => Some(master),
