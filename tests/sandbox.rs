@@ -19,7 +19,7 @@ use common::{Folder, Server, command, free_address, run, until};
 use landlock::{LandlockStatus, RestrictSelf};
 use rustix::process::{Pid, Resource, Rlimit, geteuid, prlimit, test_kill_process};
 use speak::options::{self, Options};
-use speak::sandbox::{Landlock, Sandbox, SandboxStatus};
+use speak::sandbox::{Landlock, OutgoingPorts, Sandbox, SandboxStatus};
 
 /// A user that no file mentions.
 const OTHER_USER: &str = "65533:65532";
@@ -293,7 +293,8 @@ fn inside<T: Send>(
     act: impl FnOnce(SandboxStatus) -> T + Send,
 ) -> T {
     let sandbox = Sandbox::plan(options).expect("a plan");
-    let enter = move || act(sandbox.enter(ports).expect("a sandbox"));
+    let enter =
+        move || act(sandbox.enter(ports, &OutgoingPorts::Only(Vec::new())).expect("a sandbox"));
     thread::scope(|scope| scope.spawn(enter).join()).expect("no panic in the sandbox")
 }
 
@@ -398,8 +399,13 @@ fn consecutive_upgrades_work_beyond_the_kernels_landlock_layers() {
     let outside = Outside::new();
     let options = outside.options(&[]);
     let reports = inside(&options, &[], |first| {
-        let next =
-            |_| Sandbox::plan(&options).expect("a plan").enter(&[]).expect("a sandbox").landlock;
+        let next = |_| {
+            Sandbox::plan(&options)
+                .expect("a plan")
+                .enter(&[], &OutgoingPorts::Only(Vec::new()))
+                .expect("a sandbox")
+                .landlock
+        };
         let mut reports = vec![first.landlock];
         reports.extend((0..20).map(next));
         assert!(
