@@ -90,9 +90,11 @@ impl Hub {
     ///
     /// [`Corrupt`] if the snapshot is incomplete.
     pub fn restore(loader: SnapshotLoader) -> Result<(Self, Now), Corrupt> {
-        let Restored { config, channels, sessions, timers, now, log } = loader.finish()?;
+        let Restored { config, channels, sessions, timers, now, log, cluster } = loader.finish()?;
         let (position, applied_hash) = log.map_or((0, 0), |log| (log.position, log.applied_hash));
-        let hub = Self { channels, sessions, position, applied_hash, timers, ..Self::new(config) };
+        let nodes = cluster.map(Nodes::restore_all);
+        let hub =
+            Self { channels, sessions, position, applied_hash, timers, nodes, ..Self::new(config) };
         Ok((hub, now))
     }
 
