@@ -5,18 +5,26 @@ use std::collections::VecDeque;
 use super::connection::{Connection, Event as ConnectionEvent, ServerInfo};
 use super::entry::{self, Entry};
 use super::keys::Keys;
+use super::page_size::PageSize;
+use super::snapshot_entry::{LogEnd, SnapshotEntry};
+use super::snapshot_reader::{Read, SnapshotReader};
+use super::snapshot_writer::{Sending, SnapshotReply, SnapshotWriter};
+use super::state::ClusterLogState;
 use super::stream_id::StreamId;
 use super::value::Value;
 use crate::log::{Event, Log, SharedRecord};
-
-/// Entries of one reply to the following connection.
-const PAGE_ENTRIES: &[u8] = b"256";
 
 /// Time for which Redis waits for an entry before it replies without one, in milliseconds.
 const BLOCK_MS: &[u8] = b"5000";
 
 /// Events that wait to be taken. No page is asked for while there are more.
 const QUEUE_MAX: usize = 1024;
+
+/// Bytes of records and pieces that wait to be taken. No page is asked for while there are more.
+const QUEUE_BYTES_MAX: usize = 4 << 20;
+
+/// No snapshot is made of a log below this size.
+const SNAPSHOT_MIN_BYTES: u64 = 16 << 20;
 
 /// Time until a record is sent again that Redis did not take.
 const RETRY_MS: u64 = 500;
@@ -47,13 +55,26 @@ pub struct ClusterLog {
     /// The follower waits for the reply to a page.
     is_page_asked: bool,
 
-    /// Id and position of the last entry that was read.
-    last_id: StreamId,
-    position: u64,
+    /// End of what was read, and of the records that were taken.
+    read: LogEnd,
+    taken: LogEnd,
     last_mono_ms: u64,
     /// Monotonic time of this process minus the time of Redis.
     mono_ahead_ms: Option<i64>,
+    page_size: PageSize,
     events: VecDeque<Event>,
+    /// Places in the log of the records in `events`.
+    ends: VecDeque<LogEnd>,
+    /// Bytes of the records and pieces in `events`.
+    queued_bytes: usize,
+
+    /// Reads the newest snapshot, before the records after it.
+    reader: Option<SnapshotReader>,
+    writer: SnapshotWriter,
+    /// The newest snapshot, and the id of the entry that describes it.
+    newest: Option<SnapshotEntry>,
+    newest_id: StreamId,
+    snapshot_min_bytes: u64,
 }
 
 /// Record that was appended.
@@ -77,6 +98,8 @@ enum Barrier {
 enum Expected {
     Append,
     End,
+    /// For the snapshot with this name.
+    Snapshot(u64, SnapshotReply),
 }
 
 impl ClusterLog {
@@ -104,12 +127,33 @@ impl ClusterLog {
             is_follower_up: false,
             is_outage_reported: false,
             is_page_asked: false,
-            last_id: StreamId::default(),
-            position: 0,
+            read: LogEnd::default(),
+            taken: LogEnd::default(),
             last_mono_ms: 0,
             mono_ahead_ms: None,
+            page_size: PageSize::default(),
             events: VecDeque::new(),
+            ends: VecDeque::new(),
+            queued_bytes: 0,
+            reader: Some(SnapshotReader::new(false)),
+            writer: SnapshotWriter::default(),
+            newest: None,
+            newest_id: StreamId::default(),
+            snapshot_min_bytes: SNAPSHOT_MIN_BYTES,
         }
+    }
+
+    /// Continues with the log of a process that this one takes over from.
+    pub fn resume(&mut self, state: &ClusterLogState) {
+        (self.node, self.sequence) = (state.node, state.sequence);
+        (self.read, self.taken) = (state.end, state.end);
+        (self.newest, self.newest_id) = (state.newest, state.newest_id);
+        self.reader = None;
+    }
+
+    /// Sets the size of a log below which no snapshot is made. For tests, whose logs are small.
+    pub fn set_snapshot_min_bytes(&mut self, bytes: u64) {
+        self.snapshot_min_bytes = bytes;
     }
 
     /// Returns the number of this process.
@@ -136,7 +180,7 @@ impl ClusterLog {
                 }
             }
         }
-        while self.events.len() < QUEUE_MAX
+        while self.has_room()
             && let Some(event) = self.follower.poll()
         {
             match event {
@@ -144,11 +188,11 @@ impl ClusterLog {
                     self.on_connected(&info);
                     self.is_follower_up = true;
                 }
+                ConnectionEvent::Reply(value) if self.reader.is_some() => self.on_read(&value),
                 ConnectionEvent::Reply(value) => self.on_page(&value),
                 ConnectionEvent::Disconnected(failure) => {
                     log::debug!("cluster: the connection for records ended: {failure}");
-                    self.is_follower_up = false;
-                    self.is_page_asked = false;
+                    self.on_follower_down();
                 }
             }
         }
@@ -160,9 +204,20 @@ impl ClusterLog {
         self.mono_ahead_ms.get_or_insert(ahead_ms);
     }
 
+    fn on_follower_down(&mut self) {
+        self.is_follower_up = false;
+        self.is_page_asked = false;
+        // The reply may have been larger than a reply may be.
+        self.page_size.reset();
+        if let Some(reader) = &mut self.reader {
+            reader.restart();
+        }
+    }
+
     fn on_commands_down(&mut self) {
         self.is_commands_up = false;
         self.expected.clear();
+        self.writer.on_disconnected(self.now_ms);
         if let Some(pending) = &mut self.pending {
             pending.is_sent = false;
         }
@@ -177,6 +232,16 @@ impl ClusterLog {
         match self.expected.pop_front() {
             Some(Expected::Append) => self.on_append(value),
             Some(Expected::End) => self.on_end(value),
+            Some(Expected::Snapshot(name, reply)) => {
+                let published = self
+                    .write_snapshot(|writer, sending| writer.on_reply(name, reply, value, sending));
+                if let Some(entry) = published {
+                    let LogEnd { position, .. } = entry.end;
+                    let bytes = entry.bytes;
+                    log::info!("cluster snapshot complete position={position} bytes={bytes}");
+                    self.newest = Some(entry);
+                }
+            }
             None => {}
         }
     }
@@ -193,8 +258,7 @@ impl ClusterLog {
             self.commands.reset();
             self.follower.reset();
             self.on_commands_down();
-            self.is_follower_up = false;
-            self.is_page_asked = false;
+            self.on_follower_down();
         }
     }
 
@@ -214,51 +278,159 @@ impl ClusterLog {
 
     /// Adds the events of barriers that are reached.
     fn reach_barriers(&mut self) {
-        while let Some(Barrier::At(id)) = self.barriers.front()
-            && *id <= self.last_id
+        while self.reader.is_none()
+            && let Some(Barrier::At(id)) = self.barriers.front()
+            && *id <= self.read.id
         {
             self.barriers.pop_front();
             self.events.push_back(Event::Barrier);
         }
     }
 
-    /// Adds the records of a page: `[[key, [entry, …]]]`, or nil.
+    /// Adds what a page has: `[[key, [entry, …]], …]`, or nil.
     fn on_page(&mut self, value: &Value) {
         self.is_page_asked = false;
         if let Some(kind) = value.error_kind() {
             log::warn!("cluster: Redis does not give records: {kind:?}");
             self.follower.reset();
-            self.is_follower_up = false;
+            self.on_follower_down();
             return;
         }
-        let Some([stream]) = value.as_array() else { return };
-        let Some([_, entries]) = stream.as_array() else { return };
-        for value in entries.as_array().unwrap_or_default() {
+        let streams = value.as_array().unwrap_or_default();
+        let of = |key: &[u8]| {
+            let is_of = |stream: &&[Value]| stream.first().and_then(Value::as_text) == Some(key);
+            streams.iter().filter_map(Value::as_array).find(is_of).and_then(|stream| stream.get(1))
+        };
+        if let Some(entries) = of(self.keys.snapshots())
+            && !self.on_snapshots(entries)
+        {
+            return;
+        }
+        let entries = of(self.keys.stream()).and_then(Value::as_array).unwrap_or_default();
+        let before = self.queued_bytes;
+        for value in entries {
             let Some((id, entry)) = Entry::parse(value) else { continue };
-            self.last_id = id;
+            self.read.id = id;
             match entry {
                 Some(entry) => self.push_record(entry),
                 None => log::warn!("cluster: an entry of the stream is no record"),
             }
             self.reach_barriers();
         }
+        self.page_size.adapt(entries.len(), self.queued_bytes - before);
+    }
+
+    /// Notes the newest snapshot. Returns false if the log was trimmed beyond what this process has
+    /// read: then it reads the snapshot.
+    fn on_snapshots(&mut self, entries: &Value) -> bool {
+        let Some((id, newest)) = SnapshotEntry::parse_all(entries).last() else { return true };
+        self.newest_id = id;
+        // The snapshot of a later version cannot be read, but its records are read.
+        let Some(newest) = newest else { return true };
+        self.newest = Some(newest);
+        if newest.end.id > self.read.id {
+            log::warn!("cluster: this node was too slow: the log has lost records it had not read");
+            self.reload();
+            return false;
+        }
+        true
+    }
+
+    /// Adds what a reply to the reader of snapshots brings.
+    fn on_read(&mut self, value: &Value) {
+        let Some(reader) = &mut self.reader else { return };
+        let log_time_ahead_ms = -self.mono_ahead_ms.unwrap_or(0);
+        match reader.on_reply(value, self.now_ms) {
+            Read::Begin => self.events.push_back(Event::SnapshotBegins { log_time_ahead_ms }),
+            Read::Piece(piece) => self.push_piece(piece),
+            Read::LastPiece(piece, entry, id) => {
+                self.push_piece(piece);
+                (self.newest, self.newest_id) = (Some(entry), id);
+                self.follow(entry.end);
+                let LogEnd { position, .. } = entry.end;
+                self.events.push_back(Event::SnapshotEnds { position });
+            }
+            Read::Nothing(has_to_replace) => {
+                self.follow(LogEnd::default());
+                if has_to_replace {
+                    self.events.push_back(Event::SnapshotBegins { log_time_ahead_ms });
+                    self.events.push_back(Event::SnapshotEnds { position: 0 });
+                }
+            }
+            Read::Failed(reason) => log::error!("cluster: cannot read the state: {reason}"),
+            Read::Again => {}
+        }
+        self.reach_barriers();
+    }
+
+    /// Follows the log from this place on.
+    fn follow(&mut self, end: LogEnd) {
+        (self.read, self.taken) = (end, end);
+        self.reader = None;
+    }
+
+    fn push_piece(&mut self, piece: Vec<u8>) {
+        self.queued_bytes += piece.len();
+        self.events.push_back(Event::SnapshotPiece(piece));
     }
 
     fn push_record(&mut self, entry: Entry) {
         let Entry { id, node, sequence, commands } = entry;
-        self.position += 1;
+        let bytes = commands.len();
+        self.read.position += 1;
+        self.read.bytes += bytes as u64;
+        self.ends.push_back(self.read);
+        self.queued_bytes += bytes;
         let mono_ms = id.unix_ms.saturating_add_signed(self.mono_ahead_ms.unwrap_or(0));
         self.last_mono_ms = mono_ms.min(self.now_ms).max(self.last_mono_ms);
         let is_pending =
             node == self.node && sequence == self.sequence && self.pending.take().is_some();
         self.events.push_back(Event::Record(SharedRecord {
-            position: self.position,
+            position: self.read.position,
             node,
             sequence,
             mono_ms: self.last_mono_ms,
             unix_ms: id.unix_ms,
             commands: (!is_pending).then_some(commands),
         }));
+    }
+
+    /// Notes that an event was taken.
+    fn on_taken(&mut self, event: &Event) {
+        let bytes = match event {
+            Event::Record(_) => {
+                let before = self.taken.bytes;
+                self.taken = self.ends.pop_front().unwrap_or(self.taken);
+                (self.taken.bytes - before) as usize
+            }
+            Event::SnapshotPiece(piece) => piece.len(),
+            Event::Outcome(_)
+            | Event::Barrier
+            | Event::SnapshotBegins { .. }
+            | Event::SnapshotEnds { .. } => 0,
+        };
+        self.queued_bytes -= bytes.min(self.queued_bytes);
+    }
+
+    fn has_room(&self) -> bool {
+        self.events.len() < QUEUE_MAX && self.queued_bytes < QUEUE_BYTES_MAX
+    }
+
+    /// Lets the writer of a snapshot send commands.
+    fn write_snapshot<T>(
+        &mut self,
+        write: impl FnOnce(&mut SnapshotWriter, &mut Sending<'_>) -> T,
+    ) -> T {
+        let mut sending = Sending {
+            connection: &mut *self.commands,
+            keys: &self.keys,
+            now_ms: self.now_ms,
+            expected: Vec::new(),
+        };
+        let result = write(&mut self.writer, &mut sending);
+        let expected = sending.expected.into_iter();
+        self.expected.extend(expected.map(|(name, reply)| Expected::Snapshot(name, reply)));
+        result
     }
 
     /// Sends what waits to be sent.
@@ -285,17 +457,29 @@ impl ClusterLog {
                 self.expected.push_back(Expected::End);
             }
         }
-        if self.is_follower_up && !self.is_page_asked && self.events.len() < QUEUE_MAX {
-            let last_id = self.last_id.to_string();
+        if self.is_commands_up && self.writer.is_open() {
+            self.write_snapshot(SnapshotWriter::renew);
+        }
+        if !self.is_follower_up || !self.has_room() {
+            return;
+        }
+        if let Some(reader) = &mut self.reader {
+            reader.send(&mut *self.follower, &self.keys, self.now_ms);
+        } else if !self.is_page_asked {
+            let (read, newest) = (self.read.id.to_string(), self.newest_id.to_string());
+            let (stream, snapshots) = (self.keys.stream(), self.keys.snapshots());
+            let count = self.page_size.entries().to_string();
             self.follower.send(&[
                 b"XREAD",
                 b"COUNT",
-                PAGE_ENTRIES,
+                count.as_bytes(),
                 b"BLOCK",
                 BLOCK_MS,
                 b"STREAMS",
-                self.keys.stream(),
-                last_id.as_bytes(),
+                stream,
+                snapshots,
+                read.as_bytes(),
+                newest.as_bytes(),
             ]);
             self.is_page_asked = true;
         }
@@ -330,7 +514,9 @@ impl Log for ClusterLog {
             self.poll_connections();
             self.send();
         }
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        self.on_taken(&event);
+        Some(event)
     }
 
     fn begin_barrier(&mut self) -> bool {
@@ -340,12 +526,54 @@ impl Log for ClusterLog {
     }
 
     fn renew_node(&mut self) -> u64 {
-        (self.node, self.sequence) = (random_number(self.random), 0);
+        (self.node, self.sequence, self.pending) = (random_number(self.random), 0, None);
         self.node
     }
 
     fn next_deadline_ms(&self) -> Option<u64> {
-        self.pending.as_ref().filter(|pending| !pending.is_sent).map(|pending| pending.retry_at_ms)
+        let pending = self.pending.as_ref().filter(|pending| !pending.is_sent);
+        let retry_at_ms = pending.map(|pending| pending.retry_at_ms);
+        let read_at_ms = self.reader.as_ref().and_then(SnapshotReader::next_deadline_ms);
+        retry_at_ms.into_iter().chain(read_at_ms).min()
+    }
+
+    fn reload(&mut self) {
+        if self.reader.is_some() {
+            return;
+        }
+        // What waits to be taken is of the state that is given up. Barriers are not: they are
+        // reached again.
+        for event in self.events.drain(..) {
+            if matches!(event, Event::Barrier) {
+                self.barriers.push_front(Barrier::Unsent);
+            }
+        }
+        self.ends.clear();
+        self.queued_bytes = 0;
+        self.abandon_snapshot();
+        self.reader = Some(SnapshotReader::new(true));
+        if self.is_page_asked {
+            // Its reply would come when there is a record.
+            self.follower.reset();
+            self.on_follower_down();
+        }
+    }
+
+    fn state(&self) -> Option<Vec<u8>> {
+        let state = ClusterLogState {
+            node: self.node,
+            sequence: self.sequence,
+            end: self.taken,
+            newest: self.newest,
+            newest_id: self.newest_id,
+        };
+        Some(state.encode())
+    }
+
+    fn memory(&self) -> usize {
+        let pending = self.pending.as_ref().map_or(0, |pending| pending.value.len());
+        let buffered = self.commands.buffered_bytes() + self.follower.buffered_bytes();
+        self.queued_bytes + pending + buffered
     }
 
     fn take_outcome(&mut self) -> Option<crate::log::Outcome> {
@@ -355,28 +583,44 @@ impl Log for ClusterLog {
     fn close(self: Box<Self>) {}
 
     fn bytes(&self) -> u64 {
-        0
+        self.taken.bytes.saturating_sub(self.newest.map_or(0, |newest| newest.end.bytes))
     }
 
     fn is_snapshot_due(&self) -> bool {
-        false
+        let snapshot_bytes = self.newest.map_or(0, |newest| newest.bytes);
+        let bytes = self.bytes();
+        self.reader.is_none()
+            && self.is_commands_up
+            && self.writer.may_begin(self.now_ms)
+            && bytes > self.snapshot_min_bytes
+            && bytes > 2 * snapshot_bytes
     }
 
-    fn begin_snapshot(&mut self, _position: u64) {}
+    fn begin_snapshot(&mut self, position: u64) {
+        assert_eq!(position, self.taken.position, "all records that were taken are applied");
+        let (name, end) = (random_number(self.random), self.taken);
+        self.write_snapshot(|writer, sending| writer.begin(name, end, sending));
+    }
 
     fn has_snapshot(&self) -> bool {
-        false
+        self.writer.is_open()
     }
 
     fn wants_piece(&self) -> bool {
-        false
+        self.writer.wants_piece()
     }
 
-    fn append_piece(&mut self, _bytes: &[u8]) {}
+    fn append_piece(&mut self, bytes: &[u8]) {
+        self.write_snapshot(|writer, sending| writer.write(bytes, sending));
+    }
 
-    fn finish_snapshot(&mut self) {}
+    fn finish_snapshot(&mut self) {
+        self.write_snapshot(SnapshotWriter::finish);
+    }
 
-    fn abandon_snapshot(&mut self) {}
+    fn abandon_snapshot(&mut self) {
+        self.write_snapshot(SnapshotWriter::abandon);
+    }
 }
 
 /// Returns a number that no other process has.

@@ -3,18 +3,46 @@
 /// Names of the keys.
 pub struct Keys {
     stream: Vec<u8>,
+    snapshots: Vec<u8>,
+    lock: Vec<u8>,
+    /// Beginning of the keys of snapshots.
+    snapshot: String,
 }
 
 impl Keys {
     /// Makes the names that begin with this prefix.
     #[must_use]
     pub fn new(prefix: &str) -> Self {
-        Self { stream: format!("{{{prefix}}}:log").into_bytes() }
+        let key = |name: &str| format!("{{{prefix}}}:{name}").into_bytes();
+        Self {
+            stream: key("log"),
+            snapshots: key("snapshots"),
+            lock: key("lock"),
+            snapshot: format!("{{{prefix}}}:snapshot:"),
+        }
     }
 
     /// Key of the stream of records.
     #[must_use]
     pub fn stream(&self) -> &[u8] {
         &self.stream
+    }
+
+    /// Key of a stream with one entry, which describes the newest snapshot.
+    #[must_use]
+    pub fn snapshots(&self) -> &[u8] {
+        &self.snapshots
+    }
+
+    /// Key of the lock of the node that writes a snapshot.
+    #[must_use]
+    pub fn lock(&self) -> &[u8] {
+        &self.lock
+    }
+
+    /// Key of the pieces of a snapshot: a hash, from the numbers of the pieces.
+    #[must_use]
+    pub fn snapshot(&self, name: u64) -> Vec<u8> {
+        format!("{}{name:016x}", self.snapshot).into_bytes()
     }
 }

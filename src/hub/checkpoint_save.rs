@@ -75,13 +75,7 @@ impl Hub {
     }
 
     /// Saves a part of the state. Returns the next part.
-    fn save_part(
-        &self,
-        part: NextPart,
-        now: Now,
-        ahead_ms: i64,
-        piece: &mut Vec<u8>,
-    ) -> NextPart {
+    fn save_part(&self, part: NextPart, now: Now, ahead_ms: i64, piece: &mut Vec<u8>) -> NextPart {
         let settings = PieceSettings { piece_bytes: self.piece_bytes, ahead_ms };
         match part {
             NextPart::Session(index) if index < self.sessions.index_bound() => {

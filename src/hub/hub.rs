@@ -104,6 +104,12 @@ impl Hub {
         self.epoch
     }
 
+    /// Returns the settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Returns whether a session with this number exists.
     #[must_use]
     pub fn has_session(&self, number: u64) -> bool {
@@ -274,6 +280,7 @@ impl Hub {
         self.readers.detach_sessions();
         self.sessions.detach_all();
         self.channels.detach_timers();
+        self.nodes = None;
         self.timers = Timers::new(now.mono);
     }
 

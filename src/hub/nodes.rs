@@ -149,7 +149,8 @@ impl Nodes {
     pub(super) fn begin_record(&mut self, node: u64, sequence: u64, times_ms: (u64, u64)) -> bool {
         let (mono_ms, unix_ms) = times_ms;
         let ahead_ms = unix_ms.cast_signed() - mono_ms.cast_signed();
-        self.log_time_ahead_ms = self.log_time_ahead_ms.map(|it| it.min(ahead_ms)).or(Some(ahead_ms));
+        self.log_time_ahead_ms =
+            self.log_time_ahead_ms.map(|it| it.min(ahead_ms)).or(Some(ahead_ms));
         (self.origin, self.sequence) = (node, sequence);
         let Some(node) = self.table.get_mut(&node) else { return true };
         node.unseen = 0;

@@ -28,8 +28,11 @@ pub(super) struct SavedReaderCounts {
     #[n(0)]
     sent: Vec<(Box<str>, u32)>,
     #[n(1)]
-    others: Vec<(Box<str>, Vec<(u64, u32)>)>,
+    others: Vec<ReadersElsewhere>,
 }
+
+/// A channel, and the nodes with readers of it.
+type ReadersElsewhere = (Box<str>, Vec<(u64, u32)>);
 
 impl ReaderCounts {
     /// Returns the tables, to be saved.

@@ -314,3 +314,7 @@ fn parse_epoch(epoch: [u8; 8]) -> Result<Epoch, Corrupt> {
 fn check(is_valid: bool, problem: &'static str) -> Result<(), Corrupt> {
     if is_valid { Ok(()) } else { Err(Corrupt(problem)) }
 }
+
+#[cfg(test)]
+#[path = "cluster_recovery_tests.rs"]
+mod tests;
