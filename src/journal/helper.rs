@@ -9,40 +9,13 @@ use std::thread::{Builder, JoinHandle};
 
 use mio::Waker;
 
-use super::segment_writer::{SegmentWriter, Written};
-use super::snapshot_file::SnapshotWriter;
-use super::storage::{Storage, WriteError};
-use crate::log::{FileHeader, Record};
+use super::storage::Storage;
+use super::worker::{Done, HelperGone, Job, JobQueue, Worker};
 
 /// Name of the thread.
 const THREAD_NAME: &str = "journal";
 /// The thread calls nothing that needs more.
 const STACK_BYTES: usize = 128 * 1024;
-
-/// Work for the helper.
-pub(super) enum Job {
-    /// From now on the helper appends records.
-    TakeWriter(Box<SegmentWriter>),
-    /// Appends a record. The result is [`Done::Appended`].
-    Append { position: u64, mono_ms: u64, unix_ms: u64, commands: Vec<u8> },
-    /// Begins the snapshot with this header. The result is [`Done::SnapshotWritten`].
-    BeginSnapshot(FileHeader),
-    /// Appends a piece. The result is [`Done::SnapshotWritten`].
-    AppendPiece(Vec<u8>),
-    /// Completes the snapshot, and removes these files. The result is [`Done::SnapshotFinished`].
-    FinishSnapshot(Vec<String>),
-    /// Removes the incomplete snapshot. Without result.
-    AbandonSnapshot,
-}
-
-/// Result of a job. The memory of its bytes comes back.
-pub(super) enum Done {
-    Appended(Result<Written, WriteError>, Vec<u8>),
-    SnapshotWritten(Result<(), WriteError>, Vec<u8>),
-    /// Size of the snapshot, and an error of removing a file, which is not an error of the
-    /// snapshot.
-    SnapshotFinished(Result<u64, WriteError>, io::Result<()>),
-}
 
 /// The thread, as the loop sees it.
 pub(super) struct Helper {
@@ -56,22 +29,22 @@ impl Helper {
     pub(super) fn start(storage: Arc<dyn Storage>, waker: Arc<Waker>) -> io::Result<Self> {
         let (jobs, job_queue) = mpsc::channel();
         let (result_queue, results) = mpsc::channel();
-        let worker = Worker { storage, writer: None, snapshot: None };
+        let worker = Worker::new(storage);
         let thread = Builder::new()
             .name(THREAD_NAME.to_owned())
             .stack_size(STACK_BYTES)
-            .spawn(move || worker.run(&job_queue, &result_queue, &waker))?;
+            .spawn(move || run(worker, &job_queue, &result_queue, &waker))?;
         Ok(Self { jobs: Some(jobs), results, thread: Some(thread) })
     }
+}
 
-    /// Gives a job to the thread.
-    pub(super) fn send(&self, job: Job) {
+impl JobQueue for Helper {
+    fn send(&self, job: Job) {
         // If the thread is gone, `try_result` reports it.
         let _ = self.jobs.as_ref().expect("the thread was not told to end").send(job);
     }
 
-    /// Returns the next result, if there is one.
-    pub(super) fn try_result(&self) -> Result<Option<Done>, HelperGone> {
+    fn try_result(&self) -> Result<Option<Done>, HelperGone> {
         match self.results.try_recv() {
             Ok(done) => Ok(Some(done)),
             Err(TryRecvError::Empty) => Ok(None),
@@ -79,8 +52,8 @@ impl Helper {
         }
     }
 
-    /// Waits until all jobs are done and the thread has ended. Results stay available.
-    pub(super) fn end(&mut self) {
+    /// Waits for the end of the thread too.
+    fn end(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
             // An error is a panic, which was reported.
@@ -95,75 +68,14 @@ impl Drop for Helper {
     }
 }
 
-/// The thread has ended by itself.
-pub(super) struct HelperGone;
-
-/// State of the thread.
-struct Worker {
-    storage: Arc<dyn Storage>,
-    writer: Option<SegmentWriter>,
-    snapshot: Option<SnapshotWriter>,
-}
-
-impl Worker {
-    fn run(mut self, jobs: &Receiver<Job>, results: &Sender<Done>, waker: &Waker) {
-        while let Ok(job) = jobs.recv() {
-            let Some(done) = self.handle(job) else { continue };
-            // Fails if the journal is gone: there is nothing to report to.
-            let _ = results.send(done);
-            if let Err(error) = waker.wake() {
-                log::error!("cannot wake the loop: {error}");
-            }
-        }
-    }
-
-    fn handle(&mut self, job: Job) -> Option<Done> {
-        Some(match job {
-            Job::TakeWriter(writer) => {
-                self.writer = Some(*writer);
-                return None;
-            }
-            Job::Append { position, mono_ms, unix_ms, commands } => {
-                let writer = self.writer.as_mut().expect("the helper appends");
-                let record = Record { position, mono_ms, unix_ms, commands: &commands };
-                Done::Appended(writer.append(&record), commands)
-            }
-            Job::BeginSnapshot(header) => {
-                self.abandon();
-                let begun = SnapshotWriter::begin(Arc::clone(&self.storage), header);
-                Done::SnapshotWritten(begun.map(|it| self.snapshot = Some(it)), Vec::new())
-            }
-            Job::AppendPiece(bytes) => {
-                let snapshot = self.snapshot.as_mut().expect("a piece belongs to a snapshot");
-                let result = snapshot.append(&bytes);
-                if result.is_err() {
-                    self.abandon();
-                }
-                Done::SnapshotWritten(result, bytes)
-            }
-            Job::FinishSnapshot(obsolete) => self.finish(&obsolete),
-            Job::AbandonSnapshot => {
-                self.abandon();
-                return None;
-            }
-        })
-    }
-
-    fn finish(&mut self, obsolete: &[String]) -> Done {
-        let snapshot = self.snapshot.take().expect("the end belongs to a snapshot");
-        let result = snapshot.finish();
-        let mut removed = Ok(());
-        if result.is_ok() {
-            for name in obsolete {
-                removed = self.storage.remove(name).and(removed);
-            }
-        }
-        Done::SnapshotFinished(result, removed)
-    }
-
-    fn abandon(&mut self) {
-        if let Some(snapshot) = self.snapshot.take() {
-            snapshot.abandon();
+/// Does jobs until none can come any more.
+fn run(mut worker: Worker, jobs: &Receiver<Job>, results: &Sender<Done>, waker: &Waker) {
+    while let Ok(job) = jobs.recv() {
+        let Some(done) = worker.handle(job) else { continue };
+        // Fails if the journal is gone: there is nothing to report to.
+        let _ = results.send(done);
+        if let Err(error) = waker.wake() {
+            log::error!("cannot wake the loop: {error}");
         }
     }
 }

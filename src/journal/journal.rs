@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use super::directory::{segment_name, snapshot_name};
-use super::helper::{Done, Helper, Job};
 use super::segment_writer::{FileOrigin, SegmentWriter, Written};
 use super::storage::WriteError;
+use super::worker::{Done, Job, JobQueue};
 use crate::log::{FileKind, Log, Outcome, Record, SyncMode};
 
 /// No snapshot is made of a log below this size.
@@ -30,7 +30,7 @@ pub struct Journal {
     state: State,
     /// `None` if the helper appends.
     writer: Option<SegmentWriter>,
-    helper: Helper,
+    helper: Box<dyn JobQueue>,
     appending: Appending,
     snapshot: Option<OpenSnapshot>,
     /// Size of the log at which the next snapshot may begin, after one that was given up.
@@ -94,7 +94,7 @@ impl Journal {
         lock: OwnedFd,
         state: State,
         writer: SegmentWriter,
-        helper: Helper,
+        helper: Box<dyn JobQueue>,
     ) -> Self {
         let writer = match state.origin.sync {
             SyncMode::Os => Some(writer),

@@ -33,6 +33,7 @@ mod segment_writer;
 mod snapshot_file;
 mod start;
 mod storage;
+mod worker;
 
 pub use directory::{Directory, is_journal_file};
 pub use inspect::{FileState, FileSummary, Summary, inspect};

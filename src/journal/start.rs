@@ -41,7 +41,7 @@ impl Recovered {
         let path = self.opened.directory.path().to_owned();
         let helper = Helper::start(storage, waker)
             .map_err(|error| JournalError(format!("cannot start the journal's thread: {error}")))?;
-        Ok(Journal::new(path, self.opened.lock, state, writer, helper))
+        Ok(Journal::new(path, self.opened.lock, state, writer, Box::new(helper)))
     }
 
     /// Makes the files ready for new records. Returns the segment for the next record: `None` if
