@@ -4,17 +4,15 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use super::directory::{segment_name, snapshot_name};
+use super::files::{segment_name, snapshot_name};
 use super::segment_writer::{FileOrigin, SegmentWriter, Written};
 use super::storage::WriteError;
 use super::worker::{Done, Job, JobQueue};
 use crate::log::{FileKind, Log, Outcome, Record, SyncMode};
 
-/// No snapshot is made of a log below this size.
-const SNAPSHOT_MIN_BYTES: u64 = 16 << 20;
-
-/// If a snapshot could not be written, the log grows by this much before the next attempt.
-const SNAPSHOT_RETRY_BYTES: u64 = 1 << 20;
+/// If a snapshot could not be written, the log grows by this part of the least size for a snapshot
+/// before the next attempt.
+const SNAPSHOT_RETRY_PART: u64 = 16;
 
 /// Memory that is kept for the commands of the next record.
 const BUFFER_KEPT_BYTES: usize = 1 << 20;
@@ -26,7 +24,7 @@ const BUFFER_KEPT_BYTES: usize = 1 << 20;
 /// helper writes snapshots in both cases.
 pub struct Journal {
     path: PathBuf,
-    lock: OwnedFd,
+    lock: Option<OwnedFd>,
     state: State,
     /// `None` if the helper appends.
     writer: Option<SegmentWriter>,
@@ -43,7 +41,7 @@ pub struct Journal {
     buffers: [Vec<u8>; 2],
 }
 
-/// Contents of the directory.
+/// Contents of the directory, and settings.
 pub(super) struct State {
     pub(super) origin: FileOrigin,
     /// Position of the last record.
@@ -54,6 +52,8 @@ pub(super) struct State {
     pub(super) log_bytes: u64,
     /// Position and size of the snapshot.
     pub(super) snapshot: Option<(u64, u64)>,
+    /// No snapshot is made of a log below this size.
+    pub(super) snapshot_min_bytes: u64,
 }
 
 /// Sizes of a journal.
@@ -91,7 +91,7 @@ struct OpenSnapshot {
 impl Journal {
     pub(super) fn new(
         path: PathBuf,
-        lock: OwnedFd,
+        lock: Option<OwnedFd>,
         state: State,
         writer: SegmentWriter,
         helper: Box<dyn JobQueue>,
@@ -135,7 +135,7 @@ impl Journal {
     /// Returns the lock, for the process that takes over, and the last outcome, if it was not
     /// taken. An incomplete snapshot is given up.
     #[must_use]
-    pub fn close(mut self) -> (OwnedFd, Option<Outcome>) {
+    pub fn close(mut self) -> (Option<OwnedFd>, Option<Outcome>) {
         self.abandon_snapshot();
         self.helper.end();
         let outcome = self.take_outcome();
@@ -247,7 +247,8 @@ impl Journal {
             let path = self.path.display();
             log::warn!("journal snapshot given up path={path}: {}", error.into_io());
         }
-        self.snapshot_retry_bytes = self.state.log_bytes + SNAPSHOT_RETRY_BYTES;
+        let more_bytes = self.state.snapshot_min_bytes / SNAPSHOT_RETRY_PART;
+        self.snapshot_retry_bytes = self.state.log_bytes + more_bytes;
     }
 
     /// Names of the files that a snapshot at `position` makes obsolete.
@@ -304,7 +305,7 @@ impl Log for Journal {
         let size = self.state.log_bytes;
         self.snapshot.is_none()
             && !self.has_failed
-            && size > SNAPSHOT_MIN_BYTES
+            && size > self.state.snapshot_min_bytes
             && size > 2 * snapshot_bytes
             && size >= self.snapshot_retry_bytes
     }

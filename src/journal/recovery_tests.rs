@@ -1,6 +1,6 @@
 //! Tests of reading journals that crashes or damage have left.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ fn change(path: &Path, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
 fn journal(sync: SyncMode, boot_id: [u8; 16]) -> TestDirectory {
     let test = TestDirectory::new();
     write(&test.journal(), origin(sync, boot_id), 9);
-    let listing = Directory::new(test.journal()).list().unwrap();
+    let listing = Directory::new(test.journal()).files().list().unwrap();
     assert_eq!(listing.segments, [1, 5, 9]);
     test
 }
@@ -263,7 +263,7 @@ fn a_flipped_bit_anywhere_gives_all_acknowledged_records_or_an_error() {
             let flipped = [bytes[index] ^ 1 << (index % 8)];
             file.write_all_at(&flipped, index as u64).unwrap();
             let mut positions = Vec::new();
-            let result = read_journal(&directory, [1; 16], &mut |item| {
+            let result = read_journal(&directory.files(), [1; 16], &mut |item| {
                 let Item::Record(record) = item else { panic!("there is no snapshot") };
                 assert!(record.commands == commands(record.position), "byte {index} of {first}");
                 positions.push(record.position);

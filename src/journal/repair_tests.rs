@@ -1,9 +1,11 @@
 //! Tests of describing and repairing damaged journals.
 
+use std::fs::{self, File};
 use std::path::PathBuf;
 
 use mio::{Poll, Token, Waker};
 
+use super::super::directory::Directory;
 use super::super::inspect::{FileState, inspect};
 use super::super::recovery::{Item, Recovered};
 use super::super::segment_writer::{FileOrigin, SegmentWriter};
@@ -40,7 +42,7 @@ fn add_snapshot(path: &Path, position: u64) -> String {
         writer.append(piece).unwrap();
     }
     writer.finish().unwrap();
-    super::super::directory::snapshot_name(position)
+    super::super::files::snapshot_name(position)
 }
 
 fn flip(path: &Path, name: &str, offset: u64) {
