@@ -2,14 +2,13 @@
 
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::files::{Files, new_name, saved_name, segment_name};
 use super::journal_error::{DamagedFile, JournalError};
 use super::recovery::{Config, Opened, read_journal};
 use super::segment_writer::create_segment;
-use super::snapshot_file::{ReadError, SnapshotWriter, read_snapshot};
+use super::snapshot_file::{ReadError, read_snapshot};
 use super::storage::{Storage, WriteError};
 use crate::log::{FILE_HEADER_BYTES, FileHeader, FileKind, SyncMode};
 
@@ -96,17 +95,11 @@ impl Repair<'_> {
             }
             return Ok(self.cut_segment(damage)?);
         }
-        let mut pieces = Vec::new();
-        let read =
-            read_snapshot(&mut *self.files.read(&damage.name)?, &damage.name, &mut |piece| {
-                pieces.push(piece.to_vec());
-                Ok(())
-            });
-        match read {
+        match read_snapshot(&mut *self.files.read(&damage.name)?, &damage.name, &mut |_| Ok(())) {
             // The snapshot is good, and the segment after it is missing.
             Ok(contents) => self.add_segment(&contents.header),
-            Err(_) if damage.offset == 0 => Ok(self.set_aside(&damage.name)?),
-            Err(_) => self.cut_snapshot(damage, &pieces),
+            // A part of a snapshot is no state, and the records after it continue none.
+            Err(_) => Ok(self.set_aside(&damage.name)?),
         }
     }
 
@@ -125,33 +118,11 @@ impl Repair<'_> {
         self.replace(&damage.name, damage.offset, |storage| storage.rename(&new_name, &damage.name))
     }
 
-    /// Keeps the pieces before the damage.
-    fn cut_snapshot(&mut self, damage: &DamagedFile, pieces: &[Vec<u8>]) -> Result<(), WriteError> {
-        let header = self.header(&damage.name)?;
-        let mut snapshot = SnapshotWriter::begin(Arc::clone(self.files.storage()), header)?;
-        for piece in pieces {
-            snapshot.append(piece)?;
-        }
-        let mut result = Ok(0);
-        self.replace(&damage.name, damage.offset, |_| {
-            result = snapshot.finish();
-            Ok(())
-        })?;
-        result.map(drop)
-    }
-
     /// Adds an empty segment after a snapshot.
     fn add_segment(&self, snapshot: &FileHeader) -> Result<(), WriteError> {
         let position = snapshot.position + 1;
         let header = FileHeader { kind: FileKind::Segment, position, ..*snapshot };
         create_segment(&**self.files.storage(), &header, 0, &[], true).map(drop)
-    }
-
-    fn header(&self, name: &str) -> io::Result<FileHeader> {
-        let mut bytes = Vec::new();
-        let file = self.files.read(name)?;
-        file.take(FILE_HEADER_BYTES as u64).read_to_end(&mut bytes)?;
-        FileHeader::parse(&bytes).map_err(|error| io::Error::other(error.to_string()))
     }
 
     /// Saves a file and has it replaced by its good part.
