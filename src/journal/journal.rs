@@ -63,6 +63,8 @@ pub struct JournalStats {
     pub position: u64,
     /// Records after the newest snapshot, in bytes.
     pub log_bytes: u64,
+    /// Position of the newest snapshot. 0 without one.
+    pub snapshot_position: u64,
     /// Size of the newest snapshot, in bytes. 0 without one.
     pub snapshot_bytes: u64,
     /// Number of segments.
@@ -125,6 +127,7 @@ impl Journal {
         JournalStats {
             position: self.state.position,
             log_bytes: self.state.log_bytes,
+            snapshot_position: self.state.snapshot.map_or(0, |(position, _)| position),
             snapshot_bytes: self.state.snapshot.map_or(0, |(_, bytes)| bytes),
             segments: self.state.segments.len(),
             is_full: self.is_full,
@@ -251,6 +254,23 @@ impl Journal {
         self.snapshot_retry_bytes = self.state.log_bytes + more_bytes;
     }
 
+    /// Names of the segments with records after `position` that the disk may not have yet. The
+    /// pieces of a snapshot hold what these records did: without them, its parts contradict each
+    /// other.
+    fn unsynced_files(&self, position: u64) -> Vec<String> {
+        if self.state.origin.sync == SyncMode::Always {
+            return Vec::new();
+        }
+        let is_after = |index: usize| {
+            self.state.segments.get(index + 1).is_none_or(|next| *next > position + 1)
+        };
+        let segments = self.state.segments.iter().enumerate();
+        segments
+            .filter(|(index, _)| is_after(*index))
+            .map(|(_, first)| segment_name(*first))
+            .collect()
+    }
+
     /// Names of the files that a snapshot at `position` makes obsolete.
     fn obsolete_files(&self, position: u64) -> Vec<String> {
         let segments = self.state.segments.iter();
@@ -340,8 +360,9 @@ impl Log for Journal {
         let snapshot = self.snapshot.as_mut().expect("checked above");
         snapshot.is_finishing = true;
         let position = snapshot.position;
+        let before = self.unsynced_files(position);
         let obsolete = self.obsolete_files(position);
-        self.send_snapshot_job(Job::FinishSnapshot(obsolete));
+        self.send_snapshot_job(Job::FinishSnapshot { before, obsolete });
     }
 
     fn abandon_snapshot(&mut self) {

@@ -13,7 +13,7 @@ use super::journal_error::{DamagedFile, JournalError};
 use super::segment_writer::FileOrigin;
 use super::snapshot_file::{ReadError, read_snapshot};
 use super::storage::Storage;
-use crate::log::{FileHeader, FileKind, Record, SegmentScan, SyncMode, Tail};
+use crate::log::{FILE_HEADER_BYTES, FileHeader, FileKind, Record, SegmentScan, SyncMode, Tail};
 
 /// Settings of a journal.
 #[derive(Clone, Debug)]
@@ -240,6 +240,7 @@ pub(super) fn read_journal(
         files,
         boot_id,
         plan: Plan { obsolete: listing.leftovers.clone(), ..Plan::default() },
+        newest_boot: newest_boot(files, &listing),
         is_lossy: false,
         epoch_due: 0,
         next_position: 1,
@@ -261,6 +262,8 @@ struct Reading<'a> {
     files: &'a Files,
     boot_id: [u8; 16],
     plan: Plan,
+    /// Boot under which the newest segment was begun. `None` if that is not known.
+    newest_boot: Option<[u8; 16]>,
     /// The files were written under another boot, and not synchronized: the log may end earlier
     /// than it did.
     is_lossy: bool,
@@ -274,7 +277,15 @@ type Sink<'a> = dyn FnMut(Item) -> Result<(), String> + 'a;
 
 impl Reading<'_> {
     fn read(&mut self, listing: &Listing, sink: &mut Sink) -> Result<(), ReadError> {
-        self.read_newest_snapshot(listing, sink)?;
+        let damage = self.read_newest_snapshot(listing, sink)?;
+        match (self.read_segments(listing, sink), damage) {
+            // The segments do not replace what that snapshot held.
+            (Err(ReadError::Damaged(_)), Some(damage)) => Err(ReadError::Damaged(damage)),
+            (result, _) => result,
+        }
+    }
+
+    fn read_segments(&mut self, listing: &Listing, sink: &mut Sink) -> Result<(), ReadError> {
         let after_snapshot = self.next_position;
         let segments = &listing.segments;
         for (index, first) in segments.iter().enumerate() {
@@ -297,19 +308,20 @@ impl Reading<'_> {
         if self.next_position < after_snapshot {
             let segments = std::mem::take(&mut self.plan.segments);
             self.plan.obsolete.extend(segments.into_iter().map(segment_name));
+            self.plan.unsynced.clear();
             self.plan.newest = None;
             self.next_position = after_snapshot;
         }
         Ok(())
     }
 
-    /// Passes the pieces of the newest good snapshot to `sink`. Without one that the segments can
-    /// continue, the first damage is the error.
+    /// Passes the pieces of the newest good snapshot to `sink`. Returns the first damage of a newer
+    /// one. Without one that the segments can continue, that is the error.
     fn read_newest_snapshot(
         &mut self,
         listing: &Listing,
         sink: &mut Sink,
-    ) -> Result<(), ReadError> {
+    ) -> Result<Option<DamagedFile>, ReadError> {
         let oldest = listing.segments.first().copied();
         let is_continued = |position: u64| oldest.is_none_or(|first| first <= position + 1);
         let mut damage = None;
@@ -342,9 +354,10 @@ impl Reading<'_> {
         }
         match damage {
             // All records are still there, from the first on.
-            Some(_) if self.plan.snapshot.is_some() || oldest == Some(1) => Ok(()),
-            Some(damage) => Err(ReadError::Damaged(damage)),
-            None => Ok(()),
+            Some(damage) if self.plan.snapshot.is_none() && oldest != Some(1) => {
+                Err(ReadError::Damaged(damage))
+            }
+            damage => Ok(damage),
         }
     }
 
@@ -403,6 +416,10 @@ impl Reading<'_> {
             (tail, _) if self.is_lossy => {
                 log::warn!("journal cut: the machine stopped file={name} offset={end} {tail:?}");
             }
+            // No record is missing: these bytes are of one that was refused, or damage of unused space.
+            (Tail::Torn(count), Some(next)) if next == self.next_position => {
+                log::warn!("journal: bytes without use file={name} offset={end} bytes={count}");
+            }
             (Tail::Torn(_), Some(_)) => {
                 return Err(damaged(&name, end, "a damaged record, and later records".into()));
             }
@@ -420,7 +437,9 @@ impl Reading<'_> {
             return Err(damaged(name, 0, "a file of another journal".into()));
         }
         let is_same_boot = header.boot_id == self.boot_id && self.boot_id != [0; 16];
-        self.is_lossy = header.sync == SyncMode::Os && !is_same_boot;
+        // A start synchronizes all segments before it begins one.
+        let is_synced = self.newest_boot.is_some_and(|boot| boot != header.boot_id);
+        self.is_lossy = header.sync == SyncMode::Os && !is_same_boot && !is_synced;
         self.epoch_due = header.epoch_due;
         Ok(())
     }
@@ -433,6 +452,13 @@ impl Reading<'_> {
             self.plan.obsolete.push(name);
         }
     }
+}
+
+fn newest_boot(files: &Files, listing: &Listing) -> Option<[u8; 16]> {
+    let file = files.read(&segment_name(*listing.segments.last()?)).ok()?;
+    let mut bytes = Vec::new();
+    file.take(FILE_HEADER_BYTES as u64).read_to_end(&mut bytes).ok()?;
+    FileHeader::parse(&bytes).ok().map(|header| header.boot_id)
 }
 
 fn damaged(name: &str, offset: u64, reason: String) -> ReadError {

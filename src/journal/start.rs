@@ -121,13 +121,18 @@ impl Recovered {
         create_segment(storage, &header, length, &records, true).map(Some)
     }
 
-    /// Cuts the newest segment after its last record, without a copy: that needs no space.
+    /// Cuts the newest segment after its last record, without a copy: that needs no space. What was
+    /// read is written again, since the disk may not have it after a failed `fdatasync`.
     fn cut_newest(&self) -> Result<(), JournalError> {
         let Some((header, bytes)) = &self.plan.newest else { return Ok(()) };
         let name = segment_name(header.position);
         let mut file = self.opened.files.open(&name)?;
-        file.cut(bytes.len() as u64)
-            .and_then(|()| file.sync())
+        let mut cut = || {
+            file.write_at(bytes, 0)?;
+            file.cut(bytes.len() as u64)?;
+            file.sync()
+        };
+        cut()
             .map_err(|error| JournalError::io("cut", &self.opened.files.path().join(&name), &error))
     }
 

@@ -18,8 +18,9 @@ pub(super) enum Job {
     BeginSnapshot(FileHeader),
     /// Appends a piece. The result is [`Done::SnapshotWritten`].
     AppendPiece(Vec<u8>),
-    /// Completes the snapshot, and removes these files. The result is [`Done::SnapshotFinished`].
-    FinishSnapshot(Vec<String>),
+    /// Completes the snapshot once the disk has the files `before`, and removes the files
+    /// `obsolete`. The result is [`Done::SnapshotFinished`].
+    FinishSnapshot { before: Vec<String>, obsolete: Vec<String> },
     /// Removes the incomplete snapshot. Without result.
     AbandonSnapshot,
 }
@@ -83,7 +84,7 @@ impl Worker {
                 }
                 Done::SnapshotWritten(result, bytes)
             }
-            Job::FinishSnapshot(obsolete) => self.finish(&obsolete),
+            Job::FinishSnapshot { before, obsolete } => self.finish(&before, &obsolete),
             Job::AbandonSnapshot => {
                 self.abandon();
                 return None;
@@ -91,9 +92,15 @@ impl Worker {
         })
     }
 
-    fn finish(&mut self, obsolete: &[String]) -> Done {
+    fn finish(&mut self, before: &[String], obsolete: &[String]) -> Done {
         let snapshot = self.snapshot.take().expect("the end belongs to a snapshot");
-        let result = snapshot.finish();
+        let result = match self.synchronize(before) {
+            Ok(()) => snapshot.finish(),
+            Err(error) => {
+                snapshot.abandon();
+                Err(error.into())
+            }
+        };
         let mut removed = Ok(());
         if result.is_ok() {
             for name in obsolete {
@@ -101,6 +108,13 @@ impl Worker {
             }
         }
         Done::SnapshotFinished(result, removed)
+    }
+
+    fn synchronize(&self, files: &[String]) -> io::Result<()> {
+        for name in files {
+            self.storage.open(name)?.sync()?;
+        }
+        if files.is_empty() { Ok(()) } else { self.storage.sync_names() }
     }
 
     fn abandon(&mut self) {
