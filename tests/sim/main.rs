@@ -12,6 +12,7 @@ mod crash;
 mod delivery;
 mod follower;
 mod log;
+mod machine;
 mod message;
 mod model;
 mod pair_names;
@@ -20,6 +21,7 @@ mod plan;
 mod proposals;
 mod reads;
 mod record;
+mod sectors;
 mod seeds;
 mod shared_state;
 mod snapshot;
@@ -157,6 +159,10 @@ fn run(seed: u64, notes: Trace) -> Record {
     let mut world = World::new(Random::new(seed), Record::new(notes));
     world.run();
     world.record.tally.add_all(&world.model.tally);
+    if let Some(machine) = world.machine() {
+        let counts = std::mem::take(&mut machine.tally);
+        counts.into_iter().for_each(|what| world.record.tally.count(what));
+    }
     world.record
 }
 
