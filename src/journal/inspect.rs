@@ -141,8 +141,11 @@ fn segment_summary(
     Ok(Some(summary))
 }
 
-/// Opens a file. Returns it with its size.
-fn open(files: &Files, name: &str) -> Result<Option<(Box<dyn Read>, u64)>, JournalError> {
+/// A file with its size.
+type Opened = (Box<dyn Read>, u64);
+
+/// Opens a file. `None` if it does not exist.
+fn open(files: &Files, name: &str) -> Result<Option<Opened>, JournalError> {
     let opened = files.read(name).and_then(|file| Ok((file, files.storage().length(name)?)));
     match opened {
         Ok(opened) => Ok(Some(opened)),

@@ -240,7 +240,7 @@ pub(super) fn read_journal(
         files,
         boot_id,
         plan: Plan { obsolete: listing.leftovers.clone(), ..Plan::default() },
-        newest_boot: newest_boot(files, &listing),
+        newest: newest_header(files, &listing),
         is_lossy: false,
         epoch_due: 0,
         next_position: 1,
@@ -262,8 +262,8 @@ struct Reading<'a> {
     files: &'a Files,
     boot_id: [u8; 16],
     plan: Plan,
-    /// Boot under which the newest segment was begun. `None` if that is not known.
-    newest_boot: Option<[u8; 16]>,
+    /// Header of the newest segment. `None` if it cannot be read.
+    newest: Option<FileHeader>,
     /// The files were written under another boot, and not synchronized: the log may end earlier
     /// than it did.
     is_lossy: bool,
@@ -416,7 +416,8 @@ impl Reading<'_> {
             (tail, _) if self.is_lossy => {
                 log::warn!("journal cut: the machine stopped file={name} offset={end} {tail:?}");
             }
-            // No record is missing: these bytes are of one that was refused, or damage of unused space.
+            // No record is missing: these bytes are damage of unused space, or of a record that was
+            // refused.
             (Tail::Torn(count), Some(next)) if next == self.next_position => {
                 log::warn!("journal: bytes without use file={name} offset={end} bytes={count}");
             }
@@ -437,8 +438,10 @@ impl Reading<'_> {
             return Err(damaged(name, 0, "a file of another journal".into()));
         }
         let is_same_boot = header.boot_id == self.boot_id && self.boot_id != [0; 16];
-        // A start synchronizes all segments before it begins one.
-        let is_synced = self.newest_boot.is_some_and(|boot| boot != header.boot_id);
+        // A start synchronizes all older segments before it begins one.
+        let is_synced = self.newest.is_some_and(|newest| {
+            newest.boot_id != header.boot_id || newest.sync == SyncMode::Always
+        });
         self.is_lossy = header.sync == SyncMode::Os && !is_same_boot && !is_synced;
         self.epoch_due = header.epoch_due;
         Ok(())
@@ -454,11 +457,11 @@ impl Reading<'_> {
     }
 }
 
-fn newest_boot(files: &Files, listing: &Listing) -> Option<[u8; 16]> {
+fn newest_header(files: &Files, listing: &Listing) -> Option<FileHeader> {
     let file = files.read(&segment_name(*listing.segments.last()?)).ok()?;
     let mut bytes = Vec::new();
     file.take(FILE_HEADER_BYTES as u64).read_to_end(&mut bytes).ok()?;
-    FileHeader::parse(&bytes).ok().map(|header| header.boot_id)
+    FileHeader::parse(&bytes).ok()
 }
 
 fn damaged(name: &str, offset: u64, reason: String) -> ReadError {
