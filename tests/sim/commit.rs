@@ -33,8 +33,8 @@ impl World {
         }
     }
 
-    /// Appends a record with the proposals and applies it, or the disk is full. Returns false if the
-    /// disk has failed, and another process has started.
+    /// Appends a record with the proposals and applies it, or the disk is full. Returns false if
+    /// the disk has failed, and another process has started.
     pub(crate) fn commit(&mut self) -> bool {
         if self.log.is_none() {
             return true;

@@ -131,8 +131,8 @@ impl World {
         self.restart(&proposals, false);
     }
 
-    /// The process ends, and another one recovers the hub. The proposals are in the log or not: they
-    /// may have been written, with an outcome that is unknown.
+    /// The process ends, and another one recovers the hub. The proposals are in the log or not:
+    /// they may have been written, with an outcome that is unknown.
     pub(crate) fn restart(&mut self, proposals: &Proposals, are_written: bool) {
         let away_ms = self.random.pick(&[0, 0, 30, 2_000, 80_000]);
         let contents = self.crash_machine(proposals, are_written);

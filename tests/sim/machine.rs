@@ -76,7 +76,7 @@ pub(crate) struct Machine {
     /// Position of the snapshot that is being written.
     begun: Option<u64>,
     pub(crate) tally: Vec<&'static str>,
-    /// The power failed when not all was synchronized, by the mode of the journal.
+    /// The power failed, and not all records were synchronized.
     is_lossy: bool,
 }
 
@@ -189,7 +189,7 @@ impl Machine {
 
 /// The running process.
 impl Machine {
-    fn journal(&self) -> &Journal {
+    pub(crate) fn journal(&self) -> &Journal {
         &self.journal.as_ref().expect("the process runs").0
     }
 
@@ -295,7 +295,7 @@ impl Machine {
     /// what the start after that reads, which holds all acknowledged records.
     pub(crate) fn crash(&mut self, crash: Crash) -> Contents {
         self.end_process(crash);
-        let mut contents = self.check_contents(crash);
+        let mut contents = self.check_contents();
         self.check_flips(&contents);
         loop {
             let is_interrupted =
@@ -304,8 +304,7 @@ impl Machine {
                 self.disk.die_after(1 + self.random.below(25));
             }
             let faults = self.disk.faults();
-            if is_interrupted || faults.fails > 0 {
-                // It does not start on a disk that fails, and on one that dies it has not started.
+            if is_interrupted {
                 self.disk.set_faults(Faults { fails: 20, ..faults });
             }
             let started = self.start(&self.disk, &contents);
@@ -322,7 +321,7 @@ impl Machine {
                     self.disk.set_faults(Faults::default());
                     let crash = self.draw_crash();
                     self.lose(crash);
-                    contents = self.check_contents(crash);
+                    contents = self.check_contents();
                 }
             }
         }
@@ -344,8 +343,11 @@ impl Machine {
 
     /// Returns a way to crash that records survive.
     pub(crate) fn draw_crash(&mut self) -> Crash {
-        let may_lose = self.plan.sync == SyncMode::Always;
-        if may_lose && self.random.once_in(2) { Crash::PowerLoss } else { Crash::Kill }
+        if !self.may_lose_records() && self.random.once_in(2) {
+            Crash::PowerLoss
+        } else {
+            Crash::Kill
+        }
     }
 
     /// Jobs may be under way, and none, some or all of their calls had an effect.
@@ -373,7 +375,7 @@ impl Machine {
             Crash::PowerLoss => {
                 self.disk.lose_power();
                 self.boots = self.boots.checked_add(1).expect("few boots");
-                self.is_lossy |= self.plan.sync == SyncMode::Os;
+                self.is_lossy |= self.may_lose_records();
             }
         }
     }
@@ -384,7 +386,7 @@ impl Machine {
     }
 
     /// Claims that the disk has all acknowledged records, and only those that were written.
-    fn check_contents(&self, crash: Crash) -> Contents {
+    fn check_contents(&self) -> Contents {
         let contents = self.contents();
         let from = contents.snapshot as usize;
         for (index, entry) in contents.entries.iter().enumerate() {
@@ -395,11 +397,10 @@ impl Machine {
         }
         let (acknowledged, end) = (self.entries.len(), contents.position as usize);
         assert!(end <= acknowledged + usize::from(self.in_flight.is_some()), "{end} is too many");
-        let may_lose = self.plan.sync == SyncMode::Os && crash == Crash::PowerLoss;
         if self.is_lossy {
             assert!(contents.needs_new_epoch, "records may be lost");
         } else {
-            assert!(!may_lose && !contents.needs_new_epoch, "nothing is lost");
+            assert!(!contents.needs_new_epoch, "nothing is lost");
             assert!(end >= acknowledged, "{end} of {acknowledged} records are there");
             assert!(contents.snapshot >= self.snapshot, "the complete snapshot is there");
         }
@@ -481,12 +482,13 @@ impl Machine {
                     // The machine may have stopped before the disk had all of this file.
                     let is_newest = disk.list().iter().rfind(|it| is_segment(it)) == Some(&name);
                     let is_header = offset < FILE_HEADER_BYTES;
-                    assert!(is_newest && is_header && self.plan.sync == SyncMode::Os, "{name}");
+                    let is_unsynced = self.may_lose_records();
+                    assert!(is_newest && is_header && is_unsynced, "{name} at {offset}");
                     assert!(found.needs_new_epoch, "records are lost: {name} at {offset}");
                     self.count("bit flipped in the newest header");
                 }
                 Err(JournalError(line)) => {
-                    self.check_repair(&disk, (&name, offset), &line, contents)
+                    self.check_repair(&disk, (&name, offset), &line, contents);
                 }
             }
         }
@@ -571,9 +573,7 @@ impl Contents {
         for piece in &self.pieces {
             recovery.load_piece(piece)?;
         }
-        let mut record = self.snapshot;
-        for entry in &self.entries {
-            record += 1;
+        for (record, entry) in (self.snapshot + 1..).zip(&self.entries) {
             let now = Now { mono: Millis(entry.mono_ms), unix_ms: entry.unix_ms };
             let position = |index| command_position(record, index);
             recovery.apply_record(now, &entry.commands, position)?;

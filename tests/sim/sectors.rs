@@ -49,8 +49,6 @@ struct State {
     /// Calls until the process dies. `None` for never.
     calls_left: Option<u64>,
     random: Random,
-    /// A call has failed, or found the disk full, since this was looked at.
-    had_trouble: bool,
 }
 
 #[derive(Clone, Default)]
@@ -112,7 +110,6 @@ impl Disk {
             changes: Vec::new(),
             calls_left: None,
             random,
-            had_trouble: false,
         })))
     }
 
@@ -133,11 +130,6 @@ impl Disk {
 
     pub(crate) fn faults(&self) -> Faults {
         self.state().faults
-    }
-
-    /// Returns whether a call has failed, or found the disk full, since the last call of this.
-    pub(crate) fn take_trouble(&self) -> bool {
-        std::mem::take(&mut self.state().had_trouble)
     }
 
     /// After this many calls, all fail and have no effect: the process is dead.
@@ -229,14 +221,7 @@ impl State {
     }
 
     fn fails(&mut self) -> bool {
-        let fails = self.faults.fails > 0 && self.random.once_in(self.faults.fails);
-        self.had_trouble |= fails;
-        fails
-    }
-
-    fn is_full(&mut self) -> bool {
-        self.had_trouble |= self.faults.is_full;
-        self.faults.is_full
+        self.faults.fails > 0 && self.random.once_in(self.faults.fails)
     }
 
     fn find(&self, name: &str) -> io::Result<u64> {
@@ -392,7 +377,7 @@ impl Storage for Disk {
             its.space = 0;
             file
         } else {
-            if state.is_full() {
+            if state.faults.is_full {
                 return Err(full());
             }
             let file = state.next_file;
@@ -467,7 +452,7 @@ impl StoredFile for OpenFile {
             let sector_bytes = state.traits.sector_bytes;
             let part = if state.call()? && !state.fails() {
                 let end = offset + bytes.len();
-                if end <= file.space || state.traits.allocates_late || !state.is_full() {
+                if end <= file.space || state.traits.allocates_late || !state.faults.is_full {
                     file.write(bytes, offset, sector_bytes);
                     return Ok(());
                 }
@@ -488,7 +473,7 @@ impl StoredFile for OpenFile {
                 return Err(broken());
             }
             let grows = file.bytes.len() > file.synced.len();
-            let is_full = state.traits.allocates_late && grows && state.is_full();
+            let is_full = state.traits.allocates_late && grows && state.faults.is_full;
             if is_full || state.fails() {
                 file.fail_sync(sector_bytes, &mut state.random);
                 return Err(if is_full { full() } else { broken() });
@@ -503,7 +488,7 @@ impl StoredFile for OpenFile {
         self.with(|state, file| {
             state.whole_call()?;
             if state.traits.reserves && length > file.bytes.len() {
-                if state.is_full() {
+                if state.faults.is_full {
                     return Err(full());
                 }
                 file.resize(length, state.traits.sector_bytes);
