@@ -35,8 +35,8 @@ impl SteppedHelper {
         !self.0.borrow().jobs.is_empty()
     }
 
-    /// Does the next job, if there is one, which takes this time. Returns whether it has a result: then the thread of a
-    /// real helper wakes the loop.
+    /// Does the next job, if there is one, which takes this time. Returns whether it has a result:
+    /// then the thread of a real helper wakes the loop.
     #[must_use]
     pub fn step(&self, took: Duration) -> bool {
         let steps = &mut *self.0.borrow_mut();
