@@ -19,7 +19,6 @@ mod json;
 mod params;
 mod payload;
 mod phase;
-mod preconditions;
 mod proposed;
 mod rate_limit;
 mod read;

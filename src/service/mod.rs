@@ -5,7 +5,6 @@
 
 mod acceptor;
 mod barriers;
-mod behind;
 mod budget;
 mod client;
 mod client_io;
