@@ -164,7 +164,9 @@ impl Nodes {
     /// Returns another node that lives, if there is one: the one with the lowest number.
     pub(super) fn heir(&self) -> Option<u64> {
         let mut nodes = self.table.iter();
-        nodes.find(|(number, node)| **number != self.own && node.unseen < 2).map(|(number, _)| *number)
+        nodes
+            .find(|(number, node)| **number != self.own && node.unseen < 2)
+            .map(|(number, _)| *number)
     }
 
     /// Counts an own heartbeat. Returns the nodes that are dead since.
