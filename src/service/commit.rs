@@ -16,7 +16,7 @@ use super::commits::{
 use super::http::Pause;
 use super::listener::Listener;
 use super::service::Service;
-use crate::api::{Error, Responder};
+use crate::api::{Behind, Error, Responder};
 use crate::http::Persistence;
 use crate::hub::{Applied, Command, Key, LogHealth, Millis, Proposals};
 use crate::log::{Event, Log, Outcome};
@@ -178,12 +178,7 @@ impl<L: Listener> Service<L> {
         hub.take_proposals(commits.record_commands_max, &mut proposals);
         log.append(io.now.mono.0, io.now.unix_ms, proposals.bytes());
         let (waiting, waiting_since) = commits.take_waiting(proposals.count());
-        commits.record = Some(PendingRecord {
-            proposals,
-            waiting,
-            waiting_since,
-            now: io.now,
-        });
+        commits.record = Some(PendingRecord { proposals, waiting, waiting_since, now: io.now });
         true
     }
 
@@ -233,7 +228,8 @@ impl<L: Listener> Service<L> {
         decoder.set_position(record.offset);
         let mut responses = Responses::default();
         loop {
-            record.answered += responses.push_due(self, &record.waiting[record.answered..], record.index);
+            record.answered +=
+                responses.push_due(self, &record.waiting[record.answered..], record.index);
             record.offset = decoder.position();
             if record.is_applied() || !self.io.clients.budget.has_commit_budget() {
                 break;
@@ -267,7 +263,7 @@ impl<L: Listener> Service<L> {
                     }
                     WaitingResponse::Ending(..)
                     | WaitingResponse::Ready(..)
-                    | WaitingResponse::Retry => {}
+                    | WaitingResponse::Retry(_) => {}
                 }
             }
             record.index += 1;
@@ -354,7 +350,7 @@ impl<L: Listener> Service<L> {
                     self.io.response.extend_from_slice(&bytes);
                     responses.persistence = persistence;
                 }
-                WaitingResponse::Retry => self.mark_retry(call.client),
+                WaitingResponse::Retry(waited) => self.mark_retry(call.client, waited),
             }
         }
         let next = self.commits.waiting.first().map(|call| call.client);
@@ -407,14 +403,14 @@ impl<L: Listener> Service<L> {
     }
 
     /// Makes the call again that has waited since this process was behind.
-    pub(super) fn retry(&mut self, key: Key) {
-        self.mark_retry(key);
+    pub(super) fn retry(&mut self, key: Key, waited: Behind) {
+        self.mark_retry(key, waited);
         self.end_wait(key, Persistence::Persistent, true);
     }
 
-    fn mark_retry(&mut self, key: Key) {
+    fn mark_retry(&mut self, key: Key, waited: Behind) {
         if let Some(client) = self.io.clients.get_mut(key) {
-            client.is_retry = true;
+            client.waited = Some(waited);
         }
     }
 
@@ -499,9 +495,9 @@ impl Responses {
                     service.io.response.extend_from_slice(bytes);
                     self.persistence = *persistence;
                 }
-                WaitingResponse::Retry => {
+                WaitingResponse::Retry(waited) => {
                     self.begin(service, call.client);
-                    service.mark_retry(call.client);
+                    service.mark_retry(call.client, *waited);
                 }
             }
             count += 1;
