@@ -3,8 +3,8 @@
 //!
 //! From the bottom: `random`; `http`, `sse` and `ws` are formats, `incoming` cuts a connection into
 //! them; `message`, `text`, `reader` and `session` are what `ledger` judges, with `channel` for its
-//! memory and `answers` for reads; `process` has servers as child processes. Nothing here depends
-//! on the server's code.
+//! memory and `answers` for reads; `process` has servers as child processes, and `redis` real
+//! Redis servers. Nothing here depends on the server's code.
 
 pub mod answers;
 pub mod channel;
@@ -18,6 +18,7 @@ pub mod message;
 pub mod process;
 pub mod random;
 pub mod reader;
+pub mod redis;
 pub mod session;
 pub mod sse;
 pub mod text;
