@@ -269,7 +269,7 @@ impl Api {
             Ok(Executed::Behind(behind)) => Handled::Behind(behind),
             Ok(Executed::Proposed) => Handled::Proposed(Responder::of_request(call, options)),
             Err(Error::ConnectionEnding(_)) if context.hub.is_clustered() => {
-                Handled::Behind(Behind::Proposals)
+                Handled::Behind(Behind::End)
             }
             Err(Error::ConnectionEnding(session)) => {
                 Handled::Proposed(Responder::of_request(call, options).awaiting_end(session))
@@ -296,7 +296,7 @@ impl Api {
         if parameters.body == Body::Multipart {
             return Err(Error::UnsupportedMediaType);
         }
-        if call.is_rate_limited() && self.rate_limit.is_some() && !context.is_retry {
+        if call.is_rate_limited() && self.rate_limit.is_some() && context.waited.is_none() {
             let address = self.config.proxies.client_addr(context.source, request);
             self.check_rate(context.now, address)?;
         }

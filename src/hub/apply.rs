@@ -30,6 +30,7 @@ impl Hub {
         command: &Command<'_>,
     ) -> Result<Applied, Error> {
         self.position = position;
+        self.sessions.log_position = position;
         if !self.may_apply(command) {
             let result = Err(Error::NotJoined);
             if self.is_own_record() {
@@ -64,8 +65,8 @@ impl Hub {
                 Ok(self.apply_heartbeat(position, hash, readers))
             }
             Command::Hold { session, ref polls } => self.apply_hold(present, session, polls),
-            Command::Release { session, decided_ms } => {
-                self.apply_release(now, present, session, decided_ms)
+            Command::Release { session, decided_ms, closed_position } => {
+                self.apply_release(now, present, session, decided_ms, closed_position)
             }
             Command::Bury { node, sequence } => Ok(self.apply_bury(present, node, sequence)),
             Command::Part { heir } => Ok(self.apply_part(present, heir)),

@@ -180,16 +180,26 @@ impl Hub {
         if !self.is_logged() {
             self.end_session(now, session, reason, None);
         } else if !self.sessions[session].local.is_ending {
-            match (&self.nodes, reason) {
-                (Some(nodes), Reason::Timeout) => {
-                    let decided_ms = nodes.log_time_ms(now.mono.0);
-                    let number = self.sessions[session].number;
-                    self.propose(&Command::Release { session: number, decided_ms });
-                    self.sessions.local_mut(session).is_ending = true;
-                }
-                _ => self.propose_end(session, reason, None),
-            }
+            self.propose_end(session, reason, None);
         }
+    }
+
+    /// Ends a session of whose client nothing was heard, or proposes it. In a cluster, the client
+    /// may have gone on at another node, so this one only releases the session.
+    pub(super) fn end_silent(&mut self, now: Now, session: u32, reason: Reason) {
+        let Some(nodes) = &self.nodes else { return self.end_or_propose(now, session, reason) };
+        let found = &self.sessions[session];
+        if found.local.is_ending {
+            return;
+        }
+        let is_closed = reason == Reason::Closed;
+        let command = Command::Release {
+            session: found.number,
+            decided_ms: nodes.log_time_ms(now.mono.0),
+            closed_position: is_closed.then_some(found.local.heard_position),
+        };
+        self.propose(&command);
+        self.sessions.local_mut(session).is_ending = true;
     }
 
     fn propose_end(&mut self, session: u32, reason: Reason, text: Option<&str>) {

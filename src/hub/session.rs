@@ -66,6 +66,9 @@ pub(super) struct SessionLocal {
     pub(super) readers: Vec<Key>,
     /// Time of the last successful call, or of the last end of a reader.
     pub(super) last_alive: Millis,
+    /// Position in the log of the last command that was applied before `last_alive`. So nodes of a
+    /// cluster find out which of them has heard of the session later, without clocks.
+    pub(super) heard_position: u64,
     /// Time at which the session ends because a reader was closed, unless a call is made before.
     pub(super) closes_at: Option<Millis>,
     /// Never later than [`SessionLocal::ends_at`]. May be unset while that is `None`.
@@ -83,6 +86,7 @@ impl Session {
         let local = SessionLocal {
             readers: Vec::new(),
             last_alive: now,
+            heard_position: 0,
             closes_at: None,
             timer: None,
             proposed: 0,

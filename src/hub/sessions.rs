@@ -10,6 +10,7 @@ use super::message::Reason;
 use super::paged_slab::PagedSlab;
 use super::session::{Credentials, SESSION_BYTES, Session, SessionLocal};
 use super::shrink::shrink;
+use super::slab::Key;
 use super::time::{Millis, whole_ms};
 use super::timers::{TimerKey, Timers};
 
@@ -20,6 +21,8 @@ pub(super) struct Sessions {
     by_number: HashMap<u64, u32>,
     /// Number of the newest session, even if it has ended; 0 if there was none.
     last_number: u64,
+    /// Position of the last command that was applied.
+    pub(super) log_position: u64,
 
     // Settings.
     timeout_ms: u64,
@@ -43,6 +46,7 @@ impl Sessions {
             slab: PagedSlab::new(),
             by_number: HashMap::new(),
             last_number,
+            log_position: 0,
             timeout_ms: whole_ms(config.connection_timeout),
             close_grace_ms: whole_ms(config.close_grace),
         }
@@ -236,6 +240,14 @@ impl Sessions {
     /// Records a successful call of a session.
     pub(super) fn touch(&mut self, index: u32, now: Millis, timers: &mut Timers) {
         self.slab[index].local.touch(now);
+        self.slab[index].local.heard_position = self.log_position;
+        self.arm_timer(index, timers);
+    }
+
+    /// Records that a reader of a session ended.
+    pub(super) fn end_reader(&mut self, index: u32, key: Key, now: Millis, timers: &mut Timers) {
+        self.slab[index].local.remove_reader(key, now);
+        self.slab[index].local.heard_position = self.log_position;
         self.arm_timer(index, timers);
     }
 
@@ -244,6 +256,7 @@ impl Sessions {
     pub(super) fn hear(&mut self, index: u32, present: Millis, timers: &mut Timers) {
         let local = &mut self.slab[index].local;
         local.last_alive = local.last_alive.max(present);
+        local.heard_position = self.log_position;
         self.arm_timer(index, timers);
     }
 
@@ -298,6 +311,25 @@ impl Sessions {
         local.closes_at = Some(local.closes_at.map_or(at, |earlier| earlier.min(at)));
         self.arm_timer(index, timers);
         true
+    }
+
+    /// Ends the grace period of a session whose reader was closed at another node, which had applied
+    /// the log up to this position, if its client was not heard from here since.
+    pub(super) fn close_silent(
+        &mut self,
+        index: u32,
+        closed_position: u64,
+        present: Millis,
+        timers: &mut Timers,
+    ) {
+        let local = &mut self.slab[index].local;
+        let is_silent = local.readers.is_empty()
+            && local.proposed == 0
+            && local.heard_position < closed_position;
+        if local.is_held && is_silent {
+            (local.heard_position, local.closes_at) = (closed_position, Some(present));
+            self.arm_timer(index, timers);
+        }
     }
 
     /// Arms the timer that a session needs.

@@ -16,7 +16,7 @@ use super::commits::{
 use super::http::Pause;
 use super::listener::Listener;
 use super::service::Service;
-use crate::api::{Error, Responder};
+use crate::api::{Behind, Error, Responder};
 use crate::http::Persistence;
 use crate::hub::{Applied, Command, Key, LogHealth, Millis, Proposals};
 use crate::log::{Event, Log, Outcome};
@@ -263,7 +263,7 @@ impl<L: Listener> Service<L> {
                     }
                     WaitingResponse::Ending(..)
                     | WaitingResponse::Ready(..)
-                    | WaitingResponse::Retry => {}
+                    | WaitingResponse::Retry(_) => {}
                 }
             }
             record.index += 1;
@@ -350,7 +350,7 @@ impl<L: Listener> Service<L> {
                     self.io.response.extend_from_slice(&bytes);
                     responses.persistence = persistence;
                 }
-                WaitingResponse::Retry => self.mark_retry(call.client),
+                WaitingResponse::Retry(waited) => self.mark_retry(call.client, waited),
             }
         }
         let next = self.commits.waiting.first().map(|call| call.client);
@@ -403,14 +403,14 @@ impl<L: Listener> Service<L> {
     }
 
     /// Makes the call again that has waited since this process was behind.
-    pub(super) fn retry(&mut self, key: Key) {
-        self.mark_retry(key);
+    pub(super) fn retry(&mut self, key: Key, waited: Behind) {
+        self.mark_retry(key, waited);
         self.end_wait(key, Persistence::Persistent, true);
     }
 
-    fn mark_retry(&mut self, key: Key) {
+    fn mark_retry(&mut self, key: Key, waited: Behind) {
         if let Some(client) = self.io.clients.get_mut(key) {
-            client.is_retry = true;
+            client.waited = Some(waited);
         }
     }
 
@@ -495,9 +495,9 @@ impl Responses {
                     service.io.response.extend_from_slice(bytes);
                     self.persistence = *persistence;
                 }
-                WaitingResponse::Retry => {
+                WaitingResponse::Retry(waited) => {
                     self.begin(service, call.client);
-                    service.mark_retry(call.client);
+                    service.mark_retry(call.client, *waited);
                 }
             }
             count += 1;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::barriers::Barriers;
 use super::commit_delay::CommitDelay;
-use crate::api::Responder;
+use crate::api::{Behind, Responder};
 use crate::http::Persistence;
 use crate::hub::{Hub, Key, Millis, Now, Proposals};
 use crate::log::Log;
@@ -66,8 +66,8 @@ pub(super) enum WaitingResponse {
     Ending(u64, Responder),
     /// A response that waits for those before it.
     Ready(Vec<u8>, Persistence),
-    /// The call is made again.
-    Retry,
+    /// The call is made again, after it has waited for this.
+    Retry(Behind),
 }
 
 /// A record that was appended, until the log has it.
@@ -243,7 +243,7 @@ impl WaitingCall {
                 responder.memory()
             }
             WaitingResponse::Ready(bytes, _) => bytes.capacity(),
-            WaitingResponse::Retry => 0,
+            WaitingResponse::Retry(_) => 0,
         }
     }
 }
