@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use super::behind::{Behind, check_joined};
+use super::behind::Behind;
 use super::calls::{Action, Call, Context, Executed, Settings};
 use super::client_addr::SourceKey;
 use super::config::Config;
@@ -234,7 +234,7 @@ impl Api {
         self.json.clear();
         let checked =
             callback.and(parsed).and_then(|()| self.check(context, &parameters, call, request));
-        let checked = checked.and_then(|()| check_joined(context, call));
+        let checked = checked.and_then(|()| context.check_joined(call));
         if checked.is_ok()
             && let Some(behind) = self.find_wait_of_request(context, call, &parameters, request)
         {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::mem;
 
 use super::api::{Api, KEEP_CAPACITY};
-use super::behind::{Behind, check_joined};
+use super::behind::Behind;
 use super::calls::{Action, Call, Context, Executed};
 use super::error::Error;
 use super::frame_fields::{FrameFields, FrameValue};
@@ -130,7 +130,7 @@ impl Api {
         socket: &mut WebSocket<'_>,
     ) -> Result<Executed, Error> {
         let parameters = parse_frame_call(call, frame)?;
-        check_joined(context, call)?;
+        context.check_joined(call)?;
         if let Some(behind) = self.find_wait(context, call, &parameters, Mode::Stream) {
             return Ok(Executed::Behind(behind));
         }

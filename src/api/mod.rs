@@ -19,6 +19,7 @@ mod json;
 mod params;
 mod payload;
 mod phase;
+mod preconditions;
 mod proposed;
 mod rate_limit;
 mod read;

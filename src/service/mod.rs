@@ -5,6 +5,7 @@
 
 mod acceptor;
 mod barriers;
+mod behind;
 mod budget;
 mod client;
 mod client_io;

@@ -1,0 +1,115 @@
+//! Calls for which this process may be behind its cluster.
+//!
+//! A call that was acknowledged by another node may not be applied here yet. So a call that is
+//! answered at once from shared state first waits until everything is applied that was in the log
+//! when it came (a barrier read). A read that waits needs no barrier: it gets what comes. A read
+//! with the credentials of a session that only other nodes hold first makes this node hold it. A
+//! long poll does so too if other nodes hold the session as well: it may supersede one there.
+
+use super::api::Api;
+use super::behind::Behind;
+use super::calls::{Call, Context};
+use super::error::Error;
+use super::params::Parameters;
+use super::read_params::ReadParams;
+use super::transport::Transport;
+use crate::http::Request;
+use crate::hub::{Credentials, Mode, Since, Standing};
+
+impl Context<'_> {
+    /// Checks that this process is in its cluster, if there is one. Before, it knows little.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OverCapacity`].
+    #[inline]
+    pub(super) fn check_joined(&self, call: Call) -> Result<(), Error> {
+        if self.hub.is_joined() || call == Call::Create {
+            return Ok(());
+        }
+        Err(Error::OverCapacity("this node is joining its cluster; retry later"))
+    }
+}
+
+impl Api {
+    /// Returns what a request has to wait for before its call is made.
+    #[inline]
+    pub(super) fn find_wait_of_request(
+        &self,
+        context: &mut Context<'_>,
+        call: Call,
+        parameters: &Parameters<'_>,
+        request: &Request<'_>,
+    ) -> Option<Behind> {
+        if !context.hub.is_clustered() {
+            return None;
+        }
+        let mode = match Transport::from_request(request).ok()? {
+            Some(_) => Mode::Stream,
+            None if parameters.timeout.as_deref() == Some("0") => Mode::Immediate,
+            None => Mode::LongPoll,
+        };
+        self.find_wait(context, call, parameters, mode)
+    }
+
+    /// Returns what a call has to wait for before it is made. `mode` is that of a read. A
+    /// call with bad parameters waits for nothing: it fails.
+    pub(super) fn find_wait(
+        &self,
+        context: &mut Context<'_>,
+        call: Call,
+        parameters: &Parameters<'_>,
+        mode: Mode,
+    ) -> Option<Behind> {
+        if context.waited == Some(Behind::Hold) || !context.hub.is_clustered() {
+            return None;
+        }
+        let credentials = parameters.credentials().ok()?;
+        let standing = credentials.map(|credentials| context.hub.standing(credentials));
+        let barrier = (context.waited != Some(Behind::Barrier)).then_some(Behind::Barrier);
+        match (call, standing, credentials) {
+            (Call::Create | Call::Health, ..) => None,
+            (Call::Members, ..) | (_, Some(Standing::Unknown), _) => barrier,
+            (Call::Write | Call::Introduce | Call::Goodbye, ..) => None,
+            (Call::Read, Some(Standing::Elsewhere), Some(credentials)) => {
+                self.hold(context, parameters, credentials, mode)
+            }
+            (Call::Read, ..) => {
+                let params = ReadParams::parse(parameters, self.poll_timeout_ms).ok()?;
+                let request = params.request(mode, context.token);
+                let is_relative = |since: &Since| !matches!(since, Since::Id(_));
+                let is_answered_at_once = mode != Mode::LongPoll
+                    || context.hub.has_news(context.now, &request)
+                    || (barrier.is_some()
+                        && request.targets.iter().any(|(_, since)| is_relative(since)));
+                match (standing, credentials) {
+                    _ if is_answered_at_once => barrier,
+                    // The poll supersedes one at another node, which reads of it in the log.
+                    (Some(Standing::Shared), Some(credentials)) => {
+                        self.hold(context, parameters, credentials, mode)
+                    }
+                    _ => None,
+                }
+            }
+        }
+    }
+
+    /// Makes this node hold the session of a read. If the log does not respond, the read does not
+    /// wait for it.
+    fn hold(
+        &self,
+        context: &mut Context<'_>,
+        parameters: &Parameters<'_>,
+        credentials: Credentials<'_>,
+        mode: Mode,
+    ) -> Option<Behind> {
+        let params = ReadParams::parse(parameters, self.poll_timeout_ms).ok()?;
+        let names = params.targets.as_slice().iter().map(|(channel, _)| channel.as_str());
+        let polls: Vec<&str> = names.filter(|_| mode == Mode::LongPoll).collect();
+        match context.hub.propose_hold(context.now, credentials, &polls) {
+            Ok(()) => Some(Behind::Hold),
+            // The read itself tells of a wrong secret.
+            Err(_) => None,
+        }
+    }
+}

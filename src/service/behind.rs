@@ -1,0 +1,87 @@
+//! Calls that are made again once this process is not behind the other nodes.
+
+use std::mem;
+
+use super::barriers::PendingBarrier;
+use super::commits::{WaitingCall, WaitingResponse};
+use super::listener::Listener;
+use super::service::Service;
+use crate::api::Behind;
+use crate::hub::Key;
+
+/// Barriers that are under way at once. The calls of further turns share the next one.
+const PENDING_MAX: usize = 4;
+
+impl<L: Listener> Service<L> {
+    /// Adds a call that is made again once this process is no longer behind.
+    pub(super) fn add_behind(&mut self, client: Key, behind: Behind) {
+        let Self { hub, io, commits, .. } = self;
+        match behind {
+            Behind::Barrier => {
+                commits.barriers.waiting_since.get_or_insert(io.now.mono);
+                commits.barriers.waiting.push(client);
+            }
+            Behind::Hold | Behind::End => {
+                let (calls, command) = commits.last_proposals(hub.proposed(), io.now.mono);
+                let response = WaitingResponse::Retry(behind);
+                calls.push(WaitingCall { client, command, response });
+            }
+        }
+    }
+
+    /// Asks the log for its end, for all calls of the turn that wait for it.
+    pub(super) fn begin_barrier(&mut self) {
+        let barriers = &mut self.commits.barriers;
+        let late = barriers.take_late(self.io.now.mono);
+        if !barriers.waiting.is_empty() && barriers.pending.len() < PENDING_MAX {
+            let clients = mem::take(&mut barriers.waiting);
+            let since = barriers.waiting_since.take().unwrap_or(self.io.now.mono);
+            let log = self.commits.log.as_mut().expect("only a cluster has barriers");
+            if log.begin_barrier() {
+                self.commits.barriers.pending.push_back(PendingBarrier {
+                    since,
+                    clients,
+                    joins: false,
+                });
+            } else {
+                self.retry_all(clients, Behind::Barrier);
+            }
+        }
+        // The log would not take a hold either.
+        self.retry_all(late, Behind::Hold);
+    }
+
+    /// Makes the calls again that have waited for the oldest barrier.
+    pub(super) fn end_barrier(&mut self) {
+        if let Some(barrier) = self.commits.barriers.pending.pop_front() {
+            self.retry_all(barrier.clients, Behind::Barrier);
+            if barrier.joins && !self.hub.is_joined() {
+                self.hub.propose_join();
+            }
+        }
+    }
+
+    /// Asks the log for its end, at which this process joins the cluster.
+    pub(super) fn begin_join(&mut self) {
+        let Self { io, commits, .. } = self;
+        if commits.barriers.pending.iter().any(|barrier| barrier.joins) {
+            return;
+        }
+        if let Some(log) = &mut commits.log
+            && log.begin_barrier()
+        {
+            let since = io.now.mono;
+            commits.barriers.pending.push_back(PendingBarrier {
+                since,
+                clients: Vec::new(),
+                joins: true,
+            });
+        }
+    }
+
+    fn retry_all(&mut self, clients: Vec<Key>, waited: Behind) {
+        for client in clients {
+            self.retry(client, waited);
+        }
+    }
+}
