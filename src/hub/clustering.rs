@@ -58,6 +58,12 @@ impl Hub {
         self.nodes.as_ref().map_or(0, Nodes::len)
     }
 
+    /// Returns the numbers of the nodes.
+    #[must_use]
+    pub fn node_numbers(&self) -> Vec<u64> {
+        self.nodes.as_ref().map_or_else(Vec::new, Nodes::numbers)
+    }
+
     /// Returns whether another node had another state after the same records.
     #[must_use]
     pub fn has_diverged(&self) -> bool {
