@@ -295,6 +295,34 @@ fn while_redis_is_stopped_reads_are_answered_and_writes_refused_and_then_all_goe
     assert_eq!(texts.iter().filter(|it| it.contains("goodbye")).count(), 1, "{texts:?}");
 }
 
+/// A read that moves to another node while the log does not respond is a sign of life there.
+#[test]
+fn a_read_that_moves_to_another_node_meanwhile_keeps_its_connection() {
+    let cluster = Cluster::with(Redis::start(), 2, &["--connection-timeout", "3s"]);
+    let [one, other] = &cluster.nodes[..] else { unreachable!("two were started") };
+    let josh = one.introduce("room", "Josh");
+    cluster.redis.signal(Signal::STOP);
+    let immediate = josh.and(&[("channel", "room"), ("from_id", "1"), ("timeout", "0")]);
+    assert_eq!(other.get("/read", &immediate).ok().texts(), ["Josh"]);
+    let mut waiting = other.client();
+    waiting.send_get("/read", &josh.and(&[("channel", "room"), ("from_id", "2")]));
+    until("writes are refused", || {
+        let answer = other.get("/write", &[("channel", "other"), ("message", "never")]);
+        answer.status == 503 && answer.json()["error"] == "over_capacity"
+    });
+    // The read has given up waiting for the log by now.
+    let read = other.get("/read", &immediate).ok();
+    assert_eq!(read.texts(), ["Josh"]);
+    cluster.redis.signal(Signal::CONT);
+    cluster.write_in_time(0, "lobby", "it responds again");
+    // More than twice the timeout.
+    thread::sleep(Duration::from_secs(7));
+    one.write("room", "still here?");
+    let answer = waiting.response().ok();
+    assert_eq!(answer.events(), ["message"], "{answer:?}");
+    other.call_as(&josh, "/write", "room", "yes");
+}
+
 #[test]
 fn a_pause_of_clients_and_a_long_script_pass_unnoticed() {
     let cluster = Cluster::start(2);

@@ -5,8 +5,8 @@
 //! until the nodes agree. Each node vouches: it adds the id of the last record that it has read to
 //! a hash, again and again, so that the others see that it lives. If all nodes of the shared state
 //! vouch, nothing is lost: the one that has read most appends what the log lacks, with the ids that
-//! the records had. If one does not within some seconds, it is unknown what it has told its readers:
-//! so a record with a new epoch is appended too.
+//! the records had. If one node does not vouch within some seconds, it is unknown what it has told
+//! its readers: so a record with a new epoch is appended too.
 //!
 //! The decision is the field `done` of the hash, with the id of the record up to which the log is
 //! whole. Two nodes may decide at once. Then Redis takes each record once, as ids have to rise. A

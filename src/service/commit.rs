@@ -390,12 +390,8 @@ impl<L: Listener> Service<L> {
         if let Some(record) = &mut self.commits.record
             && is_late(record.waiting_since)
         {
-            match self.hub.is_clustered() {
-                true => log::error!("cluster: Redis has not responded for {} s", LATE_MS / 1000),
-                false => {
-                    log::error!("journal: the disk has not responded for {} s", LATE_MS / 1000)
-                }
-            }
+            let log = if self.hub.is_clustered() { "cluster: Redis" } else { "journal: the disk" };
+            log::error!("{log} has not responded for {} s", LATE_MS / 1000);
             record.waiting_since = None;
             let waiting = mem::take(&mut record.waiting);
             if self.commits.log.as_mut().is_some_and(|log| log.withdraw()) {
