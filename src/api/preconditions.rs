@@ -103,6 +103,9 @@ impl Api {
         credentials: Credentials<'_>,
         mode: Mode,
     ) -> Option<Behind> {
+        if mode == Mode::Immediate && !context.hub.is_log_good() {
+            return None;
+        }
         let params = ReadParams::parse(parameters, self.poll_timeout_ms).ok()?;
         let names = params.targets.as_slice().iter().map(|(channel, _)| channel.as_str());
         let polls: Vec<&str> = names.filter(|_| mode == Mode::LongPoll).collect();

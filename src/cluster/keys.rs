@@ -2,6 +2,7 @@
 
 /// Names of the keys.
 pub struct Keys {
+    prefix: String,
     stream: Vec<u8>,
 }
 
@@ -9,7 +10,14 @@ impl Keys {
     /// Makes the names that begin with this prefix.
     #[must_use]
     pub fn new(prefix: &str) -> Self {
-        Self { stream: format!("{{{prefix}}}:log").into_bytes() }
+        let stream = format!("{{{prefix}}}:log").into_bytes();
+        Self { prefix: prefix.to_owned(), stream }
+    }
+
+    /// Key of the vouches under this run id of Redis: a hash.
+    #[must_use]
+    pub fn vouches(&self, run_id: &str) -> Vec<u8> {
+        format!("{{{}}}:vouch:{run_id}", self.prefix).into_bytes()
     }
 
     /// Key of the stream of records.

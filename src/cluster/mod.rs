@@ -9,8 +9,10 @@ mod keys;
 mod resp;
 mod sentinel;
 mod stream_id;
+mod tail;
 mod url;
 mod value;
+mod vouching;
 
 pub use cluster_log::ClusterLog;
 pub use connection::{Connection, Event, Failure, ServerInfo};

@@ -10,6 +10,7 @@ use super::error::Error;
 use super::hub::Hub;
 use super::ids::{Auth, Epoch};
 use super::message::{JsonText, MessageKind, Reason};
+use super::reader::{GapPolicy, ReaderKind};
 use super::session::{Introduced, Session};
 use super::time::{Millis, Now};
 
@@ -266,7 +267,32 @@ impl Hub {
         {
             return;
         }
+        let is_other = self.epoch.as_bytes() != epoch.as_bytes();
         self.begin_numbering(epoch, watermark_hash_key);
+        if is_other {
+            self.reset_readers();
+        }
+    }
+
+    /// Makes the next delivery tell the readers that their ids are of another numbering. Costs
+    /// O(readers).
+    fn reset_readers(&mut self) {
+        for key in self.readers.keys() {
+            let Some(reader) = self.readers.get_mut(key) else { continue };
+            // A long poll without `from_id` has got no id yet, and one from 0 gets all anyway.
+            let has_ids = reader.kind != ReaderKind::LongPoll;
+            for subscription in reader.subscriptions.as_mut_slice() {
+                let is_told = match subscription.gap_policy {
+                    GapPolicy::Report | GapPolicy::Reset => true,
+                    GapPolicy::Ignore => has_ids,
+                    GapPolicy::FullState => false,
+                };
+                if is_told {
+                    subscription.gap_policy = GapPolicy::Reset;
+                    self.channels.mark_dirty(subscription.channel);
+                }
+            }
+        }
     }
 
     /// Arms the timer of a channel for which no command waits any more.

@@ -60,6 +60,12 @@ impl Hub {
         self.nodes.as_ref().map_or(0, Nodes::len)
     }
 
+    /// Returns the numbers of the nodes.
+    #[must_use]
+    pub fn node_numbers(&self) -> Vec<u64> {
+        self.nodes.as_ref().map_or_else(Vec::new, Nodes::numbers)
+    }
+
     /// Returns whether another node had another state after the same records.
     #[must_use]
     pub fn has_diverged(&self) -> bool {
@@ -285,7 +291,7 @@ impl Hub {
     }
 
     /// Proposes to hold all sessions that have a read here. Costs O(sessions).
-    fn propose_holds(&mut self) {
+    pub(super) fn propose_holds(&mut self) {
         for index in 0..self.sessions.index_bound() {
             let Some(session) = self.sessions.get(index) else { continue };
             if !session.local.is_held && !session.local.readers.is_empty() {

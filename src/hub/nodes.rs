@@ -98,6 +98,11 @@ impl Nodes {
         self.origin == self.own
     }
 
+    /// Returns the numbers of the nodes.
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        self.table.keys().copied().collect()
+    }
+
     /// Returns the number of nodes.
     pub(super) fn len(&self) -> usize {
         self.table.len()

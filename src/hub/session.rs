@@ -130,12 +130,14 @@ impl SessionLocal {
     }
 
     /// Returns the time at which the session ends if no call is made. `None` while the session has
-    /// a reader. A call that waits for the log is not answered, so its timeout has not begun.
-    pub(super) fn ends_at(&self, timeout_ms: u64) -> Option<Millis> {
+    /// a reader. A call that waits for the log is not answered, so its timeout has not begun. No
+    /// timeout begins before `heard_until`.
+    pub(super) fn ends_at(&self, timeout_ms: u64, heard_until: Millis) -> Option<Millis> {
         if !self.readers.is_empty() || !self.is_held {
             return None;
         }
-        let times_out_at = (self.proposed == 0).then(|| self.last_alive.after(timeout_ms));
+        let times_out_at =
+            (self.proposed == 0).then(|| self.last_alive.max(heard_until).after(timeout_ms));
         [self.closes_at, times_out_at].into_iter().flatten().min()
     }
 

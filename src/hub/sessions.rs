@@ -24,6 +24,10 @@ pub(super) struct Sessions {
     /// Position of the last command that was applied.
     pub(super) log_position: u64,
 
+    /// No session counts as silent since before this time: until then, clients could not be heard.
+    /// Local state.
+    heard_until: Millis,
+
     // Settings.
     timeout_ms: u64,
     close_grace_ms: u64,
@@ -47,6 +51,7 @@ impl Sessions {
             by_number: HashMap::new(),
             last_number,
             log_position: 0,
+            heard_until: Millis::default(),
             timeout_ms: whole_ms(config.connection_timeout),
             close_grace_ms: whole_ms(config.close_grace),
         }
@@ -237,6 +242,17 @@ impl Sessions {
         &mut self.slab[index].local
     }
 
+    /// Gives all sessions their whole timeout from now on. Costs O(1): their timers are armed again
+    /// when they fire.
+    pub(super) fn hear_all(&mut self, now: Millis) {
+        self.heard_until = self.heard_until.max(now);
+    }
+
+    /// Returns the time of the last [`Sessions::hear_all`].
+    pub(super) fn heard_until(&self) -> Millis {
+        self.heard_until
+    }
+
     /// Records a successful call of a session.
     pub(super) fn touch(&mut self, index: u32, now: Millis, timers: &mut Timers) {
         self.slab[index].local.touch(now);
@@ -335,7 +351,7 @@ impl Sessions {
     /// Arms the timer that a session needs.
     pub(super) fn arm_timer(&mut self, index: u32, timers: &mut Timers) {
         let local = &mut self.slab[index].local;
-        if let Some(at) = local.ends_at(self.timeout_ms) {
+        if let Some(at) = local.ends_at(self.timeout_ms, self.heard_until) {
             timers.arm(&mut local.timer, at, TimerKey::Session(index));
         }
     }
@@ -350,7 +366,7 @@ impl Sessions {
     ) -> Option<Reason> {
         let local = &mut self.slab[index].local;
         local.timer = None;
-        match local.ends_at(self.timeout_ms) {
+        match local.ends_at(self.timeout_ms, self.heard_until) {
             Some(at) if at <= now => {
                 let is_closed = local.closes_at == Some(at);
                 Some(if is_closed { Reason::Closed } else { Reason::Timeout })

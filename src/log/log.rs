@@ -48,6 +48,16 @@ pub trait Log {
         0
     }
 
+    /// Returns whether the log waits for [`Log::set_members`]: all of its records have to be
+    /// applied before.
+    fn wants_members(&self) -> bool {
+        false
+    }
+
+    /// Tells the log the processes that share it, as numbers, and commands in CBOR that begin a new
+    /// numbering of ids, in case that records are lost.
+    fn set_members(&mut self, _members: Vec<u64>, _renumbering: Vec<u8>) {}
+
     /// Asks for the end of the log as it is now. [`Event::Barrier`] comes after all records up to
     /// there. Returns false if this process alone appends records, so that it knows the end.
     fn begin_barrier(&mut self) -> bool {
@@ -93,6 +103,12 @@ pub enum Event {
     Record(SharedRecord),
     /// The oldest barrier that was begun is reached.
     Barrier,
+    /// The log is not the one whose records were applied: this process has to load it from its
+    /// beginning.
+    Diverged,
+    /// The log is of no use until the operator changes something, and was never of use to this
+    /// process.
+    Unusable,
 }
 
 /// A record of a log that several processes share. It holds secrets, so it has no `Debug`.

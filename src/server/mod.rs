@@ -281,7 +281,13 @@ impl Server {
             self.systemd.ping(now);
         }
         if self.service.has_log_failed() && !self.service.is_stopping() {
-            log::error!("stopping: the journal has failed, and what it lacks cannot be kept");
+            log::error!(
+                "stopping: {}",
+                match &self.cluster {
+                    Some(_) => "this process cannot use the log of its cluster",
+                    None => "the journal has failed, and what it lacks cannot be kept",
+                }
+            );
             self.exit_code = ExitCode::FAILURE;
             self.stop();
         }

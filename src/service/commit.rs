@@ -10,9 +10,7 @@ use std::time::Duration;
 use minicbor::Decoder;
 
 use super::client::{AfterResponse, State};
-use super::commits::{
-    ApplyingRecord, LATE_MS, PendingRecord, SLOW_MS, WaitingCall, WaitingResponse,
-};
+use super::commits::{ApplyingRecord, LATE_MS, PendingRecord, WaitingCall, WaitingResponse};
 use super::http::Pause;
 use super::listener::Listener;
 use super::service::Service;
@@ -28,8 +26,8 @@ const RETRY_MS: u64 = 1_000;
 /// Bits of a command's position for its index in the record.
 const INDEX_BITS: u32 = 20;
 
-const FULL: Error = Error::OverCapacity("the disk of the journal is full; retry later");
-const BEHIND: Error = Error::OverCapacity("the journal cannot be written for now; retry later");
+const FULL: Error = Error::OverCapacity("the log is full; retry later");
+const BEHIND: Error = Error::OverCapacity("the log cannot be written for now; retry later");
 
 impl<L: Listener> Service<L> {
     /// Makes changes wait for a log from now on, whose last record is the last one that the hub has
@@ -158,6 +156,7 @@ impl<L: Listener> Service<L> {
                 break;
             }
         }
+        self.tell_members();
         self.begin_barrier();
         self.check_health();
         self.io.log_bytes = self.commits.memory() + self.hub.proposed_bytes();
@@ -194,6 +193,8 @@ impl<L: Listener> Service<L> {
                 Event::Outcome(outcome) => self.on_outcome(outcome),
                 Event::Record(record) => self.begin_shared_record(record),
                 Event::Barrier => self.end_barrier(),
+                Event::Diverged => self.on_diverged(),
+                Event::Unusable => self.commits.has_failed = true,
             }
         }
         has_events
@@ -372,21 +373,25 @@ impl<L: Listener> Service<L> {
         }
     }
 
+    /// Tells the hub how the log responds. Called before the timers of a turn too: they may all
+    /// fire at once, if this process was stopped.
+    #[inline]
+    pub(super) fn update_health(&mut self) -> LogHealth {
+        let health = self.commits.health(self.io.now.mono);
+        self.hub.set_log_health(self.io.now.mono, health);
+        health
+    }
+
     /// Tells the hub how the log responds. Answers the calls of a record that is late.
     fn check_health(&mut self) {
-        let health = match self.commits.lag_ms(self.io.now.mono) {
-            _ if self.commits.has_failed => LogHealth::Stalled,
-            LATE_MS.. => LogHealth::Stalled,
-            SLOW_MS.. => LogHealth::Slow,
-            _ => LogHealth::Good,
-        };
-        self.hub.set_log_health(health);
         let now = self.io.now.mono;
+        let health = self.update_health();
         let is_late = |since: Option<Millis>| since.is_some_and(|at| at.after(LATE_MS) <= now);
         if let Some(record) = &mut self.commits.record
             && is_late(record.waiting_since)
         {
-            log::error!("journal: the disk has not responded for {} s", LATE_MS / 1000);
+            let log = if self.hub.is_clustered() { "cluster: Redis" } else { "journal: the disk" };
+            log::error!("{log} has not responded for {} s", LATE_MS / 1000);
             record.waiting_since = None;
             let waiting = mem::take(&mut record.waiting);
             if self.commits.log.as_mut().is_some_and(|log| log.withdraw()) {

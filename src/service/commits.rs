@@ -7,7 +7,7 @@ use super::barriers::Barriers;
 use super::commit_delay::CommitDelay;
 use crate::api::{Behind, Responder};
 use crate::http::Persistence;
-use crate::hub::{Hub, Key, Millis, Now, Proposals};
+use crate::hub::{Hub, Key, LogHealth, Millis, Now, Proposals};
 use crate::log::Log;
 use crate::metrics::LogGauges;
 
@@ -47,6 +47,9 @@ pub(super) struct Commits {
     pub(super) has_failed: bool,
     /// Time of the next heartbeat in a cluster.
     pub(super) heartbeat_at: Millis,
+    /// Time at which the last record of this process came back. `None` without a cluster, and while
+    /// this process is not in it.
+    pub(super) heard_at: Option<Millis>,
 }
 
 /// A call that waits for the log.
@@ -120,6 +123,7 @@ impl Default for Commits {
             applying: None,
             barriers: Barriers::default(),
             heartbeat_at: Millis(0),
+            heard_at: None,
             delay: CommitDelay::default(),
             spare: Proposals::default(),
             position: 0,
@@ -220,6 +224,19 @@ impl Commits {
     /// Returns the time for which a record has been written.
     pub(super) fn lag_ms(&self, now: Millis) -> u64 {
         self.record.as_ref().map_or(0, |record| now.0 - record.now.mono.0)
+    }
+
+    /// Returns how the log responds.
+    pub(super) fn health(&self, now: Millis) -> LogHealth {
+        // Nothing of this process may be on its way: a log that is full refuses all of it.
+        let is_silent = self.heard_at.is_some_and(|at| at.after(SLOW_MS) <= now);
+        match self.lag_ms(now) {
+            _ if self.has_failed => LogHealth::Stalled,
+            LATE_MS.. => LogHealth::Stalled,
+            SLOW_MS.. => LogHealth::Slow,
+            _ if is_silent => LogHealth::Slow,
+            _ => LogHealth::Good,
+        }
     }
 
     /// Returns the bytes of the record and of waiting calls.

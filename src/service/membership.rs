@@ -2,7 +2,7 @@
 
 use super::listener::Listener;
 use super::service::Service;
-use crate::hub::{HEARTBEAT_MS, SharedSettings};
+use crate::hub::{HEARTBEAT_MS, Hub, SharedSettings};
 use crate::log::Log;
 
 impl<L: Listener> Service<L> {
@@ -35,6 +35,23 @@ impl<L: Listener> Service<L> {
             }
             false => {}
         }
+    }
+
+    /// Tells the log the nodes, if it waits for them. All records have been applied.
+    pub(super) fn tell_members(&mut self) {
+        let Self { hub, io, commits, .. } = self;
+        if let Some(log) = commits.log.as_mut().filter(|log| log.wants_members())
+            && commits.applying.is_none()
+        {
+            log.set_members(hub.node_numbers(), Hub::renumbering(io.api.draw_epoch()));
+        }
+    }
+
+    /// Gives up a state that is not the one of the log.
+    pub(super) fn on_diverged(&mut self) {
+        // A start loads the state of the log.
+        log::error!("cluster: this node has to start again");
+        self.commits.has_failed = true;
     }
 
     /// Stops, since the nodes of the cluster have other settings than this process.

@@ -191,8 +191,8 @@ impl World {
 
     pub(crate) fn set_health(&mut self, health: LogHealth) {
         self.record.step(|| format!("the log is {health:?}"));
-        self.hub.set_log_health(health);
-        self.model.health = health;
+        self.hub.set_log_health(self.now.mono, health);
+        self.model.set_health(health);
     }
 }
 
