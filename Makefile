@@ -16,6 +16,11 @@ BLACK_BOX := $(shell grep -l '^mod common;' tests/*.rs)
 JOURNAL_TESTS := calls connections conversation crowd endings event_streams history hostile http
 JOURNAL_TESTS += limits malformed metrics parameters reading slow stopping story
 JOURNAL_TESTS += transports upgrade websockets
+# Those in which several nodes have to be like one. Of the others with calls, `slow`, `hostile`,
+# `overload` and `metrics` measure one process (memory, descriptors, turns), and `stopping`, `state`
+# and `upgrade` are about its end.
+CLUSTER_TESTS := calls connections crowd endings event_streams files history http jsonp_cors limits
+CLUSTER_TESTS += malformed parameters reading security story transports websockets
 BENCH := bench/target/release/speak-bench
 STRESS := tests/stress/target/release/speak-stress
 SUPPORT := --locked --manifest-path tests/support/Cargo.toml --target-dir target
@@ -47,7 +52,7 @@ test: export SPEAK_TEST_LOGS := $(LOGS)
 
 .PHONY: help run test deps lint check-style audit musl musl-test processors dist sim fuzz fuzz-keep
 .PHONY: fuzz-tools overload stress bench bench-full wrk bench-check bench-musl bench-journal
-.PHONY: bench-tools bench-build journal-test fmt clean
+.PHONY: bench-tools bench-build journal-test cluster-test fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -100,6 +105,9 @@ musl-test: musl ## checks of the static program: size, memory, container; black-
 
 journal-test: ## black-box tests again, with a journal in each server
 	SPEAK_TEST_JOURNAL=always cargo test --locked $(addprefix --test ,$(JOURNAL_TESTS))
+
+cluster-test: ## black-box tests again, each client at a random one of three nodes with one Redis
+	SPEAK_TEST_CLUSTER=3 cargo test --locked $(addprefix --test ,$(CLUSTER_TESTS))
 
 processors: ## builds for i686, aarch64 and riscv64, each tested with a conversation
 	dist/processors.sh

@@ -22,7 +22,7 @@ use super::route::Route;
 use super::shared_reply::MessageCache;
 use super::transport::Stream;
 use crate::http::{Limits, Method, Persistence, Request};
-use crate::hub::{Epoch, Hub, Now, ReaderKey, whole_ms};
+use crate::hub::{Epoch, Hub, Now, ReaderKey, token, whole_ms};
 
 /// Bytes of a body in addition to the message: names and values of the other parameters.
 const BODY_OVERHEAD_BYTES: usize = 4096;
@@ -132,6 +132,17 @@ impl Api {
     /// Sets the time of `Date`. Call at the start of each turn.
     pub fn set_time(&mut self, now: Now) {
         self.writer.set_time(now.unix_ms);
+    }
+
+    /// Draws a name for another numbering of ids.
+    #[must_use]
+    pub fn draw_epoch(&self) -> Epoch {
+        let random_byte = || {
+            let mut byte = [0];
+            (self.settings.random)(&mut byte);
+            byte[0]
+        };
+        Epoch::new(token(random_byte))
     }
 
     /// Sets the name of the numbering of ids.
@@ -269,7 +280,7 @@ impl Api {
             Ok(Executed::Behind(behind)) => Handled::Behind(behind),
             Ok(Executed::Proposed) => Handled::Proposed(Responder::of_request(call, options)),
             Err(Error::ConnectionEnding(_)) if context.hub.is_clustered() => {
-                Handled::Behind(Behind::Proposals)
+                Handled::Behind(Behind::End)
             }
             Err(Error::ConnectionEnding(session)) => {
                 Handled::Proposed(Responder::of_request(call, options).awaiting_end(session))
@@ -296,7 +307,7 @@ impl Api {
         if parameters.body == Body::Multipart {
             return Err(Error::UnsupportedMediaType);
         }
-        if call.is_rate_limited() && self.rate_limit.is_some() && !context.is_retry {
+        if call.is_rate_limited() && self.rate_limit.is_some() && context.waited.is_none() {
             let address = self.config.proxies.client_addr(context.source, request);
             self.check_rate(context.now, address)?;
         }

@@ -5,6 +5,8 @@
 pub enum Behind {
     /// All records up to the present end of the log are applied.
     Barrier,
-    /// All proposals of this process are applied.
-    Proposals,
+    /// This process holds the session of the call.
+    Hold,
+    /// The session of the call has ended, or lives on.
+    End,
 }

@@ -32,8 +32,8 @@ pub struct Context<'a> {
     pub token: u64,
     /// Earlier calls of the client wait for the log.
     pub is_waiting: bool,
-    /// The call has waited for what [`Behind`](super::Behind) says.
-    pub is_retry: bool,
+    /// The call was made before, and has waited for this since.
+    pub waited: Option<Behind>,
 }
 
 /// Limits and randomness that calls need.

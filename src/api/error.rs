@@ -237,7 +237,7 @@ impl From<hub::Error> for Error {
             hub::Error::OverCapacity => Self::OverCapacity("channel limit reached; retry later"),
             hub::Error::OutOfMemory => Self::OverCapacity("memory limit reached; retry later"),
             hub::Error::LogBehind => {
-                Self::OverCapacity("the journal cannot be written for now; retry later")
+                Self::OverCapacity("the log cannot be written for now; retry later")
             }
         }
     }

@@ -102,7 +102,7 @@ impl Api {
             }
             Err(Error::ConnectionEnding(_)) if context.hub.is_clustered() => {
                 self.frame_prefix = prefix;
-                return FrameHandled::Behind(Behind::Proposals);
+                return FrameHandled::Behind(Behind::End);
             }
             Err(Error::ConnectionEnding(session)) => {
                 let responder = Responder::of_frame(Call::Read, &prefix).awaiting_end(session);
@@ -134,7 +134,7 @@ impl Api {
         if let Some(behind) = self.find_wait(context, call, &parameters, Mode::Stream) {
             return Ok(Executed::Behind(behind));
         }
-        if call.is_rate_limited() && !context.is_retry {
+        if call.is_rate_limited() && context.waited.is_none() {
             self.check_rate(context.now, socket.stream.address)?;
         }
         if let Action::Execute(execute) = call.action() {

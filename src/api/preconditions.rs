@@ -3,7 +3,8 @@
 //! A call that was acknowledged by another node may not be applied here yet. So a call that is
 //! answered at once from shared state first waits until everything is applied that was in the log
 //! when it came (a barrier read). A read that waits needs no barrier: it gets what comes. A read
-//! with the credentials of a session that only other nodes hold first makes this node hold it.
+//! with the credentials of a session that only other nodes hold first makes this node hold it. A
+//! long poll does so too if other nodes hold the session as well: it may supersede one there.
 
 use super::api::Api;
 use super::behind::Behind;
@@ -40,7 +41,7 @@ impl Api {
         parameters: &Parameters<'_>,
         request: &Request<'_>,
     ) -> Option<Behind> {
-        if context.is_retry || !context.hub.is_clustered() {
+        if !context.hub.is_clustered() {
             return None;
         }
         let mode = match Transport::from_request(request).ok()? {
@@ -60,27 +61,35 @@ impl Api {
         parameters: &Parameters<'_>,
         mode: Mode,
     ) -> Option<Behind> {
-        if context.is_retry || !context.hub.is_clustered() {
+        if context.waited == Some(Behind::Hold) || !context.hub.is_clustered() {
             return None;
         }
         let credentials = parameters.credentials().ok()?;
         let standing = credentials.map(|credentials| context.hub.standing(credentials));
-        match (call, standing) {
-            (Call::Create | Call::Health, _) => None,
-            (Call::Members, _) | (_, Some(Standing::Unknown)) => Some(Behind::Barrier),
-            (Call::Write | Call::Introduce | Call::Goodbye, _) => None,
-            (Call::Read, Some(Standing::Elsewhere)) => {
-                let credentials = credentials.expect("a standing is that of credentials");
+        let barrier = (context.waited != Some(Behind::Barrier)).then_some(Behind::Barrier);
+        match (call, standing, credentials) {
+            (Call::Create | Call::Health, ..) => None,
+            (Call::Members, ..) | (_, Some(Standing::Unknown), _) => barrier,
+            (Call::Write | Call::Introduce | Call::Goodbye, ..) => None,
+            (Call::Read, Some(Standing::Elsewhere), Some(credentials)) => {
                 self.hold(context, parameters, credentials, mode)
             }
-            (Call::Read, _) => {
+            (Call::Read, ..) => {
                 let params = ReadParams::parse(parameters, self.poll_timeout_ms).ok()?;
                 let request = params.request(mode, context.token);
                 let is_relative = |since: &Since| !matches!(since, Since::Id(_));
                 let is_answered_at_once = mode != Mode::LongPoll
-                    || request.targets.iter().any(|(_, since)| is_relative(since))
-                    || context.hub.has_news(context.now, &request);
-                is_answered_at_once.then_some(Behind::Barrier)
+                    || context.hub.has_news(context.now, &request)
+                    || (barrier.is_some()
+                        && request.targets.iter().any(|(_, since)| is_relative(since)));
+                match (standing, credentials) {
+                    _ if is_answered_at_once => barrier,
+                    // The poll supersedes one at another node, which reads of it in the log.
+                    (Some(Standing::Shared), Some(credentials)) => {
+                        self.hold(context, parameters, credentials, mode)
+                    }
+                    _ => None,
+                }
             }
         }
     }
@@ -94,11 +103,14 @@ impl Api {
         credentials: Credentials<'_>,
         mode: Mode,
     ) -> Option<Behind> {
+        if mode == Mode::Immediate && !context.hub.is_log_good() {
+            return None;
+        }
         let params = ReadParams::parse(parameters, self.poll_timeout_ms).ok()?;
         let names = params.targets.as_slice().iter().map(|(channel, _)| channel.as_str());
         let polls: Vec<&str> = names.filter(|_| mode == Mode::LongPoll).collect();
         match context.hub.propose_hold(context.now, credentials, &polls) {
-            Ok(()) => Some(Behind::Proposals),
+            Ok(()) => Some(Behind::Hold),
             // The read itself tells of a wrong secret.
             Err(_) => None,
         }

@@ -7,7 +7,7 @@ use super::value::Value;
 pub(super) const FIELD: &[u8] = b"r";
 
 /// Bytes before the commands: node and sequence number.
-const HEAD_BYTES: usize = 16;
+pub(super) const HEAD_BYTES: usize = 16;
 
 /// A record in the stream. It holds secrets, so it has no `Debug`.
 pub(super) struct Entry {
@@ -22,9 +22,16 @@ pub(super) struct Entry {
 /// Encodes a record as the value of the field.
 pub(super) fn encode(node: u64, sequence: u64, commands: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEAD_BYTES + commands.len());
-    bytes.extend_from_slice(&node.to_le_bytes());
-    bytes.extend_from_slice(&sequence.to_le_bytes());
+    bytes.extend_from_slice(&head(node, sequence));
     bytes.extend_from_slice(commands);
+    bytes
+}
+
+/// Encodes what the value has before the commands.
+pub(super) fn head(node: u64, sequence: u64) -> [u8; HEAD_BYTES] {
+    let mut bytes = [0; HEAD_BYTES];
+    bytes[..8].copy_from_slice(&node.to_le_bytes());
+    bytes[8..].copy_from_slice(&sequence.to_le_bytes());
     bytes
 }
 

@@ -2,11 +2,10 @@
 
 /// Names of the keys.
 pub struct Keys {
+    prefix: String,
     stream: Vec<u8>,
     snapshots: Vec<u8>,
     lock: Vec<u8>,
-    /// Beginning of the keys of snapshots.
-    snapshot: String,
 }
 
 impl Keys {
@@ -15,11 +14,17 @@ impl Keys {
     pub fn new(prefix: &str) -> Self {
         let key = |name: &str| format!("{{{prefix}}}:{name}").into_bytes();
         Self {
+            prefix: prefix.to_owned(),
             stream: key("log"),
             snapshots: key("snapshots"),
             lock: key("lock"),
-            snapshot: format!("{{{prefix}}}:snapshot:"),
         }
+    }
+
+    /// Key of the vouches under this run id of Redis: a hash.
+    #[must_use]
+    pub fn vouches(&self, run_id: &str) -> Vec<u8> {
+        format!("{{{}}}:vouch:{run_id}", self.prefix).into_bytes()
     }
 
     /// Key of the stream of records.
@@ -43,6 +48,6 @@ impl Keys {
     /// Key of the pieces of a snapshot: a hash, from the numbers of the pieces.
     #[must_use]
     pub fn snapshot(&self, name: u64) -> Vec<u8> {
-        format!("{}{name:016x}", self.snapshot).into_bytes()
+        format!("{{{}}}:snapshot:{name:016x}", self.prefix).into_bytes()
     }
 }

@@ -14,8 +14,10 @@ mod snapshot_reader;
 mod snapshot_writer;
 mod state;
 mod stream_id;
+mod tail;
 mod url;
 mod value;
+mod vouching;
 
 pub use cluster_log::ClusterLog;
 pub use connection::{Connection, Event, Failure, ServerInfo};

@@ -1,6 +1,7 @@
 //! Reads the newest snapshot from Redis, piece by piece.
 
 use super::connection::Connection;
+use super::entry::Entry;
 use super::keys::Keys;
 use super::snapshot_entry::SnapshotEntry;
 use super::stream_id::StreamId;
@@ -25,6 +26,8 @@ enum Step {
     Newest,
     /// The snapshot, the id of the entry that describes it, and the number of the next piece.
     Piece(SnapshotEntry, StreamId, u64),
+    /// The last record before those that follow.
+    Record(SnapshotEntry, StreamId),
 }
 
 /// What a reply of Redis is.
@@ -33,8 +36,9 @@ pub(super) enum Read {
     Begin,
     /// A piece.
     Piece(Vec<u8>),
-    /// The last piece, with the snapshot and the id of the entry that describes it.
-    LastPiece(Vec<u8>, SnapshotEntry, StreamId),
+    /// The snapshot is complete: the id of the entry that describes it, and the last record that it
+    /// includes.
+    End(SnapshotEntry, StreamId, Entry),
     /// There is no snapshot: the log has all records. The state of the process is to be replaced
     /// if true.
     Nothing(bool),
@@ -53,7 +57,7 @@ impl SnapshotReader {
 
     /// Begins again: the connection has ended.
     pub(super) fn restart(&mut self) {
-        self.has_to_replace |= matches!(self.step, Step::Piece(..));
+        self.has_to_replace |= !matches!(self.step, Step::Newest);
         (self.step, self.is_asked) = (Step::Newest, false);
     }
 
@@ -70,6 +74,10 @@ impl SnapshotReader {
             Step::Piece(entry, _, number) => {
                 let number = number.to_string();
                 connection.send(&[b"HGET", &keys.snapshot(entry.name), number.as_bytes()]);
+            }
+            Step::Record(entry, _) => {
+                let id = entry.end.id.to_string();
+                connection.send(&[b"XRANGE", keys.stream(), id.as_bytes(), id.as_bytes()]);
             }
         }
     }
@@ -97,21 +105,33 @@ impl SnapshotReader {
                 }
             }
             Step::Piece(entry, id, number) => match value {
-                Value::Text(piece) if number + 1 == entry.pieces => {
-                    Read::LastPiece(piece.to_vec(), entry, id)
-                }
                 Value::Text(piece) => {
-                    self.step = Step::Piece(entry, id, number + 1);
+                    let is_last = number + 1 == entry.pieces;
+                    self.step = if is_last {
+                        Step::Record(entry, id)
+                    } else {
+                        Step::Piece(entry, id, number + 1)
+                    };
                     Read::Piece(piece.to_vec())
                 }
-                Value::Nil => {
-                    self.restart();
-                    self.retry_at_ms = now_ms + RETRY_MS;
-                    Read::Again
-                }
+                Value::Nil => self.again(now_ms),
                 _ => self.fail("Redis does not give a piece of the snapshot", now_ms),
             },
+            Step::Record(entry, id) => {
+                let Some(entries) = value.as_array() else {
+                    return self.fail("Redis does not give the end of the snapshot", now_ms);
+                };
+                let last = entries.first().and_then(Entry::parse).and_then(|(_, last)| last);
+                last.map_or_else(|| self.again(now_ms), |last| Read::End(entry, id, last))
+            }
         }
+    }
+
+    /// Begins again after a while: what was read is not there any more.
+    fn again(&mut self, now_ms: u64) -> Read {
+        self.restart();
+        self.retry_at_ms = now_ms + RETRY_MS;
+        Read::Again
     }
 
     fn fail(&mut self, reason: &'static str, now_ms: u64) -> Read {

@@ -56,6 +56,7 @@ impl World {
         let mut sending = Sending {
             connection: &mut self.connection,
             keys: &self.keys,
+            vouches: b"vouches".to_vec(),
             now_ms: self.now_ms,
             expected: Vec::new(),
         };
@@ -136,7 +137,9 @@ fn a_transaction_makes_a_snapshot_the_newest_one_and_trims_the_log() {
         let commands = world.take();
         assert_eq!(commands[..2], ["MULTI", "PERSIST {s}:snapshot:0000000000000abc"]);
         assert!(commands[2].starts_with("XADD {s}:snapshots MAXLEN 1 * r "));
-        assert_eq!(commands[3..], ["XTRIM {s}:log MINID 70-1", older, "DEL {s}:lock", "EXEC"]);
+        let trim = "XTRIM {s}:log MINID 70-1";
+        let expected = [trim, "HDEL vouches base", older, "DEL {s}:lock", "EXEC"];
+        assert_eq!(commands[3..], expected);
         let queued = [&[text("OK")][..], &vec![text("QUEUED"); TRANSACTION_COMMANDS]].concat();
         assert_eq!(world.reply(&queued), None);
         let entry = world.reply(&[Value::Array(Vec::new())]).unwrap();

@@ -6,7 +6,7 @@ use super::snapshot_entry::{LogEnd, SnapshotEntry};
 use super::stream_id::StreamId;
 
 /// Place of a process in its cluster and in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub struct ClusterLogState {
     /// Number of the process.
     #[n(0)]
@@ -22,6 +22,20 @@ pub struct ClusterLogState {
     pub(super) newest: Option<SnapshotEntry>,
     #[n(4)]
     pub(super) newest_id: StreamId,
+    /// The last of those records, unless there are none.
+    #[n(5)]
+    pub(super) last: Option<LastRecord>,
+}
+
+/// The last record of the log. It holds secrets, so it has no `Debug`.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub(super) struct LastRecord {
+    #[n(0)]
+    pub(super) node: u64,
+    #[n(1)]
+    pub(super) sequence: u64,
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub(super) commands: Vec<u8>,
 }
 
 impl ClusterLogState {

@@ -91,6 +91,29 @@ impl ErrorKind {
         }
     }
 
+    /// The server takes no data for now, and has not taken the one that it was given.
+    #[must_use]
+    pub fn is_full(self) -> bool {
+        matches!(self, Self::OutOfMemory | Self::CannotSave | Self::NoReplicas)
+    }
+
+    /// Returns what the error means, and what the operator can do.
+    #[must_use]
+    pub fn explanation(self) -> &'static str {
+        match self {
+            Self::ReadOnly => "it is a replica",
+            Self::Loading => "it is loading its data",
+            Self::MasterDown => "it has no connection to its primary",
+            Self::OutOfMemory => "its memory is full: raise its maxmemory",
+            Self::CannotSave => "it cannot save to its disk: look at its log",
+            Self::NoReplicas => "it has fewer replicas than min-replicas-to-write",
+            Self::NoAuth | Self::WrongPassword => "it wants another password",
+            Self::NoPermission => "its ACL forbids this user a command or a key",
+            Self::WrongType => "another program uses the key of the log: set another prefix",
+            Self::Other => "it does not know a command",
+        }
+    }
+
     /// Another connection may find a server that can answer: after a failover, or later.
     #[must_use]
     pub fn is_of_the_server(self) -> bool {

@@ -10,6 +10,7 @@ use super::error::Error;
 use super::hub::Hub;
 use super::ids::{Auth, Epoch};
 use super::message::{JsonText, MessageKind, Reason};
+use super::reader::{GapPolicy, ReaderKind};
 use super::session::{Introduced, Session};
 use super::time::{Millis, Now};
 
@@ -30,6 +31,7 @@ impl Hub {
         command: &Command<'_>,
     ) -> Result<Applied, Error> {
         self.position = position;
+        self.sessions.log_position = position;
         if !self.may_apply(command) {
             let result = Err(Error::NotJoined);
             if self.is_own_record() {
@@ -64,8 +66,8 @@ impl Hub {
                 Ok(self.apply_heartbeat(position, hash, readers))
             }
             Command::Hold { session, ref polls } => self.apply_hold(present, session, polls),
-            Command::Release { session, decided_ms } => {
-                self.apply_release(now, present, session, decided_ms)
+            Command::Release { session, decided_ms, closed_position } => {
+                self.apply_release(now, present, session, decided_ms, closed_position)
             }
             Command::Bury { node, sequence } => Ok(self.apply_bury(present, node, sequence)),
             Command::Part { heir } => Ok(self.apply_part(present, heir)),
@@ -265,7 +267,32 @@ impl Hub {
         {
             return;
         }
+        let is_other = self.epoch.as_bytes() != epoch.as_bytes();
         self.begin_numbering(epoch, watermark_hash_key);
+        if is_other {
+            self.reset_readers();
+        }
+    }
+
+    /// Makes the next delivery tell the readers that their ids are of another numbering. Costs
+    /// O(readers).
+    fn reset_readers(&mut self) {
+        for key in self.readers.keys() {
+            let Some(reader) = self.readers.get_mut(key) else { continue };
+            // A long poll without `from_id` has got no id yet, and one from 0 gets all anyway.
+            let has_ids = reader.kind != ReaderKind::LongPoll;
+            for subscription in reader.subscriptions.as_mut_slice() {
+                let is_told = match subscription.gap_policy {
+                    GapPolicy::Report | GapPolicy::Reset => true,
+                    GapPolicy::Ignore => has_ids,
+                    GapPolicy::FullState => false,
+                };
+                if is_told {
+                    subscription.gap_policy = GapPolicy::Reset;
+                    self.channels.mark_dirty(subscription.channel);
+                }
+            }
+        }
     }
 
     /// Arms the timer of a channel for which no command waits any more.

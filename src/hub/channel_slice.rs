@@ -27,10 +27,10 @@ pub struct ChannelSlice<'h> {
     is_full: bool,
 }
 
-/// Identifies equal slices of one channel within one turn: first and next id, `missed`, and the
-/// number of introductions that history has dropped. A slice has all of these introductions or
-/// none.
-pub(super) type Fingerprint = (u64, u64, bool, usize);
+/// Identifies equal slices of one channel within one turn: first and next id, `missed`, `reset`,
+/// and the number of introductions that history has dropped. A slice has all of these introductions
+/// or none.
+pub(super) type Fingerprint = (u64, u64, bool, bool, usize);
 
 impl<'h> ChannelSlice<'h> {
     /// Makes a slice without messages, whose reader continues from `next_id`.
@@ -126,7 +126,7 @@ impl<'h> ChannelSlice<'h> {
     pub(super) fn fingerprint(&self) -> Fingerprint {
         let introductions =
             if self.introductions.is_empty() { 0 } else { self.introductions.len() };
-        (self.start, self.end, self.missed, introductions)
+        (self.start, self.end, self.missed, self.reset, introductions)
     }
 
     /// Removes the messages that exceed `budget`, the bytes left in the reply, and returns whether
@@ -172,6 +172,7 @@ impl Channel {
             GapPolicy::FullState => self.full_slice(),
             GapPolicy::Report => self.slice_from(subscription.cursor, true),
             GapPolicy::Ignore => self.slice_from(subscription.cursor, false),
+            GapPolicy::Reset => ChannelSlice { reset: true, ..self.full_slice() },
         }
     }
 

@@ -161,12 +161,19 @@ impl Channels {
         self.usage.update(before, after);
         self.stats.count_added(&kind);
         self.stats.count_dropped(DropReason::Count, before.messages + 1 - after.messages);
-        if !channel.local.is_dirty {
-            channel.local.is_dirty = true;
-            self.dirty.push(index);
-        }
+        self.mark_dirty(index);
         self.arm_timer(index, timers);
         id
+    }
+
+    /// Makes the next delivery look at the readers of a channel.
+    #[inline]
+    pub(super) fn mark_dirty(&mut self, index: u32) {
+        let local = &mut self.slab[index].local;
+        if !local.is_dirty {
+            local.is_dirty = true;
+            self.dirty.push(index);
+        }
     }
 
     /// Drops the expired messages of a channel.

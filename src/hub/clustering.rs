@@ -16,8 +16,10 @@ use super::timers::Timers;
 /// State of a session at this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// This node holds the session, or there is no cluster.
+    /// This node alone holds the session, or there is no cluster.
     Held,
+    /// This node and others hold the session.
+    Shared,
     /// Other nodes hold the session.
     Elsewhere,
     /// No session has this number here. It may have begun at another node a moment ago.
@@ -56,6 +58,12 @@ impl Hub {
     #[must_use]
     pub fn node_count(&self) -> usize {
         self.nodes.as_ref().map_or(0, Nodes::len)
+    }
+
+    /// Returns the numbers of the nodes.
+    #[must_use]
+    pub fn node_numbers(&self) -> Vec<u64> {
+        self.nodes.as_ref().map_or_else(Vec::new, Nodes::numbers)
     }
 
     /// Returns whether another node had another state after the same records.
@@ -162,8 +170,9 @@ impl Hub {
         match self.sessions.find(credentials.session) {
             _ if self.nodes.is_none() => Standing::Held,
             None => Standing::Unknown,
-            Some(index) if self.sessions[index].local.is_held => Standing::Held,
-            Some(_) => Standing::Elsewhere,
+            Some(index) if !self.sessions[index].local.is_held => Standing::Elsewhere,
+            Some(index) if self.sessions[index].holders.len() > 1 => Standing::Shared,
+            Some(_) => Standing::Held,
         }
     }
 
@@ -250,13 +259,15 @@ impl Hub {
     }
 
     /// Applies a release that was decided at this time of the log. It is void if it comes late:
-    /// the client may have come back meanwhile.
+    /// the client may have come back meanwhile. If it is because of a reader that was closed, the
+    /// other nodes release the session too, unless they have heard of it since.
     pub(super) fn apply_release(
         &mut self,
         now: Now,
         present: Millis,
         number: u64,
         decided_ms: u64,
+        closed_position: Option<u64>,
     ) -> Result<Applied, Error> {
         let session = self.sessions.find(number).ok_or(Error::SessionEnded)?;
         let is_own = self.is_own_record();
@@ -275,7 +286,11 @@ impl Hub {
             self.sessions.set_held(session, false, present, &mut self.timers);
         }
         if is_last {
-            return self.apply_end(now, present, number, Reason::Timeout, None);
+            let reason = closed_position.map_or(Reason::Timeout, |_| Reason::Closed);
+            return self.apply_end(now, present, number, reason, None);
+        }
+        if let (Some(position), false) = (closed_position, is_own) {
+            self.sessions.close_silent(session, position, present, &mut self.timers);
         }
         Ok(Applied::Nothing)
     }
@@ -299,7 +314,7 @@ impl Hub {
     }
 
     /// Proposes to hold all sessions that have a read here. Costs O(sessions).
-    fn propose_holds(&mut self) {
+    pub(super) fn propose_holds(&mut self) {
         for index in 0..self.sessions.index_bound() {
             let Some(session) = self.sessions.get(index) else { continue };
             if !session.local.is_held && !session.local.readers.is_empty() {

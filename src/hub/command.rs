@@ -125,6 +125,10 @@ pub enum Command<'a> {
         /// Time of the log at which the node decided it, in milliseconds since 1970.
         #[n(1)]
         decided_ms: u64,
+        /// Position up to which the node had applied the log when a reader was closed whose grace
+        /// period is over. `None` if the client has been silent for the timeout.
+        #[n(2)]
+        closed_position: Option<u64>,
     },
     /// Removes a dead node, whose sessions the node of the record holds then.
     #[n(10)]

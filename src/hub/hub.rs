@@ -260,7 +260,7 @@ impl Hub {
                 match ending {
                     None => {}
                     Some(reason) if self.log_health == LogHealth::Good => {
-                        self.end_or_propose(now, index, reason);
+                        self.end_silent(now, index, reason);
                     }
                     Some(_) => self.touch(Some(index), now.mono),
                 }

@@ -14,7 +14,7 @@ use super::lookup::Lookup;
 use super::message::{JsonText, Reason};
 use super::proposals::{LogHealth, Proposals};
 use super::session::{Credentials, Introducer};
-use super::time::Now;
+use super::time::{Millis, Now};
 use super::usage::WRITE_OVERHEAD_BYTES;
 
 /// Limit of the proposals that wait, in bytes of CBOR. Only a log that is slow reaches it.
@@ -64,9 +64,23 @@ impl Hub {
         }
     }
 
-    /// Sets how the log responds.
-    pub fn set_log_health(&mut self, health: LogHealth) {
-        self.log_health = health;
+    /// Sets how the log responds. When it is good again, each session has its whole timeout: the
+    /// time in which clients could not be heard does not count. In a cluster, this node then
+    /// proposes to hold the sessions whose reads did not wait for it, which costs O(sessions).
+    pub fn set_log_health(&mut self, now: Millis, health: LogHealth) {
+        let before = std::mem::replace(&mut self.log_health, health);
+        if health == LogHealth::Good && before != LogHealth::Good {
+            self.sessions.hear_all(now);
+            if self.is_clustered() && self.is_joined() {
+                self.propose_holds();
+            }
+        }
+    }
+
+    /// Returns whether the log takes records as usual, or there is no log.
+    #[must_use]
+    pub fn is_log_good(&self) -> bool {
+        self.log_health == LogHealth::Good
     }
 
     /// Proposes what [`Hub::write`] does.
@@ -165,6 +179,15 @@ impl Hub {
         proposals.bytes().to_vec()
     }
 
+    /// Returns the command in CBOR that begins this numbering of ids, with the state as it is.
+    #[must_use]
+    pub fn renumbering(epoch: Epoch) -> Vec<u8> {
+        let mut proposals = Proposals::default();
+        let epoch = *epoch.as_bytes();
+        proposals.push(&Command::Begin { epoch, watermark_hash_key: None });
+        proposals.bytes().to_vec()
+    }
+
     /// Proposes the command of [`Hub::numbering`].
     pub fn propose_numbering(&mut self, is_new: bool) {
         self.propose(&self.numbering_command(is_new));
@@ -180,16 +203,26 @@ impl Hub {
         if !self.is_logged() {
             self.end_session(now, session, reason, None);
         } else if !self.sessions[session].local.is_ending {
-            match (&self.nodes, reason) {
-                (Some(nodes), Reason::Timeout) => {
-                    let decided_ms = nodes.log_time_ms(now.mono.0);
-                    let number = self.sessions[session].number;
-                    self.propose(&Command::Release { session: number, decided_ms });
-                    self.sessions.local_mut(session).is_ending = true;
-                }
-                _ => self.propose_end(session, reason, None),
-            }
+            self.propose_end(session, reason, None);
         }
+    }
+
+    /// Ends a session of whose client nothing was heard, or proposes it. In a cluster, the client
+    /// may have gone on at another node, so this one only releases the session.
+    pub(super) fn end_silent(&mut self, now: Now, session: u32, reason: Reason) {
+        let Some(nodes) = &self.nodes else { return self.end_or_propose(now, session, reason) };
+        let found = &self.sessions[session];
+        if found.local.is_ending {
+            return;
+        }
+        let is_closed = reason == Reason::Closed;
+        let command = Command::Release {
+            session: found.number,
+            decided_ms: nodes.log_time_ms(now.mono.0),
+            closed_position: is_closed.then_some(found.local.heard_position),
+        };
+        self.propose(&command);
+        self.sessions.local_mut(session).is_ending = true;
     }
 
     fn propose_end(&mut self, session: u32, reason: Reason, text: Option<&str>) {
@@ -455,5 +488,70 @@ mod tests {
             logged.hub.expire(at(ANSWERED_MS + TIMEOUT_MS));
             assert_eq!(logged.hub.proposed(), 1, "refused: {is_refused}");
         }
+    }
+
+    #[test]
+    fn the_time_in_which_the_log_does_not_respond_counts_for_no_timeout() {
+        const BACK_MS: u64 = TIMEOUT_MS - 1;
+        let mut logged = Logged::new();
+        logged.introduce(at(0));
+        logged.hub.set_log_health(Millis(1_000), LogHealth::Slow);
+        logged.hub.set_log_health(Millis(2_000), LogHealth::Stalled);
+        logged.hub.set_log_health(Millis(BACK_MS), LogHealth::Good);
+        logged.hub.expire(at(BACK_MS + TIMEOUT_MS - 1));
+        assert_eq!(logged.hub.proposed(), 0);
+        logged.hub.set_log_health(Millis(BACK_MS + TIMEOUT_MS - 1), LogHealth::Good);
+        logged.hub.expire(at(BACK_MS + TIMEOUT_MS));
+        assert_eq!(logged.hub.proposed(), 1);
+    }
+
+    #[test]
+    fn a_new_numbering_is_told_to_the_readers_that_know_ids() {
+        let mut logged = Logged::new();
+        let introducer = Introducer::New(Auth::new([b'A'; TOKEN_BYTES]));
+        logged.hub.propose_introduction(at(0), &key("c"), "Josh", &introducer).unwrap();
+        let proposals = logged.take();
+        logged.apply(at(0), &proposals);
+        logged.hub.deliver(at(0), |_| {});
+        let mut token = 0;
+        let mut wait = |name: &'static str, since, mode| {
+            token += 1;
+            let (targets, epoch) = ([(key(name), since)], None);
+            let (credentials, grace_ms) = (None, None);
+            let request =
+                ReadRequest { targets: &targets, epoch, credentials, grace_ms, mode, token };
+            assert!(!matches!(logged.hub.read(at(0), &request).unwrap(), ReadResult::Ready(_)));
+        };
+        wait("c", Since::Id(2), Mode::LongPoll);
+        wait("c", Since::Now, Mode::LongPoll);
+        wait("d", Since::All, Mode::LongPoll);
+        wait("c", Since::Id(2), Mode::Stream);
+        wait("c", Since::Now, Mode::Stream);
+        wait("d", Since::All, Mode::Stream);
+        let deliver = |logged: &mut Logged| {
+            let mut replies = Vec::new();
+            logged.hub.deliver(at(0), |wake| {
+                let reset = wake.reply.slices()[0].reset;
+                replies.push((wake.token, reset, wake.reply.slices()[0].messages().count()));
+            });
+            replies.sort_unstable();
+            replies
+        };
+        let position = logged.position + 1;
+        let begin = |epoch: &[u8; 8]| Command::Begin { epoch: *epoch, watermark_hash_key: None };
+        let result = logged.hub.apply(at(0), Millis(0), position, &begin(b"newepoch"));
+        assert!(matches!(result, Ok(Applied::Nothing)));
+        // The first reply of a stream from 0 had nothing, but told that it had begun.
+        let told = [(1, true, 1), (4, true, 1), (5, true, 1), (6, true, 0)];
+        assert_eq!(deliver(&mut logged), told);
+        logged.hub.propose_write(at(0), &key("c"), "next", None).unwrap();
+        let proposals = logged.take();
+        logged.position += 1;
+        logged.apply(at(0), &proposals);
+        assert_eq!(deliver(&mut logged), [(2, false, 1), (4, false, 1), (5, false, 1)]);
+        // The same numbering again is no other one.
+        let position = logged.position + 1;
+        assert!(logged.hub.apply(at(0), Millis(0), position, &begin(b"newepoch")).is_ok());
+        assert_eq!(deliver(&mut logged), []);
     }
 }

@@ -25,6 +25,8 @@ pub(super) enum GapPolicy {
     FullState,
     /// `from_id` was absent or negative: nothing.
     Ignore,
+    /// A numbering began while the reader waited: the slice reports `reset`.
+    Reset,
 }
 
 /// One channel of a reader.

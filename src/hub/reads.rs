@@ -297,8 +297,7 @@ impl Hub {
             }
         }
         if let Some(session) = reader.session {
-            sessions.local_mut(session).remove_reader(key, now);
-            sessions.arm_timer(session, timers);
+            sessions.end_reader(session, key, now, timers);
         }
         Some(reader)
     }

@@ -66,6 +66,9 @@ pub(super) struct SessionLocal {
     pub(super) readers: Vec<Key>,
     /// Time of the last successful call, or of the last end of a reader.
     pub(super) last_alive: Millis,
+    /// Position in the log of the last command that was applied before `last_alive`. So nodes of a
+    /// cluster find out which of them has heard of the session later, without clocks.
+    pub(super) heard_position: u64,
     /// Time at which the session ends because a reader was closed, unless a call is made before.
     pub(super) closes_at: Option<Millis>,
     /// Never later than [`SessionLocal::ends_at`]. May be unset while that is `None`.
@@ -83,6 +86,7 @@ impl Session {
         let local = SessionLocal {
             readers: Vec::new(),
             last_alive: now,
+            heard_position: 0,
             closes_at: None,
             timer: None,
             proposed: 0,
@@ -126,12 +130,14 @@ impl SessionLocal {
     }
 
     /// Returns the time at which the session ends if no call is made. `None` while the session has
-    /// a reader. A call that waits for the log is not answered, so its timeout has not begun.
-    pub(super) fn ends_at(&self, timeout_ms: u64) -> Option<Millis> {
+    /// a reader. A call that waits for the log is not answered, so its timeout has not begun. No
+    /// timeout begins before `heard_until`.
+    pub(super) fn ends_at(&self, timeout_ms: u64, heard_until: Millis) -> Option<Millis> {
         if !self.readers.is_empty() || !self.is_held {
             return None;
         }
-        let times_out_at = (self.proposed == 0).then(|| self.last_alive.after(timeout_ms));
+        let times_out_at =
+            (self.proposed == 0).then(|| self.last_alive.max(heard_until).after(timeout_ms));
         [self.closes_at, times_out_at].into_iter().flatten().min()
     }
 

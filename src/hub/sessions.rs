@@ -10,6 +10,7 @@ use super::message::Reason;
 use super::paged_slab::PagedSlab;
 use super::session::{Credentials, SESSION_BYTES, Session, SessionLocal};
 use super::shrink::shrink;
+use super::slab::Key;
 use super::time::{Millis, whole_ms};
 use super::timers::{TimerKey, Timers};
 
@@ -20,6 +21,12 @@ pub(super) struct Sessions {
     by_number: HashMap<u64, u32>,
     /// Number of the newest session, even if it has ended; 0 if there was none.
     last_number: u64,
+    /// Position of the last command that was applied.
+    pub(super) log_position: u64,
+
+    /// No session counts as silent since before this time: until then, clients could not be heard.
+    /// Local state.
+    heard_until: Millis,
 
     // Settings.
     timeout_ms: u64,
@@ -43,6 +50,8 @@ impl Sessions {
             slab: PagedSlab::new(),
             by_number: HashMap::new(),
             last_number,
+            log_position: 0,
+            heard_until: Millis::default(),
             timeout_ms: whole_ms(config.connection_timeout),
             close_grace_ms: whole_ms(config.close_grace),
         }
@@ -233,9 +242,28 @@ impl Sessions {
         &mut self.slab[index].local
     }
 
+    /// Gives all sessions their whole timeout from now on. Costs O(1): their timers are armed again
+    /// when they fire.
+    pub(super) fn hear_all(&mut self, now: Millis) {
+        self.heard_until = self.heard_until.max(now);
+    }
+
+    /// Returns the time of the last [`Sessions::hear_all`].
+    pub(super) fn heard_until(&self) -> Millis {
+        self.heard_until
+    }
+
     /// Records a successful call of a session.
     pub(super) fn touch(&mut self, index: u32, now: Millis, timers: &mut Timers) {
         self.slab[index].local.touch(now);
+        self.slab[index].local.heard_position = self.log_position;
+        self.arm_timer(index, timers);
+    }
+
+    /// Records that a reader of a session ended.
+    pub(super) fn end_reader(&mut self, index: u32, key: Key, now: Millis, timers: &mut Timers) {
+        self.slab[index].local.remove_reader(key, now);
+        self.slab[index].local.heard_position = self.log_position;
         self.arm_timer(index, timers);
     }
 
@@ -244,6 +272,7 @@ impl Sessions {
     pub(super) fn hear(&mut self, index: u32, present: Millis, timers: &mut Timers) {
         let local = &mut self.slab[index].local;
         local.last_alive = local.last_alive.max(present);
+        local.heard_position = self.log_position;
         self.arm_timer(index, timers);
     }
 
@@ -300,10 +329,29 @@ impl Sessions {
         true
     }
 
+    /// Ends the grace period of a session whose reader was closed at another node, which had applied
+    /// the log up to this position, if its client was not heard from here since.
+    pub(super) fn close_silent(
+        &mut self,
+        index: u32,
+        closed_position: u64,
+        present: Millis,
+        timers: &mut Timers,
+    ) {
+        let local = &mut self.slab[index].local;
+        let is_silent = local.readers.is_empty()
+            && local.proposed == 0
+            && local.heard_position < closed_position;
+        if local.is_held && is_silent {
+            (local.heard_position, local.closes_at) = (closed_position, Some(present));
+            self.arm_timer(index, timers);
+        }
+    }
+
     /// Arms the timer that a session needs.
     pub(super) fn arm_timer(&mut self, index: u32, timers: &mut Timers) {
         let local = &mut self.slab[index].local;
-        if let Some(at) = local.ends_at(self.timeout_ms) {
+        if let Some(at) = local.ends_at(self.timeout_ms, self.heard_until) {
             timers.arm(&mut local.timer, at, TimerKey::Session(index));
         }
     }
@@ -318,7 +366,7 @@ impl Sessions {
     ) -> Option<Reason> {
         let local = &mut self.slab[index].local;
         local.timer = None;
-        match local.ends_at(self.timeout_ms) {
+        match local.ends_at(self.timeout_ms, self.heard_until) {
             Some(at) if at <= now => {
                 let is_closed = local.closes_at == Some(at);
                 Some(if is_closed { Reason::Closed } else { Reason::Timeout })

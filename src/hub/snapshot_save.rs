@@ -55,8 +55,10 @@ impl Hub {
             write(&SnapshotRecord::Channel(channel.to_snapshot(now.mono)))?;
         }
         let reads_end = now.mono.after(reads_end_ms);
+        let heard_until = self.sessions.heard_until();
         for session in self.sessions.iter() {
-            write(&SnapshotRecord::Session(session.to_snapshot(reads_end, &positions)))?;
+            let session = session.to_snapshot(reads_end, heard_until, &positions);
+            write(&SnapshotRecord::Session(session))?;
         }
         Ok(())
     }
@@ -95,10 +97,16 @@ impl Channel {
 }
 
 impl Session {
-    fn to_snapshot(&self, reads_end: Millis, positions: &HashMap<u32, u32>) -> SnapshotSession<'_> {
+    /// Makes the record of the session. `heard_until` is that of the table of sessions.
+    fn to_snapshot(
+        &self,
+        reads_end: Millis,
+        heard_until: Millis,
+        positions: &HashMap<u32, u32>,
+    ) -> SnapshotSession<'_> {
         let local = &self.local;
         let (last_alive, closes_at) = if local.readers.is_empty() {
-            (local.last_alive, local.closes_at)
+            (local.last_alive.max(heard_until), local.closes_at)
         } else {
             // A grace period that runs out while a reader waits is void.
             (reads_end, local.closes_at.filter(|at| *at > reads_end))

@@ -1,11 +1,12 @@
-//! The directory of a journal: its owner, its lock, and the names of its files.
+//! The directory of a journal: its owner, its lock, and its files by system calls.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use super::files::{Files, SEGMENT_PREFIX, SNAPSHOT_PREFIX};
 use super::journal_error::JournalError;
 use super::storage::{Storage, StoredFile};
 
@@ -24,48 +26,10 @@ const DIRECTORY_MODE: u32 = 0o700;
 const LOCK_INTERVAL: Duration = Duration::from_millis(1);
 
 const LOCK_NAME: &str = "lock";
-const SEGMENT_PREFIX: &str = "segment-";
-const SNAPSHOT_PREFIX: &str = "snapshot-";
-/// End of the name of a file that is not complete.
-const NEW_SUFFIX: &str = ".new";
-/// End of the name of a damaged file that a repair has saved, without a number.
-const SAVED_SUFFIX: &str = ".damaged-";
-
 /// The directory of a journal.
 #[derive(Clone, Debug)]
 pub struct Directory {
     path: PathBuf,
-}
-
-/// Files of a journal.
-#[derive(Debug, Default)]
-pub(super) struct Listing {
-    /// Positions in the names of the segments, rising.
-    pub(super) segments: Vec<u64>,
-    /// Positions in the names of the snapshots, rising.
-    pub(super) snapshots: Vec<u64>,
-    /// Names of incomplete files, which a crash has left.
-    pub(super) leftovers: Vec<String>,
-    /// Names of files that a repair has saved, rising.
-    pub(super) saved: Vec<String>,
-}
-
-pub(super) fn segment_name(position: u64) -> String {
-    format!("{SEGMENT_PREFIX}{position:020}")
-}
-
-pub(super) fn snapshot_name(position: u64) -> String {
-    format!("{SNAPSHOT_PREFIX}{position:020}")
-}
-
-/// Name under which a repair at this time saves a file.
-pub(super) fn saved_name(name: &str, unix_ms: u64) -> String {
-    format!("{name}{SAVED_SUFFIX}{unix_ms}")
-}
-
-/// Name of a file until it is complete.
-pub(super) fn new_name(name: &str) -> String {
-    format!("{name}{NEW_SUFFIX}")
 }
 
 impl Directory {
@@ -160,23 +124,9 @@ impl Directory {
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
     }
 
-    /// Lists the files.
-    pub(super) fn list(&self) -> Result<Listing, JournalError> {
-        let cannot_read = |error| JournalError::io("read the journal", &self.path, &error);
-        let mut listing = Listing::default();
-        for entry in fs::read_dir(&self.path).map_err(cannot_read)? {
-            let Ok(name) = entry.map_err(cannot_read)?.file_name().into_string() else { continue };
-            if name.ends_with(NEW_SUFFIX) {
-                listing.leftovers.push(name);
-            } else if name.contains(SAVED_SUFFIX) {
-                insert_sorted(&mut listing.saved, name);
-            } else if let Some(position) = position_of(&name, SEGMENT_PREFIX) {
-                insert_sorted(&mut listing.segments, position);
-            } else if let Some(position) = position_of(&name, SNAPSHOT_PREFIX) {
-                insert_sorted(&mut listing.snapshots, position);
-            }
-        }
-        Ok(listing)
+    /// Returns the files in it.
+    pub(super) fn files(&self) -> Files {
+        Files::new(self.path.clone(), Arc::new(self.clone()))
     }
 
     /// Gives a file that root has created to the owner of the directory, who is to use it.
@@ -189,12 +139,6 @@ impl Directory {
         }
         Ok(())
     }
-
-    /// Opens a file for reading.
-    pub(super) fn open_file(&self, name: &str) -> Result<File, JournalError> {
-        let path = self.path.join(name);
-        File::open(&path).map_err(|error| JournalError::io("read", &path, &error))
-    }
 }
 
 /// Returns whether a journal has a file of this name.
@@ -204,20 +148,28 @@ pub fn is_journal_file(name: &OsStr) -> bool {
     name == LOCK_NAME || name.starts_with(SEGMENT_PREFIX) || name.starts_with(SNAPSHOT_PREFIX)
 }
 
-/// Inserts an item into a short list that is sorted.
-fn insert_sorted<T: Ord>(items: &mut Vec<T>, item: T) {
-    let index = items.partition_point(|other| *other < item);
-    items.insert(index, item);
-}
-
-/// Position in a name that begins with `prefix`.
-fn position_of(name: &str, prefix: &str) -> Option<u64> {
-    let digits = name.strip_prefix(prefix)?;
-    let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|_| is_number)
-}
-
 impl Storage for Directory {
+    fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            // A name that is no text is none of the journal.
+            names.extend(entry?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    fn length(&self, name: &str) -> io::Result<u64> {
+        Ok(fs::metadata(self.path.join(name))?.len())
+    }
+
+    fn read(&self, name: &str) -> io::Result<Box<dyn Read>> {
+        Ok(Box::new(File::open(self.path.join(name))?))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn StoredFile>> {
+        Ok(Box::new(OpenOptions::new().write(true).open(self.path.join(name))?))
+    }
+
     fn create(&self, name: &str) -> io::Result<Box<dyn StoredFile>> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(FILE_MODE);
@@ -230,6 +182,10 @@ impl Storage for Directory {
         fs::rename(self.path.join(from), self.path.join(to))
     }
 
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::hard_link(self.path.join(from), self.path.join(to))
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         match fs::remove_file(self.path.join(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -239,26 +195,5 @@ impl Storage for Directory {
 
     fn sync_names(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_names_of_the_journal_have_a_position() {
-        assert_eq!(position_of(&segment_name(7), SEGMENT_PREFIX), Some(7));
-        assert_eq!(position_of(&snapshot_name(u64::MAX), SNAPSHOT_PREFIX), Some(u64::MAX));
-        let others = [
-            "segment-7",
-            "segment-+0000000000000000007",
-            "segment-99999999999999999999",
-            "segment-00000000000000000007.damaged-1",
-            "snapshot-00000000000000000007",
-        ];
-        for name in others {
-            assert_eq!(position_of(name, SEGMENT_PREFIX), None, "{name}");
-        }
     }
 }

@@ -1,10 +1,10 @@
 //! Describes the files of a journal, for people. Changes nothing.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use super::directory::{Directory, segment_name, snapshot_name};
+use super::directory::Directory;
+use super::files::{Files, segment_name, snapshot_name};
 use super::journal_error::JournalError;
 use super::recovery::{boot_id, read_journal};
 use super::snapshot_file::{ReadError, read_snapshot};
@@ -71,32 +71,29 @@ pub enum FileState {
 /// [`JournalError`] if the files cannot be read.
 pub fn inspect(directory: &Path, visit: &mut dyn FnMut(&Record)) -> Result<Summary, JournalError> {
     let directory = Directory::new(directory.to_owned());
-    let listing = directory.list()?;
+    let files = directory.files();
+    let listing = files.list()?;
     let is_in_use = directory.is_locked();
-    let mut files = Vec::new();
+    let mut summaries = Vec::new();
     for position in &listing.snapshots {
-        files.extend(snapshot_summary(&directory, *position)?);
+        summaries.extend(snapshot_summary(&files, *position)?);
     }
     for position in &listing.segments {
-        files.extend(segment_summary(&directory, *position, visit)?);
+        summaries.extend(segment_summary(&files, *position, visit)?);
     }
-    let recovery =
-        (!is_in_use).then(|| match read_journal(&directory, boot_id(), &mut |_| Ok(())) {
-            Ok(contents) => Ok(contents.position),
-            Err(error) => Err(error.into_error(directory.path())),
-        });
-    Ok(Summary { is_in_use, files, saved: listing.saved, recovery })
+    let recovery = (!is_in_use).then(|| match read_journal(&files, boot_id(), &mut |_| Ok(())) {
+        Ok(contents) => Ok(contents.position),
+        Err(error) => Err(error.into_error(files.path())),
+    });
+    Ok(Summary { is_in_use, files: summaries, saved: listing.saved, recovery })
 }
 
 /// Describes a snapshot. `None` if the server has removed it meanwhile.
-fn snapshot_summary(
-    directory: &Directory,
-    position: u64,
-) -> Result<Option<FileSummary>, JournalError> {
+fn snapshot_summary(files: &Files, position: u64) -> Result<Option<FileSummary>, JournalError> {
     let name = snapshot_name(position);
-    let Some((file, bytes)) = open(directory, &name)? else { return Ok(None) };
+    let Some((mut file, bytes)) = open(files, &name)? else { return Ok(None) };
     let mut count = 0;
-    let state = match read_snapshot(file, &name, &mut |_| {
+    let state = match read_snapshot(&mut *file, &name, &mut |_| {
         count += 1;
         Ok(())
     }) {
@@ -104,22 +101,22 @@ fn snapshot_summary(
         Err(ReadError::Damaged(damage)) => {
             FileState::Damaged { offset: damage.offset, reason: damage.reason }
         }
-        Err(error) => return Err(error.into_error(directory.path())),
+        Err(error) => return Err(error.into_error(files.path())),
     };
     Ok(Some(FileSummary { name, bytes, position, count, last_unix_ms: None, state }))
 }
 
 /// Describes a segment. `None` if the server has removed it meanwhile.
 fn segment_summary(
-    directory: &Directory,
+    files: &Files,
     position: u64,
     visit: &mut dyn FnMut(&Record),
 ) -> Result<Option<FileSummary>, JournalError> {
     let name = segment_name(position);
-    let Some((mut file, bytes)) = open(directory, &name)? else { return Ok(None) };
+    let Some((mut file, bytes)) = open(files, &name)? else { return Ok(None) };
     let mut contents = Vec::new();
     file.read_to_end(&mut contents)
-        .map_err(|error| JournalError::io("read", &directory.path().join(&name), &error))?;
+        .map_err(|error| JournalError::io("read", &files.path().join(&name), &error))?;
     let mut summary =
         FileSummary { name, bytes, position, count: 0, last_unix_ms: None, state: FileState::Good };
     let header = match FileHeader::parse(&contents) {
@@ -144,17 +141,15 @@ fn segment_summary(
     Ok(Some(summary))
 }
 
-/// Opens a file. Returns it with its size.
-fn open(directory: &Directory, name: &str) -> Result<Option<(File, u64)>, JournalError> {
-    let path = directory.path().join(name);
-    let open = || -> io::Result<_> {
-        let file = File::open(&path)?;
-        let bytes = file.metadata()?.len();
-        Ok((file, bytes))
-    };
-    match open() {
+/// A file with its size.
+type Opened = (Box<dyn Read>, u64);
+
+/// Opens a file. `None` if it does not exist.
+fn open(files: &Files, name: &str) -> Result<Option<Opened>, JournalError> {
+    let opened = files.read(name).and_then(|file| Ok((file, files.storage().length(name)?)));
+    match opened {
         Ok(opened) => Ok(Some(opened)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(JournalError::io("read", &path, &error)),
+        Err(error) => Err(JournalError::io("read", &files.path().join(name), &error)),
     }
 }

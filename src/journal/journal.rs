@@ -4,17 +4,15 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::directory::{segment_name, snapshot_name};
-use super::helper::{Done, Helper, Job};
+use super::files::{segment_name, snapshot_name};
 use super::segment_writer::{FileOrigin, SegmentWriter, Written};
 use super::storage::WriteError;
+use super::worker::{Done, Job, JobQueue};
 use crate::log::{FileKind, Log, Outcome, Record, SyncMode};
 
-/// No snapshot is made of a log below this size.
-const SNAPSHOT_MIN_BYTES: u64 = 16 << 20;
-
-/// If a snapshot could not be written, the log grows by this much before the next attempt.
-const SNAPSHOT_RETRY_BYTES: u64 = 1 << 20;
+/// If a snapshot could not be written, the log grows by this part of the least size for a snapshot
+/// before the next attempt.
+const SNAPSHOT_RETRY_PART: u64 = 16;
 
 /// Memory that is kept for the commands of the next record.
 const BUFFER_KEPT_BYTES: usize = 1 << 20;
@@ -26,11 +24,11 @@ const BUFFER_KEPT_BYTES: usize = 1 << 20;
 /// helper writes snapshots in both cases.
 pub struct Journal {
     path: PathBuf,
-    lock: OwnedFd,
+    lock: Option<OwnedFd>,
     state: State,
     /// `None` if the helper appends.
     writer: Option<SegmentWriter>,
-    helper: Helper,
+    helper: Box<dyn JobQueue>,
     appending: Appending,
     snapshot: Option<OpenSnapshot>,
     /// Size of the log at which the next snapshot may begin, after one that was given up.
@@ -43,7 +41,7 @@ pub struct Journal {
     buffers: [Vec<u8>; 2],
 }
 
-/// Contents of the directory.
+/// Contents of the directory, and settings.
 pub(super) struct State {
     pub(super) origin: FileOrigin,
     /// Position of the last record.
@@ -54,6 +52,8 @@ pub(super) struct State {
     pub(super) log_bytes: u64,
     /// Position and size of the snapshot.
     pub(super) snapshot: Option<(u64, u64)>,
+    /// No snapshot is made of a log below this size.
+    pub(super) snapshot_min_bytes: u64,
 }
 
 /// Sizes of a journal.
@@ -63,6 +63,8 @@ pub struct JournalStats {
     pub position: u64,
     /// Records after the newest snapshot, in bytes.
     pub log_bytes: u64,
+    /// Position of the newest snapshot. 0 without one.
+    pub snapshot_position: u64,
     /// Size of the newest snapshot, in bytes. 0 without one.
     pub snapshot_bytes: u64,
     /// Number of segments.
@@ -91,10 +93,10 @@ struct OpenSnapshot {
 impl Journal {
     pub(super) fn new(
         path: PathBuf,
-        lock: OwnedFd,
+        lock: Option<OwnedFd>,
         state: State,
         writer: SegmentWriter,
-        helper: Helper,
+        helper: Box<dyn JobQueue>,
     ) -> Self {
         let writer = match state.origin.sync {
             SyncMode::Os => Some(writer),
@@ -125,6 +127,7 @@ impl Journal {
         JournalStats {
             position: self.state.position,
             log_bytes: self.state.log_bytes,
+            snapshot_position: self.state.snapshot.map_or(0, |(position, _)| position),
             snapshot_bytes: self.state.snapshot.map_or(0, |(_, bytes)| bytes),
             segments: self.state.segments.len(),
             is_full: self.is_full,
@@ -135,7 +138,7 @@ impl Journal {
     /// Returns the lock, for the process that takes over, and the last outcome, if it was not
     /// taken. An incomplete snapshot is given up.
     #[must_use]
-    pub fn close(mut self) -> (OwnedFd, Option<Outcome>) {
+    pub fn close(mut self) -> (Option<OwnedFd>, Option<Outcome>) {
         self.abandon_snapshot();
         self.helper.end();
         let outcome = self.take_outcome();
@@ -146,15 +149,15 @@ impl Journal {
     fn poll_helper(&mut self) {
         loop {
             match self.helper.try_result() {
-                Ok(Some(Done::Appended(result, time, commands))) => {
+                Ok(Some((Done::Appended(result, commands), time))) => {
                     self.keep_buffer(0, commands);
                     self.on_appended(result, time);
                 }
-                Ok(Some(Done::SnapshotWritten(result, piece))) => {
+                Ok(Some((Done::SnapshotWritten(result, piece), _))) => {
                     self.keep_buffer(1, piece);
                     self.on_snapshot_written(result);
                 }
-                Ok(Some(Done::SnapshotFinished(result, removed))) => {
+                Ok(Some((Done::SnapshotFinished(result, removed), _))) => {
                     if let Err(error) = removed {
                         let path = self.path.display();
                         log::warn!("journal file not removed path={path}: {error}");
@@ -246,7 +249,25 @@ impl Journal {
             let path = self.path.display();
             log::warn!("journal snapshot given up path={path}: {}", error.into_io());
         }
-        self.snapshot_retry_bytes = self.state.log_bytes + SNAPSHOT_RETRY_BYTES;
+        let more_bytes = self.state.snapshot_min_bytes / SNAPSHOT_RETRY_PART;
+        self.snapshot_retry_bytes = self.state.log_bytes + more_bytes;
+    }
+
+    /// Names of the segments with records after `position` that the disk may not have yet. The
+    /// pieces of a snapshot hold what these records did: without them, its parts contradict each
+    /// other.
+    fn unsynced_files(&self, position: u64) -> Vec<String> {
+        if self.state.origin.sync == SyncMode::Always {
+            return Vec::new();
+        }
+        let is_after = |index: usize| {
+            self.state.segments.get(index + 1).is_none_or(|next| *next > position + 1)
+        };
+        let segments = self.state.segments.iter().enumerate();
+        segments
+            .filter(|(index, _)| is_after(*index))
+            .map(|(_, first)| segment_name(*first))
+            .collect()
     }
 
     /// First positions of the segments that a snapshot at `position` makes obsolete.
@@ -304,7 +325,7 @@ impl Log for Journal {
         let size = self.state.log_bytes;
         self.snapshot.is_none()
             && !self.has_failed
-            && size > SNAPSHOT_MIN_BYTES
+            && size > self.state.snapshot_min_bytes
             && size > 2 * snapshot_bytes
             && size >= self.snapshot_retry_bytes
     }
@@ -339,8 +360,9 @@ impl Log for Journal {
         let snapshot = self.snapshot.as_mut().expect("checked above");
         snapshot.is_finishing = true;
         let position = snapshot.position;
+        let before = self.unsynced_files(position);
         let obsolete = self.obsolete_files(position);
-        self.send_snapshot_job(Job::FinishSnapshot(obsolete));
+        self.send_snapshot_job(Job::FinishSnapshot { before, obsolete });
     }
 
     fn abandon_snapshot(&mut self) {

@@ -10,6 +10,7 @@ use super::super::storage::tests::TestDirectory;
 use super::*;
 
 const SEGMENT_BYTES: u64 = 8 << 10;
+const SNAPSHOT_MIN_BYTES: u64 = 16 << 20;
 const TOKEN: Token = Token(7);
 
 /// A journal and the poll that its thread wakes.
@@ -231,10 +232,12 @@ fn the_process_that_gets_the_lock_continues_the_journal() {
     let (lock, outcome) = journal.journal.close();
     assert_eq!(position_of(outcome), Some(10));
     assert!(Opened::open(config(&path, SyncMode::Always)).is_err(), "the lock is still held");
+    let lock = lock.expect("a directory has a lock");
     let opened = Opened::open_with_lock(config(&path, SyncMode::Always), lock).unwrap();
     let mut journal = Loop::start(opened.resume(10).unwrap());
     append_records(&mut journal, 11..=20);
     let (lock, _) = journal.journal.close();
+    let lock = lock.expect("a directory has a lock");
     let opened = Opened::open_with_lock(config(&path, SyncMode::Always), lock).unwrap();
     assert!(opened.resume(19).is_err(), "it ends at 20");
     let (_, (_, records)) = Loop::open(&path, SyncMode::Always);
@@ -272,6 +275,6 @@ fn a_snapshot_is_due_when_the_log_is_large_and_twice_the_last_one() {
     assert!(journal.journal.is_snapshot_due());
     journal.journal.give_up_snapshot(std::io::Error::other("a test").into());
     assert!(!journal.journal.is_snapshot_due());
-    journal.journal.state.log_bytes += SNAPSHOT_RETRY_BYTES;
+    journal.journal.state.log_bytes += SNAPSHOT_MIN_BYTES / SNAPSHOT_RETRY_PART;
     assert!(journal.journal.is_snapshot_due());
 }

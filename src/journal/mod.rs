@@ -22,6 +22,7 @@
 //! show records that the disk does not have and never will: the copy has them.
 
 mod directory;
+mod files;
 mod helper;
 mod inspect;
 #[expect(clippy::module_inception, reason = "where a reader looks for the Journal")]
@@ -33,7 +34,9 @@ mod repair;
 mod segment_writer;
 mod snapshot_file;
 mod start;
+mod stepped_helper;
 mod storage;
+mod worker;
 
 pub use directory::{Directory, is_journal_file};
 pub use inspect::{FileState, FileSummary, Summary, inspect};
@@ -41,3 +44,5 @@ pub use journal::{Journal, JournalStats};
 pub use journal_error::JournalError;
 pub use recovery::{Config, Item, Opened, Recovered};
 pub use repair::{Cut, repair};
+pub use stepped_helper::SteppedHelper;
+pub use storage::{Storage, StoredFile};

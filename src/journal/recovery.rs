@@ -1,17 +1,19 @@
 //! Opens a journal and reads it: the newest snapshot, then all later records.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::directory::{Directory, Listing, segment_name, snapshot_name};
+use super::directory::Directory;
+use super::files::{Files, Listing, segment_name, snapshot_name};
 use super::journal_error::{DamagedFile, JournalError};
 use super::segment_writer::FileOrigin;
 use super::snapshot_file::{ReadError, read_snapshot};
-use crate::log::{FileHeader, FileKind, Record, SegmentScan, SyncMode, Tail};
+use super::storage::Storage;
+use crate::log::{FILE_HEADER_BYTES, FileHeader, FileKind, Record, SegmentScan, SyncMode, Tail};
 
 /// Settings of a journal.
 #[derive(Clone, Debug)]
@@ -22,13 +24,15 @@ pub struct Config {
     pub sync: SyncMode,
     /// Size from which on a segment gets no more records.
     pub segment_bytes: u64,
+    /// No snapshot is made of a log below this size.
+    pub snapshot_min_bytes: u64,
 }
 
 impl Config {
     /// Settings of `--journal` and `--journal-sync`.
     #[must_use]
     pub fn new(directory: PathBuf, sync: SyncMode) -> Self {
-        Self { directory, sync, segment_bytes: 16 << 20 }
+        Self { directory, sync, segment_bytes: 16 << 20, snapshot_min_bytes: 16 << 20 }
     }
 }
 
@@ -42,8 +46,9 @@ pub enum Item<'a> {
 
 /// A journal that this process has locked.
 pub struct Opened {
-    pub(super) directory: Directory,
-    pub(super) lock: OwnedFd,
+    pub(super) files: Files,
+    /// `None` on a storage that has no locks.
+    pub(super) lock: Option<OwnedFd>,
     pub(super) config: Config,
     pub(super) boot_id: [u8; 16],
 }
@@ -102,8 +107,8 @@ impl Opened {
     pub fn open_released(config: Config, wait_max: Duration) -> Result<Self, JournalError> {
         let directory = Directory::new(config.directory.clone());
         directory.prepare()?;
-        let lock = directory.lock(wait_max)?;
-        Ok(Self { directory, lock, config, boot_id: boot_id() })
+        let lock = Some(directory.lock(wait_max)?);
+        Ok(Self { files: directory.files(), lock, config, boot_id: boot_id() })
     }
 
     /// Opens the journal with the lock of [`Journal::close`](super::Journal::close), which came
@@ -115,7 +120,14 @@ impl Opened {
     pub fn open_with_lock(config: Config, lock: OwnedFd) -> Result<Self, JournalError> {
         let directory = Directory::new(config.directory.clone());
         directory.prepare()?;
-        Ok(Self { directory, lock, config, boot_id: boot_id() })
+        Ok(Self { files: directory.files(), lock: Some(lock), config, boot_id: boot_id() })
+    }
+
+    /// Opens the journal on a storage other than the directory of its settings, under the boot
+    /// `boot_id` of the machine. Only one journal may use the storage.
+    #[must_use]
+    pub fn open_on(storage: Arc<dyn Storage>, config: Config, boot_id: [u8; 16]) -> Self {
+        Self { files: Files::new(config.directory.clone(), storage), lock: None, config, boot_id }
     }
 
     /// Passes the newest snapshot and all later records to `sink`, in order. Changes no file. The
@@ -129,9 +141,9 @@ impl Opened {
         self,
         sink: &mut dyn FnMut(Item) -> Result<(), String>,
     ) -> Result<Recovered, JournalError> {
-        match read_journal(&self.directory, self.boot_id, sink) {
+        match read_journal(&self.files, self.boot_id, sink) {
             Ok(contents) => Ok(contents.recovered(self)),
-            Err(error) => Err(error.into_error(self.directory.path())),
+            Err(error) => Err(error.into_error(self.files.path())),
         }
     }
 
@@ -142,7 +154,7 @@ impl Opened {
     ///
     /// [`JournalError`] if the journal ends at another position.
     pub fn resume(self, position: u64) -> Result<Recovered, JournalError> {
-        let listing = self.directory.list()?;
+        let listing = self.files.list()?;
         let mut plan = Plan {
             segments: listing.segments.clone(),
             obsolete: listing.leftovers.clone(),
@@ -151,11 +163,10 @@ impl Opened {
         let mut end = None;
         for first in &listing.segments {
             let name = segment_name(*first);
-            let about =
-                |error| JournalError::io("read", &self.directory.path().join(&name), &error);
-            let mut file = self.directory.open_file(&name)?;
+            let about = |error| JournalError::io("read", &self.files.path().join(&name), &error);
             if Some(first) == listing.segments.last() {
                 let mut bytes = Vec::new();
+                let mut file = self.files.read(&name).map_err(about)?;
                 file.read_to_end(&mut bytes).map_err(about)?;
                 if let Ok(header) = FileHeader::parse(&bytes) {
                     let mut scan = SegmentScan::new(header, &bytes);
@@ -165,16 +176,15 @@ impl Opened {
                     end = Some(scan.next_position() - 1).filter(|_| scan.tail() == Tail::Clean);
                 }
             } else {
-                plan.log_bytes += file.metadata().map_err(about)?.len();
+                plan.log_bytes += self.files.storage().length(&name).map_err(about)?;
             }
         }
         if let Some(newest) = listing.snapshots.last() {
-            let name = snapshot_name(*newest);
-            let length = self.directory.open_file(&name)?.metadata().map_or(0, |it| it.len());
+            let length = self.files.storage().length(&snapshot_name(*newest)).unwrap_or(0);
             plan.snapshot = Some((*newest, length));
         }
         if end != Some(position) {
-            let path = self.directory.path().display();
+            let path = self.files.path().display();
             let found = end.map_or_else(|| "is damaged".into(), |end| format!("ends with {end}"));
             return Err(JournalError(format!(
                 "the journal {path} {found}, and the last record of the old process is {position}"
@@ -221,15 +231,16 @@ impl Contents {
 /// Reads a journal as a start would, under the boot `boot_id` of the machine. Needs no lock if no
 /// process uses the journal.
 pub(super) fn read_journal(
-    directory: &Directory,
+    files: &Files,
     boot_id: [u8; 16],
     sink: &mut dyn FnMut(Item) -> Result<(), String>,
 ) -> Result<Contents, ReadError> {
-    let listing = directory.list().map_err(|JournalError(line)| ReadError::Caller(line))?;
+    let listing = files.list().map_err(|JournalError(line)| ReadError::Caller(line))?;
     let mut reading = Reading {
-        directory,
+        files,
         boot_id,
         plan: Plan { obsolete: listing.leftovers.clone(), ..Plan::default() },
+        newest: newest_header(files, &listing),
         is_lossy: false,
         epoch_due: 0,
         next_position: 1,
@@ -248,9 +259,11 @@ pub(super) fn read_journal(
 
 /// State of reading a journal.
 struct Reading<'a> {
-    directory: &'a Directory,
+    files: &'a Files,
     boot_id: [u8; 16],
     plan: Plan,
+    /// Header of the newest segment. `None` if it cannot be read.
+    newest: Option<FileHeader>,
     /// The files were written under another boot, and not synchronized: the log may end earlier
     /// than it did.
     is_lossy: bool,
@@ -264,7 +277,15 @@ type Sink<'a> = dyn FnMut(Item) -> Result<(), String> + 'a;
 
 impl Reading<'_> {
     fn read(&mut self, listing: &Listing, sink: &mut Sink) -> Result<(), ReadError> {
-        self.read_newest_snapshot(listing, sink)?;
+        let damage = self.read_newest_snapshot(listing, sink)?;
+        match (self.read_segments(listing, sink), damage) {
+            // The segments do not replace what that snapshot held.
+            (Err(ReadError::Damaged(_)), Some(damage)) => Err(ReadError::Damaged(damage)),
+            (result, _) => result,
+        }
+    }
+
+    fn read_segments(&mut self, listing: &Listing, sink: &mut Sink) -> Result<(), ReadError> {
         let after_snapshot = self.next_position;
         let segments = &listing.segments;
         for (index, first) in segments.iter().enumerate() {
@@ -287,19 +308,20 @@ impl Reading<'_> {
         if self.next_position < after_snapshot {
             let segments = std::mem::take(&mut self.plan.segments);
             self.plan.obsolete.extend(segments.into_iter().map(segment_name));
+            self.plan.unsynced.clear();
             self.plan.newest = None;
             self.next_position = after_snapshot;
         }
         Ok(())
     }
 
-    /// Passes the pieces of the newest good snapshot to `sink`. Without one that the segments can
-    /// continue, the first damage is the error.
+    /// Passes the pieces of the newest good snapshot to `sink`. Returns the first damage of a newer
+    /// one. Without one that the segments can continue, that is the error.
     fn read_newest_snapshot(
         &mut self,
         listing: &Listing,
         sink: &mut Sink,
-    ) -> Result<(), ReadError> {
+    ) -> Result<Option<DamagedFile>, ReadError> {
         let oldest = listing.segments.first().copied();
         let is_continued = |position: u64| oldest.is_none_or(|first| first <= position + 1);
         let mut damage = None;
@@ -313,25 +335,29 @@ impl Reading<'_> {
                 break;
             }
             // First without `sink`: nothing of a damaged snapshot is used.
-            let contents = match read_snapshot(self.open(&name)?, &name, &mut |_| Ok(())) {
-                Err(ReadError::Damaged(it)) => {
-                    log::warn!("journal snapshot damaged file={name} offset={}", it.offset);
-                    damage.get_or_insert(it);
-                    self.plan.obsolete.push(name);
-                    continue;
-                }
-                result => result?,
-            };
+            let contents =
+                match read_snapshot(&mut *self.files.read(&name)?, &name, &mut |_| Ok(())) {
+                    Err(ReadError::Damaged(it)) => {
+                        log::warn!("journal snapshot damaged file={name} offset={}", it.offset);
+                        damage.get_or_insert(it);
+                        self.plan.obsolete.push(name);
+                        continue;
+                    }
+                    result => result?,
+                };
             self.note_header(&contents.header, &name)?;
-            read_snapshot(self.open(&name)?, &name, &mut |piece| sink(Item::Piece(piece)))?;
+            read_snapshot(&mut *self.files.read(&name)?, &name, &mut |piece| {
+                sink(Item::Piece(piece))
+            })?;
             self.plan.snapshot = Some((*position, contents.bytes));
             self.next_position = position + 1;
         }
         match damage {
             // All records are still there, from the first on.
-            Some(_) if self.plan.snapshot.is_some() || oldest == Some(1) => Ok(()),
-            Some(damage) => Err(ReadError::Damaged(damage)),
-            None => Ok(()),
+            Some(damage) if self.plan.snapshot.is_none() && oldest != Some(1) => {
+                Err(ReadError::Damaged(damage))
+            }
+            damage => Ok(damage),
         }
     }
 
@@ -347,7 +373,7 @@ impl Reading<'_> {
     ) -> Result<bool, ReadError> {
         let name = segment_name(first);
         let mut bytes = Vec::new();
-        self.open(&name)?.read_to_end(&mut bytes)?;
+        self.files.read(&name)?.read_to_end(&mut bytes)?;
         // Loss can begin only after a file that the disk may not have had.
         let may_be_lost = self.is_lossy;
         let header = match FileHeader::parse(&bytes) {
@@ -390,6 +416,11 @@ impl Reading<'_> {
             (tail, _) if self.is_lossy => {
                 log::warn!("journal cut: the machine stopped file={name} offset={end} {tail:?}");
             }
+            // No record is missing: these bytes are damage of unused space, or of a record that was
+            // refused.
+            (Tail::Torn(count), Some(next)) if next == self.next_position => {
+                log::warn!("journal: bytes without use file={name} offset={end} bytes={count}");
+            }
             (Tail::Torn(_), Some(_)) => {
                 return Err(damaged(&name, end, "a damaged record, and later records".into()));
             }
@@ -407,7 +438,11 @@ impl Reading<'_> {
             return Err(damaged(name, 0, "a file of another journal".into()));
         }
         let is_same_boot = header.boot_id == self.boot_id && self.boot_id != [0; 16];
-        self.is_lossy = header.sync == SyncMode::Os && !is_same_boot;
+        // A start synchronizes all older segments before it begins one.
+        let is_synced = self.newest.is_some_and(|newest| {
+            newest.boot_id != header.boot_id || newest.sync == SyncMode::Always
+        });
+        self.is_lossy = header.sync == SyncMode::Os && !is_same_boot && !is_synced;
         self.epoch_due = header.epoch_due;
         Ok(())
     }
@@ -420,10 +455,13 @@ impl Reading<'_> {
             self.plan.obsolete.push(name);
         }
     }
+}
 
-    fn open(&self, name: &str) -> io::Result<File> {
-        File::open(self.directory.path().join(name))
-    }
+fn newest_header(files: &Files, listing: &Listing) -> Option<FileHeader> {
+    let file = files.read(&segment_name(*listing.segments.last()?)).ok()?;
+    let mut bytes = Vec::new();
+    file.take(FILE_HEADER_BYTES as u64).read_to_end(&mut bytes).ok()?;
+    FileHeader::parse(&bytes).ok()
 }
 
 fn damaged(name: &str, offset: u64, reason: String) -> ReadError {

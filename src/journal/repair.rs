@@ -1,16 +1,14 @@
 //! Cuts a journal at its damage, after the damaged files were saved.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::directory::{Directory, new_name, saved_name, segment_name};
+use super::files::{Files, new_name, saved_name, segment_name};
 use super::journal_error::{DamagedFile, JournalError};
 use super::recovery::{Config, Opened, read_journal};
 use super::segment_writer::create_segment;
-use super::snapshot_file::{ReadError, SnapshotWriter, read_snapshot, read_up_to};
+use super::snapshot_file::{ReadError, read_snapshot, read_up_to};
 use super::storage::{Storage, WriteError};
 use crate::log::{FILE_HEADER_BYTES, FileHeader, FileKind, SyncMode};
 
@@ -39,47 +37,57 @@ pub fn repair(directory: &Path, is_restored: bool) -> Result<Vec<Cut>, JournalEr
         return Err(JournalError(format!("{path} is no directory: give that of --journal")));
     }
     let opened = Opened::open(Config::new(directory.to_owned(), SyncMode::Always))?;
-    let mut repair = Repair {
-        directory: opened.directory.clone(),
-        unix_ms: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_millis() as u64),
-        cuts: Vec::new(),
-        is_damaged: false,
-    };
-    // Each round cuts one file, or adds the one that is missing.
-    loop {
-        match read_journal(&repair.directory, opened.boot_id, &mut |_| Ok(())) {
-            Ok(_) if !repair.is_damaged && !is_restored => return Ok(repair.cuts),
-            Ok(contents) => {
-                let mut recovered = contents.recovered(opened);
-                recovered.needs_new_epoch = true;
-                return match recovered.prepare(&repair.directory)? {
-                    (_, Some(_)) => Ok(repair.cuts),
-                    (_, None) => Err(JournalError(format!(
-                        "the disk of {path} is full: free 16 MiB, and run the command again"
-                    ))),
-                };
+    let unix_ms = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_millis() as u64);
+    opened.repair(unix_ms, is_restored)
+}
+
+impl Opened {
+    /// Repairs the journal as [`repair()`] does. `unix_ms` is the present time.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError`].
+    pub fn repair(self, unix_ms: u64, is_restored: bool) -> Result<Vec<Cut>, JournalError> {
+        let files = self.files.clone();
+        let path = files.path();
+        let mut repair = Repair { files: &files, unix_ms, cuts: Vec::new(), is_damaged: false };
+        // Each round cuts one file, or adds the one that is missing.
+        loop {
+            match read_journal(&files, self.boot_id, &mut |_| Ok(())) {
+                Ok(_) if !repair.is_damaged && !is_restored => return Ok(repair.cuts),
+                Ok(contents) => {
+                    let mut recovered = contents.recovered(self);
+                    recovered.needs_new_epoch = true;
+                    return match recovered.prepare(&**files.storage())? {
+                        (_, Some(_)) => Ok(repair.cuts),
+                        (_, None) => Err(JournalError(format!(
+                            "the disk of {} is full: free 16 MiB, and run the command again",
+                            path.display()
+                        ))),
+                    };
+                }
+                Err(ReadError::Damaged(damage)) => {
+                    repair.is_damaged = true;
+                    repair.cut_at(&damage).map_err(|error| {
+                        JournalError::io("repair", &path.join(&damage.name), &error.into_io())
+                    })?;
+                }
+                Err(error) => return Err(error.into_error(path)),
             }
-            Err(ReadError::Damaged(damage)) => {
-                repair.is_damaged = true;
-                repair.cut_at(&damage).map_err(|error| {
-                    JournalError::io("repair", &directory.join(&damage.name), &error.into_io())
-                })?;
-            }
-            Err(error) => return Err(error.into_error(directory)),
         }
     }
 }
 
-struct Repair {
-    directory: Directory,
+struct Repair<'a> {
+    files: &'a Files,
     unix_ms: u64,
     cuts: Vec<Cut>,
     is_damaged: bool,
 }
 
-impl Repair {
+impl Repair<'_> {
     fn cut_at(&mut self, damage: &DamagedFile) -> Result<(), WriteError> {
-        let listing = self.directory.list().map_err(|error| io::Error::other(error.0))?;
+        let listing = self.files.list().map_err(|error| io::Error::other(error.0))?;
         let names: Vec<_> = listing.segments.iter().map(|first| segment_name(*first)).collect();
         if let Some(index) = names.iter().position(|name| *name == damage.name) {
             for later in names[index + 1..].iter().rev() {
@@ -87,17 +95,11 @@ impl Repair {
             }
             return Ok(self.cut_segment(damage)?);
         }
-        let path = self.directory.path().join(&damage.name);
-        let mut pieces = Vec::new();
-        let read = read_snapshot(File::open(&path)?, &damage.name, &mut |piece| {
-            pieces.push(piece.to_vec());
-            Ok(())
-        });
-        match read {
+        match read_snapshot(&mut *self.files.read(&damage.name)?, &damage.name, &mut |_| Ok(())) {
             // The snapshot is good, and the segment after it is missing.
             Ok(contents) => self.add_segment(&contents.header),
-            Err(_) if damage.offset == 0 => Ok(self.set_aside(&damage.name)?),
-            Err(_) => self.cut_snapshot(damage, &pieces),
+            // A part of a snapshot is no state, and the records after it continue none.
+            Err(_) => Ok(self.set_aside(&damage.name)?),
         }
     }
 
@@ -107,44 +109,20 @@ impl Repair {
             return self.set_aside(&damage.name);
         }
         let mut kept = Vec::new();
-        let mut source = File::open(self.directory.path().join(&damage.name))?;
-        read_up_to(&mut source, &mut kept, damage.offset)?;
+        let mut source = self.files.read(&damage.name)?;
+        read_up_to(&mut *source, &mut kept, damage.offset)?;
         let new_name = new_name(&damage.name);
-        let mut file = self.directory.create(&new_name)?;
+        let mut file = self.files.storage().create(&new_name)?;
         file.write_at(&kept, 0)?;
         file.sync()?;
-        self.replace(&damage.name, damage.offset, |directory| {
-            directory.rename(&new_name, &damage.name)
-        })
-    }
-
-    /// Keeps the pieces before the damage.
-    fn cut_snapshot(&mut self, damage: &DamagedFile, pieces: &[Vec<u8>]) -> Result<(), WriteError> {
-        let header = self.header(&damage.name)?;
-        let mut snapshot = SnapshotWriter::begin(Arc::new(self.directory.clone()), header)?;
-        for piece in pieces {
-            snapshot.append(piece)?;
-        }
-        let mut result = Ok(0);
-        self.replace(&damage.name, damage.offset, |_| {
-            result = snapshot.finish();
-            Ok(())
-        })?;
-        result.map(drop)
+        self.replace(&damage.name, damage.offset, |storage| storage.rename(&new_name, &damage.name))
     }
 
     /// Adds an empty segment after a snapshot.
     fn add_segment(&self, snapshot: &FileHeader) -> Result<(), WriteError> {
         let position = snapshot.position + 1;
         let header = FileHeader { kind: FileKind::Segment, position, ..*snapshot };
-        create_segment(&self.directory, &header, 0, &[], true).map(drop)
-    }
-
-    fn header(&self, name: &str) -> io::Result<FileHeader> {
-        let mut bytes = Vec::new();
-        let mut file = File::open(self.directory.path().join(name))?;
-        read_up_to(&mut file, &mut bytes, FILE_HEADER_BYTES as u64)?;
-        FileHeader::parse(&bytes).map_err(|error| io::Error::other(error.to_string()))
+        create_segment(&**self.files.storage(), &header, 0, &[], true).map(drop)
     }
 
     /// Saves a file and has it replaced by its good part.
@@ -152,15 +130,14 @@ impl Repair {
         &mut self,
         name: &str,
         kept_bytes: u64,
-        replace: impl FnOnce(&Directory) -> io::Result<()>,
+        replace: impl FnOnce(&dyn Storage) -> io::Result<()>,
     ) -> io::Result<()> {
         let saved_as = saved_name(name, self.unix_ms);
-        let path = |name: &str| self.directory.path().join(name);
+        let storage = &**self.files.storage();
         // By a second name, the file is under its own at any moment, even if the machine stops.
-        fs::hard_link(path(name), path(&saved_as))
-            .or_else(|_| fs::rename(path(name), path(&saved_as)))?;
-        replace(&self.directory)?;
-        self.directory.sync_names()?;
+        storage.link(name, &saved_as).or_else(|_| storage.rename(name, &saved_as))?;
+        replace(storage)?;
+        storage.sync_names()?;
         self.cuts.push(Cut { name: name.to_owned(), kept_bytes, saved_as });
         Ok(())
     }
@@ -168,8 +145,8 @@ impl Repair {
     /// Renames a file of which nothing is kept.
     fn set_aside(&mut self, name: &str) -> io::Result<()> {
         let saved_as = saved_name(name, self.unix_ms);
-        self.directory.rename(name, &saved_as)?;
-        self.directory.sync_names()?;
+        self.files.storage().rename(name, &saved_as)?;
+        self.files.storage().sync_names()?;
         self.cuts.push(Cut { name: name.to_owned(), kept_bytes: 0, saved_as });
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::directory::{new_name, segment_name};
+use super::files::{new_name, segment_name};
 use super::storage::{Storage, StoredFile, WriteError};
 use crate::log::{FILE_HEADER_BYTES, FileHeader, FileKind, PAYLOAD_MAX_BYTES, Record, SyncMode};
 

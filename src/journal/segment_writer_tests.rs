@@ -130,7 +130,7 @@ fn a_snapshot_that_fails_leaves_a_journal_with_every_record() {
             let position = RECORDS / 2;
             let result = snapshot(&storage, &writer.origin, position);
             assert_eq!(result.is_err(), fault.has_happened());
-            let listing = Directory::new(path.clone()).list().unwrap();
+            let listing = Directory::new(path.clone()).files().list().unwrap();
             assert!(listing.leftovers.is_empty(), "{:?}", listing.leftovers);
             let opened = Opened::open(Config::new(path, SyncMode::Always)).unwrap();
             let (mut pieces, mut positions) = (0, Vec::new());
@@ -184,5 +184,5 @@ fn a_record_larger_than_a_segment_has_one_of_its_own() {
         firsts.extend(written.is_first.then_some(position));
     }
     assert_eq!(firsts, [1, 2, 3]);
-    assert_eq!(Directory::new(path).list().unwrap().segments, firsts);
+    assert_eq!(Directory::new(path).files().list().unwrap().segments, firsts);
 }

@@ -1,11 +1,10 @@
 //! Writes and reads snapshots: pieces of the state in a file, and an end mark.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::directory::{new_name, snapshot_name};
+use super::files::{new_name, snapshot_name};
 use super::journal_error::{DamagedFile, JournalError};
 use super::storage::{Storage, StoredFile, WriteError};
 use crate::log::{FILE_HEADER_BYTES, FRAME_HEAD_BYTES, FileHeader, FileKind, Frame, FrameKind};
@@ -105,7 +104,7 @@ impl From<io::Error> for ReadError {
 
 /// Reads the snapshot `name` and passes each piece to `sink`, as far as the file is good.
 pub(super) fn read_snapshot(
-    mut file: File,
+    file: &mut dyn Read,
     name: &str,
     sink: &mut dyn FnMut(&[u8]) -> Result<(), String>,
 ) -> Result<SnapshotContents, ReadError> {
@@ -113,7 +112,7 @@ pub(super) fn read_snapshot(
         ReadError::Damaged(DamagedFile { name: name.to_owned(), offset, reason: reason.to_owned() })
     };
     let mut buffer = Vec::new();
-    read_up_to(&mut file, &mut buffer, FILE_HEADER_BYTES as u64)?;
+    read_up_to(file, &mut buffer, FILE_HEADER_BYTES as u64)?;
     let header = FileHeader::parse(&buffer).map_err(|error| damaged(0, &error.to_string()))?;
     if header.kind != FileKind::Snapshot || snapshot_name(header.position) != name {
         return Err(damaged(0, "the header of another file"));
@@ -122,11 +121,11 @@ pub(super) fn read_snapshot(
     let mut pieces = 0;
     loop {
         buffer.clear();
-        read_up_to(&mut file, &mut buffer, FRAME_HEAD_BYTES as u64)?;
+        read_up_to(file, &mut buffer, FRAME_HEAD_BYTES as u64)?;
         let length =
             if buffer.len() < FRAME_HEAD_BYTES { None } else { header.payload_length(&buffer) };
         let length = length.ok_or_else(|| damaged(offset, "an incomplete or damaged piece"))?;
-        read_up_to(&mut file, &mut buffer, length as u64)?;
+        read_up_to(file, &mut buffer, length as u64)?;
         let frame = header
             .read_frame(&buffer)
             .ok_or_else(|| damaged(offset, "an incomplete or damaged piece"))?;
@@ -147,7 +146,7 @@ pub(super) fn read_snapshot(
 
 /// Appends up to `count` bytes of the file to the buffer: fewer at its end. Memory grows with what
 /// is read.
-pub(super) fn read_up_to(file: &mut File, buffer: &mut Vec<u8>, count: u64) -> io::Result<()> {
+pub(super) fn read_up_to(file: &mut dyn Read, buffer: &mut Vec<u8>, count: u64) -> io::Result<()> {
     file.take(count).read_to_end(buffer).map(drop)
 }
 

@@ -1,6 +1,6 @@
 //! Tests of snapshots as files.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -36,8 +36,8 @@ fn write(path: &Path, pieces: &[&[u8]]) -> String {
 /// Pieces of a file, up to its damage. `Err` with the offset of the damage.
 fn read(path: &Path, name: &str) -> (Vec<Vec<u8>>, Result<u64, u64>) {
     let mut pieces = Vec::new();
-    let file = File::open(path.join(name)).unwrap();
-    let result = read_snapshot(file, name, &mut |piece| {
+    let mut file = File::open(path.join(name)).unwrap();
+    let result = read_snapshot(&mut file, name, &mut |piece| {
         pieces.push(piece.to_vec());
         Ok(())
     });

@@ -1,17 +1,18 @@
 //! Makes a journal that was read ready for new records.
 
-use std::fs::OpenOptions;
 use std::sync::Arc;
 
 use mio::Waker;
 
-use super::directory::segment_name;
+use super::files::segment_name;
 use super::helper::Helper;
 use super::journal::{Journal, State};
 use super::journal_error::JournalError;
 use super::recovery::Recovered;
 use super::segment_writer::{FileOrigin, OpenSegment, SegmentWriter, create_segment};
+use super::stepped_helper::SteppedHelper;
 use super::storage::{Storage, WriteError};
+use super::worker::JobQueue;
 use crate::log::{FileHeader, FileKind, SegmentScan};
 
 impl Recovered {
@@ -24,8 +25,32 @@ impl Recovered {
     /// # Errors
     ///
     /// [`JournalError`] for other errors of the disk.
-    pub fn start(mut self, waker: Arc<Waker>) -> Result<Journal, JournalError> {
-        let storage: Arc<dyn Storage> = Arc::new(self.opened.directory.clone());
+    pub fn start(self, waker: Arc<Waker>) -> Result<Journal, JournalError> {
+        self.start_with(|storage| {
+            let helper = Helper::start(storage, waker).map_err(|error| {
+                JournalError(format!("cannot start the journal's thread: {error}"))
+            })?;
+            Ok(Box::new(helper))
+        })
+    }
+
+    /// Starts like [`Self::start`], without a thread: the helper does a job when the caller tells
+    /// it to.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError`] as for [`Self::start`].
+    pub fn start_stepped(self) -> Result<(Journal, SteppedHelper), JournalError> {
+        let helper = SteppedHelper::new(Arc::clone(self.opened.files.storage()));
+        let journal = self.start_with(|_| Ok(Box::new(helper.clone())))?;
+        Ok((journal, helper))
+    }
+
+    fn start_with(
+        mut self,
+        start_helper: impl FnOnce(Arc<dyn Storage>) -> Result<Box<dyn JobQueue>, JournalError>,
+    ) -> Result<Journal, JournalError> {
+        let storage = Arc::clone(self.opened.files.storage());
         let (origin, segment) = self.prepare(&*storage)?;
         let epoch_due = self.epoch_due();
         let segment_bytes = self.opened.config.segment_bytes;
@@ -37,10 +62,10 @@ impl Recovered {
             segments: self.plan.segments,
             log_bytes: self.plan.log_bytes,
             snapshot: self.plan.snapshot,
+            snapshot_min_bytes: self.opened.config.snapshot_min_bytes,
         };
-        let path = self.opened.directory.path().to_owned();
-        let helper = Helper::start(storage, waker)
-            .map_err(|error| JournalError(format!("cannot start the journal's thread: {error}")))?;
+        let path = self.opened.files.path().to_owned();
+        let helper = start_helper(storage)?;
         Ok(Journal::new(path, self.opened.lock, state, writer, helper))
     }
 
@@ -50,15 +75,15 @@ impl Recovered {
         &mut self,
         storage: &dyn Storage,
     ) -> Result<(FileOrigin, Option<OpenSegment>), JournalError> {
-        let directory = self.opened.directory.clone();
-        let cannot = |error| JournalError::io("write the journal", directory.path(), &error);
+        let files = self.opened.files.clone();
+        let cannot = |error| JournalError::io("write the journal", files.path(), &error);
         for name in &self.plan.obsolete {
             storage.remove(name).map_err(cannot)?;
         }
         storage.sync_names().map_err(cannot)?;
         // A record must not be on the disk before those of an earlier process.
         for first in &self.plan.unsynced {
-            directory.open_file(&segment_name(*first))?.sync_data().map_err(cannot)?;
+            files.open(&segment_name(*first))?.sync().map_err(cannot)?;
         }
         let is_new = self.plan.journal_id.is_none();
         let origin = self.opened.origin(self.plan.journal_id.unwrap_or_else(new_journal_id));
@@ -96,16 +121,19 @@ impl Recovered {
         create_segment(storage, &header, length, &records, true).map(Some)
     }
 
-    /// Cuts the newest segment after its last record, without a copy: that needs no space.
+    /// Cuts the newest segment after its last record, without a copy: that needs no space. What was
+    /// read is written again, since the disk may not have it after a failed `fdatasync`.
     fn cut_newest(&self) -> Result<(), JournalError> {
         let Some((header, bytes)) = &self.plan.newest else { return Ok(()) };
-        let path = self.opened.directory.path().join(segment_name(header.position));
-        let cut = || {
-            let file = OpenOptions::new().write(true).open(&path)?;
-            file.set_len(bytes.len() as u64)?;
-            file.sync_all()
+        let name = segment_name(header.position);
+        let mut file = self.opened.files.open(&name)?;
+        let mut cut = || {
+            file.write_at(bytes, 0)?;
+            file.cut(bytes.len() as u64)?;
+            file.sync()
         };
-        cut().map_err(|error| JournalError::io("cut", &path, &error))
+        cut()
+            .map_err(|error| JournalError::io("cut", &self.opened.files.path().join(&name), &error))
     }
 
     /// Position of the record that begins a new epoch, or 0.

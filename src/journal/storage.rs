@@ -1,34 +1,108 @@
-//! The system calls by which files of the journal are written, as traits: tests let them fail.
+//! The system calls by which the files of a journal are read and written, as traits: tests let
+//! them fail, and simulations have a disk of their own.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-/// A directory in which files are written.
-pub(super) trait Storage: Send + Sync {
+/// A directory with files.
+pub trait Storage: Send + Sync {
+    /// Returns the names of all files, in any order.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
+    fn names(&self) -> io::Result<Vec<String>>;
+
+    /// Returns the size of a file.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
+    fn length(&self, name: &str) -> io::Result<u64>;
+
+    /// Opens a file for reading, from its begin.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
+    fn read(&self, name: &str) -> io::Result<Box<dyn Read>>;
+
+    /// Opens a file that exists for writing.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
+    fn open(&self, name: &str) -> io::Result<Box<dyn StoredFile>>;
+
     /// Creates an empty file for writing. Empties one that exists.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
     fn create(&self, name: &str) -> io::Result<Box<dyn StoredFile>>;
+
     /// Renames a file. Replaces one that exists.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Gives a file a second name.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk, which may not have second names.
+    fn link(&self, from: &str, to: &str) -> io::Result<()>;
+
     /// Removes a file. A file that does not exist is no error.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
     fn remove(&self, name: &str) -> io::Result<()>;
+
     /// Waits until all names are on the disk.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
     fn sync_names(&self) -> io::Result<()>;
 }
 
 /// A file that is written.
-pub(super) trait StoredFile: Send {
+pub trait StoredFile: Send {
     /// Writes all bytes at an offset.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk. A part of the bytes may be written.
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
     /// Waits until all that was written is on the disk.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk. A later call may succeed without the bytes of this one.
     fn sync(&mut self) -> io::Result<()>;
+
     /// Makes the file this long at least, with zeros, and reserves the space for it if the file
     /// system can.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
     fn reserve(&mut self, length: u64) -> io::Result<()>;
+
     /// Cuts the file to this length.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
     fn cut(&mut self, length: u64) -> io::Result<()>;
 }
 
@@ -149,6 +223,29 @@ pub(super) mod tests {
     }
 
     impl Storage for FaultyDisk {
+        fn names(&self) -> io::Result<Vec<String>> {
+            self.directory.names()
+        }
+
+        fn length(&self, name: &str) -> io::Result<u64> {
+            self.directory.length(name)
+        }
+
+        fn read(&self, name: &str) -> io::Result<Box<dyn Read>> {
+            self.directory.read(name)
+        }
+
+        fn open(&self, name: &str) -> io::Result<Box<dyn StoredFile>> {
+            self.fault.call()?;
+            let file = self.directory.open(name)?;
+            Ok(Box::new(FaultyFile { file, fault: Arc::clone(&self.fault) }))
+        }
+
+        fn link(&self, from: &str, to: &str) -> io::Result<()> {
+            self.fault.call()?;
+            self.directory.link(from, to)
+        }
+
         fn create(&self, name: &str) -> io::Result<Box<dyn StoredFile>> {
             self.fault.call()?;
             let file = self.directory.create(name)?;

@@ -48,6 +48,16 @@ pub trait Log {
         0
     }
 
+    /// Returns whether the log waits for [`Log::set_members`]: all of its records have to be
+    /// applied before.
+    fn wants_members(&self) -> bool {
+        false
+    }
+
+    /// Tells the log the processes that share it, as numbers, and commands in CBOR that begin a new
+    /// numbering of ids, in case that records are lost.
+    fn set_members(&mut self, _members: Vec<u64>, _renumbering: Vec<u8>) {}
+
     /// Asks for the end of the log as it is now. [`Event::Barrier`] comes after all records up to
     /// there. Returns false if this process alone appends records, so that it knows the end.
     fn begin_barrier(&mut self) -> bool {
@@ -122,6 +132,9 @@ pub enum Event {
         /// Position of the last record before those that follow.
         position: u64,
     },
+    /// The log is of no use until the operator changes something, and was never of use to this
+    /// process.
+    Unusable,
 }
 
 /// A record of a log that several processes share. It holds secrets, so it has no `Debug`.

@@ -14,11 +14,12 @@ use crate::cluster::{ClusterLog, ClusterLogState, Connection, Event as Connectio
 use crate::hub::Millis;
 use crate::sandbox::OutgoingPorts;
 
-/// Longest time between a command and its reply, in milliseconds.
-const REPLY_MS: u64 = 5_000;
+/// Longest time between a command and its reply, in milliseconds. Short enough that this process
+/// can connect again before the other nodes take it for dead, some 3 s after its last record.
+const REPLY_MS: u64 = 2_000;
 
-/// The same for the connection that waits for records, which Redis lets wait for up to 5 s.
-const PAGE_REPLY_MS: u64 = 10_000;
+/// The same for the connection that waits for records, which Redis lets wait for up to 1 s.
+const PAGE_REPLY_MS: u64 = 3_000;
 
 /// The sockets of a cluster's log.
 pub(super) struct ClusterSockets {

@@ -103,7 +103,7 @@ impl Server {
         let config = hub_config(options, fill_random);
         let InitialState { hub, now, mut predecessor, state_file, journal } =
             InitialState::load(options, config)?;
-        let cluster_log = predecessor.as_ref().and_then(Predecessor::cluster_log);
+        let cluster_log = predecessor.as_mut().and_then(Predecessor::take_cluster_log);
         let clock = Clock::start(now.mono);
         let journal_handle = journaling::config(options)
             .map(|config| JournalHandle::new(config, poll.registry()))
@@ -290,7 +290,13 @@ impl Server {
             self.systemd.ping(now);
         }
         if self.service.has_log_failed() && !self.service.is_stopping() {
-            log::error!("stopping: the journal has failed, and what it lacks cannot be kept");
+            log::error!(
+                "stopping: {}",
+                match &self.cluster {
+                    Some(_) => "this process cannot use the log of its cluster",
+                    None => "the journal has failed, and what it lacks cannot be kept",
+                }
+            );
             self.exit_code = ExitCode::FAILURE;
             self.stop();
         }

@@ -21,9 +21,10 @@ impl<L: Listener> Service<L> {
                 commits.barriers.waiting_since.get_or_insert(io.now.mono);
                 commits.barriers.waiting.push(client);
             }
-            Behind::Proposals => {
+            Behind::Hold | Behind::End => {
                 let (calls, command) = commits.last_proposals(hub.proposed(), io.now.mono);
-                calls.push(WaitingCall { client, command, response: WaitingResponse::Retry });
+                let response = WaitingResponse::Retry(behind);
+                calls.push(WaitingCall { client, command, response });
             }
         }
     }
@@ -43,16 +44,17 @@ impl<L: Listener> Service<L> {
                     joins: false,
                 });
             } else {
-                self.retry_all(clients);
+                self.retry_all(clients, Behind::Barrier);
             }
         }
-        self.retry_all(late);
+        // The log would not take a hold either.
+        self.retry_all(late, Behind::Hold);
     }
 
     /// Makes the calls again that have waited for the oldest barrier.
     pub(super) fn end_barrier(&mut self) {
         if let Some(barrier) = self.commits.barriers.pending.pop_front() {
-            self.retry_all(barrier.clients);
+            self.retry_all(barrier.clients, Behind::Barrier);
             if barrier.joins && !self.hub.is_joined() {
                 self.hub.propose_join();
             }
@@ -77,9 +79,9 @@ impl<L: Listener> Service<L> {
         }
     }
 
-    fn retry_all(&mut self, clients: Vec<Key>) {
+    fn retry_all(&mut self, clients: Vec<Key>, waited: Behind) {
         for client in clients {
-            self.retry(client);
+            self.retry(client, waited);
         }
     }
 }

@@ -11,7 +11,7 @@ use super::fair_queue::DeferredSend;
 use super::run_queue::Weight;
 use super::socket::Socket;
 use super::write_queue::{Flush, WriteQueue, send};
-use crate::api::{Chunk, Insertion, Payload, ReplyFormat, SourceKey};
+use crate::api::{Behind, Chunk, Insertion, Payload, ReplyFormat, SourceKey};
 use crate::http::Progress;
 use crate::hub::{Key, Millis, ReaderKey, TimerId};
 
@@ -126,7 +126,7 @@ pub(super) struct Client<S> {
     /// There is input to handle, though no event will say so.
     pub(super) is_scheduled: bool,
     /// The next call has waited until this process was not behind.
-    pub(super) is_retry: bool,
+    pub(super) waited: Option<Behind>,
     /// In the run queue, or on the list of clients to add to it.
     pub(super) is_queued: bool,
     /// Place in the run queue, by what the client did the last time.
@@ -188,7 +188,7 @@ impl<S: Socket> Client<S> {
             is_readable: false,
             is_read_closed: false,
             is_scheduled: false,
-            is_retry: false,
+            waited: None,
             is_queued: false,
             weight: Weight::Unknown,
             deferred_event: None,

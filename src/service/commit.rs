@@ -11,12 +11,12 @@ use minicbor::Decoder;
 
 use super::client::{AfterResponse, State};
 use super::commits::{
-    ApplyingRecord, Commits, LATE_MS, PendingRecord, SLOW_MS, WaitingCall, WaitingResponse,
+    ApplyingRecord, Commits, LATE_MS, PendingRecord, WaitingCall, WaitingResponse,
 };
 use super::http::Pause;
 use super::listener::Listener;
 use super::service::Service;
-use crate::api::{Error, Responder};
+use crate::api::{Behind, Error, Responder};
 use crate::http::Persistence;
 use crate::hub::{Applied, Command, Key, LogHealth, Millis, Proposals};
 use crate::log::{Event, Log, Outcome};
@@ -28,8 +28,8 @@ const RETRY_MS: u64 = 1_000;
 /// Bits of a command's position for its index in the record.
 const INDEX_BITS: u32 = 20;
 
-const FULL: Error = Error::OverCapacity("the disk of the journal is full; retry later");
-const BEHIND: Error = Error::OverCapacity("the journal cannot be written for now; retry later");
+const FULL: Error = Error::OverCapacity("the log is full; retry later");
+const BEHIND: Error = Error::OverCapacity("the log cannot be written for now; retry later");
 
 impl<L: Listener> Service<L> {
     /// Makes changes wait for a log from now on, whose last record is the last one that the hub has
@@ -160,6 +160,7 @@ impl<L: Listener> Service<L> {
             }
         }
         self.check_divergence();
+        self.tell_members();
         self.begin_barrier();
         self.check_health();
         self.io.log_bytes = self.commits.memory() + self.hub.proposed_bytes();
@@ -200,6 +201,7 @@ impl<L: Listener> Service<L> {
                 Event::SnapshotBegins { log_time_ahead_ms } => self.begin_load(log_time_ahead_ms),
                 Event::SnapshotPiece(piece) => self.load_piece(&piece),
                 Event::SnapshotEnds { position } => self.finish_load(position),
+                Event::Unusable => self.commits.has_failed = true,
             }
         }
         has_events
@@ -269,7 +271,7 @@ impl<L: Listener> Service<L> {
                     }
                     WaitingResponse::Ending(..)
                     | WaitingResponse::Ready(..)
-                    | WaitingResponse::Retry => {}
+                    | WaitingResponse::Retry(_) => {}
                 }
             }
             record.index += 1;
@@ -358,7 +360,7 @@ impl<L: Listener> Service<L> {
                     self.io.response.extend_from_slice(&bytes);
                     responses.persistence = persistence;
                 }
-                WaitingResponse::Retry => self.mark_retry(call.client),
+                WaitingResponse::Retry(waited) => self.mark_retry(call.client, waited),
             }
         }
         let next = self.commits.waiting.first().map(|call| call.client);
@@ -380,21 +382,25 @@ impl<L: Listener> Service<L> {
         }
     }
 
+    /// Tells the hub how the log responds. Called before the timers of a turn too: they may all
+    /// fire at once, if this process was stopped.
+    #[inline]
+    pub(super) fn update_health(&mut self) -> LogHealth {
+        let health = self.commits.health(self.io.now.mono);
+        self.hub.set_log_health(self.io.now.mono, health);
+        health
+    }
+
     /// Tells the hub how the log responds. Answers the calls of a record that is late.
     fn check_health(&mut self) {
-        let health = match self.commits.lag_ms(self.io.now.mono) {
-            _ if self.commits.has_failed => LogHealth::Stalled,
-            LATE_MS.. => LogHealth::Stalled,
-            SLOW_MS.. => LogHealth::Slow,
-            _ => LogHealth::Good,
-        };
-        self.hub.set_log_health(health);
         let now = self.io.now.mono;
+        let health = self.update_health();
         let is_late = |since: Option<Millis>| since.is_some_and(|at| at.after(LATE_MS) <= now);
         if let Some(record) = &mut self.commits.record
             && is_late(record.waiting_since)
         {
-            log::error!("journal: the disk has not responded for {} s", LATE_MS / 1000);
+            let log = if self.hub.is_clustered() { "cluster: Redis" } else { "journal: the disk" };
+            log::error!("{log} has not responded for {} s", LATE_MS / 1000);
             record.waiting_since = None;
             let waiting = mem::take(&mut record.waiting);
             if self.commits.log.as_mut().is_some_and(|log| log.withdraw()) {
@@ -411,14 +417,14 @@ impl<L: Listener> Service<L> {
     }
 
     /// Makes the call again that has waited since this process was behind.
-    pub(super) fn retry(&mut self, key: Key) {
-        self.mark_retry(key);
+    pub(super) fn retry(&mut self, key: Key, waited: Behind) {
+        self.mark_retry(key, waited);
         self.end_wait(key, Persistence::Persistent, true);
     }
 
-    fn mark_retry(&mut self, key: Key) {
+    fn mark_retry(&mut self, key: Key, waited: Behind) {
         if let Some(client) = self.io.clients.get_mut(key) {
-            client.is_retry = true;
+            client.waited = Some(waited);
         }
     }
 
@@ -503,9 +509,9 @@ impl Responses {
                     service.io.response.extend_from_slice(bytes);
                     self.persistence = *persistence;
                 }
-                WaitingResponse::Retry => {
+                WaitingResponse::Retry(waited) => {
                     self.begin(service, call.client);
-                    service.mark_retry(call.client);
+                    service.mark_retry(call.client, *waited);
                 }
             }
             count += 1;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::barriers::Barriers;
 use super::commit_delay::CommitDelay;
-use crate::api::Responder;
+use crate::api::{Behind, Responder};
 use crate::http::Persistence;
-use crate::hub::{Hub, Key, Millis, Now, Proposals, Recovery};
+use crate::hub::{Hub, Key, LogHealth, Millis, Now, Proposals, Recovery};
 use crate::log::Log;
 use crate::metrics::LogGauges;
 
@@ -56,6 +56,9 @@ pub(super) struct Commits {
     pub(super) has_failed: bool,
     /// Time of the next heartbeat in a cluster.
     pub(super) heartbeat_at: Millis,
+    /// Time at which the last record of this process came back. `None` without a cluster, and while
+    /// this process is not in it.
+    pub(super) heard_at: Option<Millis>,
 }
 
 /// A call that waits for the log.
@@ -75,8 +78,8 @@ pub(super) enum WaitingResponse {
     Ending(u64, Responder),
     /// A response that waits for those before it.
     Ready(Vec<u8>, Persistence),
-    /// The call is made again.
-    Retry,
+    /// The call is made again, after it has waited for this.
+    Retry(Behind),
 }
 
 /// A record that was appended, until the log has it.
@@ -129,6 +132,7 @@ impl Default for Commits {
             applying: None,
             barriers: Barriers::default(),
             heartbeat_at: Millis(0),
+            heard_at: None,
             delay: CommitDelay::default(),
             spare: Proposals::default(),
             position: 0,
@@ -235,6 +239,19 @@ impl Commits {
         self.record.as_ref().map_or(0, |record| now.0 - record.now.mono.0)
     }
 
+    /// Returns how the log responds.
+    pub(super) fn health(&self, now: Millis) -> LogHealth {
+        // Nothing of this process may be on its way: a log that is full refuses all of it.
+        let is_silent = self.heard_at.is_some_and(|at| at.after(SLOW_MS) <= now);
+        match self.lag_ms(now) {
+            _ if self.has_failed => LogHealth::Stalled,
+            LATE_MS.. => LogHealth::Stalled,
+            SLOW_MS.. => LogHealth::Slow,
+            _ if is_silent => LogHealth::Slow,
+            _ => LogHealth::Good,
+        }
+    }
+
     /// Returns the bytes of the record and of waiting calls.
     pub(super) fn memory(&self) -> usize {
         let calls = |calls: &Vec<WaitingCall>| {
@@ -257,7 +274,7 @@ impl WaitingCall {
                 responder.memory()
             }
             WaitingResponse::Ready(bytes, _) => bytes.capacity(),
-            WaitingResponse::Retry => 0,
+            WaitingResponse::Retry(_) => 0,
         }
     }
 }

@@ -186,15 +186,15 @@ impl<L: Listener> Service<L> {
         is_waiting: bool,
     ) -> Handled {
         let Self { hub, io, commits, .. } = self;
-        let is_retry = std::mem::take(&mut io.clients.expect_mut(key).is_retry);
+        let waited = io.clients.expect_mut(key).waited.take();
         let Some(source) = source else {
             let log = commits.gauges(io.now.mono);
             let (active, metrics) = (io.clients.active(), &mut io.metrics);
             let write_page = |api: &_, page: &mut _| metrics.write(hub, api, active, &log, page);
             return Handled::Responded(io.api.handle_admin(request, write_page, &mut io.response));
         };
-        let mut context =
-            Context { hub, now: io.now, source, token: key.to_bits(), is_waiting, is_retry };
+        let (now, token) = (io.now, key.to_bits());
+        let mut context = Context { hub, now, source, token, is_waiting, waited };
         io.api.handle(&mut context, request, &mut io.response)
     }
 

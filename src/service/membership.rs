@@ -3,7 +3,7 @@
 use super::listener::Listener;
 use super::phase::Phase;
 use super::service::Service;
-use crate::hub::{HEARTBEAT_MS, SharedSettings};
+use crate::hub::{HEARTBEAT_MS, Hub, SharedSettings};
 use crate::log::Log;
 
 /// Bytes of commands at which a record is complete: Redis and all nodes take it as a whole.
@@ -68,6 +68,16 @@ impl<L: Listener> Service<L> {
                 self.begin_join();
             }
             false => {}
+        }
+    }
+
+    /// Tells the log the nodes, if it waits for them. All records have been applied.
+    pub(super) fn tell_members(&mut self) {
+        let Self { hub, io, commits, .. } = self;
+        if let Some(log) = commits.log.as_mut().filter(|log| log.wants_members())
+            && commits.applying.is_none()
+        {
+            log.set_members(hub.node_numbers(), Hub::renumbering(io.api.draw_epoch()));
         }
     }
 

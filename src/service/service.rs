@@ -109,6 +109,9 @@ impl<L: Listener> Service<L> {
         io.clients.begin_turn();
         io.api.set_time(now);
         hub.set_external_bytes(io.external_bytes());
+        if self.commits.log.is_some() {
+            self.update_health();
+        }
     }
 
     /// Returns the key of the client that a poll token names, if the token has only the lowest bits

@@ -130,10 +130,10 @@ impl<L: Listener> Service<L> {
         let (client, stream) = clients.stream_mut(key).expect("the caller has checked the state");
         let source = RequestSource { address: client.address, is_proxy: client.is_proxy };
         let is_waiting = stream.is_waiting();
-        let is_retry = std::mem::take(&mut client.is_retry);
+        let waited = client.waited.take();
         let mut socket = WebSocket { reader: &mut stream.reader, stream: &mut stream.stream };
-        let mut context =
-            Context { hub, now: *now, source, token: key.to_bits(), is_waiting, is_retry };
+        let (now, token) = (*now, key.to_bits());
+        let mut context = Context { hub, now, source, token, is_waiting, waited };
         let unsent = response.len();
         match api.handle_frame(&mut context, text, &mut socket, response) {
             FrameHandled::Responded if is_waiting => {

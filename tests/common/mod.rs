@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "each file of tests uses its own part of the harness")]
 
 mod client;
+mod cluster;
 mod crowd;
 mod events;
 mod flood;
@@ -20,6 +21,7 @@ mod unix;
 mod wait;
 
 pub use client::{Client, narrow_stream, stream_from};
+pub use cluster::has_nodes;
 pub use crowd::{Crowd, Member, raise_file_limit, sized};
 pub use events::{Event, EventStream};
 pub use flood::{Memory, Over, Turns, Waits};

@@ -13,6 +13,7 @@ use serde_json::Value;
 use support::http::{Params, target};
 
 use super::client::Client;
+use super::cluster::{Cluster, Plan};
 use super::folder::Folder;
 use super::identity::Identity;
 use super::response::Response;
@@ -34,6 +35,8 @@ pub struct Server {
     successor: Option<Pid>,
     /// Folder of a journal that the test did not ask for.
     journal: Option<Folder>,
+    /// Other nodes that the test did not ask for.
+    cluster: Option<Cluster>,
 }
 
 /// Environment variable that makes each server keep a journal, with its value as
@@ -175,8 +178,25 @@ impl Server {
         Self::spawn(command, 2)
     }
 
-    /// Runs `command` and waits until it has announced so many listeners.
+    /// Runs `command` and waits until it has announced so many listeners. If this run of the tests
+    /// asks for several nodes, runs it so often, and waits until they are a cluster.
     pub fn spawn(mut command: Command, listeners: usize) -> Self {
+        let plan = Plan::make(&mut command);
+        let mut server = Self::spawn_node(command, listeners);
+        server.cluster = plan.map(|plan| plan.begin(&server));
+        server
+    }
+
+    /// Starts a process that is never one of several nodes: the test looks at this process, or at
+    /// what each node counts for itself.
+    pub fn alone(options: &[&str]) -> Self {
+        let mut command = command();
+        command.args(["--listen", "127.0.0.1:0"]).args(options);
+        Self::spawn_node(command, 1)
+    }
+
+    /// Runs `command` as one process.
+    pub fn spawn_node(mut command: Command, listeners: usize) -> Self {
         let journal = add_journal(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.stderr(Stdio::piped()).spawn().expect("starting the server");
@@ -192,6 +212,7 @@ impl Server {
             ended: false,
             successor: None,
             journal,
+            cluster: None,
         };
         while server.urls.len() < listeners {
             let url = announced.recv_timeout(GUARD);
@@ -211,9 +232,10 @@ impl Server {
         self.address_of(index).port()
     }
 
-    /// Returns the address of the first listener, which is TCP.
+    /// Returns the address of the first listener, which is TCP. With several nodes, returns that of
+    /// one of them, another one with each call.
     pub fn address(&self) -> SocketAddr {
-        self.address_of(0)
+        self.cluster.as_ref().map_or_else(|| self.address_of(0), Cluster::address)
     }
 
     /// Returns the address of a TCP listener.
@@ -227,8 +249,12 @@ impl Server {
         self.successor.map_or(self.child.id(), |pid| pid.as_raw_nonzero().get().unsigned_abs())
     }
 
+    /// Returns the lines of the log, of all nodes.
     pub fn log(&self) -> Vec<String> {
-        self.log.lock().expect("no panic while logging").clone()
+        let mut lines = self.log.lock().expect("no panic while logging").clone();
+        let others = self.cluster.iter().flat_map(Cluster::others);
+        lines.extend(others.flat_map(Self::log));
+        lines
     }
 
     /// Returns the number of lines of the log that contain this.
@@ -304,19 +330,33 @@ impl Server {
         self.get("/members", &[("channel", channel)]).ok().json()
     }
 
+    /// Returns the number of reads that wait on `channel`. Nodes learn of each other's readers with
+    /// a delay, so this waits until all of them say the same.
     #[track_caller]
     pub fn readers(&self, channel: &str) -> u64 {
-        self.members(channel)["readers"].as_u64().expect("a number of readers")
+        let mut clients = self.clients();
+        let mut counts = Vec::new();
+        until(&format!("all nodes count the same readers of {channel}"), || {
+            counts = clients.iter_mut().map(|client| count_readers(client, channel)).collect();
+            counts.iter().all(|count| *count == counts[0])
+        });
+        counts[0]
     }
 
-    /// Returns once exactly so many reads wait on `channel`.
+    /// Returns once exactly so many reads wait on `channel`, as all nodes say.
     #[track_caller]
     pub fn wait_for_readers(&self, channel: &str, count: u64) {
-        let mut client = self.client();
+        let mut clients = self.clients();
         until(&format!("{channel} has {count} readers"), || {
-            let answer = client.get("/members", &[("channel", channel)]).ok();
-            answer.json()["readers"].as_u64() == Some(count)
+            clients.iter_mut().all(|client| count_readers(client, channel) == count)
         });
+    }
+
+    /// Connects to each node.
+    fn clients(&self) -> Vec<Client> {
+        let others = self.cluster.iter().flat_map(Cluster::others);
+        let nodes = [self].into_iter().chain(others);
+        nodes.map(|node| Client::connect(node.address_of(0))).collect()
     }
 
     /// Sends a read that finds nothing, and returns once it is one more reader of its first
@@ -331,7 +371,9 @@ impl Server {
         client
     }
 
+    /// Sends a signal to all nodes.
     pub fn signal(&self, signal: Signal) {
+        self.cluster.iter().flat_map(Cluster::others).for_each(|node| node.signal(signal));
         let id = i32::try_from(self.id()).expect("a process id");
         let pid = Pid::from_raw(id).expect("a process id above 0");
         kill_process(pid, signal).expect("signalling our own child");
@@ -385,7 +427,8 @@ impl Server {
         self.log().iter().filter_map(id_of).collect()
     }
 
-    /// Waits until the process, which was asked to stop, is gone and its log is complete.
+    /// Waits until the process, which was asked to stop, is gone and its log is complete. All
+    /// nodes have to end alike.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let mut status = None;
@@ -395,7 +438,11 @@ impl Server {
         });
         self.ended = true;
         self.join_log();
-        status.expect("it is gone")
+        let status = status.expect("it is gone");
+        for node in self.cluster.iter_mut().flat_map(Cluster::others_mut) {
+            assert_eq!(node.wait(), status, "{:?}", node.log());
+        }
+        status
     }
 
     /// Asks the server to stop, and waits until it has exited with status 0.
@@ -410,6 +457,12 @@ impl Server {
             reader.join().expect("the reader of the log");
         }
     }
+}
+
+#[track_caller]
+fn count_readers(client: &mut Client, channel: &str) -> u64 {
+    let members = client.get("/members", &[("channel", channel)]).ok().json();
+    members["readers"].as_u64().expect("a number of readers")
 }
 
 /// Adds the options for a journal to the command of a server, if this run of the tests asks for it.

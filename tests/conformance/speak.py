@@ -4,10 +4,12 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import re
 import subprocess
 import tempfile
 import threading
+import time
 
 import httpx
 
@@ -15,7 +17,7 @@ import httpx
 GUARD = 15
 
 
-class Server:
+class Process:
     """The binary named by SPEAK_BIN, on a free port."""
 
     def __init__(self, *options):
@@ -26,7 +28,7 @@ class Server:
         self.logs = os.environ.get("SPEAK_TEST_LOGS")
         if self.logs:
             environment["SPEAK_LOG"] = "debug"
-        # As tests/common/server.rs does.
+        # As tests/common/server.rs does, here and in Server.
         self.journal = None
         if sync := os.environ.get("SPEAK_TEST_JOURNAL"):
             self.journal = tempfile.TemporaryDirectory()
@@ -81,6 +83,71 @@ class Server:
         if self.journal:
             self.journal.cleanup()
         assert ended is None, f"the server ended by itself: {ended}"
+
+
+class Server:
+    """A process or, with SPEAK_TEST_CLUSTER=3, three nodes: each use takes a random one."""
+
+    def __init__(self, *options):
+        self.redis = None
+        count = int(os.environ.get("SPEAK_TEST_CLUSTER", 0))
+        if count:
+            self.redis = Redis()
+            options += ("--cluster", self.redis.url)
+        # The admin listener tells of one node.
+        count = 1 if "--admin-listen" in options else max(count, 1)
+        self.nodes = [Process(*options) for _ in range(count)]
+        self.admin_port = self.nodes[0].admin_port
+        for node in self.nodes:
+            deadline = time.monotonic() + GUARD
+            while node.http.get("/health").status_code != 200:
+                assert time.monotonic() < deadline, "a node does not join"
+                time.sleep(0.01)
+
+    @property
+    def port(self):
+        return random.choice(self.nodes).port
+
+    @property
+    def http(self):
+        return random.choice(self.nodes).http
+
+    def call(self, name, **parameters):
+        return random.choice(self.nodes).call(name, **parameters)
+
+    def end(self):
+        """Stops the nodes politely, as an operator does."""
+        for node in self.nodes:
+            node.end()
+
+    def stop(self):
+        for node in self.nodes:
+            node.stop()
+        if self.redis:
+            self.redis.stop()
+
+
+class Redis:
+    """A redis-server on a Unix socket and no port."""
+
+    def __init__(self):
+        self.folder = tempfile.TemporaryDirectory()
+        socket = f"{self.folder.name}/socket"
+        self.url = f"redis+unix:{socket}"
+        self.process = subprocess.Popen(
+            ["redis-server", "--port", "0", "--unixsocket", socket, "--save", ""],
+            stdout=subprocess.DEVNULL,
+            cwd=self.folder.name,
+        )
+        deadline = time.monotonic() + GUARD
+        while not os.path.exists(socket):
+            assert time.monotonic() < deadline, "redis-server does not start"
+            time.sleep(0.01)
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+        self.folder.cleanup()
 
 
 @contextlib.contextmanager

@@ -1,58 +1,45 @@
-//! A simulated disk with the journal: slow, full for a while, failing, and cut off by a crash.
+//! The journal of the simulated server on a disk that is slow, full for a while, and fails.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use speak::hub::{Config, Hub, Millis, Now, Recovery};
+use speak::hub::{Config, Hub, Millis, Now};
 use speak::log::{Log, Outcome};
-use speak::service::command_position;
 use support::random::Random;
 
+use crate::machine::{Contents, Crash, Entry, Machine};
 use crate::plan::DiskPlan;
+use crate::sectors::Faults;
 
 pub(crate) type SharedDisk = Rc<RefCell<Disk>>;
 
+/// Time for which a write may take without consequences for sessions, with some to spare.
+const QUICK_MS: u64 = 500;
+
 pub(crate) struct Disk {
     pub(crate) plan: DiskPlan,
+    pub(crate) machine: Machine,
     random: Random,
-    now: u64,
-    unix_ms: u64,
+    now: Now,
     /// Until then, there is no room.
     pub(crate) full_until: u64,
-    records: Vec<Record>,
-    writing: Option<Writing>,
-    snapshot: Option<Snapshot>,
-    /// Snapshot that is being written, and the time at which its last piece is on the disk.
-    begun: Option<(Snapshot, u64)>,
-    has_failed: bool,
-    /// The helper thread has woken the loop.
+    /// Time at which the next job of the helper is done.
+    due: Option<(u64, u64)>,
+    /// Time until which the service delays the next record.
+    record_delayed_until: Option<u64>,
+    /// Time at which the record that is being written was appended.
+    written_at: u64,
+    /// The helper has woken the loop.
     is_signalled: bool,
     /// The last time at which a write took long, or was refused.
     pub(crate) trouble_at: Option<u64>,
-    pub(crate) snapshots: u64,
-    pub(crate) refusals: u64,
-}
-
-#[derive(Clone)]
-struct Record {
-    now: Now,
-    commands: Vec<u8>,
-}
-
-struct Writing {
-    record: Record,
-    due: u64,
-    outcome: Option<Outcome>,
-}
-
-#[derive(Clone, Default)]
-struct Snapshot {
-    /// Number of the records before it.
-    records: usize,
-    pieces: Vec<Vec<u8>>,
-    /// Time of the last piece.
-    end: Now,
+    /// Position of the snapshot that is being written, and time of its last piece.
+    snapshot: (u64, Now),
+    /// Times of the last pieces of snapshots, by position. A snapshot that a crash cut off may have
+    /// had the position of a complete one.
+    snapshot_ends: BTreeMap<u64, Vec<Now>>,
 }
 
 /// The journal on such a disk, as the service drives it.
@@ -60,211 +47,211 @@ pub(crate) struct SimLog(pub(crate) SharedDisk);
 
 impl Disk {
     /// Makes a disk with a new journal of this hub.
-    pub(crate) fn new(plan: DiskPlan, random: Random, hub: &Hub, now: Now) -> Self {
+    pub(crate) fn new(
+        plan: DiskPlan,
+        config: Config,
+        mut random: Random,
+        hub: &Hub,
+        now: Now,
+    ) -> Self {
+        let first = entry(now.mono.0, now.unix_ms, &hub.numbering(true));
+        let machine_random = Random::new(random.next());
+        let machine = Machine::new(plan.machine.clone(), config, machine_random, first);
         Self {
             plan,
+            machine,
             random,
-            now: now.mono.0,
-            unix_ms: now.unix_ms,
+            now,
             full_until: 0,
-            records: vec![Record { now, commands: hub.numbering(true) }],
-            writing: None,
-            snapshot: None,
-            begun: None,
-            has_failed: false,
+            due: None,
+            record_delayed_until: None,
+            written_at: 0,
             is_signalled: false,
             trouble_at: None,
-            snapshots: 0,
-            refusals: 0,
+            snapshot: (0, now),
+            snapshot_ends: BTreeMap::new(),
         }
     }
 
     /// Lets time pass.
     pub(crate) fn advance(&mut self, ms: u64, unix_ms: u64) {
-        let next = self.next_landing();
-        self.now += ms;
-        self.unix_ms = unix_ms;
-        self.is_signalled |= next.is_some_and(|at| at <= self.now);
-        let is_slow =
-            self.writing.as_ref().is_some_and(|it| self.now >= it.record.now.mono.0 + 500);
-        if is_slow {
-            self.trouble_at = Some(self.now);
+        self.now = Now { mono: self.now.mono.after(ms), unix_ms };
+        self.do_jobs();
+        if self.random.once_in(8) {
+            self.machine.disk.write_back();
+        }
+        if self.machine.in_flight.is_some() && self.now.mono.0 >= self.written_at + QUICK_MS {
+            self.trouble_at = Some(self.now.mono.0);
         }
     }
 
-    /// Returns the time at which the helper thread wakes the loop next.
+    /// Does the jobs of the helper that are due.
+    fn do_jobs(&mut self) {
+        let now = self.now.mono.0;
+        self.set_faults();
+        while self.machine.helper().has_job() {
+            let delay = self.random.pick(&self.plan.delays);
+            let (due, delay) = *self.due.get_or_insert((now + delay, delay));
+            if due > now {
+                return;
+            }
+            self.is_signalled |= self.machine.helper().step(Duration::from_millis(delay));
+            self.due = None;
+        }
+    }
+
+    fn set_faults(&self) {
+        let is_full = self.now.mono.0 < self.full_until;
+        self.machine.disk.set_faults(Faults { is_full, fails: self.machine.fails() });
+    }
+
+    /// Returns the time at which the helper has done its job.
     pub(crate) fn next_landing(&self) -> Option<u64> {
-        let write = self.writing.as_ref().map(|writing| writing.due);
-        let piece = self.begun.as_ref().map(|(_, due)| *due);
-        [write, piece].into_iter().flatten().filter(|at| *at > self.now).min()
+        let job = self.due.map(|(due, _)| due);
+        job.into_iter().chain(self.record_delayed_until).min()
+    }
+
+    /// Notes that the next record is delayed.
+    pub(crate) fn delay_record(&mut self, delay: Duration) {
+        let ms = delay.as_micros().div_ceil(1000) as u64;
+        self.record_delayed_until = Some(self.now.mono.0 + ms);
+    }
+
+    /// Returns whether the delay of the next record is over, once.
+    pub(crate) fn ends_delay(&mut self) -> bool {
+        self.record_delayed_until.take_if(|at| *at <= self.now.mono.0).is_some()
     }
 
     pub(crate) fn has_signal(&self) -> bool {
-        self.is_signalled
+        self.is_signalled || self.record_delayed_until.is_some_and(|at| at <= self.now.mono.0)
     }
 
     pub(crate) fn take_signal(&mut self) -> bool {
         std::mem::take(&mut self.is_signalled)
     }
 
-    /// The disk is quick and has room from now on.
+    /// The disk is quick, has room and does not fail from now on.
     pub(crate) fn heal(&mut self) {
         self.full_until = 0;
         self.plan.delays = vec![0];
-        (self.plan.fails, self.plan.fills) = (0, false);
-        if let Some(writing) = &mut self.writing {
-            writing.outcome = None;
-        }
+        self.machine.heal();
     }
 
-    /// The process dies. What was being written is there or not. Returns whether it is.
-    pub(crate) fn crash(&mut self) -> bool {
-        self.begun = None;
-        self.has_failed = false;
-        self.is_signalled = false;
-        self.trouble_at = Some(self.now);
-        let writing = self.writing.take().filter(|_| self.random.once_in(2));
-        let is_kept = writing.is_some();
-        self.records.extend(writing.map(|writing| writing.record));
-        is_kept
+    /// The process ends, and another one reads the journal.
+    pub(crate) fn crash(&mut self, crash: Crash) -> Contents {
+        (self.due, self.is_signalled) = (None, false);
+        self.record_delayed_until = None;
+        self.trouble_at = Some(self.now.mono.0);
+        self.set_faults();
+        self.machine.crash(crash)
     }
 
-    /// Recovers the hub, at the time `mono_ms`.
-    pub(crate) fn recover(&self, config: &Config, mono_ms: u64, uses_snapshot: bool) -> (Hub, Now) {
-        let mut recovery = Recovery::new(config.clone());
-        let snapshot = self.snapshot.as_ref().filter(|_| uses_snapshot);
-        for piece in snapshot.iter().flat_map(|snapshot| &snapshot.pieces) {
-            recovery.load_piece(piece).expect("a piece");
-        }
-        let from = snapshot.map_or(0, |snapshot| snapshot.records);
-        for (at, record) in self.records.iter().enumerate().skip(from) {
-            let position = |index| command_position(at as u64 + 1, index);
-            recovery.apply_record(record.now, &record.commands, position).expect("a record");
-        }
-        let mut last = self.records.last().expect("the first record").now;
-        if let Some(snapshot) = snapshot.filter(|snapshot| snapshot.end.mono > last.mono) {
-            last = snapshot.end;
-        }
-        let unix_ms = last.unix_ms + mono_ms - last.mono.0;
-        recovery.finish(unix_ms).expect("the journal has begun")
+    /// Another process takes over.
+    pub(crate) fn hand_over(&mut self) {
+        (self.due, self.is_signalled) = (None, false);
+        self.record_delayed_until = None;
+        self.machine.hand_over();
     }
 
-    /// Returns whether a record is being written.
-    pub(crate) fn is_writing(&self) -> bool {
-        self.writing.is_some()
+    /// Begins a new epoch with a record.
+    pub(crate) fn begin_epoch(&mut self, commands: &[u8]) {
+        self.machine.begin_epoch(entry(self.now.mono.0, self.now.unix_ms, commands));
     }
 
-    /// Returns the number of records.
-    pub(crate) fn len(&self) -> usize {
-        self.records.len()
+    /// Returns all acknowledged records, without a snapshot.
+    pub(crate) fn all_records(&self) -> Contents {
+        let entries = self.machine.entries.clone();
+        Contents { position: entries.len() as u64, entries, ..Contents::default() }
     }
+
+    /// Recovers a hub, at the time `mono_ms`.
+    pub(crate) fn recover(&self, contents: &Contents, config: &Config, mono_ms: u64) -> (Hub, Now) {
+        let last = contents.entries.last();
+        let last = last.map_or_else(Now::default, |last| Now {
+            mono: Millis(last.mono_ms),
+            unix_ms: last.unix_ms,
+        });
+        let ends = self.snapshot_ends.get(&contents.snapshot).into_iter().flatten();
+        let later = ends.filter(|end| end.mono > last.mono).chain([&last]);
+        let recovered = later.map(|last| {
+            let unix_ms = last.unix_ms + mono_ms - last.mono.0;
+            let recovered = contents.hub(config, unix_ms).expect("no damage");
+            recovered.expect("the journal has begun")
+        });
+        let mut recovered = recovered.collect::<Vec<_>>();
+        let place = recovered.iter().position(|(_, now)| now.mono.0 == mono_ms);
+        recovered.swap_remove(place.expect("time goes on"))
+    }
+}
+
+fn entry(mono_ms: u64, unix_ms: u64, commands: &[u8]) -> Entry {
+    Entry { mono_ms, unix_ms, commands: commands.to_owned() }
 }
 
 impl Log for SimLog {
     fn is_ready(&self) -> bool {
-        let disk = self.0.borrow();
-        disk.writing.is_none() && !disk.has_failed
+        self.0.borrow().machine.journal().is_ready()
     }
 
     fn append(&mut self, mono_ms: u64, unix_ms: u64, commands: &[u8]) {
-        assert!(self.is_ready(), "one record at a time, and none after a failure");
-        assert!(!commands.is_empty());
-        let mut disk = self.0.borrow_mut();
-        let last = disk.records.last().expect("the first record").now;
-        assert!(mono_ms >= last.mono.0, "time does not go back");
-        let delays = disk.plan.delays.clone();
-        let due = disk.now + disk.random.pick(&delays);
-        let fails = disk.plan.fails;
-        let outcome = if disk.now < disk.full_until {
-            Some(Outcome::Full)
-        } else if fails > 0 && disk.random.once_in(fails) {
-            Some(Outcome::Failed)
-        } else {
-            None
-        };
-        let now = Now { mono: Millis(mono_ms), unix_ms };
-        let record = Record { now, commands: commands.to_owned() };
-        disk.writing = Some(Writing { record, due, outcome });
+        let disk = &mut *self.0.borrow_mut();
+        disk.written_at = disk.now.mono.0;
+        disk.set_faults();
+        disk.machine.append(entry(mono_ms, unix_ms, commands));
+        disk.do_jobs();
     }
 
+    /// The process that takes over opens the journal of the machine.
     fn close(self: Box<Self>) {}
 
     fn take_outcome(&mut self) -> Option<Outcome> {
-        let mut disk = self.0.borrow_mut();
-        let now = disk.now;
-        let writing = disk.writing.take_if(|writing| writing.due <= now)?;
-        match writing.outcome {
-            None => disk.records.push(writing.record),
-            Some(Outcome::Failed) => {
-                disk.has_failed = true;
-                // It may be on the disk all the same.
-                if disk.random.once_in(2) {
-                    disk.records.push(writing.record);
-                }
-            }
-            Some(_) => disk.refusals += 1,
+        let disk = &mut *self.0.borrow_mut();
+        let outcome = disk.machine.take_outcome();
+        if matches!(outcome, Some(Outcome::Full | Outcome::Failed)) {
+            disk.trouble_at = Some(disk.now.mono.0);
         }
-        if writing.outcome.is_some() {
-            disk.trouble_at = Some(now);
-            if disk.has_failed || disk.random.once_in(2) {
-                disk.begun = None;
-            }
-        }
-        let position = disk.records.len() as u64;
-        Some(writing.outcome.unwrap_or(Outcome::Durable { position, flush: Duration::ZERO }))
+        outcome
     }
 
     fn bytes(&self) -> u64 {
-        self.0.borrow().records.iter().map(|record| record.commands.len() as u64).sum()
+        self.0.borrow().machine.journal().bytes()
     }
 
     fn is_snapshot_due(&self) -> bool {
-        let disk = self.0.borrow();
-        let since = disk.snapshot.as_ref().map_or(0, |snapshot| snapshot.records);
-        !disk.has_failed
-            && disk.begun.is_none()
-            && disk.records.len() >= since + disk.plan.snapshot_records
+        self.0.borrow().machine.journal().is_snapshot_due()
     }
 
     fn begin_snapshot(&mut self, position: u64) {
-        let mut disk = self.0.borrow_mut();
-        assert_eq!(position, disk.records.len() as u64, "all records are applied");
-        let records = position as usize;
-        let now = disk.now;
-        disk.begun = Some((Snapshot { records, ..Snapshot::default() }, now));
-        disk.is_signalled = true;
+        let disk = &mut *self.0.borrow_mut();
+        disk.snapshot.0 = position;
+        disk.machine.begin_snapshot(position);
+        disk.do_jobs();
     }
 
     fn has_snapshot(&self) -> bool {
-        self.0.borrow().begun.is_some()
+        self.0.borrow().machine.has_snapshot()
     }
 
     fn wants_piece(&self) -> bool {
-        let disk = self.0.borrow();
-        disk.begun.as_ref().is_some_and(|(_, due)| *due <= disk.now)
+        self.0.borrow().machine.journal().wants_piece()
     }
 
     fn append_piece(&mut self, bytes: &[u8]) {
-        assert!(self.wants_piece());
-        let mut disk = self.0.borrow_mut();
-        let delays = disk.plan.delays.clone();
-        let due = disk.now + disk.random.pick(&delays);
-        disk.is_signalled |= due == disk.now;
-        let end = Now { mono: Millis(disk.now), unix_ms: disk.unix_ms };
-        let (snapshot, at) = disk.begun.as_mut().expect("one was begun");
-        snapshot.pieces.push(bytes.to_owned());
-        snapshot.end = end;
-        *at = due;
+        let disk = &mut *self.0.borrow_mut();
+        disk.snapshot.1 = disk.now;
+        disk.machine.journal_mut().append_piece(bytes);
+        disk.do_jobs();
     }
 
     fn finish_snapshot(&mut self) {
-        assert!(self.wants_piece());
-        let mut disk = self.0.borrow_mut();
-        disk.snapshot = disk.begun.take().map(|(snapshot, _)| snapshot);
-        disk.snapshots += 1;
+        let disk = &mut *self.0.borrow_mut();
+        let (position, end) = disk.snapshot;
+        disk.snapshot_ends.entry(position).or_default().push(end);
+        disk.machine.journal_mut().finish_snapshot();
+        disk.do_jobs();
     }
 
     fn abandon_snapshot(&mut self) {
-        self.0.borrow_mut().begun = None;
+        self.0.borrow_mut().machine.abandon_snapshot();
     }
 }

@@ -9,6 +9,9 @@ mod disk;
 mod hostile;
 mod invariants;
 mod journal;
+#[path = "../sim/machine.rs"]
+#[expect(dead_code, reason = "the simulation of the hub crashes in more ways")]
+mod machine;
 mod model;
 mod network;
 mod peer;
@@ -19,6 +22,8 @@ mod process;
 mod record;
 mod requests;
 mod room;
+#[path = "../sim/sectors.rs"]
+mod sectors;
 #[path = "../sim/seeds.rs"]
 mod seeds;
 #[path = "../sim/shared_state.rs"]
@@ -32,8 +37,10 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 60] = [
+const RULES: [&str; 73] = [
     "asked to continue",
+    "bit flipped in the last record",
+    "bit flipped in unused space",
     "call in a frame",
     "call of a session that ended",
     "closed: closed by its peer",
@@ -49,6 +56,7 @@ const RULES: [&str; 60] = [
     "closed: slow",
     "closed: stopped",
     "crash",
+    "damage repaired",
     "disk compared with the hub",
     "event",
     "frame",
@@ -60,26 +68,35 @@ const RULES: [&str; 60] = [
     "heartbeat",
     "introduction",
     "introduction too large",
+    "journal handed over",
+    "killed",
     "long poll closed that carried a session",
     "many requests complete at once",
     "members cut",
     "missed",
+    "new epoch after a loss of power",
     "no descriptors",
     "no memory for a request",
+    "older records replace a damaged snapshot",
     "outcome unknown",
     "ping",
     "poll answered",
     "poll answered with nothing",
+    "power lost",
     "read closed with a grace of its own",
     "record kept that was being written",
+    "record lost that was being written",
+    "record lost with the power",
     "refused for want of the disk",
     "rejected",
     "request timed out",
     "rest of the members",
     "restart after a failed write",
     "snapshot complete",
+    "snapshot given up",
     "socket closed that carried a session",
     "socket opened",
+    "start interrupted",
     "status 403",
     "status 414",
     "status 415",
@@ -92,11 +109,12 @@ const RULES: [&str; 60] = [
     "stream of HTTP/1.0",
     "stream opened",
     "too many of one address",
+    "upgrade",
     "write",
 ];
 
 static SIMULATION: Simulation =
-    Simulation { test: "net_sim", seeds: 5_000, seeds_to_reach_all: 1_500, rules: &RULES, run };
+    Simulation { test: "net_sim", seeds: 2_500, seeds_to_reach_all: 1_500, rules: &RULES, run };
 
 fn run(seed: u64, notes: Trace) -> Record {
     let mut world = World::new(Random::new(seed), Record::new(notes));

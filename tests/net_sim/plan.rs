@@ -7,6 +7,7 @@ use std::ffi::OsString;
 
 use speak::options::{Command, Options, parse};
 
+use crate::machine::MachinePlan;
 use crate::network::Faults;
 use support::random::Random;
 
@@ -51,6 +52,8 @@ pub(crate) enum Step {
     FillDisk,
     /// The process dies, and another one reads the journal.
     Crash,
+    /// Another process takes over state and journal.
+    Upgrade,
     Tick,
     Turn,
 }
@@ -142,14 +145,11 @@ pub(crate) struct Plan {
 /// Faults of a disk.
 #[derive(Clone, Debug)]
 pub(crate) struct DiskPlan {
-    /// Durations of a write, in milliseconds.
+    /// Durations of a job of the helper, in milliseconds.
     pub(crate) delays: Vec<u64>,
-    /// A write fails once in so many times; 0 for never.
-    pub(crate) fails: u64,
     pub(crate) fills: bool,
     pub(crate) crashes: bool,
-    /// Records after which a snapshot is due.
-    pub(crate) snapshot_records: usize,
+    pub(crate) machine: MachinePlan,
 }
 
 impl DiskPlan {
@@ -158,26 +158,28 @@ impl DiskPlan {
         let has_disk = random.once_in(2);
         let is_quick = random.once_in(3);
         let delays = random.pick(&[vec![0, 1, 5], vec![0, 20, 300], vec![3, 700, 3_000, 7_000]]);
-        let plan = Self {
+        let mut plan = Self {
             delays: if is_quick { vec![0] } else { delays },
-            fails: if is_quick { 0 } else { random.pick(&[0, 0, 200, 30]) },
             fills: !is_quick && random.once_in(2),
             crashes: !is_quick && !random.once_in(3),
-            snapshot_records: random.pick(&[3, 20, 1_000]),
+            machine: MachinePlan::draw(random),
         };
+        if is_quick {
+            plan.machine.fails = 0;
+        }
         has_disk.then_some(plan)
     }
 
     /// Returns the steps of such a disk, and their weights.
     pub(crate) fn steps(&self) -> Vec<(Step, u64)> {
         let fill = self.fills.then_some((Step::FillDisk, 2));
-        let crash = self.crashes.then_some((Step::Crash, 1));
-        fill.into_iter().chain(crash).collect()
+        let crash = self.crashes.then_some([(Step::Crash, 1), (Step::Upgrade, 1)]);
+        fill.into_iter().chain(crash.into_iter().flatten()).collect()
     }
 
     /// Returns whether a call may wait for longer than its turn.
     pub(crate) fn has_lag(&self) -> bool {
-        self.delays != [0] || self.fails > 0 || self.fills || self.crashes
+        self.delays != [0] || self.machine.fails > 0 || self.fills || self.crashes
     }
 }
 

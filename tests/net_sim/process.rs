@@ -63,7 +63,8 @@ pub(crate) fn start_new(
 ) -> Option<(SharedDisk, Service<SimListener>)> {
     let disk = plan.disk.clone()?;
     let hub = Hub::new(config(plan, *b"journals"));
-    let disk = Disk::new(disk, Random::new(random.next()), &hub, now);
+    let random = Random::new(random.next());
+    let disk = Disk::new(disk, config(plan, *b"anything"), random, &hub, now);
     let disk = SharedDisk::new(disk.into());
     let service = start(plan, net, &disk, InitialHub { hub, now }, fill);
     Some((disk, service))

@@ -40,6 +40,11 @@ impl World {
         self.record.note(|| format!("    turn at {:?}: {events:?} {has_arrivals}", self.now));
         let has_signal = self.disk.as_ref().is_some_and(|disk| disk.borrow_mut().take_signal());
         self.note_waits();
+        let ends_delay = self.disk.as_ref().is_some_and(|disk| disk.borrow_mut().ends_delay());
+        if ends_delay {
+            self.service.end_commit_delay();
+        }
+        let has_signal = has_signal || ends_delay;
         let has_events = !events.is_empty() || has_arrivals || has_signal;
         turn(&self.net, &mut self.service, self.now, (events, has_arrivals));
         let is_spin = self.wait == NextWake::Now && !has_events && self.net.borrow().calls == 0;
@@ -47,6 +52,9 @@ impl World {
         // A short turn may do no more than look at one of the calls that have arrived.
         let most = if self.plan.weight > 1 { 100 * SPINS_MAX } else { SPINS_MAX };
         assert!(self.spins <= most, "the loop turns for nothing");
+        if let (Some(disk), Some(delay)) = (&self.disk, self.service.take_commit_delay()) {
+            disk.borrow_mut().delay_record(delay);
+        }
         self.after_turn();
         self.note_trouble();
         self.wait = self.service.next_wake();

@@ -120,14 +120,22 @@ impl World {
             self.step(step);
             self.restart_after_failure();
         }
-        self.stop_faults();
-        if self.plan.stops {
-            self.stop();
+        if self.loses_records() {
+            self.lose_records();
         } else {
-            self.leave();
+            self.stop_faults();
+            if self.plan.stops {
+                self.stop();
+            } else {
+                self.leave();
+            }
         }
-        let snapshots = self.disk.as_ref().map_or(0, |disk| disk.borrow().snapshots);
-        self.record.tally.add("snapshot complete", snapshots);
+        if let Some(disk) = &self.disk {
+            let events = std::mem::take(&mut disk.borrow_mut().machine.tally);
+            for what in events {
+                self.record.tally.count(what);
+            }
+        }
         for (reason, times) in &self.model.ledger.goodbyes {
             self.record.tally.add(&format!("goodbye seen: {reason:?}"), *times);
         }
@@ -273,6 +281,7 @@ impl World {
             }
             Step::FillDisk => self.fill_disk(),
             Step::Crash => self.crash(),
+            Step::Upgrade => self.upgrade(),
             Step::Tick => {
                 let ms = self.random.pick(&[1, 5, 20, 100, 500]);
                 self.pass(ms);
@@ -367,11 +376,13 @@ impl World {
         self.record.step(|| "faults stop".to_owned());
         self.faults_stopped = true;
         if let Some(disk) = self.disk.clone() {
+            disk.borrow_mut().heal();
+            // A job may have failed whose result is still to come.
+            self.run_on(10_000);
             if self.service.has_log_failed() {
                 self.crash();
+                self.run_on(10_000);
             }
-            disk.borrow_mut().heal();
-            self.run_on(10_000);
         }
         {
             let mut net = self.net.borrow_mut();

@@ -401,6 +401,12 @@ impl World {
     /// All clients go, time passes, and nothing must be left.
     fn finish(&mut self) {
         (self.plan.disk_fills, self.plan.has_others) = (false, false);
+        if let Some(machine) = self.machine() {
+            machine.heal();
+        }
+        if self.loses_records() {
+            return self.lose_records();
+        }
         if self.log.is_some() {
             self.crash();
             self.set_health(LogHealth::Good);
@@ -429,6 +435,12 @@ impl World {
         assert_eq!(left, nothing, "all are gone");
         assert_eq!(self.next_deadline(), None, "nothing is to come");
         self.model.assert_all_said_goodbye();
+    }
+
+    /// Draws whether the run ends with a loss of power that may lose records.
+    fn loses_records(&mut self) -> bool {
+        let may_lose = self.machine().is_some_and(|machine| machine.may_lose_records());
+        may_lose && self.random.once_in(2)
     }
 
     /// Ends the streams, which alone are pending for ever.

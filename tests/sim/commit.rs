@@ -1,33 +1,45 @@
 //! From proposals to records, and from records to the hub and the model.
 
+use std::time::Duration;
+
 use speak::hub::{Command as HubCommand, Introducing as HubIntroducing, LogHealth, Now, Proposals};
+use speak::log::{Log as _, Outcome};
+use support::random::Random;
 
 use super::command::{Applied, Command, Introducing};
-use super::log::{Checkpoint, Log, LogRecord, Logging, applied, decode, position};
+use super::log::{Checkpoint, Log, LogRecord, Logging, applied, decode, entry, position};
+use super::machine::Machine;
 use super::pending::Identity;
+use super::sectors::Faults;
 use super::world::World;
 
 impl World {
     /// Begins the log with its first record.
     pub(crate) fn begin_log(&mut self) {
-        self.log = Some(Log { is_hashed: true, ..Log::default() });
         self.hub.begin_logging();
         self.model.begin_logging();
         let numbering = self.hub.numbering(true);
+        let machine = self.plan.machine.clone().map(|plan| {
+            let config = self.plan.limits.config("anything", [9; 16]);
+            let random = Random::new(self.random.next());
+            Machine::new(plan, config, random, entry(self.now, &numbering))
+        });
+        self.log = Some(Log { is_hashed: true, machine, ..Log::default() });
         self.append_record(&numbering);
     }
 
     /// Applies the commands of the last call, if this run does so at once.
     pub(crate) fn settle(&mut self) {
         if self.plan.logging == Logging::AtOnce {
-            self.commit();
+            assert!(self.commit(), "the disk of such a run does not fail");
         }
     }
 
-    /// Appends a record with the proposals and applies it, or the disk is full.
-    pub(crate) fn commit(&mut self) {
+    /// Appends a record with the proposals and applies it, or the disk is full. Returns false if
+    /// the disk has failed, and another process has started.
+    pub(crate) fn commit(&mut self) -> bool {
         if self.log.is_none() {
-            return;
+            return true;
         }
         let mut proposals = Proposals::default();
         self.hub.swap_proposals(&mut proposals);
@@ -37,21 +49,53 @@ impl World {
         assert_eq!(got.len(), proposals.count() as usize, "the number of proposals");
         assert_same(&got, &expected);
         if got.is_empty() {
-            return;
+            return true;
         }
         if self.plan.has_others && self.random.once_in(8) {
             self.append_foreign();
         }
-        if self.plan.disk_fills && self.random.once_in(5) {
+        let outcome = self.write_to_disk(proposals.bytes());
+        if outcome == Outcome::Failed {
+            self.record.step(|| format!("unknown: {got:?}"));
+            self.record.tally.count("record of unknown outcome");
+            self.restart(&proposals, true);
+            return false;
+        }
+        if outcome == Outcome::Full {
             self.record.step(|| format!("refused: {got:?}"));
             self.record.tally.count("record refused: disk full");
             for (command, owned) in decode(proposals.bytes()).iter().zip(&got) {
                 self.hub.refuse(self.now, command);
                 self.model.refuse(owned);
             }
-            return;
+            return true;
         }
         self.append_record(proposals.bytes());
+        true
+    }
+
+    /// Writes a record to the disk. Without one, only the outcome is made up.
+    fn write_to_disk(&mut self, commands: &[u8]) -> Outcome {
+        let is_full = self.plan.disk_fills && self.random.once_in(5);
+        let log = self.log.as_mut().expect("there is a log");
+        let Some(machine) = &mut log.machine else {
+            let position = log.records.len() as u64 + 1;
+            return if is_full {
+                Outcome::Full
+            } else {
+                Outcome::Durable { position, flush: Duration::ZERO }
+            };
+        };
+        let fails = machine.fails();
+        machine.disk.set_faults(Faults { is_full, fails });
+        machine.disk.write_back();
+        machine.append(entry(self.now, commands));
+        loop {
+            if let Some(outcome) = machine.take_outcome() {
+                return outcome;
+            }
+            let _ = machine.helper().step(Duration::ZERO);
+        }
     }
 
     /// Another process that shares the log comes before this one, with a message.
@@ -147,8 +191,8 @@ impl World {
 
     pub(crate) fn set_health(&mut self, health: LogHealth) {
         self.record.step(|| format!("the log is {health:?}"));
-        self.hub.set_log_health(health);
-        self.model.health = health;
+        self.hub.set_log_health(self.now.mono, health);
+        self.model.set_health(health);
     }
 }
 
@@ -162,6 +206,9 @@ impl World {
             Some(_) if self.random.once_in(20) => {
                 self.hub.abandon_checkpoint();
                 log.begun = None;
+                if let Some(machine) = &mut log.machine {
+                    machine.abandon_snapshot();
+                }
                 self.record.tally.count("checkpoint abandoned");
             }
             Some(_) => self.take_piece(),
@@ -171,6 +218,17 @@ impl World {
     fn begin_checkpoint(&mut self) {
         // A process that was handed the hub knows no position before its first record.
         let Some(log) = self.log.as_mut().filter(|_| self.hub.position() > 0) else { return };
+        if let Some(machine) = &mut log.machine {
+            if machine.has_snapshot() {
+                let _ = machine.helper().step(Duration::ZERO);
+                return machine.poll();
+            }
+            let is_due = machine.journal_mut().is_snapshot_due();
+            if !is_due && !self.random.once_in(8) {
+                return;
+            }
+            machine.begin_snapshot(log.records.len() as u64);
+        }
         self.record.step(|| "checkpoint begins".to_owned());
         self.record.tally.count("checkpoint begun");
         self.hub.set_piece_bytes(self.random.pick(&[1, 40, 200, 2_000]));
@@ -182,15 +240,34 @@ impl World {
     pub(crate) fn take_piece(&mut self) {
         let Some(log) = &mut self.log else { return };
         let Some(checkpoint) = &mut log.begun else { return };
+        if let Some(machine) = &mut log.machine {
+            machine.poll();
+            if !machine.has_snapshot() {
+                // The disk is full, or fails.
+                self.hub.abandon_checkpoint();
+                log.begun = None;
+                return;
+            }
+            if !machine.journal_mut().wants_piece() {
+                let _ = machine.helper().step(Duration::ZERO);
+                return;
+            }
+        }
         let last = log.records.last().expect("the first record").now;
         if let Some(piece) = self.hub.next_piece(last) {
             self.record.note(|| format!("    piece of {} bytes", piece.len()));
+            if let Some(machine) = &mut log.machine {
+                machine.journal_mut().append_piece(&piece);
+            }
             checkpoint.pieces.push(piece);
             return;
         }
         self.record.note(|| "    checkpoint complete".to_owned());
         self.record.tally.count("checkpoint complete");
         checkpoint.until = log.records.len();
+        if let Some(machine) = &mut log.machine {
+            machine.journal_mut().finish_snapshot();
+        }
         log.complete = log.begun.take();
     }
 

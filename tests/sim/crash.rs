@@ -1,9 +1,10 @@
 //! The process dies, and another one recovers the hub from the log.
 
-use speak::hub::{Hub, Now, Proposals, Recovery};
+use speak::hub::{Config, Epoch, Hub, Now, Proposals, Recovery};
 
 use super::command::Applied;
-use super::log::{Checkpoint, applied, decode, position};
+use super::log::{Checkpoint, applied, decode, entry, position};
+use super::machine::{Contents, Crash, Machine};
 use super::shared_state::SharedState;
 use super::world::World;
 
@@ -22,11 +23,18 @@ impl World {
         }
     }
 
+    fn config(&self) -> Config {
+        self.plan.limits.config("anything", [9; 16])
+    }
+
+    pub(crate) fn machine(&mut self) -> Option<&mut Machine> {
+        self.log.as_mut()?.machine.as_mut()
+    }
+
     /// Recovers a hub from the first `records` records.
     fn recover(&self, checkpoint: Option<&Checkpoint>, records: usize, unix_ms: u64) -> (Hub, Now) {
         let log = self.log.as_ref().expect("there is a log");
-        let config = self.plan.limits.config("anything", [9; 16]);
-        let mut recovery = Recovery::new(config);
+        let mut recovery = Recovery::new(self.config());
         let from = checkpoint.map_or(0, |checkpoint| checkpoint.from);
         for piece in checkpoint.iter().flat_map(|checkpoint| &checkpoint.pieces) {
             recovery.load_piece(piece).expect("a piece");
@@ -71,6 +79,18 @@ impl World {
             assert_eq!(state, self.state_of(&self.hub), "what was recovered, and what was there");
         }
         self.record.tally.count("recovered without a checkpoint");
+        if let Some(machine) = &log.machine {
+            let contents = machine.contents();
+            let recovered = contents.hub(&self.config(), unix_ms).expect("no damage");
+            let (from_disk, now) = recovered.expect("the journal has begun");
+            assert_eq!(now.mono, self.now.mono, "time goes on");
+            assert_eq!(self.state_of(&from_disk), state, "the disk has the records of the log");
+            assert_eq!(from_disk.position(), hub.position());
+            assert!(hash.is_none_or(|hash| hash == from_disk.applied_hash()), "the hash");
+            let what = "recovered from a disk with a snapshot";
+            self.record.tally.count_if(contents.snapshot > 0, what);
+            self.record.tally.count("recovered from a disk");
+        }
         let Some(checkpoint) = &log.complete else { return };
         let (with, now) = self.recover(Some(checkpoint), records, unix_ms);
         assert_eq!(now.mono, self.now.mono, "time goes on");
@@ -104,15 +124,28 @@ impl World {
     /// Goes on with a hub that another process recovers. Proposals may be in the log, though no
     /// process has applied them.
     fn continue_recovered(&mut self) {
-        let away_ms = self.random.pick(&[0, 0, 30, 2_000, 80_000]);
         let mut proposals = Proposals::default();
         self.hub.swap_proposals(&mut proposals);
         let expected = self.model.take_proposals();
-        if proposals.count() > 0 && self.random.once_in(2) {
-            self.apply_unseen(&proposals);
+        assert_eq!(proposals.count() as usize, expected.len());
+        self.restart(&proposals, false);
+    }
+
+    /// The process ends, and another one recovers the hub. The proposals are in the log or not:
+    /// they may have been written, with an outcome that is unknown.
+    pub(crate) fn restart(&mut self, proposals: &Proposals, are_written: bool) {
+        let away_ms = self.random.pick(&[0, 0, 30, 2_000, 80_000]);
+        let contents = self.crash_machine(proposals, are_written);
+        let log = self.log.as_ref().expect("there is a log");
+        let is_kept = match &log.machine {
+            Some(machine) => machine.entries.len() > log.records.len(),
+            None => proposals.count() > 0 && self.random.once_in(2),
+        };
+        if is_kept {
+            self.apply_unseen(proposals);
             self.record.tally.count("record in the log that no process applied");
         } else {
-            self.record.tally.count_if(!expected.is_empty(), "proposals lost");
+            self.record.tally.count_if(proposals.count() > 0, "proposals lost");
         }
         let unix_ms = self.unix_ms_after(away_ms);
         let log = self.log.as_mut().expect("there is a log");
@@ -120,7 +153,13 @@ impl World {
         log.begun = None;
         let checkpoint = log.complete.clone();
         let records = log.records.len();
-        let (hub, now) = self.recover(checkpoint.as_ref(), records, unix_ms);
+        let (hub, now) = match contents {
+            Some(contents) => {
+                let recovered = contents.hub(&self.config(), unix_ms).expect("no damage");
+                recovered.expect("the journal has begun")
+            }
+            None => self.recover(checkpoint.as_ref(), records, unix_ms),
+        };
         assert_eq!(now.mono, self.now.mono.after(away_ms), "the clock continues");
         self.hub = hub;
         self.now = now;
@@ -130,6 +169,46 @@ impl World {
         self.record.note(|| format!("recovered, away for {away_ms} ms: {now:?}"));
         self.record.tally.count("went on after a crash");
         self.record.tally.count_if(!self.model.living().is_empty(), "session recovered");
+    }
+
+    /// Crashes the machine, if there is one. Returns what it then reads.
+    fn crash_machine(&mut self, proposals: &Proposals, are_written: bool) -> Option<Contents> {
+        let log = self.log.as_mut().expect("there is a log");
+        let machine = log.machine.as_mut()?;
+        let crash = machine.draw_crash();
+        let begins = !are_written && proposals.count() > 0 && self.random.once_in(2);
+        let contents = if begins {
+            machine.crash_in_append(entry(self.now, proposals.bytes()), crash)
+        } else {
+            machine.crash(crash)
+        };
+        Some(contents)
+    }
+
+    /// The power fails, and the journal was not synchronized: it has a prefix of the records, and
+    /// begins a new epoch. The run ends, since the model cannot forget.
+    pub(crate) fn lose_records(&mut self) {
+        let config = self.config();
+        let Some(log) = &mut self.log else { return };
+        let Some(machine) = &mut log.machine else { return };
+        self.record.step(|| "the power fails".to_owned());
+        let contents = machine.crash(Crash::PowerLoss);
+        let records = contents.position as usize;
+        let recovered = contents.hub(&config, 0).expect("no damage");
+        let is_whole = log.complete.as_ref().is_none_or(|its| its.until <= records);
+        let Some((mut hub, _)) = recovered else {
+            return self.record.tally.count("all records lost");
+        };
+        if is_whole && let Some(record) = records.checked_sub(1).map(|last| &log.records[last]) {
+            assert!(record.hash.is_none_or(|hash| hash == hub.applied_hash()), "a prefix");
+        }
+        hub.set_epoch(Epoch::new(*b"newepoch"));
+        machine.begin_epoch(entry(self.now, &hub.numbering(false)));
+        let contents = machine.contents();
+        let again = contents.hub(&config, 0).expect("no damage");
+        let (again, _) = again.expect("the journal has begun");
+        assert_eq!(self.state_of(&again), self.state_of(&hub), "what was there, in a new epoch");
+        self.record.tally.count("new epoch after a loss of power");
     }
 
     /// Appends a record that no process applied before the crash.

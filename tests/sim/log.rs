@@ -7,6 +7,7 @@ use speak::hub::{self, Command as HubCommand, Now};
 use support::random::Random;
 
 use super::command::Applied;
+use super::machine::{Entry, Machine};
 
 /// A position in the log has as many bits for the command in its record.
 const INDEX_BITS: u32 = 20;
@@ -31,6 +32,8 @@ pub(crate) struct Log {
     pub(crate) complete: Option<Checkpoint>,
     /// Names that were dropped since the checkpoint began.
     pub(crate) dropped: BTreeSet<usize>,
+    /// The same log on a disk.
+    pub(crate) machine: Option<Machine>,
     /// The hash of the hub is that of all records since the log or a checkpoint began.
     pub(crate) is_hashed: bool,
 }
@@ -40,6 +43,10 @@ pub(crate) struct LogRecord {
     pub(crate) commands: Vec<u8>,
     /// Hash of the hub after the record. `None` if the process died before.
     pub(crate) hash: Option<u64>,
+}
+
+pub(crate) fn entry(now: Now, commands: &[u8]) -> Entry {
+    Entry { mono_ms: now.mono.0, unix_ms: now.unix_ms, commands: commands.to_owned() }
 }
 
 #[derive(Clone, Default)]

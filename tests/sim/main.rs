@@ -12,6 +12,7 @@ mod crash;
 mod delivery;
 mod follower;
 mod log;
+mod machine;
 mod message;
 mod model;
 mod pair_names;
@@ -20,6 +21,7 @@ mod plan;
 mod proposals;
 mod reads;
 mod record;
+mod sectors;
 mod seeds;
 mod shared_state;
 mod snapshot;
@@ -31,11 +33,13 @@ use seeds::Simulation;
 use support::random::Random;
 use world::World;
 
-const RULES: [&str; 116] = [
+const RULES: [&str; 133] = [
     "answer cut",
     "answer shared",
     "answer shared by a stream and a poll",
     "answer shared by two that resume",
+    "bit flipped in the last record",
+    "bit flipped in unused space",
     "channel began at the watermark of another name",
     "channel dropped",
     "channel dropped and created again during a checkpoint",
@@ -48,6 +52,7 @@ const RULES: [&str; 116] = [
     "command failed: SessionEnded",
     "command failed: TooManyChannels",
     "cursor moved to the watermark of another name",
+    "damage repaired",
     "drop of a channel that is used again",
     "dropped channel came again",
     "dropped channel stays for readers or commands",
@@ -73,7 +78,11 @@ const RULES: [&str; 116] = [
     "introduce refused: SessionEnded",
     "introduce refused: TooManyChannels",
     "introduce refused: WrongAuth",
+    "journal handed over",
+    "killed",
     "missed sent",
+    "new epoch after a loss of power",
+    "older records replace a damaged snapshot",
     "orphan answered with its goodbye",
     "orphan answered with nothing",
     "orphaned stream resubscribed",
@@ -86,6 +95,7 @@ const RULES: [&str; 116] = [
     "paused stream resubscribed",
     "pending read got a gap",
     "poll not replaced by a stream",
+    "power lost",
     "prefix recovered",
     "proposals lost",
     "read answered for one of several",
@@ -96,7 +106,13 @@ const RULES: [&str; 116] = [
     "read refused: WrongAuth",
     "read replaced",
     "record in the log that no process applied",
+    "record kept that was being written",
+    "record lost that was being written",
+    "record lost with the power",
+    "record of unknown outcome",
     "record refused: disk full",
+    "recovered from a disk",
+    "recovered from a disk with a snapshot",
     "recovered with a checkpoint",
     "recovered without a checkpoint",
     "reset sent",
@@ -116,6 +132,9 @@ const RULES: [&str; 116] = [
     "session recovered",
     "session restored",
     "several goodbyes at one time",
+    "snapshot complete",
+    "snapshot given up",
+    "start interrupted",
     "stream began paused",
     "stream began with a gap",
     "stream began with a reset",
@@ -151,12 +170,18 @@ const RULES: [&str; 116] = [
 ];
 
 static SIMULATION: Simulation =
-    Simulation { test: "sim", seeds: 5_000, seeds_to_reach_all: 3_000, rules: &RULES, run };
+    Simulation { test: "sim", seeds: 3_000, seeds_to_reach_all: 3_000, rules: &RULES, run };
 
 fn run(seed: u64, notes: Trace) -> Record {
     let mut world = World::new(Random::new(seed), Record::new(notes));
     world.run();
     world.record.tally.add_all(&world.model.tally);
+    if let Some(machine) = world.machine() {
+        let counts = std::mem::take(&mut machine.tally);
+        for what in counts {
+            world.record.tally.count(what);
+        }
+    }
     world.record
 }
 

@@ -65,7 +65,7 @@ pub(crate) struct Model {
     pub(super) now: Now,
     /// Commands that wait for the log. `None` without a log.
     pub(super) proposed: Option<Vec<Command>>,
-    pub(crate) health: LogHealth,
+    pub(super) health: LogHealth,
     pub(super) turn: u64,
     pub(super) channels: Vec<Channel>,
     pub(super) sessions: BTreeMap<u64, Session>,
@@ -271,6 +271,17 @@ impl Model {
         let message = Message { id, kind, time, from, text: text.map(str::to_owned), reason };
         channel.log.push(Entry { message, at_ms, turn });
         id
+    }
+
+    /// When the log is good again, the time until then counts for no timeout.
+    pub(super) fn set_health(&mut self, health: LogHealth) {
+        let now_ms = self.now_ms();
+        if health == LogHealth::Good && self.health != LogHealth::Good {
+            for session in self.sessions.values_mut() {
+                session.last_alive_ms = session.last_alive_ms.max(now_ms);
+            }
+        }
+        self.health = health;
     }
 
     pub(super) fn keep_alive(&mut self, session: Option<u64>) {

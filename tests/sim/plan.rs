@@ -10,6 +10,7 @@ use speak::hub::{CHANNELS_PER_SESSION_MAX, Config, Epoch};
 use support::random::Random;
 
 use super::log::Logging;
+use super::machine::MachinePlan;
 
 /// Options of this run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -150,6 +151,8 @@ pub(crate) struct Plan {
     pub(crate) has_others: bool,
     /// The disk of the log is full now and then.
     pub(crate) disk_fills: bool,
+    /// The log is a journal on a simulated disk.
+    pub(crate) machine: Option<MachinePlan>,
 }
 
 impl Plan {
@@ -185,6 +188,12 @@ impl Plan {
         jumps.extend(LARGE_JUMPS.map(|jump| (jump, random.pick(&[0, 0, 1, 4]))));
         jumps.push((Jump::Tick, 1));
         let calls_per_turn_max = random.pick(&[1, 2, 4, 9]);
+        let has_machine = logging != Logging::None && !random.once_in(3);
+        let mut machine = has_machine.then(|| MachinePlan::draw(random));
+        if let Some(machine) = machine.as_mut().filter(|_| logging == Logging::AtOnce) {
+            // A failure ends the process, which would be in the middle of a call.
+            machine.fails = 0;
+        }
         Self {
             limits,
             channels,
@@ -209,7 +218,8 @@ impl Plan {
             wall_clock_jumps: random.once_in(4),
             logging,
             disk_fills: random.once_in(3),
-            has_others: limits.max_channels == 0 && random.once_in(2),
+            has_others: machine.is_none() && limits.max_channels == 0 && random.once_in(2),
+            machine,
         }
     }
 }

@@ -28,6 +28,9 @@ impl World {
         if let Some(log) = &mut self.log {
             self.hub.begin_logging();
             log.begun = None;
+            if let Some(machine) = &mut log.machine {
+                machine.hand_over();
+            }
             self.model.forget_unshared();
             self.set_health(LogHealth::Good);
         }

@@ -376,7 +376,10 @@ impl World {
         for (channel, from_id) in self.model.expire() {
             self.learn_order(channel, from_id);
         }
-        self.commit();
+        if !self.commit() {
+            // Time has passed for the new process.
+            return self.end_turn();
+        }
         if self.plan.audits {
             self.audit();
         }

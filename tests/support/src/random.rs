@@ -1,7 +1,7 @@
 //! The only source of chance: one number in, the same run out.
 
 /// `SplitMix64` (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Random(u64);
 
 impl Random {

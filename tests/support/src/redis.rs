@@ -148,6 +148,15 @@ impl Redis {
         }
     }
 
+    /// Tells the first Speak that no other one has read a log that this server may have lost. It
+    /// would wait for that one for some seconds.
+    pub fn promise_no_nodes(&self) {
+        let info = self.command(&["INFO", "server"]).text();
+        let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
+        let key = format!("{{speak}}:vouch:{}", run_id.expect("a run id"));
+        self.command(&["HSET", &key, "done", "0-0"]);
+    }
+
     /// Sends a signal, for instance to stop the process for a while.
     pub fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("a running server");

@@ -88,6 +88,7 @@ impl World {
                     source,
                     token: *number,
                     is_waiting: false,
+                    waited: None,
                 };
                 let outcome = self.api.handle(&mut context, &request, &mut self.out);
                 bytes.drain(..length);
@@ -299,6 +300,7 @@ impl World {
             source,
             token: *number,
             is_waiting: false,
+            waited: None,
         };
         let mut socket = WebSocket { reader, stream };
         self.api.handle_frame(&mut context, text, &mut socket, &mut self.out);
