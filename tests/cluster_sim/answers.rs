@@ -6,6 +6,7 @@ use support::message::{Kind as MessageKind, slices};
 use support::reader::{Since, Terms};
 use support::session::Verdict;
 
+use crate::broker::UNIX_MS;
 use crate::person::Person;
 use crate::request::{Kind, Request};
 use crate::world::World;
@@ -86,6 +87,9 @@ impl World {
                 let text = request.text.expect("a text").write();
                 self.answered[channel] = next_id;
                 self.ledger.answered((channel, id), MessageKind::Message, from, &text).unwrap();
+                if let Some(person) = request.person {
+                    self.hear(person, &request);
+                }
             }
             Kind::Introduce | Kind::IntroduceAs => {
                 let (channel, id, next_id) = place(self);
@@ -106,7 +110,7 @@ impl World {
                 let its = &mut self.people[person];
                 assert_eq!((its.number, its.auth.as_str()), (number, auth));
                 its.channels.insert(channel);
-                self.hear(person);
+                self.hear(person, &request);
             }
             Kind::Goodbye => {
                 let its = &mut self.people[request.person.expect("a session")];
@@ -122,7 +126,7 @@ impl World {
                 if let Some(session) = self.ledger.sessions.get_mut(&its.number) {
                     session.left_channel(channel);
                 }
-                self.hear(person);
+                self.hear(person, &request);
             }
             Kind::Read | Kind::Poll => self.take_reply(request, body),
             Kind::Members => self.take_members(&request, body),
@@ -130,12 +134,17 @@ impl World {
     }
 
     /// A call of a session was answered, so that it does not time out for some time.
-    fn hear(&mut self, person: usize) {
-        let now = self.unix_ms();
+    fn hear(&mut self, person: usize, request: &Request) {
+        // A node that had trouble may have been late to tell of it.
+        let is_late = self.nodes[request.node].disturbed_at >= request.sent_at;
+        self.hear_at(person, if is_late { request.sent_at } else { self.now });
+    }
+
+    fn hear_at(&mut self, person: usize, at: u64) {
         let its = &mut self.people[person];
-        its.heard_at = now;
+        its.heard_at = its.heard_at.max(UNIX_MS + at);
         if let Some(session) = self.ledger.sessions.get_mut(&its.number) {
-            session.lived(now);
+            session.lived(UNIX_MS + at);
         }
     }
 
@@ -172,13 +181,9 @@ impl World {
         for (place, slice) in slices.iter().enumerate() {
             let subscription = &mut request.subscriptions[place];
             let (channel, since) = (subscription.channel, subscription.since);
-            if slice.is_reset && waited >= BARRIER_MS {
-                self.tally("reset in an outage");
-                continue;
-            }
             subscription.take_slice(slice, terms).unwrap();
             is_empty &= slice.messages.is_empty() && !slice.is_missed && since != Since::All;
-            if waited < BARRIER_MS && !(request.kind == Kind::Poll && is_empty) {
+            if waited < BARRIER_MS && request.kind == Kind::Read {
                 let floor = request.floors[place];
                 let next_id = slice.next_id;
                 assert!(next_id >= floor, "{next_id} after {floor} was answered elsewhere");
@@ -215,7 +220,7 @@ impl World {
         if let Some(person) = request.person
             && self.nodes[request.node].disturbed_at + QUIET_MS < request.sent_at
         {
-            self.hear(person);
+            self.hear(person, &request);
         }
     }
 
@@ -272,7 +277,7 @@ impl World {
             let has_ended =
                 self.ledger.sessions.get(&number).is_some_and(|session| session.ended.is_some());
             if !has_ended {
-                self.hear(person);
+                self.hear_at(person, now);
             }
         }
     }
