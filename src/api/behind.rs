@@ -46,7 +46,7 @@ impl Api {
         parameters: &Parameters<'_>,
         request: &Request<'_>,
     ) -> Option<Behind> {
-        if context.is_retry || !context.hub.is_clustered() {
+        if !context.hub.is_clustered() {
             return None;
         }
         let mode = match Transport::from_request(request).ok()? {
@@ -66,19 +66,21 @@ impl Api {
         parameters: &Parameters<'_>,
         mode: Mode,
     ) -> Option<Behind> {
-        if context.is_retry || !context.hub.is_clustered() {
+        if !context.hub.is_clustered() {
             return None;
         }
         let credentials = parameters.credentials().ok()?;
         let standing = credentials.map(|credentials| context.hub.standing(credentials));
         match (call, standing) {
             (Call::Create | Call::Health, _) => None,
-            (Call::Members, _) | (_, Some(Standing::Unknown)) => Some(Behind::Barrier),
-            (Call::Write | Call::Introduce | Call::Goodbye, _) => None,
+            // A session that was unknown may be elsewhere, now that this process has caught up.
             (Call::Read, Some(Standing::Elsewhere)) => {
                 let credentials = credentials.expect("a standing is that of credentials");
                 self.hold(context, parameters, credentials, mode)
             }
+            _ if context.is_retry => None,
+            (Call::Members, _) | (_, Some(Standing::Unknown)) => Some(Behind::Barrier),
+            (Call::Write | Call::Introduce | Call::Goodbye, _) => None,
             (Call::Read, _) => {
                 let params = ReadParams::parse(parameters, self.poll_timeout_ms).ok()?;
                 let request = params.request(mode, context.token);
