@@ -144,6 +144,14 @@ impl Hub {
         }
     }
 
+    /// Sets whether other nodes may have acknowledged what this one has not applied, and cannot
+    /// apply for now. Then ids beyond the end of a channel are not reset, and unknown sessions are
+    /// not said to have ended.
+    pub fn set_behind(&mut self, is_behind: bool) {
+        self.is_behind = is_behind;
+        self.sessions.set_behind(is_behind);
+    }
+
     /// Returns the settings that all nodes have to share.
     #[must_use]
     pub fn shared_settings(&self) -> SharedSettings {

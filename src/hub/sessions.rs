@@ -21,6 +21,10 @@ pub(super) struct Sessions {
     /// Number of the newest session, even if it has ended; 0 if there was none.
     last_number: u64,
 
+    // Local state.
+    /// Other processes may know sessions that this one does not know yet.
+    is_behind: bool,
+
     // Settings.
     timeout_ms: u64,
     close_grace_ms: u64,
@@ -43,6 +47,7 @@ impl Sessions {
             slab: PagedSlab::new(),
             by_number: HashMap::new(),
             last_number,
+            is_behind: false,
             timeout_ms: whole_ms(config.connection_timeout),
             close_grace_ms: whole_ms(config.close_grace),
         }
@@ -66,9 +71,11 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`Error::SessionEnded`] or [`Error::WrongAuth`].
+    /// [`Error::SessionEnded`] or [`Error::WrongAuth`]; [`Error::LogBehind`] instead of the first
+    /// if the session may be one that this process does not know yet.
     pub(super) fn authenticate(&self, credentials: Credentials<'_>) -> Result<u32, Error> {
-        let index = *self.by_number.get(&credentials.session).ok_or(Error::SessionEnded)?;
+        let unknown = if self.is_behind { Error::LogBehind } else { Error::SessionEnded };
+        let index = *self.by_number.get(&credentials.session).ok_or(unknown)?;
         if self.slab[index].auth.matches(credentials.auth) {
             Ok(index)
         } else {
@@ -229,6 +236,11 @@ impl Sessions {
 
 /// Local state.
 impl Sessions {
+    /// Sets whether other processes may know sessions that this one does not know yet.
+    pub(super) fn set_behind(&mut self, is_behind: bool) {
+        self.is_behind = is_behind;
+    }
+
     pub(super) fn local_mut(&mut self, index: u32) -> &mut SessionLocal {
         &mut self.slab[index].local
     }

@@ -18,16 +18,19 @@ const PENDING_MAX: usize = 4;
 /// Clients whose calls wait for a barrier.
 #[derive(Default)]
 pub(super) struct Barriers {
-    /// They wait for the next barrier, since this time.
-    waiting: Vec<Key>,
-    waiting_since: Option<Millis>,
+    /// They wait for the next barrier, in the order of their calls.
+    waiting: Vec<WaitingClient>,
     /// Barriers that the log was asked for, oldest first.
     pending: VecDeque<PendingBarrier>,
 }
 
-struct PendingBarrier {
+struct WaitingClient {
+    client: Key,
     since: Millis,
-    clients: Vec<Key>,
+}
+
+struct PendingBarrier {
+    clients: Vec<WaitingClient>,
     /// This process joins the cluster then.
     joins: bool,
 }
@@ -35,28 +38,25 @@ struct PendingBarrier {
 impl Barriers {
     /// Returns the time at which calls no longer wait.
     pub(super) fn next_deadline(&self) -> Option<Millis> {
-        let pending = self.pending.iter().find(|barrier| !barrier.clients.is_empty());
-        let since = pending.map(|barrier| barrier.since);
-        Millis::earliest([since, self.waiting_since]).map(|since| since.after(WAIT_MAX_MS))
+        // A client of an earlier barrier came earlier.
+        let mut pending = self.pending.iter().filter_map(|barrier| barrier.clients.first());
+        let first = pending.next().or(self.waiting.first());
+        first.map(|client| client.since.after(WAIT_MAX_MS))
     }
 
     /// Returns the memory of the lists, in bytes.
     pub(super) fn memory(&self) -> usize {
         let pending: usize = self.pending.iter().map(|barrier| barrier.clients.capacity()).sum();
-        (self.waiting.capacity() + pending) * size_of::<Key>()
+        (self.waiting.capacity() + pending) * size_of::<WaitingClient>()
     }
 
     /// Takes the clients that have waited too long.
-    fn take_late(&mut self, now: Millis) -> Vec<Key> {
+    fn take_late(&mut self, now: Millis) -> Vec<WaitingClient> {
         let mut late = Vec::new();
-        for barrier in &mut self.pending {
-            if barrier.since.after(WAIT_MAX_MS) <= now {
-                late.append(&mut barrier.clients);
-            }
-        }
-        if self.waiting_since.is_some_and(|since| since.after(WAIT_MAX_MS) <= now) {
-            self.waiting_since = None;
-            late.append(&mut self.waiting);
+        let pending = self.pending.iter_mut().map(|barrier| &mut barrier.clients);
+        for clients in pending.chain([&mut self.waiting]) {
+            let end = clients.partition_point(|it| it.since.after(WAIT_MAX_MS) <= now);
+            late.extend(clients.drain(..end));
         }
         late
     }
@@ -68,8 +68,8 @@ impl<L: Listener> Service<L> {
         let Self { hub, io, commits, .. } = self;
         match behind {
             Behind::Barrier => {
-                commits.barriers.waiting_since.get_or_insert(io.now.mono);
-                commits.barriers.waiting.push(client);
+                let since = io.now.mono;
+                commits.barriers.waiting.push(WaitingClient { client, since });
             }
             Behind::Proposals => {
                 let (calls, command) = commits.last_proposals(hub.proposed(), io.now.mono);
@@ -84,19 +84,22 @@ impl<L: Listener> Service<L> {
         let late = barriers.take_late(self.io.now.mono);
         if !barriers.waiting.is_empty() && barriers.pending.len() < PENDING_MAX {
             let clients = mem::take(&mut barriers.waiting);
-            let since = barriers.waiting_since.take().unwrap_or(self.io.now.mono);
             let log = self.commits.log.as_mut().expect("only a cluster has barriers");
             if log.begin_barrier() {
-                self.commits.barriers.pending.push_back(PendingBarrier { since, clients, joins: false });
+                self.commits.barriers.pending.push_back(PendingBarrier { clients, joins: false });
             } else {
                 self.retry_all(clients);
             }
+        }
+        if !late.is_empty() {
+            self.hub.set_behind(true);
         }
         self.retry_all(late);
     }
 
     /// Makes the calls again that have waited for the oldest barrier.
     pub(super) fn end_barrier(&mut self) {
+        self.hub.set_behind(false);
         if let Some(barrier) = self.commits.barriers.pending.pop_front() {
             self.retry_all(barrier.clients);
             if barrier.joins && !self.hub.is_joined() {
@@ -107,24 +110,20 @@ impl<L: Listener> Service<L> {
 
     /// Asks the log for its end, at which this process joins the cluster.
     pub(super) fn begin_join(&mut self) {
-        let Self { io, commits, .. } = self;
+        let Self { commits, .. } = self;
         if commits.barriers.pending.iter().any(|barrier| barrier.joins) {
             return;
         }
         if let Some(log) = &mut commits.log
             && log.begin_barrier()
         {
-            let since = io.now.mono;
-            commits.barriers.pending.push_back(PendingBarrier {
-                since,
-                clients: Vec::new(),
-                joins: true,
-            });
+            let barrier = PendingBarrier { clients: Vec::new(), joins: true };
+            commits.barriers.pending.push_back(barrier);
         }
     }
 
-    fn retry_all(&mut self, clients: Vec<Key>) {
-        for client in clients {
+    fn retry_all(&mut self, clients: Vec<WaitingClient>) {
+        for WaitingClient { client, .. } in clients {
             self.retry(client);
         }
     }

@@ -73,7 +73,6 @@ impl World {
             !request.is_of_ended || request.person.is_none(),
             "a call of a session succeeded after its end"
         );
-        let now = self.unix_ms();
         let place = |world: &Self| {
             let id = body["id"].as_u64().expect("an id");
             assert!(id >= request.floors[0], "an id below one that was given: {id}");
@@ -100,7 +99,8 @@ impl World {
                 let is_new = request.kind == Kind::Introduce;
                 let session = (number, is_new);
                 let verdict = Verdict::Meant;
-                self.ledger.introduced(session, now, (channel, id), &text, verdict).unwrap();
+                let at = UNIX_MS + self.heard_at(&request);
+                self.ledger.introduced(session, at, (channel, id), &text, verdict).unwrap();
                 let person = if is_new {
                     self.people.push(Person::new(number, auth));
                     self.people.len() - 1
@@ -135,9 +135,14 @@ impl World {
 
     /// A call of a session was answered, so that it does not time out for some time.
     fn hear(&mut self, person: usize, request: &Request) {
+        self.hear_at(person, self.heard_at(request));
+    }
+
+    /// Returns the time at which a request was certainly handled that is answered now.
+    fn heard_at(&self, request: &Request) -> u64 {
         // A node that had trouble may have been late to tell of it.
         let is_late = self.nodes[request.node].disturbed_at >= request.sent_at;
-        self.hear_at(person, if is_late { request.sent_at } else { self.now });
+        if is_late { request.sent_at } else { self.now }
     }
 
     fn hear_at(&mut self, person: usize, at: u64) {
