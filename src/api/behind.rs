@@ -74,7 +74,9 @@ impl Api {
         match (call, standing) {
             (Call::Create | Call::Health, _) => None,
             // A session that was unknown may be elsewhere, now that this process has caught up.
-            (Call::Read, Some(Standing::Elsewhere)) => {
+            (Call::Read, Some(Standing::Elsewhere))
+                if !context.is_retry || !context.hub.is_behind() =>
+            {
                 let credentials = credentials.expect("a standing is that of credentials");
                 self.hold(context, parameters, credentials, mode)
             }

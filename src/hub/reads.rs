@@ -366,7 +366,11 @@ impl Hub {
             channels.local_mut(subscription.channel).add_reader(key);
         }
         if let Some(session) = session {
-            sessions.local_mut(session).readers.push(key);
+            let local = sessions.local_mut(session);
+            local.readers.push(key);
+            if !local.is_held {
+                self.note_unheld();
+            }
         }
         key
     }

@@ -354,7 +354,10 @@ impl<L: Listener> Service<L> {
                     self.io.response.extend_from_slice(&bytes);
                     responses.persistence = persistence;
                 }
-                WaitingResponse::Retry => self.mark_retry(call.client),
+                WaitingResponse::Retry => {
+                    self.hub.set_behind(true);
+                    self.mark_retry(call.client);
+                }
             }
         }
         let next = self.commits.waiting.first().map(|call| call.client);

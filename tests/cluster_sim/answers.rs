@@ -168,7 +168,8 @@ impl World {
                 let its = &self.people[person];
                 let is_due = its.may_end
                     || self.unix_ms() >= its.heard_at + self.plan.timeout_ms;
-                assert!(is_due, "session {} has ended too early", its.number);
+                let heard_at = its.heard_at - UNIX_MS;
+                assert!(is_due, "session {} has ended too early after {heard_at}", its.number);
                 self.people[person].has_ended = true;
             }
             other => panic!("{status} {other} for {:?}", request.kind),
