@@ -46,6 +46,8 @@ pub struct Hub {
     /// Changes of shared state that wait for the log. `None` if there is no log.
     pub(super) proposals: Option<Proposals>,
     pub(super) log_health: LogHealth,
+    /// Other processes may have acknowledged what this one has not applied.
+    pub(super) is_behind: bool,
     /// Processes that share the log. `None` if there is only this one.
     pub(super) nodes: Option<Nodes>,
     /// State that is being saved piece by piece.
@@ -75,6 +77,7 @@ impl Hub {
             external_bytes: 0,
             proposals: None,
             log_health: LogHealth::Good,
+            is_behind: false,
             nodes: None,
             checkpoint: None,
             piece_bytes: PIECE_BYTES,
