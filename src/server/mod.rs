@@ -26,7 +26,7 @@ mod upgrade;
 
 pub use activation::{ActivatedSocket, LISTEN_FDS_START, activated_names};
 pub use log_writer::start as start_log;
-pub use redis::{RedisSocket, RedisTarget, cluster_url};
+pub use redis::{PASSWORD_ENV, PASSWORD_FILE_ENV, RedisSocket, RedisTarget, cluster_url};
 pub use start_error::StartError;
 pub use upgrade::UPGRADE_ENV;
 
