@@ -177,12 +177,14 @@ impl Channel {
     }
 
     fn slice_from(&self, id: u64, reports_gaps: bool) -> ChannelSlice<'_> {
+        let start = id.max(self.first_id);
         ChannelSlice {
             index: NO_CHANNEL,
             channel: Some(self),
             introductions: IntroductionSlice::default(),
-            start: id.max(self.first_id),
-            end: self.next_id(),
+            start,
+            // A process that is behind may have a reader of ids to come.
+            end: self.next_id().max(start),
             missed: reports_gaps && id < self.first_id,
             reset: false,
             is_full: false,

@@ -56,7 +56,7 @@ impl Shared {
         let nodes: Vec<(u64, u64)> = decoder.decode().unwrap();
         let sessions = hub.sessions.iter().map(|session| {
             let names = session.channels.iter().map(|it| hub.channels[*it].name.to_string());
-            (session.number, (session.holders.clone(), names.collect()))
+            (session.number, (session.holders.as_slice().to_vec(), names.collect()))
         });
         let channels = hub.channels.iter().filter(|(_, channel)| channel.is_shared);
         let channels = channels.map(|(_, channel)| {
@@ -148,7 +148,7 @@ impl World {
                 16..=17 => Command::Hold { session, polls: vec![channel] },
                 18..=20 => {
                     let decided_ms = self.unix_ms - 600 * random.below(2);
-                    Command::Release { session, decided_ms }
+                    Command::Release { session, decided_ms, closed_position: None }
                 }
                 21 => Command::Bury { node: 1 + random.below(5), sequence },
                 22 => Command::Part { heir: Some(1 + random.below(5)) },

@@ -176,6 +176,20 @@ impl Hub {
         }
     }
 
+    /// Sets whether other nodes may have acknowledged what this one has not applied, and cannot
+    /// apply for now. Then ids beyond the end of a channel are not reset, and unknown sessions are
+    /// not said to have ended.
+    pub fn set_behind(&mut self, is_behind: bool) {
+        self.is_behind = is_behind;
+        self.sessions.set_behind(is_behind);
+    }
+
+    /// Returns whether [`Hub::set_behind`] has said that this node is behind.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
     /// Returns the settings that all nodes have to share.
     #[must_use]
     pub fn shared_settings(&self) -> SharedSettings {
@@ -238,8 +252,12 @@ impl Hub {
             }
             return Applied::Nothing;
         }
+        let has_unheld = std::mem::take(&mut nodes.has_unheld);
         for dead in nodes.count_heartbeat() {
             self.propose(&Command::Bury { node: dead.node, sequence: dead.sequence });
+        }
+        if has_unheld {
+            self.propose_holds();
         }
         Applied::Nothing
     }
@@ -313,6 +331,14 @@ impl Hub {
         Applied::Gone
     }
 
+    /// Notes that a read waits here with a session that this node may not hold, since the log did
+    /// not take that. With its next heartbeat the node tries again.
+    pub(super) fn note_unheld(&mut self) {
+        if let Some(nodes) = &mut self.nodes {
+            nodes.has_unheld = true;
+        }
+    }
+
     /// Proposes to hold all sessions that have a read here. Costs O(sessions).
     pub(super) fn propose_holds(&mut self) {
         for index in 0..self.sessions.index_bound() {
@@ -329,7 +355,7 @@ impl Hub {
     fn inherit(&mut self, present: Millis, node: u64, heir: u64) {
         let own = self.nodes.as_ref().map_or(0, Nodes::own);
         for index in 0..self.sessions.index_bound() {
-            if self.sessions.get(index).is_none_or(|session| !session.holders.contains(&node)) {
+            if self.sessions.get(index).is_none_or(|session| !session.holders.contains(node)) {
                 continue;
             }
             self.sessions.hold_at(index, heir, self.position);

@@ -46,6 +46,8 @@ pub struct Hub {
     /// Changes of shared state that wait for the log. `None` if there is no log.
     pub(super) proposals: Option<Proposals>,
     pub(super) log_health: LogHealth,
+    /// Other processes may have acknowledged what this one has not applied.
+    pub(super) is_behind: bool,
     /// Processes that share the log. `None` if there is only this one.
     pub(super) nodes: Option<Nodes>,
     /// State that is being saved piece by piece.
@@ -75,6 +77,7 @@ impl Hub {
             external_bytes: 0,
             proposals: None,
             log_health: LogHealth::Good,
+            is_behind: false,
             nodes: None,
             checkpoint: None,
             piece_bytes: PIECE_BYTES,
@@ -93,6 +96,8 @@ impl Hub {
         let Restored { config, channels, sessions, timers, now, log, cluster } = loader.finish()?;
         let (position, applied_hash) = log.map_or((0, 0), |log| (log.position, log.applied_hash));
         let nodes = cluster.map(Nodes::restore_all);
+        let mut sessions = sessions;
+        sessions.log_position = position;
         let hub =
             Self { channels, sessions, position, applied_hash, timers, nodes, ..Self::new(config) };
         Ok((hub, now))

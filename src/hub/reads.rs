@@ -189,11 +189,17 @@ impl Hub {
         request: &ReadRequest<'_>,
         same_epoch: bool,
     ) -> Reply<'_> {
-        let Self { channels, readers, config, .. } = self;
+        let Self { channels, readers, config, is_behind, .. } = self;
         let reader = readers.get_mut(key).expect("just inserted");
         let targets = reader.subscriptions.as_slice().iter().zip(request.targets);
         let mut reply = Reply::of(targets, |(subscription, (_, since))| {
-            channels[subscription.channel].slice_since(*since, same_epoch)
+            let channel = &channels[subscription.channel];
+            match *since {
+                Since::Id(id) if *is_behind && same_epoch && id > channel.next_id() => {
+                    ChannelSlice::empty(id)
+                }
+                since => channel.slice_since(since, same_epoch),
+            }
         });
         let has_more = reply.truncate(config.max_reply);
         reader.advance(&reply, has_more);
@@ -304,9 +310,23 @@ impl Hub {
 
     #[inline]
     fn slice_since(&self, lookup: Lookup, since: Since, same_epoch: bool) -> ChannelSlice<'_> {
+        if self.is_behind
+            && same_epoch
+            && let Since::Id(id) = since
+            && id > self.next_id(lookup)
+        {
+            return ChannelSlice::empty(id);
+        }
         match lookup {
             Lookup::Occupied(index) => self.channels[index].slice_since(since, same_epoch),
             Lookup::Vacant { first_id } => ChannelSlice::of_missing(first_id, since, same_epoch),
+        }
+    }
+
+    fn next_id(&self, lookup: Lookup) -> u64 {
+        match lookup {
+            Lookup::Occupied(index) => self.channels[index].next_id(),
+            Lookup::Vacant { first_id } => first_id,
         }
     }
 
@@ -318,14 +338,16 @@ impl Hub {
         session: Option<u32>,
     ) -> ReaderKey {
         let Self { channels, sessions, readers, timers, nodes, .. } = self;
+        let is_behind = self.is_behind;
         let subscriptions = match (request.targets, lookups) {
             ([target], [lookup]) => {
-                Subscriptions::One([subscribe(channels, timers, now, target, *lookup)])
+                Subscriptions::One([subscribe(channels, timers, now, target, *lookup, is_behind)])
             }
             (targets, lookups) => {
                 let targets = targets.iter().zip(lookups);
-                let subscribe =
-                    |(target, lookup): (&_, &_)| subscribe(channels, timers, now, target, *lookup);
+                let subscribe = |(target, lookup): (&_, &_)| {
+                    subscribe(channels, timers, now, target, *lookup, is_behind)
+                };
                 Subscriptions::of_several(targets.map(subscribe).collect())
             }
         };
@@ -343,7 +365,11 @@ impl Hub {
             channels.local_mut(subscription.channel).add_reader(key);
         }
         if let Some(session) = session {
-            sessions.local_mut(session).readers.push(key);
+            let local = sessions.local_mut(session);
+            local.readers.push(key);
+            if !local.is_held {
+                self.note_unheld();
+            }
         }
         key
     }
@@ -392,14 +418,20 @@ fn subscribe(
     now: Millis,
     (key, since): &(ChannelKey<'_>, Since),
     lookup: Lookup,
+    is_behind: bool,
 ) -> Subscription {
     let channel = channels.get_or_create(lookup, key, now, timers);
+    let next_id = channels[channel].next_id();
     let gap_policy = match since {
         Since::Id(_) => GapPolicy::Report,
         Since::All => GapPolicy::FullState,
         Since::Last(_) | Since::Now => GapPolicy::Ignore,
     };
-    Subscription { channel, gap_policy, cursor: channels[channel].next_id() }
+    let cursor = match since {
+        Since::Id(id) if is_behind => next_id.max(*id),
+        _ => next_id,
+    };
+    Subscription { channel, gap_policy, cursor }
 }
 
 /// Returns whether both have the same set of channels. `channels` are sorted, and neither has a

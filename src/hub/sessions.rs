@@ -24,9 +24,11 @@ pub(super) struct Sessions {
     /// Position of the last command that was applied.
     pub(super) log_position: u64,
 
+    // Local state.
     /// No session counts as silent since before this time: until then, clients could not be heard.
-    /// Local state.
     heard_until: Millis,
+    /// Other processes may know sessions that this one does not know yet.
+    is_behind: bool,
 
     // Settings.
     timeout_ms: u64,
@@ -52,6 +54,7 @@ impl Sessions {
             last_number,
             log_position: 0,
             heard_until: Millis::default(),
+            is_behind: false,
             timeout_ms: whole_ms(config.connection_timeout),
             close_grace_ms: whole_ms(config.close_grace),
         }
@@ -75,9 +78,11 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`Error::SessionEnded`] or [`Error::WrongAuth`].
+    /// [`Error::SessionEnded`] or [`Error::WrongAuth`]; [`Error::LogBehind`] instead of the first
+    /// if the session may be one that this process does not know yet.
     pub(super) fn authenticate(&self, credentials: Credentials<'_>) -> Result<u32, Error> {
-        let index = *self.by_number.get(&credentials.session).ok_or(Error::SessionEnded)?;
+        let unknown = if self.is_behind { Error::LogBehind } else { Error::SessionEnded };
+        let index = *self.by_number.get(&credentials.session).ok_or(unknown)?;
         if self.slab[index].auth.matches(credentials.auth) {
             Ok(index)
         } else {
@@ -155,7 +160,7 @@ impl Sessions {
     /// did not hold it before.
     pub(super) fn hold_at(&mut self, index: u32, node: u64, position: u64) -> bool {
         let session = &mut self.slab[index];
-        if session.position >= position || session.holders.contains(&node) {
+        if session.position >= position || session.holders.contains(node) {
             return false;
         }
         session.holders.push(node);
@@ -169,7 +174,7 @@ impl Sessions {
         if session.position >= position {
             return false;
         }
-        session.holders.retain(|holder| *holder != node);
+        session.holders.remove(node);
         session.holders.is_empty()
     }
 
@@ -238,6 +243,11 @@ impl Sessions {
 
 /// Local state.
 impl Sessions {
+    /// Sets whether other processes may know sessions that this one does not know yet.
+    pub(super) fn set_behind(&mut self, is_behind: bool) {
+        self.is_behind = is_behind;
+    }
+
     pub(super) fn local_mut(&mut self, index: u32) -> &mut SessionLocal {
         &mut self.slab[index].local
     }

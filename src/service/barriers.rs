@@ -10,17 +10,21 @@ const WAIT_MAX_MS: u64 = 1_000;
 /// Clients whose calls wait for a barrier.
 #[derive(Default)]
 pub(super) struct Barriers {
-    /// They wait for the next barrier, since this time.
-    pub(super) waiting: Vec<Key>,
-    pub(super) waiting_since: Option<Millis>,
+    /// They wait for the next barrier, in the order of their calls.
+    pub(super) waiting: Vec<WaitingClient>,
     /// Barriers that the log was asked for, oldest first.
     pub(super) pending: VecDeque<PendingBarrier>,
 }
 
+/// A client whose call waits.
+pub(super) struct WaitingClient {
+    pub(super) client: Key,
+    pub(super) since: Millis,
+}
+
 /// A barrier that the log was asked for.
 pub(super) struct PendingBarrier {
-    pub(super) since: Millis,
-    pub(super) clients: Vec<Key>,
+    pub(super) clients: Vec<WaitingClient>,
     /// This process joins the cluster then.
     pub(super) joins: bool,
 }
@@ -28,9 +32,10 @@ pub(super) struct PendingBarrier {
 impl Barriers {
     /// Returns the time at which calls no longer wait.
     pub(super) fn next_deadline(&self) -> Option<Millis> {
-        let pending = self.pending.iter().find(|barrier| !barrier.clients.is_empty());
-        let since = pending.map(|barrier| barrier.since);
-        Millis::earliest([since, self.waiting_since]).map(|since| since.after(WAIT_MAX_MS))
+        // A client of an earlier barrier came earlier.
+        let mut pending = self.pending.iter().filter_map(|barrier| barrier.clients.first());
+        let first = pending.next().or(self.waiting.first());
+        first.map(|client| client.since.after(WAIT_MAX_MS))
     }
 
     /// Returns whether no call waits, and this process does not join.
@@ -41,20 +46,16 @@ impl Barriers {
     /// Returns the memory of the lists, in bytes.
     pub(super) fn memory(&self) -> usize {
         let pending: usize = self.pending.iter().map(|barrier| barrier.clients.capacity()).sum();
-        (self.waiting.capacity() + pending) * size_of::<Key>()
+        (self.waiting.capacity() + pending) * size_of::<WaitingClient>()
     }
 
     /// Takes the clients that have waited too long.
-    pub(super) fn take_late(&mut self, now: Millis) -> Vec<Key> {
+    pub(super) fn take_late(&mut self, now: Millis) -> Vec<WaitingClient> {
         let mut late = Vec::new();
-        for barrier in &mut self.pending {
-            if barrier.since.after(WAIT_MAX_MS) <= now {
-                late.append(&mut barrier.clients);
-            }
-        }
-        if self.waiting_since.is_some_and(|since| since.after(WAIT_MAX_MS) <= now) {
-            self.waiting_since = None;
-            late.append(&mut self.waiting);
+        let pending = self.pending.iter_mut().map(|barrier| &mut barrier.clients);
+        for clients in pending.chain([&mut self.waiting]) {
+            let end = clients.partition_point(|it| it.since.after(WAIT_MAX_MS) <= now);
+            late.extend(clients.drain(..end));
         }
         late
     }

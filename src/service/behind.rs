@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use super::barriers::PendingBarrier;
+use super::barriers::{PendingBarrier, WaitingClient};
 use super::commits::{WaitingCall, WaitingResponse};
 use super::listener::Listener;
 use super::service::Service;
@@ -18,8 +18,8 @@ impl<L: Listener> Service<L> {
         let Self { hub, io, commits, .. } = self;
         match behind {
             Behind::Barrier => {
-                commits.barriers.waiting_since.get_or_insert(io.now.mono);
-                commits.barriers.waiting.push(client);
+                let since = io.now.mono;
+                commits.barriers.waiting.push(WaitingClient { client, since });
             }
             Behind::Hold | Behind::End => {
                 let (calls, command) = commits.last_proposals(hub.proposed(), io.now.mono);
@@ -35,17 +35,15 @@ impl<L: Listener> Service<L> {
         let late = barriers.take_late(self.io.now.mono);
         if !barriers.waiting.is_empty() && barriers.pending.len() < PENDING_MAX {
             let clients = mem::take(&mut barriers.waiting);
-            let since = barriers.waiting_since.take().unwrap_or(self.io.now.mono);
             let log = self.commits.log.as_mut().expect("only a cluster has barriers");
             if log.begin_barrier() {
-                self.commits.barriers.pending.push_back(PendingBarrier {
-                    since,
-                    clients,
-                    joins: false,
-                });
+                self.commits.barriers.pending.push_back(PendingBarrier { clients, joins: false });
             } else {
                 self.retry_all(clients, Behind::Barrier);
             }
+        }
+        if !late.is_empty() {
+            self.hub.set_behind(true);
         }
         // The log would not take a hold either.
         self.retry_all(late, Behind::Hold);
@@ -53,6 +51,7 @@ impl<L: Listener> Service<L> {
 
     /// Makes the calls again that have waited for the oldest barrier.
     pub(super) fn end_barrier(&mut self) {
+        self.hub.set_behind(false);
         if let Some(barrier) = self.commits.barriers.pending.pop_front() {
             self.retry_all(barrier.clients, Behind::Barrier);
             if barrier.joins && !self.hub.is_joined() {
@@ -63,24 +62,20 @@ impl<L: Listener> Service<L> {
 
     /// Asks the log for its end, at which this process joins the cluster.
     pub(super) fn begin_join(&mut self) {
-        let Self { io, commits, .. } = self;
+        let Self { commits, .. } = self;
         if commits.barriers.pending.iter().any(|barrier| barrier.joins) {
             return;
         }
         if let Some(log) = &mut commits.log
             && log.begin_barrier()
         {
-            let since = io.now.mono;
-            commits.barriers.pending.push_back(PendingBarrier {
-                since,
-                clients: Vec::new(),
-                joins: true,
-            });
+            let barrier = PendingBarrier { clients: Vec::new(), joins: true };
+            commits.barriers.pending.push_back(barrier);
         }
     }
 
-    fn retry_all(&mut self, clients: Vec<Key>, waited: Behind) {
-        for client in clients {
+    fn retry_all(&mut self, clients: Vec<WaitingClient>, waited: Behind) {
+        for WaitingClient { client, .. } in clients {
             self.retry(client, waited);
         }
     }

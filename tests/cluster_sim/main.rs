@@ -1,0 +1,66 @@
+//! Several real servers without their sockets, with one model of Redis, and clients that a seed
+//! makes up.
+//!
+//! `SPEAK_SIM_SEEDS=N` runs the seeds below N, or N seeds from `SPEAK_SIM_FIRST` on.
+//! `SPEAK_SIM_SEED=K` runs that one alone and prints its steps.
+
+mod answers;
+mod broker;
+mod calls;
+mod ending;
+#[path = "../net_sim/network.rs"]
+#[expect(dead_code, reason = "the simulation of the network has more faults")]
+mod network;
+mod node;
+mod person;
+mod plan;
+#[path = "../sim/record.rs"]
+#[expect(dead_code, reason = "the simulation of the hub has more to record")]
+mod record;
+mod redis;
+mod request;
+#[path = "../sim/seeds.rs"]
+mod seeds;
+#[path = "../net_sim/socket.rs"]
+mod socket;
+mod state;
+mod world;
+
+use record::{Record, Trace};
+use seeds::Simulation;
+use support::random::Random;
+use world::World;
+
+const RULES: [&str; 12] = [
+    "Goodbye",
+    "Introduce",
+    "IntroduceAs",
+    "Leave",
+    "Members",
+    "Poll",
+    "Read",
+    "Write",
+    "connection cut",
+    "node killed",
+    "node paused",
+    "redis paused",
+];
+
+static SIMULATION: Simulation =
+    Simulation { test: "cluster_sim", seeds: 300, seeds_to_reach_all: 100, rules: &RULES, run };
+
+fn run(seed: u64, notes: Trace) -> Record {
+    let mut world = World::new(Random::new(seed), Record::new(notes));
+    world.run();
+    world.record
+}
+
+#[test]
+fn the_contract_holds_on_any_nodes() {
+    SIMULATION.run_all();
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    SIMULATION.assert_repeatable();
+}

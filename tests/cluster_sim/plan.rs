@@ -1,0 +1,129 @@
+//! The plan of one seed: its options, its faults and its mix of steps.
+
+use std::ffi::OsString;
+
+use speak::options::{Command, Options, parse};
+use support::random::Random;
+
+/// A step of the simulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Write,
+    /// A message of a session.
+    WriteAs,
+    /// A new session.
+    Introduce,
+    /// A session in another channel, or once more.
+    IntroduceAs,
+    Goodbye,
+    Leave,
+    Read,
+    ReadAs,
+    Poll,
+    PollAs,
+    Members,
+    /// A client closes while its poll waits.
+    ClosePoll,
+    Tick,
+    /// A long time passes.
+    Jump,
+    /// A node loses a connection to Redis.
+    Cut,
+    PauseRedis,
+    PauseNode,
+    Kill,
+    Start,
+}
+
+const ALWAYS: [(Step, u64); 3] = [(Step::Write, 10), (Step::Read, 10), (Step::Tick, 60)];
+
+const SOMETIMES: [(Step, u64); 16] = [
+    (Step::WriteAs, 15),
+    (Step::Introduce, 8),
+    (Step::IntroduceAs, 5),
+    (Step::Goodbye, 2),
+    (Step::Leave, 2),
+    (Step::ReadAs, 15),
+    (Step::Poll, 10),
+    (Step::PollAs, 15),
+    (Step::Members, 8),
+    (Step::ClosePoll, 2),
+    (Step::Jump, 2),
+    (Step::Cut, 3),
+    (Step::PauseRedis, 1),
+    (Step::PauseNode, 1),
+    (Step::Kill, 1),
+    (Step::Start, 1),
+];
+
+pub(crate) struct Plan {
+    pub(crate) options: Box<Options>,
+    pub(crate) timeout_ms: u64,
+    pub(crate) grace_ms: u64,
+    pub(crate) poll_ms: u64,
+    pub(crate) retention_ms: u64,
+    pub(crate) history: u64,
+    pub(crate) steps: Vec<(Step, u64)>,
+    pub(crate) length: u64,
+    pub(crate) channels: usize,
+    pub(crate) nodes: usize,
+    pub(crate) nodes_max: usize,
+    /// Delays between nodes and Redis.
+    pub(crate) delays: Vec<u64>,
+    /// Number of steps for which each counts: a turn may have time for few.
+    pub(crate) weight: usize,
+    /// Times that pass in a tick.
+    pub(crate) ticks: Vec<u64>,
+    /// Durations of a pause of Redis.
+    pub(crate) pauses: Vec<u64>,
+}
+
+fn options<const N: usize>(arguments: [String; N]) -> Box<Options> {
+    match parse(arguments.map(OsString::from), |_| None) {
+        Ok(Command::Run(options)) => options,
+        _ => panic!("options of the simulation are options"),
+    }
+}
+
+impl Plan {
+    pub(crate) fn draw(random: &mut Random) -> Self {
+        let timeout_ms = random.pick(&[1_000, 2_000, 5_000]);
+        let grace_ms = random.pick(&[0, 0, 50, 800]);
+        let poll_ms = random.pick(&[2_000, 8_000, 25_000]);
+        let retention_ms = random.pick(&[3_600_000, 3_600_000, 3_600_000, 3_000]);
+        let history = random.pick(&[10_000, 10_000, 20]);
+        let options = options([
+            format!("--connection-timeout={timeout_ms}ms"),
+            format!("--close-grace={grace_ms}ms"),
+            format!("--poll-timeout={poll_ms}ms"),
+            format!("--retention={retention_ms}ms"),
+            format!("--history={history}"),
+            "--max-reply=16777216".to_owned(),
+            "--keep-alive=3600s".to_owned(),
+            "--max-clients-per-address=0".to_owned(),
+        ]);
+        let mut steps = ALWAYS.to_vec();
+        for (step, weight) in SOMETIMES {
+            if !random.once_in(4) {
+                steps.push((step, weight * random.pick(&[1, 1, 3])));
+            }
+        }
+        Self {
+            options,
+            timeout_ms,
+            grace_ms,
+            poll_ms,
+            retention_ms,
+            history,
+            steps,
+            length: random.pick(&[100, 400, 1_500]),
+            channels: random.pick(&[1, 2, 4]),
+            nodes: random.pick(&[1, 2, 2, 3]),
+            nodes_max: random.pick(&[2, 3, 4]),
+            delays: random.pick(&[vec![0], vec![0, 1, 2], vec![1, 5, 60], vec![0, 3, 150]]),
+            weight: random.pick(&[1, 1, 300, 2_000]),
+            ticks: random.pick(&[vec![1, 3, 10], vec![1, 20, 100], vec![5, 50, 400]]),
+            pauses: random.pick(&[vec![100, 700], vec![700, 2_500], vec![1_500, 4_000, 9_000]]),
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! A model of Redis: the commands that Speak uses, with the replies of the real one.
+
+use std::collections::BTreeMap;
+
+use speak::cluster::{StreamId, Value};
+
+pub(crate) type Args = Vec<Vec<u8>>;
+
+const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
+
+/// The data of one server. Times are Unix times in milliseconds.
+pub(crate) struct Redis {
+    pub(crate) now_ms: u64,
+    keys: BTreeMap<Vec<u8>, Key>,
+}
+
+struct Key {
+    content: Content,
+    expires_at: Option<u64>,
+}
+
+enum Content {
+    Text(Vec<u8>),
+    Stream(Stream),
+}
+
+#[derive(Default)]
+struct Stream {
+    last_id: StreamId,
+    entries: Vec<(StreamId, Vec<Vec<u8>>)>,
+}
+
+/// What became of a command.
+pub(crate) enum Executed {
+    Reply(Value),
+    /// It waits for an entry.
+    Blocked(Wait),
+}
+
+/// An `XREAD` that waits.
+pub(crate) struct Wait {
+    key: Vec<u8>,
+    after: StreamId,
+    count: usize,
+    until: u64,
+}
+
+fn error(text: &str) -> Value {
+    Value::Error(text.into())
+}
+
+fn text(bytes: &[u8]) -> Value {
+    Value::Text(bytes.into())
+}
+
+fn number(bytes: &[u8]) -> Option<u64> {
+    str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+/// Parses an id whose number may be left out.
+fn id(bytes: &[u8], number: u64) -> Option<StreamId> {
+    let whole = str::from_utf8(bytes).ok()?;
+    if whole.contains('-') {
+        return StreamId::parse(bytes);
+    }
+    Some(StreamId { unix_ms: whole.parse().ok()?, number })
+}
+
+fn entries<'a>(found: impl Iterator<Item = &'a (StreamId, Vec<Vec<u8>>)>) -> Value {
+    let entry = |(id, fields): &(StreamId, Vec<Vec<u8>>)| {
+        let fields = fields.iter().map(|field| text(field)).collect();
+        Value::Array(vec![text(id.to_string().as_bytes()), Value::Array(fields)])
+    };
+    Value::Array(found.map(entry).collect())
+}
+
+impl Redis {
+    pub(crate) fn new(now_ms: u64) -> Self {
+        Self { now_ms, keys: BTreeMap::new() }
+    }
+
+    pub(crate) fn execute(&mut self, args: &Args) -> Executed {
+        let now = self.now_ms;
+        self.keys.retain(|_, key| key.expires_at.is_none_or(|at| at > now));
+        let words: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+        let [name, rest @ ..] = &words[..] else {
+            return Executed::Reply(error("ERR empty command"));
+        };
+        let result = match name.to_ascii_uppercase().as_slice() {
+            b"XADD" => self.append(rest),
+            b"XREVRANGE" => self.range(rest, true),
+            b"XRANGE" => self.range(rest, false),
+            b"XLEN" => self.length(rest),
+            b"XTRIM" => self.trim(rest),
+            b"XREAD" => return self.read(rest).unwrap_or_else(Executed::Reply),
+            b"SET" => self.set(rest),
+            b"GET" => self.get(rest),
+            b"DEL" => Ok(self.delete(rest)),
+            b"PEXPIRE" => Ok(self.expire(rest)),
+            b"FLUSHALL" => {
+                self.keys.clear();
+                Ok(text(b"OK"))
+            }
+            _ => Err(error("ERR unknown command")),
+        };
+        Executed::Reply(result.unwrap_or_else(|error| error))
+    }
+
+    /// Returns the reply to a command that waits, once there is one.
+    pub(crate) fn wake(&self, wait: &Wait) -> Option<Value> {
+        let stream = self.stream(&wait.key).ok().flatten();
+        let page = stream.and_then(|stream| page(&wait.key, stream, wait.after, wait.count));
+        page.or_else(|| (wait.until <= self.now_ms).then_some(Value::Nil))
+    }
+
+    /// Returns the time at which a command no longer waits.
+    pub(crate) fn end_of_wait(wait: &Wait) -> u64 {
+        wait.until
+    }
+
+    fn stream(&self, key: &[u8]) -> Result<Option<&Stream>, Value> {
+        match self.keys.get(key).map(|key| &key.content) {
+            None => Ok(None),
+            Some(Content::Stream(stream)) => Ok(Some(stream)),
+            Some(Content::Text(_)) => Err(error(WRONG_TYPE)),
+        }
+    }
+
+    fn append(&mut self, args: &[&[u8]]) -> Result<Value, Value> {
+        let [key, asked, fields @ ..] = args else { return Err(wrong_arity("xadd")) };
+        if fields.is_empty() || !fields.len().is_multiple_of(2) {
+            return Err(wrong_arity("xadd"));
+        }
+        let now = self.now_ms;
+        let new = || Key { content: Content::Stream(Stream::default()), expires_at: None };
+        let is_new = !self.keys.contains_key(*key);
+        let found = self.keys.entry(key.to_vec()).or_insert_with(new);
+        let Content::Stream(stream) = &mut found.content else { return Err(error(WRONG_TYPE)) };
+        let last = stream.last_id;
+        let id = if *asked == b"*" {
+            Ok(if now > last.unix_ms {
+                StreamId { unix_ms: now, number: 0 }
+            } else {
+                StreamId { number: last.number + 1, ..last }
+            })
+        } else {
+            let invalid = "ERR Invalid stream ID specified as stream command argument";
+            let zero = "ERR The ID specified in XADD must be greater than 0-0";
+            let small = "ERR The ID specified in XADD is equal or smaller than the target stream \
+                         top item";
+            match id(asked, 0) {
+                None => Err(error(invalid)),
+                Some(id) if id == StreamId::default() => Err(error(zero)),
+                Some(id) if id <= last => Err(error(small)),
+                Some(id) => Ok(id),
+            }
+        };
+        match id {
+            Ok(id) => {
+                stream.last_id = id;
+                stream.entries.push((id, fields.iter().map(|field| field.to_vec()).collect()));
+                Ok(text(id.to_string().as_bytes()))
+            }
+            Err(error) => {
+                if is_new {
+                    self.keys.remove(*key);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn range(&self, args: &[&[u8]], is_reverse: bool) -> Result<Value, Value> {
+        let (key, one, other, count) = match args {
+            [key, one, other] => (key, one, other, usize::MAX),
+            [key, one, other, word, count] if word.eq_ignore_ascii_case(b"COUNT") => {
+                let count = number(count);
+                let count =
+                    count.ok_or_else(|| error("ERR value is not an integer or out of range"))?;
+                (key, one, other, count as usize)
+            }
+            _ => return Err(error("ERR syntax error")),
+        };
+        let (start, end) = if is_reverse { (other, one) } else { (one, other) };
+        let bound = |word: &[u8], number| match word {
+            b"-" => Some(StreamId::default()),
+            b"+" => Some(StreamId { unix_ms: u64::MAX, number: u64::MAX }),
+            _ => id(word, number),
+        };
+        let (Some(start), Some(end)) = (bound(start, 0), bound(end, u64::MAX)) else {
+            return Err(error("ERR Invalid stream ID specified as stream command argument"));
+        };
+        let Some(stream) = self.stream(key)? else { return Ok(Value::Array(Vec::new())) };
+        let found = stream.entries.iter().filter(|(id, _)| (start..=end).contains(id));
+        Ok(if is_reverse { entries(found.rev().take(count)) } else { entries(found.take(count)) })
+    }
+
+    fn length(&self, args: &[&[u8]]) -> Result<Value, Value> {
+        let [key] = args else { return Err(wrong_arity("xlen")) };
+        Ok(Value::Int(self.stream(key)?.map_or(0, |stream| stream.entries.len() as i64)))
+    }
+
+    /// `XTRIM key MINID id`, without `~`.
+    fn trim(&mut self, args: &[&[u8]]) -> Result<Value, Value> {
+        let (key, least) = match args {
+            [key, word, least] if word.eq_ignore_ascii_case(b"MINID") => (key, least),
+            [key, word, b"=", least] if word.eq_ignore_ascii_case(b"MINID") => (key, least),
+            _ => return Err(error("ERR syntax error")),
+        };
+        let invalid = "ERR Invalid stream ID specified as stream command argument";
+        let least = id(least, 0).ok_or_else(|| error(invalid))?;
+        match self.keys.get_mut(*key).map(|key| &mut key.content) {
+            None => Ok(Value::Int(0)),
+            Some(Content::Text(_)) => Err(error(WRONG_TYPE)),
+            Some(Content::Stream(stream)) => {
+                let before = stream.entries.len();
+                stream.entries.retain(|(id, _)| *id >= least);
+                Ok(Value::Int((before - stream.entries.len()) as i64))
+            }
+        }
+    }
+
+    /// `XREAD [COUNT count] [BLOCK ms] STREAMS key id`.
+    fn read(&self, args: &[&[u8]]) -> Result<Executed, Value> {
+        let (mut count, mut block_ms, mut rest) = (usize::MAX, None, args);
+        loop {
+            match rest {
+                [word, value, more @ ..] if word.eq_ignore_ascii_case(b"COUNT") => {
+                    let value = number(value);
+                    let value = value
+                        .ok_or_else(|| error("ERR value is not an integer or out of range"))?;
+                    (count, rest) = (value as usize, more);
+                }
+                [word, value, more @ ..] if word.eq_ignore_ascii_case(b"BLOCK") => {
+                    let value = number(value);
+                    let value = value
+                        .ok_or_else(|| error("ERR timeout is not an integer or out of range"))?;
+                    (block_ms, rest) = (Some(value), more);
+                }
+                [word, key, after] if word.eq_ignore_ascii_case(b"STREAMS") => {
+                    let stream = self.stream(key)?;
+                    let newest = stream.map_or_else(StreamId::default, |stream| stream.last_id);
+                    let invalid = "ERR Invalid stream ID specified as stream command argument";
+                    let after = if *after == b"$" { Some(newest) } else { id(after, 0) };
+                    let after = after.ok_or_else(|| error(invalid))?;
+                    let page = stream.and_then(|stream| page(key, stream, after, count));
+                    return Ok(match (page, block_ms) {
+                        (Some(page), _) => Executed::Reply(page),
+                        (None, None) => Executed::Reply(Value::Nil),
+                        (None, Some(ms)) => {
+                            let until = if ms == 0 { u64::MAX } else { self.now_ms + ms };
+                            Executed::Blocked(Wait { key: key.to_vec(), after, count, until })
+                        }
+                    });
+                }
+                _ => return Err(error("ERR syntax error")),
+            }
+        }
+    }
+
+    fn set(&mut self, args: &[&[u8]]) -> Result<Value, Value> {
+        let [key, value, options @ ..] = args else { return Err(wrong_arity("set")) };
+        let (mut expires_at, mut rest) = (None, options);
+        let (mut only_new, mut only_old) = (false, false);
+        while let [word, more @ ..] = rest {
+            rest = more;
+            match (word.to_ascii_uppercase().as_slice(), rest) {
+                (b"NX", _) => only_new = true,
+                (b"XX", _) => only_old = true,
+                (b"PX", [ms, more @ ..]) => {
+                    let ms = number(ms).filter(|ms| *ms > 0);
+                    let ms = ms.ok_or_else(|| error("ERR invalid expire time in 'set' command"))?;
+                    (expires_at, rest) = (Some(self.now_ms + ms), more);
+                }
+                _ => return Err(error("ERR syntax error")),
+            }
+        }
+        if only_new && only_old {
+            return Err(error("ERR syntax error"));
+        }
+        let exists = self.keys.contains_key(*key);
+        if (only_new && exists) || (only_old && !exists) {
+            return Ok(Value::Nil);
+        }
+        let content = Content::Text(value.to_vec());
+        self.keys.insert(key.to_vec(), Key { content, expires_at });
+        Ok(text(b"OK"))
+    }
+
+    fn get(&self, args: &[&[u8]]) -> Result<Value, Value> {
+        let [key] = args else { return Err(wrong_arity("get")) };
+        match self.keys.get(*key).map(|key| &key.content) {
+            None => Ok(Value::Nil),
+            Some(Content::Text(value)) => Ok(text(value)),
+            Some(Content::Stream(_)) => Err(error(WRONG_TYPE)),
+        }
+    }
+
+    fn delete(&mut self, keys: &[&[u8]]) -> Value {
+        let removed = keys.iter().filter(|key| self.keys.remove(**key).is_some());
+        Value::Int(removed.count() as i64)
+    }
+
+    fn expire(&mut self, args: &[&[u8]]) -> Value {
+        let [key, ms] = args else { return wrong_arity("pexpire") };
+        let Some(ms) = number(ms) else {
+            return error("ERR value is not an integer or out of range");
+        };
+        let at = self.now_ms + ms;
+        let found = self.keys.get_mut(*key);
+        Value::Int(found.map(|key| key.expires_at = Some(at)).is_some().into())
+    }
+}
+
+fn wrong_arity(command: &str) -> Value {
+    error(&format!("ERR wrong number of arguments for '{command}' command"))
+}
+
+/// Returns the entries after an id as `XREAD` does, unless there are none.
+fn page(key: &[u8], stream: &Stream, after: StreamId, count: usize) -> Option<Value> {
+    let from = stream.entries.partition_point(|(id, _)| *id <= after);
+    let found = &stream.entries[from..];
+    if found.is_empty() {
+        return None;
+    }
+    // Redis takes no count and a count of 0 for all.
+    let count = if count == 0 { usize::MAX } else { count };
+    let page = entries(found.iter().take(count));
+    Some(Value::Array(vec![Value::Array(vec![text(key), page])]))
+}

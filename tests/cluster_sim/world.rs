@@ -1,0 +1,222 @@
+//! Several nodes and their Redis, driven by a seed.
+
+use support::ledger::{Clock, Ledger, Rules};
+use support::random::Random;
+
+use crate::broker::{Broker, SharedBroker, UNIX_MS};
+use crate::node::{Node, begin_secrets};
+use crate::person::Person;
+use crate::plan::{Plan, Step};
+use crate::record::Record;
+use crate::request::Request;
+
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) random: Random,
+    pub(crate) broker: SharedBroker,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) ledger: Ledger,
+    pub(crate) people: Vec<Person>,
+    /// Requests without a response.
+    pub(crate) requests: Vec<Request>,
+    pub(crate) record: Record,
+    pub(crate) now: u64,
+    /// Next texts of each client, by node and place.
+    pub(crate) texts: u32,
+    /// Lowest id after all that was answered, for each channel.
+    pub(crate) answered: Vec<u64>,
+    /// Next id of the observer of each channel.
+    pub(crate) observed: Vec<u64>,
+    /// Nothing fails any more.
+    pub(crate) faults_stopped: bool,
+}
+
+impl World {
+    pub(crate) fn new(mut random: Random, record: Record) -> Self {
+        let plan = Plan::draw(&mut random);
+        begin_secrets(random.next());
+        let broker = Broker::new(Random::new(random.next()), plan.delays.clone());
+        let rules = Rules {
+            timeout_ms: plan.timeout_ms,
+            grace_ms: plan.grace_ms,
+            history: None,
+            has_own_texts: true,
+            knows_ends: true,
+            has_steady_clock: true,
+        };
+        let mut ledger = Ledger::new(plan.channels, rules);
+        ledger.clock = Clock::Stamps;
+        let channels = plan.channels;
+        let mut world = Self {
+            plan,
+            random,
+            broker,
+            nodes: Vec::new(),
+            ledger,
+            people: Vec::new(),
+            requests: Vec::new(),
+            record,
+            now: 0,
+            texts: 0,
+            answered: vec![1; channels],
+            observed: vec![1; channels],
+            faults_stopped: false,
+        };
+        (0..world.plan.nodes).for_each(|_| world.start_node());
+        world
+    }
+
+    pub(crate) fn run(&mut self) {
+        self.record.note(|| {
+            let Plan { timeout_ms, grace_ms, poll_ms, delays, weight, .. } = &self.plan;
+            format!("timeout {timeout_ms}, grace {grace_ms}, poll {poll_ms}, {delays:?}, {weight}")
+        });
+        for _ in 0..self.plan.length {
+            let step = self.random.weighted(&self.plan.steps);
+            self.step(step);
+        }
+        self.end();
+    }
+
+    pub(crate) fn tally(&self, what: &str) {
+        self.record.tally.count(what);
+    }
+
+    /// Time of Redis.
+    pub(crate) fn unix_ms(&self) -> u64 {
+        UNIX_MS + self.now
+    }
+
+    fn step(&mut self, step: Step) {
+        self.record.step(|| format!("{} {step:?}", self.now));
+        match step {
+            Step::Tick => {
+                let ms = self.random.pick(&self.plan.ticks.clone());
+                self.pass(ms);
+            }
+            Step::Jump => {
+                let ms = self.random.pick(&[1_000, 3_000, 12_000]);
+                self.pass(ms);
+            }
+            Step::Cut => self.cut(),
+            Step::PauseRedis => {
+                let ms = self.random.pick(&self.plan.pauses.clone());
+                self.tally("redis paused");
+                let mut broker = self.broker.borrow_mut();
+                broker.paused_until = broker.paused_until.max(self.now + ms);
+            }
+            Step::PauseNode => {
+                let ms = self.random.pick(&[300, 2_000, 4_500, 11_000]);
+                if let Some(node) = self.living_node() {
+                    self.tally("node paused");
+                    self.record.note(|| format!("    node {node} for {ms} ms"));
+                    let its = &mut self.nodes[node];
+                    its.paused_until = its.paused_until.max(self.now + ms);
+                    its.disturbed_at = its.paused_until;
+                }
+            }
+            Step::Kill => {
+                let lives = |node: &&Node| node.lives();
+                if self.nodes.iter().filter(lives).count() > 1
+                    && let Some(node) = self.living_node()
+                {
+                    self.kill(node);
+                }
+            }
+            Step::Start => {
+                if self.nodes.iter().filter(|node| node.lives()).count() < self.plan.nodes_max {
+                    self.tally("node started");
+                    self.start_node();
+                }
+            }
+            _ => self.call(step),
+        }
+        self.observe();
+        self.settle();
+    }
+
+    fn living_node(&mut self) -> Option<usize> {
+        let living: Vec<_> = (0..self.nodes.len()).filter(|at| self.nodes[*at].lives()).collect();
+        self.random.pick_any(&living)
+    }
+
+    /// Returns a node for a request: any that runs.
+    pub(crate) fn running_node(&mut self) -> Option<usize> {
+        let now = self.now;
+        let running = (0..self.nodes.len()).filter(|at| self.nodes[*at].lives());
+        let running: Vec<_> = running
+            .filter(|at| self.nodes[*at].paused_until <= now || self.random.once_in(20))
+            .collect();
+        self.random.pick_any(&running)
+    }
+
+    fn start_node(&mut self) {
+        let clock_ms = self.random.pick(&[0, 1_000, 123_456_789]);
+        let (options, weight) = (&self.plan.options, self.plan.weight);
+        let node = Node::start(options, &self.broker, clock_ms, self.now, weight);
+        self.nodes.push(node);
+    }
+
+    fn cut(&mut self) {
+        if let Some(node) = self.living_node() {
+            self.tally("connection cut");
+            let link = self.nodes[node].link + self.random.index(2);
+            self.broker.borrow_mut().cut(link);
+            self.nodes[node].disturbed_at = self.nodes[node].disturbed_at.max(self.now);
+        }
+    }
+
+    fn kill(&mut self, node: usize) {
+        self.tally("node killed");
+        self.record.note(|| format!("    node {node}"));
+        self.nodes[node].kill();
+        let lost: Vec<_> = self.requests.extract_if(.., |it| it.node == node).collect();
+        for request in lost {
+            self.lose(&request);
+        }
+    }
+
+    /// Notes which nodes have trouble.
+    fn note_disturbances(&mut self) {
+        let broker = self.broker.borrow();
+        let is_paused = broker.paused_until > self.now;
+        for node in self.nodes.iter_mut().filter(|node| node.lives()) {
+            if is_paused || !broker.is_connected(node.link) || !node.is_joined() {
+                node.disturbed_at = node.disturbed_at.max(self.now);
+            }
+        }
+    }
+
+    /// Runs turns until nothing is left to do at this time.
+    pub(crate) fn settle(&mut self) {
+        loop {
+            self.broker.borrow_mut().advance(self.now);
+            self.note_disturbances();
+            let due = (0..self.nodes.len()).filter(|at| self.nodes[*at].is_due(self.now));
+            let due: Vec<_> = due.collect();
+            let Some(node) = self.random.pick_any(&due) else { break };
+            let touched = self.nodes[node].turn(self.now);
+            self.after_turn(node, touched);
+        }
+        self.check_waits();
+    }
+
+    /// Lets time pass, in which all is done that is due.
+    pub(crate) fn pass(&mut self, ms: u64) {
+        let end = self.now + ms;
+        loop {
+            self.settle();
+            if self.now >= end {
+                return;
+            }
+            let of_nodes = self.nodes.iter().filter_map(|node| node.next_at(self.now));
+            let next = of_nodes.chain(self.broker.borrow().next_at()).min().unwrap_or(end);
+            let next = next.clamp(self.now + 1, end);
+            let passed = next - self.now;
+            self.now = next;
+            for node in self.nodes.iter().filter(|node| node.lives()) {
+                node.net.borrow_mut().advance(passed);
+            }
+        }
+    }
+}
