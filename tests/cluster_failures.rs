@@ -219,7 +219,6 @@ fn the_documented_rules_of_an_acl_are_enough() {
         "+hset",
         "+hgetall",
         "+del",
-        "+pexpire",
         "+multi",
         "+exec",
     ];

@@ -27,8 +27,9 @@ pub(crate) struct Broker {
     /// Until then, Redis executes nothing.
     pub(crate) paused_until: u64,
     links: Vec<Link>,
-    /// Commands of connections that are lost, which arrive all the same.
-    ghosts: Vec<(u64, Args)>,
+    /// Commands of connections that are lost, which arrive all the same; those of a transaction are
+    /// executed at once.
+    ghosts: Vec<(u64, Vec<Args>)>,
     random: Random,
     /// Delays of a command or a reply.
     pub(crate) delays: Vec<u64>,
@@ -45,6 +46,8 @@ struct Link {
     is_known: bool,
     commands: VecDeque<(u64, Args)>,
     blocked: Option<Wait>,
+    /// Commands since `MULTI`.
+    transaction: Option<Vec<Args>>,
     events: VecDeque<(u64, Event)>,
     /// Times of commands without a polled reply.
     unanswered: VecDeque<u64>,
@@ -132,14 +135,33 @@ impl Broker {
         if let Some(ghost) = ghost
             && first.is_none_or(|(at, _)| self.ghosts[ghost].0 <= at)
         {
-            let (_, args) = self.ghosts.remove(ghost);
+            let (_, commands) = self.ghosts.remove(ghost);
             // A command of a lost connection waits for nothing.
-            self.execute(&args);
+            commands.iter().for_each(|args| _ = self.execute(args));
             return true;
         }
         let Some((_, link)) = first else { return false };
         let (_, args) = self.links[link].commands.pop_front().expect("it has arrived");
-        match self.execute(&args) {
+        let executed = match (&*args[0], self.links[link].transaction.take()) {
+            (b"MULTI", _) => {
+                self.links[link].transaction = Some(Vec::new());
+                Executed::Reply(Value::Text(b"OK".as_slice().into()))
+            }
+            (b"EXEC", Some(steps)) => {
+                let replies = steps.iter().map(|args| match self.execute(args) {
+                    Executed::Reply(value) => value,
+                    Executed::Blocked(_) => Value::Nil,
+                });
+                Executed::Reply(Value::Array(replies.collect()))
+            }
+            (_, Some(mut steps)) => {
+                steps.push(args);
+                self.links[link].transaction = Some(steps);
+                Executed::Reply(Value::Text(b"QUEUED".as_slice().into()))
+            }
+            (_, None) => self.execute(&args),
+        };
+        match executed {
             Executed::Reply(value) => self.reply(link, Event::Reply(value)),
             Executed::Blocked(wait) => self.links[link].blocked = Some(wait),
         }
@@ -201,7 +223,18 @@ impl Broker {
         let lag = self.random.pick(&[0, 0, 5, 700]);
         let commands = mem::take(&mut self.links[link].commands);
         let kept = self.random.index(commands.len() + 1);
-        self.ghosts.extend(commands.into_iter().take(kept).map(|(at, args)| (at + lag, args)));
+        let mut transaction = self.links[link].transaction.take();
+        for (at, args) in commands.into_iter().take(kept) {
+            match (&*args[0], transaction.take()) {
+                (b"MULTI", _) => transaction = Some(Vec::new()),
+                (b"EXEC", Some(steps)) => self.ghosts.push((at + lag, steps)),
+                (_, Some(mut steps)) => {
+                    steps.push(args);
+                    transaction = Some(steps);
+                }
+                (_, None) => self.ghosts.push((at + lag, vec![args])),
+            }
+        }
         self.links[link].blocked = None;
         self.links[link].unanswered.clear();
     }
