@@ -22,6 +22,8 @@ pub(crate) type SharedBroker = Rc<RefCell<Broker>>;
 /// Redis, and all connections to it.
 pub(crate) struct Broker {
     pub(crate) redis: Redis,
+    /// Number of the process that is Redis.
+    run: u64,
     /// Time of the world.
     now: u64,
     /// Until then, Redis executes nothing.
@@ -65,6 +67,7 @@ impl Broker {
     pub(crate) fn new(random: Random, delays: Vec<u64>) -> SharedBroker {
         let broker = Self {
             redis: Redis::new(UNIX_MS),
+            run: 0,
             now: 0,
             paused_until: 0,
             links: Vec::new(),
@@ -105,7 +108,7 @@ impl Broker {
             if self.links[link].connects_at.is_some_and(|at| at <= now) {
                 self.links[link].connects_at = None;
                 let info = ServerInfo {
-                    run_id: "0".repeat(40).into(),
+                    run_id: format!("{:040}", self.run).into(),
                     version: (7, 0, 15),
                     unix_ms: self.redis.now_ms,
                     evicts: false,
@@ -180,6 +183,14 @@ impl Broker {
         let link = &mut self.links[link];
         let at = link.events.back().map_or(0, |(at, _)| *at).max(at);
         link.events.push_back((at, event));
+    }
+
+    /// Makes Redis another process: all connections end.
+    pub(crate) fn fail_over(&mut self) {
+        self.run += 1;
+        (0..self.links.len()).for_each(|link| self.cut(link));
+        // They were on their way to the other one.
+        self.ghosts.clear();
     }
 
     /// Ends a connection on which a reply is overdue.

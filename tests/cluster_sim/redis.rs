@@ -81,6 +81,21 @@ impl Redis {
         Self { now_ms, keys: BTreeMap::new() }
     }
 
+    /// Loses so many of the last entries of each stream, as a failover does. All means that nothing
+    /// is left.
+    pub(crate) fn lose_last(&mut self, count: usize) {
+        if count == usize::MAX {
+            return self.keys.clear();
+        }
+        for key in self.keys.values_mut() {
+            if let Content::Stream(stream) = &mut key.content {
+                let kept = stream.entries.len().saturating_sub(count);
+                stream.entries.truncate(kept);
+                stream.last_id = stream.entries.last().map_or(StreamId::default(), |(id, _)| *id);
+            }
+        }
+    }
+
     pub(crate) fn execute(&mut self, args: &Args) -> Executed {
         let now = self.now_ms;
         self.keys.retain(|_, key| key.expires_at.is_none_or(|at| at > now));

@@ -129,6 +129,7 @@ impl World {
                     self.start_node();
                 }
             }
+            Step::LoseRecords => self.lose_records(),
             _ => self.call(step),
         }
         self.observe();
@@ -164,6 +165,25 @@ impl World {
             self.broker.borrow_mut().cut(link);
             self.nodes[node].disturbed_at = self.nodes[node].disturbed_at.max(self.now);
         }
+    }
+
+    /// Makes Redis lose its last records, or all. No node may be on its way into the cluster: the
+    /// others do not know it.
+    fn lose_records(&mut self) {
+        let living = || self.nodes.iter().filter(|node| node.lives());
+        if !living().all(Node::is_joined) {
+            return;
+        }
+        let mut broker = self.broker.borrow_mut();
+        let count = self.random.pick(&[0, 1, 2, 5, usize::MAX]);
+        if count == usize::MAX && self.random.once_in(2) {
+            self.record.tally.count("redis emptied");
+            broker.redis.execute(&vec![b"FLUSHALL".to_vec()]);
+            return;
+        }
+        self.record.tally.count("another redis");
+        broker.redis.lose_last(count);
+        broker.fail_over();
     }
 
     fn kill(&mut self, node: usize) {
