@@ -140,7 +140,9 @@ impl Broker {
         {
             let (_, commands) = self.ghosts.remove(ghost);
             // A command of a lost connection waits for nothing.
-            commands.iter().for_each(|args| _ = self.execute(args));
+            for args in &commands {
+                self.execute(args);
+            }
             return true;
         }
         let Some((_, link)) = first else { return false };
