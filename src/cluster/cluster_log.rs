@@ -20,9 +20,6 @@ use crate::log::{Event, Log, Outcome, SharedRecord};
 /// since a connection that is dead is noticed by a reply that does not come.
 const BLOCK_MS: &[u8] = b"1000";
 
-/// Time after which the vouches under a run id are removed, in milliseconds.
-const VOUCHES_KEPT_MS: &[u8] = b"86400000";
-
 /// Node of a record that begins a numbering of ids. Its sequence number is its position, if the
 /// node that appended it knew that.
 const NO_NODE: u64 = 0;
@@ -266,7 +263,7 @@ impl ClusterLog {
         }
         self.is_outage_reported = true;
         self.is_operator_called |= failure.needs_operator;
-        if is_call && !self.vouching.has_trusted() {
+        if is_call && self.vouching.last_trusted().is_none() {
             self.events.push_back(Event::Unusable);
         }
     }
@@ -674,7 +671,6 @@ impl ClusterLog {
             let (node, vouch) =
                 (self.node.to_string(), vouching::format_vouch(count, self.read.id));
             self.step(&[b"HSET", &key, node.as_bytes(), vouch.as_bytes()]);
-            self.step(&[b"PEXPIRE", &key, VOUCHES_KEPT_MS]);
         }
         self.step(&[b"HGETALL", &key]);
         self.step(&[b"XREVRANGE", &stream, b"+", b"-", b"COUNT", b"1"]);
@@ -775,6 +771,10 @@ impl ClusterLog {
             }
         }
         self.step(&[b"DEL", &key]);
+        if let Some(run_id) = self.vouching.last_trusted() {
+            let key = self.keys.vouches(run_id);
+            self.step(&[b"DEL", &key]);
+        }
         self.step(&[b"HSET", &key, vouching::DONE, done.as_bytes()]);
         if let Some(first) = first.filter(|_| is_cut) {
             self.step(&[b"HSET", &key, vouching::BASE, first.as_bytes()]);

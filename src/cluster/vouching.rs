@@ -40,8 +40,8 @@ pub(super) const BASE: &[u8] = b"base";
 pub(super) struct Vouching {
     /// Run id of the Redis whose log it is.
     trusted: Option<Box<str>>,
-    /// A log was trusted before.
-    has_trusted: bool,
+    /// Run id of the last one that was trusted.
+    last_trusted: Option<Box<str>>,
     round: Option<Round>,
     /// Number of the last vouch.
     count: u64,
@@ -106,7 +106,7 @@ pub(super) struct Decision {
 
 impl Vouching {
     pub(super) fn new() -> Self {
-        Self { trusted: None, has_trusted: false, round: None, count: 0 }
+        Self { trusted: None, last_trusted: None, round: None, count: 0 }
     }
 
     /// Returns whether the log at the server with this run id is the one that was read.
@@ -119,9 +119,9 @@ impl Vouching {
         self.round.is_some()
     }
 
-    /// Returns whether there was a log that was trusted.
-    pub(super) fn has_trusted(&self) -> bool {
-        self.has_trusted
+    /// Returns the run id of the Redis whose log was trusted last.
+    pub(super) fn last_trusted(&self) -> Option<&str> {
+        self.last_trusted.as_deref()
     }
 
     /// Notes a connection for commands. Returns whether a round begins.
@@ -192,7 +192,7 @@ impl Vouching {
         let verdict = round.judge(now_ms, view, own);
         if verdict == Verdict::Trust {
             self.trusted = self.round.take().map(|round| round.run_id);
-            self.has_trusted = true;
+            self.last_trusted.clone_from(&self.trusted);
         }
         verdict
     }
