@@ -44,6 +44,8 @@ struct Link {
     /// The node knows that it is connected.
     is_known: bool,
     commands: VecDeque<(u64, Args)>,
+    /// Commands of the transaction that has begun.
+    transaction: Option<Vec<Args>>,
     blocked: Option<Wait>,
     events: VecDeque<(u64, Event)>,
     /// Times of commands without a polled reply.
@@ -79,8 +81,11 @@ impl Broker {
         let ends = [0, 1].map(|place| {
             let mut its = broker.borrow_mut();
             let now = its.now;
-            let link =
-                Link { reply_ms: REPLY_MS[place], connects_at: Some(now), ..Link::default() };
+            let link = Link {
+                reply_ms: REPLY_MS[place],
+                connects_at: Some(now),
+                ..Link::default()
+            };
             its.links.push(link);
             let link = its.links.len() - 1;
             Box::new(NodeEnd { broker: Rc::clone(broker), link }) as Box<dyn Connection>
@@ -139,11 +144,39 @@ impl Broker {
         }
         let Some((_, link)) = first else { return false };
         let (_, args) = self.links[link].commands.pop_front().expect("it has arrived");
+        if let Some(reply) = self.transact(link, &args) {
+            self.reply(link, Event::Reply(reply));
+            return true;
+        }
         match self.execute(&args) {
             Executed::Reply(value) => self.reply(link, Event::Reply(value)),
             Executed::Blocked(wait) => self.links[link].blocked = Some(wait),
         }
         true
+    }
+
+    /// Takes a command that begins, ends or belongs to a transaction. Returns its reply.
+    fn transact(&mut self, link: usize, args: &Args) -> Option<Value> {
+        let its = &mut self.links[link].transaction;
+        match (args[0].as_slice(), its) {
+            (b"MULTI", transaction @ None) => {
+                *transaction = Some(Vec::new());
+                Some(Value::Text(b"OK".as_slice().into()))
+            }
+            (b"EXEC", transaction @ Some(_)) => {
+                let commands = transaction.take().unwrap_or_default();
+                let replies = commands.iter().map(|args| match self.execute(args) {
+                    Executed::Reply(value) => value,
+                    Executed::Blocked(_) => Value::Nil,
+                });
+                Some(Value::Array(replies.collect()))
+            }
+            (_, Some(commands)) => {
+                commands.push(args.clone());
+                Some(Value::Text(b"QUEUED".as_slice().into()))
+            }
+            _ => None,
+        }
     }
 
     fn execute(&mut self, args: &Args) -> Executed {
@@ -201,7 +234,18 @@ impl Broker {
         let lag = self.random.pick(&[0, 0, 5, 700]);
         let commands = mem::take(&mut self.links[link].commands);
         let kept = self.random.index(commands.len() + 1);
-        self.ghosts.extend(commands.into_iter().take(kept).map(|(at, args)| (at + lag, args)));
+        let mut transaction = self.links[link].transaction.take();
+        for (at, args) in commands.into_iter().take(kept) {
+            match (args[0].as_slice(), &mut transaction) {
+                (b"MULTI", _) => transaction = Some(Vec::new()),
+                (b"EXEC", _) => {
+                    let all = transaction.take().unwrap_or_default();
+                    self.ghosts.extend(all.into_iter().map(|args| (at + lag, args)));
+                }
+                (_, Some(commands)) => commands.push(args),
+                (_, None) => self.ghosts.push((at + lag, args)),
+            }
+        }
         self.links[link].blocked = None;
         self.links[link].unanswered.clear();
     }

@@ -22,6 +22,8 @@ struct Key {
 enum Content {
     Text(Vec<u8>),
     Stream(Stream),
+    /// Fields in the order of their first values, as Redis keeps them in a small hash.
+    Hash(Vec<(Vec<u8>, Vec<u8>)>),
 }
 
 #[derive(Default)]
@@ -95,6 +97,8 @@ impl Redis {
             b"XREAD" => return self.read(rest).unwrap_or_else(Executed::Reply),
             b"SET" => self.set(rest),
             b"GET" => self.get(rest),
+            b"HSET" => self.set_fields(rest),
+            b"HGETALL" => self.fields(rest),
             b"DEL" => Ok(self.delete(rest)),
             b"PEXPIRE" => Ok(self.expire(rest)),
             b"FLUSHALL" => {
@@ -122,62 +126,55 @@ impl Redis {
         match self.keys.get(key).map(|key| &key.content) {
             None => Ok(None),
             Some(Content::Stream(stream)) => Ok(Some(stream)),
-            Some(Content::Text(_)) => Err(error(WRONG_TYPE)),
+            Some(_) => Err(error(WRONG_TYPE)),
         }
     }
 
     fn append(&mut self, args: &[&[u8]]) -> Result<Value, Value> {
-        let [key, asked, fields @ ..] = args else { return Err(wrong_arity("xadd")) };
+        let (key, has_to_exist, asked, fields) = match args {
+            [key, word, asked, fields @ ..] if word.eq_ignore_ascii_case(b"NOMKSTREAM") => {
+                (key, true, asked, fields)
+            }
+            [key, asked, fields @ ..] => (key, false, asked, fields),
+            _ => return Err(wrong_arity("xadd")),
+        };
         if fields.is_empty() || !fields.len().is_multiple_of(2) {
             return Err(wrong_arity("xadd"));
+        }
+        let asked = if *asked == b"*" { None } else { Some(id(asked, 0).ok_or_else(bad_id)?) };
+        if asked == Some(StreamId::default()) {
+            return Err(error("ERR The ID specified in XADD must be greater than 0-0"));
         }
         let now = self.now_ms;
         let new = || Key { content: Content::Stream(Stream::default()), expires_at: None };
         let is_new = !self.keys.contains_key(*key);
+        if is_new && has_to_exist {
+            return Ok(Value::Nil);
+        }
         let found = self.keys.entry(key.to_vec()).or_insert_with(new);
         let Content::Stream(stream) = &mut found.content else { return Err(error(WRONG_TYPE)) };
         let last = stream.last_id;
-        let id = if *asked == b"*" {
-            Ok(if now > last.unix_ms {
-                StreamId { unix_ms: now, number: 0 }
-            } else {
-                StreamId { number: last.number + 1, ..last }
-            })
-        } else {
-            let invalid = "ERR Invalid stream ID specified as stream command argument";
-            let zero = "ERR The ID specified in XADD must be greater than 0-0";
-            let small = "ERR The ID specified in XADD is equal or smaller than the target stream \
-                         top item";
-            match id(asked, 0) {
-                None => Err(error(invalid)),
-                Some(id) if id == StreamId::default() => Err(error(zero)),
-                Some(id) if id <= last => Err(error(small)),
-                Some(id) => Ok(id),
+        let id = match asked {
+            Some(id) if id <= last => {
+                return Err(error(
+                    "ERR The ID specified in XADD is equal or smaller than the target stream top \
+                     item",
+                ));
             }
+            Some(id) => id,
+            None if now > last.unix_ms => StreamId { unix_ms: now, number: 0 },
+            None => StreamId { number: last.number + 1, ..last },
         };
-        match id {
-            Ok(id) => {
-                stream.last_id = id;
-                stream.entries.push((id, fields.iter().map(|field| field.to_vec()).collect()));
-                Ok(text(id.to_string().as_bytes()))
-            }
-            Err(error) => {
-                if is_new {
-                    self.keys.remove(*key);
-                }
-                Err(error)
-            }
-        }
+        stream.last_id = id;
+        stream.entries.push((id, fields.iter().map(|field| field.to_vec()).collect()));
+        Ok(text(id.to_string().as_bytes()))
     }
 
     fn range(&self, args: &[&[u8]], is_reverse: bool) -> Result<Value, Value> {
         let (key, one, other, count) = match args {
             [key, one, other] => (key, one, other, usize::MAX),
             [key, one, other, word, count] if word.eq_ignore_ascii_case(b"COUNT") => {
-                let count = number(count);
-                let count =
-                    count.ok_or_else(|| error("ERR value is not an integer or out of range"))?;
-                (key, one, other, count as usize)
+                (key, one, other, number(count).ok_or_else(bad_number)? as usize)
             }
             _ => return Err(error("ERR syntax error")),
         };
@@ -188,9 +185,12 @@ impl Redis {
             _ => id(word, number),
         };
         let (Some(start), Some(end)) = (bound(start, 0), bound(end, u64::MAX)) else {
-            return Err(error("ERR Invalid stream ID specified as stream command argument"));
+            return Err(bad_id());
         };
         let Some(stream) = self.stream(key)? else { return Ok(Value::Array(Vec::new())) };
+        if count == 0 {
+            return Ok(Value::Nil);
+        }
         let found = stream.entries.iter().filter(|(id, _)| (start..=end).contains(id));
         Ok(if is_reverse { entries(found.rev().take(count)) } else { entries(found.take(count)) })
     }
@@ -207,11 +207,10 @@ impl Redis {
             [key, word, b"=", least] if word.eq_ignore_ascii_case(b"MINID") => (key, least),
             _ => return Err(error("ERR syntax error")),
         };
-        let invalid = "ERR Invalid stream ID specified as stream command argument";
-        let least = id(least, 0).ok_or_else(|| error(invalid))?;
+        let least = id(least, 0).ok_or_else(bad_id)?;
         match self.keys.get_mut(*key).map(|key| &mut key.content) {
             None => Ok(Value::Int(0)),
-            Some(Content::Text(_)) => Err(error(WRONG_TYPE)),
+            Some(Content::Text(_) | Content::Hash(_)) => Err(error(WRONG_TYPE)),
             Some(Content::Stream(stream)) => {
                 let before = stream.entries.len();
                 stream.entries.retain(|(id, _)| *id >= least);
@@ -226,23 +225,20 @@ impl Redis {
         loop {
             match rest {
                 [word, value, more @ ..] if word.eq_ignore_ascii_case(b"COUNT") => {
-                    let value = number(value);
-                    let value = value
-                        .ok_or_else(|| error("ERR value is not an integer or out of range"))?;
+                    let value = number(value).ok_or_else(bad_number)?;
                     (count, rest) = (value as usize, more);
                 }
                 [word, value, more @ ..] if word.eq_ignore_ascii_case(b"BLOCK") => {
                     let value = number(value);
-                    let value = value
-                        .ok_or_else(|| error("ERR timeout is not an integer or out of range"))?;
+                    let value =
+                        value.ok_or_else(|| error("ERR timeout is not an integer or out of range"))?;
                     (block_ms, rest) = (Some(value), more);
                 }
                 [word, key, after] if word.eq_ignore_ascii_case(b"STREAMS") => {
                     let stream = self.stream(key)?;
                     let newest = stream.map_or_else(StreamId::default, |stream| stream.last_id);
-                    let invalid = "ERR Invalid stream ID specified as stream command argument";
                     let after = if *after == b"$" { Some(newest) } else { id(after, 0) };
-                    let after = after.ok_or_else(|| error(invalid))?;
+                    let after = after.ok_or_else(bad_id)?;
                     let page = stream.and_then(|stream| page(key, stream, after, count));
                     return Ok(match (page, block_ms) {
                         (Some(page), _) => Executed::Reply(page),
@@ -292,8 +288,37 @@ impl Redis {
         match self.keys.get(*key).map(|key| &key.content) {
             None => Ok(Value::Nil),
             Some(Content::Text(value)) => Ok(text(value)),
-            Some(Content::Stream(_)) => Err(error(WRONG_TYPE)),
+            Some(_) => Err(error(WRONG_TYPE)),
         }
+    }
+
+    fn set_fields(&mut self, args: &[&[u8]]) -> Result<Value, Value> {
+        let [key, pairs @ ..] = args else { return Err(wrong_arity("hset")) };
+        if pairs.is_empty() || !pairs.len().is_multiple_of(2) {
+            return Err(wrong_arity("hset"));
+        }
+        let new = || Key { content: Content::Hash(Vec::new()), expires_at: None };
+        let found = self.keys.entry(key.to_vec()).or_insert_with(new);
+        let Content::Hash(fields) = &mut found.content else { return Err(error(WRONG_TYPE)) };
+        let before = fields.len();
+        for pair in pairs.chunks_exact(2) {
+            match fields.iter_mut().find(|(name, _)| *name == pair[0]) {
+                Some((_, value)) => *value = pair[1].to_vec(),
+                None => fields.push((pair[0].to_vec(), pair[1].to_vec())),
+            }
+        }
+        Ok(Value::Int((fields.len() - before) as i64))
+    }
+
+    fn fields(&self, args: &[&[u8]]) -> Result<Value, Value> {
+        let [key] = args else { return Err(wrong_arity("hgetall")) };
+        let fields = match self.keys.get(*key).map(|key| &key.content) {
+            None => return Ok(Value::Array(Vec::new())),
+            Some(Content::Hash(fields)) => fields,
+            Some(_) => return Err(error(WRONG_TYPE)),
+        };
+        let pairs = fields.iter().flat_map(|(name, value)| [text(name), text(value)]);
+        Ok(Value::Array(pairs.collect()))
     }
 
     fn delete(&mut self, keys: &[&[u8]]) -> Value {
@@ -304,12 +329,20 @@ impl Redis {
     fn expire(&mut self, args: &[&[u8]]) -> Value {
         let [key, ms] = args else { return wrong_arity("pexpire") };
         let Some(ms) = number(ms) else {
-            return error("ERR value is not an integer or out of range");
+            return bad_number();
         };
         let at = self.now_ms + ms;
         let found = self.keys.get_mut(*key);
         Value::Int(found.map(|key| key.expires_at = Some(at)).is_some().into())
     }
+}
+
+fn bad_id() -> Value {
+    error("ERR Invalid stream ID specified as stream command argument")
+}
+
+fn bad_number() -> Value {
+    error("ERR value is not an integer or out of range")
 }
 
 fn wrong_arity(command: &str) -> Value {

@@ -27,8 +27,6 @@ pub(crate) struct World {
     pub(crate) answered: Vec<u64>,
     /// Next id of the observer of each channel.
     pub(crate) observed: Vec<u64>,
-    /// Nothing fails any more.
-    pub(crate) faults_stopped: bool,
 }
 
 impl World {
@@ -60,7 +58,6 @@ impl World {
             texts: 0,
             answered: vec![1; channels],
             observed: vec![1; channels],
-            faults_stopped: false,
         };
         (0..world.plan.nodes).for_each(|_| world.start_node());
         world

@@ -135,9 +135,7 @@ impl World {
                 }
                 !is_over
             }
-            Handled::Proposed(_) | Handled::Behind(_) | Handled::Held => {
-                unreachable!("there is no log")
-            }
+            Handled::Proposed(_) | Handled::Held => unreachable!("there is no log"),
             Handled::LongPoll { reader, format, wait_ms } => {
                 assert!(self.out.is_empty(), "a pending read is not answered");
                 let most_ms = self.settings.api.poll_timeout.as_millis();
