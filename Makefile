@@ -115,9 +115,9 @@ processors: ## builds for i686, aarch64 and riscv64, each tested with a conversa
 dist: musl ## the static program as .tar.gz and .deb in target/dist, reproducible
 	dist/pack.sh $(MUSL)
 
-sim: ## simulations of hub and network: SEEDS=10000, or SPEAK_SIM_SEED=7 to replay one seed
+sim: ## simulations of hub, network and cluster: SEEDS=10000, or SPEAK_SIM_SEED=7 to replay one seed
 	SPEAK_SIM_SEEDS=$(SEEDS) \
-	    cargo test --locked --release --test sim --test net_sim -- --nocapture
+	    cargo test --locked --release --test sim --test net_sim --test cluster_sim -- --nocapture
 
 fuzz: fuzz-tools ## fuzzing: TARGET=session, request, chunked, form, frame, resp; SECONDS=60
 	mkdir -p $(FUZZ)/found/$(TARGET)

@@ -184,7 +184,7 @@ impl Hub {
         self.sessions.set_behind(is_behind);
     }
 
-    /// Returns whether [`Hub::set_behind`] has said that this node is behind.
+    /// Returns whether this node is behind, as [`Hub::set_behind`] has said.
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.is_behind
@@ -252,12 +252,8 @@ impl Hub {
             }
             return Applied::Nothing;
         }
-        let has_unheld = std::mem::take(&mut nodes.has_unheld);
         for dead in nodes.count_heartbeat() {
             self.propose(&Command::Bury { node: dead.node, sequence: dead.sequence });
-        }
-        if has_unheld {
-            self.propose_holds();
         }
         Applied::Nothing
     }
@@ -329,14 +325,6 @@ impl Hub {
             self.inherit(present, node, heir);
         }
         Applied::Gone
-    }
-
-    /// Notes that a read waits here with a session that this node may not hold, since the log did
-    /// not take that. With its next heartbeat the node tries again.
-    pub(super) fn note_unheld(&mut self) {
-        if let Some(nodes) = &mut self.nodes {
-            nodes.has_unheld = true;
-        }
     }
 
     /// Proposes to hold all sessions that have a read here. Costs O(sessions).

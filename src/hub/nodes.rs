@@ -66,8 +66,6 @@ pub(super) struct Nodes {
     /// Another node had another hash at the same position.
     pub(super) has_diverged: bool,
     pub(super) reader_counts: ReaderCounts,
-    /// Reads may wait here with sessions that this process does not hold.
-    pub(super) has_unheld: bool,
 }
 
 /// The shared part of the nodes, as a checkpoint or a snapshot has it.

@@ -273,10 +273,10 @@ impl Hub {
                     nodes.forget_burial(node);
                 }
             }
-            Command::Hold { .. } => self.note_unheld(),
             Command::Begin { .. }
             | Command::Join { .. }
             | Command::Heartbeat { .. }
+            | Command::Hold { .. }
             | Command::Part { .. } => {}
         }
     }

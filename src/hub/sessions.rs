@@ -24,9 +24,11 @@ pub(super) struct Sessions {
     /// Position of the last command that was applied.
     pub(super) log_position: u64,
 
-    // Local state.
     /// No session counts as silent since before this time: until then, clients could not be heard.
+    /// Local state.
     heard_until: Millis,
+
+    // Local state.
     /// Other processes may know sessions that this one does not know yet.
     is_behind: bool,
 

@@ -360,10 +360,7 @@ impl<L: Listener> Service<L> {
                     self.io.response.extend_from_slice(&bytes);
                     responses.persistence = persistence;
                 }
-                WaitingResponse::Retry(waited) => {
-                    self.hub.set_behind(true);
-                    self.mark_retry(call.client, waited);
-                }
+                WaitingResponse::Retry(waited) => self.mark_retry(call.client, waited),
             }
         }
         let next = self.commits.waiting.first().map(|call| call.client);
