@@ -43,6 +43,14 @@ impl ReaderCounts {
         }
     }
 
+    /// Makes the next changes include the number of a channel, which no node was told.
+    pub(super) fn mark_untold(&mut self, channel: &str) {
+        if self.sent.insert(channel.into(), UNKNOWN).is_none() {
+            self.name_bytes += channel.len();
+        }
+        self.mark(channel);
+    }
+
     /// Returns channels whose number is another one than the other nodes know. `count` returns the
     /// number.
     pub(super) fn take_changes(&mut self, count: impl Fn(&str) -> u32) -> Vec<(Box<str>, u32)> {
@@ -134,6 +142,8 @@ mod tests {
         assert_eq!(changes(&mut counts, 3), [3]);
         counts.mark_all();
         assert_eq!(changes(&mut counts, 0), [0], "they were told 3");
+        counts.mark_untold("c");
+        assert_eq!(changes(&mut counts, 0), [0], "they were not told 0");
         assert_eq!(counts.memory(), 0);
     }
 
