@@ -12,8 +12,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::{
-    Client, EventStream, Folder, Identity, Params, Running, Server, Socket, command, free_address, get_at,
-    raise_file_limit, request, until,
+    Client, EventStream, Folder, Identity, Params, Running, Server, Socket, command, free_address,
+    get_at, raise_file_limit, request, until,
 };
 use link::Link;
 use rustix::process::{Pid, Signal, getuid, kill_process_group};

@@ -97,7 +97,7 @@ impl Hub {
         }
     }
 
-    /// Proposes a sign of life of this node, unless one waits for the log. `position` is that of the
+    /// Proposes a heartbeat of this node, unless one waits for the log. `position` is that of the
     /// last record.
     pub fn propose_heartbeat(&mut self, position: u64) {
         let Some(nodes) = &mut self.nodes else { return };

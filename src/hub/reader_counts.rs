@@ -154,7 +154,10 @@ mod tests {
         counts.set(2, "c", 3);
         counts.set(1, "c", 4);
         counts.set(2, "d", 1);
-        assert_eq!((counts.elsewhere("c"), counts.elsewhere("d"), counts.elsewhere("e")), (7, 1, 0));
+        assert_eq!(
+            (counts.elsewhere("c"), counts.elsewhere("d"), counts.elsewhere("e")),
+            (7, 1, 0)
+        );
         counts.forget(2);
         counts.set(1, "e", 0);
         assert_eq!((counts.elsewhere("c"), counts.elsewhere("d")), (4, 0));
