@@ -126,9 +126,13 @@ impl Hub {
         }
     }
 
-    /// Proposes a heartbeat of this node. `position` is that of the last record.
+    /// Proposes a heartbeat of this node, unless one waits for the log. `position` is that of the
+    /// last record.
     pub fn propose_heartbeat(&mut self, position: u64) {
         let Some(nodes) = &mut self.nodes else { return };
+        if std::mem::replace(&mut nodes.is_heartbeat_proposed, true) {
+            return;
+        }
         let channels = &self.channels;
         let changes = nodes.reader_counts.take_changes(|name| {
             let index = channels.find_name(name);
@@ -252,6 +256,7 @@ impl Hub {
             }
             return Applied::Nothing;
         }
+        nodes.is_heartbeat_proposed = false;
         for dead in nodes.count_heartbeat() {
             self.propose(&Command::Bury { node: dead.node, sequence: dead.sequence });
         }

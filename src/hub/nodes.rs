@@ -66,6 +66,8 @@ pub(super) struct Nodes {
     /// Another node had another hash at the same position.
     pub(super) has_diverged: bool,
     pub(super) reader_counts: ReaderCounts,
+    /// A heartbeat waits for the log.
+    pub(super) is_heartbeat_proposed: bool,
 }
 
 /// The shared part of the nodes, as a checkpoint or a snapshot has it.
@@ -304,6 +306,12 @@ impl Nodes {
         if let Some(node) = self.table.get_mut(&node) {
             node.is_bury_proposed = false;
         }
+    }
+
+    /// Forgets a heartbeat that the log did not take, and what it told the other nodes.
+    pub(super) fn forget_heartbeat(&mut self, readers: &[(&str, u32)]) {
+        self.is_heartbeat_proposed = false;
+        readers.iter().for_each(|(channel, _)| self.reader_counts.mark_untold(channel));
     }
 
     /// Notes the hash after the record at this position.

@@ -273,9 +273,13 @@ impl Hub {
                     nodes.forget_burial(node);
                 }
             }
+            Command::Heartbeat { ref readers, .. } => {
+                if let Some(nodes) = &mut self.nodes {
+                    nodes.forget_heartbeat(readers);
+                }
+            }
             Command::Begin { .. }
             | Command::Join { .. }
-            | Command::Heartbeat { .. }
             | Command::Hold { .. }
             | Command::Part { .. } => {}
         }

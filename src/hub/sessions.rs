@@ -341,8 +341,8 @@ impl Sessions {
         true
     }
 
-    /// Ends the grace period of a session whose reader was closed at another node, which had applied
-    /// the log up to this position, if its client was not heard from here since.
+    /// Ends the grace period of a session whose reader was closed at another node, which had
+    /// applied the log up to this position, if its client was not heard from here since.
     pub(super) fn close_silent(
         &mut self,
         index: u32,

@@ -62,8 +62,6 @@ impl<L: Listener> Service<L> {
         }
         let is_idle = !commits.has_record() && hub.proposed() == 0;
         match hub.is_joined() {
-            // A heartbeat that waits for the log is enough.
-            true if commits.record.is_some() => {}
             true => hub.propose_heartbeat(commits.position),
             false if is_idle => {
                 if hub.was_buried() {
