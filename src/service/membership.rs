@@ -16,7 +16,8 @@ impl<L: Listener> Service<L> {
     /// Joins the cluster, or proposes a heartbeat that is due.
     pub(super) fn keep_membership(&mut self) {
         let Self { hub, io, commits, .. } = self;
-        if !hub.is_clustered() || commits.heartbeat_at > io.now.mono || commits.has_failed {
+        let is_early = commits.heartbeat_at > io.now.mono && !hub.was_buried();
+        if !hub.is_clustered() || is_early || commits.has_failed {
             return;
         }
         commits.heartbeat_at = io.now.mono.after(HEARTBEAT_MS);
