@@ -329,6 +329,7 @@ mod tests {
         }
 
         /// Judges what Redis holds, with the next vouch of each of these nodes.
+        #[expect(clippy::needless_pass_by_value, reason = "a test reads better so")]
         fn judge(&mut self, now_ms: u64, view: View, vouches: &[(u64, u64)]) -> Verdict {
             self.count += 1;
             let vouch = |(node, last): &(u64, u64)| (*node, self.count, id(*last));

@@ -311,7 +311,9 @@ impl Nodes {
     /// Forgets a heartbeat that the log did not take, and what it told the other nodes.
     pub(super) fn forget_heartbeat(&mut self, readers: &[(&str, u32)]) {
         self.is_heartbeat_proposed = false;
-        readers.iter().for_each(|(channel, _)| self.reader_counts.mark_untold(channel));
+        for (channel, _) in readers {
+            self.reader_counts.mark_untold(channel);
+        }
     }
 
     /// Notes the hash after the record at this position.

@@ -161,6 +161,10 @@ impl<L: Listener> Service<L> {
         }
         self.check_divergence();
         self.tell_members();
+        if self.hub.was_buried() {
+            // Its sessions time out at another node until it holds them again.
+            self.keep_membership();
+        }
         self.begin_barrier();
         self.check_health();
         self.io.log_bytes = self.commits.memory() + self.hub.proposed_bytes();

@@ -53,7 +53,8 @@ impl<L: Listener> Service<L> {
     pub(super) fn keep_membership(&mut self) {
         let Self { hub, io, commits, phase, .. } = self;
         let is_away = !matches!(phase, Phase::Serving) || commits.loading.is_some();
-        if !hub.is_clustered() || commits.heartbeat_at > io.now.mono {
+        let is_early = commits.heartbeat_at > io.now.mono && !hub.was_buried();
+        if !hub.is_clustered() || is_early {
             return;
         }
         commits.heartbeat_at = io.now.mono.after(HEARTBEAT_MS);
