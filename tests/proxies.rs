@@ -466,7 +466,7 @@ fn cross_origin_pages_can_call_and_caches_keep_nothing() {
     });
 }
 
-/// nginx and HAProxy give consecutive requests to different nodes, also those of one client.
+/// nginx and `HAProxy` give consecutive requests to different nodes, also those of one client.
 #[test]
 fn two_nodes_in_turn_are_like_one() {
     for recipe in &RECIPES[..2] {
