@@ -9,8 +9,8 @@ use crate::world::World;
 /// Time after which the nodes have found together again.
 const CALM_MS: u64 = 15_000;
 
-/// Memory of a node without clients, channels and sessions.
-const IDLE_BYTES_MAX: usize = 100_000;
+/// Memory of a node without clients, channels and sessions, with the last records of the log.
+const IDLE_BYTES_MAX: usize = 400_000;
 
 impl World {
     pub(crate) fn end(&mut self) {

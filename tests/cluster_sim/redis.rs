@@ -217,6 +217,9 @@ impl Redis {
             return Err(error("ERR Invalid stream ID specified as stream command argument"));
         };
         let Some(stream) = self.stream(key)? else { return Ok(Value::Array(Vec::new())) };
+        if count == 0 {
+            return Ok(Value::Nil);
+        }
         let found = stream.entries.iter().filter(|(id, _)| (start..=end).contains(id));
         Ok(if is_reverse { entries(found.rev().take(count)) } else { entries(found.take(count)) })
     }
