@@ -168,8 +168,7 @@ impl World {
             "connection_ended" => {
                 let person = request.person.expect("a session");
                 let its = &self.people[person];
-                let is_due = its.may_end
-                    || self.unix_ms() >= its.heard_at + self.plan.timeout_ms;
+                let is_due = its.may_end || self.unix_ms() >= its.heard_at + self.plan.timeout_ms;
                 let heard_at = its.heard_at - UNIX_MS;
                 assert!(is_due, "session {} has ended too early after {heard_at}", its.number);
                 self.people[person].has_ended = true;

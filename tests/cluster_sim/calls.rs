@@ -120,9 +120,7 @@ impl World {
         self.texts += 1;
         let place = self.nodes[node].client();
         let sender = (node as u32) << 16 | place as u32;
-        let text = text.map(|channel| {
-            Text { sender, seq: self.texts, channel, from, filler: 0 }
-        });
+        let text = text.map(|channel| Text { sender, seq: self.texts, channel, from, filler: 0 });
         let answered = &self.answered;
         let subscriptions: Vec<_> = if matches!(kind, Kind::Read | Kind::Poll) {
             let since = |channel: usize| match self.random.below(4) {
@@ -239,7 +237,9 @@ impl World {
         let bytes = get(&target(path, &params));
         self.record.note(|| {
             let Request { node, place, kind, person, observes, .. } = &request;
-            format!("    {kind:?} at {node}/{place} of {person:?}, observer {observes:?}: {params:?}")
+            format!(
+                "    {kind:?} at {node}/{place} of {person:?}, observer {observes:?}: {params:?}"
+            )
         });
         self.nodes[request.node].send(request.place, bytes);
         self.requests.push(request);
