@@ -883,6 +883,9 @@ impl Log for ClusterLog {
         self.tail = Tail::after(0);
         self.abandon_snapshot();
         self.reader = Some(SnapshotReader::new(true));
+        // From now on this process answers nothing from what it had.
+        let log_time_ahead_ms = -self.mono_ahead_ms;
+        self.events.push_back(Event::SnapshotBegins { log_time_ahead_ms });
         if self.is_page_asked {
             // Its reply would come when there is a record.
             self.follower.reset();
@@ -905,7 +908,8 @@ impl Log for ClusterLog {
     fn memory(&self) -> usize {
         let pending = self.pending.as_ref().map_or(0, |pending| pending.value.len());
         let buffered = self.commands.buffered_bytes() + self.follower.buffered_bytes();
-        self.queued_bytes + pending + buffered + self.tail.memory()
+        // The tail has a limit of its own, and has it also while there are no clients.
+        self.queued_bytes + pending + buffered
     }
 
     fn take_outcome(&mut self) -> Option<Outcome> {
