@@ -6,6 +6,7 @@ use super::channel::Channel;
 use super::hub::Hub;
 use super::message::Entry;
 use super::nodes::Nodes;
+use super::proposals::LogHealth;
 use super::session::Session;
 use super::snapshot::{
     SnapshotChannel, SnapshotEntry, SnapshotHeader, SnapshotLog, SnapshotMember, SnapshotRecord,
@@ -55,7 +56,11 @@ impl Hub {
             write(&SnapshotRecord::Channel(channel.to_snapshot(now.mono)))?;
         }
         let reads_end = now.mono.after(reads_end_ms);
-        let heard_until = self.sessions.heard_until();
+        // The process that continues begins with a log that responds.
+        let heard_until = match self.log_health {
+            LogHealth::Good => self.sessions.heard_until(),
+            LogHealth::Slow | LogHealth::Stalled => now.mono,
+        };
         for session in self.sessions.iter() {
             let session = session.to_snapshot(reads_end, heard_until, &positions);
             write(&SnapshotRecord::Session(session))?;
