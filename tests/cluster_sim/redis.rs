@@ -145,55 +145,44 @@ impl Redis {
     }
 
     fn append(&mut self, args: &[&[u8]]) -> Result<Value, Value> {
-        let [key, rest @ ..] = args else { return Err(wrong_arity("xadd")) };
-        let (must_exist, rest) = match rest {
-            [word, rest @ ..] if word.eq_ignore_ascii_case(b"NOMKSTREAM") => (true, rest),
-            rest => (false, rest),
+        let (key, has_to_exist, asked, fields) = match args {
+            [key, word, asked, fields @ ..] if word.eq_ignore_ascii_case(b"NOMKSTREAM") => {
+                (key, true, asked, fields)
+            }
+            [key, asked, fields @ ..] => (key, false, asked, fields),
+            _ => return Err(wrong_arity("xadd")),
         };
-        let [asked, fields @ ..] = rest else { return Err(wrong_arity("xadd")) };
         if fields.is_empty() || !fields.len().is_multiple_of(2) {
             return Err(wrong_arity("xadd"));
+        }
+        let invalid = || error("ERR Invalid stream ID specified as stream command argument");
+        let asked = if *asked == b"*" { None } else { Some(id(asked, 0).ok_or_else(invalid)?) };
+        if asked == Some(StreamId::default()) {
+            return Err(error("ERR The ID specified in XADD must be greater than 0-0"));
         }
         let now = self.now_ms;
         let new = || Key { content: Content::Stream(Stream::default()), expires_at: None };
         let is_new = !self.keys.contains_key(*key);
-        if is_new && must_exist {
+        if is_new && has_to_exist {
             return Ok(Value::Nil);
         }
         let found = self.keys.entry(key.to_vec()).or_insert_with(new);
         let Content::Stream(stream) = &mut found.content else { return Err(error(WRONG_TYPE)) };
         let last = stream.last_id;
-        let id = if *asked == b"*" {
-            Ok(if now > last.unix_ms {
-                StreamId { unix_ms: now, number: 0 }
-            } else {
-                StreamId { number: last.number + 1, ..last }
-            })
-        } else {
-            let invalid = "ERR Invalid stream ID specified as stream command argument";
-            let zero = "ERR The ID specified in XADD must be greater than 0-0";
-            let small = "ERR The ID specified in XADD is equal or smaller than the target stream \
-                         top item";
-            match id(asked, 0) {
-                None => Err(error(invalid)),
-                Some(id) if id == StreamId::default() => Err(error(zero)),
-                Some(id) if id <= last => Err(error(small)),
-                Some(id) => Ok(id),
+        let id = match asked {
+            Some(id) if id <= last => {
+                return Err(error(
+                    "ERR The ID specified in XADD is equal or smaller than the target stream top \
+                     item",
+                ));
             }
+            Some(id) => id,
+            None if now > last.unix_ms => StreamId { unix_ms: now, number: 0 },
+            None => StreamId { number: last.number + 1, ..last },
         };
-        match id {
-            Ok(id) => {
-                stream.last_id = id;
-                stream.entries.push((id, fields.iter().map(|field| field.to_vec()).collect()));
-                Ok(text(id.to_string().as_bytes()))
-            }
-            Err(error) => {
-                if is_new {
-                    self.keys.remove(*key);
-                }
-                Err(error)
-            }
-        }
+        stream.last_id = id;
+        stream.entries.push((id, fields.iter().map(|field| field.to_vec()).collect()));
+        Ok(text(id.to_string().as_bytes()))
     }
 
     fn range(&self, args: &[&[u8]], is_reverse: bool) -> Result<Value, Value> {
