@@ -2,13 +2,17 @@
 
 use std::fmt;
 
+use minicbor::{Decode, Encode};
+
 /// Id of an entry: the time of Redis at which it was added, and a number among those of that
 /// millisecond. Ids of a stream rise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct StreamId {
     /// Milliseconds since 1970.
+    #[n(0)]
     pub unix_ms: u64,
     /// Number of the entry in its millisecond.
+    #[n(1)]
     pub number: u64,
 }
 

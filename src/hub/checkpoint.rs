@@ -11,6 +11,7 @@
 use minicbor::{Decode, Encode};
 
 use super::channel::Channel;
+use super::nodes::SavedNodes;
 use super::snapshot::{SnapshotEntry, SnapshotMember};
 
 /// Bytes at which a piece is complete. A single message or member may exceed it.
@@ -60,6 +61,9 @@ pub(super) struct CheckpointHeader {
     /// Buckets of the watermarks of ids that are in use, with their next ids.
     #[n(3)]
     pub(super) id_watermarks: Vec<(u16, u64)>,
+    /// Nodes that share the log. `None` if there is only one.
+    #[n(4)]
+    pub(super) nodes: Option<SavedNodes>,
 }
 
 #[derive(Encode, Decode)]
@@ -89,6 +93,9 @@ pub(super) struct CheckpointSession<'a> {
     /// Names of the channels in which the session is introduced, in the order of introductions.
     #[b(3)]
     pub(super) channels: Vec<&'a str>,
+    /// Nodes that hold the session. `None` without a cluster.
+    #[n(4)]
+    pub(super) holders: Option<Vec<u64>>,
 }
 
 #[derive(Encode, Decode)]
@@ -99,7 +106,7 @@ pub(super) struct CheckpointEnd {
     /// [`Hub::applied_hash`](super::Hub::applied_hash) at this position.
     #[n(1)]
     pub(super) applied_hash: u64,
-    /// Time, in milliseconds of the clock that deadlines use.
+    /// Time, in milliseconds of the clock that deadlines use. In a cluster, that of the log.
     #[n(2)]
     pub(super) mono_ms: u64,
     /// The same time in milliseconds since 1970 (UTC).
@@ -112,6 +119,8 @@ pub(super) struct Checkpoint {
     /// Records that the next piece begins with.
     pub(super) rescued: Vec<u8>,
     pub(super) next: NextPart,
+    /// Time in the records minus the monotonic time of this process: other nodes have other ones.
+    pub(super) ahead_ms: i64,
 }
 
 /// Part that is saved next. Parts with lower indexes are saved, or were added later.

@@ -6,12 +6,21 @@ use super::checkpoint::{
     push,
 };
 use super::hub::Hub;
+use super::nodes::Nodes;
 use super::session::Session;
 use super::snapshot::{SnapshotEntry, by_introduction};
 use super::time::Now;
 
 /// Members or messages that one record holds at most.
 const RECORD_ITEMS: usize = 1024;
+
+/// How records are made.
+#[derive(Clone, Copy)]
+struct PieceSettings {
+    piece_bytes: usize,
+    /// See [`Checkpoint::ahead_ms`].
+    ahead_ms: i64,
+}
 
 impl Hub {
     /// Begins a checkpoint. [`Hub::next_piece`] returns its pieces. All commands of the log up to
@@ -26,9 +35,11 @@ impl Hub {
                 watermark_hash_key: id_watermarks.key(),
                 last_session: self.sessions.last_number(),
                 id_watermarks: id_watermarks.iter().collect(),
+                nodes: self.nodes.as_ref().map(Nodes::save),
             }),
         );
-        self.checkpoint = Some(Checkpoint { rescued, next: NextPart::Session(0) });
+        let ahead_ms = self.nodes.as_ref().map_or(0, Nodes::log_time_ahead_ms);
+        self.checkpoint = Some(Checkpoint { rescued, next: NextPart::Session(0), ahead_ms });
     }
 
     /// Sets the bytes at which a piece is complete. For a simulation, whose states are small.
@@ -44,7 +55,7 @@ impl Hub {
     /// Returns the next piece of the checkpoint, of some 256 KiB; `None` after the last one.
     /// `now` is the time of the last record.
     pub fn next_piece(&mut self, now: Now) -> Option<Vec<u8>> {
-        let Checkpoint { mut rescued, mut next } = self.checkpoint.take()?;
+        let Checkpoint { mut rescued, mut next, ahead_ms } = self.checkpoint.take()?;
         if matches!(next, NextPart::Nothing) {
             return None;
         }
@@ -57,14 +68,15 @@ impl Hub {
             if piece.len() >= self.piece_bytes || matches!(next, NextPart::Nothing) {
                 break;
             }
-            next = self.save_part(next, now, &mut piece);
+            next = self.save_part(next, now, ahead_ms, &mut piece);
         }
-        self.checkpoint = Some(Checkpoint { rescued, next });
+        self.checkpoint = Some(Checkpoint { rescued, next, ahead_ms });
         Some(piece)
     }
 
     /// Saves a part of the state. Returns the next part.
-    fn save_part(&self, part: NextPart, now: Now, piece: &mut Vec<u8>) -> NextPart {
+    fn save_part(&self, part: NextPart, now: Now, ahead_ms: i64, piece: &mut Vec<u8>) -> NextPart {
+        let settings = PieceSettings { piece_bytes: self.piece_bytes, ahead_ms };
         match part {
             NextPart::Session(index) if index < self.sessions.index_bound() => {
                 if let Some(session) = self.sessions.get(index) {
@@ -73,12 +85,12 @@ impl Hub {
                 NextPart::Session(index + 1)
             }
             NextPart::Session(_) => NextPart::Channel(0),
-            NextPart::Channel(index) => self.save_channel(index, piece),
+            NextPart::Channel(index) => self.save_channel(index, settings, piece),
             NextPart::Entries { channel, created_at, id, end } => {
                 // An index is used again, also for a channel that only has readers.
                 let is_same = |it: &&Channel| it.is_shared && it.created_at == created_at;
                 match self.channels.get(channel).filter(is_same) {
-                    Some(it) => it.save_entries(channel, id, end, self.piece_bytes, piece),
+                    Some(it) => it.save_entries(channel, id, end, settings, piece),
                     None => NextPart::Channel(channel + 1),
                 }
             }
@@ -86,7 +98,7 @@ impl Hub {
                 let end = CheckpointEnd {
                     position: self.position,
                     applied_hash: self.applied_hash,
-                    mono_ms: now.mono.0,
+                    mono_ms: now.mono.0.saturating_add_signed(ahead_ms),
                     unix_ms: now.unix_ms,
                 };
                 push(piece, &CheckpointRecord::End(end));
@@ -95,7 +107,7 @@ impl Hub {
         }
     }
 
-    fn save_channel(&self, index: u32, piece: &mut Vec<u8>) -> NextPart {
+    fn save_channel(&self, index: u32, settings: PieceSettings, piece: &mut Vec<u8>) -> NextPart {
         if index >= self.channels.index_bound() {
             return NextPart::End;
         }
@@ -108,7 +120,7 @@ impl Hub {
             let some = some.iter().map(|member| (*member).clone()).collect();
             push(piece, &CheckpointRecord::Members(some));
         }
-        channel.save_entries(index, channel.first_id, channel.next_id(), self.piece_bytes, piece)
+        channel.save_entries(index, channel.first_id, channel.next_id(), settings, piece)
     }
 
     /// Makes the record of a session.
@@ -123,6 +135,7 @@ impl Hub {
             auth: session.auth.reveal(),
             position,
             channels: names.collect(),
+            holders: self.is_clustered().then(|| session.holders.clone()),
         })
     }
 }
@@ -134,7 +147,7 @@ impl Channel {
         index: u32,
         id: u64,
         end: u64,
-        piece_bytes: usize,
+        PieceSettings { piece_bytes, ahead_ms }: PieceSettings,
         piece: &mut Vec<u8>,
     ) -> NextPart {
         // History may have dropped some since the last piece.
@@ -149,7 +162,11 @@ impl Channel {
                 bytes += self.entries[last].json.len();
                 last += 1;
             }
-            let entries = self.entries.range(first..last).map(SnapshotEntry::of).collect();
+            let entries = self.entries.range(first..last).map(|entry| SnapshotEntry {
+                at_ms: entry.at.0.saturating_add_signed(ahead_ms),
+                ..SnapshotEntry::of(entry)
+            });
+            let entries = entries.collect();
             push(piece, &CheckpointRecord::Entries { first_id: id, entries });
             id += (last - first) as u64;
         }

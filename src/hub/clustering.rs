@@ -81,9 +81,32 @@ impl Hub {
 
     /// Ends a record: all of its commands are applied.
     pub fn end_record(&mut self, position: u64) {
-        if let Some(nodes) = &mut self.nodes {
+        if let Some(nodes) = &mut self.nodes
+            && self.position >= self.hashed_from
+        {
+            self.recovered_drops = Vec::new();
             nodes.record_hash(position, self.applied_hash);
         }
+    }
+
+    /// Returns the time of a record, not before that of a message that a checkpoint has brought.
+    #[must_use]
+    pub fn record_time(&self, now: Now) -> Now {
+        let newest = self.nodes.as_ref().map(|nodes| nodes.newest_loaded);
+        Now { mono: newest.map_or(now.mono, |newest| newest.max(now.mono)), ..now }
+    }
+
+    /// Returns whether all other nodes have applied the log up to the record at this position, as
+    /// far as they have told.
+    #[must_use]
+    pub fn is_applied_by_all(&self, position: u64) -> bool {
+        self.nodes.as_ref().is_none_or(|nodes| nodes.applied_by_all() >= position)
+    }
+
+    /// Returns whether there is another node that would hold the sessions of this one.
+    #[must_use]
+    pub fn has_heir(&self) -> bool {
+        self.nodes.as_ref().is_some_and(|nodes| nodes.heir().is_some())
     }
 
     /// Proposes that this process joins the cluster. The first process of a cluster begins its
@@ -221,6 +244,7 @@ impl Hub {
         readers: &[(&str, u32)],
     ) -> Applied {
         let Some(nodes) = &mut self.nodes else { return Applied::Nothing };
+        nodes.set_applied(position);
         if !nodes.is_own_record() {
             nodes.compare_hash(position, hash);
             for (channel, count) in readers {
@@ -301,8 +325,7 @@ impl Hub {
     pub(super) fn apply_part(&mut self, present: Millis, heir: Option<u64>) -> Applied {
         let Some(nodes) = &mut self.nodes else { return Applied::Nothing };
         let node = nodes.origin;
-        nodes.part();
-        if let Some(heir) = heir {
+        if let Some(heir) = nodes.part(heir) {
             self.inherit(present, node, heir);
         }
         Applied::Gone

@@ -93,9 +93,11 @@ impl Hub {
     ///
     /// [`Corrupt`] if the snapshot is incomplete.
     pub fn restore(loader: SnapshotLoader) -> Result<(Self, Now), Corrupt> {
-        let Restored { config, channels, sessions, timers, now, log } = loader.finish()?;
+        let Restored { config, channels, sessions, timers, now, log, cluster } = loader.finish()?;
         let (position, applied_hash) = log.map_or((0, 0), |log| (log.position, log.applied_hash));
-        let hub = Self { channels, sessions, position, applied_hash, timers, ..Self::new(config) };
+        let nodes = cluster.map(Nodes::restore_all);
+        let hub =
+            Self { channels, sessions, position, applied_hash, timers, nodes, ..Self::new(config) };
         Ok((hub, now))
     }
 
@@ -103,6 +105,12 @@ impl Hub {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// Returns the settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Returns whether a session with this number exists.
@@ -275,6 +283,7 @@ impl Hub {
         self.readers.detach_sessions();
         self.sessions.detach_all();
         self.channels.detach_timers();
+        self.nodes = None;
         self.timers = Timers::new(now.mono);
     }
 

@@ -76,7 +76,7 @@ pub use ids::{Auth, Epoch, ID_MAX, TOKEN_BYTES, token};
 pub use introductions::{IntroductionPage, IntroductionSlice, PageSlice};
 pub use message::Reason;
 pub(crate) use message::{push_number, push_string};
-pub use nodes::HEARTBEAT_MS;
+pub use nodes::{HEARTBEAT_MS, SavedCluster, SavedNodes};
 pub use paged_slab::PAGE_BYTES;
 pub use proposals::{LogHealth, Proposals};
 pub use read_request::{CHANNELS_PER_READ_MAX, Mode, ReadRequest, ReadResult};

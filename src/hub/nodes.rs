@@ -7,8 +7,11 @@
 
 use std::collections::BTreeMap;
 
+use minicbor::{Decode, Encode};
+
 use super::command::SharedSettings;
-use super::reader_counts::ReaderCounts;
+use super::reader_counts::{ReaderCounts, SavedReaderCounts};
+use super::time::Millis;
 
 /// Interval of a node's heartbeats, in milliseconds.
 pub const HEARTBEAT_MS: u64 = 500;
@@ -27,6 +30,8 @@ const HASHES_KEPT: usize = 1024;
 struct Node {
     /// Number of its last record that was applied.
     sequence: u64,
+    /// Position of a record that it has applied, as its last heartbeat said. Local state.
+    position: u64,
     /// Own heartbeats since then. Local state.
     unseen: u32,
     /// Its burial waits for the log. Local state.
@@ -53,13 +58,50 @@ pub(super) struct Nodes {
     sequence: u64,
     /// Hash after each of the last records, by its position.
     hashes: BTreeMap<u64, u64>,
-    /// Time of the log minus the monotonic time of this process.
-    log_time_ahead_ms: i64,
+    /// Time of the log minus the monotonic time of this process. The least one that was seen: a
+    /// record may seem to come from the future, and gets a later time then.
+    log_time_ahead_ms: Option<i64>,
+    /// Time of the newest message of the checkpoint that this process began with. No record has an
+    /// earlier one.
+    pub(super) newest_loaded: Millis,
     /// Another node had another hash at the same position.
     pub(super) has_diverged: bool,
     pub(super) reader_counts: ReaderCounts,
     /// Reads may wait here with sessions that this process does not hold.
     pub(super) has_unheld: bool,
+}
+
+/// The shared part of the nodes, as a checkpoint or a snapshot has it.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct SavedNodes {
+    /// Number of each node, and of its last record that was applied.
+    #[n(0)]
+    nodes: Vec<(u64, u64)>,
+    #[n(1)]
+    settings: Option<SharedSettings>,
+    #[n(2)]
+    has_begun: bool,
+}
+
+/// The nodes, as the successor of a process gets them.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct SavedCluster {
+    #[n(0)]
+    nodes: SavedNodes,
+    /// Number of the process.
+    #[n(1)]
+    own: u64,
+    #[n(2)]
+    log_time_ahead_ms: i64,
+    #[n(3)]
+    reader_counts: SavedReaderCounts,
+}
+
+impl SavedCluster {
+    /// Number of the process.
+    pub(super) fn own(&self) -> u64 {
+        self.own
+    }
 }
 
 /// A node that is dead for this process.
@@ -113,7 +155,9 @@ impl Nodes {
     /// Begins a record. Returns false if it has no effect: it came before.
     pub(super) fn begin_record(&mut self, node: u64, sequence: u64, times_ms: (u64, u64)) -> bool {
         let (mono_ms, unix_ms) = times_ms;
-        self.log_time_ahead_ms = unix_ms.cast_signed() - mono_ms.cast_signed();
+        let ahead_ms = unix_ms.cast_signed() - mono_ms.cast_signed();
+        self.log_time_ahead_ms =
+            self.log_time_ahead_ms.map(|it| it.min(ahead_ms)).or(Some(ahead_ms));
         (self.origin, self.sequence) = (node, sequence);
         let Some(node) = self.table.get_mut(&node) else { return true };
         node.unseen = 0;
@@ -130,7 +174,67 @@ impl Nodes {
 
     /// Returns the time of the log, in milliseconds since 1970.
     pub(super) fn log_time_ms(&self, mono_ms: u64) -> u64 {
-        mono_ms.saturating_add_signed(self.log_time_ahead_ms)
+        mono_ms.saturating_add_signed(self.log_time_ahead_ms())
+    }
+
+    /// Returns the time of the log minus the monotonic time of this process, in milliseconds.
+    pub(super) fn log_time_ahead_ms(&self) -> i64 {
+        self.log_time_ahead_ms.unwrap_or_default()
+    }
+
+    /// Returns the position up to which all nodes have applied the log, as far as is known. 0 if
+    /// one of them has not told its position.
+    pub(super) fn applied_by_all(&self) -> u64 {
+        let others = self.table.iter().filter(|(number, _)| **number != self.own);
+        others.map(|(_, node)| node.position).min().unwrap_or(u64::MAX)
+    }
+
+    /// Notes the position that the heartbeat of the present record tells.
+    pub(super) fn set_applied(&mut self, position: u64) {
+        if let Some(node) = self.table.get_mut(&self.origin) {
+            node.position = position;
+        }
+    }
+
+    /// Returns the shared part, to be saved.
+    pub(super) fn save(&self) -> SavedNodes {
+        SavedNodes {
+            nodes: self.table.iter().map(|(number, node)| (*number, node.sequence)).collect(),
+            settings: self.settings,
+            has_begun: self.has_begun,
+        }
+    }
+
+    /// Returns all parts, to be saved for the successor of this process.
+    pub(super) fn save_all(&self) -> SavedCluster {
+        SavedCluster {
+            nodes: self.save(),
+            own: self.own,
+            log_time_ahead_ms: self.log_time_ahead_ms(),
+            reader_counts: self.reader_counts.save(),
+        }
+    }
+
+    /// Makes the table of a process whose number is `own`, and whose clock is behind that of the
+    /// log by `log_time_ahead_ms`, from the shared part.
+    pub(super) fn restore(saved: SavedNodes, own: u64, log_time_ahead_ms: i64) -> Self {
+        let with_sequence = |(number, sequence)| (number, Node { sequence, ..Node::default() });
+        Self {
+            table: saved.nodes.into_iter().map(with_sequence).collect(),
+            settings: saved.settings,
+            has_begun: saved.has_begun,
+            log_time_ahead_ms: Some(log_time_ahead_ms),
+            ..Self::new(own)
+        }
+    }
+
+    /// Makes the table of a process that takes over from another one, under the same number.
+    pub(super) fn restore_all(saved: SavedCluster) -> Self {
+        let SavedCluster { nodes, own, log_time_ahead_ms, reader_counts } = saved;
+        let mut restored = Self::restore(nodes, own, log_time_ahead_ms);
+        restored.was_joined = restored.is_joined();
+        restored.reader_counts = ReaderCounts::restore(reader_counts);
+        restored
     }
 
     /// Adds the node of the present record. Returns the settings of the cluster if the node has
@@ -162,10 +266,17 @@ impl Nodes {
         true
     }
 
-    /// Removes the node of the present record, which stops.
-    pub(super) fn part(&mut self) {
+    /// Removes the node of the present record, which stops. Returns the node that holds its
+    /// sessions then: `heir`, or another one if that is gone. Without another node it stays, since
+    /// its sessions would have no holder: the next node buries it.
+    pub(super) fn part(&mut self, heir: Option<u64>) -> Option<u64> {
+        let is_other = |number: &u64| *number != self.origin;
+        let heir = heir
+            .filter(|heir| is_other(heir) && self.table.contains_key(heir))
+            .or_else(|| self.table.keys().copied().find(is_other))?;
         self.table.remove(&self.origin);
         self.reader_counts.forget(self.origin);
+        Some(heir)
     }
 
     /// Returns another node that lives, if there is one: the one with the lowest number.

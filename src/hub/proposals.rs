@@ -50,18 +50,22 @@ impl Proposals {
         self.count = 0;
     }
 
-    /// Moves the first `max` commands, or all if there are fewer, to `to`, which must be empty.
-    /// Costs O(1) if all are moved.
-    pub(super) fn move_first(&mut self, max: u32, to: &mut Self) {
-        if self.count <= max {
+    /// Moves the first `max` commands, or all if there are fewer, to `to`, which must be empty. The
+    /// first one that makes them have `max_bytes` is the last. Costs O(1) if all are moved.
+    pub(super) fn move_first(&mut self, max: u32, max_bytes: usize, to: &mut Self) {
+        if self.count <= max && self.bytes.len() <= max_bytes {
             return std::mem::swap(self, to);
         }
         let mut decoder = Decoder::new(&self.bytes);
-        (0..max).for_each(|_| decoder.skip().expect("this process has encoded it"));
+        let mut count = 0;
+        while count < max.min(self.count) && decoder.position() < max_bytes {
+            decoder.skip().expect("this process has encoded it");
+            count += 1;
+        }
         let end = decoder.position();
         to.bytes.extend(self.bytes.drain(..end));
-        to.count = max;
-        self.count -= max;
+        to.count = count;
+        self.count -= count;
     }
 
     /// Adds a command.
@@ -93,7 +97,16 @@ mod tests {
         };
         for (expected, left) in [(&[1, 2][..], 3), (&[3, 4], 1), (&[5], 0), (&[], 0)] {
             let mut first = Proposals::default();
-            proposals.move_first(2, &mut first);
+            proposals.move_first(2, usize::MAX, &mut first);
+            assert_eq!((ids(&first), proposals.count()), (expected.to_vec(), left));
+        }
+        for next_id in 1..=5 {
+            proposals.push(&Command::DropChannel { channel: "c", next_id });
+        }
+        let bytes = proposals.bytes().len() / 5;
+        for (expected, left) in [(&[1, 2][..], 3), (&[3, 4], 1), (&[5], 0)] {
+            let mut first = Proposals::default();
+            proposals.move_first(u32::MAX, bytes + 1, &mut first);
             assert_eq!((ids(&first), proposals.count()), (expected.to_vec(), left));
         }
     }

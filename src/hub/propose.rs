@@ -51,9 +51,9 @@ impl Hub {
 
     /// Moves the first `max` proposals that wait, or all if there are fewer, to `record`, which
     /// must be empty.
-    pub fn take_proposals(&mut self, max: u32, record: &mut Proposals) {
+    pub fn take_proposals(&mut self, max: u32, max_bytes: usize, record: &mut Proposals) {
         if let Some(proposals) = &mut self.proposals {
-            proposals.move_first(max, record);
+            proposals.move_first(max, max_bytes, record);
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use minicbor::{Decode, Encode};
+
 /// Channels in one heartbeat. The next one has the others.
 const CHANGES_MAX: usize = 1024;
 
@@ -20,7 +22,42 @@ pub(super) struct ReaderCounts {
     name_bytes: usize,
 }
 
+/// Numbers of readers, as the successor of a process gets them.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub(super) struct SavedReaderCounts {
+    #[n(0)]
+    sent: Vec<(Box<str>, u32)>,
+    #[n(1)]
+    others: Vec<ReadersElsewhere>,
+}
+
+/// A channel, and the nodes with readers of it.
+type ReadersElsewhere = (Box<str>, Vec<(u64, u32)>);
+
 impl ReaderCounts {
+    /// Returns the tables, to be saved.
+    pub(super) fn save(&self) -> SavedReaderCounts {
+        SavedReaderCounts {
+            sent: self.sent.iter().map(|(name, count)| (name.clone(), *count)).collect(),
+            others: self.others.iter().map(|(name, nodes)| (name.clone(), nodes.clone())).collect(),
+        }
+    }
+
+    /// Makes the tables of a process that has no readers yet.
+    pub(super) fn restore(saved: SavedReaderCounts) -> Self {
+        let mut restored = Self::default();
+        for (name, count) in saved.sent {
+            restored.mark(&name);
+            restored.name_bytes += name.len();
+            restored.sent.insert(name, count);
+        }
+        for (name, nodes) in saved.others {
+            restored.name_bytes += name.len();
+            restored.others.insert(name, nodes);
+        }
+        restored
+    }
+
     /// Notes that the number of a channel's readers has changed here.
     pub(super) fn mark(&mut self, channel: &str) {
         if !self.changed.contains(channel) {
@@ -123,6 +160,19 @@ mod tests {
         counts.mark_all();
         assert!(changes(&mut counts, 0).is_empty());
         assert_eq!(counts.memory(), 0);
+    }
+
+    #[test]
+    fn the_others_learn_that_the_readers_of_a_predecessor_are_gone() {
+        let mut counts = ReaderCounts::default();
+        counts.mark("c");
+        counts.take_changes(|_| 2);
+        counts.set(1, "d", 3);
+        let mut restored = ReaderCounts::restore(counts.save());
+        assert_eq!(restored.elsewhere("d"), 3);
+        assert_eq!(restored.take_changes(|_| 0), [("c".into(), 0)]);
+        restored.forget(1);
+        assert_eq!(restored.memory(), 0);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::config::Config;
 use super::hub::Hub;
 use super::ids::{Auth, Epoch, ID_MAX, TOKEN_BYTES};
 use super::message::Entry;
+use super::nodes::Nodes;
 use super::session::{CHANNELS_PER_SESSION_MAX, Session};
 use super::snapshot::{Corrupt, SnapshotEntry, SnapshotMember};
 use super::time::{Millis, Now};
@@ -30,6 +31,10 @@ pub struct Recovery {
     /// Channel that the next members and messages belong to, and its next id.
     channel: Option<(u32, u64)>,
     records: u32,
+    /// Times of the checkpoint minus the monotonic time of this process.
+    ahead_ms: i64,
+    /// Present time. No message is newer.
+    present: Millis,
 }
 
 impl Recovery {
@@ -38,8 +43,51 @@ impl Recovery {
     pub fn new(config: Config) -> Self {
         let mut hub = Hub::new(config);
         hub.begin_logging();
-        let last = Now::default();
-        Self { hub, last, has_begun: false, has_checkpoint: false, channel: None, records: 0 }
+        Self::with_hub(hub, Now::default(), 0, Millis(u64::MAX))
+    }
+
+    /// Begins with the empty hub of a node, whose number is `node`. `ahead_ms` is the time of the
+    /// log minus the monotonic time of this process.
+    #[must_use]
+    pub fn of_node(config: Config, now: Now, node: u64, ahead_ms: i64) -> Self {
+        let mut hub = Hub::new(config);
+        hub.begin_clustering(now, node);
+        Self::with_hub(hub, now, ahead_ms, now.mono)
+    }
+
+    fn with_hub(hub: Hub, last: Now, ahead_ms: i64, present: Millis) -> Self {
+        Self {
+            hub,
+            last,
+            has_begun: false,
+            has_checkpoint: false,
+            channel: None,
+            records: 0,
+            ahead_ms,
+            present,
+        }
+    }
+
+    /// Returns the hub of a node after the last piece of a checkpoint, or without any. The records
+    /// after the position at which the checkpoint began are still to be applied, as those of the
+    /// other nodes are. `now` is the present time.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if the checkpoint has no end.
+    pub fn finish_node(self, now: Now) -> Result<Hub, Corrupt> {
+        check(!self.has_begun || self.has_checkpoint, "a checkpoint without an end")?;
+        let Self { mut hub, .. } = self;
+        hub.touch_all_sessions(now.mono);
+        hub.touch_all_channels(now.mono);
+        hub.channels.reset_stats();
+        hub.enforce_memory_limit(now);
+        Ok(hub)
+    }
+
+    /// Evicts history if the memory limit is exceeded.
+    pub fn enforce_memory_limit(&mut self) {
+        self.hub.enforce_memory_limit(self.last);
     }
 
     /// Loads the next piece of a checkpoint.
@@ -52,7 +100,7 @@ impl Recovery {
         while decoder.position() < piece.len() {
             let record = decoder.decode().map_err(|_| Corrupt("malformed record"))?;
             match record {
-                CheckpointRecord::Header(header) => self.load_header(&header)?,
+                CheckpointRecord::Header(header) => self.load_header(header)?,
                 _ if !self.has_begun => return Err(Corrupt("the first record is no header")),
                 CheckpointRecord::Channel(channel) => self.load_channel(&channel)?,
                 CheckpointRecord::Members(members) => self.load_members(members)?,
@@ -131,16 +179,20 @@ impl Recovery {
         Some((hub, now))
     }
 
-    fn load_header(&mut self, header: &CheckpointHeader) -> Result<(), Corrupt> {
+    fn load_header(&mut self, header: CheckpointHeader) -> Result<(), Corrupt> {
         check(!self.has_begun, "second header")?;
         check(header.last_session <= ID_MAX, "last connection number out of range")?;
         self.hub.begin_numbering(parse_epoch(header.epoch)?, Some(header.watermark_hash_key));
         self.hub.sessions.set_last_number(header.last_session);
-        for (bucket, next_id) in &header.id_watermarks {
+        for (bucket, next_id) in header.id_watermarks {
             check(
-                *next_id <= ID_MAX && self.hub.channels.restore_id_watermark(*bucket, *next_id),
+                next_id <= ID_MAX && self.hub.channels.restore_id_watermark(bucket, next_id),
                 "id watermark out of range",
             )?;
+        }
+        if let Some(own) = self.hub.nodes.as_ref().map(Nodes::own) {
+            let saved = header.nodes.ok_or(Corrupt("a checkpoint without nodes"))?;
+            self.hub.nodes = Some(Nodes::restore(saved, own, self.ahead_ms));
         }
         self.has_begun = true;
         Ok(())
@@ -182,9 +234,14 @@ impl Recovery {
         let (channel, next_id) = self.channel.ok_or(Corrupt("messages without a channel"))?;
         let end = first_id.checked_add(entries.len() as u64);
         check(first_id > 0 && end.is_some_and(|end| end <= next_id), "message id out of range")?;
+        let (ahead_ms, present) = (self.ahead_ms, self.present);
+        let at = |at_ms: u64| Millis(at_ms.saturating_sub_signed(ahead_ms)).min(present);
+        if let (Some(nodes), Some(last)) = (&mut self.hub.nodes, entries.last()) {
+            nodes.newest_loaded = nodes.newest_loaded.max(at(last.at_ms));
+        }
         let entries = entries
             .into_iter()
-            .map(|entry| Entry { at: Millis(entry.at_ms), json: entry.json.as_bytes().into() });
+            .map(|entry| Entry { at: at(entry.at_ms), json: entry.json.as_bytes().into() });
         self.hub.channels.restore_entries(channel, first_id, entries);
         Ok(())
     }
@@ -207,6 +264,10 @@ impl Recovery {
             record.auth.as_bytes().try_into().map_err(|_| Corrupt("invalid connection secret"))?;
         let mut session = Session::new(record.number, Auth::new(auth), self.last.mono);
         session.position = record.position;
+        if let Some(nodes) = &self.hub.nodes {
+            session.holders.clone_from(record.holders.as_ref().unwrap_or(&Vec::new()));
+            session.local.is_held = session.holders.contains(&nodes.own());
+        }
         for name in &record.channels {
             // The record of the channel comes later.
             session.channels.push(self.find_or_add_channel(name)?);
@@ -228,7 +289,9 @@ impl Recovery {
         check(end.mono_ms <= ID_MAX, "clock out of range")?;
         self.hub.applied_hash = end.applied_hash;
         self.hub.hashed_from = end.position;
-        self.last = Now { mono: Millis(end.mono_ms), unix_ms: end.unix_ms };
+        if self.hub.nodes.is_none() {
+            self.last = Now { mono: Millis(end.mono_ms), unix_ms: end.unix_ms };
+        }
         self.has_checkpoint = true;
         Ok(())
     }
@@ -251,3 +314,7 @@ fn parse_epoch(epoch: [u8; 8]) -> Result<Epoch, Corrupt> {
 fn check(is_valid: bool, problem: &'static str) -> Result<(), Corrupt> {
     if is_valid { Ok(()) } else { Err(Corrupt(problem)) }
 }
+
+#[cfg(test)]
+#[path = "cluster_recovery_tests.rs"]
+mod tests;

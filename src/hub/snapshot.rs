@@ -6,6 +6,8 @@
 
 use minicbor::{Decode, Encode};
 
+use super::nodes::SavedCluster;
+
 /// One record. The records are in the order of the variants. There is one header.
 ///
 /// Records hold secrets, so they have no `Debug`.
@@ -53,6 +55,9 @@ pub struct SnapshotHeader {
     /// End of the log that the snapshot includes. `None` if there is no log.
     #[n(5)]
     pub log: Option<SnapshotLog>,
+    /// Nodes that share the log. `None` if there is only one.
+    #[n(6)]
+    pub cluster: Option<SavedCluster>,
 }
 
 /// End of a log.
@@ -145,6 +150,9 @@ pub struct SnapshotSession<'a> {
     /// Time at which the session ends because a reader was closed.
     #[n(4)]
     pub closes_at_ms: Option<u64>,
+    /// Nodes that hold the session. `None` without a cluster.
+    #[n(5)]
+    pub holders: Option<Vec<u64>>,
 }
 
 /// Error: no hub writes such a snapshot. The text says what is wrong.
@@ -165,6 +173,7 @@ mod tests {
             watermark_hash_key: [0; 16],
             last_session: 5,
             log: None,
+            cluster: None,
         };
         let bytes = minicbor::to_vec(&header).unwrap();
         assert_eq!(bytes[0], 0x85, "an array of five values");

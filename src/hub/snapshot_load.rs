@@ -6,6 +6,7 @@ use super::channels::Channels;
 use super::config::Config;
 use super::ids::{Auth, Epoch, ID_MAX, TOKEN_BYTES};
 use super::message::Entry;
+use super::nodes::SavedCluster;
 use super::session::{CHANNELS_PER_SESSION_MAX, Session};
 use super::sessions::Sessions;
 use super::snapshot::{
@@ -23,6 +24,7 @@ pub struct SnapshotLoader {
     timers: Timers,
     now: Now,
     log: Option<SnapshotLog>,
+    cluster: Option<SavedCluster>,
     /// Time during which no process had the hub. Session timeouts were paused.
     downtime_ms: u64,
     /// Indexes of the channels in the order of their records.
@@ -40,6 +42,7 @@ pub(super) struct Restored {
     pub(super) timers: Timers,
     pub(super) now: Now,
     pub(super) log: Option<SnapshotLog>,
+    pub(super) cluster: Option<SavedCluster>,
 }
 
 impl SnapshotLoader {
@@ -68,6 +71,7 @@ impl SnapshotLoader {
             config,
             now,
             log: header.log,
+            cluster: header.cluster.clone(),
             downtime_ms,
             loaded_channels: Vec::new(),
             members_left: 0,
@@ -155,6 +159,10 @@ impl SnapshotLoader {
         let mut session =
             Session::new(number, Auth::new(auth), after_downtime(record.last_alive_ms));
         session.local.closes_at = record.closes_at_ms.map(after_downtime);
+        if let Some(cluster) = &self.cluster {
+            session.holders.clone_from(record.holders.as_ref().unwrap_or(&Vec::new()));
+            session.local.is_held = session.holders.contains(&cluster.own());
+        }
         for position in &record.channels {
             let index = *self
                 .loaded_channels
@@ -179,8 +187,8 @@ impl SnapshotLoader {
     /// [`Corrupt`] if a record is missing.
     pub(super) fn finish(self) -> Result<Restored, Corrupt> {
         check(self.members_left == 0, "member without a connection")?;
-        let Self { config, channels, sessions, timers, now, log, .. } = self;
-        Ok(Restored { config, channels, sessions, timers, now, log })
+        let Self { config, channels, sessions, timers, now, log, cluster, .. } = self;
+        Ok(Restored { config, channels, sessions, timers, now, log, cluster })
     }
 }
 
@@ -207,6 +215,7 @@ mod tests {
             watermark_hash_key: [0; 16],
             last_session: 5,
             log: None,
+            cluster: None,
         };
         SnapshotLoader::begin(&Config::default(), &header, 0).ok().unwrap()
     }
@@ -258,6 +267,7 @@ mod tests {
                 channels: Vec::new(),
                 last_alive_ms: 0,
                 closes_at_ms: None,
+                holders: None,
             }))
         };
         for (number, is_valid) in [(5, true), (5, false), (6, false), (0, false), (1, true)] {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::channel::Channel;
 use super::hub::Hub;
 use super::message::Entry;
+use super::nodes::Nodes;
 use super::session::Session;
 use super::snapshot::{
     SnapshotChannel, SnapshotEntry, SnapshotHeader, SnapshotLog, SnapshotMember, SnapshotRecord,
@@ -40,6 +41,7 @@ impl Hub {
                 position: self.position,
                 applied_hash: self.applied_hash,
             }),
+            cluster: self.nodes.as_ref().map(Nodes::save_all),
         }))?;
         for (bucket, next_id) in id_watermarks.iter() {
             write(&SnapshotRecord::IdWatermark { bucket, next_id })?;
@@ -115,6 +117,7 @@ impl Session {
             channels: self.channels.iter().map(|index| positions[index]).collect(),
             last_alive_ms: last_alive.0,
             closes_at_ms: closes_at.map(|at| at.0),
+            holders: (!self.holders.is_empty()).then(|| self.holders.clone()),
         }
     }
 }

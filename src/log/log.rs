@@ -64,6 +64,21 @@ pub trait Log {
         false
     }
 
+    /// Loads the newest snapshot and the records after it: the state of this process is wrong.
+    /// [`Event::SnapshotBegins`] comes as soon as the log is there.
+    fn reload(&mut self) {}
+
+    /// Returns what the successor of this process continues the log with. All events must be
+    /// handled. `None` without a cluster.
+    fn state(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Returns the bytes of events that were not taken, and of records that were not sent.
+    fn memory(&self) -> usize {
+        0
+    }
+
     /// Returns the size of the records after the newest snapshot, in bytes.
     fn bytes(&self) -> u64;
 
@@ -103,9 +118,20 @@ pub enum Event {
     Record(SharedRecord),
     /// The oldest barrier that was begun is reached.
     Barrier,
-    /// The log is not the one whose records were applied: this process has to load it from its
-    /// beginning.
-    Diverged,
+    /// The state of a snapshot replaces all state of this process. The pieces follow, then
+    /// [`Event::SnapshotEnds`], then the records after it. The record that was appended is not
+    /// among them if it has no outcome. A second event of this kind begins again.
+    SnapshotBegins {
+        /// Time of the log minus the monotonic time of this process, in milliseconds.
+        log_time_ahead_ms: i64,
+    },
+    /// The next piece of the snapshot.
+    SnapshotPiece(Vec<u8>),
+    /// The snapshot is complete. Without a piece before, the state is that of an empty log.
+    SnapshotEnds {
+        /// Position of the last record before those that follow.
+        position: u64,
+    },
     /// The log is of no use until the operator changes something, and was never of use to this
     /// process.
     Unusable,

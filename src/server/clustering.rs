@@ -10,7 +10,7 @@ use mio::event::Event;
 use super::event_source::EventSource;
 use super::redis::{RedisSocket, RedisTarget, cluster_url};
 use super::start_error::StartError;
-use crate::cluster::{ClusterLog, Connection, Event as ConnectionEvent, Keys};
+use crate::cluster::{ClusterLog, ClusterLogState, Connection, Event as ConnectionEvent, Keys};
 use crate::hub::Millis;
 use crate::sandbox::OutgoingPorts;
 
@@ -33,7 +33,7 @@ struct SharedSocket(Rc<RefCell<RedisSocket>>);
 
 impl ClusterSockets {
     /// Looks up the host of a cluster, and makes its log. The connections begin to connect in the
-    /// first turn.
+    /// first turn. `predecessor` is what the process that this one takes over from had of the log.
     ///
     /// # Errors
     ///
@@ -42,6 +42,7 @@ impl ClusterSockets {
         url: &str,
         registry: &Registry,
         random: fn(&mut [u8]),
+        predecessor: Option<&ClusterLogState>,
     ) -> Result<(Self, ClusterLog), StartError> {
         let url = cluster_url(url).map_err(StartError)?;
         let keys = Keys::new(url.prefix());
@@ -54,7 +55,10 @@ impl ClusterSockets {
         let commands = connect(EventSource::ClusterCommands, REPLY_MS).map_err(failed)?;
         let follower = connect(EventSource::ClusterFollower, PAGE_REPLY_MS).map_err(failed)?;
         let shared = |socket: &Rc<_>| Box::new(SharedSocket(Rc::clone(socket)));
-        let log = ClusterLog::new(shared(&commands), shared(&follower), keys, random);
+        let mut log = ClusterLog::new(shared(&commands), shared(&follower), keys, random);
+        if let Some(state) = predecessor {
+            log.resume(state);
+        }
         Ok((Self { commands, follower, target }, log))
     }
 
@@ -85,6 +89,12 @@ impl ClusterSockets {
     pub(super) fn end_turn(&self) {
         self.commands.borrow_mut().end_turn();
         self.follower.borrow_mut().end_turn();
+    }
+
+    /// Sends and receives outside of a turn, whatever the poll has to say.
+    pub(super) fn exchange(&self) {
+        self.commands.borrow_mut().exchange();
+        self.follower.borrow_mut().exchange();
     }
 
     /// Returns the time of the next turn, if no event comes before.

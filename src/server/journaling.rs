@@ -143,13 +143,14 @@ impl PendingJournal {
     }
 }
 
-/// Finishes all writes before an upgrade: the state of the hub is then that of the journal. Returns
-/// false if the disk takes too long.
-pub(super) fn drain(service: &mut Service<OsListener>) -> bool {
+/// Finishes all writes before an upgrade: the state of the hub is then that of the log. Calls
+/// `exchange` meanwhile, which sends and receives. Returns false if the log takes too long.
+pub(super) fn drain(service: &mut Service<OsListener>, mut exchange: impl FnMut()) -> bool {
     for _ in 0..DRAIN_WAITS_MAX {
         if service.advance_log() {
             return true;
         }
+        exchange();
         thread::sleep(WAIT);
     }
     false

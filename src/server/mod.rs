@@ -48,7 +48,7 @@ use self::signals::Signals;
 use self::startup::InitialState;
 use self::systemd::{Notification, Systemd};
 use self::timer_fd::TimerFd;
-use self::upgrade::UpgradeCoordinator;
+use self::upgrade::{Predecessor, UpgradeCoordinator};
 use crate::hub::Millis;
 use crate::options::Options;
 use crate::sandbox::OutgoingPorts;
@@ -103,6 +103,7 @@ impl Server {
         let config = hub_config(options, fill_random);
         let InitialState { hub, now, mut predecessor, state_file, journal } =
             InitialState::load(options, config)?;
+        let cluster_log = predecessor.as_ref().and_then(Predecessor::cluster_log);
         let clock = Clock::start(now.mono);
         let journal_handle = journaling::config(options)
             .map(|config| JournalHandle::new(config, poll.registry()))
@@ -120,14 +121,18 @@ impl Server {
         let cluster = options
             .cluster
             .as_deref()
-            .map(|url| ClusterSockets::new(url, poll.registry(), fill_random))
+            .map(|url| ClusterSockets::new(url, poll.registry(), fill_random, cluster_log.as_ref()))
             .transpose()?;
         let has_admin = listeners.iter().any(|it| it.kind() == ListenerKind::Admin);
         let initial = InitialHub { hub, now };
         let mut service = Service::with_hub(options, initial, listeners, accept, fill_random);
         let cluster = cluster.map(|(sockets, log)| {
-            let node = log.node();
-            service.set_shared_log(Box::new(log), node);
+            if let Some(state) = cluster_log {
+                service.resume_shared_log(Box::new(log), state.position());
+            } else {
+                let node = log.node();
+                service.set_shared_log(Box::new(log), node);
+            }
             sockets
         });
         if has_admin {
@@ -272,8 +277,12 @@ impl Server {
             self.service.count_turn(self.clock.turn_nanos());
         }
         if is_successor_ready && !self.service.is_draining() {
-            let journal = self.journal.as_ref();
-            self.upgrade.hand_over(&mut self.service, journal, &self.systemd);
+            let (journal, cluster) = (self.journal.as_ref(), self.cluster.as_ref());
+            self.upgrade.hand_over(&mut self.service, journal, cluster, &self.systemd);
+            if self.service.is_draining() {
+                // The successor has connections of its own.
+                self.cluster = None;
+            }
         }
         self.upgrade.drive(&mut self.service, &self.systemd);
         // While this process drains, systemd watches the successor.

@@ -38,6 +38,11 @@ impl Barriers {
         first.map(|client| client.since.after(WAIT_MAX_MS))
     }
 
+    /// Returns whether no call waits, and this process does not join.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.pending.is_empty()
+    }
+
     /// Returns the memory of the lists, in bytes.
     pub(super) fn memory(&self) -> usize {
         let pending: usize = self.pending.iter().map(|barrier| barrier.clients.capacity()).sum();

@@ -10,7 +10,9 @@ use std::time::Duration;
 use minicbor::Decoder;
 
 use super::client::{AfterResponse, State};
-use super::commits::{ApplyingRecord, LATE_MS, PendingRecord, WaitingCall, WaitingResponse};
+use super::commits::{
+    ApplyingRecord, Commits, LATE_MS, PendingRecord, WaitingCall, WaitingResponse,
+};
 use super::http::Pause;
 use super::listener::Listener;
 use super::service::Service;
@@ -66,7 +68,8 @@ impl<L: Listener> Service<L> {
         self.io.clients.begin_turn();
         self.commit();
         self.deliver();
-        self.is_log_idle()
+        let Commits { barriers, loading, .. } = &self.commits;
+        self.is_log_idle() && barriers.is_idle() && loading.is_none()
     }
 
     /// Returns the time after which [`Service::end_commit_delay`] has to be called, if a delay has
@@ -156,6 +159,7 @@ impl<L: Listener> Service<L> {
                 break;
             }
         }
+        self.check_divergence();
         self.tell_members();
         self.begin_barrier();
         self.check_health();
@@ -174,7 +178,8 @@ impl<L: Listener> Service<L> {
         commits.retry_at = None;
         commits.delay.end();
         let mut proposals = mem::take(&mut commits.spare);
-        hub.take_proposals(commits.record_commands_max, &mut proposals);
+        let (max, max_bytes) = (commits.record_commands_max, commits.record_bytes_max);
+        hub.take_proposals(max, max_bytes, &mut proposals);
         log.append(io.now.mono.0, io.now.unix_ms, proposals.bytes());
         let (waiting, waiting_since) = commits.take_waiting(proposals.count());
         commits.record = Some(PendingRecord { proposals, waiting, waiting_since, now: io.now });
@@ -193,7 +198,9 @@ impl<L: Listener> Service<L> {
                 Event::Outcome(outcome) => self.on_outcome(outcome),
                 Event::Record(record) => self.begin_shared_record(record),
                 Event::Barrier => self.end_barrier(),
-                Event::Diverged => self.on_diverged(),
+                Event::SnapshotBegins { log_time_ahead_ms } => self.begin_load(log_time_ahead_ms),
+                Event::SnapshotPiece(piece) => self.load_piece(&piece),
+                Event::SnapshotEnds { position } => self.finish_load(position),
                 Event::Unusable => self.commits.has_failed = true,
             }
         }
@@ -295,15 +302,17 @@ impl<L: Listener> Service<L> {
             if mem::take(&mut commits.is_saving) {
                 hub.abandon_checkpoint();
             }
-            if commits.position > 0 && log.is_snapshot_due() {
+            if commits.position > 0 && hub.is_joined() && log.is_snapshot_due() {
                 log.begin_snapshot(commits.position);
+                commits.snapshot_position = commits.position;
                 hub.begin_checkpoint();
                 commits.is_saving = true;
             }
         } else if commits.is_saving && log.wants_piece() {
             if let Some(piece) = hub.next_piece(io.now) {
                 log.append_piece(&piece);
-            } else {
+            } else if hub.is_applied_by_all(commits.snapshot_position) {
+                // Until then another node may need the records that the snapshot replaces.
                 log.finish_snapshot();
                 commits.is_saving = false;
             }
@@ -320,7 +329,7 @@ impl<L: Listener> Service<L> {
     }
 
     /// Answers the calls that wait for the next record: nothing of them is, or will be, in the log.
-    fn refuse_proposals(&mut self) {
+    pub(super) fn refuse_proposals(&mut self) {
         let mut proposals = Proposals::default();
         self.hub.swap_proposals(&mut proposals);
         let waiting = mem::take(&mut self.commits.waiting);
@@ -329,7 +338,7 @@ impl<L: Listener> Service<L> {
         self.refuse_commands(&proposals);
     }
 
-    fn refuse_calls(&mut self, calls: Vec<WaitingCall>, reason: LogRefusal) {
+    pub(super) fn refuse_calls(&mut self, calls: Vec<WaitingCall>, reason: LogRefusal) {
         self.io.metrics.count_log_refusals(reason, calls.len());
         let error = match reason {
             LogRefusal::Full => FULL,

@@ -7,7 +7,7 @@ use super::barriers::Barriers;
 use super::commit_delay::CommitDelay;
 use crate::api::{Behind, Responder};
 use crate::http::Persistence;
-use crate::hub::{Hub, Key, LogHealth, Millis, Now, Proposals};
+use crate::hub::{Hub, Key, LogHealth, Millis, Now, Proposals, Recovery};
 use crate::log::Log;
 use crate::metrics::LogGauges;
 
@@ -40,8 +40,17 @@ pub(super) struct Commits {
     pub(super) position: u64,
     /// A checkpoint of the hub is being saved.
     pub(super) is_saving: bool,
+    /// Position of the last record before it.
+    pub(super) snapshot_position: u64,
+    /// State that is being loaded from the log.
+    pub(super) loading: Option<Box<Recovery>>,
+    /// The state is not loaded again before this time for being another one than that of another
+    /// node.
+    pub(super) reload_after: Millis,
     /// Commands that one record has at most.
     pub(super) record_commands_max: u32,
+    /// Bytes of commands at which a record is complete.
+    pub(super) record_bytes_max: usize,
     /// Time of the next attempt after one that found the disk full.
     pub(super) retry_at: Option<Millis>,
     pub(super) has_failed: bool,
@@ -128,7 +137,11 @@ impl Default for Commits {
             spare: Proposals::default(),
             position: 0,
             is_saving: false,
+            snapshot_position: 0,
+            loading: None,
+            reload_after: Millis(0),
             record_commands_max: RECORD_COMMANDS_MAX,
+            record_bytes_max: usize::MAX,
             retry_at: None,
             has_failed: false,
         }
@@ -248,6 +261,7 @@ impl Commits {
         let (record, applying) = (self.record.as_ref(), self.applying.as_ref());
         calls(&self.waiting)
             + self.barriers.memory()
+            + self.log.as_ref().map_or(0, |log| log.memory())
             + record.map_or(0, |record| record.proposals.bytes().len() + calls(&record.waiting))
             + applying.map_or(0, |record| record.commands.bytes().len() + calls(&record.waiting))
     }

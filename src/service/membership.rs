@@ -1,25 +1,59 @@
 //! This process as a node of a cluster: it joins, and shows that it lives.
 
 use super::listener::Listener;
+use super::phase::Phase;
 use super::service::Service;
 use crate::hub::{HEARTBEAT_MS, Hub, SharedSettings};
 use crate::log::Log;
+
+/// Bytes of commands at which a record is complete: Redis and all nodes take it as a whole.
+const RECORD_BYTES_MAX: usize = 1 << 20;
 
 impl<L: Listener> Service<L> {
     /// Makes this process a node of the cluster whose log this is. `node` is its number. Until it
     /// has joined, calls fail.
     pub fn set_shared_log(&mut self, log: Box<dyn Log>, node: u64) {
         self.hub.begin_clustering(self.io.now, node);
+        self.commits.record_bytes_max = RECORD_BYTES_MAX;
         self.commits.log = Some(log);
+    }
+
+    /// Makes this process the node of the cluster that its predecessor was, whose hub this is.
+    /// `position` is that of the last record that the predecessor has applied.
+    pub fn resume_shared_log(&mut self, log: Box<dyn Log>, position: u64) {
+        self.hub.begin_logging();
+        self.commits.record_bytes_max = RECORD_BYTES_MAX;
+        self.commits.position = position;
+        self.commits.log = Some(log);
+    }
+
+    /// Returns what the successor of this process continues the log of a cluster with. Nothing may
+    /// wait for the log. `None` without a cluster, or before this process is in it.
+    #[must_use]
+    pub fn shared_log_state(&self) -> Option<Vec<u8>> {
+        let log = self.commits.log.as_ref().filter(|_| self.hub.is_joined())?;
+        log.state()
+    }
+
+    /// Proposes that this node leaves the cluster, so that another one holds its sessions at once.
+    /// Without another one, the next process that starts inherits them.
+    pub(super) fn leave_cluster(&mut self) {
+        if self.hub.is_clustered() && self.hub.is_joined() && self.hub.has_heir() {
+            self.hub.propose_part();
+        }
     }
 
     /// Joins the cluster, or proposes a heartbeat that is due.
     pub(super) fn keep_membership(&mut self) {
-        let Self { hub, io, commits, .. } = self;
-        if !hub.is_clustered() || commits.heartbeat_at > io.now.mono || commits.has_failed {
+        let Self { hub, io, commits, phase, .. } = self;
+        let is_away = !matches!(phase, Phase::Serving) || commits.loading.is_some();
+        if !hub.is_clustered() || commits.heartbeat_at > io.now.mono {
             return;
         }
         commits.heartbeat_at = io.now.mono.after(HEARTBEAT_MS);
+        if is_away || commits.has_failed {
+            return;
+        }
         let is_idle = !commits.has_record() && hub.proposed() == 0;
         match hub.is_joined() {
             // A heartbeat that waits for the log is enough.
@@ -45,13 +79,6 @@ impl<L: Listener> Service<L> {
         {
             log.set_members(hub.node_numbers(), Hub::renumbering(io.api.draw_epoch()));
         }
-    }
-
-    /// Gives up a state that is not the one of the log.
-    pub(super) fn on_diverged(&mut self) {
-        // A start loads the state of the log.
-        log::error!("cluster: this node has to start again");
-        self.commits.has_failed = true;
     }
 
     /// Stops, since the nodes of the cluster have other settings than this process.

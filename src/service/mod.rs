@@ -24,6 +24,7 @@ mod listener;
 mod membership;
 mod output;
 mod phase;
+mod reload;
 mod run_queue;
 #[expect(clippy::module_inception, reason = "where a reader looks for the Service")]
 mod service;

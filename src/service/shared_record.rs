@@ -13,7 +13,7 @@ impl<L: Listener> Service<L> {
     pub(super) fn begin_shared_record(&mut self, record: SharedRecord) {
         let Self { hub, io, commits, .. } = self;
         let SharedRecord { position, node, sequence, mono_ms, unix_ms, commands } = record;
-        let now = Now { mono: Millis(mono_ms), unix_ms };
+        let now = hub.record_time(Now { mono: Millis(mono_ms), unix_ms });
         let is_new = hub.begin_record(now, node, sequence);
         if commands.is_none() {
             commits.heard_at = Some(io.now.mono);

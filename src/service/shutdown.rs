@@ -30,6 +30,7 @@ impl<L: Listener> Service<L> {
             }
         }
         self.io.clients.reap();
+        self.leave_cluster();
     }
 
     /// Starts to drain: another process has the listeners and the hub from now on. Pending reads

@@ -470,7 +470,7 @@ fn add_journal(server: &mut Command) -> Option<Folder> {
     let sync = std::env::var(JOURNAL_ENV).ok()?;
     let keeps_state = |option: &OsStr| {
         let option = option.to_string_lossy();
-        option.starts_with("--journal") || option.starts_with("--state")
+        ["--journal", "--state", "--cluster"].iter().any(|name| option.starts_with(name))
     };
     let is_server = server.get_program() == command().get_program();
     if !is_server || server.get_args().any(keeps_state) {

@@ -132,6 +132,15 @@ impl RedisSocket {
         self.flush();
     }
 
+    /// Sends and receives what is possible, without an event.
+    pub fn exchange(&mut self) {
+        self.end_turn();
+        if let Some(link) = &mut self.link {
+            link.expect_bytes();
+            self.receive();
+        }
+    }
+
     /// Time of the next call of [`end_turn`](Self::end_turn), without an event. A time that has
     /// passed means that there is work left.
     #[must_use]

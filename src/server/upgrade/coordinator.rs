@@ -9,6 +9,7 @@ use mio::{Interest, Registry};
 use super::predecessor::{Predecessor, TransferStatus};
 use super::successor::{DRAIN_SPREAD_MS, Successor, TransferredListener};
 use crate::hub::Millis;
+use crate::server::clustering::ClusterSockets;
 use crate::server::event_source::EventSource;
 use crate::server::journaling::{self, JournalHandle};
 use crate::server::listener::OsListener;
@@ -116,11 +117,21 @@ impl UpgradeCoordinator {
         &mut self,
         service: &mut Service<OsListener>,
         journal: Option<&JournalHandle>,
+        cluster: Option<&ClusterSockets>,
         systemd: &Systemd,
     ) {
         let Some(PendingUpgrade { successor, .. }) = &mut self.successor else { return };
-        if journal.is_some() && !journaling::drain(service) {
+        if journal.is_some() && !journaling::drain(service, || {}) {
             return self.abort("the journal is too slow", systemd);
+        }
+        if let Some(cluster) = cluster
+            && !journaling::drain(service, || cluster.exchange())
+        {
+            return self.abort("Redis is too slow", systemd);
+        }
+        let cluster_log = service.shared_log_state();
+        if cluster.is_some() && cluster_log.is_none() {
+            return self.abort("this node is not in its cluster", systemd);
         }
         let to_transfer = |listener| TransferredListener {
             kind: Listener::kind(listener),
@@ -130,10 +141,12 @@ impl UpgradeCoordinator {
         };
         let listeners: Vec<_> = service.listeners().map(to_transfer).collect();
         let (hub, now) = service.hub();
-        let mut result = successor.send_state(&listeners, hub, now);
+        let mut result = successor.send_state(&listeners, cluster_log.as_deref(), hub, now);
         if result.is_ok() {
-            // The successor opens the journal when it may serve.
-            service.release_log();
+            // The successor opens the journal when it may serve. The log of a cluster has no owner.
+            if journal.is_some() {
+                service.release_log();
+            }
             result = successor.send_go();
             if result.is_err()
                 && let Some(journal) = journal
@@ -145,6 +158,7 @@ impl UpgradeCoordinator {
         }
         match result {
             Ok(()) => {
+                service.release_log();
                 service.listeners_mut().for_each(OsListener::mark_transferred);
                 service.start_draining(DRAIN_SPREAD_MS);
                 systemd.notify(Notification::MainPid(successor.id()));

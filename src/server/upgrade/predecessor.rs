@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use rustix::stdio;
 
 use super::protocol::{Message, UPGRADE_ENV, UpgradeSocket, malformed};
+use crate::cluster::ClusterLogState;
 use crate::hub::{Config, Hub, Now};
 use crate::options::{ListenAddr, NAME_AND_VERSION};
 use crate::service::ListenerKind;
@@ -20,6 +21,8 @@ pub(in crate::server) struct Predecessor {
     socket: UpgradeSocket,
     /// Listeners that it has sent and this process has not taken yet.
     listeners: Vec<InheritedListener>,
+    /// What this process continues the log of the cluster with.
+    cluster_log: Option<ClusterLogState>,
 }
 
 /// A listening socket of the predecessor.
@@ -33,6 +36,7 @@ struct InheritedListener {
 /// A message of the predecessor, with its descriptor.
 enum Received {
     Listener(InheritedListener),
+    ClusterLog(ClusterLogState),
     State,
     Client(OwnedFd, Vec<u8>),
     Go,
@@ -54,6 +58,9 @@ impl Received {
             Message::Client { bytes } => {
                 fds.pop_front().map_or(Self::Unexpected, |fd| Self::Client(fd, bytes.to_vec()))
             }
+            Message::ClusterLog { bytes } => {
+                ClusterLogState::decode(bytes).map_or(Self::Unexpected, Self::ClusterLog)
+            }
             Message::Hello { .. } | Message::Ready => Self::Unexpected,
         }
     }
@@ -71,7 +78,8 @@ impl Predecessor {
         }
         let socket = UnixStream::from(stdio::stdin().try_clone_to_owned()?);
         stdio::dup2_stdin(File::open("/dev/null")?)?;
-        Ok(Some(Self { socket: UpgradeSocket::with_timeouts(socket)?, listeners: Vec::new() }))
+        let socket = UpgradeSocket::with_timeouts(socket)?;
+        Ok(Some(Self { socket, listeners: Vec::new(), cluster_log: None }))
     }
 
     /// Says hello, then receives the listeners and the hub. `unix_ms` is the present time.
@@ -88,6 +96,7 @@ impl Predecessor {
         loop {
             match self.socket.recv(Received::from_message)? {
                 Received::Listener(listener) => self.listeners.push(listener),
+                Received::ClusterLog(state) => self.cluster_log = Some(state),
                 Received::State => break,
                 Received::Client(..) | Received::Go | Received::Unexpected => {
                     return Err(malformed());
@@ -99,6 +108,12 @@ impl Predecessor {
             LoadError::Truncated => io::ErrorKind::UnexpectedEof.into(),
             error => io::Error::other(error.to_string()),
         })
+    }
+
+    /// Returns what this process continues the log of the cluster with, if the predecessor was in
+    /// one.
+    pub(in crate::server) fn cluster_log(&self) -> Option<ClusterLogState> {
+        self.cluster_log.clone()
     }
 
     /// Takes the predecessor's listener for this address, if it had one.

@@ -68,6 +68,13 @@ pub(super) enum Message<'a> {
         #[cbor(b(0), with = "minicbor::bytes")]
         bytes: &'a [u8],
     },
+    /// What the successor continues the log of the cluster with. Comes before the state, if there
+    /// is a cluster.
+    #[n(6)]
+    ClusterLog {
+        #[cbor(b(0), with = "minicbor::bytes")]
+        bytes: &'a [u8],
+    },
 }
 
 /// One end of the socket between the two processes.

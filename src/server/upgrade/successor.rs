@@ -82,6 +82,7 @@ impl Successor {
     pub(super) fn send_state(
         &mut self,
         listeners: &[TransferredListener<'_>],
+        cluster_log: Option<&[u8]>,
         hub: &Hub,
         now: Now,
     ) -> io::Result<()> {
@@ -96,6 +97,9 @@ impl Successor {
                 is_activated: listener.is_activated,
             };
             self.socket.send(&message, Some(listener.fd))?;
+        }
+        if let Some(bytes) = cluster_log {
+            self.socket.send(&Message::ClusterLog { bytes }, None)?;
         }
         self.socket.send(&Message::State, None)?;
         let mut out = io::BufWriter::new(&mut self.socket);
