@@ -54,7 +54,9 @@ fn start(options: &Options, activated: Vec<ActivatedSocket>) -> Result<Server, S
     server.start_serving()?;
     // Last, since a start that fails has one line.
     let names = std::env::vars_os().map(|(name, _)| name);
-    for line in options::unknown_variables(names, &[cli::SERVER_ENV, server::UPGRADE_ENV]) {
+    let known =
+        [cli::SERVER_ENV, server::UPGRADE_ENV, server::PASSWORD_ENV, server::PASSWORD_FILE_ENV];
+    for line in options::unknown_variables(names, &known) {
         log::warn!("{line}");
     }
     Ok(server)

@@ -216,10 +216,19 @@ fn the_documented_rules_of_an_acl_are_enough() {
         "+xread",
         "+xrange",
         "+xrevrange",
+        "+xtrim",
+        "+get",
+        "+set",
         "+hset",
+        "+hget",
         "+hgetall",
+        "+hlen",
         "+del",
+        "+unlink",
         "+pexpire",
+        "+persist",
+        "+watch",
+        "+unwatch",
         "+multi",
         "+exec",
     ];
@@ -233,6 +242,13 @@ fn the_documented_rules_of_an_acl_are_enough() {
     until("the log is whole again", || nodes[0].logged("the log goes on") > 0);
     assert_eq!(nodes[0].write("room", "again"), 2);
     assert_eq!(nodes[1].read("room", "0").texts(), ["howdy", "again"]);
+    // And so is all of a snapshot.
+    nodes[0].fill("large", &"x".repeat(60_000), 300);
+    until("there is a snapshot", || {
+        nodes.iter().any(|node| node.logged("cluster snapshot complete") > 0)
+    });
+    let third = start_node(&url, &[]);
+    assert_eq!(third.read("room", "0").texts(), ["howdy", "again"]);
     for node in &nodes {
         assert_eq!(node.logged("ACL"), 0, "{:?}", node.log());
     }

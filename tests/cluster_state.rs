@@ -187,6 +187,33 @@ fn all_is_there_after_the_death_of_all_nodes() {
 }
 
 #[test]
+fn a_redis_that_is_emptied_gets_the_state_as_a_snapshot() {
+    let mut cluster = Cluster::start();
+    let options = ["--connection-timeout", "1h", "--history", "50"];
+    let (first, second) = (cluster.node(&options), cluster.node(&options));
+    let josh = first.introduce("room", "Josh");
+    cluster.make_snapshot(&first, "large");
+    for restarts in [false, true] {
+        let before = second.read("room", "0").json();
+        if restarts {
+            cluster.redis.restart();
+        } else {
+            cluster.redis.command(&["FLUSHALL"]);
+        }
+        // The records before the last ones are gone, and so is the snapshot.
+        let mut third = cluster.node(&options);
+        assert_eq!(third.logged("loaded state"), 1);
+        assert_eq!(third.read("room", "0").json(), before);
+        assert_eq!(third.read("large", "0").ids(), first.read("large", "0").ids());
+        says(&third, &josh, "there");
+        assert_eq!(first.read("room", "0").json(), third.read("room", "0").json());
+        third.stop();
+    }
+    assert!(goodbyes(&first, "room").is_empty());
+    assert_eq!(first.logged("different states") + second.logged("different states"), 0);
+}
+
+#[test]
 fn a_node_that_the_log_has_outrun_loads_the_state() {
     let cluster = Cluster::start();
     let options = ["--connection-timeout", "1h", "--poll-timeout", "1h"];

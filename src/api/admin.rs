@@ -11,14 +11,19 @@ const JSON_TYPE: &str = "application/json";
 
 const ALLOW: &str = "GET, HEAD";
 
+const NO_CHANGES: Error =
+    Error::OverCapacity("the log does not respond, or this node is joining its cluster");
+
 impl Api {
     /// Responds to a request of the admin listener. `metrics` writes the body of `/metrics`.
-    /// Returns the persistence of the client.
+    /// `takes_changes` is false if the log does not respond, or this process has not joined its
+    /// cluster. Returns the persistence of the client.
     ///
     /// No web page may read these responses, so there is neither CORS nor JSONP.
     pub fn handle_admin(
         &mut self,
         request: &Request<'_>,
+        takes_changes: bool,
         metrics: impl FnOnce(&Self, &mut Vec<u8>),
         out: &mut Vec<u8>,
     ) -> Persistence {
@@ -32,6 +37,7 @@ impl Api {
                 metrics(self, &mut body);
                 Ok(METRICS_TYPE)
             }
+            ("/health", _) if !takes_changes => Err(NO_CHANGES),
             ("/health", _) => {
                 body.extend_from_slice(b"{\"status\":\"ok\"}");
                 Ok(JSON_TYPE)

@@ -135,7 +135,7 @@ impl Hub {
             auth: session.auth.reveal(),
             position,
             channels: names.collect(),
-            holders: self.is_clustered().then(|| session.holders.clone()),
+            holders: self.is_clustered().then(|| session.holders.as_slice().to_vec()),
         })
     }
 }

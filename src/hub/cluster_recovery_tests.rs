@@ -56,7 +56,7 @@ impl Shared {
         let nodes: Vec<(u64, u64)> = decoder.decode().unwrap();
         let sessions = hub.sessions.iter().map(|session| {
             let names = session.channels.iter().map(|it| hub.channels[*it].name.to_string());
-            (session.number, (session.holders.clone(), names.collect()))
+            (session.number, (session.holders.as_slice().to_vec(), names.collect()))
         });
         let channels = hub.channels.iter().filter(|(_, channel)| channel.is_shared);
         let channels = channels.map(|(_, channel)| {

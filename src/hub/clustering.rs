@@ -355,7 +355,7 @@ impl Hub {
     fn inherit(&mut self, present: Millis, node: u64, heir: u64) {
         let own = self.nodes.as_ref().map_or(0, Nodes::own);
         for index in 0..self.sessions.index_bound() {
-            if self.sessions.get(index).is_none_or(|session| !session.holders.contains(&node)) {
+            if self.sessions.get(index).is_none_or(|session| !session.holders.contains(node)) {
                 continue;
             }
             self.sessions.hold_at(index, heir, self.position);

@@ -96,6 +96,8 @@ impl Hub {
         let Restored { config, channels, sessions, timers, now, log, cluster } = loader.finish()?;
         let (position, applied_hash) = log.map_or((0, 0), |log| (log.position, log.applied_hash));
         let nodes = cluster.map(Nodes::restore_all);
+        let mut sessions = sessions;
+        sessions.log_position = position;
         let hub =
             Self { channels, sessions, position, applied_hash, timers, nodes, ..Self::new(config) };
         Ok((hub, now))

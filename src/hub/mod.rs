@@ -32,6 +32,7 @@ mod config;
 mod deliver;
 mod error;
 mod eviction;
+mod holders;
 #[expect(clippy::module_inception, reason = "where a reader looks for the Hub")]
 mod hub;
 mod id_watermarks;

@@ -58,9 +58,8 @@ pub(super) struct Nodes {
     sequence: u64,
     /// Hash after each of the last records, by its position.
     hashes: BTreeMap<u64, u64>,
-    /// Time of the log minus the monotonic time of this process. The least one that was seen: a
-    /// record may seem to come from the future, and gets a later time then.
-    log_time_ahead_ms: Option<i64>,
+    /// Time of the log minus the monotonic time of this process.
+    log_time_ahead_ms: i64,
     /// Time of the newest message of the checkpoint that this process began with. No record has an
     /// earlier one.
     pub(super) newest_loaded: Millis,
@@ -156,8 +155,7 @@ impl Nodes {
     pub(super) fn begin_record(&mut self, node: u64, sequence: u64, times_ms: (u64, u64)) -> bool {
         let (mono_ms, unix_ms) = times_ms;
         let ahead_ms = unix_ms.cast_signed() - mono_ms.cast_signed();
-        self.log_time_ahead_ms =
-            self.log_time_ahead_ms.map(|it| it.min(ahead_ms)).or(Some(ahead_ms));
+        self.log_time_ahead_ms = ahead_ms;
         (self.origin, self.sequence) = (node, sequence);
         let Some(node) = self.table.get_mut(&node) else { return true };
         node.unseen = 0;
@@ -179,7 +177,7 @@ impl Nodes {
 
     /// Returns the time of the log minus the monotonic time of this process, in milliseconds.
     pub(super) fn log_time_ahead_ms(&self) -> i64 {
-        self.log_time_ahead_ms.unwrap_or_default()
+        self.log_time_ahead_ms
     }
 
     /// Returns the position up to which all nodes have applied the log, as far as is known. 0 if
@@ -223,7 +221,7 @@ impl Nodes {
             table: saved.nodes.into_iter().map(with_sequence).collect(),
             settings: saved.settings,
             has_begun: saved.has_begun,
-            log_time_ahead_ms: Some(log_time_ahead_ms),
+            log_time_ahead_ms,
             ..Self::new(own)
         }
     }

@@ -265,8 +265,8 @@ impl Recovery {
         let mut session = Session::new(record.number, Auth::new(auth), self.last.mono);
         session.position = record.position;
         if let Some(nodes) = &self.hub.nodes {
-            session.holders.clone_from(record.holders.as_ref().unwrap_or(&Vec::new()));
-            session.local.is_held = session.holders.contains(&nodes.own());
+            session.holders = record.holders.clone().unwrap_or_default().into();
+            session.local.is_held = session.holders.contains(nodes.own());
         }
         for name in &record.channels {
             // The record of the channel comes later.

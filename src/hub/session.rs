@@ -1,6 +1,7 @@
 //! Sessions: introduced identities.
 
 use super::error::Error;
+use super::holders::Holders;
 use super::ids::Auth;
 use super::slab::Key;
 use super::time::Millis;
@@ -55,7 +56,7 @@ pub(super) struct Session {
     /// Position in the log of the last command that changed the session.
     pub(super) position: u64,
     /// Nodes that hold the session. Empty without a cluster.
-    pub(super) holders: Vec<u64>,
+    pub(super) holders: Holders,
     pub(super) local: SessionLocal,
 }
 
@@ -93,7 +94,7 @@ impl Session {
             is_ending: false,
             is_held: true,
         };
-        Self { number, auth, channels: Vec::new(), position: 0, holders: Vec::new(), local }
+        Self { number, auth, channels: Vec::new(), position: 0, holders: Holders::default(), local }
     }
 
     /// Checks that the session is, or may be, introduced in the channel.

@@ -160,7 +160,7 @@ impl Sessions {
     /// did not hold it before.
     pub(super) fn hold_at(&mut self, index: u32, node: u64, position: u64) -> bool {
         let session = &mut self.slab[index];
-        if session.position >= position || session.holders.contains(&node) {
+        if session.position >= position || session.holders.contains(node) {
             return false;
         }
         session.holders.push(node);
@@ -174,7 +174,7 @@ impl Sessions {
         if session.position >= position {
             return false;
         }
-        session.holders.retain(|holder| *holder != node);
+        session.holders.remove(node);
         session.holders.is_empty()
     }
 

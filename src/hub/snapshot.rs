@@ -153,6 +153,10 @@ pub struct SnapshotSession<'a> {
     /// Nodes that hold the session. `None` without a cluster.
     #[n(5)]
     pub holders: Option<Vec<u64>>,
+    /// Position in the log of the last command that was applied before the session was last heard
+    /// from. `None` without a cluster.
+    #[n(6)]
+    pub heard_position: Option<u64>,
 }
 
 /// Error: no hub writes such a snapshot. The text says what is wrong.

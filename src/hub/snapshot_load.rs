@@ -160,8 +160,9 @@ impl SnapshotLoader {
             Session::new(number, Auth::new(auth), after_downtime(record.last_alive_ms));
         session.local.closes_at = record.closes_at_ms.map(after_downtime);
         if let Some(cluster) = &self.cluster {
-            session.holders.clone_from(record.holders.as_ref().unwrap_or(&Vec::new()));
-            session.local.is_held = session.holders.contains(&cluster.own());
+            session.holders = record.holders.clone().unwrap_or_default().into();
+            session.local.is_held = session.holders.contains(cluster.own());
+            session.local.heard_position = record.heard_position.unwrap_or(0);
         }
         for position in &record.channels {
             let index = *self
@@ -268,6 +269,7 @@ mod tests {
                 last_alive_ms: 0,
                 closes_at_ms: None,
                 holders: None,
+                heard_position: None,
             }))
         };
         for (number, is_valid) in [(5, true), (5, false), (6, false), (0, false), (1, true)] {

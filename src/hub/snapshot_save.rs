@@ -117,7 +117,8 @@ impl Session {
             channels: self.channels.iter().map(|index| positions[index]).collect(),
             last_alive_ms: last_alive.0,
             closes_at_ms: closes_at.map(|at| at.0),
-            holders: (!self.holders.is_empty()).then(|| self.holders.clone()),
+            heard_position: (!self.holders.is_empty()).then_some(local.heard_position),
+            holders: (!self.holders.is_empty()).then(|| self.holders.as_slice().to_vec()),
         }
     }
 }

@@ -60,6 +60,8 @@ pub(crate) enum LogRefusal {
 #[derive(Default)]
 pub(crate) struct LogGauges {
     pub(crate) is_up: bool,
+    /// Nodes of the cluster.
+    pub(crate) nodes: usize,
     /// Age of the record that is being written.
     pub(crate) lag: Duration,
     /// Position of the last record that was applied.
@@ -142,6 +144,11 @@ impl Metrics {
         );
         let help = "Duration of writing and flushing a record in seconds; without flushes, none.";
         page.family("speak_log_flush_seconds", Kind::Histogram, help).histogram(&self.flushes);
+        page.gauge(
+            "speak_log_nodes",
+            "Nodes of the cluster, with this one; 0 without a cluster.",
+            log.nodes,
+        );
         page.gauge(
             "speak_log_position",
             "Position of the last record that was applied; a record has the changes of a turn.",

@@ -61,6 +61,14 @@ fn check_combination(options: &Options) -> Result<(), BadOption> {
                 .into(),
         ));
     }
+    if options.cluster.is_some() && (options.journal.is_some() || options.state.is_some()) {
+        return Err(BadOption(
+            "--cluster: not with --state or --journal: the nodes of a cluster share one state, and \
+             a file of one of them would differ; unset both (in the environment: SPEAK_STATE= \
+             SPEAK_JOURNAL=)"
+                .into(),
+        ));
+    }
     Ok(())
 }
 
@@ -195,6 +203,8 @@ mod tests {
             (&["--user", ""], "--user"),
             (&["--journal-sync", "never"], "--journal-sync"),
             (&["--journal", "/a", "--state", "/b"], "SPEAK_STATE="),
+            (&["--cluster", "redis://a", "--state", "/b"], "--cluster"),
+            (&["--cluster", "redis://a", "--journal", "/b"], "--cluster"),
         ];
         for (arguments, named) in cases {
             let BadOption(line) = parsed(arguments, &[]).unwrap_err();

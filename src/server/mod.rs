@@ -26,7 +26,7 @@ mod upgrade;
 
 pub use activation::{ActivatedSocket, LISTEN_FDS_START, activated_names};
 pub use log_writer::start as start_log;
-pub use redis::{RedisSocket, RedisTarget, cluster_url};
+pub use redis::{PASSWORD_ENV, PASSWORD_FILE_ENV, RedisSocket, RedisTarget, cluster_url};
 pub use start_error::StartError;
 pub use upgrade::UPGRADE_ENV;
 
@@ -75,6 +75,8 @@ pub struct Server {
     journal: Option<JournalHandle>,
     /// Connections to the Redis of the cluster, if there is one.
     cluster: Option<ClusterSockets>,
+    /// systemd is to be notified once this process has joined its cluster.
+    awaits_join: bool,
     /// There is an admin listener. Without one, no client could read how long turns take, so the
     /// clock is not read again for it.
     has_metrics: bool,
@@ -103,7 +105,7 @@ impl Server {
         let config = hub_config(options, fill_random);
         let InitialState { hub, now, mut predecessor, state_file, journal } =
             InitialState::load(options, config)?;
-        let cluster_log = predecessor.as_ref().and_then(Predecessor::cluster_log);
+        let cluster_log = predecessor.as_mut().and_then(Predecessor::take_cluster_log);
         let clock = Clock::start(now.mono);
         let journal_handle = journaling::config(options)
             .map(|config| JournalHandle::new(config, poll.registry()))
@@ -150,6 +152,7 @@ impl Server {
             pending_journal: journal,
             journal: journal_handle,
             cluster,
+            awaits_join: false,
             has_metrics: has_admin,
             exit_code: ExitCode::SUCCESS,
             upgrade: UpgradeCoordinator::new(predecessor),
@@ -196,7 +199,8 @@ impl Server {
         }
         log::info!("started max_clients={}", self.service.max_clients());
         // After a takeover the predecessor notifies systemd.
-        if !self.upgrade.has_predecessor() {
+        self.awaits_join = !self.service.is_joined();
+        if !self.upgrade.has_predecessor() && !self.awaits_join {
             self.systemd.notify(Notification::Ready("serving"));
         }
         // A client may have arrived together with the message to serve. No event reports it.
@@ -266,6 +270,11 @@ impl Server {
             && let Some(delay) = self.service.take_commit_delay()
         {
             journal.commit_delay.arm_in(delay);
+        }
+        if self.awaits_join && self.service.is_joined() {
+            self.awaits_join = false;
+            log::info!("joined the cluster");
+            self.systemd.notify(Notification::Ready("serving"));
         }
         let now = self.service.hub().1.mono;
         if let Some(trim_heap) = self.trim_heap

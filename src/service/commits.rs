@@ -223,15 +223,22 @@ impl Commits {
     }
 
     /// Returns the values for the metrics.
-    pub(super) fn gauges(&self, now: Millis) -> LogGauges {
+    pub(super) fn gauges(&self, hub: &Hub, now: Millis) -> LogGauges {
         let Some(log) = &self.log else { return LogGauges::default() };
         let lag_ms = self.lag_ms(now);
         LogGauges {
             is_up: !self.has_failed && self.retry_at.is_none() && lag_ms < LATE_MS,
+            nodes: hub.node_count(),
             lag: Duration::from_millis(lag_ms),
             position: self.position,
             bytes: log.bytes(),
         }
+    }
+
+    /// Returns whether the log takes records without delay, or there is none.
+    pub(super) fn takes_changes(&self, now: Millis) -> bool {
+        let is_failing = self.has_failed || self.retry_at.is_some();
+        self.log.is_none() || !(is_failing || self.lag_ms(now) >= SLOW_MS)
     }
 
     /// Returns the time for which a record has been written.

@@ -188,10 +188,12 @@ impl<L: Listener> Service<L> {
         let Self { hub, io, commits, .. } = self;
         let waited = io.clients.expect_mut(key).waited.take();
         let Some(source) = source else {
-            let log = commits.gauges(io.now.mono);
+            let log = commits.gauges(hub, io.now.mono);
             let (active, metrics) = (io.clients.active(), &mut io.metrics);
             let write_page = |api: &_, page: &mut _| metrics.write(hub, api, active, &log, page);
-            return Handled::Responded(io.api.handle_admin(request, write_page, &mut io.response));
+            let takes_changes = commits.takes_changes(io.now.mono) && hub.is_joined();
+            let (api, out) = (&mut io.api, &mut io.response);
+            return Handled::Responded(api.handle_admin(request, takes_changes, write_page, out));
         };
         let (now, token) = (io.now, key.to_bits());
         let mut context = Context { hub, now, source, token, is_waiting, waited };

@@ -43,6 +43,12 @@ impl<L: Listener> Service<L> {
         }
     }
 
+    /// Returns whether this process has joined its cluster, if there is one.
+    #[must_use]
+    pub fn is_joined(&self) -> bool {
+        self.hub.is_joined()
+    }
+
     /// Joins the cluster, or proposes a heartbeat that is due.
     pub(super) fn keep_membership(&mut self) {
         let Self { hub, io, commits, phase, .. } = self;

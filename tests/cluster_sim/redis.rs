@@ -39,8 +39,8 @@ pub(crate) enum Executed {
 
 /// An `XREAD` that waits.
 pub(crate) struct Wait {
-    key: Vec<u8>,
-    after: StreamId,
+    /// Streams, each with the id after which it waits.
+    streams: Vec<(Vec<u8>, StreamId)>,
     count: usize,
     until: u64,
 }
@@ -108,8 +108,7 @@ impl Redis {
 
     /// Returns the reply to a command that waits, once there is one.
     pub(crate) fn wake(&self, wait: &Wait) -> Option<Value> {
-        let stream = self.stream(&wait.key).ok().flatten();
-        let page = stream.and_then(|stream| page(&wait.key, stream, wait.after, wait.count));
+        let page = self.pages(&wait.streams, wait.count).ok().flatten();
         page.or_else(|| (wait.until <= self.now_ms).then_some(Value::Nil))
     }
 
@@ -220,7 +219,16 @@ impl Redis {
         }
     }
 
-    /// `XREAD [COUNT count] [BLOCK ms] STREAMS key id`.
+    /// Returns the entries of several streams, unless there are none.
+    fn pages(&self, streams: &[(Vec<u8>, StreamId)], count: usize) -> Result<Option<Value>, Value> {
+        let mut pages = Vec::new();
+        for (key, after) in streams {
+            pages.extend(self.stream(key)?.and_then(|it| page(key, it, *after, count)));
+        }
+        Ok((!pages.is_empty()).then_some(Value::Array(pages)))
+    }
+
+    /// `XREAD [COUNT count] [BLOCK ms] STREAMS key … id …`.
     fn read(&self, args: &[&[u8]]) -> Result<Executed, Value> {
         let (mut count, mut block_ms, mut rest) = (usize::MAX, None, args);
         loop {
@@ -237,19 +245,28 @@ impl Redis {
                         .ok_or_else(|| error("ERR timeout is not an integer or out of range"))?;
                     (block_ms, rest) = (Some(value), more);
                 }
-                [word, key, after] if word.eq_ignore_ascii_case(b"STREAMS") => {
-                    let stream = self.stream(key)?;
-                    let newest = stream.map_or_else(StreamId::default, |stream| stream.last_id);
-                    let invalid = "ERR Invalid stream ID specified as stream command argument";
-                    let after = if *after == b"$" { Some(newest) } else { id(after, 0) };
-                    let after = after.ok_or_else(|| error(invalid))?;
-                    let page = stream.and_then(|stream| page(key, stream, after, count));
-                    return Ok(match (page, block_ms) {
+                [word, streams @ ..] if word.eq_ignore_ascii_case(b"STREAMS") => {
+                    let (keys, ids) = streams.split_at(streams.len() / 2);
+                    if keys.is_empty() || keys.len() != ids.len() {
+                        return Err(error(
+                            "ERR Unbalanced 'xread' list of streams: for each stream key an ID or \
+                             '$' must be specified.",
+                        ));
+                    }
+                    let mut streams = Vec::new();
+                    for (key, after) in keys.iter().zip(ids) {
+                        let stream = self.stream(key)?;
+                        let newest = stream.map_or_else(StreamId::default, |it| it.last_id);
+                        let invalid = "ERR Invalid stream ID specified as stream command argument";
+                        let after = if *after == b"$" { Some(newest) } else { id(after, 0) };
+                        streams.push((key.to_vec(), after.ok_or_else(|| error(invalid))?));
+                    }
+                    return Ok(match (self.pages(&streams, count)?, block_ms) {
                         (Some(page), _) => Executed::Reply(page),
                         (None, None) => Executed::Reply(Value::Nil),
                         (None, Some(ms)) => {
                             let until = if ms == 0 { u64::MAX } else { self.now_ms + ms };
-                            Executed::Blocked(Wait { key: key.to_vec(), after, count, until })
+                            Executed::Blocked(Wait { streams, count, until })
                         }
                     });
                 }
@@ -316,7 +333,7 @@ fn wrong_arity(command: &str) -> Value {
     error(&format!("ERR wrong number of arguments for '{command}' command"))
 }
 
-/// Returns the entries after an id as `XREAD` does, unless there are none.
+/// Returns the entries of a stream after an id as `XREAD` does, unless there are none.
 fn page(key: &[u8], stream: &Stream, after: StreamId, count: usize) -> Option<Value> {
     let from = stream.entries.partition_point(|(id, _)| *id <= after);
     let found = &stream.entries[from..];
@@ -326,5 +343,5 @@ fn page(key: &[u8], stream: &Stream, after: StreamId, count: usize) -> Option<Va
     // Redis takes no count and a count of 0 for all.
     let count = if count == 0 { usize::MAX } else { count };
     let page = entries(found.iter().take(count));
-    Some(Value::Array(vec![Value::Array(vec![text(key), page])]))
+    Some(Value::Array(vec![text(key), page]))
 }

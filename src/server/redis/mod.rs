@@ -6,6 +6,6 @@ mod password;
 mod redis_socket;
 mod target;
 
-pub use password::cluster_url;
+pub use password::{PASSWORD_ENV, PASSWORD_FILE_ENV, cluster_url};
 pub use redis_socket::RedisSocket;
 pub use target::RedisTarget;

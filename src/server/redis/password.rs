@@ -8,9 +8,11 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::cluster::ClusterUrl;
 
-const PASSWORD_ENV: &str = "SPEAK_CLUSTER_PASSWORD";
-/// Name of a file, for instance a credential of systemd.
-const PASSWORD_FILE_ENV: &str = "SPEAK_CLUSTER_PASSWORD_FILE";
+/// Environment variable with the password of the cluster.
+pub const PASSWORD_ENV: &str = "SPEAK_CLUSTER_PASSWORD";
+/// Environment variable with the name of a file that has the password, for instance a credential of
+/// systemd.
+pub const PASSWORD_FILE_ENV: &str = "SPEAK_CLUSTER_PASSWORD_FILE";
 /// A larger file is no password.
 const PASSWORD_MAX: u64 = 4096;
 

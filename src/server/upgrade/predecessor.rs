@@ -110,10 +110,10 @@ impl Predecessor {
         })
     }
 
-    /// Returns what this process continues the log of the cluster with, if the predecessor was in
+    /// Takes what this process continues the log of the cluster with, if the predecessor was in
     /// one.
-    pub(in crate::server) fn cluster_log(&self) -> Option<ClusterLogState> {
-        self.cluster_log.clone()
+    pub(in crate::server) fn take_cluster_log(&mut self) -> Option<ClusterLogState> {
+        self.cluster_log.take()
     }
 
     /// Takes the predecessor's listener for this address, if it had one.

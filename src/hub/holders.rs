@@ -1,0 +1,48 @@
+//! The nodes that hold a session.
+
+/// Nodes that hold a session. Without a cluster there are none, and they take the memory of a
+/// pointer.
+#[derive(Debug, Default)]
+pub(super) struct Holders(Option<Box<List>>);
+
+#[derive(Debug, Default)]
+struct List {
+    nodes: Vec<u64>,
+}
+
+impl Holders {
+    /// Returns the nodes, in the order in which they came to hold the session.
+    pub(super) fn as_slice(&self) -> &[u64] {
+        self.0.as_ref().map_or(&[], |list| &list.nodes)
+    }
+
+    pub(super) fn contains(&self, node: u64) -> bool {
+        self.as_slice().contains(&node)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.as_slice().is_empty()
+    }
+
+    /// Adds a node, which must not be there.
+    pub(super) fn push(&mut self, node: u64) {
+        self.0.get_or_insert_default().nodes.push(node);
+    }
+
+    /// Removes a node, if it is there.
+    pub(super) fn remove(&mut self, node: u64) {
+        if let Some(list) = &mut self.0 {
+            list.nodes.retain(|holder| *holder != node);
+        }
+    }
+}
+
+impl From<Vec<u64>> for Holders {
+    fn from(nodes: Vec<u64>) -> Self {
+        Self((!nodes.is_empty()).then(|| Box::new(List { nodes })))
+    }
+}
