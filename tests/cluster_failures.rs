@@ -311,7 +311,7 @@ fn while_redis_is_stopped_reads_are_answered_and_writes_refused_and_then_all_goe
     assert_eq!(texts.iter().filter(|it| it.contains("goodbye")).count(), 1, "{texts:?}");
 }
 
-/// A read that moves to another node while the log does not respond is a sign of life there.
+/// A read that moves to another node while the log does not respond waits there all the same.
 #[test]
 fn a_read_that_moves_to_another_node_meanwhile_keeps_its_connection() {
     let cluster = Cluster::with(Redis::start(), 2, &["--connection-timeout", "3s"]);

@@ -104,7 +104,8 @@ impl Api {
         mode: Mode,
     ) -> Option<Behind> {
         if mode == Mode::Immediate && !context.hub.is_log_good() {
-            return None;
+            // A barrier is waited for no longer than a second.
+            return (context.waited != Some(Behind::Barrier)).then_some(Behind::Barrier);
         }
         let params = ReadParams::parse(parameters, self.poll_timeout_ms).ok()?;
         let names = params.targets.as_slice().iter().map(|(channel, _)| channel.as_str());

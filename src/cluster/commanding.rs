@@ -43,7 +43,7 @@ impl ClusterLog {
         }
         self.is_outage_reported = true;
         self.is_operator_called |= failure.needs_operator;
-        if is_call && !self.vouching.has_trusted() {
+        if is_call && self.vouching.last_trusted().is_none() {
             self.events.push_back(Event::Unusable);
         }
     }

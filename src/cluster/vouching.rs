@@ -37,8 +37,8 @@ pub(super) const DONE: &[u8] = b"done";
 pub(super) struct Vouching {
     /// Run id of the Redis whose log it is.
     trusted: Option<Box<str>>,
-    /// A log was trusted before.
-    has_trusted: bool,
+    /// Run id of the last one that was trusted.
+    last_trusted: Option<Box<str>>,
     round: Option<Round>,
     /// Number of the last vouch.
     count: u64,
@@ -104,12 +104,13 @@ pub(super) struct Decision {
 
 impl Vouching {
     pub(super) fn new() -> Self {
-        Self { trusted: None, has_trusted: false, round: None, count: 0 }
+        Self { trusted: None, last_trusted: None, round: None, count: 0 }
     }
 
     /// Continues for a predecessor, which trusted the log under this run id.
     pub(super) fn resume(&mut self, run_id: Option<Box<str>>) {
-        (self.trusted, self.has_trusted) = (run_id, true);
+        self.last_trusted.clone_from(&run_id);
+        self.trusted = run_id;
     }
 
     /// Returns the run id of the Redis whose log is trusted.
@@ -127,9 +128,9 @@ impl Vouching {
         self.round.is_some()
     }
 
-    /// Returns whether there was a log that was trusted.
-    pub(super) fn has_trusted(&self) -> bool {
-        self.has_trusted
+    /// Returns the run id of the Redis whose log was trusted last.
+    pub(super) fn last_trusted(&self) -> Option<&str> {
+        self.last_trusted.as_deref()
     }
 
     /// Notes a connection for commands. Returns whether a round begins.
@@ -200,7 +201,7 @@ impl Vouching {
         let verdict = round.judge(now_ms, view, own);
         if verdict == Verdict::Trust {
             self.trusted = self.round.take().map(|round| round.run_id);
-            self.has_trusted = true;
+            self.last_trusted.clone_from(&self.trusted);
         }
         verdict
     }
@@ -428,7 +429,8 @@ mod tests {
         // The one of a later process goes on without a round.
         let mut later = Vouching::new();
         later.resume(node.vouching.trusted().map(Into::into));
-        assert!(later.has_trusted() && !later.on_connected("r", 0) && later.on_connected("s", 0));
+        assert_eq!(later.last_trusted(), Some("r"));
+        assert!(!later.on_connected("r", 0) && later.on_connected("s", 0));
         // The log went on without this node.
         let mut node = Node::new(1, tail(1, 6));
         let other = View { has_own: false, ..done(9, 6) };

@@ -9,9 +9,6 @@ use super::value::{ErrorKind, Value};
 use super::vouching::{self, Decision, Own, Verdict, View};
 use crate::log::Log;
 
-/// Time after which the vouches under a run id are removed, in milliseconds.
-const VOUCHES_KEPT_MS: &[u8] = b"86400000";
-
 impl ClusterLog {
     /// Notes that the log lacks records, under the run id that it had before.
     pub(super) fn suspect(&mut self) {
@@ -45,7 +42,6 @@ impl ClusterLog {
         if let Some(last) = vouch {
             let (node, vouch) = (self.node.to_string(), vouching::format_vouch(count, last.id));
             self.step(&[b"HSET", &key, node.as_bytes(), vouch.as_bytes()]);
-            self.step(&[b"PEXPIRE", &key, VOUCHES_KEPT_MS]);
         }
         self.step(&[b"HGETALL", &key]);
         self.step(&[b"XREVRANGE", &stream, b"+", b"-", b"COUNT", b"1"]);
@@ -152,6 +148,10 @@ impl ClusterLog {
             self.announce_snapshot(self.tail.base());
         }
         self.step(&[b"DEL", &key]);
+        if let Some(run_id) = self.vouching.last_trusted() {
+            let key = self.keys.vouches(run_id);
+            self.step(&[b"DEL", &key]);
+        }
         self.step(&[b"HSET", &key, vouching::DONE, done.as_bytes()]);
         if resets {
             // If the log has records that this node has not read, their number is unknown.

@@ -340,7 +340,7 @@ impl Hub {
     }
 
     /// Proposes to hold all sessions that have a read here. Costs O(sessions).
-    pub(super) fn propose_holds(&mut self) {
+    fn propose_holds(&mut self) {
         for index in 0..self.sessions.index_bound() {
             let Some(session) = self.sessions.get(index) else { continue };
             if !session.local.is_held && !session.local.readers.is_empty() {

@@ -65,15 +65,11 @@ impl Hub {
     }
 
     /// Sets how the log responds. When it is good again, each session has its whole timeout: the
-    /// time in which clients could not be heard does not count. In a cluster, this node then
-    /// proposes to hold the sessions whose reads did not wait for it, which costs O(sessions).
+    /// time in which clients could not be heard does not count.
     pub fn set_log_health(&mut self, now: Millis, health: LogHealth) {
         let before = std::mem::replace(&mut self.log_health, health);
         if health == LogHealth::Good && before != LogHealth::Good {
             self.sessions.hear_all(now);
-            if self.is_clustered() && self.is_joined() {
-                self.propose_holds();
-            }
         }
     }
 

@@ -22,13 +22,16 @@ pub(crate) type SharedBroker = Rc<RefCell<Broker>>;
 /// Redis, and all connections to it.
 pub(crate) struct Broker {
     pub(crate) redis: Redis,
+    /// Number of the process that is Redis.
+    run: u64,
     /// Time of the world.
     now: u64,
     /// Until then, Redis executes nothing.
     pub(crate) paused_until: u64,
     links: Vec<Link>,
-    /// Commands of connections that are lost, which arrive all the same.
-    ghosts: Vec<(u64, Args)>,
+    /// Commands of connections that are lost, which arrive all the same; those of a transaction are
+    /// executed at once.
+    ghosts: Vec<(u64, Vec<Args>)>,
     random: Random,
     /// Delays of a command or a reply.
     pub(crate) delays: Vec<u64>,
@@ -45,6 +48,8 @@ struct Link {
     is_known: bool,
     commands: VecDeque<(u64, Args)>,
     blocked: Option<Wait>,
+    /// Commands since `MULTI`.
+    transaction: Option<Vec<Args>>,
     events: VecDeque<(u64, Event)>,
     /// Times of commands without a polled reply.
     unanswered: VecDeque<u64>,
@@ -62,6 +67,7 @@ impl Broker {
     pub(crate) fn new(random: Random, delays: Vec<u64>) -> SharedBroker {
         let broker = Self {
             redis: Redis::new(UNIX_MS),
+            run: 0,
             now: 0,
             paused_until: 0,
             links: Vec::new(),
@@ -102,7 +108,7 @@ impl Broker {
             if self.links[link].connects_at.is_some_and(|at| at <= now) {
                 self.links[link].connects_at = None;
                 let info = ServerInfo {
-                    run_id: "0".repeat(40).into(),
+                    run_id: format!("{:040}", self.run).into(),
                     version: (7, 0, 15),
                     unix_ms: self.redis.now_ms,
                     evicts: false,
@@ -132,14 +138,35 @@ impl Broker {
         if let Some(ghost) = ghost
             && first.is_none_or(|(at, _)| self.ghosts[ghost].0 <= at)
         {
-            let (_, args) = self.ghosts.remove(ghost);
+            let (_, commands) = self.ghosts.remove(ghost);
             // A command of a lost connection waits for nothing.
-            self.execute(&args);
+            for args in &commands {
+                self.execute(args);
+            }
             return true;
         }
         let Some((_, link)) = first else { return false };
         let (_, args) = self.links[link].commands.pop_front().expect("it has arrived");
-        match self.execute(&args) {
+        let executed = match (&*args[0], self.links[link].transaction.take()) {
+            (b"MULTI", _) => {
+                self.links[link].transaction = Some(Vec::new());
+                Executed::Reply(Value::Text(b"OK".as_slice().into()))
+            }
+            (b"EXEC", Some(steps)) => {
+                let replies = steps.iter().map(|args| match self.execute(args) {
+                    Executed::Reply(value) => value,
+                    Executed::Blocked(_) => Value::Nil,
+                });
+                Executed::Reply(Value::Array(replies.collect()))
+            }
+            (_, Some(mut steps)) => {
+                steps.push(args);
+                self.links[link].transaction = Some(steps);
+                Executed::Reply(Value::Text(b"QUEUED".as_slice().into()))
+            }
+            (_, None) => self.execute(&args),
+        };
+        match executed {
             Executed::Reply(value) => self.reply(link, Event::Reply(value)),
             Executed::Blocked(wait) => self.links[link].blocked = Some(wait),
         }
@@ -158,6 +185,14 @@ impl Broker {
         let link = &mut self.links[link];
         let at = link.events.back().map_or(0, |(at, _)| *at).max(at);
         link.events.push_back((at, event));
+    }
+
+    /// Makes Redis another process: all connections end.
+    pub(crate) fn fail_over(&mut self) {
+        self.run += 1;
+        (0..self.links.len()).for_each(|link| self.cut(link));
+        // They were on their way to the other one.
+        self.ghosts.clear();
     }
 
     /// Ends a connection on which a reply is overdue.
@@ -201,7 +236,18 @@ impl Broker {
         let lag = self.random.pick(&[0, 0, 5, 700]);
         let commands = mem::take(&mut self.links[link].commands);
         let kept = self.random.index(commands.len() + 1);
-        self.ghosts.extend(commands.into_iter().take(kept).map(|(at, args)| (at + lag, args)));
+        let mut transaction = self.links[link].transaction.take();
+        for (at, args) in commands.into_iter().take(kept) {
+            match (&*args[0], transaction.take()) {
+                (b"MULTI", _) => transaction = Some(Vec::new()),
+                (b"EXEC", Some(steps)) => self.ghosts.push((at + lag, steps)),
+                (_, Some(mut steps)) => {
+                    steps.push(args);
+                    transaction = Some(steps);
+                }
+                (_, None) => self.ghosts.push((at + lag, vec![args])),
+            }
+        }
         self.links[link].blocked = None;
         self.links[link].unanswered.clear();
     }

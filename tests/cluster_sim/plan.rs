@@ -33,6 +33,8 @@ pub(crate) enum Step {
     PauseNode,
     Kill,
     Start,
+    /// Redis loses records, and perhaps is another one since.
+    LoseRecords,
 }
 
 const ALWAYS: [(Step, u64); 3] = [(Step::Write, 10), (Step::Read, 10), (Step::Tick, 60)];
@@ -107,6 +109,12 @@ impl Plan {
             if !random.once_in(4) {
                 steps.push((step, weight * random.pick(&[1, 1, 3])));
             }
+        }
+        if random.once_in(3) {
+            // All nodes have to vouch for what they have read within seconds.
+            let delays = [Step::Kill, Step::PauseNode, Step::PauseRedis, Step::Cut];
+            steps.retain(|(step, _)| !delays.contains(step));
+            steps.push((Step::LoseRecords, 2));
         }
         Self {
             options,

@@ -22,6 +22,8 @@ struct Key {
 enum Content {
     Text(Vec<u8>),
     Stream(Stream),
+    /// Fields in the order in which they were added.
+    Hash(Vec<[Vec<u8>; 2]>),
 }
 
 #[derive(Default)]
@@ -79,6 +81,21 @@ impl Redis {
         Self { now_ms, keys: BTreeMap::new() }
     }
 
+    /// Loses so many of the last entries of each stream, as a failover does. All means that nothing
+    /// is left.
+    pub(crate) fn lose_last(&mut self, count: usize) {
+        if count == usize::MAX {
+            return self.keys.clear();
+        }
+        for key in self.keys.values_mut() {
+            if let Content::Stream(stream) = &mut key.content {
+                let kept = stream.entries.len().saturating_sub(count);
+                stream.entries.truncate(kept);
+                stream.last_id = stream.entries.last().map_or(StreamId::default(), |(id, _)| *id);
+            }
+        }
+    }
+
     pub(crate) fn execute(&mut self, args: &Args) -> Executed {
         let now = self.now_ms;
         self.keys.retain(|_, key| key.expires_at.is_none_or(|at| at > now));
@@ -95,6 +112,8 @@ impl Redis {
             b"XREAD" => return self.read(rest).unwrap_or_else(Executed::Reply),
             b"SET" => self.set(rest),
             b"GET" => self.get(rest),
+            b"HSET" => self.set_fields(rest),
+            b"HGETALL" => self.fields(rest),
             b"DEL" => Ok(self.delete(rest)),
             b"PEXPIRE" => Ok(self.expire(rest)),
             b"FLUSHALL" => {
@@ -121,18 +140,26 @@ impl Redis {
         match self.keys.get(key).map(|key| &key.content) {
             None => Ok(None),
             Some(Content::Stream(stream)) => Ok(Some(stream)),
-            Some(Content::Text(_)) => Err(error(WRONG_TYPE)),
+            Some(Content::Text(_) | Content::Hash(_)) => Err(error(WRONG_TYPE)),
         }
     }
 
     fn append(&mut self, args: &[&[u8]]) -> Result<Value, Value> {
-        let [key, asked, fields @ ..] = args else { return Err(wrong_arity("xadd")) };
+        let [key, rest @ ..] = args else { return Err(wrong_arity("xadd")) };
+        let (must_exist, rest) = match rest {
+            [word, rest @ ..] if word.eq_ignore_ascii_case(b"NOMKSTREAM") => (true, rest),
+            rest => (false, rest),
+        };
+        let [asked, fields @ ..] = rest else { return Err(wrong_arity("xadd")) };
         if fields.is_empty() || !fields.len().is_multiple_of(2) {
             return Err(wrong_arity("xadd"));
         }
         let now = self.now_ms;
         let new = || Key { content: Content::Stream(Stream::default()), expires_at: None };
         let is_new = !self.keys.contains_key(*key);
+        if is_new && must_exist {
+            return Ok(Value::Nil);
+        }
         let found = self.keys.entry(key.to_vec()).or_insert_with(new);
         let Content::Stream(stream) = &mut found.content else { return Err(error(WRONG_TYPE)) };
         let last = stream.last_id;
@@ -210,7 +237,7 @@ impl Redis {
         let least = id(least, 0).ok_or_else(|| error(invalid))?;
         match self.keys.get_mut(*key).map(|key| &mut key.content) {
             None => Ok(Value::Int(0)),
-            Some(Content::Text(_)) => Err(error(WRONG_TYPE)),
+            Some(Content::Text(_) | Content::Hash(_)) => Err(error(WRONG_TYPE)),
             Some(Content::Stream(stream)) => {
                 let before = stream.entries.len();
                 stream.entries.retain(|(id, _)| *id >= least);
@@ -309,7 +336,36 @@ impl Redis {
         match self.keys.get(*key).map(|key| &key.content) {
             None => Ok(Value::Nil),
             Some(Content::Text(value)) => Ok(text(value)),
-            Some(Content::Stream(_)) => Err(error(WRONG_TYPE)),
+            Some(Content::Stream(_) | Content::Hash(_)) => Err(error(WRONG_TYPE)),
+        }
+    }
+
+    fn set_fields(&mut self, args: &[&[u8]]) -> Result<Value, Value> {
+        let [key, pairs @ ..] = args else { return Err(wrong_arity("hset")) };
+        if pairs.is_empty() || !pairs.len().is_multiple_of(2) {
+            return Err(wrong_arity("hset"));
+        }
+        let new = || Key { content: Content::Hash(Vec::new()), expires_at: None };
+        let found = self.keys.entry(key.to_vec()).or_insert_with(new);
+        let Content::Hash(fields) = &mut found.content else { return Err(error(WRONG_TYPE)) };
+        let before = fields.len();
+        for pair in pairs.chunks_exact(2) {
+            match fields.iter_mut().find(|[name, _]| name == pair[0]) {
+                Some([_, value]) => *value = pair[1].to_vec(),
+                None => fields.push([pair[0].to_vec(), pair[1].to_vec()]),
+            }
+        }
+        Ok(Value::Int((fields.len() - before) as i64))
+    }
+
+    fn fields(&self, args: &[&[u8]]) -> Result<Value, Value> {
+        let [key] = args else { return Err(wrong_arity("hgetall")) };
+        match self.keys.get(*key).map(|key| &key.content) {
+            None => Ok(Value::Array(Vec::new())),
+            Some(Content::Hash(fields)) => {
+                Ok(Value::Array(fields.iter().flatten().map(|part| text(part)).collect()))
+            }
+            Some(Content::Stream(_) | Content::Text(_)) => Err(error(WRONG_TYPE)),
         }
     }
 

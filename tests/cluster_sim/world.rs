@@ -10,6 +10,9 @@ use crate::plan::{Plan, Step};
 use crate::record::Record;
 use crate::request::Request;
 
+/// Longest time in which all nodes are connected again and have vouched, in milliseconds.
+const VOUCHING_MAX_MS: u64 = 3_000;
+
 pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) random: Random,
@@ -27,6 +30,8 @@ pub(crate) struct World {
     pub(crate) answered: Vec<u64>,
     /// Next id of the observer of each channel.
     pub(crate) observed: Vec<u64>,
+    /// Until then, the nodes may wait for each other to vouch.
+    pub(crate) vouching_until: u64,
     /// Nothing fails any more.
     pub(crate) faults_stopped: bool,
 }
@@ -60,6 +65,7 @@ impl World {
             texts: 0,
             answered: vec![1; channels],
             observed: vec![1; channels],
+            vouching_until: 0,
             faults_stopped: false,
         };
         (0..world.plan.nodes).for_each(|_| world.start_node());
@@ -129,6 +135,7 @@ impl World {
                     self.start_node();
                 }
             }
+            Step::LoseRecords => self.lose_records(),
             _ => self.call(step),
         }
         self.observe();
@@ -166,6 +173,26 @@ impl World {
         }
     }
 
+    /// Makes Redis lose its last records, or all. No node may be on its way into the cluster: the
+    /// others do not know it.
+    fn lose_records(&mut self) {
+        let living = || self.nodes.iter().filter(|node| node.lives());
+        if !living().all(Node::is_joined) {
+            return;
+        }
+        self.vouching_until = self.now + VOUCHING_MAX_MS;
+        let mut broker = self.broker.borrow_mut();
+        let count = self.random.pick(&[0, 1, 2, 5, usize::MAX]);
+        if count == usize::MAX && self.random.once_in(2) {
+            self.record.tally.count("redis emptied");
+            broker.redis.execute(&vec![b"FLUSHALL".to_vec()]);
+            return;
+        }
+        self.record.tally.count("another redis");
+        broker.redis.lose_last(count);
+        broker.fail_over();
+    }
+
     fn kill(&mut self, node: usize) {
         self.tally("node killed");
         self.record.note(|| format!("    node {node}"));
@@ -179,7 +206,7 @@ impl World {
     /// Notes which nodes have trouble.
     fn note_disturbances(&mut self) {
         let broker = self.broker.borrow();
-        let is_paused = broker.paused_until > self.now;
+        let is_paused = broker.paused_until.max(self.vouching_until) > self.now;
         for node in self.nodes.iter_mut().filter(|node| node.lives()) {
             if is_paused || !broker.is_connected(node.link) || !node.is_joined() {
                 node.disturbed_at = node.disturbed_at.max(self.now);
