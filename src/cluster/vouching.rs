@@ -212,7 +212,7 @@ impl Round {
         let last = own.tail.last();
         let is_member = own.members.contains(&own.node) && last.is_some();
         // A decision about a stream that was lost since is none.
-        if view.done.is_some_and(|done| view.end.is_some_and(|end| done <= end.id)) {
+        if view.done.is_some_and(|done| done <= view.end.unwrap_or_default().id) {
             return match last {
                 Some(_) if !view.has_own => Verdict::Contradicted { is_member },
                 _ => Verdict::Trust,
@@ -486,6 +486,8 @@ mod tests {
         assert_eq!(fresh().judge(UNANIMITY_MS - 1, log_up_to(0, 0), &[]), Verdict::Wait);
         let begin = decision(None, false, false);
         assert_eq!(fresh().judge(UNANIMITY_MS, log_up_to(0, 0), &[]), begin);
+        let begun = View { done: Some(StreamId::default()), ..log_up_to(0, 0) };
+        assert_eq!(fresh().judge(UNANIMITY_MS, begun, &[]), Verdict::Trust);
         // It is unknown what the nodes had read that wrote this log.
         let reset = decision(None, false, true);
         assert_eq!(fresh().judge(UNANIMITY_MS, log_up_to(7, 0), &[]), reset);
