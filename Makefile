@@ -38,6 +38,8 @@ DISK ?= target
 UPGRADES ?= 10
 # `always` or `os`: the servers of the stress run keep a journal, and are killed often.
 JOURNAL ?=
+# Number of servers in the stress run that share a Redis.
+NODES ?= 1
 # Works with the stable compiler: only an address sanitizer would need a nightly one.
 FUZZ := tests/fuzz
 CARGO_FUZZ := cargo fuzz run --fuzz-dir $(FUZZ) --sanitizer none
@@ -106,7 +108,7 @@ musl-test: musl ## checks of the static program: size, memory, container; black-
 journal-test: ## black-box tests again, with a journal in each server
 	SPEAK_TEST_JOURNAL=always cargo test --locked $(addprefix --test ,$(JOURNAL_TESTS))
 
-cluster-test: ## black-box tests again, each client at a random one of three nodes with one Redis
+cluster-test: ## black-box tests again, each client at a random one of three nodes
 	SPEAK_TEST_CLUSTER=3 cargo test --locked $(addprefix --test ,$(CLUSTER_TESTS))
 
 processors: ## builds for i686, aarch64 and riscv64, each tested with a conversation
@@ -115,9 +117,9 @@ processors: ## builds for i686, aarch64 and riscv64, each tested with a conversa
 dist: musl ## the static program as .tar.gz and .deb in target/dist, reproducible
 	dist/pack.sh $(MUSL)
 
-sim: ## simulations of hub and network: SEEDS=10000, or SPEAK_SIM_SEED=7 to replay one seed
+sim: ## simulations of hub, network and cluster: SEEDS=10000, or SPEAK_SIM_SEED=7 to replay one seed
 	SPEAK_SIM_SEEDS=$(SEEDS) \
-	    cargo test --locked --release --test sim --test net_sim -- --nocapture
+	    cargo test --locked --release --test sim --test net_sim --test cluster_sim -- --nocapture
 
 fuzz: fuzz-tools ## fuzzing: TARGET=session, request, chunked, form, frame, resp; SECONDS=60
 	mkdir -p $(FUZZ)/found/$(TARGET)
@@ -135,12 +137,12 @@ overload: ## thousands of slow clients, 20,000 connects at once, 18,000 readers
 	SPEAK_OVERLOAD=1 cargo test --release --locked --test slow --test overload --test hostile -- \
 	    --nocapture --test-threads 1
 
-stress: ## many users, upgrades, kills: SECONDS=60 USERS=1000 UPGRADES=10 SEED= JOURNAL=always
+stress: ## many users, upgrades, kills: SECONDS=60 USERS=1000 UPGRADES=10 JOURNAL=always NODES=3
 	cargo build --release --locked
 	cargo build --release --locked --manifest-path tests/stress/Cargo.toml
 	$(STRESS) --speak target/release/speak --seconds $(SECONDS) --users $(USERS) \
 	    --upgrades $(UPGRADES) $(if $(SEED),--seed $(SEED)) \
-	    $(if $(JOURNAL),--journal $(JOURNAL))
+	    $(if $(JOURNAL),--journal $(JOURNAL)) --nodes $(NODES)
 
 bench: bench-tools ## Speak against nchan, nginx and a baseline, in under two minutes
 	$(BENCH) run --quick --speak target/release/speak

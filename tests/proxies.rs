@@ -12,14 +12,19 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::{
-    Client, EventStream, Folder, Identity, Params, Running, Server, Socket, free_address, get_at,
-    raise_file_limit, request, until,
+    Client, EventStream, Folder, Identity, Params, Running, Server, Socket, command, free_address,
+    get_at, raise_file_limit, request, until,
 };
 use link::Link;
 use rustix::process::{Pid, Signal, getuid, kill_process_group};
 use serde_json::json;
+use support::redis::Redis;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/proxies");
+/// The same for a cluster of two nodes.
+const CLUSTER_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/cluster");
+/// Addresses of the nodes in the files.
+const NODES: [&str; 2] = ["127.0.0.1:8080", "127.0.0.1:8081"];
 /// Folder of nginx's logs, as in its file.
 const NGINX_LOGS: &str = "/var/log/nginx";
 const GUIDE: &str = include_str!("../docs/proxies.md");
@@ -99,6 +104,8 @@ struct Proxy {
     address: SocketAddr,
     folder: Folder,
     server: Server,
+    /// Further nodes.
+    others: Vec<Server>,
 }
 
 impl Recipe {
@@ -108,16 +115,39 @@ impl Recipe {
 
     fn start_at(&self, address: SocketAddr, options: &[&str]) -> Proxy {
         let server = Server::with(&[&["--trust-proxy", "127.0.0.1"], options].concat());
+        self.start_before(FOLDER, address, vec![server])
+    }
+
+    /// Starts two nodes with a Redis, and the proxy before them.
+    fn start_before_cluster(&self) -> (Redis, Proxy) {
+        let redis = Redis::start();
+        let start = |_| {
+            let url = redis.url();
+            let options = ["--trust-proxy", "127.0.0.1", "--poll-timeout", "2s"];
+            let mut speak = command();
+            speak.args(["--listen", "127.0.0.1:0", "--cluster", &url]).args(options);
+            let node = Server::spawn_node(speak, 1);
+            until("a node has joined", || node.client().get("/health", &[]).status == 200);
+            node
+        };
+        let nodes = NODES.map(start).into();
+        let proxy = self.start_before(CLUSTER_FOLDER, free_address(), nodes);
+        (redis, proxy)
+    }
+
+    fn start_before(&self, files: &str, address: SocketAddr, mut nodes: Vec<Server>) -> Proxy {
         let folder = Folder::new("proxy");
         let file = folder.file(self.file);
-        let text = self.configuration(folder.path(), address, server.address());
+        let addresses: Vec<_> = nodes.iter().map(Server::address).collect();
+        let text = self.configuration(files, folder.path(), address, &addresses);
+        let server = nodes.remove(0);
         fs::write(&file, text).expect("a configuration");
         let log = fs::File::create(folder.file("log")).expect("a log");
         let mut command = (self.run)(folder.path(), &file);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
         // A process group of its own, so that its workers end with it.
         let running = Running::start(command.process_group(0));
-        let mut proxy = Proxy { name: self.file, running, address, folder, server };
+        let mut proxy = Proxy { name: self.file, running, address, folder, server, others: nodes };
         until(&format!("{} listens", self.file), || {
             let status = proxy.running.status();
             let said = || fs::read_to_string(proxy.folder.file("log"));
@@ -128,15 +158,24 @@ impl Recipe {
     }
 
     /// Returns the file with other addresses, and with its logs in the folder.
-    fn configuration(&self, folder: &Path, address: SocketAddr, server: SocketAddr) -> String {
-        let text = fs::read_to_string(Path::new(FOLDER).join(self.file)).expect("the recipe");
+    fn configuration(
+        &self,
+        files: &str,
+        folder: &Path,
+        address: SocketAddr,
+        servers: &[SocketAddr],
+    ) -> String {
+        let text = fs::read_to_string(Path::new(files).join(self.file)).expect("the recipe");
         // The first lines, which are about Speak, stay unchanged.
         let (comment, rules) = text.split_once("\n\n").expect("lines about Speak");
         let replaced = |text: &str, old: &str, new: &str| {
             assert_eq!(text.matches(old).count(), 1, "{old:?} in {}", self.file);
             text.replace(old, new)
         };
-        let rules = replaced(rules, "127.0.0.1:8080", &server.to_string());
+        let mut rules = rules.to_owned();
+        for (node, server) in NODES.iter().zip(servers) {
+            rules = replaced(&rules, node, &server.to_string());
+        }
         let listener = self.listener.1.replace("ADDRESS", &address.to_string());
         let listener = listener
             .replace("PORT", &address.port().to_string())
@@ -425,4 +464,78 @@ fn cross_origin_pages_can_call_and_caches_keep_nothing() {
         let head = client.head();
         assert!(head.header("access-control-allow-methods").is_some(), "{}: {head:?}", proxy.name);
     });
+}
+
+/// nginx and `HAProxy` give consecutive requests to different nodes, also those of one client.
+#[test]
+fn two_nodes_in_turn_are_like_one() {
+    for recipe in &RECIPES[..2] {
+        let (_redis, proxy) = recipe.start_before_cluster();
+        let name = proxy.name;
+        let mut client = proxy.client();
+        let mut call = |path: &str, params: &Params| client.get(path, params).ok();
+        let greeting = [("channel", "room"), ("message", "Josh")];
+        let josh = Identity::from_answer(&call("/introduce", &greeting));
+        let mut waiting = proxy.client();
+        let in_room = ("channel", "room");
+        waiting.send_get("/read", &josh.and(&[in_room, ("from_id", "2")]));
+        let mut events = stream(&proxy, &[in_room, ("from_id", "2")]);
+        let mut socket = Socket::open(proxy.client(), &[in_room, ("from_id", "2")], &[]);
+        // What was acknowledged is seen by the next read, at the other node.
+        for id in 2..=9 {
+            let text = id.to_string();
+            let written = call("/write", &josh.and(&[in_room, ("message", &text)]));
+            assert_eq!(written.json()["id"], id, "{name}");
+            let read = call("/read", &[in_room, ("from_id", &text), ("timeout", "0")]);
+            assert_eq!(read.texts(), [text], "{name}");
+            let members = call("/members", &[in_room]).json();
+            assert_eq!(members["members"][0]["connection"], josh.number, "{name}");
+        }
+        assert_eq!(waiting.response().ok().ids().first(), Some(&2), "{name}");
+        let data = events.take_until(b"\"message\":\"9\"}\n\n").expect("an event");
+        assert!(String::from_utf8_lossy(&data).contains("\"message\":\"2\"}"), "{name}");
+        let mut texts = Vec::new();
+        while texts.len() < 8 {
+            texts.extend(socket.texts());
+        }
+        assert_eq!(texts.concat(), "23456789", "{name}");
+        socket.ask(&json!({"call": "write", "channel": "room", "message": "by frame", "ref": 1}));
+        let frames = [socket.json(), socket.json()];
+        assert!(frames.iter().any(|it| it["id"] == 10), "{name}: {frames:?}");
+        // A newer poll supersedes the older one at the other node.
+        let mut polls = [proxy.client(), proxy.client()];
+        let poll = josh.and(&[in_room, ("from_id", "11")]);
+        for poller in &mut polls {
+            poller.send_get("/read", &poll);
+            let nodes = [&proxy.server].into_iter().chain(&proxy.others);
+            nodes.for_each(|node| node.wait_for_readers("room", 3));
+        }
+        assert_eq!(polls[0].response().ok().ids(), [0; 0], "{name}");
+        call("/goodbye", &josh.and(&[]));
+        assert_eq!(polls[1].response().ok().events(), ["goodbye left"], "{name}");
+        for _ in 0..2 {
+            let members = call("/members", &[in_room]).json();
+            assert_eq!(members["members"].as_array().map(Vec::len), Some(0), "{name}");
+        }
+    }
+}
+
+/// A proxy that loses a node goes on with the other one, and so do its clients.
+#[test]
+fn a_node_may_go_behind_a_proxy() {
+    for recipe in &RECIPES[..2] {
+        let (_redis, mut proxy) = recipe.start_before_cluster();
+        proxy.server.write("room", "before");
+        let mut gone = proxy.others.remove(0);
+        gone.forget();
+        drop(gone);
+        let read = [("channel", "room"), ("from_id", "1"), ("timeout", "0")];
+        let mut count = 0;
+        until("the other node answers all requests", || {
+            let answer = proxy.client().get("/read", &read);
+            count = if answer.status == 200 { count + 1 } else { 0 };
+            count == 10
+        });
+        assert_eq!(proxy.client().get("/read", &read).ok().texts(), ["before"], "{}", proxy.name);
+    }
 }

@@ -266,7 +266,7 @@ impl Api {
                 }
             }
         };
-        match result {
+        match context.end_waiting(result) {
             Ok(Executed::Done) => {
                 let inserted = self.insertions.json_bytes();
                 self.writer.push_json(out, options, &self.json, inserted);

@@ -14,7 +14,7 @@ use super::params::Parameters;
 use super::read_params::ReadParams;
 use super::transport::Transport;
 use crate::http::Request;
-use crate::hub::{Credentials, Mode, Since, Standing};
+use crate::hub::{self, Credentials, Mode, Since, Standing};
 
 impl Context<'_> {
     /// Checks that this process is in its cluster, if there is one. Before, it knows little.
@@ -28,6 +28,18 @@ impl Context<'_> {
             return Ok(());
         }
         Err(Error::OverCapacity("this node is joining its cluster; retry later"))
+    }
+
+    /// Makes a call fail that would wait for the end of its session although it has waited, and the
+    /// log has not responded.
+    pub(super) fn end_waiting<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+        let in_vain = || self.waited == Some(Behind::End) || self.hub.is_behind();
+        match result {
+            Err(Error::ConnectionEnding(_)) if self.waited.is_some() && in_vain() => {
+                Err(hub::Error::LogBehind.into())
+            }
+            result => result,
+        }
     }
 }
 
@@ -72,7 +84,7 @@ impl Api {
             (Call::Members, ..) | (_, Some(Standing::Unknown), _) => barrier,
             (Call::Write | Call::Introduce | Call::Goodbye, ..) => None,
             (Call::Read, Some(Standing::Elsewhere), Some(credentials)) => {
-                self.hold(context, parameters, credentials, mode)
+                self.hold(context, parameters, credentials, mode).or(barrier)
             }
             (Call::Read, ..) => {
                 let params = ReadParams::parse(parameters, self.poll_timeout_ms).ok()?;

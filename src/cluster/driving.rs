@@ -134,7 +134,8 @@ impl Log for ClusterLog {
     fn memory(&self) -> usize {
         let pending = self.pending.as_ref().map_or(0, |pending| pending.value.len());
         let buffered = self.commands.buffered_bytes() + self.follower.buffered_bytes();
-        self.queued_bytes + pending + buffered + self.tail.memory()
+        // The tail has a limit of its own, and has it also while there are no clients.
+        self.queued_bytes + pending + buffered
     }
 
     fn take_outcome(&mut self) -> Option<Outcome> {

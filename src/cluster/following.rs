@@ -222,6 +222,8 @@ impl ClusterLog {
         self.queued_bytes = 0;
         self.begin_at(LogEnd::default());
         self.reader = Some(SnapshotReader::new(true));
+        // From now on this process answers nothing from what it had.
+        self.events.push_back(Event::SnapshotBegins { log_time_ahead_ms: -self.mono_ahead_ms });
         if self.is_page_asked {
             // Its reply would come when there is a record.
             self.reset_follower();

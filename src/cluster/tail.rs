@@ -81,7 +81,7 @@ impl Tail {
     }
 
     /// Memory in bytes.
-    pub(super) fn memory(&self) -> usize {
+    fn memory(&self) -> usize {
         self.bytes.len() + self.records.len() * RECORD_BYTES
     }
 }

@@ -486,8 +486,8 @@ mod tests {
         assert_eq!(fresh().judge(UNANIMITY_MS - 1, log_up_to(0, 0), &[]), Verdict::Wait);
         let begin = decision(None, false, false);
         assert_eq!(fresh().judge(UNANIMITY_MS, log_up_to(0, 0), &[]), begin);
-        let begun = View { done: Some(StreamId::default()), ..log_up_to(0, 0) };
-        assert_eq!(fresh().judge(UNANIMITY_MS, begun, &[]), Verdict::Trust);
+        let decided = View { done: Some(StreamId::default()), ..log_up_to(0, 0) };
+        assert_eq!(fresh().judge(UNANIMITY_MS, decided, &[]), Verdict::Trust);
         // It is unknown what the nodes had read that wrote this log.
         let reset = decision(None, false, true);
         assert_eq!(fresh().judge(UNANIMITY_MS, log_up_to(7, 0), &[]), reset);

@@ -126,9 +126,13 @@ impl Hub {
         }
     }
 
-    /// Proposes a heartbeat of this node. `position` is that of the last record.
+    /// Proposes a heartbeat of this node, unless one waits for the log. `position` is that of the
+    /// last record.
     pub fn propose_heartbeat(&mut self, position: u64) {
         let Some(nodes) = &mut self.nodes else { return };
+        if std::mem::replace(&mut nodes.is_heartbeat_proposed, true) {
+            return;
+        }
         let channels = &self.channels;
         let changes = nodes.reader_counts.take_changes(|name| {
             let index = channels.find_name(name);
@@ -184,7 +188,7 @@ impl Hub {
         self.sessions.set_behind(is_behind);
     }
 
-    /// Returns whether [`Hub::set_behind`] has said that this node is behind.
+    /// Returns whether this node is behind, as [`Hub::set_behind`] has said.
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.is_behind
@@ -252,12 +256,9 @@ impl Hub {
             }
             return Applied::Nothing;
         }
-        let has_unheld = std::mem::take(&mut nodes.has_unheld);
+        nodes.is_heartbeat_proposed = false;
         for dead in nodes.count_heartbeat() {
             self.propose(&Command::Bury { node: dead.node, sequence: dead.sequence });
-        }
-        if has_unheld {
-            self.propose_holds();
         }
         Applied::Nothing
     }
@@ -329,14 +330,6 @@ impl Hub {
             self.inherit(present, node, heir);
         }
         Applied::Gone
-    }
-
-    /// Notes that a read waits here with a session that this node may not hold, since the log did
-    /// not take that. With its next heartbeat the node tries again.
-    pub(super) fn note_unheld(&mut self) {
-        if let Some(nodes) = &mut self.nodes {
-            nodes.has_unheld = true;
-        }
     }
 
     /// Proposes to hold all sessions that have a read here. Costs O(sessions).

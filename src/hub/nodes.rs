@@ -66,8 +66,8 @@ pub(super) struct Nodes {
     /// Another node had another hash at the same position.
     pub(super) has_diverged: bool,
     pub(super) reader_counts: ReaderCounts,
-    /// Reads may wait here with sessions that this process does not hold.
-    pub(super) has_unheld: bool,
+    /// A heartbeat waits for the log.
+    pub(super) is_heartbeat_proposed: bool,
 }
 
 /// The shared part of the nodes, as a checkpoint or a snapshot has it.
@@ -305,6 +305,14 @@ impl Nodes {
     pub(super) fn forget_burial(&mut self, node: u64) {
         if let Some(node) = self.table.get_mut(&node) {
             node.is_bury_proposed = false;
+        }
+    }
+
+    /// Forgets a heartbeat that the log did not take, and what it told the other nodes.
+    pub(super) fn forget_heartbeat(&mut self, readers: &[(&str, u32)]) {
+        self.is_heartbeat_proposed = false;
+        for (channel, _) in readers {
+            self.reader_counts.mark_untold(channel);
         }
     }
 

@@ -273,10 +273,14 @@ impl Hub {
                     nodes.forget_burial(node);
                 }
             }
-            Command::Hold { .. } => self.note_unheld(),
+            Command::Heartbeat { ref readers, .. } => {
+                if let Some(nodes) = &mut self.nodes {
+                    nodes.forget_heartbeat(readers);
+                }
+            }
             Command::Begin { .. }
             | Command::Join { .. }
-            | Command::Heartbeat { .. }
+            | Command::Hold { .. }
             | Command::Part { .. } => {}
         }
     }

@@ -10,6 +10,9 @@ const CHANGES_MAX: usize = 1024;
 /// Memory of a channel in one of the tables, without its name. An estimate.
 const ENTRY_BYTES: usize = 96;
 
+/// In `sent`, a number that at least one node does not know. No channel has so many readers.
+const UNKNOWN: u32 = u32::MAX;
+
 /// Readers of each channel, at this node as the others know it, and at the others.
 #[derive(Default)]
 pub(super) struct ReaderCounts {
@@ -66,12 +69,23 @@ impl ReaderCounts {
         }
     }
 
-    /// Makes the next changes include all numbers that are not 0: there is a node that knows none.
+    /// Makes the next changes include all numbers that the other nodes were told, even those that
+    /// have become 0 since: there is a node that knows none.
     pub(super) fn mark_all(&mut self) {
-        for (name, _) in std::mem::take(&mut self.sent) {
-            self.name_bytes -= name.len();
-            self.mark(&name);
+        for (name, count) in &mut self.sent {
+            *count = UNKNOWN;
+            if self.changed.insert(name.clone()) {
+                self.name_bytes += name.len();
+            }
         }
+    }
+
+    /// Makes the next changes include the number of a channel, which no node was told.
+    pub(super) fn mark_untold(&mut self, channel: &str) {
+        if self.sent.insert(channel.into(), UNKNOWN).is_none() {
+            self.name_bytes += channel.len();
+        }
+        self.mark(channel);
     }
 
     /// Returns channels whose number is another one than the other nodes know. `count` returns the
@@ -142,6 +156,8 @@ impl ReaderCounts {
 mod tests {
     use super::*;
 
+    const NONE: [u32; 0] = [];
+
     #[test]
     fn only_numbers_that_the_others_do_not_know_are_changes() {
         let mut counts = ReaderCounts::default();
@@ -152,13 +168,19 @@ mod tests {
         counts.mark("c");
         assert_eq!(changes(&mut counts, 2), [2]);
         counts.mark("c");
-        assert!(changes(&mut counts, 2).is_empty());
+        assert_eq!(changes(&mut counts, 2), NONE);
         counts.mark_all();
         assert_eq!(changes(&mut counts, 2), [2]);
         counts.mark("c");
         assert_eq!(changes(&mut counts, 0), [0]);
         counts.mark_all();
-        assert!(changes(&mut counts, 0).is_empty());
+        assert_eq!(changes(&mut counts, 0), NONE);
+        counts.mark("c");
+        assert_eq!(changes(&mut counts, 3), [3]);
+        counts.mark_all();
+        assert_eq!(changes(&mut counts, 0), [0], "they were told 3");
+        counts.mark_untold("c");
+        assert_eq!(changes(&mut counts, 0), [0], "they were not told 0");
         assert_eq!(counts.memory(), 0);
     }
 

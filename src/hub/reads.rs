@@ -365,11 +365,7 @@ impl Hub {
             channels.local_mut(subscription.channel).add_reader(key);
         }
         if let Some(session) = session {
-            let local = sessions.local_mut(session);
-            local.readers.push(key);
-            if !local.is_held {
-                self.note_unheld();
-            }
+            sessions.local_mut(session).readers.push(key);
         }
         key
     }

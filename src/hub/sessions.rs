@@ -24,9 +24,11 @@ pub(super) struct Sessions {
     /// Position of the last command that was applied.
     pub(super) log_position: u64,
 
-    // Local state.
     /// No session counts as silent since before this time: until then, clients could not be heard.
+    /// Local state.
     heard_until: Millis,
+
+    // Local state.
     /// Other processes may know sessions that this one does not know yet.
     is_behind: bool,
 
@@ -339,8 +341,8 @@ impl Sessions {
         true
     }
 
-    /// Ends the grace period of a session whose reader was closed at another node, which had applied
-    /// the log up to this position, if its client was not heard from here since.
+    /// Ends the grace period of a session whose reader was closed at another node, which had
+    /// applied the log up to this position, if its client was not heard from here since.
     pub(super) fn close_silent(
         &mut self,
         index: u32,

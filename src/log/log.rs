@@ -65,7 +65,7 @@ pub trait Log {
     }
 
     /// Loads the newest snapshot and the records after it: the state of this process is wrong.
-    /// [`Event::SnapshotBegins`] comes as soon as the log is there.
+    /// [`Event::SnapshotBegins`] comes at once.
     fn reload(&mut self) {}
 
     /// Returns what the successor of this process continues the log with. All events must be

@@ -14,6 +14,11 @@ pub(super) struct Barriers {
     pub(super) waiting: Vec<WaitingClient>,
     /// Barriers that the log was asked for, oldest first.
     pub(super) pending: VecDeque<PendingBarrier>,
+    /// Calls were answered without a barrier, and none was begun since.
+    pub(super) owes_one: bool,
+    /// Number of the barrier in `pending`, from 1, at which this process is no longer behind for
+    /// those calls; 0 if there is none.
+    pub(super) catches_up_at: usize,
 }
 
 /// A client whose call waits.

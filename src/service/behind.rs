@@ -33,17 +33,24 @@ impl<L: Listener> Service<L> {
     pub(super) fn begin_barrier(&mut self) {
         let barriers = &mut self.commits.barriers;
         let late = barriers.take_late(self.io.now.mono);
-        if !barriers.waiting.is_empty() && barriers.pending.len() < PENDING_MAX {
+        if !late.is_empty() {
+            self.hub.set_behind(true);
+            barriers.owes_one = true;
+        }
+        let is_needed = barriers.owes_one || !barriers.waiting.is_empty();
+        if is_needed && barriers.pending.len() < PENDING_MAX {
             let clients = mem::take(&mut barriers.waiting);
             let log = self.commits.log.as_mut().expect("only a cluster has barriers");
             if log.begin_barrier() {
-                self.commits.barriers.pending.push_back(PendingBarrier { clients, joins: false });
+                let barrier = PendingBarrier { clients, joins: false };
+                let barriers = &mut self.commits.barriers;
+                barriers.pending.push_back(barrier);
+                if mem::take(&mut barriers.owes_one) {
+                    barriers.catches_up_at = barriers.pending.len();
+                }
             } else {
                 self.retry_all(clients, Behind::Barrier);
             }
-        }
-        if !late.is_empty() {
-            self.hub.set_behind(true);
         }
         // The log would not take a hold either.
         self.retry_all(late, Behind::Hold);
@@ -51,7 +58,12 @@ impl<L: Listener> Service<L> {
 
     /// Makes the calls again that have waited for the oldest barrier.
     pub(super) fn end_barrier(&mut self) {
-        self.hub.set_behind(false);
+        let barriers = &mut self.commits.barriers;
+        let is_caught_up = barriers.catches_up_at == 1 && !barriers.owes_one;
+        barriers.catches_up_at = barriers.catches_up_at.saturating_sub(1);
+        if is_caught_up {
+            self.hub.set_behind(false);
+        }
         if let Some(barrier) = self.commits.barriers.pending.pop_front() {
             self.retry_all(barrier.clients, Behind::Barrier);
             if barrier.joins && !self.hub.is_joined() {

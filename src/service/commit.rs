@@ -161,6 +161,10 @@ impl<L: Listener> Service<L> {
         }
         self.check_divergence();
         self.tell_members();
+        if self.hub.was_buried() {
+            // Its sessions time out at another node until it holds them again.
+            self.keep_membership();
+        }
         self.begin_barrier();
         self.check_health();
         self.io.log_bytes = self.commits.memory() + self.hub.proposed_bytes();
@@ -360,10 +364,7 @@ impl<L: Listener> Service<L> {
                     self.io.response.extend_from_slice(&bytes);
                     responses.persistence = persistence;
                 }
-                WaitingResponse::Retry(waited) => {
-                    self.hub.set_behind(true);
-                    self.mark_retry(call.client, waited);
-                }
+                WaitingResponse::Retry(waited) => self.mark_retry(call.client, waited),
             }
         }
         let next = self.commits.waiting.first().map(|call| call.client);

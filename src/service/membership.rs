@@ -53,7 +53,8 @@ impl<L: Listener> Service<L> {
     pub(super) fn keep_membership(&mut self) {
         let Self { hub, io, commits, phase, .. } = self;
         let is_away = !matches!(phase, Phase::Serving) || commits.loading.is_some();
-        if !hub.is_clustered() || commits.heartbeat_at > io.now.mono {
+        let is_early = commits.heartbeat_at > io.now.mono && !hub.was_buried();
+        if !hub.is_clustered() || is_early {
             return;
         }
         commits.heartbeat_at = io.now.mono.after(HEARTBEAT_MS);
@@ -62,8 +63,6 @@ impl<L: Listener> Service<L> {
         }
         let is_idle = !commits.has_record() && hub.proposed() == 0;
         match hub.is_joined() {
-            // A heartbeat that waits for the log is enough.
-            true if commits.record.is_some() => {}
             true => hub.propose_heartbeat(commits.position),
             false if is_idle => {
                 if hub.was_buried() {

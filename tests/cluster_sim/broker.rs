@@ -219,6 +219,7 @@ impl Broker {
         let failure = Failure::transient("the simulation has cut it".to_owned());
         link.events.push_back((at, Event::Disconnected(failure)));
         link.connects_at = Some(at + backoff);
+        link.is_known = false;
     }
 
     /// The process of a node has died.
@@ -313,7 +314,11 @@ impl Connection for NodeEnd {
         }
         let (_, event) = link.events.pop_front()?;
         match event {
-            Event::Connected(_) => link.is_known = true,
+            // It may have ended since.
+            Event::Connected(_) => {
+                let mut later = link.events.iter();
+                link.is_known = later.all(|(_, event)| matches!(event, Event::Reply(_)));
+            }
             Event::Disconnected(_) => link.is_known = false,
             Event::Reply(_) => _ = link.unanswered.pop_front(),
         }

@@ -9,15 +9,18 @@ use crate::world::World;
 /// Time after which the nodes have found together again.
 const CALM_MS: u64 = 15_000;
 
-/// Memory of a node without clients, channels and sessions.
-const IDLE_BYTES_MAX: usize = 100_000;
+/// Memory of a node without clients, channels and sessions, with the last records of the log.
+const IDLE_BYTES_MAX: usize = 400_000;
 
 impl World {
     pub(crate) fn end(&mut self) {
-        self.faults_stopped = true;
         self.record.note(|| "    no more faults".to_owned());
         let last = self.nodes.iter().map(|node| node.paused_until).max().unwrap_or(0);
-        let paused_until = self.broker.borrow().paused_until;
+        let paused_until = {
+            let mut broker = self.broker.borrow_mut();
+            broker.delays = vec![0, 1];
+            broker.paused_until
+        };
         let rest = last.max(paused_until).saturating_sub(self.now);
         self.pass(rest);
         self.watch(CALM_MS);

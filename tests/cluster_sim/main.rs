@@ -7,6 +7,7 @@
 mod answers;
 mod broker;
 mod calls;
+mod differential;
 mod ending;
 #[path = "../net_sim/network.rs"]
 #[expect(dead_code, reason = "the simulation of the network has more faults")]

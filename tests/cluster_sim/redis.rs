@@ -217,13 +217,16 @@ impl Redis {
             return Err(error("ERR Invalid stream ID specified as stream command argument"));
         };
         let Some(stream) = self.stream(key)? else { return Ok(Value::Array(Vec::new())) };
+        if count == 0 {
+            return Ok(Value::Nil);
+        }
         let found = stream.entries.iter().filter(|(id, _)| (start..=end).contains(id));
         Ok(if is_reverse { entries(found.rev().take(count)) } else { entries(found.take(count)) })
     }
 
     fn length(&self, args: &[&[u8]]) -> Result<Value, Value> {
         let [key] = args else { return Err(wrong_arity("xlen")) };
-        Ok(Value::Int(self.stream(key)?.map_or(0, |stream| stream.entries.len() as i64)))
+        Ok(count(self.stream(key)?.map_or(0, |stream| stream.entries.len())))
     }
 
     /// `XTRIM key MINID id`, without `~`.
@@ -241,7 +244,7 @@ impl Redis {
             Some(Content::Stream(stream)) => {
                 let before = stream.entries.len();
                 stream.entries.retain(|(id, _)| *id >= least);
-                Ok(Value::Int((before - stream.entries.len()) as i64))
+                Ok(count(before - stream.entries.len()))
             }
         }
     }
@@ -355,7 +358,7 @@ impl Redis {
                 None => fields.push([pair[0].to_vec(), pair[1].to_vec()]),
             }
         }
-        Ok(Value::Int((fields.len() - before) as i64))
+        Ok(count(fields.len() - before))
     }
 
     fn fields(&self, args: &[&[u8]]) -> Result<Value, Value> {
@@ -371,7 +374,7 @@ impl Redis {
 
     fn delete(&mut self, keys: &[&[u8]]) -> Value {
         let removed = keys.iter().filter(|key| self.keys.remove(**key).is_some());
-        Value::Int(removed.count() as i64)
+        count(removed.count())
     }
 
     fn expire(&mut self, args: &[&[u8]]) -> Value {
@@ -400,4 +403,9 @@ fn page(key: &[u8], stream: &Stream, after: StreamId, count: usize) -> Option<Va
     let count = if count == 0 { usize::MAX } else { count };
     let page = entries(found.iter().take(count));
     Some(Value::Array(vec![text(key), page]))
+}
+
+/// Returns a number of things.
+fn count(number: usize) -> Value {
+    Value::Int(i64::try_from(number).expect("few things"))
 }

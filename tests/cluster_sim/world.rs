@@ -32,8 +32,6 @@ pub(crate) struct World {
     pub(crate) observed: Vec<u64>,
     /// Until then, the nodes may wait for each other to vouch.
     pub(crate) vouching_until: u64,
-    /// Nothing fails any more.
-    pub(crate) faults_stopped: bool,
 }
 
 impl World {
@@ -66,7 +64,6 @@ impl World {
             answered: vec![1; channels],
             observed: vec![1; channels],
             vouching_until: 0,
-            faults_stopped: false,
         };
         (0..world.plan.nodes).for_each(|_| world.start_node());
         world

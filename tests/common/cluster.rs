@@ -1,4 +1,4 @@
-//! Further nodes beside a server, which share a Redis with it.
+//! Further nodes of a server, which share a Redis with it.
 //!
 //! With `SPEAK_TEST_CLUSTER=3`, each server that a test starts is three processes, and each client
 //! connects to one of them at random, as behind a load balancer without sticky sessions.
@@ -7,13 +7,8 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use support::http::request;
 use support::random::Random;
 use support::redis::Redis;
-
-use super::client::Client;
-use super::server::{Server, command};
-use super::wait::until;
 
 /// Environment variable with the number of nodes of each server.
 const NODES_ENV: &str = "SPEAK_TEST_CLUSTER";
@@ -29,17 +24,10 @@ const ALONE: [&str; 3] = ["--journal", "--state", "--cluster"];
 /// Any free port: the only address that several processes can listen to.
 const ANY_PORT: &str = "127.0.0.1:0";
 
-/// Redis and the nodes beside the first one.
-pub struct Cluster {
-    others: Vec<Server>,
-    addresses: Vec<SocketAddr>,
-    _redis: Redis,
-}
-
 /// Number of nodes, and their Redis.
 pub struct Plan {
     nodes: usize,
-    redis: Redis,
+    pub redis: Redis,
     /// The server's command before `--cluster` was added.
     command: Command,
 }
@@ -51,8 +39,8 @@ pub fn has_nodes() -> bool {
 
 impl Plan {
     /// Starts a Redis and adds the option for it to the command of a server, if this run of the
-    /// tests asks for it.
-    pub fn make(server: &mut Command) -> Option<Self> {
+    /// tests asks for it. `is_speak` is false if the command runs another program.
+    pub fn make(server: &mut Command, is_speak: bool) -> Option<Self> {
         let nodes = std::env::var(NODES_ENV).ok()?.parse().expect("a number of nodes");
         let arguments: Vec<_> =
             server.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
@@ -63,8 +51,7 @@ impl Plan {
         };
         let mut listeners = arguments.iter().zip(arguments.iter().skip(1));
         let is_elsewhere = listeners.any(|(option, at)| option == "--listen" && at != ANY_PORT);
-        let is_server = server.get_program() == command().get_program();
-        if !is_server || has(&ALONE) || is_elsewhere {
+        if !is_speak || has(&ALONE) || is_elsewhere {
             return None;
         }
         let nodes = if has(&OF_ONE_PROCESS) { 1 } else { nodes };
@@ -73,42 +60,17 @@ impl Plan {
         Some(Self { nodes, redis, command: again(server) })
     }
 
-    /// Starts the other nodes. Returns once all nodes serve.
-    pub fn begin(self, first: &Server) -> Cluster {
-        let others: Vec<_> =
-            (1..self.nodes).map(|_| Server::spawn_node(again(&self.command), 1)).collect();
-        let addresses: Vec<_> =
-            [first].into_iter().chain(&others).map(|server| server.address_of(0)).collect();
-        for address in &addresses {
-            until("a node has joined", || {
-                let mut client = Client::connect(*address);
-                let health =
-                    client.call(request("GET", "/health", &[("Connection", "close")], None));
-                // It counts as a client until then.
-                client.is_closed();
-                health.status == 200
-            });
-        }
-        Cluster { others, addresses, _redis: self.redis }
+    /// Returns the commands of the nodes after the first one.
+    pub fn others(&self) -> Vec<Command> {
+        (1..self.nodes).map(|_| again(&self.command)).collect()
     }
 }
 
-impl Cluster {
-    /// Returns the address of a node at random.
-    pub fn address(&self) -> SocketAddr {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let seed = u64::from(std::process::id()) << 32;
-        Random::new(seed + COUNT.fetch_add(1, Ordering::Relaxed)).pick(&self.addresses)
-    }
-
-    /// Nodes beside the first one.
-    pub fn others(&self) -> &[Server] {
-        &self.others
-    }
-
-    pub fn others_mut(&mut self) -> &mut [Server] {
-        &mut self.others
-    }
+/// Returns any of these.
+pub fn pick(addresses: &[SocketAddr]) -> SocketAddr {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let seed = u64::from(std::process::id()) << 32;
+    Random::new(seed + COUNT.fetch_add(1, Ordering::Relaxed)).pick(addresses)
 }
 
 /// Returns a command for another process like this one.

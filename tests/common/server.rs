@@ -10,10 +10,11 @@ use std::thread::{self, JoinHandle};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::http::{Params, target};
+use support::http::{Params, request, target};
+use support::redis::Redis;
 
 use super::client::Client;
-use super::cluster::{Cluster, Plan};
+use super::cluster::{Plan, pick};
 use super::folder::Folder;
 use super::identity::Identity;
 use super::response::Response;
@@ -181,9 +182,10 @@ impl Server {
     /// Runs `command` and waits until it has announced so many listeners. If this run of the tests
     /// asks for several nodes, runs it so often, and waits until they are a cluster.
     pub fn spawn(mut command: Command, listeners: usize) -> Self {
-        let plan = Plan::make(&mut command);
+        let is_speak = is_speak(&command);
+        let plan = Plan::make(&mut command, is_speak);
         let mut server = Self::spawn_node(command, listeners);
-        server.cluster = plan.map(|plan| plan.begin(&server));
+        server.cluster = plan.map(|plan| Cluster::begin(plan, &server));
         server
     }
 
@@ -235,7 +237,7 @@ impl Server {
     /// Returns the address of the first listener, which is TCP. With several nodes, returns that of
     /// one of them, another one with each call.
     pub fn address(&self) -> SocketAddr {
-        self.cluster.as_ref().map_or_else(|| self.address_of(0), Cluster::address)
+        self.cluster.as_ref().map_or_else(|| self.address_of(0), |it| pick(&it.addresses))
     }
 
     /// Returns the address of a TCP listener.
@@ -252,7 +254,7 @@ impl Server {
     /// Returns the lines of the log, of all nodes.
     pub fn log(&self) -> Vec<String> {
         let mut lines = self.log.lock().expect("no panic while logging").clone();
-        let others = self.cluster.iter().flat_map(Cluster::others);
+        let others = self.cluster.iter().flat_map(|it| &it.others);
         lines.extend(others.flat_map(Self::log));
         lines
     }
@@ -354,7 +356,7 @@ impl Server {
 
     /// Connects to each node.
     fn clients(&self) -> Vec<Client> {
-        let others = self.cluster.iter().flat_map(Cluster::others);
+        let others = self.cluster.iter().flat_map(|it| &it.others);
         let nodes = [self].into_iter().chain(others);
         nodes.map(|node| Client::connect(node.address_of(0))).collect()
     }
@@ -373,7 +375,7 @@ impl Server {
 
     /// Sends a signal to all nodes.
     pub fn signal(&self, signal: Signal) {
-        self.cluster.iter().flat_map(Cluster::others).for_each(|node| node.signal(signal));
+        self.cluster.iter().flat_map(|it| &it.others).for_each(|node| node.signal(signal));
         let id = i32::try_from(self.id()).expect("a process id");
         let pid = Pid::from_raw(id).expect("a process id above 0");
         kill_process(pid, signal).expect("signalling our own child");
@@ -439,7 +441,7 @@ impl Server {
         self.ended = true;
         self.join_log();
         let status = status.expect("it is gone");
-        for node in self.cluster.iter_mut().flat_map(Cluster::others_mut) {
+        for node in self.cluster.iter_mut().flat_map(|it| &mut it.others) {
             assert_eq!(node.wait(), status, "{:?}", node.log());
         }
         status
@@ -465,6 +467,39 @@ fn count_readers(client: &mut Client, channel: &str) -> u64 {
     members["readers"].as_u64().expect("a number of readers")
 }
 
+/// Redis and the nodes after the first one.
+struct Cluster {
+    others: Vec<Server>,
+    addresses: Vec<SocketAddr>,
+    _redis: Redis,
+}
+
+impl Cluster {
+    /// Starts the other nodes. Returns once all nodes serve.
+    fn begin(plan: Plan, first: &Server) -> Self {
+        let others = plan.others().into_iter().map(|command| Server::spawn_node(command, 1));
+        let others: Vec<_> = others.collect();
+        let addresses: Vec<_> =
+            [first].into_iter().chain(&others).map(|server| server.address_of(0)).collect();
+        for address in &addresses {
+            until("a node has joined", || {
+                let mut client = Client::connect(*address);
+                let close = [("Connection", "close")];
+                let health = client.call(request("GET", "/health", &close, None));
+                // It counts as a client until then.
+                client.is_closed();
+                health.status == 200
+            });
+        }
+        Self { others, addresses, _redis: plan.redis }
+    }
+}
+
+/// Says whether a command runs the server.
+fn is_speak(it: &Command) -> bool {
+    it.get_program() == command().get_program()
+}
+
 /// Adds the options for a journal to the command of a server, if this run of the tests asks for it.
 fn add_journal(server: &mut Command) -> Option<Folder> {
     let sync = std::env::var(JOURNAL_ENV).ok()?;
@@ -472,8 +507,7 @@ fn add_journal(server: &mut Command) -> Option<Folder> {
         let option = option.to_string_lossy();
         ["--journal", "--state", "--cluster"].iter().any(|name| option.starts_with(name))
     };
-    let is_server = server.get_program() == command().get_program();
-    if !is_server || server.get_args().any(keeps_state) {
+    if !is_speak(server) || server.get_args().any(keeps_state) {
         return None;
     }
     let folder = Folder::new("journal");

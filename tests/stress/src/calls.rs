@@ -146,6 +146,9 @@ impl World {
         (status, value): (u16, &Value),
     ) -> Checked {
         self.note_response(call.sent.0);
+        if status == 503 && self.cluster.is_some() {
+            return self.call_failed(owner, call, value);
+        }
         if let What::Refused(expected) = call.what {
             ensure!(status == expected, "answered {status} instead of {expected}: {value}");
             self.count("calls refused, as they must be");
@@ -224,12 +227,12 @@ impl World {
         let is_same = expected.eq(members);
         let reads =
             |client: &&Client| client.read.as_ref().is_some_and(|read| read.follows(channel));
-        let readers = self.links.clients().filter(reads).map(|it| (it.owner, it.asked.1));
+        let readers = self.links.clients().filter(reads).map(|it| (it.owner, it.node, it.asked.1));
         let readers: Vec<_> = readers.collect();
         let fault = if !is_same && !its.has_gaps {
             format!("the members are {value}, and must be {:?}", its.members)
         } else if value["readers"] != readers.len() {
-            format!("{} readers, and must be {readers:?}", value["readers"])
+            format!("{value}, and the readers must be {readers:?}")
         } else {
             return;
         };

@@ -69,6 +69,8 @@ pub(crate) struct Call {
 pub(crate) struct Client {
     pub(crate) owner: Owner,
     pub(crate) read: Option<Read>,
+    /// Node that it connected to.
+    pub(crate) node: usize,
     pub(crate) opened: Instant,
     pub(crate) asked: Moment,
     /// Calls without a response so far, in order.
@@ -88,10 +90,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(owner: Owner, sender: u32, now: Moment) -> Self {
+    pub(crate) fn new(owner: Owner, node: usize, sender: u32, now: Moment) -> Self {
         Self {
             owner,
             read: None,
+            node,
             opened: now.0,
             asked: now,
             calls: VecDeque::new(),

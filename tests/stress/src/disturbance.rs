@@ -31,6 +31,17 @@ pub(crate) enum Disturbance {
     /// The server is upgraded, and one of the two processes is killed.
     KillOld,
     KillNew,
+    /// A node of a cluster is killed, and started again.
+    KillNode,
+    /// A node stands still for so many seconds.
+    PauseNode1,
+    PauseNode4,
+    PauseNode10,
+    /// So does Redis.
+    PauseRedis1,
+    PauseRedis4,
+    /// Redis is killed, and started again with what is on its disk.
+    KillRedis,
 }
 
 /// Memory of the server that is left.
@@ -45,17 +56,30 @@ pub(crate) enum Memory {
 }
 
 /// Names on the command line, and descriptions, in the order of the type.
-const TABLE: [(Disturbance, &str, &str); 5] = [
+const TABLE: [(Disturbance, &str, &str); 12] = [
     (Disturbance::Kill, "kill", "kills of the server"),
     (Disturbance::Stop, "stop", "stops of the server"),
     (Disturbance::State, "state", "stops of the server that keep its state"),
     (Disturbance::KillOld, "kill-old", "kills during an upgrade"),
     (Disturbance::KillNew, "kill-new", "kills during an upgrade"),
+    (Disturbance::KillNode, "kill-node", "kills of a node"),
+    (Disturbance::PauseNode1, "pause-node-1", "pauses of a node"),
+    (Disturbance::PauseNode4, "pause-node-4", "pauses of a node"),
+    (Disturbance::PauseNode10, "pause-node-10", "pauses of a node"),
+    (Disturbance::PauseRedis1, "pause-redis-1", "pauses of Redis"),
+    (Disturbance::PauseRedis4, "pause-redis-4", "pauses of Redis"),
+    (Disturbance::KillRedis, "kill-redis", "kills of Redis"),
 ];
 
 impl Disturbance {
+    /// Returns all that can happen to one server.
     pub(crate) fn all() -> Vec<Self> {
-        TABLE.map(|(its, ..)| its).to_vec()
+        TABLE[..Self::KillNode as usize].iter().map(|(its, ..)| *its).collect()
+    }
+
+    /// Returns all that can happen to several nodes.
+    pub(crate) fn of_cluster() -> Vec<Self> {
+        TABLE[Self::KillNode as usize..].iter().map(|(its, ..)| *its).collect()
     }
 
     pub(crate) fn parse(name: &str) -> Checked<Self> {
@@ -106,6 +130,13 @@ impl World {
             }
             Disturbance::KillOld => self.kill_old_during_upgrade()?,
             Disturbance::KillNew => self.kill_new_during_upgrade()?,
+            Disturbance::KillNode => self.kill_node().map(|()| Memory::Untouched)?,
+            Disturbance::PauseNode1 => self.stay(Self::pause_node, 1)?,
+            Disturbance::PauseNode4 => self.stay(Self::pause_node, 4)?,
+            Disturbance::PauseNode10 => self.stay(Self::pause_node, 10)?,
+            Disturbance::PauseRedis1 => self.stay(Self::pause_redis, 1)?,
+            Disturbance::PauseRedis4 => self.stay(Self::pause_redis, 4)?,
+            Disturbance::KillRedis => self.kill_redis().map(|()| Memory::Untouched)?,
         };
         match memory {
             Memory::Nothing => self.lose_memory()?,
@@ -119,6 +150,11 @@ impl World {
         }
         self.clock.answered_at = self.clock.update().0;
         Ok(())
+    }
+
+    fn stay(&mut self, pause: fn(&mut Self, Duration) -> Checked, seconds: u64) -> Checked<Memory> {
+        pause(self, Duration::from_secs(seconds))?;
+        Ok(Memory::Untouched)
     }
 
     /// Judges all that a server sent before it ended by the rules of before.
@@ -152,16 +188,21 @@ impl World {
 
     /// Kills the server at any moment while it handles calls of several users.
     fn kill_under_load(&mut self) -> Checked {
+        self.have_many_call();
+        self.turn()?;
+        thread::sleep(Duration::from_micros(self.random.below(KILLED_WITHIN_US)));
+        self.server.running.kill()?;
+        Ok(())
+    }
+
+    /// Has many users act in the next turn.
+    pub(crate) fn have_many_call(&mut self) {
         for _ in 0..CALLERS_AT_KILL {
             let index = self.random.index(self.users.len()) as u32;
             if self.user(index).state == State::Here {
                 self.act_in(index, 0, 0);
             }
         }
-        self.turn()?;
-        thread::sleep(Duration::from_micros(self.random.below(KILLED_WITHIN_US)));
-        self.server.running.kill()?;
-        Ok(())
     }
 
     fn lose_memory(&mut self) -> Checked {

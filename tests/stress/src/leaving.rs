@@ -111,15 +111,16 @@ impl World {
         let number = self.user(index).number();
         let Some((link, client)) = self.links.get(token) else { return };
         let cursors = client.read.as_ref().map(Read::cursors).unwrap_or_default();
-        // The process that has the read may not have the session.
-        let is_upgrading = self.takeover.is_under_way;
+        // The process that has the read may not have the session. A node may not have begun a read
+        // that other nodes do not know of: then its close is silence.
+        let is_unsure = self.takeover.is_under_way || self.cluster.is_some();
         if mode == LeaveMode::HalfClose {
             link.half_close();
             client.owner = Owner::Brief(BriefClient::HalfClosed);
         }
         self.plan(number, |session| {
             session.close(at_ms, cursors);
-            if is_upgrading {
+            if is_unsure {
                 session.unsettle();
             }
         });

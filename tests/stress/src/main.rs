@@ -2,9 +2,10 @@
 //! the server is killed, restarted and upgraded. One ledger compares all that they see.
 //!
 //! From the bottom: `link` (sockets that misbehave) and `server`; `read`, `client` and `user` are
-//! the states of a client and a user; `clock`, `takeover` and `figures` are parts of `world`, which
-//! has the loop. `responses`, `calls`, `users`, `leaving`, `brief` and `recovery` are the actions
-//! of clients; `disturbance`, `upgrade` and `round` lead the run, and `report` prints its figures.
+//! the states of a client and a user; `clock`, `takeover`, `cluster` and `figures` are parts of
+//! `world`, which has the loop. `responses`, `calls`, `users`, `leaving`, `brief` and `recovery`
+//! are the actions of clients; `disturbance`, `upgrade`, `nodes` and `round` lead the run, and
+//! `report` prints its figures.
 
 use std::process::ExitCode;
 
@@ -17,10 +18,12 @@ mod brief;
 mod calls;
 mod client;
 mod clock;
+mod cluster;
 mod disturbance;
 mod figures;
 mod leaving;
 mod link;
+mod nodes;
 mod read;
 mod recovery;
 mod report;
@@ -38,11 +41,14 @@ const HELP: &str = "\
 Checks Speak under churn, upgrades and kills.
 
 speak-stress --speak PROGRAM [--seconds 60] [--users 1000] [--seed N] [--upgrades 10]
-             [--disturb kill,stop,state,kill-old,kill-new] [--journal always|os]
+             [--disturb kill,stop,state,kill-old,kill-new] [--journal always|os] [--nodes 3]
     Has users come, talk, read and leave in all ways; upgrades, kills, stops and restarts the
     server; checks all that is seen. Ends with the first fault, or with figures.
     --disturb none --upgrades 0 leaves the server alone.
     --journal has the server keep a journal, synced as named, and kills it about every second.
+    --nodes has several servers share a Redis: nodes and Redis are killed and paused. There are
+    no upgrades, and --disturb takes kill-node, pause-node-1, -4, -10, pause-redis-1, -4, and
+    kill-redis.
 ";
 
 fn main() -> ExitCode {
@@ -59,7 +65,7 @@ fn main() -> ExitCode {
 fn parse() -> Result<Option<run::Options>, Fault> {
     let mut parser = lexopt::Parser::from_env();
     let (mut speak, mut seconds, mut users, mut seed) = (None, 60, 1000, None);
-    let (mut disturbances, mut upgrades, mut journal) = (Disturbance::all(), 10, None);
+    let (mut disturbances, mut upgrades, mut journal, mut nodes) = (None, 10, None, 1);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => {
@@ -71,15 +77,20 @@ fn parse() -> Result<Option<run::Options>, Fault> {
             Long("users") => users = parser.value()?.parse()?,
             Long("upgrades") => upgrades = parser.value()?.parse()?,
             Long("seed") => seed = Some(parser.value()?.parse()?),
+            Long("nodes") => nodes = parser.value()?.parse()?,
             Long("journal") => journal = Some(parser.value()?.parse()?),
             Long("disturb") => {
                 let names = parser.value()?.string()?;
                 let names = names.split(',').filter(|name| *name != "none");
-                disturbances = names.map(Disturbance::parse).collect::<Result<_, _>>()?;
+                disturbances = Some(names.map(Disturbance::parse).collect::<Result<_, _>>()?);
             }
             other => return Err(other.unexpected().into()),
         }
     }
     let speak = speak.ok_or_else(|| Fault::new("give --speak PROGRAM"))?;
-    Ok(Some(run::Options { speak, seconds, users, seed, disturbances, upgrades, journal }))
+    let is_cluster = nodes > 1;
+    let all = if is_cluster { Disturbance::of_cluster } else { Disturbance::all };
+    let disturbances = disturbances.unwrap_or_else(all);
+    let upgrades = if is_cluster { 0 } else { upgrades };
+    Ok(Some(run::Options { speak, seconds, users, seed, disturbances, upgrades, journal, nodes }))
 }

@@ -77,6 +77,7 @@ impl World {
         match item.status {
             None | Some(200 | 101) => {}
             Some(410) => return self.read_gone(token),
+            Some(503) if self.cluster.is_some() => return self.read_failed(token),
             Some(_) => return Err(Fault::new(format!("a read was refused: {}", item.lossy()))),
         }
         if form.is_stream() && item.status.is_some() {
@@ -97,6 +98,9 @@ impl World {
                 return self.frame_answered(token, reference, &value);
             }
             if let (Some(error), Form::Jsonp) = (value.get("error"), form) {
+                if error == "over_capacity" && self.cluster.is_some() {
+                    return self.read_failed(token);
+                }
                 ensure!(error == "connection_ended", "refused: {value}");
                 return self.read_gone(token);
             }

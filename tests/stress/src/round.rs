@@ -44,7 +44,7 @@ impl World {
         let rounds = (options.seconds / ROUND_SECONDS).max(ROUNDS_MIN);
         let length = Duration::from_secs(options.seconds) / rounds as u32;
         let churn = length.saturating_sub(CLEARING).max(Duration::from_secs(1));
-        let is_killed_often = self.launcher.journal.is_some();
+        let is_killed_often = self.launcher.journal.is_some() || self.cluster.is_some();
         let is_disturbed = |round: &u64| {
             if is_killed_often { *round >= 1 } else { *round >= 2 && round % 3 != 1 }
         };
@@ -140,7 +140,7 @@ impl World {
         Some(Instant::now() + Duration::from_millis(self.random.below(KILL_INTERVAL_MOST_MS)))
     }
 
-    fn run_for(&mut self, time: Duration) -> Checked {
+    pub(crate) fn run_for(&mut self, time: Duration) -> Checked {
         let end = Instant::now() + time;
         let mut next_look = Instant::now();
         while Instant::now() < end {
@@ -242,13 +242,19 @@ impl World {
     }
 
     fn look_at_memory(&mut self) -> Checked<u64> {
-        let total = self.server.running.process().memory()?.total;
+        let mut total = 0;
+        for node in self.living_nodes() {
+            total += node.running.process().memory()?.total;
+        }
         self.figures.memory.peak = self.figures.memory.peak.max(total);
         Ok(total)
     }
 
     /// Adds the CPU time that the server used since.
     pub(crate) fn note_cpu(&mut self) -> Checked {
+        if self.cluster.is_some() {
+            return Ok(());
+        }
         let used = self.server.running.process().cpu_ns()?;
         self.figures.cpu_ns += used.saturating_sub(self.figures.cpu_counted_ns);
         self.figures.cpu_counted_ns = used;

@@ -10,8 +10,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use support::ensure;
 use support::fault::{Checked, Fault};
 use support::ledger::{Ledger, Rules};
-use support::process::{Cores, pin, raise_file_limit};
+use support::process::{Cores, START_MAX, pin, raise_file_limit};
+use support::redis::Redis;
 
+use crate::cluster::{self, Cluster};
 use crate::disturbance::Disturbance;
 use crate::read::Names;
 use crate::server::{self, CONNECTION_TIMEOUT_MS, HISTORY, Journal, JournalSync, Launcher, Server};
@@ -33,6 +35,8 @@ pub(crate) struct Options {
     pub(crate) upgrades: u64,
     /// The server keeps a journal, and syncs it so.
     pub(crate) journal: Option<JournalSync>,
+    /// Servers that share a Redis, if there are several.
+    pub(crate) nodes: usize,
 }
 
 /// Runs, and prints the figures. Fails with the first fault.
@@ -52,13 +56,25 @@ pub(crate) fn run(options: &Options) -> Checked {
         options.disturbances.contains(&Disturbance::State) && options.journal.is_none();
     let state_file = env::temp_dir().join(format!("speak-stress-{}", process::id()));
     let journal = options.journal.map(Journal::new).transpose()?;
+    let redis = (options.nodes > 1).then(Cluster::start_redis);
     let launcher = Launcher {
         speak: options.speak.clone(),
         cores,
         state_file: keeps_state.then(|| state_file.clone()),
         journal: journal.clone(),
+        cluster: redis.as_ref().map(Redis::url),
     };
     let server = launcher.start(server::free_address()?)?;
+    let mut others = Vec::new();
+    while others.len() + 1 < options.nodes {
+        others.push(launcher.start(server::free_address()?)?);
+    }
+    for node in [&server].into_iter().chain(&others) {
+        let deadline = Instant::now() + START_MAX;
+        while options.nodes > 1 && !cluster::is_joined(node) {
+            ensure!(Instant::now() < deadline, "a node does not join");
+        }
+    }
     let names = channels(&server, users)?;
     let mut ledger = Ledger::new(
         names.len(),
@@ -73,6 +89,7 @@ pub(crate) fn run(options: &Options) -> Checked {
     );
     (0..LARGE_CHANNELS).for_each(|channel| ledger.channels[channel].is_large = true);
     let mut world = World::new((launcher, server), (names, LARGE_CHANNELS), ledger, seed, users)?;
+    world.cluster = redis.map(|redis| Cluster::new(redis, others));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&world.interrupted))?;
     }
@@ -126,7 +143,8 @@ fn describe(world: &World, seed: u64, fault: &Fault) -> String {
         let name = &world.names[channel].read;
         format!("in channel {channel} ({name}):\n{}", world.ledger.describe(channel))
     });
-    let log = world.server.running.log_end();
+    let logs = world.nodes().map(|node| node.running.log_end());
+    let log = logs.collect::<Vec<_>>().join("\nand another node's:\n");
     let what = &fault.what;
     format!("FAULT with seed {seed}: {what}\n{place}the server's log ends with:\n{log}\n")
 }

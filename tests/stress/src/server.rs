@@ -28,6 +28,8 @@ pub(crate) struct Launcher {
     /// `--state`.
     pub(crate) state_file: Option<PathBuf>,
     pub(crate) journal: Option<Journal>,
+    /// URL of the Redis that all nodes share.
+    pub(crate) cluster: Option<String>,
 }
 
 /// A value of `--journal-sync`.
@@ -88,6 +90,9 @@ impl Launcher {
             command.arg("--journal").arg(folder.join("journal"));
             command
                 .args(["--journal-sync", if *sync == JournalSync::Os { "os" } else { "always" }]);
+        }
+        if let Some(url) = &self.cluster {
+            command.args(["--cluster", url]);
         }
         Ok(Running::spawn(command, self.cores, fresh_folder("speak-stress")?)?)
     }

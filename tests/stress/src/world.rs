@@ -16,6 +16,7 @@ use support::text::Text;
 
 use crate::client::{Client, Owner};
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::figures::Figures;
 use crate::link::{Close, Link, Links, ReadRate, Token};
 use crate::read::{Form, Names, Read};
@@ -42,6 +43,8 @@ pub(crate) const LARGE_BYTES: u32 = 60_000;
 pub(crate) struct World {
     pub(crate) launcher: Launcher,
     pub(crate) server: Server,
+    /// Further nodes. `None` if there is one server.
+    pub(crate) cluster: Option<Cluster>,
     pub(crate) names: Vec<Names>,
     /// Number of channels, from the first on, with messages so long that an answer may not contain
     /// all.
@@ -87,6 +90,7 @@ impl World {
         Ok(Self {
             launcher,
             server,
+            cluster: None,
             ledger,
             links: Links::new()?,
             users: (0..users).map(|_| User::default()).collect(),
@@ -125,8 +129,9 @@ impl World {
     pub(crate) fn open(&mut self, owner: Owner, rate: ReadRate) -> Checked<Token> {
         self.next_sender += 1;
         self.count("clients");
-        let link = Link::connect(self.server.address, self.next_sender, rate)?;
-        let client = Client::new(owner, self.next_sender, self.clock.moment());
+        let node = self.choose_node();
+        let link = Link::connect(self.node(node).address, self.next_sender, rate)?;
+        let client = Client::new(owner, node, self.next_sender, self.clock.moment());
         Ok(self.links.insert(link, client)?)
     }
 
