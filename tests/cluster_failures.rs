@@ -223,7 +223,6 @@ fn the_documented_rules_of_an_acl_are_enough() {
         "+hget",
         "+hgetall",
         "+hlen",
-        "+hdel",
         "+del",
         "+unlink",
         "+pexpire",

@@ -2,29 +2,27 @@
 
 /// Names of the keys.
 pub struct Keys {
-    prefix: String,
     stream: Vec<u8>,
     snapshots: Vec<u8>,
     lock: Vec<u8>,
+    /// Beginning of the keys of snapshots.
+    snapshot: String,
+    /// Beginning of the keys of vouches.
+    vouch: String,
 }
 
 impl Keys {
     /// Makes the names that begin with this prefix.
     #[must_use]
     pub fn new(prefix: &str) -> Self {
-        let key = |name: &str| format!("{{{prefix}}}:{name}").into_bytes();
+        let key = |name: &str| format!("{{{prefix}}}:{name}");
         Self {
-            prefix: prefix.to_owned(),
-            stream: key("log"),
-            snapshots: key("snapshots"),
-            lock: key("lock"),
+            stream: key("log").into_bytes(),
+            snapshots: key("snapshots").into_bytes(),
+            lock: key("lock").into_bytes(),
+            snapshot: key("snapshot:"),
+            vouch: key("vouch:"),
         }
-    }
-
-    /// Key of the vouches under this run id of Redis: a hash.
-    #[must_use]
-    pub fn vouches(&self, run_id: &str) -> Vec<u8> {
-        format!("{{{}}}:vouch:{run_id}", self.prefix).into_bytes()
     }
 
     /// Key of the stream of records.
@@ -48,6 +46,12 @@ impl Keys {
     /// Key of the pieces of a snapshot: a hash, from the numbers of the pieces.
     #[must_use]
     pub fn snapshot(&self, name: u64) -> Vec<u8> {
-        format!("{{{}}}:snapshot:{name:016x}", self.prefix).into_bytes()
+        format!("{}{name:016x}", self.snapshot).into_bytes()
+    }
+
+    /// Key of the vouches under this run id of Redis: a hash.
+    #[must_use]
+    pub fn vouches(&self, run_id: &str) -> Vec<u8> {
+        format!("{}{run_id}", self.vouch).into_bytes()
     }
 }

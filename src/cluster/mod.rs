@@ -2,10 +2,14 @@
 //! [`Connection`] with the kernel.
 
 mod cluster_log;
+mod commanding;
 mod connection;
+mod driving;
 mod entry;
+mod following;
 mod handshake;
 mod keys;
+mod log_end;
 mod page_size;
 mod resp;
 mod sentinel;
@@ -18,6 +22,7 @@ mod tail;
 mod url;
 mod value;
 mod vouching;
+mod vouching_rounds;
 
 pub use cluster_log::ClusterLog;
 pub use connection::{Connection, Event, Failure, ServerInfo};

@@ -7,6 +7,7 @@
 use minicbor::{Decode, Encode};
 
 use super::entry::FIELD;
+use super::log_end::LogEnd;
 use super::stream_id::StreamId;
 use super::value::Value;
 
@@ -21,7 +22,7 @@ pub(super) struct SnapshotEntry {
     /// Random name: that of its key, and the value of the lock of its writer.
     #[n(1)]
     pub(super) name: u64,
-    /// Number of pieces.
+    /// Number of pieces. 0 for a snapshot that is missing: the log lacks the records up to `end`.
     #[n(2)]
     pub(super) pieces: u64,
     /// End of the log when the snapshot began. The records after it go on from the snapshot.
@@ -32,24 +33,15 @@ pub(super) struct SnapshotEntry {
     pub(super) bytes: u64,
 }
 
-/// A place in the log, after a record.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub(super) struct LogEnd {
-    /// Id of the entry of the record.
-    #[n(0)]
-    pub(super) id: StreamId,
-    /// Position of the record.
-    #[n(1)]
-    pub(super) position: u64,
-    /// Size of all records up to this one, in bytes.
-    #[n(2)]
-    pub(super) bytes: u64,
-}
-
 impl SnapshotEntry {
     /// Describes a snapshot without pieces.
     pub(super) fn new(name: u64, end: LogEnd) -> Self {
         Self { format: FORMAT, name, pieces: 0, end, bytes: 0 }
+    }
+
+    /// Returns whether the log lacks records, and there is no snapshot of them yet.
+    pub(super) fn is_missing(&self) -> bool {
+        self.pieces == 0
     }
 
     /// Encodes the entry as the value of its field.
@@ -75,12 +67,13 @@ impl SnapshotEntry {
 
 #[cfg(test)]
 mod tests {
+    use super::super::log_end::Seal;
     use super::*;
 
     #[test]
     fn an_entry_is_read_as_it_was_written() {
         let id = StreamId { unix_ms: 1 << 41, number: 3 };
-        let end = LogEnd { id, position: 70, bytes: 9000 };
+        let end = LogEnd { last: Seal { id, node: 5, sequence: 6 }, position: 70, bytes: 9000 };
         let entry = SnapshotEntry { pieces: 4, bytes: 70_000, ..SnapshotEntry::new(u64::MAX, end) };
         let text = |bytes: &[u8]| Value::Text(bytes.into());
         let reply = |bytes: &[u8]| {

@@ -1,7 +1,6 @@
 //! Reads the newest snapshot from Redis, piece by piece.
 
 use super::connection::Connection;
-use super::entry::Entry;
 use super::keys::Keys;
 use super::snapshot_entry::SnapshotEntry;
 use super::stream_id::StreamId;
@@ -26,8 +25,6 @@ enum Step {
     Newest,
     /// The snapshot, the id of the entry that describes it, and the number of the next piece.
     Piece(SnapshotEntry, StreamId, u64),
-    /// The last record before those that follow.
-    Record(SnapshotEntry, StreamId),
 }
 
 /// What a reply of Redis is.
@@ -36,9 +33,8 @@ pub(super) enum Read {
     Begin,
     /// A piece.
     Piece(Vec<u8>),
-    /// The snapshot is complete: the id of the entry that describes it, and the last record that it
-    /// includes.
-    End(SnapshotEntry, StreamId, Entry),
+    /// The last piece, with the snapshot and the id of the entry that describes it.
+    LastPiece(Vec<u8>, SnapshotEntry, StreamId),
     /// There is no snapshot: the log has all records. The state of the process is to be replaced
     /// if true.
     Nothing(bool),
@@ -57,7 +53,7 @@ impl SnapshotReader {
 
     /// Begins again: the connection has ended.
     pub(super) fn restart(&mut self) {
-        self.has_to_replace |= !matches!(self.step, Step::Newest);
+        self.has_to_replace |= matches!(self.step, Step::Piece(..));
         (self.step, self.is_asked) = (Step::Newest, false);
     }
 
@@ -74,10 +70,6 @@ impl SnapshotReader {
             Step::Piece(entry, _, number) => {
                 let number = number.to_string();
                 connection.send(&[b"HGET", &keys.snapshot(entry.name), number.as_bytes()]);
-            }
-            Step::Record(entry, _) => {
-                let id = entry.end.id.to_string();
-                connection.send(&[b"XRANGE", keys.stream(), id.as_bytes(), id.as_bytes()]);
             }
         }
     }
@@ -97,7 +89,10 @@ impl SnapshotReader {
                 }
                 match SnapshotEntry::parse_all(value).next() {
                     None => Read::Nothing(self.has_to_replace),
-                    Some((id, Some(entry))) if entry.pieces > 0 => {
+                    Some((_, Some(entry))) if entry.is_missing() => {
+                        self.fail("no node has written it since Redis was emptied", now_ms)
+                    }
+                    Some((id, Some(entry))) => {
                         self.step = Step::Piece(entry, id, 0);
                         Read::Begin
                     }
@@ -105,33 +100,21 @@ impl SnapshotReader {
                 }
             }
             Step::Piece(entry, id, number) => match value {
+                Value::Text(piece) if number + 1 == entry.pieces => {
+                    Read::LastPiece(piece.to_vec(), entry, id)
+                }
                 Value::Text(piece) => {
-                    let is_last = number + 1 == entry.pieces;
-                    self.step = if is_last {
-                        Step::Record(entry, id)
-                    } else {
-                        Step::Piece(entry, id, number + 1)
-                    };
+                    self.step = Step::Piece(entry, id, number + 1);
                     Read::Piece(piece.to_vec())
                 }
-                Value::Nil => self.again(now_ms),
+                Value::Nil => {
+                    self.restart();
+                    self.retry_at_ms = now_ms + RETRY_MS;
+                    Read::Again
+                }
                 _ => self.fail("Redis does not give a piece of the snapshot", now_ms),
             },
-            Step::Record(entry, id) => {
-                let Some(entries) = value.as_array() else {
-                    return self.fail("Redis does not give the end of the snapshot", now_ms);
-                };
-                let last = entries.first().and_then(Entry::parse).and_then(|(_, last)| last);
-                last.map_or_else(|| self.again(now_ms), |last| Read::End(entry, id, last))
-            }
         }
-    }
-
-    /// Begins again after a while: what was read is not there any more.
-    fn again(&mut self, now_ms: u64) -> Read {
-        self.restart();
-        self.retry_at_ms = now_ms + RETRY_MS;
-        Read::Again
     }
 
     fn fail(&mut self, reason: &'static str, now_ms: u64) -> Read {

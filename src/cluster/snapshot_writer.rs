@@ -7,9 +7,9 @@
 use super::connection::Connection;
 use super::entry::FIELD;
 use super::keys::Keys;
-use super::snapshot_entry::{LogEnd, SnapshotEntry};
+use super::log_end::LogEnd;
+use super::snapshot_entry::SnapshotEntry;
 use super::value::Value;
-use super::vouching::BASE;
 
 /// Time for which a writer that is silent has the lock, in milliseconds.
 const LOCK_MS: &[u8] = b"30000";
@@ -23,8 +23,8 @@ const RENEW_MS: u64 = 10_000;
 /// Time until the next attempt after one that has failed, in milliseconds.
 const RETRY_MS: u64 = 5_000;
 
-/// Commands of the transaction: `PERSIST`, `XADD`, `XTRIM`, `HDEL`, `UNLINK`, `DEL`.
-const TRANSACTION_COMMANDS: usize = 6;
+/// Commands of the transaction: `PERSIST`, `XADD`, `XTRIM`, `UNLINK`, `DEL`.
+const TRANSACTION_COMMANDS: usize = 5;
 
 /// Reply to a command for a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +81,6 @@ enum Step {
 pub(super) struct Sending<'s> {
     pub(super) connection: &'s mut dyn Connection,
     pub(super) keys: &'s Keys,
-    /// Key of the vouches for the log of this Redis.
-    pub(super) vouches: Vec<u8>,
     pub(super) now_ms: u64,
     /// Replies that will come, each for the snapshot with this name.
     pub(super) expected: Vec<(u64, SnapshotReply)>,
@@ -201,7 +199,7 @@ impl SnapshotWriter {
             (Newest, Step::Checking) => {
                 let newest = SnapshotEntry::parse_all(value).next();
                 let is_later = match newest {
-                    Some((_, Some(newest))) => newest.end.id < open.entry.end.id,
+                    Some((_, Some(newest))) => newest.end.last.id < open.entry.end.last.id,
                     // One of a later version of this program.
                     Some((_, None)) => false,
                     None => value.error_kind().is_none(),
@@ -249,16 +247,13 @@ impl OpenSnapshot {
     fn publish(&mut self, older: Option<SnapshotEntry>, sending: &mut Sending<'_>) {
         let (name, keys) = (self.entry.name, sending.keys);
         let entry = self.entry.encode();
-        let end = self.entry.end.id.to_string();
+        let end = self.entry.end.last.id.to_string();
         let older = older.map_or_else(|| keys.lock().to_vec(), |older| keys.snapshot(older.name));
-        let vouches = sending.vouches.clone();
         sending.send(name, &[b"MULTI"], Ignored);
         let commands: [&[&[u8]]; TRANSACTION_COMMANDS] = [
             &[b"PERSIST", &self.key],
             &[b"XADD", keys.snapshots(), b"MAXLEN", b"1", b"*", FIELD, &entry],
             &[b"XTRIM", keys.stream(), b"MINID", end.as_bytes()],
-            // Nodes that join have waited for a snapshot.
-            &[b"HDEL", &vouches, BASE],
             &[b"UNLINK", &older],
             &[b"DEL", keys.lock()],
         ];

@@ -1,6 +1,7 @@
 //! A snapshot becomes the newest one only if nothing has come in between.
 
 use super::super::connection::Event;
+use super::super::log_end::Seal;
 use super::super::stream_id::StreamId;
 use super::*;
 
@@ -35,7 +36,11 @@ struct World {
 
 const NAME: u64 = 0xabc;
 
-const END: LogEnd = LogEnd { id: StreamId { unix_ms: 70, number: 1 }, position: 9, bytes: 100 };
+const END: LogEnd = LogEnd { last: seal(1), position: 9, bytes: 100 };
+
+const fn seal(number: u64) -> Seal {
+    Seal { id: StreamId { unix_ms: 70, number }, node: 3, sequence: 4 }
+}
 
 impl World {
     /// Begins a snapshot.
@@ -56,7 +61,6 @@ impl World {
         let mut sending = Sending {
             connection: &mut self.connection,
             keys: &self.keys,
-            vouches: b"vouches".to_vec(),
             now_ms: self.now_ms,
             expected: Vec::new(),
         };
@@ -137,9 +141,7 @@ fn a_transaction_makes_a_snapshot_the_newest_one_and_trims_the_log() {
         let commands = world.take();
         assert_eq!(commands[..2], ["MULTI", "PERSIST {s}:snapshot:0000000000000abc"]);
         assert!(commands[2].starts_with("XADD {s}:snapshots MAXLEN 1 * r "));
-        let trim = "XTRIM {s}:log MINID 70-1";
-        let expected = [trim, "HDEL vouches base", older, "DEL {s}:lock", "EXEC"];
-        assert_eq!(commands[3..], expected);
+        assert_eq!(commands[3..], ["XTRIM {s}:log MINID 70-1", older, "DEL {s}:lock", "EXEC"]);
         let queued = [&[text("OK")][..], &vec![text("QUEUED"); TRANSACTION_COMMANDS]].concat();
         assert_eq!(world.reply(&queued), None);
         let entry = world.reply(&[Value::Array(Vec::new())]).unwrap();
@@ -157,7 +159,7 @@ fn a_writer_without_the_lock_writes_nothing() {
 
 #[test]
 fn a_snapshot_that_may_not_become_the_newest_one_is_given_up() {
-    let later = LogEnd { id: StreamId { unix_ms: 70, number: 2 }, ..END };
+    let later = LogEnd { last: seal(2), ..END };
     let none = Value::Array(Vec::new());
     for replies in [
         [text("7"), Value::Int(1), none.clone()],

@@ -2,11 +2,12 @@
 
 use minicbor::{Decode, Encode};
 
-use super::snapshot_entry::{LogEnd, SnapshotEntry};
+use super::log_end::LogEnd;
+use super::snapshot_entry::SnapshotEntry;
 use super::stream_id::StreamId;
 
 /// Place of a process in its cluster and in the log.
-#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ClusterLogState {
     /// Number of the process.
     #[n(0)]
@@ -22,20 +23,9 @@ pub struct ClusterLogState {
     pub(super) newest: Option<SnapshotEntry>,
     #[n(4)]
     pub(super) newest_id: StreamId,
-    /// The last of those records, unless there are none.
+    /// Run id of the Redis whose log it is. `None` while it is unknown whether it is the same log.
     #[n(5)]
-    pub(super) last: Option<LastRecord>,
-}
-
-/// The last record of the log. It holds secrets, so it has no `Debug`.
-#[derive(Clone, PartialEq, Eq, Encode, Decode)]
-pub(super) struct LastRecord {
-    #[n(0)]
-    pub(super) node: u64,
-    #[n(1)]
-    pub(super) sequence: u64,
-    #[cbor(n(2), with = "minicbor::bytes")]
-    pub(super) commands: Vec<u8>,
+    pub(super) run_id: Option<Box<str>>,
 }
 
 impl ClusterLogState {

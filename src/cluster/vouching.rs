@@ -15,8 +15,9 @@
 
 use std::collections::BTreeMap;
 
+use super::log_end::Seal;
 use super::stream_id::StreamId;
-use super::tail::{Seal, Tail};
+use super::tail::Tail;
 use super::value::Value;
 
 /// Interval of the vouches, in milliseconds.
@@ -31,10 +32,6 @@ const FRESH_MS: u64 = 1_000;
 
 /// Field of the hash with the decision.
 pub(super) const DONE: &[u8] = b"done";
-
-/// Field of the hash with the id of the first record, if the log does not begin with the first one
-/// of all.
-pub(super) const BASE: &[u8] = b"base";
 
 /// Whether the log in Redis is the one that was read.
 pub(super) struct Vouching {
@@ -58,15 +55,16 @@ struct Round {
 }
 
 /// What Redis holds.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct View {
     /// Vouches: node, number of the vouch, last record.
     pub(super) vouches: Vec<(u64, u64, StreamId)>,
     pub(super) done: Option<StreamId>,
-    pub(super) base: Option<StreamId>,
     /// Last record of the log.
     pub(super) end: Option<Seal>,
-    /// The log has the last record that this node has read.
+    /// Last record before those that are not in the newest snapshot.
+    pub(super) snapshot_end: Option<Seal>,
+    /// The log, or the snapshot, has the last record that this node has read.
     pub(super) has_own: bool,
 }
 
@@ -96,9 +94,9 @@ pub(super) enum Verdict {
 /// A decision, which makes the log whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Decision {
-    /// Append the records from this id on again, if there are any.
-    pub(super) since: Option<StreamId>,
-    /// Records before those are lost to Redis: nodes that join need a snapshot.
+    /// Append the records after this id again.
+    pub(super) after: Option<StreamId>,
+    /// The records before those are lost to Redis: it needs a snapshot.
     pub(super) is_cut: bool,
     /// Then append a record with a new epoch.
     pub(super) resets: bool,
@@ -109,9 +107,20 @@ impl Vouching {
         Self { trusted: None, last_trusted: None, round: None, count: 0 }
     }
 
+    /// Continues for a predecessor, which trusted the log under this run id.
+    pub(super) fn resume(&mut self, run_id: Option<Box<str>>) {
+        self.last_trusted.clone_from(&run_id);
+        self.trusted = run_id;
+    }
+
+    /// Returns the run id of the Redis whose log is trusted.
+    pub(super) fn trusted(&self) -> Option<&str> {
+        self.trusted.as_deref().filter(|_| self.round.is_none())
+    }
+
     /// Returns whether the log at the server with this run id is the one that was read.
     pub(super) fn trusts(&self, run_id: &str) -> bool {
-        self.round.is_none() && self.trusted.as_deref() == Some(run_id)
+        self.trusted() == Some(run_id)
     }
 
     /// Returns whether a round goes on.
@@ -200,17 +209,16 @@ impl Vouching {
 
 impl Round {
     fn judge(&self, now_ms: u64, view: &View, own: &Own<'_>) -> Verdict {
-        let end_id = view.end.map_or_else(StreamId::default, |end| end.id);
         let last = own.tail.last();
         let is_member = own.members.contains(&own.node) && last.is_some();
         // A decision about a stream that was lost since is none.
-        if view.done.is_some_and(|done| done <= end_id) {
+        if view.done.is_some_and(|done| done <= view.end.unwrap_or_default().id) {
             return match last {
-                None if view.base.is_some() => Verdict::Wait,
                 Some(_) if !view.has_own => Verdict::Contradicted { is_member },
                 _ => Verdict::Trust,
             };
         }
+        let end = view.end.or(view.snapshot_end);
         let is_late = now_ms >= self.began_ms + UNANIMITY_MS;
         let is_fresh = |node: u64| {
             let seen = || self.seen.get(&node).and_then(|(_, at)| *at);
@@ -222,8 +230,8 @@ impl Round {
             if fresh().any(|(node, ..)| *node != own.node) || !is_late {
                 return Verdict::Wait;
             }
-            let resets = view.end.is_some();
-            return Verdict::Decide(Decision { since: None, is_cut: false, resets });
+            let resets = end.is_some();
+            return Verdict::Decide(Decision { after: None, is_cut: false, resets });
         };
         let is_behind = |(node, _, id): &(u64, u64, StreamId)| {
             *id < last.id || (*id == last.id && *node >= own.node)
@@ -236,27 +244,29 @@ impl Round {
         if !is_unanimous && !is_late {
             return Verdict::Wait;
         }
-        if end_id >= last.id {
-            if !view.has_own {
-                return Verdict::Contradicted { is_member };
+        match end {
+            Some(end) if end.id >= last.id => {
+                if !view.has_own {
+                    return Verdict::Contradicted { is_member };
+                }
+                // There has to be a stream, for records to be added.
+                let resets = !is_unanimous || view.end.is_none();
+                Verdict::Decide(Decision { after: None, is_cut: false, resets })
             }
-            let resets = !is_unanimous;
-            return Verdict::Decide(Decision { since: None, is_cut: false, resets });
-        }
-        match view.end {
-            Some(end) if own.tail.has(end) => {
-                let since = Some(StreamId { number: end.id.number + 1, ..end.id });
-                Verdict::Decide(Decision { since, is_cut: false, resets: !is_unanimous })
+            Some(end) if own.tail.has_after(end) => {
+                let resets = !is_unanimous;
+                Verdict::Decide(Decision { after: Some(end.id), is_cut: false, resets })
             }
             // The log of other nodes, or one that has lost more than this node has kept.
             Some(_) => Verdict::Contradicted { is_member },
             None => {
-                let first = own.tail.first().map_or_else(StreamId::default, |first| first.id);
-                let oldest = fresh().map(|(.., id)| *id).min().unwrap_or(last.id);
-                // A node that has read less than is appended again is contradicted.
-                let resets = !is_unanimous || (oldest < first && !own.tail.is_whole());
+                let base = own.tail.base().last.id;
                 let is_cut = !own.tail.is_whole();
-                Verdict::Decide(Decision { since: Some(first), is_cut, resets })
+                let oldest = fresh().map(|(.., id)| *id).min().unwrap_or(last.id);
+                // A node that has read less than is lost to Redis loads the state again.
+                let is_contradicted = is_cut && (oldest < base || own.tail.is_empty());
+                let resets = !is_unanimous || is_contradicted;
+                Verdict::Decide(Decision { after: Some(base), is_cut, resets })
             }
         }
     }
@@ -271,7 +281,6 @@ impl View {
             let (Some(name), Some(value)) = (name.as_text(), value.as_text()) else { continue };
             match name {
                 DONE => view.done = StreamId::parse(value),
-                BASE => view.base = StreamId::parse(value),
                 node => view.vouches.extend(parse_vouch(node, value)),
             }
         }
@@ -292,6 +301,7 @@ fn parse_vouch(node: &[u8], value: &[u8]) -> Option<(u64, u64, StreamId)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::log_end::LogEnd;
     use super::*;
 
     /// Nodes of the shared state.
@@ -305,10 +315,12 @@ mod tests {
         Seal { id: id(ms), node: 1, sequence: ms }
     }
 
-    /// A log of records with the ids 1 to `last`, of which those from `first` on are kept.
-    fn tail(first: u64, last: u64) -> Tail {
-        let mut tail = Tail::after(first - 1);
-        (first..=last).for_each(|ms| tail.push(seal(ms), b""));
+    /// A log of records with the ids 1 to `newest`, of which those from `first` on are kept.
+    fn tail(first: u64, newest: u64) -> Tail {
+        let before = first - 1;
+        let last = if before > 0 { seal(before) } else { Seal::default() };
+        let mut tail = Tail::after(LogEnd { last, position: before, bytes: 0 });
+        (first..=newest).for_each(|ms| tail.push(seal(ms), b""));
         tail
     }
 
@@ -329,21 +341,19 @@ mod tests {
         }
 
         /// Judges what Redis holds, with the next vouch of each of these nodes.
-        #[expect(clippy::needless_pass_by_value, reason = "a test reads better so")]
-        fn judge(&mut self, now_ms: u64, view: View, vouches: &[(u64, u64)]) -> Verdict {
+        fn judge(&mut self, now_ms: u64, mut view: View, vouches: &[(u64, u64)]) -> Verdict {
             self.count += 1;
             let vouch = |(node, last): &(u64, u64)| (*node, self.count, id(*last));
-            let vouches = vouches.iter().map(vouch).collect();
+            view.vouches = vouches.iter().map(vouch).collect();
             self.vouching.vouch();
             let Self { vouching, number, members, tail, .. } = self;
             let own = Own { node: *number, members, tail };
-            vouching.judge(now_ms, &View { vouches, ..view }, &own)
+            vouching.judge(now_ms, &view, &own)
         }
 
         /// Judges it when all of these nodes have vouched twice, so that they live.
         fn judge_all(&mut self, now_ms: u64, view: View, vouches: &[(u64, u64)]) -> Verdict {
-            let View { done, base, end, has_own, .. } = view;
-            self.judge(now_ms, View { done, base, end, has_own, vouches: Vec::new() }, vouches);
+            self.judge(now_ms, view.clone(), vouches);
             self.judge(now_ms, view, vouches)
         }
     }
@@ -353,22 +363,21 @@ mod tests {
         View { end, has_own: ms >= own_last, ..View::default() }
     }
 
-    fn decision(since: Option<StreamId>, is_cut: bool, resets: bool) -> Verdict {
-        Verdict::Decide(Decision { since, is_cut, resets })
+    fn decision(after: Option<StreamId>, is_cut: bool, resets: bool) -> Verdict {
+        Verdict::Decide(Decision { after, is_cut, resets })
     }
 
     #[test]
     fn if_all_vouch_the_furthest_one_appends_what_is_missing() {
         let vouches = [(1, 5), (2, 7), (3, 6)];
-        let after = |ms| Some(StreamId { unix_ms: ms, number: 1 });
         let mut furthest = Node::new(2, tail(1, 7));
         assert_eq!(
             furthest.judge_all(0, log_up_to(4, 7), &vouches),
-            decision(after(4), false, false)
+            decision(Some(id(4)), false, false)
         );
         assert_eq!(
             furthest.judge(100, log_up_to(0, 7), &vouches),
-            decision(Some(id(1)), false, false)
+            decision(Some(id(0)), false, false)
         );
         // Nothing is missing.
         assert_eq!(furthest.judge(200, log_up_to(7, 7), &vouches), decision(None, false, false));
@@ -417,6 +426,11 @@ mod tests {
         assert_eq!(node.judge(0, done(7, 6), &[]), Verdict::Trust);
         assert!(node.vouching.trusts("r") && !node.vouching.trusts("s"));
         assert!(!node.vouching.on_connected("r", 0));
+        // The one of a later process goes on without a round.
+        let mut later = Vouching::new();
+        later.resume(node.vouching.trusted().map(Into::into));
+        assert_eq!(later.last_trusted(), Some("r"));
+        assert!(!later.on_connected("r", 0) && later.on_connected("s", 0));
         // The log went on without this node.
         let mut node = Node::new(1, tail(1, 6));
         let other = View { has_own: false, ..done(9, 6) };
@@ -440,28 +454,40 @@ mod tests {
 
     #[test]
     fn records_that_are_no_longer_kept_leave_the_log_without_its_beginning() {
-        let vouches = [(1, 7), (2, 7), (3, 5)];
+        let vouches = [(1, 7), (2, 7), (3, 3)];
         let mut node = Node::new(1, tail(4, 7));
         assert_eq!(
             node.judge_all(0, log_up_to(0, 7), &vouches),
-            decision(Some(id(4)), true, false)
+            decision(Some(id(3)), true, false)
         );
         // One node needs more than what is kept.
         let vouches = [(1, 7), (2, 7), (3, 2)];
-        assert_eq!(node.judge_all(0, log_up_to(0, 7), &vouches), decision(Some(id(4)), true, true));
-        // A node that knows nothing cannot begin with such a log.
-        let mut fresh = Node::new(9, Tail::after(0));
-        let view = || View { done: Some(id(7)), base: Some(id(4)), ..log_up_to(7, 0) };
-        assert_eq!(fresh.judge(0, view(), &[]), Verdict::Wait);
-        assert_eq!(fresh.judge(0, View { base: None, ..view() }, &[]), Verdict::Trust);
+        assert_eq!(node.judge_all(0, log_up_to(0, 7), &vouches), decision(Some(id(3)), true, true));
+        // The one that reads a record as it was before the first one that is left goes on.
+        let mut behind = Node::new(3, tail(1, 3));
+        let view = View { done: Some(id(7)), has_own: true, ..log_up_to(7, 3) };
+        assert_eq!(behind.judge(0, view, &[]), Verdict::Trust);
+    }
+
+    #[test]
+    fn a_node_that_has_kept_no_record_has_its_state() {
+        let vouches = [(1, 7), (2, 7), (3, 7)];
+        let mut node = Node::new(1, tail(8, 7));
+        assert_eq!(node.judge_all(0, log_up_to(7, 7), &vouches), decision(None, false, false));
+        // A record is needed, so that there is a stream.
+        assert_eq!(node.judge(100, log_up_to(0, 8), &vouches), decision(Some(id(7)), true, true));
+        let view = View { snapshot_end: Some(seal(7)), has_own: true, ..log_up_to(0, 8) };
+        assert_eq!(node.judge(200, view, &vouches), decision(None, false, true));
     }
 
     #[test]
     fn a_node_without_a_state_begins_only_if_there_is_no_other_one() {
-        let fresh = || Node { members: Vec::new(), ..Node::new(9, Tail::after(0)) };
+        let fresh = || Node { members: Vec::new(), ..Node::new(9, Tail::after(LogEnd::default())) };
         assert_eq!(fresh().judge(UNANIMITY_MS - 1, log_up_to(0, 0), &[]), Verdict::Wait);
         let begin = decision(None, false, false);
         assert_eq!(fresh().judge(UNANIMITY_MS, log_up_to(0, 0), &[]), begin);
+        let decided = View { done: Some(StreamId::default()), ..log_up_to(0, 0) };
+        assert_eq!(fresh().judge(UNANIMITY_MS, decided, &[]), Verdict::Trust);
         // It is unknown what the nodes had read that wrote this log.
         let reset = decision(None, false, true);
         assert_eq!(fresh().judge(UNANIMITY_MS, log_up_to(7, 0), &[]), reset);
@@ -485,11 +511,9 @@ mod tests {
     fn vouches_are_read_as_they_were_written() {
         let text = |text: &str| Value::Text(text.as_bytes().into());
         let vouch = format_vouch(12, StreamId { unix_ms: 5, number: 6 });
-        let fields =
-            ["77", &vouch, "done", "8-1", "base", "3-0", "x", "y", "78", "1", "79", "a 5-6"];
+        let fields = ["77", &vouch, "done", "8-1", "x", "y", "78", "1", "79", "a 5-6"];
         let view = View::of_hash(&Value::Array(fields.map(text).to_vec()));
         assert_eq!(view.vouches, [(77, 12, StreamId { unix_ms: 5, number: 6 })]);
         assert_eq!(view.done, Some(StreamId { unix_ms: 8, number: 1 }));
-        assert_eq!(view.base, Some(id(3)));
     }
 }

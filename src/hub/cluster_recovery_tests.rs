@@ -148,7 +148,8 @@ impl World {
                 16..=17 => Command::Hold { session, polls: vec![channel] },
                 18..=20 => {
                     let decided_ms = self.unix_ms - 600 * random.below(2);
-                    Command::Release { session, decided_ms, closed_position: None }
+                    let closed_position = (random.below(2) == 0).then(|| random.below(100));
+                    Command::Release { session, decided_ms, closed_position }
                 }
                 21 => Command::Bury { node: 1 + random.below(5), sequence },
                 22 => Command::Part { heir: Some(1 + random.below(5)) },

@@ -1,0 +1,180 @@
+//! Rounds of vouches: asks whether the log in Redis is the one that was read, and makes it whole.
+
+use super::cluster_log::{ClusterLog, Expected};
+use super::entry::{self, Entry, NO_NODE};
+use super::log_end::{LogEnd, Seal};
+use super::snapshot_entry::SnapshotEntry;
+use super::stream_id::StreamId;
+use super::value::{ErrorKind, Value};
+use super::vouching::{self, Decision, Own, Verdict, View};
+use crate::log::Log;
+
+impl ClusterLog {
+    /// Notes that the log lacks records, under the run id that it had before.
+    pub(super) fn suspect(&mut self) {
+        log::warn!("cluster: Redis has lost the log");
+        self.vouching.suspect(&self.commands_run_id, self.now_ms);
+        self.begin_round();
+    }
+
+    pub(super) fn begin_round(&mut self) {
+        if self.read_id != StreamId::default() {
+            log::warn!("cluster: another Redis than before, or an emptied one: asking all nodes");
+        }
+        self.members = None;
+        self.abandon_snapshot();
+        self.forget_replies();
+    }
+
+    /// Vouches for the log if it is time, and asks what the other nodes say.
+    pub(super) fn vouch(&mut self) {
+        let Some(members) = &self.members else { return };
+        if !self.vouching.is_due(self.now_ms) {
+            return;
+        }
+        let last = self.tail.last();
+        let vouch = last.filter(|_| members.contains(&self.node));
+        let count = self.vouching.vouch();
+        let (key, stream) = (self.keys.vouches(&self.commands_run_id), self.keys.stream().to_vec());
+        let snapshots = self.keys.snapshots().to_vec();
+        let last_id = last.unwrap_or_default().id.to_string();
+        self.step(&[b"MULTI"]);
+        if let Some(last) = vouch {
+            let (node, vouch) = (self.node.to_string(), vouching::format_vouch(count, last.id));
+            self.step(&[b"HSET", &key, node.as_bytes(), vouch.as_bytes()]);
+        }
+        self.step(&[b"HGETALL", &key]);
+        self.step(&[b"XREVRANGE", &stream, b"+", b"-", b"COUNT", b"1"]);
+        self.step(&[b"XRANGE", &stream, last_id.as_bytes(), last_id.as_bytes()]);
+        self.step(&[b"XREVRANGE", &snapshots, b"+", b"-", b"COUNT", b"1"]);
+        self.commands.send(&[b"EXEC"]);
+        self.expected.push_back(Expected::View);
+    }
+
+    /// Sends a command of a transaction.
+    fn step(&mut self, args: &[&[u8]]) {
+        self.commands.send(args);
+        self.expected.push_back(Expected::Step);
+    }
+
+    /// Notes the reply to a command of a transaction. Returns whether it is no error.
+    pub(super) fn on_step(&mut self, value: &Value) -> bool {
+        let Some(kind) = value.error_kind() else { return true };
+        // A transaction without all of its steps is refused: the reason came before.
+        if kind != ErrorKind::Other {
+            self.report_refusal(kind);
+        }
+        if kind.is_of_the_server() {
+            self.reset_connections();
+        }
+        false
+    }
+
+    /// Judges what Redis holds.
+    pub(super) fn on_view(&mut self, value: &Value) {
+        let Some([.., hash, end, own, snapshots]) = value.as_array() else {
+            self.on_step(value);
+            return self.vouching.wait(self.now_ms);
+        };
+        for reply in [hash, end, own, snapshots] {
+            if !self.on_step(reply) {
+                return self.vouching.wait(self.now_ms);
+            }
+        }
+        let seal = |value: &Value| {
+            let (id, entry) = Entry::parse(value.as_array()?.first()?)?;
+            // An entry of another program has no node.
+            let (node, sequence) = entry.map_or((NO_NODE, 0), |it| (it.node, it.sequence));
+            Some(Seal { id, node, sequence })
+        };
+        let newest = SnapshotEntry::parse_all(snapshots).next().and_then(|(_, entry)| entry);
+        let snapshot_end = newest.map(|entry| entry.end.last);
+        let last = self.tail.last();
+        let has_own = last.is_some() && [seal(own), snapshot_end].contains(&last);
+        let view = View { end: seal(end), snapshot_end, has_own, ..View::of_hash(hash) };
+        let members = self.members.as_deref().unwrap_or_default();
+        let own = Own { node: self.node, members, tail: &self.tail };
+        match self.vouching.judge(self.now_ms, &view, &own) {
+            Verdict::Wait => {}
+            Verdict::Trust => self.on_trusted(snapshots),
+            Verdict::Contradicted { is_member } => {
+                log::error!("cluster: the log in Redis is not the one that this node has read");
+                if is_member {
+                    self.append_renumbering(0);
+                }
+                self.reload();
+            }
+            Verdict::Decide(decision) => self.decide(decision, &view),
+        }
+    }
+
+    /// Goes on with the log, whose newest snapshot is in this reply.
+    fn on_trusted(&mut self, snapshots: &Value) {
+        self.refusal = None;
+        if self.reader.is_some() {
+            return;
+        }
+        log::warn!("cluster: the log goes on");
+        self.may_lack_records = true;
+        // What was the newest one before may be lost.
+        (self.newest, self.newest_id) = Default::default();
+        self.on_snapshots(snapshots);
+    }
+
+    /// Makes the log whole. The next vouch finds out whether it is.
+    fn decide(&mut self, decision: Decision, view: &View) {
+        let Decision { after, is_cut, resets } = decision;
+        log::warn!(
+            "cluster: {}",
+            match (after.is_some(), resets) {
+                (_, true) => "records may be lost; message ids begin a new epoch",
+                (true, false) => "all nodes agree; appending the records that Redis has lost",
+                (false, false) => "Redis has all records",
+            }
+        );
+        let (key, stream) = (self.keys.vouches(&self.commands_run_id), self.keys.stream().to_vec());
+        let last_id = self.tail.last().unwrap_or_default().id;
+        let end_id = view.end.unwrap_or_default().id;
+        let done = end_id.max(last_id).to_string();
+        self.step(&[b"MULTI"]);
+        if let Some(after) = after {
+            for (id, value) in self.tail.after_id(after) {
+                let id = id.to_string();
+                self.commands.send(&[b"XADD", &stream, id.as_bytes(), entry::FIELD, &value]);
+                self.expected.push_back(Expected::Step);
+            }
+        }
+        if is_cut {
+            self.announce_snapshot(self.tail.base());
+        }
+        self.step(&[b"DEL", &key]);
+        if let Some(run_id) = self.vouching.last_trusted() {
+            let key = self.keys.vouches(run_id);
+            self.step(&[b"DEL", &key]);
+        }
+        self.step(&[b"HSET", &key, vouching::DONE, done.as_bytes()]);
+        if resets {
+            // If the log has records that this node has not read, their number is unknown.
+            let is_known = end_id <= last_id && self.read.position > 0;
+            self.append_renumbering(if is_known { self.read.position + 1 } else { 0 });
+        }
+        self.step(&[b"EXEC"]);
+    }
+
+    /// Says that the log lacks the records up to a place: processes without a state wait for a
+    /// snapshot, which is due at once.
+    fn announce_snapshot(&mut self, end: LogEnd) {
+        // The next snapshot removes the pieces of this one, if they are still there.
+        let name = self.newest.map_or(0, |newest| newest.name);
+        let value = SnapshotEntry::new(name, end).encode();
+        let snapshots = self.keys.snapshots().to_vec();
+        self.step(&[b"XADD", &snapshots, b"MAXLEN", b"1", b"*", entry::FIELD, &value]);
+    }
+
+    /// Appends a record that begins a numbering of ids.
+    fn append_renumbering(&mut self, position: u64) {
+        let value = entry::encode(NO_NODE, position, &self.renumbering);
+        let stream = self.keys.stream().to_vec();
+        self.step(&[b"XADD", &stream, b"*", entry::FIELD, &value]);
+    }
+}
