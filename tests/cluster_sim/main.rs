@@ -48,7 +48,7 @@ const RULES: [&str; 12] = [
 ];
 
 static SIMULATION: Simulation =
-    Simulation { test: "cluster_sim", seeds: 300, seeds_to_reach_all: 100, rules: &RULES, run };
+    Simulation { test: "cluster_sim", seeds: 120, seeds_to_reach_all: 100, rules: &RULES, run };
 
 fn run(seed: u64, notes: Trace) -> Record {
     let mut world = World::new(Random::new(seed), Record::new(notes));
