@@ -30,10 +30,7 @@ impl ClusterLog {
                     self.follower_run_id = info.run_id;
                 }
                 ConnectionEvent::Reply(value) => self.on_followed(&value),
-                ConnectionEvent::Disconnected(failure) => {
-                    log::debug!("cluster: the connection for records ended: {failure}");
-                    self.on_follower_down();
-                }
+                ConnectionEvent::Disconnected(_) => self.on_follower_down(),
             }
         }
     }
