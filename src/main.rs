@@ -4,6 +4,8 @@
 
 mod activation_fds;
 mod allocator;
+#[cfg(all(target_env = "musl", not(debug_assertions)))]
+mod unwinder;
 
 use std::io::Write;
 use std::process::ExitCode;
