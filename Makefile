@@ -29,6 +29,8 @@ AUDIT ?=
 # This machine's processor, or x86_64-, aarch64- or i686-unknown-linux-musl.
 MUSL ?= $(shell uname -m)-unknown-linux-musl
 STATIC := target/$(MUSL)/release/speak
+# 1: `make musl` makes the program without the parts that few need, as speak-small.
+SMALL ?=
 SEEDS ?= 10000
 TARGET ?= session
 SECONDS ?= 60
@@ -52,9 +54,9 @@ export RUST_TEST_THREADS ?= 4
 LOGS := $(CURDIR)/target/logs
 test: export SPEAK_TEST_LOGS := $(LOGS)
 
-.PHONY: help run test deps lint check-style audit musl musl-test processors dist sim fuzz fuzz-keep
-.PHONY: fuzz-tools overload stress bench bench-full wrk bench-check bench-musl bench-journal
-.PHONY: bench-tools bench-build journal-test cluster-test fmt clean
+.PHONY: help run test deps lint check-style audit musl musl-both musl-test processors dist sim fuzz
+.PHONY: fuzz-keep fuzz-tools overload stress bench bench-full wrk bench-check bench-musl
+.PHONY: bench-journal bench-tools bench-build journal-test cluster-test fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -82,6 +84,7 @@ deps: ## install what the tests need: Debian packages (with sudo), npm and Pytho
 lint: check-style ## formatting, clippy, documentation and style, without a warning
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --no-default-features -- -D warnings
 	for package in bench tests/support tests/stress tests/fuzz; do \
 	    cargo fmt --check --manifest-path $$package/Cargo.toml || exit; done
 	cargo clippy $(SUPPORT) --all-targets -- -D warnings
@@ -97,12 +100,18 @@ audit: ## licences, sources, build scripts and known faults of the dependencies
 	@.ci/deps $(AUDIT_TOOLS)
 	.ci/audit $(AUDIT)
 
-musl: ## static program, in target/*-linux-musl/release: MUSL=aarch64-unknown-linux-musl
-	dist/musl.sh $(MUSL)
+musl: ## static program, in target/*-linux-musl/release: SMALL=1, MUSL=aarch64-unknown-linux-musl
+	dist/musl.sh $(MUSL) $(if $(SMALL),small,full)
 
-musl-test: musl ## checks of the static program: size, memory, container; black-box tests
-	dist/check.sh $(STATIC)
+musl-both:
+	dist/musl.sh $(MUSL) small
+	dist/musl.sh $(MUSL) full
+
+musl-test: musl-both ## checks of the static programs: size, memory, container; black-box tests
+	dist/check.sh $(STATIC)-small small
+	dist/check.sh $(STATIC) full
 	dist/container-check.sh $(STATIC)
+	SPEAK_BIN=$(CURDIR)/$(STATIC)-small cargo test --locked --test conversation
 	SPEAK_BIN=$(CURDIR)/$(STATIC) cargo test --locked $(patsubst tests/%.rs,--test %,$(BLACK_BOX))
 
 journal-test: ## black-box tests again, with a journal in each server
@@ -114,7 +123,7 @@ cluster-test: ## black-box tests again, each client at a random one of three nod
 processors: ## builds for i686, aarch64 and riscv64, each tested with a conversation
 	dist/processors.sh
 
-dist: musl ## the static program as .tar.gz and .deb in target/dist, reproducible
+dist: musl-both ## the static programs as .tar.gz and .deb in target/dist, reproducible
 	dist/pack.sh $(MUSL)
 
 sim: ## simulations of hub, network and cluster: SEEDS=10000, or SPEAK_SIM_SEED=7 to replay one seed

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Builds Speak as one static program: dist/musl.sh [TARGET]
+# Builds Speak as one static program: dist/musl.sh [TARGET [full|small]]
 #
+# The small build is without the optional features of Cargo.toml. Its program is called speak-small.
 # TARGET is x86_64-unknown-linux-musl, aarch64-unknown-linux-musl or i686-unknown-linux-musl;
 # default: this machine's processor. Rust's library for it, including musl, comes from rustup: no
 # other compiler or C library is needed. The program contains no path of this machine: the same
@@ -8,6 +9,11 @@
 set -eu
 cd "$(dirname "$0")/.."
 TARGET=${1:-$(uname -m)-unknown-linux-musl}
+case ${2:-full} in
+full) FEATURES='' ;;
+small) FEATURES=--no-default-features ;;
+*) echo "$0: no build is called $2" >&2 && exit 2 ;;
+esac
 . dist/library.sh
 
 # Options of the linker: through the C compiler, or for Rust's own linker.
@@ -24,6 +30,13 @@ FLAGS="$FLAGS --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 # are a tenth of the cost of a call.
 FLAGS="$FLAGS -C llvm-args=-inline-threshold=105"
 if has_library; then FLAGS="$FLAGS -C link-arg=$PACK -C link-arg=$SCRIPT"; fi
-# shellcheck disable=SC2086 # options of the fallback, if any
-RUSTFLAGS="$FLAGS ${RUSTFLAGS-}" cargo build --release --locked --target "$TARGET" $LIBRARY_OPTIONS
-ls -l "${CARGO_TARGET_DIR:-target}/$TARGET/release/speak"
+# shellcheck disable=SC2086 # options, if any
+RUSTFLAGS="$FLAGS ${RUSTFLAGS-}" \
+    cargo build --release --locked --target "$TARGET" $FEATURES $LIBRARY_OPTIONS
+PROGRAM=${CARGO_TARGET_DIR:-target}/$TARGET/release/speak
+if [ -n "$FEATURES" ]; then
+    # In one folder, the builds share their crates. Cargo calls both programs the same.
+    mv "$PROGRAM" "$PROGRAM-small"
+    PROGRAM=$PROGRAM-small
+fi
+ls -l "$PROGRAM"

@@ -20,7 +20,9 @@
 
 pub mod api;
 pub mod cli;
+#[cfg(feature = "cluster")]
 pub mod cluster;
+mod clustered;
 pub mod http;
 pub mod hub;
 pub mod journal;

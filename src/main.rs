@@ -56,8 +56,7 @@ fn start(options: &Options, activated: Vec<ActivatedSocket>) -> Result<Server, S
     server.start_serving()?;
     // Last, since a start that fails has one line.
     let names = std::env::vars_os().map(|(name, _)| name);
-    let known =
-        [cli::SERVER_ENV, server::UPGRADE_ENV, server::PASSWORD_ENV, server::PASSWORD_FILE_ENV];
+    let known = [&[cli::SERVER_ENV, server::UPGRADE_ENV], &server::CLUSTER_VARIABLES[..]].concat();
     for line in options::unknown_variables(names, &known) {
         log::warn!("{line}");
     }

@@ -6,7 +6,6 @@ use super::checkpoint::{
     push,
 };
 use super::hub::Hub;
-use super::nodes::Nodes;
 use super::session::Session;
 use super::snapshot::{SnapshotEntry, by_introduction};
 use super::time::Now;
@@ -35,10 +34,10 @@ impl Hub {
                 watermark_hash_key: id_watermarks.key(),
                 last_session: self.sessions.last_number(),
                 id_watermarks: id_watermarks.iter().collect(),
-                nodes: self.nodes.as_ref().map(Nodes::save),
+                nodes: self.nodes.as_ref().map(|nodes| nodes.save()),
             }),
         );
-        let ahead_ms = self.nodes.as_ref().map_or(0, Nodes::log_time_ahead_ms);
+        let ahead_ms = self.nodes.as_ref().map_or(0, |nodes| nodes.log_time_ahead_ms());
         self.checkpoint = Some(Checkpoint { rescued, next: NextPart::Session(0), ahead_ms });
     }
 

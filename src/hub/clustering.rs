@@ -12,6 +12,7 @@ use super::nodes::{Nodes, RELEASE_MAX_MS};
 use super::session::Credentials;
 use super::time::{Millis, Now, whole_ms};
 use super::timers::Timers;
+use crate::clustered::Clustered;
 
 /// State of a session at this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ impl Hub {
     pub fn begin_clustering(&mut self, now: Now, node: u64) {
         self.begin_logging();
         self.timers = Timers::new(now.mono);
-        self.nodes = Some(Nodes::new(node));
+        self.nodes = Clustered::new(Nodes::new(node));
     }
 
     /// Returns whether other processes share the log.
@@ -45,25 +46,25 @@ impl Hub {
     /// Returns whether the hub may serve calls: there is no cluster, or this process is in it.
     #[must_use]
     pub fn is_joined(&self) -> bool {
-        self.nodes.as_ref().is_none_or(Nodes::is_joined)
+        self.nodes.as_ref().is_none_or(|nodes| nodes.is_joined())
     }
 
     /// Returns whether other nodes took this process for dead, so that it has to join again.
     #[must_use]
     pub fn was_buried(&self) -> bool {
-        self.nodes.as_ref().is_some_and(Nodes::was_buried)
+        self.nodes.as_ref().is_some_and(|nodes| nodes.was_buried())
     }
 
     /// Returns the number of nodes; 0 without a cluster.
     #[must_use]
     pub fn node_count(&self) -> usize {
-        self.nodes.as_ref().map_or(0, Nodes::len)
+        self.nodes.as_ref().map_or(0, |nodes| nodes.len())
     }
 
     /// Returns the numbers of the nodes.
     #[must_use]
     pub fn node_numbers(&self) -> Vec<u64> {
-        self.nodes.as_ref().map_or_else(Vec::new, Nodes::numbers)
+        self.nodes.as_ref().map_or_else(Vec::new, |nodes| nodes.numbers())
     }
 
     /// Returns whether another node had another state after the same records.
@@ -145,7 +146,7 @@ impl Hub {
 
     /// Proposes that this node leaves the cluster, and another one holds its sessions.
     pub fn propose_part(&mut self) {
-        let heir = self.nodes.as_ref().and_then(Nodes::heir);
+        let heir = self.nodes.as_ref().and_then(|nodes| nodes.heir());
         self.propose(&Command::Part { heir });
     }
 
@@ -215,7 +216,7 @@ impl Hub {
 
     /// Returns whether the present record is of this process. Without a cluster, all are.
     pub(super) fn is_own_record(&self) -> bool {
-        self.nodes.as_ref().is_none_or(Nodes::is_own_record)
+        self.nodes.as_ref().is_none_or(|nodes| nodes.is_own_record())
     }
 
     /// Makes the node of the present record hold a session.
@@ -251,8 +252,9 @@ impl Hub {
         nodes.set_applied(position);
         if !nodes.is_own_record() {
             nodes.compare_hash(position, hash);
+            let origin = nodes.origin;
             for (channel, count) in readers {
-                nodes.reader_counts.set(nodes.origin, channel, *count);
+                nodes.reader_counts.set(origin, channel, *count);
             }
             return Applied::Nothing;
         }
@@ -269,6 +271,9 @@ impl Hub {
         number: u64,
         polls: &[&str],
     ) -> Result<Applied, Error> {
+        if !self.is_clustered() {
+            return Ok(Applied::Nothing);
+        }
         let session = self.sessions.find(number).ok_or(Error::SessionEnded)?;
         self.hold_at_origin(session, present);
         if !self.is_own_record() && !polls.is_empty() {
@@ -288,6 +293,9 @@ impl Hub {
         decided_ms: u64,
         closed_position: Option<u64>,
     ) -> Result<Applied, Error> {
+        if !self.is_clustered() {
+            return Ok(Applied::Nothing);
+        }
         let session = self.sessions.find(number).ok_or(Error::SessionEnded)?;
         let is_own = self.is_own_record();
         if is_own {
@@ -346,7 +354,7 @@ impl Hub {
     /// Makes `heir` hold all sessions that `node` holds. They have the whole timeout to be heard
     /// from. Costs O(sessions).
     fn inherit(&mut self, present: Millis, node: u64, heir: u64) {
-        let own = self.nodes.as_ref().map_or(0, Nodes::own);
+        let own = self.nodes.as_ref().map_or(0, |nodes| nodes.own());
         for index in 0..self.sessions.index_bound() {
             if self.sessions.get(index).is_none_or(|session| !session.holders.contains(node)) {
                 continue;

@@ -22,6 +22,7 @@ use super::stats::{Gauges, Stats};
 use super::time::{Millis, Now};
 use super::timers::{TimerKey, Timers};
 use super::usage::WRITE_OVERHEAD_BYTES;
+use crate::clustered::Clustered;
 
 /// The state of the server. Calls go in, wake-ups and the next deadline come out.
 pub struct Hub {
@@ -49,7 +50,7 @@ pub struct Hub {
     /// Other processes may have acknowledged what this one has not applied.
     pub(super) is_behind: bool,
     /// Processes that share the log. `None` if there is only this one.
-    pub(super) nodes: Option<Nodes>,
+    pub(super) nodes: Option<Clustered<Nodes>>,
     /// State that is being saved piece by piece.
     pub(super) checkpoint: Option<Checkpoint>,
     pub(super) piece_bytes: usize,
@@ -95,7 +96,7 @@ impl Hub {
     pub fn restore(loader: SnapshotLoader) -> Result<(Self, Now), Corrupt> {
         let Restored { config, channels, sessions, timers, now, log, cluster } = loader.finish()?;
         let (position, applied_hash) = log.map_or((0, 0), |log| (log.position, log.applied_hash));
-        let nodes = cluster.map(Nodes::restore_all);
+        let nodes = cluster.and_then(|saved| Clustered::new(Nodes::restore_all(saved)));
         let mut sessions = sessions;
         sessions.log_position = position;
         let hub =

@@ -16,6 +16,7 @@ use super::nodes::Nodes;
 use super::session::{CHANNELS_PER_SESSION_MAX, Session};
 use super::snapshot::{Corrupt, SnapshotEntry, SnapshotMember};
 use super::time::{Millis, Now};
+use crate::clustered::Clustered;
 
 /// Records between two looks at the memory limit.
 const RECORDS_PER_CHECK: u32 = 256;
@@ -190,9 +191,9 @@ impl Recovery {
                 "id watermark out of range",
             )?;
         }
-        if let Some(own) = self.hub.nodes.as_ref().map(Nodes::own) {
+        if let Some(own) = self.hub.nodes.as_ref().map(|nodes| nodes.own()) {
             let saved = header.nodes.ok_or(Corrupt("a checkpoint without nodes"))?;
-            self.hub.nodes = Some(Nodes::restore(saved, own, self.ahead_ms));
+            self.hub.nodes = Clustered::new(Nodes::restore(saved, own, self.ahead_ms));
         }
         self.has_begun = true;
         Ok(())
@@ -315,6 +316,6 @@ fn check(is_valid: bool, problem: &'static str) -> Result<(), Corrupt> {
     if is_valid { Ok(()) } else { Err(Corrupt(problem)) }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cluster"))]
 #[path = "cluster_recovery_tests.rs"]
 mod tests;

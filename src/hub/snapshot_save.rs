@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use super::channel::Channel;
 use super::hub::Hub;
 use super::message::Entry;
-use super::nodes::Nodes;
 use super::proposals::LogHealth;
 use super::session::Session;
 use super::snapshot::{
@@ -42,7 +41,7 @@ impl Hub {
                 position: self.position,
                 applied_hash: self.applied_hash,
             }),
-            cluster: self.nodes.as_ref().map(Nodes::save_all),
+            cluster: self.nodes.as_ref().map(|nodes| nodes.save_all()),
         }))?;
         for (bucket, next_id) in id_watermarks.iter() {
             write(&SnapshotRecord::IdWatermark { bucket, next_id })?;

@@ -9,10 +9,11 @@ use super::listen_addr::ListenAddr;
 use super::origin::parse_allowed_origin;
 use super::spec::{Arity, Settings, Spec, push, set};
 use super::values::{
-    nonzero, parse_bool, parse_count, parse_dir, parse_duration, parse_level, parse_listen_addr,
-    parse_memory, parse_name, parse_network, parse_path, parse_size, parse_sync,
+    nonzero, parse_bool, parse_cluster, parse_count, parse_dir, parse_duration, parse_level,
+    parse_listen_addr, parse_memory, parse_name, parse_network, parse_path, parse_size, parse_sync,
 };
 use crate::api::{AllowOrigin, Cidr, TrustedProxies};
+use crate::clustered::HAS_CLUSTER;
 use crate::log::SyncMode;
 
 /// Settings of the server. `docs/operating.md` explains them.
@@ -83,6 +84,13 @@ pub struct Options {
     /// Least severe level that is logged.
     pub log: LevelFilter,
 }
+
+/// Help for `--cluster`.
+const CLUSTER_HELP: &str = if HAS_CLUSTER {
+    "Redis of a cluster of servers: redis://HOST[:PORT][/DB]"
+} else {
+    "Redis of a cluster of servers; only in the full build"
+};
 
 /// All options, in the order of help and documentation.
 pub const SPECS: &[Spec<Options>] = &[
@@ -283,8 +291,8 @@ pub const SPECS: &[Spec<Options>] = &[
         name: "cluster",
         takes: Arity::One("URL"),
         default: "",
-        help: "Redis of a cluster of servers: redis://HOST[:PORT][/DB]",
-        set: |options, text| set(&mut options.cluster, parse_name(text).map(Some)),
+        help: CLUSTER_HELP,
+        set: |options, text| set(&mut options.cluster, parse_cluster(text).map(Some)),
     },
     Spec {
         name: "user",

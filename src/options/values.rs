@@ -8,6 +8,7 @@ use log::LevelFilter;
 
 use super::listen_addr::ListenAddr;
 use crate::api::Cidr;
+use crate::clustered::HAS_CLUSTER;
 use crate::log::SyncMode;
 
 pub(crate) fn nonzero<T: Default + PartialEq>(value: T) -> Result<T, String> {
@@ -136,6 +137,15 @@ pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
 
 pub(super) fn parse_name(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("needs a name".into()) } else { Ok(text.to_owned()) }
+}
+
+/// Takes the URL of a cluster. The server parses it.
+pub(super) fn parse_cluster(text: &str) -> Result<String, String> {
+    if HAS_CLUSTER {
+        parse_name(text)
+    } else {
+        Err("this build has no cluster; use the full one".into())
+    }
 }
 
 pub(super) fn parse_level(text: &str) -> Result<LevelFilter, String> {

@@ -15,6 +15,7 @@ mod listener;
 mod log_writer;
 mod os_socket;
 mod process;
+#[cfg(feature = "cluster")]
 mod redis;
 mod rlimit;
 mod signals;
@@ -25,8 +26,10 @@ mod timer_fd;
 mod upgrade;
 
 pub use activation::{ActivatedSocket, LISTEN_FDS_START, activated_names};
+pub use clustering::VARIABLES as CLUSTER_VARIABLES;
 pub use log_writer::start as start_log;
-pub use redis::{PASSWORD_ENV, PASSWORD_FILE_ENV, RedisSocket, RedisTarget, cluster_url};
+#[cfg(feature = "cluster")]
+pub use redis::{RedisSocket, RedisTarget, cluster_url};
 pub use start_error::StartError;
 pub use upgrade::UPGRADE_ENV;
 
@@ -120,23 +123,11 @@ impl Server {
         let listener_count = listeners.len();
         let accept = file_limit.accept_limits(options.max_clients, listener_count);
         let ports = listeners.iter().filter_map(OsListener::port).collect();
-        let cluster = options
-            .cluster
-            .as_deref()
-            .map(|url| ClusterSockets::new(url, poll.registry(), fill_random, cluster_log.as_ref()))
-            .transpose()?;
         let has_admin = listeners.iter().any(|it| it.kind() == ListenerKind::Admin);
         let initial = InitialHub { hub, now };
         let mut service = Service::with_hub(options, initial, listeners, accept, fill_random);
-        let cluster = cluster.map(|(sockets, log)| {
-            if let Some(state) = cluster_log {
-                service.resume_shared_log(Box::new(log), state.position());
-            } else {
-                let node = log.node();
-                service.set_shared_log(Box::new(log), node);
-            }
-            sockets
-        });
+        let (registry, state) = (poll.registry(), cluster_log.as_ref());
+        let cluster = ClusterSockets::start(options, registry, fill_random, state, &mut service)?;
         if has_admin {
             service.track_process(process::stats_reader());
         }

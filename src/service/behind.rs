@@ -31,6 +31,9 @@ impl<L: Listener> Service<L> {
 
     /// Asks the log for its end, for all calls of the turn that wait for it.
     pub(super) fn begin_barrier(&mut self) {
+        if !self.hub.is_clustered() {
+            return;
+        }
         let barriers = &mut self.commits.barriers;
         let late = barriers.take_late(self.io.now.mono);
         if !late.is_empty() {

@@ -200,12 +200,7 @@ impl<L: Listener> Service<L> {
             has_events = true;
             match event {
                 Event::Outcome(outcome) => self.on_outcome(outcome),
-                Event::Record(record) => self.begin_shared_record(record),
-                Event::Barrier => self.end_barrier(),
-                Event::SnapshotBegins { log_time_ahead_ms } => self.begin_load(log_time_ahead_ms),
-                Event::SnapshotPiece(piece) => self.load_piece(&piece),
-                Event::SnapshotEnds { position } => self.finish_load(position),
-                Event::Unusable => self.commits.has_failed = true,
+                event => self.on_shared_event(event),
             }
         }
         has_events

@@ -4,7 +4,7 @@ use super::listener::Listener;
 use super::phase::Phase;
 use super::service::Service;
 use crate::hub::{HEARTBEAT_MS, Hub, SharedSettings};
-use crate::log::Log;
+use crate::log::{Event, Log};
 
 /// Bytes of commands at which a record is complete: Redis and all nodes take it as a whole.
 const RECORD_BYTES_MAX: usize = 1 << 20;
@@ -76,9 +76,28 @@ impl<L: Listener> Service<L> {
         }
     }
 
+    /// Handles an event that only the log of a cluster has.
+    pub(super) fn on_shared_event(&mut self, event: Event) {
+        if !self.hub.is_clustered() {
+            return;
+        }
+        match event {
+            Event::Outcome(_) => unreachable!("every log has outcomes"),
+            Event::Record(record) => self.begin_shared_record(record),
+            Event::Barrier => self.end_barrier(),
+            Event::SnapshotBegins { log_time_ahead_ms } => self.begin_load(log_time_ahead_ms),
+            Event::SnapshotPiece(piece) => self.load_piece(&piece),
+            Event::SnapshotEnds { position } => self.finish_load(position),
+            Event::Unusable => self.commits.has_failed = true,
+        }
+    }
+
     /// Tells the log the nodes, if it waits for them. All records have been applied.
     pub(super) fn tell_members(&mut self) {
         let Self { hub, io, commits, .. } = self;
+        if !hub.is_clustered() {
+            return;
+        }
         if let Some(log) = commits.log.as_mut().filter(|log| log.wants_members())
             && commits.applying.is_none()
         {

@@ -10,9 +10,9 @@ use std::os::unix::net::UnixStream;
 use rustix::stdio;
 
 use super::protocol::{Message, UPGRADE_ENV, UpgradeSocket, malformed};
-use crate::cluster::ClusterLogState;
 use crate::hub::{Config, Hub, Now};
 use crate::options::{ListenAddr, NAME_AND_VERSION};
+use crate::server::clustering::ClusterLogState;
 use crate::service::ListenerKind;
 use crate::snapshot::{self, LoadError};
 

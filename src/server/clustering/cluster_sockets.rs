@@ -7,12 +7,20 @@ use std::rc::Rc;
 use mio::Registry;
 use mio::event::Event;
 
-use super::event_source::EventSource;
-use super::redis::{RedisSocket, RedisTarget, cluster_url};
-use super::start_error::StartError;
 use crate::cluster::{ClusterLog, ClusterLogState, Connection, Event as ConnectionEvent, Keys};
 use crate::hub::Millis;
+use crate::options::Options;
 use crate::sandbox::OutgoingPorts;
+use crate::server::event_source::EventSource;
+use crate::server::listener::OsListener;
+use crate::server::redis::{
+    PASSWORD_ENV, PASSWORD_FILE_ENV, RedisSocket, RedisTarget, cluster_url,
+};
+use crate::server::start_error::StartError;
+use crate::service::Service;
+
+/// Names of the environment variables that are read for a cluster, besides those of options.
+pub const VARIABLES: [&str; 2] = [PASSWORD_ENV, PASSWORD_FILE_ENV];
 
 /// Longest time between a command and its reply, in milliseconds. Short enough that this process
 /// can connect again before the other nodes take it for dead, some 3 s after its last record.
@@ -22,7 +30,7 @@ const REPLY_MS: u64 = 2_000;
 const PAGE_REPLY_MS: u64 = 3_000;
 
 /// The sockets of a cluster's log.
-pub(super) struct ClusterSockets {
+pub(in crate::server) struct ClusterSockets {
     commands: Rc<RefCell<RedisSocket>>,
     follower: Rc<RefCell<RedisSocket>>,
     target: Rc<RedisTarget>,
@@ -32,13 +40,33 @@ pub(super) struct ClusterSockets {
 struct SharedSocket(Rc<RefCell<RedisSocket>>);
 
 impl ClusterSockets {
-    /// Looks up the host of a cluster, and makes its log. The connections begin to connect in the
-    /// first turn. `predecessor` is what the process that this one takes over from had of the log.
+    /// Makes the service a node of the cluster, if the options name one. `predecessor` is what the
+    /// process that this one takes over from had of the log.
     ///
     /// # Errors
     ///
     /// [`StartError`] if the URL is wrong or its host is unknown.
-    pub(super) fn new(
+    pub(in crate::server) fn start(
+        options: &Options,
+        registry: &Registry,
+        random: fn(&mut [u8]),
+        predecessor: Option<&ClusterLogState>,
+        service: &mut Service<OsListener>,
+    ) -> Result<Option<Self>, StartError> {
+        let Some(url) = options.cluster.as_deref() else { return Ok(None) };
+        let (sockets, log) = Self::new(url, registry, random, predecessor)?;
+        if let Some(state) = predecessor {
+            service.resume_shared_log(Box::new(log), state.position());
+        } else {
+            let node = log.node();
+            service.set_shared_log(Box::new(log), node);
+        }
+        Ok(Some(sockets))
+    }
+
+    /// Looks up the host of a cluster, and makes its log. The connections begin to connect in the
+    /// first turn.
+    fn new(
         url: &str,
         registry: &Registry,
         random: fn(&mut [u8]),
@@ -63,7 +91,7 @@ impl ClusterSockets {
     }
 
     /// Ports to which the sockets connect.
-    pub(super) fn outgoing_ports(&self) -> OutgoingPorts {
+    pub(in crate::server) fn outgoing_ports(&self) -> OutgoingPorts {
         match self.target.master() {
             Some(_) => OutgoingPorts::Any,
             None => OutgoingPorts::Only(self.target.ports()),
@@ -71,13 +99,13 @@ impl ClusterSockets {
     }
 
     /// Begins a turn of the loop.
-    pub(super) fn begin_turn(&self, now: Millis) {
+    pub(in crate::server) fn begin_turn(&self, now: Millis) {
         self.commands.borrow_mut().begin_turn(now);
         self.follower.borrow_mut().begin_turn(now);
     }
 
     /// Handles an event of the connection for commands, or of the other one.
-    pub(super) fn on_event(&self, source: EventSource, event: &Event) {
+    pub(in crate::server) fn on_event(&self, source: EventSource, event: &Event) {
         let socket = match source {
             EventSource::ClusterCommands => &self.commands,
             _ => &self.follower,
@@ -86,19 +114,19 @@ impl ClusterSockets {
     }
 
     /// Ends a turn of the loop: sends the commands of the turn.
-    pub(super) fn end_turn(&self) {
+    pub(in crate::server) fn end_turn(&self) {
         self.commands.borrow_mut().end_turn();
         self.follower.borrow_mut().end_turn();
     }
 
     /// Sends and receives outside of a turn, whatever the poll has to say.
-    pub(super) fn exchange(&self) {
+    pub(in crate::server) fn exchange(&self) {
         self.commands.borrow_mut().exchange();
         self.follower.borrow_mut().exchange();
     }
 
     /// Returns the time of the next turn, if no event comes before.
-    pub(super) fn next_deadline(&self) -> Option<Millis> {
+    pub(in crate::server) fn next_deadline(&self) -> Option<Millis> {
         let (commands, follower) = (self.commands.borrow(), self.follower.borrow());
         Millis::earliest([commands.next_deadline(), follower.next_deadline()])
     }
