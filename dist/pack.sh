@@ -37,7 +37,7 @@ mkdir "$OUT/$NAME/docs"
 chmod 755 "$OUT/$NAME/docs"
 cp docs/*.md docs/*.yaml docs/*.png docs/*.svg "$OUT/$NAME/docs"
 cp README.md SECURITY.md CHANGELOG.md LICENSE dist/speak.service dist/sockets/*.socket \
-    "$OUT/speak.1" "target/$TARGET/release/speak" "$OUT/$NAME"
+    dist/cluster/*.service "$OUT/speak.1" "target/$TARGET/release/speak" "$OUT/$NAME"
 find "$OUT/$NAME" -type f -exec chmod 644 {} +
 chmod 755 "$OUT/$NAME/speak"
 tar --create --format=ustar --sort=name --mtime="@$SOURCE_DATE_EPOCH" \
