@@ -323,3 +323,23 @@ fn no_client_notices_an_upgrade_of_a_node() {
     assert_eq!(cluster.count(|command| matches!(command, Command::Bury { .. })), 0);
     first.stop();
 }
+
+#[test]
+fn a_client_that_wanders_costs_one_hold_for_each_node() {
+    let cluster = Cluster::start();
+    let options = ["--connection-timeout", "1h"];
+    let nodes = [cluster.node(&options), cluster.node(&options), cluster.node(&options)];
+    let josh = nodes[0].introduce("room", "Josh");
+    for round in 0..20 {
+        let params = josh.and(&[("channel", "room"), ("from_id", "0"), ("timeout", "0")]);
+        nodes[round % 3].get("/read", &params).ok();
+    }
+    for round in 0..20 {
+        says(&nodes[round % 3], &josh, "howdy");
+    }
+    // The first node holds it since the introduction.
+    let is_hold = |command: &Command<'_>| matches!(command, Command::Hold { .. });
+    assert_eq!(cluster.count(is_hold), 2);
+    let is_release = |command: &Command<'_>| matches!(command, Command::Release { .. });
+    assert_eq!(cluster.count(is_release), 0);
+}
