@@ -105,7 +105,7 @@ fn check_node(target: &Target, report: &mut Report) -> Result<ExitStatus, Failur
                 report.add("trouble", &log.trouble())?;
             }
             Ok(None) => {
-                report.add("lag", &CheckResult::skip("there is no log, or nothing in it"))?
+                report.add("lag", &CheckResult::skip("there is no log, or nothing in it"))?;
             }
             Err(result) => report.add("lag", &result)?,
         }

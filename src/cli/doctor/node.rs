@@ -1,5 +1,5 @@
-//! `speak doctor --admin URL`: what a node of a cluster, or a server with a journal, tells about its
-//! log at the admin listener.
+//! `speak doctor --admin URL`: what a node of a cluster, or a server with a journal, tells about
+//! its log at the admin listener.
 
 use std::thread;
 use std::time::Duration;
