@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::thread;
@@ -89,7 +90,7 @@ fn a_node_that_dies_leaves_its_connections_to_the_others() {
     let died = Instant::now();
     cluster.kill(0);
     drop(polls);
-    // Her client comes back to another node, and nobody notices.
+    // Her client comes back to another node, and no member notices.
     let mut poll = waits(&cluster.nodes[0], &ann, "3");
     let event = poll.response().ok();
     assert!(died.elapsed() >= Duration::from_secs(2), "before the timeout");
@@ -151,6 +152,51 @@ fn a_redis_with_too_few_replicas_refuses_writes_and_recovers() {
         other.get("/write", &[("channel", "room"), ("message", "after")]).status == 200
     });
     assert_eq!(one.read("room", "0").texts(), ["before", "after"]);
+}
+
+/// Returns the settings of dist/cluster/redis.conf, as options.
+fn printed_settings() -> Vec<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/cluster/redis.conf");
+    let text = fs::read_to_string(path).expect("the file");
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let option = |line: &str| {
+        let (name, value) = line.split_once(' ').expect("a name and a value");
+        [format!("--{name}"), value.trim_matches('"').to_owned()]
+    };
+    lines.flat_map(option).collect()
+}
+
+#[test]
+fn the_printed_settings_of_redis_keep_the_log() {
+    let settings = printed_settings();
+    assert!(settings.len() >= 14, "{settings:?}");
+    let settings: Vec<_> = settings.iter().map(String::as_str).collect();
+    let redis = Redis::with(&settings);
+    let _replica = redis.replica();
+    redis.wait_for("a good replica", |info| info.contains("min_slaves_good_slaves:1"));
+    redis.promise_no_nodes();
+    let mut cluster = Cluster { nodes: Vec::new(), redis };
+    for _ in 0..2 {
+        cluster.nodes.push(start_node(&cluster.redis.url(), &[]));
+    }
+    let epoch = |node: &Server| node.read("room", "0").json()["epoch"].clone();
+    let before = epoch(&cluster.nodes[0]);
+    let write = |node: &Server, text: &str| {
+        until("a write succeeds", || {
+            node.get("/write", &[("channel", "room"), ("message", text)]).status == 200
+        });
+    };
+    write(&cluster.nodes[0], "first");
+    cluster.redis.restart();
+    write(&cluster.nodes[1], "second");
+    assert_eq!(epoch(&cluster.nodes[1]), before);
+    // All of it ends at once.
+    cluster.kill(1);
+    cluster.kill(0);
+    cluster.redis.restart();
+    let node = start_node(&cluster.redis.url(), &[]);
+    assert_eq!(node.read("room", "0").texts(), ["first", "second"]);
+    assert_ne!(epoch(&node), before);
 }
 
 #[test]
