@@ -154,6 +154,28 @@ fn a_redis_with_too_few_replicas_refuses_writes_and_recovers() {
     assert_eq!(one.read("room", "0").texts(), ["before", "after"]);
 }
 
+#[test]
+fn a_new_epoch_is_counted_at_all_nodes() {
+    let cluster = Cluster::with(2, &[]);
+    let [one, other] = &cluster.nodes[..] else { unreachable!("two were started") };
+    one.write("room", "first");
+    let epochs = |node: &Server| metric(node, "speak_log_epochs_total");
+    assert_eq!([epochs(one), epochs(other)], ["0", "0"]);
+    // It cannot say what it has read, so the other one begins a new epoch.
+    other.signal(Signal::STOP);
+    cluster.redis.command(&["FLUSHALL"]);
+    until("a write succeeds", || {
+        one.get("/write", &[("channel", "room"), ("message", "second")]).status == 200
+    });
+    assert_eq!(epochs(one), "1");
+    other.signal(Signal::CONT);
+    until("it has read the new epoch", || epochs(other) == "1");
+    assert_eq!(other.read("room", "0").texts(), ["first", "second"]);
+    // A node that starts later reads of an epoch that began before.
+    let late = start_node(&cluster.redis.url(), &[]);
+    assert_eq!(epochs(&late), "0");
+}
+
 /// Returns the settings of dist/cluster/redis.conf, as options.
 fn printed_settings() -> Vec<String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/cluster/redis.conf");

@@ -240,8 +240,15 @@ fn a_node_that_the_log_has_outrun_loads_the_state() {
 #[test]
 fn a_node_with_another_state_than_the_others_loads_it_again() {
     let cluster = Cluster::start();
-    let options = ["--connection-timeout", "1h", "--poll-timeout", "1h"];
-    let node = cluster.node(&options);
+    let url = cluster.redis.url();
+    let options = ["--cluster", &url, "--connection-timeout", "1h", "--poll-timeout", "1h"];
+    let node = Server::watched(&options);
+    wait_until_ready(&node);
+    let has_count = |count: u8| {
+        let page = node.operator().get("/metrics", &[]).ok();
+        page.text().contains(&format!("\nspeak_log_reloads_total {count}\n"))
+    };
+    assert!(has_count(0));
     let josh = node.introduce("room", "Josh");
     let mut poll = node.park(&[("channel", "room"), ("from_id", "2")]);
     let settings =
@@ -257,6 +264,7 @@ fn a_node_with_another_state_than_the_others_loads_it_again() {
     });
     assert!(poll.response().ok().ids().is_empty());
     wait_until_ready(&node);
+    assert!(has_count(1));
     assert_eq!(says(&node, &josh, "howdy"), 2);
     assert_eq!(node.members("room")["members"][0]["message"], "Josh");
 }
