@@ -1,5 +1,5 @@
-//! Real proxies in front of servers: nginx, `HAProxy` and Caddy, with the files of `dist/proxies` and
-//! `dist/cluster`.
+//! Real proxies in front of servers: nginx, `HAProxy` and Caddy, with the files of `dist/proxies`
+//! and `dist/cluster`.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal, getuid, kill_process_group};
 
 use super::folder::Folder;
-use super::server::Running;
+use super::running::Running;
 use super::wait::until;
 
 pub const PROXY_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/proxies");
