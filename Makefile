@@ -21,6 +21,11 @@ JOURNAL_TESTS += transports upgrade websockets
 # and `upgrade` are about its end.
 CLUSTER_TESTS := calls connections crowd endings event_streams files history http jsonp_cors limits
 CLUSTER_TESTS += malformed parameters reading security story transports websockets
+# Those that run through nginx and HAProxy in front of three nodes as well, without tests of what a
+# proxy does by itself: it sends requests one by one, takes half a close for a close, answers
+# `Expect`, and decides about upgrades.
+PROXY_TESTS := calls connections conversation endings history jsonp_cors reading story websockets
+PROXY_SKIP := one_turn half_close no_100_continue invalid_handshake upgrade_header before_a_fin
 BENCH := bench/target/release/speak-bench
 STRESS := tests/stress/target/release/speak-stress
 SUPPORT := --locked --manifest-path tests/support/Cargo.toml --target-dir target
@@ -117,8 +122,11 @@ musl-test: musl-both ## checks of the static programs: size, memory, container; 
 journal-test: ## black-box tests again, with a journal in each server
 	SPEAK_TEST_JOURNAL=always cargo test --locked $(addprefix --test ,$(JOURNAL_TESTS))
 
-cluster-test: ## black-box tests again, each client at a random one of three nodes
+cluster-test: ## black-box tests again: each client at a random one of three nodes; behind proxies
 	SPEAK_TEST_CLUSTER=3 cargo test --locked $(addprefix --test ,$(CLUSTER_TESTS))
+	for proxy in nginx.conf haproxy.cfg; do \
+	    SPEAK_TEST_CLUSTER=3 SPEAK_TEST_PROXY=$$proxy cargo test --locked \
+	        $(addprefix --test ,$(PROXY_TESTS)) -- $(addprefix --skip ,$(PROXY_SKIP)) || exit; done
 
 processors: ## builds for i686, aarch64 and riscv64, each tested with a conversation
 	dist/processors.sh

@@ -39,7 +39,7 @@ pack() {
     cp "$OUT"/completions/* "$OUT/$NAME/completions"
     cp docs/*.md docs/*.yaml docs/*.png docs/*.svg "$OUT/$NAME/docs"
     cp README.md SECURITY.md CHANGELOG.md LICENSE dist/speak.service dist/sockets/*.socket \
-        "$OUT/speak.1" "$OUT/$NAME"
+        dist/cluster/*.service "$OUT/speak.1" "$OUT/$NAME"
     cp "$PROGRAM" "$OUT/$NAME/speak"
     find "$OUT/$NAME" -type f -exec chmod 644 {} +
     chmod 755 "$OUT/$NAME/speak"

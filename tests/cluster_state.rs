@@ -240,8 +240,15 @@ fn a_node_that_the_log_has_outrun_loads_the_state() {
 #[test]
 fn a_node_with_another_state_than_the_others_loads_it_again() {
     let cluster = Cluster::start();
-    let options = ["--connection-timeout", "1h", "--poll-timeout", "1h"];
-    let node = cluster.node(&options);
+    let url = cluster.redis.url();
+    let options = ["--cluster", &url, "--connection-timeout", "1h", "--poll-timeout", "1h"];
+    let node = Server::watched(&options);
+    wait_until_ready(&node);
+    let has_count = |count: u8| {
+        let page = node.operator().get("/metrics", &[]).ok();
+        page.text().contains(&format!("\nspeak_log_reloads_total {count}\n"))
+    };
+    assert!(has_count(0));
     let josh = node.introduce("room", "Josh");
     let mut poll = node.park(&[("channel", "room"), ("from_id", "2")]);
     let settings =
@@ -257,6 +264,7 @@ fn a_node_with_another_state_than_the_others_loads_it_again() {
     });
     assert!(poll.response().ok().ids().is_empty());
     wait_until_ready(&node);
+    assert!(has_count(1));
     assert_eq!(says(&node, &josh, "howdy"), 2);
     assert_eq!(node.members("room")["members"][0]["message"], "Josh");
 }
@@ -322,4 +330,24 @@ fn no_client_notices_an_upgrade_of_a_node() {
     assert_eq!(cluster.count(|command| matches!(command, Command::Join { .. })), 2);
     assert_eq!(cluster.count(|command| matches!(command, Command::Bury { .. })), 0);
     first.stop();
+}
+
+#[test]
+fn a_client_that_wanders_costs_one_hold_for_each_node() {
+    let cluster = Cluster::start();
+    let options = ["--connection-timeout", "1h"];
+    let nodes = [cluster.node(&options), cluster.node(&options), cluster.node(&options)];
+    let josh = nodes[0].introduce("room", "Josh");
+    for round in 0..20 {
+        let params = josh.and(&[("channel", "room"), ("from_id", "0"), ("timeout", "0")]);
+        nodes[round % 3].get("/read", &params).ok();
+    }
+    for round in 0..20 {
+        says(&nodes[round % 3], &josh, "howdy");
+    }
+    // The first node holds it since the introduction.
+    let is_hold = |command: &Command<'_>| matches!(command, Command::Hold { .. });
+    assert_eq!(cluster.count(is_hold), 2);
+    let is_release = |command: &Command<'_>| matches!(command, Command::Release { .. });
+    assert_eq!(cluster.count(is_release), 0);
 }

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 
 use examples::Session;
 
-const PAGES: [&str; 21] = [
+const PAGES: [&str; 22] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -27,6 +27,7 @@ const PAGES: [&str; 21] = [
     "docs/README.md",
     "docs/api.md",
     "docs/capacity.md",
+    "docs/cluster.md",
     "docs/doctor.md",
     "docs/internals/build.md",
     "docs/internals/claims.md",

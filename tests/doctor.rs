@@ -11,9 +11,12 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
-use common::{ClosedPort, Finished, Folder, Server, command, run, run_with};
+use common::{ClosedPort, Finished, Folder, Server, command, run, run_with, until};
 use nginx::{Nginx, Site};
+use rustix::process::Signal;
+use support::redis::Redis;
 
 /// A claim of docs/doctor.md about one misconfiguration.
 #[derive(Debug)]
@@ -139,6 +142,109 @@ fn a_wrong_clock_is_found() {
     let options = ["--wait", "1s", "--patience", "1s", "--direct-port", "0"];
     let lines = assert_says(&doctor(nginx.url(0), &options), "warn clock", "timedatectl");
     assert!(lines[0].contains("days ahead"), "{lines:?}");
+}
+
+/// Starts a node with an admin listener, and waits until it serves.
+fn watched_node(redis: &Redis) -> Server {
+    let node = Server::watched(&["--cluster", &redis.url()]);
+    until("the node has joined", || node.get("/health", &[]).status == 200);
+    node
+}
+
+#[test]
+fn the_admin_listener_tells_the_nodes_and_the_lag_of_a_cluster() {
+    let redis = Redis::start();
+    redis.promise_no_nodes();
+    let ask = |node: &Server| doctor(node.url(1), &["--admin"]);
+    let node = watched_node(&redis);
+    let alone = ask(&node);
+    assert_says(&alone, "warn nodes", "start another node with the same --cluster");
+    assert_eq!(alone.code, Some(3), "{alone:?}");
+
+    let others = [watched_node(&redis), watched_node(&redis)];
+    until("all nodes are known", || get_metric(&node, "speak_log_nodes") == "3");
+    let healthy = ask(&node);
+    assert_eq!((healthy.code, healthy.stderr.as_str()), (Some(0), ""), "{healthy:?}");
+    for (check, text) in [
+        ("reach", "Speak "),
+        ("health", "accepted"),
+        ("lag", "a record waits for at most "),
+        ("nodes", "the cluster has 3 nodes"),
+        ("trouble", "refused calls 0, loads of another state 0, new epochs 0"),
+    ] {
+        let line = &lines_about(&healthy, check)[0];
+        assert!(line.starts_with("ok") && line.contains(text), "{healthy:?}");
+    }
+    assert_eq!(healthy.stdout.lines().count(), 6, "{healthy:?}");
+
+    redis.signal(Signal::STOP);
+    let status = || node.operator().get("/health", &[]).status;
+    until("the log does not respond", || status() == 503);
+    let stalled = ask(&node);
+    redis.signal(Signal::CONT);
+    assert_says(&stalled, "FAIL health", "redis-cli -u URL ping");
+    let lines = assert_says(&stalled, "FAIL lag", "redis-cli -u URL ping");
+    assert!(lines[0].contains("no record has come in two seconds"), "{lines:?}");
+    assert_eq!(stalled.code, Some(1), "{stalled:?}");
+    drop(others);
+}
+
+#[test]
+fn a_log_that_loses_calls_or_is_slow_is_told_at_the_admin_listener() {
+    let redis = Redis::start();
+    redis.promise_no_nodes();
+    let node = watched_node(&redis);
+    redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    let params = [("channel", "room"), ("message", "never")];
+    let is_refused = || node.get("/write", &params).status == 503;
+    until("a write is refused", is_refused);
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| doctor(node.url(1), &["--admin"]));
+        while !asked.is_finished() {
+            is_refused();
+        }
+        let full = asked.join().expect("no panic");
+        assert_says(&full, "warn trouble", "info memory");
+        assert_says(&full, "FAIL health", "the log of Speak has the reason");
+    });
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    until("it recovers", || node.operator().get("/health", &[]).status == 200);
+    // Redis pauses, again and again.
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| doctor(node.url(1), &["--admin"]));
+        while !asked.is_finished() {
+            redis.signal(Signal::STOP);
+            thread::sleep(Duration::from_millis(1_500));
+            redis.signal(Signal::CONT);
+            thread::sleep(Duration::from_millis(300));
+        }
+        let slow = asked.join().expect("no panic");
+        assert_says(&slow, "warn lag", "redis-cli -u URL --latency");
+    });
+}
+
+#[test]
+fn an_address_without_metrics_is_no_admin_listener() {
+    let closed = ClosedPort::new();
+    let server = Server::watched(&[]);
+    for url in [server.url(0).to_owned(), format!("http://{}", closed.address())] {
+        let finished = doctor(&url, &["--admin"]);
+        assert_says(&finished, "FAIL reach", "--admin-listen 127.0.0.1:9100");
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+    }
+    if !common::has_journal() && !common::has_nodes() {
+        let finished = doctor(server.url(1), &["--admin"]);
+        assert!(lines_about(&finished, "lag")[0].starts_with("skip"), "{finished:?}");
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+    }
+}
+
+/// Returns the value of a metric without labels.
+fn get_metric(node: &Server, name: &str) -> String {
+    let answer = node.operator().get("/metrics", &[]).ok();
+    let page = answer.text().to_owned();
+    let value = page.lines().find_map(|line| line.strip_prefix(&format!("{name} ")[..]));
+    value.unwrap_or_else(|| panic!("no {name}")).to_owned()
 }
 
 #[test]

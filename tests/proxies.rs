@@ -6,103 +6,26 @@ mod common;
 mod link;
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
-use std::os::unix::process::CommandExt;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use common::{
-    Client, EventStream, Folder, Identity, Params, Running, Server, Socket, command, free_address,
-    get_at, raise_file_limit, request, until,
+    CLUSTER_FOLDER, Client, EventStream, Folder, Identity, PROXY_FOLDER, Params, ProxyProcess,
+    RECIPES, Recipe, Server, Socket, command, free_address, get_at, raise_file_limit, request,
+    until,
 };
 use link::Link;
-use rustix::process::{Pid, Signal, getuid, kill_process_group};
 use serde_json::json;
 use support::redis::Redis;
 
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/proxies");
-/// The same for a cluster of two nodes.
-const CLUSTER_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/cluster");
-/// Addresses of the nodes in the files.
-const NODES: [&str; 2] = ["127.0.0.1:8080", "127.0.0.1:8081"];
-/// Folder of nginx's logs, as in its file.
-const NGINX_LOGS: &str = "/var/log/nginx";
 const GUIDE: &str = include_str!("../docs/proxies.md");
-
-/// A proxy and its configuration.
-struct Recipe {
-    file: &'static str,
-    /// The public address in the file, and its replacement in a test.
-    listener: (&'static str, &'static str),
-    run: fn(&Path, &Path) -> Command,
-}
-
-const RECIPES: [Recipe; 3] = [
-    Recipe { file: "nginx.conf", listener: ("listen 80;", "listen ADDRESS;"), run: nginx },
-    Recipe { file: "haproxy.cfg", listener: ("bind :80 ", "bind ADDRESS "), run: haproxy },
-    Recipe {
-        file: "Caddyfile",
-        listener: ("chat.example.org {", "http://:PORT {\n\tbind IP"),
-        run: caddy,
-    },
-];
-
-/// Returns the lines outside of the http block that the comment of nginx's file asks for.
-fn main_lines(folder: &Path, file: &Path) -> String {
-    let text = fs::read_to_string(file).expect("the configuration");
-    let lines: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("#     ")).collect();
-    lines.join("\n").replace(NGINX_LOGS, &folder.display().to_string())
-}
-
-/// nginx needs a frame around the contents of its http block. As Debian's, it logs queries.
-fn nginx(folder: &Path, file: &Path) -> Command {
-    let place = |name: &str| folder.join(name).display().to_string();
-    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-    let temporary = temporary.map(|name| format!("{name}_temp_path {};", place(name))).join(" ");
-    // Root has to name a user; in a namespace, it may be the only one.
-    let user = if getuid().is_root() { "user root;" } else { "" };
-    let frame = format!(
-        "daemon off; {user} pid {}; {} http {{ access_log {}; {temporary} include {}; }}",
-        place("pid"),
-        main_lines(folder, file),
-        place("access.log"),
-        file.display(),
-    );
-    fs::write(folder.join("frame.conf"), frame).expect("a configuration");
-    // systemd starts it with this limit.
-    let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -Sn 1024 && exec nginx -e stderr -c \"$1\"", "sh"]);
-    command.arg(folder.join("frame.conf"));
-    command
-}
-
-fn haproxy(_: &Path, file: &Path) -> Command {
-    // As Debian's, its defaults log queries.
-    let text = fs::read_to_string(file).expect("the configuration");
-    let frame = "global\n log stdout format raw local0\ndefaults\n log global\n option httplog\n";
-    fs::write(file, format!("{frame}{text}")).expect("a configuration");
-    let mut command = Command::new("haproxy");
-    command.arg("-db").arg("-f").arg(file);
-    command
-}
-
-fn caddy(folder: &Path, file: &Path) -> Command {
-    // Its admin port would be the same for all instances.
-    let text = fs::read_to_string(file).expect("the configuration");
-    let (comment, rules) = text.split_once("\n{\n").expect("global options");
-    fs::write(file, format!("{comment}\n{{\n\tadmin off\n{rules}")).expect("a configuration");
-    let mut command = Command::new("caddy");
-    command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file);
-    command.env("HOME", folder).env("XDG_DATA_HOME", folder).env("XDG_CONFIG_HOME", folder);
-    command
-}
+/// The same for a cluster.
+const CLUSTER_GUIDE: &str = include_str!("../docs/cluster.md");
 
 /// A running proxy, and Speak behind it.
 struct Proxy {
     name: &'static str,
-    running: Running,
-    address: SocketAddr,
-    folder: Folder,
+    process: ProxyProcess,
     server: Server,
     /// Further nodes.
     others: Vec<Server>,
@@ -115,7 +38,7 @@ impl Recipe {
 
     fn start_at(&self, address: SocketAddr, options: &[&str]) -> Proxy {
         let server = Server::with(&[&["--trust-proxy", "127.0.0.1"], options].concat());
-        self.start_before(FOLDER, address, vec![server])
+        self.start_before(PROXY_FOLDER, address, vec![server])
     }
 
     /// Starts two nodes with a Redis, and the proxy before them.
@@ -130,74 +53,22 @@ impl Recipe {
             until("a node has joined", || node.client().get("/health", &[]).status == 200);
             node
         };
-        let nodes = NODES.map(start).into();
+        let nodes = (0..2).map(start).collect();
         let proxy = self.start_before(CLUSTER_FOLDER, free_address(), nodes);
         (redis, proxy)
     }
 
     fn start_before(&self, files: &str, address: SocketAddr, mut nodes: Vec<Server>) -> Proxy {
-        let folder = Folder::new("proxy");
-        let file = folder.file(self.file);
         let addresses: Vec<_> = nodes.iter().map(Server::address).collect();
-        let text = self.configuration(files, folder.path(), address, &addresses);
+        let process = self.run_before(files, address, &addresses);
         let server = nodes.remove(0);
-        fs::write(&file, text).expect("a configuration");
-        let log = fs::File::create(folder.file("log")).expect("a log");
-        let mut command = (self.run)(folder.path(), &file);
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
-        // A process group of its own, so that its workers end with it.
-        let running = Running::start(command.process_group(0));
-        let mut proxy = Proxy { name: self.file, running, address, folder, server, others: nodes };
-        until(&format!("{} listens", self.file), || {
-            let status = proxy.running.status();
-            let said = || fs::read_to_string(proxy.folder.file("log"));
-            assert!(status.is_none(), "{} ended with {status:?}: {:?}", self.file, said());
-            TcpStream::connect(address).is_ok()
-        });
-        proxy
-    }
-
-    /// Returns the file with other addresses, and with its logs in the folder.
-    fn configuration(
-        &self,
-        files: &str,
-        folder: &Path,
-        address: SocketAddr,
-        servers: &[SocketAddr],
-    ) -> String {
-        let text = fs::read_to_string(Path::new(files).join(self.file)).expect("the recipe");
-        // The first lines, which are about Speak, stay unchanged.
-        let (comment, rules) = text.split_once("\n\n").expect("lines about Speak");
-        let replaced = |text: &str, old: &str, new: &str| {
-            assert_eq!(text.matches(old).count(), 1, "{old:?} in {}", self.file);
-            text.replace(old, new)
-        };
-        let mut rules = rules.to_owned();
-        for (node, server) in NODES.iter().zip(servers) {
-            rules = replaced(&rules, node, &server.to_string());
-        }
-        let listener = self.listener.1.replace("ADDRESS", &address.to_string());
-        let listener = listener
-            .replace("PORT", &address.port().to_string())
-            .replace("IP", &address.ip().to_string());
-        let rules = replaced(&rules, self.listener.0, &listener);
-        let rules = rules.replace(NGINX_LOGS, &folder.display().to_string());
-        format!("{comment}\n\n{rules}")
+        Proxy { name: self.file, process, server, others: nodes }
     }
 }
 
 impl Proxy {
     fn client(&self) -> Client {
-        Client::connect(self.address)
-    }
-
-    /// Returns everything that the proxy has logged.
-    fn logs(&self) -> String {
-        let files = fs::read_dir(self.folder.path()).expect("a folder");
-        let paths = files.map(|file| file.expect("a file").path());
-        let logs = paths.filter(|path| path.to_string_lossy().ends_with("log"));
-        logs.map(|path| String::from_utf8_lossy(&fs::read(path).expect("a log")).into_owned())
-            .collect()
+        Client::connect(self.process.address)
     }
 
     /// Asserts that a member whose read is closed by `close` gets its goodbye at once, although its
@@ -215,13 +86,6 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        // Fails only if the proxy has exited.
-        let _ = kill_process_group(Pid::from_child(&self.running.0), Signal::KILL);
-    }
-}
-
 /// Opens an event stream and reads its head. Proxies cut the body into chunks, which do not matter
 /// here.
 fn stream(proxy: &Proxy, params: &Params) -> Client {
@@ -235,12 +99,20 @@ fn each(check: impl Fn(&Proxy)) {
 }
 
 #[test]
-fn the_guide_quotes_the_tested_files() {
+fn the_guides_quote_the_tested_files() {
     for recipe in &RECIPES {
-        let text = fs::read_to_string(Path::new(FOLDER).join(recipe.file)).expect("the recipe");
-        let is_quoted = GUIDE.contains(&format!("```\n{text}```\n"));
-        assert!(is_quoted, "docs/proxies.md does not quote {}", recipe.file);
+        assert_quoted(GUIDE, PROXY_FOLDER, recipe.file);
     }
+    for file in ["nginx.conf", "haproxy.cfg", "redis.conf"] {
+        assert_quoted(CLUSTER_GUIDE, CLUSTER_FOLDER, file);
+    }
+}
+
+/// Claims that a page has the text of a file.
+#[track_caller]
+fn assert_quoted(page: &str, folder: &str, file: &str) {
+    let text = fs::read_to_string(Path::new(folder).join(file)).expect("the file");
+    assert!(page.contains(&format!("```\n{text}```\n")), "{folder}/{file} is not quoted");
 }
 
 #[test]
@@ -312,7 +184,7 @@ fn a_member_whose_link_to_nginx_is_cut_is_gone_in_time() {
     let options = ["--heartbeat", "300ms", "--stream-life", "2s", "--connection-timeout", "2s"];
     let proxy = RECIPES[0].start_at(link.free_address(), &options);
     let server = &proxy.server;
-    let connect = || link.connect(proxy.address);
+    let connect = || link.connect(proxy.process.address);
     let ann = server.introduce("socket", "Ann");
     let mut socket = Socket::open(connect(), &ann.and(&[("channel", "busy")]), &[]);
     until("the socket has answered some pings in a busy channel", || {
@@ -363,12 +235,12 @@ fn a_log_has_paths_and_no_channel_message_or_auth_code() {
         assert!([502, 503].contains(&status), "{}: {status}", proxy.name);
         let is_logged = |logs: &str, path, times| logs.matches(path).count() >= times;
         until(&format!("{} has logged each path", proxy.name), || {
-            let logs = proxy.logs();
+            let logs = proxy.process.logs();
             [("/introduce", 1), ("/write", 3), ("/create", 1), ("/read", 4), ("/members", 1)]
                 .iter()
                 .all(|(path, times)| is_logged(&logs, path, *times))
         });
-        let logs = proxy.logs();
+        let logs = proxy.process.logs();
         let [read, write] = &inbox;
         for secret in ["quiet", "ushed", &josh.auth, &read[1..], &write[1..]] {
             assert!(!logs.contains(secret), "{} has logged {secret}: {logs}", proxy.name);
@@ -382,7 +254,7 @@ fn an_address_has_at_most_a_hundred_clients() {
     for recipe in &RECIPES[..2] {
         let proxy = recipe.start(&["--poll-timeout", "1h"]);
         let read = |from: [u8; 4]| {
-            let mut client = Client::connect_from(from, proxy.address);
+            let mut client = Client::connect_from(from, proxy.process.address);
             client.send_get("/read", &[("channel", "room")]);
             client
         };
@@ -402,7 +274,7 @@ fn a_thousand_readers_wait_at_once() {
     for recipe in &RECIPES {
         let proxy = recipe.start(&["--poll-timeout", "1h"]);
         let reader = |number: u8| {
-            let mut client = Client::connect_from([127, 0, 0, number], proxy.address);
+            let mut client = Client::connect_from([127, 0, 0, number], proxy.process.address);
             client.send_get("/read", &[("channel", "room")]);
             client
         };
@@ -417,12 +289,12 @@ fn limits_count_the_client_not_the_proxy_or_a_forged_address() {
     for recipe in &RECIPES {
         let proxy = &recipe.start(&["--max-rate", "1"]);
         let params = [("channel", "room"), ("message", "m")];
-        let mut one = Client::connect_from([127, 0, 0, 2], proxy.address);
+        let mut one = Client::connect_from([127, 0, 0, 2], proxy.process.address);
         until("the limit is reached", || {
             // An address forged by the client has no effect.
             one.get_with("/write", &params, &[("X-Forwarded-For", "192.0.2.1")]).status == 429
         });
-        let mut other = Client::connect_from([127, 0, 0, 3], proxy.address);
+        let mut other = Client::connect_from([127, 0, 0, 3], proxy.process.address);
         for _ in 0..5 {
             assert_eq!(other.get("/write", &params).status, 200, "{}", proxy.name);
         }

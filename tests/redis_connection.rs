@@ -355,8 +355,11 @@ fn errors_of_memory_and_of_replicas_are_distinguished() {
     assert!(!node.connected().evicts);
     redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
     assert_eq!(kind(&node.ask(&["SET", "key", "1"])), ErrorKind::OutOfMemory);
-    redis.command(&["CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "allkeys-lru"]);
-    redis.command(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    for (name, value) in
+        [("maxmemory", "0"), ("maxmemory-policy", "allkeys-lru"), ("min-replicas-to-write", "1")]
+    {
+        redis.command(&["CONFIG", "SET", name, value]);
+    }
     assert_eq!(kind(&node.ask(&["SET", "key", "1"])), ErrorKind::NoReplicas);
     node.socket.reset();
     assert!(node.connected().evicts);

@@ -23,8 +23,11 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
 use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
+use support::redis::Redis;
 
 const SERVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/speak.service");
+/// The unit of one node of several on a machine.
+const NODE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/cluster/speak@.service");
 const SOCKETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/sockets");
 
 /// Receives notifications as systemd does with `NotifyAccess=main`: from the main process only.
@@ -311,13 +314,31 @@ fn analyze(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn systemd_rates_the_exposure_of_the_unit_below_two() {
-    let report = analyze(&["security", "--offline=true", "--no-pager", SERVICE]);
-    let line =
-        report.lines().find(|line| line.contains("Overall exposure level")).expect("a result");
-    let (_, rest) = line.split_once("speak.service: ").expect("the service");
-    let figure: f64 = rest.split(' ').next().expect("a figure").parse().expect("a number");
-    assert!(figure < 2.0, "{line}");
+fn systemd_rates_the_exposure_of_the_units_below_two() {
+    let folder = Folder::new("exposure");
+    // The unit of one node, as of any instance.
+    let node = folder.file("speak@8081.service");
+    fs::copy(NODE, &node).expect("a copy");
+    for unit in [Path::new(SERVICE), &node] {
+        let path = unit.to_str().expect("a path in UTF-8");
+        let report = analyze(&["security", "--offline=true", "--no-pager", path]);
+        let line =
+            report.lines().find(|line| line.contains("Overall exposure level")).expect("a result");
+        let (_, rest) = line.split_once(".service: ").expect("the service");
+        let figure: f64 = rest.split(' ').next().expect("a figure").parse().expect("a number");
+        assert!(figure < 2.0, "{line}");
+    }
+}
+
+/// So what other tests find out about the one unit is true for the other.
+#[test]
+fn both_units_restrict_the_process_alike() {
+    let restrictions = |unit: &str| {
+        let text = fs::read_to_string(unit).expect("the unit");
+        let (_, rest) = text.split_once("\n# Files, devices and processes").expect("a section");
+        rest.to_owned()
+    };
+    assert_eq!(restrictions(NODE), restrictions(SERVICE));
 }
 
 #[test]
@@ -325,15 +346,17 @@ fn systemd_verifies_the_units() {
     let folder = Folder::new("units");
     let here = command().get_program().to_str().expect("a path in UTF-8").to_owned();
     let here = fs::canonicalize(here).expect("the binary");
-    let unit = fs::read_to_string(SERVICE).expect("the unit");
-    // It has to find the program.
-    let unit = unit.replace("/usr/bin/speak", here.to_str().expect("a path in UTF-8"));
-    fs::write(folder.file("speak.service"), unit).expect("a copy");
+    for (unit, name) in [(SERVICE, "speak.service"), (NODE, "speak@8081.service")] {
+        let unit = fs::read_to_string(unit).expect("the unit");
+        // It has to find the program.
+        let unit = unit.replace("/usr/bin/speak", here.to_str().expect("a path in UTF-8"));
+        fs::write(folder.file(name), unit).expect("a copy");
+    }
     for name in ["speak.socket", "speak-admin.socket"] {
         fs::copy(Path::new(SOCKETS).join(name), folder.file(name)).expect("a copy");
     }
-    let files =
-        ["speak.service", "speak.socket", "speak-admin.socket"].map(|name| folder.file(name));
+    let files = ["speak.service", "speak@8081.service", "speak.socket", "speak-admin.socket"]
+        .map(|name| folder.file(name));
     let mut command = Command::new("systemd-analyze");
     let output =
         command.args(["verify", "--man=no"]).args(files).output().expect("systemd-analyze");
@@ -467,6 +490,20 @@ fn the_units_system_call_filter_allows_every_call_of_speak() {
             calls.append(&mut traced_calls(&fs::read_to_string(file).expect("a trace")));
         }
     }
+    // A node of a cluster.
+    let redis = Redis::start();
+    redis.promise_no_nodes();
+    let mut node = common::command();
+    node.args(["--listen", "127.0.0.1:0", "--cluster", &redis.url()]);
+    let trace = folder.file("node");
+    let mut node = Server::spawn_node(traced(&node, &trace), 1);
+    until("the node has joined", || node.get("/health", &[]).status == 200);
+    use_it(&node);
+    node.stop();
+    let text = || fs::read_to_string(&trace).unwrap_or_default();
+    until("the trace is complete", || text().contains("+++ exited with 0"));
+    calls.append(&mut traced_calls(&text()));
+    assert!(calls.contains("connect"), "{calls:?}");
     for needed in ["execve", "timerfd_settime", "sendmsg", "capset", "landlock_create_ruleset"] {
         assert!(calls.contains(needed), "{needed} was not traced: {calls:?}");
     }

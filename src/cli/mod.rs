@@ -97,6 +97,13 @@ pub const COMMANDS: &[Subcommand] = &[
                The checks use channels with random names. More in docs/doctor.md.\n",
         specs: &[
             Spec {
+                name: "admin",
+                takes: Arity::Nothing,
+                default: "off",
+                help: "URL is that of --admin-listen: check the node and its cluster instead",
+                set: |options, text| set(&mut options.admin, parse_bool(text)),
+            },
+            Spec {
                 name: "quick",
                 takes: Arity::Nothing,
                 default: "off",

@@ -52,6 +52,8 @@ pub struct ClusterLog {
     pub(super) is_outage_reported: bool,
     /// The operator was told what to do about the outage.
     pub(super) is_operator_called: bool,
+    /// The operator was told that this process waits for other nodes.
+    pub(super) is_wait_reported: bool,
     /// Error of the last record that Redis did not take, if none was taken since.
     pub(super) refusal: Option<ErrorKind>,
     /// Run ids of the servers at the other ends.
@@ -148,6 +150,7 @@ impl ClusterLog {
             is_follower_up: false,
             is_outage_reported: false,
             is_operator_called: false,
+            is_wait_reported: false,
             refusal: None,
             commands_run_id: Box::default(),
             follower_run_id: Box::default(),

@@ -140,6 +140,10 @@ impl ClusterLog {
             Read::Nothing(has_to_replace) => {
                 (self.newest, self.newest_id) = Default::default();
                 self.follow(LogEnd::default());
+                // They may wait for records of a log that was removed since.
+                for barrier in self.barriers.iter_mut().filter(|it| matches!(it, Barrier::At(_))) {
+                    *barrier = Barrier::Unsent;
+                }
                 if has_to_replace {
                     self.events.push_back(Event::SnapshotBegins { log_time_ahead_ms });
                     self.events.push_back(Event::SnapshotEnds { position: 0 });

@@ -106,7 +106,8 @@ impl Handshake {
         if self.field("loading")? == "1" {
             return Err(Failure::transient("Redis is loading its data".to_owned()));
         }
-        if self.field("redis_mode")? == "cluster" {
+        // Valkey has another name for the field from 9.1 on, unless it is told to be like Redis.
+        if self.field("redis_mode").or_else(|_| self.field("server_mode"))? == "cluster" {
             return Err(Failure::permanent(
                 "Redis is in cluster mode: Speak needs a single one, with replicas if you like"
                     .to_owned(),
@@ -272,6 +273,19 @@ mod tests {
         let info = INFO.replace("noeviction", "allkeys-lru").replace("master", "slave");
         let server = finish(&mut start("redis://a").0, &info).unwrap();
         assert!(server.evicts && !server.is_writable);
+    }
+
+    /// As Valkey 9.1.2 replies. It claims to be of the last version of Redis with its licence.
+    #[test]
+    fn valkey_is_known_by_the_names_of_its_fields() {
+        let names = "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2\r\n\
+            valkey_release_stage:ga\r\nserver_mode:standalone";
+        let info = INFO.replace("redis_version:7.0.15\r\nredis_mode:standalone", names);
+        let server = finish(&mut start("redis://a").0, &info).unwrap();
+        assert_eq!((server.version, &*server.run_id), ((7, 2, 4), "4f1"));
+        let info = info.replace("standalone", "cluster");
+        let failure = finish(&mut start("redis://a").0, &info).unwrap_err();
+        assert!(failure.reason.contains("cluster mode"), "{failure}");
     }
 
     #[test]

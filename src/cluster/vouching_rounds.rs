@@ -1,5 +1,7 @@
 //! Rounds of vouches: asks whether the log in Redis is the one that was read, and makes it whole.
 
+use log::Level;
+
 use super::cluster_log::{ClusterLog, Expected};
 use super::entry::{self, Entry, NO_NODE};
 use super::log_end::{LogEnd, Seal};
@@ -95,7 +97,7 @@ impl ClusterLog {
         let members = self.members.as_deref().unwrap_or_default();
         let own = Own { node: self.node, members, tail: &self.tail };
         match self.vouching.judge(self.now_ms, &view, &own) {
-            Verdict::Wait => {}
+            Verdict::Wait => self.report_wait(),
             Verdict::Trust => self.on_trusted(snapshots),
             Verdict::Contradicted { is_member } => {
                 log::error!("cluster: the log in Redis is not the one that this node has read");
@@ -105,6 +107,14 @@ impl ClusterLog {
                 self.reload();
             }
             Verdict::Decide(decision) => self.decide(decision, &view),
+        }
+    }
+
+    /// Tells the operator once why a process without a state does not serve yet: a node that has
+    /// read more than Redis holds would make it whole.
+    fn report_wait(&mut self) {
+        if self.tail.last().is_none() && !std::mem::replace(&mut self.is_wait_reported, true) {
+            log::info!("cluster: waiting up to 3 s for nodes that know more than this Redis");
         }
     }
 
@@ -124,14 +134,17 @@ impl ClusterLog {
     /// Makes the log whole. The next vouch finds out whether it is.
     fn decide(&mut self, decision: Decision, view: &View) {
         let Decision { after, is_cut, resets } = decision;
-        log::warn!(
-            "cluster: {}",
-            match (after.is_some(), resets) {
-                (_, true) => "records may be lost; message ids begin a new epoch",
-                (true, false) => "all nodes agree; appending the records that Redis has lost",
-                (false, false) => "Redis has all records",
+        let (level, what) = match (after.is_some(), resets) {
+            (_, true) => (Level::Warn, "records may be lost; message ids begin a new epoch"),
+            (true, false) => {
+                (Level::Warn, "all nodes agree; appending the records that Redis has lost")
             }
-        );
+            (false, false) if view.end.is_none() => {
+                (Level::Info, "Redis is empty, and no other node is there: beginning a new log")
+            }
+            (false, false) => (Level::Warn, "Redis has all records"),
+        };
+        log::log!(level, "cluster: {what}");
         let (key, stream) = (self.keys.vouches(&self.commands_run_id), self.keys.stream().to_vec());
         let last_id = self.tail.last().unwrap_or_default().id;
         let end_id = view.end.unwrap_or_default().id;

@@ -37,6 +37,10 @@ pub(crate) struct Metrics {
     pub(crate) flushes: Histogram,
     rejected: [u64; RejectReason::ALL.len()],
     log_refusals: [u64; LogRefusal::ALL.len()],
+    /// Loads of the state of a cluster that replaced another one.
+    log_reloads: u64,
+    /// Numberings of message ids that replaced another one.
+    log_epochs: u64,
     /// Limit on clients.
     pub(crate) max_clients: usize,
     /// Limit on the memory used for clients, in bytes.
@@ -94,6 +98,16 @@ impl Metrics {
         self.log_refusals[reason as usize] += calls as u64;
     }
 
+    /// Counts a load of the state that replaces the one of this process.
+    pub(crate) fn count_log_reload(&mut self) {
+        self.log_reloads += 1;
+    }
+
+    /// Counts a numbering of message ids that replaces another one.
+    pub(crate) fn count_log_epoch(&mut self) {
+        self.log_epochs += 1;
+    }
+
     /// Appends the page. `clients` is the number of clients of the public listeners.
     pub(crate) fn write(
         &mut self,
@@ -134,12 +148,12 @@ impl Metrics {
     fn write_log(&self, log: &LogGauges, page: &mut Page<'_>) {
         page.gauge(
             "speak_log_up",
-            "1 if the journal takes records; 0 if it is full, late or failed, or there is none.",
+            "1 if the journal or cluster takes records; 0 if it is full, late or failed, or none.",
             u8::from(log.is_up),
         );
         page.gauge(
             "speak_log_lag_seconds",
-            "Time for which the record that is being written has waited for the disk.",
+            "Time for which the record that is being written has waited for the disk or Redis.",
             Seconds(log.lag),
         );
         let help = "Duration of writing and flushing a record in seconds; without flushes, none.";
@@ -159,11 +173,15 @@ impl Metrics {
             "Size of the records after the newest snapshot in bytes.",
             log.bytes,
         );
-        let help = "Calls that the journal refused, by reason; `unknown` may have taken effect.";
+        let help = "Calls that the log refused, by reason; `unknown` may have taken effect.";
         let mut family = page.family("speak_log_refused_total", Kind::Counter, help);
         for (reason, name) in LogRefusal::ALL {
             family.labelled_sample(&[("reason", &name)], self.log_refusals[reason as usize]);
         }
+        let help = "Times that this node dropped its state and loaded that of the cluster.";
+        page.counter("speak_log_reloads_total", help, self.log_reloads);
+        let help = "New epochs of message ids that began while this process was running.";
+        page.counter("speak_log_epochs_total", help, self.log_epochs);
     }
 
     fn write_gauges(&self, hub: &Hub, clients: usize, page: &mut Page<'_>) {

@@ -254,8 +254,12 @@ impl<L: Listener> Service<L> {
             if let Ok(Applied::Mismatch(shared)) = result {
                 self.on_mismatch(shared);
             }
-            if matches!(command, Command::Begin { .. }) {
+            if let Command::Begin { watermark_hash_key, .. } = command {
                 self.io.api.set_epoch(self.hub.epoch());
+                // A log begins with a key. A node that has not joined yet reads old records.
+                if watermark_hash_key.is_none() && self.hub.is_joined() {
+                    self.io.metrics.count_log_epoch();
+                }
             }
             if let Some(WaitingCall { client, command, response }) =
                 record.waiting.get(record.answered)

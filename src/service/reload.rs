@@ -44,6 +44,7 @@ impl<L: Listener> Service<L> {
     pub(super) fn begin_load(&mut self, log_time_ahead_ms: i64) {
         if self.hub.is_joined() {
             log::warn!("cluster: loading the state again; all reads end");
+            self.io.metrics.count_log_reload();
         }
         self.end_reads();
         self.refuse_all();

@@ -2,6 +2,8 @@
 //!
 //! With `SPEAK_TEST_CLUSTER=3`, each server that a test starts is three processes, and each client
 //! connects to one of them at random, as behind a load balancer without sticky sessions.
+//! With `SPEAK_TEST_PROXY=nginx.conf` as well, or `haproxy.cfg`, clients connect to such a
+//! balancer, which gives the requests of one client to different nodes.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -10,8 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use support::random::Random;
 use support::redis::Redis;
 
+use super::ports::free_address;
+use super::proxy::{CLUSTER_FOLDER, ProxyProcess, RECIPES};
+
 /// Environment variable with the number of nodes of each server.
 const NODES_ENV: &str = "SPEAK_TEST_CLUSTER";
+
+/// Environment variable with the file of the proxy in front of them.
+const PROXY_ENV: &str = "SPEAK_TEST_PROXY";
 
 /// Options that concern one process: a limit that counts on each node alone, or the admin listener,
 /// which tells of one process. With such an option, a cluster has one node.
@@ -57,6 +65,9 @@ impl Plan {
         let nodes = if has(&OF_ONE_PROCESS) { 1 } else { nodes };
         let redis = Redis::start();
         server.args(["--cluster", &redis.url()]);
+        if std::env::var_os(PROXY_ENV).is_some() {
+            server.args(["--trust-proxy", "127.0.0.1"]);
+        }
         Some(Self { nodes, redis, command: again(server) })
     }
 
@@ -64,6 +75,15 @@ impl Plan {
     pub fn others(&self) -> Vec<Command> {
         (1..self.nodes).map(|_| again(&self.command)).collect()
     }
+}
+
+/// Starts a proxy in front of these nodes, if this run of the tests asks for it. One node has none:
+/// the file has two.
+pub fn start_proxy(nodes: &[SocketAddr]) -> Option<ProxyProcess> {
+    let file = std::env::var(PROXY_ENV).ok().filter(|_| nodes.len() > 1)?;
+    let recipe = RECIPES.iter().find(|recipe| recipe.file == file);
+    let recipe = recipe.unwrap_or_else(|| panic!("{PROXY_ENV} is the name of no file: {file}"));
+    Some(recipe.run_before(CLUSTER_FOLDER, free_address(), nodes))
 }
 
 /// Returns any of these.

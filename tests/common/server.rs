@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -14,12 +15,17 @@ use support::http::{Params, request, target};
 use support::redis::Redis;
 
 use super::client::Client;
-use super::cluster::{Plan, pick};
+use super::cluster::{Plan, pick, start_proxy};
 use super::folder::Folder;
 use super::identity::Identity;
+use super::proxy::ProxyProcess;
 use super::response::Response;
+use super::running::Running;
 use super::secrets;
 use super::wait::{GUARD, until};
+
+/// Time in which all nodes of a cluster have told each other about their readers.
+const HEARTBEATS: Duration = Duration::from_millis(600);
 
 /// Beginning of each of the first lines on standard error.
 const GREETING: &str = concat!("speak ", env!("CARGO_PKG_VERSION"), " listening on ");
@@ -94,34 +100,6 @@ impl Finished {
         for word in words {
             assert!(self.stderr.contains(word), "no {word:?} in {self:?}");
         }
-    }
-}
-
-/// A process that is killed and reaped when dropped.
-pub struct Running(pub Child);
-
-impl Running {
-    pub fn start(command: &mut Command) -> Self {
-        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
-    }
-
-    pub fn status(&mut self) -> Option<ExitStatus> {
-        self.0.try_wait().expect("asking for our own child")
-    }
-
-    /// Waits for its end.
-    #[track_caller]
-    pub fn end(&mut self, what: &str) -> ExitStatus {
-        until(&format!("{what} ends"), || self.status().is_some());
-        self.status().expect("it has ended")
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Both fail only if the process was reaped.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -235,9 +213,10 @@ impl Server {
     }
 
     /// Returns the address of the first listener, which is TCP. With several nodes, returns that of
-    /// one of them, another one with each call.
+    /// one of them, another one with each call, or that of the proxy in front of them.
     pub fn address(&self) -> SocketAddr {
-        self.cluster.as_ref().map_or_else(|| self.address_of(0), |it| pick(&it.addresses))
+        let Some(cluster) = &self.cluster else { return self.address_of(0) };
+        cluster.proxy.as_ref().map_or_else(|| pick(&cluster.addresses), |proxy| proxy.address)
     }
 
     /// Returns the address of a TCP listener.
@@ -337,10 +316,22 @@ impl Server {
     #[track_caller]
     pub fn readers(&self, channel: &str) -> u64 {
         let mut clients = self.clients();
-        let mut counts = Vec::new();
+        let mut counts: Vec<u64> = Vec::new();
+        let mut agreed = None;
         until(&format!("all nodes count the same readers of {channel}"), || {
             counts = clients.iter_mut().map(|client| count_readers(client, channel)).collect();
-            counts.iter().all(|count| *count == counts[0])
+            if counts.iter().any(|count| *count != counts[0]) {
+                agreed = None;
+                return false;
+            }
+            // Each of three nodes whose only reader has just gone still counts those of the others:
+            // so all say two. What they say after the next heartbeats is true.
+            if counts.len() == 1 || counts[0] == 0 || agreed == Some(counts[0]) {
+                return true;
+            }
+            agreed = Some(counts[0]);
+            thread::sleep(HEARTBEATS);
+            false
         });
         counts[0]
     }
@@ -471,6 +462,7 @@ fn count_readers(client: &mut Client, channel: &str) -> u64 {
 struct Cluster {
     others: Vec<Server>,
     addresses: Vec<SocketAddr>,
+    proxy: Option<ProxyProcess>,
     _redis: Redis,
 }
 
@@ -491,7 +483,8 @@ impl Cluster {
                 health.status == 200
             });
         }
-        Self { others, addresses, _redis: plan.redis }
+        let proxy = start_proxy(&addresses);
+        Self { others, addresses, proxy, _redis: plan.redis }
     }
 }
 

@@ -41,6 +41,10 @@ pub(super) enum Fix {
     StreamBuffered,
     StreamCut,
     RateLimited,
+    NotAdmin,
+    LogDown,
+    LogSlow,
+    OnlyNode,
 }
 
 /// Lines that fix a problem. Several lines for the same proxy form one fix.
@@ -162,6 +166,29 @@ const LINES: &[(Fix, Proxy, &str)] = &[
     ),
     (Fix::RateLimited, Nginx, "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"),
     (Fix::RateLimited, Haproxy, "option forwardfor"),
+    (
+        Fix::NotAdmin,
+        Any,
+        "start Speak with --admin-listen 127.0.0.1:9100, and use http://127.0.0.1:9100 here",
+    ),
+    (
+        Fix::LogDown,
+        Any,
+        "check that Redis responds: redis-cli -u URL ping, info memory, info clients",
+    ),
+    (Fix::LogDown, Any, "with a journal, check its disk: df -h DIR"),
+    (Fix::LogDown, Any, "the log of Speak has the reason: journalctl -u speak"),
+    (
+        Fix::LogSlow,
+        Any,
+        "check the way to Redis, and its disk: redis-cli -u URL --latency, slowlog get",
+    ),
+    (Fix::LogSlow, Any, "check whether this process has a core of its own: speak_loop_seconds"),
+    (
+        Fix::OnlyNode,
+        Any,
+        "start another node with the same --cluster: without one, a restart interrupts all clients",
+    ),
 ];
 
 impl Proxy {

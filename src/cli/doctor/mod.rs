@@ -3,11 +3,14 @@
 //! A check is a function that talks to the server and returns one [`CheckResult`]. It does not read
 //! any configuration, and depends only on the behaviour that a client can observe. The two slow
 //! checks run in parallel with the rest.
+//!
+//! With `--admin`, it checks a node of a cluster instead, by its admin listener.
 
 mod basics;
 mod check_result;
 mod fix;
 mod long_poll;
+mod node;
 mod passthrough;
 mod streams;
 mod target;
@@ -49,6 +52,9 @@ pub(super) fn run(options: &CliOptions, operands: &[OsString]) -> Result<ExitSta
         origin: options.origin.clone(),
     };
     let mut report = Report { proxy: None, failures: 0, warnings: 0 };
+    if options.admin {
+        return check_node(&target, &mut report);
+    }
     if let Some(result) = basics::tls(&mut target) {
         report.add("tls", &result)?;
     }
@@ -81,6 +87,29 @@ pub(super) fn run(options: &CliOptions, operands: &[OsString]) -> Result<ExitSta
         report.add("stream", &join_check(stream))?;
         report.add("wait", &join_check(wait))
     })?;
+    report.finish()
+}
+
+/// Checks a node by its admin listener.
+fn check_node(target: &Target, report: &mut Report) -> Result<ExitStatus, Failure> {
+    let mut client = target.client();
+    let reach = node::reach(target, &mut client);
+    let is_reached = reach.is_ok();
+    report.add("reach", &merge_results(reach))?;
+    if is_reached {
+        report.add("health", &merge_results(node::health(&mut client)))?;
+        match node::observe(target, &mut client) {
+            Ok(Some(log)) => {
+                report.add("lag", &log.lag())?;
+                report.add("nodes", &log.nodes())?;
+                report.add("trouble", &log.trouble())?;
+            }
+            Ok(None) => {
+                report.add("lag", &CheckResult::skip("there is no log, or nothing in it"))?;
+            }
+            Err(result) => report.add("lag", &result)?,
+        }
+    }
     report.finish()
 }
 
