@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 
 use examples::Session;
 
-const PAGES: [&str; 22] = [
+const PAGES: [&str; 23] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -37,6 +37,7 @@ const PAGES: [&str; 22] = [
     "docs/operating.md",
     "docs/proxies.md",
     "docs/service.md",
+    "docs/tls.md",
     "docs/troubleshooting.md",
     "tests/differential/README.md",
     "tests/stress/README.md",
@@ -89,6 +90,7 @@ fn every_option_that_is_told_of_is_there() {
         "README.md",
         "docs/operating.md",
         "docs/capacity.md",
+        "docs/tls.md",
         "docs/troubleshooting.md",
         "docs/api.md",
     ] {

@@ -13,6 +13,7 @@ use super::json;
 use super::params::{Body, Parameters};
 use super::payload::{EncodeCache, Insertion, Insertions};
 use super::phase::Phase;
+use super::plain_http::{ChallengeFiles, PlainHttp};
 use super::rate_limit::RateLimit;
 use super::read_params::ReadCall;
 use super::request_stats::{RequestKind, RequestStats};
@@ -83,6 +84,8 @@ pub struct Api {
     pub(super) private_buf: Vec<u8>,
     /// Beginning of the response to a frame.
     pub(super) frame_prefix: Vec<u8>,
+    /// `None` if requests over plain HTTP are handled as others are.
+    pub(super) plain_http: Option<Box<PlainHttp>>,
     rate_limit: Option<RateLimit>,
     requests: RequestStats,
 }
@@ -108,6 +111,7 @@ impl Api {
             insertions: Insertions::default(),
             private_buf: Vec::new(),
             frame_prefix: Vec::new(),
+            plain_http: config.https_port.map(|port| Box::new(PlainHttp::redirecting(port))),
             rate_limit: RateLimit::new(config.max_rate),
             requests: RequestStats::default(),
             config,
@@ -118,6 +122,11 @@ impl Api {
     #[must_use]
     pub fn is_trusted(&self, address: Option<IpAddr>) -> bool {
         self.config.proxies.is_trusted(address)
+    }
+
+    /// Makes these files the responses to challenges of ACME.
+    pub fn serve_challenges(&mut self, files: Box<dyn ChallengeFiles>) {
+        self.plain_http.get_or_insert_default().serve_challenges(files);
     }
 
     /// Returns the limits of a request. Percent-encoding may triple the size of a message.
@@ -175,6 +184,11 @@ impl Api {
         request: &Request<'_>,
         out: &mut Vec<u8>,
     ) -> Handled {
+        if self.plain_http.is_some()
+            && let Some(handled) = self.handle_plain(context.source, request, out)
+        {
+            return handled;
+        }
         let route = Route::of(request.path, self.config.demo);
         if context.is_waiting && !matches!(route, Ok(Route::Call(call)) if call.is_logged()) {
             return Handled::Held;
@@ -334,7 +348,7 @@ impl Api {
 
     /// Responds with an error. After a failed handshake the client is closed: the next bytes may be
     /// no HTTP.
-    fn respond_error(
+    pub(super) fn respond_error(
         &mut self,
         kind: RequestKind,
         error: Error,
@@ -398,6 +412,7 @@ mod tests {
             demo: false,
             max_rate: 0,
             proxies: TrustedProxies::default(),
+            https_port: None,
         };
         Api::new(config, hub, |_| {})
     }

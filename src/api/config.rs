@@ -24,4 +24,6 @@ pub struct Config {
     pub max_rate: usize,
     /// Proxies whose `X-Forwarded-For` is trusted.
     pub proxies: TrustedProxies,
+    /// Port of https to which plain HTTP is redirected; `None` for no redirects.
+    pub https_port: Option<u16>,
 }

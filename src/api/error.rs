@@ -36,6 +36,8 @@ pub enum Error {
     AddressNotUtf8,
     /// The origin of the calling page is not in `--allow-origin`.
     BadOrigin,
+    /// The server redirects to https, and this request came without and cannot be redirected.
+    HttpsOnly,
     /// The session exists, but has another secret.
     BadAuth,
     /// The channel name is the write name of a pair.
@@ -95,6 +97,7 @@ impl Error {
             Self::BadCallback => ("bad_callback", 400),
             Self::BadEncoding(_) | Self::AddressNotUtf8 => ("bad_encoding", 400),
             Self::BadOrigin => ("bad_origin", 403),
+            Self::HttpsOnly => ("https_only", 403),
             Self::BadAuth => ("bad_auth", 403),
             Self::NotReadable => ("not_readable", 403),
             Self::NotWritable => ("not_writable", 403),
@@ -152,6 +155,9 @@ impl Error {
             }
             Self::BadOrigin => {
                 "the origin of this page is not allowed; the operator can add it to --allow-origin"
+            }
+            Self::HttpsOnly => {
+                "this server takes calls only over https; use https://, or wss:// for a WebSocket"
             }
             Self::BadAuth => {
                 "'auth' does not belong to 'connection'; use both from the same /introduce"

@@ -1,6 +1,8 @@
-//! Resources that need no hub: files, the test image, preflights.
+//! Resources that need no hub: files, the test image, preflights, challenges, redirects.
 
 use super::api::{Api, Handled};
+use super::client_addr::RequestSource;
+use super::plain_http::PlainResponse;
 use super::request_stats::RequestKind;
 use super::response::{BodyType, ResponseOptions, ResponseWriter};
 use super::route::Route;
@@ -16,7 +18,37 @@ const PREFLIGHT: &str = "Access-Control-Allow-Methods: GET, POST\r\n\
 /// Bytes of these fields at most. Names that would exceed it are not allowed.
 const PREFLIGHT_BYTES_MAX: usize = 4096;
 
+/// Type of the response to a challenge, as in the example of RFC 8555, section 8.3.
+const CHALLENGE_TYPE: BodyType<'static> = BodyType::no_store("application/octet-stream");
+
 impl Api {
+    /// Handles a request over plain HTTP, if it is for a challenge or has to use https.
+    #[cold]
+    pub(super) fn handle_plain(
+        &mut self,
+        source: RequestSource,
+        request: &Request<'_>,
+        out: &mut Vec<u8>,
+    ) -> Option<Handled> {
+        let (kind, result) = self.plain_http.as_ref()?.respond(source, request)?;
+        let options = self.response_options(request);
+        let status = match result {
+            Err(error) => return Some(self.respond_error(kind, error, options, out)),
+            Ok(PlainResponse::Challenge(content)) => {
+                self.writer.head(options, 200, Some(CHALLENGE_TYPE), "").push(out, content.len());
+                options.push_body(out, &content);
+                200
+            }
+            // Not to be cached: an operator who no longer redirects keeps their users.
+            Ok(PlainResponse::Redirect(location)) => {
+                self.writer.head(options, 308, None, &location).push(out, 0);
+                308
+            }
+        };
+        self.record(kind, status);
+        Some(Handled::Responded(self.writer.persistence(options.persistence)))
+    }
+
     /// Responds to a request for a resource that is no call.
     pub(super) fn respond_file(
         &mut self,

@@ -12,17 +12,27 @@ pub(super) enum RequestKind {
     File,
     /// `OPTIONS` of any path.
     Preflight,
+    /// A file of `--acme-challenges`.
+    Challenge,
+    /// Sent to https by `--redirect-https`, or rejected.
+    Redirect,
     /// The request was not parsed, or its path is unknown.
     None,
 }
 
 /// Statuses of responses: those of `ResponseHead`, and 101 of a WebSocket.
-const STATUSES: [u16; 18] =
-    [200, 101, 204, 304, 400, 403, 404, 405, 408, 410, 413, 414, 415, 429, 431, 501, 503, 505];
+const STATUSES: [u16; 19] =
+    [200, 101, 204, 304, 308, 400, 403, 404, 405, 408, 410, 413, 414, 415, 429, 431, 501, 503, 505];
 
 /// Kinds that are no calls, in the order in which metrics list them after the calls.
-const OTHER_KINDS: [RequestKind; 4] =
-    [RequestKind::ImageTest, RequestKind::File, RequestKind::Preflight, RequestKind::None];
+const OTHER_KINDS: [RequestKind; 6] = [
+    RequestKind::ImageTest,
+    RequestKind::File,
+    RequestKind::Preflight,
+    RequestKind::Challenge,
+    RequestKind::Redirect,
+    RequestKind::None,
+];
 
 const KINDS: usize = Call::ALL.len() + OTHER_KINDS.len();
 
@@ -44,7 +54,9 @@ impl RequestKind {
             Self::ImageTest => Call::ALL.len(),
             Self::File => Call::ALL.len() + 1,
             Self::Preflight => Call::ALL.len() + 2,
-            Self::None => Call::ALL.len() + 3,
+            Self::Challenge => Call::ALL.len() + 3,
+            Self::Redirect => Call::ALL.len() + 4,
+            Self::None => Call::ALL.len() + 5,
         }
     }
 
@@ -54,6 +66,8 @@ impl RequestKind {
             Self::ImageTest => "image-test",
             Self::File => "file",
             Self::Preflight => "preflight",
+            Self::Challenge => "acme-challenge",
+            Self::Redirect => "redirect-https",
             Self::None => "none",
         }
     }
@@ -115,7 +129,7 @@ mod tests {
         let counted: Vec<_> = requests.iter().collect();
         assert_eq!(counted.len(), KINDS * STATUSES.len());
         assert!(
-            counted.contains(&("read", 503, 1)) && counted.contains(&("none", 101, 11)),
+            counted.contains(&("read", 503, 1)) && counted.contains(&("none", 101, 13)),
             "{counted:?}"
         );
     }

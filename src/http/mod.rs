@@ -2,6 +2,7 @@
 //!
 //! Has no sockets, and does not know the calls.
 
+mod authority;
 mod chunked;
 mod event_stream;
 mod form;

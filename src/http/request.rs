@@ -3,6 +3,7 @@
 //! The caller has the buffer. A [`Progress`] records how much of it was parsed, so that each byte
 //! is scanned once even if the pieces are small.
 
+use super::authority::{authority_of, without_port};
 use super::chunked::ChunkedDecoder;
 use super::head::{Framing, Head, Method, Persistence, lower_minor_version, parse_head};
 use super::parse_error::ParseError;
@@ -242,6 +243,19 @@ impl<'a> Request<'a> {
     pub fn is_http_10(&self) -> bool {
         let mut lines = self.head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
         lines.find(|line| !line.is_empty()).is_some_and(|line| line.ends_with(b"/1.0"))
+    }
+
+    /// Returns the host that the client asked for, without a port: that of the target, or else that
+    /// of `Host` (RFC 9112, section 3.2.2). `None` if a URL cannot name it.
+    ///
+    /// Searches the head, as [`Request::field`] does.
+    #[must_use]
+    pub fn host(&self) -> Option<&'a str> {
+        let mut lines = self.head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+        let line = lines.find(|line| !line.is_empty())?;
+        let target = line.split(|byte| *byte == b' ').nth(1)?;
+        let authority = authority_of(target).or_else(|| self.field("host").next())?;
+        without_port(authority)
     }
 
     /// Returns the values of a header field in order, without white space around them.

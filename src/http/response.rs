@@ -90,6 +90,7 @@ fn status_line(status: u16) -> &'static str {
         200 => "HTTP/1.1 200 OK\r\n",
         204 => "HTTP/1.1 204 No Content\r\n",
         304 => "HTTP/1.1 304 Not Modified\r\n",
+        308 => "HTTP/1.1 308 Permanent Redirect\r\n",
         400 => "HTTP/1.1 400 Bad Request\r\n",
         403 => "HTTP/1.1 403 Forbidden\r\n",
         404 => "HTTP/1.1 404 Not Found\r\n",

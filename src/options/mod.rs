@@ -200,6 +200,7 @@ mod tests {
             (&["--allow-origin", "https://a/b"], "--allow-origin"),
             (&["--no-demo=x"], "--no-demo"),
             (&["--no-sandbox=x"], "--no-sandbox"),
+            (&["--redirect-https=x"], "--redirect-https"),
             (&["--user", ""], "--user"),
             (&["--journal-sync", "never"], "--journal-sync"),
             (&["--journal", "/a", "--state", "/b"], "SPEAK_STATE="),

@@ -16,6 +16,9 @@ use crate::api::{AllowOrigin, Cidr, TrustedProxies};
 use crate::clustered::HAS_CLUSTER;
 use crate::log::SyncMode;
 
+/// Default port of https (RFC 9110, section 4.2.2).
+const HTTPS_PORT: u16 = 443;
+
 /// Settings of the server. `docs/operating.md` explains them.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -77,6 +80,10 @@ pub struct Options {
     pub journal_sync: SyncMode,
     /// URL of the Redis that the nodes of a cluster share. None for a single process.
     pub cluster: Option<String>,
+    /// Directory of the responses to challenges of ACME. None to answer no challenges.
+    pub acme_challenges: Option<PathBuf>,
+    /// Redirect plain HTTP to https.
+    pub redirect_https: bool,
     /// User to switch to after binding: `USER` or `USER:GROUP`.
     pub user: Option<String>,
     /// Drop capabilities and use Landlock.
@@ -295,6 +302,20 @@ pub const SPECS: &[Spec<Options>] = &[
         set: |options, text| set(&mut options.cluster, parse_cluster(text).map(Some)),
     },
     Spec {
+        name: "acme-challenges",
+        takes: Arity::One("DIR"),
+        default: "",
+        help: "directory of the responses to http-01 challenges of ACME",
+        set: |options, text| set(&mut options.acme_challenges, Ok(parse_dir(text))),
+    },
+    Spec {
+        name: "redirect-https",
+        takes: Arity::Nothing,
+        default: "off",
+        help: "redirect plain HTTP to https, except challenges and /health",
+        set: |options, text| set(&mut options.redirect_https, parse_bool(text)),
+    },
+    Spec {
         name: "user",
         takes: Arity::One("NAME"),
         default: "",
@@ -334,6 +355,12 @@ impl Options {
         self.listen == Self::defaults().listen
     }
 
+    /// Returns the port of https to which plain HTTP is redirected. `None` for no redirects.
+    #[must_use]
+    pub fn https_port(&self) -> Option<u16> {
+        self.redirect_https.then_some(HTTPS_PORT)
+    }
+
     /// Returns the proxies whose `X-Forwarded-For` is trusted.
     #[must_use]
     pub fn proxies(&self) -> TrustedProxies {
@@ -370,6 +397,8 @@ impl Options {
             journal: None,
             journal_sync: SyncMode::Always,
             cluster: None,
+            acme_challenges: None,
+            redirect_https: false,
             user: None,
             sandbox: true,
             log: LevelFilter::Info,

@@ -14,6 +14,8 @@
 //! - Remove the files of the server's Unix sockets.
 //! - Write in the directory of `--state`, where the new file is written next to the old one, and in
 //!   that of `--journal`.
+//! - Read files in the directory of `--acme-challenges`. The directory, since hooks make a new file
+//!   for each challenge.
 //! - Bind the ports of the listeners. Outgoing connections are never needed.
 //!
 //! Files and sockets that are open stay usable.
@@ -34,12 +36,14 @@ use landlock::{
 /// version are used.
 const ABI_TESTED: ABI = ABI::V7;
 
-/// Directories in which this server changes files.
+/// Directories in which this server reads or changes files.
 pub(super) struct Paths {
+    /// Directories whose files it reads by name.
+    pub(super) read: Vec<PathBuf>,
     /// Directories of its Unix sockets, which it removes.
-    pub(super) unlink_dirs: Vec<PathBuf>,
+    pub(super) unlink: Vec<PathBuf>,
     /// Directories of the state file and of the journal.
-    pub(super) write_dirs: Vec<PathBuf>,
+    pub(super) write: Vec<PathBuf>,
 }
 
 /// TCP ports to which the process may connect.
@@ -86,10 +90,11 @@ pub(super) fn prepare(
         (PathBuf::from("/dev/null"), make_bitflags!(AccessFs::{ReadFile | WriteFile})),
     ];
     rules.extend(executable_dirs().into_iter().map(|directory| (directory, execute)));
+    rules.extend(paths.read.iter().map(|directory| (directory.clone(), AccessFs::ReadFile.into())));
     rules.extend(
-        paths.unlink_dirs.iter().map(|directory| (directory.clone(), AccessFs::RemoveFile.into())),
+        paths.unlink.iter().map(|directory| (directory.clone(), AccessFs::RemoveFile.into())),
     );
-    rules.extend(paths.write_dirs.iter().map(|directory| (directory.clone(), read | change)));
+    rules.extend(paths.write.iter().map(|directory| (directory.clone(), read | change)));
 
     let mut ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(ABI_TESTED))?

@@ -33,6 +33,8 @@ pub struct Sandbox {
     state: Option<PathBuf>,
     /// Directory of the journal.
     journal: Option<PathBuf>,
+    /// Directory of the responses to challenges.
+    challenges: Option<PathBuf>,
 }
 
 /// Status of the sandbox. Its text is for instance `user speak, no new privileges, Landlock ABI 6`.
@@ -90,6 +92,7 @@ impl Sandbox {
             sockets: sockets.collect(),
             state: options.state.clone(),
             journal: options.journal.clone(),
+            challenges: options.acme_challenges.clone(),
         })
     }
 
@@ -125,11 +128,12 @@ impl Sandbox {
         Ok(status)
     }
 
-    /// Directories in which the server still changes files: the only list of them.
+    /// Directories in which the server still reads or changes files: the only list of them.
     fn paths(&self) -> Paths {
         Paths {
-            unlink_dirs: self.sockets.iter().map(|socket| directory_of(socket)).collect(),
-            write_dirs: self
+            read: self.challenges.iter().cloned().collect(),
+            unlink: self.sockets.iter().map(|socket| directory_of(socket)).collect(),
+            write: self
                 .state
                 .as_deref()
                 .map(directory_of)

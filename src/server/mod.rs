@@ -5,6 +5,7 @@
 
 mod activation;
 mod bind;
+mod challenge_dir;
 mod clock;
 mod clustering;
 mod diagnose;
@@ -34,6 +35,7 @@ pub use start_error::StartError;
 pub use upgrade::UPGRADE_ENV;
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +43,7 @@ use std::time::Duration;
 use mio::{Events, Interest, Poll};
 
 use self::bind::bind_listeners;
+use self::challenge_dir::ChallengeDir;
 use self::clock::Clock;
 use self::clustering::ClusterSockets;
 use self::event_source::{EventSource, GENERATION_BITS};
@@ -74,6 +77,8 @@ pub struct Server {
     state_file: Option<StateFile>,
     /// Journal, before this process serves.
     pending_journal: Option<PendingJournal>,
+    /// Directory of `--acme-challenges`, before this process serves.
+    pending_challenges: Option<PathBuf>,
     /// Settings of the journal.
     journal: Option<JournalHandle>,
     /// Connections to the Redis of the cluster, if there is one.
@@ -141,6 +146,7 @@ impl Server {
             service,
             state_file,
             pending_journal: journal,
+            pending_challenges: options.acme_challenges.clone(),
             journal: journal_handle,
             cluster,
             awaits_join: false,
@@ -177,11 +183,15 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`StartError`] if the state file cannot be written, or the predecessor does not hand over.
+    /// [`StartError`] if the state file cannot be written, the directory of challenges cannot be
+    /// used, or the predecessor does not hand over.
     pub fn start_serving(&mut self) -> Result<(), StartError> {
         if let Some(file) = &self.state_file {
             file.check_writable()
                 .map_err(|error| startup::state_file_error(file, "write", &error))?;
+        }
+        if let Some(path) = self.pending_challenges.take() {
+            self.service.serve_challenges(Box::new(ChallengeDir::new(path)?));
         }
         self.take_over().map_err(|error| StartError(format!("cannot start serving: {error}")))?;
         if let Some(journal) = self.pending_journal.take() {

@@ -36,5 +36,6 @@ pub(super) fn api_config(options: &Options) -> api::Config {
         demo: options.demo,
         max_rate: options.max_rate,
         proxies: options.proxies(),
+        https_port: options.https_port(),
     }
 }

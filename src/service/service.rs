@@ -13,7 +13,7 @@ use super::gauges::Gauges;
 use super::limits::{AcceptLimits, ClientLimits, RESPONSE_BYTES_PER_TURN};
 use super::listener::Listener;
 use super::phase::Phase;
-use crate::api::{Api, Error, Transport};
+use crate::api::{Api, ChallengeFiles, Error, Transport};
 use crate::hub::{Hub, Key, Millis, Now, ResumeBatch, whole_ms};
 use crate::metrics::ProcessStats;
 use crate::options::Options;
@@ -100,6 +100,11 @@ impl<L: Listener> Service<L> {
             commits: Commits::default(),
             resume_batch: None,
         }
+    }
+
+    /// Makes these files the responses to challenges of ACME.
+    pub fn serve_challenges(&mut self, files: Box<dyn ChallengeFiles>) {
+        self.io.api.serve_challenges(files);
     }
 
     /// Begins a turn. `now.mono` must not decrease; `now.unix_ms` may.

@@ -47,6 +47,7 @@ impl Settings {
             poll_timeout: ms(source.pick(&[25_000, 1_000, 0])),
             max_rate: 0,
             proxies: TrustedProxies(Vec::new()),
+            https_port: None,
         };
         hub.max_memory = source.pick(&[usize::MAX, 2_000, 8_000, 40_000]);
         api.max_rate = source.pick(&[0, 1, 0]);
