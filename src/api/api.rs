@@ -257,17 +257,17 @@ impl Api {
         let options =
             ResponseOptions { callback: callback.ok().flatten(), ..self.response_options(request) };
         self.json.clear();
-        let checked =
+        let mut checked =
             callback.and(parsed).and_then(|()| self.check(context, &parameters, call, request));
-        let checked = checked.and_then(|()| context.check_joined(call));
-        if checked.is_ok()
-            && let Some(behind) = self.find_wait_of_request(context, call, &parameters, request)
-        {
-            return Handled::Behind(behind);
+        if context.hub.is_clustered() && checked.is_ok() {
+            match self.find_wait_of_request(context, call, &parameters, request) {
+                Ok(None) => {}
+                Ok(Some(behind)) => return Handled::Behind(behind),
+                Err(error) => checked = Err(error),
+            }
         }
         let result = match (checked, call.action()) {
             (Err(error), _) => Err(error),
-
             (Ok(()), Action::Execute(execute)) => {
                 execute(&self.settings, context, &parameters, &mut self.json)
             }
@@ -280,7 +280,7 @@ impl Api {
                 }
             }
         };
-        match context.end_waiting(result) {
+        match result {
             Ok(Executed::Done) => {
                 let inserted = self.insertions.json_bytes();
                 self.writer.push_json(out, options, &self.json, inserted);
@@ -293,13 +293,28 @@ impl Api {
             }
             Ok(Executed::Behind(behind)) => Handled::Behind(behind),
             Ok(Executed::Proposed) => Handled::Proposed(Responder::of_request(call, options)),
-            Err(Error::ConnectionEnding(_)) if context.hub.is_clustered() => {
+            Err(error) => self.fail_call(context, call, error, options, out),
+        }
+    }
+
+    /// Responds to a call that failed, or makes it wait for the end of its session.
+    #[cold]
+    fn fail_call(
+        &mut self,
+        context: &Context<'_>,
+        call: Call,
+        error: Error,
+        options: ResponseOptions<'_>,
+        out: &mut Vec<u8>,
+    ) -> Handled {
+        match context.end_waiting(error) {
+            Error::ConnectionEnding(_) if context.hub.is_clustered() => {
                 Handled::Behind(Behind::End)
             }
-            Err(Error::ConnectionEnding(session)) => {
+            Error::ConnectionEnding(session) => {
                 Handled::Proposed(Responder::of_request(call, options).awaiting_end(session))
             }
-            Err(error) => self.respond_error(call.into(), error, options, out),
+            error => self.respond_error(call.into(), error, options, out),
         }
     }
 

@@ -88,7 +88,7 @@ impl Api {
         let kind = call.map_or(RequestKind::None, |(call, _)| call.into());
         let mut prefix = mem::take(&mut self.frame_prefix);
         push_prefix(&mut prefix, reference);
-        match context.end_waiting(result) {
+        match result.map_err(|error| context.end_waiting(error)) {
             Ok(Executed::Done) => self.record(kind, 200),
             Ok(Executed::Behind(behind)) => {
                 self.frame_prefix = prefix;

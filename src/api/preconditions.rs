@@ -22,7 +22,6 @@ impl Context<'_> {
     /// # Errors
     ///
     /// [`Error::OverCapacity`].
-    #[inline]
     pub(super) fn check_joined(&self, call: Call) -> Result<(), Error> {
         if self.hub.is_joined() || call == Call::Create {
             return Ok(());
@@ -30,38 +29,43 @@ impl Context<'_> {
         Err(Error::OverCapacity("this node is joining its cluster; retry later"))
     }
 
-    /// Makes a call fail that would wait for the end of its session although it has waited, and the
-    /// log has not responded.
-    pub(super) fn end_waiting<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+    /// Returns the error of a call. It is another one if the call would wait for the end of its
+    /// session although it has waited, and the log has not responded.
+    #[cold]
+    pub(super) fn end_waiting(&self, error: Error) -> Error {
         let in_vain = || self.waited == Some(Behind::End) || self.hub.is_behind();
-        match result {
-            Err(Error::ConnectionEnding(_)) if self.waited.is_some() && in_vain() => {
-                Err(hub::Error::LogBehind.into())
+        match error {
+            Error::ConnectionEnding(_) if self.waited.is_some() && in_vain() => {
+                hub::Error::LogBehind.into()
             }
-            result => result,
+            error => error,
         }
     }
 }
 
 impl Api {
-    /// Returns what a request has to wait for before its call is made.
-    #[inline]
+    /// Returns what a request of a cluster has to wait for before its call is made.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Context::check_joined`].
+    #[cold]
     pub(super) fn find_wait_of_request(
         &self,
         context: &mut Context<'_>,
         call: Call,
         parameters: &Parameters<'_>,
         request: &Request<'_>,
-    ) -> Option<Behind> {
-        if !context.hub.is_clustered() {
-            return None;
-        }
-        let mode = match Transport::from_request(request).ok()? {
-            Some(_) => Mode::Stream,
-            None if parameters.timeout.as_deref() == Some("0") => Mode::Immediate,
-            None => Mode::LongPoll,
+    ) -> Result<Option<Behind>, Error> {
+        context.check_joined(call)?;
+        let mode = match Transport::from_request(request) {
+            // The read itself fails.
+            Err(_) => return Ok(None),
+            Ok(Some(_)) => Mode::Stream,
+            Ok(None) if parameters.timeout.as_deref() == Some("0") => Mode::Immediate,
+            Ok(None) => Mode::LongPoll,
         };
-        self.find_wait(context, call, parameters, mode)
+        Ok(self.find_wait(context, call, parameters, mode))
     }
 
     /// Returns what a call has to wait for before it is made. `mode` is that of a read. A

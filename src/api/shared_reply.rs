@@ -72,11 +72,11 @@ impl ReplySlice for ChannelSlice<'_> {
     }
 
     fn missed(&self) -> bool {
-        self.missed
+        ChannelSlice::missed(self)
     }
 
     fn reset(&self) -> bool {
-        self.reset
+        ChannelSlice::reset(self)
     }
 }
 
@@ -285,8 +285,8 @@ impl MessageCache {
                 range: range.unwrap_or_default(),
                 next_id: slice.next_id(),
                 start: slice.start(),
-                missed: slice.missed,
-                reset: slice.reset,
+                missed: slice.missed(),
+                reset: slice.reset(),
             }
         });
         SharedReply { slices: slices.collect() }

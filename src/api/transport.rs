@@ -63,6 +63,8 @@ impl Transport {
     /// # Errors
     ///
     /// [`Error::BadHandshake`] for a malformed upgrade to WebSocket.
+    #[expect(clippy::inline_always, reason = "a step of each read that asks for no stream")]
+    #[inline(always)]
     pub(super) fn from_request(request: &Request<'_>) -> Result<Option<Self>, Error> {
         if request.method != Method::Get {
             return Ok(None);

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
+use std::mem;
 use std::ops::Bound;
 use std::rc::Rc;
 
@@ -312,6 +313,12 @@ impl ChannelLocal {
     /// Returns whether a reader or a proposed command needs the channel.
     pub(super) fn is_awaited(&self) -> bool {
         self.reader_count > 0 || self.proposed > 0
+    }
+
+    /// Marks the channel for the next delivery. Returns whether it was not marked before.
+    #[inline]
+    pub(super) fn mark_dirty(&mut self) -> bool {
+        !mem::replace(&mut self.is_dirty, true)
     }
 
     /// Adds a reader after all earlier ones.

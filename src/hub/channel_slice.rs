@@ -14,23 +14,50 @@ pub struct ChannelSlice<'h> {
     /// Introductions that history has dropped, of sessions that are still members; oldest first.
     introductions: IntroductionSlice<'h>,
     /// Ids of the retained messages in the slice: from `start` up to but not including `end`.
+    /// `end` is below `start` if a process that is behind does not have the message before `start`.
     start: u64,
     end: u64,
-    /// Some messages from `from_id` on may have been dropped.
-    pub missed: bool,
+    gap: Gap,
     /// Index of the channel, in the slices of a delivery; `u32::MAX` in others. Within one
     /// delivery, equal ids of equal indexes are equal messages.
     pub index: u32,
-    /// `from_id` belongs to another numbering.
-    pub reset: bool,
     /// The slice is that of `from_id=0`.
     is_full: bool,
 }
 
-/// Identifies equal slices of one channel within one turn: first and next id, `missed`, `reset`,
-/// and the number of introductions that history has dropped. A slice has all of these introductions
-/// or none.
-pub(super) type Fingerprint = (u64, u64, bool, bool, usize);
+/// Whether a slice begins where the reader has read to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gap {
+    None,
+    /// Some messages from `from_id` on may have been dropped.
+    Missed,
+    /// `from_id` belongs to another numbering.
+    Reset,
+}
+
+/// Facts about the ids of a read.
+#[derive(Clone, Copy)]
+pub(super) struct Numbering {
+    /// The ids belong to the numbering of the hub.
+    pub(super) is_same: bool,
+    /// Other processes may have given ids that this one does not know yet.
+    pub(super) is_behind: bool,
+}
+
+/// Identifies equal slices of one channel within one turn: first and next id, the gap, and the
+/// number of introductions that history has dropped. A slice has all of these introductions or
+/// none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fingerprint(u64, u64, Gap, usize);
+
+impl Numbering {
+    /// Returns whether no message has had this id in the numbering of the hub, whose next id is
+    /// `next_id`.
+    #[inline]
+    fn lacks(self, id: u64, next_id: u64) -> bool {
+        !self.is_same || (id > next_id && !self.is_behind)
+    }
+}
 
 impl<'h> ChannelSlice<'h> {
     /// Makes a slice without messages, whose reader continues from `next_id`.
@@ -41,20 +68,33 @@ impl<'h> ChannelSlice<'h> {
             introductions: IntroductionSlice::default(),
             start: next_id,
             end: next_id,
-            missed: false,
-            reset: false,
+            gap: Gap::None,
             is_full: false,
         }
     }
 
     /// Makes the slice of a channel that does not exist and whose first id would be `next_id`.
-    pub(super) fn of_missing(next_id: u64, since: Since, same_epoch: bool) -> Self {
-        let (reset, missed) = match since {
-            Since::Id(id) if !same_epoch || id > next_id => (true, false),
-            Since::Id(id) => (false, id < next_id),
-            Since::All | Since::Last(_) | Since::Now => (false, false),
-        };
-        Self { missed, reset, ..Self::empty(next_id) }
+    pub(super) fn of_missing(next_id: u64, since: Since, numbering: Numbering) -> Self {
+        match since {
+            Since::Id(id) if numbering.lacks(id, next_id) => {
+                Self { gap: Gap::Reset, ..Self::empty(next_id) }
+            }
+            Since::Id(id) if id < next_id => Self { gap: Gap::Missed, ..Self::empty(next_id) },
+            Since::Id(id) => Self::empty(id),
+            Since::All | Since::Last(_) | Since::Now => Self::empty(next_id),
+        }
+    }
+
+    /// Returns whether some messages from `from_id` on may have been dropped.
+    #[must_use]
+    pub fn missed(&self) -> bool {
+        self.gap == Gap::Missed
+    }
+
+    /// Returns whether `from_id` belongs to another numbering.
+    #[must_use]
+    pub fn reset(&self) -> bool {
+        self.gap == Gap::Reset
     }
 
     /// Iterates over the messages as JSON objects, ordered by id.
@@ -104,7 +144,7 @@ impl<'h> ChannelSlice<'h> {
     /// Returns the `from_id` of the next read.
     #[must_use]
     pub fn next_id(&self) -> u64 {
-        self.end
+        self.end.max(self.start)
     }
 
     /// Returns the `from_id` that gets this slice again and all that follows it: 0 if the slice has
@@ -118,7 +158,7 @@ impl<'h> ChannelSlice<'h> {
 
     /// Returns whether the slice is worth a reply to a reader.
     pub(super) fn has_news(&self) -> bool {
-        self.start < self.end || self.missed || self.reset || !self.introductions.is_empty()
+        self.start < self.end || self.gap != Gap::None || !self.introductions.is_empty()
     }
 
     /// Returns the fingerprint. Two slices of one channel in one turn with equal contents have the
@@ -126,7 +166,7 @@ impl<'h> ChannelSlice<'h> {
     pub(super) fn fingerprint(&self) -> Fingerprint {
         let introductions =
             if self.introductions.is_empty() { 0 } else { self.introductions.len() };
-        (self.start, self.end, self.missed, self.reset, introductions)
+        Fingerprint(self.start, self.end, self.gap, introductions)
     }
 
     /// Removes the messages that exceed `budget`, the bytes left in the reply, and returns whether
@@ -151,14 +191,13 @@ impl<'h> ChannelSlice<'h> {
 }
 
 impl Channel {
-    /// Makes the slice for a read that begins at `since`. `same_epoch` is true if the ids of the
-    /// read belong to this numbering.
-    pub(super) fn slice_since(&self, since: Since, same_epoch: bool) -> ChannelSlice<'_> {
+    /// Makes the slice for a read that begins at `since`.
+    pub(super) fn slice_since(&self, since: Since, numbering: Numbering) -> ChannelSlice<'_> {
         let next_id = self.next_id();
-        let reset = matches!(since, Since::Id(id) if !same_epoch || id > next_id);
+        let reset = matches!(since, Since::Id(id) if numbering.lacks(id, next_id));
         match since {
-            _ if reset => ChannelSlice { reset, ..self.full_slice() },
-            Since::All => self.full_slice(),
+            _ if reset => self.full_slice(true),
+            Since::All => self.full_slice(false),
             Since::Id(id) => self.slice_from(id, true),
             Since::Last(count) => self.slice_from(next_id.saturating_sub(count), false),
             Since::Now => self.slice_from(next_id, false),
@@ -169,31 +208,94 @@ impl Channel {
     #[inline]
     pub(super) fn slice_for(&self, subscription: Subscription) -> ChannelSlice<'_> {
         match subscription.gap_policy {
-            GapPolicy::FullState => self.full_slice(),
             GapPolicy::Report => self.slice_from(subscription.cursor, true),
             GapPolicy::Ignore => self.slice_from(subscription.cursor, false),
-            GapPolicy::Reset => ChannelSlice { reset: true, ..self.full_slice() },
+            policy => self.full_slice(policy == GapPolicy::Reset),
         }
     }
 
     fn slice_from(&self, id: u64, reports_gaps: bool) -> ChannelSlice<'_> {
-        let start = id.max(self.first_id);
         ChannelSlice {
             index: NO_CHANNEL,
             channel: Some(self),
             introductions: IntroductionSlice::default(),
-            start,
-            // A process that is behind may have a reader of ids to come.
-            end: self.next_id().max(start),
-            missed: reports_gaps && id < self.first_id,
-            reset: false,
+            start: id.max(self.first_id),
+            end: self.next_id(),
+            gap: if reports_gaps && id < self.first_id { Gap::Missed } else { Gap::None },
             is_full: false,
         }
     }
 
     /// Makes the slice with all retained messages and the newest introduction of each member.
-    fn full_slice(&self) -> ChannelSlice<'_> {
+    fn full_slice(&self, is_reset: bool) -> ChannelSlice<'_> {
         let introductions = self.introductions.below(self.first_id);
-        ChannelSlice { introductions, is_full: true, ..self.slice_from(self.first_id, false) }
+        let gap = if is_reset { Gap::Reset } else { Gap::None };
+        let messages = self.slice_from(self.first_id, false);
+        ChannelSlice { introductions, gap, is_full: true, ..messages }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ChannelSlice;
+    use crate::hub::{ChannelName, Config, Hub, Millis, Mode, Now, ReadRequest, ReadResult, Since};
+
+    const NOW: Now = Now { mono: Millis(0), unix_ms: 0 };
+
+    /// Number of messages of a slice, its `next_id`, and whether it reports a gap.
+    type Seen = (usize, u64, bool);
+
+    fn see(slice: &ChannelSlice<'_>) -> Seen {
+        (slice.messages().count(), slice.next_id(), slice.missed() || slice.reset())
+    }
+
+    fn write(hub: &mut Hub, name: &str) {
+        let key = ChannelName::parse(name).unwrap().for_writing().unwrap();
+        assert!(hub.write(NOW, &key, "m", None).is_ok());
+    }
+
+    /// Makes a read of channels from ids on. Returns what it sees at once; `None` if it waits.
+    fn read(hub: &mut Hub, mode: Mode, targets: &[(&'static str, u64)]) -> Option<Vec<Seen>> {
+        let target = |(name, id): &(&'static str, u64)| {
+            (ChannelName::parse(name).unwrap().for_reading().unwrap(), Since::Id(*id))
+        };
+        let targets: Vec<_> = targets.iter().map(target).collect();
+        let (epoch, credentials, grace_ms) = (None, None, None);
+        let request =
+            ReadRequest { targets: &targets, epoch, credentials, grace_ms, mode, token: 1 };
+        match hub.read(NOW, &request) {
+            Ok(ReadResult::Ready(reply)) => Some(reply.slices().iter().map(see).collect()),
+            Ok(ReadResult::Pending(_)) => None,
+            _ => panic!("neither a reply nor a long poll"),
+        }
+    }
+
+    fn deliver(hub: &mut Hub) -> Vec<Seen> {
+        let mut seen = Vec::new();
+        hub.deliver(NOW, |wake| seen.extend(wake.reply.slices().iter().map(see)));
+        seen
+    }
+
+    /// Other processes may have acknowledged the messages before the id of such a read.
+    #[test]
+    fn a_process_that_is_behind_waits_for_ids_that_it_does_not_have() {
+        let mut hub = Hub::new(Config::default());
+        hub.set_behind(true);
+        for retained in [0, 1] {
+            let seen = read(&mut hub, Mode::Immediate, &[("c", 3)]);
+            assert_eq!(seen, Some(vec![(0, 3, false)]), "{retained} messages");
+            write(&mut hub, "c");
+        }
+        assert_eq!(read(&mut hub, Mode::LongPoll, &[("c", 4)]), None);
+        assert_eq!(read(&mut hub, Mode::LongPoll, &[("c", 9), ("d", 1)]), None);
+        write(&mut hub, "c");
+        assert_eq!(deliver(&mut hub), []);
+        write(&mut hub, "d");
+        assert_eq!(deliver(&mut hub), [(0, 9, false), (1, 2, false)]);
+        write(&mut hub, "c");
+        assert_eq!(deliver(&mut hub), [(1, 5, false)]);
+        hub.set_behind(false);
+        assert_eq!(read(&mut hub, Mode::Immediate, &[("c", 9)]), Some(vec![(4, 5, true)]));
+        assert_eq!(read(&mut hub, Mode::Immediate, &[("e", 9)]), Some(vec![(0, 1, true)]));
     }
 }

@@ -92,7 +92,8 @@ impl Channels {
         self.find_name(key.as_str())
     }
 
-    /// Finds a channel by the text of its key.
+    /// Finds a channel by the text of its key. Not inlined: the hash is long, its callers are not.
+    #[inline(never)]
     pub(super) fn find_name(&self, name: &str) -> Option<u32> {
         self.by_name.get(name).copied()
     }
@@ -161,17 +162,16 @@ impl Channels {
         self.usage.update(before, after);
         self.stats.count_added(&kind);
         self.stats.count_dropped(DropReason::Count, before.messages + 1 - after.messages);
-        self.mark_dirty(index);
+        if channel.local.mark_dirty() {
+            self.dirty.push(index);
+        }
         self.arm_timer(index, timers);
         id
     }
 
     /// Makes the next delivery look at the readers of a channel.
-    #[inline]
     pub(super) fn mark_dirty(&mut self, index: u32) {
-        let local = &mut self.slab[index].local;
-        if !local.is_dirty {
-            local.is_dirty = true;
+        if self.slab[index].local.mark_dirty() {
             self.dirty.push(index);
         }
     }

@@ -44,7 +44,6 @@ impl Hub {
         self.channels.memory()
             + self.sessions.memory()
             + self.readers.memory()
-            + self.nodes.as_ref().map_or(0, |nodes| nodes.reader_counts.memory())
             + self.external_bytes
     }
 

@@ -316,6 +316,7 @@ impl Hub {
     }
 
     /// Records a successful call of a session; `None` if the call had no credentials.
+    #[inline]
     pub(super) fn touch(&mut self, session: Option<u32>, now: Millis) {
         if let Some(session) = session {
             self.sessions.touch(session, now, &mut self.timers);

@@ -43,10 +43,12 @@ impl Hub {
         self.proposals.as_ref().map_or(0, Proposals::count)
     }
 
-    /// Returns the bytes of the proposals that wait for [`Hub::swap_proposals`].
+    /// Returns the bytes that are held for the log, and for the nodes that share it. They are a
+    /// part of the external bytes, since a hub without a log has none.
     #[must_use]
-    pub fn proposed_bytes(&self) -> usize {
-        self.proposals.as_ref().map_or(0, |proposals| proposals.bytes().len())
+    pub fn log_bytes(&self) -> usize {
+        let proposals = self.proposals.as_ref().map_or(0, |proposals| proposals.bytes().len());
+        proposals + self.nodes.as_ref().map_or(0, |nodes| nodes.reader_counts.memory())
     }
 
     /// Moves the first `max` proposals that wait, or all if there are fewer, to `record`, which
@@ -531,7 +533,7 @@ mod tests {
         let deliver = |logged: &mut Logged| {
             let mut replies = Vec::new();
             logged.hub.deliver(at(0), |wake| {
-                let reset = wake.reply.slices()[0].reset;
+                let reset = wake.reply.slices()[0].reset();
                 replies.push((wake.token, reset, wake.reply.slices()[0].messages().count()));
             });
             replies.sort_unstable();

@@ -4,12 +4,13 @@
 //! [`Hub::complete_empty`] when a long poll has waited long enough.
 
 use super::channel_name::ChannelKey;
-use super::channel_slice::ChannelSlice;
+use super::channel_slice::{ChannelSlice, Numbering};
 use super::channels::Channels;
 use super::error::Error;
 use super::hub::Hub;
 use super::lookup::Lookup;
 use super::message::Reason;
+use super::nodes::Nodes;
 use super::read_request::{Mode, ReadRequest, ReadResult};
 use super::reader::{
     GapPolicy, Reader, ReaderKey, ReaderKind, Since, Subscription, Subscriptions, hash_channel_set,
@@ -76,11 +77,10 @@ impl Hub {
 
     /// Returns whether a long poll would be answered at once.
     pub fn has_news(&mut self, now: Now, request: &ReadRequest<'_>) -> bool {
-        let same_epoch =
-            request.epoch.is_none_or(|epoch| epoch.as_bytes() == self.epoch.as_bytes());
+        let numbering = self.numbering_of(request);
         request.targets.iter().any(|(key, since)| {
             let lookup = self.channels.lookup_fresh(key, now.mono);
-            self.slice_since(lookup, *since, same_epoch).has_news()
+            self.slice_since(lookup, *since, numbering).has_news()
         })
     }
 
@@ -103,14 +103,13 @@ impl Hub {
                 &several
             }
         };
-        let same_epoch =
-            request.epoch.is_none_or(|epoch| epoch.as_bytes() == self.epoch.as_bytes());
+        let numbering = self.numbering_of(request);
         let targets =
             || lookups.iter().zip(request.targets).map(|(lookup, (_, since))| (*lookup, *since));
         let waits = match request.mode {
             Mode::Immediate => false,
             Mode::LongPoll => !targets()
-                .any(|(lookup, since)| self.slice_since(lookup, since, same_epoch).has_news()),
+                .any(|(lookup, since)| self.slice_since(lookup, since, numbering).has_news()),
             Mode::Stream => true,
         };
         let superseded = context
@@ -124,7 +123,7 @@ impl Hub {
         // From here on the read cannot fail.
         self.commit_read(now, lookups, superseded, context.caller);
         if !waits {
-            let slice = |(lookup, since)| self.slice_since(lookup, since, same_epoch);
+            let slice = |(lookup, since)| self.slice_since(lookup, since, numbering);
             let mut reply = Reply::of(targets(), slice);
             reply.truncate(self.config.max_reply);
             return Ok(ReadResult::Ready(reply));
@@ -138,7 +137,7 @@ impl Hub {
             // If its session ended in this turn, the new stream ends with it.
             self.readers.replace_to_complete(old, key);
         }
-        Ok(ReadResult::Streaming(key, self.first_stream_reply(key, request, same_epoch)))
+        Ok(ReadResult::Streaming(key, self.first_stream_reply(key, request, numbering)))
     }
 
     /// Records the use of the channels of a read, completes the long poll that it replaces, and
@@ -187,19 +186,13 @@ impl Hub {
         &mut self,
         key: ReaderKey,
         request: &ReadRequest<'_>,
-        same_epoch: bool,
+        numbering: Numbering,
     ) -> Reply<'_> {
-        let Self { channels, readers, config, is_behind, .. } = self;
+        let Self { channels, readers, config, .. } = self;
         let reader = readers.get_mut(key).expect("just inserted");
         let targets = reader.subscriptions.as_slice().iter().zip(request.targets);
         let mut reply = Reply::of(targets, |(subscription, (_, since))| {
-            let channel = &channels[subscription.channel];
-            match *since {
-                Since::Id(id) if *is_behind && same_epoch && id > channel.next_id() => {
-                    ChannelSlice::empty(id)
-                }
-                since => channel.slice_since(since, same_epoch),
-            }
+            channels[subscription.channel].slice_since(*since, numbering)
         });
         let has_more = reply.truncate(config.max_reply);
         reader.advance(&reply, has_more);
@@ -292,9 +285,6 @@ impl Hub {
         let Self { readers, channels, sessions, timers, nodes, .. } = self;
         let reader = readers.remove(key, channels)?;
         for subscription in reader.subscriptions.as_slice() {
-            if let Some(nodes) = nodes {
-                nodes.reader_counts.mark(&channels[subscription.channel].name);
-            }
             let local = channels.local_mut(subscription.channel);
             local.last_use = now;
             local.remove_reader(|key| readers.get(key).is_some());
@@ -305,28 +295,23 @@ impl Hub {
         if let Some(session) = reader.session {
             sessions.end_reader(session, key, now, timers);
         }
+        if let Some(nodes) = nodes {
+            mark_reader_counts(nodes, channels, &reader);
+        }
         Some(reader)
     }
 
     #[inline]
-    fn slice_since(&self, lookup: Lookup, since: Since, same_epoch: bool) -> ChannelSlice<'_> {
-        if self.is_behind
-            && same_epoch
-            && let Since::Id(id) = since
-            && id > self.next_id(lookup)
-        {
-            return ChannelSlice::empty(id);
-        }
-        match lookup {
-            Lookup::Occupied(index) => self.channels[index].slice_since(since, same_epoch),
-            Lookup::Vacant { first_id } => ChannelSlice::of_missing(first_id, since, same_epoch),
-        }
+    fn numbering_of(&self, request: &ReadRequest<'_>) -> Numbering {
+        let is_same = request.epoch.is_none_or(|epoch| epoch.as_bytes() == self.epoch.as_bytes());
+        Numbering { is_same, is_behind: self.is_behind }
     }
 
-    fn next_id(&self, lookup: Lookup) -> u64 {
+    #[inline]
+    fn slice_since(&self, lookup: Lookup, since: Since, numbering: Numbering) -> ChannelSlice<'_> {
         match lookup {
-            Lookup::Occupied(index) => self.channels[index].next_id(),
-            Lookup::Vacant { first_id } => first_id,
+            Lookup::Occupied(index) => self.channels[index].slice_since(since, numbering),
+            Lookup::Vacant { first_id } => ChannelSlice::of_missing(first_id, since, numbering),
         }
     }
 
@@ -338,16 +323,14 @@ impl Hub {
         session: Option<u32>,
     ) -> ReaderKey {
         let Self { channels, sessions, readers, timers, nodes, .. } = self;
-        let is_behind = self.is_behind;
         let subscriptions = match (request.targets, lookups) {
             ([target], [lookup]) => {
-                Subscriptions::One([subscribe(channels, timers, now, target, *lookup, is_behind)])
+                Subscriptions::One([subscribe(channels, timers, now, target, *lookup)])
             }
             (targets, lookups) => {
                 let targets = targets.iter().zip(lookups);
-                let subscribe = |(target, lookup): (&_, &_)| {
-                    subscribe(channels, timers, now, target, *lookup, is_behind)
-                };
+                let subscribe =
+                    |(target, lookup): (&_, &_)| subscribe(channels, timers, now, target, *lookup);
                 Subscriptions::of_several(targets.map(subscribe).collect())
             }
         };
@@ -358,14 +341,14 @@ impl Hub {
         let key = readers.insert(reader, channels);
         let reader = readers.get(key).expect("just inserted");
         for subscription in reader.subscriptions.as_slice() {
-            if let Some(nodes) = nodes {
-                nodes.reader_counts.mark(&channels[subscription.channel].name);
-            }
             channels.set_dropping(subscription.channel, false);
             channels.local_mut(subscription.channel).add_reader(key);
         }
         if let Some(session) = session {
             sessions.local_mut(session).readers.push(key);
+        }
+        if let Some(nodes) = nodes {
+            mark_reader_counts(nodes, channels, reader);
         }
         key
     }
@@ -414,20 +397,25 @@ fn subscribe(
     now: Millis,
     (key, since): &(ChannelKey<'_>, Since),
     lookup: Lookup,
-    is_behind: bool,
 ) -> Subscription {
     let channel = channels.get_or_create(lookup, key, now, timers);
     let next_id = channels[channel].next_id();
-    let gap_policy = match since {
-        Since::Id(_) => GapPolicy::Report,
-        Since::All => GapPolicy::FullState,
-        Since::Last(_) | Since::Now => GapPolicy::Ignore,
-    };
-    let cursor = match since {
-        Since::Id(id) if is_behind => next_id.max(*id),
-        _ => next_id,
+    let (gap_policy, cursor) = match *since {
+        // A long poll that waits has read up to this id, which a process that is behind may not
+        // have. A stream moves its cursor with its first reply.
+        Since::Id(id) => (GapPolicy::Report, id),
+        Since::All => (GapPolicy::FullState, next_id),
+        Since::Last(_) | Since::Now => (GapPolicy::Ignore, next_id),
     };
     Subscription { channel, gap_policy, cursor }
+}
+
+/// Makes the next heartbeat tell the other nodes how many readers the channels of a reader have.
+#[cold]
+fn mark_reader_counts(nodes: &mut Nodes, channels: &Channels, reader: &Reader) {
+    for subscription in reader.subscriptions.as_slice() {
+        nodes.reader_counts.mark(&channels[subscription.channel].name);
+    }
 }
 
 /// Returns whether both have the same set of channels. `channels` are sorted, and neither has a

@@ -267,15 +267,17 @@ impl Sessions {
 
     /// Records a successful call of a session.
     pub(super) fn touch(&mut self, index: u32, now: Millis, timers: &mut Timers) {
-        self.slab[index].local.touch(now);
-        self.slab[index].local.heard_position = self.log_position;
+        let local = &mut self.slab[index].local;
+        local.touch(now);
+        local.heard_position = self.log_position;
         self.arm_timer(index, timers);
     }
 
     /// Records that a reader of a session ended.
     pub(super) fn end_reader(&mut self, index: u32, key: Key, now: Millis, timers: &mut Timers) {
-        self.slab[index].local.remove_reader(key, now);
-        self.slab[index].local.heard_position = self.log_position;
+        let local = &mut self.slab[index].local;
+        local.remove_reader(key, now);
+        local.heard_position = self.log_position;
         self.arm_timer(index, timers);
     }
 

@@ -26,7 +26,7 @@ pub(super) struct ClientIo<S> {
     pub(super) now: Now,
     /// Memory of the hub without its history. Set before the hub delivers into this.
     pub(super) hub_bytes: usize,
-    /// Memory of calls that wait for the log.
+    /// Memory of calls that wait for the log, and of what the nodes of a cluster tell each other.
     pub(super) log_bytes: usize,
     /// Buffer for one read from any client.
     pub(super) read_buf: Box<[u8]>,

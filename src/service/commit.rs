@@ -167,7 +167,7 @@ impl<L: Listener> Service<L> {
         }
         self.begin_barrier();
         self.check_health();
-        self.io.log_bytes = self.commits.memory() + self.hub.proposed_bytes();
+        self.io.log_bytes = self.commits.memory() + self.hub.log_bytes();
     }
 
     /// Appends a record with the proposals. Returns whether it did.

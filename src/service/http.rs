@@ -1,6 +1,6 @@
 //! The requests of one client: parsed one after the other, and handled by the API.
 
-use super::client::AfterResponse;
+use super::client::{AfterResponse, ReadBuffer};
 use super::limits::RESPONSE_BYTES_PER_TURN;
 use super::listener::Listener;
 use super::service::Service;
@@ -144,14 +144,17 @@ impl<L: Listener> Service<L> {
         } else {
             None
         };
-        let (request, length, unparsed) = match complete {
-            Some((request, length)) => (request, length, None),
+        let mut unparsed = None;
+        let (request, length) = match complete {
+            Some(complete) => complete,
             // The other parser may change the bytes, which are parsed again if they are held.
             None if is_waiting => return Err(Pause::Waiting),
             None => {
-                let unparsed = self.hub.is_clustered().then(|| (bytes.to_vec(), *progress));
+                if self.hub.is_clustered() {
+                    unparsed = Some(ReadBuffer { bytes: bytes.to_vec(), progress: *progress });
+                }
                 match http::parse(bytes, progress, limits) {
-                    Ok(Parsed::Complete(request, length)) => (request, length, unparsed),
+                    Ok(Parsed::Complete(request, length)) => (request, length),
                     Ok(Parsed::Incomplete { wants_continue }) => {
                         if wants_continue {
                             self.io.response.extend_from_slice(http::CONTINUE);
@@ -167,9 +170,9 @@ impl<L: Listener> Service<L> {
         };
         let (unsent, appended) = (self.io.response.len(), self.hub.appended_bytes());
         let outcome = self.handle_request(key, source, &request, is_waiting);
-        if let (Handled::Behind(_), Some((before, progress_before))) = (&outcome, unparsed) {
-            bytes.copy_from_slice(&before);
-            *progress = progress_before;
+        if let (Handled::Behind(_), Some(unparsed)) = (&outcome, &unparsed) {
+            bytes.copy_from_slice(&unparsed.bytes);
+            *progress = unparsed.progress;
         }
         let encoded = (self.hub.appended_bytes() - appended) as usize;
         // The bytes of a request may have come in earlier turns.
@@ -186,7 +189,6 @@ impl<L: Listener> Service<L> {
         is_waiting: bool,
     ) -> Handled {
         let Self { hub, io, commits, .. } = self;
-        let waited = io.clients.expect_mut(key).waited.take();
         let Some(source) = source else {
             let log = commits.gauges(hub, io.now.mono);
             let (active, metrics) = (io.clients.active(), &mut io.metrics);
@@ -196,6 +198,7 @@ impl<L: Listener> Service<L> {
             return Handled::Responded(api.handle_admin(request, takes_changes, write_page, out));
         };
         let (now, token) = (io.now, key.to_bits());
+        let waited = hub.is_clustered().then(|| io.clients.expect_mut(key).waited.take()).flatten();
         let mut context = Context { hub, now, source, token, is_waiting, waited };
         io.api.handle(&mut context, request, &mut io.response)
     }

@@ -99,7 +99,7 @@ pub(crate) fn answer_of(reply: &Reply<'_>) -> Answer {
 
 fn part_of(part: &speak::hub::ChannelSlice<'_>) -> Part {
     let messages: Vec<_> = part.messages().map(Message::parse).collect();
-    let (missed, reset) = (part.missed, part.reset);
+    let (missed, reset) = (part.missed(), part.reset());
     assert!(!(missed && reset), "never both");
     let are_sorted = messages.is_sorted_by(|earlier, later| earlier.id < later.id);
     assert!(are_sorted, "ordered by id, each once: {messages:?}");
