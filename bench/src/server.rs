@@ -63,6 +63,8 @@ pub(crate) struct Target {
     pub(crate) dialect: Dialect,
     /// The process whose CPU time counts, if known.
     pub(crate) process: Option<Process>,
+    /// Redis of the server, on the generator's core.
+    pub(crate) redis: Option<Process>,
 }
 
 /// Paths of the servers' programs.
@@ -109,7 +111,8 @@ impl Programs {
         let (address, process) = started.map_err(|error| {
             format!("{} does not start: {error}\n{}", kind.name(), running.log_end())
         })?;
-        let target = Target { address, dialect: kind.dialect(), process: Some(process) };
+        let process = Some(process);
+        let target = Target { address, dialect: kind.dialect(), process, redis: None };
         Ok(Server { target, running })
     }
 
@@ -144,6 +147,22 @@ impl Programs {
             }
         })
     }
+}
+
+/// Starts Speak with an admin listener. Returns its addresses, that of the admin listener last.
+pub(crate) fn start_with_admin(
+    command: Command,
+    cores: Cores,
+) -> Result<(Running, SocketAddrV4, SocketAddrV4)> {
+    let mut running = Running::spawn(command, cores, fresh_folder("speak-bench")?)?;
+    let started = running.await_address();
+    let address = started
+        .map_err(|error| format!("the server does not start: {error}\n{}", running.log_end()))?;
+    let log = running.log();
+    let admin = log.lines().find_map(|line| {
+        line.strip_suffix(" (admin)")?.split_once(" listening on http://")?.1.parse().ok()
+    });
+    Ok((running, address, admin.ok_or("the server does not name its admin listener")?))
 }
 
 /// Waits until nginx accepts, and finds the worker, which does the work.
