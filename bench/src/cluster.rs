@@ -43,14 +43,16 @@ const CONNECTIONS: [usize; 3] = [64, 16, 1];
 /// Time of a measurement of writes, after so many writes that are not measured.
 const WRITE_TIME: Duration = Duration::from_millis(400);
 const WARM_UP: usize = 1_024;
-/// Numbers of nodes that follow the same records.
-const FOLLOWERS: [usize; 3] = [1, 2, 4];
-/// Records that are sent together, how often, and at which interval: 16,000 records a second. The
-/// nodes have time to apply all of them before the next ones, which costs them more than records
-/// that have to wait.
+/// Numbers of nodes that follow the same records. Nodes leave, since one that joins takes a time in
+/// which the others could take the writer for dead.
+const FOLLOWERS: [usize; 3] = [4, 2, 1];
+/// Records that are sent together, and how often. The next ones follow when Redis has taken these.
 const PIPELINED: usize = 16;
-const BATCHES: usize = 500;
-const INTERVAL: Duration = Duration::from_millis(1);
+const BATCHES: usize = 1_500;
+/// The same with pauses: 16,000 records a second. The nodes sleep before each batch, so each costs
+/// two turns and wakes of every node.
+const PAUSED_BATCHES: usize = 300;
+const PAUSE: Duration = Duration::from_millis(1);
 /// Numbers of nodes over which the readers are spread.
 const SPREAD: [usize; 3] = [1, 2, 4];
 const FANOUT: Fanout = Fanout { readers: 1_000, messages: 60, form: Form::Plain };
@@ -281,7 +283,7 @@ impl Bench<'_> {
 
     /// Measures nodes without clients, which apply the records of another one.
     fn follow(&mut self, [redis_row, apply_row]: &mut [Row; 2]) -> Result<()> {
-        let mut servers = self.start(1)?;
+        let mut servers = self.start(FOLLOWERS[0] + 1)?;
         let mut writer = servers.nodes.pop().ok_or("no node")?;
         let mut client = Client::connect(writer.target.address, 0)?;
         let request = Dialect::Speak.write(0, 1).bytes;
@@ -294,31 +296,42 @@ impl Bench<'_> {
         let mut written = 1;
         let mut of_redis = Vec::new();
         for followers in FOLLOWERS {
-            while servers.nodes.len() < followers {
-                self.join(&mut servers)?;
-            }
+            servers.nodes.truncate(followers);
             let targets = servers.targets();
-            // The first ones pay for allocations that later ones reuse.
-            copies.append(&mut pipeline, (BATCHES / 10, PIPELINED), INTERVAL)?;
-            let window = Window::open(&targets, self.cores)?;
-            copies.append(&mut pipeline, (BATCHES, PIPELINED), INTERVAL)?;
-            let records = (BATCHES * PIPELINED) as u64;
-            let sample =
-                self.note(&servers, window.close().map(|usage| Sample::new(usage, records)))?;
-            written += records + records / 10;
-            for target in &targets {
-                check_newest(target, written)?;
-            }
-            of_redis.push(sample.figure("redis_us").ok_or("no CPU time of Redis")?);
+            let loads = [(BATCHES, Duration::ZERO), (PAUSED_BATCHES, PAUSE)];
+            let samples = loads.map(|(batches, pause)| -> Result<Sample> {
+                // The first ones pay for allocations that later ones reuse.
+                copies.append(&mut pipeline, (batches / 10, PIPELINED), pause)?;
+                let window = Window::open(&targets, self.cores)?;
+                copies.append(&mut pipeline, (batches, PIPELINED), pause)?;
+                let records = (batches * PIPELINED) as u64;
+                written += records + records / 10;
+                // A node that finds no core uses no CPU time, and seems to be idle.
+                for target in &targets {
+                    await_newest(target, written)?;
+                }
+                let sample = Sample::new(window.close()?, records);
+                self.note(&servers, Ok(sample))
+            });
+            let [full, paused] = samples;
+            let (full, paused) = (full?, paused?);
+            let of_both = |sample: &Sample| sample.figure("redis_us").zip(sample.cost);
+            let (full, paused) = of_both(&full).zip(of_both(&paused)).ok_or("no CPU time")?;
+            of_redis.push((full.0, paused.0));
             if followers == 1 {
-                apply_row.push(sample.cost.ok_or("no CPU time of the node")?, &[]);
+                apply_row.push(full.1, &[("with pauses", "µs", paused.1)]);
             }
         }
-        let [one, two, four] = of_redis[..] else { return Err("a figure is missing".into()) };
-        let further = (FOLLOWERS[2] - FOLLOWERS[0]) as f64;
+        let [four, two, one] = of_redis[..] else { return Err("a figure is missing".into()) };
+        let further = (FOLLOWERS[0] - FOLLOWERS[2]) as f64;
         redis_row.push(
-            (four - one) / further,
-            &[("with 1 node", "µs", one), ("2 nodes", "µs", two), ("4 nodes", "µs", four)],
+            (four.0 - one.0) / further,
+            &[
+                ("with 1 node", "µs", one.0),
+                ("2 nodes", "µs", two.0),
+                ("4 nodes", "µs", four.0),
+                ("each further one with pauses", "µs", (four.1 - one.1) / further),
+            ],
         );
         Ok(())
     }
@@ -438,14 +451,19 @@ impl Servers {
     }
 }
 
-/// Checks that a node has applied all writes: the newest message must have this id.
-fn check_newest(target: &Target, id: u64) -> Result<()> {
+/// Waits until a node has applied all writes. The newest message must have this id.
+fn await_newest(target: &Target, id: u64) -> Result<()> {
     let request = Dialect::Speak.immediate_read(0, id, 1);
     let mut reader = Client::connect(target.address, 0)?;
-    let answer = reader.ask(&request, |frame| Dialect::Speak.decode(frame, Form::Plain))?;
-    if answer.first_id == Some(id) && answer.seqs.len() == 1 {
-        Ok(())
-    } else {
-        Err(format!("a node has {answer:?}, and not only message {id}").into())
+    let start = Instant::now();
+    loop {
+        let answer = reader.ask(&request, |frame| Dialect::Speak.decode(frame, Form::Plain))?;
+        if answer.first_id == Some(id) && answer.seqs.len() == 1 {
+            return Ok(());
+        }
+        // A node that does not come to its core answers from what it has.
+        if !answer.seqs.is_empty() || start.elapsed() > STALL {
+            return Err(format!("a node has {answer:?}, and not only message {id}").into());
+        }
     }
 }

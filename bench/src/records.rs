@@ -117,7 +117,7 @@ impl Copies {
         Ok(Self { record: record.clone(), sequence })
     }
 
-    /// Appends records, `depth` with each call, at a rate that the nodes can follow.
+    /// Appends records, `depth` with each call, one call in each interval at most.
     pub(crate) fn append(
         &mut self,
         to: &mut Pipeline,

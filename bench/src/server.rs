@@ -158,11 +158,16 @@ pub(crate) fn start_with_admin(
     let started = running.await_address();
     let address = started
         .map_err(|error| format!("the server does not start: {error}\n{}", running.log_end()))?;
-    let log = running.log();
-    let admin = log.lines().find_map(|line| {
+    let deadline = Instant::now() + START_MAX;
+    let admin_in = |line: &str| {
         line.strip_suffix(" (admin)")?.split_once(" listening on http://")?.1.parse().ok()
-    });
-    Ok((running, address, admin.ok_or("the server does not name its admin listener")?))
+    };
+    loop {
+        if let Some(admin) = running.log().lines().find_map(admin_in) {
+            return Ok((running, address, admin));
+        }
+        running.check_start(deadline)?;
+    }
 }
 
 /// Waits until nginx accepts, and finds the worker, which does the work.
