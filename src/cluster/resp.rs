@@ -1,14 +1,9 @@
 //! RESP2, the protocol of Redis: commands to bytes, and bytes in any pieces to replies.
 //!
-//! `resp-rs` parses a reply, as soon as all of it has arrived. [`ReplyEnd`] finds its end. Without
-//! it, each piece of a long reply would be parsed again from its first byte, and the limits would
-//! be those of the library, which suit a server with gigabytes.
+//! A reply is parsed as soon as all of it has arrived. [`ReplyEnd`] finds its end. Without it, each
+//! piece of a long reply would be parsed again from its first byte.
 
 use std::fmt;
-use std::io::Write;
-
-use bytes::BytesMut;
-use resp_rs::resp2::{Frame, parse_frame};
 
 use super::value::Value;
 
@@ -62,14 +57,18 @@ pub fn push_command(out: &mut Vec<u8>, args: &[&[u8]]) {
 }
 
 fn write_line(out: &mut Vec<u8>, kind: u8, number: usize) {
-    write!(out, "{}{number}\r\n", char::from(kind)).expect("a vector takes all bytes");
+    out.push(kind);
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Decoder of replies, which come in pieces of any size. Each byte is searched and parsed once,
 /// whatever the pieces are.
 #[derive(Debug)]
 pub struct Decoder {
-    input: BytesMut,
+    /// What was pushed, from the first byte of a reply on. Replies before `start` were taken.
+    input: Vec<u8>,
+    start: usize,
     end: ReplyEnd,
     limits: Limits,
     /// Error that has ended the input.
@@ -86,12 +85,13 @@ impl Decoder {
     /// Creates a decoder without input.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { input: BytesMut::new(), end: ReplyEnd::default(), limits, error: None }
+        Self { input: Vec::new(), start: 0, end: ReplyEnd::default(), limits, error: None }
     }
 
     /// Appends bytes of the server. If the caller takes all replies before it pushes more, the
     /// decoder keeps no more than a reply of the largest size.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.input.drain(..std::mem::take(&mut self.start));
         self.input.extend_from_slice(bytes);
     }
 
@@ -104,37 +104,80 @@ impl Decoder {
         if let Some(error) = self.error {
             return Err(error);
         }
-        let reply = self.take_frame();
+        let reply = self.take_reply();
         self.error = reply.as_ref().err().copied();
-        reply.map(|frame| frame.map(value_of))
+        reply
     }
 
-    fn take_frame(&mut self) -> Result<Option<Frame>, RespError> {
-        let Some(length) = self.end.find(&self.input, &self.limits)? else { return Ok(None) };
-        let reply = self.input.split_to(length).freeze();
-        if self.input.is_empty() && self.input.capacity() > KEPT_CAPACITY {
-            self.input = BytesMut::new();
+    fn take_reply(&mut self) -> Result<Option<Value>, RespError> {
+        let input = &self.input[self.start..];
+        let Some(length) = self.end.find(input, &self.limits)? else { return Ok(None) };
+        let value = Parser { rest: &input[..length] }.value().ok_or(RespError::Malformed)?;
+        self.start += length;
+        if self.start == self.input.len() {
+            self.start = 0;
+            if self.input.capacity() > KEPT_CAPACITY {
+                self.input = Vec::new();
+            } else {
+                self.input.clear();
+            }
         }
-        let (frame, _) = parse_frame(reply).map_err(|_| RespError::Malformed)?;
-        Ok(Some(frame))
+        Ok(Some(value))
     }
 
     /// Bytes that were pushed and are not part of a returned reply.
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
-        self.input.len()
+        self.input.len() - self.start
     }
 }
 
-fn value_of(frame: Frame) -> Value {
-    match frame {
-        Frame::BulkString(None) | Frame::Array(None) => Value::Nil,
-        Frame::Integer(number) => Value::Int(number),
-        Frame::SimpleString(bytes) | Frame::BulkString(Some(bytes)) => {
-            Value::Text(bytes.as_ref().into())
-        }
-        Frame::Error(text) => Value::Error(String::from_utf8_lossy(&text).into()),
-        Frame::Array(Some(frames)) => Value::Array(frames.into_iter().map(value_of).collect()),
+/// Parser of a reply whose end [`ReplyEnd`] has found: nesting and lengths are within the limits,
+/// and all values are there.
+struct Parser<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Parser<'a> {
+    /// Parses the next value. `None` if it is malformed.
+    fn value(&mut self) -> Option<Value> {
+        let (&kind, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        let line = self.line()?;
+        Some(match kind {
+            b'+' => Value::Text(line.into()),
+            b'-' => Value::Error(String::from_utf8_lossy(line).into()),
+            b':' => Value::Int(str::from_utf8(line).ok()?.parse().ok()?),
+            b'$' => match length(line).ok()? {
+                Some(length) => Value::Text(self.text(length)?.into()),
+                None => Value::Nil,
+            },
+            b'*' => match length(line).ok()? {
+                Some(count) => {
+                    let mut values = Vec::with_capacity(count);
+                    for _ in 0..count {
+                        values.push(self.value()?);
+                    }
+                    Value::Array(values)
+                }
+                None => Value::Nil,
+            },
+            _ => return None,
+        })
+    }
+
+    fn line(&mut self) -> Option<&'a [u8]> {
+        let ends = memchr::memchr_iter(b'\n', self.rest).filter_map(|index| index.checked_sub(1));
+        let end = ends.into_iter().find(|end| self.rest[*end] == b'\r')?;
+        let line = &self.rest[..end];
+        self.rest = &self.rest[end + 2..];
+        Some(line)
+    }
+
+    fn text(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (text, rest) = self.rest.split_at_checked(length)?;
+        self.rest = rest.strip_prefix(b"\r\n")?;
+        Some(text)
     }
 }
 
@@ -227,10 +270,18 @@ fn length(line: &[u8]) -> Result<Option<usize>, RespError> {
     if line == b"-1" {
         return Ok(None);
     }
-    let is_number = !line.is_empty() && line.iter().all(u8::is_ascii_digit);
-    let text = std::str::from_utf8(line).ok().filter(|_| is_number).ok_or(RespError::Malformed)?;
-    // A number beyond usize is beyond every limit too.
-    Ok(Some(text.parse().unwrap_or(usize::MAX)))
+    if line.is_empty() {
+        return Err(RespError::Malformed);
+    }
+    let mut length: usize = 0;
+    for &byte in line {
+        if !byte.is_ascii_digit() {
+            return Err(RespError::Malformed);
+        }
+        // The largest number is beyond every limit too.
+        length = length.saturating_mul(10).saturating_add(usize::from(byte - b'0'));
+    }
+    Ok(Some(length))
 }
 
 impl fmt::Display for RespError {
