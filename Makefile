@@ -61,7 +61,7 @@ test: export SPEAK_TEST_LOGS := $(LOGS)
 
 .PHONY: help run test deps lint check-style audit musl musl-both musl-test processors dist sim fuzz
 .PHONY: fuzz-keep fuzz-tools overload stress bench bench-full wrk bench-check bench-musl
-.PHONY: bench-journal bench-tools bench-build journal-test cluster-test fmt clean
+.PHONY: bench-journal bench-cluster bench-tools bench-build journal-test cluster-test fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -183,6 +183,9 @@ bench-musl: bench-build musl ## the static build against that for glibc: CPU, me
 
 bench-journal: bench-build ## costs of the journal on a disk, in under two minutes: DISK=target
 	$(BENCH) journal --speak target/release/speak $(DISK)
+
+bench-cluster: bench-build ## costs of a cluster, with a Redis of its own, in under two minutes
+	$(BENCH) cluster --speak target/release/speak
 
 bench-tools: bench-build
 	@.ci/deps $(BENCH_TOOLS)

@@ -8,6 +8,7 @@ use lexopt::prelude::*;
 use support::process::Process;
 
 use crate::closed_loop::Closed;
+use crate::cluster;
 use crate::journal;
 use crate::plan::Length;
 use crate::result::Result;
@@ -41,6 +42,12 @@ speak-bench journal [--speak PROGRAM] [DIRECTORY]
     Measures what the journal costs on the disk of DIRECTORY (target), and prints a table with the
     goals. PROGRAM is target/release/speak.
 
+speak-bench cluster [--speak PROGRAM] [--unix] [--rounds N] [--only write,follow,fanout,lag]
+                    [--results FOLDER]
+    Measures what a cluster costs with a Redis on this machine, which is started here and keeps
+    nothing on the disk; prints a table with the goals, and writes it as JSON. --unix connects by a
+    Unix socket instead of TCP.
+
 speak-bench baseline
     Serves as the baseline on a free port and prints the address.
 ";
@@ -50,6 +57,7 @@ pub(crate) enum Command {
     Help,
     Baseline,
     Drive { target: Target, work: Work },
+    Cluster(cluster::Options),
     Journal(journal::Options),
     Run(Options),
 }
@@ -64,6 +72,7 @@ pub(crate) fn parse() -> Result<Command> {
     match parser.next()? {
         Some(Value(name)) if name == "run" => parse_run(parser),
         Some(Value(name)) if name == "drive" => parse_drive(parser),
+        Some(Value(name)) if name == "cluster" => parse_cluster(parser),
         Some(Value(name)) if name == "journal" => parse_journal(parser),
         Some(Value(name)) if name == "baseline" => Ok(Command::Baseline),
         None | Some(Short('h') | Long("help")) => Ok(Command::Help),
@@ -81,14 +90,15 @@ fn parse_run(mut parser: lexopt::Parser) -> Result<Command> {
             Long("against") => options.against = Some(parser.value()?.into()),
             Long("rounds") => options.rounds = Some(parser.value()?.parse()?),
             Long("results") => options.results = parser.value()?.into(),
-            Long("only") => {
-                let parts = parser.value()?.string()?;
-                options.only = parts.split(',').map(str::to_owned).collect();
-            }
+            Long("only") => options.only = parse_list(&mut parser)?,
             other => return Err(other.unexpected().into()),
         }
     }
     Ok(Command::Run(options))
+}
+
+fn parse_list(parser: &mut lexopt::Parser) -> Result<Vec<String>> {
+    Ok(parser.value()?.string()?.split(',').map(str::to_owned).collect())
 }
 
 fn parse_journal(mut parser: lexopt::Parser) -> Result<Command> {
@@ -102,6 +112,27 @@ fn parse_journal(mut parser: lexopt::Parser) -> Result<Command> {
     }
     let directory = directory.unwrap_or_else(|| "target".into());
     Ok(Command::Journal(journal::Options { speak, directory }))
+}
+
+fn parse_cluster(mut parser: lexopt::Parser) -> Result<Command> {
+    let mut options = cluster::Options {
+        speak: PathBuf::from("target/release/speak"),
+        is_unix: false,
+        rounds: cluster::ROUNDS,
+        only: Vec::new(),
+        results: PathBuf::from("bench/results"),
+    };
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("speak") => options.speak = parser.value()?.into(),
+            Long("unix") => options.is_unix = true,
+            Long("rounds") => options.rounds = parser.value()?.parse()?,
+            Long("only") => options.only = parse_list(&mut parser)?,
+            Long("results") => options.results = parser.value()?.into(),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Command::Cluster(options))
 }
 
 fn parse_drive(mut parser: lexopt::Parser) -> Result<Command> {
@@ -124,8 +155,8 @@ fn parse_drive(mut parser: lexopt::Parser) -> Result<Command> {
     if let Some(what) = numbers.0.keys().next() {
         return Err(format!("--{what} says nothing of that work").into());
     }
-    let target =
-        Target { address: at.ok_or("drive where? give --at")?, dialect: kind.dialect(), process };
+    let address = at.ok_or("drive where? give --at")?;
+    let target = Target { address, dialect: kind.dialect(), process, redis: None };
     Ok(Command::Drive { target, work })
 }
 

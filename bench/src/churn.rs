@@ -2,6 +2,7 @@
 //! goodbye.
 
 use std::collections::BTreeMap;
+use std::slice;
 use std::time::Instant;
 
 use serde_json::Value;
@@ -42,7 +43,7 @@ fn in_batches(
 ) -> Result<Sample> {
     let mut batches = Batches::new(target)?;
     batch(&mut batches, BATCH)?;
-    let window = Window::open(target.process, cores)?;
+    let window = Window::open(slice::from_ref(target), cores)?;
     for done in (0..cycles).step_by(BATCH) {
         batch(&mut batches, BATCH.min(cycles - done))?;
     }

@@ -2,6 +2,7 @@
 //!
 //! With one request at a time this is what wrk does; with sixteen it is pipelining.
 
+use std::slice;
 use std::time::{Duration, Instant};
 
 use support::incoming::{Cutter, Item};
@@ -89,7 +90,7 @@ pub(crate) fn drive(
         answer_bytes: 0,
     };
     pool.send(work.warm_up, Duration::MAX, script)?;
-    let window = Window::open(target.process, cores)?;
+    let window = Window::open(slice::from_ref(target), cores)?;
     let answered = pool.send(work.requests, work.at_most, script)?;
     let usage = window.close()?;
     let mut sample = Sample::new(usage, answered as u64);

@@ -105,7 +105,10 @@ impl Crowd {
     /// Connects all clients and sends every reader's first request. All streams have begun on
     /// return: a later one would, in some runs, get its beginning and the first message in one
     /// send.
-    pub(crate) fn gather(target: &Target, size: Size) -> Result<Self> {
+    ///
+    /// The first target gets the writes. The readers are spread over all, from the last one on.
+    pub(crate) fn gather(targets: &[Target], size: Size) -> Result<Self> {
+        let target = targets.first().ok_or("a crowd without a server")?;
         let mut crowd = Self {
             poller: Poller::new()?,
             tokens: Vec::new(),
@@ -121,6 +124,8 @@ impl Crowd {
         for first in (0..total).step_by(CONNECT_BATCH) {
             let batch = first..total.min(first + CONNECT_BATCH);
             for index in batch.clone() {
+                let before_last = index / size.rooms % targets.len();
+                let target = targets[targets.len() - 1 - before_last];
                 let client = Client::connect(target.address, index as u32)?;
                 crowd.poller.add(&client, index as u64)?;
                 crowd.readers.all.push(Reader {
@@ -420,8 +425,9 @@ mod tests {
             address: SocketAddrV4::new([127, 0, 0, 1].into(), 1),
             dialect: Dialect::Speak,
             process: None,
+            redis: None,
         };
-        let mut crowd = Crowd::gather(&nowhere, size).unwrap();
+        let mut crowd = Crowd::gather(&[nowhere], size).unwrap();
         crowd.readers.rooms[0].written = written.to_vec();
         crowd
     }

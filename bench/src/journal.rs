@@ -7,14 +7,15 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::incoming::Item;
-use support::process::{Cores, Process, Running, fresh_folder, pin, raise_file_limit};
+use support::process::{Cores, Process, Running, pin, raise_file_limit};
 
+use crate::busy::Busy;
 use crate::closed_loop::{self, Closed, Script};
 use crate::disk;
-use crate::journal_table::{Busy, Cost, Figures, Rate, Recovery, SnapshotTurns};
+use crate::journal_table::{Cost, Figures, Rate, Recovery, SnapshotTurns};
 use crate::result::Result;
 use crate::sample::Sample;
-use crate::server::Target;
+use crate::server::{Target, start_with_admin};
 use crate::turns::Page;
 use crate::wire::{Dialect, WRITE_ROOM_AT, put_digits};
 
@@ -119,19 +120,9 @@ impl Bench<'_> {
             let sync = if mode == Mode::Os { "os" } else { "always" };
             command.arg("--journal").arg(self.folder.join(name)).args(["--journal-sync", sync]);
         }
-        let folder = fresh_folder("speak-bench")?;
-        let mut running = Running::spawn(command, self.cores, folder)?;
-        let started = running.await_address();
-        let address = started.map_err(|error| {
-            format!("the server does not start: {error}\n{}", running.log_end())
-        })?;
-        let log = running.log();
-        let admin = log.lines().find_map(|line| {
-            line.strip_suffix(" (admin)")?.split_once(" listening on http://")?.1.parse().ok()
-        });
-        let admin = admin.ok_or("the server does not name its admin listener")?;
+        let (running, address, admin) = start_with_admin(command, self.cores)?;
         let process = Some(running.process());
-        let target = Target { address, dialect: Dialect::Speak, process };
+        let target = Target { address, dialect: Dialect::Speak, process, redis: None };
         Ok(Server { target, admin, running })
     }
 

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::stats::Spread;
+use crate::busy::Busy;
+use crate::stats::{Spread, at_most, median};
 use crate::turns::Turns;
 
 /// CPU time of a write, with `os` and without a journal.
@@ -12,8 +13,6 @@ const COST_MAX: f64 = 1.15;
 const RATE_MIN: f64 = 0.8;
 /// Seconds of recovery for each GB of the journal.
 const RECOVERY_MAX: f64 = 4.0;
-/// Others use the cores if they take more than this share of one.
-const DISTURBED: f64 = 0.05;
 
 /// All figures of a run.
 #[derive(Default)]
@@ -66,22 +65,6 @@ pub(crate) struct Recovery {
     pub(crate) time: Duration,
 }
 
-/// What other processes took.
-#[derive(Default)]
-pub(crate) struct Busy {
-    /// Time for which the loop could have run and had no core.
-    starved: Duration,
-    /// Largest share of a core.
-    disturbed: f64,
-}
-
-impl Busy {
-    pub(crate) fn note(&mut self, starved: Duration, disturbed: f64) {
-        self.starved += starved;
-        self.disturbed = self.disturbed.max(disturbed);
-    }
-}
-
 impl Figures {
     pub(crate) fn render(&self) -> String {
         let mut text =
@@ -94,21 +77,7 @@ impl Figures {
         }
         self.render_turns(&mut text);
         self.recovery.render(&mut text);
-        let Busy { starved, disturbed } = self.busy;
-        let _ = writeln!(
-            text,
-            "\nAll took {:.0} s. The loop waited {:.0} ms for a core. {}",
-            self.took.as_secs_f64(),
-            starved.as_secs_f64() * 1e3,
-            if disturbed > DISTURBED {
-                format!(
-                    "The machine was busy: others took up to {:.0} % of a core.",
-                    disturbed * 100.0
-                )
-            } else {
-                "The machine was quiet.".to_owned()
-            }
-        );
+        text.push_str(&self.busy.sentence(self.took));
         text
     }
 
@@ -177,7 +146,7 @@ impl Cost {
             self.connections,
             median(&self.os),
             median(&self.none),
-            spread(ratio),
+            ratio,
             at_most(ratio.median / COST_MAX),
         );
     }
@@ -206,7 +175,7 @@ impl Rate {
              | ≥ {RATE_MIN} of the disk | {goal} |",
             self.depth,
             thousands(whole(median(&self.always))),
-            spread(share),
+            share,
             self.depth,
             thousands(whole(median(&self.flushes))),
             median(&self.each_record),
@@ -231,20 +200,8 @@ impl Recovery {
     }
 }
 
-fn at_most(ratio: f64) -> String {
-    format!("{ratio:.2} {}", if ratio <= 1.0 { "met" } else { "missed" })
-}
-
 fn at_least(ratio: f64) -> String {
     format!("{ratio:.2} {}", if ratio >= 1.0 { "met" } else { "missed" })
-}
-
-fn median(figures: &[f64]) -> f64 {
-    Spread::of(figures.iter().copied()).map_or(0.0, |spread| spread.median)
-}
-
-fn spread(spread: Spread) -> String {
-    format!("{:.2} ({:.2}–{:.2})", spread.median, spread.least, spread.most)
 }
 
 /// Rounds a rate, which is not negative.

@@ -18,10 +18,8 @@ pub(crate) fn render(outcome: &Outcome) -> Value {
         "at": outcome.at,
         "took_seconds": rounded(outcome.took.as_secs_f64()),
         "rounds": outcome.rounds,
-        "processor": first_value("/proc/cpuinfo", "model name"),
-        "kernel": std::fs::read_to_string("/proc/sys/kernel/osrelease")
-            .map(|release| release.trim().to_owned())
-            .ok(),
+        "processor": processor(),
+        "kernel": kernel(),
         "parts": parts,
     })
 }
@@ -93,7 +91,7 @@ fn goal(outcome: &Outcome, row: &Row, goal: &Goal) -> Value {
     })
 }
 
-fn spread(spread: Spread) -> Value {
+pub(crate) fn spread(spread: Spread) -> Value {
     json!({
         "median": rounded(spread.median),
         "least": rounded(spread.least),
@@ -111,8 +109,17 @@ fn latency_value(latency: Latency) -> Value {
 }
 
 /// Three decimal places are more than any of these figures is worth.
-fn rounded(figure: f64) -> f64 {
+pub(crate) fn rounded(figure: f64) -> f64 {
     (figure * 1000.0).round() / 1000.0
+}
+
+pub(crate) fn processor() -> Option<String> {
+    first_value("/proc/cpuinfo", "model name")
+}
+
+pub(crate) fn kernel() -> Option<String> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    Some(release.trim().to_owned())
 }
 
 fn first_value(path: &str, key: &str) -> Option<String> {

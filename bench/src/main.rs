@@ -12,9 +12,12 @@ use std::process::ExitCode;
 
 mod arguments;
 mod baseline;
+mod busy;
 mod churn;
 mod client;
 mod closed_loop;
+mod cluster;
+mod cluster_table;
 mod disk;
 mod fanout;
 mod journal;
@@ -23,6 +26,7 @@ mod json;
 mod outcome;
 mod plan;
 mod plot;
+mod records;
 mod result;
 mod run;
 mod sample;
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Baseline => baseline::serve(),
+        Command::Cluster(options) => cluster::run(&options),
         Command::Drive { target, work } => run::drive(&target, work),
         Command::Journal(options) => journal::run(&options),
         Command::Run(options) => run::run(&options),

@@ -19,12 +19,19 @@ pub(crate) struct Sample {
 
 impl Sample {
     pub(crate) fn new(usage: Usage, operations: u64) -> Self {
+        let redis = usage.redis_ns.map(|ns| ("redis_us", ns as f64 / 1e3 / operations as f64));
         Self {
+            extra: redis.into_iter().collect(),
             cost: usage.server_ns.map(|ns| ns as f64 / 1e3 / operations as f64),
             operations,
             per_second: operations as f64 / usage.wall.as_secs_f64(),
             disturbed: usage.disturbed,
             ..Self::default()
         }
+    }
+
+    /// Returns a further figure.
+    pub(crate) fn figure(&self, name: &str) -> Option<f64> {
+        self.extra.iter().find(|(other, _)| *other == name).map(|(_, figure)| *figure)
     }
 }

@@ -63,6 +63,8 @@ pub(crate) struct Target {
     pub(crate) dialect: Dialect,
     /// The process whose CPU time counts, if known.
     pub(crate) process: Option<Process>,
+    /// Redis of the server, on the generator's core.
+    pub(crate) redis: Option<Process>,
 }
 
 /// Paths of the servers' programs.
@@ -109,7 +111,8 @@ impl Programs {
         let (address, process) = started.map_err(|error| {
             format!("{} does not start: {error}\n{}", kind.name(), running.log_end())
         })?;
-        let target = Target { address, dialect: kind.dialect(), process: Some(process) };
+        let process = Some(process);
+        let target = Target { address, dialect: kind.dialect(), process, redis: None };
         Ok(Server { target, running })
     }
 
@@ -143,6 +146,27 @@ impl Programs {
                 command
             }
         })
+    }
+}
+
+/// Starts Speak with an admin listener. Returns its addresses, that of the admin listener last.
+pub(crate) fn start_with_admin(
+    command: Command,
+    cores: Cores,
+) -> Result<(Running, SocketAddrV4, SocketAddrV4)> {
+    let mut running = Running::spawn(command, cores, fresh_folder("speak-bench")?)?;
+    let started = running.await_address();
+    let address = started
+        .map_err(|error| format!("the server does not start: {error}\n{}", running.log_end()))?;
+    let deadline = Instant::now() + START_MAX;
+    let admin_in = |line: &str| {
+        line.strip_suffix(" (admin)")?.split_once(" listening on http://")?.1.parse().ok()
+    };
+    loop {
+        if let Some(admin) = running.log().lines().find_map(admin_in) {
+            return Ok((running, address, admin));
+        }
+        running.check_start(deadline)?;
     }
 }
 

@@ -1,5 +1,6 @@
 //! Medians with their spread, and latency histograms.
 
+use std::fmt;
 use std::time::Duration;
 
 /// Median and extremes of a set of figures.
@@ -24,6 +25,22 @@ impl Spread {
         };
         Some(Self { median, least, most })
     }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2} ({:.2}–{:.2})", self.median, self.least, self.most)
+    }
+}
+
+/// Returns the median, or 0 for an empty set.
+pub(crate) fn median(figures: &[f64]) -> f64 {
+    Spread::of(figures.iter().copied()).map_or(0.0, |spread| spread.median)
+}
+
+/// Describes a figure as a multiple of its goal, which it may not exceed.
+pub(crate) fn at_most(ratio: f64) -> String {
+    format!("{ratio:.2} {}", if ratio <= 1.0 { "met" } else { "missed" })
 }
 
 /// Buckets for each power of two of nanoseconds. The error is under 2 %.

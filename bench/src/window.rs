@@ -3,9 +3,10 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use support::process::{Cores, Process, own_ns};
+use support::process::{self, Cores, Process, own_ns};
 
 use crate::result::Result;
+use crate::server::Target;
 
 /// `/proc/stat` counts in ticks of the user's clock, which is 100 Hz on every Linux.
 const TICK_NS: f64 = 1e7;
@@ -26,11 +27,22 @@ fn core_ns(core: usize) -> Result<f64> {
     Ok((user + nice + system + irq + softirq + steal) * TICK_NS)
 }
 
-/// A time in which a server works.
+/// Waits until the servers and their Redis are idle. Returns the CPU time of both.
+fn settle(servers: &[Process], redis: &[Process]) -> Result<[u64; 2]> {
+    let all: Vec<_> = servers.iter().chain(redis).copied().collect();
+    if !all.is_empty() {
+        process::settle(&all)?;
+    }
+    Ok([process::sum_of_cpu_ns(servers)?, process::sum_of_cpu_ns(redis)?])
+}
+
+/// A time in which servers work.
 pub(crate) struct Window {
-    server: Option<Process>,
+    servers: Vec<Process>,
+    redis: Vec<Process>,
     cores: Cores,
     server_ns: u64,
+    redis_ns: u64,
     own_ns: u64,
     cores_ns: [f64; 2],
     start: Instant,
@@ -39,47 +51,57 @@ pub(crate) struct Window {
 /// Use of the cores in a [`Window`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
-    /// CPU time of the server, if its process is known.
+    /// CPU time of the servers, if their processes are known.
     pub(crate) server_ns: Option<u64>,
+    /// CPU time of their Redis, if they have one.
+    pub(crate) redis_ns: Option<u64>,
     pub(crate) wall: Duration,
     /// Largest share of a core that other processes or the host took.
     pub(crate) disturbed: f64,
 }
 
 impl Window {
-    /// Opens the window once the server is idle.
-    pub(crate) fn open(server: Option<Process>, cores: Cores) -> Result<Self> {
-        let server_ns = server.map_or(Ok(0), Process::settle)?;
+    /// Opens the window once the servers and their Redis are idle.
+    pub(crate) fn open(targets: &[Target], cores: Cores) -> Result<Self> {
+        let servers: Vec<_> = targets.iter().filter_map(|target| target.process).collect();
+        let redis: Vec<_> = targets.iter().find_map(|target| target.redis).into_iter().collect();
+        let [server_ns, redis_ns] = settle(&servers, &redis)?;
         Ok(Self {
-            server,
+            servers,
+            redis,
             cores,
             server_ns,
+            redis_ns,
             own_ns: own_ns()?,
             cores_ns: [core_ns(cores.server)?, core_ns(cores.generator)?],
             start: Instant::now(),
         })
     }
 
-    /// Closes the window. Its time ends now, the server's work when the server is idle again.
+    /// Closes the window. Its time ends now, the servers' work when they are idle again.
     pub(crate) fn close(self) -> Result<Usage> {
         let wall = self.start.elapsed();
         let own_ns = own_ns()?.saturating_sub(self.own_ns) as f64;
-        let server_ns = match self.server {
-            Some(server) => {
-                let used = server.settle()?.checked_sub(self.server_ns);
-                Some(used.ok_or("a thread of the server ended, and its time is lost")?)
-            }
-            None => None,
+        let [server_ns, redis_ns] = settle(&self.servers, &self.redis)?;
+        let used = |now: u64, before| {
+            now.checked_sub(before).ok_or("a thread of the server ended, and its time is lost")
         };
+        let server_ns = used(server_ns, self.server_ns)?;
+        let redis_ns = used(redis_ns, self.redis_ns)?;
         let whole_ns = self.start.elapsed().as_nanos() as f64;
         let [server_core, generator_core] = self.cores_ns;
         let mut others = [
-            core_ns(self.cores.server)? - server_core - server_ns.unwrap_or(0) as f64,
-            core_ns(self.cores.generator)? - generator_core - own_ns,
+            core_ns(self.cores.server)? - server_core - server_ns as f64,
+            core_ns(self.cores.generator)? - generator_core - redis_ns as f64 - own_ns,
         ];
         if self.cores.server == self.cores.generator {
-            others = [others[0] - own_ns; 2];
+            others = [others[0] - own_ns - redis_ns as f64; 2];
         }
-        Ok(Usage { server_ns, wall, disturbed: (others[0].max(others[1]) / whole_ns).max(0.0) })
+        Ok(Usage {
+            server_ns: (!self.servers.is_empty()).then_some(server_ns),
+            redis_ns: (!self.redis.is_empty()).then_some(redis_ns),
+            wall,
+            disturbed: (others[0].max(others[1]) / whole_ns).max(0.0),
+        })
     }
 }

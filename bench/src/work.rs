@@ -1,7 +1,7 @@
 //! Workloads that move messages through a crowd: fan-out, chat, and idle readers.
 
-use std::cmp;
 use std::time::{Duration, Instant};
+use std::{cmp, slice};
 
 use support::process::{Cores, Memory, Process};
 use support::random::Random;
@@ -68,7 +68,7 @@ impl Work {
     /// Runs the work on a fresh server.
     pub(crate) fn run(self, target: &Target, cores: Cores) -> Result<Sample> {
         match self {
-            Work::Fanout(work) => fanout(target, cores, work),
+            Work::Fanout(work) => fanout(slice::from_ref(target), cores, work),
             Work::Chat(work) => chat(target, cores, work),
             Work::Publish(work) => closed_loop::publish(target, cores, work),
             Work::Poll(work, messages) => closed_loop::poll(target, cores, work, messages),
@@ -79,13 +79,15 @@ impl Work {
     }
 }
 
-fn fanout(target: &Target, cores: Cores, work: Fanout) -> Result<Sample> {
+/// Runs a fan-out by servers of the same channels. The first one gets the writes, and the last one
+/// the first reader.
+pub(crate) fn fanout(targets: &[Target], cores: Cores, work: Fanout) -> Result<Sample> {
     let Fanout { readers, messages, .. } = work;
     let size = Size { rooms: 1, readers_per_room: readers, writers: 1, form: work.form };
-    let mut crowd = Crowd::gather(target, size)?;
+    let mut crowd = Crowd::gather(targets, size)?;
     // The first message pays for allocations that later ones reuse.
     send_to_all(&mut crowd, 0, 0, readers)?;
-    let window = Window::open(target.process, cores)?;
+    let window = Window::open(targets, cores)?;
     let mut last = Histogram::default();
     for seq in 1..=messages as u32 {
         last.record(send_to_all(&mut crowd, 0, seq, readers)?);
@@ -97,8 +99,9 @@ fn fanout(target: &Target, cores: Cores, work: Fanout) -> Result<Sample> {
 fn chat(target: &Target, cores: Cores, work: Chat) -> Result<Sample> {
     let size =
         Size { rooms: work.rooms, readers_per_room: work.users, writers: 64, form: Form::Plain };
-    let mut crowd = Crowd::gather(target, size)?;
-    let window = Window::open(target.process, cores)?;
+    let targets = slice::from_ref(target);
+    let mut crowd = Crowd::gather(targets, size)?;
+    let window = Window::open(targets, cores)?;
     let mut latency = Histogram::default();
     // The rooms only have to be mixed, and equally in each run.
     let mut random = Random::new(1);
@@ -150,12 +153,13 @@ fn idle(target: &Target, cores: Cores, readers: usize, form: Form) -> Result<Sam
     let process = target.process.ok_or("memory is measured of a known process")?;
     let size = |rooms, readers_per_room| Size { rooms, readers_per_room, writers: 1, form };
     // Code is loaded on first use. That is no reader's memory, so each path runs once before.
-    let mut first = Crowd::gather(target, size(2, 4))?;
+    let targets = slice::from_ref(target);
+    let mut first = Crowd::gather(targets, size(2, 4))?;
     send_to_all(&mut first, 1, 0, 4)?;
     drop(first);
-    let window = Window::open(target.process, cores)?;
+    let window = Window::open(targets, cores)?;
     let before = resting(process)?;
-    let mut crowd = Crowd::gather(target, size(1, readers))?;
+    let mut crowd = Crowd::gather(targets, size(1, readers))?;
     let waiting = resting(process)?;
     send_to_all(&mut crowd, 0, 0, readers)?;
     let notified = resting(process)?;
@@ -206,7 +210,7 @@ mod tests {
         let mut baseline = Baseline::bind().unwrap();
         let address = baseline.address().unwrap();
         std::thread::spawn(move || baseline.run().unwrap());
-        Target { address, dialect: Kind::Baseline.dialect(), process: None }
+        Target { address, dialect: Kind::Baseline.dialect(), process: None, redis: None }
     }
 
     #[test]

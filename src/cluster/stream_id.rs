@@ -20,9 +20,20 @@ impl StreamId {
     /// Parses the form in which Redis writes ids.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let (unix_ms, number) = str::from_utf8(text).ok()?.split_once('-')?;
-        Some(Self { unix_ms: unix_ms.parse().ok()?, number: number.parse().ok()? })
+        let dash = text.iter().position(|byte| *byte == b'-')?;
+        Some(Self { unix_ms: number(&text[..dash])?, number: number(&text[dash + 1..])? })
     }
+}
+
+/// Parses a number, one of which comes with each record: so without a detour by way of a string.
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 impl fmt::Display for StreamId {
@@ -39,7 +50,9 @@ mod tests {
     fn ids_are_parsed_as_they_are_written_and_ordered_as_in_the_stream() {
         let id = StreamId { unix_ms: 1_700_000_000_000, number: 7 };
         assert_eq!(StreamId::parse(id.to_string().as_bytes()), Some(id));
-        for text in ["", "5", "5-", "-5", "a-1", "1-2-3", "\u{e9}-1"] {
+        let refused =
+            ["", "5", "5-", "-5", "a-1", "1-2-3", "\u{e9}-1", "+1-2", "18446744073709551616-1"];
+        for text in refused {
             assert_eq!(StreamId::parse(text.as_bytes()), None, "{text}");
         }
         assert!(id < StreamId { number: 8, ..id });

@@ -30,7 +30,7 @@ impl Tail {
 
     /// Adds the next record. `commands` is what its value has after its head.
     pub(super) fn push(&mut self, seal: Seal, commands: &[u8]) {
-        self.bytes.extend(entry::head(seal.node, seal.sequence));
+        self.bytes.extend(&entry::head(seal.node, seal.sequence));
         self.bytes.extend(commands);
         self.records.push_back((seal, entry::HEAD_BYTES + commands.len()));
         while self.memory() > BYTES_MAX && self.records.len() > 1 {

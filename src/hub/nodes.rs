@@ -5,7 +5,7 @@
 //! that one has applied several heartbeats of its own since the last record of the node. So a log
 //! that stalls kills no node, and no clock decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use minicbor::{Decode, Encode};
 
@@ -57,7 +57,7 @@ pub(super) struct Nodes {
     /// Number of that record.
     sequence: u64,
     /// Hash after each of the last records, by its position.
-    hashes: BTreeMap<u64, u64>,
+    hashes: VecDeque<(u64, u64)>,
     /// Time of the log minus the monotonic time of this process.
     log_time_ahead_ms: i64,
     /// Time of the newest message of the checkpoint that this process began with. No record has an
@@ -318,16 +318,18 @@ impl Nodes {
 
     /// Notes the hash after the record at this position.
     pub(super) fn record_hash(&mut self, position: u64, hash: u64) {
-        self.hashes.insert(position, hash);
+        while self.hashes.pop_back_if(|(last, _)| *last >= position).is_some() {}
+        self.hashes.push_back((position, hash));
         if self.hashes.len() > HASHES_KEPT {
-            self.hashes.pop_first();
+            self.hashes.pop_front();
         }
     }
 
     /// Compares the hash of another node at a position. If this process has another one, the two
     /// have different states.
     pub(super) fn compare_hash(&mut self, position: u64, hash: u64) {
-        self.has_diverged |= self.hashes.get(&position).is_some_and(|own| *own != hash);
+        let found = self.hashes.binary_search_by_key(&position, |(position, _)| *position);
+        self.has_diverged |= found.is_ok_and(|index| self.hashes[index].1 != hash);
     }
 }
 

@@ -50,7 +50,8 @@ pub struct RedisSocket {
     /// Index of the address to try next.
     next_address: usize,
     backoff: Backoff,
-    events: VecDeque<Event>,
+    /// Events that wait, with the memory of those that are replies.
+    events: VecDeque<(Event, usize)>,
     /// Memory of the replies in `events`.
     queued_bytes: usize,
     /// The caller has polled [`Event::Connected`], and the connection has not ended since.
@@ -284,8 +285,9 @@ impl RedisSocket {
                     let reason = format!("{} sent a reply without a command", self.address);
                     return Err(Failure::transient(reason));
                 }
-                self.queued_bytes += reply.memory();
-                self.events.push_back(Event::Reply(reply));
+                let memory = reply.memory();
+                self.queued_bytes += memory;
+                self.events.push_back((Event::Reply(reply), memory));
             }
             Phase::Waiting { .. } | Phase::Connecting { .. } => {}
         }
@@ -299,7 +301,7 @@ impl RedisSocket {
             return Err(Failure::transient(reason));
         }
         self.phase = Phase::Open { since: self.now, deadlines: VecDeque::new() };
-        self.events.push_back(Event::Connected(server));
+        self.events.push_back((Event::Connected(server), 0));
         Ok(())
     }
 
@@ -329,13 +331,13 @@ impl RedisSocket {
     /// that a caller which does not poll costs no memory.
     fn fail(&mut self, failure: Failure) {
         self.end_link();
-        if matches!(self.events.back(), Some(Event::Connected(_))) {
+        if matches!(self.events.back(), Some((Event::Connected(_), _))) {
             self.events.pop_back();
         }
-        if matches!(self.events.back(), Some(Event::Disconnected(_))) {
+        if matches!(self.events.back(), Some((Event::Disconnected(_), _))) {
             self.events.pop_back();
         }
-        self.events.push_back(Event::Disconnected(failure));
+        self.events.push_back((Event::Disconnected(failure), 0));
     }
 
     /// Closes the socket, and schedules the next attempt.
@@ -381,12 +383,11 @@ impl Connection for RedisSocket {
     }
 
     fn poll(&mut self) -> Option<Event> {
-        let event = self.events.pop_front()?;
-        match &event {
-            Event::Reply(reply) => self.queued_bytes -= reply.memory(),
+        let (event, memory) = self.events.pop_front()?;
+        self.queued_bytes -= memory;
+        if let Event::Connected(_) = event {
             // Its connection is open: the end of it would have dropped the event.
-            Event::Connected(_) => self.is_announced = true,
-            Event::Disconnected(_) => {}
+            self.is_announced = true;
         }
         Some(event)
     }

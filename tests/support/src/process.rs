@@ -98,19 +98,7 @@ impl Process {
 
     /// Waits until the process uses no more CPU time: all that it was asked is done then.
     pub fn settle(self) -> io::Result<u64> {
-        let deadline = Instant::now() + SETTLE_MAX;
-        let mut before = self.cpu_ns()?;
-        loop {
-            thread::sleep(SETTLE_STEP);
-            let now = self.cpu_ns()?;
-            if now == before {
-                return Ok(now);
-            }
-            if Instant::now() > deadline {
-                return Err(io::Error::other("the server does not come to rest"));
-            }
-            before = now;
-        }
+        settle(&[self])
     }
 
     pub fn memory(self) -> io::Result<Memory> {
@@ -126,6 +114,29 @@ impl Process {
     pub fn children(self) -> io::Result<Vec<u32>> {
         let text = self.read(&format!("task/{}/children", self.0))?;
         text.split_whitespace().map(|pid| number(Some(pid))).collect()
+    }
+}
+
+/// Returns the CPU time of several processes, in nanoseconds.
+pub fn sum_of_cpu_ns(processes: &[Process]) -> io::Result<u64> {
+    processes.iter().map(|process| process.cpu_ns()).sum()
+}
+
+/// Waits until none of these processes uses CPU time. Processes that talk to each other have to
+/// rest at the same time. Returns the CPU time of all.
+pub fn settle(processes: &[Process]) -> io::Result<u64> {
+    let deadline = Instant::now() + SETTLE_MAX;
+    let mut before = sum_of_cpu_ns(processes)?;
+    loop {
+        thread::sleep(SETTLE_STEP);
+        let now = sum_of_cpu_ns(processes)?;
+        if now == before {
+            return Ok(now);
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::other("the server does not come to rest"));
+        }
+        before = now;
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::process::{START_MAX, fresh_folder};
+use crate::process::{Process, START_MAX, fresh_folder};
 
 /// A test that waits longer for a reply has failed.
 const REPLY_MAX: Duration = Duration::from_secs(20);
@@ -114,6 +114,11 @@ impl Redis {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns the server's process.
+    pub fn process(&self) -> Process {
+        Process(self.child.as_ref().expect("a running server").id())
     }
 
     /// Ends the server as a crash does. Its address stays its own.
