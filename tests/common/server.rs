@@ -316,24 +316,28 @@ impl Server {
     #[track_caller]
     pub fn readers(&self, channel: &str) -> u64 {
         let mut clients = self.clients();
-        let mut counts: Vec<u64> = Vec::new();
-        let mut agreed = None;
+        let mut counts = Vec::new();
         until(&format!("all nodes count the same readers of {channel}"), || {
             counts = clients.iter_mut().map(|client| count_readers(client, channel)).collect();
-            if counts.iter().any(|count| *count != counts[0]) {
-                agreed = None;
-                return false;
-            }
-            // Each of three nodes whose only reader has just gone still counts those of the others:
-            // so all say two. What they say after the next heartbeats is true.
-            if counts.len() == 1 || counts[0] == 0 || agreed == Some(counts[0]) {
-                return true;
-            }
-            agreed = Some(counts[0]);
-            thread::sleep(HEARTBEATS);
-            false
+            counts.iter().all(|count| *count == counts[0])
         });
         counts[0]
+    }
+
+    /// Returns the number of reads that wait on `channel`, when all nodes have said the same for
+    /// the time of a heartbeat. Each of three nodes whose only reader has just gone still counts
+    /// those of the others: so all say two.
+    #[track_caller]
+    fn settled_readers(&self, channel: &str) -> u64 {
+        let mut count = self.readers(channel);
+        until(&format!("the readers of {channel} stay the same"), || {
+            if count == 0 || self.cluster.is_none() {
+                return true;
+            }
+            thread::sleep(HEARTBEATS);
+            std::mem::replace(&mut count, self.readers(channel)) == count
+        });
+        count
     }
 
     /// Returns once exactly so many reads wait on `channel`, as all nodes say.
@@ -357,7 +361,7 @@ impl Server {
     #[track_caller]
     pub fn park(&self, params: &Params) -> Client {
         let (_, channel) = params.iter().find(|(name, _)| *name == "channel").expect("a channel");
-        let before = self.readers(channel);
+        let before = self.settled_readers(channel);
         let mut client = self.client();
         client.send_get("/read", params);
         self.wait_for_readers(channel, before + 1);
