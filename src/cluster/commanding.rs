@@ -25,7 +25,7 @@ impl ClusterLog {
         }
         if info.run_id != self.commands_run_id {
             // Another server has another clock.
-            self.mono_ahead_ms = self.now_ms.cast_signed() - info.unix_ms.cast_signed();
+            self.mono_ahead_ms = self.now_ms.wrapping_sub(info.unix_ms).cast_signed();
         }
         if self.vouching.on_connected(&info.run_id, self.now_ms) {
             self.begin_round();
