@@ -85,6 +85,10 @@ impl Log for ClusterLog {
         true
     }
 
+    fn is_catching_up(&self) -> bool {
+        !self.events.is_empty() || matches!(self.barriers.front(), Some(Barrier::At(_)))
+    }
+
     fn renew_node(&mut self) -> u64 {
         (self.node, self.sequence) = (random_number(self.random), 0);
         // The reply to what was sent is not that to the first record of the new number.
@@ -149,7 +153,7 @@ impl Log for ClusterLog {
         let (bytes, newest) = (self.bytes(), self.newest.as_ref());
         let is_cut = newest.is_some_and(SnapshotEntry::is_missing);
         let is_large =
-            bytes > self.snapshot_min_bytes && bytes > 2 * newest.map_or(0, |newest| newest.bytes);
+            bytes > self.snapshot_min_bytes && bytes / 2 > newest.map_or(0, |newest| newest.bytes);
         self.reader.is_none()
             && self.is_commands_up
             && !self.vouching.has_round()

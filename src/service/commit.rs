@@ -145,6 +145,7 @@ impl<L: Listener> Service<L> {
             log.begin_turn(now.0);
         }
         self.keep_membership();
+        self.begin_barrier();
         loop {
             let has_events = self.take_events();
             if !self.apply_record() {
@@ -161,7 +162,7 @@ impl<L: Listener> Service<L> {
             // Its sessions time out at another node until it holds them again.
             self.keep_membership();
         }
-        self.begin_barrier();
+        self.end_late_waits();
         self.check_health();
         self.io.log_bytes = self.commits.memory() + self.hub.proposed_bytes();
     }
@@ -194,6 +195,7 @@ impl<L: Listener> Service<L> {
             && let Some(event) = self.commits.log.as_mut().and_then(|log| log.poll())
         {
             has_events = true;
+            self.commits.barriers.heard_at = self.io.now.mono;
             match event {
                 Event::Outcome(outcome) => self.on_outcome(outcome),
                 Event::Record(record) => self.begin_shared_record(record),
@@ -350,7 +352,7 @@ impl<L: Listener> Service<L> {
     /// fire at once, if this process was stopped.
     #[inline]
     pub(super) fn update_health(&mut self) -> LogHealth {
-        let health = self.commits.health(self.io.now.mono);
+        let health = self.commits.health(&self.hub, self.io.now.mono);
         self.hub.set_log_health(self.io.now.mono, health);
         health
     }
