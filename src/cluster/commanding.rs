@@ -79,11 +79,7 @@ impl ClusterLog {
         match self.expected.pop_front() {
             Some(Expected::Append) => self.on_append(value),
             Some(Expected::End(floor)) => self.on_end(floor, value),
-            Some(Expected::Probe(floor)) => {
-                if parse_end(value).is_some_and(|newest| newest < floor) {
-                    self.suspect();
-                }
-            }
+            Some(Expected::Probe(floor)) => self.on_probe(floor, value),
             Some(Expected::Snapshot(name, reply)) => {
                 let published = self
                     .write_snapshot(|writer, sending| writer.on_reply(name, reply, value, sending));
@@ -144,6 +140,13 @@ impl ClusterLog {
         };
         *barrier = newest.map_or(Barrier::Unsent, Barrier::At);
         self.reach_barriers();
+    }
+
+    /// Notes the end of the stream, which may have lost a record that does not come back.
+    fn on_probe(&mut self, floor: StreamId, value: &Value) {
+        if parse_end(value).is_some_and(|newest| newest < floor) {
+            self.suspect();
+        }
     }
 
     /// Lets the writer of a snapshot send commands.

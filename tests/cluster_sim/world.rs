@@ -182,6 +182,10 @@ impl World {
         if !living().all(|node| node.is_joined() && knows_all(node)) {
             return;
         }
+        // A loss in the middle of a round leaves less time for it, and a new epoch is right.
+        if self.now < self.vouching_until {
+            return;
+        }
         self.vouching_until = self.now + VOUCHING_MAX_MS;
         let mut broker = self.broker.borrow_mut();
         let count = self.random.pick(&[0, 1, 2, 5, usize::MAX]);
