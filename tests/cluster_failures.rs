@@ -5,9 +5,9 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Client, EventStream, Finished, Server, command, run, until};
 use rustix::process::Signal;
@@ -30,6 +30,11 @@ struct Link {
 
 impl Proxy {
     fn start(target: SocketAddr) -> Self {
+        Self::far_away(target, Duration::ZERO)
+    }
+
+    /// All bytes take `delay`, in both directions.
+    fn far_away(target: SocketAddr, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
         let proxy = Self { address, target: Arc::new(Mutex::new(target)), links: Arc::default() };
@@ -39,8 +44,8 @@ impl Proxy {
                 let target = *target.lock().expect("no panic");
                 let Ok(server) = TcpStream::connect(target) else { continue };
                 let is_stalled = Arc::new(AtomicBool::new(false));
-                forward(&client, &server, &is_stalled);
-                forward(&server, &client, &is_stalled);
+                forward(&client, &server, &is_stalled, delay);
+                forward(&server, &client, &is_stalled, delay);
                 links.lock().expect("no panic").push(Link { is_stalled, client });
             }
         });
@@ -69,14 +74,23 @@ impl Proxy {
 }
 
 /// Copies what comes from one end to the other one, until either ends.
-fn forward(from: &TcpStream, to: &TcpStream, is_stalled: &Arc<AtomicBool>) {
+fn forward(from: &TcpStream, to: &TcpStream, is_stalled: &Arc<AtomicBool>, delay: Duration) {
     let mut from = from.try_clone().expect("a second handle");
     let mut to = to.try_clone().expect("a second handle");
     let is_stalled = Arc::clone(is_stalled);
+    let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>();
     thread::spawn(move || {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
-            if !is_stalled.load(Ordering::Relaxed) && to.write_all(&buffer[..length]).is_err() {
+            if sender.send((Instant::now() + delay, buffer[..length].to_vec())).is_err() {
+                break;
+            }
+        }
+    });
+    thread::spawn(move || {
+        for (arrives_at, bytes) in receiver {
+            thread::sleep(arrives_at.saturating_duration_since(Instant::now()));
+            if !is_stalled.load(Ordering::Relaxed) && to.write_all(&bytes).is_err() {
                 break;
             }
         }
@@ -479,6 +493,31 @@ fn a_node_that_was_stopped_meanwhile_loads_the_log_of_the_others() {
     assert_ne!(reset, epoch, "the stopped node may have told its readers more");
     cluster.nodes[1].signal(Signal::CONT);
     cluster.agree_on("room", &[(1, "first"), (2, "second")]);
+}
+
+/// The others have taken it for dead, and its connection has timed out at another node.
+#[test]
+fn a_node_that_was_stopped_knows_that_a_connection_has_ended_before_it_answers() {
+    let cluster = Cluster::with(Redis::start(), 2, &["--connection-timeout", "1s"]);
+    let [one, other] = &cluster.nodes[..] else { unreachable!("two were started") };
+    let josh = one.introduce("room", "Josh");
+    one.signal(Signal::STOP);
+    until("the timeout is over", || other.read("room", "0").text().contains("goodbye"));
+    let mut late = one.client();
+    late.send_get("/read", &josh.and(&[("channel", "room"), ("from_id", "2")]));
+    one.signal(Signal::CONT);
+    let answer = late.response();
+    assert!([410, 503].contains(&answer.status), "{answer:?}");
+}
+
+#[test]
+fn connections_time_out_however_far_away_redis_is() {
+    let redis = Redis::start();
+    redis.promise_no_nodes();
+    let proxy = Proxy::far_away(redis.address(), Duration::from_millis(300));
+    let node = start_node(&proxy.url(), &["--connection-timeout", "1s"]);
+    node.introduce("room", "Josh");
+    until("the timeout is over", || node.read("room", "0").text().contains("goodbye"));
 }
 
 #[test]

@@ -4,7 +4,9 @@
 //! answered at once from shared state first waits until everything is applied that was in the log
 //! when it came (a barrier read). A read that waits needs no barrier: it gets what comes. A read
 //! with the credentials of a session that only other nodes hold first makes this node hold it. A
-//! long poll does so too if other nodes hold the session as well: it may supersede one there.
+//! long poll does so too if other nodes hold the session as well: it may supersede one there. A
+//! long poll waits for a barrier if this node may have been taken for dead: the session may have
+//! ended.
 
 use super::api::Api;
 use super::behind::Behind;
@@ -81,7 +83,8 @@ impl Api {
             return None;
         }
         let credentials = parameters.credentials().ok()?;
-        let standing = credentials.map(|credentials| context.hub.standing(credentials));
+        let standing =
+            credentials.map(|credentials| context.hub.standing(context.now, credentials));
         let barrier = (context.waited != Some(Behind::Barrier)).then_some(Behind::Barrier);
         match (call, standing, credentials) {
             (Call::Create | Call::Health, ..) => None,
@@ -100,6 +103,7 @@ impl Api {
                         && request.targets.iter().any(|(_, since)| is_relative(since)));
                 match (standing, credentials) {
                     _ if is_answered_at_once => barrier,
+                    (Some(Standing::Unsure), _) => barrier,
                     // The poll supersedes one at another node, which reads of it in the log.
                     (Some(Standing::Shared), Some(credentials)) => {
                         self.hold(context, parameters, credentials, mode)
@@ -119,9 +123,12 @@ impl Api {
         credentials: Credentials<'_>,
         mode: Mode,
     ) -> Option<Behind> {
-        if mode == Mode::Immediate && !context.hub.is_log_good() {
-            // A barrier is waited for no longer than a second.
-            return (context.waited != Some(Behind::Barrier)).then_some(Behind::Barrier);
+        if mode == Mode::Immediate
+            && !context.hub.is_log_good()
+            && context.waited != Some(Behind::Barrier)
+        {
+            // A barrier is waited for no longer than a second if the log does not respond.
+            return Some(Behind::Barrier);
         }
         let params = ReadParams::parse(parameters, self.poll_timeout_ms).ok()?;
         let names = params.targets.as_slice().iter().map(|(channel, _)| channel.as_str());

@@ -103,6 +103,8 @@ pub(super) struct Pending {
     /// It waits for a reply, or to be read.
     pub(super) is_sent: bool,
     pub(super) retry_at_ms: u64,
+    /// If it has not come back by then, Redis may have lost it, and all others.
+    pub(super) probe_at_ms: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -117,6 +119,8 @@ pub(super) enum Expected {
     Append,
     /// The end of the stream, which was not before this id.
     End(StreamId),
+    /// The same, for no barrier.
+    Probe(StreamId),
     /// A command for the snapshot with this name.
     Snapshot(u64, SnapshotReply),
     /// A step of a transaction in a round of vouches, or a command that has lost its purpose.

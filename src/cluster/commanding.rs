@@ -12,6 +12,9 @@ use crate::log::{Event, Outcome};
 /// Time until a record is sent again that Redis did not take.
 const RETRY_MS: u64 = 500;
 
+/// Time until Redis is asked whether it still has the log, if a record does not come back.
+const PROBE_MS: u64 = 1_000;
+
 impl ClusterLog {
     pub(super) fn on_commands_up(&mut self, info: ServerInfo) {
         if let Some(failure) = find_flaw(&info) {
@@ -25,7 +28,7 @@ impl ClusterLog {
         }
         if info.run_id != self.commands_run_id {
             // Another server has another clock.
-            self.mono_ahead_ms = self.now_ms.cast_signed() - info.unix_ms.cast_signed();
+            self.mono_ahead_ms = self.now_ms.wrapping_sub(info.unix_ms).cast_signed();
         }
         if self.vouching.on_connected(&info.run_id, self.now_ms) {
             self.begin_round();
@@ -76,6 +79,7 @@ impl ClusterLog {
         match self.expected.pop_front() {
             Some(Expected::Append) => self.on_append(value),
             Some(Expected::End(floor)) => self.on_end(floor, value),
+            Some(Expected::Probe(floor)) => self.on_probe(floor, value),
             Some(Expected::Snapshot(name, reply)) => {
                 let published = self
                     .write_snapshot(|writer, sending| writer.on_reply(name, reply, value, sending));
@@ -127,11 +131,7 @@ impl ClusterLog {
 
     /// Notes the end of the stream, for the oldest barrier that waits for it.
     fn on_end(&mut self, floor: StreamId, value: &Value) {
-        let newest = match value.as_array() {
-            Some([]) => Some(StreamId::default()),
-            Some([newest, ..]) => Entry::parse(newest).map(|(id, _)| id),
-            None => None,
-        };
+        let newest = parse_end(value);
         if newest.is_some_and(|newest| newest < floor) {
             return self.suspect();
         }
@@ -140,6 +140,13 @@ impl ClusterLog {
         };
         *barrier = newest.map_or(Barrier::Unsent, Barrier::At);
         self.reach_barriers();
+    }
+
+    /// Notes the end of the stream, which may have lost a record that does not come back.
+    fn on_probe(&mut self, floor: StreamId, value: &Value) {
+        if parse_end(value).is_some_and(|newest| newest < floor) {
+            self.suspect();
+        }
     }
 
     /// Lets the writer of a snapshot send commands.
@@ -175,8 +182,16 @@ impl ClusterLog {
                 // Fails if the stream is gone, with all that was in it.
                 self.commands.send(&[b"XADD", stream, b"NOMKSTREAM", b"*", field, &pending.value]);
             }
-            pending.is_sent = true;
+            (pending.is_sent, pending.probe_at_ms) = (true, self.now_ms + PROBE_MS);
             self.expected.push_back(Expected::Append);
+        }
+        if let Some(pending) = &mut self.pending
+            && pending.is_sent
+            && pending.probe_at_ms <= self.now_ms
+        {
+            pending.probe_at_ms = self.now_ms + PROBE_MS;
+            self.commands.send(&[b"XREVRANGE", stream, b"+", b"-", b"COUNT", b"1"]);
+            self.expected.push_back(Expected::Probe(self.read_id));
         }
         for barrier in self.barriers.iter_mut().filter(|it| **it == Barrier::Unsent) {
             self.commands.send(&[b"XREVRANGE", stream, b"+", b"-", b"COUNT", b"1"]);
@@ -198,10 +213,18 @@ impl ClusterLog {
             *barrier = Barrier::Unsent;
         }
         for expected in &mut self.expected {
-            if matches!(expected, Expected::Append | Expected::End(_)) {
+            if matches!(expected, Expected::Append | Expected::End(_) | Expected::Probe(_)) {
                 *expected = Expected::Step;
             }
         }
+    }
+}
+
+/// Returns the id of the last entry of the stream, in a reply of `XREVRANGE`. `None` for an error.
+fn parse_end(value: &Value) -> Option<StreamId> {
+    match value.as_array()? {
+        [] => Some(StreamId::default()),
+        [newest, ..] => Entry::parse(newest).map(|(id, _)| id),
     }
 }
 

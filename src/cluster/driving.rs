@@ -60,7 +60,13 @@ impl Log for ClusterLog {
     fn append(&mut self, _mono_ms: u64, _unix_ms: u64, commands: &[u8]) {
         self.sequence += 1;
         let value = entry::encode(self.node, self.sequence, commands);
-        self.pending = Some(Pending { value, may_be_there: false, is_sent: false, retry_at_ms: 0 });
+        self.pending = Some(Pending {
+            value,
+            may_be_there: false,
+            is_sent: false,
+            retry_at_ms: 0,
+            probe_at_ms: 0,
+        });
         self.send();
     }
 
@@ -85,6 +91,10 @@ impl Log for ClusterLog {
         true
     }
 
+    fn is_catching_up(&self) -> bool {
+        !self.events.is_empty() || matches!(self.barriers.front(), Some(Barrier::At(_)))
+    }
+
     fn renew_node(&mut self) -> u64 {
         (self.node, self.sequence) = (random_number(self.random), 0);
         // The reply to what was sent is not that to the first record of the new number.
@@ -103,10 +113,11 @@ impl Log for ClusterLog {
     }
 
     fn next_deadline_ms(&self) -> Option<u64> {
-        let unsent = self.pending.as_ref().filter(|pending| !pending.is_sent);
+        let pending_at = |it: &Pending| if it.is_sent { it.probe_at_ms } else { it.retry_at_ms };
+        let pending_at = self.pending.as_ref().map(pending_at);
         let vouch_ms = self.vouching.next_ms().filter(|_| self.members.is_some());
         let read_ms = self.reader.as_ref().and_then(SnapshotReader::next_deadline_ms);
-        unsent.map(|pending| pending.retry_at_ms).into_iter().chain(vouch_ms).chain(read_ms).min()
+        pending_at.into_iter().chain(vouch_ms).chain(read_ms).min()
     }
 
     fn reload(&mut self) {
@@ -149,7 +160,7 @@ impl Log for ClusterLog {
         let (bytes, newest) = (self.bytes(), self.newest.as_ref());
         let is_cut = newest.is_some_and(SnapshotEntry::is_missing);
         let is_large =
-            bytes > self.snapshot_min_bytes && bytes > 2 * newest.map_or(0, |newest| newest.bytes);
+            bytes > self.snapshot_min_bytes && bytes / 2 > newest.map_or(0, |newest| newest.bytes);
         self.reader.is_none()
             && self.is_commands_up
             && !self.vouching.has_round()

@@ -1,5 +1,6 @@
 //! Entries of the stream: records of the nodes.
 
+use super::log_end::POSITION_MAX;
 use super::stream_id::StreamId;
 use super::value::Value;
 
@@ -55,12 +56,9 @@ impl Entry {
     fn decode(id: StreamId, record: &[u8]) -> Option<Self> {
         let (node, rest) = record.split_first_chunk()?;
         let (sequence, commands) = rest.split_first_chunk()?;
-        Some(Self {
-            id,
-            node: u64::from_le_bytes(*node),
-            sequence: u64::from_le_bytes(*sequence),
-            commands: commands.to_vec(),
-        })
+        let (node, sequence) = (u64::from_le_bytes(*node), u64::from_le_bytes(*sequence));
+        let is_possible = node != NO_NODE || sequence <= POSITION_MAX;
+        is_possible.then(|| Self { id, node, sequence, commands: commands.to_vec() })
     }
 }
 
@@ -95,6 +93,10 @@ mod tests {
             let (id, entry) = Entry::parse(&value).unwrap();
             assert!(id.unix_ms == 5 && entry.is_none());
         }
+        let record = encode(NO_NODE, u64::MAX, b"");
+        let value =
+            Value::Array(vec![text(b"5-1"), Value::Array(vec![text(FIELD), text(&record)])]);
+        assert!(Entry::parse(&value).is_some_and(|(_, entry)| entry.is_none()));
         assert!(Entry::parse(&Value::Array(vec![text(b"x"), Value::Nil])).is_none());
         assert!(Entry::parse(&Value::Nil).is_none());
     }

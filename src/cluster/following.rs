@@ -126,7 +126,7 @@ impl ClusterLog {
     /// Adds what a reply to the reader of snapshots brings.
     fn on_read(&mut self, value: &Value) {
         let Some(reader) = &mut self.reader else { return };
-        let log_time_ahead_ms = -self.mono_ahead_ms;
+        let log_time_ahead_ms = self.mono_ahead_ms.wrapping_neg();
         match reader.on_reply(value, self.now_ms) {
             Read::Begin => self.events.push_back(Event::SnapshotBegins { log_time_ahead_ms }),
             Read::Piece(piece) => self.push_piece(piece),
@@ -186,7 +186,8 @@ impl ClusterLog {
             sequence,
             mono_ms: self.last_mono_ms,
             unix_ms: id.unix_ms,
-            commands: (!is_pending).then_some(commands),
+            commands,
+            is_pending,
         }));
     }
 
@@ -227,7 +228,8 @@ impl ClusterLog {
         self.begin_at(LogEnd::default());
         self.reader = Some(SnapshotReader::new(true));
         // From now on this process answers nothing from what it had.
-        self.events.push_back(Event::SnapshotBegins { log_time_ahead_ms: -self.mono_ahead_ms });
+        let log_time_ahead_ms = self.mono_ahead_ms.wrapping_neg();
+        self.events.push_back(Event::SnapshotBegins { log_time_ahead_ms });
         if self.is_page_asked {
             // Its reply would come when there is a record.
             self.reset_follower();

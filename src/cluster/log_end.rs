@@ -4,6 +4,9 @@ use minicbor::{Decode, Encode};
 
 use super::stream_id::StreamId;
 
+/// No log has so many records. A greater position in Redis is not of this program.
+pub(super) const POSITION_MAX: u64 = 1 << 43;
+
 /// What tells one record from all others: where it is in the stream, and who appended it. The id
 /// alone does not: two servers may draw the same one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -33,6 +36,7 @@ pub(super) struct LogEnd {
 impl LogEnd {
     /// Returns the place after the next record, whose commands have so many bytes.
     pub(super) fn after(self, last: Seal, bytes: usize) -> Self {
-        Self { last, position: self.position + 1, bytes: self.bytes + bytes as u64 }
+        let bytes = self.bytes.saturating_add(bytes as u64);
+        Self { last, position: self.position + 1, bytes }
     }
 }

@@ -7,7 +7,7 @@
 use minicbor::{Decode, Encode};
 
 use super::entry::FIELD;
-use super::log_end::LogEnd;
+use super::log_end::{LogEnd, POSITION_MAX};
 use super::stream_id::StreamId;
 use super::value::Value;
 
@@ -60,7 +60,8 @@ impl SnapshotEntry {
                 _ => None,
             };
             let entry: Option<Self> = entry.and_then(|entry| minicbor::decode(entry).ok());
-            Some((id, entry.filter(|entry| entry.format == FORMAT)))
+            let is_possible = |it: &Self| it.format == FORMAT && it.end.position <= POSITION_MAX;
+            Some((id, entry.filter(is_possible)))
         })
     }
 }
@@ -86,6 +87,9 @@ mod tests {
         let later = SnapshotEntry { format: 2, ..entry };
         assert_eq!(parse(&reply(&later.encode())), [(at, None)]);
         assert_eq!(parse(&reply(b"x")), [(at, None)]);
+        let far = LogEnd { position: u64::MAX, ..end };
+        let impossible = SnapshotEntry { end: far, ..entry };
+        assert_eq!(parse(&reply(&impossible.encode())), [(at, None)]);
         assert_eq!(parse(&Value::Array(Vec::new())), []);
         assert_eq!(parse(&Value::Nil), []);
     }

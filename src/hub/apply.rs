@@ -66,8 +66,8 @@ impl Hub {
                 Ok(self.apply_heartbeat(position, hash, readers))
             }
             Command::Hold { session, ref polls } => self.apply_hold(present, session, polls),
-            Command::Release { session, decided_ms, closed_position } => {
-                self.apply_release(now, present, session, decided_ms, closed_position)
+            Command::Release { session, expected_ms, closed_position } => {
+                self.apply_release(now, present, session, expected_ms, closed_position)
             }
             Command::Bury { node, sequence } => Ok(self.apply_bury(present, node, sequence)),
             Command::Part { heir } => Ok(self.apply_part(present, heir)),

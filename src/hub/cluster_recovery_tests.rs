@@ -67,7 +67,7 @@ impl Shared {
             (channel.name.to_string(), (channel.next_id(), entries, members.collect()))
         });
         Self {
-            hash: hub.applied_hash(),
+            hash: hub.shared_hash(),
             position: hub.position(),
             last_session: hub.sessions.last_number(),
             nodes: nodes.into_iter().collect(),
@@ -147,9 +147,9 @@ impl World {
                 13..=15 => Command::DropChannel { channel, next_id },
                 16..=17 => Command::Hold { session, polls: vec![channel] },
                 18..=20 => {
-                    let decided_ms = self.unix_ms - 600 * random.below(2);
+                    let expected_ms = self.unix_ms - 600 * random.below(2);
                     let closed_position = (random.below(2) == 0).then(|| random.below(100));
-                    Command::Release { session, decided_ms, closed_position }
+                    Command::Release { session, expected_ms, closed_position }
                 }
                 21 => Command::Bury { node: 1 + random.below(5), sequence },
                 22 => Command::Part { heir: Some(1 + random.below(5)) },

@@ -8,7 +8,7 @@ use super::command::{Applied, Command, SharedSettings};
 use super::error::Error;
 use super::hub::Hub;
 use super::message::Reason;
-use super::nodes::{Nodes, RELEASE_MAX_MS};
+use super::nodes::{Nodes, RELEASE_LATE_MS};
 use super::session::Credentials;
 use super::time::{Millis, Now, whole_ms};
 use super::timers::Timers;
@@ -23,6 +23,9 @@ pub enum Standing {
     Shared,
     /// Other nodes hold the session.
     Elsewhere,
+    /// This node alone held the session, as far as it has read the log. It has had no record of its
+    /// own back for so long that the others may have taken it for dead.
+    Unsure,
     /// No session has this number here. It may have begun at another node a moment ago.
     Unknown,
 }
@@ -82,11 +85,12 @@ impl Hub {
 
     /// Ends a record: all of its commands are applied.
     pub fn end_record(&mut self, position: u64) {
+        let hash = self.shared_hash();
         if let Some(nodes) = &mut self.nodes
             && self.position >= self.hashed_from
         {
             self.recovered_drops = Vec::new();
-            nodes.record_hash(position, self.applied_hash);
+            nodes.record_hash(position, hash);
         }
     }
 
@@ -127,21 +131,40 @@ impl Hub {
         }
     }
 
+    /// Returns the longest time that a record of this process has taken lately, in milliseconds. At
+    /// most a second; 0 without a cluster.
+    #[must_use]
+    pub fn round_trip_ms(&self) -> u64 {
+        self.nodes.as_ref().map_or(0, Nodes::round_trip_ms)
+    }
+
     /// Proposes a heartbeat of this node, unless one waits for the log. `position` is that of the
-    /// last record.
-    pub fn propose_heartbeat(&mut self, position: u64) {
-        let Some(nodes) = &mut self.nodes else { return };
+    /// last record. Returns whether it did.
+    pub fn propose_heartbeat(&mut self, position: u64) -> bool {
+        let shared_hash = self.shared_hash();
+        let Some(nodes) = &mut self.nodes else { return true };
         if std::mem::replace(&mut nodes.is_heartbeat_proposed, true) {
-            return;
+            return false;
         }
+        // A record may be half applied.
+        let hash = nodes.hash_at(position).unwrap_or(shared_hash);
         let channels = &self.channels;
         let changes = nodes.reader_counts.take_changes(|name| {
             let index = channels.find_name(name);
             index.map_or(0, |index| channels[index].local.reader_count as u32)
         });
         let readers = changes.iter().map(|(name, count)| (&**name, *count)).collect();
-        let hash = self.applied_hash;
         self.propose(&Command::Heartbeat { position, hash, readers });
+        true
+    }
+
+    /// Returns a hash of the commands that were applied and of their results, of the nodes and of
+    /// the sessions that each holds. Two nodes with different hashes at one position have different
+    /// shared states.
+    #[must_use]
+    pub fn shared_hash(&self) -> u64 {
+        let nodes = self.nodes.as_ref().map_or(0, Nodes::shared_hash);
+        self.applied_hash ^ nodes ^ self.sessions.holders_hash()
     }
 
     /// Proposes that this node leaves the cluster, and another one holds its sessions.
@@ -171,13 +194,21 @@ impl Hub {
 
     /// Returns the state of a session at this node.
     #[must_use]
-    pub fn standing(&self, credentials: Credentials<'_>) -> Standing {
+    pub fn standing(&self, now: Now, credentials: Credentials<'_>) -> Standing {
+        let Some(nodes) = &self.nodes else { return Standing::Held };
         match self.sessions.find(credentials.session) {
-            _ if self.nodes.is_none() => Standing::Held,
             None => Standing::Unknown,
             Some(index) if !self.sessions[index].local.is_held => Standing::Elsewhere,
             Some(index) if self.sessions[index].holders.len() > 1 => Standing::Shared,
+            Some(_) if !nodes.has_lease(now.mono) => Standing::Unsure,
             Some(_) => Standing::Held,
+        }
+    }
+
+    /// Notes that a record of this process has come back, which was appended at this time.
+    pub fn note_round_trip(&mut self, appended: Millis, now: Millis) {
+        if let Some(nodes) = &mut self.nodes {
+            nodes.note_round_trip(appended, now);
         }
     }
 
@@ -282,15 +313,16 @@ impl Hub {
         Ok(Applied::Nothing)
     }
 
-    /// Applies a release that was decided at this time of the log. It is void if it comes late:
-    /// the client may have come back meanwhile. If it is because of a reader that was closed, the
-    /// other nodes release the session too, unless they have heard of it since.
+    /// Applies a release that was expected in the log by this time. It is void if it comes late,
+    /// since it waited for a log that did not respond: the client may have come back meanwhile. If
+    /// it is because of a reader that was closed, the other nodes release the session too, unless
+    /// they have heard of it since.
     pub(super) fn apply_release(
         &mut self,
         now: Now,
         present: Millis,
         number: u64,
-        decided_ms: u64,
+        expected_ms: u64,
         closed_position: Option<u64>,
     ) -> Result<Applied, Error> {
         if !self.is_clustered() {
@@ -301,7 +333,7 @@ impl Hub {
         if is_own {
             self.sessions.local_mut(session).is_ending = false;
         }
-        if now.unix_ms > decided_ms + RELEASE_MAX_MS {
+        if now.unix_ms > expected_ms.saturating_add(RELEASE_LATE_MS) {
             if is_own {
                 self.sessions.arm_timer(session, &mut self.timers);
             }
@@ -341,7 +373,7 @@ impl Hub {
     }
 
     /// Proposes to hold all sessions that have a read here. Costs O(sessions).
-    fn propose_holds(&mut self) {
+    pub(super) fn propose_holds(&mut self) {
         for index in 0..self.sessions.index_bound() {
             let Some(session) = self.sessions.get(index) else { continue };
             if !session.local.is_held && !session.local.readers.is_empty() {
@@ -367,3 +399,7 @@ impl Hub {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "clustering_tests.rs"]
+mod tests;

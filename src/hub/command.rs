@@ -122,9 +122,10 @@ pub enum Command<'a> {
         /// Number of the session.
         #[n(0)]
         session: u64,
-        /// Time of the log at which the node decided it, in milliseconds since 1970.
+        /// Time of the log by which the node expects it there, in milliseconds since 1970. It is
+        /// void if it comes much later.
         #[n(1)]
-        decided_ms: u64,
+        expected_ms: u64,
         /// Position up to which the node had applied the log when a reader was closed whose grace
         /// period is over. `None` if the client has been silent for the timeout.
         #[n(2)]

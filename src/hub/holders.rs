@@ -33,12 +33,22 @@ impl Holders {
         self.0.get_or_insert_default().nodes.push(node);
     }
 
-    /// Removes a node, if it is there.
-    pub(super) fn remove(&mut self, node: u64) {
-        if let Some(list) = &mut self.0 {
-            list.nodes.retain(|holder| *holder != node);
-        }
+    /// Removes a node. Returns whether it was there.
+    pub(super) fn remove(&mut self, node: u64) -> bool {
+        let Some(list) = &mut self.0 else { return false };
+        let before = list.nodes.len();
+        list.nodes.retain(|holder| *holder != node);
+        list.nodes.len() < before
     }
+}
+
+/// Returns a hash of two numbers, to be added to those of others.
+pub(super) fn mix(one: u64, other: u64) -> u64 {
+    // The finalizer of `SplitMix64`, over a product with its increment.
+    let mixed = one.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ other;
+    let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
 }
 
 impl From<Vec<u64>> for Holders {

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use minicbor::{Decode, Encode};
 
 use super::command::SharedSettings;
+use super::holders::mix;
 use super::reader_counts::{ReaderCounts, SavedReaderCounts};
 use super::time::Millis;
 
@@ -19,8 +20,20 @@ pub const HEARTBEAT_MS: u64 = 500;
 /// A node is dead after so many heartbeats of another node without a record of it.
 const HEARTBEATS_UNTIL_DEATH: u32 = 6;
 
-/// A release that is applied later than this many milliseconds after its decision is void.
-pub(super) const RELEASE_MAX_MS: u64 = 500;
+/// A record shows that its node lives for so many milliseconds from when it was appended. The first
+/// of the heartbeats after which the node is dead may have been under way then, and the second one
+/// follows as soon as that is back. The others come at intervals.
+const LEASE_MS: u64 = (HEARTBEATS_UNTIL_DEATH as u64 - 2) * HEARTBEAT_MS;
+
+/// A release that is applied more than this many milliseconds later than expected is void.
+pub(super) const RELEASE_LATE_MS: u64 = 500;
+
+/// Longest time that a record is expected to take, in milliseconds. So an outage makes no later one
+/// seem usual.
+const ROUND_TRIP_MAX_MS: u64 = 1_000;
+
+/// Records whose time is remembered. It depends on whether Redis was just asked for the next one.
+const ROUND_TRIPS: usize = 4;
 
 /// Records whose hash is kept, to be compared with those of other nodes.
 const HASHES_KEPT: usize = 1024;
@@ -68,6 +81,10 @@ pub(super) struct Nodes {
     pub(super) reader_counts: ReaderCounts,
     /// A heartbeat waits for the log.
     pub(super) is_heartbeat_proposed: bool,
+    /// Until then, no other node has taken this process for dead.
+    leased_until: Millis,
+    /// Times from the append of the last records of this process until they came back.
+    round_trips_ms: [u64; ROUND_TRIPS],
 }
 
 /// The shared part of the nodes, as a checkpoint or a snapshot has it.
@@ -136,6 +153,24 @@ impl Nodes {
         self.table.contains_key(&self.own)
     }
 
+    /// Notes that a record of this process has come back, which was appended at this time.
+    pub(super) fn note_round_trip(&mut self, appended: Millis, now: Millis) {
+        self.leased_until = self.leased_until.max(appended.after(LEASE_MS));
+        self.round_trips_ms.rotate_right(1);
+        self.round_trips_ms[0] = now.0.saturating_sub(appended.0);
+    }
+
+    /// Returns the longest time that a record of this process has taken lately, in milliseconds.
+    pub(super) fn round_trip_ms(&self) -> u64 {
+        let longest = self.round_trips_ms.iter().copied().fold(0, u64::max);
+        longest.min(ROUND_TRIP_MAX_MS)
+    }
+
+    /// Returns whether no other node can have taken this process for dead.
+    pub(super) fn has_lease(&self, now: Millis) -> bool {
+        now < self.leased_until
+    }
+
     /// Returns whether the record that is being applied is of this process.
     pub(super) fn is_own_record(&self) -> bool {
         self.origin == self.own
@@ -154,7 +189,7 @@ impl Nodes {
     /// Begins a record. Returns false if it has no effect: it came before.
     pub(super) fn begin_record(&mut self, node: u64, sequence: u64, times_ms: (u64, u64)) -> bool {
         let (mono_ms, unix_ms) = times_ms;
-        let ahead_ms = unix_ms.cast_signed() - mono_ms.cast_signed();
+        let ahead_ms = unix_ms.wrapping_sub(mono_ms).cast_signed();
         self.log_time_ahead_ms = ahead_ms;
         (self.origin, self.sequence) = (node, sequence);
         let Some(node) = self.table.get_mut(&node) else { return true };
@@ -170,9 +205,11 @@ impl Nodes {
         self.table.contains_key(&self.origin)
     }
 
-    /// Returns the time of the log, in milliseconds since 1970.
-    pub(super) fn log_time_ms(&self, mono_ms: u64) -> u64 {
-        mono_ms.saturating_add_signed(self.log_time_ahead_ms())
+    /// Returns the time of the log at which a record is there that has to wait for the present one
+    /// to come back, in milliseconds since 1970. Both take as long as the last ones did.
+    pub(super) fn next_record_ms(&self, mono_ms: u64) -> u64 {
+        let both_ms = 2 * self.round_trip_ms();
+        mono_ms.saturating_add_signed(self.log_time_ahead_ms).saturating_add(both_ms)
     }
 
     /// Returns the time of the log minus the monotonic time of this process, in milliseconds.
@@ -323,6 +360,17 @@ impl Nodes {
         if self.hashes.len() > HASHES_KEPT {
             self.hashes.pop_front();
         }
+    }
+
+    /// Returns the hash after the record at this position, if it is known still.
+    pub(super) fn hash_at(&self, position: u64) -> Option<u64> {
+        self.hashes.get(&position).copied()
+    }
+
+    /// Returns a hash of the nodes and of their last records.
+    pub(super) fn shared_hash(&self) -> u64 {
+        let nodes = self.table.iter();
+        nodes.fold(0, |sum: u64, (number, node)| sum.wrapping_add(mix(*number, node.sequence)))
     }
 
     /// Compares the hash of another node at a position. If this process has another one, the two

@@ -67,11 +67,15 @@ impl Hub {
     }
 
     /// Sets how the log responds. When it is good again, each session has its whole timeout: the
-    /// time in which clients could not be heard does not count.
+    /// time in which clients could not be heard does not count. A node then holds the sessions of
+    /// reads that have begun here meanwhile.
     pub fn set_log_health(&mut self, now: Millis, health: LogHealth) {
         let before = std::mem::replace(&mut self.log_health, health);
         if health == LogHealth::Good && before != LogHealth::Good {
             self.sessions.hear_all(now);
+            if self.is_clustered() && self.is_joined() {
+                self.propose_holds();
+            }
         }
     }
 
@@ -216,7 +220,7 @@ impl Hub {
         let is_closed = reason == Reason::Closed;
         let command = Command::Release {
             session: found.number,
-            decided_ms: nodes.log_time_ms(now.mono.0),
+            expected_ms: nodes.next_record_ms(now.mono.0),
             closed_position: is_closed.then_some(found.local.heard_position),
         };
         self.propose(&command);

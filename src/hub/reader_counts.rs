@@ -145,7 +145,7 @@ impl ReaderCounts {
     /// Returns the number of readers of a channel at the other nodes.
     pub(super) fn elsewhere(&self, channel: &str) -> usize {
         let nodes = self.others.get(channel).map(Vec::as_slice).unwrap_or_default();
-        nodes.iter().map(|(_, count)| *count as usize).sum()
+        nodes.iter().fold(0, |sum: usize, (_, count)| sum.saturating_add(*count as usize))
     }
 
     /// Returns the memory of the tables, in bytes.

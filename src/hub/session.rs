@@ -1,7 +1,7 @@
 //! Sessions: introduced identities.
 
 use super::error::Error;
-use super::holders::Holders;
+use super::holders::{Holders, mix};
 use super::ids::Auth;
 use super::slab::Key;
 use super::time::Millis;
@@ -95,6 +95,12 @@ impl Session {
             is_held: true,
         };
         Self { number, auth, channels: Vec::new(), position: 0, holders: Holders::default(), local }
+    }
+
+    /// Returns the sum of the hashes of the session with each of its holders.
+    pub(super) fn holders_hash(&self) -> u64 {
+        let holders = self.holders.as_slice().iter();
+        holders.fold(0, |sum: u64, node| sum.wrapping_add(mix(self.number, *node)))
     }
 
     /// Checks that the session is, or may be, introduced in the channel.

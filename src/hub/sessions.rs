@@ -5,6 +5,7 @@ use std::ops::Index;
 
 use super::config::Config;
 use super::error::Error;
+use super::holders::mix;
 use super::ids::Auth;
 use super::message::Reason;
 use super::paged_slab::PagedSlab;
@@ -23,6 +24,8 @@ pub(super) struct Sessions {
     last_number: u64,
     /// Position of the last command that was applied.
     pub(super) log_position: u64,
+    /// Sum of the hashes of each session with each of its holders.
+    holders_hash: u64,
 
     /// No session counts as silent since before this time: until then, clients could not be heard.
     /// Local state.
@@ -55,6 +58,7 @@ impl Sessions {
             by_number: HashMap::new(),
             last_number,
             log_position: 0,
+            holders_hash: 0,
             heard_until: Millis::default(),
             is_behind: false,
             timeout_ms: whole_ms(config.connection_timeout),
@@ -166,6 +170,7 @@ impl Sessions {
             return false;
         }
         session.holders.push(node);
+        self.holders_hash = self.holders_hash.wrapping_add(mix(session.number, node));
         true
     }
 
@@ -176,7 +181,9 @@ impl Sessions {
         if session.position >= position {
             return false;
         }
-        session.holders.remove(node);
+        if session.holders.remove(node) {
+            self.holders_hash = self.holders_hash.wrapping_sub(mix(session.number, node));
+        }
         session.holders.is_empty()
     }
 
@@ -204,6 +211,7 @@ impl Sessions {
     /// Removes a session and its timer.
     pub(super) fn remove(&mut self, index: u32, timers: &mut Timers) -> Session {
         let session = self.slab.remove(index);
+        self.holders_hash = self.holders_hash.wrapping_sub(session.holders_hash());
         self.by_number.remove(&session.number);
         shrink(&mut self.by_number);
         if let Some(timer) = session.local.timer {
@@ -216,6 +224,7 @@ impl Sessions {
     pub(super) fn detach_all(&mut self) {
         self.slab = PagedSlab::new();
         self.by_number.clear();
+        self.holders_hash = 0;
     }
 
     pub(super) fn has_number(&self, number: u64) -> bool {
@@ -235,8 +244,14 @@ impl Sessions {
         self.slab.len()
     }
 
+    /// Returns a hash of the nodes that hold each session.
+    pub(super) fn holders_hash(&self) -> u64 {
+        self.holders_hash
+    }
+
     fn insert(&mut self, session: Session) -> u32 {
         let number = session.number;
+        self.holders_hash = self.holders_hash.wrapping_add(session.holders_hash());
         let index = self.slab.insert(session);
         self.by_number.insert(number, index);
         index

@@ -64,6 +64,12 @@ pub trait Log {
         false
     }
 
+    /// Returns whether the end is known that the oldest barrier was begun for, and records up to
+    /// there are still to come or to be taken.
+    fn is_catching_up(&self) -> bool {
+        false
+    }
+
     /// Loads the newest snapshot and the records after it: the state of this process is wrong.
     /// [`Event::SnapshotBegins`] comes at once.
     fn reload(&mut self) {}
@@ -150,8 +156,10 @@ pub struct SharedRecord {
     pub mono_ms: u64,
     /// Time of the log since 1970, in milliseconds.
     pub unix_ms: u64,
-    /// Commands in CBOR. `None` for the record that this process appended last, which it has.
-    pub commands: Option<Vec<u8>>,
+    /// Commands in CBOR.
+    pub commands: Vec<u8>,
+    /// It is the record that this process appended last.
+    pub is_pending: bool,
 }
 
 /// Outcome of a record.

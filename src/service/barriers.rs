@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::hub::{Key, Millis};
 
-/// Longest wait for the end of the log. Then calls are answered from local state.
+/// Longest wait for a log that does not respond. Then calls are answered from local state.
 const WAIT_MAX_MS: u64 = 1_000;
 
 /// Clients whose calls wait for a barrier.
@@ -19,6 +19,10 @@ pub(super) struct Barriers {
     /// Number of the barrier in `pending`, from 1, at which this process is no longer behind for
     /// those calls; 0 if there is none.
     pub(super) catches_up_at: usize,
+    /// Time of the last event of the log.
+    pub(super) heard_at: Millis,
+    /// Time until which the log has responded: before the end that it told, it gave records.
+    pub(super) responded_at: Millis,
 }
 
 /// A client whose call waits.
@@ -40,7 +44,12 @@ impl Barriers {
         // A client of an earlier barrier came earlier.
         let mut pending = self.pending.iter().filter_map(|barrier| barrier.clients.first());
         let first = pending.next().or(self.waiting.first());
-        first.map(|client| client.since.after(WAIT_MAX_MS))
+        first.map(|client| self.late_at(client))
+    }
+
+    /// Returns the time at which a call no longer waits.
+    fn late_at(&self, client: &WaitingClient) -> Millis {
+        client.since.max(self.responded_at).after(WAIT_MAX_MS)
     }
 
     /// Returns whether no call waits, and this process does not join.
@@ -57,6 +66,9 @@ impl Barriers {
     /// Takes the clients that have waited too long.
     pub(super) fn take_late(&mut self, now: Millis) -> Vec<WaitingClient> {
         let mut late = Vec::new();
+        if self.responded_at.after(WAIT_MAX_MS) > now {
+            return late;
+        }
         let pending = self.pending.iter_mut().map(|barrier| &mut barrier.clients);
         for clients in pending.chain([&mut self.waiting]) {
             let end = clients.partition_point(|it| it.since.after(WAIT_MAX_MS) <= now);

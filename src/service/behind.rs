@@ -29,17 +29,13 @@ impl<L: Listener> Service<L> {
         }
     }
 
-    /// Asks the log for its end, for all calls of the turn that wait for it.
+    /// Asks the log for its end, for all calls of the turn that wait for it. Called before the turn
+    /// appends a record, which these calls need not wait for.
     pub(super) fn begin_barrier(&mut self) {
         if !self.hub.is_clustered() {
             return;
         }
         let barriers = &mut self.commits.barriers;
-        let late = barriers.take_late(self.io.now.mono);
-        if !late.is_empty() {
-            self.hub.set_behind(true);
-            barriers.owes_one = true;
-        }
         let is_needed = barriers.owes_one || !barriers.waiting.is_empty();
         if is_needed && barriers.pending.len() < PENDING_MAX {
             let clients = mem::take(&mut barriers.waiting);
@@ -55,8 +51,31 @@ impl<L: Listener> Service<L> {
                 self.retry_all(clients, Behind::Barrier);
             }
         }
-        // The log would not take a hold either.
-        self.retry_all(late, Behind::Hold);
+    }
+
+    /// Makes the calls from local state that have waited too long for a barrier. Called after the
+    /// events of the log: they may be what the calls wait for, if this process was stopped.
+    pub(super) fn end_late_waits(&mut self) {
+        self.note_response();
+        let barriers = &mut self.commits.barriers;
+        let late = barriers.take_late(self.io.now.mono);
+        if !late.is_empty() {
+            self.hub.set_behind(true);
+            barriers.owes_one = true;
+            self.begin_barrier();
+            // The log would not take a hold either.
+            self.retry_all(late, Behind::Hold);
+        }
+    }
+
+    /// Notes that the log responds, and this process is only slow to apply what it gives.
+    fn note_response(&mut self) {
+        let Self { io, commits, .. } = self;
+        if commits.applying.is_some() {
+            commits.barriers.responded_at = io.now.mono;
+        } else if commits.log.as_ref().is_some_and(|log| log.is_catching_up()) {
+            commits.barriers.responded_at = commits.barriers.heard_at;
+        }
     }
 
     /// Makes the calls again that have waited for the oldest barrier.

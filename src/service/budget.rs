@@ -55,6 +55,8 @@ pub(super) struct Budget {
     is_contended: bool,
     /// Steps of the client whose requests are handled now.
     client_spent: usize,
+    /// Its next request waits for the log, so that its cost is not known yet.
+    is_postponed: bool,
     /// Steps of all clients' requests.
     all_spent: usize,
     /// Steps of deliveries.
@@ -73,6 +75,7 @@ impl Default for Budget {
             weight: 1,
             is_contended: false,
             client_spent: 0,
+            is_postponed: false,
             all_spent: 0,
             delivery_spent: 0,
             commit_spent: 0,
@@ -96,7 +99,12 @@ impl Budget {
 
     /// Begins the share of the next client.
     pub(super) fn begin_client(&mut self) {
-        self.client_spent = 0;
+        (self.client_spent, self.is_postponed) = (0, false);
+    }
+
+    /// Ends the share of a client before a request that is made later.
+    pub(super) fn postpone(&mut self) {
+        self.is_postponed = true;
     }
 
     /// Charges a request or frame whose response has `bytes` bytes.
@@ -181,12 +189,13 @@ impl Budget {
         self.expiry_spent < EXPIRY_STEPS
     }
 
-    /// Returns what the client of the current share did, or `None` if it did nothing.
+    /// Returns what the client of the current share did, or `None` if it did nothing, or little
+    /// before a request that is made later.
     pub(super) fn client_weight(&self) -> Option<Weight> {
         match self.client_spent {
             0 => None,
-            spent if spent <= self.weight * LIGHT_STEPS => Some(Weight::Light),
-            _ => Some(Weight::Heavy),
+            spent if spent > self.weight * LIGHT_STEPS => Some(Weight::Heavy),
+            _ => (!self.is_postponed).then_some(Weight::Light),
         }
     }
 

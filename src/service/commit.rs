@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use minicbor::Decoder;
 
-use super::client::{AfterResponse, State};
+use super::commit_responses::Responses;
 use super::commits::{
     ApplyingRecord, Commits, LATE_MS, PendingRecord, WaitingCall, WaitingResponse,
 };
-use super::http::Pause;
 use super::listener::Listener;
 use super::service::Service;
-use crate::api::{Behind, Error, Responder};
+use crate::api::Responder;
 use crate::http::Persistence;
 use crate::hub::{Applied, Command, Key, LogHealth, Millis, Proposals};
 use crate::log::{Event, Log, Outcome};
@@ -27,9 +26,6 @@ const RETRY_MS: u64 = 1_000;
 
 /// Bits of a command's position for its index in the record.
 const INDEX_BITS: u32 = 20;
-
-const FULL: Error = Error::OverCapacity("the log is full; retry later");
-const BEHIND: Error = Error::OverCapacity("the log cannot be written for now; retry later");
 
 impl<L: Listener> Service<L> {
     /// Makes changes wait for a log from now on, whose last record is the last one that the hub has
@@ -149,6 +145,7 @@ impl<L: Listener> Service<L> {
             log.begin_turn(now.0);
         }
         self.keep_membership();
+        self.begin_barrier();
         loop {
             let has_events = self.take_events();
             if !self.apply_record() {
@@ -165,7 +162,7 @@ impl<L: Listener> Service<L> {
             // Its sessions time out at another node until it holds them again.
             self.keep_membership();
         }
-        self.begin_barrier();
+        self.end_late_waits();
         self.check_health();
         self.io.log_bytes = self.commits.memory() + self.hub.log_bytes();
     }
@@ -198,6 +195,7 @@ impl<L: Listener> Service<L> {
             && let Some(event) = self.commits.log.as_mut().and_then(|log| log.poll())
         {
             has_events = true;
+            self.commits.barriers.heard_at = self.io.now.mono;
             match event {
                 Event::Outcome(outcome) => self.on_outcome(outcome),
                 event => self.on_shared_event(event),
@@ -341,42 +339,6 @@ impl<L: Listener> Service<L> {
         self.refuse_commands(&proposals);
     }
 
-    pub(super) fn refuse_calls(&mut self, calls: Vec<WaitingCall>, reason: LogRefusal) {
-        self.io.metrics.count_log_refusals(reason, calls.len());
-        let error = match reason {
-            LogRefusal::Full => FULL,
-            LogRefusal::Behind => BEHIND,
-            LogRefusal::Unknown => Error::OutcomeUnknown,
-        };
-        let mut responses = Responses::default();
-        for call in calls {
-            responses.begin(self, call.client);
-            match call.response {
-                WaitingResponse::Of(responder) => {
-                    let out = &mut self.io.response;
-                    responses.persistence = self.io.api.respond_refused(&responder, error, out);
-                }
-                WaitingResponse::Ending(session, responder) => {
-                    responses.persistence = self.respond_ending(session, &responder);
-                }
-                WaitingResponse::Ready(bytes, persistence) => {
-                    self.io.response.extend_from_slice(&bytes);
-                    responses.persistence = persistence;
-                }
-                WaitingResponse::Retry(waited) => self.mark_retry(call.client, waited),
-            }
-        }
-        let next = self.commits.waiting.first().map(|call| call.client);
-        responses.end(self, next);
-    }
-
-    /// Appends the response to a call that waited for the end of its session.
-    fn respond_ending(&mut self, session: u64, responder: &Responder) -> Persistence {
-        let lives_on = self.hub.has_session(session);
-        let error = if lives_on { BEHIND } else { Error::ConnectionEnded };
-        self.io.api.respond_refused(responder, error, &mut self.io.response)
-    }
-
     fn refuse_commands(&mut self, proposals: &Proposals) {
         let mut decoder = Decoder::new(proposals.bytes());
         for _ in 0..proposals.count() {
@@ -389,7 +351,7 @@ impl<L: Listener> Service<L> {
     /// fire at once, if this process was stopped.
     #[inline]
     pub(super) fn update_health(&mut self) -> LogHealth {
-        let health = self.commits.health(self.io.now.mono);
+        let health = self.commits.health(&self.hub, self.io.now.mono);
         self.hub.set_log_health(self.io.now.mono, health);
         health
     }
@@ -418,52 +380,6 @@ impl<L: Listener> Service<L> {
             self.refuse_proposals();
         }
     }
-
-    /// Makes the call again that has waited since this process was behind.
-    pub(super) fn retry(&mut self, key: Key, waited: Behind) {
-        self.mark_retry(key, waited);
-        self.end_wait(key, Persistence::Persistent, true);
-    }
-
-    fn mark_retry(&mut self, key: Key, waited: Behind) {
-        if let Some(client) = self.io.clients.get_mut(key) {
-            client.waited = Some(waited);
-        }
-    }
-
-    /// Sends the responses to a client whose calls have waited for the log. `is_done` is true if no
-    /// other call of it waits.
-    fn end_wait(&mut self, key: Key, persistence: Persistence, is_done: bool) {
-        let Some(client) = self.io.clients.get_mut(key) else {
-            return self.io.response.clear();
-        };
-        match client.state() {
-            State::Committing if is_done => {
-                let may_send = client.has_input();
-                client.end_commit();
-                let pause = match persistence {
-                    Persistence::Close if may_send => Pause::Closing(AfterResponse::Linger),
-                    Persistence::Close => Pause::Closing(AfterResponse::Close),
-                    Persistence::Persistent | Persistence::PersistentIfAnnounced => {
-                        Pause::BudgetSpent
-                    }
-                };
-                self.flush_responses(key, &pause);
-            }
-            State::Committing => self.flush_responses(key, &Pause::Waiting),
-            State::Streaming(_) => {
-                if is_done
-                    && let Some((_, stream)) = self.io.clients.stream_mut(key)
-                    && let Some(wait) = &mut stream.log_wait
-                {
-                    wait.is_over = true;
-                }
-                self.flush_responses(key, &Pause::BudgetSpent);
-            }
-            _ => self.io.response.clear(),
-        }
-        self.io.clients.update_memory(key);
-    }
 }
 
 /// Returns the position in the log of a command of a record.
@@ -476,64 +392,4 @@ pub fn command_position(record: u64, index: u32) -> u64 {
 #[must_use]
 pub fn record_position(command: u64) -> u64 {
     command >> INDEX_BITS
-}
-
-/// Responses to one client after the other.
-struct Responses {
-    client: Option<Key>,
-    persistence: Persistence,
-}
-
-impl Default for Responses {
-    fn default() -> Self {
-        Self { client: None, persistence: Persistence::Persistent }
-    }
-}
-
-impl Responses {
-    /// Appends the responses to calls before the command with this index that have no command of
-    /// their own. Returns their number.
-    fn push_due<L: Listener>(
-        &mut self,
-        service: &mut Service<L>,
-        calls: &[WaitingCall],
-        index: u32,
-    ) -> usize {
-        let mut count = 0;
-        for call in calls.iter().take_while(|call| call.command <= index) {
-            match &call.response {
-                WaitingResponse::Of(_) => break,
-                WaitingResponse::Ending(session, responder) => {
-                    self.begin(service, call.client);
-                    self.persistence = service.respond_ending(*session, responder);
-                }
-                WaitingResponse::Ready(bytes, persistence) => {
-                    self.begin(service, call.client);
-                    service.io.response.extend_from_slice(bytes);
-                    self.persistence = *persistence;
-                }
-                WaitingResponse::Retry(waited) => {
-                    self.begin(service, call.client);
-                    service.mark_retry(call.client, *waited);
-                }
-            }
-            count += 1;
-        }
-        count
-    }
-
-    /// Begins with the next response, to `client`. Sends those to another client.
-    fn begin<L: Listener>(&mut self, service: &mut Service<L>, client: Key) {
-        if self.client != Some(client) {
-            self.end(service, Some(client));
-            self.client = Some(client);
-        }
-    }
-
-    /// Sends the last responses. `next` is the client of the next one.
-    fn end<L: Listener>(&mut self, service: &mut Service<L>, next: Option<Key>) {
-        if let Some(client) = self.client.take() {
-            service.end_wait(client, self.persistence, next != Some(client));
-        }
-    }
 }

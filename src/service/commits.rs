@@ -11,8 +11,9 @@ use crate::hub::{Hub, Key, LogHealth, Millis, Now, Proposals, Recovery};
 use crate::log::Log;
 use crate::metrics::LogGauges;
 
-/// Time of writing a record after which sessions no longer time out.
-pub(super) const SLOW_MS: u64 = 1_000;
+/// Time of writing a record after which sessions no longer time out, in addition to the time that
+/// the last ones took to come back from Redis.
+const SLOW_MS: u64 = 1_000;
 
 /// Time of writing a record after which its calls are answered, with an outcome that is unknown.
 pub(super) const LATE_MS: u64 = 5_000;
@@ -56,6 +57,8 @@ pub(super) struct Commits {
     pub(super) has_failed: bool,
     /// Time of the next heartbeat in a cluster.
     pub(super) heartbeat_at: Millis,
+    /// A heartbeat was due while the last one had not come back.
+    pub(super) is_heartbeat_late: bool,
     /// Time at which the last record of this process came back. `None` without a cluster, and while
     /// this process is not in it.
     pub(super) heard_at: Option<Millis>,
@@ -132,6 +135,7 @@ impl Default for Commits {
             applying: None,
             barriers: Barriers::default(),
             heartbeat_at: Millis(0),
+            is_heartbeat_late: false,
             heard_at: None,
             delay: CommitDelay::default(),
             spare: Proposals::default(),
@@ -212,7 +216,8 @@ impl Commits {
         let late = |since: Option<Millis>| since.map(|since| since.after(LATE_MS));
         let record = self.record.as_ref();
         let retry_at = self.retry_at.filter(|_| record.is_none() && hub.proposed() > 0);
-        let slow_at = record.map(|record| record.now.mono.after(SLOW_MS)).filter(|at| *at > now);
+        let slow_ms = SLOW_MS + hub.round_trip_ms();
+        let slow_at = record.map(|record| record.now.mono.after(slow_ms)).filter(|at| *at > now);
         let stalled_at = record.map(|record| record.now.mono.after(LATE_MS)).filter(|at| *at > now);
         let late_at = late(record.and_then(|record| record.waiting_since));
         let barrier_at = self.barriers.next_deadline();
@@ -247,14 +252,14 @@ impl Commits {
     }
 
     /// Returns how the log responds.
-    pub(super) fn health(&self, now: Millis) -> LogHealth {
+    pub(super) fn health(&self, hub: &Hub, now: Millis) -> LogHealth {
+        let slow_ms = SLOW_MS + hub.round_trip_ms();
         // Nothing of this process may be on its way: a log that is full refuses all of it.
-        let is_silent = self.heard_at.is_some_and(|at| at.after(SLOW_MS) <= now);
+        let is_silent = self.heard_at.is_some_and(|at| at.after(slow_ms) <= now);
         match self.lag_ms(now) {
             _ if self.has_failed => LogHealth::Stalled,
             LATE_MS.. => LogHealth::Stalled,
-            SLOW_MS.. => LogHealth::Slow,
-            _ if is_silent => LogHealth::Slow,
+            lag_ms if lag_ms >= slow_ms || is_silent => LogHealth::Slow,
             _ => LogHealth::Good,
         }
     }

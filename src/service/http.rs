@@ -51,6 +51,7 @@ impl<L: Listener> Service<L> {
             handled += length;
             match outcome {
                 Handled::Behind(behind) => {
+                    self.io.clients.budget.postpone();
                     self.io.clients.expect_mut(key).start_commit();
                     self.add_behind(key, behind);
                     return (handled - length, Pause::Waiting);

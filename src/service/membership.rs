@@ -63,7 +63,7 @@ impl<L: Listener> Service<L> {
         }
         let is_idle = !commits.has_record() && hub.proposed() == 0;
         match hub.is_joined() {
-            true => hub.propose_heartbeat(commits.position),
+            true => commits.is_heartbeat_late = !hub.propose_heartbeat(commits.position),
             false if is_idle => {
                 if hub.was_buried() {
                     log::warn!("cluster: the other nodes took this one for dead; joining again");

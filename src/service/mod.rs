@@ -12,6 +12,7 @@ mod client_io;
 mod client_table;
 mod commit;
 mod commit_delay;
+mod commit_responses;
 mod commits;
 mod config;
 mod event;

@@ -11,26 +11,23 @@ use crate::log::SharedRecord;
 impl<L: Listener> Service<L> {
     /// Begins to apply a record, of this process or of another one, unless it came before.
     pub(super) fn begin_shared_record(&mut self, record: SharedRecord) {
-        let Self { hub, io, commits, .. } = self;
-        let SharedRecord { position, node, sequence, mono_ms, unix_ms, commands } = record;
+        let hub = &mut self.hub;
+        let SharedRecord { position, node, sequence, mono_ms, unix_ms, .. } = record;
         let now = hub.record_time(Now { mono: Millis(mono_ms), unix_ms });
         let is_new = hub.begin_record(now, node, sequence);
-        if commands.is_none() {
-            commits.heard_at = Some(io.now.mono);
-        }
-        let (proposals, waiting) = if let Some(commands) = commands {
-            (Proposals::from_bytes(commands), Vec::new())
-        } else {
-            let pending = commits.record.take().expect("only a pending record comes back");
-            let PendingRecord { proposals, waiting, .. } = pending;
-            (proposals, waiting)
+        let pending = if record.is_pending { self.take_pending_record() } else { None };
+        let commits = &mut self.commits;
+        let (commands, waiting) = match pending {
+            Some(PendingRecord { proposals, waiting, .. }) => (proposals, waiting),
+            // Of another process, or one that this process has given up to load a state.
+            None => (Proposals::from_bytes(record.commands), Vec::new()),
         };
         if !is_new {
             commits.position = position;
             return;
         }
         commits.applying = Some(ApplyingRecord {
-            commands: proposals,
+            commands,
             waiting,
             now,
             position,
@@ -39,5 +36,19 @@ impl<L: Listener> Service<L> {
             offset: 0,
             answered: 0,
         });
+    }
+
+    /// Takes the record that this process appended, since it has come back: the log responds, and
+    /// this process was in the cluster when the record was appended.
+    fn take_pending_record(&mut self) -> Option<PendingRecord> {
+        let Self { hub, io, commits, .. } = self;
+        let now = io.now.mono;
+        commits.heard_at = Some(now);
+        if commits.is_heartbeat_late {
+            commits.heartbeat_at = now;
+        }
+        let pending = commits.record.take()?;
+        hub.note_round_trip(pending.now.mono, now);
+        Some(pending)
     }
 }

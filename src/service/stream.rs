@@ -147,6 +147,7 @@ impl<L: Listener> Service<L> {
             FrameHandled::Behind(behind) => {
                 let held = HeldFrame::Message(text.into());
                 stream.log_wait.get_or_insert_default().held = Some(held);
+                self.io.clients.budget.postpone();
                 if !is_waiting {
                     self.add_behind(key, behind);
                 }

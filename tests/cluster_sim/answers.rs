@@ -17,9 +17,6 @@ const PATIENCE_MS: u64 = 7_000;
 /// Time after which a call is answered from local state.
 const BARRIER_MS: u64 = 1_000;
 
-/// Time without trouble after which a poll certainly waits at its node, which holds its session.
-const QUIET_MS: u64 = 4_000;
-
 impl World {
     /// Takes the responses that a turn has sent.
     pub(crate) fn after_turn(&mut self, node: usize, touched: Vec<usize>) {
@@ -69,8 +66,8 @@ impl World {
             return self.take_error(&request, status, body);
         }
         self.tally(&format!("{:?}", request.kind));
-        // A node in trouble answers from what it has.
-        let is_stale = self.nodes[request.node].disturbed_at >= request.sent_at;
+        // A node without its log answers from what it has.
+        let is_stale = self.nodes[request.node].cut_off_at >= request.sent_at;
         assert!(
             !request.is_of_ended || request.person.is_none() || is_stale,
             "a call of a session succeeded after its end"
@@ -224,10 +221,14 @@ impl World {
             assert!(is_late || is_dismissed, "a poll was answered with nothing");
             self.record.tally.count_if(!is_late, "poll dismissed");
         }
-        if let Some(person) = request.person
-            && self.nodes[request.node].disturbed_at + QUIET_MS < request.sent_at
-        {
-            self.hear(person, &request);
+        let (node, quiet_ms) = (&self.nodes[request.node], self.plan.quiet_ms());
+        if let Some(person) = request.person {
+            if node.disturbed_at + quiet_ms < request.sent_at {
+                self.hear(person, &request);
+            } else if node.cut_off_at + quiet_ms < request.sent_at {
+                // It stood still, but asked how the log went on before it answered.
+                self.hear_at(person, request.sent_at);
+            }
         }
     }
 
@@ -273,7 +274,7 @@ impl World {
             );
             let quiet_since = node.disturbed_at.max(request.sent_at);
             if let (Some(person), Kind::Poll) = (request.person, request.kind)
-                && quiet_since + QUIET_MS < now
+                && quiet_since + self.plan.quiet_ms() < now
                 && !self.people[person].has_ended
             {
                 heard.push(person);

@@ -12,6 +12,9 @@ use crate::world::World;
 /// Sessions that call.
 const PEOPLE_MAX: usize = 12;
 
+/// Time after which a record is applied at each node that is not in trouble.
+const LAG_MS: u64 = 2_000;
+
 pub(crate) fn name(channel: usize) -> String {
     format!("c{channel}")
 }
@@ -152,6 +155,7 @@ impl World {
             absent: Vec::new(),
             is_of_ended: false,
         };
+        let now_ms = self.unix_ms();
         if let Some(person) = person {
             let its = &mut self.people[person];
             if kind == Kind::Poll {
@@ -159,7 +163,10 @@ impl World {
                 its.polls.push((request.poll, self.now));
             }
             let session = self.ledger.sessions.get(&its.number);
-            request.is_of_ended = session.is_some_and(|session| session.ended.is_some());
+            // A poll may begin to wait at a node that has not applied the end: it gets the goodbye.
+            let lag_ms = if kind == Kind::Poll { LAG_MS } else { 0 };
+            let has_ended = |(_, at_ms)| at_ms + lag_ms <= now_ms;
+            request.is_of_ended = session.and_then(|it| it.ended).is_some_and(has_ended);
         }
         if kind == Kind::Members {
             let channel = request.channels[0];

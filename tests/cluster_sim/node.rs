@@ -33,6 +33,8 @@ pub(crate) struct Node {
     turns: u32,
     /// Time at which it last could not reach Redis, or did not run.
     pub(crate) disturbed_at: u64,
+    /// Time at which it last could not reach Redis, although it ran.
+    pub(crate) cut_off_at: u64,
     /// Clients that wait for nothing.
     pub(crate) idle: Vec<usize>,
 }
@@ -74,6 +76,7 @@ impl Node {
             turned_at: now,
             turns: 0,
             disturbed_at: now,
+            cut_off_at: now,
             idle: Vec::new(),
         };
         service.begin_turn(node.now(now));

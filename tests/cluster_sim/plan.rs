@@ -70,6 +70,8 @@ pub(crate) struct Plan {
     pub(crate) nodes_max: usize,
     /// Delays between nodes and Redis.
     pub(crate) delays: Vec<u64>,
+    /// They are those of a Redis that is far away, and stay so until the end.
+    pub(crate) is_far: bool,
     /// Number of steps for which each counts: a turn may have time for few.
     pub(crate) weight: usize,
     /// Times that pass in a tick.
@@ -86,6 +88,12 @@ fn options<const N: usize>(arguments: [String; N]) -> Box<Options> {
 }
 
 impl Plan {
+    /// Time without trouble after which a poll certainly waits at its node, which holds its
+    /// session.
+    pub(crate) fn quiet_ms(&self) -> u64 {
+        if self.is_far { 14_000 } else { 4_000 }
+    }
+
     pub(crate) fn draw(random: &mut Random) -> Self {
         let timeout_ms = random.pick(&[1_000, 2_000, 5_000]);
         let grace_ms = random.pick(&[0, 0, 50, 800]);
@@ -114,6 +122,14 @@ impl Plan {
             steps.retain(|(step, _)| !delays.contains(step));
             steps.push((Step::LoseRecords, 2));
         }
+        let loses_records = steps.iter().any(|(step, _)| *step == Step::LoseRecords);
+        let is_far = !loses_records && random.once_in(6);
+        let delays = match is_far {
+            true => vec![random.pick(&[260, 300, 350])],
+            // Connections and vouches of all nodes take less than three seconds.
+            false if loses_records => random.pick(&[vec![0], vec![0, 1, 2], vec![1, 5, 60]]),
+            false => random.pick(&[vec![0], vec![0, 1, 2], vec![1, 5, 60], vec![0, 3, 150]]),
+        };
         Self {
             options,
             timeout_ms,
@@ -124,7 +140,8 @@ impl Plan {
             channels: random.pick(&[1, 2, 4]),
             nodes: random.pick(&[1, 2, 2, 3]),
             nodes_max: random.pick(&[2, 3, 4]),
-            delays: random.pick(&[vec![0], vec![0, 1, 2], vec![1, 5, 60], vec![0, 3, 150]]),
+            delays,
+            is_far,
             weight: random.pick(&[1, 1, 300, 2_000]),
             ticks: random.pick(&[vec![1, 3, 10], vec![1, 20, 100], vec![5, 50, 400]]),
             pauses: random.pick(&[vec![100, 700], vec![700, 2_500], vec![1_500, 4_000, 9_000]]),

@@ -46,6 +46,7 @@ impl World {
             has_own_texts: true,
             knows_ends: true,
             has_steady_clock: true,
+            is_clustered: true,
         };
         let mut ledger = Ledger::new(plan.channels, rules);
         ledger.clock = Clock::Stamps;
@@ -166,15 +167,23 @@ impl World {
             self.tally("connection cut");
             let link = self.nodes[node].link + self.random.index(2);
             self.broker.borrow_mut().cut(link);
-            self.nodes[node].disturbed_at = self.nodes[node].disturbed_at.max(self.now);
+            let its = &mut self.nodes[node];
+            its.disturbed_at = its.disturbed_at.max(self.now);
+            its.cut_off_at = self.now;
         }
     }
 
-    /// Makes Redis lose its last records, or all. No node may be on its way into the cluster: the
-    /// others do not know it.
+    /// Makes Redis lose its last records, or all. No node may be on its way into the cluster, since
+    /// the others do not know it, or have been in it under another number, which vouches no more.
     fn lose_records(&mut self) {
         let living = || self.nodes.iter().filter(|node| node.lives());
-        if !living().all(Node::is_joined) {
+        let count = living().count();
+        let knows_all = |node: &Node| node.service().hub().0.node_count() == count;
+        if !living().all(|node| node.is_joined() && knows_all(node)) {
+            return;
+        }
+        // A loss in the middle of a round leaves less time for it, and a new epoch is right.
+        if self.now < self.vouching_until {
             return;
         }
         self.vouching_until = self.now + VOUCHING_MAX_MS;
@@ -205,8 +214,12 @@ impl World {
         let broker = self.broker.borrow();
         let is_paused = broker.paused_until.max(self.vouching_until) > self.now;
         for node in self.nodes.iter_mut().filter(|node| node.lives()) {
-            if is_paused || !broker.is_connected(node.link) || !node.is_joined() {
+            let is_cut_off = is_paused || !broker.is_connected(node.link);
+            if is_cut_off || !node.is_joined() {
                 node.disturbed_at = node.disturbed_at.max(self.now);
+            }
+            if is_cut_off {
+                node.cut_off_at = self.now;
             }
         }
     }

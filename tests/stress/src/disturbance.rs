@@ -42,6 +42,8 @@ pub(crate) enum Disturbance {
     PauseRedis4,
     /// Redis is killed, and started again with what is on its disk.
     KillRedis,
+    /// Another process takes over from that of a node.
+    UpgradeNode,
 }
 
 /// Memory of the server that is left.
@@ -56,7 +58,7 @@ pub(crate) enum Memory {
 }
 
 /// Names on the command line, and descriptions, in the order of the type.
-const TABLE: [(Disturbance, &str, &str); 12] = [
+const TABLE: [(Disturbance, &str, &str); 13] = [
     (Disturbance::Kill, "kill", "kills of the server"),
     (Disturbance::Stop, "stop", "stops of the server"),
     (Disturbance::State, "state", "stops of the server that keep its state"),
@@ -69,6 +71,7 @@ const TABLE: [(Disturbance, &str, &str); 12] = [
     (Disturbance::PauseRedis1, "pause-redis-1", "pauses of Redis"),
     (Disturbance::PauseRedis4, "pause-redis-4", "pauses of Redis"),
     (Disturbance::KillRedis, "kill-redis", "kills of Redis"),
+    (Disturbance::UpgradeNode, "upgrade-node", "upgrades of a node"),
 ];
 
 impl Disturbance {
@@ -94,6 +97,7 @@ impl World {
     pub(crate) fn disturb(&mut self, disturbance: Disturbance) -> Checked {
         self.count(TABLE[disturbance as usize].2);
         self.note_cpu()?;
+        self.set_disturbed(true);
         // Until the server has ended, no goodbye may come that no client meant, in any case.
         let memory = match disturbance {
             Disturbance::Kill => {
@@ -137,7 +141,9 @@ impl World {
             Disturbance::PauseRedis1 => self.stay(Self::pause_redis, 1)?,
             Disturbance::PauseRedis4 => self.stay(Self::pause_redis, 4)?,
             Disturbance::KillRedis => self.kill_redis().map(|()| Memory::Untouched)?,
+            Disturbance::UpgradeNode => self.upgrade().map(|()| Memory::Untouched)?,
         };
+        self.set_disturbed(false);
         match memory {
             Memory::Nothing => self.lose_memory()?,
             Memory::All => {

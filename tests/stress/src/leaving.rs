@@ -109,11 +109,11 @@ impl World {
     fn close_read(&mut self, index: u32, token: Token, mode: LeaveMode) {
         let (_, at_ms) = self.clock.update();
         let number = self.user(index).number();
+        // The process that has the read may not have the session. A node in trouble may not have
+        // begun a read: then its close is silence.
+        let is_unsure = self.takeover.is_under_way || self.may_be_in_trouble();
         let Some((link, client)) = self.links.get(token) else { return };
         let cursors = client.read.as_ref().map(Read::cursors).unwrap_or_default();
-        // The process that has the read may not have the session. A node may not have begun a read
-        // that other nodes do not know of: then its close is silence.
-        let is_unsure = self.takeover.is_under_way || self.cluster.is_some();
         if mode == LeaveMode::HalfClose {
             link.half_close();
             client.owner = Owner::Brief(BriefClient::HalfClosed);

@@ -46,9 +46,9 @@ speak-stress --speak PROGRAM [--seconds 60] [--users 1000] [--seed N] [--upgrade
     server; checks all that is seen. Ends with the first fault, or with figures.
     --disturb none --upgrades 0 leaves the server alone.
     --journal has the server keep a journal, synced as named, and kills it about every second.
-    --nodes has several servers share a Redis: nodes and Redis are killed and paused. There are
-    no upgrades, and --disturb takes kill-node, pause-node-1, -4, -10, pause-redis-1, -4, and
-    kill-redis.
+    --nodes has several servers share a Redis: nodes and Redis are killed and paused. --upgrades is
+    for the first node, and --disturb takes kill-node, pause-node-1, -4, -10, pause-redis-1, -4,
+    kill-redis, and upgrade-node.
 ";
 
 fn main() -> ExitCode {
@@ -91,6 +91,5 @@ fn parse() -> Result<Option<run::Options>, Fault> {
     let is_cluster = nodes > 1;
     let all = if is_cluster { Disturbance::of_cluster } else { Disturbance::all };
     let disturbances = disturbances.unwrap_or_else(all);
-    let upgrades = if is_cluster { 0 } else { upgrades };
     Ok(Some(run::Options { speak, seconds, users, seed, disturbances, upgrades, journal, nodes }))
 }

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
+use support::ensure;
 use support::fault::{Checked, Fault};
 use support::session::Session;
 
 use crate::client::{Call, Owner, What};
-use crate::cluster::is_joined;
+use crate::cluster::{Cluster, is_joined};
 use crate::link::{Close, Token};
 use crate::server::Server;
 use crate::user::{LeaveMode, Sort, State};
@@ -51,6 +52,34 @@ impl World {
     pub(crate) fn living_nodes(&self) -> impl Iterator<Item = &Server> {
         let is_dead = |node: usize| self.cluster.as_ref().is_some_and(|it| it.is_dead(node));
         self.nodes().enumerate().filter(move |(node, _)| !is_dead(*node)).map(|(_, it)| it)
+    }
+
+    /// Says whether nodes may refuse calls, and notice closings late.
+    pub(crate) fn may_be_in_trouble(&self) -> bool {
+        self.cluster.as_ref().is_some_and(Cluster::may_be_in_trouble)
+    }
+
+    /// Says whether a node may end reads: it stood still, and the log has gone on without it.
+    pub(crate) fn may_end_reads(&self, node: usize) -> bool {
+        let is_its = |it: &Cluster| it.paused == Some(node) && it.may_be_in_trouble();
+        self.cluster.as_ref().is_some_and(is_its)
+    }
+
+    /// Notes that nodes or Redis are disturbed from now on, or no longer.
+    pub(crate) fn set_disturbed(&mut self, is_disturbed: bool) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.is_disturbed = is_disturbed;
+            cluster.disturbed_until = Some(Instant::now());
+            self.ledger.unsettle_closings();
+        }
+    }
+
+    /// Claims that a refusal is not without reason.
+    fn check_refusal(&self, what: &str) -> Checked {
+        let is_excused =
+            self.may_be_in_trouble() || self.takeover.is_under_way || self.clock.was_slow();
+        ensure!(is_excused, "refused, and nothing was disturbed: {what}");
+        Ok(())
     }
 
     fn set_up(&mut self, node: usize, is_up: bool) {
@@ -107,16 +136,17 @@ impl World {
     /// Stops a node for a while, and lets it continue.
     pub(crate) fn pause_node(&mut self, time: Duration) -> Checked {
         let node = self.any_node();
+        if let Some(cluster) = &mut self.cluster {
+            cluster.paused = Some(node);
+        }
         self.node(node).running.signal(Signal::STOP);
         // As a load balancer would find out.
         self.set_up(node, false);
-        self.ledger.unsettle_closings();
         let outcome = self.run_excused(time, time >= BURIED_AFTER);
         self.node(node).running.signal(Signal::CONT);
         outcome?;
         self.await_join(node)?;
         self.set_up(node, true);
-        self.ledger.unsettle_closings();
         // An observer at the node may have missed their goodbyes.
         for index in 0..self.users.len() as u32 {
             let user = self.user(index);
@@ -196,6 +226,7 @@ impl World {
 
     /// A node could not make a call: its log does not respond, or it is about to join.
     pub(crate) fn call_failed(&mut self, owner: Owner, call: &Call, value: &Value) -> Checked {
+        self.check_refusal(&format!("{value} for {:?} of {owner:?}", call.what))?;
         let is_certain = value["error"] == "over_capacity";
         if let (true, What::Write(text) | What::Introduce(text, _)) = (is_certain, &call.what) {
             self.ledger.forbid(*text, "it was refused")?;
@@ -221,6 +252,7 @@ impl World {
     pub(crate) fn read_failed(&mut self, token: Token) -> Checked {
         let Some((link, client)) = self.links.remove(token) else { return Ok(()) };
         link.close(Close::Orderly);
+        self.check_refusal(&format!("a read of {:?}", client.owner))?;
         self.count("reads refused");
         match client.owner {
             Owner::Observer(channel) => self.observe(channel, client.read)?,

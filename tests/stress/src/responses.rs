@@ -133,13 +133,15 @@ impl World {
         let may_end_slow = is_slow && takeover.may_end_slow(client.opened, now);
         // A slow reader may find an end after a response that came before it, and have asked again
         // by then.
-        let is_stream_cut = client.is_stream() && takeover.may_end_stream(client.asked.0, now);
+        let is_reloading = client.is_stream() && self.may_end_reads(client.node);
+        let is_stream_cut =
+            is_reloading || (client.is_stream() && takeover.may_end_stream(client.asked.0, now));
         // Streams end with their process.
         let is_read_cut = is_cut || is_stream_cut;
         let may_end = match client.owner {
             Owner::Observer(channel) if is_read_cut => {
                 let is_events = client.read.as_ref().is_some_and(|it| it.form == Form::Events);
-                let is_whole = client.has_ended || !(is_events && client.is_open);
+                let is_whole = is_reloading || client.has_ended || !(is_events && client.is_open);
                 ensure!(is_whole, "an upgrade cut an event stream before its last chunk");
                 self.count("streams that an upgrade ended");
                 self.observe(channel, client.read.take())?;

@@ -1,0 +1,211 @@
+//! Verdicts of single nodes about what Redis holds.
+
+use super::super::log_end::LogEnd;
+use super::*;
+
+/// Nodes of the shared state.
+const MEMBERS: [u64; 3] = [1, 2, 3];
+
+fn id(unix_ms: u64) -> StreamId {
+    StreamId { unix_ms, number: 0 }
+}
+
+fn seal(ms: u64) -> Seal {
+    Seal { id: id(ms), node: 1, sequence: ms }
+}
+
+/// A log of records with the ids 1 to `newest`, of which those from `first` on are kept.
+fn tail(first: u64, newest: u64) -> Tail {
+    let before = first - 1;
+    let last = if before > 0 { seal(before) } else { Seal::default() };
+    let mut tail = Tail::after(LogEnd { last, position: before, bytes: 0 });
+    (first..=newest).for_each(|ms| tail.push(seal(ms), b""));
+    tail
+}
+
+/// A node in a round under the run id `r`, which began at 0.
+struct Node {
+    vouching: Vouching,
+    number: u64,
+    members: Vec<u64>,
+    tail: Tail,
+    count: u64,
+}
+
+impl Node {
+    fn new(number: u64, tail: Tail) -> Self {
+        let mut vouching = Vouching::new();
+        assert!(vouching.on_connected("r", 0) && !vouching.trusts("r"));
+        Self { vouching, number, members: MEMBERS.to_vec(), tail, count: 0 }
+    }
+
+    /// Judges what Redis holds, with the next vouch of each of these nodes.
+    fn judge(&mut self, now_ms: u64, mut view: View, vouches: &[(u64, u64)]) -> Verdict {
+        self.count += 1;
+        let vouch = |(node, last): &(u64, u64)| (*node, self.count, id(*last));
+        view.vouches = vouches.iter().map(vouch).collect();
+        self.vouching.vouch();
+        let Self { vouching, number, members, tail, .. } = self;
+        let own = Own { node: *number, members, tail };
+        vouching.judge(now_ms, &view, &own)
+    }
+
+    /// Judges it when all of these nodes have vouched twice, so that they live.
+    fn judge_all(&mut self, now_ms: u64, view: View, vouches: &[(u64, u64)]) -> Verdict {
+        self.judge(now_ms, view.clone(), vouches);
+        self.judge(now_ms, view, vouches)
+    }
+}
+
+fn log_up_to(ms: u64, own_last: u64) -> View {
+    let end = (ms > 0).then(|| seal(ms));
+    View { end, has_own: ms >= own_last, ..View::default() }
+}
+
+fn decision(after: Option<StreamId>, is_cut: bool, resets: bool) -> Verdict {
+    Verdict::Decide(Decision { after, is_cut, resets })
+}
+
+#[test]
+fn if_all_vouch_the_furthest_one_appends_what_is_missing() {
+    let vouches = [(1, 5), (2, 7), (3, 6)];
+    let mut furthest = Node::new(2, tail(1, 7));
+    assert_eq!(
+        furthest.judge_all(0, log_up_to(4, 7), &vouches),
+        decision(Some(id(4)), false, false)
+    );
+    assert_eq!(furthest.judge(100, log_up_to(0, 7), &vouches), decision(Some(id(0)), false, false));
+    // Nothing is missing.
+    assert_eq!(furthest.judge(200, log_up_to(7, 7), &vouches), decision(None, false, false));
+    for (node, last) in [(1, 5), (3, 6)] {
+        let mut other = Node::new(node, tail(1, last));
+        assert_eq!(other.judge_all(9_000, log_up_to(4, last), &vouches), Verdict::Wait);
+    }
+}
+
+#[test]
+fn of_equal_nodes_the_one_with_the_lowest_number_decides() {
+    let vouches = MEMBERS.map(|node| (node, 7));
+    let mut verdicts =
+        MEMBERS.map(|node| Node::new(node, tail(1, 7)).judge_all(0, log_up_to(7, 7), &vouches));
+    assert_eq!(verdicts[0], decision(None, false, false));
+    verdicts[0] = Verdict::Wait;
+    assert_eq!(verdicts, [Verdict::Wait; 3]);
+}
+
+#[test]
+fn if_one_is_missing_there_is_a_new_epoch_after_a_while() {
+    let vouches = [(1, 7), (2, 7)];
+    let mut node = Node::new(1, tail(1, 7));
+    assert_eq!(node.judge_all(0, log_up_to(7, 7), &vouches), Verdict::Wait);
+    assert_eq!(node.judge_all(UNANIMITY_MS - 1, log_up_to(7, 7), &vouches), Verdict::Wait);
+    let reset = decision(None, false, true);
+    assert_eq!(node.judge_all(UNANIMITY_MS, log_up_to(7, 7), &vouches), reset);
+    // A vouch that stays the same is of a node that is gone.
+    let mut node = Node::new(1, tail(1, 7));
+    let stale = || View { vouches: vec![(3, 9, id(7))], ..log_up_to(7, 7) };
+    for now_ms in [0, 1_000, UNANIMITY_MS - 1] {
+        let View { end, has_own, .. } = stale();
+        node.count += 1;
+        let mut all = stale().vouches;
+        all.extend([(1, node.count, id(7)), (2, node.count, id(7))]);
+        let own = Own { node: 1, members: &MEMBERS, tail: &node.tail };
+        let view = View { end, has_own, vouches: all, ..View::default() };
+        assert_eq!(node.vouching.judge(now_ms, &view, &own), Verdict::Wait);
+    }
+}
+
+#[test]
+fn a_decision_ends_the_round_of_those_whose_records_the_log_has() {
+    let done = |end: u64, own_last: u64| View { done: Some(id(7)), ..log_up_to(end, own_last) };
+    let mut node = Node::new(1, tail(1, 6));
+    assert_eq!(node.judge(0, done(7, 6), &[]), Verdict::Trust);
+    assert!(node.vouching.trusts("r") && !node.vouching.trusts("s"));
+    assert!(!node.vouching.on_connected("r", 0));
+    // The one of a later process goes on without a round.
+    let mut later = Vouching::new();
+    later.resume(node.vouching.trusted().map(Into::into));
+    assert_eq!(later.last_trusted(), Some("r"));
+    assert!(!later.on_connected("r", 0) && later.on_connected("s", 0));
+    // The log went on without this node.
+    let mut node = Node::new(1, tail(1, 6));
+    let other = View { has_own: false, ..done(9, 6) };
+    assert_eq!(node.judge(0, other, &[]), Verdict::Contradicted { is_member: true });
+    // The stream is gone again: the decision was about another one.
+    let mut node = Node::new(1, tail(1, 6));
+    assert_eq!(node.judge(0, done(0, 6), &[]), Verdict::Wait);
+}
+
+#[test]
+fn a_log_with_records_of_others_in_the_place_of_own_ones_contradicts() {
+    let mut node = Node::new(1, tail(1, 7));
+    let vouches = MEMBERS.map(|node| (node, 7));
+    let end = Some(Seal { id: id(6), node: 9, sequence: 6 });
+    let verdict = node.judge_all(0, View { end, ..View::default() }, &vouches);
+    assert_eq!(verdict, Verdict::Contradicted { is_member: true });
+    let end = Some(Seal { id: id(8), node: 9, sequence: 6 });
+    let verdict = node.judge(0, View { end, ..View::default() }, &vouches);
+    assert_eq!(verdict, Verdict::Contradicted { is_member: true });
+}
+
+#[test]
+fn records_that_are_no_longer_kept_leave_the_log_without_its_beginning() {
+    let vouches = [(1, 7), (2, 7), (3, 3)];
+    let mut node = Node::new(1, tail(4, 7));
+    assert_eq!(node.judge_all(0, log_up_to(0, 7), &vouches), decision(Some(id(3)), true, false));
+    // One node needs more than what is kept.
+    let vouches = [(1, 7), (2, 7), (3, 2)];
+    assert_eq!(node.judge_all(0, log_up_to(0, 7), &vouches), decision(Some(id(3)), true, true));
+    // The one that reads a record as it was before the first one that is left goes on.
+    let mut behind = Node::new(3, tail(1, 3));
+    let view = View { done: Some(id(7)), has_own: true, ..log_up_to(7, 3) };
+    assert_eq!(behind.judge(0, view, &[]), Verdict::Trust);
+}
+
+#[test]
+fn a_node_that_has_kept_no_record_has_its_state() {
+    let vouches = [(1, 7), (2, 7), (3, 7)];
+    let mut node = Node::new(1, tail(8, 7));
+    assert_eq!(node.judge_all(0, log_up_to(7, 7), &vouches), decision(None, false, false));
+    // A record is needed, so that there is a stream.
+    assert_eq!(node.judge(100, log_up_to(0, 8), &vouches), decision(Some(id(7)), true, true));
+    let view = View { snapshot_end: Some(seal(7)), has_own: true, ..log_up_to(0, 8) };
+    assert_eq!(node.judge(200, view, &vouches), decision(None, false, true));
+}
+
+#[test]
+fn a_node_without_a_state_begins_only_if_there_is_no_other_one() {
+    let fresh = || Node { members: Vec::new(), ..Node::new(9, Tail::after(LogEnd::default())) };
+    assert_eq!(fresh().judge(UNANIMITY_MS - 1, log_up_to(0, 0), &[]), Verdict::Wait);
+    let begin = decision(None, false, false);
+    assert_eq!(fresh().judge(UNANIMITY_MS, log_up_to(0, 0), &[]), begin);
+    let decided = View { done: Some(StreamId::default()), ..log_up_to(0, 0) };
+    assert_eq!(fresh().judge(UNANIMITY_MS, decided, &[]), Verdict::Trust);
+    // It is unknown what the nodes had read that wrote this log.
+    let reset = decision(None, false, true);
+    assert_eq!(fresh().judge(UNANIMITY_MS, log_up_to(7, 0), &[]), reset);
+    let others = [(1, 7)];
+    assert_eq!(fresh().judge_all(UNANIMITY_MS, log_up_to(7, 0), &others), Verdict::Wait);
+}
+
+#[test]
+fn who_was_missing_is_missing_at_the_next_redis_too() {
+    let vouches = [(1, 7), (2, 7)];
+    let mut node = Node::new(1, tail(1, 7));
+    assert_eq!(node.judge_all(100, log_up_to(7, 7), &vouches), Verdict::Wait);
+    node.vouching.end_round();
+    assert!(node.vouching.on_connected("s", 1_000));
+    assert_eq!(node.judge_all(1_000, log_up_to(7, 7), &vouches), Verdict::Wait);
+    let verdict = node.judge_all(1_000 + UNANIMITY_MS, log_up_to(7, 7), &vouches);
+    assert_eq!(verdict, decision(None, false, true));
+}
+
+#[test]
+fn vouches_are_read_as_they_were_written() {
+    let text = |text: &str| Value::Text(text.as_bytes().into());
+    let vouch = format_vouch(12, StreamId { unix_ms: 5, number: 6 });
+    let fields = ["77", &vouch, "done", "8-1", "x", "y", "78", "1", "79", "a 5-6"];
+    let view = View::of_hash(&Value::Array(fields.map(text).to_vec()));
+    assert_eq!(view.vouches, [(77, 12, StreamId { unix_ms: 5, number: 6 })]);
+    assert_eq!(view.done, Some(StreamId { unix_ms: 8, number: 1 }));
+}
