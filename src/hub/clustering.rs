@@ -135,7 +135,7 @@ impl Hub {
     /// most a second; 0 without a cluster.
     #[must_use]
     pub fn round_trip_ms(&self) -> u64 {
-        self.nodes.as_ref().map_or(0, Nodes::round_trip_ms)
+        self.nodes.as_ref().map_or(0, |nodes| nodes.round_trip_ms())
     }
 
     /// Proposes a heartbeat of this node, unless one waits for the log. `position` is that of the
@@ -163,7 +163,7 @@ impl Hub {
     /// shared states.
     #[must_use]
     pub fn shared_hash(&self) -> u64 {
-        let nodes = self.nodes.as_ref().map_or(0, Nodes::shared_hash);
+        let nodes = self.nodes.as_ref().map_or(0, |nodes| nodes.shared_hash());
         self.applied_hash ^ nodes ^ self.sessions.holders_hash()
     }
 

@@ -364,7 +364,8 @@ impl Nodes {
 
     /// Returns the hash after the record at this position, if it is known still.
     pub(super) fn hash_at(&self, position: u64) -> Option<u64> {
-        self.hashes.get(&position).copied()
+        let found = self.hashes.binary_search_by_key(&position, |(position, _)| *position);
+        found.ok().map(|index| self.hashes[index].1)
     }
 
     /// Returns a hash of the nodes and of their last records.
@@ -376,8 +377,7 @@ impl Nodes {
     /// Compares the hash of another node at a position. If this process has another one, the two
     /// have different states.
     pub(super) fn compare_hash(&mut self, position: u64, hash: u64) {
-        let found = self.hashes.binary_search_by_key(&position, |(position, _)| *position);
-        self.has_diverged |= found.is_ok_and(|index| self.hashes[index].1 != hash);
+        self.has_diverged |= self.hash_at(position).is_some_and(|own| own != hash);
     }
 }
 
