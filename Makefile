@@ -52,9 +52,9 @@ export RUST_TEST_THREADS ?= 4
 LOGS := $(CURDIR)/target/logs
 test: export SPEAK_TEST_LOGS := $(LOGS)
 
-.PHONY: help run test deps lint check-style audit musl musl-test processors dist sim fuzz fuzz-keep
-.PHONY: fuzz-tools overload stress bench bench-full wrk bench-check bench-musl bench-journal
-.PHONY: bench-tools bench-build journal-test cluster-test fmt clean
+.PHONY: help run test deps lint check-style audit musl musl-test processors dist client sim fuzz
+.PHONY: client-tools fuzz-keep fuzz-tools overload stress bench bench-full wrk bench-check
+.PHONY: bench-musl bench-journal bench-tools bench-build journal-test cluster-test fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -116,6 +116,13 @@ processors: ## builds for i686, aarch64 and riscv64, each tested with a conversa
 
 dist: musl ## the static program as .tar.gz and .deb in target/dist, reproducible
 	dist/pack.sh $(MUSL)
+
+client: client-tools ## bundle the scripts of src/web, speak.js and demo.js: commit the result
+	cd tests/browser && node bundle.mjs
+
+client-tools:
+	@.ci/deps node:nodejs npm:npm
+	@.ci/npm tests/browser
 
 sim: ## simulations of hub, network and cluster: SEEDS=10000, or SPEAK_SIM_SEED=7 to replay one seed
 	SPEAK_SIM_SEEDS=$(SEEDS) \

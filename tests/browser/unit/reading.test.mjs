@@ -246,3 +246,19 @@ test("a permanent error ends the chat, and is reported", async () => {
   await sim.clock.advance(100_000);
   assert.equal(sim.requests.length, count, "nothing is sent again");
 });
+
+test("a message of a type that the client does not know changes nothing", async () => {
+  const sim = new Simulation();
+  const josh = sim.openPage().join("lobby", { name: "Josh" });
+  await sim.clock.until(connected(josh));
+  sim.server.add("lobby", { type: "removed", from: josh.me.connection });
+  await sim.clock.advance(1000);
+  assert.deepEqual([josh.names(), josh.me?.name], [["Josh"], "Josh"]);
+  assert.deepEqual(
+    josh.received.messages.map(({ type }) => type),
+    ["introduction"],
+  );
+  await sim.waitFor(josh.say("still here"));
+  await sim.clock.advance(1000);
+  assert.deepEqual(josh.texts(), ["still here"]);
+});
