@@ -52,7 +52,7 @@ export RUST_TEST_THREADS ?= 4
 LOGS := $(CURDIR)/target/logs
 test: export SPEAK_TEST_LOGS := $(LOGS)
 
-.PHONY: help run test deps lint check-style audit musl musl-test processors dist client sim fuzz
+.PHONY: help run test deps lint check-style audit musl musl-test processors dist client npm sim fuzz
 .PHONY: client-tools fuzz-keep fuzz-tools overload stress bench bench-full wrk bench-check
 .PHONY: bench-musl bench-journal bench-tools bench-build journal-test cluster-test fmt clean
 
@@ -119,6 +119,9 @@ dist: musl ## the static program as .tar.gz and .deb in target/dist, reproducibl
 
 client: client-tools ## bundle the scripts of src/web, speak.js and demo.js: commit the result
 	cd tests/browser && node bundle.mjs
+
+npm: client-tools ## the client as a package for npm in target/dist, reproducible
+	node dist/npm.mjs
 
 client-tools:
 	@.ci/deps node:nodejs npm:npm
