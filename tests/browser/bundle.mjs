@@ -23,7 +23,7 @@ export const INTERNAL = [
   ...["checkedAt", "failures", "doubts", "retry", "better", "endpoints", "transports"],
   ...["received", "timeoutMs", "began", "heard", "timedOut", "isOpen", "isShort", "needs", "act"],
   ...["reader", "names", "pending", "queue", "cursor", "bus", "api", "ended", "source", "attempt"],
-  ...["place", "wait"],
+  ...["place", "wait", "end", "open", "call", "joinedId"],
 ];
 
 /** Returns the text of a bundle. The same sources give the same bytes on every machine. */
@@ -31,6 +31,7 @@ export async function bundle(name) {
   const { outputFiles } = await build({
     entryPoints: [WEB + BUNDLES[name]],
     bundle: true,
+    minifySyntax: true,
     write: false,
     format: "iife",
     target: "es2021",

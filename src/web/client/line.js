@@ -68,7 +68,7 @@ export async function connect(chat) {
       }
     }
   }
-  throw failure ?? Object.assign(new SpeakError("no such transport here"), { status: 400 });
+  throw failure ?? Object.assign(new SpeakError("no such transport"), { status: 400 });
 }
 
 /** @param {Chat} chat */

@@ -50,8 +50,9 @@ export async function run(chat, signal) {
 
 /** @param {Chat} chat */
 async function introduce(chat) {
-  const { connection, auth } = await call(chat, "introduce", introduction(chat, chat.name));
+  const { connection, auth, id } = await call(chat, "introduce", introduction(chat, chat.name));
   chat.me = { connection, auth };
+  chat.joinedId = id;
   chat.ownConnections.add(connection);
 }
 

@@ -31,8 +31,11 @@ export function applyAnswer(chat, from, answer) {
     if (isRestarted || part.reset) restart(chat, i);
     if (part.missed) emit(chat, "missed");
     if (!i && !chat.cursor[i]) chat.members.clear();
+    // What came after the member's introduction is no history, nor is anything in a new inbox.
+    const joinedId = /** @type {number} */ (chat.joinedId);
     for (const message of part.messages) {
-      const isNew = message.id >= chat.emitted[i] && !skipsHistory;
+      const isHistory = skipsHistory && !(joinedId < (i ? Infinity : message.id));
+      const isNew = message.id >= chat.emitted[i] && !isHistory;
       if (applyMessage(chat, message, isNew, i > 0)) hasChanged = true;
     }
     advance(chat, i, part);

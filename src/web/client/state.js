@@ -27,6 +27,7 @@ import { createPause } from "./waiting.js";
  * @property {boolean} hasInbox whether the member accepts whispers
  * @property {{ read: string, write: string }} [pair] the inbox, after the first connect
  * @property {import("./protocol.js").Credentials | null} [me] while introduced
+ * @property {number} [joinedId] id of the introduction, if this page has made it
  * @property {Set<number | undefined>} ownConnections all connections that the member has had
  * @property {string} place key of the member that an earlier page of the tab has left
  * @property {string} key the same in all tabs that share the member

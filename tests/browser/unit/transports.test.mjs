@@ -275,7 +275,7 @@ test("a transport that the browser lacks is an error, and the chat is over", asy
   await sim.clock.advance(1000);
   assert.deepEqual(
     chat.received.errors.map(({ message }) => message),
-    ["no such transport here"],
+    ["no such transport"],
   );
   assert.equal(chat.state.state, "left");
   assert.deepEqual(sim.requests, []);
