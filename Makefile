@@ -59,9 +59,10 @@ export RUST_TEST_THREADS ?= 4
 LOGS := $(CURDIR)/target/logs
 test: export SPEAK_TEST_LOGS := $(LOGS)
 
-.PHONY: help run test deps lint check-style audit musl musl-both musl-test processors dist sim fuzz
-.PHONY: fuzz-keep fuzz-tools overload stress bench bench-full wrk bench-check bench-musl
-.PHONY: bench-journal bench-cluster bench-tools bench-build journal-test cluster-test fmt clean
+.PHONY: help run test deps lint check-style audit musl musl-both musl-test processors dist client npm
+.PHONY: client-tools sim fuzz fuzz-keep fuzz-tools overload stress bench bench-full wrk bench-check
+.PHONY: bench-musl bench-journal bench-cluster bench-tools bench-build journal-test cluster-test
+.PHONY: fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -133,6 +134,16 @@ processors: ## builds for i686, aarch64 and riscv64, each tested with a conversa
 
 dist: musl-both ## the static programs as .tar.gz and .deb in target/dist, reproducible
 	dist/pack.sh $(MUSL)
+
+client: client-tools ## bundle the scripts of src/web, speak.js and demo.js: commit the result
+	cd tests/browser && node bundle.mjs
+
+npm: client-tools ## the client as a package for npm in target/dist, reproducible
+	node dist/npm.mjs
+
+client-tools:
+	@.ci/deps node:nodejs npm:npm
+	@.ci/npm tests/browser
 
 sim: ## simulations of hub, network and cluster: SEEDS=10000, or SPEAK_SIM_SEED=7 to replay one seed
 	SPEAK_SIM_SEEDS=$(SEEDS) \

@@ -10,7 +10,10 @@ export interface Options {
    * the 25 bytes of the inbox), onerror gets `message_too_large`.
    */
   name?: string;
-  /** Address of the server. Default: the address that speak.js was loaded from. */
+  /**
+   * Address of the server. Default: the address that speak.js was loaded from; with the package for
+   * npm, the origin of the page. A program without a page has to name one.
+   */
   server?: string;
   /**
    * Addresses of one server, the best one first. The client begins at the last one. It moves to the
@@ -27,7 +30,7 @@ export interface Options {
   inbox?: boolean;
   /**
    * True to let tabs of one browser share a member and its read, if their server, room and name are
-   * the same. Default: true.
+   * the same. Default: true. Has no effect in a program without a page.
    */
   share?: boolean;
   /** True to receive the retained messages on joining. Default: true. */
@@ -43,8 +46,8 @@ export interface Chat {
   /** Messages were lost: the server no longer retained them when the client came back. */
   onmissed?: (() => void) | null;
   /**
-   * The server refused a call for good, and the chat is over. Examples: a bad room name, a member
-   * name that is too long.
+   * The server refused a call for good, or the transport of the options is missing, and the chat is
+   * over. Examples: a bad room name, a member name that is too long.
    */
   onerror?: ((error: SpeakError) => void) | null;
 

@@ -80,6 +80,7 @@ export async function startServer({ ports = [0], options = [] } = {}) {
         .map(({ type, from }) => `${type} ${from}`);
     },
     async stop(signal = "SIGKILL") {
+      child.ref(); // something may have to keep the test going until the server has ended
       child.kill(signal);
       await ended;
     },

@@ -246,3 +246,44 @@ test("a permanent error ends the chat, and is reported", async () => {
   await sim.clock.advance(100_000);
   assert.equal(sim.requests.length, count, "nothing is sent again");
 });
+
+test("without history, a member receives what others say as soon as it has joined", async () => {
+  const sim = new Simulation();
+  sim.server.write("lobby", "long ago");
+  let isSaid = false;
+  sim.fault = ({ path }) => {
+    if (path === "read" && !isSaid) {
+      isSaid = true; // the member is introduced, and its first read is on its way
+      sim.server.write("lobby", "welcome");
+      sim.server.write("~w1", "psst");
+    }
+    return null;
+  };
+  const chat = sim.openPage().join("lobby", { name: "Josh", history: false });
+  await sim.clock.until(connected(chat));
+  await sim.clock.advance(1000);
+  assert.deepEqual(
+    chat.received.messages.map(({ text, whisper }) => [text, whisper]),
+    [
+      ["welcome", false],
+      ["psst", true],
+    ],
+  );
+  assert.deepEqual(chat.names(), ["Josh"]);
+});
+
+test("a message of a type that the client does not know changes nothing", async () => {
+  const sim = new Simulation();
+  const josh = sim.openPage().join("lobby", { name: "Josh" });
+  await sim.clock.until(connected(josh));
+  sim.server.add("lobby", { type: "removed", from: josh.me.connection });
+  await sim.clock.advance(1000);
+  assert.deepEqual([josh.names(), josh.me?.name], [["Josh"], "Josh"]);
+  assert.deepEqual(
+    josh.received.messages.map(({ type }) => type),
+    ["introduction"],
+  );
+  await sim.waitFor(josh.say("still here"));
+  await sim.clock.advance(1000);
+  assert.deepEqual(josh.texts(), ["still here"]);
+});

@@ -268,3 +268,15 @@ for (const readyState of ["loading", "interactive"]) {
     assert.ok(eve.received.messages.every(({ type }) => type !== "goodbye"));
   });
 }
+
+test("a transport that the browser lacks is an error, and the chat is over", async () => {
+  const sim = new Simulation();
+  const chat = sim.openPage().join("lobby", { name: "Josh", transport: "websocket" });
+  await sim.clock.advance(1000);
+  assert.deepEqual(
+    chat.received.errors.map(({ message }) => message),
+    ["no such transport"],
+  );
+  assert.equal(chat.state.state, "left");
+  assert.deepEqual(sim.requests, []);
+});

@@ -1,0 +1,111 @@
+// The public interface: speak.d.ts documents it.
+
+import { emit } from "./events.js";
+import { call } from "./line.js";
+import { run } from "./loop.js";
+import { watchPage } from "./page.js";
+import { SpeakError } from "./protocol.js";
+import { applyMessage } from "./receiver.js";
+import { send } from "./sender.js";
+import { introduction, keepMember, restoreMember } from "./session.js";
+import { createState } from "./state.js";
+import { report } from "./status.js";
+import { joinTabs, leaveTabs } from "./tabs.js";
+import { form, oneLine } from "./values.js";
+
+/** @typedef {import("./state.js").Chat} Chat */
+
+/** @type {typeof import("../speak.js").join} */
+export function join(room, options = {}) {
+  /** @type {Chat["api"]} */
+  const api = {
+    room,
+    state: { state: "connecting" },
+    members: [],
+    me: null,
+    say(text) {
+      text = `${form({ text: `${text}` }).get("text")}`; // as the server will send it back
+      return send(chat, { text, act: () => write(room, text) });
+    },
+    async whisper(member, text) {
+      const to = chat.members.get(typeof member === "number" ? member : member.connection);
+      const inbox = to?.inbox;
+      if (!inbox) throw new Error("gone, or takes no whispers");
+      const sent = await send(chat, { to, act: () => write(inbox, text) });
+      const from = chat.me?.connection;
+      const copy = { ...sent, type: "message", time: Date.now(), from, message: text };
+      if (!to.own) applyMessage(chat, copy, true, true, to);
+      return sent;
+    },
+    async rename(text) {
+      const name = oneLine(text);
+      if (!chat.name || !name) throw new Error("no name");
+      await send(chat, { act: () => call(chat, "introduce", introduction(chat, name)) });
+      chat.name = name;
+    },
+    async leave() {
+      const me = chat.isLeader && chat.me;
+      finish(chat);
+      if (me) await call(chat, "goodbye", me).catch(() => {});
+      chat.reader?.close();
+    },
+  };
+  const chat = createState(api, options.server ?? Speak.server, options);
+  /** @param {string} channel @param {string} message */
+  const write = (channel, message) => call(chat, "write", { channel, message, ...chat.me });
+  start(chat);
+  return api;
+}
+
+/** @param {Chat} chat */
+function start(chat) {
+  chat.lifetime = new AbortController();
+  const { signal } = chat.lifetime;
+  restoreMember(chat);
+  joinTabs(chat, signal);
+  watchPage(chat, signal, () => hide(chat));
+  run(chat, signal).then((error) => error && finish(chat, error));
+}
+
+/** @param {Chat} chat */
+function stop(chat) {
+  chat.lifetime?.abort();
+  chat.retry.end();
+  leaveTabs(chat);
+  chat.isStale = true;
+}
+
+/**
+ * Stops when the browser leaves the page. It may keep the page, and show it again.
+ *
+ * @param {Chat} chat
+ */
+function hide(chat) {
+  keepMember(chat);
+  stop(chat);
+  chat.reader?.close();
+  addEventListener("pageshow", () => start(chat), { once: true });
+}
+
+/**
+ * Ends the chat for good.
+ *
+ * @param {Chat} chat
+ * @param {Error} [error]
+ */
+function finish(chat, error) {
+  if (error) emit(chat, "error", error);
+  stop(chat);
+  report(chat, { state: "left", error: error?.message });
+}
+
+/**
+ * What the page knows as Speak.
+ *
+ * @type {typeof import("../speak.js").default}
+ */
+export const Speak = {
+  join,
+  SpeakError: /** @type {any} */ (SpeakError),
+  server: `${globalThis.location?.origin}`,
+};

@@ -1,0 +1,36 @@
+// Opens an event stream: each event is one message.
+
+/** @typedef {import("./protocol.js").Answer} Answer */
+
+/**
+ * Returns the answer of a read that would have brought the message of this event.
+ *
+ * @param {string[]} channels in the order of the read
+ * @param {{ data: string, lastEventId: string }} event `data` is the message, with its channel if
+ *   there are several; the id is EPOCH:NEXT_ID,NEXT_ID…
+ * @returns {Answer}
+ */
+export function answerOf(channels, { data, lastEventId }) {
+  const { channel = channels[0], ...message } = JSON.parse(data);
+  const [epoch, cursors] = lastEventId.split(":");
+  return {
+    epoch,
+    channels: cursors.split(",").map((next_id, i) => ({
+      messages: channel === channels[i] ? [message] : [],
+      next_id: +next_id,
+    })),
+  };
+}
+
+/** @type {import("./stream_reader.js").Open} */
+export function openEventStream(url, receive, values) {
+  /** @type {EventSource & Pick<import("./stream_reader.js").Source, "onmissed">} */
+  const source = new EventSource(url);
+  const channels = [/** @type {any} */ (values).channel].flat();
+  source.onmessage = (event) => receive(answerOf(channels, event));
+  // A read reports more exactly what was lost.
+  const onLoss = () => source.onmissed?.();
+  source.addEventListener("missed", onLoss);
+  source.addEventListener("reset", onLoss);
+  return source;
+}

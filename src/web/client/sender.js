@@ -1,0 +1,80 @@
+// Sends texts and whispers one at a time, each once.
+
+import { position } from "./cursors.js";
+import { is } from "./events.js";
+import { call } from "./line.js";
+import { isTransient } from "./protocol.js";
+import { applyAnswer } from "./receiver.js";
+import { forgetConnection, readValues } from "./session.js";
+import { isReady } from "./tabs.js";
+import { nextChange, notify, sleep } from "./waiting.js";
+
+/** @typedef {import("./state.js").Chat} Chat */
+
+/**
+ * Something to send.
+ *
+ * @typedef {object} Item
+ * @property {() => Promise<{ id: number }>} act makes the call
+ * @property {string} [text] by which the reader recognizes it in the room
+ * @property {number} [id] if the reader has found it there
+ * @property {import("./state.js").Member} [to] recipient of a whisper
+ */
+
+/** Number of calls without an answer after which a text is given up. */
+const MAX_ATTEMPTS = 5;
+
+/**
+ * Sends an item after all earlier ones.
+ *
+ * @param {Chat} chat
+ * @param {Item} item
+ */
+export function send(chat, item) {
+  const sent = chat.queue.then(() => sendWithRetry(chat, item));
+  chat.queue = sent.catch(() => {});
+  return sent;
+}
+
+/** @param {Chat} chat @param {Item} item @returns {Promise<{ id: number }>} */
+async function sendWithRetry(chat, item) {
+  let isHeld = false;
+  for (let attempts = 1; ;) {
+    while (isHeld || !isReady(chat)) {
+      if (is(chat, "left")) throw new Error("left");
+      await nextChange(chat);
+    }
+    const { me } = chat;
+    chat.pending = item;
+    try {
+      const { id } = await item.act();
+      if (!item.to) chat.lastSentId = id;
+      return { id };
+    } catch (/** @type {any} */ error) {
+      if (forgetConnection(chat, error, me)) {
+        if (chat.transport.open) chat.reader?.close(); // it did not report the end: it may be dead
+      } else if (isTransient(error)) {
+        isHeld = true;
+        sleep(1000 * error.retryAfter || 1000).then(() => {
+          isHeld = false;
+          notify(chat);
+        });
+      } else {
+        if (error.status || item.to || attempts++ === MAX_ATTEMPTS) throw error;
+        await findOut(chat);
+        if (item.id) return { id: (chat.lastSentId = item.id) };
+      }
+    }
+  }
+}
+
+/**
+ * Reads until an answer comes: it has the messages that arrived before.
+ *
+ * @param {Chat} chat
+ */
+async function findOut(chat) {
+  const read = async () =>
+    applyAnswer(chat, position(chat), await call(chat, "read", readValues(chat, 0)));
+  while (!is(chat, "left") && !(await read().catch(() => nextChange(chat))));
+}

@@ -1,0 +1,64 @@
+// Ways to wait, and to end a wait.
+
+/** @typedef {import("./state.js").Chat} Chat */
+
+/**
+ * Waits for this time.
+ *
+ * @param {number} ms
+ */
+export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/**
+ * Wait that something else can end.
+ *
+ * @typedef {object} Pause
+ * @property {(ms: number) => Promise<void>} wait waits for this time, or until end() is called
+ * @property {() => void} end ends the wait, if there is one
+ */
+
+/** @returns {Pause} */
+export function createPause() {
+  let wake = () => {};
+  return {
+    async wait(ms) {
+      /** @type {ReturnType<typeof setTimeout> | undefined} */
+      let timer;
+      await new Promise((/** @type {(value?: unknown) => void} */ resolve) => {
+        wake = resolve;
+        timer = setTimeout(resolve, ms);
+      });
+      clearTimeout(timer);
+    },
+    end: () => wake(),
+  };
+}
+
+/**
+ * Waits until the state of the chat has changed.
+ *
+ * @param {Chat} chat
+ */
+export const nextChange = (chat) => new Promise((resolve) => chat.waiters.push(resolve));
+
+/**
+ * Ends all waits for a change.
+ *
+ * @param {Chat} chat
+ */
+export const notify = (chat) => chat.waiters.splice(0).forEach((resolve) => resolve());
+
+/**
+ * Finds out within three seconds if the server can be reached, and replaces the stream, which may
+ * have died unnoticed.
+ *
+ * @param {Chat} chat
+ */
+export function check(chat) {
+  chat.checkedAt = Date.now();
+  chat.isStale = true;
+  chat.retry.end();
+  chat.attempt?.abort();
+  chat.reader?.close();
+  notify(chat);
+}

@@ -1,0 +1,54 @@
+// Bundles the scripts that the server serves: node bundle.mjs. See docs/internals/decisions.md.
+
+import { build } from "esbuild";
+import { readFileSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { minify } from "terser";
+
+const WEB = fileURLToPath(new URL("../../src/web/", import.meta.url));
+
+/** Bundles, by the names under which they are served: their first modules. */
+export const BUNDLES = {
+  "speak.js": "client/global.js",
+  "demo.js": "demo/demo.js",
+};
+
+/**
+ * Properties of the client's own objects, which get short names. No name is here that another
+ * program knows: the page, the server, the platform, or another version of the client in another
+ * tab.
+ */
+export const INTERNAL = [
+  ...["isStale", "emitted", "hasInbox", "lastSentId", "waiters", "isLeader", "lifetime"],
+  ...["checkedAt", "failures", "doubts", "retry", "better", "endpoints", "transports"],
+  ...["received", "timeoutMs", "began", "heard", "timedOut", "isOpen", "isShort", "needs", "act"],
+  ...["reader", "names", "pending", "queue", "cursor", "bus", "api", "ended", "source", "attempt"],
+  ...["place", "wait", "end", "open", "call", "joinedId"],
+];
+
+/** Returns the text of a bundle. The same sources give the same bytes on every machine. */
+export async function bundle(name) {
+  const { outputFiles } = await build({
+    entryPoints: [WEB + BUNDLES[name]],
+    bundle: true,
+    minifySyntax: true,
+    write: false,
+    format: "iife",
+    target: "es2021",
+    charset: "utf8",
+    mangleProps: new RegExp(`^(${INTERNAL.join("|")})$`),
+  });
+  const { code } = await minify(outputFiles[0].text, {
+    ecma: 2020,
+    toplevel: true,
+    compress: { passes: 3, unsafe_arrows: true, hoist_funs: true },
+  });
+  return `${code}\n`;
+}
+
+/** Returns the bundle that is part of the source. */
+export const checkedIn = (name) => readFileSync(WEB + name, "utf8");
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  for (const name of Object.keys(BUNDLES)) writeFileSync(WEB + name, await bundle(name));
+}
