@@ -59,10 +59,10 @@ export RUST_TEST_THREADS ?= 4
 LOGS := $(CURDIR)/target/logs
 test: export SPEAK_TEST_LOGS := $(LOGS)
 
-.PHONY: help run test deps lint check-style audit musl musl-both musl-test processors dist client npm
-.PHONY: client-tools sim fuzz fuzz-keep fuzz-tools overload stress bench bench-full wrk bench-check
-.PHONY: bench-musl bench-journal bench-cluster bench-tools bench-build journal-test cluster-test
-.PHONY: fmt clean
+.PHONY: help run test deps lint check-style audit musl musl-both musl-test processors dist client
+.PHONY: npm client-tools sim fuzz fuzz-keep fuzz-tools overload stress bench bench-full wrk
+.PHONY: bench-check bench-musl bench-journal bench-cluster bench-tools bench-build journal-test
+.PHONY: cluster-test fmt clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
