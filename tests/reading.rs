@@ -151,11 +151,12 @@ fn responses_have_exactly_these_bytes() {
         r#"{"id":6,"type":"goodbye","time":T5,"from":1,"reason":"left"}],"#,
         r#""next_id":7,"epoch":"EPOCH"}"#,
     ];
-    let mut expected = expected.concat().replace("EPOCH", &epoch);
+    let mut expected = expected.concat();
     for (place, time) in times.iter().enumerate() {
         expected = expected.replace(&format!("T{place}"), &time.to_string());
     }
-    assert_eq!(answer.text(), expected);
+    // The epoch comes last: its random characters may be those of a place.
+    assert_eq!(answer.text(), expected.replace("EPOCH", &epoch));
 
     let nothing = server.read("new", "1");
     let expected = format!(r#"{{"messages":[],"next_id":1,"epoch":"{epoch}"}}"#);
