@@ -10,12 +10,13 @@ CHECK_TOOLS := valgrind:valgrind strace:strace
 BENCH_TOOLS := wrk:wrk nginx:nginx-light
 BENCH_TOOLS += /usr/lib/nginx/modules/ngx_nchan_module.so:libnginx-mod-nchan
 
-# Tests that run the program: each uses tests/common.
-BLACK_BOX := $(shell grep -l '^mod common;' tests/*.rs)
-# Those of them in which a journal changes the way of a call.
+# Black-box tests in which a journal changes the way of a call.
 JOURNAL_TESTS := calls connections conversation crowd endings event_streams history hostile http
 JOURNAL_TESTS += limits malformed metrics parameters reading slow stopping story
 JOURNAL_TESTS += transports upgrade websockets
+# Those in which another C library, allocator or kind of program could matter, for the static build.
+MUSL_TESTS := calls conversation hostile limits memory operating overload sandbox slow starting
+MUSL_TESTS += state stopping transports upgrade
 # Those in which several nodes have to be like one. Of the others with calls, `slow`, `hostile`,
 # `overload` and `metrics` measure one process (memory, descriptors, turns), and `stopping`, `state`
 # and `upgrade` are about its end.
@@ -118,7 +119,7 @@ musl-test: musl-both ## checks of the static programs: size, memory, container; 
 	dist/check.sh $(STATIC) full
 	dist/container-check.sh $(STATIC)
 	SPEAK_BIN=$(CURDIR)/$(STATIC)-small cargo test --locked --test conversation
-	SPEAK_BIN=$(CURDIR)/$(STATIC) cargo test --locked $(patsubst tests/%.rs,--test %,$(BLACK_BOX))
+	SPEAK_BIN=$(CURDIR)/$(STATIC) cargo test --locked $(addprefix --test ,$(MUSL_TESTS))
 
 journal-test: ## black-box tests again, with a journal in each server
 	SPEAK_TEST_JOURNAL=always cargo test --locked $(addprefix --test ,$(JOURNAL_TESTS))
